@@ -8,12 +8,12 @@ __all__ = ['Side', 'OrderType', 'OrderStatus', 'ZERO', 'TradingError', 'BadInput
            'OrderState', 'Fill', 'Position', 'stable_hash', 'Action', 'Plan', 'Veto', 'Verdict', 'Event', 'Market',
            'MarketData', 'Venue', 'Store']
 
-# %% ../../nbs/00_core/00_types.ipynb #4a318e37
+# %% ../../nbs/00_core/00_types.ipynb #eefc3db8
 import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
