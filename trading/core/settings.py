@@ -24,7 +24,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from .share import share_path
 from .types import BadSettings, stable_hash
 
-# %% ../../nbs/00_core/04_settings.ipynb #04317d5c
+# %% ../../nbs/00_core/04_settings.ipynb #1733591d
 def _listed(value: Any) -> Any:
     "Read 'a, b, c' as a tuple."
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -56,6 +56,7 @@ class MarketSettings(Section):
     currency: str = Field("USD", min_length=3, description="every price, value and fee is in it")
     timeframe: str = Field("1d", pattern=r"^[1-9]\d*[mhdw]$", description="length of a bar")
     start: date = Field(date(1990, 1, 2), description="first day to ingest")
+    as_of: str = Field("now", description="point in time to decide at, unless the command line says otherwise: now, or a date")
     calendar: Literal["auto", "24/7"] = Field("auto", description="which bars should exist")
     periods_per_year: int = Field(252, ge=1, description="bars a year, for annual figures")
     max_age_hours: float = Field(120, gt=0, description="older bars are not traded on")

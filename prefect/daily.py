@@ -1,0 +1,34 @@
+"""The daily run: ingest → forecast → allocate → trade → report, one task per run notebook.
+
+Nothing is decided here. A stage that reads may be tried again; the one that trades never is: whoever resumes it reconciles first.
+"""
+
+from datetime import UTC, datetime
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from trading.core.jobs import open_run
+from trading.core.runs import STAGES, Run, alone
+from trading.core.settings import load_settings
+from trading.core.stages import Kernel, run_stage
+
+stage = task(run_stage, cache_policy=NO_CACHE, persist_result=False)
+
+
+@flow(name="daily", validate_parameters=False, persist_result=False)
+def daily(run: Run, kernel: Kernel) -> str:
+    "Carry out every stage of a run that is not done yet, and return its id."
+    for name in STAGES:
+        stage.with_options(name=name, task_run_name=name)(run, name, kernel)
+    return run.record.id
+
+
+@flow(name="daily-scheduled", persist_result=False)
+def daily_scheduled(profile: str | None = None) -> str:
+    "Open today's run from the settings and carry it out; what the schedule calls."
+    settings = load_settings(profile)
+    with alone(settings.run.data):
+        run = open_run(settings, datetime.now(UTC))
+        with Kernel(run.folder / "kernel.log") as kernel:
+            return daily(run, kernel)
