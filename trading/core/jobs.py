@@ -54,13 +54,17 @@ def settings_of(
     "Return the settings a run was made with, whatever the files say today."
     return Settings(**run.record.settings)
 
-# %% ../../nbs/00_core/08_jobs.ipynb #b0d31774
+# %% ../../nbs/00_core/08_jobs.ipynb #b079d019
 def prepare_prefect(
     data: Path,  # our data folder
     level: str = "ERROR",  # least serious message that Prefect prints
 ) -> None:
     "Set Prefect's environment; must come before the first `import prefect`."
-    os.environ.setdefault("PREFECT_HOME", str(Path(data).resolve() / "prefect"))
+    home = Path(os.environ.setdefault("PREFECT_HOME", str(Path(data).resolve() / "prefect")))
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"the folder {home} cannot be made: {error.strerror}; correct the rights there, or set run.data") from error
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", level)
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")

@@ -17,7 +17,7 @@ from .runs import Run
 from .share import share_path
 from .types import StageFailed, TradingError
 
-# %% ../../nbs/00_core/07_stages.ipynb #8ca5cc66
+# %% ../../nbs/00_core/07_stages.ipynb #34df9286
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS")
 ONE_THREAD = dict.fromkeys(POOLS, "1")
 FIXED = ONE_THREAD | {"PYTHONHASHSEED": "0", "TZ": "UTC", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
@@ -79,7 +79,12 @@ def _register_engine() -> None:
     class OneKernel(NBClientEngine):
         @classmethod
         def execute_managed_notebook(cls, nb_man, kernel_name, km=None, **_):
-            return PapermillNotebookClient(nb_man, km=km, kernel_name=kernel_name, timeout=None).execute()
+            client = PapermillNotebookClient(nb_man, km=km, kernel_name=kernel_name, timeout=None)
+            try:
+                return client.execute()
+            finally:
+                if client.kc is not None:
+                    client.kc.stop_channels()
 
     papermill_engines.register("carnet", OneKernel)
 
