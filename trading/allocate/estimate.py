@@ -12,7 +12,7 @@ import pandas as pd
 from ..core.bars import check_index
 from ..core.types import BadInput
 
-# %% ../../nbs/07_allocate/00_estimate.ipynb #7243174d
+# %% ../../nbs/07_allocate/00_estimate.ipynb #c0868eae
 def check_returns(
     returns: pd.DataFrame,  # time × symbol, simple returns per period, 0.01 = 1 %
     min_rows: int = 20,  # fewest periods that make sense to the caller
@@ -31,7 +31,8 @@ def check_returns(
     _refuse(returns, values < -1, "loses more than everything", "give simple returns, 0.01 for 1 %")
     constant = np.ptp(values, axis=0) < 1e-12
     if constant.any():
-        raise BadInput(f"{returns.columns[constant][0]}: the return never changes in {len(returns)} periods, so it has no risk to weigh; leave it out or count it as cash")
+        name = returns.columns[constant][0]
+        raise BadInput(f"{name}: the return never changes in {len(returns)} periods: no risk to weigh; leave it out or count it as cash")
     return returns
 
 
@@ -75,7 +76,7 @@ def denoise(
     scale = deviation / np.sqrt(np.diag(correlation))
     return correlation * np.outer(scale, scale)
 
-# %% ../../nbs/07_allocate/00_estimate.ipynb #3b49626c
+# %% ../../nbs/07_allocate/00_estimate.ipynb #64ca09a0
 COVARIANCES = ("ledoit_wolf", "sample", "denoised", "ewma")
 
 
@@ -90,7 +91,8 @@ def covariance(
     values = check_returns(returns).to_numpy(dtype=float)
     periods, assets = values.shape
     if method != "ledoit_wolf" and periods <= assets:
-        raise BadInput(f"{periods} periods cannot tell the covariance of {assets} assets by {method!r}: give a longer history, or use 'ledoit_wolf'")
+        what = f"{periods} periods cannot tell the covariance of {assets} assets by {method!r}"
+        raise BadInput(f"{what}: give a longer history, or use 'ledoit_wolf'")
     if method == "ledoit_wolf":
         matrix = ledoit_wolf(values)[0]
     elif method == "ewma":

@@ -44,7 +44,7 @@ class Limits:
         held = self.membership @ weights
         return bool(inside and sums and (held >= self.group_low - tolerance).all() and (held <= self.group_high + tolerance).all())
 
-# %% ../../nbs/07_allocate/05_limits.ipynb #de6b7d2e
+# %% ../../nbs/07_allocate/05_limits.ipynb #ad63edfe
 def resolve_limits(
     symbols,  # in the order of the returns' columns
     bounds: Bounds = (0.0, 1.0),  # lowest and highest weight, for all or by symbol
@@ -63,7 +63,7 @@ def resolve_limits(
         low, high = (np.full(len(symbols), float(b)) for b in bounds)
     for s, a, b in zip(symbols, low, high, strict=True):
         if not 0 <= a <= b <= 1:
-            raise BadInput(f"{s}: the bounds {a:g} to {b:g} make no sense; a weight lies between 0 and 1, and the lower bound is not above the upper one")
+            raise BadInput(f"{s}: the bounds {a:g} to {b:g} make no sense; give 0 ≤ lower ≤ upper ≤ 1")
     names = tuple(group_bounds or ())
     if not names:
         return check_feasible(Limits(symbols, low, high, budget))
@@ -85,27 +85,28 @@ def _same_names(given: set, wanted: set, what: str) -> None:
     if unknown := sorted(given - wanted):
         raise BadInput(f"{what}: {unknown[0]} is not among the returns; check its spelling")
 
-# %% ../../nbs/07_allocate/05_limits.ipynb #60a1b50e
+# %% ../../nbs/07_allocate/05_limits.ipynb #6134f74f
 def check_feasible(
     limits: Limits,
 ) -> Limits:  # the same limits
     "Return the limits if some weights keep them all, else say which ones are in conflict."
     low, high, slack = limits.low.sum(), limits.high.sum(), 1e-9
+    groups, budget = f" and the groups {', '.join(limits.groups)}" if limits.groups else "", f"the {limits.budget:.1%} to invest"
     for g, row, a, b in zip(limits.groups, _rows(limits), *_group_bounds(limits), strict=True):
         least, most = row @ limits.low, row @ limits.high
         if a > b:
             raise BadInput(f"the group {g!r} must hold at least {a:.1%} and at most {b:.1%}; swap the two")
         if least > b + slack:
-            raise BadInput(f"the minimum weights in the group {g!r} add up to {least:.1%}, above its maximum of {b:.1%}; lower one or raise the other")
+            raise BadInput(f"the minimum weights in the group {g!r} add up to {least:.1%}, above its maximum of {b:.1%}; change one")
         if most < a - slack:
-            raise BadInput(f"the maximum weights in the group {g!r} add up to {most:.1%}, below its minimum of {a:.1%}; raise one or lower the other")
+            raise BadInput(f"the maximum weights in the group {g!r} add up to {most:.1%}, below its minimum of {a:.1%}; change one")
         low += max(a, least) - least
         high -= most - min(b, most)
-    because = f" and the groups {', '.join(limits.groups)}" if limits.groups else ""
+    of = f"of {len(limits.symbols)} symbols{groups}"
     if high < limits.budget - slack:
-        raise BadInput(f"the maximum weights of {len(limits.symbols)} symbols{because} allow {high:.1%}, below the {limits.budget:.1%} to invest: raise the maximum or lower the budget")
+        raise BadInput(f"the maximum weights {of} allow {high:.1%}, below {budget}: raise the maximum or lower the budget")
     if low > limits.budget + slack:
-        raise BadInput(f"the minimum weights of {len(limits.symbols)} symbols{because} add up to {low:.1%}, above the {limits.budget:.1%} to invest: lower the minimum or raise the budget")
+        raise BadInput(f"the minimum weights {of} add up to {low:.1%}, above {budget}: lower the minimum or raise the budget")
     return limits
 
 
