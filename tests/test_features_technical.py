@@ -1,0 +1,96 @@
+"Features never see the future, agree with TA-Lib, and are the same one bar at a time."
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import talib
+
+from trading.core.bars import bars_from
+from trading.core.sample import sample_bars
+from trading.features.incremental import FeatureState
+from trading.features.technical import atr, bollinger, ema, macd, make_features, realized_vol, rsi
+
+
+def market(symbols: int, bars: int, seed: int, freq: str = "D", holes: float = 0.0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    index = pd.date_range("2022-01-05", periods=bars, freq=freq, tz="UTC")
+    frames = {}
+    for i in range(symbols):
+        close = 10 ** (2 - i) * np.exp(np.cumsum(rng.standard_t(4, bars) * 0.01))
+        open_ = close * np.exp(rng.normal(0, 0.003, bars))
+        frame = pd.DataFrame({
+            "open": open_, "high": np.maximum(open_, close) * np.exp(rng.exponential(0.004, bars)),
+            "low": np.minimum(open_, close) * np.exp(-rng.exponential(0.004, bars)), "close": close, "volume": rng.lognormal(10, 1, bars),
+        }, index=index)
+        frames[f"S{i}"] = frame.where(np.repeat(rng.random((bars, 1)) >= holes, 5, axis=1))
+    return bars_from(frames)
+
+
+@pytest.mark.parametrize("freq, timeframes", [("D", ("1d", "1w")), ("h", ("1h", "4h", "1d")), ("5min", ("5m", "1h"))])
+def test_cutting_or_changing_the_future_changes_no_feature(freq, timeframes):
+    bars = market(3, 400, seed=1, freq=freq, holes=0.03)
+    whole = make_features(bars, timeframes)
+    for cut in (120, 203, 311, 377, 399):
+        assert whole.iloc[:cut].equals(make_features(bars.iloc[:cut], timeframes))
+        changed = bars.copy()
+        changed.iloc[cut:] *= 3.0
+        assert whole.iloc[:cut].equals(make_features(changed, timeframes).iloc[:cut])
+
+
+@pytest.mark.parametrize("freq, timeframes", [("D", ("1d", "1w")), ("h", ("1h", "4h", "1d"))])
+@pytest.mark.parametrize("holes", [0.0, 0.1])
+def test_one_bar_at_a_time_equals_the_batch(freq, timeframes, holes):
+    bars = market(4, 700, seed=2, freq=freq, holes=holes)
+    state = FeatureState(bars.iloc[:300], timeframes)
+    rows = [pickle.loads(pickle.dumps(state)).update(bars.iloc[300])] + [state.update(bar) for _, bar in bars.iloc[300:].iterrows()]
+    got, batch = pd.DataFrame(rows[1:]), make_features(bars, timeframes).iloc[300:]
+    assert rows[0].equals(rows[1])
+    assert (got.isna() == batch.isna()).all(axis=None)
+    assert (got - batch).abs().max(axis=None) < 1e-9
+
+
+def test_skipped_weeks_close_by_silence_in_both_forms():
+    bars = market(2, 500, seed=3)
+    bars = bars[(bars.index.day_of_week < 5) & ~((bars.index > "2022-08-01") & (bars.index < "2022-08-24"))]
+    state = FeatureState(bars.iloc[:100])
+    got = pd.DataFrame([state.update(bar) for _, bar in bars.iloc[100:].iterrows()])
+    batch = make_features(bars).iloc[100:]
+    assert (got.isna() == batch.isna()).all(axis=None) and (got - batch).abs().max(axis=None) < 1e-9
+
+
+def test_every_symbol_equals_talib_alone():
+    bars = market(5, 1000, seed=4)
+    c, h, low = bars["close"], bars["high"], bars["low"]
+    bands, lines = bollinger(c), macd(c)
+    for s in c:
+        x = c[s].to_numpy()
+        pairs = [(ema(c)[s], talib.EMA(x, 20)), (rsi(c)[s], talib.RSI(x, 14)), (lines["histogram"][s], talib.MACD(x)[2]),
+                 (bands["upper"][s], talib.BBANDS(x, 20)[0]), (bands["lower"][s], talib.BBANDS(x, 20)[2]),
+                 (atr(h, low, c)[s], talib.ATR(h[s].to_numpy(), low[s].to_numpy(), x, 14)),
+                 (realized_vol(c)[s].iloc[1:], talib.STDDEV(np.diff(np.log(x)), 20) * np.sqrt(20 / 19))]
+        for ours, theirs in pairs:
+            assert np.allclose(ours, theirs, rtol=1e-9, atol=0, equal_nan=True)
+
+
+def test_a_series_gives_the_same_as_its_column():
+    close = sample_bars("indices")["close"].tail(300)
+    one = close["NASDAQ"]
+    assert rsi(one).equals(rsi(close)["NASDAQ"]) and macd(one)["signal"].equals(macd(close)["signal"]["NASDAQ"].rename("signal"))
+
+
+def test_a_symbol_without_any_price_stays_missing_and_harms_no_other():
+    bars = market(2, 200, seed=5)
+    alone = make_features(bars.drop(columns="S1", level=1))
+    bars.loc[:, (slice(None), "S1")] = np.nan
+    both = make_features(bars)
+    assert both.xs("S0", axis=1, level=1).equals(alone.xs("S0", axis=1, level=1))
+    assert both["rsi_14"]["S1"].isna().all()
+
+
+def test_a_handful_of_bars_gives_missing_features_and_no_error():
+    bars = market(2, 3, seed=6)
+    features = make_features(bars)
+    assert len(features) == 3 and features["rsi_14"].isna().all(axis=None) and features["return_1"].notna().iloc[1:].all(axis=None)
+    assert make_features(bars.iloc[:1])["range_1"].notna().all(axis=None)
