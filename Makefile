@@ -1,12 +1,56 @@
-.PHONY: test
-PY := .venv/bin/python
+# The two commands of a newcomer are `make run` and `make test`. `make help` lists the rest.
+.PHONY: help run test bench soak lab docs readme clean lock
+.DEFAULT_GOAL := help
 
-.venv/ok: pyproject.toml
-	test -x $(PY) || python3 -m venv .venv
-	$(PY) -m pip install -q -e '.[dev]'
-	touch $@
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-test: .venv/ok
-	.venv/bin/nbdev-export
-	.venv/bin/nbdev-test
-	$(PY) -m pytest -q tests
+help:            ## list the targets
+	@grep -hE '^[a-z]+: .*##|^[a-z]+: +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+.venv/run.ok: requirements/run.txt pyproject.toml
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Error: Carnet needs Python 3.11 or newer; $$(python3 --version) is first on the path"; exit 1; }
+	@echo "Installing the locked packages into .venv (about a minute and a half, once) ..."
+	@test -x $(BIN)/python || python3 -m venv .venv
+	@$(PIP) install --no-deps --no-compile -r requirements/run.txt
+	@$(PIP) install --no-deps --no-compile --no-build-isolation -e .
+	@touch $@
+
+.venv/dev.ok: .venv/run.ok requirements/dev.txt
+	@echo "Installing the packages for tests into .venv ..."
+	@$(PIP) install --no-deps --no-compile -r requirements/dev.txt
+	@touch $@
+
+run: .venv/run.ok  ## do the daily run on the sample market; ARGS="--profile crypto" and the like are passed on
+	@$(BIN)/carnet run $(ARGS)
+
+test: .venv/dev.ok ## everything: style, notebooks, tests, layers; ARGS="-k report" and the like are passed on
+	@./scripts/get-chromium
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/nbdev-export
+	@$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
+
+bench: .venv/dev.ok ## measure every figure and write bench/RESULTS.md
+	@$(BIN)/python bench/run.py $(ARGS)
+
+soak: .venv/dev.ok ## the long versions of the crash and search tests
+	@$(BIN)/python -m pytest -n auto tests/soak $(ARGS)
+
+lab: .venv/dev.ok  ## open the notebooks in JupyterLab
+	@$(BIN)/carnet lab
+
+docs: .venv/dev.ok ## make the site of the notebooks in _docs/
+	@$(BIN)/python scripts/docs.py
+
+readme: .venv/dev.ok ## make README.md from nbs/index.ipynb
+	@$(BIN)/python scripts/readme.py
+
+lock: .venv/dev.ok ## choose new versions for requirements/
+	@$(PIP) install uv
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --annotation-style line --upgrade pyproject.toml requirements/build.in -o requirements/run.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --annotation-style line --extra dev -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/dev.txt
+
+clean:           ## remove what was made; keeps reports/ and data/
+	rm -rf .venv _docs .pytest_cache .ruff_cache .coverage* build dist *.egg-info
