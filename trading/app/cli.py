@@ -198,7 +198,7 @@ def open_(name, only_print) -> None:
     if only_print or not webbrowser.open(page.resolve().as_uri()):
         click.echo(page.resolve().as_uri())
 
-# %% ../../nbs/10_app/90_cli.ipynb #88475ae2
+# %% ../../nbs/10_app/90_cli.ipynb #31c073f3
 @main.command()
 @click.argument("one", metavar="RUN")
 @click.argument("other", metavar="RUN")
@@ -218,7 +218,7 @@ def compare(one, other) -> None:
 @click.argument("name", metavar="RUN", default="last")
 def reproduce(name) -> None:
     "Make a run again from its run.json and say whether every number is the same."
-    from trading.app.compare import compare_runs, open_reproduction
+    from trading.app.compare import compare_inputs, compare_numbers, open_reproduction
     from trading.core.jobs import settings_of
     from trading.core.runs import alone, find_run
     from trading.core.settings import load_settings
@@ -228,7 +228,9 @@ def reproduce(name) -> None:
     with alone(settings.run.data):
         again = open_reproduction(original, settings.run.reports, datetime.now(UTC))
         _carry_out(again, settings_of(original))
-    differences = compare_runs(original, again)
+    for line in compare_inputs(original, again):
+        click.echo(f"note: {line}")
+    differences = compare_numbers(original, again)
     if differences:
         raise TradingError(f"{again.record.id} differs from {original.record.id}: {differences[0]}" +
                            (f" (and {len(differences) - 1} more; 'carnet compare' lists them)" if differences[1:] else ""))
