@@ -289,7 +289,3 @@ def schedule(once) -> None:
     values = load_settings()
     prepare_prefect(values.run.data, level="INFO")
     load_flow("serve").serve_schedule(values, once=once)
-
-# %% ../../nbs/10_app/90_cli.ipynb #a686e336
-if __name__ == "__main__":
-    main()
