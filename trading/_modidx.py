@@ -341,6 +341,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'trading/backtest/trials.py'),
                                          'trading.backtest.trials.TrialRegister._dataset': ( '06_backtest/trials.html#trialregister._dataset',
                                                                                              'trading/backtest/trials.py'),
+                                         'trading.backtest.trials.TrialRegister._names': ( '06_backtest/trials.html#trialregister._names',
+                                                                                           'trading/backtest/trials.py'),
                                          'trading.backtest.trials.TrialRegister._open': ( '06_backtest/trials.html#trialregister._open',
                                                                                           'trading/backtest/trials.py'),
                                          'trading.backtest.trials.TrialRegister._related': ( '06_backtest/trials.html#trialregister._related',
