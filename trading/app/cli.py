@@ -236,7 +236,7 @@ def reproduce(name) -> None:
                            (f" (and {len(differences) - 1} more; 'carnet compare' lists them)" if differences[1:] else ""))
     click.echo(f"equal to the last bit: {again.record.id} and {original.record.id}")
 
-# %% ../../nbs/10_app/90_cli.ipynb #8daaebbc
+# %% ../../nbs/10_app/90_cli.ipynb #bfb0e71d
 @main.command()
 @click.option("--profile", help="Show another profile.")
 def settings(profile) -> None:
@@ -250,13 +250,14 @@ def settings(profile) -> None:
     values, places = gather_settings(profile)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("setting", "value", "from", "meaning"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading == "setting")
     for section in SECTIONS:
         part = getattr(values, section)
         fields = {} if section == "groups" else Settings.model_fields[section].annotation.model_fields
         for name, value in (part.items() if section == "groups" else part):
             shown = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            table.add_row(f"{section}.{name}", shown, places.get(f"{section}.{name}", "built in"), fields[name].description if name in fields else "")
+            place = places.get(f"{section}.{name}", "built in").split(", [")[0].replace(", line ", ":")
+            table.add_row(f"{section}.{name}", shown, place, fields[name].description if name in fields else "")
     console = Console()
     console.print(table)
     console.print(f"profiles: {', '.join(profiles_in(share_path('settings.ini')))}; settings hash {values.hash}", highlight=False)

@@ -213,7 +213,7 @@ def _line(text: str, section: str, key: str) -> int:
             return number
     return 0
 
-# %% ../../nbs/00_core/04_settings.ipynb #c1d99581
+# %% ../../nbs/00_core/04_settings.ipynb #a7484824
 def load_settings(
     profile: str | None = None,  # None: what the sources say
     overrides: Mapping[str, Any] | None = None,  # 'section.name' → value, from the command line
@@ -229,8 +229,9 @@ def gather_settings(profile=None, overrides=None, file=None, environ=None) -> tu
     packaged, own = share_path("settings.ini"), Path(file) if file else Path("settings.ini")
     if file and not own.exists():
         raise BadSettings(f"the settings file {own} does not exist; name another one or leave the option out")
-    files = [(packaged, "default settings.ini")]
-    if own.exists() and own.resolve() != packaged.resolve():
+    same = own.exists() and own.resolve() == packaged.resolve()
+    files = [(packaged, "settings.ini" if same else "default settings.ini")]
+    if own.exists() and not same:
         files.append((own, own.name))
     last = read_environment(os.environ if environ is None else environ)
     last |= {tuple(k.split(".", 1)): (v, "command line") for k, v in (overrides or {}).items() if v is not None}
