@@ -20,10 +20,11 @@ import orjson
 from ..core.types import BadInput, Busy, Event, Fill, Position, TradingError
 from .book import MONEY, Book, fill_from, fold_book, plain, time_text
 
-# %% ../../nbs/08_trade/20_ledger.ipynb #ce50414d
+# %% ../../nbs/08_trade/20_ledger.ipynb #2b59fc33
 SCHEMA = 1
 KEYS = {  # kinds that happen once, and what tells one from another
     "opened": (), "fill": ("venue", "id"), "intent": ("client_order_id",), "ended": ("client_order_id",),
+    "resent": ("client_order_id", "attempt"), "absent": ("client_order_id", "attempt"),
     "proposed": ("plan",), "approved": ("plan",), "canceled": ("plan",), "started": ("plan",), "executed": ("plan",),
 }
 TABLES = """
@@ -94,7 +95,7 @@ def _check_length(path: Path) -> None:
         if len(head) < 100 or not head.startswith(b"SQLite format 3") or path.stat().st_size < said:
             raise LedgerError(f"the ledger {path.name} is damaged: {path.stat().st_size} bytes, and it says {said}; restore it from a backup")
 
-# %% ../../nbs/08_trade/20_ledger.ipynb #c3ab543b
+# %% ../../nbs/08_trade/20_ledger.ipynb #9d65a5af
 class Ledger:
     "An append-only file of events, and what follows from them."
 
@@ -114,7 +115,7 @@ class Ledger:
         self,
         events: Event | Iterable[Event],  # in the order in which they happened
     ) -> int:  # sequence number of the last one
-        "Write events durably, all or none; one that may happen once only and is there already is passed over."
+        "Write events durably, all or none; one that happens once only and is there already is passed over."
         events = [events] if isinstance(events, Event) else list(events)
         try:
             self._db.execute("begin immediate")
@@ -138,7 +139,7 @@ class Ledger:
             if key is not None:
                 known = new.get(key) or self._db.execute("select data from events where key = ?", (key,)).fetchone()
                 if known:
-                    if known[0] != data and event.kind not in ("ended", "opened"):
+                    if known[0] != data and event.kind in ("fill", "intent"):
                         raise BadInput(f"{event.account}: {key} is in the ledger with another content; reconcile before trading on")
                     continue
                 new[key] = (data,)
@@ -173,9 +174,33 @@ class Ledger:
         rows = self._select("kind, account, timestamp, data", account, kinds, since, None, after)
         return [Event(k, a, datetime.fromisoformat(t), orjson.loads(d)) for k, a, t, d in rows]
 
-    def has(self, kind: str, account: str, *parts: str) -> bool:
-        "True when an event that happens once has happened, for example `has('intent', account, client_order_id)`."
-        return self._db.execute("select 1 from events where key = ?", ("|".join([kind, account, *parts]),)).fetchone() is not None
+    def find(
+        self,
+        kind: str,  # a kind that happens once
+        account: str,
+        *parts: object,  # what tells one from another, for example the client order id
+    ) -> Event | None:  # None when it has not happened
+        "Return an event that happens once."
+        key = "|".join([kind, account, *map(str, parts)])
+        row = self._db.execute("select timestamp, data from events where key = ?", (key,)).fetchone()
+        return row and Event(kind, account, datetime.fromisoformat(row[0]), orjson.loads(row[1]))
+
+    def last(
+        self, kind: str, account: str,
+    ) -> Event | None:
+        "Return the newest event of a kind."
+        sql = "select timestamp, data from events where account = ? and kind = ? order by seq desc limit 1"
+        row = self._db.execute(sql, (account, kind)).fetchone()
+        return row and Event(kind, account, datetime.fromisoformat(row[0]), orjson.loads(row[1]))
+
+    def unended(
+        self, account: str,
+    ) -> list[Event]:  # intents, oldest first
+        "Return the intents of orders whose end is not written down."
+        rows = self._db.execute(
+            "select timestamp, data from events i where account = ? and kind = 'intent' and not exists (select 1 from events e"
+            " where e.key = 'ended' || substr(i.key, 7)) order by seq", (account,))
+        return [Event("intent", account, datetime.fromisoformat(t), orjson.loads(d)) for t, d in rows]
 
     def accounts(self) -> list[str]:
         "Return the accounts that were opened."
@@ -240,7 +265,7 @@ class Ledger:
         holdings: Iterable[Position] = (),  # what is brought in, at its average purchase price
     ) -> bool:  # False when it was open already, and nothing was written
         "Open an account with what it starts with."
-        if self.has("opened", account):
+        if self.find("opened", account):
             return False
         brought = [Event("holding", account, now, plain(p)) for p in holdings]
         paid = [Event("deposit", account, now, {"amount": str(cash), "currency": currency})] if cash else []
