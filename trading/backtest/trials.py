@@ -40,7 +40,7 @@ def variation_text(
     "Return the parameters as canonical JSON."
     return json.dumps(_canonical(params), separators=(",", ":"))
 
-# %% ../../nbs/06_backtest/40_trials.ipynb #dcdb30db
+# %% ../../nbs/06_backtest/40_trials.ipynb #673ac5ef
 TABLES = """
 CREATE TABLE IF NOT EXISTS datasets (data TEXT PRIMARY KEY, first INTEGER, last INTEGER, symbols TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS trials (data TEXT, strategy TEXT, variation BLOB, params TEXT NOT NULL, sharpe REAL, metrics TEXT NOT NULL,
@@ -79,8 +79,7 @@ class TrialRegister:
         periods: int | None = None,  # bars a year by which metrics['sharpe'] was annualised; 1: per bar
     ) -> None:
         "Write one trial down."
-        frame = pd.DataFrame([dict(metrics)], index=pd.MultiIndex.from_tuples([(0,)], names=["trial"]))
-        self._write(strategy, [dict(params)], frame, data, periods)
+        self._write(strategy, [variation_text(params)], pd.DataFrame([dict(metrics)]), data, periods)
 
     def record_many(
         self,
@@ -90,11 +89,11 @@ class TrialRegister:
         periods: int | None = None,
     ) -> None:
         "Write a whole sweep down."
-        names = [str(n) for n in results.index.names]
-        rows = results.index if isinstance(results.index, pd.MultiIndex) else ((v,) for v in results.index)
-        self._write(strategy, (dict(zip(names, row, strict=True)) for row in rows), results, data, periods)
+        levels = {str(n): results.index.get_level_values(n) for n in sorted(results.index.names, key=str)}
+        written = {n: level.map({v: f'"{n}":{json.dumps(_canonical(v))}' for v in level.unique()}) for n, level in levels.items()}
+        self._write(strategy, ["{" + ",".join(row) + "}" for row in zip(*written.values(), strict=True)], results, data, periods)
 
-    def _write(self, strategy, variations, results: pd.DataFrame, data: Data, periods: int | None) -> None:
+    def _write(self, strategy: str, texts: list[str], results: pd.DataFrame, data: Data, periods: int | None) -> None:
         if not strategy:
             raise BadInput("a trial needs the name of its strategy")
         sharpe = np.full(len(results), np.nan)
@@ -102,15 +101,13 @@ class TrialRegister:
             if periods is None or periods < 1:
                 raise BadInput("the metrics hold a sharpe; say with periods= how many bars a year it was annualised by (252, 365, or 1 for none)")
             sharpe = results["sharpe"].to_numpy(dtype=float) / np.sqrt(periods)
-        name, columns = self._dataset(data), [str(c) for c in results]
-        values = results.to_numpy(dtype=object).tolist()
-        def rows():
-            for params, figure, row in zip(variations, sharpe.tolist(), values, strict=True):
-                text = variation_text(params)
-                figures = json.dumps(_canonical(dict(zip(columns, row, strict=True))))
-                yield name, strategy, blake2b(text.encode(), digest_size=8).digest(), text, figure if np.isfinite(figure) else None, figures
+        name = self._dataset(data)
+        figures = results.reset_index(drop=True).to_json(orient="records", lines=True, double_precision=15).splitlines()
+        marks = [blake2b(text.encode(), digest_size=8).digest() for text in texts]
+        sharpes = [s if np.isfinite(s) else None for s in sharpe.tolist()]
+        rows = ((name, strategy, *row) for row in zip(marks, texts, sharpes, figures, strict=True))
         with self._open() as db:
-            db.executemany("INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?)", rows())
+            db.executemany("INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def _dataset(self, data: Data) -> str:
         "Remember which symbols and which span a fingerprint stands for."
