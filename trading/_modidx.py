@@ -18,6 +18,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'trading/allocate/estimate.py'),
                                            'trading.allocate.estimate.covariance': ( '07_allocate/estimate.html#covariance',
                                                                                      'trading/allocate/estimate.py'),
+                                           'trading.allocate.estimate.covariance_of': ( '07_allocate/estimate.html#covariance_of',
+                                                                                        'trading/allocate/estimate.py'),
                                            'trading.allocate.estimate.denoise': ( '07_allocate/estimate.html#denoise',
                                                                                   'trading/allocate/estimate.py'),
                                            'trading.allocate.estimate.ledoit_wolf': ( '07_allocate/estimate.html#ledoit_wolf',

@@ -1,0 +1,138 @@
+"Plans of portfolios that nobody drew by hand: money is conserved, no rule is broken, and an executed plan leaves nothing to do."
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from trading.core.types import Market, Plan
+from trading.trade.plan import PlanConstraints, apply_plan, make_plan
+
+NOON = datetime(2024, 5, 3, 12, tzinfo=UTC)
+SYMBOLS = "ABCDEFGH"
+D = Decimal
+
+
+@st.composite
+def portfolios(draw, turnover=False):
+    "Draw everything that make_plan asks for."
+    held = draw(st.lists(st.sampled_from(SYMBOLS), unique=True, max_size=8))
+    wanted = draw(st.lists(st.sampled_from(SYMBOLS), unique=True, max_size=8))
+    prices = {s: draw(st.decimals("0.0001", "50000", places=4)) for s in {*held, *wanted}}
+    markets = {
+        s: Market(s, amount_step=D(draw(st.sampled_from(["1", "0.1", "0.00001", "0.25"]))), min_cost=D(draw(st.sampled_from(["0", "5"]))))
+        for s in prices
+    }
+    holdings = {s: (draw(st.decimals(0, 20000, places=2)) / prices[s]).quantize(D("1e-8")) for s in held}
+    cash = draw(st.decimals(0, 20000, places=2))
+    raw = {s: draw(st.integers(0, 100)) for s in wanted}
+    invested = D(draw(st.integers(0, 100))) / 100
+    total = sum(raw.values())
+    targets = {s: invested * w / total for s, w in raw.items()} if total else {}
+    rules = PlanConstraints(
+        fee_rate=D(draw(st.sampled_from(["0", "0.0005", "0.001", "0.01"]))),
+        min_trade=D(draw(st.sampled_from(["0", "1", "10", "100"]))),
+        min_fee=D(draw(st.sampled_from(["0", "0", "1"]))),
+        drift=D(draw(st.sampled_from(["0", "0.01", "0.05", "0.25"]))),
+        drift_kind=draw(st.sampled_from(["relative", "absolute"])),
+        max_turnover=D(draw(st.sampled_from(["0.1", "0.5", "1"]))) if turnover else None,
+        min_cash=min(D(draw(st.sampled_from(["0", "0.02", "0.1"]))), 1 - invested) if invested < 1 else D(0),
+    )
+    return {"holdings": holdings, "cash": cash, "targets": targets, "prices": prices, "markets": markets, "constraints": rules}
+
+
+def plan_of(given):
+    return make_plan("paper", NOON, currency="USD", **given)
+
+
+def worth(given):
+    return given["cash"] + sum(units * given["prices"][s] for s, units in given["holdings"].items())
+
+
+many = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+
+
+@given(st.one_of(portfolios(), portfolios(turnover=True)).filter(lambda g: worth(g) > 1))
+@many
+def test_money_is_conserved_and_no_rule_is_broken(given):
+    plan, rules = plan_of(given), given["constraints"]
+    after = apply_plan(plan, given["holdings"], rules)
+    prices, markets = given["prices"], given["markets"]
+    assert plan.equity == worth(given)
+    assert after.cash + sum(u * prices[s] for s, u in after.holdings.items()) + after.fees == plan.equity
+    assert after.cash >= 0 and all(u > 0 for u in after.holdings.values())
+    if any(a.side == "buy" for a in plan.actions):
+        assert after.cash >= rules.min_cash * (plan.equity - after.fees) * (1 - D("1e-6"))
+    assert rules.max_turnover is None or plan.turnover <= rules.max_turnover
+    sides = [a.side for a in plan.actions]
+    assert sides == sorted(sides, reverse=True), "sells stand before buys"
+    assert len({a.symbol for a in plan.actions}) == len(plan.actions), "an asset is either bought or sold"
+    for a in plan.actions:
+        assert a.amount % markets[a.symbol].amount_step == 0
+        assert a.value >= max(rules.min_trade, markets[a.symbol].min_cost)
+        target = plan.targets.get(a.symbol, D(0)) * plan.equity
+        before = given["holdings"].get(a.symbol, D(0)) * prices[a.symbol]
+        if a.side == "buy":
+            assert before + a.value <= target, "a purchase never goes past its target"
+        else:
+            assert before - a.value >= min(target, before) - plan.equity * D("0.05"), "a sale stops at the target of the equity after fees"
+        assert a.reason
+
+
+@given(portfolios().filter(lambda g: worth(g) > 1))
+@many
+def test_the_plan_of_an_executed_plan_is_empty(given):
+    plan = plan_of(given)
+    after = apply_plan(plan, given["holdings"], given["constraints"])
+    again = plan_of(given | {"holdings": after.holdings, "cash": after.cash})
+    assert again.actions == ()
+
+
+@given(portfolios(turnover=True).filter(lambda g: worth(g) > 1))
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_a_plan_is_a_value(given):
+    plan = plan_of(given)
+    assert Plan.from_json(plan.to_json()) == plan
+    shuffled = given | {"holdings": dict(reversed(given["holdings"].items())), "targets": dict(reversed(given["targets"].items()))}
+    assert plan_of(shuffled).hash == plan.hash, "the order in which things are listed does not matter"
+
+
+def test_what_stands_a_little_above_pays_for_what_stands_far_below():
+    rules = PlanConstraints(fee_rate=D("0.001"), min_trade=D(10))
+    markets = {s: Market(s, amount_step=D("0.01")) for s in "AB"}
+    plan = make_plan("paper", NOON, {"A": D(930), "B": D(70)}, D(0), {"A": 0.9, "B": 0.1}, {"A": 1, "B": 1}, markets, rules, "USD")
+    assert [(a.symbol, a.side) for a in plan.actions] == [("A", "sell"), ("B", "buy")]
+    assert "sold to pay for purchases" in plan.actions[0].reason
+
+
+def test_a_fee_with_a_floor_keeps_small_trades_away():
+    rules = PlanConstraints(fee_rate=D("0.001"), min_trade=D(10), min_fee=D(5), max_fee_share=D("0.02"))
+    plan = make_plan("paper", NOON, {}, D(1000), {"A": 0.2, "B": 0.5}, {"A": 1, "B": 1}, {s: Market(s) for s in "AB"}, rules, "USD")
+    assert [a.symbol for a in plan.actions] == ["B"] and any("smallest trade of 250.00 USD" in note for note in plan.notes)
+
+
+@pytest.mark.parametrize(("kind", "traded"), [("relative", ["A"]), ("absolute", [])])
+def test_relative_and_absolute_drift_differ_as_documented(kind, traded):
+    rules = PlanConstraints(fee_rate=D(0), min_trade=D(1), drift_kind=kind)
+    plan = make_plan("paper", NOON, {"A": D(12)}, D(88), {"A": 0.1}, {"A": 1}, {"A": Market("A")}, rules, "USD")
+    assert [a.symbol for a in plan.actions] == traded
+
+
+def test_a_purchase_goes_where_the_holding_lies():
+    rules = PlanConstraints(fee_rate=D(0), min_trade=D(1))
+    lying = {"A": {"kraken": D(3), "ledger": D(9)}}
+    plan = make_plan("paper", NOON, {"A": D(12)}, D(88), {"A": 0.5, "B": 0.2}, {"A": 1, "B": 1}, {s: Market(s) for s in "AB"}, rules, "USD",
+                     venues=lying, buy_venue="kraken", groups={"A": "DeFi"}, aliases={"A": "Aave"})  # fmt: skip
+    assert {a.symbol: (a.venue, a.group, a.alias) for a in plan.actions} == {"A": ("ledger", "DeFi", "Aave"), "B": ("kraken", "", "")}
+
+
+def test_what_cannot_be_sold_at_the_venue_counts_but_stays():
+    rules = PlanConstraints(fee_rate=D(0), min_trade=D(1))
+    plan = make_plan("paper", NOON, {"A": D(10), "OLD": D(30)}, D(60), {"A": 0.5}, {"A": 1, "OLD": 1}, {"A": Market("A")}, rules, "USD")
+    assert plan.equity == 100 and [(a.symbol, a.amount) for a in plan.actions] == [("A", D(40))]
+    assert any("OLD: not traded at the venue" in note for note in plan.notes)
+    rules = rules.but(ignore=("OLD",))
+    ignored = make_plan("paper", NOON, {"A": D(10), "OLD": D(30)}, D(60), {"A": 0.5}, {"A": 1}, {"A": Market("A")}, rules, "USD")
+    assert ignored.equity == 70 and any("OLD: ignored as asked" in note for note in ignored.notes)
