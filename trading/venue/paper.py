@@ -57,7 +57,7 @@ def asset_of(
     "Return what is held after buying the symbol."
     return symbol.split("/")[0]
 
-# %% ../../nbs/01_venue/00_paper.ipynb #7492b4b0
+# %% ../../nbs/01_venue/00_paper.ipynb #694d1f75
 class PaperVenue:
     "An exchange on paper; see `core.types.Venue`."
 
@@ -95,7 +95,8 @@ class PaperVenue:
             try:
                 yield
             except BaseException:
-                self._db.execute("rollback")
+                if self._db.in_transaction:  # a full disk has ended it already
+                    self._db.execute("rollback")
                 raise
             self._db.execute("commit")
 
