@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..core.types import BadInput
 
-# %% ../../nbs/04_forecast/08_skill.ipynb #946a3f8c
+# %% ../../nbs/04_forecast/08_skill.ipynb #d773ed05
 class Luck(NamedTuple):
     "What chance alone could have done."
 
@@ -40,7 +40,7 @@ def judge_gain(
     power = [np.sqrt(2 / n) * np.cos(np.pi * j * at) @ values for j in range(1, waves + 1)]
     error = float(np.sqrt(np.mean(np.square(power)) / n))
     mean = float(values.mean())
-    p = 1.0 if error == 0 else float(student.sf(mean / error, waves))
+    p = float(student.sf(mean / error, waves)) if error > 0 else 0.5 - 0.5 * float(np.sign(mean))
     return Luck(mean, error, p, waves)
 
 
