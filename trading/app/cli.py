@@ -60,7 +60,7 @@ def _log_traceback() -> Path:
 def main() -> None:
     "Research, back-test and trade with the same notebooks."
 
-# %% ../../nbs/10_app/90_cli.ipynb #0dfca77b
+# %% ../../nbs/10_app/90_cli.ipynb #9e7bfd52
 @main.command()
 @click.option("--profile", help="Market to work on; see 'carnet settings'.")
 @click.option("--as-of", metavar="DATE", help="Decide with what was known after the close of this day.")
@@ -83,9 +83,9 @@ def run(profile, as_of, mode, portfolio, resume) -> None:
             settings = settings_of(job)
         else:
             if text is not None:
-                from trading.trade.holdings import read_portfolio
+                from trading.trade.portfolio import read_portfolio
 
-                read_portfolio(text, known=settings.market.symbols)
+                read_portfolio(text, settings.market.symbols, settings.market.currency)
             job = open_run(settings, datetime.now(UTC), as_of, text)
         _carry_out(job, settings)
 
@@ -236,7 +236,7 @@ def reproduce(name) -> None:
                            (f" (and {len(differences) - 1} more; 'carnet compare' lists them)" if differences[1:] else ""))
     click.echo(f"equal to the last bit: {again.record.id} and {original.record.id}")
 
-# %% ../../nbs/10_app/90_cli.ipynb #bfb0e71d
+# %% ../../nbs/10_app/90_cli.ipynb #cbccac51
 @main.command()
 @click.option("--profile", help="Show another profile.")
 def settings(profile) -> None:
@@ -253,9 +253,10 @@ def settings(profile) -> None:
         table.add_column(heading, overflow="fold", no_wrap=heading == "setting")
     for section in SECTIONS:
         part = getattr(values, section)
-        fields = {} if section == "groups" else Settings.model_fields[section].annotation.model_fields
-        for name, value in (part.items() if section == "groups" else part):
-            shown = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        fields = {} if isinstance(part, dict) else Settings.model_fields[section].annotation.model_fields
+        for name, value in (part.items() if isinstance(part, dict) else part):
+            parts = [f"{k} {v:g}" for k, v in value.items()] if isinstance(value, dict) else value if isinstance(value, tuple) else [value]
+            shown = ", ".join(map(str, parts))
             place = places.get(f"{section}.{name}", "built in").split(", [")[0].replace(", line ", ":")
             table.add_row(f"{section}.{name}", shown, place, fields[name].description if name in fields else "")
     console = Console()
