@@ -1,0 +1,166 @@
+"The daily report in a real browser: phone and desktop, light and dark, and on paper."
+
+import re
+import shutil
+from dataclasses import fields, replace
+
+import pandas as pd
+import pytest
+
+from trading.app.example import example_data
+from trading.app.report import SECTIONS, ReportData, build_report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+SCREENS = [(width, scheme) for width in (390, 1280) for scheme in ("light", "dark")]
+
+# Contrast as WCAG 2.2 defines it, of every piece of text against what is painted behind it.
+CONTRAST = r"""() => {
+  const parse = c => { const m = c.match(/[\d.]+/g).map(Number); if (c.startsWith('color(')) return [m[0]*255, m[1]*255, m[2]*255, m[3] ?? 1]; return [m[0], m[1], m[2], m[3] ?? 1] };
+  const over = (a, b) => [0, 1, 2].map(i => a[i] * a[3] + b[i] * (1 - a[3])).concat(1);
+  const light = c => { const [r, g, b] = c.slice(0, 3).map(v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126*r + .7152*g + .0722*b };
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode, element = node.parentElement;
+    if (!node.data.trim() || element.closest('title') || !element.checkVisibility()) continue;
+    const style = getComputedStyle(element);
+    let paper = [0, 0, 0, 0], chain = [];
+    for (let e = element; e; e = e.parentElement) chain.push(parse(getComputedStyle(e).backgroundColor));
+    paper = chain.reverse().reduce((below, c) => over(c, below), [255, 255, 255, 1]);
+    const ink = over(parse(element.closest('svg') ? style.fill : style.color), paper);
+    const [a, b] = [light(ink), light(paper)].sort((x, y) => y - x);
+    found.push({text: node.data.trim().slice(0, 40), ratio: (a + .05) / (b + .05), size: parseFloat(style.fontSize)});
+  }
+  return found;
+}"""
+
+# Letters of a chart that leave the page or lie on top of one another.
+LETTERS = r"""() => {
+  const bad = [];
+  for (const svg of document.querySelectorAll('svg.chart')) {
+    if (!svg.checkVisibility()) continue;
+    const boxes = [...svg.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()]);
+    for (const [text, box] of boxes)
+      if (box.left < 0 || box.right > document.documentElement.clientWidth + 1) bad.push(`${text} leaves the page`);
+    boxes.forEach(([text, a], i) => boxes.slice(i + 1).forEach(([other, b]) => {
+      if (a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 4 && b.top < a.bottom - 4) bad.push(`${text} on ${other}`); }));
+  }
+  return bad;
+}"""
+
+
+@pytest.fixture(scope="module")
+def data():
+    return example_data()
+
+
+@pytest.fixture(scope="module")
+def file(data, tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "index.html"
+    path.write_text(build_report(data), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not CHROMIUM:
+        pytest.skip("no chromium on this machine: install Debian's package 'chromium' to see the report in a browser")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install 'carnet[dev]'")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=SCREENS, ids=lambda s: f"{s[0]}-{s[1]}")
+def page(request, browser, file):
+    width, scheme = request.param
+    page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    page.asked, page.said = [], []
+    page.on("request", lambda r: page.asked.append(r.url))
+    page.on("console", lambda m: page.said.append(m.text))
+    page.on("pageerror", lambda e: page.said.append(str(e)))
+    page.goto(file.as_uri())
+    yield page
+    page.close()
+
+
+def test_the_page_asks_for_nothing_and_runs_nothing(page, file):
+    page.wait_for_load_state("networkidle")
+    assert page.asked == [file.as_uri()]
+    assert page.said == []
+    assert page.locator("script, iframe, img, object, link[rel=stylesheet]").count() == 0
+
+
+def test_nothing_is_wider_than_the_screen_even_with_all_parts_open(page):
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") == page.viewport_size["width"]
+    assert page.evaluate(LETTERS) == []
+
+
+def test_every_text_can_be_read(page):
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    texts = page.evaluate(CONTRAST)
+    assert len(texts) > 400
+    assert [t for t in texts if t["ratio"] < 4.5] == []
+    assert [t for t in texts if t["size"] < 12] == []
+
+
+def test_the_scheme_is_followed(page, request):
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    dark = sum(int(v) for v in re.findall(r"\d+", paper)[:3]) < 150
+    assert dark == ("dark" in request.node.name)
+
+
+def test_a_screenshot_shows_every_section(page, tmp_path):
+    picture = tmp_path / "report.png"
+    page.screenshot(path=picture, full_page=True)
+    assert picture.stat().st_size > 50_000
+    heights = page.evaluate("[...document.querySelectorAll('section')].map(s => s.getBoundingClientRect().height)")
+    assert len(heights) == len(SECTIONS) and min(heights) > 60
+
+
+def test_who_cannot_see_it_hears_it(page):
+    assert page.evaluate("[...document.querySelectorAll('svg[role=img]')].every(s => s.getAttribute('aria-label') && s.querySelector('title').textContent)")
+    assert page.locator("svg[role=img]").count() >= 8
+    assert page.locator("svg:not([role=img])").count() == page.locator("svg[role=img] svg").count()
+    levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3')].map(h => +h.tagName[1])")
+    assert levels[0] == 1 and levels.count(1) == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert page.evaluate("[...document.querySelectorAll('table')].every(t => t.querySelector('thead th[scope=col]') && t.querySelector('tbody th[scope=row]'))")
+    assert page.locator("main").count() == page.locator("header").count() == page.locator("footer").count() == 1
+    assert page.evaluate("[...document.querySelectorAll('a[href^=\"#\"]')].every(a => document.querySelector(a.getAttribute('href')))")
+
+
+def test_it_prints_on_a_few_pages_with_everything_open(browser, file):
+    page = browser.new_page()
+    page.goto(file.as_uri())
+    pdf = page.pdf(format="A4")
+    page.close()
+    assert pdf.startswith(b"%PDF") and 4 <= len(re.findall(rb"/Type\s*/Page\b(?!s)", pdf)) <= 25
+
+
+def test_it_is_small_and_shows_no_code(file):
+    text = file.read_text(encoding="utf-8")
+    assert len(text.encode()) < 2_000_000
+    assert "http://" not in text and "https://" not in text and "jp-" not in text and "input_area" not in text and "<pre" not in text
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(ReportData) if f.default is None])
+def test_a_missing_part_is_said_and_never_stops_the_report(data, name):
+    text = build_report(replace(data, **{name: None}))
+    assert text.count("<section") == len(SECTIONS)
+    if name not in ("sentences", "gains", "costs"):  # these are made from the others
+        whole = re.findall(r'class="missing">', build_report(data))
+        assert len(re.findall(r'class="missing">', text)) > len(whole)
+
+
+def test_empty_is_not_missing(data):
+    nothing = replace(data, orders=data.orders.iloc[:0], holdings_before=data.holdings_before.iloc[:0], holdings_after=data.holdings_after.iloc[:0],
+                      contributions=data.contributions.iloc[:0], gains=pd.Series(dtype=float))
+    text = build_report(nothing)
+    assert "No orders were placed." in text and "only cash" in text and "Nothing is invested" in text
+
+
+def test_the_same_data_make_the_same_page(data):
+    assert build_report(data) == build_report(data)
