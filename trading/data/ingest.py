@@ -233,7 +233,7 @@ def _bounds(span: tuple, until: datetime) -> tuple[datetime | None, datetime]:
     first, last = span
     return (None if first is None else first.to_pydatetime()), (until if last is None else min(last.to_pydatetime(), until))
 
-# %% ../../nbs/02_data/20_ingest.ipynb #67fd932b
+# %% ../../nbs/02_data/20_ingest.ipynb #0d1fe2b6
 class _Work:
     "One ingest under way: frames wait here until they are committed."
 
@@ -260,23 +260,27 @@ class _Work:
         for gap in find_gaps(bars, self.timeframe, calendar).itertuples():
             holes.setdefault(gap.symbol, []).append((gap.start, gap.end, int(gap.bars)))
         close = bars["close"]
-        return {s: (close.index[close[s].notna()] if s in close else nothing, holes.get(s, [])) for s in symbols}
+        here = dict(zip(close.columns, close.notna().to_numpy().T, strict=True))
+        return {s: (close.index[here[s]] if s in here else nothing, holes.get(s, [])) for s in symbols}
 
     def add(self, symbol: str, frames: list[pd.DataFrame], until: datetime, have: pd.DatetimeIndex) -> int:
         "Clean what was fetched of a symbol and let it wait for the commit; return the number of bars."
-        frames = [closed_by(f, until, self.timeframe) for f in frames if len(f)]
-        frames = [f for f in frames if len(f)]
-        if not frames:
-            return 0
+        step = bar_length(self.timeframe)
+        frames = [f if f.index[-1] + step <= until else closed_by(f, until, self.timeframe) for f in frames if len(f)]
         cleaned = []
         for frame in frames:  # spans are cleaned one by one: the bars at their edges have no neighbours
             bars, repairs = clean_frame(frame, symbol, self.rules)
-            trusted = bars.index[OVERLAP // 2] if len(bars) > OVERLAP // 2 and len(have) > OVERLAP and bars.index[0] > have[0] else bars.index[0]
-            cleaned.append(bars[trusted:])
+            if len(bars) > OVERLAP // 2 and len(have) > OVERLAP and bars.index[0] > have[0]:
+                bars = bars[bars.index[OVERLAP // 2]:]
+                repairs = repairs[repairs["timestamp"] >= bars.index[0]] if len(repairs) else repairs
+            cleaned.append(bars)
             if len(repairs):
-                self.repairs.append(repairs[repairs["timestamp"] >= trusted])
-        joined = pd.concat(cleaned) if len(cleaned) > 1 else cleaned[0]
-        self.waiting[symbol] = joined[~joined.index.duplicated(keep="last")].sort_index().dropna(how="all")
+                self.repairs.append(repairs)
+        if len(cleaned) > 1:
+            joined = pd.concat(cleaned)
+            cleaned = [joined[~joined.index.duplicated(keep="last")].sort_index()]
+        if cleaned and len(cleaned[0]):
+            self.waiting[symbol] = cleaned[0]
         return sum(map(len, frames))
 
     def commit(self) -> None:
