@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['Bounds', 'DUST', 'Limits', 'resolve_limits', 'check_feasible', 'tidy']
 
-# %% ../../nbs/07_allocate/05_limits.ipynb #4bf65a77
+# %% ../../nbs/07_allocate/05_limits.ipynb #1d672f97
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from ..core.types import BadInput
 
@@ -119,14 +118,14 @@ def _group_bounds(limits: Limits) -> tuple[np.ndarray, np.ndarray]:
     "Lowest and highest sum by group, empty without groups."
     return (limits.group_low, limits.group_high) if limits.groups else (np.empty(0), np.empty(0))
 
-# %% ../../nbs/07_allocate/05_limits.ipynb #37fc7a78
+# %% ../../nbs/07_allocate/05_limits.ipynb #49ded23f
 DUST = 1e-6
 
 
 def tidy(
     weights: np.ndarray,  # by symbol, as a solver left them
     limits: Limits,
-) -> pd.Series:  # by symbol, inside the bounds, summing to at most the budget
+) -> np.ndarray:  # by symbol, inside the bounds, summing to at most the budget
     "Remove what is below a solver's accuracy: dust, tiny excesses and the digits after the tenth."
     w = np.where(np.abs(weights) < DUST, 0.0, weights)
     w = np.clip(w, limits.low, limits.high)
@@ -135,4 +134,4 @@ def tidy(
     if free.any() and abs(room) < 1e-3:
         w[free] += room * w[free] / w[free].sum()
         w = np.clip(w, limits.low, limits.high)
-    return pd.Series(np.floor(w * 1e10 + 1e-3) / 1e10, index=list(limits.symbols), name="weight")
+    return np.floor(w * 1e10 + 1e-3) / 1e10

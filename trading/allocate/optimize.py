@@ -6,7 +6,7 @@
 __all__ = ['RISKS', 'PRECISE', 'Objective', 'ask_riskfolio', 'linear_rows', 'solve_riskfolio', 'MeanRisk', 'RiskParity',
            'EqualWeight', 'InverseVolatility', 'HierarchicalRiskParity']
 
-# %% ../../nbs/07_allocate/20_optimize.ipynb #539310dc
+# %% ../../nbs/07_allocate/20_optimize.ipynb #336e6435
 import io
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from .direct import Unsolved, solve_quadratic, solve_risk_parity, solve_sharpe
+from .direct import Unsolved, solve_cvar, solve_quadratic, solve_risk_parity, solve_sharpe
 from .hierarchical import HierarchicalRiskParity
 from .limits import Limits
 from .optimizer import EqualWeight, InverseVolatility, Optimizer, Problem
@@ -78,7 +78,7 @@ def solve_riskfolio(
         raise Unsolved("riskfolio: its solver found no solution")
     return found["weights"].reindex(problem.cov.index).to_numpy(dtype=float)
 
-# %% ../../nbs/07_allocate/20_optimize.ipynb #ad15da44
+# %% ../../nbs/07_allocate/20_optimize.ipynb #3bcd3e76
 Objective = Literal["MinRisk", "Sharpe", "Utility"]
 
 
@@ -99,11 +99,12 @@ class MeanRisk(Optimizer):
             raise BadInput(f"the risk {self.risk!r} is unknown; choose one of {', '.join(RISKS)}")
         if self.objective not in ("MinRisk", "Sharpe", "Utility"):
             raise BadInput(f"the objective {self.objective!r} is unknown; choose MinRisk, Sharpe or Utility")
-        if self.solver == "direct" and self.risk != "MV":
-            raise BadInput(f"the direct solver knows MV only, not {self.risk}; use solver='riskfolio'")
+        directly = self.risk == "MV" or (self.risk == "CVaR" and self.objective != "Sharpe")
+        if self.solver == "direct" and not directly:
+            raise BadInput(f"the direct solver does not know {self.risk} {self.objective}; use solver='riskfolio'")
         name = f"{self.risk} {self.objective}"
         ways = {"riskfolio": self._riskfolio, "direct": self._direct}
-        for way in [self.solver] + [w for w in ways if w != self.solver and self.risk == "MV"]:
+        for way in [self.solver] + [w for w in ways if w != self.solver and directly]:
             yield f"{name} by {way}", lambda way=way: ways[way](problem, self.objective)
         if self.objective != "MinRisk":
             yield f"{self.risk} MinRisk by {self.solver}", lambda: ways[self.solver](problem, "MinRisk")
@@ -118,13 +119,29 @@ class MeanRisk(Optimizer):
         return solve_riskfolio(problem, lambda p: p.optimization(model="Classic", **asked), self.level, variance)
 
     def _direct(self, problem: Problem, objective: str) -> np.ndarray:
-        "Solve mean-variance directly."
-        cov, expected = problem.cov.to_numpy(), problem.expected.to_numpy()
+        "Solve directly."
+        arrays = problem.returns.to_numpy(dtype=float), problem.cov.to_numpy(), problem.expected.to_numpy()
+        return self.solve_arrays(*arrays, problem.limits, objective)
+
+    def solve_arrays(
+        self,
+        values: np.ndarray,  # periods × assets
+        cov: np.ndarray,  # per period
+        expected: np.ndarray,  # per period, by asset
+        limits: Limits,
+        objective: str,
+        hint: np.ndarray | None = None,  # weights near the answer
+    ) -> np.ndarray:  # weights by asset
+        "Solve directly, from arrays that were checked before; for loops."
+        none = np.zeros(len(expected))
+        if self.risk == "CVaR":
+            linear = expected / self.risk_aversion if objective == "Utility" else none
+            return solve_cvar(values, linear, limits, self.level, hint)
         if objective == "Sharpe":
-            return solve_sharpe(cov, expected - self.risk_free, problem.limits)
+            return solve_sharpe(cov, expected - self.risk_free, limits)
         if objective == "Utility":
-            return solve_quadratic(2 * self.risk_aversion * cov, expected, problem.limits)
-        return solve_quadratic(cov, np.zeros(len(cov)), problem.limits)
+            return solve_quadratic(2 * self.risk_aversion * cov, expected, limits)
+        return solve_quadratic(cov, none, limits)
 
 # %% ../../nbs/07_allocate/20_optimize.ipynb #74991bb7
 @dataclass(eq=False)

@@ -49,7 +49,7 @@ def make_problem(
         current = current.reindex(symbols, fill_value=0.0)
     return Problem(returns, cov, mean.reindex(symbols), limits, current)
 
-# %% ../../nbs/07_allocate/10_optimizer.ipynb #d12c782f
+# %% ../../nbs/07_allocate/10_optimizer.ipynb #11f211b4
 @dataclass(eq=False)
 class Optimizer:
     "What all optimisers share; used through its subclasses."
@@ -74,7 +74,7 @@ class Optimizer:
         found, self.fallback_ = first_solution([*self._attempts(problem), *_simple(problem)])
         allowed = nearest_allowed(found, limits)
         self.moved_ = float(np.abs(allowed - found).sum())
-        self.weights_ = tidy(allowed, limits)
+        self.weights_ = pd.Series(tidy(allowed, limits), index=list(limits.symbols), name="weight")
         self.risk_contributions_ = risk_shares(self.weights_, self.covariance_)
         return self
 

@@ -168,7 +168,7 @@ def why_held(
     adds = "adds little risk" if risk < 0.8 else "adds much risk" if risk > 1.25 else "adds its share of risk"
     return "; ".join(part for part in (size, told, adds) if part)
 
-# %% ../../nbs/07_allocate/30_policies.ipynb #498c571a
+# %% ../../nbs/07_allocate/30_policies.ipynb #f748399e
 @dataclass(eq=False)
 class Policy:
     "A temperament with limits; `weights` leaves `reasons_`, `notes_`, `anchor_`, `invested_` and `fallback_` behind."
@@ -237,7 +237,7 @@ class Policy:
         "Return the weights of highest utility; without views these are the anchor when it is allowed."
         view = (views["expected"] * views["confidence"]).fillna(0.0)
         if not view.any() and limits.allow(self.anchor_.to_numpy(), 1e-9):
-            return self.anchor_.clip(0, limits.high)
+            return pd.Series(np.clip(self.anchor_.to_numpy(), 0, limits.high), index=self.anchor_.index)
         aversion = AVERSION.get(self.name) or sum(p * AVERSION[REGIMES[r]] for r, p in regime.items())
         expected = 2 * aversion * (cov @ self.anchor_) + np.expm1(view) / self.horizon
         bounds = dict(zip(limits.symbols, zip(limits.low, limits.high, strict=True), strict=True))
@@ -248,22 +248,22 @@ class Policy:
 
     def _reasons(self, full, weights, cov, views, limits, current) -> dict[str, str]:
         "Write one sentence per symbol."
-        part = full * (cov @ full)
-        risk = (part / part.sum()) / (full / full.sum()).where(full > 0)
-        full_groups = [g for g, row, cap in zip(limits.groups, _rows(limits), _caps(limits), strict=True) if row @ full > cap - 1e-6]
-        reasons = {}
+        held, seen, small = full.to_numpy(), views.to_numpy(), weights.to_numpy() < full.to_numpy() - 1e-6
+        risk = (cov.to_numpy() @ held) / (held @ cov.to_numpy() @ held) * held.sum()  # share of the risk over share of the money
+        full_groups = [g for g, row, cap in zip(limits.groups, _rows(limits), _caps(limits), strict=True) if row @ held > cap - 1e-6]
+        neutral, reasons = self.anchor_.to_numpy(), {}
         for i, s in enumerate(full.index):
-            e, c = views.loc[s]
+            e, c = seen[i]
             told = "" if np.isnan(e) else f"forecast {np.expm1(e):+.1%} over {self.horizon} days with confidence {c:.0%}"
-            if full[s] <= 0:
+            if held[i] <= 0:
                 reasons[s] = why_left_out(self.name, limits.high[i] > 0, told, e < 0)
                 continue
-            limit = f"at its maximum of {limits.high[i]:.0%}" if full[s] > limits.high[i] - 1e-6 else ""
+            limit = f"at its maximum of {limits.high[i]:.0%}" if held[i] > limits.high[i] - 1e-6 else ""
             if not limit and (self.groups or {}).get(s) in full_groups:
                 limit = f"its group {self.groups[s]} is at its maximum"
-            if limit and weights[s] < full[s] - 1e-6:
+            if limit and small[i]:
                 limit += " before cash was raised"
-            said = why_held(full[s], self.anchor_[s], limit, told, risk[s])
+            said = why_held(held[i], neutral[i], limit, told, risk[i])
             reasons[s] = said + (f"; from {current[s]:.1%}" if s in current else "")
         return reasons
 
