@@ -157,7 +157,7 @@ def affordable(
         return ZERO, (reason or f"{lot} at {price}") + ", which is below the venue's smallest order"
     return lot, reason
 
-# %% ../../nbs/08_trade/30_execute.ipynb #1c0e5363
+# %% ../../nbs/08_trade/30_execute.ipynb #1a144ace
 def execute(
     plan: Plan,
     verdict: Verdict,  # of the safety check, for exactly this plan
@@ -208,9 +208,11 @@ def _trade(desk: Desk, plan_hash: str, action: Action, markets: dict, style: Sty
     amount, reason = (Decimal(intended.data["amount"]), "") if intended else _amount(desk, action, market, style)
     if not amount:
         return _skipped(action, client_order_id, reason)
-    state = send(desk, Order(client_order_id, action.symbol, action.side, amount), plan_hash, action.price)
+    order, state = Order(client_order_id, action.symbol, action.side, amount), None
+    for _ in range(desk.patience.sends):
+        state = state or send(desk, order, plan_hash, action.price)
     if state is None:
-        return _skipped(action, client_order_id, "the order never arrived at the venue, and nothing was traded")
+        return _skipped(action, client_order_id, f"{desk.ledger.last('absent', desk.account).data['reason']}; nothing was traded")
     state = _follow(desk, state, style)
     collect(desk, [state], plan_hash, since)
     return _line(action, state, reason)

@@ -17,7 +17,7 @@ from ..core.types import ZERO, Event, Fill, MissingData, Order, OrderState, Unkn
 from .book import fill_event, plain, state_from
 from .ledger import Ledger
 
-# %% ../../nbs/08_trade/27_send.ipynb #337ddba9
+# %% ../../nbs/08_trade/27_send.ipynb #f107698d
 @dataclass(frozen=True)
 class Patience(Value):
     "How long to wait, and how often to ask."
@@ -26,6 +26,7 @@ class Patience(Value):
     pause: float = 0.5  # seconds before the second attempt, doubled each time
     settle: float = 6.0  # seconds after which an order that the venue does not know will not turn up any more
     poll: float = 1.0  # seconds between two looks at an open order
+    sends: int = 3  # attempts to send an order of which it is certain that it never arrived
 
 
 @dataclass(frozen=True)
