@@ -70,7 +70,7 @@ def bars_of(
                       version=record.data_version, source=market_source(settings).name)
     return closed_by(bars, record.as_of, market.timeframe)
 
-# %% ../../nbs/10_app/70_daily.ipynb #69d3716c
+# %% ../../nbs/10_app/70_daily.ipynb #a2f46d08
 def groups_of(settings: Settings) -> dict[str, str]:
     "Return the group of each symbol that has one."
     return {symbol: group for group, symbols in settings.groups.items() for symbol in symbols}
@@ -84,7 +84,8 @@ def risk_limits(settings: Settings):
     level = settings.risk_levels[settings.allocate.risk_level]
     own = {group: ceiling for group, ceiling in level.items() if group in settings.groups}
     return RiskLimits(max_weight=s.max_weight, max_group_weight=s.max_group_weight, group_weights=own, min_cash=s.min_cash,
-                      max_leverage=s.max_leverage, max_turnover=s.max_turnover, max_drawdown=s.max_drawdown, max_daily_loss=s.max_daily_loss, max_var_95=s.max_var_95,
+                      max_leverage=s.max_leverage, max_turnover=s.max_turnover, max_drawdown=s.max_drawdown,
+                      max_daily_loss=s.max_daily_loss, max_var_95=s.max_var_95,
                       max_price_age=timedelta(hours=settings.market.max_age_hours))
 
 
@@ -103,7 +104,7 @@ def policy_of(settings: Settings):
                       max(row["min_cash"], limits.min_cash), {g: c * margin for g, c in ceilings.items()})
     return policy(a.policy, level, groups=groups_of(settings), horizon=max(settings.forecast.horizons), periods=settings.market.periods_per_year)
 
-# %% ../../nbs/10_app/70_daily.ipynb #cb2bbecd
+# %% ../../nbs/10_app/70_daily.ipynb #70540036
 def paper_tape(
     settings: Settings,
     as_of: datetime,  # UTC, when orders are placed
@@ -114,7 +115,8 @@ def paper_tape(
 
     market, source = settings.market, market_source(settings)
     if now - as_of < timedelta(hours=1):
-        return QuoteTape(source.fetch_tickers, lambda: datetime.now(UTC))
+        quotes = source.fetch_tickers(market.symbols)
+        return QuoteTape(lambda symbol, _: quotes.get(symbol))
     since = as_of - timedelta(hours=market.max_age_hours) - timedelta(days=10)
     frames = {s: source.fetch_ohlcv(s, market.timeframe, since, now) for s in market.symbols}
     from trading.core.bars import bars_from
@@ -133,6 +135,7 @@ def paper_venue(
     now: datetime,  # UTC
     funds: dict[str, Decimal],  # what the account holds when the exchange first hears of it
     path: Path | None,  # where the exchange remembers; None: nowhere
+    tape=None,  # its prices; None: what `paper_tape` gives
 ):
     "Return the exchange that a run on paper trades on."
     from trading.venue.matching import Costs
@@ -142,5 +145,5 @@ def paper_venue(
     costs = Costs(Decimal(repr(settings.costs.fee_rate)), half_spread_bp=half, slippage_bp=half)
     live = now - as_of < timedelta(hours=1)
     clock = (lambda: datetime.now(UTC)) if live else (lambda: as_of)
-    return PaperVenue(paper_tape(settings, as_of, now), clock, paper_markets(settings), costs, funds, settings.market.currency, path,
+    return PaperVenue(tape or paper_tape(settings, as_of, now), clock, paper_markets(settings), costs, funds, settings.market.currency, path,
                       name=f"paper {settings.market.venue}")

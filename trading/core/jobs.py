@@ -54,10 +54,10 @@ def settings_of(
     "Return the settings a run was made with, whatever the files say today."
     return Settings(**run.record.settings)
 
-# %% ../../nbs/00_core/08_jobs.ipynb #b079d019
+# %% ../../nbs/00_core/08_jobs.ipynb #8c64354b
 def prepare_prefect(
     data: Path,  # our data folder
-    level: str = "ERROR",  # least serious message that Prefect prints
+    level: str = "CRITICAL",  # least serious message that Prefect prints
 ) -> None:
     "Set Prefect's environment; must come before the first `import prefect`."
     home = Path(os.environ.setdefault("PREFECT_HOME", str(Path(data).resolve() / "prefect")))
