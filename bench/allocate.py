@@ -74,9 +74,10 @@ def rolling(returns: pd.DataFrame, risk: str) -> None:
         theirs.append(riskfolio_solve(last.iloc[end - WINDOW : end], risk))
         each.append(time.perf_counter() - start)
     rival = statistics.median(each) * SOLVES
-    apart = max(float(np.abs(weights.iloc[12 * i] - w).max()) for i, w in enumerate(theirs))
+    apart = max(float(np.abs(weights.iloc[12 * i].to_numpy() - w).max()) for i, w in enumerate(theirs))
     parts = [last.iloc[e - WINDOW : e].to_numpy() for e in ends]
-    gap = max(abs(risk_of(weights.iloc[12 * i].to_numpy(), p, risk) - risk_of(w, p, risk)) for i, (p, w) in enumerate(zip(parts, theirs, strict=True)))
+    mines = [weights.iloc[12 * i].to_numpy() for i in range(len(parts))]
+    gap = max(abs(risk_of(a, p, risk) - risk_of(b, p, risk)) for a, b, p in zip(mines, theirs, parts, strict=True))
     report(f"rolling {risk}, {SOLVES} fits, 20 assets", mine, "s", "riskfolio, naive", rival, weights_apart=apart, objective_apart=gap)
     short = last.iloc[: WINDOW + EVERY * 24]
     model = Skfolio(risk_measure=RiskMeasure.VARIANCE if risk == "MV" else RiskMeasure.CVAR, max_weights=CAP)
