@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['refusals', 'Line', 'Execution', 'Style', 'affordable', 'execute', 'parts', 'execution_of']
 
-# %% ../../nbs/08_trade/30_execute.ipynb #463cac94
+# %% ../../nbs/08_trade/30_execute.ipynb #699b1ac3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 from ..core.types import ZERO, Action, BadInput, Event, Fill, Market, Order, OrderState, Plan, Refused, Value, Venue, Verdict, stable_hash
 from .approval import plan_status
-from .book import fill_from, state_from
+from .book import PRICE_STEP, fill_from, state_from, tidy
 from .ledger import Ledger
 from .send import Desk, Patience, collect, order_from, read, send, unresolved
 
-# %% ../../nbs/08_trade/30_execute.ipynb #5ebe77d3
+# %% ../../nbs/08_trade/30_execute.ipynb #bc761680
 def refusals(
     plan: Plan,
     verdict: Verdict,  # of the safety check
@@ -47,6 +47,9 @@ def refusals(
         found.append(f"the plan is of {plan.as_of:%Y-%m-%d %H:%M} and {now - plan.as_of - max_age} too old: make a new one")
     if plan.as_of > now:
         found.append(f"the plan is of {plan.as_of:%Y-%m-%d %H:%M}, which is later than now ({now:%Y-%m-%d %H:%M}): check the clock")
+    safe = ledger.last("safe_mode", plan.account)
+    if safe and safe.data["on"]:
+        found.append(f"the account is in safe mode since {safe.timestamp:%Y-%m-%d %H:%M}: {safe.data['why']}")
     last = ledger.last("reconciled", plan.account)
     if last and not last.data["ok"]:
         found.append(f"the books and the venue disagree since {last.timestamp:%Y-%m-%d %H:%M}: reconcile first")
@@ -168,7 +171,7 @@ def affordable(
         return ZERO, (reason or f"{lot} at {price}") + ", which is below the venue's smallest order"
     return lot, reason
 
-# %% ../../nbs/08_trade/30_execute.ipynb #b96ba726
+# %% ../../nbs/08_trade/30_execute.ipynb #4a71fe43
 def execute(
     plan: Plan,
     verdict: Verdict,  # of the safety check, for exactly this plan
@@ -317,7 +320,7 @@ def _line(action: Action, plan_hash: str, states: list[OrderState], reason: str)
     status = "skipped" if not states else "closed" if filled >= action.amount else states[-1].status
     why = [reason] + [s.reason for s in states if s.reason and filled < action.amount or "last price" in s.reason]
     ordered = filled + (states[-1].remaining if states else ZERO)
-    average = None if not filled else states[0].average if len(states) == 1 else (cost / filled).quantize(Decimal("1e-12")).normalize()
+    average = None if not filled else states[0].average if len(states) == 1 else tidy((cost / filled).quantize(PRICE_STEP))
     return Line(action.symbol, action.side, _order_id(plan_hash, action, 0), action.amount, ordered, filled, action.price, average, fee, slippage,
                 status, "; ".join(dict.fromkeys(w for w in why if w)), len(states))
 
