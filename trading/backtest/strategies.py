@@ -338,7 +338,7 @@ def _fit_pair(y: np.ndarray, x: np.ndarray) -> tuple[float, float, float, float]
         p = float(coint(y, x)[1])
     return float(slope), float(base), float(np.std(y - slope * x - base, ddof=2)), p
 
-# %% ../../nbs/06_backtest/10_strategies.ipynb #8c8b1fea
+# %% ../../nbs/06_backtest/10_strategies.ipynb #effc7303
 class Rule(Strategy):
     "A plain function of the bars as a strategy; its keyword arguments are the parameters."
 
@@ -355,7 +355,15 @@ class Rule(Strategy):
         if needed := [n for n in self._params if self._params[n] is inspect.Parameter.empty and n not in params]:
             raise BadInput(f"{function.__name__} needs {needed[0]!r}; give it a default, or a value here")
         self.set_params(**params)
-        setattr(self, kind, self._call)
+
+    def __getattr__(self, name: str):
+        "Be `signals` or `weights`, whichever the function returns."
+        if name == self.__dict__.get("kind"):
+            return self._call
+        raise AttributeError(name)
+
+    def __repr__(self) -> str:
+        return f"{self.function.__name__}({', '.join(f'{k}={v!r}' for k, v in self._params.items())})"
 
     def get_params(self, deep: bool = True) -> dict:
         "Return the function's keyword arguments."
@@ -365,7 +373,7 @@ class Rule(Strategy):
         "Change keyword arguments in place and return the rule."
         if strange := [n for n in params if n not in self._params]:
             raise BadInput(f"{self.function.__name__} has no parameter {strange[0]!r}; it has {', '.join(self._params) or 'none'}")
-        self._params |= params
+        self._params = self._params | params
         return self
 
     def _call(self, bars: pd.DataFrame) -> pd.DataFrame:
