@@ -219,6 +219,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'trading.app.cli._carry_out': ('10_app/cli.html#_carry_out', 'trading/app/cli.py'),
                                  'trading.app.cli._log_traceback': ('10_app/cli.html#_log_traceback', 'trading/app/cli.py'),
                                  'trading.app.cli._read_text': ('10_app/cli.html#_read_text', 'trading/app/cli.py'),
+                                 'trading.app.cli._run_flow': ('10_app/cli.html#_run_flow', 'trading/app/cli.py'),
                                  'trading.app.cli._say_error': ('10_app/cli.html#_say_error', 'trading/app/cli.py'),
                                  'trading.app.cli.compare': ('10_app/cli.html#compare', 'trading/app/cli.py'),
                                  'trading.app.cli.lab': ('10_app/cli.html#lab', 'trading/app/cli.py'),

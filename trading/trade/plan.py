@@ -16,7 +16,7 @@ from ..core.types import ZERO, Action, BadInput, Market, MissingData, Plan, Valu
 
 ONE = Decimal(1)
 
-# %% ../../nbs/08_trade/00_plan.ipynb #749819d3
+# %% ../../nbs/08_trade/00_plan.ipynb #eae8d62c
 @dataclass(frozen=True, kw_only=True)
 class PlanConstraints(Value):
     "The rules a plan keeps to."
@@ -46,7 +46,11 @@ class PlanConstraints(Value):
         "Return the fee of one trade of this value."
         return max(value * self.fee_rate, self.min_fee) if value else ZERO
 
-# %% ../../nbs/08_trade/00_plan.ipynb #da21bd2e
+    def fees(self, values: list[Decimal]) -> Decimal:
+        "Return the fees of several trades."
+        return sum(map(self.fee, values), ZERO) if self.min_fee else sum(values, ZERO) * self.fee_rate
+
+# %% ../../nbs/08_trade/00_plan.ipynb #79b0e897
 def _exact(value: Any, what: str) -> Decimal:
     "Turn a reference price or a weight into a finite Decimal, as written."
     try:
@@ -84,31 +88,32 @@ class _Line:
     target: Decimal  # weight
     step: Decimal  # units are multiples of this
     least: Decimal  # smallest value that may be traded
-    value: Decimal = ZERO
+    value: Decimal  # held times price
+    lot: Decimal  # what one step costs
     trade: Decimal = ZERO  # units, negative sells
     wish: Decimal = ZERO  # units before anything was cut
     why: str = ""
 
     def lots(self, value: Decimal) -> Decimal:
         "Return how many units a value buys, in whole steps."
-        return (value / self.price / self.step).to_integral_value(ROUND_FLOOR) * self.step
+        return value // self.lot * self.step
 
     def if_large(self, units: Decimal) -> Decimal:
         "Return the units, or zero when they are worth too little to trade."
         return units if units > 0 and units * self.price >= self.least else ZERO
 
-# %% ../../nbs/08_trade/00_plan.ipynb #43cc35e7
+# %% ../../nbs/08_trade/00_plan.ipynb #73c8a31a
 def _wish(lines: Iterable[_Line], equity: Decimal, c: PlanConstraints) -> None:
     "Write into each line what its target asks for, in whole lots, when the drift is large enough."
     for a in lines:
-        gap = a.target * equity - a.value
-        room = a.target * equity * c.drift if c.drift_kind == "relative" else c.drift * equity
+        aim = a.target * equity
+        gap, room = aim - a.value, c.drift * (aim if c.drift_kind == "relative" else equity)
         moved = abs(gap) > room or (a.target == 0) != (a.held == 0)
         units = ZERO
         if moved and gap > 0:
             units, a.why = a.if_large(a.lots(gap)), "new" if not a.held else "below"
         elif moved and gap < 0:
-            wanted = (a.held / a.step).to_integral_value(ROUND_FLOOR) * a.step if a.target == 0 else a.lots(-gap)
+            wanted = a.held // a.step * a.step if a.target == 0 else a.lots(-gap)
             units, a.why = -a.if_large(min(wanted, a.held)), "out" if a.target == 0 else "above"
         a.trade = a.wish = units
         if not units:
@@ -117,18 +122,19 @@ def _wish(lines: Iterable[_Line], equity: Decimal, c: PlanConstraints) -> None:
 
 def _free_cash(lines: Iterable[_Line], cash: Decimal, equity: Decimal, c: PlanConstraints) -> Decimal:
     "Return the cash for purchases once everything to be sold is sold."
-    sold = sum((-a.trade * a.price - c.fee(-a.trade * a.price) for a in lines if a.trade < 0), ZERO)
-    return cash + sold - c.min_cash * equity
+    sold = [-a.trade * a.price for a in lines if a.trade < 0]
+    return cash + sum(sold, ZERO) - c.fees(sold) - c.min_cash * equity
 
 
-def _cost(a: _Line, c: PlanConstraints) -> Decimal:
-    "Return what a purchase takes out of the cash."
-    return a.trade * a.price + c.fee(a.trade * a.price)
+def _cost(lines: Iterable[_Line], c: PlanConstraints) -> Decimal:
+    "Return what the purchases among these lines take out of the cash."
+    bought = [a.trade * a.price for a in lines if a.trade > 0]
+    return sum(bought, ZERO) + c.fees(bought)
 
-# %% ../../nbs/08_trade/00_plan.ipynb #6a8c5494
+# %% ../../nbs/08_trade/00_plan.ipynb #b1ce27de
 def _raise_cash(lines: list[_Line], cash: Decimal, equity: Decimal, c: PlanConstraints) -> None:
     "Sell what is above its target but inside the band, if purchases need the money."
-    lacking = sum((_cost(a, c) for a in lines if a.trade > 0), ZERO) - _free_cash(lines, cash, equity, c)
+    lacking = _cost(lines, c) - _free_cash(lines, cash, equity, c)
     if lacking < max(c.min_trade, Decimal("1e-12")):
         return
     above = sorted((a for a in lines if not a.trade and a.value > a.target * equity), key=lambda a: (a.target * equity - a.value, a.symbol))
@@ -147,23 +153,23 @@ def _raise_cash(lines: list[_Line], cash: Decimal, equity: Decimal, c: PlanConst
 def _fit_purchases(lines: list[_Line], free: Decimal, c: PlanConstraints) -> None:
     "Cut purchases until they cost no more than the free cash."
     buys = [a for a in lines if a.trade > 0]
-    cost = sum((_cost(a, c) for a in buys), ZERO)
+    cost = _cost(buys, c)
     if not buys or cost <= free:
         return
     full, share = {a.symbol: a.trade for a in buys}, max(free, ZERO) / cost
     for a in buys:
         a.trade = a.if_large(a.lots(a.trade * a.price * share))
-        if a.trade and c.min_fee and _cost(a, c) > free:
+        if a.trade and c.min_fee and _cost([a], c) > free:
             a.trade = ZERO
-    left = free - sum((_cost(a, c) for a in buys), ZERO)
+    left = free - _cost(buys, c)
     for a in sorted(buys, key=lambda a: ((a.trade - full[a.symbol]) * a.price, a.symbol)):
-        left += _cost(a, c)
+        left += _cost([a], c)
         value = left / (1 + c.fee_rate)
         value = value if value * c.fee_rate >= c.min_fee else left - c.min_fee
         a.trade = a.if_large(min(full[a.symbol], a.lots(max(value, ZERO))))
-        while a.trade > 0 and _cost(a, c) > left:
+        while a.trade > 0 and _cost([a], c) > left:
             a.trade = a.if_large(a.trade - a.step)
-        left -= _cost(a, c)
+        left -= _cost([a], c)
 
 
 def _cap_turnover(lines: list[_Line], equity: Decimal, c: PlanConstraints) -> bool:
@@ -177,27 +183,32 @@ def _cap_turnover(lines: list[_Line], equity: Decimal, c: PlanConstraints) -> bo
         a.trade = units if a.trade > 0 else -units
     return True
 
-# %% ../../nbs/08_trade/00_plan.ipynb #dada956d
+# %% ../../nbs/08_trade/00_plan.ipynb #cf684563
 def _settle(lines: list[_Line], gross: Decimal, cash: Decimal, c: PlanConstraints) -> None:
     "Find the trades whose fees leave just the equity that they were made for."
     grain = Decimal(1).scaleb(gross.adjusted() - 9)
-    equity = gross.quantize(grain, ROUND_FLOOR)
+    equity, before = gross.quantize(grain, ROUND_FLOOR), ZERO
     for _ in range(8):
-        _wish(lines, equity, c)
-        _raise_cash(lines, cash, equity, c)
-        _fit_purchases(lines, _free_cash(lines, cash, equity, c), c)
-        if _cap_turnover(lines, gross, c):
-            _fit_purchases(lines, _free_cash(lines, cash, equity, c), c)
-        fees = sum((c.fee(abs(a.trade) * a.price) for a in lines), ZERO)
-        after = (gross - fees).quantize(grain, ROUND_FLOOR)
+        after = (gross - _trade_for(lines, equity, gross, cash, c)).quantize(grain, ROUND_FLOOR)
         if after == equity:
             return
-        equity = after
+        before, equity = equity, after
+    _trade_for(lines, max(before, equity), gross, cash, c)  # a trade pays for itself only while it is not made: make it
 
-# %% ../../nbs/08_trade/00_plan.ipynb #dc644fd7
+
+def _trade_for(lines: list[_Line], equity: Decimal, gross: Decimal, cash: Decimal, c: PlanConstraints) -> Decimal:
+    "Write the trades towards the targets of this equity into the lines; return their fees."
+    _wish(lines, equity, c)
+    _raise_cash(lines, cash, equity, c)
+    _fit_purchases(lines, _free_cash(lines, cash, equity, c), c)
+    if _cap_turnover(lines, gross, c):
+        _fit_purchases(lines, _free_cash(lines, cash, equity, c), c)
+    return c.fees([abs(a.trade) * a.price for a in lines if a.trade])
+
+# %% ../../nbs/08_trade/00_plan.ipynb #e0339f5b
 def _percent(value: Decimal) -> str:
     "Write a weight the way people read it."
-    return f"{value * 100:.2f} %"
+    return f"{float(value) * 100:.2f} %"
 
 
 def _reason(a: _Line, gross: Decimal) -> str:
@@ -233,7 +244,7 @@ def _left_alone(lines: list[_Line], gross: Decimal, currency: str, c: PlanConstr
         notes.append(f"inside the {c.drift_kind} band of {_percent(c.drift)}: {names}")
     return tuple(notes)
 
-# %% ../../nbs/08_trade/00_plan.ipynb #29d50e40
+# %% ../../nbs/08_trade/00_plan.ipynb #52c887e2
 def make_plan(
     account: str,  # whose money, for example 'paper-sample'
     as_of: datetime,  # UTC; only data known by then was used
@@ -278,7 +289,7 @@ def make_plan(
     groups, aliases, venues = groups or {}, aliases or {}, venues or {}
     actions = tuple(
         Action(a.symbol, "buy" if a.trade > 0 else "sell", abs(a.trade), a.price, _reason(a, gross), groups.get(a.symbol, ""),
-               aliases.get(a.symbol, ""), max(venues.get(a.symbol, {"": ZERO}).items(), key=lambda v: (v[1], v[0]))[0] or buy_venue)
+               aliases.get(a.symbol, ""), max((u, v) for v, u in venues[a.symbol].items())[1] if venues.get(a.symbol) else buy_venue)
         for a in ordered
     )
     return Plan(account, as_of, currency, gross, cash, actions, wanted, data_version, settings_hash, dict(model_versions or {}),
@@ -311,7 +322,7 @@ def _price_of(symbol: str, prices: Mapping[str, Any], currency: str) -> Decimal:
 def _line(symbol: str, held: Decimal, price: Decimal, target: Decimal, market: Market, c: PlanConstraints) -> _Line:
     "Put together what one asset needs, with the smallest trade that all rules allow."
     least = max(c.min_trade, market.min_cost, market.min_amount * price, c.min_fee / c.max_fee_share if c.max_fee_share else ZERO)
-    return _Line(symbol, held, price, target, market.amount_step, least, held * price)
+    return _Line(symbol, held, price, target, market.amount_step, least, held * price, price * market.amount_step)
 
 # %% ../../nbs/08_trade/00_plan.ipynb #e23a4f82
 @dataclass(frozen=True)
