@@ -4,10 +4,10 @@ import re
 import shutil
 from dataclasses import fields, replace
 
-import pandas as pd
 import pytest
 
 from trading.app.example import example_data
+from trading.app.index import build_index
 from trading.app.report import SECTIONS, ReportData, build_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -16,9 +16,15 @@ SCREENS = [(width, scheme) for width in (390, 1280) for scheme in ("light", "dar
 
 # Contrast as WCAG 2.2 defines it, of every piece of text against what is painted behind it.
 CONTRAST = r"""() => {
-  const parse = c => { const m = c.match(/[\d.]+/g).map(Number); if (c.startsWith('color(')) return [m[0]*255, m[1]*255, m[2]*255, m[3] ?? 1]; return [m[0], m[1], m[2], m[3] ?? 1] };
+  const parse = c => {
+    const m = c.match(/[\d.]+/g).map(Number), scale = c.startsWith('color(') ? 255 : 1;
+    return [m[0] * scale, m[1] * scale, m[2] * scale, m[3] ?? 1];
+  };
   const over = (a, b) => [0, 1, 2].map(i => a[i] * a[3] + b[i] * (1 - a[3])).concat(1);
-  const light = c => { const [r, g, b] = c.slice(0, 3).map(v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126*r + .7152*g + .0722*b };
+  const light = c => {
+    const [r, g, b] = c.slice(0, 3).map(v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
   const found = [];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
@@ -122,14 +128,15 @@ def test_a_screenshot_shows_every_section(page, tmp_path):
 
 
 def test_who_cannot_see_it_hears_it(page):
-    assert page.evaluate("[...document.querySelectorAll('svg[role=img]')].every(s => s.getAttribute('aria-label') && s.querySelector('title').textContent)")
+    every = "[...document.querySelectorAll('{}')].every({})"
+    assert page.evaluate(every.format("svg[role=img]", "s => s.getAttribute('aria-label') && s.querySelector('title').textContent"))
     assert page.locator("svg[role=img]").count() >= 8
     assert page.locator("svg:not([role=img])").count() == page.locator("svg[role=img] svg").count()
     levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3')].map(h => +h.tagName[1])")
     assert levels[0] == 1 and levels.count(1) == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
-    assert page.evaluate("[...document.querySelectorAll('table')].every(t => t.querySelector('thead th[scope=col]') && t.querySelector('tbody th[scope=row]'))")
+    assert page.evaluate(every.format("table", "t => t.querySelector('thead th[scope=col]') && t.querySelector('tbody th[scope=row]')"))
     assert page.locator("main").count() == page.locator("header").count() == page.locator("footer").count() == 1
-    assert page.evaluate("[...document.querySelectorAll('a[href^=\"#\"]')].every(a => document.querySelector(a.getAttribute('href')))")
+    assert page.evaluate(every.format('a[href^="#"]', "a => document.querySelector(a.getAttribute('href'))"))
 
 
 def test_it_prints_on_a_few_pages_with_everything_open(browser, file):
@@ -146,20 +153,42 @@ def test_it_is_small_and_shows_no_code(file):
     assert "http://" not in text and "https://" not in text and "jp-" not in text and "input_area" not in text and "<pre" not in text
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(ReportData) if f.default is None])
+OPTIONAL = [f.name for f in fields(ReportData) if f.default is None]
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
 def test_a_missing_part_is_said_and_never_stops_the_report(data, name):
     text = build_report(replace(data, **{name: None}))
     assert text.count("<section") == len(SECTIONS)
-    if name not in ("sentences", "gains", "costs"):  # these are made from the others
-        whole = re.findall(r'class="missing">', build_report(data))
-        assert len(re.findall(r'class="missing">', text)) > len(whole)
+    made_from_others = name in ("sentences", "gains", "costs")
+    assert ('class="missing"' in text) != made_from_others
 
 
 def test_empty_is_not_missing(data):
-    nothing = replace(data, orders=data.orders.iloc[:0], holdings_before=data.holdings_before.iloc[:0], holdings_after=data.holdings_after.iloc[:0],
-                      contributions=data.contributions.iloc[:0], gains=pd.Series(dtype=float))
-    text = build_report(nothing)
+    none = {name: getattr(data, name).iloc[:0] for name in ("orders", "holdings_before", "holdings_after", "contributions", "gains")}
+    text = build_report(replace(data, **none))
     assert "No orders were placed." in text and "only cash" in text and "Nothing is invested" in text
+
+
+def test_text_from_data_is_never_markup(data):
+    bad = "<script>alert(1)</script>"
+    text = build_report(replace(data, note=bad, sentences=(bad,), attention=[("act", bad)], orders=data.orders.assign(reason=bad), benchmark_name=bad))
+    assert "<script" not in text and text.count("&lt;script&gt;") >= 5
+
+
+@pytest.mark.parametrize(("width", "scheme"), SCREENS)
+def test_the_list_of_runs_fits_the_screen(browser, tmp_path, width, scheme):
+    runs = [{"id": f"2022-12-{d}_sample_1", "as_of": f"2022-12-{d + 1}T00:00Z", "profile": "sample", "mode": "paper", "status": "done", "equity": 1e5 + d * 900,
+             "currency": "USD", "orders": 3, "seconds": 14.2, "link": f"2022-12-{d}_sample_1/index.html"} for d in range(10, 24)]  # fmt: skip
+    runs.append(runs[0] | {"id": "2022-12-27_sample_1", "as_of": "2022-12-28T00:00Z", "status": "failed", "stage": "30_allocate", "error": "no close for AAPL"})
+    path = tmp_path / "index.html"
+    path.write_text(build_index(runs), encoding="utf-8")
+    page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    page.goto(path.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert [t for t in page.evaluate(CONTRAST) if t["ratio"] < 4.5] == [] and page.evaluate(LETTERS) == []
+    assert page.locator("tbody a").first.get_attribute("href") == "2022-12-10_sample_1/index.html"  # the failed run, which is the newest
+    page.close()
 
 
 def test_the_same_data_make_the_same_page(data):

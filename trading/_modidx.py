@@ -1611,6 +1611,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'trading.trade.ledger.Ledger.mark': ('08_trade/ledger.html#ledger.mark', 'trading/trade/ledger.py'),
                                       'trading.trade.ledger.Ledger.open_account': ( '08_trade/ledger.html#ledger.open_account',
                                                                                     'trading/trade/ledger.py'),
+                                      'trading.trade.ledger.Ledger.place': ('08_trade/ledger.html#ledger.place', 'trading/trade/ledger.py'),
                                       'trading.trade.ledger.Ledger.positions': ( '08_trade/ledger.html#ledger.positions',
                                                                                  'trading/trade/ledger.py'),
                                       'trading.trade.ledger.Ledger.unended': ( '08_trade/ledger.html#ledger.unended',

@@ -6,7 +6,7 @@
 __all__ = ['INK', 'MUTED', 'GRID', 'PAPER', 'ACCENT', 'WARN', 'STYLES', 'FILLED', 'Svg', 'value_ticks', 'time_ticks', 'thin',
            'time_chart', 'bar_chart', 'change_chart', 'interval_chart', 'gauge']
 
-# %% ../../nbs/10_app/00_chart.ipynb #2f891a71
+# %% ../../nbs/10_app/00_chart.ipynb #fb9ab276
 import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -46,8 +46,10 @@ def _svg(
     name = escape(title, quote=True)
     style = f"display:block;overflow:visible;font-size:12px;font-variant-numeric:tabular-nums;fill:{MUTED}"
     style += f";width:calc(100% - {sum(gutter)}px);margin:0 {gutter[1]}px 0 {gutter[0]}px" if any(gutter) else ""
-    return Svg(f'<svg class="{kind}" role="img" aria-label="{name}" width="100%" height="{height:g}" style="{style}">'
-               f"<title>{name}</title>{''.join(parts)}</svg>")
+    return Svg(
+        f'<svg class="{kind}" role="img" aria-label="{name}" width="100%" height="{height:g}" style="{style}">'
+        f"<title>{name}</title>{''.join(parts)}</svg>"
+    )
 
 
 def _text(
@@ -118,7 +120,7 @@ def thin(
     keep |= {rows[0] for rows in groups.indices.values()} | {rows[-1] for rows in groups.indices.values()}
     return series.iloc[sorted(keep)]
 
-# %% ../../nbs/10_app/00_chart.ipynb #f8e6fb40
+# %% ../../nbs/10_app/00_chart.ipynb #72c76de9
 def _path(
     series: pd.Series,
     place: Callable[[float], float],  # value → 0 (top) … 1000 (bottom)
@@ -135,8 +137,7 @@ def _line(path: str, style: tuple[str, float, str]) -> str:
     "Draw a path whose stroke keeps its width when the picture is stretched."
     colour, width, dashes = style
     dash = f";stroke-dasharray:{dashes}" if dashes else ""
-    return (f'<path d="{path}" vector-effect="non-scaling-stroke" '
-            f'style="fill:none;stroke:{colour};stroke-width:{width}{dash};stroke-linejoin:round"/>')
+    return f'<path d="{path}" vector-effect="non-scaling-stroke" style="fill:none;stroke:{colour};stroke-width:{width}{dash};stroke-linejoin:round"/>'
 
 
 def _frame_time(start, end, ticks, place, height) -> list[str]:
@@ -150,7 +151,7 @@ def _frame_time(start, end, ticks, place, height) -> list[str]:
         parts.append(_text(x, height - 6, label, "start" if x < 4 else "end" if x > 93 else "middle"))
     return parts
 
-# %% ../../nbs/10_app/00_chart.ipynb #009cda20
+# %% ../../nbs/10_app/00_chart.ipynb #08a959bf
 def time_chart(
     lines: Mapping[str, pd.Series],  # up to three series by name, values by UTC time, at least two points each
     title: str,  # what a screen reader says
@@ -182,8 +183,10 @@ def time_chart(
         edges = [(first.index[0] - start) / (end - start) * 4000, (first.index[-1] - start) / (end - start) * 4000]
         area = f"{_path(first, place, start, end - start)}L{edges[1]:.0f} 0L{edges[0]:.0f} 0Z"
         marks.insert(0, f'<path d="{area}" style="fill:{ACCENT};opacity:.28"/>')
-    inner = (f'<svg x="0" y="10" width="100%" height="{height - 36}" viewBox="0 0 4000 1000" preserveAspectRatio="none" '
-             f'overflow="visible">{"".join(marks)}</svg>')
+    inner = (
+        f'<svg x="0" y="10" width="100%" height="{height - 36}" viewBox="0 0 4000 1000" preserveAspectRatio="none" '
+        f'overflow="visible">{"".join(marks)}</svg>'
+    )
     gutter = 12 + round(6.7 * max(len(form(v)) for v in ticks))
     values = [f'<text x="-10" y="{14 + place(v) / 1000 * (height - 36):.1f}" text-anchor="end">{escape(form(v))}</text>' for v in ticks]
     return _svg(title, height, [*_frame_time(start, end, ticks, place, height), inner, *values], gutter=(gutter, 0))
@@ -277,7 +280,7 @@ def change_chart(
     parts, height, gutter = _rows([str(i) for i in values.index], texts, marks)
     return _svg(title, height, parts, gutter=gutter)
 
-# %% ../../nbs/10_app/00_chart.ipynb #c6ab9b68
+# %% ../../nbs/10_app/00_chart.ipynb #ac519a99
 def interval_chart(
     frame: pd.DataFrame,  # one row per symbol, columns expected, lower and upper
     title: str,
@@ -300,13 +303,15 @@ def interval_chart(
     for lower, expected, upper in values.to_numpy():
         inside = lower <= 0 <= upper
         look = f"fill:{PAPER};stroke:{ACCENT};stroke-width:2" if inside else f"fill:{ACCENT};stroke:{ACCENT};stroke-width:2"
-        marks.append(f'<line x1="{at(lower):.2f}%" x2="{at(upper):.2f}%" y1="0" y2="0" style="stroke:{ACCENT};stroke-width:2;opacity:.55"/>'
-                     f'<circle cx="{at(expected):.2f}%" r="4" style="{look}"/>')
+        marks.append(
+            f'<line x1="{at(lower):.2f}%" x2="{at(upper):.2f}%" y1="0" y2="0" style="stroke:{ACCENT};stroke-width:2;opacity:.55"/>'
+            f'<circle cx="{at(expected):.2f}%" r="4" style="{look}"/>'
+        )
     texts = pd.DataFrame({"expected": values["expected"].map(form)})
     parts, height, gutter = _rows([str(i) for i in values.index], texts, marks, 22, under)
     return _svg(title, height, parts, gutter=gutter)
 
-# %% ../../nbs/10_app/00_chart.ipynb #be7c74fc
+# %% ../../nbs/10_app/00_chart.ipynb #04f13bd9
 def gauge(
     used: float,  # actual divided by allowed; above 1 the limit is broken
     title: str,
@@ -316,7 +321,13 @@ def gauge(
         raise BadInput(f"{title}: the used part of the limit is {used}; leave the gauge out and say so")
     full = 100 / 1.25  # the limit stands here, in percent of the width
     filled = min(max(used, 0.0), 1.25) * full
-    return _svg(title, 12, [
-        f'<rect width="{full:g}%" y="3" height="6" rx="3" style="fill:{GRID}"/>',
-        f'<rect width="{filled:.2f}%" y="3" height="6" rx="3" style="fill:{ACCENT if used <= 1 else WARN}"/>',
-        f'<line x1="{full:g}%" x2="{full:g}%" y1="0" y2="12" style="stroke:{INK};stroke-width:1.6"/>'], "gauge")
+    return _svg(
+        title,
+        12,
+        [
+            f'<rect width="{full:g}%" y="3" height="6" rx="3" style="fill:{GRID}"/>',
+            f'<rect width="{filled:.2f}%" y="3" height="6" rx="3" style="fill:{ACCENT if used <= 1 else WARN}"/>',
+            f'<line x1="{full:g}%" x2="{full:g}%" y1="0" y2="12" style="stroke:{INK};stroke-width:1.6"/>',
+        ],
+        "gauge",
+    )

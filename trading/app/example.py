@@ -16,7 +16,7 @@ from ..core.types import MissingData
 
 COST = 0.0015  # of the traded value, fee and slippage together
 
-# %% ../../nbs/10_app/12_example.ipynb #eeeb4913
+# %% ../../nbs/10_app/12_example.ipynb #0edbda6f
 def inverse_volatility(
     returns: pd.DataFrame,  # time × symbol, simple daily returns
     window: int = 60,  # days looked back at
@@ -37,14 +37,14 @@ def grow(
     ends = [i for i in range(window, len(close)) if i == len(close) - 1 or month[i] != month[i + 1]]
     value, held, parts = 1.0, np.zeros(close.shape[1]), [np.array([])]
     for start, end in zip(ends, [*ends[1:], ends[-1]], strict=True):
-        target = weigh(returns.iloc[start - window + 1:start + 1]).to_numpy()
+        target = weigh(returns.iloc[start - window + 1 : start + 1]).to_numpy()
         value *= 1 - cost * np.abs(target - held).sum()
-        part = prices[start:end + 1] / prices[start] @ target
+        part = prices[start : end + 1] / prices[start] @ target
         parts.append(value * (part[1:] if len(parts) > 1 else part))
         value, held = value * part[-1], target * prices[end] / prices[start] / part[-1]
-    return pd.Series(np.concatenate(parts), index=close.index[ends[0]:])
+    return pd.Series(np.concatenate(parts), index=close.index[ends[0] :])
 
-# %% ../../nbs/10_app/12_example.ipynb #0db3527e
+# %% ../../nbs/10_app/12_example.ipynb #923fb37c
 def plain_forecasts(
     close: pd.DataFrame,  # time × symbol, closes known now
     horizons: tuple[int, ...] = (1, 5, 20),  # days
@@ -56,23 +56,33 @@ def plain_forecasts(
     rows, record = {}, {}
     for h in horizons:
         guess, truth = mean.shift(h) * h, logs.diff(h)
-        miss = (truth - guess).iloc[-window - 250:]
+        miss = (truth - guess).iloc[-window - 250 :]
         low, high = miss.rolling(250).quantile(0.05).shift(h), miss.rolling(250).quantile(0.95).shift(h)
         inside = ((miss >= low) & (miss <= high)).where(low.notna()).iloc[-window:]
         late = miss.iloc[-window:]
         naive = truth.iloc[-window:].abs().stack().mean()
-        record[h] = {"n": late.count().sum(), "coverage_90": inside.stack().astype(float).mean(), "mae": late.abs().stack().mean(), "mae_naive": naive,
-                     "hit_rate": (np.sign(guess) == np.sign(truth)).iloc[-window:].to_numpy().mean()}
+        record[h] = {
+            "n": late.count().sum(),
+            "coverage_90": inside.stack().astype(float).mean(),
+            "mae": late.abs().stack().mean(),
+            "mae_naive": naive,
+            "hit_rate": (np.sign(guess) == np.sign(truth)).iloc[-window:].to_numpy().mean(),
+        }
         last = miss.iloc[-250:]
         for s in close.columns:
             centre = float(mean[s].iloc[-1] * h)
-            rows[s, h] = {"expected": centre, "std": float(last[s].std()), "confidence": 0.5, "lower": centre + min(last[s].quantile(0.05), 0),
-                          "upper": centre + max(last[s].quantile(0.95), 0)}
+            rows[s, h] = {
+                "expected": centre,
+                "std": float(last[s].std()),
+                "confidence": 0.5,
+                "lower": centre + min(last[s].quantile(0.05), 0),
+                "upper": centre + max(last[s].quantile(0.95), 0),
+            }
     forecasts = pd.DataFrame(rows).T.rename_axis(["symbol", "horizon"])
     accuracy = pd.DataFrame(record).T.rename_axis("horizon")
     return forecasts, accuracy.assign(beats_naive=accuracy["mae"] < accuracy["mae_naive"])
 
-# %% ../../nbs/10_app/12_example.ipynb #a7d27b13
+# %% ../../nbs/10_app/12_example.ipynb #b24cd810
 def _trade(
     close: pd.DataFrame,  # time × symbol
     equity: float,  # of the account the day before
@@ -92,14 +102,30 @@ def _trade(
         side, sign = ("buy", 1) if change > 0 else ("sell", -1)
         units = round(abs(change) * equity / today[symbol], 2)
         filled = today[symbol] * (1 + sign * slip / 1e4)
-        lines.append({"symbol": symbol, "side": side, "amount": units, "price_planned": today[symbol], "price_filled": filled, "value": units * filled, "fee": units * filled * 0.001,
-                      "slippage_bp": slip, "reason": f"{'below' if sign > 0 else 'above'} its target of {target[symbol] * 100:.1f} %", "status": "filled"})
+        lines.append(
+            {
+                "symbol": symbol,
+                "side": side,
+                "amount": units,
+                "price_planned": today[symbol],
+                "price_filled": filled,
+                "value": units * filled,
+                "fee": units * filled * 0.001,
+                "slippage_bp": slip,
+                "reason": f"{'below' if sign > 0 else 'above'} its target of {target[symbol] * 100:.1f} %",
+                "status": "filled",
+            }
+        )
     orders = pd.DataFrame(lines)
     signed = orders.set_index("symbol")["amount"] * np.where(orders.set_index("symbol")["side"] == "buy", 1, -1)
-    frame = lambda units: pd.DataFrame({"amount": units, "price": today, "value": units * today, "weight": units * today / equity, "target": target}).rename_axis("symbol")  # noqa: E731
-    return {"holdings_before": frame(amount), "holdings_after": frame(amount.add(signed, fill_value=0)), "orders": orders, "gains": gains}
+    def held(units: pd.Series) -> pd.DataFrame:
+        "Return holdings with their value and weight."
+        value = units * today
+        return pd.DataFrame({"amount": units, "price": today, "value": value, "weight": value / equity, "target": target}).rename_axis("symbol")
 
-# %% ../../nbs/10_app/12_example.ipynb #3e68f1a9
+    return {"holdings_before": held(amount), "holdings_after": held(amount.add(signed, fill_value=0)), "orders": orders, "gains": gains}
+
+# %% ../../nbs/10_app/12_example.ipynb #31739a26
 def example_data(
     as_of: str = "2022-12-27",  # a date of the sample market
 ) -> ReportData:
@@ -122,18 +148,59 @@ def example_data(
     picked = lambda seed: daily.sample(len(daily), replace=True, random_state=seed)  # noqa: E731
     span = np.quantile([-picked(seed).quantile(0.05) for seed in range(100)], [0.05, 0.95])
     turnover = float(traded["orders"]["value"].sum() / equity.iloc[-1])
-    rules = [("max_weight", 0.08, float(weights.max())), ("max_drawdown", 0.20, float(1 - equity.iloc[-1] / equity.max())), ("max_var", 0.025, var),
-             ("max_turnover", 0.30, turnover), ("max_leverage", 1.0, float(weights.sum())), ("min_cash", 0.02, float(1 - weights.sum()))]
+    rules = [
+        ("max_weight", 0.08, float(weights.max())),
+        ("max_drawdown", 0.20, float(1 - equity.iloc[-1] / equity.max())),
+        ("max_var", 0.025, var),
+        ("max_turnover", 0.30, turnover),
+        ("max_leverage", 1.0, float(weights.sum())),
+        ("min_cash", 0.02, float(1 - weights.sum())),
+    ]
     limits = pd.DataFrame([{"limit": n, "allowed": a, "actual": v, "ok": v >= a if n.startswith("min") else v <= a} for n, a, v in rules])
-    quality = pd.DataFrame({"first": close.apply(pd.Series.first_valid_index), "last": close.apply(pd.Series.last_valid_index), "bars": close.count(), "missing": close.isna().sum(),
-                            "repairs": 0, "stale_days": 0}).rename_axis("symbol")
+    quality = pd.DataFrame(
+        {
+            "first": close.apply(pd.Series.first_valid_index),
+            "last": close.apply(pd.Series.last_valid_index),
+            "bars": close.count(),
+            "missing": close.isna().sum(),
+            "repairs": 0,
+            "stale_days": 0,
+        }
+    ).rename_axis("symbol")
     return ReportData(
-        title="Daily report", run_id=f"example-{as_of}", profile="sample", as_of=when, mode="paper", currency="USD", account="example", attention=(),
-        note=f"Sample data: {SOURCES['stocks']}. The portfolio is an example of a report, not a strategy.", **traded, equity=equity, backtest=policy, benchmark=equal,
-        backtest_name="policy after costs", benchmark_name="all stocks held equally", limits=limits,
-        risk={"var_95": (var, *span), "cvar_95": -float(daily[daily <= -var].mean()), "volatility": float(daily.std() * 252**0.5),
-              "sharpe": float(daily.mean() / daily.std() * 252**0.5), "effective_bets": float(1 / (weights**2).sum() * weights.sum() ** 2)},
-        contributions=pd.DataFrame({"weight": weights, "risk": share}), forecasts=forecasts, accuracy=accuracy,
-        monthly=pd.DataFrame({"year": monthly.index.year, "month": monthly.index.month, "r": monthly.to_numpy()}).pivot(index="year", columns="month", values="r"),
-        quality=quality, provenance={"seed": 7, "packages": {"pandas": pd.__version__, "numpy": np.__version__},
-                                     "durations": {"10_ingest": 1.2, "20_forecast": 4.8, "30_allocate": 3.1, "40_trade": 0.9, "50_report": 0.7}})
+        title="Daily report",
+        run_id=f"example-{as_of}",
+        profile="sample",
+        as_of=when,
+        mode="paper",
+        currency="USD",
+        account="example",
+        attention=(),
+        note=f"Sample data: {SOURCES['stocks']}. The portfolio is an example of a report, not a strategy.",
+        **traded,
+        equity=equity,
+        backtest=policy,
+        benchmark=equal,
+        backtest_name="policy after costs",
+        benchmark_name="all stocks held equally",
+        limits=limits,
+        risk={
+            "var_95": (var, *span),
+            "cvar_95": -float(daily[daily <= -var].mean()),
+            "volatility": float(daily.std() * 252**0.5),
+            "sharpe": float(daily.mean() / daily.std() * 252**0.5),
+            "effective_bets": float(1 / (weights**2).sum() * weights.sum() ** 2),
+        },
+        contributions=pd.DataFrame({"weight": weights, "risk": share}),
+        forecasts=forecasts,
+        accuracy=accuracy,
+        monthly=pd.DataFrame({"year": monthly.index.year, "month": monthly.index.month, "r": monthly.to_numpy()}).pivot(
+            index="year", columns="month", values="r"
+        ),
+        quality=quality,
+        provenance={
+            "seed": 7,
+            "packages": {"pandas": pd.__version__, "numpy": np.__version__},
+            "durations": {"10_ingest": 1.2, "20_forecast": 4.8, "30_allocate": 3.1, "40_trade": 0.9, "50_report": 0.7},
+        },
+    )

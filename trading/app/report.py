@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Parts', 'SECTIONS', 'ahead', 'render', 'build_report']
 
-# %% ../../nbs/10_app/10_report.ipynb #26071588
+# %% ../../nbs/10_app/10_report.ipynb #ccad2b7a
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,14 +13,15 @@ import numpy as np
 import pandas as pd
 
 from .chart import bar_chart, interval_chart
-from .sections import ReportData, _against, _held, _holdings, _person, _risk, _today, by_symbol, figure, needs_person, table
+from .sections import ReportData, _holdings, _person, _today, by_symbol, figure, held_lines, needs_person, table
+from .standing import _against, _risk
 from .words import UNKNOWN, count, day, known, listed, money, number, percent, quantity, spelled
 from ..core.share import share_path
 from ..core.types import BadInput
 
 Parts = list[tuple[str, Any]]
 
-# %% ../../nbs/10_app/10_report.ipynb #f8e18109
+# %% ../../nbs/10_app/10_report.ipynb #00cf1642
 _UNITS = {"m": "minute", "h": "hour", "d": "day", "w": "week"}
 
 
@@ -39,13 +40,29 @@ def _record(
 ) -> Parts:
     "Say how past forecasts did, in a sentence and in numbers."
     known_rows = record.dropna(subset=["mae", "mae_naive"]) if {"mae", "mae_naive"} <= set(record) else record.iloc[:0]
-    better = known_rows["beats_naive"].astype(bool) if "beats_naive" in known_rows else known_rows["mae"] < known_rows["mae_naive"] if len(known_rows) else pd.Series(dtype=bool)
+    better = (
+        known_rows["beats_naive"].astype(bool)
+        if "beats_naive" in known_rows
+        else known_rows["mae"] < known_rows["mae_naive"]
+        if len(known_rows)
+        else pd.Series(dtype=bool)
+    )
     won = [ahead(int(h), timeframe) for h in better.index[better]]
-    text = f"Past forecasts were closer to the truth than saying “no change” {listed(won)}, and not otherwise." if 0 < len(won) < len(better) else \
-        "Past forecasts were closer to the truth than saying “no change” at every horizon." if len(won) else \
-        "Past forecasts were no closer to the truth than saying “no change”: read the ones below as a measure of uncertainty, not of direction."
-    columns = [("Horizon", "", lambda h: ahead(int(h), timeframe).capitalize(), ""), ("Past forecasts", "n", quantity, "n"), ("Inside their 90\u00a0% interval", "coverage_90", percent, "n"),
-               ("Mean miss", "mae", lambda v: percent(v, 2), "n"), ("Miss of “no change”", "mae_naive", lambda v: percent(v, 2), "n"), ("Direction right", "hit_rate", percent, "n")]
+    text = (
+        f"Past forecasts were closer to the truth than saying “no change” {listed(won)}, and not otherwise."
+        if 0 < len(won) < len(better)
+        else "Past forecasts were closer to the truth than saying “no change” at every horizon."
+        if len(won)
+        else "Past forecasts were no closer to the truth than saying “no change”: read the ones below as a measure of uncertainty, not of direction."
+    )
+    columns = [
+        ("Horizon", "", lambda h: ahead(int(h), timeframe).capitalize(), ""),
+        ("Past forecasts", "n", quantity, "n"),
+        ("Inside their 90\u00a0% interval", "coverage_90", percent, "n"),
+        ("Mean miss", "mae", lambda v: percent(v, 2), "n"),
+        ("Miss of “no change”", "mae_naive", lambda v: percent(v, 2), "n"),
+        ("Direction right", "hit_rate", percent, "n"),
+    ]
     return ([("text", text)] if len(better) else []) + [("table", table(record, columns, "The record"))]
 
 
@@ -69,15 +86,28 @@ def _forecasts(data: ReportData) -> Parts:
         if len(whole):
             name = ahead(int(horizon), data.timeframe).capitalize()
             certain = int(((whole["lower"] > 0) | (whole["upper"] < 0)).sum())
-            words = "Every interval contains zero." if not certain else f"{spelled(certain).capitalize()} of {spelled(len(whole))} on one side of zero."
-            chart = interval_chart(whole, f"Expected return and 90 % interval, {name.lower()}", lambda v: percent(v, 2, True), lambda v: percent(v, 0 if abs(v) >= 0.01 else 1, True))
+            words = (
+                "Every interval contains zero." if not certain else f"{spelled(certain).capitalize()} of {spelled(len(whole))} on one side of zero."
+            )
+            chart = interval_chart(
+                whole,
+                f"Expected return and 90 % interval, {name.lower()}",
+                lambda v: percent(v, 2, True),
+                lambda v: percent(v, 0 if abs(v) >= 0.01 else 1, True),
+            )
             charts.append(figure(name, words, chart))
     parts.append(("columns", charts) if charts else ("missing", "Every forecast of this run is incomplete."))
-    columns = [("Symbol", "symbol", str, ""), ("Horizon", "horizon", lambda h: ahead(int(h), data.timeframe), ""), ("Expected", "expected", lambda v: percent(v, 2, True), "±"),
-               ("From", "lower", lambda v: percent(v, 1, True), "n"), ("To", "upper", lambda v: percent(v, 1, True), "n"), ("Confidence", "confidence", lambda v: percent(v, 0), "n")]
+    columns = [
+        ("Symbol", "symbol", str, ""),
+        ("Horizon", "horizon", lambda h: ahead(int(h), data.timeframe), ""),
+        ("Expected", "expected", lambda v: percent(v, 2, True), "±"),
+        ("From", "lower", lambda v: percent(v, 1, True), "n"),
+        ("To", "upper", lambda v: percent(v, 1, True), "n"),
+        ("Confidence", "confidence", lambda v: percent(v, 0), "n"),
+    ]
     return [*parts, ("more", {"summary": "All forecasts in numbers", "table": table(frame.sort_values(["symbol", "horizon"]), columns)})]
 
-# %% ../../nbs/10_app/10_report.ipynb #e0ef6860
+# %% ../../nbs/10_app/10_report.ipynb #c7fb0d81
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
@@ -91,19 +121,32 @@ def _months(data: ReportData, newest: int = 8) -> Parts:
         row = [{"text": str(year), "kind": ""}]
         for value in line:
             tone = "" if not known(value) or round(value, 3) == 0 else "up" if value > 0 else "down"
-            row.append({"text": number(value * 100, 1, True) if known(value) else "", "kind": tone, "style": f"--s:{min(abs(value) / 0.1, 1):.2f}" if tone else ""})
+            row.append(
+                {
+                    "text": number(value * 100, 1, True) if known(value) else "",
+                    "kind": tone,
+                    "style": f"--s:{min(abs(value) / 0.1, 1):.2f}" if tone else "",
+                }
+            )
         total = float((1 + line.dropna()).prod() - 1)
-        row.append({"text": f"{percent(total, 1, True)}{'' if line.notna().all() else '*'}", "kind": "year " + ("good" if total > 0 else "bad" if total < 0 else "")})
+        row.append(
+            {
+                "text": f"{percent(total, 1, True)}{'' if line.notna().all() else '*'}",
+                "kind": "year " + ("good" if total > 0 else "bad" if total < 0 else ""),
+            }
+        )
         rows.append(row)
     columns = [{"label": label, "kind": ""} for label in ("Year", *_MONTHS, "Whole")]
     made = lambda part, title="", text="": {"title": title, "text": text, "columns": columns, "rows": part}  # noqa: E731
     some = " A star marks a year that is not complete." if frame.isna().to_numpy().any() else ""
     parts: Parts = [("months", made(rows[:newest], f"Returns of the {data.backtest_name}, in percent", "Back-tested, by calendar month." + some))]
     if len(rows) > newest:
-        parts.append(("more", {"summary": f"{count(len(rows) - newest, 'earlier year').capitalize()}", "table": made(rows[newest:]), "kind": "months"}))
+        parts.append(
+            ("more", {"summary": f"{count(len(rows) - newest, 'earlier year').capitalize()}", "table": made(rows[newest:]), "kind": "months"})
+        )
     return parts
 
-# %% ../../nbs/10_app/10_report.ipynb #e132d8f2
+# %% ../../nbs/10_app/10_report.ipynb #3ed19d03
 def _costs(data: ReportData) -> Parts:
     "Say what trading cost."
     if isinstance(data.costs, pd.DataFrame):
@@ -117,7 +160,13 @@ def _costs(data: ReportData) -> Parts:
         traded = float(done["value"].astype(float).sum())
         slip = (done["value"].astype(float) * done["slippage_bp"].astype(float) / 1e4).sum() if "slippage_bp" in done else np.nan
         fees = float(done["fee"].astype(float).sum())
-        costs = {"traded": traded, "fees": fees, "slippage": float(slip), "together": fees + float(slip), "share_of_trades": (fees + float(slip)) / traded if traded else None}
+        costs = {
+            "traded": traded,
+            "fees": fees,
+            "slippage": float(slip),
+            "together": fees + float(slip),
+            "share_of_trades": (fees + float(slip)) / traded if traded else None,
+        }
     if not costs:
         return [("missing", "What trading cost is not known: the run has neither costs nor orders with fees.")]
     name = lambda k: k.removesuffix("_bp").replace("_", " ").capitalize()  # noqa: E731
@@ -145,13 +194,23 @@ def _quality(data: ReportData) -> Parts:
     bad = frame[(column("missing") > 0) | (column("repairs") > 0) | (column("stale_days") > 0)]
     span = f", {day(frame['first'].min())} to {day(frame['last'].max())}" if {"first", "last"} <= set(frame) else ""
     bars = f" and {number(frame['bars'].sum(), 0)} bars" if "bars" in frame else ""
-    words = [f"{count(int(column(c).sum()), one, many)} {verb}" for c, one, many, verb in
-             (("missing", "bar", "bars", "missing"), ("repairs", "value", "values", "repaired")) if c in frame]
+    words = [
+        f"{count(int(column(c).sum()), one, many)} {verb}"
+        for c, one, many, verb in (("missing", "bar", "bars", "missing"), ("repairs", "value", "values", "repaired"))
+        if c in frame
+    ]
     stale = int((column("stale_days") > 0).sum())
     words += [f"{count(stale, 'symbol')} behind the others"] if "stale_days" in frame else []
     parts: Parts = [("text", f"{count(len(frame), 'symbol').capitalize()}{bars}{span}: {listed(words) or 'nothing was measured'}.")]
-    columns = [("Symbol", "", str, ""), ("First", "first", day, ""), ("Last", "last", day, ""), ("Bars", "bars", quantity, "n"), ("Missing", "missing", quantity, "n"),
-               ("Repairs", "repairs", quantity, "n"), ("Days behind", "stale_days", quantity, "n")]
+    columns = [
+        ("Symbol", "", str, ""),
+        ("First", "first", day, ""),
+        ("Last", "last", day, ""),
+        ("Bars", "bars", quantity, "n"),
+        ("Missing", "missing", quantity, "n"),
+        ("Repairs", "repairs", quantity, "n"),
+        ("Days behind", "stale_days", quantity, "n"),
+    ]
     if len(bad):
         parts.append(("table", table(bad, columns, "Symbols with something to look at")))
     return [*parts, ("more", {"summary": "All symbols", "table": table(frame, columns)})] if len(bad) < len(frame) else parts
@@ -174,10 +233,21 @@ def _provenance(data: ReportData) -> Parts:
         parts.append(("missing", "Commit, settings, data version and packages are not known, so these numbers cannot be made again for certain."))
     if durations is not None and len(durations):
         total = f"{number(durations['seconds'].sum(), 1)} seconds altogether."
-        parts.append(("figure", figure("Where the time went", total, bar_chart(durations.rename(index=lambda n: str(n).split("_", 1)[-1]), "Seconds of each stage", lambda v: f"{number(v, 1)}\u00a0s"))))
+        parts.append(
+            (
+                "figure",
+                figure(
+                    "Where the time went",
+                    total,
+                    bar_chart(
+                        durations.rename(index=lambda n: str(n).split("_", 1)[-1]), "Seconds of each stage", lambda v: f"{number(v, 1)}\u00a0s"
+                    ),
+                ),
+            )
+        )
     return parts
 
-# %% ../../nbs/10_app/10_report.ipynb #267ef219
+# %% ../../nbs/10_app/10_report.ipynb #7e4910ad
 def _figures(data: ReportData) -> list[dict]:
     "Return the figures at the top of the page."
     found = []
@@ -189,12 +259,14 @@ def _figures(data: ReportData) -> list[dict]:
         found.append(("Since the day before", percent(change / float(own.iloc[-2]), 2, True), money(change, data.currency, 0, True)))
         found.append(("Below its best", percent(1 - float(own.iloc[-1] / own.max())), f"deepest {percent(-float((own / own.cummax() - 1).min()))}"))
     if data.holdings_after is not None:
-        held = _held(by_symbol(data.holdings_after))
+        held = held_lines(by_symbol(data.holdings_after))
         held = held[held["amount"].astype(float) != 0]
         found.append(("Invested", percent(float(held["weight"].astype(float).sum()), 0), count(len(held), "holding")))
     if data.orders is not None:
         value = float(data.orders["value"].astype(float).sum()) if "value" in data.orders else None
-        found.append(("Orders", f"{len(data.orders)}", f"worth {money(value, data.currency, 0)}" if value else "nothing traded" if data.orders.empty else ""))
+        found.append(
+            ("Orders", f"{len(data.orders)}", f"worth {money(value, data.currency, 0)}" if value else "nothing traded" if data.orders.empty else "")
+        )
     var = (data.risk or {}).get("var_95")
     var = var[0] if isinstance(var, (tuple, list)) else var
     if known(var):
@@ -211,7 +283,7 @@ def _state(data: ReportData) -> dict:
         return {"kind": "warn", "text": "Whether a person is needed was not assessed"}
     return {"kind": "good", "text": "✓ Nothing needs a person"}
 
-# %% ../../nbs/10_app/10_report.ipynb #650054f6
+# %% ../../nbs/10_app/10_report.ipynb #b9c402f7
 SECTIONS: tuple[tuple[str, str, str, Callable[[ReportData], Parts]], ...] = (
     ("today", "What happened and why", "", _today),
     ("person", "What needs a person", "Most urgent first.", _person),
@@ -249,6 +321,21 @@ def build_report(
         raise BadInput("a report needs the time it speaks of; give as_of in UTC")
     last = pd.Timestamp(data.as_of) - pd.Timedelta(seconds=1)  # midnight means: after the close of the day before
     sections = [{"id": key, "title": title, "aside": aside, "parts": build(data)} for key, title, aside, build in SECTIONS]
-    who = [f"Profile {data.profile}", {"paper": "paper money", "live": "real money"}.get(data.mode, data.mode), f"account {data.account}" if data.account else "", f"run {data.run_id}"]
-    return render("report.html", page_title=f"{data.title}, {day(last)}", title=data.title, date=day(last, weekday=True), meta=" · ".join(w for w in who if w),
-                  state=_state(data), note=data.note, figures=_figures(data), sections=sections, run_id=data.run_id)
+    who = [
+        f"Profile {data.profile}",
+        {"paper": "paper money", "live": "real money"}.get(data.mode, data.mode),
+        f"account {data.account}" if data.account else "",
+        f"run {data.run_id}",
+    ]
+    return render(
+        "report.html",
+        page_title=f"{data.title}, {day(last)}",
+        title=data.title,
+        date=day(last, weekday=True),
+        meta=" · ".join(w for w in who if w),
+        state=_state(data),
+        note=data.note,
+        figures=_figures(data),
+        sections=sections,
+        run_id=data.run_id,
+    )

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['UNKNOWN', 'Number', 'LIMITS', 'FILLED', 'known', 'number', 'percent', 'money', 'price', 'quantity', 'day', 'spelled',
-           'count', 'listed', 'limit_name', 'limit_value', 'tell_equity', 'tell_gains', 'tell_orders', 'tell_risk',
-           'tell']
+           'count', 'listed', 'limit_name', 'as_limits', 'limit_value', 'tell_equity', 'tell_gains', 'tell_orders',
+           'tell_risk', 'tell']
 
-# %% ../../nbs/10_app/05_words.ipynb #67e6234b
+# %% ../../nbs/10_app/05_words.ipynb #1b03e3a9
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 
@@ -109,14 +109,37 @@ def listed(items: Iterable[str]) -> str:
     names = list(items)
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "none"
 
-# %% ../../nbs/10_app/05_words.ipynb #34f19d0e
-LIMITS = {"max_weight": "weight of one symbol", "max_group_weight": "weight of one group", "max_drawdown": "fall from the best value", "max_daily_loss": "loss in one day",
-          "max_leverage": "leverage", "max_turnover": "turnover", "min_cash": "cash", "max_var": "value at risk"}
+# %% ../../nbs/10_app/05_words.ipynb #1f1ae51a
+LIMITS = {
+    "max_weight": "weight of one symbol",
+    "max_group_weight": "weight of one group",
+    "max_drawdown": "fall from the best value",
+    "max_daily_loss": "loss in one day",
+    "max_leverage": "leverage",
+    "max_turnover": "turnover",
+    "min_cash": "cash",
+    "max_var": "value at risk",
+    "max_var_95": "value at risk, 95 %",
+    "stop_loss": "loss since purchase",
+}
 
 
 def limit_name(name: object) -> str:
     "Say in words what a limit limits."
+    if str(name).startswith("group_weights["):
+        return f"weight of {str(name)[14:-1]}"
     return LIMITS.get(str(name), str(name).removeprefix("max_").removeprefix("min_").replace("_", " "))
+
+
+def as_limits(
+    frame: pd.DataFrame,  # columns limit allowed actual ok; or as `check_limits` gives it: index rule, columns limit actual ok
+) -> pd.DataFrame:  # columns limit allowed actual ok measured
+    "Return limits in one shape; a limit whose actual value is not known was not measured, which is neither kept nor broken."
+    if "allowed" not in frame:
+        frame = frame.rename(columns={"limit": "allowed"})
+    if "limit" not in frame:
+        frame = frame.rename_axis("limit").reset_index() if "rule" not in frame else frame.rename(columns={"rule": "limit"})
+    return frame.assign(measured=[known(v) for v in frame["actual"]], ok=[bool(v) if known(v) else False for v in frame["ok"]])
 
 
 def limit_value(
@@ -130,7 +153,7 @@ def limit_value(
         return str(value) if known(value) else UNKNOWN
     return f"{number(plain)}\u00a0×" if "leverage" in str(name) else percent(plain)
 
-# %% ../../nbs/10_app/05_words.ipynb #b528d1f0
+# %% ../../nbs/10_app/05_words.ipynb #83fed4e3
 def _moved(change: float) -> str:
     "Say that something rose or fell, and by how much."
     return "did not move" if abs(change) < 5e-5 else f"{'rose' if change > 0 else 'fell'} by {percent(abs(change), 1 if abs(change) >= 5e-4 else 2)}"
@@ -151,7 +174,11 @@ def tell_equity(
         return [f"The account is worth {money(value, currency)}. This is its first day, so there is nothing to compare it with yet."]
     before, was = equity.index[-2], float(equity.iloc[-2])
     change = value - was
-    much = "exactly as much as" if change == 0 else f"{money(abs(change), currency)} ({percent(abs(change / was), 2)}) {'more' if change > 0 else 'less'} than"
+    much = (
+        "exactly as much as"
+        if change == 0
+        else f"{money(abs(change), currency)} ({percent(abs(change / was), 2)}) {'more' if change > 0 else 'less'} than"
+    )
     sentence = f"The account is worth {money(value, currency)}, {much} on {day(before)}"
     if benchmark is not None:
         then, later = benchmark.dropna().asof(before), benchmark.dropna().asof(now)
@@ -180,7 +207,7 @@ def tell_gains(
     tail = f"; {others} made {money(rest.sum(), currency, sign=True)}" if len(rest) else f", all in {currency}"
     return [", ".join(s for s in sides if s) + tail + "."]
 
-# %% ../../nbs/10_app/05_words.ipynb #abebc7e1
+# %% ../../nbs/10_app/05_words.ipynb #3becea70
 FILLED = ("filled", "closed")  # an order's status when all of it was traded
 
 
@@ -194,18 +221,28 @@ def tell_orders(
         return ["Nothing was traded: every holding is close enough to its target, or there was nothing to do."]
     sides = orders["side"].value_counts()
     kinds = listed(count(int(sides[s]), n) for s, n in (("buy", "purchase"), ("sell", "sale")) if s in sides)
-    done = orders[orders["status"].isin(FILLED)] if "status" in orders else orders.iloc[:0]
-    not_done = len(orders) - len(done)
-    state = "All were filled" if not not_done else "None was filled" if len(done) == 0 else f"{not_done:,} of {len(orders):,} were not filled completely"
-    state = {"All were filled": "It was filled", "None was filled": "It was not filled"}.get(state, state) if len(orders) == 1 else state
+    status = orders["status"] if "status" in orders else pd.Series("", index=orders.index)
+    traded = orders[orders["price_filled"].notna()] if "price_filled" in orders else orders[status.isin(FILLED)]
     cost = []
-    if len(done) and "value" in done and known(total := float(done["value"].astype(float).sum())):
+    if len(traded) and "value" in traded and known(total := float(traded["value"].astype(float).sum())):
         share = f", {percent(total / float(equity))} of the account," if equity else ""
         cost.append(f"{money(total, currency)} changed hands{share}")
-    if len(done) and "fee" in done:
-        cost.append(f"fees were {money(float(done['fee'].astype(float).sum()), currency)}")
-    lines = [f"There {'was' if len(orders) == 1 else 'were'} {kinds}. {state}{': ' + listed(cost) if cost else ''}."]
+    if len(traded) and "fee" in traded:
+        cost.append(f"fees were {money(float(traded['fee'].astype(float).sum()), currency)}")
+    lines = [f"There {'was' if len(orders) == 1 else 'were'} {kinds}. {_became(status)}{': ' + listed(cost) if cost else ''}."]
     return lines + _tell_largest(orders)
+
+
+def _became(
+    status: pd.Series,  # of each order
+) -> str:
+    "Say what became of all orders, the worst first."
+    missed, one = int((~status.isin(FILLED)).sum()), len(status) == 1
+    if (status == "planned").all():
+        return "It was planned and not sent" if one else "They were planned and not sent"
+    if not missed:
+        return "It was filled" if one else "All were filled"
+    return "It was not filled completely" if one else f"{missed:,} of {len(status):,} were not filled completely"
 
 
 def _tell_largest(orders: pd.DataFrame) -> list[str]:
@@ -214,12 +251,11 @@ def _tell_largest(orders: pd.DataFrame) -> list[str]:
         return []
     largest = orders.loc[orders["value"].astype(float).idxmax()]
     reason = str(largest["reason"]).strip().rstrip(".")
-    verb = "bought" if largest["side"] == "buy" else "sold"
-    tense = f"{largest['symbol']} was {verb}" if largest.get("status") in FILLED else f"{largest['symbol']} was to be {verb}"
-    return [f"The largest order: {tense} because it is {reason}."] if reason and reason.startswith(("below", "above", "over", "under", "not ")) \
-        else [f"The largest order: {tense} ({reason})."] if reason else []
+    verb = f"{'was' if largest.get('status') in FILLED else 'was to be'} {'bought' if largest['side'] == 'buy' else 'sold'}"
+    because = f" because it is {reason}" if reason.startswith(("below", "above", "over", "under", "not ")) else f": {reason}"
+    return [f"The largest order: {largest['symbol']} {verb}{because}."] if reason else []
 
-# %% ../../nbs/10_app/05_words.ipynb #de1c1cb8
+# %% ../../nbs/10_app/05_words.ipynb #f46d1760
 def tell_risk(
     risk: Mapping[str, object] | None = None,  # metrics by name; `var_95` and `cvar_95` are one-day losses as positive fractions
     limits: pd.DataFrame | None = None,  # columns limit allowed actual ok
@@ -228,39 +264,47 @@ def tell_risk(
 ) -> list[str]:
     "Say what a bad day may cost and whether the limits hold."
     lines = []
-    value = lambda name: (m[0] if isinstance(m := (risk or {}).get(name), (tuple, list)) else m)  # noqa: E731
+    value = lambda name: m[0] if isinstance(m := (risk or {}).get(name), (tuple, list)) else m  # noqa: E731
     if known(value("var_95")):
         var = float(value("var_95"))
         amount = f" ({money(var * float(equity), currency)})" if equity else ""
         tail = f", and then {percent(float(value('cvar_95')))} on average" if known(value("cvar_95")) else ""
         lines.append(f"Judging by its past, the portfolio loses more than {percent(var)}{amount} on one day in twenty{tail}.")
-    if limits is not None and len(limits):
-        broken = limits[~limits["ok"].astype(bool)]
-        names = listed(f"{limit_name(r['limit'])} ({limit_value(r['limit'], r['actual'])} where {limit_value(r['limit'], r['allowed'])} is allowed)" for _, r in broken.iterrows())
-        one = len(broken) == 1
-        lines.append(f"All {count(len(limits), 'limit')} hold." if broken.empty and len(limits) > 1 else "The limit holds." if broken.empty
-                     else f"{spelled(len(broken)).capitalize()} of {count(len(limits), 'limit')} {'is' if one else 'are'} broken: {names}.")
-    return lines
+    return lines + (_tell_limits(as_limits(limits)) if limits is not None and len(limits) else [])
 
-# %% ../../nbs/10_app/05_words.ipynb #faefb750
+
+def _tell_limits(limits: pd.DataFrame) -> list[str]:
+    "Say which limits are broken and which could not be measured."
+    broken, unknown = limits[~limits["ok"] & limits["measured"]], limits[~limits["measured"]]
+    words = [
+        f"{limit_name(r['limit'])} ({limit_value(r['limit'], r['actual'])} where {limit_value(r['limit'], r['allowed'])} is allowed)"
+        for _, r in broken.iterrows()
+    ]
+    total, is_are = count(len(limits), "limit"), "is" if len(broken) == 1 else "are"
+    if words:
+        lines = [f"{spelled(len(broken)).capitalize()} of {total} {is_are} broken: {listed(words)}."]
+    elif unknown.empty:
+        lines = [f"All {total} hold." if len(limits) > 1 else "The limit holds."]
+    else:
+        lines = [f"No limit is broken as far as could be measured, {spelled(len(limits) - len(unknown))} of {total}."]
+    return lines + ([f"Not measured: {listed(limit_name(n) for n in unknown['limit'])}."] if len(unknown) else [])
+
+# %% ../../nbs/10_app/05_words.ipynb #93ad950a
 def tell(
-    currency: str,
-    equity: pd.Series | None = None,  # value of the account by UTC time
-    benchmark: pd.Series | None = None,
-    benchmark_name: str = "the benchmark",
-    gains: pd.Series | None = None,  # money by symbol since the value before
-    orders: pd.DataFrame | None = None,
-    vetoes: Sequence[object] = (),  # `Veto`s or sentences
-    risk: Mapping[str, object] | None = None,
-    limits: pd.DataFrame | None = None,
-) -> tuple[str, ...]:
+    data: object,  # `ReportData`, or anything with some of its attributes
+) -> tuple[str, ...]:  # sentences
     "Tell what happened and why; what is not given is not told."
+    given = lambda name, default=None: getattr(data, name, default)  # noqa: E731
+    equity, currency, orders = given("equity"), given("currency", ""), given("orders")
     value = float(equity.dropna().iloc[-1]) if equity is not None and equity.notna().any() else None
-    lines = tell_equity(equity, currency, benchmark, benchmark_name) if value is not None else []
-    lines += tell_gains(gains, currency) if gains is not None else []
-    if vetoes:
-        reasons = "; ".join(str(getattr(v, "reason", v)).rstrip(".") for v in vetoes)
+    lines = []
+    if value is not None:
+        lines += tell_equity(equity, currency, given("benchmark"), given("benchmark_name", "the benchmark"))
+    if given("gains") is not None:
+        lines += tell_gains(data.gains, currency)
+    if given("vetoes"):
+        reasons = "; ".join(str(getattr(v, "reason", v)).rstrip(".") for v in data.vetoes)
         lines.append(f"The plan was refused by the safety check, so nothing of it was traded: {reasons}.")
     elif orders is not None:
         lines += tell_orders(orders, currency, value)
-    return tuple(lines + tell_risk(risk, limits, value, currency))
+    return tuple(lines + tell_risk(given("risk"), given("limits"), value, currency))
