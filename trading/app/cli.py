@@ -98,16 +98,13 @@ def _read_text(path: Path) -> str:
         reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise TradingError(f"the file {path} cannot be read: {reason}; name a CSV file with the columns symbol and amount") from error
 
-# %% ../../nbs/10_app/90_cli.ipynb #6fbb174b
+# %% ../../nbs/10_app/90_cli.ipynb #0569d61b
 def _carry_out(job, settings) -> None:
     "Execute the stages of a run that are not done, and say where the report is."
-    import logging
-
     from rich.console import Console
-    from rich.live import Live
 
-    from trading.core.jobs import load_flow, prepare_prefect, start_server
-    from trading.core.stages import Kernel
+    from trading.app.compare import write_index
+    from trading.core.jobs import prepare_prefect
 
     console, record = Console(), job.record
     console.print(f"[bold]{record.id}[/]: profile {record.profile}, {record.mode}, as of {record.as_of:%Y-%m-%d %H:%M} UTC")
@@ -115,6 +112,24 @@ def _carry_out(job, settings) -> None:
         console.print(f"nothing is left to do; report: {job.folder / 'index.html'}")
         return
     prepare_prefect(settings.run.data)
+    try:
+        _run_flow(job, console)
+    finally:
+        write_index(settings.run.reports)
+    for line in job.read("summary")["terminal"]:
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print(f"report: [bold]{job.folder / 'index.html'}[/]", soft_wrap=True)
+
+
+def _run_flow(job, console) -> None:
+    "Start kernel and server side by side, then let the flow do its work while the stages are drawn."
+    import logging
+
+    from rich.live import Live
+
+    from trading.core.jobs import load_flow, start_server
+    from trading.core.stages import Kernel
+
     with Live(Progress(job), console=console, refresh_per_second=4), Kernel(job.folder / "kernel.log") as kernel:
         ready = start_server()
         flows = load_flow("daily")
@@ -122,9 +137,6 @@ def _carry_out(job, settings) -> None:
             logging.getLogger(name).setLevel(logging.ERROR)
         ready()
         flows.daily(job, kernel)
-    for line in job.read("summary")["terminal"]:
-        console.print(line, highlight=False)
-    console.print(f"report: [bold]{job.folder / 'index.html'}[/]", soft_wrap=True)
 
 
 class Progress:
