@@ -17,7 +17,7 @@ from ..core.types import BadInput, MissingData
 from .models import COLUMNS, default_estimator
 from .targets import Horizon, horizon_bars
 
-# %% ../../nbs/04_forecast/18_estimators.ipynb #e7cd4098
+# %% ../../nbs/04_forecast/18_estimators.ipynb #efb3e74a
 Name = Literal["ridge", "forest", "boosting", "histogram", "blend"]
 
 
@@ -37,7 +37,8 @@ def make_estimator(
         )
     if name == "histogram" or (name == "boosting" and not _has_xgboost()):
         return HistGradientBoostingRegressor(
-            max_iter=80, learning_rate=0.04, max_depth=3, min_samples_leaf=400, l2_regularization=100.0, early_stopping=False, random_state=seed
+            max_iter=80, learning_rate=0.04, max_depth=3, min_samples_leaf=400, l2_regularization=100.0,
+            early_stopping=False, random_state=seed,
         )
     if name == "boosting":
         from xgboost import XGBRegressor
