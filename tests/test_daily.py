@@ -1,0 +1,154 @@
+"The daily run as a user starts it: two different days, again, interrupted, rehearsed, and given bad input."
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from trading.core.runs import STAGES, Run, list_runs
+
+CARNET = [sys.executable, "-c", "from trading.app.cli import main; main(prog_name='carnet')"]
+
+
+def carnet(folder: Path, *words: str, code: int = 0, **environment: str) -> str:
+    "Run the command in a folder and return what it said."
+    done = subprocess.run([*CARNET, *words], cwd=folder, capture_output=True, text=True, timeout=550, env=os.environ | environment)
+    assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    "A folder with nothing in it but two runs of consecutive days."
+    folder = tmp_path_factory.mktemp("home")
+    carnet(folder, "run", "--as-of", "2020-03-12")
+    carnet(folder, "run", "--as-of", "2020-03-13")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(home) -> tuple[Run, Run]:
+    return Run(home / "reports" / "2020-03-12_sample_1"), Run(home / "reports" / "2020-03-13_sample_1")
+
+
+def test_every_stage_of_both_days_is_done_and_leaves_its_notebook(runs):
+    for run in runs:
+        assert run.record.status == "done"
+        assert sorted(p.stem for p in (run.folder / "notebooks").glob("*.ipynb")) == sorted(STAGES)
+
+
+def test_the_report_is_one_small_file_without_code_or_requests(runs):
+    page = (runs[0].folder / "index.html").read_text()
+    assert len(page) < 2_000_000 and "Sample data, not today's market" in page
+    assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page and "<script" not in page
+
+
+def test_nothing_later_than_the_day_was_known(runs):
+    for run, day in zip(runs, ("2020-03-12", "2020-03-13"), strict=True):
+        assert str(run.read("quality")["last"].max().date()) == day
+        assert run.read("backtest").index[-1] <= run.record.as_of
+
+
+def test_the_second_day_starts_with_what_the_first_one_left(runs):
+    first, second = runs
+    left, found = first.read("closing"), second.read("account")
+    assert found["cash"] == left["cash"] and found["positions"] == left["positions"] and left["positions"]
+    equity = second.read("equity")["equity"]
+    assert len(equity) >= 3 and equity.iloc[0] == 100_000
+
+
+def test_money_is_conserved_between_before_and_after(runs):
+    for run in runs:
+        before, after, orders = run.read("holdings_before"), run.read("holdings_after"), run.read("orders")
+        bought = orders.loc[orders["side"] == "buy", "value"].sum() - orders.loc[orders["side"] == "sell", "value"].sum()
+        assert after.loc["cash", "value"] == pytest.approx(before.loc["cash", "value"] - bought - orders["fee"].sum(), abs=1e-6)
+
+
+def test_weights_keep_the_limits_that_the_settings_name(runs):
+    for run in runs:
+        target, limits = run.read("weights")["target"], run.record.settings["limits"]
+        assert target.max() <= limits["max_weight"] and target.sum() <= 1 and (target >= 0).all()
+
+
+def test_a_run_made_again_is_equal_to_the_last_bit(home):
+    said = carnet(home, "reproduce", "2020-03-13_sample_1")
+    assert "equal to the last bit" in said, said
+
+
+def test_a_day_before_the_accounts_last_decision_is_rehearsed_beside_it(home):
+    ledger = home / "data" / "ledger.sqlite"
+    before = ledger.read_bytes()
+    carnet(home, "run", "--as-of", "2020-03-09")
+    run = Run(home / "reports" / "2020-03-09_sample_1")
+    assert run.record.parameters["rehearsal"] and "is not touched" in (run.folder / "index.html").read_text()
+    assert ledger.read_bytes() == before
+
+
+def test_a_failed_stage_keeps_its_notebook_and_the_run_goes_on_from_there(home):
+    (home / "holdings.csv").write_text("symbol,amount\ncash,20000\nKO,100\n")
+    said = carnet(home, "run", "--as-of", "2020-03-10", "--portfolio", "holdings.csv", code=1, CARNET_LIMITS__MIN_CASH="0.95")
+    assert "30_allocate" in said or "40_trade" in said, said
+    run = max((Run(home / "reports" / r.id) for r in list_runs(home / "reports") if r.id.startswith("2020-03-10")), key=lambda r: r.folder)
+    failed = next(s for s in run.record.stages if s.status == "failed")
+    notebook = nbformat.read(run.folder / "notebooks" / f"{failed.name}.ipynb", 4)
+    assert any(o.output_type == "error" for c in notebook.cells for o in c.get("outputs", []))
+    assert run.record.stages[0].status == "done" and run.record.id in (home / "reports" / "index.html").read_text()
+    kept = json.loads((run.folder / "run.json").read_text())
+    kept["settings"]["limits"]["min_cash"] = 0.0
+    (run.folder / "run.json").write_text(json.dumps(kept))
+    ingested = (run.folder / "notebooks" / "10_ingest.ipynb").stat().st_mtime_ns
+    carnet(home, "run", "--resume", run.record.id)
+    assert run.record.status == "done" and (run.folder / "notebooks" / "10_ingest.ipynb").stat().st_mtime_ns == ingested
+    assert "KO" in run.read("holdings_before").index
+
+
+def test_two_runs_at_once_are_one_run_and_a_sentence(tmp_path):
+    from trading.core.runs import alone
+
+    with alone(tmp_path / "data"):
+        assert "another run is at work" in carnet(tmp_path, "run", code=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["run", "--profile", "cripto"], "did you mean 'crypto'"),
+        (["run", "--as-of", "1985-06-01"], "lies before the data"),
+        (["run", "--as-of", "2999-01-01"], "lies in the future"),
+        (["run", "--as-of", "soon"], "is not a date"),
+        (["run", "--portfolio", "none.csv"], "cannot be read"),
+        (["run", "--portfolio", "unknown.csv"], "'AAPLE' is unknown; did you mean AAPL"),
+        (["run", "--portfolio", "text.csv"], "'many' is no number"),
+        (["run", "--resume", "2031"], "the run '2031' is unknown"),
+        (["open", "last"], "is unknown"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_an_exit_code(tmp_path, words, sentence):
+    (tmp_path / "unknown.csv").write_text("symbol,amount\nAAPLE,1\n")
+    (tmp_path / "text.csv").write_text("symbol,amount\nAAPL,many\n")
+    said = carnet(tmp_path, *words, code=1)
+    assert sentence in said and "Traceback" not in said and len(said.strip().splitlines()) == 1, said
+
+
+def test_a_misspelt_setting_is_named_with_its_line_and_the_nearest_name(tmp_path):
+    (tmp_path / "settings.ini").write_text("[limits]\nmax_wieght = 0.2\n")
+    said = carnet(tmp_path, "run", code=1)
+    assert "settings.ini, line 2" in said and "did you mean 'max_weight'" in said
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc").exists(), reason="needs a folder that cannot be written")
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "reports").write_text("a file where a folder belongs")
+    said = carnet(tmp_path, "run", code=1)
+    assert "cannot be written" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("profile", ["crypto", "forex", "etf"])
+def test_a_market_without_network_or_keys_fails_with_a_sentence(home, tmp_path, profile):
+    said = carnet(tmp_path, "run", "--profile", profile, code=1, CARNET_RUN__DATA=str(tmp_path / profile), http_proxy="http://127.0.0.1:9",
+                  https_proxy="http://127.0.0.1:9", HTTPS_PROXY="http://127.0.0.1:9", HTTP_PROXY="http://127.0.0.1:9")
+    assert "10_ingest" in said and "Traceback" not in said, said
