@@ -165,7 +165,7 @@ def _lonely(block: dict[str, np.ndarray], rules: Rules) -> dict[str, np.ndarray]
             bad[name][symbol[confirmed], first[confirmed]] = False
     return bad
 
-# %% ../../nbs/02_data/00_clean.ipynb #06e0d5cc
+# %% ../../nbs/02_data/00_clean.ipynb #20e597ef
 def _wicks(block: dict[str, np.ndarray], rules: Rules) -> dict[str, np.ndarray]:
     "Mark highs and lows absurdly far from the open and close of their bar."
     bad = {}
@@ -176,11 +176,13 @@ def _wicks(block: dict[str, np.ndarray], rules: Rules) -> dict[str, np.ndarray]:
         if name in block:
             out = sign * np.log(block[name] / edge)
             symbol, at = np.nonzero(out > 0.02)
-            few = out[symbol, at] > rules.wicks / 4 * np.partition(
+            few = out[symbol, at] > rules.wicks / 8 * np.partition(
                 np.stack([out[symbol, (at + k).clip(0, out.shape[1] - 1)] for k in (-2, -1, 1, 2)]), 1, axis=0)[1]
             symbol, at = symbol[few], at[few]
             middle, high = _around(out, symbol, at, rules.window, 1)
-            hit = out[symbol, at] > np.maximum(rules.wicks * np.maximum(middle, 1e-4), rules.wicks / 5 * high)
+            size = out[symbol, at]
+            hit = size > np.maximum(rules.wicks * np.maximum(middle, 1e-4), rules.wicks / 5 * high)
+            hit |= (size > 0.9) & (size > rules.wicks / 5 * middle)  # two and a half times the price within one bar
             bad[name] = np.zeros(out.shape, bool)
             bad[name][symbol[hit], at[hit]] = True
     return bad

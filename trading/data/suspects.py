@@ -12,7 +12,7 @@ import pandas as pd
 from ..core.bars import symbols_of
 from ..core.types import BadInput
 
-# %% ../../nbs/02_data/05_suspects.ipynb #f301a006
+# %% ../../nbs/02_data/05_suspects.ipynb #aeaf3d69
 SPLITS = {f"{a}:{b}": np.log(a / b) for a, b in ((2, 1), (3, 1), (3, 2), (4, 1), (5, 1), (7, 1), (8, 1), (10, 1), (20, 1), (50, 1), (100, 1))}
 
 
@@ -44,7 +44,7 @@ def _jumps(close: pd.Series, symbol: str, score: float) -> list[tuple]:
     found = []
     for time, move in moves[(moves - moves.median()).abs() > score * max(scale, 1e-6)].items():
         ratio = min(SPLITS, key=lambda r: abs(abs(move) - SPLITS[r]))
-        if abs(abs(move) - SPLITS[ratio]) < max(2.5 * scale, 0.01) and abs(move) > 0.35:
+        if abs(abs(move) - SPLITS[ratio]) < min(max(8 * scale, 0.02), 0.06) and abs(move) > 0.35:
             kind = "split" if move < 0 else "reverse split"
             found.append((time, symbol, close[time], "split", f"moved by {np.expm1(move):+.1%}, the size of a {ratio} {kind}"))
         else:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CcxtVenue']
 
-# %% ../../nbs/01_venue/10_crypto.ipynb #4f85e0de
+# %% ../../nbs/01_venue/10_crypto.ipynb #6dcf9ac4
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -14,65 +14,10 @@ from typing import Any
 import pandas as pd
 
 from ..core.bars import bar_length, closed_by
-from ..core.types import ZERO, BadInput, Fill, Market, MissingData, Order, OrderState, UnknownOutcome, VenueError, VenueUnreachable
+from ..core.types import ZERO, BadInput, Fill, Market, MissingData, Order, OrderState, UnknownOutcome, VenueError
+from .answers import candles_frame, check_raw, decimal_of, list_of, translate, without_secrets
 
-# %% ../../nbs/01_venue/10_crypto.ipynb #18709edb
-def _translate(error: Exception, venue: str, what: str, sending: bool = False) -> Exception:
-    "Turn a ccxt error into ours, in one sentence with the next step; `sending`: an order may be on its way."
-    import ccxt
-
-    text = " ".join(str(error).split())[:200]
-    if isinstance(error, ccxt.DDoSProtection | ccxt.RateLimitExceeded):
-        return VenueUnreachable(f"{venue}: {what}: it asks us to slow down and refused the request; wait a minute and ask less often ({text})")
-    if isinstance(error, ccxt.InvalidNonce):
-        return VenueError(f"{venue}: {what}: the clock of this machine is off by more than the venue allows; synchronise it (NTP) ({text})")
-    if isinstance(error, ccxt.PermissionDenied):
-        return VenueError(f"{venue}: {what}: the key may not do this; allow it in the venue's key settings ({text})")
-    if isinstance(error, ccxt.AuthenticationError):
-        return VenueError(f"{venue}: {what}: the API key was not accepted; set api_key and secret of this venue ({_without_secrets(text)})")
-    if isinstance(error, ccxt.NetworkError) and sending:
-        return UnknownOutcome(f"{venue}: {what}: sent, and no answer came; look the order up by its client order id, never send it again")
-    if isinstance(error, ccxt.OnMaintenance):
-        return VenueUnreachable(f"{venue}: {what}: closed for maintenance; try again later")
-    if isinstance(error, ccxt.RequestTimeout):
-        return VenueUnreachable(f"{venue}: {what}: no answer in time; check the network, or try again later")
-    if isinstance(error, ccxt.NetworkError):
-        return VenueUnreachable(f"{venue}: {what}: it cannot be reached; check the network (proxy, firewall, DNS), or choose another venue")
-    if isinstance(error, ccxt.BadSymbol):
-        return BadInput(f"{venue}: {what}: unknown symbol ({text}); see load_markets() for what it knows")
-    return VenueError(f"{venue}: {what}: {type(error).__name__}: {_without_secrets(text)}")
-
-
-def _without_secrets(text: str) -> str:
-    "Cut signatures and keys out of a message."
-    import re
-
-    return re.sub(r"(?i)(signature|apikey|api_key|secret|token)[\"'=: ]+[\w\-]{6,}", r"\1=…", text)
-
-# %% ../../nbs/01_venue/10_crypto.ipynb #3aebfcab
-def _bars(rows: Any, venue: str, symbol: str) -> pd.DataFrame:  # columns open high low close volume, index the open time
-    "Make a frame of ccxt's candles, or say what is wrong with them."
-    if not isinstance(rows, list):
-        raise VenueError(f"{venue}: {symbol}: bars came as {type(rows).__name__}, not as a list; the answer was damaged, try again")
-    for number, row in enumerate(rows):
-        if not isinstance(row, list | tuple) or len(row) < 6 or any(not isinstance(x, int | float) for x in row[:5]):
-            raise VenueError(f"{venue}: {symbol}: bar {number} of {len(rows)} is {row!r}; the answer was cut off or damaged, try again")
-    frame = pd.DataFrame([r[:6] for r in rows], columns=["time", "open", "high", "low", "close", "volume"])
-    index = pd.to_datetime(frame.pop("time").astype("int64"), unit="ms", utc=True)
-    return frame.astype(float).set_axis(pd.DatetimeIndex(index, name="timestamp").as_unit("us"))
-
-
-def _decimal(value: Any, venue: str, what: str) -> Decimal:
-    "Read a number that must be there and finite."
-    try:
-        number = Decimal(str(value))
-    except ArithmeticError:
-        number = None
-    if value is None or isinstance(value, bool) or number is None or not number.is_finite():
-        raise VenueError(f"{venue}: {what} is {value!r}, not a number; the answer was damaged, ask again")
-    return number
-
-# %% ../../nbs/01_venue/10_crypto.ipynb #223fe77f
+# %% ../../nbs/01_venue/10_crypto.ipynb #22cd0c55
 class CcxtVenue:
     "An exchange through ccxt: prices without keys, orders with them."
 
@@ -97,9 +42,12 @@ class CcxtVenue:
         self.keyed = bool(api_key and secret)
         self._ccxt = getattr(ccxt, exchange)({
             "apiKey": api_key, "secret": secret, "password": password, "timeout": int(timeout * 1000), "enableRateLimit": not base_url,
-            "maxRetriesOnFailure": 0, "options": {"fetchMarkets": {"types": ["spot"]}, "defaultType": "spot", "fetchCurrencies": False},
+            "maxRetriesOnFailure": 0,
+            "options": {"fetchMarkets": {"types": ["spot"]}, "defaultType": "spot", "fetchCurrencies": False, "fetchMargins": False},
         })
         self._ccxt.has["fetchCurrencies"] = False
+        self._status = 0
+        self._ccxt.on_rest_response = self._note
         if sandbox:
             self._ccxt.set_sandbox_mode(True)
         if base_url:
@@ -108,15 +56,24 @@ class CcxtVenue:
     def __repr__(self) -> str:
         return f"CcxtVenue({self.name!r})"
 
-    def _ask(self, what: str, call: Callable, *args, **kwargs) -> Any:
-        "Make one call that reads, and translate its errors."
+    def _note(self, code, reason, url, method, response_headers, response_body, request_headers, request_body) -> str:
+        "Remember the HTTP status of the newest answer (ccxt calls this before it looks at the answer)."
+        self._status = int(code)
+        return response_body.strip()
+
+    def _ask(self, what: str, call: Callable, *args, rows: bool = False, **kwargs) -> Any:
+        "Make one call that reads, check the raw answer, and translate its errors; `rows`: it should bring bars."
         import ccxt
 
         try:
-            return call(*args, **kwargs)
+            self._status = 0
+            answer = call(*args, **kwargs)
+            if self._status:  # 0: nothing was asked, the answer was at hand
+                check_raw(self._ccxt.last_http_response, answer if rows else None, self.name, what)
+            return answer
         except ccxt.BaseError as error:
-            raise _translate(error, self.name, what) from None
-        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+            raise translate(error, self.name, what) from None
+        except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
             raise VenueError(f"{self.name}: {what}: the answer has not the form it should have ({type(error).__name__}); try again later") from None
 
     def _need_keys(self, what: str) -> None:
@@ -143,7 +100,7 @@ class CcxtVenue:
         total = answer.get("total") if isinstance(answer, dict) else None
         if not isinstance(total, dict) or not answer.get("info") or not isinstance(answer["info"], dict | list):
             raise VenueError(f"{self.name}: the balance came without contents; the answer was damaged, ask again")
-        amounts = {c: _decimal(v, self.name, f"the balance of {c}") for c, v in total.items() if v is not None}
+        amounts = {c: decimal_of(v, self.name, f"the balance of {c}") for c, v in total.items() if v is not None}
         return {c: v for c, v in amounts.items() if v}
 
     def create_order(self, order: Order) -> OrderState:
@@ -160,7 +117,7 @@ class CcxtVenue:
         "Return all open orders."
         self._need_keys("open orders")
         self._ccxt.options["warnOnFetchOpenOrdersWithoutSymbol"] = False
-        return [_state(o, self.name) for o in _list(self._ask("open orders", self._ccxt.fetch_open_orders), self.name, "open orders")]
+        return [_state(o, self.name) for o in list_of(self._ask("open orders", self._ccxt.fetch_open_orders), self.name, "open orders")]
 
     def fetch_my_trades(self, since: datetime | None = None, symbols: Iterable[str] | None = None) -> list[Fill]:
         "Return our fills, oldest first; venues that ask per symbol are asked for `symbols`, or for what the account holds."
@@ -183,14 +140,7 @@ def _redirect(exchange: Any, base: str) -> None:
     exchange.urls["api"] = moved(exchange.urls["api"])
     exchange.session.trust_env = False
 
-
-def _list(answer: Any, venue: str, what: str) -> list:
-    "Refuse anything but a list."
-    if not isinstance(answer, list):
-        raise VenueError(f"{venue}: {what} came as {type(answer).__name__}, not as a list; the answer was damaged, ask again")
-    return answer
-
-# %% ../../nbs/01_venue/10_crypto.ipynb #1c9e326d
+# %% ../../nbs/01_venue/10_crypto.ipynb #03bc3fe2
 def _load(venue: CcxtVenue) -> dict[str, Any]:
     "Load the markets once."
     markets = venue._ask("markets", venue._ccxt.load_markets)
@@ -243,7 +193,8 @@ def _fetch_ohlcv(venue: CcxtVenue, symbol: str, timeframe: str, since: datetime 
     pages: list[pd.DataFrame] = []
     while start + step <= end:
         what = f"{symbol} {timeframe} bars from {start:%Y-%m-%d %H:%M}"
-        page = _bars(venue._ask(what, exchange.fetch_ohlcv, symbol, timeframe, int(start.timestamp() * 1000), 1000), venue.name, symbol)
+        rows = venue._ask(what, exchange.fetch_ohlcv, symbol, timeframe, int(start.timestamp() * 1000), 1000, rows=True)
+        page = candles_frame(rows, venue.name, symbol)
         page = page[page.index >= start]
         if not len(page):
             break
@@ -252,7 +203,7 @@ def _fetch_ohlcv(venue: CcxtVenue, symbol: str, timeframe: str, since: datetime 
         if len(page) < 2:
             break
     if not pages:
-        return _bars([], venue.name, symbol)
+        return candles_frame([], venue.name, symbol)
     return closed_by(pd.concat(pages), end, timeframe)
 
 
@@ -269,12 +220,12 @@ def _fetch_tickers(venue: CcxtVenue, symbols: list[str]) -> dict[str, Decimal]:
         ticker = answers.get(symbol)
         if not isinstance(ticker, dict) or ticker.get("last") is None:
             raise MissingData(f"{venue.name} gave no last price of {symbol}; it may be suspended, take it out or try again")
-        prices[symbol] = _decimal(ticker["last"], venue.name, f"the price of {symbol}")
+        prices[symbol] = decimal_of(ticker["last"], venue.name, f"the price of {symbol}")
         if prices[symbol] <= 0:
             raise VenueError(f"{venue.name}: the price of {symbol} is {prices[symbol]}; a price must be above zero, ask again")
     return prices
 
-# %% ../../nbs/01_venue/10_crypto.ipynb #10a4bb8e
+# %% ../../nbs/01_venue/10_crypto.ipynb #e9ec8d4e
 _STATUS = {"open": "open", "closed": "closed", "canceled": "canceled", "cancelled": "canceled", "expired": "expired", "rejected": "rejected"}
 
 
@@ -291,11 +242,13 @@ def _state(answer: Any, venue: str, order: Order | None = None) -> OrderState:
     average = answer.get("average")
     fee = answer.get("fee") or {}
     quote = symbol.split("/")[-1].split(":")[0]
+    ours = str(answer.get("clientOrderId") or (order.client_order_id if order else ""))
+    number = answer["id"]
     return OrderState(
-        str(answer["id"]), str(answer.get("clientOrderId") or (order.client_order_id if order else "")), symbol, side,
-        _decimal(amount, venue, f"the amount of order {answer['id']}"), _decimal(filled, venue, f"the filled part of order {answer['id']}"), status,
-        _decimal(average, venue, "the average price") if average else None,
-        _decimal(fee["cost"], venue, "the fee") if fee.get("currency") == quote and fee.get("cost") is not None else ZERO,
+        str(number), ours, symbol, side,
+        decimal_of(amount, venue, f"the amount of order {number}"), decimal_of(filled, venue, f"the filled part of order {number}"), status,
+        decimal_of(average, venue, "the average price") if average else None,
+        decimal_of(fee["cost"], venue, "the fee") if fee.get("currency") == quote and fee.get("cost") is not None else ZERO,
     )
 
 
@@ -314,7 +267,7 @@ def _create_order(venue: CcxtVenue, order: Order) -> OrderState:
         params["triggerPrice"] = float(order.stop_price)
     kind = "limit" if order.type in ("limit", "stop_limit") else "market"
     try:
-        price = None if order.price is None else float(order.price)
+        price, venue._status = None if order.price is None else float(order.price), 0
         answer = exchange.create_order(order.symbol, kind, order.side, float(order.amount), price, params)
     except ccxt.InvalidOrder as error:
         if "duplicate" in str(error).lower():
@@ -323,7 +276,7 @@ def _create_order(venue: CcxtVenue, order: Order) -> OrderState:
     except ccxt.InsufficientFunds as error:
         return _rejected(order, str(error))
     except ccxt.BaseError as error:
-        raise _translate(error, venue.name, what, sending=True) from None
+        raise translate(error, venue.name, what, sending=True, status=venue._status) from None
     except (KeyError, TypeError, AttributeError, IndexError, ValueError):
         raise UnknownOutcome(f"{venue.name}: {what}: the answer cannot be read; look the order up by its id, never send it again") from None
     return _state(answer, venue.name, order)
@@ -331,7 +284,7 @@ def _create_order(venue: CcxtVenue, order: Order) -> OrderState:
 
 def _rejected(order: Order, why: str) -> OrderState:
     "Describe an order that the venue refused."
-    reason = _without_secrets(" ".join(why.split())[:200])
+    reason = without_secrets(" ".join(why.split())[:200])
     return OrderState("", order.client_order_id, order.symbol, order.side, order.amount, ZERO, "rejected", reason=reason)
 
 
@@ -345,14 +298,14 @@ def _fetch_order(venue: CcxtVenue, client_order_id: str, symbol: str) -> OrderSt
     except ccxt.OrderNotFound:
         raise MissingData(f"{venue.name} knows no order {client_order_id} of {symbol}; it did not arrive, or is too old to be listed") from None
     except ccxt.BaseError as error:
-        raise _translate(error, venue.name, what) from None
+        raise translate(error, venue.name, what) from None
     except (KeyError, TypeError, AttributeError, IndexError, ValueError):
         raise VenueError(f"{venue.name}: {what}: the answer cannot be read; ask again") from None
     if not isinstance(answer, dict) or not answer.get("id"):
         raise VenueError(f"{venue.name}: {what}: the answer has no number; ask again")
     return _state(answer, venue.name)
 
-# %% ../../nbs/01_venue/10_crypto.ipynb #8ea826ff
+# %% ../../nbs/01_venue/10_crypto.ipynb #c667fad3
 def _cancel_order(venue: CcxtVenue, client_order_id: str, symbol: str) -> OrderState:
     "Cancel by our id; an order that is already done is simply reported."
     import ccxt
@@ -362,7 +315,7 @@ def _cancel_order(venue: CcxtVenue, client_order_id: str, symbol: str) -> OrderS
     except ccxt.OrderNotFound:
         pass  # filled or cancelled before; the state below says which
     except ccxt.BaseError as error:
-        raise _translate(error, venue.name, f"cancelling {client_order_id}") from None
+        raise translate(error, venue.name, f"cancelling {client_order_id}") from None
     return _fetch_order(venue, client_order_id, symbol)
 
 
@@ -374,7 +327,7 @@ def _fetch_my_trades(venue: CcxtVenue, since: datetime | None, symbols: Iterable
         symbols = [s for s in _load(venue) if s.split("/")[0] in held]
     fills = []
     for symbol in symbols:
-        for trade in _list(venue._ask(f"trades of {symbol}", venue._ccxt.fetch_my_trades, symbol, start, 1000), venue.name, "trades"):
+        for trade in list_of(venue._ask(f"trades of {symbol}", venue._ccxt.fetch_my_trades, symbol, start, 1000), venue.name, "trades"):
             fills.append(_fill(venue, trade))
     return sorted(fills, key=lambda f: (f.timestamp, f.id))
 
@@ -384,17 +337,17 @@ def _fill(venue: CcxtVenue, trade: Any) -> Fill:
     name = venue.name
     if not isinstance(trade, dict) or not trade.get("id") or trade.get("timestamp") is None or trade.get("side") not in ("buy", "sell"):
         raise VenueError(f"{name}: a trade came without id, time or side; the answer was damaged, ask again")
-    price, amount = _decimal(trade.get("price"), name, "a trade's price"), _decimal(trade.get("amount"), name, "a trade's amount")
+    price, amount = decimal_of(trade.get("price"), name, "a trade's price"), decimal_of(trade.get("amount"), name, "a trade's amount")
     base, quote = trade["symbol"].split("/")[0], trade["symbol"].split("/")[-1].split(":")[0]
     fee, cost = trade.get("fee") or {}, ZERO
     if fee.get("cost"):
-        cost = _decimal(fee["cost"], name, "a trade's fee")
+        cost = decimal_of(fee["cost"], name, "a trade's fee")
         if fee.get("currency") == base:
             cost *= price
         elif fee.get("currency") != quote:
             pair = f"{fee.get('currency')}/{quote}"
             minute = venue._ask(f"price of {pair}", venue._ccxt.fetch_ohlcv, pair, "1m", trade["timestamp"] // 60000 * 60000, 1)
-            cost *= Decimal(str(_bars(minute, name, pair)["close"].iloc[0]))
+            cost *= Decimal(str(candles_frame(minute, name, pair)["close"].iloc[0]))
     when = datetime.fromtimestamp(trade["timestamp"] / 1000, UTC)
     ours = str(trade.get("clientOrderId") or trade.get("order") or "")
     return Fill(str(trade["id"]), ours, trade["symbol"], trade["side"], amount, price, cost, when)
