@@ -172,22 +172,28 @@ def test_empty_is_not_missing(data):
 
 def test_text_from_data_is_never_markup(data):
     bad = "<script>alert(1)</script>"
-    text = build_report(replace(data, note=bad, sentences=(bad,), attention=[("act", bad)], orders=data.orders.assign(reason=bad), benchmark_name=bad))
+    text = build_report(
+        replace(data, note=bad, sentences=(bad,), attention=[("act", bad)], orders=data.orders.assign(reason=bad), benchmark_name=bad)
+    )
     assert "<script" not in text and text.count("&lt;script&gt;") >= 5
 
 
 @pytest.mark.parametrize(("width", "scheme"), SCREENS)
 def test_the_list_of_runs_fits_the_screen(browser, tmp_path, width, scheme):
-    runs = [{"id": f"2022-12-{d}_sample_1", "as_of": f"2022-12-{d + 1}T00:00Z", "profile": "sample", "mode": "paper", "status": "done", "equity": 1e5 + d * 900,
-             "currency": "USD", "orders": 3, "seconds": 14.2, "link": f"2022-12-{d}_sample_1/index.html"} for d in range(10, 24)]  # fmt: skip
-    runs.append(runs[0] | {"id": "2022-12-27_sample_1", "as_of": "2022-12-28T00:00Z", "status": "failed", "stage": "30_allocate", "error": "no close for AAPL"})
+    done = {"profile": "sample", "mode": "paper", "status": "done", "currency": "USD", "orders": 3, "seconds": 14.2}
+    names = {d: f"2022-12-{d}_sample_1" for d in range(10, 24)}
+    runs = [
+        done | {"id": name, "as_of": f"2022-12-{d + 1}T00:00Z", "equity": 1e5 + d * 900, "link": f"{name}/index.html"} for d, name in names.items()
+    ]
+    failed = {"status": "failed", "stage": "30_allocate", "error": "no close for AAPL", "link": "2022-12-27_sample_1/"}
+    runs.append(done | failed | {"id": "2022-12-27_sample_1", "as_of": "2022-12-28T00:00Z"})
     path = tmp_path / "index.html"
     path.write_text(build_index(runs), encoding="utf-8")
     page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
     page.goto(path.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert [t for t in page.evaluate(CONTRAST) if t["ratio"] < 4.5] == [] and page.evaluate(LETTERS) == []
-    assert page.locator("tbody a").first.get_attribute("href") == "2022-12-10_sample_1/index.html"  # the failed run, which is the newest
+    assert page.locator("tbody a").first.get_attribute("href") == "2022-12-27_sample_1/"  # the newest
     page.close()
 
 

@@ -280,7 +280,7 @@ def change_chart(
     parts, height, gutter = _rows([str(i) for i in values.index], texts, marks)
     return _svg(title, height, parts, gutter=gutter)
 
-# %% ../../nbs/10_app/00_chart.ipynb #ac519a99
+# %% ../../nbs/10_app/00_chart.ipynb #8d424470
 def interval_chart(
     frame: pd.DataFrame,  # one row per symbol, columns expected, lower and upper
     title: str,
@@ -295,7 +295,8 @@ def interval_chart(
     low, high = min(0.0, values["lower"].min()), max(0.0, values["upper"].max())
     at, bottom = _across(low, high), 24 + 22 * len(values)
     under = []
-    for tick in value_ticks(low, high, most=3):
+    ticks = value_ticks(low, high, most=3)
+    for tick in ticks if len(ticks) > 1 else value_ticks(low, high, most=4):
         x = at(tick)
         under.append(f'<line x1="{x:.2f}%" x2="{x:.2f}%" y1="18" y2="{bottom}" style="stroke:{GRID if tick else MUTED}"/>')
         under.append(_text(x, 12, mark(tick) if tick else "0", "middle"))

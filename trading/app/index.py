@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STATUS', 'build_index']
 
-# %% ../../nbs/10_app/15_index.ipynb #1bda294b
+# %% ../../nbs/10_app/15_index.ipynb #3b8a4891
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,8 +25,8 @@ def _lines(runs: Sequence[Mapping[str, Any]]) -> dict:
         [
             {
                 "id": r["id"],
-                "when": day(pd.Timestamp(r["as_of"]) - pd.Timedelta(seconds=1)) if known(r.get("as_of")) else UNKNOWN,
-                "profile": " · ".join(str(r[k]) for k in ("profile", "mode") if r.get(k)),
+                "when": day(pd.Timestamp(r["as_of"]) - pd.Timedelta(seconds=1)).replace(" ", "\u00a0") if known(r.get("as_of")) else UNKNOWN,
+                "profile": "\u00a0· ".join(str(r[k]) for k in ("profile", "mode") if r.get(k)),
                 "equity": f"{money(r['equity'], r.get('currency', ''))}" if known(r.get("equity")) else UNKNOWN,
                 "orders": number(r.get("orders"), 0),
                 "seconds": f"{number(r['seconds'], 0)}\u00a0s" if known(r.get("seconds")) else UNKNOWN,
