@@ -49,7 +49,7 @@ def step_many(
     deeper = np.maximum(0.0, (1 - after / higher) - (1 - value / best))
     return drifted, after, higher, np.log(earned) - rules.drawdown_price * loudness * deeper
 
-# %% ../../nbs/04_forecast/70_agent.ipynb #70878db7
+# %% ../../nbs/04_forecast/70_agent.ipynb #3317c6a7
 SEEN = 5.0  # what an agent sees is cut off beyond this
 
 
@@ -76,7 +76,8 @@ class BatchedWorlds:
         if not len(self.starts):
             raise BadInput(f"no stretch of {rules.length} bars has every feature and price; give a longer past or a shorter episode")
         self.rules, self.worlds, self.names = rules, worlds, (*panel.names, "position")
-        self.cube, self.growth = np.clip(panel.values, -SEEN, SEEN).astype(np.float32), np.nan_to_num(growth)
+        self.cube = np.nan_to_num(np.clip(panel.values, -SEEN, SEEN)).astype(np.float32)  # a hole is never inside an episode
+        self.growth = np.nan_to_num(growth)
         self.loudness = np.nan_to_num(loud, nan=1.0)
         self.rng = np.random.default_rng(seed)
         self.reset()
@@ -103,8 +104,9 @@ class BatchedWorlds:
         self.position, self.value, self.best, reward = step_many(self.position, target, growth, self.value, self.best, loud, self.rules)
         self.time, self.age = self.time + 1, self.age + 1
         ruined, over = self.value < (1 - self.rules.ruin) * self.best, self.age >= self.rules.length
-        self.ended_with = self.value.copy()
+        self.ended_with = self.value
         if (ruined | over).any():
+            self.ended_with, self.last_seen = self.value.copy(), self.look()
             self._begin(ruined | over)
         return self.look(), reward, ruined, over
 
@@ -114,7 +116,7 @@ class BatchedWorlds:
         self.time[which], self.symbol[which] = drawn[:, 0], drawn[:, 1]
         self.age[which], self.position[which], self.value[which], self.best[which] = 0, 0.0, 1.0, 1.0
 
-# %% ../../nbs/04_forecast/70_agent.ipynb #412d2b46
+# %% ../../nbs/04_forecast/70_agent.ipynb #5dcb804c
 def make_env(
     close: pd.DataFrame,  # time × symbol
     features: pd.DataFrame,  # time × (feature, symbol)
@@ -146,6 +148,7 @@ def make_env(
 
         def step(self, action):
             seen, reward, ruined, over = self.world.step(action)
+            seen = self.world.last_seen if ruined[0] or over[0] else seen
             return seen[0], float(reward[0]), bool(ruined[0]), bool(over[0]), {"value": float(self.world.ended_with[0])}
 
     return TradingEnv()
