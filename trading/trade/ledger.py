@@ -95,7 +95,7 @@ def _check_length(path: Path) -> None:
         if len(head) < 100 or not head.startswith(b"SQLite format 3") or path.stat().st_size < said:
             raise LedgerError(f"the ledger {path.name} is damaged: {path.stat().st_size} bytes, and it says {said}; restore it from a backup")
 
-# %% ../../nbs/08_trade/20_ledger.ipynb #9d65a5af
+# %% ../../nbs/08_trade/20_ledger.ipynb #c6a87655
 class Ledger:
     "An append-only file of events, and what follows from them."
 
@@ -149,9 +149,10 @@ class Ledger:
         self._db.executemany("insert into events values (?, ?, ?, ?, ?, ?, ?)", rows)
         return seq
 
-    def _select(self, what: str, account: str | None, kinds: Iterable[str] | None, since: datetime | None, at: datetime | None, after: int = 0):
+    def _select(self, what: str, account: str | None, kinds: Iterable[str] | None, since: datetime | None, at: datetime | None, after: int = 0,
+                upto: int | None = None):
         "Run a query over the events in order."
-        where, args = ["seq > ?"], [after]
+        where, args = ["seq > ?", "seq <= ?"], [after, 2**62 if upto is None else upto]
         if account is not None:
             where, args = [*where, "account = ?"], [*args, account]
         if kinds is not None:
@@ -185,6 +186,11 @@ class Ledger:
         row = self._db.execute("select timestamp, data from events where key = ?", (key,)).fetchone()
         return row and Event(kind, account, datetime.fromisoformat(row[0]), orjson.loads(row[1]))
 
+    def place(self, kind: str, account: str, *parts: object) -> int:
+        "Return the sequence number of an event that happens once; 0 when it has not happened."
+        key = "|".join([kind, account, *map(str, parts)])
+        return (self._db.execute("select seq from events where key = ?", (key,)).fetchone() or (0,))[0]
+
     def last(
         self, kind: str, account: str,
     ) -> Event | None:
@@ -210,9 +216,10 @@ class Ledger:
         self,
         account: str,
         at: datetime | None = None,  # UTC; only what happened by then; None: everything
+        upto: int | None = None,  # only what was written up to this sequence number; None: everything
     ) -> Book:
         "Add up an account."
-        rows = self._select("kind, data", account, MONEY, None, at)
+        rows = self._select("kind, data", account, MONEY, None, at, upto=upto)
         book = fold_book(account, ((kind, orjson.loads(data)) for kind, data in rows))
         if not book.currency:
             known = ", ".join(self.accounts()) or "none yet"
