@@ -4,26 +4,27 @@
 
 # %% auto #0
 __all__ = ['RISKS', 'PRECISE', 'Objective', 'ask_riskfolio', 'linear_rows', 'solve_riskfolio', 'MeanRisk', 'RiskParity',
-           'EqualWeight', 'InverseVolatility', 'HierarchicalRiskParity']
+           'black_litterman', 'BlackLitterman', 'EqualWeight', 'InverseVolatility', 'HierarchicalRiskParity', 'HERC',
+           'NestedClusters']
 
-# %% ../../nbs/07_allocate/20_optimize.ipynb #336e6435
+# %% ../../nbs/07_allocate/20_optimize.ipynb #cb77218a
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from .direct import Unsolved, solve_cvar, solve_quadratic, solve_risk_parity, solve_sharpe
-from .hierarchical import HierarchicalRiskParity
+from .direct import Unsolved, solve_cvar, solve_quadratic, solve_risk_parity, solve_sharpe, solve_with_costs
+from .hierarchical import HERC, HierarchicalRiskParity, NestedClusters
 from .limits import Limits
 from .optimizer import EqualWeight, InverseVolatility, Optimizer, Problem
 from ..core.types import BadInput
 
-_all_ = ["EqualWeight", "InverseVolatility", "HierarchicalRiskParity"]
+_all_ = ["EqualWeight", "InverseVolatility", "HierarchicalRiskParity", "HERC", "NestedClusters"]
 
 # %% ../../nbs/07_allocate/20_optimize.ipynb #2a3118d5
 RISKS = ("MV", "MAD", "MSV", "FLPM", "SLPM", "CVaR", "EVaR", "WR", "MDD", "ADD", "CDaR", "EDaR", "UCI")  # riskfolio's names
@@ -78,7 +79,7 @@ def solve_riskfolio(
         raise Unsolved("riskfolio: its solver found no solution")
     return found["weights"].reindex(problem.cov.index).to_numpy(dtype=float)
 
-# %% ../../nbs/07_allocate/20_optimize.ipynb #3bcd3e76
+# %% ../../nbs/07_allocate/20_optimize.ipynb #5d0700d7
 Objective = Literal["MinRisk", "Sharpe", "Utility"]
 
 
@@ -92,6 +93,8 @@ class MeanRisk(Optimizer):
     risk_free: float = 0.0  # simple return per period
     level: float = 0.05  # share of worst periods that tail measures look at
     solver: Literal["riskfolio", "direct"] = "riskfolio"
+    cost_rate: float = 0.0  # fee and slippage over the periods that a position is held; counts when fit gets `current`
+    max_turnover: float | None = None  # largest sum of absolute changes from `current`
 
     def _attempts(self, problem: Problem) -> Iterator[tuple[str, Callable]]:
         "Yield the solver that was asked for, the other one where there is one, and the least risk."
@@ -104,6 +107,10 @@ class MeanRisk(Optimizer):
             raise BadInput(f"the direct solver does not know {self.risk} {self.objective}; use solver='riskfolio'")
         name = f"{self.risk} {self.objective}"
         ways = {"riskfolio": self._riskfolio, "direct": self._direct}
+        if problem.current is not None and (self.cost_rate > 0 or self.max_turnover is not None):
+            if self.risk != "MV" or self.objective == "Sharpe":
+                raise BadInput(f"costs and turnover are known for MV MinRisk and MV Utility, not for {name}; leave them out or change it")
+            yield f"{name} with costs", lambda: self._with_costs(problem)
         for way in [self.solver] + [w for w in ways if w != self.solver and directly]:
             yield f"{name} by {way}", lambda way=way: ways[way](problem, self.objective)
         if self.objective != "MinRisk":
@@ -122,6 +129,13 @@ class MeanRisk(Optimizer):
         "Solve directly."
         arrays = problem.returns.to_numpy(dtype=float), problem.cov.to_numpy(), problem.expected.to_numpy()
         return self.solve_arrays(*arrays, problem.limits, objective)
+
+    def _with_costs(self, problem: Problem) -> np.ndarray:
+        "Solve mean-variance with the cost of the change."
+        utility, most = self.objective == "Utility", np.inf if self.max_turnover is None else self.max_turnover
+        cov = problem.cov.to_numpy() * (2 * self.risk_aversion if utility else 2.0)
+        expected = problem.expected.to_numpy() if utility else np.zeros(len(cov))
+        return solve_with_costs(cov, expected, problem.limits, problem.current.to_numpy(), self.cost_rate, most)
 
     def solve_arrays(
         self,
@@ -187,3 +201,53 @@ class RiskParity(Optimizer):
 def _free(limits: Limits) -> tuple[np.ndarray, np.ndarray]:
     "Return bounds that do not bind."
     return np.zeros(len(limits.symbols)), np.ones(len(limits.symbols))
+
+# %% ../../nbs/07_allocate/20_optimize.ipynb #1de95054
+def black_litterman(
+    cov: pd.DataFrame,  # symbol × symbol, per period
+    prior: pd.Series,  # weights by symbol that would be held without views
+    views: Mapping[str | tuple[str, str], float],  # symbol → return per period, or (better, worse) → difference
+    confidence: float = 0.5,  # in (0, 1); 0.5: a view weighs as much as the prior
+    risk_aversion: float = 2.0,  # λ of expected - λ variance
+    tau: float = 0.05,  # uncertainty of the prior returns, as a fraction of the covariance
+) -> tuple[pd.Series, pd.DataFrame]:  # expected return by symbol and covariance, per period
+    "Blend equilibrium returns with views (Black & Litterman 1992, Financial Analysts J. 48, p. 28; He & Litterman 1999)."
+    if not 0 < confidence < 1:
+        raise BadInput(f"a confidence of {confidence} is out of range; give a number between 0 and 1")
+    sigma, symbols = cov.to_numpy(), list(cov.index)
+    equilibrium = 2 * risk_aversion * sigma @ prior.reindex(symbols).to_numpy()
+    if not views:
+        return pd.Series(equilibrium, index=symbols), cov
+    pick = np.zeros((len(views), len(symbols)))
+    for row, who in enumerate(views):
+        for sign, name in zip((1, -1), (who,) if isinstance(who, str) else who, strict=False):
+            if name not in symbols:
+                raise BadInput(f"a view speaks of {name}, which is not among the returns; check its spelling")
+            pick[row, symbols.index(name)] = sign
+    spread = tau * sigma @ pick.T
+    doubt = np.diag(np.diag(pick @ spread)) * (1 - confidence) / confidence
+    gain = np.linalg.solve(pick @ spread + doubt, spread.T).T
+    mean = equilibrium + gain @ (np.array(list(views.values())) - pick @ equilibrium)
+    return pd.Series(mean, index=symbols), cov + pd.DataFrame(tau * sigma - gain @ spread.T, index=symbols, columns=symbols)
+
+
+@dataclass(eq=False)
+class BlackLitterman(MeanRisk):
+    "Mean-variance on equilibrium returns that were moved by views."
+
+    objective: Objective = "Utility"
+    views: Mapping[str | tuple[str, str], float] | None = None  # symbol → return per period, or (better, worse) → difference
+    prior: Mapping[str, float] | None = None  # weights without views; None: equal
+    confidence: float = 0.5  # in (0, 1)
+    tau: float = 0.05
+
+    def _attempts(self, problem: Problem) -> Iterator[tuple[str, Callable]]:
+        "Move the problem's estimates, then solve it like any other."
+        symbols = list(problem.cov.index)
+        even = pd.Series(problem.limits.budget / len(symbols), index=symbols)
+        prior = even if self.prior is None else pd.Series(self.prior, dtype=float).reindex(symbols)
+        if prior.isna().any():
+            raise BadInput(f"the prior has no weight for {prior.index[prior.isna()][0]}; give every symbol one")
+        mean, cov = black_litterman(problem.cov, prior, self.views or {}, self.confidence, self.risk_aversion, self.tau)
+        self.expected_ = mean
+        yield from super()._attempts(replace(problem, expected=mean, cov=cov))
