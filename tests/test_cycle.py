@@ -46,7 +46,7 @@ def test_more_fear_raises_one_score_and_lowers_the_other():
 def test_every_band_has_its_published_targets():
     base = {"BTC": 0.5, "ETH": 0.3, "Stablecoins": 0.2}
     score = cycle_score({"fear_greed": 50}, "signals-v2", DAY, 0)
-    expected = {90: (0.10, 0.40), 80: (0.10, 0.40), 70: (0.15, 0.38), 65: (0.15, 0.38), 50: (0.20, 0.35), 35: (0.30, 0.30), 10: (0.45, 0.25)}
+    expected = {90: (0.10, 0.40), 80: (0.10, 0.40), 65: (0.15, 0.38), 50: (0.20, 0.35), 35: (0.30, 0.30), 10: (0.45, 0.25)}
     for value, (stable, btc) in expected.items():
         found = cycle_targets(score.but(value=float(value)), base)
         assert (found["Stablecoins"], found["BTC"], sum(found.values())) == pytest.approx((stable, btc, 1))
