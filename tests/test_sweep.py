@@ -1,0 +1,240 @@
+"The fast engine against the slow one, on clusters, through interruptions."
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from trading.backtest.simulate import FIGURES, backtest
+from trading.backtest.strategies import BollingerBreakout, Donchian, MaCross, RsiReversion, TargetWeights
+from trading.backtest.sweep import sweep
+from trading.core.bars import bars_from
+from trading.core.sample import sample_bars
+from trading.core.types import BadInput
+
+ROOT = Path(__file__).parent.parent
+COSTS = {"fees": 0.001, "slippage": 0.0005}
+
+
+def market(seed, bars=700, symbols=2, volatility=0.02, holes=0.05):
+    "Make wild prices with gaps, a late listing and an early end."
+    rng, index = np.random.default_rng(seed), pd.date_range("2020-01-01", periods=bars, tz="UTC")
+    frames = {}
+    for k in range(symbols):
+        close = 100 * np.exp(np.cumsum(rng.standard_t(3, bars) * volatility))
+        open_ = np.r_[100, close[:-1]] * np.exp(rng.normal(0, volatility / 3, bars))
+        spread = np.exp(np.abs(rng.normal(0, volatility, bars)))
+        high, low = np.maximum(open_, close) * spread, np.minimum(open_, close) / spread
+        frame = pd.DataFrame({"open": open_, "high": high, "low": low, "close": close}, index)
+        frame.iloc[rng.random(bars) < holes] = np.nan
+        frame.iloc[: 50 * k] = np.nan
+        frame.iloc[bars - 30 * k :] = np.nan
+        frames[f"S{k}"] = frame
+    return bars_from(frames)
+
+
+def same(fast, slow):
+    "Say whether two tables agree within 1e-9, NaN where NaN."
+    a, b = fast.to_numpy(), slow.reindex(fast.index).to_numpy()
+    return (np.isnan(a) == np.isnan(b)).all() and np.nanmax(np.abs(a - b) / np.maximum(1, np.abs(b))) < 1e-9
+
+
+@pytest.mark.parametrize("costs", [COSTS, {"fees": 0.0}, {"fees": 0.01, "fixed_fees": 5.0}, {"fees": 0.002, "min_size": 70.0}], ids=str)
+@pytest.mark.parametrize("strategy, grid", [
+    (MaCross(), {"fast": [2, 7, 30], "slow": [5, 40, 90]}),
+    (MaCross(short=True), {"fast": [2, 7, 30], "slow": [5, 40, 90]}),
+    (Donchian(short=True), {"entry": [3, 20], "leave": [2, 10]}),
+    (BollingerBreakout(short=True), {"window": [5, 20], "deviations": [1.0, 2.0]}),
+    (RsiReversion(short=True), {"window": [3, 14], "low": [20, 35], "leave": [50, 60]}),
+], ids=lambda x: str(x)[:24])
+def test_the_kernel_gives_every_figure_of_the_slow_path_within_1e_9(strategy, grid, costs):
+    bars = market(seed=len(str(costs)))
+    fast, slow = (sweep(bars, strategy, grid, FIGURES, engine=e, **costs) for e in ("kernel", "vectorbt"))
+    assert fast.attrs["engine"] == "kernel" and slow.attrs["engine"] == "vectorbt"
+    assert same(fast, slow)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ruined_shorts_agree_too(seed):
+    bars = market(seed, bars=300, volatility=0.25)
+    grid = {"fast": [2, 5], "slow": [20, 60, 100]}
+    fast, slow = (sweep(bars, MaCross(short=True), grid, FIGURES, engine=e, **COSTS) for e in ("kernel", "vectorbt"))
+    assert (fast["total_return"] == -1).any(), "the market is wild enough to ruin somebody"
+    assert same(fast, slow)
+    ruined = fast.index[fast["total_return"] == -1][0]
+    alone = backtest(bars.loc[:, (slice(None), [ruined[2]])], MaCross(ruined[0], ruined[1], short=True), **COSTS).stats
+    assert np.allclose(fast.loc[ruined].to_numpy(), alone[list(FIGURES)].to_numpy(float), rtol=1e-9, equal_nan=True)
+
+
+def test_moving_averages_agree_with_vectorbt_alone():
+    "None of our code on the other side: pandas means, vectorbt's portfolio and its own ratios."
+    import vectorbt as vbt
+
+    bars = sample_bars("indices").loc["2009":"2014", (slice(None), ["S&P 500"])]
+    close, open_ = bars["close"], bars["open"]
+    results = sweep(bars, MaCross, {"fast": [3, 10, 25], "slow": [30, 77, 150]}, **COSTS)
+    means = {w: close["S&P 500"].rolling(w).mean() for w in (3, 10, 25, 30, 77, 150)}
+    above = pd.concat({(f, s): means[f] > means[s] for f in (3, 10, 25) for s in (30, 77, 150)}, axis=1).shift(1, fill_value=False)
+    price, value = (pd.concat(dict.fromkeys(above, one["S&P 500"]), axis=1) for one in (open_, close))
+    reference = vbt.Portfolio.from_signals(value, above, ~above, price=price, init_cash=10_000, freq="1D", **COSTS)
+    theirs = np.column_stack([reference.total_return(), reference.sharpe_ratio(year_freq="252 days"), reference.max_drawdown()])
+    assert np.abs(results.to_numpy() - theirs).max() < 1e-9
+
+
+def test_two_workers_of_a_cluster_give_the_same_table():
+    from dask.distributed import Client, LocalCluster
+
+    bars, grid = sample_bars("indices").loc["2012":"2014"], {"fast": range(2, 40), "slow": range(10, 60)}
+    here = sweep(bars, MaCross, grid, workers=1)
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster, Client(cluster) as client:
+        there = sweep(bars, MaCross, grid, client=client)
+        slow = sweep(bars, above_mean, {"window": [5, 10, 20]}, client=client)
+    assert there.equals(here) and slow.equals(sweep(bars, above_mean, {"window": [5, 10, 20]}))
+
+
+def above_mean(bars, window=5):
+    return (bars["close"] > bars["close"].rolling(window).mean()).astype(int)
+
+
+def test_threads_give_the_same_table_as_one():
+    bars, grid = sample_bars("indices").loc["2012":"2013"], {"fast": range(2, 60), "slow": range(10, 90)}
+    assert sweep(bars, MaCross, grid, workers=3).equals(sweep(bars, MaCross, grid, workers=1))
+
+
+def test_weights_of_a_purse_stand_under_all():
+    bars = sample_bars("stocks").loc["2015":"2016", (slice(None), ["AAPL", "XOM", "PFE"])]
+    table = sweep(bars, TargetWeights, {"every": ["week", "month"]}, ["total_return", "turnover"], fees=0.002)
+    assert table.index.tolist() == [("week", "all"), ("month", "all")]
+    alone = backtest(bars, TargetWeights(every="week"), fees=0.002).stats
+    assert np.allclose(table.loc[("week", "all")], alone[["total_return", "turnover"]].to_numpy(float))
+
+
+def test_stops_in_a_sweep_are_those_of_a_backtest():
+    bars = market(5, symbols=1)
+    table = sweep(bars, MaCross, {"fast": [3, 10], "slow": [30]}, ["total_return", "trades"], stop_loss=0.03, take_profit=0.06, **COSTS)
+    alone = backtest(bars, MaCross(3, 30), stop_loss=0.03, take_profit=0.06, **COSTS).stats
+    assert np.allclose(table.loc[(3, 30, "S0")], alone[["total_return", "trades"]].to_numpy(float), rtol=1e-9)
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from trading.core.sample import sample_bars
+from trading.backtest.sweep import sweep
+
+def patient(bars, window=5):
+    time.sleep(0.01)
+    with open(sys.argv[1] + "/calls", "a") as f:
+        f.write(f"{window}\\n")
+    return (bars["close"] > bars["close"].shift(window)).astype(int)
+
+bars = sample_bars("indices").loc["1999":"2018"]
+table = sweep(bars, patient, {"window": list(range(1, 701))}, ["sharpe"], folder=sys.argv[1] + "/kept", progress=False)
+print(table.attrs["resumed"], len(table))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is sent as a POSIX signal")
+def test_ctrl_c_keeps_what_is_finished_and_the_next_call_goes_on(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    command, calls = [sys.executable, str(script), str(tmp_path)], tmp_path / "calls"
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and (not calls.exists() or calls.read_text().count("\n") < 350):
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=240)
+    assert run.returncode != 0 and b"KeyboardInterrupt" in said
+    kept = list((tmp_path / "kept").rglob("*.npy"))
+    assert kept
+    first = calls.read_text().count("\n")
+    again = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=500)
+    resumed, total = map(int, again.stdout.split())
+    assert resumed > 0 and total == 1400 and calls.read_text().count("\n") - first == 700 - resumed // 2
+    assert not list((tmp_path / "kept").rglob("*.npy"))
+
+
+def test_another_question_does_not_take_the_chunks_of_this_one(tmp_path):
+    from trading.backtest import sweep as module
+
+    bars = sample_bars("indices").loc["2012":"2013"]
+
+    def folder(bars=bars, strategy=MaCross, grid=None, fees=0.001):
+        grid = grid or {"fast": [5], "slow": [20]}
+        job = module.make_job(bars, strategy, grid, ["sharpe"], module.Costs(fees), "auto", (None, None, False), None, "auto")
+        return module._keep_folder(job, tmp_path)
+
+    names = {folder(), folder(bars.iloc[1:]), folder(strategy=MaCross(short=True)), folder(grid={"fast": [6], "slow": [20]}), folder(fees=0.002)}
+    assert len(names) == 5 and folder() in names
+
+
+def test_a_damaged_chunk_is_run_again(tmp_path):
+    from trading.backtest import sweep as module
+
+    bars, grid = sample_bars("indices").loc["2012":"2013"], {"fast": range(2, 30), "slow": range(10, 60)}
+    job = module.make_job(bars, MaCross, grid, ["sharpe"], module.Costs(0.001), "auto", (None, None, False), None, "auto")
+    kept = module._Kept(module._keep_folder(job, tmp_path), ["S&P 500", "NASDAQ"])
+    chunk = module.make_chunks(job)[0]
+    kept.add(chunk, np.zeros((3, 1, 1)))
+    kept.write()
+    assert sweep(bars, MaCross, grid, ["sharpe"], folder=tmp_path).equals(sweep(bars, MaCross, grid, ["sharpe"]))
+    kept.add(chunk, np.zeros((chunk[2] - chunk[1], 1, 1)))
+    kept.write()
+    kept.file(chunk).write_bytes(kept.file(chunk).read_bytes()[:100])
+    assert sweep(bars, MaCross, grid, ["sharpe"], folder=tmp_path).attrs["resumed"] == 0
+
+
+def test_every_variation_reaches_the_trial_register(tmp_path):
+    from trading.backtest.trials import TrialRegister
+
+    bars, register = sample_bars("indices").loc["2012":"2014"], TrialRegister(tmp_path / "trials.db")
+    for _ in range(2):
+        sweep(bars, MaCross, {"fast": [5, 10, 20], "slow": [15, 50]}, register=register)
+    assert register.count(bars) == 10, "five pairs make sense, on two symbols, counted once"
+
+
+def test_a_symbol_without_any_price_is_named():
+    bars = market(1)
+    bars.loc[:, (slice(None), "S1")] = np.nan
+    with pytest.raises(BadInput, match="S1 has no price at all"):
+        sweep(bars, MaCross, {"fast": [5], "slow": [20]})
+
+
+def test_importing_the_sweep_loads_neither_numba_nor_vectorbt():
+    heavy = ("numba", "vectorbt", "matplotlib", "sklearn", "statsmodels", "dask")
+    code = f"import sys, json, trading.backtest.sweep, trading.backtest.surfaces; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert json.loads(said.stdout) == []
+
+
+def test_only_one_module_knows_vectorbt():
+    texts = {p.name: p.read_text() for p in (ROOT / "trading").rglob("*.py")}
+    assert [name for name, text in texts.items() if "import vectorbt" in text or "from vectorbt" in text] == ["fills.py"]
+
+
+def test_the_flow_sweeps_on_a_dask_cluster(tmp_path):
+    env = os.environ | {"PREFECT_HOME": str(tmp_path), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PYTHONPATH": str(ROOT),
+                        "PREFECT_LOGGING_LEVEL": "ERROR", "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300"}
+    script = tmp_path / "run.py"
+    script.write_text(f"""
+import importlib.util
+if __name__ == "__main__":
+    spec = importlib.util.spec_from_file_location("sweep_flow", {str(ROOT / "prefect" / "sweep.py")!r})
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.sweep_flow(grid={{"fast": [5, 10], "slow": [20, 50]}}, results={str(tmp_path / "table.parquet")!r})
+""")
+    done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    table = pd.read_parquet(tmp_path / "table.parquet").set_index(["fast", "slow", "symbol"])
+    here = sweep(sample_bars("indices"), MaCross, {"fast": [5, 10], "slow": [20, 50]})
+    assert np.allclose(table.loc[here.index].to_numpy(), here.to_numpy(), rtol=1e-12) and importlib.util.find_spec("prefect") is not None
