@@ -46,6 +46,36 @@ def main() -> None:
     for horizon, row in accuracy(held).iterrows():
         say(f"forecast: coverage of the 90 % interval, {horizon} bars, held out", row["coverage_90"], "share", "nominal", 0.9)
         say(f"forecast: rmse, {horizon} bars, held out", row["rmse"], "log return", f"naive ({row['rival']})", round(row["rmse_naive"], 4))
+    more(bars, model)
+
+
+def more(bars, model) -> None:
+    "Measure boosting, explanation and the agent's world."
+    from trading.forecast.agent import BatchedWorlds, Rules
+    from trading.forecast.estimators import make_estimator
+    from trading.forecast.explain import explain
+    from trading.forecast.inputs import bar_volatility, plain_features
+    from trading.forecast.models import HorizonForecaster
+    from trading.forecast.targets import PurgedKFold
+    from trading.forecast.tune import fold_scores, learning_rows
+
+    def boost():
+        "Features, five purged folds and the fit for three horizons, 20 stocks and 3,000 days."
+        part = bars.iloc[-3250:]
+        for horizon in (1, 5, 20):
+            rows, answers, moments, steps = learning_rows(part, horizon)
+            list(fold_scores(make_estimator("boosting", n_jobs=2), rows, answers, moments, PurgedKFold(5, steps)))
+        HorizonForecaster(make_estimator("boosting", n_jobs=2)).fit(part)
+
+    start = time.perf_counter()
+    boost()
+    say("forecast: boosting, features + 5 purged folds + fit, 20 stocks x 3000 days x 3 horizons", time.perf_counter() - start, "s")
+    say("forecast: explain a day's forecasts, 20 stocks x 3 horizons", median_time(lambda: explain(model, bars)), "s")
+    close = bars["close"].iloc[-3000:]
+    worlds = BatchedWorlds(close, plain_features(close), bar_volatility(close) / 0.01, 1000, Rules(), seed=1)
+    action = worlds.rng.random(1000)
+    took = median_time(lambda: [worlds.step(action) for _ in range(200)])
+    say("forecast: agent's world, 1000 at once", 200_000 / took, "steps/s")
 
 
 if __name__ == "__main__":
