@@ -30,7 +30,7 @@ test: .venv/dev.ok ## everything: style, notebooks, tests, layers; ARGS="-k repo
 	@./scripts/get-chromium
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/nbdev-export
-	@$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadgroup --cov --cov-report=term:skip-covered $(ARGS)
 
 bench: .venv/dev.ok ## measure every figure and write bench/RESULTS.md
 	@$(BIN)/python bench/run.py $(ARGS)

@@ -9,8 +9,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from trading.core.jobs import own_server
 from trading.core.runs import STAGES, Run, list_runs
-
+pytestmark = pytest.mark.xdist_group("daily")  # one worker: the runs share a server and a folder
 CARNET = [sys.executable, "-c", "from trading.app.cli import main; main(prog_name='carnet')"]
 
 
@@ -21,8 +22,20 @@ def carnet(folder: Path, *words: str, code: int = 0, **environment: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.fixture(scope="module", autouse=True)
+def server(tmp_path_factory):
+    "One Prefect server for all runs of this file, on loopback; the first start of a user is in the benchmark."
+    folder = tmp_path_factory.mktemp("prefect")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(folder))
+        patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+        patch.setenv("DO_NOT_TRACK", "1")
+        with own_server(folder / "server.log") as url:
+            yield url
+
+
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
+def home(tmp_path_factory, server) -> Path:
     "A folder with nothing in it but two runs of consecutive days."
     folder = tmp_path_factory.mktemp("home")
     carnet(folder, "run", "--as-of", "2020-03-12")
@@ -43,7 +56,7 @@ def test_every_stage_of_both_days_is_done_and_leaves_its_notebook(runs):
 
 def test_the_report_is_one_small_file_without_code_or_requests(runs):
     page = (runs[0].folder / "index.html").read_text()
-    assert len(page) < 2_000_000 and "Sample data, not today's market" in page
+    assert len(page) < 2_000_000 and "Sample data, not today" in page
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page and "<script" not in page
 
 
@@ -152,3 +165,13 @@ def test_a_market_without_network_or_keys_fails_with_a_sentence(home, tmp_path, 
     said = carnet(tmp_path, "run", "--profile", profile, code=1, CARNET_RUN__DATA=str(tmp_path / profile), http_proxy="http://127.0.0.1:9",
                   https_proxy="http://127.0.0.1:9", HTTPS_PROXY="http://127.0.0.1:9", HTTP_PROXY="http://127.0.0.1:9")
     assert "10_ingest" in said and "Traceback" not in said, said
+
+
+def test_the_schedule_is_registered_with_the_cron_lines_of_the_settings(home, server):
+    import urllib.request
+
+    said = carnet(home, "schedule", "--once", CARNET_SCHEDULE__DAILY="15 21 * * 1-5")
+    assert "daily: 15 21 * * 1-5 (UTC), profile sample" in said, said
+    ask = urllib.request.Request(f"{server}/deployments/filter", data=b"{}", headers={"Content-Type": "application/json"})
+    found = {d["name"]: d["schedules"][0]["schedule"]["cron"] for d in json.load(urllib.request.urlopen(ask, timeout=20))}
+    assert found["daily-sample"] == "15 21 * * 1-5" and "maintenance-sample" in found

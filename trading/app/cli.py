@@ -248,7 +248,7 @@ def reproduce(name) -> None:
                            (f" (and {len(differences) - 1} more; 'carnet compare' lists them)" if differences[1:] else ""))
     click.echo(f"equal to the last bit: {again.record.id} and {original.record.id}")
 
-# %% ../../nbs/10_app/90_cli.ipynb #cbccac51
+# %% ../../nbs/10_app/90_cli.ipynb #dd2133c7
 @main.command()
 @click.option("--profile", help="Show another profile.")
 def settings(profile) -> None:
@@ -294,12 +294,15 @@ def lab(arguments) -> None:
 
 
 @main.command()
-@click.option("--once", is_flag=True, hidden=True, help="Stop when the schedule is registered; for tests.")
+@click.option("--once", is_flag=True, hidden=True, help="Register the schedule and stop; for tests.")
 def schedule(once) -> None:
     "Keep running, and start each job when its cron line in the settings says so."
-    from trading.core.jobs import load_flow, prepare_prefect
+    from trading.core.jobs import load_flow, own_server, prepare_prefect
     from trading.core.settings import load_settings
 
     values = load_settings()
-    prepare_prefect(values.run.data, level="INFO")
-    load_flow("serve").serve_schedule(values, once=once)
+    prepare_prefect(values.run.data, level="WARNING")
+    with own_server(Path(values.run.data) / "prefect" / "server.log") as url:
+        click.echo(f"Prefect server: {url}")
+        for line in load_flow("serve").serve_schedule(values, once):
+            click.echo(line)

@@ -76,7 +76,7 @@ class ForecastSettings(Section):
     window: int = Field(2520, ge=100, description="bars of history to learn from")
     coverage: float = Field(0.9, gt=0.5, lt=1, description="share of outcomes that the interval should contain")
 
-# %% ../../nbs/00_core/04_settings.ipynb #7cab1edc
+# %% ../../nbs/00_core/04_settings.ipynb #900b2f66
 class AllocateSettings(Section):
     policy: str = Field("balanced", description="allocation policy")
     risk_level: str = Field("medium", description="row of [risk_levels] that the policy keeps")
@@ -125,8 +125,7 @@ Cron = Annotated[str, Field(pattern=r"^\S+ \S+ \S+ \S+ \S+$")]
 class ScheduleSettings(Section):
     timezone: str = Field("UTC", description="zone of the cron lines")
     daily: Cron = Field("30 22 * * 1-5", description="the daily run")
-    weekly: Cron = Field("0 6 * * 6", description="training and review")
-    maintenance: Cron = Field("0 5 * * 0", description="compaction, backup, cleaning")
+    maintenance: Cron = Field("0 5 * * 0", description="tidying the store and verifying the ledger")
 
 # %% ../../nbs/00_core/04_settings.ipynb #bc803b9c
 class Settings(BaseSettings):

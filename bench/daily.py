@@ -1,0 +1,90 @@
+"""The daily job as a whole process: first time, warm, with a server running; its memory, its report, and the same numbers twice."""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from trading.core.jobs import own_server
+from trading.core.runs import Run
+
+CARNET = [sys.executable, "-c", "from trading.app.cli import main; main(prog_name='carnet')"]
+
+
+def say(figure: str, value: float, unit: str, **more) -> None:
+    print(json.dumps({"figure": figure, "value": value, "unit": unit} | more), flush=True)
+
+
+def memory_of(pid: int) -> int:
+    "Return the resident bytes of a process and of everything it started."
+    total, children = 0, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+            children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+        except (OSError, IndexError):
+            continue
+    stack = [pid]
+    while stack:
+        one = stack.pop()
+        stack += children.get(one, [])
+        try:
+            total += int(Path(f"/proc/{one}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except OSError:
+            continue
+    return total
+
+
+def run(folder: Path, *words: str) -> tuple[float, float]:
+    "Run the job; return its seconds and the most memory that it and its children had at once, in GB."
+    begun, most = time.perf_counter(), 0
+    with (folder / "out.txt").open("ab") as out:
+        process = subprocess.Popen([*CARNET, "run", *words], cwd=folder, stdout=out, stderr=out)
+        while process.poll() is None:
+            most = max(most, memory_of(process.pid))
+            time.sleep(0.1)
+    if process.returncode:
+        raise SystemExit((folder / "out.txt").read_text()[-2000:])
+    return time.perf_counter() - begun, most / 1e9
+
+
+def main() -> None:
+    home = Path(tempfile.mkdtemp())
+    try:
+        first, memory = run(home)
+        say("daily job, first time in an empty folder", first, "s")
+        say("memory of the main job, all processes together", memory, "GB")
+        warm = statistics.median(run(home)[0] for _ in range(3))
+        say("daily job, warm, median of three", warm, "s")
+        seconds = {s.name: s.seconds for s in Run(home / "reports" / "2022-12-27_sample_3").record.stages}
+        for name, value in seconds.items():
+            say(f"of which stage {name}", value, "s")
+        os.environ |= {"PREFECT_HOME": str(home / "data" / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+        with own_server(home / "server.log"):
+            served = statistics.median(run(home)[0] for _ in range(3))
+        say("daily job, a Prefect server running, median of three", served, "s")
+        say("report", (home / "reports" / "2022-12-27_sample_1" / "index.html").stat().st_size / 1e6, "MB")
+        twin = Path(tempfile.mkdtemp())
+        run(twin)
+        a, b = (Run(p / "reports" / "2022-12-27_sample_1").record.artefacts for p in (home, twin))
+        say("artefacts that differ between two fresh runs", sum(a.get(k) != b.get(k) for k in {*a, *b}), f"of {len(a)}")
+        shutil.rmtree(twin)
+        help_ = statistics.median(_help() for _ in range(7))
+        say("carnet --help, median of seven", help_, "s")
+    finally:
+        shutil.rmtree(home)
+
+
+def _help() -> float:
+    begun = time.perf_counter()
+    subprocess.run([*CARNET, "--help"], stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - begun
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Maintenance: join the store's small files, forget versions that no run refers to, and verify the ledger."""
+
+from datetime import UTC, datetime
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from trading.core.runs import alone
+from trading.core.settings import load_settings
+from trading.core.share import share_path
+from trading.core.stages import Kernel
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def execute(kernel: Kernel, output, parameters: dict) -> None:
+    "Execute the maintenance notebook."
+    kernel.execute(share_path("runs", "80_maintain.ipynb"), output, parameters)
+
+
+@flow(name="maintenance", persist_result=False)
+def maintenance(profile: str | None = None) -> str:
+    "Tidy up while no run is at work; the executed notebook is kept."
+    settings = load_settings(profile)
+    with alone(settings.run.data):
+        folder = settings.run.reports / "maintenance"
+        folder.mkdir(parents=True, exist_ok=True)
+        output = folder / f"{datetime.now(UTC):%Y-%m-%d_%H%M}.ipynb"
+        with Kernel(folder / "kernel.log", imports=("pandas", "deltalake")) as kernel:
+            execute(kernel, output, {"data": str(settings.run.data.resolve()), "reports": str(settings.run.reports.resolve())})
+    return str(output)

@@ -1,0 +1,26 @@
+"""The schedule: each flow with its cron line from the settings, served by this process for as long as it runs."""
+
+from collections.abc import Iterator
+
+from prefect import serve
+from prefect.schedules import Cron
+
+from trading.core.jobs import load_flow
+from trading.core.settings import Settings
+
+
+def serve_schedule(settings: Settings, once: bool = False) -> Iterator[str]:
+    "Register each flow, say when it runs, and start them when their time has come."
+    times, profile = settings.schedule, settings.run.profile
+    jobs = {"daily": (load_flow("daily").daily_scheduled, times.daily), "maintenance": (load_flow("maintenance").maintenance, times.maintenance)}
+    deployments = []
+    for name, (flow, cron) in jobs.items():
+        given = {"profile": profile}
+        deployments.append(flow.to_deployment(f"{name}-{profile}", schedule=Cron(cron, timezone=times.timezone), parameters=given))
+        yield f"{name}: {cron} ({times.timezone}), profile {profile}"
+    if once:
+        for deployment in deployments:
+            deployment.apply()
+        return
+    yield "waiting; end with Ctrl-C"
+    serve(*deployments, print_starting_message=False)
