@@ -118,7 +118,7 @@ def fill_event(
     "Return the event that a fill is."
     return Event("fill", account, fill.timestamp, plain(fill) | {"venue": venue, "plan": plan_hash})
 
-# %% ../../nbs/08_trade/15_book.ipynb #3481c6a1
+# %% ../../nbs/08_trade/15_book.ipynb #b9cd4def
 MONEY = ("opened", "deposit", "withdrawal", "holding", "fill")  # the kinds of event that move money
 
 
@@ -133,10 +133,9 @@ def fold_book(
             if kind == "fill":
                 symbol, side, fee = data["symbol"], data["side"], Decimal(data["fee"])
                 amount, price = Decimal(data["amount"]), Decimal(data["price"])
-                if "/" in symbol and symbol.partition("/")[2].partition(":")[0] != currency:
+                if symbol not in held and "/" in symbol and symbol.partition("/")[2].partition(":")[0] != currency:
                     raise BadInput(f"{account}: a fill of {symbol} in an account of {currency}; use one account for each currency")
-                units, cost = held.get(symbol, (ZERO, ZERO))
-                units, cost, profit = apply_fill(units, cost, side, amount, price)
+                units, cost, profit = apply_fill(*held.get(symbol, (ZERO, ZERO)), side, amount, price)
                 held[symbol] = (units, cost)
                 cash += (amount * price if side == "sell" else -amount * price) - fee
                 fees += fee

@@ -171,7 +171,7 @@ def affordable(
         return ZERO, (reason or f"{lot} at {price}") + ", which is below the venue's smallest order"
     return lot, reason
 
-# %% ../../nbs/08_trade/30_execute.ipynb #4a71fe43
+# %% ../../nbs/08_trade/30_execute.ipynb #17a095a1
 def execute(
     plan: Plan,
     verdict: Verdict,  # of the safety check, for exactly this plan
@@ -200,7 +200,7 @@ def execute(
         started = ledger.find("started", plan.account, plan_hash).timestamp
         markets, lines = venue.load_markets(), []
         for action in sorted(plan.actions, key=lambda a: a.side == "buy"):
-            line = _trade(desk, plan_hash, action, markets, style, started, stop)
+            line = _trade(desk, plan_hash, action, markets, style, stop)
             lines.append(line)
             progress(line)
         done = _finish(desk, plan, plan_hash, lines, started, perf_counter() - began, prices_after or {})
@@ -208,7 +208,7 @@ def execute(
     return done
 
 
-def _trade(desk: Desk, plan_hash: str, action: Action, markets: dict, style: Style, since: datetime, stop: Callable[[], str]) -> Line:
+def _trade(desk: Desk, plan_hash: str, action: Action, markets: dict, style: Style, stop: Callable[[], str]) -> Line:
     "Turn one action into orders, part by part, and follow each to its end."
     market, states, reasons = markets.get(action.symbol), [], []
     if market is None:
@@ -219,7 +219,7 @@ def _trade(desk: Desk, plan_hash: str, action: Action, markets: dict, style: Sty
             number = part * 100 + attempt
             if number and attempt == 0 and not desk.ledger.find("intent", desk.account, _order_id(plan_hash, action, number)):
                 desk.sleep(style.every.total_seconds())
-            state, reason = _one(desk, plan_hash, action, number, left, market, style, since, stop)
+            state, reason = _one(desk, plan_hash, action, number, left, market, style, stop)
             reasons += [reason] if reason and reason not in reasons else []
             states += [state] if state else []
             left -= state.filled if state else ZERO
@@ -246,7 +246,7 @@ def _order_id(plan_hash: str, action: Action, number: int) -> str:
 
 
 def _one(
-    desk: Desk, plan_hash: str, action: Action, number: int, left: Decimal, market: Market, style: Style, since: datetime, stop: Callable[[], str],
+    desk: Desk, plan_hash: str, action: Action, number: int, left: Decimal, market: Market, style: Style, stop: Callable[[], str],
 ) -> tuple[OrderState | None, str]:
     "Send one order and follow it to its end; None and the reason if it was not sent."
     client_order_id = _order_id(plan_hash, action, number)
@@ -269,7 +269,7 @@ def _one(
     if state is None:
         return None, f"{desk.ledger.last('absent', desk.account).data['reason']}; nothing was traded"
     state = _follow(desk, state, style)
-    collect(desk, [state], plan_hash, since)
+    collect(desk, [state], plan_hash, desk.ledger.find("intent", desk.account, client_order_id).timestamp)
     return state, reason
 
 

@@ -57,7 +57,7 @@ def asset_of(
     "Return what is held after buying the symbol."
     return symbol.split("/")[0]
 
-# %% ../../nbs/01_venue/00_paper.ipynb #aa132e15
+# %% ../../nbs/01_venue/00_paper.ipynb #11832d78
 class PaperVenue:
     "An exchange on paper; see `core.types.Venue`."
 
@@ -177,8 +177,12 @@ class PaperVenue:
     def _balances(self) -> dict[str, Decimal]:
         return {r["asset"]: Decimal(r["amount"]) for r in self._db.execute("select * from balances")}
 
+    def _balance(self, asset: str) -> Decimal:
+        row = self._db.execute("select amount from balances where asset = ?", (asset,)).fetchone()
+        return Decimal(row["amount"]) if row else ZERO
+
     def _add(self, asset: str, amount: Decimal) -> None:
-        new = self._balances().get(asset, ZERO) + amount
+        new = self._balance(asset) + amount
         self._db.execute("insert into balances values (?, ?) on conflict (asset) do update set amount = excluded.amount", (asset, str(new)))
 
     def _quote_of(self, symbol: str) -> str:
@@ -248,7 +252,7 @@ class PaperVenue:
 
     def _free(self, asset: str, but: int = 0) -> Decimal:
         "Return the balance less what other open orders hold."
-        free = self._balances().get(asset, ZERO)
+        free = self._balance(asset)
         for row in self._open_rows():
             order = _order_of(row)
             last = order.price or order.stop_price or self._tape.last(order.symbol, datetime.fromisoformat(row["placed"])).close
