@@ -1,5 +1,6 @@
 "Plans of portfolios that nobody drew by hand: money is conserved, no rule is broken, and an executed plan leaves nothing to do."
 
+import os
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -51,7 +52,8 @@ def worth(given):
     return given["cash"] + sum(units * given["prices"][s] for s, units in given["holdings"].items())
 
 
-many = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+EXAMPLES = int(os.environ.get("CARNET_EXAMPLES", "300"))  # 10000 for a long look
+many = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 @given(st.one_of(portfolios(), portfolios(turnover=True)).filter(lambda g: worth(g) > 1))
