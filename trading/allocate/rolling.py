@@ -21,7 +21,7 @@ from .policies import Policy
 from ..core.bars import check_index
 from ..core.types import BadInput
 
-# %% ../../nbs/07_allocate/40_rolling.ipynb #e6a8275b
+# %% ../../nbs/07_allocate/40_rolling.ipynb #e61909cd
 def rolling_weights(
     returns: pd.DataFrame,  # time × symbol, simple returns per period, none missing
     optimizer: Optimizer,  # is copied, not changed
@@ -34,7 +34,7 @@ def rolling_weights(
     if window < 20 or every < 1:
         raise BadInput(f"a window of {window} periods every {every} makes no sense; give at least 20 and 1")
     ends = list(range(window, len(returns) + 1, every))
-    if quick and isinstance(optimizer, MeanRisk) and optimizer.solver == "direct":
+    if quick and type(optimizer) is MeanRisk and optimizer.solver == "direct":
         rows = quick_weights(returns, optimizer, ends, window)
     else:
         rows = {returns.index[e - 1]: copy.copy(optimizer).fit(returns.iloc[e - window : e]).weights_.to_numpy() for e in ends}
