@@ -1,0 +1,59 @@
+"""Costs, turnover and views: what an optimiser is told beyond the returns."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from trading.allocate.optimize import HERC, BlackLitterman, MeanRisk
+from trading.allocate.rolling import rolling_weights
+from trading.core.sample import sample_bars
+from trading.core.types import BadInput
+
+RETURNS = sample_bars("stocks")["close"].pct_change().iloc[1:].loc["2020-12-29":]
+HELD = pd.Series(0.05, index=RETURNS.columns)
+
+
+def test_turnover_is_kept_and_more_of_it_never_costs_risk():
+    risks = []
+    for most in (0.05, 0.2, 0.8, 2.0):
+        fitted = MeanRisk(bounds=(0, 0.2), max_turnover=most).fit(RETURNS, current=HELD)
+        assert fitted.fallback_ == "" and (fitted.weights_ - HELD).abs().sum() <= most + 1e-6
+        risks.append(fitted.weights_ @ fitted.covariance_ @ fitted.weights_)
+    free = MeanRisk(bounds=(0, 0.2), solver="direct").fit(RETURNS).weights_
+    assert risks == sorted(risks, reverse=True) and risks[-1] == pytest.approx(free @ fitted.covariance_ @ free, rel=1e-6)
+
+
+def test_a_turnover_that_cannot_reach_the_limits_is_said():
+    lopsided = pd.Series({"AAPL": 1.0})
+    fitted = MeanRisk(bounds=(0, 0.1), max_turnover=0.2, solver="direct").fit(RETURNS, current=lopsided)
+    assert fitted.fallback_.startswith("MV MinRisk with costs failed") and fitted.weights_.max() <= 0.1 + 1e-12
+
+
+def test_costs_without_a_way_to_count_them_are_refused():
+    with pytest.raises(BadInput, match="not for CVaR MinRisk"):
+        MeanRisk(risk="CVaR", max_turnover=0.2).fit(RETURNS, current=HELD)
+
+
+@pytest.mark.parametrize(
+    "params, message",
+    [
+        ({"views": {"TSLA": 0.001}}, "a view speaks of TSLA"),
+        ({"views": {"AAPL": 0.001}, "confidence": 1.5}, "confidence of 1.5 is out of range"),
+        ({"prior": {"AAPL": 1.0}}, "the prior has no weight for AMD"),
+    ],
+)
+def test_nonsense_in_views_is_refused(params, message):
+    with pytest.raises(BadInput, match=message):
+        BlackLitterman(solver="direct", **params).fit(RETURNS)
+
+
+def test_more_confidence_in_a_view_moves_more():
+    weights = [BlackLitterman(views={"KO": 0.002}, confidence=c, solver="direct").fit(RETURNS).weights_["KO"] for c in (0.01, 0.2, 0.5, 0.9)]
+    assert weights == sorted(weights) and weights[-1] > weights[0]
+
+
+def test_rolling_fits_what_a_single_fit_finds_for_any_optimiser():
+    for optimizer in (HERC(), BlackLitterman(views={"KO": 0.001}, solver="direct"), MeanRisk(risk="CVaR", solver="direct")):
+        table = rolling_weights(RETURNS, optimizer, window=252, every=120)
+        alone = optimizer.fit(RETURNS.iloc[120:372]).weights_
+        assert np.abs(table.iloc[1] - alone).max() < 1e-8 and table.index[1] == RETURNS.index[371]
