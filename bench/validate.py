@@ -1,13 +1,19 @@
 "How fast the probability of backtest overfitting is, and how many real edges the promotion keeps."
 
 import json
+import sys
+import tempfile
 import time
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from trading.backtest.trials import TrialRegister
 from trading.backtest.validate import pbo
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 
 def by_definition(returns: np.ndarray, blocks: int, splits: int) -> float:
@@ -20,6 +26,18 @@ def by_definition(returns: np.ndarray, blocks: int, splits: int) -> float:
         best = (one.mean(axis=0) / one.std(axis=0)).argmax()
         pd.Series(two.mean(axis=0) / two.std(axis=0)).rank()[best]
     return (time.process_time() - began) / splits
+
+
+def power(searches: int = 10) -> None:
+    "Print how many planted edges come through the door, by their strength."
+    from noise_searches import knock
+
+    with tempfile.TemporaryDirectory() as folder:
+        register = TrialRegister(Path(folder) / "trials.sqlite")
+        for edge in (0.1, 0.15, 0.2, 0.3):
+            kept = sum(knock(int(edge * 1e5) + seed, edge, register).promoted for seed in range(searches))
+            print(json.dumps({"figure": f"promoted of {searches} searches with a drift of {edge} daily deviations", "value": kept, "unit": "searches",
+                              "rival": "all", "rival_value": searches, "ratio": kept / searches}))
 
 
 def main() -> None:
@@ -37,6 +55,7 @@ def main() -> None:
         value = float(np.median(times))
         print(json.dumps({"figure": f"pbo, 16 blocks, 700 strategies, {name}", "value": round(value, 3), "unit": "s",
                           "rival": "as defined, from 40 splits", "rival_value": round(naive, 1), "ratio": round(naive / value, 1)}))
+    power()
 
 
 if __name__ == "__main__":
