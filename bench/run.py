@@ -34,7 +34,8 @@ def write_table(kept: dict) -> None:
     "Write what was measured, by benchmark."
     lines = ["# Figures", "", "Written by `make bench`. Rivals were measured in the same run on the same machine.", ""]
     for name, part in sorted(kept.items()):
-        lines += [f"## {name}", "", f"{part['date']}, {part['machine']}", "", "| figure | value | unit | rival | its value | ratio |", "|---|---|---|---|---|---|"]
+        lines += [f"## {name}", ""]
+        lines += [f"{part['date']}, {part['machine']}", "", "| figure | value | unit | rival | its value | ratio |", "|---|---|---|---|---|---|"]
         for row in part["rows"]:
             cells = [str(row["figure"]), number(row["value"]), row.get("unit", ""), row.get("rival") or "",
                      number(row["rival_value"]) if row.get("rival_value") is not None else "",

@@ -13,6 +13,9 @@ import warnings
 
 import numpy as np
 import pandas as pd
+from backtesting import Strategy
+from backtesting.lib import crossover
+from backtesting.test import SMA
 
 COSTS = {"fees": 0.001, "slippage": 0.0005}
 PAIRS = {"fast": list(range(2, 102)), "slow": list(range(102, 202))}  # every fast one shorter than every slow one: 10,000
@@ -56,23 +59,24 @@ def with_vectorbt(bars: pd.DataFrame, pairs: list[tuple[int, int]]) -> np.ndarra
     return np.concatenate(parts)
 
 
+class Cross(Strategy):
+    "The example of backtesting.py's own documentation; its worker processes must be able to import it."
+
+    fast, slow = 10, 20
+
+    def init(self):
+        self.quick, self.calm = self.I(SMA, self.data.Close, self.fast), self.I(SMA, self.data.Close, self.slow)
+
+    def next(self):
+        if crossover(self.quick, self.calm):
+            self.buy()
+        elif crossover(self.calm, self.quick):
+            self.position.close()
+
+
 def with_backtesting_py(bars: pd.DataFrame, fast: list[int], slow: list[int]) -> float:
     "Backtests per second of backtesting.py's `optimize`, with its own SMA example."
-    from backtesting import Backtest, Strategy
-    from backtesting.lib import crossover
-    from backtesting.test import SMA
-
-    class Cross(Strategy):
-        fast, slow = 10, 20
-
-        def init(self):
-            self.quick, self.calm = self.I(SMA, self.data.Close, self.fast), self.I(SMA, self.data.Close, self.slow)
-
-        def next(self):
-            if crossover(self.quick, self.calm):
-                self.buy()
-            elif crossover(self.calm, self.quick):
-                self.position.close()
+    from backtesting import Backtest
 
     frame = bars.xs("S&P 500", axis=1, level=1).rename(columns=str.capitalize).tz_localize(None)
     with warnings.catch_warnings():

@@ -8,6 +8,8 @@ from nbconvert import HTMLExporter
 
 ROOT = Path(__file__).parent.parent
 OUT = ROOT / "_docs"
+STYLE = ("body{font:16px/1.5 system-ui;max-width:42rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}"
+         "a{color:#1f6fb2}h2{text-transform:capitalize}")
 SKIP = {"runs", ".ipynb_checkpoints"}
 
 
@@ -19,7 +21,8 @@ def title_of(notebook) -> tuple[str, str]:
 
 def main() -> None:
     shutil.rmtree(OUT, ignore_errors=True)
-    exporter = HTMLExporter(mathjax_url="", require_js_url="", jquery_url="", embed_images=True, exclude_input_prompt=True, exclude_output_prompt=True)
+    exporter = HTMLExporter(mathjax_url="", require_js_url="", jquery_url="", embed_images=True,
+                            exclude_input_prompt=True, exclude_output_prompt=True)
     lines, folder = [], None
     for path in sorted((ROOT / "nbs").rglob("*.ipynb")):
         if SKIP & set(path.parts):
@@ -34,8 +37,8 @@ def main() -> None:
             lines.append(f"<h2>{'Carnet' if folder == 'nbs' else folder.partition('_')[2]}</h2>")
         title, sentence = title_of(notebook)
         lines.append(f'<p><a href="{place.relative_to(OUT).as_posix()}">{title}</a><br>{sentence}</p>')
-    style = "body{font:16px/1.5 system-ui;max-width:42rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}a{color:#1f6fb2}h2{text-transform:capitalize}"
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Carnet</title><style>{style}</style>'
+    head = ('<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Carnet</title>'
+            f"<style>{STYLE}</style>")
     (OUT / "index.html").write_text(f"{head}<h1>Carnet, notebook by notebook</h1>{''.join(lines)}", encoding="utf-8")
     print(f"{len(lines)} entries: {(OUT / 'index.html').relative_to(ROOT)}")
 

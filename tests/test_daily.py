@@ -11,6 +11,7 @@ import pytest
 
 from trading.core.jobs import own_server
 from trading.core.runs import STAGES, Run, list_runs
+
 pytestmark = pytest.mark.xdist_group("daily")  # one worker: the runs share a server and a folder
 CARNET = [sys.executable, "-c", "from trading.app.cli import main; main(prog_name='carnet')"]
 

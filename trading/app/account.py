@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Snapshot', 'holdings_table', 'DeskOfDay', 'open_desk', 'order_table', 'cost_facts']
 
-# %% ../../nbs/10_app/72_account.ipynb #4297a5b2
+# %% ../../nbs/10_app/72_account.ipynb #3f909497
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -172,10 +173,11 @@ def _desk(record, ledger, settings, path: Path, start: tuple, now: datetime, reh
     venue = paper_venue(settings, record.as_of, now, funds, path, tape)
     return DeskOfDay(record.account, ledger, venue, tape, record.as_of, currency, rehearsal, said, past)
 
-# %% ../../nbs/10_app/72_account.ipynb #de0092c6
+# %% ../../nbs/10_app/72_account.ipynb #249bbe7f
 def order_table(
     plan: Plan,
     done: Execution | None,  # None: nothing was traded
+    why: Mapping[str, str] | None = None,  # symbol → the policy's reason for its weight
 ) -> pd.DataFrame:
     "Write one row per action of a plan."
     lines = {(o.symbol, o.side): o for o in done.orders} if done else {}
@@ -190,7 +192,7 @@ def order_table(
             "price_planned": planned, "price_filled": paid, "value": float(o.filled * o.average) if o is not None and o.average else 0.0,
             "fee": float(o.fee) if o is not None else 0.0, "slippage_bp": sign * (paid / planned - 1) * 1e4,
             "status": {"closed": "filled"}.get(o.status, o.status) if o is not None else "not sent",
-            "reason": a.reason + (f" ({o.reason})" if o is not None and o.reason else ""),
+            "reason": "; ".join(part for part in (a.reason, (why or {}).get(a.symbol, ""), o.reason if o is not None else "") if part),
         })
     columns = ["symbol", "group", "side", "amount", "price_planned", "price_filled", "value", "fee", "slippage_bp", "status", "reason"]
     frame = pd.DataFrame(rows, columns=columns)

@@ -208,13 +208,22 @@ def run_chunk(job: Job, symbol: str | None, lo: int, hi: int) -> np.ndarray:
     whole = run_fast(job, symbol, lo, hi)[:, None] if job.engine == "kernel" else run_slow(job, lo, hi)
     return whole[..., job.keep]
 
-# %% ../../nbs/06_backtest/28_chunks.ipynb #b655a131
+# %% ../../nbs/06_backtest/28_chunks.ipynb #7b154714
 def make_chunks(job: Job) -> list[tuple[str | None, int, int]]:  # symbol (None: all), first combination, one past the last
     "Cut a sweep into pieces."
     count, symbols, bars = len(job.grid.valid), symbols_of(job.bars), len(job.bars)
     if job.engine == "kernel":
-        rows = min(sum(len(v) for v in job.grid.values.values()), 4 * count)
-        size = min(20_000, max(250, -(-count // 8)), max(250, count if rows * bars * 8 < 5e7 else int(5e7 / (bars * 32))))
+        size = min(20_000, max(250, -(-count // 8)))
+        while size > 250 and _rows(job.grid, size) * bars * 8 > 5e7:
+            size //= 2
         return [(s, lo, min(lo + size, count)) for s in symbols for lo in range(0, count, size)]
     size = 25 if hasattr(job.strategy, "weights") else int(np.clip(3e8 / (100 * bars * len(symbols)), 1, 500))
     return [(None, lo, min(lo + size, count)) for lo in range(0, count, size)]
+
+
+def _rows(grid: Grid, size: int) -> int:
+    "Bound the rows of a table for so many neighbouring combinations: the last parameter changes fastest."
+    rows, inner = 0, 1
+    for values in reversed(list(grid.values.values())):
+        rows, inner = rows + min(len(values), size // inner + 2), inner * len(values)
+    return rows

@@ -32,7 +32,7 @@ def landscape(
             raise BadInput(f"nothing in the sweep has {level} = {value!r}")
     return picked.groupby([y, x]).mean().unstack(x)
 
-# %% ../../nbs/06_backtest/32_surfaces.ipynb #2a849349
+# %% ../../nbs/06_backtest/32_surfaces.ipynb #37569e65
 def plot_heatmap(
     results: pd.DataFrame,  # what `sweep` returned
     x: str,
@@ -49,7 +49,7 @@ def plot_heatmap(
     widest = np.nanmax(np.abs(grid.to_numpy())) or 1.0
     drawn = ax.pcolormesh(grid.columns, grid.index, grid, cmap="RdYlGn", vmin=-widest, vmax=widest, shading="nearest", rasterized=True)
     ax.figure.colorbar(drawn, ax=ax, label=metric)
-    ax.set(xlabel=x, ylabel=y, title=f"{metric} of {len(results):,} backtests" + "".join(f", {v}" for v in chosen.values()))
+    ax.set(xlabel=x, ylabel=y, title=", ".join([f"{metric} of {int(grid.notna().to_numpy().sum()):,} pairs", *map(str, chosen.values())]))
     return ax
 
 # %% ../../nbs/06_backtest/32_surfaces.ipynb #a1a76984

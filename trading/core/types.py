@@ -8,13 +8,14 @@ __all__ = ['Side', 'OrderType', 'OrderStatus', 'ZERO', 'TradingError', 'BadInput
            'OrderState', 'Fill', 'Position', 'stable_hash', 'Action', 'Plan', 'Veto', 'Verdict', 'Event', 'Market',
            'MarketData', 'Venue', 'Store']
 
-# %% ../../nbs/00_core/00_types.ipynb #eefc3db8
+# %% ../../nbs/00_core/00_types.ipynb #45add876
 import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from decimal import Decimal
+from functools import cache
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 # %% ../../nbs/00_core/00_types.ipynb #d6f8f3db
@@ -61,15 +62,21 @@ class Busy(TradingError):
 class StageFailed(TradingError):
     "A run notebook failed; its output is kept and the run can be resumed."
 
-# %% ../../nbs/00_core/00_types.ipynb #1319871d
+# %% ../../nbs/00_core/00_types.ipynb #69039520
+@cache
+def _adapter(kind: type):
+    "Return what reads and writes a class; making it takes milliseconds, so it is made once."
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
 class Value:
     "Something frozen that can be written as JSON and read back equal."
 
     def to_json(self) -> str:
         "Return the value as JSON: decimals as strings, times in ISO 8601 with their zone."
-        from pydantic import TypeAdapter
-
-        return TypeAdapter(type(self)).dump_json(self).decode()
+        return _adapter(type(self)).dump_json(self).decode()
 
     @classmethod
     def from_json(
@@ -77,10 +84,10 @@ class Value:
         text: str | bytes,  # what `to_json` wrote
     ) -> Self:  # an equal value
         "Read a value back; anything malformed is refused with the place named."
-        from pydantic import TypeAdapter, ValidationError
+        from pydantic import ValidationError
 
         try:
-            return TypeAdapter(cls).validate_json(text)
+            return _adapter(cls).validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the text"
