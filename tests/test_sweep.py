@@ -171,7 +171,7 @@ def test_another_question_does_not_take_the_chunks_of_this_one(tmp_path):
     def folder(bars=bars, strategy=MaCross, grid=None, fees=0.001):
         grid = grid or {"fast": [5], "slow": [20]}
         job = module.make_job(bars, strategy, grid, ["sharpe"], module.Costs(fees), "auto", (None, None, False), None, "auto")
-        return module._keep_folder(job, tmp_path)
+        return module._sweep_name(job)
 
     names = {folder(), folder(bars.iloc[1:]), folder(strategy=MaCross(short=True)), folder(grid={"fast": [6], "slow": [20]}), folder(fees=0.002)}
     assert len(names) == 5 and folder() in names
@@ -182,15 +182,15 @@ def test_a_damaged_chunk_is_run_again(tmp_path):
 
     bars, grid = sample_bars("indices").loc["2012":"2013"], {"fast": range(2, 30), "slow": range(10, 60)}
     job = module.make_job(bars, MaCross, grid, ["sharpe"], module.Costs(0.001), "auto", (None, None, False), None, "auto")
-    kept = module._Kept(module._keep_folder(job, tmp_path), ["S&P 500", "NASDAQ"])
+    kept = module._Kept(job, tmp_path / "kept", ["S&P 500", "NASDAQ"])
     chunk = module.make_chunks(job)[0]
     kept.add(chunk, np.zeros((3, 1, 1)))
     kept.write()
-    assert sweep(bars, MaCross, grid, ["sharpe"], folder=tmp_path).equals(sweep(bars, MaCross, grid, ["sharpe"]))
+    assert sweep(bars, MaCross, grid, ["sharpe"], folder=tmp_path / "kept").equals(sweep(bars, MaCross, grid, ["sharpe"]))
     kept.add(chunk, np.zeros((chunk[2] - chunk[1], 1, 1)))
     kept.write()
     kept.file(chunk).write_bytes(kept.file(chunk).read_bytes()[:100])
-    assert sweep(bars, MaCross, grid, ["sharpe"], folder=tmp_path).attrs["resumed"] == 0
+    assert sweep(bars, MaCross, grid, ["sharpe"], folder=tmp_path / "kept").attrs["resumed"] == 0
 
 
 def test_every_variation_reaches_the_trial_register(tmp_path):

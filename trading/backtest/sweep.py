@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['sweep', 'make_job']
 
-# %% ../../nbs/06_backtest/30_sweep.ipynb #851f8285
+# %% ../../nbs/06_backtest/30_sweep.ipynb #8831bc15
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,29 +25,38 @@ from .timing import fill_prices
 from ..core.bars import fingerprint, symbols_of
 from ..core.types import BadInput, stable_hash
 
-# %% ../../nbs/06_backtest/30_sweep.ipynb #dbc5b307
-def _keep_folder(job: Job, folder: str | Path | None) -> Path:
-    "Name the folder in which the finished chunks of exactly this sweep are kept."
-    import inspect
+# %% ../../nbs/06_backtest/30_sweep.ipynb #9adfc726
+def _base_folder(folder: str | Path | None) -> Path:
+    "Return the folder of all sweeps."
     import tempfile
+
+    return Path(folder) if folder is not None else Path(tempfile.gettempdir()) / f"carnet-sweeps-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+
+
+def _sweep_name(job: Job) -> str:
+    "Name exactly this sweep by everything that determines its result."
+    import inspect
 
     code = getattr(job.strategy, "function", type(job.strategy))
     try:
         source = inspect.getsource(code)
     except (OSError, TypeError):
         source = repr(getattr(code, "__code__", code).co_code) if hasattr(code, "__code__") else code.__qualname__
-    what = stable_hash(fingerprint(job.bars), source, repr(job.strategy), repr(job.grid.values), repr(job.costs), job.fill, job.periods,
+    return stable_hash(fingerprint(job.bars), source, repr(job.strategy), repr(job.grid.values), repr(job.costs), job.fill, job.periods,
                        repr(job.stops), job.engine, repr(job.keep), length=24)
-    base = Path(folder) if folder is not None else Path(tempfile.gettempdir()) / f"carnet-sweeps-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
-    return base / what
 
 
 class _Kept:
     "The finished chunks of a sweep: written once a second and when it is interrupted, read by the next call."
 
-    def __init__(self, folder: Path, symbols: list[str]):
-        self.folder, self.waiting, self.last = folder, {}, time.monotonic()
+    def __init__(self, job: Job, folder: str | Path | None, symbols: list[str]):
+        self.job, self.base, self.waiting, self.last = job, _base_folder(folder), {}, time.monotonic()
         self.names = {s: str(k) for k, s in enumerate(symbols)} | {None: "all"}
+
+    @cached_property
+    def folder(self) -> Path:
+        "Where the chunks of this sweep are; worked out when somebody asks, because naming reads the source."
+        return self.base / _sweep_name(self.job)
 
     def file(self, chunk: tuple) -> Path:
         "Name the file of a chunk."
@@ -54,6 +64,8 @@ class _Kept:
 
     def read(self, chunk: tuple, shape: tuple) -> np.ndarray | None:
         "Return a finished chunk, if there is a whole one."
+        if not self.base.exists():
+            return None
         try:
             found = np.load(self.file(chunk), allow_pickle=False)
         except (OSError, ValueError, EOFError):
@@ -80,8 +92,12 @@ class _Kept:
     def remove(self) -> None:
         "Forget the chunks: the sweep is complete."
         import shutil
+        from contextlib import suppress
 
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.base.exists():
+            shutil.rmtree(self.folder, ignore_errors=True)
+            with suppress(OSError):  # other sweeps are kept there
+                self.base.rmdir()
 
 # %% ../../nbs/06_backtest/30_sweep.ipynb #b604e1b8
 def _finish(job: Job, chunks: list, workers: int, client) -> Iterator[tuple[tuple, np.ndarray]]:
@@ -136,7 +152,7 @@ class _Progress:
         if self.bar is not None:
             self.bar.stop()
 
-# %% ../../nbs/06_backtest/30_sweep.ipynb #20ac835f
+# %% ../../nbs/06_backtest/30_sweep.ipynb #89acca21
 def sweep(
     bars: pd.DataFrame,  # time × (field, symbol)
     strategy: type[Strategy] | Strategy | Callable,  # a class, one with other values set, or a function of the bars
@@ -167,7 +183,7 @@ def sweep(
     count, symbols = len(job.grid.valid), ["all"] if hasattr(job.strategy, "weights") else symbols_of(bars)
     results, chunks = np.empty((count, len(symbols), len(metrics))), make_chunks(job)
     columns = {s: slice(k, k + 1) for k, s in enumerate(symbols)} | {None: slice(None)}
-    kept, todo = _Kept(_keep_folder(job, folder), symbols), []
+    kept, todo = _Kept(job, folder, symbols), []
     for chunk in chunks:
         place = results[chunk[1] : chunk[2], columns[chunk[0]]]
         found = kept.read(chunk, place.shape)
