@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['Words', 'Numbers', 'Fraction', 'Level', 'Cron', 'Found', 'SECTIONS', 'Section', 'RunSettings', 'MarketSettings',
-           'ForecastSettings', 'AllocateSettings', 'CostSettings', 'TradeSettings', 'LimitSettings', 'ScheduleSettings',
-           'Settings', 'read_ini', 'profiles_in', 'read_environment', 'load_settings', 'gather_settings']
+           'ForecastSettings', 'AllocateSettings', 'CostSettings', 'TradeSettings', 'LimitSettings',
+           'PromotionSettings', 'ScheduleSettings', 'Settings', 'read_ini', 'profiles_in', 'read_environment',
+           'load_settings', 'gather_settings']
 
 # %% ../../nbs/00_core/04_settings.ipynb #fe6c9c63
 import configparser
@@ -76,7 +77,7 @@ class ForecastSettings(Section):
     window: int = Field(2520, ge=100, description="bars of history to learn from")
     coverage: float = Field(0.9, gt=0.5, lt=1, description="share of outcomes that the interval should contain")
 
-# %% ../../nbs/00_core/04_settings.ipynb #900b2f66
+# %% ../../nbs/00_core/04_settings.ipynb #2770f515
 class AllocateSettings(Section):
     policy: str = Field("balanced", description="allocation policy")
     risk_level: str = Field("medium", description="row of [risk_levels] that the policy keeps")
@@ -119,6 +120,15 @@ def _limits(value: Any) -> Any:
 
 
 Level = Annotated[dict[str, Fraction], BeforeValidator(_limits)]
+class PromotionSettings(Section):
+    deflated_sharpe: Fraction = Field(0.95, description="at least: chance that the Sharpe ratio is above luck's")
+    overfitting: Fraction = Field(0.5, description="at most: chance that the best of one half is below the median of the other")
+    half_loss: Fraction = Field(0.2, description="at most: chance that the best of one half loses in the other")
+    reality_check: Fraction = Field(0.05, description="at most: p-value of the search as a whole")
+    min_bars: int = Field(250, ge=30, description="at least: length of the record")
+    max_drawdown: Fraction = Field(0.4, description="at most: deepest fall")
+
+
 Cron = Annotated[str, Field(pattern=r"^\S+ \S+ \S+ \S+ \S+$")]
 
 
@@ -127,7 +137,7 @@ class ScheduleSettings(Section):
     daily: Cron = Field("30 22 * * 1-5", description="the daily run")
     maintenance: Cron = Field("0 5 * * 0", description="tidying the store and verifying the ledger")
 
-# %% ../../nbs/00_core/04_settings.ipynb #bc803b9c
+# %% ../../nbs/00_core/04_settings.ipynb #c598294f
 class Settings(BaseSettings):
     "All settings in force, for one profile."
 
@@ -142,6 +152,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     risk_levels: dict[str, Level] = Field(default_factory=dict)
     groups: dict[str, Words] = Field(default_factory=dict)
+    promotion: PromotionSettings = PromotionSettings()
     schedule: ScheduleSettings = ScheduleSettings()
 
     @classmethod
