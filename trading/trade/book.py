@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXACT', 'COST_STEP', 'PRICE_STEP', 'MONEY', 'Book', 'apply_fill', 'plain', 'fill_from', 'state_from', 'tidy',
-           'time_text', 'fill_event', 'fold_book']
+           'time_text', 'fill_event', 'Tally', 'fold_book']
 
 # %% ../../nbs/08_trade/15_book.ipynb #3129267a
 from collections.abc import Iterable
@@ -118,8 +118,63 @@ def fill_event(
     "Return the event that a fill is."
     return Event("fill", account, fill.timestamp, plain(fill) | {"venue": venue, "plan": plan_hash})
 
-# %% ../../nbs/08_trade/15_book.ipynb #b9cd4def
+# %% ../../nbs/08_trade/15_book.ipynb #bbced5d4
 MONEY = ("opened", "deposit", "withdrawal", "holding", "fill")  # the kinds of event that move money
+
+
+class Tally:
+    "The running sums of an account: what was added up so far, ready for the next event."
+
+    def __init__(self, account: str):
+        self.account, self.currency = account, ""
+        self.cash = self.paid_in = self.fees = ZERO
+        self.held: dict[str, tuple[Decimal, Decimal]] = {}  # by symbol: units, and what they cost
+        self.realised: dict[str, Decimal] = {}  # by symbol
+
+    def check_currency(self, symbol: str) -> None:
+        "Refuse a fill that was paid in another currency than the account's."
+        if symbol not in self.held and "/" in symbol and symbol.partition("/")[2].partition(":")[0] != self.currency:
+            raise BadInput(f"{self.account}: a fill of {symbol} in an account of {self.currency}; use one account for each currency")
+
+    def add(
+        self,
+        rows: Iterable[tuple[str, dict]],  # kind and data, in order
+    ) -> "Tally":
+        "Carry events into the sums, one after the other."
+        with localcontext(EXACT):
+            for kind, data in rows:
+                if kind == "fill":
+                    self._add_fill(data["symbol"], data["side"], Decimal(data["amount"]), Decimal(data["price"]), Decimal(data["fee"]))
+                elif kind == "opened":
+                    self.currency = data["currency"]
+                elif kind in ("deposit", "withdrawal"):
+                    amount = Decimal(data["amount"]) if kind == "deposit" else -Decimal(data["amount"])
+                    self.cash, self.paid_in = self.cash + amount, self.paid_in + amount
+                elif kind == "holding":
+                    units, cost = self.held.get(data["symbol"], (ZERO, ZERO))
+                    amount = Decimal(data["amount"])
+                    worth = amount * Decimal(data["average"])
+                    self.held[data["symbol"]], self.paid_in = (units + amount, cost + worth), self.paid_in + worth
+        return self
+
+    def _add_fill(self, symbol: str, side: str, amount: Decimal, price: Decimal, fee: Decimal) -> None:
+        "Carry one trade into the sums."
+        self.check_currency(symbol)
+        units, cost, profit = apply_fill(*self.held.get(symbol, (ZERO, ZERO)), side, amount, price)
+        self.held[symbol] = (units, cost)
+        self.cash += (amount * price if side == "sell" else -amount * price) - fee
+        self.fees += fee
+        if profit:
+            self.realised[symbol] = self.realised.get(symbol, ZERO) + profit
+
+    def book(self) -> Book:
+        "Return the account as it stands."
+        with localcontext(EXACT):
+            held = {s: (tidy(n), tidy(c)) for s, (n, c) in self.held.items() if n}
+            positions = {s: Position(s, n, tidy((c / n).quantize(PRICE_STEP))) for s, (n, c) in held.items()}
+            costs, realised = {s: c for s, (n, c) in held.items()}, {s: tidy(p) for s, p in self.realised.items()}
+            return Book(self.account, self.currency, tidy(self.cash), positions, costs, tidy(sum(realised.values(), ZERO)), tidy(self.fees),
+                        tidy(self.paid_in), realised)
 
 
 def fold_book(
@@ -127,30 +182,4 @@ def fold_book(
     rows: Iterable[tuple[str, dict]],  # kind and data, in order
 ) -> Book:
     "Add up what happened."
-    with localcontext(EXACT):
-        currency, cash, paid_in, fees, held, realised = "", ZERO, ZERO, ZERO, {}, {}
-        for kind, data in rows:
-            if kind == "fill":
-                symbol, side, fee = data["symbol"], data["side"], Decimal(data["fee"])
-                amount, price = Decimal(data["amount"]), Decimal(data["price"])
-                if symbol not in held and "/" in symbol and symbol.partition("/")[2].partition(":")[0] != currency:
-                    raise BadInput(f"{account}: a fill of {symbol} in an account of {currency}; use one account for each currency")
-                units, cost, profit = apply_fill(*held.get(symbol, (ZERO, ZERO)), side, amount, price)
-                held[symbol] = (units, cost)
-                cash += (amount * price if side == "sell" else -amount * price) - fee
-                fees += fee
-                if profit:
-                    realised[symbol] = realised.get(symbol, ZERO) + profit
-            elif kind == "opened":
-                currency = data["currency"]
-            elif kind in ("deposit", "withdrawal"):
-                amount = Decimal(data["amount"]) if kind == "deposit" else -Decimal(data["amount"])
-                cash, paid_in = cash + amount, paid_in + amount
-            elif kind == "holding":
-                units, cost = held.get(data["symbol"], (ZERO, ZERO))
-                amount = Decimal(data["amount"])
-                worth = amount * Decimal(data["average"])
-                held[data["symbol"]], paid_in = (units + amount, cost + worth), paid_in + worth
-        positions = {s: Position(s, n, tidy((c / n).quantize(PRICE_STEP))) for s, (n, c) in held.items() if n}
-        costs = {s: c for s, (n, c) in held.items() if n}
-        return Book(account, currency, cash, positions, costs, sum(realised.values(), ZERO), fees, paid_in, realised)
+    return Tally(account).add(rows).book()

@@ -17,7 +17,7 @@ from threading import RLock
 from ..core.types import ZERO, BadInput, Fill, Market, MissingData, Order, OrderState
 from .matching import Costs, Stretch, Tape, meet, to_step
 
-# %% ../../nbs/01_venue/00_paper.ipynb #c5f9da6e
+# %% ../../nbs/01_venue/00_paper.ipynb #59ac0c9d
 SCHEMA = 1
 EXACT = Context(prec=60)  # wide enough that no sum of money is ever rounded
 FEE_STEP = Decimal("0.00000001")
@@ -32,6 +32,7 @@ create table if not exists fills (
   seq integer primary key autoincrement, client_order_id text not null, symbol text not null, side text not null,
   amount text not null, price text not null, fee text not null, timestamp text not null);
 create index if not exists open_orders on orders (status) where status = 'open';
+create index if not exists fills_by_time on fills (timestamp);
 """
 
 
@@ -57,7 +58,7 @@ def asset_of(
     "Return what is held after buying the symbol."
     return symbol.split("/")[0]
 
-# %% ../../nbs/01_venue/00_paper.ipynb #11832d78
+# %% ../../nbs/01_venue/00_paper.ipynb #a021edd8
 class PaperVenue:
     "An exchange on paper; see `core.types.Venue`."
 
@@ -78,6 +79,7 @@ class PaperVenue:
         self.name, self.currency = name, currency
         self._tape, self._clock, self._markets, self._costs = tape, clock, dict(markets), costs
         self._wait, self._short, self._latency, self._lock = wait, allow_short, latency, RLock()
+        self._told: dict[int, Fill] = {}  # fills that were asked for before; they never change
         self._db = _open(path, name)
         with self._transaction():
             if self._db.execute("select count(*) from balances").fetchone()[0] == 0:
@@ -143,8 +145,11 @@ class PaperVenue:
         "Return the fills from `since` on, oldest first."
         with self._transaction():
             self._match_open()
-            rows = self._db.execute("select * from fills where timestamp >= ? order by seq", (_text(since) if since else "",))
-            return [self._fill(r) for r in rows]
+            rows = self._db.execute("select * from fills where timestamp >= ? order by seq", (_text(since) if since else "",)).fetchall()
+        for row in rows:
+            if row["seq"] not in self._told:
+                self._told[row["seq"]] = self._fill(row)
+        return [self._told[row["seq"]] for row in rows]
 
     def cancel_order(self, client_order_id: str, symbol: str) -> OrderState:
         "Cancel what is still open and return the state; an order that has ended stays as it ended."
