@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FEWEST_TRAIN', 'FEWEST_CALIBRATION', 'COLUMNS', 'default_estimator', 'HorizonModel', 'fit_horizon', 'forecast_rows',
-           'look', 'forecast_panel', 'HorizonForecaster', 'hold_out', 'accuracy', 'score']
+           'adapt_bounds', 'look', 'forecast_panel', 'HorizonForecaster', 'hold_out', 'accuracy', 'score']
 
-# %% ../../nbs/04_forecast/10_models.ipynb #848b0c42
+# %% ../../nbs/04_forecast/10_models.ipynb #730d92b8
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..core.bars import check_bars, symbols_of
 from ..core.types import BadInput, MissingData
-from .conformal import conformal_bounds, sign_probability
+from .conformal import adapt_misses, conformal_bounds, sign_probability
 from .inputs import Panel, bar_volatility, features_of, make_panel, refuse_constant
 from .skill import judge_gain
 from .targets import Horizon, forward_returns, horizon_bars, walk_forward_splits
@@ -72,7 +72,7 @@ def fit_horizon(
     until = panel.times[at[train.any(axis=1)].max() + steps]
     return HorizonModel(steps, estimator, np.sort(errors), float(answers[train].mean()), len(rows), until, panel.times[start])
 
-# %% ../../nbs/04_forecast/10_models.ipynb #61f35860
+# %% ../../nbs/04_forecast/10_models.ipynb #3b0e2314
 COLUMNS = ("expected", "std", "confidence", "lower", "upper", "naive")
 
 
@@ -80,17 +80,42 @@ def forecast_rows(
     model: HorizonModel,  # of one horizon
     rows: np.ndarray,  # row × feature, without holes
     scale: np.ndarray,  # usual move over the horizon of each row
-    level: float,  # of the interval
+    bounds: tuple[Any, Any],  # lower and upper bound of the error, one for all rows or one per row, in usual moves
 ) -> np.ndarray:  # row × COLUMNS
     "Return expectation, spread, confidence, interval and naive forecast of each row."
-    predicted = model.estimator.predict(rows)
-    low, high = conformal_bounds(model.errors, level)
+    predicted, (low, high) = model.estimator.predict(rows), bounds
     spread = np.sqrt(np.mean(np.square(model.errors)))
     confidence = sign_probability(predicted, model.errors)
     naive = np.full(len(rows), model.mean)
     return np.column_stack([predicted * scale, spread * scale, confidence, (predicted + low) * scale, (predicted + high) * scale, naive])
 
-# %% ../../nbs/04_forecast/10_models.ipynb #d6b35e51
+# %% ../../nbs/04_forecast/10_models.ipynb #5fe4b422
+def adapt_bounds(
+    model: HorizonModel,  # of one horizon
+    panel: Panel,  # features
+    usual: np.ndarray,  # usual move of one bar, time × symbol
+    close: np.ndarray,  # time × symbol
+    level: float,  # how often the truth shall lie inside
+    rate: float,  # how fast to learn from a miss, see `adapt_misses`
+) -> tuple[np.ndarray, np.ndarray]:  # lower and upper bound of the error at each time, in usual moves
+    "Return bounds for each bar, moved by the misses that were known at it."
+    logs, scale = np.log(close), usual * np.sqrt(model.steps)
+    error = np.full(usual.shape, np.nan)
+    error[: -model.steps] = (logs[model.steps :] - logs[: -model.steps]) / scale[: -model.steps]
+    asked = panel.usable & np.isfinite(error) & (panel.times >= model.calibrated_from)[:, None]
+    error[~asked] = np.nan
+    error[asked] -= model.estimator.predict(panel.values[asked]) if asked.any() else 0.0
+    least = 2 / (len(model.errors) + 1)
+    shares = np.concatenate([[0.0], np.linspace(least, max(0.5, 2 * (1 - level)), 200)])
+    table = np.array([conformal_bounds(model.errors, 1 - max(share, least)) for share in shares])
+    count = asked.sum(axis=1)
+    outside = [np.where(count > 0, ((error < low) | (error > high)).sum(axis=1) / np.maximum(count, 1), np.nan) for low, high in table]
+    missed = pd.DataFrame(np.column_stack(outside), index=panel.times, columns=shares)
+    used = adapt_misses(missed, 1 - level, rate, model.steps).to_numpy()
+    low, high = table[np.searchsorted(shares, used, side="right") - 1].T
+    return low, high
+
+# %% ../../nbs/04_forecast/10_models.ipynb #7d5c6a14
 def look(
     bars: pd.DataFrame,  # time × (field, symbol)
     features: Any,  # source of the features, see `features_of`
@@ -109,12 +134,21 @@ def forecast_panel(
     usual: np.ndarray,  # usual move of one bar, time × symbol
     wanted: np.ndarray,  # time × symbol, which cells to forecast
     level: float,  # of the interval
+    close: np.ndarray | None = None,  # time × symbol; only for bounds that adapt
+    rate: float = 0.0,  # how fast bounds learn from a miss; 0: they stand still
 ) -> pd.DataFrame:  # (timestamp, symbol, horizon) × COLUMNS
     "Forecast the wanted cells for every horizon."
     rows, move, (time, symbol) = panel.values[wanted], usual[wanted], np.nonzero(wanted)
     if not len(rows):
         raise MissingData(f"no symbol has a price and complete features between {panel.times[0]} and {panel.times[-1]}; give a longer past")
-    values = np.stack([forecast_rows(m, rows, move * np.sqrt(m.steps), level) for m in models.values()], axis=1)
+
+    def bounds(model: HorizonModel) -> tuple[Any, Any]:
+        if not rate:
+            return conformal_bounds(model.errors, level)
+        low, high = adapt_bounds(model, panel, usual, close, level, rate)
+        return low[time], high[time]
+
+    values = np.stack([forecast_rows(m, rows, move * np.sqrt(m.steps), bounds(m)) for m in models.values()], axis=1)
     count = len(models)
     index = pd.MultiIndex(
         levels=[panel.times, list(panel.symbols), list(models)],
@@ -123,7 +157,7 @@ def forecast_panel(
     )
     return pd.DataFrame(values.reshape(-1, len(COLUMNS)), index=index, columns=list(COLUMNS))
 
-# %% ../../nbs/04_forecast/10_models.ipynb #2d4527a5
+# %% ../../nbs/04_forecast/10_models.ipynb #914899a6
 class HorizonForecaster:
     "Forecast several horizons for a panel of symbols; scikit-learn's manners, bars instead of a matrix."
 
@@ -134,13 +168,14 @@ class HorizonForecaster:
         timeframe: str = "1d",  # length of one bar
         calibration: float = 0.25,  # share of the history kept from the model to measure its errors
         level: float = 0.9,  # how often the truth shall lie inside the interval
+        adaptive: float = 0.0,  # how fast intervals learn from misses, for example 0.01; 0: not at all
     ):
         self.estimator, self.horizons, self.timeframe = estimator, horizons, timeframe
-        self.calibration, self.level = calibration, level
+        self.calibration, self.level, self.adaptive = calibration, level, adaptive
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         "Return the settings by name."
-        return {k: getattr(self, k) for k in ("estimator", "horizons", "timeframe", "calibration", "level")}
+        return {k: getattr(self, k) for k in ("estimator", "horizons", "timeframe", "calibration", "level", "adaptive")}
 
     def set_params(self, **params) -> "HorizonForecaster":
         "Change settings by name."
@@ -163,6 +198,8 @@ class HorizonForecaster:
         steps = horizon_bars(self.horizons, self.timeframe)
         if not 0 < self.calibration < 1:
             raise BadInput(f"calibration is {self.calibration}; give a share of the history between 0 and 1, for example 0.25")
+        if not 0 <= self.adaptive < 1:
+            raise BadInput(f"adaptive is {self.adaptive}; give a rate from 0 to below 1, for example 0.01, or 0 for intervals that stand still")
         panel, usual = look(bars, features, None)
         silent = [s for s, n in zip(panel.symbols, (panel.usable & np.isfinite(usual)).sum(axis=0), strict=True) if n == 0]
         if silent:
@@ -190,7 +227,7 @@ class HorizonForecaster:
         if absent and missing == "raise":
             raise MissingData(f"{absent[0]}: no complete features at {panel.times[-1]}; clean the bars or predict with missing='leave out'")
         wanted[:-1] = False
-        return forecast_panel(self.models_, panel, usual, wanted, self.level).droplevel("timestamp")
+        return self._forecast(bars, panel, usual, wanted).droplevel("timestamp")
 
     def predict_panel(
         self,
@@ -200,7 +237,12 @@ class HorizonForecaster:
         "Forecast from every bar that the fit did not look beyond."
         panel, usual = self._look(bars, features)
         wanted = panel.usable & np.isfinite(usual) & (panel.times >= self.known_until_)[:, None]
-        return forecast_panel(self.models_, panel, usual, wanted, self.level)
+        return self._forecast(bars, panel, usual, wanted)
+
+    def _forecast(self, bars: pd.DataFrame, panel: Panel, usual: np.ndarray, wanted: np.ndarray) -> pd.DataFrame:
+        "Forecast the wanted cells with the intervals as they are set."
+        close = bars["close"][list(panel.symbols)].to_numpy(dtype=float)
+        return forecast_panel(self.models_, panel, usual, wanted, self.level, close, self.adaptive)
 
     def _look(self, bars: pd.DataFrame, features: Any) -> tuple[Panel, np.ndarray]:
         "Return what the models look at, or say why they cannot."
