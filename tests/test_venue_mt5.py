@@ -1,0 +1,340 @@
+"""Mt5Venue against a real server on loopback: the bridge, with a simulated terminal behind it."""
+
+import inspect
+import itertools
+import socket
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+import uvicorn
+
+from trading.core.types import BadInput, MarketData, MissingData, Order, UnknownOutcome, Venue, VenueError, VenueUnreachable
+from trading.venue.bridge import make_bridge
+from trading.venue.mt5 import Mt5Venue, sign
+from trading.venue.mt5_desk import Contract
+from trading.venue.mt5_names import CONSTANTS, FUNCTIONS
+from trading.venue.terminal import SimulatedTerminal
+
+KEY, ACCOUNT = "loopback-key-of-the-tests", 5_000_001
+NOW = datetime(2024, 3, 29, 12, 30, tzinfo=UTC)  # two days before Europe's clocks change; America's have changed already
+ZONE = "America/New_York+7"
+CONTRACTS = [
+    Contract("EURUSD.m", "EUR", "USD", commission=3.5),
+    Contract("USDJPY.m", "USD", "JPY", digits=3, filling=2, commission=3.5),
+    Contract("GOLD.m", "XAU", "USD", digits=2, size=100, stops_level=50),
+    Contract("GBPUSD.m", "GBP", "USD", execution=1, filling=1),
+]
+
+
+def hourly(days: int = 60) -> pd.DataFrame:
+    index = pd.date_range(NOW.replace(hour=0, minute=0) - timedelta(days=days), NOW, freq="h")
+    close = 1.1 + np.random.default_rng(5).normal(0, 1e-3, len(index)).cumsum()
+    first = np.r_[close[0], close[:-1]]
+    high, low = np.maximum(close, first) + 1e-4, np.minimum(close, first) - 1e-4
+    return pd.DataFrame({"open": first, "high": high, "low": low, "close": close, "volume": np.arange(len(index)) + 1.0}, index=index)
+
+
+class Bridge:
+    """A bridge that listens on a free port of this machine."""
+
+    def __init__(self, hedging: bool = False, **change):
+        self.bars, self.asked = hourly(), itertools.count()
+        self.terminal = SimulatedTerminal(CONTRACTS, {"EURUSD.m": self.bars}, ZONE, clock=lambda: NOW, hedging=hedging)
+        self.terminal.initialize()
+        for name, bid, ask in (("EURUSD.m", 1.0999, 1.1001), ("USDJPY.m", 149.99, 150.01), ("GOLD.m", 1999.0, 2001.0), ("GBPUSD.m", 1.2599, 1.2601)):
+            self.terminal.quote(name, bid, ask)
+        options = {"keys": {"tests": KEY}, "account": ACCOUNT, "zone": ZONE, "suffix": ".m", "names": {"XAU/USD": "GOLD.m"}, "clock": lambda: NOW}
+        self.app = make_bridge(self.terminal, **options | change)
+
+    def __enter__(self):
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        self.server = uvicorn.Server(uvicorn.Config(self.app, log_level="critical", lifespan="off"))
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True)
+        self.thread.start()
+        for _ in range(500):
+            if self.server.started:
+                return self
+            time.sleep(0.01)
+        raise AssertionError("the server did not start within five seconds")
+
+    def __exit__(self, *_):
+        self.server.should_exit = True
+        self.thread.join(5)
+        self.socket.close()
+
+    def venue(self, **change) -> Mt5Venue:
+        return Mt5Venue(**{"url": self.url, "key": KEY, "account": ACCOUNT, "timeout": 5.0, "clock": self.clock} | change)
+
+    def clock(self) -> datetime:
+        return NOW + timedelta(seconds=next(self.asked) % 25)  # no two requests are signed alike
+
+
+@pytest.fixture
+def bridge():
+    with Bridge() as running:
+        yield running
+
+
+@pytest.fixture
+def venue(bridge):
+    return bridge.venue()
+
+
+def order(client_order_id="c0ffee" * 4, symbol="EUR/USD", side="buy", amount=10_000, **rest) -> Order:
+    return Order(client_order_id, symbol, side, Decimal(amount), **rest)
+
+
+def lots(bridge) -> dict[str, float]:
+    return {p.symbol: p.volume * (1 if p.type == 0 else -1) for p in bridge.terminal.positions_get()}
+
+
+# ---- prices
+
+def test_is_a_venue_and_a_source_of_prices(venue):
+    assert isinstance(venue, Venue) and isinstance(venue, MarketData) and venue.health()["ok"]
+
+
+def test_hourly_bars_are_those_of_the_source_in_utc_across_a_change_of_the_clock(bridge, venue):
+    frame = venue.fetch_ohlcv("EUR/USD", "1h", NOW - timedelta(days=40), NOW)
+    truth = bridge.bars[NOW - timedelta(days=40):NOW - timedelta(hours=1)]  # New York's clocks changed on 10 March
+    assert frame.index.equals(truth.index.as_unit("us").rename("timestamp"))
+    np.testing.assert_allclose(frame.to_numpy(), truth.to_numpy(), rtol=0, atol=1e-12)
+
+
+def test_daily_bars_begin_at_the_servers_midnight(bridge, venue):
+    frame = venue.fetch_ohlcv("EUR/USD", "1d", NOW - timedelta(days=30), NOW)
+    offset = frame.index.hour
+    change = pd.Timestamp("2024-03-10", tz="UTC")
+    assert set(offset[frame.index < change]) == {22} and set(offset[frame.index > change + pd.Timedelta("1D")]) == {21}
+    day = bridge.bars[frame.index[5]:frame.index[6] - pd.Timedelta("1s")]
+    assert frame["high"].iloc[5] == day["high"].max() and frame["volume"].iloc[5] == day["volume"].sum()
+
+
+def test_the_bar_that_is_being_written_is_not_told(venue):
+    assert venue.fetch_ohlcv("EUR/USD", "1h", NOW - timedelta(hours=3), NOW).index[-1] == pd.Timestamp("2024-03-29 11:00", tz="UTC")
+
+
+def test_tickers_are_the_middle_and_markets_count_units(venue):
+    assert venue.fetch_tickers(["EUR/USD", "XAU/USD"]) == {"EUR/USD": Decimal("1.1"), "XAU/USD": Decimal(2000)}
+    markets = venue.load_markets()
+    assert set(markets) == {"EUR/USD", "USD/JPY", "XAU/USD", "GBP/USD"}
+    assert markets["EUR/USD"].amount_step == 1000 and markets["USD/JPY"].price_step == Decimal("0.001") and markets["XAU/USD"].min_amount == 1
+
+
+def test_an_unknown_symbol_and_time_frame_are_named(venue):
+    with pytest.raises(MissingData, match="EUR/USB.*did you mean EUR/USD"):
+        venue.fetch_tickers(["EUR/USB"])
+    with pytest.raises(BadInput, match="has no time frame '7m'"):
+        venue.fetch_ohlcv("EUR/USD", "7m", NOW, NOW)
+
+
+def test_a_wrong_server_zone_is_noticed():
+    with Bridge(zone="UTC") as wrong, pytest.raises(BadInput, match="in the future: the server's zone is not UTC"):
+        wrong.venue().fetch_tickers(["EUR/USD"])
+
+
+# ---- orders
+
+def test_a_market_order_is_filled_and_found_again_everywhere(bridge, venue):
+    state = venue.create_order(order())
+    assert (state.status, state.filled, state.average, state.fee) == ("closed", 10_000, Decimal("1.1001"), Decimal("0.35"))
+    assert venue.fetch_order("c0ffee" * 4, "EUR/USD") == state
+    fill, = venue.fetch_my_trades(NOW - timedelta(hours=1))
+    assert (fill.client_order_id, fill.amount, fill.price, fill.fee) == ("c0ffee" * 4, 10_000, Decimal("1.1001"), Decimal("0.35"))
+    assert fill.timestamp == NOW
+    balance = venue.fetch_balance()
+    assert balance["EUR/USD"] == 10_000 and balance["USD"] == Decimal("9999.65")
+    sent = bridge.terminal.history_orders_get(ticket=int(state.id))[0]
+    assert sent.comment == "c0ffee" * 4 and 0 < sent.magic < 2**52
+
+
+def test_a_fee_in_another_currency_is_converted_with_the_terminals_own_rate(venue):
+    state = venue.create_order(order(symbol="USD/JPY"))
+    assert abs(state.fee - Decimal("0.35") * 150) < Decimal("0.01")
+
+
+def test_the_same_id_trades_once_even_when_asked_by_two_at_once(bridge):
+    venue = bridge.venue()
+    states, threads = [], []
+    for _ in range(8):
+        threads.append(threading.Thread(target=lambda: states.append(venue.create_order(order()))))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    assert len(states) == 8 and len(set(states)) == 1 and lots(bridge) == {"EURUSD.m": 0.1}
+
+
+def test_a_recorded_order_cannot_be_played_again(bridge, venue):
+    body = b'{"account": 1, "order": {}}'
+    at = int(NOW.timestamp())
+    head = {"X-Time": str(at), "X-Sign": sign(KEY, "POST", "/order", body, at), "Content-Type": "application/json"}
+    answers = [httpx.post(bridge.url + "/order", content=body, headers=head) for _ in range(2)]
+    assert [a.status_code for a in answers] == [403, 409] and "received before" in answers[1].text
+
+
+@pytest.mark.parametrize("fault", ["requote", "bad fill"])
+def test_what_the_server_refused_is_asked_again(bridge, venue, fault):
+    bridge.terminal.faults = [fault]
+    assert venue.create_order(order()).filled == 10_000 and lots(bridge) == {"EURUSD.m": 0.1}
+
+
+def test_endless_requotes_end_as_a_refusal(bridge, venue):
+    bridge.terminal.faults = ["requote"] * 50
+    state = venue.create_order(order())
+    assert state.status == "rejected" and "10004" in state.reason and lots(bridge) == {}
+
+
+def test_a_price_that_runs_away_is_not_followed(bridge):
+    real = bridge.terminal.order_send
+
+    def running(request):
+        bid, ask = bridge.terminal.desk.quotes["GBPUSD.m"]
+        bridge.terminal.quote("GBPUSD.m", round(bid + 0.0015, 5), round(ask + 0.0015, 5))  # 150 points
+        return real(request)
+
+    bridge.terminal.order_send = running
+    state = bridge.venue().create_order(order(symbol="GBP/USD"))
+    assert state.status == "rejected" and "more than 20 points" in state.reason and lots(bridge) == {}
+
+
+def test_a_lost_answer_is_cleared_up_by_the_books(bridge, venue):
+    bridge.terminal.faults = ["lost after"]
+    assert venue.create_order(order()).status == "closed" and lots(bridge) == {"EURUSD.m": 0.1}
+
+
+def test_a_lost_request_is_an_unknown_outcome_and_then_known_not_to_exist(bridge, venue):
+    bridge.terminal.faults = ["lost before"]
+    with pytest.raises(UnknownOutcome, match="look the order up"):
+        venue.create_order(order())
+    with pytest.raises(MissingData, match="knows no order"):
+        venue.fetch_order("c0ffee" * 4, "EUR/USD")
+    assert lots(bridge) == {}
+
+
+@pytest.mark.parametrize(("change", "status", "words"), [
+    ({"amount": 1500}, None, "steps of 1000"),
+    ({"symbol": "XAU/USD", "type": "limit", "price": Decimal("2000.8"), "amount": 10}, "rejected", "10015"),
+    ({"type": "limit", "price": Decimal("1.2")}, "rejected", "must be a market order"),
+    ({"amount": 5_000_000}, "rejected", "10019"),
+    ({"symbol": "USD/JPY", "time_in_force": "FOK"}, None, "no filling mode for FOK"),
+    ({"symbol": "MOON"}, None, "does not know 'MOON'"),
+])
+def test_orders_that_cannot_be_are_refused_with_the_reason(bridge, venue, change, status, words):
+    if status:
+        state = venue.create_order(order(**change))
+        assert state.status == status and words in state.reason and state.filled == 0
+    else:
+        with pytest.raises((BadInput, MissingData), match=words):
+            venue.create_order(order(**change))
+    assert lots(bridge) == {} and not bridge.terminal.orders_get()
+
+
+def test_a_closed_market_rejects_and_a_switched_off_terminal_is_unreachable(bridge, venue):
+    bridge.terminal.desk.closed.add("EURUSD.m")
+    assert "market is closed" in venue.create_order(order()).reason
+    bridge.terminal.desk.closed.clear()
+    bridge.terminal.autotrading = False
+    with pytest.raises(VenueUnreachable, match="Algo Trading"):
+        venue.create_order(order("another"))
+    assert not venue.health()["ok"]
+    bridge.terminal.autotrading = True
+    assert venue.create_order(order("another")).status == "closed"
+
+
+def test_invalid_stops_are_the_servers_10016(bridge):
+    mt5 = bridge.terminal
+    request = {"action": mt5.TRADE_ACTION_DEAL, "symbol": "GOLD.m", "volume": 0.1, "type": 0, "sl": 1998.8, "type_filling": 0}
+    assert mt5.order_send(request).retcode == 10016  # nearer than 50 points
+
+
+def test_waiting_orders_are_listed_filled_and_cancelled(bridge, venue):
+    low = venue.create_order(order("low", type="limit", price=Decimal("1.09")))
+    high = venue.create_order(order("high", type="stop", stop_price=Decimal("1.12")))
+    assert low.status == high.status == "open" and {o.client_order_id for o in venue.fetch_open_orders()} == {"low", "high"}
+    bridge.terminal.quote("EURUSD.m", 1.0898, 1.0899)
+    assert venue.fetch_order("low", "EUR/USD").average == Decimal("1.0899") and venue.fetch_open_orders()[0].client_order_id == "high"
+    assert venue.cancel_order("high", "EUR/USD").status == "canceled" and venue.fetch_open_orders() == []
+    assert venue.cancel_order("low", "EUR/USD").status == "closed"
+
+
+def test_an_id_longer_than_a_comment_is_found_by_its_number(bridge, venue):
+    name = "an-id-of-more-than-thirty-one-characters"
+    state = venue.create_order(order(name))
+    assert len(bridge.terminal.history_orders_get(ticket=int(state.id))[0].comment) == 31
+    assert venue.fetch_order(name, "EUR/USD") == state
+
+
+def test_selling_on_a_hedging_account_closes_and_does_not_stand_beside():
+    with Bridge(hedging=True) as bridge:
+        venue = bridge.venue()
+        for n in range(3):
+            venue.create_order(order(f"buy{n}"))
+        sold = venue.create_order(order("sell", side="sell", amount=25_000))
+        assert sold.filled == 25_000 and sold.status == "closed" and venue.fetch_balance()["EUR/USD"] == 5_000
+        assert [(p.type, p.volume) for p in bridge.terminal.positions_get()] == [(0, 0.05)]
+        assert sum(f.amount for f in venue.fetch_my_trades() if f.client_order_id == "sell") == 25_000
+
+
+# ---- accidents and impostors
+
+def test_a_crashed_terminal_is_started_again(bridge, venue):
+    bridge.terminal.crash()
+    assert venue.fetch_tickers(["EUR/USD"])["EUR/USD"] == Decimal("1.1") and bridge.terminal.running
+
+
+def test_a_terminal_that_cannot_start_or_has_no_broker_is_unreachable_and_comes_back(bridge, venue):
+    bridge.terminal.crash()
+    bridge.terminal.starts = False
+    with pytest.raises(VenueUnreachable, match="cannot be started"):
+        venue.create_order(order())
+    bridge.terminal.starts, bridge.terminal.online = True, False
+    with pytest.raises(VenueUnreachable, match="no connection to the broker"):
+        venue.create_order(order())
+    bridge.terminal.online = True
+    assert venue.create_order(order()).status == "closed" and lots(bridge) == {"EURUSD.m": 0.1}
+
+
+def test_a_wrong_key_clock_or_account_gets_nothing(bridge):
+    with pytest.raises(VenueError, match="wrong key") as said:
+        bridge.venue(key="another-key-of-the-tests").fetch_balance()
+    assert KEY not in str(said.value) and "another-key" not in str(said.value)
+    with pytest.raises(VenueError, match="clocks differ by 120 s"):
+        bridge.venue(clock=lambda: NOW + timedelta(minutes=2)).fetch_balance()
+    with pytest.raises(VenueError, match="bound to another account"):
+        bridge.venue(account=7).create_order(order())
+    assert lots(bridge) == {} and httpx.get(bridge.url + "/account").status_code == 401 and httpx.get(bridge.url + "/docs").status_code != 200
+
+
+def test_nothing_is_told_once_somebody_switched_the_account(bridge, venue):
+    bridge.terminal.desk.login = 7
+    with pytest.raises(VenueError, match="logged in to another account"):
+        venue.create_order(order())
+    assert not venue.health()["ok"]
+
+
+def test_a_server_that_is_gone_leaves_the_outcome_of_reads_clear():
+    with Bridge() as bridge:
+        venue = bridge.venue()
+        assert venue.fetch_balance()["USD"] == 10_000
+    with pytest.raises(VenueUnreachable, match="nobody answers"):
+        venue.fetch_balance()
+
+
+# ---- the simulation itself
+
+def test_the_simulated_terminal_has_every_function_and_number_of_the_package():
+    terminal = SimulatedTerminal(CONTRACTS)
+    assert all(callable(getattr(terminal, f)) for f in FUNCTIONS) and all(getattr(terminal, n) == v for n, v in CONSTANTS.items())
+    for name in FUNCTIONS:
+        if name not in ("initialize", "shutdown", "last_error", "symbol_select", "login", "market_book_add", "market_book_release"):
+            need = [p for p in inspect.signature(getattr(terminal, name)).parameters.values() if p.default is p.empty]
+            given = [{"order_send": {}, "order_check": {}}.get(name, "EURUSD.m" if p.name == "symbol" else 1) for p in need]
+            assert getattr(terminal, name)(*given) is None, name
+            assert terminal.last_error() == (-10004, "No IPC connection")
