@@ -17,6 +17,7 @@ from trading.backtest.simulate import FIGURES, backtest
 from trading.backtest.strategies import BollingerBreakout, Donchian, MaCross, RsiReversion, TargetWeights
 from trading.backtest.sweep import sweep
 from trading.core.bars import bars_from
+from trading.core.jobs import own_server
 from trading.core.sample import sample_bars
 from trading.core.types import BadInput
 
@@ -233,7 +234,12 @@ if __name__ == "__main__":
     spec.loader.exec_module(module)
     module.sweep_flow(grid={{"fast": [5, 10], "slow": [20, 50]}}, results={str(tmp_path / "table.parquet")!r})
 """)
-    done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=400)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("PREFECT_HOME", "PREFECT_SERVER_ANALYTICS_ENABLED", "DO_NOT_TRACK"):
+            patch.setenv(name, env[name])
+        with own_server(tmp_path / "server.log") as url:  # one for the flow and for the workers of the cluster
+            env["PREFECT_API_URL"] = url
+            done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
     table = pd.read_parquet(tmp_path / "table.parquet").set_index(["fast", "slow", "symbol"])
     here = sweep(sample_bars("indices"), MaCross, {"fast": [5, 10], "slow": [20, 50]})
