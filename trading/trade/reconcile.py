@@ -6,7 +6,7 @@
 __all__ = ['Difference', 'Reconciliation', 'resolve', 'asset_of', 'holdings', 'compare_balances', 'compare_orders',
            'compare_sums', 'reconcile', 'open_from_venue']
 
-# %% ../../nbs/08_trade/40_reconcile.ipynb #834352e8
+# %% ../../nbs/08_trade/40_reconcile.ipynb #ca98cdc7
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from typing import Any
 from ..core.types import ZERO, BadInput, Event, Fill, OrderState, Position, Refused, Value, Venue
 from .book import Book, fill_event
 from .ledger import Ledger
-from .send import Desk, Patience, ask_until_settled, attempts, collect, order_from, read, unresolved
+from .send import Desk, Patience, ask_until_settled, attempts, collect, order_from, own_ids, read, unresolved
 
 # %% ../../nbs/08_trade/40_reconcile.ipynb #e97d2d51
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def compare_sums(
     words = f"{book.account}: paid in, profit and fees give {left:f}, cash and costs {right:f}"
     return [] if left == right else [Difference("profit", book.currency, words)]
 
-# %% ../../nbs/08_trade/40_reconcile.ipynb #c3768065
+# %% ../../nbs/08_trade/40_reconcile.ipynb #eede9c77
 def reconcile(
     ledger: Ledger,
     venue: Venue,
@@ -161,15 +161,22 @@ def reconcile(
         mended, waiting = resolve(desk)
         last = next((e for e in reversed(ledger.events(account, "reconciled")) if e.data["ok"]), None)
         since = last and last.timestamp - timedelta(days=1)
-        trades = read(desk, partial(venue.fetch_my_trades, since))
+        open_orders = read(desk, venue.fetch_open_orders)
+        trades = own_ids(read(desk, partial(venue.fetch_my_trades, since)), _numbers(desk, open_orders))
         mended += _fetch_missed(desk, trades)
-        open_orders, balance, book = read(desk, venue.fetch_open_orders), read(desk, venue.fetch_balance), ledger.book(account)
+        balance, book = read(desk, venue.fetch_balance), ledger.book(account)
         differences = compare_orders(desk, open_orders, trades) + compare_balances(book, balance, tolerance) + compare_sums(book)
         compared = len(open_orders) + len(trades) + len(balance)
         result = Reconciliation(account, venue.name, clock(), tuple(differences), tuple(mended), tuple(waiting), compared)
         data = {"ok": result.ok, "differences": [d.words for d in differences], "mended": mended, "waiting": waiting}
         ledger.append(Event("reconciled", account, clock(), data))
     return result
+
+
+def _numbers(desk: Desk, open_orders: list[OrderState]) -> dict[str, str]:
+    "Return our id by the venue's order id, of every order whose state is known."
+    ended = {e.data["id"]: e.data["client_order_id"] for e in desk.ledger.events(desk.account, "ended") if e.data["id"]}
+    return ended | {s.id: s.client_order_id for s in open_orders if s.id}
 
 
 def _fetch_missed(desk: Desk, trades: list[Fill]) -> list[str]:

@@ -58,7 +58,7 @@ def asset_of(
     "Return what is held after buying the symbol."
     return symbol.split("/")[0]
 
-# %% ../../nbs/01_venue/00_paper.ipynb #a021edd8
+# %% ../../nbs/01_venue/00_paper.ipynb #4a8ddbca
 class PaperVenue:
     "An exchange on paper; see `core.types.Venue`."
 
@@ -117,6 +117,21 @@ class PaperVenue:
         with self._transaction():
             self._match_open()
             return {a: n for a, n in self._balances().items() if n}
+
+    def fetch_free(self) -> dict[str, Decimal]:
+        "Return what open orders do not hold, without zeros."
+        with self._transaction():
+            self._match_open()
+            free = {asset: self._free(asset) for asset in self._balances()}
+            return {a: n for a, n in free.items() if n}
+
+    def sent(self, client_order_id: str = "", number: int = 0) -> tuple[Order, datetime]:
+        "Return an order as it was sent, and when; it is named by our id, or by the number in the venue's own id."
+        with self._transaction():
+            row = self._db.execute("select * from orders where client_order_id = ? or seq = ?", (client_order_id, number)).fetchone()
+            if row is None:
+                raise MissingData(f"{self.name}: there is no order {client_order_id or number}; it never arrived here")
+            return _order_of(row), datetime.fromisoformat(row["placed"])
 
     def create_order(self, order: Order) -> OrderState:
         "Accept, reject or repeat: the same order under the same id is answered again and never traded again."
