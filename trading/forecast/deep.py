@@ -83,7 +83,7 @@ def _body(kind: Kind, lookback: int, channels: int, width: int, dropout: float) 
         return nn.TransformerEncoder(layer, 1, enable_nested_tensor=False), width
     raise BadInput(f"the network {kind!r} is unknown; choose dense, cnn, lstm or transformer")
 
-# %% ../../nbs/04_forecast/60_deep.ipynb #30bdeb9d
+# %% ../../nbs/04_forecast/60_deep.ipynb #0dc051fa
 class TorchRegressor:
     "A small neural network as a scikit-learn regressor; the same seed gives the same weights."
 
@@ -127,12 +127,16 @@ class TorchRegressor:
         on_epoch: Callable[[int, float], Any] | None = None,  # called with the epoch and its held-out loss
     ) -> "TorchRegressor":
         "Learn, and keep nothing but arrays."
-        torch, X, y = need_torch(), np.asarray(X, dtype=np.float32), np.asarray(y, dtype=np.float32).reshape(-1, 1)
+        torch = need_torch()
+        from sklearn.utils.validation import validate_data
+
+        X, y = validate_data(self, X, y, dtype=np.float32, y_numeric=True)  # refuses holes and ragged rows
+        y = y.astype(np.float32).reshape(-1, 1)
         if X.shape[1] % self.lookback:
             raise BadInput(f"{X.shape[1]} columns do not fold into {self.lookback} steps; lookback must divide them")
-        if len(X) < 20 or not (np.isfinite(X).all() and np.isfinite(y).all()):
-            raise BadInput(f"{len(X)} rows, some perhaps with holes: a network needs at least 20 complete rows")
-        self.n_features_in_, self.centre_, self.spread_ = X.shape[1], X.mean(axis=0), X.std(axis=0)
+        if len(X) < 20:
+            raise BadInput(f"n_samples = {len(X)}: a network needs at least 20 rows; give a longer past")
+        self.centre_, self.spread_ = X.mean(axis=0), X.std(axis=0)
         self.spread_ = np.where(self.spread_ > 0, self.spread_, 1).astype(np.float32)
         X = (X - self.centre_) / self.spread_
         with torch.random.fork_rng():
@@ -144,6 +148,18 @@ class TorchRegressor:
         self.losses_ = [float(row["valid_loss" if self.patience else "train_loss"]) for row in net.history]
         self.weights_ = {k: v.detach().cpu().numpy().copy() for k, v in net.module_.state_dict().items()}
         return self
+
+    def __sklearn_tags__(self) -> Any:
+        "Tell scikit-learn that this is a regressor."
+        from sklearn.utils import InputTags, RegressorTags, Tags, TargetTags
+
+        return Tags("regressor", TargetTags(required=True), regressor_tags=RegressorTags(), input_tags=InputTags())
+
+    def score(self, X: np.ndarray, y: np.ndarray) -> float:
+        "Return the share of the variance that is explained, as scikit-learn's regressors do."
+        from sklearn.metrics import r2_score
+
+        return float(r2_score(y, self.predict(X)))
 
     def _net(self, module: Any, X: np.ndarray, y: np.ndarray, on_epoch: Any) -> Any:
         "Return skorch's trainer for a module."
@@ -172,9 +188,9 @@ class TorchRegressor:
         "Ask the network."
         if not hasattr(self, "weights_"):
             raise BadInput("the network has learnt nothing yet; call fit first")
-        torch, X = need_torch(), np.asarray(X, dtype=np.float32)
-        if X.shape[1] != self.n_features_in_:
-            raise BadInput(f"{X.shape[1]} columns were given, the network has learnt from {self.n_features_in_}")
+        from sklearn.utils.validation import validate_data
+
+        torch, X = need_torch(), validate_data(self, X, reset=False, dtype=np.float32)
         with torch.random.fork_rng(), torch.no_grad():
             module = make_module(self.kind, self.lookback, X.shape[1] // self.lookback, self.width, self.dropout)
             module.load_state_dict({k: torch.from_numpy(v) for k, v in self.weights_.items()})

@@ -88,7 +88,7 @@ def worst_on_the_way(
 
     return np.maximum(0.0, -np.expm1(np.asarray(expected) + norm.ppf(doubt / 2) * np.asarray(spread)))
 
-# %% ../../nbs/04_forecast/30_meta.ipynb #18fc6844
+# %% ../../nbs/04_forecast/30_meta.ipynb #60a03926
 class MetaModel:
     "Say how likely each forecast's side is right, learnt from forecasts made before their outcome."
 
@@ -103,6 +103,21 @@ class MetaModel:
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         "Return the settings by name."
         return {"estimator": self.estimator, "timeframe": self.timeframe, "n_splits": self.n_splits}
+
+    def set_params(self, **params) -> "MetaModel":
+        "Change settings by name."
+        unknown = set(params) - set(self.get_params())
+        if unknown:
+            raise BadInput(f"{sorted(unknown)[0]} is no setting of the judge; it has {', '.join(self.get_params())}")
+        for name, value in params.items():
+            setattr(self, name, value)
+        return self
+
+    def __sklearn_tags__(self) -> Any:
+        "Tell scikit-learn that this takes forecasts and no matrix."
+        from sklearn.utils import InputTags, Tags, TargetTags
+
+        return Tags(None, TargetTags(required=False), input_tags=InputTags(two_d_array=False))
 
     def fit(
         self,

@@ -157,7 +157,7 @@ def forecast_panel(
     )
     return pd.DataFrame(values.reshape(-1, len(COLUMNS)), index=index, columns=list(COLUMNS))
 
-# %% ../../nbs/04_forecast/10_models.ipynb #914899a6
+# %% ../../nbs/04_forecast/10_models.ipynb #67c2c11e
 class HorizonForecaster:
     "Forecast several horizons for a panel of symbols; scikit-learn's manners, bars instead of a matrix."
 
@@ -185,6 +185,12 @@ class HorizonForecaster:
         for name, value in params.items():
             setattr(self, name, value)
         return self
+
+    def __sklearn_tags__(self) -> Any:
+        "Tell scikit-learn that this takes bars and no matrix."
+        from sklearn.utils import InputTags, Tags, TargetTags
+
+        return Tags(None, TargetTags(required=False), input_tags=InputTags(two_d_array=False))
 
     def fit(
         self,
