@@ -1479,6 +1479,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'trading/forecast/promote.py'),
                                           'trading.forecast.promote.count_trials': ( '04_forecast/promote.html#count_trials',
                                                                                      'trading/forecast/promote.py'),
+                                          'trading.forecast.promote.estimator_in_force': ( '04_forecast/promote.html#estimator_in_force',
+                                                                                           'trading/forecast/promote.py'),
                                           'trading.forecast.promote.gate_reasons': ( '04_forecast/promote.html#gate_reasons',
                                                                                      'trading/forecast/promote.py'),
                                           'trading.forecast.promote.go_back': ( '04_forecast/promote.html#go_back',

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['note_trial', 'count_trials', 'PromotionGate', 'gate_reasons', 'champion_gain', 'Promotion', 'promotions', 'in_force',
-           'promote', 'go_back']
+           'estimator_in_force', 'promote', 'go_back']
 
-# %% ../../nbs/04_forecast/17_promote.ipynb #5e882fc8
+# %% ../../nbs/04_forecast/17_promote.ipynb #a990971d
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ import pandas as pd
 
 from ..core.types import BadInput, MissingData, Refused, Value
 from .models import accuracy
-from .registry import read_meta
+from .registry import load, read_meta
 from .skill import judge_gain
 from .targets import horizon_bars
 
@@ -95,7 +95,7 @@ def champion_gain(
     steps = horizon_bars(list(gain.index.unique("horizon")), timeframe)
     return pd.Series({h: judge_gain(gain.xs(h, level="horizon").groupby(level="timestamp").mean(), k).p for h, k in steps.items()})
 
-# %% ../../nbs/04_forecast/17_promote.ipynb #316aae8f
+# %% ../../nbs/04_forecast/17_promote.ipynb #4658fe6a
 @dataclass(frozen=True)
 class Promotion(Value):
     "An attempt to put a model in force."
@@ -121,10 +121,21 @@ def promotions(
 def in_force(
     folder: str | Path,  # the registry
     name: str = "forecast",
+    before: datetime | None = None,  # only attempts noted before this moment count, UTC; None: all
 ) -> str:  # a version; empty when there is none yet
     "Return the version in force."
-    passed = [p.version for p in promotions(folder, name) if p.passed]
+    passed = [p.version for p in promotions(folder, name) if p.passed and (before is None or p.at < before)]
     return passed[-1] if passed else ""
+
+
+def estimator_in_force(
+    folder: str | Path,  # the registry
+    name: str = "forecast",
+    before: datetime | None = None,  # the moment of a decision: what was promoted then or later is not known to it
+) -> Any:  # an unfitted estimator; None: nothing was promoted, so the default is in force
+    "Return the estimator of the model in force, to be fitted on the newest bars."
+    version = in_force(folder, name, before)
+    return load(folder, version).estimator if version else None
 
 
 def promote(
