@@ -10,12 +10,15 @@ import importlib
 import json
 import os
 import re
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent
+os.environ["CARNET_RUN__DATA"] = tempfile.mkdtemp(prefix="carnet-tests-")  # tests leave nothing in the working folder
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 NOT_STORIES = {"runs"}  # parameterised notebooks: tests/test_daily.py executes the whole chain
 
 

@@ -92,11 +92,11 @@ def speed() -> None:
     from trading.backtest.sweep import sweep
 
     bars = market()
-    sweep(bars, MaCross, {"fast": [5], "slow": [50]}, workers=1)  # load what was compiled before
+    sweep(bars, MaCross, {"fast": [5], "slow": [50]}, workers=1, register=False)  # load what was compiled before
     ours = {n: [] for n in (1, 2)}
     for _ in range(7):  # in turn, so that a slow second of the machine meets both
         for n in ours:
-            seconds, table = timed(lambda n=n: sweep(bars, MaCross, PAIRS, workers=n, progress=False, **COSTS))
+            seconds, table = timed(lambda n=n: sweep(bars, MaCross, PAIRS, workers=n, progress=False, register=False, **COSTS))
             ours[n].append(len(table) / seconds)
     one, two = max(ours[1]), max(ours[2])
     sample = list(table.index.droplevel("symbol")[::7][:1000])
@@ -111,7 +111,7 @@ def speed() -> None:
     say("largest difference from vectorbt's figures", apart * 1e9, "1e-9")
     slow = with_backtesting_py(bars, [5, 10, 20, 30], [60, 100, 150, 200])
     say("moving-average sweep against optimize", best, "backtests/s", "backtesting.py optimize", slow, best / slow)
-    rule = sweep(bars, dips, {"window": list(range(5, 105)), "depth": [0.02, 0.05]}, engine="vectorbt", progress=False)
+    rule = sweep(bars, dips, {"window": list(range(5, 105)), "depth": [0.02, 0.05]}, engine="vectorbt", progress=False, register=False)
     say("a plain function through the vectorbt engine", len(rule) / rule.attrs["seconds"], "backtests/s")
 
 
@@ -124,7 +124,7 @@ def million() -> None:
     from trading.backtest.strategies import MaCross
     from trading.backtest.sweep import sweep
 
-    table = sweep(market(), MaCross, {"fast": range(2, 1002), "slow": range(1002, 2002)}, progress=False, **COSTS)
+    table = sweep(market(), MaCross, {"fast": range(2, 1002), "slow": range(1002, 2002)}, progress=False, register=False, **COSTS)
     assert len(table) == 1_000_000
     say("1,000,000 combinations", len(table) / table.attrs["seconds"], "backtests/s")
 
@@ -135,7 +135,7 @@ def large() -> None:
     from trading.core.sample import sample_bars
 
     bars = sample_bars("stocks").loc["2012":]
-    table = sweep(bars, dips, {"window": list(range(5, 155)), "depth": [0.02, 0.05]}, engine="vectorbt", progress=False)
+    table = sweep(bars, dips, {"window": list(range(5, 155)), "depth": [0.02, 0.05]}, engine="vectorbt", progress=False, register=False)
     say("6,000 columns through the vectorbt engine", len(table) / table.attrs["seconds"], "backtests/s")
 
 

@@ -18,7 +18,8 @@ CARNET = [sys.executable, "-c", "from trading.app.cli import main; main(prog_nam
 
 def carnet(folder: Path, *words: str, code: int = 0, **environment: str) -> str:
     "Run the command in a folder and return what it said."
-    done = subprocess.run([*CARNET, *words], cwd=folder, capture_output=True, text=True, timeout=550, env=os.environ | environment)
+    environment |= {name: value for name, value in os.environ.items() if not name.startswith("CARNET_")}
+    done = subprocess.run([*CARNET, *words], cwd=folder, capture_output=True, text=True, timeout=550, env=environment)
     assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout + done.stderr
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['sweep', 'make_job']
 
-# %% ../../nbs/06_backtest/30_sweep.ipynb #8831bc15
+# %% ../../nbs/06_backtest/30_sweep.ipynb #77c940d2
 import os
 import sys
 import time
@@ -22,6 +22,7 @@ from .fills import Costs
 from .simulate import FIGURES, periods_per_year
 from .strategies import Rule, Strategy
 from .timing import fill_prices
+from .trials import default_register
 from ..core.bars import fingerprint, symbols_of
 from ..core.types import BadInput, stable_hash
 
@@ -152,7 +153,7 @@ class _Progress:
         if self.bar is not None:
             self.bar.stop()
 
-# %% ../../nbs/06_backtest/30_sweep.ipynb #89acca21
+# %% ../../nbs/06_backtest/30_sweep.ipynb #7bc89415
 def sweep(
     bars: pd.DataFrame,  # time × (field, symbol)
     strategy: type[Strategy] | Strategy | Callable,  # a class, one with other values set, or a function of the bars
@@ -172,7 +173,7 @@ def sweep(
     engine: str = "auto",  # 'kernel', 'vectorbt', or 'auto': the kernel where the strategy has a compiled rule
     workers: int | None = None,  # threads; None: one for each core
     client=None,  # a dask.distributed.Client: run there instead
-    register=None,  # a trial register: has record_many(strategy, results, data, periods)
+    register=None,  # where the trials are counted: a TrialRegister; None: the one of the settings; False: nowhere
     folder: str | Path | None = None,  # where finished chunks are kept meanwhile; None: the system's temporary folder
     progress: bool = True,  # show a bar when it takes longer than two seconds
 ) -> pd.DataFrame:  # index: the parameters and the symbol ('all' for weights); columns: the metrics
@@ -208,8 +209,8 @@ def sweep(
     frame = pd.DataFrame(results.reshape(-1, len(metrics)), _index(job, symbols), metrics)
     frame.attrs = {"engine": job.engine, "fill": job.fill, "periods": job.periods, "skipped": job.grid.skipped, "resumed": resumed,
                    "seconds": round(time.monotonic() - began, 3)}
-    if register is not None:
-        register.record_many(_name(job), frame, bars, periods=job.periods)
+    if register is not False:
+        (default_register() if register is None else register).record_many(_name(job), frame, bars, periods=job.periods)
     return frame
 
 # %% ../../nbs/06_backtest/30_sweep.ipynb #05b9fc1b
