@@ -1178,6 +1178,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'trading.features.scout._judged': ('03_features/scout.html#_judged', 'trading/features/scout.py'),
                                         'trading.features.scout._parse': ('03_features/scout.html#_parse', 'trading/features/scout.py'),
                                         'trading.features.scout._rsi': ('03_features/scout.html#_rsi', 'trading/features/scout.py'),
+                                        'trading.features.scout._together': ( '03_features/scout.html#_together',
+                                                                              'trading/features/scout.py'),
                                         'trading.features.scout.fetch_universe': ( '03_features/scout.html#fetch_universe',
                                                                                    'trading/features/scout.py'),
                                         'trading.features.scout.measures': ('03_features/scout.html#measures', 'trading/features/scout.py'),
