@@ -66,7 +66,7 @@ def holdings_table(
     rows["cash"] = [cash, 1.0, cash, float(snapshot.cash / snapshot.equity), rest]
     return pd.DataFrame.from_dict(rows, orient="index", columns=["amount", "price", "value", "weight", "target"]).rename_axis("symbol")
 
-# %% ../../nbs/10_app/72_account.ipynb #e1c11a85
+# %% ../../nbs/10_app/72_account.ipynb #af140b60
 @dataclass
 class DeskOfDay:
     "The books and the exchange that a run trades on."
@@ -117,9 +117,10 @@ class DeskOfDay:
 
     def close_day(self, done: Execution | None, prices: dict[str, Decimal]) -> tuple[Snapshot, dict[str, Decimal], datetime]:
         "Return holdings, prices and moment after the fills, and write the account's value down."
-        if done is None or not done.fills:
-            return self.snapshot(prices), prices, self.when
-        moment = max(f.timestamp for f in done.fills)
+        marks = self.ledger.equity_history(self.account).index
+        moment = max([self.when, *(f.timestamp for f in (done.fills if done else ())), *marks.to_pydatetime()])
+        if moment == self.when:
+            return self.snapshot(prices), prices, moment
         later = {s: stretch.close if (stretch := self.tape.last(s, moment)) else p for s, p in prices.items()}
         self.mark(later, moment)
         return self.snapshot(later), later, moment
