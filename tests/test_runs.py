@@ -31,7 +31,7 @@ def test_a_full_disk_leaves_the_old_file_whole_and_is_named(run, monkeypatch):
         run.write("risk", {"var": 0.02})
     monkeypatch.undo()
     assert (run.folder / "run.json").read_bytes() == before and run.read("risk") == {"var": 0.01}
-    assert not [p for p in run.folder.rglob(".*")]
+    assert not list(run.folder.rglob(".*"))
 
 
 def test_a_write_that_is_killed_between_file_and_name_leaves_the_old_one(run, monkeypatch):
