@@ -209,6 +209,15 @@ def test_a_lost_answer_is_cleared_up_by_the_books(bridge, venue):
     assert venue.create_order(order()).status == "closed" and lots(bridge) == {"EURUSD.m": 0.1}
 
 
+def test_books_that_are_written_late_are_waited_for(bridge, venue):
+    real, calls = bridge.terminal.history_orders_get, itertools.count()
+    bridge.terminal.history_orders_get = lambda *a, **k: () if next(calls) < 4 else real(*a, **k)
+    late, deals = bridge.terminal.history_deals_get, itertools.count()
+    bridge.terminal.history_deals_get = lambda *a, **k: () if next(deals) < 2 else late(*a, **k)
+    state = venue.create_order(order())
+    assert state.filled == 10_000 and state.average == Decimal("1.1001") and lots(bridge) == {"EURUSD.m": 0.1}
+
+
 def test_a_lost_request_is_an_unknown_outcome_and_then_known_not_to_exist(bridge, venue):
     bridge.terminal.faults = ["lost before"]
     with pytest.raises(UnknownOutcome, match="look the order up"):

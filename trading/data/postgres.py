@@ -53,7 +53,7 @@ def _where(
     parts.append("died IS NULL" if number is None else f"born <= {int(number)} AND (died IS NULL OR died > {int(number)})")
     return " AND ".join(parts), values
 
-# %% ../../nbs/02_data/15_postgres.ipynb #3d78f44e
+# %% ../../nbs/02_data/15_postgres.ipynb #525af0c4
 class PostgresStore:
     "Bars in a PostgreSQL database, with the methods of `BarStore`."
 
@@ -72,8 +72,10 @@ class PostgresStore:
     @contextmanager
     def _cursor(self):
         "Give a cursor inside one transaction, which is committed at the end or leaves nothing."
-        from adbc_driver_postgresql import dbapi
-
+        try:
+            from adbc_driver_postgresql import dbapi
+        except ImportError:
+            raise BadInput("a store in PostgreSQL needs a package more: pip install adbc-driver-postgresql") from None
         try:
             connection = dbapi.connect(self.url)
         except dbapi.Error:
