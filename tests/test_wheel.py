@@ -10,7 +10,8 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_the_command_works_from_an_unpacked_wheel_in_an_empty_folder(tmp_path):
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")], cwd=ROOT, check=True, capture_output=True)
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     wheel = next((tmp_path / "dist").glob("*.whl"))
     with zipfile.ZipFile(wheel) as z:
         names = set(z.namelist())
@@ -19,7 +20,8 @@ def test_the_command_works_from_an_unpacked_wheel_in_an_empty_folder(tmp_path):
         assert f"trading/_share/{needed}" in names
     assert not any(n.startswith(("tests/", "nbs/", "bench/")) for n in names)
     (tmp_path / "empty").mkdir()
-    script = "import trading, sys; from trading.app.cli import main; print(trading.__file__, file=sys.stderr); main(['settings', '--profile', 'crypto'])"
+    script = ("import trading, sys; from trading.app.cli import main; print(trading.__file__, file=sys.stderr); "
+              "main(['settings', '--profile', 'crypto'])")
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path / "empty", capture_output=True, text=True,
                           env=os.environ | {"PYTHONPATH": str(tmp_path / "site"), "COLUMNS": "200"})
     assert done.returncode == 0, done.stderr
