@@ -44,6 +44,8 @@ def home(tmp_path_factory):
         run.save(replace(first, id=name, as_of=at, created=at, data_version=version, stages=tuple(replace(s, status="done") for s in first.stages)))
         run.write("forecast", said.xs(day, level="timestamp"))
         target = pd.DataFrame({"target": [0.5, 0.0, 0.0, 0.5], "reason": "made for a test"}, index=pd.Index(SYMBOLS, name="symbol"))
+        if number == DAYS - 1:
+            run.write("equity", pd.DataFrame({"equity": [100.0, 77.0]}, index=bars.index[-2:].rename("timestamp")))
         if number % 2:
             run.write("weights", target)
     return folder
@@ -102,6 +104,12 @@ def test_horizons_are_judged_only_with_enough_moments(week):
     result = json.loads((week / "review.json").read_text())
     assert set(result["accuracy"]) == {"1"}, "45 matured days cannot judge five bars ahead, of which 60 are needed"
     assert result["accuracy"]["1"]["n"] == (DAYS - 1) * len(SYMBOLS)
+
+
+def test_an_account_close_to_its_limit_is_warned(week):
+    result = json.loads((week / "review.json").read_text())
+    assert 0.05 < result["drawdown_risk"] < 1, "23 % below the best, with a limit of 25 %"
+    assert any(a["kind"] == "risk" and a["subject"] == "drawdown" for a in result["alerts"])
 
 
 def test_feedback_learns_once_within_its_bounds(home, week):
