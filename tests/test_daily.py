@@ -164,8 +164,8 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 @pytest.mark.parametrize("profile", ["crypto", "forex", "etf"])
 def test_a_market_without_network_or_keys_fails_with_a_sentence(home, tmp_path, profile):
-    said = carnet(tmp_path, "run", "--profile", profile, code=1, CARNET_RUN__DATA=str(tmp_path / profile), http_proxy="http://127.0.0.1:9",
-                  https_proxy="http://127.0.0.1:9", HTTPS_PROXY="http://127.0.0.1:9", HTTP_PROXY="http://127.0.0.1:9")
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    said = carnet(tmp_path, "run", "--profile", profile, code=1, no_proxy="127.0.0.1", NO_PROXY="127.0.0.1", **nowhere)
     assert "10_ingest" in said and "Traceback" not in said, said
 
 

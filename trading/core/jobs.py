@@ -55,7 +55,7 @@ def settings_of(
     "Return the settings a run was made with, whatever the files say today."
     return Settings(**run.record.settings)
 
-# %% ../../nbs/00_core/08_jobs.ipynb #c867baf3
+# %% ../../nbs/00_core/08_jobs.ipynb #ffc499e2
 def prepare_prefect(
     data: Path,  # our data folder
     level: str = "CRITICAL",  # least serious message that Prefect prints
@@ -133,9 +133,10 @@ def load_flow(
 ) -> ModuleType:
     "Import a file of flows from where it travels with the package."
     import importlib.util
+    import sys
 
     path = share_path("prefect", f"{name}.py")
     spec = importlib.util.spec_from_file_location(f"carnet_flows_{name}", path)
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # a schedule looks its flows up there
     spec.loader.exec_module(module)
     return module
