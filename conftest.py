@@ -6,6 +6,7 @@ very code that is installed, its branches are counted, and an export that was fo
 
 import ast
 import contextlib
+import decimal
 import importlib
 import json
 import os
@@ -41,6 +42,7 @@ class NotebookItem(pytest.Item):
     def runtest(self):
         from execnb.shell import CaptureShell
 
+        decimal.setcontext(decimal.DefaultContext.copy())  # whatever the notebook before has left
         cells = json.loads(self.path.read_text(encoding="utf-8"))["cells"]
         begun, environment = time.perf_counter(), dict(os.environ)
         with contextlib.chdir(self.path.parent):

@@ -12,7 +12,11 @@ from trading.core.settings import Settings
 def serve_schedule(settings: Settings, once: bool = False) -> Iterator[str]:
     "Register each flow, say when it runs, and start them when their time has come."
     times, profile = settings.schedule, settings.run.profile
-    jobs = {"daily": (load_flow("daily").daily_scheduled, times.daily), "maintenance": (load_flow("maintenance").maintenance, times.maintenance)}
+    jobs = {
+        "daily": (load_flow("daily").daily_scheduled, times.daily),
+        "weekly": (load_flow("weekly").weekly, times.weekly),
+        "maintenance": (load_flow("maintenance").maintenance, times.maintenance),
+    }
     deployments = []
     for name, (flow, cron) in jobs.items():
         given = {"profile": profile}

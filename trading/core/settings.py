@@ -25,7 +25,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from .share import share_path
 from .types import BadSettings, stable_hash
 
-# %% ../../nbs/00_core/04_settings.ipynb #1733591d
+# %% ../../nbs/00_core/04_settings.ipynb #a3d5bc2f
 def _listed(value: Any) -> Any:
     "Read 'a, b, c' as a tuple."
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -72,12 +72,12 @@ class MarketSettings(Section):
 
 
 class ForecastSettings(Section):
-    model: str = Field("ridge", description="which estimator forecasts")
+    model: Literal["ridge", "forest", "histogram", "boosting", "blend"] = Field("ridge", description="estimator, until training promotes one")
     horizons: Numbers = Field((1, 5, 20), min_length=1, description="bars ahead")
     window: int = Field(2520, ge=100, description="bars of history to learn from")
     coverage: float = Field(0.9, gt=0.5, lt=1, description="share of outcomes that the interval should contain")
 
-# %% ../../nbs/00_core/04_settings.ipynb #2770f515
+# %% ../../nbs/00_core/04_settings.ipynb #09dabfae
 class AllocateSettings(Section):
     policy: str = Field("balanced", description="allocation policy")
     risk_level: str = Field("medium", description="row of [risk_levels] that the policy keeps")
@@ -135,6 +135,7 @@ Cron = Annotated[str, Field(pattern=r"^\S+ \S+ \S+ \S+ \S+$")]
 class ScheduleSettings(Section):
     timezone: str = Field("UTC", description="zone of the cron lines")
     daily: Cron = Field("30 22 * * 1-5", description="the daily run")
+    weekly: Cron = Field("0 6 * * 6", description="training and review")
     maintenance: Cron = Field("0 5 * * 0", description="tidying the store and verifying the ledger")
 
 # %% ../../nbs/00_core/04_settings.ipynb #c598294f
