@@ -6,7 +6,8 @@
 __all__ = ['market_source', 'source_note', 'bars_of', 'groups_of', 'risk_limits', 'policy_of', 'paper_tape', 'paper_markets',
            'paper_venue']
 
-# %% ../../nbs/10_app/70_daily.ipynb #0cd85c52
+# %% ../../nbs/10_app/70_daily.ipynb #8d103b00
+import os
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +20,7 @@ from ..core.runs import Run
 from ..core.settings import Settings
 from ..core.types import BadInput, Market, MarketData
 
-# %% ../../nbs/10_app/70_daily.ipynb #6e82de62
+# %% ../../nbs/10_app/70_daily.ipynb #f00d6e9c
 def market_source(
     settings: Settings,
     as_of: datetime | None = None,  # nothing later is told by the sample market; None: everything it has
@@ -37,7 +38,7 @@ def market_source(
     if market.source == "mt5":
         from trading.venue.mt5 import Mt5Venue
 
-        return Mt5Venue(market.venue)
+        return Mt5Venue(market.venue, os.environ.get("MT5_BRIDGE_KEY", ""))  # a secret is never a setting
     from trading.venue.alpaca import AlpacaVenue
 
     return AlpacaVenue()
