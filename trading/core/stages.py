@@ -5,9 +5,11 @@
 # %% auto #0
 __all__ = ['POOLS', 'ONE_THREAD', 'FIXED', 'SLOW', 'Kernel', 'run_stage']
 
-# %% ../../nbs/00_core/07_stages.ipynb #56a5dd86
+# %% ../../nbs/00_core/07_stages.ipynb #3749cf95
 import os
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +19,7 @@ from .runs import Run
 from .share import share_path
 from .types import StageFailed, TradingError
 
-# %% ../../nbs/00_core/07_stages.ipynb #3c9a8382
+# %% ../../nbs/00_core/07_stages.ipynb #cd32dde5
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS")
 ONE_THREAD = dict.fromkeys(POOLS, "1")
 FIXED = ONE_THREAD | {"PYTHONHASHSEED": "0", "TZ": "UTC", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
@@ -39,7 +41,8 @@ class Kernel:
         from jupyter_client.kernelspec import KernelSpec
         from jupyter_client.manager import KernelManager
 
-        self._manager = KernelManager(transport="tcp" if sys.platform == "win32" else "ipc")
+        self._sockets = tempfile.mkdtemp(prefix="carnet-")  # a folder of its own: two kernels must never share a socket
+        self._manager = KernelManager(transport="tcp" if sys.platform == "win32" else "ipc", connection_file=f"{self._sockets}/kernel.json")
         arguments = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         self._manager._kernel_spec = KernelSpec(argv=arguments, display_name="Carnet", language="python")  # this Python, whatever is registered
         self._out = self.log.open("ab")
@@ -54,6 +57,7 @@ class Kernel:
         self._client.stop_channels()
         self._manager.shutdown_kernel(now=True)
         self._out.close()
+        shutil.rmtree(self._sockets, ignore_errors=True)
 
     def execute(
         self,
