@@ -106,13 +106,28 @@ def speed() -> None:
     best = max(one, two)
     say("moving-average sweep, 5,031 bars", best, "backtests/s", "vectorbt, same sweep", rate, best / rate)
     say("moving-average sweep, one thread", one, "backtests/s", "vectorbt, same sweep", rate, one / rate)
-    say("moving-average sweep, two threads", two, "backtests/s", "one thread", one, two / one)
     apart = np.abs(table.to_numpy()[::7][:1000] - theirs).max()
     say("largest difference from vectorbt's figures", apart * 1e9, "1e-9")
     slow = with_backtesting_py(bars, [5, 10, 20, 30], [60, 100, 150, 200])
     say("moving-average sweep against optimize", best, "backtests/s", "backtesting.py optimize", slow, best / slow)
     rule = sweep(bars, dips, {"window": list(range(5, 105)), "depth": [0.02, 0.05]}, engine="vectorbt", progress=False, register=False)
     say("a plain function through the vectorbt engine", len(rule) / rule.attrs["seconds"], "backtests/s")
+
+
+def threads() -> None:
+    "A search over a market: there the reading and checking of the bars, which one thread does, is a small part."
+    from trading.backtest.strategies import MaCross
+    from trading.backtest.sweep import sweep
+    from trading.core.sample import sample_bars
+
+    bars = sample_bars("stocks").loc["2002-12":]
+    sweep(bars, MaCross, {"fast": [5], "slow": [50]}, workers=1, register=False)
+    ours = {n: [] for n in (1, 2)}
+    for _ in range(5):
+        for n in ours:
+            ours[n].append(timed(lambda n=n: sweep(bars, MaCross, PAIRS, workers=n, progress=False, register=False, **COSTS))[0])
+    one, two = (len(PAIRS["fast"]) * len(PAIRS["slow"]) * bars["close"].shape[1] / min(ours[n]) for n in (1, 2))
+    say(f"moving-average sweep, {bars['close'].shape[1]} stocks x {len(bars):,} bars, two threads", two, "backtests/s", "one thread", one, two / one)
 
 
 def dips(bars, window=20, depth=0.05):
@@ -150,10 +165,12 @@ def say_memory(part: str, limit: float) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) == 1:
-        for part in ("million", "large", "speed"):  # each in a process of its own
+        for part in ("million", "large", "speed", "threads"):  # each in a process of its own
             subprocess.run([sys.executable, __file__, part], check=True)
     elif sys.argv[1] == "speed":
         speed()
+    elif sys.argv[1] == "threads":
+        threads()
     elif sys.argv[1] == "million":
         million()
         say_memory("1,000,000 combinations", 1.0)

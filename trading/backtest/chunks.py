@@ -208,7 +208,7 @@ def run_chunk(job: Job, symbol: str | None, lo: int, hi: int) -> np.ndarray:
     whole = run_fast(job, symbol, lo, hi)[:, None] if job.engine == "kernel" else run_slow(job, lo, hi)
     return whole[..., job.keep]
 
-# %% ../../nbs/06_backtest/28_chunks.ipynb #7b154714
+# %% ../../nbs/06_backtest/28_chunks.ipynb #409a633f
 def make_chunks(job: Job) -> list[tuple[str | None, int, int]]:  # symbol (None: all), first combination, one past the last
     "Cut a sweep into pieces."
     count, symbols, bars = len(job.grid.valid), symbols_of(job.bars), len(job.bars)
@@ -217,7 +217,7 @@ def make_chunks(job: Job) -> list[tuple[str | None, int, int]]:  # symbol (None:
         while size > 250 and _rows(job.grid, size) * bars * 8 > 5e7:
             size //= 2
         return [(s, lo, min(lo + size, count)) for s in symbols for lo in range(0, count, size)]
-    size = 25 if hasattr(job.strategy, "weights") else int(np.clip(3e8 / (100 * bars * len(symbols)), 1, 500))
+    size = 25 if hasattr(job.strategy, "weights") else int(np.clip(2e8 / (100 * bars * len(symbols)), 1, 500))
     return [(None, lo, min(lo + size, count)) for lo in range(0, count, size)]
 
 

@@ -15,20 +15,21 @@ import pandas as pd
 from .bars import FIELDS, bar_length, bars_from
 from .types import BadInput
 
-# %% ../../nbs/00_core/05_scenario.ipynb #0bf175f0
+# %% ../../nbs/00_core/05_scenario.ipynb #c58c12c9
 @dataclass(frozen=True)
 class Moments:
     "What a scenario takes from the real market; the defaults are measured on the sample data below."
 
     volatility: float = 0.0184  # standard deviation of a day's log return
-    tail: float = 5.0  # degrees of freedom of Student's t
-    shock: float = 0.08  # GARCH alpha: the part of today's shock in tomorrow's variance
-    memory: float = 0.90  # GARCH beta: the part of today's variance in tomorrow's
+    tail: float = 5.0  # degrees of freedom of Student's t, for the market as a whole
+    own_tail: float = 3.3  # the same for what happens to one symbol alone
+    shock: float = 0.10  # GARCH alpha: the part of today's shock in tomorrow's variance
+    memory: float = 0.89  # GARCH beta: the part of today's variance in tomorrow's
     correlation: float = 0.30  # mean between two symbols
     overnight: float = 0.25  # part of a day's variance between close and open
     drift: float = 0.0003  # mean log return of a day
 
-# %% ../../nbs/00_core/05_scenario.ipynb #109863e5
+# %% ../../nbs/00_core/05_scenario.ipynb #d3550325
 def _heavy(rng: np.random.Generator, bars: int, tail: float) -> np.ndarray:
     "Return Student's t numbers with variance one."
     return rng.standard_t(tail, bars) * np.sqrt((tail - 2) / tail)
@@ -36,9 +37,11 @@ def _heavy(rng: np.random.Generator, bars: int, tail: float) -> np.ndarray:
 
 def _variance(shocks: np.ndarray, moments: Moments) -> np.ndarray:
     "Return the GARCH(1,1) variance before each shock, one on average."
-    h = np.ones(len(shocks))
+    heard = np.minimum(shocks**2, 30.0)  # one shock may not shout for ever
+    heard /= max(heard.mean(), 1.0)
+    h, calm = np.ones(len(shocks)), 1 - moments.shock * heard.mean() - moments.memory
     for t in range(1, len(h)):
-        h[t] = 1 - moments.shock - moments.memory + h[t - 1] * (moments.shock * min(shocks[t - 1] ** 2, 30.0) + moments.memory)
+        h[t] = calm + h[t - 1] * (moments.shock * heard[t - 1] + moments.memory)
     return h
 
 
@@ -55,10 +58,10 @@ def _plain(
     market_h = _variance(common, m)
     returns, sigmas = np.empty((bars, symbols)), np.empty((bars, symbols))
     for i in range(symbols):
-        own = _heavy(np.random.default_rng([seed, i + 1]), bars, m.tail)
-        h = company * market_h + (1 - company) * _variance(own, m)
-        sigmas[:, i] = m.volatility * loudness * np.sqrt(h)
-        returns[:, i] = m.volatility * loudness * (np.sqrt(company * market_h) * common + np.sqrt((1 - company) * _variance(own, m)) * own)
+        own = _heavy(np.random.default_rng([seed, i + 1]), bars, m.own_tail)
+        own_h = (market_h + _variance(own, m)) / 2
+        sigmas[:, i] = m.volatility * loudness * np.sqrt(company * market_h + (1 - company) * own_h)
+        returns[:, i] = m.volatility * loudness * (np.sqrt(company * market_h) * common + np.sqrt((1 - company) * own_h) * own)
     return returns, sigmas
 
 # %% ../../nbs/00_core/05_scenario.ipynb #d54ecc97

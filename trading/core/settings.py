@@ -77,7 +77,7 @@ class ForecastSettings(Section):
     window: int = Field(2520, ge=100, description="bars of history to learn from")
     coverage: float = Field(0.9, gt=0.5, lt=1, description="share of outcomes that the interval should contain")
 
-# %% ../../nbs/00_core/04_settings.ipynb #09dabfae
+# %% ../../nbs/00_core/04_settings.ipynb #7b79579c
 class AllocateSettings(Section):
     policy: str = Field("balanced", description="allocation policy")
     risk_level: str = Field("medium", description="row of [risk_levels] that the policy keeps")
@@ -126,6 +126,8 @@ class PromotionSettings(Section):
     half_loss: Fraction = Field(0.2, description="at most: chance that the best of one half loses in the other")
     reality_check: Fraction = Field(0.05, description="at most: p-value of the search as a whole")
     min_bars: int = Field(250, ge=30, description="at least: length of the record")
+    track_record: Fraction = Field(0.95, description="confidence at which the record must be long enough for a ratio above zero")
+    walk_sharpe: float = Field(0.0, description="above: Sharpe ratio per bar of walking forward")
     max_drawdown: Fraction = Field(0.4, description="at most: deepest fall")
 
 
