@@ -55,9 +55,10 @@ def source_note(
     return (f"Sample data, not today's market: {SOURCES['stocks']}. The companies were chosen by somebody who knew in 2022 that they would "
             "survive, so every figure about the past looks better than it could have been.")
 
-# %% ../../nbs/10_app/70_daily.ipynb #0a643b0c
+# %% ../../nbs/10_app/70_daily.ipynb #772ffb28
 def bars_of(
     run: Run,
+    data: Path | None = None,  # where the store lies now; None: where the run's settings say
 ) -> pd.DataFrame:  # time × (field, symbol)
     "Return the bars a run works on."
     from trading.data.store import BarStore
@@ -66,7 +67,7 @@ def bars_of(
     if not record.data_version:
         raise BadInput(f"run {record.id} has no data version: its ingest is not done; go on with 'carnet run --resume {record.id}'")
     market = settings.market
-    store = BarStore(Path(settings.run.data) / "bars")
+    store = BarStore(Path(data or settings.run.data) / "bars")
     bars = store.read(market.symbols, market.timeframe, start=datetime(market.start.year, market.start.month, market.start.day, tzinfo=UTC),
                       version=record.data_version, source=market_source(settings).name)
     return closed_by(bars, record.as_of, market.timeframe)
