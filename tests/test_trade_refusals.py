@@ -64,7 +64,7 @@ def assert_untouched(venue, ledger, events):
     assert [e.kind for e in ledger.events()] == events and ledger.verify() == len(events)
 
 
-BEFORE = ["opened", "deposit", "opened", "deposit", "proposed", "approved"]
+BEFORE = ["opened", "deposit", "opened", "deposit", "proposed", "reviewed", "approved"]
 
 
 def test_a_plan_altered_by_one_byte_is_another_plan_or_no_plan_at_all(venue, path):

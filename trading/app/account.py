@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Snapshot', 'holdings_table', 'DeskOfDay', 'open_desk', 'kill_switch', 'order_table', 'cost_facts']
 
-# %% ../../nbs/10_app/72_account.ipynb #26dfdc72
+# %% ../../nbs/10_app/72_account.ipynb #1a7a4ef3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -20,7 +20,7 @@ from ..core.runs import Run
 from ..core.settings import Settings
 from ..core.types import BadInput, Plan, Position, Refused, Venue, Verdict
 from ..risk.limits import KillSwitch
-from ..trade.approval import approve, plan_status, propose
+from ..trade.approval import approve, plan_life, plan_status, propose, review
 from ..trade.execute import Execution, Style, execute, execution_of
 from ..trade.ledger import Ledger
 from ..trade.portfolio import read_portfolio
@@ -66,7 +66,7 @@ def holdings_table(
     rows["cash"] = [cash, 1.0, cash, float(snapshot.cash / snapshot.equity), rest]
     return pd.DataFrame.from_dict(rows, orient="index", columns=["amount", "price", "value", "weight", "target"]).rename_axis("symbol")
 
-# %% ../../nbs/10_app/72_account.ipynb #af140b60
+# %% ../../nbs/10_app/72_account.ipynb #1943f962
 @dataclass
 class DeskOfDay:
     "The books and the exchange that a run trades on."
@@ -109,11 +109,18 @@ class DeskOfDay:
             return execution_of(self.ledger, self.account, plan.hash)
         if live:
             propose(self.ledger, plan, self.when)
-            if plan_status(self.ledger, self.account, plan.hash) == "proposed":
+            if plan_status(self.ledger, self.account, plan.hash) in ("proposed", "reviewed"):
                 raise Refused(f"plan {plan.hash[:12]} waits for a person: 'carnet approve', then 'carnet run --resume'")
         else:
+            propose(self.ledger, plan, self.when)
+            if plan_status(self.ledger, self.account, plan.hash) == "proposed":
+                review(self.ledger, self.account, plan.hash, "safety check", self.when, f"{len(verdict.checked)} rules looked at, no veto")
             approve(self.ledger, plan, "paper mode", self.when)
         return execute(plan, verdict, self.venue, self.ledger, self.when, Style(fee_rate), max_age, self.account, stop)
+
+    def life(self, plan: Plan) -> pd.DataFrame:
+        "Return every step that a plan has taken: state, when, who, why; a plan that was never put before anybody has none."
+        return plan_life(self.ledger, self.account, plan.hash).set_index("state")
 
     def close_day(self, done: Execution | None, prices: dict[str, Decimal]) -> tuple[Snapshot, dict[str, Decimal], datetime]:
         "Return holdings, prices and moment after the fills, and write the account's value down."

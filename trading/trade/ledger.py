@@ -21,13 +21,13 @@ from ..core.types import BadInput, Busy, Event, Fill, Position, TradingError
 from .book import MONEY, Book, Tally, fill_from, plain, time_text
 from .replay import carry, read_fills
 
-# %% ../../nbs/08_trade/20_ledger.ipynb #ea47ae48
+# %% ../../nbs/08_trade/20_ledger.ipynb #a5a71655
 SCHEMA = 1
 MANY = 20_000  # from so many trades on, they are read in blocks of as many
 KEYS = {  # kinds that happen once, and what tells one from another
     "opened": (), "fill": ("venue", "id"), "intent": ("client_order_id",), "ended": ("client_order_id",),
     "resent": ("client_order_id", "attempt"), "absent": ("client_order_id", "attempt"),
-    "proposed": ("plan",), "approved": ("plan",), "canceled": ("plan",), "started": ("plan",), "executed": ("plan",),
+    "proposed": ("plan",), "reviewed": ("plan",), "approved": ("plan",), "canceled": ("plan",), "started": ("plan",), "executed": ("plan",),
 }
 TABLES = """
 create table if not exists events (
