@@ -8,6 +8,7 @@ import gc
 import json
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 
@@ -90,6 +91,7 @@ def with_backtesting_py(bars: pd.DataFrame, fast: list[int], slow: list[int]) ->
 def speed() -> None:
     from trading.backtest.strategies import MaCross
     from trading.backtest.sweep import sweep
+    from trading.backtest.trials import TrialRegister
 
     bars = market()
     sweep(bars, MaCross, {"fast": [5], "slow": [50]}, workers=1, register=False)  # load what was compiled before
@@ -99,6 +101,12 @@ def speed() -> None:
             seconds, table = timed(lambda n=n: sweep(bars, MaCross, PAIRS, workers=n, progress=False, register=False, **COSTS))
             ours[n].append(len(table) / seconds)
     one, two = max(ours[1]), max(ours[2])
+    with tempfile.TemporaryDirectory() as folder:
+        counted = []
+        for k in range(5):
+            register = TrialRegister(f"{folder}/{k}.sqlite")
+            counted.append(timed(lambda r=register: sweep(bars, MaCross, PAIRS, progress=False, register=r, **COSTS))[0])
+    say("moving-average sweep, every variation counted in the trial register", len(table) / min(counted), "backtests/s")
     sample = list(table.index.droplevel("symbol")[::7][:1000])
     with_vectorbt(bars, sample[:2])
     seconds, theirs = timed(lambda: with_vectorbt(bars, sample))

@@ -40,7 +40,7 @@ def variation_text(
     "Return the parameters as canonical JSON."
     return json.dumps(_canonical(params), separators=(",", ":"))
 
-# %% ../../nbs/06_backtest/08_trials.ipynb #f50e036a
+# %% ../../nbs/06_backtest/08_trials.ipynb #46b63336
 TABLES = """
 CREATE TABLE IF NOT EXISTS datasets (data TEXT PRIMARY KEY, first INTEGER, last INTEGER, symbols TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS trials (data TEXT, strategy TEXT, variation BLOB, params TEXT NOT NULL, sharpe REAL, metrics TEXT NOT NULL,
@@ -89,9 +89,12 @@ class TrialRegister:
         periods: int | None = None,
     ) -> None:
         "Write a whole sweep down."
-        levels = {str(n): results.index.get_level_values(n) for n in sorted(results.index.names, key=str)}
-        written = {n: level.map({v: f'"{n}":{json.dumps(_canonical(v))}' for v in level.unique()}).tolist() for n, level in levels.items()}
-        self._write(strategy, ["{" + ",".join(row) + "}" for row in zip(*written.values(), strict=True)], results, data, periods)
+        written = []
+        for name in sorted(results.index.names, key=str):  # each value of a parameter is written once, not once for each variation
+            codes, values = pd.factorize(results.index.get_level_values(name), use_na_sentinel=False)
+            parts = [f'"{name}":{json.dumps(_canonical(v))}' for v in values]
+            written.append([parts[k] for k in codes.tolist()])
+        self._write(strategy, ["{" + ",".join(row) + "}" for row in zip(*written, strict=True)], results, data, periods)
 
     def _write(self, strategy: str, texts: list[str], results: pd.DataFrame, data: Data, periods: int | None) -> None:
         if not strategy:
