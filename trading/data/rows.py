@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KEYS', 'WORD', 'Rows', 'to_rows', 'content_sums', 'content_name', 'to_arrow', 'text_array', 'widen']
 
-# %% ../../nbs/02_data/08_rows.ipynb #a480fd18
+# %% ../../nbs/02_data/08_rows.ipynb #d409a731
 import hashlib
 import json
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..core.bars import FIELDS, symbols_of
+from ..core.bars import FIELDS, check_index, symbols_of
 from ..core.types import BadInput
 
-# %% ../../nbs/02_data/08_rows.ipynb #0250e21f
+# %% ../../nbs/02_data/08_rows.ipynb #a1bef685
 KEYS = ("source", "timeframe", "symbol", "timestamp")
 
 
@@ -36,6 +36,8 @@ class Rows:
 
 def to_rows(bars: pd.DataFrame) -> Rows:
     "Turn wide bars into rows; a bar of which every field is missing is no row."
+    if len(bars):
+        check_index(bars)
     seconds = bars.index.as_unit("s")
     if not (seconds == bars.index).all():
         raise BadInput(f"the bar at {bars.index[seconds != bars.index][0]} does not open on a whole second; the store keeps whole seconds")
@@ -48,6 +50,11 @@ def to_rows(bars: pd.DataFrame) -> Rows:
         some |= ~np.isnan(values)
     time = np.broadcast_to(seconds.asi8, some.shape)
     code = np.broadcast_to(np.arange(len(symbols), dtype=np.int32)[:, None], some.shape)
+    if some.all():  # nothing to leave out: one copy instead of six
+        values = np.empty((len(FIELDS), some.size))
+        for target, source in zip(values, block, strict=True):
+            target.reshape(some.shape)[:] = source
+        return Rows(symbols, code.reshape(-1), time.reshape(-1), values)
     return Rows(symbols, code[some], time[some], np.stack([v[some] for v in block]))
 
 # %% ../../nbs/02_data/08_rows.ipynb #90a16a75
@@ -84,8 +91,13 @@ def content_name(sums: tuple[int, int]) -> str:
     "Name a content by 16 hexadecimal characters."
     return hashlib.sha256(b"%d %d" % sums).hexdigest()[:16]
 
-# %% ../../nbs/02_data/08_rows.ipynb #6716f972
-def to_arrow(rows: Rows, timeframe: str, source: str):
+# %% ../../nbs/02_data/08_rows.ipynb #8beb4a67
+def to_arrow(
+    rows: Rows,
+    timeframe: str,
+    source: str,
+    constant: bool = True,  # with the columns source and timeframe, which are the same in every row
+):
     "Turn rows into an Arrow table with nulls for what is missing."
     import pyarrow as pa
 
@@ -94,7 +106,8 @@ def to_arrow(rows: Rows, timeframe: str, source: str):
     repeat = lambda text: pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([text])).cast(pa.string())  # noqa: E731
     numbers = {f: pa.array(v, from_pandas=True) for f, v in zip(FIELDS, rows.values, strict=True)}
     time = pa.array(rows.time * 1_000_000, pa.timestamp("us", tz="UTC"))
-    return pa.table({"source": repeat(source), "timeframe": repeat(timeframe), "symbol": names, "timestamp": time, **numbers})
+    same = {"source": repeat(source), "timeframe": repeat(timeframe)} if constant else {}
+    return pa.table({**same, "symbol": names, "timestamp": time, **numbers})
 
 
 def text_array(names: list[str]):
