@@ -20,9 +20,9 @@ from typing import Any, Literal
 
 from .types import BadInput, Busy, MissingData, TradingError, Value
 
-# %% ../../nbs/00_core/06_runs.ipynb #84800b37
+# %% ../../nbs/00_core/06_runs.ipynb #7920dadf
 STAGES = ("10_ingest", "20_forecast", "30_allocate", "40_trade", "50_report")
-Status = Literal["pending", "running", "done", "failed"]
+Status = Literal["pending", "running", "waiting", "done", "failed"]  # waiting: for a person
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class RunRecord(Value):
     def status(self) -> Status:
         "Return what the run as a whole has come to."
         states = {s.status for s in self.stages}
-        return next((s for s in ("failed", "running", "pending") if s in states), "done")
+        return next((s for s in ("failed", "running", "waiting", "pending") if s in states), "done")
 
 # %% ../../nbs/00_core/06_runs.ipynb #ebda4090
 NUMBER, TEXT, TIME, FLAG = "number", "text", "time", "flag"
@@ -112,7 +112,7 @@ def check_schema(
         if len(frame) and not tests[kind](frame[column].dtype):
             raise BadInput(f"{wrong}the column {column!r} holds {frame[column].dtype}, not a {kind}; run that stage again")
 
-# %% ../../nbs/00_core/06_runs.ipynb #7e9b1ace
+# %% ../../nbs/00_core/06_runs.ipynb #9fc08e2c
 def write_atomic(
     path: Path,
     content: bytes,
@@ -160,6 +160,12 @@ class Run:
         "Note what a stage has come to."
         stages = tuple(Stage(name, status, seconds, error) if s.name == name else s for s in self.record.stages)
         return self.pin(stages=stages)
+
+    def restart(self, name: str) -> RunRecord:
+        "Note that a stage is at work, and that those behind it have to be done again."
+        record = self.mark(name, "running")
+        behind = [s.name for s in record.stages].index(name) + 1
+        return self.pin(stages=record.stages[:behind] + tuple(Stage(s.name) for s in record.stages[behind:]))
 
     def write(
         self,

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Words', 'Numbers', 'Fraction', 'Level', 'Cron', 'Found', 'SECTIONS', 'Section', 'RunSettings', 'MarketSettings',
-           'ForecastSettings', 'AllocateSettings', 'CostSettings', 'TradeSettings', 'LimitSettings',
-           'PromotionSettings', 'ScheduleSettings', 'Settings', 'read_ini', 'profiles_in', 'read_environment',
-           'load_settings', 'gather_settings']
+           'ForecastSettings', 'AllocateSettings', 'CostSettings', 'TradeSettings', 'ExecutionSettings', 'LiveSettings',
+           'LimitSettings', 'PromotionSettings', 'ScheduleSettings', 'Settings', 'read_ini', 'profiles_in',
+           'read_environment', 'load_settings', 'gather_settings']
 
 # %% ../../nbs/00_core/04_settings.ipynb #fe6c9c63
 import configparser
@@ -77,7 +77,7 @@ class ForecastSettings(Section):
     window: int = Field(2520, ge=100, description="bars of history to learn from")
     coverage: float = Field(0.9, gt=0.5, lt=1, description="share of outcomes that the interval should contain")
 
-# %% ../../nbs/00_core/04_settings.ipynb #7b79579c
+# %% ../../nbs/00_core/04_settings.ipynb #839a6d61
 class AllocateSettings(Section):
     policy: str = Field("balanced", description="allocation policy")
     risk_level: str = Field("medium", description="row of [risk_levels] that the policy keeps")
@@ -96,6 +96,26 @@ class TradeSettings(Section):
     min_trade: Decimal = Field(Decimal(100), ge=0, description="smallest order, in the profile's currency")
     lot: Decimal = Field(Decimal("0.0001"), gt=0, description="units are multiples of this")
     plan_hours: float = Field(24, gt=0, description="how long an approved plan may be executed")
+
+
+class ExecutionSettings(Section):
+    type: Literal["market", "limit"] = Field("market", description="of the orders")
+    limit_bp: Decimal = Field(Decimal(0), ge=-1000, le=1000, description="basis points that a limit order may pay beyond the last price")
+    reprices: int = Field(3, ge=0, le=98, description="how often a limit order that was not filled gets a new price")
+    slices: int = Field(1, ge=1, le=100, description="into how many parts an action is cut")
+    every_seconds: float = Field(0, ge=0, description="time between two parts")
+    timeout_seconds: float = Field(300, gt=0, description="after this an open order is cancelled")
+    max_slippage_bp: Decimal | None = Field(None, gt=0, description="nothing is traded at a price this much worse than the plan's")
+    errors: int = Field(3, ge=1, description="errors of a venue in a row, before safe mode")
+    pause_seconds: float = Field(30, gt=0, description="first pause of the circuit breaker; each is twice the one before")
+
+
+class LiveSettings(Section):
+    address: str = Field("", description="ask here instead of at the venue's own address, for example a test exchange")
+    sandbox: bool = Field(False, description="use the venue's test network")
+    number: int = Field(0, ge=0, description="account number that the MetaTrader terminal must be signed in to")
+    tolerance: Decimal = Field(Decimal(0), ge=0, description="units that a balance may differ by, for venues that round")
+    four_eyes: bool = Field(False, description="a plan needs two people: one who reviews it, another who approves it")
 
 
 class LimitSettings(Section):
@@ -140,7 +160,7 @@ class ScheduleSettings(Section):
     weekly: Cron = Field("0 6 * * 6", description="training and review")
     maintenance: Cron = Field("0 5 * * 0", description="tidying the store and verifying the ledger")
 
-# %% ../../nbs/00_core/04_settings.ipynb #c598294f
+# %% ../../nbs/00_core/04_settings.ipynb #c52a98f8
 class Settings(BaseSettings):
     "All settings in force, for one profile."
 
@@ -152,6 +172,8 @@ class Settings(BaseSettings):
     allocate: AllocateSettings = AllocateSettings()
     costs: CostSettings = CostSettings()
     trade: TradeSettings = TradeSettings()
+    execution: ExecutionSettings = ExecutionSettings()
+    live: LiveSettings = LiveSettings()
     limits: LimitSettings = LimitSettings()
     risk_levels: dict[str, Level] = Field(default_factory=dict)
     groups: dict[str, Words] = Field(default_factory=dict)

@@ -93,7 +93,7 @@ def _register_engine() -> None:
 
     papermill_engines.register("carnet", OneKernel)
 
-# %% ../../nbs/00_core/07_stages.ipynb #ab9abf95
+# %% ../../nbs/00_core/07_stages.ipynb #24a86dcc
 def run_stage(
     run: Run,
     name: str,  # for example '10_ingest'
@@ -107,7 +107,7 @@ def run_stage(
     done = next(s for s in record.stages if s.name == name)
     if done.status == "done":
         return done.seconds
-    run.mark(name, "running")
+    run.restart(name)
     begun = clock()
     parameters = {"run_dir": str(run.folder.resolve()), "as_of": record.as_of.isoformat(), "mode": record.mode}
     try:
@@ -119,7 +119,8 @@ def run_stage(
     except BaseException as error:
         run.mark(name, "failed", clock() - begun, f"{type(error).__name__}: {error}")
         raise
-    run.mark(name, "done", clock() - begun)
+    came_of_it = next(s for s in run.record.stages if s.name == name)
+    run.mark(name, "waiting" if came_of_it.status == "waiting" else "done", clock() - begun, came_of_it.error)
     return clock() - begun
 
 
