@@ -863,6 +863,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'trading/core/settings.py'),
                                        'trading.core.settings.CostSettings': ( '00_core/settings.html#costsettings',
                                                                                'trading/core/settings.py'),
+                                       'trading.core.settings.DecisionSettings': ( '00_core/settings.html#decisionsettings',
+                                                                                   'trading/core/settings.py'),
                                        'trading.core.settings.ExecutionSettings': ( '00_core/settings.html#executionsettings',
                                                                                     'trading/core/settings.py'),
                                        'trading.core.settings.ForecastSettings': ( '00_core/settings.html#forecastsettings',

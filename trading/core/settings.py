@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Words', 'Numbers', 'Fraction', 'Level', 'Cron', 'Found', 'SECTIONS', 'Section', 'RunSettings', 'MarketSettings',
-           'ForecastSettings', 'AllocateSettings', 'CostSettings', 'TradeSettings', 'ExecutionSettings', 'LiveSettings',
-           'LimitSettings', 'PromotionSettings', 'ScheduleSettings', 'Settings', 'read_ini', 'profiles_in',
-           'read_environment', 'load_settings', 'gather_settings']
+           'ForecastSettings', 'DecisionSettings', 'AllocateSettings', 'CostSettings', 'TradeSettings',
+           'ExecutionSettings', 'LiveSettings', 'LimitSettings', 'PromotionSettings', 'ScheduleSettings', 'Settings',
+           'read_ini', 'profiles_in', 'read_environment', 'load_settings', 'gather_settings']
 
 # %% ../../nbs/00_core/04_settings.ipynb #fe6c9c63
 import configparser
@@ -25,7 +25,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from .share import share_path
 from .types import BadSettings, stable_hash
 
-# %% ../../nbs/00_core/04_settings.ipynb #a3d5bc2f
+# %% ../../nbs/00_core/04_settings.ipynb #4ebdbdd3
 def _listed(value: Any) -> Any:
     "Read 'a, b, c' as a tuple."
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -76,6 +76,13 @@ class ForecastSettings(Section):
     horizons: Numbers = Field((1, 5, 20), min_length=1, description="bars ahead")
     window: int = Field(2520, ge=100, description="bars of history to learn from")
     coverage: float = Field(0.9, gt=0.5, lt=1, description="share of outcomes that the interval should contain")
+    adaptive: float = Field(0.0, ge=0, lt=1, description="how fast intervals learn from misses, for example 0.01; 0: they stand still")
+
+
+class DecisionSettings(Section):
+    confidence: float = Field(0.7, ge=0.5, lt=1, description="least probability that a forecast's side is right")
+    reward_to_risk: float = Field(2.0, gt=0, description="least expected gain over expected loss")
+    slack: float = Field(0.05, ge=0, le=0.2, description="most that feedback may move the confidence asked for; 0: not at all")
 
 # %% ../../nbs/00_core/04_settings.ipynb #839a6d61
 class AllocateSettings(Section):
@@ -160,7 +167,7 @@ class ScheduleSettings(Section):
     weekly: Cron = Field("0 6 * * 6", description="training and review")
     maintenance: Cron = Field("0 5 * * 0", description="tidying the store and verifying the ledger")
 
-# %% ../../nbs/00_core/04_settings.ipynb #c52a98f8
+# %% ../../nbs/00_core/04_settings.ipynb #e30346db
 class Settings(BaseSettings):
     "All settings in force, for one profile."
 
@@ -169,6 +176,7 @@ class Settings(BaseSettings):
     run: RunSettings = RunSettings()
     market: MarketSettings
     forecast: ForecastSettings = ForecastSettings()
+    decision: DecisionSettings = DecisionSettings()
     allocate: AllocateSettings = AllocateSettings()
     costs: CostSettings = CostSettings()
     trade: TradeSettings = TradeSettings()

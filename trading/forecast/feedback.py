@@ -191,7 +191,7 @@ def follow(
         patterns=count_patterns(now.patterns, cycle.outcomes, bounds),
     )
 
-# %% ../../nbs/04_forecast/40_feedback.ipynb #f0bf75d0
+# %% ../../nbs/04_forecast/40_feedback.ipynb #09587ea7
 class FeedbackLoop:
     "Learn from matured decisions, cycle by cycle, in a file that can be replayed."
 
@@ -215,6 +215,14 @@ class FeedbackLoop:
     def learnt(self) -> Learnt:
         "The state now."
         return self.states[-1]
+
+    def before(
+        self,
+        at: datetime,  # UTC, the moment of a decision
+    ) -> tuple[int, Learnt]:  # number of the last cycle that counts, 0 for none; the state after it
+        "Return what had been learnt before a moment: a decision of the past must not know the cycles of later."
+        known = next((i for i, cycle in enumerate(self.cycles) if cycle.at >= at), len(self.cycles))
+        return known, self.states[known]
 
     def new(
         self,

@@ -88,7 +88,7 @@ def worst_on_the_way(
 
     return np.maximum(0.0, -np.expm1(np.asarray(expected) + norm.ppf(doubt / 2) * np.asarray(spread)))
 
-# %% ../../nbs/04_forecast/30_meta.ipynb #60a03926
+# %% ../../nbs/04_forecast/30_meta.ipynb #3ddbde31
 class MetaModel:
     "Say how likely each forecast's side is right, learnt from forecasts made before their outcome."
 
@@ -165,13 +165,16 @@ class MetaModel:
         forecasts: pd.DataFrame,  # (symbol, horizon) × the columns of a forecast, of one moment
         as_of: datetime,  # UTC, the last bar that was known
         gates: Gates = Gates(),  # what a decision must pass
+        lean: float = 0.0,  # added to every probability: what is known of markets like this one
+        why: str = "",  # the sentence for it
     ) -> tuple[Decision, ...]:  # one for each row, also for those that do nothing
         "Decide about every forecast and say why."
-        p, seen = self.probability(forecasts), evidence(forecasts, self.usual_spread_)
+        p, seen = (self.probability(forecasts) + lean).clip(0.001, 0.999), evidence(forecasts, self.usual_spread_).assign(lean=lean)
         reward = p * self.won_ / ((1 - p) * self.lost_)
         deep = worst_on_the_way(forecasts["expected"].abs(), forecasts["std"])
         rows = zip(forecasts.index, forecasts["expected"], p, reward, deep, bet_size(p), seen.to_dict("records"), strict=True)
-        return tuple(_decision(*row, as_of=as_of, gates=gates, useful=self.useful_) for row in rows)
+        notes = ([why] if why else []) + ([] if self.useful_ else ["the judge is no better than the plain rate of being right, so it says that rate"])
+        return tuple(_decision(*row, as_of=as_of, gates=gates, notes=notes) for row in rows)
 
 
 def _logistic() -> Any:
@@ -183,13 +186,12 @@ def _logistic() -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression(C=1.0))
 
 
-def _decision(key, expected, p, reward, deep, size, inputs, as_of: datetime, gates: Gates, useful: bool) -> Decision:
+def _decision(key, expected, p, reward, deep, size, inputs, as_of: datetime, gates: Gates, notes: list[str]) -> Decision:
     "Hold one forecast against the gates and write down why it passed or not."
     symbol, horizon = key
     checks = (("confidence", p, gates.confidence), ("reward-to-risk", reward, gates.reward_to_risk))
     reasons = [f"{name} {value:.2f} {'reaches' if value >= gate else 'is below'} the gate of {gate:.2f}" for name, value, gate in checks]
-    if not useful:
-        reasons.append("the judge is no better than the plain rate of being right, so it says that rate")
+    reasons += notes
     passed = expected != 0 and all(value >= gate for _, value, gate in checks)
     side = ("buy" if expected > 0 else "sell") if passed else "hold"
     return Decision(

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RIVALS', 'mature', 'judgeable', 'outcomes_of', 'market_patterns']
 
-# %% ../../nbs/04_forecast/45_outcomes.ipynb #11542b38
-from collections.abc import Mapping
+# %% ../../nbs/04_forecast/45_outcomes.ipynb #ce6b7622
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import numpy as np
@@ -16,6 +16,7 @@ from ..core.bars import bar_length, check_index
 from ..core.types import BadInput, MissingData
 from .feedback import Outcome, pattern_of
 from .inputs import bar_volatility
+from .meta import Decision
 from .targets import Horizon, forward_returns, horizon_bars
 
 # %% ../../nbs/04_forecast/45_outcomes.ipynb #9ddb2d2a
@@ -53,7 +54,7 @@ def judgeable(
               if len(known.xs(h, level="horizon").index.unique("timestamp")) >= max(32, 12 * k)] if len(known) else []
     return known[known.index.get_level_values("horizon").isin(enough)]
 
-# %% ../../nbs/04_forecast/45_outcomes.ipynb #fe39b0be
+# %% ../../nbs/04_forecast/45_outcomes.ipynb #7d7cacf2
 RIVALS = ("model", "mean", "zero")  # the forecast, the average of its past, and nothing will change
 
 
@@ -63,18 +64,22 @@ def outcomes_of(
     held_long: Mapping[pd.Timestamp, set[str]],  # by bar: the symbols that were held on purpose after the decision
     cost: float,  # of buying and selling again, as a log return
     timeframe: str = "1d",  # length of one bar
+    decisions: Mapping[pd.Timestamp, Iterable[Decision]] | None = None,  # by bar, where they were written down: side and gate count, not what was held
 ) -> tuple[Outcome, ...]:  # in the order in which they matured
     "Return what came of each promise, as feedback takes it."
     if cost < 0:
         raise BadInput(f"the cost is {cost}; give what buying and selling again takes, zero or more")
     known, steps = held.dropna(subset=["realised"]), horizon_bars(list(held.index.unique("horizon")), timeframe)
     words, length, found = market_patterns(close), bar_length(timeframe), []
+    decided = {(t, d.symbol, d.horizon): d for t, made in (decisions or {}).items() for d in made}
     for (time, symbol, horizon), row in known.iterrows():
         guesses = dict(zip(RIVALS, (row["expected"], row["naive"], 0.0), strict=True))
-        side = 1.0 if row["expected"] >= 0 else -1.0
+        decision = decided.get((time, symbol, str(horizon)))
+        side = 1.0 if (decision.expected_return if decision else row["expected"]) >= 0 else -1.0
+        taken = decision.side != "hold" if decision else side > 0 and symbol in held_long.get(time, ())
         end = close.index[close.index.get_loc(time) + steps[horizon]] + length
         found.append(Outcome(
-            decision=f"{time.isoformat()} {symbol} {horizon}", matured=end.to_pydatetime(), taken=side > 0 and symbol in held_long.get(time, ()),
+            decision=f"{time.isoformat()} {symbol} {horizon}", matured=end.to_pydatetime(), taken=taken,
             gain=float(side * row["realised"] - cost), inside=bool(row["lower"] <= row["realised"] <= row["upper"]),
             losses={m: float(-np.expm1(-(((row["realised"] - g) / row["std"]) ** 2) / 2)) for m, g in guesses.items()},
             pattern=str(words.get(time, "")),
