@@ -29,7 +29,7 @@ def test_every_limit_holds_on_any_day_for_any_forecast(name, label, start, seed,
     rng, part, level = np.random.default_rng(seed), RETURNS.iloc[start : start + 504], RISK_LEVELS[label]
     regime = dict(zip(REGIMES, rng.dirichlet(np.ones(4)), strict=True))
     groups = {s: "Memecoins" if s in ("AMD", "RRC", "GE") else "Others" for s in part} if playful else None
-    decide = policy(name, label, groups=groups, solver="direct")
+    decide = policy(name, label, groups=groups)
     w = decide.weights(part, forecast_of(rng.normal(0, 0.05, 20), confidence), regime)
     cov = covariance(part).to_numpy()
     assert w.min() >= 0 and w.max() <= level.max_weight + 1e-9 and w.sum() <= 1 - level.min_cash + 1e-9
@@ -40,7 +40,7 @@ def test_every_limit_holds_on_any_day_for_any_forecast(name, label, start, seed,
         assert w[["AMD", "RRC", "GE"]].sum() <= level.group_limits["Memecoins"] + 1e-9
 
 
-def test_the_daily_solver_and_the_backtest_solver_decide_alike():
+def test_riskfolio_and_the_direct_solver_decide_alike():
     part = RETURNS.iloc[-504:]
     views = forecast_of(np.random.default_rng(8).normal(0, 0.02, 20), 0.4)
     for name in ("conservative", "balanced", "aggressive"):
@@ -62,8 +62,8 @@ def test_without_a_view_each_policy_is_its_anchor():
 
 def test_a_view_without_confidence_does_not_count():
     part = RETURNS.iloc[-504:]
-    silent = policy("balanced", solver="direct").weights(part, forecast_of(0.5, 0.0))
-    assert silent.equals(policy("balanced", solver="direct").weights(part))
+    silent = policy("balanced").weights(part, forecast_of(0.5, 0.0))
+    assert silent.equals(policy("balanced").weights(part))
 
 
 def test_tactical_moves_between_its_parts():
@@ -85,13 +85,13 @@ def test_momentum_goes_to_cash_when_everything_fell():
 
 
 def test_few_symbols_mean_more_cash_not_an_error():
-    decide = policy("balanced", "medium", solver="direct")
+    decide = policy("balanced", "medium")
     w = decide.weights(RETURNS.iloc[-504:, :3])
     assert w.sum() <= 0.45 + 1e-9 and "3 symbols may be held, each up to 15%" in decide.notes_[0]
 
 
 def test_a_symbol_without_forecast_is_named():
-    decide = policy("balanced", solver="direct")
+    decide = policy("balanced")
     decide.weights(RETURNS.iloc[-504:], forecast_of(0.01, 0.5).drop("KO"))
     assert decide.notes_[0] == "no forecast for KO: weighed without a view"
 
@@ -107,7 +107,7 @@ def test_a_symbol_without_forecast_is_named():
 )
 def test_a_malformed_forecast_is_refused(spoil, error, message):
     with pytest.raises(error, match=message):
-        policy("balanced", solver="direct").weights(RETURNS.iloc[-504:], spoil(forecast_of(0.01, 0.5)))
+        policy("balanced").weights(RETURNS.iloc[-504:], spoil(forecast_of(0.01, 0.5)))
 
 
 def test_a_history_does_not_see_the_future():

@@ -168,7 +168,7 @@ def why_held(
     adds = "adds little risk" if risk < 0.8 else "adds much risk" if risk > 1.25 else "adds its share of risk"
     return "; ".join(part for part in (size, told, adds) if part)
 
-# %% ../../nbs/07_allocate/30_policies.ipynb #f748399e
+# %% ../../nbs/07_allocate/30_policies.ipynb #bc068e3e
 @dataclass(eq=False)
 class Policy:
     "A temperament with limits; `weights` leaves `reasons_`, `notes_`, `anchor_`, `invested_` and `fallback_` behind."
@@ -178,7 +178,7 @@ class Policy:
     groups: Mapping[str, str] | None = None  # symbol → group; the level's group limits hold for these
     horizon: int = 20  # which forecast counts, in periods
     periods: int = 252  # in a year; 365 for markets that never close
-    solver: str = "riskfolio"  # or 'direct'
+    solver: str = "direct"  # the same one in the back-test and in the daily run; or 'riskfolio'
 
     def weights(
         self,

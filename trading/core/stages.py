@@ -19,12 +19,11 @@ from .runs import Run
 from .share import share_path
 from .types import StageFailed, TradingError
 
-# %% ../../nbs/00_core/07_stages.ipynb #cd32dde5
+# %% ../../nbs/00_core/07_stages.ipynb #ecb1acaa
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS")
 ONE_THREAD = dict.fromkeys(POOLS, "1")
 FIXED = ONE_THREAD | {"PYTHONHASHSEED": "0", "TZ": "UTC", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-SLOW = ("pandas", "pyarrow.parquet", "deltalake", "pydantic", "skfolio.datasets", "sklearn.linear_model", "scipy.stats", "skops.io", "riskfolio",
-        "jinja2")
+SLOW = ("pandas", "pyarrow.parquet", "deltalake", "pydantic", "skfolio.datasets", "sklearn.linear_model", "scipy.stats", "skops.io", "jinja2")
 
 
 class Kernel:
