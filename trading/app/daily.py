@@ -6,21 +6,21 @@
 __all__ = ['market_source', 'source_note', 'bars_of', 'groups_of', 'risk_limits', 'policy_of', 'paper_tape', 'paper_markets',
            'paper_venue']
 
-# %% ../../nbs/10_app/70_daily.ipynb #8d103b00
-import os
+# %% ../../nbs/10_app/70_daily.ipynb #b2aefb7a
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pandas as pd
 
+from .connect import connect
 from ..core.bars import closed_by
 from ..core.jobs import settings_of
 from ..core.runs import Run
 from ..core.settings import Settings
 from ..core.types import BadInput, Market, MarketData
 
-# %% ../../nbs/10_app/70_daily.ipynb #f00d6e9c
+# %% ../../nbs/10_app/70_daily.ipynb #9247059c
 def market_source(
     settings: Settings,
     as_of: datetime | None = None,  # nothing later is told by the sample market; None: everything it has
@@ -31,17 +31,7 @@ def market_source(
         from trading.data.ingest import SampleSource
 
         return SampleSource("stocks", as_of)
-    if market.source == "ccxt":
-        from trading.venue.crypto import CcxtVenue
-
-        return CcxtVenue(market.venue)
-    if market.source == "mt5":
-        from trading.venue.mt5 import Mt5Venue
-
-        return Mt5Venue(market.venue, os.environ.get("MT5_BRIDGE_KEY", ""))  # a secret is never a setting
-    from trading.venue.alpaca import AlpacaVenue
-
-    return AlpacaVenue()
+    return connect(settings)
 
 
 def source_note(

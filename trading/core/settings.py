@@ -84,7 +84,7 @@ class DecisionSettings(Section):
     reward_to_risk: float = Field(2.0, gt=0, description="least expected gain over expected loss")
     slack: float = Field(0.05, ge=0, le=0.2, description="most that feedback may move the confidence asked for; 0: not at all")
 
-# %% ../../nbs/00_core/04_settings.ipynb #839a6d61
+# %% ../../nbs/00_core/04_settings.ipynb #7abc9406
 class AllocateSettings(Section):
     policy: str = Field("balanced", description="allocation policy")
     risk_level: str = Field("medium", description="row of [risk_levels] that the policy keeps")
@@ -113,6 +113,7 @@ class ExecutionSettings(Section):
     every_seconds: float = Field(0, ge=0, description="time between two parts")
     timeout_seconds: float = Field(300, gt=0, description="after this an open order is cancelled")
     max_slippage_bp: Decimal | None = Field(None, gt=0, description="nothing is traded at a price this much worse than the plan's")
+    settle_seconds: float = Field(6, ge=0, description="after a lost answer, how long an order that the venue does not know may still turn up")
     errors: int = Field(3, ge=1, description="errors of a venue in a row, before safe mode")
     pause_seconds: float = Field(30, gt=0, description="first pause of the circuit breaker; each is twice the one before")
 

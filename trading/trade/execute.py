@@ -174,7 +174,7 @@ def affordable(
         return ZERO, (reason or f"{lot} at {price}") + ", which is below the venue's smallest order"
     return lot, reason
 
-# %% ../../nbs/08_trade/30_execute.ipynb #911abec9
+# %% ../../nbs/08_trade/30_execute.ipynb #28e7949f
 def execute(
     plan: Plan,
     verdict: Verdict,  # of the safety check, for exactly this plan
@@ -190,6 +190,7 @@ def execute(
     progress: Callable[[Line], Any] = lambda line: None,  # told of every finished line
     prices_after: Mapping[str, Decimal] | None = None,  # for the shortfall of what was not traded
     volume: Callable[[str], Decimal | None] | None = None,  # symbol → units that the market traded in the last `style.every`, for `volume_share`
+    allow: Callable[[Order], str] = lambda order: "",  # a reason to leave out this order, for example a limit that it would break
 ) -> Execution:
     "Trade a plan, or go on with one that was interrupted."
     if style.volume_share is not None and volume is None:
@@ -206,7 +207,7 @@ def execute(
         started = ledger.find("started", plan.account, plan_hash).timestamp
         markets, lines = venue.load_markets(), []
         for action in sorted(plan.actions, key=lambda a: a.side == "buy"):
-            line = _trade(desk, plan_hash, action, markets, style, stop, volume)
+            line = _trade(desk, plan_hash, action, markets, style, stop, volume, allow)
             lines.append(line)
             progress(line)
         done = _finish(desk, plan, plan_hash, lines, started, perf_counter() - began, prices_after or {})
@@ -214,7 +215,10 @@ def execute(
     return done
 
 
-def _trade(desk: Desk, plan_hash: str, action: Action, markets: dict, style: Style, stop: Callable[[], str], volume: Callable | None) -> Line:
+def _trade(
+    desk: Desk, plan_hash: str, action: Action, markets: dict, style: Style, stop: Callable[[], str], volume: Callable | None,
+    allow: Callable[[Order], str],
+) -> Line:
     "Turn one action into orders, part by part, and follow each to its end."
     market, states, reasons = markets.get(action.symbol), [], []
     if market is None:
@@ -226,7 +230,7 @@ def _trade(desk: Desk, plan_hash: str, action: Action, markets: dict, style: Sty
             number = part * 100 + attempt
             if cut and number and attempt == 0 and not desk.ledger.find("intent", desk.account, _order_id(plan_hash, action, number)):
                 desk.sleep(style.every.total_seconds())
-            state, reason = _one(desk, plan_hash, action, number, left, market, style, stop)
+            state, reason = _one(desk, plan_hash, action, number, left, market, style, stop, allow)
             reasons += [reason] if reason and reason not in reasons else []
             states += [state] if state else []
             left -= state.filled if state else ZERO
@@ -284,6 +288,7 @@ def _order_id(plan_hash: str, action: Action, number: int) -> str:
 
 def _one(
     desk: Desk, plan_hash: str, action: Action, number: int, left: Decimal, market: Market, style: Style, stop: Callable[[], str],
+    allow: Callable[[Order], str],
 ) -> tuple[OrderState | None, str]:
     "Send one order and follow it to its end; None and the reason if it was not sent."
     client_order_id = _order_id(plan_hash, action, number)
@@ -300,6 +305,8 @@ def _one(
         if why or not amount:
             return None, why or reason
         order = Order(client_order_id, action.symbol, action.side, amount, style.type, price if style.type == "limit" else None)
+        if why := allow(order):
+            return None, why
     state = None
     for _ in range(desk.patience.sends):
         state = state or send(desk, order, plan_hash, action.price)

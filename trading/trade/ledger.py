@@ -21,12 +21,13 @@ from ..core.types import BadInput, Busy, Event, Fill, Position, TradingError
 from .book import MONEY, Book, Tally, fill_from, plain, time_text
 from .replay import carry, read_fills
 
-# %% ../../nbs/08_trade/20_ledger.ipynb #a5a71655
+# %% ../../nbs/08_trade/20_ledger.ipynb #94b1a88c
 SCHEMA = 1
 MANY = 20_000  # from so many trades on, they are read in blocks of as many
 KEYS = {  # kinds that happen once, and what tells one from another
-    "opened": (), "fill": ("venue", "id"), "intent": ("client_order_id",), "ended": ("client_order_id",),
+    "opened": (), "connected": (), "fill": ("venue", "id"), "intent": ("client_order_id",), "ended": ("client_order_id",),
     "resent": ("client_order_id", "attempt"), "absent": ("client_order_id", "attempt"),
+    "decision": ("run", "symbol", "horizon"),
     "proposed": ("plan",), "reviewed": ("plan",), "approved": ("plan",), "canceled": ("plan",), "started": ("plan",), "executed": ("plan",),
 }
 TABLES = """

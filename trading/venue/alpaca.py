@@ -68,7 +68,7 @@ def _ask(what: str, call: Callable, *args, sending: bool = False) -> Any:
         damaged = f"the answer has not the form it should have ({type(error).__name__}); ask again, but never resend an order"
         raise kind(f"alpaca: {what}: {damaged}") from None
 
-# %% ../../nbs/01_venue/20_alpaca.ipynb #d86ca651
+# %% ../../nbs/01_venue/20_alpaca.ipynb #062d9bdd
 class AlpacaVenue:
     "US stocks and ETFs at Alpaca."
 
@@ -136,6 +136,10 @@ class AlpacaVenue:
         if lacking:
             raise MissingData(f"alpaca gave no price of {', '.join(lacking[:5])}; check the symbols")
         return {s: Decimal(str(answer[s].price)) for s in symbols}
+
+    def account_number(self) -> str:
+        "Return what tells this account from another one."
+        return str(_ask("account", self._client("trade").get_account).account_number)
 
     def load_markets(self) -> dict[str, Market]:
         "Return what may be traded, by symbol."

@@ -17,7 +17,7 @@ from ..core.bars import bar_length, closed_by
 from ..core.types import ZERO, BadInput, Fill, Market, MissingData, Order, OrderState, UnknownOutcome, VenueError
 from .answers import candles_frame, check_raw, decimal_of, list_of, translate, without_secrets
 
-# %% ../../nbs/01_venue/10_crypto.ipynb #22cd0c55
+# %% ../../nbs/01_venue/10_crypto.ipynb #3d7f62d7
 class CcxtVenue:
     "An exchange through ccxt: prices without keys, orders with them."
 
@@ -30,6 +30,7 @@ class CcxtVenue:
         timeout: float = 10.0,  # seconds to wait for one answer
         sandbox: bool = False,  # the venue's test network
         base_url: str = "",  # send everything to this address instead, for tests and proxies
+        symbols: Iterable[str] = (),  # whose trades are fetched where a venue asks for symbols; empty: of what the account holds
     ):
         import ccxt
 
@@ -39,7 +40,7 @@ class CcxtVenue:
             near = get_close_matches(exchange, ccxt.exchanges, 3)
             raise BadInput(f"ccxt knows no exchange {exchange!r}" + (f"; did you mean {' or '.join(near)}?" if near else "; see ccxt.exchanges"))
         self.name = exchange
-        self.keyed = bool(api_key and secret)
+        self.keyed, self.symbols = bool(api_key and secret), tuple(symbols)
         self._ccxt = getattr(ccxt, exchange)({
             "apiKey": api_key, "secret": secret, "password": password, "timeout": int(timeout * 1000), "enableRateLimit": not base_url,
             "maxRetriesOnFailure": 0,
@@ -103,6 +104,12 @@ class CcxtVenue:
         amounts = {c: decimal_of(v, self.name, f"the balance of {c}") for c, v in total.items() if v is not None}
         return {c: v for c, v in amounts.items() if v}
 
+    def account_number(self) -> str:  # empty where the venue does not tell
+        "Return what tells this account from another one at the venue."
+        self._need_keys("the account's number")
+        info = self._ask("account", self._ccxt.fetch_balance).get("info")
+        return str(info.get("uid") or "") if isinstance(info, dict) else ""
+
     def create_order(self, order: Order) -> OrderState:
         "Send an order once; a lost answer is `UnknownOutcome`, a refusal is the state 'rejected'."
         self._need_keys("an order")
@@ -122,7 +129,7 @@ class CcxtVenue:
     def fetch_my_trades(self, since: datetime | None = None, symbols: Iterable[str] | None = None) -> list[Fill]:
         "Return our fills, oldest first; venues that ask per symbol are asked for `symbols`, or for what the account holds."
         self._need_keys("our trades")
-        return _fetch_my_trades(self, since, symbols)
+        return _fetch_my_trades(self, since, symbols or self.symbols or None)
 
     def cancel_order(self, client_order_id: str, symbol: str) -> OrderState:
         "Cancel an order and return what became of it."

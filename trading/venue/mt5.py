@@ -31,7 +31,7 @@ def sign(
     message = b"\n".join([str(at).encode(), method.encode(), path.encode(), body])
     return hmac.new(key.encode(), message, hashlib.sha256).hexdigest()
 
-# %% ../../nbs/01_venue/30_mt5.ipynb #7827da99
+# %% ../../nbs/01_venue/30_mt5.ipynb #592bdebf
 _NEVER_AGAIN = "look the order up by its client order id, never send it again"
 
 
@@ -113,6 +113,10 @@ class Mt5Venue:
         symbols = list(symbols)
         ticks = self._ask("GET", "/ticks", {"symbols": ",".join(symbols)})
         return {s: (_number(ticks, s, "bid") + _number(ticks, s, "ask")) / 2 for s in symbols}
+
+    def account_number(self) -> str:
+        "Return the number that every order is bound to."
+        return str(self.account)
 
     def load_markets(self) -> dict[str, Market]:
         "Return what the broker allows, by symbol; amounts are units, not lots."
