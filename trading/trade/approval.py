@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['PlanStatus', 'STEPS', 'LIFE', 'plan_status', 'propose', 'review', 'approve', 'cancel_plan', 'read_plan', 'plan_life',
-           'plan_history']
+           'plan_history', 'approve_run']
 
-# %% ../../nbs/08_trade/25_approval.ipynb #297049b6
-from datetime import datetime
+# %% ../../nbs/08_trade/25_approval.ipynb #528f42a6
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Literal
 
-from ..core.types import BadInput, Event, Plan, Refused
+from ..core.runs import Run
+from ..core.types import BadInput, Event, Plan, Refused, Verdict
 from .ledger import Ledger
 
 # %% ../../nbs/08_trade/25_approval.ipynb #5cd60479
@@ -154,3 +156,34 @@ def plan_history(
     frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("plan")
     columns = ["proposed", "reviewed", "reviewed_by", "approved", "approved_by", "started", "executed", "canceled", "canceled_by", "why"]
     return frame.reindex(columns=columns)
+
+# %% ../../nbs/08_trade/25_approval.ipynb #24ce8cea
+def approve_run(
+    folder: Path | str,  # of a run that waits
+    who: str,  # a person's name
+    now: datetime,  # UTC
+    ledger: Ledger | None = None,  # None: the one in the data folder of the run's settings
+) -> Plan:  # that is approved now
+    "Approve the plan of a live run; done twice it changes nothing, and whatever is not as it was proposed is refused."
+    run = Run(folder)
+    record, given = run.record, run.record.settings
+    if record.mode != "live":
+        raise Refused(f"run {record.id} trades on paper and approves itself")
+    if not (run.has("plan") and run.has("verdict")):
+        raise Refused(f"run {record.id} has no checked plan yet; go on with 'carnet run --resume {record.id}'")
+    plan, verdict = run.read("plan", Plan), run.read("verdict", Verdict)
+    if plan.account != record.account:
+        raise Refused(f"the plan of run {record.id} is for the account {plan.account}, and the run belongs to {record.account}; start a new run")
+    ledger = ledger or Ledger(Path(given["run"]["data"]) / "ledger.sqlite")
+    status = plan_status(ledger, plan.account, plan.hash)
+    if status == "unknown":
+        raise Refused(f"run {record.id} never proposed the plan {plan.hash[:12]} that lies in its folder: it was altered; start a new run")
+    if verdict.plan_hash != plan.hash or not verdict.ok:
+        raise Refused(f"the safety check did not allow plan {plan.hash[:12]}: {'; '.join(v.reason for v in verdict.vetoes) or 'it saw another plan'}")
+    if status in ("approved", "started"):
+        return plan
+    most = timedelta(hours=given["trade"]["plan_hours"])
+    if status in ("proposed", "reviewed") and now - plan.as_of > most:
+        raise Refused(f"the plan of run {record.id} is of {plan.as_of:%Y-%m-%d %H:%M} and too old by {now - plan.as_of - most}; start a new run")
+    approve(ledger, read_plan(ledger, plan.account, plan.hash), who, now, given.get("live", {}).get("four_eyes", False))
+    return plan
