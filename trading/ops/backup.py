@@ -43,7 +43,7 @@ class Manifest(Value):
     sizes: dict[str, int]  # place → bytes
     tables: dict[str, int] = field(default_factory=dict)  # Delta table → pinned version
 
-# %% ../../nbs/09_ops/70_backup.ipynb #08cc249d
+# %% ../../nbs/09_ops/70_backup.ipynb #c3e581f5
 def is_sqlite(path: Path) -> bool:
     "Tell whether a file is a SQLite database."
     with path.open("rb") as file:
@@ -64,9 +64,9 @@ def plain_files(
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         passing = path.name.endswith(PASSING) or (path.name.startswith(".") and path.name.rpartition(".")[2].isdigit())
-        if path.is_file() and not path.is_symlink() and not passing and not set(LEFT_OUT) & set(inside.parts):
-            if not any(table in path.parents for table in tables):
-                found.append(path)
+        passing = passing or bool(set(LEFT_OUT) & set(inside.parts)) or any(table in path.parents for table in tables)
+        if path.is_file() and not path.is_symlink() and not passing:
+            found.append(path)
     return found
 
 
@@ -161,7 +161,7 @@ def _add(tar: tarfile.TarFile, place: str, path: Path) -> tuple[str, int]:
         tar.addfile(entry, reader)
         return reader.sha.hexdigest(), size
 
-# %% ../../nbs/09_ops/70_backup.ipynb #52f59bc6
+# %% ../../nbs/09_ops/70_backup.ipynb #51e1e921
 def snapshot(
     data: Path,  # the data folder
     target: Path,  # folder of backups
@@ -185,7 +185,8 @@ def snapshot(
         os.replace(part, path)
         path.with_name(path.name + ".sha256").write_text(f"{checksum}  {path.name}\n")
     except OSError as error:
-        raise BackupError(f"the backup cannot be written to {path.parent}: {error.strerror or error}; free space or correct the rights there") from error
+        reason = error.strerror or error
+        raise BackupError(f"the backup cannot be written to {path.parent}: {reason}; free space or correct the rights there") from error
     finally:
         part.unlink(missing_ok=True)
     return path
@@ -215,7 +216,7 @@ def _write(part: Path, places: Mapping[str, Path], scratch: Path, passphrase: st
     with part.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
-# %% ../../nbs/09_ops/70_backup.ipynb #7a2bafd9
+# %% ../../nbs/09_ops/70_backup.ipynb #0da63abc
 class _Pieces(io.RawIOBase):
     "Pieces of bytes as a file."
 
@@ -310,7 +311,8 @@ def restore(
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
-        raise BackupError(f"the backup cannot be restored to {into.parent}: {error.strerror or error}; free space or correct the rights there") from error
+        reason = error.strerror or error
+        raise BackupError(f"the backup cannot be restored to {into.parent}: {reason}; free space or correct the rights there") from error
     return manifest
 
 
