@@ -71,23 +71,24 @@ def passed(
     mine = [open_[k] for k in keys if k in open_]
     return kept.assign(expected=[d.expected_return for d in mine], confidence=[d.confidence for d in mine])
 
-# %% ../../nbs/04_forecast/47_decide.ipynb #2c3f28db
+# %% ../../nbs/04_forecast/47_decide.ipynb #e2b6d550
 def tell_decisions(
     decisions: Sequence[Decision],
     gates: Gates,  # of today, see `gates_now`
 ) -> tuple[str, ...]:  # sentences
     "Say how many forecasts passed, and what the best of the others lacked."
+    bars = lambda h: f"{h} bar" if h == "1" else f"{h} bars" if h.isdigit() else h  # noqa: E731
     if not decisions:
         return ("No decision was made, so no forecast pulls a weight.",)
     done, shut = [d for d in decisions if d.side != "hold"], [d for d in decisions if d.side == "hold"]
     lines = []
     if done:
-        names = ", ".join(f"{d.side} {d.symbol} over {d.horizon} bars ({d.confidence:.0%})" for d in done[:5])
+        names = ", ".join(f"{d.side} {d.symbol} over {bars(d.horizon)} ({d.confidence:.0%})" for d in done[:5])
         lines.append(f"{len(done)} of {len(decisions)} forecasts pass the gates: {names}{' and others' if len(done) > 5 else ''}.")
     if shut:
         best = max(shut, key=lambda d: (d.confidence, d.symbol))
         lines.append(
-            f"{'All ' if not done else ''}{len(shut)} forecasts are held back and pull no weight. The surest of them, {best.symbol} over {best.horizon} bars, is right "
+            f"{'All ' if not done else ''}{len(shut)} forecasts are held back and pull no weight. The surest of them, {best.symbol} over {bars(best.horizon)}, is right "
             f"with {best.confidence:.0%} where {gates.confidence:.0%} is asked, and wins {best.reward_to_risk:.2f} times its risk where {gates.reward_to_risk:g} is asked."
         )
     return tuple(lines)
