@@ -365,3 +365,9 @@ def schedule(once) -> None:
         click.echo(f"Prefect server: {url}")
         for line in load_flow("serve").serve_schedule(values, once):
             click.echo(line)
+
+# %% ../../nbs/10_app/90_cli.ipynb #28f8cf86
+from .cli_forecast import COMMANDS as FORECAST
+
+for command in (*FORECAST,):
+    main.add_command(command)
