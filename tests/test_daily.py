@@ -89,6 +89,20 @@ def test_weights_keep_the_limits_that_the_settings_name(runs):
         assert target.max() <= limits["max_weight"] and target.sum() <= 1 and (target >= 0).all()
 
 
+def test_every_forecast_has_a_decision_in_artefact_and_ledger_and_only_what_passed_may_pull(home, runs):
+    from trading.trade.ledger import Ledger
+
+    for run in runs:
+        made, forecast = run.read("decisions"), run.read("forecast")
+        assert [(d["symbol"], d["horizon"]) for d in made["decisions"]] == [(s, str(h)) for s, h in forecast.index]
+        kept = Ledger(home / "data" / "ledger.sqlite", readonly=True).events(kind="decision")
+        assert [e.data for e in kept if e.data["run"] == run.record.id] == [{"run": run.record.id} | d for d in made["decisions"]]
+        acted = [d for d in made["decisions"] if d["side"] != "hold"]
+        assert len(run.read("views")) == len(acted) and all(d["confidence"] >= 0.7 and d["reward_to_risk"] >= 2 for d in acted)
+        assert set(made["words"]) <= set(run.read("allocation")["notes"]), "what was held back is said and not done in silence"
+        assert all(d["reasons"] and d["inputs"] and 0 <= d["max_drawdown"] < 1 for d in made["decisions"])
+
+
 def test_a_run_made_again_is_equal_to_the_last_bit(home):
     said = carnet(home, "reproduce", "2020-03-13_sample_1")
     assert "equal to the last bit" in said, said

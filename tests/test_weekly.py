@@ -14,6 +14,7 @@ from trading.core.settings import load_settings
 from trading.core.share import share_path
 from trading.core.stages import Kernel
 from trading.forecast.feedback import FeedbackLoop
+from trading.forecast.meta import Decision
 from trading.forecast.models import HorizonForecaster
 from trading.forecast.outcomes import RIVALS
 from trading.forecast.promote import count_trials, estimator_in_force, in_force, promotions
@@ -48,6 +49,11 @@ def home(tmp_path_factory):
             run.write("equity", pd.DataFrame({"equity": [100.0, 77.0]}, index=bars.index[-2:].rename("timestamp")))
         if number % 2:
             run.write("weights", target)
+        if number % 5 == 4:  # every fifth day its decisions were written down: one to sell, the others held back
+            sides = {("KO", 1): "sell"}
+            made = [Decision(s, str(h), day.to_pydatetime(), sides.get((s, h), "hold"), 0.8, -0.01 if s == "KO" else 0.01, 2.5, 0.03, 0.0,
+                             ("made for a test",), {}) for s, h in said.xs(day, level="timestamp").index]
+            run.write("decisions", {"decisions": [json.loads(d.to_json()) for d in made]})
     return folder
 
 
@@ -118,8 +124,25 @@ def test_feedback_learns_once_within_its_bounds(home, week):
     assert again["cycle"] == 1 and again["fresh"] == 0 and again["trust"] == result["trust"]
     loop = FeedbackLoop(RIVALS, path=home / "data" / "feedback" / "sample.jsonl")
     assert loop.learnt.weights == result["trust"] and abs(sum(result["trust"].values()) - 1) < 1e-9
-    held = {o.decision[:10] for c in loop.cycles for o in c.outcomes if o.taken}
-    assert held and all(o.decision.split()[1] in ("AAPL", "XOM") for c in loop.cycles for o in c.outcomes if o.taken)
+    taken = [o for c in loop.cycles for o in c.outcomes if o.taken]
+    assert {o.decision.split()[1] for o in taken} == {"AAPL", "XOM", "KO"} and sum(result["signals"].values()) == result["fresh"]
+
+
+def test_a_decision_that_was_written_down_counts_instead_of_what_was_held(home, week):
+    result = json.loads((week / "review.json").read_text())
+    assert result["decided"] == DAYS // 5 * len(SYMBOLS) * 2
+    loop = FeedbackLoop(RIVALS, path=home / "data" / "feedback" / "sample.jsonl")
+    runs = sorted((home / "reports").glob("2019-*_sample_1"))
+    days = [Run(run).record.id[:10] for i, run in enumerate(runs) if i % 5 == 4]
+    of_those = [o for c in loop.cycles for o in c.outcomes if o.decision[:10] in days]
+    assert of_those and {tuple(o.decision.split()[1:]) for o in of_those if o.taken} == {("KO", "1")}
+    from trading.app.daily import bars_of
+
+    close = bars_of(Run(runs[-1]))["close"]["KO"]
+    sold = next(o for o in of_those if o.taken)
+    came = np.log(close.shift(-1) / close)[pd.Timestamp(sold.decision.split()[0])]
+    cost = 2 * np.log1p(0.001 + 5 / 1e4)
+    assert sold.gain == pytest.approx(-came - cost), "sold: what fell is won"
 
 
 def test_a_forecast_that_was_altered_is_left_out_and_named(home, week):

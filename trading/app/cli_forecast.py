@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-# %% ../../nbs/10_app/83_cli_forecast.ipynb #a2ac06c8
+# %% ../../nbs/10_app/83_cli_forecast.ipynb #0b835742
 def open_feedback(
     profile: str | None,  # None: the one of the settings
 ):  # the loop; the moment at which a hand is laid on it
@@ -37,12 +37,13 @@ def told_state(
     now, score = loop.learnt, adaptation_score(loop)
     lines = [f"{len(loop.cycles)} cycles; {'frozen: outcomes are noted and nothing moves' if now.frozen else 'learning'}"]
     lines.append("trust: " + ", ".join(f"{model} {weight:.1%}" for model, weight in now.weights.items()))
-    lines.append(f"threshold: {now.threshold:.3f}, from {loop.bounds.threshold[1]:.3f}, within {loop.bounds.threshold[0]:g} to {loop.bounds.threshold[2]:g}")
+    low, first, high = loop.bounds.threshold
+    lines.append(f"threshold: {now.threshold:.3f}, from {first:.3f}, within {low:g} to {high:g}")
     lines += [f"in {name} markets {right:.0f} of {right + wrong:.0f} came as forecast" for name, (right, wrong) in sorted(now.patterns.items())]
     lines.append("adaptation: " + ("no difference to learn yet" if score is None else f"{score:.0%} of what could be learnt was learnt"))
     return [*lines, f"state {now.hash}"]
 
-# %% ../../nbs/10_app/83_cli_forecast.ipynb #f3e4e2b8
+# %% ../../nbs/10_app/83_cli_forecast.ipynb #5e73bc7a
 @click.group()
 def feedback() -> None:
     "Show what feedback has learnt; freeze it, or go back."
@@ -70,7 +71,8 @@ def replay(profile, last) -> None:
     "Go through every cycle again from the first, check the seals, and show what each one did."
     loop, _ = open_feedback(profile)
     for cycle, state in list(zip(loop.cycles, loop.states[1:], strict=True))[-last:]:
-        what = f"{len(cycle.outcomes)} outcomes" if cycle.kind == "learn" else f"to cycle {cycle.back_to}: {cycle.note}" if cycle.back_to else cycle.note
+        where = f"to cycle {cycle.back_to}: " if cycle.kind == "roll back" else ""
+        what = f"{len(cycle.outcomes)} outcomes" if cycle.kind == "learn" else where + cycle.note
         click.echo(f"{cycle.number:>4}  {cycle.at:%Y-%m-%d %H:%M}  {cycle.kind:<9}  {what}  -> {state.hash}")
     click.echo(f"{len(loop.cycles)} cycles replayed, every seal holds; state {loop.learnt.hash}")
 

@@ -71,7 +71,7 @@ def passed(
     mine = [open_[k] for k in keys if k in open_]
     return kept.assign(expected=[d.expected_return for d in mine], confidence=[d.confidence for d in mine])
 
-# %% ../../nbs/04_forecast/47_decide.ipynb #e2b6d550
+# %% ../../nbs/04_forecast/47_decide.ipynb #f793abd7
 def tell_decisions(
     decisions: Sequence[Decision],
     gates: Gates,  # of today, see `gates_now`
@@ -88,8 +88,9 @@ def tell_decisions(
     if shut:
         best = max(shut, key=lambda d: (d.confidence, d.symbol))
         lines.append(
-            f"{'All ' if not done else ''}{len(shut)} forecasts are held back and pull no weight. The surest of them, {best.symbol} over {bars(best.horizon)}, is right "
-            f"with {best.confidence:.0%} where {gates.confidence:.0%} is asked, and wins {best.reward_to_risk:.2f} times its risk where {gates.reward_to_risk:g} is asked."
+            f"{'All ' if not done else ''}{len(shut)} forecasts are held back and pull no weight. The surest of them, {best.symbol} over "
+            f"{bars(best.horizon)}, is right with {best.confidence:.0%} where {gates.confidence:.0%} is asked, and wins {best.reward_to_risk:.2f} "
+            f"times its risk where {gates.reward_to_risk:g} is asked."
         )
     return tuple(lines)
 

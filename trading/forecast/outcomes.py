@@ -54,7 +54,7 @@ def judgeable(
               if len(known.xs(h, level="horizon").index.unique("timestamp")) >= max(32, 12 * k)] if len(known) else []
     return known[known.index.get_level_values("horizon").isin(enough)]
 
-# %% ../../nbs/04_forecast/45_outcomes.ipynb #7d7cacf2
+# %% ../../nbs/04_forecast/45_outcomes.ipynb #d4566f83
 RIVALS = ("model", "mean", "zero")  # the forecast, the average of its past, and nothing will change
 
 
@@ -64,7 +64,7 @@ def outcomes_of(
     held_long: Mapping[pd.Timestamp, set[str]],  # by bar: the symbols that were held on purpose after the decision
     cost: float,  # of buying and selling again, as a log return
     timeframe: str = "1d",  # length of one bar
-    decisions: Mapping[pd.Timestamp, Iterable[Decision]] | None = None,  # by bar, where they were written down: side and gate count, not what was held
+    decisions: Mapping[pd.Timestamp, Iterable[Decision]] | None = None,  # by bar; where one was written down, its side and gate count
 ) -> tuple[Outcome, ...]:  # in the order in which they matured
     "Return what came of each promise, as feedback takes it."
     if cost < 0:
