@@ -36,15 +36,16 @@ def is_secret_name(
     "Tell whether a value of that name must not be shown."
     return bool(_NAME.search(name))
 
-# %% ../../nbs/00_core/05_redact.ipynb #2af1086a
+# %% ../../nbs/00_core/05_redact.ipynb #239b8480
 _GAP = r"\\*[\"']?\s*(?:=>|=|:(?!//)|%3D|%3A)\s*"  # between a name and its value: = : and their encoded forms, quotes escaped or not
 _VALUE = r"(?:b?\\*\"[^\"]*\"|b?\\*'[^']*'|[^\s&\"',;)}\]<>]+)"
 _PEM = "-----{} [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
-_PAIR = re.compile(rf"(?P<name>[\w.-]*?(?:{WORDS}|(?<![a-z])(?:{ENDS})\b)(?:[\w-]*?))(?P<gap>{_GAP})(?P<value>{_VALUE})", re.IGNORECASE)
+_PAIR = re.compile(rf"(?P<name>(?:{WORDS})[\w-]{{0,40}}?|(?:(?<![a-z])|(?<=(?-i:[a-z]))(?=(?-i:T)))(?:{ENDS}))(?P<gap>{_GAP})(?P<value>{_VALUE})",
+                   re.IGNORECASE)
 _LOOKS = (
     (re.compile(rf"({_PEM.format('BEGIN')}).*?({_PEM.format('END')}|\Z)", re.DOTALL), rf"\1{MASK}\2"),
-    (re.compile(r"\b([a-z][a-z0-9+.-]*://)([^\s/?#:@\"']*):([^\s/\"']+)@", re.IGNORECASE), rf"\1\2:{MASK}@"),
-    (re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s/?#:@\"']{16,}@", re.IGNORECASE), rf"\1{MASK}@"),
+    (re.compile(r"\b([a-z][a-z0-9+.-]{0,20}://)([^\s/?#:@\"']{0,200}):([^\s/\"']{1,500})@", re.IGNORECASE), rf"\1\2:{MASK}@"),
+    (re.compile(r"\b([a-z][a-z0-9+.-]{0,20}://)[^\s/?#:@\"']{16,500}@", re.IGNORECASE), rf"\1{MASK}@"),
     (re.compile(r"((?:authorization|cookie)\\*[\"']?\s*[:=]\s*\\*)(?:\"[^\"]*\"|'[^']*'|[^\r\n\"'}]+)", re.IGNORECASE), rf"\1{MASK}"),
     (re.compile(r"\b(Bearer|Basic|Digest|Token)(\s+)(?=\S*(?:\d|=|(?-i:[a-z][A-Z])))[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), rf"\1\2{MASK}"),
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), MASK),

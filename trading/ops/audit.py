@@ -89,12 +89,13 @@ def read_line(line: bytes) -> Entry:
     row = json.loads(line)
     return Entry(**row | {"time": datetime.fromisoformat(row["time"])})
 
-# %% ../../nbs/09_ops/30_audit.ipynb #5abcaf72
+# %% ../../nbs/09_ops/30_audit.ipynb #2041b40d
 def check_log(
     data: bytes,  # the file
     anchor: bytes | None,  # the anchor's file; None: there is none
     key: bytes | None = None,  # checks the seals too
     witness: str = "",  # 'number:hash' of an entry as `AuditLog.head` gave it once
+    sealed_from: int = 0,  # number of the entry from which on all have seals; 0: nobody remembers
 ) -> list[Finding]:  # empty when the log is as it was written
     "Return everything that is not as it was written."
     lines = data.split(b"\n")
@@ -103,12 +104,14 @@ def check_log(
     for number, line in enumerate(lines, 1):
         wrong, digest, seal = _check_line(line, number, before, key)
         found += [Finding(number, wrong)] if wrong else []
-        if key and sealed and not seal:
-            found.append(Finding(number, "the entry carries no seal, though earlier ones do"))
+        if key and not seal and (sealed or 0 < sealed_from <= number):
+            found.append(Finding(number, "the entry carries no seal, and must have one"))
         sealed, before = sealed or bool(seal), digest
         hashes.append(digest)
     if key and lines and not sealed:
-        found.append(Finding(0, "the log was never sealed, though there is a key; if the key is new, 'carnet audit seal' begins"))
+        found.append(Finding(0, "the log is not sealed, though there is a key: it was written without it, or by somebody else"))
+    if len(lines) < sealed_from:
+        found.append(Finding(0, f"the log has {len(lines)} entries and had at least {sealed_from}: it was removed or put back"))
     found += [Finding(0, what) for what in _check_anchor(hashes, anchor, key, sealed)]
     if witness:
         seq, _, noted = witness.partition(":")
@@ -171,7 +174,7 @@ def _check_anchor(hashes: list[str], anchor: bytes | None, key: bytes | None, se
         found.append("the anchor is not sealed with this key")
     return found
 
-# %% ../../nbs/09_ops/30_audit.ipynb #9334d0a0
+# %% ../../nbs/09_ops/30_audit.ipynb #448bddec
 class AuditLog:
     "An append-only, chained and anchored log of what was done."
 
@@ -180,10 +183,11 @@ class AuditLog:
         path: Path | str,  # file of the log; made with the first entry
         key: bytes | None = None,  # at least 16 bytes, seals the entries; None: no seals
         anchor: Path | str | None = None,  # file of the anchor, better on another disk; None: beside the log, ending in .head
+        sealed_from: int = 0,  # number of the entry from which on all have seals, as somebody outside remembers it
     ):
         if key is not None and len(key) < 16:
             raise BadInput(f"the key of an audit log has {len(key)} bytes; give at least 16")
-        self.path, self._key = Path(path), key
+        self.path, self._key, self._sealed_from = Path(path), key, sealed_from
         self.anchor = Path(anchor) if anchor else self.path.with_suffix(".head")
         self._mutex, self._last = threading.Lock(), None  # (size of the file, seq, hash) after our own last entry
 
@@ -236,7 +240,7 @@ class AuditLog:
             whole = size - (len(data) - data.rfind(b"\n") - 1)
             data = data[: data.rfind(b"\n") + 1]
         seq, before, digest = self._read_last(data[data[:-1].rfind(b"\n") + 1: -1])
-        if anchor not in ((seq, digest), (seq - 1, before)):
+        if anchor not in ((seq, digest), (seq - 1, before)) or seq < self._sealed_from:
             raise AuditError(self._altered())
         if whole < size:
             os.truncate(self.path, whole)
@@ -252,7 +256,8 @@ class AuditLog:
             raise AuditError(self._altered()) from error
         if entry.seal and not self._key:
             raise AuditError(f"the audit log {self.path.name} is sealed and no key was given; open the vault first")
-        unsealed = self._key and not entry.seal and self.anchor.exists() and b'"seal":""' not in self.anchor.read_bytes()
+        anchored = self.anchor.exists() and b'"seal":""' not in self.anchor.read_bytes()
+        unsealed = self._key and not entry.seal and (anchored or 0 < self._sealed_from <= entry.seq)
         if unsealed or _check_line(line, entry.seq, entry.before, self._key)[0]:
             raise AuditError(self._altered())
         return entry.seq, entry.before, entry.hash
@@ -286,7 +291,7 @@ class AuditLog:
         with self._alone():
             data = self.path.read_bytes() if self.path.exists() else b""
             anchor = self.anchor.read_bytes() if self.anchor.exists() else None
-        return check_log(data, anchor, self._key, witness)
+        return check_log(data, anchor, self._key, witness, self._sealed_from)
 
     def head(self) -> str:  # 'number:hash', or '' while the log is empty
         "Return the witness of the last entry, to be noted elsewhere."
