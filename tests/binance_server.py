@@ -25,6 +25,11 @@ class Exchange:
         self.orders: list[dict] = []
         self.trades: list[dict] = []
         self.days = days
+        self.delay = 0.0  # seconds that every answer takes
+        self.page = 1000  # most trades in one answer
+        self.pairs = dict(PAIRS)
+        self.flying: Counter = Counter()  # requests being answered, by address without time and signature
+        self.doubled: list[str] = []  # of these, those that were asked again before they were answered
         self.skew = 0  # milliseconds by which the venue's clock is ahead
         self.lock = threading.Lock()
 
@@ -36,7 +41,7 @@ class Exchange:
             return self.faults[path].pop(0) if self.faults.get(path) else ""
 
     def klines(self, symbol: str, start: int, limit: int) -> list:
-        base = PAIRS[symbol][2]
+        base = self.pairs[symbol][2]
         first = max(0, -(-(start - FIRST) // DAY))
         rows = []
         for n in range(first, min(self.days, first + limit)):
@@ -48,7 +53,7 @@ class Exchange:
     def new_order(self, q: dict) -> tuple[int, object]:
         if any(o["clientOrderId"] == q["newClientOrderId"] and o["status"] == "NEW" for o in self.orders):
             return 400, {"code": -2010, "msg": "Duplicate order sent."}
-        base, quote, price = PAIRS[q["symbol"]]
+        base, quote, price = self.pairs[q["symbol"]]
         amount = float(q["quantity"])
         market = q["type"] == "MARKET"
         if q["side"] == "BUY" and amount * price > self.balances.get(quote, 0):
@@ -88,12 +93,12 @@ class Exchange:
     def answer(self, method: str, path: str, raw: str, headers) -> tuple[int, object]:
         q = {k: v[0] for k, v in parse_qs(raw).items()}
         if path == "/api/v3/exchangeInfo":
-            return 200, {"timezone": "UTC", "serverTime": FIRST, "rateLimits": [], "symbols": [market(s) for s in PAIRS]}
+            return 200, {"timezone": "UTC", "serverTime": FIRST, "rateLimits": [], "symbols": [market(s, *p[:2]) for s, p in self.pairs.items()]}
         if path == "/api/v3/klines":
             return 200, self.klines(q["symbol"], int(q.get("startTime", FIRST)), int(q.get("limit", 500)))
         if path in ("/api/v3/ticker/24hr", "/api/v3/ticker/price"):
-            wanted = json.loads(q["symbols"]) if "symbols" in q else [q["symbol"]] if "symbol" in q else list(PAIRS)
-            return 200, [{"symbol": s, "lastPrice": str(PAIRS[s][2]), "price": str(PAIRS[s][2]), "closeTime": FIRST} for s in wanted]
+            wanted = json.loads(q["symbols"]) if "symbols" in q else [q["symbol"]] if "symbol" in q else list(self.pairs)
+            return 200, [{"symbol": s, "lastPrice": str(self.pairs[s][2]), "price": str(self.pairs[s][2]), "closeTime": FIRST} for s in wanted]
         if refused := self.signed(raw, q, headers):
             return refused
         if path == "/api/v3/account":
@@ -111,12 +116,12 @@ class Exchange:
         if path == "/api/v3/openOrders":
             return 200, [o for o in self.orders if o["status"] == "NEW"]
         if path == "/api/v3/myTrades":
-            return 200, [t for t in self.trades if t["symbol"] == q["symbol"]]
+            first = int(q.get("startTime", 0))
+            return 200, [t for t in self.trades if t["symbol"] == q["symbol"] and t["time"] >= first][:self.page]
         return 404, {"code": -1, "msg": f"no such path {path}"}
 
 
-def market(symbol: str) -> dict:
-    base, quote, _ = PAIRS[symbol]
+def market(symbol: str, base: str, quote: str) -> dict:
     return {
         "symbol": symbol, "status": "TRADING", "baseAsset": base, "quoteAsset": quote, "baseAssetPrecision": 8, "quotePrecision": 8,
         "quoteAssetPrecision": 8, "orderTypes": ["LIMIT", "MARKET"], "isSpotTradingAllowed": True, "permissions": ["SPOT"],
@@ -140,6 +145,18 @@ class _Handler(BaseHTTPRequestHandler):
         raw = parts.query or self.rfile.read(length).decode()
         path = parts.path
         exchange.calls[f"{method} {path}"] += 1
+        question = f"{method} {path}?" + "&".join(p for p in raw.split("&") if not p.startswith(("timestamp", "signature")))
+        with exchange.lock:
+            exchange.flying[question] += 1
+            if exchange.flying[question] > 1:
+                exchange.doubled.append(question)
+        try:
+            self._answer(exchange, method, path, raw)
+        finally:
+            with exchange.lock:
+                exchange.flying[question] -= 1
+
+    def _answer(self, exchange: Exchange, method: str, path: str, raw: str) -> None:
         fault = exchange.next_fault(f"{method} {path}")
         if fault == "drop-before":
             self.close_connection = True
@@ -147,6 +164,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         with exchange.lock:
             status, body = exchange.answer(method, path, raw, self.headers)
+        if exchange.delay:
+            time.sleep(exchange.delay)
         if fault == "slow":
             time.sleep(1.5)
         text = json.dumps(body)

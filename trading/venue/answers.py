@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..core.types import BadInput, UnknownOutcome, VenueError, VenueUnreachable
 
-# %% ../../nbs/01_venue/08_answers.ipynb #9fe76877
+# %% ../../nbs/01_venue/08_answers.ipynb #00312870
 class SlowDown(VenueUnreachable):
     "The venue asks to be left alone for a while; to try again at once makes it worse."
 
@@ -41,6 +41,8 @@ def translate(error: Exception, venue: str, what: str, sending: bool = False, st
         return VenueUnreachable(f"{venue}: {what}: no answer in time; check the network, or try again later")
     if isinstance(error, ccxt.OperationFailed):
         return VenueUnreachable(f"{venue}: {what}: it cannot be reached; check the network (proxy, firewall, DNS), or choose another venue")
+    if isinstance(error, ccxt.ArgumentsRequired):
+        return BadInput(f"{venue}: {what}: the venue needs more to answer ({text})")
     if isinstance(error, ccxt.BadSymbol):
         return BadInput(f"{venue}: {what}: unknown symbol ({text}); see load_markets() for what it knows")
     return VenueError(f"{venue}: {what}: {type(error).__name__}: {without_secrets(text)}")

@@ -5,234 +5,19 @@
 # %% auto #0
 __all__ = ['CcxtVenue']
 
-# %% ../../nbs/01_venue/10_crypto.ipynb #6dcf9ac4
-from collections.abc import Callable, Iterable
+# %% ../../nbs/01_venue/10_crypto.ipynb #07b0f017
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import pandas as pd
 
-from ..core.bars import bar_length, closed_by
 from ..core.types import ZERO, BadInput, Fill, Market, MissingData, Order, OrderState, UnknownOutcome, VenueError
-from .answers import candles_frame, check_raw, decimal_of, list_of, translate, without_secrets
+from .answers import candles_frame, decimal_of, list_of, translate, without_secrets
+from .exchange import SEEN, Connection, balance_of, known_market, markets_of, number_of, ohlcv_of, prices_of, settled
 
-# %% ../../nbs/01_venue/10_crypto.ipynb #3d7f62d7
-class CcxtVenue:
-    "An exchange through ccxt: prices without keys, orders with them."
-
-    def __init__(
-        self,
-        exchange: str = "binance",  # a ccxt id: 'binance', 'kraken', 'bingx', 'coinbase', …
-        api_key: str = "",
-        secret: str = "",
-        password: str = "",  # a third secret that some venues ask for
-        timeout: float = 10.0,  # seconds to wait for one answer
-        sandbox: bool = False,  # the venue's test network
-        base_url: str = "",  # send everything to this address instead, for tests and proxies
-        symbols: Iterable[str] = (),  # whose trades are fetched where a venue asks for symbols; empty: of what the account holds
-    ):
-        import ccxt
-
-        if exchange not in ccxt.exchanges:
-            from difflib import get_close_matches
-
-            near = get_close_matches(exchange, ccxt.exchanges, 3)
-            raise BadInput(f"ccxt knows no exchange {exchange!r}" + (f"; did you mean {' or '.join(near)}?" if near else "; see ccxt.exchanges"))
-        self.name = exchange
-        self.keyed, self.symbols = bool(api_key and secret), tuple(symbols)
-        self._ccxt = getattr(ccxt, exchange)({
-            "apiKey": api_key, "secret": secret, "password": password, "timeout": int(timeout * 1000), "enableRateLimit": not base_url,
-            "maxRetriesOnFailure": 0,
-            "options": {"fetchMarkets": {"types": ["spot"]}, "defaultType": "spot", "fetchCurrencies": False, "fetchMargins": False},
-        })
-        self._ccxt.has["fetchCurrencies"] = False
-        self._status = 0
-        self._ccxt.on_rest_response = self._note
-        if sandbox:
-            self._ccxt.set_sandbox_mode(True)
-        if base_url:
-            _redirect(self._ccxt, base_url)
-
-    def __repr__(self) -> str:
-        return f"CcxtVenue({self.name!r})"
-
-    def _note(self, code, reason, url, method, response_headers, response_body, request_headers, request_body) -> str:
-        "Remember the HTTP status of the newest answer (ccxt calls this before it looks at the answer)."
-        self._status = int(code)
-        return response_body.strip()
-
-    def _ask(self, what: str, call: Callable, *args, rows: bool = False, **kwargs) -> Any:
-        "Make one call that reads, check the raw answer, and translate its errors; `rows`: it should bring bars."
-        import ccxt
-
-        try:
-            self._status = 0
-            answer = call(*args, **kwargs)
-            if self._status:  # 0: nothing was asked, the answer was at hand
-                check_raw(self._ccxt.last_http_response, answer if rows else None, self.name, what)
-            return answer
-        except ccxt.BaseError as error:
-            raise translate(error, self.name, what) from None
-        except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
-            raise VenueError(f"{self.name}: {what}: the answer has not the form it should have ({type(error).__name__}); try again later") from None
-
-    def _need_keys(self, what: str) -> None:
-        "Say which setting is missing."
-        if not self.keyed:
-            raise BadInput(f"{self.name}: {what} needs a key; set api_key and secret of this venue, or use the paper venue")
-
-    def load_markets(self) -> dict[str, Market]:
-        "Return what the venue allows, by symbol."
-        return _markets(self)
-
-    def fetch_ohlcv(self, symbol: str, timeframe: str = "1d", since: datetime | None = None, until: datetime | None = None) -> pd.DataFrame:
-        "Return the bars that opened at or after `since` and had closed by `until`; no `since`: all that the venue gives."
-        return _fetch_ohlcv(self, symbol, timeframe, since, until)
-
-    def fetch_tickers(self, symbols: Iterable[str]) -> dict[str, Decimal]:
-        "Return the last price by symbol, in one call where the venue has it."
-        return _fetch_tickers(self, list(symbols))
-
-    def fetch_balance(self) -> dict[str, Decimal]:
-        "Return what the account holds in all, by currency; nothing is left out but zeros."
-        self._need_keys("the balance")
-        answer = self._ask("balance", self._ccxt.fetch_balance)
-        total = answer.get("total") if isinstance(answer, dict) else None
-        if not isinstance(total, dict) or not answer.get("info") or not isinstance(answer["info"], dict | list):
-            raise VenueError(f"{self.name}: the balance came without contents; the answer was damaged, ask again")
-        amounts = {c: decimal_of(v, self.name, f"the balance of {c}") for c, v in total.items() if v is not None}
-        return {c: v for c, v in amounts.items() if v}
-
-    def account_number(self) -> str:  # empty where the venue does not tell
-        "Return what tells this account from another one at the venue."
-        self._need_keys("the account's number")
-        info = self._ask("account", self._ccxt.fetch_balance).get("info")
-        return str(info.get("uid") or "") if isinstance(info, dict) else ""
-
-    def create_order(self, order: Order) -> OrderState:
-        "Send an order once; a lost answer is `UnknownOutcome`, a refusal is the state 'rejected'."
-        self._need_keys("an order")
-        return _create_order(self, order)
-
-    def fetch_order(self, client_order_id: str, symbol: str) -> OrderState:
-        "Return the state of an order by our own id."
-        self._need_keys("an order's state")
-        return _fetch_order(self, client_order_id, symbol)
-
-    def fetch_open_orders(self) -> list[OrderState]:
-        "Return all open orders."
-        self._need_keys("open orders")
-        self._ccxt.options["warnOnFetchOpenOrdersWithoutSymbol"] = False
-        return [_state(o, self.name) for o in list_of(self._ask("open orders", self._ccxt.fetch_open_orders), self.name, "open orders")]
-
-    def fetch_my_trades(self, since: datetime | None = None, symbols: Iterable[str] | None = None) -> list[Fill]:
-        "Return our fills, oldest first; venues that ask per symbol are asked for `symbols`, or for what the account holds."
-        self._need_keys("our trades")
-        return _fetch_my_trades(self, since, symbols or self.symbols or None)
-
-    def cancel_order(self, client_order_id: str, symbol: str) -> OrderState:
-        "Cancel an order and return what became of it."
-        self._need_keys("cancelling")
-        return _cancel_order(self, client_order_id, symbol)
-
-
-def _redirect(exchange: Any, base: str) -> None:
-    "Point every address of a ccxt exchange to another host."
-    import re
-
-    def moved(url: Any) -> Any:
-        return {k: moved(u) for k, u in url.items()} if isinstance(url, dict) else re.sub(r"https?://[^/]+", base.rstrip("/"), url)
-
-    exchange.urls["api"] = moved(exchange.urls["api"])
-    exchange.session.trust_env = False
-
-# %% ../../nbs/01_venue/10_crypto.ipynb #03bc3fe2
-def _load(venue: CcxtVenue) -> dict[str, Any]:
-    "Load the markets once."
-    markets = venue._ask("markets", venue._ccxt.load_markets)
-    if not isinstance(markets, dict) or not markets:
-        raise VenueError(f"{venue.name}: the list of markets is empty; the answer was damaged, try again")
-    return markets
-
-
-def _known(venue: CcxtVenue, symbol: str) -> dict:
-    "Return one market, or say which names are close."
-    markets = _load(venue)
-    if symbol not in markets:
-        from difflib import get_close_matches
-
-        near = get_close_matches(symbol.upper(), markets, 3) or [m for m in markets if m.startswith(symbol.upper())][:3]
-        raise BadInput(f"{venue.name} does not know {symbol!r}; " + (f"did you mean {' or '.join(near)}?" if near else "see load_markets()"))
-    return markets[symbol]
-
-
-def _markets(venue: CcxtVenue) -> dict[str, Market]:
-    "Turn ccxt's markets into ours."
-    found = {}
-    for symbol, market in _load(venue).items():
-        if market.get("spot") and market.get("active") is not False:
-            steps, least = market.get("precision") or {}, market.get("limits") or {}
-            step = {k: _step(venue._ccxt, steps.get(k)) for k in ("amount", "price")}
-            low = {k: Decimal(str((least.get(k) or {}).get("min") or 0)) for k in ("amount", "cost")}
-            found[symbol] = Market(symbol, step["amount"], step["price"], low["amount"], low["cost"])
-    return found
-
-
-def _step(exchange: Any, precision: Any) -> Decimal:
-    "Turn a precision into a step; venues give either a step or a number of decimals."
-    import ccxt
-
-    if precision is None:
-        return Decimal("0.00000001")
-    return Decimal(str(precision)) if exchange.precisionMode == ccxt.TICK_SIZE else Decimal(1).scaleb(-int(precision))
-
-
-def _fetch_ohlcv(venue: CcxtVenue, symbol: str, timeframe: str, since: datetime | None, until: datetime | None) -> pd.DataFrame:
-    "Fetch page after page."
-    step, exchange = bar_length(timeframe), venue._ccxt
-    if exchange.timeframes and timeframe not in exchange.timeframes:
-        raise BadInput(f"{venue.name} has no time frame {timeframe!r}; it has {', '.join(exchange.timeframes)}")
-    _known(venue, symbol)
-    now = datetime.now(UTC)
-    end = pd.Timestamp(min(until, now) if until is not None else now)
-    start = pd.Timestamp(since) if since is not None else pd.Timestamp("2010-01-01", tz="UTC")
-    pages: list[pd.DataFrame] = []
-    while start + step <= end:
-        what = f"{symbol} {timeframe} bars from {start:%Y-%m-%d %H:%M}"
-        rows = venue._ask(what, exchange.fetch_ohlcv, symbol, timeframe, int(start.timestamp() * 1000), 1000, rows=True)
-        page = candles_frame(rows, venue.name, symbol)
-        page = page[page.index >= start]
-        if not len(page):
-            break
-        pages.append(page)
-        start = page.index.max() + step
-        if len(page) < 2:
-            break
-    if not pages:
-        return candles_frame([], venue.name, symbol)
-    return closed_by(pd.concat(pages), end, timeframe)
-
-
-def _fetch_tickers(venue: CcxtVenue, symbols: list[str]) -> dict[str, Decimal]:
-    "Fetch last prices."
-    for symbol in symbols:
-        _known(venue, symbol)
-    if venue._ccxt.has.get("fetchTickers"):
-        answers = venue._ask(f"prices of {len(symbols)} symbols", venue._ccxt.fetch_tickers, symbols)
-    else:
-        answers = {s: venue._ask(f"price of {s}", venue._ccxt.fetch_ticker, s) for s in symbols}
-    prices = {}
-    for symbol in symbols:
-        ticker = answers.get(symbol)
-        if not isinstance(ticker, dict) or ticker.get("last") is None:
-            raise MissingData(f"{venue.name} gave no last price of {symbol}; it may be suspended, take it out or try again")
-        prices[symbol] = decimal_of(ticker["last"], venue.name, f"the price of {symbol}")
-        if prices[symbol] <= 0:
-            raise VenueError(f"{venue.name}: the price of {symbol} is {prices[symbol]}; a price must be above zero, ask again")
-    return prices
-
-# %% ../../nbs/01_venue/10_crypto.ipynb #e9ec8d4e
+# %% ../../nbs/01_venue/10_crypto.ipynb #8eae7a51
 _STATUS = {"open": "open", "closed": "closed", "canceled": "canceled", "cancelled": "canceled", "expired": "expired", "rejected": "rejected"}
 
 
@@ -259,11 +44,12 @@ def _state(answer: Any, venue: str, order: Order | None = None) -> OrderState:
     )
 
 
-def _create_order(venue: CcxtVenue, order: Order) -> OrderState:
+async def _create_order(venue: Connection, order: Order) -> OrderState:
     "Send once."
     import ccxt
 
-    _known(venue, order.symbol)
+    venue._need_keys("an order")
+    await known_market(venue, order.symbol)
     exchange, what = venue._ccxt, f"order {order.client_order_id} ({order.side} {order.amount} {order.symbol})"
     params: dict[str, Any] = {"clientOrderId": order.client_order_id}
     if order.time_in_force == "PO":
@@ -273,19 +59,22 @@ def _create_order(venue: CcxtVenue, order: Order) -> OrderState:
     if order.stop_price is not None:
         params["triggerPrice"] = float(order.stop_price)
     kind = "limit" if order.type in ("limit", "stop_limit") else "market"
+    price, seen = None if order.price is None else float(order.price), {}
+    token = SEEN.set(seen)
     try:
-        price, venue._status = None if order.price is None else float(order.price), 0
-        answer = exchange.create_order(order.symbol, kind, order.side, float(order.amount), price, params)
+        answer = await venue._call(exchange.create_order, order.symbol, kind, order.side, float(order.amount), price, params)
     except ccxt.InvalidOrder as error:
         if "duplicate" in str(error).lower():
-            return _fetch_order(venue, order.client_order_id, order.symbol)
+            return await _fetch_order(venue, order.client_order_id, order.symbol)
         return _rejected(order, str(error))
     except ccxt.InsufficientFunds as error:
         return _rejected(order, str(error))
     except ccxt.BaseError as error:
-        raise translate(error, venue.name, what, sending=True, status=venue._status) from None
+        raise translate(error, venue.name, what, sending=True, status=seen.get("status", 0)) from None
     except (KeyError, TypeError, AttributeError, IndexError, ValueError):
         raise UnknownOutcome(f"{venue.name}: {what}: the answer cannot be read; look the order up by its id, never send it again") from None
+    finally:
+        SEEN.reset(token)
     return _state(answer, venue.name, order)
 
 
@@ -295,13 +84,14 @@ def _rejected(order: Order, why: str) -> OrderState:
     return OrderState("", order.client_order_id, order.symbol, order.side, order.amount, ZERO, "rejected", reason=reason)
 
 
-def _fetch_order(venue: CcxtVenue, client_order_id: str, symbol: str) -> OrderState:
+async def _fetch_order(venue: Connection, client_order_id: str, symbol: str) -> OrderState:
     "Look up by our id."
     import ccxt
 
+    venue._need_keys("an order's state")
     what = f"order {client_order_id}"
     try:
-        answer = venue._ccxt.fetch_order(None, symbol, {"clientOrderId": client_order_id, "origClientOrderId": client_order_id})
+        answer = await venue._call(venue._ccxt.fetch_order, None, symbol, {"clientOrderId": client_order_id, "origClientOrderId": client_order_id})
     except ccxt.OrderNotFound:
         raise MissingData(f"{venue.name} knows no order {client_order_id} of {symbol}; it did not arrive, or is too old to be listed") from None
     except ccxt.BaseError as error:
@@ -312,34 +102,61 @@ def _fetch_order(venue: CcxtVenue, client_order_id: str, symbol: str) -> OrderSt
         raise VenueError(f"{venue.name}: {what}: the answer has no number; ask again")
     return _state(answer, venue.name)
 
-# %% ../../nbs/01_venue/10_crypto.ipynb #c667fad3
-def _cancel_order(venue: CcxtVenue, client_order_id: str, symbol: str) -> OrderState:
+# %% ../../nbs/01_venue/10_crypto.ipynb #f42a7201
+async def _fetch_open_orders(venue: Connection) -> list[OrderState]:
+    "Fetch all open orders."
+    venue._need_keys("open orders")
+    venue._ccxt.options["warnOnFetchOpenOrdersWithoutSymbol"] = False
+    return [_state(o, venue.name) for o in list_of(await venue._ask("open orders", venue._ccxt.fetch_open_orders), venue.name, "open orders")]
+
+
+async def _cancel_order(venue: Connection, client_order_id: str, symbol: str) -> OrderState:
     "Cancel by our id; an order that is already done is simply reported."
     import ccxt
 
+    venue._need_keys("cancelling")
     try:
-        venue._ccxt.cancel_order(None, symbol, {"clientOrderId": client_order_id, "origClientOrderId": client_order_id})
+        await venue._call(venue._ccxt.cancel_order, None, symbol, {"clientOrderId": client_order_id, "origClientOrderId": client_order_id})
     except ccxt.OrderNotFound:
         pass  # filled or cancelled before; the state below says which
     except ccxt.BaseError as error:
         raise translate(error, venue.name, f"cancelling {client_order_id}") from None
-    return _fetch_order(venue, client_order_id, symbol)
+    return await _fetch_order(venue, client_order_id, symbol)
 
 
-def _fetch_my_trades(venue: CcxtVenue, since: datetime | None, symbols: Iterable[str] | None) -> list[Fill]:
+async def _fetch_my_trades(venue: Connection, since: datetime | None, symbols: Iterable[str] | None) -> list[Fill]:
     "Fetch fills, symbol by symbol where the venue wants that."
+    venue._need_keys("our trades")
     start = None if since is None else int(since.timestamp() * 1000)
-    if symbols is None:
-        held = venue.fetch_balance()
-        symbols = [s for s in _load(venue) if s.split("/")[0] in held]
-    fills = []
-    for symbol in symbols:
-        for trade in list_of(venue._ask(f"trades of {symbol}", venue._ccxt.fetch_my_trades, symbol, start, 1000), venue.name, "trades"):
-            fills.append(_fill(venue, trade))
-    return sorted(fills, key=lambda f: (f.timestamp, f.id))
+    trades = {}
+    for symbol in list(symbols or venue.symbols) or [None]:
+        for trade in await _trades_of(venue, symbol, start):
+            fill = await _fill(venue, trade)
+            trades[fill.id, fill.symbol] = fill
+    return sorted(trades.values(), key=lambda f: (f.timestamp, f.id))
 
 
-def _fill(venue: CcxtVenue, trade: Any) -> Fill:
+async def _trades_of(venue: Connection, symbol: str | None, start: int | None) -> list[Any]:
+    "Fetch page after page, until one brings nothing new."
+    found: dict[Any, Any] = {}
+    while True:
+        try:
+            answer = await venue._ask(f"trades of {symbol or 'the account'}", venue._ccxt.fetch_my_trades, symbol, start, 1000)
+        except BadInput:
+            if symbol is not None:
+                raise
+            raise BadInput(f"{venue.name} tells our trades per symbol only, and the balance does not show what was sold out; name the symbols that "
+                           "were ever traded (market.symbols)") from None
+        page = {t.get("id") if isinstance(t, dict) else n: t for n, t in enumerate(list_of(answer, venue.name, "trades"))}
+        fresh = page.keys() - found.keys()
+        found |= page
+        times = [t.get("timestamp") if isinstance(t, dict) else None for t in page.values()]
+        if not fresh or len(page) < 50 or None in times:  # 50: the smallest page of a known venue
+            return list(found.values())
+        start = max(times)
+
+
+async def _fill(venue: Connection, trade: Any) -> Fill:
     "Check one trade, and count its fee in the quote currency."
     name = venue.name
     if not isinstance(trade, dict) or not trade.get("id") or trade.get("timestamp") is None or trade.get("side") not in ("buy", "sell"):
@@ -353,8 +170,52 @@ def _fill(venue: CcxtVenue, trade: Any) -> Fill:
             cost *= price
         elif fee.get("currency") != quote:
             pair = f"{fee.get('currency')}/{quote}"
-            minute = venue._ask(f"price of {pair}", venue._ccxt.fetch_ohlcv, pair, "1m", trade["timestamp"] // 60000 * 60000, 1)
+            minute = await venue._ask(f"price of {pair}", venue._ccxt.fetch_ohlcv, pair, "1m", trade["timestamp"] // 60000 * 60000, 1)
             cost *= Decimal(str(candles_frame(minute, name, pair)["close"].iloc[0]))
     when = datetime.fromtimestamp(trade["timestamp"] / 1000, UTC)
     ours = str(trade.get("clientOrderId") or trade.get("order") or "")
     return Fill(str(trade["id"]), ours, trade["symbol"], trade["side"], amount, price, cost, when)
+
+# %% ../../nbs/01_venue/10_crypto.ipynb #e7a8c440
+class CcxtVenue(Connection):
+    "An exchange through ccxt: prices without keys, orders with them."
+
+    def load_markets(self) -> dict[str, Market]:
+        "Return what the venue allows, by symbol."
+        return settled(markets_of(self))
+
+    def fetch_ohlcv(self, symbol: str, timeframe: str = "1d", since: datetime | None = None, until: datetime | None = None) -> pd.DataFrame:
+        "Return the bars that opened at or after `since` and had closed by `until`; no `since`: all that the venue gives."
+        return settled(ohlcv_of(self, symbol, timeframe, since, until))
+
+    def fetch_tickers(self, symbols: Iterable[str]) -> dict[str, Decimal]:
+        "Return the last price by symbol, in one call where the venue has it."
+        return settled(prices_of(self, list(symbols)))
+
+    def fetch_balance(self) -> dict[str, Decimal]:
+        "Return what the account holds in all, by currency; nothing is left out but zeros."
+        return settled(balance_of(self))
+
+    def account_number(self) -> str:  # empty where the venue does not tell
+        "Return what tells this account from another one at the venue."
+        return settled(number_of(self))
+
+    def create_order(self, order: Order) -> OrderState:
+        "Send an order once; a lost answer is `UnknownOutcome`, a refusal is the state 'rejected'."
+        return settled(_create_order(self, order))
+
+    def fetch_order(self, client_order_id: str, symbol: str) -> OrderState:
+        "Return the state of an order by our own id."
+        return settled(_fetch_order(self, client_order_id, symbol))
+
+    def fetch_open_orders(self) -> list[OrderState]:
+        "Return all open orders."
+        return settled(_fetch_open_orders(self))
+
+    def fetch_my_trades(self, since: datetime | None = None, symbols: Iterable[str] | None = None) -> list[Fill]:
+        "Return our fills, oldest first; a venue that answers per symbol is asked for `symbols`, or it says that it needs them."
+        return settled(_fetch_my_trades(self, since, symbols))
+
+    def cancel_order(self, client_order_id: str, symbol: str) -> OrderState:
+        "Cancel an order and return what became of it."
+        return settled(_cancel_order(self, client_order_id, symbol))

@@ -115,7 +115,7 @@ def decode(body: bytes) -> Any:
     found = json.loads(rest)
     return {s: Market.from_json(m) for s, m in found.items()} if kind == b"M" else found
 
-# %% ../../nbs/01_venue/45_memory.ipynb #99c6c6fd
+# %% ../../nbs/01_venue/45_memory.ipynb #b31e70c6
 class Disk:
     "Answers in a file that the processes of a machine share, bounded in bytes."
 
@@ -155,7 +155,8 @@ class Disk:
         if (body := encode(answer)) is None or len(body) > self.limit:
             return
         db = self._open()
-        db.execute(f"INSERT OR {'REPLACE' if replace else 'IGNORE'} INTO answers VALUES (?, ?, ?, ?, ?)", (_text(key), time, self.clock(), len(body), body))
+        verb = "REPLACE" if replace else "IGNORE"
+        db.execute(f"INSERT OR {verb} INTO answers VALUES (?, ?, ?, ?, ?)", (_text(key), time, self.clock(), len(body), body))
         total = db.execute("SELECT sum(size) FROM answers").fetchone()[0]
         if total > self.limit:
             for text, size in db.execute("SELECT key, size FROM answers ORDER BY used").fetchall():
