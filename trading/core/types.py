@@ -208,7 +208,7 @@ class Position(Value):
     def __post_init__(self):
         _check_decimal(self, "amount", "average")
 
-# %% ../../nbs/00_core/00_types.ipynb #38aaa5fc
+# %% ../../nbs/00_core/00_types.ipynb #cfa4454d
 def stable_hash(
     *parts: Any,  # anything JSON can write; decimals and times are written as text
     length: int = 64,  # characters kept of the SHA-256 in hexadecimal
@@ -229,7 +229,7 @@ class Action(Value):
     reason: str  # one sentence a person can judge
     group: str = ""  # asset group, for example 'BTC' or 'Technology'
     alias: str = ""  # the name the user knows the asset by
-    venue: str = ""  # where the holding lies or the purchase is cheapest
+    venue: str = ""  # where the holding lies, or where purchases go
 
     def __post_init__(self):
         _check_decimal(self, "amount", "price")
@@ -277,8 +277,8 @@ class Plan(Value):
         action: Action,  # a line of this plan
         slice_: int = 0,  # which part of it, when it is sent in parts
     ) -> str:  # 24 hexadecimal characters, short enough for every venue
-        "Derive the id of an order, the same one every time."
-        return stable_hash(self.hash, action.symbol, action.side, slice_, length=24)
+        "Derive the id of an order, the same one every time; parts of a sale at two venues are two orders."
+        return stable_hash(self.hash, action.symbol, action.side, slice_, *[action.venue] * bool(action.venue), length=24)
 
 # %% ../../nbs/00_core/00_types.ipynb #61840ac3
 @dataclass(frozen=True)

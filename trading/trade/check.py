@@ -42,19 +42,20 @@ def _hours(span: timedelta) -> str:
     "Write a time span in hours."
     return f"{span.total_seconds() / 3600:.1f} h"
 
-# %% ../../nbs/08_trade/10_check.ipynb #4c4af187
+# %% ../../nbs/08_trade/10_check.ipynb #ca316d4f
 def _action_rules(
     plan: Plan, limits: RiskLimits, prices: Mapping[str, Any], price_times: Mapping[str, datetime], now: datetime,
     known: frozenset[str], second: Mapping[str, Any] | None, stopped: Mapping[str, float],
 ) -> Iterator[Veto]:
     "Judge what concerns one action."
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
+    sides = {(a.symbol, a.side) for a in plan.actions}
     for a in plan.actions:
         if a.symbol not in known:
             yield Veto("known_symbol", f"{a.symbol} is unknown to the venue or the settings", a.symbol)
-        if a.symbol in seen:
-            yield Veto("one_action", f"{a.symbol} is traded twice in one plan", a.symbol)
-        seen.add(a.symbol)
+        if (a.symbol, a.venue) in seen or {(a.symbol, "buy"), (a.symbol, "sell")} <= sides:
+            yield Veto("one_action", f"{a.symbol} is traded twice in one plan{f' at {a.venue}' if a.venue else ''}", a.symbol)
+        seen.add((a.symbol, a.venue))
         if limits.max_order_value is not None and a.value > limits.max_order_value:
             yield Veto("max_order_value", f"{a.symbol}: {a.value:.2f} {plan.currency}, above {limits.max_order_value} per order", a.symbol)
         yield from _age_rules(a.symbol, limits, price_times, now)

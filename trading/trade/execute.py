@@ -174,7 +174,7 @@ def affordable(
         return ZERO, (reason or f"{lot} at {price}") + ", which is below the venue's smallest order"
     return lot, reason
 
-# %% ../../nbs/08_trade/30_execute.ipynb #28e7949f
+# %% ../../nbs/08_trade/30_execute.ipynb #1f3c8a46
 def execute(
     plan: Plan,
     verdict: Verdict,  # of the safety check, for exactly this plan
@@ -283,7 +283,7 @@ def parts(
 
 def _order_id(plan_hash: str, action: Action, number: int) -> str:
     "Derive the id as `Plan.client_order_id` does, without hashing the plan again."
-    return stable_hash(plan_hash, action.symbol, action.side, number, length=24)
+    return stable_hash(plan_hash, action.symbol, action.side, number, *[action.venue] * bool(action.venue), length=24)
 
 
 def _one(
