@@ -67,7 +67,7 @@ def account_of(place: Place, profile: str | None = None) -> str:
     run = in_force(place, profile).run
     return f"{run.mode}-{run.profile}"
 
-# %% ../../nbs/10_app/73_views.ipynb #a2c4cea0
+# %% ../../nbs/10_app/73_views.ipynb #8eb0528f
 FRESH = 0.05  # seconds for which the times of the files are believed
 KEPT = 512  # answers
 
@@ -107,6 +107,11 @@ class Memory:
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return answer
+
+    def expire(self, place: Place) -> None:
+        "Look at the files of a place again at the next question."
+        with self._lock:
+            self._stamps.pop(place, None)
 
     def forget(self) -> int:  # how many answers were dropped
         "Drop every answer and every belief about files."
