@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STATUS', 'build_index']
 
-# %% ../../nbs/10_app/15_index.ipynb #3b8a4891
+# %% ../../nbs/10_app/15_index.ipynb #d7c2899c
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +16,13 @@ from .report import render
 from .sections import figure, table
 from .words import UNKNOWN, count, day, known, money, number
 
-STATUS = {"done": ("✓ done", "good"), "failed": ("✕ failed", "bad"), "running": ("… running", "warn"), "pending": ("– not finished", "warn")}
+STATUS = {
+    "done": ("✓ done", "good"),
+    "failed": ("✕ failed", "bad"),
+    "running": ("… running", "warn"),
+    "waiting": ("? waits for a person", "warn"),
+    "pending": ("– not finished", "warn"),
+}
 
 
 def _lines(runs: Sequence[Mapping[str, Any]]) -> dict:
@@ -54,7 +60,7 @@ def _lines(runs: Sequence[Mapping[str, Any]]) -> dict:
         row[at]["kind"] = f"tail {STATUS.get(run.get('status', 'pending'), ('', ''))[1]}".strip()
     return made
 
-# %% ../../nbs/10_app/15_index.ipynb #2f74e066
+# %% ../../nbs/10_app/15_index.ipynb #efe39ef8
 def _equities(runs: Sequence[Mapping[str, Any]]) -> list[dict]:
     "Draw the equity over the runs, one chart for each account that has two values."
     frame = pd.DataFrame([r for r in runs if r.get("status") == "done" and known(r.get("equity")) and known(r.get("as_of"))])
@@ -84,6 +90,8 @@ def build_index(
         }
         for r in failed[:5]
     ]
+    asked = [r for r in order if r.get("status") == "waiting"]
+    notes = [{"text": f"Run {r['id']} has a plan that waits for a person. Look at its report, then", "command": f"carnet approve {r['id']}"} for r in asked] + notes
     waiting = f", {count(len(failed), 'of them', 'of them')} not finished" if failed else ""
     return render(
         "index.html",
