@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['MASK', 'SHORTEST', 'DEEPEST', 'WORDS', 'ENDS', 'KNOWN', 'is_secret_name', 'mask_looks', 'forms_of', 'Known',
-           'pattern_of', 'redact', 'redact_text', 'redact_notebook', 'redact_output']
+           'pattern_of', 'redact', 'redact_text', 'redact_notebook', 'redact_notebook_text', 'redact_output']
 
-# %% ../../nbs/00_core/05_redact.ipynb #b1bc391c
+# %% ../../nbs/00_core/05_redact.ipynb #a8b34968
 import base64
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -36,42 +36,74 @@ def is_secret_name(
     "Tell whether a value of that name must not be shown."
     return bool(_NAME.search(name))
 
-# %% ../../nbs/00_core/05_redact.ipynb #239b8480
+# %% ../../nbs/00_core/05_redact.ipynb #7854ffad
 _GAP = r"\\*[\"']?\s*(?:=>|=|:(?!//)|%3D|%3A)\s*"  # between a name and its value: = : and their encoded forms, quotes escaped or not
 _VALUE = r"(?:b?\\*\"[^\"]*\"|b?\\*'[^']*'|[^\s&\"',;)}\]<>]+)"
 _PEM = "-----{} [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
 _PAIR = re.compile(rf"(?P<name>(?:{WORDS})[\w-]{{0,40}}?|(?:(?<![a-z])|(?<=(?-i:[a-z]))(?=(?-i:T)))(?:{ENDS}))(?P<gap>{_GAP})(?P<value>{_VALUE})",
                    re.IGNORECASE)
-_LOOKS = (
-    (re.compile(rf"({_PEM.format('BEGIN')}).*?({_PEM.format('END')}|\Z)", re.DOTALL), rf"\1{MASK}\2"),
-    (re.compile(r"\b([a-z][a-z0-9+.-]{0,20}://)([^\s/?#:@\"']{0,200}):([^\s/\"']{1,500})@", re.IGNORECASE), rf"\1\2:{MASK}@"),
-    (re.compile(r"\b([a-z][a-z0-9+.-]{0,20}://)[^\s/?#:@\"']{16,500}@", re.IGNORECASE), rf"\1{MASK}@"),
-    (re.compile(r"((?:authorization|cookie)\\*[\"']?\s*[:=]\s*\\*)(?:\"[^\"]*\"|'[^']*'|[^\r\n\"'}]+)", re.IGNORECASE), rf"\1{MASK}"),
-    (re.compile(r"\b(Bearer|Basic|Digest|Token)(\s+)(?=\S*(?:\d|=|(?-i:[a-z][A-Z])))[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), rf"\1\2{MASK}"),
-    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), MASK),
-    (re.compile(r"\b(carnet_|ghp_|sk_live_|rk_live_|xox[abp]-|AKIA)[\w-]{12,}"), rf"\1{MASK}"),
-    (re.compile(rf"\b(Key|Sign)({_GAP})[\"']?{_CREDENTIAL.pattern}"), rf"\1\2{MASK}"),
+_LOOKS = (  # where to look (in small letters), what to look for, what to keep of it
+    (("private key",), re.compile(rf"({_PEM.format('BEGIN')}).*?({_PEM.format('END')}|\Z)", re.DOTALL), rf"\1{MASK}\2"),
+    (("://",), re.compile(r"\b([a-z][a-z0-9+.-]{0,20}://)([^\s/?#:@\"']{0,200}):([^\s/\"']{1,500})@", re.IGNORECASE), rf"\1\2:{MASK}@"),
+    (("://",), re.compile(r"\b([a-z][a-z0-9+.-]{0,20}://)[^\s/?#:@\"']{16,500}@", re.IGNORECASE), rf"\1{MASK}@"),
+    (("authorization", "cookie"), re.compile(
+        r"((?:authorization|cookie)\\*[\"']?\s*[:=]\s*\\*)(?:\"[^\"]*\"|'[^']*'|[^\r\n\"'}]+)", re.IGNORECASE), rf"\1{MASK}"),
+    (("bearer", "basic", "digest", "token"), re.compile(
+        r"\b(Bearer|Basic|Digest|Token)(\s+)(?=\S*(?:\d|=|(?-i:[a-z][A-Z])))[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), rf"\1\2{MASK}"),
+    (("eyj",), re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), MASK),
+    (("carnet_", "ghp_", "_live_", "xox", "akia"), re.compile(r"\b(carnet_|ghp_|sk_live_|rk_live_|xox[abp]-|AKIA)[\w-]{12,}"), rf"\1{MASK}"),
+    (("key", "sign"), re.compile(rf"\b(Key|Sign)({_GAP})[\"']?{_CREDENTIAL.pattern}"), rf"\1\2{MASK}"),
 )
-_HINT = re.compile(rf"{WORDS}|token|pwd|pin.?code|://|PRIVATE KEY|bearer|basic|digest|eyJ|carnet_|ghp_|_live_|xox|AKIA|\bKey\b|\bSign\b",
-                   re.IGNORECASE)
+_NOTHING = {"None", "null", "True", "False", "true", "false", '""', "''"}
+_QUOTED = re.compile(r"b?\\*[\"']")
+_STARTS = ("passw", "passphrase", "secret", "mnemonic", "credential", "api", "access", "private", "vault", "bridge", "signing", "listen", "auth", "cookie",
+           "signature", "csrf", "totp", "otp", "session", "token", "pwd", "pin")  # every name begins with one of these
+
+
+def mask_looks(
+    text: str,
+    code: bool = False,  # in source code a value is secret when it stands in quotes; anything else is the name of something
+) -> str:
+    "Mask what looks like a secret in a running text."
+    low = text.lower()
+    for hints, pattern, kept in _LOOKS:
+        if any(hint in low for hint in hints):
+            text = pattern.sub(kept, text)
+    return _mask_pairs(text, code)
+
+
+def _mask_pairs(text: str, code: bool) -> str:
+    "Mask the values of `name=value` and its relatives; only where a name can begin does it look closer."
+    low = text.lower()
+    if len(low) != len(text):  # a letter whose small form is two letters: places do not agree
+        return _PAIR.sub(_mask_pair, text)
+    found, places = {}, (place for start in _STARTS for place in _places(low, start))
+    for place in places:
+        if (pair := _PAIR.match(text, place)) and not (code and not _QUOTED.match(pair["value"])):
+            found[pair.start()] = pair
+    parts, at = [], 0
+    for begin in sorted(found):
+        if begin >= at:
+            parts += [text[at:begin], _mask_pair(found[begin])]
+            at = found[begin].end()
+    return "".join([*parts, text[at:]]) if parts else text
+
+
+def _places(text: str, part: str) -> Iterator[int]:
+    "Give every place where a text holds a part."
+    place = text.find(part)
+    while place >= 0:
+        yield place
+        place = text.find(part, place + 1)
 
 
 def _mask_pair(found: re.Match) -> str:
     "Keep the name, the gap and the quotes of `name=value`; a value that is no text stays."
     name, value = found["name"], found["value"]
-    if not is_secret_name(name) or value in ("None", "null", "True", "False", "true", "false", MASK) or value.startswith(("{", "[", "(", MASK)):
+    if not is_secret_name(name) or value in _NOTHING or value.startswith(("{", "[", "(", MASK)):
         return found[0]
-    quote_mark = re.match(r"b?\\*[\"']", value)
+    quote_mark = _QUOTED.match(value)
     return f"{name}{found['gap']}{quote_mark[0]}{MASK}{quote_mark[0].lstrip('b')}" if quote_mark else f"{name}{found['gap']}{MASK}"
-
-
-def mask_looks(text: str) -> str:
-    "Mask what looks like a secret in a running text."
-    if not _HINT.search(text):
-        return text
-    for pattern, kept in _LOOKS:
-        text = pattern.sub(kept, text)
-    return _PAIR.sub(_mask_pair, text)
 
 # %% ../../nbs/00_core/05_redact.ipynb #2bbc1996
 def forms_of(secret: str) -> set[str]:
@@ -120,7 +152,7 @@ def pattern_of(secrets: tuple[str, ...]) -> re.Pattern | None:
 
 KNOWN = Known()  # of this process: vaults, settings and variables add to it
 
-# %% ../../nbs/00_core/05_redact.ipynb #6063cba7
+# %% ../../nbs/00_core/05_redact.ipynb #eaf67f92
 def redact(
     value: Any,  # of any kind
     secrets: Iterable[str] = (),  # known besides those of the process
@@ -129,11 +161,18 @@ def redact(
     return _walk(value, pattern_of(tuple(s for s in secrets if s)), (), False)
 
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
 def redact_text(text: str, extra: re.Pattern | None = None) -> str:
     "Mask the secrets of a text."
+    if "\x1b[" in text:  # colours would stand between a name and its value; a text without secrets keeps them
+        plain = _COLOUR.sub("", text)
+        clean = redact_text(plain, extra)
+        return text if clean == plain else clean
     text = KNOWN.mask(text)
     text = extra.sub(MASK, text) if extra else text
-    if text[:1] in "{[" and text[-1:] in "}]" and len(text) < 1_000_000 and _HINT.search(text):
+    if text[:1] in "{[" and text[-1:] in "}]" and len(text) < 1_000_000:
         try:
             parsed = json.loads(text)
         except (ValueError, RecursionError):
@@ -207,16 +246,26 @@ def _walk_object(value: Any, extra: re.Pattern | None) -> Any:
     clean = redact_text(text, extra)
     return value if clean == text else clean
 
-# %% ../../nbs/00_core/05_redact.ipynb #39967fbf
+# %% ../../nbs/00_core/05_redact.ipynb #565f1159
 def redact_notebook(
     notebook: Mapping[str, Any],  # as JSON
 ) -> dict[str, Any]:
     "Return a notebook without secrets in sources, outputs, errors and parameters."
     clean = dict(notebook)
     clean["metadata"] = redact(notebook.get("metadata", {}))
-    clean["cells"] = [dict(cell) | {"source": _redact_lines(cell.get("source", "")), "metadata": redact(cell.get("metadata", {}))}
+    clean["cells"] = [dict(cell) | {"source": _redact_lines(cell.get("source", ""), code=True), "metadata": redact(cell.get("metadata", {}))}
                       | ({"outputs": [redact_output(o) for o in cell["outputs"]]} if "outputs" in cell else {}) for cell in notebook["cells"]]
     return clean
+
+
+def redact_notebook_text(text: str) -> str:
+    "Return the text of a notebook's file without secrets, the same text when there are none."
+    try:
+        notebook = json.loads(text)
+        clean = redact_notebook(notebook)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return redact_text(text)  # half a notebook
+    return text if clean == notebook else json.dumps(clean, indent=1, ensure_ascii=False) + "\n"
 
 
 def redact_output(output: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,8 +284,8 @@ def redact_output(output: Mapping[str, Any]) -> dict[str, Any]:
     return clean
 
 
-def _redact_lines(text: str | list[str]) -> str | list[str]:
+def _redact_lines(text: str | list[str], code: bool = False) -> str | list[str]:
     "Redact a text that a notebook keeps whole or as a list of lines; a secret may run over their ends."
-    if isinstance(text, str):
-        return redact_text(text)
-    return redact_text("".join(text)).splitlines(keepends=True)
+    whole = text if isinstance(text, str) else "".join(text)
+    clean = mask_looks(KNOWN.mask(whole), code) if code else redact_text(whole)
+    return text if clean == whole else clean if isinstance(text, str) else clean.splitlines(keepends=True)

@@ -7,7 +7,7 @@ __all__ = ['STAGES', 'Status', 'NUMBER', 'TEXT', 'TIME', 'FLAG', 'SCHEMAS', 'PIN
            'check_schema', 'write_atomic', 'Run', 'versions', 'code_commit', 'create_run', 'find_run', 'list_runs',
            'alone']
 
-# %% ../../nbs/00_core/06_runs.ipynb #7d46b3b1
+# %% ../../nbs/00_core/06_runs.ipynb #7e32b71a
 import hashlib
 import json
 import os
@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from .redact import redact
 from .types import BadInput, Busy, MissingData, TradingError, Value
 
 # %% ../../nbs/00_core/06_runs.ipynb #7920dadf
@@ -112,7 +113,7 @@ def check_schema(
         if len(frame) and not tests[kind](frame[column].dtype):
             raise BadInput(f"{wrong}the column {column!r} holds {frame[column].dtype}, not a {kind}; run that stage again")
 
-# %% ../../nbs/00_core/06_runs.ipynb #9fc08e2c
+# %% ../../nbs/00_core/06_runs.ipynb #6381ffd6
 def write_atomic(
     path: Path,
     content: bytes,
@@ -147,8 +148,8 @@ class Run:
         return RunRecord.from_json(path.read_bytes())
 
     def save(self, record: RunRecord) -> RunRecord:
-        "Write `run.json`."
-        text = json.dumps(json.loads(record.to_json()), indent=1, ensure_ascii=False)
+        "Write `run.json`, without secrets that found their way into a parameter or an error."
+        text = json.dumps(redact(json.loads(record.to_json())), indent=1, ensure_ascii=False)
         write_atomic(self.folder / "run.json", text.encode())
         return record
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['POOLS', 'ONE_THREAD', 'FIXED', 'FIRST', 'LATER', 'Kernel', 'run_stage']
 
-# %% ../../nbs/00_core/07_stages.ipynb #3749cf95
+# %% ../../nbs/00_core/07_stages.ipynb #fb9f431b
 import os
 import shutil
 import sys
@@ -15,11 +15,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .runs import Run
+from .redact import redact_notebook_text, redact_output, redact_text
+from .runs import Run, write_atomic
 from .share import share_path
 from .types import StageFailed, TradingError
 
-# %% ../../nbs/00_core/07_stages.ipynb #b2801026
+# %% ../../nbs/00_core/07_stages.ipynb #8ba881de
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS")
 ONE_THREAD = dict.fromkeys(POOLS, "1")
 FIXED = ONE_THREAD | {"PYTHONHASHSEED": "0", "TZ": "UTC", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
@@ -62,6 +63,7 @@ class Kernel:
         self._manager.shutdown_kernel(now=True)
         self._out.close()
         shutil.rmtree(self._sockets, ignore_errors=True)
+        _clean_file(self.log, redact_text)
 
     def execute(
         self,
@@ -76,9 +78,20 @@ class Kernel:
         _register_engine()
         output.parent.mkdir(parents=True, exist_ok=True)
         self._client.wait_for_ready(timeout=120)
-        execute_notebook(str(notebook), str(output), dict(parameters), engine_name="carnet", km=self._manager, kernel_name="python3",
-                         progress_bar=False, log_output=False)
+        try:
+            execute_notebook(str(notebook), str(output), dict(parameters), engine_name="carnet", km=self._manager, kernel_name="python3",
+                             progress_bar=False, log_output=False)
+        finally:
+            _clean_file(output, redact_notebook_text)
         self._prepare(then)
+
+
+def _clean_file(path: Path, clean: Callable[[str], str]) -> None:
+    "Mask what is secret in a file that was just written; most often there is nothing, and it is left alone."
+    if path.exists():
+        text = path.read_text("utf-8", "replace")
+        if (masked := clean(text)) != text:
+            write_atomic(path, masked.encode())
 
 
 def _register_engine() -> None:
@@ -86,10 +99,14 @@ def _register_engine() -> None:
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import NBClientEngine, papermill_engines
 
+    class QuietClient(PapermillNotebookClient):
+        def process_message(self, msg, cell, cell_index):  # papermill writes after each cell: what it is told holds no secret
+            return super().process_message(dict(msg) | {"content": redact_output(msg["content"])}, cell, cell_index)
+
     class OneKernel(NBClientEngine):
         @classmethod
         def execute_managed_notebook(cls, nb_man, kernel_name, km=None, **_):
-            client = PapermillNotebookClient(nb_man, km=km, kernel_name=kernel_name, timeout=None)
+            client = QuietClient(nb_man, km=km, kernel_name=kernel_name, timeout=None)
             try:
                 return client.execute()
             finally:
@@ -98,7 +115,7 @@ def _register_engine() -> None:
 
     papermill_engines.register("carnet", OneKernel)
 
-# %% ../../nbs/00_core/07_stages.ipynb #799f7366
+# %% ../../nbs/00_core/07_stages.ipynb #2856c506
 def run_stage(
     run: Run,
     name: str,  # for example '10_ingest'
@@ -118,7 +135,7 @@ def run_stage(
     try:
         kernel.execute(share_path("runs", f"{name}.ipynb"), run.folder / "notebooks" / f"{name}.ipynb", parameters, LATER.get(name, ()))
     except PapermillExecutionError as error:
-        sentence = str(error.evalue) if _is_ours(error.ename) else f"{error.ename}: {error.evalue}"
+        sentence = redact_text(str(error.evalue)) if _is_ours(error.ename) else f"{error.ename}: {error.evalue}"
         run.mark(name, "failed", clock() - begun, sentence)
         raise StageFailed(f"{name}: {sentence} (the notebook is kept; go on with 'carnet run --resume {record.id}')") from error
     except BaseException as error:

@@ -6,7 +6,7 @@
 __all__ = ['STANDARD', 'TEXTS', 'PINNED', 'redact_record', 'trace_text', 'SecretFilter', 'QuietRecord', 'install', 'redact_event',
            'find_leaks', 'scrub']
 
-# %% ../../nbs/09_ops/00_redact.ipynb #1b308d33
+# %% ../../nbs/09_ops/00_redact.ipynb #7d31cdfb
 import logging
 import sys
 import threading
@@ -15,7 +15,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
-from ..core.redact import KNOWN, MASK, is_secret_name, redact, redact_notebook, redact_text
+from ..core.redact import KNOWN, MASK, is_secret_name, redact, redact_notebook_text, redact_text
 
 # %% ../../nbs/09_ops/00_redact.ipynb #55130863
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -98,7 +98,7 @@ def redact_event(
     clean = redact(event)
     return clean | {"exception": trace_text(error)} if isinstance(error, BaseException) else clean
 
-# %% ../../nbs/09_ops/00_redact.ipynb #f6d6da20
+# %% ../../nbs/09_ops/00_redact.ipynb #27a6390a
 TEXTS = {".json", ".ipynb", ".html", ".log", ".txt", ".csv", ".ini", ".md"}
 PINNED = "artefacts"  # folder of a run whose files have checksums
 
@@ -123,13 +123,4 @@ def scrub(folder: Path) -> tuple[list[Path], list[Path]]:  # cleaned; left alone
 
 def _clean(path: Path, text: str) -> str:
     "Return a text without secrets; the same text when there are none."
-    import json
-
-    if path.suffix != ".ipynb":
-        return redact_text(text)
-    try:
-        book = json.loads(text)
-        clean = redact_notebook(book)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return redact_text(text)
-    return text if clean == book else json.dumps(clean, indent=1, ensure_ascii=False) + "\n"
+    return redact_notebook_text(text) if path.suffix == ".ipynb" else redact_text(text)
