@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['JumpingLoop', 'Calls', 'Breaker', 'Gate']
 
-# %% ../../nbs/01_venue/48_gate.ipynb #b9421cda
+# %% ../../nbs/01_venue/48_gate.ipynb #64dd290c
 import asyncio
 import inspect
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from statistics import median
 from time import perf_counter
 from time import time as now
@@ -122,7 +123,7 @@ class Breaker:
             self._pause = min(self.longest, self._pause * 2 if self.state == "half-open" else self.pause)
             self.state, self.until = "open", self.clock() + max(self._pause, 60.0 if slow_down else 0.0)
 
-# %% ../../nbs/01_venue/48_gate.ipynb #c277ddbc
+# %% ../../nbs/01_venue/48_gate.ipynb #7a090eac
 class Gate:
     "The way to one source for questions that change nothing."
 
@@ -146,6 +147,7 @@ class Gate:
         import stamina
 
         probe = self.breaker.enter()
+        _quiet()
         again = stamina.AsyncRetryingCaller(attempts=1 if probe else self.attempts, timeout=60.0, wait_initial=0.5, wait_max=5.0, wait_jitter=1.0)
         try:
             answer = await again(_passing, self._once, method, *args)
@@ -186,6 +188,14 @@ class Gate:
         if self._thread is not None:
             self._thread.shutdown(wait=False)
             self._thread = None
+
+
+@cache
+def _quiet() -> None:
+    "Keep stamina from printing each retry, with its arguments, into the output of a run; `Calls` counts them."
+    import stamina
+
+    stamina.instrumentation.set_on_retry_hooks(())
 
 
 def _passing(error: Exception) -> bool:
