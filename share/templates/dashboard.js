@@ -1,0 +1,153 @@
+export function render({ model, el }) {
+  if (model.shell) {                       // in a notebook: the page is drawn here; in a browser it is there already
+    el.innerHTML = model.shell
+    el.addEventListener("click", e => e.target.closest("a[href^='#']") && e.preventDefault())
+  }
+  const page = model.shell ? el : document
+  const $ = s => page.querySelector(s)
+  const root = $("#carnet"), html = document.documentElement
+  const send = m => model.send_msg(m)
+  let heard = Date.now(), asking = null
+
+  // --- what the server sends ------------------------------------------------------------------------------------------------------
+  function put(box, text) {                // write a part again; what somebody opened, typed or points at stays
+    const open = [...box.querySelectorAll("details")].map(d => d.open)
+    const kept = [...box.querySelectorAll("form[data-dirty]")]
+    const things = "a, button, input, select, textarea, summary"
+    const active = page.activeElement ?? document.activeElement, at = [...box.querySelectorAll(things)].indexOf(active)
+    box.innerHTML = text
+    for (const form of kept) box.querySelector(`form[data-act="${form.dataset.act}"]`)?.replaceWith(form)
+    box.querySelectorAll("details").forEach((d, i) => { if (open[i]) d.open = true })
+    if (at >= 0) (kept.some(f => f.contains(active)) ? active : box.querySelectorAll(things)[at])?.focus({ preventScroll: true })
+  }
+
+  function show(screen) {
+    root.dataset.at = screen.at
+    $("#title").textContent = $("#here").textContent = screen.title
+    $("#aside").textContent = screen.aside
+    if (!model.shell) document.title = `${screen.title} · Carnet`
+    for (const a of page.querySelectorAll("#screens a"))
+      a.search === `?at=${screen.at}` ? a.setAttribute("aria-current", "page") : a.removeAttribute("aria-current")
+    $("#parts").innerHTML = screen.sections
+    closeMenu()
+    if (screen.moved) { window.scrollTo(0, 0); $("#main").focus({ preventScroll: true }) }
+    frames()
+  }
+
+  function say(text, kind) {
+    const line = document.createElement("p")
+    line.className = kind
+    line.textContent = text
+    const close = document.createElement("button")
+    close.textContent = "Close"
+    close.onclick = () => line.remove()
+    line.append(close)
+    $("#said").append(line)
+    if (kind !== "bad") setTimeout(() => line.remove(), 8000)
+  }
+
+  model.on("msg:custom", e => {
+    const m = e.data ?? e
+    heard = Date.now()
+    if (m.screen) show(m.screen)
+    for (const [key, text] of Object.entries(m.parts ?? {})) {
+      const box = $(`#${CSS.escape(key)}`)
+      if (box) put(box, text)
+    }
+    if (m.parts) frames()
+    if (m.said) say(m.said.text, m.said.kind)
+    if (m.free) for (const b of page.querySelectorAll("[aria-busy]")) { b.removeAttribute("aria-busy"); b.disabled = false }
+    if (m.signed_out) location.assign(m.signed_out)
+  })
+
+  function frames() {                      // the report comes after the page, and never runs anything
+    for (const f of page.querySelectorAll("iframe[data-report]:not([srcdoc])")) send({ report: f.dataset.report })
+  }
+  model.on("msg:custom", e => {
+    const m = e.data ?? e
+    if (m.report) { const f = $(`iframe[data-report="${CSS.escape(m.report.run)}"]`); if (f) f.srcdoc = m.report.page }
+  })
+
+  // --- what a person does ---------------------------------------------------------------------------------------------------------
+  function go(search, push = true) {
+    send({ go: Object.fromEntries(new URLSearchParams(search)) })
+    if (push && !model.shell) history.pushState(null, "", search)
+  }
+  if (!model.shell) window.addEventListener("popstate", () => go(location.search || "?at=today", false))
+
+  function act(button, name, values) {
+    if (button) { button.setAttribute("aria-busy", "true"); button.disabled = true }
+    send({ act: name, values, key: crypto.randomUUID ? crypto.randomUUID() : String(Math.random()).slice(2) })
+  }
+
+  function ask(button) {
+    const dialog = $("#ask"), field = $("#ask-field"), reason = $("#ask-reason")
+    $("#ask-text").textContent = button.dataset.ask
+    $("#ask-yes").textContent = button.textContent
+    $("#ask-yes").className = button.classList.contains("danger") ? "danger" : "main"
+    field.hidden = !button.dataset.reason
+    reason.required = !!button.dataset.reason
+    reason.value = ""
+    field.querySelector("label").textContent = button.dataset.reason ?? ""
+    asking = button
+    dialog.returnValue = ""
+    dialog.showModal()
+    ;(button.dataset.reason ? reason : $("#ask-yes")).focus()
+  }
+  $("#ask").addEventListener("close", () => {
+    if ($("#ask").returnValue === "yes" && asking)
+      act(asking, asking.dataset.act, { ...JSON.parse(asking.dataset.values), reason: $("#ask-reason").value })
+    asking?.focus?.()
+    asking = null
+  })
+
+  root.addEventListener("click", e => {
+    const link = e.target.closest("a[data-go], #parts a[href^='?']")
+    if (link && !e.ctrlKey && !e.metaKey && !e.shiftKey && e.button === 0) { e.preventDefault(); return go(link.getAttribute("href")) }
+    const button = e.target.closest("button[data-act]")
+    if (button) return button.dataset.ask ? ask(button) : act(button, button.dataset.act, JSON.parse(button.dataset.values))
+  })
+  root.addEventListener("input", e => e.target.closest("form[data-act]")?.setAttribute("data-dirty", ""))
+  root.addEventListener("submit", e => {
+    const form = e.target.closest("form[data-act]")
+    if (!form) return
+    e.preventDefault()
+    form.removeAttribute("data-dirty")
+    act(form.querySelector("button[type=submit]"), form.dataset.act, Object.fromEntries(new FormData(form)))
+  })
+
+  // --- menu, profile, colours -------------------------------------------------------------------------------------------------------
+  const menu = $("#menu"), nav = $("#screens")
+  function closeMenu() { nav.classList.remove("open"); menu.setAttribute("aria-expanded", "false") }
+  menu.addEventListener("click", () => menu.setAttribute("aria-expanded", String(nav.classList.toggle("open"))))
+  root.addEventListener("keydown", e => { if (e.key === "Escape" && nav.classList.contains("open")) { closeMenu(); menu.focus() } })
+  $("#profile")?.addEventListener("change", e => {
+    const search = new URLSearchParams({ at: root.dataset.at, profile: e.target.value })
+    go(`?${search}`)
+  })
+  const names = { "": "as the system", light: "light", dark: "dark" }, theme = $("#theme")
+  function colour(name) {
+    name ? html.dataset.theme = name : delete html.dataset.theme
+    theme.setAttribute("aria-label", `Colours: ${names[name]}`)
+    theme.title = `Colours: ${names[name]}`
+  }
+  colour(html.dataset.theme ?? "")
+  theme.addEventListener("click", () => {
+    const order = ["", "light", "dark"], next = order[(order.indexOf(html.dataset.theme ?? "") + 1) % 3]
+    colour(next)
+    try { next ? localStorage.setItem("carnet-theme", next) : localStorage.removeItem("carnet-theme") } catch (e) { /* not kept, still shown */ }
+  })
+
+  // --- still there? -------------------------------------------------------------------------------------------------------------------
+  const beat = setInterval(async () => {
+    if (!root.isConnected) return clearInterval(beat)
+    if (Date.now() - heard < 12000) return
+    if (Date.now() - heard < 20000) return send({ beat: true })
+    root.dataset.live = "no"
+    $("#banner").innerHTML = '<div class="stop"><p><b>The connection is lost.</b> What stands here may be old; it is tried again.</p></div>'
+    try { if ((await fetch(location.href, { cache: "no-store" })).ok) location.reload() } catch (e) { /* not yet */ }
+  }, 4000)
+
+  send({ go: Object.fromEntries(new URLSearchParams(model.shell ? "?at=today" : location.search || "?at=today")), quiet: true })
+  root.dataset.live = "yes"
+}
