@@ -6,6 +6,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from trading.core.bars import bars_from_close
 from trading.core.sample import sample_bars
+from trading.forecast.estimators import RunningRidge
 from trading.forecast.meta import MetaModel
 from trading.forecast.models import HorizonForecaster
 
@@ -36,6 +37,14 @@ def test_a_network_passes_every_check_that_is_not_excused():
     failed = {r["check_name"]: r["exception"] for r in results if r["status"] == "failed"}
     assert not failed, failed
     assert {r["check_name"] for r in results if r["status"] == "xfail"} == set(EXCUSED), "an excuse is no longer needed"
+    assert {r["check_name"] for r in results if r["status"] == "skipped"} <= set(NOT_RUN)
+    assert sum(r["status"] == "passed" for r in results) >= 40
+
+
+@pytest.mark.filterwarnings("ignore:Estimator RunningRidge does not inherit")
+def test_a_ridge_that_goes_on_learning_passes_every_check():
+    results = check_estimator(RunningRidge(), on_fail=None, on_skip=None)
+    assert not {r["check_name"]: r["exception"] for r in results if r["status"] == "failed"}
     assert {r["check_name"] for r in results if r["status"] == "skipped"} <= set(NOT_RUN)
     assert sum(r["status"] == "passed" for r in results) >= 40
 

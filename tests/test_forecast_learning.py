@@ -132,3 +132,21 @@ def test_a_stable_feature_is_ok_and_a_moved_one_is_not():
     frame = pd.DataFrame(rng.normal(size=(1500, 4)), index=times, columns=pd.MultiIndex.from_product([["still", "moved"], ["A", "B"]]))
     frame.loc[times[-60:], "moved"] = (frame.loc[times[-60:], "moved"] + 1.0).to_numpy()
     assert feature_drift(frame)["level"].to_dict() == {"still": "ok", "moved": "alarm"}
+
+
+def test_two_workers_find_what_one_process_finds_and_every_trial_is_in_the_register(tmp_path):
+    distributed = pytest.importorskip("distributed", reason="Dask comes with the extra 'research'")
+    pytest.importorskip("optuna", reason="Optuna comes with the extra 'research'")
+    from trading.backtest.trials import TrialRegister
+    from trading.core.sample import sample_bars
+    from trading.forecast.tune import tune
+
+    bars, grid = sample_bars("stocks").iloc[-700:, :4], {"ridge__alpha": [1.0, 100.0, 1e4, 1e6]}
+    register = TrialRegister(tmp_path / "trials.sqlite")
+    alone = tune(bars, 5, grid, method="grid", n_trials=4)
+    with (distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=str(tmp_path)) as cluster,
+          distributed.Client(cluster) as client):
+        shared = tune(bars, 5, grid, method="grid", client=client, register=register)
+        assert set(client.has_what()) and len(client.scheduler_info()["workers"]) == 2
+    assert shared.params == alone.params and shared.score == pytest.approx(alone.score, abs=1e-12)
+    assert register.count(bars, "forecast") == 4

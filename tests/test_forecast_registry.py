@@ -28,7 +28,7 @@ class Foreign:
         self.x = 1
 
 
-@pytest.mark.parametrize("name", ["ridge", "forest", "histogram", "boosting"])
+@pytest.mark.parametrize("name", ["ridge", "running", "forest", "histogram", "boosting"])
 def test_every_estimator_comes_back_and_predicts_to_the_last_bit(tmp_path, bars, name):
     if name == "boosting":
         pytest.importorskip("xgboost", reason="xgboost-cpu is an extra")

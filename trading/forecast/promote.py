@@ -95,7 +95,7 @@ def champion_gain(
     steps = horizon_bars(list(gain.index.unique("horizon")), timeframe)
     return pd.Series({h: judge_gain(gain.xs(h, level="horizon").groupby(level="timestamp").mean(), k).p for h, k in steps.items()})
 
-# %% ../../nbs/04_forecast/17_promote.ipynb #4658fe6a
+# %% ../../nbs/04_forecast/17_promote.ipynb #e8e6b078
 @dataclass(frozen=True)
 class Promotion(Value):
     "An attempt to put a model in force."
@@ -147,10 +147,11 @@ def promote(
     gate: PromotionGate = PromotionGate(),
     timeframe: str = "1d",  # length of one bar
     name: str = "forecast",
+    trials: int = 0,  # counted elsewhere, for example in the register of back-tests; the larger count holds
 ) -> Promotion:
     "Put a model in force if it passes the gate; write the attempt down either way."
     read_meta(folder, version)
-    before, trials = in_force(folder, name), max(1, count_trials(folder, name))
+    before, trials = in_force(folder, name), max(1, trials, count_trials(folder, name))
     if before and before != version and champion is None:
         raise BadInput(f"{before} is in force; pass its held-out forecasts too, so that the two can be compared")
     against = gate_reasons(candidate, champion if before and before != version else None, trials, gate, timeframe)

@@ -1,0 +1,55 @@
+"Hold an agent that learnt by trying against holding, doing nothing and the supervised model, on years it has not seen. One JSON line per figure."
+
+import json
+import sys
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+SECONDS, SEEDS, OUT = 20, (1, 2, 3), 2000  # of practice for each agent; agents; bars kept from all of them
+
+
+def say(figure: str, value: float, unit: str, rival: str = "", rival_value: float | None = None) -> None:
+    "Print one figure, beside a rival where there is one."
+    ratio = None if not rival_value else round(value / rival_value, 3)
+    print(json.dumps({"figure": figure, "value": round(float(value), 4), "unit": unit, "rival": rival, "rival_value": rival_value, "ratio": ratio}), flush=True)
+
+
+def main() -> None:
+    "Practise on 1990 to 2014, judge on 2015 to 2022, with fees and slippage."
+    if find_spec("stable_baselines3") is None:
+        print("the agent was not measured: it needs the extra 'rl' (pip install 'carnet[rl]')", file=sys.stderr)
+        return
+    from trading.core.bars import bars_from_close
+    from trading.core.sample import sample_bars
+    from trading.forecast.agent import BatchedWorlds, Rules, referee
+    from trading.forecast.inputs import bar_volatility, plain_features
+    from trading.forecast.models import HorizonForecaster
+    from trading.forecast.practice import as_policy, practise
+
+    close = sample_bars("stocks")["close"]
+    usual = bar_volatility(close)
+    features, loudness = plain_features(close), (usual / usual.rolling(500, min_periods=250).median()).fillna(1.0)
+    old, new = (lambda frame: frame.iloc[:-OUT]), (lambda frame: frame.iloc[-OUT:])
+    rules = Rules()
+    supervised = HorizonForecaster(horizons=(20,)).fit(bars_from_close(old(close)))
+    model = supervised.models_[20].estimator
+    assert supervised.features_ == tuple(features.columns.unique(0).sort_values())
+    policies = {"supervised": lambda seen: (model.predict(seen[:, :-1]) > 0).astype(float)}
+    for seed in SEEDS:
+        worlds = BatchedWorlds(old(close), old(features), old(loudness), 256, rules, seed)
+        begun = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            agent = practise(worlds, Path(folder), steps=10_000_000, seconds=SECONDS, seed=seed)
+        say(f"agent: steps of practice, seed {seed}", agent.num_timesteps / (time.perf_counter() - begun), "steps/s")
+        policies[f"agent {seed}"] = as_policy(agent)
+    table = referee(policies, new(close), new(features), new(loudness), rules, 1000, seed=7)
+    hold = table.loc["hold"].round(4)
+    for policy, row in table.drop("hold").iterrows():
+        say(f"agent: growth of {policy} in a year, years not seen", row["growth"], "log", "hold", float(hold["growth"]))
+        say(f"agent: spread of {policy} over episodes, years not seen", row["spread"], "log", "hold", float(hold["spread"]))
+
+
+if __name__ == "__main__":
+    main()
