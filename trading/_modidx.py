@@ -2253,6 +2253,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'trading.ops.backup._add': ('09_ops/backup.html#_add', 'trading/ops/backup.py'),
                                     'trading.ops.backup._added': ('09_ops/backup.html#_added', 'trading/ops/backup.py'),
                                     'trading.ops.backup._gather': ('09_ops/backup.html#_gather', 'trading/ops/backup.py'),
+                                    'trading.ops.backup._present': ('09_ops/backup.html#_present', 'trading/ops/backup.py'),
                                     'trading.ops.backup._take': ('09_ops/backup.html#_take', 'trading/ops/backup.py'),
                                     'trading.ops.backup._walk': ('09_ops/backup.html#_walk', 'trading/ops/backup.py'),
                                     'trading.ops.backup._write': ('09_ops/backup.html#_write', 'trading/ops/backup.py'),
