@@ -212,10 +212,11 @@ def schedule(once) -> None:
         for line in load_flow("serve").serve_schedule(values, once):
             click.echo(line)
 
-# %% ../../nbs/10_app/90_cli.ipynb #1b4c20b2
+# %% ../../nbs/10_app/90_cli.ipynb #94647093
 from .cli_data import COMMANDS as DATA  # noqa: E402
 from .cli_forecast import COMMANDS as FORECAST  # noqa: E402
+from .cli_serve import COMMANDS as SERVE  # noqa: E402
 from .cli_trade import COMMANDS as TRADE  # noqa: E402
 
-for command in (*DATA, *TRADE, *FORECAST):
+for command in (*DATA, *TRADE, *FORECAST, *SERVE):
     main.add_command(command)
