@@ -2430,6 +2430,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                'trading/ops/sealed.py'),
                                     'trading.ops.sealed.SealedWriter.flush': ( '09_ops/sealed.html#sealedwriter.flush',
                                                                                'trading/ops/sealed.py'),
+                                    'trading.ops.sealed.SealedWriter.give_up': ( '09_ops/sealed.html#sealedwriter.give_up',
+                                                                                 'trading/ops/sealed.py'),
                                     'trading.ops.sealed.SealedWriter.writable': ( '09_ops/sealed.html#sealedwriter.writable',
                                                                                   'trading/ops/sealed.py'),
                                     'trading.ops.sealed.SealedWriter.write': ( '09_ops/sealed.html#sealedwriter.write',

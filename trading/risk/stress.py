@@ -15,7 +15,7 @@ import pandas as pd
 from ..core.bars import check_bars
 from ..core.types import BadInput, Value
 
-# %% ../../nbs/05_risk/10_stress.ipynb #ef219e34
+# %% ../../nbs/05_risk/10_stress.ipynb #59434141
 @dataclass(frozen=True)
 class Scenario(Value):
     "A window of history, or a table of shocks, or both."
@@ -34,10 +34,9 @@ class Scenario(Value):
                 raise BadInput(f"scenario {self.name!r}: the shock of {what} is {shock!r}; write a return, -0.3 is a fall of 30 %")
 
 
-_BINANCE = "daily closes of Binance spot pairs against USDT, medians by group"
-_COINBASE = "daily closes of Coinbase spot pairs against USD, medians by group"
+_COINS = "medians by group over daily closes of Binance pairs against USDT, and of Coinbase pairs against USD for coins that Binance's file lacks"
 
-# %% ../../nbs/05_risk/10_stress.ipynb #b158a400
+# %% ../../nbs/05_risk/10_stress.ipynb #68cdf0f8
 SCENARIOS: dict[str, Scenario] = {
     s.name: s
     for s in (
@@ -46,23 +45,24 @@ SCENARIOS: dict[str, Scenario] = {
                   "EUR/USD": -0.13, "GBP/USD": -0.18, "NZD/USD": -0.22, "XAU/USD": -0.03},
                  "S&P 500 closes 1251.70 and 752.44; adjusted closes of the funds; Oanda mid prices. Lehman's last day to the low"),
         Scenario("winter-2018", "2017-12-17", "2018-12-15", {"BTC": -0.83, "ETH": -0.88, "LTC": -0.92, "BNB": -0.24, "Stablecoins": 0.0},
-                 "daily closes of Binance spot pairs against USDT; the few other coins of that time are not in the table"),
+                 "daily closes of Binance pairs against USDT; the few other coins of that time are not in the table"),
         Scenario("covid-2020", "2020-02-19", "2020-03-23",
                  {"Stocks": -0.34, "BTC": -0.33, "ETH": -0.47, "L1/L0 majors": -0.44, "L2/Scaling": -0.44, "DeFi": -0.46, "AI/Data": -0.49,
                   "Gaming/NFT": -0.54, "Memecoins": -0.30, "Stablecoins": 0.0},
-                 f"S&P 500 closes 3386.15 and 2237.40; {_BINANCE}. Coins stood lower on 12 March and had recovered in part"),
+                 f"S&P 500 closes 3386.15 and 2237.40 (S&P Dow Jones Indices); {_COINS}. Coins stood lower on 12 March and had recovered in part"),
         Scenario("china-ban-2021", "2021-05-11", "2021-05-23",
-                 {"BTC": -0.39, "ETH": -0.50, "SOL": -0.45, "L1/L0 majors": -0.56, "L2/Scaling": 0.01, "DeFi": -0.55, "AI/Data": -0.55,
-                  "Gaming/NFT": -0.53, "Memecoins": -0.38, "Stablecoins": 0.0},
-                 f"{_BINANCE}; L2/Scaling is Polygon alone, which rose in those days"),
+                 {"BTC": -0.39, "ETH": -0.50, "SOL": -0.45, "L1/L0 majors": -0.56, "L2/Scaling": -0.25, "DeFi": -0.57, "AI/Data": -0.55,
+                  "Gaming/NFT": -0.53, "Memecoins": -0.38, "Others": -0.60, "Stablecoins": 0.0},
+                 f"{_COINS}; L2/Scaling is two coins, of which Polygon rose"),
         Scenario("luna-2022", "2022-05-04", "2022-05-12",
-                 {"BTC": -0.27, "ETH": -0.33, "SOL": -0.52, "L1/L0 majors": -0.42, "L2/Scaling": -0.53, "DeFi": -0.52, "AI/Data": -0.49,
-                  "Gaming/NFT": -0.56, "Memecoins": -0.39, "Stablecoins": 0.0, "LUNA": -0.99},
-                 f"{_BINANCE}; LUNA went to nothing, and so did the stablecoin UST, which the stablecoin line does not include"),
+                 {"BTC": -0.27, "ETH": -0.33, "SOL": -0.52, "L1/L0 majors": -0.43, "L2/Scaling": -0.53, "DeFi": -0.52, "AI/Data": -0.58,
+                  "Gaming/NFT": -0.58, "Memecoins": -0.39, "Stablecoins": 0.0, "LUNA": -1.0},
+                 f"{_COINS}; LUNA from 85 USD on 5 May to 0.03 USD on 12 May (newslanes.com, 12 May 2022). The stablecoin UST fell with it, and is "
+                 "not in the stablecoin line"),
         Scenario("ftx-2022", "2022-11-05", "2022-11-09",
-                 {"BTC": -0.25, "ETH": -0.32, "SOL": -0.60, "FTT": -0.90, "L1/L0 majors": -0.29, "L2/Scaling": -0.40, "DeFi": -0.39,
-                  "AI/Data": -0.33, "Stablecoins": 0.0},
-                 f"{_COINBASE}; SOL and FTT rounded from public charts"),
+                 {"BTC": -0.25, "ETH": -0.32, "FTT": -0.90, "L1/L0 majors": -0.29, "L2/Scaling": -0.40, "DeFi": -0.39, "AI/Data": -0.33,
+                  "Stablecoins": 0.0},
+                 f"{_COINS}; FTT from 25.77 to 2.68 USD in the week to 11 November (bitcoinke.io, November 2022)"),
     )
 }
 
