@@ -1,0 +1,344 @@
+"Real orders, as the daily run sends them: through stock ccxt to a served exchange, after a person's yes, and never twice."
+
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import loopback
+import pytest
+from loopback import KEYS, HereKernel, make_bars, market, write_settings
+
+from trading.app.account import books_of, kill_switch
+from trading.app.compare import compare_numbers, open_reproduction
+from trading.app.stop import allow_again, reconcile_account, stop_account
+from trading.core.jobs import open_run, settings_of
+from trading.core.runs import STAGES, Run
+from trading.core.settings import load_settings
+from trading.core.stages import run_stage
+from trading.core.types import BadInput, Event, Order, Plan, Refused, StageFailed
+from trading.trade.approval import approve_run, cancel_plan, plan_life, review
+from trading.trade.guard import safe_mode
+from trading.trade.reconcile import holdings
+from trading.venue.crypto import CcxtVenue
+
+pytestmark = pytest.mark.xdist_group("live")
+NOW = lambda: datetime.now(UTC)  # noqa: E731
+KERNEL = HereKernel()
+
+
+@pytest.fixture(scope="module")
+def bars():
+    return make_bars()
+
+
+@pytest.fixture(scope="module")
+def decided(bars, tmp_path_factory):
+    "A folder with a live run that has done everything but trade."
+    home = tmp_path_factory.mktemp("decided")
+    with pytest.MonkeyPatch.context() as patch, market(bars) as place:
+        patch.chdir(home)
+        patch.delenv("CARNET_RUN__DATA", raising=False)
+        for name, value in {**KEYS, "no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}.items():
+            patch.setenv(name, value)
+        write_settings(home, place.url, bars)
+        run = open_run(load_settings(), NOW())
+        for stage in STAGES[:3]:
+            run_stage(run, stage, KERNEL)
+    return home
+
+
+@pytest.fixture
+def place(bars):
+    with market(bars) as made:
+        yield made
+
+
+@pytest.fixture
+def run(decided, place, tmp_path, monkeypatch) -> Run:
+    "The same run in a folder and at an exchange of its own."
+    shutil.copytree(decided, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CARNET_RUN__DATA", raising=False)
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    (folder,) = (tmp_path / "reports").glob("*/run.json")
+    made = Run(folder.parent)
+    settle(made, "live", address=place.url)
+    return made
+
+
+def settle(run: Run, section: str, **values) -> None:
+    "Change settings that a run has pinned."
+    given = run.record.settings
+    run.pin(settings=given | {section: given[section] | values})
+
+
+def trade(run: Run) -> str:
+    "Execute the stage that trades; return what it has come to."
+    run_stage(run, "40_trade", KERNEL)
+    return next(s.status for s in run.record.stages if s.name == "40_trade")
+
+
+def asked(run: Run) -> Plan:
+    "Bring a run to the point where it waits, and return its plan."
+    assert trade(run) == "waiting"
+    return run.read("plan", Plan)
+
+
+def sent(place) -> int:
+    return place.requests.count(("POST", "order"))
+
+
+def ledger_of(run: Run):
+    return books_of(settings_of(run))
+
+
+def equal_books(run: Run, place) -> bool:
+    return holdings(ledger_of(run).book("live-loop")) == place.venue.fetch_balance()
+
+
+def test_a_run_waits_for_a_person_trades_after_the_yes_and_is_made_again(run, place):
+    plan = asked(run)
+    run_stage(run, "50_report", KERNEL)
+    page = (run.folder / "index.html").read_text()
+    assert run.record.status == "waiting" and f"carnet approve {run.record.id}" in page and sent(place) == 0
+    assert {a.side for a in plan.actions} == {"buy", "sell"} and place.venue.fetch_my_trades(None) == []
+    assert trade(run) == "waiting" and sent(place) == 0  # nobody has said yes: asking again sends nothing
+    assert approve_run(run.folder, "Ada", NOW()) == plan
+    place.requests.clear()
+    assert trade(run) == "done" and run.record.stages[-1].status == "pending"
+    first = place.requests.index(("POST", "order"))
+    assert {"openOrders", "myTrades", "account"} <= {p for _, p in place.requests[:first]}  # reconciled before anything was sent
+    orders, trades = run.read("orders"), place.venue.fetch_my_trades(None)
+    assert set(orders["status"]) == {"filled"} and len(trades) == len(plan.actions) == sent(place) == len({t.client_order_id for t in trades})
+    assert equal_books(run, place) and reconcile_account(settings_of(run), "live", NOW()).ok
+    life = plan_life(ledger_of(run), "live-loop", plan.hash)
+    assert life["state"].tolist() == ["draft", "reviewed", "approved", "active", "executed"] and life["who"].tolist()[2] == "Ada"
+    run_stage(run, "50_report", KERNEL)
+    assert run.record.status == "done" and "carnet approve" not in (run.folder / "index.html").read_text()
+    with pytest.raises(Refused, match="was executed already"):
+        approve_run(run.folder, "Bob", NOW())
+    again = open_reproduction(run, run.folder.parent, NOW())
+    for stage in STAGES:
+        run_stage(again, stage, KERNEL)
+    assert compare_numbers(run, again) == [] and again.read("plan", Plan) == plan and sent(place) == len(plan.actions)
+    assert all(value not in path.read_text(errors="ignore") for path in run.folder.rglob("*") if path.is_file() for value in KEYS.values())
+
+
+class Died(BaseException):
+    "Stands for a pulled plug."
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_crash_between_two_orders_is_resumed_and_nothing_is_sent_twice(run, place, monkeypatch, at):
+    plan = asked(run)
+    approve_run(run.folder, "Ada", NOW())
+    real, count = CcxtVenue.create_order, []
+
+    def dies(self, order):
+        state = real(self, order)
+        count.append(order)
+        if len(count) == at:
+            raise Died
+        return state
+
+    monkeypatch.setattr(CcxtVenue, "create_order", dies)
+    with pytest.raises(Died):
+        trade(run)
+    assert run.record.status == "failed" and len(place.venue.fetch_my_trades(None)) == at
+    monkeypatch.setattr(CcxtVenue, "create_order", real)
+    settle(run, "trade", plan_hours=24)
+    assert trade(run) == "done"
+    trades = place.venue.fetch_my_trades(None)
+    assert len(trades) == len({t.client_order_id for t in trades}) == len(plan.actions) and equal_books(run, place)
+
+
+def test_lost_answers_are_asked_for_and_no_order_is_doubled(run, place):
+    plan = asked(run)
+    approve_run(run.folder, "Ada", NOW())
+    place.fault = lambda method, path: "lost" if (method, path) == ("POST", "order") and sent(place) < 3 else None
+    assert trade(run) == "done"
+    assert len(place.venue.fetch_my_trades(None)) == len(plan.actions) == sent(place) and equal_books(run, place)
+
+
+def test_a_plan_that_is_too_old_is_neither_approved_nor_traded(run, place):
+    plan = asked(run)
+    late = plan.as_of + timedelta(hours=24, minutes=1)
+    with pytest.raises(Refused, match="too old by 0:01:00"):
+        approve_run(run.folder, "Ada", late)
+    approve_run(run.folder, "Ada", NOW())
+    settle(run, "trade", plan_hours=1e-6)  # approved in time, and then nobody came
+    with pytest.raises(StageFailed, match="too old: make a new one"):
+        trade(run)
+    assert sent(place) == 0
+
+
+def test_an_altered_plan_is_neither_approved_nor_traded(run, place):
+    plan = asked(run)
+    file = run.folder / "artefacts" / "plan.json"
+    text = file.read_text()
+    file.write_text(text.replace('"amount": "', '"amount": "1', 1))
+    with pytest.raises(BadInput, match="was altered after it was written"):
+        approve_run(run.folder, "Ada", NOW())
+    with pytest.raises(StageFailed, match="was altered after it was written"):
+        trade(run)
+    forged = plan.but(actions=tuple(a.but(amount=a.amount * 2) for a in plan.actions))
+    run.write("plan", forged)  # and its checksum with it
+    with pytest.raises(Refused, match="never proposed the plan"):
+        approve_run(run.folder, "Ada", NOW())
+    assert sent(place) == 0
+
+
+def test_another_account_is_refused_whether_by_plan_or_by_key(run, place):
+    plan = asked(run)
+    run.write("plan", plan.but(account="live-other"))
+    with pytest.raises(Refused, match="is for the account live-other, and the run belongs to live-loop"):
+        approve_run(run.folder, "Ada", NOW())
+    run.write("plan", plan)
+    approve_run(run.folder, "Ada", NOW())
+    place.uid = 2  # the keys of somebody else
+    with pytest.raises(StageFailed, match="the keys open the account binance 2 and the books of live-loop are of binance 1"):
+        trade(run)
+    assert sent(place) == 0
+
+
+def test_without_a_key_one_sentence_names_it(run, place, monkeypatch):
+    monkeypatch.delenv("BINANCE_SECRET")
+    with pytest.raises(StageFailed, match="orders at binance need a key; set the variable BINANCE_SECRET, or run with --mode paper"):
+        trade(run)
+    assert sent(place) == 0
+
+
+def test_a_withdrawn_plan_and_one_that_needs_four_eyes(run, place):
+    plan = asked(run)
+    settle(run, "live", four_eyes=True)
+    review(ledger_of(run), "live-loop", plan.hash, "Ada", NOW())
+    with pytest.raises(Refused, match="another person must review it first"):
+        approve_run(run.folder, "Ada", NOW())
+    approve_run(run.folder, "Bob", NOW())
+    cancel_plan(ledger_of(run), "live-loop", plan.hash, "Ada", "the news", NOW())
+    with pytest.raises(StageFailed, match="the plan was cancelled"):
+        trade(run)
+    with pytest.raises(Refused, match="was cancelled; make a new plan"):
+        approve_run(run.folder, "Bob", NOW())
+    assert sent(place) == 0
+
+
+def test_what_changed_at_the_venue_since_the_plan_is_found(run, place):
+    asked(run)
+    approve_run(run.folder, "Ada", NOW())
+    place.venue.create_order(Order("by-hand", "BBB/USDT", "buy", Decimal(5)))
+    with pytest.raises(StageFailed, match="is not ours"):
+        trade(run)
+    assert sent(place) == 0 and not ledger_of(run).last("reconciled", "live-loop").data["ok"]
+
+
+def test_a_newer_decision_and_a_book_that_moved_make_a_plan_void(run, place):
+    plan = asked(run)
+    approve_run(run.folder, "Ada", NOW())
+    ledger_of(run).append(Event("deposit", "live-loop", NOW(), {"amount": "100", "currency": "USDT"}))
+    place.venue._add("USDT", Decimal(100))
+    with pytest.raises(StageFailed, match="has changed since the plan was made"):
+        trade(run)
+    newer = plan.but(as_of=plan.as_of + timedelta(seconds=1))
+    ledger_of(run).append(Event("proposed", "live-loop", NOW(), {"plan": newer.hash, "text": newer.to_json()}))
+    with pytest.raises(StageFailed, match="has already decided for"):
+        trade(run)
+    assert sent(place) == 0
+
+
+def test_the_kill_switch_stops_the_stage_before_and_between_orders(run, place):
+    plan = asked(run)
+    approve_run(run.folder, "Ada", NOW())
+    switch = kill_switch(settings_of(run), "live-loop")
+
+    def thrown(method, path):
+        if (method, path) == ("POST", "order"):
+            switch.engage("Ada", "strange prices", NOW())
+
+    place.fault = thrown
+    assert trade(run) == "done" and sent(place) == 1
+    orders = run.read("orders")
+    assert (orders["status"] == "filled").sum() == 1 and orders["reason"].str.contains("stopped by Ada").sum() == len(plan.actions) - 1
+    said = stop_account(settings_of(run), "live", "Bob", "all of it", NOW(), flatten=True)
+    book = ledger_of(run).book("live-loop")
+    assert all("could NOT" not in s or "less than one lot" in s for s in said[1:]) and sum(s.startswith("sell") for s in said) >= 1
+    assert all(p.amount < Decimal("0.001") for p in book.positions.values()) and equal_books(run, place)
+
+
+def test_a_switch_that_is_on_is_a_veto_of_the_check(run, place):
+    asked(run)
+    approve_run(run.folder, "Ada", NOW())
+    kill_switch(settings_of(run), "live-loop").engage("Ada", "strange prices", NOW())
+    assert trade(run) == "done" and sent(place) == 0
+    assert [v["rule"] for v in run.read("verdict")["vetoes"]] == ["kill_switch"]
+
+
+def test_three_orders_in_a_row_that_fail_are_safe_mode_and_open_the_circuit(run, place):
+    plan = asked(run)
+    approve_run(run.folder, "Ada", NOW())
+    place.fault = lambda method, path: "refused" if (method, path) == ("POST", "order") else None
+    assert trade(run) == "done"
+    assert sent(place) == 3 and place.venue.fetch_my_trades(None) == [] and "3 errors in a row" in safe_mode(ledger_of(run), "live-loop")
+    reasons = run.read("orders")["reason"]
+    assert reasons.str.contains("safe mode").sum() == len(plan.actions) - 1 and equal_books(run, place)
+    place.fault = lambda method, path: None
+    assert "safe mode has ended" in allow_again(settings_of(run), "live", "Ada", "maintenance", NOW())
+    assert safe_mode(ledger_of(run), "live-loop") == ""
+
+
+def test_a_venue_that_is_away_opens_its_circuit_and_the_next_start_leaves_it_alone(run, place):
+    asked(run)
+    place.fault = lambda method, path: "refused" if path == "openOrders" else None
+    with pytest.raises(StageFailed, match="left alone until"):
+        trade(run)
+    tried = place.requests.count(("GET", "openOrders"))
+    place.fault = lambda method, path: None
+    with pytest.raises(StageFailed, match="left alone until"):
+        trade(run)  # a restart: the state is in the ledger
+    assert place.requests.count(("GET", "openOrders")) == tried and ledger_of(run).last("circuit", "live-loop").data["venue"] == "binance"
+
+
+def test_the_loss_of_the_day_stops_trading_and_survives_a_restart(run, place):
+    asked(run)
+    approve_run(run.folder, "Ada", NOW())
+    book = ledger_of(run).book("live-loop")
+    worth = float(book.equity({"AAA/USDT": place.prices["AAA/USDT"]}))
+    data = {"equity": str(worth * 1.2), "cash": "0", "realised": "0", "unrealised": "0", "fees": "0", "paid_in": "0"}
+    ledger_of(run).append(Event("equity", "live-loop", NOW() - timedelta(days=1), data))
+    assert trade(run) == "done" and sent(place) == 0
+    vetoed = {v["rule"] for v in run.read("verdict")["vetoes"]}
+    assert vetoed == {"max_daily_loss"}
+
+
+def test_a_price_that_moves_between_two_orders_is_measured_by_the_equity_of_that_moment(run, place):
+    plan = asked(run)
+    approve_run(run.folder, "Ada", NOW())
+    buys = [a.symbol for a in plan.actions if a.side == "buy"]
+
+    def crash(method, path):
+        if (method, path) == ("POST", "order") and sent(place) == 1:
+            place.prices["AAA/USDT"] *= Decimal("0.5")  # after the first order everything held is worth half
+
+    place.fault = crash
+    assert trade(run) == "done"
+    reasons = dict(zip(run.read("orders")["symbol"], run.read("orders")["reason"], strict=True))
+    assert sent(place) == 1 and all("max_daily_loss" in reasons[s] for s in buys), reasons
+    place.fault = lambda method, path: None
+    history = ledger_of(run).equity_history("live-loop")["equity"]
+    assert history.iloc[-1] < history.max()
+
+
+def test_the_settings_of_a_run_reach_its_orders(run, place):
+    asked(run)
+    settle(run, "execution", type="limit", limit_bp="30", slices=2)
+    approve_run(run.folder, "Ada", NOW())
+    assert trade(run) == "done"
+    rows = place.venue._db.execute("select type, count(*) n from orders group by type").fetchall()
+    assert {r["type"] for r in rows} == {"limit"} and sum(r["n"] for r in rows) == 2 * len(run.read("plan", Plan).actions)
+    assert set(json.loads(json.dumps(run.read("orders")["status"].tolist()))) == {"filled"} and equal_books(run, place)
+
+
+def test_the_market_of_the_tests_is_quiet_enough_to_trade(bars):
+    assert bars["close"].pct_change().abs().max().max() < 0.06 and len(loopback.SYMBOLS) == 4
