@@ -6,7 +6,7 @@
 __all__ = ['ENDING', 'LEFT_OUT', 'PASSING', 'BackupError', 'Manifest', 'is_sqlite', 'find_tables', 'plain_files', 'table_files',
            'copy_database', 'snapshot', 'verify', 'restore', 'prune']
 
-# %% ../../nbs/09_ops/70_backup.ipynb #272bbb68
+# %% ../../nbs/09_ops/70_backup.ipynb #209437c8
 import hashlib
 import io
 import json
@@ -16,7 +16,7 @@ import sqlite3
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -43,7 +43,7 @@ class Manifest(Value):
     sizes: dict[str, int]  # place → bytes
     tables: dict[str, int] = field(default_factory=dict)  # Delta table → pinned version
 
-# %% ../../nbs/09_ops/70_backup.ipynb #c3e581f5
+# %% ../../nbs/09_ops/70_backup.ipynb #bd4f51a4
 def is_sqlite(path: Path) -> bool:
     "Tell whether a file is a SQLite database."
     with path.open("rb") as file:
@@ -76,9 +76,12 @@ def table_files(
     "Pin a Delta table to its present version and list what that and the remembered versions need."
     from deltalake import DeltaTable
 
+    table = table.resolve()
     pinned = DeltaTable(str(table))
-    version, data = pinned.version(), {Path(uri.removeprefix("file://")) for uri in pinned.file_uris()}
-    log, needed = [], {table / p.relative_to(table) if p.is_absolute() else table / p for p in data}
+    version, needed = pinned.version(), {table / name for name in _present(pinned)}
+    if gone := sorted(p.name for p in needed if not p.exists()):
+        raise BackupError(f"version {version} of the table {table.name} lacks its file {gone[0]}; restore an older backup, or ingest again")
+    log = []
     for path in sorted((table / "_delta_log").iterdir()):
         number = path.name[:20]
         if path.name == "_last_checkpoint":
@@ -87,7 +90,15 @@ def table_files(
         elif number.isdigit() and int(number) <= version:
             log.append(path)
             needed |= {table / name for name in _added(path)} if path.suffix == ".json" else set()
-    return version, log + sorted(p for p in needed if p.exists())
+    return version, log + sorted(p for p in needed if p.exists())  # what an older version needed may be tidied away
+
+
+def _present(table) -> list[str]:
+    "Return the files of an opened Delta table, below its folder."
+    import pyarrow as pa
+    from urllib.parse import unquote
+
+    return [unquote(name) for name in pa.table(table.get_add_actions(flatten=True))["path"].to_pylist()]
 
 
 def _added(entry: Path) -> Iterator[str]:
@@ -161,7 +172,7 @@ def _add(tar: tarfile.TarFile, place: str, path: Path) -> tuple[str, int]:
         tar.addfile(entry, reader)
         return reader.sha.hexdigest(), size
 
-# %% ../../nbs/09_ops/70_backup.ipynb #51e1e921
+# %% ../../nbs/09_ops/70_backup.ipynb #16f27395
 def snapshot(
     data: Path,  # the data folder
     target: Path,  # folder of backups
@@ -171,7 +182,7 @@ def snapshot(
     work: int = WORK,  # cost of a guess at the passphrase
 ) -> Path:
     "Write everything into one sealed file; what cannot be finished leaves nothing behind."
-    places = {"data": Path(data)} | {k: Path(v) for k, v in (also or {}).items() if Path(v).exists()}
+    places = {"data": Path(data).resolve()} | {k: Path(v).resolve() for k, v in (also or {}).items() if Path(v).exists()}
     if not Path(data).is_dir():
         raise BadInput(f"the data folder {Path(data).name} does not exist; there is nothing to back up before the first run")
     path = Path(target) / f"carnet-{now:%Y%m%dT%H%M%SZ}{ENDING}"
@@ -192,6 +203,16 @@ def snapshot(
     return path
 
 
+@contextmanager
+def _whole(sealed: SealedWriter) -> Iterator[None]:
+    "Give the sealed file up when its content cannot be had."
+    try:
+        yield
+    except BaseException:
+        sealed.give_up()
+        raise
+
+
 def _write(part: Path, places: Mapping[str, Path], scratch: Path, passphrase: str, now: datetime, work: int) -> str:
     "Write the sealed file and return its checksum."
     import pyarrow as pa
@@ -201,7 +222,7 @@ def _write(part: Path, places: Mapping[str, Path], scratch: Path, passphrase: st
         os.chmod(part, 0o600)
         sealed = SealedWriter(out, passphrase, work)
         packed = pa.CompressedOutputStream(pa.PythonFile(sealed, "w"), "zstd")
-        with tarfile.open(fileobj=packed, mode="w|", bufsize=1 << 20) as tar:
+        with _whole(sealed), tarfile.open(fileobj=packed, mode="w|", bufsize=1 << 20) as tar:
             for place, path, table, version in _gather(places, scratch):
                 files[place], sizes[place] = _add(tar, place, path)
                 tables |= {table: version} if table else {}

@@ -35,13 +35,13 @@ def answer_of(
     done = subprocess.run([program, *command[1:]], capture_output=True, text=True, timeout=seconds, env=os.environ | SPOKEN)
     return done.returncode, (done.stdout + done.stderr).strip()
 
-# %% ../../nbs/09_ops/48_machine.ipynb #75ba00c0
+# %% ../../nbs/09_ops/48_machine.ipynb #084e2ed1
 def check_cpu() -> Check:
     "Look at the processor."
     import psutil
 
-    used = psutil.cpu_percent(interval=0.2)
-    return Check("cpu", grade(used, 90, 99), f"{used:.0f} % of {os.cpu_count()} processors are busy", used, "%")
+    used = psutil.cpu_percent(interval=0.2)  # a run keeps it busy, so that alone is never bad
+    return Check("cpu", "warn" if used > 95 else "ok", f"{used:.0f} % of {os.cpu_count()} processors are busy", used, "%")
 
 
 def check_memory() -> Check:

@@ -40,7 +40,7 @@ def derive_key(
     KNOWN.add(passphrase)
     return Scrypt(salt=salt, length=32, n=work, r=8, p=1).derive(passphrase.encode())
 
-# %% ../../nbs/09_ops/65_sealed.ipynb #0dfdf85f
+# %% ../../nbs/09_ops/65_sealed.ipynb #4b8c867e
 def _nonce(prefix: bytes, number: int, last: bool) -> bytes:
     "Return the nonce of a piece: 7 random bytes of the file, its number, and whether it is the last."
     return prefix + struct.pack(">IB", number, last)
@@ -65,8 +65,8 @@ class SealedWriter:
         file.write(self._bound + self._aes.encrypt(_nonce(self._prefix, 0, False), b"carnet", self._bound))
 
     def write(self, data: bytes) -> int:
-        "Take content."
-        self._held += data
+        "Take content; nothing more once the file was given up."
+        self._held += b"" if self.closed else data
         while len(self._held) > PIECE:  # not >=: the last piece is sealed differently, so one is always kept back
             self._seal(bytes(self._held[:PIECE]), False)
             del self._held[:PIECE]
@@ -81,6 +81,11 @@ class SealedWriter:
         if not self.closed:
             self._seal(bytes(self._held), True)
             self.closed = True
+
+    def give_up(self) -> None:
+        "Write nothing more: the content could not be had to its end."
+        self._held.clear()
+        self.closed = True
 
     def writable(self) -> bool:
         return True
