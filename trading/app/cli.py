@@ -14,7 +14,7 @@ import click
 
 from ..core.types import TradingError
 
-# %% ../../nbs/10_app/90_cli.ipynb #6c975d8e
+# %% ../../nbs/10_app/90_cli.ipynb #ae7c36ef
 class Polite(click.Group):
     "A group of commands that turns every exception into one sentence and an exit code."
 
@@ -35,8 +35,10 @@ class Polite(click.Group):
 
 
 def _say_error(sentence: str) -> None:
-    "Write one sentence to the error stream."
-    click.secho(f"Error: {sentence}", fg="red", err=True)
+    "Write one sentence to the error stream, without secrets."
+    from trading.core.redact import redact_text
+
+    click.secho(f"Error: {redact_text(sentence)}", fg="red", err=True)
 
 
 def _log_traceback() -> Path:
@@ -44,11 +46,14 @@ def _log_traceback() -> Path:
     import tempfile
     import traceback
 
+    from trading.core.redact import redact, redact_text
+
+    said = f"{' '.join(redact(sys.argv))}\n{redact_text(traceback.format_exc())}"
     for folder in (Path.cwd(), Path(tempfile.gettempdir())):
         log = folder / "carnet.log"
         try:
             with log.open("a", encoding="utf-8") as f:
-                f.write(f"\n--- {datetime.now(UTC).isoformat()} {' '.join(sys.argv)}\n{traceback.format_exc()}")
+                f.write(f"\n--- {datetime.now(UTC).isoformat()} {said}")
             return log
         except OSError:
             continue
@@ -60,7 +65,7 @@ def _log_traceback() -> Path:
 def main() -> None:
     "Research, back-test and trade with the same notebooks."
 
-# %% ../../nbs/10_app/90_cli.ipynb #9745598e
+# %% ../../nbs/10_app/90_cli.ipynb #ac2ea792
 @main.command()
 @click.option("--profile", help="Market to work on; see 'carnet settings'.")
 @click.option("--as-of", metavar="DATE", help="Decide with what was known after the close of this day.")
@@ -77,8 +82,10 @@ def run(profile, as_of, mode, portfolio, resume) -> None:
     if resume and (profile or as_of or mode or portfolio):
         raise click.UsageError("--resume goes on with what the run was started with; leave the other options out")
     text = _read_text(portfolio) if portfolio else None
+    from trading.app.cli_security import know_secrets
     from trading.app.cli_trade import carry_out
 
+    know_secrets(settings.run.data)
     with alone(settings.run.data):
         if resume:
             job = find_run(settings.run.reports, resume)
@@ -212,11 +219,12 @@ def schedule(once) -> None:
         for line in load_flow("serve").serve_schedule(values, once):
             click.echo(line)
 
-# %% ../../nbs/10_app/90_cli.ipynb #94647093
+# %% ../../nbs/10_app/90_cli.ipynb #957e3f9d
 from .cli_data import COMMANDS as DATA  # noqa: E402
 from .cli_forecast import COMMANDS as FORECAST  # noqa: E402
+from .cli_security import COMMANDS as SECURITY  # noqa: E402
 from .cli_serve import COMMANDS as SERVE  # noqa: E402
 from .cli_trade import COMMANDS as TRADE  # noqa: E402
 
-for command in (*DATA, *TRADE, *FORECAST, *SERVE):
+for command in (*DATA, *TRADE, *FORECAST, *SERVE, *SECURITY):
     main.add_command(command)

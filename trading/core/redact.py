@@ -36,12 +36,12 @@ def is_secret_name(
     "Tell whether a value of that name must not be shown."
     return bool(_NAME.search(name))
 
-# %% ../../nbs/00_core/05_redact.ipynb #7854ffad
+# %% ../../nbs/00_core/05_redact.ipynb #10274392
 _GAP = r"\\*[\"']?\s*(?:=>|=|:(?!//)|%3D|%3A)\s*"  # between a name and its value: = : and their encoded forms, quotes escaped or not
 _VALUE = r"(?:b?\\*\"[^\"]*\"|b?\\*'[^']*'|[^\s&\"',;)}\]<>]+)"
 _PEM = "-----{} [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
-_PAIR = re.compile(rf"(?P<name>(?:{WORDS})[\w-]{{0,40}}?|(?:(?<![a-z])|(?<=(?-i:[a-z]))(?=(?-i:T)))(?:{ENDS}))(?P<gap>{_GAP})(?P<value>{_VALUE})",
-                   re.IGNORECASE)
+_NAMED = rf"(?:{WORDS})[\w-]{{0,40}}?|(?:(?<![a-z])|(?<=(?-i:[a-z]))(?=(?-i:T)))(?:{ENDS})"
+_PAIR = re.compile(rf"(?P<name>{_NAMED})(?P<gap>{_GAP})(?P<value>{_VALUE})", re.IGNORECASE)
 _LOOKS = (  # where to look (in small letters), what to look for, what to keep of it
     (("private key",), re.compile(rf"({_PEM.format('BEGIN')}).*?({_PEM.format('END')}|\Z)", re.DOTALL), rf"\1{MASK}\2"),
     (("://",), re.compile(r"\b([a-z][a-z0-9+.-]{0,20}://)([^\s/?#:@\"']{0,200}):([^\s/\"']{1,500})@", re.IGNORECASE), rf"\1\2:{MASK}@"),
@@ -51,13 +51,14 @@ _LOOKS = (  # where to look (in small letters), what to look for, what to keep o
     (("bearer", "basic", "digest", "token"), re.compile(
         r"\b(Bearer|Basic|Digest|Token)(\s+)(?=\S*(?:\d|=|(?-i:[a-z][A-Z])))[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), rf"\1\2{MASK}"),
     (("eyj",), re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), MASK),
-    (("carnet_", "ghp_", "_live_", "xox", "akia"), re.compile(r"\b(carnet_|ghp_|sk_live_|rk_live_|xox[abp]-|AKIA)[\w-]{12,}"), rf"\1{MASK}"),
+    (("carnet_", "ghp_", "_live_", "xox", "akia"), re.compile(
+        r"\b(carnet_|ghp_|sk_live_|rk_live_|xox[abp]-|AKIA)[\w-]{12,}"), rf"\1{MASK}"),
     (("key", "sign"), re.compile(rf"\b(Key|Sign)({_GAP})[\"']?{_CREDENTIAL.pattern}"), rf"\1\2{MASK}"),
 )
 _NOTHING = {"None", "null", "True", "False", "true", "false", '""', "''"}
 _QUOTED = re.compile(r"b?\\*[\"']")
-_STARTS = ("passw", "passphrase", "secret", "mnemonic", "credential", "api", "access", "private", "vault", "bridge", "signing", "listen", "auth", "cookie",
-           "signature", "csrf", "totp", "otp", "session", "token", "pwd", "pin")  # every name begins with one of these
+_STARTS = ("passw", "passphrase", "secret", "mnemonic", "credential", "api", "access", "private", "vault", "bridge", "signing", "listen", "auth",
+           "cookie", "signature", "csrf", "totp", "otp", "session", "token", "pwd", "pin")  # every name begins with one of these
 
 
 def mask_looks(

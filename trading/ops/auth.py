@@ -73,7 +73,7 @@ def portfolio_folder(
     "Return the data folder of a portfolio: ledger, kill switch and all else of it lie there and nowhere else."
     return Path(data) if check_name(portfolio, "portfolio") == "main" else Path(data) / "portfolios" / portfolio
 
-# %% ../../nbs/09_ops/20_auth.ipynb #7260493a
+# %% ../../nbs/09_ops/20_auth.ipynb #f5340e17
 class Users(Roster):
     "The file of users with its door: sessions and keys."
 
@@ -224,7 +224,7 @@ class Users(Roster):
     def revoke_key(self, name: str, now: datetime | None = None, by: str = "terminal") -> None:
         "Take a key back by its id."
         if name not in [k["id"] for k in self.keys()]:
-            raise MissingData(f"there is no key {name[:20]!r}; 'carnet users key' lists them")
+            raise MissingData(f"there is no key {name[:20]!r}; 'carnet users keys' lists them")
         self._record(by, "keys.revoke", {"id": name}, now or datetime.now(UTC))
         with self._write() as db:
             db.execute("delete from keys where id = ?", (name,))
