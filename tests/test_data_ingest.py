@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,12 +10,13 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from trading.core.bars import fingerprint
+from trading.core.bars import bars_from_close, fingerprint
 from trading.core.sample import sample_bars
-from trading.core.types import BadInput, MissingData, VenueError, VenueUnreachable
+from trading.core.types import BadInput, MissingData, TradingError, VenueError, VenueUnreachable
 from trading.data.ingest import IngestReport, SampleSource, ingest
 from trading.data.store import BarStore
 
@@ -46,23 +48,23 @@ print("done", flush=True)
 """
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_killed_at_random_points_it_loses_and_doubles_nothing(tmp_path, seed):
+def kill_and_look(tmp_path, seed, rounds, longest):
+    """Kill an ingest at random moments, look at the store each time, complete it at the end; return the number of kills."""
     source = SampleSource("stocks")
     symbols = source.symbols()[:6]
     sample_bars("stocks")["close"].to_parquet(tmp_path / "closes.parquet")
     (tmp_path / "worker.py").write_text(WORKER)
     reference = ingest(source, BarStore(tmp_path / "reference"), symbols, since=SINCE)
     chance, path = random.Random(seed), tmp_path / "bars"
-    kills = 0
-    for _ in range(3):
+    kills = rows_before = 0
+    for _ in range(rounds):
         worker = subprocess.Popen([sys.executable, str(tmp_path / "worker.py"), str(path), str(tmp_path / "closes.parquet")],
                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                   env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
         assert worker.stdout.readline() == "ready\n"
         worker.stdin.write("\n")
         worker.stdin.flush()
-        time.sleep(chance.uniform(0.02, 1.5))
+        time.sleep(chance.uniform(0.02, longest))
         kills += worker.poll() is None
         worker.send_signal(signal.SIGKILL)
         worker.wait()
@@ -71,14 +73,85 @@ def test_killed_at_random_points_it_loses_and_doubles_nothing(tmp_path, seed):
         store = BarStore(path)
         if store.version:
             rows = store.query("select symbol, timestamp, count(*) as n from bars group by symbol, timestamp")
-            assert (rows["n"] == 1).all()
+            assert (rows["n"] == 1).all() and len(rows) >= rows_before  # nothing doubled, nothing lost
+            rows_before = len(rows)
             bars = store.read()
             expected = sample_bars("stocks")["close"].reindex(bars.index)[bars["close"].columns]
             there = bars["close"].notna()
             assert (bars["close"][there].fillna(0) == expected[there].fillna(0)).all(axis=None)
-    assert kills > 0
+        if len(store.versions()) > 60 or rows_before == reference.rows:  # begin anew, so that early moments are hit too
+            assert ingest(source, store, symbols, since=SINCE).version == reference.version
+            shutil.rmtree(path)
+            rows_before = 0
     assert ingest(source, BarStore(path), symbols, since=SINCE).version == reference.version
     assert fingerprint(BarStore(path).read()) == fingerprint(BarStore(tmp_path / "reference").read())
+    return kills
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_at_random_points_it_loses_and_doubles_nothing(tmp_path, seed):
+    assert kill_and_look(tmp_path, seed, 3, 1.5) > 0
+
+
+FULL = """
+import resource, sys
+from datetime import UTC, datetime
+from trading.core.types import TradingError
+from trading.data.ingest import SampleSource, ingest
+from trading.data.store import BarStore
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
+try:
+    ingest(SampleSource("stocks"), BarStore(sys.argv[1]), ["AAPL", "KO", "XOM"], since=datetime(int(sys.argv[3]), 1, 1, tzinfo=UTC))
+except TradingError as error:
+    print(error)
+    sys.exit(7)
+"""
+
+
+def short_of_room(path, size, since):
+    """Ingest in a process that may write so many bytes into one file and no more."""
+    import resource  # noqa: F401  POSIX only
+
+    code = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n" + FULL
+    return subprocess.run([sys.executable, "-c", code, str(path), str(size), str(since)], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
+def test_a_full_disk_is_one_sentence_and_nothing_is_half_stored(tmp_path):
+    done = short_of_room(tmp_path / "new", 3000, 2018)  # the first file does not fit
+    assert done.returncode == 7 and "bars could not be written" in done.stdout or "disk did not take" in done.stdout, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr and BarStore(tmp_path / "new").version == "" and not list((tmp_path / "new").glob("*.parquet"))
+    store, source = BarStore(tmp_path / "old"), SampleSource("stocks")
+    before = ingest(source, store, ["AAPL", "KO", "XOM"], since=datetime(2020, 1, 1, tzinfo=UTC))
+    content = fingerprint(store.read())
+    for size in (200,):  # not even the log
+        done = short_of_room(tmp_path / "old", size, 2010)
+        assert done.returncode == 7 and "nothing was stored" in done.stdout, done.stdout + done.stderr
+        assert store.version == before.version and fingerprint(store.read()) == content
+    after = ingest(source, store, ["AAPL", "KO", "XOM"], since=datetime(2010, 1, 1, tzinfo=UTC))
+    assert after.version == ingest(source, BarStore(tmp_path / "whole"), ["AAPL", "KO", "XOM"], since=datetime(2010, 1, 1, tzinfo=UTC)).version
+
+
+@pytest.mark.skipif(os.name != "posix" or not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs to mount a small file system")
+def test_a_file_system_that_is_really_full(tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        store, source = BarStore(small / "bars"), SampleSource("stocks")
+        first = ingest(source, store, ["AAPL", "KO"], since=datetime(2021, 1, 1, tzinfo=UTC))
+        content = fingerprint(store.read())
+        days, names = pd.date_range("1990-01-01", periods=9000, tz="UTC", name="timestamp"), [f"S{n}" for n in range(30)]
+        big = bars_from_close(pd.DataFrame(np.random.default_rng(0).random((9000, 30)) + 1, days, names))
+        with pytest.raises(TradingError, match=r"\(.*\); nothing was stored, make room and try again"):
+            store.upsert(big, "1d", "noise")
+        assert store.version == first.version and fingerprint(store.read()) == content
+        assert ingest(source, store, ["AAPL", "KO", "XOM"], since=datetime(2021, 1, 1, tzinfo=UTC)).rows > 400  # there is room for little
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
 
 
 class Flaky(SampleSource):

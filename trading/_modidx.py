@@ -651,7 +651,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'trading.app.report._quality': ('10_app/report.html#_quality', 'trading/app/report.py'),
                                     'trading.app.report._record': ('10_app/report.html#_record', 'trading/app/report.py'),
                                     'trading.app.report._state': ('10_app/report.html#_state', 'trading/app/report.py'),
-                                    'trading.app.report.ahead': ('10_app/report.html#ahead', 'trading/app/report.py'),
                                     'trading.app.report.build_report': ('10_app/report.html#build_report', 'trading/app/report.py'),
                                     'trading.app.report.render': ('10_app/report.html#render', 'trading/app/report.py')},
             'trading.app.sections': { 'trading.app.sections.ReportData': ('10_app/sections.html#reportdata', 'trading/app/sections.py'),

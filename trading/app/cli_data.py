@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'ingest', 'import_', 'mt5_bridge']
 
-# %% ../../nbs/10_app/81_cli_data.ipynb #319345fe
-from contextlib import contextmanager, nullcontext
+# %% ../../nbs/10_app/81_cli_data.ipynb #a2baca61
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-# %% ../../nbs/10_app/81_cli_data.ipynb #b3a07322
+# %% ../../nbs/10_app/81_cli_data.ipynb #31b2705c
 @click.command()
 @click.option("--profile", help="Market to work on; see 'carnet settings'.")
 @click.option("--follow", "follow_", is_flag=True, help="Go on, bar by bar, until Ctrl-C.")
@@ -37,11 +37,12 @@ def ingest(profile, follow_, refill) -> None:
     with click.progressbar(length=len(market.symbols), label="fetching", item_show_func=str, file=click.get_text_stream("stderr")) as bar:
         done = bring(source, store, market.symbols, market.timeframe, since, progress=lambda symbol, number, _: bar.update(number - bar.pos, symbol),
                      calendar=market.calendar, refill=refill)
-    click.echo(f"{done.rows} bars added or corrected, {len(done.repairs)} values repaired, {len(done.gaps)} gaps left; the store is now {done.version}")
+    left = f"{len(done.repairs)} values repaired, {len(done.gaps)} gaps left"
+    click.echo(f"{done.rows} bars added or corrected, {left}; the store is now {done.version}")
     if done.problems:
         raise TradingError("; ".join(done.problems.values()))
 
-# %% ../../nbs/10_app/81_cli_data.ipynb #29ece3ed
+# %% ../../nbs/10_app/81_cli_data.ipynb #6fe1484a
 @contextmanager
 def _stopped_by_signals(stop):
     "Let Ctrl-C and SIGTERM set an event instead of tearing the work apart; the second Ctrl-C does tear."
@@ -71,12 +72,14 @@ def _follow(settings, source, store, since) -> None:
 
     market, stop = settings.market, Event()
     bell = _bell(settings)
-    click.echo(f"following {source.name}: {len(market.symbols)} symbols, {market.timeframe}, {'its stream rings' if bell else 'by the clock'}; Ctrl-C ends it")
+    how = "its stream rings" if bell else "by the clock"
+    click.echo(f"following {source.name}: {len(market.symbols)} symbols, {market.timeframe}, {how}; Ctrl-C ends it")
     try:
         with _stopped_by_signals(stop):
             done = follow(source, store, market.symbols, market.timeframe, since, stop, click.echo, bell, calendar=market.calendar)
     finally:
-        (bell.close if bell else nullcontext)()
+        if bell:
+            bell.close()
     click.echo(f"stopped: asked {done.looks} times, {done.rows} bars added or corrected, {done.lost} times out of reach; the store is {done.version}")
 
 
