@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from loopback import KEYS, make_bars, market, write_settings
 
 from trading.core.jobs import own_server
 from trading.core.runs import STAGES, Run, list_runs
@@ -191,3 +192,20 @@ def test_the_schedule_is_registered_with_the_cron_lines_of_the_settings(home, se
     ask = urllib.request.Request(f"{server}/deployments/filter", data=b"{}", headers={"Content-Type": "application/json"})
     found = {d["name"]: d["schedules"][0]["schedule"]["cron"] for d in json.load(urllib.request.urlopen(ask, timeout=20))}
     assert found["daily-sample"] == "15 21 * * 1-5" and "maintenance-sample" in found
+
+
+def test_real_orders_wait_for_a_yes_on_the_command_line_and_are_sent_once(server, tmp_path):
+    bars = make_bars()
+    with market(bars) as place:
+        write_settings(tmp_path, place.url, bars)
+        said = carnet(tmp_path, "run", code=4, **KEYS)
+        (run,) = (Run(tmp_path / "reports" / r.id) for r in list_runs(tmp_path / "reports"))
+        assert f"carnet approve {run.record.id}" in said and run.record.status == "waiting" and place.requests.count(("POST", "order")) == 0
+        assert f"carnet approve {run.record.id}" in carnet(tmp_path, "runs", **KEYS) + (tmp_path / "reports" / "index.html").read_text()
+        said = carnet(tmp_path, "approve", run.record.id, "--by", "Ada", **KEYS)
+        assert "is approved by Ada" in said and run.record.status == "done"
+        assert place.requests.count(("POST", "order")) == len(place.venue.fetch_my_trades(None)) == len(run.read("orders")) > 2
+        assert "was executed already" in carnet(tmp_path, "approve", run.record.id, "--by", "Bob", code=1, **KEYS)
+        assert "all equal" in carnet(tmp_path, "reconcile", **KEYS)
+        kept = "".join(p.read_text(errors="ignore") for p in tmp_path.rglob("*") if p.is_file() and "prefect" not in p.parts)
+        assert not any(key in said + kept for key in KEYS.values())
