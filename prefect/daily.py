@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from trading.core.jobs import open_run
+from trading.core.jobs import load_flow, open_run
 from trading.core.runs import STAGES, Run, alone
 from trading.core.settings import load_settings
 from trading.core.stages import Kernel, run_stage
@@ -26,9 +26,13 @@ def daily(run: Run, kernel: Kernel) -> str:
 
 @flow(name="daily-scheduled", persist_result=False)
 def daily_scheduled(profile: str | None = None) -> str:
-    "Open today's run from the settings and carry it out; what the schedule calls."
+    "Open today's run from the settings, carry it out, and let people be told; what the schedule calls."
     settings = load_settings(profile)
     with alone(settings.run.data):
         run = open_run(settings, datetime.now(UTC))
-        with Kernel(run.folder / "kernel.log") as kernel:
-            return daily(run, kernel)
+        try:
+            with Kernel(run.folder / "kernel.log") as kernel:
+                return daily(run, kernel)
+        finally:
+            said = load_flow("watch").carnet("after", run.record.id, "--reports", str(settings.run.reports), seconds=120)
+            (run.folder / "alerts.log").write_text(said, encoding="utf-8")

@@ -1,6 +1,7 @@
-"""Maintenance: join the store's small files, forget versions that no run refers to, and verify the ledger."""
+"""Maintenance: join the store's small files, forget versions that no run refers to, verify the ledger, and back up."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -26,5 +27,6 @@ def maintenance(profile: str | None = None) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         output = folder / f"{datetime.now(UTC):%Y-%m-%d_%H%M}.ipynb"
         with Kernel(folder / "kernel.log", imports=("pandas", "deltalake")) as kernel:
-            execute(kernel, output, {"data": str(settings.run.data.resolve()), "reports": str(settings.run.reports.resolve())})
+            places = {"data": str(settings.run.data.resolve()), "reports": str(settings.run.reports.resolve())}
+            execute(kernel, output, places | {"backup": settings.backup.folder and str(Path(settings.backup.folder).resolve())})
     return str(output)

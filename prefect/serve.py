@@ -16,6 +16,7 @@ def serve_schedule(settings: Settings, once: bool = False) -> Iterator[str]:
         "daily": (load_flow("daily").daily_scheduled, times.daily),
         "weekly": (load_flow("weekly").weekly, times.weekly),
         "maintenance": (load_flow("maintenance").maintenance, times.maintenance),
+        "watch": (load_flow("watch").watch, times.watch),
     }
     deployments = []
     for name, (flow, cron) in jobs.items():

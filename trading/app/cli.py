@@ -219,12 +219,13 @@ def schedule(once) -> None:
         for line in load_flow("serve").serve_schedule(values, once):
             click.echo(line)
 
-# %% ../../nbs/10_app/90_cli.ipynb #957e3f9d
+# %% ../../nbs/10_app/90_cli.ipynb #e76cee29
 from .cli_data import COMMANDS as DATA  # noqa: E402
 from .cli_forecast import COMMANDS as FORECAST  # noqa: E402
+from .cli_ops import COMMANDS as OPS  # noqa: E402
 from .cli_security import COMMANDS as SECURITY  # noqa: E402
 from .cli_serve import COMMANDS as SERVE  # noqa: E402
 from .cli_trade import COMMANDS as TRADE  # noqa: E402
 
-for command in (*DATA, *TRADE, *FORECAST, *SERVE, *SECURITY):
+for command in (*DATA, *TRADE, *FORECAST, *SERVE, *SECURITY, *OPS):
     main.add_command(command)

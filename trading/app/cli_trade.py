@@ -15,7 +15,7 @@ from ..core.types import Refused, TradingError
 
 WAITS = 4  # exit code of a run whose plan waits for a person
 
-# %% ../../nbs/10_app/82_cli_trade.ipynb #f76f24fd
+# %% ../../nbs/10_app/82_cli_trade.ipynb #3630d8ae
 def carry_out(
     job,  # core.runs.Run
     settings,  # core.settings.Settings, of the run
@@ -23,6 +23,7 @@ def carry_out(
     "Execute the stages of a run that are not done, and say where the report is."
     from rich.console import Console
 
+    from trading.app.alarms import after_run
     from trading.app.compare import write_index
     from trading.core.jobs import prepare_prefect
 
@@ -36,6 +37,8 @@ def carry_out(
         _run_flow(job, console)
     finally:
         write_index(settings.run.reports)
+        for problem in after_run(job, settings, datetime.now(UTC)):
+            console.print(problem, style="yellow", highlight=False, soft_wrap=True)
     for line in job.read("summary")["terminal"]:
         console.print(line, highlight=False, soft_wrap=True)
     console.print(f"report: [bold]{job.folder / 'index.html'}[/]", soft_wrap=True)

@@ -56,7 +56,7 @@ def read_audit(
         return Audit("unknown", f"unknown: {count} could not be looked up; ask again with a network", {}, tuple(skipped))
     return Audit("clean", f"no advisory is known for {len(listed)} packages", {})
 
-# %% ../../nbs/09_ops/55_packages.ipynb #e820fc95
+# %% ../../nbs/09_ops/55_packages.ipynb #f4514f4e
 def installed() -> dict[str, str]:
     "Return the installed packages and their versions, without this one."
     found = {d.metadata["Name"].lower(): d.version for d in metadata.distributions() if d.metadata["Name"]}
@@ -77,7 +77,8 @@ def audit(
         wanted = Path(folder, "packages.txt")
         wanted.write_text("".join(f"{name}=={version}\n" for name, version in packages.items()))
         command = [sys.executable, "-m", "pip_audit", "-r", str(wanted), "--no-deps", "--disable-pip", "--format", "json",
-                   "--progress-spinner", "off", "--vulnerability-service", service, "--timeout", "10", "--cache-dir", folder, *(["--osv-url", url] if url else [])]
+                   "--progress-spinner", "off", "--vulnerability-service", service, "--timeout", "10", "--cache-dir", folder,
+                   *(["--osv-url", url] if url else [])]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=os.environ | {"PYTHONWARNINGS": "ignore"})
         except subprocess.TimeoutExpired:
