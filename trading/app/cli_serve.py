@@ -42,7 +42,7 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         return host == "localhost"
 
-# %% ../../nbs/10_app/88_cli_serve.ipynb #e0c4e271
+# %% ../../nbs/10_app/88_cli_serve.ipynb #bb3ca636
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8300, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes any free one.")
@@ -84,10 +84,10 @@ def serve(host, port, dashboard, rate) -> None:
 
 
 def find_apply():
-    "Return the function that puts changed settings into force, if there is one."
-    from trading.core import settings
+    "Return the function that puts changed settings into force, in the user's own file."
+    from trading.core.change import apply_changes
 
-    return getattr(settings, "apply_settings", None)
+    return lambda place, changes, who, now: apply_changes(place.settings or Path("settings.ini"), changes, now)
 
 
 def run_server(uvicorn, app, taken) -> None:
