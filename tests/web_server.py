@@ -1,0 +1,135 @@
+"A real server on loopback, a process of its own, on a copy of two real runs; shared by the tests of the service."
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from shutil import copytree
+
+import httpx
+import pyotp
+
+PASSWORD = "correct horse battery"
+RUN = """
+import sys, uvicorn
+from pathlib import Path
+from trading.app.cli_serve import take_port, run_server
+from trading.app.views import Place
+from trading.app.web import make_app
+from trading.ops.guard import open_guard
+from trading.ops.telemetry import Metrics
+
+home, rate = Path(sys.argv[1]), float(sys.argv[2])
+guard = open_guard(home / "data", environ={}, ring=False)
+taken = take_port("127.0.0.1", 0)
+app = make_app(Place(home / "data", home / "reports", home / "settings.ini"), guard.users, guard.audit, dashboard=False, rate=rate, burst=2 * rate,
+               metrics=Metrics(), command=(sys.executable, "-c", "import time; time.sleep(0.2)"))
+print(taken.getsockname()[1], flush=True)
+run_server(uvicorn, app, taken)
+"""
+
+
+@lru_cache(maxsize=1)
+def template() -> Path:
+    "Return a folder with two real runs, made once for each process."
+    from trading.app.specimen import SMALL, specimen
+
+    home = Path(tempfile.mkdtemp(prefix="carnet-web-"))
+    specimen(home)
+    sections: dict[str, list[str]] = {}
+    for name, value in SMALL.items():
+        section, key = name.split(".")
+        sections.setdefault(section, []).append(f"{key} = {value}")
+    (home / "settings.ini").write_text("\n".join(f"[{s}]\n" + "\n".join(lines) for s, lines in sections.items()))
+    return home
+
+
+@dataclass
+class Server:
+    "A running server, and the keys of three people."
+
+    home: Path
+    process: subprocess.Popen
+    url: str
+    keys: dict[str, str]
+    codes: dict[str, pyotp.TOTP]
+
+    def client(self, role: str = "trader", **more) -> httpx.Client:
+        "Return a client that shows a key."
+        return httpx.Client(base_url=self.url + "/api/v1", headers={"X-API-Key": self.keys[role]}, timeout=30, **more)
+
+    def sign_in(self, role: str = "trader") -> httpx.Client:
+        "Return a client with the cookie of somebody who signed in; the number for forms is in its headers."
+        client = httpx.Client(base_url=self.url + "/api/v1", timeout=30)
+        code = self.codes[role].at(datetime.now(UTC)) if role in self.codes else ""
+        answer = client.post("/session", json={"name": role, "password": PASSWORD, "code": code})
+        assert answer.status_code == 200, answer.text
+        client.headers["X-CSRF-Token"] = answer.json()["csrf"]
+        return client
+
+
+def people(home: Path) -> tuple[dict, dict]:
+    "Make a viewer, a trader and an admin, with a key each."
+    from trading.ops.guard import open_guard
+
+    guard = open_guard(home / "data", environ={}, ring=False)
+    keys, codes = {}, {}
+    for role in ("viewer", "trader", "admin"):
+        guard.users.add_user(role, PASSWORD, role, ["main"])
+        if role != "viewer":
+            codes[role] = pyotp.parse_uri(guard.users.enrol_totp(role))
+        keys[role] = guard.users.make_key(role, "tests", role=role)
+    guard.users.close()
+    return keys, codes
+
+
+@contextlib.contextmanager
+def serve(folder: Path, rate: float = 100_000, again: Server | None = None):
+    "Start a server on a copy of the runs, or again on the folder of one that died."
+    home = again.home if again else folder / "place"
+    if again is None:
+        copytree(template(), home)
+    keys, codes = (again.keys, again.codes) if again else people(home)
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("CARNET_")} | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    process = subprocess.Popen([sys.executable, "-c", RUN, str(home), str(rate)], stdout=subprocess.PIPE, text=True, env=environ, cwd=home)
+    port = process.stdout.readline().strip()
+    assert port.isdigit(), "the server did not start"
+    server = Server(home, process, f"http://127.0.0.1:{port}", keys, codes)
+    try:
+        for _ in range(200):
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(server.url + "/healthz", timeout=5).status_code == 200:
+                    break
+            time.sleep(0.05)
+        yield server
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def raw(server: Server, request: bytes, wait: float = 10) -> bytes:
+    "Send bytes as they are and return the beginning of the answer."
+    port = int(server.url.rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port), timeout=wait) as line:
+        line.sendall(request)
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            return line.recv(65536)
+    return b""
+
+
+def documented(server: Server) -> dict:
+    "Return the OpenAPI description."
+    return json.loads(httpx.get(server.url + "/api/v1/openapi.json").content)
