@@ -29,6 +29,7 @@ run: .venv/run.ok  ## do the daily run on the sample market; ARGS="--profile cry
 
 test: .venv/dev.ok ## everything: style, notebooks, tests, layers; ARGS="-k report" and the like are passed on
 	@./scripts/get-chromium
+	@./scripts/get-promtool
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/nbdev-export
 	@$(BIN)/python -m pytest -n auto --dist loadgroup --cov --cov-report=term:skip-covered $(ARGS)

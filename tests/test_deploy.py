@@ -1,0 +1,262 @@
+"What is shipped for containers, clusters and watching is whole, names what exists, and holds no secret."
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from trading.ops.telemetry import METRICS
+
+ROOT = Path(__file__).parent.parent
+DEPLOY = ROOT / "deploy"
+TEXTS = [p for p in sorted(DEPLOY.rglob("*")) if p.is_file() and p.suffix != ".pyc"]
+
+
+def documents(path: Path) -> list:
+    "Return the documents of a YAML file."
+    return [d for d in yaml.safe_load_all(path.read_text()) if d is not None]
+
+
+def compose(*names: str) -> dict:
+    "Merge compose files as the engine does for what is looked at here."
+    merged: dict = {"services": {}, "volumes": {}, "secrets": {}, "networks": {}}
+    for name in names:
+        found = documents(DEPLOY / name)[0]
+        for part in ("volumes", "secrets", "networks"):
+            merged[part] |= found.get(part) or {}
+        for service, given in found["services"].items():
+            known = merged["services"].setdefault(service, {})
+            for key, value in given.items():
+                known[key] = known[key] + value if key in ("volumes", "secrets") and key in known else value if not isinstance(value, dict) else {
+                    **known.get(key, {}), **value}
+    return merged
+
+
+STACKS = [("compose.yaml",), ("compose.yaml", "compose.full.yaml")]
+
+
+def test_every_file_parses():
+    for path in TEXTS:
+        if path.suffix in (".yaml", ".yml"):
+            assert documents(path), path
+        elif path.suffix == ".json":
+            json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("files", STACKS, ids=["standard", "full"])
+def test_compose_files_refer_to_what_exists(files):
+    stack = compose(*files)
+    known = {"image", "build", "restart", "read_only", "cap_drop", "security_opt", "tmpfs", "working_dir", "volumes", "environment",
+             "secrets", "logging", "entrypoint", "command", "ports", "networks", "depends_on", "healthcheck"}
+    for name, service in stack["services"].items():
+        assert set(service) <= known and ("image" in service), (name, set(service) - known)
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            if source.startswith("./"):
+                assert (DEPLOY / source).exists(), f"{name}: {source}"
+            elif not source.startswith("/"):
+                assert source in stack["volumes"], f"{name}: {source}"
+        assert set(service.get("secrets", [])) <= set(stack["secrets"]) and set(service.get("networks", [])) <= set(stack["networks"]), name
+        assert set(service.get("depends_on", [])) <= set(stack["services"]), name
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), f"{name} is open to the network"
+        if "build" in service:
+            assert (DEPLOY / service["build"]["context"] / service["build"]["dockerfile"]).exists()
+    assert {"api", "worker", "postgres"} <= set(stack["services"])
+    if len(files) > 1:
+        assert {"prefect", "prometheus", "grafana", "alertmanager", "loki", "dask-scheduler"} <= set(stack["services"])
+
+
+def test_versions_of_images_are_named():
+    for path in TEXTS:
+        for image in re.findall(r"^\s*image: (\S+)$|^FROM (\S+)", path.read_text(), re.MULTILINE):
+            name = next(filter(None, image))
+            assert ":" in name or name.startswith("$"), f"{path.name}: {name}"
+    locked = re.search(r"^prefect==(\S+)", (ROOT / "requirements" / "run.txt").read_text(), re.MULTILINE)[1]
+    assert f"prefecthq/prefect:{locked}-" in (DEPLOY / "compose.full.yaml").read_text()
+    assert documents(DEPLOY / "prefect" / "prefect.yaml")[0]["prefect-version"] == locked
+
+
+def test_the_image_runs_as_nobody_special_and_copies_what_is_there():
+    text = (DEPLOY / "Dockerfile").read_text()
+    assert re.findall(r"^USER (\S+)", text, re.MULTILINE)[-1] == "10001:10001" and "HEALTHCHECK" in text
+    for sources in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE):
+        for source in sources.split():
+            assert (ROOT / source).exists(), source
+            allowed = (DEPLOY / "Dockerfile.dockerignore").read_text()
+            assert f"!{source}" in allowed, f"{source} is kept from the builder"
+
+
+@pytest.mark.skipif(not (ROOT / ".venv/bin/hadolint").exists() and not shutil.which("hadolint"), reason="hadolint is not installed")
+def test_hadolint_finds_nothing():
+    tool = shutil.which("hadolint") or str(ROOT / ".venv/bin/hadolint")
+    for path in DEPLOY.rglob("Dockerfile"):
+        done = subprocess.run([tool, str(path)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+
+
+def metrics_in(expression: str) -> set[str]:
+    "Return our metrics in an expression, without the endings that a histogram adds."
+    return {re.sub(r"_(bucket|count|sum)$", "", name) if name not in METRICS else name for name in re.findall(r"\bcarnet_\w+", expression)}
+
+
+def expressions() -> dict[str, list[str]]:
+    "Return every expression of dashboards and rules by file."
+    found = {p.name: [t["expr"] for panel in json.loads(p.read_text())["panels"] for t in panel["targets"]]
+             for p in (DEPLOY / "grafana" / "dashboards").glob("*.json")}
+    rules = documents(DEPLOY / "prometheus" / "rules.yml")[0]
+    return found | {"rules.yml": [rule["expr"] for group in rules["groups"] for rule in group["rules"]]}
+
+
+def test_dashboards_and_rules_use_the_documented_names_and_labels():
+    used = set()
+    for file, lines in expressions().items():
+        for line in lines:
+            names = metrics_in(line)
+            assert names <= set(METRICS), f"{file}: {names - set(METRICS)}"
+            for name, matcher in re.findall(r"\b(carnet_\w+)\{(\w+)", line):
+                metric = METRICS[next(iter(metrics_in(name)))]
+                assert matcher in (*metric.labels, "le"), f"{file}: {name} has no label {matcher}"
+            used |= names
+    assert set(METRICS) - used == set(), "every documented number is drawn or watched somewhere"
+
+
+def test_panels_do_not_overlap():
+    for path in (DEPLOY / "grafana" / "dashboards").glob("*.json"):
+        taken = set()
+        for panel in json.loads(path.read_text())["panels"]:
+            place = panel["gridPos"]
+            cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
+            assert not cells & taken and place["x"] + place["w"] <= 24, f"{path.name}: {panel['title']}"
+            taken |= cells
+
+
+PROMTOOL = shutil.which("promtool")
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian: apt-get install prometheus)")
+def test_promtool_accepts_rules_and_configuration(tmp_path):
+    shutil.copytree(DEPLOY / "prometheus", tmp_path / "p")
+    config = tmp_path / "p" / "prometheus.yml"
+    (tmp_path / "key").write_text("x")
+    config.write_text(config.read_text().replace("/run/secrets/metrics_key", str(tmp_path / "key")))
+    done = subprocess.run([PROMTOOL, "check", "config", str(config)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian: apt-get install prometheus)")
+def test_the_rules_ring_when_they_should(tmp_path):
+    shutil.copy(DEPLOY / "prometheus" / "rules.yml", tmp_path)
+    day = {"severity": "critical", "account": "a"}
+    test = {"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": [{
+        "interval": "1m",
+        "input_series": [{"series": 'carnet_drawdown_ratio{account="a"}', "values": "0.1x5 0.25x10"},
+                         {"series": 'carnet_drawdown_ratio{account="b"}', "values": "0.19x20"}],
+        "alert_rule_test": [{"eval_time": "2m", "alertname": "DeepDrawdown", "exp_alerts": []},
+                            {"eval_time": "10m", "alertname": "DeepDrawdown", "exp_alerts": [
+                                {"exp_labels": day, "exp_annotations": {"summary": "a stands 25% below its best."}}]}]}]}
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(test))
+    done = subprocess.run([PROMTOOL, "test", "rules", "test.yml"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_kubernetes_manifests_agree_with_each_other():
+    listed = documents(DEPLOY / "kubernetes" / "kustomization.yaml")[0]["resources"]
+    assert sorted(listed) == sorted(p.name for p in (DEPLOY / "kubernetes").glob("[0-9]*.yaml"))
+    found = [d for name in listed for d in documents(DEPLOY / "kubernetes" / name)]
+    assert all({"apiVersion", "kind", "metadata"} <= set(d) for d in found)
+    claims = {d["metadata"]["name"] for d in found if d["kind"] == "PersistentVolumeClaim"}
+    maps = {d["metadata"]["name"] for d in found if d["kind"] == "ConfigMap"}
+    pods = {d["metadata"]["name"]: d["spec"] for d in found if d["kind"] in ("Deployment", "StatefulSet")}
+    for name, spec in pods.items():
+        pod, labels = spec["template"]["spec"], spec["template"]["metadata"]["labels"]
+        assert spec["selector"]["matchLabels"].items() <= labels.items()
+        assert pod["securityContext"]["runAsNonRoot"] and pod["automountServiceAccountToken"] is False
+        volumes = {v["name"] for v in pod["volumes"]} | {t["metadata"]["name"] for t in spec.get("volumeClaimTemplates", [])}
+        assert {v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v} <= claims
+        for container in pod["containers"]:
+            assert {m["name"] for m in container["volumeMounts"]} <= volumes, name
+            rights = container["securityContext"]
+            assert rights["allowPrivilegeEscalation"] is False and rights["capabilities"]["drop"] == ["ALL"]
+            assert "limits" in container["resources"]
+            assert {e["configMapRef"]["name"] for e in container.get("envFrom", [])} <= maps
+    for service in (d for d in found if d["kind"] == "Service"):
+        wanted = service["spec"]["selector"].items()
+        assert any(wanted <= spec["template"]["metadata"]["labels"].items() for spec in pods.values())
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_kustomize_builds_the_manifests():
+    done = subprocess.run(["kubectl", "kustomize", str(DEPLOY / "kubernetes")], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count("kind: ") >= 9, done.stderr
+
+
+def test_variables_of_the_containers_are_settings():
+    from trading.core.settings import Settings
+
+    environment = compose("compose.yaml")["services"]["api"]["environment"] | documents(DEPLOY / "kubernetes" / "10-base.yaml")[2]["data"]
+    named = [v.removeprefix("CARNET_").lower().split("__") for v in environment if v.startswith("CARNET_")]
+    assert len(named) >= 4
+    for section, name in named:
+        assert name in Settings.model_fields[section].annotation.model_fields, (section, name)
+
+
+def test_deployments_of_the_work_pool_are_the_flows_of_the_schedule():
+    import ast
+
+    from trading.core.settings import ScheduleSettings
+
+    told = documents(DEPLOY / "prefect" / "prefect.yaml")[0]["deployments"]
+    assert {d["name"]: d["schedules"][0]["cron"] for d in told} == {
+        name: getattr(ScheduleSettings(), name) for name in ("daily", "weekly", "maintenance", "watch")}
+    for deployment in told:
+        file, function = deployment["entrypoint"].split(":")
+        names = {n.name for n in ast.parse((ROOT / file).read_text()).body if isinstance(n, ast.FunctionDef)}
+        assert function in names, deployment["entrypoint"]
+
+
+def test_no_file_holds_a_secret():
+    from trading.core.redact import redact
+
+    for path in [*TEXTS, *(ROOT / ".github").rglob("*.yml")]:
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if re.search(r"secrets?/|_FILE|__FILE|\$\(|_file:|\$\$\(", line):
+                continue  # where a secret lies, not what it is
+            line = line.replace("carnet_", "carnet ")  # our measures begin like our keys
+            assert redact(line) == line, f"{path.relative_to(ROOT)}:{number}"
+    assert [p.name for p in (DEPLOY / "secrets").iterdir() if p.name not in (".gitignore", "README.md")] == []
+
+
+@pytest.mark.parametrize("script", ["upgrade", "rollback"])
+def test_scripts_are_shell_that_parses_and_can_be_run(script):
+    path = DEPLOY / script
+    assert path.stat().st_mode & 0o111 and subprocess.run(["sh", "-n", str(path)]).returncode == 0
+
+
+def test_an_upgrade_that_does_not_get_well_goes_back_and_a_rollback_returns(tmp_path):
+    place = tmp_path / "deploy"
+    shutil.copytree(DEPLOY, place)
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text('#!/bin/sh\necho "$CARNET_IMAGE $*" >> "$LOG"\ncase "$*" in *healthz*) [ "$SICK" != 1 ];; esac\n')
+    docker.chmod(0o755)
+    (docker.parent / "sleep").write_text("#!/bin/sh\n")
+    (docker.parent / "sleep").chmod(0o755)
+    log = tmp_path / "log"
+
+    def act(script, *words, sick="0"):
+        return subprocess.run([str(place / script), *words], capture_output=True, text=True,
+                              env={"PATH": f"{docker.parent}:/usr/bin:/bin", "LOG": str(log), "SICK": sick})
+
+    assert act("rollback").returncode == 1
+    assert act("upgrade", "carnet:2").returncode == 0 and "carnet backup" in log.read_text().splitlines()[0]
+    assert (place / ".image").read_text() == "carnet:2\n"
+    failed = act("upgrade", "carnet:3", sick="1")
+    assert failed.returncode == 1 and "going back to carnet:2" in failed.stderr and (place / ".image").read_text() == "carnet:2\n"
+    assert "carnet:2 compose -f compose.yaml up" in log.read_text().splitlines()[-1]
+    act("upgrade", "carnet:4")
+    back = act("rollback")
+    assert back.returncode == 0 and (place / ".image").read_text() == "carnet:2\n" and log.read_text().splitlines()[-1].startswith("carnet:2 ")
