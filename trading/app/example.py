@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['COST', 'inverse_volatility', 'grow', 'plain_forecasts', 'example_data']
 
-# %% ../../nbs/10_app/12_example.ipynb #b6fb47d3
+# %% ../../nbs/10_app/12_example.ipynb #dcbe260e
 import numpy as np
 import pandas as pd
 
+from .beliefs import Beliefs
 from .sections import ReportData
 from ..core.bars import closed_by, parse_as_of
 from ..core.sample import SOURCES, sample_bars
@@ -125,7 +126,7 @@ def _trade(
 
     return {"holdings_before": held(amount), "holdings_after": held(amount.add(signed, fill_value=0)), "orders": orders, "gains": gains}
 
-# %% ../../nbs/10_app/12_example.ipynb #31739a26
+# %% ../../nbs/10_app/12_example.ipynb #0f6ad7e9
 def example_data(
     as_of: str = "2022-12-27",  # a date of the sample market
 ) -> ReportData:
@@ -144,6 +145,23 @@ def example_data(
     var, covariance = -float(daily.quantile(0.05)), recent.cov()
     share = weights * (covariance @ weights) / (weights @ covariance @ weights)
     forecasts, accuracy = plain_forecasts(close.iloc[-1200:])
+    parts = pd.DataFrame({"base": forecasts["expected"] * 0.4, "return_250": forecasts["expected"] * 0.8, "loudness": forecasts["expected"] * -0.2})
+    groups = [(h, g) for h in accuracy.index for g in (1, 2)]
+    beliefs = Beliefs(
+        words=(f"All {len(forecasts)} forecasts are held back and pull no weight.",),
+        decisions=forecasts.assign(
+            side="hold", confidence=0.55, reward_to_risk=1.2, max_drawdown=0.1, reason="confidence 0.55 is below the gate of 0.70"
+        ),
+        learnt={"cycle": 3, "trust": {"model": 0.35, "mean": 0.33, "zero": 0.32}, "frozen": False, "pattern": "loud falling"},
+        now=forecasts,
+        before=(when - pd.Timedelta(days=1), plain_forecasts(close.iloc[-1201:-1])[0]),
+        matured=pd.DataFrame({"matured": 800, "inside": 715}, index=accuracy.index),
+        reliability=pd.DataFrame({"said": 0.55, "was": 0.53, "n": 4000}, index=pd.MultiIndex.from_tuples(groups, names=["horizon", "group"])),
+        parts=parts,
+        held=list(weights[weights > 0].sort_values(ascending=False).index),
+        alerts=(("watch", "5 bars ahead: errors are 1.2 times as wide as stated"),),
+        alerted=when - pd.Timedelta(days=3),
+    )
     monthly = policy.resample("ME").last().pct_change().dropna()
     picked = lambda seed: daily.sample(len(daily), replace=True, random_state=seed)  # noqa: E731
     span = np.quantile([-picked(seed).quantile(0.05) for seed in range(100)], [0.05, 0.95])
@@ -194,6 +212,7 @@ def example_data(
         contributions=pd.DataFrame({"weight": weights, "risk": share}),
         forecasts=forecasts,
         accuracy=accuracy,
+        beliefs=beliefs,
         monthly=pd.DataFrame({"year": monthly.index.year, "month": monthly.index.month, "r": monthly.to_numpy()}).pivot(
             index="year", columns="month", values="r"
         ),

@@ -17,7 +17,7 @@ import pandas as pd
 from .chart import change_chart
 from .words import as_limits, count, known, limit_name, limit_value, listed, money, number, percent, price, quantity, tell
 
-# %% ../../nbs/10_app/08_sections.ipynb #d5c0d6c3
+# %% ../../nbs/10_app/08_sections.ipynb #24800e69
 @dataclass(frozen=True)
 class ReportData:
     "What one daily report says, as plain frames and values; None means not known."
@@ -49,6 +49,8 @@ class ReportData:
     contributions: pd.DataFrame | None = None  # by symbol: weight, and risk or share: its part of the portfolio's risk
     forecasts: pd.DataFrame | None = None  # by (symbol, horizon): expected std confidence lower upper, log returns
     accuracy: pd.DataFrame | None = None  # by horizon: n coverage_90 mae mae_naive hit_rate beats_naive
+    beliefs: Any = None  # `app.beliefs.Beliefs`: which forecasts may act, what changed, what came of them, and why
+    context: Any = None  # `app.crises.Context`: the plan's cash and life, past crises, the difference to the benchmark, the market now
     monthly: pd.DataFrame | None = None  # year × month 1…12, simple returns
     costs: Mapping[str, Any] | pd.DataFrame | None = None
     quality: pd.DataFrame | None = None  # by symbol: first last bars missing repairs stale_days
