@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCHEMA', 'EXACT', 'FEE_STEP', 'TABLES', 'asset_of', 'PaperVenue', 'tidy']
 
-# %% ../../nbs/01_venue/00_paper.ipynb #919e8be3
+# %% ../../nbs/01_venue/00_paper.ipynb #7fc8342c
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import RLock
 
 from ..core.types import ZERO, BadInput, Fill, Market, MissingData, Order, OrderState
-from .matching import Costs, Stretch, Tape, meet, to_step
+from .matching import Costs, Stretch, Tape, meet, to_step, traded_price
 
 # %% ../../nbs/01_venue/00_paper.ipynb #59ac0c9d
 SCHEMA = 1
@@ -58,7 +58,7 @@ def asset_of(
     "Return what is held after buying the symbol."
     return symbol.split("/")[0]
 
-# %% ../../nbs/01_venue/00_paper.ipynb #4a8ddbca
+# %% ../../nbs/01_venue/00_paper.ipynb #786b55cb
 class PaperVenue:
     "An exchange on paper; see `core.types.Venue`."
 
@@ -111,6 +111,21 @@ class PaperVenue:
         now = self._now()
         found = {s: self._tape.last(s, now) for s in symbols}
         return {s: stretch.close for s, stretch in found.items() if stretch}
+
+    def fetch_order_book(self, symbol: str) -> dict[str, list[tuple[Decimal, Decimal]]]:  # 'bids' and 'asks', best first: price, units
+        "Return what an order of any size would meet, step by step as far as the volume goes; nothing where there is no price."
+        last = self._tape.last(symbol, self._now())
+        if last is None:
+            return {"bids": [], "asks": []}
+        step, most = self._markets[symbol].price_step, last.volume and last.volume * (self._costs.max_share or 1)
+        sizes = [most * Decimal(part) for part in ("0.01", "0.04", "0.15", "0.8")] if most else [Decimal(10**9)]
+        ladder, through = {"bids": [], "asks": []}, ZERO
+        for size in sizes:
+            through += size
+            worse = self._costs.worse(through, last.volume)
+            ladder["bids"].append((traded_price(last.close, "sell", worse, step), size))
+            ladder["asks"].append((traded_price(last.close, "buy", worse, step), size))
+        return ladder
 
     def fetch_balance(self) -> dict[str, Decimal]:
         "Return what lies in the account, without zeros; what open orders hold is included."
