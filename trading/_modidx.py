@@ -594,6 +594,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'trading.app.keeping.watch': ('10_app/keeping.html#watch', 'trading/app/keeping.py')},
             'trading.app.measures': { 'trading.app.measures._account': ('10_app/measures.html#_account', 'trading/app/measures.py'),
                                       'trading.app.measures._findings': ('10_app/measures.html#_findings', 'trading/app/measures.py'),
+                                      'trading.app.measures._memory': ('10_app/measures.html#_memory', 'trading/app/measures.py'),
                                       'trading.app.measures._runs': ('10_app/measures.html#_runs', 'trading/app/measures.py'),
                                       'trading.app.measures._system': ('10_app/measures.html#_system', 'trading/app/measures.py'),
                                       'trading.app.measures.measure': ('10_app/measures.html#measure', 'trading/app/measures.py'),

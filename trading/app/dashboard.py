@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['log', 'SCREENS', 'STOP', 'READING', 'POLICY', 'Screen', 'sections_of', 'frame', 'status_line', 'banner',
-           'first_sections', 'profiles_of', 'shell', 'styles', 'wanted', 'wire_class', 'Desk', 'desk', 'page_of',
-           'mount']
+           'first_sections', 'profiles_of', 'shell', 'styles', 'wanted', 'wire_class', 'drawing', 'Desk', 'desk',
+           'page_of', 'mount']
 
-# %% ../../nbs/10_app/83_dashboard.ipynb #db421ebf
+# %% ../../nbs/10_app/83_dashboard.ipynb #51242ec4
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -152,7 +153,7 @@ def wanted(query: Mapping[str, str]) -> tuple[str, dict[str, str]]:  # the scree
     at = plain.pop("at", "today")
     return at if at in SCREENS else "today", plain
 
-# %% ../../nbs/10_app/83_dashboard.ipynb #40b5e5f5
+# %% ../../nbs/10_app/83_dashboard.ipynb #b44ae6f3
 @lru_cache(maxsize=1)
 def wire_class():
     "Return the component; Panel is imported when somebody needs it."
@@ -178,6 +179,13 @@ def wire_class():
     return Wire
 
 
+def drawing(at: str, parts: Mapping[str, str], after: str = "", moved: bool = False) -> dict:
+    "Return the message that draws a screen anew."
+    one = '<section id="{0}" aria-labelledby="h{1}">{2}</section>'
+    frames = "".join(one.format(key, key[1:], text) for key, text in parts.items())
+    return {"screen": {"at": at, "title": SCREENS[at].title, "aside": SCREENS[at].aside, "sections": frames + after, "moved": moved}}
+
+
 class Desk:
     "One open page."
 
@@ -194,8 +202,8 @@ class Desk:
         self.at, self.options = at, dict(options or {})
         self.send: Callable[[dict], None] = lambda _: None
         self.shown: dict[str, str] = {}
-        self.state: Any = None
-        self.looked = 0.0
+        self.state: Any = self.stamp()  # the page shows this state already
+        self.looked = time.monotonic()
         self.busy = False
 
     def who(self) -> Looking:
@@ -247,28 +255,31 @@ class Desk:
         if profile := options.get("profile") or self.options.get("profile"):
             options["profile"] = profile
         self.at, self.options, self.shown = at, options, {}
-        screen, who = SCREENS[at], self.who()
+        who = self.who()
         if not quiet:
-            first = await asyncio.to_thread(first_sections, self.place, who, at)
-            self.send({"screen": {"at": at, "title": screen.title, "aside": screen.aside, "sections": first, "moved": True}})
+            self.send(drawing(at, {}, await asyncio.to_thread(first_sections, self.place, who, at), True))
         await self.fill(who, at)
 
     async def fill(self, who: Looking, at: str) -> None:
-        "Send the sections of a screen one by one as they are ready."
-        found, parts = sections_of(self.place, who, at), {}
-        whole = self.send if not SCREENS[at].slow else None
+        "Send the sections of a screen one by one as they are ready; nothing else is looked at meanwhile."
+        self.state, self.looked, self.busy = self.stamp(), time.monotonic(), SCREENS[at].slow
+        try:
+            await self._fill(who, at)
+        finally:
+            self.busy = False
+
+    async def _fill(self, who: Looking, at: str) -> None:
+        "Write and send the sections."
+        found, parts, slow = sections_of(self.place, who, at), {}, SCREENS[at].slow
         while (section := await asyncio.to_thread(next, found, None)) is not None:
             if self.at != at:
                 return
-            parts[section.key] = section.html()
-            if whole is None:
-                self.send_screen(at, parts, section.key)
-        self.shown = {f"s-{k}": str(v) for k, v in parts.items()}
-
-    def send_screen(self, at: str, parts: dict[str, Markup], newest: str) -> None:
-        "Send what is ready of a slow screen."
-        frames = Markup("").join(Markup('<section id="s-{0}" aria-labelledby="h-{0}">{1}</section>').format(k, v) for k, v in parts.items())
-        self.send({"screen": {"at": at, "title": SCREENS[at].title, "aside": SCREENS[at].aside, "sections": frames + READING, "moved": False}})
+            parts[f"s-{section.key}"] = str(section.html())
+            if slow:
+                self.send(drawing(at, parts, READING))
+        self.shown = parts
+        if slow:
+            self.send(drawing(at, parts))
 
     async def tick(self, force: bool = False) -> None:
         "Look whether something has changed, and send it."
@@ -287,10 +298,8 @@ class Desk:
 
     def changed(self, force: bool) -> dict | None:
         "Return the message with what differs from what the page shows."
-        import time
-
         screen, now = SCREENS[self.at], time.monotonic()
-        state = (MEMORY.stamp(self.place), _working(self.place))
+        state = self.stamp()
         if not force and (state == self.state or now - self.looked < screen.every):
             return None
         who, at = self.who(), self.at
@@ -301,19 +310,15 @@ class Desk:
             return None
         old, self.shown = self.shown, parts | found
         if {k for k in old if k.startswith("s-")} != set(found):
-            frames = Markup("").join(
-                Markup('<section id="{0}" aria-labelledby="h{1}">{2}</section>').format(k, k[1:], Markup(v)) for k, v in found.items()
-            )
-            return {"parts": parts, "screen": {"at": at, "title": screen.title, "aside": screen.aside, "sections": frames, "moved": False}}
+            return {"parts": parts, **drawing(at, found)}
         fresh = {k: v for k, v in (parts | found).items() if old.get(k) != v}
         return {"parts": fresh} if fresh else None
 
+    def stamp(self) -> tuple:
+        "Return what changes when something may have to be shown anew."
+        from trading.app.work import jobs
 
-def _working(place: Place) -> tuple:
-    "Return how the newest jobs stand."
-    from trading.app.work import jobs
-
-    return tuple((j["id"], j["status"]) for j in jobs(place, 3)["items"])
+        return MEMORY.stamp(self.place), tuple((j["id"], j["status"]) for j in jobs(self.place, 3)["items"])
 
 # %% ../../nbs/10_app/83_dashboard.ipynb #78088dec
 def desk(

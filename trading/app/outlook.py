@@ -21,7 +21,7 @@ from .standing import METRICS
 from .views import Place, find_record
 from .words import count, known, listed, number, percent
 
-# %% ../../nbs/10_app/81_outlook.ipynb #3c395b4c
+# %% ../../nbs/10_app/81_outlook.ipynb #894764fc
 def forecasting(place: Place, who: Looking) -> Iterator[Section]:
     "Show forecasts with intervals, their record, their reasons, the regime and the candidates."
     found = predictions(place, who.profile)
@@ -30,7 +30,8 @@ def forecasting(place: Place, who: Looking) -> Iterator[Section]:
         return
     record = find_record(place, found["run"])
     parts = reported("forecasts", record, forecasts=read(place, record, "forecast"), accuracy=read(place, record, "accuracy"))
-    yield Section("forecasts", "Forecasts", parts, f"Made by {listed(found['models'].values()) if found['models'] else 'a model of this run'}.")
+    made = f"Made by {listed(found['models'].values())}." if found["models"] else ""
+    yield Section("forecasts", "Intervals and their record", parts, made)
     yield Section("why", "Why they came out so", _reasons(place, who, found))
     yield Section("regime", "The state of the market", _regime(regimes(place, who.profile)))
     yield Section("scout", "What the scout would look at first", _scout(opportunities(place, who.profile, 8)))
@@ -76,7 +77,7 @@ def _regime(found: Mapping) -> Parts:
     words = f"Most likely {found['regime']}, with a probability of {percent(found['probabilities'][found['regime']], 0)}. The trend points {trend}."
     past = {name: series(found["history"], name) for name in list(chance.index)[:3]}
     line = time_chart(past, "Probability of each regime", lambda v: percent(v, 0), height=150)
-    bars = bar_chart(chance, "Probability of each regime now", lambda v: percent(v, 0))
+    bars = bar_chart(chance.rename({"high volatility": "volatile"}), "Probability of each regime now", lambda v: percent(v, 0))
     return [
         ("text", words),
         ("columns", [figure("Now", "Probability of each regime.", bars), figure("Over the last year", "The three likeliest.", line, *past)]),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MARKS', 'TONES', 'WORDS', 'running', 'warning', 'examined', 'healthy', 'learning', 'setting']
 
-# %% ../../nbs/10_app/82_workshop.ipynb #47d807c4
+# %% ../../nbs/10_app/82_workshop.ipynb #6eb36e44
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from .pieces import Field, Looking, Parts, Section, badge, button, form, link, r
 from .sections import figure, table
 from .upkeep import alerts, aliases, cycles, data_quality, feedback, settings, taxonomy, thresholds
 from .views import Place, run, runs
-from .words import count, day, known, limit_name, limit_value, number, percent, quantity
+from .words import count, day, known, limit_name, limit_value, number, percent, quantity, spelled
 from ..core.types import TradingError
 
 # %% ../../nbs/10_app/82_workshop.ipynb #c2ada9cb
@@ -313,7 +313,7 @@ def _cycles(past: Mapping, who: Looking) -> Parts:
         ]
     return [("table", table(frame, columns)), *back]
 
-# %% ../../nbs/10_app/82_workshop.ipynb #06aa81b9
+# %% ../../nbs/10_app/82_workshop.ipynb #42ab8f7d
 def setting(place: Place, who: Looking) -> list[Section]:
     "Show the settings in force, and let an admin change them."
     found = settings(place, who.profile)
@@ -328,7 +328,7 @@ def setting(place: Place, who: Looking) -> list[Section]:
     parts: Parts = []
     for name, part in frame.groupby("section", sort=False):
         own = int((~part["from"].str.startswith(("default settings.ini", "settings.ini", "built in"))).sum())
-        changed = f", {own} changed" if own else ""
+        changed = f", {spelled(own)} changed" if own else ""
         parts.append(
             ("more", {"summary": f"{name.replace('_', ' ').capitalize()}: {count(len(part), 'value')}{changed}", "table": table(part, columns)})
         )
