@@ -1,5 +1,5 @@
 # The two commands of a newcomer are `make run` and `make test`. `make help` lists the rest.
-.PHONY: help run test bench soak lab docs readme clean lock
+.PHONY: help run serve test bench soak lab docs readme clean lock
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -19,6 +19,11 @@ help:            ## list the targets
 	@$(PIP) install --no-deps --no-compile --no-build-isolation -e .
 	@touch $@
 
+.venv/serve.ok: .venv/run.ok requirements/serve.txt
+	@echo "Installing the packages of the service into .venv ..."
+	@$(PIP) install --no-deps --no-compile -r requirements/serve.txt
+	@touch $@
+
 .venv/dev.ok: .venv/run.ok requirements/dev.txt
 	@echo "Installing the packages for tests into .venv ..."
 	@$(PIP) install --no-deps --no-compile -r requirements/dev.txt
@@ -26,6 +31,9 @@ help:            ## list the targets
 
 run: .venv/run.ok  ## do the daily run on the sample market; ARGS="--profile crypto" and the like are passed on
 	@$(BIN)/carnet run $(ARGS)
+
+serve: .venv/serve.ok ## serve API and dashboard on this machine; first `carnet users add NAME --role admin`
+	@$(BIN)/carnet serve $(ARGS)
 
 test: .venv/dev.ok ## everything: style, notebooks, tests, layers; ARGS="-k report" and the like are passed on
 	@./scripts/get-chromium
@@ -53,6 +61,7 @@ lock: .venv/dev.ok ## choose new versions for requirements/
 	@$(PIP) install uv
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --annotation-style line --upgrade pyproject.toml requirements/build.in -o requirements/run.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --annotation-style line --extra dev -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/dev.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --annotation-style line --extra serve --extra postgres -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/serve.txt
 
 clean:           ## remove what was made; keeps reports/ and data/
 	rm -rf .venv _docs .pytest_cache .ruff_cache .coverage* build dist *.egg-info
