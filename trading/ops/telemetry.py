@@ -87,18 +87,17 @@ METRICS = {m.name: m for m in (
     ),
 )}
 
-# %% ../../nbs/09_ops/60_telemetry.ipynb #054f1a23
+# %% ../../nbs/09_ops/60_telemetry.ipynb #6252d577
 class Metrics:
     "The numbers of this process."
 
     def __init__(self):
-        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+        from prometheus_client import CollectorRegistry
 
         self.registry = CollectorRegistry()
-        kinds = {"gauge": Gauge, "counter": Counter, "histogram": Histogram}
-        self._kept = {m.name: kinds[m.kind](m.name.removesuffix("_total"), m.help, m.labels, registry=self.registry) for m in METRICS.values()}
+        self._kept: dict[str, Any] = {}  # only what was told: a gauge that nobody set would read zero
         self._gather: list[Callable[[Metrics], None]] = []
-        self._lock = threading.Lock()
+        self._lock, self._making = threading.Lock(), threading.Lock()
 
     def _at(self, name: str, labels: Mapping[str, Any], kind: str):
         "Return the place of a number."
@@ -106,8 +105,19 @@ class Metrics:
         if metric is None or metric.kind != kind or set(labels) != set(metric.labels):
             said = f"a {metric.kind} with the labels {', '.join(metric.labels) or 'none'}" if metric else "not in the table of ops.telemetry"
             raise BadInput(f"the metric {name!r} as {kind} with {', '.join(labels) or 'no labels'} is not known: it is {said}")
-        kept = self._kept[name]
+        kept = self._kept.get(name) or self._make(metric)
         return kept.labels(**{k: str(v) for k, v in labels.items()}) if labels else kept
+
+    def _make(self, metric: Metric):
+        "Begin to keep a number."
+        from prometheus_client import Counter, Gauge, Histogram
+
+        kinds = {"gauge": Gauge, "counter": Counter, "histogram": Histogram}
+        with self._making:
+            if metric.name not in self._kept:
+                kind = kinds[metric.kind]
+                self._kept[metric.name] = kind(metric.name.removesuffix("_total"), metric.help, metric.labels, registry=self.registry)
+            return self._kept[metric.name]
 
     def set(self, name: str, value: float, **labels: Any) -> None:
         "Set a gauge."
@@ -122,8 +132,10 @@ class Metrics:
         self._at(name, labels, "histogram").observe(value)
 
     def forget(self, name: str) -> None:
-        "Drop every label of a number, before it is gathered anew: a symbol that was sold has no weight."
-        self._kept[name].clear()
+        "Drop a number with all its labels, before it is gathered anew: a symbol that was sold has no weight."
+        with self._making:
+            if (kept := self._kept.pop(name, None)) is not None:
+                self.registry.unregister(kept)
 
     def gather(self, function: "Callable[[Metrics], None]") -> None:
         "Call a function whenever the numbers are asked for."
