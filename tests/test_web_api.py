@@ -85,7 +85,8 @@ def description(server):
 
 
 @schema.parametrize()
-@settings(max_examples=int(os.environ.get("CARNET_EXAMPLES", "1")), deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True)
+@settings(max_examples=int(os.environ.get("CARNET_EXAMPLES", "1")), deadline=None, suppress_health_check=list(HealthCheck), database=None,
+          derandomize=True)
 def test_no_answer_is_a_crash_or_undocumented(case, server):
     headers = {"X-API-Key": server.keys["admin"]}
     if case.method != "GET":
@@ -141,7 +142,8 @@ def test_a_browser_that_was_away_hears_what_it_missed(server):
                         found.append(event)
                     event = {}
                 if len(found) == count:
-                    return found
+                    break
+        return found
 
     with server.client() as client:
         seqs = []

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STATUS', 'COOKIE', 'KEY_HEADER', 'CSRF_HEADER', 'SECURITY', 'POLICY', 'OPEN', 'SAFE', 'UNFORGED', 'status_of',
-           'problem', 'Buckets', 'Answer', 'Answers', 'Gate', 'TooLarge', 'cookie_of', 'check_origin', 'once_key',
-           'allowed']
+           'problem', 'Buckets', 'Answer', 'Answers', 'Gate', 'TooLarge', 'TooSlow', 'cookie_of', 'check_origin',
+           'once_key', 'allowed']
 
 # %% ../../nbs/10_app/84_gate.ipynb #aa81884e
 import asyncio
@@ -151,7 +151,7 @@ class Answers:
         self._thread.join(2)
         self._db.close()
 
-# %% ../../nbs/10_app/84_gate.ipynb #9ddf66fb
+# %% ../../nbs/10_app/84_gate.ipynb #8f4900c6
 COOKIE, KEY_HEADER, CSRF_HEADER = "carnet_session", "x-api-key", "x-csrf-token"
 SECURITY = [
     (b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"DENY"), (b"referrer-policy", b"no-referrer"), (b"cache-control", b"no-store"),
@@ -168,7 +168,7 @@ UNFORGED = (("POST", "/api/v1/session"), ("POST", "/signout"))  # the first acts
 class Gate:
     "The ASGI middleware in front of everything."
 
-    def __init__(self, app, users: Users, rate: float = 200, burst: float = 400, most_bytes: int = 1_000_000, seconds: float = 20,
+    def __init__(self, app, users: Users, rate: float = 200, burst: float = 400, most_bytes: int = 1_000_000, seconds: float = 10,
                  clock: Callable[[], datetime] = lambda: datetime.now(UTC), note: Callable[[str, str, int, float], None] | None = None,
                  policy: bytes | None = None, made=None):
         self.app, self.users, self.clock, self.note = app, users, clock, note
@@ -221,7 +221,7 @@ class Gate:
         state["request_id"], state["session"] = name, None
         begun, told = time.perf_counter(), [0]
         who = scope["client"][0] if scope.get("client") else "unknown"
-        page = not scope["path"].startswith("/api/")
+        page = not scope["path"].startswith(("/api/", "/metrics"))
 
         async def answer(message) -> None:
             if message["type"] == "http.response.start":
@@ -261,7 +261,7 @@ class Gate:
             await refuse(400, "Not understood", "the request has a header that cannot be read")
         except TooLarge:
             await refuse(413, "Too large", f"a request may have {self.most_bytes:,} bytes")
-        except TimeoutError:
+        except TooSlow:
             if not told[0]:
                 await refuse(408, "Too slow", f"the body of a request must arrive within {self.seconds:g} seconds")
         if self.note:
@@ -275,7 +275,10 @@ class Gate:
         async def measured() -> dict:
             if not open_[0]:
                 return await receive()
-            message = await asyncio.wait_for(receive(), max(0.01, until - time.monotonic()))
+            try:
+                message = await asyncio.wait_for(receive(), max(0.01, until - time.monotonic()))
+            except TimeoutError:
+                raise TooSlow from None
             seen[0] += len(message.get("body", b""))
             open_[0] = message.get("more_body", False)
             if seen[0] > self.most_bytes:
@@ -285,8 +288,12 @@ class Gate:
         return measured
 
 
-class TooLarge(Exception):
-    "A body has more bytes than are allowed."
+class TooLarge(BaseException):
+    "A body has more bytes than are allowed; not an `Exception`, which whoever reads bodies would take for a body that cannot be read."
+
+
+class TooSlow(BaseException):
+    "A body did not come in time; passes through readers like the other."
 
 
 def cookie_of(headers: dict[bytes, bytes]) -> str:

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['SMALL', 'carry_out', 'specimen']
 
-# %% ../../nbs/10_app/72_specimen.ipynb #dbd51ffa
+# %% ../../nbs/10_app/72_specimen.ipynb #50972005
 import json
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 from ..core.jobs import open_run
@@ -46,14 +47,29 @@ def carry_out(
     return run
 
 
-def specimen(
-    folder: Path,  # where data and reports are made
-    days: tuple[str, ...] = ("2022-12-16", "2022-12-27"),  # one run each
-    overrides: dict | None = None,  # settings besides
-) -> Settings:  # in force for what was made
-    "Make runs of a few days on a small piece of the sample market."
-    places = {"run.data": folder / "data", "run.reports": folder / "reports"}
-    settings = load_settings(overrides=SMALL | places | (overrides or {}), environ={})
+@lru_cache(maxsize=4)
+def _made(days: tuple[str, ...], overrides: tuple[tuple[str, str], ...]):
+    "Make the runs once in this process, in a folder that goes away with it."
+    from tempfile import TemporaryDirectory
+
+    folder = TemporaryDirectory(prefix="carnet-specimen-", ignore_cleanup_errors=True)
+    home = Path(folder.name)
+    settings = load_settings(overrides=SMALL | {"run.data": home / "data", "run.reports": home / "reports"} | dict(overrides), environ={})
     for day in days:
         carry_out(open_run(settings, datetime.now(UTC), day))
-    return settings
+    return folder
+
+
+def specimen(
+    folder: Path,  # where data and reports are put
+    days: tuple[str, ...] = ("2022-12-16", "2022-12-27"),  # one run each
+    overrides: dict[str, str] | None = None,  # settings besides
+) -> Settings:  # in force for what was made
+    "Make runs of a few days on a small piece of the sample market; the second time they are copied."
+    from shutil import copytree
+
+    source = Path(_made(tuple(days), tuple(sorted((overrides or {}).items()))).name)
+    for part in ("data", "reports"):
+        copytree(source / part, folder / part, dirs_exist_ok=True)
+    places = {"run.data": folder / "data", "run.reports": folder / "reports"}
+    return load_settings(overrides=SMALL | places | (overrides or {}), environ={})

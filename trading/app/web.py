@@ -160,7 +160,7 @@ def file_routes(service: Service) -> list[PlainRoute]:
         route(API + "/stream", live, "GET", "viewer", "What happens, as it happens (Server-Sent Events)", "live", "text/event-stream"),
     ]
 
-# %% ../../nbs/10_app/87_web.ipynb #4fa15fdd
+# %% ../../nbs/10_app/87_web.ipynb #0b374df5
 def system_routes(service: Service, metrics=None) -> list[PlainRoute]:
     "Return the routes about the system itself."
     async def in_thread(make: Callable[[], dict]) -> Response:
@@ -207,7 +207,8 @@ def system_routes(service: Service, metrics=None) -> list[PlainRoute]:
             raise MissingData("nothing is measured in this installation; start it with 'carnet serve'")
         return Response(await asyncio.to_thread(metrics.exposition), headers={"content-type": CONTENT_TYPE})
 
-    rows = (("/system/cache-stats", cache_stats, "viewer", "How often an answer was there"), ("/system/health", health, "viewer", "Examine the system"),
+    rows = (("/system/cache-stats", cache_stats, "viewer", "How often an answer was there"),
+            ("/system/health", health, "viewer", "Examine the system"),
             ("/system/security-score", security_score, "admin", "Examine what protects the system"),
             ("/system/performance-test", performance_test, "admin", "Time every view"), ("/system/benchmark", benchmark, "viewer", "Measured figures"),
             ("/system/summary", summary, "viewer", "Everything in one look"), ("/audit", audit, "admin", "What was done, by whom"),

@@ -1,0 +1,129 @@
+"""How fast the service answers: reads from memory, durable writes, the way of an event to a hundred listeners, memory. Lines of JSON.
+
+The server is a process of its own (uvicorn, one worker, the gate with a key, rate limits out of reach); this process is the client, on the
+same cores.
+"""
+
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from web_server import serve  # noqa: E402
+
+PATHS = ("/api/v1/portfolio", "/api/v1/portfolio/holdings", "/api/v1/predictions", "/api/v1/risk/metrics", "/api/v1/runs", "/api/v1/rebalance/plan")
+
+
+async def exchange(reader, writer, request: bytes) -> int:
+    "Send a request and read its answer; return the status."
+    writer.write(request)
+    head = await reader.readuntil(b"\r\n\r\n")
+    at = head.lower().index(b"content-length: ") + 16
+    await reader.readexactly(int(head[at : head.index(b"\r", at)]))
+    return int(head[9:12])
+
+
+async def reads(port: int, key: str, seconds: float, connections: int) -> tuple[float, list[float], int]:
+    "Ask as fast as the connections allow; return requests a second, waits, and answers that were not 200."
+    requests = [f"GET {p} HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\n\r\n".encode() for p in PATHS]
+    waits, bad, until = [], 0, time.perf_counter() + seconds
+
+    async def one(n: int) -> None:
+        nonlocal bad
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
+        while time.perf_counter() < until:
+            n += 1
+            begun = time.perf_counter()
+            bad += await exchange(reader, writer, requests[n % len(requests)]) != 200
+            waits.append(time.perf_counter() - begun)
+        writer.close()
+
+    begun = time.perf_counter()
+    await asyncio.gather(*(one(n) for n in range(connections)))
+    return len(waits) / (time.perf_counter() - begun), sorted(waits), bad
+
+
+async def writes(port: int, key: str, path: str, body: bytes, seconds: float, connections: int) -> tuple[float, int]:
+    "Act as fast as the connections allow, each time with a new key."
+    done, bad, until = 0, 0, time.perf_counter() + seconds
+
+    async def one() -> None:
+        nonlocal done, bad
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
+        while time.perf_counter() < until:
+            head = (f"POST {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\nIdempotency-Key: {uuid.uuid4().hex}\r\n"
+                    f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n")
+            bad += await exchange(reader, writer, head.encode() + body) >= 300
+            done += 1
+        writer.close()
+
+    begun = time.perf_counter()
+    await asyncio.gather(*(one() for _ in range(connections)))
+    return done / (time.perf_counter() - begun), bad
+
+
+async def listen(port: int, key: str, ledger: Path, listeners: int, events: int) -> list[float]:
+    "Return for each listener and event the time from the ledger's disk to the listener's socket."
+    from datetime import UTC, datetime
+
+    from trading.core.types import Event
+    from trading.trade.ledger import Ledger
+
+    waits: list[float] = []
+
+    async def one() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
+        writer.write(f"GET /api/v1/stream HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\n\r\n".encode())
+        heard = 0
+        while heard < events:
+            line = await asyncio.wait_for(reader.readline(), 30)
+            if line.startswith(b"data: ") and b'"at"' in line:
+                waits.append(time.time() - json.loads(line[6:])["data"]["at"])
+                heard += 1
+        writer.close()
+
+    tasks = [asyncio.create_task(one()) for _ in range(listeners)]
+    await asyncio.sleep(1)
+    book = Ledger(ledger)
+    for _ in range(events):
+        await asyncio.to_thread(lambda: book.append(Event("note", "paper-sample", datetime.now(UTC), {"at": time.time()})))
+        await asyncio.sleep(0.1)
+    await asyncio.gather(*tasks)
+    return sorted(waits)
+
+
+def say(figure: str, value: float, unit: str, wanted: float, more_is_better: bool = True) -> None:
+    "Print a figure beside the one that is asked for."
+    ratio = value / wanted if more_is_better else wanted / value
+    line = {"figure": figure, "value": round(value, 2), "unit": unit, "rival": "asked for", "rival_value": wanted, "ratio": round(ratio, 2)}
+    print(json.dumps(line), flush=True)
+
+
+def main(seconds: float = 8) -> None:
+    "Measure."
+    with tempfile.TemporaryDirectory() as folder, serve(Path(folder)) as server:
+        port, viewer, trader = int(server.url.rsplit(":", 1)[1]), server.keys["viewer"], server.keys["trader"]
+        process = psutil.Process(server.process.pid)
+        asyncio.run(reads(port, viewer, 2, 2))
+        rate, waits, bad = asyncio.run(reads(port, viewer, seconds, 16))
+        say("api reads", rate, "requests/s", 3000)
+        say("api reads p99", 1e3 * waits[int(0.99 * len(waits))], "ms", 20, False)
+        assert not bad, bad
+        rate, bad = asyncio.run(writes(port, trader, "/api/v1/portfolio/notes", b'{"text":"measured"}', seconds, 32))
+        say("api durable writes (asked, audited, in the ledger, answered: all on disk)", rate, "requests/s", 300)
+        assert not bad, bad
+        heard = asyncio.run(listen(port, viewer, server.home / "data" / "ledger.sqlite", 100, 20))
+        say("ledger to 100 listeners, p99", 1e3 * heard[int(0.99 * len(heard))], "ms", 200, False)
+        say("ledger to 100 listeners, median", 1e3 * statistics.median(heard), "ms", 200, False)
+        say("memory of the service", process.memory_info().rss / 1e6, "MB", 500, False)
+
+
+if __name__ == "__main__":
+    main()
