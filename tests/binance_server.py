@@ -99,6 +99,10 @@ class Exchange:
         if path in ("/api/v3/ticker/24hr", "/api/v3/ticker/price"):
             wanted = json.loads(q["symbols"]) if "symbols" in q else [q["symbol"]] if "symbol" in q else list(self.pairs)
             return 200, [{"symbol": s, "lastPrice": str(self.pairs[s][2]), "price": str(self.pairs[s][2]), "closeTime": FIRST} for s in wanted]
+        if path == "/api/v3/depth":
+            price = self.pairs[q["symbol"]][2]
+            return 200, {"lastUpdateId": 1, "bids": [[f"{price * (1 - n / 1000):.2f}", "0.5"] for n in range(1, 6)],
+                         "asks": [[f"{price * (1 + n / 1000):.2f}", "0.5"] for n in range(1, 6)]}
         if refused := self.signed(raw, q, headers):
             return refused
         if path == "/api/v3/account":

@@ -158,6 +158,14 @@ def test_a_long_list_of_trades_comes_page_by_page(server, venue):
     assert len(fills) == len({f.id for f in fills}) == 130
 
 
+def test_the_book_is_checked_and_best_first(server, venue):
+    book = venue.fetch_order_book("BTC/USDT")
+    assert book["bids"][0][0] < book["asks"][0][0] and book["asks"][0] == (Decimal("40040.0"), Decimal("0.5")) and len(book["bids"]) == 5
+    server.exchange.fault("GET /api/v3/depth", "html")
+    with pytest.raises(VenueError, match="answer"):
+        venue.fetch_order_book("BTC/USDT")
+
+
 def test_doubled_rows_are_removed_by_the_cleaner_and_recorded(server, venue, tmp_path):
     server.exchange.fault(KLINES, "double-rows")
     store = BarStore(tmp_path / "bars")

@@ -347,3 +347,93 @@ def test_the_simulated_terminal_has_every_function_and_number_of_the_package():
             given = [{"order_send": {}, "order_check": {}}.get(name, "EURUSD.m" if p.name == "symbol" else 1) for p in need]
             assert getattr(terminal, name)(*given) is None, name
             assert terminal.last_error() == (-10004, "No IPC connection")
+
+
+# --- a second factor, and TLS ----------------------------------------------------------------------------------------------------
+
+SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
+
+
+def test_with_a_second_factor_orders_wait_for_a_code_that_works_once():
+    import pyotp
+
+    with Bridge(totp=SECRET, hours=8) as bridge:
+        venue = bridge.venue()
+        with pytest.raises(VenueError, match="the order desk is locked; unlock it with a code"):
+            venue.create_order(order())
+        assert venue.fetch_tickers(["EUR/USD"]) and bridge.terminal.positions_get() == ()  # reading needs no code; nothing was bought
+        code = pyotp.TOTP(SECRET).at(NOW)
+        with pytest.raises(VenueError, match="did not take the code"):
+            venue.unlock("000000" if code != "000000" else "000001")
+        assert venue.unlock(code) == NOW + timedelta(hours=8)
+        assert venue.create_order(order()).status == "closed"
+        with pytest.raises(VenueError, match="was used before"):
+            venue.unlock(code)
+
+
+def test_a_bridge_without_codes_says_so(venue):
+    with pytest.raises(BadInput, match="needs no codes"):
+        venue.unlock("123456")
+
+
+def certificate(folder, name="127.0.0.1", days=1):
+    """Make a certificate that signs itself, for an address of this machine."""
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    who = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = (x509.CertificateBuilder().subject_name(who).issuer_name(who).public_key(key.public_key()).serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(minutes=5)).not_valid_after(now + timedelta(days=days))
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(name))]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True).sign(key, hashes.SHA256()))
+    files = folder / f"{name}.pem", folder / f"{name}.key"
+    files[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    return files
+
+
+def test_over_tls_the_bridge_is_believed_only_with_its_certificate(tmp_path, monkeypatch):
+    from trading.venue import bridge as module
+
+    files, others = certificate(tmp_path), certificate(tmp_path, "127.0.0.2")
+    made = Bridge()
+    started = []
+
+    class Quiet(uvicorn.Server):
+        def run(self, sockets=None):
+            started.append(self)
+            super().run(sockets)
+
+    monkeypatch.setattr(uvicorn, "run", lambda app, host, port, **options: Quiet(uvicorn.Config(app, host, port, lifespan="off", **options)).run())
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = {"keys": {"tests": KEY}, "account": ACCOUNT, "zone": ZONE, "mt5_module": made.terminal, "suffix": ".m", "clock": lambda: NOW}
+    serve = {"target": module.serve_bridge, "args": ("127.0.0.1", port), "kwargs": options | {"certificate": files[0], "private_key": files[1]}}
+    thread = threading.Thread(**serve, daemon=True)
+    thread.start()
+    until = time.monotonic() + 10
+    while not (started and started[0].started) and time.monotonic() < until:
+        time.sleep(0.01)
+    url = f"https://127.0.0.1:{port}"
+    try:
+        trusting = Mt5Venue(url, KEY, ACCOUNT, certificate=str(files[0]), clock=made.clock)
+        assert trusting.fetch_tickers(["EUR/USD"])["EUR/USD"] > 1
+        assert trusting.create_order(order()).status == "closed"
+        for name in ("", str(others[0])):  # the public authorities, and somebody else's certificate
+            with pytest.raises(VenueUnreachable):
+                Mt5Venue(url, KEY, ACCOUNT, certificate=name, clock=made.clock).fetch_tickers(["EUR/USD"])
+        with pytest.raises((VenueUnreachable, VenueError)):
+            Mt5Venue(url.replace("https", "http"), KEY, ACCOUNT, clock=made.clock).fetch_tickers(["EUR/USD"])
+    finally:
+        started[0].should_exit = True
+        thread.join(5)
+    with pytest.raises(BadInput, match="cannot be used"):
+        Mt5Venue(url, KEY, certificate=str(tmp_path / "nothing.pem")).fetch_tickers(["EUR/USD"])
+    for pair, words in (((files[0], None), "needs both files"), ((files[0], tmp_path / "no.key"), "does not exist")):
+        with pytest.raises(BadInput, match=words):
+            module.serve_bridge(**options, certificate=pair[0], private_key=pair[1])

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['WINDOW', 'SHORTEST', 'place', 'cancel', 'look_up', 'make_bridge', 'health', 'serve_bridge']
 
-# %% ../../nbs/01_venue/65_bridge.ipynb #7556165c
+# %% ../../nbs/01_venue/65_bridge.ipynb #9d306098
 import hmac
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..core.types import BadInput, MissingData, Order, OrderState, Refused, Trad
 from .mt5 import sign
 from .mt5_broker import COMMENT, Link, fillings_of, find, lots_of, magic_of, open_orders, positions, rates, state_of, symbol_row, ticks, trades
 from .mt5_names import CONSTANTS
+from .unlock import CodeLock
 
 # %% ../../nbs/01_venue/65_bridge.ipynb #4f08031a
 _CODE = {name.removeprefix("TRADE_RETCODE_"): n for name, n in CONSTANTS.items() if name.startswith("TRADE_RETCODE_")}
@@ -202,7 +204,7 @@ class _Gate:
             self.seen[signature] = now
         return who[0]
 
-# %% ../../nbs/01_venue/65_bridge.ipynb #3b7e8e2f
+# %% ../../nbs/01_venue/65_bridge.ipynb #9569805d
 _STATUS = {BadInput: 422, MissingData: 404, VenueUnreachable: 503, UnknownOutcome: 409, Refused: 403}
 
 
@@ -226,6 +228,8 @@ def make_bridge(
     names: Mapping[str, str] | None = None,  # our symbol → the broker's, for exceptions
     start: Mapping[str, Any] | None = None,  # arguments of `initialize`
     deviation: int = 20,  # points
+    totp: str = "",  # base-32 secret of an authenticator: orders only after a code; empty: the signature is enough
+    hours: float = 12.0,  # for how long one code opens the desk
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ):  # -> fastapi.FastAPI
     "Make the bridge's application."
@@ -233,6 +237,7 @@ def make_bridge(
     from fastapi.responses import JSONResponse
 
     gate, link = _Gate(keys, clock), Link(mt5_module, account, zone, suffix, names, start, clock)
+    lock = CodeLock(totp, hours, clock) if totp else None
 
     async def signed(request: Request) -> None:
         query = request.scope["query_string"].decode()
@@ -250,7 +255,7 @@ def make_bridge(
         return JSONResponse({"detail": str(error)}, status)
 
     _add_reading(app, link)
-    _add_trading(app, link, deviation)
+    _add_trading(app, link, deviation, lock)
     return app
 
 
@@ -275,7 +280,7 @@ def health(link: Link) -> dict[str, Any]:
     return {"ok": not problem, "problem": problem, "terminal": info is not None, "connected": bool(info and info.connected), "trading": trading,
             "account": link.account, "zone": link.zone, "time": link.clock().isoformat()}
 
-# %% ../../nbs/01_venue/65_bridge.ipynb #e105a2d5
+# %% ../../nbs/01_venue/65_bridge.ipynb #5ca76239
 def _add_reading(app: Any, link: Link) -> None:
     "Add what asks for prices and holdings."
 
@@ -310,16 +315,24 @@ def _add_reading(app: Any, link: Link) -> None:
                 **{k: str(getattr(a, k)) for k in ("balance", "equity", "margin", "margin_free")}}
 
 
-def _add_trading(app: Any, link: Link, deviation: int) -> None:
+def _add_trading(app: Any, link: Link, deviation: int, lock: CodeLock | None) -> None:
     "Add what asks for and gives orders."
     from fastapi import Body
 
     def bound(body: dict) -> None:
         if body.get("account") != link.account:
             raise Refused("the order is bound to another account than this bridge; correct the account number")
+        if lock is not None:
+            lock.check()
 
     def told(state: OrderState) -> dict:
         return json.loads(state.to_json())
+
+    @app.post("/unlock")
+    def post_unlock(body: dict = Body()) -> dict:
+        if lock is None:
+            raise BadInput("this bridge needs no codes; it was started without a secret for them")
+        return {"until": lock.open(str(body.get("code", ""))).isoformat()}
 
     @app.post("/order")
     def post_order(body: dict = Body()) -> dict:
@@ -344,7 +357,7 @@ def _add_trading(app: Any, link: Link, deviation: int) -> None:
     def get_trades(since: str = "") -> list:
         return _read(link, lambda: trades(link, _time(since) if since else None))
 
-# %% ../../nbs/01_venue/65_bridge.ipynb #507cd489
+# %% ../../nbs/01_venue/65_bridge.ipynb #e931afc7
 def serve_bridge(
     host: str = "127.0.0.1",  # address to listen on
     port: int = 8228,
@@ -353,8 +366,8 @@ def serve_bridge(
     account: int,
     zone: str,  # clock of the broker's server
     mt5_module: Any = None,  # None: the package MetaTrader5
-    certificate: str | None = None,  # PEM file, for TLS
-    private_key: str | None = None,  # PEM file, for TLS
+    certificate: str | Path | None = None,  # PEM file, for TLS
+    private_key: str | Path | None = None,  # PEM file, for TLS
     **rest: Any,  # further arguments of `make_bridge`
 ) -> None:
     "Serve the bridge until it is interrupted."
@@ -365,5 +378,9 @@ def serve_bridge(
             import MetaTrader5 as mt5_module
         except ImportError:
             raise BadInput("the package MetaTrader5 is not installed; it exists for Windows: pip install MetaTrader5 beside the terminal") from None
+    if bool(certificate) != bool(private_key):
+        raise BadInput("TLS needs both files, the certificate and its private key")
+    if lacking := [str(f) for f in (certificate, private_key) if f and not Path(f).is_file()]:
+        raise BadInput(f"the file {lacking[0]} does not exist; TLS needs a certificate and its private key in PEM")
     app = make_bridge(mt5_module, keys, account, zone, **rest)
     uvicorn.run(app, host=host, port=port, ssl_certfile=certificate, ssl_keyfile=private_key, log_level="warning", workers=1, server_header=False)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CcxtVenue']
 
-# %% ../../nbs/01_venue/10_crypto.ipynb #07b0f017
+# %% ../../nbs/01_venue/10_crypto.ipynb #bee0bf8d
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..core.types import ZERO, BadInput, Fill, Market, MissingData, Order, OrderState, UnknownOutcome, VenueError
 from .answers import candles_frame, decimal_of, list_of, translate, without_secrets
-from .exchange import SEEN, Connection, balance_of, known_market, markets_of, number_of, ohlcv_of, prices_of, settled
+from .exchange import SEEN, Connection, balance_of, book_of, known_market, markets_of, number_of, ohlcv_of, prices_of, settled
 
 # %% ../../nbs/01_venue/10_crypto.ipynb #8eae7a51
 _STATUS = {"open": "open", "closed": "closed", "canceled": "canceled", "cancelled": "canceled", "expired": "expired", "rejected": "rejected"}
@@ -176,7 +176,7 @@ async def _fill(venue: Connection, trade: Any) -> Fill:
     ours = str(trade.get("clientOrderId") or trade.get("order") or "")
     return Fill(str(trade["id"]), ours, trade["symbol"], trade["side"], amount, price, cost, when)
 
-# %% ../../nbs/01_venue/10_crypto.ipynb #e7a8c440
+# %% ../../nbs/01_venue/10_crypto.ipynb #7a10f7fa
 class CcxtVenue(Connection):
     "An exchange through ccxt: prices without keys, orders with them."
 
@@ -191,6 +191,10 @@ class CcxtVenue(Connection):
     def fetch_tickers(self, symbols: Iterable[str]) -> dict[str, Decimal]:
         "Return the last price by symbol, in one call where the venue has it."
         return settled(prices_of(self, list(symbols)))
+
+    def fetch_order_book(self, symbol: str) -> dict[str, list[tuple[Decimal, Decimal]]]:  # 'bids' and 'asks', best first: price, units
+        "Return what can be had now."
+        return settled(book_of(self, symbol))
 
     def fetch_balance(self) -> dict[str, Decimal]:
         "Return what the account holds in all, by currency; nothing is left out but zeros."

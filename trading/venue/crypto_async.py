@@ -17,7 +17,7 @@ from ..core.types import Fill, Market, Order, OrderState
 from . import crypto, exchange
 from .exchange import Connection
 
-# %% ../../nbs/01_venue/12_crypto_async.ipynb #46c0b1d1
+# %% ../../nbs/01_venue/12_crypto_async.ipynb #76be6524
 class AsyncCcxtVenue(Connection):
     "An exchange through ccxt's coroutines: prices without keys, orders with them."
 
@@ -48,6 +48,10 @@ class AsyncCcxtVenue(Connection):
     async def fetch_tickers(self, symbols: Iterable[str]) -> dict[str, Decimal]:
         "Return the last price by symbol, in one call where the venue has it."
         return await exchange.prices_of(self, list(symbols))
+
+    async def fetch_order_book(self, symbol: str) -> dict[str, list[tuple[Decimal, Decimal]]]:  # 'bids' and 'asks', best first: price, units
+        "Return what can be had now."
+        return await exchange.book_of(self, symbol)
 
     async def fetch_balance(self) -> dict[str, Decimal]:
         "Return what the account holds in all, by currency; nothing is left out but zeros."

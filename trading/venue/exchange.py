@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SEEN', 'settled', 'Connection', 'redirect', 'load_markets_of', 'known_market', 'markets_of', 'ohlcv_of', 'prices_of',
-           'balance_of', 'number_of']
+           'book_of', 'balance_of', 'number_of']
 
-# %% ../../nbs/01_venue/09_exchange.ipynb #536ead53
+# %% ../../nbs/01_venue/09_exchange.ipynb #587a02ba
 from collections.abc import Callable, Coroutine, Iterable
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..core.bars import bar_length, closed_by
 from ..core.types import BadInput, Market, MissingData, VenueError
-from .answers import candles_frame, check_raw, decimal_of, translate
+from .answers import candles_frame, check_raw, decimal_of, list_of, translate
 
 # %% ../../nbs/01_venue/09_exchange.ipynb #09815ab9
 def settled(work: Coroutine) -> Any:
@@ -121,7 +121,7 @@ def redirect(exchange: Any, base: str) -> None:
     if hasattr(exchange.session, "trust_env"):
         exchange.session.trust_env = False
 
-# %% ../../nbs/01_venue/09_exchange.ipynb #6fc2682b
+# %% ../../nbs/01_venue/09_exchange.ipynb #2894bd7d
 async def load_markets_of(venue: Connection) -> dict[str, Any]:
     "Load the markets once."
     markets = await venue._ask("markets", venue._ccxt.load_markets)
@@ -205,6 +205,17 @@ async def prices_of(venue: Connection, symbols: list[str]) -> dict[str, Decimal]
         if prices[symbol] <= 0:
             raise VenueError(f"{venue.name}: the price of {symbol} is {prices[symbol]}; a price must be above zero, ask again")
     return prices
+
+
+async def book_of(venue: Connection, symbol: str) -> dict[str, list[tuple[Decimal, Decimal]]]:
+    "Fetch what can be had now: bids and asks, best first, price and units."
+    await known_market(venue, symbol)
+    answer = await venue._ask(f"order book of {symbol}", venue._ccxt.fetch_order_book, symbol, 50)
+    book = {}
+    for side in ("bids", "asks"):
+        rows = list_of(answer.get(side) if isinstance(answer, dict) else None, venue.name, f"the {side} of {symbol}")
+        book[side] = [(decimal_of(row[0], venue.name, "a price"), decimal_of(row[1], venue.name, "an amount")) for row in rows]
+    return book
 
 
 async def balance_of(venue: Connection) -> dict[str, Decimal]:

@@ -31,7 +31,7 @@ def sign(
     message = b"\n".join([str(at).encode(), method.encode(), path.encode(), body])
     return hmac.new(key.encode(), message, hashlib.sha256).hexdigest()
 
-# %% ../../nbs/01_venue/30_mt5.ipynb #592bdebf
+# %% ../../nbs/01_venue/30_mt5.ipynb #552a36ee
 _NEVER_AGAIN = "look the order up by its client order id, never send it again"
 
 
@@ -47,7 +47,9 @@ class Mt5Venue:
         account: int = 0,  # the account number every order is bound to; 0: prices only
         timeout: float = 10.0,  # seconds to wait for one answer
         clock=lambda: datetime.now(UTC),  # the time that requests are signed with
+        certificate: str = "",  # PEM file of the authority that signed the bridge's certificate; empty: the public ones
     ):
+        self.certificate = certificate
         self.url, self.key, self.account, self.timeout, self.clock = url.rstrip("/"), key, account, timeout, clock
 
     def __repr__(self) -> str:
@@ -64,7 +66,8 @@ class Mt5Venue:
         at = int(self.clock().timestamp())
         headers = {"X-Time": str(at), "X-Sign": sign(self.key, method, full, content, at), "Content-Type": "application/json"}
         try:
-            answer = httpx.request(method, self.url + full, content=content, headers=headers, timeout=self.timeout, trust_env=False)
+            answer = httpx.request(method, self.url + full, content=content, headers=headers, timeout=self.timeout, trust_env=False,
+                                   verify=self._trust())
         except httpx.ConnectError:
             hint = "start the bridge beside the terminal ('carnet mt5-bridge') and check url"
             raise VenueUnreachable(f"mt5: nobody answers at {self.url}; {hint}") from None
@@ -73,6 +76,17 @@ class Mt5Venue:
                 raise UnknownOutcome(f"mt5: {path}: sent, and no answer came; {_NEVER_AGAIN}") from None
             raise VenueUnreachable(f"mt5: {path}: no answer from {self.url} ({type(error).__name__}); check that bridge and terminal run") from None
         return self._checked(answer, path, sending)
+
+    def _trust(self) -> Any:
+        "Return which authorities a TLS connection may rest on."
+        if not self.certificate:
+            return True
+        import ssl
+
+        try:
+            return ssl.create_default_context(cafile=self.certificate)
+        except OSError as error:
+            raise BadInput(f"mt5: the certificate {self.certificate} cannot be used ({error.strerror or error}); name a PEM file") from None
 
     def _checked(self, answer: Any, path: str, sending: bool) -> Any:
         "Refuse whatever is not a good answer."
@@ -113,6 +127,10 @@ class Mt5Venue:
         symbols = list(symbols)
         ticks = self._ask("GET", "/ticks", {"symbols": ",".join(symbols)})
         return {s: (_number(ticks, s, "bid") + _number(ticks, s, "ask")) / 2 for s in symbols}
+
+    def unlock(self, code: str) -> datetime:  # open until then, UTC
+        "Open the bridge's order desk with a code of the authenticator."
+        return datetime.fromisoformat(self._ask("POST", "/unlock", body={"account": self.account, "code": code})["until"])
 
     def account_number(self) -> str:
         "Return the number that every order is bound to."
