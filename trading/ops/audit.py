@@ -89,7 +89,7 @@ def read_line(line: bytes) -> Entry:
     row = json.loads(line)
     return Entry(**row | {"time": datetime.fromisoformat(row["time"])})
 
-# %% ../../nbs/09_ops/30_audit.ipynb #2041b40d
+# %% ../../nbs/09_ops/30_audit.ipynb #884f49d3
 def check_log(
     data: bytes,  # the file
     anchor: bytes | None,  # the anchor's file; None: there is none
@@ -133,6 +133,8 @@ def _check_line(line: bytes, number: int, before: str, key: bytes | None) -> tup
     digest = hashlib.sha256(_text({name: row[name] for name in FIELDS[:6]}).encode()).hexdigest()
     if digest != row["hash"]:
         return "the entry was changed after it was written", digest, row["seal"]
+    if not isinstance(row["seal"], str) or len(row["seal"]) not in (0, 64):
+        return "the seal of the entry was changed", digest, "changed"
     if row["seq"] != number or row["before"] != before:
         return f"entry {row['seq']} does not follow the one before: something was removed, inserted or exchanged", digest, row["seal"]
     if key and row["seal"] and not hmac.compare_digest(str(row["seal"]).encode(), _seal(key, digest).encode()):
