@@ -49,6 +49,20 @@ def main() -> None:
     more(bars, model)
 
 
+def thirty_assets():
+    "Make 30 assets of 3,250 days (250 to warm up): the twenty stocks of the sample, and ten made of their moves in another order."
+    import numpy as np
+    import pandas as pd
+
+    from trading.core.bars import bars_from_close
+    from trading.core.sample import sample_bars
+
+    close = sample_bars("stocks")["close"].iloc[-3250:]
+    moves, rng = np.log(close).diff().fillna(0.0), np.random.default_rng(0)
+    mixed = {f"MADE{i}": 100 * np.exp(moves.iloc[:, i].to_numpy()[rng.permutation(len(moves))].cumsum()) for i in range(10)}
+    return bars_from_close(pd.concat([close, pd.DataFrame(mixed, index=close.index)], axis=1))
+
+
 def more(bars, model) -> None:
     "Measure boosting, explanation and the agent's world."
     from trading.forecast.agent import BatchedWorlds, Rules
@@ -59,17 +73,26 @@ def more(bars, model) -> None:
     from trading.forecast.targets import PurgedKFold
     from trading.forecast.tune import fold_scores, learning_rows
 
-    def boost():
-        "Features, five purged folds and the fit for three horizons, 20 stocks and 3,000 days."
-        part = bars.iloc[-3250:]
-        for horizon in (1, 5, 20):
-            rows, answers, moments, steps = learning_rows(part, horizon)
-            list(fold_scores(make_estimator("boosting", n_jobs=2), rows, answers, moments, PurgedKFold(5, steps)))
-        HorizonForecaster(make_estimator("boosting", n_jobs=2)).fit(part)
-
+    made = thirty_assets()
     start = time.perf_counter()
-    boost()
-    say("forecast: boosting, features + 5 purged folds + fit, 20 stocks x 3000 days x 3 horizons", time.perf_counter() - start, "s")
+    panel = plain_features(made["close"])
+    trees = make_estimator("boosting", n_jobs=2).set_params(n_estimators=300)
+    folds = 0
+    for horizon in (1, 5, 20):
+        rows, answers, moments, steps = learning_rows(made, horizon, features=panel)
+        folds += len(list(fold_scores(trees, rows, answers, moments, PurgedKFold(5, steps))))
+    grown = HorizonForecaster(trees).fit(made, panel)
+    took = time.perf_counter() - start
+    assert folds == 15 and made["close"].shape == (3250, 30)
+    assert all(m.estimator.get_booster().num_boosted_rounds() == 300 for m in grown.models_.values())
+    say("forecast: xgboost of 300 trees, 8 features + 5 purged folds + fit, 30 assets x 3000 days x 3 horizons, two threads", took, "s")
+    say("forecast: rows learnt from in it, each horizon", len(rows), "rows")
+    say("forecast: boosting predicts a day, 30 assets x 3 horizons", median_time(lambda: grown.predict(made.iloc[-600:])), "s")
+    say("forecast: boosting's day explained, 30 assets x 3 horizons", median_time(lambda: explain(grown, made.iloc[-600:])), "s")
+    running = HorizonForecaster(make_estimator("running")).fit(made.iloc[:-1], panel.iloc[:-1])
+    refit = median_time(lambda: HorizonForecaster(make_estimator("running")).fit(made, panel))
+    took = median_time(lambda: running.update(made, panel))
+    say("forecast: one day more learnt, 30 assets x 3000 days x 3 horizons", took, "s", "fit again", round(refit, 4))
     say("forecast: explain a day's forecasts, 20 stocks x 3 horizons", median_time(lambda: explain(model, bars)), "s")
     close = bars["close"].iloc[-3000:]
     worlds = BatchedWorlds(close, plain_features(close), bar_volatility(close) / 0.01, 1000, Rules(), seed=1)
