@@ -98,7 +98,7 @@ def _check_length(path: Path) -> None:
         if len(head) < 100 or not head.startswith(b"SQLite format 3") or path.stat().st_size < said:
             raise LedgerError(f"the ledger {path.name} is damaged: {path.stat().st_size} bytes, and it says {said}; restore it from a backup")
 
-# %% ../../nbs/08_trade/20_ledger.ipynb #139b9faa
+# %% ../../nbs/08_trade/20_ledger.ipynb #c5cf05c3
 class Ledger:
     "An append-only file of events, and what follows from them."
 
@@ -252,7 +252,7 @@ class Ledger:
         tally.add((kind, orjson.loads(data)) for _, kind, data in others)
         while True:
             sql, args = self._query("seq, data", tally.account, ["fill"], *place[1:3], after, upto)
-            last, text = self._db.execute(f"select max(seq), cast(group_concat(data, char(10)) as blob) from ({sql} limit {MANY})", args).fetchone()
+            last, text = self._db.execute(f"select max(seq), cast(group_concat(data, char(10)) as blob) from ({sql} limit {MANY}) as part", args).fetchone()
             if last is None:
                 return max(after, *(seq for seq, _, _ in others), 0)
             if fills := read_fills(text):

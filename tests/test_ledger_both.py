@@ -1,0 +1,173 @@
+"A ledger in PostgreSQL is the ledger in SQLite: the same numbers, refusals and deliveries, also when a process is killed."
+
+import os
+import signal
+import sqlite3
+import sys
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from test_data_postgres import server  # noqa: F401
+
+from trading.core.types import Action, BadInput, Busy, Event, Fill, Market, Plan, Position, Verdict
+from trading.trade.approval import approve, plan_status
+from trading.trade.book import fill_event, fold_book
+from trading.trade.execute import Style, execute
+from trading.trade.ledger import Ledger, LedgerError
+from trading.trade.lots import lots_of
+from trading.trade.reconcile import holdings, reconcile
+from trading.trade.shared import SharedLedger
+from trading.venue.matching import Costs, QuoteTape
+from trading.venue.paper import PaperVenue
+
+pytestmark = pytest.mark.xdist_group("postgres-ledger")
+NOW = datetime(2024, 1, 2, 12, tzinfo=UTC)
+D = Decimal
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def opened(request, tmp_path):
+    "Return a function that opens the ledger of this test, again and again."
+    made = []
+
+    def again(readonly=False):
+        if request.param == "sqlite":
+            ledger = Ledger(tmp_path / "ledger.db", readonly)
+        else:
+            schema = f"t{abs(hash(request.node.name)) % 10**12}"
+            ledger = SharedLedger(request.getfixturevalue("server"), readonly, schema)
+        made.append(ledger)
+        return ledger
+
+    yield again
+    for ledger in made:
+        ledger.close()
+
+
+def trades(count: int) -> list[Event]:
+    made = [Fill(f"t{n}", f"c{n}", f"S{n % 3}", ("buy", "sell")[n // 3 % 2], D(1 + n % 5), D(100 + n % 7) / 3, D("0.15"), NOW + timedelta(minutes=n))
+            for n in range(count)]
+    return [fill_event(f.but(price=f.price.quantize(D("1e-8"))), "mine", "paper") for f in made]
+
+
+def test_events_are_written_once_in_order_and_added_up(opened):
+    ledger = opened()
+    assert ledger.open_account("mine", "USD", D(10_000), NOW, [Position("S9", D(2), D(50))]) and not ledger.open_account("mine", "USD", D(1), NOW)
+    events = trades(300)
+    last = ledger.append(events)
+    assert ledger.append(events[:50]) == last and len(ledger.fills("mine")) == 300 == len(ledger.events("mine", "fill"))
+    slow = fold_book("mine", ((e.kind, e.data) for e in ledger.events("mine")))
+    assert ledger.book("mine") == slow == opened().book("mine") and ledger.verify() == last
+    middle = NOW + timedelta(minutes=100)
+    assert ledger.book("mine", at=middle) == fold_book("mine", ((e.kind, e.data) for e in ledger.events("mine") if e.timestamp <= middle))
+    assert ledger.book("mine", upto=ledger.place("fill", "mine", "paper", "t99")).fees == D(15)
+    assert ledger.accounts() == ["mine"] and ledger.last("fill", "mine").data["id"] == "t299" and len(lots_of(ledger, "mine", "fifo")[0]) > 100
+    ledger.mark("mine", {f"S{n}": D(100) for n in (0, 1, 2, 9)}, NOW)
+    assert len(ledger.equity_history("mine")) == 1
+
+
+def test_both_write_the_same_hashes(server, tmp_path):  # noqa: F811
+    one, other = Ledger(tmp_path / "ledger.db"), SharedLedger(server, schema="hashes")
+    for ledger in (one, other):
+        ledger.open_account("mine", "USD", D(10_000), NOW)
+        ledger.append(trades(20))
+    told = [[tuple(row) for row in ledger._db.execute("select seq, key, data, hash from events order by seq")] for ledger in (one, other)]
+    assert told[0] == told[1] and len(told[0]) == 22
+
+
+def test_many_trades_are_added_up_the_fast_way_to_the_same_digit(opened):
+    ledger = opened()
+    ledger.open_account("mine", "USD", D(10_000), NOW)
+    for start in range(0, 21_000, 7_000):
+        ledger.append(trades(21_000)[start : start + 7_000])
+    assert repr(ledger.book("mine")) == repr(fold_book("mine", ((e.kind, e.data) for e in ledger.events("mine"))))
+
+
+def test_all_or_nothing_and_nothing_is_ever_changed(opened):
+    ledger = opened()
+    ledger.open_account("mine", "USD", D(10_000), NOW)
+    good, other = trades(2)
+    ledger.append(good)
+    changed = Event("fill", "mine", NOW, good.data | {"amount": "999"})
+    with pytest.raises(BadInput, match="is in the ledger with another content"):
+        ledger.append([other, changed])
+    assert len(ledger.fills("mine")) == 1
+    for statement in ("update events set data = '{}'", "delete from events"):
+        with pytest.raises(sqlite3.Error, match="append-only"):
+            ledger._db.execute(statement)
+    assert ledger.verify() == 3 and ledger.append(other) == 4
+
+
+def test_readers_get_every_event_at_least_once_in_order_across_restarts(opened):
+    ledger, seen = opened(), []
+    ledger.open_account("mine", "USD", D(10_000), NOW)
+    ledger.append(trades(10))
+
+    def fragile(seq, event):
+        if len(seen) == 5:
+            seen.append("broken")
+            raise RuntimeError("the line is down")
+        seen.append(seq)
+
+    with pytest.raises(RuntimeError):
+        ledger.deliver("alerts", fragile)
+    assert opened().deliver("alerts", fragile) == 7  # the one that failed comes again
+    opened().append(trades(12)[10:])
+    assert opened().deliver("alerts", fragile) == 2 and opened().deliver("alerts", fragile) == 0
+    assert [s for s in seen if s != "broken"] == list(range(1, 15))
+    assert opened().deliver("metrics", lambda seq, event: None) == 14
+
+
+def test_a_second_trader_is_refused_and_a_reader_cannot_write(opened):
+    ledger = opened()
+    ledger.open_account("mine", "USD", D(10_000), NOW)
+    with ledger.lease("mine"), pytest.raises(Busy, match="is being traded by another process"), opened().lease("mine"):
+        pass
+    with opened().lease("mine"), opened().lease("other"):
+        pass
+    reader = opened(readonly=True)
+    assert reader.cash("mine") == 10_000
+    with pytest.raises(LedgerError, match="cannot be written"):
+        reader.append(trades(1))
+    with pytest.raises(BadInput, match="the account 'yours' was not opened"):
+        reader.book("yours")
+
+
+def test_a_newer_ledger_and_one_that_is_not_there_are_refused(opened):
+    with pytest.raises(LedgerError, match="does not exist"):
+        opened(readonly=True)
+    ledger = opened()
+    shared = isinstance(ledger, SharedLedger)
+    ledger._db.execute("update about set version = 99" if shared else "pragma user_version = 99")
+    with pytest.raises(LedgerError, match="is of version 99 and this carnet knows 1; update carnet"):
+        opened()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL")
+def test_a_process_that_is_killed_while_it_writes_leaves_nothing_and_lets_go(opened):
+    opened().open_account("mine", "USD", D(10_000), NOW)
+    pid = os.fork()
+    if pid == 0:
+        ledger = opened()
+        with ledger.lease("mine"):
+            ledger._db.execute("begin immediate")
+            ledger._write(trades(5))
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    ledger = opened()
+    with ledger.lease("mine"):
+        ledger.append(trades(3))
+    assert ledger.verify() == 5 and len(ledger.fills("mine")) == 3
+
+
+def test_a_plan_is_traded_and_reconciled(opened):
+    ledger = opened()
+    market = {"AAA/USD": Market("AAA/USD", D("0.01"), D("0.01"))}
+    venue = PaperVenue(QuoteTape(lambda s, t: D(100)), lambda: NOW, market, Costs(D("0.001"), D(2), D(3)), {"USD": D(10_000)}, "USD")
+    ledger.open_account("mine", "USD", D(10_000), NOW)
+    plan = Plan("mine", NOW, "USD", D(10_000), D(10_000), (Action("AAA/USD", "buy", D(7), D(100), "below its target"),))
+    approve(ledger, plan, "Ada", NOW)
+    done = execute(plan, Verdict(plan.hash, (), ("a rule",)), venue, ledger, NOW, Style(D("0.001")))
+    assert len(done.fills) == 1 and plan_status(opened(), "mine", plan.hash) == "executed"
+    assert reconcile(opened(), venue, "mine", NOW).ok and holdings(opened().book("mine")) == venue.fetch_balance()
