@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['INK', 'MUTED', 'GRID', 'PAPER', 'ACCENT', 'WARN', 'STYLES', 'FILLED', 'Svg', 'value_ticks', 'time_ticks', 'thin',
-           'time_chart', 'bar_chart', 'change_chart', 'interval_chart', 'gauge']
+           'time_chart', 'bar_chart', 'change_chart', 'interval_chart', 'step_chart', 'gauge']
 
 # %% ../../nbs/10_app/00_chart.ipynb #fb9ab276
 import math
@@ -310,6 +310,31 @@ def interval_chart(
         )
     texts = pd.DataFrame({"expected": values["expected"].map(form)})
     parts, height, gutter = _rows([str(i) for i in values.index], texts, marks, 22, under)
+    return _svg(title, height, parts, gutter=gutter)
+
+# %% ../../nbs/10_app/00_chart.ipynb #ba4d112b
+def step_chart(
+    steps: pd.Series,  # name → change; the first is where it starts
+    title: str,
+    form: Callable[[float], str] = "{:+,.0f}".format,  # how a change is written
+) -> Svg:
+    "Draw how changes lead from a first value to a last one."
+    values = _finite(steps.rename("change").to_frame(), title)["change"].to_numpy()
+    ends = values.cumsum()
+    starts = np.append(0.0, ends[:-1])
+    at = _across(min(0.0, ends.min()), max(0.0, ends.max()))
+    rows = [*zip(steps.index, starts, ends, strict=True), ("after", 0.0, ends[-1])]
+    marks = []
+    for n, (_, start, end) in enumerate(rows):
+        whole = n in (0, len(rows) - 1)
+        look = f"fill:{MUTED}" if whole else f"fill:{ACCENT}" if end > start else f"fill:none;stroke:{ACCENT};stroke-width:1.5"
+        mark = f'<rect x="{min(at(start), at(end)):.2f}%" width="{max(abs(at(end) - at(start)), 0.3):.2f}%" y="-5" height="10" rx="1" style="{look}"/>'
+        if n < len(rows) - 1:
+            mark += f'<line x1="{at(end):.2f}%" x2="{at(end):.2f}%" y1="5" y2="19" style="stroke:{MUTED};opacity:.6"/>'
+        marks.append(mark)
+    last = form(float(ends[-1])).lstrip("+")
+    texts = pd.DataFrame({"cash": [form(float(values[0])).lstrip("+"), *(form(float(v)) for v in values[1:]), last]})
+    parts, height, gutter = _rows([str(name) for name, _, _ in rows], texts, marks)
     return _svg(title, height, parts, gutter=gutter)
 
 # %% ../../nbs/10_app/00_chart.ipynb #04f13bd9

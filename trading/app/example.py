@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['COST', 'inverse_volatility', 'grow', 'plain_forecasts', 'example_data']
 
-# %% ../../nbs/10_app/12_example.ipynb #dcbe260e
+# %% ../../nbs/10_app/12_example.ipynb #a1880bec
 import numpy as np
 import pandas as pd
 
 from .beliefs import Beliefs
+from .crises import Context
 from .sections import ReportData
 from ..core.bars import closed_by, parse_as_of
 from ..core.sample import SOURCES, sample_bars
@@ -126,7 +127,27 @@ def _trade(
 
     return {"holdings_before": held(amount), "holdings_after": held(amount.add(signed, fill_value=0)), "orders": orders, "gains": gains}
 
-# %% ../../nbs/10_app/12_example.ipynb #0f6ad7e9
+# %% ../../nbs/10_app/12_example.ipynb #4e733b1e
+def _context(traded: dict, weights: pd.Series, equity: float, when) -> Context:
+    "Return crises, a difference to the benchmark, a market and a plan, as plain as the rest."
+    orders, total = traded["orders"], weights.sum()
+    losses = [0.42, 0.31, float("nan")]
+    stress = pd.DataFrame(
+        {"loss": losses, "deepest": [0.45, 0.33, float("nan")], "replayed": [total, total, 0.0], "shocked": 0.0, "unknown": [0.0, 0.0, total],
+         "unknown_symbols": ["", "", ", ".join(weights.index)], "worst": "BAC", "source": "closes of the sample market",
+         "window": ["2008-09-12 to 2008-11-20", "2020-02-19 to 2020-03-23", "2022-05-04 to 2022-05-12"]},
+        index=pd.Index(["2008", "covid-2020", "luna-2022"], name="scenario"),
+    )  # fmt: skip
+    split = pd.DataFrame({"weight": [0.6, 0.4], "benchmark": [0.5, 0.5], "allocation": [0.012, 0.004], "selection": [-0.006, 0.003], "interaction": 0.0},
+                         index=pd.Index(["Energy", "Technology"], name="group"))  # fmt: skip
+    cash = {"cash before": equity * (1 - float(weights.sum()))}
+    steps = cash | {f"{o.side} {o.symbol}": o.value if o.side == "sell" else -o.value for o in orders.itertuples()}
+    life = pd.DataFrame({"when": [when, when], "who": ["the run", "safety check"], "why": ["", "12 rules looked at, no veto"]}, index=["draft", "reviewed"])
+    chances = {"bull": 0.31, "bear": 0.12, "sideways": 0.47, "high volatility": 0.10}
+    return Context(stress, split.assign(total=split[["allocation", "selection", "interaction"]].sum(axis=1)), "An example", chances, 0.4, "",
+                   pd.Series(steps, dtype=float), life)  # fmt: skip
+
+# %% ../../nbs/10_app/12_example.ipynb #5aaac552
 def example_data(
     as_of: str = "2022-12-27",  # a date of the sample market
 ) -> ReportData:
@@ -213,6 +234,7 @@ def example_data(
         forecasts=forecasts,
         accuracy=accuracy,
         beliefs=beliefs,
+        context=_context(traded, weights, float(equity.iloc[-1]), when),
         monthly=pd.DataFrame({"year": monthly.index.year, "month": monthly.index.month, "r": monthly.to_numpy()}).pivot(
             index="year", columns="month", values="r"
         ),

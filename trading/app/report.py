@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Parts', 'SECTIONS', 'render', 'build_report']
 
-# %% ../../nbs/10_app/10_report.ipynb #a2a6af35
+# %% ../../nbs/10_app/10_report.ipynb #29ee3489
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +14,7 @@ import pandas as pd
 
 from .beliefs import ahead, belief_parts
 from .chart import bar_chart, interval_chart
+from .crises import attribution_parts, plan_parts, regime_parts, stress_parts
 from .sections import ReportData, _holdings, _person, _today, by_symbol, figure, held_lines, needs_person, table
 from .standing import _against, _risk
 from .words import UNKNOWN, count, day, known, listed, money, number, percent, quantity, spelled
@@ -273,13 +274,14 @@ def _state(data: ReportData) -> dict:
         return {"kind": "warn", "text": "Whether a person is needed was not assessed"}
     return {"kind": "good", "text": "✓ Nothing needs a person"}
 
-# %% ../../nbs/10_app/10_report.ipynb #b9c402f7
+# %% ../../nbs/10_app/10_report.ipynb #ebd0eb58
 SECTIONS: tuple[tuple[str, str, str, Callable[[ReportData], Parts]], ...] = (
     ("today", "What happened and why", "", _today),
     ("person", "What needs a person", "Most urgent first.", _person),
-    ("holdings", "Holdings and orders", "Before, the orders between, and after.", _holdings),
-    ("equity", "Equity", "The account, and its policy against the benchmark.", _against),
-    ("risk", "Risk", "What may go wrong, against what is allowed.", _risk),
+    ("holdings", "Holdings and orders", "Before, the orders between, and after.", lambda d: [*_holdings(d), *plan_parts(d.context, d.currency)]),
+    ("equity", "Equity", "The account, and its policy against the benchmark.", lambda d: [*_against(d), *attribution_parts(d.context)]),
+    ("market", "The market", "What kind of market it is.", lambda d: regime_parts(d.context)),
+    ("risk", "Risk", "What may go wrong, against what is allowed.", lambda d: [*_risk(d), *stress_parts(d.context)]),
     ("forecasts", "Forecasts", "What is expected, how wide the miss may be, and how well past ones did.", _forecasts),
     ("months", "Monthly returns", "", _months),
     ("costs", "Costs", "What trading took.", _costs),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CASH', 'PLAN_COLUMNS', 'Portfolio', 'read_number', 'read_portfolio', 'plan_frame', 'plan_csv', 'plan_totals',
-           'plan_plot']
+           'plan_steps', 'plan_plot']
 
 # %% ../../nbs/08_trade/05_portfolio.ipynb #f1574395
 import csv
@@ -186,7 +186,28 @@ def plan_totals(
     lines |= {"cash after": cash + sides["sell"] - sides["buy"] - fees, "holdings after": held - sides["sell"] + sides["buy"]}
     return pd.Series(lines | {"total after": lines["cash after"] + lines["holdings after"]}, name=plan.currency, dtype=object)
 
-# %% ../../nbs/08_trade/05_portfolio.ipynb #37305037
+# %% ../../nbs/08_trade/05_portfolio.ipynb #f447d763
+def plan_steps(
+    plan: Plan,
+    constraints: PlanConstraints,  # for the fees
+    most: int = 15,  # steps; smaller trades are added up
+) -> "pd.Series":  # name → change of the cash as a float; the first is the cash before
+    "Return what each action does to the cash."
+    import pandas as pd
+
+    moves = {}
+    for a in plan.actions:
+        name = f"{a.side} {a.alias or a.symbol}"
+        moves[name] = moves.get(name, 0.0) + float(a.value if a.side == "sell" else -a.value)
+    kept = sorted(moves, key=lambda name: -abs(moves[name]))[:most]
+    steps = {"cash before": float(plan.cash)} | {name: change for name, change in moves.items() if name in kept}
+    if len(kept) < len(moves):
+        steps["smaller trades"] = sum(change for name, change in moves.items() if name not in kept)
+    if moves:
+        steps["fees"] = -float(sum((constraints.fee(a.value) for a in plan.actions), ZERO))
+    return pd.Series(steps, name=plan.currency)
+
+
 def plan_plot(
     plan: Plan,
     constraints: PlanConstraints,  # for the fees
@@ -199,11 +220,8 @@ def plan_plot(
     if not plan.actions:
         raise MissingData("the plan has no action, so there is nothing to draw; its notes say why")
     ax = ax or plt.subplots(figsize=(8, 3))[1]
-    moves = [(f"{a.side} {a.alias or a.symbol}", float(a.value if a.side == "sell" else -a.value)) for a in plan.actions]
-    least = sorted((abs(change) for _, change in moves), reverse=True)[: most][-1]
-    steps, rest = [m for m in moves if abs(m[1]) >= least], sum(m[1] for m in moves if abs(m[1]) < least)
-    steps += [("smaller trades", rest)] * bool(rest) + [("fees", -float(sum((constraints.fee(a.value) for a in plan.actions), ZERO)))]
-    level = float(plan.cash)
+    cash, *steps = plan_steps(plan, constraints, most).items()
+    level = cash[1]
     ax.bar(0, level, color="tab:gray")
     for n, (_, change) in enumerate(steps, 1):
         ax.bar(n, change, bottom=level, color="tab:green" if change > 0 else "tab:red")
