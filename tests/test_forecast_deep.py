@@ -47,3 +47,23 @@ def test_a_network_is_saved_and_loaded_by_the_registry(tmp_path):
     model = HorizonForecaster(TorchRegressor("cnn", lookback=4, width=8, epochs=2, device="cpu"), horizons=(1,)).fit(bars, lags)
     version = save(model, tmp_path, {"data_version": "d", "code_version": "c"})
     pd.testing.assert_frame_equal(load(tmp_path, version).predict(bars, lags), model.predict(bars, lags), check_exact=True)
+
+
+def test_half_precision_learns_what_full_precision_learns():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(400, 8)), rng.normal(size=400)
+    y = y * 0.1 + x[:, 0]
+    said = [TorchRegressor(epochs=60, patience=0, rate=0.01, batch=64, device="cpu", mixed=mixed).fit(x, y).predict(x) for mixed in (False, True)]
+    assert not np.array_equal(*said) and all(np.corrcoef(s, y)[0, 1] > 0.95 for s in said)
+
+
+def test_a_graphics_card_learns_what_the_processor_learns_in_half_precision_and_compiled():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA on this machine: mixed precision and torch.compile on a graphics card were not tried")
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2000, 8)), rng.normal(size=2000)
+    y = y * 0.1 + x[:, 0]
+    said = {"cpu": TorchRegressor(epochs=40, patience=0, rate=0.01, device="cpu").fit(x, y).predict(x)}
+    for name, rest in {"full": {"mixed": False}, "mixed": {"mixed": True}, "compiled": {"compiled": True}}.items():
+        said[name] = TorchRegressor(epochs=40, patience=0, rate=0.01, device="cuda", **rest).fit(x, y).predict(x)
+    assert all(np.corrcoef(s, said["cpu"])[0, 1] > 0.98 for s in said.values())

@@ -28,7 +28,7 @@ def lagged_returns(
     parts = {f"bar_{i:02d}": moves.shift(lookback - 1 - i) for i in range(lookback)}
     return pd.concat(parts, axis=1, names=["feature", "symbol"])
 
-# %% ../../nbs/04_forecast/60_deep.ipynb #a406917a
+# %% ../../nbs/04_forecast/60_deep.ipynb #98aec504
 Kind = Literal["dense", "cnn", "lstm", "transformer"]
 
 
@@ -52,8 +52,13 @@ def make_module(
             self.body, out = _body(kind, lookback, channels, width, dropout)
             self.enter = nn.Linear(channels, width) if kind == "transformer" else nn.Identity()
             self.head = nn.Linear(out, 1)
+            self.half = False  # compute in bfloat16 where that is safe
 
         def forward(self, rows):
+            with torch.autocast(rows.device.type, dtype=torch.bfloat16, enabled=self.half):
+                return self.read(rows).float()
+
+        def read(self, rows):
             steps = rows.reshape(len(rows), lookback, channels)
             if kind == "dense":
                 return self.head(self.body(rows))
@@ -83,11 +88,11 @@ def _body(kind: Kind, lookback: int, channels: int, width: int, dropout: float) 
         return nn.TransformerEncoder(layer, 1, enable_nested_tensor=False), width
     raise BadInput(f"the network {kind!r} is unknown; choose dense, cnn, lstm or transformer")
 
-# %% ../../nbs/04_forecast/60_deep.ipynb #0dc051fa
+# %% ../../nbs/04_forecast/60_deep.ipynb #c4d2bb2d
 class TorchRegressor:
     "A small neural network as a scikit-learn regressor; the same seed gives the same weights."
 
-    _names = ("kind", "lookback", "width", "dropout", "rate", "decay", "epochs", "patience", "batch", "held", "device", "seed")
+    _names = ("kind", "lookback", "width", "dropout", "rate", "decay", "epochs", "patience", "batch", "held", "device", "seed", "mixed", "compiled")
 
     def __init__(
         self,
@@ -103,7 +108,10 @@ class TorchRegressor:
         held: float = 0.15,  # share of the rows, the last ones, that decides when to stop
         device: str = "auto",  # 'auto' takes CUDA where it is there; 'cpu', 'cuda'
         seed: int = 0,
+        mixed: bool | Literal["auto"] = "auto",  # bfloat16 where that is safe; 'auto': on CUDA
+        compiled: bool = False,  # torch.compile: worth its minute for long training on CUDA only
     ):
+        self.mixed, self.compiled = mixed, compiled
         self.kind, self.lookback, self.width, self.dropout, self.rate, self.decay = kind, lookback, width, dropout, rate, decay
         self.epochs, self.patience, self.batch, self.held, self.device, self.seed = epochs, patience, batch, held, device, seed
 
@@ -142,11 +150,12 @@ class TorchRegressor:
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             module = make_module(self.kind, self.lookback, X.shape[1] // self.lookback, self.width, self.dropout)
+            module.half = self._device() == "cuda" if self.mixed == "auto" else bool(self.mixed)
             net = self._net(module, X, y, on_epoch)
             stop = len(X) - int(self.held * len(X)) if self.patience else len(X)
             net.fit(X[:stop], y[:stop])
         self.losses_ = [float(row["valid_loss" if self.patience else "train_loss"]) for row in net.history]
-        self.weights_ = {k: v.detach().cpu().numpy().copy() for k, v in net.module_.state_dict().items()}
+        self.weights_ = {k.removeprefix("_orig_mod."): v.detach().cpu().numpy().copy() for k, v in net.module_.state_dict().items()}
         return self
 
     def __sklearn_tags__(self) -> Any:
@@ -173,13 +182,20 @@ class TorchRegressor:
         calls = [("stop", EarlyStopping(patience=self.patience, load_best=True))] if self.patience else []
         if on_epoch:
             calls.append(("tell", _tell(EpochTimer, on_epoch)))
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
         return NeuralNetRegressor(
             module, max_epochs=self.epochs, lr=self.rate, batch_size=self.batch, iterator_train__shuffle=True,
             optimizer=torch.optim.AdamW, optimizer__weight_decay=self.decay,
             train_split=predefined_split(Dataset(X[stop:], y[stop:])) if self.patience else None,
-            callbacks=calls, callbacks__print_log=None, device=device, verbose=0,
+            callbacks=calls, callbacks__print_log=None, device=self._device(), verbose=0, compile=self.compiled,
         )
+
+    def _device(self) -> str:
+        "Return where to compute; refuse CUDA where there is none."
+        torch = need_torch()
+        there = torch.cuda.is_available()
+        if self.device == "cuda" and not there:
+            raise BadInput("the device is 'cuda' and this machine has none; take device='auto' or 'cpu'")
+        return ("cuda" if there else "cpu") if self.device == "auto" else self.device
 
     def predict(
         self,
