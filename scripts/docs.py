@@ -24,7 +24,7 @@ def main() -> None:
     exporter = HTMLExporter(mathjax_url="", require_js_url="", jquery_url="", embed_images=True,
                             exclude_input_prompt=True, exclude_output_prompt=True)
     lines, folder = [], None
-    for path in sorted((ROOT / "nbs").rglob("*.ipynb")):
+    for path in sorted((ROOT / "nbs").rglob("*.ipynb"), key=lambda p: (p.parent.name not in ("nbs", "guides"), p.parent.name == "guides", p)):
         if SKIP & set(path.parts):
             continue
         notebook = nbformat.read(path, 4)
@@ -34,7 +34,7 @@ def main() -> None:
         place.write_text(page, encoding="utf-8")
         if path.parent.name != folder:
             folder = path.parent.name
-            lines.append(f"<h2>{'Carnet' if folder == 'nbs' else folder.partition('_')[2]}</h2>")
+            lines.append(f"<h2>{'Carnet' if folder == 'nbs' else folder.partition('_')[2] or folder}</h2>")
         title, sentence = title_of(notebook)
         lines.append(f'<p><a href="{place.relative_to(OUT).as_posix()}">{title}</a><br>{sentence}</p>')
     head = ('<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Carnet</title>'

@@ -42,7 +42,7 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         return host == "localhost"
 
-# %% ../../nbs/10_app/88_cli_serve.ipynb #bb3ca636
+# %% ../../nbs/10_app/88_cli_serve.ipynb #57de8ca6
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8300, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes any free one.")
@@ -57,7 +57,8 @@ def serve(host, port, dashboard, rate) -> None:
 
         from trading.app.web import make_app
         from trading.ops.guard import open_guard
-        from trading.ops.telemetry import Metrics, json_logs
+        from trading.app.measures import open_metrics
+        from trading.ops.telemetry import json_logs
     except ModuleNotFoundError as error:
         raise TradingError(f"the package {error.name} is not installed; install what the service needs with: pip install 'carnet[serve]'") from error
     from trading.app.views import place_of
@@ -73,8 +74,9 @@ def serve(host, port, dashboard, rate) -> None:
             click.echo("nobody can sign in yet: make the first user with 'carnet users add NAME --role admin'", err=True)
         if not is_loopback(host):
             click.echo(f"{host} can be reached from outside: put a proxy with TLS in front", err=True)
-        app = make_app(place_of(settings, own.resolve() if own.exists() else None), guard.users, guard.audit, dashboard, rate=rate, burst=2 * rate,
-                       metrics=Metrics(), apply=find_apply())
+        place = place_of(settings, own.resolve() if own.exists() else None)
+        app = make_app(place, guard.users, guard.audit, dashboard, rate=rate, burst=2 * rate,
+                       metrics=open_metrics(place), apply=find_apply())
         shown = f"[{host}]" if ":" in host else host
         click.echo(f"Carnet listens on http://{shown}:{taken.getsockname()[1]} (stop it with Ctrl-C)")
         json_logs()
