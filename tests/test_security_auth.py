@@ -140,7 +140,7 @@ def test_a_stolen_cookie_is_worth_nothing_after_sign_out_lock_or_a_new_role(peop
     users, totp = people
     at = NOW
     for end in (
-        lambda s: users.sign_out(s.token, at),
+        lambda s: users.sign_out(s.token),
         lambda s: users.set_role("tom", "viewer"),
         lambda s: users.set_role("tom", "trader"),
         lambda s: users.set_password("tom", PASSWORD),

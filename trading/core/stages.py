@@ -115,7 +115,7 @@ def _register_engine() -> None:
 
     papermill_engines.register("carnet", OneKernel)
 
-# %% ../../nbs/00_core/07_stages.ipynb #2856c506
+# %% ../../nbs/00_core/07_stages.ipynb #ed1a2108
 def run_stage(
     run: Run,
     name: str,  # for example '10_ingest'
@@ -141,6 +141,8 @@ def run_stage(
     except BaseException as error:
         run.mark(name, "failed", clock() - begun, f"{type(error).__name__}: {error}")
         raise
+    for page in run.folder.glob("*.html"):
+        _clean_file(page, redact_text)
     came_of_it = next(s for s in run.record.stages if s.name == name)
     run.mark(name, "waiting" if came_of_it.status == "waiting" else "done", clock() - begun, came_of_it.error)
     return clock() - begun
