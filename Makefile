@@ -1,9 +1,11 @@
 # The two commands of a newcomer are `make run` and `make test`. `make help` lists the rest.
-.PHONY: help run serve test bench soak lab docs readme clean lock
+.PHONY: deep help run serve test bench soak lab docs readme clean lock
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# for example --extra-index-url https://download.pytorch.org/whl/cpu, where the common index would bring CUDA
+DEEP_INDEX ?=
 unexport PYTHONDONTWRITEBYTECODE
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
@@ -47,6 +49,11 @@ bench: .venv/dev.ok ## measure every figure and write bench/RESULTS.md
 
 soak: .venv/dev.ok ## the long versions of the crash and search tests
 	@$(BIN)/python -m pytest -n auto tests/soak $(ARGS)
+
+deep: .venv/dev.ok ## install PyTorch and the agent's library, and run what `make test` had to skip without them
+	@$(PIP) install --no-deps --no-compile $(DEEP_INDEX) -r requirements/deep.txt
+	@$(BIN)/python -m pytest -q tests/test_forecast_deep.py tests/test_forecast_agent.py tests/test_forecast_estimators.py \
+		nbs/04_forecast/60_deep.ipynb nbs/04_forecast/70_agent.ipynb nbs/04_forecast/75_practice.ipynb $(ARGS)
 
 lab: .venv/dev.ok  ## open the notebooks in JupyterLab
 	@$(BIN)/carnet lab
