@@ -96,3 +96,27 @@ def test_a_failed_write_leaves_nothing(both, monkeypatch):
     monkeypatch.undo()
     assert postgres.version == before == both[0].upsert(STOCKS.head(50), "1d", "sample")
     pd.testing.assert_frame_equal(postgres.read(), both[0].read())
+
+
+def test_without_timescaledb_the_table_is_a_plain_one_and_says_so(both):
+    _, postgres = both
+    postgres.upsert(STOCKS.head(5), "1d", "sample")
+    assert postgres.layout == "a plain table: the extension timescaledb is not installed in this database"
+
+
+@pytest.mark.parametrize(("body", "words"), [("SELECT 1", "a hypertable of timescaledb, one piece a year"),
+                                             ("SELECT 1 / 0", "timescaledb refused (")])
+def test_with_timescaledb_it_is_asked_for_a_hypertable_and_may_refuse(server, tmp_path, monkeypatch, body, words):
+    """The extension is not packaged for this system: a function with its name and arguments stands in for it."""
+    from adbc_driver_postgresql import dbapi
+
+    schema = f"h{len(body)}"
+    with dbapi.connect(server) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE OR REPLACE FUNCTION create_hypertable(relation regclass, time_column_name name, chunk_time_interval interval, "
+                       f"if_not_exists boolean, migrate_data boolean) RETURNS integer LANGUAGE sql AS '{body}'")
+        connection.commit()
+    monkeypatch.setattr("trading.data.postgres._has_timescale", lambda cursor: True)
+    store = PostgresStore(server, schema=schema)
+    version = store.upsert(STOCKS.head(5), "1d", "sample")
+    assert words in store.layout and version == BarStore(tmp_path / "same").upsert(STOCKS.head(5), "1d", "sample")
+    pd.testing.assert_frame_equal(store.read(), BarStore(tmp_path / "same").read())

@@ -53,7 +53,30 @@ def _where(
     parts.append("died IS NULL" if number is None else f"born <= {int(number)} AND (died IS NULL OR died > {int(number)})")
     return " AND ".join(parts), values
 
-# %% ../../nbs/02_data/15_postgres.ipynb #525af0c4
+# %% ../../nbs/02_data/15_postgres.ipynb #3830ef82
+def _has_timescale(cursor) -> bool:
+    "True when the extension is installed in this database."
+    cursor.execute("SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'")
+    return cursor.fetchone()[0] > 0
+
+
+def _spread(connection, cursor, schema: str) -> str:  # how the bars lie, in words
+    "Make the table of bars a hypertable where the database can, and say what it is."
+    from adbc_driver_postgresql import dbapi
+
+    if not _has_timescale(cursor):
+        return "a plain table: the extension timescaledb is not installed in this database"
+    try:
+        cursor.execute(f"SELECT create_hypertable('{schema}.bars', 'timestamp', chunk_time_interval => INTERVAL '1 year', "
+                       "if_not_exists => TRUE, migrate_data => TRUE)")
+        cursor.fetchall()
+        connection.commit()
+    except dbapi.Error as error:
+        connection.rollback()
+        return f"a plain table: timescaledb refused ({' '.join(str(error).split())[:150]})"
+    return "a hypertable of timescaledb, one piece a year"
+
+# %% ../../nbs/02_data/15_postgres.ipynb #37ca5849
 class PostgresStore:
     "Bars in a PostgreSQL database, with the methods of `BarStore`."
 
@@ -65,6 +88,7 @@ class PostgresStore:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", schema):
             raise BadInput(f"the schema {schema!r} is no plain name; use small letters, digits and underscores")
         self.url, self.schema, self._made = url, schema, False
+        self.layout = ""  # how the bars lie, in words; known after the first question
 
     def __repr__(self) -> str:
         return f"PostgresStore({self.url.rsplit('/', 1)[-1].split('?')[0]!r})"
@@ -86,6 +110,7 @@ class PostgresStore:
                 for statement in _TABLES.format(s=self.schema).split(";"):
                     cursor.execute(statement)
                 connection.commit()
+                self.layout = _spread(connection, cursor, self.schema)
                 self._made = True
             yield cursor
             connection.commit()
