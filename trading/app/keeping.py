@@ -79,12 +79,12 @@ def watch(
     problems = tell(settings, {"health": health.score}, now, environ)[2]
     return [f"health {health.score:g}", *(f"{s.what}: {s.detail}" for s in steps), *problems]
 
-# %% ../../nbs/10_app/71_keeping.ipynb #4b3d43f7
+# %% ../../nbs/10_app/71_keeping.ipynb #0e3d3824
 def passphrase_of(settings: Settings, environ: Mapping[str, str] | None = None) -> str:
     "Return the passphrase of backups."
     found = secret_of(settings, "backup_passphrase", environ)
     if not found:
-        raise MissingData("backups need a passphrase: set the variable CARNET_BACKUP_PASSPHRASE, or keep it with "
+        raise MissingData("backups need a passphrase; set the variable CARNET_BACKUP_PASSPHRASE, or keep it with "
                           "'carnet secrets set backup_passphrase'; write it down elsewhere too, for without it no backup opens")
     return found
 
