@@ -27,6 +27,6 @@ def maintenance(profile: str | None = None) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         output = folder / f"{datetime.now(UTC):%Y-%m-%d_%H%M}.ipynb"
         with Kernel(folder / "kernel.log", imports=("pandas", "deltalake")) as kernel:
-            places = {"data": str(settings.run.data.resolve()), "reports": str(settings.run.reports.resolve())}
+            places = {"data": str(settings.run.data.resolve()), "reports": str(settings.run.reports.resolve()), "profile": settings.run.profile}
             execute(kernel, output, places | {"backup": settings.backup.folder and str(Path(settings.backup.folder).resolve())})
     return str(output)

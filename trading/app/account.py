@@ -6,7 +6,7 @@
 __all__ = ['Snapshot', 'holdings_table', 'Rules', 'rules_of', 'books_of', 'kill_switch', 'DeskOfDay', 'open_desk', 'markets_of',
            'behind_breaker', 'order_table', 'cost_facts']
 
-# %% ../../nbs/10_app/72_account.ipynb #b9102836
+# %% ../../nbs/10_app/72_account.ipynb #696d518b
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +31,7 @@ from ..trade.ledger import Ledger
 from ..trade.portfolio import read_portfolio
 from ..trade.reconcile import Reconciliation, open_from_venue, reconcile
 from ..trade.send import Patience
+from ..trade.shared import open_ledger
 from ..venue.matching import Tape
 from ..venue.paper import asset_of
 
@@ -72,7 +73,7 @@ def holdings_table(
     rows["cash"] = [cash, 1.0, cash, float(snapshot.cash / snapshot.equity), rest]
     return pd.DataFrame.from_dict(rows, orient="index", columns=["amount", "price", "value", "weight", "target"]).rename_axis("symbol")
 
-# %% ../../nbs/10_app/72_account.ipynb #b1d2105a
+# %% ../../nbs/10_app/72_account.ipynb #8f835635
 @dataclass(frozen=True)
 class Rules:
     "How a plan is traded, and what stops it."
@@ -104,7 +105,7 @@ def books_of(
     readonly: bool = False,  # only look
 ) -> Ledger:
     "Open the ledger of all accounts."
-    return Ledger(Path(settings.run.data) / "ledger.sqlite", readonly)
+    return open_ledger(Path(settings.run.data) / "ledger.sqlite", readonly)
 
 
 def kill_switch(

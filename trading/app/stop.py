@@ -18,7 +18,7 @@ from ..trade.guard import leave_safe_mode, safe_mode, stop_everything
 from ..trade.ledger import Ledger
 from ..trade.reconcile import Reconciliation, reconcile
 
-# %% ../../nbs/10_app/72_stop.ipynb #ff5052c7
+# %% ../../nbs/10_app/72_stop.ipynb #6176d058
 def open_venue(
     settings: Settings,
     mode: str,  # 'paper' or 'live'
@@ -61,7 +61,8 @@ def stop_account(
     switch = kill_switch(settings, account)
     switch.engage(who, why, now)
     said = [f"{account}: {switch.reason()}"]
-    if not (Path(settings.run.data) / "ledger.sqlite").exists() or account not in (ledger := books_of(settings)).accounts():
+    ledger = books_of(settings)
+    if account not in ledger.accounts():
         return [*said, "the account was never opened: there is nothing to cancel"]
     try:
         venue, when = open_venue(settings, mode, ledger, now)
@@ -81,7 +82,7 @@ def allow_again(
     "Release the switch and leave safe mode."
     account = f"{mode}-{settings.run.profile}"
     kill_switch(settings, account).reset(who, found, now)
-    if (Path(settings.run.data) / "ledger.sqlite").exists() and safe_mode(ledger := books_of(settings), account):
+    if safe_mode(ledger := books_of(settings), account):
         leave_safe_mode(ledger, account, who, found, now)
         return f"{account}: trading is allowed again, and safe mode has ended"
     return f"{account}: trading is allowed again"

@@ -6,7 +6,7 @@
 __all__ = ['PlanStatus', 'STEPS', 'LIFE', 'plan_status', 'propose', 'review', 'approve', 'cancel_plan', 'read_plan', 'plan_life',
            'plan_history', 'approve_run']
 
-# %% ../../nbs/08_trade/25_approval.ipynb #528f42a6
+# %% ../../nbs/08_trade/25_approval.ipynb #cdd91dc1
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,7 @@ from typing import Literal
 from ..core.runs import Run
 from ..core.types import BadInput, Event, Plan, Refused, Verdict
 from .ledger import Ledger
+from .shared import open_ledger
 
 # %% ../../nbs/08_trade/25_approval.ipynb #5cd60479
 PlanStatus = Literal["unknown", "proposed", "reviewed", "approved", "started", "executed", "canceled"]
@@ -157,7 +158,7 @@ def plan_history(
     columns = ["proposed", "reviewed", "reviewed_by", "approved", "approved_by", "started", "executed", "canceled", "canceled_by", "why"]
     return frame.reindex(columns=columns)
 
-# %% ../../nbs/08_trade/25_approval.ipynb #24ce8cea
+# %% ../../nbs/08_trade/25_approval.ipynb #b513dc11
 def approve_run(
     folder: Path | str,  # of a run that waits
     who: str,  # a person's name
@@ -174,7 +175,7 @@ def approve_run(
     plan, verdict = run.read("plan", Plan), run.read("verdict", Verdict)
     if plan.account != record.account:
         raise Refused(f"the plan of run {record.id} is for the account {plan.account}, and the run belongs to {record.account}; start a new run")
-    ledger = ledger or Ledger(Path(given["run"]["data"]) / "ledger.sqlite")
+    ledger = ledger or open_ledger(Path(given["run"]["data"]) / "ledger.sqlite")
     status = plan_status(ledger, plan.account, plan.hash)
     if status == "unknown":
         raise Refused(f"run {record.id} never proposed the plan {plan.hash[:12]} that lies in its folder: it was altered; start a new run")

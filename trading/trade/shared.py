@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['JOINED', 'TABLES', 'Statements', 'SharedLedger', 'open_ledger']
 
-# %% ../../nbs/08_trade/21_shared.ipynb #8e131b70
+# %% ../../nbs/08_trade/21_shared.ipynb #70b47ebb
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -69,7 +70,7 @@ class Statements:
         self._db.close()
         self._engine.dispose()
 
-# %% ../../nbs/08_trade/21_shared.ipynb #da17eaaf
+# %% ../../nbs/08_trade/21_shared.ipynb #79ea5f6c
 class SharedLedger(Ledger):
     "A ledger in PostgreSQL; see `trade.ledger.Ledger`."
 
@@ -136,8 +137,9 @@ class SharedLedger(Ledger):
 
 
 def open_ledger(
-    place: Path | str,  # a file, or 'postgresql://…'
+    place: Path | str,  # a file, or 'postgresql://…'; the variable CARNET_LEDGER names another place, because an address may hold a password
     readonly: bool = False,
 ) -> Ledger:
     "Open a ledger wherever it lies."
+    place = os.environ.get("CARNET_LEDGER") or place
     return SharedLedger(str(place), readonly) if str(place).startswith("postgresql://") else Ledger(place, readonly)
