@@ -462,6 +462,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'trading.app.crises.regime_parts': ('10_app/crises.html#regime_parts', 'trading/app/crises.py'),
                                     'trading.app.crises.stress_parts': ('10_app/crises.html#stress_parts', 'trading/app/crises.py')},
             'trading.app.daily': { 'trading.app.daily.bars_of': ('10_app/daily.html#bars_of', 'trading/app/daily.py'),
+                                   'trading.app.daily.behind_door': ('10_app/daily.html#behind_door', 'trading/app/daily.py'),
                                    'trading.app.daily.groups_of': ('10_app/daily.html#groups_of', 'trading/app/daily.py'),
                                    'trading.app.daily.market_source': ('10_app/daily.html#market_source', 'trading/app/daily.py'),
                                    'trading.app.daily.paper_markets': ('10_app/daily.html#paper_markets', 'trading/app/daily.py'),

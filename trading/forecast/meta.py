@@ -88,7 +88,7 @@ def worst_on_the_way(
 
     return np.maximum(0.0, -np.expm1(np.asarray(expected) + norm.ppf(doubt / 2) * np.asarray(spread)))
 
-# %% ../../nbs/04_forecast/30_meta.ipynb #3ddbde31
+# %% ../../nbs/04_forecast/30_meta.ipynb #2338168d
 class MetaModel:
     "Say how likely each forecast's side is right, learnt from forecasts made before their outcome."
 
@@ -136,6 +136,8 @@ class MetaModel:
         unfitted = _logistic() if self.estimator is None else self.estimator
         said = np.full(len(x), np.nan)
         for train, test in PurgedKFold(self.n_splits, longest).split(x):
+            if right.iloc[train].nunique() < 2:
+                raise BadInput("a fold has only forecasts that were right, or only wrong ones, to learn from; hold out more of the past")
             said[test] = clone(unfitted).fit(x.iloc[train], right.iloc[train]).predict_proba(x.iloc[test])[:, 1]
         self.rate_ = float(right.mean())
         self.brier_, self.brier_plain_ = float(np.mean((said - right) ** 2)), self.rate_ * (1 - self.rate_)

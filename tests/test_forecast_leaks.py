@@ -1,0 +1,67 @@
+"The whole way from bars to decisions, with the future changed in many ways: nothing of the past may move."
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from trading.backtest.leaks import find_leaks
+from trading.core.sample import sample_bars
+from trading.forecast.deep import lagged_returns
+from trading.forecast.inputs import bar_volatility, plain_features
+from trading.forecast.models import COLUMNS, HorizonForecaster
+from trading.forecast.outcomes import market_patterns
+from trading.forecast.targets import forward_returns
+
+START = 620  # bars that the model learns from, in every version of the future
+
+
+@pytest.fixture(scope="module")
+def bars():
+    return sample_bars("stocks").iloc[-800:, :3]
+
+
+def flat(frame: pd.DataFrame) -> pd.DataFrame:
+    "Give columns one level of plain names."
+    return frame.set_axis([" ".join(map(str, c)) if isinstance(c, tuple) else str(c) for c in frame.columns], axis=1)
+
+
+def features(bars: pd.DataFrame) -> pd.DataFrame:
+    "Everything a model may look at."
+    close = bars["close"]
+    words = market_patterns(close).reindex(close.index).map({"calm rising": 0.0, "calm falling": 1.0, "loud rising": 2.0, "loud falling": 3.0})
+    usual = flat(bar_volatility(close).add_prefix("usual "))
+    return pd.concat([flat(plain_features(close)), flat(lagged_returns(bars, 5)), usual, words.rename("market")], axis=1).astype(float)
+
+
+def forecasts(bars: pd.DataFrame) -> pd.DataFrame:
+    "Fit on the first bars, then forecast from every later one, with intervals that learn from their misses."
+    columns = [f"{c} {s} {h}" for c in COLUMNS for s in bars["close"] for h in (1, 5)]
+    if len(bars) < START:  # too short to have been fitted: nothing is said
+        return pd.DataFrame(np.nan, bars.index, columns)
+    model = HorizonForecaster(horizons=(1, 5), adaptive=0.02).fit(bars.iloc[:START])
+    said = model.predict_panel(bars).unstack(["symbol", "horizon"])
+    return flat(said).reindex(bars.index)[columns]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_feature_knows_the_future(bars):
+    with np.errstate(all="ignore"):
+        report = find_leaks(features, bars)
+    assert report.clean, str(report)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_forecast_after_the_fit_knows_the_future(bars):
+    with np.errstate(all="ignore"):
+        report = find_leaks(forecasts, bars)
+    assert report.clean, str(report)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_target_among_the_features_would_be_found(bars):
+    def sinner(b: pd.DataFrame) -> pd.DataFrame:
+        return features(b).join(flat(forward_returns(b["close"], [5]).add_prefix("target ", axis=1)))
+
+    with np.errstate(all="ignore"):
+        report = find_leaks(sinner, bars)
+    assert not report.clean and all("target" in name for leak in report.leaks for name in leak.outputs)
