@@ -151,7 +151,7 @@ class Answers:
         self._thread.join(2)
         self._db.close()
 
-# %% ../../nbs/10_app/84_gate.ipynb #8f4900c6
+# %% ../../nbs/10_app/84_gate.ipynb #e4d8b378
 COOKIE, KEY_HEADER, CSRF_HEADER = "carnet_session", "x-api-key", "x-csrf-token"
 SECURITY = [
     (b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"DENY"), (b"referrer-policy", b"no-referrer"), (b"cache-control", b"no-store"),
@@ -170,8 +170,9 @@ class Gate:
 
     def __init__(self, app, users: Users, rate: float = 200, burst: float = 400, most_bytes: int = 1_000_000, seconds: float = 10,
                  clock: Callable[[], datetime] = lambda: datetime.now(UTC), note: Callable[[str, str, int, float], None] | None = None,
-                 policy: bytes | None = None, made=None):
+                 policy: bytes | None = None, made=None, quick: Callable[[dict, Session], bytes | None] | None = None):
         self.app, self.users, self.clock, self.note = app, users, clock, note
+        self.quick = quick  # answers what was asked before and still holds, without anybody behind the gate
         self.policy = POLICY if policy is None else (POLICY[0], policy)
         if made is not None:
             made.gate = self  # whoever signs somebody out must be able to say so
@@ -245,6 +246,10 @@ class Gate:
                 await refuse(303 if page and scope["type"] == "http" else 401, "Not signed in", "sign in first, or send an API key", where)
             elif scope["type"] == "http" and int(headers.get(b"content-length", b"0") or 0) > self.most_bytes:
                 await refuse(413, "Too large", f"a request may have {self.most_bytes:,} bytes")
+            elif session and self.quick and scope["type"] == "http" and (body := self.quick(scope, session)) is not None:
+                kind = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+                await answer({"type": "http.response.start", "status": 200, "headers": kind})
+                await answer({"type": "http.response.body", "body": body})
             else:
                 check_origin(scope, headers)
                 if session and scope["type"] == "http" and scope["method"] not in SAFE and (scope["method"], scope["path"]) not in UNFORGED:

@@ -6,7 +6,7 @@
 __all__ = ['JSON', 'PROBLEM', 'READS', 'NAME', 'QUESTIONS', 'SYMBOL', 'REFUSALS', 'place_for', 'to_json', 'Read', 'refusals',
            'Kept', 'handler_of', 'QuickRoute', 'PlainRoute', 'read_routes', 'report_of']
 
-# %% ../../nbs/10_app/85_reads.ipynb #32717cbf
+# %% ../../nbs/10_app/85_reads.ipynb #83a536ed
 import asyncio
 import inspect
 from collections import OrderedDict
@@ -23,7 +23,7 @@ from fastapi.routing import APIRoute
 from . import dealings, insight, upkeep, views, work
 from .gate import allowed
 from .views import MEMORY, Place
-from ..ops.auth import portfolio_folder
+from ..ops.auth import Session, portfolio_folder, require
 
 JSON, PROBLEM = "application/json", "application/problem+json"
 
@@ -135,7 +135,7 @@ def _parameter(name: str, given: inspect.Parameter, path: str) -> inspect.Parame
         return None
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
-# %% ../../nbs/10_app/85_reads.ipynb #4a96bc2a
+# %% ../../nbs/10_app/85_reads.ipynb #06d8b003
 REFUSALS = {400: "not understood", 401: "not signed in", 403: "not allowed", 404: "not found", 405: "no such method", 408: "too slow", 409: "not now",
             413: "too large", 422: "not understood", 429: "too often", 502: "a venue failed", 503: "not possible now"}
 
@@ -152,7 +152,27 @@ class Kept:
     def __init__(self, most: int = 2_000):
         self._bytes: OrderedDict[tuple, tuple[int, bytes]] = OrderedDict()
         self._locks: dict[tuple, asyncio.Lock] = {}
+        self._asked: OrderedDict[tuple, tuple] = OrderedDict()  # raw address → route, role, portfolio, place, state of the files, answer
         self.most = most
+
+    def quick(self, scope: dict, session: Session) -> bytes | None:
+        "Return the answer to an address that was asked before, if it still holds and this person may see it."
+        known = self._asked.get((scope["method"], scope["path"], scope["query_string"]))
+        if known is None:
+            return None
+        route, role, portfolio, place, stamp, body = known
+        require(session, role, portfolio)
+        if MEMORY.stamp(place) != stamp:
+            return None
+        scope["route"] = route
+        return body
+
+    def remember(self, scope: dict, *said) -> None:
+        "Keep the answer to a raw address."
+        if len(scope["query_string"]) < 500:
+            self._asked[scope["method"], scope["path"], scope["query_string"]] = said
+            while len(self._asked) > self.most:
+                self._asked.popitem(last=False)
 
     def get(self, key: tuple, place: Place) -> bytes | None:
         "Return a kept answer that still holds."
@@ -179,6 +199,7 @@ class Kept:
     def forget(self) -> None:
         "Drop everything."
         self._bytes.clear()
+        self._asked.clear()
 
 
 def handler_of(read: Read, place: Place, kept: Kept) -> Callable:
@@ -205,31 +226,22 @@ def handler_of(read: Read, place: Place, kept: Kept) -> Callable:
     handle.__doc__ = read.title + "."
     return handle
 
-# %% ../../nbs/10_app/85_reads.ipynb #1ebfc8fd
+# %% ../../nbs/10_app/85_reads.ipynb #706b407e
 class QuickRoute(APIRoute):
-    "A route that answers an address it has seen before out of its memory."
+    "A route whose answers the gate may give the next time."
 
     def get_route_handler(self) -> Callable:
-        slow, role, memory = super().get_route_handler(), self.openapi_extra["x-role"], OrderedDict()
-        place = self.openapi_extra.pop("x-place")
+        slow, role = super().get_route_handler(), self.openapi_extra["x-role"]
+        place, kept = self.openapi_extra.pop("x-place")
 
         async def handle(request: Request) -> Response:
-            scope = request.scope
-            key = (scope["path"], scope["query_string"])
-            known = memory.get(key)
-            if known is not None:
-                portfolio, where, stamp, body = known
-                allowed(scope["state"]["session"], role, portfolio)
-                if MEMORY.stamp(where) == stamp:
-                    return Response(body, media_type=JSON)
+            session = allowed(request.scope["state"]["session"], role)
             portfolio = request.query_params.get("portfolio", "main")
-            allowed(scope["state"]["session"], role)
-            before = MEMORY.stamp(place_for(place, portfolio)) if portfolio in scope["state"]["session"].portfolios else 0
+            where = place_for(place, portfolio) if portfolio in session.portfolios else place
+            before = MEMORY.stamp(where)
             response = await slow(request)
-            if response.status_code == 200 and len(key[1]) < 500:
-                memory[key] = (portfolio, place_for(place, portfolio), before, response.body)
-                while len(memory) > 256:
-                    memory.popitem(last=False)
+            if response.status_code == 200:
+                kept.remember(request.scope, self, role, portfolio, where, before, response.body)
             return response
 
         return handle
@@ -256,7 +268,7 @@ def read_routes(place: Place, kept: Kept, examples: dict[str, Any] | None = None
         for read in reads:
             handler = handler_of(read, place, kept)
             told = {"description": read.title, "content": {JSON: {"schema": {"type": "object"}, "example": (examples or {}).get(read.path, {})}}}
-            extra = {"x-role": read.role} | ({"x-place": place} if read.kept else {})
+            extra = {"x-role": read.role} | ({"x-place": (place, kept)} if read.kept else {})
             routes.append((QuickRoute if read.kept else PlainRoute)(
                 prefix + read.path, handler, methods=["GET"], tags=[tag], summary=read.title, operation_id=handler.__name__,
                 response_class=Response, responses={200: told} | refusals(), openapi_extra=extra))

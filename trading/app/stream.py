@@ -45,7 +45,7 @@ def last_seen(
     number = (text or "").partition(".")[0]
     return int(number) if number.isascii() and number.isdigit() and len(number) < 16 else None
 
-# %% ../../nbs/10_app/77_stream.ipynb #7379b852
+# %% ../../nbs/10_app/77_stream.ipynb #934877bf
 class Stream:
     "Tell every listener what happens at a place."
 
@@ -127,7 +127,7 @@ class Stream:
             if now != known:
                 known = now
                 while self.look() == 500:
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)  # noqa: ASYNC110  lets the listeners take what was told so far
             if tick % int(LATER / SOON) == 0:
                 try:
                     self.look_around()

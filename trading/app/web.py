@@ -160,7 +160,7 @@ def file_routes(service: Service) -> list[PlainRoute]:
         route(API + "/stream", live, "GET", "viewer", "What happens, as it happens (Server-Sent Events)", "live", "text/event-stream"),
     ]
 
-# %% ../../nbs/10_app/87_web.ipynb #0b374df5
+# %% ../../nbs/10_app/87_web.ipynb #6f28e8ed
 def system_routes(service: Service, metrics=None) -> list[PlainRoute]:
     "Return the routes about the system itself."
     async def in_thread(make: Callable[[], dict]) -> Response:
@@ -210,9 +210,11 @@ def system_routes(service: Service, metrics=None) -> list[PlainRoute]:
     rows = (("/system/cache-stats", cache_stats, "viewer", "How often an answer was there"),
             ("/system/health", health, "viewer", "Examine the system"),
             ("/system/security-score", security_score, "admin", "Examine what protects the system"),
-            ("/system/performance-test", performance_test, "admin", "Time every view"), ("/system/benchmark", benchmark, "viewer", "Measured figures"),
+            ("/system/performance-test", performance_test, "admin", "Time every view"),
+            ("/system/benchmark", benchmark, "viewer", "Measured figures"),
             ("/system/summary", summary, "viewer", "Everything in one look"), ("/audit", audit, "admin", "What was done, by whom"),
-            ("/audit/verify", audit_verify, "admin", "Find alterations of the audit log"), ("/users", people, "admin", "Who has an account"),
+            ("/audit/verify", audit_verify, "admin", "Find alterations of the audit log"),
+            ("/users", people, "admin", "Who has an account"),
             ("/keys", keys, "viewer", "Keys of programs, without their secrets"))
     return [route(API + path, handler, "GET", role, title, "system") for path, handler, role, title in rows] + [
         route("/metrics", for_monitor, "GET", "viewer", "Measures for Prometheus", "system", "text/plain")]
@@ -260,7 +262,7 @@ def measured() -> dict:
     found = orjson.loads(file.read_bytes())
     return {"items": found if isinstance(found, list) else [found]}
 
-# %% ../../nbs/10_app/87_web.ipynb #e54e6c8f
+# %% ../../nbs/10_app/87_web.ipynb #8810ab4b
 def make_app(
     place: Place,
     users: Users,
@@ -286,7 +288,8 @@ def make_app(
     add_refusals(app)
     note = partial(_note, metrics) if metrics is not None else None
     policy = _mount(app, service) if dashboard else None
-    app.add_middleware(Gate, users=users, rate=rate, burst=burst, most_bytes=most_bytes, clock=clock, note=note, policy=policy, made=service)
+    app.add_middleware(Gate, users=users, rate=rate, burst=burst, most_bytes=most_bytes, clock=clock, note=note, policy=policy, made=service,
+                       quick=service.kept.quick)
     own = [*read_routes(place, service.kept, examples()), *act_routes(service), *session_routes(service), *file_routes(service),
            *system_routes(service, metrics)]
     app.state.service = service
@@ -326,7 +329,8 @@ def _pages(app: FastAPI, own: list[PlainRoute]) -> list[PlainRoute]:
         return answer
 
     rows = (("/healthz", healthz, "GET"), (API + "/openapi.json", described, "GET"), ("/signin", signin, "GET"), ("/signout", signout, "POST"))
-    return [PlainRoute(path, handler, methods=[method], include_in_schema=False, openapi_extra={"x-role": "anyone"}) for path, handler, method in rows]
+    return [PlainRoute(path, handler, methods=[method], include_in_schema=False, openapi_extra={"x-role": "anyone"})
+            for path, handler, method in rows]
 
 
 def _mount(app: FastAPI, service: Service) -> bytes | None:  # the policy that its pages need; None: there are none
@@ -346,18 +350,19 @@ def _mount(app: FastAPI, service: Service) -> bytes | None:  # the policy that i
                 place_of=lambda s: place_for(service.place, (*s.portfolios, "main")[0]))
     return pages.POLICY.encode()
 
-# %% ../../nbs/10_app/87_web.ipynb #68fe271f
+# %% ../../nbs/10_app/87_web.ipynb #cea20b25
 def describe(routes: list[PlainRoute]) -> dict:
     "Return the OpenAPI description."
     found = get_openapi(title="Carnet", version="1", routes=routes, summary="Research, trade and watch with the same functions",
-                        description="Whatever acts needs the header Idempotency-Key. Browsers send the session's cookie and, for what acts, X-CSRF-Token; "
-                        "programs send X-API-Key. `x-role` is the least role that may ask.")
+                        description="Whatever acts needs the header Idempotency-Key. Browsers send the session's cookie and, for what acts, "
+                        "X-CSRF-Token; programs send X-API-Key. `x-role` is the least role that may ask.")
     parts = found.setdefault("components", {})
     parts.setdefault("schemas", {})["Problem"] = {
         "type": "object", "required": ["title", "status", "detail", "request_id"],
         "properties": {"type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"}, "detail": {"type": "string"},
                        "request_id": {"type": "string"}, "errors": {"type": "array", "items": {"type": "object"}}}}
-    parts["securitySchemes"] = {"key": {"type": "apiKey", "in": "header", "name": KEY_HEADER}, "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE}}
+    parts["securitySchemes"] = {"key": {"type": "apiKey", "in": "header", "name": KEY_HEADER},
+                                "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE}}
     for path in found["paths"].values():
         for method in path.values():
             if method["x-role"] != "anyone":

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WRAP', 'start_run', 'start', 'job', 'jobs', 'log_tail', 'cancel', 'put_away']
 
-# %% ../../nbs/10_app/77_work.ipynb #6ef346a5
+# %% ../../nbs/10_app/77_work.ipynb #29649e5a
 import json
 import os
 import signal
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .views import Place, find_record, head, in_force
 from ..core.runs import write_atomic
-from ..core.types import BadInput, Busy, MissingData, TradingError, stable_hash
+from ..core.types import BadInput, Busy, MissingData, stable_hash
 
 # %% ../../nbs/10_app/77_work.ipynb #085f1592
 WRAP = """
@@ -114,7 +114,7 @@ def start(
                                    "started": now.isoformat()}).encode())
     return job(place, name)
 
-# %% ../../nbs/10_app/77_work.ipynb #16bef3ab
+# %% ../../nbs/10_app/77_work.ipynb #6a0b44c3
 def job(place: Place, name: str) -> dict:
     "Say how a job stands: running, done, failed, cancelled or lost."
     path = _folder(place) / f"{name}.json"
@@ -142,7 +142,7 @@ def _run_of(place: Place, known: dict) -> dict | None:
     if name := known["asked"].get("resume"):
         return head(find_record(place, name))
     begun = datetime.fromisoformat(known["started"])
-    made = [r for r in records(place, known["asked"].get("profile")) if 0 <= (r.created - begun).total_seconds() + 1]
+    made = [r for r in records(place, known["asked"].get("profile")) if (r.created - begun).total_seconds() > -1]
     return head(made[-1]) if made else None
 
 
