@@ -42,7 +42,7 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         return host == "localhost"
 
-# %% ../../nbs/10_app/88_cli_serve.ipynb #57de8ca6
+# %% ../../nbs/10_app/88_cli_serve.ipynb #6cbc3e38
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8300, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes any free one.")
@@ -58,6 +58,7 @@ def serve(host, port, dashboard, rate) -> None:
         from trading.app.web import make_app
         from trading.ops.guard import open_guard
         from trading.app.measures import open_metrics
+        from trading.ops.redact import install
         from trading.ops.telemetry import json_logs
     except ModuleNotFoundError as error:
         raise TradingError(f"the package {error.name} is not installed; install what the service needs with: pip install 'carnet[serve]'") from error
@@ -80,6 +81,7 @@ def serve(host, port, dashboard, rate) -> None:
         shown = f"[{host}]" if ":" in host else host
         click.echo(f"Carnet listens on http://{shown}:{taken.getsockname()[1]} (stop it with Ctrl-C)")
         json_logs()
+        install()
         run_server(uvicorn, app, taken)
     finally:
         taken.close()
