@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trading.core.types import BadInput
-from trading.features.cycle import HIGH_MEANS, CycleScore, cycle_inputs, cycle_score, cycle_targets
+from trading.features.cycle import HIGH_MEANS, CycleScore, check_same_cycle, cycle_inputs, cycle_score, cycle_targets, pin_cycle
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 DAY = date(2023, 6, 1)
@@ -77,3 +77,22 @@ def test_on_real_history_the_bottoms_and_tops_are_seen():
     high = [at(day, "composite-v0", names) for day in ("2021-02-21", "2021-04-13")]
     assert min(low) > 70 > 40 > max(high)
     assert at("2021-02-21", "signals-v2", ["trend", "volatility"]) > 70 > at("2018-12-15", "signals-v2", ["trend"])
+
+
+def test_a_plan_keeps_the_version_of_its_score_and_versions_never_meet():
+    from datetime import UTC, datetime
+    from decimal import Decimal
+
+    from trading.core.types import Plan
+
+    scores = {v: cycle_score({"volatility": 0.5}, v, DAY) for v in HIGH_MEANS}
+    noon = datetime(2023, 6, 1, 12, tzinfo=UTC)
+    plans = {v: Plan("mine", noon, "USD", Decimal(9), Decimal(9), (), model_versions=pin_cycle(s)) for v, s in scores.items()}
+    for version, plan in plans.items():
+        assert Plan.from_json(plan.to_json()).model_versions["cycle_score"] == f"{version}, high = {HIGH_MEANS[version]}"
+    assert len({plan.hash for plan in plans.values()}) == 2
+    with pytest.raises(BadInput, match="their directions are opposite"):
+        pin_cycle(*scores.values())
+    with pytest.raises(BadInput, match="cannot be compared"):
+        check_same_cycle(plan.model_versions for plan in plans.values())
+    check_same_cycle([plans["composite-v0"].model_versions, {}])

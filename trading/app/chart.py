@@ -312,7 +312,7 @@ def interval_chart(
     parts, height, gutter = _rows([str(i) for i in values.index], texts, marks, 22, under)
     return _svg(title, height, parts, gutter=gutter)
 
-# %% ../../nbs/10_app/00_chart.ipynb #ba4d112b
+# %% ../../nbs/10_app/00_chart.ipynb #c13f9de7
 def step_chart(
     steps: pd.Series,  # name → change; the first is where it starts
     title: str,
@@ -328,7 +328,8 @@ def step_chart(
     for n, (_, start, end) in enumerate(rows):
         whole = n in (0, len(rows) - 1)
         look = f"fill:{MUTED}" if whole else f"fill:{ACCENT}" if end > start else f"fill:none;stroke:{ACCENT};stroke-width:1.5"
-        mark = f'<rect x="{min(at(start), at(end)):.2f}%" width="{max(abs(at(end) - at(start)), 0.3):.2f}%" y="-5" height="10" rx="1" style="{look}"/>'
+        left, width = min(at(start), at(end)), max(abs(at(end) - at(start)), 0.3)
+        mark = f'<rect x="{left:.2f}%" width="{width:.2f}%" y="-5" height="10" rx="1" style="{look}"/>'
         if n < len(rows) - 1:
             mark += f'<line x1="{at(end):.2f}%" x2="{at(end):.2f}%" y1="5" y2="19" style="stroke:{MUTED};opacity:.6"/>'
         marks.append(mark)

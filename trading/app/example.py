@@ -127,7 +127,7 @@ def _trade(
 
     return {"holdings_before": held(amount), "holdings_after": held(amount.add(signed, fill_value=0)), "orders": orders, "gains": gains}
 
-# %% ../../nbs/10_app/12_example.ipynb #4e733b1e
+# %% ../../nbs/10_app/12_example.ipynb #cae5cbeb
 def _context(traded: dict, weights: pd.Series, equity: float, when) -> Context:
     "Return crises, a difference to the benchmark, a market and a plan, as plain as the rest."
     orders, total = traded["orders"], weights.sum()
@@ -138,11 +138,13 @@ def _context(traded: dict, weights: pd.Series, equity: float, when) -> Context:
          "window": ["2008-09-12 to 2008-11-20", "2020-02-19 to 2020-03-23", "2022-05-04 to 2022-05-12"]},
         index=pd.Index(["2008", "covid-2020", "luna-2022"], name="scenario"),
     )  # fmt: skip
-    split = pd.DataFrame({"weight": [0.6, 0.4], "benchmark": [0.5, 0.5], "allocation": [0.012, 0.004], "selection": [-0.006, 0.003], "interaction": 0.0},
-                         index=pd.Index(["Energy", "Technology"], name="group"))  # fmt: skip
+    split = pd.DataFrame(
+        {"weight": [0.6, 0.4], "benchmark": [0.5, 0.5], "allocation": [0.012, 0.004], "selection": [-0.006, 0.003], "interaction": 0.0},
+        index=pd.Index(["Energy", "Technology"], name="group"),
+    )
     cash = {"cash before": equity * (1 - float(weights.sum()))}
     steps = cash | {f"{o.side} {o.symbol}": o.value if o.side == "sell" else -o.value for o in orders.itertuples()}
-    life = pd.DataFrame({"when": [when, when], "who": ["the run", "safety check"], "why": ["", "12 rules looked at, no veto"]}, index=["draft", "reviewed"])
+    life = pd.DataFrame({"when": when, "who": ["the run", "safety check"], "why": ["", "12 rules looked at, no veto"]}, index=["draft", "reviewed"])
     chances = {"bull": 0.31, "bear": 0.12, "sideways": 0.47, "high volatility": 0.10}
     return Context(stress, split.assign(total=split[["allocation", "selection", "interaction"]].sum(axis=1)), "An example", chances, 0.4, "",
                    pd.Series(steps, dtype=float), life)  # fmt: skip
