@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-# %% ../../nbs/10_app/81_cli_data.ipynb #31b2705c
+# %% ../../nbs/10_app/81_cli_data.ipynb #fb3c1b16
 @click.command()
 @click.option("--profile", help="Market to work on; see 'carnet settings'.")
 @click.option("--follow", "follow_", is_flag=True, help="Go on, bar by bar, until Ctrl-C.")
@@ -29,7 +29,7 @@ def ingest(profile, follow_, refill) -> None:
     source, store = market_source(settings), BarStore(settings.run.data / "bars")
     since = datetime(market.start.year, market.start.month, market.start.day, tzinfo=UTC)
     if follow_:
-        _follow(settings, source, store, since)
+        _follow(settings, getattr(source, "source", source), store, since)  # past the memory: a bar that was not there may be there now
         return
     from trading.core.types import TradingError
     from trading.data.ingest import ingest as bring

@@ -6,8 +6,8 @@
 __all__ = ['Words', 'Numbers', 'Fraction', 'Level', 'Cron', 'CLOCK', 'LOUD', 'Loudness', 'RuleLine', 'WATCH', 'Found', 'SECTIONS',
            'Section', 'RunSettings', 'MarketSettings', 'ForecastSettings', 'DecisionSettings', 'AllocateSettings',
            'CostSettings', 'TradeSettings', 'ExecutionSettings', 'LiveSettings', 'LimitSettings', 'PromotionSettings',
-           'ScheduleSettings', 'AlertSettings', 'HealthSettings', 'BackupSettings', 'Settings', 'read_ini',
-           'profiles_in', 'read_environment', 'load_settings', 'gather_settings']
+           'AccessSettings', 'ScheduleSettings', 'AlertSettings', 'HealthSettings', 'BackupSettings', 'Settings',
+           'read_ini', 'profiles_in', 'read_environment', 'load_settings', 'gather_settings']
 
 # %% ../../nbs/00_core/04_settings.ipynb #fe6c9c63
 import configparser
@@ -85,7 +85,7 @@ class DecisionSettings(Section):
     reward_to_risk: float = Field(2.0, gt=0, description="least expected gain over expected loss")
     slack: float = Field(0.05, ge=0, le=0.2, description="most that feedback may move the confidence asked for; 0: not at all")
 
-# %% ../../nbs/00_core/04_settings.ipynb #d2c32e7b
+# %% ../../nbs/00_core/04_settings.ipynb #7631c62d
 class AllocateSettings(Section):
     policy: str = Field("balanced", description="allocation policy")
     risk_level: str = Field("medium", description="row of [risk_levels] that the policy keeps")
@@ -160,6 +160,19 @@ class PromotionSettings(Section):
     max_drawdown: Fraction = Field(0.4, description="at most: deepest fall")
 
 
+class AccessSettings(Section):
+    price_seconds: float = Field(30, ge=0, description="how long a price counts as fresh")
+    market_seconds: float = Field(120, ge=0, description="how long a list of markets counts as fresh")
+    ohlcv_seconds: float = Field(300, ge=0, description="how long bars count as fresh")
+    indicator_seconds: float = Field(600, ge=0, description="how long what was computed from bars counts as fresh")
+    overview_seconds: float = Field(900, ge=0, description="how long figures of a whole market count as fresh")
+    stale_seconds: float = Field(900, ge=0, description="oldest answer that may stand in, marked, while a venue fails")
+    rate: float = Field(10, gt=0, description="calls per second to a venue")
+    batch: int = Field(20, ge=1, le=500, description="symbols per call")
+    memory_mb: float = Field(256, gt=0, description="answers kept in memory, megabytes")
+    disk_mb: float = Field(256, gt=0, description="answers kept on disk, megabytes")
+
+
 Cron = Annotated[str, Field(pattern=r"^\S+ \S+ \S+ \S+ \S+$")]
 
 
@@ -199,7 +212,7 @@ class BackupSettings(Section):
 
 WATCH = {"alerts", "alert_rules", "alert_channels", "health", "backup"}  # sections that no number of a run rests on
 
-# %% ../../nbs/00_core/04_settings.ipynb #9e2a6c17
+# %% ../../nbs/00_core/04_settings.ipynb #5d9daf96
 class Settings(BaseSettings):
     "All settings in force, for one profile."
 
@@ -222,6 +235,7 @@ class Settings(BaseSettings):
     aliases: dict[str, str] = Field(default_factory=dict)
     promotion: PromotionSettings = PromotionSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+    access: AccessSettings = AccessSettings()
     alerts: AlertSettings = AlertSettings()
     alert_rules: dict[str, RuleLine] = Field(default_factory=dict)
     alert_channels: dict[str, Loudness] = Field(default_factory=dict)
