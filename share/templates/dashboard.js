@@ -149,5 +149,6 @@ export function render({ model, el }) {
   }, 4000)
 
   send({ go: Object.fromEntries(new URLSearchParams(model.shell ? "?at=today" : location.search || "?at=today")), quiet: true })
+  frames()
   root.dataset.live = "yes"
 }

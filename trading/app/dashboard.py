@@ -7,7 +7,7 @@ __all__ = ['log', 'SCREENS', 'STOP', 'READING', 'POLICY', 'Screen', 'sections_of
            'first_sections', 'profiles_of', 'shell', 'styles', 'wanted', 'wire_class', 'drawing', 'Desk', 'desk',
            'page_of', 'mount']
 
-# %% ../../nbs/10_app/83_dashboard.ipynb #51242ec4
+# %% ../../nbs/10_app/83_dashboard.ipynb #2134d468
 import asyncio
 import logging
 import time
@@ -20,8 +20,8 @@ from typing import Any
 from markupsafe import Markup
 
 from .press import Record, act, switch_of
-from .desk import holding, ordering, performing, today
-from .outlook import forecasting, risking
+from .desk import holding, ordering, today
+from .outlook import forecasting, performing, risking
 from .pieces import Looking, Section, button, templates
 from .views import MEMORY, Place, in_force, portfolio, records
 from .words import money

@@ -1,0 +1,86 @@
+"How soon the live page shows something, and how soon it can be used: a service on loopback, headless Chromium, a real run to show."
+
+import json
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+VIEWS = 7  # of which the first is cold
+
+
+def serve(home: Path):
+    "Serve the page in a thread; return the server and its address."
+    import uvicorn
+    from fastapi import FastAPI
+
+    from trading.app.dashboard import POLICY, mount
+    from trading.app.views import Place
+
+    app = FastAPI()
+
+    @app.middleware("http")
+    async def policy(request, call_next):
+        answer = await call_next(request)
+        answer.headers["Content-Security-Policy"] = POLICY
+        return answer
+
+    mount(app, Place(home / "data", home / "reports", home / "settings.ini"), lambda request: SimpleNamespace(user="ann", role="trader"))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+    threading.Thread(target=server.run, daemon=True).start()
+    while not server.started:
+        time.sleep(0.05)
+    return server, f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+
+def measure(url: str, path: str) -> dict:
+    "Open the page again and again, each time in a browser without a past."
+    from playwright.sync_api import sync_playwright
+
+    shown, live, asked = [], [], []
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=path, args=FLAGS)
+        for _ in range(VIEWS):
+            context = browser.new_context(viewport={"width": 390, "height": 844})
+            page = context.new_page()
+            page.on("request", lambda r: asked.append(r.url))
+            begun = time.perf_counter()
+            page.goto(url, wait_until="commit")
+            page.wait_for_selector("#s-worth .figures, #s-worth .missing")
+            shown.append(time.perf_counter() - begun)
+            page.wait_for_selector("#carnet[data-live=yes]")
+            live.append(time.perf_counter() - begun)
+            context.close()
+        browser.close()
+    outside = [u for u in asked if not u.startswith((url, "blob:", "data:"))]
+    return {"first": shown[0], "shown": median(shown[1:]), "live": median(live[1:]), "outside": len(outside)}
+
+
+def main() -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        sys.exit("no chromium on this machine: install Debian's package 'chromium'")
+    from trading.app.specimen import specimen
+
+    home = Path(tempfile.mkdtemp())
+    specimen(home, ("2022-12-27",))
+    server, url = serve(home)
+    found = measure(url, chromium)
+    server.should_exit = True
+    for figure, value, unit, rival, ceiling in (
+        ("dashboard: first view, cold server", found["first"], "s", "the aim", 1.5),
+        ("dashboard: first view, a browser without a past", found["shown"], "s", "the aim", 1.5),
+        ("dashboard: live, a browser without a past", found["live"], "s", "Panel's own first plot, measured before", 1.1),
+        ("dashboard: requests to other hosts", found["outside"], "", "the aim", 0),
+    ):
+        ratio = round(value / ceiling, 2) if ceiling else None
+        print(json.dumps({"figure": figure, "value": round(value, 3), "unit": unit, "rival": rival, "rival_value": ceiling, "ratio": ratio}))
+
+
+if __name__ == "__main__":
+    main()
