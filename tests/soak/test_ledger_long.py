@@ -18,8 +18,7 @@ def test_cost_stays_linear_to_ten_million_events(tmp_path):
     ledger, spent, blocks = Ledger(tmp_path / "ledger.db"), [], 10
     ledger.open_account("mine", "USD", Decimal(10**9), NOW)
     for start in range(0, EVENTS, BATCH):
-        events = [fill_event(Fill(f"t{n}", f"c{n}", f"S{n % 10}", ("buy", "sell")[n // 10 % 2], Decimal("1.5"), Decimal(100 + n % 7), Decimal("0.15"), NOW),
-                             "mine", "paper") for n in range(start, start + BATCH)]
+        events = [fill_event(trade(n), "mine", "paper") for n in range(start, start + BATCH)]
         began = time.process_time()
         ledger.append(events)
         spent.append(time.process_time() - began)
@@ -32,6 +31,11 @@ def test_cost_stays_linear_to_ten_million_events(tmp_path):
           f"added up: {EVENTS / 10 / early:,.0f} events/s of the first tenth, {EVENTS / late:,.0f} of all")
     assert by_block[-1] < 2 * by_block[0] and late < 10 * early * 1.5
     assert ledger.book("mine").fees == Decimal("0.15") * EVENTS
+
+
+def trade(n: int) -> Fill:
+    "Make the trade of a number."
+    return Fill(f"t{n}", f"c{n}", f"S{n % 10}", ("buy", "sell")[n // 10 % 2], Decimal("1.5"), Decimal(100 + n % 7), Decimal("0.15"), NOW)
 
 
 def added_up(folder, count: int) -> float:

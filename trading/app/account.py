@@ -73,7 +73,7 @@ def holdings_table(
     rows["cash"] = [cash, 1.0, cash, float(snapshot.cash / snapshot.equity), rest]
     return pd.DataFrame.from_dict(rows, orient="index", columns=["amount", "price", "value", "weight", "target"]).rename_axis("symbol")
 
-# %% ../../nbs/10_app/72_account.ipynb #8f835635
+# %% ../../nbs/10_app/72_account.ipynb #b2830ca1
 @dataclass(frozen=True)
 class Rules:
     "How a plan is traded, and what stops it."
@@ -94,8 +94,8 @@ def rules_of(
 ) -> Rules:
     "Translate the settings."
     how, exact = settings.execution, lambda number: Decimal(repr(float(number)))
-    style = Style(exact(settings.costs.fee_rate), timeout=timedelta(seconds=how.timeout_seconds), type=how.type, limit_bp=how.limit_bp, reprices=how.reprices,
-                  slices=how.slices, every=timedelta(seconds=how.every_seconds), max_slippage_bp=how.max_slippage_bp)
+    style = Style(exact(settings.costs.fee_rate), timeout=timedelta(seconds=how.timeout_seconds), type=how.type, limit_bp=how.limit_bp,
+                  reprices=how.reprices, slices=how.slices, every=timedelta(seconds=how.every_seconds), max_slippage_bp=how.max_slippage_bp)
     return Rules(style, timedelta(hours=settings.trade.plan_hours), risk_limits(settings), kill_switch(settings, account), groups_of(settings), how.errors,
                  Patience(settle=how.settle_seconds, poll=min(1.0, how.settle_seconds or 1.0)), settings.live.tolerance)
 

@@ -102,7 +102,7 @@ def _merged(lots: Iterable[Lot]) -> Lot:
     total = {name: sum((getattr(x, name) for x in lots), ZERO) for name in ("amount", "cost", "fee")}
     return lots[0].but(**total, opened=min(x.opened for x in lots))
 
-# %% ../../nbs/08_trade/22_lots.ipynb #667b502c
+# %% ../../nbs/08_trade/22_lots.ipynb #a94abdf4
 def lots_of(
     ledger: Ledger,
     account: str,
@@ -140,14 +140,13 @@ def cointracking_csv(
     currency: str,  # quote currency of symbols without one
     exchange: str,  # name under which CoinTracking lists them
 ) -> str:
-    "Return the trades as CoinTracking's CSV import reads them."
-    head = ["Type", "Buy Amount", "Buy Currency", "Sell Amount", "Sell Currency", "Fee", "Fee Currency", "Exchange", "Trade-Group", "Comment", "Date",
-            "Tx-ID"]
+    "Return the trades as CoinTracking's CSV import reads them; as its books have it, the amounts contain the fee and the fee column only informs."
+    head = ["Type", "Buy", "Cur.", "Sell", "Cur.", "Fee", "Cur.", "Exchange", "Group", "Comment", "Date", "Tx-ID"]  # as its own trade table
     rows = []
     for f in fills:
         asset, _, quote = f.symbol.partition("/")
         quote = quote.partition(":")[0] or currency
-        got, gave = ((f.amount, asset), (f.cost, quote)) if f.side == "buy" else ((f.cost, quote), (f.amount, asset))
+        got, gave = ((f.amount, asset), (f.cost + f.fee, quote)) if f.side == "buy" else ((f.cost - f.fee, quote), (f.amount, asset))
         rows.append(["Trade", _plain(got[0]), got[1], _plain(gave[0]), gave[1], _plain(f.fee), quote, exchange, "", f.client_order_id,
                      f"{f.timestamp:%d.%m.%Y %H:%M:%S}", f.id])
     return _csv(head, rows)

@@ -1,0 +1,46 @@
+"What the ledger gives to others is read back by a reader that knows nothing of it."
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from trading.core.types import Fill, Position
+from trading.trade.book import fill_event
+from trading.trade.ledger import Ledger
+from trading.trade.lots import cointracking_csv, lots_of, tax_csv
+from trading.venue.holdings import balances, read_cointracking
+
+START = datetime(2023, 1, 2, 9, 30, tzinfo=UTC)
+D = Decimal
+
+
+@pytest.fixture
+def ledger(tmp_path) -> Ledger:
+    made = Ledger(tmp_path / "ledger.db")
+    made.open_account("mine", "USDT", D(0), START, [Position("PEPE/USDT", D(500_000), D("0.00000001"))])
+    trades = [("buy", "BTC/USDT", "0.12345678", "1000000", "12.345678"), ("buy", "PEPE/USDT", "2000000", "0.00000002", "0.0001"),
+              ("sell", "BTC/USDT", "0.02345678", "1100000", "2.5"), ("sell", "PEPE/USDT", "1500000.5", "0.00000003", "0.0001")]
+    fills = [Fill(f"t{n}", f"c{n}", s, side, D(a), D(p), D(f), START + timedelta(days=200 * n)) for n, (side, s, a, p, f) in enumerate(trades)]
+    made.append([fill_event(f, "mine", "paper") for f in fills])
+    return made
+
+
+def test_the_trades_for_cointracking_come_back_as_the_same_holdings(ledger):
+    told = balances(read_cointracking(cointracking_csv(ledger.fills("mine"), "USDT", "paper")))
+    book = ledger.book("mine")
+    assert told["BTC"] == book.positions["BTC/USDT"].amount == D("0.1")
+    assert told["PEPE"] == book.positions["PEPE/USDT"].amount - 500_000 and told["USDT"] == book.cash
+
+
+def test_the_tax_lots_add_up_to_the_profit_of_the_book(ledger):
+    import csv
+    import io
+
+    for method in ("fifo", "lifo", "average"):
+        sales, left = lots_of(ledger, "mine", method)
+        rows = list(csv.DictReader(io.StringIO(tax_csv(sales, "USDT"))))
+        assert sum(D(r["gain USDT"]) for r in rows) == sum(s.profit - s.fees for s in sales) and len(rows) == len(sales)
+        assert sum((x.amount for x in left if x.symbol == "PEPE/USDT"), D(0)) == ledger.positions("mine")["PEPE/USDT"].amount
+    average = lots_of(ledger, "mine", "average")[0]
+    assert abs(sum(s.profit for s in average) - ledger.book("mine").realised) < D("1e-12")
