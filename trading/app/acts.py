@@ -135,7 +135,7 @@ async def perform(
     await service.answers.end(name, answer)
     return Response(answer.body, answer.status, media_type=JSON)
 
-# %% ../../nbs/10_app/86_acts.ipynb #82813301
+# %% ../../nbs/10_app/86_acts.ipynb #554be9fd
 Word = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x08\x0b-\x1f]*$")]
 Name = Annotated[str, Field(pattern=NAME)]
 
@@ -189,7 +189,6 @@ class Note(Asked):
 class Changes(Asked):
     changes: dict[Annotated[str, Field(pattern=r"^[a-z_]+\.[A-Za-z0-9_ -]{1,60}$")], Annotated[str, Field(max_length=2000)]] = Field(
         min_length=1, max_length=50, examples=[{"limits.max_weight": "0.15"}])
-    profile: Name | None = None
 
 
 class Acknowledge(Asked):
