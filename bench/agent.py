@@ -13,7 +13,8 @@ SECONDS, SEEDS, OUT = 20, (1, 2, 3), 2000  # of practice for each agent; agents;
 def say(figure: str, value: float, unit: str, rival: str = "", rival_value: float | None = None) -> None:
     "Print one figure, beside a rival where there is one."
     ratio = None if not rival_value else round(value / rival_value, 3)
-    print(json.dumps({"figure": figure, "value": round(float(value), 4), "unit": unit, "rival": rival, "rival_value": rival_value, "ratio": ratio}), flush=True)
+    line = {"figure": figure, "value": round(float(value), 4), "unit": unit, "rival": rival, "rival_value": rival_value, "ratio": ratio}
+    print(json.dumps(line), flush=True)
 
 
 def main() -> None:
