@@ -50,7 +50,7 @@ class PlanConstraints(Value):
         "Return the fees of several trades."
         return sum(map(self.fee, values), ZERO) if self.min_fee else sum(values, ZERO) * self.fee_rate
 
-# %% ../../nbs/08_trade/00_lines.ipynb #c8918733
+# %% ../../nbs/08_trade/00_lines.ipynb #4bb481b0
 @dataclass(slots=True)
 class Line:
     "One asset while the plan is made."
@@ -99,12 +99,16 @@ class Line:
 
     def sold(self, units: Decimal) -> Decimal:
         "Return how many of the units can be sold."
+        if len(self.pots) < 2:
+            return self.if_large(units)
         return sum(self.pieces(units), ZERO)
 
     @property
     def values(self) -> list[Decimal]:
         "The value of each order that the trade takes."
-        return [units * self.price for units in self.pieces(-self.trade)] if self.trade < 0 else [self.trade * self.price] * bool(self.trade)
+        if self.trade >= 0 or len(self.pots) < 2:
+            return [abs(self.trade) * self.price] if self.trade else []
+        return [units * self.price for units in self.pieces(-self.trade)]
 
 # %% ../../nbs/08_trade/00_lines.ipynb #63d003eb
 def _wish(lines: Iterable[Line], equity: Decimal, c: PlanConstraints) -> None:
