@@ -207,7 +207,7 @@ def test_settings_are_taken_whole_or_not_at_all(look, home):
     page.fill("#settings-text", before + "\n[limits]\nmax_weight = 0.19\n")
     page.click("button:has-text('Check and save')")
     page.wait_for_selector("#said :text('saved whole')")
-    page.wait_for_selector("#s-force :text('Limits: eight values, one changed')")
+    page.wait_for_selector("#s-force summary:has-text('Limits'):has-text('one changed')")
     (home / "settings.ini").write_text(before)
     page.fill("#override-name", "TULIP")
     page.select_option("#override-group", "Memecoins")

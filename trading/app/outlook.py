@@ -21,7 +21,7 @@ from .standing import METRICS
 from .views import Place, find_record
 from .words import count, known, listed, number, percent
 
-# %% ../../nbs/10_app/81_outlook.ipynb #894764fc
+# %% ../../nbs/10_app/81_outlook.ipynb #06723576
 def forecasting(place: Place, who: Looking) -> Iterator[Section]:
     "Show forecasts with intervals, their record, their reasons, the regime and the candidates."
     found = predictions(place, who.profile)
@@ -75,12 +75,12 @@ def _regime(found: Mapping) -> Parts:
     chance = pd.DataFrame({"probability": found["probabilities"]}).sort_values("probability", ascending=False)
     trend = "up" if found["trend"] > 0 else "down" if found["trend"] < 0 else "nowhere"
     words = f"Most likely {found['regime']}, with a probability of {percent(found['probabilities'][found['regime']], 0)}. The trend points {trend}."
-    past = {name: series(found["history"], name) for name in list(chance.index)[:3]}
+    past = {name: series(found["history"][-84:], name) for name in list(chance.index)[:3]}
     line = time_chart(past, "Probability of each regime", lambda v: percent(v, 0), height=150)
     bars = bar_chart(chance.rename({"high volatility": "volatile"}), "Probability of each regime now", lambda v: percent(v, 0))
     return [
         ("text", words),
-        ("columns", [figure("Now", "Probability of each regime.", bars), figure("Over the last year", "The three likeliest.", line, *past)]),
+        ("columns", [figure("Now", "Probability of each regime.", bars), figure("Over the last 84 bars", "The three likeliest.", line, *past)]),
     ]
 
 
