@@ -327,7 +327,7 @@ def setting(place: Place, who: Looking) -> list[Section]:
     columns = [("Name", "name", lambda n: n.replace("_", " "), ""), ("Value", "value", lambda v: v or "–", "value"), ("From", "from", str, "why")]
     parts: Parts = []
     for name, part in frame.groupby("section", sort=False):
-        own = int((~part["from"].str.startswith(("default settings.ini", "settings.ini", "built in"))).sum())
+        own = int((~part["from"].str.startswith(("default settings.ini", "built in"))).sum())
         changed = f", {spelled(own)} changed" if own else ""
         parts.append(
             ("more", {"summary": f"{name.replace('_', ' ').capitalize()}: {count(len(part), 'value')}{changed}", "table": table(part, columns)})
