@@ -45,7 +45,7 @@ def last_seen(
     number = (text or "").partition(".")[0]
     return int(number) if number.isascii() and number.isdigit() and len(number) < 16 else None
 
-# %% ../../nbs/10_app/77_stream.ipynb #934877bf
+# %% ../../nbs/10_app/77_stream.ipynb #b4b62e69
 class Stream:
     "Tell every listener what happens at a place."
 
@@ -126,8 +126,8 @@ class Stream:
             now = _changed(self.place.ledger)
             if now != known:
                 known = now
-                while self.look() == 500:
-                    await asyncio.sleep(0)  # noqa: ASYNC110  lets the listeners take what was told so far
+                while self.look() == 500:  # noqa: ASYNC110  it sleeps only to let the listeners take what was told so far
+                    await asyncio.sleep(0)
             if tick % int(LATER / SOON) == 0:
                 try:
                     self.look_around()
