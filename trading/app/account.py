@@ -96,7 +96,8 @@ def rules_of(
     how, exact = settings.execution, lambda number: Decimal(repr(float(number)))
     style = Style(exact(settings.costs.fee_rate), timeout=timedelta(seconds=how.timeout_seconds), type=how.type, limit_bp=how.limit_bp,
                   reprices=how.reprices, slices=how.slices, every=timedelta(seconds=how.every_seconds), max_slippage_bp=how.max_slippage_bp)
-    return Rules(style, timedelta(hours=settings.trade.plan_hours), risk_limits(settings), kill_switch(settings, account), groups_of(settings), how.errors,
+    return Rules(style, timedelta(hours=settings.trade.plan_hours), risk_limits(settings), kill_switch(settings, account),
+                 groups_of(settings), how.errors,
                  Patience(settle=how.settle_seconds, poll=min(1.0, how.settle_seconds or 1.0)), settings.live.tolerance)
 
 
@@ -193,7 +194,8 @@ class DeskOfDay:
         prices = lambda: self.quotes([*self.ledger.positions(self.account), *(a.symbol for a in plan.actions)])  # noqa: E731
         stop = watch(self.ledger, self.account, rules.limits, prices, self.clock, rules.switch)
         allow = measure(self.ledger, self.account, rules.limits, prices, self.clock, rules.groups)
-        return execute(plan, verdict, guarded, self.ledger, self.clock, rules.style, rules.max_age, self.account, stop, rules.patience, progress=progress,
+        return execute(plan, verdict, guarded, self.ledger, self.clock, rules.style, rules.max_age, self.account, stop, rules.patience,
+                       progress=progress,
                        allow=allow)
 
     def life(self, plan: Plan) -> pd.DataFrame:
@@ -303,7 +305,8 @@ def _live_desk(record, settings: Settings, prices: dict[str, Decimal], now: date
     open_from_venue(ledger, venue, record.account, settings.market.currency, prices, now)
     ledger.append(Event("connected", record.account, now, {"venue": venue.name, "number": number}))
     venue = behind_breaker(venue, settings, ledger, record.account, lambda: datetime.now(UTC))
-    return DeskOfDay(record.account, ledger, venue, None, record.as_of, settings.market.currency, False, f"the account {record.account} at {venue.name}",
+    return DeskOfDay(record.account, ledger, venue, None, record.as_of, settings.market.currency, False,
+                     f"the account {record.account} at {venue.name}",
                      tolerance=settings.live.tolerance)
 
 # %% ../../nbs/10_app/72_account.ipynb #a07ad63d

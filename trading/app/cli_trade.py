@@ -116,7 +116,8 @@ def approve(name, by) -> None:
     job, settings = _job(name)
     with alone(settings.run.data):
         plan = approve_run(job.folder, _who(by), datetime.now(UTC))
-        click.echo(f"plan {plan.hash[:12]} is approved by {_who(by)}: {len(plan.actions)} actions, {plan.turnover:.1%} of {plan.equity:,.2f} {plan.currency}")
+        click.echo(f"plan {plan.hash[:12]} is approved by {_who(by)}: {len(plan.actions)} actions, "
+                   f"{plan.turnover:.1%} of {plan.equity:,.2f} {plan.currency}")
         carry_out(job, settings)
 
 

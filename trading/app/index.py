@@ -91,7 +91,8 @@ def build_index(
         for r in failed[:5]
     ]
     asked = [r for r in order if r.get("status") == "waiting"]
-    notes = [{"text": f"Run {r['id']} has a plan that waits for a person. Look at its report, then", "command": f"carnet approve {r['id']}"} for r in asked] + notes
+    wait = "has a plan that waits for a person. Look at its report, then"
+    notes = [{"text": f"Run {r['id']} {wait}", "command": f"carnet approve {r['id']}"} for r in asked] + notes
     waiting = f", {count(len(failed), 'of them', 'of them')} not finished" if failed else ""
     return render(
         "index.html",

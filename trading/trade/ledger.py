@@ -252,7 +252,8 @@ class Ledger:
         tally.add((kind, orjson.loads(data)) for _, kind, data in others)
         while True:
             sql, args = self._query("seq, data", tally.account, ["fill"], *place[1:3], after, upto)
-            last, text = self._db.execute(f"select max(seq), cast(group_concat(data, char(10)) as blob) from ({sql} limit {MANY}) as part", args).fetchone()
+            joined = f"select max(seq), cast(group_concat(data, char(10)) as blob) from ({sql} limit {MANY}) as part"
+            last, text = self._db.execute(joined, args).fetchone()
             if last is None:
                 return max(after, *(seq for seq, _, _ in others), 0)
             if fills := read_fills(text):
