@@ -4,7 +4,7 @@
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# for example --extra-index-url https://download.pytorch.org/whl/cpu, where the common index would bring CUDA
+# an option of pip that names an index with processor builds, where the common one would bring CUDA
 DEEP_INDEX ?=
 unexport PYTHONDONTWRITEBYTECODE
 export DO_NOT_TRACK := 1
