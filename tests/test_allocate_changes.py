@@ -30,8 +30,18 @@ def test_a_turnover_that_cannot_reach_the_limits_is_said():
 
 
 def test_costs_without_a_way_to_count_them_are_refused():
-    with pytest.raises(BadInput, match="not for CVaR MinRisk"):
-        MeanRisk(risk="CVaR", max_turnover=0.2).fit(RETURNS, current=HELD)
+    with pytest.raises(BadInput, match="not for EVaR MinRisk"):
+        MeanRisk(risk="EVaR", max_turnover=0.2).fit(RETURNS, current=HELD)
+
+
+@pytest.mark.parametrize("risk", ["CVaR", "MAD", "CDaR", "WR"])
+def test_turnover_and_costs_are_known_for_other_measures_too(risk):
+    free = MeanRisk(risk=risk, bounds=(0, 0.2), max_turnover=2.0).fit(RETURNS, current=HELD)
+    kept = MeanRisk(risk=risk, bounds=(0, 0.2), max_turnover=0.3).fit(RETURNS, current=HELD)
+    dear = MeanRisk(risk=risk, bounds=(0, 0.2), objective="Utility", cost_rate=1.0).fit(RETURNS, current=HELD)
+    assert free.fallback_ == kept.fallback_ == dear.fallback_ == ""
+    assert (kept.weights_ - HELD).abs().sum() == pytest.approx(0.3, abs=1e-6) and (dear.weights_ - HELD).abs().max() < 1e-6
+    assert (free.weights_ - MeanRisk(risk=risk, bounds=(0, 0.2)).fit(RETURNS).weights_).abs().max() < 2e-3
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ __all__ = ['RISKS', 'PRECISE', 'Objective', 'ask_riskfolio', 'linear_rows', 'sol
            'black_litterman', 'BlackLitterman', 'EqualWeight', 'InverseVolatility', 'HierarchicalRiskParity', 'HERC',
            'NestedClusters']
 
-# %% ../../nbs/07_allocate/20_optimize.ipynb #cb77218a
+# %% ../../nbs/07_allocate/20_optimize.ipynb #d11685c5
 import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +21,7 @@ import pandas as pd
 from .direct import Unsolved, solve_cvar, solve_quadratic, solve_risk_parity, solve_sharpe, solve_with_costs
 from .hierarchical import HERC, HierarchicalRiskParity, NestedClusters
 from .limits import Limits
+from .linear import LINEAR, solve_linear
 from .optimizer import EqualWeight, InverseVolatility, Optimizer, Problem
 from ..core.types import BadInput
 
@@ -79,7 +80,7 @@ def solve_riskfolio(
         raise Unsolved("riskfolio: its solver found no solution")
     return found["weights"].reindex(problem.cov.index).to_numpy(dtype=float)
 
-# %% ../../nbs/07_allocate/20_optimize.ipynb #5d0700d7
+# %% ../../nbs/07_allocate/20_optimize.ipynb #cdae9039
 Objective = Literal["MinRisk", "Sharpe", "Utility"]
 
 
@@ -108,8 +109,9 @@ class MeanRisk(Optimizer):
         name = f"{self.risk} {self.objective}"
         ways = {"riskfolio": self._riskfolio, "direct": self._direct}
         if problem.current is not None and (self.cost_rate > 0 or self.max_turnover is not None):
-            if self.risk != "MV" or self.objective == "Sharpe":
-                raise BadInput(f"costs and turnover are known for MV MinRisk and MV Utility, not for {name}; leave them out or change it")
+            if self.risk not in ("MV", *LINEAR) or self.objective == "Sharpe":
+                known = ", ".join(("MV", *LINEAR))
+                raise BadInput(f"costs and turnover are known for MinRisk and Utility of {known}, not for {name}; leave them out or change it")
             yield f"{name} with costs", lambda: self._with_costs(problem)
         for way in [self.solver] + [w for w in ways if w != self.solver and directly]:
             yield f"{name} by {way}", lambda way=way: ways[way](problem, self.objective)
@@ -131,8 +133,13 @@ class MeanRisk(Optimizer):
         return self.solve_arrays(*arrays, problem.limits, objective)
 
     def _with_costs(self, problem: Problem) -> np.ndarray:
-        "Solve mean-variance with the cost of the change."
+        "Solve with the cost of the change."
         utility, most = self.objective == "Utility", np.inf if self.max_turnover is None else self.max_turnover
+        if self.risk != "MV":
+            scale = self.risk_aversion if utility else 1.0
+            linear = problem.expected.to_numpy() / scale if utility else np.zeros(len(problem.expected))
+            values = problem.returns.to_numpy(dtype=float)
+            return solve_linear(self.risk, values, linear, problem.limits, problem.current.to_numpy(), self.cost_rate / scale, most, self.level)
         cov = problem.cov.to_numpy() * (2 * self.risk_aversion if utility else 2.0)
         expected = problem.expected.to_numpy() if utility else np.zeros(len(cov))
         return solve_with_costs(cov, expected, problem.limits, problem.current.to_numpy(), self.cost_rate, most)
