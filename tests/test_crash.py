@@ -31,7 +31,7 @@ from trading.venue.faults import Faults, FaultyVenue
 from trading.venue.matching import Costs, QuoteTape
 from trading.venue.paper import PaperVenue
 
-POINTS = int(os.environ.get("CRASH_POINTS", "240"))
+POINTS = int(os.environ.get("CRASH_POINTS", "120"))
 NOW = datetime(2024, 1, 2, 12, tzinfo=UTC)
 PRICES = {"AAA/USDT": Decimal("100.5"), "BBB/USDT": Decimal("0.00001234"), "CCC/USDT": Decimal("43210.99"), "DDD/USDT": Decimal("7")}
 MARKETS = {s: Market(s, Decimal("0.00000001"), Decimal("0.00000001")) for s in PRICES}

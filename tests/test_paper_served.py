@@ -186,7 +186,7 @@ def test_nonsense_is_answered_with_an_error_and_never_with_a_crash(place):
 
 def test_our_own_ccxt_venue_executes_a_plan_here_and_the_books_agree(place, tmp_path):
     now = NOON
-    venue = CcxtVenue("binance", KEY, SECRET, base_url=place.url)
+    venue = CcxtVenue("binance", KEY, SECRET, base_url=place.url, symbols=("BTC/USDT",))
     with pytest.raises(MissingData):
         venue.fetch_order("nobody", "BTC/USDT")
     ledger = Ledger(tmp_path / "ledger.db")

@@ -120,7 +120,7 @@ def thin(
     keep |= {rows[0] for rows in groups.indices.values()} | {rows[-1] for rows in groups.indices.values()}
     return series.iloc[sorted(keep)]
 
-# %% ../../nbs/10_app/00_chart.ipynb #72c76de9
+# %% ../../nbs/10_app/00_chart.ipynb #f9412c00
 def _path(
     series: pd.Series,
     place: Callable[[float], float],  # value → 0 (top) … 1000 (bottom)
@@ -146,9 +146,14 @@ def _frame_time(start, end, ticks, place, height) -> list[str]:
     for value in ticks:
         y = 10 + place(value) / 1000 * (height - 36)
         parts.append(f'<line x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}" style="stroke:{GRID}"/>')
+    used = -1.0  # per cent of the width up to which something is written; a letter takes 2.2 % on a phone
     for when, label in time_ticks(start, end):
-        x = (when - start) / (end - start) * 100
-        parts.append(_text(x, height - 6, label, "start" if x < 4 else "end" if x > 93 else "middle"))
+        x, wide = (when - start) / (end - start) * 100, 2.2 * len(label)
+        anchor = "start" if x < 4 else "end" if x > 93 else "middle"
+        left = x - {"start": 0, "middle": wide / 2, "end": wide}[anchor]
+        if left > used:
+            parts.append(_text(x, height - 6, label, anchor))
+            used = left + wide + 1
     return parts
 
 # %% ../../nbs/10_app/00_chart.ipynb #08a959bf

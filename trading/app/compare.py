@@ -51,8 +51,8 @@ def _short(value: Any) -> str:
     text = "nothing" if value in (None, "") else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
-# %% ../../nbs/10_app/80_compare.ipynb #947698cf
-MARKET = ("orders", "holdings_after", "costs", "gains", "equity", "closing", "summary", "life", "markets")  # what the market had a hand in
+# %% ../../nbs/10_app/80_compare.ipynb #f9a53729
+MARKET = ("orders", "holdings_after", "costs", "gains", "equity", "closing", "summary", "life", "markets", "facts")  # what the market had a hand in
 
 
 def compare_numbers(
