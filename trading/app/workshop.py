@@ -313,7 +313,7 @@ def _cycles(past: Mapping, who: Looking) -> Parts:
         ]
     return [("table", table(frame, columns)), *back]
 
-# %% ../../nbs/10_app/82_workshop.ipynb #42ab8f7d
+# %% ../../nbs/10_app/82_workshop.ipynb #9de94364
 def setting(place: Place, who: Looking) -> list[Section]:
     "Show the settings in force, and let an admin change them."
     found = settings(place, who.profile)
