@@ -113,7 +113,7 @@ def _check_decimal(value: object, *names: str) -> None:
         if number is not None and not (isinstance(number, Decimal) and number.is_finite()):
             raise BadInput(f"{type(value).__name__}.{name} is {number!r}: money and amounts are finite Decimals from the plan on")
 
-# %% ../../nbs/00_core/00_types.ipynb #5fdf1b5d
+# %% ../../nbs/00_core/00_types.ipynb #3088c0af
 Side = Literal["buy", "sell"]
 OrderType = Literal["market", "limit", "stop", "stop_limit"]
 OrderStatus = Literal["open", "closed", "canceled", "rejected", "expired"]
@@ -177,14 +177,18 @@ class Fill(Value):
     side: Side
     amount: Decimal  # units, above zero
     price: Decimal  # quote currency per unit
-    fee: Decimal  # in quote currency, zero or more
+    fee: Decimal  # what it is worth in quote currency, zero or more
     timestamp: datetime  # UTC
+    fee_currency: str = ""  # the coin that the venue took the fee in; empty: the quote currency, so it is taken from the cash
+    fee_amount: Decimal = ZERO  # units of that coin
 
     def __post_init__(self):
-        _check_decimal(self, "amount", "price", "fee")
+        _check_decimal(self, "amount", "price", "fee", "fee_amount")
         _check_utc(self)
         if self.amount <= 0 or self.price <= 0:
             raise BadInput(f"{self.symbol}: a fill of {self.amount} at {self.price}; both must be above zero")
+        if bool(self.fee_currency) != bool(self.fee_amount):
+            raise BadInput(f"{self.symbol}: a fee of {self.fee_amount} {self.fee_currency or 'of no coin'}; give both the coin and the units")
 
     @property
     def cost(self) -> Decimal:
@@ -193,8 +197,14 @@ class Fill(Value):
 
     @property
     def cash(self) -> Decimal:
-        "What the fill does to cash: negative for a purchase, the fee always against us."
-        return (self.cost if self.side == "sell" else -self.cost) - self.fee
+        "What the fill does to cash: negative for a purchase, the fee always against us, unless a coin was taken for it."
+        return (self.cost if self.side == "sell" else -self.cost) - (ZERO if self.fee_currency else self.fee)
+
+    @property
+    def units(self) -> Decimal:
+        "What the fill does to the units of its symbol: negative for a sale; a fee taken in the same coin goes off."
+        in_kind = self.fee_amount if self.fee_currency == self.symbol.partition("/")[0] else ZERO
+        return (self.amount if self.side == "buy" else -self.amount) - in_kind
 
 
 @dataclass(frozen=True)
