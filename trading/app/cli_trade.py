@@ -15,7 +15,7 @@ from ..core.types import Refused, TradingError
 
 WAITS = 4  # exit code of a run whose plan waits for a person
 
-# %% ../../nbs/10_app/82_cli_trade.ipynb #3630d8ae
+# %% ../../nbs/10_app/82_cli_trade.ipynb #f025bc3f
 def carry_out(
     job,  # core.runs.Run
     settings,  # core.settings.Settings, of the run
@@ -56,11 +56,13 @@ def _run_flow(job, console) -> None:
     from trading.core.jobs import load_flow, start_server
     from trading.core.stages import Kernel
 
+    ready = start_server(job.folder / "server.log")
     with Live(Progress(job), console=console, refresh_per_second=4), Kernel(job.folder / "kernel.log") as kernel:
-        ready = start_server()
         flows = load_flow("daily")
         for name in ("papermill", "traitlets", "httpx"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        import papermill  # noqa: F401  while the server is on its way
+
         ready()
         flows.daily(job, kernel)
 
@@ -87,7 +89,7 @@ class Progress:
             table.add_row("  ", stage.name[3:], state, "[dim]getting ready[/]" if waiting and i == 0 else note)
         return table
 
-# %% ../../nbs/10_app/82_cli_trade.ipynb #5defa342
+# %% ../../nbs/10_app/82_cli_trade.ipynb #a98352fa
 def _job(name: str):
     "Return a run and the settings that it was made with."
     from trading.core.jobs import settings_of

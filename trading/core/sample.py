@@ -14,7 +14,7 @@ import pandas as pd
 from .bars import bars_from, bars_from_close
 from .types import BadInput
 
-# %% ../../nbs/00_core/03_sample.ipynb #a2473f4e
+# %% ../../nbs/00_core/03_sample.ipynb #c3b39bd4
 Kind = Literal["stocks", "indices", "fx"]
 SOURCES = {
     "stocks": "20 US stocks, daily closes adjusted for splits and dividends, 1990–2022 (skfolio.datasets.load_sp500_dataset)",
@@ -27,14 +27,21 @@ SOURCES = {
 def _load(kind: Kind) -> pd.DataFrame:
     "Read one kind from its package, as a frame time × (field, symbol)."
     if kind == "stocks":
-        from skfolio.datasets import load_sp500_dataset
-
-        return bars_from_close(load_sp500_dataset().tz_localize("UTC"))
+        return bars_from_close(_stocks().tz_localize("UTC"))
     if kind == "indices":
         from arch.data import nasdaq, sp500
 
         return bars_from({"S&P 500": _ohlcv(sp500.load()), "NASDAQ": _ohlcv(nasdaq.load())})
     return bars_from_close(_ecb_rates())
+
+
+def _stocks() -> pd.DataFrame:
+    "Read the table of closes inside skfolio, without the half second that importing skfolio takes."
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    folder = Path(find_spec("skfolio").submodule_search_locations[0])
+    return pd.read_csv(folder / "datasets" / "data" / "sp500_dataset.csv.gz", index_col=0, parse_dates=True)
 
 
 def _ohlcv(frame: pd.DataFrame) -> pd.DataFrame:
