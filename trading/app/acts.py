@@ -72,7 +72,7 @@ class Scribe:
         several = [{"who": who, "action": action, "detail": detail, "at": now.isoformat()} for who, action, detail, now in acts]
         self.audit.append(", ".join(sorted({who for who, *_ in acts})), "several acts", {"acts": several}, acts[-1][3])
 
-# %% ../../nbs/10_app/86_acts.ipynb #d6746806
+# %% ../../nbs/10_app/86_acts.ipynb #7695e641
 @dataclass
 class Service:
     "What the handlers share."
@@ -84,7 +84,7 @@ class Service:
     kept: Kept = field(default_factory=Kept)
     gate: Gate | None = None
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    apply: Callable[[Place, dict, str, datetime], dict] | None = None  # puts changed settings into force; None: cannot be done here
+    apply: Callable[[Place, dict, str, datetime, str | None], dict] | None = None  # puts changed settings into force; None: cannot be done here
     command: tuple[str, ...] | None = None  # what a run is; None: 'carnet run'
 
     def __post_init__(self):
@@ -135,7 +135,7 @@ async def perform(
     await service.answers.end(name, answer)
     return Response(answer.body, answer.status, media_type=JSON)
 
-# %% ../../nbs/10_app/86_acts.ipynb #554be9fd
+# %% ../../nbs/10_app/86_acts.ipynb #372ccda5
 Word = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x08\x0b-\x1f]*$")]
 Name = Annotated[str, Field(pattern=NAME)]
 
@@ -187,8 +187,9 @@ class Note(Asked):
 
 
 class Changes(Asked):
-    changes: dict[Annotated[str, Field(pattern=r"^[a-z_]+\.[A-Za-z0-9_ -]{1,60}$")], Annotated[str, Field(max_length=2000)]] = Field(
-        min_length=1, max_length=50, examples=[{"limits.max_weight": "0.15"}])
+    changes: dict[Annotated[str, Field(pattern=r"^[a-z_]+\.[A-Za-z0-9_ -]{1,60}$")], Annotated[str, Field(max_length=2000)] | None] = Field(
+        min_length=1, max_length=50, examples=[{"limits.max_weight": "0.15"}], description="a value, or null for what came with Carnet")
+    profile: Name | None = Field(None, description="change them for this profile only; nothing: for all")
 
 
 class Acknowledge(Asked):
@@ -274,7 +275,7 @@ def acknowledge_rule(place: Place, rule: str, who: str, now: datetime) -> dict:
     finally:
         outbox.close()
 
-# %% ../../nbs/10_app/86_acts.ipynb #68036f3c
+# %% ../../nbs/10_app/86_acts.ipynb #50eb8d0e
 @dataclass(frozen=True)
 class Act:
     "Something that may be done, with its address."
@@ -345,10 +346,12 @@ ACTS: dict[str, tuple[Act, ...]] = {
 
 
 def _apply(service: Service, place: Place, body: Changes, who: str) -> dict:
-    "Put changed settings into force."
+    "Put changed settings into force, for every profile or for one that exists."
     if service.apply is None:
         raise TradingError("settings cannot be changed from here: this installation has no way to apply them; edit settings.ini")
-    answer = service.apply(place, dict(body.changes), who, service.clock())
+    if body.profile:
+        in_force(place, body.profile)  # a misspelt name would begin a new profile in silence
+    answer = service.apply(place, dict(body.changes), who, service.clock(), body.profile)
     service.forget()
     return answer
 

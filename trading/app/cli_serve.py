@@ -42,7 +42,7 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         return host == "localhost"
 
-# %% ../../nbs/10_app/88_cli_serve.ipynb #6cbc3e38
+# %% ../../nbs/10_app/88_cli_serve.ipynb #159916c9
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8300, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes any free one.")
@@ -91,13 +91,20 @@ def find_apply():
     "Return the function that puts changed settings into force, in the user's own file."
     from trading.core.change import apply_changes
 
-    return lambda place, changes, who, now: apply_changes(place.settings or Path("settings.ini"), changes, now)
+    return lambda place, changes, who, now, profile=None: apply_changes(place.settings or Path("settings.ini"), changes, now, profile)
 
 
-def run_server(uvicorn, app, taken) -> None:
+def run_server(
+    uvicorn,
+    app,
+    taken,  # a socket that listens
+    head: float = 10,  # seconds within which the head of a request must have come
+) -> None:
     "Run the server on a socket until a signal comes."
+    from trading.app.heads import protocol
+
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=30, timeout_graceful_shutdown=5, limit_concurrency=2000,
-                            server_header=False, date_header=False, proxy_headers=False)
+                            server_header=False, date_header=False, proxy_headers=False, http=protocol(head))
     uvicorn.Server(config).run(sockets=[taken])
 
 

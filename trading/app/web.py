@@ -262,7 +262,7 @@ def measured() -> dict:
     found = orjson.loads(file.read_bytes())
     return {"items": found if isinstance(found, list) else [found]}
 
-# %% ../../nbs/10_app/87_web.ipynb #8810ab4b
+# %% ../../nbs/10_app/87_web.ipynb #654e2fa8
 def make_app(
     place: Place,
     users: Users,
@@ -272,7 +272,7 @@ def make_app(
     burst: float = 400,  # at once
     most_bytes: int = 1_000_000,  # of a body
     metrics=None,  # `ops.telemetry.Metrics`; None: nothing is measured
-    apply: Callable[[Place, dict, str, datetime], dict] | None = None,  # puts changed settings into force
+    apply: Callable[[Place, dict, str, datetime, str | None], dict] | None = None,  # puts changed settings into force
     command: tuple[str, ...] | None = None,  # what a run is; None: 'carnet run'
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> FastAPI:
