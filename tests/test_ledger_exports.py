@@ -33,6 +33,35 @@ def test_the_trades_for_cointracking_come_back_as_the_same_holdings(ledger):
     assert told["PEPE"] == book.positions["PEPE/USDT"].amount - 500_000 and told["USDT"] == book.cash
 
 
+@pytest.fixture
+def in_kind(tmp_path) -> Ledger:
+    "Fees taken in the coin that was bought, in a third coin of the account, and in one that is not in the books."
+    made = Ledger(tmp_path / "kind.db")
+    made.open_account("mine", "USDT", D(3_000_000), START)
+    trades = [("buy", "BNB/USDT", "10", "300", "", "0"), ("buy", "BTC/USDT", "0.12345678", "1000000", "BTC", "0.00012346"),
+              ("buy", "PEPE/USDT", "2000000", "0.00000002", "BNB", "0.00000001"), ("sell", "BTC/USDT", "0.02345678", "1100000", "BNB", "0.06666667"),
+              ("sell", "BNB/USDT", "3.5", "410", "BNB", "0.0035"), ("sell", "PEPE/USDT", "1500000.5", "0.00000003", "KCS", "0.00000009")]
+    worth = {"BTC": D(1000000), "BNB": D(410), "KCS": D("12.34"), "": D(0)}
+    fills = [Fill(f"t{n}", f"c{n}", s, side, D(a), D(p), D(u) * worth[coin], START + timedelta(days=200 * n), coin, D(u))
+             for n, (side, s, a, p, coin, u) in enumerate(trades)]
+    made.append([fill_event(f, "mine", "binance") for f in fills])
+    return made
+
+
+def test_fees_taken_in_coins_come_back_as_the_same_holdings_and_the_same_profit(in_kind):
+    told, book = balances(read_cointracking(cointracking_csv(in_kind.fills("mine"), "USDT", "binance"))), in_kind.book("mine")
+    held = {s.partition("/")[0]: p.amount for s, p in book.positions.items()}
+    assert held == {a: told[a] for a in held} and told["USDT"] + 3_000_000 == book.cash and told["KCS"] == D("-0.00000009")
+    assert held["BTC"] == D("0.09987654") and held["BNB"] == 10 - D("0.00000001") - D("0.06666667") - D("3.5035")
+    assert book.paid_in == 3_000_000 + D("0.00000009") * D("12.34")  # the owner paid that one from outside
+    assert book.paid_in + book.realised - book.fees == book.cash + sum(book.costs.values())
+    for method in ("fifo", "lifo", "average"):
+        sales, left = lots_of(in_kind, "mine", method)
+        assert {s: sum(x.amount for x in left if x.symbol == s) for s in book.positions} == {s: p.amount for s, p in book.positions.items()}
+        assert sum(s.fees for s in sales) + sum(x.fee for x in left) == book.fees
+        assert method != "average" or abs(sum(s.profit for s in sales) - book.realised) < D("1e-12")
+
+
 def test_the_tax_lots_add_up_to_the_profit_of_the_book(ledger):
     import csv
     import io

@@ -26,15 +26,17 @@ PRICES = {  # up to a million, and down to 1e-8
     "MEME/USDT": st.integers(1, 10**4).map(lambda n: Decimal(n).scaleb(-8)),
 }
 AMOUNTS = {"BIG/USDT": st.integers(1, 10**9).map(lambda n: Decimal(n).scaleb(-8)), "MEME/USDT": st.integers(1, 10**12).map(Decimal)}
+OWN = {"OWN": Decimal(50)}
 FUNDS = {"USDT": Decimal(100000), "BIG": Decimal(3), "MEME": Decimal(10**9)}
 
 
 class PaperMachine(RuleBasedStateMachine):
-    @initialize(wait=st.booleans(), fee=st.sampled_from(["0", "0.001", "0.0333"]))
-    def start(self, wait, fee):
+    @initialize(wait=st.booleans(), fee=st.sampled_from(["0", "0.001", "0.0333"]), fee_in=st.sampled_from(["", "received", "BIG", "OWN"]))
+    def start(self, wait, fee, fee_in):
         self.folder = tempfile.TemporaryDirectory()
         self.path, self.wait, self.fee, self.seconds = Path(self.folder.name) / "venue.db", wait, Decimal(fee), 0
-        self.prices = {"BIG/USDT": Decimal(50000), "MEME/USDT": Decimal("0.00001")}
+        self.fee_in = fee_in  # the quote currency, what was bought, a coin in the books, or one that its owner keeps beside them
+        self.prices = {"BIG/USDT": Decimal(50000), "MEME/USDT": Decimal("0.00001"), "OWN/USDT": Decimal(3)}
         self.sent, self.ended = {}, {}
         self.open_venue()
         self.ledger = Ledger(Path(self.folder.name) / "ledger.db")
@@ -43,7 +45,7 @@ class PaperMachine(RuleBasedStateMachine):
     def open_venue(self):
         costs = Costs(self.fee, Decimal(5), Decimal(5))
         tape, now = QuoteTape(lambda s, t: self.prices[s]), lambda: NOON + timedelta(seconds=self.seconds)
-        self.venue = PaperVenue(tape, now, MARKETS, costs, FUNDS, "USDT", self.path, wait=self.wait)
+        self.venue = PaperVenue(tape, now, MARKETS, costs, FUNDS | OWN, "USDT", self.path, wait=self.wait, fee_in=self.fee_in)
 
     @rule(data=st.data(), symbol=st.sampled_from(sorted(STEPS)), side=st.sampled_from(["buy", "sell"]))
     def order(self, data, symbol, side):
@@ -89,9 +91,10 @@ class PaperMachine(RuleBasedStateMachine):
         with localcontext(EXACT):
             cash = FUNDS["USDT"] + sum((f.cash for f in trades), Decimal(0))
             assert balance.get("USDT", Decimal(0)) == cash
-            for asset in ("BIG", "MEME"):
+            for asset, funds in (FUNDS | OWN).items():
                 moved = sum((f.amount if f.side == "buy" else -f.amount for f in trades if f.symbol == f"{asset}/USDT"), Decimal(0))
-                assert balance.get(asset, Decimal(0)) == FUNDS[asset] + moved
+                paid = sum((f.fee_amount for f in trades if f.fee_currency == asset), Decimal(0))
+                assert asset == "USDT" or balance.get(asset, Decimal(0)) == funds + moved - paid
         assert len({f.id for f in trades}) == len(trades)
 
     @invariant()
@@ -116,7 +119,7 @@ class PaperMachine(RuleBasedStateMachine):
             return
         self.ledger.append([fill_event(f, "mine", "paper") for f in self.venue.fetch_my_trades(None)])
         book = self.ledger.book("mine")
-        assert compare_balances(book, self.venue.fetch_balance()) == [] and compare_sums(book) == []
+        assert compare_balances(book, {a: n for a, n in self.venue.fetch_balance().items() if a not in OWN}) == [] and compare_sums(book) == []
         for method in ("fifo", "lifo", "average"):
             _, lots = match_lots(self.ledger.fills("mine"), method, [Position(f"{a}/USDT", FUNDS[a], Decimal(1)) for a in ("BIG", "MEME")], NOON)
             for symbol in STEPS:

@@ -186,7 +186,8 @@ def test_a_market_order_is_sent_once_and_read_back(server, venue):
     assert state.status == "closed" and state.filled == Decimal("0.5") and state.average == 40_000
     assert venue.fetch_order("c0ffee000001", "BTC/USDT").id == state.id
     (fill,) = venue.fetch_my_trades(symbols=["BTC/USDT"])
-    assert fill.amount == Decimal("0.5") and fill.price == 40_000 and Decimal("0.27") < fill.fee < Decimal("0.34")  # 0.001 BNB
+    assert fill.amount == Decimal("0.5") and fill.price == 40_000 and Decimal("0.27") < fill.fee < Decimal("0.34")
+    assert (fill.fee_currency, fill.fee_amount) == ("BNB", Decimal("0.001"))
     assert venue.fetch_balance()["BTC"] == Decimal("1.5") and server.exchange.calls[ORDER] == 1
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Method', 'Lot', 'Sale', 'match_lots', 'lots_of', 'tax_csv', 'trades_csv', 'cointracking_csv']
 
-# %% ../../nbs/08_trade/22_lots.ipynb #f7397dff
+# %% ../../nbs/08_trade/22_lots.ipynb #ee9a834c
 import csv
 import io
 from collections import deque
@@ -16,7 +16,7 @@ from decimal import Decimal, localcontext
 from typing import Literal
 
 from ..core.types import ZERO, Fill, Position, Value
-from .book import COST_STEP, EXACT, tidy
+from .book import COST_STEP, EXACT, paid_with, tidy
 from .ledger import Ledger
 
 Method = Literal["fifo", "lifo", "average"]
@@ -55,7 +55,7 @@ class Sale(Value):
         "How long it was held."
         return (self.closed - self.opened).days
 
-# %% ../../nbs/08_trade/22_lots.ipynb #34fd5b54
+# %% ../../nbs/08_trade/22_lots.ipynb #a310dfd8
 def match_lots(
     fills: Iterable[Fill],  # in the order in which they happened
     method: Method,
@@ -67,23 +67,34 @@ def match_lots(
     sales: list[Sale] = []
     with localcontext(EXACT):
         for fill in fills:
-            open_ = lots.setdefault(fill.symbol, deque())
-            left, fee = (fill.amount if fill.side == "buy" else -fill.amount), fill.fee
-            while left and open_ and (open_[0].amount > 0) != (left > 0):
-                if method == "average" and len(open_) > 1:
-                    open_ = lots[fill.symbol] = deque([_merged(open_)])
-                lot = open_.popleft() if method != "lifo" else open_.pop()
-                part = min(abs(left), abs(lot.amount))
-                taken, kept = _split(lot, part)
-                fee_part = fee if part == abs(left) else (fee * part / abs(left)).quantize(COST_STEP)
-                bought, sold = (abs(taken.cost), part * fill.price) if lot.amount > 0 else (part * fill.price, abs(taken.cost))
-                sales.append(Sale(fill.symbol, part, lot.opened, fill.timestamp, bought, sold, taken.fee + fee_part))
-                if kept:
-                    (open_.appendleft if method != "lifo" else open_.append)(kept)
-                left, fee = left + (part if left < 0 else -part), fee - fee_part
-            if left:
-                open_.append(Lot(fill.symbol, left, left * fill.price, fee, fill.timestamp))
+            _match(lots, sales, method, fill.symbol, fill.units, fill.price, fill.fee, fill.timestamp)
+            coin, worth = paid_with(fill) if fill.fee_currency else (fill.symbol, ZERO)
+            if coin != fill.symbol:  # a third coin paid the fee: so much of it was given away at its worth
+                there = sum((lot.amount for lot in lots.get(coin, ())), ZERO)
+                units = min(max(there, ZERO), fill.fee_amount)
+                _match(lots, sales, method, coin, -units, worth / fill.fee_amount, ZERO, fill.timestamp)
     return sales, [lot for of_symbol in lots.values() for lot in of_symbol]
+
+
+def _match(
+    lots: dict[str, deque[Lot]], sales: list[Sale], method: Method, symbol: str, left: Decimal, price: Decimal, fee: Decimal, when: datetime,
+) -> None:
+    "Close lots with units that came, or went when below zero; what is left over opens a lot."
+    open_ = lots.setdefault(symbol, deque())
+    while left and open_ and (open_[0].amount > 0) != (left > 0):
+        if method == "average" and len(open_) > 1:
+            open_ = lots[symbol] = deque([_merged(open_)])
+        lot = open_.popleft() if method != "lifo" else open_.pop()
+        part = min(abs(left), abs(lot.amount))
+        taken, kept = _split(lot, part)
+        fee_part = fee if part == abs(left) else (fee * part / abs(left)).quantize(COST_STEP)
+        bought, sold = (abs(taken.cost), part * price) if lot.amount > 0 else (part * price, abs(taken.cost))
+        sales.append(Sale(symbol, part, lot.opened, when, bought, sold, taken.fee + fee_part))
+        if kept:
+            (open_.appendleft if method != "lifo" else open_.append)(kept)
+        left, fee = left + (part if left < 0 else -part), fee - fee_part
+    if left:
+        open_.append(Lot(symbol, left, left * price, fee, when))
 
 
 def _split(lot: Lot, part: Decimal) -> tuple[Lot, Lot | None]:
@@ -102,7 +113,7 @@ def _merged(lots: Iterable[Lot]) -> Lot:
     total = {name: sum((getattr(x, name) for x in lots), ZERO) for name in ("amount", "cost", "fee")}
     return lots[0].but(**total, opened=min(x.opened for x in lots))
 
-# %% ../../nbs/08_trade/22_lots.ipynb #a94abdf4
+# %% ../../nbs/08_trade/22_lots.ipynb #89a2e9ca
 def lots_of(
     ledger: Ledger,
     account: str,
@@ -129,9 +140,9 @@ def trades_csv(
     fills: Iterable[Fill],
 ) -> str:
     "Return the trades, one line each."
-    head = ["time UTC", "symbol", "side", "amount", "price", "value", "fee", "trade id", "order id"]
-    rows = [[f"{f.timestamp:%Y-%m-%d %H:%M:%S}", f.symbol, f.side, *map(_plain, (f.amount, f.price, f.cost, f.fee)), f.id, f.client_order_id]
-            for f in fills]
+    head = ["time UTC", "symbol", "side", "amount", "price", "value", "fee", "trade id", "order id", "fee taken", "fee coin"]
+    rows = [[f"{f.timestamp:%Y-%m-%d %H:%M:%S}", f.symbol, f.side, *map(_plain, (f.amount, f.price, f.cost, f.fee)), f.id, f.client_order_id,
+             _plain(f.fee_amount or f.fee), f.fee_currency or f.symbol.partition("/")[2].partition(":")[0]] for f in fills]
     return _csv(head, rows)
 
 
@@ -146,9 +157,11 @@ def cointracking_csv(
     for f in fills:
         asset, _, quote = f.symbol.partition("/")
         quote = quote.partition(":")[0] or currency
-        got, gave = ((f.amount, asset), (f.cost + f.fee, quote)) if f.side == "buy" else ((f.cost - f.fee, quote), (f.amount, asset))
-        rows.append(["Trade", _plain(got[0]), got[1], _plain(gave[0]), gave[1], _plain(f.fee), quote, exchange, "", f.client_order_id,
-                     f"{f.timestamp:%d.%m.%Y %H:%M:%S}", f.id])
+        got, gave = ((f.units, asset), (-f.cash, quote)) if f.side == "buy" else ((f.cash, quote), (-f.units, asset))
+        fee, when = (_plain(f.fee_amount or f.fee), f.fee_currency or quote), f"{f.timestamp:%d.%m.%Y %H:%M:%S}"
+        rows.append(["Trade", _plain(got[0]), got[1], _plain(gave[0]), gave[1], *fee, exchange, "", f.client_order_id, when, f.id])
+        if f.fee_currency not in ("", asset):  # a third coin paid: a line of its own, as its books have it
+            rows.append(["Other Fee", "", "", *fee, "", "", exchange, "", f.client_order_id, when, f"{f.id}-fee"])
     return _csv(head, rows)
 
 

@@ -102,7 +102,7 @@ async def _fetch_order(venue: Connection, client_order_id: str, symbol: str) -> 
         raise VenueError(f"{venue.name}: {what}: the answer has no number; ask again")
     return _state(answer, venue.name)
 
-# %% ../../nbs/01_venue/10_crypto.ipynb #f42a7201
+# %% ../../nbs/01_venue/10_crypto.ipynb #e2d98fd0
 async def _fetch_open_orders(venue: Connection) -> list[OrderState]:
     "Fetch all open orders."
     venue._need_keys("open orders")
@@ -157,24 +157,29 @@ async def _trades_of(venue: Connection, symbol: str | None, start: int | None) -
 
 
 async def _fill(venue: Connection, trade: Any) -> Fill:
-    "Check one trade, and count its fee in the quote currency."
+    "Check one trade, and say what its fee was taken in and is worth in the quote currency."
     name = venue.name
     if not isinstance(trade, dict) or not trade.get("id") or trade.get("timestamp") is None or trade.get("side") not in ("buy", "sell"):
         raise VenueError(f"{name}: a trade came without id, time or side; the answer was damaged, ask again")
     price, amount = decimal_of(trade.get("price"), name, "a trade's price"), decimal_of(trade.get("amount"), name, "a trade's amount")
     base, quote = trade["symbol"].split("/")[0], trade["symbol"].split("/")[-1].split(":")[0]
-    fee, cost = trade.get("fee") or {}, ZERO
+    fee, worth, in_kind = trade.get("fee") or {}, ZERO, ()
     if fee.get("cost"):
-        cost = decimal_of(fee["cost"], name, "a trade's fee")
-        if fee.get("currency") == base:
-            cost *= price
-        elif fee.get("currency") != quote:
-            pair = f"{fee.get('currency')}/{quote}"
-            minute = await venue._ask(f"price of {pair}", venue._ccxt.fetch_ohlcv, pair, "1m", trade["timestamp"] // 60000 * 60000, 1)
-            cost *= Decimal(str(candles_frame(minute, name, pair)["close"].iloc[0]))
+        coin, units = fee.get("currency"), decimal_of(fee["cost"], name, "a trade's fee")
+        each = Decimal(1) if coin == quote else price if coin == base else await _worth(venue, f"{coin}/{quote}", trade["timestamp"])
+        worth, in_kind = units * each, (coin, units) if coin != quote else ()
     when = datetime.fromtimestamp(trade["timestamp"] / 1000, UTC)
     ours = str(trade.get("clientOrderId") or trade.get("order") or "")
-    return Fill(str(trade["id"]), ours, trade["symbol"], trade["side"], amount, price, cost, when)
+    return Fill(str(trade["id"]), ours, trade["symbol"], trade["side"], amount, price, worth, when, *in_kind)
+
+
+async def _worth(venue: Connection, pair: str, moment: int) -> Decimal:
+    "Return what a coin was worth when the minute of a trade began; asked again, it is the same."
+    minute = await venue._ask(f"price of {pair}", venue._ccxt.fetch_ohlcv, pair, "1m", moment // 60000 * 60000, 1)
+    found = candles_frame(minute, venue.name, pair)
+    if found.empty:
+        raise VenueError(f"{venue.name}: a fee was taken in {pair.partition('/')[0]}, and {pair} has no price at that time; ask again later")
+    return Decimal(str(found["open"].iloc[0]))
 
 # %% ../../nbs/01_venue/10_crypto.ipynb #7a10f7fa
 class CcxtVenue(Connection):

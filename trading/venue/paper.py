@@ -17,8 +17,8 @@ from threading import RLock
 from ..core.types import ZERO, BadInput, Fill, Market, MissingData, Order, OrderState
 from .matching import Costs, Stretch, Tape, meet, to_step, traded_price
 
-# %% ../../nbs/01_venue/00_paper.ipynb #59ac0c9d
-SCHEMA = 1
+# %% ../../nbs/01_venue/00_paper.ipynb #826261bf
+SCHEMA = 2
 EXACT = Context(prec=60)  # wide enough that no sum of money is ever rounded
 FEE_STEP = Decimal("0.00000001")
 TABLES = """
@@ -30,7 +30,8 @@ create table if not exists orders (
   triggered integer not null default 0);
 create table if not exists fills (
   seq integer primary key autoincrement, client_order_id text not null, symbol text not null, side text not null,
-  amount text not null, price text not null, fee text not null, timestamp text not null);
+  amount text not null, price text not null, fee text not null, timestamp text not null,
+  fee_currency text not null default '', fee_amount text not null default '0');
 create index if not exists open_orders on orders (status) where status = 'open';
 create index if not exists fills_by_time on fills (timestamp);
 """
@@ -46,7 +47,8 @@ def _open(path: Path | str | None, name: str) -> sqlite3.Connection:
         version = db.execute("pragma user_version").fetchone()[0]
         if version > SCHEMA:
             raise BadInput(f"{name}: {path} was written by a newer version ({version}, this one knows {SCHEMA}); update carnet")
-        db.executescript(TABLES + f"pragma user_version = {SCHEMA};")
+        newer = ("fee_currency text not null default ''", "fee_amount text not null default '0'") if version == 1 else ()
+        db.executescript("".join(f"alter table fills add column {column};" for column in newer) + TABLES + f"pragma user_version = {SCHEMA};")
     except sqlite3.Error as error:
         raise BadInput(f"{name}: {path} cannot be opened as a paper exchange: {error}; restore it from a backup or choose another file") from error
     return db
@@ -58,7 +60,7 @@ def asset_of(
     "Return what is held after buying the symbol."
     return symbol.split("/")[0]
 
-# %% ../../nbs/01_venue/00_paper.ipynb #786b55cb
+# %% ../../nbs/01_venue/00_paper.ipynb #a93d2fa0
 class PaperVenue:
     "An exchange on paper; see `core.types.Venue`."
 
@@ -75,10 +77,11 @@ class PaperVenue:
         wait: bool = False,  # market orders stay open until the clock has reached the bar that fills them
         allow_short: bool = False,  # may one sell what one does not have
         latency: timedelta = timedelta(0),  # how long an order travels
+        fee_in: str = "",  # 'received': fees come out of what one gets; 'BNB': out of that coin while there is enough; empty: quote currency
     ):
         self.name, self.currency = name, currency
         self._tape, self._clock, self._markets, self._costs = tape, clock, dict(markets), costs
-        self._wait, self._short, self._latency, self._lock = wait, allow_short, latency, RLock()
+        self._wait, self._short, self._latency, self._fee_in, self._lock = wait, allow_short, latency, fee_in, RLock()
         self._told: dict[int, Fill] = {}  # fills that were asked for before; they never change
         self._db = _open(path, name)
         with self._transaction():
@@ -231,7 +234,7 @@ class PaperVenue:
 
     def _fill(self, row: sqlite3.Row) -> Fill:
         return Fill(f"{self.name}-t{row['seq']}", row["client_order_id"], row["symbol"], row["side"], Decimal(row["amount"]), Decimal(row["price"]),
-                    Decimal(row["fee"]), datetime.fromisoformat(row["timestamp"]))
+                    Decimal(row["fee"]), datetime.fromisoformat(row["timestamp"]), row["fee_currency"], Decimal(row["fee_amount"]))
 
     def _end(self, row: sqlite3.Row, status: str, reason: str) -> None:
         self._db.execute("update orders set status = ?, reason = ? where seq = ?", (status, reason, row["seq"]))
@@ -330,12 +333,15 @@ class PaperVenue:
         fee = ZERO
         if amount:
             rate = self._costs.maker_fee_rate if met.maker and self._costs.maker_fee_rate is not None else self._costs.fee_rate
-            fee = (amount * met.price * rate).quantize(FEE_STEP, ROUND_CEILING)
-            self._db.execute("insert into fills (client_order_id, symbol, side, amount, price, fee, timestamp) values (?, ?, ?, ?, ?, ?, ?)",
-                             (order.client_order_id, order.symbol, order.side, str(amount), str(met.price), str(fee), _text(met.at)))
-            sign = 1 if order.side == "buy" else -1
-            self._add(asset_of(order.symbol), sign * amount)
-            self._add(self._quote_of(order.symbol), -sign * amount * met.price - fee)
+            sign, asset, quote = 1 if order.side == "buy" else -1, asset_of(order.symbol), self._quote_of(order.symbol)
+            self._add(asset, sign * amount)
+            self._add(quote, -sign * amount * met.price)
+            coin, units, fee = self._charge(order, amount, met.price, rate)
+            self._add(coin, -units)
+            taken = ("", "0") if coin == quote else (coin, str(units))
+            self._db.execute("insert into fills (client_order_id, symbol, side, amount, price, fee, timestamp, fee_currency, fee_amount)"
+                             " values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                             (order.client_order_id, order.symbol, order.side, str(amount), str(met.price), str(fee), _text(met.at), *taken))
         self._db.execute("update orders set filled = ?, cost = ?, fee = ?, triggered = ?, reason = ? where seq = ?",
                          (str(done + amount), str(Decimal(row["cost"]) + amount * (met.price or ZERO)), str(Decimal(row["fee"]) + fee),
                           int(met.triggered), note or row["reason"], row["seq"]))
@@ -343,6 +349,20 @@ class PaperVenue:
             self._end(row, "closed", note or row["reason"])
         elif order.time_in_force in ("IOC", "FOK") or not may_wait:
             self._end(row, "canceled", f"filled {done + amount} of {order.amount}: {reason}")
+
+    def _charge(self, order: Order, amount: Decimal, price: Decimal, rate: Decimal) -> tuple[str, Decimal, Decimal]:
+        "Return the coin that pays the fee, how much of it, and what that is worth in quote currency."
+        asset, quote, value = asset_of(order.symbol), self._quote_of(order.symbol), amount * price * rate
+        offers = [(asset, price)] if order.side == "buy" and self._fee_in else []
+        if self._fee_in not in ("", "received", quote):
+            last = self._tape.last(order.symbol.replace(asset, self._fee_in, 1), self._now())
+            offers = [(self._fee_in, price if self._fee_in == asset else last.close), *offers] if last or self._fee_in == asset else offers
+        for coin, worth in offers:
+            units = (value / worth).quantize(FEE_STEP, ROUND_CEILING)
+            if units and units <= self._free(coin):
+                return coin, units, units * worth
+        fee = value.quantize(FEE_STEP, ROUND_CEILING)
+        return quote, fee, fee
 
     def _available(
         self, row: sqlite3.Row, order: Order, want: Decimal, price: Decimal, stretch: Stretch, market: Market,

@@ -80,7 +80,7 @@ class Lock:
         if not at - 1000 < self.clock() * 1000 <= at + window:
             raise Refusal(-1021, "Timestamp for this request is outside of the recvWindow.")
 
-# %% ../../nbs/01_venue/05_served.ipynb #3c062bb0
+# %% ../../nbs/01_venue/05_served.ipynb #4faaa127
 STATUS = {"closed": "FILLED", "canceled": "CANCELED", "rejected": "REJECTED", "expired": "EXPIRED"}
 TYPES = {"MARKET": "market", "LIMIT": "limit", "LIMIT_MAKER": "limit", "STOP_LOSS": "stop", "STOP_LOSS_LIMIT": "stop_limit"}
 
@@ -126,7 +126,8 @@ def trade_json(fill: Fill, order_number: int, symbol: str, quote: str) -> dict[s
     "Describe a trade."
     return {
         "symbol": symbol, "id": number_of(fill.id), "orderId": order_number, "orderListId": -1, "price": f"{fill.price:f}",
-        "qty": f"{fill.amount:f}", "quoteQty": f"{fill.cost:f}", "commission": f"{fill.fee:f}", "commissionAsset": quote,
+        "qty": f"{fill.amount:f}", "quoteQty": f"{fill.cost:f}", "commission": f"{fill.fee_amount or fill.fee:f}",
+        "commissionAsset": fill.fee_currency or quote,
         "time": milliseconds(fill.timestamp), "isBuyer": fill.side == "buy",
     }
 
