@@ -9,7 +9,7 @@ __all__ = ['Words', 'Numbers', 'Fraction', 'Level', 'Cron', 'CLOCK', 'LOUD', 'Lo
            'AccessSettings', 'ScheduleSettings', 'AlertSettings', 'HealthSettings', 'BackupSettings', 'Settings',
            'read_ini', 'profiles_in', 'read_environment', 'load_settings', 'gather_settings']
 
-# %% ../../nbs/00_core/04_settings.ipynb #fe6c9c63
+# %% ../../nbs/00_core/04_settings.ipynb #3c59a082
 import configparser
 import difflib
 import os
@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from .decisions import decided
 from .share import share_path
 from .types import BadSettings, stable_hash
 
@@ -337,7 +338,7 @@ def _line(text: str, section: str, key: str) -> int:
             return number
     return 0
 
-# %% ../../nbs/00_core/04_settings.ipynb #a7484824
+# %% ../../nbs/00_core/04_settings.ipynb #39dd537e
 def load_settings(
     profile: str | None = None,  # None: what the sources say
     overrides: Mapping[str, Any] | None = None,  # 'section.name' → value, from the command line
@@ -366,7 +367,8 @@ def gather_settings(profile=None, overrides=None, file=None, environ=None) -> tu
     known = sorted({p for path, _ in files for p in profiles_in(path)})
     if profile not in known:
         raise BadSettings(f"the profile {profile!r} is unknown{_nearest(profile, known)}; profiles are {', '.join(known)}")
-    found = {k: v for path, name in files for k, v in read_ini(path, profile, name).items()} | last
+    found = {k: v for path, name in files for k, v in read_ini(path, profile, name).items()}
+    found |= decided(Path((found | last)["run", "data"][0])) | last
     return _validated(found), {f"{section}.{key}": place for (section, key), (_, place) in found.items()}
 
 # %% ../../nbs/00_core/04_settings.ipynb #d8d1231f

@@ -20,7 +20,7 @@ from .runs import Run, write_atomic
 from .share import share_path
 from .types import StageFailed, TradingError
 
-# %% ../../nbs/00_core/07_stages.ipynb #bd0b401a
+# %% ../../nbs/00_core/07_stages.ipynb #fb3bbc96
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS")
 ONE_THREAD = dict.fromkeys(POOLS, "1")
 FIXED = ONE_THREAD | {"PYTHONHASHSEED": "0", "TZ": "UTC", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
@@ -55,7 +55,7 @@ class Kernel:
 
     def _prepare(self, imports: tuple[str, ...]) -> None:
         "Let the kernel import modules and forget every name, without waiting for it."
-        lines = "\n".join(f"import {module}" for module in imports)
+        lines = "\n".join(["import gc; gc.set_threshold(200_000, 20, 20)", *(f"import {module}" for module in imports)])
         self._client.execute(f"{lines}\n%reset -f", silent=True, store_history=False)
 
     def __exit__(self, *_):
