@@ -6,7 +6,7 @@
 __all__ = ['settings', 'decisions', 'taxonomy', 'aliases', 'decide', 'feedback', 'cycles', 'steer', 'alerts', 'thresholds',
            'data_quality', 'system', 'report_file', 'notebook_file']
 
-# %% ../../nbs/10_app/76_upkeep.ipynb #04fab54f
+# %% ../../nbs/10_app/76_upkeep.ipynb #9f31131d
 import json
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ import pandas as pd
 
 from .dealings import run_bars
 from .views import Place, find_record, in_force, missing, newest, paged, records, rows, view
+from ..core.decisions import FILE, read_decisions
 from ..core.runs import Run, write_atomic
 from ..core.settings import SECTIONS, Settings, gather_settings
 from ..core.share import share_path
@@ -40,32 +41,20 @@ def settings(place: Place, profile: str | None = None) -> dict:
                           "from": places.get(f"{section}.{name}", "built in"), "meaning": said or ""})
     return redact({"profile": values.run.profile, "profiles": profiles_in(share_path("settings.ini")), "hash": values.hash, "items": items})
 
-# %% ../../nbs/10_app/76_upkeep.ipynb #d9c272ff
+# %% ../../nbs/10_app/76_upkeep.ipynb #b0640d33
 def decisions(place: Place) -> dict[str, dict[str, str]]:
     "Return what a person decided about groups and names."
-    file = place.data / "taxonomy.json"
-    if not file.exists():
-        return {"overrides": {}, "aliases": {}}
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return {k: {str(a): str(b) for a, b in found[k].items()} for k in ("overrides", "aliases")}
-    except (ValueError, KeyError, AttributeError) as error:
-        raise BadInput(f"{file.name} cannot be read: {error}; restore it from a backup or delete it to begin anew") from error
-
-
-def _taxonomy(place: Place):
-    "Return the taxonomy with a person's decisions above the table."
-    from trading.features.taxonomy import load_taxonomy
-
-    return load_taxonomy(**decisions(place))
+    return read_decisions(place.data)
 
 
 @view
 def taxonomy(place: Place, profile: str | None = None, symbols: tuple[str, ...] | None = None) -> dict:
     "Return the group of each symbol, how sure that is, and which rule decided."
+    from trading.app.daily import taxonomy_of
     from trading.features.taxonomy import GROUPS
 
-    known, market = _taxonomy(place), in_force(place, profile).market
+    values = in_force(place, profile)
+    known, market = taxonomy_of(values), values.market
     asked = symbols or market.symbols
     items = [{"symbol": c.symbol, "group": c.group, "confidence": c.confidence, "rule": c.rule} for c in map(known.classify, asked)]
     return {"groups": list(GROUPS), "date": known.date, "items": items, "suggestions": rows(known.suggest(asked)), "note":
@@ -95,7 +84,7 @@ def decide(place: Place, kind: str, name: str, value: str | None) -> dict:
     table = load_taxonomy(**changed)
     if kind == "aliases" and value is not None and changed[kind][coin] not in {*table.table, *changed["overrides"]}:
         raise BadInput(f"{value[:40]!r} is no coin of the table; an alias must lead to one")
-    write_atomic(place.data / "taxonomy.json", json.dumps(changed, indent=1, sort_keys=True).encode())
+    write_atomic(place.data / FILE, json.dumps(changed, indent=1, sort_keys=True).encode())
     return changed
 
 # %% ../../nbs/10_app/76_upkeep.ipynb #4ebb2a13

@@ -25,7 +25,7 @@ from ..core.runs import Run, RunRecord
 from ..core.settings import Settings, load_settings
 from ..core.types import MissingData, TradingError
 
-# %% ../../nbs/10_app/73_views.ipynb #e2490180
+# %% ../../nbs/10_app/73_views.ipynb #bdc63267
 @dataclass(frozen=True)
 class Place:
     "Where data, runs and settings lie."
@@ -50,13 +50,13 @@ def in_force(
     profile: str | None = None,  # None: the one that the settings name
 ) -> Settings:
     "Return the settings in force; the folders are those of the place."
-    file = place.settings or Path("settings.ini")
-    changed = file.stat().st_mtime_ns if file.exists() else 0
+    files = (place.settings or Path("settings.ini"), place.data / "taxonomy.json")
+    changed = tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
     return _load(place, profile, changed, tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("CARNET_"))))
 
 
 @lru_cache(maxsize=32)
-def _load(place: Place, profile: str | None, changed: int, environ: tuple) -> Settings:
+def _load(place: Place, profile: str | None, changed: tuple[int, ...], environ: tuple) -> Settings:
     "Read settings once for each state of their sources."
     file = place.settings if place.settings and place.settings.exists() else None
     return load_settings(profile, {"run.data": place.data, "run.reports": place.reports}, file, dict(environ))

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['FILE', 'KINDS', 'read_decisions', 'decided']
 
-# %% ../../nbs/00_core/03_decisions.ipynb #a67720ed
+# %% ../../nbs/00_core/03_decisions.ipynb #8dfacace
 import json
 from pathlib import Path
 
-from .types import BadInput
+from .types import BadSettings
 
 FILE = "taxonomy.json"
 KINDS = {"overrides": "taxonomy", "aliases": "aliases"}  # in the file → the section of the settings
@@ -26,7 +26,7 @@ def read_decisions(
     except FileNotFoundError:
         return {kind: {} for kind in KINDS}
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise BadInput(f"{file.name} cannot be read: {error}; restore it from a backup or delete it to begin anew") from error
+        raise BadSettings(f"{file.name} cannot be read: {error}; restore it from a backup or delete it to begin anew") from error
 
 
 def decided(
