@@ -29,7 +29,7 @@ def market_returns(
         raise BadInput(f"{symbol or 'every symbol'}: no return at {returns.index[returns.isna()][0]}; clean the bars or start later")
     return returns.rename("market")
 
-# %% ../../nbs/03_features/10_regime.ipynb #29f32fb1
+# %% ../../nbs/03_features/10_regime.ipynb #3ef187e7
 @dataclass(frozen=True)
 class TwoStates:
     "A calm and a stormy state of daily log returns."
@@ -73,7 +73,7 @@ def learn_states(
     model = MarkovRegression(np.asarray(returns, dtype=float) / scale, k_regimes=2, switching_variance=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # convergence is checked below
-        fitted = model.fit(disp=False, maxiter=200)
+        fitted = model.fit(disp=False, maxiter=200, cov_type="none")  # nobody asks for standard errors
     stay_0, leave_1, mean_0, mean_1, variance_0, variance_1 = fitted.params
     states = [(mean_0, variance_0, stay_0), (mean_1, variance_1, 1 - leave_1)]
     if not np.isfinite(fitted.params).all():

@@ -66,19 +66,30 @@ SCENARIOS: dict[str, Scenario] = {
     )
 }
 
-# %% ../../nbs/05_risk/10_stress.ipynb #ad4c674c
-def _replayed(
+# %% ../../nbs/05_risk/10_stress.ipynb #85142250
+def _window(
     close: pd.DataFrame | None,  # time × symbol
+    scenario: Scenario,
+) -> pd.DataFrame | None:  # the prices from a week before the scenario to its end; None: there is nothing to cut from
+    "Cut the history to what a scenario needs."
+    if close is None or not scenario.start:
+        return None
+    start, end = (pd.Timestamp(day, tz="UTC") for day in (scenario.start, scenario.end))
+    days = close.index.normalize()
+    return close.loc[(days > start - pd.Timedelta(days=7)) & (days <= end)]
+
+
+def _replayed(
+    window: pd.DataFrame | None,  # time × symbol, what `_window` cut
     symbol: str,
     scenario: Scenario,
 ) -> pd.Series | None:  # price over the start price, from the start to the end; None: no prices of that time
     "Return the path of an asset through the window, if its prices are there."
-    if close is None or not scenario.start or symbol not in close:
+    if window is None or symbol not in window:
         return None
     start, end = (pd.Timestamp(day, tz="UTC") for day in (scenario.start, scenario.end))
-    days = close.index.normalize()
-    before = close.loc[(days <= start) & (days > start - pd.Timedelta(days=7)), symbol].dropna()
-    within = close.loc[(days > start) & (days <= end), symbol].dropna()
+    earlier = window.index.normalize() <= start
+    before, within = window.loc[earlier, symbol].dropna(), window.loc[~earlier, symbol].dropna()
     if before.empty or within.empty or within.index[-1].normalize() < end - pd.Timedelta(days=7):
         return None
     return pd.concat([before.iloc[[-1]], within]) / before.iloc[-1]
@@ -93,7 +104,7 @@ def shock_of(
     pair = f"{symbol[:3]}/{symbol[3:]}"  # some venues write EURUSD
     return next((scenario.shocks[name] for name in (symbol, symbol.partition("/")[0], pair, group, "*") if name in scenario.shocks), None)
 
-# %% ../../nbs/05_risk/10_stress.ipynb #51e0a3f6
+# %% ../../nbs/05_risk/10_stress.ipynb #919e3e3c
 def stress(
     weights: Mapping[str, float] | pd.Series,  # by symbol, without cash
     bars: pd.DataFrame | None = None,  # history of the held symbols, with closes; None: shock tables only
@@ -111,9 +122,9 @@ def stress(
 
 def _row(weights: pd.Series, close: pd.DataFrame | None, groups: Mapping[str, str], scenario: Scenario) -> dict:
     "Work out one scenario."
-    paths, changes, unknown = {}, {}, []
+    paths, changes, unknown, window = {}, {}, [], _window(close, scenario)
     for symbol in weights.index[weights != 0]:
-        path = _replayed(close, symbol, scenario)
+        path = _replayed(window, symbol, scenario)
         shock = float(path.iloc[-1] - 1) if path is not None else shock_of(scenario, symbol, groups.get(symbol, ""))
         if path is not None:
             paths[symbol] = path
