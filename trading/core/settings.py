@@ -86,12 +86,13 @@ class DecisionSettings(Section):
     reward_to_risk: float = Field(2.0, gt=0, description="least expected gain over expected loss")
     slack: float = Field(0.05, ge=0, le=0.2, description="most that feedback may move the confidence asked for; 0: not at all")
 
-# %% ../../nbs/00_core/04_settings.ipynb #7631c62d
+# %% ../../nbs/00_core/04_settings.ipynb #17cb9ddd
 class AllocateSettings(Section):
     policy: str = Field("balanced", description="allocation policy")
     risk_level: str = Field("medium", description="row of [risk_levels] that the policy keeps")
     window: int = Field(504, ge=30, description="bars of history for covariances")
     every: int = Field(21, ge=1, description="bars between decisions of the back-tested policy")
+    cycle: Literal["composite-v0", "signals-v2"] = Field("composite-v0", description="how the cycle of coins is scored; high means opposite things")
 
 
 class CostSettings(Section):
