@@ -6,21 +6,21 @@
 __all__ = ['market_source', 'behind_door', 'source_note', 'bars_of', 'taxonomy_of', 'groups_of', 'shock_groups_of', 'risk_limits',
            'policy_of', 'paper_tape', 'paper_markets', 'paper_venue']
 
-# %% ../../nbs/10_app/70_daily.ipynb #b2aefb7a
+# %% ../../nbs/10_app/70_daily.ipynb #7441d7fc
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pandas as pd
 
-from .connect import connect
+from .connect import connect, find_secret, key_names
 from ..core.bars import closed_by
 from ..core.jobs import settings_of
 from ..core.runs import Run
 from ..core.settings import Settings
-from ..core.types import BadInput, Market, MarketData
+from ..core.types import BadInput, Market, MarketData, stable_hash
 
-# %% ../../nbs/10_app/70_daily.ipynb #3bb17851
+# %% ../../nbs/10_app/70_daily.ipynb #de4ba0bf
 def market_source(
     settings: Settings,
     as_of: datetime | None = None,  # nothing later is told by the sample market; None: everything it has
@@ -31,18 +31,26 @@ def market_source(
         from trading.data.ingest import SampleSource
 
         return SampleSource("stocks", as_of)
-    return behind_door(connect(settings), settings)
+    names = key_names(settings) if market.source != "ccxt" else ()
+    key = stable_hash(settings.model_dump(mode="json"), [find_secret(n, settings) for n in names])
+    if key not in _DOORS:
+        _DOORS[key] = behind_door(connect(settings), settings)
+    return _DOORS[key]
+
+
+_DOORS: dict[str, MarketData] = {}  # settings and keys → source
 
 
 def behind_door(venue: MarketData, settings: Settings) -> MarketData:
-    "Put the access layer in front of a venue, as the settings say; its answers are shared by the processes of this machine."
+    "Put the access layer in front of a venue, as the settings say; its answers, and how it answered, are shared by the processes of this machine."
     from trading.venue.access import Cached
     from trading.venue.memory import Disk, Lifetimes
+    from trading.venue.monitor import Monitor, monitor_file
 
-    a = settings.access
+    a, data = settings.access, Path(settings.run.data)
     lives = Lifetimes(a.price_seconds, a.market_seconds, a.ohlcv_seconds, a.indicator_seconds, a.overview_seconds, a.stale_seconds)
-    file = Path(settings.run.data) / "access" / f"{settings.run.profile}.sqlite"
-    return Cached(venue, lifetimes=lives, rate=a.rate, batch=a.batch, limit=int(a.memory_mb * 1e6), disk=Disk(file, int(a.disk_mb * 1e6)))
+    disk = Disk(data / "access" / f"{settings.run.profile}.sqlite", int(a.disk_mb * 1e6))
+    return Cached(venue, lifetimes=lives, rate=a.rate, batch=a.batch, limit=int(a.memory_mb * 1e6), disk=disk, monitor=Monitor(monitor_file(data)))
 
 
 def source_note(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Statistics', 'Door', 'Habits', 'Cached']
 
-# %% ../../nbs/01_venue/50_access.ipynb #a6e8e7ee
+# %% ../../nbs/01_venue/50_access.ipynb #42f67a2e
 import asyncio
 import inspect
 from collections.abc import Callable, Coroutine, Iterable
@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from threading import Lock, Thread
 from time import time as now
@@ -24,8 +25,9 @@ from ..core.bars import bar_length
 from ..core.types import BadInput, MarketData, MissingData, StaleData, TradingError, VenueUnreachable
 from .gate import Gate
 from .memory import Disk, Kept, Lifetimes, Memory
+from .monitor import Monitor
 
-# %% ../../nbs/01_venue/50_access.ipynb #6bc93a09
+# %% ../../nbs/01_venue/50_access.ipynb #e81ef164
 @dataclass
 class Statistics:
     "What happened at the door."
@@ -51,6 +53,7 @@ class Door:
         limit: int = 256_000_000,  # bytes to remember
         disk: Disk | str | Path | None = None,  # second level, shared by processes
         pause: float = 10.0,  # seconds without a try after a source failed thrice
+        monitor: Monitor | None = None,  # writes down calls and what the memory saved, for other processes
         clock: Callable[[], float] = now,
     ):
         if not sources or batch < 1:
@@ -64,6 +67,9 @@ class Door:
         self._queue: list[tuple] = []
         self._tasks: set[asyncio.Task] = set()
         self.habits = Habits(self)
+        self.monitor, self._told, self._told_at = monitor, {}, 0.0
+        for gate in self.gates if monitor else ():
+            gate.calls.also = partial(monitor.note, gate.name)
 
     async def fetch_tickers(self, symbols: Iterable[str]) -> dict[str, Decimal]:
         "Return the last price by symbol."
@@ -104,10 +110,20 @@ class Door:
                 "calls": calls, "saved_calls": s.asked - calls, "hit_rate": served / s.asked if s.asked else None, "bytes": self._memory.size,
                 "sources": {g.name: {"breaker": g.breaker.state, **g.calls.summary()} for g in self.gates}}
 
+    def tell(self, pause: float = 0.0) -> None:
+        "Add what the memory saved since the last time to the monitor's totals, if that was `pause` seconds ago."
+        if self.monitor is not None and not 0 <= self.clock() - self._told_at < pause:
+            totals = vars(self.statistics) | {"called": sum(g.calls.calls for g in self.gates)}
+            self.monitor.count(self.name, **{what: n - self._told.get(what, 0) for what, n in totals.items()})
+            self._told, self._told_at = dict(totals), self.clock()
+
     async def close(self) -> None:
         "Let go of threads and files."
         for task in list(self._tasks):
             task.cancel()
+        self.tell()
+        if self.monitor is not None:
+            self.monitor.close()
         for gate in self.gates:
             gate.close()
         if self.disk is not None:
@@ -186,7 +202,7 @@ def _keep(door: Door, answers: dict[tuple, Any]) -> None:
         door.stale_since.pop(key, None)
         _done(door, key, answer, None)
 
-# %% ../../nbs/01_venue/50_access.ipynb #5e28cca6
+# %% ../../nbs/01_venue/50_access.ipynb #a9425184
 async def _get(door: Door, keys: list[tuple]) -> dict[tuple, Any]:
     "Answer from memory, from a question under way, or by asking."
     found, waiting = {}, {}
@@ -199,6 +215,7 @@ async def _get(door: Door, keys: list[tuple]) -> dict[tuple, Any]:
                 _enqueue(door, key)
     if waiting:
         await asyncio.wait(waiting.values())  # who gives up waiting does not take the answer from the others
+    door.tell(pause=2.0)
     return {key: found[key] if key in found else waiting[key].result() for key in keys}
 
 
@@ -292,7 +309,7 @@ def _stand_in(door: Door, key: tuple, error: VenueUnreachable) -> None:
     else:
         _done(door, key, None, error)
 
-# %% ../../nbs/01_venue/50_access.ipynb #e93f24ad
+# %% ../../nbs/01_venue/50_access.ipynb #24628a6a
 class Habits:
     "Remembers what each stage asks and which follows it, and fetches ahead."
 
@@ -308,6 +325,7 @@ class Habits:
     async def begin(self, stage: str) -> int:  # questions fetched ahead for the stage after this one
         "Say which stage begins; fetch in the background what the next one will ask."
         door, before = self.door, self.stage
+        door.tell()
         if before:
             self.after[before] = stage
             self._save(before)

@@ -51,17 +51,25 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(lambda _: setattr(self, "busy", self.busy - 1))
         return future
 
-# %% ../../nbs/01_venue/48_gate.ipynb #bd57d0b4
+# %% ../../nbs/01_venue/48_gate.ipynb #5f26e516
 class Calls:
     "The newest calls to one source, and what they say about it."
 
-    def __init__(self, most: int = 5000, clock: Callable[[], float] = now):
+    def __init__(self, most: int = 5000, clock: Callable[[], float] = now, speaks: float = float("inf")):
         self.past: deque[tuple[float, float, bool]] = deque(maxlen=most)  # when, seconds, answered
         self.clock, self.calls, self.failed = clock, 0, 0
+        self.speaks = speaks  # seconds that one call can speak for at most
+        self.also: Callable[[float, float, bool], None] | None = None  # is told about each call too
 
     def note(self, seconds: float, answered: bool) -> None:
         "Write down one call that just ended."
-        self.past.append((self.clock(), seconds, answered))
+        self.add(when := self.clock(), seconds, answered)
+        if self.also:
+            self.also(when, seconds, answered)
+
+    def add(self, when: float, seconds: float, answered: bool) -> None:
+        "Add one call of any time."
+        self.past.append((when, seconds, answered))
         self.calls += 1
         self.failed += not answered
 
@@ -75,7 +83,7 @@ class Calls:
         if not self.past:
             return None
         ends = [when for when, _, _ in self.past][1:] + [self.clock()]
-        spans = [(end - when, ok) for (when, _, ok), end in zip(self.past, ends, strict=True)]
+        spans = [(min(end - when, self.speaks), ok) for (when, _, ok), end in zip(self.past, ends, strict=True)]
         whole = sum(s for s, _ in spans)
         return sum(s for s, ok in spans if ok) / whole if whole > 0 else float(self.past[-1][2])
 
