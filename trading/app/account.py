@@ -73,7 +73,7 @@ def holdings_table(
     rows["cash"] = [cash, 1.0, cash, float(snapshot.cash / snapshot.equity), rest]
     return pd.DataFrame.from_dict(rows, orient="index", columns=["amount", "price", "value", "weight", "target"]).rename_axis("symbol")
 
-# %% ../../nbs/10_app/72_account.ipynb #b2830ca1
+# %% ../../nbs/10_app/72_account.ipynb #82eb6808
 @dataclass(frozen=True)
 class Rules:
     "How a plan is traded, and what stops it."
@@ -118,7 +118,7 @@ def kill_switch(
     data.mkdir(parents=True, exist_ok=True)
     return KillSwitch(data / f"kill-{account}.jsonl")
 
-# %% ../../nbs/10_app/72_account.ipynb #38851456
+# %% ../../nbs/10_app/72_account.ipynb #83c61966
 @dataclass
 class DeskOfDay:
     "The books and the exchange that a run trades on."
@@ -133,6 +133,7 @@ class DeskOfDay:
     said: str  # one sentence about which books these are
     past: list[tuple[str, float]] = field(default_factory=list)  # equity before these books began, for a rehearsal
     tolerance: Decimal = Decimal(0)  # units that a balance may differ by
+    symbols: tuple[str, ...] | None = None  # what the account trades; anything else at the venue is left alone; None: all is its business
 
     @property
     def live(self) -> bool:
@@ -149,7 +150,7 @@ class DeskOfDay:
 
     def reconcile(self) -> Reconciliation:
         "Compare books and exchange before anything is planned."
-        return reconcile(self.ledger, self.venue, self.account, self.clock, self.tolerance)
+        return reconcile(self.ledger, self.venue, self.account, self.clock, self.tolerance, symbols=self.symbols)
 
     def snapshot(self, prices: dict[str, Decimal]) -> Snapshot:
         "Return what is held now, at these prices."
@@ -215,7 +216,7 @@ class DeskOfDay:
         self.mark(later, moment)
         return self.snapshot(later), later, moment
 
-# %% ../../nbs/10_app/72_account.ipynb #cc6c57f5
+# %% ../../nbs/10_app/72_account.ipynb #45df3706
 def open_desk(
     run: Run,
     settings: Settings,
@@ -302,12 +303,11 @@ def _live_desk(record, settings: Settings, prices: dict[str, Decimal], now: date
     last = ledger.last("proposed", record.account)
     if last and (decided := Plan.from_json(last.data["text"]).as_of) > record.as_of:
         raise Refused(f"the account {record.account} has already decided for {decided:%Y-%m-%d %H:%M}, later than this run; start a new one")
-    open_from_venue(ledger, venue, record.account, settings.market.currency, prices, now)
+    open_from_venue(ledger, venue, record.account, settings.market.currency, prices, now, settings.market.symbols)
     ledger.append(Event("connected", record.account, now, {"venue": venue.name, "number": number}))
     venue = behind_breaker(venue, settings, ledger, record.account, lambda: datetime.now(UTC))
     return DeskOfDay(record.account, ledger, venue, None, record.as_of, settings.market.currency, False,
-                     f"the account {record.account} at {venue.name}",
-                     tolerance=settings.live.tolerance)
+                     f"the account {record.account} at {venue.name}", tolerance=settings.live.tolerance, symbols=settings.market.symbols)
 
 # %% ../../nbs/10_app/72_account.ipynb #a07ad63d
 def order_table(

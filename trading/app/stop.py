@@ -18,7 +18,7 @@ from ..trade.guard import leave_safe_mode, safe_mode, stop_everything
 from ..trade.ledger import Ledger
 from ..trade.reconcile import Reconciliation, reconcile
 
-# %% ../../nbs/10_app/72_stop.ipynb #6176d058
+# %% ../../nbs/10_app/72_stop.ipynb #88c5be4c
 def open_venue(
     settings: Settings,
     mode: str,  # 'paper' or 'live'
@@ -45,7 +45,8 @@ def reconcile_account(
     ledger, account = books_of(settings), f"{mode}-{settings.run.profile}"
     venue, when = open_venue(settings, mode, ledger, now)
     rules, guarded = rules_of(settings, account), behind_breaker(venue, settings, ledger, account, lambda: when)
-    return reconcile(ledger, guarded, account, when, rules.tolerance, rules.patience)
+    own = settings.market.symbols if mode == "live" else None
+    return reconcile(ledger, guarded, account, when, rules.tolerance, rules.patience, symbols=own)
 
 
 def stop_account(

@@ -14,7 +14,7 @@ from decimal import Context, Decimal, localcontext
 
 from ..core.types import ZERO, BadInput, Event, Fill, MissingData, OrderState, Position, Value
 
-# %% ../../nbs/08_trade/15_book.ipynb #e65ed758
+# %% ../../nbs/08_trade/15_book.ipynb #69be02b6
 EXACT = Context(prec=60)  # wide enough that no sum of money is ever rounded
 COST_STEP = Decimal("1e-18")  # a part of a cost is rounded to this, and what is left is the exact rest
 PRICE_STEP = Decimal("1e-12")  # an average price is shown to this
@@ -33,6 +33,7 @@ class Book(Value):
     fees: Decimal
     paid_in: Decimal  # cash and holdings put in, less what was taken out
     realised_by: dict[str, Decimal] = field(default_factory=dict)  # by symbol
+    outside: dict[str, Decimal] = field(default_factory=dict)  # units by coin that paid fees and were none of these holdings
 
     def unrealised(
         self,
@@ -134,7 +135,7 @@ def paid_with(
             return fill.symbol, fill.fee_amount * fill.price
         return f"{fill.fee_currency}{slash}{quote}", fill.fee
 
-# %% ../../nbs/08_trade/15_book.ipynb #bc7451c2
+# %% ../../nbs/08_trade/15_book.ipynb #1db4e7c7
 MONEY = ("opened", "deposit", "withdrawal", "holding", "fill")  # the kinds of event that move money
 
 
@@ -146,6 +147,7 @@ class Tally:
         self.cash = self.paid_in = self.fees = ZERO
         self.held: dict[str, tuple[Decimal, Decimal]] = {}  # by symbol: units, and what they cost
         self.realised: dict[str, Decimal] = {}  # by symbol
+        self.outside: dict[str, Decimal] = {}  # by coin
 
     def check_currency(self, symbol: str) -> None:
         "Refuse a fill that was paid in another currency than the account's."
@@ -200,6 +202,8 @@ class Tally:
         units = min(max(held, ZERO), fill.fee_amount)
         taken = worth if units == fill.fee_amount else (worth * units / fill.fee_amount).quantize(COST_STEP)
         self.paid_in += worth - taken  # what lay outside these books was put in by its owner
+        if units < fill.fee_amount:
+            self.outside[fill.fee_currency] = self.outside.get(fill.fee_currency, ZERO) + fill.fee_amount - units
         if units:
             left, rest, _ = apply_fill(held, cost, "sell", units, taken / units)
             self.held[coin] = (left, rest)
@@ -212,7 +216,7 @@ class Tally:
             positions = {s: Position(s, n, tidy((c / n).quantize(PRICE_STEP))) for s, (n, c) in held.items()}
             costs, realised = {s: c for s, (n, c) in held.items()}, {s: tidy(p) for s, p in self.realised.items()}
             return Book(self.account, self.currency, tidy(self.cash), positions, costs, tidy(sum(realised.values(), ZERO)), tidy(self.fees),
-                        tidy(self.paid_in), realised)
+                        tidy(self.paid_in), realised, dict(self.outside))
 
 
 def fold_book(

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['Difference', 'Reconciliation', 'resolve', 'asset_of', 'holdings', 'compare_balances', 'compare_orders',
-           'compare_sums', 'reconcile', 'open_from_venue']
+           'compare_sums', 'beside_of', 'see_beside', 'reconcile', 'open_from_venue']
 
-# %% ../../nbs/08_trade/40_reconcile.ipynb #ca98cdc7
+# %% ../../nbs/08_trade/40_reconcile.ipynb #4b1b2556
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -20,7 +20,7 @@ from .book import Book, fill_event
 from .ledger import Ledger
 from .send import Desk, Patience, ask_until_settled, attempts, collect, order_from, own_ids, read, unresolved
 
-# %% ../../nbs/08_trade/40_reconcile.ipynb #e97d2d51
+# %% ../../nbs/08_trade/40_reconcile.ipynb #8e43edd9
 @dataclass(frozen=True)
 class Difference(Value):
     "One thing on which the books and the venue do not agree."
@@ -40,6 +40,7 @@ class Reconciliation(Value):
     differences: tuple[Difference, ...] = ()
     mended: tuple[str, ...] = ()  # what was missing in the books and was fetched
     waiting: tuple[str, ...] = ()  # orders that are still open at the venue
+    foreign: tuple[str, ...] = ()  # what changed beside the account: assets and orders that are none of its business
     compared: int = 0  # how many orders, trades and balances were compared
 
     @property
@@ -76,7 +77,7 @@ def resolve(
             mended.append(f"{words} is {state.status}, {state.filled} filled")
     return mended, waiting
 
-# %% ../../nbs/08_trade/40_reconcile.ipynb #20b19ec8
+# %% ../../nbs/08_trade/40_reconcile.ipynb #99f2120e
 def asset_of(
     symbol: str,  # 'BTC/USDT' or 'AAPL'
 ) -> str:
@@ -98,11 +99,13 @@ def compare_balances(
     book: Book,
     balance: dict[str, Decimal],  # by asset, as the venue says
     tolerance: Decimal = ZERO,  # units of each asset that may differ; zero wherever the venue is exact
+    own: Collection[str] | None = None,  # assets that are the account's business; None: all
+    beside: Mapping[str, Decimal] | None = None,  # by asset, what lies there and is not in the books
 ) -> list[Difference]:
     "Return the assets whose amounts differ."
-    ours, found = holdings(book), []
-    for asset in sorted(ours.keys() | balance.keys()):
-        mine, theirs = ours.get(asset, ZERO), balance.get(asset, ZERO)
+    ours, beside, found = holdings(book), beside or {}, []
+    for asset in sorted(a for a in ours.keys() | balance.keys() | beside.keys() if own is None or a in own):
+        mine, theirs = ours.get(asset, ZERO) + beside.get(asset, ZERO), balance.get(asset, ZERO)
         if abs(mine - theirs) > tolerance:
             words = f"{asset}: the books say {mine:f} and the venue {theirs:f}, {abs(theirs - mine):f} {'more' if theirs > mine else 'less'}"
             found.append(Difference("balance", asset, words))
@@ -143,7 +146,42 @@ def compare_sums(
     words = f"{book.account}: paid in, profit and fees give {left:f}, cash and costs {right:f}"
     return [] if left == right else [Difference("profit", book.currency, words)]
 
-# %% ../../nbs/08_trade/40_reconcile.ipynb #eede9c77
+# %% ../../nbs/08_trade/40_reconcile.ipynb #3cb5a917
+def beside_of(
+    ledger: Ledger,
+    account: str,
+    book: Book,  # of the account, now
+) -> dict[str, Decimal]:  # by asset, without zeros
+    "Return what should lie at the venue and is not in the books."
+    last = ledger.last("foreign", account)
+    if last is None:
+        return {}
+    paid = {asset: units - Decimal(last.data["paid"].get(asset, 0)) for asset, units in book.outside.items()}
+    left = {asset: Decimal(units) - paid.get(asset, ZERO) for asset, units in last.data["holdings"].items()}
+    return {asset: units for asset, units in left.items() if units}
+
+
+def see_beside(
+    ledger: Ledger,
+    account: str,
+    now: datetime,  # UTC
+    book: Book,
+    balance: Mapping[str, Decimal],  # by asset, as the venue says
+    own: Collection[str],  # assets that are the account's business
+) -> list[str]:  # one sentence for each change
+    "Look at what lies beside the account, and write it down when it has changed."
+    before, said = beside_of(ledger, account, book), []
+    now_there = {a: n for a, n in before.items() if a in own} | {a: n for a, n in balance.items() if a not in own}
+    for asset in sorted(before.keys() | now_there.keys()):
+        was, is_ = before.get(asset, ZERO), now_there.get(asset, ZERO)
+        if was != is_:
+            said.append(f"{asset}: {is_:f} lies beside the account" + (f", it was {was:f}" if was else " and is left alone"))
+    if said:
+        data = {"holdings": {a: str(n) for a, n in now_there.items()}, "paid": {a: str(n) for a, n in book.outside.items()}, "changes": said}
+        ledger.append(Event("foreign", account, now, data))
+    return said
+
+# %% ../../nbs/08_trade/40_reconcile.ipynb #b6a72085
 def reconcile(
     ledger: Ledger,
     venue: Venue,
@@ -152,23 +190,33 @@ def reconcile(
     tolerance: Decimal = ZERO,  # units that a balance may differ by, for venues that round
     patience: Patience = Patience(),
     sleep: Callable[[float], Any] = time.sleep,
+    symbols: Collection[str] | None = None,  # what the account trades; anything else at the venue is left alone; None: all is its business
 ) -> Reconciliation:
     "Mend the books from the venue, compare the two, and write down what came of it."
     clock = now if callable(now) else lambda: now
     desk = Desk(venue, ledger, account, clock, patience, sleep)
     ledger.book(account)
+    opened = ledger.find("opened", account).timestamp
     with ledger.lease(account):
         mended, waiting = resolve(desk)
         last = next((e for e in reversed(ledger.events(account, "reconciled")) if e.data["ok"]), None)
-        since = last and last.timestamp - timedelta(days=1)
+        since = max(opened, last.timestamp - timedelta(days=1)) if last else opened
         open_orders = read(desk, venue.fetch_open_orders)
-        trades = own_ids(read(desk, partial(venue.fetch_my_trades, since)), _numbers(desk, open_orders))
+        trades = own_ids(read(desk, partial(venue.fetch_my_trades, since - timedelta(minutes=1))), _numbers(desk, open_orders))
         mended += _fetch_missed(desk, trades)
         balance, book = read(desk, venue.fetch_balance), ledger.book(account)
-        differences = compare_orders(desk, open_orders, trades) + compare_balances(book, balance, tolerance) + compare_sums(book)
+        differences, foreign, own = compare_orders(desk, open_orders, [f for f in trades if f.timestamp >= opened]), [], None
+        if symbols is not None:
+            mine = {*symbols, *book.positions}
+            own = {book.currency, *map(asset_of, mine)}
+            foreign = [d.words for d in differences if d.kind.startswith("foreign") and d.symbol not in mine]
+            differences = [d for d in differences if d.words not in foreign]
+            foreign += see_beside(ledger, account, clock(), book, balance, own)
+        differences += compare_balances(book, balance, tolerance, own, beside_of(ledger, account, book)) + compare_sums(book)
         compared = len(open_orders) + len(trades) + len(balance)
-        result = Reconciliation(account, venue.name, clock(), tuple(differences), tuple(mended), tuple(waiting), compared)
+        result = Reconciliation(account, venue.name, clock(), tuple(differences), tuple(mended), tuple(waiting), tuple(foreign), compared)
         data = {"ok": result.ok, "differences": [d.words for d in differences], "mended": mended, "waiting": waiting}
+        data |= {"foreign": foreign} if foreign else {}
         ledger.append(Event("reconciled", account, clock(), data))
     return result
 
@@ -197,12 +245,17 @@ def open_from_venue(
     currency: str,  # of its cash
     prices: dict[str, Decimal],  # by symbol, taken as the purchase price of what is there already
     now: datetime,  # UTC
+    symbols: Collection[str] | None = None,  # what the account trades; anything else at the venue is left alone; None: all is its business
 ) -> bool:  # False when the account was open already
     "Open an account with what lies at the venue."
     balance = venue.fetch_balance()
-    by_asset = {asset_of(s): s for s in prices}
-    lacking = [a for a in balance if a != currency and a not in by_asset]
+    by_asset, own = {asset_of(s): s for s in prices}, None if symbols is None else {currency, *map(asset_of, symbols)}
+    mine = {a: n for a, n in balance.items() if own is None or a in own}
+    lacking = [a for a in mine if a != currency and a not in by_asset]
     if lacking:
         raise BadInput(f"{account}: no price for {', '.join(lacking)}, which lies at {venue.name}; give one, or move it to another account")
-    held = [Position(by_asset[a], n, prices[by_asset[a]]) for a, n in balance.items() if a != currency]
-    return ledger.open_account(account, currency, balance.get(currency, ZERO), now, held)
+    held = [Position(by_asset[a], n, prices[by_asset[a]]) for a, n in mine.items() if a != currency]
+    if not ledger.open_account(account, currency, mine.get(currency, ZERO), now, held):
+        return False
+    see_beside(ledger, account, now, ledger.book(account), balance, own or balance.keys())
+    return True
