@@ -1,4 +1,4 @@
-"A run on a market that is alive: every stage goes by the prices of one moment, the next stage's questions are asked ahead, and every call is written down."
+"A run on a market that is alive: all stages read the prices of one moment, questions are asked ahead, calls are written down."
 
 import time
 from datetime import UTC, datetime
@@ -68,6 +68,7 @@ def test_all_stages_read_one_moment_and_orders_the_present(tmp_path, monkeypatch
         carry_out(again, STAGES[0])
         for name in ("weights", "decisions"):
             again.write(name, run.read(name))
+        again.pin(model_versions=run.record.model_versions)
         carry_out(again, STAGES[3])
         assert again.read("snapshot", Moment) == run.read("snapshot", Moment) and again.read("plan", Plan) == plan
         assert [d for d in compare_numbers(run, again) if d.split(":")[0] in ("snapshot", "plan", "verdict")] == []

@@ -83,7 +83,7 @@ def begin_stage(
         return 0
     return market_source(settings).stage(name)
 
-# %% ../../nbs/10_app/71_moment.ipynb #b83579d8
+# %% ../../nbs/10_app/71_moment.ipynb #7e012d59
 def moved_since_close(
     moment: Moment | None,
     close: pd.DataFrame,  # time × symbol
@@ -97,5 +97,6 @@ def moved_since_close(
     for symbol in close.columns.intersection(list(moment.prices)):
         move = float(moment.prices[symbol]) / last[symbol] - 1
         if usual[symbol] > 0 and abs(move) > times * usual[symbol]:
-            found.append(f"{symbol} has moved by {move:+.1%} since its last close, {abs(move) / usual[symbol]:.0f} times its usual bar; its weight rests on the close")
+            found.append(f"{symbol} has moved by {move:+.1%} since its last close, {abs(move) / usual[symbol]:.0f} times its usual bar; "
+                         "its weight rests on the close")
     return found

@@ -19,7 +19,7 @@ from typing import Any
 from ..core.types import UnknownOutcome, VenueUnreachable
 from .gate import Calls
 
-# %% ../../nbs/01_venue/49_monitor.ipynb #0b522ee6
+# %% ../../nbs/01_venue/49_monitor.ipynb #a4d3ad62
 COUNTS = ("asked", "hits", "from_disk", "joined", "stale", "prefetched", "called")  # called: questions that went out
 TABLES = (
     "CREATE TABLE IF NOT EXISTS calls (venue TEXT, at REAL, seconds REAL, answered INTEGER) STRICT",
@@ -85,8 +85,8 @@ class Monitor:
                            [(*key, number) for key, number in self._totals.items()])
             for venue in {v for v, *_ in self._calls}:
                 if db.execute("SELECT count(*) FROM calls WHERE venue = ?", (venue,)).fetchone()[0] > 1.2 * self.most:
-                    db.execute("DELETE FROM calls WHERE venue = ? AND rowid NOT IN (SELECT rowid FROM calls WHERE venue = ? ORDER BY rowid DESC LIMIT ?)",
-                               (venue, venue, self.most))
+                    newest = "SELECT rowid FROM calls WHERE venue = ? ORDER BY rowid DESC LIMIT ?"
+                    db.execute(f"DELETE FROM calls WHERE venue = ? AND rowid NOT IN ({newest})", (venue, venue, self.most))
         self._calls, self._totals = [], {}
 
     def _close(self) -> None:
