@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['INPUTS', 'FREE', 'MARKET', 'compare_inputs', 'compare_numbers', 'compare_runs', 'open_reproduction', 'write_index']
 
-# %% ../../nbs/10_app/80_compare.ipynb #bd64a21d
+# %% ../../nbs/10_app/80_compare.ipynb #ab81dfd8
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from ..core.runs import Run, create_run, list_runs, write_atomic
+from ..core.types import BadInput
 
 # %% ../../nbs/10_app/80_compare.ipynb #e4c52e84
 INPUTS = ("as_of", "mode", "profile", "seed", "commit", "python", "data_version", "packages", "model_versions", "settings")
@@ -51,7 +52,7 @@ def _short(value: Any) -> str:
     text = "nothing" if value in (None, "") else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
-# %% ../../nbs/10_app/80_compare.ipynb #f9a53729
+# %% ../../nbs/10_app/80_compare.ipynb #3010cad6
 MARKET = ("orders", "holdings_after", "costs", "gains", "equity", "closing", "summary", "life", "markets", "facts")  # what the market had a hand in
 
 
@@ -74,7 +75,13 @@ def compare_numbers(
 
 
 def compare_runs(one: Run, other: Run) -> list[str]:
-    "Say what differs: inputs first, then numbers."
+    "Say what differs: inputs first, then numbers, unless the plans rest on scores that mean opposite things."
+    from trading.features.cycle import check_same_cycle
+
+    try:
+        check_same_cycle([one.record.model_versions, other.record.model_versions])
+    except BadInput as error:
+        return [*compare_inputs(one, other), f"numbers are not compared: {error}"]
     return compare_inputs(one, other) + compare_numbers(one, other)
 
 
