@@ -86,7 +86,7 @@ class DecisionSettings(Section):
     reward_to_risk: float = Field(2.0, gt=0, description="least expected gain over expected loss")
     slack: float = Field(0.05, ge=0, le=0.2, description="most that feedback may move the confidence asked for; 0: not at all")
 
-# %% ../../nbs/00_core/04_settings.ipynb #17cb9ddd
+# %% ../../nbs/00_core/04_settings.ipynb #1c72bbe0
 class AllocateSettings(Section):
     policy: str = Field("balanced", description="allocation policy")
     risk_level: str = Field("medium", description="row of [risk_levels] that the policy keeps")
@@ -108,12 +108,28 @@ class TradeSettings(Section):
     plan_hours: float = Field(24, gt=0, description="how long an approved plan may be executed")
 
 
+def _limits(value: Any) -> Any:
+    "Read 'max_weight 0.15, min_cash 0.1' as a mapping."
+    if not isinstance(value, str):
+        return value
+    pairs = [part.rsplit(maxsplit=1) for part in value.split(",") if part.strip()]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError("write each limit as a name, a space and a number, separated by commas")
+    return {name.strip(): number for name, number in pairs}
+
+
+Level = Annotated[dict[str, Fraction], BeforeValidator(_limits)]
+
+
 class ExecutionSettings(Section):
     type: Literal["market", "limit"] = Field("market", description="of the orders")
     limit_bp: Decimal = Field(Decimal(0), ge=-1000, le=1000, description="basis points that a limit order may pay beyond the last price")
     reprices: int = Field(3, ge=0, le=98, description="how often a limit order that was not filled gets a new price")
     slices: int = Field(1, ge=1, le=100, description="into how many parts an action is cut")
     every_seconds: float = Field(0, ge=0, description="time between two parts")
+    volume_share: Decimal | None = Field(None, gt=0, le=1, description="each part is at most this fraction of what the market just traded")
+    venues: Words = Field((), description="with real orders, trade at these exchanges at once, each order where it costs least; empty: the profile's")
+    venue_fees: Level = Field(default_factory=dict, description="fee of each of them where it is not costs.fee_rate: 'kraken 0.0026, binance 0.001'")
     timeout_seconds: float = Field(300, gt=0, description="after this an open order is cancelled")
     max_slippage_bp: Decimal | None = Field(None, gt=0, description="nothing is traded at a price this much worse than the plan's")
     settle_seconds: float = Field(6, ge=0, description="after a lost answer, how long an order that the venue does not know may still turn up")
@@ -122,7 +138,7 @@ class ExecutionSettings(Section):
 
 
 class LiveSettings(Section):
-    address: str = Field("", description="ask here instead of at the venue's own address, for example a test exchange")
+    address: str = Field("", description="ask here instead of at the venue's own address; of several: 'kraken=https://… binance=https://…'")
     sandbox: bool = Field(False, description="use the venue's test network")
     number: int = Field(0, ge=0, description="account number that the MetaTrader terminal must be signed in to")
     tolerance: Decimal = Field(Decimal(0), ge=0, description="units that a balance may differ by, for venues that round")
@@ -140,17 +156,6 @@ class LimitSettings(Section):
     max_leverage: float = Field(1.0, ge=0, le=10, description="gross exposure over equity")
 
 
-def _limits(value: Any) -> Any:
-    "Read 'max_weight 0.15, min_cash 0.1' as a mapping."
-    if not isinstance(value, str):
-        return value
-    pairs = [part.rsplit(maxsplit=1) for part in value.split(",") if part.strip()]
-    if any(len(pair) != 2 for pair in pairs):
-        raise ValueError("write each limit as a name, a space and a number, separated by commas")
-    return {name.strip(): number for name, number in pairs}
-
-
-Level = Annotated[dict[str, Fraction], BeforeValidator(_limits)]
 class PromotionSettings(Section):
     deflated_sharpe: Fraction = Field(0.95, description="at least: chance that the Sharpe ratio is above luck's")
     overfitting: Fraction = Field(0.5, description="at most: chance that the best of one half is below the median of the other")
@@ -183,6 +188,7 @@ class ScheduleSettings(Section):
     daily: Cron = Field("30 22 * * 1-5", description="the daily run")
     weekly: Cron = Field("0 6 * * 6", description="training and review")
     maintenance: Cron = Field("0 5 * * 0", description="tidying the store, verifying the ledger, and a backup")
+    reconcile: Cron = Field("17 * * * *", description="comparing accounts of real orders with their venues")
     watch: Cron = Field("*/15 * * * *", description="examining the machine and sending what is owed")
 
 # %% ../../nbs/00_core/04_settings.ipynb #efc26999
@@ -214,7 +220,7 @@ class BackupSettings(Section):
 
 WATCH = {"alerts", "alert_rules", "alert_channels", "health", "backup"}  # sections that no number of a run rests on
 
-# %% ../../nbs/00_core/04_settings.ipynb #5d9daf96
+# %% ../../nbs/00_core/04_settings.ipynb #dac6872b
 class Settings(BaseSettings):
     "All settings in force, for one profile."
 
@@ -261,6 +267,15 @@ class Settings(BaseSettings):
         if self.allocate.risk_level not in self.risk_levels:
             raise ValueError(f"allocate.risk_level is {self.allocate.risk_level!r}, which [risk_levels] does not describe"
                              + _nearest(self.allocate.risk_level, self.risk_levels))
+        return self
+
+    @model_validator(mode="after")
+    def _venues_fit(self):
+        how, market = self.execution, self.market
+        if how.venues and (market.source != "ccxt" or market.venue not in how.venues):
+            raise ValueError(f"execution.venues is {', '.join(how.venues)}: these are exchanges of ccxt, and {market.venue} must be one of them")
+        if how.volume_share and not how.every_seconds:
+            raise ValueError("execution.volume_share needs execution.every_seconds, the time in which the volume is counted")
         return self
 
     @model_validator(mode="after")
