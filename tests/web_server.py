@@ -23,16 +23,16 @@ RUN = """
 import sys, uvicorn
 from pathlib import Path
 from trading.app.cli_serve import find_apply, run_server, take_port
+from trading.app.measures import open_metrics
 from trading.app.views import Place
 from trading.app.web import make_app
 from trading.ops.guard import open_guard
-from trading.ops.telemetry import Metrics
 
 home, rate, head = Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
 guard = open_guard(home / "data", environ={}, ring=False)
 taken = take_port("127.0.0.1", 0)
-app = make_app(Place(home / "data", home / "reports", home / "settings.ini"), guard.users, guard.audit, dashboard=False, rate=rate, burst=2 * rate,
-               metrics=Metrics(), apply=find_apply(), command=(sys.executable, "-c", "import time; time.sleep(0.2)"))
+place = Place(home / "data", home / "reports", home / "settings.ini")
+app = make_app(place, guard.users, guard.audit, dashboard=False, rate=rate, burst=2 * rate, metrics=open_metrics(place), apply=find_apply(), command=(sys.executable, "-c", "import time; time.sleep(0.2)"))
 print(taken.getsockname()[1], flush=True)
 run_server(uvicorn, app, taken, head)
 """

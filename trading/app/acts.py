@@ -72,7 +72,7 @@ class Scribe:
         several = [{"who": who, "action": action, "detail": detail, "at": now.isoformat()} for who, action, detail, now in acts]
         self.audit.append(", ".join(sorted({who for who, *_ in acts})), "several acts", {"acts": several}, acts[-1][3])
 
-# %% ../../nbs/10_app/86_acts.ipynb #7695e641
+# %% ../../nbs/10_app/86_acts.ipynb #667a5a79
 @dataclass
 class Service:
     "What the handlers share."
@@ -89,6 +89,7 @@ class Service:
 
     def __post_init__(self):
         self.scribe, self._books, self._lock = Scribe(self.audit), {}, threading.Lock()
+        self.streams: dict[Place, Any] = {}  # the live streams that somebody has asked for
 
     def append(self, place: Place, event: Event) -> int:  # sequence number
         "Write an event into a ledger that stays open."

@@ -6,11 +6,12 @@
 __all__ = ['API', 'Mine', 'One', 'SECURITY_CHECKS', 'add_refusals', 'SignIn', 'told', 'session_routes', 'route', 'file_routes',
            'system_routes', 'examine', 'time_views', 'measured', 'make_app', 'describe', 'examples']
 
-# %% ../../nbs/10_app/87_web.ipynb #dc96e368
+# %% ../../nbs/10_app/87_web.ipynb #39a5ec18
 import asyncio
 import importlib
 import importlib.util
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -117,14 +118,13 @@ def route(path: str, handler: Callable, method: str, role: str, title: str, tag:
                       status_code=status, openapi_extra={"x-role": role},
                       responses={status: {"description": title, "content": {kind: {"schema": schema}}}} | refusals())
 
-# %% ../../nbs/10_app/87_web.ipynb #c8ad1eea
+# %% ../../nbs/10_app/87_web.ipynb #9e27f574
 Mine = Query("main", pattern=r"^[a-z0-9][a-z0-9_.-]{0,39}$", description="one of your own")
 One = InPath(pattern=NAME, examples=["2022-12-27_sample_1"])
 
 
 def file_routes(service: Service) -> list[PlainRoute]:
     "Return the routes of reports, notebooks, logs and the stream."
-    streams: dict[Place, Stream] = {}
 
     def of(request: Request, portfolio: str) -> Place:
         allowed(request.state.session, "viewer", portfolio)
@@ -148,7 +148,7 @@ def file_routes(service: Service) -> list[PlainRoute]:
     async def live(request: Request, portfolio: str = Mine, after: int | None = Query(None, ge=0, le=2**53, description="number of the ledger"),
                    last: str | None = Header(None, alias="Last-Event-ID", max_length=80)) -> Response:
         place = of(request, portfolio)
-        stream = streams.setdefault(place, Stream(place))
+        stream = service.streams.setdefault(place, Stream(place))
         seen = last_seen(last)
         lines = as_sse(stream, seen if seen is not None else after)
         return StreamingResponse(lines, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
@@ -262,7 +262,7 @@ def measured() -> dict:
     found = orjson.loads(file.read_bytes())
     return {"items": found if isinstance(found, list) else [found]}
 
-# %% ../../nbs/10_app/87_web.ipynb #654e2fa8
+# %% ../../nbs/10_app/87_web.ipynb #4fc469b7
 def make_app(
     place: Place,
     users: Users,
@@ -287,6 +287,8 @@ def make_app(
     app = FastAPI(title="Carnet", version="1", openapi_url=None, docs_url=None, redoc_url=None, lifespan=life, redirect_slashes=False)
     add_refusals(app)
     note = partial(_note, metrics) if metrics is not None else None
+    if metrics is not None:
+        metrics.gather(partial(_present, service))
     policy = _mount(app, service) if dashboard else None
     app.add_middleware(Gate, users=users, rate=rate, burst=burst, most_bytes=most_bytes, clock=clock, note=note, policy=policy, made=service,
                        quick=service.kept.quick)
@@ -301,6 +303,14 @@ def _note(metrics, path: str, method: str, status: int, seconds: float) -> None:
     "Measure a request."
     metrics.add("carnet_requests_total", route=path, method=method, status=str(status))
     metrics.observe("carnet_request_seconds", seconds, route=path, method=method)
+
+
+def _present(service: Service, metrics) -> None:
+    "Tell how many listen now, and what long work there is."
+    metrics.set("carnet_listeners", sum(len(stream.listeners) for stream in service.streams.values()))
+    metrics.forget("carnet_jobs")
+    for state, count in ({"running": 0} | Counter(job["status"] for job in work.jobs(service.place, 500)["items"])).items():
+        metrics.set("carnet_jobs", count, state=state)
 
 
 def _pages(app: FastAPI, own: list[PlainRoute]) -> list[PlainRoute]:
