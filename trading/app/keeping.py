@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['examine', 'heading', 'mend', 'watch', 'passphrase_of', 'back_up']
 
-# %% ../../nbs/10_app/71_keeping.ipynb #459be411
+# %% ../../nbs/10_app/71_keeping.ipynb #db12660c
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -18,12 +18,13 @@ from ..core.share import checkout
 from ..core.types import MissingData
 from ..ops.health import Health, Trend, probe, remember, score, trend
 from ..ops.recover import Step, recover
+from ..venue.monitor import connections
 
-# %% ../../nbs/10_app/71_keeping.ipynb #e779a917
+# %% ../../nbs/10_app/71_keeping.ipynb #8f23a24a
 def examine(
     settings: Settings,
     now: datetime,  # UTC
-    venues: Mapping[str, Mapping[str, Any]] | None = None,  # statistics of `venue.access`, by venue
+    venues: Mapping[str, Mapping[str, Any]] | None = None,  # statistics by venue; None: what was written down
     holes: bool = False,  # look for published vulnerabilities too
     keep: bool = True,  # write it into the history
 ) -> Health:
@@ -32,7 +33,7 @@ def examine(
 
     root = checkout()
     data = Path(settings.run.data)
-    checks = probe(data, venues, settings.health.hosts, settings.health.time_server, os.environ.get("PREFECT_API_URL"),
+    checks = probe(data, connections(data) if venues is None else venues, settings.health.hosts, settings.health.time_server, os.environ.get("PREFECT_API_URL"),
                    root / "requirements" / "run.txt" if root else None)
     if holes:
         from trading.ops.packages import audit, check_packages

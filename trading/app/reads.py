@@ -39,7 +39,7 @@ def to_json(answer: Any) -> bytes:
     "Write an answer as bytes."
     return orjson.dumps(answer, default=str, option=orjson.OPT_NON_STR_KEYS)
 
-# %% ../../nbs/10_app/85_reads.ipynb #aa803af8
+# %% ../../nbs/10_app/85_reads.ipynb #dbc7642f
 @dataclass(frozen=True)
 class Read:
     "A view with its address."
@@ -77,6 +77,7 @@ READS: dict[str, tuple[Read, ...]] = {
         Read("/monitoring/thresholds", upkeep.thresholds, "Limits and rules"),
         Read("/monitoring/alerts", upkeep.alerts, "Alerts, the newest first", kept=False),
         Read("/monitoring/data-quality", upkeep.data_quality, "How complete and fresh the data are"),
+        Read("/monitoring/connections", upkeep.connections, "How each venue answers, and what the memory saves", kept=False),
     ),
     "analytics": (
         Read("/analytics/performance", insight.performance, "Return, risk and ratios"),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['settings', 'decisions', 'taxonomy', 'aliases', 'decide', 'feedback', 'cycles', 'steer', 'alerts', 'thresholds',
-           'data_quality', 'system', 'report_file', 'notebook_file']
+           'data_quality', 'connections', 'system', 'report_file', 'notebook_file']
 
 # %% ../../nbs/10_app/76_upkeep.ipynb #9f31131d
 import json
@@ -129,7 +129,7 @@ def steer(place: Place, what: str, note: str, now: datetime, profile: str | None
         raise BadInput(f"{what[:40]!r} is nothing that can be done to feedback; choose freeze, thaw or roll back")
     return {"number": cycle.number, "kind": cycle.kind, "at": cycle.at.isoformat(), "note": cycle.note, "seal": cycle.seal}
 
-# %% ../../nbs/10_app/76_upkeep.ipynb #1f3f305b
+# %% ../../nbs/10_app/76_upkeep.ipynb #226b1291
 def alerts(place: Place, limit: int = 50) -> dict:
     "List the newest alerts and what came of them."
     file = place.data / "alerts.sqlite"
@@ -166,6 +166,14 @@ def data_quality(place: Place, profile: str | None = None) -> dict:
         return missing(error, run=None, items=[], repairs=[])
     return {"run": record.id, "as_of": record.as_of.isoformat(), "version": record.data_version, "bars": len(run_bars(place, record)),
             "items": rows(table), "repairs": rows(mended.tail(200))}
+
+
+def connections(place: Place) -> dict:
+    "Say how each venue has answered in the last week, and how many questions the memory saved."
+    from trading.venue.monitor import connections as told
+
+    found = [{"venue": name, **seen} for name, seen in told(place.data).items()]
+    return {"items": found} if found else missing("no venue was asked from here yet; a run on a market that is alive, or 'carnet ingest', asks", items=[])
 
 
 @view

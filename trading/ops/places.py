@@ -118,7 +118,7 @@ def check_environment(
                      + "; other versions may give other numbers: install from the lock", len(differ))
     return Check("environment", "ok", "every package is the one of the lock", 0)
 
-# %% ../../nbs/09_ops/49_places.ipynb #90751347
+# %% ../../nbs/09_ops/49_places.ipynb #ebc1015b
 def check_prefect(
     url: str | None,  # of its API; None: none is configured
     seconds: float = 2.0,
@@ -139,14 +139,20 @@ def check_prefect(
 def check_venues(
     venues: Mapping[str, Mapping[str, Any]],  # name → summary: calls, error_rate, p50_s, p95_s
 ) -> list[Check]:
-    "Judge the connection to each venue by its calls so far."
+    "Judge the connection to each venue by its newest calls."
     found = []
     for name, seen in venues.items():
         if not seen.get("calls"):
-            found.append(Check(f"venue {name}", "unknown", "not asked yet"))
+            found.append(Check(f"venue {name}", "unknown", "not asked in the last week"))
+            continue
+        if seen["p95_s"] is None:
+            found.append(Check(f"venue {name}", "bad", f"{seen['calls']} calls and no answer; look at the network and at the venue's own status page"))
             continue
         errors, slow = float(seen["error_rate"]), float(seen["p95_s"])
         status = max(grade(errors, 0.05, 0.25), grade(slow, 2, 10), key=("ok", "warn", "bad").index)
         detail = f"{seen['calls']} calls, {errors:.1%} failed, half within {1000 * seen['p50_s']:.0f} ms, 95 % within {1000 * slow:.0f} ms"
+        detail += f", there {seen['uptime']:.1%} of the time" if seen.get("uptime") is not None else ""
+        detail += f", getting {seen['trend']}" if seen.get("trend") in ("worse", "better") else ""
+        detail += f", {seen['saved_calls']} calls saved by the memory" if seen.get("saved_calls") else ""
         found.append(Check(f"venue {name}", status, detail, 1000 * slow, "ms"))
-    return found or [Check("venues", "absent", "none was asked yet by this process")]
+    return found or [Check("venues", "absent", "no venue was asked in the last week")]

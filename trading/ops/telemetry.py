@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from ..core.redact import redact
 from ..core.types import BadInput
 
-# %% ../../nbs/09_ops/60_telemetry.ipynb #afabae71
+# %% ../../nbs/09_ops/60_telemetry.ipynb #5febc87e
 @dataclass(frozen=True)
 class Metric:
     "A number that is told to Prometheus."
@@ -70,6 +70,7 @@ METRICS = {m.name: m for m in (
         ("carnet_alerts_dead", "gauge", "Alerts that a channel did not take in the end."),
         ("carnet_venue_latency_seconds", "gauge", "Time within which so many calls of a venue are answered.", ("venue", "quantile")),
         ("carnet_venue_error_ratio", "gauge", "Share of calls of a venue without an answer.", ("venue",)),
+        ("carnet_venue_uptime_ratio", "gauge", "Share of the observed time in which a venue answered.", ("venue",)),
         ("carnet_info", "gauge", "1, with the version.", ("version", "python")),
     ),
     *_group(
