@@ -167,7 +167,7 @@ def system_routes(service: Service, metrics=None) -> list[PlainRoute]:
         return Response(await asyncio.to_thread(lambda: to_json(make())), media_type=JSON)
 
     async def cache_stats(request: Request) -> Response:
-        return Response(to_json(MEMORY.statistics()), media_type=JSON)
+        return await in_thread(lambda: MEMORY.statistics() | {"venues": upkeep.connections(service.place)["items"]})
 
     async def health(request: Request) -> Response:
         return await in_thread(lambda: examine(service.place))
@@ -226,9 +226,10 @@ SECURITY_CHECKS = ("permissions", "firewall", "disk encryption", "environment", 
 def examine(place: Place, only: tuple[str, ...] | None = None) -> dict:
     "Ask every check, and add up."
     from trading.ops.health import probe, remember, score
+    from trading.venue.monitor import connections
 
-    now = datetime.now(UTC)
-    found = score([c for c in probe(place.data, seconds=4) if only is None or c.name.startswith(only)], now)
+    now, venues = datetime.now(UTC), connections(place.data)
+    found = score([c for c in probe(place.data, venues, seconds=4) if only is None or c.name.startswith(only)], now)
     if only is None:
         remember(found, place.data / "health.jsonl")
     checks = [{"name": c.name, "status": c.status, "detail": c.detail, "value": c.value, "penalty": c.penalty} for c in found.checks]
