@@ -49,7 +49,7 @@ class Pauses(Value):
         pause = min(self.first * 2**circuit.pauses, self.longest)
         return failed.but(state="open", pauses=min(circuit.pauses + 1, 30), until=now + pause)
 
-# %% ../../nbs/08_trade/33_breaker.ipynb #b93b49c2
+# %% ../../nbs/08_trade/33_breaker.ipynb #a646b8e3
 class Broken:
     "A venue that is left alone while it fails; see `core.types.Venue`."
 
@@ -70,8 +70,9 @@ class Broken:
         return self._call(self._venue.create_order, order)
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
-        "Pass any other question on."
-        return lambda *args: self._call(getattr(self._venue, method), *args)
+        "Pass any other question on that the venue can answer."
+        call = getattr(self._venue, method)
+        return lambda *args: self._call(call, *args)
 
     def _call(self, call: Callable[..., Any], *args: Any) -> Any:
         "Make a call through the circuit."

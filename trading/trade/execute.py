@@ -174,7 +174,7 @@ def affordable(
         return ZERO, (reason or f"{lot} at {price}") + ", which is below the venue's smallest order"
     return lot, reason
 
-# %% ../../nbs/08_trade/30_execute.ipynb #1f3c8a46
+# %% ../../nbs/08_trade/30_execute.ipynb #e0953324
 def execute(
     plan: Plan,
     verdict: Verdict,  # of the safety check, for exactly this plan
@@ -373,6 +373,10 @@ def _finish(desk: Desk, plan: Plan, plan_hash: str, lines: list[Line], started: 
     "Put the lines, the fills and the shortfall together."
     events = desk.ledger.events(desk.account, "fill", started - timedelta(minutes=5))
     fills = tuple(fill_from(e.data) for e in events if e.data["plan"] == plan_hash)
+    fees: dict[tuple[str, str], Decimal] = {}
+    for fill in fills:  # not every venue tells the fee of an order, but every one that of a trade
+        fees[fill.symbol, fill.side] = fees.get((fill.symbol, fill.side), ZERO) + fill.fee
+    lines = [o.but(fee=fees.get((o.symbol, o.side), o.fee)) for o in lines]
     missed = sum(((1 if o.side == "buy" else -1) * (after[o.symbol] - o.price) * (o.planned - o.filled) for o in lines if o.symbol in after), ZERO)
     return Execution(plan.account, plan_hash, desk.venue.name, started, desk.clock(), round(seconds, 3), tuple(lines), fills, missed)
 

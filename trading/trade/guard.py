@@ -40,7 +40,7 @@ def remedy(
     "Return what to do about an error; one that is unknown stops."
     return next(((action, words) for kind, action, words in REMEDIES if isinstance(error, kind)), ("stop", "stop: this error is not known"))
 
-# %% ../../nbs/08_trade/35_guard.ipynb #b781be6b
+# %% ../../nbs/08_trade/35_guard.ipynb #730255e6
 def safe_mode(
     ledger: Ledger,
     account: str,
@@ -85,8 +85,9 @@ class Guarded:
         return self._counted("orders", self._venue.create_order, order)
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
-        "Pass any other question on."
-        return lambda *args: self._counted("questions", getattr(self._venue, method), *args)
+        "Pass any other question on that the venue can answer."
+        call = getattr(self._venue, method)
+        return lambda *args: self._counted("questions", call, *args)
 
     def _counted(self, what: str, call: Callable[..., Any], *args: Any) -> Any:
         "Make a call; count errors in a row, and stop at too many."

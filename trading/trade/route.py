@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Level', 'Quote', 'Cost', 'expected_cost', 'quote_of', 'recent_volume', 'Place', 'Routed', 'route', 'split_plan',
-           'Part', 'execute_parts', 'Board']
+           'Part', 'execute_parts', 'together', 'Board']
 
-# %% ../../nbs/08_trade/45_route.ipynb #d8eb91e7
+# %% ../../nbs/08_trade/45_route.ipynb #942df45d
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +15,10 @@ from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
 from typing import Any
 
-from ..core.types import ZERO, Action, BadInput, Market, Plan, Side, TradingError, Value, Venue, Verdict
-from .execute import Execution, Line, Style, execute
+from ..core.types import ZERO, Action, BadInput, Market, Order, Plan, Side, TradingError, Value, Venue, Verdict
+from .approval import plan_status
+from .book import PRICE_STEP, tidy
+from .execute import Execution, Line, Style, execute, execution_of
 from .ledger import Ledger
 
 # %% ../../nbs/08_trade/45_route.ipynb #39c9103e
@@ -176,7 +178,7 @@ def split_plan(
             parts.append(plan.but(account=place.account, actions=actions, cash=place.cash, equity=worth, targets={}, notes=notes))
     return parts
 
-# %% ../../nbs/08_trade/45_route.ipynb #29c76c9f
+# %% ../../nbs/08_trade/45_route.ipynb #0cd75c46
 @dataclass(frozen=True)
 class Part:
     "A plan for one venue, checked."
@@ -196,6 +198,7 @@ async def execute_parts(
     progress: Callable[[str, Line], Any] = lambda account, line: None,
     most: int = 8,  # venues at the same time
     open_ledger: Callable[[Any], Ledger] = Ledger,
+    allow: Callable[[str, Order], str] = lambda account, order: "",  # a reason to leave out an order
     **more: Any,  # passed on to `execute`
 ) -> dict[str, Execution | str]:  # by account; a sentence where it failed
     "Execute parts of a plan at several venues at once."
@@ -208,10 +211,13 @@ async def execute_parts(
         return stop(account) or (f"the time of {limit} is over" if clock() >= until else "")
 
     def trade(part: Part) -> Execution | str:
-        account, own = part.plan.account, open_ledger(ledger)
+        account, own, place = part.plan.account, open_ledger(ledger), part.place
         try:
-            return execute(part.plan, part.verdict, part.place.venue, own, clock, part.place.style, max_age, part.place.account,
-                           lambda: halted(account), progress=lambda line: progress(account, line), **more)
+            if plan_status(own, account, part.plan.hash) == "executed":
+                return execution_of(own, account, part.plan.hash)
+            volume = recent_volume(place.venue, place.style.every, clock) if place.style.volume_share is not None else None
+            return execute(part.plan, part.verdict, place.venue, own, clock, place.style, max_age, place.account, lambda: halted(account),
+                           progress=lambda line: progress(account, line), volume=volume, allow=lambda order: allow(account, order), **more)
         except TradingError as error:
             return str(error)
         finally:
@@ -223,6 +229,33 @@ async def execute_parts(
 
     done = await asyncio.gather(*(one(p) for p in parts))
     return {p.plan.account: result for p, result in zip(parts, done, strict=True)}
+
+
+def together(
+    plan: Plan,  # the whole
+    results: Mapping[str, Execution | str],  # by account
+    left: Sequence[str],  # in words, what found no place
+    started: datetime,  # UTC
+    finished: datetime,  # UTC
+) -> Execution:
+    "Put what several venues did into one account of it: one line for each action of the plan."
+    done = {a: r for a, r in results.items() if isinstance(r, Execution)}
+    failed = [f"{a}: {r}" for a, r in results.items() if isinstance(r, str)]
+    lines = []
+    for a in plan.actions:
+        own = [o for r in done.values() for o in r.orders if (o.symbol, o.side) == (a.symbol, a.side)]
+        filled, ordered, fee, slippage = (sum((getattr(o, n) for o in own), ZERO) for n in ("filled", "ordered", "fee", "slippage"))
+        cost = sum((o.filled * o.average for o in own if o.filled), ZERO)
+        where = [f"{r.venue} filled {o.filled:f}" for r in done.values() for o in r.orders if o.filled and (o.symbol, o.side) == (a.symbol, a.side)]
+        why = [] if filled >= a.amount else [*(o.reason for o in own), *failed, *(w for w in left if w.startswith(a.side) and f" {a.symbol}:" in w)]
+        status = "closed" if filled >= a.amount else own[-1].status if own and not filled else "canceled" if own else "skipped"
+        first = own[0].client_order_id if own else plan.client_order_id(a)
+        average = tidy((cost / filled).quantize(PRICE_STEP)) if filled else None
+        lines.append(Line(a.symbol, a.side, first, a.amount, ordered, filled, a.price, average, fee, slippage, status,
+                          "; ".join(dict.fromkeys(w for w in [*where, *why] if w)), sum(o.orders for o in own)))
+    fills = sorted((f for r in done.values() for f in r.fills), key=lambda f: (f.timestamp, f.client_order_id))
+    return Execution(plan.account, plan.hash, " and ".join(r.venue for r in done.values()), started, finished,
+                     round((finished - started).total_seconds(), 3), tuple(lines), tuple(fills))
 
 
 class Board:

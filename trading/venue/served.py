@@ -138,7 +138,7 @@ def number_of(
     "Return the number in one of the paper exchange's ids."
     return int(own_id.rpartition("-")[2].lstrip("t"))
 
-# %% ../../nbs/01_venue/05_served.ipynb #45f128ab
+# %% ../../nbs/01_venue/05_served.ipynb #dc42b2f5
 class Counter:
     "Answers Binance's questions from a paper exchange."
 
@@ -180,6 +180,11 @@ class Counter:
         if "symbol" in asked and not rows:
             raise Refusal(-1013, "Market is closed.")
         return rows[0] if "symbol" in asked else rows
+
+    def depth(self, asked: dict[str, str]) -> dict[str, Any]:
+        "Return what can be had now, best first."
+        book = self.venue.fetch_order_book(self.symbol(asked))
+        return {"lastUpdateId": milliseconds(self.clock())} | {side: [[f"{p:f}", f"{n:f}"] for p, n in book[side]] for side in ("bids", "asks")}
 
     def klines(self, asked: dict[str, str]) -> list[list]:
         "Return bars that have closed."
@@ -287,8 +292,9 @@ class Counter:
         limit = min(int(asked.get("limit", 500)), 1000)
         return rows[:limit] if "fromId" in asked or since else rows[-limit:]
 
-# %% ../../nbs/01_venue/05_served.ipynb #b4682647
-PUBLIC = {"exchangeInfo": "exchange_info", "ticker/price": "tickers", "ticker/24hr": "tickers", "klines": "klines"}
+# %% ../../nbs/01_venue/05_served.ipynb #d3c438cc
+PUBLIC = {"exchangeInfo": "exchange_info", "ticker/price": "tickers", "ticker/24hr": "tickers", "klines": "klines",
+          "depth": "depth"}
 PRIVATE = {("GET", "account"): "account", ("POST", "order"): "new_order", ("GET", "order"): "order", ("DELETE", "order"): "cancel",
            ("GET", "openOrders"): "open_orders", ("GET", "myTrades"): "my_trades"}
 
