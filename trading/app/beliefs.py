@@ -6,7 +6,7 @@
 __all__ = ['Parts', 'Beliefs', 'ahead', 'decided_parts', 'changed_parts', 'matured_parts', 'feature_words', 'why_words',
            'why_parts', 'alert_parts', 'belief_parts', 'forecasts_before', 'last_review', 'tell_matured']
 
-# %% ../../nbs/10_app/09_beliefs.ipynb #dc35fc75
+# %% ../../nbs/10_app/09_beliefs.ipynb #513e196a
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .reasons import reason_pictures
 from .sections import table
 from .words import count, day, known, listed, percent, quantity
 from ..core.runs import Run, list_runs
@@ -115,7 +116,7 @@ def matured_parts(b: Beliefs, timeframe: str) -> Parts:
                ("Was right", "was", percent, "n"), ("Forecasts", "n", quantity, "n")]
     return [*lines, ("more", {"summary": "How sure, and how often right", "table": table(b.reliability.reset_index(), columns)})]
 
-# %% ../../nbs/10_app/09_beliefs.ipynb #6e75b508
+# %% ../../nbs/10_app/09_beliefs.ipynb #beedcdf6
 def feature_words(
     name: str,  # of a feature
 ) -> str:
@@ -152,7 +153,9 @@ def why_parts(b: Beliefs, timeframe: str) -> Parts:
         return [("heading", title), ("text", "Nothing is held that has a forecast.")]
     made = table(lines, [("Symbol", "", str, ""), ("What moved it most", "why", str, "why")])
     summary = f"The reasons for each of {count(len(lines), 'holding')}, which sum to its forecast"
-    return [("heading", title), ("more", {"summary": summary, "table": made})]
+    words = "From what is expected of every symbol, step by step, to what is expected of this one: filled adds, outlined takes."
+    pictures = reason_pictures(rows, b.held, ahead(int(longest), timeframe), timeframe)
+    return [("heading", title), ("text", words), ("html", pictures), ("more", {"summary": summary, "table": made})]
 
 # %% ../../nbs/10_app/09_beliefs.ipynb #f9223510
 def alert_parts(b: Beliefs) -> Parts:
