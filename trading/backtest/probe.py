@@ -63,7 +63,7 @@ def same_dice(
         if torch:
             torch.set_rng_state(before_torch)
 
-# %% ../../nbs/06_backtest/59_probe.ipynb #c2caa0e5
+# %% ../../nbs/06_backtest/59_probe.ipynb #b3fee8fd
 def is_fitted(pipeline: Any) -> bool:
     "Say whether an estimator carries what it has learnt (attributes that end in an underscore)."
     return any(n.endswith("_") and not n.startswith("_") for n in getattr(pipeline, "__dict__", {}))
@@ -109,8 +109,16 @@ def as_table(out: Any, bars: pd.DataFrame) -> pd.DataFrame:
             raise BadInput("the output is not indexed by time and has another length than the bars; keep the index of the bars")
         table = table.set_axis(bars.index)
     table = table.tz_localize("UTC") if table.index.tz is None else table
-    numbers = {i: _numbers(table.iloc[:, i]) for i in range(table.shape[1])}
-    return pd.DataFrame(numbers, index=table.index).set_axis([_name(c) for c in table], axis=1).pipe(lambda t: t[~t.index.duplicated(keep="last")])
+    numbers = _all_numbers(table)
+    table = pd.DataFrame(numbers, index=table.index, columns=pd.Index([_name(c) for c in table], dtype=object), copy=False)
+    return table if table.index.is_unique else table[~table.index.duplicated(keep="last")]
+
+
+def _all_numbers(table: pd.DataFrame) -> np.ndarray:
+    "Return a whole table as numbers, at once when it holds nothing else."
+    if all(isinstance(d, np.dtype) and d.kind in "fiub" for d in table.dtypes):
+        return table.to_numpy(dtype=float, copy=True)
+    return np.column_stack([_numbers(table.iloc[:, i]) for i in range(table.shape[1])])
 
 
 def _numbers(column: pd.Series) -> np.ndarray:
@@ -168,7 +176,7 @@ def other_tables(
         changed[name] = table
     return changed
 
-# %% ../../nbs/06_backtest/59_probe.ipynb #aa2fd480
+# %% ../../nbs/06_backtest/59_probe.ipynb #6e59841c
 def moved(
     base: pd.DataFrame,  # output on the real bars
     other: pd.DataFrame,  # output on bars with another future
@@ -176,15 +184,21 @@ def moved(
     ended: bool = False,  # the bars were cut short
 ) -> pd.DataFrame:  # time × output, True where the past moved; only outputs that moved
     "Return which outputs before the cut differ."
-    base, other = base[base.index < when], other[other.index < when]
-    gone = [c for c in base if c not in other and (base[c].fillna(0) != 0).any()]
-    shared = [c for c in base if c in other]
-    rows = base.index.intersection(other.index) if ended else base.index.union(other.index)
-    a, b = (t[shared].reindex(rows).to_numpy(dtype=float) for t in (base, other))
+    base, other = (t.iloc[: t.index.searchsorted(when)] if t.index.is_monotonic_increasing else t[t.index < when] for t in (base, other))
+    if base.columns.equals(other.columns) and base.index.equals(other.index):
+        gone, shared, rows = [], base.columns, base.index
+        a, b = base.to_numpy(dtype=float), other.to_numpy(dtype=float)
+    else:
+        gone = [c for c in base if c not in other and (base[c].fillna(0) != 0).any()]
+        shared = [c for c in base if c in other]
+        rows = base.index.intersection(other.index) if ended else base.index.union(other.index)
+        a, b = (t[shared].reindex(rows).to_numpy(dtype=float) for t in (base, other))
     size = np.maximum(np.abs(a), np.abs(b))
     usual = np.nan_to_num(np.abs(a), posinf=0.0).sum(axis=0) / max(len(a), 1)
     with np.errstate(invalid="ignore"):
         same = (np.abs(a - b) <= 1e-7 * size + 1e-9 * usual) | (np.isnan(a) & np.isnan(b)) | (a == b)
+    if same.all() and not gone:
+        return pd.DataFrame(index=rows[:0])
     found = pd.DataFrame(~same, index=rows, columns=shared)
     for column in gone:
         found[column] = True
