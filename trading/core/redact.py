@@ -129,7 +129,7 @@ def _mask_pair(found: re.Match) -> str:
     quote_mark = _QUOTED.match(value)
     return f"{name}{found['gap']}{quote_mark[0]}{MASK}{quote_mark[0].lstrip('b')}" if quote_mark else f"{name}{found['gap']}{MASK}"
 
-# %% ../../nbs/00_core/05_redact.ipynb #626ba636
+# %% ../../nbs/00_core/05_redact.ipynb #b78d140f
 def forms_of(secret: str) -> set[str]:
     "Return the forms in which a secret may stand in a text."
     raw = secret.encode()
@@ -174,8 +174,9 @@ class Known:
             self._forms = Forms(self._secrets)
 
     def add_environment(self, environ: Mapping[str, str]) -> None:
-        "Remember the values of variables whose names say that they are secret."
-        self.add(*(value for name, value in environ.items() if is_secret_name(name) or name.upper().endswith("_KEY")))
+        "Remember the values of variables whose names say that they are secret; PWD is the folder that the shell stands in."
+        told = {name: value for name, value in environ.items() if name.upper() not in ("PWD", "OLDPWD")}
+        self.add(*(value for name, value in told.items() if is_secret_name(name) or name.upper().endswith("_KEY")))
 
     def mask(self, text: str) -> str:
         "Mask every secret that is known."
