@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCHEMA', 'MANY', 'KEYS', 'TABLES', 'LedgerError', 'event_key', 'chain', 'open_file', 'Ledger']
 
-# %% ../../nbs/08_trade/20_ledger.ipynb #f6fdccfc
+# %% ../../nbs/08_trade/20_ledger.ipynb #48b9db8e
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,7 +19,7 @@ import orjson
 
 from ..core.types import BadInput, Busy, Event, Fill, Position, TradingError
 from .book import MONEY, Book, Tally, fill_from, plain, time_text
-from .replay import carry, read_fills
+from .replay import ahead, carry, read_fills
 
 # %% ../../nbs/08_trade/20_ledger.ipynb #94b1a88c
 SCHEMA = 1
@@ -98,7 +98,7 @@ def _check_length(path: Path) -> None:
         if len(head) < 100 or not head.startswith(b"SQLite format 3") or path.stat().st_size < said:
             raise LedgerError(f"the ledger {path.name} is damaged: {path.stat().st_size} bytes, and it says {said}; restore it from a backup")
 
-# %% ../../nbs/08_trade/20_ledger.ipynb #c5cf05c3
+# %% ../../nbs/08_trade/20_ledger.ipynb #8fe527a4
 class Ledger:
     "An append-only file of events, and what follows from them."
 
@@ -250,17 +250,23 @@ class Ledger:
             tally.add((kind, orjson.loads(data)) for _, kind, data in rows)
             return rows[-1][0] if rows else after
         tally.add((kind, orjson.loads(data)) for _, kind, data in others)
-        while True:
-            sql, args = self._query("seq, data", tally.account, ["fill"], *place[1:3], after, upto)
-            joined = f"select max(seq), cast(group_concat(data, char(10)) as blob) from ({sql} limit {MANY}) as part"
-            last, text = self._db.execute(joined, args).fetchone()
-            if last is None:
-                return max(after, *(seq for seq, _, _ in others), 0)
+        for last, text in ahead(self._blocks(tally.account, at, after, upto)):
             if fills := read_fills(text):
                 carry(tally, fills)
             else:
                 tally.add(("fill", orjson.loads(line)) for line in text.split(b"\n"))
             after = last
+        return max(after, *(seq for seq, _, _ in others), 0)
+
+    def _blocks(self, account: str, at: datetime | None, after: int, upto: int | None) -> Iterator[tuple[int, bytes]]:
+        "Read the trades of an account block by block: the sequence number of the last one, and the data of each on a line."
+        while True:
+            sql, args = self._query("seq, data", account, ["fill"], None, at, after, upto)
+            joined = f"select max(seq), cast(group_concat(data, char(10)) as blob) from ({sql} limit {MANY}) as part"
+            after, text = self._db.execute(joined, args).fetchone()
+            if after is None:
+                return
+            yield after, text
 
     def positions(self, account: str, at: datetime | None = None) -> dict[str, Position]:
         "Return what is held, by symbol."
