@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-# %% ../../nbs/10_app/81_cli_data.ipynb #fb3c1b16
+# %% ../../nbs/10_app/81_cli_data.ipynb #0d4665a0
 @click.command()
 @click.option("--profile", help="Market to work on; see 'carnet settings'.")
 @click.option("--follow", "follow_", is_flag=True, help="Go on, bar by bar, until Ctrl-C.")
@@ -29,7 +29,7 @@ def ingest(profile, follow_, refill) -> None:
     source, store = market_source(settings), BarStore(settings.run.data / "bars")
     since = datetime(market.start.year, market.start.month, market.start.day, tzinfo=UTC)
     if follow_:
-        _follow(settings, getattr(source, "source", source), store, since)  # past the memory: a bar that was not there may be there now
+        _follow(settings, _past_memory(settings, source), store, since)
         return
     from trading.core.types import TradingError
     from trading.data.ingest import ingest as bring
@@ -42,7 +42,7 @@ def ingest(profile, follow_, refill) -> None:
     if done.problems:
         raise TradingError("; ".join(done.problems.values()))
 
-# %% ../../nbs/10_app/81_cli_data.ipynb #6fe1484a
+# %% ../../nbs/10_app/81_cli_data.ipynb #c26cc429
 @contextmanager
 def _stopped_by_signals(stop):
     "Let Ctrl-C and SIGTERM set an event instead of tearing the work apart; the second Ctrl-C does tear."
@@ -64,10 +64,20 @@ def _stopped_by_signals(stop):
             signal.signal(s, handler or signal.SIG_DFL)
 
 
+def _past_memory(settings, source):
+    "Return the venue itself, its calls measured: a bar that was not there a minute ago may be there now, and no memory should say otherwise."
+    if settings.market.source == "sample":
+        return source
+    from trading.venue.monitor import Measured, Monitor, monitor_file
+
+    return Measured(source.source, Monitor(monitor_file(settings.run.data)))
+
+
 def _follow(settings, source, store, since) -> None:
-    "Keep the store up to date until stopped."
+    "Keep the store up to date until stopped, and the newest prices on the board."
     from threading import Event
 
+    from trading.data.board import Board, board_file
     from trading.data.follow import follow
 
     market, stop = settings.market, Event()
@@ -76,7 +86,9 @@ def _follow(settings, source, store, since) -> None:
     click.echo(f"following {source.name}: {len(market.symbols)} symbols, {market.timeframe}, {how}; Ctrl-C ends it")
     try:
         with _stopped_by_signals(stop):
-            done = follow(source, store, market.symbols, market.timeframe, since, stop, click.echo, bell, calendar=market.calendar)
+            done = follow(source, store, market.symbols, market.timeframe, since, stop, click.echo, bell, calendar=market.calendar,
+                          board=Board(board_file(settings.run.data, settings.run.profile)),
+                          quote_every=0.0 if market.source == "sample" else max(1.0, settings.access.price_seconds))
     finally:
         if bell:
             bell.close()

@@ -18,7 +18,7 @@ import orjson
 from .views import Place, head, records
 from ..core.types import TradingError
 
-# %% ../../nbs/10_app/77_stream.ipynb #0b578006
+# %% ../../nbs/10_app/77_stream.ipynb #45294f8c
 SOON = 0.02  # seconds between two looks at the ledger
 LATER = 0.25  # between two looks at runs, alerts and switches
 QUEUE = 1_000  # events that a listener may be behind
@@ -30,7 +30,7 @@ class Told:
     "One event of the stream."
 
     id: str  # '<number of the ledger>.<count of this process>'
-    kind: str  # ledger, run, alert or switch
+    kind: str  # ledger, run, alert, switch or price
     data: bytes  # JSON
 
     def sse(self) -> bytes:
@@ -45,7 +45,7 @@ def last_seen(
     number = (text or "").partition(".")[0]
     return int(number) if number.isascii() and number.isdigit() and len(number) < 16 else None
 
-# %% ../../nbs/10_app/77_stream.ipynb #b4b62e69
+# %% ../../nbs/10_app/77_stream.ipynb #319eadb1
 class Stream:
     "Tell every listener what happens at a place."
 
@@ -206,6 +206,22 @@ def _around(place: Place):
             for name, content in db.execute("select id, content from alerts order by at desc limit 20").fetchall():
                 yield f"alert {name}", "alert", orjson.loads(content)
         db.close()
+    for file in sorted((place.data / "live").glob("*.json")):
+        yield from _prices(file)
+
+
+_BOARDS: dict[Path, tuple[int, list]] = {}  # file → when it was written, what it says
+
+
+def _prices(file: Path) -> list[tuple[str, str, dict]]:
+    "Return what the board of a profile shows; it is read again when it has changed."
+    from trading.data.board import read_board
+
+    written = file.stat().st_mtime_ns
+    if _BOARDS.get(file, (0, []))[0] != written:
+        _BOARDS[file] = written, [(f"price {file.stem} {symbol}", "price", {"profile": file.stem, "symbol": symbol, "price": float(q.price),
+                                   "time": q.time.isoformat(), "closed": q.closed}) for symbol, q in read_board(file).items()]
+    return _BOARDS[file][1]
 
 
 async def as_sse(stream: Stream, after: int | None = None, beat: float = BEAT, accounts: frozenset[str] | None = None) -> AsyncIterator[bytes]:

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['last_close', 'Bell', 'Clock', 'Followed', 'follow']
 
-# %% ../../nbs/02_data/25_follow.ipynb #fb7878d8
+# %% ../../nbs/02_data/25_follow.ipynb #ef2ab0c0
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from random import Random
 from threading import Event
 from typing import Protocol
@@ -16,7 +17,8 @@ from typing import Protocol
 import pandas as pd
 
 from ..core.bars import bar_length
-from ..core.types import BadInput, MarketData, VenueUnreachable
+from ..core.types import BadInput, MarketData, TradingError, VenueUnreachable
+from .board import Board, Quote
 from .clean import Rules
 from .ingest import IngestReport, ingest
 from .store import BarStore
@@ -33,11 +35,11 @@ def last_close(
     step, moment = bar_length(timeframe), pd.Timestamp(now)
     return _MONDAY + (moment - _MONDAY) // step * step
 
-# %% ../../nbs/02_data/25_follow.ipynb #0e34a263
+# %% ../../nbs/02_data/25_follow.ipynb #f142a8d1
 class Bell(Protocol):
     "Something that may know earlier than the clock that a bar has closed."
 
-    def wait(self, seconds: float, stop: Event) -> None:
+    def wait(self, seconds: float, stop: Event) -> bool | None:  # True: it rang
         "Return when a bar has closed, when the line was lost and found, when `stop` is set, or after `seconds`."
 
 
@@ -74,6 +76,8 @@ def follow(
     rules: Rules | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     random: Random | None = None,  # for the jitter
+    board: Board | None = None,  # where other processes read the newest prices
+    quote_every: float = 0.0,  # seconds between two looks at last prices, for the board; 0: closes of finished bars only
 ) -> Followed:
     "Keep the store up to date until told to stop."
     symbols, stop, bell, random = list(symbols), stop or Event(), bell or Clock(), random or Random()
@@ -81,7 +85,8 @@ def follow(
         raise BadInput(f"a delay of {delay} s and a patience of {patience} s: the delay must be above 0, the patience at least 1")
     looks = rows = lost = row = 0
     said: set[str] = set()
-    version = store.version
+    version, shown = store.version, ""
+    look = (lambda: _quote(source, symbols, board, clock, tell, said)) if board and quote_every > 0 else None
     while not stop.is_set():
         now = clock()
         looks += 1
@@ -97,10 +102,15 @@ def follow(
             tell(f"{source.name}: reached again after {row} tries")
         row, rows, version = 0, rows + done.rows, done.version
         _tell(done, said, tell)
-        bell.wait(_pause(done, clock(), timeframe, delay), stop)
+        if board and version != shown:
+            board.post(_closes(store, source.name, done, timeframe))
+            shown = version
+        _wait(bell, _pause(done, clock(), timeframe, delay), stop, clock, quote_every, look)
+    if board:
+        board.flush()
     return Followed(looks, rows, lost, version)
 
-# %% ../../nbs/02_data/25_follow.ipynb #3410c8b1
+# %% ../../nbs/02_data/25_follow.ipynb #5eadb5b0
 def _pause(done: IngestReport, now: datetime, timeframe: str, delay: float) -> float:  # seconds
     "Return how long to wait: until the next bar has closed; a moment only while one that just closed is not there yet."
     closed, step = last_close(now, timeframe), bar_length(timeframe)
@@ -119,5 +129,41 @@ def _tell(done: IngestReport, said: set[str], tell: Callable[[str], None]) -> No
     for problem in done.problems.values():
         if problem not in said:
             tell(problem)
-    said.clear()
+    said.intersection_update({"last prices"})
     said.update(done.problems.values())
+
+# %% ../../nbs/02_data/25_follow.ipynb #93afec3f
+def _wait(bell: Bell, seconds: float, stop: Event, clock: Callable[[], datetime], every: float, look: Callable[[], None] | None) -> None:
+    "Wait for the next bar; meanwhile look at last prices now and then."
+    if look is None:
+        bell.wait(seconds, stop)
+        return
+    until = clock() + timedelta(seconds=seconds)
+    while not stop.is_set() and (left := (until - clock()).total_seconds()) > 0:
+        look()
+        if bell.wait(min(left, every), stop):
+            return
+
+
+def _quote(source: MarketData, symbols: list[str], board: Board, clock: Callable[[], datetime], tell: Callable[[str], None], said: set[str]) -> None:
+    "Put last prices on the board."
+    try:
+        prices = source.fetch_tickers(symbols)
+    except TradingError as error:
+        if "last prices" not in said:
+            tell(f"no last prices for those who watch: {error}")
+        said.add("last prices")
+        return
+    said.discard("last prices")
+    at = clock()
+    board.post({s: Quote(p, at) for s, p in prices.items()})
+
+
+def _closes(store: BarStore, source: str, done: IngestReport, timeframe: str) -> dict[str, Quote]:
+    "Return the newest close of each symbol."
+    last = {s.symbol: pd.Timestamp(s.last) for s in done.symbols if s.last is not None}
+    if not last:
+        return {}
+    close = store.read(last, timeframe, start=min(last.values()), fields=["close"], source=source)["close"]
+    step = bar_length(timeframe)
+    return {s: Quote(Decimal(repr(float(close[s][t]))), (t + step).to_pydatetime(), closed=True) for s, t in last.items()}

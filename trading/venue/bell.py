@@ -15,7 +15,7 @@ from typing import Any
 from ..core.types import BadInput
 from .exchange import redirect
 
-# %% ../../nbs/01_venue/14_bell.ipynb #32c373fb
+# %% ../../nbs/01_venue/14_bell.ipynb #6528b4d4
 class StreamBell:
     "Rings when a bar has closed, as a venue's stream tells it."
 
@@ -36,13 +36,13 @@ class StreamBell:
         self._thread = Thread(target=lambda: self._loop.run_until_complete(self._listen()), name=f"bell-{exchange}", daemon=True)
         self._thread.start()
 
-    def wait(self, seconds: float, stop: Event) -> None:
+    def wait(self, seconds: float, stop: Event) -> bool:  # True: it rang
         "Return when it rings, when `stop` is set, or after `seconds`."
-        until = monotonic() + seconds
-        while not stop.is_set() and (left := until - monotonic()) > 0:
-            if self._bell.wait(min(0.2, left)):
-                break
+        until, rang = monotonic() + seconds, False
+        while not stop.is_set() and not rang and (left := until - monotonic()) > 0:
+            rang = self._bell.wait(min(0.2, left))
         self._bell.clear()
+        return rang
 
     def close(self) -> None:
         "Stop listening."
