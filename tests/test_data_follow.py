@@ -18,11 +18,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from binance_server import FIRST, PAIRS, Server, market
 
+from trading.data.board import board_file, read_board
 from trading.data.follow import follow
 from trading.data.ingest import ingest
 from trading.data.store import BarStore
 from trading.venue.bell import StreamBell
 from trading.venue.crypto import CcxtVenue
+from trading.venue.monitor import connections
 
 SINCE = datetime(2024, 1, 1, tzinfo=UTC)
 KLINES = "GET /api/v3/klines"
@@ -55,7 +57,7 @@ class Days:
 @pytest.mark.parametrize("seed", [0])
 def test_lost_lines_error_pages_and_torn_rows_are_made_good_and_no_unfinished_bar_is_stored(tmp_path, seed):
     chance, lines = random.Random(seed), []
-    days = Days(datetime(2024, 2, 10, 12, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC))
+    days = Days(datetime(2024, 2, 10, 12, tzinfo=UTC), datetime(2024, 2, 26, tzinfo=UTC))
     with Server(days=200) as server:  # it has bars far into the future of our clock
         venue = CcxtVenue("binance", base_url=server.url, timeout=1.0)
         store, seen = BarStore(tmp_path / "followed"), []
@@ -173,15 +175,56 @@ def test_a_stream_rings_when_a_bar_has_closed_and_after_a_lost_line():
     assert not bell._thread.is_alive()
 
 
+SETTINGS = """
+[run]
+profile = loop
+
+[loop:market]
+source = ccxt
+venue = binance
+symbols = BTC/USDT, ETH/USDT
+currency = USDT
+start = 2024-01-01
+calendar = 24/7
+
+[loop:access]
+price_seconds = 1
+
+[loop:live]
+address = {address}
+"""
+
+
+async def told_by_stream(data, count):
+    """Listen as the service's pages do, and return what is said about prices while another process writes them."""
+    from trading.app.stream import Stream
+    from trading.app.views import Place
+
+    found = []
+    async for told in Stream(Place(data, data / "reports")).listen(after=0, beat=0.5):
+        if told is not None and told.kind == "price":
+            found.append(json.loads(told.data))
+        if len(found) >= count:
+            return found
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_the_command_follows_and_ctrl_c_ends_it_in_order(tmp_path, number=signal.SIGINT):
-    environ = {**os.environ, "CARNET_RUN__DATA": str(tmp_path / "data"), "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+def test_the_command_follows_shows_prices_to_other_processes_and_ctrl_c_ends_it_in_order(tmp_path, number=signal.SIGINT):
+    data = tmp_path / "data"
+    environ = {**os.environ, "CARNET_RUN__DATA": str(data), "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(Path(__file__).parents[1]), "no_proxy": "127.0.0.1"}
     command = [sys.executable, "-c", "from trading.app.cli import main; main(prog_name='carnet')", "ingest", "--follow"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    first = process.stdout.readline()
-    second = process.stdout.readline()
-    process.send_signal(number)
-    out, err = process.communicate(timeout=30)
-    assert first.startswith("following sample-stocks: 20 symbols, 1d, by the clock") and "bars added or corrected" in second
+    with Server(days=40) as server:
+        (tmp_path / "settings.ini").write_text(SETTINGS.format(address=server.url))
+        process = subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        first = process.stdout.readline()
+        second = process.stdout.readline()
+        told = asyncio.run(asyncio.wait_for(told_by_stream(data, 2), 30))
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert first.startswith("following binance: 2 symbols, 1d, by the clock") and "bars added or corrected" in second
     assert process.returncode == 0 and out.startswith("stopped: asked ") and "stopping: what is being fetched is stored first" in err
-    assert BarStore(tmp_path / "data" / "bars").version in out
+    store, shown, seen = BarStore(data / "bars"), read_board(board_file(data, "loop")), connections(data)["binance"]
+    assert store.version in out and len(store.read()) == 40
+    assert {t["symbol"] for t in told} == set(shown) == {"BTC/USDT", "ETH/USDT"} and all(t["profile"] == "loop" for t in told)
+    assert all(not q.closed and q.price > 0 and abs(time.time() - q.time.timestamp()) < 120 for q in shown.values())
+    assert seen["calls"] >= 4 and seen["failed"] == 0 and seen["p95_s"] > 0 and seen["asked"] == 0  # nobody asked through the memory
