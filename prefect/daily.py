@@ -12,15 +12,26 @@ from trading.core.jobs import load_flow, open_run
 from trading.core.runs import STAGES, Run, alone
 from trading.core.settings import load_settings
 from trading.core.stages import Kernel, run_stage
+from trading.core.trace import PARENT, span, traceparent
 
-stage = task(run_stage, cache_policy=NO_CACHE, persist_result=False)
+
+def traced_stage(run: Run, name: str, kernel: Kernel) -> float:
+    "Carry out one stage; when somebody listens, as a span under which the kernel's own spans hang."
+    with span(f"stage {name}", run=run.record.id, profile=run.record.profile) as current:
+        if current is not None:
+            kernel._client.execute(f"import os; os.environ[{PARENT!r}] = {traceparent()!r}", silent=True, store_history=False)
+        return run_stage(run, name, kernel)
+
+
+stage = task(traced_stage, cache_policy=NO_CACHE, persist_result=False)
 
 
 @flow(name="daily", validate_parameters=False, persist_result=False)
 def daily(run: Run, kernel: Kernel) -> str:
     "Carry out every stage of a run that is not done yet, and return its id."
-    for name in STAGES:
-        stage.with_options(name=name, task_run_name=name)(run, name, kernel)
+    with span("daily run", run=run.record.id, profile=run.record.profile, mode=run.record.mode):
+        for name in STAGES:
+            stage.with_options(name=name, task_run_name=name)(run, name, kernel)
     return run.record.id
 
 

@@ -6,7 +6,7 @@
 __all__ = ['market_source', 'behind_door', 'source_note', 'bars_of', 'taxonomy_of', 'groups_of', 'shock_groups_of', 'risk_limits',
            'policy_of', 'paper_tape', 'paper_markets', 'paper_venue']
 
-# %% ../../nbs/10_app/70_daily.ipynb #7441d7fc
+# %% ../../nbs/10_app/70_daily.ipynb #e5cbecaa
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +18,7 @@ from ..core.bars import closed_by
 from ..core.jobs import settings_of
 from ..core.runs import Run
 from ..core.settings import Settings
+from ..core.trace import traced
 from ..core.types import BadInput, Market, MarketData, stable_hash
 
 # %% ../../nbs/10_app/70_daily.ipynb #de4ba0bf
@@ -137,7 +138,7 @@ def policy_of(settings: Settings):
                       max(row["min_cash"], limits.min_cash), {g: c * margin for g, c in ceilings.items()})
     return policy(a.policy, level, groups=groups_of(settings), horizon=max(settings.forecast.horizons), periods=settings.market.periods_per_year)
 
-# %% ../../nbs/10_app/70_daily.ipynb #70540036
+# %% ../../nbs/10_app/70_daily.ipynb #986e965b
 def paper_tape(
     settings: Settings,
     as_of: datetime,  # UTC, when orders are placed
@@ -178,5 +179,5 @@ def paper_venue(
     costs = Costs(Decimal(repr(settings.costs.fee_rate)), half_spread_bp=half, slippage_bp=half)
     live = now - as_of < timedelta(hours=1)
     clock = (lambda: datetime.now(UTC)) if live else (lambda: as_of)
-    return PaperVenue(tape or paper_tape(settings, as_of, now), clock, paper_markets(settings), costs, funds, settings.market.currency, path,
-                      name=f"paper {settings.market.venue}")
+    return traced(PaperVenue(tape or paper_tape(settings, as_of, now), clock, paper_markets(settings), costs, funds, settings.market.currency, path,
+                             name=f"paper {settings.market.venue}"))

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['API', 'Mine', 'One', 'SECURITY_CHECKS', 'add_refusals', 'SignIn', 'told', 'session_routes', 'route', 'file_routes',
-           'system_routes', 'examine', 'time_views', 'measured', 'make_app', 'describe', 'examples']
+           'system_routes', 'examine', 'time_views', 'measured', 'make_app', 'Traced', 'describe', 'examples']
 
-# %% ../../nbs/10_app/87_web.ipynb #39a5ec18
+# %% ../../nbs/10_app/87_web.ipynb #4d9af8d9
 import asyncio
 import importlib
 import importlib.util
@@ -33,6 +33,7 @@ from .reads import JSON, NAME, PROBLEM, PlainRoute, place_for, read_routes, refu
 from .stream import Stream, as_sse, last_seen
 from .views import MEMORY, Place
 from ..core.share import checkout, share_path
+from ..core.trace import span, tracing
 from ..core.types import MissingData, TradingError
 from ..ops.audit import AuditLog
 from ..ops.auth import LONGEST, NotSignedIn, Users, check_csrf
@@ -160,7 +161,7 @@ def file_routes(service: Service) -> list[PlainRoute]:
         route(API + "/stream", live, "GET", "viewer", "What happens, as it happens (Server-Sent Events)", "live", "text/event-stream"),
     ]
 
-# %% ../../nbs/10_app/87_web.ipynb #6f28e8ed
+# %% ../../nbs/10_app/87_web.ipynb #fe7f6b91
 def system_routes(service: Service, metrics=None) -> list[PlainRoute]:
     "Return the routes about the system itself."
     async def in_thread(make: Callable[[], dict]) -> Response:
@@ -219,7 +220,7 @@ def system_routes(service: Service, metrics=None) -> list[PlainRoute]:
     return [route(API + path, handler, "GET", role, title, "system") for path, handler, role, title in rows] + [
         route("/metrics", for_monitor, "GET", "viewer", "Measures for Prometheus", "system", "text/plain")]
 
-# %% ../../nbs/10_app/87_web.ipynb #f6921b11
+# %% ../../nbs/10_app/87_web.ipynb #3bde50b9
 SECURITY_CHECKS = ("permissions", "firewall", "disk encryption", "environment", "clock", "packages", "users", "audit", "vault")
 
 
@@ -263,7 +264,7 @@ def measured() -> dict:
     found = orjson.loads(file.read_bytes())
     return {"items": found if isinstance(found, list) else [found]}
 
-# %% ../../nbs/10_app/87_web.ipynb #4fc469b7
+# %% ../../nbs/10_app/87_web.ipynb #c191c576
 def make_app(
     place: Place,
     users: Users,
@@ -293,11 +294,29 @@ def make_app(
     policy = _mount(app, service) if dashboard else None
     app.add_middleware(Gate, users=users, rate=rate, burst=burst, most_bytes=most_bytes, clock=clock, note=note, policy=policy, made=service,
                        quick=service.kept.quick)
+    if tracing():
+        app.add_middleware(Traced)
     own = [*read_routes(place, service.kept, examples()), *act_routes(service), *session_routes(service), *file_routes(service),
            *system_routes(service, metrics)]
     app.state.service = service
     app.router.routes[:0] = [*own, *_pages(app, own)]
     return app
+
+
+class Traced:
+    "The outermost layer while somebody listens: each request is a span with its route's name."
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        with span(f"{scope['method']} request") as current:
+            await self.app(scope, receive, send)
+            current.update_name(f"{scope['method']} {getattr(scope.get('route'), 'path', 'unmatched')}")
+            current.set_attribute("request", scope.get("state", {}).get("request_id", ""))
 
 
 def _note(metrics, path: str, method: str, status: int, seconds: float) -> None:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WRAP', 'start_run', 'start', 'job', 'jobs', 'log_tail', 'cancel', 'put_away']
 
-# %% ../../nbs/10_app/77_work.ipynb #29649e5a
+# %% ../../nbs/10_app/77_work.ipynb #58b0663c
 import json
 import os
 import signal
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from .views import Place, find_record, head, in_force
 from ..core.runs import write_atomic
+from ..core.trace import PARENT, traceparent
 from ..core.types import BadInput, Busy, MissingData, stable_hash
 
 # %% ../../nbs/10_app/77_work.ipynb #085f1592
@@ -56,7 +57,7 @@ def _read(path: Path) -> dict:
     except (OSError, ValueError) as error:
         raise MissingData(f"the job {path.stem} cannot be read: {error}; look into its log") from error
 
-# %% ../../nbs/10_app/77_work.ipynb #24d2afc3
+# %% ../../nbs/10_app/77_work.ipynb #354c7c30
 def start_run(
     place: Place,
     profile: str | None = None,
@@ -105,6 +106,7 @@ def start(
         (folder / f"{name}.claim").unlink()
         raise Busy(f"the job {busy['id']} is still running; wait for its end or cancel it")
     environ = os.environ | {"CARNET_RUN__DATA": str(place.data.resolve()), "CARNET_RUN__REPORTS": str(place.reports.resolve()), "NO_COLOR": "1"}
+    environ |= {PARENT: here} if (here := traceparent()) else {}
     where = place.settings.parent if place.settings else Path.cwd()
     with (folder / f"{name}.log").open("ab") as log:
         process = subprocess.Popen([sys.executable, "-c", WRAP, str((folder / f"{name}.end").resolve()), *command], stdin=subprocess.DEVNULL,

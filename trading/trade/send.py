@@ -6,7 +6,7 @@
 __all__ = ['Patience', 'Desk', 'read', 'ask', 'order_from', 'ask_until_settled', 'send', 'attempts', 'unresolved', 'collect',
            'own_ids']
 
-# %% ../../nbs/08_trade/27_send.ipynb #294032e9
+# %% ../../nbs/08_trade/27_send.ipynb #0c0a1e93
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from ..core.trace import span
 from ..core.types import ZERO, Event, Fill, MissingData, Order, OrderState, UnknownOutcome, Value, Venue, VenueError, VenueUnreachable
 from .book import fill_event, plain, state_from
 from .ledger import Ledger
@@ -104,7 +105,7 @@ def ask_until_settled(
         waited += desk.patience.poll
     return state
 
-# %% ../../nbs/08_trade/27_send.ipynb #4dc67530
+# %% ../../nbs/08_trade/27_send.ipynb #491f46c7
 def send(
     desk: Desk,
     order: Order,
@@ -126,14 +127,15 @@ def send(
             return state
         attempt = attempts(desk, order.client_order_id)
         desk.ledger.append([_once("absent", desk, order, attempt - 1), _once("resent", desk, order, attempt)])
-    try:
-        return desk.venue.create_order(order)
-    except VenueError as lost:
-        state = ask_until_settled(desk, order, since)
-        if state is None:
-            reason = {"reason": f"never arrived: {lost}"}
-            desk.ledger.append(_once("absent", desk, order, attempts(desk, order.client_order_id) - 1, reason))
-        return state
+    with span("order", order=order.client_order_id, symbol=order.symbol, side=order.side, venue=desk.venue.name):
+        try:
+            return desk.venue.create_order(order)
+        except VenueError as lost:
+            state = ask_until_settled(desk, order, since)
+            if state is None:
+                reason = {"reason": f"never arrived: {lost}"}
+                desk.ledger.append(_once("absent", desk, order, attempts(desk, order.client_order_id) - 1, reason))
+            return state
 
 
 def attempts(
