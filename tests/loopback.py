@@ -80,19 +80,27 @@ def make_bars(days: int = 1000) -> pd.DataFrame:
 class Place:
     "The exchange: its paper venue, its prices, its address, and what goes wrong."
 
-    def __init__(self, bars: pd.DataFrame, funds: dict[str, Decimal]):
+    def __init__(self, bars: pd.DataFrame, funds: dict[str, Decimal], fee_in: str = "", others: dict[str, str] | None = None, **costs):
         self.bars, self.uid, self.requests = bars, 1, []
         self.fault = lambda method, path: None  # 'lost': carried out and not answered; 'refused': 503 and not carried out
         self.prices = {s: Decimal(repr(float(bars["close"][s].iloc[-1]))) for s in SYMBOLS}
-        markets = {s: Market(s, Decimal("0.001"), Decimal("0.0001"), min_cost=Decimal(5)) for s in SYMBOLS}
+        self.prices |= {s: Decimal(p) for s, p in (others or {}).items()}  # traded there, and none of the profile's symbols
+        markets = {s: Market(s, Decimal("0.001"), Decimal("0.0001"), min_cost=Decimal(5)) for s in self.prices}
         clock = lambda: datetime.now(UTC)  # noqa: E731
-        costs = Costs(Decimal("0.001"), Decimal(1), Decimal(1))
-        self.venue = PaperVenue(QuoteTape(lambda s, t: self.prices.get(s)), clock, markets, costs, funds, "USDT")
+        costs = Costs(**{"fee_rate": Decimal("0.001"), "half_spread_bp": Decimal(1), "slippage_bp": Decimal(1)} | costs)
+        self.venue = PaperVenue(QuoteTape(lambda s, t: self.prices.get(s)), clock, markets, costs, funds, "USDT", fee_in=fee_in)
         place = self
 
         class Numbered(Counter):
             def account(self, asked):
                 return super().account(asked) | {"uid": place.uid}
+
+            def klines(self, asked):
+                "A minute of what is only traded, not planned: the price as it is."
+                if asked.get("interval") != "1m":
+                    return super().klines(asked)
+                start, price = -(-int(asked.get("startTime", 0)) // 60_000) * 60_000, f"{place.prices[self.symbol(asked)]:f}"
+                return [[start, *[price] * 4, "50", start + 59_999, "0", 0, "0", "0", "0"]]
 
         self.app = make_exchange(Numbered(self.venue, clock, bars), Lock(*KEYS.values()))
 
@@ -117,9 +125,9 @@ class Place:
 
 
 @contextmanager
-def market(bars: pd.DataFrame):
+def market(bars: pd.DataFrame, funds: dict[str, str] | None = None, **more):
     "Serve the exchange with some cash and a coin."
-    place = Place(bars, {"USDT": Decimal(20_000), "AAA": Decimal(600)})
+    place = Place(bars, {"USDT": Decimal(20_000), "AAA": Decimal(600)} | {a: Decimal(n) for a, n in (funds or {}).items()}, **more)
     with served(place) as place.url:
         yield place
     place.venue.close()

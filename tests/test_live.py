@@ -57,14 +57,20 @@ def place(bars):
 @pytest.fixture
 def run(decided, place, tmp_path, monkeypatch) -> Run:
     "The same run in a folder and at an exchange of its own."
-    shutil.copytree(decided, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
+    return at(decided, tmp_path, monkeypatch, live={"address": place.url})
+
+
+def at(decided, home, monkeypatch, **settings) -> Run:
+    "Copy a run and change what it has pinned."
+    shutil.copytree(decided, home, dirs_exist_ok=True)
+    monkeypatch.chdir(home)
     monkeypatch.delenv("CARNET_RUN__DATA", raising=False)
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
-    (folder,) = (tmp_path / "reports").glob("*/run.json")
+    (folder,) = (home / "reports").glob("*/run.json")
     made = Run(folder.parent)
-    settle(made, "live", address=place.url)
+    for section, values in settings.items():
+        settle(made, section, **values)
     return made
 
 
@@ -338,6 +344,131 @@ def test_the_settings_of_a_run_reach_its_orders(run, place):
     rows = place.venue._db.execute("select type, count(*) n from orders group by type").fetchall()
     assert {r["type"] for r in rows} == {"limit"} and sum(r["n"] for r in rows) == 2 * len(run.read("plan", Plan).actions)
     assert set(json.loads(json.dumps(run.read("orders")["status"].tolist()))) == {"filled"} and equal_books(run, place)
+
+
+@pytest.mark.parametrize(("fee_in", "funds"), [("received", {}), ("OWN", {"OWN": "50", "GIFT": "3"})])
+def test_fees_taken_in_coins_and_a_persons_other_coins_leave_the_books_exact(decided, bars, tmp_path, monkeypatch, fee_in, funds):
+    with market(bars, funds, fee_in=fee_in, others={"OWN/USDT": "7.5", "GIFT/USDT": "2"}) as place:
+        run = at(decided, tmp_path, monkeypatch, live={"address": place.url})
+        plan, ledger = asked(run), ledger_of(run)
+        beside = ledger.last("foreign", "live-loop")
+        assert (beside.data["holdings"] if beside else {}) == funds
+        assert plan.equity == plan.cash + 600 * place.prices["AAA/USDT"]  # nothing that lies beside is counted
+        approve_run(run.folder, "Ada", NOW())
+        assert trade(run) == "done"
+        trades, book = place.venue.fetch_my_trades(None), ledger.book("live-loop")
+        assert {f.fee_currency for f in trades} == ({"OWN"} if funds else {"", *(f.symbol[:3] for f in trades if f.side == "buy")})
+        after = reconcile_account(settings_of(run), "live", NOW())
+        assert after.ok and after.foreign == () and set(run.read("orders")["status"]) == {"filled"}
+        assert abs(run.read("orders")["fee"].sum() - float(book.fees)) < 1e-6 and book.fees == sum(f.fee for f in trades)
+        assert holdings(book) == {a: n for a, n in place.venue.fetch_balance().items() if a not in funds}
+        if funds:
+            assert place.venue.fetch_balance()["OWN"] == 50 - book.outside["OWN"]
+            place.venue._add("GIFT", Decimal(-1))
+            place.venue.create_order(Order("by-hand", "OWN/USDT", "sell", Decimal(1), "limit", price=Decimal(9)))
+            later = reconcile_account(settings_of(run), "live", NOW())
+            assert later.ok and "GIFT: 2 lies beside the account, it was 3" in later.foreign and any("is not ours" in w for w in later.foreign)
+            assert any("OWN/USDT is none of the account's business" in w for w in stop_account(settings_of(run), "live", "Ada", "a test", NOW()))
+            assert len(place.venue.fetch_open_orders()) == 1
+
+
+@pytest.fixture
+def two(decided, bars, tmp_path, monkeypatch):
+    "The same run with accounts at two exchanges, of which the second has wider spreads and smaller fees."
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name.replace("BINANCE", "BINANCEUS"), value)
+    with market(bars) as one, market(bars, {"USDT": "9000", "AAA": "900"}, fee_rate=Decimal("0.0002"), half_spread_bp=Decimal(3)) as other:
+        other.uid = 2
+        run = at(decided, tmp_path, monkeypatch, live={"address": f"binance={one.url} binanceus={other.url}"},
+                 execution={"venues": ["binance", "binanceus"], "venue_fees": {"binanceus": 0.0002}})
+        yield run, one, other
+
+
+OTHER = "live-loop@binanceus"
+
+
+def both_agree(run, one, other) -> bool:
+    books = ledger_of(run)
+    return all(holdings(books.book(a)) == place.venue.fetch_balance() for a, place in (("live-loop", one), (OTHER, other)))
+
+
+def test_a_plan_is_traded_at_two_exchanges_at_once_each_order_where_it_costs_least(two):
+    run, one, other = two
+    plan = asked(run)
+    assert plan.cash == 29_000 and sent(one) == sent(other) == 0 and {a.venue for a in plan.actions} == {"binance and binanceus"}
+    approve_run(run.folder, "Ada", NOW())
+    one.requests.clear(), other.requests.clear()
+    assert trade(run) == "done"
+    for place in (one, other):  # each account is reconciled before anything is sent anywhere
+        assert {"openOrders", "myTrades", "account", "depth"} <= {p for _, p in place.requests[: place.requests.index(("POST", "order"))]}
+    mine, theirs = one.venue.fetch_my_trades(None), other.venue.fetch_my_trades(None)
+    assert mine and theirs and both_agree(run, one, other)
+    sold = {a.symbol: a.amount for a in plan.actions if a.side == "sell"}
+    assert sum(f.amount for f in theirs if f.symbol == "AAA/USDT") == min(sold["AAA/USDT"], 900)  # 6 basis points there, 12 here
+    for a in plan.actions:
+        assert sum(f.amount for f in mine + theirs if (f.symbol, f.side) == (a.symbol, a.side)) <= a.amount
+    orders, ledger = run.read("orders"), ledger_of(run)
+    assert orders["reason"].str.contains("binanceus filled").any() and abs(orders["fee"].sum() - float(sum(f.fee for f in mine + theirs))) < 1e-6
+    life = plan_life(ledger, OTHER, next(e.data["plan"] for e in ledger.events(OTHER, "approved")))
+    assert life["who"].tolist()[:3][-1] == "Ada" and "a part of plan" in " ".join(map(str, life["why"]))
+    assert abs(run.read("closing")["equity"] and Decimal(run.read("closing")["cash"]) - sum(ledger.cash(a) for a in ("live-loop", OTHER))) == 0
+    before = sent(one), sent(other)
+    assert trade(run) == "done" and (sent(one), sent(other)) == before and reconcile_account(settings_of(run), "live", NOW()).ok
+    run_stage(run, "50_report", KERNEL)
+    assert run.record.status == "done" and "binanceus" in (run.folder / "index.html").read_text()
+
+
+def test_an_exchange_that_fails_holds_up_nobody_and_is_named(two):
+    run, one, other = two
+    plan = asked(run)
+    approve_run(run.folder, "Ada", NOW())
+    one.fault = lambda method, path: "refused" if (method, path) == ("POST", "order") else None
+    assert trade(run) == "done" and one.venue.fetch_my_trades(None) == [] and other.venue.fetch_my_trades(None)
+    orders = run.read("orders").set_index("symbol")
+    assert both_agree(run, one, other) and (orders["status"] != "filled").any() and orders["reason"].str.contains("never arrived|safe mode|503").any()
+    one.fault = lambda method, path: None
+    assert reconcile_account(settings_of(run), "live", NOW()).ok and len(other.venue.fetch_my_trades(None)) <= len(plan.actions)
+
+
+def test_nothing_is_sent_anywhere_while_one_exchange_cannot_be_compared(two):
+    run, one, other = two
+    asked(run)
+    approve_run(run.folder, "Ada", NOW())
+    other.fault = lambda method, path: "refused" if path == "openOrders" else None
+    with pytest.raises(StageFailed, match="binanceus: .*left alone until"):
+        trade(run)
+    assert sent(one) == sent(other) == 0
+
+
+def test_a_crash_at_two_exchanges_is_resumed_and_nothing_is_sent_twice(two, monkeypatch):
+    run, one, other = two
+    asked(run)
+    approve_run(run.folder, "Ada", NOW())
+    real = CcxtVenue.create_order
+
+    def dies(self, order):
+        real(self, order)
+        raise Died
+
+    monkeypatch.setattr(CcxtVenue, "create_order", dies)
+    with pytest.raises(Died):
+        trade(run)
+    count = len(one.venue.fetch_my_trades(None)) + len(other.venue.fetch_my_trades(None))
+    assert 1 <= count <= 2
+    monkeypatch.setattr(CcxtVenue, "create_order", real)
+    settle(run, "trade", plan_hours=24)
+    assert trade(run) == "done" and both_agree(run, one, other)
+    every = [f.client_order_id for place in (one, other) for f in place.venue.fetch_my_trades(None)]
+    assert len(every) == len(set(every)) > count
+
+
+def test_a_share_of_the_volume_cuts_what_is_sent_at_once(run, place):
+    asked(run)
+    settle(run, "execution", volume_share="0.5", every_seconds=0.01, slices=3)
+    approve_run(run.folder, "Ada", NOW())
+    assert trade(run) == "done"  # every minute saw 50 units, so no order is above 25 and there are at most three of them
+    amounts = [f.amount for f in place.venue.fetch_my_trades(None)]
+    assert max(amounts) == 25 and equal_books(run, place) and run.read("orders")["reason"].str.contains("volume was not enough").any()
 
 
 def test_the_market_of_the_tests_is_quiet_enough_to_trade(bars):

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Snapshot', 'holdings_table', 'Rules', 'rules_of', 'books_of', 'kill_switch', 'DeskOfDay', 'open_desk', 'markets_of',
-           'behind_breaker', 'order_table', 'cost_facts']
+           'behind_breaker', 'live_desk', 'order_table', 'cost_facts']
 
-# %% ../../nbs/10_app/72_account.ipynb #696d518b
+# %% ../../nbs/10_app/72_account.ipynb #0508bb98
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,8 +18,9 @@ from typing import Any
 import pandas as pd
 
 from .connect import account_number, connect
-from .daily import groups_of, paper_markets, paper_tape, paper_venue, risk_limits
-from ..core.runs import Run
+from .daily import bars_of, groups_of, paper_markets, paper_tape, paper_venue, risk_limits
+from ..core.bars import bar_length
+from ..core.runs import Run, RunRecord
 from ..core.settings import Settings
 from ..core.types import BadInput, Event, Market, Plan, Position, Refused, Venue, Verdict
 from ..risk.limits import KillSwitch, RiskLimits
@@ -30,6 +31,7 @@ from ..trade.guard import Guarded, measure, watch
 from ..trade.ledger import Ledger
 from ..trade.portfolio import read_portfolio
 from ..trade.reconcile import Reconciliation, open_from_venue, reconcile
+from ..trade.route import recent_volume
 from ..trade.send import Patience
 from ..trade.shared import open_ledger
 from ..venue.matching import Tape
@@ -73,7 +75,7 @@ def holdings_table(
     rows["cash"] = [cash, 1.0, cash, float(snapshot.cash / snapshot.equity), rest]
     return pd.DataFrame.from_dict(rows, orient="index", columns=["amount", "price", "value", "weight", "target"]).rename_axis("symbol")
 
-# %% ../../nbs/10_app/72_account.ipynb #82eb6808
+# %% ../../nbs/10_app/72_account.ipynb #1e5b77fe
 @dataclass(frozen=True)
 class Rules:
     "How a plan is traded, and what stops it."
@@ -95,7 +97,8 @@ def rules_of(
     "Translate the settings."
     how, exact = settings.execution, lambda number: Decimal(repr(float(number)))
     style = Style(exact(settings.costs.fee_rate), timeout=timedelta(seconds=how.timeout_seconds), type=how.type, limit_bp=how.limit_bp,
-                  reprices=how.reprices, slices=how.slices, every=timedelta(seconds=how.every_seconds), max_slippage_bp=how.max_slippage_bp)
+                  reprices=how.reprices, slices=how.slices, every=timedelta(seconds=how.every_seconds), max_slippage_bp=how.max_slippage_bp,
+                  volume_share=how.volume_share)
     return Rules(style, timedelta(hours=settings.trade.plan_hours), risk_limits(settings), kill_switch(settings, account),
                  groups_of(settings), how.errors,
                  Patience(settle=how.settle_seconds, poll=min(1.0, how.settle_seconds or 1.0)), settings.live.tolerance)
@@ -118,7 +121,7 @@ def kill_switch(
     data.mkdir(parents=True, exist_ok=True)
     return KillSwitch(data / f"kill-{account}.jsonl")
 
-# %% ../../nbs/10_app/72_account.ipynb #83c61966
+# %% ../../nbs/10_app/72_account.ipynb #56f1aa4a
 @dataclass
 class DeskOfDay:
     "The books and the exchange that a run trades on."
@@ -134,6 +137,8 @@ class DeskOfDay:
     past: list[tuple[str, float]] = field(default_factory=list)  # equity before these books began, for a rehearsal
     tolerance: Decimal = Decimal(0)  # units that a balance may differ by
     symbols: tuple[str, ...] | None = None  # what the account trades; anything else at the venue is left alone; None: all is its business
+
+    volumes: Mapping[str, Decimal] = field(default_factory=dict)  # units a second in the last bar, for a share of the volume on paper
 
     @property
     def live(self) -> bool:
@@ -196,8 +201,16 @@ class DeskOfDay:
         stop = watch(self.ledger, self.account, rules.limits, prices, self.clock, rules.switch)
         allow = measure(self.ledger, self.account, rules.limits, prices, self.clock, rules.groups)
         return execute(plan, verdict, guarded, self.ledger, self.clock, rules.style, rules.max_age, self.account, stop, rules.patience,
-                       progress=progress,
-                       allow=allow)
+                       sleep=None if self.live else lambda seconds: None,  # the clock of a paper exchange stands still
+                       progress=progress, volume=self.volume(rules.style), allow=allow)
+
+    def volume(self, style: Style) -> Callable[[str], Decimal | None] | None:
+        "Return what tells the market's volume; on paper it is a part of the last bar, for a part of its time."
+        if style.volume_share is None:
+            return None
+        if self.live:
+            return recent_volume(self.venue, style.every, self.clock)
+        return lambda symbol: self.volumes[symbol] * Decimal(style.every.total_seconds()) if symbol in self.volumes else None
 
     def life(self, plan: Plan) -> pd.DataFrame:
         "Return every step that a plan has taken: state, when, who, why; a plan that was never put before anybody has none."
@@ -216,7 +229,7 @@ class DeskOfDay:
         self.mark(later, moment)
         return self.snapshot(later), later, moment
 
-# %% ../../nbs/10_app/72_account.ipynb #45df3706
+# %% ../../nbs/10_app/72_account.ipynb #cb15e824
 def open_desk(
     run: Run,
     settings: Settings,
@@ -226,7 +239,7 @@ def open_desk(
     "Open the books that a run may trade on."
     record, market, trade = run.record, settings.market, settings.trade
     if record.mode == "live":
-        return _live_desk(record, settings, prices, now)
+        return live_desk(record, settings, prices, now)
     again, given = record.parameters.get("again"), record.parameters.get("portfolio")
     data = Path(settings.run.data)
     past: list[tuple[str, float]] = []
@@ -245,17 +258,21 @@ def open_desk(
         last = ledger.last("proposed", record.account)
         known = last and Plan.from_json(last.data["text"]).as_of
         if not known or record.as_of >= known:
-            return _desk(record, ledger, settings, data / f"paper-{record.profile}.sqlite", start, now, False, f"the account {record.account}", past)
+            return _desk(run, ledger, settings, data / f"paper-{record.profile}.sqlite", start, now, False, f"the account {record.account}", past)
         said = (f"a rehearsal with {trade.starting_cash:,} {market.currency}: the account {record.account} has already decided for "
                 f"{known:%Y-%m-%d}, later than {record.as_of:%Y-%m-%d}, and is not touched")
     books = run.folder / "rehearsal"
     books.mkdir(exist_ok=True)
-    return _desk(record, Ledger(books / "ledger.sqlite"), settings, books / "paper.sqlite", start, now, True, said, past)
+    return _desk(run, Ledger(books / "ledger.sqlite"), settings, books / "paper.sqlite", start, now, True, said, past)
 
 
-def _desk(record, ledger, settings, path: Path, start: tuple, now: datetime, rehearsal: bool, said: str, past: list) -> DeskOfDay:
+def _desk(run: Run, ledger, settings, path: Path, start: tuple, now: datetime, rehearsal: bool, said: str, past: list) -> DeskOfDay:
     "Open the account in the ledger and the exchange beside it, each only if it is new."
     cash, holdings = start
+    record, volumes = run.record, {}
+    if settings.execution.volume_share and "volume" in (bars := bars_of(run)):
+        each = bars["volume"].ffill().iloc[-1].dropna() / bar_length(settings.market.timeframe).total_seconds()
+        volumes = {s: Decimal(repr(float(n))) for s, n in each.items()}
     currency = settings.market.currency
     if cash <= 0 and not holdings:
         raise BadInput(f"the account {record.account} would start with nothing; give it cash (trade.starting_cash) or holdings")
@@ -264,7 +281,7 @@ def _desk(record, ledger, settings, path: Path, start: tuple, now: datetime, reh
     funds = {currency: book.cash} | {asset_of(s): p.amount for s, p in book.positions.items()}
     tape = paper_tape(settings, record.as_of, now)
     venue = behind_breaker(paper_venue(settings, record.as_of, now, funds, path, tape), settings, ledger, record.account, lambda: record.as_of)
-    return DeskOfDay(record.account, ledger, venue, tape, record.as_of, currency, rehearsal, said, past)
+    return DeskOfDay(record.account, ledger, venue, tape, record.as_of, currency, rehearsal, said, past, volumes=volumes)
 
 
 def markets_of(
@@ -291,23 +308,30 @@ def behind_breaker(venue: Venue, settings: Settings, ledger: Ledger, account: st
     return breaker(venue, ledger, account, clock, Pauses(how.errors, timedelta(seconds=how.pause_seconds)))
 
 
-def _live_desk(record, settings: Settings, prices: dict[str, Decimal], now: datetime) -> DeskOfDay:
-    "Open the account at the venue of the profile, with the keys of the environment."
+def live_desk(
+    record: RunRecord,
+    settings: Settings,  # of this venue
+    prices: dict[str, Decimal],  # last closes
+    now: datetime,  # UTC
+    at: str = "",  # end of the account's name, for another venue than the profile's own
+) -> DeskOfDay:
+    "Open the account at a venue, with the keys of the environment or the vault."
+    account = record.account + at
     if record.parameters.get("portfolio") is not None:
         raise Refused("holdings from a file are for rehearsals; an account for real orders holds what lies at its venue")
     venue, ledger = connect(settings, orders=True), books_of(settings)
-    number, known = account_number(venue), ledger.find("connected", record.account)
+    number, known = account_number(venue), ledger.find("connected", account)
     if known and known.data["number"] != number:
-        raise Refused(f"the keys open the account {number or 'without a number'} and the books of {record.account} are of {known.data['number']}; "
+        raise Refused(f"the keys open the account {number or 'without a number'} and the books of {account} are of {known.data['number']}; "
                       "give the right keys, or use a profile of its own")
     last = ledger.last("proposed", record.account)
     if last and (decided := Plan.from_json(last.data["text"]).as_of) > record.as_of:
         raise Refused(f"the account {record.account} has already decided for {decided:%Y-%m-%d %H:%M}, later than this run; start a new one")
-    open_from_venue(ledger, venue, record.account, settings.market.currency, prices, now, settings.market.symbols)
-    ledger.append(Event("connected", record.account, now, {"venue": venue.name, "number": number}))
-    venue = behind_breaker(venue, settings, ledger, record.account, lambda: datetime.now(UTC))
-    return DeskOfDay(record.account, ledger, venue, None, record.as_of, settings.market.currency, False,
-                     f"the account {record.account} at {venue.name}", tolerance=settings.live.tolerance, symbols=settings.market.symbols)
+    open_from_venue(ledger, venue, account, settings.market.currency, prices, now, settings.market.symbols)
+    ledger.append(Event("connected", account, now, {"venue": venue.name, "number": number}))
+    venue = behind_breaker(venue, settings, ledger, account, lambda: datetime.now(UTC))
+    return DeskOfDay(account, ledger, venue, None, record.as_of, settings.market.currency, False, f"the account {account} at {venue.name}",
+                     tolerance=settings.live.tolerance, symbols=settings.market.symbols)
 
 # %% ../../nbs/10_app/72_account.ipynb #a07ad63d
 def order_table(

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['open_venue', 'reconcile_account', 'stop_account', 'allow_again']
 
-# %% ../../nbs/10_app/72_stop.ipynb #55bea0a6
+# %% ../../nbs/10_app/72_stop.ipynb #6241b032
 from datetime import datetime
 from pathlib import Path
 
 from .account import behind_breaker, books_of, kill_switch, rules_of
-from .connect import connect
+from .connect import connect, each_venue
 from .daily import paper_venue
 from ..core.settings import Settings
 from ..core.types import BadInput, TradingError, Venue
@@ -18,19 +18,20 @@ from ..trade.guard import leave_safe_mode, safe_mode, stop_everything
 from ..trade.ledger import Ledger
 from ..trade.reconcile import Reconciliation, reconcile
 
-# %% ../../nbs/10_app/72_stop.ipynb #88c5be4c
+# %% ../../nbs/10_app/72_stop.ipynb #57d695b5
 def open_venue(
     settings: Settings,
     mode: str,  # 'paper' or 'live'
     ledger: Ledger,
     now: datetime,  # UTC
+    at: str = "",  # end of the account's name, for another venue than the profile's own
 ) -> tuple[Venue, datetime]:  # and the moment it lives in: the sample market ended in 2022
     "Open the venue of an account as it is, outside a run."
-    account = f"{mode}-{settings.run.profile}"
+    account = f"{mode}-{settings.run.profile}{at}"
     if account not in ledger.accounts():
         raise BadInput(f"the account {account} was never opened; 'carnet run --profile {settings.run.profile} --mode {mode}' opens it")
     if mode == "live":
-        return connect(settings, orders=True), now
+        return connect(each_venue(settings)[at], orders=True), now
     marks = ledger.equity_history(account).index
     when = marks[-1].to_pydatetime() if settings.market.source == "sample" and len(marks) else now
     return paper_venue(settings, when, now, {}, Path(settings.run.data) / f"paper-{settings.run.profile}.sqlite"), when
@@ -40,10 +41,17 @@ def reconcile_account(
     settings: Settings,
     mode: str,  # 'paper' or 'live'
     now: datetime,  # UTC
-) -> Reconciliation:
-    "Compare the books of an account with its venue, and fetch what is missing."
-    ledger, account = books_of(settings), f"{mode}-{settings.run.profile}"
-    venue, when = open_venue(settings, mode, ledger, now)
+) -> Reconciliation:  # of the profile's account; with several venues, of all its accounts together
+    "Compare the books of a profile's account with its venue, and fetch what is missing."
+    each = [_reconciled(settings, mode, now, at) for at in (each_venue(settings) if mode == "live" else [""])]
+    found = {n: tuple(x for r in each for x in getattr(r, n)) for n in ("differences", "mended", "waiting", "foreign")}
+    return each[0].but(venue=" and ".join(r.venue for r in each), compared=sum(r.compared for r in each), **found)
+
+
+def _reconciled(settings: Settings, mode: str, now: datetime, at: str) -> Reconciliation:
+    "Compare the books of one account with its venue."
+    ledger, account = books_of(settings), f"{mode}-{settings.run.profile}{at}"
+    venue, when = open_venue(settings, mode, ledger, now, at)
     rules, guarded = rules_of(settings, account), behind_breaker(venue, settings, ledger, account, lambda: when)
     own = settings.market.symbols if mode == "live" else None
     return reconcile(ledger, guarded, account, when, rules.tolerance, rules.patience, symbols=own)
@@ -65,11 +73,13 @@ def stop_account(
     ledger = books_of(settings)
     if account not in ledger.accounts():
         return [*said, "the account was never opened: there is nothing to cancel"]
-    try:
-        venue, when = open_venue(settings, mode, ledger, now)
-        done = stop_everything(venue, ledger, account, who, why, when, flatten, rules_of(settings, account).patience)
-    except TradingError as error:
-        return [*said, f"could NOT cancel open orders: {error}"]
+    done, own = [], settings.market.symbols if mode == "live" else None
+    for at in each_venue(settings) if mode == "live" else [""]:
+        try:
+            venue, when = open_venue(settings, mode, ledger, now, at)
+            done += stop_everything(venue, ledger, account + at, who, why, when, flatten, rules_of(settings, account).patience, symbols=own)
+        except TradingError as error:
+            done.append(f"could NOT cancel open orders{at and ' ' + at}: {error}")
     return said + (done or ["no order was open" + (" and nothing was held" if flatten else "")])
 
 

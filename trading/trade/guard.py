@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['REMEDIES', 'remedy', 'safe_mode', 'leave_safe_mode', 'Guarded', 'watch', 'measure', 'stop_everything']
 
-# %% ../../nbs/08_trade/35_guard.ipynb #4b79e079
-from collections.abc import Callable, Mapping
+# %% ../../nbs/08_trade/35_guard.ipynb #0d2065a3
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from decimal import ROUND_FLOOR, Decimal
 from typing import Any
@@ -178,7 +178,7 @@ def _weights_after(order: Order, value: Decimal, book: Book, quotes: Mapping[str
             return f"{name}: {share:.2%} would be {'above' if sign > 0 else 'below'} the limit of {float(limit):.2%}, equity {equity:,.2f}"
     return ""
 
-# %% ../../nbs/08_trade/35_guard.ipynb #fa6b723e
+# %% ../../nbs/08_trade/35_guard.ipynb #ca3b0485
 def stop_everything(
     venue: Venue,
     ledger: Ledger,
@@ -189,11 +189,15 @@ def stop_everything(
     flatten: bool = False,  # also sell everything at the market
     patience: Patience = Patience(),
     sleep: Callable[[float], Any] | None = None,  # seconds; None: really wait
+    symbols: Collection[str] | None = None,  # what the account trades; a person's other orders stay; None: all is its business
 ) -> list[str]:  # what was done and what could not be done, in words
     "Cancel every open order, and close every position if asked for."
     desk, said = Desk(venue, ledger, account, lambda: now, patience, *([sleep] if sleep else [])), []
     ledger.append(Event("stopped", account, now, {"who": who, "why": why, "flatten": flatten}))
     for state in venue.fetch_open_orders():
+        if symbols is not None and state.symbol not in symbols and not ledger.find("intent", account, state.client_order_id):
+            said.append(f"an order to {state.side} {state.remaining} {state.symbol} is none of the account's business and stays")
+            continue
         try:
             ended = venue.cancel_order(state.client_order_id, state.symbol)
             if ledger.find("intent", account, state.client_order_id):

@@ -6,7 +6,7 @@
 __all__ = ['Difference', 'Reconciliation', 'resolve', 'asset_of', 'holdings', 'compare_balances', 'compare_orders',
            'compare_sums', 'beside_of', 'see_beside', 'reconcile', 'open_from_venue']
 
-# %% ../../nbs/08_trade/40_reconcile.ipynb #4b1b2556
+# %% ../../nbs/08_trade/40_reconcile.ipynb #03f3d6f2
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from ..core.types import ZERO, BadInput, Event, Fill, OrderState, Position, Refused, Value, Venue
-from .book import Book, fill_event
+from .book import Book, fill_event, tidy
 from .ledger import Ledger
 from .send import Desk, Patience, ask_until_settled, attempts, collect, order_from, own_ids, read, unresolved
 
@@ -146,7 +146,7 @@ def compare_sums(
     words = f"{book.account}: paid in, profit and fees give {left:f}, cash and costs {right:f}"
     return [] if left == right else [Difference("profit", book.currency, words)]
 
-# %% ../../nbs/08_trade/40_reconcile.ipynb #3cb5a917
+# %% ../../nbs/08_trade/40_reconcile.ipynb #72dcd73d
 def beside_of(
     ledger: Ledger,
     account: str,
@@ -158,7 +158,7 @@ def beside_of(
         return {}
     paid = {asset: units - Decimal(last.data["paid"].get(asset, 0)) for asset, units in book.outside.items()}
     left = {asset: Decimal(units) - paid.get(asset, ZERO) for asset, units in last.data["holdings"].items()}
-    return {asset: units for asset, units in left.items() if units}
+    return {asset: tidy(units) for asset, units in left.items() if units}
 
 
 def see_beside(
@@ -171,7 +171,7 @@ def see_beside(
 ) -> list[str]:  # one sentence for each change
     "Look at what lies beside the account, and write it down when it has changed."
     before, said = beside_of(ledger, account, book), []
-    now_there = {a: n for a, n in before.items() if a in own} | {a: n for a, n in balance.items() if a not in own}
+    now_there = {a: n for a, n in before.items() if a in own} | {a: tidy(n) for a, n in balance.items() if a not in own}
     for asset in sorted(before.keys() | now_there.keys()):
         was, is_ = before.get(asset, ZERO), now_there.get(asset, ZERO)
         if was != is_:
