@@ -1,11 +1,14 @@
-"The live page in a real browser: sign in with a code, run, watch, read the report, stop and allow trading; on the desk and on the phone."
+"The live page in a real browser: sign in with a code, run, approve, read orders and report, stop and allow trading; on the desk and on the phone."
 
+import os
 import re
 import threading
 import time
-from datetime import UTC, datetime
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from loopback import KEYS, SETTINGS, SYMBOLS, HereKernel, make_bars, market
 from test_report import CHROMIUM, CONTRAST, FLAGS, LETTERS
 
 pytest.importorskip("panel", reason="panel is missing: pip install 'carnet[serve]'")
@@ -14,26 +17,53 @@ pytestmark = [
     pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine: install Debian's package 'chromium' to see the page in a browser"),
 ]
 PASSWORD = "correct horse battery"
+LIVE = ("desk", "phone")  # two profiles with real orders, each with an exchange of its own
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    "A place with one real run of a small market, and settings of its own."
-    from trading.app.specimen import SMALL, specimen
+def settings_text(addresses: dict[str, str], bars) -> str:
+    "Write settings with a small sample market, and the live profiles."
+    from trading.app.specimen import SMALL
 
-    home = tmp_path_factory.mktemp("desk")
-    specimen(home, ("2022-12-16",))
     lines: dict[str, list[str]] = {}
     for name, value in SMALL.items():
         section, key = name.split(".")
         lines.setdefault(section, []).append(f"{key} = {value}")
-    (home / "settings.ini").write_text("\n".join("\n".join([f"[{s}]", *found]) for s, found in lines.items()))
-    return home
+    text = "\n".join("\n".join([f"[{s}]", *found]) for s, found in lines.items())
+    start = (bars.index[0] - timedelta(days=1)).date()
+    for profile, address in addresses.items():
+        live = SETTINGS.format(symbols=", ".join(SYMBOLS), address=address, start=start).replace("[loop:", f"[{profile}:")
+        text += live.replace("[run]\nprofile = loop\n", f"[{profile}:run]\n")
+    return text
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    "A place with a real run of a small market, a live run that waits for a person, and the exchanges of both live profiles."
+    from trading.app.specimen import specimen
+    from trading.core.jobs import open_run
+    from trading.core.runs import STAGES
+    from trading.core.settings import load_settings
+    from trading.core.stages import run_stage
+
+    home, bars = tmp_path_factory.mktemp("desk"), make_bars()
+    specimen(home, ("2022-12-27",))
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        for name, value in {**KEYS, "no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}.items():
+            patch.setenv(name, value)
+        home_of = {profile: stack.enter_context(market(bars)) for profile in LIVE}
+        (home / "settings.ini").write_text(settings_text({p: m.url for p, m in home_of.items()}, bars))
+        places = {"run.data": home / "data", "run.reports": home / "reports"}
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("CARNET")}
+        waiting = open_run(load_settings("phone", places, home / "settings.ini", environ), datetime.now(UTC))
+        for stage in STAGES:
+            run_stage(waiting, stage, HereKernel())
+        assert waiting.record.status == "waiting"
+        yield home, home_of
 
 
 @pytest.fixture(scope="module")
 def served(home):
-    "The service in this process, with three people; returns its address and how their codes are made."
+    "The service in this process, with four people; returns its address, how their codes are made, and the audit log."
     import pyotp
     import uvicorn
 
@@ -42,12 +72,13 @@ def served(home):
     from trading.ops.audit import AuditLog
     from trading.ops.auth import Users
 
+    home, _ = home
     audit = AuditLog(home / "data" / "audit.jsonl")
     users = Users(home / "data" / "users.sqlite", bytes(32), record=audit.append)
     codes = {}
-    for role in ("viewer", "trader", "admin"):
-        users.add_user(role, PASSWORD, role, ("main",))
-        codes[role] = pyotp.parse_uri(users.enrol_totp(role))
+    for name, role in {"viewer": "viewer", "trader": "trader", "admin": "admin", "ada": "trader"}.items():
+        users.add_user(name, PASSWORD, role, ("main",))
+        codes[name] = pyotp.parse_uri(users.enrol_totp(name))
     app = make_app(Place(home / "data", home / "reports", home / "settings.ini"), users, audit)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
@@ -70,45 +101,59 @@ def browser():
         browser.close()
 
 
+def sign_in(page, url: str, name: str, codes: dict) -> None:
+    "Sign in as a person does: name, password, and the code of the telephone."
+    page.goto(f"{url}/")
+    assert page.url.endswith("/signin")
+    page.fill("[name=name]", name)
+    page.fill("[name=password]", PASSWORD)
+    page.fill("[name=code]", codes[name].at(datetime.now(UTC)))
+    page.click("button:has-text('Sign in')")
+    page.wait_for_selector("#carnet[data-live=yes]")
+
+
 @pytest.fixture(scope="module")
 def people(browser, served):
     "Browsers of people who have signed in; each signs in once, as a code works once."
     url, codes, _ = served
     known = {}
 
-    def person(role: str):
-        if role not in known:
+    def person(name: str):
+        if name not in known:
             context = browser.new_context(viewport={"width": 1280, "height": 900})
             context.set_default_timeout(60_000)
-            page = context.new_page()
-            page.goto(f"{url}/")
-            assert page.url.endswith("/signin")
-            page.fill("[name=name]", role)
-            page.fill("[name=password]", PASSWORD)
-            page.fill("[name=code]", codes[role].at(datetime.now(UTC)))
-            page.click("button:has-text('Sign in')")
-            page.wait_for_selector("#carnet[data-live=yes]")
+            sign_in(page := context.new_page(), url, name, codes)
             page.close()
-            known[role] = context.storage_state()
+            known[name] = context.storage_state()
             context.close()
-        return known[role]
+        return known[name]
 
     return person
 
 
+def watched(page):
+    "Keep whatever a page asks for and says."
+    page.asked, page.said = [], []
+    page.on("request", lambda r: page.asked.append(r.url))
+    page.on("console", lambda m: page.said.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda e: page.said.append(str(e)))
+    return page
+
+
+def nothing_outside(page, url: str) -> None:
+    "Nothing came from another host, and the browser had nothing to complain about."
+    assert [u for u in page.asked if not u.startswith((url, "blob:", "data:", "about:"))] == [] and page.said == []
+
+
 @pytest.fixture
 def look(browser, people, served):
-    "Open a page as somebody; whatever it asks for and says is kept, and nothing may come from outside."
+    "Open a page as somebody."
     opened = []
 
-    def show(role: str, width: int = 1280, scheme: str = "light", at: str = "today"):
-        context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme, storage_state=people(role))
+    def show(name: str, width: int = 1280, scheme: str = "light", at: str = "today", **more):
+        context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme, storage_state=people(name), **more)
         context.set_default_timeout(60_000)
-        page = context.new_page()
-        page.asked, page.said = [], []
-        page.on("request", lambda r: page.asked.append(r.url))
-        page.on("console", lambda m: page.said.append(m.text) if m.type in ("error", "warning") else None)
-        page.on("pageerror", lambda e: page.said.append(str(e)))
+        page = watched(context.new_page())
         page.goto(f"{served[0]}/?at={at}")
         page.wait_for_selector("#carnet[data-live=yes]")
         opened.append((context, page))
@@ -116,44 +161,66 @@ def look(browser, people, served):
 
     yield show
     for context, page in opened:
-        outside = [u for u in page.asked if not u.startswith((served[0], "blob:", "data:", "about:"))]
-        assert outside == [] and page.said == []
+        nothing_outside(page, served[0])
         context.close()
 
 
-def test_a_person_starts_the_run_watches_it_reads_the_report_and_stops_trading(look, served, home):
-    page = look("trader")
-    assert page.locator("#s-run .steps li.done").count() == 5 and "2022-12-16" in page.inner_text("#s-run")
-    page.fill("#start-as_of", "2022-12-27")
+def follow(page, until: str, seconds: float = 240) -> set[str]:
+    "Watch the stages, which change by themselves, until something is there; return the names of those that were seen running."
+    seen, end = set(), time.monotonic() + seconds
+    while not page.locator(until).count() and time.monotonic() < end:
+        seen |= set(page.locator("#s-run .steps li.is-running b").all_inner_texts())
+        assert not page.locator("#s-run .error").count(), page.inner_text("#s-run")
+        page.wait_for_timeout(60)
+    assert page.locator(until).count(), page.inner_text("#s-run")
+    return seen
+
+
+FINISHED = "#s-run .steps:not(:has(li:not(.is-done)))"
+
+
+def sent(place) -> int:
+    return place.requests.count(("POST", "order"))
+
+
+def test_a_person_starts_the_run_approves_its_plan_reads_orders_and_report_and_stops_trading(look, served, home):
+    (folder, exchanges), page = home, look("trader")
+    page.select_option("#profile", "desk")
+    page.wait_for_selector("#s-run .missing")  # nothing has run here yet
     page.click("button:has-text('Start the daily run')")
     page.wait_for_selector("#said :text('The daily run is starting')")
-    page.wait_for_selector("#s-run :text('2022-12-27')", timeout=120_000)
-    seen = set()
-    for _ in range(1800):  # the page changes by itself; it is never loaded again
-        seen |= set(page.locator("#s-run .steps li.running b").all_inner_texts())
-        if page.locator("#s-run .steps li.done").count() == 5 or page.locator("#s-run .steps li.failed").count():
-            break
-        page.wait_for_timeout(100)
-    assert page.locator("#s-run .steps li.done").count() == 5, page.inner_text("#s-run")
-    assert len(seen) >= 2 and len([u for u in page.asked if "/?at=" in u]) == 1
+    seen = follow(page, "#s-run .asks button")
+    assert len(seen) >= 2 and len([u for u in page.asked if "/?at=" in u]) == 1  # the page was never loaded again
+    assert "waits for a person" in page.inner_text("#s-run") and "real money" in page.inner_text("#s-run") and sent(exchanges["desk"]) == 0
+    page.click("#s-run a:has-text('Look at the orders')")
+    page.wait_for_selector("#s-plan :text('It waits for a person')")
+    wanted = page.locator("#s-orders tbody tr").count()
+    assert wanted >= 2 and "None of them has been sent" in page.inner_text("#s-orders")
+    page.click("nav a:has-text('Today')")
+    page.click("#s-run button:has-text('Approve the plan')")
+    assert "They are sent at once" in page.inner_text("#ask") and sent(exchanges["desk"]) == 0
+    page.click("#ask-yes")
+    page.wait_for_selector("#said :text('The plan is approved')")
+    follow(page, FINISHED)
     page.wait_for_selector("#s-story :text('The account is worth')")
+    assert sent(exchanges["desk"]) == len(exchanges["desk"].venue.fetch_my_trades(None)) == wanted
 
     page.click("nav a:has-text('Orders')")
     page.wait_for_selector("#s-plan :text('State: executed')")
-    assert page.locator("#s-orders tbody tr").count() >= 1 and "filled" in page.inner_text("#s-orders")
+    assert page.locator("#s-orders tbody tr").count() == wanted == page.locator("#s-orders :text-is('filled')").count()
+    assert "trader" in page.inner_text("#s-plan tr:has-text('Approved')") and page.locator("#s-trades tbody tr").count() == wanted
     assert page.evaluate("document.activeElement.id") == "main"  # whoever cannot see the screen is told that it changed
-
     page.click("nav a:has-text('Runs')")
-    page.click("#s-list a:has-text('2022-12-27')")
+    page.click("#s-list a:has-text('desk_1')")
     report = page.frame_locator("#s-report iframe")
     report.locator("h1").wait_for()
-    assert "27" in report.locator("h1").inner_text() and report.locator("section").count() >= 8
+    assert report.locator("section").count() >= 8 and "real money" in report.locator("header").inner_text()
 
     page.click("header button:has-text('Stop trading')")
     page.fill("#ask-reason", "the venue reports nonsense")
     page.keyboard.press("Enter")
     page.wait_for_selector("#banner :text('the venue reports nonsense')")
-    assert "the venue reports nonsense" in (home / "data" / "kill-paper-sample.jsonl").read_text()
+    assert "the venue reports nonsense" in (folder / "data" / "kill-live-desk.jsonl").read_text()
     page.click("#banner button:has-text('Allow trading again')")
     page.click("#ask-yes")  # without a reason nothing happens
     assert page.locator("#ask").is_visible()
@@ -162,34 +229,128 @@ def test_a_person_starts_the_run_watches_it_reads_the_report_and_stops_trading(l
     page.wait_for_selector("header button:has-text('Stop trading')")
     page.wait_for_selector("#banner .stop", state="detached")
     done = [e.action for e in served[2].entries() if e.who == "trader" and e.action.startswith("dashboard")]
-    assert done == ["dashboard start", "dashboard kill", "dashboard reset"] and served[2].verify() == []
+    assert done == ["dashboard start", "dashboard approve", "dashboard kill", "dashboard reset"] and served[2].verify() == []
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (390, "dark"), (1280, "dark")])
-def test_every_screen_fits_can_be_read_and_has_its_landmarks(look, width, scheme):
+def test_the_same_on_a_phone_with_a_finger(browser, served, home):
+    (folder, exchanges), (url, codes, audit) = home, served
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, device_scale_factor=2)
+    context.set_default_timeout(60_000)
+    page = watched(context.new_page())
+    sign_in(page, url, "ada", codes)
+
+    def visit(name: str) -> None:
+        page.tap("#menu")
+        page.tap(f"#screens a:has-text('{name}')")
+        page.wait_for_selector(f"h1:has-text('{name}')")
+        assert page.locator("#screens").is_hidden() and page.evaluate("document.documentElement.scrollWidth") == 390
+
+    page.select_option("#profile", "phone")
+    page.tap("#s-run a:has-text('Look at the orders')")
+    page.wait_for_selector("#s-orders tbody tr")
+    wanted = page.locator("#s-orders tbody tr").count()
+    small = "els => els.filter(e => e.checkVisibility() && e.getBoundingClientRect().height < 43).map(e => e.innerText)"
+    assert page.eval_on_selector_all("main button, header button, header select", small) == []  # as large as a finger
+    visit("Today")
+    page.tap("#s-run button:has-text('Approve the plan')")
+    page.tap("#ask-yes")
+    follow(page, FINISHED)
+    assert sent(exchanges["phone"]) == wanted == len(exchanges["phone"].venue.fetch_my_trades(None))
+    visit("Orders")
+    page.wait_for_selector("#s-plan :text('State: executed')")
+    assert page.locator("#s-orders :text-is('filled')").count() == wanted
+    visit("Runs")
+    page.tap("#s-list a:has-text('phone_1')")
+    page.frame_locator("#s-report iframe").locator("h1").wait_for()
+    page.tap("header button:has-text('Stop trading')")
+    page.fill("#ask-reason", "I am on a train")
+    page.tap("#ask-yes")
+    page.wait_for_selector("#banner :text('I am on a train')")
+    page.tap("#banner button:has-text('Allow trading again')")
+    page.fill("#ask-reason", "I have arrived")
+    page.tap("#ask-yes")
+    page.wait_for_selector("#banner .stop", state="detached")
+    done = [e.action for e in audit.entries() if e.who == "ada" and e.action.startswith("dashboard")]
+    assert done == ["dashboard approve", "dashboard kill", "dashboard reset"]
+    assert "I am on a train" in (folder / "data" / "kill-live-phone.jsonl").read_text()
+    page.tap("#menu")
+    page.tap("button:has-text('Sign out')")
+    page.wait_for_url("**/signin*")
+    nothing_outside(page, url)
+    context.close()
+
+
+UNNAMED = "els => els.filter(e => e.checkVisibility() && !(e.innerText || e.getAttribute('aria-label') || e.labels?.length)).length"
+
+
+def test_every_screen_fits_can_be_read_and_has_its_landmarks_on_phone_and_desk_light_and_dark(look):
     from trading.app.dashboard import SCREENS
 
-    page = look("admin", width, scheme)
+    page = look("admin", 390)
     for at in SCREENS:
-        if width < 760:
-            page.click("#menu")
-            assert page.get_attribute("#menu", "aria-expanded") == "true"
+        page.click("#menu")
+        assert page.get_attribute("#menu", "aria-expanded") == "true"
         page.click(f"#screens a[href='?at={at}']")
         page.wait_for_selector(f"#screens a[href='?at={at}'][aria-current=page]", state="attached")
         page.wait_for_selector(".reading", state="detached")
         page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-        assert page.evaluate("document.documentElement.scrollWidth") == width, at
-        assert page.evaluate(LETTERS) == [], at
-        texts = page.evaluate(CONTRAST)
-        assert [t for t in texts if t["ratio"] < 4.5] == [], at
-        assert [t for t in texts if t["size"] < 12] == [], at
+        for width in (390, 1280):
+            page.set_viewport_size({"width": width, "height": 844})
+            assert page.evaluate("document.documentElement.scrollWidth") == width, (at, width)
+            assert page.evaluate(LETTERS) == [], (at, width)
+            for scheme in ("dark", "light"):
+                page.emulate_media(color_scheme=scheme)
+                texts = page.evaluate(CONTRAST)
+                assert [t for t in texts if t["ratio"] < 4.5] == [], (at, width, scheme)
+                assert [t for t in texts if t["size"] < 12] == [], (at, width, scheme)
+            assert page.eval_on_selector_all("button, input:not([type=hidden]), select, textarea", UNNAMED) == 0, at
         assert page.locator("h1").count() == 1 and page.locator("main section h2").count() == page.locator("main section").count() >= 1, at
-        unnamed = "els => els.filter(e => e.checkVisibility() && !(e.innerText || e.getAttribute('aria-label') || e.labels?.length)).length"
-        assert page.eval_on_selector_all("button, input:not([type=hidden]), select, textarea", unnamed) == 0, at
+        page.set_viewport_size({"width": 390, "height": 844})
+
+
+def test_the_keyboard_alone_is_enough_and_what_moves_can_be_stilled(look):
+    page = look("trader", reduced_motion="reduce")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    seen = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        seen.append(page.evaluate("""() => { const e = document.activeElement, s = getComputedStyle(e), r = e.getBoundingClientRect();
+            return [e.innerText || e.id, s.outlineStyle !== 'none' || s.boxShadow !== 'none', r.top < innerHeight && r.bottom > 0] }"""))
+        if "Start" in seen[-1][0]:
+            break
+    names = [name for name, _, _ in seen]
+    assert names.index("Stop trading") < names.index("Holdings") < names.index("Settings") < len(names) - 1 and "Start" in names[-1]
+    assert all(ring and visible for _, ring, visible in seen), seen  # what has the focus is seen
+    page.focus("header button:has-text('Stop trading')")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "ask-reason"
+    for _ in range(6):  # a dialog keeps the focus
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.querySelector('#ask').contains(document.activeElement) || document.activeElement === document.body")
+    page.keyboard.press("Escape")
+    assert page.locator("#ask").is_hidden() and page.evaluate("document.activeElement.innerText") == "Stop trading"
+    assert page.evaluate("getComputedStyle(document.querySelector('#s-run .steps li'), '::before').animationName") == "none"
+
+
+def test_last_prices_come_by_themselves_and_only_when_there_are_any(look, home):
+    from decimal import Decimal
+
+    from trading.data.board import Board, Quote, board_file
+
+    page, board = look("viewer", at="holdings"), board_file(home[0] / "data", "sample")
+    assert page.locator("#s-now").count() == 0 and "Last price" not in page.inner_text("#s-of-stocks")
+    symbol = page.locator("#s-of-stocks tbody th").first.inner_text()
+    try:
+        Board(board).post({symbol: Quote(Decimal("4321.5"), datetime.now(UTC))})
+        page.wait_for_selector(f"#s-of-stocks tr:has-text('{symbol}') .live:has-text('4,321.50')")
+        page.wait_for_selector("#s-now :text('The account is worth')")
+    finally:
+        board.unlink(missing_ok=True)
 
 
 def test_a_viewer_sees_and_cannot_act_even_by_hand(look, home):
-    page = look("viewer")
+    page, (home, _) = look("viewer"), home
     assert page.locator("#s-run .steps li").count() == 5
     assert page.locator("#main button, #main form, header button.danger").count() == 0
     page.evaluate("""() => { const b = document.createElement('button'); b.dataset.act = 'kill'; b.dataset.values = '{"reason": "mischief"}';
@@ -199,6 +360,7 @@ def test_a_viewer_sees_and_cannot_act_even_by_hand(look, home):
 
 
 def test_settings_are_taken_whole_or_not_at_all(look, home):
+    home, _ = home
     page, before = look("admin", at="settings"), (home / "settings.ini").read_text()
     page.fill("#settings-text", before + "\n[limits]\nmax_wait = 0.2\n")
     page.click("button:has-text('Check and save')")

@@ -23,7 +23,7 @@ export function render({ model, el }) {
 
   function show(screen) {
     root.dataset.at = screen.at
-    $("#title").textContent = $("#here").textContent = screen.title
+    $("#title").textContent = screen.title
     $("#aside").textContent = screen.aside
     if (!model.shell) document.title = `${screen.title} · Carnet`
     for (const a of page.querySelectorAll("#screens a"))
@@ -70,6 +70,8 @@ export function render({ model, el }) {
 
   // --- what a person does ---------------------------------------------------------------------------------------------------------
   function go(search, push = true) {
+    const wanted = new URLSearchParams(search), chosen = $("#profile")?.value
+    if (chosen && !wanted.has("profile") && new URLSearchParams(location.search).has("profile")) search = `?${wanted}&profile=${encodeURIComponent(chosen)}`
     send({ go: Object.fromEntries(new URLSearchParams(search)) })
     if (push && !model.shell) history.pushState(null, "", search)
   }
@@ -128,8 +130,7 @@ export function render({ model, el }) {
   const names = { "": "as the system", light: "light", dark: "dark" }, theme = $("#theme")
   function colour(name) {
     name ? html.dataset.theme = name : delete html.dataset.theme
-    theme.setAttribute("aria-label", `Colours: ${names[name]}`)
-    theme.title = `Colours: ${names[name]}`
+    $("#colours").textContent = `Colours: ${names[name]}`
   }
   colour(html.dataset.theme ?? "")
   theme.addEventListener("click", () => {

@@ -196,7 +196,7 @@ def time_chart(
     values = [f'<text x="-10" y="{14 + place(v) / 1000 * (height - 36):.1f}" text-anchor="end">{escape(form(v))}</text>' for v in ticks]
     return _svg(title, height, [*_frame_time(start, end, ticks, place, height), inner, *values], gutter=(gutter, 0))
 
-# %% ../../nbs/10_app/00_chart.ipynb #334ad26f
+# %% ../../nbs/10_app/00_chart.ipynb #9e1247a7
 def _rows(
     names: Sequence[str],
     numbers: pd.DataFrame,  # text by row, one or two columns, printed at the right
@@ -205,7 +205,7 @@ def _rows(
     under: Sequence[str] = (),  # drawn first, behind all rows
 ) -> tuple[list[str], int, tuple[int, int]]:  # the parts, the height and the gutters
     "Set names, marks and numbers in rows under a line of column heads."
-    short = [n if len(n) <= 10 else n[:9] + "…" for n in names]
+    short = [n if len(n) <= 14 else n[:13] + "…" for n in names]  # 1000SHIB/USDT is seen whole
     left = 14 + round(7.8 * max(len(n) for n in short))
     widths = [max(len(str(t)) for t in (c, *numbers[c])) * 6.9 + 12 for c in numbers]
     stops = [round(sum(widths[: i + 1])) for i in range(len(widths))]

@@ -56,7 +56,7 @@ def plan_parts(
     said = [f"{state} by {row['who']} on {day(row['when'], clock=True)}{why(row)}" for state, row in context.life.iterrows()]
     return [*parts, ("text", f"The plan's life: {'; '.join(said)}.")]
 
-# %% ../../nbs/10_app/09_crises.ipynb #08e442fe
+# %% ../../nbs/10_app/09_crises.ipynb #cd1ed94b
 def stress_parts(
     context: Context | None,
 ) -> Parts:
@@ -74,6 +74,8 @@ def stress_parts(
         short = losses.rename("loss").rename(lambda name: re.sub(r"^(\w+)-(?:.*-)?\d\d(\d\d)$", "\\1 ’\\2", name))
         chart = bar_chart(short.to_frame(), "Loss in each crisis, as a fraction of the account", percent)
         parts.append(("figure", figure("Past crises", words, chart)))
+    else:
+        parts.append(("text", "What past crises would have cost is not known: these symbols were not traded then, and no table speaks of them."))
     rows = frame.assign(
         about=[_about(row) for _, row in frame.iterrows()],
         loss=frame["loss"].map(lambda v: percent(v) if known(v) else "–"),

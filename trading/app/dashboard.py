@@ -7,7 +7,7 @@ __all__ = ['log', 'SCREENS', 'STOP', 'READING', 'POLICY', 'Screen', 'sections_of
            'first_sections', 'profiles_of', 'shell', 'styles', 'wanted', 'wire_class', 'drawing', 'Desk', 'desk',
            'page_of', 'mount']
 
-# %% ../../nbs/10_app/83_dashboard.ipynb #2134d468
+# %% ../../nbs/10_app/83_dashboard.ipynb #7d95a5fd
 import asyncio
 import logging
 import time
@@ -20,19 +20,20 @@ from typing import Any
 from markupsafe import Markup
 
 from .press import Record, act, switch_of
-from .desk import holding, ordering, today
+from .desk import boards, holding, ordering, today
 from .outlook import forecasting, performing, risking
 from .pieces import Looking, Section, button, templates
 from .views import MEMORY, Place, in_force, portfolio, records
 from .words import money
 from .workshop import healthy, learning, running, setting, warning
+from ..core.settings import profiles_in
 from ..core.share import share_path
 from ..core.types import TradingError
 from ..ops.auth import NotSignedIn
 
 log = logging.getLogger(__name__)
 
-# %% ../../nbs/10_app/83_dashboard.ipynb #ac9cf896
+# %% ../../nbs/10_app/83_dashboard.ipynb #eda6b50e
 @dataclass(frozen=True)
 class Screen:
     "One subject."
@@ -79,14 +80,12 @@ def status_line(place: Place, who: Looking) -> Markup:
     "Write what stands above every screen: the account's value, and whether it may trade."
     settings = in_force(place, who.profile)
     found = portfolio(place, who.profile)
-    paper = "paper money" if settings.run.mode == "paper" else "real money"
-    worth = (
-        Markup('<span class="worth">{}</span>').format(f"{money(found['equity'], found['currency'], 0)}, {paper}")
-        if found["equity"] is not None
-        else ""
-    )
+    worth = Markup("")
+    if found["equity"] is not None:
+        whose = Markup("paper money") if settings.run.mode == "paper" else Markup('<span class="real">real money</span>')
+        worth = Markup('<span class="worth"><b>{}</b> {}</span>').format(money(found["equity"], found["currency"], 0), whose)
     if switch_of(place, who.profile).engaged or not who.may("trader"):
-        return Markup(worth)
+        return worth
     return Markup("{}{}").format(worth, button("Stop trading", "kill", "danger", STOP, "Why"))
 
 
@@ -98,7 +97,7 @@ def banner(place: Place, who: Looking) -> Markup:
     again = button("Allow trading again", "reset", "", "Allow this account to trade again?", "What was found") if who.may("trader") else ""
     return Markup('<div class="stop"><p><b>Trading is stopped.</b> {}</p>{}</div>').format(reason[:1].upper() + reason[1:] + ".", again)
 
-# %% ../../nbs/10_app/83_dashboard.ipynb #93a2bc41
+# %% ../../nbs/10_app/83_dashboard.ipynb #3cb85ea6
 READING = Markup('<section><p class="reading" aria-busy="true">Reading …</p></section>')
 
 
@@ -108,8 +107,9 @@ def first_sections(place: Place, who: Looking, at: str) -> Markup:
 
 
 def profiles_of(place: Place) -> list[str]:
-    "Return the profiles that there is something to show of."
-    return sorted({in_force(place).run.profile, *(r.profile for r in records(place))})
+    "Return the profiles that a person's settings describe, or that have runs."
+    own = profiles_in(place.settings) if place.settings and place.settings.exists() else []
+    return sorted({in_force(place).run.profile, *own, *(r.profile for r in records(place))})
 
 
 def shell(
@@ -119,7 +119,17 @@ def shell(
     signout: str = "",  # where a form for signing out leads; empty: none is shown
     csrf: str = "",
 ) -> str:
-    "Write the whole page, without the head."
+    "Write the whole page, without the head; where settings cannot be read, the page says so and is there."
+    try:
+        state = {
+            "profile": who.profile or in_force(place).run.profile,
+            "profiles": profiles_of(place),
+            "status": status_line(place, who),
+            "banner": banner(place, who),
+        }
+    except TradingError as error:
+        words = Markup('<div class="stop"><p><b>This cannot be shown.</b> {}</p></div>').format(str(error))
+        state = {"profile": "", "profiles": [], "status": Markup(""), "banner": words}
     return (
         templates()
         .get_template("dashboard.html")
@@ -130,13 +140,10 @@ def shell(
             screens=[(k, s.title) for k, s in SCREENS.items()],
             user=who.user,
             role=who.role,
-            profile=who.profile or in_force(place).run.profile,
-            profiles=profiles_of(place),
-            status=status_line(place, who),
-            banner=banner(place, who),
             sections=first_sections(place, who, at),
             signout=signout,
             csrf=csrf,
+            **state,
         )
     )
 
@@ -153,7 +160,7 @@ def wanted(query: Mapping[str, str]) -> tuple[str, dict[str, str]]:  # the scree
     at = plain.pop("at", "today")
     return at if at in SCREENS else "today", plain
 
-# %% ../../nbs/10_app/83_dashboard.ipynb #b44ae6f3
+# %% ../../nbs/10_app/83_dashboard.ipynb #2735bd69
 @lru_cache(maxsize=1)
 def wire_class():
     "Return the component; Panel is imported when somebody needs it."
@@ -318,7 +325,8 @@ class Desk:
         "Return what changes when something may have to be shown anew."
         from trading.app.work import jobs
 
-        return MEMORY.stamp(self.place), tuple((j["id"], j["status"]) for j in jobs(self.place, 3)["items"])
+        known = boards(self.place) if self.at == "holdings" else ()
+        return MEMORY.stamp(self.place), tuple((j["id"], j["status"]) for j in jobs(self.place, 3)["items"]), known
 
 # %% ../../nbs/10_app/83_dashboard.ipynb #78088dec
 def desk(

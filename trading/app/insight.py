@@ -6,13 +6,13 @@
 __all__ = ['FEWEST', 'settings_then', 'plain_number', 'predictions', 'explanation', 'regimes', 'opportunities', 'performance',
            'history', 'risk', 'stress', 'attribution', 'correlation', 'optimise']
 
-# %% ../../nbs/10_app/75_insight.ipynb #f888aa25
+# %% ../../nbs/10_app/75_insight.ipynb #c3e2bae5
 import math
 
 import numpy as np
 import pandas as pd
 
-from .daily import groups_of, policy_of, risk_limits
+from .daily import groups_of, policy_of, risk_limits, shock_groups_of
 from .dealings import run_bars
 from .views import Place, artefact, in_force, missing, newest, open_ledger, rows, view
 from ..core.runs import RunRecord
@@ -176,7 +176,7 @@ def history(place: Place, profile: str | None = None, kind: str = "account", poi
     keep = np.unique(np.linspace(0, len(table) - 1, min(points, len(table))).astype(int))
     return {"kind": kind, "run": run, "values": len(table), "items": rows(table.iloc[keep])}
 
-# %% ../../nbs/10_app/75_insight.ipynb #9112bda5
+# %% ../../nbs/10_app/75_insight.ipynb #bf4e3048
 def _held(place: Place, record: RunRecord) -> tuple[pd.Series, pd.DataFrame, Settings]:
     "Return the weights after a run, the returns they are measured on, and the settings."
     settings = settings_then(record)
@@ -200,7 +200,8 @@ def risk(place: Place, profile: str | None = None) -> dict:
         record = _valued(place, profile)
         weights, returns, settings = _held(place, record)
         equity = artefact(place, record, "equity")["equity"]
-        turnover = float(sum(abs(float(a["amount"]) * float(a["price"])) for a in artefact(place, record, "plan")["actions"]) / equity.iloc[0])
+        planned = artefact(place, record, "plan")
+        turnover = sum(float(a["amount"]) * float(a["price"]) for a in planned["actions"]) / float(planned["equity"])
     except TradingError as error:
         return missing(error, run=None, metrics={}, limits=[], contributions=[])
     measured, parts = {}, []
@@ -226,7 +227,7 @@ def stress(place: Place, profile: str | None = None) -> dict:
         weights, _, settings = _held(place, record)
     except TradingError as error:
         return missing(error, run=None, items=[])
-    found = replay(weights, run_bars(place, record), groups_of(settings))
+    found = replay(weights, run_bars(place, record), shock_groups_of(settings))  # as the report does
     sources = {name: s.source for name, s in SCENARIOS.items()}
     return {"run": record.id, "unit": "fraction of the account", "items": [r | {"source": sources[r["scenario"]]} for r in rows(found)]}
 

@@ -87,7 +87,7 @@ def _stop(place: Place, who: Looking, values: Values, now: datetime) -> str:
     cancel(place, running[0]["id"], who.user)
     return "The run is stopped; what it finished is kept, and it can go on."
 
-# %% ../../nbs/10_app/82_press.ipynb #a45c008a
+# %% ../../nbs/10_app/82_press.ipynb #0ea2e187
 def _ledger(place: Place):
     "Open the ledger for writing."
     from trading.trade.ledger import Ledger
@@ -99,16 +99,30 @@ def _ledger(place: Place):
 
 @needs("trader")
 def _approve(place: Place, who: Looking, values: Values, now: datetime) -> str:
-    "Approve a plan, and let the run that waits for it go on."
+    "Approve the plan that a person saw, and let the run that waits for it go on."
     from trading.app.work import start_run
-    from trading.trade.approval import approve, read_plan
+    from trading.core.runs import Run
+    from trading.core.types import Plan
+    from trading.trade.approval import approve_run
 
-    ledger, plan_hash = _ledger(place), given(values, "plan", "the plan")
-    approve(ledger, read_plan(ledger, account_of(place, who.profile), plan_hash), who.user, now, in_force(place, who.profile).live.four_eyes)
-    if values.get("run") and find_record(place, values["run"]).status in ("failed", "stopped"):
-        start_run(place, resume=values["run"], key=f"approved {plan_hash}", who=who.user)
-        return "The plan is approved, and the run goes on."
-    return "The plan is approved."
+    plan_hash, record = given(values, "plan", "the plan"), find_record(place, given(values, "run", "the run"))
+    folder = place.reports / record.id
+    if not (run := Run(folder)).has("plan") or run.read("plan", Plan).hash != plan_hash:
+        raise Refused(f"the plan of run {record.id} is not the one that was shown; look at the orders again")
+    approve_run(folder, who.user, now, _ledger(place))
+    if record.status == "done":
+        return "The plan was approved already."
+    start_run(place, resume=record.id, key=f"approved {plan_hash} {values.get('key', '')}", who=who.user)
+    return "The plan is approved. The run goes on and sends the orders."
+
+
+@needs("trader")
+def _review(place: Place, who: Looking, values: Values, now: datetime) -> str:
+    "Write down that a person has looked at a plan, where a second one must approve it."
+    from trading.trade.approval import review
+
+    review(_ledger(place), account_of(place, who.profile), given(values, "plan", "the plan"), who.user, now, str(values.get("reason", "")))
+    return "Your review is written down; another person may approve the plan now."
 
 
 @needs("trader")
