@@ -20,4 +20,6 @@ def test_two_hundred_clients_for_minutes(tmp_path):
         before = process.memory_info().rss
         rate, waits, bad = asyncio.run(reads(port, server.keys["viewer"], 60 * minutes, 200))
         grown = process.memory_info().rss - before
+    said = f"{len(waits):,} answers in {minutes:g} minutes, {rate:,.0f}/s, p99 {1e3 * sorted(waits)[int(0.99 * len(waits))]:.0f} ms, {bad} wrong"
+    print(f"{said}; memory {before / 1e6:.0f} MB at first, {grown / 1e6:+.1f} MB since")
     assert not bad and len(waits) > 1000 and grown < 30_000_000, (bad, rate, grown)

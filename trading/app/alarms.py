@@ -40,7 +40,7 @@ def facts_of_day(
         "vetoes": {account: vetoes}, "failed_orders": {account: failed_orders},
     }
 
-# %% ../../nbs/10_app/71_alarms.ipynb #2141ef7f
+# %% ../../nbs/10_app/71_alarms.ipynb #7466a128
 def facts_around(
     settings: Settings,
     record: RunRecord | None,  # of the run; None: none has just ended
@@ -49,7 +49,12 @@ def facts_around(
     "Return the facts that the run itself does not know."
     facts: dict[str, Any] = {}
     if record is not None:
-        facts["failures"] = {record.profile: sum(s.status == "failed" for s in record.stages)}
+        failed = [s for s in record.stages if s.status == "failed"]
+        facts["failures"] = {record.profile: len(failed)}
+        facts["words"] = {}
+        if failed:
+            why = f"The run {record.id} failed in {failed[0].name}: {failed[0].error.rstrip('.')}. Go on with 'carnet run --resume {record.id}'."
+            facts["words"]["failures"] = {record.profile: why}
     from trading.ops.health import read_lines
 
     lines = read_lines(Path(settings.run.data) / "health.jsonl")
@@ -72,8 +77,13 @@ def facts_of(
 ) -> dict[str, Any]:
     "Return every fact there is after a run."
     record = run.record
-    own = run.read("facts") if run.has("facts") and not record.parameters.get("rehearsal") else {}
-    return facts_around(settings, record, now) | own
+    if not run.has("facts") or record.parameters.get("rehearsal"):
+        return facts_around(settings, record, now)
+    facts = facts_around(settings, record, now) | run.read("facts")
+    if run.has("verdict") and (vetoes := run.read("verdict")["vetoes"]):
+        facts["words"]["vetoes"] = {record.account: f"The safety check refused the plan of {record.account}: {'; '.join(v['reason'] for v in vetoes[:3])}. "
+                                    "Nothing was traded; 'carnet open' shows the plan."}
+    return facts
 
 # %% ../../nbs/10_app/71_alarms.ipynb #5c1922f6
 def secret_of(

@@ -36,7 +36,7 @@ def is_secret_name(
     "Tell whether a value of that name must not be shown."
     return bool(_NAME.search(name))
 
-# %% ../../nbs/00_core/05_redact.ipynb #b7a6c3be
+# %% ../../nbs/00_core/05_redact.ipynb #b3669cb3
 _MARK = r"\\*[\"']"  # a quotation mark, escaped or not
 _GAP = (rf"(?:(?:{_MARK})?\s*(?:=>|=|:(?!//)|%3D|%3A)\s*"  # between a name and its value: = : and their encoded forms,
         rf"|{_MARK}\s*,\s*{_MARK}value{_MARK}\s*:\s*|{_MARK}\s*,\s*(?=b?{_MARK}))")  # or a list of pairs
@@ -54,7 +54,7 @@ _LOOKS = (  # where to look (in small letters), what to look for, what to keep o
         r"\b(Bearer|Basic|Digest|Token)(\s+)(?=\S*(?:\d|=|(?-i:[a-z][A-Z])))[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), rf"\1\2{MASK}"),
     (("eyj",), re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), MASK),
     (("carnet_", "ghp_", "_live_", "xox", "akia"), re.compile(
-        r"\b(carnet_|ghp_|sk_live_|rk_live_|xox[abp]-|AKIA)[\w-]{12,}"), rf"\1{MASK}"),
+        r"\b(carnet_(?![a-z_]+(?![\w-]))|ghp_|sk_live_|rk_live_|xox[abp]-|AKIA)[\w-]{12,}"), rf"\1{MASK}"),
     (("key", "sign"), re.compile(rf"\b(Key|Sign)({_GAP})[\"']?{_CREDENTIAL.pattern}"), rf"\1\2{MASK}"),
 )
 _NOTHING = {"None", "null", "True", "False", "true", "false", '""', "''"}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LEVELS', 'Rule', 'read_rules', 'Alert', 'Policy', 'Evaluation', 'quiet_until', 'evaluate', 'acknowledge']
 
-# %% ../../nbs/09_ops/40_alerts.ipynb #b547e739
+# %% ../../nbs/09_ops/40_alerts.ipynb #0be30c89
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -15,6 +15,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from ..core.types import BadSettings, Value, stable_hash
+from .sayings import say
 
 LEVELS = ("info", "notice", "warning", "error", "critical")  # ascending
 
@@ -107,10 +108,10 @@ def quiet_until(
     day = here.date() + timedelta(days=1 if begin > end and clock >= begin else 0)
     return datetime.combine(day, end, zone).astimezone(UTC)
 
-# %% ../../nbs/09_ops/40_alerts.ipynb #2ea42562
+# %% ../../nbs/09_ops/40_alerts.ipynb #b8fc0225
 def evaluate(
     rules: Iterable[Rule],
-    facts: Mapping[str, float | Mapping[str, float] | None],  # name → a number, or one for each key
+    facts: Mapping[str, Any],  # name → a number, or one for each key; 'words': fact → key → what a run itself said
     state: Mapping[str, Mapping[str, Any]],  # what the last evaluation returned
     now: datetime,  # UTC
     policy: Policy = Policy(),
@@ -129,7 +130,8 @@ def evaluate(
                 told = _step(rule, memory, f"{rule.name}|{key}", rule.broken(value), now, policy)
                 if told:
                     said.setdefault(told, {})[key] = value
-        alerts += [_alert(rule, status, level, found, now, policy) for (status, level), found in said.items()]
+        reasons = (facts.get("words") or {}).get(rule.fact, {})
+        alerts += [_alert(rule, status, level, found, now, policy, reasons) for (status, level), found in said.items()]
     return Evaluation(tuple(sorted(alerts, key=lambda a: -LEVELS.index(a.level))), memory, tuple(dict.fromkeys(unknown)))
 
 
@@ -171,19 +173,16 @@ def _recover(memory: dict, place: str, old: dict, forgotten: bool) -> tuple[str,
         memory[place] = {k: v for k, v in old.items() if k != "acknowledged"} | {"open": False}
     return ("over", "info") if old["open"] and not old["silent"] else None
 
-# %% ../../nbs/09_ops/40_alerts.ipynb #fd41e8e7
-def _alert(rule: Rule, status: str, level: str, found: dict[str, float], now: datetime, policy: Policy) -> Alert:
+# %% ../../nbs/09_ops/40_alerts.ipynb #4c01a0c2
+def _alert(rule: Rule, status: str, level: str, found: dict[str, float], now: datetime, policy: Policy,
+           reasons: Mapping[str, str]) -> Alert:
     "Put what was found into words."
     worst = sorted(found, key=lambda k: abs(found[k] - rule.limit), reverse=True)
-    side = {"above": "above", "below": "below", "beyond": "further than"}[rule.test]
-    named = [f"{k}: " if k else "" for k in worst]
-    sizes = [f"{name}{found[k]:.4g}" for name, k in zip(named, worst, strict=True)]
     words = {"new": "", "repeated": "still: ", "escalated": "still, and nobody has reacted: ", "over": "over: "}[status]
     title = f"{words}{rule.name}" + (f" ({', '.join(worst[:3])}{f' and {len(worst) - 3} more' if worst[3:] else ''})" if worst[0] else "")
-    told = ", ".join(sizes[:10]) + (f" and {len(sizes) - 10} more" if sizes[10:] else "")
-    within = f"{rule.fact} is back within {rule.limit:g} ({told})" if status == "over" else f"{rule.fact} is {side} {rule.limit:g}: {told}"
+    told = say(rule.fact, rule.test, rule.limit, {k: found[k] for k in worst}, status == "over", reasons)
     loud = LEVELS.index(level) >= LEVELS.index(policy.loud)
-    return Alert(stable_hash(rule.name, status, sorted(found), now.isoformat(), length=16), rule.name, level, status, title, f"{within}.", now,
+    return Alert(stable_hash(rule.name, status, sorted(found), now.isoformat(), length=16), rule.name, level, status, title, told, now,
                  now if loud else quiet_until(now, policy), tuple(k for k in worst if k))
 
 # %% ../../nbs/09_ops/40_alerts.ipynb #f3990d50

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['TABLES', 'Channel', 'read_channels', 'Result', 'notify', 'OutboxError', 'Outbox', 'deliver', 'recent', 'revive']
 
-# %% ../../nbs/09_ops/45_outbox.ipynb #8af628d2
+# %% ../../nbs/09_ops/45_outbox.ipynb #073558ca
 import json
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -129,7 +130,7 @@ def _start(title: str, body: str, level: str, channel: Channel) -> tuple[threadi
     thread.start()
     return thread, answer, time.monotonic()
 
-# %% ../../nbs/09_ops/45_outbox.ipynb #095b6bea
+# %% ../../nbs/09_ops/45_outbox.ipynb #b5d7ba82
 TABLES = """
 create table if not exists alerts (id text primary key, at text not null, rule text not null, level text not null, status text not null,
     content text not null);
@@ -156,6 +157,8 @@ class Outbox:
         self.path, self.attempts, self.pause = Path(path), attempts, pause
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # it holds what accounts are worth; SQLite's own files beside it follow
+            os.chmod(self.path, 0o600)
             self._db = sqlite3.connect(self.path, isolation_level=None, timeout=30, check_same_thread=False)
             self._db.execute("pragma journal_mode = wal")
             self._db.executescript(TABLES)
