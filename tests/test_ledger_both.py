@@ -171,3 +171,44 @@ def test_a_plan_is_traded_and_reconciled(opened):
     done = execute(plan, Verdict(plan.hash, (), ("a rule",)), venue, ledger, NOW, Style(D("0.001")))
     assert len(done.fills) == 1 and plan_status(opened(), "mine", plan.hash) == "executed"
     assert reconcile(opened(), venue, "mine", NOW).ok and holdings(opened().book("mine")) == venue.fetch_balance()
+
+
+def test_a_ledger_in_a_database_is_what_every_reader_and_the_backup_see(request, tmp_path, monkeypatch):
+    from trading.app.keeping import back_up
+    from trading.app.dealings import events, fills
+    from trading.app.measures import measure, open_metrics
+    from trading.app.stream import Stream
+    from trading.app.views import MEMORY, has_ledger, open_ledger, place_of, portfolio, write_ledger
+    from trading.core.settings import load_settings
+    from trading.ops.backup import restore
+    from trading.trade.shared import copy_ledger, last_place, open_ledger as open_any
+
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings("sample", {"run.data": tmp_path / "data", "run.reports": tmp_path / "reports", "backup.reports": False}, environ={})
+    place, schema = place_of(settings), f"r{abs(hash(str(tmp_path))) % 10**12}"
+    place.data.mkdir()
+    file = Ledger(place.data / "ledger.sqlite")
+    file.open_account("paper-sample", "USD", D(10_000), NOW)
+    file.append([fill_event(Fill(f"t{n}", f"c{n}", "AAPL", "buy", D(1), D(100 + n), D("0.1"), NOW), "paper-sample", "paper") for n in range(5)])
+    file.mark("paper-sample", {"AAPL": D(120)}, NOW + timedelta(hours=1))
+    told = portfolio(place)
+    assert told["equity"] == float(10_000 - 510 - D("0.5") + 600)
+    monkeypatch.setattr(SharedLedger.__init__, "__defaults__", (False, schema))
+    monkeypatch.setenv("CARNET_LEDGER", request.getfixturevalue("server"))
+    assert not has_ledger(place)
+    with pytest.raises(LedgerError, match="does not exist"):
+        open_ledger(place)
+    shared = open_any(place.ledger)
+    assert copy_ledger(file, shared) == file.verify() and shared.book("paper-sample") == file.book("paper-sample")
+    (place.data / "ledger.sqlite").rename(tmp_path / "moved-away.sqlite")
+    MEMORY.forget()
+    assert has_ledger(place) and open_ledger(place).path.name.startswith("postgresql") and portfolio(place)["equity"] == told["equity"]
+    stream = Stream(place)
+    stream.seq = stream.last()
+    write_ledger(place).append(Event("note", "paper-sample", NOW, {"text": "written by another"}))
+    assert stream.look() == 1 and stream.seq == last_place(shared) == stream.last()
+    assert fills(place)["items"] and events(place)["items"] and measure and open_metrics(place)
+    backup = back_up(settings, datetime.now(UTC), tmp_path / "kept", {"CARNET_BACKUP_PASSPHRASE": "correct horse battery staple"})[0]
+    restore(backup, tmp_path / "back", "correct horse battery staple")
+    copy = Ledger(next((tmp_path / "back").rglob("ledger-of-the-database.sqlite")))
+    assert copy.verify() == shared.verify() and copy.book("paper-sample") == shared.book("paper-sample")

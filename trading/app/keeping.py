@@ -5,8 +5,10 @@
 # %% auto #0
 __all__ = ['examine', 'heading', 'mend', 'watch', 'passphrase_of', 'back_up']
 
-# %% ../../nbs/10_app/71_keeping.ipynb #db12660c
+# %% ../../nbs/10_app/71_keeping.ipynb #4d8e30b4
+import tempfile
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from ..core.share import checkout
 from ..core.types import MissingData
 from ..ops.health import Health, Trend, probe, remember, score, trend
 from ..ops.recover import Step, recover
+from ..trade.ledger import Ledger
+from ..trade.shared import copy_ledger, ledger_file, open_ledger
 from ..venue.monitor import connections
 
 # %% ../../nbs/10_app/71_keeping.ipynb #8f23a24a
@@ -80,7 +84,7 @@ def watch(
     problems = tell(settings, {"health": health.score}, now, environ)[2]
     return [f"health {health.score:g}", *(f"{s.what}: {s.detail}" for s in steps), *problems]
 
-# %% ../../nbs/10_app/71_keeping.ipynb #0e3d3824
+# %% ../../nbs/10_app/71_keeping.ipynb #29ffb95a
 def passphrase_of(settings: Settings, environ: Mapping[str, str] | None = None) -> str:
     "Return the passphrase of backups."
     found = secret_of(settings, "backup_passphrase", environ)
@@ -102,5 +106,11 @@ def back_up(
     target = Path(folder or settings.backup.folder or Path(settings.run.data) / "backups")
     words = passphrase_of(settings, environ)
     also = {"settings.ini": Path("settings.ini")} | ({"reports": Path(settings.run.reports)} if settings.backup.reports else {})
-    path = snapshot(Path(settings.run.data), target, words, now, also)
+    data = Path(settings.run.data)
+    with tempfile.TemporaryDirectory() as folder:
+        if ledger_file(data / "ledger.sqlite") is None:  # in a database: a copy in a file, every row with its hash
+            also["ledger-of-the-database.sqlite"] = Path(folder) / "ledger.sqlite"
+            with closing(open_ledger(data, readonly=True)) as shared, closing(Ledger(also["ledger-of-the-database.sqlite"])) as copy:
+                copy_ledger(shared, copy)
+        path = snapshot(data, target, words, now, also)
     return path, verify(path, words), prune(target, settings.backup.keep)

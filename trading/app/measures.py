@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['GATHERED', 'measure', 'open_metrics']
 
-# %% ../../nbs/10_app/77_measures.ipynb #59434763
+# %% ../../nbs/10_app/77_measures.ipynb #5682b4a7
 import sqlite3
 from collections import Counter
 from contextlib import closing
-from pathlib import Path
 
-from .views import MEMORY, Place, holdings, in_force, portfolio, records
+from .views import MEMORY, Place, holdings, open_ledger, portfolio, records
 from ..core.runs import Run
 from ..core.types import TradingError
 from ..ops.telemetry import Metrics
+from ..trade.shared import count_events
 
 GATHERED = ("carnet_equity", "carnet_cash", "carnet_drawdown_ratio", "carnet_value_at_risk_ratio", "carnet_weight_ratio", "carnet_orders_total",
             "carnet_fills_total", "carnet_fees_total", "carnet_slippage_ratio", "carnet_trading_stopped", "carnet_run_timestamp_seconds",
@@ -22,7 +22,7 @@ GATHERED = ("carnet_equity", "carnet_cash", "carnet_drawdown_ratio", "carnet_val
             "carnet_forecast_coverage_ratio", "carnet_drift_ratio", "carnet_model_info", "carnet_check_status", "carnet_alerts_total",
             "carnet_cache_hits_total", "carnet_cache_misses_total")
 
-# %% ../../nbs/10_app/77_measures.ipynb #cb028767
+# %% ../../nbs/10_app/77_measures.ipynb #5135b9c5
 def _account(metrics: Metrics, place: Place) -> None:
     "Tell what the account is worth and holds."
     told = portfolio(place)
@@ -37,11 +37,9 @@ def _account(metrics: Metrics, place: Place) -> None:
     for row in holdings(place).get("items", []):
         if row.get("weight") is not None:
             metrics.set("carnet_weight_ratio", row["weight"], account=account, symbol=row["symbol"])
-    with closing(sqlite3.connect(f"file:{place.ledger}?mode=ro", uri=True, timeout=5)) as db:
-        count = db.execute("select count(*) from events where account = ? and kind = 'fill'", (account,)).fetchone()[0]
-    metrics.add("carnet_fills_total", count, account=account)
+    metrics.add("carnet_fills_total", count_events(open_ledger(place), account, "fill"), account=account)
 
-# %% ../../nbs/10_app/77_measures.ipynb #7f85e9e5
+# %% ../../nbs/10_app/77_measures.ipynb #7d994647
 def _runs(metrics: Metrics, place: Place) -> None:
     "Tell how the runs ended, and what the newest that was finished found."
     found = records(place)
@@ -76,16 +74,13 @@ def _findings(metrics: Metrics, run: Run, record) -> None:
                 metrics.set("carnet_forecast_error_ratio", row["mae"] / row["mae_naive"], profile=profile, horizon=str(horizon))
             if (covered := row.get("coverage_90")) is not None and covered == covered:
                 metrics.set("carnet_forecast_coverage_ratio", covered, profile=profile, horizon=str(horizon))
+    if run.has("drift") and (moved := run.read("drift")["moved"]) is not None:
+        metrics.set("carnet_drift_ratio", moved, profile=profile)
     if run.has("orders"):
-        orders = run.read("orders")
-        for status, count in orders["status"].value_counts().items():
+        for status, count in run.read("orders")["status"].value_counts().items():
             metrics.add("carnet_orders_total", int(count), account=record.account, status=str(status))
-        filled = orders[(orders["value"] > 0) & orders["slippage_bp"].notna()]
-        if len(filled):
-            beyond = float((filled["value"] * filled["slippage_bp"]).sum() / filled["value"].sum()) / 1e4
-            metrics.set("carnet_slippage_ratio", beyond, account=record.account)
 
-# %% ../../nbs/10_app/77_measures.ipynb #57aa8c34
+# %% ../../nbs/10_app/77_measures.ipynb #6a1ea9c7
 def _system(metrics: Metrics, place: Place) -> None:
     "Tell health, alerts and backups."
     from trading.ops.health import read_lines
@@ -99,7 +94,7 @@ def _system(metrics: Metrics, place: Place) -> None:
             for level, count in db.execute("select level, count(*) from alerts group by level").fetchall():
                 metrics.add("carnet_alerts_total", count, level=level)
             metrics.set("carnet_alerts_dead", db.execute("select count(*) from letters where status = 'dead'").fetchone()[0])
-    folder = Path(in_force(place).backup.folder or place.data / "backups")
+    folder = place.data / "backups"
     if made := sorted(folder.glob("carnet-*Z.carnet-backup")):
         metrics.set("carnet_backup_timestamp_seconds", made[-1].stat().st_mtime)
         metrics.set("carnet_backup_size_bytes", made[-1].stat().st_size)

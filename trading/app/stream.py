@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SOON', 'LATER', 'QUEUE', 'BEAT', 'Told', 'last_seen', 'Stream', 'ledger_event', 'as_sse']
 
-# %% ../../nbs/10_app/77_stream.ipynb #5febdc72
+# %% ../../nbs/10_app/77_stream.ipynb #52a65f1b
 import asyncio
 import os
 import sqlite3
@@ -15,8 +15,9 @@ from pathlib import Path
 
 import orjson
 
-from .views import Place, head, records
+from .views import Place, head, open_ledger, records, shared_state
 from ..core.types import TradingError
+from ..trade.shared import events_after, ledger_file
 
 # %% ../../nbs/10_app/77_stream.ipynb #45294f8c
 SOON = 0.02  # seconds between two looks at the ledger
@@ -45,7 +46,7 @@ def last_seen(
     number = (text or "").partition(".")[0]
     return int(number) if number.isascii() and number.isdigit() and len(number) < 16 else None
 
-# %% ../../nbs/10_app/77_stream.ipynb #319eadb1
+# %% ../../nbs/10_app/77_stream.ipynb #8a742927
 class Stream:
     "Tell every listener what happens at a place."
 
@@ -71,6 +72,8 @@ class Stream:
 
     def _rows(self, after: int, limit: int = 500) -> list[tuple]:
         "Return the ledger's events behind a number."
+        if ledger_file(self.place.ledger) is None:
+            return _shared_rows(self.place, after, limit)
         path = self.place.ledger
         try:
             made = os.stat(path).st_ino
@@ -94,6 +97,8 @@ class Stream:
 
     def last(self) -> int:
         "Return the number of the ledger's last event."
+        if ledger_file(self.place.ledger) is None:
+            return max(shared_state(), 0)
         self._rows(2**62)
         try:
             return self._db.execute("select coalesce(max(seq), 0) from events").fetchone()[0] if self._db else 0
@@ -123,7 +128,7 @@ class Stream:
         "Look again and again until the last listener has gone."
         tick, known = 0, ()
         while self.listeners:
-            now = _changed(self.place.ledger)
+            now = _changed(self.place.ledger) if ledger_file(self.place.ledger) else shared_state()
             if now != known:
                 known = now
                 while self.look() == 500:  # noqa: ASYNC110  it sleeps only to let the listeners take what was told so far
@@ -178,6 +183,14 @@ def ledger_event(seq: int, account: str, kind: str, when: str, data: str) -> dic
     "Return an event of the ledger for the wire; long texts stay in the ledger."
     fields = orjson.loads(data)
     return {"seq": seq, "account": account, "kind": kind, "timestamp": when, "data": {k: v for k, v in fields.items() if k != "text"}}
+
+
+def _shared_rows(place: Place, after: int, limit: int) -> list[tuple]:
+    "Return the events behind a number, of a ledger in a database."
+    try:
+        return events_after(open_ledger(place), after, limit) if after < 2**62 else []
+    except (sqlite3.Error, TradingError):
+        return []
 
 
 def _changed(path: Path) -> tuple:

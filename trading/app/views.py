@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['FRESH', 'KEPT', 'MEMORY', 'SECTIONS', 'Place', 'place_of', 'in_force', 'account_of', 'Memory', 'view', 'records',
            'find_record', 'artefact', 'newest', 'rehearsed', 'rows', 'missing', 'head', 'runs', 'paged', 'run',
-           'stages', 'open_ledger', 'portfolio', 'section_of', 'holdings']
+           'stages', 'shared_state', 'open_ledger', 'has_ledger', 'write_ledger', 'portfolio', 'section_of', 'holdings']
 
-# %% ../../nbs/10_app/73_views.ipynb #6ac7e998
+# %% ../../nbs/10_app/73_views.ipynb #f4eda570
 import os
+import sqlite3
 import threading
 import time
 from collections import OrderedDict
@@ -24,8 +25,9 @@ import pandas as pd
 from ..core.runs import Run, RunRecord
 from ..core.settings import Settings, load_settings
 from ..core.types import MissingData, TradingError
+from ..trade.shared import last_place, ledger_file
 
-# %% ../../nbs/10_app/73_views.ipynb #bdc63267
+# %% ../../nbs/10_app/73_views.ipynb #01ece15f
 @dataclass(frozen=True)
 class Place:
     "Where data, runs and settings lie."
@@ -36,8 +38,8 @@ class Place:
 
     @property
     def ledger(self) -> Path:
-        "The file of the ledger."
-        return self.data / "ledger.sqlite"
+        "The file of the ledger, unless it is in a database."
+        return ledger_file(self.data / "ledger.sqlite") or self.data / "ledger.sqlite"
 
 
 def place_of(settings: Settings, file: Path | None = None) -> Place:
@@ -67,7 +69,7 @@ def account_of(place: Place, profile: str | None = None) -> str:
     run = in_force(place, profile).run
     return f"{run.mode}-{run.profile}"
 
-# %% ../../nbs/10_app/73_views.ipynb #8eb0528f
+# %% ../../nbs/10_app/73_views.ipynb #06c06ffe
 FRESH = 0.05  # seconds for which the times of the files are believed
 KEPT = 512  # answers
 
@@ -144,6 +146,7 @@ def _times(place: Place):
                 continue
     file = place.settings or Path("settings.ini")
     yield str(file), file.stat().st_mtime_ns if file.exists() else 0, 0
+    yield "ledger", shared_state(), 0
 
 
 MEMORY = Memory()
@@ -285,7 +288,7 @@ def stages(place: Place, profile: str | None = None) -> dict:
     wanted = ("profile", "mode", "as_of", "created", "status", "stages", "error")
     return {"run": found[0].id} | {k: v for k, v in head(found[0]).items() if k in wanted}
 
-# %% ../../nbs/10_app/73_views.ipynb #a7d49c02
+# %% ../../nbs/10_app/73_views.ipynb #9f960012
 @lru_cache(maxsize=8)
 def _ledger(path: Path, made: int):
     "Open a ledger for reading, once for each file."
@@ -294,11 +297,50 @@ def _ledger(path: Path, made: int):
     return Ledger(path, readonly=True)
 
 
+@lru_cache(maxsize=2)
+def _shared(url: str):
+    "Open a ledger in a database for reading, once for each address."
+    from trading.trade.shared import SharedLedger
+
+    return SharedLedger(url, readonly=True)
+
+
+def shared_state() -> int:  # 0: none is in use
+    "Return how many events the ledger in the database has; a connection that has died is made anew."
+    if ledger_file(Path()) is not None:
+        return 0
+    url = os.environ["CARNET_LEDGER"]
+    try:
+        return last_place(_shared(url))
+    except (sqlite3.Error, TradingError):
+        _shared.cache_clear()
+    try:
+        return last_place(_shared(url))
+    except TradingError:  # there is none yet, or the server is away: whoever opens it is told
+        return -1
+
+
 def open_ledger(place: Place):
     "Return the ledger for reading, or say that there is none yet."
+    if ledger_file(place.ledger) is None:
+        shared_state()
+        return _shared(os.environ["CARNET_LEDGER"])
     if not place.ledger.exists():
         raise MissingData("there is no ledger yet; the first run that trades makes it: 'carnet run'")
     return _ledger(place.ledger, place.ledger.stat().st_ino)
+
+
+def has_ledger(place: Place) -> bool:
+    "Tell whether there is a ledger."
+    return place.ledger.exists() if ledger_file(place.ledger) else shared_state() > 0
+
+
+def write_ledger(place: Place, file: Path | None = None):
+    "Open the ledger for writing; `file` is that of a rehearsal."
+    from trading.trade.ledger import Ledger
+    from trading.trade.shared import open_ledger as open_place
+
+    return Ledger(file) if file is not None and file.exists() and file != place.ledger else open_place(place.ledger)
 
 
 @view
