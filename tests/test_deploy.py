@@ -194,6 +194,54 @@ def test_kustomize_builds_the_manifests():
     assert done.returncode == 0 and done.stdout.count("kind: ") >= 9, done.stderr
 
 
+def test_the_cluster_would_take_every_manifest():
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    found = [d for file in sorted((DEPLOY / "kubernetes").glob("[0-9]*.yaml")) for d in documents(file)]
+    assert len(found) >= 10
+    for document in found:
+        kubernetes_validate.validate(document, "1.37", strict=True)
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(found[0] | {"metdata": {}}, "1.37", strict=True)
+
+
+def compose_tool() -> list[str]:
+    "Return the command that reads compose files here, if there is one; it needs no engine for that."
+    if shutil.which("docker") and subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0:
+        return ["docker", "compose"]
+    return ["docker-compose"] if shutil.which("docker-compose") else []
+
+
+@pytest.mark.skipif(not compose_tool(), reason="docker compose is not installed")
+@pytest.mark.parametrize("files", STACKS, ids=["standard", "full"])
+def test_compose_itself_reads_the_files(files, tmp_path):
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    old = compose_tool() == ["docker-compose"]
+    for name in files:
+        text = (tmp_path / "deploy" / name).read_text()
+        (tmp_path / "deploy" / name).write_text(re.sub(r"(?m)^name:.*$", "", text) if old else text)  # the older tool does not know a project's name
+    asked = [part for name in files for part in ("-f", name)]
+    done = subprocess.run([*compose_tool(), *asked, "config"], cwd=tmp_path / "deploy", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert set(yaml.safe_load(done.stdout)["services"]) == set(compose(*files)["services"])
+
+
+@pytest.mark.skipif(shutil.which("amtool") is None, reason="amtool is not installed")
+def test_alertmanager_itself_reads_its_configuration_and_sends_alerts_where_they_belong(tmp_path):
+    version = subprocess.run(["amtool", "--version"], capture_output=True, text=True)
+    number = re.search(r"version (\d+)\.(\d+)", version.stdout + version.stderr)
+    text, file = (DEPLOY / "alertmanager" / "alertmanager.yml").read_text(), tmp_path / "alertmanager.yml"
+    if (int(number[1]), int(number[2])) < (0, 26):  # before, an address could not be read from a file
+        text = re.sub(r"url_file: \S+", "url: http://127.0.0.1:9/", text)
+    file.write_text(text)
+    done = subprocess.run(["amtool", "check-config", str(file)], capture_output=True, text=True)
+    assert done.returncode == 0 and "SUCCESS" in done.stdout, done.stdout + done.stderr
+    rules = documents(DEPLOY / "prometheus" / "rules.yml")[0]
+    for rule in (r for g in rules["groups"] for r in g["rules"] if "alert" in r):
+        labels = [f"{k}={v}" for k, v in rule.get("labels", {}).items()] + [f"alertname={rule['alert']}"]
+        routed = subprocess.run(["amtool", "config", "routes", "test", f"--config.file={file}", *labels], capture_output=True, text=True)
+        assert routed.returncode == 0 and routed.stdout.split()[-1] in {"team", *re.findall(r"- name: (\S+)", text)}, routed.stdout + routed.stderr
+
+
 def test_variables_of_the_containers_are_settings():
     from trading.core.settings import Settings
 
