@@ -141,7 +141,8 @@ for path, size, since in json.loads(sys.argv[1]):
 
 def short_of_room(*rounds):
     """Ingest in processes that may write so many bytes into one file and no more; return exit code and words of each."""
-    done = subprocess.run([sys.executable, "-c", FULL, json.dumps([[str(p), size, since] for p, size, since in rounds])], capture_output=True, text=True,
+    asked = json.dumps([[str(p), size, since] for p, size, since in rounds])
+    done = subprocess.run([sys.executable, "-c", FULL, asked], capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
     assert "Traceback" not in done.stderr and len(lines := done.stdout.splitlines()) == 2 * len(rounds), done.stdout + done.stderr
     return [(int(code), words) for words, code in zip(lines[::2], lines[1::2], strict=True)]

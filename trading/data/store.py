@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FOREVER', 'BarStore']
 
-# %% ../../nbs/02_data/10_store.ipynb #eff71bd0
+# %% ../../nbs/02_data/10_store.ipynb #a1a685aa
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from ..core.bars import FIELDS, bar_length
-from ..core.types import BadInput, Busy, MissingData, TradingError
+from ..core.types import BadInput, Busy, MissingData, TradingError, VenueUnreachable
 from .parts import commit_parts, write_parts
 from .rows import KEYS, WORD, Rows, content_name, content_sums, text_array, to_arrow, to_rows, widen
 
-# %% ../../nbs/02_data/10_store.ipynb #050a5b66
+# %% ../../nbs/02_data/10_store.ipynb #9e2f94d2
 FOREVER = {"delta.logRetentionDuration": "interval 36500 days", "delta.deletedFileRetentionDuration": "interval 36500 days"}  # tidying decides
 
 
@@ -51,6 +51,11 @@ class BarStore:
             return DeltaTable(self.url, version=number, storage_options=self.options)
         except TableNotFoundError:
             return None
+        except (OSError, _delta_error()) as error:
+            if self.local:
+                raise
+            why = " ".join(str(error).replace("↳", " ").split())[:150]
+            raise VenueUnreachable(f"{self}: it does not answer ({why}); check the network, the address and the keys") from error
 
     def _locked(self):
         "Let one process write at a time; a store at a URL must have one writer by arrangement."
@@ -333,7 +338,7 @@ def _with_neighbours(fresh: Rows, old: Rows, replaced: np.ndarray) -> tuple[Rows
     since, until = (datetime.fromtimestamp(t, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for t in (first, last))
     return rows, f"symbol IN ({names}) AND timestamp >= '{since}' AND timestamp <= '{until}'"
 
-# %% ../../nbs/02_data/10_store.ipynb #74aba1d4
+# %% ../../nbs/02_data/10_store.ipynb #2e15c0e3
 def _write(store: BarStore, fresh, note: dict[str, str], part: list[tuple[str, str]], span: str) -> None:
     "Commit rows in one step: append them, or put them in the place of the span that they cover."
     from deltalake import ColumnProperties, CommitProperties, WriterProperties, write_deltalake
@@ -341,7 +346,7 @@ def _write(store: BarStore, fresh, note: dict[str, str], part: list[tuple[str, s
     plain, listed = ColumnProperties(dictionary_enabled=False), ColumnProperties(dictionary_enabled=True)
     where = " AND ".join(f"{k} = '" + v.replace("'", "''") + "'" for k, v in part) + (f" AND {span}" if span and span != "all" else "")
     try:
-        write_deltalake(
+        write_deltalake(  # type: ignore[call-overload]  # one call for both modes
             store.url, fresh, mode="overwrite" if span else "append", predicate=where if span else None, partition_by=["source", "timeframe"],
             storage_options=store.options, configuration=FOREVER if store._table() is None else None,
             commit_properties=CommitProperties(custom_metadata=note),
