@@ -55,7 +55,7 @@ def home(tmp_path_factory):
         places = {"run.data": home / "data", "run.reports": home / "reports"}
         environ = {k: v for k, v in os.environ.items() if not k.startswith("CARNET")}
         waiting = open_run(load_settings("phone", places, home / "settings.ini", environ), datetime.now(UTC))
-        for stage in STAGES:
+        for stage in STAGES[:-1]:
             run_stage(waiting, stage, HereKernel())
         assert waiting.record.status == "waiting"
         yield home, home_of
@@ -171,7 +171,7 @@ def follow(page, until: str, seconds: float = 240) -> set[str]:
     while not page.locator(until).count() and time.monotonic() < end:
         seen |= set(page.locator("#s-run .steps li.is-running b").all_inner_texts())
         assert not page.locator("#s-run .error").count(), page.inner_text("#s-run")
-        page.wait_for_timeout(60)
+        page.wait_for_timeout(150)
     assert page.locator(until).count(), page.inner_text("#s-run")
     return seen
 
@@ -321,7 +321,7 @@ def test_the_keyboard_alone_is_enough_and_what_moves_can_be_stilled(look):
             break
     names = [name for name, _, _ in seen]
     assert names.index("Stop trading") < names.index("Holdings") < names.index("Settings") < len(names) - 1 and "Start" in names[-1]
-    assert all(ring and visible for _, ring, visible in seen), seen  # what has the focus is seen
+    assert [s for s in seen if not s[1] or not s[2]] == []  # what has the focus is seen
     page.focus("header button:has-text('Stop trading')")
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "ask-reason"

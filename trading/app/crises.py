@@ -33,7 +33,7 @@ class Context:
     steps: pd.Series | None = None  # name → what the action does to the cash; the first is the cash before
     life: pd.DataFrame | None = None  # by state of the plan: when who why
 
-# %% ../../nbs/10_app/09_crises.ipynb #6606f9b6
+# %% ../../nbs/10_app/09_crises.ipynb #f2491c3f
 def plan_parts(
     context: Context | None,
     currency: str,
@@ -52,8 +52,10 @@ def plan_parts(
         return [*parts, ("missing", "Who looked at the plan is not known in this run.")]
     if context.life.empty:
         return [*parts, ("text", "The plan was put before nobody: it asks for nothing, or the safety check refused it.")]
-    why = lambda row: f" ({row['why']})" if row["why"] else ""  # noqa: E731
-    said = [f"{state} by {row['who']} on {day(row['when'], clock=True)}{why(row)}" for state, row in context.life.iterrows()]
+    by_time: dict[str, list[str]] = {}
+    for state, row in context.life.iterrows():
+        by_time.setdefault(day(row["when"], clock=True), []).append(f"{state} by {row['who']}{' (' + row['why'] + ')' if row['why'] else ''}")
+    said = [f"on {when} {listed(done)}" for when, done in by_time.items()]
     return [*parts, ("text", f"The plan's life: {'; '.join(said)}.")]
 
 # %% ../../nbs/10_app/09_crises.ipynb #cd1ed94b
