@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['Parts', 'Beliefs', 'ahead', 'decided_parts', 'changed_parts', 'matured_parts', 'feature_words', 'why_words',
-           'why_parts', 'alert_parts', 'belief_parts', 'forecasts_before', 'last_review', 'tell_matured']
+           'why_parts', 'drift_parts', 'alert_parts', 'belief_parts', 'forecasts_before', 'last_review', 'tell_matured',
+           'todays_drift', 'drift_facts']
 
-# %% ../../nbs/10_app/09_beliefs.ipynb #513e196a
+# %% ../../nbs/10_app/09_beliefs.ipynb #b37c4c76
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +27,7 @@ from ..core.types import MissingData, TradingError
 
 Parts = list[tuple[str, Any]]
 
-# %% ../../nbs/10_app/09_beliefs.ipynb #9bafbfd5
+# %% ../../nbs/10_app/09_beliefs.ipynb #7f3295f4
 @dataclass(frozen=True)
 class Beliefs:
     "What a report says about forecasts besides the forecasts; None means not known."
@@ -41,6 +43,7 @@ class Beliefs:
     held: Sequence[str] = ()  # symbols after trading, the largest first
     alerts: Sequence[tuple[str, str]] | None = field(default=None)  # ('watch' | 'alarm', sentence)
     alerted: datetime | None = None  # when the alerts were looked for
+    drift: Mapping[str, Any] | None = None  # what `todays_drift` found in this run
 
 
 _UNITS = {"m": "minute", "h": "hour", "d": "day", "w": "week"}
@@ -157,16 +160,42 @@ def why_parts(b: Beliefs, timeframe: str) -> Parts:
     pictures = reason_pictures(rows, b.held, ahead(int(longest), timeframe), timeframe)
     return [("heading", title), ("text", words), ("html", pictures), ("more", {"summary": summary, "table": made})]
 
-# %% ../../nbs/10_app/09_beliefs.ipynb #f9223510
+# %% ../../nbs/10_app/09_beliefs.ipynb #e9e427e2
+def drift_parts(b: Beliefs) -> Parts:
+    "Write what this run found about drift, with its date."
+    if b.drift is None:
+        return [("missing", "Whether today's inputs look like those of the past was not measured in this run.")]
+    names, when = b.drift["features"], day(pd.Timestamp(b.drift["at"]))
+    if not names:
+        return [("text", f"On {when} the past is too short to say whether today's inputs are unusual.")]
+    moved = [feature_words(n) for n, row in names.items() if row["level"] != "ok"]
+    inputs = f"{listed(moved)} {'is' if len(moved) == 1 else 'are'} unlike the past" if moved else f"all {count(len(names), 'input')} look as they did"
+    kept = b.drift["forecasts"]
+    word = "; forecasts that came due are too few to be judged." if not kept else "." if any(
+        a["kind"] != "feature" for a in b.drift["alerts"]) else "; forecasts that came due kept their word."
+    rows = pd.DataFrame(names).T.rename(index=feature_words)
+    columns = [("Input, the last 60 bars", "", lambda n: n[:1].upper() + n[1:], ""), ("Stability index", "psi", lambda v: f"{v:.2f}", "n"),
+               ("Largest gap", "ks", lambda v: f"{v:.2f}", "n"), ("Moved by", "shift", lambda v: f"{v:+.2f} sd".replace("-", "−"), "n"),
+               ("Past as unusual", "as_unusual", lambda v: percent(v, 0), "n"), ("Level", "level", str, "")]
+    return [("text", f"On {when}: {inputs}{word}"), *_tasks([(a["level"], a["reason"]) for a in b.drift["alerts"]]),
+            ("more", {"summary": f"How far each of {count(len(rows), 'input')} is from its past", "table": table(rows, columns)})]
+
+
+def _tasks(alerts: Sequence[tuple[str, str]]) -> Parts:
+    "Write alerts with a tag each."
+    items = [{"tag": level.capitalize(), "kind": "bad" if level == "alarm" else "warn", "text": text} for level, text in alerts]
+    return [("tasks", items)] if items else []
+
+
 def alert_parts(b: Beliefs) -> Parts:
-    "Write the alerts of the last review."
+    "Write what this run and the last review found."
+    parts: Parts = [("heading", "Drift and warnings"), *drift_parts(b)]
     if b.alerts is None:
-        return [("heading", "Drift and warnings"), ("text", "No weekly review has looked for drift yet; 'carnet schedule' carries it out.")]
-    when = f" on {day(b.alerted)}" if known(b.alerted) else ""
+        return [*parts, ("text", "No weekly review has looked further yet; 'carnet schedule' carries it out.")]
+    when = f" of {day(b.alerted)}" if known(b.alerted) else ""
     if not b.alerts:
-        return [("heading", "Drift and warnings"), ("text", f"The last review{when} found that inputs and errors look as they did.")]
-    items = [{"tag": level.capitalize(), "kind": "bad" if level == "alarm" else "warn", "text": text} for level, text in b.alerts]
-    return [("heading", f"Drift and warnings, found{when}"), ("tasks", items)]
+        return [*parts, ("text", f"The weekly review{when} found that inputs and errors look as they did.")]
+    return [*parts, ("text", f"The weekly review{when} found:"), *_tasks(b.alerts)]
 
 
 def belief_parts(
@@ -178,7 +207,7 @@ def belief_parts(
         return [("missing", "Which forecasts may act, what changed and why is not known in this run.")]
     return decided_parts(b, timeframe) + changed_parts(b, timeframe) + matured_parts(b, timeframe) + why_parts(b, timeframe) + alert_parts(b)
 
-# %% ../../nbs/10_app/09_beliefs.ipynb #18090d37
+# %% ../../nbs/10_app/09_beliefs.ipynb #e0435a1e
 def forecasts_before(
     run: Run,
     most: int = 45,  # runs looked at, the newest
@@ -229,3 +258,31 @@ def tell_matured(
         return None
     inside = known_["realised"].between(known_["lower"], known_["upper"])
     return pd.DataFrame({"matured": inside.groupby(level="horizon").size(), "inside": inside.groupby(level="horizon").sum()})
+
+
+def todays_drift(
+    forecasts: Mapping[datetime, pd.DataFrame],  # of earlier runs, by the moment of the decision
+    close: pd.DataFrame,  # time × symbol
+    window: int,  # bars that models learn from
+    level: float = 0.9,  # what the intervals promise
+    timeframe: str = "1d",
+) -> dict[str, Any]:  # see `forecast.drift.day_drift`
+    "Compare today's inputs with the past, and forecasts that came due with their promise."
+    from trading.forecast.drift import day_drift
+    from trading.forecast.inputs import plain_features
+    from trading.forecast.outcomes import judgeable, mature
+
+    try:
+        held = judgeable(mature(forecasts, close, timeframe), timeframe)
+    except MissingData:  # nothing was forecast before
+        held = None
+    return day_drift(plain_features(close.iloc[-window:]).dropna(how="all"), held, level, timeframe)
+
+
+def drift_facts(
+    profile: str,
+    alerts: Iterable[tuple[str, str]],  # level and kind, of this day and of the last review
+) -> dict[str, int]:  # alarms for each kind of drift, for the rules of the alerts
+    "Count the alarms of each kind."
+    counts = Counter(kind for level, kind in alerts if level == "alarm")
+    return {f"{profile} {kind}": counts[kind] for kind in sorted(counts)} or {profile: 0}
