@@ -18,6 +18,8 @@ def serve_schedule(settings: Settings, once: bool = False) -> Iterator[str]:
         "maintenance": (load_flow("maintenance").maintenance, times.maintenance),
         "watch": (load_flow("watch").watch, times.watch),
     }
+    if settings.run.mode == "live":
+        jobs["reconcile"] = (load_flow("watch").reconcile, times.reconcile)
     deployments = []
     for name, (flow, cron) in jobs.items():
         given = {"profile": profile}

@@ -24,3 +24,9 @@ def carnet(*words: str, seconds: float = 300) -> str:
 def watch(profile: str | None = None) -> str:
     "Look after the system once; what the schedule calls every quarter of an hour."
     return carnet("watch", *(["--profile", profile] if profile else []))
+
+
+@flow(name="reconcile", persist_result=False)
+def reconcile(profile: str | None = None) -> str:
+    "Compare accounts of real orders with their venues; what the schedule calls every hour. A difference is an alert."
+    return carnet("watch", "--accounts", *(["--profile", profile] if profile else []))

@@ -259,7 +259,7 @@ def test_deployments_of_the_work_pool_are_the_flows_of_the_schedule():
 
     told = documents(DEPLOY / "prefect" / "prefect.yaml")[0]["deployments"]
     assert {d["name"]: d["schedules"][0]["cron"] for d in told} == {
-        name: getattr(ScheduleSettings(), name) for name in ("daily", "weekly", "maintenance", "watch")}
+        name: getattr(ScheduleSettings(), name) for name in ("daily", "weekly", "maintenance", "watch", "reconcile")}
     for deployment in told:
         file, function = deployment["entrypoint"].split(":")
         names = {n.name for n in ast.parse((ROOT / file).read_text()).body if isinstance(n, ast.FunctionDef)}

@@ -174,14 +174,15 @@ def test_a_plan_is_traded_and_reconciled(opened):
 
 
 def test_a_ledger_in_a_database_is_what_every_reader_and_the_backup_see(request, tmp_path, monkeypatch):
-    from trading.app.keeping import back_up
     from trading.app.dealings import events, fills
+    from trading.app.keeping import back_up
     from trading.app.measures import measure, open_metrics
     from trading.app.stream import Stream
     from trading.app.views import MEMORY, has_ledger, open_ledger, place_of, portfolio, write_ledger
     from trading.core.settings import load_settings
     from trading.ops.backup import restore
-    from trading.trade.shared import copy_ledger, last_place, open_ledger as open_any
+    from trading.trade.shared import copy_ledger, last_place
+    from trading.trade.shared import open_ledger as open_any
 
     monkeypatch.chdir(tmp_path)
     settings = load_settings("sample", {"run.data": tmp_path / "data", "run.reports": tmp_path / "reports", "backup.reports": False}, environ={})

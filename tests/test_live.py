@@ -10,13 +10,15 @@ import pytest
 from loopback import KEYS, HereKernel, make_bars, market, write_settings
 
 from trading.app.account import books_of, kill_switch
+from trading.app.alarms import open_outbox
 from trading.app.compare import compare_numbers, open_reproduction
-from trading.app.stop import allow_again, reconcile_account, stop_account
+from trading.app.stop import allow_again, reconcile_account, stop_account, watch_accounts
 from trading.core.jobs import open_run, settings_of
 from trading.core.runs import STAGES, Run
 from trading.core.settings import load_settings
 from trading.core.stages import run_stage
 from trading.core.types import BadInput, Event, Order, Plan, Refused, StageFailed
+from trading.ops.outbox import recent
 from trading.trade.approval import approve_run, cancel_plan, plan_life, review
 from trading.trade.guard import safe_mode
 from trading.trade.reconcile import holdings
@@ -237,6 +239,11 @@ def test_what_changed_at_the_venue_since_the_plan_is_found(run, place):
     place.venue.create_order(Order("by-hand", "BBB/USDT", "buy", Decimal(5)))
     with pytest.raises(StageFailed, match="is not ours"):
         trade(run)
+    told = watch_accounts(settings_of(run), NOW(), {})
+    assert "3 differences" in told[0] and any("is not ours" in line for line in told)
+    outbox = open_outbox(settings_of(run))
+    assert "books and venue differ" in str(recent(outbox)) and "live-loop" in str(recent(outbox))
+    outbox.close()
     assert sent(place) == 0 and not ledger_of(run).last("reconciled", "live-loop").data["ok"]
 
 

@@ -7,7 +7,7 @@ __all__ = ['Word', 'Name', 'ACTS', 'Scribe', 'Service', 'perform', 'Asked', 'Sta
            'Group', 'Alias', 'Note', 'Changes', 'Acknowledge', 'validate_plan', 'approve_plan', 'cancel_run_plan',
            'set_switch', 'write_note', 'acknowledge_rule', 'Act', 'act_routes']
 
-# %% ../../nbs/10_app/86_acts.ipynb #dff96592
+# %% ../../nbs/10_app/86_acts.ipynb #ea2b2bca
 import asyncio
 import inspect
 import threading
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import Header, Path as InPath, Query, Request
@@ -26,7 +27,7 @@ from .dealings import books_of, run_bars
 from .gate import Answer, Answers, Gate, allowed, once_key
 from .insight import settings_then
 from .reads import JSON, NAME, Kept, PlainRoute, place_for, refusals, to_json
-from .views import MEMORY, Place, artefact, find_record, in_force
+from .views import MEMORY, Place, artefact, find_record, in_force, write_ledger
 from ..core.runs import Run
 from ..core.types import Event, Plan, TradingError, stable_hash
 from ..ops.audit import AuditLog
@@ -72,7 +73,7 @@ class Scribe:
         several = [{"who": who, "action": action, "detail": detail, "at": now.isoformat()} for who, action, detail, now in acts]
         self.audit.append(", ".join(sorted({who for who, *_ in acts})), "several acts", {"acts": several}, acts[-1][3])
 
-# %% ../../nbs/10_app/86_acts.ipynb #667a5a79
+# %% ../../nbs/10_app/86_acts.ipynb #eab38060
 @dataclass
 class Service:
     "What the handlers share."
@@ -93,14 +94,16 @@ class Service:
 
     def append(self, place: Place, event: Event) -> int:  # sequence number
         "Write an event into a ledger that stays open."
-        from trading.trade.ledger import Ledger
-
         with self._lock:
             made = place.ledger.stat().st_ino if place.ledger.exists() else 0
             book = self._books.get(place)
             if book is None or book[0] != made:
-                book = self._books[place] = (made, Ledger(place.ledger))
-            return book[1].append(event)
+                book = self._books[place] = (made, write_ledger(place))
+            try:
+                return book[1].append(event)
+            except TradingError:
+                del self._books[place]  # a connection that has died is made anew
+                raise
 
     def forget(self) -> int:
         "Drop every kept answer."
@@ -196,7 +199,7 @@ class Changes(Asked):
 class Acknowledge(Asked):
     rule: Word = Field(examples=["drawdown"])
 
-# %% ../../nbs/10_app/86_acts.ipynb #a9eb22f7
+# %% ../../nbs/10_app/86_acts.ipynb #f7b90389
 def validate_plan(place: Place, name: str) -> dict:
     "Check a run's plan again, with the limits in force now and the kill switch as it stands."
     import pandas as pd
@@ -223,9 +226,8 @@ def validate_plan(place: Place, name: str) -> dict:
 def approve_plan(place: Place, name: str, who: str, now: datetime) -> dict:
     "Approve the plan of a run that waits for a person."
     from trading.trade.approval import LIFE, approve_run, plan_status
-    from trading.trade.ledger import Ledger
 
-    record, ledger = find_record(place, name), Ledger(place.ledger)
+    record, ledger = find_record(place, name), write_ledger(place)
     try:
         plan = approve_run(place.reports / record.id, who, now, ledger)
         return {"run": record.id, "plan": plan.hash, "status": LIFE[plan_status(ledger, plan.account, plan.hash)]}
@@ -236,11 +238,9 @@ def approve_plan(place: Place, name: str, who: str, now: datetime) -> dict:
 def cancel_run_plan(place: Place, name: str, who: str, why: str, now: datetime) -> dict:
     "Withdraw the plan of a run for good."
     from trading.trade.approval import cancel_plan
-    from trading.trade.ledger import Ledger
 
     record = find_record(place, name)
-    plan, path = Run(place.reports / record.id).read("plan", Plan), books_of(place, record).path
-    ledger = Ledger(path)
+    plan, ledger = Run(place.reports / record.id).read("plan", Plan), write_ledger(place, Path(books_of(place, record).path))
     try:
         cancel_plan(ledger, plan.account, plan.hash, who, why, now)
         return {"run": record.id, "plan": plan.hash, "status": "cancelled"}

@@ -119,7 +119,7 @@ def retry() -> None:
     told = ", ".join(f"{r.channel} {'arrived' if r.ok else r.detail}" for r in results)
     click.echo(f"{count} dead letters are tried again: {told or 'nothing was due'}")
 
-# %% ../../nbs/10_app/87_cli_ops.ipynb #9141177d
+# %% ../../nbs/10_app/87_cli_ops.ipynb #470f5c8b
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.option("--fix", is_flag=True, help="Put in order what a crash has left, and join the store's files.")
@@ -152,9 +152,13 @@ def doctor(as_json, fix, holes) -> None:
 
 @click.command()
 @click.option("--profile", help="Whose settings; see 'carnet settings'.")
-def watch(profile) -> None:
+@click.option("--accounts", is_flag=True, help="Compare accounts of real orders with their venues instead; what the schedule does every hour.")
+def watch(profile, accounts) -> None:
     "Mend, examine, tell and send what is owed; what the schedule does every quarter of an hour."
-    from trading.app.keeping import watch as look
+    if accounts:
+        from trading.app.stop import watch_accounts as look
+    else:
+        from trading.app.keeping import watch as look
 
     for line in look(_settings(profile), _now()):
         click.echo(line)
