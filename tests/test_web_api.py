@@ -189,7 +189,6 @@ ABSENT = {  # documented numbers that nobody can know after two runs on the samp
     "carnet_alerts_total": "no alert was raised",
     "carnet_alerts_dead": "no alert was raised",
     **{name: "the sample market has no venue" for name in METRICS if name.startswith("carnet_venue_")},
-    "carnet_drift_ratio": "no weekly review was made",
 }
 
 

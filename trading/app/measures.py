@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['GATHERED', 'measure', 'open_metrics']
 
-# %% ../../nbs/10_app/77_measures.ipynb #5682b4a7
+# %% ../../nbs/10_app/77_measures.ipynb #bc827aad
 import sqlite3
 from collections import Counter
 from contextlib import closing
+from pathlib import Path
 
-from .views import MEMORY, Place, holdings, open_ledger, portfolio, records
+from .views import MEMORY, Place, holdings, in_force, open_ledger, portfolio, records
 from ..core.runs import Run
 from ..core.types import TradingError
 from ..ops.telemetry import Metrics
@@ -39,7 +40,7 @@ def _account(metrics: Metrics, place: Place) -> None:
             metrics.set("carnet_weight_ratio", row["weight"], account=account, symbol=row["symbol"])
     metrics.add("carnet_fills_total", count_events(open_ledger(place), account, "fill"), account=account)
 
-# %% ../../nbs/10_app/77_measures.ipynb #7d994647
+# %% ../../nbs/10_app/77_measures.ipynb #62c35986
 def _runs(metrics: Metrics, place: Place) -> None:
     "Tell how the runs ended, and what the newest that was finished found."
     found = records(place)
@@ -77,10 +78,15 @@ def _findings(metrics: Metrics, run: Run, record) -> None:
     if run.has("drift") and (moved := run.read("drift")["moved"]) is not None:
         metrics.set("carnet_drift_ratio", moved, profile=profile)
     if run.has("orders"):
-        for status, count in run.read("orders")["status"].value_counts().items():
+        orders = run.read("orders")
+        for status, count in orders["status"].value_counts().items():
             metrics.add("carnet_orders_total", int(count), account=record.account, status=str(status))
+        filled = orders[(orders["value"] > 0) & orders["slippage_bp"].notna()]
+        if len(filled):
+            beyond = float((filled["value"] * filled["slippage_bp"]).sum() / filled["value"].sum()) / 1e4
+            metrics.set("carnet_slippage_ratio", beyond, account=record.account)
 
-# %% ../../nbs/10_app/77_measures.ipynb #6a1ea9c7
+# %% ../../nbs/10_app/77_measures.ipynb #57aa8c34
 def _system(metrics: Metrics, place: Place) -> None:
     "Tell health, alerts and backups."
     from trading.ops.health import read_lines
@@ -94,7 +100,7 @@ def _system(metrics: Metrics, place: Place) -> None:
             for level, count in db.execute("select level, count(*) from alerts group by level").fetchall():
                 metrics.add("carnet_alerts_total", count, level=level)
             metrics.set("carnet_alerts_dead", db.execute("select count(*) from letters where status = 'dead'").fetchone()[0])
-    folder = place.data / "backups"
+    folder = Path(in_force(place).backup.folder or place.data / "backups")
     if made := sorted(folder.glob("carnet-*Z.carnet-backup")):
         metrics.set("carnet_backup_timestamp_seconds", made[-1].stat().st_mtime)
         metrics.set("carnet_backup_size_bytes", made[-1].stat().st_size)

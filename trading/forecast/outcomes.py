@@ -43,15 +43,15 @@ def mature(
     truth = forward_returns(close, horizons, timeframe).loc[held.index.unique("timestamp")].stack(["symbol", "horizon"])
     return held.assign(realised=truth.reindex(held.index))
 
-# %% ../../nbs/04_forecast/45_outcomes.ipynb #f0366c2a
+# %% ../../nbs/04_forecast/45_outcomes.ipynb #07f1d7d2
 def judgeable(
     held: pd.DataFrame,  # what `mature` returned
     timeframe: str = "1d",  # length of one bar
 ) -> pd.DataFrame:  # the matured rows of the horizons that can be judged; perhaps none
     "Keep what is known of the horizons with enough of it to tell skill from luck."
     known = held.dropna(subset=["realised"])
-    enough = [h for h, k in horizon_bars(list(held.index.unique("horizon")), timeframe).items()
-              if len(known.xs(h, level="horizon").index.unique("timestamp")) >= max(32, 12 * k)] if len(known) else []
+    moments = known.index.droplevel("symbol").drop_duplicates().get_level_values("horizon").value_counts()
+    enough = [h for h, k in horizon_bars(list(held.index.unique("horizon")), timeframe).items() if moments.get(h, 0) >= max(32, 12 * k)]
     return known[known.index.get_level_values("horizon").isin(enough)]
 
 # %% ../../nbs/04_forecast/45_outcomes.ipynb #d4566f83
