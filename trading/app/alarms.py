@@ -40,7 +40,7 @@ def facts_of_day(
         "vetoes": {account: vetoes}, "failed_orders": {account: failed_orders},
     }
 
-# %% ../../nbs/10_app/71_alarms.ipynb #7466a128
+# %% ../../nbs/10_app/71_alarms.ipynb #a98af41b
 def facts_around(
     settings: Settings,
     record: RunRecord | None,  # of the run; None: none has just ended
@@ -81,8 +81,9 @@ def facts_of(
         return facts_around(settings, record, now)
     facts = facts_around(settings, record, now) | run.read("facts")
     if run.has("verdict") and (vetoes := run.read("verdict")["vetoes"]):
-        facts["words"]["vetoes"] = {record.account: f"The safety check refused the plan of {record.account}: {'; '.join(v['reason'] for v in vetoes[:3])}. "
-                                    "Nothing was traded; 'carnet open' shows the plan."}
+        why = "; ".join(v["reason"] for v in vetoes[:3])
+        facts["words"]["vetoes"] = {record.account: f"The safety check refused the plan of {record.account}: {why}. Nothing was traded; "
+                                    "'carnet open' shows the plan."}
     return facts
 
 # %% ../../nbs/10_app/71_alarms.ipynb #5c1922f6
