@@ -2208,6 +2208,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'trading/forecast/inputs.py'),
                                          'trading.forecast.inputs.features_of': ( '04_forecast/inputs.html#features_of',
                                                                                   'trading/forecast/inputs.py'),
+                                         'trading.forecast.inputs.fit_rows': ( '04_forecast/inputs.html#fit_rows',
+                                                                               'trading/forecast/inputs.py'),
                                          'trading.forecast.inputs.make_panel': ( '04_forecast/inputs.html#make_panel',
                                                                                  'trading/forecast/inputs.py'),
                                          'trading.forecast.inputs.plain_features': ( '04_forecast/inputs.html#plain_features',

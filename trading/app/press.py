@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['Values', 'Record', 'ACTS', 'act', 'needs', 'given', 'switch_of', 'settings_file', 'stamp_of']
 
-# %% ../../nbs/10_app/82_press.ipynb #82709857
+# %% ../../nbs/10_app/82_press.ipynb #bdd59b5e
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from .pieces import Looking
-from .views import MEMORY, Place, account_of, find_record, in_force
+from .views import MEMORY, Place, account_of, find_record, has_ledger, in_force, write_ledger
 from ..core.types import BadInput, Refused
 
 Values = Mapping[str, str]
@@ -87,14 +87,12 @@ def _stop(place: Place, who: Looking, values: Values, now: datetime) -> str:
     cancel(place, running[0]["id"], who.user)
     return "The run is stopped; what it finished is kept, and it can go on."
 
-# %% ../../nbs/10_app/82_press.ipynb #0ea2e187
+# %% ../../nbs/10_app/82_press.ipynb #a730cd5b
 def _ledger(place: Place):
     "Open the ledger for writing."
-    from trading.trade.ledger import Ledger
-
-    if not place.ledger.exists():
+    if not has_ledger(place):
         raise BadInput("there is no ledger yet; the first run that trades makes it")
-    return Ledger(place.ledger)
+    return write_ledger(place)
 
 
 @needs("trader")

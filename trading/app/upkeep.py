@@ -6,7 +6,7 @@
 __all__ = ['settings', 'decisions', 'taxonomy', 'aliases', 'decide', 'feedback', 'cycles', 'steer', 'alerts', 'thresholds',
            'data_quality', 'connections', 'system', 'report_file', 'notebook_file']
 
-# %% ../../nbs/10_app/76_upkeep.ipynb #9f31131d
+# %% ../../nbs/10_app/76_upkeep.ipynb #73b25c93
 import json
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from .dealings import run_bars
-from .views import Place, find_record, in_force, missing, newest, paged, records, rows, view
+from .views import Place, find_record, has_ledger, in_force, missing, newest, paged, records, rows, view
 from ..core.decisions import FILE, read_decisions
 from ..core.runs import Run, write_atomic
 from ..core.settings import SECTIONS, Settings, gather_settings
@@ -129,7 +129,7 @@ def steer(place: Place, what: str, note: str, now: datetime, profile: str | None
         raise BadInput(f"{what[:40]!r} is nothing that can be done to feedback; choose freeze, thaw or roll back")
     return {"number": cycle.number, "kind": cycle.kind, "at": cycle.at.isoformat(), "note": cycle.note, "seal": cycle.seal}
 
-# %% ../../nbs/10_app/76_upkeep.ipynb #226b1291
+# %% ../../nbs/10_app/76_upkeep.ipynb #6ba01091
 def alerts(place: Place, limit: int = 50) -> dict:
     "List the newest alerts and what came of them."
     file = place.data / "alerts.sqlite"
@@ -185,7 +185,7 @@ def system(place: Place) -> dict:
     ended = pd.Series([r.status for r in found], dtype=object).value_counts().to_dict()
     stopped = {p.stem.removeprefix("kill-"): reason for p in sorted(place.data.glob("kill-*.jsonl")) if (reason := _stopped(p))}
     return {"carnet": version("carnet"), "runs": len(found), "by_status": {k: int(v) for k, v in ended.items()},
-            "newest": found[0].id if found else None, "stopped": stopped, "ledger": place.ledger.exists(),
+            "newest": found[0].id if found else None, "stopped": stopped, "ledger": has_ledger(place),
             "profile": in_force(place).run.profile, "mode": in_force(place).run.mode}
 
 
