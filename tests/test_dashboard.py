@@ -165,15 +165,16 @@ def look(browser, people, served):
         context.close()
 
 
-def follow(page, until: str, seconds: float = 240) -> set[str]:
+WATCH = """() => { const look = () => { for (const e of document.querySelectorAll('#s-run .steps li.is-running b')) window.ran.add(e.innerText) };
+    window.ran = new Set(); look(); new MutationObserver(look).observe(document.querySelector('#parts'), { childList: true, subtree: true }) }"""
+
+
+def follow(page, until: str, seconds: float = 300) -> set[str]:
     "Watch the stages, which change by themselves, until something is there; return the names of those that were seen running."
-    seen, end = set(), time.monotonic() + seconds
-    while not page.locator(until).count() and time.monotonic() < end:
-        seen |= set(page.locator("#s-run .steps li.is-running b").all_inner_texts())
-        assert not page.locator("#s-run .error").count(), page.inner_text("#s-run")
-        page.wait_for_timeout(150)
+    page.evaluate(WATCH)
+    page.wait_for_selector(f"{until}, #s-run .error", timeout=seconds * 1000)
     assert page.locator(until).count(), page.inner_text("#s-run")
-    return seen
+    return set(page.evaluate("[...window.ran]"))
 
 
 FINISHED = "#s-run .steps:not(:has(li:not(.is-done)))"

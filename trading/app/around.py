@@ -26,7 +26,7 @@ from ..core.settings import profiles_in
 from ..core.share import share_path
 from ..core.types import TradingError
 
-# %% ../../nbs/10_app/83_around.ipynb #eda6b50e
+# %% ../../nbs/10_app/83_around.ipynb #3ff937ce
 @dataclass(frozen=True)
 class Screen:
     "One subject."
@@ -35,7 +35,7 @@ class Screen:
     aside: str  # one sentence
     write: Callable[[Place, Looking], Any]  # sections
     slow: bool = False  # takes longer than a moment
-    every: float = 0.25  # seconds, at least, between two looks
+    every: float = 0.0  # seconds, at least, between two times that it is written anew
 
 
 SCREENS: dict[str, Screen] = {
