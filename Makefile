@@ -1,5 +1,5 @@
 # The two commands of a newcomer are `make run` and `make test`. `make help` lists the rest.
-.PHONY: deep help run serve test bench soak lab docs readme clean lock
+.PHONY: coverage deep help run serve test types bench soak lab docs readme clean lock
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -42,7 +42,14 @@ test: .venv/dev.ok ## everything: style, notebooks, tests, layers; ARGS="-k repo
 	@./scripts/get-promtool
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/nbdev-export
+	@$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+
+coverage: .venv/dev.ok ## the same tests with the branches of trading/ counted, which takes a fifth longer
+	@./scripts/get-chromium
 	@$(BIN)/python -m pytest -n auto --dist loadgroup --cov --cov-report=term:skip-covered $(ARGS)
+
+types: .venv/dev.ok ## hold every call of the package against the signature it calls
+	@$(BIN)/mypy
 
 bench: .venv/dev.ok ## measure every figure and write bench/RESULTS.md
 	@$(BIN)/python bench/run.py $(ARGS)

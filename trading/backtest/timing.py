@@ -122,7 +122,7 @@ def first_stop(
     at = int(np.argmax(lost | won))
     return (at, float(min(open_[at], floor[at]))) if lost[at] else (at, float(max(open_[at], roof)))
 
-# %% ../../nbs/06_backtest/02_timing.ipynb #02ccf4b1
+# %% ../../nbs/06_backtest/02_timing.ipynb #4177f146
 def _walk(
     said: np.ndarray,  # bars × 4 booleans: entry, exit, short entry, short exit, at the bar that fills them
     price: np.ndarray,  # fill price of each bar, NaN: cannot trade
@@ -140,7 +140,8 @@ def _walk(
         at = moments.pop(0) if moments else n
         if now and (stops[0] or stops[1]):
             after = slice(since + 1, at)
-            hit = first_stop(now, price[since] * (1 + now * slippage), *(x[after] for x in ohl), *stops)
+            open_, high, low = (x[after] for x in ohl)
+            hit = first_stop(now, price[since] * (1 + now * slippage), open_, high, low, *stops)
             if hit:
                 wanted[since : since + 1 + hit[0]] = now
                 price[since + 1 + hit[0]], now = hit[1], 0

@@ -145,7 +145,7 @@ def tune(
         raise BadInput(f"no trial was finished within {seconds} seconds and {megabytes} megabytes; allow more, or fewer folds")
     return Tuned(study.best_params, study.best_value, _table(study), clone(unfitted).set_params(**study.best_params))
 
-# %% ../../nbs/04_forecast/55_tune.ipynb #8949d321
+# %% ../../nbs/04_forecast/55_tune.ipynb #55907058
 def _study(space: Space, journal: str | Path | None, seed: int) -> Any:
     "Open a search, with what the journal holds of it."
     import optuna
@@ -165,7 +165,7 @@ def _try(tried: list, data: Any, cv: Any, client: Any):
     "Yield each trial with its settings, its score, and whether it was stopped; on a cluster all at once."
     if client is None:
         for trial, params, estimator in tried:
-            yield trial, params, *_score(trial, fold_scores(estimator, *data, cv))
+            yield trial, params, *_score(trial, fold_scores(estimator, *data, cv=cv))
         return
     sent = [client.submit(all_folds, estimator, *data, cv, pure=False) for _, _, estimator in tried]
     for (trial, params, _), future in zip(tried, sent, strict=True):

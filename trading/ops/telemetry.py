@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from ..core.redact import redact
 from ..core.types import BadInput
 
-# %% ../../nbs/09_ops/60_telemetry.ipynb #5febc87e
+# %% ../../nbs/09_ops/60_telemetry.ipynb #bc983db8
 @dataclass(frozen=True)
 class Metric:
     "A number that is told to Prometheus."
@@ -32,7 +32,7 @@ class Metric:
 
 
 def _group(group: str, *rows: tuple) -> tuple[Metric, ...]:
-    return tuple(Metric(*row, *((),) * (4 - len(row)), group) for row in rows)
+    return tuple(Metric(*row, group=group) for row in rows)
 
 
 METRICS = {m.name: m for m in (
