@@ -20,13 +20,12 @@ def ingest(profile, follow_, refill) -> None:
     "Bring the bars of a profile's symbols up to date."
     from datetime import UTC, datetime
 
-    from trading.app.daily import market_source
+    from trading.app.daily import market_source, store_of
     from trading.core.settings import load_settings
-    from trading.data.store import BarStore
 
     settings = load_settings(profile)
     market = settings.market
-    source, store = market_source(settings), BarStore(settings.run.data / "bars")
+    source, store = market_source(settings), store_of(settings)
     since = datetime(market.start.year, market.start.month, market.start.day, tzinfo=UTC)
     if follow_:
         _follow(settings, _past_memory(settings, source), store, since)
@@ -112,11 +111,11 @@ def _bell(settings):
 @click.option("--timeframe", default="1d", show_default=True, help="Length of a bar.")
 def import_(file, symbol, timeframe) -> None:
     "Put the bars of a CSV or Parquet file into the store."
+    from trading.app.daily import store_of
     from trading.core.settings import load_settings
     from trading.data.files import import_file
-    from trading.data.store import BarStore
 
-    done = import_file(file, BarStore(load_settings().run.data / "bars"), symbol, timeframe)
+    done = import_file(file, store_of(load_settings()), symbol, timeframe)
     click.echo(f"{done.rows} bars added or corrected, {len(done.repairs)} values repaired; the store is now {done.version}")
 
 

@@ -37,7 +37,8 @@ def examine(
 
     root = checkout()
     data = Path(settings.run.data)
-    checks = probe(data, connections(data) if venues is None else venues, settings.health.hosts, settings.health.time_server, os.environ.get("PREFECT_API_URL"),
+    seen = connections(data) if venues is None else venues
+    checks = probe(data, seen, settings.health.hosts, settings.health.time_server, os.environ.get("PREFECT_API_URL"),
                    root / "requirements" / "run.txt" if root else None)
     if holes:
         from trading.ops.packages import audit, check_packages

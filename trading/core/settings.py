@@ -49,6 +49,7 @@ class RunSettings(Section):
     mode: Literal["paper", "live"] = Field("paper", description="paper: simulated orders; live: real ones")
     reports: Path = Field(Path("reports"), description="folder of runs and reports")
     data: Path = Field(Path("data"), description="folder of bars, ledger and flow database")
+    store: str = Field("", description="where bars lie when not in that folder: s3://… or postgresql://…, or vault:NAME of such an address")
     seed: int = Field(7, ge=0, description="every random number of a run comes from it")
 
 
@@ -259,7 +260,7 @@ class Settings(BaseSettings):
     def hash(self) -> str:
         "Sixteen characters that change with any setting that a run's numbers may rest on."
         values = self.model_dump(mode="json", exclude=WATCH)
-        values["run"] = {k: v for k, v in values["run"].items() if k not in ("reports", "data")}
+        values["run"] = {k: v for k, v in values["run"].items() if k not in ("reports", "data", "store")}
         return stable_hash(values, length=16)
 
     @model_validator(mode="after")

@@ -156,7 +156,7 @@ class _Asked:
     "Remembers which spans a source could not fill; a small JSON file beside a local store."
 
     def __init__(self, store: BarStore, source: str, timeframe: str):
-        self.path = Path(f"{store.url.rstrip('/')}.asked.json") if store.local else None
+        self.path = Path(f"{store.url.rstrip('/')}.asked.json") if getattr(store, "local", False) else None
         self.key = f"{source} {timeframe}"
         try:
             self.all = json.loads(self.path.read_text()) if self.path and self.path.exists() else {}
