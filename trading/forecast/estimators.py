@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Name', 'RunningRidge', 'make_estimator', 'baseline_forecast']
 
-# %% ../../nbs/04_forecast/18_estimators.ipynb #d66663ae
+# %% ../../nbs/04_forecast/18_estimators.ipynb #61a91a94
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ import pandas as pd
 from ..core.bars import check_bars, symbols_of
 from ..core.types import BadInput, MissingData
 from .models import COLUMNS, default_estimator
+from .stack import PurgedStack
 from .targets import Horizon, horizon_bars
 
 # %% ../../nbs/04_forecast/18_estimators.ipynb #6a85fd88
@@ -83,8 +84,8 @@ class RunningRidge:
 
         return float(r2_score(y, self.predict(X)))
 
-# %% ../../nbs/04_forecast/18_estimators.ipynb #66937721
-Name = Literal["ridge", "running", "forest", "boosting", "histogram", "blend"]
+# %% ../../nbs/04_forecast/18_estimators.ipynb #8d7ef263
+Name = Literal["ridge", "running", "forest", "boosting", "histogram", "blend", "stack"]
 
 
 def make_estimator(
@@ -115,10 +116,10 @@ def make_estimator(
             n_estimators=80, learning_rate=0.04, max_depth=3, min_child_weight=400, reg_lambda=100.0, subsample=0.5,
             tree_method="hist", random_state=seed, n_jobs=n_jobs,
         )
-    if name == "blend":
+    if name in ("blend", "stack"):
         parts = [(part, make_estimator(part, seed, n_jobs)) for part in ("ridge", "forest", "histogram")]
-        return VotingRegressor(parts)
-    raise BadInput(f"the estimator {name!r} is unknown; choose ridge, running, forest, boosting, histogram or blend, or pass one of your own")
+        return VotingRegressor(parts) if name == "blend" else PurgedStack(parts)
+    raise BadInput(f"the estimator {name!r} is unknown; choose ridge, running, forest, boosting, histogram, blend or stack, or pass one of your own")
 
 
 def _has_xgboost() -> bool:

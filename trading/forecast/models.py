@@ -7,7 +7,7 @@ __all__ = ['FEWEST_TRAIN', 'FEWEST_CALIBRATION', 'COLUMNS', 'default_estimator',
            'learn_more', 'forecast_rows', 'adapt_bounds', 'look', 'forecast_panel', 'HorizonForecaster', 'hold_out',
            'accuracy', 'score']
 
-# %% ../../nbs/04_forecast/10_models.ipynb #730d92b8
+# %% ../../nbs/04_forecast/10_models.ipynb #41d7db12
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,7 +18,7 @@ import pandas as pd
 from ..core.bars import check_bars, symbols_of
 from ..core.types import BadInput, MissingData
 from .conformal import adapt_misses, conformal_bounds, sign_probability
-from .inputs import Panel, bar_volatility, features_of, make_panel, refuse_constant
+from .inputs import Panel, bar_volatility, features_of, fit_rows, make_panel, refuse_constant
 from .skill import judge_gain
 from .targets import Horizon, forward_returns, horizon_bars, walk_forward_splits
 
@@ -31,7 +31,7 @@ def default_estimator() -> Any:  # an unfitted scikit-learn pipeline
 
     return make_pipeline(StandardScaler(), Ridge(alpha=1000.0))
 
-# %% ../../nbs/04_forecast/10_models.ipynb #4c6551cf
+# %% ../../nbs/04_forecast/10_models.ipynb #a439e7fa
 FEWEST_TRAIN, FEWEST_CALIBRATION = 100, 60  # moments, below which a fit says nothing
 
 
@@ -68,7 +68,7 @@ def fit_horizon(
     train, held = good & (at + steps < start), good & (at >= start)
     rows, scaled = panel.values[train], answers[train] / scale[train]
     refuse_constant(rows, panel.names)
-    estimator.fit(rows, scaled)
+    fit_rows(estimator, rows, scaled, np.nonzero(train)[0], steps)
     errors = answers[held] / scale[held] - estimator.predict(panel.values[held])
     until = panel.times[at[train.any(axis=1)].max() + steps]
     return HorizonModel(steps, estimator, np.sort(errors), float(answers[train].mean()), len(rows), until, panel.times[start])

@@ -107,8 +107,8 @@ def _describe(state: dict[str, Any]) -> dict[str, Any]:
     kept = {k: state[k] for k in ("schema", "settings", "symbols", "features", "known_until")}
     return kept | {"estimator": repr(state["estimator"]), "horizons": parts}
 
-# %% ../../nbs/04_forecast/15_registry.ipynb #79f69a3a
-TRUSTED = re.compile(r"^(sklearn|numpy|scipy|xgboost|trading\.forecast\.(deep|estimators))\.")  # modules whose estimators may be in a model
+# %% ../../nbs/04_forecast/15_registry.ipynb #7084c36a
+TRUSTED = re.compile(r"^(sklearn|numpy|scipy|xgboost|trading\.forecast\.(deep|estimators|stack))\.")  # modules whose estimators may be in a model
 
 
 def read_meta(
