@@ -27,7 +27,7 @@ from .views import Place, find_record
 from ..core.runs import Run, RunRecord
 from .words import count, known, listed, number, percent
 
-# %% ../../nbs/10_app/81_outlook.ipynb #28396c20
+# %% ../../nbs/10_app/81_outlook.ipynb #4ea6e2e2
 def forecasting(place: Place, who: Looking) -> Iterator[Section]:
     "Show forecasts with intervals, their record, their reasons, the regime and the candidates."
     found = predictions(place, who.profile)
@@ -65,6 +65,7 @@ def believed(place: Place, record: RunRecord) -> Beliefs | None:
         held=list(weight[weight > 0].sort_values(ascending=False).index),
         alerts=None if review is None else [(a["level"], a["reason"]) for a in review["alerts"]],
         alerted=None if review is None else pd.Timestamp(review["at"]).to_pydatetime(),
+        drift=read(place, record, "drift"),
     )
 
 
