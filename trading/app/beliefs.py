@@ -169,7 +169,7 @@ def drift_parts(b: Beliefs) -> Parts:
     if not names:
         return [("text", f"On {when} the past is too short to say whether today's inputs are unusual.")]
     moved = [feature_words(n) for n, row in names.items() if row["level"] != "ok"]
-    inputs = f"{listed(moved)} {'is' if len(moved) == 1 else 'are'} unlike the past" if moved else f"all {count(len(names), 'input')} look as they did"
+    inputs = f"{listed(moved)} {'is' if len(moved) < 2 else 'are'} unlike the past" if moved else f"all {count(len(names), 'input')} look as they did"
     kept = b.drift["forecasts"]
     word = "; forecasts that came due are too few to be judged." if not kept else "." if any(
         a["kind"] != "feature" for a in b.drift["alerts"]) else "; forecasts that came due kept their word."

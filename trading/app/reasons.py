@@ -72,7 +72,7 @@ def parts_chart(
         whole = n in (0, len(values))
         look = f"fill:{INK if n else MUTED}" if whole else f"fill:{ACCENT}" if end >= start else f"fill:{PAPER};stroke:{ACCENT};stroke-width:1.4"
         ink = f' style="fill:{INK}{";font-weight:600" if n == len(values) else ""}"'
-        mark = f'<rect x="{min(at(start), at(end)):.2f}%" width="{max(abs(at(end) - at(start)), 0.4):.2f}%" y="-5" height="10" rx="1" style="{look}"/>'
+        mark = f'<rect x="{min(at(start), at(end)):.2f}%" width="{max(abs(at(end) - at(start)), .4):.2f}%" y="-5" height="10" rx="1" style="{look}"/>'
         if n < len(values):
             mark = f'<line x1="{at(end):.2f}%" x2="{at(end):.2f}%" y1="0" y2="{row}" style="stroke:{MUTED}"/>{mark}'
         mark += f'<text x="{-left}" y="4"{ink}>{escape(labels[n])}</text><text x="100%" dx="{right}" y="4" text-anchor="end"{ink}>{texts[n]}</text>'

@@ -75,7 +75,7 @@ class MarketSettings(Section):
 
 
 class ForecastSettings(Section):
-    model: Literal["ridge", "forest", "histogram", "boosting", "blend"] = Field("ridge", description="estimator, until training promotes one")
+    model: Literal["ridge", "forest", "histogram", "boosting", "blend", "stack"] = Field("ridge", description="estimator until training promotes one")
     horizons: Numbers = Field((1, 5, 20), min_length=1, description="bars ahead")
     window: int = Field(2520, ge=100, description="bars of history to learn from")
     coverage: float = Field(0.9, gt=0.5, lt=1, description="share of outcomes that the interval should contain")
