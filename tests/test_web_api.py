@@ -197,13 +197,18 @@ def test_every_documented_measure_is_told_or_its_absence_has_a_reason(server):
 
     asked = {"Authorization": f"Bearer {server.keys['viewer']}"}
     with server.client() as client, httpx.stream("GET", server.url + LIVE, headers=asked, timeout=20) as live:
-        next(live.iter_lines())
+        lines = live.iter_lines()  # kept: with it the connection would go
+        next(lines)
         assert client.post("/runs", json={}, headers={"Idempotency-Key": uuid.uuid4().hex}).status_code == 202
-        found = httpx.get(server.url + "/metrics", headers=asked)
+        for _ in range(50):  # a stream begins to listen a moment after its first line
+            found = httpx.get(server.url + "/metrics", headers=asked)
+            if "carnet_listeners 0" not in found.text:
+                break
+            time.sleep(0.1)
     told = {s.name: s for f in text_string_to_metric_families(found.text) for s in f.samples}
     there = {name for name in METRICS if name in told or f"{name}_count" in told}
     missing = set(METRICS) - there
-    unexplained, wrong = missing - set(ABSENT), set(ABSENT) - missing - {"carnet_health_score", "carnet_check_status"}  # other tests may examine it
+    unexplained, wrong = missing - set(ABSENT), set(ABSENT) - missing - {"carnet_health_score", "carnet_check_status"}  # others may examine it
     assert found.status_code == 200 and not unexplained and not wrong, (unexplained, wrong)
     assert told["carnet_listeners"].value >= 1 and sum(s.value for f in text_string_to_metric_families(found.text)
                                                        for s in f.samples if s.name == "carnet_jobs") >= 1
