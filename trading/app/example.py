@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['COST', 'inverse_volatility', 'grow', 'plain_forecasts', 'example_data']
 
-# %% ../../nbs/10_app/12_example.ipynb #a1880bec
+# %% ../../nbs/10_app/12_example.ipynb #4e89a664
 import numpy as np
 import pandas as pd
 
-from .beliefs import Beliefs
+from .beliefs import Beliefs, todays_drift
 from .crises import Context
 from .sections import ReportData
 from ..core.bars import closed_by, parse_as_of
@@ -149,7 +149,7 @@ def _context(traded: dict, weights: pd.Series, equity: float, when) -> Context:
     return Context(stress, split.assign(total=split[["allocation", "selection", "interaction"]].sum(axis=1)), "An example", chances, 0.4, "",
                    pd.Series(steps, dtype=float), life)  # fmt: skip
 
-# %% ../../nbs/10_app/12_example.ipynb #5aaac552
+# %% ../../nbs/10_app/12_example.ipynb #b11a7225
 def example_data(
     as_of: str = "2022-12-27",  # a date of the sample market
 ) -> ReportData:
@@ -184,6 +184,7 @@ def example_data(
         held=list(weights[weights > 0].sort_values(ascending=False).index),
         alerts=(("watch", "5 bars ahead: errors are 1.2 times as wide as stated"),),
         alerted=when - pd.Timedelta(days=3),
+        drift=todays_drift({}, close, 1200),
     )
     monthly = policy.resample("ME").last().pct_change().dropna()
     picked = lambda seed: daily.sample(len(daily), replace=True, random_state=seed)  # noqa: E731
