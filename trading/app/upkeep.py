@@ -129,7 +129,7 @@ def steer(place: Place, what: str, note: str, now: datetime, profile: str | None
         raise BadInput(f"{what[:40]!r} is nothing that can be done to feedback; choose freeze, thaw or roll back")
     return {"number": cycle.number, "kind": cycle.kind, "at": cycle.at.isoformat(), "note": cycle.note, "seal": cycle.seal}
 
-# %% ../../nbs/10_app/76_upkeep.ipynb #6ba01091
+# %% ../../nbs/10_app/76_upkeep.ipynb #01ceeb41
 def alerts(place: Place, limit: int = 50) -> dict:
     "List the newest alerts and what came of them."
     file = place.data / "alerts.sqlite"
@@ -173,7 +173,7 @@ def connections(place: Place) -> dict:
     from trading.venue.monitor import connections as told
 
     found = [{"venue": name, **seen} for name, seen in told(place.data).items()]
-    return {"items": found} if found else missing("no venue was asked from here yet; a run on a market that is alive, or 'carnet ingest', asks", items=[])
+    return {"items": found} if found else missing("no venue was asked from here yet; a run on a living market, or 'carnet ingest', asks", items=[])
 
 
 @view

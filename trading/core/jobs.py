@@ -57,7 +57,7 @@ def settings_of(
     "Return the settings a run was made with, whatever the files say today."
     return Settings(**run.record.settings)
 
-# %% ../../nbs/00_core/08_jobs.ipynb #1f740d07
+# %% ../../nbs/00_core/08_jobs.ipynb #ce266b03
 def prepare_prefect(
     data: Path,  # our data folder
     level: str = "CRITICAL",  # least serious message that Prefect prints
@@ -88,7 +88,8 @@ def start_server(
 
     light = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", "PREFECT_API_BLOCKS_REGISTER_ON_START": "0"}
     with log.open("ab") as out:
-        server = subprocess.Popen([sys.executable, share_path("prefect", "server.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=out, env=os.environ | light)
+        pipe = subprocess.PIPE
+        server = subprocess.Popen([sys.executable, share_path("prefect", "server.py")], stdin=pipe, stdout=pipe, stderr=out, env=os.environ | light)
     atexit.register(_end_server, server)
     port = server.stdout.readline().strip().decode()
     os.environ["PREFECT_API_URL"] = url = f"http://127.0.0.1:{port}/api"

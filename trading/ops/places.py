@@ -118,7 +118,7 @@ def check_environment(
                      + "; other versions may give other numbers: install from the lock", len(differ))
     return Check("environment", "ok", "every package is the one of the lock", 0)
 
-# %% ../../nbs/09_ops/49_places.ipynb #ebc1015b
+# %% ../../nbs/09_ops/49_places.ipynb #abf5b317
 def check_prefect(
     url: str | None,  # of its API; None: none is configured
     seconds: float = 2.0,
@@ -146,7 +146,7 @@ def check_venues(
             found.append(Check(f"venue {name}", "unknown", "not asked in the last week"))
             continue
         if seen["p95_s"] is None:
-            found.append(Check(f"venue {name}", "bad", f"{seen['calls']} calls and no answer; look at the network and at the venue's own status page"))
+            found.append(Check(f"venue {name}", "bad", f"{seen['calls']} calls and no answer; look at the network and the venue's own status page"))
             continue
         errors, slow = float(seen["error_rate"]), float(seen["p95_s"])
         status = max(grade(errors, 0.05, 0.25), grade(slow, 2, 10), key=("ok", "warn", "bad").index)
