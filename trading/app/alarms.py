@@ -6,7 +6,7 @@
 __all__ = ['facts_of_day', 'facts_around', 'facts_of', 'secret_of', 'channels_of', 'policy_of_alerts', 'open_outbox', 'tell',
            'after_run', 'try_channels']
 
-# %% ../../nbs/10_app/71_alarms.ipynb #903db356
+# %% ../../nbs/10_app/71_alarms.ipynb #5a4e2088
 import json
 import os
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from .connect import kept_secret
 from ..core.runs import Run, RunRecord
 from ..core.settings import Settings
 from ..core.types import MissingData, TradingError
@@ -86,26 +87,15 @@ def facts_of(
                                     "'carnet open' shows the plan."}
     return facts
 
-# %% ../../nbs/10_app/71_alarms.ipynb #5c1922f6
+# %% ../../nbs/10_app/71_alarms.ipynb #f6ce1cac
 def secret_of(
     settings: Settings,
     name: str,  # in the vault, for example 'alert_phone'; the variable is CARNET_ALERT_PHONE
     environ: Mapping[str, str] | None = None,  # None: the process's environment
 ) -> str | None:
     "Return a secret of the system from the environment or the vault; None when it is in neither."
-    known, variable = os.environ if environ is None else environ, f"CARNET_{name.upper()}"
-    if known.get(variable):
-        return known[variable]
-    vault = Path(settings.run.data) / "vault.bin"
-    if not vault.exists():
-        return None
-    from trading.ops.secrets import Vault, vault_key
-
-    key = vault_key(environ)
-    if key is None:
-        return None
-    held = Vault(vault, key)
-    return held.get(name) if name in held.names() else None
+    known = os.environ if environ is None else environ
+    return known.get(f"CARNET_{name.upper()}") or kept_secret(name, settings, environ) or None
 
 
 def channels_of(
