@@ -14,7 +14,7 @@ import numpy as np
 from ..core.types import BadInput
 from .targets import PurgedKFold
 
-# %% ../../nbs/04_forecast/16_stack.ipynb #cc374940
+# %% ../../nbs/04_forecast/16_stack.ipynb #e0c97b52
 class PurgedStack:
     "Several regressors and a ridge regression above them, which learns from purged folds how much each is worth."
 
@@ -47,6 +47,9 @@ class PurgedStack:
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> "PurgedStack":
         "Learn from rows of which each is a moment of its own, in the order of time."
+        from sklearn.utils.validation import check_X_y
+
+        X, y = check_X_y(X, y, ensure_min_samples=2, estimator=self)
         return self.fit_moments(X, y, np.arange(len(X)), self.horizon)
 
     def fit_moments(
