@@ -668,6 +668,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                               'trading/app/moment.py'),
                                     'trading.app.moment.pinned_moment': ('10_app/moment.html#pinned_moment', 'trading/app/moment.py'),
                                     'trading.app.moment.take_moment': ('10_app/moment.html#take_moment', 'trading/app/moment.py')},
+            'trading.app.mood': { 'trading.app.mood.pinned_mood': ('10_app/mood.html#pinned_mood', 'trading/app/mood.py'),
+                                  'trading.app.mood.take_mood': ('10_app/mood.html#take_mood', 'trading/app/mood.py')},
             'trading.app.outlook': { 'trading.app.outlook._crises': ('10_app/outlook.html#_crises', 'trading/app/outlook.py'),
                                      'trading.app.outlook._groups': ('10_app/outlook.html#_groups', 'trading/app/outlook.py'),
                                      'trading.app.outlook._own': ('10_app/outlook.html#_own', 'trading/app/outlook.py'),

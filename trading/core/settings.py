@@ -27,7 +27,7 @@ from .decisions import decided
 from .share import share_path
 from .types import BadSettings, stable_hash
 
-# %% ../../nbs/00_core/04_settings.ipynb #4ebdbdd3
+# %% ../../nbs/00_core/04_settings.ipynb #1386290f
 def _listed(value: Any) -> Any:
     "Read 'a, b, c' as a tuple."
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -80,6 +80,7 @@ class ForecastSettings(Section):
     window: int = Field(2520, ge=100, description="bars of history to learn from")
     coverage: float = Field(0.9, gt=0.5, lt=1, description="share of outcomes that the interval should contain")
     adaptive: float = Field(0.0, ge=0, lt=1, description="how fast intervals learn from misses, for example 0.01; 0: they stand still")
+    sentiment: str = Field("", description="dated score besides prices: a CSV file with date and value, or web for fear and greed; empty: none")
 
 
 class DecisionSettings(Section):
@@ -221,7 +222,7 @@ class BackupSettings(Section):
 
 WATCH = {"alerts", "alert_rules", "alert_channels", "health", "backup"}  # sections that no number of a run rests on
 
-# %% ../../nbs/00_core/04_settings.ipynb #dac6872b
+# %% ../../nbs/00_core/04_settings.ipynb #81d4fe5e
 class Settings(BaseSettings):
     "All settings in force, for one profile."
 
