@@ -1585,6 +1585,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'trading.core.stages.Kernel._prepare': ( '00_core/stages.html#kernel._prepare',
                                                                               'trading/core/stages.py'),
                                      'trading.core.stages.Kernel.execute': ('00_core/stages.html#kernel.execute', 'trading/core/stages.py'),
+                                     'trading.core.stages.Kernel.set_environment': ( '00_core/stages.html#kernel.set_environment',
+                                                                                     'trading/core/stages.py'),
                                      'trading.core.stages._clean_file': ('00_core/stages.html#_clean_file', 'trading/core/stages.py'),
                                      'trading.core.stages._is_ours': ('00_core/stages.html#_is_ours', 'trading/core/stages.py'),
                                      'trading.core.stages._register_engine': ( '00_core/stages.html#_register_engine',

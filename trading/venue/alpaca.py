@@ -37,20 +37,30 @@ def _bars(frame: pd.DataFrame, symbol: str, timeframe: str) -> pd.DataFrame:  # 
         index = index.tz_convert("America/New_York").normalize().tz_localize(None).tz_localize("UTC")
     return frame[names].astype(float).set_axis(index.rename("timestamp").as_unit("us"))
 
-# %% ../../nbs/01_venue/20_alpaca.ipynb #3f4e30ea
+# %% ../../nbs/01_venue/20_alpaca.ipynb #96da0998
 def _translate(error: Exception, what: str, sending: bool = False) -> Exception:
     "Turn an error of alpaca-py or requests into ours, in one sentence with the next step."
     status = getattr(error, "status_code", None)
     text = " ".join(str(error).split())[:200]
-    if status in (401, 403):
+    if status in (401, 403) and not _told_why(error):
         return VenueError(f"alpaca: {what}: the API key was not accepted or may not do this; set api_key and secret of Alpaca ({status})")
     if status == 429:
         return VenueUnreachable(f"alpaca: {what}: it asks us to slow down and refused the request; wait a minute")
+    if status == 404 and not sending:
+        return MissingData(f"alpaca: {what}: Alpaca knows nothing of it ({text})")
     if status is not None and status < 500:
         return VenueError(f"alpaca: {what}: {text}")
     if sending:
         return UnknownOutcome(f"alpaca: {what}: sent, and no answer came; look the order up by its client order id, never send it again")
     return VenueUnreachable(f"alpaca: {what}: it cannot be reached; check the network (proxy, firewall, DNS) or try again later")
+
+
+def _told_why(error: Exception) -> bool:
+    "Tell whether a refusal with 403 is about the order (too little money, too few shares) and not about the key."
+    try:
+        return int(error.code) > 40_300_000
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
 
 
 def _ask(what: str, call: Callable, *args, sending: bool = False) -> Any:
@@ -68,7 +78,7 @@ def _ask(what: str, call: Callable, *args, sending: bool = False) -> Any:
         damaged = f"the answer has not the form it should have ({type(error).__name__}); ask again, but never resend an order"
         raise kind(f"alpaca: {what}: {damaged}") from None
 
-# %% ../../nbs/01_venue/20_alpaca.ipynb #062d9bdd
+# %% ../../nbs/01_venue/20_alpaca.ipynb #49f5c196
 class AlpacaVenue:
     "US stocks and ETFs at Alpaca."
 
@@ -168,7 +178,10 @@ class AlpacaVenue:
 
     def fetch_open_orders(self) -> list[OrderState]:
         "Return all open orders."
-        return [_state(o) for o in _ask("open orders", self._client("trade").get_orders)]
+        client = self._client("trade")
+        from alpaca.trading.requests import GetOrdersRequest
+
+        return [_state(o) for o in _ask("open orders", client.get_orders, GetOrdersRequest(status="open", limit=500))]
 
     def fetch_my_trades(self, since: datetime | None = None) -> list[Fill]:
         "Return our fills, oldest first."
@@ -182,7 +195,7 @@ class AlpacaVenue:
             _ask(f"cancelling {client_order_id}", client.cancel_order_by_id, state.id)
         return self.fetch_order(client_order_id, symbol)
 
-# %% ../../nbs/01_venue/20_alpaca.ipynb #cc97555a
+# %% ../../nbs/01_venue/20_alpaca.ipynb #5f60ab40
 def _create_order(client: Any, order: Order) -> OrderState:
     "Send once; a duplicate client id means that it is there already."
     from alpaca.trading.requests import LimitOrderRequest, MarketOrderRequest, StopLimitOrderRequest, StopOrderRequest
@@ -208,7 +221,7 @@ def _create_order(client: Any, order: Order) -> OrderState:
     except VenueError as error:
         if "client_order_id must be unique" in str(error):
             return _state(_ask(what, client.get_order_by_client_id, order.client_order_id))
-        if "key was not accepted" in str(error) and "insufficient" not in str(error):
+        if "key was not accepted" in str(error):
             raise
         return OrderState("", order.client_order_id, order.symbol, order.side, order.amount, ZERO, "rejected", reason=str(error))
 

@@ -31,7 +31,7 @@ def sign(
     message = b"\n".join([str(at).encode(), method.encode(), path.encode(), body])
     return hmac.new(key.encode(), message, hashlib.sha256).hexdigest()
 
-# %% ../../nbs/01_venue/30_mt5.ipynb #552a36ee
+# %% ../../nbs/01_venue/30_mt5.ipynb #07fadbd0
 _NEVER_AGAIN = "look the order up by its client order id, never send it again"
 
 
@@ -142,9 +142,9 @@ class Mt5Venue:
         return {r["symbol"]: Market(r["symbol"], Decimal(r["amount_step"]), Decimal(r["price_step"]), Decimal(r["min_amount"])) for r in rows}
 
     def fetch_balance(self) -> dict[str, Decimal]:
-        "Return the account's cash by currency, and its positions by symbol."
-        account, positions = self._ask("GET", "/account"), self._ask("GET", "/positions")
-        return {account["currency"]: Decimal(account["balance"]), **{p["symbol"]: Decimal(p["amount"]) for p in positions}}
+        "Return what would lie here had everything been paid for in full: cash under the account's currency, and holdings by asset."
+        account, rows = self._ask("GET", "/account"), self._ask("GET", "/positions")
+        return _paid_in_full(account["currency"], Decimal(account["balance"]), rows)
 
     def create_order(self, order: Order) -> OrderState:
         "Send an order once, bound to the account; a lost answer is `UnknownOutcome`."
@@ -169,6 +169,19 @@ class Mt5Venue:
     def cancel_order(self, client_order_id: str, symbol: str) -> OrderState:
         "Cancel an order and return what became of it."
         return _state(self._ask("POST", "/cancel", body={"account": self.account, "client_order_id": client_order_id, "symbol": symbol}))
+
+# %% ../../nbs/01_venue/30_mt5.ipynb #3a821feb
+def _paid_in_full(currency: str, balance: Decimal, rows: list[dict]) -> dict[str, Decimal]:
+    "Return cash and holdings by asset, as an account without credit would show them."
+    cash, held = balance, {}
+    for row in rows:
+        asset, _, quote = row["symbol"].partition("/")
+        if quote not in ("", currency) or asset == currency:
+            held[row["symbol"]] = Decimal(row["amount"])
+            continue
+        cash -= sum((Decimal(t["amount"]) * Decimal(t["price"]) for t in row["tickets"]), Decimal(0))
+        held[asset] = held.get(asset, Decimal(0)) + Decimal(row["amount"])
+    return {currency: cash.normalize() + 0, **held}
 
 # %% ../../nbs/01_venue/30_mt5.ipynb #9c93260e
 def _bars(rows: Any, symbol: str) -> pd.DataFrame:  # columns open high low close volume
