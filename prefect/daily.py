@@ -19,7 +19,7 @@ def traced_stage(run: Run, name: str, kernel: Kernel) -> float:
     "Carry out one stage; when somebody listens, as a span under which the kernel's own spans hang."
     with span(f"stage {name}", run=run.record.id, profile=run.record.profile) as current:
         if current is not None:
-            kernel._client.execute(f"import os; os.environ[{PARENT!r}] = {traceparent()!r}", silent=True, store_history=False)
+            kernel.set_environment(**{PARENT: traceparent()})
         return run_stage(run, name, kernel)
 
 

@@ -20,7 +20,7 @@ from .runs import Run, write_atomic
 from .share import share_path
 from .types import StageFailed, TradingError
 
-# %% ../../nbs/00_core/07_stages.ipynb #fb3bbc96
+# %% ../../nbs/00_core/07_stages.ipynb #934a5c78
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS")
 ONE_THREAD = dict.fromkeys(POOLS, "1")
 FIXED = ONE_THREAD | {"PYTHONHASHSEED": "0", "TZ": "UTC", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
@@ -57,6 +57,13 @@ class Kernel:
         "Let the kernel import modules and forget every name, without waiting for it."
         lines = "\n".join(["import gc; gc.set_threshold(200_000, 20, 20)", *(f"import {module}" for module in imports)])
         self._client.execute(f"{lines}\n%reset -f", silent=True, store_history=False)
+
+    def set_environment(
+        self,
+        **variables: str,  # by name
+    ) -> None:
+        "Set variables of the kernel's process, before the next notebook."
+        self._client.execute(f"import os; os.environ.update({variables!r})", silent=True, store_history=False)
 
     def __exit__(self, *_):
         self._client.stop_channels()
