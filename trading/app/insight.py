@@ -6,7 +6,7 @@
 __all__ = ['FEWEST', 'settings_then', 'plain_number', 'predictions', 'explanation', 'regimes', 'opportunities', 'performance',
            'history', 'risk', 'stress', 'attribution', 'correlation', 'optimise']
 
-# %% ../../nbs/10_app/75_insight.ipynb #c3e2bae5
+# %% ../../nbs/10_app/75_insight.ipynb #03e41ebb
 import math
 
 import numpy as np
@@ -14,8 +14,9 @@ import pandas as pd
 
 from .daily import groups_of, policy_of, risk_limits, shock_groups_of
 from .dealings import run_bars
+from .mood import pinned_mood
 from .views import Place, artefact, in_force, missing, newest, open_ledger, rows, view
-from ..core.runs import RunRecord
+from ..core.runs import Run, RunRecord
 from ..core.settings import Settings
 from ..core.types import BadInput, MissingData, TradingError
 
@@ -29,7 +30,7 @@ def plain_number(value: object) -> float | None:
     "Return a number as JSON can carry it; None when it is not known."
     return float(value) if value is not None and math.isfinite(float(value)) else None
 
-# %% ../../nbs/10_app/75_insight.ipynb #f418145a
+# %% ../../nbs/10_app/75_insight.ipynb #e4795cd6
 @view
 def predictions(place: Place, profile: str | None = None, horizon: int | None = None, symbol: str | None = None) -> dict:
     "Return the newest forecasts with their intervals, and how good such forecasts were."
@@ -68,7 +69,8 @@ def explanation(place: Place, profile: str | None = None, symbol: str | None = N
         model = load(place.data / "models", record.model_versions.get("forecast", ""))
     except TradingError as error:
         return missing(error, run=None, items=[])
-    parts = explain(model, run_bars(place, record).iloc[-settings_then(record).forecast.window :])
+    mood = pinned_mood(Run(place.reports / record.id))
+    parts = explain(model, run_bars(place, record).iloc[-settings_then(record).forecast.window :], mood)
     words = explain_in_words(parts)
     items = [{"symbol": s, "horizon": int(h), "words": words[s, h], "parts": {k: float(v) for k, v in line.items()}}
              for (s, h), line in parts.iterrows() if symbol in (None, s)]

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['pinned_mood', 'take_mood']
 
-# %% ../../nbs/10_app/71_mood.ipynb #69c198bf
-from datetime import datetime, timedelta
+# %% ../../nbs/10_app/71_mood.ipynb #1f05d8b6
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
