@@ -1603,6 +1603,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'trading.core.trace.traced': ('00_core/trace.html#traced', 'trading/core/trace.py'),
                                     'trading.core.trace.traceparent': ('00_core/trace.html#traceparent', 'trading/core/trace.py'),
                                     'trading.core.trace.tracing': ('00_core/trace.html#tracing', 'trading/core/trace.py')},
+            'trading.core.transaction': { 'trading.core.transaction.transaction': ( '00_core/transaction.html#transaction',
+                                                                                    'trading/core/transaction.py')},
             'trading.core.types': { 'trading.core.types.Action': ('00_core/types.html#action', 'trading/core/types.py'),
                                     'trading.core.types.Action.__post_init__': ( '00_core/types.html#action.__post_init__',
                                                                                  'trading/core/types.py'),
