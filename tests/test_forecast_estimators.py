@@ -1,6 +1,8 @@
 "Every estimator of our own in scikit-learn's shape passes its checks, except those that are named here with a reason."
 
 import pytest
+from sklearn.linear_model import Ridge
+from sklearn.tree import DecisionTreeRegressor
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import check_estimator
 
@@ -9,6 +11,7 @@ from trading.core.sample import sample_bars
 from trading.forecast.estimators import RunningRidge
 from trading.forecast.meta import MetaModel
 from trading.forecast.models import HorizonForecaster
+from trading.forecast.stack import PurgedStack
 
 OWN_ERROR = "says BadInput with the next step, a ValueError of ours, where scikit-learn expects its NotFittedError"
 FEW_ROWS = "the check learns from 10 or 15 rows; a network refuses to learn from fewer than 20"
@@ -44,6 +47,15 @@ def test_a_network_passes_every_check_that_is_not_excused():
 @pytest.mark.filterwarnings("ignore:Estimator RunningRidge does not inherit")
 def test_a_ridge_that_goes_on_learning_passes_every_check():
     results = check_estimator(RunningRidge(), on_fail=None, on_skip=None)
+    assert not {r["check_name"]: r["exception"] for r in results if r["status"] == "failed"}
+    assert {r["check_name"] for r in results if r["status"] == "skipped"} <= set(NOT_RUN)
+    assert sum(r["status"] == "passed" for r in results) >= 40
+
+
+@pytest.mark.filterwarnings("ignore:Estimator PurgedStack does not inherit")
+def test_a_stack_passes_every_check():
+    stack = PurgedStack([("line", Ridge()), ("tree", DecisionTreeRegressor(max_depth=3, random_state=0))])
+    results = check_estimator(stack, on_fail=None, on_skip=None)
     assert not {r["check_name"]: r["exception"] for r in results if r["status"] == "failed"}
     assert {r["check_name"] for r in results if r["status"] == "skipped"} <= set(NOT_RUN)
     assert sum(r["status"] == "passed" for r in results) >= 40

@@ -3,13 +3,16 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.tree import DecisionTreeRegressor
 
 from trading.backtest.leaks import find_leaks
 from trading.core.sample import sample_bars
 from trading.forecast.deep import lagged_returns
 from trading.forecast.inputs import bar_volatility, plain_features
-from trading.forecast.models import COLUMNS, HorizonForecaster
+from trading.forecast.models import COLUMNS, HorizonForecaster, default_estimator
 from trading.forecast.outcomes import market_patterns
+from trading.forecast.sentiment import MoodFeatures
+from trading.forecast.stack import PurgedStack
 from trading.forecast.targets import forward_returns
 
 START = 620  # bars that the model learns from, in every version of the future
@@ -33,12 +36,12 @@ def features(bars: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([flat(plain_features(close)), flat(lagged_returns(bars, 5)), usual, words.rename("market")], axis=1).astype(float)
 
 
-def forecasts(bars: pd.DataFrame) -> pd.DataFrame:
+def forecasts(bars: pd.DataFrame, estimator=None, horizons=(1, 5)) -> pd.DataFrame:
     "Fit on the first bars, then forecast from every later one, with intervals that learn from their misses."
-    columns = [f"{c} {s} {h}" for c in COLUMNS for s in bars["close"] for h in (1, 5)]
+    columns = [f"{c} {s} {h}" for c in COLUMNS for s in bars["close"] for h in horizons]
     if len(bars) < START:  # too short to have been fitted: nothing is said
         return pd.DataFrame(np.nan, bars.index, columns)
-    model = HorizonForecaster(horizons=(1, 5), adaptive=0.02).fit(bars.iloc[:START])
+    model = HorizonForecaster(estimator, horizons=horizons, adaptive=0.02).fit(bars.iloc[:START])
     said = model.predict_panel(bars).unstack(["symbol", "horizon"])
     return flat(said).reindex(bars.index)[columns]
 
@@ -54,6 +57,23 @@ def test_no_feature_knows_the_future(bars):
 def test_no_forecast_after_the_fit_knows_the_future(bars):
     with np.errstate(all="ignore"):
         report = find_leaks(forecasts, bars)
+    assert report.clean, str(report)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_forecast_of_a_stack_knows_the_future(bars):
+    members = [("line", default_estimator()), ("tree", DecisionTreeRegressor(max_depth=3, min_samples_leaf=50, random_state=0))]
+    with np.errstate(all="ignore"):
+        report = find_leaks(lambda b: forecasts(b, PurgedStack(members, n_splits=3), (5,)), bars.iloc[:, :2])
+    assert report.clean, str(report)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_feature_made_with_a_dated_score_knows_the_future(bars):
+    days = pd.date_range(bars.index[0], bars.index[-1], tz="UTC")
+    scores = pd.Series(np.random.default_rng(2).uniform(0, 100, len(days)), days + pd.Timedelta("1D"))
+    with np.errstate(all="ignore"):
+        report = find_leaks(lambda b: flat(MoodFeatures(scores).transform(b)), bars)
     assert report.clean, str(report)
 
 
