@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TABLES', 'Channel', 'read_channels', 'Result', 'notify', 'OutboxError', 'Outbox', 'deliver', 'recent', 'revive']
 
-# %% ../../nbs/09_ops/45_outbox.ipynb #073558ca
+# %% ../../nbs/09_ops/45_outbox.ipynb #b7826a5c
 import json
 import logging
 import os
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.redact import KNOWN, redact
+from ..core.transaction import transaction
 from ..core.types import BadSettings, MissingData, TradingError, Value
 from .alerts import LEVELS, Alert, Evaluation, acknowledge
 
@@ -130,7 +131,7 @@ def _start(title: str, body: str, level: str, channel: Channel) -> tuple[threadi
     thread.start()
     return thread, answer, time.monotonic()
 
-# %% ../../nbs/09_ops/45_outbox.ipynb #b5d7ba82
+# %% ../../nbs/09_ops/45_outbox.ipynb #37d592a5
 TABLES = """
 create table if not exists alerts (id text primary key, at text not null, rule text not null, level text not null, status text not null,
     content text not null);
@@ -173,17 +174,10 @@ class Outbox:
     def _write(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         "Do some work in one transaction."
         try:
-            self._db.execute("begin immediate")
-            try:
-                done = work(self._db)
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("rollback")
-                raise
-            self._db.execute("commit")
+            with transaction(self._db):
+                return work(self._db)
         except sqlite3.Error as error:
             raise OutboxError(f"the outbox {self.path.name} cannot be written: {error}; nothing was recorded, free the disk and try again") from error
-        return done
 
     @property
     def state(self) -> dict[str, dict[str, Any]]:

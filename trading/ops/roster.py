@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROLES', 'TABLES', 'UsersError', 'User', 'check_name', 'open_users', 'Lock', 'Roster', 'check_role', 'tries_of']
 
-# %% ../../nbs/09_ops/19_roster.ipynb #e8029b65
+# %% ../../nbs/09_ops/19_roster.ipynb #9ad1ed26
 import re
 import sqlite3
 import threading
@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..core.transaction import transaction
 from ..core.types import BadInput, MissingData, Refused, TradingError
 from .proofs import check_password, hash_password, new_totp, token_hash, totp_uri
 
@@ -103,7 +104,7 @@ class Lock:
         except (InvalidTag, ValueError) as error:
             raise UsersError("the codes of the users cannot be checked: the vault that holds their key is not the one they were made with") from error
 
-# %% ../../nbs/09_ops/19_roster.ipynb #afe7eeb8
+# %% ../../nbs/09_ops/19_roster.ipynb #c5e26d03
 class Roster:
     "The file of users and its care."
 
@@ -125,14 +126,8 @@ class Roster:
         "Do several steps as one, on the disk or not at all."
         with self._mutex:
             try:
-                self._db.execute("begin immediate")
-                try:
+                with transaction(self._db):
                     yield self._db
-                except BaseException:
-                    if self._db.in_transaction:
-                        self._db.execute("rollback")
-                    raise
-                self._db.execute("commit")
             except sqlite3.Error as error:
                 raise UsersError(f"the file of users {self.path.name} cannot be written: {error}; nothing was changed, free the disk") from error
 

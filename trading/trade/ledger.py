@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCHEMA', 'MANY', 'KEYS', 'TABLES', 'LedgerError', 'event_key', 'chain', 'open_file', 'Ledger']
 
-# %% ../../nbs/08_trade/20_ledger.ipynb #48b9db8e
+# %% ../../nbs/08_trade/20_ledger.ipynb #09abcf69
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from ..core.transaction import transaction
 from ..core.types import BadInput, Busy, Event, Fill, Position, TradingError
 from .book import MONEY, Book, Tally, fill_from, plain, time_text
 from .replay import ahead, carry, read_fills
@@ -98,7 +99,7 @@ def _check_length(path: Path) -> None:
         if len(head) < 100 or not head.startswith(b"SQLite format 3") or path.stat().st_size < said:
             raise LedgerError(f"the ledger {path.name} is damaged: {path.stat().st_size} bytes, and it says {said}; restore it from a backup")
 
-# %% ../../nbs/08_trade/20_ledger.ipynb #8fe527a4
+# %% ../../nbs/08_trade/20_ledger.ipynb #a15f3682
 class Ledger:
     "An append-only file of events, and what follows from them."
 
@@ -122,17 +123,10 @@ class Ledger:
         "Write events durably, all or none; one that happens once only and is there already is passed over."
         events = [events] if isinstance(events, Event) else list(events)
         try:
-            self._db.execute("begin immediate")
-            try:
-                seq = self._write(events)
-            except BaseException:
-                if self._db.in_transaction:  # a full disk has ended it already
-                    self._db.execute("rollback")
-                raise
-            self._db.execute("commit")
+            with transaction(self._db):
+                return self._write(events)
         except sqlite3.Error as error:
             raise LedgerError(f"the ledger {self.path.name} cannot be written: {error}; nothing was recorded, free the disk or restore it") from error
-        return seq
 
     def _write(self, events: list[Event]) -> int:
         "Insert rows behind the last one, chained."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCHEMA', 'EXACT', 'FEE_STEP', 'TABLES', 'asset_of', 'PaperVenue', 'tidy']
 
-# %% ../../nbs/01_venue/00_paper.ipynb #7fc8342c
+# %% ../../nbs/01_venue/00_paper.ipynb #ec285388
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
@@ -14,6 +14,7 @@ from decimal import ROUND_CEILING, Context, Decimal, localcontext
 from pathlib import Path
 from threading import RLock
 
+from ..core.transaction import transaction
 from ..core.types import ZERO, BadInput, Fill, Market, MissingData, Order, OrderState
 from .matching import Costs, Stretch, Tape, meet, to_step, traded_price
 
@@ -60,7 +61,7 @@ def asset_of(
     "Return what is held after buying the symbol."
     return symbol.split("/")[0]
 
-# %% ../../nbs/01_venue/00_paper.ipynb #a93d2fa0
+# %% ../../nbs/01_venue/00_paper.ipynb #7b842890
 class PaperVenue:
     "An exchange on paper; see `core.types.Venue`."
 
@@ -95,15 +96,8 @@ class PaperVenue:
     @contextmanager
     def _transaction(self):
         "All or nothing, exact, and one at a time."
-        with self._lock, localcontext(EXACT):
-            self._db.execute("begin immediate")
-            try:
-                yield
-            except BaseException:
-                if self._db.in_transaction:  # a full disk has ended it already
-                    self._db.execute("rollback")
-                raise
-            self._db.execute("commit")
+        with self._lock, localcontext(EXACT), transaction(self._db):
+            yield
 
     def load_markets(self) -> dict[str, Market]:
         "Return what can be traded."
