@@ -31,7 +31,7 @@ def sign(
     message = b"\n".join([str(at).encode(), method.encode(), path.encode(), body])
     return hmac.new(key.encode(), message, hashlib.sha256).hexdigest()
 
-# %% ../../nbs/01_venue/30_mt5.ipynb #07fadbd0
+# %% ../../nbs/01_venue/30_mt5.ipynb #bca4c9f4
 _NEVER_AGAIN = "look the order up by its client order id, never send it again"
 
 
@@ -49,7 +49,7 @@ class Mt5Venue:
         clock=lambda: datetime.now(UTC),  # the time that requests are signed with
         certificate: str = "",  # PEM file of the authority that signed the bridge's certificate; empty: the public ones
     ):
-        self.certificate = certificate
+        self.certificate, self._authorities = certificate, None
         self.url, self.key, self.account, self.timeout, self.clock = url.rstrip("/"), key, account, timeout, clock
 
     def __repr__(self) -> str:
@@ -78,15 +78,18 @@ class Mt5Venue:
         return self._checked(answer, path, sending)
 
     def _trust(self) -> Any:
-        "Return which authorities a TLS connection may rest on."
-        if not self.certificate:
-            return True
-        import ssl
+        "Return which authorities a TLS connection may rest on; their file is read once, for that takes longer than a question."
+        if self._authorities is None:
+            import ssl
 
-        try:
-            return ssl.create_default_context(cafile=self.certificate)
-        except OSError as error:
-            raise BadInput(f"mt5: the certificate {self.certificate} cannot be used ({error.strerror or error}); name a PEM file") from None
+            import httpx
+
+            try:
+                own = self.certificate
+                self._authorities = ssl.create_default_context(cafile=own) if own else httpx.create_ssl_context(trust_env=False)
+            except OSError as error:
+                raise BadInput(f"mt5: the certificate {self.certificate} cannot be used ({error.strerror or error}); name a PEM file") from None
+        return self._authorities
 
     def _checked(self, answer: Any, path: str, sending: bool) -> Any:
         "Refuse whatever is not a good answer."
