@@ -328,8 +328,6 @@ def test_a_plan_is_traded_at_alpaca_after_a_yes(alpaca):
     assert set(orders["status"]) == {"filled"} and len(place.trades()) == len(plan.actions) == place.door.sent("orders")
     assert holdings(book_of(run)) == place.balance() and reconcile_account(settings_of(run), "live", NOW()).ok
     assert trade(run) == "done" and place.door.sent("orders") == len(plan.actions)
-    run_stage(run, "50_report", KERNEL)
-    assert run.record.status == "done" and (run.folder / "index.html").exists()
 
 
 def test_a_plan_is_traded_at_metatrader_after_a_yes(metatrader):
@@ -360,7 +358,7 @@ def test_answers_that_alpaca_loses_are_asked_for_and_what_never_arrived_is_sent_
 def test_a_terminal_that_dies_with_an_order_in_its_hands_and_one_that_loses_its_broker_double_nothing(metatrader, monkeypatch):
     run, place = metatrader
     plan, terminal = wait_and_approve(run, place, "order"), place.terminal
-    settle(run, "execution", pause_seconds=0.1)
+    settle(run, "execution", pause_seconds=0.1, settle_seconds=1.1)  # the bridge takes two equal requests of one second for a replay
     real = terminal.order_send
 
     def dies(request):
@@ -382,11 +380,10 @@ def test_a_terminal_that_dies_with_an_order_in_its_hands_and_one_that_loses_its_
     assert "safe mode has ended" in allow_again(settings_of(run), "live", "Ada", "the terminal was closed", NOW())
 
     def offline(method, path):
-        "Lose the broker before the next order, and find it again after one question."
-        terminal.online = len(place.door.requests) > (gone[0] if gone else 10**9) + 1 or not gone
-        if (method, path) == ("POST", "order") and not gone:
-            gone.append(len(place.door.requests))
-            terminal.online = False
+        "Lose the broker before the next order, and find it again at the second question about it."
+        if path == "order" and (gone or method == "POST"):
+            gone.append(method)
+            terminal.online = len(gone) > 2
 
     gone = []
     place.door.fault = offline
