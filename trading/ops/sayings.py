@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TOLD', 'SAYINGS', 'Saying', 'say']
 
-# %% ../../nbs/09_ops/38_sayings.ipynb #c6421a96
+# %% ../../nbs/09_ops/38_sayings.ipynb #f8fd7ccb
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -27,8 +27,8 @@ SAYINGS = {
                        "Read the newest report with 'carnet open'; 'carnet kill' stops all trading."),
     "var_95": Saying("{key} must expect to lose more than {value:.1%} in one period out of twenty.", "{limit:.1%}",
                      "Look at the risk in the newest report with 'carnet open'; a lower risk level in the settings takes less of it."),
-    "drift": Saying("The weekly review found the {key} unlike the past, in {value:.0f} respects.", "{limit:.0f}",
-                    "Read its report; the next weekly training learns from the newer data."),
+    "drift": Saying("The {key} is unlike the past, in {value:.0f} respects.", "{limit:.0f}",
+                    "Read the newest report; the next weekly training learns from the newer data."),
     "drawdown_risk": Saying("The weekly review sees a chance of {value:.0%} that {key} falls to the drawdown at which trading stops.", "{limit:.0%}",
                             "Read its report; a lower risk level in the settings takes less of it."),
     "failures": Saying("The run of {key} failed.", "", "See 'carnet runs'; 'carnet run --resume last' goes on with the newest."),
@@ -37,6 +37,8 @@ SAYINGS = {
     "failed_orders": Saying("{value:.0f} orders of {key} did not go through.", "", "'carnet reconcile' compares the books with the venue."),
     "data_age_hours": Saying("The newest bar of {key} is {value:.0f} hours old.", "{limit:.0f} hours",
                              "'carnet ingest' fetches what is missing, or says why it cannot."),
+    "differences": Saying("The books of {key} and its venue do not agree; differences found: {value:.0f}.", "",
+                          "Nothing is traded until they do; 'carnet reconcile' names each one."),
     "health": Saying("The health of the system is {value:.0f} of 100.", "{limit:.0f}", "'carnet doctor' says what is wrong."),
 }
 
