@@ -54,7 +54,8 @@ types: .venv/dev.ok ## hold every call of the package against the signature it c
 bench: .venv/dev.ok ## measure every figure and write bench/RESULTS.md
 	@$(BIN)/python bench/run.py $(ARGS)
 
-soak: .venv/dev.ok ## the long versions of the crash and search tests
+soak: .venv/dev.ok ## the long versions of the crash and search tests, and a day on a phone
+	@CARNET_LONG=1 $(BIN)/python -m pytest -q tests/test_dashboard.py -k phone_with_a_finger
 	@$(BIN)/python -m pytest -n auto tests/soak $(ARGS)
 
 deep: .venv/dev.ok ## install PyTorch and the agent's library, and run what `make test` had to skip without them

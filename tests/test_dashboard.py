@@ -233,6 +233,7 @@ def test_a_person_starts_the_run_approves_its_plan_reads_orders_and_report_and_s
     assert done == ["dashboard start", "dashboard approve", "dashboard kill", "dashboard reset"] and served[2].verify() == []
 
 
+@pytest.mark.skipif("CARNET_LONG" not in os.environ, reason="a minute: 'make soak' does it; every screen at 390 pixels is looked at below")
 def test_the_same_on_a_phone_with_a_finger(browser, served, home):
     (folder, exchanges), (url, codes, audit) = home, served
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, device_scale_factor=2)

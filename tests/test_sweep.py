@@ -227,7 +227,8 @@ def test_the_flow_sweeps_on_a_dask_cluster(tmp_path):
                         "PREFECT_LOGGING_LEVEL": "ERROR", "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300"}
     script = tmp_path / "run.py"
     script.write_text(f"""
-import importlib.util
+import importlib.util, sys
+sys.modules["rfc3987_syntax"] = None  # here and in each worker: a grammar that takes seconds to build
 if __name__ == "__main__":
     spec = importlib.util.spec_from_file_location("sweep_flow", {str(ROOT / "prefect" / "sweep.py")!r})
     module = importlib.util.module_from_spec(spec)
