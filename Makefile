@@ -61,7 +61,7 @@ soak: .venv/dev.ok ## the long versions of the crash and search tests, and a day
 deep: .venv/dev.ok ## install PyTorch and the agent's library, and run what `make test` had to skip without them
 	@$(PIP) install --no-deps --no-compile $(DEEP_INDEX) -r requirements/deep.txt
 	@$(BIN)/python -m pytest -q tests/test_forecast_deep.py tests/test_forecast_agent.py tests/test_forecast_estimators.py \
-		nbs/04_forecast/60_deep.ipynb nbs/04_forecast/70_agent.ipynb nbs/04_forecast/75_practice.ipynb $(ARGS)
+		nbs/04_forecast/72_neural.ipynb nbs/04_forecast/76_rl_env.ipynb nbs/04_forecast/80_rl_training.ipynb $(ARGS)
 
 lab: .venv/dev.ok  ## open the notebooks in JupyterLab
 	@$(BIN)/carnet lab

@@ -23,17 +23,17 @@ def main() -> None:
         print("the agent was not measured: it needs the extra 'rl' (pip install 'carnet[rl]')", file=sys.stderr)
         return
     from trading.core.bars import bars_from_close
-    from trading.core.sample import sample_bars
-    from trading.forecast.agent import BatchedWorlds, Rules, referee
-    from trading.forecast.inputs import bar_volatility, plain_features
-    from trading.forecast.models import HorizonForecaster
-    from trading.forecast.practice import as_policy, practise
+    from trading.core.datasets import sample_bars
+    from trading.forecast.forecaster import HorizonForecaster
+    from trading.forecast.panel import bar_volatility, default_features
+    from trading.forecast.rl_env import BatchedWorlds, EnvironmentRules, evaluate_policy
+    from trading.forecast.rl_training import as_policy, train_agent
 
     close = sample_bars("stocks")["close"]
     usual = bar_volatility(close)
-    features, loudness = plain_features(close), (usual / usual.rolling(500, min_periods=250).median()).fillna(1.0)
+    features, loudness = default_features(close), (usual / usual.rolling(500, min_periods=250).median()).fillna(1.0)
     old, new = (lambda frame: frame.iloc[:-OUT]), (lambda frame: frame.iloc[-OUT:])
-    rules = Rules()
+    rules = EnvironmentRules()
     supervised = HorizonForecaster(horizons=(20,)).fit(bars_from_close(old(close)))
     model = supervised.models_[20].estimator
     assert supervised.features_ == tuple(features.columns.unique(0).sort_values())
@@ -42,10 +42,10 @@ def main() -> None:
         worlds = BatchedWorlds(old(close), old(features), old(loudness), 256, rules, seed)
         begun = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            agent = practise(worlds, Path(folder), steps=10_000_000, seconds=SECONDS, seed=seed)
+            agent = train_agent(worlds, Path(folder), steps=10_000_000, seconds=SECONDS, seed=seed)
         say(f"agent: steps of practice, seed {seed}", agent.num_timesteps / (time.perf_counter() - begun), "steps/s")
         policies[f"agent {seed}"] = as_policy(agent)
-    table = referee(policies, new(close), new(features), new(loudness), rules, 1000, seed=7)
+    table = evaluate_policy(policies, new(close), new(features), new(loudness), rules, 1000, seed=7)
     hold = table.loc["hold"].round(4)
     for policy, row in table.drop("hold").iterrows():
         say(f"agent: growth of {policy} in a year, years not seen", row["growth"], "log", "hold", float(hold["growth"]))

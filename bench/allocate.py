@@ -10,12 +10,12 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from trading.allocate.direct import solve_quadratic
-from trading.allocate.limits import resolve_limits
-from trading.allocate.optimize import MeanRisk
-from trading.allocate.policies import policy
-from trading.allocate.rolling import policy_history, rolling_weights
-from trading.core.sample import sample_bars
+from trading.core.datasets import sample_bars
+from trading.portfolio.constraints import resolve_limits
+from trading.portfolio.mean_risk import MeanRisk
+from trading.portfolio.policies import policy
+from trading.portfolio.rolling import policy_history, rolling_weights
+from trading.portfolio.solvers import solve_quadratic
 
 warnings.simplefilter("ignore")
 WINDOW, EVERY, CAP, SOLVES = 252, 21, 0.15, 240
@@ -117,7 +117,7 @@ def importing() -> None:
     def clock(module: str) -> float:
         return seconds(lambda: subprocess.run([sys.executable, "-W", "ignore", "-c", f"import {module}"], check=True))[0]
 
-    report("import trading.allocate.rolling", clock("trading.allocate.rolling"), "s", "import riskfolio", clock("riskfolio"))
+    report("import trading.portfolio.rolling", clock("trading.portfolio.rolling"), "s", "import riskfolio", clock("riskfolio"))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from trading.accounting.ledger import Ledger
 from trading.core.types import Event
-from trading.data.store import BarStore
+from trading.data.delta_store import BarStore
 from trading.ops.backup import restore, snapshot, verify
-from trading.trade.ledger import Ledger
 
 WORDS = "correct horse battery staple"
 NOW = datetime(2024, 1, 15, tzinfo=UTC)

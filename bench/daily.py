@@ -10,10 +10,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from trading.core.jobs import own_server
-from trading.core.runs import Run
+from trading.pipeline.launch import own_server
+from trading.pipeline.run_record import Run
 
-CARNET = [sys.executable, "-c", "from trading.app.cli import main; main(prog_name='carnet')"]
+CARNET = [sys.executable, "-c", "from trading.cli.main import main; main(prog_name='carnet')"]
 
 
 def say(figure: str, value: float, unit: str, **more) -> None:

@@ -20,18 +20,18 @@ def serve(home: Path):
     import uvicorn
     from fastapi import FastAPI
 
-    from trading.app.dashboard import POLICY, mount
-    from trading.app.views import Place
+    from trading.dashboard.app import CONTENT_POLICY, mount
+    from trading.services.workspace import Workspace
 
     app = FastAPI()
 
     @app.middleware("http")
     async def policy(request, call_next):
         answer = await call_next(request)
-        answer.headers["Content-Security-Policy"] = POLICY
+        answer.headers["Content-Security-Policy"] = CONTENT_POLICY
         return answer
 
-    mount(app, Place(home / "data", home / "reports", home / "settings.ini"), lambda request: SimpleNamespace(user="ann", role="trader"))
+    mount(app, Workspace(home / "data", home / "reports", home / "settings.ini"), lambda request: SimpleNamespace(user="ann", role="trader"))
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
     threading.Thread(target=server.run, daemon=True).start()
     while not server.started:
@@ -69,9 +69,9 @@ def follow(url: str, path: str, data: Path) -> list[float]:
 
     from playwright.sync_api import sync_playwright
 
-    from trading.data.board import Board, Quote, board_file
+    from trading.data.quotes import Quote, QuoteBoard, quote_board_file
 
-    board, took = Board(board_file(data, "sample"), pause=0), []
+    board, took = QuoteBoard(quote_board_file(data, "sample"), pause=0), []
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=path, args=FLAGS)
         page = browser.new_page(viewport={"width": 390, "height": 844})
@@ -96,10 +96,10 @@ def main() -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not chromium:
         sys.exit("no chromium on this machine: install Debian's package 'chromium'")
-    from trading.app.specimen import specimen
+    from trading.testing.sample_runs import make_sample_runs
 
     home = Path(tempfile.mkdtemp())
-    specimen(home, ("2022-12-27",))
+    make_sample_runs(home, ("2022-12-27",))
     server, url = serve(home)
     found = measure(url, chromium)
     changes = follow(url, chromium, home / "data")

@@ -13,10 +13,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from trading.core.bars import bars_from_close
-from trading.data.clean import Rules, clean_bars, clean_frame
+from trading.data.arrow import to_arrow, to_rows
+from trading.data.clean import CleaningRules, clean_bars, clean_frame
+from trading.data.delta_store import BarStore
 from trading.data.ingest import SampleSource, ingest
-from trading.data.rows import to_arrow, to_rows
-from trading.data.store import BarStore
 
 SYMBOLS, BARS = 1000, 5260  # 5.26 million rows
 
@@ -68,7 +68,7 @@ def main() -> None:
         show("store: closes of all symbols, wide", timed(lambda: store.read(fields=["close"]), 2), "s", "Parquet and pivot", timed(wide, 1))
         took = timed(lambda: clean_bars(bars), 2)
         show("cleaning: all rules", SYMBOLS * BARS / took / 1e6, "million bars/s")
-        took = timed(lambda: clean_bars(bars, rules=Rules(ticks=0, wicks=0)), 2)
+        took = timed(lambda: clean_bars(bars, rules=CleaningRules(ticks=0, wicks=0)), 2)
         show("cleaning: rule checks of single bars", SYMBOLS * BARS / took / 1e6, "million bars/s")
         one = bars.xs("S0001", axis=1, level=1)
         show("cleaning: one symbol", len(one) / timed(lambda: clean_frame(one, "S0001"), 5) / 1e6, "million bars/s")

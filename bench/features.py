@@ -8,7 +8,7 @@ import pandas as pd
 import talib
 
 from trading.core.bars import bars_from
-from trading.features.incremental import FeatureState
+from trading.features.streaming import FeatureState
 from trading.features.technical import atr, bollinger, ema, macd, make_features, realized_vol, rsi
 
 SYMBOLS, BARS = 100, 5000

@@ -30,10 +30,10 @@ def say(figure: str, value: float, unit: str, rival: str = "", rival_value: floa
 
 def main() -> None:
     "Measure."
-    from trading.core.sample import sample_bars
-    from trading.forecast.models import HorizonForecaster, accuracy, hold_out
+    from trading.core.datasets import sample_bars
+    from trading.forecast.forecaster import HorizonForecaster, accuracy, hold_out
 
-    code = "import time; t = time.perf_counter(); import trading.forecast.models; print(time.perf_counter() - t)"
+    code = "import time; t = time.perf_counter(); import trading.forecast.forecaster; print(time.perf_counter() - t)"
     bare = "import time; t = time.perf_counter(); import pandas; print(time.perf_counter() - t)"
     took = [statistics.median(float(subprocess.check_output([sys.executable, "-c", c])) for _ in range(3)) for c in (code, bare)]
     say("forecast: import models", took[0], "s", "import pandas alone", round(took[1], 4))
@@ -55,7 +55,7 @@ def thirty_assets():
     import pandas as pd
 
     from trading.core.bars import bars_from_close
-    from trading.core.sample import sample_bars
+    from trading.core.datasets import sample_bars
 
     close = sample_bars("stocks")["close"].iloc[-3250:]
     moves, rng = np.log(close).diff().fillna(0.0), np.random.default_rng(0)
@@ -65,17 +65,17 @@ def thirty_assets():
 
 def more(bars, model) -> None:
     "Measure boosting, explanation and the agent's world."
-    from trading.forecast.agent import BatchedWorlds, Rules
     from trading.forecast.estimators import make_estimator
     from trading.forecast.explain import explain
-    from trading.forecast.inputs import bar_volatility, plain_features
-    from trading.forecast.models import HorizonForecaster
+    from trading.forecast.forecaster import HorizonForecaster
+    from trading.forecast.panel import bar_volatility, default_features
+    from trading.forecast.rl_env import BatchedWorlds, EnvironmentRules
     from trading.forecast.targets import PurgedKFold
     from trading.forecast.tune import fold_scores, learning_rows
 
     made = thirty_assets()
     start = time.perf_counter()
-    panel = plain_features(made["close"])
+    panel = default_features(made["close"])
     trees = make_estimator("boosting", n_jobs=2).set_params(n_estimators=300)
     folds = 0
     for horizon in (1, 5, 20):
@@ -95,7 +95,7 @@ def more(bars, model) -> None:
     say("forecast: one day more learnt, 30 assets x 3000 days x 3 horizons", took, "s", "fit again", round(refit, 4))
     say("forecast: explain a day's forecasts, 20 stocks x 3 horizons", median_time(lambda: explain(model, bars)), "s")
     close = bars["close"].iloc[-3000:]
-    worlds = BatchedWorlds(close, plain_features(close), bar_volatility(close) / 0.01, 1000, Rules(), seed=1)
+    worlds = BatchedWorlds(close, default_features(close), bar_volatility(close) / 0.01, 1000, EnvironmentRules(), seed=1)
     action = worlds.rng.random(1000)
     took = median_time(lambda: [worlds.step(action) for _ in range(200)])
     say("forecast: agent's world, 1000 at once", 200_000 / took, "steps/s")

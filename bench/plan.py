@@ -9,7 +9,7 @@ from decimal import Decimal
 import numpy as np
 
 from trading.core.types import Market
-from trading.trade.plan import PlanConstraints, make_plan
+from trading.execution.plan import PlanConstraints, make_plan
 
 
 def main(assets: int = 2000, rounds: int = 9) -> None:

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import talib
 
-from trading.features.scout import RULES, Rule, fetch_universe, scan
+from trading.features.screener import RULES, ScreenRule, fetch_universe, screen
 
 SYMBOLS, BARS, DELAY = 500, 400, 0.005  # a venue's answer takes five milliseconds
-MEASURED = (*RULES, Rule("rsi_14"))
+MEASURED = (*RULES, ScreenRule("rsi_14"))
 
 
 class Source:
@@ -61,9 +61,9 @@ def line(figure: str, value: float, rival: str, rival_value: float) -> None:
 
 source = Source()
 bars, _ = fetch_universe(source, source.frames)
-told = scan(bars, MEASURED)
+told = screen(bars, MEASURED)
 assert len(told.table) == SYMBOLS and not told.left_out
 loop = median(lambda: one_by_one(source))
-line("scout of 500 symbols, fetch and scan", median(lambda: scan(fetch_universe(source, source.frames)[0], MEASURED)), "one by one", loop)
+line("scout of 500 symbols, fetch and scan", median(lambda: screen(fetch_universe(source, source.frames)[0], MEASURED)), "one by one", loop)
 DELAY = 0.0
-line("scan of 500 symbols, bars at hand", median(lambda: scan(bars, MEASURED)), "one by one, no waiting", median(lambda: one_by_one(source)))
+line("scan of 500 symbols, bars at hand", median(lambda: screen(bars, MEASURED)), "one by one, no waiting", median(lambda: one_by_one(source)))

@@ -23,7 +23,7 @@ PAIRS = {"fast": list(range(2, 102)), "slow": list(range(102, 202))}  # every fa
 
 
 def market() -> pd.DataFrame:
-    from trading.core.sample import sample_bars
+    from trading.core.datasets import sample_bars
 
     return sample_bars("indices").loc[:, (slice(None), ["S&P 500"])]
 
@@ -91,7 +91,7 @@ def with_backtesting_py(bars: pd.DataFrame, fast: list[int], slow: list[int]) ->
 def speed() -> None:
     from trading.backtest.strategies import MaCross
     from trading.backtest.sweep import sweep
-    from trading.backtest.trials import TrialRegister
+    from trading.backtest.trial_register import TrialRegister
 
     bars = market()
     sweep(bars, MaCross, {"fast": [5], "slow": [50]}, workers=1, register=False)  # load what was compiled before
@@ -126,7 +126,7 @@ def threads() -> None:
     "A search over a market: there the reading and checking of the bars, which one thread does, is a small part."
     from trading.backtest.strategies import MaCross
     from trading.backtest.sweep import sweep
-    from trading.core.sample import sample_bars
+    from trading.core.datasets import sample_bars
 
     bars = sample_bars("stocks").loc["2002-12":]
     sweep(bars, MaCross, {"fast": [5], "slow": [50]}, workers=1, register=False)
@@ -155,7 +155,7 @@ def million() -> None:
 def large() -> None:
     "Enough columns at once to need 20 GB if they were not cut into chunks."
     from trading.backtest.sweep import sweep
-    from trading.core.sample import sample_bars
+    from trading.core.datasets import sample_bars
 
     bars = sample_bars("stocks").loc["2012":]
     table = sweep(bars, dips, {"window": list(range(5, 155)), "depth": [0.02, 0.05]}, engine="vectorbt", progress=False, register=False)

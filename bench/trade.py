@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
-from trading.core.types import Action, Event, Fill, Market, Plan, Verdict
-from trading.trade.approval import approve
-from trading.trade.book import fill_event, fold_book
-from trading.trade.execute import Style, execute
-from trading.trade.ledger import Ledger
-from trading.venue.matching import Costs, QuoteTape
-from trading.venue.paper import PaperVenue
+from trading.accounting.account_book import fill_event, fold_book
+from trading.accounting.ledger import Ledger
+from trading.core.types import Action, CheckResult, Event, Fill, Market, Plan
+from trading.execution.approval import approve_plan
+from trading.execution.executor import OrderParameters, execute
+from trading.venues.paper.exchange import PaperVenue
+from trading.venues.paper.matching import QuoteFeed, TradingCosts
 
 NOW = datetime(2024, 1, 2, 12, tzinfo=UTC)
 
@@ -81,14 +81,14 @@ def ledger_figures(folder: Path) -> None:
 def plan_figures(folder: Path) -> None:
     "Measure a plan of two hundred orders on the paper exchange."
     symbols = [f"S{n:03}" for n in range(200)]
-    venue = PaperVenue(QuoteTape(lambda s, t: Decimal(100)), lambda: NOW, {s: Market(s, Decimal("0.01"), Decimal("0.01")) for s in symbols},
-                       Costs(Decimal("0.001"), Decimal(2), Decimal(3)), {"USD": Decimal(10**6)}, "USD", folder / "venue.db")
+    venue = PaperVenue(QuoteFeed(lambda s, t: Decimal(100)), lambda: NOW, {s: Market(s, Decimal("0.01"), Decimal("0.01")) for s in symbols},
+                       TradingCosts(Decimal("0.001"), Decimal(2), Decimal(3)), {"USD": Decimal(10**6)}, "USD", folder / "venue.db")
     ledger = Ledger(folder / "plan.db")
     ledger.open_account("mine", "USD", Decimal(10**6), NOW)
     plan = Plan("mine", NOW, "USD", Decimal(10**6), Decimal(10**6), tuple(Action(s, "buy", Decimal("3.5"), Decimal(100), "bench") for s in symbols))
-    approve(ledger, plan, "bench", NOW)
+    approve_plan(ledger, plan, "bench", NOW)
     began = time.perf_counter()
-    done = execute(plan, Verdict(plan.hash, (), ("bench",)), venue, ledger, NOW, Style(Decimal("0.001")))
+    done = execute(plan, CheckResult(plan.hash, (), ("bench",)), venue, ledger, NOW, OrderParameters(Decimal("0.001")))
     report("a plan of 200 orders on the paper exchange, both files durable", time.perf_counter() - began, "s")
     assert len(done.fills) == 200
 

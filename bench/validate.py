@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from trading.backtest.trials import TrialRegister
-from trading.backtest.validate import pbo
+from trading.backtest.overfitting import pbo
+from trading.backtest.trial_register import TrialRegister
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 

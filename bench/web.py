@@ -73,8 +73,8 @@ async def listen(port: int, key: str, ledger: Path, listeners: int, events: int)
     "Return for each listener and event the time from the ledger's disk to the listener's socket."
     from datetime import UTC, datetime
 
+    from trading.accounting.ledger import Ledger
     from trading.core.types import Event
-    from trading.trade.ledger import Ledger
 
     waits: list[float] = []
 

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from trading.core.jobs import load_flow, open_run
-from trading.core.runs import STAGES, Run, alone
+from trading.core.files import lock_folder
 from trading.core.settings import load_settings
-from trading.core.stages import Kernel, run_stage
-from trading.core.trace import PARENT, span, traceparent
+from trading.core.tracing import PARENT, span, traceparent
+from trading.pipeline.launch import load_flow, open_run
+from trading.pipeline.notebook_runner import Kernel, run_stage
+from trading.pipeline.run_record import STAGES, Run
 
 
 def traced_stage(run: Run, name: str, kernel: Kernel) -> float:
@@ -39,7 +40,7 @@ def daily(run: Run, kernel: Kernel) -> str:
 def daily_scheduled(profile: str | None = None) -> str:
     "Open today's run from the settings, carry it out, and let people be told; what the schedule calls."
     settings = load_settings(profile)
-    with alone(settings.run.data):
+    with lock_folder(settings.run.data):
         run = open_run(settings, datetime.now(UTC))
         try:
             with Kernel(run.folder / "kernel.log") as kernel:

@@ -6,10 +6,10 @@ from pathlib import Path
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from trading.core.runs import alone
+from trading.core.files import lock_folder
+from trading.core.resources import share_path
 from trading.core.settings import load_settings
-from trading.core.share import share_path
-from trading.core.stages import Kernel
+from trading.pipeline.notebook_runner import Kernel
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -22,7 +22,7 @@ def execute(kernel: Kernel, output, parameters: dict) -> None:
 def maintenance(profile: str | None = None) -> str:
     "Tidy up while no run is at work; the executed notebook is kept."
     settings = load_settings(profile)
-    with alone(settings.run.data):
+    with lock_folder(settings.run.data):
         folder = settings.run.reports / "maintenance"
         folder.mkdir(parents=True, exist_ok=True)
         output = folder / f"{datetime.now(UTC):%Y-%m-%d_%H%M}.ipynb"

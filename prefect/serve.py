@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from prefect import serve
 from prefect.schedules import Cron
 
-from trading.core.jobs import load_flow
 from trading.core.settings import Settings
+from trading.pipeline.launch import load_flow
 
 
 def serve_schedule(settings: Settings, once: bool = False) -> Iterator[str]:

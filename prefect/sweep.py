@@ -33,7 +33,7 @@ def sweep_flow(
 ) -> pd.DataFrame:
     "Sweep a strategy over a sample market; `results` names a Parquet file to write. `with_options(task_runner=…)` takes another cluster."
     from trading.core.bars import symbols_of
-    from trading.core.sample import sample_bars
+    from trading.core.datasets import sample_bars
 
     bars = sample_bars(market)
     grid = {"fast": list(range(5, 55, 5)), "slow": list(range(60, 210, 10))} if grid is None else grid

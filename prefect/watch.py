@@ -8,7 +8,7 @@ import sys
 
 from prefect import flow
 
-COMMAND = "from trading.app.cli import main; main(prog_name='carnet')"
+COMMAND = "from trading.cli.main import main; main(prog_name='carnet')"
 
 
 def carnet(*words: str, seconds: float = 300) -> str:

@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from trading.core.runs import alone
+from trading.core.files import lock_folder
+from trading.core.resources import share_path
 from trading.core.settings import load_settings
-from trading.core.share import share_path
-from trading.core.stages import Kernel
+from trading.pipeline.notebook_runner import Kernel
 
 NOTEBOOKS = ("60_train", "70_review")
 
@@ -23,7 +23,7 @@ def execute(kernel: Kernel, name: str, output, parameters: dict) -> None:
 def weekly(profile: str | None = None) -> str:
     "Train and review while no run is at work; the executed notebooks and their results are kept in a folder of the week."
     settings = load_settings(profile)
-    with alone(settings.run.data):
+    with lock_folder(settings.run.data):
         reports = settings.run.reports.resolve()
         folder = reports / "weekly" / f"{datetime.now(UTC):%Y-%m-%d_%H%M}_{settings.run.profile}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import orjson
 
-from trading.app.reads import READS, to_json
-from trading.app.specimen import specimen
-from trading.app.views import place_of, runs
+from trading.api.query_routes import READS, to_json
+from trading.services.workspace import runs, workspace_of
+from trading.testing.sample_runs import make_sample_runs
 
 
 def shorten(value):
@@ -22,7 +22,7 @@ def shorten(value):
 
 def main() -> None:
     "Make two runs and ask every view."
-    place = place_of(specimen(Path(tempfile.mkdtemp())))
+    place = workspace_of(make_sample_runs(Path(tempfile.mkdtemp())))
     name = runs(place)["items"][0]["id"]
     found = {}
     for read in (r for reads in READS.values() for r in reads if r.kept):

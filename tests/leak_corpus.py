@@ -16,7 +16,7 @@ from sklearn.preprocessing import MinMaxScaler, QuantileTransformer, RobustScale
 
 from trading.backtest.strategies import BollingerBreakout, CrossSectionalMomentum, Donchian, MaCross, RsiReversion
 from trading.core.bars import symbols_of
-from trading.core.scenario import scenario
+from trading.core.synthetic import scenario
 from trading.features.technical import atr, bollinger, ema, log_returns, macd, make_features, realized_vol, rsi, to_timeframe
 
 BARS = scenario("regime_switch", symbols=3, bars=420, seed=21)

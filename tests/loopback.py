@@ -12,9 +12,9 @@ from papermill.exceptions import PapermillExecutionError
 
 from trading.core.bars import bars_from
 from trading.core.types import Market
-from trading.venue.matching import Costs, QuoteTape
-from trading.venue.paper import PaperVenue
-from trading.venue.served import Counter, Lock, make_exchange, served
+from trading.testing.binance_server import Counter, SignatureCheck, make_exchange, served
+from trading.venues.paper.exchange import PaperVenue
+from trading.venues.paper.matching import QuoteFeed, TradingCosts
 
 KEYS = {"BINANCE_API_KEY": "public-key", "BINANCE_SECRET": "private-secret-of-the-test"}
 SYMBOLS = ("AAA/USDT", "BBB/USDT", "CCC/USDT", "DDD/USDT")
@@ -87,8 +87,8 @@ class Place:
         self.prices |= {s: Decimal(p) for s, p in (others or {}).items()}  # traded there, and none of the profile's symbols
         markets = {s: Market(s, Decimal("0.001"), Decimal("0.0001"), min_cost=Decimal(5)) for s in self.prices}
         clock = lambda: datetime.now(UTC)  # noqa: E731
-        costs = Costs(**{"fee_rate": Decimal("0.001"), "half_spread_bp": Decimal(1), "slippage_bp": Decimal(1)} | costs)
-        self.venue = PaperVenue(QuoteTape(lambda s, t: self.prices.get(s)), clock, markets, costs, funds, "USDT", fee_in=fee_in)
+        costs = TradingCosts(**{"fee_rate": Decimal("0.001"), "half_spread_bp": Decimal(1), "slippage_bp": Decimal(1)} | costs)
+        self.venue = PaperVenue(QuoteFeed(lambda s, t: self.prices.get(s)), clock, markets, costs, funds, "USDT", fee_in=fee_in)
         place = self
 
         class Numbered(Counter):
@@ -102,7 +102,7 @@ class Place:
                 start, price = -(-int(asked.get("startTime", 0)) // 60_000) * 60_000, f"{place.prices[self.symbol(asked)]:f}"
                 return [[start, *[price] * 4, "50", start + 59_999, "0", 0, "0", "0", "0"]]
 
-        self.app = make_exchange(Numbered(self.venue, clock, bars), Lock(*KEYS.values()))
+        self.app = make_exchange(Numbered(self.venue, clock, bars), SignatureCheck(*KEYS.values()))
 
     async def __call__(self, scope, receive, send):
         "Pass a request to the exchange, or do to it what the fault says."

@@ -5,8 +5,8 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from trading.backtest.promote import Candidate, Decision, Thresholds, judge
-from trading.backtest.trials import TrialRegister
+from trading.backtest.strategy_promotion import Candidate, PromotionDecision, Thresholds, judge
+from trading.backtest.trial_register import TrialRegister
 
 PAIRS = [(f, s) for f, s in product((2, 3, 5, 8, 12), (10, 15, 25, 40, 60, 90)) if f < s]
 WARM_UP, YEAR = 90, 250
@@ -43,7 +43,7 @@ def walked(returns: pd.DataFrame) -> pd.Series:
     return pd.concat(parts)
 
 
-def knock(seed: int, edge: float, register: TrialRegister, bars: int = 1600) -> Decision:
+def knock(seed: int, edge: float, register: TrialRegister, bars: int = 1600) -> PromotionDecision:
     "Search one made-up price and try every lock; the slow ones only when the quick ones open."
     close = prices(seed, edge, bars)
     returns = searched(close)

@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from trading.ops.alerts import Alert
-from trading.ops.outbox import Channel, notify
+from trading.ops.alert_rules import Alert
+from trading.ops.notifications import Channel, notify
 
 NOW = datetime(2024, 1, 15, 12, tzinfo=UTC)
 ALERT = Alert("a1", "drawdown", "error", "new", "drawdown (paper)", "drawdown is above 0.1: 0.13; token=q1w2e3r4t5y6", NOW, NOW)

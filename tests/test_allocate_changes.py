@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trading.allocate.optimize import HERC, BlackLitterman, MeanRisk
-from trading.allocate.rolling import rolling_weights
-from trading.core.sample import sample_bars
-from trading.core.types import BadInput
+from trading.core.datasets import sample_bars
+from trading.core.errors import BadInput
+from trading.portfolio.mean_risk import HERC, BlackLitterman, MeanRisk
+from trading.portfolio.rolling import rolling_weights
 
 RETURNS = sample_bars("stocks")["close"].pct_change().iloc[1:].loc["2020-12-29":]
 HELD = pd.Series(0.05, index=RETURNS.columns)

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trading.allocate.direct import nearest_allowed, solve_cvar, solve_quadratic, solve_risk_parity, solve_sharpe
-from trading.allocate.estimate import covariance
-from trading.allocate.limits import resolve_limits
-from trading.allocate.optimize import EqualWeight, HierarchicalRiskParity, InverseVolatility, MeanRisk, RiskParity
-from trading.core.sample import sample_bars
-from trading.core.types import BadInput
+from trading.core.datasets import sample_bars
+from trading.core.errors import BadInput
+from trading.portfolio.constraints import resolve_limits
+from trading.portfolio.estimators import covariance
+from trading.portfolio.mean_risk import EqualWeight, HierarchicalRiskParity, InverseVolatility, MeanRisk, RiskParity
+from trading.portfolio.solvers import nearest_allowed, solve_cvar, solve_quadratic, solve_risk_parity, solve_sharpe
 
 RETURNS = sample_bars("stocks")["close"].pct_change().iloc[1:]
 YEARS = RETURNS.loc["2020-12-29":]
@@ -125,8 +125,8 @@ def test_the_sharpe_ratio_is_found_when_most_assets_lose():
 
 def test_the_same_weights_to_the_last_bit_in_another_process():
     code = """
-from trading.allocate.optimize import *
-from trading.core.sample import sample_bars
+from trading.portfolio.mean_risk import *
+from trading.core.datasets import sample_bars
 returns = sample_bars("stocks")["close"].pct_change().iloc[1:].loc["2020-12-29":]
 for o in (MeanRisk(bounds=(0, 0.2)), MeanRisk(risk="CVaR", objective="Sharpe"), RiskParity(), HierarchicalRiskParity()):
     print(o.fit(returns).weights_.to_numpy().tobytes().hex())
@@ -138,7 +138,7 @@ for o in (MeanRisk(bounds=(0, 0.2)), MeanRisk(risk="CVaR", objective="Sharpe"), 
 
 def test_importing_the_allocation_imports_nothing_heavy():
     heavy = "{'riskfolio', 'cvxpy', 'sklearn', 'scipy', 'matplotlib', 'highspy', 'daqp', 'statsmodels'}"
-    code = f"import sys, trading.allocate.rolling; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, trading.portfolio.rolling; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 

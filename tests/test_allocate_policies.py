@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trading.allocate.estimate import covariance
-from trading.allocate.policies import AVERSION, REGIMES, RISK_LEVELS, past_drawdown, policy
-from trading.allocate.rolling import policy_history, rebalance
-from trading.core.sample import sample_bars
-from trading.core.types import BadInput, MissingData
+from trading.core.datasets import sample_bars
+from trading.core.errors import BadInput, MissingData
+from trading.portfolio.estimators import covariance
+from trading.portfolio.policies import AVERSION, REGIMES, RISK_LEVELS, past_drawdown, policy
+from trading.portfolio.rolling import policy_history, rebalance
 
 PRICES = sample_bars("stocks")["close"]
 RETURNS = PRICES.pct_change().iloc[1:]

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trading.backtest.simulate import backtest, volatility_size
+from trading.backtest.engine import backtest, volatility_size
 from trading.backtest.strategies import BollingerBreakout, CrossSectionalMomentum, Donchian, MaCross, Pairs, RsiReversion, TargetWeights
 from trading.backtest.sweep import sweep
-from trading.core.sample import sample_bars
-from trading.core.types import BadInput
+from trading.core.datasets import sample_bars
+from trading.core.errors import BadInput
 
 SPX = sample_bars("indices").loc["2007":"2010", (slice(None), ["S&P 500"])]
 SIGNALS = MaCross(10, 30).signals(SPX)

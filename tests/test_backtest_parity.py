@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trading.backtest.simulate import backtest
+from trading.backtest.engine import backtest
 from trading.backtest.strategies import Donchian, MaCross
-from trading.core.sample import sample_bars
+from trading.core.datasets import sample_bars
 
 FEES = 0.001
 

@@ -9,18 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trading.app.compare import compare_runs, open_reproduction
-from trading.app.daily import groups_of, risk_limits
-from trading.app.specimen import carry_out
-from trading.app.upkeep import decide, taxonomy
-from trading.app.views import Place
 from trading.core.bars import bars_from
-from trading.core.jobs import open_run, settings_of
+from trading.core.errors import BadInput
 from trading.core.settings import gather_settings, load_settings
-from trading.core.types import BadInput, Market
-from trading.data.store import BarStore
-from trading.features.cycle import CycleScore
-from trading.trade.plan import PlanConstraints, make_plan
+from trading.core.types import Market
+from trading.data.delta_store import BarStore
+from trading.execution.plan import PlanConstraints, make_plan
+from trading.features.cycle_score import CycleScore
+from trading.pipeline.factory import groups_of, risk_limits
+from trading.pipeline.launch import open_run, settings_of
+from trading.pipeline.run_compare import compare_runs, open_reproduction
+from trading.services.queries_system import decide, taxonomy
+from trading.services.workspace import Workspace
+from trading.testing.sample_runs import run_in_process
 
 NOW = datetime(2023, 6, 1, 1, tzinfo=UTC)
 COINS = {"BTC/USD": 20_000, "ETH/USD": 1_500, "ADA/USD": 0.4, "DOGE/USD": 0.1}
@@ -29,7 +30,7 @@ SMALL = {"market.symbols": ", ".join(COINS), "market.start": "2020-01-01", "fore
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Place:
+def place(tmp_path_factory) -> Workspace:
     "A store with four coins, drawn at random."
     home = tmp_path_factory.mktemp("coins")
     rng, days = np.random.default_rng(5), pd.date_range("2020-01-01", "2023-05-31", tz="UTC")
@@ -38,19 +39,19 @@ def place(tmp_path_factory) -> Place:
         close = pd.Series(price * np.exp(np.cumsum(rng.normal(0, 0.03, len(days)))), days)
         frames[symbol] = pd.DataFrame({"open": close, "high": close * 1.01, "low": close * 0.99, "close": close, "volume": 1e6})
     BarStore(home / "data" / "bars").upsert(bars_from(frames), "1d", "kraken")
-    return Place(home / "data", home / "reports")
+    return Workspace(home / "data", home / "reports")
 
 
-def settings_at(place: Place, **more):
+def settings_at(place: Workspace, **more):
     places = {"run.data": place.data, "run.reports": place.reports}
     return load_settings("crypto", SMALL | places | {k.replace("__", "."): v for k, v in more.items()}, environ={})
 
 
-def allocate(place: Place, settings):
+def allocate(place: Workspace, settings):
     "Do the stages of a run that decide, on what the store has."
     run = open_run(settings, NOW, "2023-05-31")
     run.pin(data_version=BarStore(place.data / "bars").versions()["version"].iloc[-1])
-    return carry_out(run, ("20_forecast", "30_allocate"))
+    return run_in_process(run, ("20_forecast", "30_allocate"))
 
 
 def test_a_decision_changes_the_next_run_and_a_run_keeps_what_it_was_made_with(place):

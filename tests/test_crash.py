@@ -21,15 +21,15 @@ from pathlib import Path
 
 import pytest
 
-from trading.core.types import Action, Market, Order, OrderState, Plan, Position, Verdict
-from trading.trade.approval import approve, plan_status
-from trading.trade.execute import Style, execute
-from trading.trade.ledger import Ledger
-from trading.trade.reconcile import holdings, reconcile
-from trading.trade.send import Desk, Patience, unresolved
-from trading.venue.faults import Faults, FaultyVenue
-from trading.venue.matching import Costs, QuoteTape
-from trading.venue.paper import PaperVenue
+from trading.accounting.ledger import Ledger
+from trading.core.types import Action, CheckResult, Market, Order, OrderState, Plan, Position
+from trading.execution.approval import approve_plan, plan_status
+from trading.execution.executor import OrderParameters, execute
+from trading.execution.order_manager import OrderContext, RetryPolicy, unresolved
+from trading.execution.reconciliation import expected_holdings, reconcile
+from trading.testing.faulty_venue import Faults, FaultyVenue
+from trading.venues.paper.exchange import PaperVenue
+from trading.venues.paper.matching import QuoteFeed, TradingCosts
 
 POINTS = int(os.environ.get("CRASH_POINTS", "120"))
 NOW = datetime(2024, 1, 2, 12, tzinfo=UTC)
@@ -37,18 +37,18 @@ PRICES = {"AAA/USDT": Decimal("100.5"), "BBB/USDT": Decimal("0.00001234"), "CCC/
 MARKETS = {s: Market(s, Decimal("0.00000001"), Decimal("0.00000001")) for s in PRICES}
 FUNDS = {"USDT": Decimal(1000), "AAA": Decimal(30), "BBB": Decimal(10**9)}
 COSTS = {
-    "deep": Costs(Decimal("0.001"), Decimal(2), Decimal(3)),
-    "thin": Costs(Decimal("0.001"), Decimal(2), Decimal(3), max_share=Decimal("0.5")),
+    "deep": TradingCosts(Decimal("0.001"), Decimal(2), Decimal(3)),
+    "thin": TradingCosts(Decimal("0.001"), Decimal(2), Decimal(3), max_share=Decimal("0.5")),
 }
 VOLUMES = {"AAA/USDT": Decimal("7.1"), "BBB/USDT": Decimal(150_000_000), "CCC/USDT": Decimal("0.033"), "DDD/USDT": Decimal(300)}
 DEPTH = "deep"  # of the market on this day
-STYLE = Style(Decimal("0.001"))
+STYLE = OrderParameters(Decimal("0.001"))
 PLAN = Plan("mine", NOW, "USDT", Decimal(20000), Decimal(1000), (
     Action("AAA/USDT", "sell", Decimal("12.34567891"), PRICES["AAA/USDT"], "above its target"),
     Action("BBB/USDT", "sell", Decimal("333333333.3"), PRICES["BBB/USDT"], "above its target"),
     Action("CCC/USDT", "buy", Decimal("0.05"), PRICES["CCC/USDT"], "below its target"),
     Action("DDD/USDT", "buy", Decimal("1500"), PRICES["DDD/USDT"], "below its target, and more than the cash allows")))
-VERDICT = Verdict(PLAN.hash, (), ("max_turnover",))
+VERDICT = CheckResult(PLAN.hash, (), ("max_turnover",))
 FAULTS = [
     Faults(),
     Faults(lost_answer=0.6),
@@ -60,7 +60,7 @@ FAULTS = [
 ]
 
 
-class ThinTape(QuoteTape):
+class ThinTape(QuoteFeed):
     "Quotes that say how much was traded, so that an order gets only a share of it each time."
 
     def after(self, symbol, moment):
@@ -82,7 +82,7 @@ class Strict(PaperVenue):
 def exchange(folder: Path) -> Strict:
     "Open the exchange's file."
     Strict.folder = folder
-    tape = (ThinTape if DEPTH == "thin" else QuoteTape)(lambda s, t: PRICES.get(s))
+    tape = (ThinTape if DEPTH == "thin" else QuoteFeed)(lambda s, t: PRICES.get(s))
     return Strict(tape, lambda: NOW, MARKETS, COSTS[DEPTH], FUNDS, "USDT", folder / "venue.db")
 
 
@@ -92,7 +92,7 @@ def prepare(folder: Path) -> None:
     ledger = Ledger(folder / "ledger.db")
     held = [Position(f"{a}/USDT", n, PRICES[f"{a}/USDT"]) for a, n in FUNDS.items() if a != "USDT"]
     ledger.open_account("mine", "USDT", FUNDS["USDT"], NOW, held)
-    approve(ledger, PLAN, "the test", NOW)
+    approve_plan(ledger, PLAN, "the test", NOW)
     ledger.close()
 
 
@@ -110,7 +110,7 @@ def trade(folder: Path, faults: Faults, seed: int, kill_at: int) -> int:
     wire = FaultyVenue(venue, faults, seed, lambda order: (folder / "late.json").write_text(order.to_json()))
     reconcile(ledger, wire, "mine", NOW, sleep=lambda s: None)
     if plan_status(ledger, "mine", PLAN.hash) != "executed":
-        execute(PLAN, VERDICT, wire, ledger, NOW, STYLE, patience=Patience(sends=20), sleep=lambda s: None)
+        execute(PLAN, VERDICT, wire, ledger, NOW, STYLE, patience=RetryPolicy(sends=20), sleep=lambda s: None)
     reconcile(ledger, wire, "mine", NOW, sleep=lambda s: None).require()
     return count[0]
 
@@ -133,16 +133,16 @@ def outcome(folder: Path) -> tuple:
     "Return the books and the trades, after making sure that ledger and venue say the same."
     venue, ledger = exchange(folder), Ledger(folder / "ledger.db")
     trades, book = venue.fetch_my_trades(None), ledger.book("mine")
-    assert holdings(book) == venue.fetch_balance()
+    assert expected_holdings(book) == venue.fetch_balance()
     assert {f.id: f for f in trades} == {f.id: f for f in ledger.fills("mine")} and len(trades) == len(ledger.fills("mine"))
     assert not (folder / "doubled").exists()
     assert len({f.client_order_id for f in trades}) == 4 and venue.fetch_open_orders() == []
     assert (len(trades) == 4) == (DEPTH == "deep")
-    assert plan_status(ledger, "mine", PLAN.hash) == "executed" and unresolved(Desk(venue, ledger, "mine", lambda: NOW)) == []
+    assert plan_status(ledger, "mine", PLAN.hash) == "executed" and unresolved(OrderContext(venue, ledger, "mine", lambda: NOW)) == []
     assert reconcile(ledger, venue, "mine", NOW).ok
     ledger.verify()
     venue.close(), ledger.close()
-    return venue_facts(trades), holdings(book)
+    return venue_facts(trades), expected_holdings(book)
 
 
 def venue_facts(trades: list) -> list:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trading.core.types import BadInput
-from trading.features.cycle import HIGH_MEANS, CycleScore, check_same_cycle, cycle_inputs, cycle_score, cycle_targets, pin_cycle
+from trading.core.errors import BadInput
+from trading.features.cycle_score import HIGH_MEANS, CycleScore, check_same_cycle, cycle_inputs, cycle_score, cycle_targets, pin_cycle
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 DAY = date(2023, 6, 1)

@@ -10,11 +10,11 @@ import nbformat
 import pytest
 from loopback import KEYS, make_bars, market, write_settings
 
-from trading.core.jobs import own_server
-from trading.core.runs import STAGES, Run, list_runs
+from trading.pipeline.launch import own_server
+from trading.pipeline.run_record import STAGES, Run, list_runs
 
 pytestmark = pytest.mark.xdist_group("daily")  # one worker: the runs share a server and a folder
-CARNET = [sys.executable, "-c", "from trading.app.cli import main; main(prog_name='carnet')"]
+CARNET = [sys.executable, "-c", "from trading.cli.main import main; main(prog_name='carnet')"]
 
 
 def carnet(folder: Path, *words: str, code: int = 0, **environment: str) -> str:
@@ -91,7 +91,7 @@ def test_weights_keep_the_limits_that_the_settings_name(runs):
 
 
 def test_every_forecast_has_a_decision_in_artefact_and_ledger_and_only_what_passed_may_pull(home, runs):
-    from trading.trade.ledger import Ledger
+    from trading.accounting.ledger import Ledger
 
     for run in runs:
         made, forecast = run.read("decisions"), run.read("forecast")
@@ -137,9 +137,9 @@ def test_a_failed_stage_keeps_its_notebook_and_the_run_goes_on_from_there(home):
 
 
 def test_two_runs_at_once_are_one_run_and_a_sentence(tmp_path):
-    from trading.core.runs import alone
+    from trading.core.files import lock_folder
 
-    with alone(tmp_path / "data"):
+    with lock_folder(tmp_path / "data"):
         assert "another run is at work" in carnet(tmp_path, "run", code=1)
 
 

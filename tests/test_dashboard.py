@@ -22,7 +22,7 @@ LIVE = ("desk", "phone")  # two profiles with real orders, each with an exchange
 
 def settings_text(addresses: dict[str, str], bars) -> str:
     "Write settings with a small sample market, and the live profiles."
-    from trading.app.specimen import SMALL
+    from trading.testing.sample_runs import SMALL
 
     lines: dict[str, list[str]] = {}
     for name, value in SMALL.items():
@@ -39,14 +39,14 @@ def settings_text(addresses: dict[str, str], bars) -> str:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     "A place with a real run of a small market, a live run that waits for a person, and the exchanges of both live profiles."
-    from trading.app.specimen import specimen
-    from trading.core.jobs import open_run
-    from trading.core.runs import STAGES
     from trading.core.settings import load_settings
-    from trading.core.stages import run_stage
+    from trading.pipeline.launch import open_run
+    from trading.pipeline.notebook_runner import run_stage
+    from trading.pipeline.run_record import STAGES
+    from trading.testing.sample_runs import make_sample_runs
 
     home, bars = tmp_path_factory.mktemp("desk"), make_bars()
-    specimen(home, ("2022-12-27",))
+    make_sample_runs(home, ("2022-12-27",))
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         for name, value in {**KEYS, "no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}.items():
             patch.setenv(name, value)
@@ -67,19 +67,19 @@ def served(home):
     import pyotp
     import uvicorn
 
-    from trading.app.views import Place
-    from trading.app.web import make_app
-    from trading.ops.audit import AuditLog
-    from trading.ops.auth import Users
+    from trading.api.app import make_app
+    from trading.security.audit_log import AuditLog
+    from trading.security.sessions import Authenticator
+    from trading.services.workspace import Workspace
 
     home, _ = home
     audit = AuditLog(home / "data" / "audit.jsonl")
-    users = Users(home / "data" / "users.sqlite", bytes(32), record=audit.append)
+    users = Authenticator(home / "data" / "users.sqlite", bytes(32), record=audit.append)
     codes = {}
     for name, role in {"viewer": "viewer", "trader": "trader", "admin": "admin", "ada": "trader"}.items():
         users.add_user(name, PASSWORD, role, ("main",))
         codes[name] = pyotp.parse_uri(users.enrol_totp(name))
-    app = make_app(Place(home / "data", home / "reports", home / "settings.ini"), users, audit)
+    app = make_app(Workspace(home / "data", home / "reports", home / "settings.ini"), users, audit)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -286,7 +286,7 @@ UNNAMED = "els => els.filter(e => e.checkVisibility() && !(e.innerText || e.getA
 
 
 def test_every_screen_fits_can_be_read_and_has_its_landmarks_on_phone_and_desk_light_and_dark(look):
-    from trading.app.dashboard import SCREENS
+    from trading.dashboard.app import SCREENS
 
     page = look("admin", 390)
     for at in SCREENS:
@@ -338,13 +338,13 @@ def test_the_keyboard_alone_is_enough_and_what_moves_can_be_stilled(look):
 def test_last_prices_come_by_themselves_and_only_when_there_are_any(look, home):
     from decimal import Decimal
 
-    from trading.data.board import Board, Quote, board_file
+    from trading.data.quotes import Quote, QuoteBoard, quote_board_file
 
-    page, board = look("viewer", at="holdings"), board_file(home[0] / "data", "sample")
+    page, board = look("viewer", at="holdings"), quote_board_file(home[0] / "data", "sample")
     assert page.locator("#s-now").count() == 0 and "Last price" not in page.inner_text("#s-of-stocks")
     symbol = page.locator("#s-of-stocks tbody th").first.inner_text()
     try:
-        Board(board).post({symbol: Quote(Decimal("4321.5"), datetime.now(UTC))})
+        QuoteBoard(board).post({symbol: Quote(Decimal("4321.5"), datetime.now(UTC))})
         page.wait_for_selector(f"#s-of-stocks tr:has-text('{symbol}') .live:has-text('4,321.50')")
         page.wait_for_selector("#s-now :text('The account is worth')")
     finally:
@@ -390,7 +390,7 @@ def test_the_first_view_comes_before_any_script(look, served, browser, people):
 
 
 def test_nothing_of_the_page_names_another_host():
-    from trading.core.share import share_path
+    from trading.core.resources import share_path
 
     for name in ("dashboard.html", "dashboard.page.html", "dashboard.css", "dashboard.js"):
         assert not re.search(r"(https?:)?//[a-z]", share_path("templates", name).read_text(encoding="utf-8")), name

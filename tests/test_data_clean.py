@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from trading.core.bars import bars_from
-from trading.core.sample import sample_bars
+from trading.core.datasets import sample_bars
+from trading.data.anomalies import find_suspects
 from trading.data.clean import clean_bars, find_gaps
-from trading.data.suspects import find_suspects
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

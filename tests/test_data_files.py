@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from trading.core.bars import bars_from
-from trading.core.sample import sample_bars
-from trading.core.types import BadInput
-from trading.data.files import import_file, read_bars_file
-from trading.data.store import BarStore
+from trading.core.datasets import sample_bars
+from trading.core.errors import BadInput
+from trading.data.delta_store import BarStore
+from trading.data.import_files import import_file, read_bars_file
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

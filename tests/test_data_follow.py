@@ -18,13 +18,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from binance_server import FIRST, PAIRS, Server, market
 
-from trading.data.board import board_file, read_board
-from trading.data.follow import follow
+from trading.data.delta_store import BarStore
 from trading.data.ingest import ingest
-from trading.data.store import BarStore
-from trading.venue.bell import StreamBell
-from trading.venue.crypto import CcxtVenue
-from trading.venue.monitor import connections
+from trading.data.live_ingest import follow_market
+from trading.data.quotes import quote_board_file, read_quotes
+from trading.venues.access.monitor import connection_statistics
+from trading.venues.crypto.candle_stream import CandleStream
+from trading.venues.crypto.venue import CcxtVenue
 
 SINCE = datetime(2024, 1, 1, tzinfo=UTC)
 KLINES = "GET /api/v3/klines"
@@ -70,7 +70,7 @@ def test_lost_lines_error_pages_and_torn_rows_are_made_good_and_no_unfinished_ba
                 server.exchange.fault(KLINES, *chance.choices(["drop-before", "drop-after", "503", "429", "html", "short-row", "double-rows"], k=4))
 
         days.each = each
-        done = follow(venue, store, ["BTC/USDT", "ETH/USDT"], "1d", SINCE, Stop(), lines.append, days, clock=days, random=random.Random(1))
+        done = follow_market(venue, store, ["BTC/USDT", "ETH/USDT"], "1d", SINCE, Stop(), lines.append, days, clock=days, random=random.Random(1))
         server.exchange.faults.clear()
         last = ingest(venue, store, ["BTC/USDT", "ETH/USDT"], "1d", SINCE, days.now)
         once = ingest(venue, BarStore(tmp_path / "once"), ["BTC/USDT", "ETH/USDT"], "1d", SINCE, days.now)
@@ -84,11 +84,11 @@ def test_a_week_without_a_line_is_fetched_when_it_is_back(tmp_path):
         venue = CcxtVenue("binance", base_url=server.url, timeout=1.0)
         store = BarStore(tmp_path / "bars")
         ingest(venue, store, ["BTC/USDT"], "1d", SINCE, datetime(2024, 2, 1, tzinfo=UTC))
-        done = follow(venue, store, ["BTC/USDT"], "1d", SINCE, Stop(), lambda _: None, days, clock=days)
+        done = follow_market(venue, store, ["BTC/USDT"], "1d", SINCE, Stop(), lambda _: None, days, clock=days)
     assert store.read().index[-1] == pd.Timestamp("2024-02-19", tz="UTC") and len(store.read()) == 50 and done.lost == 0
 
 
-class Stream:
+class EventStream:
     """Binance's stream of bars on this machine: it sends what it is told, and hangs up when it is told."""
 
     def __init__(self):
@@ -152,8 +152,8 @@ def rung(bell, times, patience=8.0):
 
 
 def test_a_stream_rings_when_a_bar_has_closed_and_after_a_lost_line():
-    stream = Stream()
-    bell = StreamBell("binance", "BTC/USDT", "1m", base_url=stream.url)
+    stream = EventStream()
+    bell = CandleStream("binance", "BTC/USDT", "1m", base_url=stream.url)
     try:
         assert stream.listening.wait(10)
         for close in (5, 6, 7):  # the bar under way grows
@@ -197,11 +197,11 @@ address = {address}
 
 async def told_by_stream(data, count):
     """Listen as the service's pages do, and return what is said about prices while another process writes them."""
-    from trading.app.stream import Stream
-    from trading.app.views import Place
+    from trading.api.event_stream import EventStream
+    from trading.services.workspace import Workspace
 
     found = []
-    async for told in Stream(Place(data, data / "reports")).listen(after=0, beat=0.5):
+    async for told in EventStream(Workspace(data, data / "reports")).listen(after=0, beat=0.5):
         if told is not None and told.kind == "price":
             found.append(json.loads(told.data))
         if len(found) >= count:
@@ -213,7 +213,7 @@ async def told_by_stream(data, count):
 def test_the_command_follows_shows_prices_to_other_processes_and_ctrl_c_ends_it_in_order(tmp_path, number=signal.SIGINT):
     data = tmp_path / "data"
     environ = {**os.environ, "CARNET_RUN__DATA": str(data), "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-    command = [sys.executable, "-c", "from trading.app.cli import main; main(prog_name='carnet')", "ingest", "--follow"]
+    command = [sys.executable, "-c", "from trading.cli.main import main; main(prog_name='carnet')", "ingest", "--follow"]
     with Server(days=40) as server:
         (tmp_path / "settings.ini").write_text(SETTINGS.format(address=server.url))
         process = subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -224,7 +224,7 @@ def test_the_command_follows_shows_prices_to_other_processes_and_ctrl_c_ends_it_
         out, err = process.communicate(timeout=30)
     assert first.startswith("following binance: 2 symbols, 1d, by the clock") and "bars added or corrected" in second
     assert process.returncode == 0 and out.startswith("stopped: asked ") and "stopping: what is being fetched is stored first" in err
-    store, shown, seen = BarStore(data / "bars"), read_board(board_file(data, "loop")), connections(data)["binance"]
+    store, shown, seen = BarStore(data / "bars"), read_quotes(quote_board_file(data, "loop")), connection_statistics(data)["binance"]
     assert store.version in out and len(store.read()) == 40
     assert {t["symbol"] for t in told} == set(shown) == {"BTC/USDT", "ETH/USDT"} and all(t["profile"] == "loop" for t in told)
     assert all(not q.closed and q.price > 0 and abs(time.time() - q.time.timestamp()) < 120 for q in shown.values())

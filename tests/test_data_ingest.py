@@ -17,10 +17,10 @@ import pandas as pd
 import pytest
 
 from trading.core.bars import bars_from_close, fingerprint
-from trading.core.sample import sample_bars
-from trading.core.types import BadInput, MissingData, TradingError, VenueError, VenueUnreachable
+from trading.core.datasets import sample_bars
+from trading.core.errors import BadInput, MissingData, TradingError, VenueError, VenueUnreachable
+from trading.data.delta_store import BarStore
 from trading.data.ingest import IngestReport, SampleSource, ingest
-from trading.data.store import BarStore
 
 SINCE = datetime(2018, 1, 1, tzinfo=UTC)
 
@@ -29,7 +29,7 @@ import os, sys, time
 from datetime import datetime, UTC
 import pandas as pd
 from trading.data.ingest import ingest
-from trading.data.store import BarStore
+from trading.data.delta_store import BarStore
 import deltalake, pyarrow.dataset
 
 closes = pd.read_parquet(sys.argv[1])
@@ -119,9 +119,9 @@ def test_killed_at_random_points_it_loses_and_doubles_nothing(tmp_path):
 FULL = """
 import json, os, resource, signal, sys
 from datetime import UTC, datetime
-from trading.core.types import TradingError
+from trading.core.errors import TradingError
 from trading.data.ingest import SampleSource, ingest
-from trading.data.store import BarStore
+from trading.data.delta_store import BarStore
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 for path, size, since in json.loads(sys.argv[1]):

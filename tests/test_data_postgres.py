@@ -11,10 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from trading.core.sample import sample_bars
-from trading.core.types import BadInput, MissingData
-from trading.data.postgres import PostgresStore
-from trading.data.store import BarStore
+from trading.core.datasets import sample_bars
+from trading.core.errors import BadInput, MissingData
+from trading.data.delta_store import BarStore
+from trading.data.postgres_store import PostgresStore
 
 STOCKS = sample_bars("stocks")["2019":]
 PARTS = (STOCKS[:"2020"], STOCKS["2022":], STOCKS["2021":"2021"], STOCKS["2022-06":] * 1.01, STOCKS["2022-06":] * 1.01)
@@ -90,7 +90,7 @@ def test_two_writers_at_once_lose_and_double_nothing(both):
 def test_a_failed_write_leaves_nothing(both, monkeypatch):
     _, postgres = both
     before = postgres.upsert(STOCKS.head(50), "1d", "sample")
-    monkeypatch.setattr("trading.data.postgres.content_name", lambda sums: 1 / 0)
+    monkeypatch.setattr("trading.data.postgres_store.content_name", lambda sums: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         postgres.upsert(STOCKS.head(60) * 2, "1d", "sample")
     monkeypatch.undo()
@@ -115,7 +115,7 @@ def test_with_timescaledb_it_is_asked_for_a_hypertable_and_may_refuse(server, tm
         cursor.execute("CREATE OR REPLACE FUNCTION create_hypertable(relation regclass, time_column_name name, chunk_time_interval interval, "
                        f"if_not_exists boolean, migrate_data boolean) RETURNS integer LANGUAGE sql AS '{body}'")
         connection.commit()
-    monkeypatch.setattr("trading.data.postgres._has_timescale", lambda cursor: True)
+    monkeypatch.setattr("trading.data.postgres_store._has_timescale", lambda cursor: True)
     store = PostgresStore(server, schema=schema)
     version = store.upsert(STOCKS.head(5), "1d", "sample")
     assert words in store.layout and version == BarStore(tmp_path / "same").upsert(STOCKS.head(5), "1d", "sample")

@@ -267,7 +267,7 @@ def test_deployments_of_the_work_pool_are_the_flows_of_the_schedule():
 
 
 def test_no_file_holds_a_secret():
-    from trading.core.redact import redact
+    from trading.core.redaction import redact
 
     for path in [*TEXTS, *(ROOT / ".github").rglob("*.yml")]:
         for number, line in enumerate(path.read_text().splitlines(), 1):

@@ -8,8 +8,8 @@ import pytest
 import talib
 
 from trading.core.bars import bars_from
-from trading.core.sample import sample_bars
-from trading.features.incremental import FeatureState
+from trading.core.datasets import sample_bars
+from trading.features.streaming import FeatureState
 from trading.features.technical import atr, bollinger, ema, macd, make_features, realized_vol, rsi
 
 

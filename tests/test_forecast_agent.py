@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trading.core.types import BadInput, Refused
-from trading.forecast.agent import BatchedWorlds, Rules, make_env, referee, step_many
-from trading.forecast.inputs import bar_volatility, plain_features
+from trading.core.errors import BadInput, Refused
+from trading.forecast.panel import bar_volatility, default_features
+from trading.forecast.rl_env import BatchedWorlds, EnvironmentRules, evaluate_policy, make_env, step_many
 
 
 def market(lean=0.0, seed=0, n=900):
@@ -18,12 +18,12 @@ def market(lean=0.0, seed=0, n=900):
         r[t] += lean * r[t - 20 : t].mean(axis=0) * 20**0.5
     index = pd.date_range("2018-01-01", periods=n, tz="UTC")
     close = pd.DataFrame(100 * np.exp(0.01 * r.cumsum(axis=0)), index=index, columns=list("ABCD"))
-    return close, plain_features(close), bar_volatility(close) / 0.01
+    return close, default_features(close), bar_volatility(close) / 0.01
 
 
 def test_gymnasium_s_checker_accepts_the_world():
     checker = pytest.importorskip("gymnasium.utils.env_checker", reason="gymnasium comes with the extra 'rl'")
-    env = make_env(*market(), Rules(length=50))
+    env = make_env(*market(), EnvironmentRules(length=50))
     checker.check_env(env, skip_render_check=True)
     first, second = ([env.reset(seed=3)[0], *[env.step(np.array([0.5], dtype=np.float32))[1] for _ in range(20)]] for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
@@ -31,7 +31,7 @@ def test_gymnasium_s_checker_accepts_the_world():
 
 def test_a_batch_and_single_worlds_earn_the_same():
     close, features, loud = market()
-    rules = Rules(length=40)
+    rules = EnvironmentRules(length=40)
     batch = BatchedWorlds(close, features, loud, 8, rules, seed=5)
     where, actions = list(zip(batch.time, batch.symbol, strict=True)), np.random.default_rng(0).random((40, 8))
     for row in actions:
@@ -48,7 +48,7 @@ def test_a_batch_and_single_worlds_earn_the_same():
 def test_what_a_world_sees_does_not_depend_on_the_future():
     close, features, loud = market()
     short = [f.iloc[:600] for f in (close, features, loud)]
-    a, b = BatchedWorlds(close, features, loud, 4, Rules(length=30)), BatchedWorlds(*short, 4, Rules(length=30))
+    a, b = BatchedWorlds(close, features, loud, 4, EnvironmentRules(length=30)), BatchedWorlds(*short, 4, EnvironmentRules(length=30))
     for world in (a, b):
         world.time, world.symbol = np.array([300, 350, 400, 450]), np.arange(4)
     for _ in range(25):
@@ -59,29 +59,29 @@ def test_what_a_world_sees_does_not_depend_on_the_future():
 def test_trading_back_and_forth_costs_exactly_its_fees():
     held, value, best, one = np.zeros(1), np.ones(1), np.ones(1), np.ones(1)
     for k in range(10):
-        held, value, best, _ = step_many(held, one * (k % 2 == 0), 0 * one, value, best, one, Rules())
+        held, value, best, _ = step_many(held, one * (k % 2 == 0), 0 * one, value, best, one, EnvironmentRules())
     assert np.isclose(value[0], (1 - 0.0015) ** 10)
 
 
 def test_doing_nothing_earns_nothing_and_following_pays_only_where_there_is_a_trend():
-    at = list(BatchedWorlds(*market(), 1, Rules(length=60)).names).index("return_20")
+    at = list(BatchedWorlds(*market(), 1, EnvironmentRules(length=60)).names).index("return_20")
     follow = {"follow": lambda seen: (seen[:, at] > 0) * 1.0}
-    trend, walk = (referee(follow, *market(lean, n=1400), Rules(length=60), worlds=300) for lean in (0.15, 0.0))
+    trend, walk = (evaluate_policy(follow, *market(lean, n=1400), EnvironmentRules(length=60), worlds=300) for lean in (0.15, 0.0))
     assert (walk.loc["nothing"] == 0).all() and trend.loc["follow", "growth"] > trend.loc["hold", "growth"]
     assert walk.loc["follow", "growth"] < walk.loc["hold", "growth"] + 0.03
 
 
 def test_an_agent_practises_resumes_and_is_refused_when_altered(tmp_path):
     pytest.importorskip("stable_baselines3", reason="stable-baselines3 comes with the extra 'rl'")
-    from trading.forecast.practice import practise, read_agent
+    from trading.forecast.rl_training import read_agent, train_agent
 
-    worlds = BatchedWorlds(*market(), 32, Rules(length=50), seed=1)
-    practise(worlds, tmp_path, steps=4096)
+    worlds = BatchedWorlds(*market(), 32, EnvironmentRules(length=50), seed=1)
+    train_agent(worlds, tmp_path, steps=4096)
     first = json.loads((tmp_path / "agent.json").read_text())["steps"]
-    practise(worlds, tmp_path, steps=4096)
+    train_agent(worlds, tmp_path, steps=4096)
     assert json.loads((tmp_path / "agent.json").read_text())["steps"] > first
     with pytest.raises(BadInput, match="other rules"):
-        practise(BatchedWorlds(*market(), 32, Rules(length=40)), tmp_path, steps=32)
+        train_agent(BatchedWorlds(*market(), 32, EnvironmentRules(length=40)), tmp_path, steps=32)
     (tmp_path / "agent.zip").write_bytes(b"x")
     with pytest.raises(Refused, match="not the one that was saved"):
         read_agent(tmp_path)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trading.forecast.deep import TorchRegressor, lagged_returns
+from trading.forecast.neural import TorchRegressor, lagged_returns
 
 torch = pytest.importorskip("torch", reason="PyTorch comes with the extra 'deep'")
 pytest.importorskip("skorch", reason="skorch comes with the extra 'deep'")
@@ -38,9 +38,9 @@ def test_it_stops_early_on_noise_and_reports_each_epoch():
 
 
 def test_a_network_is_saved_and_loaded_by_the_registry(tmp_path):
-    from trading.core.sample import sample_bars
-    from trading.forecast.models import HorizonForecaster
-    from trading.forecast.registry import load, save
+    from trading.core.datasets import sample_bars
+    from trading.forecast.forecaster import HorizonForecaster
+    from trading.forecast.model_registry import load, save
 
     bars = sample_bars("stocks").iloc[-900:, :4]
     lags = lambda b: lagged_returns(b, 4)  # noqa: E731

@@ -7,11 +7,11 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import check_estimator
 
 from trading.core.bars import bars_from_close
-from trading.core.sample import sample_bars
+from trading.core.datasets import sample_bars
 from trading.forecast.estimators import RunningRidge
-from trading.forecast.meta import MetaModel
-from trading.forecast.models import HorizonForecaster
-from trading.forecast.stack import PurgedStack
+from trading.forecast.forecaster import HorizonForecaster
+from trading.forecast.meta_labeling import MetaModel
+from trading.forecast.stacking import PurgedStack
 
 OWN_ERROR = "says BadInput with the next step, a ValueError of ours, where scikit-learn expects its NotFittedError"
 FEW_ROWS = "the check learns from 10 or 15 rows; a network refuses to learn from fewer than 20"
@@ -33,7 +33,7 @@ WITHOUT_DATA = (  # the checks that need no matrix: the only ones that apply to 
 def test_a_network_passes_every_check_that_is_not_excused():
     pytest.importorskip("torch", reason="PyTorch comes with the extra 'deep'")
     pytest.importorskip("skorch", reason="skorch comes with the extra 'deep'")
-    from trading.forecast.deep import TorchRegressor
+    from trading.forecast.neural import TorchRegressor
 
     net = TorchRegressor(epochs=40, patience=0, rate=0.02, batch=64, device="cpu")
     results = check_estimator(net, expected_failed_checks=EXCUSED, on_fail=None, on_skip=None)

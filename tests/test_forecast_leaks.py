@@ -5,14 +5,14 @@ import pandas as pd
 import pytest
 from sklearn.tree import DecisionTreeRegressor
 
-from trading.backtest.leaks import find_leaks
-from trading.core.sample import sample_bars
-from trading.forecast.deep import lagged_returns
-from trading.forecast.inputs import bar_volatility, plain_features
-from trading.forecast.models import COLUMNS, HorizonForecaster, default_estimator
+from trading.backtest.leak_detector import find_leaks
+from trading.core.datasets import sample_bars
+from trading.forecast.forecaster import COLUMNS, HorizonForecaster, default_estimator
+from trading.forecast.neural import lagged_returns
 from trading.forecast.outcomes import market_patterns
-from trading.forecast.sentiment import MoodFeatures
-from trading.forecast.stack import PurgedStack
+from trading.forecast.panel import bar_volatility, default_features
+from trading.forecast.sentiment import SentimentFeatures
+from trading.forecast.stacking import PurgedStack
 from trading.forecast.targets import forward_returns
 
 START = 620  # bars that the model learns from, in every version of the future
@@ -33,7 +33,7 @@ def features(bars: pd.DataFrame) -> pd.DataFrame:
     close = bars["close"]
     words = market_patterns(close).reindex(close.index).map({"calm rising": 0.0, "calm falling": 1.0, "loud rising": 2.0, "loud falling": 3.0})
     usual = flat(bar_volatility(close).add_prefix("usual "))
-    return pd.concat([flat(plain_features(close)), flat(lagged_returns(bars, 5)), usual, words.rename("market")], axis=1).astype(float)
+    return pd.concat([flat(default_features(close)), flat(lagged_returns(bars, 5)), usual, words.rename("market")], axis=1).astype(float)
 
 
 def forecasts(bars: pd.DataFrame, estimator=None, horizons=(1, 5)) -> pd.DataFrame:
@@ -73,7 +73,7 @@ def test_no_feature_made_with_a_dated_score_knows_the_future(bars):
     days = pd.date_range(bars.index[0], bars.index[-1], tz="UTC")
     scores = pd.Series(np.random.default_rng(2).uniform(0, 100, len(days)), days + pd.Timedelta("1D"))
     with np.errstate(all="ignore"):
-        report = find_leaks(lambda b: flat(MoodFeatures(scores).transform(b)), bars)
+        report = find_leaks(lambda b: flat(SentimentFeatures(scores).transform(b)), bars)
     assert report.clean, str(report)
 
 

@@ -7,19 +7,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trading.core.types import Refused
+from trading.core.errors import Refused
 from trading.forecast.drift import feature_drift, forecast_drift, psi, read_alerts, retraining_reasons
-from trading.forecast.feedback import Bounds, FeedbackLoop, Outcome, adaptation_score, move_weights
-from trading.forecast.meta import Decision, Gates, MetaModel, bet_size
+from trading.forecast.feedback import DecisionOutcome, FeedbackBounds, FeedbackLoop, adaptation_score, move_weights
+from trading.forecast.meta_labeling import Decision, DecisionThresholds, MetaModel, bet_size
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def outcome(name, losses, gain=0.01, taken=True, inside=True):
-    return Outcome(name, START, taken, gain, inside, losses)
+    return DecisionOutcome(name, START, taken, gain, inside, losses)
 
 
-def play(means, cycles, seed, bounds=Bounds()):
+def play(means, cycles, seed, bounds=FeedbackBounds()):
     "Return the loss per cycle with feedback and with equal trust; the best model changes half-way."
     rng, weights, rows = np.random.default_rng(seed), dict.fromkeys("abc", 1 / 3), []
     for t in range(cycles):
@@ -40,7 +40,7 @@ def test_in_stationary_noise_feedback_harms_by_less_than_one_hundredth():
 
 
 def test_weights_and_threshold_never_leave_their_bounds_whatever_comes():
-    bounds, rng = Bounds(step=0.1), np.random.default_rng(1)
+    bounds, rng = FeedbackBounds(step=0.1), np.random.default_rng(1)
     loop = FeedbackLoop(["a", "b"], bounds)
     for i in range(200):
         worst = float(rng.random() < 0.9)
@@ -67,7 +67,7 @@ def test_a_crash_between_cycles_loses_nothing_and_a_half_written_line_is_refused
 def test_other_bounds_cannot_silently_continue_an_old_file(tmp_path):
     FeedbackLoop(["a", "b"], path=tmp_path / "c").learn([outcome("1", {"a": 0.2, "b": 0.7})], START)
     with pytest.raises(Refused, match="written with other models or bounds"):
-        FeedbackLoop(["a", "b"], Bounds(rate=0.9), path=tmp_path / "c")
+        FeedbackLoop(["a", "b"], FeedbackBounds(rate=0.9), path=tmp_path / "c")
 
 
 def record(lesson, seed, days=500):
@@ -90,7 +90,7 @@ def test_the_judge_is_calibrated_on_fresh_cases_and_acts_only_on_bold_ones():
     for part in (p < 0.6, p > 0.7):
         assert abs(p[part].mean() - right[part].mean()) < 0.05
     today = fresh.xs(fresh.index[0][0], level="timestamp")
-    for d in judge.decide(today, START, Gates()):
+    for d in judge.decide(today, START, DecisionThresholds()):
         assert (d.side != "hold") == (abs(d.expected_return) > 0.01) and Decision.from_json(d.to_json()) == d
 
 
@@ -137,8 +137,8 @@ def test_a_stable_feature_is_ok_and_a_moved_one_is_not():
 def test_two_workers_find_what_one_process_finds_and_every_trial_is_in_the_register(tmp_path):
     distributed = pytest.importorskip("distributed", reason="Dask comes with the extra 'research'")
     pytest.importorskip("optuna", reason="Optuna comes with the extra 'research'")
-    from trading.backtest.trials import TrialRegister
-    from trading.core.sample import sample_bars
+    from trading.backtest.trial_register import TrialRegister
+    from trading.core.datasets import sample_bars
     from trading.forecast.tune import tune
 
     bars, grid = sample_bars("stocks").iloc[-700:, :4], {"ridge__alpha": [1.0, 100.0, 1e4, 1e6]}

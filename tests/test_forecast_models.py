@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from trading.core.bars import bars_from_close
-from trading.core.sample import sample_bars
-from trading.core.types import BadInput, MissingData
+from trading.core.datasets import sample_bars
+from trading.core.errors import BadInput, MissingData
 from trading.forecast.conformal import conformal_bounds
-from trading.forecast.models import HorizonForecaster, accuracy, hold_out
+from trading.forecast.forecaster import HorizonForecaster, accuracy, hold_out
 from trading.forecast.targets import PurgedKFold, forward_returns
 
 
@@ -37,7 +37,7 @@ def random_market(lean, seed, days=1600, symbols=8):
 
 
 def test_importing_the_models_does_not_import_scikit_learn():
-    code = "import sys, trading.forecast.registry; print([m for m in ('sklearn', 'scipy', 'skops') if m in sys.modules])"
+    code = "import sys, trading.forecast.model_registry; print([m for m in ('sklearn', 'scipy', 'skops') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
@@ -129,10 +129,10 @@ def test_a_price_that_never_moves_is_refused_by_name(short):
 
 
 def test_a_constant_feature_is_refused_by_name(short):
-    from trading.forecast.inputs import plain_features
+    from trading.forecast.panel import default_features
 
     def with_flat(bars):
-        features = plain_features(bars["close"])
+        features = default_features(bars["close"])
         for symbol in bars["close"]:
             features[("flat", symbol)] = 1.0
         return features

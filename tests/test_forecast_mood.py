@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 from loopback import HereKernel
 
-from trading.app.compare import compare_numbers, open_reproduction
-from trading.app.insight import explanation
-from trading.app.views import Place
-from trading.core.jobs import open_run
 from trading.core.settings import load_settings
-from trading.core.stages import run_stage
+from trading.pipeline.launch import open_run
+from trading.pipeline.notebook_runner import run_stage
+from trading.pipeline.run_compare import compare_numbers, open_reproduction
+from trading.services.queries_analytics import explanation
+from trading.services.workspace import Workspace
 
 NOW = datetime(2026, 1, 5, 8, tzinfo=UTC)
 
@@ -34,7 +34,7 @@ def test_a_score_of_the_settings_reaches_the_forecasts_and_a_reproduction_is_equ
     first = carry_out(open_run(load_settings(environ=environ), NOW, "2020-03-12"))
     kept, why = first.read("sentiment"), first.read("explanation")
     assert kept.index[-1] == pd.Timestamp(first.record.as_of) and why["sentiment_score"].abs().min() > 0
-    shown = explanation(Place(tmp_path / "data", tmp_path / "reports"))
+    shown = explanation(Workspace(tmp_path / "data", tmp_path / "reports"))
     assert shown["run"] == first.record.id and "sentiment_score" in shown["items"][0]["parts"]
     file.unlink()
     again = carry_out(open_reproduction(first, tmp_path / "reports", NOW))

@@ -6,12 +6,12 @@ import json
 import pandas as pd
 import pytest
 
-from trading.core.sample import sample_bars
-from trading.core.types import Refused
+from trading.core.datasets import sample_bars
+from trading.core.errors import Refused
 from trading.forecast.estimators import make_estimator
 from trading.forecast.explain import explain
-from trading.forecast.models import HorizonForecaster
-from trading.forecast.registry import load, save
+from trading.forecast.forecaster import HorizonForecaster
+from trading.forecast.model_registry import load, save
 
 SAID = {"data_version": "d1", "code_version": "c1"}
 

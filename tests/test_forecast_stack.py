@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from trading.core.sample import sample_bars
+from trading.core.datasets import sample_bars
 from trading.forecast.estimators import make_estimator
-from trading.forecast.models import HorizonForecaster
-from trading.forecast.registry import load, save
+from trading.forecast.forecaster import HorizonForecaster
+from trading.forecast.model_registry import load, save
 
 
 def test_a_stack_knows_its_days_and_is_saved_and_loaded_by_the_registry(tmp_path):

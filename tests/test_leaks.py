@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from leak_corpus import BARS, CLEAN, HOURS, LEAKS, Fitted, _daily_join, close
 
-from trading.backtest.leaks import find_leaks
+from trading.backtest.leak_detector import find_leaks
 
 WORDS = {
     "shift": ("shift",), "centred window": ("centred",),

@@ -10,16 +10,17 @@ from decimal import Decimal
 import pytest
 from test_data_postgres import server  # noqa: F401
 
-from trading.core.types import Action, BadInput, Busy, Event, Fill, Market, Plan, Position, Verdict
-from trading.trade.approval import approve, plan_status
-from trading.trade.book import fill_event, fold_book
-from trading.trade.execute import Style, execute
-from trading.trade.ledger import Ledger, LedgerError
-from trading.trade.lots import lots_of
-from trading.trade.reconcile import holdings, reconcile
-from trading.trade.shared import SharedLedger
-from trading.venue.matching import Costs, QuoteTape
-from trading.venue.paper import PaperVenue
+from trading.accounting.account_book import fill_event, fold_book
+from trading.accounting.ledger import Ledger, LedgerError
+from trading.accounting.ledger_postgres import SharedLedger
+from trading.accounting.tax_lots import account_lots
+from trading.core.errors import BadInput, Busy
+from trading.core.types import Action, CheckResult, Event, Fill, Market, Plan, Position
+from trading.execution.approval import approve_plan, plan_status
+from trading.execution.executor import OrderParameters, execute
+from trading.execution.reconciliation import expected_holdings, reconcile
+from trading.venues.paper.exchange import PaperVenue
+from trading.venues.paper.matching import QuoteFeed, TradingCosts
 
 pytestmark = pytest.mark.xdist_group("postgres-ledger")
 NOW = datetime(2024, 1, 2, 12, tzinfo=UTC)
@@ -62,7 +63,7 @@ def test_events_are_written_once_in_order_and_added_up(opened):
     middle = NOW + timedelta(minutes=100)
     assert ledger.book("mine", at=middle) == fold_book("mine", ((e.kind, e.data) for e in ledger.events("mine") if e.timestamp <= middle))
     assert ledger.book("mine", upto=ledger.place("fill", "mine", "paper", "t99")).fees == D(15)
-    assert ledger.accounts() == ["mine"] and ledger.last("fill", "mine").data["id"] == "t299" and len(lots_of(ledger, "mine", "fifo")[0]) > 100
+    assert ledger.accounts() == ["mine"] and ledger.last("fill", "mine").data["id"] == "t299" and len(account_lots(ledger, "mine", "fifo")[0]) > 100
     ledger.mark("mine", {f"S{n}": D(100) for n in (0, 1, 2, 9)}, NOW)
     assert len(ledger.equity_history("mine")) == 1
 
@@ -164,29 +165,29 @@ def test_a_process_that_is_killed_while_it_writes_leaves_nothing_and_lets_go(ope
 def test_a_plan_is_traded_and_reconciled(opened):
     ledger = opened()
     market = {"AAA/USD": Market("AAA/USD", D("0.01"), D("0.01"))}
-    venue = PaperVenue(QuoteTape(lambda s, t: D(100)), lambda: NOW, market, Costs(D("0.001"), D(2), D(3)), {"USD": D(10_000)}, "USD")
+    venue = PaperVenue(QuoteFeed(lambda s, t: D(100)), lambda: NOW, market, TradingCosts(D("0.001"), D(2), D(3)), {"USD": D(10_000)}, "USD")
     ledger.open_account("mine", "USD", D(10_000), NOW)
     plan = Plan("mine", NOW, "USD", D(10_000), D(10_000), (Action("AAA/USD", "buy", D(7), D(100), "below its target"),))
-    approve(ledger, plan, "Ada", NOW)
-    done = execute(plan, Verdict(plan.hash, (), ("a rule",)), venue, ledger, NOW, Style(D("0.001")))
+    approve_plan(ledger, plan, "Ada", NOW)
+    done = execute(plan, CheckResult(plan.hash, (), ("a rule",)), venue, ledger, NOW, OrderParameters(D("0.001")))
     assert len(done.fills) == 1 and plan_status(opened(), "mine", plan.hash) == "executed"
-    assert reconcile(opened(), venue, "mine", NOW).ok and holdings(opened().book("mine")) == venue.fetch_balance()
+    assert reconcile(opened(), venue, "mine", NOW).ok and expected_holdings(opened().book("mine")) == venue.fetch_balance()
 
 
 def test_a_ledger_in_a_database_is_what_every_reader_and_the_backup_see(request, tmp_path, monkeypatch):
-    from trading.app.dealings import events, fills
-    from trading.app.keeping import back_up
-    from trading.app.measures import measure, open_metrics
-    from trading.app.stream import Stream
-    from trading.app.views import MEMORY, has_ledger, open_ledger, place_of, portfolio, write_ledger
+    from trading.accounting.ledger_postgres import copy_ledger, last_place
+    from trading.accounting.ledger_postgres import open_ledger_at as open_any
+    from trading.api.event_stream import EventStream
     from trading.core.settings import load_settings
     from trading.ops.backup import restore
-    from trading.trade.shared import copy_ledger, last_place
-    from trading.trade.shared import open_ledger as open_any
+    from trading.services.maintenance import back_up
+    from trading.services.metrics import open_metrics, update_metrics
+    from trading.services.queries_trading import events, fills
+    from trading.services.workspace import MEMORY, has_ledger, ledger_for_reading, ledger_for_writing, portfolio, workspace_of
 
     monkeypatch.chdir(tmp_path)
     settings = load_settings("sample", {"run.data": tmp_path / "data", "run.reports": tmp_path / "reports", "backup.reports": False}, environ={})
-    place, schema = place_of(settings), f"r{abs(hash(str(tmp_path))) % 10**12}"
+    place, schema = workspace_of(settings), f"r{abs(hash(str(tmp_path))) % 10**12}"
     place.data.mkdir()
     file = Ledger(place.data / "ledger.sqlite")
     file.open_account("paper-sample", "USD", D(10_000), NOW)
@@ -198,17 +199,17 @@ def test_a_ledger_in_a_database_is_what_every_reader_and_the_backup_see(request,
     monkeypatch.setenv("CARNET_LEDGER", request.getfixturevalue("server"))
     assert not has_ledger(place)
     with pytest.raises(LedgerError, match="does not exist"):
-        open_ledger(place)
+        ledger_for_reading(place)
     shared = open_any(place.ledger)
     assert copy_ledger(file, shared) == file.verify() and shared.book("paper-sample") == file.book("paper-sample")
     (place.data / "ledger.sqlite").rename(tmp_path / "moved-away.sqlite")
     MEMORY.forget()
-    assert has_ledger(place) and open_ledger(place).path.name.startswith("postgresql") and portfolio(place)["equity"] == told["equity"]
-    stream = Stream(place)
+    assert has_ledger(place) and ledger_for_reading(place).path.name.startswith("postgresql") and portfolio(place)["equity"] == told["equity"]
+    stream = EventStream(place)
     stream.seq = stream.last()
-    write_ledger(place).append(Event("note", "paper-sample", NOW, {"text": "written by another"}))
+    ledger_for_writing(place).append(Event("note", "paper-sample", NOW, {"text": "written by another"}))
     assert stream.look() == 1 and stream.seq == last_place(shared) == stream.last()
-    assert fills(place)["items"] and events(place)["items"] and measure and open_metrics(place)
+    assert fills(place)["items"] and events(place)["items"] and update_metrics and open_metrics(place)
     backup = back_up(settings, datetime.now(UTC), tmp_path / "kept", {"CARNET_BACKUP_PASSPHRASE": "correct horse battery staple"})[0]
     restore(backup, tmp_path / "back", "correct horse battery staple")
     copy = Ledger(next((tmp_path / "back").rglob("ledger-of-the-database.sqlite")))

@@ -5,11 +5,11 @@ from decimal import Decimal
 
 import pytest
 
+from trading.accounting.account_book import fill_event
+from trading.accounting.ledger import Ledger
+from trading.accounting.tax_lots import account_lots, cointracking_csv, tax_csv
 from trading.core.types import Fill, Position
-from trading.trade.book import fill_event
-from trading.trade.ledger import Ledger
-from trading.trade.lots import cointracking_csv, lots_of, tax_csv
-from trading.venue.holdings import balances, read_cointracking
+from trading.venues.cointracking import balances, read_cointracking
 
 START = datetime(2023, 1, 2, 9, 30, tzinfo=UTC)
 D = Decimal
@@ -56,7 +56,7 @@ def test_fees_taken_in_coins_come_back_as_the_same_holdings_and_the_same_profit(
     assert book.paid_in == 3_000_000 + D("0.00000009") * D("12.34")  # the owner paid that one from outside
     assert book.paid_in + book.realised - book.fees == book.cash + sum(book.costs.values())
     for method in ("fifo", "lifo", "average"):
-        sales, left = lots_of(in_kind, "mine", method)
+        sales, left = account_lots(in_kind, "mine", method)
         assert {s: sum(x.amount for x in left if x.symbol == s) for s in book.positions} == {s: p.amount for s, p in book.positions.items()}
         assert sum(s.fees for s in sales) + sum(x.fee for x in left) == book.fees
         assert method != "average" or abs(sum(s.profit for s in sales) - book.realised) < D("1e-12")
@@ -67,9 +67,9 @@ def test_the_tax_lots_add_up_to_the_profit_of_the_book(ledger):
     import io
 
     for method in ("fifo", "lifo", "average"):
-        sales, left = lots_of(ledger, "mine", method)
+        sales, left = account_lots(ledger, "mine", method)
         rows = list(csv.DictReader(io.StringIO(tax_csv(sales, "USDT"))))
         assert sum(D(r["gain USDT"]) for r in rows) == sum(s.profit - s.fees for s in sales) and len(rows) == len(sales)
         assert sum((x.amount for x in left if x.symbol == "PEPE/USDT"), D(0)) == ledger.positions("mine")["PEPE/USDT"].amount
-    average = lots_of(ledger, "mine", "average")[0]
+    average = account_lots(ledger, "mine", "average")[0]
     assert abs(sum(s.profit for s in average) - ledger.book("mine").realised) < D("1e-12")

@@ -9,20 +9,22 @@ import loopback
 import pytest
 from loopback import KEYS, HereKernel, make_bars, market, write_settings
 
-from trading.app.account import books_of, kill_switch
-from trading.app.alarms import open_outbox
-from trading.app.compare import compare_numbers, open_reproduction
-from trading.app.stop import allow_again, reconcile_account, stop_account, watch_accounts
-from trading.core.jobs import open_run, settings_of
-from trading.core.runs import STAGES, Run
+from trading.core.errors import BadInput, Refused, StageFailed
 from trading.core.settings import load_settings
-from trading.core.stages import run_stage
-from trading.core.types import BadInput, Event, Order, Plan, Refused, StageFailed
-from trading.ops.outbox import recent
-from trading.trade.approval import approve_run, cancel_plan, plan_life, review
-from trading.trade.guard import safe_mode
-from trading.trade.reconcile import holdings
-from trading.venue.crypto import CcxtVenue
+from trading.core.types import Event, Order, Plan
+from trading.execution.approval import cancel_plan, plan_life, review_plan
+from trading.execution.reconciliation import expected_holdings
+from trading.execution.safe_mode import safe_mode
+from trading.ops.notifications import recent
+from trading.pipeline.account import kill_switch, open_account_ledger
+from trading.pipeline.launch import open_run, settings_of
+from trading.pipeline.notebook_runner import run_stage
+from trading.pipeline.plan_approval import approve_run
+from trading.pipeline.run_compare import compare_numbers, open_reproduction
+from trading.pipeline.run_record import STAGES, Run
+from trading.services.account_control import reconcile_account, resume_trading, stop_trading, watch_accounts
+from trading.services.alerting import open_outbox
+from trading.venues.crypto.venue import CcxtVenue
 
 pytestmark = pytest.mark.xdist_group("live")
 NOW = lambda: datetime.now(UTC)  # noqa: E731
@@ -99,11 +101,11 @@ def sent(place) -> int:
 
 
 def ledger_of(run: Run):
-    return books_of(settings_of(run))
+    return open_account_ledger(settings_of(run))
 
 
 def equal_books(run: Run, place) -> bool:
-    return holdings(ledger_of(run).book("live-loop")) == place.venue.fetch_balance()
+    return expected_holdings(ledger_of(run).book("live-loop")) == place.venue.fetch_balance()
 
 
 def test_a_run_waits_for_a_person_trades_after_the_yes_and_is_made_again(run, place):
@@ -221,7 +223,7 @@ def test_without_a_key_one_sentence_names_it(run, place, monkeypatch):
 def test_a_withdrawn_plan_and_one_that_needs_four_eyes(run, place):
     plan = asked(run)
     settle(run, "live", four_eyes=True)
-    review(ledger_of(run), "live-loop", plan.hash, "Ada", NOW())
+    review_plan(ledger_of(run), "live-loop", plan.hash, "Ada", NOW())
     with pytest.raises(Refused, match="another person must review it first"):
         approve_run(run.folder, "Ada", NOW())
     approve_run(run.folder, "Bob", NOW())
@@ -274,7 +276,7 @@ def test_the_kill_switch_stops_the_stage_before_and_between_orders(run, place):
     assert trade(run) == "done" and sent(place) == 1
     orders = run.read("orders")
     assert (orders["status"] == "filled").sum() == 1 and orders["reason"].str.contains("stopped by Ada").sum() == len(plan.actions) - 1
-    said = stop_account(settings_of(run), "live", "Bob", "all of it", NOW(), flatten=True)
+    said = stop_trading(settings_of(run), "live", "Bob", "all of it", NOW(), flatten=True)
     book = ledger_of(run).book("live-loop")
     assert all("could NOT" not in s or "less than one lot" in s for s in said[1:]) and sum(s.startswith("sell") for s in said) >= 1
     assert all(p.amount < Decimal("0.001") for p in book.positions.values()) and equal_books(run, place)
@@ -297,7 +299,7 @@ def test_three_orders_in_a_row_that_fail_are_safe_mode_and_open_the_circuit(run,
     reasons = run.read("orders")["reason"]
     assert reasons.str.contains("safe mode").sum() == len(plan.actions) - 1 and equal_books(run, place)
     place.fault = lambda method, path: None
-    assert "safe mode has ended" in allow_again(settings_of(run), "live", "Ada", "maintenance", NOW())
+    assert "safe mode has ended" in resume_trading(settings_of(run), "live", "Ada", "maintenance", NOW())
     assert safe_mode(ledger_of(run), "live-loop") == ""
 
 
@@ -368,14 +370,14 @@ def test_fees_taken_in_coins_and_a_persons_other_coins_leave_the_books_exact(dec
         after = reconcile_account(settings_of(run), "live", NOW())
         assert after.ok and after.foreign == () and set(run.read("orders")["status"]) == {"filled"}
         assert abs(run.read("orders")["fee"].sum() - float(book.fees)) < 1e-6 and book.fees == sum(f.fee for f in trades)
-        assert holdings(book) == {a: n for a, n in place.venue.fetch_balance().items() if a not in funds}
+        assert expected_holdings(book) == {a: n for a, n in place.venue.fetch_balance().items() if a not in funds}
         if funds:
             assert place.venue.fetch_balance()["OWN"] == 50 - book.outside["OWN"]
             place.venue._add("GIFT", Decimal(-1))
             place.venue.create_order(Order("by-hand", "OWN/USDT", "sell", Decimal(1), "limit", price=Decimal(9)))
             later = reconcile_account(settings_of(run), "live", NOW())
             assert later.ok and "GIFT: 2 lies beside the account, it was 3" in later.foreign and any("is not ours" in w for w in later.foreign)
-            assert any("OWN/USDT is none of the account's business" in w for w in stop_account(settings_of(run), "live", "Ada", "a test", NOW()))
+            assert any("OWN/USDT is none of the account's business" in w for w in stop_trading(settings_of(run), "live", "Ada", "a test", NOW()))
             assert len(place.venue.fetch_open_orders()) == 1
 
 
@@ -396,7 +398,7 @@ OTHER = "live-loop@binanceus"
 
 def both_agree(run, one, other) -> bool:
     books = ledger_of(run)
-    return all(holdings(books.book(a)) == place.venue.fetch_balance() for a, place in (("live-loop", one), (OTHER, other)))
+    return all(expected_holdings(books.book(a)) == place.venue.fetch_balance() for a, place in (("live-loop", one), (OTHER, other)))
 
 
 def test_a_plan_is_traded_at_two_exchanges_at_once_each_order_where_it_costs_least(two):

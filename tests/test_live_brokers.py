@@ -11,22 +11,23 @@ import pandas as pd
 import pytest
 from loopback import SETTINGS, SYMBOLS, HereKernel, make_bars
 
-from trading.app.account import books_of
-from trading.app.stop import allow_again, reconcile_account
 from trading.core.bars import FIELDS
-from trading.core.jobs import open_run, settings_of
-from trading.core.runs import STAGES, Run
+from trading.core.errors import MissingData, StageFailed
 from trading.core.settings import load_settings
-from trading.core.stages import run_stage
-from trading.core.types import Market, MissingData, Order, Plan, StageFailed
-from trading.trade.approval import approve_run
-from trading.trade.reconcile import holdings
-from trading.venue.bridge import make_bridge
-from trading.venue.matching import Costs, QuoteTape
-from trading.venue.mt5_desk import Contract
-from trading.venue.paper import PaperVenue
-from trading.venue.served import served
-from trading.venue.terminal import SimulatedTerminal
+from trading.core.types import Market, Order, Plan
+from trading.execution.reconciliation import expected_holdings
+from trading.pipeline.account import open_account_ledger
+from trading.pipeline.launch import open_run, settings_of
+from trading.pipeline.notebook_runner import run_stage
+from trading.pipeline.plan_approval import approve_run
+from trading.pipeline.run_record import STAGES, Run
+from trading.services.account_control import reconcile_account, resume_trading
+from trading.testing.binance_server import served
+from trading.venues.mt5.bridge import make_bridge
+from trading.venues.mt5.simulated_broker import Contract
+from trading.venues.mt5.simulated_terminal import SimulatedTerminal
+from trading.venues.paper.exchange import PaperVenue
+from trading.venues.paper.matching import QuoteFeed, TradingCosts
 
 pytestmark = pytest.mark.xdist_group("live")
 NOW = lambda: datetime.now(UTC)  # noqa: E731
@@ -73,7 +74,7 @@ class Alpaca:
         self.bars = bars
         self.prices = {s: Decimal(repr(round(float(bars["close"][s].iloc[-1]), 2))) for s in SHARES}
         markets = {s: Market(s, Decimal("0.000000001"), Decimal("0.01"), min_cost=Decimal(1)) for s in SHARES}
-        self.venue = PaperVenue(QuoteTape(lambda s, t: self.prices.get(s)), NOW, markets, Costs(Decimal(0), Decimal(1), Decimal(1)),
+        self.venue = PaperVenue(QuoteFeed(lambda s, t: self.prices.get(s)), NOW, markets, TradingCosts(Decimal(0), Decimal(1), Decimal(1)),
                                 {"USD": Decimal(20_000), "AAA": Decimal(600)}, "USD")
 
     def trades(self) -> list:
@@ -304,7 +305,7 @@ def metatrader(decided_pairs, pairs, tmp_path, monkeypatch):
 
 
 def book_of(run: Run):
-    return books_of(settings_of(run)).book(ACCOUNT)
+    return open_account_ledger(settings_of(run)).book(ACCOUNT)
 
 
 def wait_and_approve(run: Run, place, path: str) -> Plan:
@@ -326,7 +327,7 @@ def test_a_plan_is_traded_at_alpaca_after_a_yes(alpaca):
     assert {"orders", "FILL", "account", "positions"} <= {p for m, p in place.door.requests[:first] if m == "GET"}
     orders = run.read("orders")
     assert set(orders["status"]) == {"filled"} and len(place.trades()) == len(plan.actions) == place.door.sent("orders")
-    assert holdings(book_of(run)) == place.balance() and reconcile_account(settings_of(run), "live", NOW()).ok
+    assert expected_holdings(book_of(run)) == place.balance() and reconcile_account(settings_of(run), "live", NOW()).ok
     assert trade(run) == "done" and place.door.sent("orders") == len(plan.actions)
 
 
@@ -352,7 +353,7 @@ def test_answers_that_alpaca_loses_are_asked_for_and_what_never_arrived_is_sent_
     trades = place.trades()
     assert len(trades) == len({f.client_order_id for f in trades}) == len(plan.actions) == place.door.sent("orders") - 1
     assert {(f.symbol, f.side): f.amount for f in trades} == {(a.symbol, a.side): a.amount for a in plan.actions}
-    assert holdings(book_of(run)) == place.balance() and reconcile_account(settings_of(run), "live", NOW()).ok
+    assert expected_holdings(book_of(run)) == place.balance() and reconcile_account(settings_of(run), "live", NOW()).ok
 
 
 def test_a_terminal_that_dies_with_an_order_in_its_hands_and_one_that_loses_its_broker_double_nothing(metatrader, monkeypatch):
@@ -377,7 +378,7 @@ def test_a_terminal_that_dies_with_an_order_in_its_hands_and_one_that_loses_its_
     with pytest.raises(StageFailed, match="safe mode since .*: 3 errors in a row"):
         trade(run)
     assert len(place.trades()) == 1 and book_of(run).fees  # the start asked what became of it
-    assert "safe mode has ended" in allow_again(settings_of(run), "live", "Ada", "the terminal was closed", NOW())
+    assert "safe mode has ended" in resume_trading(settings_of(run), "live", "Ada", "the terminal was closed", NOW())
 
     def offline(method, path):
         "Lose the broker before the next order, and find it again at the second question about it."

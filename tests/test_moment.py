@@ -7,15 +7,15 @@ from decimal import Decimal
 import pytest
 from loopback import HereKernel, make_bars, market, write_settings
 
-from trading.app.compare import compare_numbers, open_reproduction
-from trading.app.daily import market_source
-from trading.app.moment import Moment, begin_stage, take_moment
-from trading.core.jobs import open_run
-from trading.core.runs import STAGES
 from trading.core.settings import load_settings
-from trading.core.stages import run_stage
 from trading.core.types import Plan
-from trading.venue.monitor import connections
+from trading.pipeline.factory import market_source
+from trading.pipeline.launch import open_run
+from trading.pipeline.notebook_runner import run_stage
+from trading.pipeline.price_snapshot import PriceSnapshot, begin_stage, take_price_snapshot
+from trading.pipeline.run_compare import compare_numbers, open_reproduction
+from trading.pipeline.run_record import STAGES
+from trading.venues.access.monitor import connection_statistics
 
 pytestmark = pytest.mark.xdist_group("live")
 NOW = lambda: datetime.now(UTC)  # noqa: E731
@@ -45,7 +45,7 @@ def test_all_stages_read_one_moment_and_orders_the_present(tmp_path, monkeypatch
         later("1.01")
         run, first = open_run(settings, NOW()), dict(place.prices)
         carry_out(run, STAGES[0])
-        assert tickers() == 1 and run.read("snapshot", Moment).prices == first
+        assert tickers() == 1 and run.read("snapshot", PriceSnapshot).prices == first
         closes = {s: Decimal(repr(float(p))) for s, p in bars["close"].iloc[-1].items()}
         later("1.01")
         carry_out(run, STAGES[1], STAGES[2])
@@ -60,7 +60,7 @@ def test_all_stages_read_one_moment_and_orders_the_present(tmp_path, monkeypatch
         later("1.30")  # resumed: the pinned prices, whatever the market does
         run.restart(STAGES[2])
         carry_out(run, STAGES[2])
-        assert run.read("snapshot", Moment).prices == first and "snapshot.json" in run.record.artefacts
+        assert run.read("snapshot", PriceSnapshot).prices == first and "snapshot.json" in run.record.artefacts
         assert not any("since its last close" in n for n in run.read("allocation")["notes"])
 
         again = open_reproduction(run, run.folder.parent, NOW())
@@ -70,14 +70,14 @@ def test_all_stages_read_one_moment_and_orders_the_present(tmp_path, monkeypatch
             again.write(name, run.read(name))
         again.pin(model_versions=run.record.model_versions)
         carry_out(again, STAGES[3])
-        assert again.read("snapshot", Moment) == run.read("snapshot", Moment) and again.read("plan", Plan) == plan
+        assert again.read("snapshot", PriceSnapshot) == run.read("snapshot", PriceSnapshot) and again.read("plan", Plan) == plan
         assert [d for d in compare_numbers(run, again) if d.split(":")[0] in ("snapshot", "plan", "verdict")] == []
         assert not [path for _, path in place.requests if "klines" in path]
 
         shift[0] += 60
         second = open_run(settings, NOW())
         begin_stage(second, STAGES[0])
-        moved = take_moment(second, NOW())
+        moved = take_price_snapshot(second, NOW())
         assert moved.prices == place.prices != first
         begin_stage(second, STAGES[1])
         later("1.01")
@@ -91,7 +91,7 @@ def test_all_stages_read_one_moment_and_orders_the_present(tmp_path, monkeypatch
         begin_stage(second, STAGES[3])
         assert market_source(settings).fetch_tickers(settings.market.symbols) == place.prices and tickers() == before + 1
 
-        seen = connections(settings.run.data)["binance"]
+        seen = connection_statistics(settings.run.data)["binance"]
         asked = door.statistics
         assert seen["failed"] == 0 and seen["calls"] >= 4 + tickers() and 0 < seen["p50_s"] <= seen["p99_s"] and seen["uptime"] == 1.0
         assert seen["hits"] == asked.hits > 0 or seen["asked"] <= asked.asked

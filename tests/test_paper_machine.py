@@ -10,13 +10,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from trading.accounting.account_book import fill_event
+from trading.accounting.ledger import Ledger
+from trading.accounting.tax_lots import match_lots
+from trading.core.decimals import EXACT
 from trading.core.types import Market, Order, Position
-from trading.trade.book import EXACT, fill_event
-from trading.trade.ledger import Ledger
-from trading.trade.lots import match_lots
-from trading.trade.reconcile import compare_balances, compare_sums
-from trading.venue.matching import Costs, QuoteTape
-from trading.venue.paper import PaperVenue
+from trading.execution.reconciliation import compare_balances, compare_sums
+from trading.venues.paper.exchange import PaperVenue
+from trading.venues.paper.matching import QuoteFeed, TradingCosts
 
 NOON = datetime(2024, 1, 2, 12, tzinfo=UTC)
 STEPS = {"BIG/USDT": Decimal("0.00000001"), "MEME/USDT": Decimal(1)}
@@ -43,8 +44,8 @@ class PaperMachine(RuleBasedStateMachine):
         self.ledger.open_account("mine", "USDT", FUNDS["USDT"], NOON, [Position(f"{a}/USDT", FUNDS[a], Decimal(1)) for a in ("BIG", "MEME")])
 
     def open_venue(self):
-        costs = Costs(self.fee, Decimal(5), Decimal(5))
-        tape, now = QuoteTape(lambda s, t: self.prices[s]), lambda: NOON + timedelta(seconds=self.seconds)
+        costs = TradingCosts(self.fee, Decimal(5), Decimal(5))
+        tape, now = QuoteFeed(lambda s, t: self.prices[s]), lambda: NOON + timedelta(seconds=self.seconds)
         self.venue = PaperVenue(tape, now, MARKETS, costs, FUNDS | OWN, "USDT", self.path, wait=self.wait, fee_in=self.fee_in)
 
     @rule(data=st.data(), symbol=st.sampled_from(sorted(STEPS)), side=st.sampled_from(["buy", "sell"]))

@@ -10,16 +10,17 @@ import httpx
 import pandas as pd
 import pytest
 
+from trading.accounting.ledger import Ledger
 from trading.core.bars import FIELDS, bars_from
-from trading.core.types import Action, Market, MissingData, Plan, Position, Verdict
-from trading.trade.approval import approve
-from trading.trade.execute import Style, execute
-from trading.trade.ledger import Ledger
-from trading.trade.reconcile import holdings, reconcile
-from trading.venue.crypto import CcxtVenue
-from trading.venue.matching import Costs, QuoteTape
-from trading.venue.paper import PaperVenue
-from trading.venue.served import Counter, Lock, make_exchange, served
+from trading.core.errors import MissingData
+from trading.core.types import Action, CheckResult, Market, Plan, Position
+from trading.execution.approval import approve_plan
+from trading.execution.executor import OrderParameters, execute
+from trading.execution.reconciliation import expected_holdings, reconcile
+from trading.testing.binance_server import Counter, SignatureCheck, make_exchange, served
+from trading.venues.crypto.venue import CcxtVenue
+from trading.venues.paper.exchange import PaperVenue
+from trading.venues.paper.matching import QuoteFeed, TradingCosts
 
 KEY, SECRET, NOON, ZERO = "public-key", "private-secret", datetime(2024, 1, 2, 12, tzinfo=UTC), Decimal(0)
 MARKETS = {
@@ -36,10 +37,10 @@ BARS = bars_from({"BTC/USDT": pd.DataFrame({f: [40_000.0 + 10 * n + i for n in r
 def place():
     "The exchange: its paper venue, its prices and its address."
     prices = {"BTC/USDT": Decimal("40000.00"), "ETH/BTC": Decimal("0.055"), "PEPE/USDT": Decimal("0.00000123")}
-    venue = PaperVenue(QuoteTape(lambda s, t: prices.get(s)), lambda: NOON, MARKETS, Costs(Decimal("0.001"), ZERO, ZERO),
+    venue = PaperVenue(QuoteFeed(lambda s, t: prices.get(s)), lambda: NOON, MARKETS, TradingCosts(Decimal("0.001"), ZERO, ZERO),
                        {"USDT": Decimal(100_000), "BTC": Decimal(1)}, "USDT")
     venue.prices = prices
-    with served(make_exchange(Counter(venue, lambda: NOON, BARS), Lock(KEY, SECRET))) as venue.url:
+    with served(make_exchange(Counter(venue, lambda: NOON, BARS), SignatureCheck(KEY, SECRET))) as venue.url:
         yield venue
     venue.close()
 
@@ -192,7 +193,7 @@ def test_our_own_ccxt_venue_executes_a_plan_here_and_the_books_agree(place, tmp_
     ledger = Ledger(tmp_path / "ledger.db")
     ledger.open_account("mine", "USDT", Decimal(100_000), now, [Position("BTC/USDT", Decimal(1), Decimal(40_000))])
     plan = Plan("mine", now, "USDT", Decimal(140_000), Decimal(100_000), (Action("BTC/USDT", "buy", Decimal("0.25"), Decimal(40_000), "a test"),))
-    approve(ledger, plan, "the test", now)
-    done = execute(plan, Verdict(plan.hash, (), ("a rule",)), venue, ledger, lambda: now, Style(Decimal("0.001")), sleep=lambda s: None)
-    assert not done.failed and done.fees == 10 and holdings(ledger.book("mine")) == place.fetch_balance()
+    approve_plan(ledger, plan, "the test", now)
+    done = execute(plan, CheckResult(plan.hash, (), ("a rule",)), venue, ledger, lambda: now, OrderParameters(Decimal("0.001")), sleep=lambda s: None)
+    assert not done.failed and done.fees == 10 and expected_holdings(ledger.book("mine")) == place.fetch_balance()
     assert reconcile(ledger, venue, "mine", now, sleep=lambda s: None).ok

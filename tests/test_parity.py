@@ -16,27 +16,27 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trading.backtest.simulate import backtest
-from trading.core.sample import sample_bars
+from trading.accounting.ledger import Ledger
+from trading.backtest.engine import backtest
+from trading.core.datasets import sample_bars
 from trading.core.types import Market
+from trading.execution.approval import approve_plan, read_plan
+from trading.execution.executor import OrderParameters, execute
+from trading.execution.plan import PlanConstraints, make_plan
+from trading.execution.pre_trade import check_plan
+from trading.execution.reconciliation import reconcile
 from trading.risk.limits import RiskLimits
-from trading.trade.approval import approve, read_plan
-from trading.trade.check import check_plan
-from trading.trade.execute import Style, execute
-from trading.trade.ledger import Ledger
-from trading.trade.plan import PlanConstraints, make_plan
-from trading.trade.reconcile import reconcile
-from trading.venue.matching import BarTape, Costs, exact
-from trading.venue.paper import PaperVenue
+from trading.venues.paper.exchange import PaperVenue
+from trading.venues.paper.matching import BarFeed, TradingCosts, exact
 
 DAYS = int(os.environ.get("PARITY_DAYS", "520"))
 FEE, SLIPPAGE, DRIFT, CASH = 0.001, 0.0005, 0.2, 1_000_000
 BARS = sample_bars("stocks")
 CLOSE = BARS["close"].iloc[-DAYS - 60 :]
 MARKETS = {s: Market(s, Decimal(1), Decimal("0.0001"), Decimal(1)) for s in CLOSE.columns}
-COSTS = Costs(Decimal(str(FEE)), Decimal(2), Decimal(3))
+COSTS = TradingCosts(Decimal(str(FEE)), Decimal(2), Decimal(3))
 RULES = PlanConstraints(fee_rate=Decimal(0), min_trade=Decimal(0), drift=Decimal(str(DRIFT)))
-STYLE = Style(Decimal(str(FEE)))
+STYLE = OrderParameters(Decimal(str(FEE)))
 
 
 def targets() -> pd.DataFrame:
@@ -67,7 +67,7 @@ def as_arrays(rounded: bool) -> tuple[list[tuple], float, float]:
 def day_by_day(folder: Path) -> tuple[list[tuple], Ledger, dict]:
     "Trade the strategy as the daily job does. Return orders, the ledger and the last prices."
     moment = {}
-    venue = PaperVenue(BarTape(BARS.iloc[-DAYS - 60 :]), lambda: moment["now"], MARKETS, COSTS, {"USD": Decimal(CASH)}, "USD")
+    venue = PaperVenue(BarFeed(BARS.iloc[-DAYS - 60 :]), lambda: moment["now"], MARKETS, COSTS, {"USD": Decimal(CASH)}, "USD")
     ledger, orders = Ledger(folder / "ledger.db"), []
     for day, (time, weights) in enumerate(targets().iterrows()):
         now = moment["now"] = (time + timedelta(days=1)).to_pydatetime()
@@ -77,7 +77,7 @@ def day_by_day(folder: Path) -> tuple[list[tuple], Ledger, dict]:
         prices = {s: exact(p) for s, p in CLOSE.loc[time].items()}
         plan = make_plan("paper", now, held, book.cash, weights, prices, MARKETS, RULES, "USD")
         verdict = check_plan(plan, RiskLimits(max_weight=0.1), prices, dict.fromkeys(prices, now), now, held, book.cash, MARKETS, None)
-        approve(ledger, plan, "the test", now)
+        approve_plan(ledger, plan, "the test", now)
         done = execute(plan, verdict, venue, ledger, now, STYLE)
         orders += sorted((day, o.symbol, o.side, int(o.filled)) for o in done.orders)
         assert not done.failed
@@ -113,7 +113,7 @@ def test_the_vectorised_backtest_and_paper_differ_only_by_whole_shares_and_the_b
 def test_replaying_the_recorded_plans_gives_the_same_trades(traded, tmp_path):
     _, ledger, _ = traded
     moment, copy, trades = {}, Ledger(tmp_path / "copy.db"), []
-    venue = PaperVenue(BarTape(BARS.iloc[-DAYS - 60 :]), lambda: moment["now"], MARKETS, COSTS, {"USD": Decimal(CASH)}, "USD")
+    venue = PaperVenue(BarFeed(BARS.iloc[-DAYS - 60 :]), lambda: moment["now"], MARKETS, COSTS, {"USD": Decimal(CASH)}, "USD")
     for event in ledger.events("paper", "proposed")[:10]:
         plan, now = read_plan(ledger, "paper", event.data["plan"]), event.timestamp
         moment["now"] = now
@@ -121,6 +121,6 @@ def test_replaying_the_recorded_plans_gives_the_same_trades(traded, tmp_path):
         prices, book = {s: exact(p) for s, p in CLOSE.loc[now - timedelta(days=1)].items()}, copy.book("paper")
         held = {s: p.amount for s, p in book.positions.items()}
         verdict = check_plan(plan, RiskLimits(max_weight=0.1), prices, dict.fromkeys(prices, now), now, held, book.cash, MARKETS, None)
-        approve(copy, plan, "the replay", now)
+        approve_plan(copy, plan, "the replay", now)
         trades += execute(plan, verdict, venue, copy, now, STYLE).fills
     assert trades == ledger.fills("paper")[: len(trades)] and trades

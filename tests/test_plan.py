@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trading.core.types import Market, Plan
-from trading.trade.plan import PlanConstraints, apply_plan, make_plan
-from trading.trade.portfolio import plan_totals
+from trading.execution.plan import PlanConstraints, apply_plan, make_plan
+from trading.execution.portfolio_csv import plan_totals
 
 NOON = datetime(2024, 5, 3, 12, tzinfo=UTC)
 SYMBOLS = "ABCDEFGH"

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trading.core.types import Market, Refused, Verdict
-from trading.risk.limits import KillSwitch, RiskLimits
-from trading.trade.check import check_plan
-from trading.trade.plan import PlanConstraints, make_plan
+from trading.core.errors import Refused
+from trading.core.types import CheckResult, Market
+from trading.execution.plan import PlanConstraints, make_plan
+from trading.execution.pre_trade import check_plan
+from trading.risk.kill_switch import KillSwitch
+from trading.risk.limits import RiskLimits
 
 NOON = datetime(2024, 5, 3, 12, tzinfo=UTC)
 D = Decimal
@@ -38,7 +40,7 @@ def test_a_plan_passes_exactly_when_its_result_keeps_the_limits(raw, max_weight,
     broken = {"max_weight"} if max(held.values(), default=0) > max_weight + 1e-9 else set()
     broken |= {"min_cash"} if 1 - sum(held.values()) < min_cash - 1e-9 else set()
     assert {v.rule for v in verdict.vetoes} == broken
-    assert Verdict.from_json(verdict.to_json()) == verdict
+    assert CheckResult.from_json(verdict.to_json()) == verdict
 
 
 @pytest.mark.parametrize("hours", [0, 25, 27])

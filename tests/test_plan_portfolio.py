@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trading.core.types import BadInput, Market
-from trading.trade.plan import PlanConstraints, apply_plan, make_plan
-from trading.trade.portfolio import plan_csv, plan_frame, plan_totals, read_number, read_portfolio
+from trading.core.errors import BadInput
+from trading.core.types import Market
+from trading.execution.plan import PlanConstraints, apply_plan, make_plan
+from trading.execution.portfolio_csv import plan_csv, plan_frame, plan_totals, read_amount, read_portfolio
 
 KNOWN = ["AAPL", "MSFT", "BTC/USDT"]
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16"]
@@ -31,7 +32,7 @@ def test_what_was_written_is_what_is_read(tmp_path_factory, holdings, cash, mark
 @settings(max_examples=300, deadline=None)
 def test_a_number_is_read_as_meant_or_refused(text):
     try:
-        number, repaired = read_number(text, "line 2")
+        number, repaired = read_amount(text, "line 2")
     except BadInput as error:
         assert "line 2" in str(error)
         return

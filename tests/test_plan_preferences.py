@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trading.trade.preferences import Lot, choose_lots, prefer, realised_gain
+from trading.accounting.lot_selection import OpenLot, choose_lots, prefer, realised_gain
 
 NOW = datetime(2024, 5, 3, tzinfo=UTC)
 UNITS = st.decimals("0", "400", places=2)
@@ -26,7 +26,7 @@ def test_the_joint_target_is_kept_and_the_least_is_traded(held, target):
 @given(st.lists(st.tuples(st.decimals("0.01", 50, places=2), st.decimals(1, 99, places=2)), min_size=1, max_size=8), st.floats(0.01, 1))
 @settings(max_examples=80, deadline=None)
 def test_lots_sum_to_the_sale_and_the_dearest_first_gains_least(pairs, part):
-    lots = [Lot("A", units, price, NOW - timedelta(days=100 * n)) for n, (units, price) in enumerate(pairs)]
+    lots = [OpenLot("A", units, price, NOW - timedelta(days=100 * n)) for n, (units, price) in enumerate(pairs)]
     amount = (sum(lot.amount for lot in lots) * Decimal(str(part))).quantize(Decimal("0.0001"))
     gains = {}
     for method in ("fifo", "lifo", "hifo", "long_first"):
@@ -37,7 +37,7 @@ def test_lots_sum_to_the_sale_and_the_dearest_first_gains_least(pairs, part):
 
 
 def test_a_whole_sale_gains_the_same_by_every_method():
-    lots = [Lot("A", Decimal(2), Decimal(p), NOW) for p in (10, 20)]
+    lots = [OpenLot("A", Decimal(2), Decimal(p), NOW) for p in (10, 20)]
     assert {realised_gain(choose_lots(lots, Decimal(4), m, NOW), Decimal(30)) for m in ("fifo", "lifo", "hifo")} == {Decimal(60)}
     with pytest.raises(LookupError):
         choose_lots([], Decimal(1), "fifo", NOW)

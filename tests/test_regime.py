@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trading.core.bars import bars_from_close
-from trading.core.sample import sample_bars
-from trading.core.types import BadInput
+from trading.core.datasets import sample_bars
+from trading.core.errors import BadInput
 from trading.features.regime import STATES, RegimeDetector, TwoStates, filter_states, learn_states
 
 
@@ -59,7 +59,7 @@ def test_names_stay_through_refits():
 
 
 def test_rows_add_up_and_feed_the_tactical_policy():
-    from trading.allocate.policies import policy
+    from trading.portfolio.policies import policy
 
     bars = sample_bars("stocks").loc["2018":]
     said = RegimeDetector().fit(bars).predict_proba(bars)

@@ -6,9 +6,9 @@ from dataclasses import fields, replace
 
 import pytest
 
-from trading.app.example import example_data
-from trading.app.index import build_index
-from trading.app.report import SECTIONS, ReportData, build_report
+from trading.report.daily_report import REPORT_SECTIONS, ReportData, build_report
+from trading.report.run_index import build_index
+from trading.testing.example_report import example_data
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
@@ -124,7 +124,7 @@ def test_a_screenshot_shows_every_section(page, tmp_path):
     page.screenshot(path=picture, full_page=True)
     assert picture.stat().st_size > 50_000
     heights = page.evaluate("[...document.querySelectorAll('section')].map(s => s.getBoundingClientRect().height)")
-    assert len(heights) == len(SECTIONS) and min(heights) > 60
+    assert len(heights) == len(REPORT_SECTIONS) and min(heights) > 60
 
 
 def test_who_cannot_see_it_hears_it(page):
@@ -159,7 +159,7 @@ OPTIONAL = [f.name for f in fields(ReportData) if f.default is None]
 @pytest.mark.parametrize("name", OPTIONAL)
 def test_a_missing_part_is_said_and_never_stops_the_report(data, name):
     text = build_report(replace(data, **{name: None}))
-    assert text.count("<section") == len(SECTIONS)
+    assert text.count("<section") == len(REPORT_SECTIONS)
     made_from_others = name in ("sentences", "gains", "costs")
     assert ('class="missing"' in text) != made_from_others
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trading.core.types import BadInput, MissingData
+from trading.core.errors import BadInput, MissingData
 from trading.risk.attribution import attribute, brinson, factor_attribution
 
 

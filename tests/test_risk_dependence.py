@@ -4,18 +4,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trading.core.types import BadInput, MissingData
-from trading.risk.dependence import correlation, independent_bets, liquidity, principal_components, tail_table
+from trading.core.errors import BadInput, MissingData
+from trading.risk.dependence import correlation_matrix, independent_bets, liquidity, principal_components, tail_table
 
 
 def test_missing_returns_leave_out_only_their_own_pairs():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.normal(0, 0.01, (200, 3)), columns=list("abc"))
     frame.loc[:150, "c"] = np.nan
-    matrix = correlation(frame)
+    matrix = correlation_matrix(frame)
     assert matrix.loc["a", "b"] == pytest.approx(np.corrcoef(frame["a"], frame["b"])[0, 1], abs=1e-12)
     assert matrix.loc["a", "c"] == pytest.approx(np.corrcoef(frame.loc[151:, "a"], frame.loc[151:, "c"])[0, 1], abs=1e-12)
-    assert correlation(frame, fewest=60)["c"].isna().all()
+    assert correlation_matrix(frame, fewest=60)["c"].isna().all()
 
 
 def test_one_cause_is_one_bet_and_independent_assets_are_many():
@@ -35,7 +35,7 @@ def test_more_assets_than_returns_is_no_error():
 def test_what_cannot_be_meant_is_refused():
     frame = pd.DataFrame(np.ones((40, 2)) * 0.01, columns=["a", "a"])
     with pytest.raises(BadInput, match="a occurs twice"):
-        correlation(frame)
+        correlation_matrix(frame)
     with pytest.raises(MissingData, match="volume of a is not known"):
         liquidity({"a": 1.0}, {"a": float("nan")})
     with pytest.raises(BadInput, match="participation"):

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trading.core.types import BadInput, Refused
-from trading.risk.limits import KillSwitch, RiskLimits, balance_of, check_limits, size_position
+from trading.core.errors import BadInput, Refused
+from trading.risk.kill_switch import KillSwitch
+from trading.risk.limits import RiskLimits, check_limits, equity_balance
+from trading.risk.sizing import size_position
 
 NOON = datetime(2024, 5, 3, 12, tzinfo=UTC)
 WEIGHTS = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0, 0.3), max_size=8)
@@ -47,7 +49,7 @@ def test_short_positions_count_with_their_size():
 @settings(max_examples=60, deadline=None)
 def test_the_balance_agrees_with_a_walk_through_the_history(values):
     index = pd.date_range("2024-01-01 05:00", periods=len(values), freq="7h", tz="UTC")
-    state = balance_of(pd.Series(values, index))
+    state = equity_balance(pd.Series(values, index))
     peak, start, day = 0.0, values[0], index[0].date()
     for when, value, previous in zip(index, values, [values[0], *values[:-1]], strict=True):
         if when.date() != day:

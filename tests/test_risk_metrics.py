@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trading.core.types import BadInput
+from trading.core.errors import BadInput
 from trading.risk.metrics import (
     alpha_beta,
     annual_return,

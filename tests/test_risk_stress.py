@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from trading.core.bars import bars_from_close
-from trading.core.sample import sample_bars
+from trading.core.datasets import sample_bars
 from trading.risk.stress import SCENARIOS, Scenario, shock_of, stress
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 import pandas as pd
 import pytest
 
-from trading.core.runs import Run, create_run, write_atomic
-from trading.core.types import BadInput
+from trading.core.errors import BadInput
+from trading.core.files import write_atomic
+from trading.pipeline.run_record import Run, create_run
 
 NOW = datetime(2022, 12, 28, tzinfo=UTC)
 

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from trading.ops import audit
-from trading.ops.audit import AuditError, AuditLog, check_log, read_line, write_anchor, write_line
+from trading.security import audit_log as audit
+from trading.security.audit_log import AuditError, AuditLog, check_log, read_line, write_anchor, write_line
 
 NOW = datetime(2026, 11, 20, 15, 30, tzinfo=UTC)
 KEY = b"a key of the vault, 32 bytes long"

@@ -8,13 +8,14 @@ from pathlib import Path
 import pyotp
 import pytest
 
-from trading.core.types import BadInput, Refused, TradingError
-from trading.ops import auth, proofs
-from trading.ops import secrets as vaults
-from trading.ops.audit import AuditError
-from trading.ops.auth import Forbidden, LockedOut, NotSignedIn, Session, Users, check_csrf, portfolio_folder, require
-from trading.ops.guard import open_guard
-from trading.ops.secrets import Vault, VaultError, key_text, new_key
+from trading.core.errors import BadInput, Refused, TradingError
+from trading.security import credentials as proofs
+from trading.security import sessions as auth
+from trading.security import vault as vaults
+from trading.security.audit_log import AuditError
+from trading.security.context import open_security
+from trading.security.sessions import Authenticator, Forbidden, LockedOut, NotSignedIn, Session, check_csrf, portfolio_folder, require
+from trading.security.vault import Vault, VaultError, key_text, new_key
 
 NOW = datetime(2026, 11, 20, 9, tzinfo=UTC)
 PASSWORD = "correct horse battery staple"
@@ -35,7 +36,7 @@ def cheap_hashes(monkeypatch):
 
 @pytest.fixture
 def people(tmp_path):
-    users = Users(tmp_path / "users.sqlite", KEY)
+    users = Authenticator(tmp_path / "users.sqlite", KEY)
     totp = {}
     for name, role in (("vera", "viewer"), ("tom", "trader"), ("ada", "admin")):
         users.add_user(name, PASSWORD, role, [name, "shared"], NOW)
@@ -94,7 +95,7 @@ def test_guesses_at_the_same_instant_are_counted_one_by_one(people):
 
 def test_a_code_opens_once_even_for_two_at_the_same_instant(tmp_path, people):
     users, totp = people
-    other = Users(users.path, KEY)  # another process on the same file
+    other = Authenticator(users.path, KEY)  # another process on the same file
     came_in = []
 
     def enter(door):
@@ -229,13 +230,13 @@ def test_an_unknown_key_is_refused(people, secret):
 
 
 def test_nothing_is_done_that_cannot_be_recorded(tmp_path, monkeypatch):
-    guard = open_guard(tmp_path, {"CARNET_VAULT_KEY": key_text(new_key())}, ring=False)
+    guard = open_security(tmp_path, {"CARNET_VAULT_KEY": key_text(new_key())}, ring=False)
     guard.users.add_user("ada", PASSWORD, "viewer", [], NOW)
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("trading.ops.audit._add", full)
+    monkeypatch.setattr("trading.security.audit_log._add", full)
     for act in (
         lambda: guard.users.sign_in("ada", PASSWORD, "", NOW),
         lambda: guard.users.set_role("ada", "admin"),

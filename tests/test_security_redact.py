@@ -11,10 +11,10 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from trading.core.redact import KNOWN, MASK, Known, forms_of, redact, redact_notebook, redact_text
+from trading.core.redaction import KNOWN, MASK, KnownSecrets, forms_of, redact, redact_notebook, redact_text
+from trading.core.resources import share_path
 from trading.core.settings import load_settings, profiles_in
-from trading.core.share import share_path
-from trading.ops import redact as logs
+from trading.security import log_redaction as logs
 
 LETTERS = string.ascii_letters + string.digits
 NAMES = (
@@ -210,7 +210,7 @@ def test_no_setting_bears_the_name_of_a_secret(profile):
 def test_a_run_record_keeps_no_secret(tmp_path):
     from datetime import UTC, datetime
 
-    from trading.core.runs import create_run
+    from trading.pipeline.run_record import create_run
 
     now = datetime(2026, 11, 20, tzinfo=UTC)
     run = create_run(
@@ -245,7 +245,7 @@ def test_a_registered_secret_of_any_letters_is_found_in_every_form():
     dice = random.Random(3)
     for _ in range(300):
         secret = "".join(chr(dice.choice((dice.randrange(33, 127), dice.randrange(0xC0, 0x17F)))) for _ in range(dice.randint(12, 40)))
-        known = Known()
+        known = KnownSecrets()
         known.add(secret)
         text = in_forms(dice, secret)
         said = known.mask(text.decode("utf-8", "replace") if isinstance(text, bytes) else text)

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trading.backtest.simulate import FIGURES, backtest
+from trading.backtest.engine import FIGURES, backtest
 from trading.backtest.strategies import BollingerBreakout, Donchian, MaCross, RsiReversion, TargetWeights
 from trading.backtest.sweep import sweep
 from trading.core.bars import bars_from
-from trading.core.jobs import own_server
-from trading.core.sample import sample_bars
-from trading.core.types import BadInput
+from trading.core.datasets import sample_bars
+from trading.core.errors import BadInput
+from trading.pipeline.launch import own_server
 
 ROOT = Path(__file__).parent.parent
 COSTS = {"fees": 0.001, "slippage": 0.0005}
@@ -128,7 +128,7 @@ def test_stops_in_a_sweep_are_those_of_a_backtest():
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from trading.core.sample import sample_bars
+from trading.core.datasets import sample_bars
 from trading.backtest.sweep import sweep
 
 def patient(bars, window=5):
@@ -195,7 +195,7 @@ def test_a_damaged_chunk_is_run_again(tmp_path):
 
 
 def test_every_variation_reaches_the_trial_register(tmp_path):
-    from trading.backtest.trials import TrialRegister
+    from trading.backtest.trial_register import TrialRegister
 
     bars, register = sample_bars("indices").loc["2012":"2014"], TrialRegister(tmp_path / "trials.db")
     for _ in range(2):
@@ -212,7 +212,7 @@ def test_a_symbol_without_any_price_is_named():
 
 def test_importing_the_sweep_loads_neither_numba_nor_vectorbt():
     heavy = ("numba", "vectorbt", "matplotlib", "sklearn", "statsmodels", "dask")
-    code = f"import sys, json, trading.backtest.sweep, trading.backtest.surfaces; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
+    code = f"import sys, json, trading.backtest.sweep, trading.backtest.sweep_plots; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert json.loads(said.stdout) == []
 

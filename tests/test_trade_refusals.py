@@ -7,13 +7,14 @@ from decimal import Decimal
 
 import pytest
 
-from trading.core.types import Action, BadInput, Busy, Market, Plan, Refused, Verdict
-from trading.trade.approval import approve, cancel_plan
-from trading.trade.execute import Style, execute
-from trading.trade.ledger import Ledger, LedgerError
-from trading.trade.reconcile import holdings, reconcile
-from trading.venue.matching import Costs, QuoteTape
-from trading.venue.paper import PaperVenue
+from trading.accounting.ledger import Ledger, LedgerError
+from trading.core.errors import BadInput, Busy, Refused
+from trading.core.types import Action, CheckResult, Market, Plan
+from trading.execution.approval import approve_plan, cancel_plan
+from trading.execution.executor import OrderParameters, execute
+from trading.execution.reconciliation import expected_holdings, reconcile
+from trading.venues.paper.exchange import PaperVenue
+from trading.venues.paper.matching import QuoteFeed, TradingCosts
 
 NOON, D = datetime(2024, 1, 2, 12, tzinfo=UTC), Decimal
 PRICES = {"BTC/USDT": D(60000), "ETH/USDT": D(3000), "SOL/USDT": D(100)}
@@ -21,7 +22,7 @@ MARKETS = {s: Market(s, D("0.0001"), D("0.01"), min_cost=D(5)) for s in ("BTC/US
 PLAN = Plan("mine", NOON, "USDT", D(10000), D(10000), (
     Action("BTC/USDT", "buy", D("0.05"), PRICES["BTC/USDT"], "below its target"),
     Action("ETH/USDT", "buy", D("0.5"), PRICES["ETH/USDT"], "below its target")))
-STYLE = Style(D("0.001"))
+STYLE = OrderParameters(D("0.001"))
 
 
 class Watched(PaperVenue):
@@ -34,7 +35,7 @@ class Watched(PaperVenue):
 
 @pytest.fixture
 def venue():
-    made = Watched(QuoteTape(lambda s, t: PRICES.get(s)), lambda: made.at, MARKETS, Costs(D("0.001"), D(0), D(0)), {"USDT": D(10000)}, "USDT")
+    made = Watched(QuoteFeed(lambda s, t: PRICES.get(s)), lambda: made.at, MARKETS, TradingCosts(D("0.001"), D(0), D(0)), {"USDT": D(10000)}, "USDT")
     made.arrived, made.at = [], NOON
     yield made
     made.close()
@@ -46,13 +47,13 @@ def path(tmp_path):
     ledger = Ledger(tmp_path / "ledger.db")
     ledger.open_account("mine", "USDT", D(10000), NOON)
     ledger.open_account("yours", "USDT", D(10000), NOON)
-    approve(ledger, PLAN, "Ada", NOON)
+    approve_plan(ledger, PLAN, "Ada", NOON)
     ledger.close()
     return tmp_path / "ledger.db"
 
 
 def verdict(plan):
-    return Verdict(plan.hash, (), ("max_turnover",))
+    return CheckResult(plan.hash, (), ("max_turnover",))
 
 
 def trade(plan, venue, ledger, checked=None, **more):
@@ -93,7 +94,7 @@ def test_a_plan_altered_by_one_byte_is_another_plan_or_no_plan_at_all(venue, pat
     (PLAN.but(account="nobody"), {}, "the account nobody is not in ledger.db"),
     (PLAN.but(account="yours"), {}, "the plan is not approved"),
     (PLAN.but(notes=("another",)), {}, "the plan is not approved"),
-    (PLAN, {"checked": Verdict(PLAN.hash)}, "no rule was checked"),
+    (PLAN, {"checked": CheckResult(PLAN.hash)}, "no rule was checked"),
     (PLAN, {"stop": lambda: "stopped by Ada: strange prices"}, "stopped by Ada"),
 ])
 def test_a_plan_that_may_not_be_traded_is_refused_with_the_reason(venue, path, plan, more, words):
@@ -116,7 +117,7 @@ def test_a_plan_is_executed_once(venue, path):
     for again in (ledger, Ledger(path)):
         with pytest.raises(Refused, match="the plan was executed already"):
             trade(PLAN, venue, again)
-    assert venue.arrived == sent and len(ledger.events()) == events and holdings(ledger.book("mine")) == venue.fetch_balance()
+    assert venue.arrived == sent and len(ledger.events()) == events and expected_holdings(ledger.book("mine")) == venue.fetch_balance()
 
 
 def test_a_plan_that_was_withdrawn_is_not_executed(venue, path):
@@ -137,7 +138,7 @@ def test_two_processes_do_not_trade_one_account(venue, path):
 def test_a_symbol_that_the_venue_does_not_trade_is_left_out_and_the_rest_is_traded(venue, path):
     ledger = Ledger(path)
     plan = PLAN.but(actions=(*PLAN.actions, Action("SOL/USDT", "buy", D(1), PRICES["SOL/USDT"], "new")))
-    approve(ledger, plan, "Ada", NOON)
+    approve_plan(ledger, plan, "Ada", NOON)
     done = trade(plan, venue, ledger)
     assert [(o.symbol, o.status) for o in done.orders] == [("BTC/USDT", "closed"), ("ETH/USDT", "closed"), ("SOL/USDT", "skipped")]
     assert done.orders[2].reason == "paper does not trade SOL/USDT" and len(venue.arrived) == 2
@@ -146,10 +147,10 @@ def test_a_symbol_that_the_venue_does_not_trade_is_left_out_and_the_rest_is_trad
 def test_a_purchase_beyond_the_balance_is_cut_or_left_out(venue, path):
     ledger = Ledger(path)
     plan = PLAN.but(actions=(PLAN.actions[0].but(amount=D(1)), PLAN.actions[1]))
-    approve(ledger, plan, "Ada", NOON)
+    approve_plan(ledger, plan, "Ada", NOON)
     done = trade(plan, venue, ledger)
     assert done.orders[0].reason.startswith("cut from 1 to 0.166") and 0 < done.orders[0].filled < D("0.167")
-    assert all("of cash" in o.reason for o in done.failed) and holdings(ledger.book("mine")) == venue.fetch_balance()
+    assert all("of cash" in o.reason for o in done.failed) and expected_holdings(ledger.book("mine")) == venue.fetch_balance()
     assert venue.fetch_balance()["USDT"] >= 0
 
 
@@ -217,7 +218,7 @@ def test_a_full_disk_stops_trading_and_the_next_start_goes_on(venue, path, tmp_p
     if not freed.find("executed", "mine", PLAN.hash):
         trade(PLAN, venue, freed)
     assert len(venue.fetch_my_trades(None)) == len(set(venue.arrived)) == 2
-    assert holdings(freed.book("mine")) == venue.fetch_balance() and freed.verify() == len(freed.events())
+    assert expected_holdings(freed.book("mine")) == venue.fetch_balance() and freed.verify() == len(freed.events())
 
 
 def test_books_that_disagree_with_the_venue_stop_trading(venue, path):

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from noise_searches import knock, prices, searched
 
-from trading.backtest.promote import Candidate, ProductionRegistry, Thresholds, judge, promote
-from trading.backtest.trials import TrialRegister
+from trading.backtest.strategy_promotion import Candidate, ProductionRegistry, Thresholds, judge, promote_strategy
+from trading.backtest.trial_register import TrialRegister
 
 
 def test_of_300_searches_over_noise_at_most_one_in_twenty_is_promoted(tmp_path):
@@ -38,7 +38,7 @@ def test_a_returns_series_that_never_moves_is_refused_and_kept_on_record(tmp_pat
     index = pd.date_range("2020-01-01", periods=300, tz="UTC")
     registry = ProductionRegistry(tmp_path / "p.sqlite")
     flat = Candidate("flat", {"n": 1}, "data", pd.Series(0.0, index))
-    decision = promote(flat, Thresholds(), TrialRegister(tmp_path / "t.sqlite"), registry, datetime(2026, 1, 1, tzinfo=UTC))
+    decision = promote_strategy(flat, Thresholds(), TrialRegister(tmp_path / "t.sqlite"), registry, datetime(2026, 1, 1, tzinfo=UTC))
     assert "never move" in str(decision) and registry.current() == {} and registry.decisions()["outcome"].tolist() == ["refused"]
 
 

@@ -13,13 +13,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from binance_server import Server
 
-from trading.core.types import MissingData, StaleData, VenueUnreachable
-from trading.venue.access import Cached, Door
-from trading.venue.crypto import CcxtVenue
-from trading.venue.crypto_async import AsyncCcxtVenue
-from trading.venue.gate import Gate, JumpingLoop
-from trading.venue.memory import Disk, Lifetimes
-from trading.venue.snapshot import Snapshot
+from trading.core.errors import MissingData, StaleData, VenueUnreachable
+from trading.testing.virtual_clock import VirtualClockLoop
+from trading.venues.access.cache import DiskCache, TimeToLive
+from trading.venues.access.cached_venue import CachedClient, CachedVenue
+from trading.venues.access.client import GuardedClient
+from trading.venues.access.snapshot import SnapshotVenue
+from trading.venues.crypto.async_venue import AsyncCcxtVenue
+from trading.venues.crypto.venue import CcxtVenue
 
 TICKERS, KLINES = "GET /api/v3/ticker/24hr", "GET /api/v3/klines"
 SYMBOLS = [f"C{n:02d}/USDT" for n in range(50)]
@@ -59,11 +60,11 @@ class Real:
 
 def rehearse(server, work, **options):
     """Run a coroutine with a door on a clock that jumps."""
-    loop = JumpingLoop()
+    loop = VirtualClockLoop()
     try:
         async def run():
             source = Real(loop, server.url)
-            door = Door(source, clock=loop.time, **options)
+            door = CachedClient(source, clock=loop.time, **options)
             try:
                 await source.load_markets()
                 server.exchange.calls.clear()
@@ -206,11 +207,11 @@ def test_someone_who_gives_up_does_not_take_the_answer_from_the_others(server):
 
 def test_two_processes_share_the_disk(server, tmp_path):
     venue, file = CcxtVenue("binance", base_url=server.url), tmp_path / "answers.sqlite"
-    one = Cached(venue, disk=file)
+    one = CachedVenue(venue, disk=file)
     prices, bars = one.fetch_tickers(SYMBOLS[:4]), one.fetch_ohlcv(SYMBOLS[0], "1d")
     one.close()
     before = sum(server.exchange.calls.values())
-    two = Cached(venue, disk=file)
+    two = CachedVenue(venue, disk=file)
     assert two.fetch_tickers(SYMBOLS[:4]) == prices and two.fetch_ohlcv(SYMBOLS[0], "1d").equals(bars)
     assert sum(server.exchange.calls.values()) == before and two.summary()["from_disk"] == 5
     two.close()
@@ -227,14 +228,14 @@ def test_memory_stays_below_its_bound(server):
 
 
 def test_the_stages_of_a_run_read_one_moment(server, tmp_path):
-    source = Cached(CcxtVenue("binance", base_url=server.url), lifetimes=Lifetimes(price=0.001))
-    scout, plan = Snapshot(source, tmp_path / "prices.sqlite"), Snapshot(source, tmp_path / "prices.sqlite")
+    source = CachedVenue(CcxtVenue("binance", base_url=server.url), lifetimes=TimeToLive(price=0.001))
+    scout, plan = SnapshotVenue(source, tmp_path / "prices.sqlite"), SnapshotVenue(source, tmp_path / "prices.sqlite")
     first = scout.fetch_tickers(SYMBOLS[:5])
     server.exchange.pairs = {k: (b, q, p * 2) for k, (b, q, p) in server.exchange.pairs.items()}
     time.sleep(0.01)
     assert plan.fetch_tickers(SYMBOLS[:5]) == first and source.fetch_tickers(SYMBOLS[:1]) != {SYMBOLS[0]: first[SYMBOLS[0]]}
     with pytest.raises(MissingData):
-        Snapshot(None, tmp_path / "prices.sqlite").fetch_tickers(SYMBOLS[5:6])
+        SnapshotVenue(None, tmp_path / "prices.sqlite").fetch_tickers(SYMBOLS[5:6])
     source.close()
 
 
@@ -250,7 +251,8 @@ def test_two_stages_that_ask_at_the_same_moment_agree(tmp_path):
             return dict.fromkeys(symbols, Decimal(mine))
 
     answers = []
-    stages = [threading.Thread(target=lambda: answers.append(Snapshot(Rising(), tmp_path / "p.sqlite").fetch_tickers(["A"])["A"])) for _ in range(6)]
+    ask = lambda: answers.append(SnapshotVenue(Rising(), tmp_path / "p.sqlite").fetch_tickers(["A"])["A"])  # noqa: E731
+    stages = [threading.Thread(target=ask) for _ in range(6)]
     for stage in stages:
         stage.start()
     for stage in stages:
@@ -272,7 +274,7 @@ def test_a_blocking_source_is_asked_one_question_at_a_time():
             return pd.DataFrame({"close": [1.0]}, index=pd.DatetimeIndex(["2024-01-01"], tz="UTC"))
 
     source = Fragile()
-    door = Cached(Gate(source, rate=1000.0, burst=100))
+    door = CachedVenue(GuardedClient(source, rate=1000.0, burst=100))
     threads = [threading.Thread(target=door.fetch_ohlcv, args=(s,)) for s in SYMBOLS[:20]]
     for thread in threads:
         thread.start()
@@ -283,7 +285,7 @@ def test_a_blocking_source_is_asked_one_question_at_a_time():
 
 
 def test_the_disk_is_bounded_and_keeps_what_is_new(tmp_path):
-    disk = Disk(tmp_path / "a.sqlite", limit=3000)
+    disk = DiskCache(tmp_path / "a.sqlite", limit=3000)
     for n in range(100):
         disk.put(("v", "price", n), float(n), "x" * 200)
     assert disk.get(("v", "price", 99)) and disk.get(("v", "price", 0)) is None

@@ -14,20 +14,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from binance_server import KEY, SECRET, Server
 
-from trading.core.types import (
-    BadInput,
-    MarketData,
-    MissingData,
-    Order,
-    UnknownOutcome,
-    Venue,
-    VenueError,
-    VenueUnreachable,
-)
+from trading.core.errors import BadInput, MissingData, UnknownOutcome, VenueError, VenueUnreachable
+from trading.core.types import MarketData, Order, Venue
+from trading.data.delta_store import BarStore
 from trading.data.ingest import ingest
-from trading.data.store import BarStore
-from trading.venue.crypto import CcxtVenue
-from trading.venue.crypto_async import AsyncCcxtVenue
+from trading.venues.crypto.async_venue import AsyncCcxtVenue
+from trading.venues.crypto.venue import CcxtVenue
 
 SINCE = datetime(2024, 1, 1, tzinfo=UTC)
 UNTIL = datetime(2025, 11, 30, tzinfo=UTC)

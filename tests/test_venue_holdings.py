@@ -11,8 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from trading.core.types import BadInput, VenueError, VenueUnreachable
-from trading.venue.holdings import CoinTracking, coingecko_markets, coingecko_prices
+from trading.core.errors import BadInput, VenueError, VenueUnreachable
+from trading.venues.cointracking import CoinTracking, coingecko_markets, coingecko_prices
 
 KEY, SECRET = "public-key", "private-secret"
 COINS = [f"coin-{n:03d}" for n in range(600)]

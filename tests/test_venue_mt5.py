@@ -14,12 +14,13 @@ import pandas as pd
 import pytest
 import uvicorn
 
-from trading.core.types import BadInput, MarketData, MissingData, Order, UnknownOutcome, Venue, VenueError, VenueUnreachable
-from trading.venue.bridge import make_bridge
-from trading.venue.mt5 import Mt5Venue, sign
-from trading.venue.mt5_desk import Contract
-from trading.venue.mt5_names import CONSTANTS, FUNCTIONS
-from trading.venue.terminal import SimulatedTerminal
+from trading.core.errors import BadInput, MissingData, UnknownOutcome, VenueError, VenueUnreachable
+from trading.core.types import MarketData, Order, Venue
+from trading.venues.mt5.bridge import make_bridge
+from trading.venues.mt5.client import Mt5Venue, sign
+from trading.venues.mt5.constants import CONSTANTS, FUNCTIONS
+from trading.venues.mt5.simulated_broker import Contract
+from trading.venues.mt5.simulated_terminal import SimulatedTerminal
 
 KEY, ACCOUNT = "loopback-key-of-the-tests", 5_000_001
 NOW = datetime(2024, 3, 29, 12, 30, tzinfo=UTC)  # two days before Europe's clocks change; America's have changed already
@@ -398,7 +399,7 @@ def certificate(folder, name="127.0.0.1", days=1):
 
 
 def test_over_tls_the_bridge_is_believed_only_with_its_certificate(tmp_path, monkeypatch):
-    from trading.venue import bridge as module
+    from trading.venues.mt5 import bridge as module
 
     files, others = certificate(tmp_path), certificate(tmp_path, "127.0.0.2")
     made = Bridge()

@@ -12,8 +12,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from binance_server import KEY, SECRET, Server
 
-from trading.core.types import Order, UnknownOutcome, VenueError
-from trading.venue.crypto import CcxtVenue
+from trading.core.errors import UnknownOutcome, VenueError
+from trading.core.types import Order
+from trading.venues.crypto.venue import CcxtVenue
 
 ACCOUNT, KLINES, ORDER = "GET /api/v3/account", "GET /api/v3/klines", "POST /api/v3/order"
 SINCE = datetime(2024, 1, 1, tzinfo=UTC)

@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trading.core.jobs import load_flow, open_run
-from trading.core.runs import Run
+from trading.core.resources import share_path
 from trading.core.settings import load_settings
-from trading.core.share import share_path
-from trading.core.stages import Kernel
 from trading.forecast.feedback import FeedbackLoop
-from trading.forecast.meta import Decision
-from trading.forecast.models import HorizonForecaster
+from trading.forecast.forecaster import HorizonForecaster
+from trading.forecast.meta_labeling import Decision
+from trading.forecast.model_promotion import count_trials, current_estimator, current_model_version, promotions
 from trading.forecast.outcomes import RIVALS
-from trading.forecast.promote import count_trials, estimator_in_force, in_force, promotions
+from trading.pipeline.launch import load_flow, open_run
+from trading.pipeline.notebook_runner import Kernel
+from trading.pipeline.run_record import Run
 
 pytestmark = pytest.mark.xdist_group("weekly")  # one worker: the tests share what was executed once
 SYMBOLS, DAYS = ("AAPL", "KO", "WMT", "XOM"), 50
@@ -26,8 +26,8 @@ SYMBOLS, DAYS = ("AAPL", "KO", "WMT", "XOM"), 50
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     "Runs of fifty consecutive days with forecasts and weights, and a store that all of them cite."
+    from trading.data.delta_store import BarStore
     from trading.data.ingest import SampleSource, ingest
-    from trading.data.store import BarStore
 
     folder = tmp_path_factory.mktemp("weekly")
     settings = load_settings("sample", {"run.reports": str(folder / "reports"), "run.data": str(folder / "data"), "forecast.window": "1000",
@@ -73,7 +73,7 @@ def week(home):
 def test_training_counts_every_trial_and_says_what_was_promoted_or_why_not(home, week):
     result, models = json.loads((week / "train.json").read_text()), home / "data" / "models"
     assert count_trials(models, "forecast") == 4 + 2 == result["trials"], "four of ridge, one forest, one booster"
-    from trading.backtest.trials import TrialRegister
+    from trading.backtest.trial_register import TrialRegister
 
     register = TrialRegister(home / "data" / "trials.sqlite")
     with register._open() as db:
@@ -83,15 +83,15 @@ def test_training_counts_every_trial_and_says_what_was_promoted_or_why_not(home,
     assert book[0].version != result["version"] == book[1].version and book[1].before == book[0].version
     assert all(p.passed != bool(p.reasons) for p in book), "who is turned away hears why"
     assert result["in_force"] == next((p.version for p in reversed(book) if p.passed), "")
-    assert result["promoted"] == book[1].passed and result["in_force"] == in_force(models)
+    assert result["promoted"] == book[1].passed and result["in_force"] == current_model_version(models)
     assert (result["version"] in result["words"]) and ("not promoted" in result["words"]) == (not result["promoted"])
 
 
 def test_a_decision_of_the_past_does_not_know_the_promotion(home, week):
     models, result = home / "data" / "models", json.loads((week / "train.json").read_text())
     newest = datetime.fromisoformat(result["at"])
-    assert in_force(models, before=newest) == "" and estimator_in_force(models, before=newest) is None
-    assert in_force(models, before=newest + pd.Timedelta(days=1)) == result["in_force"]
+    assert current_model_version(models, before=newest) == "" and current_estimator(models, before=newest) is None
+    assert current_model_version(models, before=newest + pd.Timedelta(days=1)) == result["in_force"]
 
 
 def test_every_promise_matures_once_and_counts_what_a_hand_counts(home, week):
@@ -101,7 +101,7 @@ def test_every_promise_matures_once_and_counts_what_a_hand_counts(home, week):
     assert one["matured"] == (DAYS - 1) * len(SYMBOLS) and five["matured"] == (DAYS - 5) * len(SYMBOLS)
     runs = sorted((home / "reports").glob("2019-*_sample_1"))
     run, after = Run(runs[3]), Run(runs[4])
-    from trading.app.daily import bars_of
+    from trading.pipeline.factory import bars_of
 
     close = bars_of(after)["close"]
     row = run.read("forecast").loc[("KO", 1)]
@@ -141,7 +141,7 @@ def test_a_decision_that_was_written_down_counts_instead_of_what_was_held(home, 
     days = [Run(run).record.id[:10] for i, run in enumerate(runs) if i % 5 == 4]
     of_those = [o for c in loop.cycles for o in c.outcomes if o.decision[:10] in days]
     assert of_those and {tuple(o.decision.split()[1:]) for o in of_those if o.taken} == {("KO", "1")}
-    from trading.app.daily import bars_of
+    from trading.pipeline.factory import bars_of
 
     close = bars_of(Run(runs[-1]))["close"]["KO"]
     sold = next(o for o in of_those if o.taken)

@@ -20,7 +20,7 @@ def test_the_command_works_from_an_unpacked_wheel_in_an_empty_folder(tmp_path):
         assert f"trading/_share/{needed}" in names
     assert not any(n.startswith(("tests/", "nbs/", "bench/")) for n in names)
     (tmp_path / "empty").mkdir()
-    script = ("import trading, sys; from trading.app.cli import main; print(trading.__file__, file=sys.stderr); "
+    script = ("import trading, sys; from trading.cli.main import main; print(trading.__file__, file=sys.stderr); "
               "main(['settings', '--profile', 'crypto'])")
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path / "empty", capture_output=True, text=True,
                           env=os.environ | {"PYTHONPATH": str(tmp_path / "site"), "COLUMNS": "200"})

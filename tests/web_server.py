@@ -22,11 +22,11 @@ PASSWORD = "correct horse battery"
 RUN = """
 import sys, uvicorn
 from pathlib import Path
-from trading.app.cli_serve import find_apply, run_server, take_port
-from trading.app.measures import open_metrics
-from trading.app.views import Place
-from trading.app.web import make_app
-from trading.ops.guard import open_guard
+from trading.cli.serve import find_apply, run_server, take_port
+from trading.services.metrics import open_metrics
+from trading.services.workspace import Workspace
+from trading.api.app import make_app
+from trading.security.context import open_security
 
 home, rate, head = Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
 guard = open_guard(home / "data", environ={}, ring=False)
@@ -42,10 +42,10 @@ run_server(uvicorn, app, taken, head)
 @lru_cache(maxsize=1)
 def template() -> Path:
     "Return a folder with two real runs, made once for each process."
-    from trading.app.specimen import SMALL, specimen
+    from trading.testing.sample_runs import SMALL, make_sample_runs
 
     home = Path(tempfile.mkdtemp(prefix="carnet-web-"))
-    specimen(home)
+    make_sample_runs(home)
     sections: dict[str, list[str]] = {}
     for name, value in SMALL.items():
         section, key = name.split(".")
@@ -80,9 +80,9 @@ class Server:
 
 def people(home: Path) -> tuple[dict, dict]:
     "Make a viewer, a trader and an admin, with a key each."
-    from trading.ops.guard import open_guard
+    from trading.security.context import open_security
 
-    guard = open_guard(home / "data", environ={}, ring=False)
+    guard = open_security(home / "data", environ={}, ring=False)
     keys, codes = {}, {}
     for role in ("viewer", "trader", "admin"):
         guard.users.add_user(role, PASSWORD, role, ["main"])

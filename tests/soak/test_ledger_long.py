@@ -5,9 +5,9 @@ import time
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from trading.accounting.account_book import fill_event
+from trading.accounting.ledger import Ledger
 from trading.core.types import Fill
-from trading.trade.book import fill_event
-from trading.trade.ledger import Ledger
 
 EVENTS = int(os.environ.get("LEDGER_EVENTS", "10000000"))
 BATCH = 20_000

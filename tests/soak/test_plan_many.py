@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from test_plan import SYMBOLS, check_goes_on, check_nothing_left, check_rules, many, portfolios, rich  # noqa: E402
 
 from trading.core.types import Market  # noqa: E402
-from trading.trade.plan import PlanConstraints  # noqa: E402
+from trading.execution.plan import PlanConstraints  # noqa: E402
 
 D = Decimal
 thousands = settings(many, max_examples=2500, derandomize=False, database=None, phases=(Phase.generate,))

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from trading.core.bars import fingerprint
-from trading.core.sample import sample_bars
-from trading.core.types import MissingData, VenueUnreachable
+from trading.core.datasets import sample_bars
+from trading.core.errors import MissingData, VenueUnreachable
+from trading.data.delta_store import BarStore
 from trading.data.ingest import SampleSource, ingest
-from trading.data.store import BarStore
 
 STOCKS = sample_bars("stocks")["2021":]
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.bars import check_bars, symbols_of
-from ..core.types import BadInput, MissingData
+from ..core.errors import BadInput, MissingData
 
 # %% ../../nbs/03_features/10_regime.ipynb #ae26c1ec
 def market_returns(

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.bars import bar_length, check_bars, symbols_of
-from ..core.types import BadInput, MissingData
+from ..core.errors import BadInput, MissingData
 
 # %% ../../nbs/03_features/00_technical.ipynb #89889415
 Table = pd.Series | pd.DataFrame  # one symbol, or time × symbol

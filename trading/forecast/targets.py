@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.bars import bar_length, check_index
-from ..core.types import BadInput
+from ..core.errors import BadInput
 
 # %% ../../nbs/04_forecast/00_targets.ipynb #94b7bcb7
 Horizon = int | str

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from ..core.bars import check_bars
-from ..core.types import BadInput, Value
+from ..core.errors import BadInput
+from ..core.types import Value
 
 # %% ../../nbs/05_risk/10_stress.ipynb #59434141
 @dataclass(frozen=True)
