@@ -39,7 +39,8 @@ from trading.execution.router import (
     route_actions,
     split_plan,
 )
-from ..execution.safe_mode import SafeModeVenue, check_order_limits, watch_limits
+from ..execution.safe_mode import SafeModeVenue
+from ..execution.limit_monitor import check_order_limits, watch_limits
 from .account import TradingAccount, TradingRules, kill_switch, open_live_account
 from .account import open_account as open_one
 from .run_record import Run
