@@ -18,8 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import Header, Query, Request
-from fastapi import Path as InPath
+from fastapi import Header, Path as InPath, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,8 +29,7 @@ from ..core.types import Event, Plan, stable_hash
 from ..pipeline.run_record import Run
 from ..security.audit_log import AuditLog
 from ..security.sessions import Authenticator
-from ..services import jobs as work
-from ..services import queries_system as upkeep
+from ..services import jobs as work, queries_system as upkeep
 from ..services.queries_analytics import settings_then
 from ..services.queries_trading import ledger_of_run, run_bars
 from ..services.workspace import MEMORY, Workspace, artefact, current_settings, find_record, ledger_for_writing

@@ -16,7 +16,8 @@ from .components import PageSection, Viewer
 from .screens_trading import read_artefact, report_data, series
 from ..report.daily_report import _forecasts, _months
 from ..report.forecast_sections import ForecastReview
-from ..report.formatting import Parts, count, known, listed, number, percent
+from ..report.formatting import Parts, known, number, percent
+from ..core.english import count, listed
 from ..report.performance_sections import COMPARED_METRICS, _against, _risk
 from ..report.risk_sections import RiskContext, stress_parts
 from ..report.sections import figure, table

@@ -12,7 +12,8 @@ from markupsafe import Markup
 from ..core.errors import TradingError
 from .actions import settings_file, stamp_of
 from .components import Field, PageSection, Viewer, form
-from ..report.formatting import Parts, count, percent, spelled
+from ..report.formatting import Parts, percent
+from ..core.english import count, spelled
 from ..report.sections import table
 from ..services.queries_system import aliases, settings_table, taxonomy
 from ..services.workspace import Workspace

@@ -21,7 +21,8 @@ from .components import STAGE_STATES, Field, PageSection, Viewer, badge, button,
 from .screens_trading import clock, moment
 from ..report.daily_report import QUALITY
 from ..report.forecast_sections import horizon_text
-from ..report.formatting import Parts, count, day, known, limit_name, limit_value, number, percent, quantity
+from ..report.formatting import Parts, day, known, limit_name, limit_value, number, percent, quantity
+from ..core.english import count
 from ..report.sections import figure, table
 from ..report.svg_charts import bar_chart
 from trading.services.queries_system import (

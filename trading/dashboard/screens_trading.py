@@ -15,7 +15,8 @@ from markupsafe import Markup
 from ..core.errors import TradingError
 from .components import Field, PageSection, Viewer, button, form, link, row, steps
 from ..pipeline.run_record import RunRecord
-from ..report.formatting import Parts, count, day, known, listed, money, number, percent, price, quantity
+from ..report.formatting import Parts, day, known, money, number, percent, price, quantity
+from ..core.english import count, listed
 from ..report.sections import ALERT_TONES, SAME_LEVEL, ReportData, figure, orders_table, table
 from ..report.svg_charts import bar_chart, time_chart
 from ..services.jobs import jobs

@@ -40,8 +40,7 @@ from trading.execution.router import (
     split_plan,
 )
 from ..execution.safe_mode import SafeModeVenue, check_order_limits, watch_limits
-from .account import TradingAccount, TradingRules, kill_switch, open_live_account
-from .account import open_account as open_one
+from .account import TradingAccount, TradingRules, kill_switch, open_account as open_one, open_live_account
 from .run_record import Run
 from .venue_factory import each_venue
 

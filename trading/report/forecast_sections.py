@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .formatting import Parts, count, day, known, listed, percent, quantity
+from .formatting import Parts, day, known, percent, quantity
+from ..core.english import count, listed
 from .sections import table
 from .waterfall import reason_pictures
 

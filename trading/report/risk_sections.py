@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from .formatting import Parts, count, day, known, listed, money, percent
+from .formatting import Parts, day, known, money, percent
+from ..core.english import count, listed
 from .sections import figure, table
 from .svg_charts import bar_chart, step_chart
 

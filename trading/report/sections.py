@@ -15,20 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trading.report.formatting import (
-    as_limits,
-    count,
-    describe_day,
-    known,
-    limit_name,
-    limit_value,
-    listed,
-    money,
-    number,
-    percent,
-    price,
-    quantity,
-)
+from .narrative import as_limits, describe_day
+from .formatting import known, limit_name, limit_value, money, number, percent, price, quantity
+from ..core.english import count, listed
 from .svg_charts import change_chart
 
 # %% ../../nbs/14_report/15_sections.ipynb #24800e69

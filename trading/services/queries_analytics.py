@@ -227,8 +227,7 @@ def risk(place: Workspace, profile: str | None = None) -> dict:
 @view
 def stress_results(place: Workspace, profile: str | None = None) -> dict:
     "Return what the holdings would have lost in the crashes of history; what is not known of a symbol is named."
-    from trading.risk.stress import SCENARIOS
-    from trading.risk.stress import stress as replay
+    from trading.risk.stress import SCENARIOS, stress as replay
 
     try:
         record = _valued(place, profile)
