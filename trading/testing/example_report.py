@@ -12,7 +12,8 @@ import pandas as pd
 from ..core.bars import closed_by, parse_as_of
 from ..core.datasets import SOURCES, sample_bars
 from ..core.errors import MissingData
-from ..report.forecast_sections import ForecastReview, todays_drift
+from ..pipeline.forecast_review import todays_drift
+from ..report.forecast_sections import ForecastReview
 from ..report.risk_sections import RiskContext
 from ..report.sections import ReportData
 
