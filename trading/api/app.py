@@ -380,7 +380,7 @@ def _mount(app: FastAPI, service: Service) -> bytes | None:  # the policy that i
 
     pages.mount(app, service.place, session_of, record=service.audit.append, signout="/signout",
                 place_of=lambda s: place_for(service.place, (*s.portfolios, "main")[0]))
-    return pages.POLICY.encode()
+    return pages.CONTENT_POLICY.encode()
 
 # %% ../../nbs/15_api/25_app.ipynb #cea20b25
 def describe(routes: list[PlainRoute]) -> dict:
