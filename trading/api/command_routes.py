@@ -221,7 +221,7 @@ def validate_plan(place: Workspace, name: str) -> dict:
         groups=groups_of(settings), equity=pd.Series({pd.Timestamp(t): v for t, v in past}, dtype=float),
         returns=bars["close"].pct_change(fill_method=None).iloc[-settings.allocate.window :])
     return {"run": record.id, "plan": plan.hash, "ok": verdict.ok, "checked": list(verdict.checked),
-            "vetoes": [{"rule": v.rule, "reason": v.reason, "symbol": v.symbol} for v in verdict.vetoes]}
+            "violations": [{"rule": v.rule, "reason": v.reason, "symbol": v.symbol} for v in verdict.violations]}
 
 
 def approve_plan(place: Workspace, name: str, who: str, now: datetime) -> dict:

@@ -48,7 +48,7 @@ def runs_screen(place: Workspace, who: Viewer) -> list[PageSection]:
     frame["when"] = frame["as_of"].map(lambda t: clock(pd.Timestamp(t) - pd.Timedelta(seconds=1))[:-6])  # midnight: the day that has ended
     frame["took"] = [f"{number(s, 1)}\u00a0s" for s in frame["seconds"]]
     kinds = {"paper": "paper money", "live": "real money"}
-    frame["what"] = ["rehearsal" if r else kinds.get(m, m) for r, m in zip(frame["rehearsal"], frame["mode"], strict=True)]
+    frame["what"] = ["dry run" if r else kinds.get(m, m) for r, m in zip(frame["dry_run"], frame["mode"], strict=True)]
     frame["state"] = [" ".join(STAGE_STATES.get(s, ("", s))[:2]) for s in frame["status"]]
     columns = [
         ("Run", "id", str, ""),
@@ -132,7 +132,7 @@ FACTS = {
     "var_95": "value at risk",
     "price_change": "a price moves",
     "failures": "failed runs",
-    "vetoes": "refused plans",
+    "violations": "refused plans",
     "drawdown_risk": "chance of the limit",
 }
 FRACTIONS = ("price_change", "drawdown", "var_95", "drawdown_risk")

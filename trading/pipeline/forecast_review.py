@@ -26,7 +26,7 @@ def forecasts_before(
     "Return the forecasts that earlier runs of this profile kept."
     own = run.record
     earlier = [r for r in list_runs(run.folder.parent) if r.profile == own.profile and r.as_of < own.as_of and "forecast.parquet" in r.artefacts
-               and not r.parameters.get("rehearsal") and not r.parameters.get("portfolio") and not r.parameters.get("again")]
+               and not r.parameters.get("dry_run") and not r.parameters.get("portfolio") and not r.parameters.get("again")]
     found: dict[datetime, pd.DataFrame] = {}
     for record in sorted(earlier, key=lambda r: (r.as_of, r.created), reverse=True)[:most]:
         try:

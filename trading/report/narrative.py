@@ -173,8 +173,8 @@ def describe_day(
         lines += describe_equity(equity, currency, given("benchmark"), given("benchmark_name", "the benchmark"))
     if given("gains") is not None:
         lines += describe_gains(data.gains, currency)
-    if given("vetoes"):
-        reasons = "; ".join(str(getattr(v, "reason", v)).rstrip(".") for v in data.vetoes)
+    if given("violations"):
+        reasons = "; ".join(str(getattr(v, "reason", v)).rstrip(".") for v in data.violations)
         lines.append(f"The plan was rejected by the risk checks, so nothing of it was traded: {reasons}.")
     elif orders is not None:
         lines += describe_orders(orders, currency, value)

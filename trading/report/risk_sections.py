@@ -49,7 +49,7 @@ def plan_parts(
     if context.life is None:
         return [*parts, ("missing", "Who looked at the plan is not known in this run.")]
     if context.life.empty:
-        return [*parts, ("text", "The plan was put before nobody: it asks for nothing, or the safety check refused it.")]
+        return [*parts, ("text", "The plan was put before nobody: it asks for nothing, or the risk checks rejected it.")]
     by_time: dict[str, list[str]] = {}
     for state, row in context.life.iterrows():
         by_time.setdefault(day(row["when"], clock=True), []).append(f"{state} by {row['who']}{' (' + row['why'] + ')' if row['why'] else ''}")

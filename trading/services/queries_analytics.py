@@ -36,7 +36,7 @@ def plain_number(value: object) -> float | None:
 def predictions(place: Workspace, profile: str | None = None, horizon: int | None = None, symbol: str | None = None) -> dict:
     "Return the newest forecasts with their intervals, and how good such forecasts were."
     try:
-        record = newest_run(place, profile, "forecast", rehearsals=True)
+        record = newest_run(place, profile, "forecast", dry_runs=True)
         table = artefact(place, record, "forecast")
     except TradingError as error:
         return missing(error, run=None, as_of=None, items=[], accuracy=[], horizons=[])
@@ -66,7 +66,7 @@ def explanation(place: Workspace, profile: str | None = None, symbol: str | None
     from trading.forecast.model_registry import load
 
     try:
-        record = newest_run(place, profile, "forecast", rehearsals=True)
+        record = newest_run(place, profile, "forecast", dry_runs=True)
         model = load(place.data / "models", record.model_versions.get("forecast", ""))
     except TradingError as error:
         return missing(error, run=None, items=[])
@@ -91,7 +91,7 @@ def regimes(place: Workspace, profile: str | None = None, bars: int = 250) -> di
     from trading.features.regime import RegimeDetector
 
     try:
-        record = newest_run(place, profile, "quality", rehearsals=True)
+        record = newest_run(place, profile, "quality", dry_runs=True)
         known = run_bars(place, record).iloc[-2600:]
         detector = RegimeDetector().fit(known)
         chance, trend = detector.predict_proba(known), detector.predict_trend(known)
@@ -108,7 +108,7 @@ def opportunities(place: Workspace, profile: str | None = None, count: int = 20)
     from trading.features.screener import screen
 
     try:
-        record = newest_run(place, profile, "quality", rehearsals=True)
+        record = newest_run(place, profile, "quality", dry_runs=True)
         found = screen(run_bars(place, record), timeframe=settings_then(record).market.timeframe)
     except TradingError as error:
         return missing(error, run=None, items=[], left_out={})
@@ -155,7 +155,7 @@ def performance(place: Workspace, profile: str | None = None) -> dict:
     except TradingError as error:
         own = missing(error)
     try:
-        record = newest_run(place, settings.run.profile, "backtest", rehearsals=True)
+        record = newest_run(place, settings.run.profile, "backtest", dry_runs=True)
         table = artefact(place, record, "backtest")
         past = table.pct_change().dropna()
         tested = {"run": record.id, "from": table.index[0].isoformat(), "to": table.index[-1].isoformat(), "note": "without forecasts, after costs",
@@ -176,7 +176,7 @@ def history(place: Workspace, profile: str | None = None, kind: str = "account",
         if kind == "account":
             run, table = None, _marks(place, settings)
         else:
-            record = newest_run(place, settings.run.profile, "backtest", rehearsals=True)
+            record = newest_run(place, settings.run.profile, "backtest", dry_runs=True)
             run, table = record.id, artefact(place, record, "backtest")
     except TradingError as error:
         return missing(error, kind=kind, run=None, items=[])
@@ -266,7 +266,7 @@ def return_correlation(place: Workspace, profile: str | None = None) -> dict:
     from trading.risk.dependence import correlation_matrix as correlate
 
     try:
-        record = newest_run(place, profile, "quality", rehearsals=True)
+        record = newest_run(place, profile, "quality", dry_runs=True)
         table = correlate(run_bars(place, record)["close"].pct_change(fill_method=None).iloc[-settings_then(record).allocate.window :])
     except TradingError as error:
         return missing(error, run=None, symbols=[], matrix=[])
@@ -276,7 +276,7 @@ def return_correlation(place: Workspace, profile: str | None = None) -> dict:
 @view
 def optimise(place: Workspace, profile: str | None = None, policy: str | None = None, risk_level: str | None = None) -> dict:
     "Return the weights that a policy would choose now, each with its reason."
-    record = newest_run(place, profile, "forecast", rehearsals=True)
+    record = newest_run(place, profile, "forecast", dry_runs=True)
     settings = settings_then(record)
     wanted = {k: v for k, v in (("policy", policy), ("risk_level", risk_level)) if v}
     if wanted.get("risk_level", settings.allocate.risk_level) not in settings.risk_levels:
