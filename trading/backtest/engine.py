@@ -156,9 +156,9 @@ def backtest(
         fills = fill_weights(close, price, targets, costs)
     else:
         full = np.isscalar(size) and size == 1
-        wanted, price = directions(bars, signals, fill, stop_loss, take_profit, trailing, slippage, pause=not full)
+        turns = directions(bars, signals, fill, stop_loss, take_profit, trailing, slippage, pause=not full)
         purse = Costs(fees, slippage, fixed_fees, min_size, cash / close.shape[1])
-        fills = fill_directions(close, price, wanted, purse, None if full else _sizes(size, close))
+        fills = fill_directions(close, turns.price, turns.first, purse, None if full else _sizes(size, close), turns.last, turns.second)
     return _account(fills, close, costs, periods, used)
 
 

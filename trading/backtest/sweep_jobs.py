@@ -192,14 +192,11 @@ def run_slow(
         runs = [backtest(job.bars, v, **charges, fill=job.fill, periods=job.periods).stats for v in variants]
         return np.array([[stats[list(FIGURES)].to_numpy(float)] for stats in runs])
     symbols = symbols_of(job.bars)
-    wanted, prices = [], []
-    for variant in variants:
-        one, price = directions(job.bars, variant.signals(job.bars), job.fill, *job.stops, slippage=job.costs.slippage)
-        wanted.append(one[symbols].to_numpy())
-        prices.append(price[symbols].to_numpy())
+    turns = [directions(job.bars, v.signals(job.bars), job.fill, *job.stops, slippage=job.costs.slippage) for v in variants]
     columns, index = range(len(variants) * len(symbols)), job.bars.index
+    first, price, last, second = (pd.DataFrame(np.hstack([t[k][symbols].to_numpy() for t in turns]), index, columns) for k in range(4))
     close = pd.DataFrame(np.tile(job.bars["close"][symbols].to_numpy(), len(variants)), index, columns)
-    fills = fill_directions(close, pd.DataFrame(np.hstack(prices), index, columns), pd.DataFrame(np.hstack(wanted), index, columns), job.costs)
+    fills = fill_directions(close, price, first, job.costs, None, last, second)
     return key_figures(fills, close, job.costs.cash, job.periods).reshape(len(variants), len(symbols), len(FIGURES))
 
 
