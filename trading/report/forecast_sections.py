@@ -28,7 +28,7 @@ from .waterfall import reason_pictures
 # %% ../../nbs/14_report/20_forecast_sections.ipynb #7f3295f4
 @dataclass(frozen=True)
 class ForecastReview:
-    "What a report says about forecasts besides the forecasts; None means not known."
+    "What a report says about forecasts besides the forecasts; None means not known.\n\nParameters\n----------\nwords : Sequence[str] | None, default None\n    what passed the gates, and what the best of the others lacked\ndecisions : pd.DataFrame | None, default None\n    by (symbol, horizon): side confidence expected_return reward_to_risk max_drawdown reason\nlearnt : Mapping[str, Any] | None, default None\n    cycle, trust (rival → share), frozen, pattern\nnow : pd.DataFrame | None, default None\n    forecasts by (symbol, horizon)\nbefore : tuple[datetime, pd.DataFrame] | None, default None\n    those of the run before\nmatured : pd.DataFrame | None, default None\n    by horizon: matured, inside; of forecasts that were really made\nreliability : pd.DataFrame | None, default None\n    by (horizon, group): said, was, n; of held-out forecasts\nparts : pd.DataFrame | None, default None\n    by (symbol, horizon): base and one column per feature, log returns\nheld : Sequence[str], default ()\n    symbols after trading, the largest first\nalerts : Sequence[tuple[str, str]] | None\n    ('watch' | 'alarm', sentence)\nalerted : datetime | None, default None\n    when the alerts were looked for\ndrift : Mapping[str, Any] | None, default None\n    what `todays_drift` found in this run"
 
     words: Sequence[str] | None = None  # what passed the gates, and what the best of the others lacked
     decisions: pd.DataFrame | None = None  # by (symbol, horizon): side confidence expected_return reward_to_risk max_drawdown reason
@@ -51,7 +51,7 @@ def horizon_text(
     horizon: int,  # bars
     timeframe: str,  # of one bar
 ) -> str:
-    "Say how far ahead a horizon lies."
+    "Say how far ahead a horizon lies.\n\nParameters\n----------\nhorizon : int\n    bars\ntimeframe : str\n    of one bar\n\nReturns\n-------\nstr"
     size, unit = int(timeframe[:-1]) * int(horizon), _UNITS[timeframe[-1]]
     return f"{count(size, unit)} ahead"
 
@@ -121,7 +121,7 @@ def matured_parts(b: ForecastReview, timeframe: str) -> Parts:
 def feature_words(
     name: str,  # of a feature
 ) -> str:
-    "Say what a feature looks at."
+    "Say what a feature looks at.\n\nParameters\n----------\nname : str\n    of a feature\n\nReturns\n-------\nstr"
     number = re.search(r"\d+$", name)
     bars = count(int(number[0]), "bar") if number else ""
     if name.startswith("return_") and number:
@@ -135,7 +135,7 @@ def why_words(
     row: pd.Series,  # base and one value per feature, log returns
     top: int = 3,  # features named
 ) -> str:
-    "Say what moved a forecast most; the parts sum to it."
+    "Say what moved a forecast most; the parts sum to it.\n\nParameters\n----------\nrow : pd.Series\n    base and one value per feature, log returns\ntop : int, default 3\n    features named\n\nReturns\n-------\nstr"
     features = row.drop(labels=["base", "rest"], errors="ignore")
     largest = features.reindex(features.abs().sort_values(ascending=False, kind="stable").index)[:top]
     named = [f"{feature_words(n)} {'adds' if v >= 0 else 'takes'} {percent(abs(v), 2)}" for n, v in largest.items()]
@@ -210,7 +210,7 @@ def forecasts_before(
     run: Run,
     most: int = 45,  # runs looked at, the newest
 ) -> dict[datetime, pd.DataFrame]:  # by the moment of the decision, oldest first
-    "Return the forecasts that earlier runs of this profile kept."
+    "Return the forecasts that earlier runs of this profile kept.\n\nParameters\n----------\nrun : Run\nmost : int, default 45\n    runs looked at, the newest\n\nReturns\n-------\ndict[datetime, pd.DataFrame]\n    by the moment of the decision, oldest first"
     own = run.record
     earlier = [r for r in list_runs(run.folder.parent) if r.profile == own.profile and r.as_of < own.as_of and "forecast.parquet" in r.artefacts
                and not r.parameters.get("rehearsal") and not r.parameters.get("portfolio") and not r.parameters.get("again")]
@@ -228,7 +228,7 @@ def last_review(
     profile: str,
     by: datetime,  # UTC; reviews of later are not known yet
 ) -> Mapping[str, Any] | None:
-    "Return what the newest review of a profile wrote down."
+    "Return what the newest review of a profile wrote down.\n\nParameters\n----------\nreports : Path\n    folder of all runs\nprofile : str\nby : datetime\n    UTC; reviews of later are not known yet\n\nReturns\n-------\nMapping[str, Any] | None"
     import json
 
     found = []
@@ -247,7 +247,7 @@ def describe_matured(
     close: pd.DataFrame,  # time × symbol
     timeframe: str = "1d",
 ) -> pd.DataFrame | None:  # by horizon: matured, inside
-    "Count what came of earlier forecasts."
+    "Count what came of earlier forecasts.\n\nParameters\n----------\nforecasts : Mapping[datetime, pd.DataFrame]\n    by the moment of the decision\nclose : pd.DataFrame\n    time × symbol\ntimeframe : str, default '1d'\n\nReturns\n-------\npd.DataFrame | None\n    by horizon: matured, inside"
     from trading.forecast.outcomes import mature
 
     try:
@@ -265,7 +265,7 @@ def todays_drift(
     level: float = 0.9,  # what the intervals promise
     timeframe: str = "1d",
 ) -> dict[str, Any]:  # see `forecast.drift.day_drift`
-    "Compare today's inputs with the past, and forecasts that came due with their promise."
+    "Compare today's inputs with the past, and forecasts that came due with their promise.\n\nParameters\n----------\nforecasts : Mapping[datetime, pd.DataFrame]\n    of earlier runs, by the moment of the decision\nclose : pd.DataFrame\n    time × symbol\nwindow : int\n    bars that models learn from\nlevel : float, default 0.9\n    what the intervals promise\ntimeframe : str, default '1d'\n\nReturns\n-------\ndict[str, Any]\n    see `forecast.drift.day_drift`"
     from trading.forecast.drift import day_drift
     from trading.forecast.outcomes import judgeable, mature
     from trading.forecast.panel import default_features
@@ -281,6 +281,6 @@ def drift_facts(
     profile: str,
     alerts: Iterable[tuple[str, str]],  # level and kind, of this day and of the last review
 ) -> dict[str, int]:  # alarms for each kind of drift, for the rules of the alerts
-    "Count the alarms of each kind."
+    "Count the alarms of each kind.\n\nParameters\n----------\nprofile : str\nalerts : Iterable[tuple[str, str]]\n    level and kind, of this day and of the last review\n\nReturns\n-------\ndict[str, int]\n    alarms for each kind of drift, for the rules of the alerts"
     counts = Counter(kind for level, kind in alerts if level == "alarm")
     return {f"{profile} {kind}": counts[kind] for kind in sorted(counts)} or {profile: 0}

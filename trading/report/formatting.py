@@ -33,7 +33,7 @@ def number(
     digits: int = 2,  # after the point
     sign: bool = False,  # write the plus sign too
 ) -> str:
-    "Write a number with separated thousands, or a dash when it is not known."
+    "Write a number with separated thousands, or a dash when it is not known.\n\nParameters\n----------\nvalue : Number\ndigits : int, default 2\n    after the point\nsign : bool, default False\n    write the plus sign too\n\nReturns\n-------\nstr"
     if not known(value):
         return UNKNOWN
     rounded = round(Decimal(str(value)), digits)
@@ -46,7 +46,7 @@ def percent(
     digits: int = 1,
     sign: bool = False,
 ) -> str:
-    "Write a fraction in percent."
+    "Write a fraction in percent.\n\nParameters\n----------\nvalue : Number\n    a fraction: 0.05 is five percent\ndigits : int, default 1\nsign : bool, default False\n\nReturns\n-------\nstr"
     return f"{number(Decimal(str(value)) * 100, digits, sign)}\u00a0%" if known(value) else UNKNOWN
 
 
@@ -56,7 +56,7 @@ def money(
     digits: int | None = None,  # None: two below 10,000, none above
     sign: bool = False,
 ) -> str:
-    "Write an amount of money."
+    "Write an amount of money.\n\nParameters\n----------\nvalue : Number\ncurrency : str, default ''\n    for example 'USD'; empty in a table whose head names it\ndigits : int | None, default None\n    None: two below 10,000, none above\nsign : bool, default False\n\nReturns\n-------\nstr"
     if not known(value):
         return UNKNOWN
     digits = (2 if abs(value) < 10_000 else 0) if digits is None else digits
@@ -84,7 +84,7 @@ def day(
     weekday: bool = False,
     clock: bool = False,  # with the time in UTC
 ) -> str:
-    "Write a date in words."
+    "Write a date in words.\n\nParameters\n----------\nwhen : datetime | pd.Timestamp | None\nweekday : bool, default False\nclock : bool, default False\n    with the time in UTC\n\nReturns\n-------\nstr"
     if not known(when):
         return UNKNOWN
     t = pd.Timestamp(when)
@@ -102,7 +102,7 @@ def count(
     noun: str,  # one of them
     nouns: str = "",  # several; default: with an s
 ) -> str:
-    "Write how many there are of something."
+    "Write how many there are of something.\n\nParameters\n----------\nn : int\nnoun : str\n    one of them\nnouns : str, default ''\n    several; default: with an s\n\nReturns\n-------\nstr"
     return f"{spelled(n)} {noun if n == 1 else nouns or noun + 's'}"
 
 
@@ -136,7 +136,7 @@ def limit_name(name: object) -> str:
 def as_limits(
     frame: pd.DataFrame,  # columns limit allowed actual ok; or as `check_limits` gives it: index rule, columns limit actual ok
 ) -> pd.DataFrame:  # columns limit allowed actual ok measured
-    "Return limits in one shape; a limit whose actual value is not known was not measured, which is neither kept nor broken."
+    "Return limits in one shape; a limit whose actual value is not known was not measured, which is neither kept nor broken.\n\nParameters\n----------\nframe : pd.DataFrame\n    columns limit allowed actual ok; or as `check_limits` gives it: index rule, columns limit actual ok\n\nReturns\n-------\npd.DataFrame\n    columns limit allowed actual ok measured"
     if "allowed" not in frame:
         frame = frame.rename(columns={"limit": "allowed"})
     if "limit" not in frame:
@@ -148,7 +148,7 @@ def limit_value(
     name: object,  # of the limit, which decides the unit
     value: object,
 ) -> str:
-    "Write a limit's number: leverage as a multiple, other fractions in percent, words as they are."
+    "Write a limit's number: leverage as a multiple, other fractions in percent, words as they are.\n\nParameters\n----------\nname : object\n    of the limit, which decides the unit\nvalue : object\n\nReturns\n-------\nstr"
     try:
         plain = float(value)
     except (TypeError, ValueError):
@@ -167,7 +167,7 @@ def describe_equity(
     benchmark: pd.Series | None = None,  # its value or price by UTC time
     benchmark_name: str = "the benchmark",
 ) -> list[str]:
-    "Say what the account is worth, how that changed, and how far below its best it stands."
+    "Say what the account is worth, how that changed, and how far below its best it stands.\n\nParameters\n----------\nequity : pd.Series\n    value of the account by UTC time, the last one is now\ncurrency : str\nbenchmark : pd.Series | None, default None\n    its value or price by UTC time\nbenchmark_name : str, default 'the benchmark'\n\nReturns\n-------\nlist[str]"
     equity = equity.dropna()
     if equity.empty:
         return []
@@ -197,7 +197,7 @@ def describe_gains(
     currency: str,
     most: int = 2,  # how many are named on each side
 ) -> list[str]:
-    "Say which holdings made the change."
+    "Say which holdings made the change.\n\nParameters\n----------\ngains : pd.Series\n    money won or lost by symbol since the value before, fees excluded\ncurrency : str\nmost : int, default 2\n    how many are named on each side\n\nReturns\n-------\nlist[str]"
     gains = gains.dropna().astype(float)
     if gains.empty or not gains.any():
         return []
@@ -218,7 +218,7 @@ def describe_orders(
     currency: str,
     equity: float | None = None,  # account value, to say how large the trades were
 ) -> list[str]:
-    "Say how many orders there were, what became of them, what they cost and why the largest was placed."
+    "Say how many orders there were, what became of them, what they cost and why the largest was placed.\n\nParameters\n----------\norders : pd.DataFrame\n    columns symbol side amount and, where known, price_filled value fee slippage_bp reason status\ncurrency : str\nequity : float | None, default None\n    account value, to say how large the trades were\n\nReturns\n-------\nlist[str]"
     if orders.empty:
         return ["Nothing was traded: every holding is close enough to its target, or there was nothing to do."]
     sides = orders["side"].value_counts()
@@ -264,7 +264,7 @@ def describe_risk(
     equity: float | None = None,
     currency: str = "",
 ) -> list[str]:
-    "Say what a bad day may cost and whether the limits hold."
+    "Say what a bad day may cost and whether the limits hold.\n\nParameters\n----------\nrisk : Mapping[str, object] | None, default None\n    metrics by name; `var_95` and `cvar_95` are one-day losses as positive fractions\nlimits : pd.DataFrame | None, default None\n    columns limit allowed actual ok\nequity : float | None, default None\ncurrency : str, default ''\n\nReturns\n-------\nlist[str]"
     lines = []
     value = lambda name: m[0] if isinstance(m := (risk or {}).get(name), (tuple, list)) else m  # noqa: E731
     if known(value("var_95")):
@@ -295,7 +295,7 @@ def _tell_limits(limits: pd.DataFrame) -> list[str]:
 def describe_day(
     data: object,  # `ReportData`, or anything with some of its attributes
 ) -> tuple[str, ...]:  # sentences
-    "Tell what happened and why; what is not given is not told."
+    "Tell what happened and why; what is not given is not told.\n\nParameters\n----------\ndata : object\n    `ReportData`, or anything with some of its attributes\n\nReturns\n-------\ntuple[str, ...]\n    sentences"
     given = lambda name, default=None: getattr(data, name, default)  # noqa: E731
     equity, currency, orders = given("equity"), given("currency", ""), given("orders")
     value = float(equity.dropna().iloc[-1]) if equity is not None and equity.notna().any() else None
