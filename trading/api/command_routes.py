@@ -18,8 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import Header, Query, Request
-from fastapi import Path as InPath
+from fastapi import Header, Path as InPath, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,8 +29,7 @@ from ..core.types import Event, Plan, stable_hash
 from ..pipeline.run_record import Run
 from ..security.audit_log import AuditLog
 from ..security.sessions import Authenticator
-from ..services import jobs as work
-from ..services import queries_system as upkeep
+from ..services import jobs as work, queries_system as upkeep
 from ..services.queries_analytics import settings_then
 from ..services.queries_trading import ledger_of_run, run_bars
 from ..services.workspace import MEMORY, Workspace, artefact, current_settings, find_record, ledger_for_writing
@@ -223,7 +221,7 @@ def validate_plan(place: Workspace, name: str) -> dict:
         groups=groups_of(settings), equity=pd.Series({pd.Timestamp(t): v for t, v in past}, dtype=float),
         returns=bars["close"].pct_change(fill_method=None).iloc[-settings.allocate.window :])
     return {"run": record.id, "plan": plan.hash, "ok": verdict.ok, "checked": list(verdict.checked),
-            "vetoes": [{"rule": v.rule, "reason": v.reason, "symbol": v.symbol} for v in verdict.vetoes]}
+            "violations": [{"rule": v.rule, "reason": v.reason, "symbol": v.symbol} for v in verdict.violations]}
 
 
 def approve_plan(place: Workspace, name: str, who: str, now: datetime) -> dict:

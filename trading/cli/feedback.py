@@ -24,7 +24,7 @@ def open_feedback(
     values = load_settings(profile)
     own = values.run.profile
     loop = FeedbackLoop(RIVALS, path=Path(values.run.data) / "feedback" / f"{own}.jsonl")
-    moments = [r.as_of for r in list_runs(Path(values.run.reports)) if r.profile == own and not r.parameters.get("rehearsal")]
+    moments = [r.as_of for r in list_runs(Path(values.run.reports)) if r.profile == own and not r.parameters.get("dry_run")]
     return loop, max([*moments, *(c.at for c in loop.cycles)], default=datetime.now(UTC))
 
 

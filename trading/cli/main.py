@@ -76,7 +76,7 @@ def main() -> None:
 @click.option("--profile", help="Market to work on; see 'carnet settings'.")
 @click.option("--as-of", metavar="DATE", help="Decide with what was known after the close of this day.")
 @click.option("--mode", type=click.Choice(["paper", "live"]), help="Simulated or real orders.")
-@click.option("--portfolio", type=click.Path(path_type=Path), help="CSV file of holdings: rehearse on them instead of on the account.")
+@click.option("--portfolio", type=click.Path(path_type=Path), help="CSV file of holdings: dry run on them instead of on the account.")
 @click.option("--resume", metavar="RUN", help="Go on with a run that stopped; 'last' is the newest.")
 def run_command(profile, as_of, mode, portfolio, resume) -> None:
     "Do the daily run: ingest, forecast, allocate, trade, report."

@@ -46,7 +46,7 @@ def wire_class():
     class Wire(pn.custom.JSComponent):
         "The wire between a page and Python."
 
-        render_page = param.String(default="", doc="The page, where there is none yet.")
+        shell = param.String(default="", doc="The page, where there is none yet.")
         _esm = share_path("templates", "dashboard.js").read_text(encoding="utf-8")
 
         def __init__(self, desk, **params):

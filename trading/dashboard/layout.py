@@ -21,7 +21,8 @@ from ..core.settings import profiles_in
 from .actions import switch_of
 from .components import PageSection, Viewer, button, templates
 from .screens_analysis import forecasts_screen, performance_screen, risk_screen
-from .screens_system import alerts_screen, health_screen, learning_screen, runs_screen, settings_screen
+from .screens_settings import settings_screen
+from .screens_system import alerts_screen, health_screen, learning_screen, runs_screen
 from .screens_trading import holdings_screen, orders_screen, today_screen
 from ..report.formatting import money
 from ..services.workspace import Workspace, current_settings, portfolio, records

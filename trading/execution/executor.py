@@ -26,7 +26,7 @@ from .order_manager import OrderContext, RetryPolicy, order_from, query_venue, r
 # %% ../../nbs/09_execution/30_executor.ipynb #bc761680
 def refusal_reasons(
     plan: Plan,
-    verdict: CheckResult,  # of the safety check
+    verdict: CheckResult,  # of the risk checks
     ledger: Ledger,
     now: datetime,  # UTC
     max_age: timedelta,  # how old the plan may be
@@ -37,7 +37,7 @@ def refusal_reasons(
     if verdict.plan_hash != plan_hash:
         found.append(f"the check was made for plan {verdict.plan_hash[:12]} and this is {plan_hash[:12]}: check it again")
     elif not verdict.ok:
-        found += [v.reason for v in verdict.vetoes] or ["no rule was checked"]
+        found += [v.reason for v in verdict.violations] or ["no rule was checked"]
     if account is not None and plan.account != account:
         found.append(f"the plan is for the account {plan.account} and the venue belongs to {account}")
     if plan.account not in ledger.accounts():
@@ -180,7 +180,7 @@ def affordable(
 # %% ../../nbs/09_execution/30_executor.ipynb #e0953324
 def execute(
     plan: Plan,
-    verdict: CheckResult,  # of the safety check, for exactly this plan
+    verdict: CheckResult,  # of the risk checks, for exactly this plan
     venue: Venue,
     ledger: Ledger,
     now: datetime | Callable[[], datetime],  # UTC, or a clock

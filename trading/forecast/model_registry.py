@@ -109,7 +109,7 @@ def _describe(state: dict[str, Any]) -> dict[str, Any]:
     return kept | {"estimator": repr(state["estimator"]), "horizons": parts}
 
 # %% ../../nbs/04_forecast/24_model_registry.ipynb #7084c36a
-TRUSTED = re.compile(r"^(sklearn|numpy|scipy|xgboost|trading\.forecast\.(deep|estimators|stack))\.")  # modules whose estimators may be in a model
+TRUSTED = re.compile(r"^(sklearn|numpy|scipy|xgboost|trading\.forecast\.(neural|estimators|stacking))\.")  # whose estimators may be in a model
 
 
 def read_meta(

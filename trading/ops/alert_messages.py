@@ -33,7 +33,7 @@ SAYINGS = {
                             "{limit:.0%}",
                             "Read its report; a lower risk level in the settings takes less of it."),
     "failures": AlertTemplate("The run of {key} failed.", "", "See 'carnet runs'; 'carnet run --resume last' goes on with the newest."),
-    "vetoes": AlertTemplate("The safety check refused the plan of {key}, for {value:.0f} reasons.", "",
+    "violations": AlertTemplate("The risk checks rejected the plan of {key}; violations: {value:.0f}.", "",
                      "Nothing was traded; the report, 'carnet open', shows the plan."),
     "failed_orders": AlertTemplate("{value:.0f} orders of {key} did not go through.", "", "'carnet reconcile' compares the books with the venue."),
     "data_age_hours": AlertTemplate("The newest bar of {key} is {value:.0f} hours old.", "{limit:.0f} hours",

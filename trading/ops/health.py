@@ -37,7 +37,7 @@ class Health(Value):
     "How the system is.\n\nParameters\n----------\nat : datetime\n    UTC\nscore_health : float\n    0 to 100\nreasons : tuple[str, ...]\n    why it is not 100, the heaviest first\nchecks : tuple[Check, ...]"
 
     at: datetime  # UTC
-    score_health: float  # 0 to 100
+    score: float  # 0 to 100
     reasons: tuple[str, ...]  # why it is not 100, the heaviest first
     checks: tuple[Check, ...]
 

@@ -126,7 +126,7 @@ def shock_groups_of(settings: Settings) -> dict[str, str]:
 
 # %% ../../nbs/12_pipeline/20_factory.ipynb #2ec719d2
 def risk_limits(settings: Settings):
-    "Return the account's limits as the safety check takes them."
+    "Return the account's limits as the risk checks take them."
     from trading.risk.limits import RiskLimits
 
     s = settings.limits

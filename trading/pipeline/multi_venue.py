@@ -40,8 +40,7 @@ from trading.execution.router import (
     split_plan,
 )
 from ..execution.safe_mode import SafeModeVenue, check_order_limits, watch_limits
-from .account import TradingAccount, TradingRules, kill_switch, open_live_account
-from .account import open_account as open_one
+from .account import TradingAccount, TradingRules, kill_switch, open_account as open_one, open_live_account
 from .run_record import Run
 from .venue_factory import each_venue
 
@@ -193,11 +192,11 @@ class MultiVenueAccount(TradingAccount):
         for part in plans:
             if plan_status(own, part.account, part.hash) == "unknown":
                 propose_plan(own, part, self.clock())
-                review_plan(own, part.account, part.hash, "safety check", self.clock(), f"a part of plan {plan.hash[:12]}")
+                review_plan(own, part.account, part.hash, "risk checks", self.clock(), f"a part of plan {plan.hash[:12]}")
                 approve_plan(own, part, yes, self.clock())
             place = self._place(by[part.account], rules)
             guarded = SafeModeVenue(place.venue, open_ledger_at(own.path), part.account, self.clock, rules.errors)
-            parts.append(VenuePart(part, CheckResult(part.hash, verdict.vetoes, verdict.checked), replace(place, venue=guarded)))
+            parts.append(VenuePart(part, CheckResult(part.hash, verdict.violations, verdict.checked), replace(place, venue=guarded)))
         own.append(Event("started", self.account, self.clock(), {"plan": plan.hash}))
         started = own.find("started", self.account, plan.hash).timestamp
         results = self._side_by_side(parts, rules, [a.symbol for a in plan.actions], progress)

@@ -128,7 +128,7 @@ def run_rows(
         done = run.read("summary") if run.has("summary") else {}
         rows.append({
             "id": record.id, "as_of": record.as_of, "profile": record.profile, "mode": record.mode, "status": record.status,
-            "account": "rehearsal" if record.parameters.get("rehearsal") else record.account, "currency": record.settings["market"]["currency"],
+            "account": "dry run" if record.parameters.get("dry_run") else record.account, "currency": record.settings["market"]["currency"],
             "equity": done.get("equity"), "orders": done.get("orders"), "seconds": sum(s.seconds or 0 for s in record.stages),
             "error": failed.error if failed else "", "stage": failed.name if failed else "",
             "link": f"{record.id}/index.html" if (run.folder / "index.html").exists() else "",

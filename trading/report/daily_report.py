@@ -15,7 +15,8 @@ import pandas as pd
 from ..core.errors import BadInput
 from ..core.resources import share_path
 from .forecast_sections import forecast_parts, horizon_text
-from .formatting import UNKNOWN, Parts, count, day, known, listed, money, number, percent, quantity, spelled
+from .formatting import UNKNOWN, Parts, day, known, money, number, percent, quantity
+from ..core.english import count, listed, spelled
 from .performance_sections import _against, _risk
 from .risk_sections import attribution_parts, plan_parts, regime_parts, stress_parts
 from .sections import ReportData, _holdings, _person, _today, by_symbol, figure, held_lines, needs_person, table

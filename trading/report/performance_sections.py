@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .formatting import as_limits, count, day, known, limit_name, limit_value, money, number, percent
+from .narrative import as_limits
+from .formatting import day, known, limit_name, limit_value, money, number, percent
+from ..core.english import count
 from .sections import ReportData, by_symbol, figure, table
 from .svg_charts import bar_chart, gauge, time_chart
 

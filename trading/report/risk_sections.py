@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from .formatting import Parts, count, day, known, listed, money, percent
+from .formatting import Parts, day, known, money, percent
+from ..core.english import count, listed
 from .sections import figure, table
 from .svg_charts import bar_chart, step_chart
 
@@ -48,7 +49,7 @@ def plan_parts(
     if context.life is None:
         return [*parts, ("missing", "Who looked at the plan is not known in this run.")]
     if context.life.empty:
-        return [*parts, ("text", "The plan was put before nobody: it asks for nothing, or the safety check refused it.")]
+        return [*parts, ("text", "The plan was put before nobody: it asks for nothing, or the risk checks rejected it.")]
     by_time: dict[str, list[str]] = {}
     for state, row in context.life.iterrows():
         by_time.setdefault(day(row["when"], clock=True), []).append(f"{state} by {row['who']}{' (' + row['why'] + ')' if row['why'] else ''}")

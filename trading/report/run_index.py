@@ -14,7 +14,8 @@ import pandas as pd
 
 from ..core.files import write_atomic
 from .daily_report import render
-from .formatting import UNKNOWN, count, day, known, money, number
+from .formatting import UNKNOWN, day, known, money, number
+from ..core.english import count
 from .sections import figure, table
 from .svg_charts import time_chart
 

@@ -15,20 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trading.report.formatting import (
-    as_limits,
-    count,
-    describe_day,
-    known,
-    limit_name,
-    limit_value,
-    listed,
-    money,
-    number,
-    percent,
-    price,
-    quantity,
-)
+from .narrative import as_limits, describe_day
+from .formatting import known, limit_name, limit_value, money, number, percent, price, quantity
+from ..core.english import count, listed
 from .svg_charts import change_chart
 
 # %% ../../nbs/14_report/15_sections.ipynb #24800e69
@@ -52,7 +41,7 @@ class ReportData:
     holdings_before: pd.DataFrame | None = None  # by symbol: amount price value weight, perhaps target
     holdings_after: pd.DataFrame | None = None
     orders: pd.DataFrame | None = None  # symbol side amount price_planned price_filled value fee slippage_bp reason status
-    vetoes: Sequence[object] = ()  # `Veto`s or sentences of the safety check
+    violations: Sequence[object] = ()  # `Violation`s or sentences of the risk checks
     equity: pd.Series | None = None  # value of the account by UTC time
     backtest: pd.Series | None = None  # value of the policy after costs by UTC time
     benchmark: pd.Series | None = None  # value of the benchmark by UTC time
@@ -129,8 +118,8 @@ def needs_person(data: ReportData) -> list[tuple[str, str]]:
         for _, r in data.orders[data.orders["status"].isin(("rejected", "canceled", "expired"))].iterrows():
             if not (r["symbol"] in said and r["status"] in said):
                 found.append(("act", f"The order to {r['side']} {quantity(r['amount'])} {r['symbol']} was {r['status']}."))
-    reasons = [str(getattr(v, "reason", v)) for v in data.vetoes]
-    found += [("act", f"The safety check refused the plan: {reason}") for reason in reasons if reason not in said]
+    reasons = [str(getattr(v, "reason", v)) for v in data.violations]
+    found += [("act", f"The risk checks rejected the plan: {reason}") for reason in reasons if reason not in said]
     return sorted(dict.fromkeys(found), key=lambda item: list(ALERT_TONES).index(item[0]) if item[0] in ALERT_TONES else 1)
 
 
@@ -168,7 +157,7 @@ def _holdings(data: ReportData) -> list[tuple[str, Any]]:
     elif data.holdings_before is None or data.holdings_after is None:
         missing = listed(n for n, f in (("before", data.holdings_before), ("after", data.holdings_after)) if f is None)
         parts.append(("missing", f"What was held {missing} trading is not known: the run has no artefact of it."))
-    parts += [("text", f"Refused by the safety check: {getattr(v, 'reason', v)}") for v in data.vetoes]
+    parts += [("text", f"Rejected by the risk checks: {getattr(v, 'reason', v)}") for v in data.violations]
     parts += _orders(data)
     for name, frame in (("Before trading", data.holdings_before), ("After trading", data.holdings_after)):
         if frame is not None:

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import BadInput
-from .formatting import count, listed, percent
+from ..core.english import count, listed
+from .formatting import percent
 from .svg_charts import ACCENT, INK, MUTED, PAPER, Svg, _across, _finite, _svg
 
 _UNITS = {"m": "minute", "h": "hour", "d": "day", "w": "week"}

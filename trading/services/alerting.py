@@ -29,7 +29,7 @@ def collect_day_facts(
     var_95: float | None,  # of the holdings; None: nothing is held
     last,  # Series by symbol: when its newest bar closed
     as_of: datetime,  # UTC, when the run decided
-    vetoes: int,
+    violations: int,
     failed_orders: int,
 ) -> dict[str, Any]:  # fact → a number for each key; JSON
     "Return what the alert rules look at.\n\nParameters\n----------\naccount : str\nreturns\n    DataFrame of simple returns, time × symbol; the last row is the day's\nequity\n    Series of the account's value, ascending\nvar_95 : float | None\n    of the holdings; None: nothing is held\nlast\n    Series by symbol: when its newest bar closed\nas_of : datetime\n    UTC, when the run decided\nvetoes : int\nfailed_orders : int\n\nReturns\n-------\ndict[str, Any]\n    fact → a number for each key; JSON"
@@ -38,7 +38,7 @@ def collect_day_facts(
     return {
         "price_change": {str(s): float(x) for s, x in returns.iloc[-1].items() if x == x} if len(returns) else {},
         "drawdown": {account: fallen}, "var_95": {account: var_95}, "data_age_hours": {s: round(h, 2) for s, h in ages.items()},
-        "vetoes": {account: vetoes}, "failed_orders": {account: failed_orders},
+        "violations": {account: violations}, "failed_orders": {account: failed_orders},
     }
 
 # %% ../../nbs/13_services/00_alerting.ipynb #a98af41b
@@ -78,12 +78,12 @@ def collect_alert_facts(
 ) -> dict[str, Any]:
     "Return every fact there is after a run.\n\nParameters\n----------\nrun : Run\nsettings : Settings\nnow : datetime\n    UTC\n\nReturns\n-------\ndict[str, Any]"
     record = run.record
-    if not run.has("facts") or record.parameters.get("rehearsal"):
+    if not run.has("facts") or record.parameters.get("dry_run"):
         return collect_background_facts(settings, record, now)
     facts = collect_background_facts(settings, record, now) | run.read("facts")
-    if run.has("verdict") and (vetoes := run.read("verdict")["vetoes"]):
-        why = "; ".join(v["reason"] for v in vetoes[:3])
-        facts["words"]["vetoes"] = {record.account: f"The safety check refused the plan of {record.account}: {why}. Nothing was traded; "
+    if run.has("verdict") and (violations := run.read("verdict")["violations"]):
+        why = "; ".join(v["reason"] for v in violations[:3])
+        facts["words"]["violations"] = {record.account: f"The risk checks rejected the plan of {record.account}: {why}. Nothing was traded; "
                                     "'carnet open' shows the plan."}
     return facts
 

@@ -12,7 +12,8 @@ import pandas as pd
 from ..core.bars import closed_by, parse_as_of
 from ..core.datasets import SOURCES, sample_bars
 from ..core.errors import MissingData
-from ..report.forecast_sections import ForecastReview, todays_drift
+from ..pipeline.forecast_review import todays_drift
+from ..report.forecast_sections import ForecastReview
 from ..report.risk_sections import RiskContext
 from ..report.sections import ReportData
 
@@ -144,7 +145,7 @@ def _context(traded: dict, weights: pd.Series, equity: float, when) -> RiskConte
     )
     cash = {"cash before": equity * (1 - float(weights.sum()))}
     steps = cash | {f"{o.side} {o.symbol}": o.value if o.side == "sell" else -o.value for o in orders.itertuples()}
-    life = pd.DataFrame({"when": when, "who": ["the run", "safety check"], "why": ["", "12 rules looked at, no veto"]}, index=["draft", "reviewed"])
+    life = pd.DataFrame({"when": when, "who": ["the run", "risk checks"], "why": ["", "12 rules, no violation"]}, index=["draft", "reviewed"])
     chances = {"bull": 0.31, "bear": 0.12, "sideways": 0.47, "high volatility": 0.10}
     return RiskContext(stress, split.assign(total=split[["allocation", "selection", "interaction"]].sum(axis=1)), "An example", chances, 0.4, "",
                    pd.Series(steps, dtype=float), life)  # fmt: skip

@@ -13,8 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from statistics import median
-from time import perf_counter
-from time import time as now
+from time import perf_counter, time as now
 from typing import Any
 
 from ...core.errors import BadInput, TradingError, VenueUnreachable

@@ -12,8 +12,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
-from time import perf_counter
-from time import time as now
+from time import perf_counter, time as now
 from typing import Any
 
 from ...core.errors import UnknownOutcome, VenueUnreachable

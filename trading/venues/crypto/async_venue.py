@@ -14,8 +14,7 @@ from typing import Any
 import pandas as pd
 
 from ...core.types import Fill, Market, Order, OrderState
-from . import connection as exchange
-from . import venue as crypto
+from . import connection as exchange, venue as crypto
 from .connection import Connection
 
 # %% ../../../nbs/01_venues/crypto/15_async_venue.ipynb #76be6524
