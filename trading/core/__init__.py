@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "datasets": ["SampleKind", "SOURCES", "sample_bars"],
     "decimals": ["EXACT", "strip_zeros"],
+    "english": ["pluralize", "plural", "spelled", "count", "article", "with_article", "listed", "sentence"],
     "errors": [
         "TradingError", "BadInput", "BadSettings", "MissingData", "StaleData", "VenueError", "VenueUnreachable", "UnknownOutcome",
         "Refused", "Busy", "StageFailed",
@@ -39,6 +40,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "Action", "Plan", "Violation", "CheckResult", "Event", "Market", "MarketData", "Venue",
     ],
 }, modules=[
-    "bars", "datasets", "decimals", "errors", "files", "lazy", "redaction", "resources", "settings", "settings_edit", "settings_overrides",
-    "sqlite", "synthetic", "tracing", "types",
+    "bars", "datasets", "decimals", "english", "errors", "files", "lazy", "redaction", "resources", "settings", "settings_edit",
+    "settings_overrides", "sqlite", "synthetic", "tracing", "types",
 ])

@@ -2,6 +2,7 @@
 from . import bars as bars
 from . import datasets as datasets
 from . import decimals as decimals
+from . import english as english
 from . import errors as errors
 from . import files as files
 from . import lazy as lazy
@@ -17,6 +18,7 @@ from . import types as types
 from .bars import FIELDS as FIELDS, PRICES as PRICES, bars_from as bars_from, bars_from_close as bars_from_close, check_index as check_index, check_bars as check_bars, symbols_of as symbols_of, bar_length as bar_length, closed_by as closed_by, parse_as_of as parse_as_of, fingerprint as fingerprint, last_prices as last_prices
 from .datasets import SampleKind as SampleKind, SOURCES as SOURCES, sample_bars as sample_bars
 from .decimals import EXACT as EXACT, strip_zeros as strip_zeros
+from .english import pluralize as pluralize, plural as plural, spelled as spelled, count as count, article as article, with_article as with_article, listed as listed, sentence as sentence
 from .errors import TradingError as TradingError, BadInput as BadInput, BadSettings as BadSettings, MissingData as MissingData, StaleData as StaleData, VenueError as VenueError, VenueUnreachable as VenueUnreachable, UnknownOutcome as UnknownOutcome, Refused as Refused, Busy as Busy, StageFailed as StageFailed
 from .files import write_atomic as write_atomic, lock_folder as lock_folder
 from .lazy import lazy_names as lazy_names, make_callable as make_callable

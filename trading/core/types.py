@@ -265,21 +265,21 @@ class Violation(Value):
 
 @dataclass(frozen=True)
 class CheckResult(Value):
-    "What the safety check says about one plan.\n\nParameters\n----------\nplan_hash : str\nvetoes : tuple[Violation, ...], default ()\nchecked : tuple[str, ...], default ()\n    the rules that were looked at"
+    "Result of the pre-trade risk checks of one plan.\n\nParameters\n----------\nplan_hash : str\nviolations : tuple[Violation, ...], default ()\nchecked : tuple[str, ...], default ()\n    the rules that were looked at"
 
     plan_hash: str
-    vetoes: tuple[Violation, ...] = ()
+    violations: tuple[Violation, ...] = ()
     checked: tuple[str, ...] = ()  # the rules that were looked at
 
     @property
     def ok(self) -> bool:
         "True when nothing was broken and something was looked at."
-        return not self.vetoes and bool(self.checked)
+        return not self.violations and bool(self.checked)
 
     def require(self) -> None:
         "Raise `Refused` with every reason unless the plan may be executed."
         if not self.ok:
-            reasons = "; ".join(v.reason for v in self.vetoes) or "no rule was checked"
+            reasons = "; ".join(v.reason for v in self.violations) or "no rule was checked"
             raise Refused(f"plan {self.plan_hash[:12]} is refused: {reasons}")
 
 # %% ../../nbs/00_core/05_types.ipynb #def6dcd0

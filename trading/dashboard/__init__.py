@@ -15,15 +15,15 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "SCREENS", "STOP", "READING", "Screen", "sections_of", "frame", "status_line", "banner", "first_sections", "profiles_of",
         "render_page", "styles", "viewer_from_request", "parse_query",
     ],
-    "screens_analysis": ["SHARES", "RATIOS", "forecasts_screen", "believed", "performance_screen", "risk_screen"],
+    "screens_analysis": ["SHARES", "RATIOS", "forecasts_screen", "performance_screen", "risk_screen"],
+    "screens_settings": ["settings_screen"],
     "screens_system": [
         "TONES", "FACTS", "FRACTIONS", "runs_screen", "folded", "alerts_screen", "examined", "health_screen", "learning_screen",
-        "settings_screen",
     ],
     "screens_trading": [
         "TITLES", "report_data", "moment", "clock", "read_artefact", "today_screen", "waits", "series", "holdings_screen", "quoted",
         "boards", "orders_screen",
     ],
 }, modules=[
-    "actions", "app", "components", "layout", "screens_analysis", "screens_system", "screens_trading",
+    "actions", "app", "components", "layout", "screens_analysis", "screens_settings", "screens_system", "screens_trading",
 ])

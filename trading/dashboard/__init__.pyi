@@ -4,12 +4,14 @@ from . import app as app
 from . import components as components
 from . import layout as layout
 from . import screens_analysis as screens_analysis
+from . import screens_settings as screens_settings
 from . import screens_system as screens_system
 from . import screens_trading as screens_trading
 from .actions import Values as Values, WriteAudit as WriteAudit, act as act, needs as needs, given as given, switch_of as switch_of, settings_file as settings_file, stamp_of as stamp_of
 from .app import log as log, LOOK as LOOK, CONTENT_POLICY as CONTENT_POLICY, wire_class as wire_class, drawing as drawing, PageSession as PageSession, page_state as page_state, desk as desk, page_of as page_of, mount as mount
 from .components import STAGE_STATES as STAGE_STATES, NAMES as NAMES, templates as templates, render_parts as render_parts, PageSection as PageSection, Viewer as Viewer, button as button, row as row, link as link, Field as Field, form as form, steps as steps, badge as badge
 from .layout import SCREENS as SCREENS, STOP as STOP, READING as READING, Screen as Screen, sections_of as sections_of, frame as frame, status_line as status_line, banner as banner, first_sections as first_sections, profiles_of as profiles_of, render_page as render_page, styles as styles, viewer_from_request as viewer_from_request, parse_query as parse_query
-from .screens_analysis import SHARES as SHARES, RATIOS as RATIOS, forecasts_screen as forecasts_screen, believed as believed, performance_screen as performance_screen, risk_screen as risk_screen
-from .screens_system import TONES as TONES, FACTS as FACTS, FRACTIONS as FRACTIONS, runs_screen as runs_screen, folded as folded, alerts_screen as alerts_screen, examined as examined, health_screen as health_screen, learning_screen as learning_screen, settings_screen as settings_screen
+from .screens_analysis import SHARES as SHARES, RATIOS as RATIOS, forecasts_screen as forecasts_screen, performance_screen as performance_screen, risk_screen as risk_screen
+from .screens_settings import settings_screen as settings_screen
+from .screens_system import TONES as TONES, FACTS as FACTS, FRACTIONS as FRACTIONS, runs_screen as runs_screen, folded as folded, alerts_screen as alerts_screen, examined as examined, health_screen as health_screen, learning_screen as learning_screen
 from .screens_trading import TITLES as TITLES, report_data as report_data, moment as moment, clock as clock, read_artefact as read_artefact, today_screen as today_screen, waits as waits, series as series, holdings_screen as holdings_screen, quoted as quoted, boards as boards, orders_screen as orders_screen

@@ -15,7 +15,8 @@ from markupsafe import Markup
 from ..core.errors import TradingError
 from .components import Field, PageSection, Viewer, button, form, link, row, steps
 from ..pipeline.run_record import RunRecord
-from ..report.formatting import Parts, count, day, known, listed, money, number, percent, price, quantity
+from ..report.formatting import Parts, day, known, money, number, percent, price, quantity
+from ..core.english import count, listed, plural
 from ..report.sections import ALERT_TONES, SAME_LEVEL, ReportData, figure, orders_table, table
 from ..report.svg_charts import bar_chart, time_chart
 from ..services.jobs import jobs
@@ -114,7 +115,7 @@ def _steps(place: Workspace, who: Viewer, now: Mapping) -> Parts:
 
 def waits(found: Mapping) -> bool:  # of `plan`
     "Tell whether a plan waits for a person.\n\nParameters\n----------\nfound : Mapping\n\nReturns\n-------\nbool\n    of `plan`"
-    return found["status"] in ("draft", "reviewed") and not found.get("rehearsal") and bool(found["actions"]) and bool(found["verdict"]["ok"])
+    return found["status"] in ("draft", "reviewed") and not found.get("dry_run") and bool(found["actions"]) and bool(found["verdict"]["ok"])
 
 
 def _wait(place: Workspace, who: Viewer) -> Parts:
@@ -336,17 +337,17 @@ def _plan(place: Workspace, found: Mapping, who: Viewer) -> Parts:
         return [("missing", found["missing"])]
     verdict = found["verdict"] or {}
     said = (
-        "The safety check has not looked at it yet."
+        "The risk checks have not run yet."
         if verdict.get("ok") is None
-        else f"The safety check looked at {len(verdict['checked'])} rules and refused nothing."
+        else f"Risk checks: {plural(len(verdict['checked']), 'rule')} passed."
         if verdict["ok"]
-        else "The safety check refused it."
+        else "The risk checks rejected it."
     )
     state = "It waits for a person" if waits(found) else f"State: {found['status']}"
     words = f"{count(len(found['actions']), 'order').capitalize()}, {percent(found['turnover'])} of the account. {state}. {said}"
     parts: Parts = [("text", words if found["actions"] else "Nothing is to be traded: every holding is close enough to its target.")]
-    if vetoes := verdict.get("vetoes"):
-        parts.append(("tasks", [{"tag": "Refused", "kind": "bad", "text": v["reason"]} for v in vetoes]))
+    if violations := verdict.get("violations"):
+        parts.append(("tasks", [{"tag": "Refused", "kind": "bad", "text": v["reason"]} for v in violations]))
     if choice := _decide(place, found, who):
         parts.append(("html", Markup('<div class="asks">{}</div>').format(choice)))
     life = pd.DataFrame(found["life"], columns=["state", "when", "who", "why"])

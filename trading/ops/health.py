@@ -34,7 +34,7 @@ SHARE = {"bad": 1.0, "warn": 0.3, "unknown": 0.1, "ok": 0.0, "absent": 0.0}  # o
 # %% ../../nbs/11_ops/30_health.ipynb #31fd6000
 @dataclass(frozen=True)
 class Health(Value):
-    "How the system is.\n\nParameters\n----------\nat : datetime\n    UTC\nscore_health : float\n    0 to 100\nreasons : tuple[str, ...]\n    why it is not 100, the heaviest first\nchecks : tuple[Check, ...]"
+    "How the system is.\n\nParameters\n----------\nat : datetime\n    UTC\nscore : float\n    0 to 100\nreasons : tuple[str, ...]\n    why it is not 100, the heaviest first\nchecks : tuple[Check, ...]"
 
     at: datetime  # UTC
     score: float  # 0 to 100

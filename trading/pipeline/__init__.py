@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "market_source", "with_cache", "store_of", "source_note", "bars_of", "taxonomy_of", "groups_of", "shock_groups_of", "risk_limits",
         "policy_of", "paper_tape", "paper_markets", "paper_venue",
     ],
+    "forecast_review": ["forecasts_before", "last_review", "count_matured", "todays_drift", "drift_facts"],
     "launch": ["resolve_as_of", "open_run", "settings_of", "run_daily", "prepare_prefect", "start_server", "own_server", "load_flow"],
     "multi_venue": [
         "add_books", "CombinedLedger", "SerializedVenue", "CombinedVenue", "MultiVenueAccount", "require_within", "open_trading_account",
@@ -31,6 +32,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "key_names", "find_secret", "kept_secret", "looked_up", "address_of", "each_venue", "keys_of", "connect", "account_number",
     ],
 }, modules=[
-    "account", "cycle", "factory", "launch", "multi_venue", "notebook_runner", "plan_approval", "price_snapshot", "run_compare",
-    "run_record", "sentiment", "venue_factory",
+    "account", "cycle", "factory", "forecast_review", "launch", "multi_venue", "notebook_runner", "plan_approval", "price_snapshot",
+    "run_compare", "run_record", "sentiment", "venue_factory",
 ])

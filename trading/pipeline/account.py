@@ -126,7 +126,7 @@ def kill_switch(
 # %% ../../nbs/12_pipeline/40_account.ipynb #56f1aa4a
 @dataclass
 class TradingAccount:
-    "The books and the exchange that a run trades on.\n\nParameters\n----------\naccount : str\nledger : Ledger\nvenue : Venue\ntape : PriceFeed | None\n    the prices that a paper exchange goes by; None: the exchange is real\nwhen : datetime\n    UTC, the moment of the decision\ncurrency : str\nrehearsal : bool\nsaid : str\n    one sentence about which books these are\npast : list[tuple[str, float]]\n    equity before these books began, for a rehearsal\ntolerance : Decimal\n    units that a balance may differ by\nsymbols : tuple[str, ...] | None, default None\n    what the account trades; anything else at the venue is left alone; None: all is its business\nvolumes : Mapping[str, Decimal]\n    units a second in the last bar, for a share of the volume on paper"
+    "The books and the exchange that a run trades on.\n\nParameters\n----------\naccount : str\nledger : Ledger\nvenue : Venue\ntape : PriceFeed | None\n    the prices that a paper exchange goes by; None: the exchange is real\nwhen : datetime\n    UTC, the moment of the decision\ncurrency : str\ndry_run : bool\nsaid : str\n    one sentence about which books these are\npast : list[tuple[str, float]]\n    equity before these books began, for a dry run\ntolerance : Decimal\n    units that a balance may differ by\nsymbols : tuple[str, ...] | None, default None\n    what the account trades; anything else at the venue is left alone; None: all is its business\nvolumes : Mapping[str, Decimal]\n    units a second in the last bar, for a share of the volume on paper"
 
     account: str
     ledger: Ledger
@@ -134,9 +134,9 @@ class TradingAccount:
     tape: PriceFeed | None  # the prices that a paper exchange goes by; None: the exchange is real
     when: datetime  # UTC, the moment of the decision
     currency: str
-    rehearsal: bool
+    dry_run: bool
     said: str  # one sentence about which books these are
-    past: list[tuple[str, float]] = field(default_factory=list)  # equity before these books began, for a rehearsal
+    past: list[tuple[str, float]] = field(default_factory=list)  # equity before these books began, for a dry run
     tolerance: Decimal = Decimal(0)  # units that a balance may differ by
     symbols: tuple[str, ...] | None = None  # what the account trades; anything else at the venue is left alone; None: all is its business
 
@@ -178,12 +178,12 @@ class TradingAccount:
         return both.rename("equity").rename_axis("timestamp")
 
     def settle_approval(self, plan: Plan, verdict: CheckResult) -> str:  # how far the plan has come: 'proposed' or 'reviewed' waits for a person
-        "Put an allowed plan before whoever approves; on paper the safety check reviews it and the run approves.\n\nParameters\n----------\nplan : Plan\nverdict : CheckResult\n\nReturns\n-------\nstr\n    how far the plan has come: 'proposed' or 'reviewed' waits for a person"
+        "Put an allowed plan before whoever approves; on paper the risk checks review it and the run approves.\n\nParameters\n----------\nplan : Plan\nverdict : CheckResult\n\nReturns\n-------\nstr\n    how far the plan has come: 'proposed' or 'reviewed' waits for a person"
         if plan_status(self.ledger, self.account, plan.hash) == "unknown":
             propose_plan(self.ledger, plan, self.clock())
         if not self.live and plan_status(self.ledger, self.account, plan.hash) in ("proposed", "reviewed"):
             if plan_status(self.ledger, self.account, plan.hash) == "proposed":
-                review_plan(self.ledger, self.account, plan.hash, "safety check", self.when, f"{len(verdict.checked)} rules looked at, no veto")
+                review_plan(self.ledger, self.account, plan.hash, "risk checks", self.when, f"{len(verdict.checked)} rules looked at, no violation")
             approve_plan(self.ledger, plan, "paper mode", self.when)
         return plan_status(self.ledger, self.account, plan.hash)
 
@@ -250,25 +250,25 @@ def open_account(
         kept = Run(again).read("account")
         past, opening = kept["history"], AccountSnapshot.of(kept)
         start = (opening.cash, list(opening.positions.values()))
-        said = f"a rehearsal that makes {Path(again).name} again, from the state it started with"
+        said = f"a dry run that makes {Path(again).name} again, from the state it started with"
     elif given is not None:
         portfolio = read_portfolio(given, market.symbols, market.currency)
         start = (portfolio.cash, [Position(s, a, prices[s]) for s, a in portfolio.holdings.items()])
-        said = f"a rehearsal on {len(portfolio.holdings)} holdings from a file; the account {record.account} is not touched"
+        said = f"a dry run on {len(portfolio.holdings)} holdings from a file; the account {record.account} is not touched"
     else:
         ledger = open_account_ledger(settings)
         last = ledger.last("proposed", record.account)
         known = last and Plan.from_json(last.data["text"]).as_of
         if not known or record.as_of >= known:
             return _desk(run, ledger, settings, data / f"paper-{record.profile}.sqlite", start, now, False, f"the account {record.account}", past)
-        said = (f"a rehearsal with {trade.starting_cash:,} {market.currency}: the account {record.account} has already decided for "
+        said = (f"a dry run with {trade.starting_cash:,} {market.currency}: the account {record.account} has already decided for "
                 f"{known:%Y-%m-%d}, later than {record.as_of:%Y-%m-%d}, and is not touched")
-    books = run.folder / "rehearsal"
+    books = run.folder / "dry_run"
     books.mkdir(exist_ok=True)
     return _desk(run, Ledger(books / "ledger.sqlite"), settings, books / "paper.sqlite", start, now, True, said, past)
 
 
-def _desk(run: Run, ledger, settings, path: Path, start: tuple, now: datetime, rehearsal: bool, said: str, past: list) -> TradingAccount:
+def _desk(run: Run, ledger, settings, path: Path, start: tuple, now: datetime, dry_run: bool, said: str, past: list) -> TradingAccount:
     "Open the account in the ledger and the exchange beside it, each only if it is new."
     cash, holdings = start
     record, volumes = run.record, {}
@@ -283,7 +283,7 @@ def _desk(run: Run, ledger, settings, path: Path, start: tuple, now: datetime, r
     funds = {currency: book.cash} | {asset_of(s): p.amount for s, p in book.positions.items()}
     tape = paper_tape(settings, record.as_of, now)
     venue = behind_breaker(paper_venue(settings, record.as_of, now, funds, path, tape), settings, ledger, record.account, lambda: record.as_of)
-    return TradingAccount(record.account, ledger, venue, tape, record.as_of, currency, rehearsal, said, past, volumes=volumes)
+    return TradingAccount(record.account, ledger, venue, tape, record.as_of, currency, dry_run, said, past, volumes=volumes)
 
 
 def tradable_markets(
@@ -320,7 +320,7 @@ def open_live_account(
     "Open the account at a venue, with the keys of the environment or the vault.\n\nParameters\n----------\nrecord : RunRecord\nsettings : Settings\n    of this venue\nprices : dict[str, Decimal]\n    last closes\nnow : datetime\n    UTC\nat : str, default ''\n    end of the account's name, for another venue than the profile's own\n\nReturns\n-------\nTradingAccount"
     account = record.account + at
     if record.parameters.get("portfolio") is not None:
-        raise Refused("holdings from a file are for rehearsals; an account for real orders holds what lies at its venue")
+        raise Refused("holdings from a file are for dry runs; an account for real orders holds what lies at its venue")
     venue, ledger = connect(settings, orders=True), open_account_ledger(settings)
     number, known = account_number(venue), ledger.find("connected", account)
     if known and known.data["number"] != number:

@@ -43,7 +43,7 @@ def open_run(
     as_of: str | None = None,
     portfolio: str | None = None,  # text of a CSV file with holdings, for a dry run on them
 ) -> Run:
-    "Make the run folder of a daily run and pin what goes into it.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nas_of : str | None, default None\nportfolio : str | None, default None\n    text of a CSV file with holdings, for a rehearsal on them\n\nReturns\n-------\nRun"
+    "Make the run folder of a daily run and pin what goes into it.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nas_of : str | None, default None\nportfolio : str | None, default None\n    text of a CSV file with holdings, for a dry run on them\n\nReturns\n-------\nRun"
     when = resolve_as_of(as_of, settings, now)
     return create_run(
         settings.run.reports, settings.run.profile, when, settings.run.mode, f"{settings.run.mode}-{settings.run.profile}",

@@ -8,13 +8,12 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "daily_report": ["QUALITY", "REPORT_SECTIONS", "render", "build_report"],
     "forecast_sections": [
         "ForecastReview", "horizon_text", "decided_parts", "changed_parts", "matured_parts", "feature_words", "why_words", "why_parts",
-        "drift_parts", "alert_parts", "forecast_parts", "forecasts_before", "last_review", "describe_matured", "todays_drift",
-        "drift_facts",
+        "drift_parts", "alert_parts", "forecast_parts",
     ],
     "formatting": [
-        "UNKNOWN", "Parts", "Number", "known", "number", "percent", "money", "price", "quantity", "day", "spelled", "count", "listed",
-        "limit_name", "as_limits", "limit_value", "describe_equity", "describe_gains", "describe_orders", "describe_risk", "describe_day",
+        "UNKNOWN", "Parts", "Number", "known", "number", "percent", "money", "price", "quantity", "day", "limit_name", "limit_value",
     ],
+    "narrative": ["describe_equity", "describe_gains", "describe_orders", "as_limits", "describe_risk", "describe_day"],
     "performance_sections": ["COMPARED_METRICS"],
     "risk_sections": ["RiskContext", "plan_parts", "stress_parts", "attribution_parts", "regime_parts"],
     "run_index": ["build_index", "write_index"],
@@ -25,6 +24,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "waterfall": ["short_name", "steps_of", "parts_chart", "reach", "reason_pictures"],
 }, modules=[
-    "daily_report", "forecast_sections", "formatting", "performance_sections", "risk_sections", "run_index", "sections", "svg_charts",
-    "waterfall",
+    "daily_report", "forecast_sections", "formatting", "narrative", "performance_sections", "risk_sections", "run_index", "sections",
+    "svg_charts", "waterfall",
 ])

@@ -2,6 +2,7 @@
 from . import daily_report as daily_report
 from . import forecast_sections as forecast_sections
 from . import formatting as formatting
+from . import narrative as narrative
 from . import performance_sections as performance_sections
 from . import risk_sections as risk_sections
 from . import run_index as run_index
@@ -9,8 +10,9 @@ from . import sections as sections
 from . import svg_charts as svg_charts
 from . import waterfall as waterfall
 from .daily_report import QUALITY as QUALITY, REPORT_SECTIONS as REPORT_SECTIONS, render as render, build_report as build_report
-from .forecast_sections import ForecastReview as ForecastReview, horizon_text as horizon_text, decided_parts as decided_parts, changed_parts as changed_parts, matured_parts as matured_parts, feature_words as feature_words, why_words as why_words, why_parts as why_parts, drift_parts as drift_parts, alert_parts as alert_parts, forecast_parts as forecast_parts, forecasts_before as forecasts_before, last_review as last_review, describe_matured as describe_matured, todays_drift as todays_drift, drift_facts as drift_facts
-from .formatting import UNKNOWN as UNKNOWN, Parts as Parts, Number as Number, known as known, number as number, percent as percent, money as money, price as price, quantity as quantity, day as day, spelled as spelled, count as count, listed as listed, limit_name as limit_name, as_limits as as_limits, limit_value as limit_value, describe_equity as describe_equity, describe_gains as describe_gains, describe_orders as describe_orders, describe_risk as describe_risk, describe_day as describe_day
+from .forecast_sections import ForecastReview as ForecastReview, horizon_text as horizon_text, decided_parts as decided_parts, changed_parts as changed_parts, matured_parts as matured_parts, feature_words as feature_words, why_words as why_words, why_parts as why_parts, drift_parts as drift_parts, alert_parts as alert_parts, forecast_parts as forecast_parts
+from .formatting import UNKNOWN as UNKNOWN, Parts as Parts, Number as Number, known as known, number as number, percent as percent, money as money, price as price, quantity as quantity, day as day, limit_name as limit_name, limit_value as limit_value
+from .narrative import describe_equity as describe_equity, describe_gains as describe_gains, describe_orders as describe_orders, as_limits as as_limits, describe_risk as describe_risk, describe_day as describe_day
 from .performance_sections import COMPARED_METRICS as COMPARED_METRICS
 from .risk_sections import RiskContext as RiskContext, plan_parts as plan_parts, stress_parts as stress_parts, attribution_parts as attribution_parts, regime_parts as regime_parts
 from .run_index import build_index as build_index, write_index as write_index

@@ -4,31 +4,27 @@
 
 # %% auto #0
 __all__ = ['ForecastReview', 'horizon_text', 'decided_parts', 'changed_parts', 'matured_parts', 'feature_words', 'why_words',
-           'why_parts', 'drift_parts', 'alert_parts', 'forecast_parts', 'forecasts_before', 'last_review',
-           'describe_matured', 'todays_drift', 'drift_facts']
+           'why_parts', 'drift_parts', 'alert_parts', 'forecast_parts']
 
 # %% ../../nbs/14_report/20_forecast_sections.ipynb #b37c4c76
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..core.errors import MissingData, TradingError
-from ..pipeline.run_record import Run, list_runs
-from .formatting import Parts, count, day, known, listed, percent, quantity
+from .formatting import Parts, day, known, percent, quantity
+from ..core.english import count, listed
 from .sections import table
 from .waterfall import reason_pictures
 
 # %% ../../nbs/14_report/20_forecast_sections.ipynb #7f3295f4
 @dataclass(frozen=True)
 class ForecastReview:
-    "What a report says about forecasts besides the forecasts; None means not known.\n\nParameters\n----------\nwords : Sequence[str] | None, default None\n    what passed the gates, and what the best of the others lacked\ndecisions : pd.DataFrame | None, default None\n    by (symbol, horizon): side confidence expected_return reward_to_risk max_drawdown reason\nlearnt : Mapping[str, Any] | None, default None\n    cycle, trust (rival → share), frozen, pattern\nnow : pd.DataFrame | None, default None\n    forecasts by (symbol, horizon)\nbefore : tuple[datetime, pd.DataFrame] | None, default None\n    those of the run before\nmatured : pd.DataFrame | None, default None\n    by horizon: matured, inside; of forecasts that were really made\nreliability : pd.DataFrame | None, default None\n    by (horizon, group): said, was, n; of held-out forecasts\nparts : pd.DataFrame | None, default None\n    by (symbol, horizon): base and one column per feature, log returns\nheld : Sequence[str], default ()\n    symbols after trading, the largest first\nalerts : Sequence[tuple[str, str]] | None\n    ('watch' | 'alarm', sentence)\nalerted : datetime | None, default None\n    when the alerts were looked for\ndrift : Mapping[str, Any] | None, default None\n    what `todays_drift` found in this run"
+    "What a report says about forecasts besides the forecasts; None means not known.\n\nParameters\n----------\nwords : Sequence[str] | None, default None\n    what passed the gates, and what the best of the others lacked\ndecisions : pd.DataFrame | None, default None\n    by (symbol, horizon): side confidence expected_return reward_to_risk max_drawdown reason\nlearnt : Mapping[str, Any] | None, default None\n    cycle, trust (rival → share), frozen, pattern\nnow : pd.DataFrame | None, default None\n    forecasts by (symbol, horizon)\nbefore : tuple[datetime, pd.DataFrame] | None, default None\n    those of the run before\nmatured : pd.DataFrame | None, default None\n    by horizon: matured, inside; of forecasts that were really made\nreliability : pd.DataFrame | None, default None\n    by (horizon, group): said, was, n; of held-out forecasts\nparts : pd.DataFrame | None, default None\n    by (symbol, horizon): base and one column per feature, log returns\nheld : Sequence[str], default ()\n    symbols after trading, the largest first\nalerts : Sequence[tuple[str, str]] | None\n    ('watch' | 'alarm', sentence)\nalerted : datetime | None, default None\n    when the alerts were looked for\ndrift : Mapping[str, Any] | None, default None\n    what this run found about drift"
 
     words: Sequence[str] | None = None  # what passed the gates, and what the best of the others lacked
     decisions: pd.DataFrame | None = None  # by (symbol, horizon): side confidence expected_return reward_to_risk max_drawdown reason
@@ -41,7 +37,7 @@ class ForecastReview:
     held: Sequence[str] = ()  # symbols after trading, the largest first
     alerts: Sequence[tuple[str, str]] | None = field(default=None)  # ('watch' | 'alarm', sentence)
     alerted: datetime | None = None  # when the alerts were looked for
-    drift: Mapping[str, Any] | None = None  # what `todays_drift` found in this run
+    drift: Mapping[str, Any] | None = None  # what this run found about drift
 
 
 _UNITS = {"m": "minute", "h": "hour", "d": "day", "w": "week"}
@@ -204,83 +200,3 @@ def forecast_parts(
     if b is None:
         return [("missing", "Which forecasts may act, what changed and why is not known in this run.")]
     return decided_parts(b, timeframe) + changed_parts(b, timeframe) + matured_parts(b, timeframe) + why_parts(b, timeframe) + alert_parts(b)
-
-# %% ../../nbs/14_report/20_forecast_sections.ipynb #e0435a1e
-def forecasts_before(
-    run: Run,
-    most: int = 45,  # runs looked at, the newest
-) -> dict[datetime, pd.DataFrame]:  # by the moment of the decision, oldest first
-    "Return the forecasts that earlier runs of this profile kept.\n\nParameters\n----------\nrun : Run\nmost : int, default 45\n    runs looked at, the newest\n\nReturns\n-------\ndict[datetime, pd.DataFrame]\n    by the moment of the decision, oldest first"
-    own = run.record
-    earlier = [r for r in list_runs(run.folder.parent) if r.profile == own.profile and r.as_of < own.as_of and "forecast.parquet" in r.artefacts
-               and not r.parameters.get("rehearsal") and not r.parameters.get("portfolio") and not r.parameters.get("again")]
-    found: dict[datetime, pd.DataFrame] = {}
-    for record in sorted(earlier, key=lambda r: (r.as_of, r.created), reverse=True)[:most]:
-        try:
-            found.setdefault(record.as_of, Run(run.folder.parent / record.id).read("forecast"))
-        except TradingError:
-            continue  # the weekly review names it
-    return dict(sorted(found.items()))
-
-
-def last_review(
-    reports: Path,  # folder of all runs
-    profile: str,
-    by: datetime,  # UTC; reviews of later are not known yet
-) -> Mapping[str, Any] | None:
-    "Return what the newest review of a profile wrote down.\n\nParameters\n----------\nreports : Path\n    folder of all runs\nprofile : str\nby : datetime\n    UTC; reviews of later are not known yet\n\nReturns\n-------\nMapping[str, Any] | None"
-    import json
-
-    found = []
-    for path in Path(reports).glob(f"weekly/*_{profile}/review.json"):
-        try:
-            said = json.loads(path.read_text())
-            if (at := datetime.fromisoformat(said["at"])) <= by:
-                found.append((at, path.parent.name, said))
-        except (OSError, ValueError, KeyError):
-            continue  # a review that was interrupted
-    return max(found, key=lambda f: f[:2])[2] if found else None
-
-
-def describe_matured(
-    forecasts: Mapping[datetime, pd.DataFrame],  # by the moment of the decision
-    close: pd.DataFrame,  # time × symbol
-    timeframe: str = "1d",
-) -> pd.DataFrame | None:  # by horizon: matured, inside
-    "Count what came of earlier forecasts.\n\nParameters\n----------\nforecasts : Mapping[datetime, pd.DataFrame]\n    by the moment of the decision\nclose : pd.DataFrame\n    time × symbol\ntimeframe : str, default '1d'\n\nReturns\n-------\npd.DataFrame | None\n    by horizon: matured, inside"
-    from trading.forecast.outcomes import mature
-
-    try:
-        known_ = mature(forecasts, close, timeframe).dropna(subset=["realised"])
-    except MissingData:
-        return None
-    inside = known_["realised"].between(known_["lower"], known_["upper"])
-    return pd.DataFrame({"matured": inside.groupby(level="horizon").size(), "inside": inside.groupby(level="horizon").sum()})
-
-
-def todays_drift(
-    forecasts: Mapping[datetime, pd.DataFrame],  # of earlier runs, by the moment of the decision
-    close: pd.DataFrame,  # time × symbol
-    window: int,  # bars that models learn from
-    level: float = 0.9,  # what the intervals promise
-    timeframe: str = "1d",
-) -> dict[str, Any]:  # see `forecast.drift.day_drift`
-    "Compare today's inputs with the past, and forecasts that came due with their promise.\n\nParameters\n----------\nforecasts : Mapping[datetime, pd.DataFrame]\n    of earlier runs, by the moment of the decision\nclose : pd.DataFrame\n    time × symbol\nwindow : int\n    bars that models learn from\nlevel : float, default 0.9\n    what the intervals promise\ntimeframe : str, default '1d'\n\nReturns\n-------\ndict[str, Any]\n    see `forecast.drift.day_drift`"
-    from trading.forecast.drift import day_drift
-    from trading.forecast.outcomes import judgeable, mature
-    from trading.forecast.panel import default_features
-
-    try:
-        held = judgeable(mature(forecasts, close, timeframe), timeframe)
-    except MissingData:  # nothing was forecast before
-        held = None
-    return day_drift(default_features(close.iloc[-window:]).dropna(how="all"), held, level, timeframe)
-
-
-def drift_facts(
-    profile: str,
-    alerts: Iterable[tuple[str, str]],  # level and kind, of this day and of the last review
-) -> dict[str, int]:  # alarms for each kind of drift, for the rules of the alerts
-    "Count the alarms of each kind.\n\nParameters\n----------\nprofile : str\nalerts : Iterable[tuple[str, str]]\n    level and kind, of this day and of the last review\n\nReturns\n-------\ndict[str, int]\n    alarms for each kind of drift, for the rules of the alerts"
-    counts = Counter(kind for level, kind in alerts if level == "alarm")
-    return {f"{profile} {kind}": counts[kind] for kind in sorted(counts)} or {profile: 0}

@@ -32,7 +32,7 @@ def collect_day_facts(
     violations: int,
     failed_orders: int,
 ) -> dict[str, Any]:  # fact → a number for each key; JSON
-    "Return what the alert rules look at.\n\nParameters\n----------\naccount : str\nreturns\n    DataFrame of simple returns, time × symbol; the last row is the day's\nequity\n    Series of the account's value, ascending\nvar_95 : float | None\n    of the holdings; None: nothing is held\nlast\n    Series by symbol: when its newest bar closed\nas_of : datetime\n    UTC, when the run decided\nvetoes : int\nfailed_orders : int\n\nReturns\n-------\ndict[str, Any]\n    fact → a number for each key; JSON"
+    "Return what the alert rules look at.\n\nParameters\n----------\naccount : str\nreturns\n    DataFrame of simple returns, time × symbol; the last row is the day's\nequity\n    Series of the account's value, ascending\nvar_95 : float | None\n    of the holdings; None: nothing is held\nlast\n    Series by symbol: when its newest bar closed\nas_of : datetime\n    UTC, when the run decided\nviolations : int\nfailed_orders : int\n\nReturns\n-------\ndict[str, Any]\n    fact → a number for each key; JSON"
     fallen = float(1 - equity.iloc[-1] / equity.max()) if len(equity) else None
     ages = {str(s): (as_of - t.to_pydatetime()).total_seconds() / 3600 for s, t in last.items()}
     return {

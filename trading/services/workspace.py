@@ -218,7 +218,7 @@ def newest_run(
     name: str,  # of an artefact
     dry_runs: bool = False,  # also runs that had books of their own
 ) -> RunRecord:
-    "Return the newest run of a profile that has an artefact.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None\n    None: the one that the settings name\nname : str\n    of an artefact\nrehearsals : bool, default False\n    also runs that had books of their own\n\nReturns\n-------\nRunRecord"
+    "Return the newest run of a profile that has an artefact.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None\n    None: the one that the settings name\nname : str\n    of an artefact\ndry_runs : bool, default False\n    also runs that had books of their own\n\nReturns\n-------\nRunRecord"
     profile = profile or current_settings(place).run.profile
     for record in records(place, profile):
         if any(f in record.artefacts for f in (f"{name}.parquet", f"{name}.json")) and (dry_runs or not dry_run_ledger(record)):
