@@ -16,6 +16,7 @@ def test_the_command_works_from_an_unpacked_wheel_in_an_empty_folder(tmp_path):
     with zipfile.ZipFile(wheel) as z:
         names = set(z.namelist())
         z.extractall(tmp_path / "site")
+    assert {"trading/py.typed", "trading/__init__.pyi", "trading/__main__.py"} <= names
     for needed in ("settings.ini", "runs/10_ingest.ipynb", "runs/50_report.ipynb", "prefect/daily.py", "templates/report.html"):
         assert f"trading/_share/{needed}" in names
     assert not any(n.startswith(("tests/", "nbs/", "bench/")) for n in names)

@@ -27,7 +27,7 @@ from ..core.errors import BadInput, Refused, TradingError
 # %% ../../nbs/06_backtest/65_strategy_promotion.ipynb #f817cda4
 @dataclass(frozen=True)
 class Thresholds:
-    "What a strategy must show; None takes a lock off."
+    "What a strategy must show; None takes a lock off.\n\nParameters\n----------\ndeflated_sharpe : float | None, default 0.95\n    at least; chance that the Sharpe ratio is above luck's\noverfitting : float | None, default 0.5\n    at most; probability that the best of one half is below the median of the other\nhalf_loss : float | None, default 0.2\n    at most; probability that the best of one half loses money in the other\nreality_check : float | None, default 0.05\n    at most; p-value of the search as a whole\nmin_bars : int | None, default 250\n    at least; length of the record\ntrack_record : float | None, default 0.95\n    confidence at which the record must be long enough to be above zero\nmax_drawdown : float | None, default 0.4\n    at most; loss from a high, as a fraction\nwalk_sharpe : float | None, default 0.0\n    above; Sharpe ratio per bar of walking forward"
 
     deflated_sharpe: float | None = 0.95  # at least; chance that the Sharpe ratio is above luck's
     overfitting: float | None = 0.5  # at most; probability that the best of one half is below the median of the other
@@ -47,7 +47,7 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Candidate:
-    "A strategy that asks to be let in, with its evidence."
+    "A strategy that asks to be let in, with its evidence.\n\nParameters\n----------\nstrategy : str\n    name under which its trials are on record\nparams : Mapping[str, Any]\ndata : pd.DataFrame | str\n    the bars it was searched on, or their fingerprint\nreturns : pd.Series\n    simple returns per bar of the chosen variation, costs included\nsearched : pd.DataFrame | None, default None\n    bars × variations: returns of every variation of the last search\nwalked : pd.Series | None, default None\n    simple returns per bar of walking forward"
 
     strategy: str  # name under which its trials are on record
     params: Mapping[str, Any]
@@ -59,7 +59,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class PromotionDecision:
-    "What the door said."
+    "What the door said.\n\nParameters\n----------\npromoted : bool\nreasons : tuple[str, ...]\n    why not, one sentence for each lock; empty when promoted\nfigures : Mapping[str, float]"
 
     promoted: bool
     reasons: tuple[str, ...]  # why not, one sentence for each lock; empty when promoted
@@ -78,7 +78,7 @@ def trials_worth(
     candidate: Candidate,
     register: TrialRegister,
 ) -> tuple[int, float]:  # variations on record; independent trials they are worth
-    "Return how many variations were tried on the candidate's data and how many independent ones that is."
+    "Return how many variations were tried on the candidate's data and how many independent ones that is.\n\nParameters\n----------\ncandidate : Candidate\nregister : TrialRegister\n\nReturns\n-------\ntuple[int, float]\n    variations on record; independent trials they are worth"
     counted = register.count(candidate.data)
     if candidate.searched is None or counted < 2:
         return counted, float(counted)
@@ -164,7 +164,7 @@ def _choice(candidate: Candidate, t: Thresholds, figures: dict) -> list[str]:
 
 # %% ../../nbs/06_backtest/65_strategy_promotion.ipynb #042ebc3d
 class ProductionRegistry:
-    "Every decision about a strategy, and what may trade now."
+    "Every decision about a strategy, and what may trade now.\n\nParameters\n----------\npath : str | Path\n    an SQLite file, made when it is missing"
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class ProductionRegistry:
             return pd.read_sql_query("SELECT * FROM decisions ORDER BY rowid", db)
 
     def current(self) -> dict[str, dict]:  # strategy → parameters
-        "Return the strategies that may trade, with their parameters."
+        "Return the strategies that may trade, with their parameters.\n\nReturns\n-------\ndict[str, dict]\n    strategy → parameters"
         settled = self.decisions().query("outcome != 'refused'")
         last = settled.groupby("strategy").tail(1)
         return {r.strategy: json.loads(r.params) for r in last.itertuples() if r.outcome == "promoted"}
@@ -228,7 +228,7 @@ def promote_strategy(
     registry: ProductionRegistry | None = None,  # written to, whatever the answer; None: the one of the settings
     now: datetime | None = None,  # UTC, when this is decided; None: this moment
 ) -> PromotionDecision:
-    "Let a strategy into production if every lock opens; else say in words why not."
+    "Let a strategy into production if every lock opens; else say in words why not.\n\nParameters\n----------\ncandidate : Candidate\nthresholds : Thresholds | None, default None\n    None: those of the settings\nregister : TrialRegister | None, default None\n    knows how many variations were tried; None: the one every sweep is counted in\nregistry : ProductionRegistry | None, default None\n    written to, whatever the answer; None: the one of the settings\nnow : datetime | None, default None\n    UTC, when this is decided; None: this moment\n\nReturns\n-------\nPromotionDecision"
     thresholds, now = thresholds or default_thresholds(), now or datetime.now(UTC)
     register, registry = register or default_register(), registry or default_registry()
     decision = judge(candidate, thresholds, register)

@@ -23,7 +23,7 @@ from ..core.errors import BadInput
 # %% ../../nbs/06_backtest/40_sweep_jobs.ipynb #e40c7709
 @dataclass(frozen=True)
 class Grid:
-    "The combinations of a sweep: one list of values for each parameter, and which of their products make sense."
+    "The combinations of a sweep: one list of values for each parameter, and which of their products make sense.\n\nParameters\n----------\nvalues : dict[str, list]\n    by parameter, in the order of the index\nvalid : np.ndarray\n    positions in the product, ascending\nskipped : int\n    combinations that make no sense"
 
     values: dict[str, list]  # by parameter, in the order of the index
     valid: np.ndarray  # positions in the product, ascending
@@ -47,7 +47,7 @@ def make_grid(
     strategy: Strategy,  # gives the parameters that the grid does not name
     grid: Mapping[str, Iterable],  # values by parameter
 ) -> Grid:
-    "Combine all values and leave out what makes no sense."
+    "Combine all values and leave out what makes no sense.\n\nParameters\n----------\nstrategy : Strategy\n    gives the parameters that the grid does not name\ngrid : Mapping[str, Iterable]\n    values by parameter\n\nReturns\n-------\nGrid"
     values = {name: list(v) for name, v in grid.items()}
     known = strategy.get_params()
     if lacking := [repr(n) for n in values if not values[n]] or (["any parameter"] if not values else []):
@@ -84,7 +84,7 @@ def _refusal(strategy: Strategy, params: dict) -> str:
 # %% ../../nbs/06_backtest/40_sweep_jobs.ipynb #e867d9f5
 @dataclass(frozen=True)
 class Job:
-    "What every chunk of a sweep needs to know."
+    "What every chunk of a sweep needs to know.\n\nParameters\n----------\nbars : pd.DataFrame\nprice : pd.DataFrame\n    time × symbol, where the orders of a bar are filled\nstrategy : Strategy\ngrid : Grid\ncosts : Costs\nfill : str\nperiods : int\nstops : tuple\n    stop_loss, take_profit, trailing\nengine : str\n    'kernel' or 'vectorbt'\nkeep : tuple[int, ...]\n    which of the FIGURES"
 
     bars: pd.DataFrame
     price: pd.DataFrame  # time × symbol, where the orders of a bar are filled
@@ -114,7 +114,7 @@ def run_fast(
     lo: int,  # first combination
     hi: int,  # one past the last
 ) -> np.ndarray:  # combinations × FIGURES
-    "Run a chunk of combinations on one symbol through the kernel."
+    "Run a chunk of combinations on one symbol through the kernel.\n\nParameters\n----------\njob : Job\nsymbol : str\nlo : int\n    first combination\nhi : int\n    one past the last\n\nReturns\n-------\nnp.ndarray\n    combinations × FIGURES"
     from trading.backtest.fast_kernel import run_variations
 
     rule, prepare = _compiled(job.strategy)
@@ -138,7 +138,7 @@ def key_figures(
     cash: float,  # that each purse began with
     periods: int,  # bars in a year
 ) -> np.ndarray:  # columns × FIGURES
-    "Compute the key figures of many purses at once."
+    "Compute the key figures of many purses at once.\n\nParameters\n----------\nfills : EngineFills\n    one purse for each column\nclose : pd.DataFrame\n    time × column\ncash : float\n    that each purse began with\nperiods : int\n    bars in a year\n\nReturns\n-------\nnp.ndarray\n    columns × FIGURES"
     value = fills.value.to_numpy(copy=True)
     ruined = np.maximum.accumulate(value <= 0, axis=0)
     value[ruined] = 0.0
@@ -184,7 +184,7 @@ def run_slow(
     lo: int,  # first combination
     hi: int,  # one past the last
 ) -> np.ndarray:  # combinations × symbols × FIGURES
-    "Run a chunk of combinations through vectorbt, all symbols at once."
+    "Run a chunk of combinations through vectorbt, all symbols at once.\n\nParameters\n----------\njob : Job\nlo : int\n    first combination\nhi : int\n    one past the last\n\nReturns\n-------\nnp.ndarray\n    combinations × symbols × FIGURES"
     variants = [copy.copy(job.strategy).set_params(**params) for params in job.grid.each(lo, hi)]
     if hasattr(job.strategy, "weights"):
         c = job.costs
@@ -207,7 +207,7 @@ def run_chunk(job: Job, symbol: str | None, lo: int, hi: int) -> np.ndarray:
 
 # %% ../../nbs/06_backtest/40_sweep_jobs.ipynb #409a633f
 def make_chunks(job: Job) -> list[tuple[str | None, int, int]]:  # symbol (None: all), first combination, one past the last
-    "Cut a sweep into pieces."
+    "Cut a sweep into pieces.\n\nParameters\n----------\njob : Job\n\nReturns\n-------\nlist[tuple[str | None, int, int]]\n    symbol (None: all), first combination, one past the last"
     count, symbols, bars = len(job.grid.valid), symbols_of(job.bars), len(job.bars)
     if job.engine == "kernel":
         size = min(20_000, max(250, -(-count // 8)))

@@ -63,7 +63,7 @@ def _ecb_rates() -> pd.DataFrame:
 def sample_bars(
     kind: SampleKind = "stocks",
 ) -> pd.DataFrame:  # time × (field, symbol), index the UTC date of each trading day
-    "Return one of the three sample markets as bars."
+    "Return one of the three sample markets as bars.\n\nParameters\n----------\nkind : SampleKind, default 'stocks'\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol), index the UTC date of each trading day"
     if kind not in SOURCES:
         raise BadInput(f"the sample market {kind!r} is unknown; choose one of {', '.join(SOURCES)}")
     return _load(kind).copy()

@@ -86,7 +86,7 @@ LAYOUTS = ("binance", "kraken", "yahoo", "mt5", "generic")
 def detect_layout(
     table: pd.DataFrame,  # texts, with or without names
 ) -> str:  # one of LAYOUTS
-    "Recognise who wrote a table."
+    "Recognise who wrote a table.\n\nParameters\n----------\ntable : pd.DataFrame\n    texts, with or without names\n\nReturns\n-------\nstr\n    one of LAYOUTS"
     names = list(table.columns)
     if isinstance(names[0], int):
         if len(names) == 12:
@@ -220,7 +220,7 @@ def read_bars_file(
     dayfirst: bool | None = None,  # whether 01/02/2024 is the first of February
     adjusted: bool = False,  # Yahoo: scale prices to 'Adj Close', which takes dividends out
 ) -> pd.DataFrame:  # time × (field, symbol)
-    "Read bars from a file in one of the common layouts, or say which line does not fit."
+    "Read bars from a file in one of the common layouts, or say which line does not fit.\n\nParameters\n----------\npath : str | Path\n    CSV (also .gz or .zip) or Parquet\nsymbol : str, default ''\n    whose bars these are; not needed when the file has a column for it\nzone : str | None, default None\n    clock of times without zone: 'UTC', 'Europe/Helsinki', 'America/New_York+7'\ndayfirst : bool | None, default None\n    whether 01/02/2024 is the first of February\nadjusted : bool, default False\n    Yahoo: scale prices to 'Adj Close', which takes dividends out\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol)"
     path = Path(path)
     if path.suffix.lower() in (".parquet", ".pq"):
         if not path.is_file():
@@ -285,7 +285,7 @@ def import_file(
     rules: CleaningRules | None = None,  # of the cleaner
     **how,  # zone, dayfirst, adjusted: as `read_bars_file`
 ) -> IngestReport:
-    "Read a file, clean its bars and store them in one step; nothing is stored when anything is wrong."
+    "Read a file, clean its bars and store them in one step; nothing is stored when anything is wrong.\n\nParameters\n----------\npath : str | Path\nstore : BarStore\nsymbol : str, default ''\n    not needed when the file has a column for it\ntimeframe : str, default '1d'\nsource : str, default 'file'\n    under which name the store keeps them\nnow : datetime | None, default None\n    bars that closed later are left out; None: now\nrules : CleaningRules | None, default None\n    of the cleaner\n**how\n    zone, dayfirst, adjusted: as `read_bars_file`\n\nReturns\n-------\nIngestReport"
     until = now or datetime.now(UTC)
     bars = read_bars_file(path, symbol, **how)
     _check_spacing(bars, timeframe, Path(path).name)

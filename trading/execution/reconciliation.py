@@ -35,7 +35,7 @@ from trading.execution.order_manager import (
 # %% ../../nbs/09_execution/45_reconciliation.ipynb #8e43edd9
 @dataclass(frozen=True)
 class Difference(Value):
-    "One thing on which the books and the venue do not agree."
+    "One thing on which the books and the venue do not agree.\n\nParameters\n----------\nkind : str\n    'balance', 'foreign order', 'foreign trade', 'average price', 'order'\nsymbol : str\n    symbol or asset\nwords : str\n    one sentence with both numbers"
 
     kind: str  # 'balance', 'foreign order', 'foreign trade', 'average price', 'order'
     symbol: str  # symbol or asset
@@ -44,7 +44,7 @@ class Difference(Value):
 
 @dataclass(frozen=True)
 class Reconciliation(Value):
-    "What comparing the books with the venue came to."
+    "What comparing the books with the venue came to.\n\nParameters\n----------\naccount : str\nvenue : str\nat : datetime\n    UTC\ndifferences : tuple[Difference, ...], default ()\nmended : tuple[str, ...], default ()\n    what was missing in the books and was fetched\nwaiting : tuple[str, ...], default ()\n    orders that are still open at the venue\nforeign : tuple[str, ...], default ()\n    what changed beside the account: assets and orders that are none of its business\ncompared : int, default 0\n    how many orders, trades and balances were compared"
 
     account: str
     venue: str
@@ -69,7 +69,7 @@ class Reconciliation(Value):
 def resolve_open_orders(
     desk: OrderContext,
 ) -> tuple[list[str], list[str]]:  # what was mended, what is still open
-    "Find out what became of every order whose end is not in the books."
+    "Find out what became of every order whose end is not in the books.\n\nParameters\n----------\ndesk : OrderContext\n\nReturns\n-------\ntuple[list[str], list[str]]\n    what was mended, what is still open"
     mended, waiting = [], []
     for intent in unresolved(desk):
         order, words = order_from(intent.data), f"{intent.data['side']} {intent.data['amount']} {intent.data['symbol']}"
@@ -93,7 +93,7 @@ def resolve_open_orders(
 def expected_holdings(
     book: Book,
 ) -> dict[str, Decimal]:  # by asset, cash under its currency, without zeros
-    "Return what should lie at the venue."
+    "Return what should lie at the venue.\n\nParameters\n----------\nbook : Book\n\nReturns\n-------\ndict[str, Decimal]\n    by asset, cash under its currency, without zeros"
     held = {book.currency: book.cash}
     for symbol, position in book.positions.items():
         held[asset_of(symbol)] = held.get(asset_of(symbol), ZERO) + position.amount
@@ -107,7 +107,7 @@ def compare_balances(
     own: Collection[str] | None = None,  # assets that are the account's business; None: all
     beside: Mapping[str, Decimal] | None = None,  # by asset, what lies there and is not in the books
 ) -> list[Difference]:
-    "Return the assets whose amounts differ."
+    "Return the assets whose amounts differ.\n\nParameters\n----------\nbook : Book\nbalance : dict[str, Decimal]\n    by asset, as the venue says\ntolerance : Decimal, default ZERO\n    units of each asset that may differ; zero wherever the venue is exact\nown : Collection[str] | None, default None\n    assets that are the account's business; None: all\nbeside : Mapping[str, Decimal] | None, default None\n    by asset, what lies there and is not in the books\n\nReturns\n-------\nlist[Difference]"
     ours, beside, found = expected_holdings(book), beside or {}, []
     for asset in sorted(a for a in ours.keys() | balance.keys() | beside.keys() if own is None or a in own):
         mine, theirs = ours.get(asset, ZERO) + beside.get(asset, ZERO), balance.get(asset, ZERO)
@@ -122,7 +122,7 @@ def compare_orders(
     open_orders: list[OrderState],  # at the venue
     trades: list[Fill],  # at the venue
 ) -> list[Difference]:
-    "Return the orders and trades that are not ours."
+    "Return the orders and trades that are not ours.\n\nParameters\n----------\ndesk : OrderContext\nopen_orders : list[OrderState]\n    at the venue\ntrades : list[Fill]\n    at the venue\n\nReturns\n-------\nlist[Difference]"
     known: dict[str, bool] = {}
 
     def ours(client_order_id: str) -> bool:
@@ -157,7 +157,7 @@ def beside_of(
     account: str,
     book: Book,  # of the account, now
 ) -> dict[str, Decimal]:  # by asset, without zeros
-    "Return what should lie at the venue and is not in the books."
+    "Return what should lie at the venue and is not in the books.\n\nParameters\n----------\nledger : Ledger\naccount : str\nbook : Book\n    of the account, now\n\nReturns\n-------\ndict[str, Decimal]\n    by asset, without zeros"
     last = ledger.last("foreign", account)
     if last is None:
         return {}
@@ -174,7 +174,7 @@ def see_beside(
     balance: Mapping[str, Decimal],  # by asset, as the venue says
     own: Collection[str],  # assets that are the account's business
 ) -> list[str]:  # one sentence for each change
-    "Look at what lies beside the account, and write it down when it has changed."
+    "Look at what lies beside the account, and write it down when it has changed.\n\nParameters\n----------\nledger : Ledger\naccount : str\nnow : datetime\n    UTC\nbook : Book\nbalance : Mapping[str, Decimal]\n    by asset, as the venue says\nown : Collection[str]\n    assets that are the account's business\n\nReturns\n-------\nlist[str]\n    one sentence for each change"
     before, said = beside_of(ledger, account, book), []
     now_there = {a: n for a, n in before.items() if a in own} | {a: strip_zeros(n) for a, n in balance.items() if a not in own}
     for asset in sorted(before.keys() | now_there.keys()):
@@ -197,7 +197,7 @@ def reconcile(
     sleep: Callable[[float], Any] = time.sleep,
     symbols: Collection[str] | None = None,  # what the account trades; anything else at the venue is left alone; None: all is its business
 ) -> Reconciliation:
-    "Mend the books from the venue, compare the two, and write down what came of it."
+    "Mend the books from the venue, compare the two, and write down what came of it.\n\nParameters\n----------\nledger : Ledger\nvenue : Venue\naccount : str\nnow : datetime | Callable[[], datetime]\n    UTC, or a clock\ntolerance : Decimal, default ZERO\n    units that a balance may differ by, for venues that round\npatience : RetryPolicy, default RetryPolicy()\nsleep : Callable[[float], Any], default time.sleep\nsymbols : Collection[str] | None, default None\n    what the account trades; anything else at the venue is left alone; None: all is its business\n\nReturns\n-------\nReconciliation"
     clock = now if callable(now) else lambda: now
     desk = OrderContext(venue, ledger, account, clock, patience, sleep)
     ledger.book(account)
@@ -252,7 +252,7 @@ def open_from_venue(
     now: datetime,  # UTC
     symbols: Collection[str] | None = None,  # what the account trades; anything else at the venue is left alone; None: all is its business
 ) -> bool:  # False when the account was open already
-    "Open an account with what lies at the venue."
+    "Open an account with what lies at the venue.\n\nParameters\n----------\nledger : Ledger\nvenue : Venue\naccount : str\ncurrency : str\n    of its cash\nprices : dict[str, Decimal]\n    by symbol, taken as the purchase price of what is there already\nnow : datetime\n    UTC\nsymbols : Collection[str] | None, default None\n    what the account trades; anything else at the venue is left alone; None: all is its business\n\nReturns\n-------\nbool\n    False when the account was open already"
     balance = venue.fetch_balance()
     by_asset, own = {asset_of(s): s for s in prices}, None if symbols is None else {currency, *map(asset_of, symbols)}
     mine = {a: n for a, n in balance.items() if own is None or a in own}

@@ -37,7 +37,7 @@ REMEDIES = (
 def remedy(
     error: BaseException,
 ) -> tuple[str, str]:  # 'ask', 'retry', 'skip', 'wait' or 'stop'; and a sentence
-    "Return what to do about an error; one that is unknown stops."
+    "Return what to do about an error; one that is unknown stops.\n\nParameters\n----------\nerror : BaseException\n\nReturns\n-------\ntuple[str, str]\n    'ask', 'retry', 'skip', 'wait' or 'stop'; and a sentence"
     return next(((action, words) for kind, action, words in REMEDIES if isinstance(error, kind)), ("stop", "stop: this error is not known"))
 
 # %% ../../nbs/09_execution/40_safe_mode.ipynb #730255e6
@@ -45,7 +45,7 @@ def safe_mode(
     ledger: Ledger,
     account: str,
 ) -> str:  # empty when trading is allowed
-    "Return why the account is in safe mode."
+    "Return why the account is in safe mode.\n\nParameters\n----------\nledger : Ledger\naccount : str\n\nReturns\n-------\nstr\n    empty when trading is allowed"
     last = ledger.last("safe_mode", account)
     return f"safe mode since {last.timestamp:%Y-%m-%d %H:%M}: {last.data['why']}" if last and last.data["on"] else ""
 
@@ -57,7 +57,7 @@ def leave_safe_mode(
     found: str,  # what was the matter
     now: datetime,  # UTC
 ) -> None:
-    "Allow trading again."
+    "Allow trading again.\n\nParameters\n----------\nledger : Ledger\naccount : str\nwho : str\n    a person\nfound : str\n    what was the matter\nnow : datetime\n    UTC"
     if not who.strip() or not found.strip():
         raise BadInput("leaving safe mode needs the name of a person and what was found; give both")
     if safe_mode(ledger, account):
@@ -65,7 +65,7 @@ def leave_safe_mode(
 
 
 class SafeModeVenue:
-    "A venue that stops taking orders after errors in a row."
+    "A venue that stops taking orders after errors in a row.\n\nParameters\n----------\nvenue : Venue\nledger : Ledger\naccount : str\nclock : Callable[[], datetime]\n    UTC now\nmost : int, default 3\n    errors in a row that are too many"
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ def watch_limits(
     clock: Callable[[], datetime],  # UTC now
     kill_switch: KillSwitch | None = None,
 ) -> Callable[[], str]:  # for `execute(stop=…)`; its answer is empty while trading may go on
-    "Return a function that says why nothing more may be sent."
+    "Return a function that says why nothing more may be sent.\n\nParameters\n----------\nledger : Ledger\naccount : str\nlimits : RiskLimits\nprices : Callable[[], Mapping[str, Decimal]]\n    prices of everything that is held, now\nclock : Callable[[], datetime]\n    UTC now\nkill_switch : KillSwitch | None, default None\n\nReturns\n-------\nCallable[[], str]\n    for `execute(stop=…)`; its answer is empty while trading may go on"
 
     def stop() -> str:
         why = (kill_switch.reason() if kill_switch else "") or safe_mode(ledger, account)
@@ -137,7 +137,7 @@ def check_order_limits(
     clock: Callable[[], datetime],  # UTC now
     groups: Mapping[str, str] | None = None,  # symbol → group
 ) -> Callable[[Order], str]:  # for `execute(allow=…)`; its answer is empty while the order keeps every limit
-    "Return a function that says which limit an order would break."
+    "Return a function that says which limit an order would break.\n\nParameters\n----------\nledger : Ledger\naccount : str\nlimits : RiskLimits\nprices : Callable[[], Mapping[str, Decimal]]\n    prices of everything that is held or traded, now\nclock : Callable[[], datetime]\n    UTC now\ngroups : Mapping[str, str] | None, default None\n    symbol → group\n\nReturns\n-------\nCallable[[Order], str]\n    for `execute(allow=…)`; its answer is empty while the order keeps every limit"
 
     def allow(order: Order) -> str:
         quotes, book = dict(prices()), ledger.book(account)
@@ -191,7 +191,7 @@ def stop_everything(
     sleep: Callable[[float], Any] | None = None,  # seconds; None: really wait
     symbols: Collection[str] | None = None,  # what the account trades; a person's other orders stay; None: all is its business
 ) -> list[str]:  # what was done and what could not be done, in words
-    "Cancel every open order, and close every position if asked for."
+    "Cancel every open order, and close every position if asked for.\n\nParameters\n----------\nvenue : Venue\nledger : Ledger\naccount : str\nwho : str\nwhy : str\nnow : datetime\n    UTC\nflatten : bool, default False\n    also sell everything at the market\npatience : RetryPolicy, default RetryPolicy()\nsleep : Callable[[float], Any] | None, default None\n    seconds; None: really wait\nsymbols : Collection[str] | None, default None\n    what the account trades; a person's other orders stay; None: all is its business\n\nReturns\n-------\nlist[str]\n    what was done and what could not be done, in words"
     desk, said = OrderContext(venue, ledger, account, lambda: now, patience, *([sleep] if sleep else [])), []
     ledger.append(Event("stopped", account, now, {"who": who, "why": why, "flatten": flatten}))
     for state in venue.fetch_open_orders():

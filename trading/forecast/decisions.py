@@ -21,7 +21,7 @@ def trusted(
     forecasts: pd.DataFrame,  # (…, symbol, horizon) × expected, naive, …
     weights: Mapping[str, float],  # of the rivals 'model', 'mean' and 'zero'
 ) -> pd.DataFrame:  # the same, with the expectation that trust allows
-    "Mix each forecast with its naive rivals, as much as each is trusted."
+    "Mix each forecast with its naive rivals, as much as each is trusted.\n\nParameters\n----------\nforecasts : pd.DataFrame\n    (…, symbol, horizon) × expected, naive, …\nweights : Mapping[str, float]\n    of the rivals 'model', 'mean' and 'zero'\n\nReturns\n-------\npd.DataFrame\n    the same, with the expectation that trust allows"
     if set(weights) != set(RIVALS):
         raise BadInput(f"trust is spread over {', '.join(sorted(weights))}; the rivals are {', '.join(RIVALS)}")
     return forecasts.assign(expected=weights["model"] * forecasts["expected"] + weights["mean"] * forecasts["naive"])
@@ -33,7 +33,7 @@ def current_thresholds(
     slack: float = 0.05,  # most that feedback may move the confidence asked for
     bounds: FeedbackBounds = FeedbackBounds(),  # those of the feedback
 ) -> DecisionThresholds:  # of today
-    "Move the gate of confidence as far as feedback has moved its threshold, within the slack."
+    "Move the gate of confidence as far as feedback has moved its threshold, within the slack.\n\nParameters\n----------\ngates : DecisionThresholds\n    as a person set them\nlearnt : FeedbackState\n    by feedback\nslack : float, default 0.05\n    most that feedback may move the confidence asked for\nbounds : FeedbackBounds, default FeedbackBounds()\n    those of the feedback\n\nReturns\n-------\nDecisionThresholds\n    of today"
     if not 0 <= slack <= 0.2:
         raise BadInput(f"the slack is {slack}; give 0 (feedback moves no gate) to 0.2")
     moved = max(-slack, min(slack, learnt.threshold - bounds.threshold[1]))
@@ -52,7 +52,7 @@ def decide_day(
     bounds: FeedbackBounds = FeedbackBounds(),  # those of the feedback
     n_splits: int = 3,  # folds to judge the judge
 ) -> tuple[Decision, ...]:  # one per forecast
-    "Decide about every forecast of a day, with what is known of the forecaster and of the market."
+    "Decide about every forecast of a day, with what is known of the forecaster and of the market.\n\nParameters\n----------\nheld : pd.DataFrame\n    (timestamp, symbol, horizon) × forecasts made without knowing the outcome, and realised\nforecasts : pd.DataFrame\n    (symbol, horizon) × the forecasts of today\nas_of : datetime\n    UTC, the last bar that was known\nlearnt : FeedbackState\n    by feedback\ngates : DecisionThresholds, default DecisionThresholds()\n    as a person set them\nslack : float, default 0.05\n    most that feedback may move the confidence asked for\npattern : str, default ''\n    state of the market now\ntimeframe : str, default '1d'\n    length of one bar\nbounds : FeedbackBounds, default FeedbackBounds()\n    those of the feedback\nn_splits : int, default 3\n    folds to judge the judge\n\nReturns\n-------\ntuple[Decision, ...]\n    one per forecast"
     judge = MetaModel(timeframe=timeframe, n_splits=n_splits).fit(trusted(held, learnt.weights))
     lean = adjust_confidence(0.5, pattern, learnt, bounds) - 0.5
     right, wrong = learnt.patterns.get(pattern, (0.0, 0.0))
@@ -64,7 +64,7 @@ def passed(
     forecasts: pd.DataFrame,  # (symbol, horizon) × expected, confidence, …
     decisions: Sequence[Decision],  # about them
 ) -> pd.DataFrame:  # only what may pull a weight, with the expectation and the confidence of the decision
-    "Return the forecasts that their decisions let through."
+    "Return the forecasts that their decisions let through.\n\nParameters\n----------\nforecasts : pd.DataFrame\n    (symbol, horizon) × expected, confidence, …\ndecisions : Sequence[Decision]\n    about them\n\nReturns\n-------\npd.DataFrame\n    only what may pull a weight, with the expectation and the confidence of the decision"
     open_ = {(d.symbol, d.horizon): d for d in decisions if d.side != "hold"}
     keys = [(s, str(h)) for s, h in forecasts.index]
     kept = forecasts[[k in open_ for k in keys]]
@@ -76,7 +76,7 @@ def describe_decisions(
     decisions: Sequence[Decision],
     gates: DecisionThresholds,  # of today, see `gates_now`
 ) -> tuple[str, ...]:  # sentences
-    "Say how many forecasts passed, and what the best of the others lacked."
+    "Say how many forecasts passed, and what the best of the others lacked.\n\nParameters\n----------\ndecisions : Sequence[Decision]\ngates : DecisionThresholds\n    of today, see `gates_now`\n\nReturns\n-------\ntuple[str, ...]\n    sentences"
     bars = lambda h: f"{h} bar" if h == "1" else f"{h} bars" if h.isdigit() else h  # noqa: E731
     if not decisions:
         return ("No decision was made, so no forecast pulls a weight.",)
@@ -98,7 +98,7 @@ def describe_decisions(
 def decisions_frame(
     decisions: Iterable[Decision],
 ) -> pd.DataFrame:  # (symbol, horizon) × side, confidence, expected_return, reward_to_risk, max_drawdown, size, reason
-    "Put decisions into a table."
+    "Put decisions into a table.\n\nParameters\n----------\ndecisions : Iterable[Decision]\n\nReturns\n-------\npd.DataFrame\n    (symbol, horizon) × side, confidence, expected_return, reward_to_risk, max_drawdown, size, reason"
     columns = ["symbol", "horizon", "side", "confidence", "expected_return", "reward_to_risk", "max_drawdown", "size"]
     rows = [[*(getattr(d, c) for c in columns), "; ".join(d.reasons)] for d in decisions]
     return pd.DataFrame(rows, columns=[*columns, "reason"]).set_index(["symbol", "horizon"])

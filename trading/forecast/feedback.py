@@ -24,7 +24,7 @@ Signal = Literal["SUCCESS", "FAILURE", "OPTIMIZATION", "ADAPTATION"]
 
 @dataclass(frozen=True)
 class DecisionOutcome(Value):
-    "A decision whose horizon has passed."
+    "A decision whose horizon has passed.\n\nParameters\n----------\ndecision : str\n    its id, unique\nmatured : datetime\n    UTC, when the outcome was known\ntaken : bool\n    False: a gate was shut and nothing was done\ngain : float\n    log return in the direction of the forecast, costs taken off\ninside : bool\n    did the outcome lie within the forecast's interval\nlosses : dict[str, float]\n    model → loss in [0, 1]; the models that had a forecast for this decision\npattern : str, default ''\n    state of the market at the decision, see `pattern_of`"
 
     decision: str  # its id, unique
     matured: datetime  # UTC, when the outcome was known
@@ -54,7 +54,7 @@ def signal(
 # %% ../../nbs/04_forecast/52_feedback.ipynb #eb86daa9
 @dataclass(frozen=True)
 class FeedbackBounds(Value):
-    "How far and how fast feedback may move anything."
+    "How far and how fast feedback may move anything.\n\nParameters\n----------\nrate : float, default 0.5\n    how strongly a loss of 1 lowers a weight: times exp(-rate)\nshare : float, default 0.02\n    part of all weight dealt out anew in each cycle; a weight never falls below share / models\nthreshold : tuple[float, float, float], default (0.5, 0.7, 0.9)\n    lowest, initial and highest confidence asked for\nstep : float, default 0.005\n    how much one outcome moves the threshold\ntarget : float, default 0.6\n    share of taken decisions that should be right\npattern : float, default 0.05\n    most that a market pattern may add to or take from a confidence\nmemory : float, default 0.98\n    what is kept of a pattern's counts in each cycle"
 
     rate: float = 0.5  # how strongly a loss of 1 lowers a weight: times exp(-rate)
     share: float = 0.02  # part of all weight dealt out anew in each cycle; a weight never falls below share / models
@@ -72,7 +72,7 @@ class FeedbackBounds(Value):
 
 @dataclass(frozen=True)
 class FeedbackState(Value):
-    "What follows from all cycles so far."
+    "What follows from all cycles so far.\n\nParameters\n----------\nweights : dict[str, float]\n    model → share of trust, summing to 1\nthreshold : float\n    confidence asked for\npatterns : dict[str, tuple[float, float]]\n    pattern → counts of right and wrong\nfrozen : bool, default False\n    True: outcomes are noted and nothing moves"
 
     weights: dict[str, float]  # model → share of trust, summing to 1
     threshold: float  # confidence asked for
@@ -90,7 +90,7 @@ def move_weights(
     losses: dict[str, float],  # model → loss in [0, 1]; a model without one keeps its share
     bounds: FeedbackBounds = FeedbackBounds(),
 ) -> dict[str, float]:  # summing to 1, none below share / models
-    "Move trust from models that lost to models that did not, and deal a little out anew."
+    "Move trust from models that lost to models that did not, and deal a little out anew.\n\nParameters\n----------\nweights : dict[str, float]\n    summing to 1\nlosses : dict[str, float]\n    model → loss in [0, 1]; a model without one keeps its share\nbounds : FeedbackBounds, default FeedbackBounds()\n\nReturns\n-------\ndict[str, float]\n    summing to 1, none below share / models"
     asleep = sum(w for m, w in weights.items() if m not in losses)
     awake = {m: w * math.exp(-bounds.rate * losses[m]) for m, w in weights.items() if m in losses}
     total = sum(awake.values())
@@ -104,7 +104,7 @@ def regret_bound(
     switches: int,  # how often the best model changes
     bounds: FeedbackBounds = FeedbackBounds(),
 ) -> float:  # summed loss beyond that of the best sequence of models
-    "Return the most that the weights can lose for not knowing which model is best when."
+    "Return the most that the weights can lose for not knowing which model is best when.\n\nParameters\n----------\ncycles : int\n    how many\nmodels : int\n    how many\nswitches : int\n    how often the best model changes\nbounds : FeedbackBounds, default FeedbackBounds()\n\nReturns\n-------\nfloat\n    summed loss beyond that of the best sequence of models"
     codes = switches * math.log(1 / bounds.share) + (cycles - switches - 1) * math.log(1 / (1 - bounds.share))
     return ((switches + 1) * math.log(models) + codes) / bounds.rate + bounds.rate * cycles / 8
 
@@ -114,7 +114,7 @@ def move_threshold(
     signals: Iterable[tuple[Signal, bool]],  # what came of each decision, and was it taken
     bounds: FeedbackBounds = FeedbackBounds(),
 ) -> float:  # within the corridor
-    "Ask for more confidence after failures and for less after successes."
+    "Ask for more confidence after failures and for less after successes.\n\nParameters\n----------\nthreshold : float\nsignals : Iterable[tuple[Signal, bool]]\n    what came of each decision, and was it taken\nbounds : FeedbackBounds, default FeedbackBounds()\n\nReturns\n-------\nfloat\n    within the corridor"
     low, first, high = bounds.threshold
     for word, taken in signals:
         if word == "OPTIMIZATION":
@@ -144,7 +144,7 @@ def adjust_confidence(
     learnt: FeedbackState,
     bounds: FeedbackBounds = FeedbackBounds(),
 ) -> float:
-    "Return a confidence moved by what is known of the pattern, within its bound."
+    "Return a confidence moved by what is known of the pattern, within its bound.\n\nParameters\n----------\nconfidence : float\n    the judge's\npattern : str\n    state of the market now\nlearnt : FeedbackState\nbounds : FeedbackBounds, default FeedbackBounds()\n\nReturns\n-------\nfloat"
     right, wrong = learnt.patterns.get(pattern, (0.0, 0.0))
     lean = (right + 10) / (right + wrong + 20) - 0.5
     return min(max(confidence + max(-bounds.pattern, min(bounds.pattern, lean)), 0.0), 1.0)
@@ -155,13 +155,13 @@ def pattern_of(
     usual: float,  # its median over the past
     trend: float,  # return of the market over the last months
 ) -> str:  # 'calm rising', 'loud falling' …
-    "Name the state of the market in two words."
+    "Name the state of the market in two words.\n\nParameters\n----------\nvolatility : float\n    of the market now\nusual : float\n    its median over the past\ntrend : float\n    return of the market over the last months\n\nReturns\n-------\nstr\n    'calm rising', 'loud falling' …"
     return f"{'loud' if volatility > usual else 'calm'} {'rising' if trend > 0 else 'falling'}"
 
 # %% ../../nbs/04_forecast/52_feedback.ipynb #7968f376
 @dataclass(frozen=True)
 class Cycle(Value):
-    "One step of learning, or of a person's hand on it."
+    "One step of learning, or of a person's hand on it.\n\nParameters\n----------\nnumber : int\n    1, 2, 3 …\nkind : Literal['learn', 'freeze', 'thaw', 'roll back']\nat : datetime\n    UTC\noutcomes : tuple[DecisionOutcome, ...], default ()\nnote : str, default ''\n    why, for what a person did\nback_to : int, default 0\n    number of the cycle whose state returns\nseal : str, default ''\n    hash over the seal before, this cycle and the state after it"
 
     number: int  # 1, 2, 3 …
     kind: Literal["learn", "freeze", "thaw", "roll back"]
@@ -177,7 +177,7 @@ def apply_cycle(
     cycle: Cycle,
     bounds: FeedbackBounds = FeedbackBounds(),
 ) -> FeedbackState:  # the state after this cycle
-    "Return what a cycle makes of the state."
+    "Return what a cycle makes of the state.\n\nParameters\n----------\nstates : Sequence[FeedbackState]\n    the state after each cycle so far; the first is the beginning\ncycle : Cycle\nbounds : FeedbackBounds, default FeedbackBounds()\n\nReturns\n-------\nFeedbackState\n    the state after this cycle"
     now = states[-1]
     if cycle.kind in ("freeze", "thaw"):
         return now.but(frozen=cycle.kind == "freeze")
@@ -195,7 +195,7 @@ def apply_cycle(
 
 # %% ../../nbs/04_forecast/52_feedback.ipynb #09587ea7
 class FeedbackLoop:
-    "Learn from matured decisions, cycle by cycle, in a file that can be replayed."
+    "Learn from matured decisions, cycle by cycle, in a file that can be replayed.\n\nParameters\n----------\nmodels : Sequence[str]\n    names of the models that compete\nbounds : FeedbackBounds, default FeedbackBounds()\npath : str | Path | None, default None\n    JSON lines, one per cycle; None: only in memory"
 
     def __init__(
         self,
@@ -222,7 +222,7 @@ class FeedbackLoop:
         self,
         at: datetime,  # UTC, the moment of a decision
     ) -> tuple[int, FeedbackState]:  # number of the last cycle that counts, 0 for none; the state after it
-        "Return what had been learnt before a moment: a decision of the past must not know the cycles of later."
+        "Return what had been learnt before a moment: a decision of the past must not know the cycles of later.\n\nParameters\n----------\nat : datetime\n    UTC, the moment of a decision\n\nReturns\n-------\ntuple[int, FeedbackState]\n    number of the last cycle that counts, 0 for none; the state after it"
         known = next((i for i, cycle in enumerate(self.cycles) if cycle.at >= at), len(self.cycles))
         return known, self.states[known]
 
@@ -238,7 +238,7 @@ class FeedbackLoop:
         outcomes: Iterable[DecisionOutcome],  # of matured decisions, each only once in the life of the loop
         at: datetime,  # UTC
     ) -> Cycle:
-        "Write one cycle of learning."
+        "Write one cycle of learning.\n\nParameters\n----------\noutcomes : Iterable[DecisionOutcome]\n    of matured decisions, each only once in the life of the loop\nat : datetime\n    UTC\n\nReturns\n-------\nCycle"
         outcomes = tuple(outcomes)
         names = [o.decision for o in outcomes]
         twice = [d for i, d in enumerate(names) if d in self._known or d in names[:i]]
@@ -292,7 +292,7 @@ def adaptation_score(
     loop: FeedbackLoop,
     last: int = 50,  # cycles looked at
 ) -> float | None:  # at most 1; None while there is no difference to learn
-    "Return how much of what could be learnt was learnt."
+    "Return how much of what could be learnt was learnt.\n\nParameters\n----------\nloop : FeedbackLoop\nlast : int, default 50\n    cycles looked at\n\nReturns\n-------\nfloat | None\n    at most 1; None while there is no difference to learn"
     pairs = [(s, c) for s, c in zip(loop.states[:-1], loop.cycles, strict=True) if c.kind == "learn"][-last:]
     ours, equal, each = 0.0, 0.0, dict.fromkeys(loop.learnt.weights, 0.0)
     for state, cycle in pairs:

@@ -25,7 +25,7 @@ def evidence(
     forecasts: pd.DataFrame,  # (…, symbol, horizon) × expected, std, confidence, …; with a level timestamp for the past
     usual_spread: pd.Series,  # by horizon: the median spread of the past
 ) -> pd.DataFrame:  # same rows × EVIDENCE
-    "Return what the judge looks at, made of nothing but forecasts."
+    "Return what the judge looks at, made of nothing but forecasts.\n\nParameters\n----------\nforecasts : pd.DataFrame\n    (…, symbol, horizon) × expected, std, confidence, …; with a level timestamp for the past\nusual_spread : pd.Series\n    by horizon: the median spread of the past\n\nReturns\n-------\npd.DataFrame\n    same rows × EVIDENCE"
     around = [n for n in forecasts.index.names if n != "horizon"]
     side = np.sign(forecasts["expected"])
     agreement = side * side.groupby(level=around, sort=False).transform("mean")
@@ -43,7 +43,7 @@ def evidence(
 def bet_size(
     probability: np.ndarray,  # that the side is right, in (0, 1)
 ) -> np.ndarray:  # share of the full position, in [0, 1)
-    "Return how much of a full position a probability is worth; nothing below one half."
+    "Return how much of a full position a probability is worth; nothing below one half.\n\nParameters\n----------\nprobability : np.ndarray\n    that the side is right, in (0, 1)\n\nReturns\n-------\nnp.ndarray\n    share of the full position, in [0, 1)"
     from scipy.stats import norm
 
     p = np.clip(np.asarray(probability, dtype=float), 1e-9, 1 - 1e-9)
@@ -52,7 +52,7 @@ def bet_size(
 # %% ../../nbs/04_forecast/48_meta_labeling.ipynb #d37059d4
 @dataclass(frozen=True)
 class DecisionThresholds(Value):
-    "What a decision must pass."
+    "What a decision must pass.\n\nParameters\n----------\nconfidence : float, default 0.7\n    least probability that the side is right\nreward_to_risk : float, default 2.0\n    least expected gain over expected loss"
 
     confidence: float = 0.70  # least probability that the side is right
     reward_to_risk: float = 2.0  # least expected gain over expected loss
@@ -64,7 +64,7 @@ class DecisionThresholds(Value):
 
 @dataclass(frozen=True)
 class Decision(Value):
-    "What was decided about one symbol and horizon, and why; the ledger keeps it."
+    "What was decided about one symbol and horizon, and why; the ledger keeps it.\n\nParameters\n----------\nsymbol : str\nhorizon : str\nas_of : datetime\n    UTC, the last bar that was known\nside : Literal['buy', 'sell', 'hold']\n    hold: a gate was shut\nconfidence : float\n    probability that the forecast's side is right\nexpected_return : float\n    log return over the horizon\nreward_to_risk : float\nmax_drawdown : float\n    loss on the way that is exceeded with 5 %, as a fraction above zero\nsize : float\n    share of a full position, 0 for hold\nreasons : tuple[str, ...]\n    sentences with the numbers compared\ninputs : dict[str, float]\n    what the judge looked at"
 
     symbol: str
     horizon: str
@@ -84,14 +84,14 @@ def path_drawdown(
     spread: np.ndarray,  # its standard deviation
     doubt: float = 0.05,  # probability of falling deeper
 ) -> np.ndarray:  # fraction lost, above zero
-    "Return the drawdown on the way that is exceeded with this probability, for a walk."
+    "Return the drawdown on the way that is exceeded with this probability, for a walk.\n\nParameters\n----------\nexpected : np.ndarray\n    log return over the horizon, in the direction of the position\nspread : np.ndarray\n    its standard deviation\ndoubt : float, default 0.05\n    probability of falling deeper\n\nReturns\n-------\nnp.ndarray\n    fraction lost, above zero"
     from scipy.stats import norm
 
     return np.maximum(0.0, -np.expm1(np.asarray(expected) + norm.ppf(doubt / 2) * np.asarray(spread)))
 
 # %% ../../nbs/04_forecast/48_meta_labeling.ipynb #2338168d
 class MetaModel:
-    "Say how likely each forecast's side is right, learnt from forecasts made before their outcome."
+    "Say how likely each forecast's side is right, learnt from forecasts made before their outcome.\n\nParameters\n----------\nestimator : Any, default None\n    any scikit-learn classifier with predict_proba; None: logistic regression\ntimeframe : str, default '1d'\n    length of one bar\nn_splits : int, default 5\n    folds to judge the judge"
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class MetaModel:
         self,
         held: pd.DataFrame,  # (timestamp, symbol, horizon) × forecast and realised, made without knowing it
     ) -> "MetaModel":
-        "Learn from the record of the forecaster, and measure whether that helps."
+        "Learn from the record of the forecaster, and measure whether that helps.\n\nParameters\n----------\nheld : pd.DataFrame\n    (timestamp, symbol, horizon) × forecast and realised, made without knowing it\n\nReturns\n-------\n'MetaModel'"
         from sklearn.base import clone
 
         known = held.dropna(subset=["realised"])
@@ -152,7 +152,7 @@ class MetaModel:
         self,
         forecasts: pd.DataFrame,  # (…, symbol, horizon) × the columns of a forecast
     ) -> pd.Series:  # that the side is right, same rows
-        "Return how likely each forecast's side is right."
+        "Return how likely each forecast's side is right.\n\nParameters\n----------\nforecasts : pd.DataFrame\n    (…, symbol, horizon) × the columns of a forecast\n\nReturns\n-------\npd.Series\n    that the side is right, same rows"
         if not hasattr(self, "rate_"):
             raise BadInput("the judge has no record to judge by; call fit with held-out forecasts first")
         strange = sorted(set(forecasts.index.get_level_values("horizon")) - set(self.usual_spread_.index), key=str)
@@ -171,7 +171,7 @@ class MetaModel:
         lean: float = 0.0,  # added to every probability: what is known of markets like this one
         why: str = "",  # the sentence for it
     ) -> tuple[Decision, ...]:  # one for each row, also for those that do nothing
-        "Decide about every forecast and say why."
+        "Decide about every forecast and say why.\n\nParameters\n----------\nforecasts : pd.DataFrame\n    (symbol, horizon) × the columns of a forecast, of one moment\nas_of : datetime\n    UTC, the last bar that was known\ngates : DecisionThresholds, default DecisionThresholds()\n    what a decision must pass\nlean : float, default 0.0\n    added to every probability: what is known of markets like this one\nwhy : str, default ''\n    the sentence for it\n\nReturns\n-------\ntuple[Decision, ...]\n    one for each row, also for those that do nothing"
         p, seen = (self.probability(forecasts) + lean).clip(0.001, 0.999), evidence(forecasts, self.usual_spread_).assign(lean=lean)
         reward = p * self.won_ / ((1 - p) * self.lost_)
         deep = path_drawdown(forecasts["expected"].abs(), forecasts["std"])

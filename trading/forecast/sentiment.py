@@ -30,7 +30,7 @@ def read_scores(
     low: float = 0.0,  # smallest score that makes sense
     high: float = 100.0,  # largest
 ) -> pd.Series:  # score by the UTC time of its publication
-    "Read a dated score; its index is when it was known."
+    "Read a dated score; its index is when it was known.\n\nParameters\n----------\npath : str | Path\n    CSV with a column of dates and one of numbers\ndate : str, default 'date'\n    name of the column with dates\nscore : str, default 'value'\n    name of the column with numbers\ndelay : str, default '24h'\n    from the date to its publication\nlow : float, default 0.0\n    smallest score that makes sense\nhigh : float, default 100.0\n    largest\n\nReturns\n-------\npd.Series\n    score by the UTC time of its publication"
     try:
         table = pd.read_csv(path)
     except FileNotFoundError as error:
@@ -56,7 +56,7 @@ def align_scores(
     timeframe: str = "1d",  # length of one bar
     max_age: str = "7d",  # an older score counts as missing
 ) -> pd.DataFrame:  # one row per bar: score, change (over five scores), age in days; NaN where none was out
-    "Give each bar the last score that was out when it closed."
+    "Give each bar the last score that was out when it closed.\n\nParameters\n----------\nscores : pd.Series\n    by the UTC time of publication\nindex : pd.DatetimeIndex\n    open times of bars\ntimeframe : str, default '1d'\n    length of one bar\nmax_age : str, default '7d'\n    an older score counts as missing\n\nReturns\n-------\npd.DataFrame\n    one row per bar: score, change (over five scores), age in days; NaN where none was out"
     check_index(scores, "scores")
     closes = index + bar_length(timeframe)
     at = scores.index.searchsorted(closes, side="right") - 1
@@ -74,7 +74,7 @@ def add_scores(
     aligned: pd.DataFrame,  # what `align_scores` returned, for the same bars
     name: str = "sentiment",
 ) -> pd.DataFrame:  # time × (feature, symbol), with score and change of the sentiment added
-    "Put a market-wide score beside the features of every symbol."
+    "Put a market-wide score beside the features of every symbol.\n\nParameters\n----------\nfeatures : pd.DataFrame\n    time × (feature, symbol)\naligned : pd.DataFrame\n    what `align_scores` returned, for the same bars\nname : str, default 'sentiment'\n\nReturns\n-------\npd.DataFrame\n    time × (feature, symbol), with score and change of the sentiment added"
     if not features.index.equals(aligned.index):
         raise BadInput("features and scores have different bars; align the scores to the features' index")
     symbols = features.columns.unique(1)
@@ -84,7 +84,7 @@ def add_scores(
 # %% ../../nbs/04_forecast/84_sentiment.ipynb #6248a0d6
 @dataclass(frozen=True)
 class SentimentFeatures:
-    "The plain features, and beside them a dated score for the whole market."
+    "The plain features, and beside them a dated score for the whole market.\n\nParameters\n----------\nscores : pd.Series\n    by the UTC time of publication\ntimeframe : str, default '1d'\n    length of one bar\nmax_age : str, default '7d'\n    an older score counts as missing"
 
     scores: pd.Series  # by the UTC time of publication
     timeframe: str = "1d"  # length of one bar
@@ -94,7 +94,7 @@ class SentimentFeatures:
         self,
         bars: pd.DataFrame,  # time × (field, symbol)
     ) -> pd.DataFrame:  # time × (feature, symbol)
-        "Return the features of bars; refuse bars whose end no score reaches."
+        "Return the features of bars; refuse bars whose end no score reaches.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\n\nReturns\n-------\npd.DataFrame\n    time × (feature, symbol)"
         aligned = align_scores(self.scores, bars.index, self.timeframe, self.max_age)
         if np.isnan(aligned["score"].iloc[-1]):
             known = self.scores.index[self.scores.index <= bars.index[-1] + bar_length(self.timeframe)]
@@ -110,7 +110,7 @@ FEAR_AND_GREED = "https://api.alternative.me/fng/"
 def parse_fear_and_greed(
     answer: str | bytes,  # what the server said
 ) -> dict[str, int]:  # score of 0 (fear) to 100 (greed) by day, ascending, 'YYYY-MM-DD' in UTC
-    "Read the index from the server's JSON, or say what is wrong with it."
+    "Read the index from the server's JSON, or say what is wrong with it.\n\nParameters\n----------\nanswer : str | bytes\n    what the server said\n\nReturns\n-------\ndict[str, int]\n    score of 0 (fear) to 100 (greed) by day, ascending, 'YYYY-MM-DD' in UTC"
     try:
         told = json.loads(answer)
     except ValueError:
@@ -135,7 +135,7 @@ def ask_fear_and_greed(
     url: str = FEAR_AND_GREED,
     timeout: float = 10.0,  # seconds
 ) -> dict[str, int]:  # score by day
-    "Fetch the whole index in one call."
+    "Fetch the whole index in one call.\n\nParameters\n----------\nurl : str, default FEAR_AND_GREED\ntimeout : float, default 10.0\n    seconds\n\nReturns\n-------\ndict[str, int]\n    score by day"
     import httpx
 
     try:
@@ -151,7 +151,7 @@ def ask_fear_and_greed(
 # %% ../../nbs/04_forecast/84_sentiment.ipynb #b8ee2649
 @dataclass(frozen=True)
 class DatedScores:
-    "A dated score, when the source was asked last, and what is to be said about it."
+    "A dated score, when the source was asked last, and what is to be said about it.\n\nParameters\n----------\nscores : pd.Series\n    by the UTC time of publication\ntaken : datetime\n    UTC\nnotes : tuple[str, ...], default ()"
 
     scores: pd.Series  # by the UTC time of publication
     taken: datetime  # UTC
@@ -165,7 +165,7 @@ def fear_and_greed(
     fresh: str = "12h",  # a younger copy is good enough
     timeout: float = 10.0,  # seconds
 ) -> DatedScores:
-    "Return the fear-and-greed index as far as it is known, from a copy or from the web."
+    "Return the fear-and-greed index as far as it is known, from a copy or from the web.\n\nParameters\n----------\ncache : Path\n    file that keeps what was learnt\nnow : datetime\n    UTC\nurl : str, default FEAR_AND_GREED\nfresh : str, default '12h'\n    a younger copy is good enough\ntimeout : float, default 10.0\n    seconds\n\nReturns\n-------\nDatedScores"
     kept, taken, notes = _read_copy(cache)
     if taken is None or not pd.Timedelta(0) <= now - taken < bar_length(fresh):
         try:

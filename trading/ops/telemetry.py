@@ -21,7 +21,7 @@ from ..core.redaction import redact
 # %% ../../nbs/11_ops/45_telemetry.ipynb #bc983db8
 @dataclass(frozen=True)
 class Metric:
-    "A number that is told to Prometheus."
+    "A number that is told to Prometheus.\n\nParameters\n----------\nname : str\nkind : str\n    gauge, counter or histogram\nhelp : str\nlabels : tuple[str, ...], default ()\ngroup : str, default ''\n    trading, models, system, cache or api"
 
     name: str
     kind: str  # gauge, counter or histogram
@@ -142,7 +142,7 @@ class Metrics:
         self._gather.append(function)
 
     def exposition(self) -> bytes:  # text format 0.0.4
-        "Return all numbers as Prometheus reads them."
+        "Return all numbers as Prometheus reads them.\n\nReturns\n-------\nbytes\n    text format 0.0.4"
         from prometheus_client import generate_latest
 
         with self._lock:
@@ -158,7 +158,7 @@ def json_logs(
     stream: TextIO | None = None,  # None: the error stream
     level: str = "INFO",
 ) -> logging.Handler:  # to be removed again by tests
-    "Write every log line of this process as JSON, with secrets masked."
+    "Write every log line of this process as JSON, with secrets masked.\n\nParameters\n----------\nstream : TextIO | None, default None\n    None: the error stream\nlevel : str, default 'INFO'\n\nReturns\n-------\nlogging.Handler\n    to be removed again by tests"
     import structlog
 
     shared = [structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name,
@@ -193,7 +193,7 @@ def logger(name: str = "carnet"):
 def bound(
     **words: Any,  # for example run='2022-12-27_sample_1', order='c0ffee'
 ):
-    "Add words to every log line written within, in this thread or task."
+    "Add words to every log line written within, in this thread or task.\n\nParameters\n----------\n**words : Any\n    for example run='2022-12-27_sample_1', order='c0ffee'"
     import structlog
 
     with structlog.contextvars.bound_contextvars(**words):

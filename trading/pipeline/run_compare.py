@@ -25,7 +25,7 @@ def compare_inputs(
     one: Run,
     other: Run,
 ) -> list[str]:  # one sentence for each difference
-    "Say what the two runs were made of differently."
+    "Say what the two runs were made of differently.\n\nParameters\n----------\none : Run\nother : Run\n\nReturns\n-------\nlist[str]\n    one sentence for each difference"
     a, b = one.record, other.record
     found = []
     for name in INPUTS:
@@ -60,7 +60,7 @@ def compare_numbers(
     one: Run,
     other: Run,
 ) -> list[str]:  # one sentence for each artefact that differs
-    "Say which results of the two runs differ, and where first."
+    "Say which results of the two runs differ, and where first.\n\nParameters\n----------\none : Run\nother : Run\n\nReturns\n-------\nlist[str]\n    one sentence for each artefact that differs"
     a, b = one.record.artefacts, other.record.artefacts
     found, played_again = [], other.record.parameters.get("again") and one.record.mode == "live"
     for file in dict.fromkeys([*a, *b]):
@@ -110,7 +110,7 @@ def open_reproduction(
     reports: Path,  # folder of all runs
     now: datetime,  # UTC
 ) -> Run:
-    "Open a run that does again what another one did."
+    "Open a run that does again what another one did.\n\nParameters\n----------\noriginal : Run\nreports : Path\n    folder of all runs\nnow : datetime\n    UTC\n\nReturns\n-------\nRun"
     record = original.record
     parameters = record.parameters | {"again": str(original.folder.resolve())}
     return create_run(reports, record.profile, record.as_of, "paper", record.account, record.settings, record.settings_hash, now,
@@ -120,7 +120,7 @@ def open_reproduction(
 def run_rows(
     reports: Path,  # folder of all runs
 ) -> list[dict]:  # newest first: what the index of reports says about each run
-    "Return the runs as the index of reports lists them."
+    "Return the runs as the index of reports lists them.\n\nParameters\n----------\nreports : Path\n    folder of all runs\n\nReturns\n-------\nlist[dict]\n    newest first: what the index of reports says about each run"
     rows = []
     for record in list_runs(reports):
         run = Run(Path(reports) / record.id)
