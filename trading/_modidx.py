@@ -1013,6 +1013,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'trading.core.bars.parse_as_of': ('00_core/bars.html#parse_as_of', 'trading/core/bars.py'),
                                    'trading.core.bars.symbols_of': ('00_core/bars.html#symbols_of', 'trading/core/bars.py')},
             'trading.core.datasets': { 'trading.core.datasets._ecb_rates': ('00_core/datasets.html#_ecb_rates', 'trading/core/datasets.py'),
+                                       'trading.core.datasets._from_file': ('00_core/datasets.html#_from_file', 'trading/core/datasets.py'),
                                        'trading.core.datasets._load': ('00_core/datasets.html#_load', 'trading/core/datasets.py'),
                                        'trading.core.datasets._ohlcv': ('00_core/datasets.html#_ohlcv', 'trading/core/datasets.py'),
                                        'trading.core.datasets._stocks': ('00_core/datasets.html#_stocks', 'trading/core/datasets.py'),
