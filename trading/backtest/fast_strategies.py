@@ -15,6 +15,7 @@ from numba import njit
 
 from .fast_kernel import RULE
 from .strategies import TIE
+from ..features.technical import rsi_row
 
 # %% ../../nbs/06_backtest/35_fast_strategies.ipynb #74290af5
 @njit("float64[:,::1](float64[::1], int64[::1])", cache=True, nogil=True)
@@ -112,11 +113,9 @@ def prepare_ma_cross(one: Arrays, params: Arrays) -> tuple[np.ndarray, np.ndarra
 
 def prepare_rsi(one: Arrays, params: Arrays) -> tuple[np.ndarray, np.ndarray]:
     "One row for each window of the RSI."
-    import talib
-
     windows, row = _rows(params["window"])
     more = [np.asarray(params[p], float) for p in ("low", "leave", "short")]
-    return _table([talib.RSI(one["close"], int(w)) for w in windows]), np.column_stack([row, *more])
+    return _table([rsi_row(one["close"], int(w)) for w in windows]), np.column_stack([row, *more])
 
 # %% ../../nbs/06_backtest/35_fast_strategies.ipynb #84b8d561
 def prepare_donchian(one: Arrays, params: Arrays) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..core.bars import check_bars, symbols_of
 from ..core.errors import BadInput
+from ..features.technical import rsi_row
 
 # %% ../../nbs/06_backtest/25_strategies.ipynb #adfd6c19
 class Strategy:
@@ -199,9 +200,7 @@ class RsiReversion(SymbolStrategy):
         return (low > 0) & (low < leave) & (leave < 100) & (~np.asarray(params["short"], bool) | (leave <= 100 - low))
 
     def position(self, one):
-        import talib
-
-        rsi = talib.RSI(one["close"].to_numpy(float), int(self.window))
+        rsi = rsi_row(one["close"].to_numpy(float), int(self.window))
         long = hold(rsi < self.low, rsi > self.leave)
         return long - hold(rsi > 100 - self.low, rsi < 100 - self.leave) if self.short else long
 

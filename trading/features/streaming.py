@@ -82,7 +82,7 @@ class _Frame:
             "ema_ratio_20": logs[:, -1] - np.log(self.ema20.update(close)),
             "ema_ratio_50": logs[:, -1] - np.log(self.ema50.update(close)),
             "macd_12_26": (line - self.signal.update(line)) / close,
-            "rsi_14": np.where(both > 1e-14, 2 * gain / both - 1, both * 0 - 1),
+            "rsi_14": np.where((c[:, -15:] == c[:, -1:]).all(axis=1), np.nan, 2 * gain / both - 1),
             "bollinger_20": (2 * close - 2 * middle) / span,
             "bollinger_width_20": span / middle,
             "vol_20": vol[20],
