@@ -152,3 +152,16 @@ def test_a_sweep_stops_as_a_backtest_does():
     for (fast, slow), row in table.groupby(level=["fast", "slow"]).first().iterrows():
         alone = backtest(bars, MaCross(fast, slow), stop_loss=0.01, fees=0.001).stats
         assert row.tolist() == pytest.approx(alone[list(row.index)].astype(float).tolist(), rel=1e-9)
+
+
+@pytest.mark.parametrize("engine", ["kernel", "vectorbt"])
+def test_the_reversion_strategy_does_not_buy_a_halt(engine):
+    from trading.backtest.strategies import RsiReversion
+
+    times = pd.date_range("2020-01-01", periods=700, tz="UTC")
+    close = pd.Series(np.r_[100 + np.sin(np.arange(40)) * 3, np.full(660, 104.0)], times)  # rises into the halt, and stands still for years
+    bars = bars_from({"X": pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), close)).assign(volume=0.0)})
+    result = backtest(bars, RsiReversion(14, 30, 55), fees=0.0)
+    assert not (result.orders["timestamp"] > times[60]).any()
+    table = sweep(bars, RsiReversion, {"window": [7, 14], "low": [30]}, ["trades", "exposure"], engine=engine, fees=0.0, register=False)
+    assert (table["exposure"] < 0.1).all()

@@ -2255,6 +2255,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'trading/features/technical.py'),
                                             'trading.features.technical.rsi': ( '03_features/technical.html#rsi',
                                                                                 'trading/features/technical.py'),
+                                            'trading.features.technical.rsi_row': ( '03_features/technical.html#rsi_row',
+                                                                                    'trading/features/technical.py'),
                                             'trading.features.technical.to_timeframe': ( '03_features/technical.html#to_timeframe',
                                                                                          'trading/features/technical.py')},
             'trading.forecast.conformal': { 'trading.forecast.conformal.adapt_misses': ( '04_forecast/conformal.html#adapt_misses',
