@@ -23,7 +23,7 @@ PRICE_STEP = Decimal("1e-12")  # an average price is shown to this
 
 @dataclass(frozen=True)
 class Book(Value):
-    "An account at one moment, as its events say."
+    "An account at one moment, as its events say.\n\nParameters\n----------\naccount : str\ncurrency : str\n    of cash, costs, fees and profits\ncash : Decimal\npositions : dict[str, Position]\n    without those that are zero\ncosts : dict[str, Decimal]\n    what the positions cost, fees excluded; below zero for shorts\nrealised : Decimal\n    profit of what was closed, fees excluded\nfees : Decimal\npaid_in : Decimal\n    cash and holdings put in, less what was taken out\nrealised_by : dict[str, Decimal]\n    by symbol\noutside : dict[str, Decimal]\n    units by coin that paid fees and were none of these holdings"
 
     account: str
     currency: str  # of cash, costs, fees and profits
@@ -40,7 +40,7 @@ class Book(Value):
         self,
         prices: dict[str, Decimal],  # by symbol
     ) -> Decimal:
-        "Return what closing everything at these prices would gain, before fees."
+        "Return what closing everything at these prices would gain, before fees.\n\nParameters\n----------\nprices : dict[str, Decimal]\n    by symbol\n\nReturns\n-------\nDecimal"
         with localcontext(EXACT):
             return self.value(prices) - sum(self.costs.values(), ZERO)
 
@@ -65,7 +65,7 @@ def apply_fill(
     amount: Decimal,  # units, above zero
     price: Decimal,
 ) -> tuple[Decimal, Decimal, Decimal]:  # units and cost after, profit realised
-    "Carry one fill into a position, by average cost."
+    "Carry one fill into a position, by average cost.\n\nParameters\n----------\nheld : Decimal\n    units before, below zero when short\ncost : Decimal\n    what they cost\nside : str\n    'buy' or 'sell'\namount : Decimal\n    units, above zero\nprice : Decimal\n\nReturns\n-------\ntuple[Decimal, Decimal, Decimal]\n    units and cost after, profit realised"
     signed = amount if side == "buy" else -amount
     if held == 0 or (held > 0) == (signed > 0):
         return held + signed, cost + signed * price, ZERO
@@ -82,7 +82,7 @@ IN_KIND = ("fee_currency", "fee_amount")  # of a fill, written only when a coin 
 def plain(
     value: Value,  # a flat value: Order, OrderState, Fill, Position
 ) -> dict[str, str | None]:
-    "Return a flat value as JSON can carry it: decimals as text, times in ISO 8601."
+    "Return a flat value as JSON can carry it: decimals as text, times in ISO 8601.\n\nParameters\n----------\nvalue : Value\n    a flat value: Order, OrderState, Fill, Position\n\nReturns\n-------\ndict[str, str | None]"
     out = {}
     for name in value.__dataclass_fields__:
         if name in IN_KIND and not value.fee_currency:
@@ -115,14 +115,14 @@ def fill_event(
     venue: str,  # name of the venue; trade ids are unique only there
     plan_hash: str = "",  # the plan it belongs to; empty for a foreign one
 ) -> Event:
-    "Return the event that a fill is."
+    "Return the event that a fill is.\n\nParameters\n----------\nfill : Fill\naccount : str\nvenue : str\n    name of the venue; trade ids are unique only there\nplan_hash : str, default ''\n    the plan it belongs to; empty for a foreign one\n\nReturns\n-------\nEvent"
     return Event("fill", account, fill.timestamp, plain(fill) | {"venue": venue, "plan": plan_hash})
 
 # %% ../../nbs/08_accounting/05_account_book.ipynb #749b8fd6
 def paid_with(
     fill: Fill,  # with a fee taken in a coin
 ) -> tuple[str, Decimal]:  # the symbol whose holding pays, and what that is worth in quote currency
-    "Say what a fee was paid with."
+    "Say what a fee was paid with.\n\nParameters\n----------\nfill : Fill\n    with a fee taken in a coin\n\nReturns\n-------\ntuple[str, Decimal]\n    the symbol whose holding pays, and what that is worth in quote currency"
     asset, slash, quote = fill.symbol.partition("/")
     with localcontext(EXACT):
         if fill.fee_currency == asset:
@@ -152,7 +152,7 @@ class BookBuilder:
         self,
         rows: Iterable[tuple[str, dict]],  # kind and data, in order
     ) -> "BookBuilder":
-        "Carry events into the sums, one after the other."
+        "Carry events into the sums, one after the other.\n\nParameters\n----------\nrows : Iterable[tuple[str, dict]]\n    kind and data, in order\n\nReturns\n-------\n'BookBuilder'"
         with localcontext(EXACT):
             for kind, data in rows:
                 if kind == "fill":
@@ -218,5 +218,5 @@ def fold_book(
     account: str,
     rows: Iterable[tuple[str, dict]],  # kind and data, in order
 ) -> Book:
-    "Add up what happened."
+    "Add up what happened.\n\nParameters\n----------\naccount : str\nrows : Iterable[tuple[str, dict]]\n    kind and data, in order\n\nReturns\n-------\nBook"
     return BookBuilder(account).add(rows).book()

@@ -50,7 +50,7 @@ class LedgerError(TradingError):
 def event_key(
     event: Event,
 ) -> str | None:  # None for a kind that may happen many times
-    "Return what makes an event the same as another one."
+    "Return what makes an event the same as another one.\n\nParameters\n----------\nevent : Event\n\nReturns\n-------\nstr | None\n    None for a kind that may happen many times"
     parts = _KEYS.get(event.kind)
     return None if parts is None else "|".join([event.kind, event.account, *(str(event.data[p]) for p in parts)])
 
@@ -59,7 +59,7 @@ def chain(
     before: str,  # hash of the row before
     row: tuple[str, ...],  # account, kind, timestamp, data
 ) -> str:  # 32 hexadecimal characters
-    "Return the hash of a row that stands after another."
+    "Return the hash of a row that stands after another.\n\nParameters\n----------\nbefore : str\n    hash of the row before\nrow : tuple[str, ...]\n    account, kind, timestamp, data\n\nReturns\n-------\nstr\n    32 hexadecimal characters"
     return hashlib.sha256("\x1f".join((before, *row)).encode()).hexdigest()[:32]
 
 # %% ../../nbs/08_accounting/15_ledger.ipynb #ea4321eb
@@ -67,7 +67,7 @@ def open_file(
     path: Path,  # of the ledger
     readonly: bool,  # for readers beside a running job
 ) -> sqlite3.Connection:
-    "Open or make a ledger file, or say why that cannot be done."
+    "Open or make a ledger file, or say why that cannot be done.\n\nParameters\n----------\npath : Path\n    of the ledger\nreadonly : bool\n    for readers beside a running job\n\nReturns\n-------\nsqlite3.Connection"
     try:
         if readonly and not path.exists():
             raise LedgerError(f"the ledger {path.name} does not exist; run a trade first or give its path")
@@ -102,7 +102,7 @@ def _check_length(path: Path) -> None:
 
 # %% ../../nbs/08_accounting/15_ledger.ipynb #a15f3682
 class Ledger:
-    "An append-only file of events, and what follows from them."
+    "An append-only file of events, and what follows from them.\n\nParameters\n----------\npath : Path | str\n    SQLite file; made when it does not exist\nreadonly : bool, default False\n    only look"
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Ledger:
         self,
         events: Event | Iterable[Event],  # in the order in which they happened
     ) -> int:  # sequence number of the last one
-        "Write events durably, all or none; one that happens once only and is there already is passed over."
+        "Write events durably, all or none; one that happens once only and is there already is passed over.\n\nParameters\n----------\nevents : Event | Iterable[Event]\n    in the order in which they happened\n\nReturns\n-------\nint\n    sequence number of the last one"
         events = [events] if isinstance(events, Event) else list(events)
         try:
             with transaction(self._db):
@@ -174,7 +174,7 @@ class Ledger:
         since: datetime | None = None,  # UTC, by the time of the event
         after: int = 0,  # sequence number
     ) -> list[Event]:  # in the order in which they were written
-        "Return events."
+        "Return events.\n\nParameters\n----------\naccount : str | None, default None\n    None: of all\nkind : str | Iterable[str] | None, default None\n    one kind or several; None: all\nsince : datetime | None, default None\n    UTC, by the time of the event\nafter : int, default 0\n    sequence number\n\nReturns\n-------\nlist[Event]\n    in the order in which they were written"
         kinds = [kind] if isinstance(kind, str) else kind
         rows = self._select("kind, account, timestamp, data", account, kinds, since, None, after)
         return [Event(k, a, datetime.fromisoformat(t), orjson.loads(d)) for k, a, t, d in rows]
@@ -185,7 +185,7 @@ class Ledger:
         account: str,
         *parts: object,  # what tells one from another, for example the client order id
     ) -> Event | None:  # None when it has not happened
-        "Return an event that happens once."
+        "Return an event that happens once.\n\nParameters\n----------\nkind : str\n    a kind that happens once\naccount : str\n*parts : object\n    what tells one from another, for example the client order id\n\nReturns\n-------\nEvent | None\n    None when it has not happened"
         key = "|".join([kind, account, *map(str, parts)])
         row = self._db.execute("select timestamp, data from events where key = ?", (key,)).fetchone()
         return row and Event(kind, account, datetime.fromisoformat(row[0]), orjson.loads(row[1]))
@@ -206,7 +206,7 @@ class Ledger:
     def unended(
         self, account: str,
     ) -> list[Event]:  # intents, oldest first
-        "Return the intents of orders whose end is not written down."
+        "Return the intents of orders whose end is not written down.\n\nParameters\n----------\naccount : str\n\nReturns\n-------\nlist[Event]\n    intents, oldest first"
         rows = self._db.execute(
             "select timestamp, data from events i where account = ? and kind = 'intent' and not exists (select 1 from events e"
             " where e.key = 'ended' || substr(i.key, 7)) order by seq", (account,))
@@ -222,7 +222,7 @@ class Ledger:
         at: datetime | None = None,  # UTC; only what happened by then; None: everything
         upto: int | None = None,  # only what was written up to this sequence number; None: everything
     ) -> Book:
-        "Add up an account."
+        "Add up an account.\n\nParameters\n----------\naccount : str\nat : datetime | None, default None\n    UTC; only what happened by then; None: everything\nupto : int | None, default None\n    only what was written up to this sequence number; None: everything\n\nReturns\n-------\nBook"
         if at is None and upto is None:
             last, tally = self._tallies.pop(account, (0, BookBuilder(account)))
             self._tallies[account] = self._add_up(tally, last, None, None), tally
@@ -281,7 +281,7 @@ class Ledger:
         prices: Mapping[str, Decimal],  # by symbol
         now: datetime,  # UTC
     ) -> Book:
-        "Write down what the account is worth now."
+        "Write down what the account is worth now.\n\nParameters\n----------\naccount : str\nprices : Mapping[str, Decimal]\n    by symbol\nnow : datetime\n    UTC\n\nReturns\n-------\nBook"
         book = self.book(account)
         data = {"equity": book.equity(prices), "cash": book.cash, "realised": book.realised, "unrealised": book.unrealised(prices), "fees": book.fees,
                 "paid_in": book.paid_in}
@@ -291,7 +291,7 @@ class Ledger:
     def equity_history(
         self, account: str,
     ):  # DataFrame by timestamp: equity cash realised unrealised fees paid_in, as floats
-        "Return what the account was worth whenever it was marked; the last mark of a moment counts."
+        "Return what the account was worth whenever it was marked; the last mark of a moment counts.\n\nParameters\n----------\naccount : str\n\nReturns\n-------\nDataFrame by timestamp: equity cash realised unrealised fees paid_in, as floats"
         import pandas as pd
 
         rows = [(datetime.fromisoformat(t), orjson.loads(d)) for t, d in self._select("timestamp, data", account, ["equity"], None, None)]
@@ -308,7 +308,7 @@ class Ledger:
         now: datetime,  # UTC
         holdings: Iterable[Position] = (),  # what is brought in, at its average purchase price
     ) -> bool:  # False when it was open already, and nothing was written
-        "Open an account with what it starts with."
+        "Open an account with what it starts with.\n\nParameters\n----------\naccount : str\ncurrency : str\n    of its cash\ncash : Decimal\nnow : datetime\n    UTC\nholdings : Iterable[Position], default ()\n    what is brought in, at its average purchase price\n\nReturns\n-------\nbool\n    False when it was open already, and nothing was written"
         if self.find("opened", account):
             return False
         brought = [Event("holding", account, now, plain(p)) for p in holdings]
@@ -317,7 +317,7 @@ class Ledger:
         return True
 
     def verify(self) -> int:  # how many events there are
-        "Walk the chain of hashes; the first row that does not fit is named."
+        "Walk the chain of hashes; the first row that does not fit is named.\n\nReturns\n-------\nint\n    how many events there are"
         before, count = "", 0
         for seq, account, kind, when, data, hash_ in self._db.execute("select seq, account, kind, timestamp, data, hash from events order by seq"):
             count += 1
@@ -331,7 +331,7 @@ class Ledger:
         name: str,  # of the reader, for example 'alerts'; its place is remembered
         handler: Callable[[int, Event], Any],  # gets the sequence number and the event
     ) -> int:  # how many were delivered
-        "Hand a reader every event that it has not seen, in order; one whose handler failed comes again."
+        "Hand a reader every event that it has not seen, in order; one whose handler failed comes again.\n\nParameters\n----------\nname : str\n    of the reader, for example 'alerts'; its place is remembered\nhandler : Callable[[int, Event], Any]\n    gets the sequence number and the event\n\nReturns\n-------\nint\n    how many were delivered"
         place = (self._db.execute("select seq from readers where name = ?", (name,)).fetchone() or (0,))[0]
         rows = self._db.execute("select seq, kind, account, timestamp, data from events where seq > ? order by seq", (place,)).fetchall()
         for seq, kind, account, when, data in rows:

@@ -25,7 +25,7 @@ LotMethod = Literal["fifo", "lifo", "average"]
 # %% ../../nbs/08_accounting/25_tax_lots.ipynb #f95d3c00
 @dataclass(frozen=True)
 class Lot(Value):
-    "Something that was bought and is still held; below zero: sold short and not bought back."
+    "Something that was bought and is still held; below zero: sold short and not bought back.\n\nParameters\n----------\nsymbol : str\namount : Decimal\ncost : Decimal\n    of the whole lot, fees excluded\nfee : Decimal\nopened : datetime\n    UTC"
 
     symbol: str
     amount: Decimal
@@ -36,7 +36,7 @@ class Lot(Value):
 
 @dataclass(frozen=True)
 class Sale(Value):
-    "A lot, or a part of it, that was closed."
+    "A lot, or a part of it, that was closed.\n\nParameters\n----------\nsymbol : str\namount : Decimal\n    units, always positive\nopened : datetime\n    UTC\nclosed : datetime\n    UTC\ncost : Decimal\n    what it cost to buy, fees excluded\nproceeds : Decimal\n    what selling it brought, fees excluded\nfees : Decimal\n    of both ends"
 
     symbol: str
     amount: Decimal  # units, always positive
@@ -63,7 +63,7 @@ def match_lots(
     brought: Iterable[Position] = (),  # what was held before, at its average price
     since: datetime | None = None,  # UTC, when that was bought; needed if something was brought
 ) -> tuple[list[Sale], list[Lot]]:  # what was closed, and what is open
-    "Decide which purchase each sale has sold."
+    "Decide which purchase each sale has sold.\n\nParameters\n----------\nfills : Iterable[Fill]\n    in the order in which they happened\nmethod : LotMethod\nbrought : Iterable[Position], default ()\n    what was held before, at its average price\nsince : datetime | None, default None\n    UTC, when that was bought; needed if something was brought\n\nReturns\n-------\ntuple[list[Sale], list[Lot]]\n    what was closed, and what is open"
     lots: dict[str, deque[Lot]] = {p.symbol: deque([Lot(p.symbol, p.amount, p.amount * p.average, ZERO, since)]) for p in brought}
     sales: list[Sale] = []
     with localcontext(EXACT):
@@ -130,7 +130,7 @@ def tax_csv(
     sales: Iterable[Sale],
     currency: str,  # of cost and proceeds
 ) -> str:
-    "Return the closed lots, one line each."
+    "Return the closed lots, one line each.\n\nParameters\n----------\nsales : Iterable[Sale]\ncurrency : str\n    of cost and proceeds\n\nReturns\n-------\nstr"
     head = ["asset", "amount", "acquired", "sold", f"proceeds {currency}", f"cost {currency}", f"fees {currency}", f"gain {currency}", "days held"]
     rows = [[s.symbol, _plain(s.amount), f"{s.opened:%Y-%m-%d %H:%M:%S}", f"{s.closed:%Y-%m-%d %H:%M:%S}", _plain(s.proceeds), _plain(s.cost),
              _plain(s.fees), _plain(s.profit - s.fees), s.days] for s in sales]
@@ -152,7 +152,7 @@ def cointracking_csv(
     currency: str,  # quote currency of symbols without one
     exchange: str,  # name under which CoinTracking lists them
 ) -> str:
-    "Return the trades as CoinTracking's CSV import reads them; as its books have it, the amounts contain the fee and the fee column only informs."
+    "Return the trades as CoinTracking's CSV import reads them; as its books have it, the amounts contain the fee and the fee column only informs.\n\nParameters\n----------\nfills : Iterable[Fill]\ncurrency : str\n    quote currency of symbols without one\nexchange : str\n    name under which CoinTracking lists them\n\nReturns\n-------\nstr"
     head = ["Type", "Buy", "Cur.", "Sell", "Cur.", "Fee", "Cur.", "Exchange", "Group", "Comment", "Date", "Tx-ID"]  # as its own trade table
     rows = []
     for f in fills:

@@ -24,7 +24,7 @@ from ..risk import metrics
 def periods_per_year(
     index: pd.DatetimeIndex,  # times of the bars
 ) -> int:
-    "Count the bars of a year: 365 or 252 days (with or without weekends), weeks or months, or that many times the bars of a day."
+    "Count the bars of a year: 365 or 252 days (with or without weekends), weeks or months, or that many times the bars of a day.\n\nParameters\n----------\nindex : pd.DatetimeIndex\n    times of the bars\n\nReturns\n-------\nint"
     if len(index) < 2:
         raise BadInput(f"{len(index)} bars do not tell how many make a year; give periods=")
     spacing = pd.Series(index).diff().median()
@@ -39,14 +39,14 @@ def composite_score(
     calmar: float,
     profit_factor: float,  # gains over losses of closed trades; 1 earned nothing
 ) -> float:  # 0 to 100
-    "Mix three ratios into one number: 40 points for Sharpe to 2, 30 for Calmar to 2, 30 for profit factor from 1 to 3."
+    "Mix three ratios into one number: 40 points for Sharpe to 2, 30 for Calmar to 2, 30 for profit factor from 1 to 3.\n\nParameters\n----------\nsharpe : float\ncalmar : float\nprofit_factor : float\n    gains over losses of closed trades; 1 earned nothing\n\nReturns\n-------\nfloat\n    0 to 100"
     parts = np.array([sharpe / 2, calmar / 2, (profit_factor - 1) / 2])
     return float(np.clip(np.nan_to_num(parts), 0, 1) @ [40, 30, 30])
 
 # %% ../../nbs/06_backtest/15_engine.ipynb #8c50029e
 @dataclass(frozen=True)
 class Backtest:
-    "What became of the money, and all that can be asked about it."
+    "What became of the money, and all that can be asked about it.\n\nParameters\n----------\nequity : pd.Series\n    value of the whole account at each close, quote currency\naccounts : pd.DataFrame\n    the same by purse: one per symbol for signals, one for weights\norders : pd.DataFrame\n    filled: timestamp, symbol, side, amount, price, cost, fee\ntrades : pd.DataFrame\n    round trips: symbol, side, amount, entry, exit, prices, fees, pnl, return, bars, open\nunits : pd.DataFrame\n    time × symbol, held at each close, below zero is short\ncash : pd.Series\n    not invested, at each close\nclose : pd.DataFrame\n    prices that the value rests on\ncosts : Costs\nperiods : int\n    bars in a year\nfill : str\n    'open' or 'close': which price of the next bar was traded"
 
     equity: pd.Series  # value of the whole account at each close, quote currency
     accounts: pd.DataFrame  # the same by purse: one per symbol for signals, one for weights
@@ -143,7 +143,7 @@ def backtest(
     fill: str = "auto",  # price of the next bar: 'open', 'close', or 'auto': open where there is one
     periods: int | None = None,  # bars in a year; None counts them
 ) -> Backtest:
-    "Trade signals or target weights through the past, on the next bar, with all costs."
+    "Trade signals or target weights through the past, on the next bar, with all costs.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nstrategy : Callable | object | None, default None\n    has `signals(bars)` or `weights(bars)`; instead of the two below\nsignals : pd.DataFrame | pd.Series | None, default None\n    positions -1, 0, 1 or events, known at each close; see `directions`\nweights : pd.DataFrame | None, default None\n    decision time × symbol, each row summing to at most 1; only some bars may have a row\nfees : float, default 0.001\n    fraction of the traded value, 0.001 is ten basis points\nslippage : float, default 0.0\n    fraction by which each fill is worse than the price\nfixed_fees : float, default 0.0\n    quote currency per order\nmin_size : float, default 0.0\n    smallest order, units\ncash : float, default 10000.0\n    at the start, for the whole account\nsize : float | pd.DataFrame, default 1.0\n    signals only: fraction of the purse to use at an entry, known at the close; a number or time × symbol\nstop_loss : float | None, default None\n    signals only: fraction below the entry price\ntake_profit : float | None, default None\n    signals only: fraction above it\ntrailing : bool, default False\n    the stop loss follows the best price\nfill : str, default 'auto'\n    price of the next bar: 'open', 'close', or 'auto': open where there is one\nperiods : int | None, default None\n    bars in a year; None counts them\n\nReturns\n-------\nBacktest"
     signals, weights = _intention(bars, strategy, signals, weights)
     close = bars["close"][symbols_of(bars)].rename_axis(columns=None)
     costs = Costs(fees, slippage, fixed_fees, min_size, cash)
@@ -181,7 +181,7 @@ def target_rows(
     weights: pd.DataFrame,  # decision time × symbol
     fill: str = "auto",
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # time × symbol: weight to trade at this bar's fill or NaN; the price of that fill
-    "Move each row of weights to the next bar with a price, symbol by symbol."
+    "Move each row of weights to the next bar with a price, symbol by symbol.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nweights : pd.DataFrame\n    decision time × symbol\nfill : str, default 'auto'\n\nReturns\n-------\ntuple[pd.DataFrame, pd.DataFrame]\n    time × symbol: weight to trade at this bar's fill or NaN; the price of that fill"
     price, _ = fill_prices(bars, fill)
     check_index(weights, "weights")
     same_symbols(weights.columns, list(price), "weights")
@@ -238,7 +238,7 @@ def volatility_size(
     window: int = 20,  # bars over which the past volatility is measured
     periods: int | None = None,  # bars in a year; None counts them
 ) -> pd.DataFrame:  # time × symbol, fraction of the purse, at most 1; NaN before there is a window
-    "Say how much of the purse carries the wanted volatility."
+    "Say how much of the purse carries the wanted volatility.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\ntarget : float\n    yearly volatility wanted, 0.1 is ten per cent\nwindow : int, default 20\n    bars over which the past volatility is measured\nperiods : int | None, default None\n    bars in a year; None counts them\n\nReturns\n-------\npd.DataFrame\n    time × symbol, fraction of the purse, at most 1; NaN before there is a window"
     if not target > 0 or window < 2:
         raise BadInput(f"a target of {target} over {window} bars: the target is above 0 (0.1 is ten per cent) and the window at least 2")
     check_bars(bars, min_bars=2)

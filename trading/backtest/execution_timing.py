@@ -20,7 +20,7 @@ def fill_prices(
     bars: pd.DataFrame,  # time × (field, symbol)
     fill: str = "auto",  # 'open', 'close', or 'auto': the open where every symbol has one, otherwise the close
 ) -> tuple[pd.DataFrame, str]:  # time × symbol, and which it was: 'open' or 'close'
-    "Choose where the orders of a bar are filled."
+    "Choose where the orders of a bar are filled.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nfill : str, default 'auto'\n    'open', 'close', or 'auto': the open where every symbol has one, otherwise the close\n\nReturns\n-------\ntuple[pd.DataFrame, str]\n    time × symbol, and which it was: 'open' or 'close'"
     check_bars(bars, min_bars=2)
     symbols = symbols_of(bars)
     have_open = all(("open", s) in bars.columns for s in symbols)
@@ -44,7 +44,7 @@ def check_signals(
     signals: pd.DataFrame | pd.Series,  # positions: time × symbol of -1, 0, 1; or events: time × (event, symbol) of booleans
     bars: pd.DataFrame,  # what the signals were made from
 ) -> pd.DataFrame:  # positions as int8 or events as bool, columns in the bars' order
-    "Return the signals, or say which symbol and time does not fit."
+    "Return the signals, or say which symbol and time does not fit.\n\nParameters\n----------\nsignals : pd.DataFrame | pd.Series\n    positions: time × symbol of -1, 0, 1; or events: time × (event, symbol) of booleans\nbars : pd.DataFrame\n    what the signals were made from\n\nReturns\n-------\npd.DataFrame\n    positions as int8 or events as bool, columns in the bars' order"
     symbols = symbols_of(bars)
     if isinstance(signals, pd.Series):
         if len(symbols) != 1:
@@ -93,7 +93,7 @@ def next_bar(
     positions: pd.DataFrame,  # time × symbol of -1, 0, 1, wanted at the close of the bar
     price: pd.DataFrame,  # time × symbol, missing where the bar cannot trade
 ) -> pd.DataFrame:  # time × symbol of -1, 0, 1: the direction from this bar's fill on
-    "Move each position to the next bar that can trade."
+    "Move each position to the next bar that can trade.\n\nParameters\n----------\npositions : pd.DataFrame\n    time × symbol of -1, 0, 1, wanted at the close of the bar\nprice : pd.DataFrame\n    time × symbol, missing where the bar cannot trade\n\nReturns\n-------\npd.DataFrame\n    time × symbol of -1, 0, 1: the direction from this bar's fill on"
     wanted = positions.shift(1, fill_value=0)
     if not price.isna().any(axis=None):
         return wanted
@@ -110,7 +110,7 @@ def first_stop(
     take_profit: float | None,  # fraction of the entry price
     trailing: bool = False,  # the stop follows the best price
 ) -> tuple[int, float] | None:  # which bar, at which price; None when nothing was hit
-    "Find the first bar that hits a stop."
+    "Find the first bar that hits a stop.\n\nParameters\n----------\ndirection : int\n    1 long, -1 short\nentry : float\n    price paid or received, slippage included\nopen_ : np.ndarray\n    the bars in which the position is held, that of an entry at the open included\nhigh : np.ndarray\nlow : np.ndarray\nstop_loss : float | None\n    fraction of the entry price, 0.05 is five per cent\ntake_profit : float | None\n    fraction of the entry price\ntrailing : bool, default False\n    the stop follows the best price\n\nReturns\n-------\ntuple[int, float] | None\n    which bar, at which price; None when nothing was hit"
     if direction < 0:  # a short is a long in the mirror
         hit = first_stop(1, -entry, -open_, -low, -high, -stop_loss if stop_loss else None, -take_profit if take_profit else None, trailing)
         return hit and (hit[0], -hit[1])
@@ -178,7 +178,7 @@ def _slots(orders: list[tuple[int, int, float]], price: np.ndarray) -> tuple[np.
 
 # %% ../../nbs/06_backtest/05_execution_timing.ipynb #0af626da
 class Directions(NamedTuple):
-    "What each bar trades: at most two orders of a symbol, the second one when a stop falls into the bar of another order."
+    "What each bar trades: at most two orders of a symbol, the second one when a stop falls into the bar of another order.\n\nAttributes\n----------\nfirst : pd.DataFrame\n    time × symbol: -1, 0, 1, the direction after the bar's first order\nprice : pd.DataFrame\n    its price; the bar's fill price where nothing is traded\nlast : pd.DataFrame\n    the direction at the end of the bar\nsecond : pd.DataFrame\n    price of a second order, missing where there is none"
 
     first: pd.DataFrame  # time × symbol: -1, 0, 1, the direction after the bar's first order
     price: pd.DataFrame  # its price; the bar's fill price where nothing is traded
@@ -196,7 +196,7 @@ def directions(
     slippage: float = 0.0,  # the stops are measured from the price really paid
     pause: bool = False,  # go flat for one bar when turning from long to short
 ) -> Directions:
-    "Work out what each bar trades, and at which price."
+    "Work out what each bar trades, and at which price.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nsignals : pd.DataFrame | pd.Series\n    positions or events, known at the close of each bar\nfill : str, default 'auto'\n    see `fill_prices`\nstop_loss : float | None, default None\n    fraction of the entry price at which to give up\ntake_profit : float | None, default None\n    fraction of the entry price at which to be content\ntrailing : bool, default False\n    the stop loss follows the best price since the entry\nslippage : float, default 0.0\n    the stops are measured from the price really paid\npause : bool, default False\n    go flat for one bar when turning from long to short\n\nReturns\n-------\nDirections"
     for name, value in (("stop_loss", stop_loss), ("take_profit", take_profit)):
         if value is not None and not 0 < value < (1 if name == "stop_loss" else np.inf):
             raise BadInput(f"{name} is {value}; write five per cent as 0.05, and None for none")

@@ -20,7 +20,7 @@ def build_blocks(
     close,  # closes of one symbol without holes
     span,  # bars up to each close, the holes after it counted: 0, …; one longer than the closes
 ):  # blocks × 7 figures, smallest first; where each size begins
-    "Summarise the closes in blocks of 8, 16, 32 … bars."
+    "Summarise the closes in blocks of 8, 16, 32 … bars.\n\nParameters\n----------\nclose\n    closes of one symbol without holes\nspan\n    bars up to each close, the holes after it counted: 0, …; one longer than the closes\n\nReturns\n-------\nblocks × 7 figures, smallest first; where each size begins"
     n = close.size
     levels, size, total = 0, 8, 0
     while size <= n:
@@ -241,7 +241,7 @@ def run_variations(
     periods,  # bars in a year
     out,  # variations × FIGURES, to be written
 ):
-    "Trade every variation on one symbol."
+    "Trade every variation on one symbol.\n\nParameters\n----------\nrule\n    compiled with the signature RULE\ntables\n    rows of indicators, whatever the rule reads\ncodes\n    variations × numbers\nclose\n    known closes of one symbol\nprice\n    price at which each of these bars is filled\nspan\n    bars up to each close, holes counted; one longer\ncosts\n    fees, slippage, fixed fees, smallest size, cash\ntotal\n    bars of the whole backtest, those without a price included\nperiods\n    bars in a year\nout\n    variations × FIGURES, to be written"
     blocks, starts = build_blocks(close, span)
     row = np.zeros((close.size + 7) // 8 * 8, np.int8)
     words, used = row.view(np.int64), row[: close.size]

@@ -37,7 +37,7 @@ def _canonical(value: Any) -> Any:
 def variation_text(
     params: Mapping[str, Any],  # the strategy's parameters
 ) -> str:
-    "Return the parameters as canonical JSON."
+    "Return the parameters as canonical JSON.\n\nParameters\n----------\nparams : Mapping[str, Any]\n    the strategy's parameters\n\nReturns\n-------\nstr"
     return json.dumps(_canonical(params), separators=(",", ":"))
 
 # %% ../../nbs/06_backtest/20_trial_register.ipynb #46b63336
@@ -50,7 +50,7 @@ Data = str | pd.DataFrame  # a fingerprint, or the bars themselves
 
 
 class TrialRegister:
-    "Every variation ever tried, on which data, with what result."
+    "Every variation ever tried, on which data, with what result.\n\nParameters\n----------\npath : str | Path\n    an SQLite file, made when it is missing"
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class TrialRegister:
         metrics: Mapping[str, float],  # results; 'sharpe' is used later
         periods: int | None = None,  # bars a year by which metrics['sharpe'] was annualised; 1: per bar
     ) -> None:
-        "Write one trial down."
+        "Write one trial down.\n\nParameters\n----------\nstrategy : str\n    name of the strategy, not of the variation\nparams : Mapping[str, Any]\n    what distinguishes the variation; name the symbol here too if the best symbol will be picked\ndata : Data\n    bars, or their fingerprint\nmetrics : Mapping[str, float]\n    results; 'sharpe' is used later\nperiods : int | None, default None\n    bars a year by which metrics['sharpe'] was annualised; 1: per bar"
         self._write(strategy, [variation_text(params)], pd.DataFrame([dict(metrics)]), data, periods)
 
     def record_many(
@@ -88,7 +88,7 @@ class TrialRegister:
         data: Data,
         periods: int | None = None,
     ) -> None:
-        "Write a whole sweep down."
+        "Write a whole sweep down.\n\nParameters\n----------\nstrategy : str\nresults : pd.DataFrame\n    one row per variation: index levels are the parameters, columns the metrics\ndata : Data\nperiods : int | None, default None"
         written = []
         for name in sorted(results.index.names, key=str):  # each value of a parameter is written once, not once for each variation
             codes, values = pd.factorize(results.index.get_level_values(name), use_na_sentinel=False)
@@ -144,7 +144,7 @@ class TrialRegister:
         strategy: str | None = None,  # None: of all strategies
         related: bool = True,  # count trials on overlapping data too: one more day does not wipe the slate
     ) -> int:
-        "Return how many distinct variations have been tried on this data."
+        "Return how many distinct variations have been tried on this data.\n\nParameters\n----------\ndata : Data\n    bars, or their fingerprint\nstrategy : str | None, default None\n    None: of all strategies\nrelated : bool, default True\n    count trials on overlapping data too: one more day does not wipe the slate\n\nReturns\n-------\nint"
         names = self._names(data, related)
         marks = ", ".join("?" * len(names))
         query = f"SELECT count(*) FROM (SELECT DISTINCT strategy, variation FROM trials WHERE data IN ({marks}) AND (? IS NULL OR strategy = ?))"
@@ -157,7 +157,7 @@ class TrialRegister:
         strategy: str | None = None,
         related: bool = True,
     ) -> float:  # of Sharpe ratios per bar
-        "Return the variance of the Sharpe ratio across the trials."
+        "Return the variance of the Sharpe ratio across the trials.\n\nParameters\n----------\ndata : Data\nstrategy : str | None, default None\nrelated : bool, default True\n\nReturns\n-------\nfloat\n    of Sharpe ratios per bar"
         sharpe = self.trials(data, strategy, related)["sharpe"].dropna()
         if len(sharpe) < 2:
             raise MissingData(f"{len(sharpe)} trials with a Sharpe ratio are on record for this data; at least 2 are needed for a variance")
@@ -169,7 +169,7 @@ class TrialRegister:
         strategy: str | None = None,
         related: bool = True,
     ) -> pd.DataFrame:  # columns strategy, params (JSON), sharpe (per bar)
-        "List the distinct variations tried on this data, a variation tried on several overlapping sets with its best result."
+        "List the distinct variations tried on this data, a variation tried on several overlapping sets with its best result.\n\nParameters\n----------\ndata : Data\nstrategy : str | None, default None\nrelated : bool, default True\n\nReturns\n-------\npd.DataFrame\n    columns strategy, params (JSON), sharpe (per bar)"
         names = self._names(data, related)
         query = "SELECT strategy, params, sharpe FROM trials WHERE data = ? AND (? IS NULL OR strategy = ?)"
         with self._open() as db:

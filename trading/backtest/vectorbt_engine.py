@@ -17,7 +17,7 @@ from ..core.errors import BadInput
 # %% ../../nbs/06_backtest/00_vectorbt_engine.ipynb #2cbb50c8
 @dataclass(frozen=True)
 class Costs:
-    "What trading takes away, and the money it starts with."
+    "What trading takes away, and the money it starts with.\n\nParameters\n----------\nfees : float\n    fraction of the traded value, 0.001 is ten basis points\nslippage : float, default 0.0\n    fraction by which a buy is filled higher and a sell lower\nfixed_fees : float, default 0.0\n    quote currency per order\nmin_size : float, default 0.0\n    smallest order in units of the asset; smaller ones are not sent\ncash : float, default 10000.0\n    at the start, quote currency"
 
     fees: float  # fraction of the traded value, 0.001 is ten basis points
     slippage: float = 0.0  # fraction by which a buy is filled higher and a sell lower
@@ -53,7 +53,7 @@ def _vectorbt():
 # %% ../../nbs/06_backtest/00_vectorbt_engine.ipynb #df0dbb35
 @dataclass(frozen=True)
 class EngineFills:
-    "What was bought and sold, and what it left behind."
+    "What was bought and sold, and what it left behind.\n\nParameters\n----------\norders : pd.DataFrame\n    timestamp, symbol, side, amount, price, cost, fee; in the order of execution\ntrades : pd.DataFrame\n    one row per round trip: symbol, side, amount, entry and exit, fees, pnl, return, open\ncash : pd.DataFrame\n    time × account, after the bar's orders\nunits : pd.DataFrame\n    time × symbol, below zero is short\nvalue : pd.DataFrame\n    time × account, cash and units at the bar's close"
 
     orders: pd.DataFrame  # timestamp, symbol, side, amount, price, cost, fee; in the order of execution
     trades: pd.DataFrame  # one row per round trip: symbol, side, amount, entry and exit, fees, pnl, return, open
@@ -91,7 +91,7 @@ def fill_directions(
     last: pd.DataFrame | None = None,  # time × symbol: direction after a second order of the bar; None: no bar has two
     second: pd.DataFrame | None = None,  # time × symbol: price of that second order, missing where there is none
 ) -> EngineFills:
-    "Let each symbol follow its direction with its own purse."
+    "Let each symbol follow its direction with its own purse.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, the value at the end of a bar; missing before listing and in gaps\nprice : pd.DataFrame\n    time × symbol, where an order of this bar is filled; must be there where `wanted` changes\nwanted : pd.DataFrame\n    time × symbol of -1, 0, 1: the direction from this bar's fill on\ncosts : Costs\n    `cash` is what each symbol starts with\nsize : pd.DataFrame | None, default None\n    time × symbol, fraction of the purse in (0, 1] at an entry; None: all of it\nlast : pd.DataFrame | None, default None\n    time × symbol: direction after a second order of the bar; None: no bar has two\nsecond : pd.DataFrame | None, default None\n    time × symbol: price of that second order, missing where there is none\n\nReturns\n-------\nEngineFills"
     if second is not None and bool((twice := second.notna().any(axis=1).to_numpy()).any()):
         return _with_second_orders(close, price, wanted, costs, size, last, second, twice)
     vbt, engine = _vectorbt()
@@ -137,7 +137,7 @@ def fill_weights(
     targets: pd.DataFrame,  # time × symbol, fraction of the purse wanted from this bar's fill on; NaN: leave it
     costs: Costs,  # `cash` is the common purse
 ) -> EngineFills:
-    "Let all symbols share one purse and move it to the target weights."
+    "Let all symbols share one purse and move it to the target weights.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol\nprice : pd.DataFrame\n    time × symbol, where an order of this bar is filled\ntargets : pd.DataFrame\n    time × symbol, fraction of the purse wanted from this bar's fill on; NaN: leave it\ncosts : Costs\n    `cash` is the common purse\n\nReturns\n-------\nEngineFills"
     vbt, engine = _vectorbt()
     portfolio = vbt.Portfolio.from_orders(
         close, size=targets.to_numpy(), size_type="targetpercent", price=price.to_numpy(),

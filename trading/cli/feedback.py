@@ -15,7 +15,7 @@ import click
 def open_feedback(
     profile: str | None,  # None: the one of the settings
 ):  # the loop; the moment at which a hand is laid on it
-    "Open the feedback of a profile, with every seal checked."
+    "Open the feedback of a profile, with every seal checked.\n\nParameters\n----------\nprofile : str | None\n    None: the one of the settings\n\nReturns\n-------\nthe loop; the moment at which a hand is laid on it"
     from trading.core.settings import load_settings
     from trading.forecast.feedback import FeedbackLoop
     from trading.forecast.outcomes import RIVALS
@@ -31,7 +31,7 @@ def open_feedback(
 def told_state(
     loop,  # a FeedbackLoop
 ) -> list[str]:  # sentences
-    "Say what has been learnt."
+    "Say what has been learnt.\n\nParameters\n----------\nloop\n    a FeedbackLoop\n\nReturns\n-------\nlist[str]\n    sentences"
     from trading.forecast.feedback import adaptation_score
 
     now, score = loop.learnt, adaptation_score(loop)

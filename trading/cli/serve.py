@@ -17,7 +17,7 @@ def take_port(
     host: str,
     port: int,  # 0: any free one
 ):  # a socket that listens
-    "Take a port, or say in one sentence that it is taken."
+    "Take a port, or say in one sentence that it is taken.\n\nParameters\n----------\nhost : str\nport : int\n    0: any free one\n\nReturns\n-------\na socket that listens"
     import socket
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -100,7 +100,7 @@ def run_server(
     taken,  # a socket that listens
     head: float = 10,  # seconds within which the head of a request must have come
 ) -> None:
-    "Run the server on a socket until a signal comes."
+    "Run the server on a socket until a signal comes.\n\nParameters\n----------\nuvicorn\napp\ntaken\n    a socket that listens\nhead : float, default 10\n    seconds within which the head of a request must have come"
     from trading.api.header_timeout import protocol
 
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=30, timeout_graceful_shutdown=5, limit_concurrency=2000,

@@ -20,7 +20,7 @@ def run_stages(
     job,  # core.runs.Run
     settings,  # core.settings.Settings, of the run
 ) -> None:
-    "Execute the stages of a run that are not done, and say where the report is."
+    "Execute the stages of a run that are not done, and say where the report is.\n\nParameters\n----------\njob\n    core.runs.Run\nsettings\n    core.settings.Settings, of the run"
     from rich.console import Console
 
     from trading.pipeline.launch import prepare_prefect

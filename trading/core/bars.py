@@ -23,7 +23,7 @@ PRICES = FIELDS[:4]
 def bars_from(
     frames: Mapping[str, pd.DataFrame],  # by symbol: columns named by field, index the open time in UTC
 ) -> pd.DataFrame:  # time × (field, symbol)
-    "Put one frame per symbol together into bars."
+    "Put one frame per symbol together into bars.\n\nParameters\n----------\nframes : Mapping[str, pd.DataFrame]\n    by symbol: columns named by field, index the open time in UTC\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol)"
     if not frames:
         raise BadInput("no symbols were given; name at least one")
     parts = {symbol: frame[[f for f in FIELDS if f in frame]] for symbol, frame in frames.items()}
@@ -37,7 +37,7 @@ def bars_from(
 def bars_from_close(
     close: pd.DataFrame,  # time × symbol, index the open time in UTC
 ) -> pd.DataFrame:  # time × (field, symbol) with the single field 'close'
-    "Make bars of a source that knows nothing but closes."
+    "Make bars of a source that knows nothing but closes.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, index the open time in UTC\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol) with the single field 'close'"
     bars = pd.concat({"close": close}, axis=1)
     bars.columns.names = ["field", "symbol"]
     return bars.rename_axis(index="timestamp")
@@ -47,7 +47,7 @@ def check_index(
     frame: pd.DataFrame | pd.Series,  # anything indexed by time
     what: str = "bars",  # how the message calls it
 ) -> None:
-    "Refuse an index that is not UTC, ascending and unique; name the first bad time."
+    "Refuse an index that is not UTC, ascending and unique; name the first bad time.\n\nParameters\n----------\nframe : pd.DataFrame | pd.Series\n    anything indexed by time\nwhat : str, default 'bars'\n    how the message calls it"
     index = frame.index
     if not isinstance(index, pd.DatetimeIndex):
         raise BadInput(f"{what}: the index is {type(index).__name__}, not times; make it a DatetimeIndex in UTC")
@@ -70,7 +70,7 @@ def check_bars(
     min_bars: int = 1,  # fewest rows that make sense to the caller
     allow_missing: bool = True,  # may a price be NaN
 ) -> pd.DataFrame:  # the same bars
-    "Return the bars, or say what is wrong with them: the field, the symbol and the first bad time."
+    "Return the bars, or say what is wrong with them: the field, the symbol and the first bad time.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nneed : Iterable[str], default ('close',)\n    fields that must be there for every symbol\nmin_bars : int, default 1\n    fewest rows that make sense to the caller\nallow_missing : bool, default True\n    may a price be NaN\n\nReturns\n-------\npd.DataFrame\n    the same bars"
     if not isinstance(bars, pd.DataFrame) or bars.columns.nlevels != 2:
         raise BadInput("bars need two column levels (field, symbol); make them with bars_from or bars_from_close")
     if bars.empty:
@@ -98,7 +98,7 @@ def check_bars(
 def symbols_of(
     bars: pd.DataFrame,  # time × (field, symbol)
 ) -> list[str]:  # in order of first appearance
-    "Return the symbols of bars."
+    "Return the symbols of bars.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\n\nReturns\n-------\nlist[str]\n    in order of first appearance"
     return list(dict.fromkeys(bars.columns.get_level_values(1)))
 
 
@@ -119,7 +119,7 @@ def _some(names: list[str], most: int = 5) -> str:
 def bar_length(
     timeframe: str,  # '1m', '5m', '1h', '4h', '1d', '1w'
 ) -> pd.Timedelta:
-    "Return how long a bar of this time frame lasts."
+    "Return how long a bar of this time frame lasts.\n\nParameters\n----------\ntimeframe : str\n    '1m', '5m', '1h', '4h', '1d', '1w'\n\nReturns\n-------\npd.Timedelta"
     units = {"m": "min", "h": "h", "d": "D", "w": "W"}
     number, unit = timeframe[:-1], timeframe[-1:]
     if unit not in units or not number.isdigit() or int(number) == 0:
@@ -132,14 +132,14 @@ def closed_by(
     as_of: datetime | pd.Timestamp,  # UTC
     timeframe: str = "1d",
 ) -> pd.DataFrame:
-    "Return the bars that had closed by `as_of`."
+    "Return the bars that had closed by `as_of`.\n\nParameters\n----------\nbars : pd.DataFrame\n    index is the open time\nas_of : datetime | pd.Timestamp\n    UTC\ntimeframe : str, default '1d'\n\nReturns\n-------\npd.DataFrame"
     return bars[bars.index + bar_length(timeframe) <= pd.Timestamp(as_of)]
 
 
 def parse_as_of(
     text: str,  # '2022-12-27' or '2022-12-27T06:00Z'
 ) -> datetime:  # UTC
-    "Read a point in time; a bare date means after that day's close, that is the following midnight UTC."
+    "Read a point in time; a bare date means after that day's close, that is the following midnight UTC.\n\nParameters\n----------\ntext : str\n    '2022-12-27' or '2022-12-27T06:00Z'\n\nReturns\n-------\ndatetime\n    UTC"
     try:
         when = pd.Timestamp(text)
     except ValueError as error:
@@ -155,7 +155,7 @@ def parse_as_of(
 def fingerprint(
     frame: pd.DataFrame,  # anything tabular
 ) -> str:  # 16 hexadecimal characters
-    "Return a name for exactly this data."
+    "Return a name for exactly this data.\n\nParameters\n----------\nframe : pd.DataFrame\n    anything tabular\n\nReturns\n-------\nstr\n    16 hexadecimal characters"
     import hashlib
 
     rows = pd.util.hash_pandas_object(frame, index=True).to_numpy()
@@ -167,7 +167,7 @@ def last_prices(
     bars: pd.DataFrame,  # time × (field, symbol)
     max_age: pd.Timedelta | None = None,  # older than this before the last bar counts as missing; None: any age
 ) -> pd.Series:  # symbol → last known close
-    "Return the last close of each symbol, or say whose is missing or too old."
+    "Return the last close of each symbol, or say whose is missing or too old.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nmax_age : pd.Timedelta | None, default None\n    older than this before the last bar counts as missing; None: any age\n\nReturns\n-------\npd.Series\n    symbol → last known close"
     close = bars["close"]
     last = close.apply(pd.Series.last_valid_index)
     missing = list(last.index[last.isna()])

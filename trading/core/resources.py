@@ -23,7 +23,7 @@ def checkout() -> Path | None:
 def share_path(
     *parts: str,  # for example 'settings.ini', or 'runs', '10_ingest.ipynb'
 ) -> Path:  # absolute, exists
-    "Return the place of a file or folder that travels with the package."
+    "Return the place of a file or folder that travels with the package.\n\nParameters\n----------\n*parts : str\n    for example 'settings.ini', or 'runs', '10_ingest.ipynb'\n\nReturns\n-------\nPath\n    absolute, exists"
     root = checkout()
     if root:
         path = root.joinpath(CHECKOUT.get(parts[0], f"share/{parts[0]}"), *parts[1:])

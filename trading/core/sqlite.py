@@ -15,7 +15,7 @@ from contextlib import contextmanager
 def transaction(
     db: sqlite3.Connection,  # opened with isolation_level=None, so that nothing begins by itself
 ) -> Iterator[sqlite3.Connection]:  # the same
-    "Do several steps as one: on the disk when the block ends, undone when it raises; a second writer waits meanwhile."
+    "Do several steps as one: on the disk when the block ends, undone when it raises; a second writer waits meanwhile.\n\nParameters\n----------\ndb : sqlite3.Connection\n    opened with isolation_level=None, so that nothing begins by itself\n\nYields\n------\nIterator[sqlite3.Connection]\n    the same"
     db.execute("begin immediate")
     try:
         yield db

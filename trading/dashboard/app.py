@@ -70,7 +70,7 @@ def drawing(at: str, parts: Mapping[str, str], after: str = "", moved: bool = Fa
 
 
 class PageSession:
-    "One open page."
+    "One open page.\n\nParameters\n----------\nplace : Workspace\nlook : Callable[[], Viewer]\n    who looks, asked each time; raises when the session has ended\nrecord : WriteAudit | None, default None\n    the audit log\nat : str, default 'today'\noptions : Mapping[str, str] | None, default None\nsignin : str, default '/signin'\n    where to go when the session has ended"
 
     def __init__(
         self,
@@ -223,7 +223,7 @@ def desk(
     drawn: bool = True,  # draw the page too; False: it is there already
     **more,  # what `Desk` takes
 ):  # a Panel component
-    "Return the wire of a page, which draws the page itself where there is none."
+    "Return the wire of a page, which draws the page itself where there is none.\n\nParameters\n----------\nplace : Workspace\nlook : Callable[[], Viewer]\nrecord : WriteAudit | None, default None\ndrawn : bool, default True\n    draw the page too; False: it is there already\n**more\n    what `Desk` takes\n\nReturns\n-------\na Panel component"
     import panel as pn
 
     one = PageSession(place, look, record, **more)
@@ -244,7 +244,7 @@ def page_of(
     signout: str = "",
     csrf: str = "",
 ):  # a Panel template
-    "Return the page that answers a request."
+    "Return the page that answers a request.\n\nParameters\n----------\nplace : Workspace\nlook : Callable[[], Viewer]\nrecord : WriteAudit | None, default None\nquery : Mapping[str, str] | None, default None\n    of the request\nsignin : str, default '/signin'\nsignout : str, default ''\ncsrf : str, default ''\n\nReturns\n-------\na Panel template"
     import panel as pn
 
     at, options = parse_query(query or {})
@@ -274,7 +274,7 @@ def mount(
     signout: str = "",
     origins: tuple[str, ...] = (),  # hosts that web sockets may come from, besides the one that is asked
 ) -> None:
-    "Serve the page under a path of a FastAPI app."
+    "Serve the page under a path of a FastAPI app.\n\nParameters\n----------\napp\n    a FastAPI app\nplace : Workspace\nsession_of : Callable[[Any], Any]\n    a request → who is signed in (`ops.auth.Session`), or None\nrecord : WriteAudit | None, default None\n    the audit log's `append`\nplace_of : Callable[[Any], Workspace] | None, default None\n    a session → the place of its portfolio; None: all look at `place`\npath : str, default '/'\nsignin : str, default '/signin'\nsignout : str, default ''\norigins : tuple[str, ...], default ()\n    hosts that web sockets may come from, besides the one that is asked"
     import panel as pn
     from panel.io.fastapi import add_applications
     from starlette.requests import Request

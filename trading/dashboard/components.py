@@ -38,7 +38,7 @@ def render_parts(parts: Parts) -> Markup:
 
 @dataclass(frozen=True)
 class PageSection:
-    "A part of a screen that is written again by itself when it changes."
+    "A part of a screen that is written again by itself when it changes.\n\nParameters\n----------\nkey : str\n    its name in the page\ntitle : str\nparts : Parts\naside : str, default ''\n    one sentence under the title"
 
     key: str  # its name in the page
     title: str
@@ -55,7 +55,7 @@ class PageSection:
 # %% ../../nbs/16_dashboard/00_components.ipynb #f983b155
 @dataclass(frozen=True)
 class Viewer:
-    "Who looks at a page, and what was asked for."
+    "Who looks at a page, and what was asked for.\n\nParameters\n----------\nuser : str\nrole : str\n    viewer, trader or admin\nprofile : str | None, default None\n    None: the one that the settings name\noptions : Mapping[str, str]\n    for example which run"
 
     user: str
     role: str  # viewer, trader or admin
@@ -75,7 +75,7 @@ def button(
     reason: str = "",  # the name of a reason that must be given
     **values: str,  # sent along
 ) -> Markup:
-    "Write a button."
+    "Write a button.\n\nParameters\n----------\nlabel : str\nact : str\n    what the server is asked to do\nkind : str, default ''\n    '' | 'main' | 'danger'\nask : str, default ''\n    a question put to the person first; with a field for the answer that `reason` names\nreason : str, default ''\n    the name of a reason that must be given\n**values : str\n    sent along\n\nReturns\n-------\nMarkup"
     more = Markup(' data-ask="{}"').format(ask) if ask else Markup("")
     more += Markup(' data-reason="{}"').format(reason) if reason else Markup("")
     return Markup('<button type="button" class="{}" data-act="{}" data-values="{}"{}>{}</button>').format(kind, act, json.dumps(values), more, label)
@@ -95,7 +95,7 @@ def link(label: str, **query: str) -> Markup:
 # %% ../../nbs/16_dashboard/00_components.ipynb #de3db87d
 @dataclass(frozen=True)
 class Field:
-    "One question of a form."
+    "One question of a form.\n\nParameters\n----------\nname : str\nlabel : str\nvalue : str, default ''\nkind : str, default 'text'\n    text, date, area, or choice\nchoices : Sequence[str], default ()\nhint : str, default ''\nrequired : bool, default False"
 
     name: str
     label: str
@@ -131,7 +131,7 @@ def form(
     submit: str,  # what stands on the button
     kind: str = "main",
 ) -> tuple[str, Markup]:
-    "Write a form."
+    "Write a form.\n\nParameters\n----------\nact : str\n    what the server is asked to do\nfields : Sequence[Field]\nsubmit : str\n    what stands on the button\nkind : str, default 'main'\n\nReturns\n-------\ntuple[str, Markup]"
     inside = Markup("").join(_field(act, f) for f in fields)
     return "html", Markup('<form data-act="{}" class="form">{}<div class="acts"><button type="submit" class="{}">{}</button></div></form>').format(
         act, inside, kind, submit
@@ -171,5 +171,5 @@ def steps(stages: Sequence[Mapping[str, Any]]) -> tuple[str, Markup]:
 
 
 def badge(text: str, kind: str) -> Markup:  # good, bad, warn or muted
-    "Write a word in a colour that means something."
+    "Write a word in a colour that means something.\n\nParameters\n----------\ntext : str\nkind : str\n\nReturns\n-------\nMarkup\n    good, bad, warn or muted"
     return Markup('<span class="badge {}">{}</span>').format(kind, text)

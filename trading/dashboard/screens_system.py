@@ -188,7 +188,7 @@ _WORDS = {
 
 
 def examined(place: Workspace, every: float = 60.0):  # seconds
-    "Return the newest examination, or make one."
+    "Return the newest examination, or make one.\n\nParameters\n----------\nplace : Workspace\nevery : float, default 60.0\n    seconds"
     from trading.ops.health import probe, score_health
 
     asked, health = _ASKED.get(place, (-every, None))

@@ -26,7 +26,7 @@ from ..services.workspace import Workspace, artefact, current_settings, holdings
 
 # %% ../../nbs/16_dashboard/05_screens_trading.ipynb #5bdd845c
 def report_data(record: RunRecord, **frames) -> ReportData:  # for the sections of the report
-    "Put frames of a run together with what the report says about every run."
+    "Put frames of a run together with what the report says about every run.\n\nParameters\n----------\nrecord : RunRecord\n**frames\n\nReturns\n-------\nReportData\n    for the sections of the report"
     market = record.settings.get("market", {})
     head = {
         "title": "",
@@ -114,7 +114,7 @@ def _steps(place: Workspace, who: Viewer, now: Mapping) -> Parts:
 
 
 def waits(found: Mapping) -> bool:  # of `plan`
-    "Tell whether a plan waits for a person."
+    "Tell whether a plan waits for a person.\n\nParameters\n----------\nfound : Mapping\n\nReturns\n-------\nbool\n    of `plan`"
     return found["status"] in ("draft", "reviewed") and not found.get("dry_run") and bool(found["actions"]) and bool(found["verdict"]["ok"])
 
 
@@ -277,7 +277,7 @@ def _assets(items: list[dict], currency: str, live: Mapping) -> dict:
 
 # %% ../../nbs/16_dashboard/05_screens_trading.ipynb #b03ee068
 def quoted(place: Workspace, profile: str | None, since: str | None) -> dict:  # symbol → `data.board.Quote`
-    "Return the prices that are newer than a moment."
+    "Return the prices that are newer than a moment.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None\nsince : str | None\n\nReturns\n-------\ndict\n    symbol → `data.board.Quote`"
     from trading.data.quotes import quote_board_file, read_quotes
 
     found = read_quotes(quote_board_file(place.data, profile or current_settings(place).run.profile))

@@ -22,7 +22,7 @@ ROW_KEYS = ("source", "timeframe", "symbol", "timestamp")
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    "Bars as rows, sorted by symbol and time."
+    "Bars as rows, sorted by symbol and time.\n\nParameters\n----------\nsymbols : list[str]\ncode : np.ndarray\n    which symbol\ntime : np.ndarray\n    open time, seconds since 1970\nvalues : np.ndarray\n    field × row, NaN where missing"
 
     symbols: list[str]
     code: np.ndarray  # which symbol
@@ -98,7 +98,7 @@ def to_arrow(
     source: str,
     constant: bool = True,  # with the columns source and timeframe, which are the same in every row
 ):
-    "Turn rows into an Arrow table with nulls for what is missing."
+    "Turn rows into an Arrow table with nulls for what is missing.\n\nParameters\n----------\nrows : Rows\ntimeframe : str\nsource : str\nconstant : bool, default True\n    with the columns source and timeframe, which are the same in every row"
     import pyarrow as pa
 
     n = len(rows.time)

@@ -19,7 +19,7 @@ from ..core.errors import BadInput
 # %% ../../nbs/02_data/00_clean.ipynb #85bf7466
 @dataclass(frozen=True)
 class CleaningRules:
-    "What counts as certainly wrong."
+    "What counts as certainly wrong.\n\nParameters\n----------\nduplicates : bool, default True\n    of two rows with one time, keep the one that came last\nimpossible : bool, default True\n    price not above zero or infinite, high below or low above the other prices, negative volume\nticks : float, default 12.0\n    an open or close that leaves and returns by this many times its neighbourhood's typical move; 0: off\nwicks : float, default 40.0\n    a high or low this many times further out than its neighbourhood's; 0: off\nfloor : float, default 0.005\n    a jump smaller than this log return is never a bad tick\nwindow : int, default 20\n    bars on either side that make the neighbourhood"
 
     duplicates: bool = True  # of two rows with one time, keep the one that came last
     impossible: bool = True  # price not above zero or infinite, high below or low above the other prices, negative volume
@@ -194,7 +194,7 @@ def clean_bars(
     calendar: str = "auto",  # accepted for symmetry with `find_gaps`
     rules: CleaningRules | None = None,  # None: `Rules()`
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # bars in canonical form; repairs: timestamp, symbol, field, old, new, rule
-    "Remove what is certainly wrong and list every removal; nothing else changes."
+    "Remove what is certainly wrong and list every removal; nothing else changes.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol); rows may be doubled, out of order or in another zone\ntimeframe : str, default '1d'\n    only checked for being one; gaps are `find_gaps`' subject and never filled\ncalendar : str, default 'auto'\n    accepted for symmetry with `find_gaps`\nrules : CleaningRules | None, default None\n    None: `Rules()`\n\nReturns\n-------\ntuple[pd.DataFrame, pd.DataFrame]\n    bars in canonical form; repairs: timestamp, symbol, field, old, new, rule"
     bar_length(timeframe)
     rules = rules or CleaningRules()
     bars, parts = _rows(bars, rules)
@@ -215,7 +215,7 @@ def clean_frame(
     symbol: str,
     rules: CleaningRules | None = None,  # None: `Rules()`
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # as `clean_bars`, for one symbol
-    "Clean the bars of one symbol; the same result as `clean_bars`, without the cost of wide frames."
+    "Clean the bars of one symbol; the same result as `clean_bars`, without the cost of wide frames.\n\nParameters\n----------\nframe : pd.DataFrame\n    one symbol, columns named by field; rows may be doubled, out of order or in another zone\nsymbol : str\nrules : CleaningRules | None, default None\n    None: `Rules()`\n\nReturns\n-------\ntuple[pd.DataFrame, pd.DataFrame]\n    as `clean_bars`, for one symbol"
     rules = rules or CleaningRules()
     index, names = frame.index, [c for c in frame.columns if c in FIELDS]
     if isinstance(index, pd.DatetimeIndex) and str(index.tz) == "UTC" and index.is_unique and index.is_monotonic_increasing:
@@ -279,7 +279,7 @@ def find_gaps(
     timeframe: str = "1d",
     calendar: str = "auto",  # 'auto', '24/7' or 'observed'
 ) -> pd.DataFrame:  # symbol, start, end (first and last missing open time), bars (how many are missing)
-    "List the runs of missing bars between each symbol's first and last bar."
+    "List the runs of missing bars between each symbol's first and last bar.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\ntimeframe : str, default '1d'\ncalendar : str, default 'auto'\n    'auto', '24/7' or 'observed'\n\nReturns\n-------\npd.DataFrame\n    symbol, start, end (first and last missing open time), bars (how many are missing)"
     if calendar not in CALENDARS:
         raise BadInput(f"the calendar {calendar!r} is unknown; choose one of {', '.join(CALENDARS)}")
     step = int(bar_length(timeframe).total_seconds())
@@ -369,7 +369,7 @@ def quality(
     timeframe: str = "1d",
     calendar: str = "auto",
 ) -> pd.DataFrame:  # by symbol: first, last, bars, missing, missing_share, longest_gap, stale_days, fields
-    "Measure how complete and how fresh the bars of each symbol are."
+    "Measure how complete and how fresh the bars of each symbol are.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nas_of : datetime | pd.Timestamp\n    UTC; the moment of the decision\ntimeframe : str, default '1d'\ncalendar : str, default 'auto'\n\nReturns\n-------\npd.DataFrame\n    by symbol: first, last, bars, missing, missing_share, longest_gap, stale_days, fields"
     symbols = symbols_of(bars)
     here = _presence(bars, symbols)
     gaps = find_gaps(bars, timeframe, calendar).groupby("symbol")["bars"].agg(["sum", "max"]).reindex(symbols).fillna(0)

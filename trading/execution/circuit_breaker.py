@@ -19,7 +19,7 @@ from ..core.types import Event, Order, OrderState, Value, Venue
 # %% ../../nbs/09_execution/35_circuit_breaker.ipynb #31c53589
 @dataclass(frozen=True)
 class Circuit(Value):
-    "How a venue's circuit breaker stands."
+    "How a venue's circuit breaker stands.\n\nParameters\n----------\nvenue : str\nstate : Literal['closed', 'open', 'half-open'], default 'closed'\nfailures : int, default 0\n    in a row\npauses : int, default 0\n    since it last worked; each is longer than the one before\nuntil : datetime | None, default None\n    UTC; nothing is asked before\nwhy : str, default ''\n    the last error"
 
     venue: str
     state: Literal["closed", "open", "half-open"] = "closed"
@@ -31,7 +31,7 @@ class Circuit(Value):
 
 @dataclass(frozen=True)
 class BackoffPolicy(Value):
-    "When a circuit opens, and for how long."
+    "When a circuit opens, and for how long.\n\nParameters\n----------\nmost : int, default 3\n    failures in a row that open it\nfirst : timedelta\nlongest : timedelta\n    each pause is twice the one before, up to this"
 
     most: int = 3  # failures in a row that open it
     first: timedelta = timedelta(seconds=30)
@@ -43,7 +43,7 @@ class BackoffPolicy(Value):
         error: Exception,
         now: datetime,  # UTC
     ) -> Circuit:
-        "Return the circuit after one more failure."
+        "Return the circuit after one more failure.\n\nParameters\n----------\ncircuit : Circuit\nerror : Exception\nnow : datetime\n    UTC\n\nReturns\n-------\nCircuit"
         failed = circuit.but(failures=circuit.failures + 1, why=str(error))
         if circuit.state == "closed" and failed.failures < self.most:
             return failed
@@ -52,7 +52,7 @@ class BackoffPolicy(Value):
 
 # %% ../../nbs/09_execution/35_circuit_breaker.ipynb #a646b8e3
 class CircuitBreakerVenue:
-    "A venue that is left alone while it fails; see `core.types.Venue`."
+    "A venue that is left alone while it fails; see `core.types.Venue`.\n\nParameters\n----------\nvenue : Venue\nclock : Callable[[], datetime]\n    UTC now\npauses : BackoffPolicy, default BackoffPolicy()\ncircuit : Circuit | None, default None\n    how it stood when the last process ended; None: closed\ntell : Callable[[Circuit], Any], default lambda circuit: None\n    told of every opening and closing\nprobe : Callable[[Venue], Any], default lambda venue: venue.fetch_open_orders()\n    harmless"
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ def breaker(
     clock: Callable[[], datetime],  # UTC now
     pauses: BackoffPolicy = BackoffPolicy(),
 ) -> CircuitBreakerVenue:
-    "Put a venue behind a circuit breaker whose state is kept in the ledger."
+    "Put a venue behind a circuit breaker whose state is kept in the ledger.\n\nParameters\n----------\nvenue : Venue\nledger : Ledger\naccount : str\nclock : Callable[[], datetime]\n    UTC now\npauses : BackoffPolicy, default BackoffPolicy()\n\nReturns\n-------\nCircuitBreakerVenue"
     known = [e for e in ledger.events(account, "circuit") if e.data["venue"] == venue.name]
     circuit = Circuit.from_json(known[-1].data["text"]) if known else None
 

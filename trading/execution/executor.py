@@ -32,7 +32,7 @@ def refusal_reasons(
     max_age: timedelta,  # how old the plan may be
     account: str | None = None,  # the account that the venue belongs to; None: not known
 ) -> list[str]:  # empty when the plan may be executed
-    "Return why a plan may not be executed."
+    "Return why a plan may not be executed.\n\nParameters\n----------\nplan : Plan\nverdict : CheckResult\n    of the risk checks\nledger : Ledger\nnow : datetime\n    UTC\nmax_age : timedelta\n    how old the plan may be\naccount : str | None, default None\n    the account that the venue belongs to; None: not known\n\nReturns\n-------\nlist[str]\n    empty when the plan may be executed"
     plan_hash, found = plan.hash, []
     if verdict.plan_hash != plan_hash:
         found.append(f"the check was made for plan {verdict.plan_hash[:12]} and this is {plan_hash[:12]}: check it again")
@@ -67,7 +67,7 @@ def _foreign_intents(desk: OrderContext, plan_hash: str) -> list[str]:
 # %% ../../nbs/09_execution/30_executor.ipynb #cad7d18b
 @dataclass(frozen=True)
 class OrderResult(Value):
-    "What became of one action of a plan."
+    "What became of one action of a plan.\n\nParameters\n----------\nsymbol : str\nside : str\nclient_order_id : str\n    of its first order\nplanned : Decimal\n    units\nordered : Decimal\n    units sent; less than planned when cash was short or the lot is coarse\nfilled : Decimal\n    units\nprice : Decimal\n    the plan's\naverage : Decimal | None\n    of the fills\nfee : Decimal\nslippage : Decimal\n    quote currency, positive is against us\nstatus : str\n    of the order, or 'skipped'\nreason : str, default ''\n    why it was skipped, cut, rejected or cancelled\norders : int, default 1\n    how many were sent"
 
     symbol: str
     side: str
@@ -86,7 +86,7 @@ class OrderResult(Value):
 
 @dataclass(frozen=True)
 class Execution(Value):
-    "What executing a plan came to."
+    "What executing a plan came to.\n\nParameters\n----------\naccount : str\nplan_hash : str\nvenue : str\nstarted : datetime\n    UTC\nfinished : datetime\n    UTC\nseconds : float\n    that it took\norders : tuple[OrderResult, ...]\nfills : tuple[Fill, ...]\nshortfall_unfilled : Decimal, default ZERO\n    what the part not traded has moved against us since, if prices were given"
 
     account: str
     plan_hash: str
@@ -131,7 +131,7 @@ class Execution(Value):
         return (sum((o.filled * o.price for o in self.orders), ZERO) / planned).quantize(Decimal("0.0001")) if planned else Decimal(1)
 
     def frame(self):  # DataFrame, one row for each action
-        "Return the lines as a table for people."
+        "Return the lines as a table for people.\n\nReturns\n-------\nDataFrame, one row for each action"
         import pandas as pd
 
         columns = ["symbol", "side", "planned", "filled", "price", "average", "fee", "slippage", "status", "reason"]
@@ -142,7 +142,7 @@ class Execution(Value):
 # %% ../../nbs/09_execution/30_executor.ipynb #70b03da2
 @dataclass(frozen=True)
 class OrderParameters(Value):
-    "How a plan is traded."
+    "How a plan is traded.\n\nParameters\n----------\nfee_rate : Decimal\n    expected fee as a fraction of the value, for the cash check\ncushion : Decimal\n    fraction of the value kept back for prices that move\ntimeout : timedelta\n    after this an open order is cancelled, and a limit order is given a new price\ntype : Literal['market', 'limit'], default 'market'\nlimit_bp : Decimal, default ZERO\n    basis points that a limit order may pay beyond the last price\nreprices : int, default 3\n    how often a limit order that was not filled is sent again at a new price\nslices : int, default 1\n    into how many parts an action is cut\nevery : timedelta\n    time between two parts; with several parts this is a time-weighted average price\nmax_slippage_bp : Decimal | None, default None\n    nothing is traded at a price that is this much worse than the plan's; None: no bound\nvolume_share : Decimal | None, default None\n    each part is at most this fraction of what the market traded in the last `every`; None: equal parts"
 
     fee_rate: Decimal  # expected fee as a fraction of the value, for the cash check
     cushion: Decimal = Decimal("0.002")  # fraction of the value kept back for prices that move
@@ -169,7 +169,7 @@ def affordable(
     market: Market,
     style: OrderParameters,
 ) -> tuple[Decimal, str]:  # units, and why it is less
-    "Cut a purchase to the cash and to the venue's lot."
+    "Cut a purchase to the cash and to the venue's lot.\n\nParameters\n----------\namount : Decimal\n    units wanted\nprice : Decimal\ncash : Decimal\n    free, quote currency\nmarket : Market\nstyle : OrderParameters\n\nReturns\n-------\ntuple[Decimal, str]\n    units, and why it is less"
     most = cash / (price * (1 + style.fee_rate) * (1 + style.cushion))
     lot = (min(amount, most) / market.amount_step).to_integral_value(ROUND_FLOOR) * market.amount_step
     reason = f"cut from {amount} to {lot}: {cash:.2f} of cash" if most < amount else f"rounded down from {amount} to {lot}" if lot < amount else ""
@@ -195,7 +195,7 @@ def execute(
     volume: Callable[[str], Decimal | None] | None = None,  # symbol → units that the market traded in the last `style.every`, for `volume_share`
     allow: Callable[[Order], str] = lambda order: "",  # a reason to leave out this order, for example a limit that it would break
 ) -> Execution:
-    "Trade a plan, or go on with one that was interrupted."
+    "Trade a plan, or go on with one that was interrupted.\n\nParameters\n----------\nplan : Plan\nverdict : CheckResult\n    of the risk checks, for exactly this plan\nvenue : Venue\nledger : Ledger\nnow : datetime | Callable[[], datetime]\n    UTC, or a clock\nstyle : OrderParameters\nmax_age : timedelta, default timedelta(days=1)\n    how old the plan may be\naccount : str | None, default None\n    the account that the venue belongs to, if it can tell\nstop : Callable[[], str], default lambda: ''\n    a reason to send nothing more, for example a kill switch's `reason`\npatience : RetryPolicy, default RetryPolicy()\nsleep : Callable[[float], Any] | None, default None\n    seconds; None: really wait\nprogress : Callable[[OrderResult], Any], default lambda line: None\n    told of every finished line\nprices_after : Mapping[str, Decimal] | None, default None\n    for the shortfall of what was not traded\nvolume : Callable[[str], Decimal | None] | None, default None\n    symbol → units that the market traded in the last `style.every`, for `volume_share`\nallow : Callable[[Order], str], default lambda order: ''\n    a reason to leave out this order, for example a limit that it would break\n\nReturns\n-------\nExecution"
     if style.volume_share is not None and volume is None:
         raise BadInput("style: a share of the volume is asked for and nobody tells the volume; give execute a function for it")
     clock = now if callable(now) else lambda: now
@@ -268,7 +268,7 @@ def volume_part(
     share: Decimal,  # fraction of it that may be ours
     market: Market,
 ) -> Decimal:  # a multiple of the lot, zero when that is below the venue's minimum
-    "Return how much may be traded now."
+    "Return how much may be traded now.\n\nParameters\n----------\nleft : Decimal\n    units still to be traded\ntraded : Decimal | None\n    units that the market traded; None: not known, so nothing is sent\nshare : Decimal\n    fraction of it that may be ours\nmarket : Market\n\nReturns\n-------\nDecimal\n    a multiple of the lot, zero when that is below the venue's minimum"
     lot = (min(left, (traded or ZERO) * share) / market.amount_step).to_integral_value(ROUND_FLOOR) * market.amount_step
     return lot if lot >= market.min_amount else ZERO
 
@@ -278,7 +278,7 @@ def parts(
     slices: int,  # how many at most
     market: Market,
 ) -> list[Decimal]:  # that add up to the amount
-    "Cut an amount into equal lots; the last part takes the rest, and parts below the venue's minimum are not made."
+    "Cut an amount into equal lots; the last part takes the rest, and parts below the venue's minimum are not made.\n\nParameters\n----------\namount : Decimal\n    units\nslices : int\n    how many at most\nmarket : Market\n\nReturns\n-------\nlist[Decimal]\n    that add up to the amount"
     lot = (amount / slices / market.amount_step).to_integral_value(ROUND_FLOOR) * market.amount_step
     if lot <= 0 or lot < market.min_amount:
         return [amount]

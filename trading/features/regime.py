@@ -20,7 +20,7 @@ def market_returns(
     bars: pd.DataFrame,  # time × (field, symbol), with close
     symbol: str | None = None,  # whose regime; None: the mean of all symbols
 ) -> pd.Series:  # log return per bar, from the second bar on
-    "Return the log returns of one symbol or of the average of all."
+    "Return the log returns of one symbol or of the average of all.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol), with close\nsymbol : str | None, default None\n    whose regime; None: the mean of all symbols\n\nReturns\n-------\npd.Series\n    log return per bar, from the second bar on"
     close = check_bars(bars)["close"]
     if symbol is not None and symbol not in close:
         raise MissingData(f"{symbol} is not among the bars; they hold {', '.join(symbols_of(bars)[:5])}")
@@ -32,7 +32,7 @@ def market_returns(
 # %% ../../nbs/03_features/10_regime.ipynb #3ef187e7
 @dataclass(frozen=True)
 class TwoStates:
-    "A calm and a stormy state of daily log returns."
+    "A calm and a stormy state of daily log returns.\n\nParameters\n----------\nmean : tuple[float, float]\n    per bar, calm and stormy\nvariance : tuple[float, float]\n    per bar, calm below stormy\nstay : tuple[float, float]\n    probability that the state is the same at the next bar"
 
     mean: tuple[float, float]  # per bar, calm and stormy
     variance: tuple[float, float]  # per bar, calm below stormy
@@ -43,7 +43,7 @@ def filter_states(
     returns: np.ndarray,  # log returns, in time order
     states: TwoStates,
 ) -> np.ndarray:  # probability of the stormy state at each bar, from the past and that bar only
-    "Run Hamilton's filter (Hamilton 1989, Econometrica 57, p. 357; 1994, Time Series Analysis, section 22.4)."
+    "Run Hamilton's filter (Hamilton 1989, Econometrica 57, p. 357; 1994, Time Series Analysis, section 22.4).\n\nParameters\n----------\nreturns : np.ndarray\n    log returns, in time order\nstates : TwoStates\n\nReturns\n-------\nnp.ndarray\n    probability of the stormy state at each bar, from the past and that bar only"
     x = np.asarray(returns, dtype=float)[:, None]
     mean, variance = np.array(states.mean), np.array(states.variance)
     fit = -0.5 * np.log(variance) - (x - mean) ** 2 / (2 * variance)
@@ -62,7 +62,7 @@ def filter_states(
 def learn_states(
     returns: np.ndarray,  # log returns, in time order
 ) -> TwoStates:
-    "Fit the two states by maximum likelihood with statsmodels; the one with more variance is called stormy."
+    "Fit the two states by maximum likelihood with statsmodels; the one with more variance is called stormy.\n\nParameters\n----------\nreturns : np.ndarray\n    log returns, in time order\n\nReturns\n-------\nTwoStates"
     import warnings
 
     from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
@@ -86,7 +86,7 @@ def trend_strength(
     returns: pd.Series,  # log returns
     bars: int = 126,  # how far back, half a year of trading days
 ) -> pd.Series:  # sum of the returns over what chance would do; NaN for the first bars - 1
-    "Return the t-like strength of the trend over the last bars."
+    "Return the t-like strength of the trend over the last bars.\n\nParameters\n----------\nreturns : pd.Series\n    log returns\nbars : int, default 126\n    how far back, half a year of trading days\n\nReturns\n-------\npd.Series\n    sum of the returns over what chance would do; NaN for the first bars - 1"
     window = returns.rolling(bars)
     return (window.sum() / (window.std() * np.sqrt(bars))).rename("strength")
 
@@ -95,7 +95,7 @@ def split_direction(
     strength: pd.Series,  # from trend_strength
     band: float = 0.5,  # half width of sideways
 ) -> pd.DataFrame:  # time × (bull, bear, sideways), rows adding up to 1
-    "Turn trend strength into probabilities of three directions."
+    "Turn trend strength into probabilities of three directions.\n\nParameters\n----------\nstrength : pd.Series\n    from trend_strength\nband : float, default 0.5\n    half width of sideways\n\nReturns\n-------\npd.DataFrame\n    time × (bull, bear, sideways), rows adding up to 1"
     from scipy.special import ndtr
 
     bull, bear = ndtr(strength - band), ndtr(-strength - band)
@@ -107,7 +107,7 @@ STATES = ("bull", "bear", "sideways", "high volatility")
 
 @dataclass(eq=False)
 class RegimeDetector:
-    "Probabilities of four regimes, and of trend or range, from the past only."
+    "Probabilities of four regimes, and of trend or range, from the past only.\n\nParameters\n----------\nsymbol : str | None, default None\n    whose regime; None: the mean of all symbols\ntrend : int, default 126\n    bars over which direction is judged\nband : float, default 0.5\n    half width of sideways, in units of chance\nhistory : int, default 2520\n    bars at most that the states are learned from"
 
     symbol: str | None = None  # whose regime; None: the mean of all symbols
     trend: int = 126  # bars over which direction is judged
@@ -118,7 +118,7 @@ class RegimeDetector:
         self,
         bars: pd.DataFrame,  # time × (field, symbol), the past
     ):  # itself, with states_ and learned_until_
-        "Learn the calm and the stormy state."
+        "Learn the calm and the stormy state.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol), the past\n\nReturns\n-------\nitself, with states_ and learned_until_"
         returns = market_returns(bars, self.symbol)
         if len(returns) < 250:
             raise BadInput(f"{len(returns)} returns are too few to learn regimes from, at least 250 are needed; give a longer history")
@@ -130,7 +130,7 @@ class RegimeDetector:
         self,
         bars: pd.DataFrame,  # time × (field, symbol); more than `trend` of them
     ) -> pd.DataFrame:  # time × STATES, rows adding up to 1, known at each bar's close
-        "Return the filtered probability of each regime."
+        "Return the filtered probability of each regime.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol); more than `trend` of them\n\nReturns\n-------\npd.DataFrame\n    time × STATES, rows adding up to 1, known at each bar's close"
         returns = self._returns(bars)
         storm = filter_states(returns.to_numpy(), self.states_)
         out = split_direction(trend_strength(returns, self.trend), self.band).mul(1 - storm, axis=0)
@@ -141,7 +141,7 @@ class RegimeDetector:
         self,
         bars: pd.DataFrame,
     ) -> pd.DataFrame:  # time × (trend, range), rows adding up to 1
-        "Return how surely the market trends rather than ranges."
+        "Return how surely the market trends rather than ranges.\n\nParameters\n----------\nbars : pd.DataFrame\n\nReturns\n-------\npd.DataFrame\n    time × (trend, range), rows adding up to 1"
         from scipy.special import ndtr
 
         strength = trend_strength(self._returns(bars), self.trend).iloc[self.trend - 1 :]
@@ -151,7 +151,7 @@ class RegimeDetector:
         self,
         bars: pd.DataFrame,
     ) -> pd.Series:  # the likeliest of STATES at each bar
-        "Name the likeliest regime."
+        "Name the likeliest regime.\n\nParameters\n----------\nbars : pd.DataFrame\n\nReturns\n-------\npd.Series\n    the likeliest of STATES at each bar"
         return self.predict_proba(bars).idxmax(axis=1).rename("regime")
 
     def _returns(self, bars: pd.DataFrame) -> pd.Series:
@@ -172,7 +172,7 @@ def plot_regimes(
     regime: pd.Series,  # name of the regime at each time
     ax=None,  # matplotlib axes; None: new ones
 ):  # the axes
-    "Draw a price over a background coloured by regime."
+    "Draw a price over a background coloured by regime.\n\nParameters\n----------\nclose : pd.Series\n    price\nregime : pd.Series\n    name of the regime at each time\nax : default None\n    matplotlib axes; None: new ones\n\nReturns\n-------\nthe axes"
     if ax is None:
         import matplotlib.pyplot as plt
 

@@ -139,7 +139,7 @@ class _Longer:
 
 # %% ../../nbs/03_features/05_streaming.ipynb #cfd1c0e6
 class FeatureState:
-    "All that must be remembered to give the next row of `make_features` from the next bar."
+    "All that must be remembered to give the next row of `make_features` from the next bar.\n\nParameters\n----------\nbars : pd.DataFrame\n    history, time × (field, symbol); replayed once, may be a single bar\ntimeframes : tuple[str, ...], default ('1d', '1w')\n    the bars' own, then longer ones\nonly : Iterable[str] | None, default None\n    names of features; None: all that the fields allow"
 
     def __init__(
         self,
@@ -166,7 +166,7 @@ class FeatureState:
         self,
         bar: pd.Series,  # values by (field, symbol); its name is the open time in UTC
     ) -> pd.Series:  # values by (feature, symbol), known when this bar has closed
-        "Take one closed bar and return its row of features."
+        "Take one closed bar and return its row of features.\n\nParameters\n----------\nbar : pd.Series\n    values by (field, symbol); its name is the open time in UTC\n\nReturns\n-------\npd.Series\n    values by (feature, symbol), known when this bar has closed"
         if not bar.index.equals(self.columns):
             raise BadInput("the bar has other columns than the history; give the same fields and symbols in the same order")
         opens, length = pd.Timestamp(bar.name), bar_length(self.timeframes[0])

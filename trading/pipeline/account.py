@@ -66,7 +66,7 @@ def holdings_table(
     prices: dict[str, Decimal],  # by symbol
     targets: dict[str, Decimal],  # weights of the plan
 ) -> pd.DataFrame:  # by symbol and 'cash': amount, price, value, weight, target
-    "Write what is held, and what should be."
+    "Write what is held, and what should be.\n\nParameters\n----------\nsnapshot : AccountSnapshot\nprices : dict[str, Decimal]\n    by symbol\ntargets : dict[str, Decimal]\n    weights of the plan\n\nReturns\n-------\npd.DataFrame\n    by symbol and 'cash': amount, price, value, weight, target"
     symbols = sorted({*snapshot.positions, *(s for s, w in targets.items() if w)})
     rows = {}
     for s in symbols:
@@ -80,7 +80,7 @@ def holdings_table(
 # %% ../../nbs/12_pipeline/40_account.ipynb #1e5b77fe
 @dataclass(frozen=True)
 class TradingRules:
-    "How a plan is traded, and what stops it."
+    "How a plan is traded, and what stops it.\n\nParameters\n----------\nstyle : OrderParameters\nmax_age : timedelta\n    of the plan\nlimits : RiskLimits\nswitch : KillSwitch\ngroups : Mapping[str, str]\n    symbol → group\nerrors : int\n    in a row, before safe mode\npatience : RetryPolicy\ntolerance : Decimal\n    units that a balance may differ by"
 
     style: OrderParameters
     max_age: timedelta  # of the plan
@@ -110,7 +110,7 @@ def open_account_ledger(
     settings: Settings,
     readonly: bool = False,  # only look
 ) -> Ledger:
-    "Open the ledger of all accounts."
+    "Open the ledger of all accounts.\n\nParameters\n----------\nsettings : Settings\nreadonly : bool, default False\n    only look\n\nReturns\n-------\nLedger"
     return open_ledger_at(Path(settings.run.data) / "ledger.sqlite", readonly)
 
 
@@ -126,7 +126,7 @@ def kill_switch(
 # %% ../../nbs/12_pipeline/40_account.ipynb #56f1aa4a
 @dataclass
 class TradingAccount:
-    "The books and the exchange that a run trades on."
+    "The books and the exchange that a run trades on.\n\nParameters\n----------\naccount : str\nledger : Ledger\nvenue : Venue\ntape : PriceFeed | None\n    the prices that a paper exchange goes by; None: the exchange is real\nwhen : datetime\n    UTC, the moment of the decision\ncurrency : str\ndry_run : bool\nsaid : str\n    one sentence about which books these are\npast : list[tuple[str, float]]\n    equity before these books began, for a dry run\ntolerance : Decimal\n    units that a balance may differ by\nsymbols : tuple[str, ...] | None, default None\n    what the account trades; anything else at the venue is left alone; None: all is its business\nvolumes : Mapping[str, Decimal]\n    units a second in the last bar, for a share of the volume on paper"
 
     account: str
     ledger: Ledger
@@ -178,7 +178,7 @@ class TradingAccount:
         return both.rename("equity").rename_axis("timestamp")
 
     def settle_approval(self, plan: Plan, verdict: CheckResult) -> str:  # how far the plan has come: 'proposed' or 'reviewed' waits for a person
-        "Put an allowed plan before whoever approves; on paper the risk checks review it and the run approves."
+        "Put an allowed plan before whoever approves; on paper the risk checks review it and the run approves.\n\nParameters\n----------\nplan : Plan\nverdict : CheckResult\n\nReturns\n-------\nstr\n    how far the plan has come: 'proposed' or 'reviewed' waits for a person"
         if plan_status(self.ledger, self.account, plan.hash) == "unknown":
             propose_plan(self.ledger, plan, self.clock())
         if not self.live and plan_status(self.ledger, self.account, plan.hash) in ("proposed", "reviewed"):
@@ -238,7 +238,7 @@ def open_account(
     prices: dict[str, Decimal],  # last closes
     now: datetime,  # UTC
 ) -> TradingAccount:
-    "Open the books that a run may trade on."
+    "Open the books that a run may trade on.\n\nParameters\n----------\nrun : Run\nsettings : Settings\nprices : dict[str, Decimal]\n    last closes\nnow : datetime\n    UTC\n\nReturns\n-------\nTradingAccount"
     record, market, trade = run.record, settings.market, settings.trade
     if record.mode == "live":
         return open_live_account(record, settings, prices, now)
@@ -291,7 +291,7 @@ def tradable_markets(
     desk: TradingAccount,
     settings: Settings,
 ) -> tuple[dict[str, Market], str]:  # by symbol, and the name of the venue
-    "Return what may be traded where; a live run keeps it, so that the run can be made again."
+    "Return what may be traded where; a live run keeps it, so that the run can be made again.\n\nParameters\n----------\nrun : Run\ndesk : TradingAccount\nsettings : Settings\n\nReturns\n-------\ntuple[dict[str, Market], str]\n    by symbol, and the name of the venue"
     again = run.record.parameters.get("again")
     first = Run(again) if again else run
     if first.has("markets"):
@@ -317,7 +317,7 @@ def open_live_account(
     now: datetime,  # UTC
     at: str = "",  # end of the account's name, for another venue than the profile's own
 ) -> TradingAccount:
-    "Open the account at a venue, with the keys of the environment or the vault."
+    "Open the account at a venue, with the keys of the environment or the vault.\n\nParameters\n----------\nrecord : RunRecord\nsettings : Settings\n    of this venue\nprices : dict[str, Decimal]\n    last closes\nnow : datetime\n    UTC\nat : str, default ''\n    end of the account's name, for another venue than the profile's own\n\nReturns\n-------\nTradingAccount"
     account = record.account + at
     if record.parameters.get("portfolio") is not None:
         raise Refused("holdings from a file are for dry runs; an account for real orders holds what lies at its venue")
@@ -342,7 +342,7 @@ def order_table(
     why: Mapping[str, str] | None = None,  # symbol → the policy's reason for its weight
     otherwise: str = "not sent",  # status of an action that was not traded
 ) -> pd.DataFrame:
-    "Write one row per action of a plan."
+    "Write one row per action of a plan.\n\nParameters\n----------\nplan : Plan\ndone : Execution | None\n    None: nothing was traded\nwhy : Mapping[str, str] | None, default None\n    symbol → the policy's reason for its weight\notherwise : str, default 'not sent'\n    status of an action that was not traded\n\nReturns\n-------\npd.DataFrame"
     lines = {(o.symbol, o.side): o for o in done.orders} if done else {}
     rows = []
     for a in plan.actions:
@@ -367,7 +367,7 @@ def cost_facts(
     orders: pd.DataFrame,  # what `order_table` returns
     slippage_bp: float,  # half spread and impact of the paper exchange
 ) -> dict[str, float]:
-    "Add up what trading cost, the market's own move between plan and fill apart."
+    "Add up what trading cost, the market's own move between plan and fill apart.\n\nParameters\n----------\norders : pd.DataFrame\n    what `order_table` returns\nslippage_bp : float\n    half spread and impact of the paper exchange\n\nReturns\n-------\ndict[str, float]"
     traded, fees = float(orders["value"].sum()), float(orders["fee"].sum())
     spread = traded * slippage_bp / 1e4
     moved = float((orders["value"] * orders["slippage_bp"].fillna(0) / 1e4).sum()) - spread

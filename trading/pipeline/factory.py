@@ -27,7 +27,7 @@ def market_source(
     settings: Settings,
     as_of: datetime | None = None,  # nothing later is told by the sample market; None: everything it has
 ) -> MarketData:
-    "Return the source of bars that the settings name."
+    "Return the source of bars that the settings name.\n\nParameters\n----------\nsettings : Settings\nas_of : datetime | None, default None\n    nothing later is told by the sample market; None: everything it has\n\nReturns\n-------\nMarketData"
     market = settings.market
     if market.source == "sample":
         from trading.data.ingest import SampleSource
@@ -60,7 +60,7 @@ def store_of(
     settings: Settings,
     data: Path | None = None,  # where the data folder lies now; None: where the settings say
 ):
-    "Open the store of bars: the folder beside the ledger, or the shared one that `run.store` names."
+    "Open the store of bars: the folder beside the ledger, or the shared one that `run.store` names.\n\nParameters\n----------\nsettings : Settings\ndata : Path | None, default None\n    where the data folder lies now; None: where the settings say"
     from trading.data.delta_store import BarStore
 
     place = looked_up(settings.run.store, settings)
@@ -74,7 +74,7 @@ def store_of(
 def source_note(
     settings: Settings,
 ) -> str:  # empty when the data are the market's own
-    "Return the sentence that a report on sample data must carry."
+    "Return the sentence that a report on sample data must carry.\n\nParameters\n----------\nsettings : Settings\n\nReturns\n-------\nstr\n    empty when the data are the market's own"
     if settings.market.source != "sample":
         return ""
     from trading.core.datasets import SOURCES
@@ -87,7 +87,7 @@ def bars_of(
     run: Run,
     data: Path | None = None,  # where the store lies now; None: where the run's settings say
 ) -> pd.DataFrame:  # time × (field, symbol)
-    "Return the bars a run works on."
+    "Return the bars a run works on.\n\nParameters\n----------\nrun : Run\ndata : Path | None, default None\n    where the store lies now; None: where the run's settings say\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol)"
     record, settings = run.record, settings_of(run)
     if not record.data_version:
         raise BadInput(f"run {record.id} has no data version: its ingest is not done; go on with 'carnet run --resume {record.id}'")
@@ -159,7 +159,7 @@ def paper_tape(
     as_of: datetime,  # UTC, when orders are placed
     now: datetime,  # UTC
 ):
-    "Return the prices that paper orders placed at `as_of` can trade at."
+    "Return the prices that paper orders placed at `as_of` can trade at.\n\nParameters\n----------\nsettings : Settings\nas_of : datetime\n    UTC, when orders are placed\nnow : datetime\n    UTC"
     from trading.venues.paper.matching import BarFeed, QuoteFeed
 
     market, source = settings.market, market_source(settings)
@@ -186,7 +186,7 @@ def paper_venue(
     path: Path | None,  # where the exchange remembers; None: nowhere
     tape=None,  # its prices; None: what `paper_tape` gives
 ):
-    "Return the exchange that a run on paper trades on."
+    "Return the exchange that a run on paper trades on.\n\nParameters\n----------\nsettings : Settings\nas_of : datetime\n    UTC\nnow : datetime\n    UTC\nfunds : dict[str, Decimal]\n    what the account holds when the exchange first hears of it\npath : Path | None\n    where the exchange remembers; None: nowhere\ntape : default None\n    its prices; None: what `paper_tape` gives"
     from trading.venues.paper.exchange import PaperVenue
     from trading.venues.paper.matching import TradingCosts
 

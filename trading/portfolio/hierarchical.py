@@ -24,7 +24,7 @@ def solve_hierarchical(
     linkage: str,  # how clusters are joined, as in scipy
     **options,  # passed on to riskfolio
 ) -> np.ndarray:  # weights by asset, adding up to the budget
-    "Ask riskfolio-lib for hierarchical weights."
+    "Ask riskfolio-lib for hierarchical weights.\n\nParameters\n----------\nproblem : Problem\nmodel : str\n    'HRP', 'HERC' or 'NCO', as riskfolio calls them\nrisk : str\n    riskfolio's name of the risk measure, for example 'MV' or 'CVaR'\nlinkage : str\n    how clusters are joined, as in scipy\n**options\n    passed on to riskfolio\n\nReturns\n-------\nnp.ndarray\n    weights by asset, adding up to the budget"
     import riskfolio
 
     portfolio, said = riskfolio.HCPortfolio(returns=problem.returns), io.StringIO()
@@ -41,7 +41,7 @@ def solve_hierarchical(
 # %% ../../nbs/07_portfolio/25_hierarchical.ipynb #58e225c7
 @dataclass(eq=False)
 class HierarchicalRiskParity(Optimizer):
-    "Divide money down the tree of correlations, by inverse variance at each fork (López de Prado 2016, J. Portfolio Management 42, p. 59)."
+    "Divide money down the tree of correlations, by inverse variance at each fork (López de Prado 2016, J. Portfolio Management 42, p. 59).\n\nParameters\n----------\nrisk : str, default 'MV'\n    riskfolio's name of the risk measure\nlinkage : str, default 'single'\n    the published algorithm's; 'ward' makes rounder clusters"
 
     risk: str = "MV"  # riskfolio's name of the risk measure
     linkage: str = "single"  # the published algorithm's; 'ward' makes rounder clusters
@@ -53,7 +53,7 @@ class HierarchicalRiskParity(Optimizer):
 # %% ../../nbs/07_portfolio/25_hierarchical.ipynb #46180ca2
 @dataclass(eq=False)
 class HERC(Optimizer):
-    "Give each cluster of the tree an equal share of risk (Raffinot 2018, SSRN 3237540)."
+    "Give each cluster of the tree an equal share of risk (Raffinot 2018, SSRN 3237540).\n\nParameters\n----------\nrisk : str, default 'MV'\n    riskfolio's name of the risk measure\nlinkage : str, default 'ward'\n    how clusters are joined\nmax_clusters : int, default 10"
 
     risk: str = "MV"  # riskfolio's name of the risk measure
     linkage: str = "ward"  # how clusters are joined
@@ -66,7 +66,7 @@ class HERC(Optimizer):
 
 @dataclass(eq=False)
 class NestedClusters(Optimizer):
-    "Optimise within clusters, then between them (López de Prado 2019, SSRN 3469961)."
+    "Optimise within clusters, then between them (López de Prado 2019, SSRN 3469961).\n\nParameters\n----------\nrisk : str, default 'MV'\n    riskfolio's name of the risk measure\nobjective : str, default 'MinRisk'\n    or 'ERC' for equal shares of risk\nlinkage : str, default 'ward'\n    how clusters are joined\nmax_clusters : int, default 10"
 
     risk: str = "MV"  # riskfolio's name of the risk measure
     objective: str = "MinRisk"  # or 'ERC' for equal shares of risk

@@ -24,7 +24,7 @@ def solve_linear(
     max_turnover: float = np.inf,  # largest sum of absolute changes
     level: float = 0.05,  # share of worst periods, for CVaR and CDaR
 ) -> np.ndarray:  # weights by asset
-    "Minimise the risk minus `linear @ w` plus the cost of the change."
+    "Minimise the risk minus `linear @ w` plus the cost of the change.\n\nParameters\n----------\nrisk : str\n    one of LINEAR\nreturns : np.ndarray\n    periods × assets, simple returns\nlinear : np.ndarray\n    by asset, what a unit of weight earns in units of the risk; zeros for the least risk\nlimits : Limits\ncurrent : np.ndarray\n    weights held now, by asset\ncost_rate : float, default 0.0\n    in the units of `linear`: what trading the whole account once costs\nmax_turnover : float, default np.inf\n    largest sum of absolute changes\nlevel : float, default 0.05\n    share of worst periods, for CVaR and CDaR\n\nReturns\n-------\nnp.ndarray\n    weights by asset"
     from scipy.optimize import linprog
 
     periods, assets = returns.shape

@@ -36,7 +36,7 @@ def ask_riskfolio(
     problem: Problem,
     level: float = 0.05,  # share of worst periods that CVaR, EVaR, CDaR and EDaR look at
 ) -> "riskfolio.Portfolio":  # noqa: F821
-    "Hand a problem to riskfolio-lib: our estimates, our limits, one precise solver."
+    "Hand a problem to riskfolio-lib: our estimates, our limits, one precise solver.\n\nParameters\n----------\nproblem : Problem\nlevel : float, default 0.05\n    share of worst periods that CVaR, EVaR, CDaR and EDaR look at\n\nReturns\n-------\n'riskfolio.Portfolio'"
     import riskfolio
 
     portfolio = riskfolio.Portfolio(returns=problem.returns, alpha=level, budget=problem.limits.budget)
@@ -49,7 +49,7 @@ def ask_riskfolio(
 def linear_rows(
     limits: Limits,
 ) -> tuple[np.ndarray | None, np.ndarray | None]:  # A and b of A w ≤ b; None when nothing binds
-    "Write the limits that are more than 'long only, adding up to the budget' as rows."
+    "Write the limits that are more than 'long only, adding up to the budget' as rows.\n\nParameters\n----------\nlimits : Limits\n\nReturns\n-------\ntuple[np.ndarray | None, np.ndarray | None]\n    A and b of A w ≤ b; None when nothing binds"
     eye, high, low = np.eye(len(limits.symbols)), limits.high < limits.budget, limits.low > 0
     rows, ends = [eye[high], -eye[low]], [limits.high[high], -limits.low[low]]
     if limits.groups:
@@ -65,7 +65,7 @@ def solve_riskfolio(
     level: float = 0.05,
     scale: bool = False,  # multiply expected returns and covariance by one number, for variance only
 ) -> np.ndarray:  # weights by asset
-    "Let riskfolio-lib solve, and insist on an answer within the limits."
+    "Let riskfolio-lib solve, and insist on an answer within the limits.\n\nParameters\n----------\nproblem : Problem\nsolve : Callable\n    given riskfolio's portfolio, calls its optimisation\nlevel : float, default 0.05\nscale : bool, default False\n    multiply expected returns and covariance by one number, for variance only\n\nReturns\n-------\nnp.ndarray\n    weights by asset"
     portfolio, said = ask_riskfolio(problem, level), io.StringIO()
     if scale:
         factor = 0.04 / float(np.diag(problem.cov).mean())
@@ -86,7 +86,7 @@ Objective = Literal["MinRisk", "Sharpe", "Utility"]
 
 @dataclass(eq=False)
 class MeanRisk(Optimizer):
-    "Weigh expected return against a measure of risk (Markowitz 1952; Rockafellar & Uryasev 2000 for CVaR)."
+    "Weigh expected return against a measure of risk (Markowitz 1952; Rockafellar & Uryasev 2000 for CVaR).\n\nParameters\n----------\nrisk : str, default 'MV'\n    one of RISKS\nobjective : Objective, default 'MinRisk'\nrisk_aversion : float, default 2.0\n    of 'Utility': expected - risk_aversion * risk; for MV the risk is the variance\nrisk_free : float, default 0.0\n    simple return per period\nlevel : float, default 0.05\n    share of worst periods that tail measures look at\nsolver : Literal['riskfolio', 'direct'], default 'riskfolio'\ncost_rate : float, default 0.0\n    fee and slippage over the periods that a position is held; counts when fit gets `current`\nmax_turnover : float | None, default None\n    largest sum of absolute changes from `current`"
 
     risk: str = "MV"  # one of RISKS
     objective: Objective = "MinRisk"
@@ -153,7 +153,7 @@ class MeanRisk(Optimizer):
         objective: str,
         hint: np.ndarray | None = None,  # weights near the answer
     ) -> np.ndarray:  # weights by asset
-        "Solve directly, from arrays that were checked before; for loops."
+        "Solve directly, from arrays that were checked before; for loops.\n\nParameters\n----------\nvalues : np.ndarray\n    periods × assets\ncov : np.ndarray\n    per period\nexpected : np.ndarray\n    per period, by asset\nlimits : Limits\nobjective : str\nhint : np.ndarray | None, default None\n    weights near the answer\n\nReturns\n-------\nnp.ndarray\n    weights by asset"
         none = np.zeros(len(expected))
         if self.risk == "CVaR":
             linear = expected / self.risk_aversion if objective == "Utility" else none
@@ -167,7 +167,7 @@ class MeanRisk(Optimizer):
 # %% ../../nbs/07_portfolio/30_mean_risk.ipynb #74991bb7
 @dataclass(eq=False)
 class RiskParity(Optimizer):
-    "Let every asset contribute its share of the risk (Maillard, Roncalli & Teiletche 2010, J. Portfolio Management 36, p. 60)."
+    "Let every asset contribute its share of the risk (Maillard, Roncalli & Teiletche 2010, J. Portfolio Management 36, p. 60).\n\nParameters\n----------\nrisk : str, default 'MV'\n    one of RISKS\nshares : pd.Series | None, default None\n    of the risk by symbol, adding up to 1; None: equal\nlevel : float, default 0.05\n    share of worst periods that tail measures look at\nsolver : Literal['riskfolio', 'direct'], default 'riskfolio'"
 
     risk: str = "MV"  # one of RISKS
     shares: pd.Series | None = None  # of the risk by symbol, adding up to 1; None: equal
@@ -218,7 +218,7 @@ def black_litterman(
     risk_aversion: float = 2.0,  # λ of expected - λ variance
     tau: float = 0.05,  # uncertainty of the prior returns, as a fraction of the covariance
 ) -> tuple[pd.Series, pd.DataFrame]:  # expected return by symbol and covariance, per period
-    "Blend equilibrium returns with views (Black & Litterman 1992, Financial Analysts J. 48, p. 28; He & Litterman 1999)."
+    "Blend equilibrium returns with views (Black & Litterman 1992, Financial Analysts J. 48, p. 28; He & Litterman 1999).\n\nParameters\n----------\ncov : pd.DataFrame\n    symbol × symbol, per period\nprior : pd.Series\n    weights by symbol that would be held without views\nviews : Mapping[str | tuple[str, str], float]\n    symbol → return per period, or (better, worse) → difference\nconfidence : float, default 0.5\n    in (0, 1); 0.5: a view weighs as much as the prior\nrisk_aversion : float, default 2.0\n    λ of expected - λ variance\ntau : float, default 0.05\n    uncertainty of the prior returns, as a fraction of the covariance\n\nReturns\n-------\ntuple[pd.Series, pd.DataFrame]\n    expected return by symbol and covariance, per period"
     if not 0 < confidence < 1:
         raise BadInput(f"a confidence of {confidence} is out of range; give a number between 0 and 1")
     sigma, symbols = cov.to_numpy(), list(cov.index)
@@ -240,7 +240,7 @@ def black_litterman(
 
 @dataclass(eq=False)
 class BlackLitterman(MeanRisk):
-    "Mean-variance on equilibrium returns that were moved by views."
+    "Mean-variance on equilibrium returns that were moved by views.\n\nParameters\n----------\nobjective : Objective, default 'Utility'\nviews : Mapping[str | tuple[str, str], float] | None, default None\n    symbol → return per period, or (better, worse) → difference\nprior : Mapping[str, float] | None, default None\n    weights without views; None: equal\nconfidence : float, default 0.5\n    in (0, 1)\ntau : float, default 0.05"
 
     objective: Objective = "Utility"
     views: Mapping[str | tuple[str, str], float] | None = None  # symbol → return per period, or (better, worse) → difference

@@ -25,7 +25,7 @@ def solve_quadratic(
     linear: np.ndarray,  # by asset; zeros for minimum variance
     limits: Limits,
 ) -> np.ndarray:  # weights by asset
-    "Minimise half the variance minus `linear @ w` within the limits (dual active set, Arnström et al. 2022, IEEE TAC 67, p. 4362)."
+    "Minimise half the variance minus `linear @ w` within the limits (dual active set, Arnström et al. 2022, IEEE TAC 67, p. 4362).\n\nParameters\n----------\ncov : np.ndarray\n    assets × assets\nlinear : np.ndarray\n    by asset; zeros for minimum variance\nlimits : Limits\n\nReturns\n-------\nnp.ndarray\n    weights by asset"
     size = len(linear)
     rows, low, high, sense = [np.ones((1, size))], [limits.low, [limits.budget]], [limits.high, [limits.budget]], [0] * size + [5]
     if limits.groups:
@@ -44,7 +44,7 @@ def solve_with_costs(
     cost_rate: float = 0.0,  # in the units of `linear`: what trading the whole account once costs
     max_turnover: float = np.inf,  # largest sum of absolute changes
 ) -> np.ndarray:  # weights by asset
-    "Minimise half the variance minus `linear @ w` plus the cost of the change; one more unknown per asset holds its change."
+    "Minimise half the variance minus `linear @ w` plus the cost of the change; one more unknown per asset holds its change.\n\nParameters\n----------\ncov : np.ndarray\n    assets × assets\nlinear : np.ndarray\n    by asset\nlimits : Limits\ncurrent : np.ndarray\n    weights held now, by asset\ncost_rate : float, default 0.0\n    in the units of `linear`: what trading the whole account once costs\nmax_turnover : float, default np.inf\n    largest sum of absolute changes\n\nReturns\n-------\nnp.ndarray\n    weights by asset"
     size, groups = len(linear), len(limits.groups)
     eye, none, sums = np.eye(size), np.zeros((size, size)), np.ones((1, size))
     member = limits.membership if groups else np.empty((0, size))
@@ -77,7 +77,7 @@ def solve_cvar(
     level: float = 0.05,  # share of worst periods
     hint: np.ndarray | None = None,  # weights near the answer, for example last month's; None: equal weights
 ) -> np.ndarray:  # weights by asset
-    "Minimise CVaR minus `linear @ w` within the limits, on the worst periods only and then proven for all."
+    "Minimise CVaR minus `linear @ w` within the limits, on the worst periods only and then proven for all.\n\nParameters\n----------\nreturns : np.ndarray\n    periods × assets\nlinear : np.ndarray\n    by asset; zeros for the least CVaR\nlimits : Limits\nlevel : float, default 0.05\n    share of worst periods\nhint : np.ndarray | None, default None\n    weights near the answer, for example last month's; None: equal weights\n\nReturns\n-------\nnp.ndarray\n    weights by asset"
     losses, size = -np.asarray(returns, dtype=float), len(linear)
     days, most = len(losses), 1 / (level * len(losses))
     worst = losses @ (np.ones(size) if hint is None else hint)
@@ -160,7 +160,7 @@ def solve_sharpe(
     excess: np.ndarray,  # expected return above the risk-free rate, by asset, same period as cov
     limits: Limits,
 ) -> np.ndarray:  # weights by asset
-    "Maximise expected excess return over volatility within the limits."
+    "Maximise expected excess return over volatility within the limits.\n\nParameters\n----------\ncov : np.ndarray\n    assets × assets\nexcess : np.ndarray\n    expected return above the risk-free rate, by asset, same period as cov\nlimits : Limits\n\nReturns\n-------\nnp.ndarray\n    weights by asset"
     size, share = len(excess), np.full(len(excess), 1 / limits.budget)
     rows, high = [excess[None, :]], [np.ones(1)]
     bounded, floored = limits.high < limits.budget, limits.low > 0
@@ -182,7 +182,7 @@ def solve_risk_parity(
     cov: np.ndarray,  # assets × assets, positive definite
     shares: np.ndarray | None = None,  # of the total risk, by asset, above zero, adding up to 1; None: equal
 ) -> np.ndarray:  # weights by asset, above zero, adding up to 1
-    "Find the long-only weights with the given risk contributions (Spinu 2013, SSRN 2297383)."
+    "Find the long-only weights with the given risk contributions (Spinu 2013, SSRN 2297383).\n\nParameters\n----------\ncov : np.ndarray\n    assets × assets, positive definite\nshares : np.ndarray | None, default None\n    of the total risk, by asset, above zero, adding up to 1; None: equal\n\nReturns\n-------\nnp.ndarray\n    weights by asset, above zero, adding up to 1"
     size = len(cov)
     b = np.full(size, 1 / size) if shares is None else np.asarray(shares, dtype=float)
     deviation = np.sqrt(np.diag(cov))
@@ -206,7 +206,7 @@ def nearest_allowed(
     wish: np.ndarray,  # weights by asset, any
     limits: Limits,
 ) -> np.ndarray:  # weights by asset
-    "Return the weights within the limits that are nearest to a wish."
+    "Return the weights within the limits that are nearest to a wish.\n\nParameters\n----------\nwish : np.ndarray\n    weights by asset, any\nlimits : Limits\n\nReturns\n-------\nnp.ndarray\n    weights by asset"
     wish = np.asarray(wish, dtype=float)
     if limits.allow(wish, 1e-12):
         return wish

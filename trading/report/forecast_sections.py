@@ -24,7 +24,7 @@ from .waterfall import reason_pictures
 # %% ../../nbs/14_report/20_forecast_sections.ipynb #7f3295f4
 @dataclass(frozen=True)
 class ForecastReview:
-    "What a report says about forecasts besides the forecasts; None means not known."
+    "What a report says about forecasts besides the forecasts; None means not known.\n\nParameters\n----------\nwords : Sequence[str] | None, default None\n    what passed the gates, and what the best of the others lacked\ndecisions : pd.DataFrame | None, default None\n    by (symbol, horizon): side confidence expected_return reward_to_risk max_drawdown reason\nlearnt : Mapping[str, Any] | None, default None\n    cycle, trust (rival → share), frozen, pattern\nnow : pd.DataFrame | None, default None\n    forecasts by (symbol, horizon)\nbefore : tuple[datetime, pd.DataFrame] | None, default None\n    those of the run before\nmatured : pd.DataFrame | None, default None\n    by horizon: matured, inside; of forecasts that were really made\nreliability : pd.DataFrame | None, default None\n    by (horizon, group): said, was, n; of held-out forecasts\nparts : pd.DataFrame | None, default None\n    by (symbol, horizon): base and one column per feature, log returns\nheld : Sequence[str], default ()\n    symbols after trading, the largest first\nalerts : Sequence[tuple[str, str]] | None\n    ('watch' | 'alarm', sentence)\nalerted : datetime | None, default None\n    when the alerts were looked for\ndrift : Mapping[str, Any] | None, default None\n    what this run found about drift"
 
     words: Sequence[str] | None = None  # what passed the gates, and what the best of the others lacked
     decisions: pd.DataFrame | None = None  # by (symbol, horizon): side confidence expected_return reward_to_risk max_drawdown reason
@@ -47,7 +47,7 @@ def horizon_text(
     horizon: int,  # bars
     timeframe: str,  # of one bar
 ) -> str:
-    "Say how far ahead a horizon lies."
+    "Say how far ahead a horizon lies.\n\nParameters\n----------\nhorizon : int\n    bars\ntimeframe : str\n    of one bar\n\nReturns\n-------\nstr"
     size, unit = int(timeframe[:-1]) * int(horizon), _UNITS[timeframe[-1]]
     return f"{count(size, unit)} ahead"
 
@@ -117,7 +117,7 @@ def matured_parts(b: ForecastReview, timeframe: str) -> Parts:
 def feature_words(
     name: str,  # of a feature
 ) -> str:
-    "Say what a feature looks at."
+    "Say what a feature looks at.\n\nParameters\n----------\nname : str\n    of a feature\n\nReturns\n-------\nstr"
     number = re.search(r"\d+$", name)
     bars = count(int(number[0]), "bar") if number else ""
     if name.startswith("return_") and number:
@@ -131,7 +131,7 @@ def why_words(
     row: pd.Series,  # base and one value per feature, log returns
     top: int = 3,  # features named
 ) -> str:
-    "Say what moved a forecast most; the parts sum to it."
+    "Say what moved a forecast most; the parts sum to it.\n\nParameters\n----------\nrow : pd.Series\n    base and one value per feature, log returns\ntop : int, default 3\n    features named\n\nReturns\n-------\nstr"
     features = row.drop(labels=["base", "rest"], errors="ignore")
     largest = features.reindex(features.abs().sort_values(ascending=False, kind="stable").index)[:top]
     named = [f"{feature_words(n)} {'adds' if v >= 0 else 'takes'} {percent(abs(v), 2)}" for n, v in largest.items()]

@@ -69,7 +69,7 @@ def value_ticks(
     most: int = 5,  # no more steps than this
     log: bool = False,  # marks for a logarithmic axis; `low` must be above zero
 ) -> list[float]:  # ascending, inside [low, high]
-    "Return round numbers between two values."
+    "Return round numbers between two values.\n\nParameters\n----------\nlow : float\n    smallest value shown\nhigh : float\n    largest value shown, above `low`\nmost : int, default 5\n    no more steps than this\nlog : bool, default False\n    marks for a logarithmic axis; `low` must be above zero\n\nReturns\n-------\nlist[float]\n    ascending, inside [low, high]"
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise BadInput(f"an axis from {low} to {high} has no length; give two different finite values")
     if log and low > 0:
@@ -89,7 +89,7 @@ def time_ticks(
     end: pd.Timestamp,  # right end
     most: int = 6,  # no more marks than this
 ) -> list[tuple[pd.Timestamp, str]]:  # time and label
-    "Return round dates between two times: years, months or days."
+    "Return round dates between two times: years, months or days.\n\nParameters\n----------\nstart : pd.Timestamp\n    left end of the axis\nend : pd.Timestamp\n    right end\nmost : int, default 6\n    no more marks than this\n\nReturns\n-------\nlist[tuple[pd.Timestamp, str]]\n    time and label"
     if not start < end:
         raise BadInput(f"a time axis from {start} to {end} has no length; give two different times")
     years = end.year - start.year
@@ -110,7 +110,7 @@ def thin(
     series: pd.Series,  # values by time, ascending
     slices: int = 240,  # parts that the span is cut into
 ) -> pd.Series:  # at most four times `slices` points
-    "Keep the first, lowest, highest and last value of each slice of time."
+    "Keep the first, lowest, highest and last value of each slice of time.\n\nParameters\n----------\nseries : pd.Series\n    values by time, ascending\nslices : int, default 240\n    parts that the span is cut into\n\nReturns\n-------\npd.Series\n    at most four times `slices` points"
     if len(series) <= 2 * slices:
         return series
     when = series.index.as_unit("ns").asi8.astype(float)
@@ -165,7 +165,7 @@ def time_chart(
     fill: bool = False,  # fill between the first line and zero, for drawdowns
     height: int = 240,  # pixels
 ) -> Svg:
-    "Draw lines over time."
+    "Draw lines over time.\n\nParameters\n----------\nlines : Mapping[str, pd.Series]\n    up to three series by name, values by UTC time, at least two points each\ntitle : str\n    what a screen reader says\nform : Callable[[float], str], default '{:,.4g}'.format\n    how a value is written\nlog : bool, default False\n    equal factors take equal heights; for growth over years\nfill : bool, default False\n    fill between the first line and zero, for drawdowns\nheight : int, default 240\n    pixels\n\nReturns\n-------\nSvg"
     lines = {name: thin(s.dropna()) for name, s in lines.items()}
     for name, s in lines.items():
         if len(s) < 2:
@@ -246,7 +246,7 @@ def bar_chart(
     title: str,
     form: Callable[[float], str] = "{:.1%}".format,  # how a value is written
 ) -> Svg:
-    "Draw one or two bars per row: the first column filled, the second in outline below it."
+    "Draw one or two bars per row: the first column filled, the second in outline below it.\n\nParameters\n----------\nframe : pd.DataFrame\n    one row per name, one or two columns of numbers\ntitle : str\nform : Callable[[float], str], default '{:.1%}'.format\n    how a value is written\n\nReturns\n-------\nSvg"
     values = _finite(frame, title)
     at = _across(min(0.0, values.to_numpy().min()), max(0.0, values.to_numpy().max()))
     marks, two = [], values.shape[1] == 2
@@ -267,7 +267,7 @@ def change_chart(
     title: str,
     form: Callable[[float], str] = "{:.1%}".format,
 ) -> Svg:
-    "Draw where each value was, where it is, and where it should be."
+    "Draw where each value was, where it is, and where it should be.\n\nParameters\n----------\nframe : pd.DataFrame\n    one row per symbol, columns before, after and optionally target (NaN: none)\ntitle : str\nform : Callable[[float], str], default '{:.1%}'.format\n\nReturns\n-------\nSvg"
     values = _finite(frame[["before", "after"]], title)
     target = frame["target"].astype(float) if "target" in frame else pd.Series(np.nan, index=frame.index)
     known = np.append(values.to_numpy().ravel(), target.dropna())
@@ -292,7 +292,7 @@ def interval_chart(
     form: Callable[[float], str] = "{:+.1%}".format,  # how an expected value is written
     mark: Callable[[float], str] = "{:+.0%}".format,  # how a value on the axis is written
 ) -> Svg:
-    "Draw expected values with their intervals around a zero line."
+    "Draw expected values with their intervals around a zero line.\n\nParameters\n----------\nframe : pd.DataFrame\n    one row per symbol, columns expected, lower and upper\ntitle : str\nform : Callable[[float], str], default '{:+.1%}'.format\n    how an expected value is written\nmark : Callable[[float], str], default '{:+.0%}'.format\n    how a value on the axis is written\n\nReturns\n-------\nSvg"
     values = _finite(frame[["lower", "expected", "upper"]], title)
     wrong = values[(values["lower"] > values["expected"]) | (values["expected"] > values["upper"])]
     if len(wrong):
@@ -323,7 +323,7 @@ def step_chart(
     title: str,
     form: Callable[[float], str] = "{:+,.0f}".format,  # how a change is written
 ) -> Svg:
-    "Draw how changes lead from a first value to a last one."
+    "Draw how changes lead from a first value to a last one.\n\nParameters\n----------\nsteps : pd.Series\n    name → change; the first is where it starts\ntitle : str\nform : Callable[[float], str], default '{:+,.0f}'.format\n    how a change is written\n\nReturns\n-------\nSvg"
     values = _finite(steps.rename("change").to_frame(), title)["change"].to_numpy()
     ends = values.cumsum()
     starts = np.append(0.0, ends[:-1])
@@ -348,7 +348,7 @@ def gauge(
     used: float,  # actual divided by allowed; above 1 the limit is broken
     title: str,
 ) -> Svg:
-    "Draw how much of a limit is used."
+    "Draw how much of a limit is used.\n\nParameters\n----------\nused : float\n    actual divided by allowed; above 1 the limit is broken\ntitle : str\n\nReturns\n-------\nSvg"
     if not math.isfinite(used):
         raise BadInput(f"{title}: the used part of the limit is {used}; leave the gauge out and say so")
     full = 100 / 1.25  # the limit stands here, in percent of the width

@@ -30,7 +30,7 @@ def derive_key(
     salt: bytes,  # 16 random bytes, not secret
     work: int = WORK,  # a power of two
 ) -> bytes:  # 32 bytes
-    "Return the key that belongs to a passphrase."
+    "Return the key that belongs to a passphrase.\n\nParameters\n----------\npassphrase : str\nsalt : bytes\n    16 random bytes, not secret\nwork : int, default WORK\n    a power of two\n\nReturns\n-------\nbytes\n    32 bytes"
     from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
     if len(passphrase) < 8:
@@ -47,7 +47,7 @@ def _nonce(prefix: bytes, number: int, last: bool) -> bytes:
 
 
 class SealedWriter:
-    "Write a sealed file piece by piece; a context manager."
+    "Write a sealed file piece by piece; a context manager.\n\nParameters\n----------\nfile : BinaryIO\n    open for writing\npassphrase : str\nwork : int, default WORK"
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ def open_sealed(
     passphrase: str,
     name: str = "the file",  # for messages
 ) -> Iterator[bytes]:  # the content, piece by piece
-    "Read a sealed file."
+    "Read a sealed file.\n\nParameters\n----------\nfile : BinaryIO\n    open for reading\npassphrase : str\nname : str, default 'the file'\n    for messages\n\nYields\n------\nIterator[bytes]\n    the content, piece by piece"
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 

@@ -42,7 +42,7 @@ class Forbidden(Refused):
 
 @dataclass(frozen=True)
 class Session:
-    "Somebody who has shown who they are."
+    "Somebody who has shown who they are.\n\nParameters\n----------\nuser : str\nrole : str\nportfolios : tuple[str, ...]\n    what they may see and act on\nexpires : datetime\n    UTC, at the latest\nkind : str, default 'session'\n    or 'key'\ntoken : str\n    only right after signing in\ncsrf : str\n    what a form must send along; empty for a key"
 
     user: str
     role: str
@@ -58,7 +58,7 @@ def require(
     role: str,  # at least
     portfolio: str | None = None,  # and this must be one of theirs
 ) -> Session:  # the same
-    "Refuse somebody whose role is too small, or who asks for another's portfolio."
+    "Refuse somebody whose role is too small, or who asks for another's portfolio.\n\nParameters\n----------\nsession : Session\nrole : str\n    at least\nportfolio : str | None, default None\n    and this must be one of theirs\n\nReturns\n-------\nSession\n    the same"
     if ROLES.index(session.role) < ROLES.index(role):
         raise Forbidden(f"this needs the role {role}; {session.user} is {session.role}: ask an admin")
     if portfolio is not None and portfolio not in session.portfolios:
@@ -70,12 +70,12 @@ def portfolio_folder(
     data: Path,  # the data folder of the settings
     portfolio: str,  # 'main' is the data folder itself
 ) -> Path:
-    "Return the data folder of a portfolio: ledger, kill switch and all else of it lie there and nowhere else."
+    "Return the data folder of a portfolio: ledger, kill switch and all else of it lie there and nowhere else.\n\nParameters\n----------\ndata : Path\n    the data folder of the settings\nportfolio : str\n    'main' is the data folder itself\n\nReturns\n-------\nPath"
     return Path(data) if check_name(portfolio, "portfolio") == "main" else Path(data) / "portfolios" / portfolio
 
 # %% ../../nbs/10_security/20_sessions.ipynb #f5340e17
 class Authenticator(UserStore):
-    "The file of users with its door: sessions and keys."
+    "The file of users with its door: sessions and keys.\n\nParameters\n----------\npath : Path | str\n    SQLite file; made when it does not exist\nkey : bytes | None, default None\n    32 bytes, encrypts the secrets of telephones\nrecord : Callable[[str, str, dict, datetime], Any] | None, default None\n    told who did what, for example `AuditLog(…).append`"
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Authenticator(UserStore):
         now: datetime,  # UTC
         origin: str = "",  # for example the address a request came from
     ) -> Session:  # with its token and its csrf, which are not kept anywhere
-        "Open a session for whoever has the right password and an unused code."
+        "Open a session for whoever has the right password and an unused code.\n\nParameters\n----------\nname : str\npassword : str\ncode : str\n    of the telephone; '' for a viewer without one\nnow : datetime\n    UTC\norigin : str, default ''\n    for example the address a request came from\n\nReturns\n-------\nSession\n    with its token and its csrf, which are not kept anywhere"
         name = name.strip().lower()
         whose = [failed_logins(name)] + (["from " + token_hash(origin)] if origin else [])
         with self._door:
@@ -149,7 +149,7 @@ class Authenticator(UserStore):
         token: str,
         now: datetime,  # UTC
     ) -> Session:
-        "Return the session of a token, or refuse one that is unknown, signed out or too old."
+        "Return the session of a token, or refuse one that is unknown, signed out or too old.\n\nParameters\n----------\ntoken : str\nnow : datetime\n    UTC\n\nReturns\n-------\nSession"
         over = "the session is over or was never opened; sign in again"
         kept = token_hash(token)
         row = self._read("select s.user, s.role, s.began, s.seen, u.portfolios, u.blocked, u.role from sessions s join users u on u.name = s.user "
@@ -184,7 +184,7 @@ class Authenticator(UserStore):
         days: int = 90,  # until it ends
         by: str = "terminal",
     ) -> str:  # shown once, kept nowhere
-        "Make a key for a program."
+        "Make a key for a program.\n\nParameters\n----------\nuser : str\nlabel : str\n    what it is for\nnow : datetime | None, default None\n    UTC; None: the clock\nrole : str, default 'viewer'\n    at most the user's own\ndays : int, default 90\n    until it ends\nby : str, default 'terminal'\n\nReturns\n-------\nstr\n    shown once, kept nowhere"
         from secrets import token_hex
 
         owner, now = self.user(user), now or datetime.now(UTC)
@@ -215,7 +215,7 @@ class Authenticator(UserStore):
         return Session(user, min(role, limit, key=ROLES.index), _split(portfolios), datetime.fromtimestamp(expires, UTC), kind="key")
 
     def keys(self, user: str | None = None) -> list[dict]:  # without the secrets
-        "Return the keys of a user, or of all."
+        "Return the keys of a user, or of all.\n\nParameters\n----------\nuser : str | None, default None\n\nReturns\n-------\nlist[dict]\n    without the secrets"
         rows = self._read("select id, user, role, label, created, expires, used from keys order by created")
         when = lambda at: at and datetime.fromtimestamp(at, UTC)  # noqa: E731
         return [{"id": i, "user": u, "role": r, "label": n, "created": when(c), "expires": when(e), "used": when(s)}

@@ -26,7 +26,7 @@ def run_in_process(
     run: Run,
     stages: tuple[str, ...] = STAGES,  # which of them
 ) -> Run:  # the same
-    "Execute the stages of a run in this process, without kernel and scheduler; for small runs only."
+    "Execute the stages of a run in this process, without kernel and scheduler; for small runs only.\n\nParameters\n----------\nrun : Run\nstages : tuple[str, ...], default STAGES\n    which of them\n\nReturns\n-------\nRun\n    the same"
     import matplotlib
 
     matplotlib.use("Agg")
@@ -65,7 +65,7 @@ def make_sample_runs(
     days: tuple[str, ...] = ("2022-12-16", "2022-12-27"),  # one run each
     overrides: dict[str, str] | None = None,  # settings besides
 ) -> Settings:  # in force for what was made
-    "Make runs of a few days on a small piece of the sample market; the second time they are copied."
+    "Make runs of a few days on a small piece of the sample market; the second time they are copied.\n\nParameters\n----------\nfolder : Path\n    where data and reports are put\ndays : tuple[str, ...], default ('2022-12-16', '2022-12-27')\n    one run each\noverrides : dict[str, str] | None, default None\n    settings besides\n\nReturns\n-------\nSettings\n    in force for what was made"
     from shutil import copytree
 
     source = Path(_made(tuple(days), tuple(sorted((overrides or {}).items()))).name)

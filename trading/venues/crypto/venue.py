@@ -210,7 +210,7 @@ class CcxtVenue(Connection):
         return settled(prices_of(self, list(symbols)))
 
     def fetch_order_book(self, symbol: str) -> dict[str, list[tuple[Decimal, Decimal]]]:  # 'bids' and 'asks', best first: price, units
-        "Return what can be had now."
+        "Return what can be had now.\n\nParameters\n----------\nsymbol : str\n\nReturns\n-------\ndict[str, list[tuple[Decimal, Decimal]]]\n    'bids' and 'asks', best first: price, units"
         return settled(book_of(self, symbol))
 
     def fetch_balance(self) -> dict[str, Decimal]:
@@ -218,7 +218,7 @@ class CcxtVenue(Connection):
         return settled(fetch_free_and_used(self))
 
     def account_number(self) -> str:  # empty where the venue does not tell
-        "Return what tells this account from another one at the venue."
+        "Return what tells this account from another one at the venue.\n\nReturns\n-------\nstr\n    empty where the venue does not tell"
         return settled(fetch_account_number(self))
 
     def create_order(self, order: Order) -> OrderState:

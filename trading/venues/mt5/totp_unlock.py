@@ -13,7 +13,7 @@ from ...core.errors import BadInput, Refused
 
 # %% ../../../nbs/01_venues/mt5/25_totp_unlock.ipynb #c84b038a
 class TotpUnlock:
-    "Locked until somebody gives a fresh code; each code works once."
+    "Locked until somebody gives a fresh code; each code works once.\n\nParameters\n----------\nsecret : str\n    shared with the authenticator, base 32\nhours : float, default 12.0\n    how long one code opens the desk\nclock : Callable[[], datetime], default lambda: datetime.now(UTC)"
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class TotpUnlock:
         self.until = datetime.min.replace(tzinfo=UTC)  # the desk is open until then
 
     def open(self, code: str) -> datetime:  # open until then
-        "Open the desk with a code of now, one step before or after; a code opens once."
+        "Open the desk with a code of now, one step before or after; a code opens once.\n\nParameters\n----------\ncode : str\n\nReturns\n-------\ndatetime\n    open until then"
         import hmac
 
         now = self.clock()

@@ -23,7 +23,7 @@ from ...core.types import ZERO, Market, Order, Value
 # %% ../../../nbs/01_venues/paper/00_matching.ipynb #1ea8f2a6
 @dataclass(frozen=True)
 class PriceWindow(Value):
-    "What the market did between two moments, as far as the source knows."
+    "What the market did between two moments, as far as the source knows.\n\nParameters\n----------\nstart : datetime\n    UTC, when it began\nend : datetime\n    UTC, when its close was known; equal to start for a quote\nclose : Decimal\nopen : Decimal | None, default None\nhigh : Decimal | None, default None\nlow : Decimal | None, default None\nvolume : Decimal | None, default None\n    units traded"
 
     start: datetime  # UTC, when it began
     end: datetime  # UTC, when its close was known; equal to start for a quote
@@ -47,12 +47,12 @@ class PriceFeed(Protocol):
 def exact(
     number: float,  # a price or volume as a source gives it
 ) -> Decimal | None:  # None for NaN
-    "Return the decimal that a person would write for this number."
+    "Return the decimal that a person would write for this number.\n\nParameters\n----------\nnumber : float\n    a price or volume as a source gives it\n\nReturns\n-------\nDecimal | None\n    None for NaN"
     return None if number != number else Decimal(repr(float(number)))
 
 # %% ../../../nbs/01_venues/paper/00_matching.ipynb #adace1a5
 class BarFeed:
-    "Bars, read forward one at a time; whatever lies in the future of the order is not looked at."
+    "Bars, read forward one at a time; whatever lies in the future of the order is not looked at.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol), index the open time in UTC\ntimeframe : str, default '1d'\n    how long one bar lasts"
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class BarFeed:
 
 # %% ../../../nbs/01_venues/paper/00_matching.ipynb #17357061
 class QuoteFeed:
-    "A price at a moment, asked of a function; there is no other moment than the one asked for."
+    "A price at a moment, asked of a function; there is no other moment than the one asked for.\n\nParameters\n----------\nprice : Callable[[str, datetime], Decimal | None]\n    symbol, UTC moment → price, or None when there is none"
 
     live = True  # what was missed is not replayed
 
@@ -107,7 +107,7 @@ class QuoteFeed:
 # %% ../../../nbs/01_venues/paper/00_matching.ipynb #f796830a
 @dataclass(frozen=True)
 class TradingCosts(Value):
-    "What a simulated trade costs."
+    "What a simulated trade costs.\n\nParameters\n----------\nfee_rate : Decimal\n    fraction of the traded value, for example Decimal('0.001')\nhalf_spread_bp : Decimal\n    basis points from the middle to the side one trades on\nslippage_bp : Decimal\n    basis points that the price moves away, whatever the size\nimpact_bp : Decimal, default ZERO\n    basis points more for an order as large as the stretch's volume; grows with the square root\nmax_share : Decimal | None, default None\n    largest part of a stretch's volume that one order gets; None: all of it\nmaker_fee_rate : Decimal | None, default None\n    for orders that waited in the book; None: the same fee"
 
     fee_rate: Decimal  # fraction of the traded value, for example Decimal('0.001')
     half_spread_bp: Decimal  # basis points from the middle to the side one trades on
@@ -133,7 +133,7 @@ def to_step(
     step: Decimal,  # the venue's precision
     up: bool = False,  # round up; else down
 ) -> Decimal:  # a multiple of the step
-    "Round to the venue's precision."
+    "Round to the venue's precision.\n\nParameters\n----------\nnumber : Decimal\n    an amount or a price\nstep : Decimal\n    the venue's precision\nup : bool, default False\n    round up; else down\n\nReturns\n-------\nDecimal\n    a multiple of the step"
     return (number / step).to_integral_value(ROUND_CEILING if up else ROUND_FLOOR) * step
 
 
@@ -143,14 +143,14 @@ def traded_price(
     worse: Decimal,  # fraction against us
     step: Decimal,  # the venue's price precision
 ) -> Decimal:  # never zero
-    "Return the price we get, spread and slippage against us, rounded against us."
+    "Return the price we get, spread and slippage against us, rounded against us.\n\nParameters\n----------\nprice : Decimal\n    on the tape\nside : Literal['buy', 'sell']\nworse : Decimal\n    fraction against us\nstep : Decimal\n    the venue's price precision\n\nReturns\n-------\nDecimal\n    never zero"
     moved = price * (1 + worse if side == "buy" else 1 - worse)
     return max(to_step(moved, step, up=side == "buy"), step)
 
 # %% ../../../nbs/01_venues/paper/00_matching.ipynb #b27904b0
 @dataclass(frozen=True)
 class Match:
-    "Where an order met the market."
+    "Where an order met the market.\n\nParameters\n----------\nprice : Decimal | None\n    what we pay or get per unit; None: not met\nat : datetime | None, default None\n    UTC\nmaker : bool, default False\n    the order had waited in the book\ntriggered : bool, default False\n    a stop order's price was reached"
 
     price: Decimal | None  # what we pay or get per unit; None: not met
     at: datetime | None = None  # UTC
@@ -204,7 +204,7 @@ def match_order(
     market: Market,
     triggered: bool = False,  # the stop was reached in an earlier stretch
 ) -> Match:
-    "Say at what price and when an order trades within a stretch, or that it does not."
+    "Say at what price and when an order trades within a stretch, or that it does not.\n\nParameters\n----------\norder : Order\nstretch : PriceWindow\ncosts : TradingCosts\nmarket : Market\ntriggered : bool, default False\n    the stop was reached in an earlier stretch\n\nReturns\n-------\nMatch"
     worse = costs.worse(order.amount, stretch.volume)
     if order.type in ("stop", "stop_limit") and not triggered:
         return _meet_stop(order, stretch, worse, market.price_step)
