@@ -279,7 +279,7 @@ def make_app(
     command: tuple[str, ...] | None = None,  # what a run is; None: 'carnet run'
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> FastAPI:
-    "Return the service."
+    "Return the service.\n\nParameters\n----------\nplace : Workspace\nusers : Authenticator\naudit : AuditLog\ndashboard : bool, default True\n    the pages too, when they are installed\nrate : float, default 200\n    requests a second of one client\nburst : float, default 400\n    at once\nmost_bytes : int, default 1000000\n    of a body\nmetrics : default None\n    `ops.telemetry.Metrics`; None: nothing is measured\napply : Callable[[Workspace, dict, str, datetime, str | None], dict] | None, default None\n    puts changed settings into force\ncommand : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'\nclock : Callable[[], datetime], default lambda: datetime.now(UTC)\n\nYields\n------\nFastAPI"
     service = Service(place, users, audit, IdempotencyStore(place.data / "answers.sqlite"), clock=clock, apply=apply, command=command)
 
     @asynccontextmanager

@@ -77,7 +77,7 @@ class AuditWriter:
 # %% ../../nbs/15_api/20_command_routes.ipynb #eab38060
 @dataclass
 class Service:
-    "What the handlers share."
+    "What the handlers share.\n\nParameters\n----------\nplace : Workspace\nusers : Authenticator\naudit : AuditLog\nanswers : IdempotencyStore\nkept : ResponseCache\ngate : AuthMiddleware | None, default None\nclock : Callable[[], datetime]\napply : Callable[[Workspace, dict, str, datetime, str | None], dict] | None, default None\n    puts changed settings into force; None: cannot be done here\ncommand : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'"
 
     place: Workspace
     users: Authenticator
@@ -94,7 +94,7 @@ class Service:
         self.streams: dict[Workspace, Any] = {}  # the live streams that somebody has asked for
 
     def append(self, place: Workspace, event: Event) -> int:  # sequence number
-        "Write an event into a ledger that stays open."
+        "Write an event into a ledger that stays open.\n\nParameters\n----------\nplace : Workspace\nevent : Event\n\nReturns\n-------\nint\n    sequence number"
         with self._lock:
             made = place.ledger.stat().st_ino if place.ledger.exists() else 0
             book = self._books.get(place)
@@ -125,7 +125,7 @@ async def perform(
     do: Callable[[], Any],  # called in a thread
     status: int = 200,
 ) -> Response:
-    "Do something once, and give the same answer whenever it is asked again."
+    "Do something once, and give the same answer whenever it is asked again.\n\nParameters\n----------\nservice : Service\nrequest : Request\nkey : str\n    chosen by the sender\nrole : str\nportfolio : str\naction : str\n    for the audit log, for example 'plan.approve'\ndetail : dict\n    what exactly is asked\ndo : Callable[[], Any]\n    called in a thread\nstatus : int, default 200\n\nReturns\n-------\nResponse"
     session = allowed(request.state.session, role, portfolio)
     name = once_key(session, key, request.method, request.url.path)
     asked = stable_hash(request.method, request.url.path, portfolio, detail)
@@ -281,7 +281,7 @@ def acknowledge_rule(place: Workspace, rule: str, who: str, now: datetime) -> di
 # %% ../../nbs/15_api/20_command_routes.ipynb #50eb8d0e
 @dataclass(frozen=True)
 class CommandRoute:
-    "Something that may be done, with its address."
+    "Something that may be done, with its address.\n\nParameters\n----------\nmethod : str\npath : str\nbody : type[Asked] | None\nrole : str\naction : str\ntitle : str\ndo : Callable[[Service, Workspace, Any, dict, str], Any]\n    service, place, body, parts of the path, who\nstatus : int, default 200"
 
     method: str
     path: str

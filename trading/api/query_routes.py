@@ -44,7 +44,7 @@ def to_json(answer: Any) -> bytes:
 # %% ../../nbs/15_api/15_query_routes.ipynb #dbc7642f
 @dataclass(frozen=True)
 class QueryRoute:
-    "A view with its address."
+    "A view with its address.\n\nParameters\n----------\npath : str\nview : Callable[..., Any]\ntitle : str\nrole : str, default 'viewer'\nkept : bool, default True\n    the same until a file changes"
 
     path: str
     view: Callable[..., Any]

@@ -23,7 +23,7 @@ def forecasts_before(
     run: Run,
     most: int = 45,  # runs looked at, the newest
 ) -> dict[datetime, pd.DataFrame]:  # by the moment of the decision, oldest first
-    "Return the forecasts that earlier runs of this profile kept."
+    "Return the forecasts that earlier runs of this profile kept.\n\nParameters\n----------\nrun : Run\nmost : int, default 45\n    runs looked at, the newest\n\nReturns\n-------\ndict[datetime, pd.DataFrame]\n    by the moment of the decision, oldest first"
     own = run.record
     earlier = [r for r in list_runs(run.folder.parent) if r.profile == own.profile and r.as_of < own.as_of and "forecast.parquet" in r.artefacts
                and not r.parameters.get("dry_run") and not r.parameters.get("portfolio") and not r.parameters.get("again")]
@@ -41,7 +41,7 @@ def last_review(
     profile: str,
     by: datetime,  # UTC; reviews of later are not known yet
 ) -> Mapping[str, Any] | None:
-    "Return what the newest review of a profile wrote down."
+    "Return what the newest review of a profile wrote down.\n\nParameters\n----------\nreports : Path\n    folder of all runs\nprofile : str\nby : datetime\n    UTC; reviews of later are not known yet\n\nReturns\n-------\nMapping[str, Any] | None"
     found = []
     for path in Path(reports).glob(f"weekly/*_{profile}/review.json"):
         try:
@@ -58,7 +58,7 @@ def count_matured(
     close: pd.DataFrame,  # time × symbol
     timeframe: str = "1d",
 ) -> pd.DataFrame | None:  # by horizon: matured, inside
-    "Count what came of earlier forecasts."
+    "Count what came of earlier forecasts.\n\nParameters\n----------\nforecasts : Mapping[datetime, pd.DataFrame]\n    by the moment of the decision\nclose : pd.DataFrame\n    time × symbol\ntimeframe : str, default '1d'\n\nReturns\n-------\npd.DataFrame | None\n    by horizon: matured, inside"
     from trading.forecast.outcomes import mature
 
     try:
@@ -76,7 +76,7 @@ def todays_drift(
     level: float = 0.9,  # what the intervals promise
     timeframe: str = "1d",
 ) -> dict[str, Any]:  # see `forecast.drift.day_drift`
-    "Compare today's inputs with the past, and forecasts that came due with their promise."
+    "Compare today's inputs with the past, and forecasts that came due with their promise.\n\nParameters\n----------\nforecasts : Mapping[datetime, pd.DataFrame]\n    of earlier runs, by the moment of the decision\nclose : pd.DataFrame\n    time × symbol\nwindow : int\n    bars that models learn from\nlevel : float, default 0.9\n    what the intervals promise\ntimeframe : str, default '1d'\n\nReturns\n-------\ndict[str, Any]\n    see `forecast.drift.day_drift`"
     from trading.forecast.drift import day_drift
     from trading.forecast.outcomes import judgeable, mature
     from trading.forecast.panel import default_features
@@ -92,7 +92,7 @@ def drift_facts(
     profile: str,
     alerts: Iterable[tuple[str, str]],  # level and kind, of this day and of the last review
 ) -> dict[str, int]:  # alarms for each kind of drift, for the rules of the alerts
-    "Count the alarms of each kind."
+    "Count the alarms of each kind.\n\nParameters\n----------\nprofile : str\nalerts : Iterable[tuple[str, str]]\n    level and kind, of this day and of the last review\n\nReturns\n-------\ndict[str, int]\n    alarms for each kind of drift, for the rules of the alerts"
     counts = Counter(kind for level, kind in alerts if level == "alarm")
     return {f"{profile} {kind}": counts[kind] for kind in sorted(counts)} or {profile: 0}
 
@@ -106,7 +106,7 @@ def forecast_review(
     run: Run,
     close: pd.DataFrame,  # time × symbol, as the run saw them
 ) -> dict[str, Any] | None:  # the fields of `report.forecast_sections.ForecastReview`; None: the run decided nothing about forecasts
-    "Gather what a run, the runs before it and the last weekly review know about its forecasts."
+    "Gather what a run, the runs before it and the last weekly review know about its forecasts.\n\nParameters\n----------\nrun : Run\nclose : pd.DataFrame\n    time × symbol, as the run saw them\n\nReturns\n-------\ndict[str, Any] | None\n    the fields of `report.forecast_sections.ForecastReview`; None: the run decided nothing about forecasts"
     from trading.forecast.decisions import decisions_frame
     from trading.forecast.meta_labeling import Decision
 

@@ -172,7 +172,7 @@ def render(
     template: str,  # a file of share/templates
     **values: Any,
 ) -> str:
-    "Fill a template; text from data is escaped, charts are trusted."
+    "Fill a template; text from data is escaped, charts are trusted.\n\nParameters\n----------\ntemplate : str\n    a file of share/templates\n**values : Any\n\nReturns\n-------\nstr"
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     folder = share_path("templates")
@@ -186,7 +186,7 @@ def render(
 def build_report(
     data: ReportData,  # what the run knows
 ) -> str:  # one HTML page
-    "Make the daily report: one file, no script, no network."
+    "Make the daily report: one file, no script, no network.\n\nParameters\n----------\ndata : ReportData\n    what the run knows\n\nReturns\n-------\nstr\n    one HTML page"
     if not known(data.as_of):
         raise BadInput("a report needs the time of its decision; give as_of in UTC")
     last = pd.Timestamp(data.as_of) - pd.Timedelta(seconds=1)  # midnight means: after the close of the day before

@@ -20,7 +20,7 @@ from .svg_charts import bar_chart, step_chart
 # %% ../../nbs/14_report/25_risk_sections.ipynb #6e20bbb9
 @dataclass(frozen=True)
 class RiskContext:
-    "What stands around the numbers of a report; None means not known."
+    "What stands around the numbers of a report; None means not known.\n\nParameters\n----------\nstress : pd.DataFrame | None, default None\n    of `risk.stress.stress`, with columns source and window\nattribution : pd.DataFrame | None, default None\n    by group: weight benchmark allocation selection interaction total\nattribution_span : str, default ''\n    which time and which benchmark\nregime : Mapping[str, float] | None, default None\n    state → probability, known at the last close\ntrend : float | None, default None\n    how likely it is that the market trends\nregime_note : str, default ''\n    why it is not known\nsteps : pd.Series | None, default None\n    name → what the action does to the cash; the first is the cash before\nlife : pd.DataFrame | None, default None\n    by state of the plan: when who why"
 
     stress: pd.DataFrame | None = None  # of `risk.stress.stress`, with columns source and window
     attribution: pd.DataFrame | None = None  # by group: weight benchmark allocation selection interaction total

@@ -81,7 +81,7 @@ def explanation(place: Workspace, profile: str | None = None, symbol: str | None
 
 
 def forecast_facts(place: Workspace, record: RunRecord) -> dict | None:  # the fields of `report.forecast_sections.ForecastReview`
-    "Return which forecasts passed the filter, what changed, what became of earlier ones and why; None when the run decided nothing about them."
+    "Return which forecasts passed the filter, what changed, what became of earlier ones and why; None when the run decided nothing about them.\n\nParameters\n----------\nplace : Workspace\nrecord : RunRecord\n\nReturns\n-------\ndict | None\n    the fields of `report.forecast_sections.ForecastReview`"
     return forecast_review(Run(place.reports / record.id), run_bars(place, record)["close"])
 
 # %% ../../nbs/13_services/25_queries_analytics.ipynb #c99f179f
