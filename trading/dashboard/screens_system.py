@@ -150,7 +150,7 @@ _CHECK_STATES = {
 
 
 def recent_health(place: Workspace, every: float = 60.0):  # seconds
-    "Return the newest health check, or make one."
+    "Return the newest health check, or make one.\n\nParameters\n----------\nplace : Workspace\nevery : float, default 60.0\n    seconds"
     from trading.ops.health import probe, score_health
 
     asked, health = _LATEST.get(place, (-every, None))
