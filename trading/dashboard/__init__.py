@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "page_component", "page_template", "mount",
     ],
     "components": [
-        "STAGE_STATES", "NAMES", "templates", "fill", "PageSection", "Viewer", "Button", "button", "Link", "link", "Field", "form",
+        "STAGE_STATES", "NAMES", "templates", "render_macro", "PageSection", "Viewer", "Button", "button", "Link", "link", "Field", "form",
         "steps",
     ],
     "layout": [
@@ -22,7 +22,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "screens_settings": ["settings_screen"],
     "screens_system": ["TONES", "FACTS", "FRACTIONS", "runs_screen", "alerts_screen", "recent_health", "health_screen", "learning_screen"],
     "screens_trading": [
-        "TITLES", "report_data", "time_text", "time_cell", "read_artefact", "today_screen", "awaits_approval", "series", "holdings_screen",
+        "TITLES", "report_data", "utc_text", "utc_cell", "read_artefact", "today_screen", "awaits_approval", "series", "holdings_screen",
         "newer_quotes", "quotes_state", "orders_screen",
     ],
 }, modules=[

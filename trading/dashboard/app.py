@@ -20,7 +20,7 @@ from markupsafe import Markup
 from ..core.errors import TradingError
 from ..core.resources import share_path
 from .actions import WriteAudit, act
-from .components import Viewer, fill
+from .components import Viewer, render_macro
 from trading.dashboard.layout import (
     SCREENS,
     banner,
@@ -71,7 +71,7 @@ def screen_message(
     moved: bool = False,  # the viewer has gone to another screen
 ) -> dict:
     "Return the message that draws a screen anew.\n\nParameters\n----------\nat : str\nparts : Mapping[str, str]\n    key of a section → HTML\nafter : str, default ''\n    HTML behind the sections\nmoved : bool, default False\n    the viewer has gone to another screen\n\nReturns\n-------\ndict"
-    frames = "".join(fill("frame", key[2:], Markup(text)) for key, text in parts.items())
+    frames = "".join(render_macro("frame", key[2:], Markup(text)) for key, text in parts.items())
     return {"screen": {"at": at, "title": SCREENS[at].title, "aside": SCREENS[at].aside, "sections": frames + after, "moved": moved}}
 
 # %% ../../nbs/16_dashboard/30_app.ipynb #25de2c16
@@ -119,7 +119,7 @@ class PageUpdates:
                 return
             parts[f"s-{section.key}"] = str(section.html())
             if slow:
-                self.send(screen_message(at, parts, fill("loading")))
+                self.send(screen_message(at, parts, render_macro("loading")))
         self.shown = parts
         if slow:
             self.send(screen_message(at, parts))

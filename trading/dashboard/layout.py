@@ -20,7 +20,7 @@ from ..core.errors import TradingError
 from ..core.resources import share_path
 from ..core.settings import profiles_in
 from .actions import switch_of
-from .components import PageSection, Viewer, button, fill, templates
+from .components import PageSection, Viewer, button, render_macro, templates
 from .screens_analysis import forecasts_screen, performance_screen, risk_screen
 from .screens_settings import settings_screen
 from .screens_system import alerts_screen, health_screen, learning_screen, runs_screen
@@ -65,7 +65,7 @@ def sections_of(place: Workspace, who: Viewer, at: str) -> Iterator[PageSection]
 
 def frame(section: PageSection) -> Markup:
     "Render a section with its frame."
-    return fill("frame", section.key, section.html())
+    return render_macro("frame", section.key, section.html())
 
 # %% ../../nbs/16_dashboard/25_layout.ipynb #af761eb1
 STOP = "Stop all trading of this account now? Orders already sent are not cancelled."
@@ -77,7 +77,7 @@ def status_line(place: Workspace, who: Viewer) -> Markup:
     value = money(found["equity"], found["currency"], 0) if found["equity"] is not None else ""
     real = settings.run.mode != "paper"
     stop = None if switch_of(place, who.profile).engaged or not who.may("trader") else button("Stop trading", "kill", "danger", STOP, "Reason")
-    return fill("status", value, "real money" if real else "paper money", real, stop)
+    return render_macro("status", value, "real money" if real else "paper money", real, stop)
 
 
 def banner(place: Workspace, who: Viewer) -> Markup:
@@ -86,12 +86,12 @@ def banner(place: Workspace, who: Viewer) -> Markup:
     if not reason:
         return Markup("")
     resume = button("Resume trading", "reset", "", "Resume trading of this account?", "Reason") if who.may("trader") else None
-    return fill("banner", "Kill switch engaged: trading is stopped.", sentence(reason) + ".", resume)
+    return render_macro("banner", "Kill switch engaged: trading is stopped.", sentence(reason) + ".", resume)
 
 # %% ../../nbs/16_dashboard/25_layout.ipynb #b637bfd1
 def first_sections(place: Workspace, who: Viewer, at: str) -> Markup:
     "Return the sections that can be shown at once."
-    return fill("loading") if SCREENS[at].slow else Markup("").join(map(frame, sections_of(place, who, at)))
+    return render_macro("loading") if SCREENS[at].slow else Markup("").join(map(frame, sections_of(place, who, at)))
 
 
 def profiles_of(place: Workspace) -> list[str]:
@@ -113,7 +113,7 @@ def render_page(
         state = {"profile": who.profile or current_settings(place).run.profile, "profiles": profiles_of(place), "status": status_line(place, who)}
         state["banner"] = banner(place, who)
     except TradingError as error:
-        state["banner"] = fill("banner", "This cannot be shown.", str(error), None)
+        state["banner"] = render_macro("banner", "This cannot be shown.", str(error), None)
     screen, screens = SCREENS[at], [(k, s.title) for k, s in SCREENS.items()]
     return templates().get_template("dashboard.html").render(
         at=at, title=screen.title, aside=screen.aside, screens=screens, user=who.user, role=who.role,

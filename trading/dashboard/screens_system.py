@@ -17,7 +17,7 @@ import pandas as pd
 from ..core.english import count, plural, sentence
 from ..core.errors import TradingError
 from .components import STAGE_STATES, Field, PageSection, Viewer, button, form, link, steps
-from .screens_trading import time_cell, time_text
+from .screens_trading import utc_cell, utc_text
 from ..report.daily_report import QUALITY
 from ..report.forecast_sections import horizon_text
 from ..report.formatting import UNKNOWN, Parts, day, known, limit_name, limit_value, number, percent, quantity
@@ -43,7 +43,7 @@ def runs_screen(place: Workspace, who: Viewer) -> list[PageSection]:
 def _runs_table(items: list[dict]) -> dict:
     "Write runs as a table."
     frame, kinds = pd.DataFrame(items), {"paper": "paper money", "live": "real money"}
-    frame["when"] = frame["as_of"].map(lambda t: time_cell(pd.Timestamp(t) - pd.Timedelta(seconds=1))[:-6])  # midnight: the day that has ended
+    frame["when"] = frame["as_of"].map(lambda t: utc_cell(pd.Timestamp(t) - pd.Timedelta(seconds=1))[:-6])  # midnight: the day that has ended
     frame["took"] = [f"{number(s, 1)}\u00a0s" for s in frame["seconds"]]
     frame["what"] = ["dry run" if r else kinds.get(m, m) for r, m in zip(frame["dry_run"], frame["mode"], strict=True)]
     frame["state"] = [" ".join(STAGE_STATES.get(s, ("", s))[:2]) for s in frame["status"]]
@@ -80,7 +80,7 @@ def _provenance(one: Mapping) -> list[tuple[str, str]]:
     "List what a run was made of."
     packages = ", ".join(f"{k} {v}" for k, v in one["packages"].items())
     return [
-        ("Data known by", time_text(one["as_of"])), ("Started", time_text(one["created"])), ("Account", one["account"]),
+        ("Data known by", utc_text(one["as_of"])), ("Started", utc_text(one["created"])), ("Account", one["account"]),
         ("Data version", one["data_version"] or UNKNOWN), ("Settings", one["settings_hash"][:12]),
         ("Models", ", ".join(one["models"].values()) or UNKNOWN), ("Commit", (one["commit"] or UNKNOWN)[:12]),
         ("Seed", str(one["seed"])), ("Python", one["python"]), ("Packages", packages),
@@ -136,7 +136,7 @@ def _alerts(found: Mapping, who: Viewer) -> Parts:
         sent = ", ".join(f"{c['channel']} {c['status']}" for c in a.get("channels", [])) or "not sent to a channel"
         items.append({
             "tag": sentence(a["level"]), "kind": TONES.get(a["level"], "warn"), "title": a["title"], "text": a["body"],
-            "note": f"{time_text(a['at'])} · {a['status']} · {sent}",
+            "note": f"{utc_text(a['at'])} · {a['status']} · {sent}",
             "button": button("Acknowledge", "acknowledge", rule=a["rule"]) if who.may("trader") and a["status"] != "over" else None,
         })
     return [("alerts", items)]
@@ -167,7 +167,7 @@ def health_screen(place: Workspace, who: Viewer) -> Iterator[PageSection]:
     tone, word = ("good", "healthy") if health.score >= 80 else ("warn", "degraded") if health.score >= 50 else ("bad", "unhealthy")
     reasons = [{"tag": r.split(":")[0], "kind": "", "text": r.split(":", 1)[1].strip()} for r in health.reasons]
     score: Parts = [("score", {"kind": tone, "value": number(health.score, 0), "text": word}), *([("tasks", reasons)] if reasons else [])]
-    yield PageSection("score", "Health score", score, f"Of 100, at {time_text(health.at.isoformat())}; the deductions are listed below.")
+    yield PageSection("score", "Health score", score, f"Of 100, at {utc_text(health.at.isoformat())}; the deductions are listed below.")
     yield PageSection("checks", "Machine and files", [("table", _checks([c for c in health.checks if not _is_connection(c.name)]))])
     yield PageSection("venues", "Connections", [("table", _checks([c for c in health.checks if _is_connection(c.name)]))])
     yield PageSection("quality", "Data quality", _quality(data_quality(place, who.profile)))
@@ -240,7 +240,7 @@ def _model(place: Workspace, who: Viewer) -> Parts:
     except TradingError as error:
         return [("missing", str(error))]
     frame = current_settings(place, who.profile).market.timeframe
-    facts = [("Version", version), ("Estimator", _estimator(meta.get("estimator", UNKNOWN))), ("Data until", time_text(meta.get("known_until")))]
+    facts = [("Version", version), ("Estimator", _estimator(meta.get("estimator", UNKNOWN))), ("Data until", utc_text(meta.get("known_until")))]
     facts += [
         (sentence(horizon_text(int(h), frame)), f"trained on {plural(part['rows'], 'row')} until {day(pd.Timestamp(part['trained_until']))}")
         for h, part in sorted(meta.get("horizons", {}).items(), key=lambda item: int(item[0]))
@@ -263,7 +263,7 @@ def _cycles(past: Mapping, who: Viewer) -> Parts:
     if not past["items"]:
         return [("missing", "There are no feedback cycles yet; the weekly review makes the first.")]
     frame = pd.DataFrame(past["items"])
-    frame["number"], frame["when"] = frame["number"].map(str), frame["at"].map(time_text)
+    frame["number"], frame["when"] = frame["number"].map(str), frame["at"].map(utc_text)
     columns = [
         ("Cycle", "number", str, ""), ("Kind", "kind", str, ""), ("Outcomes", "outcomes", quantity, "n"), ("Time", "when", str, ""),
         ("Note", "note", lambda t: t or UNKNOWN, "why"),
