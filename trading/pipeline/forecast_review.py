@@ -119,7 +119,7 @@ def forecast_review(
     return {
         "words": made["words"],
         "decisions": decisions_frame(Decision.from_json(json.dumps(d)) for d in made["decisions"]),
-        "learnt": {"cycle": made["cycle"], "trust": learnt["weights"], "frozen": learnt["frozen"], "pattern": made["pattern"]},
+        "feedback": {"cycle": made["cycle"], "weights": learnt["weights"], "frozen": learnt["frozen"], "pattern": made["pattern"]},
         "now": _artefact(run, "forecast"),
         "before": list(earlier.items())[-1] if earlier else None,
         "matured": count_matured(earlier, close, record.settings["market"]["timeframe"]),
