@@ -20,8 +20,7 @@ from functools import partial
 from urllib.parse import parse_qs
 
 import orjson
-from fastapi import FastAPI, Header, Query, Request
-from fastapi import Path as InPath
+from fastapi import FastAPI, Header, Path as InPath, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response, StreamingResponse
@@ -37,9 +36,7 @@ from ..core.resources import checkout, share_path
 from ..core.tracing import span, tracing
 from ..security.audit_log import AuditLog
 from ..security.sessions import LONGEST, Authenticator, NotSignedIn, check_csrf
-from ..services import jobs as work
-from ..services import queries_system as upkeep
-from ..services import workspace as views
+from ..services import jobs as work, queries_system as upkeep, workspace as views
 from ..services.workspace import MEMORY, Workspace
 
 API = "/api/v1"
@@ -282,7 +279,7 @@ def make_app(
     command: tuple[str, ...] | None = None,  # what a run is; None: 'carnet run'
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> FastAPI:
-    "Return the service."
+    "Return the service.\n\nParameters\n----------\nplace : Workspace\nusers : Authenticator\naudit : AuditLog\ndashboard : bool, default True\n    the pages too, when they are installed\nrate : float, default 200\n    requests a second of one client\nburst : float, default 400\n    at once\nmost_bytes : int, default 1000000\n    of a body\nmetrics : default None\n    `ops.telemetry.Metrics`; None: nothing is measured\napply : Callable[[Workspace, dict, str, datetime, str | None], dict] | None, default None\n    puts changed settings into force\ncommand : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'\nclock : Callable[[], datetime], default lambda: datetime.now(UTC)\n\nYields\n------\nFastAPI"
     service = Service(place, users, audit, IdempotencyStore(place.data / "answers.sqlite"), clock=clock, apply=apply, command=command)
 
     @asynccontextmanager
@@ -383,7 +380,7 @@ def _mount(app: FastAPI, service: Service) -> bytes | None:  # the policy that i
 
     pages.mount(app, service.place, session_of, record=service.audit.append, signout="/signout",
                 place_of=lambda s: place_for(service.place, (*s.portfolios, "main")[0]))
-    return pages.POLICY.encode()
+    return pages.CONTENT_POLICY.encode()
 
 # %% ../../nbs/15_api/25_app.ipynb #cea20b25
 def describe(routes: list[PlainRoute]) -> dict:

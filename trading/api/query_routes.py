@@ -16,18 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from fastapi import Path as InPath
-from fastapi import Query, Request
+from fastapi import Path as InPath, Query, Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
 from .middleware import allowed
 from ..security.sessions import Session, portfolio_folder, require
-from ..services import jobs as work
-from ..services import queries_analytics as insight
-from ..services import queries_system as upkeep
-from ..services import queries_trading as dealings
-from ..services import workspace as views
+from trading.services import (
+    jobs as work, queries_analytics as insight, queries_system as upkeep, queries_trading as dealings, workspace as views,
+)
 from ..services.workspace import MEMORY, Workspace
 
 JSON, PROBLEM = "application/json", "application/problem+json"
@@ -47,7 +44,7 @@ def to_json(answer: Any) -> bytes:
 # %% ../../nbs/15_api/15_query_routes.ipynb #dbc7642f
 @dataclass(frozen=True)
 class QueryRoute:
-    "A view with its address."
+    "A view with its address.\n\nParameters\n----------\npath : str\nview : Callable[..., Any]\ntitle : str\nrole : str, default 'viewer'\nkept : bool, default True\n    the same until a file changes"
 
     path: str
     view: Callable[..., Any]

@@ -28,7 +28,7 @@ def act(
     now: datetime,  # UTC
     record: WriteAudit | None = None,  # where it is written down first
 ) -> str:  # one sentence for the person
-    "Do what a person asked for, if they may."
+    "Do what a person asked for, if they may.\n\nParameters\n----------\nplace : Workspace\nwho : Viewer\nname : str\n    of the act\nvalues : Values\nnow : datetime\n    UTC\nrecord : WriteAudit | None, default None\n    where it is written down first\n\nReturns\n-------\nstr\n    one sentence for the person"
     if name not in _ACTS:
         raise BadInput(f"{name[:40]!r} is nothing that can be done here")
     role, do = _ACTS[name]

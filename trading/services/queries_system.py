@@ -172,7 +172,7 @@ def data_quality(place: Workspace, profile: str | None = None) -> dict:
     from trading.services.workspace import artefact
 
     try:
-        record = newest_run(place, profile, "quality", rehearsals=True)
+        record = newest_run(place, profile, "quality", dry_runs=True)
         table, mended = artefact(place, record, "quality"), artefact(place, record, "repairs")
     except TradingError as error:
         return missing(error, run=None, items=[], repairs=[])

@@ -31,7 +31,7 @@ from ..pipeline.run_record import Run, RunRecord
 # %% ../../nbs/13_services/15_workspace.ipynb #01ece15f
 @dataclass(frozen=True)
 class Workspace:
-    "Where data, runs and settings lie."
+    "Where data, runs and settings lie.\n\nParameters\n----------\ndata : Path\n    bars, ledger, models, switches\nreports : Path\n    one folder per run\nsettings : Path | None, default None\n    the user's settings file; None: ./settings.ini if it is there"
 
     data: Path  # bars, ledger, models, switches
     reports: Path  # one folder per run
@@ -52,7 +52,7 @@ def current_settings(
     place: Workspace,
     profile: str | None = None,  # None: the one that the settings name
 ) -> Settings:
-    "Return the settings in force; the folders are those of the place."
+    "Return the settings in force; the folders are those of the place.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None, default None\n    None: the one that the settings name\n\nReturns\n-------\nSettings"
     files = (place.settings or Path("settings.ini"), place.data / "taxonomy.json")
     changed = tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
     return _load(place, profile, changed, tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("CARNET_"))))
@@ -117,7 +117,7 @@ class QueryCache:
             self._stamps.pop(place, None)
 
     def forget(self) -> int:  # how many answers were dropped
-        "Drop every answer and every belief about files."
+        "Drop every answer and every belief about files.\n\nReturns\n-------\nint\n    how many answers were dropped"
         with self._lock:
             dropped = len(self._kept)
             self._kept.clear()
@@ -178,7 +178,7 @@ def records(
     place: Workspace,
     profile: str | None = None,  # None: of all
 ) -> list[RunRecord]:  # the newest first
-    "Return the records of runs; an unreadable one is left out."
+    "Return the records of runs; an unreadable one is left out.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None, default None\n    None: of all\n\nReturns\n-------\nlist[RunRecord]\n    the newest first"
     found = []
     for path in place.reports.glob("*/run.json"):
         try:
@@ -216,19 +216,19 @@ def newest_run(
     place: Workspace,
     profile: str | None,  # None: the one that the settings name
     name: str,  # of an artefact
-    rehearsals: bool = False,  # also runs that had books of their own
+    dry_runs: bool = False,  # also runs that had books of their own
 ) -> RunRecord:
-    "Return the newest run of a profile that has an artefact."
+    "Return the newest run of a profile that has an artefact.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None\n    None: the one that the settings name\nname : str\n    of an artefact\ndry_runs : bool, default False\n    also runs that had books of their own\n\nReturns\n-------\nRunRecord"
     profile = profile or current_settings(place).run.profile
     for record in records(place, profile):
-        if any(f in record.artefacts for f in (f"{name}.parquet", f"{name}.json")) and (rehearsals or not dry_run_ledger(record)):
+        if any(f in record.artefacts for f in (f"{name}.parquet", f"{name}.json")) and (dry_runs or not dry_run_ledger(record)):
             return record
     raise MissingData(f"no run of profile {profile!r} has come to its {name.replace('_', ' ')} yet; start one with 'carnet run'")
 
 
 def dry_run_ledger(record: RunRecord) -> bool:
     "Tell whether a run had books of its own, and says nothing about the account."
-    return bool(record.parameters.get("rehearsal") or record.parameters.get("portfolio") is not None or record.parameters.get("again"))
+    return bool(record.parameters.get("dry_run") or record.parameters.get("portfolio") is not None or record.parameters.get("again"))
 
 # %% ../../nbs/13_services/15_workspace.ipynb #944745b4
 def rows(frame: pd.DataFrame) -> list[dict]:
@@ -247,7 +247,7 @@ def head(record: RunRecord) -> dict:
     failed = next((s for s in record.stages if s.status == "failed"), None)
     return {
         "id": record.id, "profile": record.profile, "mode": record.mode, "account": record.account, "as_of": record.as_of.isoformat(),
-        "created": record.created.isoformat(), "status": record.status, "rehearsal": dry_run_ledger(record), "error": failed.error if failed else "",
+        "created": record.created.isoformat(), "status": record.status, "dry_run": dry_run_ledger(record), "error": failed.error if failed else "",
         "seconds": sum(s.seconds or 0 for s in record.stages), "data_version": record.data_version, "settings_hash": record.settings_hash,
         "stages": [{"name": s.name, "status": s.status, "seconds": s.seconds, "error": s.error} for s in record.stages],
     }
@@ -308,7 +308,7 @@ def _shared(url: str):
 
 
 def shared_state() -> int:  # 0: none is in use
-    "Return how many events the ledger in the database has; a connection that has died is made anew."
+    "Return how many events the ledger in the database has; a connection that has died is made anew.\n\nReturns\n-------\nint\n    0: none is in use"
     if ledger_file(Path()) is not None:
         return 0
     url = os.environ["CARNET_LEDGER"]
@@ -338,7 +338,7 @@ def has_ledger(place: Workspace) -> bool:
 
 
 def ledger_for_writing(place: Workspace, file: Path | None = None):
-    "Open the ledger for writing; `file` is that of a rehearsal."
+    "Open the ledger for writing; `file` is that of a dry run."
     from trading.accounting.ledger import Ledger
     from trading.accounting.ledger_postgres import open_ledger_at as open_place
 
