@@ -29,7 +29,7 @@ def stop_everything(
     sleep: Callable[[float], Any] | None = None,  # seconds; None: really wait
     symbols: Collection[str] | None = None,  # what the account trades; a person's other orders stay; None: all is its business
 ) -> list[str]:  # what was done and what could not be done, in words
-    "Cancel every open order, and close every position if asked for."
+    "Cancel every open order, and close every position if asked for.\n\nParameters\n----------\nvenue : Venue\nledger : Ledger\naccount : str\nwho : str\nwhy : str\nnow : datetime\n    UTC\nflatten : bool, default False\n    also sell everything at the market\npatience : RetryPolicy, default RetryPolicy()\nsleep : Callable[[float], Any] | None, default None\n    seconds; None: really wait\nsymbols : Collection[str] | None, default None\n    what the account trades; a person's other orders stay; None: all is its business\n\nReturns\n-------\nlist[str]\n    what was done and what could not be done, in words"
     desk, said = OrderContext(venue, ledger, account, lambda: now, patience, *([sleep] if sleep else [])), []
     ledger.append(Event("stopped", account, now, {"who": who, "why": why, "flatten": flatten}))
     for state in venue.fetch_open_orders():

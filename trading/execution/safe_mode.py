@@ -19,7 +19,7 @@ def safe_mode(
     ledger: Ledger,
     account: str,
 ) -> str:  # empty when trading is allowed
-    "Return why the account is in safe mode."
+    "Return why the account is in safe mode.\n\nParameters\n----------\nledger : Ledger\naccount : str\n\nReturns\n-------\nstr\n    empty when trading is allowed"
     last = ledger.last("safe_mode", account)
     return f"safe mode since {last.timestamp:%Y-%m-%d %H:%M}: {last.data['why']}" if last and last.data["on"] else ""
 
@@ -31,7 +31,7 @@ def leave_safe_mode(
     found: str,  # what was the matter
     now: datetime,  # UTC
 ) -> None:
-    "Allow trading again."
+    "Allow trading again.\n\nParameters\n----------\nledger : Ledger\naccount : str\nwho : str\n    a person\nfound : str\n    what was the matter\nnow : datetime\n    UTC"
     if not who.strip() or not found.strip():
         raise BadInput("leaving safe mode needs the name of a person and what was found; give both")
     if safe_mode(ledger, account):
@@ -39,7 +39,7 @@ def leave_safe_mode(
 
 
 class SafeModeVenue:
-    "A venue that stops taking orders after errors in a row."
+    "A venue that stops taking orders after errors in a row.\n\nParameters\n----------\nvenue : Venue\nledger : Ledger\naccount : str\nclock : Callable[[], datetime]\n    UTC now\nmost : int, default 3\n    errors in a row that are too many"
 
     def __init__(
         self,
