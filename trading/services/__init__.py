@@ -5,14 +5,25 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
-    "account_control": ["open_venue", "reconcile_account", "watch_accounts", "stop_trading", "resume_trading"],
+    "account_control": [
+        "open_venue", "reconcile_account", "watch_accounts", "known_accounts", "StopTrading", "stop_trading", "ResumeTrading",
+        "resume_trading", "Reconcile", "reconcile_now",
+    ],
     "alerting": [
         "collect_day_facts", "collect_background_facts", "collect_alert_facts", "secret_of", "channels_of", "policy_of_alerts",
         "open_outbox", "dispatch_alerts", "after_run", "try_channels",
     ],
+    "commands": [
+        "Adapter", "Record", "Handler", "COMMANDS", "Actor", "Context", "Request", "Done", "Command", "command", "load_commands",
+        "find_command", "read_request", "authorise", "audit_detail", "perform", "note_later", "write_waiting",
+    ],
     "jobs": ["WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
     "maintenance": ["health_report", "health_trend", "repair", "watch_system", "passphrase_of", "back_up"],
     "metrics": ["GATHERED", "update_metrics", "open_metrics"],
+    "plan_control": [
+        "ReviewPlan", "review_run_plan", "ApprovePlan", "approve_run_plan", "RejectPlan", "reject_run_plan", "ValidatePlan",
+        "validate_run_plan",
+    ],
     "queries_analytics": [
         "FEWEST", "settings_then", "plain_number", "predictions", "explanation", "forecast_facts", "regimes", "opportunities",
         "performance", "history", "risk", "stress_results", "attribution", "return_correlation", "optimise",
@@ -24,11 +35,21 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "queries_trading": [
         "run_bars", "prices", "price_history", "plan", "ledger_of_run", "orders", "fills", "plans", "events", "order_status",
     ],
+    "run_control": ["StartRun", "start_daily_run", "ResumeRun", "resume_run", "CancelJob", "cancel_running_job"],
+    "settings_control": [
+        "settings_file", "version_of", "ChangeSettings", "change_settings", "ReplaceSettings", "replace_settings", "SetGroup", "set_group",
+        "DropGroup", "drop_group", "SetAlias", "set_alias", "DropAlias", "drop_alias",
+    ],
+    "system_control": [
+        "AcknowledgeAlert", "acknowledge_rule", "WriteNote", "write_note", "SteerFeedback", "freeze_feedback", "thaw_feedback",
+        "RollBackFeedback", "roll_back_feedback", "RollBackModel", "roll_back_to_model", "Nothing", "invalidate_cache", "reset_system",
+    ],
     "workspace": [
         "FRESH", "MEMORY", "Workspace", "workspace_of", "current_settings", "account_of", "QueryCache", "view", "records", "find_record",
         "artefact", "newest_run", "dry_run_ledger", "rows", "missing", "head", "runs", "paged", "run", "stages", "shared_state",
         "ledger_for_reading", "has_ledger", "ledger_for_writing", "portfolio", "section_of", "holdings",
     ],
 }, modules=[
-    "account_control", "alerting", "jobs", "maintenance", "metrics", "queries_analytics", "queries_system", "queries_trading", "workspace",
+    "account_control", "alerting", "commands", "jobs", "maintenance", "metrics", "plan_control", "queries_analytics", "queries_system",
+    "queries_trading", "run_control", "settings_control", "system_control", "workspace",
 ])
