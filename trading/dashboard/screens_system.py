@@ -149,7 +149,7 @@ def _rules(rules: Mapping[str, str], how: Mapping[str, Any]) -> Parts:
     if not said:
         return [("missing", "The settings name no rules of alerts.")]
     hours = lambda v: f"{number(v, 0)} hours"  # noqa: E731
-    quiet = f"quiet from {how['quiet'].replace('-', ' to ')}, unless {how['loud']}" if how.get("quiet") else "told at every hour"
+    quiet = f"quiet from {how['quiet'].replace('-', ' to ')}, unless {how['urgent']}" if how.get("quiet") else "told at every hour"
     often = [
         ("The same again", f"not within {hours(how['cooldown_hours'])}"),
         ("Nobody answers", f"one level louder after {hours(how['escalate_hours'])}"),
@@ -248,7 +248,7 @@ def _quality(found: Mapping) -> Parts:
 def learning_screen(place: Workspace, who: Viewer) -> list[PageSection]:
     "Show trust, the threshold, the cycles of feedback, and the model in force."
     found, past = feedback_state(place, who.profile), cycles(place, who.profile, size=12)
-    trust = pd.DataFrame({"trust": found["trust"]}).sort_values("trust", ascending=False)
+    trust = pd.DataFrame({"weights": found["weights"]}).sort_values("weights", ascending=False)
     parts: Parts = [("missing", "Nothing was learnt yet; the weekly review begins it.")] if "missing" in found else []
     state = "frozen: nothing is learnt until a person thaws it" if found["frozen"] else "learning"
     parts += [
@@ -278,7 +278,7 @@ def learning_screen(place: Workspace, who: Viewer) -> list[PageSection]:
         )
     return [
         PageSection("model", "The model in force", _model(place, who)),
-        PageSection("trust", "Feedback", parts),
+        PageSection("weights", "Feedback", parts),
         PageSection("cycles", "Cycles", _cycles(past, who)),
     ]
 

@@ -27,7 +27,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "rebalancing": ["Rebalancing", "rebalancing_of", "list_rebalancings", "recommendations"],
     "reconciliation": [
         "Difference", "Reconciliation", "resolve_open_orders", "expected_holdings", "compare_balances", "compare_orders", "compare_sums",
-        "beside_of", "see_beside", "reconcile", "open_from_venue",
+        "foreign_holdings", "record_foreign_holdings", "reconcile", "open_from_venue",
     ],
     "router": [
         "BookLevel", "VenueQuote", "Cost", "expected_cost", "quote_of", "recent_volume", "VenueAccount", "Routed", "route_actions",

@@ -58,7 +58,7 @@ def decided_parts(b: ForecastReview, timeframe: str) -> Parts:
         return [("missing", "Whether a forecast may act was not decided in this run.")]
     lines: Parts = [("heading", "May they act?"), ("text", " ".join(b.words))]
     if b.learnt:
-        trust = listed(f"{name} {percent(share, 0)}" for name, share in b.learnt["trust"].items())
+        trust = listed(f"{name} {percent(share, 0)}" for name, share in b.learnt["weights"].items())
         state = "frozen by a person" if b.learnt["frozen"] else f"after {count(b.learnt['cycle'], 'cycle')} of feedback"
         market = f" The market is {b.learnt['pattern']}." if b.learnt.get("pattern") else ""
         lines.append(("text", f"Trust, {state}: {trust}.{market}"))
@@ -124,7 +124,7 @@ def feature_words(
         return f"the last {bars}" if int(number[0]) > 1 else "the last bar"
     if number and name.startswith(("below_high_", "above_low_")):
         return f"the distance from the {'high' if 'high' in name else 'low'} of {bars}"
-    return {"loudness": "how loud the market is"}.get(name, name.replace("_", " "))
+    return name.replace("_", " ")
 
 
 def why_words(

@@ -169,14 +169,14 @@ def example_data(
     var, covariance = -float(daily.quantile(0.05)), recent.cov()
     share = weights * (covariance @ weights) / (weights @ covariance @ weights)
     forecasts, accuracy = plain_forecasts(close.iloc[-1200:])
-    parts = pd.DataFrame({"base": forecasts["expected"] * 0.4, "return_250": forecasts["expected"] * 0.8, "loudness": forecasts["expected"] * -0.2})
+    parts = pd.DataFrame({"base": forecasts["expected"] * 0.4, "return_250": forecasts["expected"] * 0.8, "relative_volatility": forecasts["expected"] * -0.2})
     groups = [(h, g) for h in accuracy.index for g in (1, 2)]
     beliefs = ForecastReview(
         words=(f"All {len(forecasts)} forecasts are held back and pull no weight.",),
         decisions=forecasts.assign(
             side="hold", confidence=0.55, reward_to_risk=1.2, max_drawdown=0.1, reason="confidence 0.55 is below the gate of 0.70"
         ),
-        learnt={"cycle": 3, "trust": {"model": 0.35, "mean": 0.33, "zero": 0.32}, "frozen": False, "pattern": "loud falling"},
+        learnt={"cycle": 3, "weights": {"model": 0.35, "mean": 0.33, "zero": 0.32}, "frozen": False, "pattern": "volatile falling"},
         now=forecasts,
         before=(when - pd.Timedelta(days=1), plain_forecasts(close.iloc[-1201:-1])[0]),
         matured=pd.DataFrame({"matured": 800, "inside": 715}, index=accuracy.index),
