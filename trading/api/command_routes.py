@@ -225,7 +225,7 @@ def validate_plan(place: Workspace, name: str) -> dict:
 
 
 def approve_plan(place: Workspace, name: str, who: str, now: datetime) -> dict:
-    "Approve the plan of a run that waits for a person."
+    "Approve the plan of a run that awaits approval."
     from trading.execution.approval import LIFE, plan_status
     from trading.pipeline.plan_approval import approve_run
 

@@ -11,6 +11,7 @@ from datetime import datetime
 
 import pandas as pd
 
+from ..core.english import plural
 from ..core.errors import BadInput
 from .feedback import FeedbackBounds, FeedbackState, adjust_confidence
 from .meta_labeling import Decision, DecisionThresholds, MetaModel
@@ -74,24 +75,21 @@ def accepted_forecasts(
 # %% ../../nbs/04_forecast/60_decisions.ipynb #f793abd7
 def describe_decisions(
     decisions: Sequence[Decision],
-    gates: DecisionThresholds,  # of today, see `gates_now`
+    gates: DecisionThresholds,  # of today, see `current_thresholds`
 ) -> tuple[str, ...]:  # sentences
-    "Say how many forecasts passed, and what the best of the others lacked.\n\nParameters\n----------\ndecisions : Sequence[Decision]\ngates : DecisionThresholds\n    of today, see `gates_now`\n\nReturns\n-------\ntuple[str, ...]\n    sentences"
-    bars = lambda h: f"{h} bar" if h == "1" else f"{h} bars" if h.isdigit() else h  # noqa: E731
+    "Say how many forecasts passed, and what the best of the others lacked.\n\nParameters\n----------\ndecisions : Sequence[Decision]\ngates : DecisionThresholds\n    of today, see `current_thresholds`\n\nReturns\n-------\ntuple[str, ...]\n    sentences"
+    over = lambda h: f"over {plural(int(h), 'bar')}" if h.isdigit() else f"over {h}"  # noqa: E731
     if not decisions:
-        return ("No decision was made, so no forecast pulls a weight.",)
+        return ("The forecast filter was not applied, so no forecast moves a weight.",)
     done, shut = [d for d in decisions if d.side != "hold"], [d for d in decisions if d.side == "hold"]
-    lines = []
-    if done:
-        names = ", ".join(f"{d.side} {d.symbol} over {bars(d.horizon)} ({d.confidence:.0%})" for d in done[:5])
-        lines.append(f"{len(done)} of {len(decisions)} forecasts pass the gates: {names}{' and others' if len(done) > 5 else ''}.")
+    names = ", ".join(f"{d.side} {d.symbol} {over(d.horizon)} ({d.confidence:.0%})" for d in done[:5])
+    passed_ = f": {names}{' and others' if len(done) > 5 else ''}" if done else ""
+    needed = f"probability ≥ {gates.confidence:.0%}, reward/risk ≥ {gates.reward_to_risk:g}"
+    lines = [f"{len(done)} of {plural(len(decisions), 'forecast')} passed the filter (needed: {needed}){passed_}."]
     if shut:
         best = max(shut, key=lambda d: (d.confidence, d.symbol))
-        lines.append(
-            f"{'All ' if not done else ''}{len(shut)} forecasts are held back and pull no weight. The surest of them, {best.symbol} over "
-            f"{bars(best.horizon)}, is right with {best.confidence:.0%} where {gates.confidence:.0%} is asked, and wins {best.reward_to_risk:.2f} "
-            f"times its risk where {gates.reward_to_risk:g} is asked."
-        )
+        numbers = f"probability {best.confidence:.0%}, reward/risk {best.reward_to_risk:.2f}"
+        lines.append(f"Best of the others: {best.symbol} {over(best.horizon)}, {numbers}.")
     return tuple(lines)
 
 

@@ -177,8 +177,8 @@ class TradingAccount:
         both = pd.concat([before[before.index < own.index[0]], own]) if len(before) else own
         return both.rename("equity").rename_axis("timestamp")
 
-    def settle_approval(self, plan: Plan, verdict: CheckResult) -> str:  # how far the plan has come: 'proposed' or 'reviewed' waits for a person
-        "Put an allowed plan before whoever approves; on paper the risk checks review it and the run approves.\n\nParameters\n----------\nplan : Plan\nverdict : CheckResult\n\nReturns\n-------\nstr\n    how far the plan has come: 'proposed' or 'reviewed' waits for a person"
+    def settle_approval(self, plan: Plan, verdict: CheckResult) -> str:  # how far the plan has come: 'proposed' or 'reviewed' awaits approval
+        "Put an allowed plan before whoever approves; on paper the risk checks review it and the run approves.\n\nParameters\n----------\nplan : Plan\nverdict : CheckResult\n\nReturns\n-------\nstr\n    how far the plan has come: 'proposed' or 'reviewed' awaits approval"
         if plan_status(self.ledger, self.account, plan.hash) == "unknown":
             propose_plan(self.ledger, plan, self.clock())
         if not self.live and plan_status(self.ledger, self.account, plan.hash) in ("proposed", "reviewed"):
