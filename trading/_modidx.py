@@ -2589,7 +2589,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'trading/forecast/outcomes.py'),
                                            'trading.forecast.outcomes.outcomes_of': ( '04_forecast/outcomes.html#outcomes_of',
                                                                                       'trading/forecast/outcomes.py'),
-                                           'trading.forecast.outcomes.testable_outcomes': ( '04_forecast/outcomes.html#testable_outcomes',
+                                           'trading.forecast.outcomes.reliable_outcomes': ( '04_forecast/outcomes.html#reliable_outcomes',
                                                                                             'trading/forecast/outcomes.py')},
             'trading.forecast.panel': { 'trading.forecast.panel.Panel': ('04_forecast/panel.html#panel', 'trading/forecast/panel.py'),
                                         'trading.forecast.panel.Panel.usable': ( '04_forecast/panel.html#panel.usable',

@@ -30,7 +30,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "model_registry": ["TRUSTED", "to_state", "from_state", "save", "read_meta", "load"],
     "neural": ["NetworkKind", "lagged_returns", "make_module", "TorchRegressor", "need_torch"],
-    "outcomes": ["ENSEMBLE", "match_outcomes", "testable_outcomes", "outcomes_of", "market_patterns"],
+    "outcomes": ["ENSEMBLE", "match_outcomes", "reliable_outcomes", "outcomes_of", "market_patterns"],
     "panel": ["bar_volatility", "default_features", "Panel", "make_panel", "features_of", "refuse_constant", "fit_rows"],
     "risk_outlook": ["anomalies", "volatility_outlook", "drawdown_risk", "outlook_alerts"],
     "rl_env": ["OBSERVED", "EnvironmentRules", "step_many", "BatchedWorlds", "make_env", "evaluate_policy"],

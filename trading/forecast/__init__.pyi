@@ -33,7 +33,7 @@ from .meta_labeling import META_FEATURES as META_FEATURES, meta_features as meta
 from .model_promotion import note_trial as note_trial, count_trials as count_trials, PromotionGate as PromotionGate, gate_reasons as gate_reasons, champion_gain as champion_gain, Promotion as Promotion, promotions as promotions, current_model_version as current_model_version, current_estimator as current_estimator, promote_model as promote_model, roll_back_model as roll_back_model
 from .model_registry import TRUSTED as TRUSTED, to_state as to_state, from_state as from_state, save as save, read_meta as read_meta, load as load
 from .neural import NetworkKind as NetworkKind, lagged_returns as lagged_returns, make_module as make_module, TorchRegressor as TorchRegressor, need_torch as need_torch
-from .outcomes import ENSEMBLE as ENSEMBLE, match_outcomes as match_outcomes, testable_outcomes as testable_outcomes, outcomes_of as outcomes_of, market_patterns as market_patterns
+from .outcomes import ENSEMBLE as ENSEMBLE, match_outcomes as match_outcomes, reliable_outcomes as reliable_outcomes, outcomes_of as outcomes_of, market_patterns as market_patterns
 from .panel import bar_volatility as bar_volatility, default_features as default_features, Panel as Panel, make_panel as make_panel, features_of as features_of, refuse_constant as refuse_constant, fit_rows as fit_rows
 from .risk_outlook import anomalies as anomalies, volatility_outlook as volatility_outlook, drawdown_risk as drawdown_risk, outlook_alerts as outlook_alerts
 from .rl_env import OBSERVED as OBSERVED, EnvironmentRules as EnvironmentRules, step_many as step_many, BatchedWorlds as BatchedWorlds, make_env as make_env, evaluate_policy as evaluate_policy
