@@ -31,7 +31,8 @@ from ..execution.order_manager import RetryPolicy
 from ..execution.portfolio_csv import read_portfolio
 from ..execution.reconciliation import Reconciliation, open_from_venue, reconcile
 from ..execution.router import recent_volume
-from ..execution.safe_mode import SafeModeVenue, check_order_limits, watch_limits
+from ..execution.safe_mode import SafeModeVenue
+from ..execution.limit_monitor import check_order_limits, watch_limits
 from .factory import bars_of, groups_of, paper_markets, paper_tape, paper_venue, risk_limits
 from .run_record import Run, RunRecord
 from .venue_factory import account_number, connect
