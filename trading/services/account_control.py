@@ -15,7 +15,8 @@ from ..core.errors import BadInput, Busy, Refused, TradingError, VenueError
 from ..core.settings import Settings
 from ..core.types import Venue
 from ..execution.reconciliation import Reconciliation, reconcile
-from ..execution.safe_mode import leave_safe_mode, safe_mode, stop_everything
+from ..execution.safe_mode import leave_safe_mode, safe_mode
+from ..execution.emergency_stop import stop_everything
 from ..pipeline.account import with_circuit_breaker, kill_switch, open_account_ledger, trading_rules
 from ..pipeline.factory import paper_venue
 from ..pipeline.venue_factory import connect, each_venue
