@@ -154,9 +154,9 @@ def pattern_of(
     volatility: float,  # of the market now
     usual: float,  # its median over the past
     trend: float,  # return of the market over the last months
-) -> str:  # 'calm rising', 'loud falling' …
-    "Name the state of the market in two words.\n\nParameters\n----------\nvolatility : float\n    of the market now\nusual : float\n    its median over the past\ntrend : float\n    return of the market over the last months\n\nReturns\n-------\nstr\n    'calm rising', 'loud falling' …"
-    return f"{'loud' if volatility > usual else 'calm'} {'rising' if trend > 0 else 'falling'}"
+) -> str:  # 'calm rising', 'volatile falling' …
+    "Name the state of the market in two words.\n\nParameters\n----------\nvolatility : float\n    of the market now\nusual : float\n    its median over the past\ntrend : float\n    return of the market over the last months\n\nReturns\n-------\nstr\n    'calm rising', 'volatile falling' …"
+    return f"{'volatile' if volatility > usual else 'calm'} {'rising' if trend > 0 else 'falling'}"
 
 # %% ../../nbs/04_forecast/52_feedback.ipynb #7968f376
 @dataclass(frozen=True)

@@ -90,8 +90,8 @@ def outcomes_of(
 def market_patterns(
     close: pd.DataFrame,  # time × symbol
     months: int = 60,  # bars over which the trend is read
-) -> pd.Series:  # by time: 'calm rising', 'loud falling' …; nothing where the past is too short
-    "Name the state of the market at each bar, from its past.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol\nmonths : int, default 60\n    bars over which the trend is read\n\nReturns\n-------\npd.Series\n    by time: 'calm rising', 'loud falling' …; nothing where the past is too short"
+) -> pd.Series:  # by time: 'calm rising', 'volatile falling' …; nothing where the past is too short
+    "Name the state of the market at each bar, from its past.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol\nmonths : int, default 60\n    bars over which the trend is read\n\nReturns\n-------\npd.Series\n    by time: 'calm rising', 'volatile falling' …; nothing where the past is too short"
     market = np.log(close).diff().mean(axis=1)
     level = np.exp(market.fillna(0.0).cumsum()).to_frame("market")
     loud = bar_volatility(level)["market"]
