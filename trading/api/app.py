@@ -35,7 +35,7 @@ from ..core.errors import MissingData, TradingError
 from ..core.resources import checkout, share_path
 from ..core.tracing import span, tracing
 from ..security.audit_log import AuditLog
-from ..security.sessions import LONGEST, Authenticator, NotSignedIn, check_csrf
+from ..security.sessions import SESSION_LIFETIME, Authenticator, NotSignedIn, check_csrf
 from ..services import jobs, queries_portfolio, queries_runs, queries_system
 from ..services.query_cache import MEMORY
 from ..services.workspace import Workspace
@@ -94,7 +94,7 @@ def session_routes(service: Service) -> list[PlainRoute]:
         async with busy:
             session = await asyncio.to_thread(service.users.sign_in, asked.name, asked.password, asked.code, service.clock(), origin)
         answer = Response(to_json(session_view(session)), media_type=JSON)
-        answer.set_cookie(COOKIE, session.token, max_age=int(LONGEST.total_seconds()), httponly=True, samesite="strict",
+        answer.set_cookie(COOKIE, session.token, max_age=int(SESSION_LIFETIME.total_seconds()), httponly=True, samesite="strict",
                           secure=request.url.scheme == "https", path="/")
         return answer
 
@@ -228,13 +228,13 @@ SECURITY_CHECKS = ("permissions", "firewall", "disk encryption", "environment", 
 
 def examine(place: Workspace, only: tuple[str, ...] | None = None) -> dict:
     "Ask every check, and add up."
-    from trading.ops.health import probe, remember, score_health
+    from trading.ops.health import probe, append_health, score_health
     from trading.venues.access.monitor import connection_statistics
 
     now, venues = datetime.now(UTC), connection_statistics(place.data)
     found = score_health([c for c in probe(place.data, venues, seconds=4) if only is None or c.name.startswith(only)], now)
     if only is None:
-        remember(found, place.data / "health.jsonl")
+        append_health(found, place.data / "health.jsonl")
     checks = [{"name": c.name, "status": c.status, "detail": c.detail, "value": c.value, "penalty": c.penalty} for c in found.checks]
     return {"at": now, "score": found.score, "ok": found.ok, "reasons": list(found.reasons), "checks": checks}
 

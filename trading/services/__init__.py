@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "maintenance": ["health_report", "health_trend", "repair", "watch_system", "passphrase_of", "back_up"],
     "metrics": ["GATHERED", "update_metrics", "open_metrics"],
     "queries_analytics": [
-        "FEWEST", "settings_then", "plain_number", "predictions", "explanation", "forecast_facts", "regimes", "opportunities",
+        "FEWEST_RETURNS", "settings_then", "plain_number", "predictions", "explanation", "forecast_facts", "regimes", "opportunities",
         "performance", "history", "risk", "stress_results", "attribution", "return_correlation", "optimise",
     ],
     "queries_portfolio": ["portfolio", "section_of", "holdings"],
