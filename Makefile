@@ -41,7 +41,7 @@ test: .venv/dev.ok ## everything: style, notebooks, tests, layers; ARGS="-k repo
 	@./scripts/get-chromium
 	@./scripts/get-promtool
 	@$(BIN)/ruff check --quiet .
-	@$(BIN)/nbdev-export
+	@$(BIN)/python scripts/export.py
 	@$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
 
 coverage: .venv/dev.ok ## the same tests with the branches of trading/ counted, which takes a fifth longer

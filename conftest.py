@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import re
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -44,7 +45,7 @@ class NotebookItem(pytest.Item):
 
         decimal.setcontext(decimal.DefaultContext.copy())  # whatever the notebook before has left
         cells = json.loads(self.path.read_text(encoding="utf-8"))["cells"]
-        begun, environment = time.perf_counter(), dict(os.environ)
+        begun, environment, main = time.perf_counter(), dict(os.environ), sys.modules["__main__"]
         with contextlib.chdir(self.path.parent):
             shell = CaptureShell(self.path)
             module = None
@@ -54,6 +55,7 @@ class NotebookItem(pytest.Item):
                         module = self._run(shell, number, "".join(cell["source"]), module)
             finally:
                 _tidy(shell, environment)
+                sys.modules["__main__"] = main  # the shell puts its own there, which no child process can be started from
         self.user_properties.append(("notebook", (self.path.relative_to(ROOT).as_posix(), time.perf_counter() - begun)))
 
     def _run(self, shell, number: int, source: str, module):
@@ -96,8 +98,6 @@ def _names(source: str) -> set[str]:
 
 def _tidy(shell, environment: dict[str, str]) -> None:
     "Leave nothing behind for the next notebook in this process."
-    import sys
-
     shell.user_ns.clear()
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")

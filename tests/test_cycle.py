@@ -1,7 +1,6 @@
 "Cycle scores: two versions that never meet, on drawn and on real histories."
 
 from datetime import date
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trading.core.datasets import sample_bars
 from trading.core.errors import BadInput
 from trading.features.cycle_score import HIGH_MEANS, CycleScore, check_same_cycle, cycle_inputs, cycle_score, cycle_targets, pin_cycle
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 DAY = date(2023, 6, 1)
 
 
@@ -63,11 +62,8 @@ def test_inputs_know_nothing_of_the_future():
     pd.testing.assert_frame_equal(whole.iloc[:500], early)
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="the development data are not here")
 def test_on_real_history_the_bottoms_and_tops_are_seen():
-    frame = pd.read_parquet(DATA / "crypto_1d_binance.parquet")
-    btc = frame[frame["symbol"] == "BTC-USDT"].set_index("timestamp")["close"]
-    inputs = cycle_inputs(btc)
+    inputs = cycle_inputs(sample_bars("coins")["close"]["BTC/USDT"].dropna())
     names = ["mayer", "pi_cycle", "drawdown", "volatility"]
 
     def at(day: str, version: str, columns: list[str]) -> float:

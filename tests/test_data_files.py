@@ -1,7 +1,5 @@
 """Files of prices: what is whole is read to the last bit, what is torn is refused and stores nothing."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,10 +7,9 @@ import pytest
 from trading.core.bars import bars_from
 from trading.core.datasets import sample_bars
 from trading.core.errors import BadInput
+from trading.core.resources import share_path
 from trading.data.delta_store import BarStore
 from trading.data.import_files import import_file, read_bars_file
-
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +71,7 @@ def test_what_the_cleaner_removed_is_reported(tmp_path, index):
 
 
 def test_many_symbols_in_one_parquet_file(tmp_path):
-    file = SHARED / "crypto_1d_binance.parquet"
-    if not file.exists():
-        pytest.skip("needs the development data crypto_1d_binance.parquet, which is not part of the repository")
+    file = share_path("samples", "coins_1d.parquet")
     rows = pd.read_parquet(file)
     truth = bars_from({s: g.set_index("timestamp") for s, g in rows.groupby("symbol", sort=False)})
     found = read_bars_file(file)

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -158,18 +157,18 @@ def test_purged_folds_fit_into_a_search_of_scikit_learn():
     assert search.best_params_ == {"alpha": 0.1}
 
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+def _coins() -> pd.DataFrame:
+    return sample_bars("coins")["close"].loc["2017-12-14":, ["BTC/USDT", "ETH/USDT", "LTC/USDT", "BNB/USDT"]]
 
 
-@pytest.mark.parametrize(("file", "symbols", "since"), [
-    ("crypto_1d_binance.parquet", ("BTC-USDT", "ETH-USDT", "LTC-USDT", "BNB-USDT"), "2017-12-14"),
-    ("fx_ecb_1d.parquet", ("EUR-USD", "USD-JPY", "USD-GBP", "USD-CHF"), "1999-01-05"),
-])
-def test_intervals_cover_within_two_points_on_other_markets_for_each_horizon(file, symbols, since):
-    if not (DATA / file).exists():
-        pytest.skip(f"the market data {file} are not beside this checkout")
-    rows = pd.read_parquet(DATA / file, columns=["symbol", "timestamp", "close"])
-    close = rows[rows["symbol"].isin(symbols)].pivot(index="timestamp", columns="symbol", values="close").loc[since:].ffill(limit=3).dropna()
-    assert set(close.columns) == set(symbols)
+def _rates() -> pd.DataFrame:
+    "Rates against the dollar, out of the ECB's against the euro."
+    euro = sample_bars("fx")["close"].loc["1999-01-05":"2019"]
+    return pd.DataFrame({"EUR/USD": euro["EUR/USD"]} | {f"USD/{c}": euro[f"EUR/{c}"] / euro["EUR/USD"] for c in ("JPY", "GBP", "CHF")})
+
+
+@pytest.mark.parametrize("market", [_coins, _rates])
+def test_intervals_cover_within_two_points_on_other_markets_for_each_horizon(market):
+    close = market().ffill(limit=3).dropna()
     table = accuracy(hold_out(HorizonForecaster(adaptive=0.01), bars_from_close(close.rename_axis("timestamp")), n_splits=5))
     assert ((table["coverage_90"] - 0.9).abs() <= 0.02).all(), table["coverage_90"].to_dict()

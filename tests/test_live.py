@@ -282,12 +282,12 @@ def test_the_kill_switch_stops_the_stage_before_and_between_orders(run, place):
     assert all(p.amount < Decimal("0.001") for p in book.positions.values()) and equal_books(run, place)
 
 
-def test_a_switch_that_is_on_is_a_veto_of_the_check(run, place):
+def test_an_engaged_kill_switch_fails_the_risk_checks(run, place):
     asked(run)
     approve_run(run.folder, "Ada", NOW())
     kill_switch(settings_of(run), "live-loop").engage("Ada", "strange prices", NOW())
     assert trade(run) == "done" and sent(place) == 0
-    assert [v["rule"] for v in run.read("verdict")["vetoes"]] == ["kill_switch"]
+    assert [v["rule"] for v in run.read("verdict")["violations"]] == ["kill_switch"]
 
 
 def test_three_orders_in_a_row_that_fail_are_safe_mode_and_open_the_circuit(run, place):
@@ -323,8 +323,8 @@ def test_the_loss_of_the_day_stops_trading_and_survives_a_restart(run, place):
     data = {"equity": str(worth * 1.2), "cash": "0", "realised": "0", "unrealised": "0", "fees": "0", "paid_in": "0"}
     ledger_of(run).append(Event("equity", "live-loop", NOW() - timedelta(days=1), data))
     assert trade(run) == "done" and sent(place) == 0
-    vetoed = {v["rule"] for v in run.read("verdict")["vetoes"]}
-    assert vetoed == {"max_daily_loss"}
+    broken = {v["rule"] for v in run.read("verdict")["violations"]}
+    assert broken == {"max_daily_loss"}
 
 
 def test_a_price_that_moves_between_two_orders_is_measured_by_the_equity_of_that_moment(run, place):

@@ -55,7 +55,7 @@ def test_all_stages_read_one_moment_and_orders_the_present(tmp_path, monkeypatch
         assert plan.actions and tickers() == 2  # the paper exchange asks for the price of that minute
         assert all(a.price == first[a.symbol] != closes[a.symbol] for a in plan.actions)
         assert ((filled["price_filled"] / filled["price_planned"] - 1.01).abs() < 2e-3).all()
-        assert not run.read("verdict")["vetoes"]
+        assert not run.read("verdict")["violations"]
 
         later("1.30")  # resumed: the pinned prices, whatever the market does
         run.restart(STAGES[2])

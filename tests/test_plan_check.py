@@ -39,7 +39,7 @@ def test_a_plan_passes_exactly_when_its_result_keeps_the_limits(raw, max_weight,
     held = {a.symbol: float(a.value / equity) for a in plan.actions}
     broken = {"max_weight"} if max(held.values(), default=0) > max_weight + 1e-9 else set()
     broken |= {"min_cash"} if 1 - sum(held.values()) < min_cash - 1e-9 else set()
-    assert {v.rule for v in verdict.vetoes} == broken
+    assert {v.rule for v in verdict.violations} == broken
     assert CheckResult.from_json(verdict.to_json()) == verdict
 
 
@@ -63,17 +63,17 @@ def test_a_plan_altered_by_one_unit_is_refused():
     plan, prices = plan_for({"A": 0.5})
     assert check(plan, RiskLimits(), prices, expected_hash=plan.hash).ok
     altered = plan.but(actions=(plan.actions[0].but(amount=plan.actions[0].amount + 1),))
-    assert [v.rule for v in check(altered, RiskLimits(), prices, expected_hash=plan.hash).vetoes] == ["hash"]
+    assert [v.rule for v in check(altered, RiskLimits(), prices, expected_hash=plan.hash).violations] == ["hash"]
 
 
 @pytest.mark.parametrize("wrong", [0.0, -3.0, float("nan"), float("inf"), 1000.0])
 def test_a_nonsense_price_is_never_near_enough(wrong):
     plan, prices = plan_for({"A": 0.5})
     verdict = check(plan, RiskLimits(max_price_gap=0.05), prices, second_prices={**prices, "A": wrong})
-    assert [v.rule for v in verdict.vetoes] == ["price_gap"]
+    assert [v.rule for v in verdict.violations] == ["price_gap"]
 
 
 def test_without_any_limit_the_basic_rules_are_still_looked_at():
     plan, prices = plan_for({"A": 0.5})
     assert set(check(plan, RiskLimits(), prices).checked) >= {"as_of", "known_symbol", "price", "short", "cash"}
-    assert {v.rule for v in check(plan, RiskLimits(), prices, cash=D(100)).vetoes} == {"cash"}
+    assert {v.rule for v in check(plan, RiskLimits(), prices, cash=D(100)).violations} == {"cash"}

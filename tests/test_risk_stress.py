@@ -10,7 +10,7 @@ from trading.core.bars import bars_from_close
 from trading.core.datasets import sample_bars
 from trading.risk.stress import SCENARIOS, Scenario, shock_of, stress
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+COINBASE = Path(__file__).with_name("coinbase_closes.csv")  # closes against USD on the first and last day of each scenario, where there was one
 
 
 def test_prices_go_before_the_table_and_the_table_before_nothing():
@@ -51,15 +51,15 @@ def test_the_deepest_point_is_that_of_the_replayed_wealth():
 NOT_FROM_CLOSES = {"Stocks": "published index", "Stablecoins": "assumption", "LUNA": "press", "FTT": "press"}
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="the development data are not here")
 @pytest.mark.parametrize("name", ["winter-2018", "covid-2020", "china-ban-2021", "luna-2022", "ftx-2022"])
 def test_every_cell_of_the_tables_is_the_median_of_closes(name):
     scenario, change = SCENARIOS[name], {}
     start, end = (pd.Timestamp(day, tz="UTC") for day in (scenario.start, scenario.end))
-    for file in ("crypto_1d_binance.parquet", "crypto_1d.parquet"):  # the first one goes before the second
-        close = pd.read_parquet(DATA / file).pivot(index="timestamp", columns="symbol", values="close")
+    coinbase = pd.read_csv(COINBASE, index_col="symbol").T
+    coinbase.index = pd.to_datetime(coinbase.index, utc=True)
+    for close in (sample_bars("coins")["close"], coinbase):  # the first one goes before the second
         if start in close.index and end in close.index:
-            change = {k.split("-")[0]: v for k, v in (close.loc[end] / close.loc[start] - 1).dropna().items()} | change
+            change = {k.split("/")[0]: v for k, v in (close.loc[end] / close.loc[start] - 1).dropna().items()} | change
     change = pd.Series(change)
     groups = change.groupby(load_groups(change.index)).median()
     told = {k: v for k, v in scenario.shocks.items() if k not in NOT_FROM_CLOSES}
@@ -74,13 +74,12 @@ def load_groups(coins):
     return classify(list(coins))["group"].to_numpy()
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="the development data are not here")
 def test_the_funds_and_currencies_of_2008_are_closes_too():
-    for file, names in (("etf_1d.parquet", ["SPY", "IWM", "EEM", "USO"]), ("fx_1d.parquet", ["EUR/USD", "GBP/USD", "NZD/USD", "XAU/USD"])):
-        close = pd.read_parquet(DATA / file).pivot(index="timestamp", columns="symbol", values="close")
+    for market, names in (("etfs", ["SPY", "IWM", "EEM", "USO"]), ("forex", ["EUR/USD", "GBP/USD", "NZD/USD", "XAU/USD"])):
+        close = sample_bars(market)["close"]
         on = lambda day, close=close: close[close.index.normalize() <= pd.Timestamp(day, tz="UTC")].iloc[-1]  # noqa: E731
         change = on("2008-11-20") / on("2008-09-12") - 1
-        assert {n: SCENARIOS["2008"].shocks[n] for n in names} == {n: pytest.approx(change[n.replace("/", "-")], abs=0.00501) for n in names}
+        assert {n: SCENARIOS["2008"].shocks[n] for n in names} == {n: pytest.approx(change[n], abs=0.00501) for n in names}
 
 
 def test_every_source_of_a_table_is_named():

@@ -217,11 +217,6 @@ def test_importing_the_sweep_loads_neither_numba_nor_vectorbt():
     assert json.loads(said.stdout) == []
 
 
-def test_only_one_module_knows_vectorbt():
-    texts = {p.name: p.read_text() for p in (ROOT / "trading").rglob("*.py")}
-    assert [name for name, text in texts.items() if "import vectorbt" in text or "from vectorbt" in text] == ["fills.py"]
-
-
 def test_the_flow_sweeps_on_a_dask_cluster(tmp_path):
     env = os.environ | {"PREFECT_HOME": str(tmp_path), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PYTHONPATH": str(ROOT),
                         "PREFECT_LOGGING_LEVEL": "ERROR", "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300"}

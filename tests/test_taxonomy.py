@@ -1,13 +1,9 @@
 "The coin table against labels that were not used to make it, and the rules of form against coins that look like them."
 
-from pathlib import Path
-
-import pandas as pd
 import pytest
 
 from trading.features.taxonomy import GROUPS, classify, load_taxonomy
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 LABELLED = {  # what a reader of the coins' own pages would say; kept apart from the table
     symbol: group
     for group, symbols in {
@@ -53,22 +49,19 @@ def test_a_decision_of_the_user_reaches_the_wrapped_forms_too():
     assert own.groups_of(["WBTC", "BTC/USDT", "WETH", "STETH"]) == {"WBTC": "Others", "BTC/USDT": "Others", "WETH": "DeFi", "STETH": "ETH"}
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="the development data are not here")
+AGREED = {  # where a snapshot of CoinGecko's categories (February 2025) and a list made by hand elsewhere give a coin the same group
+    "AI/Data": "API3 FET GRT HNT IO LINK OCEAN PYTH RENDER STORJ",
+    "DeFi": "1INCH AAVE COMP CRV DRIFT KNC LDO MKR MORPHO PENDLE SNX UNI YFI ZRX",
+    "Gaming/NFT": "AXS ENS GMT ILV LOOKS MAGIC MANA PRIME SAND",
+    "L1/L0 majors": "ADA ALGO ATOM CELO DOT EGLD ETC FLR HBAR KAVA LTC ROSE SEI SUI TIA XLM XRP XTZ ZETA",
+    "L2/Scaling": "IMX METIS OP STRK",
+    "Memecoins": "DOGE GIGA PEPE PNUT POPCAT WIF",
+    "Stablecoins": "DAI PAXG USDT",
+}
+
+
 def test_where_two_other_lists_agree_the_table_agrees_with_them():
-    rough = pd.read_csv(DATA / "coin_taxonomy.csv", keep_default_na=False)
-    rough["symbol"] = rough["symbol"].str.upper()
-    rough = rough.drop_duplicates("symbol").set_index("symbol")["group"]
-    words = {
-        "AI/Data": "AI/Compute|Oracle|Storage|Data Economy",
-        "DeFi": "DEX|DeFi|Yield|RWA",
-        "Gaming/NFT": "Gaming|NFT|Move-to-Earn|Metaverse|Fan Tokens",
-        "L1/L0 majors": "L1 Smart|Privacy Coins|Dino",
-        "L2/Scaling": "L2",
-        "Memecoins": "Meme",
-        "Stablecoins": "Stablecoins",
-    }
-    manual = pd.read_csv(DATA / "coin_categories_manual.csv", keep_default_na=False)
-    theirs = [(s, g) for g, pattern in words.items() for s in manual.loc[manual["category"].str.contains(pattern), "symbol"]]
-    agreed = {s for s, g in theirs if rough.get(s) == g}
-    answers = classify(sorted(agreed))["group"]
-    assert len(agreed) >= 50 and (answers == rough[answers.index]).mean() >= 0.95
+    agreed = {symbol: group for group, symbols in AGREED.items() for symbol in symbols.split()}
+    answers = classify(list(agreed))["group"]
+    wrong = {s: (answers[s], g) for s, g in agreed.items() if answers[s] != g}
+    assert len(agreed) == 65 and len(wrong) <= 0.05 * len(agreed), wrong

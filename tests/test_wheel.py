@@ -16,8 +16,11 @@ def test_the_command_works_from_an_unpacked_wheel_in_an_empty_folder(tmp_path):
     with zipfile.ZipFile(wheel) as z:
         names = set(z.namelist())
         z.extractall(tmp_path / "site")
-    for needed in ("settings.ini", "runs/10_ingest.ipynb", "runs/50_report.ipynb", "prefect/daily.py", "templates/report.html"):
+    assert {"trading/py.typed", "trading/__init__.pyi", "trading/__main__.py"} <= names
+    for needed in ("settings.ini", "runs/10_ingest.ipynb", "runs/50_report.ipynb", "prefect/daily.py", "templates/report.html",
+                   "samples/coins_1d.parquet"):
         assert f"trading/_share/{needed}" in names
+    assert wheel.stat().st_size < 8_000_000
     assert not any(n.startswith(("tests/", "nbs/", "bench/")) for n in names)
     (tmp_path / "empty").mkdir()
     script = ("import trading, sys; from trading.cli.main import main; print(trading.__file__, file=sys.stderr); "

@@ -29,9 +29,9 @@ from trading.api.app import make_app
 from trading.security.context import open_security
 
 home, rate, head = Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
-guard = open_guard(home / "data", environ={}, ring=False)
+guard = open_security(home / "data", environ={}, ring=False)
 taken = take_port("127.0.0.1", 0)
-place = Place(home / "data", home / "reports", home / "settings.ini")
+place = Workspace(home / "data", home / "reports", home / "settings.ini")
 app = make_app(place, guard.users, guard.audit, dashboard=False, rate=rate, burst=2 * rate, metrics=open_metrics(place), apply=find_apply(),
                command=(sys.executable, "-c", "import time; time.sleep(0.2)"))
 print(taken.getsockname()[1], flush=True)

@@ -18,8 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import Header, Query, Request
-from fastapi import Path as InPath
+from fastapi import Header, Path as InPath, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,11 +29,12 @@ from ..core.types import Event, Plan, stable_hash
 from ..pipeline.run_record import Run
 from ..security.audit_log import AuditLog
 from ..security.sessions import Authenticator
-from ..services import jobs as work
-from ..services import queries_system as upkeep
+from ..services import jobs as work, queries_system as upkeep
 from ..services.queries_analytics import settings_then
 from ..services.queries_trading import ledger_of_run, run_bars
-from ..services.workspace import MEMORY, Workspace, artefact, current_settings, find_record, ledger_for_writing
+from ..services.query_cache import MEMORY
+from ..services.workspace import Workspace, current_settings, ledger_for_writing
+from ..services.queries_runs import artefact, find_record
 
 # %% ../../nbs/15_api/20_command_routes.ipynb #10f05687
 class AuditWriter:
@@ -79,7 +79,7 @@ class AuditWriter:
 # %% ../../nbs/15_api/20_command_routes.ipynb #eab38060
 @dataclass
 class Service:
-    "What the handlers share."
+    "What the handlers share.\n\nParameters\n----------\nplace : Workspace\nusers : Authenticator\naudit : AuditLog\nanswers : IdempotencyStore\nkept : ResponseCache\ngate : AuthMiddleware | None, default None\nclock : Callable[[], datetime]\napply : Callable[[Workspace, dict, str, datetime, str | None], dict] | None, default None\n    puts changed settings into force; None: cannot be done here\ncommand : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'"
 
     place: Workspace
     users: Authenticator
@@ -96,7 +96,7 @@ class Service:
         self.streams: dict[Workspace, Any] = {}  # the live streams that somebody has asked for
 
     def append(self, place: Workspace, event: Event) -> int:  # sequence number
-        "Write an event into a ledger that stays open."
+        "Write an event into a ledger that stays open.\n\nParameters\n----------\nplace : Workspace\nevent : Event\n\nReturns\n-------\nint\n    sequence number"
         with self._lock:
             made = place.ledger.stat().st_ino if place.ledger.exists() else 0
             book = self._books.get(place)
@@ -127,7 +127,7 @@ async def perform(
     do: Callable[[], Any],  # called in a thread
     status: int = 200,
 ) -> Response:
-    "Do something once, and give the same answer whenever it is asked again."
+    "Do something once, and give the same answer whenever it is asked again.\n\nParameters\n----------\nservice : Service\nrequest : Request\nkey : str\n    chosen by the sender\nrole : str\nportfolio : str\naction : str\n    for the audit log, for example 'plan.approve'\ndetail : dict\n    what exactly is asked\ndo : Callable[[], Any]\n    called in a thread\nstatus : int, default 200\n\nReturns\n-------\nResponse"
     session = allowed(request.state.session, role, portfolio)
     name = once_key(session, key, request.method, request.url.path)
     asked = stable_hash(request.method, request.url.path, portfolio, detail)
@@ -223,11 +223,11 @@ def validate_plan(place: Workspace, name: str) -> dict:
         groups=groups_of(settings), equity=pd.Series({pd.Timestamp(t): v for t, v in past}, dtype=float),
         returns=bars["close"].pct_change(fill_method=None).iloc[-settings.allocate.window :])
     return {"run": record.id, "plan": plan.hash, "ok": verdict.ok, "checked": list(verdict.checked),
-            "vetoes": [{"rule": v.rule, "reason": v.reason, "symbol": v.symbol} for v in verdict.vetoes]}
+            "violations": [{"rule": v.rule, "reason": v.reason, "symbol": v.symbol} for v in verdict.violations]}
 
 
 def approve_plan(place: Workspace, name: str, who: str, now: datetime) -> dict:
-    "Approve the plan of a run that waits for a person."
+    "Approve the plan of a run that awaits approval."
     from trading.execution.approval import LIFE, plan_status
     from trading.pipeline.plan_approval import approve_run
 
@@ -283,7 +283,7 @@ def acknowledge_rule(place: Workspace, rule: str, who: str, now: datetime) -> di
 # %% ../../nbs/15_api/20_command_routes.ipynb #50eb8d0e
 @dataclass(frozen=True)
 class CommandRoute:
-    "Something that may be done, with its address."
+    "Something that may be done, with its address.\n\nParameters\n----------\nmethod : str\npath : str\nbody : type[Asked] | None\nrole : str\naction : str\ntitle : str\ndo : Callable[[Service, Workspace, Any, dict, str], Any]\n    service, place, body, parts of the path, who\nstatus : int, default 200"
 
     method: str
     path: str

@@ -14,7 +14,7 @@ LARGEST = 65_536  # bytes of a head; nobody's cookies and addresses are longer
 
 # %% ../../nbs/15_api/10_header_timeout.ipynb #ebef0f8c
 class PromptProtocol(HttpToolsProtocol):
-    "uvicorn's own protocol, with a limit of time and size for the head of a request."
+    "uvicorn's own protocol, with a limit of time and size for the head of a request.\n\nAttributes\n----------\nseconds : float, default 10.0\n    for a head, from the opening of the line or its first byte on"
 
     seconds: float = 10.0  # for a head, from the opening of the line or its first byte on
     _clock: asyncio.TimerHandle | None = None
@@ -71,5 +71,5 @@ class PromptProtocol(HttpToolsProtocol):
 def protocol(
     seconds: float,  # for the head of a request
 ) -> type[HttpToolsProtocol]:  # for `uvicorn.Config(http=…)`
-    "Return the protocol with a limit of its own."
+    "Return the protocol with a limit of its own.\n\nParameters\n----------\nseconds : float\n    for the head of a request\n\nReturns\n-------\ntype[HttpToolsProtocol]\n    for `uvicorn.Config(http=…)`"
     return type("PromptProtocol", (PromptProtocol,), {"seconds": seconds})

@@ -52,7 +52,7 @@ class TokenBucketLimiter:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, who: str) -> float:  # seconds to wait; 0: come in
-        "Take a drop, or say how long it takes until there is one."
+        "Take a drop, or say how long it takes until there is one.\n\nParameters\n----------\nwho : str\n\nReturns\n-------\nfloat\n    seconds to wait; 0: come in"
         now = self.clock()
         left, then = self._left.pop(who, (self.burst, now))
         left = min(self.burst, left + (now - then) * self.rate)
@@ -117,7 +117,7 @@ class IdempotencyStore:
         return await asyncio.wrap_future(future)
 
     async def begin(self, key: str, asked: str) -> StoredResponse | None:  # None: nobody asked before, go on
-        "Claim a key, or return the answer that it already has."
+        "Claim a key, or return the answer that it already has.\n\nParameters\n----------\nkey : str\nasked : str\n\nReturns\n-------\nStoredResponse | None\n    None: nobody asked before, go on"
         def work():
             row = self._db.execute("select asked, boot, status, body from answers where key = ?", (key,)).fetchone()
             if row is None:

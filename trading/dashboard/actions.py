@@ -13,7 +13,9 @@ from typing import Any
 
 from ..core.errors import BadInput, Refused
 from .components import Viewer
-from ..services.workspace import MEMORY, Workspace, account_of, current_settings, find_record, has_ledger, ledger_for_writing
+from ..services.query_cache import MEMORY
+from ..services.workspace import Workspace, account_of, current_settings, has_ledger, ledger_for_writing
+from ..services.queries_runs import find_record
 
 Values = Mapping[str, str]
 WriteAudit = Callable[[str, str, dict, datetime], Any]  # who, action, detail, now: `AuditLog.append`
@@ -28,7 +30,7 @@ def act(
     now: datetime,  # UTC
     record: WriteAudit | None = None,  # where it is written down first
 ) -> str:  # one sentence for the person
-    "Do what a person asked for, if they may."
+    "Do what a person asked for, if they may.\n\nParameters\n----------\nplace : Workspace\nwho : Viewer\nname : str\n    of the act\nvalues : Values\nnow : datetime\n    UTC\nrecord : WriteAudit | None, default None\n    where it is written down first\n\nReturns\n-------\nstr\n    one sentence for the person"
     if name not in _ACTS:
         raise BadInput(f"{name[:40]!r} is nothing that can be done here")
     role, do = _ACTS[name]

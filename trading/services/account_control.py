@@ -15,8 +15,9 @@ from ..core.errors import BadInput, Busy, Refused, TradingError, VenueError
 from ..core.settings import Settings
 from ..core.types import Venue
 from ..execution.reconciliation import Reconciliation, reconcile
-from ..execution.safe_mode import leave_safe_mode, safe_mode, stop_everything
-from ..pipeline.account import behind_breaker, kill_switch, open_account_ledger, trading_rules
+from ..execution.safe_mode import leave_safe_mode, safe_mode
+from ..execution.emergency_stop import stop_everything
+from ..pipeline.account import with_circuit_breaker, kill_switch, open_account_ledger, trading_rules
 from ..pipeline.factory import paper_venue
 from ..pipeline.venue_factory import connect, each_venue
 from .alerting import dispatch_alerts
@@ -29,7 +30,7 @@ def open_venue(
     now: datetime,  # UTC
     at: str = "",  # end of the account's name, for another venue than the profile's own
 ) -> tuple[Venue, datetime]:  # and the moment it lives in: the sample market ended in 2022
-    "Open the venue of an account as it is, outside a run."
+    "Open the venue of an account as it is, outside a run.\n\nParameters\n----------\nsettings : Settings\nmode : str\n    'paper' or 'live'\nledger : Ledger\nnow : datetime\n    UTC\nat : str, default ''\n    end of the account's name, for another venue than the profile's own\n\nReturns\n-------\ntuple[Venue, datetime]\n    and the moment it lives in: the sample market ended in 2022"
     account = f"{mode}-{settings.run.profile}{at}"
     if account not in ledger.accounts():
         raise BadInput(f"the account {account} was never opened; 'carnet run --profile {settings.run.profile} --mode {mode}' opens it")
@@ -45,7 +46,7 @@ def reconcile_account(
     mode: str,  # 'paper' or 'live'
     now: datetime,  # UTC
 ) -> Reconciliation:  # of the profile's account; with several venues, of all its accounts together
-    "Compare the books of a profile's account with its venue, and fetch what is missing."
+    "Compare the books of a profile's account with its venue, and fetch what is missing.\n\nParameters\n----------\nsettings : Settings\nmode : str\n    'paper' or 'live'\nnow : datetime\n    UTC\n\nReturns\n-------\nReconciliation\n    of the profile's account; with several venues, of all its accounts together"
     each = [_reconciled(settings, mode, now, at) for at in (each_venue(settings) if mode == "live" else [""])]
     found = {n: tuple(x for r in each for x in getattr(r, n)) for n in ("differences", "mended", "waiting", "foreign")}
     return each[0].but(venue=" and ".join(r.venue for r in each), compared=sum(r.compared for r in each), **found)
@@ -55,7 +56,7 @@ def _reconciled(settings: Settings, mode: str, now: datetime, at: str) -> Reconc
     "Compare the books of one account with its venue."
     ledger, account = open_account_ledger(settings), f"{mode}-{settings.run.profile}{at}"
     venue, when = open_venue(settings, mode, ledger, now, at)
-    rules, guarded = trading_rules(settings, account), behind_breaker(venue, settings, ledger, account, lambda: when)
+    rules, guarded = trading_rules(settings, account), with_circuit_breaker(venue, settings, ledger, account, lambda: when)
     own = settings.market.symbols if mode == "live" else None
     return reconcile(ledger, guarded, account, when, rules.tolerance, rules.patience, symbols=own)
 
@@ -65,7 +66,7 @@ def watch_accounts(
     now: datetime,  # UTC
     environ: Mapping[str, str] | None = None,
 ) -> list[str]:  # what was found and what went wrong
-    "Compare a profile's accounts of real orders with their venues, and tell people of a difference; what the schedule does every hour."
+    "Compare a profile's accounts of real orders with their venues, and tell people of a difference; what the schedule does every hour.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\nlist[str]\n    what was found and what went wrong"
     account = f"live-{settings.run.profile}"
     if account not in open_account_ledger(settings).accounts():
         return [f"{account} was never opened: there is nothing to compare"]
@@ -89,7 +90,7 @@ def stop_trading(
     now: datetime,  # UTC
     flatten: bool = False,  # also sell everything at the market
 ) -> list[str]:  # what was done and what could not be done, in words
-    "Throw the switch of an account, cancel its open orders and, if asked for, sell what it holds."
+    "Throw the switch of an account, cancel its open orders and, if asked for, sell what it holds.\n\nParameters\n----------\nsettings : Settings\nmode : str\n    'paper' or 'live'\nwho : str\nwhy : str\nnow : datetime\n    UTC\nflatten : bool, default False\n    also sell everything at the market\n\nReturns\n-------\nlist[str]\n    what was done and what could not be done, in words"
     account = f"{mode}-{settings.run.profile}"
     switch = kill_switch(settings, account)
     switch.engage(who, why, now)
@@ -114,7 +115,7 @@ def resume_trading(
     found: str,  # what was the matter
     now: datetime,  # UTC
 ) -> str:
-    "Release the switch and leave safe mode."
+    "Release the switch and leave safe mode.\n\nParameters\n----------\nsettings : Settings\nmode : str\n    'paper' or 'live'\nwho : str\n    a person\nfound : str\n    what was the matter\nnow : datetime\n    UTC\n\nReturns\n-------\nstr"
     account = f"{mode}-{settings.run.profile}"
     kill_switch(settings, account).reset(who, found, now)
     if safe_mode(ledger := open_account_ledger(settings), account):

@@ -19,7 +19,7 @@ from ..core.settings import Settings
 from ..ops.alert_rules import AlertPolicy, Evaluation, evaluate, read_rules
 from ..ops.notifications import Channel, Outbox, Result, deliver, notify, read_channels
 from ..pipeline.run_record import Run, RunRecord
-from ..pipeline.venue_factory import kept_secret
+from ..pipeline.venue_factory import vault_secret
 
 # %% ../../nbs/13_services/00_alerting.ipynb #13e559e5
 def collect_day_facts(
@@ -29,16 +29,16 @@ def collect_day_facts(
     var_95: float | None,  # of the holdings; None: nothing is held
     last,  # Series by symbol: when its newest bar closed
     as_of: datetime,  # UTC, when the run decided
-    vetoes: int,
+    violations: int,
     failed_orders: int,
 ) -> dict[str, Any]:  # fact → a number for each key; JSON
-    "Return what the alert rules look at."
+    "Return what the alert rules look at.\n\nParameters\n----------\naccount : str\nreturns\n    DataFrame of simple returns, time × symbol; the last row is the day's\nequity\n    Series of the account's value, ascending\nvar_95 : float | None\n    of the holdings; None: nothing is held\nlast\n    Series by symbol: when its newest bar closed\nas_of : datetime\n    UTC, when the run decided\nviolations : int\nfailed_orders : int\n\nReturns\n-------\ndict[str, Any]\n    fact → a number for each key; JSON"
     fallen = float(1 - equity.iloc[-1] / equity.max()) if len(equity) else None
     ages = {str(s): (as_of - t.to_pydatetime()).total_seconds() / 3600 for s, t in last.items()}
     return {
         "price_change": {str(s): float(x) for s, x in returns.iloc[-1].items() if x == x} if len(returns) else {},
         "drawdown": {account: fallen}, "var_95": {account: var_95}, "data_age_hours": {s: round(h, 2) for s, h in ages.items()},
-        "vetoes": {account: vetoes}, "failed_orders": {account: failed_orders},
+        "violations": {account: violations}, "failed_orders": {account: failed_orders},
     }
 
 # %% ../../nbs/13_services/00_alerting.ipynb #a98af41b
@@ -47,7 +47,7 @@ def collect_background_facts(
     record: RunRecord | None,  # of the run; None: none has just ended
     now: datetime,  # UTC
 ) -> dict[str, Any]:
-    "Return the facts that the run itself does not know."
+    "Return the facts that the run itself does not know.\n\nParameters\n----------\nsettings : Settings\nrecord : RunRecord | None\n    of the run; None: none has just ended\nnow : datetime\n    UTC\n\nReturns\n-------\ndict[str, Any]"
     facts: dict[str, Any] = {}
     if record is not None:
         failed = [s for s in record.stages if s.status == "failed"]
@@ -76,14 +76,14 @@ def collect_alert_facts(
     settings: Settings,
     now: datetime,  # UTC
 ) -> dict[str, Any]:
-    "Return every fact there is after a run."
+    "Return every fact there is after a run.\n\nParameters\n----------\nrun : Run\nsettings : Settings\nnow : datetime\n    UTC\n\nReturns\n-------\ndict[str, Any]"
     record = run.record
-    if not run.has("facts") or record.parameters.get("rehearsal"):
+    if not run.has("facts") or record.parameters.get("dry_run"):
         return collect_background_facts(settings, record, now)
     facts = collect_background_facts(settings, record, now) | run.read("facts")
-    if run.has("verdict") and (vetoes := run.read("verdict")["vetoes"]):
-        why = "; ".join(v["reason"] for v in vetoes[:3])
-        facts["words"]["vetoes"] = {record.account: f"The safety check refused the plan of {record.account}: {why}. Nothing was traded; "
+    if run.has("verdict") and (violations := run.read("verdict")["violations"]):
+        why = "; ".join(v["reason"] for v in violations[:3])
+        facts["words"]["violations"] = {record.account: f"The risk checks rejected the plan of {record.account}: {why}. Nothing was traded; "
                                     "'carnet open' shows the plan."}
     return facts
 
@@ -93,16 +93,16 @@ def secret_of(
     name: str,  # in the vault, for example 'alert_phone'; the variable is CARNET_ALERT_PHONE
     environ: Mapping[str, str] | None = None,  # None: the process's environment
 ) -> str | None:
-    "Return a secret of the system from the environment or the vault; None when it is in neither."
+    "Return a secret of the system from the environment or the vault; None when it is in neither.\n\nParameters\n----------\nsettings : Settings\nname : str\n    in the vault, for example 'alert_phone'; the variable is CARNET_ALERT_PHONE\nenviron : Mapping[str, str] | None, default None\n    None: the process's environment\n\nReturns\n-------\nstr | None"
     known = os.environ if environ is None else environ
-    return known.get(f"CARNET_{name.upper()}") or kept_secret(name, settings, environ) or None
+    return known.get(f"CARNET_{name.upper()}") or vault_secret(name, settings, environ) or None
 
 
 def channels_of(
     settings: Settings,
     environ: Mapping[str, str] | None = None,
 ) -> tuple[tuple[Channel, ...], list[str]]:  # and what is wrong with the others
-    "Return the channels that can be used."
+    "Return the channels that can be used.\n\nParameters\n----------\nsettings : Settings\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\ntuple[tuple[Channel, ...], list[str]]\n    and what is wrong with the others"
     found, problems = [], []
     for name, level in settings.alert_channels.items():
         try:
@@ -116,7 +116,7 @@ def policy_of_alerts(settings: Settings) -> AlertPolicy:
     "Return how patient to be, and when not to disturb."
     a = settings.alerts
     quiet = tuple(a.quiet.split("-")) if a.quiet else None
-    return AlertPolicy(a.cooldown_hours, a.escalate_hours, quiet, settings.schedule.timezone, a.loud)
+    return AlertPolicy(a.cooldown_hours, a.escalate_hours, quiet, settings.schedule.timezone, a.urgent)
 
 
 def open_outbox(settings: Settings) -> Outbox:
@@ -130,7 +130,7 @@ def dispatch_alerts(
     now: datetime,  # UTC
     environ: Mapping[str, str] | None = None,
 ) -> tuple[Evaluation, list[Result], list[str]]:  # what was noticed, what came of sending, and what went wrong
-    "Compare facts with the rules, write the alerts down, and send what is due."
+    "Compare facts with the rules, write the alerts down, and send what is due.\n\nParameters\n----------\nsettings : Settings\nfacts : Mapping[str, Any]\nnow : datetime\n    UTC\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\ntuple[Evaluation, list[Result], list[str]]\n    what was noticed, what came of sending, and what went wrong"
     channels, problems = channels_of(settings, environ)
     outbox = open_outbox(settings)
     try:
@@ -148,7 +148,7 @@ def after_run(
     now: datetime,  # UTC
     environ: Mapping[str, str] | None = None,
 ) -> list[str]:  # sentences about what went wrong with the alerts
-    "Tell people what a run found or how it failed; never raise."
+    "Tell people what a run found or how it failed; never raise.\n\nParameters\n----------\nrun : Run\nsettings : Settings\nnow : datetime\n    UTC\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\nlist[str]\n    sentences about what went wrong with the alerts"
     try:
         return dispatch_alerts(settings, collect_alert_facts(run, settings, now), now, environ)[2]
     except (TradingError, OSError, ValueError, KeyError) as error:
@@ -160,7 +160,7 @@ def try_channels(
     now: datetime,  # UTC
     environ: Mapping[str, str] | None = None,
 ) -> tuple[list[Result], list[str]]:
-    "Send a test message through every channel, at once and without the outbox."
+    "Send a test message through every channel, at once and without the outbox.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\ntuple[list[Result], list[str]]"
     from trading.ops.alert_rules import Alert
 
     channels, problems = channels_of(settings, environ)

@@ -19,7 +19,7 @@ from ..core.errors import MissingData
 from ..core.resources import checkout
 from ..core.settings import Settings
 from ..ops.crash_recovery import Step, recover
-from ..ops.health import Health, Trend, probe, remember, score_health, trend
+from ..ops.health import Health, Trend, probe, append_health, score_health, trend
 from ..pipeline.run_record import list_runs
 from .alerting import dispatch_alerts, secret_of
 from ..venues.access.monitor import connection_statistics
@@ -32,7 +32,7 @@ def health_report(
     holes: bool = False,  # look for published vulnerabilities too
     keep: bool = True,  # write it into the history
 ) -> Health:
-    "Examine the machine and the folders of the settings."
+    "Examine the machine and the folders of the settings.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nvenues : Mapping[str, Mapping[str, Any]] | None, default None\n    statistics by venue; None: what was written down\nholes : bool, default False\n    look for published vulnerabilities too\nkeep : bool, default True\n    write it into the history\n\nReturns\n-------\nHealth"
     import os
 
     root = checkout()
@@ -46,7 +46,7 @@ def health_report(
         checks.append(check_packages(audit_packages()))
     health = score_health(checks, now)
     if keep and data.is_dir():
-        remember(health, data / "health.jsonl")
+        append_health(health, data / "health.jsonl")
     return health
 
 
@@ -60,7 +60,7 @@ def repair(
     now: datetime,  # UTC
     deep: bool = False,  # join the store's files too
 ) -> list[Step]:
-    "Put in order what a crash may have left."
+    "Put in order what a crash may have left.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\ndeep : bool, default False\n    join the store's files too\n\nReturns\n-------\nlist[Step]"
     data = Path(settings.run.data)
     return recover(data, now, (Path(settings.run.reports),), (lambda: _tidied(settings)) if deep and (data / "bars").exists() else None)
 
@@ -79,7 +79,7 @@ def watch_system(
     now: datetime,  # UTC
     environ: Mapping[str, str] | None = None,
 ) -> list[str]:  # what was found and what went wrong
-    "Mend, examine, and tell people what deserves it."
+    "Mend, examine, and tell people what deserves it.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\nlist[str]\n    what was found and what went wrong"
     steps = repair(settings, now)
     health = health_report(settings, now)
     problems = dispatch_alerts(settings, {"health": health.score}, now, environ)[2]
@@ -101,7 +101,7 @@ def back_up(
     folder: Path | None = None,  # None: what the settings say
     environ: Mapping[str, str] | None = None,
 ) -> tuple[Path, Any, list[str]]:  # the file, what it holds, and which old ones were removed
-    "Make a backup, read it back to the end, and only then remove the oldest."
+    "Make a backup, read it back to the end, and only then remove the oldest.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nfolder : Path | None, default None\n    None: what the settings say\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\ntuple[Path, Any, list[str]]\n    the file, what it holds, and which old ones were removed"
     from trading.ops.backup import prune, snapshot, verify
 
     target = Path(folder or settings.backup.folder or Path(settings.run.data) / "backups")
