@@ -32,7 +32,8 @@ from trading.services.queries_analytics import (
     risk,
     stress_results,
 )
-from ..services.workspace import Workspace, find_record
+from ..services.workspace import Workspace
+from ..services.queries_runs import find_record
 
 # %% ../../nbs/16_dashboard/10_screens_analysis.ipynb #314ac1c6
 def forecasts_screen(place: Workspace, who: Viewer) -> Iterator[PageSection]:

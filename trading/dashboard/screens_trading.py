@@ -22,7 +22,9 @@ from ..report.svg_charts import bar_chart, time_chart
 from ..services.jobs import jobs
 from ..services.queries_analytics import history
 from ..services.queries_trading import fills, orders, plan
-from ..services.workspace import Workspace, artefact, current_settings, holdings, portfolio, run, stages
+from ..services.workspace import Workspace, current_settings
+from ..services.queries_runs import artefact, run, stages
+from ..services.queries_portfolio import holdings, portfolio
 
 # %% ../../nbs/16_dashboard/05_screens_trading.ipynb #8d07c836
 def report_data(record: RunRecord, **frames) -> ReportData:

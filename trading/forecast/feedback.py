@@ -139,12 +139,12 @@ def count_patterns(
 
 
 def adjust_confidence(
-    confidence: float,  # the judge's
+    confidence: float,  # of the meta-model
     pattern: str,  # state of the market now
     learnt: FeedbackState,
     bounds: FeedbackBounds = FeedbackBounds(),
 ) -> float:
-    "Return a confidence moved by what is known of the pattern, within its bound.\n\nParameters\n----------\nconfidence : float\n    the judge's\npattern : str\n    state of the market now\nlearnt : FeedbackState\nbounds : FeedbackBounds, default FeedbackBounds()\n\nReturns\n-------\nfloat"
+    "Return a confidence moved by what is known of the pattern, within its bound.\n\nParameters\n----------\nconfidence : float\n    of the meta-model\npattern : str\n    state of the market now\nlearnt : FeedbackState\nbounds : FeedbackBounds, default FeedbackBounds()\n\nReturns\n-------\nfloat"
     right, wrong = learnt.patterns.get(pattern, (0.0, 0.0))
     lean = (right + 10) / (right + wrong + 20) - 0.5
     return min(max(confidence + max(-bounds.pattern, min(bounds.pattern, lean)), 0.0), 1.0)

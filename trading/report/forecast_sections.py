@@ -123,7 +123,7 @@ def feature_text(
         return f"return of the last {bars}" if int(number[0]) > 1 else "return of the last bar"
     if number and name.startswith(("below_high_", "above_low_")):
         return f"distance from the {'high' if 'high' in name else 'low'} of {bars}"
-    return {"loudness": "relative volatility"}.get(name, name.replace("_", " "))
+    return name.replace("_", " ")
 
 
 def driver_text(
