@@ -30,7 +30,7 @@ def short_name(
     size, unit = int(timeframe[:-1]) * int(number[0]) if number else 0, _UNITS[timeframe[-1]]
     if feature.startswith("return_") and number:
         return f"last {size} {unit}s" if size > 1 else f"last {unit}"
-    words = {"below_high": "below the high", "above_low": "above the low", "loudness": "volatility", "sentiment_score": "sentiment",
+    words = {"below_high": "below the high", "above_low": "above the low", "relative_volatility": "volatility", "sentiment_score": "sentiment",
              "sentiment_change": "its change", "rest": "unexplained"}
     plain = feature.removesuffix(number[0]).rstrip("_") if number else feature
     return words.get(plain, feature.replace("_", " "))
