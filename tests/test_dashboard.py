@@ -1,4 +1,4 @@
-"The live page in a real browser: sign in with a code, run, approve, read orders and report, stop and allow trading; on the desk and on the phone."
+"The live page in a real browser: sign in with a code, run, approve, read orders and report, stop and resume trading; on the desk and on the phone."
 
 import os
 import re
@@ -38,7 +38,7 @@ def settings_text(addresses: dict[str, str], bars) -> str:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    "A place with a real run of a small market, a live run that waits for a person, and the exchanges of both live profiles."
+    "A place with a real run of a small market, a live run that awaits approval, and the exchanges of both live profiles."
     from trading.core.settings import load_settings
     from trading.pipeline.launch import open_run
     from trading.pipeline.notebook_runner import run_stage
@@ -102,7 +102,7 @@ def browser():
 
 
 def sign_in(page, url: str, name: str, codes: dict) -> None:
-    "Sign in as a person does: name, password, and the code of the telephone."
+    "Sign in as a person does: name, password, and the code of the authenticator."
     page.goto(f"{url}/")
     assert page.url.endswith("/signin")
     page.fill("[name=name]", name)
@@ -189,25 +189,25 @@ def test_a_person_starts_the_run_approves_its_plan_reads_orders_and_report_and_s
     page.select_option("#profile", "desk")
     page.wait_for_selector("#s-run .missing")  # nothing has run here yet
     page.click("button:has-text('Start the daily run')")
-    page.wait_for_selector("#said :text('The daily run is starting')")
-    seen = follow(page, "#s-run .asks button")
+    page.wait_for_selector("#notices :text('The daily run is starting')")
+    seen = follow(page, "#s-run .request button")
     assert len(seen) >= 2 and len([u for u in page.asked if "/?at=" in u]) == 1  # the page was never loaded again
-    assert "waits for a person" in page.inner_text("#s-run") and "real money" in page.inner_text("#s-run") and sent(exchanges["desk"]) == 0
+    assert "awaiting approval" in page.inner_text("#s-run") and "real money" in page.inner_text("#s-run") and sent(exchanges["desk"]) == 0
     page.click("#s-run a:has-text('Look at the orders')")
-    page.wait_for_selector("#s-plan :text('It waits for a person')")
+    page.wait_for_selector("#s-plan :text('Awaiting approval')")
     wanted = page.locator("#s-orders tbody tr").count()
     assert wanted >= 2 and "None of them has been sent" in page.inner_text("#s-orders")
     page.click("nav a:has-text('Today')")
     page.click("#s-run button:has-text('Approve the plan')")
     assert "They are sent at once" in page.inner_text("#ask") and sent(exchanges["desk"]) == 0
     page.click("#ask-yes")
-    page.wait_for_selector("#said :text('The plan is approved')")
+    page.wait_for_selector("#notices :text('The plan is approved')")
     follow(page, FINISHED)
     page.wait_for_selector("#s-story :text('The account is worth')")
     assert sent(exchanges["desk"]) == len(exchanges["desk"].venue.fetch_my_trades(None)) == wanted
 
     page.click("nav a:has-text('Orders')")
-    page.wait_for_selector("#s-plan :text('State: executed')")
+    page.wait_for_selector("#s-plan :text('Status: executed')")
     assert page.locator("#s-orders tbody tr").count() == wanted == page.locator("#s-orders :text-is('filled')").count()
     assert "trader" in page.inner_text("#s-plan tr:has-text('Approved')") and page.locator("#s-trades tbody tr").count() == wanted
     assert page.evaluate("document.activeElement.id") == "main"  # whoever cannot see the screen is told that it changed
@@ -222,7 +222,7 @@ def test_a_person_starts_the_run_approves_its_plan_reads_orders_and_report_and_s
     page.keyboard.press("Enter")
     page.wait_for_selector("#banner :text('the venue reports nonsense')")
     assert "the venue reports nonsense" in (folder / "data" / "kill-live-desk.jsonl").read_text()
-    page.click("#banner button:has-text('Allow trading again')")
+    page.click("#banner button:has-text('Resume trading')")
     page.click("#ask-yes")  # without a reason nothing happens
     assert page.locator("#ask").is_visible()
     page.fill("#ask-reason", "the venue was repaired")
@@ -259,7 +259,7 @@ def test_the_same_on_a_phone_with_a_finger(browser, served, home):
     follow(page, FINISHED)
     assert sent(exchanges["phone"]) == wanted == len(exchanges["phone"].venue.fetch_my_trades(None))
     visit("Orders")
-    page.wait_for_selector("#s-plan :text('State: executed')")
+    page.wait_for_selector("#s-plan :text('Status: executed')")
     assert page.locator("#s-orders :text-is('filled')").count() == wanted
     visit("Runs")
     page.tap("#s-list a:has-text('phone_1')")
@@ -268,7 +268,7 @@ def test_the_same_on_a_phone_with_a_finger(browser, served, home):
     page.fill("#ask-reason", "I am on a train")
     page.tap("#ask-yes")
     page.wait_for_selector("#banner :text('I am on a train')")
-    page.tap("#banner button:has-text('Allow trading again')")
+    page.tap("#banner button:has-text('Resume trading')")
     page.fill("#ask-reason", "I have arrived")
     page.tap("#ask-yes")
     page.wait_for_selector("#banner .stop", state="detached")
@@ -341,7 +341,7 @@ def test_last_prices_come_by_themselves_and_only_when_there_are_any(look, home):
     from trading.data.quotes import Quote, QuoteBoard, quote_board_file
 
     page, board = look("viewer", at="holdings"), quote_board_file(home[0] / "data", "sample")
-    assert page.locator("#s-now").count() == 0 and "Last price" not in page.inner_text("#s-of-stocks")
+    assert page.locator("#s-now").count() == 0 and "Latest price" not in page.inner_text("#s-of-stocks")
     symbol = page.locator("#s-of-stocks tbody th").first.inner_text()
     try:
         QuoteBoard(board).post({symbol: Quote(Decimal("4321.5"), datetime.now(UTC))})
@@ -357,7 +357,7 @@ def test_a_viewer_sees_and_cannot_act_even_by_hand(look, home):
     assert page.locator("#main button, #main form, header button.danger").count() == 0
     page.evaluate("""() => { const b = document.createElement('button'); b.dataset.act = 'kill'; b.dataset.values = '{"reason": "mischief"}';
                      document.querySelector('#main').append(b); b.click() }""")
-    page.wait_for_selector("#said .bad:has-text('viewer')")
+    page.wait_for_selector("#notices .bad:has-text('viewer')")
     assert "mischief" not in "".join(p.read_text() for p in (home / "data").glob("kill-*.jsonl"))
 
 
@@ -366,11 +366,11 @@ def test_settings_are_taken_whole_or_not_at_all(look, home):
     page, before = look("admin", at="settings"), (home / "settings.ini").read_text()
     page.fill("#settings-text", before + "\n[limits]\nmax_wait = 0.2\n")
     page.click("button:has-text('Check and save')")
-    page.wait_for_selector("#said .bad:has-text('max_wait')")
+    page.wait_for_selector("#notices .bad:has-text('max_wait')")
     assert (home / "settings.ini").read_text() == before
     page.fill("#settings-text", before + "\n[limits]\nmax_weight = 0.19\n")
     page.click("button:has-text('Check and save')")
-    page.wait_for_selector("#said :text('saved whole')")
+    page.wait_for_selector("#notices :text('saved whole')")
     page.wait_for_selector("#s-force summary:has-text('Limits'):has-text('one changed')")
     (home / "settings.ini").write_text(before)
     page.fill("#override-name", "TULIP")

@@ -309,7 +309,7 @@ def book_of(run: Run):
 
 
 def wait_and_approve(run: Run, place, path: str) -> Plan:
-    "Bring a run to where it waits for a person, and say yes."
+    "Bring a run to where it awaits approval, and approve it."
     assert trade(run) == "waiting" and place.door.sent(path) == 0 and run.record.status == "waiting"
     plan = run.read("plan", Plan)
     assert {a.side for a in plan.actions} == {"buy", "sell"}

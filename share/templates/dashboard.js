@@ -34,7 +34,7 @@ export function render({ model, el }) {
     frames()
   }
 
-  function say(text, kind) {
+  function notify(text, kind) {
     const line = document.createElement("p")
     line.className = kind
     line.textContent = text
@@ -42,7 +42,7 @@ export function render({ model, el }) {
     close.textContent = "Close"
     close.onclick = () => line.remove()
     line.append(close)
-    $("#said").append(line)
+    $("#notices").append(line)
     if (kind !== "bad") setTimeout(() => line.remove(), 8000)
   }
 
@@ -55,7 +55,7 @@ export function render({ model, el }) {
       if (box) put(box, text)
     }
     if (m.parts) frames()
-    if (m.said) say(m.said.text, m.said.kind)
+    if (m.notice) notify(m.notice.text, m.notice.kind)
     if (m.free) for (const b of page.querySelectorAll("[aria-busy]")) { b.removeAttribute("aria-busy"); b.disabled = false }
     if (m.signed_out) location.assign(m.signed_out)
   })
@@ -145,7 +145,7 @@ export function render({ model, el }) {
     if (Date.now() - heard < 12000) return
     if (Date.now() - heard < 20000) return send({ beat: true })
     root.dataset.live = "no"
-    $("#banner").innerHTML = '<div class="stop"><p><b>The connection is lost.</b> What stands here may be old; it is tried again.</p></div>'
+    $("#banner").innerHTML = '<div class="stop"><p><b>The connection is lost.</b> The figures may be old; reconnecting.</p></div>'
     try { if ((await fetch(location.href, { cache: "no-store" })).ok) location.reload() } catch (e) { /* not yet */ }
   }, 4000)
 

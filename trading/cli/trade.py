@@ -13,7 +13,7 @@ import click
 
 from ..core.errors import Refused, TradingError
 
-WAITS = 4  # exit code of a run whose plan waits for a person
+WAITS = 4  # exit code of a run whose plan awaits approval
 
 # %% ../../nbs/17_cli/05_trade.ipynb #f025bc3f
 def run_stages(
@@ -80,7 +80,7 @@ class RunProgress:
         from rich.table import Table
 
         table = Table.grid(padding=(0, 1))
-        words = {"pending": "[dim]waiting[/]", "done": "[green]done[/]", "failed": "[red]failed[/]", "waiting": "[yellow]waits for a person[/]"}
+        words = {"pending": "[dim]waiting[/]", "done": "[green]done[/]", "failed": "[red]failed[/]", "waiting": "[yellow]awaits approval[/]"}
         stages = self.job.record.stages
         waiting = all(s.status == "pending" for s in stages)
         for i, stage in enumerate(stages):

@@ -19,19 +19,20 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "files": ["write_atomic", "lock_folder"],
     "lazy": ["lazy_names", "make_callable"],
     "redaction": [
-        "MASK", "DEEPEST", "ENDS", "KNOWN", "is_secret_name", "mask_looks", "forms_of", "Forms", "KnownSecrets", "redact", "redact_text",
-        "redact_notebook", "redact_notebook_text", "redact_output",
+        "MAX_DEPTH", "ENDS", "KNOWN", "is_secret_name", "mask_looks", "secret_forms", "SecretPattern", "pieces_of", "KnownSecrets",
+        "redact", "redact_text", "redact_notebook", "redact_notebook_text", "redact_output",
     ],
     "resources": ["CHECKOUT", "checkout", "share_path"],
+    "secret_shapes": ["MASK", "SHAPES", "mask_shapes"],
     "settings": [
-        "Words", "Numbers", "Fraction", "LimitLevel", "Cron", "CLOCK", "LOUD", "Loudness", "RuleLine", "WATCH", "Found",
+        "Words", "Numbers", "Fraction", "LimitLevel", "Cron", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine", "WATCH", "Found",
         "SETTINGS_SECTIONS", "SettingsSection", "RunSettings", "MarketSettings", "ForecastSettings", "DecisionSettings",
         "AllocateSettings", "CostSettings", "TradeSettings", "ExecutionSettings", "LiveSettings", "LimitSettings", "PromotionSettings",
         "AccessSettings", "ScheduleSettings", "AlertSettings", "HealthSettings", "BackupSettings", "Settings", "read_ini", "profiles_in",
         "read_environment", "load_settings", "gather_settings",
     ],
     "settings_edit": ["RESTART", "change_text", "check_text", "differences", "apply_settings", "apply_changes", "Watched"],
-    "settings_overrides": ["FILE", "read_decisions", "decided"],
+    "settings_overrides": ["OVERRIDES_FILE", "read_overrides", "overridden_settings"],
     "sqlite": ["transaction"],
     "synthetic": ["ScenarioKind", "StylizedFacts", "scenario"],
     "tracing": ["SWITCHES", "PARENT", "CALLS", "span", "traceparent", "traced"],
@@ -40,6 +41,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "Action", "Plan", "Violation", "CheckResult", "Event", "Market", "MarketData", "Venue",
     ],
 }, modules=[
-    "bars", "datasets", "decimals", "english", "errors", "files", "lazy", "redaction", "resources", "settings", "settings_edit",
-    "settings_overrides", "sqlite", "synthetic", "tracing", "types",
+    "bars", "datasets", "decimals", "english", "errors", "files", "lazy", "redaction", "resources", "secret_shapes", "settings",
+    "settings_edit", "settings_overrides", "sqlite", "synthetic", "tracing", "types",
 ])

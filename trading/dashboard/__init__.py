@@ -6,23 +6,24 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "actions": ["Values", "WriteAudit", "act", "needs", "given", "switch_of", "settings_file", "stamp_of"],
-    "app": ["log", "LOOK", "CONTENT_POLICY", "wire_class", "drawing", "PageSession", "page_state", "desk", "page_of", "mount"],
+    "app": [
+        "log", "POLL_SECONDS", "CONTENT_POLICY", "channel_class", "screen_message", "PageUpdates", "PageSession", "data_state",
+        "page_component", "page_template", "mount",
+    ],
     "components": [
-        "STAGE_STATES", "NAMES", "templates", "render_parts", "PageSection", "Viewer", "button", "row", "link", "Field", "form", "steps",
-        "badge",
+        "STAGE_STATES", "NAMES", "templates", "render_macro", "PageSection", "Viewer", "Button", "button", "Link", "link", "Field", "form",
+        "steps",
     ],
     "layout": [
-        "SCREENS", "STOP", "READING", "Screen", "sections_of", "frame", "status_line", "banner", "first_sections", "profiles_of",
-        "render_page", "styles", "viewer_from_request", "parse_query",
+        "SCREENS", "STOP", "Screen", "sections_of", "frame", "status_line", "banner", "first_sections", "profiles_of", "render_page",
+        "styles", "viewer_from_request", "parse_query",
     ],
     "screens_analysis": ["SHARES", "RATIOS", "forecasts_screen", "performance_screen", "risk_screen"],
     "screens_settings": ["settings_screen"],
-    "screens_system": [
-        "TONES", "FACTS", "FRACTIONS", "runs_screen", "folded", "alerts_screen", "examined", "health_screen", "learning_screen",
-    ],
+    "screens_system": ["TONES", "FACTS", "FRACTIONS", "runs_screen", "alerts_screen", "recent_health", "health_screen", "learning_screen"],
     "screens_trading": [
-        "TITLES", "report_data", "moment", "clock", "read_artefact", "today_screen", "waits", "series", "holdings_screen", "quoted",
-        "boards", "orders_screen",
+        "TITLES", "report_data", "utc_text", "utc_cell", "read_artefact", "today_screen", "awaits_approval", "series", "holdings_screen",
+        "newer_quotes", "quotes_state", "orders_screen",
     ],
 }, modules=[
     "actions", "app", "components", "layout", "screens_analysis", "screens_settings", "screens_system", "screens_trading",

@@ -10,9 +10,11 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "plan_life", "plan_history",
     ],
     "circuit_breaker": ["Circuit", "BackoffPolicy", "CircuitBreakerVenue", "breaker"],
+    "emergency_stop": ["stop_everything"],
     "executor": [
         "refusal_reasons", "OrderResult", "Execution", "OrderParameters", "affordable", "execute", "volume_part", "parts", "execution_of",
     ],
+    "limit_monitor": ["watch_limits", "check_order_limits"],
     "order_manager": [
         "RetryPolicy", "OrderContext", "query_venue", "query_order", "order_from", "ask_until_settled", "submit_order", "attempts",
         "unresolved", "record_fills", "own_ids",
@@ -27,14 +29,14 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "rebalancing": ["Rebalancing", "rebalancing_of", "list_rebalancings", "recommendations"],
     "reconciliation": [
         "Difference", "Reconciliation", "resolve_open_orders", "expected_holdings", "compare_balances", "compare_orders", "compare_sums",
-        "beside_of", "see_beside", "reconcile", "open_from_venue",
+        "foreign_holdings", "record_foreign_holdings", "reconcile", "open_from_venue",
     ],
     "router": [
         "BookLevel", "VenueQuote", "Cost", "expected_cost", "quote_of", "recent_volume", "VenueAccount", "Routed", "route_actions",
         "split_plan", "VenuePart", "execute_parts", "merge_executions", "ExecutionTable",
     ],
-    "safe_mode": ["REMEDIES", "remedy", "leave_safe_mode", "SafeModeVenue", "watch_limits", "check_order_limits", "stop_everything"],
+    "safe_mode": ["leave_safe_mode", "SafeModeVenue"],
 }, modules=[
-    "approval", "circuit_breaker", "executor", "order_manager", "plan", "plan_sizing", "portfolio_csv", "pre_trade", "rebalancing",
-    "reconciliation", "router", "safe_mode",
+    "approval", "circuit_breaker", "emergency_stop", "executor", "limit_monitor", "order_manager", "plan", "plan_sizing", "portfolio_csv",
+    "pre_trade", "rebalancing", "reconciliation", "router", "safe_mode",
 ])

@@ -49,8 +49,8 @@ def diebold_mariano(
 def reliability(
     held: pd.DataFrame,  # (timestamp, symbol, horizon) × expected, confidence and realised
     groups: int = 5,  # per horizon, equally full
-) -> pd.DataFrame:  # (horizon, group) × said, was (shares in [0, 1]), n
-    "Hold how sure forecasts were of their direction against how often it was right.\n\nParameters\n----------\nheld : pd.DataFrame\n    (timestamp, symbol, horizon) × expected, confidence and realised\ngroups : int, default 5\n    per horizon, equally full\n\nReturns\n-------\npd.DataFrame\n    (horizon, group) × said, was (shares in [0, 1]), n"
+) -> pd.DataFrame:  # (horizon, group) × stated, observed (shares in [0, 1]), n
+    "Hold how sure forecasts were of their direction against how often it was right.\n\nParameters\n----------\nheld : pd.DataFrame\n    (timestamp, symbol, horizon) × expected, confidence and realised\ngroups : int, default 5\n    per horizon, equally full\n\nReturns\n-------\npd.DataFrame\n    (horizon, group) × stated, observed (shares in [0, 1]), n"
     known = held.dropna(subset=["realised"])
     known = known[(known["realised"] != 0) & (known["expected"] != 0)]
     if known.empty:
@@ -58,6 +58,6 @@ def reliability(
     right = np.sign(known["expected"]) == np.sign(known["realised"])
     sorted_ = known.groupby(level="horizon", sort=False)["confidence"]
     group = ((sorted_.rank(method="first") - 1) * groups // sorted_.transform("size")).astype(int) + 1
-    table = pd.DataFrame({"said": known["confidence"], "was": right.astype(float), "n": 1})
+    table = pd.DataFrame({"stated": known["confidence"], "observed": right.astype(float), "n": 1})
     keys = [known.index.get_level_values("horizon"), group.rename("group")]
-    return table.groupby(keys, sort=True).agg({"said": "mean", "was": "mean", "n": "sum"}).rename_axis(["horizon", "group"])
+    return table.groupby(keys, sort=True).agg({"stated": "mean", "observed": "mean", "n": "sum"}).rename_axis(["horizon", "group"])

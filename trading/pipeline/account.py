@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['AccountSnapshot', 'holdings_table', 'TradingRules', 'trading_rules', 'open_account_ledger', 'kill_switch',
-           'TradingAccount', 'open_account', 'tradable_markets', 'behind_breaker', 'open_live_account', 'order_table',
-           'cost_facts']
+           'TradingAccount', 'open_account', 'tradable_markets', 'with_circuit_breaker', 'open_live_account',
+           'order_table', 'cost_facts']
 
 # %% ../../nbs/12_pipeline/40_account.ipynb #0508bb98
 import json
@@ -31,7 +31,8 @@ from ..execution.order_manager import RetryPolicy
 from ..execution.portfolio_csv import read_portfolio
 from ..execution.reconciliation import Reconciliation, open_from_venue, reconcile
 from ..execution.router import recent_volume
-from ..execution.safe_mode import SafeModeVenue, check_order_limits, watch_limits
+from ..execution.safe_mode import SafeModeVenue
+from ..execution.limit_monitor import check_order_limits, watch_limits
 from .factory import bars_of, groups_of, paper_markets, paper_tape, paper_venue, risk_limits
 from .run_record import Run, RunRecord
 from .venue_factory import account_number, connect
@@ -177,8 +178,8 @@ class TradingAccount:
         both = pd.concat([before[before.index < own.index[0]], own]) if len(before) else own
         return both.rename("equity").rename_axis("timestamp")
 
-    def settle_approval(self, plan: Plan, verdict: CheckResult) -> str:  # how far the plan has come: 'proposed' or 'reviewed' waits for a person
-        "Put an allowed plan before whoever approves; on paper the risk checks review it and the run approves.\n\nParameters\n----------\nplan : Plan\nverdict : CheckResult\n\nReturns\n-------\nstr\n    how far the plan has come: 'proposed' or 'reviewed' waits for a person"
+    def settle_approval(self, plan: Plan, verdict: CheckResult) -> str:  # how far the plan has come: 'proposed' or 'reviewed' awaits approval
+        "Put an allowed plan before whoever approves; on paper the risk checks review it and the run approves.\n\nParameters\n----------\nplan : Plan\nverdict : CheckResult\n\nReturns\n-------\nstr\n    how far the plan has come: 'proposed' or 'reviewed' awaits approval"
         if plan_status(self.ledger, self.account, plan.hash) == "unknown":
             propose_plan(self.ledger, plan, self.clock())
         if not self.live and plan_status(self.ledger, self.account, plan.hash) in ("proposed", "reviewed"):
@@ -282,7 +283,7 @@ def _desk(run: Run, ledger, settings, path: Path, start: tuple, now: datetime, d
     book = ledger.book(record.account)
     funds = {currency: book.cash} | {asset_of(s): p.amount for s, p in book.positions.items()}
     tape = paper_tape(settings, record.as_of, now)
-    venue = behind_breaker(paper_venue(settings, record.as_of, now, funds, path, tape), settings, ledger, record.account, lambda: record.as_of)
+    venue = with_circuit_breaker(paper_venue(settings, record.as_of, now, funds, path, tape), settings, ledger, record.account, lambda: record.as_of)
     return TradingAccount(record.account, ledger, venue, tape, record.as_of, currency, dry_run, said, past, volumes=volumes)
 
 
@@ -304,7 +305,7 @@ def tradable_markets(
     return markets, desk.venue.name
 
 
-def behind_breaker(venue: Venue, settings: Settings, ledger: Ledger, account: str, clock: Callable[[], datetime]) -> Venue:
+def with_circuit_breaker(venue: Venue, settings: Settings, ledger: Ledger, account: str, clock: Callable[[], datetime]) -> Venue:
     "Put a venue behind its circuit breaker, whose state is in the ledger."
     how = settings.execution
     return breaker(venue, ledger, account, clock, BackoffPolicy(how.errors, timedelta(seconds=how.pause_seconds)))
@@ -331,7 +332,7 @@ def open_live_account(
         raise Refused(f"the account {record.account} has already decided for {decided:%Y-%m-%d %H:%M}, later than this run; start a new one")
     open_from_venue(ledger, venue, account, settings.market.currency, prices, now, settings.market.symbols)
     ledger.append(Event("connected", account, now, {"venue": venue.name, "number": number}))
-    venue = behind_breaker(venue, settings, ledger, account, lambda: datetime.now(UTC))
+    venue = with_circuit_breaker(venue, settings, ledger, account, lambda: datetime.now(UTC))
     return TradingAccount(account, ledger, venue, None, record.as_of, settings.market.currency, False, f"the account {account} at {venue.name}",
                      tolerance=settings.live.tolerance, symbols=settings.market.symbols)
 

@@ -39,7 +39,8 @@ from trading.execution.router import (
     route_actions,
     split_plan,
 )
-from ..execution.safe_mode import SafeModeVenue, check_order_limits, watch_limits
+from ..execution.limit_monitor import check_order_limits, watch_limits
+from ..execution.safe_mode import SafeModeVenue
 from .account import TradingAccount, TradingRules, kill_switch, open_account as open_one, open_live_account
 from .run_record import Run
 from .venue_factory import each_venue

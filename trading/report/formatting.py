@@ -92,19 +92,19 @@ def day(
 _LIMITS = {
     "max_weight": "weight of one symbol",
     "max_group_weight": "weight of one group",
-    "max_drawdown": "fall from the best value",
-    "max_daily_loss": "loss in one day",
+    "max_drawdown": "drawdown",
+    "max_daily_loss": "daily loss",
     "max_leverage": "leverage",
     "max_turnover": "turnover",
     "min_cash": "cash",
-    "max_var": "value at risk",
-    "max_var_95": "value at risk, 95 %",
+    "max_var": "value at risk, 1 day",
+    "max_var_95": "value at risk, 95 %, 1 day",
     "stop_loss": "loss since purchase",
 }
 
 
 def limit_name(name: object) -> str:
-    "Say in words what a limit limits."
+    "Return the name of a limit in words."
     if str(name).startswith("group_weights["):
         return f"weight of {str(name)[14:-1]}"
     return _LIMITS.get(str(name), str(name).removeprefix("max_").removeprefix("min_").replace("_", " "))

@@ -169,18 +169,18 @@ def example_data(
     var, covariance = -float(daily.quantile(0.05)), recent.cov()
     share = weights * (covariance @ weights) / (weights @ covariance @ weights)
     forecasts, accuracy = plain_forecasts(close.iloc[-1200:])
-    parts = pd.DataFrame({"base": forecasts["expected"] * 0.4, "return_250": forecasts["expected"] * 0.8, "loudness": forecasts["expected"] * -0.2})
+    parts = pd.DataFrame({"base": forecasts["expected"] * 0.4, "return_250": forecasts["expected"] * 0.8, "relative_volatility": forecasts["expected"] * -0.2})
     groups = [(h, g) for h in accuracy.index for g in (1, 2)]
-    beliefs = ForecastReview(
-        words=(f"All {len(forecasts)} forecasts are held back and pull no weight.",),
+    review = ForecastReview(
+        words=(f"0 of {len(forecasts)} forecasts passed (needed: probability ≥ 70 %, reward/risk ≥ 2).",),
         decisions=forecasts.assign(
-            side="hold", confidence=0.55, reward_to_risk=1.2, max_drawdown=0.1, reason="confidence 0.55 is below the gate of 0.70"
+            side="hold", confidence=0.55, reward_to_risk=1.2, max_drawdown=0.1, reason="probability 55 % is below 70 %"
         ),
-        learnt={"cycle": 3, "trust": {"model": 0.35, "mean": 0.33, "zero": 0.32}, "frozen": False, "pattern": "loud falling"},
+        feedback={"cycle": 3, "weights": {"model": 0.35, "mean": 0.33, "zero": 0.32}, "frozen": False, "pattern": "volatile falling"},
         now=forecasts,
         before=(when - pd.Timedelta(days=1), plain_forecasts(close.iloc[-1201:-1])[0]),
         matured=pd.DataFrame({"matured": 800, "inside": 715}, index=accuracy.index),
-        reliability=pd.DataFrame({"said": 0.55, "was": 0.53, "n": 4000}, index=pd.MultiIndex.from_tuples(groups, names=["horizon", "group"])),
+        reliability=pd.DataFrame({"stated": 0.55, "observed": 0.53, "n": 4000}, index=pd.MultiIndex.from_tuples(groups, names=["horizon", "group"])),
         parts=parts,
         held=list(weights[weights > 0].sort_values(ascending=False).index),
         alerts=(("watch", "5 bars ahead: errors are 1.2 times as wide as stated"),),
@@ -237,7 +237,7 @@ def example_data(
         contributions=pd.DataFrame({"weight": weights, "risk": share}),
         forecasts=forecasts,
         accuracy=accuracy,
-        beliefs=beliefs,
+        review=review,
         context=_context(traded, weights, float(equity.iloc[-1]), when),
         monthly=pd.DataFrame({"year": monthly.index.year, "month": monthly.index.month, "r": monthly.to_numpy()}).pivot(
             index="year", columns="month", values="r"
