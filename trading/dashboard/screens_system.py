@@ -24,7 +24,8 @@ from ..report.formatting import UNKNOWN, Parts, day, known, limit_name, limit_va
 from ..report.sections import figure, table
 from ..report.svg_charts import bar_chart
 from ..services.queries_system import alert_history, cycles, data_quality, feedback_state, thresholds
-from ..services.workspace import Workspace, current_settings, run, runs
+from ..services.workspace import Workspace, current_settings
+from ..services.queries_runs import run, runs
 
 # %% ../../nbs/16_dashboard/20_screens_system.ipynb #63a4998f
 def runs_screen(place: Workspace, who: Viewer) -> list[PageSection]:

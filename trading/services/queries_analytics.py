@@ -20,7 +20,9 @@ from ..pipeline.forecast_review import forecast_review
 from ..pipeline.run_record import Run, RunRecord
 from ..pipeline.sentiment import pinned_sentiment
 from .queries_trading import run_bars
-from .workspace import Workspace, artefact, current_settings, ledger_for_reading, missing, newest_run, rows, view
+from .workspace import Workspace, current_settings, ledger_for_reading
+from .queries_runs import artefact, missing, newest_run, rows
+from .query_cache import view
 
 
 def settings_then(record: RunRecord) -> Settings:

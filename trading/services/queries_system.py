@@ -20,18 +20,9 @@ from ..core.settings import SETTINGS_SECTIONS, Settings, gather_settings
 from ..core.settings_overrides import OVERRIDES_FILE, read_overrides
 from ..pipeline.run_record import Run
 from .queries_trading import run_bars
-from trading.services.workspace import (
-    Workspace,
-    current_settings,
-    find_record,
-    has_ledger,
-    missing,
-    newest_run,
-    paged,
-    records,
-    rows,
-    view,
-)
+from .workspace import Workspace, current_settings, has_ledger
+from .queries_runs import find_record, missing, newest_run, paged, records, rows
+from .query_cache import view
 
 # %% ../../nbs/13_services/30_queries_system.ipynb #16ba1002
 @view
@@ -169,7 +160,7 @@ def thresholds(place: Workspace, profile: str | None = None) -> dict:
 @view
 def data_quality(place: Workspace, profile: str | None = None) -> dict:
     "Return how complete and fresh the bars of the newest run are, symbol by symbol."
-    from trading.services.workspace import artefact
+    from trading.services.queries_runs import artefact
 
     try:
         record = newest_run(place, profile, "quality", dry_runs=True)
