@@ -5,15 +5,21 @@ from . import jobs as jobs
 from . import maintenance as maintenance
 from . import metrics as metrics
 from . import queries_analytics as queries_analytics
+from . import queries_portfolio as queries_portfolio
+from . import queries_runs as queries_runs
 from . import queries_system as queries_system
 from . import queries_trading as queries_trading
+from . import query_cache as query_cache
 from . import workspace as workspace
 from .account_control import open_venue as open_venue, reconcile_account as reconcile_account, watch_accounts as watch_accounts, stop_trading as stop_trading, resume_trading as resume_trading
 from .alerting import collect_day_facts as collect_day_facts, collect_background_facts as collect_background_facts, collect_alert_facts as collect_alert_facts, secret_of as secret_of, channels_of as channels_of, policy_of_alerts as policy_of_alerts, open_outbox as open_outbox, dispatch_alerts as dispatch_alerts, after_run as after_run, try_channels as try_channels
 from .jobs import WRAP as WRAP, start_run as start_run, start as start, job as job, log_tail as log_tail, cancel_job as cancel_job, archive_jobs as archive_jobs
 from .maintenance import health_report as health_report, health_trend as health_trend, repair as repair, watch_system as watch_system, passphrase_of as passphrase_of, back_up as back_up
 from .metrics import GATHERED as GATHERED, update_metrics as update_metrics, open_metrics as open_metrics
-from .queries_analytics import FEWEST as FEWEST, settings_then as settings_then, plain_number as plain_number, predictions as predictions, explanation as explanation, forecast_facts as forecast_facts, regimes as regimes, opportunities as opportunities, performance as performance, history as history, risk as risk, stress_results as stress_results, attribution as attribution, return_correlation as return_correlation, optimise as optimise
+from .queries_analytics import FEWEST_RETURNS as FEWEST_RETURNS, settings_then as settings_then, plain_number as plain_number, predictions as predictions, explanation as explanation, forecast_facts as forecast_facts, regimes as regimes, opportunities as opportunities, performance as performance, history as history, risk as risk, stress_results as stress_results, attribution as attribution, return_correlation as return_correlation, optimise as optimise
+from .queries_portfolio import portfolio as portfolio, section_of as section_of, holdings as holdings
+from .queries_runs import records as records, find_record as find_record, artefact as artefact, newest_run as newest_run, dry_run_ledger as dry_run_ledger, rows as rows, missing as missing, head as head, runs as runs, paged as paged, run as run, stages as stages
 from .queries_system import settings_table as settings_table, decisions as decisions, taxonomy as taxonomy, aliases as aliases, decide as decide, feedback_state as feedback_state, cycles as cycles, steer as steer, alert_history as alert_history, thresholds as thresholds, data_quality as data_quality, venue_connections as venue_connections, system as system, report_file as report_file, notebook_file as notebook_file
 from .queries_trading import run_bars as run_bars, prices as prices, price_history as price_history, plan as plan, ledger_of_run as ledger_of_run, orders as orders, fills as fills, plans as plans, events as events, order_status as order_status
-from .workspace import FRESH as FRESH, MEMORY as MEMORY, Workspace as Workspace, workspace_of as workspace_of, current_settings as current_settings, account_of as account_of, QueryCache as QueryCache, view as view, records as records, find_record as find_record, artefact as artefact, newest_run as newest_run, dry_run_ledger as dry_run_ledger, rows as rows, missing as missing, head as head, runs as runs, paged as paged, run as run, stages as stages, shared_state as shared_state, ledger_for_reading as ledger_for_reading, has_ledger as has_ledger, ledger_for_writing as ledger_for_writing, portfolio as portfolio, section_of as section_of, holdings as holdings
+from .query_cache import FRESH as FRESH, MEMORY as MEMORY, QueryCache as QueryCache, view as view
+from .workspace import Workspace as Workspace, workspace_of as workspace_of, current_settings as current_settings, account_of as account_of, shared_state as shared_state, ledger_for_reading as ledger_for_reading, has_ledger as has_ledger, ledger_for_writing as ledger_for_writing

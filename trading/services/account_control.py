@@ -17,7 +17,7 @@ from ..core.types import Venue
 from ..execution.reconciliation import Reconciliation, reconcile
 from ..execution.safe_mode import leave_safe_mode, safe_mode
 from ..execution.emergency_stop import stop_everything
-from ..pipeline.account import behind_breaker, kill_switch, open_account_ledger, trading_rules
+from ..pipeline.account import with_circuit_breaker, kill_switch, open_account_ledger, trading_rules
 from ..pipeline.factory import paper_venue
 from ..pipeline.venue_factory import connect, each_venue
 from .alerting import dispatch_alerts
@@ -56,7 +56,7 @@ def _reconciled(settings: Settings, mode: str, now: datetime, at: str) -> Reconc
     "Compare the books of one account with its venue."
     ledger, account = open_account_ledger(settings), f"{mode}-{settings.run.profile}{at}"
     venue, when = open_venue(settings, mode, ledger, now, at)
-    rules, guarded = trading_rules(settings, account), behind_breaker(venue, settings, ledger, account, lambda: when)
+    rules, guarded = trading_rules(settings, account), with_circuit_breaker(venue, settings, ledger, account, lambda: when)
     own = settings.market.symbols if mode == "live" else None
     return reconcile(ledger, guarded, account, when, rules.tolerance, rules.patience, symbols=own)
 
