@@ -31,7 +31,7 @@ def main() -> None:
 
     close = sample_bars("stocks")["close"]
     usual = bar_volatility(close)
-    features, loudness = default_features(close), (usual / usual.rolling(500, min_periods=250).median()).fillna(1.0)
+    features, relative_volatility = default_features(close), (usual / usual.rolling(500, min_periods=250).median()).fillna(1.0)
     old, new = (lambda frame: frame.iloc[:-OUT]), (lambda frame: frame.iloc[-OUT:])
     rules = EnvironmentRules()
     supervised = HorizonForecaster(horizons=(20,)).fit(bars_from_close(old(close)))
@@ -39,13 +39,13 @@ def main() -> None:
     assert supervised.features_ == tuple(features.columns.unique(0).sort_values())
     policies = {"supervised": lambda seen: (model.predict(seen[:, :-1]) > 0).astype(float)}
     for seed in SEEDS:
-        worlds = BatchedWorlds(old(close), old(features), old(loudness), 256, rules, seed)
+        worlds = BatchedWorlds(old(close), old(features), old(relative_volatility), 256, rules, seed)
         begun = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             agent = train_agent(worlds, Path(folder), steps=10_000_000, seconds=SECONDS, seed=seed)
         say(f"agent: steps of practice, seed {seed}", agent.num_timesteps / (time.perf_counter() - begun), "steps/s")
         policies[f"agent {seed}"] = as_policy(agent)
-    table = evaluate_policy(policies, new(close), new(features), new(loudness), rules, 1000, seed=7)
+    table = evaluate_policy(policies, new(close), new(features), new(relative_volatility), rules, 1000, seed=7)
     hold = table.loc["hold"].round(4)
     for policy, row in table.drop("hold").iterrows():
         say(f"agent: growth of {policy} in a year, years not seen", row["growth"], "log", "hold", float(hold["growth"]))

@@ -7,7 +7,8 @@ from pathlib import Path
 import orjson
 
 from trading.api.query_routes import READS, to_json
-from trading.services.workspace import runs, workspace_of
+from trading.services.queries_runs import runs
+from trading.services.workspace import workspace_of
 from trading.testing.sample_runs import make_sample_runs
 
 

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from trading.backtest.strategy_promotion import Candidate, PromotionDecision, Thresholds, judge
+from trading.backtest.strategy_promotion import Candidate, PromotionDecision, Thresholds, check_candidate
 from trading.backtest.trial_register import TrialRegister
 
 PAIRS = [(f, s) for f, s in product((2, 3, 5, 8, 12), (10, 15, 25, 40, 60, 90)) if f < s]
@@ -52,5 +52,5 @@ def knock(seed: int, edge: float, register: TrialRegister, bars: int = 1600) -> 
     register.record_many("averages", ratios.to_frame(), made, periods=1)
     best = ratios.idxmax()
     candidate = Candidate("averages", dict(zip(("fast", "slow"), best, strict=True)), made, returns[best], returns, walked(returns))
-    quick = judge(candidate, CHEAP, register)
-    return judge(candidate, Thresholds(), register) if quick.promoted else quick
+    quick = check_candidate(candidate, CHEAP, register)
+    return check_candidate(candidate, Thresholds(), register) if quick.promoted else quick

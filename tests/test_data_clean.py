@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from trading.core.datasets import sample_bars
-from trading.data.anomalies import find_suspects
+from trading.data.anomalies import find_anomalies
 from trading.data.clean import clean_bars, find_gaps
 
 PLANTS = ("close ten times too low", "close ten times too high", "open a hundred times too high", "zero", "negative", "infinite",
@@ -85,7 +85,7 @@ def test_splits_and_standstills_are_reported_not_changed():
     for number, (factor, name) in enumerate(((2, "2:1"), (3, "3:1"), (10, "10:1"))):
         split = bars.copy()
         split.iloc[400 + 100 * number:, 0] /= factor
-        suspects = find_suspects(split)
+        suspects = find_anomalies(split)
         hit = suspects[(suspects["rule"] == "split") & (suspects["timestamp"] == split.index[400 + 100 * number])]
         assert len(hit) == 1 and name in hit["reason"].iloc[0]
         cleaned, repairs = clean_bars(split)

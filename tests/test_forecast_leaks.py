@@ -31,7 +31,8 @@ def flat(frame: pd.DataFrame) -> pd.DataFrame:
 def features(bars: pd.DataFrame) -> pd.DataFrame:
     "Everything a model may look at."
     close = bars["close"]
-    words = market_patterns(close).reindex(close.index).map({"calm rising": 0.0, "calm falling": 1.0, "loud rising": 2.0, "loud falling": 3.0})
+    numbers = {"calm rising": 0.0, "calm falling": 1.0, "volatile rising": 2.0, "volatile falling": 3.0}
+    words = market_patterns(close).reindex(close.index).map(numbers)
     usual = flat(bar_volatility(close).add_prefix("usual "))
     return pd.concat([flat(default_features(close)), flat(lagged_returns(bars, 5)), usual, words.rename("market")], axis=1).astype(float)
 

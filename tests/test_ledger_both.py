@@ -182,8 +182,10 @@ def test_a_ledger_in_a_database_is_what_every_reader_and_the_backup_see(request,
     from trading.ops.backup import restore
     from trading.services.maintenance import back_up
     from trading.services.metrics import open_metrics, update_metrics
+    from trading.services.queries_portfolio import portfolio
     from trading.services.queries_trading import events, fills
-    from trading.services.workspace import MEMORY, has_ledger, ledger_for_reading, ledger_for_writing, portfolio, workspace_of
+    from trading.services.query_cache import MEMORY
+    from trading.services.workspace import has_ledger, ledger_for_reading, ledger_for_writing, workspace_of
 
     monkeypatch.chdir(tmp_path)
     settings = load_settings("sample", {"run.data": tmp_path / "data", "run.reports": tmp_path / "reports", "backup.reports": False}, environ={})

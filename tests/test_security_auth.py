@@ -90,7 +90,7 @@ def test_guesses_at_the_same_instant_are_counted_one_by_one(people):
         t.start()
     for t in threads:
         t.join()
-    assert len(seen) == 20 and seen.count(LockedOut) == 20 - auth.FREE - 1
+    assert len(seen) == 20 and seen.count(LockedOut) == 20 - auth.FREE_ATTEMPTS - 1
 
 
 def test_a_code_opens_once_even_for_two_at_the_same_instant(tmp_path, people):
@@ -161,15 +161,15 @@ def test_sessions_end_when_idle_and_at_the_latest_after_half_a_day(people):
     users, totp = people
     session = users.sign_in("tom", PASSWORD, totp["tom"].at(NOW), NOW)
     at = NOW
-    while at + timedelta(minutes=25) < NOW + auth.LONGEST:
+    while at + timedelta(minutes=25) < NOW + auth.SESSION_LIFETIME:
         at += timedelta(minutes=25)
         assert users.session(session.token, at)
     with pytest.raises(NotSignedIn):
-        users.session(session.token, NOW + auth.LONGEST + timedelta(seconds=1))
+        users.session(session.token, NOW + auth.SESSION_LIFETIME + timedelta(seconds=1))
     at = NOW + timedelta(days=1)
     idle = users.sign_in("tom", PASSWORD, totp["tom"].at(at), at)
     with pytest.raises(NotSignedIn):
-        users.session(idle.token, at + auth.IDLE + timedelta(seconds=1))
+        users.session(idle.token, at + auth.IDLE_LIMIT + timedelta(seconds=1))
 
 
 def test_the_file_opens_nothing_for_whoever_steals_it(people):

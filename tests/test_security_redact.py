@@ -11,7 +11,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from trading.core.redaction import KNOWN, MASK, KnownSecrets, forms_of, redact, redact_notebook, redact_text
+from trading.core.redaction import KNOWN, MASK, KnownSecrets, redact, redact_notebook, redact_text, secret_forms
 from trading.core.resources import share_path
 from trading.core.settings import load_settings, profiles_in
 from trading.security import log_redaction as logs
@@ -117,7 +117,7 @@ def buried(dice: random.Random, value, depth: int):
 def traces(secret: str, packed: bool) -> list[str]:
     "Return what must not be found: the middle of the secret, and of its forms when it may be packed."
     middle = [secret[len(secret) // 3 : 2 * len(secret) // 3 + 1].lower()]
-    return middle + ([f[4:-4].lower() for f in forms_of(secret) if len(f) > 16] if packed else [])
+    return middle + ([f[4:-4].lower() for f in secret_forms(secret) if len(f) > 16] if packed else [])
 
 
 def test_none_of_ten_thousand_records_leaks():

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from noise_searches import knock, prices, searched
 
-from trading.backtest.strategy_promotion import Candidate, ProductionRegistry, Thresholds, judge, promote_strategy
+from trading.backtest.strategy_promotion import Candidate, ProductionRegistry, Thresholds, check_candidate, promote_strategy
 from trading.backtest.trial_register import TrialRegister
 
 
@@ -29,7 +29,7 @@ def test_without_the_register_the_same_search_is_refused_in_words(tmp_path):
     returns = searched(close)
     best = (returns.mean() / returns.std()).idxmax()
     alone = Candidate("averages", {}, "unseen", returns[best])
-    decision = judge(alone, Thresholds(), TrialRegister(tmp_path / "t.sqlite"))
+    decision = check_candidate(alone, Thresholds(), TrialRegister(tmp_path / "t.sqlite"))
     assert not decision.promoted
     assert all(words in str(decision) for words in ("no trial is on record", "pass searched=", "pass walked="))
 

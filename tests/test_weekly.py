@@ -14,7 +14,7 @@ from trading.forecast.feedback import FeedbackLoop
 from trading.forecast.forecaster import HorizonForecaster
 from trading.forecast.meta_labeling import Decision
 from trading.forecast.model_promotion import count_trials, current_estimator, current_model_version, promotions
-from trading.forecast.outcomes import RIVALS
+from trading.forecast.outcomes import ENSEMBLE
 from trading.pipeline.launch import load_flow, open_run
 from trading.pipeline.notebook_runner import Kernel
 from trading.pipeline.run_record import Run
@@ -106,7 +106,7 @@ def test_every_promise_matures_once_and_counts_what_a_hand_counts(home, week):
     close = bars_of(after)["close"]
     row = run.read("forecast").loc[("KO", 1)]
     came = float(close["KO"].iloc[-1] / close["KO"].iloc[-2] - 1)
-    outcome = next(o for c in FeedbackLoop(RIVALS, path=home / "data" / "feedback" / "sample.jsonl").cycles for o in c.outcomes
+    outcome = next(o for c in FeedbackLoop(ENSEMBLE, path=home / "data" / "feedback" / "sample.jsonl").cycles for o in c.outcomes
                    if o.decision.startswith(run.record.id[:10]) and o.decision.endswith("KO 1"))
     assert outcome.inside == (row["lower"] <= np.log1p(came) <= row["upper"]) and not outcome.taken
 
@@ -126,9 +126,9 @@ def test_an_account_close_to_its_limit_is_warned(week):
 def test_feedback_learns_once_within_its_bounds(home, week):
     result, again = (json.loads((p / "review.json").read_text()) for p in (week, week / "again"))
     assert result["cycle"] == 1 and result["fresh"] == (2 * DAYS - 6) * len(SYMBOLS)
-    assert again["cycle"] == 1 and again["fresh"] == 0 and again["trust"] == result["trust"]
-    loop = FeedbackLoop(RIVALS, path=home / "data" / "feedback" / "sample.jsonl")
-    assert loop.learnt.weights == result["trust"] and abs(sum(result["trust"].values()) - 1) < 1e-9
+    assert again["cycle"] == 1 and again["fresh"] == 0 and again["weights"] == result["weights"]
+    loop = FeedbackLoop(ENSEMBLE, path=home / "data" / "feedback" / "sample.jsonl")
+    assert loop.learnt.weights == result["weights"] and abs(sum(result["weights"].values()) - 1) < 1e-9
     taken = [o for c in loop.cycles for o in c.outcomes if o.taken]
     assert {o.decision.split()[1] for o in taken} == {"AAPL", "XOM", "KO"} and sum(result["signals"].values()) == result["fresh"]
 
@@ -136,7 +136,7 @@ def test_feedback_learns_once_within_its_bounds(home, week):
 def test_a_decision_that_was_written_down_counts_instead_of_what_was_held(home, week):
     result = json.loads((week / "review.json").read_text())
     assert result["decided"] == DAYS // 5 * len(SYMBOLS) * 2
-    loop = FeedbackLoop(RIVALS, path=home / "data" / "feedback" / "sample.jsonl")
+    loop = FeedbackLoop(ENSEMBLE, path=home / "data" / "feedback" / "sample.jsonl")
     runs = sorted((home / "reports").glob("2019-*_sample_1"))
     days = [Run(run).record.id[:10] for i, run in enumerate(runs) if i % 5 == 4]
     of_those = [o for c in loop.cycles for o in c.outcomes if o.decision[:10] in days]

@@ -35,9 +35,10 @@ from ..core.errors import MissingData, TradingError
 from ..core.resources import checkout, share_path
 from ..core.tracing import span, tracing
 from ..security.audit_log import AuditLog
-from ..security.sessions import LONGEST, Authenticator, NotSignedIn, check_csrf
-from ..services import jobs as work, queries_system as upkeep, workspace as views
-from ..services.workspace import MEMORY, Workspace
+from ..security.sessions import SESSION_LIFETIME, Authenticator, NotSignedIn, check_csrf
+from ..services import jobs, queries_portfolio, queries_runs, queries_system
+from ..services.query_cache import MEMORY
+from ..services.workspace import Workspace
 
 API = "/api/v1"
 
@@ -93,7 +94,7 @@ def session_routes(service: Service) -> list[PlainRoute]:
         async with busy:
             session = await asyncio.to_thread(service.users.sign_in, asked.name, asked.password, asked.code, service.clock(), origin)
         answer = Response(to_json(session_view(session)), media_type=JSON)
-        answer.set_cookie(COOKIE, session.token, max_age=int(LONGEST.total_seconds()), httponly=True, samesite="strict",
+        answer.set_cookie(COOKIE, session.token, max_age=int(SESSION_LIFETIME.total_seconds()), httponly=True, samesite="strict",
                           secure=request.url.scheme == "https", path="/")
         return answer
 
@@ -133,19 +134,19 @@ def file_routes(service: Service) -> list[PlainRoute]:
         return place_for(service.place, portfolio)
 
     async def report(request: Request, name: str = One, portfolio: str = Mine) -> Response:
-        return FileResponse(await asyncio.to_thread(upkeep.report_file, of(request, portfolio), name), media_type="text/html")
+        return FileResponse(await asyncio.to_thread(queries_system.report_file, of(request, portfolio), name), media_type="text/html")
 
     async def notebook(request: Request, name: str = One, stage: str = InPath(pattern=NAME, examples=["40_trade"]),
                        portfolio: str = Mine) -> Response:
         from trading.core.redaction import redact_notebook
 
-        file = await asyncio.to_thread(upkeep.notebook_file, of(request, portfolio), name, stage)
+        file = await asyncio.to_thread(queries_system.notebook_file, of(request, portfolio), name, stage)
         return Response(await asyncio.to_thread(lambda: to_json(redact_notebook(orjson.loads(file.read_bytes())))), media_type=JSON)
 
     async def job_log(request: Request, name: str = One, portfolio: str = Mine) -> Response:
         place = of(request, portfolio)
-        await asyncio.to_thread(work.job, place, name)
-        return Response(to_json({"lines": await asyncio.to_thread(work.log_tail, place, name)}), media_type=JSON)
+        await asyncio.to_thread(jobs.job, place, name)
+        return Response(to_json({"lines": await asyncio.to_thread(jobs.log_tail, place, name)}), media_type=JSON)
 
     async def live(request: Request, portfolio: str = Mine, after: int | None = Query(None, ge=0, le=2**53, description="number of the ledger"),
                    last: str | None = Header(None, alias="Last-Event-ID", max_length=80)) -> Response:
@@ -169,7 +170,7 @@ def system_routes(service: Service, metrics=None) -> list[PlainRoute]:
         return Response(await asyncio.to_thread(lambda: to_json(make())), media_type=JSON)
 
     async def cache_stats(request: Request) -> Response:
-        return await in_thread(lambda: MEMORY.statistics() | {"venues": upkeep.venue_connections(service.place)["items"]})
+        return await in_thread(lambda: MEMORY.statistics() | {"venues": queries_system.venue_connections(service.place)["items"]})
 
     async def health(request: Request) -> Response:
         return await in_thread(lambda: examine(service.place))
@@ -184,8 +185,8 @@ def system_routes(service: Service, metrics=None) -> list[PlainRoute]:
         return await in_thread(measured)
 
     async def summary(request: Request) -> Response:
-        return await in_thread(lambda: {"system": upkeep.system(service.place), "portfolio": views.portfolio(service.place),
-                                        "pipeline": views.stages(service.place), "cache": MEMORY.statistics()})
+        return await in_thread(lambda: {"system": queries_system.system(service.place), "portfolio": queries_portfolio.portfolio(service.place),
+                                        "pipeline": queries_runs.stages(service.place), "cache": MEMORY.statistics()})
 
     async def audit(request: Request, after: int = Query(0, ge=0, le=2**53), limit: int = Query(100, ge=1, le=1000)) -> Response:
         return await in_thread(lambda: {"items": [{"seq": e.seq, "time": e.time, "who": e.who, "action": e.action, "detail": e.detail}
@@ -227,13 +228,13 @@ SECURITY_CHECKS = ("permissions", "firewall", "disk encryption", "environment", 
 
 def examine(place: Workspace, only: tuple[str, ...] | None = None) -> dict:
     "Ask every check, and add up."
-    from trading.ops.health import probe, remember, score_health
+    from trading.ops.health import probe, append_health, score_health
     from trading.venues.access.monitor import connection_statistics
 
     now, venues = datetime.now(UTC), connection_statistics(place.data)
     found = score_health([c for c in probe(place.data, venues, seconds=4) if only is None or c.name.startswith(only)], now)
     if only is None:
-        remember(found, place.data / "health.jsonl")
+        append_health(found, place.data / "health.jsonl")
     checks = [{"name": c.name, "status": c.status, "detail": c.detail, "value": c.value, "penalty": c.penalty} for c in found.checks]
     return {"at": now, "score": found.score, "ok": found.ok, "reasons": list(found.reasons), "checks": checks}
 
@@ -331,7 +332,7 @@ def _present(service: Service, metrics) -> None:
     "Tell how many listen now, and what long work there is."
     metrics.set("carnet_listeners", sum(len(stream.listeners) for stream in service.streams.values()))
     metrics.forget("carnet_jobs")
-    for state, count in ({"running": 0} | Counter(job["status"] for job in work.jobs(service.place, 500)["items"])).items():
+    for state, count in ({"running": 0} | Counter(job["status"] for job in jobs.jobs(service.place, 500)["items"])).items():
         metrics.set("carnet_jobs", count, state=state)
 
 

@@ -32,7 +32,9 @@ from ..security.sessions import Authenticator
 from ..services import jobs as work, queries_system as upkeep
 from ..services.queries_analytics import settings_then
 from ..services.queries_trading import ledger_of_run, run_bars
-from ..services.workspace import MEMORY, Workspace, artefact, current_settings, find_record, ledger_for_writing
+from ..services.query_cache import MEMORY
+from ..services.workspace import Workspace, current_settings, ledger_for_writing
+from ..services.queries_runs import artefact, find_record
 
 # %% ../../nbs/15_api/20_command_routes.ipynb #10f05687
 class AuditWriter:

@@ -17,7 +17,8 @@ import orjson
 
 from ..accounting.ledger_postgres import events_after, ledger_file
 from ..core.errors import TradingError
-from ..services.workspace import Workspace, head, ledger_for_reading, records, shared_state
+from ..services.workspace import Workspace, ledger_for_reading, shared_state
+from ..services.queries_runs import head, records
 
 # %% ../../nbs/15_api/00_event_stream.ipynb #45294f8c
 _SOON = 0.02  # seconds between two looks at the ledger

@@ -22,10 +22,9 @@ from fastapi.routing import APIRoute
 
 from .middleware import allowed
 from ..security.sessions import Session, portfolio_folder, require
-from trading.services import (
-    jobs as work, queries_analytics as insight, queries_system as upkeep, queries_trading as dealings, workspace as views,
-)
-from ..services.workspace import MEMORY, Workspace
+from ..services import jobs, queries_analytics, queries_portfolio, queries_runs, queries_system, queries_trading
+from ..services.query_cache import MEMORY
+from ..services.workspace import Workspace
 
 JSON, PROBLEM = "application/json", "application/problem+json"
 
@@ -55,57 +54,57 @@ class QueryRoute:
 
 READS: dict[str, tuple[QueryRoute, ...]] = {
     "portfolio": (
-        QueryRoute("/portfolio", views.portfolio, "What the account is worth, and what it has earned"),
-        QueryRoute("/portfolio/holdings", views.holdings, "What is held, by section"),
-        QueryRoute("/portfolio/events", dealings.events, "What the ledger says, the newest first"),
-        QueryRoute("/portfolio/fills", dealings.fills, "The trades, the newest first"),
+        QueryRoute("/portfolio", queries_portfolio.portfolio, "What the account is worth, and what it has earned"),
+        QueryRoute("/portfolio/holdings", queries_portfolio.holdings, "What is held, by section"),
+        QueryRoute("/portfolio/events", queries_trading.events, "What the ledger says, the newest first"),
+        QueryRoute("/portfolio/fills", queries_trading.fills, "The trades, the newest first"),
     ),
     "market": (
-        QueryRoute("/prices", dealings.prices, "Last prices"), QueryRoute("/prices/history", dealings.price_history, "The bars of one symbol"),
-        QueryRoute("/predictions", insight.predictions, "Forecasts by horizon with intervals and reasons"),
-        QueryRoute("/predictions/explanations", insight.explanation, "Which features moved each forecast"),
-        QueryRoute("/regimes", insight.regimes, "The state of the market"),
-        QueryRoute("/opportunities", insight.opportunities, "What the scout would look at first"),
-        QueryRoute("/optimise", insight.optimise, "What a policy would hold now"),
+        QueryRoute("/prices", queries_trading.prices, "Last prices"), QueryRoute("/prices/history", queries_trading.price_history, "The bars of one symbol"),
+        QueryRoute("/predictions", queries_analytics.predictions, "Forecasts by horizon with intervals and reasons"),
+        QueryRoute("/predictions/explanations", queries_analytics.explanation, "Which features moved each forecast"),
+        QueryRoute("/regimes", queries_analytics.regimes, "The state of the market"),
+        QueryRoute("/opportunities", queries_analytics.opportunities, "What the scout would look at first"),
+        QueryRoute("/optimise", queries_analytics.optimise, "What a policy would hold now"),
     ),
     "execution": (
-        QueryRoute("/rebalance/plan", dealings.plan, "The plan of a run, its verdict, and how far it has come"),
-        QueryRoute("/rebalance/plans", dealings.plans, "All plans, the newest first"),
-        QueryRoute("/execution/orders", dealings.orders, "What became of each action, and what it cost"),
-        QueryRoute("/execution/status/{client_order_id}", dealings.order_status, "One order from its intent to its trades", kept=False),
+        QueryRoute("/rebalance/plan", queries_trading.plan, "The plan of a run, its verdict, and how far it has come"),
+        QueryRoute("/rebalance/plans", queries_trading.plans, "All plans, the newest first"),
+        QueryRoute("/execution/orders", queries_trading.orders, "What became of each action, and what it cost"),
+        QueryRoute("/execution/status/{client_order_id}", queries_trading.order_status, "One order from its intent to its trades", kept=False),
     ),
     "monitoring": (
-        QueryRoute("/monitoring/pipeline-status", views.stages, "How far the newest run is"),
-        QueryRoute("/monitoring/thresholds", upkeep.thresholds, "Limits and rules"),
-        QueryRoute("/monitoring/alerts", upkeep.alert_history, "Alerts, the newest first", kept=False),
-        QueryRoute("/monitoring/data-quality", upkeep.data_quality, "How complete and fresh the data are"),
-        QueryRoute("/monitoring/connections", upkeep.venue_connections, "How each venue answers, and what the memory saves", kept=False),
+        QueryRoute("/monitoring/pipeline-status", queries_runs.stages, "How far the newest run is"),
+        QueryRoute("/monitoring/thresholds", queries_system.thresholds, "Limits and rules"),
+        QueryRoute("/monitoring/alerts", queries_system.alert_history, "Alerts, the newest first", kept=False),
+        QueryRoute("/monitoring/data-quality", queries_system.data_quality, "How complete and fresh the data are"),
+        QueryRoute("/monitoring/connections", queries_system.venue_connections, "How each venue answers, and what the memory saves", kept=False),
     ),
     "analytics": (
-        QueryRoute("/analytics/performance", insight.performance, "Return, risk and ratios"),
-        QueryRoute("/analytics/history", insight.history, "Values over time"),
+        QueryRoute("/analytics/performance", queries_analytics.performance, "Return, risk and ratios"),
+        QueryRoute("/analytics/history", queries_analytics.history, "Values over time"),
     ),
     "risk": (
-        QueryRoute("/risk/metrics", insight.risk, "Risk of the holdings against the limits"),
-        QueryRoute("/risk/stress", insight.stress_results, "The crashes of history"),
-        QueryRoute("/risk/attribution", insight.attribution, "Differences by group"), QueryRoute("/risk/correlation",
-            insight.return_correlation, "Moving together"),
+        QueryRoute("/risk/metrics", queries_analytics.risk, "Risk of the holdings against the limits"),
+        QueryRoute("/risk/stress", queries_analytics.stress_results, "The crashes of history"),
+        QueryRoute("/risk/attribution", queries_analytics.attribution, "Differences by group"), QueryRoute("/risk/correlation",
+            queries_analytics.return_correlation, "Moving together"),
     ),
     "taxonomy": (
-        QueryRoute("/taxonomy", upkeep.taxonomy, "Groups of coins, and which rule decided"),
-        QueryRoute("/taxonomy/aliases", upkeep.aliases, "What a person decided"),
+        QueryRoute("/taxonomy", queries_system.taxonomy, "Groups of coins, and which rule decided"),
+        QueryRoute("/taxonomy/aliases", queries_system.aliases, "What a person decided"),
     ),
     "feedback": (
-        QueryRoute("/feedback/status", upkeep.feedback_state, "What was learnt"), QueryRoute("/feedback/cycles", upkeep.cycles,
+        QueryRoute("/feedback/status", queries_system.feedback_state, "What was learnt"), QueryRoute("/feedback/cycles", queries_system.cycles,
             "Every step of learning"),
     ),
     "runs": (
-        QueryRoute("/runs", views.runs, "Runs, the newest first"), QueryRoute("/runs/{name}", views.run, "One run"),
-        QueryRoute("/jobs", work.jobs, "Long work, the newest first", kept=False), QueryRoute("/jobs/{name}", work.job,
+        QueryRoute("/runs", queries_runs.runs, "Runs, the newest first"), QueryRoute("/runs/{name}", queries_runs.run, "One run"),
+        QueryRoute("/jobs", jobs.jobs, "Long work, the newest first", kept=False), QueryRoute("/jobs/{name}", jobs.job,
             "One piece of long work", kept=False),
     ),
-    "settings": (QueryRoute("/settings", upkeep.settings_table, "Settings in force and where each comes from", "trader"),),
-    "system": (QueryRoute("/system/status", upkeep.system, "What is installed, and whether trading is stopped"),),
+    "settings": (QueryRoute("/settings", queries_system.settings_table, "Settings in force and where each comes from", "trader"),),
+    "system": (QueryRoute("/system/status", queries_system.system, "What is installed, and whether trading is stopped"),),
 }
 
 # %% ../../nbs/15_api/15_query_routes.ipynb #485f170c
@@ -283,4 +282,4 @@ def read_routes(place: Workspace, kept: ResponseCache, examples: dict[str, Any] 
 
 def report_of(place: Workspace, name: str, portfolio: str) -> Path:
     "Return the file of a run's report."
-    return upkeep.report_file(place_for(place, portfolio), name)
+    return queries_system.report_file(place_for(place, portfolio), name)

@@ -5,7 +5,7 @@
 from trading.core.lazy import lazy_names, make_callable
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
-    "cross_validation": ["Walk", "walk_forward", "combinatorial_paths", "Futures", "monte_carlo"],
+    "cross_validation": ["WalkForwardResult", "walk_forward", "combinatorial_paths", "SimulatedOutcomes", "monte_carlo"],
     "engine": ["FIGURES", "periods_per_year", "composite_score", "Backtest", "backtest", "target_rows", "volatility_size"],
     "execution_timing": ["EVENTS", "fill_prices", "check_signals", "same_symbols", "next_bar", "first_stop", "Directions", "directions"],
     "fast_kernel": [
@@ -13,27 +13,30 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "TRADED", "PAID", "CLOSED", "WON", "GAINS", "LOSSES", "PRICE", "FEE", "RULE", "build_blocks", "run_variations", "copy_row",
     ],
     "fast_strategies": [
-        "UP", "Arrays", "COMPILED", "mean_rows", "fast_ma_cross", "fast_donchian", "fast_bollinger", "fast_rsi", "prepare_ma_cross",
+        "Arrays", "COMPILED", "mean_rows", "fast_ma_cross", "fast_donchian", "fast_bollinger", "fast_rsi", "prepare_ma_cross",
         "prepare_rsi", "prepare_donchian", "prepare_bollinger",
     ],
     "leak_detector": ["PERIODS", "Leak", "LeakReport", "find_leaks"],
-    "leak_probes": ["FUTURES", "load_model", "fixed_seeds", "is_fitted", "answer", "as_table", "other_future", "other_tables", "moved"],
+    "leak_probes": [
+        "PERTURBATIONS", "load_model", "fixed_seeds", "is_fitted", "run_pipeline", "output_table", "perturb_bars", "perturb_tables",
+        "changed_past",
+    ],
     "overfitting": [
         "EULER", "ReturnRecord", "probabilistic_sharpe", "minimum_track_record", "expected_best_sharpe", "deflated_sharpe",
         "independent_trials", "Overfitting", "pbo", "reality_check",
     ],
     "plots": ["plot_equity", "plot_underwater", "plot_months", "plot_trades"],
     "strategies": [
-        "TIE", "Strategy", "SymbolStrategy", "hold", "MaCross", "Donchian", "BollingerBreakout", "RsiReversion", "first_bars",
+        "TIE_TOLERANCE", "Strategy", "SymbolStrategy", "hold", "MaCross", "Donchian", "BollingerBreakout", "RsiReversion", "first_bars",
         "TargetWeights", "CrossSectionalMomentum", "Pairs", "FunctionStrategy",
     ],
     "strategy_promotion": [
-        "Thresholds", "Candidate", "PromotionDecision", "trials_worth", "judge", "ProductionRegistry", "default_thresholds",
+        "Thresholds", "Candidate", "PromotionDecision", "effective_trials", "check_candidate", "ProductionRegistry", "default_thresholds",
         "default_registry", "promote_strategy",
     ],
     "sweep": ["make_job"],
     "sweep_jobs": ["Grid", "make_grid", "Job", "run_fast", "key_figures", "run_slow", "run_chunk", "make_chunks"],
-    "sweep_plots": ["landscape", "plot_heatmap", "plot_surface", "neighbourhood"],
+    "sweep_plots": ["metric_grid", "plot_heatmap", "plot_surface", "neighbourhood"],
     "trial_register": ["Data", "variation_text", "TrialRegister", "default_register"],
     "vectorbt_engine": ["Costs", "EngineFills", "fill_directions", "fill_weights"],
 }, modules=[

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .leak_probes import FUTURES, answer, fixed_seeds, is_fitted, load_model, moved, other_future, other_tables
+from .leak_probes import PERTURBATIONS, run_pipeline, fixed_seeds, is_fitted, load_model, changed_past, perturb_bars, perturb_tables
 from ..core.bars import check_bars
 from ..core.errors import BadInput, Refused, TradingError
 
@@ -70,13 +70,13 @@ class _Runs:
         "Return the output on these bars (the real ones when none are given)."
         self.count += 1
         with fixed_seeds(seed):
-            return answer(self.make(), self.bars if bars is None else bars, self.others if others is None else others)
+            return run_pipeline(self.make(), self.bars if bars is None else bars, self.others if others is None else others)
 
     def changed(self, cut: int, how: str, bars=None, seed: int = 0) -> pd.DataFrame:
         "Return the output on another future."
         when = self.bars.index[cut]
         source = self.bars if bars is None else bars
-        return self.run(other_future(source, cut, how), other_tables(self.others, self.known, when, how), seed)
+        return self.run(perturb_bars(source, cut, how), perturb_tables(self.others, self.known, when, how), seed)
 
 
 def _cuts(index: pd.DatetimeIndex, warm_up: float = 0.4) -> list[int]:
@@ -103,12 +103,12 @@ def _evidence(runs: _Runs, cuts: list[int], notes: list[str]) -> list[tuple[str,
         except Exception as error:  # noqa: BLE001  a pipeline of somebody else may fail in any way; it is listed
             notes.append(f"{label or how} at {runs.bars.index[cut]}: {type(error).__name__}: {error}")
             return
-        rows = moved(base, out, runs.bars.index[cut], ended=how == "end")
+        rows = changed_past(base, out, runs.bars.index[cut], ended=how == "end")
         if not rows.empty:
             found.append((label or how, cut, rows, out))
 
     for cut in cuts:
-        for how in ("end", *FUTURES, "pulse"):
+        for how in ("end", *PERTURBATIONS, "pulse"):
             look(how, cut, runs.base)
     holed, late = runs.bars.astype(float), runs.bars.astype(float)
     for cut in cuts[::2]:
@@ -194,7 +194,7 @@ def _period_start(places: list[tuple[int, int]], index: pd.DatetimeIndex) -> str
 def _decays(seen: list, base: pd.Series, output: str) -> bool:
     "Say whether the change fades with the distance from the cut over many bars."
     for how, _, rows, out in seen:
-        if how in FUTURES and output in out:
+        if how in PERTURBATIONS and output in out:
             change = (out[output].reindex(rows.index) - base.reindex(rows.index)).abs()[rows.to_numpy(dtype=bool)].to_numpy()
             if len(change) >= 12:
                 return change[: len(change) // 3].max() < 0.2 * change[-len(change) // 3:].max()
@@ -237,11 +237,11 @@ def _refit(runs: _Runs, cuts: list[int]) -> list[Leak]:
         with fixed_seeds():
             model = again().fit(part)
         runs.count += 1
-        return answer(model, runs.bars, {})
+        return run_pipeline(model, runs.bars, {})
 
-    if not moved(runs.base, fitted_on(runs.bars), index[-1]).empty:
+    if not changed_past(runs.base, fitted_on(runs.bars), index[-1]).empty:
         return []
-    rows = moved(runs.base, fitted_on(runs.bars.iloc[: cuts[0]]), index[cuts[0]])
+    rows = changed_past(runs.base, fitted_on(runs.bars.iloc[: cuts[0]]), index[cuts[0]])
     if rows.empty:
         return []
     cause = "the estimator was fitted on the very bars it is judged on; fit it on the past only"
@@ -252,7 +252,7 @@ def _foreign(runs: _Runs, notes: list[str]) -> list[Leak]:
     "Find outputs that do not come from the bars and know the next bar's return."
     bars, base = runs.bars, runs.base
     try:
-        swapped = runs.run(other_future(other_future(bars, 0, "wild"), 0, "up"))
+        swapped = runs.run(perturb_bars(perturb_bars(bars, 0, "wild"), 0, "up"))
     except Exception as error:  # noqa: BLE001  somebody else's code
         notes.append(f"other bars throughout: {type(error).__name__}: {error}")
         return []

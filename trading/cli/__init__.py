@@ -6,7 +6,7 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "data": ["DATA_COMMANDS", "ingest_command", "import_", "mt5_bridge"],
-    "feedback": ["FEEDBACK_COMMANDS", "open_feedback", "told_state", "feedback_group", "status", "replay", "freeze", "rollback"],
+    "feedback": ["FEEDBACK_COMMANDS", "open_feedback", "describe_state", "feedback_group", "status", "replay", "freeze", "rollback"],
     "main": ["CarnetGroup", "run_command", "runs_command", "open_", "settings_command", "lab_command", "schedule_command"],
     "ops": [
         "OPS_COMMANDS", "alerts_group", "list_", "preview", "test", "acknowledge_command", "retry", "doctor_command", "watch_command",

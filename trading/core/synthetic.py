@@ -50,8 +50,8 @@ def _plain(
     bars: int,
     seed: int,
     m: StylizedFacts,
-    loudness: np.ndarray,  # factor on volatility, by bar
-    company: np.ndarray,  # correlation, by bar
+    volatility_factor: np.ndarray,  # factor on volatility, by bar
+    correlations: np.ndarray,  # correlation, by bar
 ) -> tuple[np.ndarray, np.ndarray]:  # log returns and their standard deviations, bar × symbol
     "Return correlated, clustered, fat-tailed log returns without drift."
     common = _heavy(np.random.default_rng([seed, 0]), bars, m.tail)
@@ -60,8 +60,8 @@ def _plain(
     for i in range(symbols):
         own = _heavy(np.random.default_rng([seed, i + 1]), bars, m.own_tail)
         own_h = (market_h + _variance(own, m)) / 2
-        sigmas[:, i] = m.volatility * loudness * np.sqrt(company * market_h + (1 - company) * own_h)
-        returns[:, i] = m.volatility * loudness * (np.sqrt(company * market_h) * common + np.sqrt((1 - company) * own_h) * own)
+        sigmas[:, i] = m.volatility * volatility_factor * np.sqrt(correlations * market_h + (1 - correlations) * own_h)
+        returns[:, i] = m.volatility * volatility_factor * (np.sqrt(correlations * market_h) * common + np.sqrt((1 - correlations) * own_h) * own)
     return returns, sigmas
 
 # %% ../../nbs/00_core/55_synthetic.ipynb #d54ecc97
@@ -103,15 +103,15 @@ _KINDS = {
 
 
 def _shape(kind: ScenarioKind, bars: int, seed: int, m: StylizedFacts) -> dict:
-    "Return drift, loudness and company by bar, jumps and dips, and the places of the events."
-    drift, loud, company = np.full(bars, m.drift), np.ones(bars), np.full(bars, m.correlation)
+    "Return drift, volatility and correlation by bar, jumps and dips, and the places of the events."
+    drift, loud, correlations = np.full(bars, m.drift), np.ones(bars), np.full(bars, m.correlation)
     jumps, dips, events = np.zeros(bars), np.zeros(bars), []
     at, span = int(bars * 0.6), max(bars // 12, 3)
     if kind == "crash":
         drift[at:at + span] -= 0.5 / span
         loud[at:at + span] = 2.0
         loud[at + span:] = 1 + np.exp(-np.arange(bars - at - span) / 40)
-        company[at:at + span] = max(0.8, m.correlation)
+        correlations[at:at + span] = max(0.8, m.correlation)
         events = [(at, min(at + span, bars) - 1)]
     elif kind == "rally":
         first, last = bars // 4, bars * 3 // 4
@@ -130,7 +130,7 @@ def _shape(kind: ScenarioKind, bars: int, seed: int, m: StylizedFacts) -> dict:
                 events, bad, begun = (events + [(begun, t - 1)] if bad else events), not bad, t
             drift[t], loud[t] = (-0.0015, 1.8) if bad else (0.0007, 0.7)
         events += [(begun, bars - 1)] if bad else []
-    return {"drift": drift, "loud": loud, "company": company, "jumps": jumps, "dips": dips, "events": events}
+    return {"drift": drift, "loud": loud, "correlations": correlations, "jumps": jumps, "dips": dips, "events": events}
 
 # %% ../../nbs/00_core/55_synthetic.ipynb #3e27e13a
 def scenario(
@@ -152,7 +152,7 @@ def scenario(
         raise BadInput(f"{bars} bars are too few for a scenario; ask for at least 20")
     scale = np.sqrt(bar_length(timeframe) / pd.Timedelta(days=1))
     shape = _shape(kind, bars, seed, moments)
-    returns, sigmas = _plain(len(names), bars, seed, moments, shape["loud"], shape["company"])
+    returns, sigmas = _plain(len(names), bars, seed, moments, shape["loud"], shape["correlations"])
     returns, sigmas = returns * scale, sigmas * scale
     returns += (shape["drift"] * (1 if shape["events"] else scale**2))[:, None]
     if kind == "flash_crash":

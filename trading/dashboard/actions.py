@@ -13,7 +13,9 @@ from typing import Any
 
 from ..core.errors import BadInput, Refused
 from .components import Viewer
-from ..services.workspace import MEMORY, Workspace, account_of, current_settings, find_record, has_ledger, ledger_for_writing
+from ..services.query_cache import MEMORY
+from ..services.workspace import Workspace, account_of, current_settings, has_ledger, ledger_for_writing
+from ..services.queries_runs import find_record
 
 Values = Mapping[str, str]
 WriteAudit = Callable[[str, str, dict, datetime], Any]  # who, action, detail, now: `AuditLog.append`

@@ -34,7 +34,8 @@ from trading.dashboard.layout import (
 )
 from .screens_trading import quotes_state
 from ..security.sessions import NotSignedIn
-from ..services.workspace import MEMORY, Workspace
+from ..services.query_cache import MEMORY
+from ..services.workspace import Workspace
 
 log = logging.getLogger(__name__)
 

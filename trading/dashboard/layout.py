@@ -26,7 +26,9 @@ from .screens_settings import settings_screen
 from .screens_system import alerts_screen, health_screen, learning_screen, runs_screen
 from .screens_trading import holdings_screen, orders_screen, today_screen
 from ..report.formatting import money
-from ..services.workspace import Workspace, current_settings, portfolio, records
+from ..services.workspace import Workspace, current_settings
+from ..services.queries_portfolio import portfolio
+from ..services.queries_runs import records
 
 # %% ../../nbs/16_dashboard/25_layout.ipynb #3ff937ce
 @dataclass(frozen=True)

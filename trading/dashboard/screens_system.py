@@ -24,7 +24,8 @@ from ..report.formatting import UNKNOWN, Parts, day, known, limit_name, limit_va
 from ..report.sections import figure, table
 from ..report.svg_charts import bar_chart
 from ..services.queries_system import alert_history, cycles, data_quality, feedback_state, thresholds
-from ..services.workspace import Workspace, current_settings, run, runs
+from ..services.workspace import Workspace, current_settings
+from ..services.queries_runs import run, runs
 
 # %% ../../nbs/16_dashboard/20_screens_system.ipynb #63a4998f
 def runs_screen(place: Workspace, who: Viewer) -> list[PageSection]:
@@ -122,7 +123,7 @@ def _rules(rules: Mapping[str, str], how: Mapping[str, Any]) -> Parts:
     if not lines:
         return [("missing", "The settings name no alert rules.")]
     hours = lambda v: plural(round(v), "hour")  # noqa: E731
-    quiet = f"from {how['quiet'].replace('-', ' to ')}, except {how['loud']} and above" if how.get("quiet") else "none"
+    quiet = f"from {how['quiet'].replace('-', ' to ')}, except {how['urgent']} and above" if how.get("quiet") else "none"
     return [("facts", [*lines, ("Repeated", f"after {hours(how['cooldown_hours'])} at the earliest"),
                        ("Not acknowledged", f"raised by one level after {hours(how['escalate_hours'])}"), ("Quiet hours", quiet)])]
 
@@ -216,7 +217,7 @@ def learning_screen(place: Workspace, who: Viewer) -> list[PageSection]:
 
 def _feedback(found: Mapping, who: Viewer) -> Parts:
     "Show ensemble weights and threshold, with the button that freezes them."
-    weights = pd.DataFrame({"weight": found["trust"]}).sort_values("weight", ascending=False)
+    weights = pd.DataFrame({"weight": found["weights"]}).sort_values("weight", ascending=False)
     parts: Parts = [("missing", "There is no feedback yet; the weekly review gives the first.")] if "missing" in found else []
     facts = [("State", "frozen: weights and threshold stay as they are" if found["frozen"] else "learning"), ("Cycles", number(found["cycles"], 0)),
              ("Probability threshold", percent(found["threshold"]))]

@@ -5,11 +5,11 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
-    "anomalies": ["SPLITS", "find_suspects"],
+    "anomalies": ["SPLITS", "find_anomalies"],
     "arrow": ["ROW_KEYS", "WORD", "Rows", "to_rows", "content_sums", "content_name", "to_arrow", "text_array", "widen"],
     "clean": ["REPAIRS", "CALENDARS", "CleaningRules", "clean_bars", "clean_frame", "find_gaps", "quality"],
     "delta_store": ["FOREVER", "BarStore"],
-    "delta_writer": ["ROWS_PER_FILE", "NUMBERS", "cut", "part_of", "write_parquet_parts", "commit_parts"],
+    "delta_writer": ["ROWS_PER_FILE", "NUMBERS", "file_slices", "slice_rows", "write_parquet_parts", "commit_parts"],
     "import_files": ["LAYOUTS", "detect_layout", "read_bars_file", "import_file"],
     "ingest": ["OVERLAP", "SampleSource", "unknown_symbol", "Repair", "Gap", "Ingested", "IngestReport"],
     "live_ingest": ["last_close", "BarSchedule", "Clock", "LiveUpdate", "follow_market"],

@@ -9,11 +9,11 @@ from . import ingest as ingest
 from . import live_ingest as live_ingest
 from . import postgres_store as postgres_store
 from . import quotes as quotes
-from .anomalies import SPLITS as SPLITS, find_suspects as find_suspects
+from .anomalies import SPLITS as SPLITS, find_anomalies as find_anomalies
 from .arrow import ROW_KEYS as ROW_KEYS, WORD as WORD, Rows as Rows, to_rows as to_rows, content_sums as content_sums, content_name as content_name, to_arrow as to_arrow, text_array as text_array, widen as widen
 from .clean import REPAIRS as REPAIRS, CALENDARS as CALENDARS, CleaningRules as CleaningRules, clean_bars as clean_bars, clean_frame as clean_frame, find_gaps as find_gaps, quality as quality
 from .delta_store import FOREVER as FOREVER, BarStore as BarStore
-from .delta_writer import ROWS_PER_FILE as ROWS_PER_FILE, NUMBERS as NUMBERS, cut as cut, part_of as part_of, write_parquet_parts as write_parquet_parts, commit_parts as commit_parts
+from .delta_writer import ROWS_PER_FILE as ROWS_PER_FILE, NUMBERS as NUMBERS, file_slices as file_slices, slice_rows as slice_rows, write_parquet_parts as write_parquet_parts, commit_parts as commit_parts
 from .import_files import LAYOUTS as LAYOUTS, detect_layout as detect_layout, read_bars_file as read_bars_file, import_file as import_file
 from .ingest import OVERLAP as OVERLAP, SampleSource as SampleSource, unknown_symbol as unknown_symbol, Repair as Repair, Gap as Gap, Ingested as Ingested, IngestReport as IngestReport
 from .live_ingest import last_close as last_close, BarSchedule as BarSchedule, Clock as Clock, LiveUpdate as LiveUpdate, follow_market as follow_market

@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "PlanStatus", "STEPS", "LIFE", "plan_status", "propose_plan", "review_plan", "approve_plan", "cancel_plan", "read_plan",
         "plan_life", "plan_history",
     ],
-    "circuit_breaker": ["Circuit", "BackoffPolicy", "CircuitBreakerVenue", "breaker"],
+    "circuit_breaker": ["CircuitBreakerVenue", "LedgerStore", "add_circuit_breaker"],
     "emergency_stop": ["EmergencyStop", "stop_everything"],
     "executor": [
         "refusal_reasons", "OrderResult", "Execution", "OrderParameters", "affordable", "execute", "volume_part", "parts", "execution_of",
@@ -29,7 +29,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "rebalancing": ["Rebalancing", "rebalancing_of", "list_rebalancings", "recommendations"],
     "reconciliation": [
         "Difference", "Reconciliation", "resolve_open_orders", "expected_holdings", "compare_balances", "compare_orders", "compare_sums",
-        "beside_of", "see_beside", "reconcile", "open_from_venue",
+        "foreign_holdings", "record_foreign_holdings", "reconcile", "open_from_venue",
     ],
     "router": [
         "BookLevel", "VenueQuote", "Cost", "expected_cost", "quote_of", "recent_volume", "VenueAccount", "Routed", "route_actions",

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Difference', 'Reconciliation', 'resolve_open_orders', 'expected_holdings', 'compare_balances', 'compare_orders',
-           'compare_sums', 'beside_of', 'see_beside', 'reconcile', 'open_from_venue']
+           'compare_sums', 'foreign_holdings', 'record_foreign_holdings', 'reconcile', 'open_from_venue']
 
 # %% ../../nbs/09_execution/45_reconciliation.ipynb #03f3d6f2
 import time
@@ -152,7 +152,7 @@ def compare_sums(
     return [] if left == right else [Difference("profit", book.currency, words)]
 
 # %% ../../nbs/09_execution/45_reconciliation.ipynb #72dcd73d
-def beside_of(
+def foreign_holdings(
     ledger: Ledger,
     account: str,
     book: Book,  # of the account, now
@@ -166,7 +166,7 @@ def beside_of(
     return {asset: strip_zeros(units) for asset, units in left.items() if units}
 
 
-def see_beside(
+def record_foreign_holdings(
     ledger: Ledger,
     account: str,
     now: datetime,  # UTC
@@ -175,7 +175,7 @@ def see_beside(
     own: Collection[str],  # assets that are the account's business
 ) -> list[str]:  # one sentence for each change
     "Look at what lies beside the account, and write it down when it has changed.\n\nParameters\n----------\nledger : Ledger\naccount : str\nnow : datetime\n    UTC\nbook : Book\nbalance : Mapping[str, Decimal]\n    by asset, as the venue says\nown : Collection[str]\n    assets that are the account's business\n\nReturns\n-------\nlist[str]\n    one sentence for each change"
-    before, said = beside_of(ledger, account, book), []
+    before, said = foreign_holdings(ledger, account, book), []
     now_there = {a: n for a, n in before.items() if a in own} | {a: strip_zeros(n) for a, n in balance.items() if a not in own}
     for asset in sorted(before.keys() | now_there.keys()):
         was, is_ = before.get(asset, ZERO), now_there.get(asset, ZERO)
@@ -216,8 +216,8 @@ def reconcile(
             own = {book.currency, *map(asset_of, mine)}
             foreign = [d.words for d in differences if d.kind.startswith("foreign") and d.symbol not in mine]
             differences = [d for d in differences if d.words not in foreign]
-            foreign += see_beside(ledger, account, clock(), book, balance, own)
-        differences += compare_balances(book, balance, tolerance, own, beside_of(ledger, account, book)) + compare_sums(book)
+            foreign += record_foreign_holdings(ledger, account, clock(), book, balance, own)
+        differences += compare_balances(book, balance, tolerance, own, foreign_holdings(ledger, account, book)) + compare_sums(book)
         compared = len(open_orders) + len(trades) + len(balance)
         result = Reconciliation(account, venue.name, clock(), tuple(differences), tuple(mended), tuple(waiting), tuple(foreign), compared)
         data = {"ok": result.ok, "differences": [d.words for d in differences], "mended": mended, "waiting": waiting}
@@ -262,5 +262,5 @@ def open_from_venue(
     held = [Position(by_asset[a], n, prices[by_asset[a]]) for a, n in mine.items() if a != currency]
     if not ledger.open_account(account, currency, mine.get(currency, ZERO), now, held):
         return False
-    see_beside(ledger, account, now, ledger.book(account), balance, own or balance.keys())
+    record_foreign_holdings(ledger, account, now, ledger.book(account), balance, own or balance.keys())
     return True

@@ -6,7 +6,7 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "conformal": ["conformal_bounds", "sign_probability", "adapt_misses"],
-    "decisions": ["trusted", "current_thresholds", "decide_day", "passed", "describe_decisions", "decisions_frame"],
+    "decisions": ["combine_forecasts", "current_thresholds", "decide_day", "accepted_forecasts", "describe_decisions", "decisions_frame"],
     "drift": ["psi", "mmd", "feature_drift", "DriftAlert", "forecast_drift", "read_alerts", "day_drift", "retraining_reasons"],
     "estimators": ["EstimatorName", "RunningRidge", "make_estimator", "baseline_forecast"],
     "explain": [
@@ -19,18 +19,18 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "forecaster": [
         "FEWEST_TRAIN", "FEWEST_CALIBRATION", "COLUMNS", "default_estimator", "HorizonModel", "fit_horizon", "update_horizon",
-        "learn_more", "forecast_rows", "adapt_bounds", "look", "forecast_panel", "HorizonForecaster", "hold_out", "accuracy",
+        "learn_more", "forecast_rows", "adapt_bounds", "forecast_inputs", "forecast_panel", "HorizonForecaster", "hold_out", "accuracy",
         "score_horizon",
     ],
     "labels": ["scaled_returns", "Barriers", "triple_barrier"],
-    "meta_labeling": ["EVIDENCE", "evidence", "bet_size", "DecisionThresholds", "Decision", "path_drawdown", "MetaModel"],
+    "meta_labeling": ["META_FEATURES", "meta_features", "bet_size", "DecisionThresholds", "Decision", "path_drawdown", "MetaModel"],
     "model_promotion": [
         "note_trial", "count_trials", "PromotionGate", "gate_reasons", "champion_gain", "Promotion", "promotions", "current_model_version",
         "current_estimator", "promote_model", "roll_back_model",
     ],
     "model_registry": ["TRUSTED", "to_state", "from_state", "save", "read_meta", "load"],
     "neural": ["NetworkKind", "lagged_returns", "make_module", "TorchRegressor", "need_torch"],
-    "outcomes": ["RIVALS", "mature", "judgeable", "outcomes_of", "market_patterns"],
+    "outcomes": ["ENSEMBLE", "match_outcomes", "reliable_outcomes", "outcomes_of", "market_patterns"],
     "panel": ["bar_volatility", "default_features", "Panel", "make_panel", "features_of", "refuse_constant", "fit_rows"],
     "risk_outlook": ["anomalies", "volatility_outlook", "drawdown_risk", "outlook_alerts"],
     "rl_env": ["OBSERVED", "EnvironmentRules", "step_many", "BatchedWorlds", "make_env", "evaluate_policy"],

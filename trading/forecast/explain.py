@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import BadInput, MissingData, TradingError
-from .forecaster import HorizonForecaster, look
+from .forecaster import HorizonForecaster, forecast_inputs
 from .targets import Horizon, forward_returns
 
 # %% ../../nbs/04_forecast/64_explain.ipynb #a1614f03
@@ -88,7 +88,7 @@ def explain(
     method: Literal["shapley", "lime"] = "shapley",  # exact parts, or a straight line through the neighbourhood
 ) -> pd.DataFrame:  # (symbol, horizon) × base and one column per feature (for 'lime' also rest), log returns that sum to the expectation
     "Return what each feature added to the forecasts of the last bar.\n\nParameters\n----------\nmodel : HorizonForecaster\n    fitted\nbars : pd.DataFrame\n    as given to `predict`\nfeatures : Any, default None\n    source of the features, the same one\nseed : int, default 0\n    of the explainer for models that are neither linear nor trees\nmethod : Literal['shapley', 'lime'], default 'shapley'\n    exact parts, or a straight line through the neighbourhood\n\nReturns\n-------\npd.DataFrame\n    (symbol, horizon) × base and one column per feature (for 'lime' also rest), log returns that sum to the expectation"
-    panel, usual = look(bars, features, model.features_)
+    panel, usual = forecast_inputs(bars, features, model.features_)
     there = panel.usable[-1] & np.isfinite(usual[-1])
     rows, symbols = panel.values[-1][there], [s for s, ok in zip(panel.symbols, there, strict=True) if ok]
     if not symbols:
@@ -151,7 +151,7 @@ def explain_past(
     "Take many forecasts of the past apart, with what the model looked at.\n\nParameters\n----------\nmodel : HorizonForecaster\n    fitted\nbars : pd.DataFrame\n    as given to `predict`; those after `trained_until` count\nhorizon : Horizon\n    one of the model's\nfeatures : Any, default None\n    source of the features, the same one\nrows : int, default 600\n    most rows to explain\nseed : int, default 0\n    of the explainer for models that are neither linear nor trees\n\nReturns\n-------\npd.DataFrame\n    (timestamp, symbol) × (parts and values, feature); parts in usual moves over the horizon, and their base"
     if horizon not in model.models_:
         raise BadInput(f"the model has no horizon {horizon}; it has {', '.join(map(str, model.models_))}")
-    m, (panel, usual) = model.models_[horizon], look(bars, features, model.features_)
+    m, (panel, usual) = model.models_[horizon], forecast_inputs(bars, features, model.features_)
     there = panel.usable & np.isfinite(usual) & (panel.times > m.trained_until)[:, None]
     when, who = np.nonzero(there)
     if not len(when):
@@ -221,7 +221,7 @@ def importance(
     "Return how much worse the forecasts become without each feature.\n\nParameters\n----------\nmodel : HorizonForecaster\n    fitted\nbars : pd.DataFrame\n    that it has not learnt from, or its own calibration: only bars after `trained_until` count\nhorizon : Horizon\n    one of the model's\nfeatures : Any, default None\n    source of the features, the same one\nblock : int, default 60\n    bars that stay together\nrepeats : int, default 5\n    how often to shuffle\nseed : int, default 0\n\nReturns\n-------\npd.DataFrame\n    by feature: growth of the mean squared error (1 is all of it) and its spread over the repeats"
     if horizon not in model.models_:
         raise BadInput(f"the model has no horizon {horizon}; it has {', '.join(map(str, model.models_))}")
-    m, (panel, usual) = model.models_[horizon], look(bars, features, model.features_)
+    m, (panel, usual) = model.models_[horizon], forecast_inputs(bars, features, model.features_)
     answers = forward_returns(bars["close"][list(panel.symbols)], [horizon], model.timeframe).to_numpy() / (usual * np.sqrt(m.steps))
     fresh = np.flatnonzero(panel.times > m.trained_until)
     cube, truth = panel.values[fresh], answers[fresh]

@@ -139,12 +139,12 @@ def count_patterns(
 
 
 def adjust_confidence(
-    confidence: float,  # the judge's
+    confidence: float,  # of the meta-model
     pattern: str,  # state of the market now
     learnt: FeedbackState,
     bounds: FeedbackBounds = FeedbackBounds(),
 ) -> float:
-    "Return a confidence moved by what is known of the pattern, within its bound.\n\nParameters\n----------\nconfidence : float\n    the judge's\npattern : str\n    state of the market now\nlearnt : FeedbackState\nbounds : FeedbackBounds, default FeedbackBounds()\n\nReturns\n-------\nfloat"
+    "Return a confidence moved by what is known of the pattern, within its bound.\n\nParameters\n----------\nconfidence : float\n    of the meta-model\npattern : str\n    state of the market now\nlearnt : FeedbackState\nbounds : FeedbackBounds, default FeedbackBounds()\n\nReturns\n-------\nfloat"
     right, wrong = learnt.patterns.get(pattern, (0.0, 0.0))
     lean = (right + 10) / (right + wrong + 20) - 0.5
     return min(max(confidence + max(-bounds.pattern, min(bounds.pattern, lean)), 0.0), 1.0)
@@ -154,9 +154,9 @@ def pattern_of(
     volatility: float,  # of the market now
     usual: float,  # its median over the past
     trend: float,  # return of the market over the last months
-) -> str:  # 'calm rising', 'loud falling' …
-    "Name the state of the market in two words.\n\nParameters\n----------\nvolatility : float\n    of the market now\nusual : float\n    its median over the past\ntrend : float\n    return of the market over the last months\n\nReturns\n-------\nstr\n    'calm rising', 'loud falling' …"
-    return f"{'loud' if volatility > usual else 'calm'} {'rising' if trend > 0 else 'falling'}"
+) -> str:  # 'calm rising', 'volatile falling' …
+    "Name the state of the market in two words.\n\nParameters\n----------\nvolatility : float\n    of the market now\nusual : float\n    its median over the past\ntrend : float\n    return of the market over the last months\n\nReturns\n-------\nstr\n    'calm rising', 'volatile falling' …"
+    return f"{'volatile' if volatility > usual else 'calm'} {'rising' if trend > 0 else 'falling'}"
 
 # %% ../../nbs/04_forecast/52_feedback.ipynb #7968f376
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FEWEST_TRAIN', 'FEWEST_CALIBRATION', 'COLUMNS', 'default_estimator', 'HorizonModel', 'fit_horizon', 'update_horizon',
-           'learn_more', 'forecast_rows', 'adapt_bounds', 'look', 'forecast_panel', 'HorizonForecaster', 'hold_out',
-           'accuracy', 'score_horizon']
+           'learn_more', 'forecast_rows', 'adapt_bounds', 'forecast_inputs', 'forecast_panel', 'HorizonForecaster',
+           'hold_out', 'accuracy', 'score_horizon']
 
 # %% ../../nbs/04_forecast/20_forecaster.ipynb #41d7db12
 from collections.abc import Sequence
@@ -156,7 +156,7 @@ def adapt_bounds(
     return low, high
 
 # %% ../../nbs/04_forecast/20_forecaster.ipynb #7d5c6a14
-def look(
+def forecast_inputs(
     bars: pd.DataFrame,  # time × (field, symbol)
     features: Any,  # source of the features, see `features_of`
     names: Sequence[str] | None,  # which features; None: all
@@ -246,7 +246,7 @@ class HorizonForecaster:
             raise BadInput(f"calibration is {self.calibration}; give a share of the history between 0 and 1, for example 0.25")
         if not 0 <= self.adaptive < 1:
             raise BadInput(f"adaptive is {self.adaptive}; give a rate from 0 to below 1, for example 0.01, or 0 for intervals that stand still")
-        panel, usual = look(bars, features, None)
+        panel, usual = forecast_inputs(bars, features, None)
         silent = [s for s, n in zip(panel.symbols, (panel.usable & np.isfinite(usual)).sum(axis=0), strict=True) if n == 0]
         if silent:
             raise MissingData(f"{silent[0]}: none of {len(bars)} bars has complete features; it needs a longer past or a price that moves")
@@ -313,7 +313,7 @@ class HorizonForecaster:
             raise BadInput(f"{unknown[0]} was not among the {len(self.symbols_)} symbols of the fit; fit again with it, or leave it out")
         if bars.index[-1] < self.known_until_:
             raise BadInput(f"the bars end at {bars.index[-1]}, but the fit knew {self.known_until_}: this would forecast what was learnt")
-        return look(bars, features, self.features_)
+        return forecast_inputs(bars, features, self.features_)
 
 # %% ../../nbs/04_forecast/20_forecaster.ipynb #511926b9
 def hold_out(

@@ -44,7 +44,7 @@ def default_features(
     span = logs.rolling(longest, min_periods=longest // 2 + 1)
     parts[f"below_high_{longest}"] = (logs - span.max()) / scale
     parts[f"above_low_{longest}"] = (logs - span.min()) / scale
-    parts["loudness"] = np.log(usual / usual.rolling(longest, min_periods=longest // 2 + 1).mean())
+    parts["relative_volatility"] = np.log(usual / usual.rolling(longest, min_periods=longest // 2 + 1).mean())
     return pd.concat(parts, axis=1, names=["feature", "symbol"])
 
 # %% ../../nbs/04_forecast/08_panel.ipynb #42ef6a68

@@ -51,7 +51,7 @@ def volatility_outlook(
     ahead: int = 20,  # bars to look ahead
     usual: int = 750,  # bars that say what is usual
 ) -> pd.DataFrame:  # time × expected and naive volatility per bar over the next bars, usual, ratio, realised (NaN at the end)
-    "Forecast how loud the next bars will be, learning at each quarter from what was known by then.\n\nParameters\n----------\nreturns : pd.Series\n    log returns per bar, index UTC\nahead : int, default 20\n    bars to look ahead\nusual : int, default 750\n    bars that say what is usual\n\nReturns\n-------\npd.DataFrame\n    time × expected and naive volatility per bar over the next bars, usual, ratio, realised (NaN at the end)"
+    "Forecast the volatility of the next bars, learning at each quarter from what was known by then.\n\nParameters\n----------\nreturns : pd.Series\n    log returns per bar, index UTC\nahead : int, default 20\n    bars to look ahead\nusual : int, default 750\n    bars that say what is usual\n\nReturns\n-------\npd.DataFrame\n    time × expected and naive volatility per bar over the next bars, usual, ratio, realised (NaN at the end)"
     check_index(returns, "returns")
     if returns.isna().any() or len(returns) < usual + 3 * ahead + 60 or ahead < 1:
         raise BadInput(f"{len(returns)} returns, some perhaps missing: {usual + 3 * ahead + 60} without a hole are needed to look {ahead} bars ahead")
@@ -94,10 +94,10 @@ def outlook_alerts(
     odd: pd.DataFrame | None = None,  # what `anomalies` returned
     outlook: pd.DataFrame | None = None,  # what `volatility_outlook` returned; its last row counts
     risk: float | None = None,  # what `drawdown_risk` returned
-    loud: tuple[float, float] = (1.5, 2.5),  # expected over usual volatility, for a watch and an alarm
+    ratio_limits: tuple[float, float] = (1.5, 2.5),  # expected over usual volatility, for a watch and an alarm
     likely: tuple[float, float] = (0.05, 0.2),  # probability of reaching the limit, for a watch and an alarm
 ) -> tuple[DriftAlert, ...]:
-    "Turn the outlook into alerts.\n\nParameters\n----------\nodd : pd.DataFrame | None, default None\n    what `anomalies` returned\noutlook : pd.DataFrame | None, default None\n    what `volatility_outlook` returned; its last row counts\nrisk : float | None, default None\n    what `drawdown_risk` returned\nloud : tuple[float, float], default (1.5, 2.5)\n    expected over usual volatility, for a watch and an alarm\nlikely : tuple[float, float], default (0.05, 0.2)\n    probability of reaching the limit, for a watch and an alarm\n\nReturns\n-------\ntuple[DriftAlert, ...]"
+    "Turn the outlook into alerts.\n\nParameters\n----------\nodd : pd.DataFrame | None, default None\n    what `anomalies` returned\noutlook : pd.DataFrame | None, default None\n    what `volatility_outlook` returned; its last row counts\nrisk : float | None, default None\n    what `drawdown_risk` returned\nratio_limits : tuple[float, float], default (1.5, 2.5)\n    expected over usual volatility, for a watch and an alarm\nlikely : tuple[float, float], default (0.05, 0.2)\n    probability of reaching the limit, for a watch and an alarm\n\nReturns\n-------\ntuple[DriftAlert, ...]"
     alerts = []
     rung = (odd if odd is not None else pd.DataFrame({"level": []})).query("level != 'ok'")
     for time, day in rung.groupby(level=0) if len(rung) else ():
@@ -106,9 +106,9 @@ def outlook_alerts(
         why = (f"{time:%Y-%m-%d}: {names} unlike the past; farthest out is {worst['feature']}, {worst['shift']:+.1f} standard deviations; "
                f"{worst['as_unusual']:.1%} of days held such a row")
         alerts.append(DriftAlert("alarm" if (day["level"] == "alarm").any() else "watch", "anomaly", names, why))
-    if outlook is not None and (ratio := float(outlook["ratio"].iloc[-1])) > loud[0]:
-        why = f"the next weeks are expected to be {ratio:.1f} times as loud as usual ({outlook['expected'].iloc[-1]:.2%} a bar)"
-        alerts.append(DriftAlert("alarm" if ratio > loud[1] else "watch", "risk", "volatility", why))
+    if outlook is not None and (ratio := float(outlook["ratio"].iloc[-1])) > ratio_limits[0]:
+        why = f"the next weeks are expected to be {ratio:.1f} times as volatile as usual ({outlook['expected'].iloc[-1]:.2%} a bar)"
+        alerts.append(DriftAlert("alarm" if ratio > ratio_limits[1] else "watch", "risk", "volatility", why))
     if risk is not None and risk > likely[0]:
         why = f"the drawdown limit is reached with a probability of {risk:.0%}; a watch begins at {likely[0]:.0%}"
         alerts.append(DriftAlert("alarm" if risk > likely[1] else "watch", "risk", "drawdown", why))

@@ -39,35 +39,35 @@ def step_many(
     growth: np.ndarray,  # simple return of the asset over the bar
     value: np.ndarray,  # of the account, before
     best: np.ndarray,  # highest value so far
-    loudness: np.ndarray,  # usual move now over its median: 1 is usual
+    relative_volatility: np.ndarray,  # usual move now over its median: 1 is usual
     rules: EnvironmentRules,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # position after the bar, value, best, reward
-    "Go one bar on in many worlds at once: trade, pay, earn.\n\nParameters\n----------\nposition : np.ndarray\n    held until now, share of the account's value\ntarget : np.ndarray\n    wanted from now on\ngrowth : np.ndarray\n    simple return of the asset over the bar\nvalue : np.ndarray\n    of the account, before\nbest : np.ndarray\n    highest value so far\nloudness : np.ndarray\n    usual move now over its median: 1 is usual\nrules : EnvironmentRules\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]\n    position after the bar, value, best, reward"
+    "Go one bar on in many worlds at once: trade, pay, earn.\n\nParameters\n----------\nposition : np.ndarray\n    held until now, share of the account's value\ntarget : np.ndarray\n    wanted from now on\ngrowth : np.ndarray\n    simple return of the asset over the bar\nvalue : np.ndarray\n    of the account, before\nbest : np.ndarray\n    highest value so far\nrelative_volatility : np.ndarray\n    usual move now over its median: 1 is usual\nrules : EnvironmentRules\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]\n    position after the bar, value, best, reward"
     cost = np.abs(target - position) * (rules.fee + rules.slippage)
     earned = np.maximum((1 - cost) * (1 + target * growth), 1e-9)
     after, drifted = value * earned, target * (1 + growth) / np.maximum(1 + target * growth, 1e-9)
     higher = np.maximum(best, after)
     deeper = np.maximum(0.0, (1 - after / higher) - (1 - value / best))
-    return drifted, after, higher, np.log(earned) - rules.drawdown_price * loudness * deeper
+    return drifted, after, higher, np.log(earned) - rules.drawdown_price * relative_volatility * deeper
 
 # %% ../../nbs/04_forecast/76_rl_env.ipynb #3317c6a7
 OBSERVED = 5.0  # what an agent sees is cut off beyond this
 
 
 class BatchedWorlds:
-    "Many trading worlds that step together.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol\nfeatures : pd.DataFrame\n    time × (feature, symbol), each known at its own bar's close\nloudness : pd.DataFrame\n    time × symbol, usual move now over its median; 1 is usual\nworlds : int, default 1024\n    how many at once\nrules : EnvironmentRules, default EnvironmentRules()\nseed : int, default 0"
+    "Many trading worlds that step together.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol\nfeatures : pd.DataFrame\n    time × (feature, symbol), each known at its own bar's close\nrelative_volatility : pd.DataFrame\n    time × symbol, usual move now over its median; 1 is usual\nworlds : int, default 1024\n    how many at once\nrules : EnvironmentRules, default EnvironmentRules()\nseed : int, default 0"
 
     def __init__(
         self,
         close: pd.DataFrame,  # time × symbol
         features: pd.DataFrame,  # time × (feature, symbol), each known at its own bar's close
-        loudness: pd.DataFrame,  # time × symbol, usual move now over its median; 1 is usual
+        relative_volatility: pd.DataFrame,  # time × symbol, usual move now over its median; 1 is usual
         worlds: int = 1024,  # how many at once
         rules: EnvironmentRules = EnvironmentRules(),
         seed: int = 0,
     ):
         symbols = list(close.columns)
-        panel, loud = make_panel(features.loc[close.index], symbols), loudness.loc[close.index, symbols].to_numpy()
+        panel, loud = make_panel(features.loc[close.index], symbols), relative_volatility.loc[close.index, symbols].to_numpy()
         growth = (close.shift(-1) / close - 1).to_numpy()
         good = panel.usable & np.isfinite(growth) & np.isfinite(loud)
         run = np.zeros(good.shape, dtype=int)
@@ -79,7 +79,7 @@ class BatchedWorlds:
         self.rules, self.worlds, self.names = rules, worlds, (*panel.names, "position")
         self.cube = np.nan_to_num(np.clip(panel.values, -OBSERVED, OBSERVED)).astype(np.float32)  # a hole is never inside an episode
         self.growth = np.nan_to_num(growth)
-        self.loudness = np.nan_to_num(loud, nan=1.0)
+        self.relative_volatility = np.nan_to_num(loud, nan=1.0)
         self.rng = np.random.default_rng(seed)
         self.reset()
 
@@ -101,7 +101,7 @@ class BatchedWorlds:
         "Go one bar on in every world; one that ends starts anew.\n\nParameters\n----------\ntarget : np.ndarray\n    wanted position of each world\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]\n    what each sees then, reward, ruined, at its end"
         low = -1.0 if self.rules.shorts else 0.0
         target = np.clip(np.asarray(target, dtype=float).reshape(self.worlds), low, 1.0)
-        growth, loud = self.growth[self.time, self.symbol], self.loudness[self.time, self.symbol]
+        growth, loud = self.growth[self.time, self.symbol], self.relative_volatility[self.time, self.symbol]
         self.position, self.value, self.best, reward = step_many(self.position, target, growth, self.value, self.best, loud, self.rules)
         self.time, self.age = self.time + 1, self.age + 1
         ruined, over = self.value < (1 - self.rules.ruin) * self.best, self.age >= self.rules.length
@@ -121,10 +121,10 @@ class BatchedWorlds:
 def make_env(
     close: pd.DataFrame,  # time × symbol
     features: pd.DataFrame,  # time × (feature, symbol)
-    loudness: pd.DataFrame,  # time × symbol
+    relative_volatility: pd.DataFrame,  # time × symbol
     rules: EnvironmentRules = EnvironmentRules(),
 ) -> Any:  # a gymnasium environment
-    "Return a trading world for libraries that train agents.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol\nfeatures : pd.DataFrame\n    time × (feature, symbol)\nloudness : pd.DataFrame\n    time × symbol\nrules : EnvironmentRules, default EnvironmentRules()\n\nReturns\n-------\nAny\n    a gymnasium environment"
+    "Return a trading world for libraries that train agents.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol\nfeatures : pd.DataFrame\n    time × (feature, symbol)\nrelative_volatility : pd.DataFrame\n    time × symbol\nrules : EnvironmentRules, default EnvironmentRules()\n\nReturns\n-------\nAny\n    a gymnasium environment"
     try:
         import gymnasium
     except ImportError as error:
@@ -136,7 +136,7 @@ def make_env(
         metadata = {"render_modes": []}
 
         def __init__(self):
-            self.world = BatchedWorlds(close, features, loudness, 1, rules)
+            self.world = BatchedWorlds(close, features, relative_volatility, 1, rules)
             low = -1.0 if rules.shorts else 0.0
             self.action_space = gymnasium.spaces.Box(low, 1.0, (1,), np.float32)
             self.observation_space = gymnasium.spaces.Box(-OBSERVED, OBSERVED, (len(self.world.names),), np.float32)
@@ -159,16 +159,16 @@ def evaluate_policy(
     policies: dict[str, Any],  # name → function of (world × seen) to a position for each world
     close: pd.DataFrame,  # time × symbol, bars no policy has learnt from
     features: pd.DataFrame,  # time × (feature, symbol)
-    loudness: pd.DataFrame,  # time × symbol
+    relative_volatility: pd.DataFrame,  # time × symbol
     rules: EnvironmentRules = EnvironmentRules(),
     worlds: int = 500,
     seed: int = 0,
 ) -> pd.DataFrame:  # by policy: mean log growth of an episode, its spread, share ruined, mean reward
-    "Let policies play the same episodes, beside holding and doing nothing.\n\nParameters\n----------\npolicies : dict[str, Any]\n    name → function of (world × seen) to a position for each world\nclose : pd.DataFrame\n    time × symbol, bars no policy has learnt from\nfeatures : pd.DataFrame\n    time × (feature, symbol)\nloudness : pd.DataFrame\n    time × symbol\nrules : EnvironmentRules, default EnvironmentRules()\nworlds : int, default 500\nseed : int, default 0\n\nReturns\n-------\npd.DataFrame\n    by policy: mean log growth of an episode, its spread, share ruined, mean reward"
+    "Let policies play the same episodes, beside holding and doing nothing.\n\nParameters\n----------\npolicies : dict[str, Any]\n    name → function of (world × seen) to a position for each world\nclose : pd.DataFrame\n    time × symbol, bars no policy has learnt from\nfeatures : pd.DataFrame\n    time × (feature, symbol)\nrelative_volatility : pd.DataFrame\n    time × symbol\nrules : EnvironmentRules, default EnvironmentRules()\nworlds : int, default 500\nseed : int, default 0\n\nReturns\n-------\npd.DataFrame\n    by policy: mean log growth of an episode, its spread, share ruined, mean reward"
     rivals = {"hold": lambda seen: np.ones(len(seen)), "nothing": lambda seen: np.zeros(len(seen))}
     table = {}
     for name, policy in {**policies, **rivals}.items():
-        batch = BatchedWorlds(close, features, loudness, worlds, rules, seed)
+        batch = BatchedWorlds(close, features, relative_volatility, worlds, rules, seed)
         done, growth, reward, lost = np.zeros(worlds, dtype=bool), np.zeros(worlds), np.zeros(worlds), np.zeros(worlds, dtype=bool)
         seen = batch.look()
         for _ in range(rules.length):

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import BadInput, MissingData
-from .forecaster import default_estimator, look
+from .forecaster import default_estimator, forecast_inputs
 from .panel import refuse_constant
 from .targets import Horizon, PurgedKFold, forward_returns, horizon_bars
 
@@ -31,7 +31,7 @@ def learning_rows(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:  # features by row; answers in usual moves; moment of each row; bars ahead
     "Return what a model for one horizon learns from.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nhorizon : Horizon\n    bars ahead, or a time like '4h'\ntimeframe : str, default '1d'\n    length of one bar\nfeatures : Any, default None\n    source of the features\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray, np.ndarray, int]\n    features by row; answers in usual moves; moment of each row; bars ahead"
     steps = horizon_bars([horizon], timeframe)[horizon]
-    panel, usual = look(bars, features, None)
+    panel, usual = forecast_inputs(bars, features, None)
     answers = forward_returns(bars["close"][list(panel.symbols)], [horizon], timeframe).to_numpy() / (usual * np.sqrt(steps))
     good = panel.usable & np.isfinite(answers)
     if not good.any():

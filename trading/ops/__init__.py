@@ -5,7 +5,7 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
-    "alert_messages": ["TOLD", "SAYINGS", "AlertTemplate", "render_alert"],
+    "alert_messages": ["MAX_KEYS", "ALERT_TEMPLATES", "AlertTemplate", "render_alert"],
     "alert_rules": [
         "ALERT_LEVELS", "AlertRule", "read_rules", "Alert", "AlertPolicy", "Evaluation", "quiet_until", "evaluate", "acknowledge_alert",
     ],
@@ -14,12 +14,14 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "copy_database", "snapshot", "verify", "restore", "prune",
     ],
     "checks": ["STATUSES", "Check", "grade", "run_checks"],
-    "crash_recovery": ["Step", "alive", "left_over", "fold_in", "recover"],
-    "data_checks": ["BIG", "check_store", "check_database", "check_permissions", "check_environment", "check_prefect", "check_venues"],
-    "health": ["WEIGHTS", "SHARE", "Health", "score_health", "probe", "remember", "read_lines", "Trend", "slope_of", "trend"],
+    "crash_recovery": ["Step", "process_exists", "leftover_files", "checkpoint_database", "recover"],
+    "data_checks": [
+        "LARGE_DATABASE", "check_store", "check_database", "check_permissions", "check_environment", "check_prefect", "check_venues",
+    ],
+    "health": ["WEIGHTS", "SHARE", "Health", "score_health", "probe", "append_health", "read_lines", "Trend", "slope_of", "trend"],
     "host_checks": [
-        "SPOKEN", "answer_of", "check_cpu", "check_memory", "check_disk", "check_network", "check_clock", "firewall_on", "check_firewall",
-        "disk_encrypted", "check_encryption", "check_docker",
+        "ENGLISH_OUTPUT", "run_program", "check_cpu", "check_memory", "check_disk", "check_network", "check_clock", "firewall_on",
+        "check_firewall", "disk_encrypted", "check_encryption", "check_docker",
     ],
     "notifications": ["Channel", "read_channels", "Result", "notify", "OutboxError", "Outbox", "deliver", "recent", "retry_failed"],
     "telemetry": ["METRICS", "CONTENT_TYPE", "Metric", "Metrics", "json_logs", "logger", "bound"],

@@ -10,14 +10,14 @@ from . import host_checks as host_checks
 from . import notifications as notifications
 from . import telemetry as telemetry
 from . import vulnerabilities as vulnerabilities
-from .alert_messages import TOLD as TOLD, SAYINGS as SAYINGS, AlertTemplate as AlertTemplate, render_alert as render_alert
+from .alert_messages import MAX_KEYS as MAX_KEYS, ALERT_TEMPLATES as ALERT_TEMPLATES, AlertTemplate as AlertTemplate, render_alert as render_alert
 from .alert_rules import ALERT_LEVELS as ALERT_LEVELS, AlertRule as AlertRule, read_rules as read_rules, Alert as Alert, AlertPolicy as AlertPolicy, Evaluation as Evaluation, quiet_until as quiet_until, evaluate as evaluate, acknowledge_alert as acknowledge_alert
 from .backup import ENDING as ENDING, LEFT_OUT as LEFT_OUT, PASSING as PASSING, BackupError as BackupError, Manifest as Manifest, is_sqlite as is_sqlite, find_tables as find_tables, plain_files as plain_files, table_files as table_files, copy_database as copy_database, snapshot as snapshot, verify as verify, restore as restore, prune as prune
 from .checks import STATUSES as STATUSES, Check as Check, grade as grade, run_checks as run_checks
-from .crash_recovery import Step as Step, alive as alive, left_over as left_over, fold_in as fold_in, recover as recover
-from .data_checks import BIG as BIG, check_store as check_store, check_database as check_database, check_permissions as check_permissions, check_environment as check_environment, check_prefect as check_prefect, check_venues as check_venues
-from .health import WEIGHTS as WEIGHTS, SHARE as SHARE, Health as Health, score_health as score_health, probe as probe, remember as remember, read_lines as read_lines, Trend as Trend, slope_of as slope_of, trend as trend
-from .host_checks import SPOKEN as SPOKEN, answer_of as answer_of, check_cpu as check_cpu, check_memory as check_memory, check_disk as check_disk, check_network as check_network, check_clock as check_clock, firewall_on as firewall_on, check_firewall as check_firewall, disk_encrypted as disk_encrypted, check_encryption as check_encryption, check_docker as check_docker
+from .crash_recovery import Step as Step, process_exists as process_exists, leftover_files as leftover_files, checkpoint_database as checkpoint_database, recover as recover
+from .data_checks import LARGE_DATABASE as LARGE_DATABASE, check_store as check_store, check_database as check_database, check_permissions as check_permissions, check_environment as check_environment, check_prefect as check_prefect, check_venues as check_venues
+from .health import WEIGHTS as WEIGHTS, SHARE as SHARE, Health as Health, score_health as score_health, probe as probe, append_health as append_health, read_lines as read_lines, Trend as Trend, slope_of as slope_of, trend as trend
+from .host_checks import ENGLISH_OUTPUT as ENGLISH_OUTPUT, run_program as run_program, check_cpu as check_cpu, check_memory as check_memory, check_disk as check_disk, check_network as check_network, check_clock as check_clock, firewall_on as firewall_on, check_firewall as check_firewall, disk_encrypted as disk_encrypted, check_encryption as check_encryption, check_docker as check_docker
 from .notifications import Channel as Channel, read_channels as read_channels, Result as Result, notify as notify, OutboxError as OutboxError, Outbox as Outbox, deliver as deliver, recent as recent, retry_failed as retry_failed
 from .telemetry import METRICS as METRICS, CONTENT_TYPE as CONTENT_TYPE, Metric as Metric, Metrics as Metrics, json_logs as json_logs, logger as logger, bound as bound
 from .vulnerabilities import VulnerabilityReport as VulnerabilityReport, read_vulnerability_report as read_vulnerability_report, installed as installed, audit_packages as audit_packages, check_packages as check_packages

@@ -75,13 +75,13 @@ class Alert(Value):
 
 @dataclass(frozen=True)
 class AlertPolicy(Value):
-    "How patient to be, and when not to disturb.\n\nParameters\n----------\ncooldown_hours : float, default 12.0\n    the same thing is not told again before\nescalate_hours : float, default 24.0\n    one level up when it has lasted this long and nobody acknowledged it; 0: never\nquiet : tuple[str, str] | None, default None\n    from, to; local times such as '22:00'\ntimezone : str, default 'UTC'\n    of the quiet hours\nloud : str, default 'critical'\n    this level and higher disturb at any hour"
+    "How patient to be, and when not to disturb.\n\nParameters\n----------\ncooldown_hours : float, default 12.0\n    the same thing is not told again before\nescalate_hours : float, default 24.0\n    one level up when it has lasted this long and nobody acknowledged it; 0: never\nquiet : tuple[str, str] | None, default None\n    from, to; local times such as '22:00'\ntimezone : str, default 'UTC'\n    of the quiet hours\nurgent : str, default 'critical'\n    this level and higher disturb at any hour"
 
     cooldown_hours: float = 12.0  # the same thing is not told again before
     escalate_hours: float = 24.0  # one level up when it has lasted this long and nobody acknowledged it; 0: never
     quiet: tuple[str, str] | None = None  # from, to; local times such as '22:00'
     timezone: str = "UTC"  # of the quiet hours
-    loud: str = "critical"  # this level and higher disturb at any hour
+    urgent: str = "critical"  # this level and higher disturb at any hour
 
 
 @dataclass(frozen=True)
@@ -183,9 +183,9 @@ def _alert(rule: AlertRule, status: str, level: str, found: dict[str, float], no
     words = {"new": "", "repeated": "still: ", "escalated": "still, and nobody has reacted: ", "over": "over: "}[status]
     title = f"{words}{rule.name}" + (f" ({', '.join(worst[:3])}{f' and {len(worst) - 3} more' if worst[3:] else ''})" if worst[0] else "")
     told = render_alert(rule.fact, rule.test, rule.limit, {k: found[k] for k in worst}, status == "over", reasons)
-    loud = ALERT_LEVELS.index(level) >= ALERT_LEVELS.index(policy.loud)
+    urgent = ALERT_LEVELS.index(level) >= ALERT_LEVELS.index(policy.urgent)
     return Alert(stable_hash(rule.name, status, sorted(found), now.isoformat(), length=16), rule.name, level, status, title, told, now,
-                 now if loud else quiet_until(now, policy), tuple(k for k in worst if k))
+                 now if urgent else quiet_until(now, policy), tuple(k for k in worst if k))
 
 # %% ../../nbs/11_ops/05_alert_rules.ipynb #f3990d50
 def acknowledge_alert(

@@ -7,9 +7,9 @@ from trading.core.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "account": [
         "AccountSnapshot", "holdings_table", "TradingRules", "trading_rules", "open_account_ledger", "kill_switch", "TradingAccount",
-        "open_account", "tradable_markets", "behind_breaker", "open_live_account", "order_table", "cost_facts",
+        "open_account", "tradable_markets", "with_circuit_breaker", "open_live_account", "order_table", "cost_facts",
     ],
-    "cycle": ["FROM_PRICES", "FEWEST", "LONGEST", "cycle_of", "describe_cycle"],
+    "cycle": ["FROM_PRICES", "FEWEST_CLOSES", "LONGEST_HISTORY", "cycle_of", "describe_cycle"],
     "factory": [
         "market_source", "with_cache", "store_of", "source_note", "bars_of", "taxonomy_of", "groups_of", "shock_groups_of", "risk_limits",
         "policy_of", "paper_tape", "paper_markets", "paper_venue",
@@ -23,14 +23,17 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "plan_approval": ["approve_run"],
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],
     "price_snapshot": ["PRESENT", "PriceSnapshot", "take_price_snapshot", "pinned_price_snapshot", "begin_stage", "moved_since_close"],
-    "run_compare": ["INPUTS", "FREE", "MARKET", "compare_inputs", "compare_numbers", "compare_runs", "open_reproduction", "run_rows"],
+    "run_compare": [
+        "INPUTS", "IGNORED_SETTINGS", "MARKET", "compare_inputs", "compare_numbers", "compare_runs", "open_reproduction", "run_rows",
+    ],
     "run_record": [
         "STAGES", "Status", "NUMBER", "TEXT", "TIME", "FLAG", "SCHEMAS", "Stage", "RunRecord", "Schema", "check_schema", "Run", "versions",
         "code_commit", "create_run", "find_run", "list_runs",
     ],
     "sentiment": ["pinned_sentiment", "take_sentiment"],
     "venue_factory": [
-        "key_names", "find_secret", "kept_secret", "looked_up", "address_of", "each_venue", "keys_of", "connect", "account_number",
+        "key_names", "find_secret", "vault_secret", "resolve_reference", "address_of", "each_venue", "keys_of", "connect",
+        "account_number",
     ],
 }, modules=[
     "account", "cycle", "factory", "forecast_review", "launch", "multi_venue", "notebook_runner", "plan_approval", "plan_check",

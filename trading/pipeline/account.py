@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['AccountSnapshot', 'holdings_table', 'TradingRules', 'trading_rules', 'open_account_ledger', 'kill_switch',
-           'TradingAccount', 'open_account', 'tradable_markets', 'behind_breaker', 'open_live_account', 'order_table',
-           'cost_facts']
+           'TradingAccount', 'open_account', 'tradable_markets', 'with_circuit_breaker', 'open_live_account',
+           'order_table', 'cost_facts']
 
 # %% ../../nbs/12_pipeline/40_account.ipynb #0508bb98
 import json
@@ -20,12 +20,13 @@ import pandas as pd
 
 from ..accounting.ledger import Ledger
 from ..accounting.ledger_postgres import open_ledger_at
+from ..core.circuit_breaker import BackoffPolicy
 from ..core.bars import bar_length
 from ..core.errors import BadInput, Refused
 from ..core.settings import Settings
 from ..core.types import CheckResult, Event, Market, Plan, Position, Venue, asset_of
 from ..execution.approval import approve_plan, plan_life, plan_status, propose_plan, review_plan
-from ..execution.circuit_breaker import BackoffPolicy, breaker
+from ..execution.circuit_breaker import add_circuit_breaker
 from ..execution.executor import Execution, OrderParameters, OrderResult, execute, execution_of
 from ..execution.order_manager import RetryPolicy
 from ..execution.portfolio_csv import read_portfolio
@@ -283,7 +284,7 @@ def _desk(run: Run, ledger, settings, path: Path, start: tuple, now: datetime, d
     book = ledger.book(record.account)
     funds = {currency: book.cash} | {asset_of(s): p.amount for s, p in book.positions.items()}
     tape = paper_tape(settings, record.as_of, now)
-    venue = behind_breaker(paper_venue(settings, record.as_of, now, funds, path, tape), settings, ledger, record.account, lambda: record.as_of)
+    venue = with_circuit_breaker(paper_venue(settings, record.as_of, now, funds, path, tape), settings, ledger, record.account, lambda: record.as_of)
     return TradingAccount(record.account, ledger, venue, tape, record.as_of, currency, dry_run, said, past, volumes=volumes)
 
 
@@ -305,10 +306,10 @@ def tradable_markets(
     return markets, desk.venue.name
 
 
-def behind_breaker(venue: Venue, settings: Settings, ledger: Ledger, account: str, clock: Callable[[], datetime]) -> Venue:
+def with_circuit_breaker(venue: Venue, settings: Settings, ledger: Ledger, account: str, clock: Callable[[], datetime]) -> Venue:
     "Put a venue behind its circuit breaker, whose state is in the ledger."
     how = settings.execution
-    return breaker(venue, ledger, account, clock, BackoffPolicy(how.errors, timedelta(seconds=how.pause_seconds)))
+    return add_circuit_breaker(venue, ledger, account, clock, BackoffPolicy(how.errors, timedelta(seconds=how.pause_seconds)))
 
 
 def open_live_account(
@@ -332,7 +333,7 @@ def open_live_account(
         raise Refused(f"the account {record.account} has already decided for {decided:%Y-%m-%d %H:%M}, later than this run; start a new one")
     open_from_venue(ledger, venue, account, settings.market.currency, prices, now, settings.market.symbols)
     ledger.append(Event("connected", account, now, {"venue": venue.name, "number": number}))
-    venue = behind_breaker(venue, settings, ledger, account, lambda: datetime.now(UTC))
+    venue = with_circuit_breaker(venue, settings, ledger, account, lambda: datetime.now(UTC))
     return TradingAccount(account, ledger, venue, None, record.as_of, settings.market.currency, False, f"the account {account} at {venue.name}",
                      tolerance=settings.live.tolerance, symbols=settings.market.symbols)
 

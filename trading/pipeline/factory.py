@@ -20,7 +20,7 @@ from ..core.tracing import traced
 from ..core.types import Market, MarketData, stable_hash
 from .launch import settings_of
 from .run_record import Run
-from .venue_factory import connect, find_secret, key_names, looked_up
+from .venue_factory import connect, find_secret, key_names, resolve_reference
 
 # %% ../../nbs/12_pipeline/20_factory.ipynb #de4ba0bf
 def market_source(
@@ -63,7 +63,7 @@ def store_of(
     "Open the store of bars: the folder beside the ledger, or the shared one that `run.store` names.\n\nParameters\n----------\nsettings : Settings\ndata : Path | None, default None\n    where the data folder lies now; None: where the settings say"
     from trading.data.delta_store import BarStore
 
-    place = looked_up(settings.run.store, settings)
+    place = resolve_reference(settings.run.store, settings)
     if place.startswith("postgresql:"):
         from trading.data.postgres_store import PostgresStore
 

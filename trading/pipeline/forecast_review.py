@@ -59,10 +59,10 @@ def count_matured(
     timeframe: str = "1d",
 ) -> pd.DataFrame | None:  # by horizon: matured, inside
     "Count what came of earlier forecasts.\n\nParameters\n----------\nforecasts : Mapping[datetime, pd.DataFrame]\n    by the moment of the decision\nclose : pd.DataFrame\n    time × symbol\ntimeframe : str, default '1d'\n\nReturns\n-------\npd.DataFrame | None\n    by horizon: matured, inside"
-    from trading.forecast.outcomes import mature
+    from trading.forecast.outcomes import match_outcomes
 
     try:
-        known_ = mature(forecasts, close, timeframe).dropna(subset=["realised"])
+        known_ = match_outcomes(forecasts, close, timeframe).dropna(subset=["realised"])
     except MissingData:
         return None
     inside = known_["realised"].between(known_["lower"], known_["upper"])
@@ -78,11 +78,11 @@ def todays_drift(
 ) -> dict[str, Any]:  # see `forecast.drift.day_drift`
     "Compare today's inputs with the past, and forecasts that came due with their promise.\n\nParameters\n----------\nforecasts : Mapping[datetime, pd.DataFrame]\n    of earlier runs, by the moment of the decision\nclose : pd.DataFrame\n    time × symbol\nwindow : int\n    bars that models learn from\nlevel : float, default 0.9\n    what the intervals promise\ntimeframe : str, default '1d'\n\nReturns\n-------\ndict[str, Any]\n    see `forecast.drift.day_drift`"
     from trading.forecast.drift import day_drift
-    from trading.forecast.outcomes import judgeable, mature
+    from trading.forecast.outcomes import reliable_outcomes, match_outcomes
     from trading.forecast.panel import default_features
 
     try:
-        held = judgeable(mature(forecasts, close, timeframe), timeframe)
+        held = reliable_outcomes(match_outcomes(forecasts, close, timeframe), timeframe)
     except MissingData:  # nothing was forecast before
         held = None
     return day_drift(default_features(close.iloc[-window:]).dropna(how="all"), held, level, timeframe)

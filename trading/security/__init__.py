@@ -8,8 +8,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "audit_log": ["AuditError", "Entry", "Finding", "write_line", "read_line", "check_log", "write_anchor", "read_anchor", "AuditLog"],
     "context": ["UNSEALED", "SecurityContext", "open_security", "open_audit"],
     "credentials": [
-        "SHORTEST", "LONGEST", "COMMON", "ROWS", "STEP", "check_password", "hash_password", "password_fits", "is_dated", "new_totp",
-        "totp_uri", "code_step", "new_token", "token_hash", "csrf_of",
+        "SHORTEST_PASSWORD", "LONGEST_PASSWORD", "COMMON", "ROWS", "STEP", "check_password", "hash_password", "password_fits", "is_dated",
+        "new_totp", "totp_uri", "code_step", "new_token", "token_hash", "csrf_of",
     ],
     "encrypted_file": ["PIECE", "WORK", "BadSeal", "derive_key", "SealedWriter", "open_sealed", "read_sealed"],
     "log_redaction": [
@@ -17,8 +17,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "find_unredacted_files", "scrub",
     ],
     "sessions": [
-        "IDLE", "FREE", "FIRST_DELAY", "LAST_DELAY", "NotSignedIn", "LockedOut", "Forbidden", "Session", "require", "portfolio_folder",
-        "Authenticator", "check_csrf",
+        "IDLE_LIMIT", "SESSION_LIFETIME", "FREE_ATTEMPTS", "FIRST_DELAY", "LAST_DELAY", "NotSignedIn", "LockedOut", "Forbidden", "Session",
+        "require", "portfolio_folder", "Authenticator", "check_csrf",
     ],
     "user_store": ["ROLES", "UsersError", "User", "check_name", "open_users", "TotpCipher", "UserStore", "check_role", "failed_logins"],
     "vault": [

@@ -25,8 +25,12 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "validate_run_plan",
     ],
     "queries_analytics": [
-        "FEWEST", "settings_then", "plain_number", "predictions", "explanation", "forecast_facts", "regimes", "opportunities",
+        "FEWEST_RETURNS", "settings_then", "plain_number", "predictions", "explanation", "forecast_facts", "regimes", "opportunities",
         "performance", "history", "risk", "stress_results", "attribution", "return_correlation", "optimise",
+    ],
+    "queries_portfolio": ["portfolio", "section_of", "holdings"],
+    "queries_runs": [
+        "records", "find_record", "artefact", "newest_run", "dry_run_ledger", "rows", "missing", "head", "runs", "paged", "run", "stages",
     ],
     "queries_system": [
         "settings_table", "decisions", "taxonomy", "aliases", "decide", "feedback_state", "cycles", "steer", "alert_history", "thresholds",
@@ -35,6 +39,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "queries_trading": [
         "run_bars", "prices", "price_history", "plan", "ledger_of_run", "orders", "fills", "plans", "events", "order_status",
     ],
+    "query_cache": ["FRESH", "MEMORY", "QueryCache", "view"],
     "run_control": ["StartRun", "start_daily_run", "ResumeRun", "resume_run", "CancelJob", "cancel_running_job"],
     "settings_control": [
         "settings_file", "version_of", "ChangeSettings", "change_settings", "ReplaceSettings", "replace_settings", "SetGroup", "set_group",
@@ -45,11 +50,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "RollBackFeedback", "roll_back_feedback", "RollBackModel", "roll_back_to_model", "Nothing", "invalidate_cache", "reset_system",
     ],
     "workspace": [
-        "FRESH", "MEMORY", "Workspace", "workspace_of", "current_settings", "account_of", "QueryCache", "view", "records", "find_record",
-        "artefact", "newest_run", "dry_run_ledger", "rows", "missing", "head", "runs", "paged", "run", "stages", "shared_state",
-        "ledger_for_reading", "has_ledger", "ledger_for_writing", "portfolio", "section_of", "holdings",
+        "Workspace", "workspace_of", "current_settings", "account_of", "shared_state", "ledger_for_reading", "has_ledger",
+        "ledger_for_writing",
     ],
 }, modules=[
-    "account_control", "alerting", "commands", "jobs", "maintenance", "metrics", "plan_control", "queries_analytics", "queries_system",
-    "queries_trading", "run_control", "settings_control", "system_control", "workspace",
+    "account_control", "alerting", "commands", "jobs", "maintenance", "metrics", "plan_control", "queries_analytics", "queries_portfolio",
+    "queries_runs", "queries_system", "queries_trading", "query_cache", "run_control", "settings_control", "system_control", "workspace",
 ])

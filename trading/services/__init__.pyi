@@ -7,8 +7,11 @@ from . import maintenance as maintenance
 from . import metrics as metrics
 from . import plan_control as plan_control
 from . import queries_analytics as queries_analytics
+from . import queries_portfolio as queries_portfolio
+from . import queries_runs as queries_runs
 from . import queries_system as queries_system
 from . import queries_trading as queries_trading
+from . import query_cache as query_cache
 from . import run_control as run_control
 from . import settings_control as settings_control
 from . import system_control as system_control
@@ -20,10 +23,13 @@ from .jobs import WRAP as WRAP, start_run as start_run, start as start, job as j
 from .maintenance import health_report as health_report, health_trend as health_trend, repair as repair, watch_system as watch_system, passphrase_of as passphrase_of, back_up as back_up
 from .metrics import GATHERED as GATHERED, update_metrics as update_metrics, open_metrics as open_metrics
 from .plan_control import ReviewPlan as ReviewPlan, review_run_plan as review_run_plan, ApprovePlan as ApprovePlan, approve_run_plan as approve_run_plan, RejectPlan as RejectPlan, reject_run_plan as reject_run_plan, ValidatePlan as ValidatePlan, validate_run_plan as validate_run_plan
-from .queries_analytics import FEWEST as FEWEST, settings_then as settings_then, plain_number as plain_number, predictions as predictions, explanation as explanation, forecast_facts as forecast_facts, regimes as regimes, opportunities as opportunities, performance as performance, history as history, risk as risk, stress_results as stress_results, attribution as attribution, return_correlation as return_correlation, optimise as optimise
+from .queries_analytics import FEWEST_RETURNS as FEWEST_RETURNS, settings_then as settings_then, plain_number as plain_number, predictions as predictions, explanation as explanation, forecast_facts as forecast_facts, regimes as regimes, opportunities as opportunities, performance as performance, history as history, risk as risk, stress_results as stress_results, attribution as attribution, return_correlation as return_correlation, optimise as optimise
+from .queries_portfolio import portfolio as portfolio, section_of as section_of, holdings as holdings
+from .queries_runs import records as records, find_record as find_record, artefact as artefact, newest_run as newest_run, dry_run_ledger as dry_run_ledger, rows as rows, missing as missing, head as head, runs as runs, paged as paged, run as run, stages as stages
 from .queries_system import settings_table as settings_table, decisions as decisions, taxonomy as taxonomy, aliases as aliases, decide as decide, feedback_state as feedback_state, cycles as cycles, steer as steer, alert_history as alert_history, thresholds as thresholds, data_quality as data_quality, venue_connections as venue_connections, system as system, report_file as report_file, notebook_file as notebook_file
 from .queries_trading import run_bars as run_bars, prices as prices, price_history as price_history, plan as plan, ledger_of_run as ledger_of_run, orders as orders, fills as fills, plans as plans, events as events, order_status as order_status
+from .query_cache import FRESH as FRESH, MEMORY as MEMORY, QueryCache as QueryCache, view as view
 from .run_control import StartRun as StartRun, start_daily_run as start_daily_run, ResumeRun as ResumeRun, resume_run as resume_run, CancelJob as CancelJob, cancel_running_job as cancel_running_job
 from .settings_control import settings_file as settings_file, version_of as version_of, ChangeSettings as ChangeSettings, change_settings as change_settings, ReplaceSettings as ReplaceSettings, replace_settings as replace_settings, SetGroup as SetGroup, set_group as set_group, DropGroup as DropGroup, drop_group as drop_group, SetAlias as SetAlias, set_alias as set_alias, DropAlias as DropAlias, drop_alias as drop_alias
 from .system_control import AcknowledgeAlert as AcknowledgeAlert, acknowledge_rule as acknowledge_rule, WriteNote as WriteNote, write_note as write_note, SteerFeedback as SteerFeedback, freeze_feedback as freeze_feedback, thaw_feedback as thaw_feedback, RollBackFeedback as RollBackFeedback, roll_back_feedback as roll_back_feedback, RollBackModel as RollBackModel, roll_back_to_model as roll_back_to_model, Nothing as Nothing, invalidate_cache as invalidate_cache, reset_system as reset_system
-from .workspace import FRESH as FRESH, MEMORY as MEMORY, Workspace as Workspace, workspace_of as workspace_of, current_settings as current_settings, account_of as account_of, QueryCache as QueryCache, view as view, records as records, find_record as find_record, artefact as artefact, newest_run as newest_run, dry_run_ledger as dry_run_ledger, rows as rows, missing as missing, head as head, runs as runs, paged as paged, run as run, stages as stages, shared_state as shared_state, ledger_for_reading as ledger_for_reading, has_ledger as has_ledger, ledger_for_writing as ledger_for_writing, portfolio as portfolio, section_of as section_of, holdings as holdings
+from .workspace import Workspace as Workspace, workspace_of as workspace_of, current_settings as current_settings, account_of as account_of, shared_state as shared_state, ledger_for_reading as ledger_for_reading, has_ledger as has_ledger, ledger_for_writing as ledger_for_writing

@@ -19,7 +19,7 @@ from ..core.settings import Settings
 from ..ops.alert_rules import AlertPolicy, Evaluation, evaluate, read_rules
 from ..ops.notifications import Channel, Outbox, Result, deliver, notify, read_channels
 from ..pipeline.run_record import Run, RunRecord
-from ..pipeline.venue_factory import kept_secret
+from ..pipeline.venue_factory import vault_secret
 
 # %% ../../nbs/13_services/00_alerting.ipynb #13e559e5
 def collect_day_facts(
@@ -95,7 +95,7 @@ def secret_of(
 ) -> str | None:
     "Return a secret of the system from the environment or the vault; None when it is in neither.\n\nParameters\n----------\nsettings : Settings\nname : str\n    in the vault, for example 'alert_phone'; the variable is CARNET_ALERT_PHONE\nenviron : Mapping[str, str] | None, default None\n    None: the process's environment\n\nReturns\n-------\nstr | None"
     known = os.environ if environ is None else environ
-    return known.get(f"CARNET_{name.upper()}") or kept_secret(name, settings, environ) or None
+    return known.get(f"CARNET_{name.upper()}") or vault_secret(name, settings, environ) or None
 
 
 def channels_of(
@@ -116,7 +116,7 @@ def policy_of_alerts(settings: Settings) -> AlertPolicy:
     "Return how patient to be, and when not to disturb."
     a = settings.alerts
     quiet = tuple(a.quiet.split("-")) if a.quiet else None
-    return AlertPolicy(a.cooldown_hours, a.escalate_hours, quiet, settings.schedule.timezone, a.loud)
+    return AlertPolicy(a.cooldown_hours, a.escalate_hours, quiet, settings.schedule.timezone, a.urgent)
 
 
 def open_outbox(settings: Settings) -> Outbox:

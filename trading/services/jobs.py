@@ -20,7 +20,8 @@ from ..core.errors import BadInput, Busy, MissingData
 from ..core.files import write_atomic
 from ..core.tracing import PARENT, traceparent
 from ..core.types import stable_hash
-from .workspace import Workspace, current_settings, find_record, head
+from .workspace import Workspace, current_settings
+from .queries_runs import find_record, head
 
 # %% ../../nbs/13_services/40_jobs.ipynb #085f1592
 WRAP = """
@@ -138,7 +139,7 @@ def job(place: Workspace, name: str) -> dict:
 
 def _run_of(place: Workspace, known: dict) -> dict | None:
     "Return how far the run that a job works on has come."
-    from trading.services.workspace import records
+    from trading.services.queries_runs import records
 
     if known["kind"] != "run":
         return None

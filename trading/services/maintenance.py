@@ -19,7 +19,7 @@ from ..core.errors import MissingData
 from ..core.resources import checkout
 from ..core.settings import Settings
 from ..ops.crash_recovery import Step, recover
-from ..ops.health import Health, Trend, probe, remember, score_health, trend
+from ..ops.health import Health, Trend, probe, append_health, score_health, trend
 from ..pipeline.run_record import list_runs
 from .alerting import dispatch_alerts, secret_of
 from ..venues.access.monitor import connection_statistics
@@ -46,7 +46,7 @@ def health_report(
         checks.append(check_packages(audit_packages()))
     health = score_health(checks, now)
     if keep and data.is_dir():
-        remember(health, data / "health.jsonl")
+        append_health(health, data / "health.jsonl")
     return health
 
 

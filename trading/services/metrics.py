@@ -15,7 +15,10 @@ from ..accounting.ledger_postgres import count_events
 from ..core.errors import TradingError
 from ..ops.telemetry import Metrics
 from ..pipeline.run_record import Run
-from .workspace import MEMORY, Workspace, current_settings, holdings, ledger_for_reading, portfolio, records
+from .query_cache import MEMORY
+from .workspace import Workspace, current_settings, ledger_for_reading
+from .queries_portfolio import holdings, portfolio
+from .queries_runs import records
 
 GATHERED = ("carnet_equity", "carnet_cash", "carnet_drawdown_ratio", "carnet_value_at_risk_ratio", "carnet_weight_ratio", "carnet_orders_total",
             "carnet_fills_total", "carnet_fees_total", "carnet_slippage_ratio", "carnet_trading_stopped", "carnet_run_timestamp_seconds",

@@ -17,21 +17,12 @@ from ..core.errors import BadInput, MissingData, TradingError
 from ..core.files import write_atomic
 from ..core.resources import share_path
 from ..core.settings import SETTINGS_SECTIONS, Settings, gather_settings
-from ..core.settings_overrides import FILE, read_decisions
+from ..core.settings_overrides import OVERRIDES_FILE, read_overrides
 from ..pipeline.run_record import Run
 from .queries_trading import run_bars
-from trading.services.workspace import (
-    Workspace,
-    current_settings,
-    find_record,
-    has_ledger,
-    missing,
-    newest_run,
-    paged,
-    records,
-    rows,
-    view,
-)
+from .workspace import Workspace, current_settings, has_ledger
+from .queries_runs import find_record, missing, newest_run, paged, records, rows
+from .query_cache import view
 
 # %% ../../nbs/13_services/30_queries_system.ipynb #16ba1002
 @view
@@ -56,7 +47,7 @@ def settings_table(place: Workspace, profile: str | None = None) -> dict:
 # %% ../../nbs/13_services/30_queries_system.ipynb #b0640d33
 def decisions(place: Workspace) -> dict[str, dict[str, str]]:
     "Return what a person decided about groups and names."
-    return read_decisions(place.data)
+    return read_overrides(place.data)
 
 
 @view
@@ -96,16 +87,16 @@ def decide(place: Workspace, kind: str, name: str, value: str | None) -> dict:
     table = load_taxonomy(**changed)
     if kind == "aliases" and value is not None and changed[kind][coin] not in {*table.table, *changed["overrides"]}:
         raise BadInput(f"{value[:40]!r} is no coin of the table; an alias must lead to one")
-    write_atomic(place.data / FILE, json.dumps(changed, indent=1, sort_keys=True).encode())
+    write_atomic(place.data / OVERRIDES_FILE, json.dumps(changed, indent=1, sort_keys=True).encode())
     return changed
 
 # %% ../../nbs/13_services/30_queries_system.ipynb #4ebb2a13
 def _loop(place: Workspace, profile: str | None):
     "Return the feedback loop of a profile."
     from trading.forecast.feedback import FeedbackLoop
-    from trading.forecast.outcomes import RIVALS
+    from trading.forecast.outcomes import ENSEMBLE
 
-    return FeedbackLoop(RIVALS, path=place.data / "feedback" / f"{current_settings(place, profile).run.profile}.jsonl")
+    return FeedbackLoop(ENSEMBLE, path=place.data / "feedback" / f"{current_settings(place, profile).run.profile}.jsonl")
 
 
 @view
@@ -115,7 +106,7 @@ def feedback_state(place: Workspace, profile: str | None = None) -> dict:
 
     loop = _loop(place, profile)
     learnt, last = loop.learnt, loop.cycles[-1] if loop.cycles else None
-    answer = {"trust": learnt.weights, "threshold": learnt.threshold, "cycles": len(loop.cycles), "adaptation": adaptation_score(loop),
+    answer = {"weights": learnt.weights, "threshold": learnt.threshold, "cycles": len(loop.cycles), "adaptation": adaptation_score(loop),
               "frozen": bool(getattr(learnt, "frozen", False)), "last": {"number": last.number, "kind": last.kind, "at": last.at.isoformat(),
               "note": last.note} if last else None}
     return answer if loop.cycles else answer | {"missing": "nothing was learnt yet; the weekly review begins it"}
@@ -126,7 +117,7 @@ def cycles(place: Workspace, profile: str | None = None, page: int = 1, size: in
     "List the cycles of feedback, the newest first."
     loop = _loop(place, profile)
     items = [{"number": c.number, "kind": c.kind, "at": c.at.isoformat(), "note": c.note, "outcomes": len(c.outcomes), "seal": c.seal,
-              "trust": loop.states[c.number].weights} for c in reversed(loop.cycles)]
+              "weights": loop.states[c.number].weights} for c in reversed(loop.cycles)]
     return paged(items[(page - 1) * size : page * size], page, size, len(items))
 
 
@@ -169,7 +160,7 @@ def thresholds(place: Workspace, profile: str | None = None) -> dict:
 @view
 def data_quality(place: Workspace, profile: str | None = None) -> dict:
     "Return how complete and fresh the bars of the newest run are, symbol by symbol."
-    from trading.services.workspace import artefact
+    from trading.services.queries_runs import artefact
 
     try:
         record = newest_run(place, profile, "quality", dry_runs=True)

@@ -15,18 +15,9 @@ from ..core.errors import MissingData, TradingError
 from ..core.types import Plan
 from ..pipeline.factory import bars_of
 from ..pipeline.run_record import Run, RunRecord
-from trading.services.workspace import (
-    Workspace,
-    artefact,
-    current_settings,
-    find_record,
-    ledger_for_reading,
-    missing,
-    newest_run,
-    paged,
-    rows,
-    view,
-)
+from .workspace import Workspace, current_settings, ledger_for_reading
+from .queries_runs import artefact, find_record, missing, newest_run, paged, rows
+from .query_cache import view
 
 # %% ../../nbs/13_services/20_queries_trading.ipynb #5bd6efe8
 def run_bars(place: Workspace, record: RunRecord) -> pd.DataFrame:

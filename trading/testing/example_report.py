@@ -169,7 +169,7 @@ def example_data(
     var, covariance = -float(daily.quantile(0.05)), recent.cov()
     share = weights * (covariance @ weights) / (weights @ covariance @ weights)
     forecasts, accuracy = plain_forecasts(close.iloc[-1200:])
-    parts = pd.DataFrame({"base": forecasts["expected"] * 0.4, "return_250": forecasts["expected"] * 0.8, "loudness": forecasts["expected"] * -0.2})
+    parts = pd.DataFrame({"base": forecasts["expected"] * 0.4, "return_250": forecasts["expected"] * 0.8, "relative_volatility": forecasts["expected"] * -0.2})
     groups = [(h, g) for h in accuracy.index for g in (1, 2)]
     review = ForecastReview(
         words=(f"0 of {len(forecasts)} forecasts passed (needed: probability ≥ 70 %, reward/risk ≥ 2).",),

@@ -7,22 +7,22 @@ from . import mt5 as mt5
 from . import paper as paper
 from .access.cache import TimeToLive as TimeToLive, CacheEntry as CacheEntry, MemoryCache as MemoryCache, size_of as size_of, encode as encode, decode as decode, DiskCache as DiskCache
 from .access.cached_venue import Statistics as Statistics, CachedClient as CachedClient, Prefetcher as Prefetcher, CachedVenue as CachedVenue
-from .access.client import Calls as Calls, Breaker as Breaker, GuardedClient as GuardedClient
+from .access.client import Calls as Calls, GuardedClient as GuardedClient
 from .access.monitor import COUNTS as COUNTS, ASKED as ASKED, monitor_file as monitor_file, Monitor as Monitor, connection_statistics as connection_statistics, MeasuredVenue as MeasuredVenue
 from .access.snapshot import SnapshotVenue as SnapshotVenue
 from .alpaca import AlpacaVenue as AlpacaVenue
 from .cointracking import PAGE as PAGE, read_number as read_number, Booking as Booking, read_cointracking as read_cointracking, balances as balances, CoinTracking as CoinTracking, coingecko_prices as coingecko_prices, coingecko_markets as coingecko_markets, hybrid_prices as hybrid_prices, apply_aliases as apply_aliases, value_of as value_of
 from .crypto.async_venue import AsyncCcxtVenue as AsyncCcxtVenue
 from .crypto.candle_stream import CandleStream as CandleStream, has_stream as has_stream
-from .crypto.connection import SEEN as SEEN, settled as settled, Connection as Connection, redirect as redirect, load_markets_of as load_markets_of, known_market as known_market, exchange_markets as exchange_markets, ohlcv_of as ohlcv_of, prices_of as prices_of, book_of as book_of, fetch_free_and_used as fetch_free_and_used, fetch_account_number as fetch_account_number
+from .crypto.connection import LAST_RESPONSE as LAST_RESPONSE, run_blocking as run_blocking, Connection as Connection, redirect as redirect, load_markets_of as load_markets_of, known_market as known_market, exchange_markets as exchange_markets, ohlcv_of as ohlcv_of, prices_of as prices_of, book_of as book_of, fetch_free_and_used as fetch_free_and_used, fetch_account_number as fetch_account_number
 from .crypto.parsing import SlowDown as SlowDown, translate as translate, without_secrets as without_secrets, candles_frame as candles_frame, check_raw as check_raw, decimal_of as decimal_of, list_of as list_of
 from .crypto.venue import CcxtVenue as CcxtVenue
 from .mt5.bridge import WINDOW as WINDOW, place_order as place_order, cancel_order as cancel_order, find_order as find_order, make_bridge as make_bridge, health as health, serve_bridge as serve_bridge
 from .mt5.client import sign as sign, Mt5Venue as Mt5Venue
 from .mt5.constants import VERSION as VERSION, FUNCTIONS as FUNCTIONS, TIMEFRAMES as TIMEFRAMES, CONSTANTS as CONSTANTS, TUPLES as TUPLES, RATES as RATES, TICKS as TICKS, fill as fill
-from .mt5.simulated_broker import RETCODE_TEXTS as RETCODE_TEXTS, Contract as Contract, SimulatedBroker as SimulatedBroker, deal as deal, refusal as refusal, carry_out_request as carry_out_request, quote as quote
+from .mt5.simulated_broker import RETCODE_TEXTS as RETCODE_TEXTS, Contract as Contract, SimulatedBroker as SimulatedBroker, fill_order as fill_order, refusal as refusal, execute_request as execute_request, quote as quote
 from .mt5.simulated_terminal import to_server as to_server, from_server as from_server, SimulatedTerminal as SimulatedTerminal
-from .mt5.terminal_adapter import COMMENT as COMMENT, magic_number as magic_number, units_to_lots as units_to_lots, fillings_of as fillings_of, TerminalSession as TerminalSession, ticks as ticks, rates as rates, symbol_row as symbol_row, positions as positions, past as past, find as find, broker_order_state as broker_order_state, open_orders as open_orders, trades as trades
+from .mt5.terminal_adapter import COMMENT as COMMENT, magic_number as magic_number, units_to_lots as units_to_lots, fillings_of as fillings_of, TerminalSession as TerminalSession, ticks as ticks, rates as rates, symbol_row as symbol_row, positions as positions, recent_history as recent_history, find_broker_orders as find_broker_orders, broker_order_state as broker_order_state, open_orders as open_orders, trades as trades
 from .mt5.totp_unlock import TotpUnlock as TotpUnlock
 from .paper.exchange import FEE_STEP as FEE_STEP, PaperVenue as PaperVenue
 from .paper.matching import PriceWindow as PriceWindow, PriceFeed as PriceFeed, exact as exact, BarFeed as BarFeed, QuoteFeed as QuoteFeed, TradingCosts as TradingCosts, to_step as to_step, traded_price as traded_price, Match as Match, match_order as match_order

@@ -8,8 +8,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "async_venue": ["AsyncCcxtVenue"],
     "candle_stream": ["CandleStream", "has_stream"],
     "connection": [
-        "SEEN", "settled", "Connection", "redirect", "load_markets_of", "known_market", "exchange_markets", "ohlcv_of", "prices_of",
-        "book_of", "fetch_free_and_used", "fetch_account_number",
+        "LAST_RESPONSE", "run_blocking", "Connection", "redirect", "load_markets_of", "known_market", "exchange_markets", "ohlcv_of",
+        "prices_of", "book_of", "fetch_free_and_used", "fetch_account_number",
     ],
     "parsing": ["SlowDown", "translate", "without_secrets", "candles_frame", "check_raw", "decimal_of", "list_of"],
     "venue": ["CcxtVenue"],

@@ -15,18 +15,7 @@ import pandas as pd
 
 from ...core.errors import BadInput, MissingData, UnknownOutcome, VenueError
 from ...core.types import ZERO, Fill, Market, Order, OrderState
-from trading.venues.crypto.connection import (
-    SEEN,
-    Connection,
-    book_of,
-    exchange_markets,
-    fetch_account_number,
-    fetch_free_and_used,
-    known_market,
-    ohlcv_of,
-    prices_of,
-    settled,
-)
+from .connection import LAST_RESPONSE, Connection, book_of, exchange_markets, fetch_account_number, fetch_free_and_used, known_market, ohlcv_of, prices_of, run_blocking
 from .parsing import candles_frame, decimal_of, list_of, translate, without_secrets
 
 # %% ../../../nbs/01_venues/crypto/10_venue.ipynb #8eae7a51
@@ -72,7 +61,7 @@ async def _create_order(venue: Connection, order: Order) -> OrderState:
         params["triggerPrice"] = float(order.stop_price)
     kind = "limit" if order.type in ("limit", "stop_limit") else "market"
     price, seen = None if order.price is None else float(order.price), {}
-    token = SEEN.set(seen)
+    token = LAST_RESPONSE.set(seen)
     try:
         answer = await venue._call(exchange.create_order, order.symbol, kind, order.side, float(order.amount), price, params)
     except ccxt.InvalidOrder as error:
@@ -86,7 +75,7 @@ async def _create_order(venue: Connection, order: Order) -> OrderState:
     except (KeyError, TypeError, AttributeError, IndexError, ValueError):
         raise UnknownOutcome(f"{venue.name}: {what}: the answer cannot be read; look the order up by its id, never send it again") from None
     finally:
-        SEEN.reset(token)
+        LAST_RESPONSE.reset(token)
     return _state(answer, venue.name, order)
 
 
@@ -199,44 +188,44 @@ class CcxtVenue(Connection):
 
     def load_markets(self) -> dict[str, Market]:
         "Return what the venue allows, by symbol."
-        return settled(exchange_markets(self))
+        return run_blocking(exchange_markets(self))
 
     def fetch_ohlcv(self, symbol: str, timeframe: str = "1d", since: datetime | None = None, until: datetime | None = None) -> pd.DataFrame:
         "Return the bars that opened at or after `since` and had closed by `until`; no `since`: all that the venue gives."
-        return settled(ohlcv_of(self, symbol, timeframe, since, until))
+        return run_blocking(ohlcv_of(self, symbol, timeframe, since, until))
 
     def fetch_tickers(self, symbols: Iterable[str]) -> dict[str, Decimal]:
         "Return the last price by symbol, in one call where the venue has it."
-        return settled(prices_of(self, list(symbols)))
+        return run_blocking(prices_of(self, list(symbols)))
 
     def fetch_order_book(self, symbol: str) -> dict[str, list[tuple[Decimal, Decimal]]]:  # 'bids' and 'asks', best first: price, units
         "Return what can be had now.\n\nParameters\n----------\nsymbol : str\n\nReturns\n-------\ndict[str, list[tuple[Decimal, Decimal]]]\n    'bids' and 'asks', best first: price, units"
-        return settled(book_of(self, symbol))
+        return run_blocking(book_of(self, symbol))
 
     def fetch_balance(self) -> dict[str, Decimal]:
         "Return what the account holds in all, by currency; nothing is left out but zeros."
-        return settled(fetch_free_and_used(self))
+        return run_blocking(fetch_free_and_used(self))
 
     def account_number(self) -> str:  # empty where the venue does not tell
         "Return what tells this account from another one at the venue.\n\nReturns\n-------\nstr\n    empty where the venue does not tell"
-        return settled(fetch_account_number(self))
+        return run_blocking(fetch_account_number(self))
 
     def create_order(self, order: Order) -> OrderState:
         "Send an order once; a lost answer is `UnknownOutcome`, a refusal is the state 'rejected'."
-        return settled(_create_order(self, order))
+        return run_blocking(_create_order(self, order))
 
     def fetch_order(self, client_order_id: str, symbol: str) -> OrderState:
         "Return the state of an order by our own id."
-        return settled(_fetch_order(self, client_order_id, symbol))
+        return run_blocking(_fetch_order(self, client_order_id, symbol))
 
     def fetch_open_orders(self) -> list[OrderState]:
         "Return all open orders."
-        return settled(_fetch_open_orders(self))
+        return run_blocking(_fetch_open_orders(self))
 
     def fetch_my_trades(self, since: datetime | None = None, symbols: Iterable[str] | None = None) -> list[Fill]:
         "Return our fills, oldest first; a venue that answers per symbol is asked for `symbols`, or it says that it needs them."
-        return settled(_fetch_my_trades(self, since, symbols))
+        return run_blocking(_fetch_my_trades(self, since, symbols))
 
     def cancel_order(self, client_order_id: str, symbol: str) -> OrderState:
         "Cancel an order and return what became of it."
-        return settled(_cancel_order(self, client_order_id, symbol))
+        return run_blocking(_cancel_order(self, client_order_id, symbol))

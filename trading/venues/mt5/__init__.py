@@ -8,11 +8,11 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "bridge": ["WINDOW", "place_order", "cancel_order", "find_order", "make_bridge", "health", "serve_bridge"],
     "client": ["sign", "Mt5Venue"],
     "constants": ["VERSION", "FUNCTIONS", "TIMEFRAMES", "CONSTANTS", "TUPLES", "RATES", "TICKS", "fill"],
-    "simulated_broker": ["RETCODE_TEXTS", "Contract", "SimulatedBroker", "deal", "refusal", "carry_out_request", "quote"],
+    "simulated_broker": ["RETCODE_TEXTS", "Contract", "SimulatedBroker", "fill_order", "refusal", "execute_request", "quote"],
     "simulated_terminal": ["to_server", "from_server", "SimulatedTerminal"],
     "terminal_adapter": [
-        "COMMENT", "magic_number", "units_to_lots", "fillings_of", "TerminalSession", "ticks", "rates", "symbol_row", "positions", "past",
-        "find", "broker_order_state", "open_orders", "trades",
+        "COMMENT", "magic_number", "units_to_lots", "fillings_of", "TerminalSession", "ticks", "rates", "symbol_row", "positions",
+        "recent_history", "find_broker_orders", "broker_order_state", "open_orders", "trades",
     ],
     "totp_unlock": ["TotpUnlock"],
 }, modules=[

@@ -19,21 +19,7 @@ from ...core.errors import BadInput, MissingData, Refused, TradingError, Unknown
 from ...core.types import Order, OrderState
 from .client import sign
 from .constants import CONSTANTS
-from trading.venues.mt5.terminal_adapter import (
-    COMMENT,
-    TerminalSession,
-    broker_order_state,
-    fillings_of,
-    find,
-    magic_number,
-    open_orders,
-    positions,
-    rates,
-    symbol_row,
-    ticks,
-    trades,
-    units_to_lots,
-)
+from .terminal_adapter import COMMENT, TerminalSession, broker_order_state, fillings_of, find_broker_orders, magic_number, open_orders, positions, rates, symbol_row, ticks, trades, units_to_lots
 from .totp_unlock import TotpUnlock
 
 # %% ../../../nbs/01_venues/mt5/30_bridge.ipynb #4f08031a
@@ -109,7 +95,7 @@ def _lost(link: TerminalSession, order: Order, before: int, result: Any) -> None
     if code == CONSTANTS["RES_E_INTERNAL_FAIL_CONNECT"]:
         raise VenueUnreachable("the terminal was closed before the order was sent")
     try:
-        if len(find(link, order.client_order_id)) > before:
+        if len(find_broker_orders(link, order.client_order_id)) > before:
             return
     except VenueUnreachable:
         pass  # the books cannot be read: the outcome stays unknown
@@ -138,7 +124,7 @@ def place_order(
     requotes: int = 3,  # times that a new price is accepted
 ) -> OrderState:
     "Send an order once, or return what became of it when it was sent before.\n\nParameters\n----------\nlink : TerminalSession\norder : Order\ndeviation : int, default 20\n    points by which the price may differ from the one first seen\nrequotes : int, default 3\n    times that a new price is accepted\n\nReturns\n-------\nOrderState"
-    if known := find(link, order.client_order_id):
+    if known := find_broker_orders(link, order.client_order_id):
         state = broker_order_state(link, known, order.client_order_id)
         if (state.symbol, state.side) != (order.symbol, order.side):
             raise BadInput(f"the id {order.client_order_id} belongs to another order; derive ids from the plan")
@@ -160,7 +146,7 @@ def _settled(link: TerminalSession, order: Order, parts: int, reason: str, patie
     "Return what the terminal's books say; they may be written a moment after the answer."
     until = monotonic() + patience
     while parts:
-        orders = find(link, order.client_order_id)
+        orders = find_broker_orders(link, order.client_order_id)
         if len(orders) >= parts:
             state = broker_order_state(link, orders, order.client_order_id, order.amount, reason)
             if not state.filled or state.average is not None:
@@ -173,7 +159,7 @@ def _settled(link: TerminalSession, order: Order, parts: int, reason: str, patie
 
 def cancel_order(link: TerminalSession, client_order_id: str) -> OrderState:
     "Cancel what still waits of an order, and return what became of it."
-    for o in find(link, client_order_id):
+    for o in find_broker_orders(link, client_order_id):
         if o.state in (CONSTANTS["ORDER_STATE_PLACED"], CONSTANTS["ORDER_STATE_PARTIAL"], CONSTANTS["ORDER_STATE_STARTED"]):
             result = link.need(link.mt5.order_send({"action": CONSTANTS["TRADE_ACTION_REMOVE"], "order": o.ticket}), "the cancellation")
             if result.retcode in _OFF:
@@ -183,7 +169,7 @@ def cancel_order(link: TerminalSession, client_order_id: str) -> OrderState:
 
 def find_order(link: TerminalSession, client_order_id: str) -> OrderState:
     "Return the state of an order by our id."
-    orders = find(link, client_order_id)
+    orders = find_broker_orders(link, client_order_id)
     if not orders:
         raise MissingData(f"the terminal knows no order {client_order_id} of the last {link.days} days")
     return broker_order_state(link, orders, client_order_id)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ...core.errors import BadInput
 from .constants import CONSTANTS, RATES, TICKS, TIMEFRAMES, TUPLES, VERSION, fill
-from .simulated_broker import RETCODE_TEXTS, Contract, SimulatedBroker, carry_out_request, quote, refusal
+from .simulated_broker import RETCODE_TEXTS, Contract, SimulatedBroker, execute_request, quote, refusal
 
 # %% ../../../nbs/01_venues/mt5/15_simulated_terminal.ipynb #398495d1
 def _zone(text: str) -> tuple[str, int]:
@@ -364,7 +364,7 @@ class SimulatedTerminal(_Prices):
         if fault == "lost before":
             return self._fail(CONSTANTS["RES_E_INTERNAL_FAIL_TIMEOUT"], "IPC timeout")
         early = {"requote": 10004, "bad fill": 10030}.get(fault) or (10027 if not self.autotrading else 10031 if not self.online else 0)
-        done = {"retcode": early} if early else carry_out_request(self.desk, request)
+        done = {"retcode": early} if early else execute_request(self.desk, request)
         if fault == "lost after":
             return self._fail(CONSTANTS["RES_E_INTERNAL_FAIL_TIMEOUT"], "IPC timeout")
         bid, ask = self.desk.quotes.get(request.get("symbol", ""), (0.0, 0.0))

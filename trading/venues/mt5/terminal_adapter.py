@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMMENT', 'magic_number', 'units_to_lots', 'fillings_of', 'TerminalSession', 'ticks', 'rates', 'symbol_row',
-           'positions', 'past', 'find', 'broker_order_state', 'open_orders', 'trades']
+           'positions', 'recent_history', 'find_broker_orders', 'broker_order_state', 'open_orders', 'trades']
 
 # %% ../../../nbs/01_venues/mt5/20_terminal_adapter.ipynb #7bd6e9af
 import hashlib
@@ -224,16 +224,16 @@ _STATES = {"CANCELED": "canceled", "FILLED": "closed", "REJECTED": "rejected", "
 _DONE = {CONSTANTS[f"ORDER_STATE_{name}"]: word for name, word in _STATES.items()}
 
 
-def past(link: TerminalSession, get: Callable, since: datetime | None = None) -> tuple:
+def recent_history(link: TerminalSession, get: Callable, since: datetime | None = None) -> tuple:
     "Return orders or deals of the last days."
     now = link.server(link.clock())
     first = link.server(since) if since else now - link.days * 86_400
     return link.need(get(first, now + 2 * 86_400), "the history")
 
 
-def find(link: TerminalSession, client_order_id: str) -> list:
+def find_broker_orders(link: TerminalSession, client_order_id: str) -> list:
     "Return the broker's orders that carry one of our ids, oldest first."
-    everything = {o.ticket: o for o in [*past(link, link.mt5.history_orders_get), *link.need(link.mt5.orders_get(), "orders")]}
+    everything = {o.ticket: o for o in [*recent_history(link, link.mt5.history_orders_get), *link.need(link.mt5.orders_get(), "orders")]}
     ticket = client_order_id.removeprefix("mt5-")
     if ticket != client_order_id and ticket.isdigit():
         return [everything[int(ticket)]] if int(ticket) in everything else []
@@ -282,7 +282,7 @@ def open_orders(link: TerminalSession) -> list[OrderState]:
 def trades(link: TerminalSession, since: datetime | None) -> list[dict]:
     "Return fills, oldest first; also those of orders that somebody else gave."
     found = []
-    for d in past(link, link.mt5.history_deals_get, since):
+    for d in recent_history(link, link.mt5.history_deals_get, since):
         if d.type in (0, 1):
             units = _dec(d.volume) * _dec(link.mt5.symbol_info(d.symbol).trade_contract_size)
             fill = Fill(str(d.ticket), _id_of(d), link.ours(d.symbol), "buy" if d.type == 0 else "sell", units, _dec(d.price), _fee(link, d),
