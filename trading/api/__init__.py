@@ -9,11 +9,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "API", "Mine", "One", "SECURITY_CHECKS", "add_documented_refusals", "SignIn", "session_view", "session_routes", "documented_route",
         "file_routes", "system_routes", "examine", "time_views", "measured", "make_app", "Traced", "describe", "examples",
     ],
-    "command_routes": [
-        "Word", "PathName", "AuditWriter", "Service", "perform", "Asked", "StartRun", "OfRun", "Why", "Switch", "Steer", "Group", "Alias",
-        "Note", "Changes", "Acknowledge", "validate_plan", "approve_plan", "cancel_run_plan", "set_switch", "write_note",
-        "acknowledge_rule", "CommandRoute",
-    ],
+    "command_routes": ["ADDRESSES", "AuditWriter", "Service", "perform_over_http", "Address"],
     "event_stream": ["LATER", "QUEUE", "BEAT", "StreamEvent", "last_seen", "EventStream", "ledger_event", "as_sse"],
     "header_timeout": ["LARGEST", "PromptProtocol", "protocol"],
     "middleware": [

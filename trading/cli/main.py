@@ -227,6 +227,7 @@ def schedule_command(once) -> None:
             click.echo(line)
 
 # %% ../../nbs/17_cli/30_main.ipynb #e76cee29
+from .commands import COMMAND_COMMANDS as ANY  # noqa: E402
 from .data import DATA_COMMANDS as DATA  # noqa: E402
 from .feedback import FEEDBACK_COMMANDS as FORECAST  # noqa: E402
 from .ops import OPS_COMMANDS as OPS  # noqa: E402
@@ -234,5 +235,5 @@ from .security import SECURITY_COMMANDS as SECURITY  # noqa: E402
 from .serve import SERVE_COMMANDS as SERVE  # noqa: E402
 from .trade import TRADE_COMMANDS as TRADE  # noqa: E402
 
-for command in (*DATA, *TRADE, *FORECAST, *SERVE, *SECURITY, *OPS):
+for command in (*ANY, *DATA, *TRADE, *FORECAST, *SERVE, *SECURITY, *OPS):
     main.add_command(command)

@@ -291,9 +291,7 @@ class Settings(BaseSettings):
                     raise ValueError(f"shock_groups.{shock}: the group {name!r} is not in [groups]{_nearest(name, self.groups)}")
         return self
 
-    def group_of(self, symbol: str) -> str:
-        "Return the group a symbol belongs to, or an empty text."
-        return next((g for g, symbols in self.groups.items() if symbol in symbols), "")
+
 
 # %% ../../nbs/00_core/45_settings.ipynb #b893b591
 Found = dict[tuple[str, str], tuple[Any, str]]  # (section, name) → value, where it stands

@@ -6,8 +6,8 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "account_control": [
-        "open_venue", "reconcile_account", "watch_accounts", "known_accounts", "StopTrading", "stop_trading", "ResumeTrading",
-        "resume_trading", "Reconcile", "reconcile_now",
+        "open_venue", "reconcile_account", "watch_accounts", "switch_of", "engaged_switches", "known_accounts", "StopTrading",
+        "stop_trading", "ResumeTrading", "resume_trading", "Reconcile", "reconcile_now",
     ],
     "alerting": [
         "collect_day_facts", "collect_background_facts", "collect_alert_facts", "secret_of", "channels_of", "policy_of_alerts",
@@ -15,7 +15,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "commands": [
         "Adapter", "Record", "Handler", "COMMANDS", "Actor", "Context", "Request", "Done", "Command", "command", "load_commands",
-        "find_command", "read_request", "authorise", "audit_detail", "perform", "note_later", "write_waiting",
+        "find_command", "read_request", "authorise", "audit_detail", "perform", "note_later", "write_waiting", "terminal_workspace",
+        "audit_record",
     ],
     "jobs": ["WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
     "maintenance": ["health_report", "health_trend", "repair", "watch_system", "passphrase_of", "back_up"],
@@ -37,7 +38,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "data_quality", "venue_connections", "system", "report_file", "notebook_file",
     ],
     "queries_trading": [
-        "run_bars", "prices", "price_history", "plan", "ledger_of_run", "orders", "fills", "plans", "events", "order_status",
+        "run_bars", "prices", "price_history", "plan", "ledger_of_run", "plan_table", "orders", "fills", "plans", "events", "order_status",
     ],
     "query_cache": ["FRESH", "MEMORY", "QueryCache", "view"],
     "run_control": ["StartRun", "start_daily_run", "ResumeRun", "resume_run", "CancelJob", "cancel_running_job"],

@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['Adapter', 'Record', 'Handler', 'COMMANDS', 'Actor', 'Context', 'Request', 'Done', 'Command', 'command',
            'load_commands', 'find_command', 'read_request', 'authorise', 'audit_detail', 'perform', 'note_later',
-           'write_waiting']
+           'write_waiting', 'terminal_workspace', 'audit_record']
 
 # %% ../../nbs/13_services/16_commands.ipynb #12152451
 import json
+import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,12 +21,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..core.english import with_article
-from ..core.errors import BadInput
+from ..core.errors import BadInput, TradingError
 from ..core.redaction import redact
 from ..core.types import Event
 from ..security.sessions import Forbidden
 from ..security.user_store import ROLES
-from .workspace import MEMORY, Workspace
+from .query_cache import MEMORY
+from .workspace import Workspace
 
 # %% ../../nbs/13_services/16_commands.ipynb #74997c80
 Adapter = Literal["terminal", "API", "page", "schedule"]
@@ -243,3 +246,36 @@ def write_waiting(
     path.unlink(missing_ok=True)
     _UNWRITTEN.clear()
     return len(lines)
+
+# %% ../../nbs/13_services/16_commands.ipynb #ff34a3d4
+def terminal_workspace(
+    settings_may_fail: bool = False,  # for the emergency stop: find the data folder all the same
+) -> Workspace:
+    "Return the workspace that the settings in the working folder describe.\n\nParameters\n----------\nsettings_may_fail : bool, default False\n    for the emergency stop: find the data folder all the same\n\nReturns\n-------\nWorkspace"
+    from trading.core.settings import load_settings
+    from trading.services.workspace import workspace_of
+
+    own = Path("settings.ini")
+    try:
+        return workspace_of(load_settings(), own if own.exists() else None)
+    except TradingError:
+        if not settings_may_fail:
+            raise
+    text = own.read_text(encoding="utf-8-sig", errors="replace") if own.exists() else ""
+    named = {key: re.search(rf"^\s*{key}\s*=\s*(\S.*)$", text, re.MULTILINE) for key in ("data", "reports")}
+    folder = lambda key: Path(os.environ.get(f"CARNET_RUN__{key.upper()}") or (named[key][1].strip() if named[key] else key))  # noqa: E731
+    return Workspace(folder("data"), folder("reports"), own if own.exists() else None)
+
+
+def audit_record(
+    workspace: Workspace,
+) -> Record:  # opens the log when the first line is written
+    "Return what writes into the workspace's audit log.\n\nParameters\n----------\nworkspace : Workspace\n\nReturns\n-------\nRecord\n    opens the log when the first line is written"
+    def append(who: str, action: str, detail: dict, when: datetime) -> Any:
+        from trading.security.context import open_audit
+        from trading.security.vault import open_vault, vault_path
+
+        vault = open_vault(workspace.data) if vault_path(workspace.data).exists() else None
+        return open_audit(workspace.data, vault).append(who, action, detail, when)
+
+    return append

@@ -20,7 +20,8 @@ from ..pipeline.run_record import Run, find_run
 from .commands import Context, Done, Request, command
 from .jobs import start_run
 from .queries_trading import ledger_of_run
-from .workspace import Workspace, current_settings, find_record, has_ledger, ledger_for_writing
+from .workspace import Workspace, current_settings, has_ledger, ledger_for_writing
+from .queries_runs import find_record
 
 _RUN = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$", examples=["2022-12-27_sample_1"], description="id of a run, its beginning, or 'last'")
 _SEEN = Field(None, pattern=r"^[0-9a-f]{8,64}$", description="hash of the plan that was seen; another one is refused")

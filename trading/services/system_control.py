@@ -11,6 +11,7 @@ __all__ = ['AcknowledgeAlert', 'acknowledge_rule', 'WriteNote', 'write_note', 'S
 from pydantic import Field
 
 from ..core.english import count
+from ..core.files import lock_folder
 from ..core.types import Event
 from .commands import Context, Done, Request, command
 from .jobs import archive_jobs
@@ -70,8 +71,9 @@ class SteerFeedback(Request):
 
 def _steered(context: Context, what: str, request: SteerFeedback, to: int | None = None) -> Done:
     "Write a person's step into the feedback's history."
-    cycle = steer(context.workspace, what, f"{context.actor.name}: {request.reason}", context.now, request.profile, to)
-    return Done(text=f"cycle {cycle['number']}: {cycle['kind']}; it counts for runs from now on", details=cycle)
+    with lock_folder(context.workspace.data):  # not while a run is at work
+        cycle = steer(context.workspace, what, f"{context.actor.name}: {request.reason}", context.now, request.profile, to)
+    return Done(text=f"cycle {cycle['number']}: {cycle['kind']}; it counts for runs after {cycle['at'][:16].replace('T', ' ')} UTC", details=cycle)
 
 
 @command("freeze-feedback", role="trader", audit="feedback frozen")
@@ -120,14 +122,14 @@ class Nothing(Request):
     "No arguments."
 
 
-@command("invalidate-cache", role="admin", audit="caches dropped")
+@command("invalidate-cache", role="admin", audit="caches dropped", adapters=("API", "page"))
 def invalidate_cache(request: Nothing, context: Context) -> Done:
     "Drop every kept answer."
     dropped = context.forget()
     return Done(text=f"{count(dropped, 'kept answer')} dropped", details={"dropped": dropped})
 
 
-@command("reset-system", role="admin", audit="system reset")
+@command("reset-system", role="admin", audit="system reset", adapters=("API", "page"))
 def reset_system(request: Nothing, context: Context) -> Done:
     "Drop every kept answer and put away jobs that have ended; the runs they made stay."
     dropped, archived = context.forget(), archive_jobs(context.workspace)
