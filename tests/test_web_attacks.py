@@ -6,12 +6,12 @@ import json
 import select
 import socket
 import sqlite3
-import time
 import uuid
 from datetime import UTC, datetime
 
 import httpx
 import pytest
+from waiting import wait_until
 from web_server import PASSWORD, raw, serve
 
 pytestmark = pytest.mark.xdist_group("web")  # one worker: the tests share runs that are made once
@@ -103,38 +103,34 @@ def test_a_client_that_dawdles_holds_up_nobody(server):
     slow = (b"POST /api/v1/portfolio/notes HTTP/1.1\r\nHost: x\r\nX-API-Key: " + server.keys["trader"].encode() +
             b"\r\nIdempotency-Key: dawdler0\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{")
     with concurrent.futures.ThreadPoolExecutor(20) as pool:
-        waiting = [pool.submit(raw, server, slow, 40) for _ in range(20)]
-        time.sleep(0.5)
-        begun = time.perf_counter()
+        waiting = [pool.submit(raw, server, slow, 120) for _ in range(20)]
         with server.client("viewer") as client:
             assert client.get("/portfolio").status_code == 200
-        assert time.perf_counter() - begun < 10
+        assert not all(w.done() for w in waiting), "the answer came only after everybody who dawdles had been sent away"
         assert {w.result().split(b" ", 2)[1] for w in waiting} == {b"408"}
 
 
 def test_two_hundred_lines_that_send_a_byte_a_second_are_closed_and_hold_up_nobody(server):
-    port, begun = int(server.url.rsplit(":", 1)[1]), time.monotonic()
-    lines = {socket.create_connection(("127.0.0.1", port), timeout=5): 0.0 for _ in range(200)}
-    text, waits = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 100, []
+    port = int(server.url.rsplit(":", 1)[1])
+    lines = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(200)]
+    text, answered, told = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 1000, 0, []
     with server.client("viewer") as client:
-        for n in range(12):
-            for line in [s for s, ended in lines.items() if not ended]:
+        for n in range(200):  # no byte is a reprieve: long before the last one the server has closed every line
+            for line in lines:
                 with contextlib.suppress(OSError):
                     line.sendall(text[n : n + 1])
-            asked = time.monotonic()
             assert client.get("/portfolio").status_code == 200
-            waits.append(time.monotonic() - asked)
-            pause = begun + n + 1 - time.monotonic()
-            for line in select.select([s for s, ended in lines.items() if not ended], [], [], max(0, pause))[0]:
+            answered += len(lines) > 0
+            ended = select.select(lines, [], [], 1)[0]
+            for line in ended:
                 with contextlib.suppress(OSError):
-                    assert line.recv(100).startswith(b"HTTP/1.1 408 ") or n > 4
-                lines[line] = time.monotonic() - begun
-            time.sleep(max(0.0, begun + n + 1 - time.monotonic()))
-            if all(lines.values()):
+                    told.append(line.recv(100)[:13])
+                line.close()
+            lines = [line for line in lines if line not in ended]
+            if not lines:
                 break
-    [line.close() for line in lines]
-    assert all(3 < ended < 9 for ended in lines.values()), sorted(lines.values())  # the limit is four seconds; each byte is a second, not a reprieve
-    assert max(waits) < 2
+    assert not lines and answered >= 2, (len(lines), answered)
+    assert set(told) <= {b"HTTP/1.1 408 ", b""} and b"HTTP/1.1 408 " in told
 
 
 def test_what_was_acknowledged_is_there_after_the_plug_was_pulled(tmp_path):
@@ -154,10 +150,7 @@ def test_what_was_acknowledged_is_there_after_the_plug_was_pulled(tmp_path):
 
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             done = [pool.submit(write, w) for w in range(4)]
-            for _ in range(600):
-                if len(acknowledged) >= 30:
-                    break
-                time.sleep(0.05)
+            wait_until(lambda: len(acknowledged) >= 30)
             server.process.kill()
             [d.result() for d in done]
     assert len(acknowledged) >= 30

@@ -14,7 +14,7 @@ from . import reconciliation as reconciliation
 from . import router as router
 from . import safe_mode as safe_mode
 from .approval import PlanStatus as PlanStatus, STEPS as STEPS, LIFE as LIFE, plan_status as plan_status, propose_plan as propose_plan, review_plan as review_plan, approve_plan as approve_plan, cancel_plan as cancel_plan, read_plan as read_plan, plan_life as plan_life, plan_history as plan_history
-from .circuit_breaker import Circuit as Circuit, BackoffPolicy as BackoffPolicy, CircuitBreakerVenue as CircuitBreakerVenue, breaker as breaker
+from .circuit_breaker import CircuitBreakerVenue as CircuitBreakerVenue, LedgerStore as LedgerStore, add_circuit_breaker as add_circuit_breaker
 from .emergency_stop import stop_everything as stop_everything
 from .executor import refusal_reasons as refusal_reasons, OrderResult as OrderResult, Execution as Execution, OrderParameters as OrderParameters, affordable as affordable, execute as execute, volume_part as volume_part, parts as parts, execution_of as execution_of
 from .limit_monitor import watch_limits as watch_limits, check_order_limits as check_order_limits
