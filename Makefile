@@ -1,5 +1,5 @@
 # The two commands of a newcomer are `make run` and `make test`. `make help` lists the rest.
-.PHONY: coverage deep help run serve test types bench soak lab docs readme clean lock wheel-test
+.PHONY: coverage deep help run serve test types mutants bench soak lab docs readme clean lock wheel-test
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -54,6 +54,9 @@ types: .venv/dev.ok ## hold every call of the package against the signature it c
 
 wheel-test: .venv/dev.ok ## try the built wheel in a fresh environment: run, flows of the schedule, help of every command
 	@$(BIN)/python scripts/wheel_test.py
+
+mutants: .venv/dev.ok ## change small things in the modules where money hangs and list what no test notices; ARGS="execution.plan --n 60"
+	@$(BIN)/python scripts/mutants.py $(ARGS)
 
 bench: .venv/dev.ok ## measure every figure and write bench/RESULTS.md
 	@$(BIN)/python bench/run.py $(ARGS)
