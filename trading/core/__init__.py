@@ -33,7 +33,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "AccessSettings", "ScheduleSettings", "AlertSettings", "HealthSettings", "BackupSettings", "Settings", "read_ini", "profiles_in",
         "read_environment", "load_settings", "gather_settings",
     ],
-    "settings_edit": ["RESTART", "change_text", "check_text", "differences", "apply_settings", "apply_changes", "Watched"],
+    "settings_edit": ["RESTART", "change_text", "check_text", "differences", "apply_settings", "apply_changes"],
     "settings_overrides": ["OVERRIDES_FILE", "read_overrides", "overridden_settings"],
     "sqlite": ["transaction", "open_database", "open_readonly", "single_transaction"],
     "synthetic": ["ScenarioKind", "StylizedFacts", "scenario"],
