@@ -18,6 +18,7 @@ from typing import Any
 
 from ..core.english import plural
 from .checks import Check, grade
+from ..core.sqlite import open_readonly
 
 LARGE_DATABASE = 200_000_000  # bytes; larger databases are not read from end to end
 
@@ -58,7 +59,7 @@ def check_database(
     if not path.exists():
         return Check(name, "absent", f"no {path.name} yet")
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=3)) as db:
+        with closing(open_readonly(path, timeout=3)) as db:
             size = path.stat().st_size
             said = db.execute("pragma quick_check(1)").fetchone()[0] if size < LARGE_DATABASE else "ok"
             tables = db.execute("select name, lower(sql) like '%without rowid%' from sqlite_master where type = 'table'").fetchall()
