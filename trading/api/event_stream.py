@@ -19,6 +19,8 @@ from ..accounting.ledger_postgres import events_after, ledger_file
 from ..core.errors import TradingError
 from ..services.workspace import Workspace, ledger_for_reading, shared_state
 from ..services.queries_runs import head, records
+from ..core.sqlite import open_readonly
+from contextlib import closing
 
 # %% ../../nbs/15_api/00_event_stream.ipynb #45294f8c
 _SOON = 0.02  # seconds between two looks at the ledger
@@ -82,7 +84,7 @@ class EventStream:
             return []
         if self._db is None or made != self._file:
             self._close()
-            self._db, self._file = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1, check_same_thread=False), made
+            self._db, self._file = open_readonly(path, timeout=1), made
         try:
             query = "select seq, account, kind, timestamp, data from events where seq > ? order by seq limit ?"
             return self._db.execute(query, (after, limit)).fetchall()
@@ -216,10 +218,9 @@ def _around(place: Workspace):
                                                 (lines or [b""])[-1]}
     outbox = place.data / "alerts.sqlite"
     if outbox.exists():
-        with sqlite3.connect(f"file:{outbox}?mode=ro", uri=True, timeout=1) as db:
+        with closing(open_readonly(outbox, timeout=1)) as db:
             for name, content in db.execute("select id, content from alerts order by at desc limit 20").fetchall():
                 yield f"alert {name}", "alert", orjson.loads(content)
-        db.close()
     for file in sorted((place.data / "live").glob("*.json")):
         yield from _prices(file)
 
