@@ -17,8 +17,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "find_unredacted_files", "scrub",
     ],
     "sessions": [
-        "IDLE_LIMIT", "SESSION_LIFETIME", "FREE_ATTEMPTS", "FIRST_DELAY", "LAST_DELAY", "NotSignedIn", "LockedOut", "Forbidden", "Session",
-        "require", "portfolio_folder", "Authenticator", "check_csrf",
+        "IDLE_LIMIT", "SESSION_LIFETIME", "FREE_ATTEMPTS", "FIRST_DELAY", "LAST_DELAY", "Session", "require", "portfolio_folder",
+        "Authenticator", "check_csrf",
     ],
     "user_store": ["ROLES", "UsersError", "User", "check_name", "open_users", "TotpCipher", "UserStore", "check_role", "failed_logins"],
     "vault": [
