@@ -1,5 +1,5 @@
 # The two commands of a newcomer are `make run` and `make test`. `make help` lists the rest.
-.PHONY: coverage deep help run serve test types bench soak lab docs readme clean lock
+.PHONY: coverage deep help run serve test types mutants bench soak lab docs readme clean lock
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -50,6 +50,9 @@ coverage: .venv/dev.ok ## the same tests with the branches of trading/ counted, 
 
 types: .venv/dev.ok ## hold every call of the package against the signature it calls
 	@$(BIN)/mypy
+
+mutants: .venv/dev.ok ## change small things in the modules where money hangs and list what no test notices; ARGS="execution.plan --n 60"
+	@$(BIN)/python scripts/mutants.py $(ARGS)
 
 bench: .venv/dev.ok ## measure every figure and write bench/RESULTS.md
 	@$(BIN)/python bench/run.py $(ARGS)

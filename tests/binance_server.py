@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -171,7 +172,9 @@ class _Handler(BaseHTTPRequestHandler):
         if exchange.delay:
             time.sleep(exchange.delay)
         if fault == "slow":
-            time.sleep(1.5)
+            self.connection.settimeout(60)  # until the client has lost its patience
+            with suppress(OSError):
+                self.connection.recv(1)
         text = json.dumps(body)
         if fault == "drop-after":
             self.close_connection = True

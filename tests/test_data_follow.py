@@ -17,6 +17,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from binance_server import FIRST, PAIRS, Server, market
+from waiting import wait_until
 
 from trading.data.delta_store import BarStore
 from trading.data.ingest import ingest
@@ -59,7 +60,7 @@ def test_lost_lines_error_pages_and_torn_rows_are_made_good_and_no_unfinished_ba
     chance, lines = random.Random(seed), []
     days = Days(datetime(2024, 2, 10, 12, tzinfo=UTC), datetime(2024, 2, 26, tzinfo=UTC))
     with Server(days=200) as server:  # it has bars far into the future of our clock
-        venue = CcxtVenue("binance", base_url=server.url, timeout=1.0)
+        venue = CcxtVenue("binance", base_url=server.url, timeout=3.0)
         store, seen = BarStore(tmp_path / "followed"), []
 
         def each():
@@ -81,7 +82,7 @@ def test_lost_lines_error_pages_and_torn_rows_are_made_good_and_no_unfinished_ba
 def test_a_week_without_a_line_is_fetched_when_it_is_back(tmp_path):
     days = Days(datetime(2024, 2, 10, 12, tzinfo=UTC), datetime(2024, 2, 21, tzinfo=UTC))
     with Server(days=200) as server:
-        venue = CcxtVenue("binance", base_url=server.url, timeout=1.0)
+        venue = CcxtVenue("binance", base_url=server.url, timeout=3.0)
         store = BarStore(tmp_path / "bars")
         ingest(venue, store, ["BTC/USDT"], "1d", SINCE, datetime(2024, 2, 1, tzinfo=UTC))
         done = follow_market(venue, store, ["BTC/USDT"], "1d", SINCE, Stop(), lambda _: None, days, clock=days)
@@ -144,10 +145,8 @@ class EventStream:
         self.loop.call_soon_threadsafe(self.loop.stop)
 
 
-def rung(bell, times, patience=8.0):
-    until = time.monotonic() + patience
-    while bell.rung < times and time.monotonic() < until:
-        time.sleep(0.01)
+def rung(bell, times):
+    wait_until(lambda: bell.rung >= times)
     return bell.rung
 
 
@@ -155,18 +154,19 @@ def test_a_stream_rings_when_a_bar_has_closed_and_after_a_lost_line():
     stream = EventStream()
     bell = CandleStream("binance", "BTC/USDT", "1m", base_url=stream.url)
     try:
-        assert stream.listening.wait(10)
+        assert stream.listening.wait(60)
         for close in (5, 6, 7):  # the bar under way grows
             stream.send(0, close)
             time.sleep(0.05)
         assert bell.rung == 0
         stream.send(1, 7)
         assert rung(bell, 1) == 1
-        begin = time.monotonic()
-        bell.wait(30, threading.Event())
-        assert time.monotonic() - begin < 1
+        waiter = threading.Thread(target=bell.wait, args=(3600, threading.Event()), daemon=True)  # it has rung: nobody waits an hour
+        waiter.start()
+        waiter.join(60)
+        assert not waiter.is_alive()
         stream.hang_up()
-        assert stream.listening.wait(10)  # it built the line up again by itself
+        assert stream.listening.wait(60)  # it built the line up again by itself
         stream.send(5, 8)  # three minutes were missed: the first word afterwards rings
         assert rung(bell, 2) == 2 and bell.lost >= 1
     finally:
@@ -214,18 +214,19 @@ def test_the_command_follows_shows_prices_to_other_processes_and_ctrl_c_ends_it_
     data = tmp_path / "data"
     environ = {**os.environ, "CARNET_RUN__DATA": str(data), "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-c", "from trading.cli.main import main; main(prog_name='carnet')", "ingest", "--follow"]
+    begun = time.time()
     with Server(days=40) as server:
         (tmp_path / "settings.ini").write_text(SETTINGS.format(address=server.url))
         process = subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         first = process.stdout.readline()
         second = process.stdout.readline()
-        told = asyncio.run(asyncio.wait_for(told_by_stream(data, 2), 30))
+        told = asyncio.run(asyncio.wait_for(told_by_stream(data, 2), 120))
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
     assert first.startswith("following binance: 2 symbols, 1d, by the clock") and "bars added or corrected" in second
     assert process.returncode == 0 and out.startswith("stopped: asked ") and "stopping: what is being fetched is stored first" in err
     store, shown, seen = BarStore(data / "bars"), read_quotes(quote_board_file(data, "loop")), connection_statistics(data)["binance"]
     assert store.version in out and len(store.read()) == 40
     assert {t["symbol"] for t in told} == set(shown) == {"BTC/USDT", "ETH/USDT"} and all(t["profile"] == "loop" for t in told)
-    assert all(not q.closed and q.price > 0 and abs(time.time() - q.time.timestamp()) < 120 for q in shown.values())
+    assert all(not q.closed and q.price > 0 and begun - 60 < q.time.timestamp() < time.time() + 60 for q in shown.values())
     assert seen["calls"] >= 3 and seen["failed"] == 0 and seen["p95_s"] > 0 and seen["asked"] == 0  # nobody asked through the memory

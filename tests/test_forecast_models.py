@@ -93,7 +93,8 @@ def test_conformal_bounds_agree_with_mapie():
 
 
 def test_features_of_the_features_stage_can_be_passed_in(short):
-    technical = pytest.importorskip("trading.features.technical")
+    from trading.features import technical
+
     source = lambda bars: technical.make_features(bars)  # noqa: E731
     model = HorizonForecaster(horizons=(1, 5)).fit(short, source)
     forecast = model.predict(short, source)

@@ -43,7 +43,7 @@ def test_two_processes_would_give_the_model_the_same_version(tmp_path, bars):
 
 
 def test_a_file_with_foreign_code_is_refused_even_when_its_hash_was_rewritten(tmp_path, bars):
-    skops = pytest.importorskip("skops.io")
+    skops = pytest.importorskip("skops.io", reason="skops is missing: pip install carnet")
     version = save(HorizonForecaster(horizons=(1,)).fit(bars), tmp_path, SAID)
     data = skops.dumps({"schema": "horizon-forecaster/1", "estimator": Foreign()})
     page = tmp_path / version / "model.json"

@@ -244,7 +244,7 @@ def test_what_changed_at_the_venue_since_the_plan_is_found(run, place):
     told = watch_accounts(settings_of(run), NOW(), {})
     assert "3 differences" in told[0] and any("is not ours" in line for line in told)
     outbox = open_outbox(settings_of(run))
-    assert "books and venue differ" in str(recent(outbox)) and "live-loop" in str(recent(outbox))
+    assert "ledger and venue differ" in str(recent(outbox)) and "live-loop" in str(recent(outbox))
     outbox.close()
     assert sent(place) == 0 and not ledger_of(run).last("reconciled", "live-loop").data["ok"]
 

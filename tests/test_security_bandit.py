@@ -34,7 +34,7 @@ LOWEST = "-ll"  # low: subprocess without a shell, dice of simulations, empty de
 
 
 def test_every_finding_of_bandit_was_judged():
-    pytest.importorskip("bandit")
+    pytest.importorskip("bandit", reason="bandit comes with the extra 'dev'")
     command = [sys.executable, "-m", "bandit", "-q", "-r", "trading", LOWEST, "-f", "json", "-x", "trading/_modidx.py"]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     results = json.loads(told.stdout)

@@ -71,7 +71,7 @@ def make(request):
 
 @pytest.fixture
 def venue(server, make):
-    return make("binance", KEY, SECRET, base_url=server.url, timeout=1.0)
+    return make("binance", KEY, SECRET, base_url=server.url, timeout=3.0)
 
 
 def buy(client_order_id="c0ffee000001", amount="0.5", **kwargs):
@@ -128,7 +128,7 @@ def test_a_bad_answer_to_a_read_is_one_clear_sentence(server, venue, fault, erro
 
 def test_our_trades_of_sold_out_positions_are_found_or_it_says_that_it_cannot(server, make):
     def connected(symbols=()):
-        return make("binance", KEY, SECRET, base_url=server.url, timeout=1.0, symbols=symbols)
+        return make("binance", KEY, SECRET, base_url=server.url, timeout=3.0, symbols=symbols)
 
     venue = connected()
     venue.create_order(buy())

@@ -4,7 +4,6 @@ import inspect
 import itertools
 import socket
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import uvicorn
+from waiting import wait_until
 
 from trading.core.errors import BadInput, MissingData, UnknownOutcome, VenueError, VenueUnreachable
 from trading.core.types import MarketData, Order, Venue
@@ -59,11 +59,8 @@ class Bridge:
         self.server = uvicorn.Server(uvicorn.Config(self.app, log_level="critical", lifespan="off"))
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True)
         self.thread.start()
-        for _ in range(500):
-            if self.server.started:
-                return self
-            time.sleep(0.01)
-        raise AssertionError("the server did not start within five seconds")
+        wait_until(lambda: self.server.started)
+        return self
 
     def __exit__(self, *_):
         self.server.should_exit = True
@@ -417,9 +414,7 @@ def test_over_tls_the_bridge_is_believed_only_with_its_certificate(tmp_path, mon
     serve = {"target": module.serve_bridge, "args": ("127.0.0.1", port), "kwargs": options | {"certificate": files[0], "private_key": files[1]}}
     thread = threading.Thread(**serve, daemon=True)
     thread.start()
-    until = time.monotonic() + 10
-    while not (started and started[0].started) and time.monotonic() < until:
-        time.sleep(0.01)
+    wait_until(lambda: started and started[0].started)
     url = f"https://127.0.0.1:{port}"
     try:
         trusting = Mt5Venue(url, KEY, ACCOUNT, certificate=str(files[0]), clock=made.clock)

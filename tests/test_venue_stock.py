@@ -34,7 +34,7 @@ def stock(request, server):
 
     def call(method, *args, retries=0):
         def made(module):
-            client = module.binance({"apiKey": KEY, "secret": SECRET, "timeout": 1000, "enableRateLimit": False,
+            client = module.binance({"apiKey": KEY, "secret": SECRET, "timeout": 3000, "enableRateLimit": False,
                                      "options": {"maxRetriesOnFailure": retries, "fetchMarkets": {"types": ["spot"]},
                                                  "fetchCurrencies": False, "fetchMargins": False}})
             client.has["fetchCurrencies"] = False
@@ -66,7 +66,7 @@ def stock(request, server):
 def test_an_error_page_is_an_empty_account_to_stock_ccxt_and_an_error_to_us(server, stock):
     server.exchange.fault(ACCOUNT, "html")
     assert not stock("fetch_balance").get("total")  # no money, and no error
-    ours = CcxtVenue("binance", KEY, SECRET, base_url=server.url, timeout=1.0)
+    ours = CcxtVenue("binance", KEY, SECRET, base_url=server.url, timeout=3.0)
     ours.load_markets()
     server.exchange.fault(ACCOUNT, "html")
     with pytest.raises(VenueError, match="answer"):
@@ -77,7 +77,7 @@ def test_rows_of_null_vanish_or_stay_none_in_stock_ccxt_and_are_named_by_us(serv
     server.exchange.fault(KLINES, "null-rows")
     rows = stock("fetch_ohlcv", "BTC/USDT", "1d", int(SINCE.timestamp() * 1000), 10)
     assert len(rows) < 10 or any(None in row for row in rows)  # eight days are gone, or a row has nothing in it
-    ours = CcxtVenue("binance", base_url=server.url, timeout=1.0)
+    ours = CcxtVenue("binance", base_url=server.url, timeout=3.0)
     ours.load_markets()
     server.exchange.fault(KLINES, "null-rows")
     with pytest.raises(VenueError, match="bar 2 of 3 is cut off or empty"):
@@ -95,7 +95,7 @@ def test_stock_retries_buy_three_times_where_we_buy_once(server, stock):
     stock("create_order", "BTC/USDT", "market", "buy", 0.01, None, {"clientOrderId": "once"}, retries=2)
     assert [o["clientOrderId"] for o in server.exchange.orders] == ["once"] * 3
     server.exchange.orders.clear()
-    ours = CcxtVenue("binance", KEY, SECRET, base_url=server.url, timeout=1.0)
+    ours = CcxtVenue("binance", KEY, SECRET, base_url=server.url, timeout=3.0)
     server.exchange.fault(ORDER, "drop-after", "drop-after")
     with pytest.raises(UnknownOutcome):
         ours.create_order(Order("once", "BTC/USDT", "buy", Decimal("0.01")))

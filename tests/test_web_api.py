@@ -2,13 +2,13 @@
 
 import json
 import os
-import time
 import uuid
 
 import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
+from waiting import wait_until
 from web_server import documented, serve
 
 from trading.ops.telemetry import METRICS
@@ -47,7 +47,7 @@ def address(path: str, said: dict) -> str:
 
 def test_every_route_lets_in_who_has_the_role_and_nobody_else(server):
     text, wrong, seen = documented(server), [], 0
-    with httpx.Client(base_url=server.url, timeout=60) as client:
+    with httpx.Client(base_url=server.url, timeout=120) as client:
         for method, path, said in operations(server):
             if path == LIVE or said["x-role"] == "anyone":
                 continue
@@ -113,10 +113,7 @@ def test_a_key_gives_the_same_answer_and_the_act_happens_once(server):
         key = {"Idempotency-Key": uuid.uuid4().hex}
         first, second = client.post("/runs", json={}, headers=key), client.post("/runs", json={}, headers=key)
         assert first.status_code == second.status_code == 202 and first.json()["id"] == second.json()["id"]
-        for _ in range(100):
-            if client.get(f"/jobs/{first.json()['id']}").json()["status"] != "running":
-                break
-            time.sleep(0.1)
+        wait_until(lambda: client.get(f"/jobs/{first.json()['id']}").json()["status"] != "running", every=0.1)
         assert client.get(f"/jobs/{first.json()['id']}").json()["status"] == "done"
 
 
@@ -157,7 +154,7 @@ def test_a_browser_that_was_away_hears_what_it_missed(server):
     def events(last: str | None, count: int) -> list[dict]:
         headers = {"X-API-Key": server.keys["viewer"]} | ({"Last-Event-ID": last} if last else {})
         found, event = [], {}
-        with httpx.stream("GET", server.url + LIVE, headers=headers, timeout=20) as answer:
+        with httpx.stream("GET", server.url + LIVE, headers=headers, timeout=120) as answer:
             assert answer.headers["content-type"].startswith("text/event-stream")
             for line in answer.iter_lines():
                 name, _, value = line.partition(": ")
@@ -198,15 +195,13 @@ def test_every_documented_measure_is_told_or_its_absence_has_a_reason(server):
     from prometheus_client.parser import text_string_to_metric_families
 
     asked = {"Authorization": f"Bearer {server.keys['viewer']}"}
-    with server.client() as client, httpx.stream("GET", server.url + LIVE, headers=asked, timeout=20) as live:
+    with server.client() as client, httpx.stream("GET", server.url + LIVE, headers=asked, timeout=120) as live:
         lines = live.iter_lines()  # kept: with it the connection would go
         next(lines)
         assert client.post("/runs", json={}, headers={"Idempotency-Key": uuid.uuid4().hex}).status_code == 202
-        for _ in range(50):  # a stream begins to listen a moment after its first line
-            found = httpx.get(server.url + "/metrics", headers=asked)
-            if "carnet_listeners 0" not in found.text:
-                break
-            time.sleep(0.1)
+        measure = lambda: httpx.get(server.url + "/metrics", headers=asked, timeout=120)  # noqa: E731
+        wait_until(lambda: "carnet_listeners 0" not in measure().text)  # a stream begins to listen a moment after its first line
+        found = measure()
     told = {s.name: s for f in text_string_to_metric_families(found.text) for s in f.samples}
     there = {name for name in METRICS if name in told or f"{name}_count" in told}
     missing = set(METRICS) - there

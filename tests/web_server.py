@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -17,6 +16,7 @@ from shutil import copytree
 
 import httpx
 import pyotp
+from waiting import wait_until
 
 PASSWORD = "correct horse battery"
 RUN = """
@@ -66,11 +66,11 @@ class Server:
 
     def client(self, role: str = "trader", **more) -> httpx.Client:
         "Return a client that shows a key."
-        return httpx.Client(base_url=self.url + "/api/v1", headers={"X-API-Key": self.keys[role]}, timeout=30, **more)
+        return httpx.Client(base_url=self.url + "/api/v1", headers={"X-API-Key": self.keys[role]}, timeout=120, **more)
 
     def sign_in(self, role: str = "trader") -> httpx.Client:
         "Return a client with the cookie of somebody who signed in; the number for forms is in its headers."
-        client = httpx.Client(base_url=self.url + "/api/v1", timeout=30)
+        client = httpx.Client(base_url=self.url + "/api/v1", timeout=120)
         code = self.codes[role].at(datetime.now(UTC)) if role in self.codes else ""
         answer = client.post("/session", json={"name": role, "password": PASSWORD, "code": code})
         assert answer.status_code == 200, answer.text
@@ -106,19 +106,23 @@ def serve(folder: Path, rate: float = 100_000, again: Server | None = None):
     assert port.isdigit(), "the server did not start"
     server = Server(home, process, f"http://127.0.0.1:{port}", keys, codes)
     try:
-        for _ in range(200):
-            with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(server.url + "/healthz", timeout=5).status_code == 200:
-                    break
-            time.sleep(0.05)
+        wait_until(lambda: process.poll() is not None or _is_up(server))
+        assert process.poll() is None, "the server ended before it answered"
         yield server
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(15)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def _is_up(server: Server) -> bool:
+    "Tell whether the server answers."
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(server.url + "/healthz", timeout=60).status_code == 200
+    return False
 
 
 def raw(server: Server, request: bytes, wait: float = 10) -> bytes:

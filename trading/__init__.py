@@ -10,6 +10,7 @@ _find, __dir__, __all__ = lazy_names(__name__, {
     "pipeline.run_record": ["list_runs", "find_run"],
     "core.errors": ["TradingError"],
     "core.datasets": ["sample_bars"],
+    "core.synthetic": ["scenario"],
     "core.bars": ["bars_from", "bars_from_close"],
     "data.import_files": ["read_bars_file"],
     "data.clean": ["clean_bars"],

@@ -127,10 +127,10 @@ export function render({ model, el }) {
     const search = new URLSearchParams({ at: root.dataset.at, profile: e.target.value })
     go(`?${search}`)
   })
-  const names = { "": "as the system", light: "light", dark: "dark" }, theme = $("#theme")
+  const names = { "": "system", light: "light", dark: "dark" }, theme = $("#theme")
   function colour(name) {
     name ? html.dataset.theme = name : delete html.dataset.theme
-    $("#colours").textContent = `Colours: ${names[name]}`
+    $("#colours").textContent = `Theme: ${names[name]}`
   }
   colour(html.dataset.theme ?? "")
   theme.addEventListener("click", () => {

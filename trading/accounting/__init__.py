@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "JOINED", "Statements", "SharedLedger", "open_ledger_at", "ledger_file", "events_after", "last_place", "count_events",
         "copy_ledger",
     ],
-    "lot_selection": ["LotRule", "prefer", "OpenLot", "choose_lots", "realised_gain", "name_lots"],
+    "lot_selection": ["LotRule", "OpenLot", "choose_lots", "realised_gain", "name_lots"],
     "replay": ["STEP_PLACES", "FillColumns", "read_fills", "whole_numbers", "roll_forward", "prefetch_one"],
     "tax_lots": ["LotMethod", "Lot", "Sale", "match_lots", "account_lots", "tax_csv", "trades_csv", "cointracking_csv"],
 }, modules=[

@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "execution_timing": ["EVENTS", "fill_prices", "check_signals", "same_symbols", "next_bar", "first_stop", "Directions", "directions"],
     "fast_kernel": [
         "HIGH", "LOW", "FALL", "SUM", "SQUARES", "DOWN", "CLOSES", "WORTH", "PEAK", "DEEPEST", "S1", "S2", "S3", "VALUES", "EXPOSED",
-        "TRADED", "PAID", "CLOSED", "WON", "GAINS", "LOSSES", "PRICE", "FEE", "RULE", "build_blocks", "run_variations", "copy_row",
+        "TRADED", "PAID", "CLOSED", "WON", "GAINS", "LOSSES", "PRICE", "FEE", "RULE", "build_blocks", "run_variations",
     ],
     "fast_strategies": [
         "Arrays", "COMPILED", "mean_rows", "fast_ma_cross", "fast_donchian", "fast_bollinger", "fast_rsi", "prepare_ma_cross",

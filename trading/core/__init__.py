@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "FIELDS", "PRICES", "bars_from", "bars_from_close", "check_index", "check_bars", "symbols_of", "bar_length", "closed_by",
         "parse_as_of", "fingerprint", "last_prices",
     ],
+    "circuit_breaker": ["Circuit", "BackoffPolicy", "CircuitStore", "MemoryStore", "CircuitBreaker"],
     "datasets": ["SampleKind", "SOURCES", "sample_bars"],
     "decimals": ["EXACT", "strip_zeros"],
     "english": ["pluralize", "plural", "spelled", "count", "article", "with_article", "listed", "sentence"],
@@ -31,7 +32,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "AccessSettings", "ScheduleSettings", "AlertSettings", "HealthSettings", "BackupSettings", "Settings", "read_ini", "profiles_in",
         "read_environment", "load_settings", "gather_settings",
     ],
-    "settings_edit": ["RESTART", "change_text", "check_text", "differences", "apply_settings", "apply_changes", "Watched"],
+    "settings_edit": ["RESTART", "change_text", "check_text", "differences", "apply_settings", "apply_changes"],
     "settings_overrides": ["OVERRIDES_FILE", "read_overrides", "overridden_settings"],
     "sqlite": ["transaction"],
     "synthetic": ["ScenarioKind", "StylizedFacts", "scenario"],
@@ -40,7 +41,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "Side", "OrderType", "OrderStatus", "ZERO", "Value", "Order", "OrderState", "Fill", "Position", "asset_of", "stable_hash",
         "Action", "Plan", "Violation", "CheckResult", "Event", "Market", "MarketData", "Venue",
     ],
+    "venue_proxy": ["VenueProxy"],
 }, modules=[
-    "bars", "datasets", "decimals", "english", "errors", "files", "lazy", "redaction", "resources", "secret_shapes", "settings",
-    "settings_edit", "settings_overrides", "sqlite", "synthetic", "tracing", "types",
+    "bars", "circuit_breaker", "datasets", "decimals", "english", "errors", "files", "lazy", "redaction", "resources", "secret_shapes",
+    "settings", "settings_edit", "settings_overrides", "sqlite", "synthetic", "tracing", "types", "venue_proxy",
 ])

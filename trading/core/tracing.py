@@ -10,11 +10,12 @@ import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache, wraps
+from functools import cache
 from typing import Any
 
 from .errors import BadInput
 from .redaction import redact, redact_text
+from .venue_proxy import VenueProxy
 
 SWITCHES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")  # the usual variables; with neither nothing is traced
 PARENT = "TRACEPARENT"  # a variable as the W3C writes it: the piece of work that started this process
@@ -87,28 +88,19 @@ CALLS = ("load_markets", "fetch_tickers", "fetch_ohlcv", "fetch_balance", "fetch
          "cancel_order")
 
 
-class _Traced:
+class _Traced(VenueProxy):
     "A venue, each call of which is a span."
-
-    def __init__(self, venue: Any):
-        self._venue, self.name = venue, venue.name
 
     def __repr__(self) -> str:
         return f"traced({self._venue!r})"
 
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._venue, name)
-        if name not in CALLS or inspect.iscoroutinefunction(found):
-            return found
-
-        @wraps(found)
-        def called(*args, **options):
-            with span(f"venue {name}", venue=self.name):
-                return found(*args, **options)
-
-        return called
+    def _call(self, method: str, *args: Any, **options: Any) -> Any:
+        if method not in CALLS:
+            return super()._call(method, *args, **options)
+        with span(f"venue {method}", venue=self.name):
+            return super()._call(method, *args, **options)
 
 
 def traced(venue: Any) -> Any:
-    "Return a venue whose calls are traced; the same venue when nobody listens."
-    return _Traced(venue) if tracing() else venue
+    "Return a venue whose calls are traced; the same venue when nobody listens, or when its answers are awaited."
+    return _Traced(venue) if tracing() and not inspect.iscoroutinefunction(getattr(venue, "fetch_tickers", None)) else venue

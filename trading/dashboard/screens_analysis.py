@@ -15,7 +15,7 @@ from ..core.english import count, listed, sentence
 from .components import PageSection, Viewer
 from .screens_trading import read_artefact, report_data, series
 from ..report.forecast_sections import ForecastReview, forecast_overview
-from ..report.formatting import Parts, known, number, percent
+from ..report.formatting import Parts, known, number, percent, percent_axis
 from ..report.performance_sections import COMPARED_METRICS, equity_parts, month_parts, risk_parts
 from ..report.risk_sections import RiskContext, stress_parts
 from ..report.sections import figure, table
@@ -107,7 +107,7 @@ def _account(items: list[dict], found: Mapping) -> Parts:
     if len(items) < 2:
         return [("missing", "The account has one value so far; its chart begins with the next run." if items else own["missing"])]
     equity, cash = series(items, "equity"), series(items, "cash")
-    share = lambda s, title, **how: time_chart({"account": s}, title, lambda v: percent(v, 0), height=150, **how)  # noqa: E731
+    share = lambda s, title, **how: time_chart({"account": s}, title, percent_axis(s), height=150, **how)  # noqa: E731
     value = time_chart({"account": equity}, f"Equity of the account in {currency}", lambda v: number(v, 0), height=200)
     drawn: Parts = [("figure", figure("Equity", f"In {currency}.", value))]
     if equity.min() < equity.max():
@@ -115,7 +115,7 @@ def _account(items: list[dict], found: Mapping) -> Parts:
         drawn.append(("figure", figure("Drawdown", "Fall from the highest value so far.", fall, fill=True)))
     exposure = share(1 - cash / equity, "Share of the account that is invested")
     drawn.append(("figure", figure("Exposure", "Share of the value that is invested.", exposure)))
-    ratios = [(sentence(n.replace("_", " ")), (percent if n in SHARES else number)(own[n])) for n in (*SHARES, *RATIOS) if known(own.get(n))]
+    ratios = [(sentence(n.replace("_", " ")), percent(abs(own[n])) if "drawdown" in n else (percent if n in SHARES else number)(own[n])) for n in (*SHARES, *RATIOS) if known(own.get(n))]
     return [*drawn, ("facts", ratios), *([("missing", sentence(own["missing"]) + ".")] if own.get("missing") else [])]
 
 # %% ../../nbs/16_dashboard/10_screens_analysis.ipynb #66508615

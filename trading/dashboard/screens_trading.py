@@ -16,7 +16,7 @@ from ..core.errors import TradingError
 from .components import Button, Field, PageSection, Viewer, button, form, link, steps
 from ..pipeline.run_record import RunRecord
 from ..report.daily_report import COST_NAMES
-from ..report.formatting import UNKNOWN, Parts, day, known, money, number, percent, price, quantity
+from ..report.formatting import UNKNOWN, Parts, closing_day, day, known, money, number, percent, price, quantity
 from ..report.sections import ALERT_TONES, SAME_LEVEL, ReportData, figure, orders_table, table
 from ..report.svg_charts import bar_chart, time_chart
 from ..services.jobs import jobs
@@ -156,12 +156,12 @@ def _figures(place: Workspace, who: Viewer) -> tuple:
     own = series(history(place, who.profile)["items"], "equity")
     tone = lambda v: "" if not known(v) or v == 0 else "good" if v > 0 else "bad"  # noqa: E731
     fees = f", fees {money(p['fees'])}" if p["fees"] else ""
-    change = money(p["change"], p["currency"], 0, True) + f" since {day(own.index[-2])}" if known(p["change"]) else "this is the first value"
+    change = money(p["change"], p["currency"], 0, True) + f" since {closing_day(own.index[-2])}" if known(p["change"]) else "this is the first value"
     figures = [
         (f"Equity, {p['currency']}", money(p["equity"], digits=0), f"{utc_cell(p['as_of'])} UTC", ""),
         ("Change", percent(p["change_share"], 2, True), change, tone(p["change_share"])),
         ("Total return", percent(p["profit_share"], 2, True), money(p["profit"], p["currency"], 0, True) + fees, tone(p["profit_share"])),
-        ("Drawdown", percent(p["drawdown"]), f"from the high of {day(own.idxmax())}" if p["drawdown"] else "at its high", ""),
+        ("Drawdown", percent(p["drawdown"]), f"from the high of {closing_day(own.idxmax())}" if p["drawdown"] else "at its high", ""),
         ("Invested", percent(p["invested"], 0), f"{plural(p['positions'], 'holding')}, {money(p['cash'], digits=0)} in cash", ""),
     ]
     return "figures", [dict(zip(("name", "value", "sub", "kind"), f, strict=True)) for f in figures]
@@ -173,7 +173,7 @@ def _equity_chart(place: Workspace, who: Viewer, height: int = 170) -> Parts:
     if len(found) < 3:
         return []
     own, currency = series(found, "equity"), current_settings(place, who.profile).market.currency
-    since = f"in {currency} since {day(own.index[0])}"
+    since = f"in {currency} since {closing_day(own.index[0])}"
     chart = time_chart({"account": own}, f"Equity of the account {since}", lambda v: number(v, 0), height=height)
     return [("figure", figure("Equity", sentence(since) + ".", chart))]
 
@@ -190,7 +190,8 @@ def _attention(said: Mapping, asks: bool) -> Parts:  # asks: the page offers to 
             text = "Nothing is traded yet: the plan awaits approval, see above."
         tag, kind = ALERT_TONES.get(SAME_LEVEL.get(level, level), (level.capitalize(), "warn"))
         items.append({"tag": tag, "kind": kind, "text": text})
-    return [("tasks", items)] if items else [("text", "None. No limit is broken and no order failed.")]
+    none = "None." if items else "None. No limit is broken and no order failed."
+    return [*([] if any(i["tag"] == "Act" for i in items) else [("text", none)]), *([("tasks", items)] if items else [])]
 
 # %% ../../nbs/16_dashboard/05_screens_trading.ipynb #715e71f9
 TITLES = {"memecoins": "Memecoins", "long-term crypto": "Long-term crypto", "forex": "Forex", "etfs": "ETFs", "stocks": "Stocks"}

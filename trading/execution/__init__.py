@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "PlanStatus", "STEPS", "LIFE", "plan_status", "propose_plan", "review_plan", "approve_plan", "cancel_plan", "read_plan",
         "plan_life", "plan_history",
     ],
-    "circuit_breaker": ["Circuit", "BackoffPolicy", "CircuitBreakerVenue", "breaker"],
+    "circuit_breaker": ["CircuitBreakerVenue", "LedgerStore", "add_circuit_breaker"],
     "emergency_stop": ["stop_everything"],
     "executor": [
         "refusal_reasons", "OrderResult", "Execution", "OrderParameters", "affordable", "execute", "volume_part", "parts", "execution_of",
@@ -33,7 +33,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "router": [
         "BookLevel", "VenueQuote", "Cost", "expected_cost", "quote_of", "recent_volume", "VenueAccount", "Routed", "route_actions",
-        "split_plan", "VenuePart", "execute_parts", "merge_executions", "ExecutionTable",
+        "split_plan", "VenuePart", "execute_parts", "merge_executions",
     ],
     "safe_mode": ["leave_safe_mode", "SafeModeVenue"],
 }, modules=[

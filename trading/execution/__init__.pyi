@@ -14,7 +14,7 @@ from . import reconciliation as reconciliation
 from . import router as router
 from . import safe_mode as safe_mode
 from .approval import PlanStatus as PlanStatus, STEPS as STEPS, LIFE as LIFE, plan_status as plan_status, propose_plan as propose_plan, review_plan as review_plan, approve_plan as approve_plan, cancel_plan as cancel_plan, read_plan as read_plan, plan_life as plan_life, plan_history as plan_history
-from .circuit_breaker import Circuit as Circuit, BackoffPolicy as BackoffPolicy, CircuitBreakerVenue as CircuitBreakerVenue, breaker as breaker
+from .circuit_breaker import CircuitBreakerVenue as CircuitBreakerVenue, LedgerStore as LedgerStore, add_circuit_breaker as add_circuit_breaker
 from .emergency_stop import stop_everything as stop_everything
 from .executor import refusal_reasons as refusal_reasons, OrderResult as OrderResult, Execution as Execution, OrderParameters as OrderParameters, affordable as affordable, execute as execute, volume_part as volume_part, parts as parts, execution_of as execution_of
 from .limit_monitor import watch_limits as watch_limits, check_order_limits as check_order_limits
@@ -25,5 +25,5 @@ from .portfolio_csv import CASH as CASH, PLAN_COLUMNS as PLAN_COLUMNS, Portfolio
 from .pre_trade import check_plan as check_plan
 from .rebalancing import Rebalancing as Rebalancing, rebalancing_of as rebalancing_of, list_rebalancings as list_rebalancings, recommendations as recommendations
 from .reconciliation import Difference as Difference, Reconciliation as Reconciliation, resolve_open_orders as resolve_open_orders, expected_holdings as expected_holdings, compare_balances as compare_balances, compare_orders as compare_orders, compare_sums as compare_sums, foreign_holdings as foreign_holdings, record_foreign_holdings as record_foreign_holdings, reconcile as reconcile, open_from_venue as open_from_venue
-from .router import BookLevel as BookLevel, VenueQuote as VenueQuote, Cost as Cost, expected_cost as expected_cost, quote_of as quote_of, recent_volume as recent_volume, VenueAccount as VenueAccount, Routed as Routed, route_actions as route_actions, split_plan as split_plan, VenuePart as VenuePart, execute_parts as execute_parts, merge_executions as merge_executions, ExecutionTable as ExecutionTable
+from .router import BookLevel as BookLevel, VenueQuote as VenueQuote, Cost as Cost, expected_cost as expected_cost, quote_of as quote_of, recent_volume as recent_volume, VenueAccount as VenueAccount, Routed as Routed, route_actions as route_actions, split_plan as split_plan, VenuePart as VenuePart, execute_parts as execute_parts, merge_executions as merge_executions
 from .safe_mode import leave_safe_mode as leave_safe_mode, SafeModeVenue as SafeModeVenue

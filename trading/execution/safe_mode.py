@@ -11,8 +11,10 @@ from datetime import datetime
 from typing import Any
 
 from ..accounting.ledger import Ledger
+from ..core.circuit_breaker import BackoffPolicy, Circuit, CircuitBreaker, MemoryStore
 from ..core.errors import BadInput, Refused, VenueError
-from ..core.types import Event, Order, OrderState, Venue
+from ..core.types import Event, Venue
+from ..core.venue_proxy import VenueProxy
 
 # %% ../../nbs/09_execution/40_safe_mode.ipynb #730255e6
 def safe_mode(
@@ -38,8 +40,8 @@ def leave_safe_mode(
         ledger.append(Event("safe_mode", account, now, {"on": False, "who": who, "why": found}))
 
 
-class SafeModeVenue:
-    "A venue that stops taking orders after errors in a row.\n\nParameters\n----------\nvenue : Venue\nledger : Ledger\naccount : str\nclock : Callable[[], datetime]\n    UTC now\nmost : int, default 3\n    errors in a row that are too many"
+class SafeModeVenue(VenueProxy):
+    "A venue that takes no orders after errors in a row, until a person allows it again.\n\nParameters\n----------\nvenue : Venue\nledger : Ledger\naccount : str\nclock : Callable[[], datetime]\n    UTC now\nmost : int, default 3\n    errors in a row that are too many"
 
     def __init__(
         self,
@@ -49,29 +51,35 @@ class SafeModeVenue:
         clock: Callable[[], datetime],  # UTC now
         most: int = 3,  # errors in a row that are too many
     ):
-        self.name, self._venue, self._ledger, self._account, self._clock, self._most = venue.name, venue, ledger, account, clock, most
-        self._row = {"questions": 0, "orders": 0}  # errors, one after the other
+        super().__init__(venue)
+        self._ledger, self._account = ledger, account
+        policy, store = BackoffPolicy(most, None), _SafeModeStore(ledger, account, clock)
+        self._questions, self._orders = (CircuitBreaker(venue.name, clock, policy, store) for _ in range(2))
 
-    def create_order(self, order: Order) -> OrderState:
-        "Send an order, unless the account is in safe mode."
-        if why := safe_mode(self._ledger, self._account):
-            raise Refused(f"{order.symbol}: nothing was sent, {why}; find out why, then leave_safe_mode with your name")
-        return self._counted("orders", self._venue.create_order, order)
-
-    def __getattr__(self, method: str) -> Callable[..., Any]:
-        "Pass any other question on that the venue can answer."
-        call = getattr(self._venue, method)
-        return lambda *args: self._counted("questions", call, *args)
-
-    def _counted(self, what: str, call: Callable[..., Any], *args: Any) -> Any:
-        "Make a call; count errors in a row, and stop at too many."
+    def _call(self, method: str, *args: Any, **options: Any) -> Any:
+        "Make a call, unless it is an order and the account is in safe mode; count errors in a row."
+        breaker, why = self._orders if method == "create_order" else self._questions, safe_mode(self._ledger, self._account)
+        if why and breaker is self._orders:
+            raise Refused(f"{args[0].symbol}: nothing was sent, {why}; find out why, then leave_safe_mode with your name")
+        if not why and breaker.state == "open":  # a person has allowed trading again: the count begins anew
+            breaker.worked()
         try:
-            answer = call(*args)
+            answer = super()._call(method, *args, **options)
         except VenueError as error:
-            self._row[what] += 1
-            if self._row[what] == self._most and not safe_mode(self._ledger, self._account):
-                data = {"on": True, "who": "the guard", "why": f"{self._row[what]} errors in a row, the last: {error}"}
-                self._ledger.append(Event("safe_mode", self._account, self._clock(), data))
+            breaker.failed(error)
             raise
-        self._row[what] = 0
+        breaker.worked()
         return answer
+
+
+class _SafeModeStore(MemoryStore):
+    "Writes an opening of the circuit into the ledger as safe mode; only a person ends that."
+
+    def __init__(self, ledger: Ledger, account: str, clock: Callable[[], datetime]):
+        self._ledger, self._account, self._clock = ledger, account, clock
+
+    def write(self, circuit: Circuit) -> None:
+        "Enter safe mode when the circuit has opened."
+        if circuit.state == "open" and not safe_mode(self._ledger, self._account):
+            why = f"{circuit.failures} errors in a row, the last: {circuit.why}"
+            self._ledger.append(Event("safe_mode", self._account, self._clock(), {"on": True, "who": "safe mode", "why": why}))

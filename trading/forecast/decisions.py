@@ -84,11 +84,12 @@ def describe_decisions(
     done, shut = [d for d in decisions if d.side != "hold"], [d for d in decisions if d.side == "hold"]
     names = ", ".join(f"{d.side} {d.symbol} {over(d.horizon)} ({d.confidence:.0%})" for d in done[:5])
     passed_ = f": {names}{' and others' if len(done) > 5 else ''}" if done else ""
-    needed = f"probability ≥ {gates.confidence:.0%}, reward/risk ≥ {gates.reward_to_risk:g}"
+    share = lambda v: f"{v * 100:.0f}\u00a0%"  # noqa: E731
+    needed = f"probability ≥ {share(gates.confidence)}, reward/risk ≥ {gates.reward_to_risk:g}"
     lines = [f"{len(done)} of {plural(len(decisions), 'forecast')} passed the filter (needed: {needed}){passed_}."]
     if shut:
         best = max(shut, key=lambda d: (d.confidence, d.symbol))
-        numbers = f"probability {best.confidence:.0%}, reward/risk {best.reward_to_risk:.2f}"
+        numbers = f"probability {share(best.confidence)}, reward/risk {best.reward_to_risk:.2f}"
         lines.append(f"Best of the others: {best.symbol} {over(best.horizon)}, {numbers}.")
     return tuple(lines)
 

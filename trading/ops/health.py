@@ -57,7 +57,7 @@ def score_health(
     weight = lambda name: table.get(name, table.get(name.split()[0], 10))  # noqa: E731
     weighed = [c.but(penalty=round(SHARE[c.status] * weight(c.name), 1)) for c in checks]
     worst = sorted((c for c in weighed if c.penalty), key=lambda c: -c.penalty)
-    reasons = tuple(f"−{c.penalty:g}: {c.name} is {c.status}: {c.detail}" for c in worst)
+    reasons = tuple(f"−{c.penalty:g}: {c.name}: {c.detail}" for c in worst)
     return Health(now, round(max(0.0, 100 - sum(c.penalty for c in weighed)), 1), reasons, tuple(weighed))
 
 # %% ../../nbs/11_ops/30_health.ipynb #fbb69979

@@ -20,12 +20,13 @@ import pandas as pd
 
 from ..accounting.ledger import Ledger
 from ..accounting.ledger_postgres import open_ledger_at
+from ..core.circuit_breaker import BackoffPolicy
 from ..core.bars import bar_length
 from ..core.errors import BadInput, Refused
 from ..core.settings import Settings
 from ..core.types import CheckResult, Event, Market, Plan, Position, Venue, asset_of
 from ..execution.approval import approve_plan, plan_life, plan_status, propose_plan, review_plan
-from ..execution.circuit_breaker import BackoffPolicy, breaker
+from ..execution.circuit_breaker import add_circuit_breaker
 from ..execution.executor import Execution, OrderParameters, OrderResult, execute, execution_of
 from ..execution.order_manager import RetryPolicy
 from ..execution.portfolio_csv import read_portfolio
@@ -308,7 +309,7 @@ def tradable_markets(
 def with_circuit_breaker(venue: Venue, settings: Settings, ledger: Ledger, account: str, clock: Callable[[], datetime]) -> Venue:
     "Put a venue behind its circuit breaker, whose state is in the ledger."
     how = settings.execution
-    return breaker(venue, ledger, account, clock, BackoffPolicy(how.errors, timedelta(seconds=how.pause_seconds)))
+    return add_circuit_breaker(venue, ledger, account, clock, BackoffPolicy(how.errors, timedelta(seconds=how.pause_seconds)))
 
 
 def open_live_account(

@@ -26,8 +26,10 @@ from ..core.decimals import EXACT, strip_zeros
 from ..core.errors import Refused, VenueError
 from ..core.settings import Settings
 from ..core.types import ZERO, CheckResult, Event, Market, Plan, Position, Venue
+from ..core.venue_proxy import VenueProxy
 from ..execution.approval import approve_plan, plan_life, plan_status, propose_plan, review_plan
 from ..execution.executor import Execution, OrderResult, execution_of, refusal_reasons
+from ..execution.limit_monitor import check_order_limits, watch_limits
 from ..execution.reconciliation import Reconciliation
 from trading.execution.router import (
     VenueAccount,
@@ -39,7 +41,6 @@ from trading.execution.router import (
     route_actions,
     split_plan,
 )
-from ..execution.limit_monitor import check_order_limits, watch_limits
 from ..execution.safe_mode import SafeModeVenue
 from .account import TradingAccount, TradingRules, kill_switch, open_account as open_one, open_live_account
 from .run_record import Run
@@ -98,21 +99,17 @@ class CombinedLedger:
         return sum(frame.loc[moments] for frame in frames)
 
 # %% ../../nbs/12_pipeline/50_multi_venue.ipynb #b3d76c6b
-class SerializedVenue:
+class SerializedVenue(VenueProxy):
     "A venue that answers one question after the other, whoever asks."
 
     def __init__(self, venue: Venue):
-        self.name, self._venue, self._lock = venue.name, venue, RLock()
+        super().__init__(venue)
+        self._lock = RLock()
 
-    def __getattr__(self, method: str) -> Callable[..., Any]:
-        "Pass a question on, when the one before is answered."
-        call = getattr(self._venue, method)
-
-        def ask(*args: Any) -> Any:
-            with self._lock:
-                return call(*args)
-
-        return ask
+    def _call(self, method: str, *args: Any, **options: Any) -> Any:
+        "Make a call when the one before is answered."
+        with self._lock:
+            return super()._call(method, *args, **options)
 
 
 class CombinedVenue:

@@ -128,7 +128,7 @@ def exposure(
     if min(steady, low) >= 1:
         return 1.0, ""
     if steady <= low:
-        return steady, f"fully invested it would swing {swing:.0%} a year, above the {level.volatility:.0%} aimed at"
+        return steady, f"fully invested its volatility would be {swing:.0%}, above the target of {level.volatility:.0%}"
     return low, f"over the past window it would have lost {past_drawdown(path):.0%}, above the limit of {level.max_drawdown:.0%}"
 
 

@@ -13,7 +13,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "drift_parts", "alert_parts", "review_parts", "forecast_overview",
     ],
     "formatting": [
-        "UNKNOWN", "Parts", "Number", "known", "number", "percent", "money", "price", "quantity", "day", "limit_name", "limit_value",
+        "UNKNOWN", "Parts", "Number", "known", "number", "percent", "money", "price", "quantity", "percent_axis", "day", "closing_day",
+        "limit_name", "limit_value",
     ],
     "narrative": ["describe_equity", "describe_gains", "describe_orders", "as_limits", "describe_risk", "describe_day"],
     "performance_sections": ["COMPARED_METRICS", "equity_parts", "risk_parts", "month_parts"],

@@ -17,7 +17,7 @@ from ..core.english import count, listed, plural, sentence
 from ..core.errors import BadInput
 from ..core.resources import share_path
 from .forecast_sections import forecast_overview
-from .formatting import UNKNOWN, Parts, day, known, money, number, percent, quantity
+from .formatting import UNKNOWN, Parts, closing_day, day, known, money, number, percent, quantity
 from .performance_sections import equity_parts, month_parts, risk_parts
 from .risk_sections import attribution_parts, plan_parts, regime_parts, stress_parts
 from .sections import ReportData, action_parts, by_symbol, figure, held_lines, holding_parts, required_actions, story_parts, table
@@ -115,12 +115,12 @@ def _equity_figures(data: ReportData, own: pd.Series) -> list[tuple[str, str, st
     if own.empty:
         return []
     now, currency = float(own.iloc[-1]), data.currency
-    found = [(f"Equity, {currency}", money(now, digits=0), day(own.index[-1]))]
+    found = [(f"Equity, {currency}", money(now, digits=0), closing_day(own.index[-1]))]
     if len(own) > 1:
         change, fall = now - float(own.iloc[-2]), 1 - now / float(own.max())
         name = "Day" if data.timeframe == "1d" and own.index[-1] - own.index[-2] <= pd.Timedelta(days=4) else "Change"
-        found.append((name, percent(change / float(own.iloc[-2]), 2, True), f"{money(change, currency, 0, True)} since {day(own.index[-2])}"))
-        found.append(("Drawdown", percent(fall), f"from the high of {day(own.idxmax())}" if fall else "at its high"))
+        found.append((name, percent(change / float(own.iloc[-2]), 2, True), f"{money(change, currency, 0, True)} since {closing_day(own.index[-2])}"))
+        found.append(("Drawdown", percent(fall), f"from the high of {closing_day(own.idxmax())}" if fall else "at its high"))
     return found
 
 

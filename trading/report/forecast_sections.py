@@ -59,7 +59,7 @@ def filter_parts(b: ForecastReview, timeframe: str) -> Parts:
     parts: Parts = [("heading", "Forecast filter"), ("text", " ".join(b.words))]
     if b.feedback:
         weights = listed(f"{name} {percent(share, 0)}" for name, share in b.feedback["weights"].items())
-        state = "frozen" if b.feedback["frozen"] else f"after {count(b.feedback['cycle'], 'cycle')} of feedback"
+        state = "frozen" if b.feedback["frozen"] else f"after {count(c, 'cycle')} of feedback" if (c := b.feedback["cycle"]) else "no feedback yet"
         market = f" Market pattern: {b.feedback['pattern']}." if b.feedback.get("pattern") else ""
         parts.append(("text", f"Ensemble weights, {state}: {weights}.{market}"))
     if b.decisions is not None and len(b.decisions):

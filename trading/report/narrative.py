@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from ..core.english import count, listed, sentence, spelled
-from .formatting import day, known, limit_name, limit_value, money, percent
+from .formatting import closing_day, known, limit_name, limit_value, money, percent
 
 # %% ../../nbs/14_report/07_narrative.ipynb #83fed4e3
 def _change_text(change: float) -> str:
@@ -23,9 +23,9 @@ def describe_equity(
     equity: pd.Series,  # value of the account by UTC time, the last one is now
     currency: str,
     benchmark: pd.Series | None = None,  # its value or price by UTC time
-    benchmark_name: str = "the benchmark",
+    benchmark_name: str = "",  # what it is, for example 'all symbols held equally'
 ) -> list[str]:
-    "Say what the account is worth, how that changed, and its drawdown.\n\nParameters\n----------\nequity : pd.Series\n    value of the account by UTC time, the last one is now\ncurrency : str\nbenchmark : pd.Series | None, default None\n    its value or price by UTC time\nbenchmark_name : str, default 'the benchmark'\n\nReturns\n-------\nlist[str]"
+    "Say what the account is worth, how that changed, and its drawdown.\n\nParameters\n----------\nequity : pd.Series\n    value of the account by UTC time, the last one is now\ncurrency : str\nbenchmark : pd.Series | None, default None\n    its value or price by UTC time\nbenchmark_name : str, default ''\n    what it is, for example 'all symbols held equally'\n\nReturns\n-------\nlist[str]"
     equity = equity.dropna()
     if equity.empty:
         return []
@@ -39,14 +39,15 @@ def describe_equity(
         if change == 0
         else f"{money(abs(change), currency)} ({percent(abs(change / was), 2)}) {'more' if change > 0 else 'less'} than"
     )
-    sentence = f"The account is worth {money(value, currency)}, {much} on {day(before)}"
+    sentence = f"The account is worth {money(value, currency)}, {much} on {closing_day(before)}"
     if benchmark is not None:
         then, later = benchmark.dropna().asof(before), benchmark.dropna().asof(now)
         if known(then) and known(later):
-            sentence += f"; {benchmark_name} {_change_text(later / then - 1)} over the same time"
+            name = f"the benchmark ({benchmark_name})" if benchmark_name else "the benchmark"
+            sentence += f"; {name} {_change_text(later / then - 1)} over the same time"
     best = equity.idxmax()
     below = value / float(equity.max()) - 1
-    high = "This is its highest value so far." if best == now else f"Drawdown {percent(-below)} from the high of {day(best)}."
+    high = "This is its highest value so far." if best == now else f"Drawdown {percent(-below)} from the high of {closing_day(best)}."
     return [sentence + ".", high]
 
 # %% ../../nbs/14_report/07_narrative.ipynb #51edcc7d
@@ -170,7 +171,7 @@ def describe_day(
     value = float(equity.dropna().iloc[-1]) if equity is not None and equity.notna().any() else None
     lines = []
     if value is not None:
-        lines += describe_equity(equity, currency, given("benchmark"), given("benchmark_name", "the benchmark"))
+        lines += describe_equity(equity, currency, given("benchmark"), given("benchmark_name", ""))
     if given("gains") is not None:
         lines += describe_gains(data.gains, currency)
     if given("violations"):

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .narrative import as_limits
-from .formatting import Parts, day, known, limit_name, limit_value, money, number, percent
+from .formatting import Parts, closing_day, known, limit_name, limit_value, money, number, percent, percent_axis
 from ..core.english import count, sentence
 from .sections import ReportData, by_symbol, figure, table
 from .svg_charts import bar_chart, gauge, time_chart
@@ -65,7 +65,7 @@ def _own_equity(data: ReportData) -> tuple[str, Any]:
         return "missing", "The account's equity is not known: the run has no artefact of it."
     if len(own) < 2:
         return "text", f"The account has one value so far, {money(float(own.iloc[-1]), data.currency)}; its chart begins with the next run."
-    since = f"since {day(own.index[0])}"
+    since = f"since {closing_day(own.index[0])}"
     chart = time_chart({"account": own}, f"Equity of the account in {data.currency} {since}", lambda v: number(v, 0), height=190)
     return "figure", figure("Account", f"Equity in {data.currency}, {count(len(own), 'value')} {since}.", chart)
 
@@ -80,10 +80,10 @@ def equity_parts(data: ReportData) -> Parts:
         lines[data.benchmark_name] = data.benchmark.dropna()
     start = max(s.index[0] for s in lines.values())
     lines = {name: s[s.index >= start] / s[s.index >= start].iloc[0] for name, s in lines.items()}
-    title = f"Growth of one {data.currency} since {day(start)}"
+    title = f"Growth of one {data.currency} since {closing_day(start)}"
     growth = time_chart(lines, title, "{:g}\u00a0×".format, log=True)
     falls = {n: s / s.cummax() - 1 for n, s in lines.items()}
-    fall = time_chart(falls, "Drawdown: fall from the highest value so far", lambda v: percent(v, 0), fill=True, height=170)
+    fall = time_chart(falls, "Drawdown: fall from the highest value so far", percent_axis(min(s) for s in falls.values()), fill=True, height=170)
     parts.append(("figure", figure("Back-test of the policy", f"{title}, logarithmic scale.", growth, *lines)))
     parts.append(("figure", figure("Drawdown", "Fall from the highest value so far.", fall, *lines, fill=True)))
     if data.benchmark is None:
@@ -113,13 +113,14 @@ def _compare(lines: Mapping[str, pd.Series], periods: int) -> dict:
 
 # %% ../../nbs/14_report/30_performance_sections.ipynb #c4d0bd9c
 _two: Callable = lambda v: number(v, 2)  # noqa: E731
+_fall: Callable = lambda v: percent(abs(v))  # noqa: E731
 COMPARED_METRICS = {
     "var_95": ("Value at risk, 95 %, 1 day", percent, "loss exceeded on 5 % of days"),
     "cvar_95": ("Expected shortfall, 95 %, 1 day", percent, "mean loss on those days"),
     "var_99": ("Value at risk, 99 %, 1 day", percent, "loss exceeded on 1 % of days"),
     "cvar_99": ("Expected shortfall, 99 %, 1 day", percent, "mean loss on those days"),
     "volatility": ("Volatility", percent, "standard deviation of returns, per year"),
-    "max_drawdown": ("Max drawdown", percent, "largest fall from a high"),
+    "max_drawdown": ("Max drawdown", _fall, "largest fall from a high"),
     "drawdown": ("Drawdown", percent, "fall from the highest value, now"),
     "sharpe": ("Sharpe ratio", _two, "mean return per unit of volatility, per year"),
     "sortino": ("Sortino ratio", _two, "mean return per unit of downside deviation, per year"),
@@ -138,6 +139,7 @@ def _measures(risk: Mapping[str, Any]) -> dict:
     for name, value in risk.items():
         label, form, meaning = COMPARED_METRICS.get(name, (sentence(name.replace("_", " ")), lambda v: number(v, 4), ""))
         middle, *ends = value if isinstance(value, (tuple, list)) else (value,)
+        ends = sorted(ends, key=abs) if form is _fall else ends
         rows[label] = {"value": form(middle), "range": f"{form(ends[0])} to {form(ends[1])}" if len(ends) == 2 else "", "meaning": meaning}
     frame = pd.DataFrame(rows).T
     columns = [("Measure", "", str, ""), ("Value", "value", str, "n"), ("Interval", "range", str, "n"), ("Meaning", "meaning", str, "why")]

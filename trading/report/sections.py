@@ -7,6 +7,7 @@ __all__ = ['ALERT_TONES', 'SAME_LEVEL', 'ReportData', 'table', 'by_symbol', 'fig
            'action_parts', 'holding_parts', 'held_lines', 'orders_table']
 
 # %% ../../nbs/14_report/15_sections.ipynb #2b7d62de
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +24,7 @@ from .svg_charts import change_chart
 # %% ../../nbs/14_report/15_sections.ipynb #24800e69
 @dataclass(frozen=True)
 class ReportData:
-    "What one daily report says, as plain frames and values; None means not known.\n\nParameters\n----------\ntitle : str\n    for example 'Daily report'\nrun_id : str\nprofile : str\nas_of : datetime\n    UTC; only data known by then was used\nmode : str\n    'paper' or 'live'\ncurrency : str\nnote : str, default ''\n    where the data come from, for sample data above all\naccount : str, default ''\ntimeframe : str, default '1d'\n    of one bar, the unit of the horizons\nperiods : int, default 252\n    bars per year\nsentences : tuple[str, ...] | None, default None\n    what happened; None: written from the rest by `describe_day`\nattention : Sequence[tuple[str, str]] | None, default None\n    ('act' | 'watch' | 'note', sentence)\ngains : pd.Series | None, default None\n    money by symbol since the account's value before, fees excluded\nholdings_before : pd.DataFrame | None, default None\n    by symbol: amount price value weight, perhaps target\nholdings_after : pd.DataFrame | None, default None\norders : pd.DataFrame | None, default None\n    symbol side amount price_planned price_filled value fee slippage_bp reason status\nspread_bp : float | None, default None\n    half spread and impact that the paper exchange adds to a price; None: not known apart from the delay\nviolations : Sequence[object], default ()\n    `Violation`s or sentences of the risk checks\nequity : pd.Series | None, default None\n    value of the account by UTC time\nbacktest : pd.Series | None, default None\n    value of the policy after costs by UTC time\nbenchmark : pd.Series | None, default None\n    value of the benchmark by UTC time\nbacktest_name : str, default 'policy after costs'\nbenchmark_name : str, default 'benchmark'\nlimits : pd.DataFrame | None, default None\n    limit allowed actual ok\nrisk : Mapping[str, Any] | None, default None\n    metric → value or (value, low, high) with a bootstrap interval\ncontributions : pd.DataFrame | None, default None\n    by symbol: weight, and risk or share: its part of the portfolio's risk\nforecasts : pd.DataFrame | None, default None\n    by (symbol, horizon): expected std confidence lower upper, log returns\naccuracy : pd.DataFrame | None, default None\n    by horizon: n coverage_90 mae mae_naive hit_rate beats_naive\nreview : Any, default None\n    `ForecastReview`: forecast filter, changes, outcomes, drivers and drift\ncontext : Any, default None\n    `RiskContext`: the plan's cash and history, stress tests, attribution, market regime\nmonthly : pd.DataFrame | None, default None\n    year × month 1…12, simple returns\ncosts : Mapping[str, Any] | pd.DataFrame | None, default None\nquality : pd.DataFrame | None, default None\n    by symbol: first last bars missing repairs stale_days\nprovenance : Mapping[str, Any] | None, default None\n    commit, settings hash, data version, packages, seeds, durations"
+    "What one daily report says, as plain frames and values; None means not known.\n\nParameters\n----------\ntitle : str\n    for example 'Daily report'\nrun_id : str\nprofile : str\nas_of : datetime\n    UTC; only data known by then was used\nmode : str\n    'paper' or 'live'\ncurrency : str\nnote : str, default ''\n    where the data come from, for sample data above all\naccount : str, default ''\ntimeframe : str, default '1d'\n    of one bar, the unit of the horizons\nperiods : int, default 252\n    bars per year\nsentences : tuple[str, ...] | None, default None\n    what happened; None: written from the rest by `describe_day`\nattention : Sequence[tuple[str, str]] | None, default None\n    ('act' | 'watch' | 'note', sentence)\ngains : pd.Series | None, default None\n    money by symbol since the account's value before, fees excluded\nholdings_before : pd.DataFrame | None, default None\n    by symbol: amount price value weight, perhaps target\nholdings_after : pd.DataFrame | None, default None\norders : pd.DataFrame | None, default None\n    symbol side amount price_planned price_filled value fee slippage_bp reason status\nspread_bp : float | None, default None\n    half spread and impact that the paper exchange adds to a price; None: not known apart from the delay\nviolations : Sequence[object], default ()\n    `Violation`s or sentences of the risk checks\nequity : pd.Series | None, default None\n    value of the account by UTC time\nbacktest : pd.Series | None, default None\n    value of the policy after costs by UTC time\nbenchmark : pd.Series | None, default None\n    value of the benchmark by UTC time\nbacktest_name : str, default 'policy after costs'\nbenchmark_name : str, default 'benchmark'\n    what it is\nlimits : pd.DataFrame | None, default None\n    limit allowed actual ok\nrisk : Mapping[str, Any] | None, default None\n    metric → value or (value, low, high) with a bootstrap interval\ncontributions : pd.DataFrame | None, default None\n    by symbol: weight, and risk or share: its part of the portfolio's risk\nforecasts : pd.DataFrame | None, default None\n    by (symbol, horizon): expected std confidence lower upper, log returns\naccuracy : pd.DataFrame | None, default None\n    by horizon: n coverage_90 mae mae_naive hit_rate beats_naive\nreview : Any, default None\n    `ForecastReview`: forecast filter, changes, outcomes, drivers and drift\ncontext : Any, default None\n    `RiskContext`: the plan's cash and history, stress tests, attribution, market regime\nmonthly : pd.DataFrame | None, default None\n    year × month 1…12, simple returns\ncosts : Mapping[str, Any] | pd.DataFrame | None, default None\nquality : pd.DataFrame | None, default None\n    by symbol: first last bars missing repairs stale_days\nprovenance : Mapping[str, Any] | None, default None\n    commit, settings hash, data version, packages, seeds, durations"
 
     title: str  # for example 'Daily report'
     run_id: str
@@ -47,7 +48,7 @@ class ReportData:
     backtest: pd.Series | None = None  # value of the policy after costs by UTC time
     benchmark: pd.Series | None = None  # value of the benchmark by UTC time
     backtest_name: str = "policy after costs"
-    benchmark_name: str = "benchmark"
+    benchmark_name: str = "benchmark"  # what it is
     limits: pd.DataFrame | None = None  # limit allowed actual ok
     risk: Mapping[str, Any] | None = None  # metric → value or (value, low, high) with a bootstrap interval
     contributions: pd.DataFrame | None = None  # by symbol: weight, and risk or share: its part of the portfolio's risk
@@ -74,8 +75,10 @@ def table(
         row = []
         for _, column, form, kind in present:
             value = name if column == "" else line[column]
-            tone = ("good" if value > 0 else "bad" if value < 0 else "") if kind == "±" and known(value) else ""
-            row.append({"text": form(value), "kind": f"{'n' if kind == '±' else kind} {tone}".strip()})
+            text = form(value)
+            coloured = kind == "±" and known(value) and re.search("[1-9]", str(text))  # what is rounded to zero has no colour
+            tone = ("good" if value > 0 else "bad") if coloured else ""
+            row.append({"text": text, "kind": f"{'n' if kind == '±' else kind} {tone}".strip()})
         rows.append(row)
     return {"title": title, "text": text, "rows": rows, "columns": [{"label": c[0], "kind": "n" if c[3] == "±" else c[3]} for c in present]}
 
@@ -138,9 +141,8 @@ def action_parts(data: ReportData) -> list[tuple[str, Any]]:
     ]
     if data.attention is None:
         return [*([("tasks", items)] if items else []), ("missing", "Whether anything else requires action was not assessed in this run.")]
-    if items:
-        return [("tasks", items)]
-    return [("text", "None. No limit is broken, no order failed and no check asks for a decision.")]
+    none = "None. No limit is broken, no order failed and no check asks for a decision."
+    return [*([] if any(i["tag"] == "Act" for i in items) else [("text", "None." if items else none)]), *([("tasks", items)] if items else [])]
 
 # %% ../../nbs/14_report/15_sections.ipynb #39129fca
 def holding_parts(data: ReportData) -> list[tuple[str, Any]]:

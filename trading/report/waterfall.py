@@ -30,8 +30,8 @@ def short_name(
     size, unit = int(timeframe[:-1]) * int(number[0]) if number else 0, _UNITS[timeframe[-1]]
     if feature.startswith("return_") and number:
         return f"last {size} {unit}s" if size > 1 else f"last {unit}"
-    words = {"below_high": "below the high", "above_low": "above the low", "relative_volatility": "volatility", "sentiment_score": "mood",
-             "sentiment_change": "turn of mood", "rest": "unexplained"}
+    words = {"below_high": "below the high", "above_low": "above the low", "relative_volatility": "volatility", "sentiment_score": "sentiment",
+             "sentiment_change": "its change", "rest": "unexplained"}
     plain = feature.removesuffix(number[0]).rstrip("_") if number else feature
     return words.get(plain, feature.replace("_", " "))
 
@@ -49,7 +49,7 @@ def steps_of(
     parts = scaled.drop("base")
     parts = parts.reindex(parts.abs().sort_values(ascending=False, kind="stable").index)
     top = top if len(parts) > top + 1 else len(parts)
-    steps = [("as for all", scaled["base"]), *((short_name(n, timeframe), v) for n, v in parts.iloc[:top].items())]
+    steps = [("base", scaled["base"]), *((short_name(n, timeframe), v) for n, v in parts.iloc[:top].items())]
     if len(parts) > top:
         steps.append((f"{len(parts) - top} others", parts.iloc[top:].sum()))
     return pd.Series([v for _, v in steps], index=[n for n, _ in steps], dtype=float)

@@ -7,7 +7,7 @@ from trading.core.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "cache": ["TimeToLive", "CacheEntry", "MemoryCache", "size_of", "encode", "decode", "DiskCache"],
     "cached_venue": ["Statistics", "CachedClient", "Prefetcher", "CachedVenue"],
-    "client": ["Calls", "Breaker", "GuardedClient"],
+    "client": ["Calls", "GuardedClient"],
     "monitor": ["COUNTS", "ASKED", "monitor_file", "Monitor", "connection_statistics", "MeasuredVenue"],
     "snapshot": ["SnapshotVenue"],
 }, modules=[

@@ -6,6 +6,6 @@ from . import monitor as monitor
 from . import snapshot as snapshot
 from .cache import TimeToLive as TimeToLive, CacheEntry as CacheEntry, MemoryCache as MemoryCache, size_of as size_of, encode as encode, decode as decode, DiskCache as DiskCache
 from .cached_venue import Statistics as Statistics, CachedClient as CachedClient, Prefetcher as Prefetcher, CachedVenue as CachedVenue
-from .client import Calls as Calls, Breaker as Breaker, GuardedClient as GuardedClient
+from .client import Calls as Calls, GuardedClient as GuardedClient
 from .monitor import COUNTS as COUNTS, ASKED as ASKED, monitor_file as monitor_file, Monitor as Monitor, connection_statistics as connection_statistics, MeasuredVenue as MeasuredVenue
 from .snapshot import SnapshotVenue as SnapshotVenue

@@ -16,6 +16,7 @@ from time import perf_counter, time as now
 from typing import Any
 
 from ...core.errors import UnknownOutcome, VenueUnreachable
+from ...core.venue_proxy import VenueProxy
 from .client import Calls
 
 # %% ../../../nbs/01_venues/access/10_monitor.ipynb #a4d3ad62
@@ -139,29 +140,25 @@ ASKED = ("fetch_tickers", "fetch_ohlcv", "load_markets", "fetch_balance", "fetch
          "cancel_order")
 
 
-class MeasuredVenue:
+class MeasuredVenue(VenueProxy):
     "A venue whose calls are written down."
 
     def __init__(self, source: Any, monitor: Monitor):
-        self.source, self.monitor, self.name = source, monitor, source.name
+        super().__init__(source)
+        self.source, self.monitor = source, monitor
 
     def __repr__(self) -> str:
         return f"Measured({self.source!r})"
 
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self.source, name)
-        return self._timed(found) if name in ASKED else found
-
-    def _timed(self, call: Callable) -> Callable:
-        "Return the call with a watch around it."
-        def timed(*args, **options):
-            begin, answered = perf_counter(), True
-            try:
-                return call(*args, **options)
-            except (VenueUnreachable, UnknownOutcome):
-                answered = False
-                raise
-            finally:
-                self.monitor.note(self.name, self.monitor.clock(), perf_counter() - begin, answered)
-
-        return timed
+    def _call(self, method: str, *args: Any, **options: Any) -> Any:
+        "Make a call with a watch around it."
+        if method not in ASKED:
+            return super()._call(method, *args, **options)
+        begin, answered = perf_counter(), True
+        try:
+            return super()._call(method, *args, **options)
+        except (VenueUnreachable, UnknownOutcome):
+            answered = False
+            raise
+        finally:
+            self.monitor.note(self.name, self.monitor.clock(), perf_counter() - begin, answered)
