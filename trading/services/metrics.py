@@ -19,6 +19,7 @@ from .query_cache import MEMORY
 from .workspace import Workspace, current_settings, ledger_for_reading
 from .queries_portfolio import holdings, portfolio
 from .queries_runs import records
+from ..core.sqlite import open_readonly
 
 GATHERED = ("carnet_equity", "carnet_cash", "carnet_drawdown_ratio", "carnet_value_at_risk_ratio", "carnet_weight_ratio", "carnet_orders_total",
             "carnet_fills_total", "carnet_fees_total", "carnet_slippage_ratio", "carnet_trading_stopped", "carnet_run_timestamp_seconds",
@@ -101,7 +102,7 @@ def _system(metrics: Metrics, place: Workspace) -> None:
         for name in {n for line in lines[-50:] for n in line["bad"]}:
             metrics.set("carnet_check_status", 2 if name in lines[-1]["bad"] else 0, check=name)
     if (outbox := place.data / "alerts.sqlite").exists():
-        with closing(sqlite3.connect(f"file:{outbox}?mode=ro", uri=True, timeout=5)) as db:
+        with closing(open_readonly(outbox)) as db:
             for level, count in db.execute("select level, count(*) from alerts group by level").fetchall():
                 metrics.add("carnet_alerts_total", count, level=level)
             metrics.set("carnet_alerts_dead", db.execute("select count(*) from letters where status = 'dead'").fetchone()[0])

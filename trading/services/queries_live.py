@@ -9,6 +9,7 @@ __all__ = ['LedgerTail', 'ledger_event', 'live_state', 'newest_quotes']
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import orjson
 
 from ..accounting.ledger_postgres import events_after, ledger_file
 from ..core.errors import TradingError
+from ..core.sqlite import open_readonly
 from ..data.quotes import Quote, quote_board_file, read_quotes
 from .queries_runs import head, records
 from .workspace import Workspace, current_settings, ledger_for_reading, shared_state
@@ -65,7 +67,7 @@ class LedgerTail:
         made = os.stat(path).st_ino
         if self._db is None or made != self._file:
             self.close()
-            self._db, self._file = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1, check_same_thread=False), made
+            self._db, self._file = open_readonly(path, timeout=1), made
         return self._db
 
     def close(self) -> None:
@@ -100,10 +102,9 @@ def live_state(place: Workspace) -> Iterator[tuple[str, str, dict]]:
         yield f"switch {file.name}", "switch", {"account": file.stem.removeprefix("kill-"), "changes": len(changes), "engaged": engaged}
     outbox = place.data / "alerts.sqlite"
     if outbox.exists():
-        with sqlite3.connect(f"file:{outbox}?mode=ro", uri=True, timeout=1) as db:
+        with closing(open_readonly(outbox, timeout=1)) as db:
             for name, content in db.execute("select id, content from alerts order by at desc limit 20").fetchall():
                 yield f"alert {name}", "alert", orjson.loads(content)
-        db.close()
     for file in sorted((place.data / "live").glob("*.json")):
         yield from _prices(file, file.stat().st_mtime_ns)
 
