@@ -18,13 +18,18 @@ from fastapi import Body, Header, Path as InPath, Query, Request as HttpRequest
 from fastapi.responses import Response
 from pydantic import create_model
 
-from .middleware import AuthMiddleware, IdempotencyStore, StoredResponse, allowed, once_key
-from .query_routes import JSON, NAME, PlainRoute, ResponseCache, documented_refusals, place_for, to_json
+from .errors import JSON, documented_refusals
+from .idempotency import IdempotencyStore, StoredResponse, once_key
+from .middleware import AuthMiddleware
+from .query_routes import NAME, PlainRoute
+from .response_cache import ResponseCache, to_json
 from ..core.errors import TradingError
 from ..core.types import Event, stable_hash
+from ..services.access import AuditLog, Authenticator, allowed, workspace_for
 from trading.services.commands import (
     Actor, Command, Context, Done, Request, audit_detail, authorise, load_commands, note_later, read_request, write_waiting
 )
+from ..services.workspace import Workspace, ledger_for_writing
 from ..services.query_cache import MEMORY
 from ..services.workspace import Workspace, ledger_for_writing
 
@@ -75,11 +80,11 @@ class AuditWriter:
 # %% ../../nbs/15_api/20_command_routes.ipynb #eab38060
 @dataclass
 class Service:
-    "What the handlers share.\n\nParameters\n----------\nplace : Workspace\nusers : Any\n    an Authenticator\naudit : Any\n    an AuditLog\nanswers : IdempotencyStore\nkept : ResponseCache\ngate : AuthMiddleware | None, default None\nclock : Callable[[], datetime]\ncommand : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'"
+    "What the handlers share.\n\nParameters\n----------\nplace : Workspace\nusers : Authenticator\naudit : AuditLog\nanswers : IdempotencyStore\nkept : ResponseCache\ngate : AuthMiddleware | None, default None\nclock : Callable[[], datetime]\ncommand : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'"
 
     place: Workspace
-    users: Any  # an Authenticator
-    audit: Any  # an AuditLog
+    users: Authenticator
+    audit: AuditLog
     answers: IdempotencyStore
     kept: ResponseCache = field(default_factory=ResponseCache)
     gate: AuthMiddleware | None = None
@@ -124,7 +129,7 @@ async def perform_over_http(
     session = allowed(http.state.session, wanted.role, portfolio)
     actor = Actor(session.user, session.role, tuple(session.portfolios), "API")
     authorise(wanted, actor, portfolio)
-    asked, place = read_request(wanted, values), place_for(service.place, portfolio)
+    asked, place = read_request(wanted, values), workspace_for(service.place, portfolio)
     context = Context(place, actor, portfolio, service.clock, f"{session.user} {key}", service.command, service.append, service.forget)
     line = (session.user, wanted.audit, audit_detail(asked, portfolio), context.now)
     if wanted.records == "afterwards":

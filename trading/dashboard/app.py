@@ -33,7 +33,7 @@ from trading.dashboard.layout import (
     viewer_from_request,
 )
 from .screens_trading import quotes_state
-from ..security.sessions import Forbidden, NotSignedIn
+from ..core.errors import NotSignedIn
 from ..services.query_cache import MEMORY
 from ..services.workspace import Workspace
 
@@ -302,8 +302,6 @@ def mount(
             found = session_of(request)
             if found is None:
                 raise NotSignedIn("you are not signed in, or the session has ended; sign in again")
-            if not found.portfolios:
-                raise Forbidden(f"{found.user} has no portfolio; an admin can give one with 'carnet users portfolios'")
             return Viewer(found.user, found.role, portfolios=tuple(found.portfolios))
 
         known = session_of(request)

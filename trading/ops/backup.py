@@ -24,6 +24,7 @@ from pathlib import Path, PurePosixPath
 from ..core.errors import BadInput, TradingError
 from ..core.types import Value
 from ..security.encrypted_file import WORK, BadSeal, SealedWriter, read_sealed
+from ..core.sqlite import open_readonly
 
 ENDING = ".carnet-backup"
 LEFT_OUT = ("prefect", "backups", "__pycache__", ".ipynb_checkpoints")  # made again by themselves
@@ -134,7 +135,7 @@ def copy_database(
 ) -> None:
     "Copy a SQLite database as it is at one moment, while others write to it."
     try:
-        with closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=30)) as here, closing(sqlite3.connect(target)) as there:
+        with closing(open_readonly(source, timeout=30)) as here, closing(sqlite3.connect(target)) as there:
             there.execute("pragma synchronous = off")  # it is read back at once and thrown away
             here.backup(there)
     except sqlite3.Error as error:

@@ -5,6 +5,7 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
+    "access": ["allowed", "workspace_for"],
     "account_control": [
         "open_venue", "reconcile_account", "watch_accounts", "switch_of", "engaged_switches", "known_accounts", "StopTrading",
         "stop_trading", "ResumeTrading", "resume_trading", "Reconcile", "reconcile_now",
@@ -14,13 +15,15 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "open_outbox", "dispatch_alerts", "after_run", "try_channels",
     ],
     "commands": [
-        "Adapter", "Record", "Handler", "COMMANDS", "Actor", "Context", "Request", "Done", "Command", "command", "load_commands",
+        "Adapter", "Record", "Handler", "REGISTRY", "Actor", "Context", "Request", "Done", "Command", "command", "load_commands",
         "find_command", "read_request", "authorise", "audit_detail", "perform", "note_later", "write_waiting", "terminal_workspace",
         "audit_record",
     ],
     "jobs": ["WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
-    "maintenance": ["health_report", "health_trend", "repair", "watch_system", "passphrase_of", "back_up"],
-    "metrics": ["GATHERED", "update_metrics", "open_metrics"],
+    "maintenance": [
+        "SECURITY_CHECKS", "health_report", "health_trend", "repair", "security_report", "watch_system", "passphrase_of", "back_up",
+    ],
+    "metrics": ["GATHERED", "EXPOSITION", "update_metrics", "open_metrics", "start_logging"],
     "plan_control": [
         "ReviewPlan", "review_run_plan", "ApprovePlan", "approve_run_plan", "RejectPlan", "reject_run_plan", "ValidatePlan",
         "validate_run_plan",
@@ -29,13 +32,14 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "FEWEST_RETURNS", "settings_then", "plain_number", "predictions", "explanation", "forecast_facts", "regimes", "opportunities",
         "performance", "history", "risk", "stress_results", "attribution", "return_correlation", "optimise",
     ],
+    "queries_live": ["LedgerTail", "ledger_event", "live_state", "newest_quotes"],
     "queries_portfolio": ["portfolio", "section_of", "holdings"],
     "queries_runs": [
         "records", "find_record", "artefact", "newest_run", "dry_run_ledger", "rows", "missing", "head", "runs", "paged", "run", "stages",
     ],
     "queries_system": [
         "settings_table", "decisions", "taxonomy", "aliases", "decide", "feedback_state", "cycles", "steer", "alert_history", "thresholds",
-        "data_quality", "venue_connections", "system", "report_file", "notebook_file",
+        "data_quality", "venue_connections", "system", "report_file", "notebook_file", "system_health",
     ],
     "queries_trading": [
         "run_bars", "prices", "price_history", "plan", "ledger_of_run", "plan_table", "orders", "fills", "plans", "events", "order_status",
@@ -55,6 +59,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "ledger_for_writing",
     ],
 }, modules=[
-    "account_control", "alerting", "commands", "jobs", "maintenance", "metrics", "plan_control", "queries_analytics", "queries_portfolio",
-    "queries_runs", "queries_system", "queries_trading", "query_cache", "run_control", "settings_control", "system_control", "workspace",
+    "access", "account_control", "alerting", "commands", "jobs", "maintenance", "metrics", "plan_control", "queries_analytics",
+    "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "query_cache", "run_control",
+    "settings_control", "system_control", "workspace",
 ])

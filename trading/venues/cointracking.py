@@ -21,6 +21,7 @@ from urllib.parse import urlencode
 
 import pandas as pd
 
+from ..core.english import plural
 from ..core.errors import BadInput, MissingData, VenueError, VenueUnreachable
 from ..core.types import ZERO, Value
 
@@ -84,7 +85,7 @@ def read_cointracking(
         raise BadInput(f"{name}: the header is not that of a CoinTracking trade export ({expected}); export the trade table as CSV")
     short = [n for n, row in enumerate(rows, 1) if row and len(row) != len(rows[0])]
     if short:
-        raise BadInput(f"{name}: line {short[0]} has {len(rows[short[0] - 1])} columns, not {len(rows[0])}; it was cut off, export it again")
+        raise BadInput(f"{name}: line {short[0]} has {plural(len(rows[short[0] - 1]), 'column')}, not {len(rows[0])}; it was cut off, export it again")
     decimal = "," if any(_has_comma(row[i]) for row in rows[1:] if row for i in _AMOUNTS) else "."
     where = next((i for i, h in enumerate(header) if h in _ID_COLUMNS), None)
     found = [_booking(row, n, name, decimal, zone, where) for n, row in enumerate(rows[1:], 2) if row]
