@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.bars import check_bars, fingerprint, symbols_of
 from ..core.errors import BadInput, MissingData
 from ..core.sqlite import single_transaction
@@ -150,7 +151,7 @@ class TrialRegister:
         "Return the variance of the Sharpe ratio across the trials.\n\nParameters\n----------\ndata : Data\nstrategy : str | None, default None\nrelated : bool, default True\n\nReturns\n-------\nfloat\n    of Sharpe ratios per bar"
         sharpe = self.trials(data, strategy, related)["sharpe"].dropna()
         if len(sharpe) < 2:
-            raise MissingData(f"{len(sharpe)} trials with a Sharpe ratio are on record for this data; at least 2 are needed for a variance")
+            raise MissingData(f"{plural(len(sharpe), 'trial')} with a Sharpe ratio on record for this data; at least 2 are needed for a variance")
         return float(sharpe.var(ddof=1))
 
     def trials(

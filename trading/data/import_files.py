@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.bars import FIELDS, bar_length, bars_from, closed_by, symbols_of
 from ..core.errors import BadInput, MissingData
 from .clean import CleaningRules, clean_bars, find_gaps
@@ -33,7 +34,7 @@ def _text(path: Path) -> str:
             with zipfile.ZipFile(io.BytesIO(raw)) as archive:
                 names = archive.namelist()
                 if len(names) != 1:
-                    raise BadInput(f"{path.name} holds {len(names)} files; unpack it and import them one by one")
+                    raise BadInput(f"{path.name} holds {plural(len(names), 'file')}; unpack it and import them one by one")
                 raw = archive.read(names[0])
         elif raw[:2] == b"\x1f\x8b":
             raw = gzip.decompress(raw)
@@ -94,7 +95,7 @@ def detect_layout(
             return "binance"
         if len(names) in (7, 8):
             return "kraken"
-        raise BadInput(f"the file has {len(names)} columns and no header; add a header such as time,open,high,low,close,volume")
+        raise BadInput(f"the file has {plural(len(names), 'column')} and no header; add a header such as time,open,high,low,close,volume")
     if "adj close" in names:
         return "yahoo"
     if "tickvol" in names:

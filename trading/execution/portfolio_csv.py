@@ -16,6 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..core.english import plural
 from ..core.errors import BadInput, MissingData
 from ..core.types import ZERO, Plan, Value
 from .plan import PlanConstraints
@@ -127,7 +128,7 @@ def _rows(text: str) -> tuple[list[tuple[str, dict[str, str]]], list[str]]:
         cells = next(csv.reader(io.StringIO(line), delimiter=mark))
         if len(cells) != len(header):
             comma = "; a decimal comma? Write a point" if mark == "," and len(cells) > len(header) else ""
-            raise BadInput(f"line {n}: {len(cells)} values where the first line has {len(header)}{comma}")
+            raise BadInput(f"line {n}: {plural(len(cells), 'value')} where the first line has {len(header)}{comma}")
         rows.append((f"line {n}", {name: cells[at].strip() for name, at in places.items() if at is not None}))
     return rows, [] if mark == "," else [f"columns are separated by {'semicolons' if mark == ';' else 'tabs'}"]
 

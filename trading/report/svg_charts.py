@@ -15,6 +15,7 @@ from html import escape
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.errors import BadInput
 
 INK, MUTED, GRID = "var(--ink,#20262c)", "var(--muted,#5b646d)", "var(--grid,#e3e0d8)"
@@ -33,7 +34,7 @@ class Svg(str):
         return self.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace('width="100%"', 'width="720"', 1)
 
     def __repr__(self) -> str:
-        return f"<SVG of {len(self):,} characters>"
+        return f"<SVG of {plural(len(self), 'character')}>"
 
 
 def svg_chart(
@@ -170,7 +171,7 @@ def time_chart(
     lines = {name: thin(s.dropna()) for name, s in lines.items()}
     for name, s in lines.items():
         if len(s) < 2:
-            raise BadInput(f"{title}: {name!r} has {len(s)} values; a line needs two, so wait for the next run or leave it out")
+            raise BadInput(f"{title}: {name!r} has {plural(len(s), 'value')}; a line needs two, so wait for the next run or leave it out")
     start, end = min(s.index[0] for s in lines.values()), max(s.index[-1] for s in lines.values())
     low, high = min(float(s.min()) for s in lines.values()), max(float(s.max()) for s in lines.values())
     high = 0.0 if fill else high

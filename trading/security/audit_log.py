@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ..core.english import plural
 from ..core.errors import BadInput, TradingError
 from ..core.redaction import redact
 from ..core.hash_chain import chain_hash, keyed_hash
@@ -110,7 +111,7 @@ def check_log(
     if key and lines and not sealed:
         found.append(Finding(0, "the log is not sealed, though there is a key: it was written without it, or by somebody else"))
     if len(lines) < sealed_from:
-        found.append(Finding(0, f"the log has {len(lines)} entries and had at least {sealed_from}: it was removed or put back"))
+        found.append(Finding(0, f"the log has {plural(len(lines), 'entry')} and had at least {sealed_from}: it was removed or put back"))
     found += [Finding(0, what) for what in _check_anchor(hashes, anchor, key, sealed)]
     if witness:
         seq, _, noted = witness.partition(":")
@@ -170,7 +171,7 @@ def _check_anchor(hashes: list[str], anchor: bytes | None, key: bytes | None, se
     if (hashes[seq - 1] if seq else "") != digest:
         found.append(f"entry {seq} is not the one that was anchored")
     if len(hashes) > seq + 1:
-        found.append(f"the anchor has seen only {seq} of {len(hashes)} entries: one of the two files was put back or extended")
+        found.append(f"the anchor has seen only {seq} of {plural(len(hashes), 'entry')}: one of the two files was put back or extended")
     if key and sealed and anchor != write_anchor(seq, digest, key):
         found.append("the anchor is not sealed with this key")
     return found

@@ -13,6 +13,7 @@ import math
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.errors import BadInput, MissingData, TradingError
 from ..core.settings import Settings
 from ..pipeline.factory import groups_of, policy_of, risk_limits, shock_groups_of
@@ -127,7 +128,7 @@ def _ratios(returns: pd.Series, periods: int, benchmark: pd.Series | None = None
     from trading.risk import metrics as m
 
     if len(returns) < FEWEST_RETURNS:
-        return missing(f"{len(returns)} returns are too few for ratios, at least {FEWEST_RETURNS} are needed; they come with further runs")
+        return missing(f"{plural(len(returns), 'return is', 'returns are')} too few for ratios, at least {FEWEST_RETURNS} are needed; they come with further runs")
     found = {"annual_return": m.annual_return(returns, periods), "volatility": m.volatility(returns, periods), "sharpe": m.sharpe(returns, periods),
              "sortino": m.sortino(returns, periods), "calmar": m.calmar(returns, periods), "omega": m.omega(returns, periods),
              "max_drawdown": m.max_drawdown(returns), "var_95": m.value_at_risk(returns), "cvar_95": m.cvar(returns)}
