@@ -22,6 +22,7 @@ from ..core.errors import BadInput, MissingData, VenueError, VenueUnreachable
 from ..core.numbers import decimal_sign, read_number
 from ..core.types import ZERO, Value
 from .json_api import fetch_json
+from ..core.english import plural
 
 # %% ../../nbs/01_venues/05_cointracking.ipynb #65d72a0b
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def read_cointracking(
         raise BadInput(f"{name}: the header is not that of a CoinTracking trade export ({expected}); export the trade table as CSV")
     short = [n for n, row in enumerate(rows, 1) if row and len(row) != len(rows[0])]
     if short:
-        raise BadInput(f"{name}: line {short[0]} has {len(rows[short[0] - 1])} columns, not {len(rows[0])}; it was cut off, export it again")
+        raise BadInput(f"{name}: line {short[0]} has {plural(len(rows[short[0] - 1]), 'column')}, not {len(rows[0])}; it was cut off, export it again")
     try:
         decimal = decimal or decimal_sign(row[i] for row in rows[1:] if row for i in _AMOUNTS)
     except BadInput as error:
