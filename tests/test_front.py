@@ -166,7 +166,7 @@ def test_what_is_made_into_a_help_text_or_a_schema_keeps_its_docstring():
     from trading.cli.main import main
     from trading.core.settings import Settings
 
-    assert "Parameters" not in (Settings.__doc__ or "") and not [n for n, c in main.commands.items() if "---" in (c.help or "")]
+    assert "Parameters" not in (Settings.__doc__ or "") and not [n for n in main.list_commands() if "---" in (main.get_command(None, n).help or "")]
 
 
 def test_the_daily_run_can_be_done_from_python(tmp_path):

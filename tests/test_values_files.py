@@ -48,6 +48,9 @@ GOLDEN = {
     "binance in microseconds": lines("", "{s}000000,{o},{h},{l},{c},{v},9,9,9,9,9,0"),
     "binance with a header": lines("open_time,open,high,low,close,volume,close_time,quote_volume,count,a,b,ignore",
                                    "{s}000,{o},{h},{l},{c},{v},9,9,9,9,9,0"),
+    "binance with a header in another order": lines("open_time,close_time,quote_volume,volume,close,high,low,open", "{s}000,9,9,{v},{c},{h},{l},{o}"),
+    "no header, and times written out": lines("", "{d},{o},{h},{l},{c},{v},9"),
+    "no header, and a name at the end": lines("", "{s}000,{o},{h},{l},{c},{v},9,9,9,9,9,ABCUSDT"),
     "kraken, 7 columns": lines("", "{s},{o},{h},{l},{c},{v},9"), "kraken with vwap": lines("", "{s},{o},{h},{l},{c},9,{v},9"),
     "mt5": lines("<DATE>\t<TIME>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\t<TICKVOL>\t<VOL>\t<SPREAD>",
                  "{d}\t00:00:00\t{o}\t{h}\t{l}\t{c}\t{v}\t0\t7").replace("2024-01-0", "2024.01.0"),
@@ -230,6 +233,7 @@ def test_symbols_in_the_file_and_symbols_asked_for(tmp_path):
     bars = read(tmp_path, text, "")
     assert list(bars.columns) == [("close", "A"), ("close", "B")] and bars["close"]["A"].tolist() == [1, 3] and np.isnan(bars["close"]["B"].iloc[1])
     assert read(tmp_path, text, "B").equals(bars)
+    assert read(tmp_path, 'time,name,close\n2024-01-02,"A, Inc.",1\n', "")["close"]["A, Inc."].tolist() == [1.0]
     with pytest.raises(BadInput, match="x.csv has bars of A, B and none of C; leave symbol out to read all"):
         read(tmp_path, text, "C")
     with pytest.raises(BadInput, match="does not say whose bars it has; give symbol, for example 'BTC/USDT'"):
@@ -262,6 +266,12 @@ def test_parquet_with_each_kind_of_time(tmp_path, form):
     assert bars.to_numpy().tolist() == ROWS and [str(t) for t in bars.index] == [f"{d} 00:00:00+00:00" for d in DAYS]
     if form == "column without a zone":
         assert str(read_bars_file(tmp_path / "x.parquet", "A", zone="Europe/Helsinki").index[0]) == "2024-01-01 22:00:00+00:00"
+
+
+def test_a_row_of_a_parquet_file_is_counted_from_one(tmp_path):
+    pd.DataFrame({"time": ["2024-01-02", "2024-01-99"], "close": [1.0, 2.0]}).to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(BadInput, match="x.parquet: line 2: '2024-01-99' is no time"):
+        read_bars_file(tmp_path / "x.parquet", "A")
 
 
 # ---- into the store

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['settings_table', 'decisions', 'taxonomy', 'aliases', 'decide', 'feedback_state', 'cycles', 'steer', 'alert_history',
-           'thresholds', 'data_quality', 'venue_connections', 'system', 'report_file', 'notebook_file']
+           'thresholds', 'data_quality', 'venue_connections', 'system', 'report_file', 'notebook_file', 'system_health']
 
 # %% ../../nbs/13_services/30_queries_system.ipynb #73b25c93
 import json
@@ -18,11 +18,13 @@ from ..core.files import write_atomic
 from ..core.resources import share_path
 from ..core.settings import SETTINGS_SECTIONS, Settings, gather_settings
 from ..core.settings_overrides import OVERRIDES_FILE, read_overrides
+from ..ops.health import Health
 from ..pipeline.run_record import Run
 from .queries_trading import run_bars
 from .workspace import Workspace, current_settings, has_ledger
 from .queries_runs import find_record, missing, newest_run, paged, records, rows
 from .query_cache import view
+from .maintenance import health_report
 
 # %% ../../nbs/13_services/30_queries_system.ipynb #16ba1002
 @view
@@ -214,3 +216,18 @@ def notebook_file(place: Workspace, name: str, stage: str) -> Path:
     if stage not in {s.name for s in run.record.stages} or not page.exists():
         raise MissingData(f"run {name} has no executed stage {stage[:40]!r}")
     return page
+
+# %% ../../nbs/13_services/30_queries_system.ipynb #1f5317f9
+_HEALTH: dict[Workspace, Health] = {}
+
+
+def system_health(
+    place: Workspace,
+    now: datetime,  # UTC
+    within: float = 0.0,  # seconds for which an earlier answer is taken; then nothing is written into the history
+) -> Health:
+    "Examine the machine and the folders of a workspace, as `carnet doctor` does.\n\nParameters\n----------\nplace : Workspace\nnow : datetime\n    UTC\nwithin : float, default 0.0\n    seconds for which an earlier answer is taken; then nothing is written into the history\n\nReturns\n-------\nHealth"
+    known = _HEALTH.get(place)
+    if known is None or not 0 <= (now - known.at).total_seconds() <= within:
+        known = _HEALTH[place] = health_report(current_settings(place), now, keep=not within)
+    return known
