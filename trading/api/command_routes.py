@@ -22,13 +22,15 @@ from fastapi import Header, Path as InPath, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from .middleware import AuthMiddleware, IdempotencyStore, StoredResponse, allowed, once_key
-from .query_routes import JSON, NAME, PlainRoute, ResponseCache, documented_refusals, place_for, to_json
+from .errors import JSON, documented_refusals
+from .idempotency import IdempotencyStore, StoredResponse, once_key
+from .middleware import AuthMiddleware
+from .query_routes import NAME, PlainRoute
+from .response_cache import ResponseCache, to_json
 from ..core.errors import TradingError
 from ..core.types import Event, Plan, stable_hash
 from ..pipeline.run_record import Run
-from ..security.audit_log import AuditLog
-from ..security.sessions import Authenticator
+from ..services.access import AuditLog, Authenticator, allowed, workspace_for
 from ..services import jobs as work, queries_system as upkeep
 from ..services.queries_analytics import settings_then
 from ..services.queries_trading import ledger_of_run, run_bars
@@ -368,7 +370,7 @@ def _handler(service: Service, act: CommandRoute) -> Callable:
     parts = [p for p in ("name", "coin") if "{" + p + "}" in act.path]
 
     async def handle(request: Request, portfolio: str, key: str, asked: Asked | None = None, **at: str) -> Response:
-        place, who = place_for(service.place, portfolio), request.state.session.user
+        place, who = workspace_for(service.place, portfolio), request.state.session.user
         detail = at | (asked.model_dump(mode="json") if asked else {})
         answer = await perform(service, request, key, act.role, portfolio, act.action, detail,
                                lambda: act.do(service, place, asked, at, who), act.status)
