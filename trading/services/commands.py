@@ -21,10 +21,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..core.english import with_article
-from ..core.errors import BadInput, TradingError
+from ..core.errors import BadInput, Forbidden, TradingError
 from ..core.redaction import redact
 from ..core.types import Event
-from ..security.sessions import Forbidden
 from ..security.user_store import ROLES
 from .query_cache import MEMORY
 from .workspace import Workspace
