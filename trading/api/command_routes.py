@@ -28,8 +28,8 @@ from ..core.errors import TradingError
 from ..core.types import Event, stable_hash
 from ..services.access import AuditLog, AuditWriter, Authenticator, allowed, workspace_for
 from ..services.commands import Actor, Command, Context, Done, Request, audit_detail, load_commands, perform, read_request
-from ..services.workspace import Workspace, ledger_for_writing
 from ..services.query_cache import MEMORY
+from ..services.workspace import Workspace, ledger_for_writing
 
 # %% ../../nbs/15_api/20_command_routes.ipynb #eab38060
 @dataclass
@@ -166,10 +166,9 @@ def _handler(service: Service, wanted: Command, address: Address, operation: str
     found = [inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=HttpRequest)]
     found += [inspect.Parameter(p, only, annotation=str, default=InPath(pattern=NAME, examples=["DOGE" if p == "coin" else "2022-12-27_sample_1"]))
               for p in parts]
-    if body and any(info.is_required() for info in body.model_fields.values()):
-        found += [inspect.Parameter("asked", only, annotation=body)]
-    elif body:
-        found += [inspect.Parameter("asked", only, annotation=body | None, default=Body(None))]
+    if body:
+        needed = any(info.is_required() for info in body.model_fields.values())
+        found += [inspect.Parameter("asked", only, annotation=body, default=inspect.Parameter.empty if needed else Body(default_factory=body))]
     found += [inspect.Parameter("portfolio", only, annotation=str, default=Query("main", pattern=r"^[a-z0-9][a-z0-9_.-]{0,39}$"))]
     found += [inspect.Parameter("key", only, annotation=str, default=Header(alias="Idempotency-Key", min_length=8, max_length=200,
                                                                           pattern=r"^[\x21-\x7e]{8,200}$", examples=["9f1c2ab34de54f6a"]))]

@@ -155,7 +155,7 @@ def _settings_of(workspace: Workspace, account: str) -> tuple[Settings, str]:
 class StopTrading(Request):
     "Stop trading at once."
 
-    reason: str = Field(min_length=1, max_length=500, description="what was seen; kept for ever")
+    reason: str = Field(min_length=1, max_length=500, description="what was seen; kept for ever", examples=["the venue reports nonsense"])
     accounts: list[str] | Literal["all"] = Field("all", description="account ids; by default every account, paper and live")
     close: bool = Field(False, description="also sell what the accounts hold")
 
@@ -230,8 +230,8 @@ def _stop_one(context: Context, settings: Settings, mode: str, at: str, request:
 class ResumeTrading(Request):
     "Allow trading again."
 
-    reason: str = Field(min_length=1, max_length=500, description="what was found; kept for ever")
-    accounts: list[str] = Field(min_length=1, description="account ids, for example paper-sample")
+    reason: str = Field(min_length=1, max_length=500, description="what was found; kept for ever", examples=["a maintenance window"])
+    accounts: list[str] = Field(min_length=1, description="account ids", examples=[["paper-sample"]])
 
 
 @command("resume-trading", role="trader", audit="trading resumed")

@@ -99,7 +99,7 @@ class RejectPlan(Request):
 
     run: str = _RUN
     plan: str | None = _SEEN
-    reason: str = Field(min_length=1, max_length=500, description="why; kept for ever")
+    reason: str = Field(min_length=1, max_length=500, description="why; kept for ever", examples=["earnings are due"])
 
 
 @command("reject-plan", role="trader", audit="plan rejected")

@@ -54,7 +54,7 @@ def change_settings(request: ChangeSettings, context: Context) -> Done:
 class ReplaceSettings(Request):
     "Replace the settings file."
 
-    text: str = Field(max_length=200_000, description="the whole new file")
+    text: str = Field(max_length=200_000, description="the whole new file", examples=["[limits]\nmax_weight = 0.2\n"])
     before: str | None = Field(None, description="version of the file that the change began from; another one is refused")
 
 

@@ -91,7 +91,7 @@ def thaw_feedback(request: SteerFeedback, context: Context) -> Done:
 class RollBackFeedback(SteerFeedback):
     "Return to an earlier state of feedback."
 
-    to: int = Field(ge=0, le=1_000_000, description="number of the cycle to return to; 0 is the beginning")
+    to: int = Field(ge=0, le=1_000_000, description="number of the cycle to return to; 0 is the beginning", examples=[0])
 
 
 @command("roll-back-feedback", role="trader", audit="feedback rolled back")
@@ -104,7 +104,7 @@ class RollBackModel(Request):
     "Return to a model that was in force before."
 
     version: str = Field(pattern=r"^[A-Za-z0-9._-]{1,80}$", examples=["forecast-3f9a0c51d2e4"])
-    reason: str = Field(min_length=1, max_length=500)
+    reason: str = Field(min_length=1, max_length=500, examples=["it forecast better"])
     profile: str | None = Field(None, description="whose models; by default the profile of the settings")
 
 
