@@ -215,9 +215,8 @@ def judge(tree: Path, module: str, args) -> tuple[int, list[str], int]:  # tried
         with contextlib.suppress(Exception):
             importlib.import_module(name)
     quick = {t for t, took in seconds.items() if took <= args.slow}
-    files = Counter()
-    for test in quick:
-        files[test.split("::")[0]] += seconds[test]
+    spent = lambda file: [took for t, took in seconds.items() if t.split("::")[0] == file and t in quick]  # noqa: E731
+    files = {file: sum(spent(file)) / len(spent(file)) for file in {t.split("::")[0] for t in quick}}  # files of quick tests come first
     of = lambda names: {t for t in quick if t in names or t.split("::")[0] in names}  # noqa: E731
     drawn, survivors, hung = mutants(source, args.n, f"{args.seed} {module}"), [], 0
     if args.again:
@@ -251,7 +250,7 @@ def main() -> None:
     ask.add_argument("--n", type=int, default=40, help="mutants of each module; 0: every one")
     ask.add_argument("--seed", type=int, default=7)
     ask.add_argument("--slow", type=float, default=5, help="leave out tests that take longer, in seconds")
-    ask.add_argument("--budget", type=float, default=8, help="run the quickest tests that reach a change, together at most so many seconds")
+    ask.add_argument("--budget", type=float, default=20, help="run the quickest tests that reach a change, together at most so many seconds")
     ask.add_argument("--verbose", action="store_true")
     ask.add_argument("--tests", nargs="*", default=[], help="further tests to run")
     ask.add_argument("--again", action="store_true", help="only the survivors of the last time")
