@@ -76,8 +76,9 @@ lab: .venv/dev.ok  ## open the notebooks in JupyterLab
 docs: .venv/dev.ok ## make the site of the notebooks in _docs/
 	@$(BIN)/python scripts/docs.py
 
-readme: .venv/dev.ok ## make README.md from nbs/index.ipynb
+readme: .venv/dev.ok ## make README.md from nbs/index.ipynb, and the example report
 	@$(BIN)/python scripts/readme.py
+	@$(BIN)/python scripts/example_report.py
 
 lock: .venv/dev.ok ## choose new versions for requirements/
 	@$(PIP) install uv
