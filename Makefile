@@ -1,9 +1,10 @@
 # The two commands of a newcomer are `make run` and `make test`. `make help` lists the rest.
-.PHONY: coverage deep help run serve test types mutants bench soak lab docs readme clean lock
+.PHONY: coverage deep help run serve test types mutants bench soak lab docs readme clean lock wheel-test
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+INSTALL := $(BIN)/python scripts/install.py
 # an option of pip that names an index with processor builds, where the common one would bring CUDA
 DEEP_INDEX ?=
 unexport PYTHONDONTWRITEBYTECODE
@@ -11,24 +12,24 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 help:            ## list the targets
-	@grep -hE '^[a-z]+: .*##|^[a-z]+: +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+: .*##|^[a-z-]+: +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .venv/run.ok: requirements/run.txt pyproject.toml
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Error: Carnet needs Python 3.11 or newer; $$(python3 --version) is first on the path"; exit 1; }
 	@echo "Installing the locked packages into .venv (about a minute and a half, once) ..."
 	@test -x $(BIN)/python || python3 -m venv .venv
-	@$(PIP) install --no-deps --no-compile -r requirements/run.txt
+	@$(INSTALL) -r requirements/run.txt
 	@$(PIP) install --no-deps --no-compile --no-build-isolation -e .
 	@touch $@
 
 .venv/serve.ok: .venv/run.ok requirements/serve.txt
 	@echo "Installing the packages of the service into .venv ..."
-	@$(PIP) install --no-deps --no-compile -r requirements/serve.txt
+	@$(INSTALL) -r requirements/serve.txt
 	@touch $@
 
 .venv/dev.ok: .venv/run.ok requirements/dev.txt
 	@echo "Installing the packages for tests into .venv ..."
-	@$(PIP) install --no-deps --no-compile -r requirements/dev.txt
+	@$(INSTALL) -r requirements/dev.txt
 	@touch $@
 
 run: .venv/run.ok  ## do the daily run on the sample market; ARGS="--profile crypto" and the like are passed on
@@ -51,6 +52,9 @@ coverage: .venv/dev.ok ## the same tests with the branches of trading/ counted, 
 types: .venv/dev.ok ## hold every call of the package against the signature it calls
 	@$(BIN)/mypy
 
+wheel-test: .venv/dev.ok ## try the built wheel in a fresh environment: run, flows of the schedule, help of every command
+	@$(BIN)/python scripts/wheel_test.py
+
 mutants: .venv/dev.ok ## change small things in the modules where money hangs and list what no test notices; ARGS="execution.plan --n 60"
 	@$(BIN)/python scripts/mutants.py $(ARGS)
 
@@ -62,7 +66,7 @@ soak: .venv/dev.ok ## the long versions of the crash and search tests, and a day
 	@$(BIN)/python -m pytest -n auto tests/soak $(ARGS)
 
 deep: .venv/dev.ok ## install PyTorch and the agent's library, and run what `make test` had to skip without them
-	@$(PIP) install --no-deps --no-compile $(DEEP_INDEX) -r requirements/deep.txt
+	@$(INSTALL) $(DEEP_INDEX) -r requirements/deep.txt
 	@$(BIN)/python -m pytest -q tests/test_forecast_deep.py tests/test_forecast_agent.py tests/test_forecast_estimators.py \
 		nbs/04_forecast/72_neural.ipynb nbs/04_forecast/76_rl_env.ipynb nbs/04_forecast/80_rl_training.ipynb $(ARGS)
 
@@ -72,14 +76,15 @@ lab: .venv/dev.ok  ## open the notebooks in JupyterLab
 docs: .venv/dev.ok ## make the site of the notebooks in _docs/
 	@$(BIN)/python scripts/docs.py
 
-readme: .venv/dev.ok ## make README.md from nbs/index.ipynb
+readme: .venv/dev.ok ## make README.md from nbs/index.ipynb, and the example report
 	@$(BIN)/python scripts/readme.py
+	@$(BIN)/python scripts/example_report.py
 
 lock: .venv/dev.ok ## choose new versions for requirements/
 	@$(PIP) install uv
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --annotation-style line --upgrade pyproject.toml requirements/build.in -o requirements/run.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --annotation-style line --extra dev -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/dev.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --annotation-style line --extra serve --extra postgres -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/serve.txt
+	@$(INSTALL) --uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --annotation-style line --upgrade pyproject.toml requirements/build.in -o requirements/run.txt
+	@$(INSTALL) --uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --annotation-style line --extra dev -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/dev.txt
+	@$(INSTALL) --uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --annotation-style line --extra serve --extra postgres -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/serve.txt
 
 clean:           ## remove what was made; keeps reports/ and data/
 	rm -rf .venv _docs .pytest_cache .ruff_cache .coverage* build dist *.egg-info

@@ -1,6 +1,4 @@
-"Features never see the future, agree with TA-Lib, and are the same one bar at a time."
-
-import pickle
+"Features never see the future and agree with TA-Lib."
 
 import numpy as np
 import pandas as pd
@@ -9,7 +7,6 @@ import talib
 
 from trading.core.bars import bars_from
 from trading.core.datasets import sample_bars
-from trading.features.streaming import FeatureState
 from trading.features.technical import atr, bollinger, ema, macd, make_features, realized_vol, rsi
 
 
@@ -37,27 +34,6 @@ def test_cutting_or_changing_the_future_changes_no_feature(freq, timeframes):
         changed = bars.copy()
         changed.iloc[cut:] *= 3.0
         assert whole.iloc[:cut].equals(make_features(changed, timeframes).iloc[:cut])
-
-
-@pytest.mark.parametrize("freq, timeframes", [("D", ("1d", "1w")), ("h", ("1h", "4h", "1d"))])
-@pytest.mark.parametrize("holes", [0.0, 0.1])
-def test_one_bar_at_a_time_equals_the_batch(freq, timeframes, holes):
-    bars = market(4, 700, seed=2, freq=freq, holes=holes)
-    state = FeatureState(bars.iloc[:300], timeframes)
-    rows = [pickle.loads(pickle.dumps(state)).update(bars.iloc[300])] + [state.update(bar) for _, bar in bars.iloc[300:].iterrows()]
-    got, batch = pd.DataFrame(rows[1:]), make_features(bars, timeframes).iloc[300:]
-    assert rows[0].equals(rows[1])
-    assert (got.isna() == batch.isna()).all(axis=None)
-    assert (got - batch).abs().max(axis=None) < 1e-9
-
-
-def test_skipped_weeks_close_by_silence_in_both_forms():
-    bars = market(2, 500, seed=3)
-    bars = bars[(bars.index.day_of_week < 5) & ~((bars.index > "2022-08-01") & (bars.index < "2022-08-24"))]
-    state = FeatureState(bars.iloc[:100])
-    got = pd.DataFrame([state.update(bar) for _, bar in bars.iloc[100:].iterrows()])
-    batch = make_features(bars).iloc[100:]
-    assert (got.isna() == batch.isna()).all(axis=None) and (got - batch).abs().max(axis=None) < 1e-9
 
 
 def test_every_symbol_equals_talib_alone():

@@ -124,7 +124,7 @@ def test_a_price_run_of_nan_is_left_out_and_never_filled(short):
 def test_a_price_that_never_moves_is_refused_by_name(short):
     frozen = short.copy()
     frozen[("close", "KO")] = 60.0
-    with pytest.raises(MissingData, match="KO: none of 1600 bars has complete features; .* a price that moves"):
+    with pytest.raises(MissingData, match="KO: none of 1,600 bars has complete features; .* a price that moves"):
         HorizonForecaster(horizons=(1,)).fit(frozen)
 
 

@@ -7,20 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trading.accounting.lot_selection import OpenLot, choose_lots, prefer, realised_gain
+from trading.accounting.lot_selection import OpenLot, choose_lots, realised_gain
 
 NOW = datetime(2024, 5, 3, tzinfo=UTC)
 UNITS = st.decimals("0", "400", places=2)
-
-
-@given(st.tuples(UNITS, UNITS, UNITS), st.decimals("0", "1", places=4))
-@settings(max_examples=80, deadline=None)
-def test_the_joint_target_is_kept_and_the_least_is_traded(held, target):
-    holdings = dict(zip("abc", held, strict=True))
-    shared = prefer({"x": 0, "b": target}, holdings, dict.fromkeys("abc", 1), Decimal(1000), "abc")
-    assert sum(shared.get(s, 0) for s in "abc") == target
-    traded = sum(abs(shared.get(s, 0) * 1000 - holdings[s]) for s in "abc")
-    assert traded == abs(target * 1000 - sum(held)), "no swap between like coins"
 
 
 @given(st.lists(st.tuples(st.decimals("0.01", 50, places=2), st.decimals(1, 99, places=2)), min_size=1, max_size=8), st.floats(0.01, 1))

@@ -8,13 +8,13 @@ from pathlib import Path
 import pyotp
 import pytest
 
-from trading.core.errors import BadInput, Refused, TradingError
+from trading.core.errors import BadInput, Forbidden, LockedOut, NotSignedIn, Refused, TradingError
 from trading.security import credentials as proofs
 from trading.security import sessions as auth
 from trading.security import vault as vaults
 from trading.security.audit_log import AuditError
 from trading.security.context import open_security
-from trading.security.sessions import Authenticator, Forbidden, LockedOut, NotSignedIn, Session, check_csrf, portfolio_folder, require
+from trading.security.sessions import Authenticator, Session, check_csrf, portfolio_folder, require
 from trading.security.vault import Vault, VaultError, key_text, new_key
 
 NOW = datetime(2026, 11, 20, 9, tzinfo=UTC)

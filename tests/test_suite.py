@@ -3,6 +3,8 @@
 import ast
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,34 @@ def test_every_skip_says_why(path):
             assert any(k.arg == "reason" for k in call.keywords), f"{path.name}, line {call.lineno}: {ast.unparse(call)}"
         if name in ("pytest.skip", "pytest.mark.skip"):
             assert call.args or call.keywords, f"{path.name}, line {call.lineno}"
+
+
+def test_uv_is_told_what_pip_is_told(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from install import pip_settings, uv_command
+
+    listing = "\n".join((
+        "global.index-url='https://one.example/simple'", "global.extra-index-url='https://two.example/simple file:///three'",
+        "global.cert='/etc/roots.pem'", "install.find-links='/wheels'", ":env:.index-url='https://mine.example/simple'"))
+    options, environment = uv_command(pip_settings(listing))
+    pairs = list(zip(options[::2], options[1::2], strict=True))
+    assert pairs == [("--default-index", "https://mine.example/simple"), ("--index", "https://two.example/simple"), ("--index", "file:///three"),
+                     ("--find-links", "/wheels"), ("--index-strategy", "unsafe-best-match")]
+    assert environment["SSL_CERT_FILE"] == "/etc/roots.pem" and uv_command(pip_settings(""))[0] == []
+    assert uv_command(pip_settings("global.no-index='true'"))[0] == ["--no-index"]
+
+
+def test_where_uv_fails_pip_installs(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import install
+
+    asked = []
+
+    def run(command, **more):
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 2 if "--python" in command else 0, "", "")
+
+    monkeypatch.setattr(install.shutil, "which", lambda name: str(tmp_path))
+    monkeypatch.setattr(install.subprocess, "run", run)
+    assert install.main(["-r", "x.txt"]) == 0
+    assert [c[0] for c in asked] == [sys.executable, str(tmp_path), sys.executable] and asked[-1][-2:] == ["-r", "x.txt"]

@@ -48,6 +48,9 @@ GOLDEN = {
     "binance in microseconds": lines("", "{s}000000,{o},{h},{l},{c},{v},9,9,9,9,9,0"),
     "binance with a header": lines("open_time,open,high,low,close,volume,close_time,quote_volume,count,a,b,ignore",
                                    "{s}000,{o},{h},{l},{c},{v},9,9,9,9,9,0"),
+    "binance with a header in another order": lines("open_time,close_time,quote_volume,volume,close,high,low,open", "{s}000,9,9,{v},{c},{h},{l},{o}"),
+    "no header, and times written out": lines("", "{d},{o},{h},{l},{c},{v},9"),
+    "no header, and a name at the end": lines("", "{s}000,{o},{h},{l},{c},{v},9,9,9,9,9,ABCUSDT"),
     "kraken, 7 columns": lines("", "{s},{o},{h},{l},{c},{v},9"), "kraken with vwap": lines("", "{s},{o},{h},{l},{c},9,{v},9"),
     "mt5": lines("<DATE>\t<TIME>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\t<TICKVOL>\t<VOL>\t<SPREAD>",
                  "{d}\t00:00:00\t{o}\t{h}\t{l}\t{c}\t{v}\t0\t7").replace("2024-01-0", "2024.01.0"),
@@ -109,12 +112,12 @@ TIMES = [
     (["2024-01-02T22:00:00Z", "2024-01-03T22:00:00Z"], "Europe/Helsinki", None, "2024-01-02 22:00", "2024-01-03 22:00"),  # the file's own zone counts
     (["2024-01-02 22:00:00-0500", "2024-01-03 22:00:00-0500"], None, None, "2024-01-03 03:00", "2024-01-04 03:00"),
     (["2024-01-02T22:00:00.123456Z", "2024-01-03T22:00:00.5Z"], None, None, "2024-01-02 22:00:00.123456", "2024-01-03 22:00:00.500000"),
-    (["99999999999", "100000000000"], None, None, "5138-11-16", None),
+    (["2 Jan 2024", "13 Feb 2024"], None, None, "2024-01-02 00:00", "2024-02-13 00:00"),
 ]
 
 
-@pytest.mark.parametrize("written, zone, dayfirst, first, last", TIMES[:-1],
-                         ids=[f"{t[0][0]} {t[1] or ''} {t[2] if t[2] is not None else ''}" for t in TIMES[:-1]])
+@pytest.mark.parametrize("written, zone, dayfirst, first, last", TIMES,
+                         ids=[f"{t[0][0]} {t[1] or ''} {t[2] if t[2] is not None else ''}" for t in TIMES])
 def test_each_way_to_write_a_time_is_read_as_the_same_moment(tmp_path, written, zone, dayfirst, first, last):
     bars = read(tmp_path, "".join(["time;close\n", *(f"{t};{n + 1}\n" for n, t in enumerate(written))]), zone=zone, dayfirst=dayfirst)
     assert [str(t)[:-6] for t in bars.index] == [f"{t}:00"[:19] if "." not in t else t for t in (first, last)]
@@ -230,6 +233,7 @@ def test_symbols_in_the_file_and_symbols_asked_for(tmp_path):
     bars = read(tmp_path, text, "")
     assert list(bars.columns) == [("close", "A"), ("close", "B")] and bars["close"]["A"].tolist() == [1, 3] and np.isnan(bars["close"]["B"].iloc[1])
     assert read(tmp_path, text, "B").equals(bars)
+    assert read(tmp_path, 'time,name,close\n2024-01-02,"A, Inc.",1\n', "")["close"]["A, Inc."].tolist() == [1.0]
     with pytest.raises(BadInput, match="x.csv has bars of A, B and none of C; leave symbol out to read all"):
         read(tmp_path, text, "C")
     with pytest.raises(BadInput, match="does not say whose bars it has; give symbol, for example 'BTC/USDT'"):
@@ -262,6 +266,12 @@ def test_parquet_with_each_kind_of_time(tmp_path, form):
     assert bars.to_numpy().tolist() == ROWS and [str(t) for t in bars.index] == [f"{d} 00:00:00+00:00" for d in DAYS]
     if form == "column without a zone":
         assert str(read_bars_file(tmp_path / "x.parquet", "A", zone="Europe/Helsinki").index[0]) == "2024-01-01 22:00:00+00:00"
+
+
+def test_a_row_of_a_parquet_file_is_counted_from_one(tmp_path):
+    pd.DataFrame({"time": ["2024-01-02", "2024-01-99"], "close": [1.0, 2.0]}).to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(BadInput, match="x.parquet: line 2: '2024-01-99' is no time"):
+        read_bars_file(tmp_path / "x.parquet", "A")
 
 
 # ---- into the store

@@ -20,22 +20,22 @@ from waiting import wait_until
 
 PASSWORD = "correct horse battery"
 RUN = """
-import sys, uvicorn
+import sys
 from pathlib import Path
-from trading.cli.serve import find_apply, run_server, take_port
+from trading.api.server import find_apply, run_server, take_port
 from trading.services.metrics import open_metrics
 from trading.services.workspace import Workspace
 from trading.api.app import make_app
 from trading.security.context import open_security
 
-home, rate, head = Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
+home, rate = Path(sys.argv[1]), float(sys.argv[2])
 guard = open_security(home / "data", environ={}, ring=False)
 taken = take_port("127.0.0.1", 0)
 place = Workspace(home / "data", home / "reports", home / "settings.ini")
 app = make_app(place, guard.users, guard.audit, dashboard=False, rate=rate, burst=2 * rate, metrics=open_metrics(place), apply=find_apply(),
                command=(sys.executable, "-c", "import time; time.sleep(0.2)"))
 print(taken.getsockname()[1], flush=True)
-run_server(uvicorn, app, taken, head)
+run_server(app, taken)
 """
 
 
@@ -94,14 +94,14 @@ def people(home: Path) -> tuple[dict, dict]:
 
 
 @contextlib.contextmanager
-def serve(folder: Path, rate: float = 100_000, again: Server | None = None, head: float = 10):
+def serve(folder: Path, rate: float = 100_000, again: Server | None = None):
     "Start a server on a copy of the runs, or again on the folder of one that died."
     home = again.home if again else folder / "place"
     if again is None:
         copytree(template(), home)
     keys, codes = (again.keys, again.codes) if again else people(home)
     environ = {k: v for k, v in os.environ.items() if not k.startswith("CARNET_")} | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    process = subprocess.Popen([sys.executable, "-c", RUN, str(home), str(rate), str(head)], stdout=subprocess.PIPE, text=True, env=environ, cwd=home)
+    process = subprocess.Popen([sys.executable, "-c", RUN, str(home), str(rate)], stdout=subprocess.PIPE, text=True, env=environ, cwd=home)
     port = process.stdout.readline().strip()
     assert port.isdigit(), "the server did not start"
     server = Server(home, process, f"http://127.0.0.1:{port}", keys, codes)

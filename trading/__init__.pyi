@@ -23,6 +23,7 @@ from .pipeline.launch import run_daily as run_daily
 from .pipeline.run_record import list_runs as list_runs, find_run as find_run
 from .core.errors import TradingError as TradingError
 from .core.datasets import sample_bars as sample_bars
+from .core.synthetic import scenario as scenario
 from .core.bars import bars_from as bars_from, bars_from_close as bars_from_close
 from .data.import_files import read_bars_file as read_bars_file
 from .data.clean import clean_bars as clean_bars
@@ -31,7 +32,7 @@ from .data.delta_store import BarStore as BarStore
 from .features.technical import make_features as make_features
 from .features.regime import RegimeDetector as RegimeDetector
 from .forecast.forecaster import HorizonForecaster as HorizonForecaster
-from .backtest.vectorbt_engine import Costs as Costs
+from .backtest.costs import Costs as Costs
 from .backtest.engine import backtest as backtest
 from .backtest.sweep import sweep as sweep
 from .backtest.cross_validation import walk_forward as walk_forward

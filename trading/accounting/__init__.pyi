@@ -6,8 +6,8 @@ from . import lot_selection as lot_selection
 from . import replay as replay
 from . import tax_lots as tax_lots
 from .account_book import COST_STEP as COST_STEP, PRICE_STEP as PRICE_STEP, IN_KIND as IN_KIND, MONEY as MONEY, Book as Book, apply_fill as apply_fill, plain as plain, fill_from as fill_from, state_from as state_from, time_text as time_text, fill_event as fill_event, paid_with as paid_with, BookBuilder as BookBuilder, fold_book as fold_book
-from .ledger import LEDGER_SCHEMA as LEDGER_SCHEMA, MANY as MANY, LedgerError as LedgerError, event_key as event_key, chain as chain, open_file as open_file, Ledger as Ledger
+from .ledger import LEDGER_SCHEMA as LEDGER_SCHEMA, MANY as MANY, LedgerError as LedgerError, event_key as event_key, open_file as open_file, Ledger as Ledger
 from .ledger_postgres import JOINED as JOINED, Statements as Statements, SharedLedger as SharedLedger, open_ledger_at as open_ledger_at, ledger_file as ledger_file, events_after as events_after, last_place as last_place, count_events as count_events, copy_ledger as copy_ledger
-from .lot_selection import LotRule as LotRule, prefer as prefer, OpenLot as OpenLot, choose_lots as choose_lots, realised_gain as realised_gain, name_lots as name_lots
+from .lot_selection import LotRule as LotRule, OpenLot as OpenLot, choose_lots as choose_lots, realised_gain as realised_gain, name_lots as name_lots
 from .replay import STEP_PLACES as STEP_PLACES, FillColumns as FillColumns, read_fills as read_fills, whole_numbers as whole_numbers, roll_forward as roll_forward, prefetch_one as prefetch_one
 from .tax_lots import LotMethod as LotMethod, Lot as Lot, Sale as Sale, match_lots as match_lots, account_lots as account_lots, tax_csv as tax_csv, trades_csv as trades_csv, cointracking_csv as cointracking_csv

@@ -5,25 +5,30 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
-    "app": [
-        "API", "Mine", "One", "SECURITY_CHECKS", "add_documented_refusals", "SignIn", "session_view", "session_routes", "documented_route",
-        "file_routes", "system_routes", "examine", "time_views", "measured", "make_app", "Traced", "describe", "examples",
-    ],
+    "app": ["make_app", "Traced", "describe", "examples"],
     "command_routes": [
-        "Word", "PathName", "AuditWriter", "Service", "perform", "Asked", "StartRun", "OfRun", "Why", "Switch", "Steer", "Group", "Alias",
-        "Note", "Changes", "Acknowledge", "validate_plan", "approve_plan", "cancel_run_plan", "set_switch", "write_note",
-        "acknowledge_rule", "CommandRoute",
+        "Word", "PathName", "Service", "perform_once", "Asked", "StartRun", "OfRun", "Why", "Switch", "Steer", "Group", "Alias", "Note",
+        "Changes", "Acknowledge", "validate_plan", "approve_plan", "cancel_run_plan", "set_switch", "write_note", "acknowledge_rule",
+        "CommandRoute",
     ],
-    "event_stream": ["LATER", "QUEUE", "BEAT", "StreamEvent", "last_seen", "EventStream", "ledger_event", "as_sse"],
-    "header_timeout": ["LARGEST", "PromptProtocol", "protocol"],
+    "errors": ["JSON", "PROBLEM", "REFUSALS", "status_of", "problem", "documented_refusals", "add_error_handlers"],
+    "event_stream": ["LATER", "QUEUE", "BEAT", "StreamEvent", "last_seen", "EventStream", "as_sse"],
+    "file_routes": ["Mine", "One"],
+    "idempotency": ["StoredResponse", "IdempotencyStore", "once_key"],
     "middleware": [
-        "COOKIE", "KEY_HEADER", "CSRF_HEADER", "SECURITY", "OPEN", "SAFE", "UNFORGED", "status_of", "problem", "TokenBucketLimiter",
-        "StoredResponse", "IdempotencyStore", "AuthMiddleware", "TooLarge", "TooSlow", "cookie_of", "check_origin", "once_key", "allowed",
+        "COOKIE", "KEY_HEADER", "CSRF_HEADER", "SECURITY", "OPEN", "SAFE", "UNFORGED", "AuthMiddleware", "TooLarge", "TooSlow",
+        "cookie_of", "check_origin",
     ],
     "query_routes": [
-        "JSON", "PROBLEM", "READS", "NAME", "QUESTIONS", "SYMBOL", "REFUSALS", "place_for", "to_json", "QueryRoute", "documented_refusals",
-        "ResponseCache", "handler_of", "QuickRoute", "PlainRoute", "read_routes", "report_of",
+        "API", "READS", "NAME", "QUESTIONS", "SYMBOL", "QueryRoute", "handler_of", "QuickRoute", "PlainRoute", "documented_route",
+        "read_routes",
     ],
+    "rate_limit": ["TokenBucketLimiter"],
+    "response_cache": ["to_json", "ResponseCache"],
+    "server": ["LIMITS", "take_port", "is_loopback", "run_server", "find_apply", "serve"],
+    "session_routes": ["SignIn", "session_view", "session_pages"],
+    "system_routes": ["health_view", "time_views", "measured"],
 }, modules=[
-    "app", "command_routes", "event_stream", "header_timeout", "middleware", "query_routes",
+    "app", "command_routes", "errors", "event_stream", "file_routes", "idempotency", "middleware", "query_routes", "rate_limit",
+    "response_cache", "server", "session_routes", "system_routes",
 ])

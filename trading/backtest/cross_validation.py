@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from .overfitting import _clean
 from ..core.bars import check_index
 from ..core.errors import BadInput
@@ -51,7 +52,7 @@ def walk_forward(
 
     check_index(bars)
     if min(train, test) < 1 or purge < 0 or train + purge + test > len(bars):
-        raise BadInput(f"train {train}, purge {purge} and test {test} do not fit into {len(bars)} bars; take shorter windows or more bars")
+        raise BadInput(f"train {train}, purge {purge} and test {test} do not fit into {plural(len(bars), 'bar')}; take shorter windows or more bars")
     pieces, rows = [], []
     for before, after in WalkForward(test, train, expand_train=expanding, reduce_test=True, purged_size=purge).split(bars):
         choice = choose(bars.iloc[before])
@@ -79,7 +80,7 @@ def combinatorial_paths(
 
     r = _clean(returns)
     if not 1 <= test_folds < folds or len(r) // folds <= purge + embargo + 1:
-        raise BadInput(f"{test_folds} of {folds} folds with purge {purge} and embargo {embargo} do not fit into {len(r)} bars; take fewer folds")
+        raise BadInput(f"{test_folds} of {folds} folds with purge {purge} and embargo {embargo} do not fit into {plural(len(r), 'bar')}; take fewer folds")
     splitter = CombinatorialPurgedCV(folds, test_folds, purged_size=purge, embargo_size=embargo)
     paths = np.full((len(r), splitter.n_test_paths), np.nan)
     for (before, tests), ids in zip(splitter.split(r), splitter.get_path_ids(), strict=True):

@@ -13,9 +13,11 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from . import plots
 from .execution_timing import directions, fill_prices, same_symbols
-from .vectorbt_engine import Costs, EngineFills, fill_directions, fill_weights
+from .costs import Costs
+from .vectorbt_engine import EngineFills, fill_directions, fill_weights
 from ..core.bars import check_bars, check_index, symbols_of
 from ..core.errors import BadInput
 from ..risk import metrics
@@ -26,7 +28,7 @@ def periods_per_year(
 ) -> int:
     "Count the bars of a year: 365 or 252 days (with or without weekends), weeks or months, or that many times the bars of a day.\n\nParameters\n----------\nindex : pd.DatetimeIndex\n    times of the bars\n\nReturns\n-------\nint"
     if len(index) < 2:
-        raise BadInput(f"{len(index)} bars do not tell how many make a year; give periods=")
+        raise BadInput(f"{plural(len(index), 'bar does', 'bars do')} not tell how many make a year; give periods=")
     spacing = pd.Series(index).diff().median()
     days = 365 if (index.day_of_week >= 5).mean() > 0.1 else 252
     if spacing < pd.Timedelta(hours=20):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.bars import PRICES, check_bars, check_index, symbols_of
 from ..core.errors import BadInput
 
@@ -48,7 +49,7 @@ def check_signals(
     symbols = symbols_of(bars)
     if isinstance(signals, pd.Series):
         if len(symbols) != 1:
-            raise BadInput(f"the signals are one series and the bars have {len(symbols)} symbols; give a frame with a column for each")
+            raise BadInput(f"the signals are one series and the bars have {plural(len(symbols), 'symbol')}; give a frame with a column for each")
         signals = signals.to_frame(symbols[0])
     check_index(signals, "signals")
     _same_times(signals, bars)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HIGH', 'LOW', 'FALL', 'SUM', 'SQUARES', 'DOWN', 'CLOSES', 'WORTH', 'PEAK', 'DEEPEST', 'S1', 'S2', 'S3', 'VALUES',
            'EXPOSED', 'TRADED', 'PAID', 'CLOSED', 'WON', 'GAINS', 'LOSSES', 'PRICE', 'FEE', 'RULE', 'build_blocks',
-           'run_variations', 'copy_row']
+           'run_variations']
 
 # %% ../../nbs/06_backtest/30_fast_kernel.ipynb #0e9632bd
 import numpy as np
@@ -248,10 +248,3 @@ def run_variations(
     for k in range(codes.shape[0]):
         rule(tables, codes[k], used)
         _measure(row, words, close, price, span, blocks, starts, costs, total, periods, out[k])
-
-# %% ../../nbs/06_backtest/30_fast_kernel.ipynb #0093f291
-@njit(RULE, cache=True, nogil=True)
-def copy_row(tables, code, out):
-    "Take the positions from a row of the tables."
-    for t in range(out.size):
-        out[t] = np.int8(tables[int(code[0]), t])

@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .leak_probes import PERTURBATIONS, run_pipeline, fixed_seeds, is_fitted, load_model, changed_past, perturb_bars, perturb_tables
+from ..core.english import plural
+from trading.backtest.leak_probes import (
+    PERTURBATIONS, run_pipeline, fixed_seeds, is_fitted, load_model, changed_past, perturb_bars, perturb_tables,
+)
 from ..core.bars import check_bars
 from ..core.errors import BadInput, Refused, TradingError
 
@@ -284,7 +287,7 @@ def find_leaks(
     check_bars(bars, need=(), min_bars=60)
     runs = _Runs(pipeline, bars, dict(others or {}), dict(known or {}))
     if runs.base.empty or runs.base.isna().all(axis=None):
-        raise BadInput(f"the pipeline gave no value for {len(bars)} bars; give it more, so that it can warm up")
+        raise BadInput(f"the pipeline gave no value for {plural(len(bars), 'bar')}; give it more, so that it can warm up")
     cuts, notes = _cuts(bars.index), []
     seen = _evidence(runs, cuts, notes)
     if seen and runs.random:

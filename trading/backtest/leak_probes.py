@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.bars import PRICES
 from ..core.errors import BadInput
 
@@ -100,7 +101,7 @@ def output_table(out: Any, bars: pd.DataFrame) -> pd.DataFrame:
         values = np.asarray(out)
         values = values.reshape(len(values), -1) if values.ndim else values.reshape(1, 1)
         if len(values) > len(bars):
-            raise BadInput(f"the output has {len(values)} rows for {len(bars)} bars; return one row per bar, or an index of times")
+            raise BadInput(f"the output has {plural(len(values), 'row')} for {plural(len(bars), 'bar')}; return one row per bar, or an index of times")
         out = pd.DataFrame(values, index=bars.index[len(bars) - len(values):])
     table = out.to_frame("output") if isinstance(out, pd.Series) else out
     if table.index.nlevels > 1:

@@ -15,6 +15,7 @@ from typing import Self
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.bars import check_index
 from ..core.errors import BadInput
 
@@ -52,7 +53,7 @@ def _clean(returns: pd.DataFrame, least: int = 10) -> np.ndarray:
     check_index(returns, "returns")
     values = returns.to_numpy(dtype=float)
     if len(values) < least:
-        raise BadInput(f"{len(values)} returns are too few to judge; at least {least} are needed")
+        raise BadInput(f"{plural(len(values), 'return is', 'returns are')} too few to judge; at least {least} are needed")
     bad = ~np.isfinite(values)
     if bad.any():
         row, column = np.argwhere(bad)[0]
@@ -157,7 +158,7 @@ def pbo(
     "Return the probability of backtest overfitting (Bailey, Borwein, López de Prado & Zhu 2015, section 3).\n\nParameters\n----------\nreturns : pd.DataFrame\n    bars × variations, simple returns per bar\nblocks : int, default 16\n    even; 16 gives 12,870 splits\n\nReturns\n-------\nOverfitting"
     r = _clean(returns)
     if blocks < 2 or blocks % 2 or len(r) < 2 * blocks:
-        raise BadInput(f"{blocks} blocks of {len(r)} bars: the blocks must be even in number and hold at least 2 bars each")
+        raise BadInput(f"{blocks} blocks of {plural(len(r), 'bar')}: the blocks must be even in number and hold at least 2 bars each")
     if r.shape[1] < 2:
         raise BadInput("one variation cannot be ranked; give the returns of every variation that was tried")
     size = len(r) // blocks

@@ -9,6 +9,7 @@ __all__ = ['plot_equity', 'plot_underwater', 'plot_months', 'plot_trades']
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..risk.metrics import drawdown, monthly_returns
 
 # %% ../../nbs/06_backtest/10_plots.ipynb #a9779ad4
@@ -75,7 +76,7 @@ def plot_trades(
     ax.plot(close.index, close, lw=0.8, color="0.5")
     for side, marker, colour in (("buy", "^", "tab:green"), ("sell", "v", "tab:red")):
         some = orders[(orders["side"] == side) & orders["timestamp"].between(close.index[0], close.index[-1])]
-        ax.plot(some["timestamp"], some["price"], marker, color=colour, ms=5, label=f"{side}, {len(some)} times")
+        ax.plot(some["timestamp"], some["price"], marker, color=colour, ms=5, label=f"{side}, {plural(len(some), 'time')}")
     ax.legend(frameon=False, fontsize=8)
     ax.set_title(f"Trades, {close.name}")
     return ax

@@ -8,9 +8,7 @@ __all__ = ['Thresholds', 'Candidate', 'PromotionDecision', 'effective_trials', '
 
 # %% ../../nbs/06_backtest/65_strategy_promotion.ipynb #906a1870
 import json
-import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +21,7 @@ from .overfitting import ReturnRecord, deflated_sharpe, independent_trials, mini
 from .trial_register import TrialRegister, default_register, variation_text
 from ..core.bars import check_index, fingerprint
 from ..core.errors import BadInput, Refused, TradingError
+from ..core.sqlite import single_transaction
 
 # %% ../../nbs/06_backtest/65_strategy_promotion.ipynb #f817cda4
 @dataclass(frozen=True)
@@ -172,26 +171,17 @@ class ProductionRegistry:
     ):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._open() as db:
+        with single_transaction(self.path) as db:
             columns = ("strategy", "params", "data", "decided", "outcome", "reasons", "figures", "thresholds")
             db.execute(f"CREATE TABLE IF NOT EXISTS decisions ({', '.join(f'{c} TEXT' for c in columns)})")
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        db = sqlite3.connect(self.path, timeout=60)
-        try:
-            with db:
-                yield db
-        finally:
-            db.close()
-
     def _add(self, *row: str) -> None:
-        with self._open() as db:
+        with single_transaction(self.path) as db:
             db.execute("INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def decisions(self) -> pd.DataFrame:
         "List every decision in order."
-        with self._open() as db:
+        with single_transaction(self.path) as db:
             return pd.read_sql_query("SELECT * FROM decisions ORDER BY rowid", db)
 
     def current(self) -> dict[str, dict]:  # strategy → parameters

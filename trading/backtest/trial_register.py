@@ -7,9 +7,7 @@ __all__ = ['Data', 'variation_text', 'TrialRegister', 'default_register']
 
 # %% ../../nbs/06_backtest/20_trial_register.ipynb #4a650f7e
 import json
-import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.bars import check_bars, fingerprint, symbols_of
 from ..core.errors import BadInput, MissingData
+from ..core.sqlite import single_transaction
 
 # %% ../../nbs/06_backtest/20_trial_register.ipynb #652d4546
 def _canonical(value: Any) -> Any:
@@ -58,17 +58,8 @@ class TrialRegister:
     ):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._open() as db:
+        with single_transaction(self.path) as db:
             db.executescript(_TABLES)
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        db = sqlite3.connect(self.path, timeout=60)
-        try:
-            with db:
-                yield db
-        finally:
-            db.close()
 
     def record(
         self,
@@ -109,7 +100,7 @@ class TrialRegister:
         marks = [blake2b(text.encode(), digest_size=8).digest() for text in texts]
         sharpes = [s if np.isfinite(s) else None for s in sharpe.tolist()]
         rows = ((name, strategy, *row) for row in zip(marks, texts, sharpes, figures, strict=True))
-        with self._open() as db:
+        with single_transaction(self.path) as db:
             db.executemany("INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def _dataset(self, data: Data) -> str:
@@ -118,7 +109,7 @@ class TrialRegister:
             return data
         check_bars(data, need=())
         name, (first, last) = fingerprint(data), _span(data)
-        with self._open() as db:
+        with single_transaction(self.path) as db:
             db.execute("INSERT OR IGNORE INTO datasets VALUES (?, ?, ?, ?)", (name, first, last, json.dumps(symbols_of(data))))
         return name
 
@@ -127,7 +118,7 @@ class TrialRegister:
 
     def _related(self, data: Data) -> list[str]:
         "Return the data sets that share a symbol and a time with this one, itself included."
-        with self._open() as db:
+        with single_transaction(self.path) as db:
             if isinstance(data, str):
                 row = db.execute("SELECT first, last, symbols FROM datasets WHERE data = ?", (data,)).fetchone()
                 if row is None:
@@ -148,7 +139,7 @@ class TrialRegister:
         names = self._names(data, related)
         marks = ", ".join("?" * len(names))
         query = f"SELECT count(*) FROM (SELECT DISTINCT strategy, variation FROM trials WHERE data IN ({marks}) AND (? IS NULL OR strategy = ?))"
-        with self._open() as db:
+        with single_transaction(self.path) as db:
             return db.execute(query, (*names, strategy, strategy)).fetchone()[0]
 
     def sharpe_variance(
@@ -160,7 +151,7 @@ class TrialRegister:
         "Return the variance of the Sharpe ratio across the trials.\n\nParameters\n----------\ndata : Data\nstrategy : str | None, default None\nrelated : bool, default True\n\nReturns\n-------\nfloat\n    of Sharpe ratios per bar"
         sharpe = self.trials(data, strategy, related)["sharpe"].dropna()
         if len(sharpe) < 2:
-            raise MissingData(f"{len(sharpe)} trials with a Sharpe ratio are on record for this data; at least 2 are needed for a variance")
+            raise MissingData(f"{plural(len(sharpe), 'trial')} with a Sharpe ratio on record for this data; at least 2 are needed for a variance")
         return float(sharpe.var(ddof=1))
 
     def trials(
@@ -172,7 +163,7 @@ class TrialRegister:
         "List the distinct variations tried on this data, a variation tried on several overlapping sets with its best result.\n\nParameters\n----------\ndata : Data\nstrategy : str | None, default None\nrelated : bool, default True\n\nReturns\n-------\npd.DataFrame\n    columns strategy, params (JSON), sharpe (per bar)"
         names = self._names(data, related)
         query = "SELECT strategy, params, sharpe FROM trials WHERE data = ? AND (? IS NULL OR strategy = ?)"
-        with self._open() as db:
+        with single_transaction(self.path) as db:
             found = [pd.DataFrame(db.execute(query, (n, strategy, strategy)).fetchall(), columns=["strategy", "params", "sharpe"]) for n in names]
         every = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["strategy", "params", "sharpe"])
         every["sharpe"] = every["sharpe"].astype(float)

@@ -7,7 +7,7 @@ from trading.core.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "data": ["DATA_COMMANDS", "ingest_command", "import_", "mt5_bridge"],
     "feedback": ["FEEDBACK_COMMANDS", "open_feedback", "describe_state", "feedback_group", "status", "replay", "freeze", "rollback"],
-    "main": ["CarnetGroup", "run_command", "runs_command", "open_", "settings_command", "lab_command", "schedule_command"],
+    "main": ["COMMANDS", "CarnetGroup", "run_command", "runs_command", "open_", "settings_command", "lab_command", "schedule_command"],
     "ops": [
         "OPS_COMMANDS", "alerts_group", "list_", "preview", "test", "acknowledge_command", "retry", "doctor_command", "watch_command",
         "after", "backup_command", "restore_command", "verify_backup",
@@ -17,11 +17,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "list_users", "lock_user", "unlock_user", "enrol", "change_role", "change_password", "change_portfolios", "make_key", "list_keys",
         "revoke_key", "audit_group", "show_audit", "verify_audit", "know_secrets",
     ],
-    "serve": ["SERVE_COMMANDS", "take_port", "is_loopback", "find_apply", "run_server"],
     "trade": [
         "WAITS", "TRADE_COMMANDS", "run_stages", "RunProgress", "approve_command", "review_command", "withdraw_command", "kill_command",
         "reconcile_command", "compare_command", "reproduce_command",
     ],
 }, modules=[
-    "data", "feedback", "main", "ops", "security", "serve", "trade",
+    "data", "feedback", "main", "ops", "security", "trade",
 ])

@@ -4,12 +4,10 @@ from . import feedback as feedback
 from . import main as main
 from . import ops as ops
 from . import security as security
-from . import serve as serve
 from . import trade as trade
 from .data import DATA_COMMANDS as DATA_COMMANDS, ingest_command as ingest_command, import_ as import_, mt5_bridge as mt5_bridge
 from .feedback import FEEDBACK_COMMANDS as FEEDBACK_COMMANDS, open_feedback as open_feedback, describe_state as describe_state, feedback_group as feedback_group, status as status, replay as replay, freeze as freeze, rollback as rollback
-from .main import CarnetGroup as CarnetGroup, run_command as run_command, runs_command as runs_command, open_ as open_, settings_command as settings_command, lab_command as lab_command, schedule_command as schedule_command
+from .main import COMMANDS as COMMANDS, CarnetGroup as CarnetGroup, run_command as run_command, runs_command as runs_command, open_ as open_, settings_command as settings_command, lab_command as lab_command, schedule_command as schedule_command
 from .ops import OPS_COMMANDS as OPS_COMMANDS, alerts_group as alerts_group, list_ as list_, preview as preview, test as test, acknowledge_command as acknowledge_command, retry as retry, doctor_command as doctor_command, watch_command as watch_command, after as after, backup_command as backup_command, restore_command as restore_command, verify_backup as verify_backup
 from .security import SECURITY_COMMANDS as SECURITY_COMMANDS, secrets as secrets, set_secret as set_secret, list_secrets as list_secrets, remove_secret as remove_secret, rotate_vault as rotate_vault, scan_command as scan_command, users as users, add_user as add_user, list_users as list_users, lock_user as lock_user, unlock_user as unlock_user, enrol as enrol, change_role as change_role, change_password as change_password, change_portfolios as change_portfolios, make_key as make_key, list_keys as list_keys, revoke_key as revoke_key, audit_group as audit_group, show_audit as show_audit, verify_audit as verify_audit, know_secrets as know_secrets
-from .serve import SERVE_COMMANDS as SERVE_COMMANDS, take_port as take_port, is_loopback as is_loopback, find_apply as find_apply, run_server as run_server
 from .trade import WAITS as WAITS, TRADE_COMMANDS as TRADE_COMMANDS, run_stages as run_stages, RunProgress as RunProgress, approve_command as approve_command, review_command as review_command, withdraw_command as withdraw_command, kill_command as kill_command, reconcile_command as reconcile_command, compare_command as compare_command, reproduce_command as reproduce_command

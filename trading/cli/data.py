@@ -11,6 +11,8 @@ from pathlib import Path
 
 import click
 
+from ..core.english import plural
+
 # %% ../../nbs/17_cli/00_data.ipynb #0d4665a0
 @click.command()
 @click.option("--profile", help="Market to work on; see 'carnet settings'.")
@@ -36,7 +38,7 @@ def ingest_command(profile, follow_, refill) -> None:
     with click.progressbar(length=len(market.symbols), label="fetching", item_show_func=str, file=click.get_text_stream("stderr")) as bar:
         done = bring(source, store, market.symbols, market.timeframe, since, progress=lambda symbol, number, _: bar.update(number - bar.pos, symbol),
                      calendar=market.calendar, refill=refill)
-    left = f"{len(done.repairs)} values repaired, {len(done.gaps)} gaps left"
+    left = f"{plural(len(done.repairs), 'value')} repaired, {plural(len(done.gaps), 'gap')} left"
     click.echo(f"{done.rows} bars added or corrected, {left}; the store is now {done.version}")
     if done.problems:
         raise TradingError("; ".join(done.problems.values()))
@@ -82,7 +84,7 @@ def _follow(settings, source, store, since) -> None:
     market, stop = settings.market, Event()
     bell = _bell(settings)
     how = "its stream rings" if bell else "by the clock"
-    click.echo(f"following {source.name}: {len(market.symbols)} symbols, {market.timeframe}, {how}; Ctrl-C ends it")
+    click.echo(f"following {source.name}: {plural(len(market.symbols), 'symbol')}, {market.timeframe}, {how}; Ctrl-C ends it")
     try:
         with _stopped_by_signals(stop):
             done = follow_market(source, store, market.symbols, market.timeframe, since, stop, click.echo, bell, calendar=market.calendar,
@@ -116,7 +118,7 @@ def import_(file, symbol, timeframe) -> None:
     from trading.pipeline.factory import store_of
 
     done = import_file(file, store_of(load_settings()), symbol, timeframe)
-    click.echo(f"{done.rows} bars added or corrected, {len(done.repairs)} values repaired; the store is now {done.version}")
+    click.echo(f"{done.rows} bars added or corrected, {plural(len(done.repairs), 'value')} repaired; the store is now {done.version}")
 
 
 @click.command("mt5-bridge")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import click
 
+from ..core.english import plural
+
 # %% ../../nbs/17_cli/10_feedback.ipynb #0b835742
 def open_feedback(
     profile: str | None,  # None: the one of the settings
@@ -35,7 +37,7 @@ def describe_state(
     from trading.forecast.feedback import adaptation_score
 
     now, score = loop.learnt, adaptation_score(loop)
-    lines = [f"{len(loop.cycles)} cycles; {'frozen: outcomes are noted and nothing moves' if now.frozen else 'learning'}"]
+    lines = [f"{plural(len(loop.cycles), 'cycle')}; {'frozen: outcomes are noted and nothing moves' if now.frozen else 'learning'}"]
     lines.append("weights: " + ", ".join(f"{model} {weight:.1%}" for model, weight in now.weights.items()))
     low, first, high = loop.bounds.threshold
     lines.append(f"threshold: {now.threshold:.3f}, from {first:.3f}, within {low:g} to {high:g}")
@@ -74,7 +76,7 @@ def replay(profile, last) -> None:
         where = f"to cycle {cycle.back_to}: " if cycle.kind == "roll back" else ""
         what = f"{len(cycle.outcomes)} outcomes" if cycle.kind == "learn" else where + cycle.note
         click.echo(f"{cycle.number:>4}  {cycle.at:%Y-%m-%d %H:%M}  {cycle.kind:<9}  {what}  -> {state.hash}")
-    click.echo(f"{len(loop.cycles)} cycles replayed, every seal holds; state {loop.learnt.hash}")
+    click.echo(f"{plural(len(loop.cycles), 'cycle')} replayed, every seal holds; state {loop.learnt.hash}")
 
 # %% ../../nbs/17_cli/10_feedback.ipynb #686fb43e
 def _lay_hand(profile: str | None, verb, why: str, who: str | None) -> None:

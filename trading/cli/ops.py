@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from ..core.english import plural
 from ..core.errors import TradingError
 
 
@@ -73,7 +74,7 @@ def preview(name, afresh) -> None:
     for alert in found.alerts:
         when = "" if alert.not_before <= alert.at else f" (held back until {alert.not_before:%H:%M} UTC)"
         click.echo(f"{alert.level:<8}  {alert.title}: {alert.body}{when}")
-    click.echo(f"{len(found.alerts)} alerts; facts that nobody delivered: {', '.join(found.unknown) or 'none'}; "
+    click.echo(f"{plural(len(found.alerts), 'alert')}; facts that nobody delivered: {', '.join(found.unknown) or 'none'}; "
                f"channels: {', '.join(f'{c.name} from {c.level} on' for c in channels) or 'none'}")
     for problem in problems:
         click.secho(problem, fg="yellow", err=True)
@@ -192,7 +193,7 @@ def backup_command(folder) -> None:
     from trading.services.maintenance import back_up
 
     path, manifest, removed = back_up(_settings(), _now(), folder)
-    size = f"{len(manifest.files)} files, {sum(manifest.sizes.values()) / 1e6:.1f} MB, sealed {path.stat().st_size / 1e6:.1f} MB"
+    size = f"{plural(len(manifest.files), 'file')}, {sum(manifest.sizes.values()) / 1e6:.1f} MB, sealed {path.stat().st_size / 1e6:.1f} MB"
     click.echo(f"{path}: {size}; read back and every checksum is right" + (f"; removed {', '.join(removed)}" if removed else ""))
 
 
@@ -204,7 +205,7 @@ def restore_command(file, into) -> None:
     from trading.ops.backup import restore as bring_back
 
     manifest = bring_back(file, into, _passphrase(_settings()))
-    click.echo(f"{into}: {len(manifest.files)} files of {manifest.created:%Y-%m-%d %H:%M} UTC, every checksum is right")
+    click.echo(f"{into}: {plural(len(manifest.files), 'file')} of {manifest.created:%Y-%m-%d %H:%M} UTC, every checksum is right")
     click.echo("next: look at it, then stop trading, put its data, reports and settings.ini in the place of the old ones, and run 'carnet doctor'")
 
 
@@ -215,7 +216,7 @@ def verify_backup(file) -> None:
     from trading.ops.backup import verify
 
     manifest = verify(file, _passphrase(_settings()))
-    click.echo(f"{file.name}: {len(manifest.files)} files of {manifest.created:%Y-%m-%d %H:%M} UTC, every checksum is right")
+    click.echo(f"{file.name}: {plural(len(manifest.files), 'file')} of {manifest.created:%Y-%m-%d %H:%M} UTC, every checksum is right")
 
 
 OPS_COMMANDS = [alerts_group, doctor_command, watch_command, after, backup_command, restore_command, verify_backup]

@@ -15,10 +15,12 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "english": ["pluralize", "plural", "spelled", "count", "article", "with_article", "listed", "sentence"],
     "errors": [
         "TradingError", "BadInput", "BadSettings", "MissingData", "StaleData", "VenueError", "VenueUnreachable", "UnknownOutcome",
-        "Refused", "Busy", "StageFailed",
+        "Refused", "Busy", "StageFailed", "NotSignedIn", "LockedOut", "Forbidden",
     ],
     "files": ["write_atomic", "lock_folder"],
+    "hash_chain": ["chain_hash", "keyed_hash"],
     "lazy": ["lazy_names", "make_callable"],
+    "numbers": ["decimal_sign", "read_number"],
     "redaction": [
         "MAX_DEPTH", "ENDS", "KNOWN", "is_secret_name", "mask_looks", "secret_forms", "SecretPattern", "pieces_of", "KnownSecrets",
         "redact", "redact_text", "redact_notebook", "redact_notebook_text", "redact_output",
@@ -32,9 +34,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "AccessSettings", "ScheduleSettings", "AlertSettings", "HealthSettings", "BackupSettings", "Settings", "read_ini", "profiles_in",
         "read_environment", "load_settings", "gather_settings",
     ],
-    "settings_edit": ["RESTART", "change_text", "check_text", "differences", "apply_settings", "apply_changes", "Watched"],
+    "settings_edit": ["RESTART", "change_text", "check_text", "differences", "apply_settings", "apply_changes"],
     "settings_overrides": ["OVERRIDES_FILE", "read_overrides", "overridden_settings"],
-    "sqlite": ["transaction"],
+    "sqlite": ["transaction", "open_database", "open_readonly", "single_transaction"],
     "synthetic": ["ScenarioKind", "StylizedFacts", "scenario"],
     "tracing": ["SWITCHES", "PARENT", "CALLS", "span", "traceparent", "traced"],
     "types": [
@@ -43,6 +45,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venue_proxy": ["VenueProxy"],
 }, modules=[
-    "bars", "circuit_breaker", "datasets", "decimals", "english", "errors", "files", "lazy", "redaction", "resources", "secret_shapes",
-    "settings", "settings_edit", "settings_overrides", "sqlite", "synthetic", "tracing", "types", "venue_proxy",
+    "bars", "circuit_breaker", "datasets", "decimals", "english", "errors", "files", "hash_chain", "lazy", "numbers", "redaction",
+    "resources", "secret_shapes", "settings", "settings_edit", "settings_overrides", "sqlite", "synthetic", "tracing", "types",
+    "venue_proxy",
 ])

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pandas as pd
 
+from .english import plural
 from .errors import BadInput, MissingData
 
 # %% ../../nbs/00_core/15_bars.ipynb #d8754a17
@@ -79,7 +80,7 @@ def check_bars(
     if not bars.columns.is_unique:
         raise BadInput(f"the column {bars.columns[bars.columns.duplicated()][0]} occurs twice; keep one of them")
     if len(bars) < min_bars:
-        raise BadInput(f"{len(bars)} bars from {bars.index[0]}: at least {min_bars} are needed; ask for an earlier start")
+        raise BadInput(f"{plural(len(bars), 'bar')} from {bars.index[0]}: at least {min_bars} are needed; ask for an earlier start")
     present = set(bars.columns)
     symbols = symbols_of(bars)
     for wanted in need:

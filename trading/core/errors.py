@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TradingError', 'BadInput', 'BadSettings', 'MissingData', 'StaleData', 'VenueError', 'VenueUnreachable',
-           'UnknownOutcome', 'Refused', 'Busy', 'StageFailed']
+           'UnknownOutcome', 'Refused', 'Busy', 'StageFailed', 'NotSignedIn', 'LockedOut', 'Forbidden']
 
 # %% ../../nbs/00_core/00_errors.ipynb #e793854e
 class TradingError(Exception):
@@ -49,3 +49,19 @@ class Busy(TradingError):
 
 class StageFailed(TradingError):
     "A run notebook failed; its output is kept and the run can be resumed."
+
+
+class NotSignedIn(Refused):
+    "Nobody has shown who they are, or the session is over (a web page answers 401)."
+
+
+class LockedOut(NotSignedIn):
+    "Too many wrong tries; the next one is allowed after `seconds` (a web page answers 429)."
+
+    def __init__(self, seconds: float):
+        self.seconds = max(1, round(seconds))
+        super().__init__(f"too many wrong tries; wait {self.seconds} seconds before the next one")
+
+
+class Forbidden(Refused):
+    "Who asks is known, and may not (a web page answers 403)."

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from .english import plural
 from .bars import FIELDS, bar_length, bars_from
 from .errors import BadInput
 
@@ -149,7 +150,7 @@ def scenario(
     if not names or len(set(names)) < len(names):
         raise BadInput(f"symbols is {symbols!r}; give a number above zero or different names")
     if bars < 20:
-        raise BadInput(f"{bars} bars are too few for a scenario; ask for at least 20")
+        raise BadInput(f"{plural(bars, 'bar is', 'bars are')} too few for a scenario; ask for at least 20")
     scale = np.sqrt(bar_length(timeframe) / pd.Timedelta(days=1))
     shape = _shape(kind, bars, seed, moments)
     returns, sigmas = _plain(len(names), bars, seed, moments, shape["loud"], shape["correlations"])

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ..core.english import with_article
 from ..core.errors import BadInput, Refused
 from .components import Viewer
 from ..services.query_cache import MEMORY
@@ -35,7 +36,7 @@ def act(
         raise BadInput(f"{name[:40]!r} is nothing that can be done here")
     role, do = _ACTS[name]
     if not who.may(role):
-        raise Refused(f"{who.user} is a {who.role}; this needs a {role}")
+        raise Refused(f"{who.user} is {with_article(who.role)}; this needs {with_article(role)}")
     if record:
         record(who.user, f"dashboard {name}", {k: str(v)[:2000] for k, v in values.items() if k != "text"}, now)
     said = do(place, who, values, now)

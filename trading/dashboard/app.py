@@ -33,7 +33,7 @@ from trading.dashboard.layout import (
     viewer_from_request,
 )
 from .screens_trading import quotes_state
-from ..security.sessions import NotSignedIn
+from ..core.errors import NotSignedIn
 from ..services.query_cache import MEMORY
 from ..services.workspace import Workspace
 

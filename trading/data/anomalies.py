@@ -9,6 +9,7 @@ __all__ = ['SPLITS', 'find_anomalies']
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.bars import symbols_of
 from ..core.errors import BadInput
 
@@ -59,7 +60,7 @@ def _standstills(close: pd.Series, symbol: str, still: int) -> list[tuple]:
     found = []
     for number in sizes.index[sizes >= still]:
         times = close.index[run == number]
-        found.append((times[0], symbol, close[times[0]], "stale", f"the same close {len(times)} times, until {times[-1]:%Y-%m-%d %H:%M}"))
+        found.append((times[0], symbol, close[times[0]], "stale", f"the same close {plural(len(times), 'time')}, until {times[-1]:%Y-%m-%d %H:%M}"))
     return found
 
 

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import pandas as pd
 
+from ..core.english import plural
 from ..core.bars import bar_length
 from ..core.errors import BadInput, TradingError, VenueUnreachable
 from ..core.types import MarketData
@@ -100,7 +101,7 @@ def follow_market(
             Clock().wait(pause, stop)
             continue
         if row:
-            tell(f"{source.name}: reached again after {row} tries")
+            tell(f"{source.name}: reached again after {plural(row, 'try')}")
         row, rows, version = 0, rows + done.rows, done.version
         _tell(done, said, tell)
         if board and version != shown:

@@ -33,7 +33,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "router": [
         "BookLevel", "VenueQuote", "Cost", "expected_cost", "quote_of", "recent_volume", "VenueAccount", "Routed", "route_actions",
-        "split_plan", "VenuePart", "execute_parts", "merge_executions", "ExecutionTable",
+        "split_plan", "VenuePart", "execute_parts", "merge_executions",
     ],
     "safe_mode": ["leave_safe_mode", "SafeModeVenue"],
 }, modules=[

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..core.english import plural
 from ..core.errors import BadInput
 from ..core.types import ZERO, CheckResult, Plan, Violation
 from ..risk.kill_switch import KillSwitch
@@ -32,7 +33,7 @@ def _plan_rules(
     elif limits.max_price_age is not None and now - plan.as_of > limits.max_price_age:
         yield Violation("as_of", f"the plan is {_hours(now - plan.as_of)} old and the limit is {_hours(limits.max_price_age)}")
     if limits.max_orders is not None and len(plan.actions) > limits.max_orders:
-        yield Violation("max_orders", f"{len(plan.actions)} orders are above the limit of {limits.max_orders}")
+        yield Violation("max_orders", f"{plural(len(plan.actions), 'order is', 'orders are')} above the limit of {limits.max_orders}")
     if limits.max_turnover is not None and plan.turnover > Decimal(str(limits.max_turnover)):
         yield Violation("max_turnover", f"turnover {plan.turnover * 100:.2f} % is above the limit of {limits.max_turnover:.2%}")
     today = traded_today + sum((a.value for a in plan.actions), ZERO)

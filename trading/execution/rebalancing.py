@@ -11,6 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from statistics import median
 
+from ..core.english import plural
 from ..accounting.account_book import Book
 from ..accounting.ledger import Ledger
 from ..core.types import ZERO, Plan, Value
@@ -78,7 +79,7 @@ def recommendations(
     short = [o for o in e.orders if "of cash" in o.reason]
     small = [o for o in e.orders if "smallest order" in o.reason and "of cash" not in o.reason]
     if rejected:
-        said.append(f"{len(rejected)} of {len(e.orders)} orders were rejected, first {rejected[0].symbol}: {rejected[0].reason}")
+        said.append(f"{len(rejected)} of {plural(len(e.orders), 'order was', 'orders were')} rejected, first {rejected[0].symbol}: {rejected[0].reason}")
     if short:
         names = ", ".join(o.symbol for o in short)
         said.append(f"cash was short for {names}: keep more cash in the plan, or plan with the prices at which it can trade")

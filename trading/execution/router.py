@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BookLevel', 'VenueQuote', 'Cost', 'expected_cost', 'quote_of', 'recent_volume', 'VenueAccount', 'Routed',
-           'route_actions', 'split_plan', 'VenuePart', 'execute_parts', 'merge_executions', 'ExecutionTable']
+           'route_actions', 'split_plan', 'VenuePart', 'execute_parts', 'merge_executions']
 
 # %% ../../nbs/09_execution/50_router.ipynb #942df45d
 import asyncio
@@ -258,27 +258,3 @@ def merge_executions(
     fills = sorted((f for r in done.values() for f in r.fills), key=lambda f: (f.timestamp, f.client_order_id))
     return Execution(plan.account, plan.hash, " and ".join(r.venue for r in done.values()), started, finished,
                      round((finished - started).total_seconds(), 3), tuple(lines), tuple(fills))
-
-
-class ExecutionTable:
-    "The lines of several venues as they are finished, for rich to draw again and again."
-
-    def __init__(self, parts: Sequence[VenuePart]):
-        self.planned = {p.plan.account: len(p.plan.actions) for p in parts}
-        self.lines: dict[str, list[OrderResult]] = {account: [] for account in self.planned}
-
-    def note(self, account: str, line: OrderResult) -> None:
-        "Take a finished line; give this as `progress`."
-        self.lines[account].append(line)
-
-    def __rich__(self):
-        from rich.table import Table
-
-        table = Table(box=None, padding=(0, 2, 0, 0))
-        for heading in ("account", "done", "filled", "fees", "slippage", "last"):
-            table.add_column(heading, justify="right" if heading in ("done", "filled", "fees", "slippage") else "left")
-        for account, lines in self.lines.items():
-            last = f"{lines[-1].side} {lines[-1].filled} {lines[-1].symbol}: {lines[-1].status}" if lines else "waiting"
-            table.add_row(account, f"{len(lines)}/{self.planned[account]}", str(sum(o.status == "closed" for o in lines)),
-                          f"{sum((o.fee for o in lines), ZERO):.2f}", f"{sum((o.slippage for o in lines), ZERO):.2f}", last)
-        return table

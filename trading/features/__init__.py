@@ -14,12 +14,11 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "RegimeDetector", "plot_regimes",
     ],
     "screener": ["MEASURES", "RULES", "measures", "ScreenRule", "ScreenResult", "screen", "fetch_universe"],
-    "streaming": ["FeatureState"],
     "taxonomy": ["GROUPS", "Classification", "coin_of", "Taxonomy", "load_taxonomy", "classify"],
     "technical": [
         "Table", "MONDAY", "HOW", "NEEDS", "CALENDAR", "HOURS", "log_returns", "ema", "rsi", "rsi_row", "macd", "bollinger", "atr",
         "realized_vol", "to_timeframe", "last_closed", "feature_needs", "make_features", "check_timeframes",
     ],
 }, modules=[
-    "cycle_score", "regime", "screener", "streaming", "taxonomy", "technical",
+    "cycle_score", "regime", "screener", "taxonomy", "technical",
 ])

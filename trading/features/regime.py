@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.bars import check_bars, symbols_of
 from ..core.errors import BadInput, MissingData
 
@@ -77,7 +78,7 @@ def learn_states(
     stay_0, leave_1, mean_0, mean_1, variance_0, variance_1 = fitted.params
     states = [(mean_0, variance_0, stay_0), (mean_1, variance_1, 1 - leave_1)]
     if not np.isfinite(fitted.params).all():
-        raise BadInput(f"no two states could be told apart in {len(returns)} returns; give a longer history")
+        raise BadInput(f"no two states could be told apart in {plural(len(returns), 'return')}; give a longer history")
     means, variances, stays = zip(*sorted(states, key=lambda s: s[1]), strict=True)
     return TwoStates(tuple(float(m) * scale for m in means), tuple(float(v) * scale**2 for v in variances), tuple(float(s) for s in stays))
 
@@ -121,7 +122,7 @@ class RegimeDetector:
         "Learn the calm and the stormy state.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol), the past\n\nReturns\n-------\nitself, with states_ and learned_until_"
         returns = market_returns(bars, self.symbol)
         if len(returns) < 250:
-            raise BadInput(f"{len(returns)} returns are too few to learn regimes from, at least 250 are needed; give a longer history")
+            raise BadInput(f"{plural(len(returns), 'return is', 'returns are')} too few to learn regimes from, at least 250 are needed; give a longer history")
         self.states_ = learn_states(returns.iloc[-self.history :].to_numpy())
         self.learned_until_ = returns.index[-1]
         return self
@@ -160,7 +161,7 @@ class RegimeDetector:
             raise BadInput("the detector has not learned yet; call fit with past bars first")
         returns = market_returns(bars, self.symbol)
         if len(returns) < self.trend:
-            raise BadInput(f"{len(returns)} returns are fewer than the {self.trend} that direction is judged by; give a longer history")
+            raise BadInput(f"{plural(len(returns), 'return is', 'returns are')} fewer than the {self.trend} that direction is judged by; give a longer history")
         return returns
 
 # %% ../../nbs/03_features/10_regime.ipynb #55796bf7

@@ -9,6 +9,7 @@ __all__ = ['conformal_bounds', 'sign_probability', 'adapt_misses']
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.errors import BadInput
 
 # %% ../../nbs/04_forecast/12_conformal.ipynb #f2374733
@@ -25,7 +26,7 @@ def conformal_bounds(
     below = int(np.floor((n + 1) * (1 - level) / 2 + 1e-9))
     if below < 1:
         fewest = int(np.ceil(2 / (1 - level) - 1e-9)) - 1
-        raise BadInput(f"{n} errors cannot promise {level:.0%}: at least {fewest} are needed; calibrate on more bars")
+        raise BadInput(f"{plural(n, 'error')} cannot promise {level:.0%}: at least {fewest} are needed; calibrate on more bars")
     return float(ranked[below - 1]), float(ranked[n - below])
 
 # %% ../../nbs/04_forecast/12_conformal.ipynb #ad65a445

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.errors import BadInput
 from ..core.types import Value
 from .significance import diebold_mariano
@@ -26,7 +27,7 @@ def psi(
     "Return the population stability index of two samples.\n\nParameters\n----------\nreference : np.ndarray\n    what the model has learnt from, one number per row\ncurrent : np.ndarray\n    what it sees now\nbins : int, default 10\n    equal parts of the reference\n\nReturns\n-------\nfloat\n    0 is equal; credit scoring calls 0.1 a shift and 0.25 a large one"
     reference, current = (np.asarray(v, dtype=float)[np.isfinite(v)] for v in (reference, current))
     if not len(reference) or not len(current):
-        raise BadInput(f"{len(reference)} reference and {len(current)} current values: both must be there to compare them")
+        raise BadInput(f"{len(reference)} reference and {plural(len(current), 'current value')}: both must be there to compare them")
     edges = np.unique(np.quantile(reference, np.linspace(0, 1, bins + 1)[1:-1]))
     p, q = (np.bincount(np.searchsorted(edges, v, side="right"), minlength=len(edges) + 1) + 0.5 for v in (reference, current))
     p, q = p / p.sum(), q / q.sum()
@@ -62,7 +63,7 @@ def feature_drift(
 ) -> pd.DataFrame:  # by feature: psi, ks, shift (in standard deviations), as_unusual, level
     "Compare the last bars with the past, feature by feature, and with how unusual stretches of the past were.\n\nParameters\n----------\nfeatures : pd.DataFrame\n    time × (feature, symbol)\nrecent : int, default 60\n    bars that are \"now\"\nlimits : tuple[float, float], default (0.1, 0.25)\n    index of a watch and of an alarm\nrare : tuple[float, float], default (0.1, 0.05)\n    largest share of earlier stretches as unusual, for a watch and an alarm\n\nReturns\n-------\npd.DataFrame\n    by feature: psi, ks, shift (in standard deviations), as_unusual, level"
     if len(features) < 5 * recent:
-        raise BadInput(f"{len(features)} bars: at least {5 * recent} are needed to say whether the last {recent} are unusual")
+        raise BadInput(f"{plural(len(features), 'bar')}: at least {5 * recent} are needed to say whether the last {recent} are unusual")
     table, whole = {}, (len(features) // recent - 1) * recent
     for name in features.columns.unique(0):
         wide = features[name].to_numpy(dtype=float)
@@ -187,5 +188,5 @@ def retraining_reasons(
         reasons += [a.reason for a in alerts if a.kind == "feature"]
     if now - known_until > max_age:
         age = (now - known_until).days
-        reasons.append(f"the model knows nothing after {known_until.date()}, {age} days ago; the limit is {max_age.days}")
+        reasons.append(f"the model knows nothing after {known_until.date()}, {plural(age, 'day')} ago; the limit is {max_age.days}")
     return tuple(reasons)

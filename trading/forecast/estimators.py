@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.bars import check_bars, symbols_of
 from ..core.errors import BadInput, MissingData
 from .forecaster import COLUMNS, default_estimator
@@ -145,7 +146,7 @@ def baseline_forecast(
     for symbol in symbols_of(bars):
         returns = 100 * np.log(bars["close"][symbol]).diff().iloc[-window:]
         if returns.isna().iloc[1:].any() or returns.std() == 0 or len(returns) < 250:
-            raise MissingData(f"{symbol}: {len(returns)} bars, with gaps or without any move; a baseline needs 250 bars without a hole")
+            raise MissingData(f"{symbol}: {plural(len(returns), 'bar')}, with gaps or without any move; a baseline needs 250 bars without a hole")
         mean, variance = (_ar if kind == "ar" else _garch)(returns.dropna(), max(steps.values()))
         for h, k in steps.items():
             expected, std = mean[:k].sum() / 100, np.sqrt(variance[:k].sum()) / 100
@@ -170,6 +171,6 @@ def _garch(returns: pd.Series, steps: int) -> tuple[np.ndarray, np.ndarray]:
 
     fitted = arch_model(returns, mean="Constant", vol="GARCH", p=1, q=1, dist="t", rescale=False).fit(disp="off", show_warning=False)
     if fitted.convergence_flag != 0:
-        raise BadInput(f"{returns.name}: GARCH did not converge on {len(returns)} bars; take a longer window")
+        raise BadInput(f"{returns.name}: GARCH did not converge on {plural(len(returns), 'bar')}; take a longer window")
     ahead = fitted.forecast(horizon=steps, reindex=False)
     return ahead.mean.to_numpy()[-1], ahead.variance.to_numpy()[-1]

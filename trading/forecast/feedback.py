@@ -17,6 +17,7 @@ from typing import Literal
 
 from ..core.errors import BadInput, Refused
 from ..core.types import Value, stable_hash
+from ..core.hash_chain import chain_hash
 
 # %% ../../nbs/04_forecast/52_feedback.ipynb #19e7e3c7
 Signal = Literal["SUCCESS", "FAILURE", "OPTIMIZATION", "ADAPTATION"]
@@ -276,7 +277,7 @@ class FeedbackLoop:
     def _seal(self, cycle: Cycle, state: FeedbackState) -> str:
         "Return what ties a cycle to the one before and to its state."
         before = self.cycles[-1].seal if self.cycles else self.states[0].hash
-        return stable_hash(before, cycle.but(seal="").to_json(), state.hash, length=16)
+        return chain_hash(before, cycle.but(seal="").to_json(), state.hash, length=16)
 
     def _take(self, cycle: Cycle) -> None:
         "Go one cycle on; refuse one that does not lead where it says."

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.bars import check_bars, symbols_of
 from ..core.errors import BadInput, MissingData
 from .conformal import adapt_misses, conformal_bounds, sign_probability
@@ -63,7 +64,7 @@ def fit_horizon(
     start = last + 1 - max(round(calibration * (last + 1 - first)), FEWEST_CALIBRATION)
     if start - steps - first < FEWEST_TRAIN:
         need = FEWEST_TRAIN + FEWEST_CALIBRATION + steps
-        raise BadInput(f"{len(moments)} bars have features and a known answer {steps} bars on; at least {need} are needed: start earlier")
+        raise BadInput(f"{plural(len(moments), 'bar has', 'bars have')} features and a known answer {steps} bars on; at least {need} are needed: start earlier")
     at = np.arange(len(panel.times))[:, None]
     train, held = good & (at + steps < start), good & (at >= start)
     rows, scaled = panel.values[train], answers[train] / scale[train]
@@ -249,7 +250,7 @@ class HorizonForecaster:
         panel, usual = forecast_inputs(bars, features, None)
         silent = [s for s, n in zip(panel.symbols, (panel.usable & np.isfinite(usual)).sum(axis=0), strict=True) if n == 0]
         if silent:
-            raise MissingData(f"{silent[0]}: none of {len(bars)} bars has complete features; it needs a longer past or a price that moves")
+            raise MissingData(f"{silent[0]}: none of {plural(len(bars), 'bar')} has complete features; it needs a longer past or a price that moves")
         answers = forward_returns(bars["close"][list(panel.symbols)], self.horizons, self.timeframe)
         unfitted = default_estimator() if self.estimator is None else self.estimator
         with threadpool_limits(1):
@@ -310,7 +311,7 @@ class HorizonForecaster:
             raise BadInput("the forecaster has learnt nothing yet; call fit(bars) first, or load a saved one")
         unknown = [s for s in symbols_of(check_bars(bars)) if s not in self.symbols_]
         if unknown:
-            raise BadInput(f"{unknown[0]} was not among the {len(self.symbols_)} symbols of the fit; fit again with it, or leave it out")
+            raise BadInput(f"{unknown[0]} was not among the {plural(len(self.symbols_), 'symbol')} of the fit; fit again with it, or leave it out")
         if bars.index[-1] < self.known_until_:
             raise BadInput(f"the bars end at {bars.index[-1]}, but the fit knew {self.known_until_}: this would forecast what was learnt")
         return forecast_inputs(bars, features, self.features_)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.errors import BadInput, MissingData
 from ..core.types import Value
 from .targets import PurgedKFold, horizon_bars
@@ -131,7 +132,7 @@ class MetaModel:
         known = known[(known["realised"] != 0) & (known["expected"] != 0)].sort_index(level="timestamp", kind="stable")
         right = (np.sign(known["realised"]) == np.sign(known["expected"])).astype(int)
         if len(known) < 200 or right.nunique() < 2:
-            raise BadInput(f"{len(known)} forecasts with an outcome, {right.sum()} of them right: at least 200 of both kinds are needed")
+            raise BadInput(f"{plural(len(known), 'forecast')} with an outcome, {right.sum()} of them right: at least 200 of both kinds are needed")
         self.usual_spread_ = known["std"].groupby("horizon", sort=False).median()
         x, longest = meta_features(known, self.usual_spread_), max(horizon_bars(list(self.usual_spread_.index), self.timeframe).values())
         unfitted = _logistic() if self.estimator is None else self.estimator

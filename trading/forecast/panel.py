@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.bars import check_index
 from ..core.errors import BadInput, MissingData
 
@@ -79,7 +80,7 @@ def make_panel(
     lacking = [(f, s) for f in names for s in symbols if (f, s) not in found]
     if lacking or not names:
         name, symbol = lacking[0] if lacking else ("any feature", symbols[0])
-        raise MissingData(f"{symbol}: {name} is missing among the features ({len(lacking)} columns lack); make them with the same settings")
+        raise MissingData(f"{symbol}: {name} is missing among the features ({plural(len(lacking), 'column lacks', 'columns lack')}); make them with the same settings")
     wide = features[[(f, s) for f in names for s in symbols]].to_numpy(dtype=float)
     cube = wide.reshape(len(features), len(names), len(symbols)).transpose(0, 2, 1)
     return Panel(features.index, tuple(symbols), names, np.ascontiguousarray(cube))
@@ -95,7 +96,7 @@ def features_of(
     frame = source if isinstance(source, pd.DataFrame) else source.transform(bars) if hasattr(source, "transform") else source(bars)
     lacking = bars.index.difference(frame.index)
     if len(lacking):
-        raise MissingData(f"the features have no row for {lacking[0]} ({len(lacking)} bars lack one); make them from the same bars")
+        raise MissingData(f"the features have no row for {lacking[0]} ({plural(len(lacking), 'bar lacks', 'bars lack')} one); make them from the same bars")
     return frame.loc[bars.index]
 
 
@@ -106,7 +107,7 @@ def refuse_constant(
     "Refuse features that never move; name them.\n\nParameters\n----------\nrows : np.ndarray\n    row × feature, without holes\nnames : Sequence[str]\n    of the features"
     flat = [n for n, low, high in zip(names, rows.min(axis=0), rows.max(axis=0), strict=True) if low == high]
     if flat:
-        raise BadInput(f"the feature {', '.join(flat)} never changes in {len(rows)} rows; leave it out or repair its source")
+        raise BadInput(f"the feature {', '.join(flat)} never changes in {plural(len(rows), 'row')}; leave it out or repair its source")
 
 
 def fit_rows(

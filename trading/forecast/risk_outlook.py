@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.bars import check_index
 from ..core.errors import BadInput
 from .drift import DriftAlert
@@ -54,7 +55,7 @@ def volatility_outlook(
     "Forecast the volatility of the next bars, learning at each quarter from what was known by then.\n\nParameters\n----------\nreturns : pd.Series\n    log returns per bar, index UTC\nahead : int, default 20\n    bars to look ahead\nusual : int, default 750\n    bars that say what is usual\n\nReturns\n-------\npd.DataFrame\n    time × expected and naive volatility per bar over the next bars, usual, ratio, realised (NaN at the end)"
     check_index(returns, "returns")
     if returns.isna().any() or len(returns) < usual + 3 * ahead + 60 or ahead < 1:
-        raise BadInput(f"{len(returns)} returns, some perhaps missing: {usual + 3 * ahead + 60} without a hole are needed to look {ahead} bars ahead")
+        raise BadInput(f"{plural(len(returns), 'return')}, some perhaps missing: {usual + 3 * ahead + 60} without a hole are needed to look {ahead} bars ahead")
     floor = (0.05 * returns.expanding(60).std()) ** 2
     square = (returns**2).clip(lower=floor)
     parts = {f"log_{n}": np.log(square.rolling(n).mean()) for n in (1, 5, 22, 66)}

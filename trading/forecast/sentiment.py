@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.bars import bar_length, check_index
 from ..core.errors import BadInput, MissingData, StaleData, VenueError, VenueUnreachable
 from ..core.files import write_atomic
@@ -177,7 +178,7 @@ def fear_and_greed(
         else:
             over = {day: value for day, value in told.items() if _published(day) <= now}
             if revised := sum(value != kept.get(day, value) for day, value in over.items()):
-                notes.append(f"fear and greed: the source has revised {revised} days; what was known at the time is kept")
+                notes.append(f"fear and greed: the source has revised {plural(revised, 'day')}; what was known at the time is kept")
             kept, taken = dict(sorted((over | kept).items())), now
             write_atomic(cache, json.dumps({"taken": now.isoformat(), "scores": kept}, indent=0).encode())
     if not kept:

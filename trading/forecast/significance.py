@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.errors import BadInput
 
 # %% ../../nbs/04_forecast/16_significance.ipynb #d773ed05
@@ -35,7 +36,7 @@ def diebold_mariano(
     n = len(values)
     waves = int(min(0.4 * n ** (2 / 3), n / (3 * overlap)))
     if waves < 4:
-        raise BadInput(f"{n} moments at a horizon of {overlap} bars are too few to tell skill from luck; hold out at least {12 * overlap}")
+        raise BadInput(f"{plural(n, 'moment')} at a horizon of {overlap} bars: too few to tell skill from luck; hold out at least {12 * overlap}")
     at = (np.arange(1, n + 1) - 0.5) / n
     power = [np.sqrt(2 / n) * np.cos(np.pi * j * at) @ values for j in range(1, waves + 1)]
     error = float(np.sqrt(np.mean(np.square(power)) / n))

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.bars import bar_length, check_index
 from ..core.errors import BadInput
 
@@ -96,7 +97,7 @@ class PurgedKFold:
         "Yield row numbers of training and test, stretch by stretch."
         at, moments = time_positions(X, groups)
         if moments < self.n_splits * (self.horizon + 1):
-            raise BadInput(f"{moments} moments cannot be split {self.n_splits} times at horizon {self.horizon}; take more history")
+            raise BadInput(f"{plural(moments, 'moment')} cannot be split {self.n_splits} times at horizon {self.horizon}; take more history")
         for stretch in np.array_split(np.arange(moments), self.n_splits):
             first, last = stretch[0], stretch[-1]
             train = (at + self.horizon < first) | (at > last + self.horizon + self.embargo)
@@ -117,7 +118,7 @@ def walk_forward_splits(
     size = test_size or moments // (n_splits + 1)
     first = moments - n_splits * size
     if size < 1 or first - horizon - embargo < 1:
-        raise BadInput(f"{moments} bars cannot hold {n_splits} tests of {size} and a training before; take more history")
+        raise BadInput(f"{plural(moments, 'bar')} cannot hold {n_splits} tests of {size} and a training before; take more history")
     for start in range(first, first + n_splits * size, size):
         end = start - horizon - embargo
         yield np.arange(max(0, end - train_size) if train_size else 0, end), np.arange(start, start + size)

@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.errors import BadInput, MissingData
 from .forecaster import default_estimator, forecast_inputs
 from .panel import refuse_constant
@@ -35,7 +36,7 @@ def learning_rows(
     answers = forward_returns(bars["close"][list(panel.symbols)], [horizon], timeframe).to_numpy() / (usual * np.sqrt(steps))
     good = panel.usable & np.isfinite(answers)
     if not good.any():
-        raise BadInput(f"no row of {len(bars)} bars has complete features and a known answer; give a longer past")
+        raise BadInput(f"no row of {plural(len(bars), 'bar')} has complete features and a known answer; give a longer past")
     refuse_constant(panel.values[good], panel.names)
     return panel.values[good], answers[good], np.nonzero(good)[0], steps
 

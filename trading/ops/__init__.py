@@ -24,7 +24,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "check_firewall", "disk_encrypted", "check_encryption", "check_docker",
     ],
     "notifications": ["Channel", "read_channels", "Result", "notify", "OutboxError", "Outbox", "deliver", "recent", "retry_failed"],
-    "telemetry": ["METRICS", "CONTENT_TYPE", "Metric", "Metrics", "json_logs", "logger", "bound"],
+    "telemetry": ["METRICS", "CONTENT_TYPE", "Metric", "Metrics", "json_logs"],
     "vulnerabilities": ["VulnerabilityReport", "read_vulnerability_report", "installed", "audit_packages", "check_packages"],
 }, modules=[
     "alert_messages", "alert_rules", "backup", "checks", "crash_recovery", "data_checks", "health", "host_checks", "notifications",

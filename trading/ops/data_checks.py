@@ -16,7 +16,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..core.english import plural
 from .checks import Check, grade
+from ..core.sqlite import open_readonly
 
 LARGE_DATABASE = 200_000_000  # bytes; larger databases are not read from end to end
 
@@ -33,11 +35,11 @@ def check_store(
     said = _present(table)
     gone = sorted(name for name, size in said.items() if not (table / name).exists() or (table / name).stat().st_size != size)
     if gone:
-        return Check("store", "bad", f"{gone[0]} of version {version} is missing or cut off ({len(gone)} of {len(said)} files); restore a backup")
+        return Check("store", "bad", f"{gone[0]} of version {version} is missing or cut off ({len(gone)} of {plural(len(said), 'file')}); restore a backup")
     entries = len(list((table / "_delta_log").glob("*.json")))
     status = max(grade(len(said), 2000, 20000), grade(entries, 1000, 10000), key=("ok", "warn", "bad").index)
     step = "" if status == "ok" else "; the maintenance flow joins them"
-    return Check("store", status, f"version {version}, {len(said)} files, {entries} log entries{step}", len(said), "files")
+    return Check("store", status, f"version {version}, {plural(len(said), 'file')}, {plural(entries, 'log entry')}{step}", len(said), "files")
 
 
 def _present(table: Path) -> dict[str, int]:
@@ -57,7 +59,7 @@ def check_database(
     if not path.exists():
         return Check(name, "absent", f"no {path.name} yet")
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=3)) as db:
+        with closing(open_readonly(path, timeout=3)) as db:
             size = path.stat().st_size
             said = db.execute("pragma quick_check(1)").fetchone()[0] if size < LARGE_DATABASE else "ok"
             tables = db.execute("select name, lower(sql) like '%without rowid%' from sqlite_master where type = 'table'").fetchall()

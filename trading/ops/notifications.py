@@ -8,7 +8,6 @@ __all__ = ['Channel', 'read_channels', 'Result', 'notify', 'OutboxError', 'Outbo
 # %% ../../nbs/11_ops/10_notifications.ipynb #b7826a5c
 import json
 import logging
-import os
 import sqlite3
 import threading
 import time
@@ -20,7 +19,7 @@ from typing import Any
 
 from ..core.errors import BadSettings, MissingData, TradingError
 from ..core.redaction import KNOWN, redact
-from ..core.sqlite import transaction
+from ..core.sqlite import open_database, transaction
 from ..core.types import Value
 from .alert_rules import ALERT_LEVELS, Alert, Evaluation, acknowledge_alert
 
@@ -159,11 +158,7 @@ class Outbox:
         self.path, self.attempts, self.pause = Path(path), attempts, pause
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # it holds what accounts are worth; SQLite's own files beside it follow
-            os.chmod(self.path, 0o600)
-            self._db = sqlite3.connect(self.path, isolation_level=None, timeout=30, check_same_thread=False)
-            self._db.execute("pragma journal_mode = wal")
-            self._db.executescript(_TABLES)
+            self._db = open_database(self.path, _TABLES, private=True)  # it holds what accounts are worth
         except (sqlite3.Error, OSError) as error:
             raise OutboxError(f"the outbox {self.path.name} cannot be opened: {error}; restore it from a backup, "
                               "or move it away: a new one is made") from error

@@ -17,6 +17,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from ..core.english import plural
 from ..core.types import Value
 from .checks import Check
 
@@ -52,9 +53,9 @@ def read_vulnerability_report(
         more = f" and {len(holes) - 1} more packages" if holes.keys() - {first} else ""
         return VulnerabilityReport("vulnerable", f"{first}: {holes[first][0]}{more}; take newer versions and run the tests", holes, tuple(skipped))
     if skipped or not listed:
-        count = f"{len(skipped)} of {len(listed)} packages"
+        count = f"{len(skipped)} of {plural(len(listed), 'package')}"
         return VulnerabilityReport("unknown", f"unknown: {count} could not be looked up; ask again with a network", {}, tuple(skipped))
-    return VulnerabilityReport("clean", f"no advisory is known for {len(listed)} packages", {})
+    return VulnerabilityReport("clean", f"no advisory is known for {plural(len(listed), 'package')}", {})
 
 # %% ../../nbs/11_ops/35_vulnerabilities.ipynb #f4514f4e
 def installed() -> dict[str, str]:

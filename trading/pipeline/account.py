@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..core.english import plural
 from ..accounting.ledger import Ledger
 from ..accounting.ledger_postgres import open_ledger_at
 from ..core.circuit_breaker import BackoffPolicy
@@ -185,7 +186,7 @@ class TradingAccount:
             propose_plan(self.ledger, plan, self.clock())
         if not self.live and plan_status(self.ledger, self.account, plan.hash) in ("proposed", "reviewed"):
             if plan_status(self.ledger, self.account, plan.hash) == "proposed":
-                review_plan(self.ledger, self.account, plan.hash, "risk checks", self.when, f"{len(verdict.checked)} rules looked at, no violation")
+                review_plan(self.ledger, self.account, plan.hash, "risk checks", self.when, f"{plural(len(verdict.checked), 'rule')} looked at, no violation")
             approve_plan(self.ledger, plan, "paper mode", self.when)
         return plan_status(self.ledger, self.account, plan.hash)
 
@@ -256,7 +257,7 @@ def open_account(
     elif given is not None:
         portfolio = read_portfolio(given, market.symbols, market.currency)
         start = (portfolio.cash, [Position(s, a, prices[s]) for s, a in portfolio.holdings.items()])
-        said = f"a dry run on {len(portfolio.holdings)} holdings from a file; the account {record.account} is not touched"
+        said = f"a dry run on {plural(len(portfolio.holdings), 'holding')} from a file; the account {record.account} is not touched"
     else:
         ledger = open_account_ledger(settings)
         last = ledger.last("proposed", record.account)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..core.english import plural
 from ..core.errors import BadInput
 
 # %% ../../nbs/07_portfolio/05_constraints.ipynb #556a9580
@@ -101,7 +102,7 @@ def check_feasible(
             raise BadInput(f"the maximum weights in the group {g!r} add up to {most:.1%}, below its minimum of {a:.1%}; change one")
         low += max(a, least) - least
         high -= most - min(b, most)
-    of = f"of {len(limits.symbols)} symbols{groups}"
+    of = f"of {plural(len(limits.symbols), 'symbol')}{groups}"
     if high < limits.budget - slack:
         raise BadInput(f"the maximum weights {of} allow {high:.1%}, below {budget}: raise the maximum or lower the budget")
     if low > limits.budget + slack:

@@ -9,6 +9,7 @@ __all__ = ['COVARIANCES', 'check_return_frame', 'ledoit_wolf', 'denoise', 'covar
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.bars import check_index
 from ..core.errors import BadInput
 
@@ -24,7 +25,7 @@ def check_return_frame(
     if not returns.columns.is_unique:
         raise BadInput(f"returns: {returns.columns[returns.columns.duplicated()][0]} occurs twice; keep one column of it")
     if len(returns) < min_rows:
-        raise BadInput(f"returns: {len(returns)} periods are too few, at least {min_rows} are needed; give a longer history")
+        raise BadInput(f"returns: {plural(len(returns), 'period is', 'periods are')} too few, at least {min_rows} are needed; give a longer history")
     values = returns.to_numpy(dtype=float)
     _refuse(returns, np.isnan(values), "is missing", "clean the prices, start later, or leave the symbol out")
     _refuse(returns, np.isinf(values), "is infinite", "a price was zero before it; clean the prices")
@@ -32,7 +33,7 @@ def check_return_frame(
     constant = np.ptp(values, axis=0) < 1e-12
     if constant.any():
         name = returns.columns[constant][0]
-        raise BadInput(f"{name}: the return never changes in {len(returns)} periods: no risk to weigh; leave it out or count it as cash")
+        raise BadInput(f"{name}: the return never changes in {plural(len(returns), 'period')}: no risk to weigh; leave it out or count it as cash")
     return returns
 
 

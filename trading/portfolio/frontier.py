@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.errors import BadInput
 from .mean_risk import MeanRisk, Optimizer
 
@@ -24,7 +25,7 @@ def efficient_frontier(
 ) -> pd.DataFrame:  # one row per point: volatility and expected per year, then the weight of each symbol
     "Return portfolios from the least variance to the highest expected return.\n\nParameters\n----------\nreturns : pd.DataFrame\n    time × symbol, simple returns per period\noptimizer : MeanRisk | None, default None\n    whose limits and covariance hold; None: long only, without further limits\nexpected : pd.Series | None, default None\n    expected return per period by symbol; None: the mean of the returns\npoints : int, default 20\nperiods : int, default 252\n    in a year\n\nReturns\n-------\npd.DataFrame\n    one row per point: volatility and expected per year, then the weight of each symbol"
     if points < 2:
-        raise BadInput(f"{points} points make no frontier; ask for at least 2")
+        raise BadInput(f"{plural(points, 'point makes', 'points make')} no frontier; ask for at least 2")
     base = optimizer or MeanRisk()
     if base.risk != "MV":
         raise BadInput(f"the frontier is drawn for variance, not for {base.risk}; use an optimiser with risk='MV'")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.bars import check_index
 from ..core.errors import BadInput
 from .base import Optimizer, make_problem
@@ -137,7 +138,7 @@ def _check_history(prices: pd.DataFrame, every: int, window: int, fee_rate: floa
     "Refuse what no history can be made of."
     check_index(prices, "prices")
     if len(prices) < window + 2:
-        raise BadInput(f"{len(prices)} prices are too few for a window of {window} and one trade after it; give an earlier start")
+        raise BadInput(f"{plural(len(prices), 'price is', 'prices are')} too few for a window of {window} and one trade after it; give an earlier start")
     if window < 60 or every < 1 or not 0 <= fee_rate < 0.5 or not 0 <= slippage < 0.5:
         raise BadInput(f"window {window}, every {every}, fee_rate {fee_rate}, slippage {slippage}: give at least 60, at least 1, and rates from 0")
     if (prices <= 0).any(axis=None):

@@ -192,7 +192,10 @@ def solve_risk_parity(
         gradient = correlation @ x - b / x
         if np.abs(gradient * x).max() < 1e-14:
             break
-        step = np.linalg.solve(correlation + np.diag(b / x**2), gradient)
+        try:
+            step = np.linalg.solve(correlation + np.diag(b / x**2), gradient)
+        except np.linalg.LinAlgError:
+            break  # what was reached is judged below
         decrement = np.sqrt(max(gradient @ step, 0.0) / b.min())
         length = 1.0 if decrement < 0.25 else 1 / (1 + decrement)
         x = x - min(length, 0.9 / max((step / x).max(), 1e-300)) * step

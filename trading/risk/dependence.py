@@ -12,6 +12,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.errors import BadInput, MissingData
 from .metrics import VarMethod, cvar, value_at_risk
 
@@ -24,7 +25,7 @@ def correlation_matrix(
     if not returns.columns.is_unique:
         raise BadInput(f"{returns.columns[returns.columns.duplicated()][0]} occurs twice; keep one column of it")
     if len(returns) < fewest:
-        raise BadInput(f"{len(returns)} returns and at least {fewest} needed for a correlation; ask for a longer span")
+        raise BadInput(f"{plural(len(returns), 'return')} and at least {fewest} needed for a correlation; ask for a longer span")
     return returns.corr(min_periods=fewest)
 
 # %% ../../nbs/05_risk/05_dependence.ipynb #ed37d01c

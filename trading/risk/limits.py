@@ -14,6 +14,7 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.errors import BadInput
 from ..core.types import Value
 from .metrics import value_at_risk
@@ -156,8 +157,8 @@ def _var_row(weights: pd.Series, returns: pd.DataFrame | None) -> tuple:
         return None, f"no returns were given for {lacking[0]}"
     history = returns[held].dropna()
     if len(history) < 60:
-        return None, f"{len(history)} common returns and at least 60 are needed"
-    return max(value_at_risk(history @ weights[held], 0.95), 0.0), f"{len(history)} returns"
+        return None, f"{plural(len(history), 'common return')} and at least 60 are needed"
+    return max(value_at_risk(history @ weights[held], 0.95), 0.0), f"{plural(len(history), 'return')}"
 
 
 def _limit_table(rows: list[tuple]) -> pd.DataFrame:

@@ -6,7 +6,6 @@
 __all__ = ['AuditError', 'Entry', 'Finding', 'write_line', 'read_line', 'check_log', 'write_anchor', 'read_anchor', 'AuditLog']
 
 # %% ../../nbs/10_security/25_audit_log.ipynb #3325e1ac
-import hashlib
 import hmac
 import json
 import os
@@ -19,8 +18,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ..core.english import plural
 from ..core.errors import BadInput, TradingError
 from ..core.redaction import redact
+from ..core.hash_chain import chain_hash, keyed_hash
 
 # %% ../../nbs/10_security/25_audit_log.ipynb #3ee346f4
 class AuditError(TradingError):
@@ -58,11 +59,6 @@ def _text(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def _seal(key: bytes | None, what: str) -> str:
-    "Return what only the holder of the key can make."
-    return hmac.new(key, what.encode(), hashlib.sha256).hexdigest() if key else ""
-
-
 def write_line(
     seq: int,
     time: datetime,  # UTC
@@ -79,8 +75,13 @@ def write_line(
     if len(long := _text(plain)) > _LONGEST:
         plain = {"cut": long[:_LONGEST], "characters": len(long)}
     row = dict(zip(_FIELDS, (seq, time.isoformat(), redact(who)[:200], redact(action)[:200], plain, before), strict=False))
-    digest = hashlib.sha256(_text(row).encode()).hexdigest()
-    return (_text(row | {"hash": digest, "seal": _seal(key, digest)}) + "\n").encode(), digest
+    digest = _digest(row)
+    return (_text(row | {"hash": digest, "seal": keyed_hash(key, digest)}) + "\n").encode(), digest
+
+
+def _digest(row: Mapping[str, Any]) -> str:
+    "Return the hash of an entry behind the one before."
+    return chain_hash(str(row["before"]), _text([row[name] for name in _FIELDS[:5]]))
 
 
 def read_line(line: bytes) -> Entry:
@@ -110,7 +111,7 @@ def check_log(
     if key and lines and not sealed:
         found.append(Finding(0, "the log is not sealed, though there is a key: it was written without it, or by somebody else"))
     if len(lines) < sealed_from:
-        found.append(Finding(0, f"the log has {len(lines)} entries and had at least {sealed_from}: it was removed or put back"))
+        found.append(Finding(0, f"the log has {plural(len(lines), 'entry')} and had at least {sealed_from}: it was removed or put back"))
     found += [Finding(0, what) for what in _check_anchor(hashes, anchor, key, sealed)]
     if witness:
         seq, _, noted = witness.partition(":")
@@ -129,21 +130,21 @@ def _check_line(line: bytes, number: int, before: str, key: bytes | None) -> tup
             return "the line is not written as Carnet writes it", str(row.get("hash", "")), ""
     except (ValueError, TypeError, AttributeError, RecursionError):
         return "the line is no entry", "", ""
-    digest = hashlib.sha256(_text({name: row[name] for name in _FIELDS[:6]}).encode()).hexdigest()
+    digest = _digest(row)
     if digest != row["hash"]:
         return "the entry was changed after it was written", digest, row["seal"]
     if not isinstance(row["seal"], str) or len(row["seal"]) not in (0, 64):
         return "the seal of the entry was changed", digest, "changed"
     if row["seq"] != number or row["before"] != before:
         return f"entry {row['seq']} does not follow the one before: something was removed, inserted or exchanged", digest, row["seal"]
-    if key and row["seal"] and not hmac.compare_digest(str(row["seal"]).encode(), _seal(key, digest).encode()):
+    if key and row["seal"] and not hmac.compare_digest(str(row["seal"]).encode(), keyed_hash(key, digest).encode()):
         return "the seal of the entry is not made with this key", digest, row["seal"]
     return "", digest, row["seal"]
 
 # %% ../../nbs/10_security/25_audit_log.ipynb #c12706f4
 def write_anchor(seq: int, digest: str, key: bytes | None = None) -> bytes:
     "Return the content of an anchor: number and hash of the last entry, sealed when there is a key."
-    return _text({"seq": seq, "hash": digest, "seal": _seal(key, f"anchor {seq} {digest}")}).encode()
+    return _text({"seq": seq, "hash": digest, "seal": keyed_hash(key, f"anchor {seq} {digest}")}).encode()
 
 
 def read_anchor(data: bytes) -> tuple[int, str]:
@@ -170,7 +171,7 @@ def _check_anchor(hashes: list[str], anchor: bytes | None, key: bytes | None, se
     if (hashes[seq - 1] if seq else "") != digest:
         found.append(f"entry {seq} is not the one that was anchored")
     if len(hashes) > seq + 1:
-        found.append(f"the anchor has seen only {seq} of {len(hashes)} entries: one of the two files was put back or extended")
+        found.append(f"the anchor has seen only {seq} of {plural(len(hashes), 'entry')}: one of the two files was put back or extended")
     if key and sealed and anchor != write_anchor(seq, digest, key):
         found.append("the anchor is not sealed with this key")
     return found

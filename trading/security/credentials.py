@@ -16,6 +16,7 @@ import threading
 from datetime import datetime
 from functools import cache
 
+from ..core.english import plural
 from ..core.errors import BadInput
 
 # %% ../../nbs/10_security/10_credentials.ipynb #48935280
@@ -37,7 +38,7 @@ def check_password(
     steps = {low[i:i + 4] for i in range(len(low) - 3)}
     runs = sum(any(s in row or s[::-1] in row for row in ROWS) for s in steps)
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
-        raise BadInput(f"the password has {len(password)} characters; choose between {SHORTEST_PASSWORD} and {LONGEST_PASSWORD}, for example four words")
+        raise BadInput(f"the password has {plural(len(password), 'character')}; choose between {SHORTEST_PASSWORD} and {LONGEST_PASSWORD}, for example four words")
     if len(set(low)) < 6 or len(left) < 8 or runs > len(steps) / 2:
         raise BadInput("the password is among the first that would be tried (a common word, your name, a pattern of keys); choose four words of "
                        "your own")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import BadInput, MissingData, Refused, TradingError
-from ..core.sqlite import transaction
+from ..core.sqlite import open_database, transaction
 from .credentials import check_password, hash_password, new_totp, token_hash, totp_uri
 
 # %% ../../nbs/10_security/15_user_store.ipynb #e55ca371
@@ -65,13 +65,9 @@ def open_users(path: Path) -> sqlite3.Connection:
     "Open or make the file of users, or say why that cannot be done."
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.touch(mode=0o600)
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
-        db.execute("pragma journal_mode = wal")
-        db.executescript(_TABLES)
+        return open_database(path, _TABLES, private=True)
     except (sqlite3.Error, OSError) as error:
         raise UsersError(f"the file of users {path.name} cannot be opened: {error}; correct its rights or restore it from a backup") from error
-    return db
 
 
 class TotpCipher:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..core.english import plural
 from ..core.errors import BadInput, MissingData, TradingError
 from ..core.redaction import KNOWN
 
@@ -45,7 +46,7 @@ def read_key(text: str) -> bytes | str:
     if re.fullmatch(r"[A-Za-z0-9_+/-]{43}=", text.strip()):
         return base64.b64decode(text.strip().translate(str.maketrans("-_", "+/")))
     if len(text) < 12:
-        raise BadInput(f"the passphrase of a vault has {len(text)} characters; choose at least 12, for example four words")
+        raise BadInput(f"the passphrase of a vault has {plural(len(text), 'character')}; choose at least 12, for example four words")
     return text
 
 # %% ../../nbs/10_security/05_vault.ipynb #57ddf1c9
@@ -163,7 +164,7 @@ class Vault:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
             raise BadInput(f"{name[:70]!r} cannot be the name of a secret; use letters, digits, - _ . and at most 64 of them")
         if not 0 < len(value) <= 100_000:
-            raise BadInput(f"the secret {name} has {len(value)} characters; it must have between 1 and 100,000")
+            raise BadInput(f"the secret {name} has {plural(len(value), 'character')}; it must have between 1 and 100,000")
         with self._change() as held:
             held[name] = value
 

@@ -5,25 +5,33 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
+    "access": ["allowed", "workspace_for"],
     "account_control": ["open_venue", "reconcile_account", "watch_accounts", "stop_trading", "resume_trading"],
     "alerting": [
         "collect_day_facts", "collect_background_facts", "collect_alert_facts", "secret_of", "channels_of", "policy_of_alerts",
         "open_outbox", "dispatch_alerts", "after_run", "try_channels",
     ],
+    "commands": [
+        "Record", "Text", "Name", "Symbol", "Handler", "REGISTRY", "Actor", "Context", "CommandRequest", "Command", "command",
+        "find_command", "read_request", "perform", "audit_detail", "record_spooled", "owner_context",
+    ],
     "jobs": ["WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
-    "maintenance": ["health_report", "health_trend", "repair", "watch_system", "passphrase_of", "back_up"],
-    "metrics": ["GATHERED", "update_metrics", "open_metrics"],
+    "maintenance": [
+        "SECURITY_CHECKS", "health_report", "health_trend", "repair", "security_report", "watch_system", "passphrase_of", "back_up",
+    ],
+    "metrics": ["GATHERED", "EXPOSITION", "update_metrics", "open_metrics", "start_logging"],
     "queries_analytics": [
         "FEWEST_RETURNS", "settings_then", "plain_number", "predictions", "explanation", "forecast_facts", "regimes", "opportunities",
         "performance", "history", "risk", "stress_results", "attribution", "return_correlation", "optimise",
     ],
+    "queries_live": ["LedgerTail", "ledger_event", "live_state", "newest_quotes"],
     "queries_portfolio": ["portfolio", "section_of", "holdings"],
     "queries_runs": [
         "records", "find_record", "artefact", "newest_run", "dry_run_ledger", "rows", "missing", "head", "runs", "paged", "run", "stages",
     ],
     "queries_system": [
         "settings_table", "decisions", "taxonomy", "aliases", "decide", "feedback_state", "cycles", "steer", "alert_history", "thresholds",
-        "data_quality", "venue_connections", "system", "report_file", "notebook_file",
+        "data_quality", "venue_connections", "system", "report_file", "notebook_file", "system_health",
     ],
     "queries_trading": [
         "run_bars", "prices", "price_history", "plan", "ledger_of_run", "orders", "fills", "plans", "events", "order_status",
@@ -34,6 +42,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "ledger_for_writing",
     ],
 }, modules=[
-    "account_control", "alerting", "jobs", "maintenance", "metrics", "queries_analytics", "queries_portfolio", "queries_runs",
-    "queries_system", "queries_trading", "query_cache", "workspace",
+    "access", "account_control", "alerting", "command_registry", "commands", "jobs", "maintenance", "metrics", "queries_analytics",
+    "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "query_cache", "workspace",
 ])

@@ -19,7 +19,7 @@ from .workspace import Workspace, shared_state
 
 # %% ../../nbs/13_services/16_query_cache.ipynb #39fcc305
 FRESH = 0.05  # seconds for which the times of the files are believed
-_KEPT = 512  # answers
+_KEPT = 2_048  # answers
 
 
 class QueryCache:
@@ -41,18 +41,25 @@ class QueryCache:
                 self._stamps[place] = (now, number)
             return number
 
-    def get(self, key: tuple, place: Workspace, make: Callable[[], Any]) -> Any:
-        "Return a kept answer, or make it."
+    def peek(self, key: tuple, place: Workspace) -> Any | None:  # None: there is none
+        "Return a kept answer that still holds.\n\nParameters\n----------\nkey : tuple\nplace : Workspace\n\nReturns\n-------\nAny | None\n    None: there is none"
         stamp = self.stamp(place)
         with self._lock:
             known = self._kept.get(key)
-            if known and known[0] == stamp:
-                self.hits += 1
-                self._kept.move_to_end(key)
-                return known[1]
-            self.misses += 1
+            if known is None or known[0] != stamp:
+                return None
+            self.hits += 1
+            self._kept.move_to_end(key)
+            return known[1]
+
+    def get(self, key: tuple, place: Workspace, make: Callable[[], Any]) -> Any:
+        "Return a kept answer, or make it."
+        stamp = self.stamp(place)  # before it is made: a change meanwhile makes it old, not wrong
+        if (known := self.peek(key, place)) is not None:
+            return known
         answer = make()
         with self._lock:
+            self.misses += 1
             self._kept[key] = (stamp, answer)
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)

@@ -9,6 +9,7 @@ __all__ = ['trailing_inverse_volatility', 'grow', 'plain_forecasts', 'example_da
 import numpy as np
 import pandas as pd
 
+from ..core.english import plural
 from ..core.bars import closed_by, parse_as_of
 from ..core.datasets import SOURCES, sample_bars
 from ..core.errors import MissingData
@@ -158,7 +159,7 @@ def example_data(
     when = parse_as_of(as_of)
     close = closed_by(sample_bars("stocks"), when)["close"]
     if len(close) < 1200:
-        raise MissingData(f"the sample market has {len(close)} days by {as_of} and an example needs 1,200; choose a date after 1994-10-01")
+        raise MissingData(f"the sample market has {plural(len(close), 'day')} by {as_of} and an example needs 1,200; choose a date after 1994-10-01")
     policy, equal = grow(close, trailing_inverse_volatility, _COST), grow(close, lambda r: pd.Series(1 / r.shape[1], index=r.columns))
     equity = (policy.iloc[-110:] / policy.iloc[-110] * 100_000).round(2)
     traded = _trade(close, float(equity.iloc[-2]))
@@ -172,7 +173,7 @@ def example_data(
     parts = pd.DataFrame({"base": forecasts["expected"] * 0.4, "return_250": forecasts["expected"] * 0.8, "relative_volatility": forecasts["expected"] * -0.2})
     groups = [(h, g) for h in accuracy.index for g in (1, 2)]
     review = ForecastReview(
-        words=(f"0 of {len(forecasts)} forecasts passed (needed: probability ≥ 70 %, reward/risk ≥ 2).",),
+        words=(f"0 of {plural(len(forecasts), 'forecast')} passed (needed: probability ≥ 70 %, reward/risk ≥ 2).",),
         decisions=forecasts.assign(
             side="hold", confidence=0.55, reward_to_risk=1.2, max_drawdown=0.1, reason="probability 55 % is below 70 %"
         ),

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..core.english import plural
 from ..core.bars import bar_length, closed_by
 from ..core.errors import BadInput, MissingData, UnknownOutcome, VenueError, VenueUnreachable
 from ..core.types import ZERO, Fill, Market, Order, OrderState
@@ -141,7 +142,7 @@ class AlpacaVenue:
         client, symbols = self._client("data"), list(symbols)
         from alpaca.data.requests import StockLatestTradeRequest
 
-        answer = _ask(f"prices of {len(symbols)} symbols", client.get_stock_latest_trade,
+        answer = _ask(f"prices of {plural(len(symbols), 'symbol')}", client.get_stock_latest_trade,
                       StockLatestTradeRequest(symbol_or_symbols=symbols, feed=self.feed))
         lacking = [s for s in symbols if s not in answer]
         if lacking:

@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from ...core.errors import BadInput
+from ...core.sqlite import open_database
 from ...core.types import Market
 
 # %% ../../../nbs/01_venues/access/00_cache.ipynb #2336cb26
@@ -128,22 +129,14 @@ class DiskCache:
         "Open the file, or begin a new one when it is damaged."
         if self._db is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            for attempt in range(2):
-                db = sqlite3.connect(self.path, timeout=5, isolation_level=None, check_same_thread=False)
-                try:
-                    db.execute("PRAGMA journal_mode = WAL")
-                    db.execute("PRAGMA synchronous = OFF")  # a lost answer is asked for again
-                    db.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, time REAL, used REAL, size INTEGER, body BLOB) STRICT")
-                except sqlite3.OperationalError:
-                    raise
-                except sqlite3.DatabaseError:
-                    db.close()
-                    if attempt:
-                        raise
-                    self.path.replace(self.path.with_suffix(".damaged"))
-                else:
-                    break
-            self._db = db
+            table = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, time REAL, used REAL, size INTEGER, body BLOB) STRICT"
+            try:
+                self._db = open_database(self.path, table, "off", timeout=5)  # a lost answer is asked for again
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError:
+                self.path.replace(self.path.with_suffix(".damaged"))
+                self._db = open_database(self.path, table, "off", timeout=5)
         return self._db
 
     def get(self, key: tuple) -> tuple[float, Any] | None:

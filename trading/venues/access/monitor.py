@@ -16,16 +16,17 @@ from time import perf_counter, time as now
 from typing import Any
 
 from ...core.errors import UnknownOutcome, VenueUnreachable
+from ...core.sqlite import open_database, open_readonly
 from ...core.venue_proxy import VenueProxy
 from .client import Calls
 
 # %% ../../../nbs/01_venues/access/10_monitor.ipynb #a4d3ad62
 COUNTS = ("asked", "hits", "from_disk", "joined", "stale", "prefetched", "called")  # called: questions that went out
-_TABLES = (
-    "CREATE TABLE IF NOT EXISTS calls (venue TEXT, at REAL, seconds REAL, answered INTEGER) STRICT",
-    "CREATE INDEX IF NOT EXISTS by_venue ON calls (venue)",
-    "CREATE TABLE IF NOT EXISTS totals (venue TEXT, what TEXT, number INTEGER, PRIMARY KEY (venue, what)) STRICT",
-)
+_TABLES = """
+CREATE TABLE IF NOT EXISTS calls (venue TEXT, at REAL, seconds REAL, answered INTEGER) STRICT;
+CREATE INDEX IF NOT EXISTS by_venue ON calls (venue);
+CREATE TABLE IF NOT EXISTS totals (venue TEXT, what TEXT, number INTEGER, PRIMARY KEY (venue, what)) STRICT;
+"""
 
 
 def monitor_file(
@@ -75,9 +76,7 @@ class Monitor:
         "Write in one step."
         if self._db is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(self.path, timeout=0.2, isolation_level=None, check_same_thread=False)
-            for line in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = OFF", *_TABLES):
-                self._db.execute(line)
+            self._db = open_database(self.path, _TABLES, "off", timeout=0.2)
         with self._db as db:
             db.execute("BEGIN IMMEDIATE")
             db.executemany("INSERT INTO calls VALUES (?, ?, ?, ?)", self._calls)
@@ -111,7 +110,7 @@ def connection_statistics(
     if not path.exists():
         return {}
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1)) as db:
+        with closing(open_readonly(path, timeout=1)) as db:
             rows = db.execute("SELECT venue, at, seconds, answered FROM calls ORDER BY rowid").fetchall()
             totals = db.execute("SELECT venue, what, number FROM totals").fetchall()
     except sqlite3.Error:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from ...core.english import plural
 from ...core.bars import bar_length, closed_by
 from ...core.errors import BadInput, MissingData, VenueError
 from ...core.types import Market
@@ -194,7 +195,7 @@ async def prices_of(venue: Connection, symbols: list[str]) -> dict[str, Decimal]
     for symbol in symbols:
         await known_market(venue, symbol)
     if venue._ccxt.has.get("fetchTickers"):
-        answers = await venue._ask(f"prices of {len(symbols)} symbols", venue._ccxt.fetch_tickers, symbols)
+        answers = await venue._ask(f"prices of {plural(len(symbols), 'symbol')}", venue._ccxt.fetch_tickers, symbols)
     else:
         answers = {s: await venue._ask(f"price of {s}", venue._ccxt.fetch_ticker, s) for s in symbols}
     prices = {}

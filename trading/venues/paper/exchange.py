@@ -16,9 +16,10 @@ from threading import RLock
 
 from ...core.decimals import EXACT, strip_zeros
 from ...core.errors import BadInput, MissingData
-from ...core.sqlite import transaction
+from ...core.sqlite import open_database, transaction
 from ...core.types import ZERO, Fill, Market, Order, OrderState, asset_of
-from .matching import PriceFeed, PriceWindow, TradingCosts, match_order, to_step, traded_price
+from .matching import PriceFeed, PriceWindow, match_order
+from .costs import TradingCosts, to_step, traded_price
 
 # %% ../../../nbs/01_venues/paper/05_exchange.ipynb #826261bf
 _SCHEMA = 2
@@ -42,10 +43,8 @@ create index if not exists fills_by_time on fills (timestamp);
 def _open(path: Path | str | None, name: str) -> sqlite3.Connection:
     "Open the venue's file, or a place in memory; a file that is something else is refused."
     try:
-        db = sqlite3.connect(str(path or ":memory:"), isolation_level=None, check_same_thread=False, timeout=30)
+        db = open_database(path or ":memory:")
         db.row_factory = sqlite3.Row
-        db.execute("pragma journal_mode = wal")
-        db.execute("pragma synchronous = full")
         version = db.execute("pragma user_version").fetchone()[0]
         if version > _SCHEMA:
             raise BadInput(f"{name}: {path} was written by a newer version ({version}, this one knows {_SCHEMA}); update carnet")
