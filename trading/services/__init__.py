@@ -11,6 +11,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "collect_day_facts", "collect_background_facts", "collect_alert_facts", "secret_of", "channels_of", "policy_of_alerts",
         "open_outbox", "dispatch_alerts", "after_run", "try_channels",
     ],
+    "commands": [
+        "Record", "Text", "Name", "Symbol", "Handler", "REGISTRY", "Actor", "Context", "CommandRequest", "Command", "command",
+        "find_command", "read_request", "perform", "audit_detail", "record_spooled", "owner_context",
+    ],
     "jobs": ["WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
     "maintenance": [
         "SECURITY_CHECKS", "health_report", "health_trend", "repair", "security_report", "watch_system", "passphrase_of", "back_up",
@@ -38,6 +42,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "ledger_for_writing",
     ],
 }, modules=[
-    "access", "account_control", "alerting", "jobs", "maintenance", "metrics", "queries_analytics", "queries_live", "queries_portfolio",
-    "queries_runs", "queries_system", "queries_trading", "query_cache", "workspace",
+    "access", "account_control", "alerting", "command_registry", "commands", "jobs", "maintenance", "metrics", "queries_analytics",
+    "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "query_cache", "workspace",
 ])
