@@ -48,6 +48,7 @@ test: .venv/dev.ok ## everything: style, notebooks, tests, layers; ARGS="-k repo
 coverage: .venv/dev.ok ## the same tests with the branches of trading/ counted, which takes a fifth longer
 	@./scripts/get-chromium
 	@$(BIN)/python -m pytest -n auto --dist loadgroup --cov --cov-report=term:skip-covered $(ARGS)
+	$(if $(ARGS),,@$(BIN)/python scripts/coverage_floor.py)
 
 types: .venv/dev.ok ## hold every call of the package against the signature it calls
 	@$(BIN)/mypy
@@ -76,8 +77,9 @@ lab: .venv/dev.ok  ## open the notebooks in JupyterLab
 docs: .venv/dev.ok ## make the site of the notebooks in _docs/
 	@$(BIN)/python scripts/docs.py
 
-readme: .venv/dev.ok ## make README.md from nbs/index.ipynb
+readme: .venv/dev.ok ## make README.md from nbs/index.ipynb, and the example report
 	@$(BIN)/python scripts/readme.py
+	@$(BIN)/python scripts/example_report.py
 
 lock: .venv/dev.ok ## choose new versions for requirements/
 	@$(PIP) install uv

@@ -13,8 +13,9 @@ from trading.accounting.ledger import Ledger
 from trading.core.types import Action, CheckResult, Event, Fill, Market, Plan
 from trading.execution.approval import approve_plan
 from trading.execution.executor import OrderParameters, execute
+from trading.venues.paper.costs import TradingCosts
 from trading.venues.paper.exchange import PaperVenue
-from trading.venues.paper.matching import QuoteFeed, TradingCosts
+from trading.venues.paper.matching import QuoteFeed
 
 NOW = datetime(2024, 1, 2, 12, tzinfo=UTC)
 

@@ -13,6 +13,7 @@ def make_readme() -> str:
     "Return the text of README.md."
     notebook = nbformat.read(ROOT / "nbs" / "index.ipynb", 4)
     notebook.cells = [c for c in notebook.cells if not c.source.startswith("assert")]
+    notebook.metadata["language_info"] = {"name": "python"}
     text, _ = MarkdownExporter().from_notebook_node(notebook)
     text = re.sub(r"(?m)^    (.*)$", r"> `\1`", text)  # the printed line, as a quotation
     note = "<!-- made from nbs/index.ipynb by `make readme`; edit the notebook -->\n\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
-WORDS = (["--version"], ["run"], ["runs"], ["settings"], ["status"], ["plan", "show"])
+WORDS = (["--version"], ["run"], ["runs"], ["settings"], ["reconcile"], ["feedback"], ["alerts"], ["doctor"])
 
 
 def main() -> int:
@@ -30,8 +30,8 @@ def main() -> int:
         return done.stdout
 
     with tempfile.TemporaryDirectory(prefix="carnet-wheel-") as folder:
-        home, place = Path(folder), Path(folder) / "empty"
-        place.mkdir()
+        home, place, other = Path(folder), Path(folder) / "empty", Path(folder) / "other"
+        place.mkdir(), other.mkdir()
         attempt("build the wheel", [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", home / "dist"], cwd=ROOT)
         venv.create(home / "env", with_pip=True)
         binaries = home / "env" / ("Scripts" if os.name == "nt" else "bin")
@@ -47,8 +47,8 @@ def main() -> int:
         attempt("help of every command", [python, "-c", HELP], **here)
         for words in WORDS:
             attempt("carnet " + " ".join(words), [binaries / "carnet", *words], **here)
-        (place / "settings.ini").write_text(SMALL)
-        attempt("daily, weekly, maintenance and watch", [python, "-c", FLOWS], **here)
+        (other / "settings.ini").write_text(SMALL)
+        attempt("daily, weekly, maintenance and watch", [python, "-c", FLOWS], **here | {"cwd": other})
     return failed
 
 

@@ -13,8 +13,9 @@ from papermill.exceptions import PapermillExecutionError
 from trading.core.bars import bars_from
 from trading.core.types import Market
 from trading.testing.binance_server import Counter, SignatureCheck, make_exchange, served
+from trading.venues.paper.costs import TradingCosts
 from trading.venues.paper.exchange import PaperVenue
-from trading.venues.paper.matching import QuoteFeed, TradingCosts
+from trading.venues.paper.matching import QuoteFeed
 
 KEYS = {"BINANCE_API_KEY": "public-key", "BINANCE_SECRET": "private-secret-of-the-test"}
 SYMBOLS = ("AAA/USDT", "BBB/USDT", "CCC/USDT", "DDD/USDT")

@@ -28,8 +28,9 @@ from trading.execution.executor import OrderParameters, execute
 from trading.execution.order_manager import OrderContext, RetryPolicy, unresolved
 from trading.execution.reconciliation import expected_holdings, reconcile
 from trading.testing.faulty_venue import Faults, FaultyVenue
+from trading.venues.paper.costs import TradingCosts
 from trading.venues.paper.exchange import PaperVenue
-from trading.venues.paper.matching import QuoteFeed, TradingCosts
+from trading.venues.paper.matching import QuoteFeed
 
 POINTS = int(os.environ.get("CRASH_POINTS", "120"))
 NOW = datetime(2024, 1, 2, 12, tzinfo=UTC)

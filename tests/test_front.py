@@ -4,6 +4,9 @@ import ast
 import functools
 import importlib
 import inspect
+import json
+import os
+import re
 import runpy
 import subprocess
 import sys
@@ -179,3 +182,35 @@ def test_the_daily_run_can_be_done_from_python(tmp_path):
     before = {s.name: s.seconds for s in done.record.stages}
     again = trading.run_daily(run=done)
     assert again.record.id == done.record.id and {s.name: s.seconds for s in again.record.stages} == before, "what is done is left alone"
+
+
+def fences(path: Path) -> list[tuple[str, str]]:
+    "Return the fenced blocks of a page or of the texts of a notebook: language and content."
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        text = "\n\n".join("".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "markdown")
+    return re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "nbs" / "guides").glob("*.ipynb")), *sorted((ROOT / "nbs" / "research").glob("*.ipynb"))]
+PYTHON = [(path, block) for path in PAGES for language, block in fences(path) if language == "python"]
+
+
+@pytest.mark.parametrize("path, block", PYTHON, ids=[f"{path.stem}-{n}" for n, (path, _) in enumerate(PYTHON)])
+def test_every_block_of_python_on_a_page_runs_in_an_empty_folder(path, block, tmp_path):
+    done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    if path.name == "README.md":
+        assert f"> `{done.stdout.strip()}`" in path.read_text(encoding="utf-8"), "the page shows what is printed"
+
+
+def test_a_block_without_a_language_is_for_the_shell():
+    shell = re.compile(r"^(make|pip|py|cd|mkdir|carnet|git|docker|export|\.venv\\Scripts\\carnet) ?", re.MULTILINE)
+    plain = [(path, block) for path in PAGES for language, block in fences(path) if language == ""]
+    assert PYTHON and plain and not [block for path, block in plain if not shell.match(block)]
+
+
+def test_contributing_names_modules_that_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\[`((?:api|report|backtest|venues|core|pipeline)/[\w/]+)`\]", text))
+    assert len(named) >= 8 and not [name for name in named if not (ROOT / "trading" / f"{name}.py").exists()]

@@ -69,6 +69,20 @@ def test_every_import_follows_an_arrow_of_the_design():
     assert not wrong, "\n".join(wrong)
 
 
+def test_modules_import_from_modules_and_not_from_the_lists_of_their_packages():
+    known, wrong = modules(), []
+    for name, path in known.items():
+        package = path.relative_to(ROOT / "trading").parts[:-1]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "trading"):
+                base = list(package[: len(package) - node.level + 1]) if node.level else []
+                base += (node.module or "").split(".")[0 if node.level else 1:]
+                inside = ".".join(b for b in base if b)
+                wrong += [f"{name} imports {a.name} from {inside or 'trading'}" for a in node.names
+                          if inside not in known and f"{inside}.{a.name}".strip(".") not in known]
+    assert not wrong, "\n".join(wrong)
+
+
 def notebooks() -> dict[str, Path]:
     "Return the notebooks that export a module, by the module's name."
     paths = [p for p in sorted((ROOT / "nbs").glob("[0-9][0-9]_*/**/*.ipynb")) if "default_exp" in p.read_text(encoding="utf-8")]

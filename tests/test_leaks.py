@@ -63,7 +63,9 @@ def test_the_reach_of_a_shift_is_counted_in_bars():
 
 def test_only_the_guilty_output_is_named():
     report = quiet(lambda b: {"good": close(b)["SIM1"], "bad": close(b)["SIM1"].shift(-1)}, BARS)
-    assert [leak.outputs for leak in report.leaks] == [("bad output",)] or all("good" not in o for leak in report.leaks for o in leak.outputs)
+    assert [(leak.outputs, leak.ahead) for leak in report.leaks] == [(("bad output",), 1)]
+    both = quiet(lambda b: {"worse": close(b)["SIM2"].shift(-3), "bad": close(b)["SIM1"].shift(-1)}, BARS)
+    assert {(leak.outputs, leak.ahead) for leak in both.leaks} == {(("bad output",), 1), (("worse output",), 3)}
 
 
 def test_a_pickled_model_is_judged_like_the_model(tmp_path):

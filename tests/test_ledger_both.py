@@ -19,8 +19,9 @@ from trading.core.types import Action, CheckResult, Event, Fill, Market, Plan, P
 from trading.execution.approval import approve_plan, plan_status
 from trading.execution.executor import OrderParameters, execute
 from trading.execution.reconciliation import expected_holdings, reconcile
+from trading.venues.paper.costs import TradingCosts
 from trading.venues.paper.exchange import PaperVenue
-from trading.venues.paper.matching import QuoteFeed, TradingCosts
+from trading.venues.paper.matching import QuoteFeed
 
 pytestmark = pytest.mark.xdist_group("postgres-ledger")
 NOW = datetime(2024, 1, 2, 12, tzinfo=UTC)

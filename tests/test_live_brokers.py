@@ -26,8 +26,9 @@ from trading.testing.binance_server import served
 from trading.venues.mt5.bridge import make_bridge
 from trading.venues.mt5.simulated_broker import Contract
 from trading.venues.mt5.simulated_terminal import SimulatedTerminal
+from trading.venues.paper.costs import TradingCosts
 from trading.venues.paper.exchange import PaperVenue
-from trading.venues.paper.matching import QuoteFeed, TradingCosts
+from trading.venues.paper.matching import QuoteFeed
 
 pytestmark = pytest.mark.xdist_group("live")
 NOW = lambda: datetime.now(UTC)  # noqa: E731

@@ -16,8 +16,9 @@ from trading.accounting.tax_lots import match_lots
 from trading.core.decimals import EXACT
 from trading.core.types import Market, Order, Position
 from trading.execution.reconciliation import compare_balances, compare_sums
+from trading.venues.paper.costs import TradingCosts
 from trading.venues.paper.exchange import PaperVenue
-from trading.venues.paper.matching import QuoteFeed, TradingCosts
+from trading.venues.paper.matching import QuoteFeed
 
 NOON = datetime(2024, 1, 2, 12, tzinfo=UTC)
 STEPS = {"BIG/USDT": Decimal("0.00000001"), "MEME/USDT": Decimal(1)}

@@ -19,8 +19,9 @@ from trading.execution.executor import OrderParameters, execute
 from trading.execution.reconciliation import expected_holdings, reconcile
 from trading.testing.binance_server import Counter, SignatureCheck, make_exchange, served
 from trading.venues.crypto.venue import CcxtVenue
+from trading.venues.paper.costs import TradingCosts
 from trading.venues.paper.exchange import PaperVenue
-from trading.venues.paper.matching import QuoteFeed, TradingCosts
+from trading.venues.paper.matching import QuoteFeed
 
 KEY, SECRET, NOON, ZERO = "public-key", "private-secret", datetime(2024, 1, 2, 12, tzinfo=UTC), Decimal(0)
 MARKETS = {

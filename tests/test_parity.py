@@ -26,8 +26,9 @@ from trading.execution.plan import PlanConstraints, make_plan
 from trading.execution.pre_trade import check_plan
 from trading.execution.reconciliation import reconcile
 from trading.risk.limits import RiskLimits
+from trading.venues.paper.costs import TradingCosts
 from trading.venues.paper.exchange import PaperVenue
-from trading.venues.paper.matching import BarFeed, TradingCosts, exact
+from trading.venues.paper.matching import BarFeed, exact
 
 DAYS = int(os.environ.get("PARITY_DAYS", "520"))
 FEE, SLIPPAGE, DRIFT, CASH = 0.001, 0.0005, 0.2, 1_000_000

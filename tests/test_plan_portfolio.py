@@ -1,6 +1,7 @@
 "Portfolio files as people save them, and plans as tables that add up."
 
 import csv
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -37,7 +38,14 @@ def test_a_number_is_read_as_meant_or_refused(text):
         assert "line 2" in str(error)
         return
     plain = text.strip().replace(" ", "").replace("'", "")
-    assert number >= 0 and number == abs(Decimal(plain.replace(",", "."))) and bool(repaired) == ("," in plain)
+    assert number >= 0 and bool(repaired) == ("," in plain or plain.count(".") > 1)
+    assert not re.fullmatch(r"[-+]?[1-9]\d{0,2},\d{3}", plain)  # a question, never a number
+    if not repaired:
+        assert number == abs(Decimal(plain))
+    else:  # the last of two signs divides; one that repeats groups thousands
+        last = max(".,", key=plain.rfind)
+        mark = last if plain.count(last) == 1 else "x"
+        assert number == abs(Decimal("".join(c for c in plain.replace(mark, "d") if c not in ".,").replace("d", ".")))
 
 
 def test_an_unreadable_file_is_one_sentence(tmp_path):

@@ -25,8 +25,9 @@ WAITS = {  # public definitions that nothing reaches yet, by the issue that will
         "accounting.lot_selection": "OpenLot choose_lots name_lots realised_gain",
         "accounting.tax_lots": "Lot Sale account_lots cointracking_csv match_lots tax_csv trades_csv",
         "execution.rebalancing": "Rebalancing rebalancing_of recommendations",
-        "venues.cointracking": "Booking CoinTracking apply_aliases balances coingecko_markets coingecko_prices hybrid_prices read_cointracking "
-                               "read_number value_of",
+        "venues.coingecko": "coingecko_markets coingecko_prices hybrid_prices",
+        "venues.cointracking": "Booking CoinTracking apply_aliases balances read_cointracking value_of",
+        "venues.json_api": "fetch_json",
     },
     17: {  # venues and files: the bridge's simulation, one batched pass of the screener, anomalies of imported bars
         "data.anomalies": "find_anomalies",

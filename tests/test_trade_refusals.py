@@ -13,8 +13,9 @@ from trading.core.types import Action, CheckResult, Market, Plan
 from trading.execution.approval import approve_plan, cancel_plan
 from trading.execution.executor import OrderParameters, execute
 from trading.execution.reconciliation import expected_holdings, reconcile
+from trading.venues.paper.costs import TradingCosts
 from trading.venues.paper.exchange import PaperVenue
-from trading.venues.paper.matching import QuoteFeed, TradingCosts
+from trading.venues.paper.matching import QuoteFeed
 
 NOON, D = datetime(2024, 1, 2, 12, tzinfo=UTC), Decimal
 PRICES = {"BTC/USDT": D(60000), "ETH/USDT": D(3000), "SOL/USDT": D(100)}

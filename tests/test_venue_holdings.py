@@ -12,7 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from trading.core.errors import BadInput, VenueError, VenueUnreachable
-from trading.venues.cointracking import CoinTracking, coingecko_markets, coingecko_prices
+from trading.venues.coingecko import coingecko_markets, coingecko_prices
+from trading.venues.cointracking import CoinTracking
 
 KEY, SECRET = "public-key", "private-secret"
 COINS = [f"coin-{n:03d}" for n in range(600)]

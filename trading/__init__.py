@@ -19,7 +19,7 @@ _find, __dir__, __all__ = lazy_names(__name__, {
     "features.technical": ["make_features"],
     "features.regime": ["RegimeDetector"],
     "forecast.forecaster": ["HorizonForecaster"],
-    "backtest.vectorbt_engine": ["Costs"],
+    "backtest.costs": ["Costs"],
     "backtest.engine": ["backtest"],
     "backtest.sweep": ["sweep"],
     "backtest.cross_validation": ["walk_forward"],

@@ -32,7 +32,7 @@ from .data.delta_store import BarStore as BarStore
 from .features.technical import make_features as make_features
 from .features.regime import RegimeDetector as RegimeDetector
 from .forecast.forecaster import HorizonForecaster as HorizonForecaster
-from .backtest.vectorbt_engine import Costs as Costs
+from .backtest.costs import Costs as Costs
 from .backtest.engine import backtest as backtest
 from .backtest.sweep import sweep as sweep
 from .backtest.cross_validation import walk_forward as walk_forward

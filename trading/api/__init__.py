@@ -7,9 +7,9 @@ from trading.core.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "app": ["make_app", "Traced", "describe", "examples"],
     "command_routes": [
-        "Word", "PathName", "AuditWriter", "Service", "perform", "Asked", "StartRun", "OfRun", "Why", "Switch", "Steer", "Group", "Alias",
-        "Note", "Changes", "Acknowledge", "validate_plan", "approve_plan", "cancel_run_plan", "set_switch", "write_note",
-        "acknowledge_rule", "CommandRoute",
+        "Word", "PathName", "Service", "perform_once", "Asked", "StartRun", "OfRun", "Why", "Switch", "Steer", "Group", "Alias", "Note",
+        "Changes", "Acknowledge", "validate_plan", "approve_plan", "cancel_run_plan", "set_switch", "write_note", "acknowledge_rule",
+        "CommandRoute",
     ],
     "errors": ["JSON", "PROBLEM", "REFUSALS", "status_of", "problem", "documented_refusals", "add_error_handlers"],
     "event_stream": ["LATER", "QUEUE", "BEAT", "StreamEvent", "last_seen", "EventStream", "as_sse"],

@@ -13,7 +13,7 @@ from . import server as server
 from . import session_routes as session_routes
 from . import system_routes as system_routes
 from .app import make_app as make_app, Traced as Traced, describe as describe, examples as examples
-from .command_routes import Word as Word, PathName as PathName, AuditWriter as AuditWriter, Service as Service, perform as perform, Asked as Asked, StartRun as StartRun, OfRun as OfRun, Why as Why, Switch as Switch, Steer as Steer, Group as Group, Alias as Alias, Note as Note, Changes as Changes, Acknowledge as Acknowledge, validate_plan as validate_plan, approve_plan as approve_plan, cancel_run_plan as cancel_run_plan, set_switch as set_switch, write_note as write_note, acknowledge_rule as acknowledge_rule, CommandRoute as CommandRoute
+from .command_routes import Word as Word, PathName as PathName, Service as Service, perform_once as perform_once, Asked as Asked, StartRun as StartRun, OfRun as OfRun, Why as Why, Switch as Switch, Steer as Steer, Group as Group, Alias as Alias, Note as Note, Changes as Changes, Acknowledge as Acknowledge, validate_plan as validate_plan, approve_plan as approve_plan, cancel_run_plan as cancel_run_plan, set_switch as set_switch, write_note as write_note, acknowledge_rule as acknowledge_rule, CommandRoute as CommandRoute
 from .errors import JSON as JSON, PROBLEM as PROBLEM, REFUSALS as REFUSALS, status_of as status_of, problem as problem, documented_refusals as documented_refusals, add_error_handlers as add_error_handlers
 from .event_stream import LATER as LATER, QUEUE as QUEUE, BEAT as BEAT, StreamEvent as StreamEvent, last_seen as last_seen, EventStream as EventStream, as_sse as as_sse
 from .file_routes import Mine as Mine, One as One

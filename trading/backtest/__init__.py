@@ -5,6 +5,7 @@
 from trading.core.lazy import lazy_names, make_callable
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
+    "costs": ["Costs"],
     "cross_validation": ["WalkForwardResult", "walk_forward", "combinatorial_paths", "SimulatedOutcomes", "monte_carlo"],
     "engine": ["FIGURES", "periods_per_year", "composite_score", "Backtest", "backtest", "target_rows", "volatility_size"],
     "execution_timing": ["EVENTS", "fill_prices", "check_signals", "same_symbols", "next_bar", "first_stop", "Directions", "directions"],
@@ -38,9 +39,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "sweep_jobs": ["Grid", "make_grid", "Job", "run_fast", "key_figures", "run_slow", "run_chunk", "make_chunks"],
     "sweep_plots": ["metric_grid", "plot_heatmap", "plot_surface", "neighbourhood"],
     "trial_register": ["Data", "variation_text", "TrialRegister", "default_register"],
-    "vectorbt_engine": ["Costs", "EngineFills", "fill_directions", "fill_weights"],
+    "vectorbt_engine": ["EngineFills", "fill_directions", "fill_weights"],
 }, modules=[
-    "cross_validation", "engine", "execution_timing", "fast_kernel", "fast_strategies", "leak_detector", "leak_probes", "overfitting",
-    "plots", "strategies", "strategy_promotion", "sweep", "sweep_jobs", "sweep_plots", "trial_register", "vectorbt_engine",
+    "costs", "cross_validation", "engine", "execution_timing", "fast_kernel", "fast_strategies", "leak_detector", "leak_probes",
+    "overfitting", "plots", "strategies", "strategy_promotion", "sweep", "sweep_jobs", "sweep_plots", "trial_register", "vectorbt_engine",
 ])
 make_callable(__name__, "backtest")

@@ -16,7 +16,8 @@ import pandas as pd
 from ..core.english import plural
 from . import plots
 from .execution_timing import directions, fill_prices, same_symbols
-from .vectorbt_engine import Costs, EngineFills, fill_directions, fill_weights
+from .costs import Costs
+from .vectorbt_engine import EngineFills, fill_directions, fill_weights
 from ..core.bars import check_bars, check_index, symbols_of
 from ..core.errors import BadInput
 from ..risk import metrics

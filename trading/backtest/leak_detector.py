@@ -15,7 +15,9 @@ import numpy as np
 import pandas as pd
 
 from ..core.english import plural
-from .leak_probes import PERTURBATIONS, run_pipeline, fixed_seeds, is_fitted, load_model, changed_past, perturb_bars, perturb_tables
+from trading.backtest.leak_probes import (
+    PERTURBATIONS, run_pipeline, fixed_seeds, is_fitted, load_model, changed_past, perturb_bars, perturb_tables,
+)
 from ..core.bars import check_bars
 from ..core.errors import BadInput, Refused, TradingError
 

@@ -22,7 +22,7 @@ from .execution_timing import fill_prices
 from .strategies import FunctionStrategy, Strategy
 from .sweep_jobs import Job, make_chunks, make_grid, run_chunk
 from .trial_register import default_register
-from .vectorbt_engine import Costs
+from .costs import Costs
 from ..core.bars import fingerprint, symbols_of
 from ..core.errors import BadInput
 from ..core.types import stable_hash

@@ -16,7 +16,8 @@ import pandas as pd
 from .engine import FIGURES, backtest, composite_score
 from .execution_timing import directions
 from .strategies import Strategy
-from .vectorbt_engine import Costs, EngineFills, fill_directions
+from .costs import Costs
+from .vectorbt_engine import EngineFills, fill_directions
 from ..core.bars import symbols_of
 from ..core.errors import BadInput
 

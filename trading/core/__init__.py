@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "files": ["write_atomic", "lock_folder"],
     "hash_chain": ["chain_hash", "keyed_hash"],
     "lazy": ["lazy_names", "make_callable"],
+    "numbers": ["decimal_sign", "read_number"],
     "redaction": [
         "MAX_DEPTH", "ENDS", "KNOWN", "is_secret_name", "mask_looks", "secret_forms", "SecretPattern", "pieces_of", "KnownSecrets",
         "redact", "redact_text", "redact_notebook", "redact_notebook_text", "redact_output",
@@ -44,6 +45,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venue_proxy": ["VenueProxy"],
 }, modules=[
-    "bars", "circuit_breaker", "datasets", "decimals", "english", "errors", "files", "hash_chain", "lazy", "redaction", "resources",
-    "secret_shapes", "settings", "settings_edit", "settings_overrides", "sqlite", "synthetic", "tracing", "types", "venue_proxy",
+    "bars", "circuit_breaker", "datasets", "decimals", "english", "errors", "files", "hash_chain", "lazy", "numbers", "redaction",
+    "resources", "secret_shapes", "settings", "settings_edit", "settings_overrides", "sqlite", "synthetic", "tracing", "types",
+    "venue_proxy",
 ])

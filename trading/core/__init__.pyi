@@ -8,6 +8,7 @@ from . import errors as errors
 from . import files as files
 from . import hash_chain as hash_chain
 from . import lazy as lazy
+from . import numbers as numbers
 from . import redaction as redaction
 from . import resources as resources
 from . import secret_shapes as secret_shapes
@@ -28,6 +29,7 @@ from .errors import TradingError as TradingError, BadInput as BadInput, BadSetti
 from .files import write_atomic as write_atomic, lock_folder as lock_folder
 from .hash_chain import chain_hash as chain_hash, keyed_hash as keyed_hash
 from .lazy import lazy_names as lazy_names, make_callable as make_callable
+from .numbers import decimal_sign as decimal_sign, read_number as read_number
 from .redaction import MAX_DEPTH as MAX_DEPTH, ENDS as ENDS, KNOWN as KNOWN, is_secret_name as is_secret_name, mask_looks as mask_looks, secret_forms as secret_forms, SecretPattern as SecretPattern, pieces_of as pieces_of, KnownSecrets as KnownSecrets, redact as redact, redact_text as redact_text, redact_notebook as redact_notebook, redact_notebook_text as redact_notebook_text, redact_output as redact_output
 from .resources import CHECKOUT as CHECKOUT, checkout as checkout, share_path as share_path
 from .secret_shapes import MASK as MASK, SHAPES as SHAPES, mask_shapes as mask_shapes

@@ -23,6 +23,7 @@ from ..core.errors import BadInput, MissingData
 from .clean import CleaningRules, clean_bars, find_gaps
 from .delta_store import BarStore
 from .ingest import Gap, Ingested, IngestReport, Repair
+from ..core.numbers import read_number
 
 # %% ../../nbs/02_data/45_import_files.ipynb #1f950ba4
 def _text(path: Path) -> str:
@@ -179,17 +180,29 @@ def _localized(index: pd.DatetimeIndex, zone: str, name: str) -> pd.DatetimeInde
 _NOTHING = {"", "null", "nan", "none", "na", "n/a", "-", "."}
 
 
-def _numbers(texts: pd.Series, name: str, first: int, column: str) -> np.ndarray:
+_EXACT_COMMA = r"^[-+]?(?:\d*,(?:\d{1,2}|\d{4,})|0\d*,\d+|\d{4,},\d+|\d{1,3}(?:\.\d{3})+,\d+)$"  # a comma that can only be a decimal sign
+
+
+def _numbers(texts: pd.Series, name: str, first: int, column: str, decimal: str = "") -> np.ndarray:
     "Read a column of numbers; missing ones are NaN, anything else that is no number is named."
     texts = texts.astype(str).str.strip()
     plain = texts.where(~texts.str.lower().isin(_NOTHING), "")
     comma, point = plain.str.contains(",").any(), plain.str.contains(".", regex=False).any()
-    if comma and point and plain.str.contains(r"^\d{1,3}(?:\.\d{3})+,\d+$").any():
-        plain = plain.str.replace(".", "", regex=False).str.replace(",", ".")
+    if comma and decimal != "." and plain.str.contains(r"^\d{1,3}(?:\.\d{3})+,\d+$").any():
+        plain = plain.str.replace(r"^(\d{1,3}(?:\.\d{3})+)(,\d+)?$", lambda m: m[1].replace(".", "") + (m[2] or ""), regex=True)
+        plain = plain.where(~plain.str.contains(".", regex=False), "?").str.replace(",", ".")
+    elif comma and decimal == ".":
+        plain = plain.str.replace(r"^\d{1,3}(?:,\d{3})+(?=\.|$)", lambda m: m[0].replace(",", ""), regex=True)
     elif comma and point:
         at = int(np.flatnonzero(plain.str.contains(","))[0])
         raise BadInput(f"{name}: line {first + at}: {column} is {texts.iloc[at]!r}, others have a decimal point; write all numbers alike")
     elif comma:
+        if not decimal and not plain.str.contains(_EXACT_COMMA).any() and (odd := plain.str.contains(r"^[-+]?[1-9]\d{0,2},\d{3}$")).any():
+            at = int(np.flatnonzero(odd)[0])
+            try:
+                read_number(plain.iloc[at])
+            except BadInput as error:
+                raise BadInput(f"{name}: line {first + at}: {column}: {error}") from None
         plain = plain.str.replace(",", ".", n=1)
     values = pd.to_numeric(plain.mask(plain == "", "nan"), errors="coerce").to_numpy(float)
     bad = np.isnan(values) & (plain != "").to_numpy()
@@ -220,8 +233,9 @@ def read_bars_file(
     zone: str | None = None,  # clock of times without zone: 'UTC', 'Europe/Helsinki', 'America/New_York+7'
     dayfirst: bool | None = None,  # whether 01/02/2024 is the first of February
     adjusted: bool = False,  # Yahoo: scale prices to 'Adj Close', which takes dividends out
+    decimal: str = "",  # '.' or ','; empty: as the numbers of the file show it
 ) -> pd.DataFrame:  # time × (field, symbol)
-    "Read bars from a file in one of the common layouts, or say which line does not fit.\n\nParameters\n----------\npath : str | Path\n    CSV (also .gz or .zip) or Parquet\nsymbol : str, default ''\n    whose bars these are; not needed when the file has a column for it\nzone : str | None, default None\n    clock of times without zone: 'UTC', 'Europe/Helsinki', 'America/New_York+7'\ndayfirst : bool | None, default None\n    whether 01/02/2024 is the first of February\nadjusted : bool, default False\n    Yahoo: scale prices to 'Adj Close', which takes dividends out\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol)"
+    "Read bars from a file in one of the common layouts, or say which line does not fit.\n\nParameters\n----------\npath : str | Path\n    CSV (also .gz or .zip) or Parquet\nsymbol : str, default ''\n    whose bars these are; not needed when the file has a column for it\nzone : str | None, default None\n    clock of times without zone: 'UTC', 'Europe/Helsinki', 'America/New_York+7'\ndayfirst : bool | None, default None\n    whether 01/02/2024 is the first of February\nadjusted : bool, default False\n    Yahoo: scale prices to 'Adj Close', which takes dividends out\ndecimal : str, default ''\n    '.' or ','; empty: as the numbers of the file show it\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol)"
     path = Path(path)
     if path.suffix.lower() in (".parquet", ".pq"):
         if not path.is_file():
@@ -234,11 +248,13 @@ def read_bars_file(
         layout = detect_layout(table)
         rows = _named(table, layout)
         times = _times(rows["time"], path.name, first, zone, dayfirst)
-        numbers = {f: _numbers(rows[f], path.name, first, f) for f in FIELDS if f in rows}
+        columns = [f for f in FIELDS if f in rows]
+        decimal = decimal or ("," if any(rows[f].astype(str).str.strip().str.contains(_EXACT_COMMA).any() for f in columns) else "")
+        numbers = {f: _numbers(rows[f], path.name, first, f, decimal) for f in columns}
         if adjusted:
             if layout != "yahoo":
                 raise BadInput(f"{path.name} has no column 'Adj Close'; leave adjusted out")
-            scale = _numbers(table["adj close"], path.name, first, "adj close") / numbers["close"]
+            scale = _numbers(table["adj close"], path.name, first, "adj close", decimal) / numbers["close"]
             numbers |= {f: numbers[f] * scale for f in FIELDS[:4] if f in numbers}
         rows = pd.DataFrame({"time": times, **numbers} | ({"symbol": rows["symbol"].str.strip()} if "symbol" in rows else {}))
     return _bars(rows, symbol, path.name)
@@ -284,9 +300,9 @@ def import_file(
     source: str = "file",  # under which name the store keeps them
     now: datetime | None = None,  # bars that closed later are left out; None: now
     rules: CleaningRules | None = None,  # of the cleaner
-    **how,  # zone, dayfirst, adjusted: as `read_bars_file`
+    **how,  # zone, dayfirst, adjusted, decimal: as `read_bars_file`
 ) -> IngestReport:
-    "Read a file, clean its bars and store them in one step; nothing is stored when anything is wrong.\n\nParameters\n----------\npath : str | Path\nstore : BarStore\nsymbol : str, default ''\n    not needed when the file has a column for it\ntimeframe : str, default '1d'\nsource : str, default 'file'\n    under which name the store keeps them\nnow : datetime | None, default None\n    bars that closed later are left out; None: now\nrules : CleaningRules | None, default None\n    of the cleaner\n**how\n    zone, dayfirst, adjusted: as `read_bars_file`\n\nReturns\n-------\nIngestReport"
+    "Read a file, clean its bars and store them in one step; nothing is stored when anything is wrong.\n\nParameters\n----------\npath : str | Path\nstore : BarStore\nsymbol : str, default ''\n    not needed when the file has a column for it\ntimeframe : str, default '1d'\nsource : str, default 'file'\n    under which name the store keeps them\nnow : datetime | None, default None\n    bars that closed later are left out; None: now\nrules : CleaningRules | None, default None\n    of the cleaner\n**how\n    zone, dayfirst, adjusted, decimal: as `read_bars_file`\n\nReturns\n-------\nIngestReport"
     until = now or datetime.now(UTC)
     bars = read_bars_file(path, symbol, **how)
     _check_spacing(bars, timeframe, Path(path).name)

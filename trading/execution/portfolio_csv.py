@@ -10,7 +10,6 @@ __all__ = ['CASH', 'PLAN_COLUMNS', 'Portfolio', 'read_amount', 'read_portfolio',
 import csv
 import difflib
 import io
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -21,6 +20,7 @@ from ..core.english import plural
 from ..core.errors import BadInput, MissingData
 from ..core.types import ZERO, Plan, Value
 from .plan import PlanConstraints
+from ..core.numbers import read_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,19 +48,14 @@ def read_amount(
     text: str,  # as it stands in the file
     where: str,  # for the message, for example 'line 3'
 ) -> tuple[Decimal, str]:  # the number, and what was repaired or ''
-    "Read an amount of zero or more; decimal commas are repaired when they can mean only one thing.\n\nParameters\n----------\ntext : str\n    as it stands in the file\nwhere : str\n    for the message, for example 'line 3'\n\nReturns\n-------\ntuple[Decimal, str]\n    the number, and what was repaired or ''"
-    plain = text.strip().replace("\u00a0", "").replace(" ", "").replace("'", "")
-    repaired = ""
-    if re.fullmatch(r"\d+,\d+", plain):
-        if re.fullmatch(r"[1-9]\d{0,2},\d{3}", plain):
-            readings = f"{plain.replace(',', '')} or {plain.replace(',', '.')}"
-            raise BadInput(f"{where}: {text!r} may be {readings}; write it with a point and without thousands marks")
-        plain, repaired = plain.replace(",", "."), f"{where}: the decimal comma of {text.strip()!r} was read as a point"
-    if re.fullmatch(r"-\d+(\.\d+)?([eE]-?\d+)?", plain) and Decimal(plain) != 0:
+    "Read an amount of zero or more; a decimal comma or thousands marks are read when they can mean only one thing.\n\nParameters\n----------\ntext : str\n    as it stands in the file\nwhere : str\n    for the message, for example 'line 3'\n\nReturns\n-------\ntuple[Decimal, str]\n    the number, and what was repaired or ''"
+    try:
+        number = read_number(text, option="the amount with")
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from None
+    if number < 0:
         raise BadInput(f"{where}: {text.strip()!r} is negative; a portfolio holds zero or more, so correct the line")
-    if not re.fullmatch(r"-?\d+(\.\d+)?([eE][-+]?\d{1,3})?", plain):
-        raise BadInput(f"{where}: {text.strip()!r} is no number; write an amount such as 1500 or 0.25")
-    return abs(Decimal(plain)), repaired
+    return abs(number), f"{where}: {text.strip()!r} was read as {abs(number):f}" if "," in text or text.count(".") > 1 else ""
 
 # %% ../../nbs/09_execution/10_portfolio_csv.ipynb #acbdb11e
 def read_portfolio(

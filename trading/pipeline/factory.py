@@ -188,7 +188,7 @@ def paper_venue(
 ):
     "Return the exchange that a run on paper trades on.\n\nParameters\n----------\nsettings : Settings\nas_of : datetime\n    UTC\nnow : datetime\n    UTC\nfunds : dict[str, Decimal]\n    what the account holds when the exchange first hears of it\npath : Path | None\n    where the exchange remembers; None: nowhere\ntape : default None\n    its prices; None: what `paper_tape` gives"
     from trading.venues.paper.exchange import PaperVenue
-    from trading.venues.paper.matching import TradingCosts
+    from trading.venues.paper.costs import TradingCosts
 
     half = Decimal(repr(settings.costs.slippage_bp)) / 2
     costs = TradingCosts(Decimal(repr(settings.costs.fee_rate)), half_spread_bp=half, slippage_bp=half)

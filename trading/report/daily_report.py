@@ -20,7 +20,9 @@ from .forecast_sections import forecast_overview
 from .formatting import UNKNOWN, Parts, closing_day, day, known, money, number, percent, quantity
 from .performance_sections import equity_parts, month_parts, risk_parts
 from .risk_sections import attribution_parts, plan_parts, regime_parts, stress_parts
-from .sections import ReportData, action_parts, by_symbol, figure, held_lines, holding_parts, required_actions, story_parts, table
+from trading.report.sections import (
+    ReportData, action_parts, by_symbol, figure, held_lines, holding_parts, required_actions, story_parts, table,
+)
 from .svg_charts import bar_chart
 
 # %% ../../nbs/14_report/35_daily_report.ipynb #3ee807de

@@ -6,12 +6,13 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "audit_log": ["AuditError", "Entry", "Finding", "write_line", "read_line", "check_log", "write_anchor", "read_anchor", "AuditLog"],
+    "audit_writer": ["AuditWriter"],
     "context": ["UNSEALED", "SecurityContext", "open_security", "open_audit"],
     "credentials": [
         "SHORTEST_PASSWORD", "LONGEST_PASSWORD", "COMMON", "ROWS", "STEP", "check_password", "hash_password", "password_fits", "is_dated",
         "new_totp", "totp_uri", "code_step", "new_token", "token_hash", "csrf_of",
     ],
-    "encrypted_file": ["PIECE", "WORK", "BadSeal", "derive_key", "SealedWriter", "open_sealed", "read_sealed"],
+    "encrypted_file": ["PIECE", "WORK", "DecryptionError", "derive_key", "EncryptedWriter", "decrypt_stream", "decrypt_file"],
     "log_redaction": [
         "STANDARD", "TEXTS", "redact_record", "trace_text", "SecretFilter", "QuietRecord", "install", "find_unredacted_files", "scrub",
     ],
@@ -25,5 +26,5 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "write_ring", "vault_path", "open_vault", "resolve_secret",
     ],
 }, modules=[
-    "audit_log", "context", "credentials", "encrypted_file", "log_redaction", "sessions", "user_store", "vault",
+    "audit_log", "audit_writer", "context", "credentials", "encrypted_file", "log_redaction", "sessions", "user_store", "vault",
 ])

@@ -11,10 +11,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "access.monitor": ["COUNTS", "ASKED", "monitor_file", "Monitor", "connection_statistics", "MeasuredVenue"],
     "access.snapshot": ["SnapshotVenue"],
     "alpaca": ["AlpacaVenue"],
-    "cointracking": [
-        "PAGE", "read_number", "Booking", "read_cointracking", "balances", "CoinTracking", "coingecko_prices", "coingecko_markets",
-        "hybrid_prices", "apply_aliases", "value_of",
-    ],
+    "coingecko": ["PAGE", "coingecko_prices", "coingecko_markets", "hybrid_prices"],
+    "cointracking": ["Booking", "read_cointracking", "balances", "CoinTracking", "apply_aliases", "value_of"],
     "crypto.async_venue": ["AsyncCcxtVenue"],
     "crypto.candle_stream": ["CandleStream", "has_stream"],
     "crypto.connection": [
@@ -23,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "crypto.parsing": ["SlowDown", "translate", "without_secrets", "candles_frame", "check_raw", "decimal_of", "list_of"],
     "crypto.venue": ["CcxtVenue"],
+    "json_api": ["fetch_json"],
     "mt5.bridge": ["WINDOW", "place_order", "cancel_order", "find_order", "make_bridge", "health", "serve_bridge"],
     "mt5.client": ["sign", "Mt5Venue"],
     "mt5.constants": ["VERSION", "FUNCTIONS", "TIMEFRAMES", "CONSTANTS", "TUPLES", "RATES", "TICKS", "fill"],
@@ -33,10 +32,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "recent_history", "find_broker_orders", "broker_order_state", "open_orders", "trades",
     ],
     "mt5.totp_unlock": ["TotpUnlock"],
+    "paper.costs": ["TradingCosts", "to_step", "traded_price"],
     "paper.exchange": ["FEE_STEP", "PaperVenue"],
-    "paper.matching": [
-        "PriceWindow", "PriceFeed", "exact", "BarFeed", "QuoteFeed", "TradingCosts", "to_step", "traded_price", "Match", "match_order",
-    ],
+    "paper.matching": ["PriceWindow", "PriceFeed", "exact", "BarFeed", "QuoteFeed", "Match", "match_order"],
 }, modules=[
-    "access", "alpaca", "cointracking", "crypto", "mt5", "paper",
+    "access", "alpaca", "coingecko", "cointracking", "crypto", "json_api", "mt5", "paper",
 ])

@@ -15,7 +15,10 @@ import pandas as pd
 
 from ...core.errors import BadInput, MissingData, UnknownOutcome, VenueError
 from ...core.types import ZERO, Fill, Market, Order, OrderState
-from .connection import LAST_RESPONSE, Connection, book_of, exchange_markets, fetch_account_number, fetch_free_and_used, known_market, ohlcv_of, prices_of, run_blocking
+from trading.venues.crypto.connection import (
+    LAST_RESPONSE, Connection, book_of, exchange_markets, fetch_account_number, fetch_free_and_used, known_market, ohlcv_of, prices_of,
+    run_blocking,
+)
 from .parsing import candles_frame, decimal_of, list_of, translate, without_secrets
 
 # %% ../../../nbs/01_venues/crypto/10_venue.ipynb #8eae7a51

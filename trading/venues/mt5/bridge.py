@@ -19,7 +19,10 @@ from ...core.errors import BadInput, MissingData, Refused, TradingError, Unknown
 from ...core.types import Order, OrderState
 from .client import sign
 from .constants import CONSTANTS
-from .terminal_adapter import COMMENT, TerminalSession, broker_order_state, fillings_of, find_broker_orders, magic_number, open_orders, positions, rates, symbol_row, ticks, trades, units_to_lots
+from trading.venues.mt5.terminal_adapter import (
+    COMMENT, TerminalSession, broker_order_state, fillings_of, find_broker_orders, magic_number, open_orders, positions, rates,
+    symbol_row, ticks, trades, units_to_lots,
+)
 from .totp_unlock import TotpUnlock
 
 # %% ../../../nbs/01_venues/mt5/30_bridge.ipynb #4f08031a

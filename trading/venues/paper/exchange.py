@@ -18,7 +18,8 @@ from ...core.decimals import EXACT, strip_zeros
 from ...core.errors import BadInput, MissingData
 from ...core.sqlite import open_database, transaction
 from ...core.types import ZERO, Fill, Market, Order, OrderState, asset_of
-from .matching import PriceFeed, PriceWindow, TradingCosts, match_order, to_step, traded_price
+from .matching import PriceFeed, PriceWindow, match_order
+from .costs import TradingCosts, to_step, traded_price
 
 # %% ../../../nbs/01_venues/paper/05_exchange.ipynb #826261bf
 _SCHEMA = 2
