@@ -13,6 +13,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "retry_alerts",
     ],
     "backups": ["passphrase_of", "back_up", "verify_backup", "restore_backup"],
+    "commands": [
+        "Record", "Text", "Name", "Symbol", "Handler", "REGISTRY", "Actor", "Context", "CommandRequest", "Command", "command",
+        "find_command", "read_request", "perform", "audit_detail", "record_spooled", "owner_context",
+    ],
     "jobs": ["WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
     "launching": [
         "run_named", "report_page", "begin_run", "execute_run", "keep_schedule", "compare_named", "begin_reproduction",
@@ -46,6 +50,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "ledger_for_writing",
     ],
 }, modules=[
-    "access", "account_control", "alerting", "backups", "jobs", "launching", "maintenance", "market_data", "metrics", "queries_analytics",
-    "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "query_cache", "security_admin", "workspace",
+    "access", "account_control", "alerting", "backups", "command_registry", "commands", "jobs", "launching", "maintenance", "market_data",
+    "metrics", "queries_analytics", "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading",
+    "query_cache", "security_admin", "workspace",
 ])

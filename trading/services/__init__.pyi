@@ -3,6 +3,8 @@ from . import access as access
 from . import account_control as account_control
 from . import alerting as alerting
 from . import backups as backups
+from . import command_registry as command_registry
+from . import commands as commands
 from . import jobs as jobs
 from . import launching as launching
 from . import maintenance as maintenance
@@ -21,6 +23,7 @@ from .access import allowed as allowed, workspace_for as workspace_for
 from .account_control import open_venue as open_venue, reconcile_account as reconcile_account, watch_accounts as watch_accounts, stop_trading as stop_trading, resume_trading as resume_trading
 from .alerting import collect_day_facts as collect_day_facts, collect_background_facts as collect_background_facts, collect_alert_facts as collect_alert_facts, secret_of as secret_of, channels_of as channels_of, policy_of_alerts as policy_of_alerts, open_outbox as open_outbox, dispatch_alerts as dispatch_alerts, after_run as after_run, try_channels as try_channels, list_alerts as list_alerts, preview_alerts as preview_alerts, acknowledge_alerts as acknowledge_alerts, retry_alerts as retry_alerts
 from .backups import passphrase_of as passphrase_of, back_up as back_up, verify_backup as verify_backup, restore_backup as restore_backup
+from .commands import Record as Record, Text as Text, Name as Name, Symbol as Symbol, Handler as Handler, REGISTRY as REGISTRY, Actor as Actor, Context as Context, CommandRequest as CommandRequest, Command as Command, command as command, find_command as find_command, read_request as read_request, perform as perform, audit_detail as audit_detail, record_spooled as record_spooled, owner_context as owner_context
 from .jobs import WRAP as WRAP, start_run as start_run, start as start, job as job, log_tail as log_tail, cancel_job as cancel_job, archive_jobs as archive_jobs
 from .launching import run_named as run_named, report_page as report_page, begin_run as begin_run, execute_run as execute_run, keep_schedule as keep_schedule, compare_named as compare_named, begin_reproduction as begin_reproduction, reproduction_differences as reproduction_differences
 from .maintenance import SECURITY_CHECKS as SECURITY_CHECKS, health_report as health_report, health_trend as health_trend, repair as repair, security_report as security_report, watch_system as watch_system
