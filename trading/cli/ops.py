@@ -30,7 +30,7 @@ def _now() -> datetime:
 # %% ../../nbs/17_cli/20_ops.ipynb #83f0dc51
 @click.group()
 def alerts_group() -> None:
-    "What people were told, and whether it arrived."
+    "Show alerts and whether they were delivered."
 
 
 @alerts_group.command("list")
@@ -56,7 +56,7 @@ def list_(dead, limit, as_json) -> None:
 @click.argument("name", metavar="RUN", default="last")
 @click.option("--afresh", is_flag=True, help="As if nothing had been told before.")
 def preview(name, afresh) -> None:
-    "Show what would be told about a run now; nothing is sent or written down."
+    "Show the alerts that a run would raise now; nothing is sent or recorded."
     from trading.services.alerting import preview_alerts
     from trading.services.launching import run_named
 
