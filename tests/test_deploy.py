@@ -271,7 +271,7 @@ def test_no_file_holds_a_secret():
 
     for path in [*TEXTS, *(ROOT / ".github").rglob("*.yml")]:
         for number, line in enumerate(path.read_text().splitlines(), 1):
-            if re.search(r"secrets?/|_FILE|__FILE|\$\(|_file:|\$\$\(", line):
+            if re.search(r"secrets?/|_FILE|__FILE|\$\(|_file:|\$\$\(|\$\{\{", line):
                 continue  # where a secret lies, not what it is
             line = line.replace("carnet_", "carnet ")  # our measures begin like our keys
             assert redact(line) == line, f"{path.relative_to(ROOT)}:{number}"
