@@ -48,6 +48,7 @@ test: .venv/dev.ok ## everything: style, notebooks, tests, layers; ARGS="-k repo
 coverage: .venv/dev.ok ## the same tests with the branches of trading/ counted, which takes a fifth longer
 	@./scripts/get-chromium
 	@$(BIN)/python -m pytest -n auto --dist loadgroup --cov --cov-report=term:skip-covered $(ARGS)
+	$(if $(ARGS),,@$(BIN)/python scripts/coverage_floor.py)
 
 types: .venv/dev.ok ## hold every call of the package against the signature it calls
 	@$(BIN)/mypy

@@ -176,12 +176,14 @@ def forked(job, seconds: float, log: Path):
 
 
 def suite(tree: Path, tests: list[str], *plugins) -> int:
-    "Run tests in the copied tree; called in a fork."
+    "Run tests in the copied tree, file by file until one fails; called in a fork."
     os.chdir(tree)
     tempfile.tempdir, sys.path[:0] = None, [str(tree), str(tree / "tests")]
     os.environ |= {"PYTHONPATH": str(tree), "TMPDIR": str(tree.parent / "tmp"), "PYTHONDONTWRITEBYTECODE": "1"}
     sys.dont_write_bytecode = True
-    return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests], plugins=list(plugins)))
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    files = {t.split("::")[0]: [x for x in tests if x.split("::")[0] == t.split("::")[0]] for t in tests}
+    return next((int(code) for chosen in files.values() if (code := pytest.main([*options, *chosen], plugins=list(plugins)))), 0)
 
 
 def candidates(tree: Path, module: str) -> list[str]:
@@ -213,12 +215,15 @@ def judge(tree: Path, module: str, args) -> tuple[int, list[str], int]:  # tried
         with contextlib.suppress(Exception):
             importlib.import_module(name)
     quick = {t for t, took in seconds.items() if took <= args.slow}
+    spent = lambda file: [took for t, took in seconds.items() if t.split("::")[0] == file and t in quick]  # noqa: E731
+    files = {file: sum(spent(file)) / len(spent(file)) for file in {t.split("::")[0] for t in quick}}  # files of quick tests come first
     of = lambda names: {t for t in quick if t in names or t.split("::")[0] in names}  # noqa: E731
     drawn, survivors, hung = mutants(source, args.n, f"{args.seed} {module}"), [], 0
     if args.again:
         drawn = [m for m in drawn if m[2] in result.read_text()]
     for n, (where, changed, diff) in enumerate(drawn, 1):
-        began, tests = time.monotonic(), sorted(of(set().union(*(lines.get(line, ()) for line in where)) - {""}) or quick, key=seconds.get)
+        began, tests = time.monotonic(), of(set().union(*(lines.get(line, ()) for line in where)) - {""}) or quick
+        tests = sorted(tests, key=lambda t: (".ipynb" in t, files[t.split("::")[0]], seconds[t]))
         tests = [t for k, t in enumerate(tests) if not k or sum(map(seconds.get, tests[: k + 1])) <= args.budget]
         file.write_text(changed)
         os.utime(file, (n, n))
@@ -245,7 +250,7 @@ def main() -> None:
     ask.add_argument("--n", type=int, default=40, help="mutants of each module; 0: every one")
     ask.add_argument("--seed", type=int, default=7)
     ask.add_argument("--slow", type=float, default=5, help="leave out tests that take longer, in seconds")
-    ask.add_argument("--budget", type=float, default=8, help="run the quickest tests that reach a change, together at most so many seconds")
+    ask.add_argument("--budget", type=float, default=20, help="run the quickest tests that reach a change, together at most so many seconds")
     ask.add_argument("--verbose", action="store_true")
     ask.add_argument("--tests", nargs="*", default=[], help="further tests to run")
     ask.add_argument("--again", action="store_true", help="only the survivors of the last time")

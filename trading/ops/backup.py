@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 
 from ..core.errors import BadInput, TradingError
 from ..core.types import Value
-from ..security.encrypted_file import WORK, BadSeal, SealedWriter, read_sealed
+from ..security.encrypted_file import WORK, DecryptionError, EncryptedWriter, decrypt_file
 from ..core.sqlite import open_readonly
 
 ENDING = ".carnet-backup"
@@ -183,7 +183,7 @@ def snapshot(
     also: Mapping[str, Path] | None = None,  # further files and folders by their place in the backup, for example settings.ini
     work: int = WORK,  # cost of a guess at the passphrase
 ) -> Path:
-    "Write everything into one sealed file; what cannot be finished leaves nothing behind.\n\nParameters\n----------\ndata : Path\n    the data folder\ntarget : Path\n    folder of backups\npassphrase : str\nnow : datetime\n    UTC; names the file\nalso : Mapping[str, Path] | None, default None\n    further files and folders by their place in the backup, for example settings.ini\nwork : int, default WORK\n    cost of a guess at the passphrase\n\nReturns\n-------\nPath"
+    "Write everything into one encrypted file; what cannot be finished leaves nothing behind.\n\nParameters\n----------\ndata : Path\n    the data folder\ntarget : Path\n    folder of backups\npassphrase : str\nnow : datetime\n    UTC; names the file\nalso : Mapping[str, Path] | None, default None\n    further files and folders by their place in the backup, for example settings.ini\nwork : int, default WORK\n    cost of a guess at the passphrase\n\nReturns\n-------\nPath"
     places = {"data": Path(data).resolve()} | {k: Path(v).resolve() for k, v in (also or {}).items() if Path(v).exists()}
     if not Path(data).is_dir():
         raise BadInput(f"the data folder {Path(data).name} does not exist; there is nothing to back up before the first run")
@@ -206,8 +206,8 @@ def snapshot(
 
 
 @contextmanager
-def _whole(sealed: SealedWriter) -> Iterator[None]:
-    "Give the sealed file up when its content cannot be had."
+def _whole(sealed: EncryptedWriter) -> Iterator[None]:
+    "Give the encrypted file up when its content cannot be had."
     try:
         yield
     except BaseException:
@@ -216,13 +216,13 @@ def _whole(sealed: SealedWriter) -> Iterator[None]:
 
 
 def _write(part: Path, places: Mapping[str, Path], scratch: Path, passphrase: str, now: datetime, work: int) -> str:
-    "Write the sealed file and return its checksum."
+    "Write the encrypted file and return its checksum."
     import pyarrow as pa
 
     files, sizes, tables = {}, {}, {}
     with part.open("xb") as out:
         os.chmod(part, 0o600)
-        sealed = SealedWriter(out, passphrase, work)
+        sealed = EncryptedWriter(out, passphrase, work)
         packed = pa.CompressedOutputStream(pa.PythonFile(sealed, "w"), "zstd")
         with _whole(sealed), tarfile.open(fileobj=packed, mode="w|", bufsize=1 << 20) as tar:
             for place, path, table, version in _gather(places, scratch):
@@ -266,7 +266,7 @@ def _walk(path: Path, passphrase: str, into: Path | None) -> Manifest:
 
     seen: dict[str, str] = {}
     manifest = None
-    pieces = read_sealed(path, passphrase)
+    pieces = decrypt_file(path, passphrase)
     try:
         with pa.CompressedInputStream(pa.PythonFile(io.BufferedReader(_Pieces(pieces), 1 << 20), "r"), "zstd") as packed:
             with tarfile.open(fileobj=packed, mode="r|", bufsize=1 << 20) as tar:
@@ -279,10 +279,10 @@ def _walk(path: Path, passphrase: str, into: Path | None) -> Manifest:
             for _ in pieces:  # the seal is proven to the last byte
                 pass
     except (tarfile.TarError, OSError) as error:
-        raise BadSeal(f"{path.name} is damaged inside: {error}; use another backup") from error
+        raise DecryptionError(f"{path.name} is damaged inside: {error}; use another backup") from error
     if manifest is None or manifest.files != seen:
         wrong = sorted(set(seen.items()) ^ set((manifest.files if manifest else {}).items()))
-        raise BadSeal(f"{path.name} is not complete: {wrong[0][0] if wrong else 'the manifest'} differs from what was written; use another backup")
+        raise DecryptionError(f"{path.name} is not complete: {wrong[0][0] if wrong else 'the manifest'} differs from what was written; use another backup")
     return manifest
 
 
@@ -290,7 +290,7 @@ def _take(entry: tarfile.TarInfo, content, into: Path | None) -> str:
     "Hash a file of the backup and write it, wherever it belongs below the folder."
     place = PurePosixPath(entry.name)
     if not entry.isreg() or place.is_absolute() or ".." in place.parts or "\\" in entry.name or ":" in place.parts[0]:
-        raise BadSeal(f"the backup holds {entry.name!r}, which is no file below a folder; it was not made by Carnet")
+        raise DecryptionError(f"the backup holds {entry.name!r}, which is no file below a folder; it was not made by Carnet")
     sha, out = hashlib.sha256(), None
     if into:
         (target := into / place).parent.mkdir(parents=True, exist_ok=True)

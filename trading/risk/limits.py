@@ -59,7 +59,7 @@ class RiskLimits(Value):
 
     def in_force(self) -> dict[str, object]:
         "Return the limits that are set, by name."
-        return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None and v != () and v != {}}
+        return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None and (v or not isinstance(v, tuple | dict))}
 
 
 def _check_range(name: str, value: object, low: float, high: float) -> None:

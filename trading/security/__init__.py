@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "SHORTEST_PASSWORD", "LONGEST_PASSWORD", "COMMON", "ROWS", "STEP", "check_password", "hash_password", "password_fits", "is_dated",
         "new_totp", "totp_uri", "code_step", "new_token", "token_hash", "csrf_of",
     ],
-    "encrypted_file": ["PIECE", "WORK", "BadSeal", "derive_key", "SealedWriter", "open_sealed", "read_sealed"],
+    "encrypted_file": ["PIECE", "WORK", "DecryptionError", "derive_key", "EncryptedWriter", "decrypt_stream", "decrypt_file"],
     "log_redaction": [
         "STANDARD", "TEXTS", "redact_record", "trace_text", "SecretFilter", "QuietRecord", "install", "find_unredacted_files", "scrub",
     ],
