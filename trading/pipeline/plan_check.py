@@ -15,8 +15,8 @@ import pandas as pd
 
 from ..core.bars import bar_length, last_prices
 from ..core.settings import Settings
-from ..core.types import CheckResult, Plan
-from ..execution.pre_trade import check_plan
+from ..core.types import ZERO, CheckResult, Plan
+from ..execution.pre_trade import check_plan, position_losses
 from .account import AccountSnapshot, kill_switch
 from .factory import bars_of, groups_of, risk_limits
 from .price_snapshot import pinned_price_snapshot
@@ -52,8 +52,9 @@ def check_run(
     settings: Settings,  # whose limits count: those of the run, or those in force now
     seen: SeenPrices | None = None,  # None: those that the plan rests on
     equity: pd.Series | None = None,  # account value over time, UTC; None: as the run knew it
+    traded_today: Decimal = ZERO,  # value traded since midnight UTC
 ) -> CheckResult:
-    "Hold a run's plan against every rule.\n\nParameters\n----------\nrun : Run\n    with the artefacts `account` and `plan`\nsettings : Settings\n    whose limits count: those of the run, or those in force now\nseen : SeenPrices | None, default None\n    None: those that the plan rests on\nequity : pd.Series | None, default None\n    account value over time, UTC; None: as the run knew it\n\nReturns\n-------\nCheckResult"
+    "Hold a run's plan against every rule.\n\nParameters\n----------\nrun : Run\n    with the artefacts `account` and `plan`\nsettings : Settings\n    whose limits count: those of the run, or those in force now\nseen : SeenPrices | None, default None\n    None: those that the plan rests on\nequity : pd.Series | None, default None\n    account value over time, UTC; None: as the run knew it\ntraded_today : Decimal, default ZERO\n    value traded since midnight UTC\n\nReturns\n-------\nCheckResult"
     plan, state = run.read("plan", Plan), run.read("account")
     before, seen = AccountSnapshot.of(state), seen or prices_of_run(run, settings)
     if equity is None:
@@ -61,4 +62,5 @@ def check_run(
     return check_plan(
         plan, risk_limits(settings), seen.prices, seen.times, seen.moment, {s: p.amount for s, p in before.positions.items()}, before.cash,
         settings.market.symbols, kill_switch(settings, plan.account), fee_rate=Decimal(repr(float(settings.costs.fee_rate))),
-        groups=groups_of(settings), equity=equity, returns=bars_of(run)["close"].pct_change(fill_method=None).iloc[-settings.allocate.window :])
+        groups=groups_of(settings), equity=equity, returns=bars_of(run)["close"].pct_change(fill_method=None).iloc[-settings.allocate.window :],
+        losses=position_losses(before.positions, seen.prices), traded_today=traded_today)

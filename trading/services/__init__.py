@@ -12,17 +12,22 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "alerting": [
         "collect_day_facts", "collect_background_facts", "collect_alert_facts", "secret_of", "channels_of", "policy_of_alerts",
-        "open_outbox", "dispatch_alerts", "after_run", "try_channels",
+        "open_outbox", "dispatch_alerts", "after_run", "try_channels", "list_alerts", "preview_alerts", "acknowledge_alerts",
+        "retry_alerts",
     ],
+    "backups": ["passphrase_of", "back_up", "verify_backup", "restore_backup"],
     "commands": [
         "Adapter", "Record", "Handler", "REGISTRY", "Actor", "Context", "Request", "Done", "Command", "command", "load_commands",
         "find_command", "read_request", "authorise", "audit_detail", "perform", "note_later", "write_waiting", "terminal_workspace",
         "audit_record",
     ],
     "jobs": ["WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
-    "maintenance": [
-        "SECURITY_CHECKS", "health_report", "health_trend", "repair", "security_report", "watch_system", "passphrase_of", "back_up",
+    "launching": [
+        "run_named", "report_page", "begin_run", "execute_run", "keep_schedule", "compare_named", "begin_reproduction",
+        "reproduction_differences",
     ],
+    "maintenance": ["SECURITY_CHECKS", "health_report", "health_trend", "repair", "security_report", "watch_system"],
+    "market_data": ["update_market", "follow_profile", "import_bars", "serve_mt5_terminal"],
     "metrics": ["GATHERED", "EXPOSITION", "update_metrics", "open_metrics", "start_logging"],
     "plan_control": [
         "ReviewPlan", "review_run_plan", "ApprovePlan", "approve_run_plan", "RejectPlan", "reject_run_plan", "ValidatePlan",
@@ -46,6 +51,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "query_cache": ["FRESH", "MEMORY", "QueryCache", "view"],
     "run_control": ["StartRun", "start_daily_run", "ResumeRun", "resume_run", "CancelJob", "cancel_running_job"],
+    "security_admin": [
+        "Ask", "security_of", "with_vault", "store_secret", "delete_secret", "renew_vault_key", "know_secrets", "scan_folder",
+    ],
     "settings_control": [
         "settings_file", "version_of", "ChangeSettings", "change_settings", "ReplaceSettings", "replace_settings", "SetGroup", "set_group",
         "DropGroup", "drop_group", "SetAlias", "set_alias", "DropAlias", "drop_alias",
@@ -59,7 +67,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "ledger_for_writing",
     ],
 }, modules=[
-    "access", "account_control", "alerting", "commands", "jobs", "maintenance", "metrics", "plan_control", "queries_analytics",
-    "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "query_cache", "run_control",
-    "settings_control", "system_control", "workspace",
+    "access", "account_control", "alerting", "backups", "commands", "jobs", "launching", "maintenance", "market_data", "metrics",
+    "plan_control", "queries_analytics", "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading",
+    "query_cache", "run_control", "security_admin", "settings_control", "system_control", "workspace",
 ])
