@@ -20,6 +20,7 @@ from .costs import Costs
 from .vectorbt_engine import EngineFills, fill_directions
 from ..core.bars import symbols_of
 from ..core.errors import BadInput
+from ..core.drawdown import value_drawdown
 
 # %% ../../nbs/06_backtest/40_sweep_jobs.ipynb #e40c7709
 @dataclass(frozen=True)
@@ -149,8 +150,7 @@ def key_figures(
         n, mean, deviation = len(r), r.mean(axis=0), r.std(axis=0, ddof=1)
         shortfall = np.sqrt((np.minimum(r, 0) ** 2).mean(axis=0))
         growth, root = value[-1] / cash, np.sqrt(periods)
-        best = np.maximum(np.maximum.accumulate(value, axis=0), cash)
-        fall = (1 - value / best).max(axis=0)
+        fall = np.abs(value_drawdown(value, cash).min(axis=0))
         annual = growth ** (periods / n) - 1
         held = np.where(ruined, 0, np.abs(fills.units.to_numpy()) * close.ffill().fillna(0).to_numpy()) / np.where(value > 0, value, 1)
         sharpe, sortino, calmar = _ratio(mean * root, deviation), _ratio(mean * root, shortfall), _ratio(annual, fall)

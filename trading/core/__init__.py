@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "circuit_breaker": ["Circuit", "BackoffPolicy", "CircuitStore", "MemoryStore", "CircuitBreaker"],
     "datasets": ["SampleKind", "SOURCES", "sample_bars"],
     "decimals": ["EXACT", "strip_zeros"],
+    "drawdown": ["value_drawdown", "drawdown_now"],
     "english": ["pluralize", "plural", "spelled", "count", "article", "with_article", "listed", "sentence"],
     "errors": [
         "TradingError", "BadInput", "BadSettings", "MissingData", "StaleData", "VenueError", "VenueUnreachable", "UnknownOutcome",
@@ -45,7 +46,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venue_proxy": ["VenueProxy"],
 }, modules=[
-    "bars", "circuit_breaker", "datasets", "decimals", "english", "errors", "files", "hash_chain", "lazy", "numbers", "redaction",
-    "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "sqlite", "synthetic", "tracing",
-    "types", "venue_proxy",
+    "bars", "circuit_breaker", "datasets", "decimals", "drawdown", "english", "errors", "files", "hash_chain", "lazy", "numbers",
+    "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "sqlite", "synthetic",
+    "tracing", "types", "venue_proxy",
 ])

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ..core.english import count, listed, sentence, spelled
 from .formatting import closing_day, known, limit_name, limit_value, money, percent
+from ..core.drawdown import drawdown_now
 
 # %% ../../nbs/14_report/07_narrative.ipynb #83fed4e3
 def _change_text(change: float) -> str:
@@ -46,8 +47,7 @@ def describe_equity(
             name = f"the benchmark ({benchmark_name})" if benchmark_name else "the benchmark"
             sentence += f"; {name} {_change_text(later / then - 1)} over the same time"
     best = equity.idxmax()
-    below = value / float(equity.max()) - 1
-    high = "This is its highest value so far." if best == now else f"Drawdown {percent(-below)} from the high of {closing_day(best)}."
+    high = "This is its highest value so far." if best == now else f"Drawdown {percent(drawdown_now(equity))} from the high of {closing_day(best)}."
     return [sentence + ".", high]
 
 # %% ../../nbs/14_report/07_narrative.ipynb #51edcc7d
