@@ -1268,6 +1268,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'trading.core.types.Position': ('00_core/types.html#position', 'trading/core/types.py'),
                                     'trading.core.types.Position.__post_init__': ( '00_core/types.html#position.__post_init__',
                                                                                    'trading/core/types.py'),
+                                    'trading.core.types.PricedVenue': ('00_core/types.html#pricedvenue', 'trading/core/types.py'),
                                     'trading.core.types.Value': ('00_core/types.html#value', 'trading/core/types.py'),
                                     'trading.core.types.Value.but': ('00_core/types.html#value.but', 'trading/core/types.py'),
                                     'trading.core.types.Value.from_json': ('00_core/types.html#value.from_json', 'trading/core/types.py'),

@@ -256,7 +256,7 @@ class Settings(BaseSettings):
     backup: BackupSettings = BackupSettings()
 
     @classmethod
-    def settings_customise_sources(cls, settings_cls, init_settings, **others) -> tuple[PydanticBaseSettingsSource, ...]:
+    def settings_customise_sources(cls, settings_cls, init_settings, *others, **more) -> tuple[PydanticBaseSettingsSource, ...]:
         "Take values from `load_settings` only, which gathers every source and remembers which one won."
         return (init_settings,)
 
@@ -309,7 +309,7 @@ def read_ini(
     name = name or path.name
     text = path.read_text(encoding="utf-8-sig")
     parser = configparser.ConfigParser(interpolation=None, strict=True)
-    parser.optionxform = str
+    parser.optionxform = str  # type: ignore[method-assign,assignment]  # the documented way to keep capitals
     try:
         parser.read_string(text, source=name)
     except configparser.Error as error:
