@@ -27,14 +27,14 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "resources": ["CHECKOUT", "checkout", "share_path"],
     "secret_shapes": ["MASK", "SHAPES", "mask_shapes"],
-    "settings": [
-        "Words", "Numbers", "Fraction", "LimitLevel", "Cron", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine", "WATCH", "Found",
-        "SETTINGS_SECTIONS", "SettingsSection", "RunSettings", "MarketSettings", "ForecastSettings", "DecisionSettings",
-        "AllocateSettings", "CostSettings", "TradeSettings", "ExecutionSettings", "LiveSettings", "LimitSettings", "PromotionSettings",
-        "AccessSettings", "ScheduleSettings", "AlertSettings", "HealthSettings", "BackupSettings", "Settings", "read_ini", "profiles_in",
-        "read_environment", "load_settings", "gather_settings",
-    ],
+    "settings": ["Found", "SETTINGS_SECTIONS", "read_ini", "profiles_in", "read_environment", "load_settings", "gather_settings"],
     "settings_edit": ["RESTART", "change_text", "check_text", "differences", "apply_settings", "apply_changes"],
+    "settings_model": [
+        "Words", "Numbers", "Fraction", "LimitLevel", "Cron", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine", "WATCH",
+        "SettingsSection", "RunSettings", "MarketSettings", "ForecastSettings", "DecisionSettings", "AllocateSettings", "CostSettings",
+        "TradeSettings", "ExecutionSettings", "LiveSettings", "LimitSettings", "PromotionSettings", "AccessSettings", "ScheduleSettings",
+        "AlertSettings", "HealthSettings", "BackupSettings", "nearest_name", "Settings",
+    ],
     "settings_overrides": ["OVERRIDES_FILE", "read_overrides", "overridden_settings"],
     "sqlite": ["transaction", "open_database", "open_readonly", "single_transaction"],
     "synthetic": ["ScenarioKind", "StylizedFacts", "scenario"],
@@ -46,6 +46,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "venue_proxy": ["VenueProxy"],
 }, modules=[
     "bars", "circuit_breaker", "datasets", "decimals", "english", "errors", "files", "hash_chain", "lazy", "numbers", "redaction",
-    "resources", "secret_shapes", "settings", "settings_edit", "settings_overrides", "sqlite", "synthetic", "tracing", "types",
-    "venue_proxy",
+    "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "sqlite", "synthetic", "tracing",
+    "types", "venue_proxy",
 ])
