@@ -255,7 +255,7 @@ def test_variables_of_the_containers_are_settings():
 def test_deployments_of_the_work_pool_are_the_flows_of_the_schedule():
     import ast
 
-    from trading.core.settings import ScheduleSettings
+    from trading.core.settings_model import ScheduleSettings
 
     told = documents(DEPLOY / "prefect" / "prefect.yaml")[0]["deployments"]
     assert {d["name"]: d["schedules"][0]["cron"] for d in told} == {

@@ -181,7 +181,7 @@ def test_a_ledger_in_a_database_is_what_every_reader_and_the_backup_see(request,
     from trading.api.event_stream import EventStream
     from trading.core.settings import load_settings
     from trading.ops.backup import restore
-    from trading.services.maintenance import back_up
+    from trading.services.backups import back_up
     from trading.services.metrics import open_metrics, update_metrics
     from trading.services.queries_portfolio import portfolio
     from trading.services.queries_trading import events, fills

@@ -5,7 +5,8 @@
 from trading.core.lazy import lazy_names
 
 _find, __dir__, __all__ = lazy_names(__name__, {
-    "core.settings": ["load_settings", "Settings"],
+    "core.settings": ["load_settings"],
+    "core.settings_model": ["Settings"],
     "pipeline.launch": ["run_daily"],
     "pipeline.run_record": ["list_runs", "find_run"],
     "core.errors": ["TradingError"],

@@ -18,7 +18,8 @@ from . import security as security
 from . import services as services
 from . import testing as testing
 from . import venues as venues
-from .core.settings import load_settings as load_settings, Settings as Settings
+from .core.settings import load_settings as load_settings
+from .core.settings_model import Settings as Settings
 from .pipeline.launch import run_daily as run_daily
 from .pipeline.run_record import list_runs as list_runs, find_run as find_run
 from .core.errors import TradingError as TradingError

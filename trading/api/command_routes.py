@@ -66,9 +66,11 @@ class _AuditWriter:
             try:
                 await asyncio.to_thread(self._write, [said for said, _ in batch])
             except Exception as error:  # noqa: BLE001  whatever the log says, everybody who waits must hear it
-                [future.set_exception(error) for _, future in batch if not future.done()]
+                for future in (f for _, f in batch if not f.done()):
+                    future.set_exception(error)
             else:
-                [future.set_result(None) for _, future in batch if not future.done()]
+                for future in (f for _, f in batch if not f.done()):
+                    future.set_result(None)
 
     def _write(self, acts: list[tuple]) -> None:
         "Write one act as it is, several as one entry."
@@ -210,7 +212,7 @@ def validate_plan(place: Workspace, name: str) -> dict:
     import pandas as pd
 
     from trading.core.bars import bar_length, last_prices
-    from trading.execution.pre_trade import check_plan
+    from trading.execution.pre_trade import check_plan, position_losses
     from trading.pipeline.account import AccountSnapshot, kill_switch
     from trading.pipeline.factory import groups_of, risk_limits
 
@@ -218,12 +220,14 @@ def validate_plan(place: Workspace, name: str) -> dict:
     before, past = AccountSnapshot.of(artefact(place, record, "account")), artefact(place, record, "account")["history"]
     plan, settings, bars = Run(place.reports / record.id).read("plan", Plan), current_settings(place, record.profile), run_bars(place, record)
     last, length = bars["close"].apply(lambda c: c.last_valid_index()), bar_length(settings.market.timeframe)
+    quotes = {s: Decimal(repr(float(p))) for s, p in last_prices(bars).items()}
     verdict = check_plan(
-        plan, risk_limits(settings), {s: Decimal(repr(float(p))) for s, p in last_prices(bars).items()},
+        plan, risk_limits(settings), quotes,
         {s: (t + length).to_pydatetime() for s, t in last.items()}, record.as_of, {s: p.amount for s, p in before.positions.items()}, before.cash,
         settings_then(record).market.symbols, kill_switch(settings, plan.account), fee_rate=Decimal(repr(settings.costs.fee_rate)),
         groups=groups_of(settings), equity=pd.Series({pd.Timestamp(t): v for t, v in past}, dtype=float),
-        returns=bars["close"].pct_change(fill_method=None).iloc[-settings.allocate.window :])
+        returns=bars["close"].pct_change(fill_method=None).iloc[-settings.allocate.window :],
+        losses=position_losses(before.positions, quotes))
     return {"run": record.id, "plan": plan.hash, "ok": verdict.ok, "checked": list(verdict.checked),
             "violations": [{"rule": v.rule, "reason": v.reason, "symbol": v.symbol} for v in verdict.violations]}
 
@@ -385,7 +389,8 @@ def _handler(service: Service, act: CommandRoute) -> Callable:
     found += [inspect.Parameter("portfolio", only, annotation=str, default=Query("main", pattern=r"^[a-z0-9][a-z0-9_.-]{0,39}$"))]
     found += [inspect.Parameter("key", only, annotation=str, default=Header(alias="Idempotency-Key", min_length=8, max_length=200,
                                                                           pattern=r"^[\x21-\x7e]{8,200}$", examples=["9f1c2ab34de54f6a"]))]
-    handle.__signature__ = inspect.Signature(found, return_annotation=Response)
+    described: Any = handle  # FastAPI reads the parameters from here
+    described.__signature__ = inspect.Signature(found, return_annotation=Response)
     handle.__name__ = act.action.replace(".", "_").replace("-", "_")
     return handle
 

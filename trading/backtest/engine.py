@@ -240,7 +240,7 @@ def volatility_size(
     window: int = 20,  # bars over which the past volatility is measured
     periods: int | None = None,  # bars in a year; None counts them
 ) -> pd.DataFrame:  # time × symbol, fraction of the purse, at most 1; NaN before there is a window
-    "Say how much of the purse carries the wanted volatility.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\ntarget : float\n    yearly volatility wanted, 0.1 is ten per cent\nwindow : int, default 20\n    bars over which the past volatility is measured\nperiods : int | None, default None\n    bars in a year; None counts them\n\nReturns\n-------\npd.DataFrame\n    time × symbol, fraction of the purse, at most 1; NaN before there is a window"
+    "Return the fraction of the cash to invest for a target volatility.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\ntarget : float\n    yearly volatility wanted, 0.1 is ten per cent\nwindow : int, default 20\n    bars over which the past volatility is measured\nperiods : int | None, default None\n    bars in a year; None counts them\n\nReturns\n-------\npd.DataFrame\n    time × symbol, fraction of the purse, at most 1; NaN before there is a window"
     if not target > 0 or window < 2:
         raise BadInput(f"a target of {target} over {window} bars: the target is above 0 (0.1 is ten per cent) and the window at least 2")
     check_bars(bars, min_bars=2)

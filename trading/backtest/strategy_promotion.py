@@ -26,7 +26,7 @@ from ..core.sqlite import single_transaction
 # %% ../../nbs/06_backtest/65_strategy_promotion.ipynb #f817cda4
 @dataclass(frozen=True)
 class Thresholds:
-    "What a strategy must show; None takes a lock off.\n\nParameters\n----------\ndeflated_sharpe : float | None, default 0.95\n    at least; chance that the Sharpe ratio is above luck's\noverfitting : float | None, default 0.5\n    at most; probability that the best of one half is below the median of the other\nhalf_loss : float | None, default 0.2\n    at most; probability that the best of one half loses money in the other\nreality_check : float | None, default 0.05\n    at most; p-value of the search as a whole\nmin_bars : int | None, default 250\n    at least; length of the record\ntrack_record : float | None, default 0.95\n    confidence at which the record must be long enough to be above zero\nmax_drawdown : float | None, default 0.4\n    at most; loss from a high, as a fraction\nwalk_sharpe : float | None, default 0.0\n    above; Sharpe ratio per bar of walking forward"
+    "Promotion criteria of a strategy; None switches a criterion off.\n\nParameters\n----------\ndeflated_sharpe : float | None, default 0.95\n    at least; chance that the Sharpe ratio is above luck's\noverfitting : float | None, default 0.5\n    at most; probability that the best of one half is below the median of the other\nhalf_loss : float | None, default 0.2\n    at most; probability that the best of one half loses money in the other\nreality_check : float | None, default 0.05\n    at most; p-value of the search as a whole\nmin_bars : int | None, default 250\n    at least; length of the record\ntrack_record : float | None, default 0.95\n    confidence at which the record must be long enough to be above zero\nmax_drawdown : float | None, default 0.4\n    at most; loss from a high, as a fraction\nwalk_sharpe : float | None, default 0.0\n    above; Sharpe ratio per bar of walking forward"
 
     deflated_sharpe: float | None = 0.95  # at least; chance that the Sharpe ratio is above luck's
     overfitting: float | None = 0.5  # at most; probability that the best of one half is below the median of the other
@@ -58,7 +58,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class PromotionDecision:
-    "What the door said.\n\nParameters\n----------\npromoted : bool\nreasons : tuple[str, ...]\n    why not, one sentence for each lock; empty when promoted\nfigures : Mapping[str, float]"
+    "Result of the promotion gate.\n\nParameters\n----------\npromoted : bool\nreasons : tuple[str, ...]\n    why not, one sentence for each lock; empty when promoted\nfigures : Mapping[str, float]"
 
     promoted: bool
     reasons: tuple[str, ...]  # why not, one sentence for each lock; empty when promoted
@@ -90,7 +90,7 @@ def check_candidate(
     thresholds: Thresholds,
     register: TrialRegister,
 ) -> PromotionDecision:
-    "Try every lock and say which stay shut."
+    "Check a candidate against every criterion and list those it fails."
     t, shut, figures = thresholds, [], {}
     try:
         record = ReturnRecord.of(candidate.returns)
@@ -198,7 +198,7 @@ class ProductionRegistry:
 
 
 def default_thresholds() -> Thresholds:
-    "Return the locks as section [promotion] of the settings has them."
+    "Return the criteria of section [promotion] of the settings."
     from trading.core.settings import load_settings
 
     return Thresholds(**load_settings().promotion.model_dump())
@@ -218,7 +218,7 @@ def promote_strategy(
     registry: ProductionRegistry | None = None,  # written to, whatever the answer; None: the one of the settings
     now: datetime | None = None,  # UTC, when this is decided; None: this moment
 ) -> PromotionDecision:
-    "Let a strategy into production if every lock opens; else say in words why not.\n\nParameters\n----------\ncandidate : Candidate\nthresholds : Thresholds | None, default None\n    None: those of the settings\nregister : TrialRegister | None, default None\n    knows how many variations were tried; None: the one every sweep is counted in\nregistry : ProductionRegistry | None, default None\n    written to, whatever the answer; None: the one of the settings\nnow : datetime | None, default None\n    UTC, when this is decided; None: this moment\n\nReturns\n-------\nPromotionDecision"
+    "Promote a strategy if it meets every criterion; otherwise return the reasons.\n\nParameters\n----------\ncandidate : Candidate\nthresholds : Thresholds | None, default None\n    None: those of the settings\nregister : TrialRegister | None, default None\n    knows how many variations were tried; None: the one every sweep is counted in\nregistry : ProductionRegistry | None, default None\n    written to, whatever the answer; None: the one of the settings\nnow : datetime | None, default None\n    UTC, when this is decided; None: this moment\n\nReturns\n-------\nPromotionDecision"
     thresholds, now = thresholds or default_thresholds(), now or datetime.now(UTC)
     register, registry = register or default_register(), registry or default_registry()
     decision = check_candidate(candidate, thresholds, register)

@@ -70,7 +70,7 @@ def fill_directions(
     last: pd.DataFrame | None = None,  # time × symbol: direction after a second order of the bar; None: no bar has two
     second: pd.DataFrame | None = None,  # time × symbol: price of that second order, missing where there is none
 ) -> EngineFills:
-    "Let each symbol follow its direction with its own purse.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, the value at the end of a bar; missing before listing and in gaps\nprice : pd.DataFrame\n    time × symbol, where an order of this bar is filled; must be there where `wanted` changes\nwanted : pd.DataFrame\n    time × symbol of -1, 0, 1: the direction from this bar's fill on\ncosts : Costs\n    `cash` is what each symbol starts with\nsize : pd.DataFrame | None, default None\n    time × symbol, fraction of the purse in (0, 1] at an entry; None: all of it\nlast : pd.DataFrame | None, default None\n    time × symbol: direction after a second order of the bar; None: no bar has two\nsecond : pd.DataFrame | None, default None\n    time × symbol: price of that second order, missing where there is none\n\nReturns\n-------\nEngineFills"
+    "Trade each symbol's direction with cash of its own.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, the value at the end of a bar; missing before listing and in gaps\nprice : pd.DataFrame\n    time × symbol, where an order of this bar is filled; must be there where `wanted` changes\nwanted : pd.DataFrame\n    time × symbol of -1, 0, 1: the direction from this bar's fill on\ncosts : Costs\n    `cash` is what each symbol starts with\nsize : pd.DataFrame | None, default None\n    time × symbol, fraction of the purse in (0, 1] at an entry; None: all of it\nlast : pd.DataFrame | None, default None\n    time × symbol: direction after a second order of the bar; None: no bar has two\nsecond : pd.DataFrame | None, default None\n    time × symbol: price of that second order, missing where there is none\n\nReturns\n-------\nEngineFills"
     if second is not None and bool((twice := second.notna().any(axis=1).to_numpy()).any()):
         return _with_second_orders(close, price, wanted, costs, size, last, second, twice)
     vbt, engine = _vectorbt()
@@ -116,7 +116,7 @@ def fill_weights(
     targets: pd.DataFrame,  # time × symbol, fraction of the purse wanted from this bar's fill on; NaN: leave it
     costs: Costs,  # `cash` is the common purse
 ) -> EngineFills:
-    "Let all symbols share one purse and move it to the target weights.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol\nprice : pd.DataFrame\n    time × symbol, where an order of this bar is filled\ntargets : pd.DataFrame\n    time × symbol, fraction of the purse wanted from this bar's fill on; NaN: leave it\ncosts : Costs\n    `cash` is the common purse\n\nReturns\n-------\nEngineFills"
+    "Trade all symbols from shared cash towards the target weights.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol\nprice : pd.DataFrame\n    time × symbol, where an order of this bar is filled\ntargets : pd.DataFrame\n    time × symbol, fraction of the purse wanted from this bar's fill on; NaN: leave it\ncosts : Costs\n    `cash` is the common purse\n\nReturns\n-------\nEngineFills"
     vbt, engine = _vectorbt()
     portfolio = vbt.Portfolio.from_orders(
         close, size=targets.to_numpy(), size_type="targetpercent", price=price.to_numpy(),

@@ -5,22 +5,25 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
-    "data": ["DATA_COMMANDS", "ingest_command", "import_", "mt5_bridge"],
-    "feedback": ["FEEDBACK_COMMANDS", "open_feedback", "describe_state", "feedback_group", "status", "replay", "freeze", "rollback"],
-    "main": ["COMMANDS", "CarnetGroup", "run_command", "runs_command", "open_", "settings_command", "lab_command", "schedule_command"],
+    "data": ["ingest_command", "import_", "mt5_bridge"],
+    "environment": ["settings_command", "lab_command", "schedule_command"],
+    "feedback": ["open_feedback", "describe_state", "feedback_group", "status", "replay", "freeze", "rollback"],
+    "main": ["COMMANDS", "CarnetGroup"],
     "ops": [
-        "OPS_COMMANDS", "alerts_group", "list_", "preview", "test", "acknowledge_command", "retry", "doctor_command", "watch_command",
-        "after", "backup_command", "restore_command", "verify_backup",
+        "alerts_group", "list_", "preview", "test", "acknowledge_command", "retry", "doctor_command", "watch_command", "after",
+        "backup_command", "restore_command", "verify_backup_command",
     ],
+    "run": ["run_command", "runs_command", "open_"],
+    "run_progress": ["WAITS", "run_stages", "RunProgress"],
     "security": [
-        "SECURITY_COMMANDS", "secrets", "set_secret", "list_secrets", "remove_secret", "rotate_vault", "scan_command", "users", "add_user",
-        "list_users", "lock_user", "unlock_user", "enrol", "change_role", "change_password", "change_portfolios", "make_key", "list_keys",
-        "revoke_key", "audit_group", "show_audit", "verify_audit", "know_secrets",
+        "secrets", "set_secret", "list_secrets", "remove_secret", "rotate_vault", "scan_command", "users", "add_user", "list_users",
+        "lock_user", "unlock_user", "enrol", "change_role", "change_password", "change_portfolios", "make_key", "list_keys", "revoke_key",
+        "audit_group", "show_audit", "verify_audit",
     ],
     "trade": [
-        "WAITS", "TRADE_COMMANDS", "run_stages", "RunProgress", "approve_command", "review_command", "withdraw_command", "kill_command",
-        "reconcile_command", "compare_command", "reproduce_command",
+        "approve_command", "review_command", "withdraw_command", "kill_command", "reconcile_command", "compare_command",
+        "reproduce_command",
     ],
 }, modules=[
-    "data", "feedback", "main", "ops", "security", "trade",
+    "data", "environment", "feedback", "main", "ops", "run", "run_progress", "security", "trade",
 ])

@@ -191,10 +191,9 @@ def _wicks(block: dict[str, np.ndarray], rules: CleaningRules) -> dict[str, np.n
 def clean_bars(
     bars: pd.DataFrame,  # time × (field, symbol); rows may be doubled, out of order or in another zone
     timeframe: str = "1d",  # only checked for being one; gaps are `find_gaps`' subject and never filled
-    calendar: str = "auto",  # accepted for symmetry with `find_gaps`
     rules: CleaningRules | None = None,  # None: `Rules()`
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # bars in canonical form; repairs: timestamp, symbol, field, old, new, rule
-    "Remove what is certainly wrong and list every removal; nothing else changes.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol); rows may be doubled, out of order or in another zone\ntimeframe : str, default '1d'\n    only checked for being one; gaps are `find_gaps`' subject and never filled\ncalendar : str, default 'auto'\n    accepted for symmetry with `find_gaps`\nrules : CleaningRules | None, default None\n    None: `Rules()`\n\nReturns\n-------\ntuple[pd.DataFrame, pd.DataFrame]\n    bars in canonical form; repairs: timestamp, symbol, field, old, new, rule"
+    "Remove what is certainly wrong and list every removal; nothing else changes.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol); rows may be doubled, out of order or in another zone\ntimeframe : str, default '1d'\n    only checked for being one; gaps are `find_gaps`' subject and never filled\nrules : CleaningRules | None, default None\n    None: `Rules()`\n\nReturns\n-------\ntuple[pd.DataFrame, pd.DataFrame]\n    bars in canonical form; repairs: timestamp, symbol, field, old, new, rule"
     bar_length(timeframe)
     rules = rules or CleaningRules()
     bars, parts = _rows(bars, rules)

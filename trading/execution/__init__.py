@@ -25,7 +25,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "CASH", "PLAN_COLUMNS", "Portfolio", "read_amount", "read_portfolio", "plan_frame", "plan_csv", "plan_totals", "plan_steps",
         "plan_plot",
     ],
-    "pre_trade": ["check_plan"],
+    "pre_trade": ["position_losses", "check_plan"],
     "rebalancing": ["Rebalancing", "rebalancing_of", "list_rebalancings", "recommendations"],
     "reconciliation": [
         "Difference", "Reconciliation", "resolve_open_orders", "expected_holdings", "compare_balances", "compare_orders", "compare_sums",

@@ -16,6 +16,7 @@ from ..core.types import Order
 from .safe_mode import safe_mode
 from ..risk.kill_switch import KillSwitch
 from ..risk.limits import RiskLimits, equity_balance
+from .pre_trade import position_losses
 
 # %% ../../nbs/09_execution/41_limit_monitor.ipynb #c5ed6201
 def watch_limits(
@@ -67,9 +68,19 @@ def check_order_limits(
             today = value + sum((f.cost for f in ledger.fills(account, midnight)), Decimal(0))
             if today > limits.max_daily_value:
                 return f"max_daily_value: {today:,.2f} {book.currency} traded today are above the limit of {limits.max_daily_value:,.2f}"
-        return _weights_after(order, value, book, quotes, limits, groups or {}) if order.side == "buy" else ""
+        if order.side != "buy":
+            return ""
+        lost = position_losses(book.positions, {order.symbol: price}).get(order.symbol, 0.0)
+        if limits.stop_loss is not None and lost > limits.stop_loss:
+            return f"stop_loss: {order.symbol} lost {lost:.2%} since purchase, above the limit of {limits.stop_loss:.2%}"
+        return _weights_after(order, value, book, quotes, limits, groups or {})
 
     return allow
+
+
+def _squares(worth: Mapping[str, Decimal], groups: Mapping[str, str], limits: RiskLimits) -> Decimal:
+    "Return the sum of squared values of what does not count as cash."
+    return sum((v * v for s, v in worth.items() if groups.get(s, "") not in limits.cash_groups), Decimal(0))
 
 
 def _weights_after(order: Order, value: Decimal, book: Book, quotes: Mapping[str, Decimal], limits: RiskLimits, groups: Mapping[str, str]) -> str:
@@ -86,7 +97,8 @@ def _weights_after(order: Order, value: Decimal, book: Book, quotes: Mapping[str
     rules = [("max_leverage", limits.max_leverage, gross, 1)]
     if not free:
         rules += [("max_weight", limits.max_weight, worth[order.symbol], 1), ("max_group_weight", limits.max_group_weight, together, 1),
-                  (f"group_weights[{group}]", limits.group_weights.get(group), together, 1), ("min_cash", limits.min_cash, equity - risky, -1)]
+                  (f"group_weights[{group}]", limits.group_weights.get(group), together, 1), ("min_cash", limits.min_cash, equity - risky, -1),
+                  ("max_concentration", limits.max_concentration, _squares(worth, groups, limits) / equity, 1)]
     for name, limit, amount, sign in rules:
         share = float(amount / equity)
         if limit is not None and sign * share > sign * float(limit) + 1e-9:

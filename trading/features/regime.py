@@ -33,7 +33,7 @@ def market_returns(
 # %% ../../nbs/03_features/10_regime.ipynb #3ef187e7
 @dataclass(frozen=True)
 class TwoStates:
-    "A calm and a stormy state of daily log returns.\n\nParameters\n----------\nmean : tuple[float, float]\n    per bar, calm and stormy\nvariance : tuple[float, float]\n    per bar, calm below stormy\nstay : tuple[float, float]\n    probability that the state is the same at the next bar"
+    "Hidden Markov model with a calm and a volatile state of daily log returns.\n\nParameters\n----------\nmean : tuple[float, float]\n    per bar, calm and stormy\nvariance : tuple[float, float]\n    per bar, calm below stormy\nstay : tuple[float, float]\n    probability that the state is the same at the next bar"
 
     mean: tuple[float, float]  # per bar, calm and stormy
     variance: tuple[float, float]  # per bar, calm below stormy
@@ -63,7 +63,7 @@ def filter_states(
 def learn_states(
     returns: np.ndarray,  # log returns, in time order
 ) -> TwoStates:
-    "Fit the two states by maximum likelihood with statsmodels; the one with more variance is called stormy.\n\nParameters\n----------\nreturns : np.ndarray\n    log returns, in time order\n\nReturns\n-------\nTwoStates"
+    "Fit the two states by maximum likelihood with statsmodels; the one with more variance is the volatile one.\n\nParameters\n----------\nreturns : np.ndarray\n    log returns, in time order\n\nReturns\n-------\nTwoStates"
     import warnings
 
     from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
@@ -119,7 +119,7 @@ class RegimeDetector:
         self,
         bars: pd.DataFrame,  # time × (field, symbol), the past
     ):  # itself, with states_ and learned_until_
-        "Learn the calm and the stormy state.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol), the past\n\nReturns\n-------\nitself, with states_ and learned_until_"
+        "Fit the calm and the volatile state.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol), the past\n\nReturns\n-------\nitself, with states_ and learned_until_"
         returns = market_returns(bars, self.symbol)
         if len(returns) < 250:
             raise BadInput(f"{plural(len(returns), 'return is', 'returns are')} too few to learn regimes from, at least 250 are needed; give a longer history")

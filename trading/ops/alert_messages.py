@@ -14,7 +14,7 @@ MAX_KEYS = 5  # keys, the worst first; the others are counted
 
 @dataclass(frozen=True)
 class AlertTemplate:
-    "How a fact is told.\n\nParameters\n----------\nwhat : str\n    a sentence with {key} and {value}\nlimit : str, default ''\n    how its limit is written, with {limit}; empty: there is nothing to compare\nthen : str, default ''\n    what to do now"
+    "Text template of an alert.\n\nParameters\n----------\nwhat : str\n    a sentence with {key} and {value}\nlimit : str, default ''\n    how its limit is written, with {limit}; empty: there is nothing to compare\nthen : str, default ''\n    what to do now"
 
     what: str  # a sentence with {key} and {value}
     limit: str = ""  # how its limit is written, with {limit}; empty: there is nothing to compare

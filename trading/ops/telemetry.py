@@ -20,7 +20,7 @@ from ..core.redaction import redact
 # %% ../../nbs/11_ops/45_telemetry.ipynb #bc983db8
 @dataclass(frozen=True)
 class Metric:
-    "A number that is told to Prometheus.\n\nParameters\n----------\nname : str\nkind : str\n    gauge, counter or histogram\nhelp : str\nlabels : tuple[str, ...], default ()\ngroup : str, default ''\n    trading, models, system, cache or api"
+    "Name, kind, labels and help of a Prometheus metric.\n\nParameters\n----------\nname : str\nkind : str\n    gauge, counter or histogram\nhelp : str\nlabels : tuple[str, ...], default ()\ngroup : str, default ''\n    trading, models, system, cache or api"
 
     name: str
     kind: str  # gauge, counter or histogram

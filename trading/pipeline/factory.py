@@ -50,7 +50,7 @@ def with_cache(venue: MarketData, settings: Settings) -> MarketData:
     from trading.venues.access.monitor import Monitor, monitor_file
 
     a, data = settings.access, Path(settings.run.data)
-    lives = TimeToLive(a.price_seconds, a.market_seconds, a.ohlcv_seconds, a.indicator_seconds, a.overview_seconds, a.stale_seconds)
+    lives = TimeToLive(a.price_seconds, a.market_seconds, a.ohlcv_seconds, a.stale_seconds)
     disk = DiskCache(data / "access" / f"{settings.run.profile}.sqlite", int(a.disk_mb * 1e6))
     return CachedVenue(venue, lifetimes=lives, rate=a.rate, batch=a.batch, limit=int(a.memory_mb * 1e6), disk=disk,
                        monitor=Monitor(monitor_file(data)))
@@ -134,7 +134,8 @@ def risk_limits(settings: Settings):
     own = {group: ceiling for group, ceiling in level.items() if group in set(groups_of(settings).values())}
     return RiskLimits(max_weight=s.max_weight, max_group_weight=s.max_group_weight, group_weights=own, min_cash=s.min_cash,
                       max_leverage=s.max_leverage, max_turnover=s.max_turnover, max_drawdown=s.max_drawdown,
-                      max_daily_loss=s.max_daily_loss, max_var_95=s.max_var_95,
+                      max_daily_loss=s.max_daily_loss, max_var_95=s.max_var_95, max_concentration=s.max_concentration, stop_loss=s.stop_loss,
+                      max_orders=s.max_orders, max_order_value=s.max_order_value, max_daily_value=s.max_daily_value, max_price_gap=s.max_price_gap,
                       max_price_age=timedelta(hours=settings.market.max_age_hours))
 
 

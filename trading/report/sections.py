@@ -75,10 +75,10 @@ def table(
         row = []
         for _, column, form, kind in present:
             value = name if column == "" else line[column]
-            text = form(value)
-            coloured = kind == "±" and known(value) and re.search("[1-9]", str(text))  # what is rounded to zero has no colour
+            cell = form(value)
+            coloured = kind == "±" and known(value) and re.search("[1-9]", str(cell))  # what is rounded to zero has no colour
             tone = ("good" if value > 0 else "bad") if coloured else ""
-            row.append({"text": text, "kind": f"{'n' if kind == '±' else kind} {tone}".strip()})
+            row.append({"text": cell, "kind": f"{'n' if kind == '±' else kind} {tone}".strip()})
         rows.append(row)
     return {"title": title, "text": text, "rows": rows, "columns": [{"label": c[0], "kind": "n" if c[3] == "±" else c[3]} for c in present]}
 

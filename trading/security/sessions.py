@@ -59,7 +59,7 @@ def portfolio_folder(
 
 # %% ../../nbs/10_security/20_sessions.ipynb #f5340e17
 class Authenticator(UserStore):
-    "The file of users with its door: sessions and keys.\n\nParameters\n----------\npath : Path | str\n    SQLite file; made when it does not exist\nkey : bytes | None, default None\n    32 bytes, encrypts the secrets of telephones\nrecord : Callable[[str, str, dict, datetime], Any] | None, default None\n    told who did what, for example `AuditLog(…).append`"
+    "Authentication of users: sessions, lock-out and API keys.\n\nParameters\n----------\npath : Path | str\n    SQLite file; made when it does not exist\nkey : bytes | None, default None\n    32 bytes, encrypts the secrets of telephones\nrecord : Callable[[str, str, dict, datetime], Any] | None, default None\n    told who did what, for example `AuditLog(…).append`"
 
     def __init__(
         self,

@@ -9,16 +9,23 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "account_control": ["open_venue", "reconcile_account", "watch_accounts", "stop_trading", "resume_trading"],
     "alerting": [
         "collect_day_facts", "collect_background_facts", "collect_alert_facts", "secret_of", "channels_of", "policy_of_alerts",
-        "open_outbox", "dispatch_alerts", "after_run", "try_channels",
+        "open_outbox", "dispatch_alerts", "after_run", "try_channels", "list_alerts", "preview_alerts", "acknowledge_alerts",
+        "retry_alerts",
     ],
+    "backups": ["passphrase_of", "back_up", "verify_backup", "restore_backup"],
+    "command_registry": ["ADMINISTRATION"],
     "commands": [
         "Record", "Text", "Name", "Symbol", "Handler", "REGISTRY", "Actor", "Context", "CommandRequest", "Command", "command",
         "find_command", "read_request", "perform", "audit_detail", "record_spooled", "owner_context",
     ],
+    "data_control": ["UpdateMarket", "ImportBars", "BackUp", "RestoreBackup", "RetryAlerts"],
     "jobs": ["WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
-    "maintenance": [
-        "SECURITY_CHECKS", "health_report", "health_trend", "repair", "security_report", "watch_system", "passphrase_of", "back_up",
+    "launching": [
+        "run_named", "report_page", "begin_run", "execute_run", "keep_schedule", "compare_named", "begin_reproduction",
+        "reproduction_differences",
     ],
+    "maintenance": ["SECURITY_CHECKS", "health_report", "health_trend", "repair", "security_report", "watch_system"],
+    "market_data": ["update_market", "follow_profile", "import_bars", "serve_mt5_terminal"],
     "metrics": ["GATHERED", "EXPOSITION", "update_metrics", "open_metrics", "start_logging"],
     "queries_analytics": [
         "FEWEST_RETURNS", "settings_then", "plain_number", "predictions", "explanation", "forecast_facts", "regimes", "opportunities",
@@ -37,11 +44,19 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "run_bars", "prices", "price_history", "plan", "ledger_of_run", "orders", "fills", "plans", "events", "order_status",
     ],
     "query_cache": ["FRESH", "MEMORY", "QueryCache", "view"],
+    "security_admin": [
+        "Ask", "security_of", "with_vault", "store_secret", "delete_secret", "renew_vault_key", "know_secrets", "scan_folder",
+    ],
+    "user_control": [
+        "Role", "Secret", "OfUser", "AddUser", "SetRole", "SetPortfolios", "SetPassword", "MakeKey", "RevokeKey", "OfSecret", "SetSecret",
+        "RotateVault",
+    ],
     "workspace": [
         "Workspace", "workspace_of", "current_settings", "account_of", "shared_state", "ledger_for_reading", "has_ledger",
         "ledger_for_writing",
     ],
 }, modules=[
-    "access", "account_control", "alerting", "command_registry", "commands", "jobs", "maintenance", "metrics", "queries_analytics",
-    "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "query_cache", "workspace",
+    "access", "account_control", "alerting", "backups", "command_registry", "commands", "data_control", "jobs", "launching", "maintenance",
+    "market_data", "metrics", "queries_analytics", "queries_live", "queries_portfolio", "queries_runs", "queries_system",
+    "queries_trading", "query_cache", "security_admin", "user_control", "workspace",
 ])

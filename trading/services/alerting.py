@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['collect_day_facts', 'collect_background_facts', 'collect_alert_facts', 'secret_of', 'channels_of', 'policy_of_alerts',
-           'open_outbox', 'dispatch_alerts', 'after_run', 'try_channels']
+           'open_outbox', 'dispatch_alerts', 'after_run', 'try_channels', 'list_alerts', 'preview_alerts',
+           'acknowledge_alerts', 'retry_alerts']
 
 # %% ../../nbs/13_services/00_alerting.ipynb #5a4e2088
 import json
 import os
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 from ..core.errors import MissingData, TradingError
 from ..core.settings import Settings
 from ..ops.alert_rules import AlertPolicy, Evaluation, evaluate, read_rules
-from ..ops.notifications import Channel, Outbox, Result, deliver, notify, read_channels
+from ..ops.notifications import Channel, Outbox, Result, deliver, notify, read_channels, recent, retry_failed
 from ..pipeline.run_record import Run, RunRecord
 from ..pipeline.venue_factory import vault_secret
 
@@ -166,3 +168,36 @@ def try_channels(
     channels, problems = channels_of(settings, environ)
     alert = Alert(f"test-{now:%Y%m%d%H%M%S}", "test", "info", "new", "a test", "Nothing has happened; this channel works.", now, now)
     return notify(alert, channels), problems
+
+# %% ../../nbs/13_services/00_alerting.ipynb #f968b65a
+def list_alerts(settings: Settings, limit: int = 20, dead: bool = False) -> list[dict]:
+    "Return the newest alerts with what came of them on each channel; with `dead` those that a channel did not take in the end."
+    with closing(open_outbox(settings)) as outbox:
+        return recent(outbox, limit, "dead" if dead else None)
+
+
+def preview_alerts(
+    run: Run,
+    settings: Settings,  # rules and channels of now, not those of the run
+    now: datetime,  # UTC
+    afresh: bool = False,  # as if nothing had been told before
+) -> tuple[Evaluation, tuple[Channel, ...], list[str]]:  # and what is wrong with the other channels
+    "Evaluate what would be told about a run now; nothing is sent or written down.\n\nParameters\n----------\nrun : Run\nsettings : Settings\n    rules and channels of now, not those of the run\nnow : datetime\n    UTC\nafresh : bool, default False\n    as if nothing had been told before\n\nReturns\n-------\ntuple[Evaluation, tuple[Channel, ...], list[str]]\n    and what is wrong with the other channels"
+    from trading.pipeline.launch import settings_of
+
+    facts = collect_alert_facts(run, settings_of(run).model_copy(update={"run": settings.run}), now)
+    with closing(open_outbox(settings)) as outbox:
+        found = evaluate(read_rules(settings.alert_rules), facts, {} if afresh else outbox.state, now, policy_of_alerts(settings))
+    return found, *channels_of(settings)
+
+
+def acknowledge_alerts(settings: Settings, rule: str, who: str, now: datetime) -> int:  # how many were open
+    "Note that somebody takes care of a rule's alerts: they neither repeat nor rise until they are over.\n\nParameters\n----------\nsettings : Settings\nrule : str\nwho : str\nnow : datetime\n\nReturns\n-------\nint\n    how many were open"
+    with closing(open_outbox(settings)) as outbox:
+        return outbox.acknowledge(rule, who, now)
+
+
+def retry_alerts(settings: Settings, now: datetime) -> tuple[int, list[Result]]:  # how many are tried again, and what came of it
+    "Try alerts again that did not arrive.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n\nReturns\n-------\ntuple[int, list[Result]]\n    how many are tried again, and what came of it"
+    with closing(open_outbox(settings)) as outbox:
+        return retry_failed(outbox, now), deliver(outbox, channels_of(settings)[0], now)

@@ -222,7 +222,7 @@ def example_data(
         attention=(),
         note=f"Sample data: {SOURCES['stocks']}. The portfolio is an example of a report, not a strategy.",
         **traded,
-        equity=equity,
+        equity=equity.set_axis(equity.index + pd.Timedelta(days=1)),  # marked at the close; bars carry their opening time
         backtest=policy,
         benchmark=equal,
         backtest_name="policy after costs",

@@ -25,13 +25,11 @@ from ...core.types import Market
 # %% ../../../nbs/01_venues/access/00_cache.ipynb #2336cb26
 @dataclass(frozen=True)
 class TimeToLive:
-    "For how many seconds an answer counts as fresh, by kind.\n\nParameters\n----------\nprice : float, default 30.0\nmarket : float, default 120.0\nohlcv : float, default 300.0\nindicator : float, default 600.0\noverview : float, default 900.0\n    of a whole market: capitalisation, dominance, ranking\nstale : float, default 900.0\n    oldest answer that may be given, marked as old, when the source cannot be reached"
+    "For how many seconds an answer counts as fresh, by kind.\n\nParameters\n----------\nprice : float, default 30.0\nmarket : float, default 120.0\nohlcv : float, default 300.0\nstale : float, default 900.0\n    oldest answer that may be given, marked as old, when the source cannot be reached"
 
     price: float = 30.0
     market: float = 120.0
     ohlcv: float = 300.0
-    indicator: float = 600.0
-    overview: float = 900.0  # of a whole market: capitalisation, dominance, ranking
     stale: float = 900.0  # oldest answer that may be given, marked as old, when the source cannot be reached
 
     def of(self, kind: str) -> float:

@@ -31,7 +31,7 @@ from .monitor import Monitor
 # %% ../../../nbs/01_venues/access/15_cached_venue.ipynb #e81ef164
 @dataclass
 class Statistics:
-    "What happened at the door.\n\nParameters\n----------\nasked : int, default 0\n    questions of our own stages, one per symbol\nhits : int, default 0\n    answered from memory\nfrom_disk : int, default 0\n    of these, from the second level\njoined : int, default 0\n    answered by a question that was already on its way\nstale : int, default 0\n    old answers given because the source failed\nprefetched : int, default 0\n    fetched before anybody asked"
+    "Hit statistics of the cache.\n\nParameters\n----------\nasked : int, default 0\n    questions of our own stages, one per symbol\nhits : int, default 0\n    answered from memory\nfrom_disk : int, default 0\n    of these, from the second level\njoined : int, default 0\n    answered by a question that was already on its way\nstale : int, default 0\n    old answers given because the source failed\nprefetched : int, default 0\n    fetched before anybody asked"
 
     asked: int = 0  # questions of our own stages, one per symbol
     hits: int = 0  # answered from memory
@@ -354,12 +354,13 @@ class Prefetcher:
 
 # %% ../../../nbs/01_venues/access/15_cached_venue.ipynb #ffa7bc06
 class CachedVenue:
-    "A door for plain code: a source of prices like any other."
+    "Blocking cached venue with the interface of any price source."
 
     def __init__(self, *sources: MarketData | GuardedClient, loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop, **options):
         self.door = CachedClient(*sources, **options)
         self.name, self.source = self.door.name, self.door.gates[0].source
-        self._make, self._loop, self._lock = loop, None, Lock()
+        self._make, self._lock = loop, Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
         return f"Cached({self.name!r})"
@@ -374,7 +375,7 @@ class CachedVenue:
         return self.door.summary()
 
     def run(self, work: Coroutine) -> Any:
-        "Run a coroutine on the door's thread and wait for it."
+        "Run a coroutine on the client's thread and wait for it."
         with self._lock:
             if self._loop is None:
                 self._loop = self._make()
@@ -394,7 +395,7 @@ class CachedVenue:
         return self.run(self.door.load_markets())
 
     def stage(self, name: str) -> int:
-        "Say which stage of a run begins, so that the door can fetch for the next; return how much it fetches."
+        "Say which stage of a run begins, so that prices for the next can be prefetched; return how much it fetches."
         return self.run(self.door.habits.begin(name))
 
     def close(self) -> None:

@@ -133,7 +133,7 @@ class Mt5Venue:
         return {s: (_number(ticks, s, "bid") + _number(ticks, s, "ask")) / 2 for s in symbols}
 
     def unlock(self, code: str) -> datetime:  # open until then, UTC
-        "Open the bridge's order desk with a code of the authenticator.\n\nParameters\n----------\ncode : str\n\nReturns\n-------\ndatetime\n    open until then, UTC"
+        "Unlock orders at the bridge with an authenticator code.\n\nParameters\n----------\ncode : str\n\nReturns\n-------\ndatetime\n    open until then, UTC"
         return datetime.fromisoformat(self._ask("POST", "/unlock", body={"account": self.account, "code": code})["until"])
 
     def account_number(self) -> str:

@@ -37,7 +37,7 @@ class TotpUnlock:
         self.until = datetime.min.replace(tzinfo=UTC)  # the desk is open until then
 
     def open(self, code: str) -> datetime:  # open until then
-        "Open the desk with a code of now, one step before or after; a code opens once.\n\nParameters\n----------\ncode : str\n\nReturns\n-------\ndatetime\n    open until then"
+        "Unlock orders with a current code, one step before or after; a code works once.\n\nParameters\n----------\ncode : str\n\nReturns\n-------\ndatetime\n    open until then"
         import hmac
 
         now = self.clock()
@@ -54,6 +54,6 @@ class TotpUnlock:
         raise Refused("the order desk did not take the code: it is wrong, too old, or was used before; wait for the next one")
 
     def check(self) -> None:
-        "Refuse while the desk is locked."
+        "Refuse an order while orders are locked."
         if self.clock() >= self.until:
             raise Refused("the order desk is locked; unlock it with a code of the authenticator")

@@ -32,7 +32,7 @@ class TradingCosts(Value):
                 raise BadInput(f"costs: {name} is {number!r}; give a Decimal from 0 on, rates as fractions and the rest in basis points")
 
     def worse(self, amount: Decimal, volume: Decimal | None) -> Decimal:
-        "Return the fraction by which the price is worse than the tape says."
+        "Return the fraction by which the traded price is worse than the quoted one."
         impact = self.impact_bp * (amount / volume).sqrt() if self.impact_bp and volume else ZERO
         return (self.half_spread_bp + self.slippage_bp + impact) / 10_000
 
