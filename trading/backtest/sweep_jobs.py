@@ -9,6 +9,7 @@ __all__ = ['Grid', 'make_grid', 'Job', 'run_fast', 'key_figures', 'run_slow', 'r
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -186,7 +187,7 @@ def run_slow(
     hi: int,  # one past the last
 ) -> np.ndarray:  # combinations × symbols × FIGURES
     "Run a chunk of combinations through vectorbt, all symbols at once.\n\nParameters\n----------\njob : Job\nlo : int\n    first combination\nhi : int\n    one past the last\n\nReturns\n-------\nnp.ndarray\n    combinations × symbols × FIGURES"
-    variants = [copy.copy(job.strategy).set_params(**params) for params in job.grid.each(lo, hi)]
+    variants: list[Any] = [copy.copy(job.strategy).set_params(**params) for params in job.grid.each(lo, hi)]  # with signals or weights
     if hasattr(job.strategy, "weights"):
         c = job.costs
         charges = {"fees": c.fees, "slippage": c.slippage, "fixed_fees": c.fixed_fees, "min_size": c.min_size, "cash": c.cash}

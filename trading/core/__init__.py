@@ -42,7 +42,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "tracing": ["SWITCHES", "PARENT", "CALLS", "span", "traceparent", "traced"],
     "types": [
         "Side", "OrderType", "OrderStatus", "ZERO", "Value", "Order", "OrderState", "Fill", "Position", "asset_of", "stable_hash",
-        "Action", "Plan", "Violation", "CheckResult", "Event", "Market", "MarketData", "Venue",
+        "Action", "Plan", "Violation", "CheckResult", "Event", "Market", "MarketData", "Venue", "PricedVenue",
     ],
     "venue_proxy": ["VenueProxy"],
 }, modules=[

@@ -43,5 +43,5 @@ from .settings_overrides import OVERRIDES_FILE as OVERRIDES_FILE, read_overrides
 from .sqlite import transaction as transaction, open_database as open_database, open_readonly as open_readonly, single_transaction as single_transaction
 from .synthetic import ScenarioKind as ScenarioKind, StylizedFacts as StylizedFacts, scenario as scenario
 from .tracing import SWITCHES as SWITCHES, PARENT as PARENT, CALLS as CALLS, span as span, traceparent as traceparent, traced as traced
-from .types import Side as Side, OrderType as OrderType, OrderStatus as OrderStatus, ZERO as ZERO, Value as Value, Order as Order, OrderState as OrderState, Fill as Fill, Position as Position, asset_of as asset_of, stable_hash as stable_hash, Action as Action, Plan as Plan, Violation as Violation, CheckResult as CheckResult, Event as Event, Market as Market, MarketData as MarketData, Venue as Venue
+from .types import Side as Side, OrderType as OrderType, OrderStatus as OrderStatus, ZERO as ZERO, Value as Value, Order as Order, OrderState as OrderState, Fill as Fill, Position as Position, asset_of as asset_of, stable_hash as stable_hash, Action as Action, Plan as Plan, Violation as Violation, CheckResult as CheckResult, Event as Event, Market as Market, MarketData as MarketData, Venue as Venue, PricedVenue as PricedVenue
 from .venue_proxy import VenueProxy as VenueProxy

@@ -7,6 +7,7 @@ __all__ = ['describe_equity', 'describe_gains', 'describe_orders', 'as_limits', 
 
 # %% ../../nbs/14_report/07_narrative.ipynb #3361b2dd
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -163,9 +164,9 @@ def _limits_text(limits: pd.DataFrame) -> list[str]:
 
 # %% ../../nbs/14_report/07_narrative.ipynb #93ad950a
 def describe_day(
-    data: object,  # `ReportData`, or anything with some of its attributes
+    data: Any,  # `ReportData`, or anything with some of its attributes
 ) -> tuple[str, ...]:  # sentences
-    "Describe what happened and why; what is not given is left out.\n\nParameters\n----------\ndata : object\n    `ReportData`, or anything with some of its attributes\n\nReturns\n-------\ntuple[str, ...]\n    sentences"
+    "Describe what happened and why; what is not given is left out.\n\nParameters\n----------\ndata : Any\n    `ReportData`, or anything with some of its attributes\n\nReturns\n-------\ntuple[str, ...]\n    sentences"
     given = lambda name, default=None: getattr(data, name, default)  # noqa: E731
     equity, currency, orders = given("equity"), given("currency", ""), given("orders")
     value = float(equity.dropna().iloc[-1]) if equity is not None and equity.notna().any() else None
