@@ -66,9 +66,11 @@ class _AuditWriter:
             try:
                 await asyncio.to_thread(self._write, [said for said, _ in batch])
             except Exception as error:  # noqa: BLE001  whatever the log says, everybody who waits must hear it
-                [future.set_exception(error) for _, future in batch if not future.done()]
+                for future in (f for _, f in batch if not f.done()):
+                    future.set_exception(error)
             else:
-                [future.set_result(None) for _, future in batch if not future.done()]
+                for future in (f for _, f in batch if not f.done()):
+                    future.set_result(None)
 
     def _write(self, acts: list[tuple]) -> None:
         "Write one act as it is, several as one entry."
@@ -387,7 +389,8 @@ def _handler(service: Service, act: CommandRoute) -> Callable:
     found += [inspect.Parameter("portfolio", only, annotation=str, default=Query("main", pattern=r"^[a-z0-9][a-z0-9_.-]{0,39}$"))]
     found += [inspect.Parameter("key", only, annotation=str, default=Header(alias="Idempotency-Key", min_length=8, max_length=200,
                                                                           pattern=r"^[\x21-\x7e]{8,200}$", examples=["9f1c2ab34de54f6a"]))]
-    handle.__signature__ = inspect.Signature(found, return_annotation=Response)
+    described: Any = handle  # FastAPI reads the parameters from here
+    described.__signature__ = inspect.Signature(found, return_annotation=Response)
     handle.__name__ = act.action.replace(".", "_").replace("-", "_")
     return handle
 

@@ -16,6 +16,7 @@ from ..core.english import plural
 from .overfitting import _clean
 from ..core.bars import check_index
 from ..core.errors import BadInput
+from ..core.drawdown import value_drawdown
 
 # %% ../../nbs/06_backtest/60_cross_validation.ipynb #bb6e5ca3
 @dataclass(frozen=True)
@@ -120,5 +121,4 @@ def monte_carlo(
     starts = rng.integers(r.size, size=(draws, -(-r.size // block)))
     picks = ((starts[:, :, None] + np.arange(block)) % r.size).reshape(draws, -1)[:, : r.size]
     value = np.cumprod(1 + r[picks], axis=1)
-    high = np.maximum(np.maximum.accumulate(value, axis=1), 1.0)
-    return SimulatedOutcomes(value[:, -1], (value / high - 1).min(axis=1), float((value.min(axis=1) < ruin).mean()))
+    return SimulatedOutcomes(value[:, -1], value_drawdown(value, 1.0, axis=1).min(axis=1), float((value.min(axis=1) < ruin).mean()))

@@ -13,10 +13,12 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "retry_alerts",
     ],
     "backups": ["passphrase_of", "back_up", "verify_backup", "restore_backup"],
+    "command_registry": ["ADMINISTRATION"],
     "commands": [
         "Record", "Text", "Name", "Symbol", "Handler", "REGISTRY", "Actor", "Context", "CommandRequest", "Command", "command",
         "find_command", "read_request", "perform", "audit_detail", "record_spooled", "owner_context",
     ],
+    "data_control": ["UpdateMarket", "ImportBars", "BackUp", "RestoreBackup", "RetryAlerts"],
     "jobs": ["WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
     "launching": [
         "run_named", "report_page", "begin_run", "execute_run", "keep_schedule", "compare_named", "begin_reproduction",
@@ -45,12 +47,16 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "security_admin": [
         "Ask", "security_of", "with_vault", "store_secret", "delete_secret", "renew_vault_key", "know_secrets", "scan_folder",
     ],
+    "user_control": [
+        "Role", "Secret", "OfUser", "AddUser", "SetRole", "SetPortfolios", "SetPassword", "MakeKey", "RevokeKey", "OfSecret", "SetSecret",
+        "RotateVault",
+    ],
     "workspace": [
         "Workspace", "workspace_of", "current_settings", "account_of", "shared_state", "ledger_for_reading", "has_ledger",
         "ledger_for_writing",
     ],
 }, modules=[
-    "access", "account_control", "alerting", "backups", "command_registry", "commands", "jobs", "launching", "maintenance", "market_data",
-    "metrics", "queries_analytics", "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading",
-    "query_cache", "security_admin", "workspace",
+    "access", "account_control", "alerting", "backups", "command_registry", "commands", "data_control", "jobs", "launching", "maintenance",
+    "market_data", "metrics", "queries_analytics", "queries_live", "queries_portfolio", "queries_runs", "queries_system",
+    "queries_trading", "query_cache", "security_admin", "user_control", "workspace",
 ])

@@ -5,6 +5,7 @@ from . import alerting as alerting
 from . import backups as backups
 from . import command_registry as command_registry
 from . import commands as commands
+from . import data_control as data_control
 from . import jobs as jobs
 from . import launching as launching
 from . import maintenance as maintenance
@@ -18,12 +19,15 @@ from . import queries_system as queries_system
 from . import queries_trading as queries_trading
 from . import query_cache as query_cache
 from . import security_admin as security_admin
+from . import user_control as user_control
 from . import workspace as workspace
 from .access import allowed as allowed, workspace_for as workspace_for
 from .account_control import open_venue as open_venue, reconcile_account as reconcile_account, watch_accounts as watch_accounts, stop_trading as stop_trading, resume_trading as resume_trading
 from .alerting import collect_day_facts as collect_day_facts, collect_background_facts as collect_background_facts, collect_alert_facts as collect_alert_facts, secret_of as secret_of, channels_of as channels_of, policy_of_alerts as policy_of_alerts, open_outbox as open_outbox, dispatch_alerts as dispatch_alerts, after_run as after_run, try_channels as try_channels, list_alerts as list_alerts, preview_alerts as preview_alerts, acknowledge_alerts as acknowledge_alerts, retry_alerts as retry_alerts
 from .backups import passphrase_of as passphrase_of, back_up as back_up, verify_backup as verify_backup, restore_backup as restore_backup
+from .command_registry import ADMINISTRATION as ADMINISTRATION
 from .commands import Record as Record, Text as Text, Name as Name, Symbol as Symbol, Handler as Handler, REGISTRY as REGISTRY, Actor as Actor, Context as Context, CommandRequest as CommandRequest, Command as Command, command as command, find_command as find_command, read_request as read_request, perform as perform, audit_detail as audit_detail, record_spooled as record_spooled, owner_context as owner_context
+from .data_control import UpdateMarket as UpdateMarket, ImportBars as ImportBars, BackUp as BackUp, RestoreBackup as RestoreBackup, RetryAlerts as RetryAlerts
 from .jobs import WRAP as WRAP, start_run as start_run, start as start, job as job, log_tail as log_tail, cancel_job as cancel_job, archive_jobs as archive_jobs
 from .launching import run_named as run_named, report_page as report_page, begin_run as begin_run, execute_run as execute_run, keep_schedule as keep_schedule, compare_named as compare_named, begin_reproduction as begin_reproduction, reproduction_differences as reproduction_differences
 from .maintenance import SECURITY_CHECKS as SECURITY_CHECKS, health_report as health_report, health_trend as health_trend, repair as repair, security_report as security_report, watch_system as watch_system
@@ -37,4 +41,5 @@ from .queries_system import settings_table as settings_table, decisions as decis
 from .queries_trading import run_bars as run_bars, prices as prices, price_history as price_history, plan as plan, ledger_of_run as ledger_of_run, orders as orders, fills as fills, plans as plans, events as events, order_status as order_status
 from .query_cache import FRESH as FRESH, MEMORY as MEMORY, QueryCache as QueryCache, view as view
 from .security_admin import Ask as Ask, security_of as security_of, with_vault as with_vault, store_secret as store_secret, delete_secret as delete_secret, renew_vault_key as renew_vault_key, know_secrets as know_secrets, scan_folder as scan_folder
+from .user_control import Role as Role, Secret as Secret, OfUser as OfUser, AddUser as AddUser, SetRole as SetRole, SetPortfolios as SetPortfolios, SetPassword as SetPassword, MakeKey as MakeKey, RevokeKey as RevokeKey, OfSecret as OfSecret, SetSecret as SetSecret, RotateVault as RotateVault
 from .workspace import Workspace as Workspace, workspace_of as workspace_of, current_settings as current_settings, account_of as account_of, shared_state as shared_state, ledger_for_reading as ledger_for_reading, has_ledger as has_ledger, ledger_for_writing as ledger_for_writing

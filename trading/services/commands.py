@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..core.errors import BadInput, TradingError
+from ..core.errors import BadInput, Refused, TradingError
 from ..core.types import Event
 from .access import require
 from .query_cache import MEMORY
@@ -86,7 +86,7 @@ Handler = Callable[[Any, Context], dict]  # request, context → answer
 
 @dataclass(frozen=True)
 class Command:
-    "One deed.\n\nParameters\n----------\nname : str\n    for example 'approve-plan'\nrequest : type[CommandRequest]\nrole : str\n    the least role that may ask\naudit : str\n    action in the audit log, for example 'plan.approve'\ntitle : str\n    one sentence\ndo : Handler\nrecords : Literal['before', 'afterwards'], default 'before'\nprepare : Callable[[Any, Context], tuple[Any, dict]] | None, default None\n    request, context → the complete request, more for the audit log\ntell : Callable[[dict], list[str]] | None, default None\n    answer → sentences; None: that it is done\nstatus : int, default 200\n    of an HTTP answer"
+    "One deed.\n\nParameters\n----------\nname : str\n    for example 'approve-plan'\nrequest : type[CommandRequest]\nrole : str\n    the least role that may ask\naudit : str\n    action in the audit log, for example 'plan.approve'\ntitle : str\n    one sentence\ndo : Handler\nrecords : Literal['before', 'afterwards', 'itself'], default 'before'\n    itself: what it calls writes the line\nprepare : Callable[[Any, Context], tuple[Any, dict]] | None, default None\n    request, context → the complete request, more for the audit log\ntell : Callable[[dict], list[str]] | None, default None\n    answer → sentences; None: that it is done\nstatus : int, default 200\n    of an HTTP answer\ndoors : tuple[str, ...], default ('terminal', 'api', 'page')\n    where it is offered\nreason : str, default ''\n    why it is not offered everywhere"
 
     name: str  # for example 'approve-plan'
     request: type[CommandRequest]
@@ -94,10 +94,12 @@ class Command:
     audit: str  # action in the audit log, for example 'plan.approve'
     title: str  # one sentence
     do: Handler
-    records: Literal["before", "afterwards"] = "before"
+    records: Literal["before", "afterwards", "itself"] = "before"  # itself: what it calls writes the line
     prepare: Callable[[Any, Context], tuple[Any, dict]] | None = None  # request, context → the complete request, more for the audit log
     tell: Callable[[dict], list[str]] | None = None  # answer → sentences; None: that it is done
     status: int = 200  # of an HTTP answer
+    doors: tuple[str, ...] = ("terminal", "api", "page")  # where it is offered
+    reason: str = ""  # why it is not offered everywhere
 
     def sentences(self, answer: dict) -> list[str]:
         "Say what was done."
@@ -166,8 +168,12 @@ def perform(
     "Authorise, record and do a command; the brake is done first and recorded afterwards.\n\nParameters\n----------\nname : str\n    of the command\nrequest : Mapping[str, Any] | CommandRequest\ncontext : Context\nrecord : Record\n    writes the audit line\n\nReturns\n-------\ndict\n    the command's answer"
     known = find_command(name)
     require(context.actor, known.role, context.portfolio)
+    if context.actor.via not in known.doors:
+        raise Refused(f"{known.name} is offered in the {' and the '.join(known.doors)} only: {known.reason}")
     asked = read_request(known, request)
-    if known.records == "afterwards":
+    if known.records == "itself":
+        answer = known.do(asked, context)
+    elif known.records == "afterwards":
         answer = known.do(asked, context)
         if problem := _record_late(context, record, (context.actor.user, known.audit, audit_detail(asked, context), context.clock())):
             answer = answer | {"unrecorded": problem}
