@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
-WORDS = (["--version"], ["run"], ["runs"], ["settings"], ["reconcile"], ["feedback"], ["alerts"], ["doctor"])
+WORDS = (["--version"], ["run"], ["runs"], ["settings"], ["reconcile"], ["feedback", "status"], ["alerts", "list"], ["doctor"])
 
 
 def main() -> int:

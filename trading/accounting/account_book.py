@@ -8,9 +8,10 @@ __all__ = ['COST_STEP', 'PRICE_STEP', 'IN_KIND', 'MONEY', 'Book', 'apply_fill', 
 
 # %% ../../nbs/08_accounting/05_account_book.ipynb #3129267a
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from decimal import Decimal, localcontext
+from typing import Any, cast
 
 from ..core.decimals import EXACT, strip_zeros
 from ..core.errors import BadInput, MissingData
@@ -84,8 +85,8 @@ def plain(
 ) -> dict[str, str | None]:
     "Return a flat value as JSON can carry it: decimals as text, times in ISO 8601.\n\nParameters\n----------\nvalue : Value\n    a flat value: Order, OrderState, Fill, Position\n\nReturns\n-------\ndict[str, str | None]"
     out = {}
-    for name in value.__dataclass_fields__:
-        if name in IN_KIND and not value.fee_currency:
+    for name in (f.name for f in fields(cast(Any, value))):
+        if name in IN_KIND and not getattr(value, "fee_currency", None):
             continue  # a fee in quote currency is written as it always was
         part = getattr(value, name)
         out[name] = time_text(part) if isinstance(part, datetime) else str(part) if isinstance(part, Decimal) else part

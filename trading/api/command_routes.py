@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from fastapi import Body, Header, Path as InPath, Query, Request as HttpRequest
@@ -27,7 +28,7 @@ from .response_cache import ResponseCache, to_json
 from ..core.errors import TradingError
 from ..core.types import Event, stable_hash
 from ..services.access import AuditLog, AuditWriter, Authenticator, allowed, workspace_for
-from ..services.commands import Actor, Command, Context, Done, Request, audit_detail, load_commands, perform, read_request
+from ..services.commands import Actor, Command, Context, Done, CommandRequest, audit_detail, load_commands, perform, read_request
 from ..services.query_cache import MEMORY
 from ..services.workspace import Workspace, ledger_for_writing
 
@@ -81,9 +82,10 @@ async def perform_over_http(
 ) -> Response:
     "Perform a command once, and give the same answer whenever it is asked again.\n\nParameters\n----------\nservice : Service\nhttp : HttpRequest\nwanted : Command\nvalues : Mapping[str, Any]\n    of the request\nportfolio : str\nkey : str\n    chosen by the sender\nstatus : int, default 200\n\nReturns\n-------\nResponse"
     session = allowed(http.state.session, wanted.role, portfolio)
-    actor = Actor(session.user, session.role, tuple(session.portfolios), "API")
+    actor = Actor(session.user, session.role, tuple(session.portfolios), "api")
     asked, place = read_request(wanted, values), workspace_for(service.place, portfolio)
-    context = Context(place, actor, portfolio, service.clock, f"{session.user} {key}", service.command, service.append, service.forget)
+    context = Context(place, actor, portfolio, service.clock, f"{session.user} {key}", run_program=service.command, append=service.append,
+                      forget=service.forget, security=lambda: SimpleNamespace(users=service.users, audit=service.audit, vault=None))
     do = partial(asyncio.to_thread, perform, wanted.name, asked, context, service.scribe.append)
     if wanted.records == "afterwards":
         return _answer(await do(), status)
@@ -143,14 +145,14 @@ ADDRESSES = (
 )
 
 
-def _body_of(wanted: Command, fills: Mapping[str, str]) -> type[Request] | None:
+def _body_of(wanted: Command, fills: Mapping[str, str]) -> type[CommandRequest] | None:
     "Return the model of what stands in the body: the request without what stands in the path."
     left = {name: info for name, info in wanted.request.model_fields.items() if name not in fills.values()}
     if not left:
         return None
     if not fills:
         return wanted.request
-    return create_model(wanted.request.__name__ + "Body", __base__=Request, __doc__=wanted.request.__doc__,
+    return create_model(wanted.request.__name__ + "Body", __base__=CommandRequest, __doc__=wanted.request.__doc__,
                         **{name: (info.annotation, info) for name, info in left.items()})
 
 # %% ../../nbs/15_api/20_command_routes.ipynb #06dae891
@@ -158,7 +160,7 @@ def _handler(service: Service, wanted: Command, address: Address, operation: str
     "Return the handler of a route, with a signature that says what it takes."
     body, parts = _body_of(wanted, address.fills), list(address.fills)
 
-    async def handle(request: HttpRequest, portfolio: str, key: str, asked: Request | None = None, **at: str) -> Response:
+    async def handle(request: HttpRequest, portfolio: str, key: str, asked: CommandRequest | None = None, **at: str) -> Response:
         values = {address.fills[part]: value for part, value in at.items()} | (asked.model_dump(exclude_unset=True) if asked else {})
         return await perform_over_http(service, request, wanted, values, portfolio, key, address.status)
 
@@ -182,8 +184,8 @@ def command_routes(
     prefix: str = "/api/v1",
 ) -> list[PlainRoute]:  # each command at its own address, and under its name
     "Return the routes of all commands that the API offers.\n\nParameters\n----------\nservice : Service\nprefix : str, default '/api/v1'\n\nReturns\n-------\nlist[PlainRoute]\n    each command at its own address, and under its name"
-    known = {name: wanted for name, wanted in load_commands().items() if "API" in wanted.adapters}
-    named = [Address("POST", f"/commands/{name}", name, "commands") for name in sorted(known)]
+    known = {name: wanted for name, wanted in load_commands().items() if "api" in wanted.doors}
+    named = [Address("POST", f"/commands/{name}", name, "commands", status=known[name].status) for name in sorted(known)]
     routes = []
     for address in (*ADDRESSES, *named):
         wanted, own = known[address.command], address.tag != "commands"

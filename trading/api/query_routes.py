@@ -130,7 +130,7 @@ def handler_of(read: QueryRoute, place: Workspace, kept: ResponseCache) -> Calla
     "Return the handler of a view."
     signature = inspect.signature(read.view)
     found = {n: _parameter(n, p, read.path) for n, p in signature.parameters.items() if n not in ("place", "profiles")}
-    found = {n: p for n, p in found.items() if p is not None} | {"portfolio": _parameter("portfolio", signature.parameters["place"], "")}
+    found["portfolio"] = _parameter("portfolio", signature.parameters["place"], "")
 
     async def handle(request: Request, **asked) -> Response:
         portfolio = asked.pop("portfolio")
@@ -145,7 +145,8 @@ def handler_of(read: QueryRoute, place: Workspace, kept: ResponseCache) -> Calla
         return Response(await kept.make(key, where, lambda: read.view(where, **asked)), media_type=JSON)
 
     own = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Request)
-    handle.__signature__ = inspect.Signature([own, *found.values()], return_annotation=Response)
+    described: Any = handle  # FastAPI reads the parameters from here
+    described.__signature__ = inspect.Signature([own, *(p for p in found.values() if p is not None)], return_annotation=Response)
     handle.__name__ = read.path.strip("/").replace("/", "_").replace("{", "").replace("}", "").replace("-", "_")
     handle.__doc__ = read.title + "."
     return handle

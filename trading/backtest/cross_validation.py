@@ -16,6 +16,7 @@ from ..core.english import plural
 from .overfitting import _clean
 from ..core.bars import check_index
 from ..core.errors import BadInput
+from ..core.drawdown import value_drawdown
 
 # %% ../../nbs/06_backtest/60_cross_validation.ipynb #bb6e5ca3
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class WalkForwardResult:
 
 def _sharpe(returns: np.ndarray) -> np.ndarray:
     "Return the Sharpe ratio per bar of each column, 0 where nothing moves."
-    deviation = returns.std(axis=0)
+    deviation = np.where(np.ptp(returns, axis=0) > 0, returns.std(axis=0), 0)  # of equal numbers it is not always an exact zero
     return np.where(deviation > 0, returns.mean(axis=0) / np.where(deviation > 0, deviation, 1), 0.0)
 
 
@@ -79,7 +80,7 @@ def combinatorial_paths(
     from skfolio.model_selection import CombinatorialPurgedCV
 
     r = _clean(returns)
-    if not 1 <= test_folds < folds or len(r) // folds <= purge + embargo + 1:
+    if not 2 <= test_folds < folds or len(r) // folds <= purge + embargo + 1:
         raise BadInput(f"{test_folds} of {folds} folds with purge {purge} and embargo {embargo} do not fit into {plural(len(r), 'bar')}; take fewer folds")
     splitter = CombinatorialPurgedCV(folds, test_folds, purged_size=purge, embargo_size=embargo)
     paths = np.full((len(r), splitter.n_test_paths), np.nan)
@@ -120,5 +121,4 @@ def monte_carlo(
     starts = rng.integers(r.size, size=(draws, -(-r.size // block)))
     picks = ((starts[:, :, None] + np.arange(block)) % r.size).reshape(draws, -1)[:, : r.size]
     value = np.cumprod(1 + r[picks], axis=1)
-    high = np.maximum(np.maximum.accumulate(value, axis=1), 1.0)
-    return SimulatedOutcomes(value[:, -1], (value / high - 1).min(axis=1), float((value.min(axis=1) < ruin).mean()))
+    return SimulatedOutcomes(value[:, -1], value_drawdown(value, 1.0, axis=1).min(axis=1), float((value.min(axis=1) < ruin).mean()))

@@ -22,6 +22,7 @@ from .trial_register import TrialRegister, default_register, variation_text
 from ..core.bars import check_index, fingerprint
 from ..core.errors import BadInput, Refused, TradingError
 from ..core.sqlite import single_transaction
+from ..core.drawdown import value_drawdown
 
 # %% ../../nbs/06_backtest/65_strategy_promotion.ipynb #f817cda4
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def check_candidate(
             shut.append(f"{record.bars} bars are too few to be {t.track_record:.0%} sure that the Sharpe ratio is above zero: {length}")
     if t.max_drawdown is not None:
         value = (1 + candidate.returns).cumprod()
-        figures["drawdown"] = deepest = float(-(value / value.cummax().clip(lower=1) - 1).min())
+        figures["drawdown"] = deepest = abs(float(value_drawdown(value, 1.0).min()))
         if deepest > t.max_drawdown:
             shut.append(f"it lost {deepest:.0%} from a high and at most {t.max_drawdown:.0%} can be borne")
     shut += _luck(candidate, t, register, record, figures) + _choice(candidate, t, figures)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -134,7 +135,8 @@ class _Progress:
     "A bar with rate and time left, shown once a sweep has lasted two seconds."
 
     def __init__(self, total: int, wanted: bool):
-        self.total, self.wanted, self.began, self.bar = total, wanted, time.monotonic(), None
+        self.total, self.wanted, self.began = total, wanted, time.monotonic()
+        self.bar: Any = None  # rich.progress.Progress
 
     def advance(self, done: int) -> None:
         "Show how many variations are done."

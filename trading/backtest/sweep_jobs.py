@@ -9,6 +9,7 @@ __all__ = ['Grid', 'make_grid', 'Job', 'run_fast', 'key_figures', 'run_slow', 'r
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from .costs import Costs
 from .vectorbt_engine import EngineFills, fill_directions
 from ..core.bars import symbols_of
 from ..core.errors import BadInput
+from ..core.drawdown import value_drawdown
 
 # %% ../../nbs/06_backtest/40_sweep_jobs.ipynb #e40c7709
 @dataclass(frozen=True)
@@ -149,8 +151,7 @@ def key_figures(
         n, mean, deviation = len(r), r.mean(axis=0), r.std(axis=0, ddof=1)
         shortfall = np.sqrt((np.minimum(r, 0) ** 2).mean(axis=0))
         growth, root = value[-1] / cash, np.sqrt(periods)
-        best = np.maximum(np.maximum.accumulate(value, axis=0), cash)
-        fall = (1 - value / best).max(axis=0)
+        fall = np.abs(value_drawdown(value, cash).min(axis=0))
         annual = growth ** (periods / n) - 1
         held = np.where(ruined, 0, np.abs(fills.units.to_numpy()) * close.ffill().fillna(0).to_numpy()) / np.where(value > 0, value, 1)
         sharpe, sortino, calmar = _ratio(mean * root, deviation), _ratio(mean * root, shortfall), _ratio(annual, fall)
@@ -186,7 +187,7 @@ def run_slow(
     hi: int,  # one past the last
 ) -> np.ndarray:  # combinations × symbols × FIGURES
     "Run a chunk of combinations through vectorbt, all symbols at once.\n\nParameters\n----------\njob : Job\nlo : int\n    first combination\nhi : int\n    one past the last\n\nReturns\n-------\nnp.ndarray\n    combinations × symbols × FIGURES"
-    variants = [copy.copy(job.strategy).set_params(**params) for params in job.grid.each(lo, hi)]
+    variants: list[Any] = [copy.copy(job.strategy).set_params(**params) for params in job.grid.each(lo, hi)]  # with signals or weights
     if hasattr(job.strategy, "weights"):
         c = job.costs
         charges = {"fees": c.fees, "slippage": c.slippage, "fixed_fees": c.fixed_fees, "min_size": c.min_size, "cash": c.cash}

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -46,7 +46,7 @@ CREATE TABLE IF NOT EXISTS datasets (data TEXT PRIMARY KEY, first INTEGER, last 
 CREATE TABLE IF NOT EXISTS trials (data TEXT, strategy TEXT, variation BLOB, params TEXT NOT NULL, sharpe REAL, metrics TEXT NOT NULL,
                                    PRIMARY KEY (data, strategy, variation)) WITHOUT ROWID;
 """
-Data = str | pd.DataFrame  # a fingerprint, or the bars themselves
+Data: TypeAlias = str | pd.DataFrame  # a fingerprint, or the bars themselves
 
 
 class TrialRegister:

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "circuit_breaker": ["Circuit", "BackoffPolicy", "CircuitStore", "MemoryStore", "CircuitBreaker"],
     "datasets": ["SampleKind", "SOURCES", "sample_bars"],
     "decimals": ["EXACT", "strip_zeros"],
+    "drawdown": ["value_drawdown", "drawdown_now"],
     "english": ["pluralize", "plural", "spelled", "count", "article", "with_article", "listed", "sentence"],
     "errors": [
         "TradingError", "BadInput", "BadSettings", "MissingData", "StaleData", "VenueError", "VenueUnreachable", "UnknownOutcome",
@@ -41,11 +42,11 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "tracing": ["SWITCHES", "PARENT", "CALLS", "span", "traceparent", "traced"],
     "types": [
         "Side", "OrderType", "OrderStatus", "ZERO", "Value", "Order", "OrderState", "Fill", "Position", "asset_of", "stable_hash",
-        "Action", "Plan", "Violation", "CheckResult", "Event", "Market", "MarketData", "Venue",
+        "Action", "Plan", "Violation", "CheckResult", "Event", "Market", "MarketData", "Venue", "PricedVenue",
     ],
     "venue_proxy": ["VenueProxy"],
 }, modules=[
-    "bars", "circuit_breaker", "datasets", "decimals", "english", "errors", "files", "hash_chain", "lazy", "numbers", "redaction",
-    "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "sqlite", "synthetic", "tracing",
-    "types", "venue_proxy",
+    "bars", "circuit_breaker", "datasets", "decimals", "drawdown", "english", "errors", "files", "hash_chain", "lazy", "numbers",
+    "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "sqlite", "synthetic",
+    "tracing", "types", "venue_proxy",
 ])

@@ -34,7 +34,7 @@ def read_ini(
     name = name or path.name
     text = path.read_text(encoding="utf-8-sig")
     parser = configparser.ConfigParser(interpolation=None, strict=True)
-    parser.optionxform = str
+    parser.optionxform = str  # type: ignore[method-assign,assignment]  # the documented way to keep capitals
     try:
         parser.read_string(text, source=name)
     except configparser.Error as error:

@@ -259,7 +259,7 @@ class Settings(BaseSettings):
     backup: BackupSettings = BackupSettings()
 
     @classmethod
-    def settings_customise_sources(cls, settings_cls, init_settings, **others) -> tuple[PydanticBaseSettingsSource, ...]:
+    def settings_customise_sources(cls, settings_cls, init_settings, *others, **more) -> tuple[PydanticBaseSettingsSource, ...]:
         "Take values from `load_settings` only, which gathers every source and remembers which one won."
         return (init_settings,)
 

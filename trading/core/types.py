@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Side', 'OrderType', 'OrderStatus', 'ZERO', 'Value', 'Order', 'OrderState', 'Fill', 'Position', 'asset_of',
-           'stable_hash', 'Action', 'Plan', 'Violation', 'CheckResult', 'Event', 'Market', 'MarketData', 'Venue']
+           'stable_hash', 'Action', 'Plan', 'Violation', 'CheckResult', 'Event', 'Market', 'MarketData', 'Venue',
+           'PricedVenue']
 
 # %% ../../nbs/00_core/05_types.ipynb #45add876
 import hashlib
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, cast, runtime_checkable
 
 from .errors import BadInput, Refused
 
@@ -51,7 +52,7 @@ class Value:
 
     def but(self, **changes) -> Self:
         "Return a copy with some fields changed."
-        return replace(self, **changes)
+        return replace(cast(Any, self), **changes)
 
 # %% ../../nbs/00_core/05_types.ipynb #142d01d1
 def _check_utc(value: object) -> None:
@@ -333,3 +334,7 @@ class Venue(Protocol):
     def fetch_open_orders(self) -> list[OrderState]: ...
     def fetch_my_trades(self, since: datetime | None) -> list[Fill]: ...
     def cancel_order(self, client_order_id: str, symbol: str) -> OrderState: ...
+
+
+class PricedVenue(Venue, MarketData, Protocol):
+    "A venue that has prices too, as most do."

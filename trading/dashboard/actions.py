@@ -12,6 +12,7 @@ from typing import Any
 
 from ..core.errors import BadInput
 from .components import Viewer
+from ..services.access import open_security
 from ..services.commands import Actor, Context, find_command, perform
 from ..services.workspace import Workspace, account_of
 
@@ -56,7 +57,7 @@ def act(
     wanted = find_command(command)
     request = {k: v for k, v in request.items() if v is not None and (k in wanted.request.model_fields or k not in ("profile", "mode"))}
     actor = Actor(who.user, who.role, tuple(who.portfolios), "page")
-    done = perform(command, request, Context(place, actor, who.portfolio, lambda: now, values.get("key", "")), record)
+    done = perform(command, request, Context(place, actor, who.portfolio, lambda: now, values.get("key", ""), security=lambda: open_security(place.data)), record)
     if not done.complete:
         raise BadInput(done.text)
     return done.text

@@ -34,6 +34,7 @@ from trading.services.queries_analytics import (
 )
 from ..services.workspace import Workspace
 from ..services.queries_runs import find_record
+from ..core.drawdown import value_drawdown
 
 # %% ../../nbs/16_dashboard/10_screens_analysis.ipynb #314ac1c6
 def forecasts_screen(place: Workspace, who: Viewer) -> Iterator[PageSection]:
@@ -111,7 +112,7 @@ def _account(items: list[dict], found: Mapping) -> Parts:
     value = time_chart({"account": equity}, f"Equity of the account in {currency}", lambda v: number(v, 0), height=200)
     drawn: Parts = [("figure", figure("Equity", f"In {currency}.", value))]
     if equity.min() < equity.max():
-        fall = share(equity / equity.cummax() - 1, "Drawdown of the account", fill=True)
+        fall = share(value_drawdown(equity), "Drawdown of the account", fill=True)
         drawn.append(("figure", figure("Drawdown", "Fall from the highest value so far.", fall, fill=True)))
     exposure = share(1 - cash / equity, "Share of the account that is invested")
     drawn.append(("figure", figure("Exposure", "Share of the value that is invested.", exposure)))

@@ -18,7 +18,7 @@ from ..accounting.account_book import fill_event, plain, state_from
 from ..accounting.ledger import Ledger
 from ..core.errors import MissingData, UnknownOutcome, VenueError, VenueUnreachable
 from ..core.tracing import span
-from ..core.types import ZERO, Event, Fill, Order, OrderState, Value, Venue
+from ..core.types import ZERO, Event, Fill, Order, OrderState, Value, PricedVenue
 
 # %% ../../nbs/09_execution/25_order_manager.ipynb #f107698d
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class RetryPolicy(Value):
 
 @dataclass(frozen=True)
 class OrderContext:
-    "Everything that is needed to send an order for an account.\n\nParameters\n----------\nvenue : Venue\nledger : Ledger\naccount : str\nclock : Callable[[], datetime]\n    UTC now\npatience : RetryPolicy\nsleep : Callable[[float], Any], default time.sleep\n    seconds"
+    "Everything that is needed to send an order for an account.\n\nParameters\n----------\nvenue : PricedVenue\nledger : Ledger\naccount : str\nclock : Callable[[], datetime]\n    UTC now\npatience : RetryPolicy\nsleep : Callable[[float], Any], default time.sleep\n    seconds"
 
-    venue: Venue
+    venue: PricedVenue
     ledger: Ledger
     account: str
     clock: Callable[[], datetime]  # UTC now

@@ -19,7 +19,7 @@ from ..accounting.account_book import PRICE_STEP
 from ..accounting.ledger import Ledger
 from ..core.decimals import strip_zeros
 from ..core.errors import BadInput, TradingError
-from ..core.types import ZERO, Action, CheckResult, Market, Order, Plan, Side, Value, Venue
+from ..core.types import ZERO, Action, CheckResult, Market, Order, Plan, Side, Value, PricedVenue
 from .approval import plan_status
 from .executor import Execution, OrderParameters, OrderResult, execute, execution_of
 
@@ -83,12 +83,12 @@ def expected_cost(
 
 # %% ../../nbs/09_execution/50_router.ipynb #cb802612
 def quote_of(
-    venue: Venue,
+    venue: PricedVenue,
     symbol: str,
     fee_rate: Decimal,
     half_spread_bp: Decimal = Decimal(5),  # assumed where a venue tells only its last price
 ) -> VenueQuote:
-    "Ask a venue what it bids and asks now.\n\nParameters\n----------\nvenue : Venue\nsymbol : str\nfee_rate : Decimal\nhalf_spread_bp : Decimal, default Decimal(5)\n    assumed where a venue tells only its last price\n\nReturns\n-------\nVenueQuote"
+    "Ask a venue what it bids and asks now.\n\nParameters\n----------\nvenue : PricedVenue\nsymbol : str\nfee_rate : Decimal\nhalf_spread_bp : Decimal, default Decimal(5)\n    assumed where a venue tells only its last price\n\nReturns\n-------\nVenueQuote"
     if hasattr(venue, "fetch_order_book"):
         book = venue.fetch_order_book(symbol)
         return VenueQuote(venue.name, symbol, tuple(book["bids"]), tuple(book["asks"]), fee_rate)
@@ -100,11 +100,11 @@ def quote_of(
 
 
 def recent_volume(
-    venue: Venue,  # that has bars of one minute
+    venue: PricedVenue,  # that has bars of one minute
     every: timedelta,
     clock: Callable[[], datetime],  # UTC now
 ) -> Callable[[str], Decimal | None]:  # for `execute(volume=…)`
-    "Return a function that tells how much of a symbol was traded in the last stretch of time.\n\nParameters\n----------\nvenue : Venue\n    that has bars of one minute\nevery : timedelta\nclock : Callable[[], datetime]\n    UTC now\n\nReturns\n-------\nCallable[[str], Decimal | None]\n    for `execute(volume=…)`"
+    "Return a function that tells how much of a symbol was traded in the last stretch of time.\n\nParameters\n----------\nvenue : PricedVenue\n    that has bars of one minute\nevery : timedelta\nclock : Callable[[], datetime]\n    UTC now\n\nReturns\n-------\nCallable[[str], Decimal | None]\n    for `execute(volume=…)`"
 
     def volume(symbol: str) -> Decimal | None:
         now = clock()
@@ -117,10 +117,10 @@ def recent_volume(
 # %% ../../nbs/09_execution/50_router.ipynb #8c372811
 @dataclass(frozen=True)
 class VenueAccount:
-    "A venue, what lies there, and how one trades there.\n\nParameters\n----------\naccount : str\n    its account in the ledger; one account lies at one venue\nvenue : Venue\nstyle : OrderParameters\nheld : Mapping[str, Decimal]\n    units by symbol\ncash : Decimal\nmarkets : Mapping[str, Market]"
+    "A venue, what lies there, and how one trades there.\n\nParameters\n----------\naccount : str\n    its account in the ledger; one account lies at one venue\nvenue : PricedVenue\nstyle : OrderParameters\nheld : Mapping[str, Decimal]\n    units by symbol\ncash : Decimal\nmarkets : Mapping[str, Market]"
 
     account: str  # its account in the ledger; one account lies at one venue
-    venue: Venue
+    venue: PricedVenue
     style: OrderParameters
     held: Mapping[str, Decimal]  # units by symbol
     cash: Decimal

@@ -18,6 +18,7 @@ import pandas as pd
 
 from ..core.errors import BadInput, MissingData
 from ..core.types import Value
+from ..core.drawdown import value_drawdown
 
 Version = Literal["composite-v0", "signals-v2"]
 
@@ -124,7 +125,7 @@ def cycle_inputs(
     frame = pd.DataFrame({
         "mayer": btc / mean,
         "pi_cycle": btc.rolling(111).mean() / (2 * btc.rolling(350).mean()),
-        "drawdown": 1 - btc / btc.cummax(),
+        "drawdown": value_drawdown(btc).abs(),
         "volatility": np.log(btc).diff().rolling(30).std() * math.sqrt(365),
         "trend": btc / mean - 1,
     })

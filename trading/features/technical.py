@@ -8,6 +8,7 @@ __all__ = ['Table', 'MONDAY', 'HOW', 'NEEDS', 'CALENDAR', 'HOURS', 'log_returns'
 
 # %% ../../nbs/03_features/00_technical.ipynb #88da18dd
 from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from ..core.bars import bar_length, check_bars, symbols_of
 from ..core.errors import BadInput, MissingData
 
 # %% ../../nbs/03_features/00_technical.ipynb #89889415
-Table = pd.Series | pd.DataFrame  # one symbol, or time × symbol
+Table: TypeAlias = pd.Series | pd.DataFrame  # one symbol, or time × symbol
 
 
 def _walk(

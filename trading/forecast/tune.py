@@ -150,12 +150,13 @@ def tune(
 def _study(space: Space, journal: str | Path | None, seed: int) -> Any:
     "Open a search, with what the journal holds of it."
     import optuna
+    from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = None
     if journal:
         Path(journal).parent.mkdir(parents=True, exist_ok=True)
-        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
     return optuna.create_study(
         study_name="tune", storage=storage, load_if_exists=True, direction="maximize",
         sampler=optuna.samplers.TPESampler(seed=seed), pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1),

@@ -135,7 +135,7 @@ def firewall_on(
 
 def check_firewall() -> Check:
     "Ask the system whether a firewall is on."
-    asked = {"win32": [("netsh", "advfirewall", "show", "allprofiles", "state")], "darwin": [("socketfilterfw", "--getglobalstate")]}
+    asked: dict[str, list[tuple[str, ...]]] = {"win32": [("netsh", "advfirewall", "show", "allprofiles", "state")], "darwin": [("socketfilterfw", "--getglobalstate")]}
     for command in asked.get(sys.platform, [("ufw", "status"), ("nft", "list", "ruleset"), ("iptables", "-S")]):
         told = run_program(*command)
         if told and told[0] == 0 and (on := firewall_on(command[0], told[1])) is not None:

@@ -25,7 +25,7 @@ from ..accounting.ledger_postgres import open_ledger_at
 from ..core.decimals import EXACT, strip_zeros
 from ..core.errors import Refused, VenueError
 from ..core.settings import Settings
-from ..core.types import ZERO, CheckResult, Event, Market, Plan, Position, Venue
+from ..core.types import ZERO, CheckResult, Event, Market, Plan, Position, PricedVenue, Venue
 from ..core.venue_proxy import VenueProxy
 from ..execution.approval import approve_plan, plan_life, plan_status, propose_plan, review_plan
 from ..execution.executor import Execution, OrderResult, execution_of, refusal_reasons
@@ -115,7 +115,7 @@ class SerializedVenue(VenueProxy):
 class CombinedVenue:
     "Several venues, where prices and markets are concerned."
 
-    def __init__(self, venues: tuple[Venue, ...]):
+    def __init__(self, venues: tuple[PricedVenue, ...]):
         self.name, self._venues = " and ".join(v.name for v in venues), venues
 
     def load_markets(self) -> dict[str, Market]:

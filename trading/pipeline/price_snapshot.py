@@ -9,6 +9,7 @@ __all__ = ['PRESENT', 'PriceSnapshot', 'take_price_snapshot', 'pinned_price_snap
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pandas as pd
 
@@ -81,7 +82,8 @@ def begin_stage(
     settings = settings_of(run)
     if settings.market.source == "sample" or run.record.parameters.get("again"):
         return 0
-    return market_source(settings).stage(name)
+    source: Any = market_source(settings)  # behind the access layer
+    return source.stage(name)
 
 # %% ../../nbs/12_pipeline/30_price_snapshot.ipynb #7e012d59
 def moved_since_close(

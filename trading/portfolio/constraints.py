@@ -73,8 +73,8 @@ def resolve_limits(
     unknown = [g for g in names if g not in set(groups.values())]
     if unknown:
         raise BadInput(f"the group {unknown[0]!r} has bounds but no symbol; groups are {', '.join(sorted(set(groups.values())))}")
-    membership = np.array([[float(groups[s] == g) for s in symbols] for g in names])
-    group_low, group_high = (np.array([group_bounds[g][i] for g in names], dtype=float) for i in (0, 1))
+    membership = np.array([[groups[s] == g for s in symbols] for g in names], dtype=np.float64)
+    group_low, group_high = (np.array([group_bounds[g][i] for g in names], dtype=np.float64) for i in (0, 1))
     return check_feasible(Limits(symbols, low, high, budget, names, membership, group_low, group_high))
 
 

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -35,8 +35,8 @@ PRECISE = {"CLARABEL": {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 
 def ask_riskfolio(
     problem: Problem,
     level: float = 0.05,  # share of worst periods that CVaR, EVaR, CDaR and EDaR look at
-) -> "riskfolio.Portfolio":  # noqa: F821
-    "Hand a problem to riskfolio-lib: our estimates, our limits, one precise solver.\n\nParameters\n----------\nproblem : Problem\nlevel : float, default 0.05\n    share of worst periods that CVaR, EVaR, CDaR and EDaR look at\n\nReturns\n-------\n'riskfolio.Portfolio'"
+) -> Any:  # riskfolio.Portfolio
+    "Hand a problem to riskfolio-lib: our estimates, our limits, one precise solver.\n\nParameters\n----------\nproblem : Problem\nlevel : float, default 0.05\n    share of worst periods that CVaR, EVaR, CDaR and EDaR look at\n\nReturns\n-------\nAny\n    riskfolio.Portfolio"
     import riskfolio
 
     portfolio = riskfolio.Portfolio(returns=problem.returns, alpha=level, budget=problem.limits.budget)

@@ -18,6 +18,7 @@ from .constraints import Limits, resolve_limits
 from .estimators import check_return_frame, covariance
 from .mean_risk import MeanRisk
 from .solvers import solve_quadratic, solve_risk_parity
+from ..core.drawdown import value_drawdown
 
 # %% ../../nbs/07_portfolio/40_policies.ipynb #21656d51
 @dataclass(frozen=True)
@@ -136,8 +137,7 @@ def past_drawdown(
     path: np.ndarray,  # simple return per period
 ) -> float:  # largest loss from a peak, positive
     "Return the largest drawdown of compounded returns, counting the start as a peak.\n\nParameters\n----------\npath : np.ndarray\n    simple return per period\n\nReturns\n-------\nfloat\n    largest loss from a peak, positive"
-    value = np.cumprod(np.concatenate([[1.0], 1 + path]))
-    return float((1 - value / np.maximum.accumulate(value)).max())
+    return abs(float(value_drawdown(np.cumprod(np.concatenate([[1.0], 1 + path]))).min()))
 
 # %% ../../nbs/07_portfolio/40_policies.ipynb #d64a6da1
 def why_left_out(

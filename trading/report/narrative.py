@@ -7,11 +7,13 @@ __all__ = ['describe_equity', 'describe_gains', 'describe_orders', 'as_limits', 
 
 # %% ../../nbs/14_report/07_narrative.ipynb #3361b2dd
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from ..core.english import count, listed, sentence, spelled
 from .formatting import closing_day, known, limit_name, limit_value, money, percent
+from ..core.drawdown import drawdown_now
 
 # %% ../../nbs/14_report/07_narrative.ipynb #83fed4e3
 def _change_text(change: float) -> str:
@@ -46,8 +48,7 @@ def describe_equity(
             name = f"the benchmark ({benchmark_name})" if benchmark_name else "the benchmark"
             sentence += f"; {name} {_change_text(later / then - 1)} over the same time"
     best = equity.idxmax()
-    below = value / float(equity.max()) - 1
-    high = "This is its highest value so far." if best == now else f"Drawdown {percent(-below)} from the high of {closing_day(best)}."
+    high = "This is its highest value so far." if best == now else f"Drawdown {percent(drawdown_now(equity))} from the high of {closing_day(best)}."
     return [sentence + ".", high]
 
 # %% ../../nbs/14_report/07_narrative.ipynb #51edcc7d
@@ -163,9 +164,9 @@ def _limits_text(limits: pd.DataFrame) -> list[str]:
 
 # %% ../../nbs/14_report/07_narrative.ipynb #93ad950a
 def describe_day(
-    data: object,  # `ReportData`, or anything with some of its attributes
+    data: Any,  # `ReportData`, or anything with some of its attributes
 ) -> tuple[str, ...]:  # sentences
-    "Describe what happened and why; what is not given is left out.\n\nParameters\n----------\ndata : object\n    `ReportData`, or anything with some of its attributes\n\nReturns\n-------\ntuple[str, ...]\n    sentences"
+    "Describe what happened and why; what is not given is left out.\n\nParameters\n----------\ndata : Any\n    `ReportData`, or anything with some of its attributes\n\nReturns\n-------\ntuple[str, ...]\n    sentences"
     given = lambda name, default=None: getattr(data, name, default)  # noqa: E731
     equity, currency, orders = given("equity"), given("currency", ""), given("orders")
     value = float(equity.dropna().iloc[-1]) if equity is not None and equity.notna().any() else None

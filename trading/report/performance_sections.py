@@ -17,6 +17,7 @@ from .formatting import Parts, closing_day, known, limit_name, limit_value, mone
 from ..core.english import count, sentence
 from .sections import ReportData, by_symbol, figure, table
 from .svg_charts import bar_chart, gauge, time_chart
+from ..core.drawdown import value_drawdown
 
 # %% ../../nbs/14_report/30_performance_sections.ipynb #484d578d
 def _used(row: pd.Series) -> float | None:
@@ -82,7 +83,7 @@ def equity_parts(data: ReportData) -> Parts:
     lines = {name: s[s.index >= start] / s[s.index >= start].iloc[0] for name, s in lines.items()}
     title = f"Growth of one {data.currency} since {closing_day(start)}"
     growth = time_chart(lines, title, "{:g}\u00a0×".format, log=True)
-    falls = {n: s / s.cummax() - 1 for n, s in lines.items()}
+    falls = {n: value_drawdown(s) for n, s in lines.items()}
     fall = time_chart(falls, "Drawdown: fall from the highest value so far", percent_axis(min(s) for s in falls.values()), fill=True, height=170)
     parts.append(("figure", figure("Back-test of the policy", f"{title}, logarithmic scale.", growth, *lines)))
     parts.append(("figure", figure("Drawdown", "Fall from the highest value so far.", fall, *lines, fill=True)))
@@ -97,10 +98,10 @@ def _compare(lines: Mapping[str, pd.Series], periods: int) -> dict:
     for name, s in lines.items():
         returns, years = s.pct_change().dropna(), (s.index[-1] - s.index[0]) / pd.Timedelta(days=365.25)
         growth, risk = s.iloc[-1] ** (1 / years) - 1, float(returns.std() * np.sqrt(periods))
-        below = s < s.cummax()
+        below = value_drawdown(s) < 0
         spells = below.groupby((~below).cumsum()).apply(lambda u: u.index[-1] - u.index[0])
         rows[name] = {
-            "growth": growth, "risk": risk, "ratio": growth / risk if risk else None, "worst": -float((s / s.cummax() - 1).min()),
+            "growth": growth, "risk": risk, "ratio": growth / risk if risk else None, "worst": abs(float(value_drawdown(s).min())),
             "month": float(s.resample("ME").last().pct_change().min()), "longest": spells.max().days / 365.25,
         }
     columns = [

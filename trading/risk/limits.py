@@ -18,6 +18,7 @@ from ..core.english import plural
 from ..core.errors import BadInput
 from ..core.types import Value
 from .metrics import value_at_risk
+from ..core.drawdown import drawdown_now
 
 # %% ../../nbs/05_risk/20_limits.ipynb #399b10eb
 _RANGES = {  # name: (above or equal, below or equal)
@@ -91,7 +92,7 @@ def equity_balance(
         raise BadInput("the equity curve must hold finite values above zero, indexed by time; read it from the ledger")
     before = values[equity.index.normalize() < equity.index[-1].normalize()]
     now, peak, start = values[-1], values.max(), before[-1] if len(before) else values[0]
-    return Balance(float(now), float(peak), float(start), float(1 - now / peak), float(max(1 - now / start, 0.0)))
+    return Balance(float(now), float(peak), float(start), drawdown_now(equity), float(max(1 - now / start, 0.0)))
 
 # %% ../../nbs/05_risk/20_limits.ipynb #ea44be39
 def check_limits(

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import BadInput, MissingData
+from ..core.drawdown import value_drawdown
 
 # %% ../../nbs/05_risk/00_metrics.ipynb #63833481
 def check_return_series(
@@ -111,8 +112,7 @@ def drawdown(
 ) -> pd.Series:  # fraction below the best value so far, zero or negative, same index
     "Return how far the account stood below its best at each time.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns\n\nReturns\n-------\npd.Series\n    fraction below the best value so far, zero or negative, same index"
     wealth = np.cumprod(1 + check_return_series(returns))
-    best = np.maximum(np.maximum.accumulate(wealth), 1.0)
-    return pd.Series(wealth / best - 1, index=getattr(returns, "index", None), name="drawdown")
+    return pd.Series(value_drawdown(wealth, 1.0), index=getattr(returns, "index", None), name="drawdown")
 
 
 def max_drawdown(

@@ -15,6 +15,7 @@ import pandas as pd
 from ..core.bars import check_bars
 from ..core.errors import BadInput
 from ..core.types import Value
+from ..core.drawdown import value_drawdown
 
 # %% ../../nbs/05_risk/10_stress.ipynb #59434141
 @dataclass(frozen=True)
@@ -139,6 +140,6 @@ def _row(weights: pd.Series, close: pd.DataFrame | None, groups: Mapping[str, st
     if paths and len(paths) == len(weights[weights != 0]):
         together = pd.DataFrame(paths).sort_index().ffill().bfill()
         wealth = 1 + (together - 1) @ weights[together.columns]
-        deepest = float(-(wealth / wealth.cummax() - 1).min())
+        deepest = abs(float(value_drawdown(wealth).min()))
     loss, worst = (-sum(changes.values()), min(changes, key=changes.get)) if changes else (np.nan, "")
     return {"loss": loss, "deepest": deepest, **parts, "unknown_symbols": ", ".join(unknown), "worst": worst}

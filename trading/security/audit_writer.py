@@ -49,9 +49,11 @@ class AuditWriter:
         try:
             self._append([line for line, _ in batch])
         except Exception as error:  # noqa: BLE001  whatever the log raises, everybody whose line was in the entry must get it
-            [future.set_exception(error) for _, future in batch]
+            for _, future in batch:
+                future.set_exception(error)
         else:
-            [future.set_result(None) for _, future in batch]
+            for _, future in batch:
+                future.set_result(None)
 
     def _append(self, lines: list[tuple]) -> None:
         "Write one line as it is, several as one entry."

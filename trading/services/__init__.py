@@ -17,10 +17,11 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "backups": ["passphrase_of", "back_up", "verify_backup", "restore_backup"],
     "commands": [
-        "Adapter", "Record", "Handler", "REGISTRY", "Actor", "Context", "Request", "Done", "Command", "command", "load_commands",
-        "find_command", "read_request", "authorise", "audit_detail", "perform", "note_later", "write_waiting", "terminal_workspace",
-        "audit_record",
+        "Record", "Text", "Name", "Handler", "REGISTRY", "Actor", "Context", "CommandRequest", "Done", "Command", "command",
+        "load_commands", "find_command", "read_request", "authorise", "audit_detail", "perform", "note_later", "write_waiting",
+        "terminal_workspace", "audit_record", "owner_context",
     ],
+    "data_control": ["UpdateMarket", "ImportBars", "BackUp", "RestoreBackup", "RetryAlerts"],
     "jobs": ["WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
     "launching": [
         "run_named", "report_page", "begin_run", "execute_run", "keep_schedule", "compare_named", "begin_reproduction",
@@ -62,12 +63,16 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "AcknowledgeAlert", "acknowledge_rule", "WriteNote", "write_note", "SteerFeedback", "freeze_feedback", "thaw_feedback",
         "RollBackFeedback", "roll_back_feedback", "RollBackModel", "roll_back_to_model", "Nothing", "invalidate_cache", "reset_system",
     ],
+    "user_control": [
+        "Role", "Secret", "OfUser", "AddUser", "SetRole", "SetPortfolios", "SetPassword", "MakeKey", "RevokeKey", "OfSecret", "SetSecret",
+        "RotateVault",
+    ],
     "workspace": [
         "Workspace", "workspace_of", "current_settings", "account_of", "shared_state", "ledger_for_reading", "has_ledger",
         "ledger_for_writing",
     ],
 }, modules=[
-    "access", "account_control", "alerting", "backups", "commands", "jobs", "launching", "maintenance", "market_data", "metrics",
-    "plan_control", "queries_analytics", "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading",
-    "query_cache", "run_control", "security_admin", "settings_control", "system_control", "workspace",
+    "access", "account_control", "alerting", "backups", "commands", "data_control", "jobs", "launching", "maintenance", "market_data",
+    "metrics", "plan_control", "queries_analytics", "queries_live", "queries_portfolio", "queries_runs", "queries_system",
+    "queries_trading", "query_cache", "run_control", "security_admin", "settings_control", "system_control", "user_control", "workspace",
 ])

@@ -30,7 +30,7 @@ from ..pipeline.factory import paper_venue
 from ..pipeline.venue_factory import connect, each_venue
 from ..risk.kill_switch import KillSwitch
 from .alerting import dispatch_alerts
-from .commands import Context, Done, Request, command
+from .commands import Context, Done, CommandRequest, command
 from .workspace import Workspace, account_of, current_settings, has_ledger, ledger_for_writing
 
 # %% ../../nbs/13_services/34_account_control.ipynb #3b29fd96
@@ -152,7 +152,7 @@ def _settings_of(workspace: Workspace, account: str) -> tuple[Settings, str]:
     return current_settings(workspace, profile), mode
 
 # %% ../../nbs/13_services/34_account_control.ipynb #ae64c1f6
-class StopTrading(Request):
+class StopTrading(CommandRequest):
     "Stop trading at once."
 
     reason: str = Field(min_length=1, max_length=500, description="what was seen; kept for ever", examples=["the venue reports nonsense"])
@@ -199,7 +199,7 @@ def _engage(context: Context, account: str, reason: str) -> str:
     "Engage one switch; return what went wrong, or nothing."
     try:
         context.workspace.data.mkdir(parents=True, exist_ok=True)
-        KillSwitch(context.workspace.data / f"kill-{account}.jsonl").engage(context.actor.name, reason, context.now)
+        KillSwitch(context.workspace.data / f"kill-{account}.jsonl").engage(context.actor.user, reason, context.now)
     except (TradingError, OSError) as error:
         return f"the kill switch could NOT be written: {error}"
     return ""
@@ -221,13 +221,13 @@ def _stop_one(context: Context, settings: Settings, mode: str, at: str, request:
         venue, when = open_venue(settings, mode, ledger, context.now, at)
         account = f"{mode}-{settings.run.profile}"
         own = settings.market.symbols if mode == "live" else None
-        return stop_everything(venue, ledger, account + at, context.actor.name, request.reason, when, request.close,
+        return stop_everything(venue, ledger, account + at, context.actor.user, request.reason, when, request.close,
                                trading_rules(settings, account).patience, symbols=own)
     finally:
         ledger.close()
 
 # %% ../../nbs/13_services/34_account_control.ipynb #ce0e33df
-class ResumeTrading(Request):
+class ResumeTrading(CommandRequest):
     "Allow trading again."
 
     reason: str = Field(min_length=1, max_length=500, description="what was found; kept for ever", examples=["a maintenance window"])
@@ -239,13 +239,13 @@ def resume_trading(request: ResumeTrading, context: Context) -> Done:
     "Allow trading again: release the kill switch and end safe mode."
     lines = []
     for account in _chosen(request.accounts, known_accounts(context.workspace)[0]):
-        KillSwitch(context.workspace.data / f"kill-{account}.jsonl").reset(context.actor.name, request.reason, context.now)
+        KillSwitch(context.workspace.data / f"kill-{account}.jsonl").reset(context.actor.user, request.reason, context.now)
         ended = []
         if has_ledger(context.workspace):
             ledger = ledger_for_writing(context.workspace)
             try:
                 for one in (a for a in ledger.accounts() if a.partition("@")[0] == account and safe_mode(ledger, a)):
-                    leave_safe_mode(ledger, one, context.actor.name, request.reason, context.now)
+                    leave_safe_mode(ledger, one, context.actor.user, request.reason, context.now)
                     ended.append(one)
             finally:
                 ledger.close()
@@ -253,7 +253,7 @@ def resume_trading(request: ResumeTrading, context: Context) -> Done:
     return Done(text="\n".join(lines), details={"accounts": request.accounts, "engaged": False})
 
 # %% ../../nbs/13_services/34_account_control.ipynb #3ab34a03
-class Reconcile(Request):
+class Reconcile(CommandRequest):
     "Compare an account with its venue."
 
     profile: str | None = Field(None, description="whose account; by default the profile of the settings")

@@ -22,6 +22,7 @@ from ..ops.alert_rules import AlertPolicy, Evaluation, evaluate, read_rules
 from ..ops.notifications import Channel, Outbox, Result, deliver, notify, read_channels, recent, retry_failed
 from ..pipeline.run_record import Run, RunRecord
 from ..pipeline.venue_factory import vault_secret
+from ..core.drawdown import drawdown_now
 
 # %% ../../nbs/13_services/00_alerting.ipynb #13e559e5
 def collect_day_facts(
@@ -35,7 +36,7 @@ def collect_day_facts(
     failed_orders: int,
 ) -> dict[str, Any]:  # fact → a number for each key; JSON
     "Return what the alert rules look at.\n\nParameters\n----------\naccount : str\nreturns\n    DataFrame of simple returns, time × symbol; the last row is the day's\nequity\n    Series of the account's value, ascending\nvar_95 : float | None\n    of the holdings; None: nothing is held\nlast\n    Series by symbol: when its newest bar closed\nas_of : datetime\n    UTC, when the run decided\nviolations : int\nfailed_orders : int\n\nReturns\n-------\ndict[str, Any]\n    fact → a number for each key; JSON"
-    fallen = float(1 - equity.iloc[-1] / equity.max()) if len(equity) else None
+    fallen = drawdown_now(equity) if len(equity) else None
     ages = {str(s): (as_of - t.to_pydatetime()).total_seconds() / 3600 for s, t in last.items()}
     return {
         "price_change": {str(s): float(x) for s, x in returns.iloc[-1].items() if x == x} if len(returns) else {},

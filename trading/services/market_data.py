@@ -11,6 +11,7 @@ from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 from ..core.errors import BadSettings
 from ..core.settings import Settings
@@ -56,7 +57,7 @@ def follow_profile(
 
 def _uncached_source(settings: Settings):
     "Return the venue itself, its calls measured."
-    source = market_source(settings)
+    source: Any = market_source(settings)  # behind the access layer it has a source of its own
     if settings.market.source == "sample":
         return source
     from trading.venues.access.monitor import MeasuredVenue, Monitor, monitor_file

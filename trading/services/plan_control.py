@@ -17,7 +17,7 @@ from ..execution.approval import LIFE, cancel_plan, plan_status, review_plan
 from ..pipeline.plan_approval import approve_run
 from ..pipeline.plan_check import check_run
 from ..pipeline.run_record import Run, find_run
-from .commands import Context, Done, Request, command
+from .commands import Context, Done, CommandRequest, command
 from .jobs import start_run
 from .queries_trading import ledger_of_run
 from .workspace import Workspace, current_settings, has_ledger, ledger_for_writing
@@ -46,7 +46,7 @@ def _ledger(workspace: Workspace, run: Run):
     return ledger_for_writing(workspace, own)
 
 
-class ReviewPlan(Request):
+class ReviewPlan(CommandRequest):
     "Look at a plan."
 
     run: str = _RUN
@@ -60,14 +60,14 @@ def review_run_plan(request: ReviewPlan, context: Context) -> Done:
     run, plan = _plan_of(context.workspace, request.run, request.plan)
     ledger = _ledger(context.workspace, run)
     try:
-        review_plan(ledger, plan.account, plan.hash, context.actor.name, context.now, request.remark)
+        review_plan(ledger, plan.account, plan.hash, context.actor.user, context.now, request.remark)
         status = LIFE[plan_status(ledger, plan.account, plan.hash)]
     finally:
         ledger.close()
-    return Done(text=f"plan {plan.hash[:12]} was reviewed by {context.actor.name}", details={"run": run.record.id, "plan": plan.hash, "status": status})
+    return Done(text=f"plan {plan.hash[:12]} was reviewed by {context.actor.user}", details={"run": run.record.id, "plan": plan.hash, "status": status})
 
 
-class ApprovePlan(Request):
+class ApprovePlan(CommandRequest):
     "Approve a plan."
 
     run: str = _RUN
@@ -81,20 +81,20 @@ def approve_run_plan(request: ApprovePlan, context: Context) -> Done:
     run, plan = _plan_of(context.workspace, request.run, request.plan)
     ledger = _ledger(context.workspace, run)
     try:
-        plan = approve_run(run.folder, context.actor.name, context.now, ledger)
+        plan = approve_run(run.folder, context.actor.user, context.now, ledger)
         status = LIFE[plan_status(ledger, plan.account, plan.hash)]
     finally:
         ledger.close()
-    words = f"plan {plan.hash[:12]} is approved by {context.actor.name}: {len(plan.actions)} actions, {plan.turnover:.1%} of {plan.equity:,.2f} {plan.currency}"
+    words = f"plan {plan.hash[:12]} is approved by {context.actor.user}: {len(plan.actions)} actions, {plan.turnover:.1%} of {plan.equity:,.2f} {plan.currency}"
     details = {"run": run.record.id, "plan": plan.hash, "status": status}
     if request.go_on and run.record.status == "waiting":
-        job = start_run(context.workspace, resume=run.record.id, key=f"approved {plan.hash} {context.key}", who=context.actor.name,
+        job = start_run(context.workspace, resume=run.record.id, key=f"approved {plan.hash} {context.key}", who=context.actor.user,
                         command=context.run_program)
         return Done(text=f"{words}. The run goes on and sends the orders.", details=details | {"job": job["id"]})
     return Done(text=words, details=details)
 
 
-class RejectPlan(Request):
+class RejectPlan(CommandRequest):
     "Reject a plan for good."
 
     run: str = _RUN
@@ -108,13 +108,13 @@ def reject_run_plan(request: RejectPlan, context: Context) -> Done:
     run, plan = _plan_of(context.workspace, request.run, request.plan)
     ledger = _ledger(context.workspace, run)
     try:
-        cancel_plan(ledger, plan.account, plan.hash, context.actor.name, request.reason, context.now)
+        cancel_plan(ledger, plan.account, plan.hash, context.actor.user, request.reason, context.now)
     finally:
         ledger.close()
     return Done(text=f"plan {plan.hash[:12]} is rejected: {request.reason}", details={"run": run.record.id, "plan": plan.hash, "status": "cancelled"})
 
 
-class ValidatePlan(Request):
+class ValidatePlan(CommandRequest):
     "Check a plan again."
 
     run: str = _RUN

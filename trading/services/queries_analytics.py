@@ -25,6 +25,7 @@ from .queries_trading import run_bars
 from .workspace import Workspace, current_settings, ledger_for_reading
 from .queries_runs import artefact, missing, newest_run, rows
 from .query_cache import view
+from ..core.drawdown import drawdown_now, value_drawdown
 
 
 def settings_then(record: RunRecord) -> Settings:
@@ -156,7 +157,7 @@ def performance(place: Workspace, profile: str | None = None) -> dict:
     try:
         equity = _marks(place, settings)["equity"]
         own = {"from": equity.index[0].isoformat(), "to": equity.index[-1].isoformat(), "return": float(equity.iloc[-1] / equity.iloc[0] - 1),
-               "drawdown": float(1 - equity.iloc[-1] / equity.max()), **_ratios(equity.pct_change().dropna(), periods)}
+               "drawdown": drawdown_now(equity), **_ratios(equity.pct_change().dropna(), periods)}
     except TradingError as error:
         own = missing(error)
     try:
@@ -185,7 +186,7 @@ def history(place: Workspace, profile: str | None = None, kind: str = "account",
             run, table = record.id, artefact(place, record, "backtest")
     except TradingError as error:
         return missing(error, kind=kind, run=None, items=[])
-    table = table.assign(drawdown=1 - table["equity"] / table["equity"].cummax()).rename_axis("timestamp")
+    table = table.assign(drawdown=value_drawdown(table["equity"]).abs()).rename_axis("timestamp")
     keep = np.unique(np.linspace(0, len(table) - 1, min(points, len(table))).astype(int))
     return {"kind": kind, "run": run, "values": len(table), "items": rows(table.iloc[keep])}
 

@@ -11,6 +11,7 @@ from ..core.settings import Settings
 from .query_cache import view
 from .queries_runs import artefact, missing, newest_run
 from .workspace import Workspace, current_settings, ledger_for_reading
+from ..core.drawdown import drawdown_now
 from ..pipeline.factory import groups_of
 
 # %% ../../nbs/13_services/18_queries_portfolio.ipynb #f05d540c
@@ -39,7 +40,7 @@ def portfolio(place: Workspace, profile: str | None = None) -> dict:
         "profit": float(profit), "profit_share": float(profit / mark["paid_in"]) if mark["paid_in"] else None,
         "change": float(equity.iloc[-1] - before) if before is not None else None,
         "change_share": float(equity.iloc[-1] / before - 1) if before else None,
-        "drawdown": float(1 - equity.iloc[-1] / equity.max()), "positions": len(ledger_for_reading(place).positions(account)),
+        "drawdown": drawdown_now(equity), "positions": len(ledger_for_reading(place).positions(account)),
         "trades_since": sum(f.timestamp > marks.index[-1] for f in ledger_for_reading(place).fills(account, marks.index[-1].to_pydatetime())),
     }
 

@@ -11,11 +11,11 @@ from typing import Literal
 from pydantic import Field
 
 from ..core.errors import BadInput
-from .commands import Context, Done, Request, command
+from .commands import Context, Done, CommandRequest, command
 from .jobs import cancel_job, jobs, start_run
 
 # %% ../../nbs/13_services/41_run_control.ipynb #a6f9f66f
-class StartRun(Request):
+class StartRun(CommandRequest):
     "Start the daily run, or go on with one."
 
     profile: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$", examples=["sample"], description="market to work on")
@@ -24,35 +24,35 @@ class StartRun(Request):
     resume: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$", description="the id of a run to go on with")
 
 
-@command("start-run", role="trader", audit="run started", adapters=("API", "page"))
+@command("start-run", role="trader", audit="run started", doors=("api", "page"))
 def start_daily_run(request: StartRun, context: Context) -> Done:
     "Start the daily run, or go on with one."
-    job = start_run(context.workspace, request.profile, request.as_of, request.mode, request.resume, context.key or None, context.actor.name,
+    job = start_run(context.workspace, request.profile, request.as_of, request.mode, request.resume, context.key or None, context.actor.user,
                     context.run_program)
     text = f"The run {request.resume} goes on from where it stopped." if request.resume else "The daily run is starting; its first stage shows in a few seconds."
     return Done(text=text, details=job)
 
 
-class ResumeRun(Request):
+class ResumeRun(CommandRequest):
     "Go on with a run that stopped or waited."
 
     run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$", examples=["2022-12-27_sample_1"])
 
 
-@command("resume-run", role="trader", audit="run resumed", adapters=("API", "page"))
+@command("resume-run", role="trader", audit="run resumed", doors=("api", "page"))
 def resume_run(request: ResumeRun, context: Context) -> Done:
     "Go on with a run that stopped, or whose plan is approved."
-    job = start_run(context.workspace, resume=request.run, key=context.key or None, who=context.actor.name, command=context.run_program)
+    job = start_run(context.workspace, resume=request.run, key=context.key or None, who=context.actor.user, command=context.run_program)
     return Done(text=f"The run {request.run} goes on from where it stopped.", details=job)
 
 
-class CancelJob(Request):
+class CancelJob(CommandRequest):
     "Stop long work."
 
     job: str | None = Field(None, pattern=r"^[A-Za-z0-9]{1,80}$", description="by default the run that is going on")
 
 
-@command("cancel-job", role="trader", audit="job cancelled", adapters=("API", "page"))
+@command("cancel-job", role="trader", audit="job cancelled", doors=("api", "page"))
 def cancel_running_job(request: CancelJob, context: Context) -> Done:
     "Stop a run or other long work; what it finished is kept."
     name = request.job
@@ -61,4 +61,4 @@ def cancel_running_job(request: CancelJob, context: Context) -> Done:
         if not running:
             raise BadInput("no run that was started here is going on; one that was started in a terminal is stopped there with Ctrl-C")
         name = running[0]["id"]
-    return Done(text="The run is stopped; what it finished is kept, and it can go on.", details=cancel_job(context.workspace, name, context.actor.name))
+    return Done(text="The run is stopped; what it finished is kept, and it can go on.", details=cancel_job(context.workspace, name, context.actor.user))

@@ -16,7 +16,7 @@ from ..core.errors import Refused
 from ..core.resources import share_path
 from ..core.settings_edit import apply_changes, apply_settings
 from ..core.types import stable_hash
-from .commands import Context, Done, Request, command
+from .commands import Context, Done, CommandRequest, command
 from .queries_system import decide
 from .workspace import Workspace, current_settings
 
@@ -34,7 +34,7 @@ def version_of(text: str) -> str:
     return stable_hash(text, length=12)
 
 
-class ChangeSettings(Request):
+class ChangeSettings(CommandRequest):
     "Change some settings, all of them or none."
 
     changes: dict[Annotated[str, Field(pattern=r"^[a-z_]+\.[A-Za-z0-9_ -]{1,60}$")], Annotated[str, Field(max_length=2000)] | None] = Field(
@@ -51,7 +51,7 @@ def change_settings(request: ChangeSettings, context: Context) -> Done:
     return Done(text=_sentence(changed), details=changed)
 
 
-class ReplaceSettings(Request):
+class ReplaceSettings(CommandRequest):
     "Replace the settings file."
 
     text: str = Field(max_length=200_000, description="the whole new file", examples=["[limits]\nmax_weight = 0.2\n"])
@@ -79,7 +79,7 @@ def _sentence(changed: dict) -> str:
 _COIN = Field(pattern=r"^[A-Za-z0-9._/-]{1,30}$", examples=["DOGE"], description="a coin, or a symbol of it")
 
 
-class SetGroup(Request):
+class SetGroup(CommandRequest):
     "Decide the group of a coin."
 
     coin: str = _COIN
@@ -92,7 +92,7 @@ def set_group(request: SetGroup, context: Context) -> Done:
     return Done(text=f"{request.coin} belongs to {request.group} from the next run on.", details=decide(context.workspace, "overrides", request.coin, request.group))
 
 
-class DropGroup(Request):
+class DropGroup(CommandRequest):
     "Take a decision on a group back."
 
     coin: str = _COIN
@@ -104,7 +104,7 @@ def drop_group(request: DropGroup, context: Context) -> Done:
     return Done(text=f"{request.coin} is grouped by the table again.", details=decide(context.workspace, "overrides", request.coin, None))
 
 
-class SetAlias(Request):
+class SetAlias(CommandRequest):
     "Teach another name of a coin."
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,30}$", examples=["XBT"], description="the other name")
@@ -117,7 +117,7 @@ def set_alias(request: SetAlias, context: Context) -> Done:
     return Done(text=f"{request.name} is {request.coin} from the next run on.", details=decide(context.workspace, "aliases", request.name, request.coin))
 
 
-class DropAlias(Request):
+class DropAlias(CommandRequest):
     "Forget another name of a coin."
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,30}$", examples=["XBT"])

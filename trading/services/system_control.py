@@ -13,13 +13,13 @@ from pydantic import Field
 from ..core.english import count
 from ..core.files import lock_folder
 from ..core.types import Event
-from .commands import Context, Done, Request, command
+from .commands import Context, Done, CommandRequest, command
 from .jobs import archive_jobs
 from .queries_system import steer
 from .workspace import account_of, current_settings, ledger_for_writing
 
 # %% ../../nbs/13_services/44_system_control.ipynb #3570151b
-class AcknowledgeAlert(Request):
+class AcknowledgeAlert(CommandRequest):
     "Take care of a rule's alerts."
 
     rule: str = Field(min_length=1, max_length=100, examples=["drawdown"])
@@ -32,14 +32,14 @@ def acknowledge_rule(request: AcknowledgeAlert, context: Context) -> Done:
 
     outbox = Outbox(context.workspace.data / "alerts.sqlite")
     try:
-        found = outbox.acknowledge(request.rule, context.actor.name, context.now)
+        found = outbox.acknowledge(request.rule, context.actor.user, context.now)
     finally:
         outbox.close()
-    text = f"{context.actor.name} takes care of {request.rule}: {count(found, 'open alert')}, quiet until it is over"
+    text = f"{context.actor.user} takes care of {request.rule}: {count(found, 'open alert')}, quiet until it is over"
     return Done(text=text if found else f"no alert of {request.rule} is open", details={"rule": request.rule, "open": found})
 
 
-class WriteNote(Request):
+class WriteNote(CommandRequest):
     "Write a remark into the ledger."
 
     text: str = Field(min_length=1, max_length=500, examples=["bought by hand outside of the plan"])
@@ -50,7 +50,7 @@ class WriteNote(Request):
 def write_note(request: WriteNote, context: Context) -> Done:
     "Write a person's remark into the ledger, where it stays."
     account = account_of(context.workspace, request.profile)
-    event = Event("note", account, context.now, {"who": context.actor.name, "text": request.text})
+    event = Event("note", account, context.now, {"who": context.actor.user, "text": request.text})
     if context.append:
         seq = context.append(context.workspace, event)
     else:
@@ -62,7 +62,7 @@ def write_note(request: WriteNote, context: Context) -> Done:
     return Done(text=f"The note stands in the ledger of {account}.", details={"seq": seq, "account": account})
 
 # %% ../../nbs/13_services/44_system_control.ipynb #951fd02f
-class SteerFeedback(Request):
+class SteerFeedback(CommandRequest):
     "Change how feedback learns."
 
     reason: str = Field(min_length=1, max_length=500, examples=["earnings week"])
@@ -72,7 +72,7 @@ class SteerFeedback(Request):
 def _steered(context: Context, what: str, request: SteerFeedback, to: int | None = None) -> Done:
     "Write a person's step into the feedback's history."
     with lock_folder(context.workspace.data):  # not while a run is at work
-        cycle = steer(context.workspace, what, f"{context.actor.name}: {request.reason}", context.now, request.profile, to)
+        cycle = steer(context.workspace, what, f"{context.actor.user}: {request.reason}", context.now, request.profile, to)
     return Done(text=f"cycle {cycle['number']}: {cycle['kind']}; it counts for runs after {cycle['at'][:16].replace('T', ' ')} UTC", details=cycle)
 
 
@@ -100,7 +100,7 @@ def roll_back_feedback(request: RollBackFeedback, context: Context) -> Done:
     return _steered(context, "roll back", request, request.to)
 
 
-class RollBackModel(Request):
+class RollBackModel(CommandRequest):
     "Return to a model that was in force before."
 
     version: str = Field(pattern=r"^[A-Za-z0-9._-]{1,80}$", examples=["forecast-3f9a0c51d2e4"])
@@ -114,22 +114,22 @@ def roll_back_to_model(request: RollBackModel, context: Context) -> Done:
     from trading.forecast.model_promotion import roll_back_model
 
     current_settings(context.workspace, request.profile)
-    found = roll_back_model(context.workspace.data / "models", request.version, context.now, f"{context.actor.name}: {request.reason}")
+    found = roll_back_model(context.workspace.data / "models", request.version, context.now, f"{context.actor.user}: {request.reason}")
     return Done(text=f"{found.version} is in force from the next run on.", details={"version": found.version, "name": found.name})
 
 # %% ../../nbs/13_services/44_system_control.ipynb #e185faa8
-class Nothing(Request):
+class Nothing(CommandRequest):
     "No arguments."
 
 
-@command("invalidate-cache", role="admin", audit="caches dropped", adapters=("API", "page"))
+@command("invalidate-cache", role="admin", audit="caches dropped", doors=("api", "page"))
 def invalidate_cache(request: Nothing, context: Context) -> Done:
     "Drop every kept answer."
     dropped = context.forget()
     return Done(text=f"{count(dropped, 'kept answer')} dropped", details={"dropped": dropped})
 
 
-@command("reset-system", role="admin", audit="system reset", adapters=("API", "page"))
+@command("reset-system", role="admin", audit="system reset", doors=("api", "page"))
 def reset_system(request: Nothing, context: Context) -> Done:
     "Drop every kept answer and put away jobs that have ended; the runs they made stay."
     dropped, archived = context.forget(), archive_jobs(context.workspace)

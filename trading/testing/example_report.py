@@ -17,6 +17,7 @@ from ..pipeline.forecast_review import todays_drift
 from ..report.forecast_sections import ForecastReview
 from ..report.risk_sections import RiskContext
 from ..report.sections import ReportData
+from ..core.drawdown import drawdown_now
 
 _COST = 0.0015  # of the traded value, fee and slippage together
 
@@ -194,7 +195,7 @@ def example_data(
     turnover = float(traded["orders"]["value"].sum() / equity.iloc[-1])
     rules = [
         ("max_weight", 0.08, float(weights.max())),
-        ("max_drawdown", 0.20, float(1 - equity.iloc[-1] / equity.max())),
+        ("max_drawdown", 0.20, drawdown_now(equity)),
         ("max_var", 0.025, var),
         ("max_turnover", 0.30, turnover),
         ("max_leverage", 1.0, float(weights.sum())),

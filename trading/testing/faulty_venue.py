@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from ..core.errors import BadInput, MissingData, UnknownOutcome, VenueUnreachable
-from ..core.types import Fill, Market, Order, OrderState, Value, Venue
+from ..core.types import Fill, Market, Order, OrderState, Value, PricedVenue
 
 # %% ../../nbs/18_testing/00_faulty_venue.ipynb #1208e890
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ _RATES = ("lost_request", "lost_answer", "late", "server_error", "rate_limited",
 
 # %% ../../nbs/18_testing/00_faulty_venue.ipynb #87a56a33
 class FaultyVenue:
-    "A venue behind a bad connection; see `core.types.Venue`.\n\nParameters\n----------\nvenue : Venue\n    the good one behind it\nfaults : Faults\nseed : int\ntell_late : Callable[[Order], Any], default lambda order: None\n    told of each request that is late, so that a test can let it arrive after a crash"
+    "A venue behind a bad connection; see `core.types.Venue`.\n\nParameters\n----------\nvenue : PricedVenue\n    the good one behind it\nfaults : Faults\nseed : int\ntell_late : Callable[[Order], Any], default lambda order: None\n    told of each request that is late, so that a test can let it arrive after a crash"
 
     def __init__(
         self,
-        venue: Venue,  # the good one behind it
+        venue: PricedVenue,  # the good one behind it
         faults: Faults,
         seed: int,
         tell_late: Callable[[Order], Any] = lambda order: None,  # told of each request that is late, so that a test can let it arrive after a crash

@@ -57,7 +57,7 @@ def _translate(error: Exception, what: str, sending: bool = False) -> Exception:
     return VenueUnreachable(f"alpaca: {what}: it cannot be reached; check the network (proxy, firewall, DNS) or try again later")
 
 
-def _told_why(error: Exception) -> bool:
+def _told_why(error: Any) -> bool:
     "Tell whether a refusal with 403 is about the order (too little money, too few shares) and not about the key."
     try:
         return int(error.code) > 40_300_000
@@ -118,7 +118,7 @@ class AlpacaVenue:
                       else TradingClient(self.api_key, self.secret, paper=self.paper, url_override=url))
             client._retry = 0
             send = client._session.request
-            client._session.request = lambda *a, **k: send(*a, **{"timeout": self.timeout, **k})
+            setattr(client._session, "request", lambda *a, **k: send(*a, **{"timeout": self.timeout, **k}))  # noqa: B010  a method of that one object
             self._clients[kind] = client
         return self._clients[kind]
 

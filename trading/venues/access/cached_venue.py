@@ -359,7 +359,8 @@ class CachedVenue:
     def __init__(self, *sources: MarketData | GuardedClient, loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop, **options):
         self.door = CachedClient(*sources, **options)
         self.name, self.source = self.door.name, self.door.gates[0].source
-        self._make, self._loop, self._lock = loop, None, Lock()
+        self._make, self._lock = loop, Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
         return f"Cached({self.name!r})"

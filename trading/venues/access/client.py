@@ -90,7 +90,8 @@ class GuardedClient:
         self.source, self.name, self.rate, self.burst, self.attempts = source, source.name, rate, burst, attempts
         self.calls, policy = Calls(clock=clock), BackoffPolicy(3, timedelta(seconds=pause), timedelta(seconds=300))
         self.breaker = CircuitBreaker(source.name, lambda: datetime.fromtimestamp(clock(), UTC), policy)
-        self._limiter = self._thread = None
+        self._limiter: Any = None
+        self._thread: Any = None
 
     async def ask(self, method: str, *args) -> Any:
         "Ask one question: wait for our turn, try again where that may help, and keep away while the source is down."

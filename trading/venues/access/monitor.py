@@ -43,7 +43,8 @@ class Monitor:
         self.path, self.most, self.clock = Path(path), most, clock
         self._calls: list[tuple] = []
         self._totals: dict[tuple[str, str], int] = {}
-        self._db, self._lock = None, Lock()
+        self._db: sqlite3.Connection | None = None
+        self._lock = Lock()
 
     def note(self, venue: str, when: float, seconds: float, answered: bool) -> None:
         "Write down one call that ended."

@@ -31,7 +31,8 @@ class CandleStream:
             raise BadInput(f"{exchange} has no stream of bars in ccxt.pro; follow it by the clock")
         self.exchange, self.symbol, self.timeframe, self.base_url, self.longest = exchange, symbol, timeframe, base_url, longest
         self.lost, self.rung = 0, 0  # times the line broke, times it rang
-        self._bell, self._end, self._loop = Event(), None, asyncio.new_event_loop()
+        self._bell, self._loop = Event(), asyncio.new_event_loop()
+        self._end: Any = None  # an asyncio.Event of that loop
         self._ready = Event()
         self._thread = Thread(target=lambda: self._loop.run_until_complete(self._listen()), name=f"bell-{exchange}", daemon=True)
         self._thread.start()

@@ -154,7 +154,7 @@ async def _trades_of(venue: Connection, symbol: str | None, start: int | None) -
         page = {t.get("id") if isinstance(t, dict) else n: t for n, t in enumerate(list_of(answer, venue.name, "trades"))}
         fresh = page.keys() - found.keys()
         found |= page
-        times = [t.get("timestamp") if isinstance(t, dict) else None for t in page.values()]
+        times: list[Any] = [t.get("timestamp") if isinstance(t, dict) else None for t in page.values()]
         if not fresh or len(page) < 50 or None in times:  # 50: the smallest page of a known venue
             return list(found.values())
         start = max(times)

@@ -7,6 +7,7 @@ __all__ = ['VERSION', 'FUNCTIONS', 'TIMEFRAMES', 'CONSTANTS', 'TUPLES', 'RATES',
 
 # %% ../../../nbs/01_venues/mt5/05_constants.ipynb #c47ed71e
 from collections import namedtuple
+from typing import Any
 
 import numpy as np
 
@@ -127,7 +128,7 @@ _FIELDS = {
         "price_greeks_rho price_greeks_omega price_sensitivity basis category currency_base currency_profit currency_margin "
         "bank description exchange formula isin name page path",
 }
-TUPLES = {name: namedtuple(name, fields.split()) for name, fields in _FIELDS.items()}
+TUPLES: dict[str, Any] = {name: namedtuple(name, fields.split()) for name, fields in _FIELDS.items()}
 _TEXT_FIELDS = (
     "symbol comment external_id company name language path data_path commondata_path server currency basis category "
     "currency_base currency_profit  currency_margin bank description exchange formula isin page "
@@ -142,6 +143,6 @@ TICKS = np.dtype([("time", "i8"), ("bid", "f8"), ("ask", "f8"), ("last", "f8"), 
 def fill(
     kind: str,  # a name of TUPLES
     **known,  # what is known; other fields are zero, texts empty
-) -> tuple:
-    "Make a tuple of the package with everything that was not said left at zero.\n\nParameters\n----------\nkind : str\n    a name of TUPLES\n**known\n    what is known; other fields are zero, texts empty\n\nReturns\n-------\ntuple"
+) -> Any:  # a named tuple
+    "Make a tuple of the package with everything that was not said left at zero.\n\nParameters\n----------\nkind : str\n    a name of TUPLES\n**known\n    what is known; other fields are zero, texts empty\n\nReturns\n-------\nAny\n    a named tuple"
     return TUPLES[kind](**{f: known.pop(f, "" if f in _TEXTS else 0) for f in TUPLES[kind]._fields}, **known)

@@ -8,6 +8,7 @@ __all__ = ['RETCODE_TEXTS', 'Contract', 'SimulatedBroker', 'fill_order', 'refusa
 # %% ../../../nbs/01_venues/mt5/10_simulated_broker.ipynb #027c3981
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any  # the named tuples of the package are made while it runs
 
 from ...core.errors import BadInput
 from .constants import CONSTANTS, fill
@@ -94,10 +95,10 @@ class SimulatedBroker:
         self.now, self.login, self.currency, self.hedging, self.leverage = now, login, currency, hedging, leverage
         self.balance = cash
         self.quotes: dict[str, tuple[float, float]] = {}
-        self.positions: dict[int, tuple] = {}
-        self.orders: dict[int, tuple] = {}
-        self.history: list[tuple] = []
-        self.deals: list[tuple] = []
+        self.positions: dict[int, Any] = {}
+        self.orders: dict[int, Any] = {}
+        self.history: list[Any] = []
+        self.deals: list[Any] = []
         self.closed: set[str] = set()  # symbols whose market is closed
         self.ticket = 1000
 
@@ -121,7 +122,7 @@ class SimulatedBroker:
         c = self.contracts[symbol]
         return (closed - opened) * way * volume * c.size * self.rate(c.profit)
 
-    def valued(self) -> list[tuple]:
+    def valued(self) -> list[Any]:
         "Return the positions at present prices."
         found = []
         for p in self.positions.values():
@@ -143,7 +144,7 @@ class SimulatedBroker:
                 "margin_free": round(equity - margin, 2), "margin_level": round(100 * equity / margin, 2) if margin else 0.0}
 
 # %% ../../../nbs/01_venues/mt5/10_simulated_broker.ipynb #53204aa4
-def _position(desk: SimulatedBroker, ticket: int, symbol: str, kind: int, volume: float, price: float, r: dict) -> tuple:
+def _position(desk: SimulatedBroker, ticket: int, symbol: str, kind: int, volume: float, price: float, r: dict) -> Any:
     "Make a new position."
     now = desk.now()
     return fill("TradePosition", ticket=ticket, identifier=ticket, time=now // 1000, time_msc=now, time_update=now // 1000,
@@ -152,7 +153,7 @@ def _position(desk: SimulatedBroker, ticket: int, symbol: str, kind: int, volume
                 comment=r.get("comment", ""))
 
 
-def _settle(desk: SimulatedBroker, old: tuple | None, order: int, symbol: str, kind: int, volume: float, price: float,
+def _settle(desk: SimulatedBroker, old: Any, order: int, symbol: str, kind: int, volume: float, price: float,
             r: dict) -> tuple[int, int, float]:
     "Change the positions; return position id, entry and realised profit."
     if old is None:
@@ -182,8 +183,8 @@ def fill_order(
     price: float,
     r: dict,  # the request: magic, comment, position, sl, tp
     order: int,  # ticket of the order that is filled
-) -> tuple:  # the deal
-    "Fill an order: change positions and money, and write the deal down.\n\nParameters\n----------\ndesk : SimulatedBroker\nsymbol : str\nkind : int\n    0 buy, 1 sell\nvolume : float\n    lots\nprice : float\nr : dict\n    the request: magic, comment, position, sl, tp\norder : int\n    ticket of the order that is filled\n\nReturns\n-------\ntuple\n    the deal"
+) -> Any:  # the deal
+    "Fill an order: change positions and money, and write the deal down.\n\nParameters\n----------\ndesk : SimulatedBroker\nsymbol : str\nkind : int\n    0 buy, 1 sell\nvolume : float\n    lots\nprice : float\nr : dict\n    the request: magic, comment, position, sl, tp\norder : int\n    ticket of the order that is filled\n\nReturns\n-------\nAny\n    the deal"
     named = r.get("position", 0)
     same = [p for p in desk.positions.values() if p.symbol == symbol]
     old = desk.positions.get(named) if named else (None if desk.hedging or not same else same[0])
@@ -264,7 +265,7 @@ def execute_request(
     return {"retcode": _CODE["DONE"], "order": ticket}
 
 
-def _order(desk: SimulatedBroker, r: dict, kind: int, price: float) -> tuple:
+def _order(desk: SimulatedBroker, r: dict, kind: int, price: float) -> Any:
     "Make an order of a request."
     now = desk.now()
     volume = float(r["volume"])
@@ -276,7 +277,7 @@ def _order(desk: SimulatedBroker, r: dict, kind: int, price: float) -> tuple:
                 comment=r.get("comment", ""))
 
 
-def _finish(desk: SimulatedBroker, order: tuple, state: str) -> None:
+def _finish(desk: SimulatedBroker, order: Any, state: str) -> None:
     "Move an order to the history."
     now = desk.now()
     desk.orders.pop(order.ticket, None)
@@ -300,7 +301,7 @@ def _wait(desk: SimulatedBroker, r: dict) -> dict:
     return {"retcode": _CODE["DONE"], "order": order.ticket, "volume": float(r["volume"])}
 
 
-def _close_by(desk: SimulatedBroker, one: tuple, other: tuple | None) -> dict:
+def _close_by(desk: SimulatedBroker, one: Any, other: Any) -> dict:
     "Close two opposite positions against each other."
     if other is None or other.symbol != one.symbol or other.type == one.type:
         return {"retcode": _CODE["INVALID"]}

@@ -7,6 +7,7 @@ __all__ = ['to_server', 'from_server', 'SimulatedTerminal']
 
 # %% ../../../nbs/01_venues/mt5/15_simulated_terminal.ipynb #704c6c12
 from collections.abc import Callable, Mapping
+from typing import Any
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 
@@ -104,9 +105,10 @@ class _Connection:
         at = self.clock().timestamp()
         return int(to_server([int(at)], self.zone)[0]) * 1000 + int(at * 1000) % 1000
 
-    def _fail(self, code: int, text: str) -> None:
+    def _fail(self, code: int, text: str) -> Any:  # always None, as the package answers
         "Remember why, and return None."
         self.error = (code, text)
+        return None
 
     def _ok(self, answer):
         "Remember that all went well."
