@@ -35,7 +35,7 @@ class WalkForwardResult:
 
 def _sharpe(returns: np.ndarray) -> np.ndarray:
     "Return the Sharpe ratio per bar of each column, 0 where nothing moves."
-    deviation = returns.std(axis=0)
+    deviation = np.where(np.ptp(returns, axis=0) > 0, returns.std(axis=0), 0)  # of equal numbers it is not always an exact zero
     return np.where(deviation > 0, returns.mean(axis=0) / np.where(deviation > 0, deviation, 1), 0.0)
 
 
@@ -80,7 +80,7 @@ def combinatorial_paths(
     from skfolio.model_selection import CombinatorialPurgedCV
 
     r = _clean(returns)
-    if not 1 <= test_folds < folds or len(r) // folds <= purge + embargo + 1:
+    if not 2 <= test_folds < folds or len(r) // folds <= purge + embargo + 1:
         raise BadInput(f"{test_folds} of {folds} folds with purge {purge} and embargo {embargo} do not fit into {plural(len(r), 'bar')}; take fewer folds")
     splitter = CombinatorialPurgedCV(folds, test_folds, purged_size=purge, embargo_size=embargo)
     paths = np.full((len(r), splitter.n_test_paths), np.nan)

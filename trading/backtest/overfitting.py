@@ -36,7 +36,7 @@ class ReturnRecord:
         "Measure a series of simple returns per bar; missing ones and a series without movement are refused."
         r = _clean(returns.to_frame())[:, 0]
         deviation = r.std(ddof=1)
-        if deviation == 0:
+        if np.ptp(r) == 0:  # the deviation of equal numbers is not always an exact zero
             raise BadInput("the returns never move, so they have no Sharpe ratio; did the strategy trade at all?")
         z = (r - r.mean()) / r.std()
         return cls(float(r.mean() / deviation), len(r), float((z**3).mean()), float((z**4).mean()))
@@ -122,7 +122,7 @@ def independent_trials(
 ) -> float:  # between 1 and the number of variations
     "Return how many independent trials so many correlated ones are worth (Bailey & López de Prado 2014, appendix A.3).\n\nParameters\n----------\nreturns : pd.DataFrame\n    bars × variations\n\nReturns\n-------\nfloat\n    between 1 and the number of variations"
     r = _clean(returns)
-    moving = r[:, r.std(axis=0) > 0]
+    moving = r[:, np.ptp(r, axis=0) > 0]
     n = moving.shape[1]
     if n < 2:
         return float(max(n, 1))
@@ -200,7 +200,7 @@ def reality_check(
         raise BadInput(f"the benchmark has no return at {returns.index[np.isnan(held)][0]}; give it for every bar")
     if kind not in ("lower", "consistent", "upper"):
         raise BadInput(f"the kind {kind!r} is unknown; choose lower, consistent or upper")
-    moving = values[:, (values - held[:, None]).std(axis=0) > 0]
+    moving = values[:, np.ptp(values - held[:, None], axis=0) > 1e-15]
     if not moving.shape[1]:
         return 1.0
     test = SPA(-held, -moving, block_size=block or max(int(np.sqrt(len(values))), 1), reps=draws, seed=seed)
