@@ -6,7 +6,8 @@ import pytest
 
 from trading.core.datasets import sample_bars
 from trading.data.anomalies import find_anomalies
-from trading.data.clean import clean_bars, find_gaps
+from trading.data.clean import clean_bars
+from trading.data.gaps import find_gaps
 
 PLANTS = ("close ten times too low", "close ten times too high", "open a hundred times too high", "zero", "negative", "infinite",
           "high below low", "low above close", "high far out", "low far out", "negative volume")

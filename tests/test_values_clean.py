@@ -7,7 +7,8 @@ import pytest
 from trading.core.bars import bars_from
 from trading.core.errors import BadInput
 from trading.data.anomalies import find_anomalies
-from trading.data.clean import CleaningRules, clean_bars, clean_frame, find_gaps, quality
+from trading.data.clean import CleaningRules, clean_bars, clean_frame
+from trading.data.gaps import find_gaps, quality
 
 FIRST = pd.Timestamp("2024-01-01", tz="UTC")  # a Monday
 NOTHING = CleaningRules(ticks=0, wicks=0)

@@ -11,11 +11,12 @@ import pytest
 
 from trading.core.errors import BadInput
 from trading.portfolio.constraints import Limits, check_feasible, clean_weights, resolve_limits
-from trading.portfolio.linear_programs import LINEAR, solve_linear
 from trading.portfolio.solvers import (
+    LINEAR,
     SolverError,
     nearest_allowed,
     solve_cvar,
+    solve_linear,
     solve_quadratic,
     solve_risk_parity,
     solve_sharpe,

@@ -7,14 +7,16 @@ from trading.core.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "anomalies": ["SPLITS", "find_anomalies"],
     "arrow": ["ROW_KEYS", "WORD", "Rows", "to_rows", "content_sums", "content_name", "to_arrow", "text_array", "widen"],
-    "clean": ["REPAIRS", "CALENDARS", "CleaningRules", "clean_bars", "clean_frame", "find_gaps", "quality"],
+    "clean": ["REPAIRS", "CleaningRules", "clean_bars", "clean_frame"],
     "delta_store": ["FOREVER", "BarStore"],
     "delta_writer": ["ROWS_PER_FILE", "NUMBERS", "file_slices", "slice_rows", "write_parquet_parts", "commit_parts"],
+    "gaps": ["CALENDARS", "find_gaps", "quality"],
     "import_files": ["LAYOUTS", "detect_layout", "read_bars_file", "import_file"],
     "ingest": ["OVERLAP", "SampleSource", "unknown_symbol", "Repair", "Gap", "Ingested", "IngestReport"],
     "live_ingest": ["last_close", "BarSchedule", "Clock", "LiveUpdate", "follow_market"],
     "postgres_store": ["PostgresStore"],
     "quotes": ["Quote", "quote_board_file", "QuoteBoard", "read_quotes"],
 }, modules=[
-    "anomalies", "arrow", "clean", "delta_store", "delta_writer", "import_files", "ingest", "live_ingest", "postgres_store", "quotes",
+    "anomalies", "arrow", "clean", "delta_store", "delta_writer", "gaps", "import_files", "ingest", "live_ingest", "postgres_store",
+    "quotes",
 ])

@@ -20,7 +20,8 @@ import pandas as pd
 from ..core.english import plural
 from ..core.bars import FIELDS, bar_length, bars_from, closed_by, symbols_of
 from ..core.errors import BadInput, MissingData
-from .clean import CleaningRules, clean_bars, find_gaps
+from .clean import CleaningRules, clean_bars
+from .gaps import find_gaps
 from .delta_store import BarStore
 from .ingest import Gap, Ingested, IngestReport, Repair
 from ..core.numbers import read_number

@@ -20,7 +20,8 @@ from ..core.bars import bar_length, bars_from, closed_by, symbols_of
 from ..core.datasets import SampleKind, sample_bars
 from ..core.errors import BadInput, MissingData, TradingError, VenueUnreachable
 from ..core.types import MarketData, Value
-from .clean import CleaningRules, clean_frame, find_gaps
+from .clean import CleaningRules, clean_frame
+from .gaps import find_gaps
 from .delta_store import BarStore
 
 # %% ../../nbs/02_data/30_ingest.ipynb #b866f7b5

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['AccountSnapshot', 'holdings_table', 'TradingRules', 'trading_rules', 'open_account_ledger', 'kill_switch',
-           'TradingAccount', 'open_account', 'tradable_markets', 'with_circuit_breaker', 'open_live_account',
-           'order_table', 'cost_facts']
+           'TradingAccount', 'open_account', 'tradable_markets', 'with_circuit_breaker', 'open_live_account']
 
 # %% ../../nbs/12_pipeline/40_account.ipynb #0508bb98
 import json
@@ -337,42 +336,3 @@ def open_live_account(
     venue = with_circuit_breaker(venue, settings, ledger, account, lambda: datetime.now(UTC))
     return TradingAccount(account, ledger, venue, None, record.as_of, settings.market.currency, False, f"the account {account} at {venue.name}",
                      tolerance=settings.live.tolerance, symbols=settings.market.symbols)
-
-# %% ../../nbs/12_pipeline/40_account.ipynb #a07ad63d
-def order_table(
-    plan: Plan,
-    done: Execution | None,  # None: nothing was traded
-    why: Mapping[str, str] | None = None,  # symbol → the policy's reason for its weight
-    otherwise: str = "not sent",  # status of an action that was not traded
-) -> pd.DataFrame:
-    "Write one row per action of a plan.\n\nParameters\n----------\nplan : Plan\ndone : Execution | None\n    None: nothing was traded\nwhy : Mapping[str, str] | None, default None\n    symbol → the policy's reason for its weight\notherwise : str, default 'not sent'\n    status of an action that was not traded\n\nReturns\n-------\npd.DataFrame"
-    lines = {(o.symbol, o.side): o for o in done.orders} if done else {}
-    rows = []
-    for a in plan.actions:
-        o = lines.get((a.symbol, a.side))
-        paid = float(o.average) if o is not None and o.average is not None else float("nan")
-        sign = 1 if a.side == "buy" else -1
-        planned = float(a.price)
-        rows.append({
-            "symbol": a.symbol, "group": a.group, "side": a.side, "amount": float(o.filled if o is not None and o.filled else a.amount),
-            "price_planned": planned, "price_filled": paid, "value": float(o.filled * o.average) if o is not None and o.average else 0.0,
-            "fee": float(o.fee) if o is not None else 0.0, "slippage_bp": sign * (paid / planned - 1) * 1e4,
-            "status": {"closed": "filled"}.get(o.status, o.status) if o is not None else otherwise,
-            "reason": "; ".join(part for part in (a.reason, (why or {}).get(a.symbol, ""), o.reason if o is not None else "") if part),
-        })
-    columns = ["symbol", "group", "side", "amount", "price_planned", "price_filled", "value", "fee", "slippage_bp", "status", "reason"]
-    frame = pd.DataFrame(rows, columns=columns)
-    return frame.astype(dict.fromkeys(("amount", "price_planned", "price_filled", "value", "fee", "slippage_bp"), float)
-                        | dict.fromkeys(("symbol", "group", "side", "status", "reason"), "str"))
-
-
-def cost_facts(
-    orders: pd.DataFrame,  # what `order_table` returns
-    slippage_bp: float,  # half spread and impact of the paper exchange
-) -> dict[str, float]:
-    "Add up what trading cost, the market's own move between plan and fill apart.\n\nParameters\n----------\norders : pd.DataFrame\n    what `order_table` returns\nslippage_bp : float\n    half spread and impact of the paper exchange\n\nReturns\n-------\ndict[str, float]"
-    traded, fees = float(orders["value"].sum()), float(orders["fee"].sum())
-    spread = traded * slippage_bp / 1e4
-    moved = float((orders["value"] * orders["slippage_bp"].fillna(0) / 1e4).sum()) - spread
-    return {"traded": traded, "fees": fees, "spread_and_impact": spread, "market_move_between_plan_and_fill": moved if traded else 0.0,
-            "together": fees + spread + (moved if traded else 0.0)}

@@ -12,7 +12,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "estimators": ["COVARIANCES", "check_return_frame", "ledoit_wolf", "denoise", "covariance", "covariance_of"],
     "frontier": ["efficient_frontier", "plot_frontier", "plot_contributions"],
     "hierarchical": ["solve_hierarchical", "HierarchicalRiskParity", "HERC", "NestedClusters"],
-    "linear_programs": ["LINEAR", "solve_linear"],
     "mean_risk": [
         "RISKS", "PRECISE", "Objective", "ask_riskfolio", "linear_rows", "solve_riskfolio", "MeanRisk", "RiskParity", "black_litterman",
         "BlackLitterman",
@@ -23,9 +22,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "rolling": ["rolling_weights", "quick_weights", "PolicyHistory", "policy_history", "rebalance"],
     "solvers": [
-        "SCALE", "SolverError", "solve_quadratic", "solve_with_costs", "solve_cvar", "solve_sharpe", "solve_risk_parity",
-        "nearest_allowed",
+        "LINEAR", "SCALE", "SolverError", "solve_quadratic", "solve_with_costs", "solve_cvar", "solve_sharpe", "solve_risk_parity",
+        "nearest_allowed", "solve_linear",
     ],
 }, modules=[
-    "base", "constraints", "estimators", "frontier", "hierarchical", "linear_programs", "mean_risk", "policies", "rolling", "solvers",
+    "base", "constraints", "estimators", "frontier", "hierarchical", "mean_risk", "policies", "rolling", "solvers",
 ])

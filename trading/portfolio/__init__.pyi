@@ -4,7 +4,6 @@ from . import constraints as constraints
 from . import estimators as estimators
 from . import frontier as frontier
 from . import hierarchical as hierarchical
-from . import linear_programs as linear_programs
 from . import mean_risk as mean_risk
 from . import policies as policies
 from . import rolling as rolling
@@ -14,8 +13,7 @@ from .constraints import WeightBounds as WeightBounds, DUST as DUST, Limits as L
 from .estimators import COVARIANCES as COVARIANCES, check_return_frame as check_return_frame, ledoit_wolf as ledoit_wolf, denoise as denoise, covariance as covariance, covariance_of as covariance_of
 from .frontier import efficient_frontier as efficient_frontier, plot_frontier as plot_frontier, plot_contributions as plot_contributions
 from .hierarchical import solve_hierarchical as solve_hierarchical, HierarchicalRiskParity as HierarchicalRiskParity, HERC as HERC, NestedClusters as NestedClusters
-from .linear_programs import LINEAR as LINEAR, solve_linear as solve_linear
 from .mean_risk import RISKS as RISKS, PRECISE as PRECISE, Objective as Objective, ask_riskfolio as ask_riskfolio, linear_rows as linear_rows, solve_riskfolio as solve_riskfolio, MeanRisk as MeanRisk, RiskParity as RiskParity, black_litterman as black_litterman, BlackLitterman as BlackLitterman
 from .policies import RISK_LEVELS as RISK_LEVELS, AVERSION as AVERSION, REGIMES as REGIMES, RiskLevel as RiskLevel, eligible_symbols as eligible_symbols, anchor_weights as anchor_weights, read_views as read_views, exposure as exposure, past_drawdown as past_drawdown, why_left_out as why_left_out, why_held as why_held, Policy as Policy, policy as policy
 from .rolling import rolling_weights as rolling_weights, quick_weights as quick_weights, PolicyHistory as PolicyHistory, policy_history as policy_history, rebalance as rebalance
-from .solvers import SCALE as SCALE, SolverError as SolverError, solve_quadratic as solve_quadratic, solve_with_costs as solve_with_costs, solve_cvar as solve_cvar, solve_sharpe as solve_sharpe, solve_risk_parity as solve_risk_parity, nearest_allowed as nearest_allowed
+from .solvers import LINEAR as LINEAR, SCALE as SCALE, SolverError as SolverError, solve_quadratic as solve_quadratic, solve_with_costs as solve_with_costs, solve_cvar as solve_cvar, solve_sharpe as solve_sharpe, solve_risk_parity as solve_risk_parity, nearest_allowed as nearest_allowed, solve_linear as solve_linear

@@ -22,7 +22,7 @@ from ..core.errors import BadInput
 from .base import EqualWeight, InverseVolatility, Optimizer, Problem
 from .constraints import Limits
 from .hierarchical import HERC, HierarchicalRiskParity, NestedClusters
-from .linear_programs import LINEAR, solve_linear
+from .solvers import LINEAR, solve_linear
 from .solvers import SolverError, solve_cvar, solve_quadratic, solve_risk_parity, solve_sharpe, solve_with_costs
 
 _all_ = ["EqualWeight", "InverseVolatility", "HierarchicalRiskParity", "HERC", "NestedClusters"]
