@@ -7,7 +7,7 @@ from trading.core.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "account": [
         "AccountSnapshot", "holdings_table", "TradingRules", "trading_rules", "open_account_ledger", "kill_switch", "TradingAccount",
-        "open_account", "tradable_markets", "with_circuit_breaker", "open_live_account", "order_table", "cost_facts",
+        "open_account", "tradable_markets", "with_circuit_breaker", "open_live_account",
     ],
     "cycle": ["FROM_PRICES", "FEWEST_CLOSES", "LONGEST_HISTORY", "cycle_of", "describe_cycle"],
     "factory": [
@@ -31,11 +31,12 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "code_commit", "create_run", "find_run", "list_runs",
     ],
     "sentiment": ["pinned_sentiment", "take_sentiment"],
+    "trade_report": ["order_table", "cost_facts"],
     "venue_factory": [
         "key_names", "find_secret", "vault_secret", "resolve_reference", "address_of", "each_venue", "keys_of", "connect",
         "account_number",
     ],
 }, modules=[
     "account", "cycle", "factory", "forecast_review", "launch", "multi_venue", "notebook_runner", "plan_approval", "plan_check",
-    "price_snapshot", "run_compare", "run_record", "sentiment", "target_weights", "venue_factory",
+    "price_snapshot", "run_compare", "run_record", "sentiment", "target_weights", "trade_report", "venue_factory",
 ])

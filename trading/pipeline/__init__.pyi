@@ -13,8 +13,9 @@ from . import run_compare as run_compare
 from . import run_record as run_record
 from . import sentiment as sentiment
 from . import target_weights as target_weights
+from . import trade_report as trade_report
 from . import venue_factory as venue_factory
-from .account import AccountSnapshot as AccountSnapshot, holdings_table as holdings_table, TradingRules as TradingRules, trading_rules as trading_rules, open_account_ledger as open_account_ledger, kill_switch as kill_switch, TradingAccount as TradingAccount, open_account as open_account, tradable_markets as tradable_markets, with_circuit_breaker as with_circuit_breaker, open_live_account as open_live_account, order_table as order_table, cost_facts as cost_facts
+from .account import AccountSnapshot as AccountSnapshot, holdings_table as holdings_table, TradingRules as TradingRules, trading_rules as trading_rules, open_account_ledger as open_account_ledger, kill_switch as kill_switch, TradingAccount as TradingAccount, open_account as open_account, tradable_markets as tradable_markets, with_circuit_breaker as with_circuit_breaker, open_live_account as open_live_account
 from .cycle import FROM_PRICES as FROM_PRICES, FEWEST_CLOSES as FEWEST_CLOSES, LONGEST_HISTORY as LONGEST_HISTORY, cycle_of as cycle_of, describe_cycle as describe_cycle
 from .factory import market_source as market_source, with_cache as with_cache, store_of as store_of, source_note as source_note, bars_of as bars_of, taxonomy_of as taxonomy_of, groups_of as groups_of, shock_groups_of as shock_groups_of, risk_limits as risk_limits, policy_of as policy_of, paper_tape as paper_tape, paper_markets as paper_markets, paper_venue as paper_venue
 from .forecast_review import forecasts_before as forecasts_before, last_review as last_review, count_matured as count_matured, todays_drift as todays_drift, drift_facts as drift_facts
@@ -27,4 +28,5 @@ from .price_snapshot import PRESENT as PRESENT, PriceSnapshot as PriceSnapshot, 
 from .run_compare import INPUTS as INPUTS, IGNORED_SETTINGS as IGNORED_SETTINGS, MARKET as MARKET, compare_inputs as compare_inputs, compare_numbers as compare_numbers, compare_runs as compare_runs, open_reproduction as open_reproduction, run_rows as run_rows
 from .run_record import STAGES as STAGES, Status as Status, NUMBER as NUMBER, TEXT as TEXT, TIME as TIME, FLAG as FLAG, SCHEMAS as SCHEMAS, Stage as Stage, RunRecord as RunRecord, Schema as Schema, check_schema as check_schema, Run as Run, versions as versions, code_commit as code_commit, create_run as create_run, find_run as find_run, list_runs as list_runs
 from .sentiment import pinned_sentiment as pinned_sentiment, take_sentiment as take_sentiment
+from .trade_report import order_table as order_table, cost_facts as cost_facts
 from .venue_factory import key_names as key_names, find_secret as find_secret, vault_secret as vault_secret, resolve_reference as resolve_reference, address_of as address_of, each_venue as each_venue, keys_of as keys_of, connect as connect, account_number as account_number
