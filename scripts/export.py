@@ -1,4 +1,5 @@
-"""Clean the notebooks and export nbs/ to trading/: modules by nbdev, then parameters into docstrings, the names of each package, and nothing that no notebook makes.
+"""Clean the notebooks and export them to trading/: modules by nbdev, then parameters into docstrings, the names of each package, and nothing
+that no notebook makes.
 
 Run it instead of `nbdev-export`; a second run changes nothing.
 """
