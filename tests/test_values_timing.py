@@ -347,6 +347,21 @@ def test_a_ruined_purse_stays_at_zero_and_its_later_orders_are_forgotten():
     assert b.cash.tolist() == [200, 300, 100, 100, 100, 100] and b.returns.tolist() == [0, 0, -0.5, 0, 0, 0] and b.stats["max_drawdown"] == -0.5
 
 
+def test_an_order_of_the_bar_of_the_ruin_has_been_traded():
+    bars = one([10, 10, 25, 10], [10, 10, 10, 10])
+    b = backtest(bars, signals=pd.DataFrame({"A": [0, -1, 1, 0]}, DAY[:4]), fees=0.0,
+                 cash=100.0)  # sold at the open of the third bar, ruined at its close
+    assert b.orders["timestamp"].tolist() == [DAY[2]] and b.equity.tolist() == [100, 100, 0, 0] and b.trades["open"].tolist() == [True]
+
+
+def test_defaults_and_a_hole_while_something_is_held():
+    bars, held = closes(A=[10, 10, np.nan, 5, 20]), pd.DataFrame({"A": [1] * 5}, DAY[:5])
+    b = backtest(bars, signals=held, size=0.5)
+    assert b.orders["fee"].tolist() == pytest.approx([0.001 * b.orders["cost"].item()]) and b.orders["price"].tolist() == [10.0]
+    assert b.costs == Costs(0.001, 0.0, 0.0, 0.0, 10_000.0) and b.periods == 252
+    assert b.exposure.tolist() == pytest.approx([0, *(b.units["A"].iloc[1] * p / e for p, e in zip([10, 10, 5, 20], b.equity[1:], strict=True))])
+
+
 def test_the_size_that_carries_a_volatility():
     close = [100, 110, 99, 108.9, 98.01, 107.811]  # ±10 %: the sample deviation of three is 0.11547, of two 0.141421
     table = volatility_size(closes(A=close), 0.1, window=2, periods=1)
