@@ -29,7 +29,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "metrics": ["GATHERED", "EXPOSITION", "update_metrics", "open_metrics", "start_logging"],
     "queries_analytics": [
         "FEWEST_RETURNS", "settings_then", "plain_number", "predictions", "explanation", "forecast_facts", "regimes", "opportunities",
-        "performance", "history", "risk", "stress_results", "attribution", "return_correlation", "optimise",
+        "performance", "history", "risk", "stress_results", "months_of", "attribution", "return_correlation", "optimise",
     ],
     "queries_live": ["LedgerTail", "ledger_event", "live_state", "newest_quotes"],
     "queries_portfolio": ["portfolio", "section_of", "holdings"],
@@ -38,7 +38,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "queries_system": [
         "settings_table", "decisions", "taxonomy", "aliases", "decide", "feedback_state", "cycles", "steer", "alert_history", "thresholds",
-        "data_quality", "venue_connections", "system", "report_file", "notebook_file", "system_health",
+        "data_quality", "model_facts", "venue_connections", "system", "report_file", "notebook_file", "system_health",
     ],
     "queries_trading": [
         "run_bars", "prices", "price_history", "plan", "ledger_of_run", "orders", "fills", "plans", "events", "order_status",
