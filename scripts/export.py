@@ -1,4 +1,5 @@
-"""Export nbs/ to trading/: modules by nbdev, then parameters into docstrings, the names of each package, and nothing that no notebook makes.
+"""Clean the notebooks and export them to trading/: modules by nbdev, then parameters into docstrings, the names of each package, and nothing
+that no notebook makes.
 
 Run it instead of `nbdev-export`; a second run changes nothing.
 """
@@ -299,9 +300,18 @@ def remove_orphans(exported: set[str]) -> None:
             path.unlink()
 
 
+def clean_notebooks() -> None:
+    "Write each notebook as `nbdev-clean` does, if it is not written so already."
+    from nbdev.clean import nbdev_clean
+
+    nbdev_clean(fname=str(ROOT / "nbs"))
+
+
 def main() -> None:
     "Export everything."
     from nbdev.doclinks import nbdev_export
+
+    clean_notebooks()
 
     exports = re.compile(r'#\|\s*default_exp (\S+?)\\?["\n]')
     books = [p.read_text(encoding="utf-8") for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts]

@@ -229,8 +229,8 @@ def test_a_person_starts_the_run_approves_its_plan_reads_orders_and_report_and_s
     page.click("#ask-yes")
     page.wait_for_selector("header button:has-text('Stop trading')")
     page.wait_for_selector("#banner .stop", state="detached")
-    done = [e.action for e in served[2].entries() if e.who == "trader" and e.action.startswith("dashboard")]
-    assert done == ["dashboard start", "dashboard approve", "dashboard kill", "dashboard reset"] and served[2].verify() == []
+    done = [e.action for e in served[2].entries() if e.who == "trader" and not e.action.startswith("sign")]
+    assert done == ["run started", "plan approved", "trading stopped", "trading resumed"] and served[2].verify() == []
 
 
 @pytest.mark.skipif("CARNET_LONG" not in os.environ, reason="a minute: 'make soak' does it; every screen at 390 pixels is looked at below")
@@ -248,6 +248,11 @@ def test_the_same_on_a_phone_with_a_finger(browser, served, home):
         assert page.locator("#screens").is_hidden() and page.evaluate("document.documentElement.scrollWidth") == 390
 
     page.select_option("#profile", "phone")
+    if page.locator("#banner .stop").count():  # whoever pressed the button at the desk has stopped this account too
+        page.tap("#banner button:has-text('Resume trading')")
+        page.fill("#ask-reason", "it was the other one")
+        page.tap("#ask-yes")
+        page.wait_for_selector("#banner .stop", state="detached")
     page.tap("#s-run a:has-text('Look at the orders')")
     page.wait_for_selector("#s-orders tbody tr")
     wanted = page.locator("#s-orders tbody tr").count()
@@ -272,8 +277,8 @@ def test_the_same_on_a_phone_with_a_finger(browser, served, home):
     page.fill("#ask-reason", "I have arrived")
     page.tap("#ask-yes")
     page.wait_for_selector("#banner .stop", state="detached")
-    done = [e.action for e in audit.entries() if e.who == "ada" and e.action.startswith("dashboard")]
-    assert done == ["dashboard approve", "dashboard kill", "dashboard reset"]
+    done = [e.action for e in audit.entries() if e.who == "ada" and not e.action.startswith("sign")]
+    assert done == ["plan approved", "trading stopped", "trading resumed"]
     assert "I am on a train" in (folder / "data" / "kill-live-phone.jsonl").read_text()
     page.tap("#menu")
     page.tap("button:has-text('Sign out')")

@@ -152,8 +152,7 @@ def test_a_process_that_is_killed_while_it_writes_leaves_nothing_and_lets_go(ope
     pid = os.fork()
     if pid == 0:
         ledger = opened()
-        with ledger.lease("mine"):
-            ledger._db.execute("begin immediate")
+        with ledger.lease("mine"), ledger._table.transaction():
             ledger._write(trades(5))
             os.kill(os.getpid(), signal.SIGKILL)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
@@ -209,9 +208,9 @@ def test_a_ledger_in_a_database_is_what_every_reader_and_the_backup_see(request,
     MEMORY.forget()
     assert has_ledger(place) and ledger_for_reading(place).path.name.startswith("postgresql") and portfolio(place)["equity"] == told["equity"]
     stream = EventStream(place)
-    stream.seq = stream.last()
+    stream.seq = stream.ledger.last()
     ledger_for_writing(place).append(Event("note", "paper-sample", NOW, {"text": "written by another"}))
-    assert stream.look() == 1 and stream.seq == last_place(shared) == stream.last()
+    assert stream.look() == 1 and stream.seq == last_place(shared) == stream.ledger.last()
     assert fills(place)["items"] and events(place)["items"] and update_metrics and open_metrics(place)
     backup = back_up(settings, datetime.now(UTC), tmp_path / "kept", {"CARNET_BACKUP_PASSPHRASE": "correct horse battery staple"})[0]
     restore(backup, tmp_path / "back", "correct horse battery staple")

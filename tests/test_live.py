@@ -1,9 +1,11 @@
 "Real orders, as the daily run sends them: through stock ccxt to a served exchange, after a person's yes, and never twice."
 
 import json
+import re
 import shutil
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import loopback
 import pytest
@@ -22,8 +24,10 @@ from trading.pipeline.notebook_runner import run_stage
 from trading.pipeline.plan_approval import approve_run
 from trading.pipeline.run_compare import compare_numbers, open_reproduction
 from trading.pipeline.run_record import STAGES, Run
-from trading.services.account_control import reconcile_account, resume_trading, stop_trading, watch_accounts
+from trading.services.account_control import reconcile_account, watch_accounts
 from trading.services.alerting import open_outbox
+from trading.services.commands import Actor, Context, perform
+from trading.services.workspace import workspace_of
 from trading.venues.crypto.venue import CcxtVenue
 
 pytestmark = pytest.mark.xdist_group("live")
@@ -94,6 +98,14 @@ def asked(run: Run) -> Plan:
     "Bring a run to the point where it waits, and return its plan."
     assert trade(run) == "waiting"
     return run.read("plan", Plan)
+
+
+def ask(run, command, who, **values):
+    "Perform a command on the folders of a run."
+    settings = settings_of(run)
+    file = Path("settings.ini")
+    file.write_text(re.sub(r"(?m)^address = .*$", f"address = {settings.live.address}", file.read_text()))  # this test's own exchange
+    return perform(command, values, Context(workspace_of(settings, file), Actor(who), clock=NOW), None)
 
 
 def sent(place) -> int:
@@ -276,9 +288,10 @@ def test_the_kill_switch_stops_the_stage_before_and_between_orders(run, place):
     assert trade(run) == "done" and sent(place) == 1
     orders = run.read("orders")
     assert (orders["status"] == "filled").sum() == 1 and orders["reason"].str.contains("stopped by Ada").sum() == len(plan.actions) - 1
-    said = stop_trading(settings_of(run), "live", "Bob", "all of it", NOW(), flatten=True)
+    done = ask(run, "stop-trading", "Bob", reason="all of it", accounts=["live-loop"], close=True)
     book = ledger_of(run).book("live-loop")
-    assert all("could NOT" not in s or "less than one lot" in s for s in said[1:]) and sum(s.startswith("sell") for s in said) >= 1
+    assert all("less than one lot" in words for words in done.details["unreached"].values()), done.text
+    assert done.details["closed"] >= 1
     assert all(p.amount < Decimal("0.001") for p in book.positions.values()) and equal_books(run, place)
 
 
@@ -299,7 +312,7 @@ def test_three_orders_in_a_row_that_fail_are_safe_mode_and_open_the_circuit(run,
     reasons = run.read("orders")["reason"]
     assert reasons.str.contains("safe mode").sum() == len(plan.actions) - 1 and equal_books(run, place)
     place.fault = lambda method, path: None
-    assert "safe mode has ended" in resume_trading(settings_of(run), "live", "Ada", "maintenance", NOW())
+    assert "safe mode has ended" in ask(run, "resume-trading", "Ada", reason="maintenance", accounts=["live-loop"]).text
     assert safe_mode(ledger_of(run), "live-loop") == ""
 
 
@@ -377,7 +390,7 @@ def test_fees_taken_in_coins_and_a_persons_other_coins_leave_the_books_exact(dec
             place.venue.create_order(Order("by-hand", "OWN/USDT", "sell", Decimal(1), "limit", price=Decimal(9)))
             later = reconcile_account(settings_of(run), "live", NOW())
             assert later.ok and "GIFT: 2 lies beside the account, it was 3" in later.foreign and any("is not ours" in w for w in later.foreign)
-            assert any("OWN/USDT is none of the account's business" in w for w in stop_trading(settings_of(run), "live", "Ada", "a test", NOW()))
+            assert "OWN/USDT is none of the account's business" in ask(run, "stop-trading", "Ada", reason="a test", accounts=["live-loop"]).text
             assert len(place.venue.fetch_open_orders()) == 1
 
 

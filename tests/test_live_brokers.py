@@ -21,7 +21,9 @@ from trading.pipeline.launch import open_run, settings_of
 from trading.pipeline.notebook_runner import run_stage
 from trading.pipeline.plan_approval import approve_run
 from trading.pipeline.run_record import STAGES, Run
-from trading.services.account_control import reconcile_account, resume_trading
+from trading.services.account_control import reconcile_account
+from trading.services.commands import Actor, Context, perform
+from trading.services.workspace import workspace_of
 from trading.testing.binance_server import served
 from trading.venues.mt5.bridge import make_bridge
 from trading.venues.mt5.simulated_broker import Contract
@@ -379,7 +381,8 @@ def test_a_terminal_that_dies_with_an_order_in_its_hands_and_one_that_loses_its_
     with pytest.raises(StageFailed, match="safe mode since .*: 3 errors in a row"):
         trade(run)
     assert len(place.trades()) == 1 and book_of(run).fees  # the start asked what became of it
-    assert "safe mode has ended" in resume_trading(settings_of(run), "live", "Ada", "the terminal was closed", NOW())
+    ada = Context(workspace_of(settings_of(run)), Actor("Ada"), clock=NOW)
+    assert "safe mode has ended" in perform("resume-trading", {"reason": "the terminal was closed", "accounts": [run.record.account]}, ada, None).text
 
     def offline(method, path):
         "Lose the broker before the next order, and find it again at the second question about it."

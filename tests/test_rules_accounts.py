@@ -21,10 +21,11 @@ from trading.accounting.account_book import (
     state_from,
     time_text,
 )
-from trading.accounting.ledger import Ledger, LedgerError, chain, event_key
+from trading.accounting.ledger import Ledger, LedgerError, event_key
 from trading.accounting.replay import FillColumns, read_fills, roll_forward, whole_numbers
 from trading.accounting.tax_lots import Lot, Sale, account_lots, cointracking_csv, match_lots, tax_csv, trades_csv
 from trading.core.errors import BadInput, Busy, MissingData
+from trading.core.hash_chain import chain_hash
 from trading.core.types import Event, Fill, OrderState, Position
 
 T = datetime(2024, 5, 3, 12, tzinfo=UTC)
@@ -384,7 +385,8 @@ def test_the_chain_names_the_first_event_that_was_altered(ledger):
     ledger.append([note(str(n)) for n in range(5)])
     assert ledger.verify() == 5
     rows = [row for (row,) in ledger._db.execute("select hash from events order by seq")]
-    assert rows[0] == chain("", ("x", "note", "2024-05-03T12:00:00.000000+00:00", '{"text":"0"}')) and len(set(rows)) == 5 and len(rows[0]) == 32
+    assert rows[0] == chain_hash("", "x", "note", "2024-05-03T12:00:00.000000+00:00", '{"text":"0"}', length=32)
+    assert len(set(rows)) == 5 and len(rows[0]) == 32
     ledger._db.execute("drop trigger no_update")
     ledger._db.execute("update events set data = '{}' where seq = 3")
     with pytest.raises(LedgerError, match="was altered at event 3"):

@@ -104,3 +104,20 @@ def test_where_uv_fails_pip_installs(monkeypatch, tmp_path):
     monkeypatch.setattr(install.subprocess, "run", run)
     assert install.main(["-r", "x.txt"]) == 0
     assert [c[0] for c in asked] == [sys.executable, str(tmp_path), sys.executable] and asked[-1][-2:] == ["-r", "x.txt"]
+
+
+def test_cleaning_changes_no_notebook():
+    pytest.importorskip("nbdev", reason="nbdev comes with the extra 'dev'")
+    from fastcore.nbio import nb2str
+    from nbdev.clean import clean_nb
+
+    changed = []
+    for path in sorted((ROOT / "nbs").rglob("*.ipynb")):
+        if ".ipynb_checkpoints" in path.parts:
+            continue
+        text = path.read_text(encoding="utf-8")
+        notebook = json.loads(text)
+        clean_nb(notebook, allowed_cell_metadata_keys=["tags"])
+        if nb2str(notebook).rstrip("\n") != text.rstrip("\n"):
+            changed.append(path.relative_to(ROOT).as_posix())
+    assert changed == [], "run scripts/export.py, which cleans them, and so does pre-commit"

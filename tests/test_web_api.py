@@ -140,7 +140,7 @@ def test_settings_of_one_profile_leave_the_others_alone(server):
         back = put({"limits.max_group_weight": None}, "crypto")
         assert back.status_code == 200 and found("crypto")["value"] != 0.37
         last = client.get("/audit", params={"limit": 1000}).json()["items"][-1]
-        assert last["action"] == "settings.apply" and last["detail"]["profile"] == "crypto"
+        assert last["action"] == "settings changed" and last["detail"]["profile"] == "crypto"
 
 
 def test_pages_of_a_list_neither_overlap_nor_leave_out(server):

@@ -22,7 +22,7 @@ PASSWORD = "correct horse battery"
 RUN = """
 import sys
 from pathlib import Path
-from trading.api.server import find_apply, run_server, take_port
+from trading.api.server import run_server, take_port
 from trading.services.metrics import open_metrics
 from trading.services.workspace import Workspace
 from trading.api.app import make_app
@@ -32,7 +32,7 @@ home, rate = Path(sys.argv[1]), float(sys.argv[2])
 guard = open_security(home / "data", environ={}, ring=False)
 taken = take_port("127.0.0.1", 0)
 place = Workspace(home / "data", home / "reports", home / "settings.ini")
-app = make_app(place, guard.users, guard.audit, dashboard=False, rate=rate, burst=2 * rate, metrics=open_metrics(place), apply=find_apply(),
+app = make_app(place, guard.users, guard.audit, dashboard=False, rate=rate, burst=2 * rate, metrics=open_metrics(place),
                command=(sys.executable, "-c", "import time; time.sleep(0.2)"))
 print(taken.getsockname()[1], flush=True)
 run_server(app, taken)

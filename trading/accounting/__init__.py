@@ -9,14 +9,14 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "COST_STEP", "PRICE_STEP", "IN_KIND", "MONEY", "Book", "apply_fill", "plain", "fill_from", "state_from", "time_text", "fill_event",
         "paid_with", "BookBuilder", "fold_book",
     ],
+    "event_table": ["SqliteEvents"],
     "ledger": ["LEDGER_SCHEMA", "MANY", "LedgerError", "event_key", "open_file", "Ledger"],
     "ledger_postgres": [
-        "JOINED", "Statements", "SharedLedger", "open_ledger_at", "ledger_file", "events_after", "last_place", "count_events",
-        "copy_ledger",
+        "PostgresEvents", "SharedLedger", "open_ledger_at", "ledger_file", "events_after", "last_place", "count_events", "copy_ledger",
     ],
     "lot_selection": ["LotRule", "OpenLot", "choose_lots", "realised_gain", "name_lots"],
     "replay": ["STEP_PLACES", "FillColumns", "read_fills", "whole_numbers", "roll_forward", "prefetch_one"],
     "tax_lots": ["LotMethod", "Lot", "Sale", "match_lots", "account_lots", "tax_csv", "trades_csv", "cointracking_csv"],
 }, modules=[
-    "account_book", "ledger", "ledger_postgres", "lot_selection", "replay", "tax_lots",
+    "account_book", "event_table", "ledger", "ledger_postgres", "lot_selection", "replay", "tax_lots",
 ])

@@ -20,9 +20,10 @@ import orjson
 from .account_book import MONEY, Book, BookBuilder, fill_from, plain, time_text
 from .replay import prefetch_one, read_fills, roll_forward
 from ..core.errors import BadInput, Busy, TradingError
-from ..core.sqlite import open_database, open_readonly, transaction
+from ..core.sqlite import open_database, open_readonly
 from ..core.types import Event, Fill, Position
 from ..core.hash_chain import chain_hash
+from .event_table import SqliteEvents
 
 # %% ../../nbs/08_accounting/15_ledger.ipynb #94b1a88c
 LEDGER_SCHEMA = 1
@@ -101,11 +102,12 @@ class Ledger:
     ):
         self.path = Path(path)
         self._db = open_file(self.path, readonly)
+        self._table = SqliteEvents(self._db)
         self._tallies: dict[str, tuple[int, BookBuilder]] = {}  # by account: what was added up so far, and up to which event
 
     def close(self) -> None:
         "Close the file."
-        self._db.close()
+        self._table.close()
 
     def append(
         self,
@@ -114,48 +116,29 @@ class Ledger:
         "Write events durably, all or none; one that happens once only and is there already is passed over.\n\nParameters\n----------\nevents : Event | Iterable[Event]\n    in the order in which they happened\n\nReturns\n-------\nint\n    sequence number of the last one"
         events = [events] if isinstance(events, Event) else list(events)
         try:
-            with transaction(self._db):
+            with self._table.transaction():
                 return self._write(events)
         except sqlite3.Error as error:
             raise LedgerError(f"the ledger {self.path.name} cannot be written: {error}; nothing was recorded, free the disk or restore it") from error
 
     def _write(self, events: list[Event]) -> int:
         "Insert rows behind the last one, chained."
-        seq, before = self._db.execute("select seq, hash from events order by seq desc limit 1").fetchone() or (0, "")
+        seq, before = self._table.end()
         rows, new = [], {}
         for event in events:
             key, data = event_key(event), orjson.dumps(event.data, option=orjson.OPT_SORT_KEYS).decode()
             if key is not None:
-                known = new.get(key) or self._db.execute("select data from events where key = ?", (key,)).fetchone()
+                known = new.get(key) or self._table.of_key(key)
                 if known:
-                    if known[0] != data and event.kind in ("fill", "intent"):
+                    if known[-1] != data and event.kind in ("fill", "intent"):
                         raise BadInput(f"{event.account}: {key} is in the ledger with another content; reconcile before trading on")
                     continue
                 new[key] = (data,)
             row = (event.account, event.kind, time_text(event.timestamp), data)
             seq, before = seq + 1, chain_hash(before, *row, length=32)
             rows.append((seq, *row[:3], key, data, before))
-        self._db.executemany("insert into events values (?, ?, ?, ?, ?, ?, ?)", rows)
+        self._table.insert(rows)
         return seq
-
-    def _select(self, what: str, *where: Any):
-        "Run a query over the events in order."
-        sql, args = self._query(what, *where)
-        return self._db.execute(sql, args)
-
-    def _query(self, what: str, account: str | None, kinds: Iterable[str] | None, since: datetime | None, at: datetime | None, after: int = 0,
-               upto: int | None = None) -> tuple[str, list]:
-        "Return a query over the events in order, and its values."
-        where, args = ["seq > ?", "seq <= ?"], [after, 2**62 if upto is None else upto]
-        if account is not None:
-            where, args = [*where, "account = ?"], [*args, account]
-        if kinds is not None:
-            kinds = list(kinds)
-            where, args = [*where, f"kind in ({', '.join('?' * len(kinds))})"], [*args, *kinds]
-        for sign, when in ((">=", since), ("<=", at)):
-            if when is not None:
-                where, args = [*where, f"timestamp {sign} ?"], [*args, time_text(when)]
-        return f"select {what} from events where {' and '.join(where)} order by seq", args
 
     def events(
         self,
@@ -166,7 +149,7 @@ class Ledger:
     ) -> list[Event]:  # in the order in which they were written
         "Return events.\n\nParameters\n----------\naccount : str | None, default None\n    None: of all\nkind : str | Iterable[str] | None, default None\n    one kind or several; None: all\nsince : datetime | None, default None\n    UTC, by the time of the event\nafter : int, default 0\n    sequence number\n\nReturns\n-------\nlist[Event]\n    in the order in which they were written"
         kinds = [kind] if isinstance(kind, str) else kind
-        rows = self._select("kind, account, timestamp, data", account, kinds, since, None, after)
+        rows = self._table.select(("kind", "account", "timestamp", "data"), account, kinds, since and time_text(since), after=after)
         return [Event(k, a, datetime.fromisoformat(t), orjson.loads(d)) for k, a, t, d in rows]
 
     def find(
@@ -177,34 +160,30 @@ class Ledger:
     ) -> Event | None:  # None when it has not happened
         "Return an event that happens once.\n\nParameters\n----------\nkind : str\n    a kind that happens once\naccount : str\n*parts : object\n    what tells one from another, for example the client order id\n\nReturns\n-------\nEvent | None\n    None when it has not happened"
         key = "|".join([kind, account, *map(str, parts)])
-        row = self._db.execute("select timestamp, data from events where key = ?", (key,)).fetchone()
-        return row and Event(kind, account, datetime.fromisoformat(row[0]), orjson.loads(row[1]))
+        row = self._table.of_key(key)
+        return row and Event(kind, account, datetime.fromisoformat(row[1]), orjson.loads(row[2]))
 
     def place(self, kind: str, account: str, *parts: object) -> int:
         "Return the sequence number of an event that happens once; 0 when it has not happened."
         key = "|".join([kind, account, *map(str, parts)])
-        return (self._db.execute("select seq from events where key = ?", (key,)).fetchone() or (0,))[0]
+        return (self._table.of_key(key) or (0,))[0]
 
     def last(
         self, kind: str, account: str,
     ) -> Event | None:
         "Return the newest event of a kind."
-        sql = "select timestamp, data from events where account = ? and kind = ? order by seq desc limit 1"
-        row = self._db.execute(sql, (account, kind)).fetchone()
+        row = self._table.newest(account, kind)
         return row and Event(kind, account, datetime.fromisoformat(row[0]), orjson.loads(row[1]))
 
     def unended(
         self, account: str,
     ) -> list[Event]:  # intents, oldest first
         "Return the intents of orders whose end is not written down.\n\nParameters\n----------\naccount : str\n\nReturns\n-------\nlist[Event]\n    intents, oldest first"
-        rows = self._db.execute(
-            "select timestamp, data from events i where account = ? and kind = 'intent' and not exists (select 1 from events e"
-            " where e.key = 'ended' || substr(i.key, 7)) order by seq", (account,))
-        return [Event("intent", account, datetime.fromisoformat(t), orjson.loads(d)) for t, d in rows]
+        return [Event("intent", account, datetime.fromisoformat(t), orjson.loads(d)) for t, d in self._table.unended(account)]
 
     def accounts(self) -> list[str]:
         "Return the accounts that were opened."
-        return [a for (a,) in self._db.execute("select account from events where kind = 'opened' order by seq")]
+        return [a for (a,) in self._table.select(("account",), kinds=["opened"])]
 
     def book(
         self,
@@ -227,15 +206,15 @@ class Ledger:
 
     def _add_up(self, tally: BookBuilder, after: int, at: datetime | None, upto: int | None) -> int:
         "Carry the events behind `after` into the sums, and return the sequence number of the last one."
-        place = (tally.account, None, at, after, upto)
-        count, first = self._select("count(*), min(seq)", tally.account, ["fill"], *place[1:]).fetchone()
-        others = self._select("seq, kind, data", tally.account, MONEY[:-1], *place[1:]).fetchall()
+        at, account, columns = at and time_text(at), tally.account, ("seq", "kind", "data")
+        count, first = self._table.count(account, ["fill"], at, after, upto)
+        others = list(self._table.select(columns, account, MONEY[:-1], None, at, after, upto))
         if count < MANY or any(kind == "holding" and seq > first for seq, kind, _ in others):
-            rows = self._select("seq, kind, data", tally.account, MONEY, *place[1:]).fetchall()
+            rows = list(self._table.select(columns, account, MONEY, None, at, after, upto))
             tally.add((kind, orjson.loads(data)) for _, kind, data in rows)
             return rows[-1][0] if rows else after
         tally.add((kind, orjson.loads(data)) for _, kind, data in others)
-        for last, text in prefetch_one(self._blocks(tally.account, at, after, upto)):
+        for last, text in prefetch_one(self._blocks(account, at, after, upto)):
             if fills := read_fills(text):
                 roll_forward(tally, fills)
             else:
@@ -243,12 +222,10 @@ class Ledger:
             after = last
         return max(after, *(seq for seq, _, _ in others), 0)
 
-    def _blocks(self, account: str, at: datetime | None, after: int, upto: int | None) -> Iterator[tuple[int, bytes]]:
+    def _blocks(self, account: str, at: str | None, after: int, upto: int | None) -> Iterator[tuple[int, bytes]]:
         "Read the trades of an account block by block: the sequence number of the last one, and the data of each on a line."
         while True:
-            sql, args = self._query("seq, data", account, ["fill"], None, at, after, upto)
-            joined = f"select max(seq), cast(group_concat(data, char(10)) as blob) from ({sql} limit {MANY}) as part"
-            after, text = self._db.execute(joined, args).fetchone()
+            after, text = self._table.block(account, "fill", at, after, upto, MANY)
             if after is None:
                 return
             yield after, text
@@ -263,7 +240,7 @@ class Ledger:
 
     def fills(self, account: str, since: datetime | None = None) -> list[Fill]:
         "Return what was traded."
-        return [fill_from(orjson.loads(d)) for (d,) in self._select("data", account, ["fill"], since, None)]
+        return [fill_from(orjson.loads(d)) for (d,) in self._table.select(("data",), account, ["fill"], since and time_text(since))]
 
     def mark(
         self,
@@ -284,7 +261,7 @@ class Ledger:
         "Return what the account was worth whenever it was marked; the last mark of a moment counts.\n\nParameters\n----------\naccount : str\n\nReturns\n-------\nDataFrame by timestamp: equity cash realised unrealised fees paid_in, as floats"
         import pandas as pd
 
-        rows = [(datetime.fromisoformat(t), orjson.loads(d)) for t, d in self._select("timestamp, data", account, ["equity"], None, None)]
+        rows = [(datetime.fromisoformat(t), orjson.loads(d)) for t, d in self._table.select(("timestamp", "data"), account, ["equity"])]
         columns = ["equity", "cash", "realised", "unrealised", "fees", "paid_in"]
         index = pd.DatetimeIndex([t for t, _ in rows], tz="UTC", name="timestamp")
         frame = pd.DataFrame([[float(d[c]) for c in columns] for _, d in rows], index, columns, dtype=float)
@@ -309,7 +286,7 @@ class Ledger:
     def verify(self) -> int:  # how many events there are
         "Walk the chain of hashes; the first row that does not fit is named.\n\nReturns\n-------\nint\n    how many events there are"
         before, count = "", 0
-        for seq, account, kind, when, data, hash_ in self._db.execute("select seq, account, kind, timestamp, data, hash from events order by seq"):
+        for seq, account, kind, when, data, hash_ in self._table.select(("seq", "account", "kind", "timestamp", "data", "hash")):
             count += 1
             if seq != count or chain_hash(before, account, kind, when, data, length=32) != hash_:
                 raise LedgerError(f"the ledger {self.path.name} was altered at event {count}; restore it from a backup")
@@ -322,11 +299,10 @@ class Ledger:
         handler: Callable[[int, Event], Any],  # gets the sequence number and the event
     ) -> int:  # how many were delivered
         "Hand a reader every event that it has not seen, in order; one whose handler failed comes again.\n\nParameters\n----------\nname : str\n    of the reader, for example 'alerts'; its place is remembered\nhandler : Callable[[int, Event], Any]\n    gets the sequence number and the event\n\nReturns\n-------\nint\n    how many were delivered"
-        place = (self._db.execute("select seq from readers where name = ?", (name,)).fetchone() or (0,))[0]
-        rows = self._db.execute("select seq, kind, account, timestamp, data from events where seq > ? order by seq", (place,)).fetchall()
+        rows = list(self._table.select(("seq", "kind", "account", "timestamp", "data"), after=self._table.reader(name)))
         for seq, kind, account, when, data in rows:
             handler(seq, Event(kind, account, datetime.fromisoformat(when), orjson.loads(data)))
-            self._db.execute("insert into readers values (?, ?) on conflict (name) do update set seq = excluded.seq", (name, seq))
+            self._table.set_reader(name, seq)
         return len(rows)
 
     @contextmanager

@@ -6,11 +6,7 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "app": ["make_app", "Traced", "describe", "examples"],
-    "command_routes": [
-        "Word", "PathName", "Service", "perform_once", "Asked", "StartRun", "OfRun", "Why", "Switch", "Steer", "Group", "Alias", "Note",
-        "Changes", "Acknowledge", "validate_plan", "approve_plan", "cancel_run_plan", "set_switch", "write_note", "acknowledge_rule",
-        "CommandRoute",
-    ],
+    "command_routes": ["ADDRESSES", "Service", "perform_over_http", "Address"],
     "errors": ["JSON", "PROBLEM", "REFUSALS", "status_of", "problem", "documented_refusals", "add_error_handlers"],
     "event_stream": ["LATER", "QUEUE", "BEAT", "StreamEvent", "last_seen", "EventStream", "as_sse"],
     "file_routes": ["Mine", "One"],
@@ -25,7 +21,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "rate_limit": ["TokenBucketLimiter"],
     "response_cache": ["to_json", "ResponseCache"],
-    "server": ["LIMITS", "take_port", "is_loopback", "run_server", "find_apply", "serve"],
+    "server": ["LIMITS", "take_port", "is_loopback", "run_server", "serve"],
     "session_routes": ["SignIn", "session_view", "session_pages"],
     "system_routes": ["health_view", "time_views", "measured"],
 }, modules=[

@@ -13,7 +13,7 @@ from . import server as server
 from . import session_routes as session_routes
 from . import system_routes as system_routes
 from .app import make_app as make_app, Traced as Traced, describe as describe, examples as examples
-from .command_routes import Word as Word, PathName as PathName, Service as Service, perform_once as perform_once, Asked as Asked, StartRun as StartRun, OfRun as OfRun, Why as Why, Switch as Switch, Steer as Steer, Group as Group, Alias as Alias, Note as Note, Changes as Changes, Acknowledge as Acknowledge, validate_plan as validate_plan, approve_plan as approve_plan, cancel_run_plan as cancel_run_plan, set_switch as set_switch, write_note as write_note, acknowledge_rule as acknowledge_rule, CommandRoute as CommandRoute
+from .command_routes import ADDRESSES as ADDRESSES, Service as Service, perform_over_http as perform_over_http, Address as Address
 from .errors import JSON as JSON, PROBLEM as PROBLEM, REFUSALS as REFUSALS, status_of as status_of, problem as problem, documented_refusals as documented_refusals, add_error_handlers as add_error_handlers
 from .event_stream import LATER as LATER, QUEUE as QUEUE, BEAT as BEAT, StreamEvent as StreamEvent, last_seen as last_seen, EventStream as EventStream, as_sse as as_sse
 from .file_routes import Mine as Mine, One as One
@@ -22,6 +22,6 @@ from .middleware import COOKIE as COOKIE, KEY_HEADER as KEY_HEADER, CSRF_HEADER 
 from .query_routes import API as API, READS as READS, NAME as NAME, QUESTIONS as QUESTIONS, SYMBOL as SYMBOL, QueryRoute as QueryRoute, handler_of as handler_of, QuickRoute as QuickRoute, PlainRoute as PlainRoute, documented_route as documented_route, read_routes as read_routes
 from .rate_limit import TokenBucketLimiter as TokenBucketLimiter
 from .response_cache import to_json as to_json, ResponseCache as ResponseCache
-from .server import LIMITS as LIMITS, take_port as take_port, is_loopback as is_loopback, run_server as run_server, find_apply as find_apply, serve as serve
+from .server import LIMITS as LIMITS, take_port as take_port, is_loopback as is_loopback, run_server as run_server, serve as serve
 from .session_routes import SignIn as SignIn, session_view as session_view, session_pages as session_pages
 from .system_routes import health_view as health_view, time_views as time_views, measured as measured

@@ -46,12 +46,11 @@ def make_app(
     burst: float = 400,  # at once
     most_bytes: int = 1_000_000,  # of a body
     metrics=None,  # `ops.telemetry.Metrics`; None: nothing is measured
-    apply: Callable[[Workspace, dict, str, datetime, str | None], dict] | None = None,  # puts changed settings into force
     command: tuple[str, ...] | None = None,  # what a run is; None: 'carnet run'
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> FastAPI:
-    "Return the service.\n\nParameters\n----------\nplace : Workspace\nusers : Authenticator\naudit : AuditLog\ndashboard : bool, default True\n    the pages too, when they are installed\nrate : float, default 200\n    requests a second of one client\nburst : float, default 400\n    at once\nmost_bytes : int, default 1000000\n    of a body\nmetrics : default None\n    `ops.telemetry.Metrics`; None: nothing is measured\napply : Callable[[Workspace, dict, str, datetime, str | None], dict] | None, default None\n    puts changed settings into force\ncommand : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'\nclock : Callable[[], datetime], default lambda: datetime.now(UTC)\n\nYields\n------\nFastAPI"
-    service = Service(place, users, audit, IdempotencyStore(place.data / "answers.sqlite"), clock=clock, apply=apply, command=command)
+    "Return the service.\n\nParameters\n----------\nplace : Workspace\nusers : Authenticator\naudit : AuditLog\ndashboard : bool, default True\n    the pages too, when they are installed\nrate : float, default 200\n    requests a second of one client\nburst : float, default 400\n    at once\nmost_bytes : int, default 1000000\n    of a body\nmetrics : default None\n    `ops.telemetry.Metrics`; None: nothing is measured\ncommand : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'\nclock : Callable[[], datetime], default lambda: datetime.now(UTC)\n\nYields\n------\nFastAPI"
+    service = Service(place, users, audit, IdempotencyStore(place.data / "answers.sqlite"), clock=clock, command=command)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -136,7 +135,7 @@ def _mount(app: FastAPI, service: Service) -> bytes | None:  # the policy that i
             return None
 
     pages.mount(app, service.place, session_of, record=service.audit.append, signout="/signout",
-                place_of=lambda s: workspace_for(service.place, (*s.portfolios, "main")[0]))
+                place_of=lambda s: workspace_for(service.place, s.portfolios[0]))
     return pages.CONTENT_POLICY.encode()
 
 # %% ../../nbs/15_api/25_app.ipynb #cd26935d

@@ -112,6 +112,8 @@ class AuthMiddleware:
             elif session is None and not scope["path"].startswith(OPEN):
                 where = (b"location", b"/signin") if page else (b"www-authenticate", b'Session realm="carnet"')
                 await refuse(303 if page and scope["type"] == "http" else 401, "Not signed in", "sign in first, or send an API key", where)
+            elif page and session and not session.portfolios and not scope["path"].startswith((*OPEN, "/signout")):
+                await refuse(403, "Not allowed", f"{session.user} has no portfolio; an admin can give one with 'carnet users portfolios'")
             elif scope["type"] == "http" and int(headers.get(b"content-length", b"0") or 0) > self.most_bytes:
                 await refuse(413, "Too large", f"a request may have {self.most_bytes:,} bytes")
             elif session and self.quick and scope["type"] == "http" and (body := self.quick(scope, session)) is not None:

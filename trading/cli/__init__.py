@@ -5,6 +5,7 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
+    "commands": ["perform_here", "do_command", "set_command", "note_command", "group_command", "alias_command", "roll_back_model_command"],
     "data": ["ingest_command", "import_", "mt5_bridge"],
     "environment": ["settings_command", "lab_command", "schedule_command"],
     "feedback": ["open_feedback", "describe_state", "feedback_group", "status", "replay", "freeze", "rollback"],
@@ -21,9 +22,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "audit_group", "show_audit", "verify_audit",
     ],
     "trade": [
-        "approve_command", "review_command", "withdraw_command", "kill_command", "reconcile_command", "compare_command",
+        "approve_command", "review_command", "reject_command", "validate_command", "kill_command", "reconcile_command", "compare_command",
         "reproduce_command",
     ],
 }, modules=[
-    "data", "environment", "feedback", "main", "ops", "run", "run_progress", "security", "trade",
+    "commands", "data", "environment", "feedback", "main", "ops", "run", "run_progress", "security", "trade",
 ])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from ..core.english import plural
+from .commands import perform_here
 
 # %% ../../nbs/17_cli/10_feedback.ipynb #0b835742
 def open_feedback(
@@ -37,7 +37,7 @@ def describe_state(
     from trading.forecast.feedback import adaptation_score
 
     now, score = loop.learnt, adaptation_score(loop)
-    lines = [f"{plural(len(loop.cycles), 'cycle')}; {'frozen: outcomes are noted and nothing moves' if now.frozen else 'learning'}"]
+    lines = [f"{len(loop.cycles)} cycles; {'frozen: outcomes are noted and nothing moves' if now.frozen else 'learning'}"]
     lines.append("weights: " + ", ".join(f"{model} {weight:.1%}" for model, weight in now.weights.items()))
     low, first, high = loop.bounds.threshold
     lines.append(f"threshold: {now.threshold:.3f}, from {first:.3f}, within {low:g} to {high:g}")
@@ -76,24 +76,9 @@ def replay(profile, last) -> None:
         where = f"to cycle {cycle.back_to}: " if cycle.kind == "roll back" else ""
         what = f"{len(cycle.outcomes)} outcomes" if cycle.kind == "learn" else where + cycle.note
         click.echo(f"{cycle.number:>4}  {cycle.at:%Y-%m-%d %H:%M}  {cycle.kind:<9}  {what}  -> {state.hash}")
-    click.echo(f"{plural(len(loop.cycles), 'cycle')} replayed, every seal holds; state {loop.learnt.hash}")
+    click.echo(f"{len(loop.cycles)} cycles replayed, every seal holds; state {loop.learnt.hash}")
 
 # %% ../../nbs/17_cli/10_feedback.ipynb #686fb43e
-def _lay_hand(profile: str | None, verb, why: str, who: str | None) -> None:
-    "Write a person's step while no run is at work, and say what follows."
-    import getpass
-
-    from trading.core.files import lock_folder
-    from trading.core.settings import load_settings
-
-    with lock_folder(load_settings(profile).run.data):
-        loop, at = open_feedback(profile)
-        cycle = verb(loop, at, f"{who or getpass.getuser()}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {why}")
-    click.echo(f"cycle {cycle.number}: {cycle.kind}; it counts for runs after {at:%Y-%m-%d %H:%M} UTC")
-    for line in describe_state(loop):
-        click.echo(line)
-
-
 @feedback_group.command()
 @click.option("--profile", help="Whose feedback.")
 @click.option("--who", help="Your name.")
@@ -101,7 +86,7 @@ def _lay_hand(profile: str | None, verb, why: str, who: str | None) -> None:
 @click.argument("why")
 def freeze(profile, who, thaw, why) -> None:
     "Let nothing move until --thaw; outcomes are still noted. WHY is written down."
-    _lay_hand(profile, (lambda loop, at, note: loop.thaw(at, note)) if thaw else (lambda loop, at, note: loop.freeze(at, note)), why, who)
+    perform_here("thaw-feedback" if thaw else "freeze-feedback", {"reason": why, "profile": profile}, who)
 
 
 @feedback_group.command()
@@ -111,4 +96,4 @@ def freeze(profile, who, thaw, why) -> None:
 @click.argument("why")
 def rollback(profile, who, cycle, why) -> None:
     "Return to the state after CYCLE; 0 is the beginning. WHY is written down."
-    _lay_hand(profile, lambda loop, at, note: loop.roll_back(cycle, at, note), why, who)
+    perform_here("roll-back-feedback", {"reason": why, "profile": profile, "to": cycle}, who)

@@ -293,7 +293,3 @@ class Settings(BaseSettings):
                 if name not in self.groups:
                     raise ValueError(f"shock_groups.{shock}: the group {name!r} is not in [groups]{nearest_name(name, self.groups)}")
         return self
-
-    def group_of(self, symbol: str) -> str:
-        "Return the group a symbol belongs to, or an empty text."
-        return next((g for g, symbols in self.groups.items() if symbol in symbols), "")

@@ -5,7 +5,7 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
-    "actions": ["Values", "WriteAudit", "act", "needs", "given", "switch_of", "settings_file", "stamp_of"],
+    "actions": ["Values", "WriteAudit", "request_of", "act"],
     "app": [
         "log", "POLL_SECONDS", "CONTENT_POLICY", "channel_class", "screen_message", "PageUpdates", "PageSession", "data_state",
         "page_component", "page_template", "mount",

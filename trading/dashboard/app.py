@@ -302,7 +302,7 @@ def mount(
             found = session_of(request)
             if found is None:
                 raise NotSignedIn("you are not signed in, or the session has ended; sign in again")
-            return Viewer(found.user, found.role)
+            return Viewer(found.user, found.role, portfolios=tuple(found.portfolios))
 
         known = session_of(request)
         look()

@@ -55,12 +55,18 @@ class PageSection:
 # %% ../../nbs/16_dashboard/00_components.ipynb #0bdecaa1
 @dataclass(frozen=True)
 class Viewer:
-    "Who looks at a page, and what was asked for.\n\nParameters\n----------\nuser : str\nrole : str\n    viewer, trader or admin\nprofile : str | None, default None\n    None: the one that the settings name\noptions : Mapping[str, str]\n    for example which run"
+    "Who looks at a page, and what was asked for.\n\nParameters\n----------\nuser : str\nrole : str\n    viewer, trader or admin\nprofile : str | None, default None\n    None: the one that the settings name\noptions : Mapping[str, str]\n    for example which run\nportfolios : tuple[str, ...], default ('main',)\n    what they may see and act on"
 
     user: str
     role: str  # viewer, trader or admin
     profile: str | None = None  # None: the one that the settings name
     options: Mapping[str, str] = field(default_factory=dict)  # for example which run
+    portfolios: tuple[str, ...] = ("main",)  # what they may see and act on
+
+    @property
+    def portfolio(self) -> str:
+        "The portfolio that is looked at."
+        return self.portfolios[0]
 
     def may(self, role: str) -> bool:
         "Tell whether this person has a role or a higher one."

@@ -19,7 +19,7 @@ from ..core.english import sentence
 from ..core.errors import TradingError
 from ..core.resources import share_path
 from ..core.settings import profiles_in
-from .actions import switch_of
+from ..services.account_control import switch_of
 from .components import PageSection, Viewer, button, render_macro, templates
 from .screens_analysis import forecasts_screen, performance_screen, risk_screen
 from .screens_settings import settings_screen
@@ -138,7 +138,7 @@ def viewer_from_request(
     profile = options.get("profile") or known.profile
     with suppress(TradingError):  # settings that cannot be read are shown on the page
         profile = profile or current_settings(place).run.profile
-    return Viewer(known.user, known.role, profile, options)
+    return Viewer(known.user, known.role, profile, options, known.portfolios)
 
 
 def parse_query(query: Mapping[str, str]) -> tuple[str, dict[str, str]]:  # the screen and the rest

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..core.english import count, plural, sentence, spelled
 from ..core.errors import TradingError
-from .actions import settings_file, stamp_of
+from ..services.settings_control import settings_file, version_of
 from .components import Field, PageSection, Viewer, form
 from ..report.formatting import UNKNOWN, Parts, percent
 from ..report.sections import table
@@ -51,7 +51,7 @@ def _edit(place: Workspace) -> Parts:
         return [("missing", sentence(str(error)) + ".")]
     text = file.read_text(encoding="utf-8-sig") if file.exists() else ""
     fields = [Field("text", f"Your settings, {file.name}", text, "area", hint=_HINT)]
-    return [form("settings", fields, "Check and save", **({"before": stamp_of(text)} if text else {}))]
+    return [form("settings", fields, "Check and save", **({"before": version_of(text)} if text else {}))]
 
 
 def _groups(place: Workspace, who: Viewer) -> Parts:

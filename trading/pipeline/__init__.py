@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "notebook_runner": ["POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "Kernel", "run_stage"],
     "plan_approval": ["approve_run"],
+    "plan_check": ["SeenPrices", "prices_of_run", "check_run"],
     "price_snapshot": ["PRESENT", "PriceSnapshot", "take_price_snapshot", "pinned_price_snapshot", "begin_stage", "moved_since_close"],
     "run_compare": [
         "INPUTS", "IGNORED_SETTINGS", "MARKET", "compare_inputs", "compare_numbers", "compare_runs", "open_reproduction", "run_rows",
@@ -36,6 +37,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "account_number",
     ],
 }, modules=[
-    "account", "cycle", "factory", "forecast_review", "launch", "multi_venue", "notebook_runner", "plan_approval", "price_snapshot",
-    "run_compare", "run_record", "sentiment", "trade_report", "venue_factory",
+    "account", "cycle", "factory", "forecast_review", "launch", "multi_venue", "notebook_runner", "plan_approval", "plan_check",
+    "price_snapshot", "run_compare", "run_record", "sentiment", "target_weights", "trade_report", "venue_factory",
 ])

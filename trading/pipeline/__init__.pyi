@@ -7,10 +7,12 @@ from . import launch as launch
 from . import multi_venue as multi_venue
 from . import notebook_runner as notebook_runner
 from . import plan_approval as plan_approval
+from . import plan_check as plan_check
 from . import price_snapshot as price_snapshot
 from . import run_compare as run_compare
 from . import run_record as run_record
 from . import sentiment as sentiment
+from . import target_weights as target_weights
 from . import trade_report as trade_report
 from . import venue_factory as venue_factory
 from .account import AccountSnapshot as AccountSnapshot, holdings_table as holdings_table, TradingRules as TradingRules, trading_rules as trading_rules, open_account_ledger as open_account_ledger, kill_switch as kill_switch, TradingAccount as TradingAccount, open_account as open_account, tradable_markets as tradable_markets, with_circuit_breaker as with_circuit_breaker, open_live_account as open_live_account
@@ -21,6 +23,7 @@ from .launch import resolve_as_of as resolve_as_of, open_run as open_run, settin
 from .multi_venue import add_books as add_books, CombinedLedger as CombinedLedger, SerializedVenue as SerializedVenue, CombinedVenue as CombinedVenue, MultiVenueAccount as MultiVenueAccount, require_within as require_within, open_trading_account as open_trading_account
 from .notebook_runner import POOLS as POOLS, ONE_THREAD as ONE_THREAD, FIXED as FIXED, IMPORTS as IMPORTS, Kernel as Kernel, run_stage as run_stage
 from .plan_approval import approve_run as approve_run
+from .plan_check import SeenPrices as SeenPrices, prices_of_run as prices_of_run, check_run as check_run
 from .price_snapshot import PRESENT as PRESENT, PriceSnapshot as PriceSnapshot, take_price_snapshot as take_price_snapshot, pinned_price_snapshot as pinned_price_snapshot, begin_stage as begin_stage, moved_since_close as moved_since_close
 from .run_compare import INPUTS as INPUTS, IGNORED_SETTINGS as IGNORED_SETTINGS, MARKET as MARKET, compare_inputs as compare_inputs, compare_numbers as compare_numbers, compare_runs as compare_runs, open_reproduction as open_reproduction, run_rows as run_rows
 from .run_record import STAGES as STAGES, Status as Status, NUMBER as NUMBER, TEXT as TEXT, TIME as TIME, FLAG as FLAG, SCHEMAS as SCHEMAS, Stage as Stage, RunRecord as RunRecord, Schema as Schema, check_schema as check_schema, Run as Run, versions as versions, code_commit as code_commit, create_run as create_run, find_run as find_run, list_runs as list_runs

@@ -120,10 +120,10 @@ def kill_switch(
     settings: Settings,
     account: str,
 ) -> KillSwitch:
-    "Return the switch that stops an account; it lies beside the ledger and outlives every process."
+    "Return the switch that stops an account at all of its venues; it lies beside the ledger and outlives every process."
     data = Path(settings.run.data)
     data.mkdir(parents=True, exist_ok=True)
-    return KillSwitch(data / f"kill-{account}.jsonl")
+    return KillSwitch(data / f"kill-{account.partition('@')[0]}.jsonl")
 
 # %% ../../nbs/12_pipeline/40_account.ipynb #56f1aa4a
 @dataclass

@@ -6,17 +6,20 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "access": ["allowed", "workspace_for"],
-    "account_control": ["open_venue", "reconcile_account", "watch_accounts", "stop_trading", "resume_trading"],
+    "account_control": [
+        "open_venue", "reconcile_account", "watch_accounts", "switch_of", "engaged_switches", "known_accounts", "StopTrading",
+        "stop_trading", "ResumeTrading", "resume_trading", "Reconcile", "reconcile_now",
+    ],
     "alerting": [
         "collect_day_facts", "collect_background_facts", "collect_alert_facts", "secret_of", "channels_of", "policy_of_alerts",
         "open_outbox", "dispatch_alerts", "after_run", "try_channels", "list_alerts", "preview_alerts", "acknowledge_alerts",
         "retry_alerts",
     ],
     "backups": ["passphrase_of", "back_up", "verify_backup", "restore_backup"],
-    "command_registry": ["ADMINISTRATION"],
     "commands": [
-        "Record", "Text", "Name", "Symbol", "Handler", "REGISTRY", "Actor", "Context", "CommandRequest", "Command", "command",
-        "find_command", "read_request", "perform", "audit_detail", "record_spooled", "owner_context",
+        "Record", "Text", "Name", "Handler", "REGISTRY", "Actor", "Context", "CommandRequest", "Done", "Command", "command",
+        "load_commands", "find_command", "read_request", "authorise", "audit_detail", "perform", "note_later", "write_waiting",
+        "terminal_workspace", "audit_record", "owner_context",
     ],
     "data_control": ["UpdateMarket", "ImportBars", "BackUp", "RestoreBackup", "RetryAlerts"],
     "jobs": ["WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
@@ -27,6 +30,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "maintenance": ["SECURITY_CHECKS", "health_report", "health_trend", "repair", "security_report", "watch_system"],
     "market_data": ["update_market", "follow_profile", "import_bars", "serve_mt5_terminal"],
     "metrics": ["GATHERED", "EXPOSITION", "update_metrics", "open_metrics", "start_logging"],
+    "plan_control": [
+        "ReviewPlan", "review_run_plan", "ApprovePlan", "approve_run_plan", "RejectPlan", "reject_run_plan", "ValidatePlan",
+        "validate_run_plan",
+    ],
     "queries_analytics": [
         "FEWEST_RETURNS", "settings_then", "plain_number", "predictions", "explanation", "forecast_facts", "regimes", "opportunities",
         "performance", "history", "risk", "stress_results", "months_of", "attribution", "return_correlation", "optimise",
@@ -41,11 +48,20 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "data_quality", "model_facts", "venue_connections", "system", "report_file", "notebook_file", "system_health",
     ],
     "queries_trading": [
-        "run_bars", "prices", "price_history", "plan", "ledger_of_run", "orders", "fills", "plans", "events", "order_status",
+        "run_bars", "prices", "price_history", "plan", "ledger_of_run", "plan_table", "orders", "fills", "plans", "events", "order_status",
     ],
     "query_cache": ["FRESH", "MEMORY", "QueryCache", "view"],
+    "run_control": ["StartRun", "start_daily_run", "ResumeRun", "resume_run", "CancelJob", "cancel_running_job"],
     "security_admin": [
         "Ask", "security_of", "with_vault", "store_secret", "delete_secret", "renew_vault_key", "know_secrets", "scan_folder",
+    ],
+    "settings_control": [
+        "settings_file", "version_of", "ChangeSettings", "change_settings", "ReplaceSettings", "replace_settings", "SetGroup", "set_group",
+        "DropGroup", "drop_group", "SetAlias", "set_alias", "DropAlias", "drop_alias",
+    ],
+    "system_control": [
+        "AcknowledgeAlert", "acknowledge_rule", "WriteNote", "write_note", "SteerFeedback", "freeze_feedback", "thaw_feedback",
+        "RollBackFeedback", "roll_back_feedback", "RollBackModel", "roll_back_to_model", "Nothing", "invalidate_cache", "reset_system",
     ],
     "user_control": [
         "Role", "Secret", "OfUser", "AddUser", "SetRole", "SetPortfolios", "SetPassword", "MakeKey", "RevokeKey", "OfSecret", "SetSecret",
@@ -56,7 +72,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "ledger_for_writing",
     ],
 }, modules=[
-    "access", "account_control", "alerting", "backups", "command_registry", "commands", "data_control", "jobs", "launching", "maintenance",
-    "market_data", "metrics", "queries_analytics", "queries_live", "queries_portfolio", "queries_runs", "queries_system",
-    "queries_trading", "query_cache", "security_admin", "user_control", "workspace",
+    "access", "account_control", "alerting", "backups", "commands", "data_control", "jobs", "launching", "maintenance", "market_data",
+    "metrics", "plan_control", "queries_analytics", "queries_live", "queries_portfolio", "queries_runs", "queries_system",
+    "queries_trading", "query_cache", "run_control", "security_admin", "settings_control", "system_control", "user_control", "workspace",
 ])

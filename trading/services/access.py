@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from ..core.errors import NotSignedIn
 from ..security.audit_log import AuditLog as AuditLog
+from ..security.audit_writer import AuditWriter as AuditWriter
 from ..security.context import open_security as open_security
 from ..security.sessions import SESSION_LIFETIME as SESSION_LIFETIME
 from ..security.sessions import Authenticator as Authenticator

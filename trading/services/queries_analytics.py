@@ -16,7 +16,8 @@ import pandas as pd
 from ..core.english import plural
 from ..core.errors import BadInput, MissingData, TradingError
 from ..core.settings import Settings
-from ..pipeline.factory import groups_of, policy_of, risk_limits, shock_groups_of
+from ..pipeline.target_weights import target_weights
+from ..pipeline.factory import groups_of, risk_limits, shock_groups_of
 from ..pipeline.forecast_review import forecast_review
 from ..pipeline.run_record import Run, RunRecord
 from ..pipeline.sentiment import pinned_sentiment
@@ -267,7 +268,8 @@ def attribution(place: Workspace, profile: str | None = None) -> dict:
     lacking = [s for s in weights.index if s not in known]
     if lacking:
         return missing(f"{lacking[0]} has no returns for every one of the last 63 bars, so the difference cannot be split", run=record.id, items=[])
-    groups = {s: settings.group_of(s) or "no group" for s in known.columns}
+    known_groups = groups_of(settings)
+    groups = {s: known_groups.get(s, "no group") for s in known.columns}
     own = pd.DataFrame([weights.reindex(known.columns, fill_value=0.0)] * len(known), index=known.index)
     table = attribute(own, pd.Series(1 / known.shape[1], known.columns), known, groups)
     return {"run": record.id, "bars": len(known), "benchmark": "an equal share of every symbol", "weights": "of today, held constant",
@@ -295,10 +297,9 @@ def optimise(place: Workspace, profile: str | None = None, policy: str | None = 
     wanted = {k: v for k, v in (("policy", policy), ("risk_level", risk_level)) if v}
     if wanted.get("risk_level", settings.allocate.risk_level) not in settings.risk_levels:
         raise BadInput(f"the risk level {risk_level[:40]!r} is unknown; choose one of {', '.join(settings.risk_levels)}")
-    chosen = policy_of(settings.model_copy(update={"allocate": settings.allocate.model_copy(update=wanted)}))
-    returns = run_bars(place, record)["close"].pct_change(fill_method=None).iloc[-settings.allocate.window :]
-    returns = returns[returns.columns[returns.notna().all()]]
-    weights = chosen.weights(returns, forecast=artefact(place, record, "forecast"))
-    return {"run": record.id, "policy": chosen.name, "risk_level": chosen.level.name, "cash": float(1 - weights.sum()), "notes": list(chosen.notes_),
+    settings = settings.model_copy(update={"allocate": settings.allocate.model_copy(update=wanted)})
+    regime = artefact(place, record, "regime")["chances"] if "regime.json" in record.artefacts else None
+    table, chosen = target_weights(settings, run_bars(place, record)["close"], artefact(place, record, "views"), regime)
+    return {"run": record.id, "policy": chosen.name, "risk_level": chosen.level.name, "cash": float(1 - table["target"].sum()), "notes": list(chosen.notes_),
             "fallback": chosen.fallback_,
-            "items": [{"symbol": s, "weight": float(w), "reason": chosen.reasons_.get(s, "")} for s, w in weights.items()]}
+            "items": [{"symbol": s, "weight": float(row["target"]), "reason": row["reason"]} for s, row in table.iterrows()]}

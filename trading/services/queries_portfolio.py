@@ -12,6 +12,7 @@ from .query_cache import view
 from .queries_runs import artefact, missing, newest_run
 from .workspace import Workspace, current_settings, ledger_for_reading
 from ..core.drawdown import drawdown_now
+from ..pipeline.factory import groups_of
 
 # %% ../../nbs/13_services/18_queries_portfolio.ipynb #f05d540c
 @view
@@ -51,7 +52,7 @@ def section_of(settings: Settings, symbol: str) -> str:
     "Return the section of the portfolio that a holding belongs to."
     source = settings.market.source
     if source == "ccxt":
-        return "memecoins" if settings.group_of(symbol) == "Memecoins" else "long-term crypto"
+        return "memecoins" if groups_of(settings).get(symbol) == "Memecoins" else "long-term crypto"
     return {"mt5": "forex", "alpaca": "etfs"}.get(source, "stocks")
 
 
@@ -76,7 +77,7 @@ def holdings(place: Workspace, profile: str | None = None) -> dict:
         value = amount * price if price is not None else None
         cost = float(book.costs.get(symbol, 0))
         items.append({
-            "symbol": symbol, "section": section_of(settings, symbol), "group": settings.group_of(symbol),
+            "symbol": symbol, "section": section_of(settings, symbol), "group": groups_of(settings).get(symbol, ""),
             "amount": amount, "average": float(held.average) if held else None, "price": price, "value": value, "target": target,
             "weight": value / equity if value is not None and equity else None, "profit": value - cost if value is not None and held else None,
         })

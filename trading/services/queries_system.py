@@ -20,7 +20,7 @@ from ..core.resources import share_path
 from ..core.settings import SETTINGS_SECTIONS, Settings, gather_settings
 from ..core.settings_overrides import OVERRIDES_FILE, read_overrides
 from ..ops.health import Health
-from ..pipeline.run_record import Run
+from ..pipeline.run_record import Run, list_runs
 from .queries_trading import run_bars
 from .workspace import Workspace, current_settings, has_ledger
 from .queries_runs import find_record, missing, newest_run, paged, records, rows
@@ -125,12 +125,16 @@ def cycles(place: Workspace, profile: str | None = None, page: int = 1, size: in
 
 
 def steer(place: Workspace, what: str, note: str, now: datetime, profile: str | None = None, to: int | None = None) -> dict:
-    "Freeze the loop, thaw it, or roll it back to an earlier cycle; who and why stand in the note."
-    loop = _loop(place, profile)
+    "Freeze the loop, thaw it, or roll it back to an earlier cycle, as of the newest run by the market's clock; who and why stand in the note."
+    own = current_settings(place, profile).run.profile
+    loop = _loop(place, own)
+    moments = [r.as_of for r in list_runs(place.reports) if r.profile == own and not r.parameters.get("dry_run")]
+    at = max([*moments, *(c.at for c in loop.cycles)], default=now)
+    words = f"{note} ({now:%Y-%m-%d %H:%M} UTC)"
     if what == "roll back":
-        cycle = loop.roll_back(-1 if to is None else to, now, note)
+        cycle = loop.roll_back(-1 if to is None else to, at, words)
     elif what in ("freeze", "thaw"):
-        cycle = getattr(loop, what)(now, note)
+        cycle = getattr(loop, what)(at, words)
     else:
         raise BadInput(f"{what[:40]!r} is nothing that can be done to feedback; choose freeze, thaw or roll back")
     return {"number": cycle.number, "kind": cycle.kind, "at": cycle.at.isoformat(), "note": cycle.note, "seal": cycle.seal}

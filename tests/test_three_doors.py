@@ -1,0 +1,211 @@
+"Each command through terminal, API and page: the same ledger, the same audit line, the same roles, the same answer."
+
+import contextlib
+import json
+import os
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+from click.testing import CliRunner
+from fastapi import FastAPI
+from fastapi.responses import Response
+from starlette.testclient import TestClient
+
+from trading.accounting.ledger import Ledger
+from trading.api.command_routes import Service, command_routes
+from trading.api.errors import problem, status_of
+from trading.api.idempotency import IdempotencyStore
+from trading.api.middleware import AuthMiddleware
+from trading.cli.main import main
+from trading.core.errors import Forbidden, TradingError
+from trading.core.types import Event
+from trading.dashboard.actions import act
+from trading.dashboard.components import Viewer
+from trading.security.audit_log import AuditLog
+from trading.security.sessions import Authenticator
+from trading.services.commands import Actor, Context, authorise, load_commands, perform
+from trading.services.workspace import Workspace
+from trading.testing.sample_runs import make_sample_runs
+
+pytestmark = pytest.mark.xdist_group("doors")
+RUN = "2022-12-27_sample_1"
+PAUSE = ("python", "-c", "import time; time.sleep(30)")
+# command → what is asked; a command without a row fails the suite, and so does a row without a command
+ASKED = {
+    "stop-trading": {"reason": "the venue reports nonsense"},
+    "resume-trading": {"reason": "found: a test", "accounts": ["paper-sample"]},
+    "reconcile": {},
+    "review-plan": {"run": RUN},
+    "approve-plan": {"run": RUN},
+    "reject-plan": {"run": RUN, "reason": "earnings are due"},
+    "validate-plan": {"run": RUN},
+    "change-settings": {"changes": {"limits.max_weight": "0.2"}},
+    "replace-settings": {"text": "[limits]\nmax_weight = 0.25\n"},
+    "set-group": {"coin": "XRP", "group": "Memecoins"},
+    "drop-group": {"coin": "BTC"},
+    "set-alias": {"name": "XXBT", "coin": "BTC"},
+    "drop-alias": {"name": "ZZZ"},
+    "write-note": {"text": "bought by hand"},
+    "freeze-feedback": {"reason": "earnings week"},
+    "thaw-feedback": {"reason": "over"},
+    "roll-back-feedback": {"reason": "as it was", "to": 0},
+    "roll-back-model": {"version": "forecast-000000000000", "reason": "it was better"},
+    "acknowledge-alert": {"rule": "drawdown"},
+    "retry-alerts": {},
+}
+# started as a process, or of this process alone: tested in the notebooks of run_control and system_control and in the browser
+ELSEWHERE = {"start-run", "resume-run", "cancel-job", "invalidate-cache", "reset-system", "update-market"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    home = tmp_path_factory.mktemp("doors")
+    make_sample_runs(home, days=("2022-12-27",))
+    return home
+
+
+def fresh(made: Path, home: Path) -> Workspace:
+    "Copy the folders, with a settings file of a person."
+    copytree(made, home, dirs_exist_ok=True)
+    (home / "settings.ini").write_text("[limits]\nmax_weight = 0.3\n", encoding="utf-8")
+    return Workspace(home / "data", home / "reports", home / "settings.ini")
+
+
+def through_terminal(place: Workspace, name: str, asked: dict, role: str) -> tuple[bool, str]:
+    "Give the command in the terminal; the owner of the files has every role."
+    written = {k: json.dumps(v) if isinstance(v, (dict, list)) or str(v).startswith("[") else v for k, v in asked.items()}
+    words = [f"{k}={v}" for k, v in written.items()]
+    env = {k: None for k in os.environ if k.startswith("CARNET_")} | {"CARNET_RUN__DATA": str(place.data), "CARNET_RUN__REPORTS": str(place.reports)}
+    with contextlib.chdir(place.data.parent):
+        result = CliRunner(env=env).invoke(main, ["do", name, *words, "--by", "ann"])
+    return result.exit_code == 0, result.output.strip()
+
+
+def through_api(place: Workspace, name: str, asked: dict, role: str) -> tuple[bool, str]:
+    "Send the request to the service."
+    users = Authenticator(place.data.parent / f"users-{role}.sqlite")
+    users.add_user("ann", "correct horse battery", role, ["main"])
+    users.enrol_totp("ann") if role != "viewer" else None
+    answers = IdempotencyStore(place.data.parent / "answers.sqlite")
+    service = Service(place, users, AuditLog(place.data / "ops" / "audit.jsonl"), answers, command=PAUSE)
+    app = FastAPI()
+    app.router.routes.extend(command_routes(service))
+    app.add_exception_handler(TradingError, lambda request, error: Response(problem(*status_of(error), str(error)), status_of(error)[0]))
+    service.gate = AuthMiddleware(app, users)
+    answer = TestClient(service.gate).post(f"/api/v1/commands/{name}", json=asked, headers={
+        "X-API-Key": users.make_key("ann", "test", role=role), "Idempotency-Key": uuid.uuid4().hex})
+    service.answers.close()
+    told = answer.json()
+    return answer.is_success and told["complete"], told.get("text") or told.get("detail")
+
+
+def through_page(place: Workspace, name: str, asked: dict, role: str) -> tuple[bool, str]:
+    "Press the button of the page."
+    try:
+        return True, act(place, Viewer("ann", role), name, asked, datetime.now(UTC), AuditLog(place.data / "ops" / "audit.jsonl").append)
+    except TradingError as error:
+        return False, str(error)
+
+
+DOORS = {"terminal": through_terminal, "api": through_api, "page": through_page}
+
+
+def left(place: Workspace, before: int) -> dict:
+    "Return what a command leaves behind: ledger events, audit line, settings, taxonomy, kill switches."
+    ledger = Ledger(place.ledger)
+    events = [(e.kind, e.account, {k: v for k, v in e.data.items() if k not in ("text",)}) for e in ledger.events()][before:]
+    lines = [(e.who, e.action, e.detail) for e in AuditLog(place.data / "ops" / "audit.jsonl").entries()]
+    ledger.close()
+    strip = lambda text: text.split(" (")[0]  # noqa: E731  the time of a note
+    feedback = place.data / "feedback" / "sample.jsonl"
+    return {
+        "events": events, "audit": [line for line in lines if line[1] != "audit.sealed"], "settings": (place.settings).read_text(encoding="utf-8"),
+        "former": len(list(place.settings.parent.glob(".settings.ini.former/*.ini"))),
+        "taxonomy": json.loads((place.data / "taxonomy.json").read_text()) if (place.data / "taxonomy.json").exists() else None,
+        "switches": sorted(f.name for f in place.data.glob("kill-*.jsonl")),
+        "feedback": [strip(json.loads(line)["note"]) for line in feedback.read_text().splitlines()] if feedback.exists() else [],
+    }
+
+
+def test_every_command_has_a_row():
+    known = {name for name, c in load_commands().items() if set(c.doors) >= {"terminal", "api", "page"}}
+    single = {name for name, c in load_commands().items() if set(c.doors) < {"terminal", "api", "page"}}
+    needs_vault = {"lock-user", "unlock-user", "set-role", "set-portfolios", "revoke-key", "back-up", "remove-secret", "rotate-vault"}
+    assert set(ASKED) <= known and known - set(ASKED) - ELSEWHERE - needs_vault == set(), sorted(known - set(ASKED) - ELSEWHERE - needs_vault)
+    assert all(load_commands()[name].reason or name in ELSEWHERE for name in single), "what is not offered everywhere says why"
+
+
+@pytest.mark.parametrize("name", sorted(ASKED))
+def test_three_doors_one_deed(name, made, tmp_path):
+    answers, states = {}, {}
+    for door, through in DOORS.items():
+        place = fresh(made, tmp_path / door)
+        ledger = Ledger(place.ledger)
+        before = ledger.events()[-1:] and len(ledger.events())
+        ledger.close()
+        answers[door] = through(place, name, ASKED[name], "admin")
+        states[door] = left(place, before)
+    # ... refused things say so in the terminal with "Error: " in front, which is the terminal's way
+    plain = {door: (ok, text.removeprefix("Error: ").split("\nError: ")[0].strip()) for door, (ok, text) in answers.items()}
+    assert plain["terminal"] == plain["api"] == plain["page"], plain
+    assert states["terminal"] == states["api"] == states["page"]
+    if load_commands()[name].records != "itself":
+        assert [line[1] for line in states["api"]["audit"]] == [load_commands()[name].audit]
+
+
+@pytest.mark.parametrize("name", sorted(ASKED))
+def test_a_smaller_role_is_refused_at_every_door_and_leaves_nothing(name, made, tmp_path):
+    wanted = load_commands()[name]
+    smaller = {"admin": "trader", "trader": "viewer"}[wanted.role]
+    place = fresh(made, tmp_path)
+    ledger = Ledger(place.ledger)
+    before = len(ledger.events())
+    ledger.close()
+    untouched = left(place, before)
+    for through in (through_api, through_page):
+        ok, words = through(place, name, ASKED[name], smaller)
+        assert not ok and wanted.role in words and smaller in words
+    assert left(place, before) == untouched
+
+
+def test_somebody_without_a_portfolio_is_refused_at_every_door(made, tmp_path):
+    place = fresh(made, tmp_path)
+    for via in ("api", "page"):
+        for wanted in load_commands().values():
+            with pytest.raises(Forbidden):
+                authorise(wanted, Actor("eve", "admin", (), via))
+    with pytest.raises(Forbidden, match="eve has no portfolio"):
+        perform("stop-trading", {"reason": "x"}, Context(place, Actor("eve", "trader", (), "page")), None)
+
+
+def test_resuming_ends_safe_mode_at_every_venue_of_the_account(made, tmp_path):
+    from trading.execution.safe_mode import safe_mode
+
+    place, now = fresh(made, tmp_path), datetime.now(UTC)
+    ledger = Ledger(place.ledger)
+    for account in ("live-crypto", "live-crypto@binance"):
+        from decimal import Decimal
+
+        ledger.open_account(account, "USD", Decimal(100), now)
+        ledger.append(Event("safe_mode", account, now, {"on": True, "who": "the guard", "why": "3 errors in a row"}))
+    ledger.close()
+    done = perform("resume-trading", {"reason": "maintenance over", "accounts": ["live-crypto"]}, Context(place, Actor("Ada")), None)
+    again = Ledger(place.ledger)
+    assert "live-crypto@binance" in done.text and not any(safe_mode(again, a) for a in ("live-crypto", "live-crypto@binance"))
+    again.close()
+
+
+def test_optimise_gives_the_weights_that_the_run_holds(made, tmp_path):
+    from trading.services.queries_analytics import optimise
+    from trading.services.queries_runs import artefact, newest_run
+
+    place = fresh(made, tmp_path)
+    place.settings.unlink()
+    held = artefact(place, newest_run(place, None, "weights", dry_runs=True), "weights")["target"]
+    asked = {item["symbol"]: item["weight"] for item in optimise(place)["items"]}
+    assert asked == pytest.approx(held.to_dict(), abs=1e-12)
+    for policy in ("conservative", "balanced", "aggressive", "tactical", "momentum"):
+        assert optimise(place, policy=policy)["policy"] == policy
