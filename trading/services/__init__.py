@@ -37,7 +37,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "queries_analytics": [
         "FEWEST_RETURNS", "settings_then", "plain_number", "predictions", "explanation", "forecast_facts", "regimes", "opportunities",
-        "performance", "history", "risk", "stress_results", "attribution", "return_correlation", "optimise",
+        "performance", "history", "risk", "stress_results", "months_of", "attribution", "return_correlation", "optimise",
     ],
     "queries_live": ["LedgerTail", "ledger_event", "live_state", "newest_quotes"],
     "queries_portfolio": ["portfolio", "section_of", "holdings"],
@@ -46,7 +46,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "queries_system": [
         "settings_table", "decisions", "taxonomy", "aliases", "decide", "feedback_state", "cycles", "steer", "alert_history", "thresholds",
-        "data_quality", "venue_connections", "system", "report_file", "notebook_file", "system_health",
+        "data_quality", "model_facts", "venue_connections", "system", "report_file", "notebook_file", "system_health",
     ],
     "queries_trading": [
         "run_bars", "prices", "price_history", "plan", "ledger_of_run", "plan_table", "orders", "fills", "plans", "events", "order_status",
