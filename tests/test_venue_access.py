@@ -15,8 +15,9 @@ from binance_server import Server
 
 from trading.core.errors import MissingData, StaleData, VenueUnreachable
 from trading.testing.virtual_clock import VirtualClockLoop
+from trading.venues.access.blocking import CachedVenue
 from trading.venues.access.cache import DiskCache, TimeToLive
-from trading.venues.access.cached_venue import CachedClient, CachedVenue
+from trading.venues.access.cached_venue import CachedClient
 from trading.venues.access.client import GuardedClient
 from trading.venues.access.snapshot import SnapshotVenue
 from trading.venues.crypto.async_venue import AsyncCcxtVenue

@@ -46,7 +46,7 @@ _DOORS: dict[str, MarketData] = {}  # settings and keys → source
 def with_cache(venue: MarketData, settings: Settings) -> MarketData:
     "Put the access layer in front of a venue, as the settings say; its answers, and how it answered, are shared by the processes of this machine."
     from trading.venues.access.cache import DiskCache, TimeToLive
-    from trading.venues.access.cached_venue import CachedVenue
+    from trading.venues.access.blocking import CachedVenue
     from trading.venues.access.monitor import Monitor, monitor_file
 
     a, data = settings.access, Path(settings.run.data)

@@ -5,8 +5,9 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
+    "access.blocking": ["CachedVenue"],
     "access.cache": ["TimeToLive", "CacheEntry", "MemoryCache", "size_of", "encode", "decode", "DiskCache"],
-    "access.cached_venue": ["Statistics", "CachedClient", "Prefetcher", "CachedVenue"],
+    "access.cached_venue": ["Statistics", "CachedClient", "Prefetcher"],
     "access.client": ["Calls", "GuardedClient"],
     "access.monitor": ["COUNTS", "ASKED", "monitor_file", "Monitor", "connection_statistics", "MeasuredVenue"],
     "access.snapshot": ["SnapshotVenue"],

@@ -7,8 +7,9 @@ from . import crypto as crypto
 from . import json_api as json_api
 from . import mt5 as mt5
 from . import paper as paper
+from .access.blocking import CachedVenue as CachedVenue
 from .access.cache import TimeToLive as TimeToLive, CacheEntry as CacheEntry, MemoryCache as MemoryCache, size_of as size_of, encode as encode, decode as decode, DiskCache as DiskCache
-from .access.cached_venue import Statistics as Statistics, CachedClient as CachedClient, Prefetcher as Prefetcher, CachedVenue as CachedVenue
+from .access.cached_venue import Statistics as Statistics, CachedClient as CachedClient, Prefetcher as Prefetcher
 from .access.client import Calls as Calls, GuardedClient as GuardedClient
 from .access.monitor import COUNTS as COUNTS, ASKED as ASKED, monitor_file as monitor_file, Monitor as Monitor, connection_statistics as connection_statistics, MeasuredVenue as MeasuredVenue
 from .access.snapshot import SnapshotVenue as SnapshotVenue

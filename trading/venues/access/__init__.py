@@ -5,11 +5,12 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
+    "blocking": ["CachedVenue"],
     "cache": ["TimeToLive", "CacheEntry", "MemoryCache", "size_of", "encode", "decode", "DiskCache"],
-    "cached_venue": ["Statistics", "CachedClient", "Prefetcher", "CachedVenue"],
+    "cached_venue": ["Statistics", "CachedClient", "Prefetcher"],
     "client": ["Calls", "GuardedClient"],
     "monitor": ["COUNTS", "ASKED", "monitor_file", "Monitor", "connection_statistics", "MeasuredVenue"],
     "snapshot": ["SnapshotVenue"],
 }, modules=[
-    "cache", "cached_venue", "client", "monitor", "snapshot",
+    "blocking", "cache", "cached_venue", "client", "monitor", "snapshot",
 ])
