@@ -56,7 +56,6 @@ WAITS = {  # public definitions that nothing reaches yet, by the issue that will
         "forecast.estimators": "baseline_forecast",
         "forecast.feedback": "regret_bound",
         "forecast.labels": "Barriers scaled_returns triple_barrier",
-        "forecast.model_promotion": "roll_back_model",
         "forecast.neural": "TorchRegressor lagged_returns make_module need_torch",
         "forecast.rl_env": "BatchedWorlds EnvironmentRules evaluate_policy make_env step_many",
         "forecast.rl_training": "as_policy as_vector need_rl read_agent train_agent",
@@ -163,8 +162,11 @@ def front() -> dict[str, tuple[str, str]]:
 
 def roots() -> set[tuple[str, str]]:
     "Return what is started from outside: the terminal, the page, flows, run notebooks, guides, research notebooks, and the front door."
+    from trading.services.commands import COMMAND_MODULES
+
     modules = package()
-    found = {("cli.main", "main"), ("dashboard.app", "mount"), ("core.lazy", "lazy_names"), ("core.lazy", "make_callable")} | set(front().values())
+    found = {(f"services.{name}", "") for name in COMMAND_MODULES}  # imported by name; `carnet do`, the API and the page perform what they register
+    found |= {("cli.main", "main"), ("dashboard.app", "mount"), ("core.lazy", "lazy_names"), ("core.lazy", "make_callable")} | set(front().values())
     starts = [*(ROOT / "prefect").glob("*.py"), *(ROOT / "scripts").glob("*.py"), ROOT / "nbs" / "index.ipynb",
               *(p for folder in ("runs", "guides", "research") for p in sorted((ROOT / "nbs" / folder).glob("*.ipynb")))]
     for path in starts:

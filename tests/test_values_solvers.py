@@ -243,6 +243,8 @@ def test_weights_are_allowed_exactly_inside_every_limit(weights, fine):
 def test_a_tolerance_is_what_was_asked_for():
     over = np.array([0.3, 0.2, 0.401])
     assert LIMITS.allow(over, 0.01) and not LIMITS.allow(over, 0.0001)
+    pair = resolve_limits("abc", groups=GROUPS, group_bounds={"g": (0.3, 0.6), "h": (0.2, 0.7)})
+    assert pair.allow(np.array([0.3, 0.2, 0.5])) and not pair.allow(np.array([0.1, 0.1, 0.8])) and not pair.allow(np.array([0.5, 0.3, 0.2]))
     alone = resolve_limits("ab", (0.2, 0.8))
     assert alone.allow(np.array([0.2, 0.8])) and not alone.allow(np.array([0.1, 0.9])) and not alone.allow(np.array([0.4, 0.4]))
 
@@ -289,6 +291,6 @@ def test_what_a_solver_leaves_is_cleaned():
     fixed = clean_weights(np.array([0.2, 0.3, 0.4995]), limits)
     assert fixed.sum() == pytest.approx(1, abs=1e-9) and fixed / np.array([0.2, 0.3, 0.4995]) == pytest.approx(np.full(3, 1 / 0.9995), abs=1e-9)
     assert clean_weights(np.array([0.2, 0.2, 0.2]), limits).tolist() == [0.2, 0.2, 0.2]  # too far off to be a rounding
-    assert clean_weights(np.array([0.1, 0.298, 0.7]), limits).tolist() == [0.1, 0.298, 0.6]
+    assert clean_weights(np.array([0.1, 0.2985, 0.7]), limits).tolist() == [0.1, 0.2985, 0.6]
     third = clean_weights(np.full(3, 1 / 3), limits)
     assert third.tolist() == [0.3333333333] * 3 and third.sum() <= 1

@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "commands": ["perform_here", "do_command", "set_command", "note_command", "group_command", "alias_command", "roll_back_model_command"],
     "data": ["ingest_command", "import_", "mt5_bridge"],
     "environment": ["settings_command", "lab_command", "schedule_command"],
-    "feedback": ["open_feedback", "describe_state", "feedback_group", "status", "replay", "freeze", "rollback"],
+    "feedback": ["feedback_group", "status", "replay", "freeze", "rollback"],
     "main": ["COMMANDS", "CarnetGroup"],
     "ops": [
         "alerts_group", "list_", "preview", "test", "acknowledge_command", "retry", "doctor_command", "watch_command", "after",

@@ -16,24 +16,15 @@ from .run_progress import run_stages
 from ..core.errors import TradingError
 
 # %% ../../nbs/17_cli/05_trade.ipynb #a98352fa
-def _job(name: str):
-    "Return a run and the settings that it was made with."
-    from trading.core.settings import load_settings
-    from trading.pipeline.launch import settings_of
-    from trading.pipeline.run_record import find_run
-
-    job = find_run(load_settings().run.reports, name)
-    return job, settings_of(job)
-
-
 @click.command()
 @click.argument("name", metavar="RUN", default="last")
 @click.option("--by", metavar="NAME", help="Who says yes; else the name you are signed in with.")
 def approve_command(name, by) -> None:
     "Approve the plan of a run that waits, and go on with it."
     from trading.core.files import lock_folder
+    from trading.services.launching import run_named
 
-    job, settings = _job(name)
+    job, settings = run_named(name)
     with lock_folder(settings.run.data):
         perform_here("approve-plan", {"run": job.record.id, "go_on": False}, by)
         run_stages(job, settings)
@@ -45,9 +36,10 @@ def approve_command(name, by) -> None:
 @click.option("--remark", help="What was found.")
 def review_command(name, by, remark) -> None:
     "Show the plan of a run, and write down that somebody looked at it."
+    from trading.services.launching import run_named
     from trading.services.queries_trading import plan_table
 
-    job, _ = _job(name)
+    job, _ = run_named(name)
     click.echo(plan_table(job))
     perform_here("review-plan", {"run": job.record.id, "remark": remark}, by)
 
@@ -111,13 +103,9 @@ def reconcile_command(profile, mode) -> None:
 @click.argument("other", metavar="RUN")
 def compare_command(one, other) -> None:
     "Show what differs between two runs: inputs first, then numbers."
-    from trading.core.settings import load_settings
-    from trading.pipeline.run_compare import compare_runs
-    from trading.pipeline.run_record import find_run
+    from trading.services.launching import compare_named
 
-    reports = load_settings().run.reports
-    differences = compare_runs(find_run(reports, one), find_run(reports, other))
-    for line in differences or ["the two runs are equal in inputs and numbers"]:
+    for line in compare_named(one, other) or ["the two runs are equal in inputs and numbers"]:
         click.echo(line)
 
 
@@ -127,16 +115,15 @@ def reproduce_command(name) -> None:
     "Make a run again from its run.json and say whether every number is the same."
     from trading.core.files import lock_folder
     from trading.core.settings import load_settings
-    from trading.pipeline.run_compare import compare_inputs, compare_numbers, open_reproduction
+    from trading.services.launching import begin_reproduction, reproduction_differences, run_named
 
-    settings = load_settings()
-    original, its_own = _job(name)
-    with lock_folder(settings.run.data):
-        again = open_reproduction(original, settings.run.reports, datetime.now(UTC))
+    original, its_own = run_named(name)
+    with lock_folder(load_settings().run.data):
+        again = begin_reproduction(original, datetime.now(UTC))
         run_stages(again, its_own)
-    for line in compare_inputs(original, again):
+    inputs, differences = reproduction_differences(original, again)
+    for line in inputs:
         click.echo(f"note: {line}")
-    differences = compare_numbers(original, again)
     if differences:
         raise TradingError(f"{again.record.id} differs from {original.record.id}: {differences[0]}" +
                            (f" (and {len(differences) - 1} more; 'carnet compare' lists them)" if differences[1:] else ""))

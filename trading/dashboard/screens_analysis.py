@@ -24,6 +24,7 @@ from trading.services.queries_analytics import (
     attribution,
     forecast_facts,
     history,
+    months_of,
     opportunities,
     performance,
     predictions,
@@ -82,8 +83,6 @@ def _screener(found: Mapping) -> Parts:
 # %% ../../nbs/16_dashboard/10_screens_analysis.ipynb #70586a66
 def performance_screen(place: Workspace, who: Viewer) -> list[PageSection]:
     "Show equity, drawdown and exposure of the account, and the back-test of the policy."
-    from trading.risk.metrics import monthly_returns
-
     found, items = performance(place, who.profile), history(place, who.profile)["items"]
     made = [PageSection("own", "Account", _account(items, found), "One value for each run.")]
     tested = found["backtest"]
@@ -93,7 +92,7 @@ def performance_screen(place: Workspace, who: Viewer) -> list[PageSection]:
     past = read_artefact(place, record, "backtest")
     name = f"{record.settings['allocate']['policy']} policy without forecasts, after costs"
     data = report_data(record, backtest=past["equity"], benchmark=past["benchmark"], backtest_name=name,
-                       benchmark_name="all symbols held equally, no costs", monthly=monthly_returns(past["equity"].pct_change().dropna()))
+                       benchmark_name="all symbols held equally, no costs", monthly=months_of(past["equity"]))
     parts = [p for p in equity_parts(data) if p[0] != "missing"]
     made.append(PageSection("past", "Back-test", parts, "The policy's rules applied to the past."))
     return [*made, PageSection("months", "Monthly returns", month_parts(data))]
@@ -142,12 +141,9 @@ def risk_screen(place: Workspace, who: Viewer) -> Iterator[PageSection]:
 
 def _stress_context(found: Mapping) -> RiskContext:
     "Return the stress tests as the report takes them."
-    from trading.risk.stress import SCENARIOS
-
     if not found["items"]:
         return RiskContext()
     frame = pd.DataFrame(found["items"]).set_index("scenario")
-    frame["window"] = [f"{SCENARIOS[n].start} to {SCENARIOS[n].end}" for n in frame.index]
     return RiskContext(stress=frame)
 
 

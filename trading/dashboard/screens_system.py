@@ -218,12 +218,12 @@ def _feedback(found: Mapping, who: Viewer) -> Parts:
 
 def _model(place: Workspace, who: Viewer) -> Parts:
     "Describe the model that made the newest forecasts."
-    from trading.forecast.model_registry import read_meta
     from trading.services.queries_analytics import predictions
+    from trading.services.queries_system import model_facts
 
     version = predictions(place, who.profile).get("models", {}).get("forecast", "")
     try:
-        meta = read_meta(place.data / "models", version)
+        meta = model_facts(place, version)
     except TradingError as error:
         return [("missing", str(error))]
     frame = current_settings(place, who.profile).market.timeframe

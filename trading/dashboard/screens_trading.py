@@ -14,7 +14,6 @@ import pandas as pd
 from ..core.english import count, listed, plural, sentence
 from ..core.errors import TradingError
 from .components import Button, Field, PageSection, Viewer, button, form, link, steps
-from ..pipeline.run_record import RunRecord
 from ..report.daily_report import COST_NAMES
 from ..report.formatting import UNKNOWN, Parts, closing_day, day, known, money, number, percent, price, quantity
 from ..report.sections import ALERT_TONES, SAME_LEVEL, ReportData, figure, orders_table, table
@@ -23,7 +22,7 @@ from ..services.jobs import jobs
 from ..services.queries_analytics import history
 from ..services.queries_trading import fills, orders, plan
 from ..services.workspace import Workspace, current_settings
-from ..services.queries_runs import artefact, run, stages
+from ..services.queries_runs import RunRecord, artefact, run, stages
 from ..services.queries_portfolio import holdings, portfolio
 
 # %% ../../nbs/16_dashboard/05_screens_trading.ipynb #8d07c836
@@ -253,10 +252,9 @@ def _assets(items: list[dict], currency: str, live: Mapping) -> dict:
 # %% ../../nbs/16_dashboard/05_screens_trading.ipynb #8e7f9f97
 def newer_quotes(place: Workspace, profile: str | None, since: str | None) -> dict:  # symbol → `data.quotes.Quote`
     "Return the prices that are newer than a moment.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None\nsince : str | None\n\nReturns\n-------\ndict\n    symbol → `data.quotes.Quote`"
-    from trading.data.quotes import quote_board_file, read_quotes
+    from trading.services.queries_live import newest_quotes
 
-    found = read_quotes(quote_board_file(place.data, profile or current_settings(place).run.profile))
-    return {s: q for s, q in found.items() if since is None or q.time > pd.Timestamp(since)}
+    return {s: q for s, q in newest_quotes(place, profile).items() if since is None or q.time > pd.Timestamp(since)}
 
 
 def quotes_state(place: Workspace) -> tuple:

@@ -17,11 +17,12 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "backups": ["passphrase_of", "back_up", "verify_backup", "restore_backup"],
     "commands": [
-        "Record", "Text", "Name", "Handler", "REGISTRY", "Actor", "Context", "CommandRequest", "Done", "Command", "command",
-        "load_commands", "find_command", "read_request", "authorise", "audit_detail", "perform", "note_later", "write_waiting",
+        "Record", "Text", "Name", "Handler", "REGISTRY", "COMMAND_MODULES", "Actor", "Context", "CommandRequest", "Done", "Command",
+        "command", "load_commands", "find_command", "read_request", "authorise", "audit_detail", "perform", "note_later", "write_waiting",
         "terminal_workspace", "audit_record", "owner_context",
     ],
     "data_control": ["UpdateMarket", "ImportBars", "BackUp", "RestoreBackup", "RetryAlerts"],
+    "feedback_history": ["open_feedback", "describe_feedback"],
     "jobs": ["WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
     "launching": [
         "run_named", "report_page", "begin_run", "execute_run", "keep_schedule", "compare_named", "begin_reproduction",
@@ -36,7 +37,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "queries_analytics": [
         "FEWEST_RETURNS", "settings_then", "plain_number", "predictions", "explanation", "forecast_facts", "regimes", "opportunities",
-        "performance", "history", "risk", "stress_results", "attribution", "return_correlation", "optimise",
+        "performance", "history", "risk", "stress_results", "months_of", "attribution", "return_correlation", "optimise",
     ],
     "queries_live": ["LedgerTail", "ledger_event", "live_state", "newest_quotes"],
     "queries_portfolio": ["portfolio", "section_of", "holdings"],
@@ -45,7 +46,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "queries_system": [
         "settings_table", "decisions", "taxonomy", "aliases", "decide", "feedback_state", "cycles", "steer", "alert_history", "thresholds",
-        "data_quality", "venue_connections", "system", "report_file", "notebook_file", "system_health",
+        "data_quality", "model_facts", "venue_connections", "system", "report_file", "notebook_file", "system_health",
     ],
     "queries_trading": [
         "run_bars", "prices", "price_history", "plan", "ledger_of_run", "plan_table", "orders", "fills", "plans", "events", "order_status",
@@ -72,7 +73,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "ledger_for_writing",
     ],
 }, modules=[
-    "access", "account_control", "alerting", "backups", "commands", "data_control", "jobs", "launching", "maintenance", "market_data",
-    "metrics", "plan_control", "queries_analytics", "queries_live", "queries_portfolio", "queries_runs", "queries_system",
+    "access", "account_control", "alerting", "backups", "commands", "data_control", "feedback_history", "jobs", "launching", "maintenance",
+    "market_data", "metrics", "plan_control", "queries_analytics", "queries_live", "queries_portfolio", "queries_runs", "queries_system",
     "queries_trading", "query_cache", "run_control", "security_admin", "settings_control", "system_control", "user_control", "workspace",
 ])

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FEWEST_RETURNS', 'settings_then', 'plain_number', 'predictions', 'explanation', 'forecast_facts', 'regimes',
-           'opportunities', 'performance', 'history', 'risk', 'stress_results', 'attribution', 'return_correlation',
-           'optimise']
+           'opportunities', 'performance', 'history', 'risk', 'stress_results', 'months_of', 'attribution',
+           'return_correlation', 'optimise']
 
 # %% ../../nbs/13_services/25_queries_analytics.ipynb #03e41ebb
 import math
@@ -241,8 +241,17 @@ def stress_results(place: Workspace, profile: str | None = None) -> dict:
     except TradingError as error:
         return missing(error, run=None, items=[])
     found = replay(weights, run_bars(place, record), shock_groups_of(settings))  # as the report does
-    sources = {name: s.source for name, s in SCENARIOS.items()}
-    return {"run": record.id, "unit": "fraction of the account", "items": [r | {"source": sources[r["scenario"]]} for r in rows(found)]}
+    more = {name: {"source": s.source, "window": f"{s.start} to {s.end}"} for name, s in SCENARIOS.items()}
+    return {"run": record.id, "unit": "fraction of the account", "items": [r | more[r["scenario"]] for r in rows(found)]}
+
+
+def months_of(
+    equity: pd.Series,  # values by time
+) -> pd.DataFrame:  # year × month, fraction
+    "Return the monthly returns of a value.\n\nParameters\n----------\nequity : pd.Series\n    values by time\n\nReturns\n-------\npd.DataFrame\n    year × month, fraction"
+    from trading.risk.metrics import monthly_returns
+
+    return monthly_returns(equity.pct_change().dropna())
 
 
 @view

@@ -15,7 +15,8 @@ import orjson
 import pandas as pd
 
 from ..core.errors import MissingData, TradingError
-from ..pipeline.run_record import Run, RunRecord
+from ..pipeline.run_record import Run
+from ..pipeline.run_record import RunRecord as RunRecord
 from .query_cache import view
 from .workspace import Workspace, current_settings
 

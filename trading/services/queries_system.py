@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['settings_table', 'decisions', 'taxonomy', 'aliases', 'decide', 'feedback_state', 'cycles', 'steer', 'alert_history',
-           'thresholds', 'data_quality', 'venue_connections', 'system', 'report_file', 'notebook_file', 'system_health']
+           'thresholds', 'data_quality', 'model_facts', 'venue_connections', 'system', 'report_file', 'notebook_file',
+           'system_health']
 
 # %% ../../nbs/13_services/30_queries_system.ipynb #73b25c93
 import json
@@ -175,6 +176,13 @@ def data_quality(place: Workspace, profile: str | None = None) -> dict:
         return missing(error, run=None, items=[], repairs=[])
     return {"run": record.id, "as_of": record.as_of.isoformat(), "version": record.data_version, "bars": len(run_bars(place, record)),
             "items": rows(table), "repairs": rows(mended.tail(200))}
+
+
+def model_facts(place: Workspace, version: str) -> dict:
+    "Return what is recorded about a trained model: estimator, horizons, and what it has seen."
+    from trading.forecast.model_registry import read_meta
+
+    return read_meta(place.data / "models", version)
 
 
 def venue_connections(place: Workspace) -> dict:

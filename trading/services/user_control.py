@@ -117,14 +117,14 @@ def _enrol_totp(request: OfUser, context: Context) -> dict:
     return {"name": request.name, "totp": _security(context).users.enrol_totp(request.name, by=_by(context))}
 
 
-@command("make-key", role="admin", audit="users.key", records="itself", **_SHOWN)
+@command("make-key", role="admin", audit="keys.add", records="itself", **_SHOWN)
 def _make_key(request: MakeKey, context: Context) -> dict:
     "Make an API key for a program"
     made = _security(context).users.make_key(request.name, request.label, role=request.role, days=request.days, by=_by(context))
     return {"name": request.name, "key": made}
 
 
-@command("revoke-key", role="admin", audit="users.revoke", records="itself", tell=lambda a: [f"The key {a['key']} is taken back."])
+@command("revoke-key", role="admin", audit="keys.revoke", records="itself", tell=lambda a: [f"The key {a['key']} is taken back."])
 def _revoke_key(request: RevokeKey, context: Context) -> dict:
     "Take an API key back"
     _security(context).users.revoke_key(request.key, by=_by(context))
