@@ -127,7 +127,7 @@ def test_the_service_starts_says_where_it_listens_and_stops_in_order(home):
 
 
 def test_the_notebooks_open_in_jupyterlab_which_gets_the_arguments(home):
-    pytest.importorskip("jupyterlab")
+    pytest.importorskip("jupyterlab", reason="jupyterlab comes with the extra 'lab'")
     environ = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
     done = subprocess.run([*CARNET, "lab", "--", "--version"], capture_output=True, text=True, env=environ, timeout=300)
     assert done.returncode == 0 and re.match(r"\d+\.\d+", done.stdout), done.stderr

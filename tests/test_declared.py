@@ -192,8 +192,10 @@ for name, flow in flows.items():
 """
 SMALL = """
 [market]
-symbols = AAPL, KO, XOM, PG
+symbols = AAPL, KO, XOM
 start = 2012-01-03
+[forecast]
+horizons = 1
 [allocate]
 window = 252
 [backup]

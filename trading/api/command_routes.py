@@ -9,7 +9,7 @@ __all__ = ['ADDRESSES', 'Service', 'perform_over_http', 'Address', 'command_rout
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -86,7 +86,7 @@ async def perform_over_http(
     asked, place = read_request(wanted, values), workspace_for(service.place, portfolio)
     context = Context(place, actor, portfolio, service.clock, f"{session.user} {key}", run_program=service.command, append=service.append,
                       forget=service.forget, security=lambda: SimpleNamespace(users=service.users, audit=service.audit, vault=None))
-    do = partial(asyncio.to_thread, perform, wanted.name, asked, context, service.scribe.append)
+    do: Callable[[], Awaitable[Any]] = partial(asyncio.to_thread, perform, wanted.name, asked, context, service.scribe.append)
     if wanted.records == "afterwards":
         return _answer(await do(), status)
     name = once_key(session, key, http.method, http.url.path)
@@ -152,8 +152,8 @@ def _body_of(wanted: Command, fills: Mapping[str, str]) -> type[CommandRequest] 
         return None
     if not fills:
         return wanted.request
-    return create_model(wanted.request.__name__ + "Body", __base__=CommandRequest, __doc__=wanted.request.__doc__,
-                        **{name: (info.annotation, info) for name, info in left.items()})
+    described: dict[str, Any] = {name: (info.annotation, info) for name, info in left.items()}
+    return create_model(wanted.request.__name__ + "Body", __base__=CommandRequest, __doc__=wanted.request.__doc__, **described)
 
 # %% ../../nbs/15_api/20_command_routes.ipynb #06dae891
 def _handler(service: Service, wanted: Command, address: Address, operation: str) -> Callable:
@@ -174,7 +174,8 @@ def _handler(service: Service, wanted: Command, address: Address, operation: str
     found += [inspect.Parameter("portfolio", only, annotation=str, default=Query("main", pattern=r"^[a-z0-9][a-z0-9_.-]{0,39}$"))]
     found += [inspect.Parameter("key", only, annotation=str, default=Header(alias="Idempotency-Key", min_length=8, max_length=200,
                                                                           pattern=r"^[\x21-\x7e]{8,200}$", examples=["9f1c2ab34de54f6a"]))]
-    handle.__signature__ = inspect.Signature(found, return_annotation=Response)
+    described: Any = handle  # FastAPI reads the parameters from here
+    described.__signature__ = inspect.Signature(found, return_annotation=Response)
     handle.__name__ = operation
     return handle
 
