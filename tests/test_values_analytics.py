@@ -31,7 +31,8 @@ class Answers:
 
     def __init__(self, monkeypatch):
         self.settings = load_settings(None, {"allocate.window": 80})
-        self.record = SimpleNamespace(id="r1", as_of=AS_OF, settings=self.settings.model_dump(mode="json"), model_versions={"forecast": "m1"})
+        self.record = SimpleNamespace(id="r1", as_of=AS_OF, settings=self.settings.model_dump(mode="json"), model_versions={"forecast": "m1"},
+                                      artefacts={})
         self.artefacts, self.asked, self.bars, self.equity = {}, [], bars_from_close(CLOSE), None
         monkeypatch.setattr(q, "newest_run", self.newest)
         monkeypatch.setattr(q, "artefact", lambda place, record, name: self.named(name))
@@ -229,13 +230,14 @@ def test_forecasts_are_found_by_horizon_and_symbol(made):
 
 def test_the_weights_that_a_policy_would_choose(made):
     index = pd.MultiIndex.from_product([["AAPL"], [policy_of(made.settings).horizon]], names=["symbol", "horizon"])
-    made.artefacts["forecast"] = pd.DataFrame({"expected": np.nan, "confidence": np.nan}, index)
+    made.artefacts["forecast"] = made.artefacts["views"] = pd.DataFrame({"expected": np.nan, "confidence": np.nan}, index)
     rng = np.random.default_rng(0)
     close = pd.DataFrame(100 * np.exp(rng.normal(0, 0.01, (101, 3)).cumsum(axis=0)), DAYS, ["AAPL", "AMD", "XOM"]).assign(KO=np.nan)
     made.bars = bars_from_close(close)
     answer = made.ask("optimise", policy="aggressive", risk_level="very high")
-    assert answer["policy"] == "aggressive" and answer["risk_level"] == "very high" and [i["symbol"] for i in answer["items"]] == ["AAPL", "AMD",
-        "XOM"]
+    assert (answer["policy"], answer["risk_level"]) == ("aggressive", "very high")
+    assert [i["symbol"] for i in answer["items"]] == ["AAPL", "AMD", "XOM", "KO"]
+    assert answer["items"][3] == {"symbol": "KO", "weight": 0.0, "reason": "left out: prices are missing in the window"}
     assert answer["cash"] == pytest.approx(1 - sum(i["weight"] for i in answer["items"])) and all(i["reason"] for i in answer["items"])
     low = made.ask("optimise", policy="aggressive", risk_level="very low")
     assert low["cash"] > 0.6 and max(i["weight"] for i in low["items"]) <= 0.1 + 1e-9 and made.ask("optimise")["policy"] == "balanced"

@@ -8,6 +8,7 @@ __all__ = ['open_feedback', 'describe_feedback']
 # %% ../../nbs/13_services/27_feedback_history.ipynb #2a99298f
 from pathlib import Path
 
+from ..core.english import plural
 from ..core.settings import load_settings
 from ..forecast.feedback import FeedbackLoop, adaptation_score
 from ..forecast.outcomes import ENSEMBLE
@@ -26,7 +27,7 @@ def describe_feedback(
 ) -> list[str]:  # sentences
     "Say what has been learnt.\n\nParameters\n----------\nloop\n    a FeedbackLoop\n\nReturns\n-------\nlist[str]\n    sentences"
     now, score = loop.learnt, adaptation_score(loop)
-    lines = [f"{len(loop.cycles)} cycles; {'frozen: outcomes are noted and nothing moves' if now.frozen else 'learning'}"]
+    lines = [f"{plural(len(loop.cycles), 'cycle')}; {'frozen: outcomes are noted and nothing moves' if now.frozen else 'learning'}"]
     lines.append("weights: " + ", ".join(f"{model} {weight:.1%}" for model, weight in now.weights.items()))
     low, first, high = loop.bounds.threshold
     lines.append(f"threshold: {now.threshold:.3f}, from {first:.3f}, within {low:g} to {high:g}")
