@@ -22,7 +22,7 @@ def spoiled(field, row, value):
 
 @pytest.mark.parametrize("bars, says", [
     (SPX.iloc[:0], "the bars are empty"),
-    (SPX.iloc[:1], "1 bars from 2007-01-03"),
+    (SPX.iloc[:1], "1 bar from 2007-01-03"),
     (SPX.iloc[[0, 2, 1]], "the time 2007-01-04.* stands after 2007-01-05"),
     (SPX.iloc[[0, 1, 1, 2]], "the time 2007-01-04.* occurs twice"),
     (spoiled("close", 7, 0.0), "S&P 500: close is 0.0 at 2007-01-12"),
