@@ -119,7 +119,7 @@ def test_the_service_starts_says_where_it_listens_and_stops_in_order(home):
     try:
         line = process.stdout.readline()
         assert "Carnet listens on http://127.0.0.1:" in line, process.stderr.read() if process.poll() is not None else line
-        process.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)  # Ctrl-C is ignored by what a background process has started
         process.communicate(timeout=120)
     finally:
         if process.poll() is None:
@@ -133,7 +133,7 @@ def test_the_notebooks_open_in_jupyterlab_which_gets_the_arguments(home):
     assert done.returncode == 0 and re.match(r"\d+\.\d+", done.stdout), done.stderr
 
 
-def test_doctor_api_and_page_give_one_health(home):
+def test_doctor_api_and_page_give_one_health(home, monkeypatch):
     from datetime import UTC, datetime
 
     from trading.api.system_routes import health_view
@@ -143,6 +143,7 @@ def test_doctor_api_and_page_give_one_health(home):
     from trading.services.queries_system import system_health
     from trading.services.workspace import workspace_of
 
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval: 7.0)  # three measurements, on a machine that may be busy
     with (home / "settings.ini").open("a") as file:
         file.write("\n[health]\nhosts = 127.0.0.1:9\n")  # nothing listens there: whoever leaves the settings out does not see it
     doctor = json.loads(CliRunner().invoke(main, ["doctor", "--json"]).output)

@@ -16,9 +16,6 @@ ROOT = Path(__file__).parent.parent
 PLAIN = {"staticmethod", "classmethod", "property", "cached_property", "lru_cache", "cache", "contextmanager", "asynccontextmanager", "dataclass",
          "abstractmethod", "traced", "total_ordering", "runtime_checkable", "njit"}  # other decorators register what they decorate
 WAITS = {  # public definitions that nothing reaches yet, by the issue that will wire them; the list shrinks to nothing
-    14: {  # the page over the services, under way
-        "services.queries_live": "newest_quotes",
-    },
     16: {  # books: tax lots, holdings from elsewhere, execution quality
         "accounting.account_book": "fold_book",
         "accounting.lot_selection": "OpenLot choose_lots name_lots realised_gain",

@@ -129,6 +129,8 @@ from pathlib import Path
 from trading.core.datasets import sample_bars
 from trading.backtest.sweep import sweep
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background may have left Ctrl-C ignored
+
 def patient(bars, window=5):
     with open(sys.argv[1] + "/calls", "a") as f:
         f.write(f"{window}\\n")

@@ -1,6 +1,8 @@
 "The two notebooks of the week, executed as the flow does, on a small folder of runs that was made for them."
 
+import contextlib
 import json
+import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -73,10 +75,7 @@ def week(home):
 def test_training_counts_every_trial_and_says_what_was_promoted_or_why_not(home, week):
     result, models = json.loads((week / "train.json").read_text()), home / "data" / "models"
     assert count_trials(models, "forecast") == 4 + 2 == result["trials"], "four of ridge, one forest, one booster"
-    from trading.backtest.trial_register import TrialRegister
-
-    register = TrialRegister(home / "data" / "trials.sqlite")
-    with register._open() as db:
+    with contextlib.closing(sqlite3.connect(home / "data" / "trials.sqlite")) as db:
         assert db.execute("select count(*) from trials where strategy = 'forecast'").fetchone()[0] == 6, "and all of them in the common register"
     book = promotions(models)
     assert len(book) == 2 and book[0].passed, "the default settings face the gate first"

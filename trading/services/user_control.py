@@ -17,7 +17,7 @@ from .security_admin import delete_secret, renew_vault_key, store_secret
 
 _TYPED = {"doors": ("terminal",), "reason": "a password or secret is typed at a hidden prompt, and travels through no browser and no proxy"}
 _SHOWN = {"doors": ("terminal",), "reason": "a secret is shown once, and must not stay in a browser's or a proxy's memory"}
-Role = Literal["viewer", "trader", "admin"]
+Role = Annotated[Literal["viewer", "trader", "admin"], Field(examples=["viewer"])]
 Secret = Annotated[str, Field(min_length=1, max_length=10_000, exclude=True, repr=False)]
 
 
@@ -49,7 +49,7 @@ class SetRole(OfUser):
 
 
 class SetPortfolios(OfUser):
-    portfolios: tuple[Name, ...] = Field(min_length=1, description="what they see and act on")
+    portfolios: tuple[Name, ...] = Field(min_length=1, description="what they see and act on", examples=[["main"]])
 
 
 class SetPassword(OfUser):
@@ -132,7 +132,7 @@ def _revoke_key(request: RevokeKey, context: Context) -> dict:
 
 # %% ../../nbs/13_services/67_user_control.ipynb #0242a08f
 class OfSecret(CommandRequest):
-    name: str = Field(min_length=1, max_length=80, description="of the secret, for example KRAKEN_SECRET")
+    name: str = Field(min_length=1, max_length=80, description="of the secret", examples=["KRAKEN_SECRET"])
 
 
 class SetSecret(OfSecret):
