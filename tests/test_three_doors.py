@@ -1,6 +1,7 @@
 "Each command through terminal, API and page: the same ledger, the same audit line, the same roles, the same answer."
 
 import contextlib
+import getpass
 import json
 import os
 import uuid
@@ -24,6 +25,7 @@ from trading.core.errors import Forbidden, TradingError
 from trading.core.types import Event
 from trading.dashboard.actions import act
 from trading.dashboard.components import Viewer
+from trading.forecast.model_promotion import Promotion
 from trading.security.audit_log import AuditLog
 from trading.security.sessions import Authenticator
 from trading.services.commands import Actor, Context, authorise, load_commands, perform
@@ -52,7 +54,8 @@ ASKED = {
     "freeze-feedback": {"reason": "earnings week"},
     "thaw-feedback": {"reason": "over"},
     "roll-back-feedback": {"reason": "as it was", "to": 0},
-    "roll-back-model": {"version": "forecast-000000000000", "reason": "it was better"},
+    "roll-back-model": {"reason": "it was better"},
+    "promote-model": {"version": "forecast-one", "reason": "it was better"},
     "acknowledge-alert": {"rule": "drawdown"},
     "retry-alerts": {},
 }
@@ -71,6 +74,12 @@ def fresh(made: Path, home: Path) -> Workspace:
     "Copy the folders, with a settings file of a person."
     copytree(made, home, dirs_exist_ok=True)
     (home / "settings.ini").write_text("[limits]\nmax_weight = 0.3\n", encoding="utf-8")
+    models, early = home / "data" / "models", datetime(2022, 1, 3, tzinfo=UTC)
+    for version in ("forecast-one", "forecast-two"):
+        (models / version).mkdir(parents=True)
+        (models / version / "model.json").write_text(json.dumps({"version": version}))
+    attempts = [Promotion("forecast", "forecast-one", early, True, (), 1), Promotion("forecast", "forecast-two", early, True, (), 2, "forecast-one")]
+    (models / "forecast.promotions.jsonl").write_text("".join(a.to_json() + "\n" for a in attempts))
     return Workspace(home / "data", home / "reports", home / "settings.ini")
 
 
@@ -121,10 +130,12 @@ def left(place: Workspace, before: int) -> dict:
     ledger.close()
     strip = lambda text: text.split(" (")[0]  # noqa: E731  the time of a note
     feedback = place.data / "feedback" / "sample.jsonl"
+    models = [json.loads(line) for line in (place.data / "models" / "forecast.promotions.jsonl").read_text().splitlines()]
     return {
         "events": events, "audit": [line for line in lines if line[1] != "audit.sealed"], "settings": (place.settings).read_text(encoding="utf-8"),
         "former": len(list(place.settings.parent.glob(".settings.ini.former/*.ini"))),
         "taxonomy": json.loads((place.data / "taxonomy.json").read_text()) if (place.data / "taxonomy.json").exists() else None,
+        "models": [(m["version"], m["at"], m["before"], [strip(r) for r in m["reasons"]]) for m in models],
         "switches": sorted(f.name for f in place.data.glob("kill-*.jsonl")),
         "feedback": [strip(json.loads(line)["note"]) for line in feedback.read_text().splitlines()] if feedback.exists() else [],
     }
@@ -209,3 +220,74 @@ def test_optimise_gives_the_weights_that_the_run_holds(made, tmp_path):
     assert asked == pytest.approx(held.to_dict(), abs=1e-12)
     for policy in ("conservative", "balanced", "aggressive", "tactical", "momentum"):
         assert optimise(place, policy=policy)["policy"] == policy
+
+
+def test_the_terminal_records_a_run_like_the_service(made, tmp_path):
+    for door in ("terminal", "api"):
+        place = fresh(made, tmp_path / door)
+        if door == "terminal":
+            env = {k: None for k in os.environ if k.startswith("CARNET_")}
+            env |= {"CARNET_RUN__DATA": str(place.data), "CARNET_RUN__REPORTS": str(place.reports)}
+            with contextlib.chdir(place.data.parent):
+                result = CliRunner(env=env).invoke(main, ["run", "--resume", RUN])
+            assert result.exit_code == 0 and "nothing is left to do" in result.output
+            who = getpass.getuser()
+        else:
+            assert through_api(place, "resume-run", {"run": RUN}, "trader")[0]
+            who = "ann"
+        lines = [(e.who, e.action, e.detail) for e in AuditLog(place.data / "ops" / "audit.jsonl").entries()]
+        assert lines == [(who, "run resumed", {"run": RUN, "portfolio": "main"})], door
+
+
+def test_the_audit_log_has_each_setting_before_and_after_however_it_was_changed(made, tmp_path):
+    found, whole = [], {"text": "[limits]\nmax_weight = 0.2\n"}
+    for name, asked in (("change-settings", {"changes": {"limits.max_weight": "0.2"}}), ("replace-settings", whole)):
+        place = fresh(made, tmp_path / name)
+        assert through_api(place, name, asked, "admin")[0]
+        detail = AuditLog(place.data / "ops" / "audit.jsonl").entries()[-1].detail
+        found.append(detail["settings"])
+        assert "text" not in detail and len(list(place.settings.parent.glob(".settings.ini.former/*.ini"))) == 1
+    assert found[0] == found[1] and [(c["setting"], c["old"], c["new"]) for c in found[0]] == [("limits.max_weight", 0.3, 0.2)]
+
+
+def test_what_is_not_valid_is_neither_recorded_nor_written(made, tmp_path):
+    place = fresh(made, tmp_path)
+    for text in ("[crypto:limits]\nmax_weight = 7\n", "[forex:market]\nsymbols =\ntimeframe = 7 weeks\n", "what?"):
+        ok, words = through_page(place, "replace-settings", {"text": text}, "admin")
+        assert not ok and "nothing was changed" in words
+    assert not AuditLog(place.data / "ops" / "audit.jsonl").entries() and place.settings.read_text() == "[limits]\nmax_weight = 0.3\n"
+
+
+def test_the_group_of_a_coin_has_one_answer(made, tmp_path):
+    from trading.pipeline.factory import groups_of
+    from trading.services.queries_portfolio import section_of
+    from trading.services.queries_system import taxonomy
+    from trading.services.workspace import current_settings
+
+    place = fresh(made, tmp_path)
+    for group, section in (("Memecoins", "memecoins"), (None, "long-term crypto")):
+        perform("set-group" if group else "drop-group", {"coin": "XRP"} | ({"group": group} if group else {}), Context(place, Actor("ann")), None)
+        settings = current_settings(place, "crypto")
+        shown = next(i["group"] for i in taxonomy(place, "crypto")["items"] if i["symbol"] == "XRP/USD")
+        assert shown == groups_of(settings)["XRP/USD"] and section_of(settings, "XRP/USD") == section and (shown == group) == bool(group)
+    assert not hasattr(settings, "group_of")
+
+
+def test_the_brake_engages_when_settings_ledger_and_audit_log_are_broken(made, tmp_path):
+    place = fresh(made, tmp_path)
+    place.settings.write_text("[limits]\nmax_weight = very much\n")
+    for file in place.data.glob("ledger.sqlite*"):
+        file.unlink()
+    place.ledger.write_bytes(b"no database, but as long as the head of one" * 50)
+
+    def full(*line):
+        raise OSError(28, "No space left on device")
+
+    done = perform("stop-trading", {"reason": "all is broken"}, Context(place, Actor("ann", "trader", ("main",), "api")), full)
+    assert not done.complete and "the ledger cannot be read" in done.text
+    assert {"paper-sample", "live-sample", "live-crypto"} <= {f.stem.removeprefix("kill-") for f in place.data.glob("kill-*.jsonl")}
+    lines: list = []
+    with pytest.raises(TradingError):
+        perform("drop-group", {"coin": "BTC"}, Context(place, Actor("bob")), lambda *line: lines.append(line))
+    assert [line[:2] for line in lines] == [("ann", "trading stopped"), ("bob", "group dropped")], "the stop's line comes with the next one"
+    assert not list((place.data / "ops").glob("audit-waiting-*"))

@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -48,6 +49,7 @@ class Service:
 
     def __post_init__(self):
         self.scribe, self._books, self._lock = AuditWriter(self.audit), {}, threading.Lock()
+        self.threads = ThreadPoolExecutor(self.scribe.most, thread_name_prefix="command")  # as many as lines fit into one audit entry
         self.streams: dict[Workspace, Any] = {}  # the live streams that somebody has asked for
 
     def append(self, place: Workspace, event: Event) -> int:  # sequence number
@@ -86,7 +88,8 @@ async def perform_over_http(
     asked, place = read_request(wanted, values), workspace_for(service.place, portfolio)
     context = Context(place, actor, portfolio, service.clock, f"{session.user} {key}", run_program=service.command, append=service.append,
                       forget=service.forget, security=lambda: SimpleNamespace(users=service.users, audit=service.audit, vault=None))
-    do: Callable[[], Awaitable[Any]] = partial(asyncio.to_thread, perform, wanted.name, asked, context, service.scribe.append)
+    do: Callable[[], Awaitable[Any]] = partial(asyncio.get_running_loop().run_in_executor, service.threads, perform, wanted.name, asked, context,
+                                               service.scribe.append)
     if wanted.records == "afterwards":
         return _answer(await do(), status)
     name = once_key(session, key, http.method, http.url.path)

@@ -5,7 +5,10 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
-    "commands": ["perform_here", "do_command", "set_command", "note_command", "group_command", "alias_command", "roll_back_model_command"],
+    "commands": [
+        "perform_here", "record_here", "do_command", "set_command", "note_command", "group_command", "alias_command",
+        "promote_model_command", "roll_back_model_command",
+    ],
     "data": ["ingest_command", "import_", "mt5_bridge"],
     "environment": ["settings_command", "lab_command", "schedule_command"],
     "feedback": ["feedback_group", "status", "replay", "freeze", "rollback"],

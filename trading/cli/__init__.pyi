@@ -9,7 +9,7 @@ from . import run as run
 from . import run_progress as run_progress
 from . import security as security
 from . import trade as trade
-from .commands import perform_here as perform_here, do_command as do_command, set_command as set_command, note_command as note_command, group_command as group_command, alias_command as alias_command, roll_back_model_command as roll_back_model_command
+from .commands import perform_here as perform_here, record_here as record_here, do_command as do_command, set_command as set_command, note_command as note_command, group_command as group_command, alias_command as alias_command, promote_model_command as promote_model_command, roll_back_model_command as roll_back_model_command
 from .data import ingest_command as ingest_command, import_ as import_, mt5_bridge as mt5_bridge
 from .environment import settings_command as settings_command, lab_command as lab_command, schedule_command as schedule_command
 from .feedback import feedback_group as feedback_group, status as status, replay as replay, freeze as freeze, rollback as rollback

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from .commands import record_here
 from .run_progress import run_stages
 
 # %% ../../nbs/17_cli/04_run.ipynb #8eb1b527
@@ -34,6 +35,7 @@ def run_command(profile, as_of, mode, portfolio, resume) -> None:
         click.echo(f"note: {note}; the run goes on without it", err=True)
     with lock_folder(settings.run.data):
         job, its_own = run_named(resume, settings) if resume else (begin_run(settings, datetime.now(UTC), as_of, portfolio), settings)
+        record_here("resume-run", {"run": job.record.id}) if resume else record_here("start-run", {"profile": profile, "as_of": as_of, "mode": mode})
         run_stages(job, its_own)
 
 # %% ../../nbs/17_cli/04_run.ipynb #3c43b6a2

@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "plan_life", "plan_history",
     ],
     "circuit_breaker": ["CircuitBreakerVenue", "LedgerStore", "add_circuit_breaker"],
-    "emergency_stop": ["EmergencyStop", "stop_everything"],
+    "emergency_stop": ["LEASE_TRIES", "EmergencyStop", "cancel_orders", "close_positions"],
     "executor": [
         "refusal_reasons", "OrderResult", "Execution", "OrderParameters", "affordable", "execute", "volume_part", "parts", "execution_of",
     ],

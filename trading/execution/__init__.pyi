@@ -15,7 +15,7 @@ from . import router as router
 from . import safe_mode as safe_mode
 from .approval import PlanStatus as PlanStatus, STEPS as STEPS, LIFE as LIFE, plan_status as plan_status, propose_plan as propose_plan, review_plan as review_plan, approve_plan as approve_plan, cancel_plan as cancel_plan, read_plan as read_plan, plan_life as plan_life, plan_history as plan_history
 from .circuit_breaker import CircuitBreakerVenue as CircuitBreakerVenue, LedgerStore as LedgerStore, add_circuit_breaker as add_circuit_breaker
-from .emergency_stop import EmergencyStop as EmergencyStop, stop_everything as stop_everything
+from .emergency_stop import LEASE_TRIES as LEASE_TRIES, EmergencyStop as EmergencyStop, cancel_orders as cancel_orders, close_positions as close_positions
 from .executor import refusal_reasons as refusal_reasons, OrderResult as OrderResult, Execution as Execution, OrderParameters as OrderParameters, affordable as affordable, execute as execute, volume_part as volume_part, parts as parts, execution_of as execution_of
 from .limit_monitor import watch_limits as watch_limits, check_order_limits as check_order_limits
 from .order_manager import RetryPolicy as RetryPolicy, OrderContext as OrderContext, query_venue as query_venue, query_order as query_order, order_from as order_from, ask_until_settled as ask_until_settled, submit_order as submit_order, attempts as attempts, unresolved as unresolved, record_fills as record_fills, own_ids as own_ids

@@ -23,7 +23,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "data_control": ["UpdateMarket", "ImportBars", "BackUp", "RestoreBackup", "RetryAlerts"],
     "feedback_history": ["open_feedback", "describe_feedback"],
-    "jobs": ["WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
+    "jobs": ["JOB", "WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
     "launching": [
         "run_named", "report_page", "begin_run", "execute_run", "keep_schedule", "compare_named", "begin_reproduction",
         "reproduction_differences",
@@ -45,8 +45,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "records", "find_record", "artefact", "newest_run", "dry_run_ledger", "rows", "missing", "head", "runs", "paged", "run", "stages",
     ],
     "queries_system": [
-        "settings_table", "decisions", "taxonomy", "aliases", "decide", "feedback_state", "cycles", "steer", "alert_history", "thresholds",
-        "data_quality", "model_facts", "venue_connections", "system", "report_file", "notebook_file", "system_health",
+        "settings_table", "decisions", "taxonomy", "aliases", "decide", "feedback_state", "cycles", "decision_moments", "steer",
+        "alert_history", "thresholds", "data_quality", "model_facts", "venue_connections", "system", "report_file", "notebook_file",
+        "system_health",
     ],
     "queries_trading": [
         "run_bars", "prices", "price_history", "plan", "ledger_of_run", "plan_table", "orders", "fills", "plans", "events", "order_status",
@@ -57,12 +58,13 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "Ask", "security_of", "with_vault", "store_secret", "delete_secret", "renew_vault_key", "know_secrets", "scan_folder",
     ],
     "settings_control": [
-        "settings_file", "version_of", "ChangeSettings", "change_settings", "ReplaceSettings", "replace_settings", "SetGroup", "set_group",
-        "DropGroup", "drop_group", "SetAlias", "set_alias", "DropAlias", "drop_alias",
+        "settings_file", "settings_text", "version_of", "ChangeSettings", "change_settings", "ReplaceSettings", "replace_settings",
+        "SetGroup", "set_group", "DropGroup", "drop_group", "SetAlias", "set_alias", "DropAlias", "drop_alias",
     ],
     "system_control": [
         "AcknowledgeAlert", "acknowledge_rule", "WriteNote", "write_note", "SteerFeedback", "freeze_feedback", "thaw_feedback",
-        "RollBackFeedback", "roll_back_feedback", "RollBackModel", "roll_back_to_model", "Nothing", "invalidate_cache", "reset_system",
+        "RollBackFeedback", "roll_back_feedback", "PromoteModel", "promote_saved_model", "RollBackModel", "roll_back_to_model", "Nothing",
+        "invalidate_cache", "reset_system",
     ],
     "user_control": [
         "Role", "Secret", "OfUser", "AddUser", "SetRole", "SetPortfolios", "SetPassword", "MakeKey", "RevokeKey", "OfSecret", "SetSecret",

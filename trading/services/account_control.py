@@ -7,11 +7,12 @@ __all__ = ['open_venue', 'reconcile_account', 'watch_accounts', 'switch_of', 'en
            'stop_trading', 'ResumeTrading', 'resume_trading', 'Reconcile', 'reconcile_now']
 
 # %% ../../nbs/13_services/34_account_control.ipynb #d0ee1e2a
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -21,10 +22,11 @@ from ..core.english import count, listed
 from ..core.files import lock_folder
 from ..core.resources import share_path
 from ..core.settings import Settings, profiles_in
-from ..core.types import Venue
+from ..core.types import Event, Venue
 from ..execution.reconciliation import Reconciliation, reconcile
 from ..execution.safe_mode import leave_safe_mode, safe_mode
-from ..execution.emergency_stop import stop_everything
+from ..execution.emergency_stop import EmergencyStop, cancel_orders, close_positions
+from ..execution.order_manager import OrderContext
 from ..pipeline.account import with_circuit_breaker, open_account_ledger, trading_rules
 from ..pipeline.factory import paper_venue
 from ..pipeline.venue_factory import connect, each_venue
@@ -165,66 +167,68 @@ def stop_trading(request: StopTrading, context: Context) -> Done:
     "Stop all trading: engage the kill switch, cancel open orders, and close positions when asked."
     known, unread = known_accounts(context.workspace)
     accounts = known if request.accounts == "all" else _chosen(request.accounts, known)
-    unreached = {account: problem for account in accounts if (problem := _engage(context, account, request.reason))}
-    lines, cancelled, closed = [], 0, 0
+    unreached: dict[str, list[str]] = {"accounts": unread} if unread else {}
     for account in accounts:
-        try:
-            venues = _venues_of(context, account)
-        except (TradingError, OSError) as error:
-            unreached[account] = str(error)
-            continue
-        for at, settings, mode in venues:
-            try:
-                done = _stop_one(context, settings, mode, at, request)
-            except (TradingError, OSError) as error:
-                unreached[account + at] = f"open orders could NOT be cancelled: {error}"
-                continue
-            cancelled, closed = cancelled + len(done.cancelled), closed + len(done.closed)
-            lines += [f"{account}{at}: {words}" for words in (*done.cancelled, *done.closed, *done.left)]
-            if done.problems:
-                unreached[account + at] = "; ".join(done.problems)
-    unreached |= {f"accounts ({i})": words for i, words in enumerate(unread, 1)}
+        _try(unreached, account, "engage the kill switch", partial(_engage, context, account, request.reason))
+    reached = [(name, desk, own) for account in accounts for name, desk, own in _venues_of(context, account, unreached)]
+    done = [(name, _try(unreached, name, "cancel open orders", partial(cancel_orders, desk, own))) for name, desk, own in reached]
+    if request.close:
+        done += [(name, _try(unreached, name, "close positions", partial(close_positions, desk))) for name, desk, _ in reached]
+    for name, desk, _ in reached:
+        stopped = Event("stopped", name, desk.clock(), {"who": context.actor.user, "why": request.reason, "flatten": request.close})
+        _try(unreached, name, "write the stop into the ledger", partial(desk.ledger.append, stopped))
+        desk.ledger.close()
+    return _told(accounts, [(name, one) for name, one in done if one is not None], unreached)
+
+
+def _try(unreached: dict[str, list[str]], account: str, what: str, do: Callable[[], Any]) -> Any:  # what `do` returned; None: it failed
+    "Do one part of stopping; whatever it raises, the rest must be done too."
+    try:
+        return do()
+    except Exception as error:  # noqa: BLE001  a disk, a ledger or a venue's client may raise anything, and nothing of it may end the stop
+        unreached.setdefault(account, []).append(f"could NOT {what}: {error}")
+        return None
+
+
+def _engage(context: Context, account: str, reason: str) -> None:
+    "Engage one switch."
+    context.workspace.data.mkdir(parents=True, exist_ok=True)
+    KillSwitch(context.workspace.data / f"kill-{account}.jsonl").engage(context.actor.user, reason, context.now)
+
+
+def _venues_of(context: Context, account: str, unreached: dict[str, list[str]]) -> list[tuple[str, OrderContext, tuple[str, ...] | None]]:
+    "Open each venue of an account that was opened: its full name, what orders need, and what it trades (None: all is its business)."
+    opened = _try({}, account, "", partial(_opened, context.workspace)) or []  # a ledger that cannot be read was told already
+    each = [a for a in opened if a.partition("@")[0] == account]
+    made = [(a, _try(unreached, a, "cancel open orders", partial(_order_context, context, account, a.removeprefix(account)))) for a in each]
+    return [(a, *one) for a, one in made if one is not None]
+
+
+def _order_context(context: Context, account: str, at: str) -> tuple[OrderContext, tuple[str, ...] | None]:
+    "Open the venue of one account."
+    settings, mode = _settings_of(context.workspace, account)
+    ledger = open_account_ledger(settings)
+    venue, when = open_venue(settings, mode, ledger, context.now, at)
+    own = settings.market.symbols if mode == "live" else None
+    return OrderContext(venue, ledger, account + at, lambda: when, trading_rules(settings, account).patience), own
+
+
+def _told(accounts: list[str], done: list[tuple[str, EmergencyStop]], unreached: dict[str, list[str]]) -> Done:
+    "Say what was stopped, cancelled and closed, and what could not be done."
+    for name, one in done:
+        if one.problems:
+            unreached.setdefault(name, []).extend(one.problems)
     first = f"Trading is stopped for {_named(accounts)}. No order is sent until a person allows it again."
-    text = "\n".join([first, *lines, *(f"{account}: {why}" for account, why in unreached.items())])
-    details = {"accounts": accounts, "engaged": True, "cancelled": cancelled, "closed": closed, "unreached": unreached}
-    return Done(text=text, details=details, complete=not unreached)
+    lines = [f"{name}: {words}" for name, one in done for words in (*one.cancelled, *one.closed, *one.left)]
+    lines += [f"{name}: {words}" for name, problems in unreached.items() for words in problems]
+    details = {"accounts": accounts, "engaged": True, "cancelled": sum(len(one.cancelled) for _, one in done),
+               "closed": sum(len(one.closed) for _, one in done), "unreached": {name: "; ".join(words) for name, words in unreached.items()}}
+    return Done(text="\n".join([first, *lines]), details=details, complete=not unreached)
 
 
 def _named(accounts: list[str]) -> str:
     "Name a few accounts, count many."
     return listed(accounts) if len(accounts) <= 3 else f"all {count(len(accounts), 'account')}, paper and live"
-
-
-def _engage(context: Context, account: str, reason: str) -> str:
-    "Engage one switch; return what went wrong, or nothing."
-    try:
-        context.workspace.data.mkdir(parents=True, exist_ok=True)
-        KillSwitch(context.workspace.data / f"kill-{account}.jsonl").engage(context.actor.user, reason, context.now)
-    except (TradingError, OSError) as error:
-        return f"the kill switch could NOT be written: {error}"
-    return ""
-
-
-def _venues_of(context: Context, account: str) -> list[tuple[str, Settings, str]]:
-    "Return the end of the account's name, settings and mode of each of its venues that was opened."
-    opened = [a for a in _opened(context.workspace) if a.partition("@")[0] == account]
-    if not opened:
-        return []
-    settings, mode = _settings_of(context.workspace, account)
-    return [(a.removeprefix(account), settings, mode) for a in opened]
-
-
-def _stop_one(context: Context, settings: Settings, mode: str, at: str, request: StopTrading):
-    "Cancel and close at one venue."
-    ledger = open_account_ledger(settings)
-    try:
-        venue, when = open_venue(settings, mode, ledger, context.now, at)
-        account = f"{mode}-{settings.run.profile}"
-        own = settings.market.symbols if mode == "live" else None
-        return stop_everything(venue, ledger, account + at, context.actor.user, request.reason, when, request.close,
-                               trading_rules(settings, account).patience, symbols=own)
-    finally:
-        ledger.close()
 
 # %% ../../nbs/13_services/34_account_control.ipynb #ce0e33df
 class ResumeTrading(CommandRequest):

@@ -11,6 +11,7 @@ __all__ = ['Record', 'Text', 'Name', 'Handler', 'REGISTRY', 'COMMAND_MODULES', '
 import json
 import os
 import re
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..core.english import with_article
 from ..core.errors import BadInput, Forbidden, TradingError
+from ..core.files import write_atomic
 from ..core.redaction import redact
 from ..core.types import Event
 from ..security.user_store import ROLES
@@ -90,7 +92,7 @@ Handler = Callable[[Any, Context], Done | dict]  # a dict: details, told in the 
 
 @dataclass(frozen=True)
 class Command:
-    "Something that can be asked for.\n\nParameters\n----------\nname : str\n    'stop-trading'\nrequest : type[CommandRequest]\nrole : str\n    at least\naudit : str\n    what the audit log calls it\nhandler : Handler\ntitle : str\n    one line for a list of commands, from the handler's docstring\nrecords : Literal['before', 'afterwards', 'itself'], default 'before'\n    itself: what it calls writes the line\ndoors : tuple[str, ...], default ('terminal', 'api', 'page')\n    where it is offered\nreason : str, default ''\n    why it is not offered everywhere\ntell : Callable[[dict], list[str]] | None, default None\n    details → sentences, for a handler that returns a dict\nstatus : int, default 200\n    of an HTTP answer"
+    "Something that can be asked for.\n\nParameters\n----------\nname : str\n    'stop-trading'\nrequest : type[CommandRequest]\nrole : str\n    at least\naudit : str\n    what the audit log calls it\nhandler : Handler\ntitle : str\n    one line for a list of commands, from the handler's docstring\nrecords : Literal['before', 'afterwards', 'itself'], default 'before'\n    itself: what it calls writes the line\ndoors : tuple[str, ...], default ('terminal', 'api', 'page')\n    where it is offered\nreason : str, default ''\n    why it is not offered everywhere\ntell : Callable[[dict], list[str]] | None, default None\n    details → sentences, for a handler that returns a dict\nstatus : int, default 200\n    of an HTTP answer\ndescribe : Callable[[Any, Context], dict] | None, default None\n    request, context → what the audit log keeps instead; refuses what cannot be done"
 
     name: str  # 'stop-trading'
     request: type[CommandRequest]
@@ -103,6 +105,7 @@ class Command:
     reason: str = ""  # why it is not offered everywhere
     tell: Callable[[dict], list[str]] | None = None  # details → sentences, for a handler that returns a dict
     status: int = 200  # of an HTTP answer
+    describe: Callable[[Any, Context], dict] | None = None  # request, context → what the audit log keeps instead; refuses what cannot be done
 
     def do(self, request: CommandRequest, context: Context) -> Done:
         "Call the handler."
@@ -118,9 +121,9 @@ def command(
     name: str,  # words joined by hyphens
     role: str,  # viewer, trader or admin
     audit: str,  # what the audit log calls it
-    **more: Any,  # the other fields of `Command`: records, doors, reason, tell, status
+    **more: Any,  # the other fields of `Command`: records, doors, reason, tell, status, describe
 ) -> Callable[[Handler], Handler]:
-    "Register a handler `(request, context) -> Done`; its first annotation is the model of the request.\n\nParameters\n----------\nname : str\n    words joined by hyphens\nrole : str\n    viewer, trader or admin\naudit : str\n    what the audit log calls it\n**more : Any\n    the other fields of `Command`: records, doors, reason, tell, status\n\nReturns\n-------\nCallable[[Handler], Handler]"
+    "Register a handler `(request, context) -> Done`; its first annotation is the model of the request.\n\nParameters\n----------\nname : str\n    words joined by hyphens\nrole : str\n    viewer, trader or admin\naudit : str\n    what the audit log calls it\n**more : Any\n    the other fields of `Command`: records, doors, reason, tell, status, describe\n\nReturns\n-------\nCallable[[Handler], Handler]"
     if role not in ROLES:
         raise BadInput(f"the command {name} needs the role {role!r}; choose one of {', '.join(ROLES)}")
 
@@ -204,7 +207,8 @@ def perform(
     wanted = find_command(name)
     authorise(wanted, context.actor, context.portfolio)
     request = read_request(wanted, values)
-    line = (context.actor.user, wanted.audit, audit_detail(request, context.portfolio), context.now)
+    more = wanted.describe(request, context) if wanted.describe and wanted.records == "before" else {}
+    line = (context.actor.user, wanted.audit, {k: v for k, v in (audit_detail(request, context.portfolio) | more).items() if v is not None}, context.now)
     if wanted.records == "itself":
         done = wanted.do(request, context)
     elif wanted.records == "afterwards":
@@ -219,9 +223,9 @@ def perform(
     return done
 
 
-def _waiting_file(workspace: Workspace) -> Path:
-    "Return the file of audit lines that could not be written yet."
-    return workspace.data / "ops" / "audit-waiting.jsonl"
+def _waiting(workspace: Workspace) -> list[Path]:
+    "Return the files of audit lines that could not be written yet, each with one line."
+    return sorted((workspace.data / "ops").glob("audit-waiting-*.json"))
 
 
 def note_later(
@@ -237,12 +241,10 @@ def note_later(
         record(*line)
     except Exception:  # noqa: BLE001  whatever is wrong with the log, the stop has happened and its line must not be lost
         who, action, detail, when = line
+        text = json.dumps({"who": who, "action": action, "detail": detail, "when": when.isoformat()}, default=str)
         try:
-            path = _waiting_file(workspace)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"who": who, "action": action, "detail": detail, "when": when.isoformat()}) + "\n")
-        except OSError:
+            write_atomic(workspace.data / "ops" / f"audit-waiting-{when:%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}.json", text.encode())
+        except (TradingError, OSError):
             _UNWRITTEN.append(line)
 
 
@@ -251,16 +253,17 @@ def write_waiting(
     record: Record | None,
 ) -> int:  # how many
     "Write the audit lines that could not be written when they happened.\n\nParameters\n----------\nworkspace : Workspace\nrecord : Record | None\n\nReturns\n-------\nint\n    how many"
-    path = _waiting_file(workspace)
-    if record is None or not (path.exists() or _UNWRITTEN):
-        return 0
-    kept = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-    lines = [(k["who"], k["action"], k["detail"], datetime.fromisoformat(k["when"])) for k in kept] + _UNWRITTEN
-    for line in lines:
-        record(*line)
-    path.unlink(missing_ok=True)
-    _UNWRITTEN.clear()
-    return len(lines)
+    count = 0
+    for path in _waiting(workspace) if record else ():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        record(kept["who"], kept["action"], kept["detail"], datetime.fromisoformat(kept["when"]))
+        path.unlink(missing_ok=True)
+        count += 1
+    while record and _UNWRITTEN:
+        record(*_UNWRITTEN[0])
+        _UNWRITTEN.pop(0)
+        count += 1
+    return count
 
 # %% ../../nbs/13_services/32_commands.ipynb #ff34a3d4
 def terminal_workspace(

@@ -8,6 +8,7 @@ __all__ = ['ReviewPlan', 'review_run_plan', 'ApprovePlan', 'approve_run_plan', '
 
 # %% ../../nbs/13_services/45_plan_control.ipynb #beea4a5e
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -46,6 +47,12 @@ def _ledger(workspace: Workspace, run: Run):
     return ledger_for_writing(workspace, own)
 
 
+def _named(request: Any, context: Context) -> dict:
+    "Say which plan of which run and account is meant."
+    run, plan = _plan_of(context.workspace, request.run, getattr(request, "plan", None))
+    return {"run": run.record.id, "plan": plan.hash, "account": plan.account}
+
+
 class ReviewPlan(CommandRequest):
     "Look at a plan."
 
@@ -54,7 +61,7 @@ class ReviewPlan(CommandRequest):
     remark: str = Field("", max_length=500, description="what was found")
 
 
-@command("review-plan", role="trader", audit="plan reviewed")
+@command("review-plan", role="trader", audit="plan reviewed", describe=_named)
 def review_run_plan(request: ReviewPlan, context: Context) -> Done:
     "Write down that a person has looked at a plan; where two people are required, another one may approve it then."
     run, plan = _plan_of(context.workspace, request.run, request.plan)
@@ -75,7 +82,7 @@ class ApprovePlan(CommandRequest):
     go_on: bool = Field(True, description="let the run go on and send the orders, in a process of its own")
 
 
-@command("approve-plan", role="trader", audit="plan approved")
+@command("approve-plan", role="trader", audit="plan approved", describe=_named)
 def approve_run_plan(request: ApprovePlan, context: Context) -> Done:
     "Approve the plan of a run that waits, and let the run go on."
     run, plan = _plan_of(context.workspace, request.run, request.plan)
@@ -102,7 +109,7 @@ class RejectPlan(CommandRequest):
     reason: str = Field(min_length=1, max_length=500, description="why; kept for ever", examples=["earnings are due"])
 
 
-@command("reject-plan", role="trader", audit="plan rejected")
+@command("reject-plan", role="trader", audit="plan rejected", describe=_named)
 def reject_run_plan(request: RejectPlan, context: Context) -> Done:
     "Reject the plan of a run; it can never be executed."
     run, plan = _plan_of(context.workspace, request.run, request.plan)
@@ -120,7 +127,7 @@ class ValidatePlan(CommandRequest):
     run: str = _RUN
 
 
-@command("validate-plan", role="trader", audit="plan validated")
+@command("validate-plan", role="trader", audit="plan validated", describe=_named)
 def validate_run_plan(request: ValidatePlan, context: Context) -> Done:
     "Check a plan again, with the limits in force now and the kill switch as it stands."
     run, plan = _plan_of(context.workspace, request.run, None)

@@ -13,18 +13,32 @@ from pydantic import Field
 from ..core.errors import BadInput
 from .commands import Context, Done, CommandRequest, command
 from .jobs import cancel_job, jobs, start_run
+from .queries_runs import find_record
+from .workspace import current_settings
 
 # %% ../../nbs/13_services/41_run_control.ipynb #a6f9f66f
 class StartRun(CommandRequest):
     "Start the daily run, or go on with one."
 
     profile: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$", examples=["sample"], description="market to work on")
-    as_of: str | None = Field(None, pattern=r"^\d{4}-\d{2}-\d{2}$", examples=["2022-12-27"], description="decide with what was known after the close of this day")
+    as_of: str | None = Field(None, pattern=r"^[0-9A-Za-z:+. -]{1,40}$", examples=["2022-12-27"], description="decide with what was known after the close of this day")
     mode: Literal["paper", "live"] | None = Field(None, description="simulated or real orders")
     resume: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$", description="the id of a run to go on with")
 
 
-@command("start-run", role="trader", audit="run started", doors=("api", "page"))
+def _startable(request: StartRun, context: Context) -> dict:
+    "Refuse a run that cannot begin."
+    from trading.pipeline.launch import resolve_as_of
+
+    if request.resume and (request.profile or request.as_of or request.mode):
+        raise BadInput("a run that goes on does so with what it was started with; leave profile, as_of and mode out")
+    settings = current_settings(context.workspace, request.profile)
+    if request.as_of:
+        resolve_as_of(request.as_of, settings, context.now)
+    return {"profile": find_record(context.workspace, request.resume).profile} if request.resume else {}
+
+
+@command("start-run", role="trader", audit="run started", status=202, describe=_startable)
 def start_daily_run(request: StartRun, context: Context) -> Done:
     "Start the daily run, or go on with one."
     job = start_run(context.workspace, request.profile, request.as_of, request.mode, request.resume, context.key or None, context.actor.user,
@@ -39,7 +53,7 @@ class ResumeRun(CommandRequest):
     run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$", examples=["2022-12-27_sample_1"])
 
 
-@command("resume-run", role="trader", audit="run resumed", doors=("api", "page"))
+@command("resume-run", role="trader", audit="run resumed", status=202, describe=lambda r, c: {"run": find_record(c.workspace, r.run).id})
 def resume_run(request: ResumeRun, context: Context) -> Done:
     "Go on with a run that stopped, or whose plan is approved."
     job = start_run(context.workspace, resume=request.run, key=context.key or None, who=context.actor.user, command=context.run_program)
@@ -52,7 +66,7 @@ class CancelJob(CommandRequest):
     job: str | None = Field(None, pattern=r"^[A-Za-z0-9]{1,80}$", description="by default the run that is going on")
 
 
-@command("cancel-job", role="trader", audit="job cancelled", doors=("api", "page"))
+@command("cancel-job", role="trader", audit="job cancelled")
 def cancel_running_job(request: CancelJob, context: Context) -> Done:
     "Stop a run or other long work; what it finished is kept."
     name = request.job

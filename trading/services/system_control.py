@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['AcknowledgeAlert', 'acknowledge_rule', 'WriteNote', 'write_note', 'SteerFeedback', 'freeze_feedback', 'thaw_feedback',
-           'RollBackFeedback', 'roll_back_feedback', 'RollBackModel', 'roll_back_to_model', 'Nothing',
-           'invalidate_cache', 'reset_system']
+           'RollBackFeedback', 'roll_back_feedback', 'PromoteModel', 'promote_saved_model', 'RollBackModel',
+           'roll_back_to_model', 'Nothing', 'invalidate_cache', 'reset_system']
 
 # %% ../../nbs/13_services/44_system_control.ipynb #3c5ce468
 from pydantic import Field
 
 from ..core.english import count
+from ..core.errors import BadInput, Refused
 from ..core.files import lock_folder
 from ..core.types import Event
 from .commands import Context, Done, CommandRequest, command
 from .jobs import archive_jobs
-from .queries_system import steer
+from .queries_system import decision_moments, steer
 from .workspace import account_of, current_settings, ledger_for_writing
 
 # %% ../../nbs/13_services/44_system_control.ipynb #3570151b
@@ -100,22 +101,70 @@ def roll_back_feedback(request: RollBackFeedback, context: Context) -> Done:
     return _steered(context, "roll back", request, request.to)
 
 
+class PromoteModel(CommandRequest):
+    "Put a saved model in force that has passed the gate."
+
+    version: str = Field(pattern=r"^[A-Za-z0-9._-]{1,80}$", examples=["forecast-3f9a0c51d2e4"])
+    reason: str = Field(min_length=1, max_length=500, examples=["the newer one drifts"])
+    profile: str | None = Field(None, description="whose runs; by default the profile of the settings")
+
+
+def _put_in_force(context: Context, version: str, reason: str, profile: str | None) -> Done:
+    "Write into the register that a model is in force for the runs after those that have decided already."
+    from trading.forecast.model_promotion import promotions, roll_back_model
+
+    folder, own = context.workspace.data / "models", current_settings(context.workspace, profile).run.profile
+    with lock_folder(context.workspace.data):  # not while a run is at work
+        moments = [*decision_moments(context.workspace, own), *(p.at for p in promotions(folder))]
+        found = roll_back_model(folder, version, max(moments, default=context.now), f"{context.actor.user}: {reason} ({context.now:%Y-%m-%d %H:%M} UTC)")
+    text = f"{found.version} is in force for runs after {found.at:%Y-%m-%d %H:%M} UTC" + (f", instead of {found.before}" if found.before else "")
+    return Done(text=f"{text}.", details={"version": found.version, "before": found.before, "name": found.name, "at": found.at.isoformat()})
+
+
+def _passed(request: PromoteModel, context: Context) -> dict:
+    "Refuse a model that is unknown, in force already, or was refused by the gate."
+    from trading.forecast.model_promotion import current_model_version, promotions
+    from trading.forecast.model_registry import read_meta
+
+    folder = context.workspace.data / "models"
+    read_meta(folder, request.version)
+    tried = [p for p in promotions(folder) if p.version == request.version]
+    if not any(p.passed for p in tried):
+        raise Refused(f"{request.version} has not passed the gate: " + ("; ".join(tried[-1].reasons) if tried else "the weekly training has not tried it"))
+    if (now := current_model_version(folder)) == request.version:
+        raise BadInput(f"{request.version} is in force already")
+    return {"before": now}
+
+
+@command("promote-model", role="trader", audit="model promoted", describe=_passed)
+def promote_saved_model(request: PromoteModel, context: Context) -> Done:
+    "Put a saved model in force that has passed the gate."
+    return _put_in_force(context, request.version, request.reason, request.profile)
+
+
 class RollBackModel(CommandRequest):
     "Return to a model that was in force before."
 
-    version: str = Field(pattern=r"^[A-Za-z0-9._-]{1,80}$", examples=["forecast-3f9a0c51d2e4"])
+    version: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]{1,80}$", examples=["forecast-3f9a0c51d2e4"], description="by default the one before")
     reason: str = Field(min_length=1, max_length=500, examples=["it forecast better"])
     profile: str | None = Field(None, description="whose models; by default the profile of the settings")
 
 
-@command("roll-back-model", role="trader", audit="model rolled back")
+def _former(request: RollBackModel, context: Context) -> dict:
+    "Name the model that will be in force."
+    from trading.forecast.model_promotion import promotions
+
+    passed = [p for p in promotions(context.workspace.data / "models") if p.passed]
+    version = request.version or next((p.before for p in reversed(passed) if p.before and p.before != passed[-1].version), None)
+    if version not in {p.version for p in passed}:
+        raise Refused(f"{version or 'no other model'} was never in force, so there is nothing to return to")
+    return {"version": version}
+
+
+@command("roll-back-model", role="trader", audit="model rolled back", describe=_former)
 def roll_back_to_model(request: RollBackModel, context: Context) -> Done:
     "Return to a model version that was in force before."
-    from trading.forecast.model_promotion import roll_back_model
-
-    current_settings(context.workspace, request.profile)
-    found = roll_back_model(context.workspace.data / "models", request.version, context.now, f"{context.actor.user}: {request.reason}")
-    return Done(text=f"{found.version} is in force from the next run on.", details={"version": found.version, "name": found.name})
+    return _put_in_force(context, _former(request, context)["version"], request.reason, request.profile)
 
 # %% ../../nbs/13_services/44_system_control.ipynb #e185faa8
 class Nothing(CommandRequest):
