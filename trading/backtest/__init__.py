@@ -5,10 +5,20 @@
 from trading.core.lazy import lazy_names, make_callable
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
+    "account": [
+        "YEAR", "RULE_NAMES", "TradeRules", "hold_time", "step_table", "AccountRules", "payout", "MarketArrays", "make_market",
+        "carry_table", "entry_ways", "AccountRun", "rule_array", "run_book", "most_orders", "read_run",
+    ],
+    "account_kernel": ["ENTRY_KINDS", "EXIT_REASONS", "run_account"],
+    "account_result": ["AccountFrames", "read_runs", "assumption_table", "refine"],
     "costs": ["Costs"],
     "cross_validation": ["WalkForwardResult", "walk_forward", "combinatorial_paths", "SimulatedOutcomes", "monte_carlo"],
-    "engine": ["FIGURES", "periods_per_year", "composite_score", "Backtest", "backtest", "target_rows", "volatility_size"],
-    "execution_timing": ["EVENTS", "fill_prices", "check_signals", "same_symbols", "next_bar", "first_stop", "Directions", "directions"],
+    "engine": ["FIGURES", "periods_per_year", "composite_score", "Backtest", "backtest", "split_rules", "target_rows", "volatility_size"],
+    "event_strategy": ["AccountAtClose", "run_events"],
+    "execution_timing": [
+        "EVENTS", "ENTER_LONG", "LEAVE_LONG", "ENTER_SHORT", "LEAVE_SHORT", "fill_prices", "bars_without_trade", "check_signals",
+        "same_symbols", "next_bar", "ask",
+    ],
     "fast_kernel": [
         "HIGH", "LOW", "FALL", "SUM", "SQUARES", "DOWN", "CLOSES", "WORTH", "PEAK", "DEEPEST", "S1", "S2", "S3", "VALUES", "EXPOSED",
         "TRADED", "PAID", "CLOSED", "WON", "GAINS", "LOSSES", "PRICE", "FEE", "RULE", "build_blocks", "run_variations",
@@ -22,6 +32,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "PERTURBATIONS", "load_model", "fixed_seeds", "is_fitted", "run_pipeline", "output_table", "perturb_bars", "perturb_tables",
         "changed_past",
     ],
+    "lent_arrays": ["lend"],
     "overfitting": [
         "EULER", "ReturnRecord", "probabilistic_sharpe", "minimum_track_record", "expected_best_sharpe", "deflated_sharpe",
         "independent_trials", "Overfitting", "pbo", "reality_check",
@@ -41,7 +52,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "trial_register": ["Data", "variation_text", "TrialRegister", "default_register"],
     "vectorbt_engine": ["EngineFills", "fill_directions", "fill_weights"],
 }, modules=[
-    "costs", "cross_validation", "engine", "execution_timing", "fast_kernel", "fast_strategies", "leak_detector", "leak_probes",
-    "overfitting", "plots", "strategies", "strategy_promotion", "sweep", "sweep_jobs", "sweep_plots", "trial_register", "vectorbt_engine",
+    "account", "account_kernel", "account_result", "costs", "cross_validation", "engine", "event_strategy", "execution_timing",
+    "fast_kernel", "fast_strategies", "leak_detector", "leak_probes", "lent_arrays", "overfitting", "plots", "strategies",
+    "strategy_promotion", "sweep", "sweep_jobs", "sweep_plots", "trial_register", "vectorbt_engine",
 ])
 make_callable(__name__, "backtest")

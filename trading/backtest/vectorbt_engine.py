@@ -67,12 +67,8 @@ def fill_directions(
     wanted: pd.DataFrame,  # time × symbol of -1, 0, 1: the direction from this bar's fill on
     costs: Costs,  # `cash` is what each symbol starts with
     size: pd.DataFrame | None = None,  # time × symbol, fraction of the purse in (0, 1] at an entry; None: all of it
-    last: pd.DataFrame | None = None,  # time × symbol: direction after a second order of the bar; None: no bar has two
-    second: pd.DataFrame | None = None,  # time × symbol: price of that second order, missing where there is none
 ) -> EngineFills:
-    "Trade each symbol's direction with cash of its own.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, the value at the end of a bar; missing before listing and in gaps\nprice : pd.DataFrame\n    time × symbol, where an order of this bar is filled; must be there where `wanted` changes\nwanted : pd.DataFrame\n    time × symbol of -1, 0, 1: the direction from this bar's fill on\ncosts : Costs\n    `cash` is what each symbol starts with\nsize : pd.DataFrame | None, default None\n    time × symbol, fraction of the purse in (0, 1] at an entry; None: all of it\nlast : pd.DataFrame | None, default None\n    time × symbol: direction after a second order of the bar; None: no bar has two\nsecond : pd.DataFrame | None, default None\n    time × symbol: price of that second order, missing where there is none\n\nReturns\n-------\nEngineFills"
-    if second is not None and bool((twice := second.notna().any(axis=1).to_numpy()).any()):
-        return _with_second_orders(close, price, wanted, costs, size, last, second, twice)
+    "Trade each symbol's direction with cash of its own.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, the value at the end of a bar; missing before listing and in gaps\nprice : pd.DataFrame\n    time × symbol, where an order of this bar is filled; must be there where `wanted` changes\nwanted : pd.DataFrame\n    time × symbol of -1, 0, 1: the direction from this bar's fill on\ncosts : Costs\n    `cash` is what each symbol starts with\nsize : pd.DataFrame | None, default None\n    time × symbol, fraction of the purse in (0, 1] at an entry; None: all of it\n\nReturns\n-------\nEngineFills"
     vbt, engine = _vectorbt()
     now = wanted.to_numpy()
     before = np.vstack([np.zeros((1, now.shape[1]), now.dtype), now[:-1]])
@@ -90,24 +86,6 @@ def fill_directions(
         max_orders=int(changed.sum()) + 1, freq="1D", engine=engine,
     )
     return _read(portfolio, close)
-
-
-def _with_second_orders(close, price, wanted, costs, size, last, second, twice: np.ndarray) -> EngineFills:
-    "Give each bar with two orders of a symbol a row for each, and take the rows back out of the answer."
-    take = np.repeat(np.arange(len(close)), 1 + twice)
-    begins = np.r_[True, take[1:] != take[:-1]]
-    rows = lambda frame: frame.to_numpy()[take]  # noqa: E731
-    extra = second.notna().to_numpy()[take] & ~begins[:, None]
-    after = np.where(begins[:, None], rows(wanted), rows(last)).astype(np.int8)
-    paid = np.where(extra, rows(second), rows(price))
-    frame = lambda values: pd.DataFrame(values, columns=close.columns)  # noqa: E731
-    fills = fill_directions(frame(rows(close)), frame(paid), frame(after), costs, None if size is None else frame(rows(size)))
-    times, ends = close.index, np.r_[begins[1:], True]
-    orders = fills.orders.assign(timestamp=times[take[fills.orders["timestamp"]]])
-    entry, leave = (take[fills.trades[side]] for side in ("entry", "exit"))
-    trades = fills.trades.assign(entry=times[entry], exit=times[leave], bars=leave - entry)
-    cash, units, value = (table[ends].set_axis(times) for table in (fills.cash, fills.units, fills.value))
-    return EngineFills(orders, trades, cash, units, value)
 
 # %% ../../nbs/06_backtest/02_vectorbt_engine.ipynb #bede38ea
 def fill_weights(
