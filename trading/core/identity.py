@@ -190,9 +190,8 @@ class _Walk:
         self.put("import", full, _maker(full) or "")
         if full in sys.modules:
             self._members(sys.modules[full], words)
-        elif not _maker(full) and (spec := find_spec(full)) and spec.origin and Path(spec.origin).is_file():
-            if not str(Path(spec.origin).resolve()).startswith(_PLACES):
-                self.put(Path(spec.origin).read_bytes())
+        elif not _maker(full) and (spec := find_spec(full)) and spec.has_location and not str(Path(spec.origin).resolve()).startswith(_PLACES):
+            self.put(Path(spec.origin).read_bytes())
 
     def _class(self, kind: type) -> None:
         self.put(kind.__qualname__, kind.__module__)
