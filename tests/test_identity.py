@@ -46,7 +46,8 @@ def named(text: str) -> tuple[str, str]:
 @pytest.mark.parametrize("old, new, function, method", [
     ("x + LEVEL", "x - LEVEL", True, True), ("LEVEL = 2", "LEVEL = 3", True, True), ("n=3", "n=4", True, False),
     ("shift = 1", "shift = 2", False, True), ("return x\n", "return -x\n", False, True), ('["a"][0]', '["a"][1]', False, True),
-    ("[1, 2]", "[1, 3]", False, True), ("* 2", "* 2.0", True, True), ("deep(v)", "helper(v)", True, False), ("import math", "import os", False, False),
+    ("[1, 2]", "[1, 3]", False, True), ("* 2", "* 2.0", True, True), ("deep(v)", "helper(v)", True, False),
+    ("import math", "import os", False, False),
     ("def deep", "# a remark\n\ndef deep", False, False)])
 def test_whatever_a_rule_reads_is_part_of_its_name(old, new, function, method):
     before, after = named(RULE), named(RULE.replace(old, new))
@@ -59,7 +60,8 @@ def test_modules_of_the_user_are_read_where_they_are_used_also_inside_functions(
 
     def rules():
         space = {}
-        exec("import my_helpers_for_identity as h\ndef one(x): return h.f(x)\ndef two(x):\n    from my_helpers_for_identity import f\n    return f(x)", space)
+        exec("import my_helpers_for_identity as h\ndef one(x): return h.f(x)", space)
+        exec("def two(x):\n    from my_helpers_for_identity import f\n    return f(x)", space)
         return identity(space["one"]), identity(space["two"])
 
     def written(text):
