@@ -74,7 +74,8 @@ def test_modules_of_the_user_are_read_where_they_are_used_also_inside_functions(
         finally:
             sys.dont_write_bytecode = old
 
-    first, again, other, unused = (written(t) for t in ("def f(x): return x", "def f(x): return x", "def f(x): return -x * 3", "def f(x): return x\nZ = 1"))
+    texts = ("def f(x): return x", "def f(x): return x", "def f(x): return -x * 3", "def f(x): return x\nZ = 1")
+    first, again, other, unused = (written(t) for t in texts)
     assert first == again == unused and first[0] != other[0] and first[1] != other[1]
     sys.modules.pop("my_helpers_for_identity", None)
 
