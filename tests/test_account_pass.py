@@ -5,8 +5,18 @@ import pandas as pd
 import pytest
 from account_loop import Loop
 
-from trading.backtest.account import AccountRules, TradeRules, carry_table, entry_ways, hold_time, make_market, payout, run_book, step_table
-from trading.backtest.account_kernel import EXIT_REASONS
+from trading.backtest.account import (
+    EXIT_REASONS,
+    AccountRules,
+    TradeRules,
+    carry_table,
+    entry_ways,
+    hold_time,
+    make_market,
+    payout,
+    run_book,
+    step_table,
+)
 from trading.backtest.costs import Costs
 from trading.core.bars import bars_from
 
@@ -85,12 +95,13 @@ def random_rules(rng: np.random.Generator, bars: pd.DataFrame) -> tuple[Costs, T
         trade["risk"] = float(rng.uniform(0.002, 0.05))
     elif rng.random() < 0.7:
         trade["size"] = float(rng.uniform(0.1, leverage))
-    account = {"leverage": leverage, "maintenance": some(rng, 0.5, float(rng.uniform(0.3, 0.9)) / leverage), "delisting": ["last", "zero", 0.3][rng.integers(0, 3)]}
+    account = {"leverage": leverage, "maintenance": some(rng, 0.5, float(rng.uniform(0.3, 0.9)) / leverage),
+               "delisting": ["last", "zero", 0.3][rng.integers(0, 3)]}
     if rng.random() < 0.5:
         times = bars.index[::7] + pd.Timedelta(minutes=7)
         account |= {"borrow": 0.1, "interest": 0.08, "swap_long": 0.05, "swap_short": -0.02,
                     "funding": pd.DataFrame(rng.normal(0, 0.001, (len(times), bars["close"].shape[1])), times, bars["close"].columns)}
-    costs = Costs(float(rng.choice([0.0, 0.002])), float(rng.choice([0.0, 0.001])), float(rng.choice([0.0, 1.0])), float(rng.choice([0.0, 2.0])), 10_000.0)
+    costs = Costs(*(float(rng.choice([0.0, most])) for most in (0.002, 0.001, 1.0, 2.0)), 10_000.0)
     return costs, TradeRules(**trade), AccountRules(**account), str(rng.choice(["open", "close"]))
 
 

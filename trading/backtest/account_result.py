@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from .account import AccountRules, AccountRun, MarketArrays, TradeRules
-from .account_kernel import EXIT_REASONS
+from .account import EXIT_REASONS, AccountRules, AccountRun, MarketArrays, TradeRules
 from .costs import Costs
 from ..core.english import plural
 from ..core.errors import BadInput

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .account import AccountRules, AccountRun, MarketArrays, TradeRules, carry_table, read_run, rule_array, step_table
-from .account_kernel import ENTRY_KINDS, run_account
+from .account import ENTRY_KINDS, AccountRules, AccountRun, MarketArrays, TradeRules, carry_table, read_run, rule_array, step_table
 from .costs import Costs
 from .execution_timing import ENTER_LONG, ENTER_SHORT, LEAVE_LONG, LEAVE_SHORT
 from ..core.errors import BadInput
@@ -154,6 +153,8 @@ def run_events(
 ) -> AccountRun:
     "Take an account through the bars, asking the strategy at each close.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nmarket : MarketArrays\nstrategy : Any\n    has on_bar(account)\ncosts : Costs\ntrade : TradeRules\naccount : AccountRules\n\nReturns\n-------\nAccountRun"
     import copy
+
+    from trading.backtest.account_kernel import run_account
 
     strategy, view = copy.deepcopy(strategy), AccountAtClose(bars, market, trade)
     count, n = market.planes.shape[1:]
