@@ -83,7 +83,7 @@ def kill_command(profile, mode, accounts, flatten, reset, who, why) -> None:
         run = current_settings(place, profile).run
         named = [f"{mode or run.mode}-{run.profile}"]
     if reset:
-        perform_here("resume-trading", {"reason": why, "accounts": named}, who)
+        perform_here("resume-trading", {"reason": why, "accounts": named}, who, settings_may_fail=bool(accounts))
     elif why:
         perform_here("stop-trading", {"reason": why, "accounts": named or "all", "close": flatten}, who, settings_may_fail=True)
     else:
