@@ -35,6 +35,6 @@ def _new(request: AddPortfolio, context: Context) -> dict:
 @command("add-portfolio", role="admin", audit="portfolio added", describe=_new, whole=True)
 def make_portfolio(request: AddPortfolio, context: Context) -> Done:
     "Make a portfolio with settings, vault, ledger and reports of its own."
-    made = add_portfolio(context.workspace, request.name, request.profile)
-    text = f"{request.name} lies in {made.data}. Grant it with 'carnet users portfolios NAME ...'; its settings: carnet set --portfolio {request.name} ..."
+    add_portfolio(context.workspace, request.name, request.profile)
+    text = f"The portfolio {request.name} is made. Grant it with 'carnet users portfolios'; change its settings with 'carnet set --portfolio {request.name}'."
     return Done(text=text, details={"name": request.name})
