@@ -70,16 +70,32 @@ def _follow(settings) -> None:
 
 # %% ../../nbs/17_cli/00_data.ipynb #9fcddd29
 @click.command("import")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--symbol", default="", help="Whose bars, where the file does not say.")
-@click.option("--timeframe", default="1d", show_default=True, help="Length of a bar.")
-def import_(file, symbol, timeframe) -> None:
-    "Put the bars of a CSV or Parquet file into the store."
-    from trading.core.settings import load_settings
-    from trading.services.market_data import import_bars
+@click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("--symbol", help="Whose bars, where neither the file nor its name says it.")
+@click.option("--timeframe", help="Length of a bar, for example 1h, where neither the name nor the times tell.")
+@click.option("--decimal", help="Decimal sign of the numbers: . or ,")
+@click.option("--thousands", help="What divides thousands: . or , or ' or space or none")
+@click.option("--dates", help="Order of day, month and year: dmy, mdy or ymd")
+@click.option("--zone", help="Clock of times without zone, for example UTC, Europe/Berlin or America/New_York+7")
+@click.option("--columns", help="Which column is what: time,open,high,low,close,volume by place (- for none), or time=Zeit,close=Kurs by name.")
+@click.option("--adjusted", is_flag=True, help="Scale prices to the column 'Adj Close', which takes dividends out.")
+@click.option("--fill", type=click.Choice(["last"]), help="Put bars without volume at the last close into gaps; otherwise gaps stay.")
+@click.option("--profile", help="Market whose store takes the bars; see 'carnet settings'.")
+@click.option("--preview", is_flag=True, help="Show how the files would be read, and store nothing.")
+def import_(files, preview, **said) -> None:
+    """Put the bars of FILES into the store: CSV (also .gz or .zip), .xlsx, Parquet or Feather, as programs and people write them.
 
-    done = import_bars(load_settings(), file, symbol, timeframe)
-    click.echo(f"{done.rows} bars added or corrected, {plural(len(done.repairs), 'value')} repaired; the store is now {done.version}")
+    What a file leaves open is asked: the command ends with the option to give. With 'market.source = file' a profile runs on these bars.
+    """
+    from trading.cli.commands import perform_here
+    from trading.core.settings import load_settings
+    from trading.services.market_data import preview_bars
+
+    if preview:
+        profile = said.pop("profile")
+        preview_bars(load_settings(profile), files, click.echo, **{k: v for k, v in said.items() if v and k != "fill"})
+    else:
+        perform_here("import-bars", {"files": [str(f) for f in files], **said})
 
 
 @click.command("mt5-bridge")

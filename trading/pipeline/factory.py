@@ -33,6 +33,10 @@ def market_source(
         from trading.data.ingest import SampleSource
 
         return SampleSource("stocks", as_of)
+    if market.source == "file":
+        from trading.data.stored_source import StoredSource
+
+        return StoredSource(store_of(settings), as_of)
     names = key_names(settings) if market.source != "ccxt" else ()
     key = stable_hash(settings.model_dump(mode="json"), [find_secret(n, settings) for n in names])
     if key not in _DOORS:
@@ -93,8 +97,9 @@ def bars_of(
         raise BadInput(f"run {record.id} has no data version: its ingest is not done; go on with 'carnet run --resume {record.id}'")
     market = settings.market
     store = store_of(settings, data)
+    source = market_source(settings).name
     bars = store.read(market.symbols, market.timeframe, start=datetime(market.start.year, market.start.month, market.start.day, tzinfo=UTC),
-                      version=record.data_version, source=market_source(settings).name)
+                      version=record.data_version, source=(source, "file") if market.files and source != "file" else source)
     return closed_by(bars, record.as_of, market.timeframe)
 
 # %% ../../nbs/12_pipeline/20_factory.ipynb #488abddb
