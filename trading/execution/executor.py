@@ -21,7 +21,9 @@ from ..core.decimals import strip_zeros
 from ..core.errors import BadInput, Refused
 from ..core.types import ZERO, Action, CheckResult, Event, Fill, Market, Order, OrderState, Plan, Value, Venue, stable_hash
 from .approval import plan_status
-from .order_manager import OrderContext, RetryPolicy, order_from, query_venue, record_fills, submit_order, unresolved
+from trading.execution.order_manager import (
+    OrderContext, RetryPolicy, order_from, own_state, query_order, query_venue, record_fills, submit_order, unresolved,
+)
 
 # %% ../../nbs/09_execution/30_executor.ipynb #bc761680
 def refusal_reasons(
@@ -312,8 +314,11 @@ def _one(
         if why := allow(order):
             return None, why
     state = None
-    for _ in range(desk.patience.sends):
-        state = state or submit_order(desk, order, plan_hash, action.price)
+    try:
+        for _ in range(desk.patience.sends):
+            state = state or submit_order(desk, order, plan_hash, action.price)
+    except BadInput as ours:
+        return None, f"not sent: {ours}"
     if state is None:
         return None, f"{desk.ledger.last('absent', desk.account).data['reason']}; nothing was traded"
     state = _follow(desk, state, style)
@@ -351,12 +356,13 @@ def _follow(desk: OrderContext, state: OrderState, style: OrderParameters) -> Or
     "Look at an open order until it ends, and cancel it when its time is over."
     until = desk.clock() + style.timeout
     waited = 0.0
-    while state.status == "open" and desk.clock() < until and waited < style.timeout.total_seconds():
+    asked, since = state, desk.ledger.find("intent", desk.account, state.client_order_id).timestamp
+    while not state.ended and desk.clock() < until and waited < style.timeout.total_seconds():
         desk.sleep(desk.patience.poll)
         waited += desk.patience.poll
-        state = query_venue(desk, partial(desk.venue.fetch_order, state.client_order_id, state.symbol))
-    if state.status == "open":
-        state = query_venue(desk, partial(desk.venue.cancel_order, state.client_order_id, state.symbol))
+        state = query_order(desk, asked.client_order_id, asked.symbol, since) or asked
+    if not state.ended:
+        state = own_state(query_venue(desk, partial(desk.venue.cancel_order, asked.client_order_id, asked.symbol)), asked.client_order_id)
     return state
 
 
