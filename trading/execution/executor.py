@@ -21,9 +21,7 @@ from ..core.decimals import strip_zeros
 from ..core.errors import BadInput, Refused
 from ..core.types import ZERO, Action, CheckResult, Event, Fill, Market, Order, OrderState, Plan, Value, Venue, stable_hash
 from .approval import plan_status
-from trading.execution.order_manager import (
-    OrderContext, RetryPolicy, order_from, own_state, query_order, query_venue, record_fills, submit_order, unresolved,
-)
+from .order_manager import OrderContext, RetryPolicy, order_from, own_state, query_order, query_venue, record_fills, submit_order, unresolved
 
 # %% ../../nbs/09_execution/30_executor.ipynb #bc761680
 def refusal_reasons(
@@ -333,8 +331,7 @@ def _price(desk: OrderContext, action: Action, market: Market, style: OrderParam
     last = query_venue(desk, partial(desk.venue.fetch_tickers, [action.symbol])).get(action.symbol)
     if last is None:
         return None, f"{desk.venue.name} has no price of {action.symbol}"
-    buy = action.side == "buy"
-    sign = 1 if buy else -1
+    sign = 1 if (buy := action.side == "buy") else -1
     price = last * (1 + sign * style.limit_bp / 10_000)
     if style.max_slippage_bp is not None:
         worst = action.price * (1 + sign * style.max_slippage_bp / 10_000)
@@ -354,8 +351,7 @@ def _amount(desk: OrderContext, action: Action, left: Decimal, price: Decimal, m
 
 def _follow(desk: OrderContext, state: OrderState, style: OrderParameters) -> OrderState:
     "Look at an open order until it ends, and cancel it when its time is over."
-    until = desk.clock() + style.timeout
-    waited = 0.0
+    until, waited = desk.clock() + style.timeout, 0.0
     asked, since = state, desk.ledger.find("intent", desk.account, state.client_order_id).timestamp
     while not state.ended and desk.clock() < until and waited < style.timeout.total_seconds():
         desk.sleep(desk.patience.poll)
@@ -376,8 +372,7 @@ def _line(action: Action, plan_hash: str, states: list[OrderState], reason: str)
     ordered = filled + (states[-1].remaining if states else ZERO)
     average = None if not filled else states[0].average if len(states) == 1 else strip_zeros((cost / filled).quantize(PRICE_STEP))
     return OrderResult(action.symbol, action.side, _order_id(plan_hash, action, 0), action.amount, ordered, filled, action.price, average,
-                       fee, slippage,
-                status, "; ".join(dict.fromkeys(w for w in why if w)), len(states))
+                       fee, slippage, status, "; ".join(dict.fromkeys(w for w in why if w)), len(states))
 
 
 def _finish(desk: OrderContext, plan: Plan, plan_hash: str, lines: list[OrderResult], started: datetime, seconds: float,
