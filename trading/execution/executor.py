@@ -194,12 +194,13 @@ def execute(
     prices_after: Mapping[str, Decimal] | None = None,  # for the shortfall of what was not traded
     volume: Callable[[str], Decimal | None] | None = None,  # symbol → units that the market traded in the last `style.every`, for `volume_share`
     allow: Callable[[Order], str] = lambda order: "",  # a reason to leave out this order, for example a limit that it would break
+    last_look: Callable[[], str] | None = None,  # asked once more when all is ready, before each order leaves; None: `stop`
 ) -> Execution:
-    "Trade a plan, or go on with one that was interrupted.\n\nParameters\n----------\nplan : Plan\nverdict : CheckResult\n    of the risk checks, for exactly this plan\nvenue : Venue\nledger : Ledger\nnow : datetime | Callable[[], datetime]\n    UTC, or a clock\nstyle : OrderParameters\nmax_age : timedelta, default timedelta(days=1)\n    how old the plan may be\naccount : str | None, default None\n    the account that the venue belongs to, if it can tell\nstop : Callable[[], str], default lambda: ''\n    a reason to send nothing more, for example a kill switch's `reason`\npatience : RetryPolicy, default RetryPolicy()\nsleep : Callable[[float], Any] | None, default None\n    seconds; None: really wait\nprogress : Callable[[OrderResult], Any], default lambda line: None\n    told of every finished line\nprices_after : Mapping[str, Decimal] | None, default None\n    for the shortfall of what was not traded\nvolume : Callable[[str], Decimal | None] | None, default None\n    symbol → units that the market traded in the last `style.every`, for `volume_share`\nallow : Callable[[Order], str], default lambda order: ''\n    a reason to leave out this order, for example a limit that it would break\n\nReturns\n-------\nExecution"
+    "Trade a plan, or go on with one that was interrupted.\n\nParameters\n----------\nplan : Plan\nverdict : CheckResult\n    of the risk checks, for exactly this plan\nvenue : Venue\nledger : Ledger\nnow : datetime | Callable[[], datetime]\n    UTC, or a clock\nstyle : OrderParameters\nmax_age : timedelta, default timedelta(days=1)\n    how old the plan may be\naccount : str | None, default None\n    the account that the venue belongs to, if it can tell\nstop : Callable[[], str], default lambda: ''\n    a reason to send nothing more, for example a kill switch's `reason`\npatience : RetryPolicy, default RetryPolicy()\nsleep : Callable[[float], Any] | None, default None\n    seconds; None: really wait\nprogress : Callable[[OrderResult], Any], default lambda line: None\n    told of every finished line\nprices_after : Mapping[str, Decimal] | None, default None\n    for the shortfall of what was not traded\nvolume : Callable[[str], Decimal | None] | None, default None\n    symbol → units that the market traded in the last `style.every`, for `volume_share`\nallow : Callable[[Order], str], default lambda order: ''\n    a reason to leave out this order, for example a limit that it would break\nlast_look : Callable[[], str] | None, default None\n    asked once more when all is ready, before each order leaves; None: `stop`\n\nReturns\n-------\nExecution"
     if style.volume_share is not None and volume is None:
         raise BadInput("style: a share of the volume is asked for and nobody tells the volume; give execute a function for it")
     clock = now if callable(now) else lambda: now
-    desk = OrderContext(venue, ledger, plan.account, clock, patience, *([sleep] if sleep else []))
+    desk = OrderContext(venue, ledger, plan.account, clock, patience, *([sleep] if sleep else []), stop=last_look or stop)
     with ledger.lease(plan.account):
         reasons = refusal_reasons(plan, verdict, ledger, clock(), max_age, account) + ([stop()] if stop() else [])
         reasons = reasons or _foreign_intents(desk, plan.hash)
@@ -364,8 +365,7 @@ def _follow(desk: OrderContext, state: OrderState, style: OrderParameters) -> Or
 
 def _line(action: Action, plan_hash: str, states: list[OrderState], reason: str) -> OrderResult:
     "Write down what became of an action: the sum of its orders."
-    filled, fee = sum((s.filled for s in states), ZERO), sum((s.fee for s in states), ZERO)
-    cost = sum((s.filled * s.average for s in states if s.filled), ZERO)
+    filled, fee, cost = (sum(n, ZERO) for n in ((s.filled for s in states), (s.fee for s in states), (s.filled * s.average for s in states if s.filled)))
     slippage = (1 if action.side == "buy" else -1) * (cost - filled * action.price)
     status = "skipped" if not states else "closed" if filled >= action.amount else states[-1].status
     why = [reason] + [s.reason for s in states if s.reason and filled < action.amount or "last price" in s.reason]

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..accounting.account_book import fill_event, plain, state_from
 from ..accounting.ledger import Ledger
-from ..core.errors import BadInput, MissingData, NotSent, UnknownOutcome, VenueError, VenueUnreachable
+from ..core.errors import BadInput, Halted, MissingData, NotSent, UnknownOutcome, VenueError, VenueUnreachable
 from ..core.tracing import span
 from ..core.venue_proxy import offers
 from ..core.types import ZERO, Event, Fill, Order, OrderState, Value, PricedVenue
@@ -36,7 +36,7 @@ class RetryPolicy(Value):
 
 @dataclass(frozen=True)
 class OrderContext:
-    "Everything that is needed to send an order for an account.\n\nParameters\n----------\nvenue : PricedVenue\nledger : Ledger\naccount : str\nclock : Callable[[], datetime]\n    UTC now\npatience : RetryPolicy\nsleep : Callable[[float], Any], default time.sleep\n    seconds"
+    "Everything that is needed to send an order for an account.\n\nParameters\n----------\nvenue : PricedVenue\nledger : Ledger\naccount : str\nclock : Callable[[], datetime]\n    UTC now\npatience : RetryPolicy\nsleep : Callable[[float], Any], default time.sleep\n    seconds\nstop : Callable[[], str]\n    asked last, before each order leaves: why nothing may be sent; '' lets it go"
 
     venue: PricedVenue
     ledger: Ledger
@@ -44,6 +44,7 @@ class OrderContext:
     clock: Callable[[], datetime]  # UTC now
     patience: RetryPolicy = RetryPolicy()
     sleep: Callable[[float], Any] = time.sleep  # seconds
+    stop: Callable[[], str] = lambda: ""  # asked last, before each order leaves: why nothing may be sent; '' lets it go
 
 
 def query_venue(
@@ -170,11 +171,13 @@ def submit_order(
         desk.ledger.append([_once("absent", desk, order, attempt - 1), _once("resent", desk, order, attempt)])
     with span("order", order=order.client_order_id, symbol=order.symbol, side=order.side, venue=desk.venue.name):
         try:
+            if why := desk.stop():
+                raise Halted(why)
             return _placed(desk, order, desk.venue.create_order(order))
         except BadInput as ours:  # it never left: no question is needed
             desk.ledger.append(_once("absent", desk, order, attempts(desk, order.client_order_id) - 1, {"reason": f"not sent: {ours}"}))
             raise
-        except NotSent as reason:
+        except (Halted, NotSent) as reason:
             desk.ledger.append(_once("absent", desk, order, attempts(desk, order.client_order_id) - 1, {"reason": f"not sent: {reason}"}))
             return None
         except VenueError as lost:
