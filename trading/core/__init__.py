@@ -22,7 +22,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "hash_chain": ["chain_hash", "keyed_hash"],
     "identity": ["house_digest"],
     "lazy": ["lazy_names", "make_callable"],
-    "numbers": ["decimal_sign", "read_number"],
+    "numbers": ["number_evidence", "decide_sign", "decimal_sign", "read_numbers", "read_number"],
     "redaction": [
         "MAX_DEPTH", "ENDS", "KNOWN", "is_secret_name", "mask_looks", "secret_forms", "SecretPattern", "pieces_of", "KnownSecrets",
         "redact", "redact_text", "redact_notebook", "redact_notebook_text", "redact_output",
@@ -47,8 +47,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venue_profiles": ["PROFILES", "VenueQuery", "VenueProfile", "profile_of", "require_contract"],
     "venue_proxy": ["VenueProxy", "offers"],
+    "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
     "bars", "circuit_breaker", "datasets", "decimals", "drawdown", "english", "errors", "files", "hash_chain", "identity", "lazy",
     "numbers", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "sqlite",
-    "synthetic", "tracing", "types", "venue_profiles", "venue_proxy",
+    "synthetic", "tracing", "types", "venue_profiles", "venue_proxy", "written_times",
 ])

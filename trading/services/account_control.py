@@ -53,7 +53,7 @@ def open_venue(
     if mode == "live":
         return connect(each_venue(settings)[at], orders=True), now
     marks = ledger.equity_history(account).index
-    when = marks[-1].to_pydatetime() if settings.market.source == "sample" and len(marks) else now
+    when = marks[-1].to_pydatetime() if settings.market.recorded and len(marks) else now
     return paper_venue(settings, when, now, {}, Path(settings.run.data) / f"paper-{settings.run.profile}.sqlite"), when
 
 
