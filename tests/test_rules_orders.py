@@ -419,7 +419,7 @@ def test_what_was_not_traded_is_counted_against_the_prices_after(ledger, venue, 
 
 def test_an_interrupted_plan_goes_on_and_sends_nothing_twice(ledger, venue, clock):
     plan = PLAN.but(actions=(*PLAN.actions, Action("B", "buy", D(5), D(20), "")))
-    stopped = iter(["", "", "the switch"])
+    stopped = iter(["", "", "", "the switch"])
     first = run(ledger, venue, clock, plan, stop=lambda: next(stopped, "the switch"))
     assert [(o.symbol, o.filled, o.status, o.reason) for o in first.orders] == [("A", D(10), "closed", ""), ("B", D(0), "skipped", "the switch")]
     other = Ledger(ledger.path.with_name("crash.db"))
