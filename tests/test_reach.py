@@ -36,7 +36,6 @@ WAITS = {  # public definitions that nothing reaches yet, by the issue that will
     18: {  # research to orders: optimisers, strategies, features and sizes by name
         "backtest.strategies": "BollingerBreakout CrossSectionalMomentum Donchian Pairs RsiReversion TargetWeights first_bars hold",
         "execution.plan": "PlanOutcome apply_plan",
-        "features.cycle_score": "cycle_targets",
         "features.technical": "atr bollinger ema log_returns macd realized_vol",
         "portfolio.rolling": "quick_weights rolling_weights",
         "risk.sizing": "drawdown_scale kelly_fraction size_position volatility_fraction",
