@@ -11,6 +11,8 @@ __all__ = ['HIGH', 'LOW', 'FALL', 'SUM', 'SQUARES', 'DOWN', 'CLOSES', 'WORTH', '
 import numpy as np
 from numba import njit, types
 
+from .lent_arrays import lend
+
 # %% ../../nbs/06_backtest/30_fast_kernel.ipynb #65070d15
 HIGH, LOW, FALL, SUM, SQUARES, DOWN, CLOSES = range(7)
 
@@ -208,9 +210,9 @@ def _ratio(above, below):
 
 
 @njit(nogil=True, cache=True)
-def _measure(row, words, close, bars, span, blocks, starts, costs, total, periods, out):
+def _measure(a, row, words, close, bars, span, blocks, starts, costs, total, periods, out):
     "Trade one row of positions and write its figures."
-    n, a = close.size, np.zeros(16)
+    n, a[:] = close.size, 0.0
     cash, units, t, current, ruined = costs[4], 0.0, 0, 0, False
     a[WORTH] = a[PEAK] = cash
     change = _next_change(row, words, 0, n, current)
@@ -273,6 +275,25 @@ _RUN = types.void(types.FunctionType(RULE), types.float64[:, ::1], types.float64
                   types.float64[::1], types.float64[::1], types.int64, types.float64, types.float64[:, ::1])
 
 
+@njit(nogil=True, cache=True)
+def _try_all(rule, tables, codes, row, words, a, close, bars, span, blocks, starts, costs, total, periods, out):
+    "Let the rule write each row of positions and trade it; whoever calls holds the arrays."
+    row, words, a, close, bars, span = lend(row), lend(words), lend(a), lend(close), lend(bars), lend(span)
+    tables, codes, blocks, starts, costs, out = lend(tables), lend(codes), lend(blocks), lend(starts), lend(costs), lend(out)
+    for k in range(codes.shape[0]):
+        rule(tables, codes[k], row[: close.size])
+        _measure(a, row, words, close, bars, span, blocks, starts, costs, total, periods, out[k])
+
+
+@njit(nogil=True, cache=True)
+def _try_rows(rows, words, a, close, bars, span, blocks, starts, costs, total, periods, out):
+    "Trade each row of positions; whoever calls holds the arrays."
+    rows, words, a, close, bars, span = lend(rows), lend(words), lend(a), lend(close), lend(bars), lend(span)
+    blocks, starts, costs, out = lend(blocks), lend(starts), lend(costs), lend(out)
+    for k in range(rows.shape[0]):
+        _measure(a, rows[k], words[k], close, bars, span, blocks, starts, costs, total, periods, out[k])
+
+
 @njit(_RUN, cache=True, nogil=True)
 def run_variations(
     rule,  # compiled with the signature RULE
@@ -288,11 +309,8 @@ def run_variations(
 ):
     "Trade every variation on one symbol.\n\nParameters\n----------\nrule\n    compiled with the signature RULE\ntables\n    rows of indicators, whatever the rule reads\ncodes\n    variations × numbers\nclose\n    known closes of one symbol\nbars\n    price at which each of these bars is filled (missing: it cannot trade), its open and its high: 3 × bars\nspan\n    bars up to each close, holes counted; one longer\ncosts\n    fees, slippage, fixed fees, smallest size, cash, maintenance margin, fills at the close, what a delisting pays, bars after it\ntotal\n    bars of the whole backtest, those without a price included\nperiods\n    bars in a year\nout\n    variations × FIGURES, to be written"
     blocks, starts = build_blocks(close, span)
-    row = np.zeros((close.size + 7) // 8 * 8, np.int8)
-    words, used = row.view(np.int64), row[: close.size]
-    for k in range(codes.shape[0]):
-        rule(tables, codes[k], used)
-        _measure(row, words, close, bars, span, blocks, starts, costs, total, periods, out[k])
+    row, sums = np.zeros((close.size + 7) // 8 * 8, np.int8), np.zeros(16)
+    _try_all(rule, tables, codes, row, row.view(np.int64), sums, close, bars, span, blocks, starts, costs, total, periods, out)
 
 
 @njit("void(int8[:, ::1], float64[::1], float64[:, ::1], float64[::1], float64[::1], int64, float64, float64[:, ::1])", cache=True, nogil=True)
@@ -308,8 +326,7 @@ def run_positions(
 ):
     "Trade rows of positions on one symbol.\n\nParameters\n----------\nrows\n    variations × bars, of a length that eight divides: positions of each, whatever made them\nclose\n    as in `run_variations`\nbars\nspan\ncosts\ntotal\nperiods\nout"
     blocks, starts = build_blocks(close, span)
-    for k in range(rows.shape[0]):
-        _measure(rows[k, : close.size], rows[k].view(np.int64), close, bars, span, blocks, starts, costs, total, periods, out[k])
+    _try_rows(rows, rows.view(np.int64), np.zeros(16), close, bars, span, blocks, starts, costs, total, periods, out)
 
 
 @njit(nogil=True, cache=True)

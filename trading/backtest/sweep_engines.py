@@ -79,12 +79,12 @@ def run_plain(
     reads = [np.append(np.flatnonzero(known)[1:] - 1, len(known) - 1) for known, *_ in laid]
     rows = [np.zeros((hi - lo, -(-len(read) // 8) * 8), np.int8) for read in reads]
     for k, params in enumerate(job.grid.each(lo, hi)):
-        said = _positions(copy.copy(job.strategy).set_params(**params).signals(job.bars), job, symbols)
-        if said is None:
+        said = check_signals(copy.copy(job.strategy).set_params(**params).signals(job.bars), job.bars)
+        if said.columns.nlevels == 2:
             events.append(k)
             continue
         for n, read in enumerate(reads):
-            rows[n][k, : len(read)] = said[read, n]
+            rows[n][k, : len(read)] = said.to_numpy()[read, n]
     for n, (_, close, filled, span, costs) in enumerate(laid):
         part = np.empty((hi - lo, len(FIGURES)))
         run_positions(rows[n], close, filled, span, costs, len(job.bars), float(job.periods), part)
@@ -93,15 +93,6 @@ def run_plain(
         out[k] = run_accounts(job, lo + k, lo + k + 1)[0]
     return out
 
-
-def _positions(said: pd.DataFrame | pd.Series, job: Job, symbols: list[str]) -> np.ndarray | None:
-    "Return positions as time × symbol; None for events. What is plainly right is not looked at twice."
-    if isinstance(said, pd.DataFrame) and said.columns.nlevels == 1 and said.index is job.bars.index and list(said) == symbols:
-        values = said.to_numpy()
-        if values.dtype.kind in "bi" and values.min() >= -1 and values.max() <= 1:
-            return values
-    checked = check_signals(said, job.bars)
-    return None if checked.columns.nlevels == 2 else checked.to_numpy()
 
 # %% ../../nbs/06_backtest/42_sweep_engines.ipynb #ded5d962
 def run_accounts(
@@ -116,7 +107,7 @@ def run_accounts(
         given = TradeRules(**{**job.trade, **rules})
         if last is None or last[0] != own:
             strategy = copy.copy(job.strategy).set_params(**own)
-            last = own, strategy, read_strategy(job.bars, strategy, None, None, job.account)
+            last = own, strategy, read_strategy(job.bars, strategy, None, None, job.account, checked=True)
         _, strategy, (bars, signals, weights) = last
         trade, there = own_rules(strategy, bars, given), market if bars is job.bars else make_market(bars, job.fill, job.account.negative_prices)
         if signals is None and weights is None:
