@@ -20,6 +20,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "files": ["write_atomic", "lock_folder"],
     "hash_chain": ["chain_hash", "keyed_hash"],
+    "instruments": [
+        "InstrumentKind", "INSTRUMENT_COLUMNS", "FormerName", "to_step", "Instrument", "order_problem", "order_parts", "read_instruments",
+        "changed_terms",
+    ],
     "lazy": ["lazy_names", "make_callable"],
     "numbers": ["decimal_sign", "read_number"],
     "redaction": [
@@ -41,12 +45,13 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "synthetic": ["ScenarioKind", "StylizedFacts", "scenario"],
     "tracing": ["SWITCHES", "PARENT", "CALLS", "span", "traceparent", "traced"],
     "types": [
-        "Side", "OrderType", "OrderStatus", "ZERO", "Value", "Order", "OrderState", "Fill", "Position", "asset_of", "stable_hash",
-        "Action", "Plan", "Violation", "CheckResult", "Event", "Market", "MarketData", "Venue", "PricedVenue",
+        "Side", "OrderType", "OrderStatus", "Order", "OrderState", "Fill", "Position", "asset_of", "stable_hash", "Action", "Plan",
+        "Violation", "CheckResult", "Event", "MarketData", "Venue", "PricedVenue",
     ],
+    "values": ["ZERO", "Value"],
     "venue_proxy": ["VenueProxy"],
 }, modules=[
-    "bars", "circuit_breaker", "datasets", "decimals", "drawdown", "english", "errors", "files", "hash_chain", "lazy", "numbers",
-    "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "sqlite", "synthetic",
-    "tracing", "types", "venue_proxy",
+    "bars", "circuit_breaker", "datasets", "decimals", "drawdown", "english", "errors", "files", "hash_chain", "instruments", "lazy",
+    "numbers", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "sqlite",
+    "synthetic", "tracing", "types", "values", "venue_proxy",
 ])

@@ -8,6 +8,7 @@ from . import english as english
 from . import errors as errors
 from . import files as files
 from . import hash_chain as hash_chain
+from . import instruments as instruments
 from . import lazy as lazy
 from . import numbers as numbers
 from . import redaction as redaction
@@ -21,6 +22,7 @@ from . import sqlite as sqlite
 from . import synthetic as synthetic
 from . import tracing as tracing
 from . import types as types
+from . import values as values
 from . import venue_proxy as venue_proxy
 from .bars import FIELDS as FIELDS, PRICES as PRICES, bars_from as bars_from, bars_from_close as bars_from_close, check_index as check_index, check_bars as check_bars, symbols_of as symbols_of, bar_length as bar_length, closed_by as closed_by, parse_as_of as parse_as_of, fingerprint as fingerprint, last_prices as last_prices
 from .circuit_breaker import Circuit as Circuit, BackoffPolicy as BackoffPolicy, CircuitStore as CircuitStore, MemoryStore as MemoryStore, CircuitBreaker as CircuitBreaker
@@ -31,6 +33,7 @@ from .english import pluralize as pluralize, plural as plural, spelled as spelle
 from .errors import TradingError as TradingError, BadInput as BadInput, BadSettings as BadSettings, MissingData as MissingData, StaleData as StaleData, VenueError as VenueError, VenueUnreachable as VenueUnreachable, UnknownOutcome as UnknownOutcome, Refused as Refused, Busy as Busy, StageFailed as StageFailed, NotSignedIn as NotSignedIn, LockedOut as LockedOut, Forbidden as Forbidden
 from .files import write_atomic as write_atomic, lock_folder as lock_folder
 from .hash_chain import chain_hash as chain_hash, keyed_hash as keyed_hash
+from .instruments import InstrumentKind as InstrumentKind, INSTRUMENT_COLUMNS as INSTRUMENT_COLUMNS, FormerName as FormerName, to_step as to_step, Instrument as Instrument, order_problem as order_problem, order_parts as order_parts, read_instruments as read_instruments, changed_terms as changed_terms
 from .lazy import lazy_names as lazy_names, make_callable as make_callable
 from .numbers import decimal_sign as decimal_sign, read_number as read_number
 from .redaction import MAX_DEPTH as MAX_DEPTH, ENDS as ENDS, KNOWN as KNOWN, is_secret_name as is_secret_name, mask_looks as mask_looks, secret_forms as secret_forms, SecretPattern as SecretPattern, pieces_of as pieces_of, KnownSecrets as KnownSecrets, redact as redact, redact_text as redact_text, redact_notebook as redact_notebook, redact_notebook_text as redact_notebook_text, redact_output as redact_output
@@ -43,5 +46,6 @@ from .settings_overrides import OVERRIDES_FILE as OVERRIDES_FILE, read_overrides
 from .sqlite import transaction as transaction, open_database as open_database, open_readonly as open_readonly, single_transaction as single_transaction
 from .synthetic import ScenarioKind as ScenarioKind, StylizedFacts as StylizedFacts, scenario as scenario
 from .tracing import SWITCHES as SWITCHES, PARENT as PARENT, CALLS as CALLS, span as span, traceparent as traceparent, traced as traced
-from .types import Side as Side, OrderType as OrderType, OrderStatus as OrderStatus, ZERO as ZERO, Value as Value, Order as Order, OrderState as OrderState, Fill as Fill, Position as Position, asset_of as asset_of, stable_hash as stable_hash, Action as Action, Plan as Plan, Violation as Violation, CheckResult as CheckResult, Event as Event, Market as Market, MarketData as MarketData, Venue as Venue, PricedVenue as PricedVenue
+from .types import Side as Side, OrderType as OrderType, OrderStatus as OrderStatus, Order as Order, OrderState as OrderState, Fill as Fill, Position as Position, asset_of as asset_of, stable_hash as stable_hash, Action as Action, Plan as Plan, Violation as Violation, CheckResult as CheckResult, Event as Event, MarketData as MarketData, Venue as Venue, PricedVenue as PricedVenue
+from .values import ZERO as ZERO, Value as Value
 from .venue_proxy import VenueProxy as VenueProxy

@@ -24,7 +24,8 @@ from ..core.circuit_breaker import BackoffPolicy
 from ..core.bars import bar_length
 from ..core.errors import BadInput, Refused
 from ..core.settings import Settings
-from ..core.types import CheckResult, Event, Market, Plan, Position, PricedVenue, Venue, asset_of
+from ..core.instruments import Instrument
+from ..core.types import CheckResult, Event, Plan, Position, PricedVenue, Venue, asset_of
 from ..execution.approval import approve_plan, plan_life, plan_status, propose_plan, review_plan
 from ..execution.circuit_breaker import add_circuit_breaker
 from ..execution.executor import Execution, OrderParameters, OrderResult, execute, execution_of
@@ -292,13 +293,13 @@ def tradable_markets(
     run: Run,
     desk: TradingAccount,
     settings: Settings,
-) -> tuple[dict[str, Market], str]:  # by symbol, and the name of the venue
-    "Return what may be traded where; a live run keeps it, so that the run can be made again.\n\nParameters\n----------\nrun : Run\ndesk : TradingAccount\nsettings : Settings\n\nReturns\n-------\ntuple[dict[str, Market], str]\n    by symbol, and the name of the venue"
+) -> tuple[dict[str, Instrument], str]:  # by symbol, and the name of the venue
+    "Return what may be traded where; a live run keeps it, so that the run can be made again.\n\nParameters\n----------\nrun : Run\ndesk : TradingAccount\nsettings : Settings\n\nReturns\n-------\ntuple[dict[str, Instrument], str]\n    by symbol, and the name of the venue"
     again = run.record.parameters.get("again")
     first = Run(again) if again else run
     if first.has("markets"):
         kept = first.read("markets")
-        return {m["symbol"]: Market.from_json(json.dumps(m)) for m in kept["markets"]}, kept["venue"]
+        return {m["symbol"]: Instrument.from_json(json.dumps(m)) for m in kept["markets"]}, kept["venue"]
     if not desk.live:
         return paper_markets(settings), desk.venue.name
     markets = {s: m for s, m in desk.venue.load_markets().items() if s in settings.market.symbols}

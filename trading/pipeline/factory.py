@@ -17,7 +17,8 @@ from ..core.bars import closed_by
 from ..core.errors import BadInput
 from ..core.settings import Settings
 from ..core.tracing import traced
-from ..core.types import Market, MarketData, stable_hash
+from ..core.instruments import Instrument
+from ..core.types import MarketData, stable_hash
 from .launch import settings_of
 from .run_record import Run
 from .venue_factory import connect, find_secret, key_names, resolve_reference
@@ -174,9 +175,9 @@ def paper_tape(
     return BarFeed(bars_from(frames), market.timeframe)
 
 
-def paper_markets(settings: Settings) -> dict[str, Market]:
+def paper_markets(settings: Settings) -> dict[str, Instrument]:
     "Return what the paper exchange allows: lots from the settings, prices to a hundredth of a cent."
-    return {s: Market(s, amount_step=settings.trade.lot, price_step=Decimal("0.000001")) for s in settings.market.symbols}
+    return {s: Instrument(s, amount_step=settings.trade.lot, price_step=Decimal("0.000001")) for s in settings.market.symbols}
 
 
 def paper_venue(

@@ -22,7 +22,8 @@ import pandas as pd
 
 from ..core.bars import FIELDS, bar_length, check_bars
 from ..core.errors import BadInput, MissingData
-from ..core.types import ZERO, Fill, Market, Order, OrderState
+from ..core.instruments import Instrument
+from ..core.types import ZERO, Fill, Order, OrderState
 from ..venues.paper.exchange import PaperVenue
 
 # %% ../../nbs/18_testing/05_binance_server.ipynb #b086e6e9
@@ -91,7 +92,7 @@ def milliseconds(when: datetime) -> int:
     return int(when.timestamp() * 1000)
 
 
-def market_json(market: Market, quote: str) -> dict[str, Any]:
+def market_json(market: Instrument, quote: str) -> dict[str, Any]:
     "Describe a market."
     base = market.symbol.partition("/")[0]
     return {

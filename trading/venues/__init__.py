@@ -33,7 +33,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "recent_history", "find_broker_orders", "broker_order_state", "open_orders", "trades",
     ],
     "mt5.totp_unlock": ["TotpUnlock"],
-    "paper.costs": ["TradingCosts", "to_step", "traded_price"],
+    "paper.costs": ["TradingCosts", "traded_price"],
     "paper.exchange": ["FEE_STEP", "PaperVenue"],
     "paper.matching": ["PriceWindow", "PriceFeed", "exact", "BarFeed", "QuoteFeed", "Match", "match_order"],
 }, modules=[

@@ -16,7 +16,8 @@ import pandas as pd
 from ..core.english import plural
 from ..core.bars import bar_length, closed_by
 from ..core.errors import BadInput, MissingData, UnknownOutcome, VenueError, VenueUnreachable
-from ..core.types import ZERO, Fill, Market, Order, OrderState
+from ..core.instruments import Instrument
+from ..core.types import ZERO, Fill, Order, OrderState
 
 # %% ../../nbs/01_venues/00_alpaca.ipynb #1486c8d9
 _UNITS = {"m": "Minute", "h": "Hour", "d": "Day", "w": "Week"}
@@ -153,14 +154,14 @@ class AlpacaVenue:
         "Return what tells this account from another one."
         return str(_ask("account", self._client("trade").get_account).account_number)
 
-    def load_markets(self) -> dict[str, Market]:
+    def load_markets(self) -> dict[str, Instrument]:
         "Return what may be traded, by symbol."
         client = self._client("trade")
         from alpaca.trading.enums import AssetClass, AssetStatus
         from alpaca.trading.requests import GetAssetsRequest
 
         assets = _ask("markets", client.get_all_assets, GetAssetsRequest(status=AssetStatus.ACTIVE, asset_class=AssetClass.US_EQUITY))
-        return {a.symbol: Market(a.symbol, Decimal("0.000000001") if a.fractionable else Decimal(1), Decimal("0.01"), min_cost=Decimal(1))
+        return {a.symbol: Instrument(a.symbol, Decimal("0.000000001") if a.fractionable else Decimal(1), Decimal("0.01"), min_cost=Decimal(1))
                 for a in assets if a.tradable}
 
     def fetch_balance(self) -> dict[str, Decimal]:

@@ -13,7 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from ...core.types import Fill, Market, Order, OrderState
+from ...core.instruments import Instrument
+from ...core.types import Fill, Order, OrderState
 from . import connection as exchange, venue as crypto
 from .connection import Connection
 
@@ -37,7 +38,7 @@ class AsyncCcxtVenue(Connection):
         "Make one call of the client and wait for it."
         return await call(*args, **kwargs)
 
-    async def load_markets(self) -> dict[str, Market]:
+    async def load_markets(self) -> dict[str, Instrument]:
         "Return what the venue allows, by symbol."
         return await exchange.exchange_markets(self)
 

@@ -18,7 +18,7 @@ import pandas as pd
 from ...core.english import plural
 from ...core.bars import bar_length, closed_by
 from ...core.errors import BadInput, MissingData, VenueError
-from ...core.types import Market
+from ...core.instruments import Instrument
 from .parsing import candles_frame, check_raw, decimal_of, list_of, translate
 
 # %% ../../../nbs/01_venues/crypto/05_connection.ipynb #09815ab9
@@ -143,7 +143,7 @@ async def known_market(venue: Connection, symbol: str) -> dict:
     return markets[symbol]
 
 
-async def exchange_markets(venue: Connection) -> dict[str, Market]:
+async def exchange_markets(venue: Connection) -> dict[str, Instrument]:
     "Turn ccxt's markets into ours."
     found = {}
     for symbol, market in (await load_markets_of(venue)).items():
@@ -151,7 +151,7 @@ async def exchange_markets(venue: Connection) -> dict[str, Market]:
             steps, least = market.get("precision") or {}, market.get("limits") or {}
             step = {k: _step(venue._ccxt, steps.get(k)) for k in ("amount", "price")}
             low = {k: Decimal(str((least.get(k) or {}).get("min") or 0)) for k in ("amount", "cost")}
-            found[symbol] = Market(symbol, step["amount"], step["price"], low["amount"], low["cost"])
+            found[symbol] = Instrument(symbol, step["amount"], step["price"], low["amount"], low["cost"])
     return found
 
 

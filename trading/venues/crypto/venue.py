@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 
 from ...core.errors import BadInput, MissingData, UnknownOutcome, VenueError
-from ...core.types import ZERO, Fill, Market, Order, OrderState
+from ...core.instruments import Instrument
+from ...core.types import ZERO, Fill, Order, OrderState
 from trading.venues.crypto.connection import (
     LAST_RESPONSE, Connection, book_of, exchange_markets, fetch_account_number, fetch_free_and_used, known_market, ohlcv_of, prices_of,
     run_blocking,
@@ -189,7 +190,7 @@ async def _worth(venue: Connection, pair: str, moment: int) -> Decimal:
 class CcxtVenue(Connection):
     "An exchange through ccxt: prices without keys, orders with them."
 
-    def load_markets(self) -> dict[str, Market]:
+    def load_markets(self) -> dict[str, Instrument]:
         "Return what the venue allows, by symbol."
         return run_blocking(exchange_markets(self))
 

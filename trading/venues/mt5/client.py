@@ -18,7 +18,8 @@ import pandas as pd
 
 from ...core.bars import bar_length, closed_by
 from ...core.errors import BadInput, MissingData, UnknownOutcome, VenueError, VenueUnreachable
-from ...core.types import Fill, Market, Order, OrderState
+from ...core.instruments import Instrument
+from ...core.types import Fill, Order, OrderState
 
 # %% ../../../nbs/01_venues/mt5/00_client.ipynb #b50b15c0
 def sign(
@@ -140,10 +141,10 @@ class Mt5Venue:
         "Return the number that every order is bound to."
         return str(self.account)
 
-    def load_markets(self) -> dict[str, Market]:
+    def load_markets(self) -> dict[str, Instrument]:
         "Return what the broker allows, by symbol; amounts are units, not lots."
         rows = self._ask("GET", "/symbols")
-        return {r["symbol"]: Market(r["symbol"], Decimal(r["amount_step"]), Decimal(r["price_step"]), Decimal(r["min_amount"])) for r in rows}
+        return {r["symbol"]: Instrument(r["symbol"], Decimal(r["amount_step"]), Decimal(r["price_step"]), Decimal(r["min_amount"])) for r in rows}
 
     def fetch_balance(self) -> dict[str, Decimal]:
         "Return what would lie here had everything been paid for in full: cash under the account's currency, and holdings by asset."

@@ -5,7 +5,7 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
-    "costs": ["TradingCosts", "to_step", "traded_price"],
+    "costs": ["TradingCosts", "traded_price"],
     "exchange": ["FEE_STEP", "PaperVenue"],
     "matching": ["PriceWindow", "PriceFeed", "exact", "BarFeed", "QuoteFeed", "Match", "match_order"],
 }, modules=[

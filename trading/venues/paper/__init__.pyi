@@ -2,6 +2,6 @@
 from . import costs as costs
 from . import exchange as exchange
 from . import matching as matching
-from .costs import TradingCosts as TradingCosts, to_step as to_step, traded_price as traded_price
+from .costs import TradingCosts as TradingCosts, traded_price as traded_price
 from .exchange import FEE_STEP as FEE_STEP, PaperVenue as PaperVenue
 from .matching import PriceWindow as PriceWindow, PriceFeed as PriceFeed, exact as exact, BarFeed as BarFeed, QuoteFeed as QuoteFeed, Match as Match, match_order as match_order

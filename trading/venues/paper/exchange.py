@@ -17,9 +17,10 @@ from threading import RLock
 from ...core.decimals import EXACT, strip_zeros
 from ...core.errors import BadInput, MissingData
 from ...core.sqlite import open_database, transaction
-from ...core.types import ZERO, Fill, Market, Order, OrderState, asset_of
+from ...core.instruments import Instrument, to_step
+from ...core.types import ZERO, Fill, Order, OrderState, asset_of
 from .matching import PriceFeed, PriceWindow, match_order
-from .costs import TradingCosts, to_step, traded_price
+from .costs import TradingCosts, traded_price
 
 # %% ../../../nbs/01_venues/paper/05_exchange.ipynb #826261bf
 _SCHEMA = 2
@@ -56,13 +57,13 @@ def _open(path: Path | str | None, name: str) -> sqlite3.Connection:
 
 # %% ../../../nbs/01_venues/paper/05_exchange.ipynb #7b842890
 class PaperVenue:
-    "An exchange on paper; see `core.types.Venue`.\n\nParameters\n----------\ntape : PriceFeed\n    where prices come from\nclock : Callable[[], datetime]\n    UTC now\nmarkets : Mapping[str, Market]\n    what can be traded, with which precision\ncosts : TradingCosts\nfunds : Mapping[str, Decimal]\n    balance by asset when the venue is opened for the first time\ncurrency : str\n    quote currency of symbols without one, for example 'USD' for 'AAPL'\npath : Path | str | None, default None\n    SQLite file that survives the process; None: memory only\nname : str, default 'paper'\nwait : bool, default False\n    market orders stay open until the clock has reached the bar that fills them\nallow_short : bool, default False\n    may one sell what one does not have\nlatency : timedelta, default timedelta(0)\n    how long an order travels\nfee_in : str, default ''\n    'received': fees come out of what one gets; 'BNB': out of that coin while there is enough; empty: quote currency"
+    "An exchange on paper; see `core.types.Venue`.\n\nParameters\n----------\ntape : PriceFeed\n    where prices come from\nclock : Callable[[], datetime]\n    UTC now\nmarkets : Mapping[str, Instrument]\n    what can be traded, with which precision\ncosts : TradingCosts\nfunds : Mapping[str, Decimal]\n    balance by asset when the venue is opened for the first time\ncurrency : str\n    quote currency of symbols without one, for example 'USD' for 'AAPL'\npath : Path | str | None, default None\n    SQLite file that survives the process; None: memory only\nname : str, default 'paper'\nwait : bool, default False\n    market orders stay open until the clock has reached the bar that fills them\nallow_short : bool, default False\n    may one sell what one does not have\nlatency : timedelta, default timedelta(0)\n    how long an order travels\nfee_in : str, default ''\n    'received': fees come out of what one gets; 'BNB': out of that coin while there is enough; empty: quote currency"
 
     def __init__(
         self,
         tape: PriceFeed,  # where prices come from
         clock: Callable[[], datetime],  # UTC now
-        markets: Mapping[str, Market],  # what can be traded, with which precision
+        markets: Mapping[str, Instrument],  # what can be traded, with which precision
         costs: TradingCosts,
         funds: Mapping[str, Decimal],  # balance by asset when the venue is opened for the first time
         currency: str,  # quote currency of symbols without one, for example 'USD' for 'AAPL'
@@ -92,7 +93,7 @@ class PaperVenue:
         with self._lock, localcontext(EXACT), transaction(self._db):
             yield
 
-    def load_markets(self) -> dict[str, Market]:
+    def load_markets(self) -> dict[str, Instrument]:
         "Return what can be traded."
         return dict(self._markets)
 
@@ -352,7 +353,7 @@ class PaperVenue:
         return quote, fee, fee
 
     def _available(
-        self, row: sqlite3.Row, order: Order, want: Decimal, price: Decimal, stretch: PriceWindow, market: Market,
+        self, row: sqlite3.Row, order: Order, want: Decimal, price: Decimal, stretch: PriceWindow, market: Instrument,
     ) -> tuple[Decimal, str, bool]:
         "Return how much can be traded at this price, what limits it, and whether the rest may wait for more."
         limits = [(want, "", True)]

@@ -16,7 +16,8 @@ from typing import Protocol
 import pandas as pd
 
 from ...core.bars import bar_length, check_bars
-from ...core.types import ZERO, Market, Order, Value
+from ...core.instruments import Instrument
+from ...core.types import ZERO, Order, Value
 from .costs import TradingCosts, traded_price
 
 # %% ../../../nbs/01_venues/paper/02_matching.ipynb #1ea8f2a6
@@ -157,10 +158,10 @@ def match_order(
     order: Order,
     stretch: PriceWindow,
     costs: TradingCosts,
-    market: Market,
+    market: Instrument,
     triggered: bool = False,  # the stop was reached in an earlier stretch
 ) -> Match:
-    "Say at what price and when an order trades within a stretch, or that it does not.\n\nParameters\n----------\norder : Order\nstretch : PriceWindow\ncosts : TradingCosts\nmarket : Market\ntriggered : bool, default False\n    the stop was reached in an earlier stretch\n\nReturns\n-------\nMatch"
+    "Say at what price and when an order trades within a stretch, or that it does not.\n\nParameters\n----------\norder : Order\nstretch : PriceWindow\ncosts : TradingCosts\nmarket : Instrument\ntriggered : bool, default False\n    the stop was reached in an earlier stretch\n\nReturns\n-------\nMatch"
     worse = costs.worse(order.amount, stretch.volume)
     if order.type in ("stop", "stop_limit") and not triggered:
         return _meet_stop(order, stretch, worse, market.price_step)
