@@ -21,7 +21,7 @@ def cycle_of(
     close: pd.DataFrame,  # time × symbol, what the run decides on
 ) -> tuple[CycleScore | None, str]:  # and a sentence about it
     "Return the score of a market of coins at its last close, or say why there is none.\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol, what the run decides on\n\nReturns\n-------\ntuple[CycleScore | None, str]\n    and a sentence about it"
-    if settings.market.source != "ccxt":
+    if not settings.market.of_coins:
         return None, "no cycle score: it follows the halvings of bitcoin and says nothing about this market"
     found = {coin: next((s for s in close.columns if s.split("/")[0] in names), None) for coin, names in (("BTC", ("BTC", "XBT")), ("ETH", ("ETH",)))}
     if found["BTC"] is None:

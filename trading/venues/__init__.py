@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "LAST_RESPONSE", "run_blocking", "Connection", "redirect", "load_markets_of", "known_market", "exchange_markets", "ohlcv_of",
         "prices_of", "book_of", "fetch_free_and_used", "fetch_account_number",
     ],
+    "crypto.instruments": ["instrument_of"],
     "crypto.parsing": ["SlowDown", "translate", "without_secrets", "candles_frame", "check_raw", "decimal_of", "list_of"],
     "crypto.venue": ["CcxtVenue"],
     "json_api": ["fetch_json"],

@@ -19,6 +19,7 @@ from .cointracking import Booking as Booking, read_cointracking as read_cointrac
 from .crypto.async_venue import AsyncCcxtVenue as AsyncCcxtVenue
 from .crypto.candle_stream import CandleStream as CandleStream, has_stream as has_stream
 from .crypto.connection import LAST_RESPONSE as LAST_RESPONSE, run_blocking as run_blocking, Connection as Connection, redirect as redirect, load_markets_of as load_markets_of, known_market as known_market, exchange_markets as exchange_markets, ohlcv_of as ohlcv_of, prices_of as prices_of, book_of as book_of, fetch_free_and_used as fetch_free_and_used, fetch_account_number as fetch_account_number
+from .crypto.instruments import instrument_of as instrument_of
 from .crypto.parsing import SlowDown as SlowDown, translate as translate, without_secrets as without_secrets, candles_frame as candles_frame, check_raw as check_raw, decimal_of as decimal_of, list_of as list_of
 from .crypto.venue import CcxtVenue as CcxtVenue
 from .json_api import fetch_json as fetch_json

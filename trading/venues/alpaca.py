@@ -161,8 +161,7 @@ class AlpacaVenue:
         from alpaca.trading.requests import GetAssetsRequest
 
         assets = _ask("markets", client.get_all_assets, GetAssetsRequest(status=AssetStatus.ACTIVE, asset_class=AssetClass.US_EQUITY))
-        return {a.symbol: Instrument(a.symbol, Decimal("0.000000001") if a.fractionable else Decimal(1), Decimal("0.01"), min_cost=Decimal(1))
-                for a in assets if a.tradable}
+        return {a.symbol: _instrument(a) for a in assets if a.tradable}
 
     def fetch_balance(self) -> dict[str, Decimal]:
         "Return cash under 'USD' and the number of shares by symbol."
@@ -199,6 +198,17 @@ class AlpacaVenue:
         return self.fetch_order(client_order_id, symbol)
 
 # %% ../../nbs/01_venues/00_alpaca.ipynb #5f60ab40
+def _instrument(asset: Any) -> Instrument:
+    "Read what Alpaca tells about a share; prices below a dollar may be finer, and ours are never."
+    step = asset.min_trade_increment or ("0.000000001" if asset.fractionable else 1)
+    margin = asset.maintenance_margin_requirement if asset.marginable else None
+    return Instrument(
+        asset.symbol, Decimal(str(step)), Decimal(str(asset.price_increment or "0.01")), Decimal(str(asset.min_order_size or 0)), Decimal(1),
+        kind="stock", base=asset.symbol, quote="USD", calendar="XNYS", venue="alpaca",
+        maintenance_margin=None if margin is None else Decimal(str(margin)) / 100,
+    )
+
+
 def _create_order(client: Any, order: Order) -> OrderState:
     "Send once; a duplicate client id means that it is there already."
     from alpaca.trading.requests import LimitOrderRequest, MarketOrderRequest, StopLimitOrderRequest, StopOrderRequest

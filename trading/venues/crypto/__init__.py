@@ -11,8 +11,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "LAST_RESPONSE", "run_blocking", "Connection", "redirect", "load_markets_of", "known_market", "exchange_markets", "ohlcv_of",
         "prices_of", "book_of", "fetch_free_and_used", "fetch_account_number",
     ],
+    "instruments": ["instrument_of"],
     "parsing": ["SlowDown", "translate", "without_secrets", "candles_frame", "check_raw", "decimal_of", "list_of"],
     "venue": ["CcxtVenue"],
 }, modules=[
-    "async_venue", "candle_stream", "connection", "parsing", "venue",
+    "async_venue", "candle_stream", "connection", "instruments", "parsing", "venue",
 ])

@@ -2,10 +2,12 @@
 from . import async_venue as async_venue
 from . import candle_stream as candle_stream
 from . import connection as connection
+from . import instruments as instruments
 from . import parsing as parsing
 from . import venue as venue
 from .async_venue import AsyncCcxtVenue as AsyncCcxtVenue
 from .candle_stream import CandleStream as CandleStream, has_stream as has_stream
 from .connection import LAST_RESPONSE as LAST_RESPONSE, run_blocking as run_blocking, Connection as Connection, redirect as redirect, load_markets_of as load_markets_of, known_market as known_market, exchange_markets as exchange_markets, ohlcv_of as ohlcv_of, prices_of as prices_of, book_of as book_of, fetch_free_and_used as fetch_free_and_used, fetch_account_number as fetch_account_number
+from .instruments import instrument_of as instrument_of
 from .parsing import SlowDown as SlowDown, translate as translate, without_secrets as without_secrets, candles_frame as candles_frame, check_raw as check_raw, decimal_of as decimal_of, list_of as list_of
 from .venue import CcxtVenue as CcxtVenue

@@ -17,8 +17,8 @@ from ...core.errors import BadInput, MissingData, UnknownOutcome, VenueError
 from ...core.instruments import Instrument
 from ...core.types import ZERO, Fill, Order, OrderState
 from trading.venues.crypto.connection import (
-    LAST_RESPONSE, Connection, book_of, exchange_markets, fetch_account_number, fetch_free_and_used, known_market, ohlcv_of, prices_of,
-    run_blocking,
+    LAST_RESPONSE, Connection, book_of, exchange_markets, fetch_account_number, fetch_free_and_used, known_market, load_markets_of, ohlcv_of,
+    prices_of, run_blocking,
 )
 from .parsing import candles_frame, decimal_of, list_of, translate, without_secrets
 
@@ -193,6 +193,11 @@ class CcxtVenue(Connection):
     def load_markets(self) -> dict[str, Instrument]:
         "Return what the venue allows, by symbol."
         return run_blocking(exchange_markets(self))
+
+    def reload_markets(self) -> dict[str, Instrument]:
+        "Return what the venue allows now, whatever it said before."
+        run_blocking(load_markets_of(self, again=True))
+        return self.load_markets()
 
     def fetch_ohlcv(self, symbol: str, timeframe: str = "1d", since: datetime | None = None, until: datetime | None = None) -> pd.DataFrame:
         "Return the bars that opened at or after `since` and had closed by `until`; no `since`: all that the venue gives."

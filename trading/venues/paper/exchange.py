@@ -17,7 +17,7 @@ from threading import RLock
 from ...core.decimals import EXACT, strip_zeros
 from ...core.errors import BadInput, MissingData
 from ...core.sqlite import open_database, transaction
-from ...core.instruments import Instrument, to_step
+from ...core.instruments import Instrument, order_problem, to_step
 from ...core.types import ZERO, Fill, Order, OrderState, asset_of
 from .matching import PriceFeed, PriceWindow, match_order
 from .costs import TradingCosts, traded_price
@@ -75,7 +75,8 @@ class PaperVenue:
         fee_in: str = "",  # 'received': fees come out of what one gets; 'BNB': out of that coin while there is enough; empty: quote currency
     ):
         self.name, self.currency = name, currency
-        self._tape, self._clock, self._markets, self._costs = tape, clock, dict(markets), costs
+        self._tape, self._clock, self._costs = tape, clock, costs
+        self._markets = {s: m if m.currency else m.but(quote=currency) for s, m in markets.items()}
         self._wait, self._short, self._latency, self._fee_in, self._lock = wait, allow_short, latency, fee_in, RLock()
         self._told: dict[int, Fill] = {}  # fills that were asked for before; they never change
         self._db = _open(path, name)
@@ -253,16 +254,9 @@ class PaperVenue:
             return f"{order.symbol} is not traded here"
         if last is None:
             return f"{order.symbol} has no price at {_text(now)}"
-        steps = {"amount": market.amount_step, "price": market.price_step, "stop_price": market.price_step}
-        for what, step in steps.items():
-            number = getattr(order, what)
-            if number is not None and number % step:
-                return f"the {what} {number} is not a multiple of {step}"
+        if why := order_problem(market, order.type, order.amount, last.close, order.price, order.stop_price):
+            return why
         price = order.price or order.stop_price or last.close
-        if order.amount < market.min_amount:
-            return f"the amount {order.amount} is below the minimum of {market.min_amount}"
-        if order.amount * price < market.min_cost:
-            return f"the value {order.amount * price:f} is below the minimum of {market.min_cost} {self._quote_of(order.symbol)}"
         crosses = order.type == "limit" and (order.price >= last.close if order.side == "buy" else order.price <= last.close)
         if order.time_in_force == "PO" and crosses:
             return f"post only, but the limit {order.price} would trade at once at {last.close}"
