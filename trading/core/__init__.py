@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "files": ["write_atomic", "lock_folder"],
     "hash_chain": ["chain_hash", "keyed_hash"],
+    "identity": ["house_digest"],
     "instruments": [
         "InstrumentKind", "INSTRUMENT_COLUMNS", "FormerName", "to_step", "Instrument", "order_problem", "order_parts", "read_instruments",
         "changed_terms",
@@ -51,7 +52,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "values": ["ZERO", "Value"],
     "venue_proxy": ["VenueProxy"],
 }, modules=[
-    "bars", "circuit_breaker", "datasets", "decimals", "drawdown", "english", "errors", "files", "hash_chain", "instruments", "lazy",
-    "numbers", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "sqlite",
-    "synthetic", "tracing", "types", "values", "venue_proxy",
+    "bars", "circuit_breaker", "datasets", "decimals", "drawdown", "english", "errors", "files", "hash_chain", "identity", "instruments",
+    "lazy", "numbers", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides",
+    "sqlite", "synthetic", "tracing", "types", "values", "venue_proxy",
 ])

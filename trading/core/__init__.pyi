@@ -8,6 +8,7 @@ from . import english as english
 from . import errors as errors
 from . import files as files
 from . import hash_chain as hash_chain
+from . import identity as identity
 from . import instruments as instruments
 from . import lazy as lazy
 from . import numbers as numbers
@@ -33,6 +34,7 @@ from .english import pluralize as pluralize, plural as plural, spelled as spelle
 from .errors import TradingError as TradingError, BadInput as BadInput, BadSettings as BadSettings, MissingData as MissingData, StaleData as StaleData, VenueError as VenueError, VenueUnreachable as VenueUnreachable, UnknownOutcome as UnknownOutcome, Refused as Refused, Busy as Busy, StageFailed as StageFailed, NotSignedIn as NotSignedIn, LockedOut as LockedOut, Forbidden as Forbidden
 from .files import write_atomic as write_atomic, lock_folder as lock_folder
 from .hash_chain import chain_hash as chain_hash, keyed_hash as keyed_hash
+from .identity import house_digest as house_digest
 from .instruments import InstrumentKind as InstrumentKind, INSTRUMENT_COLUMNS as INSTRUMENT_COLUMNS, FormerName as FormerName, to_step as to_step, Instrument as Instrument, order_problem as order_problem, order_parts as order_parts, read_instruments as read_instruments, changed_terms as changed_terms
 from .lazy import lazy_names as lazy_names, make_callable as make_callable
 from .numbers import decimal_sign as decimal_sign, read_number as read_number
