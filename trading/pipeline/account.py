@@ -300,6 +300,11 @@ def tradable_markets(
 ) -> tuple[dict[str, Instrument], str]:  # by symbol, and the name of the venue
     "Return what may be traded where: the instruments that the run has pinned, for the account too, which tells what has changed when it trades.\n\nParameters\n----------\nrun : Run\ndesk : TradingAccount\nsettings : Settings\n\nReturns\n-------\ntuple[dict[str, Instrument], str]\n    by symbol, and the name of the venue"
     desk.instruments = pinned_instruments(run, desk.clock())
+    again = run.record.parameters.get("again")
+    if again and Run(again).has("place"):  # a run with real orders names its venue, also when it is made again on paper
+        return dict(desk.instruments), Run(again).read("place")["venue"]
+    if desk.live and not run.has("place"):
+        run.write("place", {"venue": desk.venue.name})
     return dict(desk.instruments), desk.venue.name
 
 
