@@ -115,8 +115,8 @@ class AllocateSettings(SettingsSection):
 class CostSettings(SettingsSection):
     fee_rate: float = Field(0.001, ge=0, le=0.1, description="of the traded value")
     slippage_bp: float = Field(5, ge=0, le=1000, description="half spread and impact, basis points of the price")
-    maker_fee_rate: float | None = Field(None, ge=-0.01, le=0.1, description="on paper, for orders that waited in the book; empty: what the venue "
-                                                                            "tells, else fee_rate")
+    venue_fees: bool = Field(True, description="on paper, fees are what the venue tells of each symbol, where it tells them; else fee_rate")
+    maker_fee_rate: float | None = Field(None, ge=-0.01, le=0.1, description="on paper, for orders that waited in the book; empty: the venue's")
     impact_bp: float = Field(0, ge=0, le=1000, description="on paper, basis points more for an order as large as the bar's volume; by its square root")
     volume_share: float | None = Field(None, gt=0, le=1, description="on paper, part of a bar's volume that our orders together get; empty: all of it")
 

@@ -44,7 +44,7 @@ def paper_costs(settings: Settings):
     c, exact = settings.costs, lambda number: None if number is None else Decimal(repr(float(number)))
     half = exact(c.slippage_bp) / 2
     return TradingCosts(exact(c.fee_rate), half_spread_bp=half, slippage_bp=half, impact_bp=exact(c.impact_bp), max_share=exact(c.volume_share),
-                        maker_fee_rate=exact(c.maker_fee_rate))
+                        maker_fee_rate=exact(c.maker_fee_rate), venue_fees=c.venue_fees)
 
 
 def paper_venue(

@@ -35,7 +35,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "mt5.totp_unlock": ["TotpUnlock"],
     "paper.costs": ["TradingCosts", "traded_price"],
-    "paper.exchange": ["FEE_STEP", "PaperVenue"],
+    "paper.database": ["FEE_STEP", "open_paper_file", "as_text", "order_of_row"],
+    "paper.exchange": ["PaperVenue"],
     "paper.matching": ["PriceWindow", "PriceFeed", "exact", "BarFeed", "QuoteFeed", "Match", "match_order"],
 }, modules=[
     "access", "alpaca", "coingecko", "cointracking", "crypto", "json_api", "mt5", "paper",

@@ -17,14 +17,15 @@ from ...core.types import ZERO, Value
 # %% ../../../nbs/01_venues/paper/00_costs.ipynb #e5ad0547
 @dataclass(frozen=True)
 class TradingCosts(Value):
-    "What a simulated trade costs.\n\nParameters\n----------\nfee_rate : Decimal\n    fraction of the traded value, for example Decimal('0.001')\nhalf_spread_bp : Decimal\n    basis points from the middle to the side one trades on\nslippage_bp : Decimal\n    basis points that the price moves away, whatever the size\nimpact_bp : Decimal, default ZERO\n    basis points more for an order as large as the stretch's volume; grows with the square root\nmax_share : Decimal | None, default None\n    largest part of a stretch's volume that one order gets; None: all of it\nmaker_fee_rate : Decimal | None, default None\n    for orders that waited in the book; None: the same fee"
+    "What a simulated trade costs.\n\nParameters\n----------\nfee_rate : Decimal\n    fraction of the traded value, for example Decimal('0.001')\nhalf_spread_bp : Decimal\n    basis points from the middle to the side one trades on\nslippage_bp : Decimal\n    basis points that the price moves away, whatever the size\nimpact_bp : Decimal, default ZERO\n    basis points more for an order as large as the stretch's volume; grows with the square root\nmax_share : Decimal | None, default None\n    part of a stretch's volume that our orders together get; None: all of it\nmaker_fee_rate : Decimal | None, default None\n    for orders that waited in the book; None: the same fee\nvenue_fees : bool, default False\n    fees are what the venue tells of each symbol, where it tells them"
 
     fee_rate: Decimal  # fraction of the traded value, for example Decimal('0.001')
     half_spread_bp: Decimal  # basis points from the middle to the side one trades on
     slippage_bp: Decimal  # basis points that the price moves away, whatever the size
     impact_bp: Decimal = ZERO  # basis points more for an order as large as the stretch's volume; grows with the square root
-    max_share: Decimal | None = None  # largest part of a stretch's volume that one order gets; None: all of it
+    max_share: Decimal | None = None  # part of a stretch's volume that our orders together get; None: all of it
     maker_fee_rate: Decimal | None = None  # for orders that waited in the book; None: the same fee
+    venue_fees: bool = False  # fees are what the venue tells of each symbol, where it tells them
 
     def __post_init__(self):
         for name in ("fee_rate", "half_spread_bp", "slippage_bp", "impact_bp"):
@@ -43,7 +44,8 @@ def traded_price(
     side: Literal["buy", "sell"],
     worse: Decimal,  # fraction against us
     step: Decimal,  # the venue's price precision
-) -> Decimal:  # never zero
-    "Return the price we get, spread and slippage against us, rounded against us.\n\nParameters\n----------\nprice : Decimal\n    on the tape\nside : Literal['buy', 'sell']\nworse : Decimal\n    fraction against us\nstep : Decimal\n    the venue's price precision\n\nReturns\n-------\nDecimal\n    never zero"
-    moved = price * (1 + worse if side == "buy" else 1 - worse)
-    return max(to_step(moved, step, up=side == "buy"), step)
+) -> Decimal:  # never zero or less where the price is above zero
+    "Return the price we get, spread and slippage against us, rounded against us.\n\nParameters\n----------\nprice : Decimal\n    on the tape\nside : Literal['buy', 'sell']\nworse : Decimal\n    fraction against us\nstep : Decimal\n    the venue's price precision\n\nReturns\n-------\nDecimal\n    never zero or less where the price is above zero"
+    moved = price + abs(price) * (worse if side == "buy" else -worse)
+    found = to_step(moved, step, up=side == "buy")
+    return max(found, step) if price > 0 else found

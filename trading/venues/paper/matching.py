@@ -65,6 +65,10 @@ class BarFeed:
         self._times = [t.to_pydatetime() for t in bars.index]
         self._ends = [t + self.length for t in self._times]
         self.symbols = list(bars["close"].columns)
+        for symbol in self.symbols:  # where the source tells no volume, as of currencies, zeros are none
+            volume = self._columns.get(("volume", symbol))
+            if volume is not None and not (volume > 0).any():
+                del self._columns["volume", symbol]
 
     def _known(self, symbol: str, rows: range) -> PriceWindow | None:
         "Return the first of these rows that has a close."
