@@ -42,10 +42,10 @@ class Order(Value):
         _check_decimal(self, "amount", "price", "stop_price")
         if self.amount <= 0:
             raise BadInput(f"{self.symbol}: an order of {self.amount} units; the amount must be above zero")
-        if self.type in ("limit", "stop_limit") and (self.price is None or self.price <= 0):
-            raise BadInput(f"{self.symbol}: a {self.type} order needs a price above zero, got {self.price}")
-        if self.type in ("stop", "stop_limit") and (self.stop_price is None or self.stop_price <= 0):
-            raise BadInput(f"{self.symbol}: a {self.type} order needs a stop_price above zero, got {self.stop_price}")
+        if self.type in ("limit", "stop_limit") and not self.price:
+            raise BadInput(f"{self.symbol}: a {self.type} order needs a price that is not zero, got {self.price}")
+        if self.type in ("stop", "stop_limit") and not self.stop_price:
+            raise BadInput(f"{self.symbol}: a {self.type} order needs a stop_price that is not zero, got {self.stop_price}")
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ class Fill(Value):
     def __post_init__(self):
         _check_decimal(self, "amount", "price", "fee", "fee_amount")
         _check_utc(self)
-        if self.amount <= 0 or self.price <= 0:
-            raise BadInput(f"{self.symbol}: a fill of {self.amount} at {self.price}; both must be above zero")
+        if self.amount <= 0 or not self.price:  # oil has traded below zero; a price of zero is a damaged answer
+            raise BadInput(f"{self.symbol}: a fill of {self.amount} at {self.price}; the amount must be above zero and the price not zero")
         if bool(self.fee_currency) != bool(self.fee_amount):
             raise BadInput(f"{self.symbol}: a fee of {self.fee_amount} {self.fee_currency or 'of no coin'}; give both the coin and the units")
 

@@ -34,7 +34,8 @@ def paper_tape(
     frames = {s: source.fetch_ohlcv(s, market.timeframe, since, now) for s in market.symbols}
     from trading.core.bars import bars_from
 
-    return BarFeed(bars_from(frames), market.timeframe)
+    below = [s for s, i in known_instruments(settings).items() if i.negative_prices]
+    return BarFeed(bars_from(frames), market.timeframe, below)
 
 
 def paper_costs(settings: Settings):

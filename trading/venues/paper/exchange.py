@@ -290,17 +290,19 @@ class PaperVenue:
             at_open = row["type"] == "market" and stretch is not None and stretch.open is not None
             if stretch is None or (stretch.start if at_open else stretch.end) > now:
                 return
-            self._trade(row, stretch, "")
+            self._trade(row, stretch, "", rested=not self._wait)
             self._db.execute("update orders set seen = ? where seq = ?", (as_text(stretch.end), row["seq"]))
             row = self._row(row["client_order_id"])
             if live:
                 return
 
-    def _trade(self, row: sqlite3.Row, stretch: PriceWindow, note: str) -> None:
-        "Let an order meet a stretch, write the fill, and end the order if it is done or may not wait."
+    def _trade(self, row: sqlite3.Row, stretch: PriceWindow, note: str, rested: bool = False) -> None:
+        "Let an order meet a stretch, write the fill, and end the order if it is done or may not wait; one that rested in the book is a maker."
         order, market = order_of_row(row), self._markets[row["symbol"]]
         done = Decimal(row["filled"])
         met = match_order(order, stretch, self._costs, market, bool(row["triggered"]))
+        if rested and met.price is not None and (order.type == "limit" or row["triggered"]) and order.price is not None:
+            met = replace(met, maker=True, price=order.price if getattr(self._tape, "live", False) else met.price)  # a quote went through it
         want = order.amount - done
         amount, reason, may_wait = ZERO, "the limit was not reached", True
         if met.price is not None:

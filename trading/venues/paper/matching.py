@@ -7,7 +7,7 @@ __all__ = ['PriceWindow', 'PriceFeed', 'exact', 'BarFeed', 'QuoteFeed', 'Match',
 
 # %% ../../../nbs/01_venues/paper/02_matching.ipynb #87a16936
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -52,14 +52,15 @@ def exact(
 
 # %% ../../../nbs/01_venues/paper/02_matching.ipynb #adace1a5
 class BarFeed:
-    "Bars, read forward one at a time; whatever lies in the future of the order is not looked at.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol), index the open time in UTC\ntimeframe : str, default '1d'\n    how long one bar lasts"
+    "Bars, read forward one at a time; whatever lies in the future of the order is not looked at.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol), index the open time in UTC\ntimeframe : str, default '1d'\n    how long one bar lasts\nnegative : Iterable[str], default ()\n    symbols whose price may be zero or less"
 
     def __init__(
         self,
         bars: pd.DataFrame,  # time × (field, symbol), index the open time in UTC
         timeframe: str = "1d",  # how long one bar lasts
+        negative: Iterable[str] = (),  # symbols whose price may be zero or less
     ):
-        check_bars(bars)
+        check_bars(bars, negative=negative)
         self.length = bar_length(timeframe).to_pytimedelta()
         self._columns = {c: bars[c].to_numpy(dtype=float) for c in bars.columns}
         self._times = [t.to_pydatetime() for t in bars.index]
