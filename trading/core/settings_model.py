@@ -50,7 +50,7 @@ class RunSettings(SettingsSection):
 
 
 class MarketSettings(SettingsSection):
-    source: Literal["sample", "ccxt", "mt5", "alpaca"] = Field("sample", description="where bars come from")
+    source: Literal["sample", "file", "ccxt", "mt5", "alpaca"] = Field("sample", description="where bars come from; file: from 'carnet import'")
     venue: str = Field("sample", description="exchange id of ccxt, address of the MT5 bridge, name of the venue, or of the sample: sample (stocks), "
                                              "coins, coins_1h, forex, forex_1h, etfs, indices, fx")
     symbols: Words = Field((), min_length=1, description="what may be held")
@@ -61,7 +61,13 @@ class MarketSettings(SettingsSection):
     calendar: Literal["auto", "24/7"] = Field("auto", description="which bars should exist")
     periods_per_year: int = Field(252, ge=1, description="bars a year, for annual figures")
     max_age_hours: float = Field(120, gt=0, description="older bars are not traded on")
+    files: bool = Field(False, description="imported bars stand where the venue has none, for example before its first")
     instruments: str = Field("", description="CSV file with steps and limits of symbols, above what the venue tells; empty: what the venue tells")
+
+    @property
+    def recorded(self) -> bool:
+        "Whether the market is a record, which nobody can be asked about: the sample, or files."
+        return self.source in ("sample", "file")
 
     @field_validator("symbols")
     @classmethod

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..core.errors import BadInput, MissingData, VenueError
 from ..core.files import write_atomic
-from ..core.instruments import Instrument, read_instruments
+from ..core.bars import PRICES
+from ..core.instruments import MEASURED_BARS, Instrument, measured_instrument, read_instruments
 from ..core.settings import Settings
 from ..core.types import MarketData, stable_hash
 from .factory import market_source
@@ -79,23 +80,34 @@ def fetch_instruments(
     source = source or market_source(settings)
     history, said = InstrumentHistory(settings.run.data, source.name), ""
     try:
-        told = source.load_markets()
+        told = source.load_markets() if hasattr(source, "load_markets") else _measured(settings, source)
+        said = "" if hasattr(source, "load_markets") else f"steps are measured from the bars of {source.name}; market.instruments can say what the broker takes"
     except VenueError as error:
         told, said = history.last(), f"{source.name} does not tell its instruments ({error}); what it told last is used"
         if not told:
             raise
     found = _wanted(settings, told, source.name)
-    if not said:
-        history.keep({s: found[s] for s in settings.market.symbols}, now)
+    history.keep(found, now)
     return found, said
+
+
+def _measured(settings: Settings, source: MarketData) -> dict[str, Instrument]:
+    "Measure the steps of symbols that come from files."
+    market, found = settings.market, {}
+    for symbol in market.symbols:
+        bars = source.fetch_ohlcv(symbol, market.timeframe, None, None)
+        prices = bars[[f for f in PRICES if f in bars]].to_numpy(dtype=float)[-MEASURED_BARS:].ravel()
+        found[symbol] = measured_instrument(symbol, prices, bars["volume"].tail(MEASURED_BARS) if "volume" in bars else (), source.name)
+    return found
 
 
 def known_instruments(settings: Settings) -> dict[str, Instrument]:
     "Return what is known about a profile's symbols; the venue is asked only where nothing was kept."
     source = market_source(settings)
     kept = InstrumentHistory(settings.run.data, source.name).last()
-    told = kept if set(settings.market.symbols) <= set(kept) else kept | dict(source.load_markets())
-    return _wanted(settings, told, source.name)
+    if not set(settings.market.symbols) <= set(kept):
+        kept |= dict(source.load_markets() if hasattr(source, "load_markets") else _measured(settings, source))
+    return _wanted(settings, kept, source.name)
 
 
 def _wanted(settings: Settings, told: Mapping[str, Instrument], venue: str) -> dict[str, Instrument]:
