@@ -11,8 +11,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "cycle": ["FROM_PRICES", "FEWEST_CLOSES", "LONGEST_HISTORY", "cycle_of", "cycle_target_path", "describe_cycle"],
     "factory": [
-        "market_source", "with_cache", "store_of", "source_note", "bars_of", "taxonomy_of", "groups_of", "shock_groups_of", "risk_limits",
-        "optimizer_of", "policy_of",
+        "market_source", "with_cache", "store_of", "source_note", "bars_of", "models_of", "taxonomy_of", "groups_of", "shock_groups_of",
+        "risk_limits", "optimizer_of", "policy_of",
     ],
     "forecast_review": ["forecasts_before", "last_review", "count_matured", "todays_drift", "drift_facts"],
     "instruments": ["instruments_version", "InstrumentHistory", "fetch_instruments", "known_instruments", "pinned_instruments"],
