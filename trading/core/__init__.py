@@ -15,8 +15,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "drawdown": ["value_drawdown", "drawdown_now"],
     "english": ["pluralize", "plural", "spelled", "count", "article", "with_article", "listed", "sentence"],
     "errors": [
-        "TradingError", "BadInput", "BadSettings", "MissingData", "StaleData", "VenueError", "VenueUnreachable", "UnknownOutcome",
-        "Refused", "Halted", "Busy", "StageFailed", "NotSignedIn", "LockedOut", "Forbidden",
+        "TradingError", "BadInput", "BadSettings", "MissingData", "StaleData", "VenueError", "VenueUnreachable", "NotSent",
+        "UnknownOutcome", "Refused", "Halted", "Busy", "StageFailed", "NotSignedIn", "LockedOut", "Forbidden",
     ],
     "files": ["write_atomic", "lock_folder"],
     "hash_chain": ["chain_hash", "keyed_hash"],
@@ -39,7 +39,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "Words", "Numbers", "Fraction", "SAMPLE_MARKETS", "LimitLevel", "Cron", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine",
         "WATCH", "SettingsSection", "RunSettings", "MarketSettings", "ForecastSettings", "DecisionSettings", "AllocateSettings",
         "CostSettings", "TradeSettings", "ExecutionSettings", "LiveSettings", "LimitSettings", "PromotionSettings", "AccessSettings",
-        "ScheduleSettings", "AlertSettings", "HealthSettings", "BackupSettings", "nearest_name", "Settings",
+        "ScheduleSettings", "AlertSettings", "HealthSettings", "BackupSettings", "ServiceSettings", "nearest_name", "Settings",
     ],
     "settings_overrides": ["OVERRIDES_FILE", "read_overrides", "overridden_settings"],
     "sqlite": ["transaction", "open_database", "open_readonly", "single_transaction"],
@@ -50,10 +50,11 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "Violation", "CheckResult", "Event", "MarketData", "Venue", "PricedVenue",
     ],
     "values": ["ZERO", "Value"],
-    "venue_proxy": ["VenueProxy"],
+    "venue_profiles": ["PROFILES", "VenueQuery", "VenueProfile", "profile_of", "require_contract"],
+    "venue_proxy": ["VenueProxy", "offers"],
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
     "bars", "circuit_breaker", "datasets", "decimals", "drawdown", "english", "errors", "files", "hash_chain", "identity", "instruments",
     "lazy", "numbers", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides",
-    "sqlite", "synthetic", "tracing", "types", "values", "venue_proxy", "written_times",
+    "sqlite", "synthetic", "tracing", "types", "values", "venue_profiles", "venue_proxy", "written_times",
 ])

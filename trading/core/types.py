@@ -22,7 +22,7 @@ from .values import ZERO, Value, _check_decimal, _check_utc
 # %% ../../nbs/00_core/05_types.ipynb #3088c0af
 Side = Literal["buy", "sell"]
 OrderType = Literal["market", "limit", "stop", "stop_limit"]
-OrderStatus = Literal["open", "closed", "canceled", "rejected", "expired"]
+OrderStatus = Literal["open", "closed", "canceled", "rejected", "expired", "unknown"]  # unknown: the venue's word says nothing; it may still trade
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,11 @@ class OrderState(Value):
     def remaining(self) -> Decimal:
         "Units not filled yet."
         return self.amount - self.filled
+
+    @property
+    def ended(self) -> bool:
+        "True when it trades no more; an order whose state is unknown may."
+        return self.status not in ("open", "unknown")
 
 
 @dataclass(frozen=True)

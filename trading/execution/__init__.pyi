@@ -19,7 +19,7 @@ from .circuit_breaker import CircuitBreakerVenue as CircuitBreakerVenue, LedgerS
 from .emergency_stop import LEASE_TRIES as LEASE_TRIES, EmergencyStop as EmergencyStop, cancel_orders as cancel_orders, close_positions as close_positions
 from .executor import refusal_reasons as refusal_reasons, OrderResult as OrderResult, Execution as Execution, execute as execute, execution_of as execution_of
 from .limit_monitor import watch_limits as watch_limits, check_order_limits as check_order_limits
-from .order_manager import RetryPolicy as RetryPolicy, OrderContext as OrderContext, query_venue as query_venue, query_order as query_order, order_from as order_from, ask_until_settled as ask_until_settled, submit_order as submit_order, attempts as attempts, unresolved as unresolved, record_fills as record_fills, own_ids as own_ids
+from .order_manager import RetryPolicy as RetryPolicy, OrderContext as OrderContext, query_venue as query_venue, query_order as query_order, own_state as own_state, names_of as names_of, tell_venue as tell_venue, order_from as order_from, ask_until_settled as ask_until_settled, submit_order as submit_order, attempts as attempts, unresolved as unresolved, record_fills as record_fills, own_ids as own_ids
 from .order_sizes import OrderParameters as OrderParameters, affordable as affordable, volume_part as volume_part, parts as parts
 from .plan import make_plan as make_plan, PlanOutcome as PlanOutcome, apply_plan as apply_plan
 from .plan_sizing import ONE as ONE, MOST as MOST, PlanConstraints as PlanConstraints, PlanLine as PlanLine, settle as settle
