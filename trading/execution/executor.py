@@ -208,6 +208,8 @@ def _trade(
             attempt += 1
             if state is None or market.too_small(market.amount(left), action.price):
                 break
+            if not state.ended:  # it may still trade: nothing more is sent beside it
+                return _line(action, plan_hash, states, "; ".join([*reasons, f"what became of order {state.client_order_id} is not known"]))
             if state.status == "rejected":
                 market, told = _reloaded(desk, market)
                 markets[action.symbol] = market

@@ -44,6 +44,11 @@ class AsyncCcxtVenue(Connection):
         "Wait, and let others go on."
         await asyncio.sleep(seconds)
 
+    async def reload_markets(self) -> dict[str, Instrument]:
+        "Return what the venue allows now, whatever it said before."
+        await exchange.load_markets_of(self, again=True)
+        return await self.load_markets()
+
     async def load_markets(self) -> dict[str, Instrument]:
         "Return what the venue allows, by symbol."
         return await exchange.exchange_markets(self)
