@@ -60,7 +60,10 @@ class BarFeed:
         timeframe: str = "1d",  # how long one bar lasts
         negative: Iterable[str] = (),  # symbols whose price may be zero or less
     ):
-        check_bars(bars, negative=negative)
+        below = [s for s in dict.fromkeys(bars.columns.get_level_values(1)) if s in set(negative)] if bars.columns.nlevels == 2 else []
+        check_bars(bars, negative=bool(below))
+        if below and len(rest := bars.drop(columns=below, level=1).columns):
+            check_bars(bars[rest])
         self.length = bar_length(timeframe).to_pytimedelta()
         self._columns = {c: bars[c].to_numpy(dtype=float) for c in bars.columns}
         self._times = [t.to_pydatetime() for t in bars.index]
