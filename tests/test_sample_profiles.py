@@ -13,7 +13,8 @@ from trading.pipeline.launch import resolve_as_of
 from trading.services.queries_portfolio import section_of
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
-PROFILES = {"sample-coins": (28, "long-term crypto"), "sample-coins-1h": (6, "long-term crypto"), "sample-forex": (3, "forex"), "sample-etfs": (6, "etfs")}
+PROFILES = {"sample-coins": (28, "long-term crypto"), "sample-coins-1h": (6, "long-term crypto"), "sample-forex": (3, "forex"),
+            "sample-etfs": (6, "etfs")}  # fmt: skip
 
 
 @pytest.mark.parametrize("profile", PROFILES)
