@@ -13,7 +13,7 @@ from trading.pipeline.launch import resolve_as_of
 from trading.services.queries_portfolio import section_of
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
-PROFILES = {"sample-coins": (28, "long-term crypto"), "sample-coins-1h": (6, "long-term crypto"), "sample-forex": (3, "forex"),
+PROFILES = {"sample-coins": (27, "long-term crypto"), "sample-coins-1h": (6, "long-term crypto"), "sample-forex": (3, "forex"),
             "sample-etfs": (6, "etfs")}  # fmt: skip
 
 
