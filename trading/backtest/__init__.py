@@ -7,7 +7,7 @@ from trading.core.lazy import lazy_names, make_callable
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "costs": ["Costs"],
     "cross_validation": ["WalkForwardResult", "walk_forward", "combinatorial_paths", "SimulatedOutcomes", "monte_carlo"],
-    "engine": ["FIGURES", "periods_per_year", "composite_score", "Backtest", "backtest", "target_rows", "volatility_size"],
+    "engine": ["FIGURES", "composite_score", "Backtest", "backtest", "target_rows", "volatility_size"],
     "execution_timing": ["EVENTS", "fill_prices", "check_signals", "same_symbols", "next_bar", "first_stop", "Directions", "directions"],
     "fast_kernel": [
         "HIGH", "LOW", "FALL", "SUM", "SQUARES", "DOWN", "CLOSES", "WORTH", "PEAK", "DEEPEST", "S1", "S2", "S3", "VALUES", "EXPOSED",

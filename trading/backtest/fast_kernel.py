@@ -202,7 +202,7 @@ def _measure(row, words, close, price, span, blocks, starts, costs, total, perio
             change = _next_change(row, words, change, n, current)
         t = fill
     final, start = a[WORTH], costs[4]
-    mean, years = a[S1] / total, total / periods
+    mean, years = a[S1] / total, (total - 1) / periods
     deviation = np.sqrt(max(a[S2] - total * mean * mean, 0.0) / (total - 1))
     a[VALUES] += start * (total - span[n])  # before the first price
     out[0], out[1] = final, final / start - 1

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .engine import FIGURES, periods_per_year
+from .engine import FIGURES
 from .execution_timing import fill_prices
 from .strategies import FunctionStrategy, Strategy
 from .sweep_jobs import Job, make_chunks, make_grid, run_chunk
 from .trial_register import default_register
 from .costs import Costs
 from ..core.bars import fingerprint, symbols_of
+from ..core.calendars import bars_a_year
 from ..core.errors import BadInput
 from ..core.types import stable_hash
 
@@ -172,7 +173,7 @@ def sweep(
     stop_loss: float | None = None,  # fraction of the entry price; stops run on vectorbt
     take_profit: float | None = None,
     trailing: bool = False,
-    periods: int | None = None,  # bars in a year; None counts them
+    periods: float | None = None,  # bars in a year; None counts those that were there per year elapsed
     engine: str = "auto",  # 'kernel', 'vectorbt', or 'auto': the kernel where the strategy has a compiled rule
     workers: int | None = None,  # threads; None: one for each core
     client=None,  # a dask.distributed.Client: run there instead
@@ -180,7 +181,7 @@ def sweep(
     folder: str | Path | None = None,  # where finished chunks are kept meanwhile; None: the system's temporary folder
     progress: bool = True,  # show a bar when it takes longer than two seconds
 ) -> pd.DataFrame:  # index: the parameters and the symbol ('all' for weights); columns: the metrics
-    "Backtest every combination of parameters on every symbol.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nstrategy : type[Strategy] | Strategy | Callable\n    a class, one with other values set, or a function of the bars\ngrid : Mapping[str, Iterable]\n    values by parameter; all their combinations are tried\nmetrics : Iterable[str]\n    of FIGURES\nfees : float, default 0.001\n    fraction of the traded value\nslippage : float, default 0.0\n    fraction by which each fill is worse\nfixed_fees : float, default 0.0\n    quote currency per order\nmin_size : float, default 0.0\n    smallest order, units\ncash : float, default 10000.0\n    each symbol starts with this\nfill : str, default 'auto'\n    price of the next bar, see `backtest`\nstop_loss : float | None, default None\n    fraction of the entry price; stops run on vectorbt\ntake_profit : float | None, default None\ntrailing : bool, default False\nperiods : int | None, default None\n    bars in a year; None counts them\nengine : str, default 'auto'\n    'kernel', 'vectorbt', or 'auto': the kernel where the strategy has a compiled rule\nworkers : int | None, default None\n    threads; None: one for each core\nclient : default None\n    a dask.distributed.Client: run there instead\nregister : default None\n    where the trials are counted: a TrialRegister; None: the one of the settings; False: nowhere\nfolder : str | Path | None, default None\n    where finished chunks are kept meanwhile; None: the system's temporary folder\nprogress : bool, default True\n    show a bar when it takes longer than two seconds\n\nReturns\n-------\npd.DataFrame\n    index: the parameters and the symbol ('all' for weights); columns: the metrics"
+    "Backtest every combination of parameters on every symbol.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nstrategy : type[Strategy] | Strategy | Callable\n    a class, one with other values set, or a function of the bars\ngrid : Mapping[str, Iterable]\n    values by parameter; all their combinations are tried\nmetrics : Iterable[str]\n    of FIGURES\nfees : float, default 0.001\n    fraction of the traded value\nslippage : float, default 0.0\n    fraction by which each fill is worse\nfixed_fees : float, default 0.0\n    quote currency per order\nmin_size : float, default 0.0\n    smallest order, units\ncash : float, default 10000.0\n    each symbol starts with this\nfill : str, default 'auto'\n    price of the next bar, see `backtest`\nstop_loss : float | None, default None\n    fraction of the entry price; stops run on vectorbt\ntake_profit : float | None, default None\ntrailing : bool, default False\nperiods : float | None, default None\n    bars in a year; None counts those that were there per year elapsed\nengine : str, default 'auto'\n    'kernel', 'vectorbt', or 'auto': the kernel where the strategy has a compiled rule\nworkers : int | None, default None\n    threads; None: one for each core\nclient : default None\n    a dask.distributed.Client: run there instead\nregister : default None\n    where the trials are counted: a TrialRegister; None: the one of the settings; False: nowhere\nfolder : str | Path | None, default None\n    where finished chunks are kept meanwhile; None: the system's temporary folder\nprogress : bool, default True\n    show a bar when it takes longer than two seconds\n\nReturns\n-------\npd.DataFrame\n    index: the parameters and the symbol ('all' for weights); columns: the metrics"
     began, metrics = time.monotonic(), list(metrics)
     costs, stops = Costs(fees, slippage, fixed_fees, min_size, cash), (stop_loss, take_profit, trailing)
     job = make_job(bars, strategy, grid, metrics, costs, fill, stops, periods, engine)
@@ -217,7 +218,7 @@ def sweep(
     return frame
 
 # %% ../../nbs/06_backtest/45_sweep.ipynb #05b9fc1b
-def make_job(bars, strategy, grid, metrics, costs: Costs, fill: str, stops: tuple, periods: int | None, engine: str) -> Job:
+def make_job(bars, strategy, grid, metrics, costs: Costs, fill: str, stops: tuple, periods: float | None, engine: str) -> Job:
     "Check what was asked for and put it into one value."
     price, used = fill_prices(bars, fill)
     if unpriced := [s for s in symbols_of(bars) if not price[s].notna().any()]:
@@ -234,7 +235,7 @@ def make_job(bars, strategy, grid, metrics, costs: Costs, fill: str, stops: tupl
     if engine == "kernel" and not fast:
         raise BadInput(f"{strategy!r} cannot use the kernel: it has no compiled rule, or stops are set; use engine='vectorbt'")
     chosen = "kernel" if fast and engine != "vectorbt" else "vectorbt"
-    periods = periods_per_year(bars.index) if periods is None else periods
+    periods = bars_a_year(bars.index) if periods is None else periods
     keep = tuple(FIGURES.index(m) for m in metrics)
     return Job(bars, price, strategy, make_grid(strategy, grid), costs, used, periods, stops, chosen, keep)
 

@@ -6,8 +6,12 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "bars": [
-        "FIELDS", "PRICES", "bars_from", "bars_from_close", "check_index", "check_bars", "symbols_of", "bar_length", "closed_by",
-        "parse_as_of", "fingerprint", "last_prices",
+        "FIELDS", "PRICES", "bars_from", "bars_from_close", "check_index", "check_bars", "symbols_of", "bar_length", "with_timeframe",
+        "check_timeframe", "closed_by", "parse_as_of", "fingerprint", "last_prices",
+    ],
+    "calendars": [
+        "ROUND_THE_CLOCK", "YEAR", "DAY", "NEW_YORK", "FEWEST_DAYS", "LONG_ENOUGH", "check_calendar", "sessions", "expected_bars",
+        "observed_calendar", "elapsed_years", "calendar_bars_a_year", "bars_a_year", "annual_growth", "price_age",
     ],
     "circuit_breaker": ["Circuit", "BackoffPolicy", "CircuitStore", "MemoryStore", "CircuitBreaker"],
     "datasets": ["SampleKind", "SOURCES", "sample_bars"],
@@ -46,7 +50,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venue_proxy": ["VenueProxy"],
 }, modules=[
-    "bars", "circuit_breaker", "datasets", "decimals", "drawdown", "english", "errors", "files", "hash_chain", "lazy", "numbers",
-    "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "sqlite", "synthetic",
-    "tracing", "types", "venue_proxy",
+    "bars", "calendars", "circuit_breaker", "datasets", "decimals", "drawdown", "english", "errors", "files", "hash_chain", "lazy",
+    "numbers", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "sqlite",
+    "synthetic", "tracing", "types", "venue_proxy",
 ])

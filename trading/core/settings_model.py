@@ -17,9 +17,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from .calendars import check_calendar
 from .types import stable_hash
 
 # %% ../../nbs/00_core/44_settings_model.ipynb #1386290f
@@ -56,9 +57,13 @@ class MarketSettings(SettingsSection):
     timeframe: str = Field("1d", pattern=r"^[1-9]\d*[mhdw]$", description="length of a bar")
     start: date = Field(date(1990, 1, 2), description="first day to ingest")
     as_of: str = Field("now", description="point in time to decide at, unless the command line says otherwise: now, or a date")
-    calendar: Literal["auto", "24/7"] = Field("auto", description="which bars should exist")
-    periods_per_year: int = Field(252, ge=1, description="bars a year, for annual figures")
+    calendar: str = Field("auto", description="which bars should exist: 24/7, 24/5, forex, an exchange such as XNYS, or auto: what each symbol's bars keep; see [calendars]")
     max_age_hours: float = Field(120, gt=0, description="older bars are not traded on")
+
+    @field_validator("calendar")
+    @classmethod
+    def _calendar_known(cls, name: str) -> str:
+        return name if name == "auto" else check_calendar(name)
 
     @field_validator("symbols")
     @classmethod
@@ -249,6 +254,7 @@ class Settings(BaseSettings):
     shock_groups: dict[str, Words] = Field(default_factory=dict)
     taxonomy: dict[str, str] = Field(default_factory=dict)
     aliases: dict[str, str] = Field(default_factory=dict)
+    calendars: dict[str, Annotated[str, AfterValidator(check_calendar)]] = Field(default_factory=dict)
     promotion: PromotionSettings = PromotionSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     access: AccessSettings = AccessSettings()

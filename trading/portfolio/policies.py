@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
+from ..core.calendars import bars_a_year
 from ..core.errors import BadInput, MissingData
 from .constraints import Limits, resolve_limits
 from .estimators import check_return_frame, covariance
@@ -113,9 +114,9 @@ def exposure(
     returns: pd.DataFrame,  # time × symbol
     cov: np.ndarray,  # per period
     level: RiskLevel,
-    periods: int,  # in a year
+    periods: float,  # in a year
 ) -> tuple[float, str]:  # factor in [0, 1] for all weights, and what binds ('' when nothing)
-    "Return by how much the weights must shrink to keep volatility and past drawdown inside a level.\n\nParameters\n----------\nweights : np.ndarray\n    by symbol\nreturns : pd.DataFrame\n    time × symbol\ncov : np.ndarray\n    per period\nlevel : RiskLevel\nperiods : int\n    in a year\n\nReturns\n-------\ntuple[float, str]\n    factor in [0, 1] for all weights, and what binds ('' when nothing)"
+    "Return by how much the weights must shrink to keep volatility and past drawdown inside a level.\n\nParameters\n----------\nweights : np.ndarray\n    by symbol\nreturns : pd.DataFrame\n    time × symbol\ncov : np.ndarray\n    per period\nlevel : RiskLevel\nperiods : float\n    in a year\n\nReturns\n-------\ntuple[float, str]\n    factor in [0, 1] for all weights, and what binds ('' when nothing)"
     swing = float(np.sqrt(weights @ cov @ weights * periods))
     steady = min(1.0, level.volatility / swing) if swing > 0 else 1.0
     path = returns.to_numpy(dtype=float) @ weights
@@ -171,13 +172,13 @@ def why_held(
 # %% ../../nbs/07_portfolio/40_policies.ipynb #bc068e3e
 @dataclass(eq=False)
 class Policy:
-    "A temperament with limits; `weights` leaves `reasons_`, `notes_`, `anchor_`, `invested_` and `fallback_` behind.\n\nParameters\n----------\nname : str\nlevel : RiskLevel\ngroups : Mapping[str, str] | None, default None\n    symbol → group; the level's group limits hold for these\nhorizon : int, default 20\n    which forecast counts, in periods\nperiods : int, default 252\n    in a year; 365 for markets that never close\nsolver : str, default 'direct'\n    the same one in the back-test and in the daily run; or 'riskfolio'"
+    "A temperament with limits; `weights` leaves `reasons_`, `notes_`, `anchor_`, `invested_` and `fallback_` behind.\n\nParameters\n----------\nname : str\nlevel : RiskLevel\ngroups : Mapping[str, str] | None, default None\n    symbol → group; the level's group limits hold for these\nhorizon : int, default 20\n    which forecast counts, in periods\nperiods : float | None, default None\n    returns in a year; None: counted by the time that passed\nsolver : str, default 'direct'\n    the same one in the back-test and in the daily run; or 'riskfolio'"
 
     name: str
     level: RiskLevel
     groups: Mapping[str, str] | None = None  # symbol → group; the level's group limits hold for these
     horizon: int = 20  # which forecast counts, in periods
-    periods: int = 252  # in a year; 365 for markets that never close
+    periods: float | None = None  # returns in a year; None: counted by the time that passed
     solver: str = "direct"  # the same one in the back-test and in the daily run; or 'riskfolio'
 
     def weights(
@@ -199,7 +200,7 @@ class Policy:
             return self._nothing(list(returns.columns))
         self.anchor_ = pd.Series(self._anchor(cov.to_numpy(), limits, regime), index=returns.columns)
         full = self._optimum(returns, cov, views, limits, regime)
-        factor, brake = exposure(full.to_numpy(), returns, cov.to_numpy(), self.level, self.periods)
+        factor, brake = exposure(full.to_numpy(), returns, cov.to_numpy(), self.level, self.periods or bars_a_year(returns.index))
         weights = (np.floor(full * factor * 1e10 + 1e-3) / 1e10).rename("weight")
         self.invested_ = float(weights.sum())
         if brake:
