@@ -168,7 +168,7 @@ def _real_length(index: pd.DatetimeIndex, timeframe: str) -> str | None:
         return None
     usual = int(np.median(gaps))
     shorter = (gaps < 0.8 * length).mean() > 0.05  # a stub at an exchange's opening, or a clock that was changed, is no contradiction
-    longer = len(gaps) >= 10 and (np.gcd.reduce(gaps) >= 2 * length or (gaps.min() >= 5 * length and gaps.max() <= 1.5 * usual))
+    longer = len(gaps) >= 10 and (np.gcd.reduce(gaps) >= 2 * length or (gaps.min() >= 20 * length and gaps.max() <= 1.5 * usual))
     if not (shorter or longer):
         return None
     usual = int(np.median(gaps[gaps < 0.8 * length])) if shorter else int(np.gcd.reduce(gaps)) if np.gcd.reduce(gaps) >= 2 * length else usual

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.english import plural
-from ..core.bars import check_bars, symbols_of
+from ..core.bars import check_bars, check_timeframe, symbols_of
 from ..core.errors import BadInput, MissingData
 from .conformal import adapt_misses, conformal_bounds, sign_probability
 from .panel import Panel, bar_volatility, features_of, fit_rows, make_panel, refuse_constant
@@ -243,6 +243,7 @@ class HorizonForecaster:
         from threadpoolctl import threadpool_limits
 
         steps = horizon_bars(self.horizons, self.timeframe)
+        check_timeframe(bars, self.timeframe)
         if not 0 < self.calibration < 1:
             raise BadInput(f"calibration is {self.calibration}; give a share of the history between 0 and 1, for example 0.25")
         if not 0 <= self.adaptive < 1:
@@ -309,7 +310,8 @@ class HorizonForecaster:
         "Return what the models look at, or say why they cannot."
         if not hasattr(self, "models_"):
             raise BadInput("the forecaster has learnt nothing yet; call fit(bars) first, or load a saved one")
-        unknown = [s for s in symbols_of(check_bars(bars)) if s not in self.symbols_]
+        check_timeframe(check_bars(bars), self.timeframe)
+        unknown = [s for s in symbols_of(bars) if s not in self.symbols_]
         if unknown:
             raise BadInput(f"{unknown[0]} was not among the {plural(len(self.symbols_), 'symbol')} of the fit; fit again with it, or leave it out")
         if bars.index[-1] < self.known_until_:

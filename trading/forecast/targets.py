@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.english import plural
-from ..core.bars import bar_length, check_index
+from ..core.bars import bar_length, check_index, check_timeframe
 from ..core.errors import BadInput
 
 # %% ../../nbs/04_forecast/00_targets.ipynb #94b7bcb7
@@ -50,6 +50,7 @@ def forward_returns(
 ) -> pd.DataFrame:  # time × (horizon, symbol), log return from t to t+h; NaN where either price is not there
     "Return what each forecast is about, missing where the future is not known yet.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, prices above zero, NaN where there is none\nhorizons : Sequence[Horizon], default (1, 5, 20)\n    bars ahead, or times like '4h'\ntimeframe : str, default '1d'\n    length of one bar\n\nReturns\n-------\npd.DataFrame\n    time × (horizon, symbol), log return from t to t+h; NaN where either price is not there"
     check_index(close, "close")
+    check_timeframe(close, timeframe)
     if (close <= 0).any(axis=None):
         raise BadInput("a close is not above zero; clean the bars before asking for returns")
     logs = np.log(close)
