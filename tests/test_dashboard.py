@@ -201,7 +201,7 @@ def test_a_person_starts_the_run_approves_its_plan_reads_orders_and_report_and_s
     page.click("#s-run button:has-text('Approve the plan')")
     assert "They are sent at once" in page.inner_text("#ask") and sent(exchanges["desk"]) == 0
     page.click("#ask-yes")
-    page.wait_for_selector("#notices :text('The plan is approved')")
+    page.wait_for_selector("#notices :text('is approved by trader')")
     follow(page, FINISHED)
     page.wait_for_selector("#s-story :text('The account is worth')")
     assert sent(exchanges["desk"]) == len(exchanges["desk"].venue.fetch_my_trades(None)) == wanted
@@ -375,7 +375,7 @@ def test_settings_are_taken_whole_or_not_at_all(look, home):
     assert (home / "settings.ini").read_text() == before
     page.fill("#settings-text", before + "\n[limits]\nmax_weight = 0.19\n")
     page.click("button:has-text('Check and save')")
-    page.wait_for_selector("#notices :text('saved whole')")
+    page.wait_for_selector("#notices :text('The settings are saved')")
     page.wait_for_selector("#s-force summary:has-text('Limits'):has-text('one changed')")
     (home / "settings.ini").write_text(before)
     page.fill("#override-name", "TULIP")

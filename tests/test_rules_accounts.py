@@ -203,7 +203,8 @@ def lines(fills) -> bytes:
 
 def test_trades_are_read_as_columns_of_whole_numbers():
     fills = read_fills(lines(FILLS))
-    assert fills == FillColumns(["B", "A"], [0, 1, 1, 0], [20, 10, -15, -25], [100, 60, 52, 95], [2000, 600, 780, 2375], (0, 0, 3))
+    ends = tuple((FILLS[n].timestamp.isoformat(timespec="microseconds"), 3, 2, FILLS[n].id, "fill") for n in (0, -1))
+    assert fills == FillColumns(["B", "A"], [0, 1, 1, 0], [20, 10, -15, -25], [100, 60, 52, 95], [2000, 600, 780, 2375], (0, 0, 3), *ends)
     finer = read_fills(lines([FILLS[0].but(amount=D("0.05"), price=D("1.5")), FILLS[1].but(price=D("0.125"), fee=D(0))]))
     assert (finer.units, finer.prices, finer.fees, finer.places) == ([5, 1000], [1500, 125], [2, 0], (2, 3, 0))
 
@@ -345,11 +346,11 @@ def note(text, when=T, account="x"):
 
 
 def test_events_are_filtered_by_account_kind_time_and_place(ledger):
-    first = [note("a", T), note("b", T + timedelta(seconds=1)), Event("other", "x", T, {}), note("c", T, "y"), note("d", T - timedelta(days=1))]
+    first = [note("a", T), note("b", T + timedelta(seconds=1)), Event("circuit", "x", T, {}), note("c", T, "y"), note("d", T - timedelta(days=1))]
     assert ledger.append(first[:4]) == 4 and ledger.append(first[4]) == 5
     texts = lambda **q: [e.data.get("text") for e in ledger.events(**q)]  # noqa: E731
     assert texts() == ["a", "b", None, "c", "d"] and texts(account="x") == ["a", "b", None, "d"] and texts(kind="note") == ["a", "b", "c", "d"]
-    assert texts(account="x", kind=["note", "other"]) == ["a", "b", None, "d"] and texts(kind=[]) == [] and texts(account="z") == []
+    assert texts(account="x", kind=["note", "circuit"]) == ["a", "b", None, "d"] and texts(kind=[]) == [] and texts(account="z") == []
     assert texts(kind="note", since=T) == ["a", "b", "c"] and texts(since=T + timedelta(microseconds=1)) == ["b"]
     assert texts(after=3) == ["c", "d"] and texts(after=5) == [] and ledger.events() == first
     assert ledger.last("note", "x").data == {"text": "d"} and ledger.last("note", "x").timestamp == T - timedelta(days=1)

@@ -617,7 +617,7 @@ def test_what_should_lie_at_the_venue(ledger):
 def test_sums_that_do_not_balance(ledger):
     book = held(ledger, A=10)
     assert compare_sums(book) == []
-    words = "x: paid in, profit and fees give 1000, cash and costs 1000.01"
+    words = "x: paid in, profit, income and fees give 1000, cash and costs 1000.01"
     assert compare_sums(book.but(cash=D("900.01"))) == [Difference("profit", "USD", words)]
     assert compare_sums(book.but(fees=D(1)))[0].words.endswith("give 999, cash and costs 1000")
     assert compare_sums(book.but(realised=D(1)))[0].words.endswith("give 1001, cash and costs 1000")

@@ -6,11 +6,15 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "account_book": [
-        "COST_STEP", "PRICE_STEP", "IN_KIND", "MONEY", "Book", "apply_fill", "plain", "fill_from", "state_from", "time_text", "fill_event",
-        "paid_with", "BookBuilder", "fold_book",
+        "COST_STEP", "PRICE_STEP", "IN_KIND", "Book", "apply_fill", "plain", "fill_from", "state_from", "fill_event", "paid_with",
+        "BookBuilder", "fold_book", "check_rate", "check_funds",
     ],
-    "event_table": ["SqliteEvents"],
-    "ledger": ["LEDGER_SCHEMA", "MANY", "LedgerError", "event_key", "open_file", "Ledger"],
+    "event_kinds": [
+        "MONEY_KINDS", "OTHER_KINDS", "TAKES", "UNIT_STEP", "takes_out", "time_text", "event_place", "read_ratio", "scale_units",
+        "check_event",
+    ],
+    "event_table": ["LEDGER_SCHEMA", "LedgerError", "open_file", "SqliteEvents"],
+    "ledger": ["MANY", "COMMUTES", "event_key", "Ledger"],
     "ledger_postgres": [
         "PostgresEvents", "SharedLedger", "open_ledger_at", "ledger_file", "events_after", "last_place", "count_events", "copy_ledger",
     ],
@@ -18,5 +22,5 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "replay": ["STEP_PLACES", "FillColumns", "read_fills", "whole_numbers", "roll_forward", "prefetch_one"],
     "tax_lots": ["LotMethod", "Lot", "Sale", "match_lots", "account_lots", "tax_csv", "trades_csv", "cointracking_csv"],
 }, modules=[
-    "account_book", "event_table", "ledger", "ledger_postgres", "lot_selection", "replay", "tax_lots",
+    "account_book", "event_kinds", "event_table", "ledger", "ledger_postgres", "lot_selection", "replay", "tax_lots",
 ])

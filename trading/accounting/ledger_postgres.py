@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from threading import RLock
 from typing import Any
 
-from .ledger import LEDGER_SCHEMA, Ledger, LedgerError
+from .event_table import LEDGER_SCHEMA, LedgerError
+from .ledger import Ledger
 from ..core.errors import BadInput, Busy
 
 # %% ../../nbs/08_accounting/20_ledger_postgres.ipynb #8410d9b3
@@ -23,7 +24,7 @@ _TABLES = """
 create table if not exists about (version integer not null);
 create table if not exists events (
   seq bigint primary key, account text not null, kind text not null, timestamp text collate "C" not null, key text,
-  data text not null, hash text not null);
+  data text not null, hash text not null, booked text not null);
 create unique index if not exists once on events (key) where key is not null;
 create index if not exists by_account on events (account, kind, seq);
 create table if not exists readers (name text primary key, seq bigint not null);
@@ -37,7 +38,7 @@ def _event_tables(schema: str) -> tuple[Any, Any]:
     from sqlalchemy import BigInteger, Column, MetaData, Table, Text
 
     meta = MetaData(schema=schema)
-    texts = (Column(name, Text) for name in ("account", "kind", "timestamp", "key", "data", "hash"))
+    texts = (Column(name, Text) for name in ("account", "kind", "timestamp", "key", "data", "hash", "booked"))
     events = Table("events", meta, Column("seq", BigInteger, primary_key=True, autoincrement=False), *texts)
     return events, Table("readers", meta, Column("name", Text, primary_key=True), Column("seq", BigInteger))
 
@@ -210,6 +211,9 @@ class SharedLedger(Ledger):
                                        f"insert into about select {LEDGER_SCHEMA} where not exists (select 1 from about); commit")
             made = PostgresEvents(engine, self._schema)
             version = made.execute("select version from about")[0][0]
+            if version < LEDGER_SCHEMA and not self.readonly:
+                made.execute("alter table events add column if not exists booked text not null default ''")
+                made.execute(f"update about set version = {LEDGER_SCHEMA}")
             if version > LEDGER_SCHEMA:
                 raise LedgerError(f"the ledger {self.path.name} is of version {version} and this carnet knows {LEDGER_SCHEMA}; update carnet")
             if self.readonly:
@@ -276,7 +280,7 @@ def copy_ledger(
     "Copy every event with its hash, and the places of the readers; then walk the chain.\n\nParameters\n----------\nsource : Ledger\ntarget : Ledger\n    empty\n\nReturns\n-------\nint\n    how many events it holds"
     if last_place(target):
         raise BadInput(f"the ledger {target.path.name} has events already; copy into an empty one")
-    last, upto, columns = 0, last_place(source), ("seq", "account", "kind", "timestamp", "key", "data", "hash")
+    last, upto, columns = 0, last_place(source), ("seq", "account", "kind", "timestamp", "key", "data", "hash", "booked")
     while rows := [tuple(r) for r in source._table.select(columns, after=last, upto=upto, limit=20_000)]:
         with target._table.transaction():
             target._table.insert(rows)

@@ -9,6 +9,7 @@ __all__ = ['STEP_PLACES', 'FillColumns', 'read_fills', 'whole_numbers', 'roll_fo
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
+from typing import Any
 
 from .account_book import COST_STEP, BookBuilder
 from ..core.decimals import EXACT
@@ -16,12 +17,12 @@ from ..core.types import ZERO
 
 # %% ../../nbs/08_accounting/10_replay.ipynb #b63d5474
 _KEYS = ("amount", "client_order_id", "fee", "id", "plan", "price", "side", "symbol", "timestamp", "venue")  # of a 'fill' event, as they are written
-_NEEDED = ("amount", "fee", "price", "side", "symbol")
+_NEEDED = ("amount", "fee", "id", "price", "side", "symbol", "timestamp")
 
 
 @dataclass(frozen=True)
 class FillColumns:
-    "Trades as columns of whole numbers.\n\nParameters\n----------\nsymbols : list[str]\n    in the order in which they first occur\nwhich : list[int]\n    place in `symbols`, for each trade\nunits : list[int]\n    below zero for a sale, in units of 10 ** -units_places\nprices : list[int]\nfees : list[int]\nplaces : tuple[int, int, int]\n    decimal places of units, prices and fees"
+    "Trades as columns of whole numbers.\n\nParameters\n----------\nsymbols : list[str]\n    in the order in which they first occur\nwhich : list[int]\n    place in `symbols`, for each trade\nunits : list[int]\n    below zero for a sale, in units of 10 ** -units_places\nprices : list[int]\nfees : list[int]\nplaces : tuple[int, int, int]\n    decimal places of units, prices and fees\nfirst : tuple, default ()\n    place in the account's history\nlast : tuple, default ()"
 
     symbols: list[str]  # in the order in which they first occur
     which: list[int]  # place in `symbols`, for each trade
@@ -29,6 +30,8 @@ class FillColumns:
     prices: list[int]
     fees: list[int]
     places: tuple[int, int, int]  # decimal places of units, prices and fees
+    first: tuple = ()  # place in the account's history
+    last: tuple = ()
 
 
 def read_fills(
@@ -57,7 +60,22 @@ def read_fills(
         return None
     signed = [n if buy else -n for n, buy in zip(units, buys.to_numpy().tolist(), strict=True)]
     symbols = table["symbol"].chunk(0).dictionary_encode()
-    return FillColumns(symbols.dictionary.to_pylist(), symbols.indices.to_numpy().tolist(), signed, prices, fees, (p, q, r))
+    ends = _ends(table["timestamp"], table["id"])
+    return ends and FillColumns(symbols.dictionary.to_pylist(), symbols.indices.to_numpy().tolist(), signed, prices, fees, (p, q, r), *ends)
+
+
+def _ends(times: Any, ids: Any) -> tuple[tuple, tuple] | None:
+    "Return the places of the first and the last trade; None when they were not written as they happened."
+    import pyarrow.compute as pc
+
+    if len(times) > 1:
+        (before, then), (number, next_) = ((c.slice(0, len(times) - 1), c.slice(1)) for c in (times, ids))
+        short, long = pc.binary_length(number), pc.binary_length(next_)
+        rising = pc.or_(pc.less(short, long), pc.and_(pc.equal(short, long), pc.less_equal(number, next_)))
+        if not pc.all(pc.or_(pc.less(before, then), pc.and_(pc.equal(before, then), rising))).as_py():
+            return None
+    first, last = ((times[i].as_py(), 3, len(ids[i].as_py()), ids[i].as_py(), "fill") for i in (0, len(times) - 1))
+    return first, last
 
 # %% ../../nbs/08_accounting/10_replay.ipynb #feebd9a0
 def whole_numbers(

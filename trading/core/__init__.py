@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "files": ["write_atomic", "lock_folder"],
     "hash_chain": ["chain_hash", "keyed_hash"],
+    "identity": ["house_digest"],
     "lazy": ["lazy_names", "make_callable"],
     "numbers": ["decimal_sign", "read_number"],
     "redaction": [
@@ -50,7 +51,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venue_proxy": ["VenueProxy"],
 }, modules=[
-    "bars", "calendars", "circuit_breaker", "datasets", "decimals", "drawdown", "english", "errors", "files", "hash_chain", "lazy",
-    "numbers", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "sqlite",
-    "synthetic", "tracing", "types", "venue_proxy",
+    "bars", "calendars", "circuit_breaker", "datasets", "decimals", "drawdown", "english", "errors", "files", "hash_chain", "identity",
+    "lazy", "numbers", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides",
+    "sqlite", "synthetic", "tracing", "types", "venue_proxy",
 ])

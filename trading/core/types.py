@@ -286,12 +286,13 @@ class CheckResult(Value):
 # %% ../../nbs/00_core/05_types.ipynb #def6dcd0
 @dataclass(frozen=True)
 class Event(Value):
-    "Something that happened, for the ledger.\n\nParameters\n----------\nkind : str\n    for example 'order_sent' or 'fill'\naccount : str\ntimestamp : datetime\n    UTC\ndata : dict[str, Any]\n    JSON values only; a Value goes in through `to_json`"
+    "Something that happened, for the ledger.\n\nParameters\n----------\nkind : str\n    for example 'order_sent' or 'fill'\naccount : str\ntimestamp : datetime\n    UTC\ndata : dict[str, Any]\n    JSON values only; a Value goes in through `to_json`\nbooked : datetime | None, default None\n    UTC, when it was written down; None: as it happened"
 
     kind: str  # for example 'order_sent' or 'fill'
     account: str
     timestamp: datetime  # UTC
     data: dict[str, Any] = field(default_factory=dict)  # JSON values only; a Value goes in through `to_json`
+    booked: datetime | None = None  # UTC, when it was written down; None: as it happened
 
     def __post_init__(self):
         _check_utc(self)

@@ -178,8 +178,8 @@ def record_fills(
         fills = _fills_of(desk, states, since)
     if late:
         raise UnknownOutcome(f"{desk.venue.name}: the trades of {late[0]} do not add up to what was filled; reconcile before trading on")
-    events = [fill_event(f, desk.account, desk.venue.name, plan_hash) for f in fills]
     now = desk.clock()
+    events = [fill_event(f, desk.account, desk.venue.name, plan_hash, now) for f in fills]
     ended = [Event("ended", desk.account, now, plain(s) | {"plan": plan_hash}) for s in states if s.status != "open"]
     if events or ended:
         desk.ledger.append(events + ended)

@@ -147,8 +147,8 @@ def compare_sums(
     book: Book,
 ) -> list[Difference]:
     "Return a difference if the books do not balance in themselves."
-    left, right = book.paid_in + book.realised - book.fees, book.cash + sum(book.costs.values(), ZERO)
-    words = f"{book.account}: paid in, profit and fees give {left:f}, cash and costs {right:f}"
+    left, right = book.paid_in + book.realised + book.income - book.fees, book.cash + sum(book.costs.values(), ZERO)
+    words = f"{book.account}: paid in, profit, income and fees give {left:f}, cash and costs {right:f}"
     return [] if left == right else [Difference("profit", book.currency, words)]
 
 # %% ../../nbs/09_execution/45_reconciliation.ipynb #72dcd73d
@@ -238,7 +238,7 @@ def _fetch_missed(desk: OrderContext, trades: list[Fill]) -> list[str]:
     for fill in trades:
         intent = desk.ledger.find("intent", desk.account, fill.client_order_id)
         if intent and not desk.ledger.find("fill", desk.account, desk.venue.name, fill.id):
-            desk.ledger.append(fill_event(fill, desk.account, desk.venue.name, intent.data["plan"]))
+            desk.ledger.append(fill_event(fill, desk.account, desk.venue.name, intent.data["plan"], desk.clock()))
             missed.append(f"a trade of {fill.amount} {fill.symbol} at {fill.price} was missing")
     return missed
 
