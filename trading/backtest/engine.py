@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from ..core.carried_prices import day_returns
 from . import plots
 from .execution_timing import directions, fill_prices, same_symbols
 from .costs import Costs
@@ -98,6 +99,7 @@ FIGURES = ("final", "total_return", "annual_return", "volatility", "sharpe", "so
 def _key_figures(b: Backtest) -> dict:
     "Compute every figure once."
     r, p = b.returns, b.periods
+    days = day_returns(r)  # the risk of a day, on bars shorter than that too
     years = max(len(r) - 1, 1) / p  # from the first close to the last
     annual, fall = annual_growth(max(b.equity.iloc[-1], 0.0) / b.costs.cash, years), -metrics.max_drawdown(r)
     closed = b.trades[~b.trades["open"]]["pnl"]
@@ -110,7 +112,7 @@ def _key_figures(b: Backtest) -> dict:
         "max_drawdown": metrics.max_drawdown(r),
         "drawdown_from": deepest["peak"], "drawdown_low": deepest["trough"], "drawdown_until": deepest["recovered"],
         "trades": len(closed), "win_rate": (closed > 0).mean() if len(closed) else np.nan, "profit_factor": gains / losses if losses > 0 else np.nan,
-        "var_95": metrics.value_at_risk(r) if len(r) >= 4 else np.nan, "cvar_95": metrics.cvar(r) if len(r) >= 4 else np.nan,
+        "var_95": metrics.value_at_risk(days) if len(days) >= 4 else np.nan, "cvar_95": metrics.cvar(days) if len(days) >= 4 else np.nan,
         "turnover": b.orders["cost"].sum() / b.equity.mean() / years, "exposure": b.exposure.mean(), "fees": b.orders["fee"].sum(),
     }
     return out | {"score": composite_score(out["sharpe"], out["calmar"], out["profit_factor"])}

@@ -12,8 +12,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "calendars": [
         "ROUND_THE_CLOCK", "YEAR", "DAY", "NEW_YORK", "FEWEST_DAYS", "LARGEST_GRID", "LONG_ENOUGH", "check_calendar", "sessions",
         "expected_bars", "observed_calendar", "usual_step", "on_own_clock", "elapsed_years", "calendar_bars_a_year", "bars_a_year",
-        "annual_growth", "price_age",
+        "annual_growth", "next_open", "price_age",
     ],
+    "carried_prices": ["carry_prices", "closed_markets", "day_closes", "day_returns", "span_text"],
     "circuit_breaker": ["Circuit", "BackoffPolicy", "CircuitStore", "MemoryStore", "CircuitBreaker"],
     "datasets": ["SampleKind", "SOURCES", "sample_bars"],
     "decimals": ["EXACT", "strip_zeros"],
@@ -52,7 +53,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venue_proxy": ["VenueProxy"],
 }, modules=[
-    "bars", "calendars", "circuit_breaker", "datasets", "decimals", "drawdown", "english", "errors", "files", "hash_chain", "identity",
-    "lazy", "numbers", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides",
-    "sqlite", "synthetic", "tracing", "types", "venue_proxy",
+    "bars", "calendars", "carried_prices", "circuit_breaker", "datasets", "decimals", "drawdown", "english", "errors", "files",
+    "hash_chain", "identity", "lazy", "numbers", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model",
+    "settings_overrides", "sqlite", "synthetic", "tracing", "types", "venue_proxy",
 ])

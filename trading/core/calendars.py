@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROUND_THE_CLOCK', 'YEAR', 'DAY', 'NEW_YORK', 'FEWEST_DAYS', 'LARGEST_GRID', 'LONG_ENOUGH', 'check_calendar',
            'sessions', 'expected_bars', 'observed_calendar', 'usual_step', 'on_own_clock', 'elapsed_years',
-           'calendar_bars_a_year', 'bars_a_year', 'annual_growth', 'price_age']
+           'calendar_bars_a_year', 'bars_a_year', 'annual_growth', 'next_open', 'price_age']
 
 # %% ../../nbs/00_core/16_calendars.ipynb #51c1ed22
 from collections.abc import Iterator
@@ -230,6 +230,16 @@ def annual_growth(
     return float(growth ** (1 / years) - 1) if years > 0 and growth >= 0 else float("nan")
 
 # %% ../../nbs/00_core/16_calendars.ipynb #28395858
+def next_open(
+    calendar: str,  # '24/7', '24/5', 'forex', or an exchange
+    moment: pd.Timestamp,  # UTC
+) -> pd.Timestamp:  # the moment itself when the market is open
+    "Return when a market opens next.\n\nParameters\n----------\ncalendar : str\n    '24/7', '24/5', 'forex', or an exchange\nmoment : pd.Timestamp\n    UTC\n\nReturns\n-------\npd.Timestamp\n    the moment itself when the market is open"
+    at = pd.Timestamp(moment)
+    table = sessions(calendar, at, at + 14 * DAY)
+    return max(at, table["open"].iloc[0])
+
+
 def price_age(
     calendar: str,  # '24/7', '24/5', 'forex', or an exchange
     timeframe: str,  # '5m', '1h', '1d'

@@ -154,7 +154,7 @@ class LimitSettings(SettingsSection):
     max_group_weight: Fraction = Field(0.50, description="of one group")
     min_cash: Fraction = Field(0.0, description="always kept in cash")
     max_turnover: float = Field(1.5, gt=0, le=4, description="sales and purchases of one plan, of the portfolio")
-    max_var_95: Fraction = Field(0.05, description="one-period loss exceeded once in twenty periods")
+    max_var_95: Fraction = Field(0.05, description="loss of a day that is exceeded on one day in twenty")
     max_drawdown: Fraction = Field(0.25, description="below the best value ever, before trading stops")
     max_daily_loss: Fraction = Field(0.05, description="of the portfolio in one day, before trading stops")
     max_leverage: float = Field(1.0, ge=0, le=10, description="gross exposure over equity")

@@ -186,7 +186,7 @@ def policy_of(settings: Settings):
     margin = 0.98  # a price moves between the plan and the fill: aim a little inside a limit
     level = RiskLevel(a.risk_level, min(row["max_weight"], limits.max_weight * margin), row["volatility"], row["max_drawdown"],
                       max(row["min_cash"], limits.min_cash), {g: c * margin for g, c in ceilings.items()})
-    return policy(a.policy, level, optimizer=optimizer_of(settings), groups=groups_of(settings), horizon=max(settings.forecast.horizons))
+    return policy(a.policy, level, optimizer=optimizer_of(settings), groups=groups_of(settings), horizon=max(settings.forecast.horizons), timeframe=settings.market.timeframe)
 
 # %% ../../nbs/12_pipeline/20_factory.ipynb #986e965b
 def paper_tape(

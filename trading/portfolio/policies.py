@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
+from ..core.carried_prices import span_text
 from ..core.calendars import bars_a_year
 from ..core.errors import BadInput, MissingData
 from .base import Optimizer
@@ -174,13 +175,14 @@ def why_held(
 # %% ../../nbs/07_portfolio/40_policies.ipynb #bc068e3e
 @dataclass(eq=False)
 class Policy:
-    "A temperament with limits; `weights` leaves `reasons_`, `notes_`, `anchor_`, `invested_` and `fallback_` behind.\n\nParameters\n----------\nname : str\nlevel : RiskLevel\ngroups : Mapping[str, str] | None, default None\n    symbol → group; the level's group limits hold for these\nhorizon : int, default 20\n    which forecast counts, in periods\nperiods : float | None, default None\n    returns in a year; None: counted by the time that passed\nsolver : str, default 'direct'\n    the same one in the back-test and in the daily run; or 'riskfolio'\noptimizer : Optimizer | None, default None\n    what it holds without views; None: the policy's own rule"
+    "A temperament with limits; `weights` leaves `reasons_`, `notes_`, `anchor_`, `invested_` and `fallback_` behind.\n\nParameters\n----------\nname : str\nlevel : RiskLevel\ngroups : Mapping[str, str] | None, default None\n    symbol → group; the level's group limits hold for these\nhorizon : int, default 20\n    which forecast counts, in periods\nperiods : float | None, default None\n    returns in a year; None: counted by the time that passed\ntimeframe : str, default '1d'\n    length of a period, for the reasons\nsolver : str, default 'direct'\n    the same one in the back-test and in the daily run; or 'riskfolio'\noptimizer : Optimizer | None, default None\n    what it holds without views; None: the policy's own rule"
 
     name: str
     level: RiskLevel
     groups: Mapping[str, str] | None = None  # symbol → group; the level's group limits hold for these
     horizon: int = 20  # which forecast counts, in periods
     periods: float | None = None  # returns in a year; None: counted by the time that passed
+    timeframe: str = "1d"  # length of a period, for the reasons
     solver: str = "direct"  # the same one in the back-test and in the daily run; or 'riskfolio'
     optimizer: Optimizer | None = None  # what it holds without views; None: the policy's own rule
 
@@ -271,7 +273,7 @@ class Policy:
         neutral, reasons = self.anchor_.to_numpy(), {}
         for i, s in enumerate(full.index):
             e, c = seen[i]
-            told = "" if np.isnan(e) else f"forecast {np.expm1(e):+.1%} over {self.horizon} days with confidence {c:.0%}"
+            told = "" if np.isnan(e) else f"forecast {np.expm1(e):+.1%} over {span_text(self.horizon, self.timeframe)} with confidence {c:.0%}"
             if held[i] <= 0:
                 reasons[s] = why_left_out(self.name, limits.high[i] > 0, told, e < 0)
                 continue

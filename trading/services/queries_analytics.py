@@ -13,11 +13,12 @@ import math
 import numpy as np
 import pandas as pd
 
+from ..core.carried_prices import day_returns
 from ..core.calendars import bars_a_year
 from ..core.english import plural
 from ..core.errors import BadInput, MissingData, TradingError
 from ..core.settings import Settings
-from ..pipeline.target_weights import target_weights
+from ..pipeline.target_weights import recent_day_returns, target_weights
 from ..pipeline.factory import groups_of, risk_limits, shock_groups_of
 from ..pipeline.forecast_review import forecast_review
 from ..pipeline.run_record import Run, RunRecord
@@ -133,10 +134,12 @@ def _ratios(values: pd.Series, benchmark: pd.Series | None = None) -> dict:
     returns = values.pct_change().dropna()
     if len(returns) < FEWEST_RETURNS:
         return missing(f"{plural(len(returns), 'return is', 'returns are')} too few for ratios, at least {FEWEST_RETURNS} are needed; they come with further runs")
-    periods = bars_a_year(values.index)
+    periods, days = bars_a_year(values.index), day_returns(returns)
+    if len(days) < 4:
+        return missing(f"{plural(len(days), 'day is', 'days are')} too few for ratios; they come with further runs")
     found = {"annual_return": m.annual_return(returns, periods), "volatility": m.volatility(returns, periods), "sharpe": m.sharpe(returns, periods),
              "sortino": m.sortino(returns, periods), "calmar": m.calmar(returns, periods), "omega": m.omega(returns, periods),
-             "max_drawdown": m.max_drawdown(returns), "var_95": m.value_at_risk(returns), "cvar_95": m.cvar(returns)}
+             "max_drawdown": m.max_drawdown(returns), "var_95": m.value_at_risk(days), "cvar_95": m.cvar(days)}
     if benchmark is not None:
         found["alpha"], found["beta"] = m.alpha_beta(returns, benchmark.pct_change().dropna(), periods)
     return {k: plain_number(v) for k, v in found.items()} | {"returns": len(returns), "periods": periods}
@@ -197,8 +200,7 @@ def _held(place: Workspace, record: RunRecord) -> tuple[pd.Series, pd.DataFrame,
     "Return the weights after a run, the returns they are measured on, and the settings."
     settings = settings_then(record)
     weights = artefact(place, record, "holdings_after")["weight"].drop("cash", errors="ignore").astype(float)
-    returns = run_bars(place, record)["close"].pct_change(fill_method=None).iloc[-settings.allocate.window :]
-    return weights[weights != 0], returns, settings
+    return weights[weights != 0], recent_day_returns(settings, run_bars(place, record)["close"]), settings
 
 
 def _valued(place: Workspace, profile: str | None) -> RunRecord:
