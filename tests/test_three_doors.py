@@ -58,6 +58,7 @@ ASKED = {
     "promote-model": {"version": "forecast-one", "reason": "it was better"},
     "acknowledge-alert": {"rule": "drawdown"},
     "retry-alerts": {},
+    "add-portfolio": {"name": "family", "profile": "crypto"},
 }
 # started as a process, or of this process alone: tested in the notebooks of run_control and system_control and in the browser
 ELSEWHERE = {"start-run", "resume-run", "cancel-job", "invalidate-cache", "reset-system", "update-market"}
@@ -136,7 +137,8 @@ def left(place: Workspace, before: int) -> dict:
         "former": len(list(place.settings.parent.glob(".settings.ini.former/*.ini"))),
         "taxonomy": json.loads((place.data / "taxonomy.json").read_text()) if (place.data / "taxonomy.json").exists() else None,
         "models": [(m["version"], m["at"], m["before"], [strip(r) for r in m["reasons"]]) for m in models],
-        "switches": sorted(f.name for f in place.data.glob("kill-*.jsonl")),
+        "switches": sorted(f.name for f in place.data.glob("kill-*.jsonl")), "stops": len(list(place.data.glob("stop-*.json"))),
+        "portfolios": sorted(str(f.relative_to(place.data)) for f in (place.data / "portfolios").rglob("*")),
         "feedback": [strip(json.loads(line)["note"]) for line in feedback.read_text().splitlines()] if feedback.exists() else [],
     }
 

@@ -50,7 +50,7 @@ class RunSettings(SettingsSection):
 
 
 class MarketSettings(SettingsSection):
-    source: Literal["sample", "ccxt", "mt5", "alpaca"] = Field("sample", description="where bars come from")
+    source: Literal["sample", "file", "ccxt", "mt5", "alpaca"] = Field("sample", description="where bars come from; file: from 'carnet import'")
     venue: str = Field("sample", description="exchange id of ccxt, address of the MT5 bridge, or name of the venue")
     symbols: Words = Field((), min_length=1, description="what may be held")
     currency: str = Field("USD", min_length=3, description="every price, value and fee is in it")
@@ -59,6 +59,12 @@ class MarketSettings(SettingsSection):
     as_of: str = Field("now", description="point in time to decide at, unless the command line says otherwise: now, or a date")
     calendar: str = Field("auto", description="which bars should exist: 24/7, 24/5, forex, an exchange such as XNYS, or auto: what each symbol's bars keep; see [calendars]")
     max_age_hours: float = Field(120, gt=0, description="older bars are not traded on")
+    files: bool = Field(False, description="imported bars stand where the venue has none, for example before its first")
+
+    @property
+    def recorded(self) -> bool:
+        "Whether the market is a record, which nobody can be asked about: the sample, or files."
+        return self.source in ("sample", "file")
 
     @field_validator("calendar")
     @classmethod

@@ -15,14 +15,14 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "steps",
     ],
     "layout": [
-        "SCREENS", "STOP", "Screen", "sections_of", "frame", "status_line", "banner", "first_sections", "profiles_of", "render_page",
-        "styles", "viewer_from_request", "parse_query",
+        "SCREENS", "STOP", "Screen", "sections_of", "frame", "status_line", "stop_button", "banner", "first_sections", "profiles_of",
+        "render_page", "styles", "viewer_from_request", "parse_query",
     ],
     "screens_analysis": ["SHARES", "RATIOS", "forecasts_screen", "performance_screen", "risk_screen"],
     "screens_settings": ["settings_screen"],
     "screens_system": ["TONES", "FACTS", "FRACTIONS", "runs_screen", "alerts_screen", "health_screen", "learning_screen"],
     "screens_trading": [
-        "TITLES", "report_data", "utc_text", "utc_cell", "read_artefact", "today_screen", "awaits_approval", "series", "holdings_screen",
+        "TITLES", "report_data", "time_text", "time_cell", "read_artefact", "today_screen", "awaits_approval", "series", "holdings_screen",
         "newer_quotes", "quotes_state", "orders_screen",
     ],
 }, modules=[

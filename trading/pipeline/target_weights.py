@@ -13,6 +13,7 @@ import pandas as pd
 from ..core.calendars import bars_a_year
 from ..core.carried_prices import carry_prices, closed_markets, day_closes
 from ..core.settings import Settings
+from .cycle import cycle_target_path
 from .factory import policy_of, symbol_calendars
 from ..portfolio.policies import Policy
 
@@ -53,11 +54,12 @@ def target_weights(
 ) -> tuple[pd.DataFrame, Policy]:  # by symbol: target (fraction of equity) and reason; the policy with its notes
     "Return what the policy of the settings would hold.\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol, closes known to the run\nviews : pd.DataFrame\n    (symbol, horizon) × columns: the forecasts that passed the filter\nregime : Mapping[str, float] | None\n    probability of each state of the market; None: not known\n\nReturns\n-------\ntuple[pd.DataFrame, Policy]\n    by symbol: target (fraction of equity) and reason; the policy with its notes"
     prices, _ = carried_closes(settings, close)
+    group_path = cycle_target_path(settings, close) if settings.allocate.optimizer == "cycle" else None
     returns = prices.pct_change(fill_method=None).iloc[-settings.allocate.window :]
     absent, still = returns.isna().mean() > MOST_ABSENT, (returns.fillna(0.0) == 0).all()
     left = dict.fromkeys(returns.columns[absent | prices.iloc[-1].isna()], "left out: prices are missing in the window")
     left = dict.fromkeys(returns.columns[still], "left out: its price has not moved in the window") | left
-    usable, policy = [s for s in returns.columns if s not in left], policy_of(settings)
+    usable, policy = [s for s in returns.columns if s not in left], policy_of(settings, group_path)
     whole = returns[usable].dropna()  # an absent bar makes its row absent, never the panel
     calendars = set(symbol_calendars(settings, close).values())
     policy.periods = bars_a_year(whole.index, settings.market.timeframe, "24/7" if "24/7" in calendars else min(calendars))

@@ -171,14 +171,14 @@ class Nothing(CommandRequest):
     "No arguments."
 
 
-@command("invalidate-cache", role="admin", audit="caches dropped", doors=("api", "page"))
+@command("invalidate-cache", role="admin", audit="caches dropped", whole=True, doors=("api", "page"))
 def invalidate_cache(request: Nothing, context: Context) -> Done:
     "Drop every kept answer."
     dropped = context.forget()
     return Done(text=f"{count(dropped, 'kept answer')} dropped", details={"dropped": dropped})
 
 
-@command("reset-system", role="admin", audit="system reset", doors=("api", "page"))
+@command("reset-system", role="admin", audit="system reset", whole=True, doors=("api", "page"))
 def reset_system(request: Nothing, context: Context) -> Done:
     "Drop every kept answer and put away jobs that have ended; the runs they made stay."
     dropped, archived = context.forget(), archive_jobs(context.workspace)
