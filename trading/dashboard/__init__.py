@@ -22,7 +22,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "screens_settings": ["settings_screen"],
     "screens_system": ["TONES", "FACTS", "FRACTIONS", "runs_screen", "alerts_screen", "health_screen", "learning_screen"],
     "screens_trading": [
-        "TITLES", "report_data", "time_text", "time_cell", "read_artefact", "today_screen", "awaits_approval", "series", "holdings_screen",
+        "TITLES", "report_data", "utc_text", "utc_cell", "read_artefact", "today_screen", "awaits_approval", "series", "holdings_screen",
         "newer_quotes", "quotes_state", "orders_screen",
     ],
 }, modules=[
