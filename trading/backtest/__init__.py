@@ -7,6 +7,7 @@ from trading.core.lazy import lazy_names, make_callable
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "costs": ["Costs"],
     "cross_validation": ["WalkForwardResult", "walk_forward", "combinatorial_paths", "SimulatedOutcomes", "monte_carlo"],
+    "currency_account": ["CurrencyAccount", "account_rates", "replay_in_currency"],
     "engine": ["FIGURES", "composite_score", "Backtest", "backtest", "target_rows", "volatility_size"],
     "execution_timing": ["EVENTS", "fill_prices", "check_signals", "same_symbols", "next_bar", "first_stop", "Directions", "directions"],
     "fast_kernel": [
@@ -41,7 +42,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "trial_register": ["Data", "variation_text", "TrialRegister", "default_register"],
     "vectorbt_engine": ["EngineFills", "fill_directions", "fill_weights"],
 }, modules=[
-    "costs", "cross_validation", "engine", "execution_timing", "fast_kernel", "fast_strategies", "leak_detector", "leak_probes",
-    "overfitting", "plots", "strategies", "strategy_promotion", "sweep", "sweep_jobs", "sweep_plots", "trial_register", "vectorbt_engine",
+    "costs", "cross_validation", "currency_account", "engine", "execution_timing", "fast_kernel", "fast_strategies", "leak_detector",
+    "leak_probes", "overfitting", "plots", "strategies", "strategy_promotion", "sweep", "sweep_jobs", "sweep_plots", "trial_register",
+    "vectorbt_engine",
 ])
 make_callable(__name__, "backtest")

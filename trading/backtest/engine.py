@@ -7,7 +7,7 @@ __all__ = ['FIGURES', 'composite_score', 'Backtest', 'backtest', 'target_rows', 
 
 # %% ../../nbs/06_backtest/15_engine.ipynb #5e546989
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +16,7 @@ import pandas as pd
 from ..core.carried_prices import day_returns
 from . import plots
 from .execution_timing import directions, fill_prices, same_symbols
+from .currency_account import account_rates, replay_in_currency
 from .costs import Costs
 from .vectorbt_engine import EngineFills, fill_directions, fill_weights
 from ..core.bars import check_bars, check_index, symbols_of
@@ -36,7 +37,7 @@ def composite_score(
 # %% ../../nbs/06_backtest/15_engine.ipynb #8c50029e
 @dataclass(frozen=True)
 class Backtest:
-    "What became of the money, and all that can be asked about it.\n\nParameters\n----------\nequity : pd.Series\n    value of the whole account at each close, quote currency\naccounts : pd.DataFrame\n    the same by purse: one per symbol for signals, one for weights\norders : pd.DataFrame\n    filled: timestamp, symbol, side, amount, price, cost, fee\ntrades : pd.DataFrame\n    round trips: symbol, side, amount, entry, exit, prices, fees, pnl, return, bars, open\nunits : pd.DataFrame\n    time × symbol, held at each close, below zero is short\ncash : pd.Series\n    not invested, at each close\nclose : pd.DataFrame\n    prices that the value rests on\ncosts : Costs\nperiods : float\n    bars in a year of 365.25 days, by which the figures are annualised\nfill : str\n    'open' or 'close': which price of the next bar was traded"
+    "What became of the money, and all that can be asked about it.\n\nParameters\n----------\nequity : pd.Series\n    value of the whole account at each close, quote currency\naccounts : pd.DataFrame\n    the same by purse: one per symbol for signals, one for weights\norders : pd.DataFrame\n    filled: timestamp, symbol, side, amount, price, cost, fee\ntrades : pd.DataFrame\n    round trips: symbol, side, amount, entry, exit, prices, fees, pnl, return, bars, open\nunits : pd.DataFrame\n    time × symbol, held at each close, below zero is short\ncash : pd.Series\n    not invested, at each close\nclose : pd.DataFrame\n    prices that the value rests on\ncosts : Costs\nperiods : float\n    bars in a year of 365.25 days, by which the figures are annualised\nfill : str\n    'open' or 'close': which price of the next bar was traded\nrate : pd.DataFrame | None, default None\n    time × symbol: account currency for one unit of the quote currency; None: they are the same"
 
     equity: pd.Series  # value of the whole account at each close, quote currency
     accounts: pd.DataFrame  # the same by purse: one per symbol for signals, one for weights
@@ -48,6 +49,7 @@ class Backtest:
     costs: Costs
     periods: float  # bars in a year of 365.25 days, by which the figures are annualised
     fill: str  # 'open' or 'close': which price of the next bar was traded
+    rate: pd.DataFrame | None = None  # time × symbol: account currency for one unit of the quote currency; None: they are the same
 
     @cached_property
     def returns(self) -> pd.Series:
@@ -64,7 +66,7 @@ class Backtest:
     @cached_property
     def exposure(self) -> pd.Series:
         "Value of all positions, long and short, as a fraction of the account at each close."
-        held = (self.units.abs() * self.close.ffill()).sum(axis=1)
+        held = (self.units.abs() * self.close.ffill() * (1 if self.rate is None else self.rate)).sum(axis=1)
         return (held / self.equity.where(self.equity > 0)).fillna(0.0).rename("exposure")
 
     @cached_property
@@ -135,8 +137,10 @@ def backtest(
     trailing: bool = False,  # the stop loss follows the best price
     fill: str = "auto",  # price of the next bar: 'open', 'close', or 'auto': open where there is one
     periods: float | None = None,  # bars in a year; None counts those that were there per year elapsed
+    currency: str = "",  # of the account: profits in other quote currencies are converted; empty: all symbols count in one
+    rates: pd.DataFrame | None = None,  # time × pair ('EUR/USD'), for the conversion; None: the bars' own pairs, then the ECB's rates
 ) -> Backtest:
-    "Trade signals or target weights through the past, on the next bar, with all costs.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nstrategy : Callable | object | None, default None\n    has `signals(bars)` or `weights(bars)`; instead of the two below\nsignals : pd.DataFrame | pd.Series | None, default None\n    positions -1, 0, 1 or events, known at each close; see `directions`\nweights : pd.DataFrame | None, default None\n    decision time × symbol, each row summing to at most 1; only some bars may have a row\nfees : float, default 0.001\n    fraction of the traded value, 0.001 is ten basis points\nslippage : float, default 0.0\n    fraction by which each fill is worse than the price\nfixed_fees : float, default 0.0\n    quote currency per order\nmin_size : float, default 0.0\n    smallest order, units\ncash : float, default 10000.0\n    at the start, for the whole account\nsize : float | pd.DataFrame, default 1.0\n    signals only: fraction of the purse to use at an entry, known at the close; a number or time × symbol\nstop_loss : float | None, default None\n    signals only: fraction below the entry price\ntake_profit : float | None, default None\n    signals only: fraction above it\ntrailing : bool, default False\n    the stop loss follows the best price\nfill : str, default 'auto'\n    price of the next bar: 'open', 'close', or 'auto': open where there is one\nperiods : float | None, default None\n    bars in a year; None counts those that were there per year elapsed\n\nReturns\n-------\nBacktest"
+    "Trade signals or target weights through the past, on the next bar, with all costs.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nstrategy : Callable | object | None, default None\n    has `signals(bars)` or `weights(bars)`; instead of the two below\nsignals : pd.DataFrame | pd.Series | None, default None\n    positions -1, 0, 1 or events, known at each close; see `directions`\nweights : pd.DataFrame | None, default None\n    decision time × symbol, each row summing to at most 1; only some bars may have a row\nfees : float, default 0.001\n    fraction of the traded value, 0.001 is ten basis points\nslippage : float, default 0.0\n    fraction by which each fill is worse than the price\nfixed_fees : float, default 0.0\n    quote currency per order\nmin_size : float, default 0.0\n    smallest order, units\ncash : float, default 10000.0\n    at the start, for the whole account\nsize : float | pd.DataFrame, default 1.0\n    signals only: fraction of the purse to use at an entry, known at the close; a number or time × symbol\nstop_loss : float | None, default None\n    signals only: fraction below the entry price\ntake_profit : float | None, default None\n    signals only: fraction above it\ntrailing : bool, default False\n    the stop loss follows the best price\nfill : str, default 'auto'\n    price of the next bar: 'open', 'close', or 'auto': open where there is one\nperiods : float | None, default None\n    bars in a year; None counts those that were there per year elapsed\ncurrency : str, default ''\n    of the account: profits in other quote currencies are converted; empty: all symbols count in one\nrates : pd.DataFrame | None, default None\n    time × pair ('EUR/USD'), for the conversion; None: the bars' own pairs, then the ECB's rates\n\nReturns\n-------\nBacktest"
     signals, weights = _intention(bars, strategy, signals, weights)
     close = bars["close"][symbols_of(bars)].rename_axis(columns=None)
     costs = Costs(fees, slippage, fixed_fees, min_size, cash)
@@ -147,12 +151,38 @@ def backtest(
             raise BadInput("stops and size belong to signals; with weights, put them into the weights")
         targets, price = target_rows(bars, weights, fill)
         fills = fill_weights(close, price, targets, costs)
+        rows, columns = np.nonzero(np.isfinite(targets.to_numpy()))
+        asked = [(t, s, price.iat[t, s], targets.iat[t, s]) for t, s in zip(rows, columns, strict=True)] if currency else []
     else:
         full = np.isscalar(size) and size == 1
         turns = directions(bars, signals, fill, stop_loss, take_profit, trailing, slippage, pause=not full)
         purse = Costs(fees, slippage, fixed_fees, min_size, cash / close.shape[1])
         fills = fill_directions(close, turns.price, turns.first, purse, None if full else _sizes(size, close), turns.last, turns.second)
-    return _account(fills, close, costs, periods, used)
+    tested = _account(fills, close, costs, periods, used)
+    return _in_currency(tested, asked if weights is not None else None, currency, rates) if currency else tested
+
+
+def _in_currency(tested: Backtest, asked: list | None, currency: str, rates: pd.DataFrame | None) -> Backtest:
+    "Count a backtest in the account's currency: the same fractions of the account at the same fills, each amount at the rate of its moment."
+    close, costs = tested.close, tested.costs
+    rate, names = account_rates(close, currency, rates), list(close.columns)
+    if asked is not None:
+        parts = {"all": replay_in_currency(close, asked, rate, costs.cash, costs.fees, costs.fixed_fees, costs.min_size)}
+    else:
+        parts = {}
+        for purse in tested.accounts:  # one for each symbol
+            mine, before = tested.orders[tested.orders["symbol"] == purse], tested.accounts[purse].shift(1).fillna(costs.cash / len(names))
+            after = tested.units[purse].reindex(mine["timestamp"]).to_numpy()
+            last = mine["timestamp"].ne(mine["timestamp"].shift(-1)).to_numpy()  # a bar with two orders leaves between them nothing held
+            share = np.where(last, after, 0.0) * mine["price"].to_numpy() / before.reindex(mine["timestamp"]).to_numpy()
+            steps = zip(close.index.get_indexer(mine["timestamp"]), [names.index(purse)] * len(mine), mine["price"], share, strict=True)
+            parts[purse] = replay_in_currency(close, steps, rate, costs.cash / len(names), costs.fees, costs.fixed_fees)
+    accounts = pd.DataFrame({k: p.equity for k, p in parts.items()})
+    orders = pd.concat([p.orders for p in parts.values()]).sort_values("timestamp", kind="stable").reset_index(drop=True)
+    closing = rate.stack().reindex(pd.MultiIndex.from_frame(tested.trades[["exit", "symbol"]])).to_numpy()
+    trades = tested.trades.assign(rate=closing, pnl=tested.trades["pnl"] * closing)
+    units, cash = sum(p.units for p in parts.values()), sum(p.cash for p in parts.values())
+    return replace(tested, equity=accounts.sum(axis=1).rename("equity"), accounts=accounts, orders=orders, trades=trades, units=units, cash=cash, rate=rate)
 
 
 def _intention(bars, strategy, signals, weights) -> tuple:

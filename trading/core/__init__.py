@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "carried_prices": ["carry_prices", "closed_markets", "day_closes", "day_returns", "span_text"],
     "circuit_breaker": ["Circuit", "BackoffPolicy", "CircuitStore", "MemoryStore", "CircuitBreaker"],
+    "currencies": ["OLDEST_RATE", "quote_currency", "conversion_rates", "reference_rates"],
     "datasets": ["SampleKind", "SOURCES", "sample_bars"],
     "decimals": ["EXACT", "strip_zeros"],
     "drawdown": ["value_drawdown", "drawdown_now"],
@@ -54,7 +55,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "venue_proxy": ["VenueProxy"],
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
-    "bars", "calendars", "carried_prices", "circuit_breaker", "datasets", "decimals", "drawdown", "english", "errors", "files",
-    "hash_chain", "identity", "lazy", "numbers", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model",
-    "settings_overrides", "sqlite", "synthetic", "tracing", "types", "venue_proxy", "written_times",
+    "bars", "calendars", "carried_prices", "circuit_breaker", "currencies", "datasets", "decimals", "drawdown", "english", "errors",
+    "files", "hash_chain", "identity", "lazy", "numbers", "redaction", "resources", "secret_shapes", "settings", "settings_edit",
+    "settings_model", "settings_overrides", "sqlite", "synthetic", "tracing", "types", "venue_proxy", "written_times",
 ])

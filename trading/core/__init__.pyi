@@ -3,6 +3,7 @@ from . import bars as bars
 from . import calendars as calendars
 from . import carried_prices as carried_prices
 from . import circuit_breaker as circuit_breaker
+from . import currencies as currencies
 from . import datasets as datasets
 from . import decimals as decimals
 from . import drawdown as drawdown
@@ -30,6 +31,7 @@ from .bars import FIELDS as FIELDS, PRICES as PRICES, bars_from as bars_from, ba
 from .calendars import ROUND_THE_CLOCK as ROUND_THE_CLOCK, YEAR as YEAR, DAY as DAY, NEW_YORK as NEW_YORK, FEWEST_DAYS as FEWEST_DAYS, LARGEST_GRID as LARGEST_GRID, LONG_ENOUGH as LONG_ENOUGH, check_calendar as check_calendar, sessions as sessions, expected_bars as expected_bars, observed_calendar as observed_calendar, usual_step as usual_step, on_own_clock as on_own_clock, elapsed_years as elapsed_years, calendar_bars_a_year as calendar_bars_a_year, bars_a_year as bars_a_year, annual_growth as annual_growth, next_open as next_open, price_age as price_age
 from .carried_prices import carry_prices as carry_prices, closed_markets as closed_markets, day_closes as day_closes, day_returns as day_returns, span_text as span_text
 from .circuit_breaker import Circuit as Circuit, BackoffPolicy as BackoffPolicy, CircuitStore as CircuitStore, MemoryStore as MemoryStore, CircuitBreaker as CircuitBreaker
+from .currencies import OLDEST_RATE as OLDEST_RATE, quote_currency as quote_currency, conversion_rates as conversion_rates, reference_rates as reference_rates
 from .datasets import SampleKind as SampleKind, SOURCES as SOURCES, sample_bars as sample_bars
 from .decimals import EXACT as EXACT, strip_zeros as strip_zeros
 from .drawdown import value_drawdown as value_drawdown, drawdown_now as drawdown_now

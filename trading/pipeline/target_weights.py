@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from ..core.bars import bar_length
 from ..core.calendars import bars_a_year
 from ..core.carried_prices import carry_prices, closed_markets, day_closes
 from ..core.settings import Settings
@@ -25,8 +26,9 @@ def carried_closes(
     settings: Settings,
     close: pd.DataFrame,  # time × symbol, closes known to the run
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # the closes with those that are carried; where a market was closed
-    "Return closes side by side: a closed market carries its last price, an absent bar does for as long as a price may be old.\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol, closes known to the run\n\nReturns\n-------\ntuple[pd.DataFrame, pd.DataFrame]\n    the closes with those that are carried; where a market was closed"
-    oldest = pd.Timedelta(hours=settings.market.max_age_hours)
+    "Return closes side by side: a closed market carries its last price, and so do bars shorter than a day in which nothing was traded, for as long as a price may be old.\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol, closes known to the run\n\nReturns\n-------\ntuple[pd.DataFrame, pd.DataFrame]\n    the closes with those that are carried; where a market was closed"
+    short = bar_length(settings.market.timeframe) < pd.Timedelta(days=1)  # a missing day is a hole, and makes its row absent
+    oldest = pd.Timedelta(hours=settings.market.max_age_hours if short else 0)
     return carry_prices(close, symbol_calendars(settings, close), settings.market.timeframe, oldest)
 
 
