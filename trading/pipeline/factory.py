@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['USUAL_CALENDARS', 'market_source', 'with_cache', 'store_of', 'source_note', 'bars_of', 'calendars_of',
-           'symbol_calendars', 'taxonomy_of', 'groups_of', 'shock_groups_of', 'risk_limits', 'optimizer_of',
-           'policy_of', 'paper_tape', 'paper_markets', 'paper_venue']
+           'symbol_calendars', 'models_of', 'taxonomy_of', 'groups_of', 'shock_groups_of', 'risk_limits',
+           'optimizer_of', 'policy_of', 'paper_tape', 'paper_markets', 'paper_venue']
 
 # %% ../../nbs/12_pipeline/20_factory.ipynb #e5cbecaa
 from datetime import UTC, datetime, timedelta
@@ -126,6 +126,11 @@ def symbol_calendars(
     return {s: name if (name := named.get(s, "auto")) != "auto" else seen[s] or usual for s in close.columns}
 
 # %% ../../nbs/12_pipeline/20_factory.ipynb #488abddb
+def models_of(settings: Settings) -> Path:
+    "Return the folder of a profile's models: what one market promoted decides nothing in another."
+    return Path(settings.run.data) / "models" / settings.run.profile
+
+
 def taxonomy_of(settings: Settings):
     "Return the taxonomy of coins with what a person decided above its table."
     from trading.features.taxonomy import load_taxonomy
