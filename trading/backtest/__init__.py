@@ -29,8 +29,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "plots": ["plot_equity", "plot_underwater", "plot_months", "plot_trades"],
     "strategies": [
-        "TIE_TOLERANCE", "Strategy", "SymbolStrategy", "hold", "MaCross", "Donchian", "BollingerBreakout", "RsiReversion", "first_bars",
-        "TargetWeights", "CrossSectionalMomentum", "Pairs", "FunctionStrategy",
+        "TIE_TOLERANCE", "HALTED", "Strategy", "SymbolStrategy", "hold", "MaCross", "Donchian", "BollingerBreakout", "RsiReversion",
+        "first_bars", "TargetWeights", "CrossSectionalMomentum", "Pairs", "FunctionStrategy",
     ],
     "strategy_promotion": [
         "Thresholds", "Candidate", "PromotionDecision", "effective_trials", "check_candidate", "ProductionRegistry", "default_thresholds",

@@ -51,16 +51,17 @@ def replay_in_currency(
     fees: float,  # fraction of the traded value
     fixed: float = 0.0,  # account currency per order
     least: float = 0.0,  # smallest order, units
+    fills: pd.DataFrame | None = None,  # time × symbol, prices at which the account is valued when a bar's orders are filled; None: the closes before
 ) -> CurrencyAccount:
-    "Trade fractions of one account; every amount of money is in its currency, at the rate of its moment.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol\norders : Iterable[tuple[int, int, float, float]]\n    in order of time: bar, symbol, price of the fill, fraction of the account wanted from then on\nrate : pd.DataFrame\n    time × symbol, see `account_rates`\ncash : float\n    at the start, account currency\nfees : float\n    fraction of the traded value\nfixed : float, default 0.0\n    account currency per order\nleast : float, default 0.0\n    smallest order, units\n\nReturns\n-------\nCurrencyAccount"
+    "Trade fractions of one account; every amount of money is in its currency, at the rate of its moment.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol\norders : Iterable[tuple[int, int, float, float]]\n    in order of time: bar, symbol, price of the fill, fraction of the account wanted from then on\nrate : pd.DataFrame\n    time × symbol, see `account_rates`\ncash : float\n    at the start, account currency\nfees : float\n    fraction of the traded value\nfixed : float, default 0.0\n    account currency per order\nleast : float, default 0.0\n    smallest order, units\nfills : pd.DataFrame | None, default None\n    time × symbol, prices at which the account is valued when a bar's orders are filled; None: the closes before\n\nReturns\n-------\nCurrencyAccount"
     ends, worth = close.ffill().to_numpy(dtype=float), rate.to_numpy(dtype=float)
+    before = np.vstack([ends[:1], ends[:-1]]) if fills is None else fills.fillna(close.ffill().shift(1)).to_numpy(dtype=float, copy=True)
     n, m = ends.shape
     units, paid, free, done = np.zeros(m), np.zeros(m), cash, []
     held, entry, banked = np.zeros((n, m)), np.zeros((n, m)), np.full(n, cash)
     for t, s, price, share in orders:
-        marks = ends[max(t - 1, 0)].copy()
-        marks[s] = price
-        account = free + np.nansum(units * (marks - paid) * worth[t])
+        before[t, s] = price
+        account = free + np.nansum(units * (before[t] - paid) * worth[t])
         if account <= 0:
             break
         after = share * account / (price * worth[t, s])

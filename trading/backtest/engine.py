@@ -159,15 +159,15 @@ def backtest(
         purse = Costs(fees, slippage, fixed_fees, min_size, cash / close.shape[1])
         fills = fill_directions(close, turns.price, turns.first, purse, None if full else _sizes(size, close), turns.last, turns.second)
     tested = _account(fills, close, costs, periods, used)
-    return _in_currency(tested, asked if weights is not None else None, currency, rates) if currency else tested
+    return _in_currency(tested, (asked, price) if weights is not None else None, currency, rates) if currency else tested
 
 
-def _in_currency(tested: Backtest, asked: list | None, currency: str, rates: pd.DataFrame | None) -> Backtest:
+def _in_currency(tested: Backtest, asked: tuple[list, pd.DataFrame] | None, currency: str, rates: pd.DataFrame | None) -> Backtest:
     "Count a backtest in the account's currency: the same fractions of the account at the same fills, each amount at the rate of its moment."
     close, costs = tested.close, tested.costs
     rate, names = account_rates(close, currency, rates), list(close.columns)
     if asked is not None:
-        parts = {"all": replay_in_currency(close, asked, rate, costs.cash, costs.fees, costs.fixed_fees, costs.min_size)}
+        parts = {"all": replay_in_currency(close, asked[0], rate, costs.cash, costs.fees, costs.fixed_fees, costs.min_size, asked[1])}
     else:
         parts = {}
         for purse in tested.accounts:  # one for each symbol

@@ -11,8 +11,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "calendars": [
         "ROUND_THE_CLOCK", "YEAR", "DAY", "NEW_YORK", "FEWEST_DAYS", "LARGEST_GRID", "LONG_ENOUGH", "check_calendar", "sessions",
-        "expected_bars", "observed_calendar", "usual_step", "on_own_clock", "elapsed_years", "calendar_bars_a_year", "bars_a_year",
-        "annual_growth", "next_open", "price_age",
+        "expected_bars", "observed_calendar", "check_on_calendar", "usual_step", "on_own_clock", "elapsed_years", "calendar_bars_a_year",
+        "bars_a_year", "annual_growth", "next_open", "price_age",
     ],
     "carried_prices": ["carry_prices", "closed_markets", "day_closes", "day_returns", "span_text"],
     "circuit_breaker": ["Circuit", "BackoffPolicy", "CircuitStore", "MemoryStore", "CircuitBreaker"],

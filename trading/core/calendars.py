@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ROUND_THE_CLOCK', 'YEAR', 'DAY', 'NEW_YORK', 'FEWEST_DAYS', 'LARGEST_GRID', 'LONG_ENOUGH', 'check_calendar',
-           'sessions', 'expected_bars', 'observed_calendar', 'usual_step', 'on_own_clock', 'elapsed_years',
-           'calendar_bars_a_year', 'bars_a_year', 'annual_growth', 'next_open', 'price_age']
+           'sessions', 'expected_bars', 'observed_calendar', 'check_on_calendar', 'usual_step', 'on_own_clock',
+           'elapsed_years', 'calendar_bars_a_year', 'bars_a_year', 'annual_growth', 'next_open', 'price_age']
 
 # %% ../../nbs/00_core/18_calendars.ipynb #51c1ed22
 from collections.abc import Iterator
@@ -128,6 +128,22 @@ def observed_calendar(
         return ""
     saturday, sunday = (7 * (week == d).mean() for d in (5, 6))  # 1 is its full share
     return "24/7" if saturday > 0.3 else "forex" if sunday > 0.15 else "24/5"
+
+
+def check_on_calendar(
+    index: pd.DatetimeIndex,  # open times of the bars of one symbol, UTC
+    calendar: str,  # that they are said to keep
+    timeframe: str,  # length of a bar
+    symbol: str,  # for the message
+) -> None:
+    "Refuse bars that stand outside their calendar: more than one in twenty, which is no odd print but another market.\n\nParameters\n----------\nindex : pd.DatetimeIndex\n    open times of the bars of one symbol, UTC\ncalendar : str\n    that they are said to keep\ntimeframe : str\n    length of a bar\nsymbol : str\n    for the message"
+    if not len(index):
+        return
+    outside = index.difference(expected_bars(calendar, timeframe, index[0], index[-1], index))
+    if len(outside) > len(index) / 20:
+        kept = observed_calendar(index)
+        raise BadInput(f"{symbol}: {len(outside):,} of {plural(len(index), 'bar')} lie outside its calendar {calendar}, the first at {outside[0]:%a %Y-%m-%d %H:%M} UTC; "
+                       + (f"they keep {kept}: " if kept else "") + "name its calendar in market.calendar or [calendars]")
 
 # %% ../../nbs/00_core/18_calendars.ipynb #747b32e4
 LARGEST_GRID = 5_000_000  # bars; beyond, the rows are taken as they stand

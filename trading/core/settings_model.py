@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from .bars import bar_length
 from .calendars import check_calendar
 from .types import stable_hash
 
@@ -27,6 +28,16 @@ from .types import stable_hash
 def _listed(value: Any) -> Any:
     "Read 'a, b, c' as a tuple."
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _bars_of(horizon: Any, timeframe: str) -> Any:
+    "Return how many bars a time is; what is no time stays as it is."
+    if not (isinstance(horizon, str) and horizon[-1:] in "mhdw"):
+        return horizon
+    count = bar_length(horizon) / bar_length(timeframe)
+    if count < 1 or count != int(count):
+        raise ValueError(f"forecast.horizons: {horizon} is {count:g} bars of {timeframe}; choose a whole number of bars, at least one")
+    return int(count)
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_listed)]
@@ -82,7 +93,7 @@ class MarketSettings(SettingsSection):
 
 class ForecastSettings(SettingsSection):
     model: Literal["ridge", "forest", "histogram", "boosting", "blend", "stack"] = Field("ridge", description="estimator until training promotes one")
-    horizons: Numbers = Field((1, 5, 20), min_length=1, description="bars ahead")
+    horizons: Numbers = Field((1, 5, 20), min_length=1, description="how far ahead: in bars, or as times such as 1h, 4h, 24h, which are kept as bars")
     window: int = Field(2520, ge=100, description="bars of history to learn from")
     coverage: float = Field(0.9, gt=0.5, lt=1, description="share of outcomes that the interval should contain")
     adaptive: float = Field(0.0, ge=0, lt=1, description="how fast intervals learn from misses, for example 0.01; 0: they stand still")
@@ -278,6 +289,18 @@ class Settings(BaseSettings):
     def settings_customise_sources(cls, settings_cls, init_settings, *others, **more) -> tuple[PydanticBaseSettingsSource, ...]:
         "Take values from `load_settings` only, which gathers every source and remembers which one won."
         return (init_settings,)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _horizons_in_bars(cls, values: Any) -> Any:
+        "Write horizons that are times as bars of the profile's time frame."
+        forecast, market = (values.get(k) if isinstance(values, dict) else None for k in ("forecast", "market"))
+        if not isinstance(forecast, dict) or "horizons" not in forecast:
+            return values
+        told, bar = _listed(forecast["horizons"]), (market or {}).get("timeframe", "1d") if isinstance(market, dict) else "1d"
+        if not isinstance(told, tuple) or not any(isinstance(h, str) and h[-1:] in "mhdw" for h in told):
+            return values
+        return values | {"forecast": forecast | {"horizons": tuple(_bars_of(h, bar) for h in told)}}
 
     @property
     def hash(self) -> str:
