@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "check_timeframe", "closed_by", "parse_as_of", "fingerprint", "last_prices",
     ],
     "calendars": [
-        "ROUND_THE_CLOCK", "YEAR", "DAY", "NEW_YORK", "FEWEST_DAYS", "LARGEST_GRID", "LONG_ENOUGH", "check_calendar", "sessions",
+        "ROUND_THE_CLOCK", "ONE_YEAR", "DAY", "NEW_YORK", "FEWEST_DAYS", "LARGEST_GRID", "LONG_ENOUGH", "check_calendar", "sessions",
         "expected_bars", "observed_calendar", "check_on_calendar", "usual_step", "on_own_clock", "elapsed_years", "calendar_bars_a_year",
         "bars_a_year", "annual_growth", "next_open", "price_age",
     ],
