@@ -139,3 +139,17 @@ def test_the_setting_is_a_calendar_and_no_longer_a_number():
     with pytest.raises(BadInput, match="XNYC.*did you mean 'XNYS'"):
         load_settings(None, {"market.calendar": "XNYC"}, environ={})
     assert load_settings(None, {"market.calendar": "nyse"}, environ={}).market.calendar == "XNYS"
+
+
+@pytest.mark.parametrize("name, line, says", [
+    ("daily", "61 25 * * *", "the minute '61' is not possible"), ("daily", "30 22 * * 8", "the day of the week '8' is not possible"),
+    ("weekly", "a b c d e", "the minute 'a' is not possible"), ("watch", "*/0 * * * *", "not possible"), ("daily", "0 5", "has 2 fields"),
+    ("daily", "0 5 31-1 * *", "day of the month '31-1'"), ("timezone", "Europe/Berln", "did you mean 'Europe/Berlin'")])
+def test_an_impossible_schedule_is_refused(name, line, says):
+    with pytest.raises(BadInput, match=says.replace("*", r"\*")):
+        load_settings(None, {f"schedule.{name}": line}, environ={})
+
+
+def test_a_possible_schedule_is_kept():
+    for line in ("0,30 8-18/2 1 jan,JUL mon-fri", "*/15 * * * *", "30 2 * * 7", "59 23 31 12 sun"):
+        assert load_settings(None, {"schedule.daily": line}, environ={}).schedule.daily == line

@@ -209,11 +209,42 @@ class AccessSettings(SettingsSection):
     disk_mb: float = Field(256, gt=0, description="answers kept on disk, megabytes")
 
 
-Cron = Annotated[str, Field(pattern=r"^\S+ \S+ \S+ \S+ \S+$")]
+_CRON = (("minute", 0, 59, ()), ("hour", 0, 23, ()), ("day of the month", 1, 31, ()),
+         ("month", 1, 12, ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")),
+         ("day of the week", 0, 7, ("sun", "mon", "tue", "wed", "thu", "fri", "sat")))
+
+
+def _cron(line: str) -> str:
+    "Return a cron line that can be kept; name the field that cannot."
+    parts = line.split()
+    if len(parts) != len(_CRON):
+        raise ValueError(f"{line!r} has {len(parts)} fields; a cron line has five: minute, hour, day of the month, month, day of the week")
+    for part, (name, low, high, words) in zip(parts, _CRON, strict=True):
+        number = {w: i + (name == "month") for i, w in enumerate(words)}
+        for piece in part.lower().split(","):
+            span, slash, step = piece.partition("/")
+            ends = [] if span == "*" else [number.get(e, int(e) if e.isdecimal() else -1) for e in span.split("-", 1)]
+            good = all(low <= e <= high for e in ends) and ends == sorted(ends) and (not slash or (step.isdecimal() and int(step) > 0))
+            if not good:
+                raise ValueError(f"{line!r}: the {name} {piece!r} is not possible; write *, a number from {low} to {high}, a range, a list, or */5")
+    return " ".join(parts)
+
+
+def _zone(name: str) -> str:
+    "Return a time zone that exists, or suggest the nearest."
+    from zoneinfo import available_timezones
+
+    if name not in (zones := available_timezones()):
+        near = difflib.get_close_matches(name, sorted(zones), n=1, cutoff=0.5)
+        raise ValueError(f"the time zone {name!r} is unknown" + (f"; did you mean {near[0]!r}?" if near else "; write one such as UTC or Europe/Berlin"))
+    return name
+
+
+Cron = Annotated[str, AfterValidator(_cron)]
 
 
 class ScheduleSettings(SettingsSection):
-    timezone: str = Field("UTC", description="zone of the cron lines")
+    timezone: Annotated[str, AfterValidator(_zone)] = Field("UTC", description="zone of the cron lines")
     daily: Cron = Field("30 22 * * 1-5", description="the daily run")
     weekly: Cron = Field("0 6 * * 6", description="training and review")
     maintenance: Cron = Field("0 5 * * 0", description="tidying the store, verifying the ledger, and a backup")
