@@ -3005,6 +3005,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'trading/forecast/meta_labeling.py'),
                                                 'trading.forecast.meta_labeling._logistic': ( '04_forecast/meta_labeling.html#_logistic',
                                                                                               'trading/forecast/meta_labeling.py'),
+                                                'trading.forecast.meta_labeling._moments_of': ( '04_forecast/meta_labeling.html#_moments_of',
+                                                                                                'trading/forecast/meta_labeling.py'),
                                                 'trading.forecast.meta_labeling.bet_size': ( '04_forecast/meta_labeling.html#bet_size',
                                                                                              'trading/forecast/meta_labeling.py'),
                                                 'trading.forecast.meta_labeling.meta_features': ( '04_forecast/meta_labeling.html#meta_features',
