@@ -144,10 +144,10 @@ def test_a_plan_leaves_a_closed_market_alone():
     from datetime import UTC, datetime
     from decimal import Decimal as D
 
-    from trading.core.types import Market
+    from trading.core.instruments import Instrument
     from trading.execution.plan import PlanConstraints, make_plan
 
-    prices, markets = {"BTC/USD": D(100), "EUR/USD": D(2)}, {s: Market(s, D("0.01"), D("0.01")) for s in ("BTC/USD", "EUR/USD")}
+    prices, markets = {"BTC/USD": D(100), "EUR/USD": D(2)}, {s: Instrument(s, D("0.01"), D("0.01")) for s in ("BTC/USD", "EUR/USD")}
     rules, targets = PlanConstraints(fee_rate=D(0), min_trade=D(1)), {"BTC/USD": 0.5, "EUR/USD": 0.0}
     plan = make_plan("a", datetime(2024, 1, 6, tzinfo=UTC), {"EUR/USD": D(100)}, D(800), targets, prices, markets, rules, "USD",
                      closed={"EUR/USD": "EUR/USD: its market is closed"})
