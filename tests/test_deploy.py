@@ -331,7 +331,7 @@ def test_a_container_starts_with_its_secrets_or_not_at_all(tmp_path):
     folder = tmp_path / "secrets"
     folder.mkdir()
     start = lambda: subprocess.run([str(DEPLOY / "with-secrets"), "sh", "-c", 'echo "$CARNET_VAULT_KEY_FILE $PGPASSWORD $CARNET_LEDGER"'],  # noqa: E731
-                                   capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "SECRETS_FOLDER": str(folder)})
+                                   capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "MOUNTED_AT": str(folder)})
     for name in ("vault_key", "backup_passphrase", "postgres_password"):
         failed = start()
         assert failed.returncode == 78 and f"{name} is missing" in failed.stderr and failed.stdout == ""

@@ -4124,6 +4124,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'trading/security/audit_log.py'),
                                             'trading.security.audit_log._add': ( '10_security/audit_log.html#_add',
                                                                                  'trading/security/audit_log.py'),
+                                            'trading.security.audit_log._as_written': ( '10_security/audit_log.html#_as_written',
+                                                                                        'trading/security/audit_log.py'),
                                             'trading.security.audit_log._check_anchor': ( '10_security/audit_log.html#_check_anchor',
                                                                                           'trading/security/audit_log.py'),
                                             'trading.security.audit_log._check_line': ( '10_security/audit_log.html#_check_line',
