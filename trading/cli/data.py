@@ -30,6 +30,8 @@ def ingest_command(profile, follow_, refill) -> None:
         return
     with click.progressbar(length=len(settings.market.symbols), label="fetching", item_show_func=str, file=click.get_text_stream("stderr")) as bar:
         done = update_market(settings, lambda symbol, number, _: bar.update(number - bar.pos, symbol), refill)
+    for sentence in done.repaired:
+        click.echo(sentence)
     left = f"{plural(len(done.repairs), 'value')} repaired, {plural(len(done.gaps), 'gap')} left"
     click.echo(f"{done.rows} bars added or corrected, {left}; the store is now {done.version}")
     if done.problems:

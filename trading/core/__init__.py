@@ -15,8 +15,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "drawdown": ["value_drawdown", "drawdown_now"],
     "english": ["pluralize", "plural", "spelled", "count", "article", "with_article", "listed", "sentence"],
     "errors": [
-        "TradingError", "BadInput", "BadSettings", "MissingData", "StaleData", "VenueError", "VenueUnreachable", "UnknownOutcome",
-        "Refused", "Halted", "Busy", "StageFailed", "NotSignedIn", "LockedOut", "Forbidden",
+        "TradingError", "BadInput", "BadSettings", "MissingData", "DamagedStore", "StaleData", "VenueError", "VenueUnreachable",
+        "UnknownOutcome", "Refused", "Halted", "Busy", "StageFailed", "NotSignedIn", "LockedOut", "Forbidden",
     ],
     "files": ["write_atomic", "lock_folder"],
     "hash_chain": ["chain_hash", "keyed_hash"],

@@ -91,6 +91,7 @@ def _import_bars(request: ImportBars, context: Context) -> dict:
         rows, repairs, version = rows + done.rows, repairs + len(done.repairs), done.version
         symbols = ", ".join(s.symbol for s in done.symbols[:5]) + (f" and {len(done.symbols) - 5} more" if len(done.symbols) > 5 else "")
         gaps = f", {plural(len(done.gaps), 'gap')} left" if done.gaps else ""
+        told += done.repaired
         told.append(f"{file.name}: {symbols}, bars of {done.timeframe}, {plural(done.rows, 'bar')} new{gaps}")
     if problems:
         raise BadInput(f"{len(files) - len(problems)} of {plural(len(files), 'file')} stored ({', '.join(t.partition(':')[0] for t in told) or 'none'}); not stored: " + " | ".join(problems))
