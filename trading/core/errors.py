@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TradingError', 'BadInput', 'BadSettings', 'MissingData', 'DamagedStore', 'StaleData', 'VenueError',
-           'VenueUnreachable', 'UnknownOutcome', 'Refused', 'Halted', 'Busy', 'StageFailed', 'NotSignedIn', 'LockedOut',
-           'Forbidden']
+           'VenueUnreachable', 'NotSent', 'UnknownOutcome', 'Refused', 'Halted', 'Busy', 'StageFailed', 'NotSignedIn',
+           'LockedOut', 'Forbidden']
 
 # %% ../../nbs/00_core/00_errors.ipynb #e793854e
 class TradingError(Exception):
@@ -38,6 +38,10 @@ class VenueError(TradingError):
 
 class VenueUnreachable(VenueError):
     "A venue could not be reached; for a read: try again later."
+
+
+class NotSent(VenueUnreachable):
+    "An order never left this machine; there is nothing to look up, and it may be tried again."
 
 
 class UnknownOutcome(VenueError):

@@ -126,7 +126,7 @@ def render_page(
     screen, screens = SCREENS[at], [(k, s.title) for k, s in SCREENS.items()]
     return templates().get_template("dashboard.html").render(
         at=at, title=screen.title, aside=screen.aside, screens=screens, user=who.user, role=who.role,
-        sections=first_sections(place, who, at), signout=signout, csrf=csrf, **state,
+        sections=first_sections(place, who, at), signout=signout, csrf=csrf, portfolio=who.portfolio, portfolios=sorted(who.portfolios), **state,
     )
 
 
