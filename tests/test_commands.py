@@ -45,7 +45,8 @@ STORY = [  # words, exit code, what the output holds, what is typed; in this ord
     ("backup", 0, "every checksum is right", ""), ("verify-backup BACKUP", 0, "every checksum is right", ""),
     ("restore BACKUP back", 0, "every checksum is right", ""),
 ]
-LONG = {"serve": "below", "lab": "below", "schedule": "test_daily.py", "reproduce": "test_daily.py"}  # processes of their own, or minutes
+LONG = {"serve": "below", "lab": "below", "schedule": "test_daily.py", "reproduce": "test_daily.py",  # processes of their own, or minutes
+        **dict.fromkeys(("export", "holdings import", "holdings list", "holdings write"), "test_books_files.py")}
 
 
 def every_command(group: click.Group = main, prefix: str = "") -> dict[str, click.Command]:
