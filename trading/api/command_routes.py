@@ -36,7 +36,7 @@ from ..services.workspace import Workspace, ledger_for_writing
 # %% ../../nbs/15_api/20_command_routes.ipynb #eab38060
 @dataclass
 class Service:
-    "What the handlers share.\n\nParameters\n----------\nplace : Workspace\nusers : Authenticator\naudit : AuditLog\nanswers : IdempotencyStore\nkept : ResponseCache\ngate : AuthMiddleware | None, default None\nclock : Callable[[], datetime]\ncommand : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'"
+    "What the handlers share.\n\nParameters\n----------\nplace : Workspace\nusers : Authenticator\naudit : AuditLog\nanswers : IdempotencyStore\nkept : ResponseCache\ngate : AuthMiddleware | None, default None\nclock : Callable[[], datetime]\ncommand : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'\nhttps : bool, default False\n    cookies travel over TLS only"
 
     place: Workspace
     users: Authenticator
@@ -46,21 +46,22 @@ class Service:
     gate: AuthMiddleware | None = None
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     command: tuple[str, ...] | None = None  # what a run is; None: 'carnet run'
+    https: bool = False  # cookies travel over TLS only
 
     def __post_init__(self):
         self.scribe, self._books, self._lock = AuditWriter(self.audit), {}, threading.Lock()
         self.threads = ThreadPoolExecutor(self.scribe.most, thread_name_prefix="command")  # as many as lines fit into one audit entry
         self.streams: dict[Workspace, Any] = {}  # the live streams that somebody has asked for
 
-    def append(self, place: Workspace, event: Event) -> int:  # sequence number
-        "Write an event into a ledger that stays open.\n\nParameters\n----------\nplace : Workspace\nevent : Event\n\nReturns\n-------\nint\n    sequence number"
+    def append(self, place: Workspace, event: Event, once: str = "") -> int:  # sequence number
+        "Write an event into a ledger that stays open.\n\nParameters\n----------\nplace : Workspace\nevent : Event\nonce : str, default ''\n\nReturns\n-------\nint\n    sequence number"
         with self._lock:
             made = place.ledger.stat().st_ino if place.ledger.exists() else 0
             book = self._books.get(place)
             if book is None or book[0] != made:
                 book = self._books[place] = (made, ledger_for_writing(place))
             try:
-                return book[1].append(event)
+                return book[1].append(event, once)
             except TradingError:
                 del self._books[place]  # a connection that has died is made anew
                 raise

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from ..core.english import plural
+from .commands import perform_here, record_here
 
 # %% ../../nbs/17_cli/03_data.ipynb #0d4665a0
 @click.command()
@@ -22,20 +22,18 @@ def ingest_command(profile, follow_, refill) -> None:
     "Bring the bars of a profile's symbols up to date."
     from trading.core.errors import TradingError
     from trading.core.settings import load_settings
-    from trading.services.market_data import update_market
 
     settings = load_settings(profile)
     if follow_:
+        record_here("update-market", {"profile": profile})
         _follow(settings)
         return
     with click.progressbar(length=len(settings.market.symbols), label="fetching", item_show_func=str, file=click.get_text_stream("stderr")) as bar:
-        done = update_market(settings, lambda symbol, number, _: bar.update(number - bar.pos, symbol), refill)
-    for sentence in done.repaired:
-        click.echo(sentence)
-    left = f"{plural(len(done.repairs), 'value')} repaired, {plural(len(done.gaps), 'gap')} left"
-    click.echo(f"{done.rows} bars added or corrected, {left}; the store is now {done.version}")
-    if done.problems:
-        raise TradingError("; ".join(done.problems.values()))
+        done = perform_here("update-market", {"profile": profile, "refill": refill}, told=False,
+                            progress=lambda symbol, number, _: bar.update(number - bar.pos, symbol))
+    click.echo(done.text)
+    if done["problems"]:
+        raise TradingError("; ".join(done["problems"].values()))
 
 # %% ../../nbs/17_cli/03_data.ipynb #c26cc429
 @contextmanager
@@ -89,7 +87,6 @@ def import_(files, preview, **said) -> None:
 
     What a file leaves open is asked: the command ends with the option to give. With 'market.source = file' a profile runs on these bars.
     """
-    from trading.cli.commands import perform_here
     from trading.core.settings import load_settings
     from trading.services.market_data import preview_bars
 
@@ -107,7 +104,8 @@ def import_(files, preview, **said) -> None:
 @click.option("--port", default=8228, show_default=True)
 @click.option("--certificate", type=click.Path(path_type=Path), help="Certificate file (PEM): serve https instead of http.")
 @click.option("--private-key", type=click.Path(path_type=Path), help="Its private key (PEM).")
-def mt5_bridge(account, zone, host, port, certificate, private_key) -> None:
+@click.option("--simulate", is_flag=True, help="Serve a simulated terminal with sample prices, on any machine.")
+def mt5_bridge(account, zone, host, port, certificate, private_key, simulate) -> None:
     """Serve the MetaTrader 5 terminal on this machine.
 
     The variable MT5_BRIDGE_KEY holds the shared key; with MT5_BRIDGE_TOTP (a secret in base 32) every order also needs a one-time code.
@@ -116,4 +114,4 @@ def mt5_bridge(account, zone, host, port, certificate, private_key) -> None:
 
     from trading.services.market_data import serve_mt5_terminal
 
-    serve_mt5_terminal(account, zone, os.environ.get("MT5_BRIDGE_KEY", ""), host, port, certificate, private_key, os.environ.get("MT5_BRIDGE_TOTP", ""))
+    serve_mt5_terminal(account, zone, os.environ.get("MT5_BRIDGE_KEY", ""), host, port, certificate, private_key, os.environ.get("MT5_BRIDGE_TOTP", ""), simulate)

@@ -7,7 +7,7 @@ __all__ = ['Words', 'Numbers', 'Fraction', 'LimitLevel', 'Cron', 'CLOCK', 'ALERT
            'SettingsSection', 'RunSettings', 'MarketSettings', 'ForecastSettings', 'DecisionSettings',
            'AllocateSettings', 'CostSettings', 'TradeSettings', 'ExecutionSettings', 'LiveSettings', 'LimitSettings',
            'PromotionSettings', 'AccessSettings', 'ScheduleSettings', 'AlertSettings', 'HealthSettings',
-           'BackupSettings', 'nearest_name', 'Settings']
+           'BackupSettings', 'ServiceSettings', 'nearest_name', 'Settings']
 
 # %% ../../nbs/00_core/44_settings_model.ipynb #95936809
 import difflib
@@ -81,7 +81,11 @@ class ForecastSettings(SettingsSection):
     window: int = Field(2520, ge=100, description="bars of history to learn from")
     coverage: float = Field(0.9, gt=0.5, lt=1, description="share of outcomes that the interval should contain")
     adaptive: float = Field(0.0, ge=0, lt=1, description="how fast intervals learn from misses, for example 0.01; 0: they stand still")
-    sentiment: str = Field("", description="dated score besides prices: a CSV file with date and value, or web for fear and greed; empty: none")
+    sentiment: str = Field("", description="dated score besides prices: a file with dates and numbers, for the market or by symbol, or web for fear and greed; empty: none")
+    sentiment_delay: str = Field("24h", description="from a score's date to its publication, where the file has no column published")
+    sentiment_zone: str = Field("", description="clock of the score's times of day, for example Europe/Berlin, where the file says none")
+    sentiment_max_age: str = Field("7d", description="how old a score may be to count")
+    sentiment_halflife: str = Field("", description="in which a score fades half of the way to its mean; empty: it stays")
 
 
 class DecisionSettings(SettingsSection):
@@ -227,7 +231,13 @@ class BackupSettings(SettingsSection):
     reports: bool = Field(True, description="runs and their reports too")
 
 
-WATCH = {"alerts", "alert_rules", "alert_channels", "health", "backup"}  # sections that no number of a run rests on
+class ServiceSettings(SettingsSection):
+    hosts: Words = Field((), description="names that the service is asked by, such as carnet.example.org; empty: this machine's own, or any")
+    proxies: Words = Field((), description="addresses or networks of reverse proxies whose X-Forwarded headers are believed, such as 10.0.0.0/8")
+    https: bool = Field(False, description="a proxy with TLS stands in front: cookies are Secure, and browsers are told to stay with HTTPS")
+
+
+WATCH = {"alerts", "alert_rules", "alert_channels", "health", "backup", "service"}  # sections that no number of a run rests on
 
 # %% ../../nbs/00_core/44_settings_model.ipynb #4c0eaf71
 def nearest_name(word: str, known: Iterable[str]) -> str:
@@ -267,6 +277,7 @@ class Settings(BaseSettings):
     alert_channels: dict[str, AlertLevel] = Field(default_factory=dict)
     health: HealthSettings = HealthSettings()
     backup: BackupSettings = BackupSettings()
+    service: ServiceSettings = ServiceSettings()
 
     @classmethod
     def settings_customise_sources(cls, settings_cls, init_settings, *others, **more) -> tuple[PydanticBaseSettingsSource, ...]:
