@@ -5,13 +5,15 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
+    "books": ["export_command", "holdings_group", "holdings_import", "holdings_list", "holdings_write"],
     "commands": [
         "perform_here", "record_here", "do_command", "set_command", "note_command", "group_command", "alias_command",
         "promote_model_command", "roll_back_model_command",
     ],
     "data": ["ingest_command", "import_", "mt5_bridge"],
     "environment": [
-        "settings_command", "lab_command", "schedule_command", "portfolios_group", "add_portfolio_command", "list_portfolios_command",
+        "settings_command", "lab_command", "schedule_command", "alive_command", "portfolios_group", "add_portfolio_command",
+        "list_portfolios_command",
     ],
     "feedback": ["feedback_group", "status", "replay", "freeze", "rollback"],
     "main": ["COMMANDS", "CarnetGroup"],
@@ -32,5 +34,5 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venues": ["venues_command", "mt5_group", "unlock_command"],
 }, modules=[
-    "commands", "data", "environment", "feedback", "main", "ops", "run", "run_progress", "security", "trade", "venues",
+    "books", "commands", "data", "environment", "feedback", "main", "ops", "run", "run_progress", "security", "trade", "venues",
 ])
