@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "Arrays", "COMPILED", "mean_rows", "fast_ma_cross", "fast_donchian", "fast_bollinger", "fast_rsi", "prepare_ma_cross",
         "prepare_rsi", "prepare_donchian", "prepare_bollinger",
     ],
+    "joint_test": ["block_length", "bootstrap_counts", "JointTest", "family_highest", "cell_statistic"],
     "leak_detector": ["PERIODS", "Leak", "LeakReport", "find_leaks"],
     "leak_probes": [
         "PERTURBATIONS", "load_model", "fixed_seeds", "is_fitted", "run_pipeline", "output_table", "perturb_bars", "perturb_tables",
@@ -36,12 +37,15 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "default_registry", "promote_strategy",
     ],
     "sweep": ["make_job"],
-    "sweep_jobs": ["Grid", "make_grid", "Job", "run_fast", "key_figures", "run_slow", "run_chunk", "make_chunks"],
+    "sweep_jobs": ["Grid", "make_grid", "Job", "run_fast", "key_figures", "run_slow", "run_chunk", "packed_width", "make_chunks"],
     "sweep_plots": ["metric_grid", "plot_heatmap", "plot_surface", "neighbourhood"],
-    "trial_register": ["Data", "variation_text", "TrialRegister", "default_register"],
+    "trial_register": [
+        "Data", "Family", "near_equal", "bare_worth", "TrialRegister", "independent_worth", "expected_highest", "default_register",
+    ],
     "vectorbt_engine": ["EngineFills", "fill_directions", "fill_weights"],
 }, modules=[
-    "costs", "cross_validation", "engine", "execution_timing", "fast_kernel", "fast_strategies", "leak_detector", "leak_probes",
-    "overfitting", "plots", "strategies", "strategy_promotion", "sweep", "sweep_jobs", "sweep_plots", "trial_register", "vectorbt_engine",
+    "costs", "cross_validation", "engine", "execution_timing", "fast_kernel", "fast_strategies", "joint_test", "leak_detector",
+    "leak_probes", "overfitting", "plots", "strategies", "strategy_promotion", "sweep", "sweep_jobs", "sweep_plots", "trial_register",
+    "vectorbt_engine",
 ])
 make_callable(__name__, "backtest")

@@ -7,8 +7,9 @@ __all__ = ['FIGURES', 'periods_per_year', 'composite_score', 'Backtest', 'backte
 
 # %% ../../nbs/06_backtest/15_engine.ipynb #5e546989
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,8 @@ from .costs import Costs
 from .vectorbt_engine import EngineFills, fill_directions, fill_weights
 from ..core.bars import check_bars, check_index, symbols_of
 from ..core.errors import BadInput
+from ..core.identity import house_digest, identity
+from ..core.trial_store import count_trial
 from ..risk import metrics
 
 # %% ../../nbs/06_backtest/15_engine.ipynb #03d90e7b
@@ -48,7 +51,7 @@ def composite_score(
 # %% ../../nbs/06_backtest/15_engine.ipynb #8c50029e
 @dataclass(frozen=True)
 class Backtest:
-    "What became of the money, and all that can be asked about it.\n\nParameters\n----------\nequity : pd.Series\n    value of the whole account at each close, quote currency\naccounts : pd.DataFrame\n    the same by purse: one per symbol for signals, one for weights\norders : pd.DataFrame\n    filled: timestamp, symbol, side, amount, price, cost, fee\ntrades : pd.DataFrame\n    round trips: symbol, side, amount, entry, exit, prices, fees, pnl, return, bars, open\nunits : pd.DataFrame\n    time × symbol, held at each close, below zero is short\ncash : pd.Series\n    not invested, at each close\nclose : pd.DataFrame\n    prices that the value rests on\ncosts : Costs\nperiods : int\n    bars in a year\nfill : str\n    'open' or 'close': which price of the next bar was traded"
+    "What became of the money, and all that can be asked about it.\n\nParameters\n----------\nequity : pd.Series\n    value of the whole account at each close, quote currency\naccounts : pd.DataFrame\n    the same by purse: one per symbol for signals, one for weights\norders : pd.DataFrame\n    filled: timestamp, symbol, side, amount, price, cost, fee\ntrades : pd.DataFrame\n    round trips: symbol, side, amount, entry, exit, prices, fees, pnl, return, bars, open\nunits : pd.DataFrame\n    time × symbol, held at each close, below zero is short\ncash : pd.Series\n    not invested, at each close\nclose : pd.DataFrame\n    prices that the value rests on\ncosts : Costs\nperiods : int\n    bars in a year\nfill : str\n    'open' or 'close': which price of the next bar was traded\ncounted : bool, default False\n    True: this trial is on record; False: nobody will know that it was tried"
 
     equity: pd.Series  # value of the whole account at each close, quote currency
     accounts: pd.DataFrame  # the same by purse: one per symbol for signals, one for weights
@@ -60,6 +63,7 @@ class Backtest:
     costs: Costs
     periods: int  # bars in a year
     fill: str  # 'open' or 'close': which price of the next bar was traded
+    counted: bool = False  # True: this trial is on record; False: nobody will know that it was tried
 
     @cached_property
     def returns(self) -> pd.Series:
@@ -124,7 +128,7 @@ def _key_figures(b: Backtest) -> dict:
         "var_95": metrics.value_at_risk(r) if len(r) >= 4 else np.nan, "cvar_95": metrics.cvar(r) if len(r) >= 4 else np.nan,
         "turnover": b.orders["cost"].sum() / b.equity.mean() * p / len(r), "exposure": b.exposure.mean(), "fees": b.orders["fee"].sum(),
     }
-    return out | {"score": composite_score(out["sharpe"], out["calmar"], out["profit_factor"])}
+    return out | {"score": composite_score(out["sharpe"], out["calmar"], out["profit_factor"]), "trial": "counted" if b.counted else "not counted"}
 
 # %% ../../nbs/06_backtest/15_engine.ipynb #bbaabfd2
 def backtest(
@@ -144,8 +148,9 @@ def backtest(
     trailing: bool = False,  # the stop loss follows the best price
     fill: str = "auto",  # price of the next bar: 'open', 'close', or 'auto': open where there is one
     periods: int | None = None,  # bars in a year; None counts them
+    register: Any = None,  # where the trial is counted: a TrialRegister; None: the one of the settings; False: nowhere, and the result says so
 ) -> Backtest:
-    "Trade signals or target weights through the past, on the next bar, with all costs.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nstrategy : Callable | object | None, default None\n    has `signals(bars)` or `weights(bars)`; instead of the two below\nsignals : pd.DataFrame | pd.Series | None, default None\n    positions -1, 0, 1 or events, known at each close; see `directions`\nweights : pd.DataFrame | None, default None\n    decision time × symbol, each row summing to at most 1; only some bars may have a row\nfees : float, default 0.001\n    fraction of the traded value, 0.001 is ten basis points\nslippage : float, default 0.0\n    fraction by which each fill is worse than the price\nfixed_fees : float, default 0.0\n    quote currency per order\nmin_size : float, default 0.0\n    smallest order, units\ncash : float, default 10000.0\n    at the start, for the whole account\nsize : float | pd.DataFrame, default 1.0\n    signals only: fraction of the purse to use at an entry, known at the close; a number or time × symbol\nstop_loss : float | None, default None\n    signals only: fraction below the entry price\ntake_profit : float | None, default None\n    signals only: fraction above it\ntrailing : bool, default False\n    the stop loss follows the best price\nfill : str, default 'auto'\n    price of the next bar: 'open', 'close', or 'auto': open where there is one\nperiods : int | None, default None\n    bars in a year; None counts them\n\nReturns\n-------\nBacktest"
+    "Trade signals or target weights through the past, on the next bar, with all costs.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nstrategy : Callable | object | None, default None\n    has `signals(bars)` or `weights(bars)`; instead of the two below\nsignals : pd.DataFrame | pd.Series | None, default None\n    positions -1, 0, 1 or events, known at each close; see `directions`\nweights : pd.DataFrame | None, default None\n    decision time × symbol, each row summing to at most 1; only some bars may have a row\nfees : float, default 0.001\n    fraction of the traded value, 0.001 is ten basis points\nslippage : float, default 0.0\n    fraction by which each fill is worse than the price\nfixed_fees : float, default 0.0\n    quote currency per order\nmin_size : float, default 0.0\n    smallest order, units\ncash : float, default 10000.0\n    at the start, for the whole account\nsize : float | pd.DataFrame, default 1.0\n    signals only: fraction of the purse to use at an entry, known at the close; a number or time × symbol\nstop_loss : float | None, default None\n    signals only: fraction below the entry price\ntake_profit : float | None, default None\n    signals only: fraction above it\ntrailing : bool, default False\n    the stop loss follows the best price\nfill : str, default 'auto'\n    price of the next bar: 'open', 'close', or 'auto': open where there is one\nperiods : int | None, default None\n    bars in a year; None counts them\nregister : Any, default None\n    where the trial is counted: a TrialRegister; None: the one of the settings; False: nowhere, and the result says so\n\nReturns\n-------\nBacktest"
     signals, weights = _intention(bars, strategy, signals, weights)
     close = bars["close"][symbols_of(bars)].rename_axis(columns=None)
     costs = Costs(fees, slippage, fixed_fees, min_size, cash)
@@ -161,7 +166,12 @@ def backtest(
         turns = directions(bars, signals, fill, stop_loss, take_profit, trailing, slippage, pause=not full)
         purse = Costs(fees, slippage, fixed_fees, min_size, cash / close.shape[1])
         fills = fill_directions(close, turns.price, turns.first, purse, None if full else _sizes(size, close), turns.last, turns.second)
-    return _account(fills, close, costs, periods, used)
+    done = _account(fills, close, costs, periods, used)
+    asked = strategy if strategy is not None else signals if weights is None else weights
+    code = identity(asked, size, costs, stop_loss, take_profit, trailing, used, house_digest()) if register is not False else ""
+    name = type(strategy).__name__ if strategy is not None else "signals" if weights is None else "weights"
+    params = strategy.get_params() if hasattr(strategy, "get_params") else {"of": code[:8]}
+    return replace(done, counted=count_trial(register, name, params, bars, code, done.returns))
 
 
 def _intention(bars, strategy, signals, weights) -> tuple:

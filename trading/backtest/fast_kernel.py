@@ -187,20 +187,27 @@ def _ratio(above, below):
 
 
 @njit(nogil=True, cache=True)
-def _measure(row, words, close, price, span, blocks, starts, costs, total, periods, out):
-    "Trade one row of positions and write its figures."
+def _measure(row, words, close, price, span, blocks, starts, costs, total, periods, out, marks, path):
+    "Trade one row of positions and write its figures, and its worth at the marks."
     n, a = close.size, np.zeros(16)
     cash, units, t, current, ruined = costs[4], 0.0, 0, 0, False
     a[WORTH] = a[PEAK] = cash
-    change = _next_change(row, words, 0, n, current)
+    change, mark = _next_change(row, words, 0, n, current), 0
+    while mark < marks.size and marks[mark] < 0:
+        path[mark] = cash
+        mark += 1
     while not ruined and t < n:
         fill = min(change + 1, n)
         ruined = _value(a, close, span, blocks, starts, t, fill, cash, units)
+        while mark < marks.size and marks[mark] < fill:
+            path[mark] = 0.0 if ruined and marks[mark] == fill - 1 else max(cash + units * close[marks[mark]], 0.0)
+            mark += 1
         if not ruined and fill < n:
             current = row[change]
             cash, units = _order(a, current, price[fill], cash, units, costs)
             change = _next_change(row, words, change, n, current)
         t = fill
+    path[mark:] = 0.0  # ruined
     final, start = a[WORTH], costs[4]
     mean, years = a[S1] / total, total / periods
     deviation = np.sqrt(max(a[S2] - total * mean * mean, 0.0) / (total - 1))
@@ -225,7 +232,8 @@ def _measure(row, words, close, price, span, blocks, starts, costs, total, perio
 # %% ../../nbs/06_backtest/30_fast_kernel.ipynb #7ba52f4a
 RULE = types.void(types.float64[:, ::1], types.float64[::1], types.int8[::1])  # tables, numbers of a variation, positions to write
 _RUN = types.void(types.FunctionType(RULE), types.float64[:, ::1], types.float64[:, ::1], types.float64[::1], types.float64[::1],
-                  types.float64[::1], types.float64[::1], types.int64, types.float64, types.float64[:, ::1])
+                  types.float64[::1], types.float64[::1], types.int64, types.float64, types.float64[:, ::1], types.int64[::1],
+                  types.float64[:, ::1])
 
 
 @njit(_RUN, cache=True, nogil=True)
@@ -240,11 +248,13 @@ def run_variations(
     total,  # bars of the whole backtest, those without a price included
     periods,  # bars in a year
     out,  # variations × FIGURES, to be written
+    marks,  # closes at which the worth is wanted, ascending; -1: before the first
+    paths,  # variations × marks, worth, to be written
 ):
-    "Trade every variation on one symbol.\n\nParameters\n----------\nrule\n    compiled with the signature RULE\ntables\n    rows of indicators, whatever the rule reads\ncodes\n    variations × numbers\nclose\n    known closes of one symbol\nprice\n    price at which each of these bars is filled\nspan\n    bars up to each close, holes counted; one longer\ncosts\n    fees, slippage, fixed fees, smallest size, cash\ntotal\n    bars of the whole backtest, those without a price included\nperiods\n    bars in a year\nout\n    variations × FIGURES, to be written"
+    "Trade every variation on one symbol.\n\nParameters\n----------\nrule\n    compiled with the signature RULE\ntables\n    rows of indicators, whatever the rule reads\ncodes\n    variations × numbers\nclose\n    known closes of one symbol\nprice\n    price at which each of these bars is filled\nspan\n    bars up to each close, holes counted; one longer\ncosts\n    fees, slippage, fixed fees, smallest size, cash\ntotal\n    bars of the whole backtest, those without a price included\nperiods\n    bars in a year\nout\n    variations × FIGURES, to be written\nmarks\n    closes at which the worth is wanted, ascending; -1: before the first\npaths\n    variations × marks, worth, to be written"
     blocks, starts = build_blocks(close, span)
     row = np.zeros((close.size + 7) // 8 * 8, np.int8)
     words, used = row.view(np.int64), row[: close.size]
     for k in range(codes.shape[0]):
         rule(tables, codes[k], used)
-        _measure(row, words, close, price, span, blocks, starts, costs, total, periods, out[k])
+        _measure(row, words, close, price, span, blocks, starts, costs, total, periods, out[k], marks, paths[k])

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ import pandas as pd
 from .engine import FIGURES, periods_per_year
 from .execution_timing import fill_prices
 from .strategies import FunctionStrategy, Strategy
-from .sweep_jobs import Job, make_chunks, make_grid, run_chunk
-from .trial_register import default_register
+from .sweep_jobs import Job, make_chunks, make_grid, packed_width, run_chunk
 from .costs import Costs
 from ..core.bars import symbols_of
 from ..core.errors import BadInput
 from ..core.identity import house_digest, identity
+from ..core.trial_store import Cells, canonical_value, default_store, variation_keys
 
 # %% ../../nbs/06_backtest/45_sweep.ipynb #9adfc726
 def _base_folder(folder: str | Path | None) -> Path:
@@ -38,7 +38,7 @@ def _base_folder(folder: str | Path | None) -> Path:
 
 def _sweep_name(job: Job) -> str:
     "Name exactly this sweep by everything that determines its result: code, parameters, costs and data."
-    return identity(job.strategy, job.bars, job.price, job.grid.values, job.costs, job.fill, job.periods, job.stops, job.engine, job.keep, house_digest())
+    return identity(job.strategy, job.bars, job.price, job.grid.values, job.costs, job.fill, job.periods, job.stops, job.engine, job.keep, job.cells, house_digest())
 
 
 class _Kept:
@@ -47,11 +47,7 @@ class _Kept:
     def __init__(self, job: Job, folder: str | Path | None, symbols: list[str]):
         self.job, self.base, self.waiting, self.last = job, _base_folder(folder), {}, time.monotonic()
         self.names = {s: str(k) for k, s in enumerate(symbols)} | {None: "all"}
-
-    @cached_property
-    def folder(self) -> Path:
-        "Where the chunks of this sweep are."
-        return self.base / _sweep_name(self.job)
+        self.folder = self.base / _sweep_name(job)  # now: what a rule reads may change while it runs
 
     def file(self, chunk: tuple) -> Path:
         "Name the file of a chunk."
@@ -176,8 +172,10 @@ def sweep(
     began, metrics = time.monotonic(), list(metrics)
     costs, stops = Costs(fees, slippage, fixed_fees, min_size, cash), (stop_loss, take_profit, trailing)
     job = make_job(bars, strategy, grid, metrics, costs, fill, stops, periods, engine)
+    job = job if register is False else replace(job, cells=Cells.of(bars.index))
     count, symbols = len(job.grid.valid), ["all"] if hasattr(job.strategy, "weights") else symbols_of(bars)
-    results, chunks = np.empty((count, len(symbols), len(metrics))), make_chunks(job)
+    width = len(metrics) + (1 + packed_width(job.cells) if job.cells else 0)
+    results, chunks = np.empty((count, len(symbols), width)), make_chunks(job)
     columns = {s: slice(k, k + 1) for k, s in enumerate(symbols)} | {None: slice(None)}
     kept, todo = _Kept(job, folder, symbols), []
     for chunk in chunks:
@@ -201,11 +199,12 @@ def sweep(
     finally:
         bar.close()
     kept.remove()
+    if job.cells:
+        _count(job, results[..., len(metrics):], symbols, register)
+        results = results[..., : len(metrics)].copy()
     frame = pd.DataFrame(results.reshape(-1, len(metrics)), _index(job, symbols), metrics)
     frame.attrs = {"engine": job.engine, "fill": job.fill, "periods": job.periods, "skipped": job.grid.skipped, "resumed": resumed,
-                   "seconds": round(time.monotonic() - began, 3)}
-    if register is not False:
-        (default_register() if register is None else register).record_many(_name(job), frame, bars, periods=job.periods)
+                   "seconds": round(time.monotonic() - began, 3), "trials": "counted" if job.cells else "not counted"}
     return frame
 
 # %% ../../nbs/06_backtest/45_sweep.ipynb #05b9fc1b
@@ -229,6 +228,21 @@ def make_job(bars, strategy, grid, metrics, costs: Costs, fill: str, stops: tupl
     periods = periods_per_year(bars.index) if periods is None else periods
     keep = tuple(FIGURES.index(m) for m in metrics)
     return Job(bars, price, strategy, make_grid(strategy, grid), costs, used, periods, stops, chosen, keep)
+
+
+def _count(job: Job, found: np.ndarray, symbols: list[str], register) -> None:
+    "Write every variation down with what it earned."
+    store = default_store() if register is None else getattr(register, "store", register)
+    count, grid = len(job.grid.valid), {**job.grid.values, "symbol": symbols}
+    codes = [np.repeat(c, len(symbols)) for c in job.grid.codes()] + [np.tile(np.arange(len(symbols)), count)]
+    fixed = {k: v for k, v in job.strategy.get_params().items() if k not in job.grid.values}
+    code = identity(getattr(job.strategy, "function", type(job.strategy)), fixed, job.costs, job.fill, job.stops, house_digest())
+    whole = count == np.prod([len(v) for v in job.grid.values.values()])
+    positions = None if whole else (job.grid.valid[:, None] * len(symbols) + np.arange(len(symbols))).ravel().tolist()
+    params = {"grid": {k: [canonical_value(v) for v in listed] for k, listed in grid.items()}, "valid": positions}
+    sketch = np.ascontiguousarray(found[..., 1:]).reshape(len(codes[0]), -1).view(np.int8)[:, : job.cells.count]
+    store.add(_name(job), job.bars, variation_keys(code, list(grid), list(grid.values()), codes), params,
+              found[..., 0].ravel() / np.sqrt(job.periods), np.ascontiguousarray(sketch), job.cells)
 
 
 def _index(job: Job, symbols: list[str]) -> pd.MultiIndex:

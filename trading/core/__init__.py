@@ -41,6 +41,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "sqlite": ["transaction", "open_database", "open_readonly", "single_transaction"],
     "synthetic": ["ScenarioKind", "StylizedFacts", "scenario"],
     "tracing": ["SWITCHES", "PARENT", "CALLS", "span", "traceparent", "traced"],
+    "trial_store": [
+        "TRIALS_IN_ROW", "Cells", "sketch_values", "sketch_returns", "data_words", "shift_between", "canonical_value", "variation_text",
+        "variation_keys", "TrialStore", "describe_data", "written_params", "count_trial", "default_store",
+    ],
     "types": [
         "Side", "OrderType", "OrderStatus", "ZERO", "Value", "Order", "OrderState", "Fill", "Position", "asset_of", "stable_hash",
         "Action", "Plan", "Violation", "CheckResult", "Event", "Market", "MarketData", "Venue", "PricedVenue",
@@ -49,5 +53,5 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
 }, modules=[
     "bars", "circuit_breaker", "datasets", "decimals", "drawdown", "english", "errors", "files", "hash_chain", "identity", "lazy",
     "numbers", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "sqlite",
-    "synthetic", "tracing", "types", "venue_proxy",
+    "synthetic", "tracing", "trial_store", "types", "venue_proxy",
 ])

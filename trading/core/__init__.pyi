@@ -21,6 +21,7 @@ from . import settings_overrides as settings_overrides
 from . import sqlite as sqlite
 from . import synthetic as synthetic
 from . import tracing as tracing
+from . import trial_store as trial_store
 from . import types as types
 from . import venue_proxy as venue_proxy
 from .bars import FIELDS as FIELDS, PRICES as PRICES, bars_from as bars_from, bars_from_close as bars_from_close, check_index as check_index, check_bars as check_bars, symbols_of as symbols_of, bar_length as bar_length, closed_by as closed_by, parse_as_of as parse_as_of, fingerprint as fingerprint, last_prices as last_prices
@@ -45,5 +46,6 @@ from .settings_overrides import OVERRIDES_FILE as OVERRIDES_FILE, read_overrides
 from .sqlite import transaction as transaction, open_database as open_database, open_readonly as open_readonly, single_transaction as single_transaction
 from .synthetic import ScenarioKind as ScenarioKind, StylizedFacts as StylizedFacts, scenario as scenario
 from .tracing import SWITCHES as SWITCHES, PARENT as PARENT, CALLS as CALLS, span as span, traceparent as traceparent, traced as traced
+from .trial_store import TRIALS_IN_ROW as TRIALS_IN_ROW, Cells as Cells, sketch_values as sketch_values, sketch_returns as sketch_returns, data_words as data_words, shift_between as shift_between, canonical_value as canonical_value, variation_text as variation_text, variation_keys as variation_keys, TrialStore as TrialStore, describe_data as describe_data, written_params as written_params, count_trial as count_trial, default_store as default_store
 from .types import Side as Side, OrderType as OrderType, OrderStatus as OrderStatus, ZERO as ZERO, Value as Value, Order as Order, OrderState as OrderState, Fill as Fill, Position as Position, asset_of as asset_of, stable_hash as stable_hash, Action as Action, Plan as Plan, Violation as Violation, CheckResult as CheckResult, Event as Event, Market as Market, MarketData as MarketData, Venue as Venue, PricedVenue as PricedVenue
 from .venue_proxy import VenueProxy as VenueProxy

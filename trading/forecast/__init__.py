@@ -44,7 +44,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "targets": [
         "Horizon", "horizon_bars", "forward_returns", "time_positions", "PurgedKFold", "walk_forward_splits", "WalkForward", "uniqueness",
     ],
-    "tune": ["Space", "learning_rows", "fold_scores", "Register", "Tuned", "suggest_parameters", "all_folds"],
+    "tune": ["Space", "learning_rows", "fold_scores", "Tuned", "suggest_parameters", "all_folds"],
 }, modules=[
     "conformal", "decisions", "drift", "estimators", "explain", "feedback", "forecaster", "labels", "meta_labeling", "model_promotion",
     "model_registry", "neural", "outcomes", "panel", "risk_outlook", "rl_env", "rl_training", "sentiment", "significance", "stacking",

@@ -42,4 +42,4 @@ from .sentiment import FEAR_AND_GREED as FEAR_AND_GREED, read_scores as read_sco
 from .significance import SignificanceTest as SignificanceTest, diebold_mariano as diebold_mariano, reliability as reliability
 from .stacking import PurgedStack as PurgedStack
 from .targets import Horizon as Horizon, horizon_bars as horizon_bars, forward_returns as forward_returns, time_positions as time_positions, PurgedKFold as PurgedKFold, walk_forward_splits as walk_forward_splits, WalkForward as WalkForward, uniqueness as uniqueness
-from .tune import Space as Space, learning_rows as learning_rows, fold_scores as fold_scores, Register as Register, Tuned as Tuned, suggest_parameters as suggest_parameters, all_folds as all_folds
+from .tune import Space as Space, learning_rows as learning_rows, fold_scores as fold_scores, Tuned as Tuned, suggest_parameters as suggest_parameters, all_folds as all_folds
