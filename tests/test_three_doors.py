@@ -57,6 +57,8 @@ ASKED = {
     "roll-back-model": {"reason": "it was better"},
     "promote-model": {"version": "forecast-one", "reason": "it was better"},
     "acknowledge-alert": {"rule": "drawdown"},
+    "promote-strategy": {"strategy": "MaCross", "grid": {"fast": [5, 10], "slow": [50]}, "symbols": ["AAPL"], "start": "2020-01-01"},
+    "retire-strategy": {"strategy": "MaCross", "reason": "the trend ended"},
     "retry-alerts": {},
 }
 # started as a process, or of this process alone: tested in the notebooks of run_control and system_control and in the browser

@@ -17,26 +17,28 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "Arrays", "COMPILED", "mean_rows", "fast_ma_cross", "fast_donchian", "fast_bollinger", "fast_rsi", "prepare_ma_cross",
         "prepare_rsi", "prepare_donchian", "prepare_bollinger",
     ],
-    "joint_test": ["block_length", "bootstrap_counts", "JointTest", "family_highest", "cell_statistic"],
+    "joint_test": ["block_length", "dependence", "bootstrap_counts", "JointTest", "family_highest", "cell_statistic"],
     "leak_detector": ["PERIODS", "Leak", "LeakReport", "find_leaks"],
     "leak_probes": [
         "PERTURBATIONS", "load_model", "fixed_seeds", "is_fitted", "run_pipeline", "output_table", "perturb_bars", "perturb_tables",
         "changed_past",
     ],
+    "leak_source": ["FILES", "CLOCKS", "CACHES", "unseen_inputs"],
     "overfitting": [
         "EULER", "ReturnRecord", "probabilistic_sharpe", "minimum_track_record", "expected_best_sharpe", "deflated_sharpe",
         "independent_trials", "Overfitting", "pbo", "reality_check",
     ],
     "plots": ["plot_equity", "plot_underwater", "plot_months", "plot_trades"],
+    "promotion": ["walk_cells", "StrategyPromotion", "promote", "read_evidence"],
     "strategies": [
         "TIE_TOLERANCE", "Strategy", "SymbolStrategy", "hold", "MaCross", "Donchian", "BollingerBreakout", "RsiReversion", "first_bars",
         "TargetWeights", "CrossSectionalMomentum", "Pairs", "FunctionStrategy",
     ],
     "strategy_promotion": [
-        "Thresholds", "Candidate", "PromotionDecision", "effective_trials", "check_candidate", "ProductionRegistry", "default_thresholds",
-        "default_registry", "promote_strategy",
+        "Thresholds", "Candidate", "PromotionDecision", "joint_figures", "check_candidate", "ProductionRegistry", "default_thresholds",
+        "default_registry",
     ],
-    "sweep": ["make_job"],
+    "sweep": ["make_job", "variation_worth", "count_variations"],
     "sweep_jobs": ["Grid", "make_grid", "Job", "run_fast", "key_figures", "run_slow", "run_chunk", "packed_width", "make_chunks"],
     "sweep_plots": ["metric_grid", "plot_heatmap", "plot_surface", "neighbourhood"],
     "trial_register": [
@@ -45,7 +47,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "vectorbt_engine": ["EngineFills", "fill_directions", "fill_weights"],
 }, modules=[
     "costs", "cross_validation", "engine", "execution_timing", "fast_kernel", "fast_strategies", "joint_test", "leak_detector",
-    "leak_probes", "overfitting", "plots", "strategies", "strategy_promotion", "sweep", "sweep_jobs", "sweep_plots", "trial_register",
-    "vectorbt_engine",
+    "leak_probes", "leak_source", "overfitting", "plots", "promotion", "strategies", "strategy_promotion", "sweep", "sweep_jobs",
+    "sweep_plots", "trial_register", "vectorbt_engine",
 ])
 make_callable(__name__, "backtest")

@@ -205,7 +205,7 @@ def run_slow(
     close = pd.DataFrame(np.tile(job.bars["close"][symbols].to_numpy(), len(variants)), index, columns)
     fills = fill_directions(close, price, first, job.costs, None, last, second)
     worth = _worth(job, fills.value.clip(lower=0).to_numpy().T, job.costs.cash)
-    return (a.reshape(len(variants), len(symbols), -1) for a in (key_figures(fills, close, job.costs.cash, job.periods), worth))
+    return tuple(a.reshape(len(variants), len(symbols), -1) for a in (key_figures(fills, close, job.costs.cash, job.periods), worth))
 
 
 def _worth(job: Job, values: np.ndarray, cash: float) -> np.ndarray:

@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "files": ["write_atomic", "lock_folder"],
     "hash_chain": ["chain_hash", "keyed_hash"],
-    "identity": ["house_digest"],
+    "identity": ["house_digest", "is_users", "code_globals"],
     "lazy": ["lazy_names", "make_callable"],
     "numbers": ["decimal_sign", "read_number"],
     "redaction": [

@@ -61,6 +61,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "settings_file", "settings_text", "version_of", "ChangeSettings", "change_settings", "ReplaceSettings", "replace_settings",
         "SetGroup", "set_group", "DropGroup", "drop_group", "SetAlias", "set_alias", "DropAlias", "drop_alias",
     ],
+    "strategy_control": ["PromoteStrategy", "RetireStrategy", "find_strategy", "list_strategies", "show_strategy"],
     "system_control": [
         "AcknowledgeAlert", "acknowledge_rule", "WriteNote", "write_note", "SteerFeedback", "freeze_feedback", "thaw_feedback",
         "RollBackFeedback", "roll_back_feedback", "PromoteModel", "promote_saved_model", "RollBackModel", "roll_back_to_model", "Nothing",
@@ -77,5 +78,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
 }, modules=[
     "access", "account_control", "alerting", "backups", "commands", "data_control", "feedback_history", "jobs", "launching", "maintenance",
     "market_data", "metrics", "plan_control", "queries_analytics", "queries_live", "queries_portfolio", "queries_runs", "queries_system",
-    "queries_trading", "query_cache", "run_control", "security_admin", "settings_control", "system_control", "user_control", "workspace",
+    "queries_trading", "query_cache", "run_control", "security_admin", "settings_control", "strategy_control", "system_control",
+    "user_control", "workspace",
 ])
