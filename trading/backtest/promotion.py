@@ -7,6 +7,7 @@ __all__ = ['walk_cells', 'StrategyPromotion', 'promote', 'read_evidence']
 
 # %% ../../nbs/06_backtest/80_promotion.ipynb #be9be9b2
 import copy
+import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -58,6 +59,8 @@ class _Built:
 
     def __init__(self, kind: type):
         self.kind, self.__name__ = kind, kind.__name__
+        own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in inspect.signature(kind).parameters.values()]
+        self.__signature__ = inspect.Signature([inspect.Parameter("bars", inspect.Parameter.POSITIONAL_ONLY), *own])
 
     def __call__(self, bars: pd.DataFrame, **params: Any) -> Any:
         return self.kind(**params).signals(bars)
