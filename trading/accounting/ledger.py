@@ -29,7 +29,7 @@ from .event_table import LedgerError, SqliteEvents, open_file
 # %% ../../nbs/08_accounting/15_ledger.ipynb #94b1a88c
 MANY = 20_000  # from so many trades on, they are read in blocks of as many
 _KEYS = {  # kinds that happen once, and what tells one from another
-    "opened": (), "connected": (), "fill": ("venue", "id"), "intent": ("client_order_id",), "ended": ("client_order_id",),
+    "opened": (), "connected": (), "fill": ("venue", "id"), "intent": ("client_order_id",), "placed": ("client_order_id",), "ended": ("client_order_id",),
     "resent": ("client_order_id", "attempt"), "absent": ("client_order_id", "attempt"),
     "decision": ("run", "symbol", "horizon"),
     "proposed": ("plan",), "reviewed": ("plan",), "approved": ("plan",), "canceled": ("plan",), "started": ("plan",), "executed": ("plan",),

@@ -10,7 +10,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "promote_model_command", "roll_back_model_command",
     ],
     "data": ["ingest_command", "import_", "mt5_bridge"],
-    "environment": ["settings_command", "lab_command", "schedule_command"],
+    "environment": [
+        "settings_command", "lab_command", "schedule_command", "portfolios_group", "add_portfolio_command", "list_portfolios_command",
+    ],
     "feedback": ["feedback_group", "status", "replay", "freeze", "rollback"],
     "main": ["COMMANDS", "CarnetGroup"],
     "ops": [
@@ -22,7 +24,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "security": [
         "secrets", "set_secret", "list_secrets", "remove_secret", "rotate_vault", "scan_command", "users", "add_user", "list_users",
         "lock_user", "unlock_user", "enrol", "change_role", "change_password", "change_portfolios", "make_key", "list_keys", "revoke_key",
-        "audit_group", "show_audit", "verify_audit",
+        "list_sessions", "end_session", "audit_group", "show_audit", "verify_audit",
     ],
     "strategies": ["read_grid", "strategies_group", "list_command", "show_command", "promote_command", "retire_command"],
     "trade": [

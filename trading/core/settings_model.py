@@ -7,7 +7,7 @@ __all__ = ['Words', 'Numbers', 'Fraction', 'LimitLevel', 'Cron', 'CLOCK', 'ALERT
            'SettingsSection', 'RunSettings', 'MarketSettings', 'ForecastSettings', 'DecisionSettings',
            'AllocateSettings', 'CostSettings', 'TradeSettings', 'ExecutionSettings', 'LiveSettings', 'LimitSettings',
            'PromotionSettings', 'AccessSettings', 'ScheduleSettings', 'AlertSettings', 'HealthSettings',
-           'BackupSettings', 'nearest_name', 'Settings']
+           'BackupSettings', 'ServiceSettings', 'nearest_name', 'Settings']
 
 # %% ../../nbs/00_core/44_settings_model.ipynb #95936809
 import difflib
@@ -49,7 +49,7 @@ class RunSettings(SettingsSection):
 
 
 class MarketSettings(SettingsSection):
-    source: Literal["sample", "ccxt", "mt5", "alpaca"] = Field("sample", description="where bars come from")
+    source: Literal["sample", "file", "ccxt", "mt5", "alpaca"] = Field("sample", description="where bars come from; file: from 'carnet import'")
     venue: str = Field("sample", description="exchange id of ccxt, address of the MT5 bridge, or name of the venue")
     symbols: Words = Field((), min_length=1, description="what may be held")
     currency: str = Field("USD", min_length=3, description="every price, value and fee is in it")
@@ -59,6 +59,12 @@ class MarketSettings(SettingsSection):
     calendar: Literal["auto", "24/7"] = Field("auto", description="which bars should exist")
     periods_per_year: int = Field(252, ge=1, description="bars a year, for annual figures")
     max_age_hours: float = Field(120, gt=0, description="older bars are not traded on")
+    files: bool = Field(False, description="imported bars stand where the venue has none, for example before its first")
+
+    @property
+    def recorded(self) -> bool:
+        "Whether the market is a record, which nobody can be asked about: the sample, or files."
+        return self.source in ("sample", "file")
 
     @field_validator("symbols")
     @classmethod
@@ -86,6 +92,7 @@ class DecisionSettings(SettingsSection):
 # %% ../../nbs/00_core/44_settings_model.ipynb #1c72bbe0
 class AllocateSettings(SettingsSection):
     policy: str = Field("balanced", description="allocation policy")
+    optimizer: str = Field("policy", description="what is held without views: policy (its own rule) or an optimiser by name, with its options in [optimizer]")
     risk_level: str = Field("medium", description="row of [risk_levels] that the policy keeps")
     window: int = Field(504, ge=30, description="bars of history for covariances")
     every: int = Field(21, ge=1, description="bars between decisions of the back-tested policy")
@@ -220,7 +227,13 @@ class BackupSettings(SettingsSection):
     reports: bool = Field(True, description="runs and their reports too")
 
 
-WATCH = {"alerts", "alert_rules", "alert_channels", "health", "backup"}  # sections that no number of a run rests on
+class ServiceSettings(SettingsSection):
+    hosts: Words = Field((), description="names that the service is asked by, such as carnet.example.org; empty: this machine's own, or any")
+    proxies: Words = Field((), description="addresses or networks of reverse proxies whose X-Forwarded headers are believed, such as 10.0.0.0/8")
+    https: bool = Field(False, description="a proxy with TLS stands in front: cookies are Secure, and browsers are told to stay with HTTPS")
+
+
+WATCH = {"alerts", "alert_rules", "alert_channels", "health", "backup", "service"}  # sections that no number of a run rests on
 
 # %% ../../nbs/00_core/44_settings_model.ipynb #4c0eaf71
 def nearest_name(word: str, known: Iterable[str]) -> str:
@@ -247,6 +260,9 @@ class Settings(BaseSettings):
     risk_levels: dict[str, LimitLevel] = Field(default_factory=dict)
     groups: dict[str, Words] = Field(default_factory=dict)
     shock_groups: dict[str, Words] = Field(default_factory=dict)
+    optimizer: dict[str, str] = Field(default_factory=dict)
+    targets: dict[str, Fraction] = Field(default_factory=dict)
+    views: dict[str, str] = Field(default_factory=dict)
     taxonomy: dict[str, str] = Field(default_factory=dict)
     aliases: dict[str, str] = Field(default_factory=dict)
     promotion: PromotionSettings = PromotionSettings()
@@ -257,6 +273,7 @@ class Settings(BaseSettings):
     alert_channels: dict[str, AlertLevel] = Field(default_factory=dict)
     health: HealthSettings = HealthSettings()
     backup: BackupSettings = BackupSettings()
+    service: ServiceSettings = ServiceSettings()
 
     @classmethod
     def settings_customise_sources(cls, settings_cls, init_settings, *others, **more) -> tuple[PydanticBaseSettingsSource, ...]:

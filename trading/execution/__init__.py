@@ -16,8 +16,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "limit_monitor": ["watch_limits", "check_order_limits"],
     "order_manager": [
-        "RetryPolicy", "OrderContext", "query_venue", "query_order", "order_from", "ask_until_settled", "submit_order", "attempts",
-        "unresolved", "record_fills", "own_ids",
+        "RetryPolicy", "OrderContext", "query_venue", "query_order", "own_state", "names_of", "tell_venue", "order_from",
+        "ask_until_settled", "submit_order", "attempts", "unresolved", "record_fills", "own_ids",
     ],
     "plan": ["make_plan", "PlanOutcome", "apply_plan"],
     "plan_sizing": ["ONE", "MOST", "PlanConstraints", "PlanLine", "settle"],
@@ -35,7 +35,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "BookLevel", "VenueQuote", "Cost", "expected_cost", "quote_of", "recent_volume", "VenueAccount", "Routed", "route_actions",
         "split_plan", "VenuePart", "execute_parts", "merge_executions",
     ],
-    "safe_mode": ["leave_safe_mode", "SafeModeVenue"],
+    "safe_mode": ["leave_safe_mode", "SafeModeVenue", "HaltingVenue"],
 }, modules=[
     "approval", "circuit_breaker", "emergency_stop", "executor", "limit_monitor", "order_manager", "plan", "plan_sizing", "portfolio_csv",
     "pre_trade", "rebalancing", "reconciliation", "router", "safe_mode",

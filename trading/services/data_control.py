@@ -12,11 +12,13 @@ from typing import Annotated
 
 from pydantic import Field
 
+from ..core.english import plural
+from ..core.errors import BadInput, Forbidden, TradingError
 from .alerting import retry_alerts
 from .backups import back_up, restore_backup
 from .commands import CommandRequest, Context, Name, command
 from .jobs import start
-from .market_data import import_bars, update_market
+from .market_data import import_bars, named_files, update_market
 from .workspace import current_settings
 
 _LOCAL = {"doors": ("terminal",), "reason": "it names a file of this machine"}
@@ -28,13 +30,21 @@ class UpdateMarket(CommandRequest):
 
 
 class ImportBars(CommandRequest):
-    file: Path
-    symbol: str = Field("", max_length=40, description="whose bars, where the file does not say")
-    timeframe: str = Field("1d", max_length=10)
+    files: tuple[Path, ...] = Field(min_length=1, description="CSV, .xlsx, Parquet or Feather")
+    symbol: str = Field("", max_length=40, description="whose bars, where neither the file nor its name says it")
+    timeframe: str = Field("", max_length=10, description="length of a bar, where neither the name nor the times tell")
+    decimal: str = Field("", max_length=1, description="decimal sign: . or ,")
+    thousands: str = Field("", max_length=5, description="what divides thousands: . or , or ' or space or none")
+    dates: str = Field("", max_length=3, description="order of day, month and year: dmy, mdy or ymd")
+    zone: str = Field("", max_length=60, description="clock of times without zone")
+    columns: str = Field("", max_length=500, description="which column is what")
+    adjusted: bool = Field(False, description="scale prices to the column 'Adj Close'")
+    fill: str = Field("", max_length=4, description="'last': put bars without volume at the last close into gaps")
+    profile: Name | None = Field(None, description="market whose store takes the bars; none: the one of the settings")
 
 
 class BackUp(CommandRequest):
-    "What is asked of a backup: nothing; where it goes stands in the settings."
+    to: Path | None = Field(None, description="another folder than that of the settings; in the terminal only")
 
 
 class RestoreBackup(CommandRequest):
@@ -48,7 +58,8 @@ class RetryAlerts(CommandRequest):
 
 # %% ../../nbs/13_services/69_data_control.ipynb #c0a75ede
 @command("update-market", role="trader", audit="data.update", status=202,
-         tell=lambda a: [f"The job {a['id']} fetches what is missing." if "id" in a else f"{a['rows']} bars added or corrected."])
+         tell=lambda a: [f"The job {a['id']} fetches what is missing." if "id" in a else f"{a['rows']} bars added or corrected, "
+                         f"{plural(a['repairs'], 'value')} repaired, {plural(a['gaps'], 'gap')} left; the store is now {a['version']}"])
 def _update_market(request: UpdateMarket, context: Context) -> dict:
     "Fetch the bars that the store of a profile lacks"
     settings = current_settings(context.workspace, request.profile)
@@ -56,22 +67,52 @@ def _update_market(request: UpdateMarket, context: Context) -> dict:
         program = (sys.executable, "-c", "from trading.cli.main import main; main(prog_name='carnet')", "ingest", "--profile", settings.run.profile)
         return start(context.workspace, "ingest", (*program, *(["--refill"] if request.refill else [])), context.key or None, context.actor.user,
                      {"profile": settings.run.profile})
-    done = update_market(settings, refill=request.refill)
+    done = update_market(settings, context.progress, request.refill) if context.progress else update_market(settings, refill=request.refill)
     return {"rows": done.rows, "repairs": len(done.repairs), "gaps": len(done.gaps), "version": done.version, "problems": dict(done.problems)}
 
 
-@command("import-bars", role="trader", audit="data.import", tell=lambda a: [f"{a['rows']} bars added or corrected; the store is now {a['version']}."], **_LOCAL)
+@command("import-bars", role="trader", audit="data.import", tell=lambda a: [*a["files"], f"{a['rows']} bars added or corrected, {plural(a['repairs'], 'value')} repaired; "
+                                                                            f"the store is now {a['version']}"], **_LOCAL)
 def _import_bars(request: ImportBars, context: Context) -> dict:
-    "Put the bars of a CSV or Parquet file into the store"
-    done = import_bars(current_settings(context.workspace), request.file, request.symbol, request.timeframe)
-    return {"rows": done.rows, "repairs": len(done.repairs), "version": done.version}
+    "Put the bars of files into the store, each file wholly or not at all"
+    settings, files = current_settings(context.workspace, request.profile), named_files(request.files)
+    how = request.model_dump(exclude={"files", "profile", "zone"}) | {"zone": request.zone or None}
+    told: list[str] = []
+    problems: list[str] = []
+    rows = repairs = 0
+    version = ""
+    for file in files:
+        try:
+            done = import_bars(settings, file, **how)
+        except TradingError as error:
+            if len(files) == 1:
+                raise
+            problems.append(str(error))
+            continue
+        rows, repairs, version = rows + done.rows, repairs + len(done.repairs), done.version
+        symbols = ", ".join(s.symbol for s in done.symbols[:5]) + (f" and {len(done.symbols) - 5} more" if len(done.symbols) > 5 else "")
+        gaps = f", {plural(len(done.gaps), 'gap')} left" if done.gaps else ""
+        told.append(f"{file.name}: {symbols}, bars of {done.timeframe}, {plural(done.rows, 'bar')} new{gaps}")
+    if problems:
+        raise BadInput(f"{len(files) - len(problems)} of {plural(len(files), 'file')} stored ({', '.join(t.partition(':')[0] for t in told) or 'none'}); not stored: " + " | ".join(problems))
+    return {"files": told, "rows": rows, "repairs": repairs, "version": version}
 
 
-@command("back-up", role="admin", audit="backup.make", tell=lambda a: [f"{a['file']}: {a['files']} files, read back, every checksum is right."])
+def _folder_here(request: BackUp, context: Context) -> dict:
+    "Refuse a folder of this machine that somebody names from another one."
+    if request.to is not None and context.actor.via != "terminal":
+        raise Forbidden("where backups go is decided on the machine itself: set backup.folder, or give --to in the terminal")
+    return {}
+
+
+@command("back-up", role="admin", audit="backup.make", describe=_folder_here, tell=lambda a: [
+    f"{a['file']}: {plural(a['files'], 'file')}, {a['bytes'] / 1e6:.1f} MB, sealed {a['sealed'] / 1e6:.1f} MB; read back and every checksum is right"
+    + (f"; removed {', '.join(a['removed'])}" if a["removed"] else "")])
 def _back_up(request: BackUp, context: Context) -> dict:
     "Back up data, runs and settings into one encrypted file"
-    path, manifest, removed = back_up(current_settings(context.workspace), context.clock())
-    return {"file": path.name, "files": len(manifest.files), "bytes": sum(manifest.sizes.values()), "removed": removed}
+    path, manifest, removed = back_up(current_settings(context.workspace), context.clock(), request.to)
+    return {"file": str(path) if context.actor.via == "terminal" else path.name, "files": len(manifest.files),
+            "bytes": sum(manifest.sizes.values()), "sealed": path.stat().st_size, "removed": removed}
 
 
 @command("restore-backup", role="admin", audit="backup.restore", records="itself",  # nothing in force changes, and a new machine has no log yet
