@@ -8,6 +8,7 @@ __all__ = ['FILES', 'CLOCKS', 'CACHES', 'unseen_inputs']
 # %% ../../nbs/06_backtest/72_leak_source.ipynb #46355f3d
 import functools
 import re
+import time
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -96,7 +97,7 @@ def _reach(pipeline: Any) -> Iterator[tuple[str, Any, Any]]:
             todo += [(f"the attribute {n} of {type(value).__name__}", v) for n, v in getattr(value, "__dict__", {}).items() if not _learnt(value, n)]
 
 
-_CACHE = object()
+_CACHE, _CLOCK = object(), object()
 
 
 def _learnt(value: Any, name: str) -> bool:
@@ -127,6 +128,8 @@ def _written(function: types.FunctionType, names: dict[str, Any]) -> Iterator[tu
     import dis
 
     steps, words = {s.opname for s in dis.get_instructions(function.__code__)}, set(function.__code__.co_names)
+    if any(isinstance(v, types.ModuleType) and v.__name__ == "time" or v in (time.time, time.time_ns) for v in names.values() if callable(v) or isinstance(v, types.ModuleType)):
+        yield f"{function.__name__} asks the clock (time)", "clock", _CLOCK
     if "STORE_GLOBAL" in steps:
         yield f"{function.__name__} writes a global", "cache", _CACHE
     for name, value in names.items():
@@ -153,14 +156,17 @@ def _stores(function: types.FunctionType, name: str) -> bool:
 
 def _code_reasons(where: str, code: Any, index: pd.DatetimeIndex) -> Iterator[str]:
     "Yield what the words and the constants of a function give away."
+    if code is _CLOCK:
+        yield where
+        return
     if code is _CACHE:
         yield f"{where}, so that one run may know another's bars"
         return
     words = set(code.co_names)
     if files := sorted(words & FILES):
         yield f"{where} reads a file or the network ({', '.join(files[:3])}), which does not change with the bars"
-    if (clocks := sorted(words & CLOCKS)) or {"time"} <= words and "time" in code.co_names[: code.co_names.index("time") + 2] and code.co_names.count("time") > 1:
-        yield f"{where} asks the clock ({', '.join(clocks) or 'time'})"
+    if clocks := sorted(words & CLOCKS):
+        yield f"{where} asks the clock ({', '.join(clocks)})"
     if words & {"environ", "getenv"}:
         yield f"{where} reads the environment"
     years = range(index[0].year, index[-1].year + 1)

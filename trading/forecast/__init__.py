@@ -14,8 +14,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "importance",
     ],
     "feedback": [
-        "Signal", "DecisionOutcome", "signal", "FeedbackBounds", "FeedbackState", "move_weights", "regret_bound", "move_threshold",
-        "count_patterns", "adjust_confidence", "pattern_of", "Cycle", "apply_cycle", "FeedbackLoop", "adaptation_score",
+        "Signal", "DecisionOutcome", "signal", "time_clusters", "FeedbackBounds", "FeedbackState", "move_weights", "regret_bound",
+        "add_payoff", "break_even", "move_threshold", "count_patterns", "adjust_confidence", "pattern_of", "Cycle", "apply_cycle",
+        "FeedbackLoop", "adaptation_score",
     ],
     "forecaster": [
         "FEWEST_TRAIN", "FEWEST_CALIBRATION", "COLUMNS", "default_estimator", "HorizonModel", "fit_horizon", "update_horizon",
