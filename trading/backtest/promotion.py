@@ -133,7 +133,8 @@ def promote(
     thresholds, now = thresholds or default_thresholds(), now or datetime.now(UTC)
     register, registry = register or default_register(), registry or default_registry()
     grid = {k: list(v) for k, v in grid.items()}
-    costs, stops = Costs(fees, slippage, fixed_fees, 0.0, cash), (stop_loss, take_profit, trailing)
+    costs = Costs(fees, slippage, fixed_fees, 0.0, cash)
+    stops = {k: v for k, v in (("stop_loss", stop_loss), ("take_profit", take_profit), ("trailing", trailing)) if v}
     job = make_job(bars, _strategy_of(strategy, grid), grid, ("sharpe",), costs, fill, stops, None, "auto")
     name = name or getattr(strategy, "__name__", type(strategy).__name__)
     cells = Cells.of(bars.index)
@@ -144,9 +145,8 @@ def promote(
     params = next(iter(job.grid.each(best, best + 1)))
     chosen = copy.copy(job.strategy).set_params(**params)
     leaks = find_leaks(chosen, bars.iloc[-1200:])
-    charges = {"fees": fees, "slippage": slippage, "fixed_fees": fixed_fees, "cash": cash * (1 if hasattr(chosen, "weights") else bars["close"].shape[1])}
-    protections = {} if hasattr(chosen, "weights") else {"stop_loss": stop_loss, "take_profit": take_profit, "trailing": trailing}
-    run = backtest(bars, chosen, **charges, **protections, fill=fill, register=register)
+    charges = {"fees": fees, "slippage": slippage, "fixed_fees": fixed_fees, "cash": cash * len(job.symbols)}
+    run = backtest(bars, chosen, **charges, **stops, fill=fill, register=register)
     starts = pd.to_datetime((cells.first + np.arange(cells.count)) << cells.exponent, unit="s", utc=True)
     searched = pd.DataFrame(sketches.T * (0.01 / 127), starts)
     candidate = Candidate(name, params, bars, run.returns, searched, walk_cells(sketches, starts))
@@ -161,7 +161,7 @@ def promote(
         "strategy": name, "params": params, "grid": grid, "outcome": "promoted" if decision.promoted else "refused", "reasons": reasons, "decided": now.astimezone(UTC).isoformat(),
         "criterion": "reality_check: joint bootstrap test of everything tried (Hansen 2005; Romano & Wolf 2005)", "figures": dict(decision.figures), "thresholds": asdict(thresholds),
         "code": identity(job.strategy, costs, stops, job.fill, house_digest()), "carnet": house_digest(), "data": fingerprint(bars), "bars": len(bars),
-        "from": bars.index[0].isoformat(), "to": bars.index[-1].isoformat(), "costs": asdict(costs), "stops": list(stops), "fill": job.fill, "variations": len(job.grid.valid),
+        "from": bars.index[0].isoformat(), "to": bars.index[-1].isoformat(), "costs": asdict(costs), "stops": stops, "fill": job.fill, "variations": len(job.grid.valid),
         "leaks": {"answer": leaks.answer, "found": [str(leak) for leak in leaks.leaks], "unseen": list(leaks.unseen), "accepted": accept},
     }
     told = json.loads(json.dumps(told, default=_plain))

@@ -9,19 +9,21 @@ __all__ = ['sweep', 'make_job', 'variation_worth', 'count_variations']
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .engine import FIGURES, periods_per_year
+from .account import AccountRules
+from .engine import FIGURES, periods_per_year, split_rules
 from .execution_timing import fill_prices
 from .strategies import FunctionStrategy, Strategy
-from .sweep_jobs import Job, make_chunks, make_grid, packed_width, run_chunk, run_fast, run_slow
+from .sweep_engines import packed_width, run_chunk, run_worth
+from .sweep_jobs import Job, make_chunks, make_grid
 from .costs import Costs
 from ..core.bars import symbols_of
 from ..core.errors import BadInput
@@ -38,7 +40,7 @@ def _base_folder(folder: str | Path | None) -> Path:
 
 def _sweep_name(job: Job) -> str:
     "Name exactly this sweep by everything that determines its result: code, parameters, costs and data."
-    return identity(job.strategy, job.bars, job.price, job.grid.values, job.costs, job.fill, job.periods, job.stops, job.engine, job.keep, job.cells, house_digest())
+    return identity(job.strategy, job.bars, job.price, job.grid.values, job.costs, job.fill, job.periods, job.trade, job.account, job.engine, job.keep, job.cells, house_digest())
 
 
 class _Kept:
@@ -157,23 +159,21 @@ def sweep(
     min_size: float = 0.0,  # smallest order, units
     cash: float = 10_000.0,  # each symbol starts with this
     fill: str = "auto",  # price of the next bar, see `backtest`
-    stop_loss: float | None = None,  # fraction of the entry price; stops run on vectorbt
-    take_profit: float | None = None,
-    trailing: bool = False,
+    shared: bool = False,  # all symbols in one account, one result for all; False: one for each symbol
     periods: int | None = None,  # bars in a year; None counts them
-    engine: str = "auto",  # 'kernel', 'vectorbt', or 'auto': the kernel where the strategy has a compiled rule
+    engine: str = "auto",  # 'kernel', 'account', 'vectorbt', or 'auto': the kernel where positions are all there is, else the account
     workers: int | None = None,  # threads; None: one for each core
     client=None,  # a dask.distributed.Client: run there instead
     register=None,  # where the trials are counted: a TrialRegister; None: the one of the settings; False: nowhere
     folder: str | Path | None = None,  # where finished chunks are kept meanwhile; None: the system's temporary folder
     progress: bool = True,  # show a bar when it takes longer than two seconds
-) -> pd.DataFrame:  # index: the parameters and the symbol ('all' for weights); columns: the metrics
-    "Backtest every combination of parameters on every symbol.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nstrategy : type[Strategy] | Strategy | Callable\n    a class, one with other values set, or a function of the bars\ngrid : Mapping[str, Iterable]\n    values by parameter; all their combinations are tried\nmetrics : Iterable[str]\n    of FIGURES\nfees : float, default 0.001\n    fraction of the traded value\nslippage : float, default 0.0\n    fraction by which each fill is worse\nfixed_fees : float, default 0.0\n    quote currency per order\nmin_size : float, default 0.0\n    smallest order, units\ncash : float, default 10000.0\n    each symbol starts with this\nfill : str, default 'auto'\n    price of the next bar, see `backtest`\nstop_loss : float | None, default None\n    fraction of the entry price; stops run on vectorbt\ntake_profit : float | None, default None\ntrailing : bool, default False\nperiods : int | None, default None\n    bars in a year; None counts them\nengine : str, default 'auto'\n    'kernel', 'vectorbt', or 'auto': the kernel where the strategy has a compiled rule\nworkers : int | None, default None\n    threads; None: one for each core\nclient : default None\n    a dask.distributed.Client: run there instead\nregister : default None\n    where the trials are counted: a TrialRegister; None: the one of the settings; False: nowhere\nfolder : str | Path | None, default None\n    where finished chunks are kept meanwhile; None: the system's temporary folder\nprogress : bool, default True\n    show a bar when it takes longer than two seconds\n\nReturns\n-------\npd.DataFrame\n    index: the parameters and the symbol ('all' for weights); columns: the metrics"
+    **more: Any,  # stops, targets, orders, sizes, margin and costs of holding, as in `backtest`
+) -> pd.DataFrame:  # index: the parameters and the symbol ('all' for one account); columns: the metrics
+    "Backtest every combination of parameters on every symbol.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nstrategy : type[Strategy] | Strategy | Callable\n    a class, one with other values set, or a function of the bars\ngrid : Mapping[str, Iterable]\n    values by parameter; all their combinations are tried\nmetrics : Iterable[str]\n    of FIGURES\nfees : float, default 0.001\n    fraction of the traded value\nslippage : float, default 0.0\n    fraction by which each fill is worse\nfixed_fees : float, default 0.0\n    quote currency per order\nmin_size : float, default 0.0\n    smallest order, units\ncash : float, default 10000.0\n    each symbol starts with this\nfill : str, default 'auto'\n    price of the next bar, see `backtest`\nshared : bool, default False\n    all symbols in one account, one result for all; False: one for each symbol\nperiods : int | None, default None\n    bars in a year; None counts them\nengine : str, default 'auto'\n    'kernel', 'account', 'vectorbt', or 'auto': the kernel where positions are all there is, else the account\nworkers : int | None, default None\n    threads; None: one for each core\nclient : default None\n    a dask.distributed.Client: run there instead\nregister : default None\n    where the trials are counted: a TrialRegister; None: the one of the settings; False: nowhere\nfolder : str | Path | None, default None\n    where finished chunks are kept meanwhile; None: the system's temporary folder\nprogress : bool, default True\n    show a bar when it takes longer than two seconds\n**more : Any\n    stops, targets, orders, sizes, margin and costs of holding, as in `backtest`\n\nReturns\n-------\npd.DataFrame\n    index: the parameters and the symbol ('all' for one account); columns: the metrics"
     began, metrics = time.monotonic(), list(metrics)
-    costs, stops = Costs(fees, slippage, fixed_fees, min_size, cash), (stop_loss, take_profit, trailing)
-    job = make_job(bars, strategy, grid, metrics, costs, fill, stops, periods, engine)
+    job = make_job(bars, strategy, grid, metrics, Costs(fees, slippage, fixed_fees, min_size, cash), fill, {"shared": shared, **more}, periods, engine)
     job = job if register is False else replace(job, cells=Cells.of(bars.index))
-    count, symbols = len(job.grid.valid), ["all"] if hasattr(job.strategy, "weights") else symbols_of(bars)
+    count, symbols = len(job.grid.valid), job.symbols
     width = len(metrics) + (1 + packed_width(job.cells) if job.cells else 0)
     results, chunks = np.empty((count, len(symbols), width)), make_chunks(job)
     columns = {s: slice(k, k + 1) for k, s in enumerate(symbols)} | {None: slice(None)}
@@ -203,14 +203,20 @@ def sweep(
         _count(job, results[..., len(metrics):], symbols, register)
         results = results[..., : len(metrics)].copy()
     frame = pd.DataFrame(results.reshape(-1, len(metrics)), _index(job, symbols), metrics)
-    frame.attrs = {"engine": job.engine, "fill": job.fill, "periods": job.periods, "skipped": job.grid.skipped, "resumed": resumed,
+    frame.attrs = {"engine": "kernel" if job.engine == "rows" else job.engine, "fill": job.fill, "periods": job.periods, "skipped": job.grid.skipped, "resumed": resumed,
                    "seconds": round(time.monotonic() - began, 3), "trials": "counted" if job.cells else "not counted"}
     return frame
 
 # %% ../../nbs/06_backtest/45_sweep.ipynb #05b9fc1b
-def make_job(bars, strategy, grid, metrics, costs: Costs, fill: str, stops: tuple, periods: int | None, engine: str) -> Job:
+def make_job(bars, strategy, grid, metrics, costs: Costs, fill: str, rules: dict, periods: int | None, engine: str) -> Job:
     "Check what was asked for and put it into one value."
-    price, used = fill_prices(bars, fill)
+    varied = [n for n in rules if n in grid]
+    if varied:
+        raise BadInput(f"{varied[0]} is in the grid and given as well; say it once")
+    account = split_rules({n: v for n, v in rules.items() if n in {f.name for f in fields(AccountRules)}})[1]
+    trade = {n: v for n, v in rules.items() if n not in {f.name for f in fields(AccountRules)}}
+    split_rules(trade)
+    price, used = fill_prices(bars, fill, account.negative_prices)
     if unpriced := [s for s in symbols_of(bars) if not price[s].notna().any()]:
         raise BadInput(f"{unpriced[0]} has no price at all; leave it out of the bars")
     if strange := [m for m in metrics if m not in FIGURES] or ([] if metrics else ["none"]):
@@ -219,15 +225,25 @@ def make_job(bars, strategy, grid, metrics, costs: Costs, fill: str, stops: tupl
         strategy = strategy()
     elif not isinstance(strategy, Strategy) and callable(strategy):
         strategy = FunctionStrategy(strategy, **{n: next(iter(v)) for n, v in grid.items() if len(list(v))})
-    fast = getattr(strategy, "rule", None) is not None and not any(stops)
-    if engine not in ("auto", "kernel", "vectorbt"):
-        raise BadInput(f"engine is {engine!r}; write 'auto', 'kernel' or 'vectorbt'")
-    if engine == "kernel" and not fast:
-        raise BadInput(f"{strategy!r} cannot use the kernel: it has no compiled rule, or stops are set; use engine='vectorbt'")
-    chosen = "kernel" if fast and engine != "vectorbt" else "vectorbt"
+    if not any(hasattr(strategy, kind) for kind in ("signals", "weights", "on_bar")):
+        raise BadInput(f"{type(strategy).__name__} has neither signals(bars), weights(bars) nor on_bar(account)")
+    chosen = _engine_of(strategy, [*trade, *(n for n in grid if n not in strategy.get_params())], account, engine)
     periods = periods_per_year(bars.index) if periods is None else periods
     keep = tuple(FIGURES.index(m) for m in metrics)
-    return Job(bars, price, strategy, make_grid(strategy, grid), costs, used, periods, stops, chosen, keep)
+    return Job(bars, price, strategy, make_grid(strategy, grid, trade), costs, used, periods, trade, account, chosen, keep)
+
+
+def _engine_of(strategy: Strategy, rules: list[str], account: AccountRules, engine: str) -> str:
+    "Choose the engine: the kernel knows positions of one symbol and nothing else."
+    if engine not in ("auto", "kernel", "account", "vectorbt"):
+        raise BadInput(f"engine is {engine!r}; write 'auto', 'kernel', 'account' or 'vectorbt'")
+    positions = hasattr(strategy, "signals") and not hasattr(strategy, "rules") and not hasattr(strategy, "universe")
+    usual = account == AccountRules(shared=False, maintenance=account.maintenance, delisting=account.delisting) and not rules and positions
+    if engine in ("kernel", "vectorbt") and not usual:
+        raise BadInput(f"{strategy!r} cannot use engine={engine!r}: it knows positions of one symbol, no weights, stops, sizes or margin; use 'account'")
+    if engine in ("account", "vectorbt"):
+        return engine
+    return ("kernel" if getattr(strategy, "rule", None) is not None else "rows") if usual else "account"
 
 
 def _count(job: Job, found: np.ndarray, symbols: list[str], register) -> None:
@@ -236,7 +252,7 @@ def _count(job: Job, found: np.ndarray, symbols: list[str], register) -> None:
     count, grid = len(job.grid.valid), {**job.grid.values, "symbol": symbols}
     codes = [np.repeat(c, len(symbols)) for c in job.grid.codes()] + [np.tile(np.arange(len(symbols)), count)]
     fixed = {k: v for k, v in job.strategy.get_params().items() if k not in job.grid.values}
-    code = identity(getattr(job.strategy, "function", type(job.strategy)), fixed, job.costs, job.fill, job.stops, house_digest())
+    code = identity(getattr(job.strategy, "function", type(job.strategy)), fixed, job.costs, job.fill, job.trade, job.account, house_digest())
     whole = count == np.prod([len(v) for v in job.grid.values.values()])
     positions = None if whole else (job.grid.valid[:, None] * len(symbols) + np.arange(len(symbols))).ravel().tolist()
     params = {"grid": {k: [canonical_value(v) for v in listed] for k, listed in grid.items()}, "valid": positions}
@@ -253,9 +269,8 @@ def variation_worth(
     job = replace(job, cells=cells)
     worth = np.zeros((len(job.grid.valid), cells.count))
     for symbol, lo, hi in make_chunks(job):
-        found = run_fast(job, symbol, lo, hi)[1] if job.engine == "kernel" else run_slow(job, lo, hi)[1].sum(axis=1)
-        worth[lo:hi] += found
-    return worth, job.costs.cash * (1 if hasattr(job.strategy, "weights") else len(symbols_of(job.bars)))
+        worth[lo:hi] += run_worth(job, symbol, lo, hi)[1].sum(axis=1)
+    return worth, job.costs.cash * len(job.symbols)
 
 
 def count_variations(
@@ -274,10 +289,11 @@ def count_variations(
 
 
 def _index(job: Job, symbols: list[str]) -> pd.MultiIndex:
-    "Build the index of parameters and symbols from codes."
+    "Build the index of parameters and symbols from codes; what cannot be a key stands there as text."
+    levels = [v if all(isinstance(x, Hashable) for x in v) else [repr(x) for x in v] for v in job.grid.values.values()]
     count = len(job.grid.valid)
     codes = [np.repeat(code, len(symbols)) for code in job.grid.codes()] + [np.tile(np.arange(len(symbols)), count)]
-    return pd.MultiIndex([*job.grid.values.values(), symbols], codes, names=[*job.grid.values, "symbol"], verify_integrity=False)
+    return pd.MultiIndex([*levels, symbols], codes, names=[*job.grid.values, "symbol"], verify_integrity=False)
 
 
 def _name(job: Job) -> str:

@@ -16,7 +16,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "english": ["pluralize", "plural", "spelled", "count", "article", "with_article", "listed", "sentence"],
     "errors": [
         "TradingError", "BadInput", "BadSettings", "MissingData", "StaleData", "VenueError", "VenueUnreachable", "NotSent",
-        "UnknownOutcome", "Refused", "Halted", "Busy", "StageFailed", "NotSignedIn", "LockedOut", "Forbidden",
+        "UnknownOutcome", "Refused", "Halted", "Locked", "Busy", "StageFailed", "NotSignedIn", "LockedOut", "Forbidden",
     ],
     "files": ["write_atomic", "lock_folder"],
     "hash_chain": ["chain_hash", "keyed_hash"],

@@ -79,7 +79,7 @@ ZERO = Decimal(0)
 
 @dataclass(frozen=True)
 class Order(Value):
-    "What is asked of a venue.\n\nParameters\n----------\nclient_order_id : str\n    derived from plan, symbol, side and slice; never random\nsymbol : str\n    as the venue unifies it, for example 'BTC/USDT' or 'AAPL'\nside : Side\namount : Decimal\n    units of the asset, above zero\ntype : OrderType, default 'market'\nprice : Decimal | None, default None\n    limit price in quote currency per unit; None for a market order\nstop_price : Decimal | None, default None\n    trigger of a stop order, quote currency per unit\ntime_in_force : Literal['GTC', 'IOC', 'FOK', 'PO'], default 'GTC'\n    PO: post only"
+    "What is asked of a venue.\n\nParameters\n----------\nclient_order_id : str\n    derived from plan, symbol, side and slice; never random\nsymbol : str\n    as the venue unifies it, for example 'BTC/USDT' or 'AAPL'\nside : Side\namount : Decimal\n    units of the asset, above zero\ntype : OrderType, default 'market'\nprice : Decimal | None, default None\n    limit price in quote currency per unit; None for a market order\nstop_price : Decimal | None, default None\n    trigger of a stop order, quote currency per unit\ntime_in_force : Literal['GTC', 'IOC', 'FOK', 'PO'], default 'GTC'\n    PO: post only\nstop_loss : Decimal | None, default None\n    price at which the position that it opens is closed with a loss, where the venue keeps such prices\ntake_profit : Decimal | None, default None\n    price at which it is closed with a profit"
 
     client_order_id: str  # derived from plan, symbol, side and slice; never random
     symbol: str  # as the venue unifies it, for example 'BTC/USDT' or 'AAPL'
@@ -89,9 +89,14 @@ class Order(Value):
     price: Decimal | None = None  # limit price in quote currency per unit; None for a market order
     stop_price: Decimal | None = None  # trigger of a stop order, quote currency per unit
     time_in_force: Literal["GTC", "IOC", "FOK", "PO"] = "GTC"  # PO: post only
+    stop_loss: Decimal | None = None  # price at which the position that it opens is closed with a loss, where the venue keeps such prices
+    take_profit: Decimal | None = None  # price at which it is closed with a profit
 
     def __post_init__(self):
-        _check_decimal(self, "amount", "price", "stop_price")
+        _check_decimal(self, "amount", "price", "stop_price", "stop_loss", "take_profit")
+        for what in ("stop_loss", "take_profit"):
+            if (near := getattr(self, what)) is not None and near <= 0:
+                raise BadInput(f"{self.symbol}: a {what} of {near}; a price above zero is needed")
         if self.amount <= 0:
             raise BadInput(f"{self.symbol}: an order of {self.amount} units; the amount must be above zero")
         if self.type in ("limit", "stop_limit") and (self.price is None or self.price <= 0):

@@ -26,6 +26,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "plan_plot",
     ],
     "pre_trade": ["position_losses", "check_plan"],
+    "preflight": ["Preflight"],
     "rebalancing": ["Rebalancing", "rebalancing_of", "list_rebalancings", "recommendations"],
     "reconciliation": [
         "Difference", "Reconciliation", "resolve_open_orders", "expected_holdings", "compare_balances", "compare_orders", "compare_sums",
@@ -38,5 +39,5 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "safe_mode": ["leave_safe_mode", "SafeModeVenue", "HaltingVenue"],
 }, modules=[
     "approval", "circuit_breaker", "emergency_stop", "executor", "limit_monitor", "order_manager", "plan", "plan_sizing", "portfolio_csv",
-    "pre_trade", "rebalancing", "reconciliation", "router", "safe_mode",
+    "pre_trade", "preflight", "rebalancing", "reconciliation", "router", "safe_mode",
 ])

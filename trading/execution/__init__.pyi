@@ -9,6 +9,7 @@ from . import plan as plan
 from . import plan_sizing as plan_sizing
 from . import portfolio_csv as portfolio_csv
 from . import pre_trade as pre_trade
+from . import preflight as preflight
 from . import rebalancing as rebalancing
 from . import reconciliation as reconciliation
 from . import router as router
@@ -23,6 +24,7 @@ from .plan import make_plan as make_plan, PlanOutcome as PlanOutcome, apply_plan
 from .plan_sizing import ONE as ONE, MOST as MOST, PlanConstraints as PlanConstraints, PlanLine as PlanLine, settle as settle
 from .portfolio_csv import CASH as CASH, PLAN_COLUMNS as PLAN_COLUMNS, Portfolio as Portfolio, read_amount as read_amount, read_portfolio as read_portfolio, plan_frame as plan_frame, plan_csv as plan_csv, plan_totals as plan_totals, plan_steps as plan_steps, plan_plot as plan_plot
 from .pre_trade import position_losses as position_losses, check_plan as check_plan
+from .preflight import Preflight as Preflight
 from .rebalancing import Rebalancing as Rebalancing, rebalancing_of as rebalancing_of, list_rebalancings as list_rebalancings, recommendations as recommendations
 from .reconciliation import Difference as Difference, Reconciliation as Reconciliation, resolve_open_orders as resolve_open_orders, expected_holdings as expected_holdings, compare_balances as compare_balances, compare_orders as compare_orders, compare_sums as compare_sums, foreign_holdings as foreign_holdings, record_foreign_holdings as record_foreign_holdings, reconcile as reconcile, open_from_venue as open_from_venue
 from .router import BookLevel as BookLevel, VenueQuote as VenueQuote, Cost as Cost, expected_cost as expected_cost, quote_of as quote_of, recent_volume as recent_volume, VenueAccount as VenueAccount, Routed as Routed, route_actions as route_actions, split_plan as split_plan, VenuePart as VenuePart, execute_parts as execute_parts, merge_executions as merge_executions

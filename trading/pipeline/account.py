@@ -27,6 +27,7 @@ from ..core.settings import Settings
 from ..core.types import CheckResult, Event, Market, Plan, Position, PricedVenue, Venue, asset_of
 from ..execution.approval import approve_plan, plan_life, plan_status, propose_plan, review_plan
 from ..execution.circuit_breaker import add_circuit_breaker
+from ..execution.preflight import Preflight, preflight
 from ..execution.executor import Execution, OrderParameters, OrderResult, execute, execution_of
 from ..execution.order_manager import RetryPolicy
 from ..execution.portfolio_csv import read_portfolio
@@ -178,6 +179,10 @@ class TradingAccount:
         before = pd.Series({pd.Timestamp(t): v for t, v in self.past}, dtype=float)
         both = pd.concat([before[before.index < own.index[0]], own]) if len(before) else own
         return both.rename("equity").rename_axis("timestamp")
+
+    def preflight(self, plan: Plan, fee_rate: Decimal) -> Preflight:
+        "Ask the venue whether every order of a plan can be sent."
+        return preflight(plan, self.venue, fee_rate)
 
     def settle_approval(self, plan: Plan, verdict: CheckResult) -> str:  # how far the plan has come: 'proposed' or 'reviewed' awaits approval
         "Put an allowed plan before whoever approves; on paper the risk checks review it and the run approves.\n\nParameters\n----------\nplan : Plan\nverdict : CheckResult\n\nReturns\n-------\nstr\n    how far the plan has come: 'proposed' or 'reviewed' awaits approval"

@@ -27,9 +27,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "crypto.trades": ["list_trades", "fills_of", "trades_since", "Transfer", "transfers_since"],
     "crypto.venue": ["CcxtVenue"],
     "json_api": ["fetch_json"],
-    "mt5.bridge": ["WINDOW", "place_order", "cancel_order", "find_order", "make_bridge", "health", "serve_bridge"],
+    "mt5.bridge": ["place_order", "cancel_order", "find_order", "make_bridge", "health", "serve_bridge"],
     "mt5.client": ["sign", "Mt5Venue"],
     "mt5.constants": ["VERSION", "FUNCTIONS", "TIMEFRAMES", "CONSTANTS", "TUPLES", "RATES", "TICKS", "fill"],
+    "mt5.request_gate": ["WINDOW", "RequestGate"],
     "mt5.simulated_broker": ["RETCODE_TEXTS", "Contract", "SimulatedBroker", "fill_order", "refusal", "execute_request", "quote"],
     "mt5.simulated_terminal": ["to_server", "from_server", "SimulatedTerminal"],
     "mt5.terminal_adapter": [

@@ -26,9 +26,10 @@ from .crypto.request_budget import RequestBudget as RequestBudget
 from .crypto.trades import list_trades as list_trades, fills_of as fills_of, trades_since as trades_since, Transfer as Transfer, transfers_since as transfers_since
 from .crypto.venue import CcxtVenue as CcxtVenue
 from .json_api import fetch_json as fetch_json
-from .mt5.bridge import WINDOW as WINDOW, place_order as place_order, cancel_order as cancel_order, find_order as find_order, make_bridge as make_bridge, health as health, serve_bridge as serve_bridge
+from .mt5.bridge import place_order as place_order, cancel_order as cancel_order, find_order as find_order, make_bridge as make_bridge, health as health, serve_bridge as serve_bridge
 from .mt5.client import sign as sign, Mt5Venue as Mt5Venue
 from .mt5.constants import VERSION as VERSION, FUNCTIONS as FUNCTIONS, TIMEFRAMES as TIMEFRAMES, CONSTANTS as CONSTANTS, TUPLES as TUPLES, RATES as RATES, TICKS as TICKS, fill as fill
+from .mt5.request_gate import WINDOW as WINDOW, RequestGate as RequestGate
 from .mt5.simulated_broker import RETCODE_TEXTS as RETCODE_TEXTS, Contract as Contract, SimulatedBroker as SimulatedBroker, fill_order as fill_order, refusal as refusal, execute_request as execute_request, quote as quote
 from .mt5.simulated_terminal import to_server as to_server, from_server as from_server, SimulatedTerminal as SimulatedTerminal
 from .mt5.terminal_adapter import COMMENT as COMMENT, magic_number as magic_number, units_to_lots as units_to_lots, fillings_of as fillings_of, TerminalSession as TerminalSession, ticks as ticks, rates as rates, symbol_row as symbol_row, positions as positions, recent_history as recent_history, find_broker_orders as find_broker_orders, broker_order_state as broker_order_state, open_orders as open_orders, trades as trades

@@ -203,6 +203,8 @@ def _create_order(client: Any, order: Order) -> OrderState:
     from alpaca.trading.requests import LimitOrderRequest, MarketOrderRequest, StopLimitOrderRequest, StopOrderRequest
 
     kind = {"market": MarketOrderRequest, "limit": LimitOrderRequest, "stop": StopOrderRequest, "stop_limit": StopLimitOrderRequest}[order.type]
+    if order.stop_loss is not None or order.take_profit is not None:
+        raise BadInput(f"{order.symbol}: a stop loss or take profit with an order is not sent to Alpaca; send a stop order of its own after the purchase")
     if order.time_in_force == "PO":
         raise BadInput(f"{order.symbol}: Alpaca has no post-only orders; use GTC")
     whole = order.amount == order.amount.to_integral_value()

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from ...core.bars import bar_length, closed_by
-from ...core.errors import BadInput, MissingData, UnknownOutcome, VenueError, VenueUnreachable
+from ...core.errors import BadInput, Locked, MissingData, UnknownOutcome, VenueError, VenueUnreachable
 from ...core.types import Fill, Market, Order, OrderState
 
 # %% ../../../nbs/01_venues/mt5/00_client.ipynb #b50b15c0
@@ -102,6 +102,8 @@ class Mt5Venue:
         if answer.status_code == 200:
             return data
         said = data.get("detail", "") if isinstance(data, dict) else ""
+        if answer.status_code == 423:
+            raise Locked(f"mt5: {path}: {said}; nothing was sent")
         if answer.status_code in (401, 403):
             raise VenueError(f"mt5: {path}: the bridge refused the request: {said or 'wrong key'}; check the key, and the clocks of both machines")
         if answer.status_code == 404:
@@ -135,6 +137,16 @@ class Mt5Venue:
     def unlock(self, code: str) -> datetime:  # open until then, UTC
         "Unlock orders at the bridge with an authenticator code.\n\nParameters\n----------\ncode : str\n\nReturns\n-------\ndatetime\n    open until then, UTC"
         return datetime.fromisoformat(self._ask("POST", "/unlock", body={"account": self.account, "code": code})["until"])
+
+    def readiness(self) -> list[str]:  # empty: orders can be sent
+        "Return why the terminal would take no order now.\n\nReturns\n-------\nlist[str]\n    empty: orders can be sent"
+        told = self.health()
+        found = [f"mt5: {told['problem']}"] if told.get("problem") else []
+        if told.get("account") not in (None, self.account):
+            found.append(f"mt5: the terminal is signed in to the account {told['account']} and live.number is {self.account}; correct one of them")
+        if told.get("locked"):
+            found.append("mt5: the order desk is locked; unlock it with a code of the authenticator: carnet mt5 unlock")
+        return found
 
     def account_number(self) -> str:
         "Return the number that every order is bound to."
