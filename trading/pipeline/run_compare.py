@@ -123,7 +123,7 @@ def compare_runs(one: Run, other: Run) -> list[str]:
         return [*compare_inputs(one, other), f"numbers are not compared: {error}"]
     verdict = judge_numbers(one, other)
     near = [str(verdict)] if verdict.answer == "equal to a tolerance" else []
-    return compare_inputs(one, other) + list(verdict.differences) + near
+    return compare_inputs(one, other) + compare_numbers(one, other) + near
 
 
 def _first_difference(a: Any, b: Any) -> tuple[float, str]:
