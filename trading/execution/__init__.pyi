@@ -5,6 +5,7 @@ from . import emergency_stop as emergency_stop
 from . import executor as executor
 from . import limit_monitor as limit_monitor
 from . import order_manager as order_manager
+from . import order_sizes as order_sizes
 from . import plan as plan
 from . import plan_sizing as plan_sizing
 from . import portfolio_csv as portfolio_csv
@@ -17,9 +18,10 @@ from . import safe_mode as safe_mode
 from .approval import PlanStatus as PlanStatus, STEPS as STEPS, LIFE as LIFE, plan_status as plan_status, propose_plan as propose_plan, review_plan as review_plan, approve_plan as approve_plan, cancel_plan as cancel_plan, read_plan as read_plan, plan_life as plan_life, plan_history as plan_history
 from .circuit_breaker import CircuitBreakerVenue as CircuitBreakerVenue, LedgerStore as LedgerStore, add_circuit_breaker as add_circuit_breaker
 from .emergency_stop import LEASE_TRIES as LEASE_TRIES, EmergencyStop as EmergencyStop, cancel_orders as cancel_orders, close_positions as close_positions
-from .executor import refusal_reasons as refusal_reasons, OrderResult as OrderResult, Execution as Execution, OrderParameters as OrderParameters, affordable as affordable, execute as execute, volume_part as volume_part, parts as parts, execution_of as execution_of
+from .executor import refusal_reasons as refusal_reasons, OrderResult as OrderResult, Execution as Execution, execute as execute, execution_of as execution_of
 from .limit_monitor import watch_limits as watch_limits, check_order_limits as check_order_limits
 from .order_manager import RetryPolicy as RetryPolicy, OrderContext as OrderContext, query_venue as query_venue, query_order as query_order, own_state as own_state, names_of as names_of, tell_venue as tell_venue, order_from as order_from, ask_until_settled as ask_until_settled, submit_order as submit_order, attempts as attempts, unresolved as unresolved, record_fills as record_fills, own_ids as own_ids
+from .order_sizes import OrderParameters as OrderParameters, affordable as affordable, volume_part as volume_part, parts as parts
 from .plan import make_plan as make_plan, PlanOutcome as PlanOutcome, apply_plan as apply_plan
 from .plan_sizing import ONE as ONE, MOST as MOST, PlanConstraints as PlanConstraints, PlanLine as PlanLine, settle as settle
 from .portfolio_csv import CASH as CASH, PLAN_COLUMNS as PLAN_COLUMNS, Portfolio as Portfolio, read_amount as read_amount, read_portfolio as read_portfolio, plan_frame as plan_frame, plan_csv as plan_csv, plan_totals as plan_totals, plan_steps as plan_steps, plan_plot as plan_plot

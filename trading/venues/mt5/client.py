@@ -18,7 +18,8 @@ import pandas as pd
 
 from ...core.bars import bar_length, closed_by
 from ...core.errors import BadInput, Locked, MissingData, UnknownOutcome, VenueError, VenueUnreachable
-from ...core.types import Fill, Market, Order, OrderState
+from ...core.instruments import Instrument
+from ...core.types import Fill, Order, OrderState
 
 # %% ../../../nbs/01_venues/mt5/00_client.ipynb #b50b15c0
 def sign(
@@ -152,10 +153,10 @@ class Mt5Venue:
         "Return the number that every order is bound to."
         return str(self.account)
 
-    def load_markets(self) -> dict[str, Market]:
+    def load_markets(self) -> dict[str, Instrument]:
         "Return what the broker allows, by symbol; amounts are units, not lots."
         rows = self._ask("GET", "/symbols")
-        return {r["symbol"]: Market(r["symbol"], Decimal(r["amount_step"]), Decimal(r["price_step"]), Decimal(r["min_amount"])) for r in rows}
+        return {r["symbol"]: _instrument(r) for r in rows}
 
     def fetch_balance(self) -> dict[str, Decimal]:
         "Return what would lie here had everything been paid for in full: cash under the account's currency, and holdings by asset."
@@ -187,6 +188,13 @@ class Mt5Venue:
         return _state(self._ask("POST", "/cancel", body={"account": self.account, "client_order_id": client_order_id, "symbol": symbol}))
 
 # %% ../../../nbs/01_venues/mt5/00_client.ipynb #3a821feb
+def _instrument(row: dict) -> Instrument:
+    "Read what the bridge tells about a symbol; amounts are units, not lots."
+    steps = (Decimal(row[n]) for n in ("amount_step", "price_step", "min_amount"))
+    return Instrument(row["symbol"], *steps, max_amount=Decimal(row["max_amount"]), kind=row["kind"], base=row["base"], quote=row["quote"],
+                      contract_size=Decimal(row["contract_size"]), venue="mt5")
+
+
 def _paid_in_full(currency: str, balance: Decimal, rows: list[dict]) -> dict[str, Decimal]:
     "Return cash and holdings by asset, as an account without credit would show them."
     cash, held = balance, {}
