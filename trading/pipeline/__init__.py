@@ -26,7 +26,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],
     "price_snapshot": ["PRESENT", "PriceSnapshot", "take_price_snapshot", "pinned_price_snapshot", "begin_stage", "moved_since_close"],
     "run_compare": [
-        "INPUTS", "IGNORED_SETTINGS", "MARKET", "TOLERANCE", "CAUSES", "compare_inputs", "NumbersVerdict", "judge_numbers",
+        "INPUTS", "IGNORED_SETTINGS", "MARKET", "EQUAL_NUMBERS", "CAUSES", "compare_inputs", "NumbersVerdict", "judge_numbers",
         "compare_numbers", "compare_runs", "open_reproduction", "run_rows",
     ],
     "run_record": [
