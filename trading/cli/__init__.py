@@ -5,6 +5,7 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
+    "books": ["export_command", "holdings_group", "holdings_import", "holdings_list", "holdings_write"],
     "commands": [
         "perform_here", "record_here", "do_command", "set_command", "note_command", "group_command", "alias_command",
         "promote_model_command", "roll_back_model_command",
@@ -34,5 +35,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venues": ["venues_command", "mt5_group", "unlock_command"],
 }, modules=[
-    "commands", "data", "environment", "feedback", "main", "ops", "run", "run_progress", "security", "strategies", "trade", "venues",
+    "books", "commands", "data", "environment", "feedback", "main", "ops", "run", "run_progress", "security", "strategies", "trade",
+    "venues",
 ])

@@ -22,7 +22,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "drawdown": ["value_drawdown", "drawdown_now"],
     "english": ["pluralize", "plural", "spelled", "count", "article", "with_article", "listed", "sentence"],
     "errors": [
-        "TradingError", "BadInput", "BadSettings", "MissingData", "StaleData", "VenueError", "VenueUnreachable", "NotSent",
+        "TradingError", "BadInput", "BadSettings", "MissingData", "DamagedStore", "StaleData", "VenueError", "VenueUnreachable", "NotSent",
         "UnknownOutcome", "Refused", "Halted", "Locked", "Busy", "StageFailed", "NotSignedIn", "LockedOut", "Forbidden",
     ],
     "files": ["write_atomic", "lock_folder"],
