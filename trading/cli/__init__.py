@@ -5,13 +5,15 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
+    "books": ["export_command", "holdings_group", "holdings_import", "holdings_list", "holdings_write"],
     "commands": [
         "perform_here", "record_here", "do_command", "set_command", "note_command", "group_command", "alias_command",
         "promote_model_command", "roll_back_model_command",
     ],
     "data": ["ingest_command", "import_", "mt5_bridge"],
     "environment": [
-        "settings_command", "lab_command", "schedule_command", "portfolios_group", "add_portfolio_command", "list_portfolios_command",
+        "settings_command", "lab_command", "schedule_command", "alive_command", "portfolios_group", "add_portfolio_command",
+        "list_portfolios_command",
     ],
     "feedback": ["feedback_group", "status", "replay", "freeze", "rollback"],
     "main": ["COMMANDS", "CarnetGroup"],
@@ -26,11 +28,13 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "lock_user", "unlock_user", "enrol", "change_role", "change_password", "change_portfolios", "make_key", "list_keys", "revoke_key",
         "list_sessions", "end_session", "audit_group", "show_audit", "verify_audit",
     ],
+    "strategies": ["read_grid", "strategies_group", "list_command", "show_command", "promote_command", "retire_command"],
     "trade": [
         "approve_command", "review_command", "reject_command", "validate_command", "kill_command", "reconcile_command", "compare_command",
         "reproduce_command",
     ],
     "venues": ["venues_command", "mt5_group", "unlock_command"],
 }, modules=[
-    "commands", "data", "environment", "feedback", "main", "ops", "run", "run_progress", "security", "trade", "venues",
+    "books", "commands", "data", "environment", "feedback", "main", "ops", "run", "run_progress", "security", "strategies", "trade",
+    "venues",
 ])

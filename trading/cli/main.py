@@ -21,7 +21,8 @@ _SERVICE = ("argon2", "bokeh_fastapi", "cryptography", "keyring", "panel", "prom
 COMMANDS = {  # name → module and object; a module is imported when its command is asked for
     "run": "trading.cli.run:run_command", "runs": "trading.cli.run:runs_command", "open": "trading.cli.run:open_",
     "settings": "trading.cli.environment:settings_command", "lab": "trading.cli.environment:lab_command",
-    "schedule": "trading.cli.environment:schedule_command",
+    "schedule": "trading.cli.environment:schedule_command", "alive": "trading.cli.environment:alive_command",
+    "export": "trading.cli.books:export_command", "holdings": "trading.cli.books:holdings_group",
     "ingest": "trading.cli.data:ingest_command", "import": "trading.cli.data:import_", "mt5-bridge": "trading.cli.data:mt5_bridge",
     "venues": "trading.cli.venues:venues_command", "mt5": "trading.cli.venues:mt5_group",
     "approve": "trading.cli.trade:approve_command", "review": "trading.cli.trade:review_command", "reject": "trading.cli.trade:reject_command",
@@ -30,7 +31,7 @@ COMMANDS = {  # name → module and object; a module is imported when its comman
     "note": "trading.cli.commands:note_command", "group": "trading.cli.commands:group_command", "alias": "trading.cli.commands:alias_command",
     "promote-model": "trading.cli.commands:promote_model_command", "roll-back-model": "trading.cli.commands:roll_back_model_command",
     "compare": "trading.cli.trade:compare_command", "reproduce": "trading.cli.trade:reproduce_command",
-    "feedback": "trading.cli.feedback:feedback_group", "serve": "trading.api.server:serve",
+    "feedback": "trading.cli.feedback:feedback_group", "strategies": "trading.cli.strategies:strategies_group", "serve": "trading.api.server:serve",
     "secrets": "trading.cli.security:secrets", "users": "trading.cli.security:users", "audit": "trading.cli.security:audit_group",
     "alerts": "trading.cli.ops:alerts_group", "doctor": "trading.cli.ops:doctor_command", "watch": "trading.cli.ops:watch_command",
     "after": "trading.cli.ops:after", "backup": "trading.cli.ops:backup_command", "restore": "trading.cli.ops:restore_command",

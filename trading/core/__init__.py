@@ -6,21 +6,28 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "bars": [
-        "FIELDS", "PRICES", "bars_from", "bars_from_close", "check_index", "check_bars", "symbols_of", "bar_length", "closed_by",
-        "parse_as_of", "fingerprint", "last_prices",
+        "FIELDS", "PRICES", "bars_from", "bars_from_close", "check_index", "check_bars", "symbols_of", "bar_length", "with_timeframe",
+        "check_timeframe", "closed_by", "parse_as_of", "fingerprint", "last_prices",
     ],
+    "calendars": [
+        "ROUND_THE_CLOCK", "ONE_YEAR", "DAY", "NEW_YORK", "FEWEST_DAYS", "LARGEST_GRID", "LONG_ENOUGH", "check_calendar", "sessions",
+        "expected_bars", "observed_calendar", "check_on_calendar", "usual_step", "on_own_clock", "elapsed_years", "calendar_bars_a_year",
+        "bars_a_year", "annual_growth", "next_open", "price_age",
+    ],
+    "carried_prices": ["carry_prices", "closed_markets", "day_closes", "day_returns", "span_text"],
     "circuit_breaker": ["Circuit", "BackoffPolicy", "CircuitStore", "MemoryStore", "CircuitBreaker"],
+    "currencies": ["OLDEST_RATE", "quote_currency", "conversion_rates", "reference_rates"],
     "datasets": ["SampleKind", "SOURCES", "sample_bars", "sample_instruments"],
     "decimals": ["EXACT", "strip_zeros"],
     "drawdown": ["value_drawdown", "drawdown_now"],
     "english": ["pluralize", "plural", "spelled", "count", "article", "with_article", "listed", "sentence"],
     "errors": [
-        "TradingError", "BadInput", "BadSettings", "MissingData", "StaleData", "VenueError", "VenueUnreachable", "NotSent",
+        "TradingError", "BadInput", "BadSettings", "MissingData", "DamagedStore", "StaleData", "VenueError", "VenueUnreachable", "NotSent",
         "UnknownOutcome", "Refused", "Halted", "Locked", "Busy", "StageFailed", "NotSignedIn", "LockedOut", "Forbidden",
     ],
     "files": ["write_atomic", "lock_folder"],
     "hash_chain": ["chain_hash", "keyed_hash"],
-    "identity": ["house_digest"],
+    "identity": ["house_digest", "is_users", "code_globals"],
     "instruments": [
         "InstrumentKind", "INSTRUMENT_COLUMNS", "MEASURED_BARS", "FINEST", "FormerName", "to_step", "Instrument", "order_problem",
         "order_parts", "read_instruments", "measured_instrument", "changed_terms",
@@ -45,6 +52,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "sqlite": ["transaction", "open_database", "open_readonly", "single_transaction"],
     "synthetic": ["ScenarioKind", "StylizedFacts", "scenario"],
     "tracing": ["SWITCHES", "PARENT", "CALLS", "span", "traceparent", "traced"],
+    "trial_store": [
+        "TRIALS_IN_ROW", "Cells", "sketch_values", "sketch_returns", "data_words", "shift_between", "canonical_value", "variation_text",
+        "variation_keys", "TrialStore", "describe_data", "written_params", "count_trial", "default_store",
+    ],
     "types": [
         "Side", "OrderType", "OrderStatus", "Order", "OrderState", "Fill", "Position", "asset_of", "stable_hash", "Action", "Plan",
         "Violation", "CheckResult", "Event", "MarketData", "Venue", "PricedVenue",
@@ -54,7 +65,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "venue_proxy": ["VenueProxy", "offers"],
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
-    "bars", "circuit_breaker", "datasets", "decimals", "drawdown", "english", "errors", "files", "hash_chain", "identity", "instruments",
-    "lazy", "numbers", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides",
-    "sqlite", "synthetic", "tracing", "types", "values", "venue_profiles", "venue_proxy", "written_times",
+    "bars", "calendars", "carried_prices", "circuit_breaker", "currencies", "datasets", "decimals", "drawdown", "english", "errors",
+    "files", "hash_chain", "identity", "instruments", "lazy", "numbers", "redaction", "resources", "secret_shapes", "settings",
+    "settings_edit", "settings_model", "settings_overrides", "sqlite", "synthetic", "tracing", "trial_store", "types", "values",
+    "venue_profiles", "venue_proxy", "written_times",
 ])

@@ -11,8 +11,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "cycle": ["FROM_PRICES", "FEWEST_CLOSES", "LONGEST_HISTORY", "cycle_of", "cycle_target_path", "describe_cycle"],
     "factory": [
-        "market_source", "with_cache", "store_of", "source_note", "bars_of", "models_of", "taxonomy_of", "groups_of", "shock_groups_of",
-        "risk_limits", "optimizer_of", "policy_of",
+        "USUAL_CALENDARS", "market_source", "with_cache", "store_of", "source_note", "bars_of", "calendars_of", "symbol_calendars",
+        "models_of", "taxonomy_of", "groups_of", "shock_groups_of", "risk_limits", "optimizer_of", "policy_of",
     ],
     "forecast_review": ["forecasts_before", "last_review", "count_matured", "todays_drift", "drift_facts"],
     "instruments": ["instruments_version", "InstrumentHistory", "fetch_instruments", "known_instruments", "pinned_instruments"],
@@ -26,13 +26,15 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],
     "price_snapshot": ["PRESENT", "PriceSnapshot", "take_price_snapshot", "pinned_price_snapshot", "begin_stage", "moved_since_close"],
     "run_compare": [
-        "INPUTS", "IGNORED_SETTINGS", "MARKET", "compare_inputs", "compare_numbers", "compare_runs", "open_reproduction", "run_rows",
+        "INPUTS", "IGNORED_SETTINGS", "MARKET", "EQUAL_NUMBERS", "CAUSES", "compare_inputs", "NumbersVerdict", "judge_numbers",
+        "compare_numbers", "compare_runs", "open_reproduction", "run_rows",
     ],
     "run_record": [
         "STAGES", "Status", "NUMBER", "TEXT", "TIME", "FLAG", "SCHEMAS", "Stage", "RunRecord", "Schema", "check_schema", "Run", "versions",
-        "code_commit", "create_run", "find_run", "list_runs",
+        "machine", "code_commit", "create_run", "find_run", "list_runs",
     ],
     "sentiment": ["pinned_sentiment", "take_sentiment"],
+    "target_weights": ["MOST_ABSENT", "carried_closes", "closed_now", "recent_day_returns"],
     "trade_report": ["order_table", "cost_facts"],
     "venue_factory": [
         "key_names", "find_secret", "vault_secret", "resolve_reference", "address_of", "each_venue", "keys_of", "connect",

@@ -21,11 +21,13 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "terminal_workspace", "audit_record", "owner_context",
     ],
     "data_control": ["UpdateMarket", "ImportBars", "BackUp", "RestoreBackup", "RetryAlerts"],
+    "exports": ["EXPORTS", "export_accounts", "read_chosen"],
     "feedback_history": ["open_feedback", "describe_feedback"],
+    "holdings": ["import_holdings", "import_cointracking", "holdings_elsewhere", "is_statement", "portfolio_csv"],
     "jobs": ["JOB", "WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
     "launching": [
-        "run_named", "report_page", "begin_run", "execute_run", "keep_schedule", "compare_named", "begin_reproduction",
-        "reproduction_differences",
+        "HEARTBEAT_SECONDS", "run_named", "report_page", "begin_run", "execute_run", "heartbeat_file", "require_alive", "keep_schedule",
+        "compare_named", "begin_reproduction", "reproduction_differences",
     ],
     "maintenance": ["SECURITY_CHECKS", "health_report", "health_trend", "repair", "security_report", "watch_system"],
     "market_data": [
@@ -43,7 +45,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "performance", "history", "risk", "stress_results", "months_of", "attribution", "return_correlation", "optimise",
     ],
     "queries_live": ["LedgerTail", "ledger_event", "live_state", "newest_quotes"],
-    "queries_portfolio": ["portfolio", "section_of", "holdings"],
+    "queries_portfolio": ["portfolio", "section_of"],
     "queries_runs": [
         "records", "find_record", "artefact", "newest_run", "dry_run_ledger", "rows", "missing", "head", "runs", "paged", "run", "stages",
     ],
@@ -59,14 +61,15 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "query_cache": ["FRESH", "MEMORY", "QueryCache", "view"],
     "run_control": ["StartRun", "start_daily_run", "ResumeRun", "resume_run", "CancelJob", "cancel_running_job"],
     "security_admin": [
-        "Ask", "security_of", "security_in", "with_vault", "store_secret", "delete_secret", "key_is_in_ring", "renew_vault_key",
-        "know_secrets", "scan_folder",
+        "Ask", "security_of", "security_in", "with_vault", "store_secret", "delete_secret", "require_vault", "key_is_in_ring",
+        "renew_vault_key", "know_secrets", "scan_folder",
     ],
     "settings_control": [
         "settings_file", "settings_text", "version_of", "ChangeSettings", "change_settings", "ReplaceSettings", "replace_settings",
         "SetGroup", "set_group", "DropGroup", "drop_group", "SetAlias", "set_alias", "DropAlias", "drop_alias",
     ],
     "stops": ["opened_accounts", "known_accounts", "account_switch", "engaged_switches", "stop_sentences"],
+    "strategy_control": ["PromoteStrategy", "RetireStrategy", "find_strategy", "list_strategies", "show_strategy"],
     "system_control": [
         "AcknowledgeAlert", "acknowledge_rule", "once_of", "WriteNote", "write_note", "SteerFeedback", "freeze_feedback", "thaw_feedback",
         "RollBackFeedback", "roll_back_feedback", "PromoteModel", "promote_saved_model", "RollBackModel", "roll_back_to_model", "Nothing",
@@ -82,8 +85,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "has_ledger", "ledger_for_writing",
     ],
 }, modules=[
-    "access", "account_control", "alerting", "backups", "commands", "data_control", "feedback_history", "jobs", "launching", "maintenance",
-    "market_data", "metrics", "plan_control", "portfolio_control", "portfolios", "queries_analytics", "queries_live", "queries_portfolio",
-    "queries_runs", "queries_system", "queries_trading", "queries_venues", "query_cache", "run_control", "security_admin",
-    "settings_control", "stops", "system_control", "user_control", "venue_control", "workspace",
+    "access", "account_control", "alerting", "backups", "commands", "data_control", "exports", "feedback_history", "holdings", "jobs",
+    "launching", "maintenance", "market_data", "metrics", "plan_control", "portfolio_control", "portfolios", "queries_analytics",
+    "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "queries_venues", "query_cache",
+    "run_control", "security_admin", "settings_control", "stops", "strategy_control", "system_control", "user_control", "venue_control",
+    "workspace",
 ])
