@@ -21,7 +21,9 @@ from trading.accounting.account_book import (
     state_from,
     time_text,
 )
-from trading.accounting.ledger import Ledger, LedgerError, event_key
+from trading.accounting.event_log import event_key
+from trading.accounting.event_table import LedgerError
+from trading.accounting.ledger import Ledger
 from trading.accounting.replay import FillColumns, read_fills, roll_forward, whole_numbers
 from trading.accounting.tax_lots import Lot, Sale, account_lots, cointracking_csv, match_lots, tax_csv, trades_csv
 from trading.core.errors import BadInput, Busy, MissingData

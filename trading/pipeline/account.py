@@ -20,6 +20,7 @@ import pandas as pd
 from ..core.english import plural
 from ..accounting.ledger import Ledger
 from ..accounting.ledger_postgres import open_ledger_at
+from ..accounting.performance import Change, explain_change
 from ..core.circuit_breaker import BackoffPolicy
 from ..core.bars import bar_length
 from ..core.errors import BadInput, Refused
@@ -171,13 +172,35 @@ class TradingAccount:
         if moment not in self.ledger.equity_history(self.account).index:
             self.ledger.mark(self.account, prices, moment)
 
-    def equity(self, prices: dict[str, Decimal], moment: datetime) -> pd.Series:
-        "Return the account's value over time, up to now."
+    def mark_closes(self, bars: pd.DataFrame, timeframe: str) -> int:
+        "Write down the account's value at every close since its last one, also those of days on which nothing ran."
+        closes = bars["close"].set_axis(bars.index + bar_length(timeframe))
+        return self.ledger.mark_closes(self.account, closes, self.when)
+
+    def history(self, prices: dict[str, Decimal], moment: datetime) -> pd.DataFrame:  # by timestamp: equity, flow since the mark before, unit
+        "Return the account's value over time, up to now.\n\nParameters\n----------\nprices : dict[str, Decimal]\nmoment : datetime\n\nReturns\n-------\npd.DataFrame\n    by timestamp: equity, flow since the mark before, unit"
         self.mark(prices, moment)
-        own = self.ledger.equity_history(self.account)["equity"]
+        own = self.ledger.equity_history(self.account)[["equity", "flow", "unit"]]
         before = pd.Series({pd.Timestamp(t): v for t, v in self.past}, dtype=float)
-        both = pd.concat([before[before.index < own.index[0]], own]) if len(before) else own
-        return both.rename("equity").rename_axis("timestamp")
+        before = before[before.index < own.index[0]] if len(before) else before
+        if len(before):
+            past = pd.DataFrame({"equity": before, "flow": 0.0, "unit": before / own["equity"].iloc[0] * own["unit"].iloc[0]})
+            own = pd.concat([past, own])
+        return own.rename_axis("timestamp")
+
+    @property
+    def accounts(self) -> list[str]:
+        "Return the accounts that these books are of."
+        return [self.account]
+
+    def change(self, marks: pd.DatetimeIndex) -> Change | None:  # None: there is nothing to compare with yet
+        "Say what made the account change between its last two values.\n\nParameters\n----------\nmarks : pd.DatetimeIndex\n\nReturns\n-------\nChange | None\n    None: there is nothing to compare with yet"
+        own = [t for t in marks[-2:].to_pydatetime() if t >= self.ledger.find("opened", self.account).timestamp]
+        return explain_change(self.ledger, self.accounts, *own) if len(own) == 2 else None
+
+    def change_lines(self, change: Change | None) -> dict[str, float]:
+        "Return a change as lines that a report writes: assets, currencies, fees and the like, and the total."
+        return {k: float(n) for k, n in {**change.assets, **change.currencies, **change.lines, "total": change.total}.items()} if change else {}
 
     def settle_approval(self, plan: Plan, verdict: CheckResult) -> str:  # how far the plan has come: 'proposed' or 'reviewed' awaits approval
         "Put an allowed plan before whoever approves; on paper the risk checks review it and the run approves.\n\nParameters\n----------\nplan : Plan\nverdict : CheckResult\n\nReturns\n-------\nstr\n    how far the plan has come: 'proposed' or 'reviewed' awaits approval"
