@@ -307,7 +307,7 @@ class BookBuilder:
     def book(self) -> Book:
         "Return the account as it stands."
         with localcontext(EXACT):
-            held = {s: (strip_zeros(n), strip_zeros(c)) for s, (n, c) in self.held.items() if n}
+            held = {s: (strip_zeros(n), strip_zeros(c)) for s, (n, c) in sorted(self.held.items()) if n}
             positions = {s: Position(s, n, strip_zeros((c / n).quantize(PRICE_STEP))) for s, (n, c) in held.items()}
             costs, realised = {s: c for s, (n, c) in held.items()}, {s: strip_zeros(p) for s, p in self.realised.items()}
             income = {k: {s: strip_zeros(n) for s, n in of_kind.items()} for k, of_kind in self.income.items()}

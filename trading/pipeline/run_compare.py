@@ -54,7 +54,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 # %% ../../nbs/12_pipeline/55_run_compare.ipynb #3010cad6
-MARKET = ("orders", "holdings_after", "costs", "gains", "equity", "closing", "summary", "life", "markets", "facts")  # what the market had a hand in
+MARKET = ("orders", "holdings_after", "costs", "gains", "change", "equity", "closing", "summary", "life", "markets", "facts")  # what the market had a hand in
 
 
 def compare_numbers(
