@@ -131,7 +131,8 @@ def test_the_ratios_of_an_account_and_of_a_backtest(made, count):
 
 def holding(made, **weights):
     made.artefacts["holdings_after"] = pd.DataFrame({"weight": {**weights, "cash": 1 - sum(weights.values())}}).rename_axis("symbol")
-    made.artefacts["equity"] = pd.DataFrame({"equity": [1000.0, 900.0, 950.0], "unit": [1.0, 0.9, 0.95]}, pd.to_datetime(["2024-01-01", "2024-01-02", "2024-01-03"], utc=True))
+    made.artefacts["equity"] = pd.DataFrame({"equity": [1000.0, 900.0, 950.0], "unit": [1.0, 0.9, 0.95]},
+                                               pd.to_datetime(["2024-01-01", "2024-01-02", "2024-01-03"], utc=True))
     made.artefacts["plan"] = {"equity": "950", "actions": [{"amount": "2", "price": "100"}, {"amount": "0.5", "price": "80"}]}
 
 
