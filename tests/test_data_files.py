@@ -9,7 +9,8 @@ from trading.core.datasets import sample_bars
 from trading.core.errors import BadInput
 from trading.core.resources import share_path
 from trading.data.delta_store import BarStore
-from trading.data.import_files import import_file, read_bars_file
+from trading.data.import_files import import_file
+from trading.data.price_files import read_bars_file
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,7 @@ def test_zipped_and_gzipped_files_are_opened(tmp_path, index):
 
 def test_a_file_cut_at_any_byte_is_refused_or_loses_whole_rows_only(tmp_path):
     rows = np.random.default_rng(3).uniform(100, 200, (8, 5)).round(2)
+    rows[:, 1], rows[:, 2] = rows[:, :4].max(axis=1), rows[:, :4].min(axis=1)
     text = "".join(f"{1704153600 + n * 86400},{','.join(map(str, r))},17\n" for n, r in enumerate(rows))
     (tmp_path / "whole.csv").write_text(text)
     whole = read_bars_file(tmp_path / "whole.csv", "A")

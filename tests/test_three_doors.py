@@ -58,6 +58,7 @@ ASKED = {
     "promote-model": {"version": "forecast-one", "reason": "it was better"},
     "acknowledge-alert": {"rule": "drawdown"},
     "retry-alerts": {},
+    "add-portfolio": {"name": "family", "profile": "crypto"},
 }
 # started as a process, or of this process alone: tested in the notebooks of run_control and system_control and in the browser
 ELSEWHERE = {"start-run", "resume-run", "cancel-job", "invalidate-cache", "reset-system", "update-market"}
@@ -74,7 +75,7 @@ def fresh(made: Path, home: Path) -> Workspace:
     "Copy the folders, with a settings file of a person."
     copytree(made, home, dirs_exist_ok=True)
     (home / "settings.ini").write_text("[limits]\nmax_weight = 0.3\n", encoding="utf-8")
-    models, early = home / "data" / "models", datetime(2022, 1, 3, tzinfo=UTC)
+    models, early = home / "data" / "models" / "sample", datetime(2022, 1, 3, tzinfo=UTC)
     for version in ("forecast-one", "forecast-two"):
         (models / version).mkdir(parents=True)
         (models / version / "model.json").write_text(json.dumps({"version": version}))
@@ -130,13 +131,14 @@ def left(place: Workspace, before: int) -> dict:
     ledger.close()
     strip = lambda text: text.split(" (")[0]  # noqa: E731  the time of a note
     feedback = place.data / "feedback" / "sample.jsonl"
-    models = [json.loads(line) for line in (place.data / "models" / "forecast.promotions.jsonl").read_text().splitlines()]
+    models = [json.loads(line) for line in (place.data / "models" / "sample" / "forecast.promotions.jsonl").read_text().splitlines()]
     return {
         "events": events, "audit": [line for line in lines if line[1] != "audit.sealed"], "settings": (place.settings).read_text(encoding="utf-8"),
         "former": len(list(place.settings.parent.glob(".settings.ini.former/*.ini"))),
         "taxonomy": json.loads((place.data / "taxonomy.json").read_text()) if (place.data / "taxonomy.json").exists() else None,
         "models": [(m["version"], m["at"], m["before"], [strip(r) for r in m["reasons"]]) for m in models],
-        "switches": sorted(f.name for f in place.data.glob("kill-*.jsonl")),
+        "switches": sorted(f.name for f in place.data.glob("kill-*.jsonl")), "stops": len(list(place.data.glob("stop-*.json"))),
+        "portfolios": sorted(str(f.relative_to(place.data)) for f in (place.data / "portfolios").rglob("*")),
         "feedback": [strip(json.loads(line)["note"]) for line in feedback.read_text().splitlines()] if feedback.exists() else [],
     }
 

@@ -13,7 +13,7 @@ _find, __dir__, __all__ = lazy_names(__name__, {
     "core.datasets": ["sample_bars"],
     "core.synthetic": ["scenario"],
     "core.bars": ["bars_from", "bars_from_close"],
-    "data.import_files": ["read_bars_file"],
+    "data.price_files": ["read_bars_file"],
     "data.clean": ["clean_bars"],
     "data.ingest": ["ingest"],
     "data.delta_store": ["BarStore"],

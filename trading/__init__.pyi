@@ -26,7 +26,7 @@ from .core.errors import TradingError as TradingError
 from .core.datasets import sample_bars as sample_bars
 from .core.synthetic import scenario as scenario
 from .core.bars import bars_from as bars_from, bars_from_close as bars_from_close
-from .data.import_files import read_bars_file as read_bars_file
+from .data.price_files import read_bars_file as read_bars_file
 from .data.clean import clean_bars as clean_bars
 from .data.ingest import ingest as ingest
 from .data.delta_store import BarStore as BarStore

@@ -72,6 +72,8 @@ export function render({ model, el }) {
   function go(search, push = true) {
     const wanted = new URLSearchParams(search), chosen = $("#profile")?.value
     if (chosen && !wanted.has("profile") && new URLSearchParams(location.search).has("profile")) search = `?${wanted}&profile=${encodeURIComponent(chosen)}`
+    const portfolio = new URLSearchParams(location.search).get("portfolio")
+    if (portfolio && !new URLSearchParams(search).has("portfolio")) search = `?${new URLSearchParams(search)}&portfolio=${encodeURIComponent(portfolio)}`
     send({ go: Object.fromEntries(new URLSearchParams(search)) })
     if (push && !model.shell) history.pushState(null, "", search)
   }
@@ -123,6 +125,9 @@ export function render({ model, el }) {
   function closeMenu() { nav.classList.remove("open"); menu.setAttribute("aria-expanded", "false") }
   menu.addEventListener("click", () => menu.setAttribute("aria-expanded", String(nav.classList.toggle("open"))))
   root.addEventListener("keydown", e => { if (e.key === "Escape" && nav.classList.contains("open")) { closeMenu(); menu.focus() } })
+  $("#portfolio")?.addEventListener("change", e => {   // other money: another page
+    location.search = `?${new URLSearchParams({ portfolio: e.target.value, at: root.dataset.at })}`
+  })
   $("#profile")?.addEventListener("change", e => {
     const search = new URLSearchParams({ at: root.dataset.at, profile: e.target.value })
     go(`?${search}`)

@@ -135,7 +135,7 @@ def _mount(app: FastAPI, service: Service) -> bytes | None:  # the policy that i
             return None
 
     pages.mount(app, service.place, session_of, record=service.audit.append, signout="/signout",
-                place_of=lambda s: workspace_for(service.place, s.portfolios[0]))
+                place_of=partial(workspace_for, service.place))
     return pages.CONTENT_POLICY.encode()
 
 # %% ../../nbs/15_api/25_app.ipynb #cd26935d

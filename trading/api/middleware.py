@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from urllib.parse import parse_qs
 
 from .errors import problem, status_of
 from .rate_limit import TokenBucketLimiter
@@ -114,6 +115,8 @@ class AuthMiddleware:
                 await refuse(303 if page and scope["type"] == "http" else 401, "Not signed in", "sign in first, or send an API key", where)
             elif page and session and not session.portfolios and not scope["path"].startswith((*OPEN, "/signout")):
                 await refuse(403, "Not allowed", f"{session.user} has no portfolio; an admin can give one with 'carnet users portfolios'")
+            elif page and session and (asked := _portfolio_of(scope)) and asked not in session.portfolios:
+                await refuse(403, "Not allowed", f"{session.user} has no portfolio {asked[:40]!r}; an admin can give one with 'carnet users portfolios'")
             elif scope["type"] == "http" and int(headers.get(b"content-length", b"0") or 0) > self.most_bytes:
                 await refuse(413, "Too large", f"a request may have {self.most_bytes:,} bytes")
             elif session and self.quick and scope["type"] == "http" and (body := self.quick(scope, session)) is not None:
@@ -178,6 +181,11 @@ def cookie_of(headers: dict[bytes, bytes]) -> str:
         if name == COOKIE:
             return value
     return ""
+
+
+def _portfolio_of(scope: dict) -> str:
+    "Return the portfolio that a page is asked for, or an empty text for the first one of whoever asks."
+    return parse_qs(scope.get("query_string", b"").decode("latin-1")).get("portfolio", [""])[-1]
 
 
 def check_origin(scope: dict, headers: dict[bytes, bytes]) -> None:

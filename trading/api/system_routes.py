@@ -21,12 +21,15 @@ from .response_cache import to_json
 from ..core.errors import MissingData
 from ..core.resources import checkout
 from ..services import queries_portfolio, queries_runs, queries_system
-from ..services.access import allowed
+from ..services.access import Session, allowed, workspace_for
 from ..services.metrics import EXPOSITION
 from ..services.maintenance import security_report
+from ..services.portfolios import every_workspace, portfolio_names
 from ..services.queries_system import system_health
+from ..services.stops import stop_sentences
 from ..services.query_cache import MEMORY
 from ..services.workspace import Workspace, current_settings
+from .file_routes import Mine
 
 # %% ../../nbs/15_api/24_system_routes.ipynb #44552d2e
 def system_routes(service: Service, metrics=None) -> list[PlainRoute]:
@@ -34,50 +37,77 @@ def system_routes(service: Service, metrics=None) -> list[PlainRoute]:
     async def in_thread(make: Callable[[], dict]) -> Response:
         return Response(await asyncio.to_thread(lambda: to_json(make())), media_type=JSON)
 
-    async def cache_stats(request: Request) -> Response:
-        return await in_thread(lambda: MEMORY.statistics() | {"venues": queries_system.venue_connections(service.place)["items"]})
+    def of(request: Request, portfolio: str, role: str = "viewer") -> Workspace:
+        allowed(request.state.session, role, portfolio)
+        return workspace_for(service.place, portfolio)
 
-    async def health(request: Request) -> Response:
-        return await in_thread(lambda: health_view(system_health(service.place, service.clock())))
+    def whole(request: Request, role: str) -> Session:
+        return allowed(request.state.session, role, "main")  # what concerns the whole installation is for people of 'main'
+
+    async def cache_stats(request: Request, portfolio: str = Mine) -> Response:
+        place = of(request, portfolio)
+        return await in_thread(lambda: MEMORY.statistics() | {"venues": queries_system.venue_connections(place)["items"]})
+
+    async def health(request: Request, portfolio: str = Mine) -> Response:
+        place = of(request, portfolio)
+        return await in_thread(lambda: health_view(system_health(place, service.clock())))
 
     async def security_score(request: Request) -> Response:
+        whole(request, "admin")
         return await in_thread(lambda: health_view(security_report(current_settings(service.place), service.clock())))
 
-    async def performance_test(request: Request, count: int = Query(50, ge=1, le=500, description="times each view is asked")) -> Response:
-        return await in_thread(lambda: time_views(service.place, count))
+    async def performance_test(request: Request, count: int = Query(50, ge=1, le=500, description="times each view is asked"),
+                               portfolio: str = Mine) -> Response:
+        place = of(request, portfolio, "admin")
+        return await in_thread(lambda: time_views(place, count))
 
     async def benchmark(request: Request) -> Response:
         return await in_thread(measured)
 
-    async def summary(request: Request) -> Response:
-        return await in_thread(lambda: {"system": queries_system.system(service.place), "portfolio": queries_portfolio.portfolio(service.place),
-                                        "pipeline": queries_runs.stages(service.place), "cache": MEMORY.statistics()})
+    async def summary(request: Request, portfolio: str = Mine) -> Response:
+        place = of(request, portfolio)
+        return await in_thread(lambda: {"system": queries_system.system(place), "portfolio": queries_portfolio.portfolio(place),
+                                        "pipeline": queries_runs.stages(place), "cache": MEMORY.statistics()})
+
+    async def portfolios(request: Request) -> Response:
+        mine = allowed(request.state.session, "viewer").portfolios
+        stopped = {name: stop_sentences(place) for name, place in every_workspace(service.place).items() if name in mine}
+        return await in_thread(lambda: {"items": [{"name": name, "stopped": why} for name, why in stopped.items()]})
 
     async def audit(request: Request, after: int = Query(0, ge=0, le=2**53), limit: int = Query(100, ge=1, le=1000)) -> Response:
+        mine = allowed(request.state.session, "admin").portfolios
+        theirs = None if "main" in mine else lambda e: e.detail.get("portfolio") in mine
         return await in_thread(lambda: {"items": [{"seq": e.seq, "time": e.time, "who": e.who, "action": e.action, "detail": e.detail}
-                                                  for e in service.audit.entries(after, limit)]})
+                                                  for e in service.audit.entries(after, limit) if theirs is None or theirs(e)]})
 
     async def audit_verify(request: Request) -> Response:
+        whole(request, "admin")
         return await in_thread(lambda: {"findings": [{"line": f.line, "what": f.what} for f in service.audit.verify()], "head": service.audit.head()})
 
     async def people(request: Request) -> Response:
+        whole(request, "admin")
         return await in_thread(lambda: {"items": [{"name": u.name, "role": u.role, "portfolios": list(u.portfolios), "telephone": u.telephone,
                                                    "blocked": u.blocked, "created": u.created} for u in service.users.users()]})
 
     async def keys(request: Request) -> Response:
         session = allowed(request.state.session, "viewer")
-        return await in_thread(lambda: {"items": service.users.keys(None if session.role == "admin" else session.user)})
+        every = session.role == "admin" and "main" in session.portfolios
+        return await in_thread(lambda: {"items": service.users.keys(None if every else session.user)})
 
     async def for_monitor(request: Request) -> Response:
         if metrics is None:
             raise MissingData("nothing is measured in this installation; start it with 'carnet serve'")
-        return Response(await asyncio.to_thread(metrics.exposition), headers={"content-type": EXPOSITION})
+        mine = allowed(request.state.session, "viewer").portfolios
+        every = "main" in mine and set(portfolio_names(service.place)) <= set(mine)
+        text = await asyncio.to_thread(metrics.exposition, None if every else mine)
+        return Response(text, headers={"content-type": EXPOSITION})
 
     rows = (("/system/cache-stats", cache_stats, "viewer", "How often an answer was there"),
             ("/system/health", health, "viewer", "Examine the system"),
             ("/system/security-score", security_score, "admin", "Examine what protects the system"),
             ("/system/performance-test", performance_test, "admin", "Time every view"),
             ("/system/benchmark", benchmark, "viewer", "Measured figures"),
+            ("/portfolios", portfolios, "viewer", "Your portfolios, and what of them is stopped"),
             ("/system/summary", summary, "viewer", "Everything in one look"), ("/audit", audit, "admin", "What was done, by whom"),
             ("/audit/verify", audit_verify, "admin", "Find alterations of the audit log"),
             ("/users", people, "admin", "Who has an account"),

@@ -24,9 +24,9 @@ from .strategies import FunctionStrategy, Strategy
 from .sweep_jobs import Job, make_chunks, make_grid, run_chunk
 from .trial_register import default_register
 from .costs import Costs
-from ..core.bars import fingerprint, symbols_of
+from ..core.bars import symbols_of
 from ..core.errors import BadInput
-from ..core.types import stable_hash
+from ..core.identity import house_digest, identity
 
 # %% ../../nbs/06_backtest/45_sweep.ipynb #9adfc726
 def _base_folder(folder: str | Path | None) -> Path:
@@ -37,16 +37,8 @@ def _base_folder(folder: str | Path | None) -> Path:
 
 
 def _sweep_name(job: Job) -> str:
-    "Name exactly this sweep by everything that determines its result."
-    import inspect
-
-    code = getattr(job.strategy, "function", type(job.strategy))
-    try:
-        source = inspect.getsource(code)
-    except (OSError, TypeError):
-        source = repr(getattr(code, "__code__", code).co_code) if hasattr(code, "__code__") else code.__qualname__
-    return stable_hash(fingerprint(job.bars), source, repr(job.strategy), repr(job.grid.values), repr(job.costs), job.fill, job.periods,
-                       repr(job.stops), job.engine, repr(job.keep), length=24)
+    "Name exactly this sweep by everything that determines its result: code, parameters, costs and data."
+    return identity(job.strategy, job.bars, job.price, job.grid.values, job.costs, job.fill, job.periods, job.stops, job.engine, job.keep, house_digest())
 
 
 class _Kept:
@@ -58,7 +50,7 @@ class _Kept:
 
     @cached_property
     def folder(self) -> Path:
-        "Where the chunks of this sweep are; worked out when somebody asks, because naming reads the source."
+        "Where the chunks of this sweep are."
         return self.base / _sweep_name(self.job)
 
     def file(self, chunk: tuple) -> Path:

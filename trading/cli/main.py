@@ -33,8 +33,36 @@ COMMANDS = {  # name → module and object; a module is imported when its comman
     "secrets": "trading.cli.security:secrets", "users": "trading.cli.security:users", "audit": "trading.cli.security:audit_group",
     "alerts": "trading.cli.ops:alerts_group", "doctor": "trading.cli.ops:doctor_command", "watch": "trading.cli.ops:watch_command",
     "after": "trading.cli.ops:after", "backup": "trading.cli.ops:backup_command", "restore": "trading.cli.ops:restore_command",
-    "verify-backup": "trading.cli.ops:verify_backup_command",
+    "verify-backup": "trading.cli.ops:verify_backup_command", "portfolios": "trading.cli.environment:portfolios_group",
 }
+_WHOLE = ("portfolios", "users", "serve", "lab", "schedule", "mt5-bridge")  # concern the installation, or choose a portfolio in another way
+
+
+def _choose_portfolio(ctx: click.Context, param: click.Parameter, name: str | None) -> str | None:
+    "Let everything in this process work on a portfolio; afterwards it is as it was."
+    import os
+
+    if name is None or (ctx.info_name == "run" and name.lower().endswith(".csv")):  # holdings from a file, for a dry run
+        return name
+    before = os.environ.get("CARNET_PORTFOLIO")
+    os.environ["CARNET_PORTFOLIO"] = name
+    ctx.call_on_close(lambda: os.environ.pop("CARNET_PORTFOLIO", None) if before is None else os.environ.__setitem__("CARNET_PORTFOLIO", before))
+    return name
+
+
+def _with_portfolio(command: click.Command) -> click.Command:
+    "Give a command, and what belongs to it, the option `--portfolio`."
+    for part in command.commands.values() if isinstance(command, click.Group) else [command]:
+        if isinstance(part, click.Group):
+            _with_portfolio(part)
+            continue
+        taken = next((p for p in part.params if p.name == "portfolio"), None)
+        if taken is None:
+            part.params.append(click.Option(["--portfolio"], metavar="NAME", is_eager=True, expose_value=False, callback=_choose_portfolio,
+                                            help="Work on this portfolio; 'carnet portfolios list' shows all."))
+        elif taken.callback is None:
+            taken.callback, taken.is_eager = _choose_portfolio, True
+    return command
 
 
 class CarnetGroup(click.Group):
@@ -50,7 +78,8 @@ class CarnetGroup(click.Group):
             import importlib
 
             module, _, attribute = COMMANDS[name].partition(":")
-            self.add_command(getattr(importlib.import_module(module), attribute), name)
+            found = getattr(importlib.import_module(module), attribute)
+            self.add_command(found if name in _WHOLE else _with_portfolio(found), name)
         return self.commands.get(name)
 
     def invoke(self, ctx: click.Context):

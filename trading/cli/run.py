@@ -19,22 +19,24 @@ from .run_progress import run_stages
 @click.option("--profile", help="Market to work on; see 'carnet settings'.")
 @click.option("--as-of", metavar="DATE", help="Decide with what was known after the close of this day.")
 @click.option("--mode", type=click.Choice(["paper", "live"]), help="Simulated or real orders.")
-@click.option("--portfolio", type=click.Path(path_type=Path), help="CSV file of holdings: dry run on them instead of on the account.")
+@click.option("--portfolio", metavar="NAME", help="Run this portfolio; a file that ends in .csv is taken for holdings.")
+@click.option("--holdings", type=click.Path(path_type=Path), help="CSV file of holdings: dry run on them instead of on the account.")
 @click.option("--resume", metavar="RUN", help="Go on with a run that stopped; 'last' is the newest.")
-def run_command(profile, as_of, mode, portfolio, resume) -> None:
+def run_command(profile, as_of, mode, portfolio, holdings, resume) -> None:
     "Do the daily run: ingest, forecast, allocate, trade, report."
     from trading.core.files import lock_folder
     from trading.core.settings import load_settings
     from trading.services.launching import begin_run, run_named
     from trading.services.security_admin import know_secrets
 
-    if resume and (profile or as_of or mode or portfolio):
+    holdings = holdings or (Path(portfolio) if portfolio and portfolio.lower().endswith(".csv") else None)
+    if resume and (profile or as_of or mode or holdings):
         raise click.UsageError("--resume goes on with what the run was started with; leave the other options out")
     settings = load_settings(profile, {"run.mode": mode})
     if note := know_secrets(settings.run.data):
         click.echo(f"note: {note}; the run goes on without it", err=True)
     with lock_folder(settings.run.data):
-        job, its_own = run_named(resume, settings) if resume else (begin_run(settings, datetime.now(UTC), as_of, portfolio), settings)
+        job, its_own = run_named(resume, settings) if resume else (begin_run(settings, datetime.now(UTC), as_of, holdings), settings)
         record_here("resume-run", {"run": job.record.id}) if resume else record_here("start-run", {"profile": profile, "as_of": as_of, "mode": mode})
         run_stages(job, its_own)
 

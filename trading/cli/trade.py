@@ -70,8 +70,11 @@ def validate_command(name) -> None:
 @click.argument("why", required=False)
 def kill_command(profile, mode, accounts, flatten, reset, who, why) -> None:
     "Stop all trading of every account and cancel open orders, or with --reset allow it again; WHY is written down."
-    from trading.services.account_control import engaged_switches
+    import os
+
     from trading.services.commands import terminal_workspace
+    from trading.services.portfolios import every_workspace
+    from trading.services.stops import engaged_switches
     from trading.services.workspace import current_settings
 
     if reset and not (who and why):
@@ -83,11 +86,13 @@ def kill_command(profile, mode, accounts, flatten, reset, who, why) -> None:
         run = current_settings(place, profile).run
         named = [f"{mode or run.mode}-{run.profile}"]
     if reset:
-        perform_here("resume-trading", {"reason": why, "accounts": named}, who)
+        perform_here("resume-trading", {"reason": why, "accounts": named}, who, settings_may_fail=bool(accounts))
     elif why:
         perform_here("stop-trading", {"reason": why, "accounts": named or "all", "close": flatten}, who, settings_may_fail=True)
     else:
-        click.echo("\n".join(f"{account}: {reason}" for account, reason in engaged_switches(place).items()) or "trading is allowed")
+        each = {"": place} if os.environ.get("CARNET_PORTFOLIO") else {"" if n == "main" else f"{n}/": p for n, p in every_workspace(place).items()}
+        lines = [f"{where}{account}: {reason}" for where, one in each.items() for account, reason in engaged_switches(one).items()]
+        click.echo("\n".join(lines) or "trading is allowed")
 
 
 @click.command()

@@ -16,12 +16,13 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "english": ["pluralize", "plural", "spelled", "count", "article", "with_article", "listed", "sentence"],
     "errors": [
         "TradingError", "BadInput", "BadSettings", "MissingData", "StaleData", "VenueError", "VenueUnreachable", "UnknownOutcome",
-        "Refused", "Busy", "StageFailed", "NotSignedIn", "LockedOut", "Forbidden",
+        "Refused", "Halted", "Busy", "StageFailed", "NotSignedIn", "LockedOut", "Forbidden",
     ],
     "files": ["write_atomic", "lock_folder"],
     "hash_chain": ["chain_hash", "keyed_hash"],
+    "identity": ["house_digest"],
     "lazy": ["lazy_names", "make_callable"],
-    "numbers": ["decimal_sign", "read_number"],
+    "numbers": ["number_evidence", "decide_sign", "decimal_sign", "read_numbers", "read_number"],
     "redaction": [
         "MAX_DEPTH", "ENDS", "KNOWN", "is_secret_name", "mask_looks", "secret_forms", "SecretPattern", "pieces_of", "KnownSecrets",
         "redact", "redact_text", "redact_notebook", "redact_notebook_text", "redact_output",
@@ -45,8 +46,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "Action", "Plan", "Violation", "CheckResult", "Event", "Market", "MarketData", "Venue", "PricedVenue",
     ],
     "venue_proxy": ["VenueProxy"],
+    "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
-    "bars", "circuit_breaker", "datasets", "decimals", "drawdown", "english", "errors", "files", "hash_chain", "lazy", "numbers",
-    "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "sqlite", "synthetic",
-    "tracing", "types", "venue_proxy",
+    "bars", "circuit_breaker", "datasets", "decimals", "drawdown", "english", "errors", "files", "hash_chain", "identity", "lazy",
+    "numbers", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "sqlite",
+    "synthetic", "tracing", "types", "venue_proxy", "written_times",
 ])

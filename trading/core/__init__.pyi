@@ -8,6 +8,7 @@ from . import english as english
 from . import errors as errors
 from . import files as files
 from . import hash_chain as hash_chain
+from . import identity as identity
 from . import lazy as lazy
 from . import numbers as numbers
 from . import redaction as redaction
@@ -22,17 +23,19 @@ from . import synthetic as synthetic
 from . import tracing as tracing
 from . import types as types
 from . import venue_proxy as venue_proxy
+from . import written_times as written_times
 from .bars import FIELDS as FIELDS, PRICES as PRICES, bars_from as bars_from, bars_from_close as bars_from_close, check_index as check_index, check_bars as check_bars, symbols_of as symbols_of, bar_length as bar_length, closed_by as closed_by, parse_as_of as parse_as_of, fingerprint as fingerprint, last_prices as last_prices
 from .circuit_breaker import Circuit as Circuit, BackoffPolicy as BackoffPolicy, CircuitStore as CircuitStore, MemoryStore as MemoryStore, CircuitBreaker as CircuitBreaker
 from .datasets import SampleKind as SampleKind, SOURCES as SOURCES, sample_bars as sample_bars
 from .decimals import EXACT as EXACT, strip_zeros as strip_zeros
 from .drawdown import value_drawdown as value_drawdown, drawdown_now as drawdown_now
 from .english import pluralize as pluralize, plural as plural, spelled as spelled, count as count, article as article, with_article as with_article, listed as listed, sentence as sentence
-from .errors import TradingError as TradingError, BadInput as BadInput, BadSettings as BadSettings, MissingData as MissingData, StaleData as StaleData, VenueError as VenueError, VenueUnreachable as VenueUnreachable, UnknownOutcome as UnknownOutcome, Refused as Refused, Busy as Busy, StageFailed as StageFailed, NotSignedIn as NotSignedIn, LockedOut as LockedOut, Forbidden as Forbidden
+from .errors import TradingError as TradingError, BadInput as BadInput, BadSettings as BadSettings, MissingData as MissingData, StaleData as StaleData, VenueError as VenueError, VenueUnreachable as VenueUnreachable, UnknownOutcome as UnknownOutcome, Refused as Refused, Halted as Halted, Busy as Busy, StageFailed as StageFailed, NotSignedIn as NotSignedIn, LockedOut as LockedOut, Forbidden as Forbidden
 from .files import write_atomic as write_atomic, lock_folder as lock_folder
 from .hash_chain import chain_hash as chain_hash, keyed_hash as keyed_hash
+from .identity import house_digest as house_digest
 from .lazy import lazy_names as lazy_names, make_callable as make_callable
-from .numbers import decimal_sign as decimal_sign, read_number as read_number
+from .numbers import number_evidence as number_evidence, decide_sign as decide_sign, decimal_sign as decimal_sign, read_numbers as read_numbers, read_number as read_number
 from .redaction import MAX_DEPTH as MAX_DEPTH, ENDS as ENDS, KNOWN as KNOWN, is_secret_name as is_secret_name, mask_looks as mask_looks, secret_forms as secret_forms, SecretPattern as SecretPattern, pieces_of as pieces_of, KnownSecrets as KnownSecrets, redact as redact, redact_text as redact_text, redact_notebook as redact_notebook, redact_notebook_text as redact_notebook_text, redact_output as redact_output
 from .resources import CHECKOUT as CHECKOUT, checkout as checkout, share_path as share_path
 from .secret_shapes import MASK as MASK, SHAPES as SHAPES, mask_shapes as mask_shapes
@@ -45,3 +48,4 @@ from .synthetic import ScenarioKind as ScenarioKind, StylizedFacts as StylizedFa
 from .tracing import SWITCHES as SWITCHES, PARENT as PARENT, CALLS as CALLS, span as span, traceparent as traceparent, traced as traced
 from .types import Side as Side, OrderType as OrderType, OrderStatus as OrderStatus, ZERO as ZERO, Value as Value, Order as Order, OrderState as OrderState, Fill as Fill, Position as Position, asset_of as asset_of, stable_hash as stable_hash, Action as Action, Plan as Plan, Violation as Violation, CheckResult as CheckResult, Event as Event, Market as Market, MarketData as MarketData, Venue as Venue, PricedVenue as PricedVenue
 from .venue_proxy import VenueProxy as VenueProxy
+from .written_times import DATE_ORDERS as DATE_ORDERS, WrittenTimes as WrittenTimes, read_times as read_times, in_utc as in_utc, session_days as session_days

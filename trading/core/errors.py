@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TradingError', 'BadInput', 'BadSettings', 'MissingData', 'StaleData', 'VenueError', 'VenueUnreachable',
-           'UnknownOutcome', 'Refused', 'Busy', 'StageFailed', 'NotSignedIn', 'LockedOut', 'Forbidden']
+           'UnknownOutcome', 'Refused', 'Halted', 'Busy', 'StageFailed', 'NotSignedIn', 'LockedOut', 'Forbidden']
 
 # %% ../../nbs/00_core/00_errors.ipynb #e793854e
 class TradingError(Exception):
@@ -41,6 +41,10 @@ class UnknownOutcome(VenueError):
 
 class Refused(TradingError):
     "A safety rule forbids the action; the message lists the reasons."
+
+
+class Halted(Refused):
+    "Trading is stopped: the order did not leave, and that is certain."
 
 
 class Busy(TradingError):

@@ -91,6 +91,9 @@ def load_settings(
 
 def gather_settings(profile=None, overrides=None, file=None, environ=None) -> tuple[Settings, dict[str, str]]:
     "Return the settings and, by 'section.name', where each value came from."
+    variables = os.environ if environ is None else environ
+    if (name := variables.get("CARNET_PORTFOLIO", "main")) != "main" and not file and "run.data" not in (overrides or {}):
+        return _gather_portfolio(name, profile, dict(overrides or {}), variables)
     packaged, own = share_path("settings.ini"), Path(file) if file else Path("settings.ini")
     if file and not own.exists():
         raise BadSettings(f"the settings file {own} does not exist; name another one or leave the option out")
@@ -98,7 +101,7 @@ def gather_settings(profile=None, overrides=None, file=None, environ=None) -> tu
     files = [(packaged, "settings.ini" if same else "default settings.ini")]
     if own.exists() and not same:
         files.append((own, own.name))
-    last = read_environment(os.environ if environ is None else environ)
+    last = read_environment(variables)
     last |= {tuple(k.split(".", 1)): (v, "command line") for k, v in (overrides or {}).items() if v is not None}
     if profile:
         last["run", "profile"] = (profile, "command line")
@@ -112,6 +115,20 @@ def gather_settings(profile=None, overrides=None, file=None, environ=None) -> tu
     return _validated(found), {f"{section}.{key}": place for (section, key), (_, place) in found.items()}
 
 # %% ../../nbs/00_core/45_settings.ipynb #d8d1231f
+def _gather_portfolio(name: str, profile: str | None, overrides: dict[str, Any], environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
+    "Return the settings of a portfolio: its own file instead of the working folder's, and its own data and reports."
+    variables = {k: v for k, v in environ.items() if k != "CARNET_PORTFOLIO"}
+    own = Path("settings.ini")
+    places = [read_ini(path, None, str(path)).get(("run", "data")) for path in (share_path("settings.ini"), own) if path.exists()]
+    root = Path(variables.get("CARNET_RUN__DATA") or [p for p in places if p][-1][0])
+    folder = root / "portfolios" / name
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,39}", name) or ".." in name or not folder.is_dir():
+        raise BadSettings(f"there is no portfolio {name[:40]!r} in {root}; 'carnet portfolios list' shows all, 'carnet portfolios add NAME' makes one")
+    file = folder / "settings.ini"
+    return gather_settings(profile, overrides | {"run.data": folder, "run.reports": overrides.get("run.reports") or folder / "reports"},
+                           file if file.exists() else None, variables)
+
+
 def _validated(found: Found) -> Settings:
     "Make settings of what was found, or name the first value that cannot be used, and its place."
     values: dict[str, dict[str, Any]] = {}

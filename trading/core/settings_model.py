@@ -49,7 +49,7 @@ class RunSettings(SettingsSection):
 
 
 class MarketSettings(SettingsSection):
-    source: Literal["sample", "ccxt", "mt5", "alpaca"] = Field("sample", description="where bars come from")
+    source: Literal["sample", "file", "ccxt", "mt5", "alpaca"] = Field("sample", description="where bars come from; file: from 'carnet import'")
     venue: str = Field("sample", description="exchange id of ccxt, address of the MT5 bridge, or name of the venue")
     symbols: Words = Field((), min_length=1, description="what may be held")
     currency: str = Field("USD", min_length=3, description="every price, value and fee is in it")
@@ -59,6 +59,12 @@ class MarketSettings(SettingsSection):
     calendar: Literal["auto", "24/7"] = Field("auto", description="which bars should exist")
     periods_per_year: int = Field(252, ge=1, description="bars a year, for annual figures")
     max_age_hours: float = Field(120, gt=0, description="older bars are not traded on")
+    files: bool = Field(False, description="imported bars stand where the venue has none, for example before its first")
+
+    @property
+    def recorded(self) -> bool:
+        "Whether the market is a record, which nobody can be asked about: the sample, or files."
+        return self.source in ("sample", "file")
 
     @field_validator("symbols")
     @classmethod
@@ -86,6 +92,7 @@ class DecisionSettings(SettingsSection):
 # %% ../../nbs/00_core/44_settings_model.ipynb #1c72bbe0
 class AllocateSettings(SettingsSection):
     policy: str = Field("balanced", description="allocation policy")
+    optimizer: str = Field("policy", description="what is held without views: policy (its own rule) or an optimiser by name, with its options in [optimizer]")
     risk_level: str = Field("medium", description="row of [risk_levels] that the policy keeps")
     window: int = Field(504, ge=30, description="bars of history for covariances")
     every: int = Field(21, ge=1, description="bars between decisions of the back-tested policy")
@@ -247,6 +254,9 @@ class Settings(BaseSettings):
     risk_levels: dict[str, LimitLevel] = Field(default_factory=dict)
     groups: dict[str, Words] = Field(default_factory=dict)
     shock_groups: dict[str, Words] = Field(default_factory=dict)
+    optimizer: dict[str, str] = Field(default_factory=dict)
+    targets: dict[str, Fraction] = Field(default_factory=dict)
+    views: dict[str, str] = Field(default_factory=dict)
     taxonomy: dict[str, str] = Field(default_factory=dict)
     aliases: dict[str, str] = Field(default_factory=dict)
     promotion: PromotionSettings = PromotionSettings()

@@ -15,8 +15,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "steps",
     ],
     "layout": [
-        "SCREENS", "STOP", "Screen", "sections_of", "frame", "status_line", "banner", "first_sections", "profiles_of", "render_page",
-        "styles", "viewer_from_request", "parse_query",
+        "SCREENS", "STOP", "Screen", "sections_of", "frame", "status_line", "stop_button", "banner", "first_sections", "profiles_of",
+        "render_page", "styles", "viewer_from_request", "parse_query",
     ],
     "screens_analysis": ["SHARES", "RATIOS", "forecasts_screen", "performance_screen", "risk_screen"],
     "screens_settings": ["settings_screen"],

@@ -33,7 +33,7 @@ from trading.dashboard.layout import (
     viewer_from_request,
 )
 from .screens_trading import quotes_state
-from ..core.errors import NotSignedIn
+from ..core.errors import Forbidden, NotSignedIn
 from ..services.query_cache import MEMORY
 from ..services.workspace import Workspace
 
@@ -279,13 +279,13 @@ def mount(
     place: Workspace,
     session_of: Callable[[Any], Any],  # a request → who is signed in (`security.sessions.Session`), or None
     record: WriteAudit | None = None,  # the audit log's `append`
-    place_of: Callable[[Any], Workspace] | None = None,  # a session → the workspace of its portfolio; None: `place` for all
+    place_of: Callable[[str], Workspace] | None = None,  # a portfolio → its workspace; None: `place` for all
     path: str = "/",
     signin: str = "/signin",
     signout: str = "",
     origins: tuple[str, ...] = (),  # hosts that web sockets may come from, besides the one that is asked
 ) -> None:
-    "Serve the page under a path of a FastAPI app.\n\nParameters\n----------\napp\n    a FastAPI app\nplace : Workspace\nsession_of : Callable[[Any], Any]\n    a request → who is signed in (`security.sessions.Session`), or None\nrecord : WriteAudit | None, default None\n    the audit log's `append`\nplace_of : Callable[[Any], Workspace] | None, default None\n    a session → the workspace of its portfolio; None: `place` for all\npath : str, default '/'\nsignin : str, default '/signin'\nsignout : str, default ''\norigins : tuple[str, ...], default ()\n    hosts that web sockets may come from, besides the one that is asked"
+    "Serve the page under a path of a FastAPI app.\n\nParameters\n----------\napp\n    a FastAPI app\nplace : Workspace\nsession_of : Callable[[Any], Any]\n    a request → who is signed in (`security.sessions.Session`), or None\nrecord : WriteAudit | None, default None\n    the audit log's `append`\nplace_of : Callable[[str], Workspace] | None, default None\n    a portfolio → its workspace; None: `place` for all\npath : str, default '/'\nsignin : str, default '/signin'\nsignout : str, default ''\norigins : tuple[str, ...], default ()\n    hosts that web sockets may come from, besides the one that is asked"
     import panel as pn
     from panel.io.fastapi import add_applications
     from starlette.requests import Request
@@ -297,17 +297,20 @@ def mount(
 
     def page():
         request = session()
+        query = {k: v[0].decode() for k, v in pn.state.session_args.items() if v}
+        known = session_of(request)
+        chosen = query.get("portfolio") or next(iter(known.portfolios), "") if known else ""
 
         def look() -> Viewer:
             found = session_of(request)
             if found is None:
                 raise NotSignedIn("you are not signed in, or the session has ended; sign in again")
-            return Viewer(found.user, found.role, portfolios=tuple(found.portfolios))
+            if chosen not in found.portfolios:
+                raise Forbidden(f"{found.user} has no portfolio {chosen[:40]!r}; an admin can give one with 'carnet users portfolios'")
+            return Viewer(found.user, found.role, portfolios=(chosen, *(p for p in found.portfolios if p != chosen)))
 
-        known = session_of(request)
         look()
-        here = place_of(known) if place_of else place
-        query = {k: v[0].decode() for k, v in pn.state.session_args.items() if v}
+        here = place_of(chosen) if place_of else place
         return page_template(here, look, record, query, signin, signout, getattr(known, "csrf", ""))
 
     add_applications({path: page}, app=app, title="Carnet", location=False, websocket_origins=list(origins) or None)

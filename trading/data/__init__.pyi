@@ -4,20 +4,30 @@ from . import arrow as arrow
 from . import clean as clean
 from . import delta_store as delta_store
 from . import delta_writer as delta_writer
+from . import file_layouts as file_layouts
+from . import file_names as file_names
+from . import file_table as file_table
 from . import gaps as gaps
 from . import import_files as import_files
 from . import ingest as ingest
 from . import live_ingest as live_ingest
 from . import postgres_store as postgres_store
+from . import price_files as price_files
 from . import quotes as quotes
+from . import stored_source as stored_source
 from .anomalies import SPLITS as SPLITS, find_anomalies as find_anomalies
 from .arrow import ROW_KEYS as ROW_KEYS, WORD as WORD, Rows as Rows, to_rows as to_rows, content_sums as content_sums, content_name as content_name, to_arrow as to_arrow, text_array as text_array, widen as widen
 from .clean import REPAIRS as REPAIRS, CleaningRules as CleaningRules, clean_bars as clean_bars, clean_frame as clean_frame
 from .delta_store import FOREVER as FOREVER, BarStore as BarStore
 from .delta_writer import ROWS_PER_FILE as ROWS_PER_FILE, NUMBERS as NUMBERS, file_slices as file_slices, slice_rows as slice_rows, write_parquet_parts as write_parquet_parts, commit_parts as commit_parts
+from .file_layouts import Layout as Layout, find_layout as find_layout, in_order as in_order
+from .file_names import told_by_name as told_by_name
+from .file_table import FileTable as FileTable, read_table as read_table
 from .gaps import CALENDARS as CALENDARS, find_gaps as find_gaps, quality as quality
-from .import_files import LAYOUTS as LAYOUTS, detect_layout as detect_layout, read_bars_file as read_bars_file, import_file as import_file
+from .import_files import import_file as import_file
 from .ingest import OVERLAP as OVERLAP, SampleSource as SampleSource, unknown_symbol as unknown_symbol, Repair as Repair, Gap as Gap, Ingested as Ingested, IngestReport as IngestReport
 from .live_ingest import last_close as last_close, BarSchedule as BarSchedule, Clock as Clock, LiveUpdate as LiveUpdate, follow_market as follow_market
 from .postgres_store import PostgresStore as PostgresStore
+from .price_files import PriceFile as PriceFile, read_price_file as read_price_file, read_bars_file as read_bars_file, preview_file as preview_file
 from .quotes import Quote as Quote, quote_board_file as quote_board_file, QuoteBoard as QuoteBoard, read_quotes as read_quotes
+from .stored_source import StoredSource as StoredSource

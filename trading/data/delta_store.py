@@ -7,7 +7,7 @@ __all__ = ['FOREVER', 'BarStore']
 
 # %% ../../nbs/02_data/20_delta_store.ipynb #a1a685aa
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -97,9 +97,9 @@ class BarStore:
         fields: Iterable[str] | None = None,  # None: all that the source delivered
         version: str | None = None,  # a name from `versions()`; None: the present one
         as_of: datetime | None = None,  # read what the store held at this moment
-        source: str | None = None,  # needed only where two sources have the same symbol
+        source: str | Sequence[str] | None = None,  # needed only where two have the same symbol; of several the first that has a bar counts
     ) -> pd.DataFrame:  # time × (field, symbol); a field without any value is absent
-        "Read bars, of the present or of a past version.\n\nParameters\n----------\nsymbols : Iterable[str] | None, default None\n    None: all, in alphabetical order\ntimeframe : str, default '1d'\nstart : datetime | str | None, default None\n    first open time, included; UTC\nend : datetime | str | None, default None\n    last open time, included; UTC\nfields : Iterable[str] | None, default None\n    None: all that the source delivered\nversion : str | None, default None\n    a name from `versions()`; None: the present one\nas_of : datetime | None, default None\n    read what the store held at this moment\nsource : str | None, default None\n    needed only where two sources have the same symbol\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol); a field without any value is absent"
+        "Read bars, of the present or of a past version.\n\nParameters\n----------\nsymbols : Iterable[str] | None, default None\n    None: all, in alphabetical order\ntimeframe : str, default '1d'\nstart : datetime | str | None, default None\n    first open time, included; UTC\nend : datetime | str | None, default None\n    last open time, included; UTC\nfields : Iterable[str] | None, default None\n    None: all that the source delivered\nversion : str | None, default None\n    a name from `versions()`; None: the present one\nas_of : datetime | None, default None\n    read what the store held at this moment\nsource : str | Sequence[str] | None, default None\n    needed only where two have the same symbol; of several the first that has a bar counts\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol); a field without any value is absent"
         return _read(self, symbols, timeframe, start, end, fields, version, as_of, source)
 
     def versions(
@@ -170,14 +170,14 @@ def _number_of(store: BarStore, version: str | None, as_of: datetime | None) -> 
     return int(match.iloc[-1])
 
 
-def _scan(table, source: str | None, timeframe: str, symbols: list[str] | None, start: int | None, end: int | None, columns: list[str]):
+def _scan(table, source: str | Sequence[str] | None, timeframe: str, symbols: list[str] | None, start: int | None, end: int | None, columns: list[str]):
     "Read rows as an Arrow table; row groups outside the symbols and the span are not touched."
     import pyarrow as pa
     import pyarrow.dataset as ds
 
     wanted = ds.field("timeframe") == timeframe
     if source is not None:
-        wanted &= ds.field("source") == source
+        wanted &= ds.field("source") == source if isinstance(source, str) else ds.field("source").isin(list(source))
     if symbols is not None and len(symbols) <= 200:
         wanted &= ds.field("symbol").isin(symbols) if len(symbols) > 1 else ds.field("symbol") == symbols[0]
     stamp = pa.timestamp("us", tz="UTC")
@@ -225,10 +225,24 @@ def _read(store: BarStore, symbols, timeframe, start, end, fields, version, as_o
     time = found["timestamp"].cast("int64").to_numpy() // 1_000_000
     if source is None:
         _one_source(found, store)
+    elif not isinstance(source, str):
+        keep = _first_source(found, source, code, time)
+        found, code, time = found.filter(keep), code[keep], time[keep]
     if (code < 0).any():
         keep = code >= 0
         found, code, time = found.filter(keep), code[keep], time[keep]
     return widen(names, code, time, {f: found[f].to_numpy() for f in fields})
+
+
+def _first_source(found, sources: Sequence[str], code: np.ndarray, time: np.ndarray) -> np.ndarray:
+    "Say which rows count when several sources have the same bar: those of the source that stands first."
+    import pyarrow.compute as pc
+
+    rank = pc.index_in(found["source"].cast("string"), value_set=text_array(list(sources))).to_numpy()
+    order = np.lexsort((rank, time, code))
+    keep = np.ones(len(order), bool)
+    keep[order[1:]] = (np.diff(code[order]) != 0) | (np.diff(time[order]) != 0)
+    return keep
 
 
 def _one_source(found, store: BarStore) -> None:

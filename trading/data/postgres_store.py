@@ -8,7 +8,7 @@ __all__ = ['PostgresStore']
 # %% ../../nbs/02_data/25_postgres_store.ipynb #4f4499b4
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -18,7 +18,7 @@ import pandas as pd
 from ..core.bars import FIELDS, bar_length
 from ..core.errors import BadInput, MissingData, VenueUnreachable
 from .arrow import WORD, Rows, content_name, content_sums, text_array, to_arrow, to_rows, widen
-from .delta_store import _compare, _number_of, _one_source, _seconds
+from .delta_store import _compare, _first_source, _number_of, _one_source, _seconds
 
 # %% ../../nbs/02_data/25_postgres_store.ipynb #9caef4eb
 _TABLES = """
@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS {s}.versions (
 
 
 def _where(
-    source: str | None,
+    source: str | Sequence[str] | None,
     timeframe: str,
     symbols: list[str] | None,
     start: int | None,  # seconds since 1970
@@ -44,7 +44,8 @@ def _where(
 ) -> tuple[str, list[str]]:  # SQL condition, and its parameters
     "Say which rows are meant; names travel as parameters, never inside the SQL."
     parts, values = ["timeframe = $1"], [timeframe]
-    for text, value in (("source = ${}", source), ("symbol IN (SELECT json_array_elements_text(${}::text::json))", symbols)):
+    sources = "source = ${}" if source is None or isinstance(source, str) else "source IN (SELECT json_array_elements_text(${}::text::json))"
+    for text, value in ((sources, source), ("symbol IN (SELECT json_array_elements_text(${}::text::json))", symbols)):
         if value is not None:
             values.append(value if isinstance(value, str) else json.dumps(value))
             parts.append(text.format(len(values)))
@@ -155,9 +156,9 @@ class PostgresStore:
         fields: Iterable[str] | None = None,  # None: all that the source delivered
         version: str | None = None,  # a name from `versions()`; None: the present one
         as_of: datetime | None = None,  # read what the store held at this moment
-        source: str | None = None,  # needed only where two sources have the same symbol
+        source: str | Sequence[str] | None = None,  # needed only where two have the same symbol; of several the first that has a bar counts
     ) -> pd.DataFrame:  # time × (field, symbol); a field without any value is absent
-        "Read bars, of the present or of a past version.\n\nParameters\n----------\nsymbols : Iterable[str] | None, default None\n    None: all, in alphabetical order\ntimeframe : str, default '1d'\nstart : datetime | str | None, default None\n    first open time, included; UTC\nend : datetime | str | None, default None\n    last open time, included; UTC\nfields : Iterable[str] | None, default None\n    None: all that the source delivered\nversion : str | None, default None\n    a name from `versions()`; None: the present one\nas_of : datetime | None, default None\n    read what the store held at this moment\nsource : str | None, default None\n    needed only where two sources have the same symbol\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol); a field without any value is absent"
+        "Read bars, of the present or of a past version.\n\nParameters\n----------\nsymbols : Iterable[str] | None, default None\n    None: all, in alphabetical order\ntimeframe : str, default '1d'\nstart : datetime | str | None, default None\n    first open time, included; UTC\nend : datetime | str | None, default None\n    last open time, included; UTC\nfields : Iterable[str] | None, default None\n    None: all that the source delivered\nversion : str | None, default None\n    a name from `versions()`; None: the present one\nas_of : datetime | None, default None\n    read what the store held at this moment\nsource : str | Sequence[str] | None, default None\n    needed only where two have the same symbol; of several the first that has a bar counts\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol); a field without any value is absent"
         bar_length(timeframe)
         names = list(dict.fromkeys(symbols)) if symbols is not None else None
         if names is not None and not names:
@@ -170,7 +171,7 @@ class PostgresStore:
         return _widened(self, found, names, fields, source, f"{timeframe}, {start or 'the beginning'} to {end or 'now'}")
 
 # %% ../../nbs/02_data/25_postgres_store.ipynb #db1f2394
-def _widened(store: PostgresStore, found, names: list[str] | None, fields: list[str], source: str | None, span: str) -> pd.DataFrame:
+def _widened(store: PostgresStore, found, names: list[str] | None, fields: list[str], source: str | Sequence[str] | None, span: str) -> pd.DataFrame:
     "Spread an answer over time and symbols, or say what it lacks."
     import pyarrow.compute as pc
 
@@ -182,6 +183,8 @@ def _widened(store: PostgresStore, found, names: list[str] | None, fields: list[
     names = names or here
     if source is None:
         _one_source(found, store)
+    elif not isinstance(source, str):
+        found = found.filter(_first_source(found, source, *_keys(found, names)))
     return widen(names, *_keys(found, names), {f: found[f].to_numpy() for f in fields})
 
 

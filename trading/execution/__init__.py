@@ -35,7 +35,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "BookLevel", "VenueQuote", "Cost", "expected_cost", "quote_of", "recent_volume", "VenueAccount", "Routed", "route_actions",
         "split_plan", "VenuePart", "execute_parts", "merge_executions",
     ],
-    "safe_mode": ["leave_safe_mode", "SafeModeVenue"],
+    "safe_mode": ["leave_safe_mode", "SafeModeVenue", "HaltingVenue"],
 }, modules=[
     "approval", "circuit_breaker", "emergency_stop", "executor", "limit_monitor", "order_manager", "plan", "plan_sizing", "portfolio_csv",
     "pre_trade", "rebalancing", "reconciliation", "router", "safe_mode",

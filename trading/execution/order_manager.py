@@ -16,7 +16,7 @@ from typing import Any
 
 from ..accounting.account_book import fill_event, plain, state_from
 from ..accounting.ledger import Ledger
-from ..core.errors import MissingData, UnknownOutcome, VenueError, VenueUnreachable
+from ..core.errors import Halted, MissingData, UnknownOutcome, VenueError, VenueUnreachable
 from ..core.tracing import span
 from ..core.types import ZERO, Event, Fill, Order, OrderState, Value, PricedVenue
 
@@ -34,7 +34,7 @@ class RetryPolicy(Value):
 
 @dataclass(frozen=True)
 class OrderContext:
-    "Everything that is needed to send an order for an account.\n\nParameters\n----------\nvenue : PricedVenue\nledger : Ledger\naccount : str\nclock : Callable[[], datetime]\n    UTC now\npatience : RetryPolicy\nsleep : Callable[[float], Any], default time.sleep\n    seconds"
+    "Everything that is needed to send an order for an account.\n\nParameters\n----------\nvenue : PricedVenue\nledger : Ledger\naccount : str\nclock : Callable[[], datetime]\n    UTC now\npatience : RetryPolicy\nsleep : Callable[[float], Any], default time.sleep\n    seconds\nstop : Callable[[], str]\n    asked last, before each order leaves: why nothing may be sent; '' lets it go"
 
     venue: PricedVenue
     ledger: Ledger
@@ -42,6 +42,7 @@ class OrderContext:
     clock: Callable[[], datetime]  # UTC now
     patience: RetryPolicy = RetryPolicy()
     sleep: Callable[[float], Any] = time.sleep  # seconds
+    stop: Callable[[], str] = lambda: ""  # asked last, before each order leaves: why nothing may be sent; '' lets it go
 
 
 def query_venue(
@@ -130,7 +131,12 @@ def submit_order(
         desk.ledger.append([_once("absent", desk, order, attempt - 1), _once("resent", desk, order, attempt)])
     with span("order", order=order.client_order_id, symbol=order.symbol, side=order.side, venue=desk.venue.name):
         try:
+            if why := desk.stop():
+                raise Halted(why)
             return desk.venue.create_order(order)
+        except Halted as halted:
+            desk.ledger.append(_once("absent", desk, order, attempts(desk, order.client_order_id) - 1, {"reason": f"not sent: {halted}"}))
+            return None
         except VenueError as lost:
             state = ask_until_settled(desk, order, since)
             if state is None:

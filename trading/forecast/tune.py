@@ -19,6 +19,7 @@ import pandas as pd
 
 from ..core.english import plural
 from ..core.errors import BadInput, MissingData
+from ..core.identity import identity
 from .forecaster import default_estimator, forecast_inputs
 from .panel import refuse_constant
 from .targets import Horizon, PurgedKFold, forward_returns, horizon_bars
@@ -123,7 +124,8 @@ def tune(
     if unknown:
         raise BadInput(f"{unknown[0]} is no setting of {type(unfitted).__name__}; it has {', '.join(sorted(unfitted.get_params())[:8])} …")
     rows, answers, moments, steps = learning_rows(bars, horizon, timeframe, features)
-    study, cv, start = _study(space, journal, seed), PurgedKFold(n_splits, steps), time.monotonic()
+    study = _study(identity(bars, horizon, dict(space), unfitted, features, timeframe, n_splits, seed, method), journal, seed)
+    cv, start = PurgedKFold(n_splits, steps), time.monotonic()
     if method == "grid":
         combinations = [dict(zip(space, values, strict=True)) for values in product(*space.values())]
         n_trials = min(n_trials, len(combinations))
@@ -147,8 +149,8 @@ def tune(
     return Tuned(study.best_params, study.best_value, _table(study), clone(unfitted).set_params(**study.best_params))
 
 # %% ../../nbs/04_forecast/68_tune.ipynb #55907058
-def _study(space: Space, journal: str | Path | None, seed: int) -> Any:
-    "Open a search, with what the journal holds of it."
+def _study(name: str, journal: str | Path | None, seed: int) -> Any:
+    "Open exactly this search, with what the journal holds of it: one journal may hold many."
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
@@ -158,7 +160,7 @@ def _study(space: Space, journal: str | Path | None, seed: int) -> Any:
         Path(journal).parent.mkdir(parents=True, exist_ok=True)
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
     return optuna.create_study(
-        study_name="tune", storage=storage, load_if_exists=True, direction="maximize",
+        study_name=name, storage=storage, load_if_exists=True, direction="maximize",
         sampler=optuna.samplers.TPESampler(seed=seed), pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1),
     )
 

@@ -8,9 +8,10 @@ __all__ = ['METRICS', 'CONTENT_TYPE', 'Metric', 'Metrics', 'json_logs']
 # %% ../../nbs/11_ops/45_telemetry.ipynb #ad585b04
 import json
 import logging
+import re
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -36,36 +37,36 @@ def _group(group: str, *rows: tuple) -> tuple[Metric, ...]:
 METRICS = {m.name: m for m in (
     *_group(
         "trading",
-        ("carnet_equity", "gauge", "Value of an account, in its currency.", ("account", "currency")),
-        ("carnet_cash", "gauge", "Cash of an account, in its currency.", ("account", "currency")),
-        ("carnet_drawdown_ratio", "gauge", "Fraction below the best value ever.", ("account",)),
-        ("carnet_value_at_risk_ratio", "gauge", "Loss that one period in twenty exceeds, of the value.", ("account",)),
-        ("carnet_weight_ratio", "gauge", "Share of a symbol in an account.", ("account", "symbol")),
-        ("carnet_orders_total", "counter", "Orders by what became of them.", ("account", "status")),
-        ("carnet_fills_total", "counter", "Fills.", ("account",)),
-        ("carnet_fees_total", "counter", "Fees paid, in the account's currency.", ("account",)),
-        ("carnet_slippage_ratio", "gauge", "Price paid beyond the plan's, of the traded value, last plan.", ("account",)),
-        ("carnet_trading_stopped", "gauge", "1 while the kill switch is on.", ("account",)),
-        ("carnet_run_timestamp_seconds", "gauge", "When the last run ended.", ("profile", "status")),
-        ("carnet_run_duration_seconds", "gauge", "How long each stage of the last run took.", ("profile", "stage")),
-        ("carnet_runs_total", "counter", "Runs by what they came to.", ("profile", "status")),
-        ("carnet_data_age_seconds", "gauge", "Age of the newest bar at the decision.", ("profile",)),
+        ("carnet_equity", "gauge", "Value of an account, in its currency.", ("account", "currency", "portfolio")),
+        ("carnet_cash", "gauge", "Cash of an account, in its currency.", ("account", "currency", "portfolio")),
+        ("carnet_drawdown_ratio", "gauge", "Fraction below the best value ever.", ("account", "portfolio")),
+        ("carnet_value_at_risk_ratio", "gauge", "Loss that one period in twenty exceeds, of the value.", ("account", "portfolio")),
+        ("carnet_weight_ratio", "gauge", "Share of a symbol in an account.", ("account", "symbol", "portfolio")),
+        ("carnet_orders_total", "counter", "Orders by what became of them.", ("account", "status", "portfolio")),
+        ("carnet_fills_total", "counter", "Fills.", ("account", "portfolio")),
+        ("carnet_fees_total", "counter", "Fees paid, in the account's currency.", ("account", "portfolio")),
+        ("carnet_slippage_ratio", "gauge", "Price paid beyond the plan's, of the traded value, last plan.", ("account", "portfolio")),
+        ("carnet_trading_stopped", "gauge", "1 while the kill switch is on.", ("account", "portfolio")),
+        ("carnet_run_timestamp_seconds", "gauge", "When the last run ended.", ("profile", "status", "portfolio")),
+        ("carnet_run_duration_seconds", "gauge", "How long each stage of the last run took.", ("profile", "stage", "portfolio")),
+        ("carnet_runs_total", "counter", "Runs by what they came to.", ("profile", "status", "portfolio")),
+        ("carnet_data_age_seconds", "gauge", "Age of the newest bar at the decision.", ("profile", "portfolio")),
     ),
     *_group(
         "models",
-        ("carnet_forecast_error_ratio", "gauge", "Mean absolute error over that of the naive forecast.", ("profile", "horizon")),
-        ("carnet_forecast_coverage_ratio", "gauge", "Share of outcomes inside the interval.", ("profile", "horizon")),
-        ("carnet_drift_ratio", "gauge", "Share of inputs unlike the past.", ("profile",)),
-        ("carnet_model_info", "gauge", "1 for the model in force.", ("profile", "model")),
+        ("carnet_forecast_error_ratio", "gauge", "Mean absolute error over that of the naive forecast.", ("profile", "horizon", "portfolio")),
+        ("carnet_forecast_coverage_ratio", "gauge", "Share of outcomes inside the interval.", ("profile", "horizon", "portfolio")),
+        ("carnet_drift_ratio", "gauge", "Share of inputs unlike the past.", ("profile", "portfolio")),
+        ("carnet_model_info", "gauge", "1 for the model in force.", ("profile", "model", "portfolio")),
     ),
     *_group(
         "system",
-        ("carnet_health_score", "gauge", "Health from 0 to 100."),
-        ("carnet_check_status", "gauge", "0 ok, 1 warn, 2 bad, -1 unknown.", ("check",)),
-        ("carnet_backup_timestamp_seconds", "gauge", "When the last backup was made."),
-        ("carnet_backup_size_bytes", "gauge", "Size of the last backup."),
-        ("carnet_alerts_total", "counter", "Alerts told, by level.", ("level",)),
-        ("carnet_alerts_dead", "gauge", "Alerts that a channel did not take in the end."),
+        ("carnet_health_score", "gauge", "Health from 0 to 100.", ("portfolio",)),
+        ("carnet_check_status", "gauge", "0 ok, 1 warn, 2 bad, -1 unknown.", ("check", "portfolio")),
+        ("carnet_backup_timestamp_seconds", "gauge", "When the last backup was made.", ("portfolio",)),
+        ("carnet_backup_size_bytes", "gauge", "Size of the last backup.", ("portfolio",)),
+        ("carnet_alerts_total", "counter", "Alerts told, by level.", ("level", "portfolio")),
+        ("carnet_alerts_dead", "gauge", "Alerts that a channel did not take in the end.", ("portfolio",)),
         ("carnet_venue_latency_seconds", "gauge", "Time within which so many calls of a venue are answered.", ("venue", "quantile")),
         ("carnet_venue_error_ratio", "gauge", "Share of calls of a venue without an answer.", ("venue",)),
         ("carnet_venue_uptime_ratio", "gauge", "Share of the observed time in which a venue answered.", ("venue",)),
@@ -140,14 +141,29 @@ class Metrics:
         "Call a function whenever the numbers are asked for."
         self._gather.append(function)
 
-    def exposition(self) -> bytes:  # text format 0.0.4
-        "Return all numbers as Prometheus reads them.\n\nReturns\n-------\nbytes\n    text format 0.0.4"
+    def exposition(
+        self,
+        portfolios: Collection[str] | None = None,  # whose numbers may be read; None: all, and those of the machine
+    ) -> bytes:  # text format 0.0.4
+        "Return the numbers as Prometheus reads them; somebody without the portfolio 'main' gets nothing about the machine.\n\nParameters\n----------\nportfolios : Collection[str] | None, default None\n    whose numbers may be read; None: all, and those of the machine\n\nReturns\n-------\nbytes\n    text format 0.0.4"
         from prometheus_client import generate_latest
 
         with self._lock:
             for function in self._gather:
                 function(self)
-            return generate_latest(self.registry)
+            text = generate_latest(self.registry)
+        if portfolios is None:
+            return text
+        return b"".join(line for line in text.splitlines(keepends=True) if line.startswith((b"#", b"carnet_info{")) or _may_read(line, portfolios))
+
+
+_PORTFOLIO = re.compile(rb'[{,]portfolio="([^"]*)"[,}]')
+
+
+def _may_read(line: bytes, portfolios: Collection[str]) -> bool:
+    "Tell whether a number is of one of the portfolios; what is of no portfolio belongs to 'main'."
+    found = _PORTFOLIO.search(line)
+    return (found[1].decode() if found else "main") in portfolios
 
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

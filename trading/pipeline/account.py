@@ -33,7 +33,7 @@ from ..execution.order_manager import RetryPolicy
 from ..execution.portfolio_csv import read_portfolio
 from ..execution.reconciliation import Reconciliation, open_from_venue, reconcile
 from ..execution.router import recent_volume
-from ..execution.safe_mode import SafeModeVenue
+from ..execution.safe_mode import HaltingVenue, SafeModeVenue
 from ..execution.limit_monitor import check_order_limits, watch_limits
 from .factory import bars_of, groups_of, paper_markets, paper_tape, paper_venue, risk_limits
 from .run_record import Run, RunRecord
@@ -229,7 +229,7 @@ class TradingAccount:
         allow = check_order_limits(self.ledger, self.account, rules.limits, prices, self.clock, rules.groups)
         return execute(plan, verdict, guarded, self.ledger, self.clock, rules.style, rules.max_age, self.account, stop, rules.patience,
                        sleep=None if self.live else lambda seconds: None,  # the clock of a paper exchange stands still
-                       progress=progress, volume=self.volume(rules.style), allow=allow)
+                       progress=progress, volume=self.volume(rules.style), allow=allow, last_look=rules.switch.reason)
 
     def volume(self, style: OrderParameters) -> Callable[[str], Decimal | None] | None:
         "Return what tells the market's volume; on paper it is a part of the last bar, for a part of its time."
@@ -330,9 +330,9 @@ def tradable_markets(
 
 
 def with_circuit_breaker(venue: Venue, settings: Settings, ledger: Ledger, account: str, clock: Callable[[], datetime]) -> Venue:
-    "Put a venue behind its circuit breaker, whose state is in the ledger."
-    how = settings.execution
-    return add_circuit_breaker(venue, ledger, account, clock, BackoffPolicy(how.errors, timedelta(seconds=how.pause_seconds)))
+    "Put a venue behind its kill switch and its circuit breaker, whose state is in the ledger."
+    how, switch = settings.execution, kill_switch(settings, account)
+    return add_circuit_breaker(HaltingVenue(venue, switch.reason), ledger, account, clock, BackoffPolicy(how.errors, timedelta(seconds=how.pause_seconds)))
 
 
 def open_live_account(

@@ -235,7 +235,8 @@ class MultiVenueAccount(TradingAccount):
             allows[account] = check_order_limits(view, account, rules.limits, prices, self.clock, rules.groups)
         job = execute_parts(parts, path, self.clock, rules.max_age, lambda account: rules.switch.reason() or stops[account](),
                             progress=lambda account, line: progress(line), open_ledger=open_ledger_at,
-                            allow=lambda account, order: allows[account](order), patience=rules.patience)
+                            allow=lambda account, order: allows[account](order), patience=rules.patience,
+                            last_look=rules.switch.reason)
         with ThreadPoolExecutor(1) as beside:  # a notebook has an event loop of its own
             done = beside.submit(asyncio.run, job).result()
         for view in views:

@@ -42,7 +42,7 @@ def take_price_snapshot(
 ) -> PriceSnapshot | None:  # None: this run goes by its last closes
     "Return the prices of a run; the first stage that asks takes them.\n\nParameters\n----------\nrun : Run\nnow : datetime\n    UTC\n\nReturns\n-------\nPriceSnapshot | None\n    None: this run goes by its last closes"
     record, settings = run.record, settings_of(run)
-    if settings.market.source == "sample":
+    if settings.market.recorded:
         return None
     if run.has("snapshot"):
         return run.read("snapshot", PriceSnapshot)
@@ -80,7 +80,7 @@ def begin_stage(
 ) -> int:  # questions that are fetched ahead for the stage after this one
     "Tell the access layer which stage begins; on the sample market, and in a run that is made again, there is nobody to tell.\n\nParameters\n----------\nrun : Run\nname : str\n    for example '30_allocate'\n\nReturns\n-------\nint\n    questions that are fetched ahead for the stage after this one"
     settings = settings_of(run)
-    if settings.market.source == "sample" or run.record.parameters.get("again"):
+    if settings.market.recorded or run.record.parameters.get("again"):
         return 0
     source: Any = market_source(settings)  # behind the access layer
     return source.stage(name)

@@ -102,8 +102,9 @@ def connect(
 def _venue(settings: Settings, orders: bool, environ: Mapping[str, str] | None) -> Venue | MarketData:
     "Make the client of the venue that a profile names."
     market, live = settings.market, settings.live
-    if market.source == "sample":
-        raise Refused("the sample market ended in 2022 and takes no orders; choose a profile with a venue, or run with --mode paper")
+    if market.recorded:
+        what = "the sample market ended in 2022 and takes" if market.source == "sample" else "imported bars are a record and take"
+        raise Refused(f"{what} no orders; choose a profile with a venue, or run with --mode paper")
     names = key_names(settings) if market.source != "ccxt" else ()  # prices of ccxt's exchanges are public
     keys = keys_of(settings, environ) if orders else tuple(find_secret(n, settings, environ) for n in names)
     address = resolve_reference(address_of(live.address, market.venue), settings, environ)

@@ -15,7 +15,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "risk_contributions", "bootstrap_interval",
     ],
     "sizing": ["kelly_fraction", "volatility_fraction", "drawdown_scale", "size_position"],
+    "stop_flag": ["installation_folder", "flag_folders", "StopFlag", "raise_stop", "stop_flags"],
     "stress": ["SCENARIOS", "Scenario", "shock_of"],
 }, modules=[
-    "attribution", "dependence", "kill_switch", "limits", "metrics", "sizing", "stress",
+    "attribution", "dependence", "kill_switch", "limits", "metrics", "sizing", "stop_flag", "stress",
 ])

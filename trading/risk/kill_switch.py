@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..core.errors import BadInput, Refused
+from .stop_flag import StopFlag, stop_flags
 
 # %% ../../nbs/05_risk/30_kill_switch.ipynb #794c4f66
 class KillSwitch:
@@ -26,15 +27,25 @@ class KillSwitch:
     def history(self) -> list[dict]:
         "Return every change, oldest first; a damaged line is reported as engaged."
         try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return []
+        except OSError as error:
+            return [_doubt(f"the kill switch {self.path.name} cannot be read: {error.strerror}")]
         return [_read_change(line, n) for n, line in enumerate(lines, 1)]
 
     def reason(self) -> str:
         "Return why trading is stopped, or an empty string."
-        last = (self.history() or [{"engaged": False}])[-1]
-        return f"stopped by {last['who']} at {last['when']}: {last['why']}" if last["engaged"] else ""
+        changes = self.history()
+        last = (changes or [{"engaged": False}])[-1]
+        if last["engaged"]:
+            return f"stopped by {last['who']} at {last['when']}: {last['why']}"
+        return next((flag.sentence for flag in self._flags(changes)), "")
+
+    def _flags(self, changes: list[dict]) -> list[StopFlag]:
+        "Return the stops of every account that nobody has ended for this one."
+        ended = {flag for change in changes for flag in change.get("stops", ())}
+        return [flag for flag in stop_flags(self.path.parent) if flag.id not in ended]
 
     @property
     def engaged(self) -> bool:
@@ -42,8 +53,8 @@ class KillSwitch:
         return bool(self.reason())
 
     def engage(self, who: str, why: str, when: datetime) -> None:
-        "Stop all trading; the first reason stays."
-        if not self.engaged:
+        "Stop this account; the first reason stays."
+        if not (self.history() or [{"engaged": False}])[-1]["engaged"]:
             self._append(True, who, why, when)
 
     def reset(self, who: str, why: str, when: datetime) -> None:
@@ -51,18 +62,19 @@ class KillSwitch:
         if not who.strip() or not why.strip():
             raise BadInput("a reset needs the name of a person and what was found; give both")
         if self.engaged:
-            self._append(False, who, why, when)
+            self._append(False, who, why, when, [flag.id for flag in self._flags(self.history())])
 
     def require_off(self) -> None:
         "Raise `Refused` while the switch is engaged."
         if reason := self.reason():
             raise Refused(f"the kill switch is on: {reason}; find out why, then reset it with your name and what you found")
 
-    def _append(self, engaged: bool, who: str, why: str, when: datetime) -> None:
+    def _append(self, engaged: bool, who: str, why: str, when: datetime, stops: list[str] | None = None) -> None:
         "Write one line and wait until it is on the disk."
         if when.tzinfo is None:
             raise BadInput(f"the time {when.isoformat()} has no zone; give it as UTC")
-        line = json.dumps({"engaged": engaged, "who": who, "why": why, "when": when.astimezone(UTC).isoformat()}, ensure_ascii=False)
+        change = {"engaged": engaged, "who": who, "why": why, "when": when.astimezone(UTC).isoformat()} | ({"stops": stops} if stops else {})
+        line = json.dumps(change, ensure_ascii=False)
         with open(self.path, "a+b") as file:
             whole = file.seek(0, os.SEEK_END) == 0 or (file.seek(-1, os.SEEK_END) >= 0 and file.read(1) == b"\n")
             file.write(("" if whole else "\n").encode() + line.encode() + b"\n")
@@ -78,4 +90,9 @@ def _read_change(line: str, number: int) -> dict:
             return change
     except ValueError:
         pass
-    return {"engaged": True, "who": "nobody known", "why": f"line {number} of the kill switch cannot be read", "when": "an unknown time"}
+    return _doubt(f"line {number} of the kill switch cannot be read")
+
+
+def _doubt(why: str) -> dict:
+    "Return what stands for something that cannot be read: a stop."
+    return {"engaged": True, "who": "nobody known", "why": why, "when": "an unknown time"}

@@ -10,6 +10,7 @@ __all__ = ['IDLE_LIMIT', 'SESSION_LIFETIME', 'FREE_ATTEMPTS', 'FIRST_DELAY', 'LA
 import hmac
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 from ..core.errors import BadInput, Forbidden, LockedOut, MissingData, NotSignedIn, Refused
 from .credentials import code_step, csrf_of, hash_password, is_dated, new_token, new_totp, password_fits, token_hash
-from .user_store import ROLES, UserStore, check_name, check_role, failed_logins
+from .user_store import ROLES, UsersError, UserStore, check_name, check_role, failed_logins
 
 # %% ../../nbs/10_security/20_sessions.ipynb #c351cef9
 IDLE_LIMIT, SESSION_LIFETIME = timedelta(minutes=30), timedelta(hours=12)  # of a session: without a request, and at all
@@ -147,7 +148,7 @@ class Authenticator(UserStore):
                 db.execute("delete from sessions where hash = ?", (kept,))
             raise NotSignedIn(over)
         if at > seen + 60:  # not on every request: that would be a write each
-            with self._write() as db:
+            with suppress(UsersError), self._write() as db:  # a full disk must not keep out who has to stop trading
                 db.execute("update sessions set seen = ? where hash = ?", (at, kept))
         return Session(user, role, _split(portfolios), datetime.fromtimestamp(began, UTC) + SESSION_LIFETIME, csrf=csrf_of(token))
 
@@ -194,7 +195,7 @@ class Authenticator(UserStore):
         if not hmac.compare_digest(kept, token_hash(secret)) or blocked or at > expires:
             raise NotSignedIn("the key is unknown, ended or taken back; ask an admin for a new one")
         if at > (used or 0) + 60:
-            with self._write() as db:
+            with suppress(UsersError), self._write() as db:
                 db.execute("update keys set used = ? where id = ?", (at, name))
         return Session(user, min(role, limit, key=ROLES.index), _split(portfolios), datetime.fromtimestamp(expires, UTC), kind="key")
 

@@ -5,10 +5,10 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
-    "access": ["allowed", "workspace_for"],
+    "access": ["allowed", "main_workspace", "workspace_for"],
     "account_control": [
-        "open_venue", "reconcile_account", "watch_accounts", "switch_of", "engaged_switches", "known_accounts", "StopTrading",
-        "stop_trading", "ResumeTrading", "resume_trading", "Reconcile", "reconcile_now",
+        "open_venue", "reconcile_account", "watch_accounts", "switch_of", "StopTrading", "stop_trading", "ResumeTrading", "resume_trading",
+        "Reconcile", "reconcile_now",
     ],
     "alerting": [
         "collect_day_facts", "collect_background_facts", "collect_alert_facts", "secret_of", "channels_of", "policy_of_alerts",
@@ -29,12 +29,14 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "reproduction_differences",
     ],
     "maintenance": ["SECURITY_CHECKS", "health_report", "health_trend", "repair", "security_report", "watch_system"],
-    "market_data": ["update_market", "follow_profile", "import_bars", "serve_mt5_terminal"],
+    "market_data": ["update_market", "follow_profile", "import_bars", "preview_bars", "named_files", "serve_mt5_terminal"],
     "metrics": ["GATHERED", "EXPOSITION", "update_metrics", "open_metrics", "start_logging"],
     "plan_control": [
         "ReviewPlan", "review_run_plan", "ApprovePlan", "approve_run_plan", "RejectPlan", "reject_run_plan", "ValidatePlan",
         "validate_run_plan",
     ],
+    "portfolio_control": ["AddPortfolio", "make_portfolio"],
+    "portfolios": ["portfolio_names", "every_workspace", "portfolio_name", "add_portfolio", "existing_portfolio"],
     "queries_analytics": [
         "FEWEST_RETURNS", "settings_then", "plain_number", "predictions", "explanation", "forecast_facts", "regimes", "opportunities",
         "performance", "history", "risk", "stress_results", "months_of", "attribution", "return_correlation", "optimise",
@@ -55,12 +57,14 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "query_cache": ["FRESH", "MEMORY", "QueryCache", "view"],
     "run_control": ["StartRun", "start_daily_run", "ResumeRun", "resume_run", "CancelJob", "cancel_running_job"],
     "security_admin": [
-        "Ask", "security_of", "with_vault", "store_secret", "delete_secret", "renew_vault_key", "know_secrets", "scan_folder",
+        "Ask", "security_of", "security_in", "with_vault", "store_secret", "delete_secret", "renew_vault_key", "know_secrets",
+        "scan_folder",
     ],
     "settings_control": [
         "settings_file", "settings_text", "version_of", "ChangeSettings", "change_settings", "ReplaceSettings", "replace_settings",
         "SetGroup", "set_group", "DropGroup", "drop_group", "SetAlias", "set_alias", "DropAlias", "drop_alias",
     ],
+    "stops": ["opened_accounts", "known_accounts", "account_switch", "engaged_switches", "stop_sentences"],
     "system_control": [
         "AcknowledgeAlert", "acknowledge_rule", "WriteNote", "write_note", "SteerFeedback", "freeze_feedback", "thaw_feedback",
         "RollBackFeedback", "roll_back_feedback", "PromoteModel", "promote_saved_model", "RollBackModel", "roll_back_to_model", "Nothing",
@@ -76,6 +80,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
 }, modules=[
     "access", "account_control", "alerting", "backups", "commands", "data_control", "feedback_history", "jobs", "launching", "maintenance",
-    "market_data", "metrics", "plan_control", "queries_analytics", "queries_live", "queries_portfolio", "queries_runs", "queries_system",
-    "queries_trading", "query_cache", "run_control", "security_admin", "settings_control", "system_control", "user_control", "workspace",
+    "market_data", "metrics", "plan_control", "portfolio_control", "portfolios", "queries_analytics", "queries_live", "queries_portfolio",
+    "queries_runs", "queries_system", "queries_trading", "query_cache", "run_control", "security_admin", "settings_control", "stops",
+    "system_control", "user_control", "workspace",
 ])

@@ -12,6 +12,8 @@ from . import maintenance as maintenance
 from . import market_data as market_data
 from . import metrics as metrics
 from . import plan_control as plan_control
+from . import portfolio_control as portfolio_control
+from . import portfolios as portfolios
 from . import queries_analytics as queries_analytics
 from . import queries_live as queries_live
 from . import queries_portfolio as queries_portfolio
@@ -22,11 +24,12 @@ from . import query_cache as query_cache
 from . import run_control as run_control
 from . import security_admin as security_admin
 from . import settings_control as settings_control
+from . import stops as stops
 from . import system_control as system_control
 from . import user_control as user_control
 from . import workspace as workspace
-from .access import allowed as allowed, workspace_for as workspace_for
-from .account_control import open_venue as open_venue, reconcile_account as reconcile_account, watch_accounts as watch_accounts, switch_of as switch_of, engaged_switches as engaged_switches, known_accounts as known_accounts, StopTrading as StopTrading, stop_trading as stop_trading, ResumeTrading as ResumeTrading, resume_trading as resume_trading, Reconcile as Reconcile, reconcile_now as reconcile_now
+from .access import allowed as allowed, main_workspace as main_workspace, workspace_for as workspace_for
+from .account_control import open_venue as open_venue, reconcile_account as reconcile_account, watch_accounts as watch_accounts, switch_of as switch_of, StopTrading as StopTrading, stop_trading as stop_trading, ResumeTrading as ResumeTrading, resume_trading as resume_trading, Reconcile as Reconcile, reconcile_now as reconcile_now
 from .alerting import collect_day_facts as collect_day_facts, collect_background_facts as collect_background_facts, collect_alert_facts as collect_alert_facts, secret_of as secret_of, channels_of as channels_of, policy_of_alerts as policy_of_alerts, open_outbox as open_outbox, dispatch_alerts as dispatch_alerts, after_run as after_run, try_channels as try_channels, list_alerts as list_alerts, preview_alerts as preview_alerts, acknowledge_alerts as acknowledge_alerts, retry_alerts as retry_alerts
 from .backups import passphrase_of as passphrase_of, back_up as back_up, verify_backup as verify_backup, restore_backup as restore_backup
 from .commands import Record as Record, Text as Text, Name as Name, Handler as Handler, REGISTRY as REGISTRY, COMMAND_MODULES as COMMAND_MODULES, Actor as Actor, Context as Context, CommandRequest as CommandRequest, Done as Done, Command as Command, command as command, load_commands as load_commands, find_command as find_command, read_request as read_request, authorise as authorise, audit_detail as audit_detail, perform as perform, note_later as note_later, write_waiting as write_waiting, terminal_workspace as terminal_workspace, audit_record as audit_record, owner_context as owner_context
@@ -35,9 +38,11 @@ from .feedback_history import open_feedback as open_feedback, describe_feedback 
 from .jobs import JOB as JOB, WRAP as WRAP, start_run as start_run, start as start, job as job, log_tail as log_tail, cancel_job as cancel_job, archive_jobs as archive_jobs
 from .launching import run_named as run_named, report_page as report_page, begin_run as begin_run, execute_run as execute_run, keep_schedule as keep_schedule, compare_named as compare_named, begin_reproduction as begin_reproduction, reproduction_differences as reproduction_differences
 from .maintenance import SECURITY_CHECKS as SECURITY_CHECKS, health_report as health_report, health_trend as health_trend, repair as repair, security_report as security_report, watch_system as watch_system
-from .market_data import update_market as update_market, follow_profile as follow_profile, import_bars as import_bars, serve_mt5_terminal as serve_mt5_terminal
+from .market_data import update_market as update_market, follow_profile as follow_profile, import_bars as import_bars, preview_bars as preview_bars, named_files as named_files, serve_mt5_terminal as serve_mt5_terminal
 from .metrics import GATHERED as GATHERED, EXPOSITION as EXPOSITION, update_metrics as update_metrics, open_metrics as open_metrics, start_logging as start_logging
 from .plan_control import ReviewPlan as ReviewPlan, review_run_plan as review_run_plan, ApprovePlan as ApprovePlan, approve_run_plan as approve_run_plan, RejectPlan as RejectPlan, reject_run_plan as reject_run_plan, ValidatePlan as ValidatePlan, validate_run_plan as validate_run_plan
+from .portfolio_control import AddPortfolio as AddPortfolio, make_portfolio as make_portfolio
+from .portfolios import portfolio_names as portfolio_names, every_workspace as every_workspace, portfolio_name as portfolio_name, add_portfolio as add_portfolio, existing_portfolio as existing_portfolio
 from .queries_analytics import FEWEST_RETURNS as FEWEST_RETURNS, settings_then as settings_then, plain_number as plain_number, predictions as predictions, explanation as explanation, forecast_facts as forecast_facts, regimes as regimes, opportunities as opportunities, performance as performance, history as history, risk as risk, stress_results as stress_results, months_of as months_of, attribution as attribution, return_correlation as return_correlation, optimise as optimise
 from .queries_live import LedgerTail as LedgerTail, ledger_event as ledger_event, live_state as live_state, newest_quotes as newest_quotes
 from .queries_portfolio import portfolio as portfolio, section_of as section_of, holdings as holdings
@@ -46,8 +51,9 @@ from .queries_system import settings_table as settings_table, decisions as decis
 from .queries_trading import run_bars as run_bars, prices as prices, price_history as price_history, plan as plan, ledger_of_run as ledger_of_run, plan_table as plan_table, orders as orders, fills as fills, plans as plans, events as events, order_status as order_status
 from .query_cache import FRESH as FRESH, MEMORY as MEMORY, QueryCache as QueryCache, view as view
 from .run_control import StartRun as StartRun, start_daily_run as start_daily_run, ResumeRun as ResumeRun, resume_run as resume_run, CancelJob as CancelJob, cancel_running_job as cancel_running_job
-from .security_admin import Ask as Ask, security_of as security_of, with_vault as with_vault, store_secret as store_secret, delete_secret as delete_secret, renew_vault_key as renew_vault_key, know_secrets as know_secrets, scan_folder as scan_folder
+from .security_admin import Ask as Ask, security_of as security_of, security_in as security_in, with_vault as with_vault, store_secret as store_secret, delete_secret as delete_secret, renew_vault_key as renew_vault_key, know_secrets as know_secrets, scan_folder as scan_folder
 from .settings_control import settings_file as settings_file, settings_text as settings_text, version_of as version_of, ChangeSettings as ChangeSettings, change_settings as change_settings, ReplaceSettings as ReplaceSettings, replace_settings as replace_settings, SetGroup as SetGroup, set_group as set_group, DropGroup as DropGroup, drop_group as drop_group, SetAlias as SetAlias, set_alias as set_alias, DropAlias as DropAlias, drop_alias as drop_alias
+from .stops import opened_accounts as opened_accounts, known_accounts as known_accounts, account_switch as account_switch, engaged_switches as engaged_switches, stop_sentences as stop_sentences
 from .system_control import AcknowledgeAlert as AcknowledgeAlert, acknowledge_rule as acknowledge_rule, WriteNote as WriteNote, write_note as write_note, SteerFeedback as SteerFeedback, freeze_feedback as freeze_feedback, thaw_feedback as thaw_feedback, RollBackFeedback as RollBackFeedback, roll_back_feedback as roll_back_feedback, PromoteModel as PromoteModel, promote_saved_model as promote_saved_model, RollBackModel as RollBackModel, roll_back_to_model as roll_back_to_model, Nothing as Nothing, invalidate_cache as invalidate_cache, reset_system as reset_system
 from .user_control import Role as Role, Secret as Secret, OfUser as OfUser, AddUser as AddUser, SetRole as SetRole, SetPortfolios as SetPortfolios, SetPassword as SetPassword, MakeKey as MakeKey, RevokeKey as RevokeKey, OfSecret as OfSecret, SetSecret as SetSecret, RotateVault as RotateVault
 from .workspace import Workspace as Workspace, workspace_of as workspace_of, current_settings as current_settings, account_of as account_of, shared_state as shared_state, ledger_for_reading as ledger_for_reading, has_ledger as has_ledger, ledger_for_writing as ledger_for_writing

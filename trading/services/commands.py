@@ -28,6 +28,7 @@ from ..core.files import write_atomic
 from ..core.redaction import redact
 from ..core.types import Event
 from ..security.user_store import ROLES
+from .access import main_workspace
 from .query_cache import MEMORY
 from .workspace import Workspace
 
@@ -92,7 +93,7 @@ Handler = Callable[[Any, Context], Done | dict]  # a dict: details, told in the 
 
 @dataclass(frozen=True)
 class Command:
-    "Something that can be asked for.\n\nParameters\n----------\nname : str\n    'stop-trading'\nrequest : type[CommandRequest]\nrole : str\n    at least\naudit : str\n    what the audit log calls it\nhandler : Handler\ntitle : str\n    one line for a list of commands, from the handler's docstring\nrecords : Literal['before', 'afterwards', 'itself'], default 'before'\n    itself: what it calls writes the line\ndoors : tuple[str, ...], default ('terminal', 'api', 'page')\n    where it is offered\nreason : str, default ''\n    why it is not offered everywhere\ntell : Callable[[dict], list[str]] | None, default None\n    details → sentences, for a handler that returns a dict\nstatus : int, default 200\n    of an HTTP answer\ndescribe : Callable[[Any, Context], dict] | None, default None\n    request, context → what the audit log keeps instead; refuses what cannot be done"
+    "Something that can be asked for.\n\nParameters\n----------\nname : str\n    'stop-trading'\nrequest : type[CommandRequest]\nrole : str\n    at least\naudit : str\n    what the audit log calls it\nhandler : Handler\ntitle : str\n    one line for a list of commands, from the handler's docstring\nrecords : Literal['before', 'afterwards', 'itself'], default 'before'\n    itself: what it calls writes the line\ndoors : tuple[str, ...], default ('terminal', 'api', 'page')\n    where it is offered\nreason : str, default ''\n    why it is not offered everywhere\ntell : Callable[[dict], list[str]] | None, default None\n    details → sentences, for a handler that returns a dict\nstatus : int, default 200\n    of an HTTP answer\ndescribe : Callable[[Any, Context], dict] | None, default None\n    request, context → what the audit log keeps instead; refuses what cannot be done\nwhole : bool, default False\n    concerns all portfolios: only for people of 'main'"
 
     name: str  # 'stop-trading'
     request: type[CommandRequest]
@@ -106,6 +107,7 @@ class Command:
     tell: Callable[[dict], list[str]] | None = None  # details → sentences, for a handler that returns a dict
     status: int = 200  # of an HTTP answer
     describe: Callable[[Any, Context], dict] | None = None  # request, context → what the audit log keeps instead; refuses what cannot be done
+    whole: bool = False  # concerns all portfolios: only for people of 'main'
 
     def do(self, request: CommandRequest, context: Context) -> Done:
         "Call the handler."
@@ -114,7 +116,8 @@ class Command:
 
 
 REGISTRY: dict[str, Command] = {}  # by name; filled by `load_commands`
-COMMAND_MODULES = ("account_control", "plan_control", "run_control", "settings_control", "system_control", "user_control", "data_control")
+COMMAND_MODULES = ("account_control", "plan_control", "run_control", "settings_control", "system_control", "user_control", "data_control",
+                   "portfolio_control")
 
 
 def command(
@@ -182,6 +185,8 @@ def authorise(
         raise Forbidden(f"{actor.user} is {with_article(actor.role)}; {wanted.name} needs {with_article(wanted.role)}: ask an admin")
     if actor.portfolios is not None and portfolio not in actor.portfolios:
         raise Forbidden(f"{actor.user} has no portfolio {portfolio!r}; see which there are with 'carnet users list'")
+    if wanted.whole and actor.portfolios is not None and "main" not in actor.portfolios:
+        raise Forbidden(f"{wanted.name} concerns every portfolio; {actor.user} needs the portfolio 'main' for it: ask an admin")
     if actor.via not in wanted.doors and actor.via != "schedule":
         raise Forbidden(f"{wanted.name} is offered in the {' and the '.join(wanted.doors)} only" + (f": {wanted.reason}" if wanted.reason else ""))
 
@@ -225,7 +230,7 @@ def perform(
 
 def _waiting(workspace: Workspace) -> list[Path]:
     "Return the files of audit lines that could not be written yet, each with one line."
-    return sorted((workspace.data / "ops").glob("audit-waiting-*.json"))
+    return sorted((main_workspace(workspace).data / "ops").glob("audit-waiting-*.json"))
 
 
 def note_later(
@@ -243,7 +248,7 @@ def note_later(
         who, action, detail, when = line
         text = json.dumps({"who": who, "action": action, "detail": detail, "when": when.isoformat()}, default=str)
         try:
-            write_atomic(workspace.data / "ops" / f"audit-waiting-{when:%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}.json", text.encode())
+            write_atomic(main_workspace(workspace).data / "ops" / f"audit-waiting-{when:%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}.json", text.encode())
         except (TradingError, OSError):
             _UNWRITTEN.append(line)
 
@@ -270,12 +275,20 @@ def terminal_workspace(
     settings_may_fail: bool = False,  # for the emergency stop: find the data folder all the same
 ) -> Workspace:
     "Return the workspace that the settings in the working folder describe.\n\nParameters\n----------\nsettings_may_fail : bool, default False\n    for the emergency stop: find the data folder all the same\n\nReturns\n-------\nWorkspace"
+    from trading.services.portfolios import existing_portfolio
+
+    place, name = _main_workspace(settings_may_fail), os.environ.get("CARNET_PORTFOLIO", "main")
+    return place if name == "main" else existing_portfolio(place, name)
+
+
+def _main_workspace(settings_may_fail: bool) -> Workspace:
+    "Return the workspace of the portfolio 'main' from the settings in the working folder."
     from trading.core.settings import load_settings
     from trading.services.workspace import workspace_of
 
     own = Path("settings.ini")
     try:
-        return workspace_of(load_settings(), own if own.exists() else None)
+        return workspace_of(load_settings(environ={k: v for k, v in os.environ.items() if k != "CARNET_PORTFOLIO"}), own if own.exists() else None)
     except TradingError:
         if not settings_may_fail:
             raise
@@ -293,8 +306,9 @@ def audit_record(
         from trading.security.context import open_audit
         from trading.security.vault import open_vault, vault_path
 
-        vault = open_vault(workspace.data) if vault_path(workspace.data).exists() else None
-        return open_audit(workspace.data, vault).append(who, action, detail, when)
+        data = main_workspace(workspace).data  # one log for all portfolios
+        vault = open_vault(data) if vault_path(data).exists() else None
+        return open_audit(data, vault).append(who, action, detail, when)
 
     return append
 
@@ -310,8 +324,11 @@ def owner_context(
 
     @cache
     def security():
-        from trading.services.access import open_security
+        from trading.services.security_admin import security_in
 
-        return open_security(workspace.data, ask=ask)
+        return security_in(workspace.data, ask)
 
-    return Context(workspace, Actor((name or "").strip() or getpass.getuser()), security=security, **more), audit_record(workspace)
+    from trading.services.portfolios import portfolio_name
+
+    actor = Actor((name or "").strip() or getpass.getuser())
+    return Context(workspace, actor, portfolio_name(workspace), security=security, **more), audit_record(workspace)

@@ -12,11 +12,13 @@ from typing import Annotated
 
 from pydantic import Field
 
+from ..core.english import plural
+from ..core.errors import BadInput, TradingError
 from .alerting import retry_alerts
 from .backups import back_up, restore_backup
 from .commands import CommandRequest, Context, Name, command
 from .jobs import start
-from .market_data import import_bars, update_market
+from .market_data import import_bars, named_files, update_market
 from .workspace import current_settings
 
 _LOCAL = {"doors": ("terminal",), "reason": "it names a file of this machine"}
@@ -28,9 +30,17 @@ class UpdateMarket(CommandRequest):
 
 
 class ImportBars(CommandRequest):
-    file: Path
-    symbol: str = Field("", max_length=40, description="whose bars, where the file does not say")
-    timeframe: str = Field("1d", max_length=10)
+    files: tuple[Path, ...] = Field(min_length=1, description="CSV, .xlsx, Parquet or Feather")
+    symbol: str = Field("", max_length=40, description="whose bars, where neither the file nor its name says it")
+    timeframe: str = Field("", max_length=10, description="length of a bar, where neither the name nor the times tell")
+    decimal: str = Field("", max_length=1, description="decimal sign: . or ,")
+    thousands: str = Field("", max_length=5, description="what divides thousands: . or , or ' or space or none")
+    dates: str = Field("", max_length=3, description="order of day, month and year: dmy, mdy or ymd")
+    zone: str = Field("", max_length=60, description="clock of times without zone")
+    columns: str = Field("", max_length=500, description="which column is what")
+    adjusted: bool = Field(False, description="scale prices to the column 'Adj Close'")
+    fill: str = Field("", max_length=4, description="'last': put bars without volume at the last close into gaps")
+    profile: Name | None = Field(None, description="market whose store takes the bars; none: the one of the settings")
 
 
 class BackUp(CommandRequest):
@@ -60,11 +70,31 @@ def _update_market(request: UpdateMarket, context: Context) -> dict:
     return {"rows": done.rows, "repairs": len(done.repairs), "gaps": len(done.gaps), "version": done.version, "problems": dict(done.problems)}
 
 
-@command("import-bars", role="trader", audit="data.import", tell=lambda a: [f"{a['rows']} bars added or corrected; the store is now {a['version']}."], **_LOCAL)
+@command("import-bars", role="trader", audit="data.import", tell=lambda a: [*a["files"], f"{a['rows']} bars added or corrected, {plural(a['repairs'], 'value')} repaired; "
+                                                                            f"the store is now {a['version']}"], **_LOCAL)
 def _import_bars(request: ImportBars, context: Context) -> dict:
-    "Put the bars of a CSV or Parquet file into the store"
-    done = import_bars(current_settings(context.workspace), request.file, request.symbol, request.timeframe)
-    return {"rows": done.rows, "repairs": len(done.repairs), "version": done.version}
+    "Put the bars of files into the store, each file wholly or not at all"
+    settings, files = current_settings(context.workspace, request.profile), named_files(request.files)
+    how = request.model_dump(exclude={"files", "profile", "zone"}) | {"zone": request.zone or None}
+    told: list[str] = []
+    problems: list[str] = []
+    rows = repairs = 0
+    version = ""
+    for file in files:
+        try:
+            done = import_bars(settings, file, **how)
+        except TradingError as error:
+            if len(files) == 1:
+                raise
+            problems.append(str(error))
+            continue
+        rows, repairs, version = rows + done.rows, repairs + len(done.repairs), done.version
+        symbols = ", ".join(s.symbol for s in done.symbols[:5]) + (f" and {len(done.symbols) - 5} more" if len(done.symbols) > 5 else "")
+        gaps = f", {plural(len(done.gaps), 'gap')} left" if done.gaps else ""
+        told.append(f"{file.name}: {symbols}, bars of {done.timeframe}, {plural(done.rows, 'bar')} new{gaps}")
+    if problems:
+        raise BadInput(f"{len(files) - len(problems)} of {plural(len(files), 'file')} stored ({', '.join(t.partition(':')[0] for t in told) or 'none'}); not stored: " + " | ".join(problems))
+    return {"files": told, "rows": rows, "repairs": repairs, "version": version}
 
 
 @command("back-up", role="admin", audit="backup.make", tell=lambda a: [f"{a['file']}: {a['files']} files, read back, every checksum is right."])

@@ -10,12 +10,15 @@ import sqlite3
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from ..accounting.ledger_postgres import count_events
 from ..core.errors import TradingError
 from ..ops.telemetry import CONTENT_TYPE, Metrics
 from ..pipeline.run_record import Run
+from .portfolios import every_workspace
 from .query_cache import MEMORY
+from .stops import engaged_switches, known_accounts
 from .workspace import Workspace, current_settings, ledger_for_reading
 from .queries_portfolio import holdings, portfolio
 from .queries_runs import records
@@ -30,11 +33,17 @@ GATHERED = ("carnet_equity", "carnet_cash", "carnet_drawdown_ratio", "carnet_val
 EXPOSITION = CONTENT_TYPE  # of what `Metrics.exposition` returns
 
 # %% ../../nbs/13_services/35_metrics.ipynb #5135b9c5
-def _account(metrics: Metrics, place: Workspace) -> None:
+def _stopped(metrics: "_OfPortfolio", place: Workspace) -> None:
+    "Tell which accounts are stopped; needs neither settings nor ledger."
+    stopped = engaged_switches(place)
+    for account in known_accounts(place)[0]:
+        metrics.set("carnet_trading_stopped", float(account in stopped), account=account)
+
+
+def _account(metrics: "_OfPortfolio", place: Workspace) -> None:
     "Tell what the account is worth and holds."
     told = portfolio(place)
     account, currency = told["account"], told["currency"]
-    metrics.set("carnet_trading_stopped", float(bool(told["kill_switch"])), account=account)
     if told.get("equity") is None:
         return
     metrics.set("carnet_equity", told["equity"], account=account, currency=currency)
@@ -47,7 +56,7 @@ def _account(metrics: Metrics, place: Workspace) -> None:
     metrics.add("carnet_fills_total", count_events(ledger_for_reading(place), account, "fill"), account=account)
 
 # %% ../../nbs/13_services/35_metrics.ipynb #62c35986
-def _runs(metrics: Metrics, place: Workspace) -> None:
+def _runs(metrics: "_OfPortfolio", place: Workspace) -> None:
     "Tell how the runs ended, and what the newest that was finished found."
     found = records(place)
     for (profile, status), count in Counter((r.profile, r.status) for r in found).items():
@@ -66,7 +75,7 @@ def _runs(metrics: Metrics, place: Workspace) -> None:
         _findings(metrics, Run(place.reports / newest.id), newest)
 
 
-def _findings(metrics: Metrics, run: Run, record) -> None:
+def _findings(metrics: "_OfPortfolio", run: Run, record) -> None:
     "Tell what a finished run wrote down."
     profile = record.profile
     facts = run.read("facts") if run.has("facts") else {}
@@ -93,7 +102,7 @@ def _findings(metrics: Metrics, run: Run, record) -> None:
             metrics.set("carnet_slippage_ratio", beyond, account=record.account)
 
 # %% ../../nbs/13_services/35_metrics.ipynb #57aa8c34
-def _system(metrics: Metrics, place: Workspace) -> None:
+def _system(metrics: "_OfPortfolio", place: Workspace) -> None:
     "Tell health, alerts and backups."
     from trading.ops.health import read_lines
 
@@ -112,7 +121,7 @@ def _system(metrics: Metrics, place: Workspace) -> None:
         metrics.set("carnet_backup_size_bytes", made[-1].stat().st_size)
 
 
-def _memory(metrics: Metrics, place: Workspace) -> None:
+def _memory(metrics: Metrics) -> None:
     "Tell how often a view was answered from memory."
     kept = MEMORY.statistics()
     metrics.add("carnet_cache_hits_total", kept["hits"], cache="views")
@@ -120,18 +129,36 @@ def _memory(metrics: Metrics, place: Workspace) -> None:
     metrics.set("carnet_cache_entries", kept["answers"], cache="views")
 
 
+class _OfPortfolio:
+    "Metrics with the label of a portfolio."
+
+    def __init__(self, metrics: Metrics, portfolio: str):
+        self.metrics, self.portfolio = metrics, portfolio
+
+    def set(self, name: str, value: float, **labels: Any) -> None:
+        "Set a gauge."
+        self.metrics.set(name, value, portfolio=self.portfolio, **labels)
+
+    def add(self, name: str, value: float = 1.0, **labels: Any) -> None:
+        "Let a counter grow."
+        self.metrics.add(name, value, portfolio=self.portfolio, **labels)
+
+
 def update_metrics(
     metrics: Metrics,
-    place: Workspace,
+    place: Workspace,  # of any portfolio
 ) -> None:
-    "Fill in what the files say; a part that cannot be read leaves its numbers out."
+    "Fill in what the files of every portfolio say; a part that cannot be read leaves its numbers out.\n\nParameters\n----------\nmetrics : Metrics\nplace : Workspace\n    of any portfolio"
     for name in GATHERED:
         metrics.forget(name)
-    for part in (_account, _runs, _system, _memory):
-        try:
-            part(metrics, place)
-        except (TradingError, sqlite3.Error, OSError, KeyError, ValueError):
-            metrics.set("carnet_check_status", -1, check=part.__name__.strip("_"))
+    _memory(metrics)
+    for name, own in every_workspace(place).items():
+        labelled = _OfPortfolio(metrics, name)
+        for part in (_stopped, _account, _runs, _system):
+            try:
+                part(labelled, own)
+            except (TradingError, sqlite3.Error, OSError, KeyError, ValueError):
+                labelled.set("carnet_check_status", -1, check=part.__name__.strip("_"))
 
 
 def open_metrics(place: Workspace) -> Metrics:

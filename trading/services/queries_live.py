@@ -19,6 +19,7 @@ from ..accounting.ledger_postgres import events_after, ledger_file
 from ..core.errors import TradingError
 from ..core.sqlite import open_readonly
 from ..data.quotes import Quote, quote_board_file, read_quotes
+from ..risk.stop_flag import stop_flags
 from .queries_runs import head, records
 from .workspace import Workspace, current_settings, ledger_for_reading, shared_state
 
@@ -96,6 +97,8 @@ def live_state(place: Workspace) -> Iterator[tuple[str, str, dict]]:
     "Yield a name, a kind and the present state of everything besides the ledger that a page shows live."
     for record in records(place)[:5]:
         yield f"run {record.id}", "run", {k: v for k, v in head(record).items() if k in ("id", "profile", "status", "stages", "error")}
+    for flag in stop_flags(place.data):
+        yield f"stop {flag.id}", "switch", {"account": "all", "changes": 1, "engaged": True}
     for file in sorted(place.data.glob("kill-*.jsonl")):
         changes = file.read_bytes().splitlines()
         engaged = b'"engaged": true' in (changes or [b""])[-1]

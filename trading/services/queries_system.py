@@ -25,6 +25,7 @@ from .queries_trading import run_bars
 from .workspace import Workspace, current_settings, has_ledger
 from .queries_runs import find_record, missing, newest_run, paged, records, rows
 from .query_cache import view
+from .stops import engaged_switches
 from .maintenance import health_report
 
 # %% ../../nbs/13_services/30_queries_system.ipynb #16ba1002
@@ -201,7 +202,8 @@ def model_facts(place: Workspace, version: str) -> dict:
     "Return what is recorded about a trained model: estimator, horizons, and what it has seen."
     from trading.forecast.model_registry import read_meta
 
-    return read_meta(place.data / "models", version)
+    kept = [folder for folder in sorted((place.data / "models").glob("*")) if (folder / version).exists()]
+    return read_meta(kept[0] if kept else place.data / "models", version)
 
 
 def venue_connections(place: Workspace) -> dict:
@@ -219,17 +221,10 @@ def system(place: Workspace) -> dict:
 
     found = records(place)
     ended = pd.Series([r.status for r in found], dtype=object).value_counts().to_dict()
-    stopped = {p.stem.removeprefix("kill-"): reason for p in sorted(place.data.glob("kill-*.jsonl")) if (reason := _stopped(p))}
+    stopped = engaged_switches(place)
     return {"carnet": version("carnet"), "runs": len(found), "by_status": {k: int(v) for k, v in ended.items()},
             "newest": found[0].id if found else None, "stopped": stopped, "ledger": has_ledger(place),
             "profile": current_settings(place).run.profile, "mode": current_settings(place).run.mode}
-
-
-def _stopped(path: Path) -> str:
-    "Return why a kill switch is on, or an empty text."
-    from trading.risk.kill_switch import KillSwitch
-
-    return KillSwitch(path).reason()
 
 
 def report_file(place: Workspace, name: str) -> Path:

@@ -15,6 +15,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from ..risk.stop_flag import stop_flags
 from .workspace import Workspace, shared_state
 
 # %% ../../nbs/13_services/16_query_cache.ipynb #39fcc305
@@ -87,6 +88,8 @@ class QueryCache:
 # %% ../../nbs/13_services/16_query_cache.ipynb #6f763057
 def _times(place: Workspace):
     "Yield name, time and size of every file that an answer may rest on."
+    for flag in stop_flags(place.data):  # of the whole installation
+        yield flag.id, 0, 0
     for folder, ends in ((place.data, (".sqlite", ".sqlite-wal", ".jsonl", ".json")), (place.data / "feedback", (".jsonl",)), (place.reports, ())):
         try:
             found = list(os.scandir(folder))

@@ -66,7 +66,7 @@ class RevokeKey(CommandRequest):
     key: Name = Field(description="its id, as the list of keys shows it")
 
 
-@command("add-user", role="admin", audit="users.add", records="itself", **_TYPED)
+@command("add-user", role="admin", audit="users.add", records="itself", whole=True, **_TYPED)
 def _add_user(request: AddUser, context: Context) -> dict:
     "Add a user"
     users = _security(context).users
@@ -75,28 +75,28 @@ def _add_user(request: AddUser, context: Context) -> dict:
     return {"name": request.name, "role": request.role, "portfolios": list(request.portfolios), "totp": uri}
 
 
-@command("lock-user", role="admin", audit="users.lock", records="itself", tell=lambda a: [f"{a['name']} is blocked, with every session and key."])
+@command("lock-user", role="admin", audit="users.lock", records="itself", whole=True, tell=lambda a: [f"{a['name']} is blocked, with every session and key."])
 def _lock_user(request: OfUser, context: Context) -> dict:
     "Block a user, their sessions and their keys"
     _security(context).users.lock(request.name, by=_by(context))
     return {"name": request.name, "blocked": True}
 
 
-@command("unlock-user", role="admin", audit="users.unlock", records="itself", tell=lambda a: [f"{a['name']} may sign in again."])
+@command("unlock-user", role="admin", audit="users.unlock", records="itself", whole=True, tell=lambda a: [f"{a['name']} may sign in again."])
 def _unlock_user(request: OfUser, context: Context) -> dict:
     "Let a blocked user in again, and forget the failed logins"
     _security(context).users.unlock(request.name, by=_by(context))
     return {"name": request.name, "blocked": False}
 
 
-@command("set-role", role="admin", audit="users.role", records="itself", tell=lambda a: [f"{a['name']} is {a['role']} now."])
+@command("set-role", role="admin", audit="users.role", records="itself", whole=True, tell=lambda a: [f"{a['name']} is {a['role']} now."])
 def _set_role(request: SetRole, context: Context) -> dict:
     "Change what a user may do"
     _security(context).users.set_role(request.name, request.role, by=_by(context))
     return {"name": request.name, "role": request.role}
 
 
-@command("set-portfolios", role="admin", audit="users.portfolios", records="itself",
+@command("set-portfolios", role="admin", audit="users.portfolios", records="itself", whole=True,
          tell=lambda a: [f"{a['name']} sees and acts on {', '.join(a['portfolios'])}."])
 def _set_portfolios(request: SetPortfolios, context: Context) -> dict:
     "Set what a user sees and acts on"
@@ -104,27 +104,27 @@ def _set_portfolios(request: SetPortfolios, context: Context) -> dict:
     return {"name": request.name, "portfolios": list(request.portfolios)}
 
 
-@command("set-password", role="admin", audit="users.password", records="itself", **_TYPED)
+@command("set-password", role="admin", audit="users.password", records="itself", whole=True, **_TYPED)
 def _set_password(request: SetPassword, context: Context) -> dict:
     "Change a password"
     _security(context).users.set_password(request.name, request.password, by=_by(context))
     return {"name": request.name}
 
 
-@command("enrol-totp", role="admin", audit="users.totp", records="itself", **_SHOWN)
+@command("enrol-totp", role="admin", audit="users.totp", records="itself", whole=True, **_SHOWN)
 def _enrol_totp(request: OfUser, context: Context) -> dict:
     "Enrol a new authenticator; the old one and all sessions end"
     return {"name": request.name, "totp": _security(context).users.enrol_totp(request.name, by=_by(context))}
 
 
-@command("make-key", role="admin", audit="keys.add", records="itself", **_SHOWN)
+@command("make-key", role="admin", audit="keys.add", records="itself", whole=True, **_SHOWN)
 def _make_key(request: MakeKey, context: Context) -> dict:
     "Make an API key for a program"
     made = _security(context).users.make_key(request.name, request.label, role=request.role, days=request.days, by=_by(context))
     return {"name": request.name, "key": made}
 
 
-@command("revoke-key", role="admin", audit="keys.revoke", records="itself", tell=lambda a: [f"The key {a['key']} is taken back."])
+@command("revoke-key", role="admin", audit="keys.revoke", records="itself", whole=True, tell=lambda a: [f"The key {a['key']} is taken back."])
 def _revoke_key(request: RevokeKey, context: Context) -> dict:
     "Take an API key back"
     _security(context).users.revoke_key(request.key, by=_by(context))

@@ -20,11 +20,12 @@ from ..core.settings import Settings, load_settings
 # %% ../../nbs/13_services/15_workspace.ipynb #c9669ff4
 @dataclass(frozen=True)
 class Workspace:
-    "Where data, runs and settings lie.\n\nParameters\n----------\ndata : Path\n    bars, ledger, models, switches\nreports : Path\n    one folder per run\nsettings : Path | None, default None\n    the user's settings file; None: ./settings.ini if it is there"
+    "Where data, runs and settings lie.\n\nParameters\n----------\ndata : Path\n    bars, ledger, models, switches\nreports : Path\n    one folder per run\nsettings : Path | None, default None\n    the user's settings file; None: ./settings.ini if it is there\nhome : 'Workspace | None', default None\n    of a portfolio: the workspace of 'main'"
 
     data: Path  # bars, ledger, models, switches
     reports: Path  # one folder per run
     settings: Path | None = None  # the user's settings file; None: ./settings.ini if it is there
+    home: "Workspace | None" = None  # of a portfolio: the workspace of 'main'
 
     @property
     def ledger(self) -> Path:
