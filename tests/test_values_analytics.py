@@ -83,6 +83,8 @@ def test_the_account_of_five_marks(made, tmp_path):
     moves = (48 / 10500, 249.4 / (10548 + 1000 * 9 / 24), -560.78 / (11797.4 - 2000 * 5 / 24), 12.625 / 9236.62)  # each flow for its part of the day
     units = np.cumprod([1, *(1 + m for m in moves)])
     assert own["return"] == pytest.approx(units[-1] - 1) and own["drawdown"] == pytest.approx(1 - units[-1] / units[2])
+    paid = [(0, 10500), (2, 1000), (3, -2000)]  # days after the first mark; the flows count at the marks that hold them
+    assert sum(f * (1 + own["money_weighted"]) ** ((4 - d) / 365) for d, f in paid) == pytest.approx(9249.245)
     assert (own["from"], own["to"]) == ("2024-01-01T18:00:00+00:00", "2024-01-05T18:00:00+00:00") and (answer["currency"],
         answer["periods_per_year"]) == ("USD", 252)
     assert any("4 returns are too few for ratios, at least 30 are needed" in str(v) for v in own.values()) and "sharpe" not in own
@@ -108,9 +110,9 @@ def test_an_account_without_marks_and_a_question_that_is_unknown(made):
 def test_the_ratios_of_an_account_and_of_a_backtest(made, count):
     r = np.resize([0.02, -0.01, 0.015, -0.02, 0.01], count)
     index = pd.date_range("2023-01-01", periods=count + 1, tz="UTC")
-    made.equity = pd.DataFrame({"equity": 1.0, "unit": 1000 * np.cumprod(np.r_[1, 1 + r])}, index)
+    made.equity = pd.DataFrame({"equity": 1.0, "flow": 0.0, "unit": 1000 * np.cumprod(np.r_[1, 1 + r])}, index)
     own = made.ask("performance")["account"]
-    assert {k: v for k, v in own.items() if k not in ("from", "to", "return", "drawdown")} == pytest.approx(figures(r, 252))
+    assert {k: v for k, v in own.items() if k not in ("from", "to", "return", "drawdown", "money_weighted")} == pytest.approx(figures(r, 252))
     made.equity = made.equity.iloc[:30]
     assert "sharpe" not in made.ask("performance")["account"]  # 29 returns
     b = np.resize([0.01, -0.02, 0.01, 0.005], count)

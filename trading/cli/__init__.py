@@ -5,6 +5,7 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
+    "book": ["book_group", "undo_command", "adopt_command", "list_command"],
     "commands": [
         "perform_here", "record_here", "do_command", "set_command", "note_command", "group_command", "alias_command",
         "promote_model_command", "roll_back_model_command",
@@ -31,5 +32,5 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "reproduce_command",
     ],
 }, modules=[
-    "commands", "data", "environment", "feedback", "main", "ops", "run", "run_progress", "security", "trade",
+    "book", "commands", "data", "environment", "feedback", "main", "ops", "run", "run_progress", "security", "trade",
 ])

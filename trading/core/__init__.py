@@ -32,10 +32,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "settings": ["Found", "SETTINGS_SECTIONS", "read_ini", "profiles_in", "read_environment", "load_settings", "gather_settings"],
     "settings_edit": ["RESTART", "change_text", "check_text", "differences", "apply_settings", "apply_changes"],
     "settings_model": [
-        "Words", "Numbers", "Fraction", "LimitLevel", "Cron", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine", "WATCH",
+        "Words", "Numbers", "Fraction", "LimitLevel", "Amounts", "Cron", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine", "WATCH",
         "SettingsSection", "RunSettings", "MarketSettings", "ForecastSettings", "DecisionSettings", "AllocateSettings", "CostSettings",
-        "TradeSettings", "ExecutionSettings", "LiveSettings", "LimitSettings", "PromotionSettings", "AccessSettings", "ScheduleSettings",
-        "AlertSettings", "HealthSettings", "BackupSettings", "nearest_name", "Settings",
+        "TradeSettings", "ExecutionSettings", "LiveSettings", "BookSettings", "LimitSettings", "PromotionSettings", "AccessSettings",
+        "ScheduleSettings", "AlertSettings", "HealthSettings", "BackupSettings", "nearest_name", "Settings",
     ],
     "settings_overrides": ["OVERRIDES_FILE", "read_overrides", "overridden_settings"],
     "sqlite": ["transaction", "open_database", "open_readonly", "single_transaction"],

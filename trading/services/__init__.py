@@ -16,6 +16,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "retry_alerts",
     ],
     "backups": ["passphrase_of", "back_up", "verify_backup", "restore_backup"],
+    "book_control": [
+        "Amount", "read_moment", "BookEntry", "entry_of", "book_events", "book_entry", "UndoEntry", "undo_entry", "entries",
+        "ExplainDifferences", "proposals_of", "explain_differences",
+    ],
     "commands": [
         "Record", "Text", "Name", "Handler", "REGISTRY", "COMMAND_MODULES", "Actor", "Context", "CommandRequest", "Done", "Command",
         "command", "load_commands", "find_command", "read_request", "authorise", "audit_detail", "perform", "note_later", "write_waiting",
@@ -79,8 +83,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "ledger_for_writing",
     ],
 }, modules=[
-    "access", "account_control", "alerting", "backups", "commands", "data_control", "feedback_history", "jobs", "launching", "maintenance",
-    "market_data", "metrics", "plan_control", "portfolio_control", "portfolios", "queries_analytics", "queries_live", "queries_portfolio",
-    "queries_runs", "queries_system", "queries_trading", "query_cache", "run_control", "security_admin", "settings_control", "stops",
+    "access", "account_control", "alerting", "backups", "book_control", "commands", "data_control", "feedback_history", "jobs",
+    "launching", "maintenance", "market_data", "metrics", "plan_control", "queries_analytics", "queries_live", "queries_portfolio",
+    "queries_runs", "queries_system", "queries_trading", "query_cache", "run_control", "security_admin", "settings_control",
     "system_control", "user_control", "workspace",
 ])

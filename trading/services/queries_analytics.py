@@ -25,7 +25,7 @@ from .queries_trading import run_bars
 from .workspace import Workspace, current_settings, ledger_for_reading
 from .queries_runs import artefact, missing, newest_run, rows
 from .query_cache import view
-from ..accounting.unit_values import performance_equity
+from ..accounting.unit_values import money_weighted_return, performance_equity
 from ..core.drawdown import drawdown_now, value_drawdown
 
 
@@ -156,8 +156,10 @@ def performance(place: Workspace, profile: str | None = None) -> dict:
     settings = current_settings(place, profile)
     periods = settings.market.periods_per_year
     try:
-        unit = _marks(place, settings)["unit"]
+        marks = _marks(place, settings)
+        unit, flows = marks["unit"], [(marks.index[0], float(marks["equity"].iloc[0])), *((t, f) for t, f in marks["flow"].iloc[1:].items() if f)]
         own = {"from": unit.index[0].isoformat(), "to": unit.index[-1].isoformat(), "return": float(unit.iloc[-1] / unit.iloc[0] - 1),
+               "money_weighted": money_weighted_return(flows, float(marks["equity"].iloc[-1]), marks.index[-1]),
                "drawdown": drawdown_now(unit), **_ratios(unit.pct_change().dropna(), periods)}
     except TradingError as error:
         own = missing(error)
