@@ -95,6 +95,8 @@ class Exchange:
         q = {k: v[0] for k, v in parse_qs(raw).items()}
         if path == "/api/v3/exchangeInfo":
             return 200, {"timezone": "UTC", "serverTime": FIRST, "rateLimits": [], "symbols": [market(s, *p[:2]) for s, p in self.pairs.items()]}
+        if path == "/api/v3/time":
+            return 200, {"serverTime": int(time.time() * 1000 + self.skew)}
         if path == "/api/v3/klines":
             return 200, self.klines(q["symbol"], int(q.get("startTime", FIRST)), int(q.get("limit", 500)))
         if path in ("/api/v3/ticker/24hr", "/api/v3/ticker/price"):

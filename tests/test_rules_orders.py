@@ -122,7 +122,7 @@ def test_an_order_is_written_down_before_it_is_sent_and_sent_once(desk, venue, l
     clock.time += 100 * HOUR
     venue.orders.clear()
     assert submit_order(desk, ORDER).filled == 10 and len(venue.seen) == 1  # from the ledger, although the venue has forgotten it
-    assert kinds(ledger) == ["intent", "fill", "ended"] and order_from(intent.data) == ORDER
+    assert kinds(ledger) == ["intent", "placed", "fill", "ended"] and order_from(intent.data) == ORDER
     stop = Order("c2", "A", "sell", D(1), "stop_limit", D(9), D("9.5"), "GTC")
     submit_order(desk, stop)
     assert order_from(ledger.find("intent", "x", "c2").data) == stop and ledger.find("intent", "x", "c2").data["plan_price"] is None
@@ -140,7 +140,7 @@ def test_an_order_that_never_arrived_is_certain_only_after_a_while(desk, venue, 
     assert unresolved(desk) == []
     clock.time += HOUR
     assert submit_order(desk, ORDER).filled == 10 and clock.slept == [1.0] * 6  # waited again before it was sent again
-    assert kinds(ledger) == ["intent", "absent", "resent"] and ledger.last("resent", "x").data == {"client_order_id": "c1", "attempt": 1}
+    assert kinds(ledger) == ["intent", "absent", "resent", "placed"] and ledger.last("resent", "x").data == {"client_order_id": "c1", "attempt": 1}
     assert attempts(desk, "c1") == 2 and [e.data["client_order_id"] for e in unresolved(desk)] == ["c1"]
 
 
@@ -194,7 +194,7 @@ def test_trades_that_come_late_are_waited_for_and_each_is_written_once(desk, ven
     late = OrderContext(venue, ledger, "x", clock, PATIENCE, sleep)
     assert record_fills(late, [state], "plan", NOON) == [fill] and clock.slept == [1.0, 1.0]
     assert [e.data["plan"] for e in ledger.events("x", ["fill", "ended"])] == ["plan", "plan"] and len(ledger.fills("x")) == 1
-    assert record_fills(desk, [state], "plan", NOON) == [fill] and kinds(ledger) == ["intent", "fill", "ended"]
+    assert record_fills(desk, [state], "plan", NOON) == [fill] and kinds(ledger) == ["intent", "placed", "fill", "ended"]
     assert len(ledger.fills("x")) == 1 and ledger.book("x").cash == 900
 
 
@@ -203,9 +203,10 @@ def test_trades_that_do_not_add_up_are_an_unknown_outcome(desk, venue, ledger, c
     venue.trades[0] = venue.trades[0].but(amount=D(9))
     with pytest.raises(UnknownOutcome, match="stub: the trades of c1 do not add up to what was filled"):
         record_fills(desk, [state], "plan", NOON)
-    assert clock.slept == [1.0] * 3 and kinds(ledger) == ["intent"]
+    assert clock.slept == [1.0] * 3 and kinds(ledger) == ["intent", "placed"]
     opened = state.but(status="open")
-    assert [f.amount for f in record_fills(desk, [opened], "plan", NOON)] == [D(9)] and kinds(ledger) == ["intent", "fill"]  # it may still trade
+    assert [f.amount for f in record_fills(desk, [opened], "plan", NOON)] == [D(9)]
+    assert kinds(ledger) == ["intent", "placed", "fill"]  # it may still trade
 
 
 def test_trades_that_carry_the_venues_own_number(desk, venue, ledger, clock):
@@ -397,7 +398,7 @@ def test_a_plan_is_traded_sells_first_and_written_down(ledger, venue, clock):
     assert (bought.symbol, bought.filled, bought.average, bought.fee, bought.slippage) == ("A", D(10), D(10), D(1), D(5))  # 10 x (10 - 9.50)
     assert (done.fees, done.slippage, done.slippage_bp, done.implementation_shortfall, done.success_rate) == (D(2), D(10), D(500), D(12), D(1))
     assert done.failed == () and told == [sold, bought] and [f.amount for f in done.fills] == [D(5), D(10)] and done.venue == "stub"
-    assert kinds(ledger)[-8:] == ["started", "intent", "fill", "ended", "intent", "fill", "ended", "executed"]
+    assert kinds(ledger)[-10:] == ["started", *["intent", "placed", "fill", "ended"] * 2, "executed"]
     assert execution_of(ledger, "x", plan.hash) == done
     assert (done.account, done.plan_hash, done.started, done.finished) == ("x", plan.hash, NOON, NOON)
     with pytest.raises(Refused, match="is not executed: the plan was executed already"):
@@ -418,7 +419,7 @@ def test_what_was_not_traded_is_counted_against_the_prices_after(ledger, venue, 
 
 def test_an_interrupted_plan_goes_on_and_sends_nothing_twice(ledger, venue, clock):
     plan = PLAN.but(actions=(*PLAN.actions, Action("B", "buy", D(5), D(20), "")))
-    stopped = iter(["", "", "the switch"])
+    stopped = iter(["", "", "", "the switch"])
     first = run(ledger, venue, clock, plan, stop=lambda: next(stopped, "the switch"))
     assert [(o.symbol, o.filled, o.status, o.reason) for o in first.orders] == [("A", D(10), "closed", ""), ("B", D(0), "skipped", "the switch")]
     other = Ledger(ledger.path.with_name("crash.db"))

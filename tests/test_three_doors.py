@@ -34,6 +34,7 @@ from trading.testing.sample_runs import make_sample_runs
 
 pytestmark = pytest.mark.xdist_group("doors")
 RUN = "2022-12-27_sample_1"
+PASSWORD = "correct horse battery"
 PAUSE = ("python", "-c", "import time; time.sleep(30)")
 # command → what is asked; a command without a row fails the suite, and so does a row without a command
 ASKED = {
@@ -149,7 +150,7 @@ def left(place: Workspace, before: int) -> dict:
 def test_every_command_has_a_row():
     known = {name for name, c in load_commands().items() if set(c.doors) >= {"terminal", "api", "page"}}
     single = {name for name, c in load_commands().items() if set(c.doors) < {"terminal", "api", "page"}}
-    needs_vault = {"lock-user", "unlock-user", "set-role", "set-portfolios", "revoke-key", "back-up", "remove-secret", "rotate-vault"}
+    needs_vault = {"lock-user", "unlock-user", "set-role", "set-portfolios", "revoke-key", "end-session", "back-up", "remove-secret", "rotate-vault"}
     assert set(ASKED) <= known and known - set(ASKED) - ELSEWHERE - needs_vault == set(), sorted(known - set(ASKED) - ELSEWHERE - needs_vault)
     assert all(load_commands()[name].reason or name in ELSEWHERE for name in single), "what is not offered everywhere says why"
 
@@ -296,3 +297,59 @@ def test_the_brake_engages_when_settings_ledger_and_audit_log_are_broken(made, t
         perform("drop-group", {"coin": "BTC"}, Context(place, Actor("bob")), lambda *line: lines.append(line))
     assert [line[:2] for line in lines] == [("ann", "trading stopped"), ("bob", "group dropped")], "the stop's line comes with the next one"
     assert not list((place.data / "ops").glob("audit-waiting-*"))
+
+
+def carnet(place: Workspace, *words: str, typed: str = "", **more: str):
+    "Run a command of the terminal in the folder of a workspace."
+    env = {k: None for k in os.environ if k.startswith("CARNET_")} | {"CARNET_RUN__DATA": str(place.data), "CARNET_RUN__REPORTS": str(place.reports)}
+    with contextlib.chdir(place.data.parent):
+        return CliRunner(env=env | more).invoke(main, list(words), input=typed)
+
+
+IN_THE_TERMINAL = (  # what is typed, and what the audit log has of it
+    (("users", "add", "vera", "--role", "viewer"), PASSWORD + "\n", "users.add"), (("users", "role", "vera", "trader"), "", "users.role"),
+    (("users", "totp", "vera"), "", "users.totp"), (("users", "password", "vera"), "another horse battery\n", "users.password"),
+    (("users", "portfolios", "vera", "main", "family"), "", "users.portfolios"), (("users", "key", "vera", "--label", "x"), "", "keys.add"),
+    (("users", "lock", "vera"), "", "users.lock"), (("users", "unlock", "vera"), "", "users.unlock"),
+    (("secrets", "set", "KRAKEN_KEY"), "NhqPtmdSJYdKjVHjA7PZ\n", "secrets.set"), (("secrets", "remove", "KRAKEN_KEY"), "", "secrets.remove"),
+    (("secrets", "rotate"), "five words of my own\n", "secrets.rotate"),
+)
+
+
+def test_every_deed_of_the_terminal_is_performed_and_recorded_once(made, tmp_path, monkeypatch):
+    from trading.security import vault
+    from trading.services import commands
+
+    monkeypatch.setitem(vault._COST, "memory", 64)
+    monkeypatch.setitem(vault._COST, "time", 1)
+    place, performed, real = fresh(made, tmp_path), [], commands.perform
+    monkeypatch.setattr(commands, "perform", lambda name, *rest: performed.append(name) or real(name, *rest))
+    for words, typed, action in IN_THE_TERMINAL:
+        done = carnet(place, *words, typed=typed, CARNET_VAULT_KEY="four words of mine")
+        assert done.exit_code == 0, (words, done.output)
+        from trading.security.context import open_security
+
+        key = "five words of my own" if "rotate" in words else "four words of mine"
+        log = open_security(place.data, {"CARNET_VAULT_KEY": key}, ring=False).audit
+        lines = [e for e in log.entries() if e.action not in ("audit.sealed",)]
+        assert lines[-1].action == action and len(lines) == len(performed), (words, [e.action for e in lines])
+        assert typed.strip() == "" or typed.strip() not in log.path.read_text()
+    assert len(performed) == len(IN_THE_TERMINAL)
+
+
+def test_data_backups_and_alerts_of_the_terminal_are_performed_and_recorded(made, tmp_path):
+    place, bars = fresh(made, tmp_path), "timestamp,open,high,low,close,volume\n2024-01-02,1,2,1,2,10\n2024-01-03,2,3,2,3,10\n"
+    (tmp_path / "bars.csv").write_text(bars)
+    more = {"CARNET_BACKUP_PASSPHRASE": "four words of mine"}
+    asked = ((("ingest",), "data.update"), (("import", "bars.csv", "--symbol", "KO2"), "data.import"), (("alerts", "retry"), "alert.retry"),
+             (("alerts", "acknowledge", "drawdown", "--who", "ann"), "alert acknowledged"),
+             (("backup", "--to", str(tmp_path / "kept")), "backup.make"))
+    for words, _ in asked:
+        done = carnet(place, *words, **more)
+        assert done.exit_code == 0, (words, done.output)
+    (kept,) = (tmp_path / "kept").glob("*.carnet-backup")
+    assert carnet(place, "restore", str(kept), str(tmp_path / "back"), **more).exit_code == 0
+    lines = [(e.action, e.detail["portfolio"]) for e in AuditLog(place.data / "ops" / "audit.jsonl").entries()]
+    assert lines == [(action, "main") for _, action in asked]
+    with pytest.raises(Forbidden, match="on the machine itself"):
+        perform("back-up", {"to": "/tmp/x"}, Context(place, Actor("eve", "admin", ("main",), "api")), None)

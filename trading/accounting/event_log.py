@@ -24,7 +24,8 @@ from ..core.types import Event
 
 # %% ../../nbs/08_accounting/13_event_log.ipynb #0397dfd1
 _KEYS = {  # kinds that happen once, and what tells one from another
-    "opened": (), "connected": (), "fill": ("venue", "id"), "intent": ("client_order_id",), "ended": ("client_order_id",),
+    "opened": (), "connected": (), "fill": ("venue", "id"), "intent": ("client_order_id",), "placed": ("client_order_id",),
+    "ended": ("client_order_id",),
     "resent": ("client_order_id", "attempt"), "absent": ("client_order_id", "attempt"),
     "decision": ("run", "symbol", "horizon"),
     "proposed": ("plan",), "reviewed": ("plan",), "approved": ("plan",), "canceled": ("plan",), "started": ("plan",), "executed": ("plan",),

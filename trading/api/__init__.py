@@ -12,8 +12,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "file_routes": ["Mine", "One"],
     "idempotency": ["StoredResponse", "IdempotencyStore", "once_key"],
     "middleware": [
-        "COOKIE", "KEY_HEADER", "CSRF_HEADER", "SECURITY", "OPEN", "SAFE", "UNFORGED", "AuthMiddleware", "TooLarge", "TooSlow",
-        "cookie_of", "check_origin",
+        "COOKIE", "KEY_HEADER", "CSRF_HEADER", "SECURITY", "OPEN", "SAFE", "UNFORGED", "AuthMiddleware", "believe_proxy", "host_of",
+        "TooLarge", "TooSlow", "cookie_of", "check_origin",
     ],
     "query_routes": [
         "API", "READS", "NAME", "QUESTIONS", "SYMBOL", "QueryRoute", "handler_of", "QuickRoute", "PlainRoute", "documented_route",

@@ -10,7 +10,7 @@ import asyncio
 import importlib
 import importlib.util
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -48,9 +48,12 @@ def make_app(
     metrics=None,  # `ops.telemetry.Metrics`; None: nothing is measured
     command: tuple[str, ...] | None = None,  # what a run is; None: 'carnet run'
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    hosts: Iterable[str] = (),  # names that the service may be asked by; none: any
+    proxies: Iterable[str] = (),  # addresses or networks of reverse proxies that are believed
+    https: bool = False,  # a proxy with TLS stands in front
 ) -> FastAPI:
-    "Return the service.\n\nParameters\n----------\nplace : Workspace\nusers : Authenticator\naudit : AuditLog\ndashboard : bool, default True\n    the pages too, when they are installed\nrate : float, default 200\n    requests a second of one client\nburst : float, default 400\n    at once\nmost_bytes : int, default 1000000\n    of a body\nmetrics : default None\n    `ops.telemetry.Metrics`; None: nothing is measured\ncommand : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'\nclock : Callable[[], datetime], default lambda: datetime.now(UTC)\n\nYields\n------\nFastAPI"
-    service = Service(place, users, audit, IdempotencyStore(place.data / "answers.sqlite"), clock=clock, command=command)
+    "Return the service.\n\nParameters\n----------\nplace : Workspace\nusers : Authenticator\naudit : AuditLog\ndashboard : bool, default True\n    the pages too, when they are installed\nrate : float, default 200\n    requests a second of one client\nburst : float, default 400\n    at once\nmost_bytes : int, default 1000000\n    of a body\nmetrics : default None\n    `ops.telemetry.Metrics`; None: nothing is measured\ncommand : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'\nclock : Callable[[], datetime], default lambda: datetime.now(UTC)\nhosts : Iterable[str], default ()\n    names that the service may be asked by; none: any\nproxies : Iterable[str], default ()\n    addresses or networks of reverse proxies that are believed\nhttps : bool, default False\n    a proxy with TLS stands in front\n\nYields\n------\nFastAPI"
+    service = Service(place, users, audit, IdempotencyStore(place.data / "answers.sqlite"), clock=clock, command=command, https=https)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -64,8 +67,7 @@ def make_app(
         metrics.gather(partial(_present, service))
     policy = _mount(app, service) if dashboard else None
     app.add_middleware(AuthMiddleware, users=users, rate=rate, burst=burst, most_bytes=most_bytes, clock=clock, note=note, policy=policy,
-                       made=service,
-                       quick=service.kept.quick)
+                       made=service, quick=service.kept.quick, hosts=hosts, proxies=proxies, https=https)
     if tracing():
         app.add_middleware(Traced)
     own = [*read_routes(place, service.kept, examples()), *command_routes(service), *session_routes(service), *file_routes(service),

@@ -36,7 +36,7 @@ from ..services.workspace import Workspace, ledger_for_writing
 # %% ../../nbs/15_api/20_command_routes.ipynb #eab38060
 @dataclass
 class Service:
-    "What the handlers share.\n\nParameters\n----------\nplace : Workspace\nusers : Authenticator\naudit : AuditLog\nanswers : IdempotencyStore\nkept : ResponseCache\ngate : AuthMiddleware | None, default None\nclock : Callable[[], datetime]\ncommand : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'"
+    "What the handlers share.\n\nParameters\n----------\nplace : Workspace\nusers : Authenticator\naudit : AuditLog\nanswers : IdempotencyStore\nkept : ResponseCache\ngate : AuthMiddleware | None, default None\nclock : Callable[[], datetime]\ncommand : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'\nhttps : bool, default False\n    cookies travel over TLS only"
 
     place: Workspace
     users: Authenticator
@@ -46,6 +46,7 @@ class Service:
     gate: AuthMiddleware | None = None
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     command: tuple[str, ...] | None = None  # what a run is; None: 'carnet run'
+    https: bool = False  # cookies travel over TLS only
 
     def __post_init__(self):
         self.scribe, self._books, self._lock = AuditWriter(self.audit), {}, threading.Lock()

@@ -89,10 +89,15 @@ def serve(host, port, dashboard, rate) -> None:
             click.echo("nobody can sign in yet: make the first user with 'carnet users add NAME --role admin'", err=True)
         if not is_loopback(host):
             click.echo(f"{host} can be reached from outside: put a reverse proxy with TLS and time limits in front", err=True)
+            if not (settings.service.hosts and settings.service.https):
+                click.echo("set service.hosts, service.proxies and service.https in the settings for it", err=True)
         place = workspace_of(settings, own.resolve() if own.exists() else None)
-        app = make_app(place, people.users, people.audit, dashboard, rate=rate, burst=2 * rate, metrics=open_metrics(place))
+        known, port = settings.service, taken.getsockname()[1]
+        hosts = known.hosts or (("localhost", "127.0.0.1", "[::1]", host) if is_loopback(host) else ())
+        app = make_app(place, people.users, people.audit, dashboard, rate=rate, burst=2 * rate, metrics=open_metrics(place), hosts=hosts,
+                       proxies=known.proxies, https=known.https)
         shown = f"[{host}]" if ":" in host else host
-        click.echo(f"Carnet listens on http://{shown}:{taken.getsockname()[1]} (stop it with Ctrl-C)")
+        click.echo(f"Carnet listens on http://{shown}:{port} (stop it with Ctrl-C)")
         start_logging()
         run_server(app, taken)
     finally:

@@ -48,7 +48,7 @@ def session_routes(service: Service) -> list[PlainRoute]:
             session = await asyncio.to_thread(service.users.sign_in, asked.name, asked.password, asked.code, service.clock(), origin)
         answer = Response(to_json(session_view(session)), media_type=JSON)
         answer.set_cookie(COOKIE, session.token, max_age=int(SESSION_LIFETIME.total_seconds()), httponly=True, samesite="strict",
-                          secure=request.url.scheme == "https", path="/")
+                          secure=service.https or request.url.scheme == "https", path="/")
         return answer
 
     async def who(request: Request) -> Response:

@@ -94,6 +94,11 @@ def system_routes(service: Service, metrics=None) -> list[PlainRoute]:
         every = session.role == "admin" and "main" in session.portfolios
         return await in_thread(lambda: {"items": service.users.keys(None if every else session.user)})
 
+    async def sessions(request: Request) -> Response:
+        session = allowed(request.state.session, "viewer")
+        every = session.role == "admin" and "main" in session.portfolios
+        return await in_thread(lambda: {"items": service.users.sessions(None if every else session.user, service.clock())})
+
     async def for_monitor(request: Request) -> Response:
         if metrics is None:
             raise MissingData("nothing is measured in this installation; start it with 'carnet serve'")
@@ -111,6 +116,7 @@ def system_routes(service: Service, metrics=None) -> list[PlainRoute]:
             ("/system/summary", summary, "viewer", "Everything in one look"), ("/audit", audit, "admin", "What was done, by whom"),
             ("/audit/verify", audit_verify, "admin", "Find alterations of the audit log"),
             ("/users", people, "admin", "Who has an account"),
+            ("/sessions", sessions, "viewer", "Open sessions; an admin sees everybody's"),
             ("/keys", keys, "viewer", "Keys of programs, without their secrets"))
     return [documented_route(API + path, handler, "GET", role, title, "system") for path, handler, role, title in rows] + [
         documented_route("/metrics", for_monitor, "GET", "viewer", "Measures for Prometheus", "system", "text/plain")]

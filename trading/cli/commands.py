@@ -8,6 +8,8 @@ __all__ = ['perform_here', 'record_here', 'do_command', 'set_command', 'note_com
 
 # %% ../../nbs/17_cli/01_commands.ipynb #55b7680b
 import os
+from dataclasses import replace
+from typing import Any
 
 import click
 
@@ -19,13 +21,18 @@ def perform_here(
     values: dict,  # of its request
     by: str | None = None,  # who asks; None: the login name
     settings_may_fail: bool = False,
+    told: bool = True,  # print the sentence
+    **more: Any,  # other fields of the context, for example `security` or `progress`
 ):  # Done
-    "Perform a command for whoever sits at the terminal, and print what it did.\n\nParameters\n----------\nname : str\n    of the command\nvalues : dict\n    of its request\nby : str | None, default None\n    who asks; None: the login name\nsettings_may_fail : bool, default False\n\nReturns\n-------\nDone"
+    "Perform a command for whoever sits at the terminal, and print what it did; what a job does was recorded when it was started.\n\nParameters\n----------\nname : str\n    of the command\nvalues : dict\n    of its request\nby : str | None, default None\n    who asks; None: the login name\nsettings_may_fail : bool, default False\ntold : bool, default True\n    print the sentence\n**more : Any\n    other fields of the context, for example `security` or `progress`\n\nReturns\n-------\nDone"
     from trading.services.commands import owner_context, perform, terminal_workspace
+    from trading.services.jobs import JOB
 
     context, record = owner_context(terminal_workspace(settings_may_fail), by)
-    done = perform(name, {k: v for k, v in values.items() if v is not None}, context, record)
-    click.echo(done.text)
+    context = replace(context, **more) if more else context
+    done = perform(name, {k: v for k, v in values.items() if v is not None}, context, None if JOB in os.environ else record)
+    if told:
+        click.echo(done.text)
     if not done.complete:
         raise Refused("not everything that was asked for could be done; see the lines above")
     return done

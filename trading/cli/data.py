@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from ..core.english import plural
+from .commands import perform_here, record_here
 
 # %% ../../nbs/17_cli/03_data.ipynb #0d4665a0
 @click.command()
@@ -22,18 +22,18 @@ def ingest_command(profile, follow_, refill) -> None:
     "Bring the bars of a profile's symbols up to date."
     from trading.core.errors import TradingError
     from trading.core.settings import load_settings
-    from trading.services.market_data import update_market
 
     settings = load_settings(profile)
     if follow_:
+        record_here("update-market", {"profile": profile})
         _follow(settings)
         return
     with click.progressbar(length=len(settings.market.symbols), label="fetching", item_show_func=str, file=click.get_text_stream("stderr")) as bar:
-        done = update_market(settings, lambda symbol, number, _: bar.update(number - bar.pos, symbol), refill)
-    left = f"{plural(len(done.repairs), 'value')} repaired, {plural(len(done.gaps), 'gap')} left"
-    click.echo(f"{done.rows} bars added or corrected, {left}; the store is now {done.version}")
-    if done.problems:
-        raise TradingError("; ".join(done.problems.values()))
+        done = perform_here("update-market", {"profile": profile, "refill": refill}, told=False,
+                            progress=lambda symbol, number, _: bar.update(number - bar.pos, symbol))
+    click.echo(done.text)
+    if done["problems"]:
+        raise TradingError("; ".join(done["problems"].values()))
 
 # %% ../../nbs/17_cli/03_data.ipynb #c26cc429
 @contextmanager
@@ -87,7 +87,6 @@ def import_(files, preview, **said) -> None:
 
     What a file leaves open is asked: the command ends with the option to give. With 'market.source = file' a profile runs on these bars.
     """
-    from trading.cli.commands import perform_here
     from trading.core.settings import load_settings
     from trading.services.market_data import preview_bars
 

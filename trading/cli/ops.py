@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from .commands import perform_here
 from ..core.english import plural
 from ..core.errors import TradingError
 
@@ -90,19 +91,14 @@ def test() -> None:
 @click.option("--who", required=True, help="Your name.")
 def acknowledge_command(rule, who) -> None:
     "Say that somebody takes care of a rule's alerts: they neither repeat nor rise until they are over."
-    from trading.services.alerting import acknowledge_alerts
-
-    click.echo(f"{acknowledge_alerts(_settings(), rule, who, _now())} open alerts of {rule!r} are acknowledged")
+    perform_here("acknowledge-alert", {"rule": rule}, who)
 
 
 @alerts_group.command()
 def retry() -> None:
     "Try alerts again that did not arrive."
-    from trading.services.alerting import retry_alerts
-
-    count, results = retry_alerts(_settings(), _now())
-    told = ", ".join(f"{r.channel} {'arrived' if r.ok else r.detail}" for r in results)
-    click.echo(f"{count} dead letters are tried again: {told or 'nothing was due'}")
+    for failed in perform_here("retry-alerts", {})["failed"]:
+        click.secho(failed, fg="yellow", err=True)
 
 # %% ../../nbs/17_cli/20_ops.ipynb #470f5c8b
 @click.command()
@@ -174,11 +170,7 @@ def _passphrase(settings) -> str:
 @click.option("--to", "folder", type=click.Path(path_type=Path), help="Folder of backups; else what the settings say.")
 def backup_command(folder) -> None:
     "Back up data, runs and settings into one encrypted file, while trading goes on."
-    from trading.services.backups import back_up
-
-    path, manifest, removed = back_up(_settings(), _now(), folder)
-    size = f"{plural(len(manifest.files), 'file')}, {sum(manifest.sizes.values()) / 1e6:.1f} MB, sealed {path.stat().st_size / 1e6:.1f} MB"
-    click.echo(f"{path}: {size}; read back and every checksum is right" + (f"; removed {', '.join(removed)}" if removed else ""))
+    perform_here("back-up", {"to": folder})
 
 
 @click.command()
@@ -186,11 +178,8 @@ def backup_command(folder) -> None:
 @click.argument("into", type=click.Path(path_type=Path))
 def restore_command(file, into) -> None:
     "Bring a backup back into an empty folder; everything, or nothing."
-    from trading.services.backups import restore_backup
-
-    settings = _settings()
-    manifest = restore_backup(settings, file, into, _passphrase(settings))
-    click.echo(f"{into}: {plural(len(manifest.files), 'file')} of {manifest.created:%Y-%m-%d %H:%M} UTC, every checksum is right")
+    done = perform_here("restore-backup", {"file": file, "into": into, "passphrase": _passphrase(_settings())}, told=False)
+    click.echo(f"{into}: {plural(done['files'], 'file')} of {datetime.fromisoformat(done['created']):%Y-%m-%d %H:%M} UTC, every checksum is right")
     click.echo("next: look at it, then stop trading, put its data, reports and settings.ini in the place of the old ones, and run 'carnet doctor'")
 
 

@@ -5,15 +5,17 @@
 # %% auto #0
 __all__ = ['secrets', 'set_secret', 'list_secrets', 'remove_secret', 'rotate_vault', 'scan_command', 'users', 'add_user',
            'list_users', 'lock_user', 'unlock_user', 'enrol', 'change_role', 'change_password', 'change_portfolios',
-           'make_key', 'list_keys', 'revoke_key', 'audit_group', 'show_audit', 'verify_audit']
+           'make_key', 'list_keys', 'revoke_key', 'list_sessions', 'end_session', 'audit_group', 'show_audit',
+           'verify_audit']
 
 # %% ../../nbs/17_cli/15_security.ipynb #eb28bb9f
-import getpass
 import json
 import sys
 from pathlib import Path
 
 import click
+
+from .commands import perform_here
 
 # %% ../../nbs/17_cli/15_security.ipynb #63ea29a2
 def _ask_passphrase() -> str:
@@ -42,8 +44,9 @@ def _secret_input(what: str, twice: bool = False) -> str:
     return sys.stdin.readline().rstrip("\r\n")
 
 
-def _who() -> str:
-    return f"terminal:{getpass.getuser()}"
+def _perform(name: str, values: dict, vault: bool = False, make: bool = False, told: bool = True):
+    "Perform a command on users or secrets; whoever sits here may be asked for the vault's passphrase."
+    return perform_here(name, values, told=told, security=lambda: _guard(vault, make))
 
 # %% ../../nbs/17_cli/15_security.ipynb #8a5aff2d
 @click.group()
@@ -55,10 +58,7 @@ def secrets() -> None:
 @click.argument("name")
 def set_secret(name) -> None:
     "Put a secret into the vault; the value is asked for, or read from the standard input."
-    from trading.services.security_admin import store_secret
-
-    guard = _guard(vault=True, make=True)
-    store_secret(guard, name, _secret_input(f"value of {name}"), _who())
+    _perform("set-secret", {"name": name, "value": _secret_input(f"value of {name}")}, vault=True, make=True, told=False)
     click.echo(f"{name} is in the vault; name it in settings or variables as vault:{name}, or leave the variable {name} empty")
 
 
@@ -73,18 +73,17 @@ def list_secrets() -> None:
 @click.argument("name")
 def remove_secret(name) -> None:
     "Take a secret out of the vault."
-    from trading.services.security_admin import delete_secret
-
-    delete_secret(_guard(vault=True), name, _who())
+    _perform("remove-secret", {"name": name}, vault=True)
 
 # %% ../../nbs/17_cli/15_security.ipynb #b7f90f8f
 @secrets.command("rotate")
 def rotate_vault() -> None:
     "Seal the vault with a new key: a random one in the key ring, or else a new passphrase."
-    from trading.services.security_admin import renew_vault_key
+    from trading.services.security_admin import key_is_in_ring
 
-    in_ring = renew_vault_key(_guard(vault=True), lambda: _secret_input("new passphrase, or 32 bytes in base64", twice=True), _who())
-    click.echo("the vault has a new key, in the key ring" if in_ring else "the vault has a new key; set CARNET_VAULT_KEY to it everywhere")
+    words = "" if key_is_in_ring() else _secret_input("new passphrase, or 32 bytes in base64", twice=True)
+    done = _perform("rotate-vault", {"passphrase": words}, vault=True, told=False)
+    click.echo("the vault has a new key, in the key ring" if done["in_ring"] else "the vault has a new key; set CARNET_VAULT_KEY to it everywhere")
 
 
 @secrets.command("scan")
@@ -118,19 +117,19 @@ def users() -> None:
 @click.option("--portfolio", "portfolios", multiple=True, default=("main",), show_default=True, help="What they see and act on; may be repeated.")
 def add_user(name, role, portfolios) -> None:
     "Add a user; the password is asked for, the telephone's address is shown once."
-    guard = _guard()
-    guard.users.add_user(name, _secret_input(f"password of {name}", twice=True), role, portfolios, by=_who())
+    asked = {"name": name, "password": _secret_input(f"password of {name}", twice=True), "role": role, "portfolios": portfolios}
+    done = _perform("add-user", asked, told=False)
     click.echo(f"{name} may come in as {role}, with {', '.join(portfolios)}")
     if role != "viewer":
-        _show_totp(guard, name)
-    if guard.said:
-        click.echo(f"note: {guard.said}", err=True)
+        _show_totp(done["totp"])
+    if note := _guard().said:
+        click.echo(f"note: {note}", err=True)
 
 
-def _show_totp(guard, name: str) -> None:
-    "Enrol a telephone and show its address."
+def _show_totp(address: str) -> None:
+    "Show the address of an enrolled telephone."
     click.echo("for the authenticator on the telephone, shown this once:")
-    click.echo(guard.users.enrol_totp(name, by=_who()))
+    click.echo(address)
 
 
 @users.command("list")
@@ -153,21 +152,21 @@ def list_users(as_json) -> None:
 @click.argument("name")
 def lock_user(name) -> None:
     "Block a user, their sessions and their keys."
-    _guard().users.lock(name, by=_who())
+    _perform("lock-user", {"name": name})
 
 
 @users.command("unlock")
 @click.argument("name")
 def unlock_user(name) -> None:
     "Let a blocked user in again, and forget the wrong tries."
-    _guard().users.unlock(name, by=_who())
+    _perform("unlock-user", {"name": name})
 
 
 @users.command("totp")
 @click.argument("name")
 def enrol(name) -> None:
     "Enrol a new telephone; the old one and all sessions end."
-    _show_totp(_guard(), name)
+    _show_totp(_perform("enrol-totp", {"name": name}, told=False)["totp"])
 
 
 @users.command("role")
@@ -175,14 +174,14 @@ def enrol(name) -> None:
 @click.argument("role", type=click.Choice(["viewer", "trader", "admin"]))
 def change_role(name, role) -> None:
     "Change what a user may do."
-    _guard().users.set_role(name, role, by=_who())
+    _perform("set-role", {"name": name, "role": role})
 
 
 @users.command("password")
 @click.argument("name")
 def change_password(name) -> None:
     "Change a password; it is asked for."
-    _guard().users.set_password(name, _secret_input(f"new password of {name}", twice=True), by=_who())
+    _perform("set-password", {"name": name, "password": _secret_input(f"new password of {name}", twice=True)})
 
 
 @users.command("portfolios")
@@ -190,7 +189,7 @@ def change_password(name) -> None:
 @click.argument("portfolios", nargs=-1)
 def change_portfolios(name, portfolios) -> None:
     "Set what a user sees and acts on."
-    _guard().users.set_portfolios(name, portfolios, by=_who())
+    _perform("set-portfolios", {"name": name, "portfolios": portfolios})
 
 # %% ../../nbs/17_cli/15_security.ipynb #f8ae49b4
 @users.command("key")
@@ -198,9 +197,11 @@ def change_portfolios(name, portfolios) -> None:
 @click.option("--label", required=True, help="What it is for.")
 @click.option("--role", type=click.Choice(["viewer", "trader", "admin"]), default="viewer", show_default=True, help="At most the user's own.")
 @click.option("--days", type=int, default=90, show_default=True, help="Until it ends.")
-def make_key(name, label, role, days) -> None:
+@click.option("--scope", multiple=True, type=click.Choice(["metrics", "read", "stop", "run"]), help="What it is for; else all that the role may.")
+@click.option("--only", multiple=True, metavar="PORTFOLIO", help="Some of the user's portfolios; else all.")
+def make_key(name, label, role, days, scope, only) -> None:
     "Make a key for a program; it is shown once."
-    click.echo(_guard().users.make_key(name, label, role=role, days=days, by=_who()))
+    click.echo(_perform("make-key", {"name": name, "label": label, "role": role, "days": days, "scope": scope, "only": only or None}, told=False)["key"])
 
 
 @users.command("keys")
@@ -209,14 +210,30 @@ def list_keys(name) -> None:
     "Show the keys of a user, or of all, without the secrets."
     for k in _guard().users.keys(name):
         used = f"used {k['used']:%Y-%m-%d %H:%M}" if k["used"] else "never used"
-        click.echo(f"{k['id']}  {k['user']:20} {k['role']:8} ends {k['expires']:%Y-%m-%d}  {used:22} {k['label']}")
+        limits = ", ".join([*k.get("scope", []), *(f"portfolio {p}" for p in k.get("portfolios", []))])
+        click.echo(f"{k['id']}  {k['user']:20} {k['role']:8} ends {k['expires']:%Y-%m-%d}  {used:22} {k['label']}" + (f" (only {limits})" if limits else ""))
 
 
 @users.command("revoke")
 @click.argument("key")
 def revoke_key(key) -> None:
     "Take a key back, by the id that 'carnet users keys' shows."
-    _guard().users.revoke_key(key, by=_who())
+    _perform("revoke-key", {"key": key})
+
+
+@users.command("sessions")
+@click.argument("name", required=False)
+def list_sessions(name) -> None:
+    "Show the open sessions of a user, or of all."
+    for s in _guard().users.sessions(name):
+        click.echo(f"{s['id']}  {s['user']:20} {s['role']:8} since {s['began']:%Y-%m-%d %H:%M}, last seen {s['seen']:%H:%M} UTC")
+
+
+@users.command("end-session")
+@click.argument("session")
+def end_session(session) -> None:
+    "End an open session, by the id that 'carnet users sessions' shows."
+    _perform("end-session", {"session": session})
 
 # %% ../../nbs/17_cli/15_security.ipynb #5e03ed21
 @click.group()

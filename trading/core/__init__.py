@@ -15,8 +15,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "drawdown": ["value_drawdown", "drawdown_now"],
     "english": ["pluralize", "plural", "spelled", "count", "article", "with_article", "listed", "sentence"],
     "errors": [
-        "TradingError", "BadInput", "BadSettings", "MissingData", "StaleData", "VenueError", "VenueUnreachable", "UnknownOutcome",
-        "Refused", "Halted", "Busy", "StageFailed", "NotSignedIn", "LockedOut", "Forbidden",
+        "TradingError", "BadInput", "BadSettings", "MissingData", "StaleData", "VenueError", "VenueUnreachable", "NotSent",
+        "UnknownOutcome", "Refused", "Halted", "Busy", "StageFailed", "NotSignedIn", "LockedOut", "Forbidden",
     ],
     "files": ["write_atomic", "lock_folder"],
     "hash_chain": ["chain_hash", "keyed_hash"],
@@ -35,7 +35,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "Words", "Numbers", "Fraction", "LimitLevel", "Amounts", "Cron", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine", "WATCH",
         "SettingsSection", "RunSettings", "MarketSettings", "ForecastSettings", "DecisionSettings", "AllocateSettings", "CostSettings",
         "TradeSettings", "ExecutionSettings", "LiveSettings", "BookSettings", "LimitSettings", "PromotionSettings", "AccessSettings",
-        "ScheduleSettings", "AlertSettings", "HealthSettings", "BackupSettings", "nearest_name", "Settings",
+        "ScheduleSettings", "AlertSettings", "HealthSettings", "BackupSettings", "ServiceSettings", "nearest_name", "Settings",
     ],
     "settings_overrides": ["OVERRIDES_FILE", "read_overrides", "overridden_settings"],
     "sqlite": ["transaction", "open_database", "open_readonly", "single_transaction"],
@@ -45,10 +45,11 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "Side", "OrderType", "OrderStatus", "ZERO", "Value", "Order", "OrderState", "Fill", "Position", "asset_of", "stable_hash",
         "Action", "Plan", "Violation", "CheckResult", "Event", "Market", "MarketData", "Venue", "PricedVenue",
     ],
-    "venue_proxy": ["VenueProxy"],
+    "venue_profiles": ["PROFILES", "VenueQuery", "VenueProfile", "profile_of", "require_contract"],
+    "venue_proxy": ["VenueProxy", "offers"],
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
     "bars", "circuit_breaker", "datasets", "decimals", "drawdown", "english", "errors", "files", "hash_chain", "identity", "lazy",
     "numbers", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "sqlite",
-    "synthetic", "tracing", "types", "venue_proxy", "written_times",
+    "synthetic", "tracing", "types", "venue_profiles", "venue_proxy", "written_times",
 ])

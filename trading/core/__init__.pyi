@@ -22,6 +22,7 @@ from . import sqlite as sqlite
 from . import synthetic as synthetic
 from . import tracing as tracing
 from . import types as types
+from . import venue_profiles as venue_profiles
 from . import venue_proxy as venue_proxy
 from . import written_times as written_times
 from .bars import FIELDS as FIELDS, PRICES as PRICES, bars_from as bars_from, bars_from_close as bars_from_close, check_index as check_index, check_bars as check_bars, symbols_of as symbols_of, bar_length as bar_length, closed_by as closed_by, parse_as_of as parse_as_of, fingerprint as fingerprint, last_prices as last_prices
@@ -30,7 +31,7 @@ from .datasets import SampleKind as SampleKind, SOURCES as SOURCES, sample_bars 
 from .decimals import EXACT as EXACT, strip_zeros as strip_zeros
 from .drawdown import value_drawdown as value_drawdown, drawdown_now as drawdown_now
 from .english import pluralize as pluralize, plural as plural, spelled as spelled, count as count, article as article, with_article as with_article, listed as listed, sentence as sentence
-from .errors import TradingError as TradingError, BadInput as BadInput, BadSettings as BadSettings, MissingData as MissingData, StaleData as StaleData, VenueError as VenueError, VenueUnreachable as VenueUnreachable, UnknownOutcome as UnknownOutcome, Refused as Refused, Halted as Halted, Busy as Busy, StageFailed as StageFailed, NotSignedIn as NotSignedIn, LockedOut as LockedOut, Forbidden as Forbidden
+from .errors import TradingError as TradingError, BadInput as BadInput, BadSettings as BadSettings, MissingData as MissingData, StaleData as StaleData, VenueError as VenueError, VenueUnreachable as VenueUnreachable, NotSent as NotSent, UnknownOutcome as UnknownOutcome, Refused as Refused, Halted as Halted, Busy as Busy, StageFailed as StageFailed, NotSignedIn as NotSignedIn, LockedOut as LockedOut, Forbidden as Forbidden
 from .files import write_atomic as write_atomic, lock_folder as lock_folder
 from .hash_chain import chain_hash as chain_hash, keyed_hash as keyed_hash
 from .identity import house_digest as house_digest
@@ -41,11 +42,12 @@ from .resources import CHECKOUT as CHECKOUT, checkout as checkout, share_path as
 from .secret_shapes import MASK as MASK, SHAPES as SHAPES, mask_shapes as mask_shapes
 from .settings import Found as Found, SETTINGS_SECTIONS as SETTINGS_SECTIONS, read_ini as read_ini, profiles_in as profiles_in, read_environment as read_environment, load_settings as load_settings, gather_settings as gather_settings
 from .settings_edit import RESTART as RESTART, change_text as change_text, check_text as check_text, differences as differences, apply_settings as apply_settings, apply_changes as apply_changes
-from .settings_model import Words as Words, Numbers as Numbers, Fraction as Fraction, LimitLevel as LimitLevel, Amounts as Amounts, Cron as Cron, CLOCK as CLOCK, ALERT_LEVEL_NAMES as ALERT_LEVEL_NAMES, AlertLevel as AlertLevel, RuleLine as RuleLine, WATCH as WATCH, SettingsSection as SettingsSection, RunSettings as RunSettings, MarketSettings as MarketSettings, ForecastSettings as ForecastSettings, DecisionSettings as DecisionSettings, AllocateSettings as AllocateSettings, CostSettings as CostSettings, TradeSettings as TradeSettings, ExecutionSettings as ExecutionSettings, LiveSettings as LiveSettings, BookSettings as BookSettings, LimitSettings as LimitSettings, PromotionSettings as PromotionSettings, AccessSettings as AccessSettings, ScheduleSettings as ScheduleSettings, AlertSettings as AlertSettings, HealthSettings as HealthSettings, BackupSettings as BackupSettings, nearest_name as nearest_name, Settings as Settings
+from .settings_model import Words as Words, Numbers as Numbers, Fraction as Fraction, LimitLevel as LimitLevel, Amounts as Amounts, Cron as Cron, CLOCK as CLOCK, ALERT_LEVEL_NAMES as ALERT_LEVEL_NAMES, AlertLevel as AlertLevel, RuleLine as RuleLine, WATCH as WATCH, SettingsSection as SettingsSection, RunSettings as RunSettings, MarketSettings as MarketSettings, ForecastSettings as ForecastSettings, DecisionSettings as DecisionSettings, AllocateSettings as AllocateSettings, CostSettings as CostSettings, TradeSettings as TradeSettings, ExecutionSettings as ExecutionSettings, LiveSettings as LiveSettings, BookSettings as BookSettings, LimitSettings as LimitSettings, PromotionSettings as PromotionSettings, AccessSettings as AccessSettings, ScheduleSettings as ScheduleSettings, AlertSettings as AlertSettings, HealthSettings as HealthSettings, BackupSettings as BackupSettings, ServiceSettings as ServiceSettings, nearest_name as nearest_name, Settings as Settings
 from .settings_overrides import OVERRIDES_FILE as OVERRIDES_FILE, read_overrides as read_overrides, overridden_settings as overridden_settings
 from .sqlite import transaction as transaction, open_database as open_database, open_readonly as open_readonly, single_transaction as single_transaction
 from .synthetic import ScenarioKind as ScenarioKind, StylizedFacts as StylizedFacts, scenario as scenario
 from .tracing import SWITCHES as SWITCHES, PARENT as PARENT, CALLS as CALLS, span as span, traceparent as traceparent, traced as traced
 from .types import Side as Side, OrderType as OrderType, OrderStatus as OrderStatus, ZERO as ZERO, Value as Value, Order as Order, OrderState as OrderState, Fill as Fill, Position as Position, asset_of as asset_of, stable_hash as stable_hash, Action as Action, Plan as Plan, Violation as Violation, CheckResult as CheckResult, Event as Event, Market as Market, MarketData as MarketData, Venue as Venue, PricedVenue as PricedVenue
-from .venue_proxy import VenueProxy as VenueProxy
+from .venue_profiles import PROFILES as PROFILES, VenueQuery as VenueQuery, VenueProfile as VenueProfile, profile_of as profile_of, require_contract as require_contract
+from .venue_proxy import VenueProxy as VenueProxy, offers as offers
 from .written_times import DATE_ORDERS as DATE_ORDERS, WrittenTimes as WrittenTimes, read_times as read_times, in_utc as in_utc, session_days as session_days

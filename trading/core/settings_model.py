@@ -7,7 +7,7 @@ __all__ = ['Words', 'Numbers', 'Fraction', 'LimitLevel', 'Amounts', 'Cron', 'CLO
            'RuleLine', 'WATCH', 'SettingsSection', 'RunSettings', 'MarketSettings', 'ForecastSettings',
            'DecisionSettings', 'AllocateSettings', 'CostSettings', 'TradeSettings', 'ExecutionSettings', 'LiveSettings',
            'BookSettings', 'LimitSettings', 'PromotionSettings', 'AccessSettings', 'ScheduleSettings', 'AlertSettings',
-           'HealthSettings', 'BackupSettings', 'nearest_name', 'Settings']
+           'HealthSettings', 'BackupSettings', 'ServiceSettings', 'nearest_name', 'Settings']
 
 # %% ../../nbs/00_core/44_settings_model.ipynb #95936809
 import difflib
@@ -236,7 +236,13 @@ class BackupSettings(SettingsSection):
     reports: bool = Field(True, description="runs and their reports too")
 
 
-WATCH = {"alerts", "alert_rules", "alert_channels", "health", "backup"}  # sections that no number of a run rests on
+class ServiceSettings(SettingsSection):
+    hosts: Words = Field((), description="names that the service is asked by, such as carnet.example.org; empty: this machine's own, or any")
+    proxies: Words = Field((), description="addresses or networks of reverse proxies whose X-Forwarded headers are believed, such as 10.0.0.0/8")
+    https: bool = Field(False, description="a proxy with TLS stands in front: cookies are Secure, and browsers are told to stay with HTTPS")
+
+
+WATCH = {"alerts", "alert_rules", "alert_channels", "health", "backup", "service"}  # sections that no number of a run rests on
 
 # %% ../../nbs/00_core/44_settings_model.ipynb #4c0eaf71
 def nearest_name(word: str, known: Iterable[str]) -> str:
@@ -277,6 +283,7 @@ class Settings(BaseSettings):
     alert_channels: dict[str, AlertLevel] = Field(default_factory=dict)
     health: HealthSettings = HealthSettings()
     backup: BackupSettings = BackupSettings()
+    service: ServiceSettings = ServiceSettings()
 
     @classmethod
     def settings_customise_sources(cls, settings_cls, init_settings, *others, **more) -> tuple[PydanticBaseSettingsSource, ...]:

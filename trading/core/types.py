@@ -73,7 +73,7 @@ def _check_decimal(value: object, *names: str) -> None:
 # %% ../../nbs/00_core/05_types.ipynb #3088c0af
 Side = Literal["buy", "sell"]
 OrderType = Literal["market", "limit", "stop", "stop_limit"]
-OrderStatus = Literal["open", "closed", "canceled", "rejected", "expired"]
+OrderStatus = Literal["open", "closed", "canceled", "rejected", "expired", "unknown"]  # unknown: the venue's word says nothing; it may still trade
 ZERO = Decimal(0)
 
 
@@ -122,6 +122,11 @@ class OrderState(Value):
     def remaining(self) -> Decimal:
         "Units not filled yet."
         return self.amount - self.filled
+
+    @property
+    def ended(self) -> bool:
+        "True when it trades no more; an order whose state is unknown may."
+        return self.status not in ("open", "unknown")
 
 
 @dataclass(frozen=True)

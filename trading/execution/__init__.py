@@ -17,8 +17,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "explain_differences": ["Proposal", "propose_entries"],
     "limit_monitor": ["watch_limits", "check_order_limits"],
     "order_manager": [
-        "RetryPolicy", "OrderContext", "query_venue", "query_order", "order_from", "ask_until_settled", "submit_order", "attempts",
-        "unresolved", "record_fills", "own_ids",
+        "RetryPolicy", "OrderContext", "query_venue", "query_order", "own_state", "names_of", "tell_venue", "order_from",
+        "ask_until_settled", "submit_order", "attempts", "unresolved", "record_fills", "own_ids",
     ],
     "plan": ["make_plan", "PlanOutcome", "apply_plan"],
     "plan_sizing": ["ONE", "MOST", "PlanConstraints", "PlanLine", "settle"],

@@ -21,7 +21,7 @@ from ..core.decimals import strip_zeros
 from ..core.errors import BadInput, Refused
 from ..core.types import ZERO, Action, CheckResult, Event, Fill, Market, Order, OrderState, Plan, Value, Venue, stable_hash
 from .approval import plan_status
-from .order_manager import OrderContext, RetryPolicy, order_from, query_venue, record_fills, submit_order, unresolved
+from .order_manager import OrderContext, RetryPolicy, order_from, own_state, query_order, query_venue, record_fills, submit_order, unresolved
 
 # %% ../../nbs/09_execution/30_executor.ipynb #bc761680
 def refusal_reasons(
@@ -313,8 +313,11 @@ def _one(
         if why := allow(order):
             return None, why
     state = None
-    for _ in range(desk.patience.sends):
-        state = state or submit_order(desk, order, plan_hash, action.price)
+    try:
+        for _ in range(desk.patience.sends):
+            state = state or submit_order(desk, order, plan_hash, action.price)
+    except BadInput as ours:
+        return None, f"not sent: {ours}"
     if state is None:
         return None, f"{desk.ledger.last('absent', desk.account).data['reason']}; nothing was traded"
     state = _follow(desk, state, style)
@@ -329,8 +332,7 @@ def _price(desk: OrderContext, action: Action, market: Market, style: OrderParam
     last = query_venue(desk, partial(desk.venue.fetch_tickers, [action.symbol])).get(action.symbol)
     if last is None:
         return None, f"{desk.venue.name} has no price of {action.symbol}"
-    buy = action.side == "buy"
-    sign = 1 if buy else -1
+    sign = 1 if (buy := action.side == "buy") else -1
     price = last * (1 + sign * style.limit_bp / 10_000)
     if style.max_slippage_bp is not None:
         worst = action.price * (1 + sign * style.max_slippage_bp / 10_000)
@@ -350,29 +352,27 @@ def _amount(desk: OrderContext, action: Action, left: Decimal, price: Decimal, m
 
 def _follow(desk: OrderContext, state: OrderState, style: OrderParameters) -> OrderState:
     "Look at an open order until it ends, and cancel it when its time is over."
-    until = desk.clock() + style.timeout
-    waited = 0.0
-    while state.status == "open" and desk.clock() < until and waited < style.timeout.total_seconds():
+    until, waited = desk.clock() + style.timeout, 0.0
+    asked, since = state, desk.ledger.find("intent", desk.account, state.client_order_id).timestamp
+    while not state.ended and desk.clock() < until and waited < style.timeout.total_seconds():
         desk.sleep(desk.patience.poll)
         waited += desk.patience.poll
-        state = query_venue(desk, partial(desk.venue.fetch_order, state.client_order_id, state.symbol))
-    if state.status == "open":
-        state = query_venue(desk, partial(desk.venue.cancel_order, state.client_order_id, state.symbol))
+        state = query_order(desk, asked.client_order_id, asked.symbol, since) or asked
+    if not state.ended:
+        state = own_state(query_venue(desk, partial(desk.venue.cancel_order, asked.client_order_id, asked.symbol)), asked.client_order_id)
     return state
 
 
 def _line(action: Action, plan_hash: str, states: list[OrderState], reason: str) -> OrderResult:
     "Write down what became of an action: the sum of its orders."
-    filled, fee = sum((s.filled for s in states), ZERO), sum((s.fee for s in states), ZERO)
-    cost = sum((s.filled * s.average for s in states if s.filled), ZERO)
+    filled, fee, cost = (sum(n, ZERO) for n in ((s.filled for s in states), (s.fee for s in states), (s.filled * s.average for s in states if s.filled)))
     slippage = (1 if action.side == "buy" else -1) * (cost - filled * action.price)
     status = "skipped" if not states else "closed" if filled >= action.amount else states[-1].status
     why = [reason] + [s.reason for s in states if s.reason and filled < action.amount or "last price" in s.reason]
     ordered = filled + (states[-1].remaining if states else ZERO)
     average = None if not filled else states[0].average if len(states) == 1 else strip_zeros((cost / filled).quantize(PRICE_STEP))
     return OrderResult(action.symbol, action.side, _order_id(plan_hash, action, 0), action.amount, ordered, filled, action.price, average,
-                       fee, slippage,
-                status, "; ".join(dict.fromkeys(w for w in why if w)), len(states))
+                       fee, slippage, status, "; ".join(dict.fromkeys(w for w in why if w)), len(states))
 
 
 def _finish(desk: OrderContext, plan: Plan, plan_hash: str, lines: list[OrderResult], started: datetime, seconds: float,

@@ -28,6 +28,7 @@ from trading.execution.order_manager import (
     attempts,
     order_from,
     own_ids,
+    own_state,
     query_venue,
     record_fills,
     unresolved,
@@ -84,9 +85,9 @@ def resolve_open_orders(
         before = desk.ledger.book(desk.account).positions.get(order.symbol)
         record_fills(desk, [state], intent.data["plan"], intent.timestamp)
         after = desk.ledger.book(desk.account).positions.get(order.symbol)
-        if state.status == "open":
-            waiting.append(f"{words} is open, {state.filled} filled")
-        if state.status != "open" or before != after:
+        if not state.ended:
+            waiting.append(f"{words} is {state.status}, {state.filled} filled")
+        if state.ended or before != after:
             mended.append(f"{words} is {state.status}, {state.filled} filled")
     return mended, waiting
 
@@ -215,6 +216,8 @@ def reconcile(
         last = next((e for e in reversed(ledger.events(account, "reconciled")) if e.data["ok"]), None)
         since = max(opened, last.timestamp - timedelta(days=1)) if last else opened
         open_orders = query_venue(desk, venue.fetch_open_orders)
+        names = _numbers(desk, [])
+        open_orders = [own_state(s, names.get(s.client_order_id) or names.get(s.id) or s.client_order_id) for s in open_orders]
         trades = own_ids(query_venue(desk, partial(venue.fetch_my_trades, since - timedelta(minutes=1))), _numbers(desk, open_orders))
         mended += _fetch_missed(desk, trades)
         if reported:
@@ -313,7 +316,8 @@ def describe_entry(
 def _numbers(desk: OrderContext, open_orders: list[OrderState]) -> dict[str, str]:
     "Return our id by the venue's order id, of every order whose state is known."
     ended = {e.data["id"]: e.data["client_order_id"] for e in desk.ledger.events(desk.account, "ended") if e.data["id"]}
-    return ended | {s.id: s.client_order_id for s in open_orders if s.id}
+    placed = {e.data[k]: e.data["client_order_id"] for e in desk.ledger.events(desk.account, "placed") for k in ("id", "form") if e.data[k]}
+    return ended | {s.id: s.client_order_id for s in open_orders if s.id} | placed
 
 
 def _fetch_missed(desk: OrderContext, trades: list[Fill]) -> list[str]:

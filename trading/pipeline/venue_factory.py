@@ -15,6 +15,7 @@ from ..core.redaction import KNOWN
 from ..core.settings import Settings
 from ..core.tracing import traced
 from ..core.types import MarketData, Venue
+from ..core.venue_profiles import profile_of, require_contract
 
 # %% ../../nbs/12_pipeline/15_venue_factory.ipynb #c68c24b5
 def key_names(
@@ -25,7 +26,7 @@ def key_names(
     if market.source == "mt5":
         return ("MT5_BRIDGE_KEY",)
     name = "ALPACA" if market.source == "alpaca" else "".join(c if c.isalnum() else "_" for c in market.venue.upper())
-    return (f"{name}_API_KEY", f"{name}_SECRET") + ((f"{name}_PASSWORD",) if market.venue in ("kucoin", "okx", "bitget") else ())
+    return tuple(f"{name}_{end}" for end in profile_of(market.venue).keys)
 
 
 def find_secret(
@@ -105,6 +106,8 @@ def _venue(settings: Settings, orders: bool, environ: Mapping[str, str] | None) 
     if market.recorded:
         what = "the sample market ended in 2022 and takes" if market.source == "sample" else "imported bars are a record and take"
         raise Refused(f"{what} no orders; choose a profile with a venue, or run with --mode paper")
+    if orders:
+        require_contract(market.venue if market.source == "ccxt" else market.source)
     names = key_names(settings) if market.source != "ccxt" else ()  # prices of ccxt's exchanges are public
     keys = keys_of(settings, environ) if orders else tuple(find_secret(n, settings, environ) for n in names)
     address = resolve_reference(address_of(live.address, market.venue), settings, environ)

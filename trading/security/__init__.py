@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "STANDARD", "TEXTS", "redact_record", "trace_text", "SecretFilter", "QuietRecord", "install", "find_unredacted_files", "scrub",
     ],
     "sessions": [
-        "IDLE_LIMIT", "SESSION_LIFETIME", "FREE_ATTEMPTS", "FIRST_DELAY", "LAST_DELAY", "Session", "require", "portfolio_folder",
+        "IDLE_LIMIT", "SESSION_LIFETIME", "FREE_ATTEMPTS", "FIRST_DELAY", "LAST_DELAY", "SCOPES", "Session", "require", "portfolio_folder",
         "Authenticator", "check_csrf",
     ],
     "user_store": ["ROLES", "UsersError", "User", "check_name", "open_users", "TotpCipher", "UserStore", "check_role", "failed_logins"],

@@ -56,7 +56,7 @@ create table if not exists sessions (
 create index if not exists of_user on sessions (user);
 create table if not exists keys (
   id text primary key, hash text not null, user text not null, role text not null, label text not null, created real not null, expires real not null,
-  used real) without rowid;
+  used real, scope text not null default '', portfolios text) without rowid;
 create table if not exists tries (who text primary key, wrong integer not null, last real not null) without rowid;
 """
 
@@ -65,9 +65,18 @@ def open_users(path: Path) -> sqlite3.Connection:
     "Open or make the file of users, or say why that cannot be done."
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return open_database(path, _TABLES, private=True)
+        return _with_new_columns(open_database(path, _TABLES, private=True))
     except (sqlite3.Error, OSError) as error:
         raise UsersError(f"the file of users {path.name} cannot be opened: {error}; correct its rights or restore it from a backup") from error
+
+
+def _with_new_columns(db: sqlite3.Connection) -> sqlite3.Connection:
+    "Add what an older file of users lacks."
+    known = {row[1] for row in db.execute("pragma table_info(keys)")}
+    for column, kind in (("scope", "text not null default ''"), ("portfolios", "text")):
+        if column not in known:
+            db.execute(f"alter table keys add column {column} {kind}")
+    return db
 
 
 class TotpCipher:
@@ -199,8 +208,8 @@ class UserStore:
     def unlock(self, name: str, now: datetime | None = None, by: str = "terminal") -> None:
         "Let a user in again, and forget the wrong tries."
         self._change(name, "users.unlock", {}, "blocked = 0", (), now, by)
-        with self._write() as db:
-            db.execute("delete from tries where who = ?", (failed_logins(name),))
+        with self._write() as db:  # those of every address too: the operator knows who sits there
+            db.execute("delete from tries where who = ? or who like ? or who like 'from %'", (failed_logins(name), failed_logins(name) + " %"))
 
     def _change(self, name: str, action: str, detail: dict, what: str, values: tuple, now: datetime | None, by: str) -> None:
         "Record a change of a user, make it, and end their sessions."

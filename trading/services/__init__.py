@@ -12,8 +12,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "alerting": [
         "collect_day_facts", "collect_background_facts", "collect_alert_facts", "secret_of", "channels_of", "policy_of_alerts",
-        "open_outbox", "dispatch_alerts", "after_run", "try_channels", "list_alerts", "preview_alerts", "acknowledge_alerts",
-        "retry_alerts",
+        "open_outbox", "dispatch_alerts", "after_run", "try_channels", "list_alerts", "preview_alerts", "retry_alerts",
     ],
     "backups": ["passphrase_of", "back_up", "verify_backup", "restore_backup"],
     "book_control": [
@@ -61,8 +60,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "query_cache": ["FRESH", "MEMORY", "QueryCache", "view"],
     "run_control": ["StartRun", "start_daily_run", "ResumeRun", "resume_run", "CancelJob", "cancel_running_job"],
     "security_admin": [
-        "Ask", "security_of", "security_in", "with_vault", "store_secret", "delete_secret", "renew_vault_key", "know_secrets",
-        "scan_folder",
+        "Ask", "security_of", "security_in", "with_vault", "store_secret", "delete_secret", "key_is_in_ring", "renew_vault_key",
+        "know_secrets", "scan_folder",
     ],
     "settings_control": [
         "settings_file", "settings_text", "version_of", "ChangeSettings", "change_settings", "ReplaceSettings", "replace_settings",
@@ -75,8 +74,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "invalidate_cache", "reset_system",
     ],
     "user_control": [
-        "Role", "Secret", "OfUser", "AddUser", "SetRole", "SetPortfolios", "SetPassword", "MakeKey", "RevokeKey", "OfSecret", "SetSecret",
-        "RotateVault",
+        "Role", "Secret", "OfUser", "AddUser", "SetRole", "SetPortfolios", "SetPassword", "MakeKey", "EndSession", "RevokeKey", "OfSecret",
+        "SetSecret", "RotateVault",
     ],
     "workspace": [
         "Workspace", "workspace_of", "current_settings", "account_of", "shared_state", "ledger_for_reading", "has_ledger",
@@ -84,7 +83,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
 }, modules=[
     "access", "account_control", "alerting", "backups", "book_control", "commands", "data_control", "feedback_history", "jobs",
-    "launching", "maintenance", "market_data", "metrics", "plan_control", "queries_analytics", "queries_live", "queries_portfolio",
-    "queries_runs", "queries_system", "queries_trading", "query_cache", "run_control", "security_admin", "settings_control",
-    "system_control", "user_control", "workspace",
+    "launching", "maintenance", "market_data", "metrics", "plan_control", "portfolio_control", "portfolios", "queries_analytics",
+    "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "query_cache", "run_control",
+    "security_admin", "settings_control", "stops", "system_control", "user_control", "workspace",
 ])

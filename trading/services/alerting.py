@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['collect_day_facts', 'collect_background_facts', 'collect_alert_facts', 'secret_of', 'channels_of', 'policy_of_alerts',
            'open_outbox', 'dispatch_alerts', 'after_run', 'try_channels', 'list_alerts', 'preview_alerts',
-           'acknowledge_alerts', 'retry_alerts']
+           'retry_alerts']
 
 # %% ../../nbs/13_services/00_alerting.ipynb #5a4e2088
 import json
@@ -190,12 +190,6 @@ def preview_alerts(
     with closing(open_outbox(settings)) as outbox:
         found = evaluate(read_rules(settings.alert_rules), facts, {} if afresh else outbox.state, now, policy_of_alerts(settings))
     return found, *channels_of(settings)
-
-
-def acknowledge_alerts(settings: Settings, rule: str, who: str, now: datetime) -> int:  # how many were open
-    "Note that somebody takes care of a rule's alerts: they neither repeat nor rise until they are over.\n\nParameters\n----------\nsettings : Settings\nrule : str\nwho : str\nnow : datetime\n\nReturns\n-------\nint\n    how many were open"
-    with closing(open_outbox(settings)) as outbox:
-        return outbox.acknowledge(rule, who, now)
 
 
 def retry_alerts(settings: Settings, now: datetime) -> tuple[int, list[Result]]:  # how many are tried again, and what came of it

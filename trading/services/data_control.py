@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ..core.english import plural
-from ..core.errors import BadInput, TradingError
+from ..core.errors import BadInput, Forbidden, TradingError
 from .alerting import retry_alerts
 from .backups import back_up, restore_backup
 from .commands import CommandRequest, Context, Name, command
@@ -44,7 +44,7 @@ class ImportBars(CommandRequest):
 
 
 class BackUp(CommandRequest):
-    "What is asked of a backup: nothing; where it goes stands in the settings."
+    to: Path | None = Field(None, description="another folder than that of the settings; in the terminal only")
 
 
 class RestoreBackup(CommandRequest):
@@ -58,7 +58,8 @@ class RetryAlerts(CommandRequest):
 
 # %% ../../nbs/13_services/69_data_control.ipynb #c0a75ede
 @command("update-market", role="trader", audit="data.update", status=202,
-         tell=lambda a: [f"The job {a['id']} fetches what is missing." if "id" in a else f"{a['rows']} bars added or corrected."])
+         tell=lambda a: [f"The job {a['id']} fetches what is missing." if "id" in a else f"{a['rows']} bars added or corrected, "
+                         f"{plural(a['repairs'], 'value')} repaired, {plural(a['gaps'], 'gap')} left; the store is now {a['version']}"])
 def _update_market(request: UpdateMarket, context: Context) -> dict:
     "Fetch the bars that the store of a profile lacks"
     settings = current_settings(context.workspace, request.profile)
@@ -66,7 +67,7 @@ def _update_market(request: UpdateMarket, context: Context) -> dict:
         program = (sys.executable, "-c", "from trading.cli.main import main; main(prog_name='carnet')", "ingest", "--profile", settings.run.profile)
         return start(context.workspace, "ingest", (*program, *(["--refill"] if request.refill else [])), context.key or None, context.actor.user,
                      {"profile": settings.run.profile})
-    done = update_market(settings, refill=request.refill)
+    done = update_market(settings, context.progress, request.refill) if context.progress else update_market(settings, refill=request.refill)
     return {"rows": done.rows, "repairs": len(done.repairs), "gaps": len(done.gaps), "version": done.version, "problems": dict(done.problems)}
 
 
@@ -97,11 +98,21 @@ def _import_bars(request: ImportBars, context: Context) -> dict:
     return {"files": told, "rows": rows, "repairs": repairs, "version": version}
 
 
-@command("back-up", role="admin", audit="backup.make", tell=lambda a: [f"{a['file']}: {a['files']} files, read back, every checksum is right."])
+def _folder_here(request: BackUp, context: Context) -> dict:
+    "Refuse a folder of this machine that somebody names from another one."
+    if request.to is not None and context.actor.via != "terminal":
+        raise Forbidden("where backups go is decided on the machine itself: set backup.folder, or give --to in the terminal")
+    return {}
+
+
+@command("back-up", role="admin", audit="backup.make", describe=_folder_here, tell=lambda a: [
+    f"{a['file']}: {plural(a['files'], 'file')}, {a['bytes'] / 1e6:.1f} MB, sealed {a['sealed'] / 1e6:.1f} MB; read back and every checksum is right"
+    + (f"; removed {', '.join(a['removed'])}" if a["removed"] else "")])
 def _back_up(request: BackUp, context: Context) -> dict:
     "Back up data, runs and settings into one encrypted file"
-    path, manifest, removed = back_up(current_settings(context.workspace), context.clock())
-    return {"file": path.name, "files": len(manifest.files), "bytes": sum(manifest.sizes.values()), "removed": removed}
+    path, manifest, removed = back_up(current_settings(context.workspace), context.clock(), request.to)
+    return {"file": str(path) if context.actor.via == "terminal" else path.name, "files": len(manifest.files),
+            "bytes": sum(manifest.sizes.values()), "sealed": path.stat().st_size, "removed": removed}
 
 
 @command("restore-backup", role="admin", audit="backup.restore", records="itself",  # nothing in force changes, and a new machine has no log yet

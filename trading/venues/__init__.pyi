@@ -18,8 +18,12 @@ from .coingecko import PAGE as PAGE, coingecko_prices as coingecko_prices, coing
 from .cointracking import Booking as Booking, read_cointracking as read_cointracking, balances as balances, CoinTracking as CoinTracking, apply_aliases as apply_aliases, value_of as value_of
 from .crypto.async_venue import AsyncCcxtVenue as AsyncCcxtVenue
 from .crypto.candle_stream import CandleStream as CandleStream, has_stream as has_stream
-from .crypto.connection import LAST_RESPONSE as LAST_RESPONSE, run_blocking as run_blocking, Connection as Connection, redirect as redirect, load_markets_of as load_markets_of, known_market as known_market, exchange_markets as exchange_markets, ohlcv_of as ohlcv_of, prices_of as prices_of, book_of as book_of, fetch_free_and_used as fetch_free_and_used, fetch_account_number as fetch_account_number
-from .crypto.parsing import SlowDown as SlowDown, translate as translate, without_secrets as without_secrets, candles_frame as candles_frame, check_raw as check_raw, decimal_of as decimal_of, list_of as list_of
+from .crypto.connection import LAST_RESPONSE as LAST_RESPONSE, OUTGOING as OUTGOING, run_blocking as run_blocking, UnfitRequest as UnfitRequest, Connection as Connection, redirect as redirect, load_markets_of as load_markets_of, known_market as known_market, exchange_markets as exchange_markets, ohlcv_of as ohlcv_of, prices_of as prices_of, book_of as book_of, fetch_free_and_used as fetch_free_and_used, fetch_account_number as fetch_account_number
+from .crypto.order_request import OrderRequest as OrderRequest, build_request as build_request, carries_id as carries_id, missing_parts as missing_parts
+from .crypto.orders import order_state as order_state, send_order as send_order, find_order_at as find_order_at, open_orders_of as open_orders_of, cancel_at as cancel_at, order_trades_at as order_trades_at
+from .crypto.parsing import SlowDown as SlowDown, ClockSkew as ClockSkew, translate as translate, without_secrets as without_secrets, candles_frame as candles_frame, check_raw as check_raw, decimal_of as decimal_of, list_of as list_of
+from .crypto.request_budget import RequestBudget as RequestBudget
+from .crypto.trades import list_trades as list_trades, fills_of as fills_of, trades_since as trades_since, Transfer as Transfer, transfers_since as transfers_since
 from .crypto.venue import CcxtVenue as CcxtVenue
 from .json_api import fetch_json as fetch_json
 from .mt5.bridge import WINDOW as WINDOW, place_order as place_order, cancel_order as cancel_order, find_order as find_order, make_bridge as make_bridge, health as health, serve_bridge as serve_bridge

@@ -193,7 +193,7 @@ class AlpacaVenue:
         "Cancel an order and return what became of it."
         client = self._client("trade")
         state = self.fetch_order(client_order_id, symbol)
-        if state.status == "open":
+        if not state.ended:
             _ask(f"cancelling {client_order_id}", client.cancel_order_by_id, state.id)
         return self.fetch_order(client_order_id, symbol)
 

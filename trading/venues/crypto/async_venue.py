@@ -6,6 +6,7 @@
 __all__ = ['AsyncCcxtVenue']
 
 # %% ../../../nbs/01_venues/crypto/15_async_venue.ipynb #9bf4fd2d
+import asyncio
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from decimal import Decimal
@@ -14,8 +15,9 @@ from typing import Any
 import pandas as pd
 
 from ...core.types import Fill, Market, Order, OrderState
-from . import connection as exchange, venue as crypto
+from . import connection as exchange, orders
 from .connection import Connection
+from .trades import Transfer, trades_since, transfers_since
 
 # %% ../../../nbs/01_venues/crypto/15_async_venue.ipynb #76be6524
 class AsyncCcxtVenue(Connection):
@@ -36,6 +38,10 @@ class AsyncCcxtVenue(Connection):
     async def _call(self, call: Callable, *args, **kwargs) -> Any:
         "Make one call of the client and wait for it."
         return await call(*args, **kwargs)
+
+    async def _pause(self, seconds: float) -> None:
+        "Wait, and let others go on."
+        await asyncio.sleep(seconds)
 
     async def load_markets(self) -> dict[str, Market]:
         "Return what the venue allows, by symbol."
@@ -63,20 +69,28 @@ class AsyncCcxtVenue(Connection):
 
     async def create_order(self, order: Order) -> OrderState:
         "Send an order once; a lost answer is `UnknownOutcome`, a refusal is the state 'rejected'."
-        return await crypto._create_order(self, order)
+        return await orders.send_order(self, order)
 
     async def fetch_order(self, client_order_id: str, symbol: str) -> OrderState:
         "Return the state of an order by our own id."
-        return await crypto._fetch_order(self, client_order_id, symbol)
+        return await orders.find_order_at(self, client_order_id, symbol)
 
     async def fetch_open_orders(self) -> list[OrderState]:
         "Return all open orders."
-        return await crypto._fetch_open_orders(self)
+        return await orders.open_orders_of(self)
 
     async def fetch_my_trades(self, since: datetime | None = None, symbols: Iterable[str] | None = None) -> list[Fill]:
         "Return our fills, oldest first; a venue that answers per symbol is asked for `symbols`, or it says that it needs them."
-        return await crypto._fetch_my_trades(self, since, symbols)
+        return await trades_since(self, since, None if symbols is None else list(symbols))
 
     async def cancel_order(self, client_order_id: str, symbol: str) -> OrderState:
         "Cancel an order and return what became of it."
-        return await crypto._cancel_order(self, client_order_id, symbol)
+        return await orders.cancel_at(self, client_order_id, symbol)
+
+    async def fetch_order_trades(self, client_order_id: str, symbol: str) -> list[Fill]:
+        "Return the fills of one order."
+        return await orders.order_trades_at(self, client_order_id, symbol)
+
+    async def fetch_transfers(self, since: datetime) -> list[Transfer]:
+        "Return deposits and withdrawals, oldest first."
+        return await transfers_since(self, since)

@@ -7,183 +7,17 @@ __all__ = ['CcxtVenue']
 
 # %% ../../../nbs/01_venues/crypto/10_venue.ipynb #bee0bf8d
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
 import pandas as pd
 
-from ...core.errors import BadInput, MissingData, UnknownOutcome, VenueError
-from ...core.types import ZERO, Fill, Market, Order, OrderState
+from ...core.types import Fill, Market, Order, OrderState
 from trading.venues.crypto.connection import (
-    LAST_RESPONSE, Connection, book_of, exchange_markets, fetch_account_number, fetch_free_and_used, known_market, ohlcv_of, prices_of,
-    run_blocking,
+    Connection, book_of, exchange_markets, fetch_account_number, fetch_free_and_used, ohlcv_of, prices_of, run_blocking,
 )
-from .parsing import candles_frame, decimal_of, list_of, translate, without_secrets
-
-# %% ../../../nbs/01_venues/crypto/10_venue.ipynb #8eae7a51
-_STATUS = {"open": "open", "closed": "closed", "canceled": "canceled", "cancelled": "canceled", "expired": "expired", "rejected": "rejected"}
-
-
-def _state(answer: Any, venue: str, order: Order | None = None) -> OrderState:
-    "Check what the venue says about an order."
-    if not isinstance(answer, dict) or not answer.get("id"):
-        raise UnknownOutcome(f"{venue}: the answer about an order has no number; look it up by its client order id, never send it again")
-    symbol = answer.get("symbol") or (order.symbol if order else "")
-    side, status = answer.get("side") or (order.side if order else ""), _STATUS.get(answer.get("status") or "open")
-    amount = answer.get("amount") if answer.get("amount") is not None else (order.amount if order else None)
-    filled = answer.get("filled") if answer.get("filled") is not None else (0 if order or status == "open" else None)
-    if not symbol or side not in ("buy", "sell") or status is None:
-        raise VenueError(f"{venue}: order {answer['id']}: the answer lacks symbol, side or a known status; ask again")
-    average = answer.get("average")
-    fee = answer.get("fee") or {}
-    quote = symbol.split("/")[-1].split(":")[0]
-    ours = str(answer.get("clientOrderId") or (order.client_order_id if order else ""))
-    number = answer["id"]
-    return OrderState(
-        str(number), ours, symbol, side,
-        decimal_of(amount, venue, f"the amount of order {number}"), decimal_of(filled, venue, f"the filled part of order {number}"), status,
-        decimal_of(average, venue, "the average price") if average else None,
-        decimal_of(fee["cost"], venue, "the fee") if fee.get("currency") == quote and fee.get("cost") is not None else ZERO,
-    )
-
-
-async def _create_order(venue: Connection, order: Order) -> OrderState:
-    "Send once."
-    import ccxt
-
-    venue._need_keys("an order")
-    await known_market(venue, order.symbol)
-    exchange, what = venue._ccxt, f"order {order.client_order_id} ({order.side} {order.amount} {order.symbol})"
-    params: dict[str, Any] = {"clientOrderId": order.client_order_id}
-    if order.time_in_force == "PO":
-        params["postOnly"] = True
-    elif order.type != "market" and order.time_in_force != "GTC":
-        params["timeInForce"] = order.time_in_force
-    if order.stop_price is not None:
-        params["triggerPrice"] = float(order.stop_price)
-    kind = "limit" if order.type in ("limit", "stop_limit") else "market"
-    price, seen = None if order.price is None else float(order.price), {}
-    token = LAST_RESPONSE.set(seen)
-    try:
-        answer = await venue._call(exchange.create_order, order.symbol, kind, order.side, float(order.amount), price, params)
-    except ccxt.InvalidOrder as error:
-        if "duplicate" in str(error).lower():
-            return await _fetch_order(venue, order.client_order_id, order.symbol)
-        return _rejected(order, str(error))
-    except ccxt.InsufficientFunds as error:
-        return _rejected(order, str(error))
-    except ccxt.BaseError as error:
-        raise translate(error, venue.name, what, sending=True, status=seen.get("status", 0)) from None
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError):
-        raise UnknownOutcome(f"{venue.name}: {what}: the answer cannot be read; look the order up by its id, never send it again") from None
-    finally:
-        LAST_RESPONSE.reset(token)
-    return _state(answer, venue.name, order)
-
-
-def _rejected(order: Order, why: str) -> OrderState:
-    "Describe an order that the venue refused."
-    reason = without_secrets(" ".join(why.split())[:200])
-    return OrderState("", order.client_order_id, order.symbol, order.side, order.amount, ZERO, "rejected", reason=reason)
-
-
-async def _fetch_order(venue: Connection, client_order_id: str, symbol: str) -> OrderState:
-    "Look up by our id."
-    import ccxt
-
-    venue._need_keys("an order's state")
-    what = f"order {client_order_id}"
-    try:
-        answer = await venue._call(venue._ccxt.fetch_order, None, symbol, {"clientOrderId": client_order_id, "origClientOrderId": client_order_id})
-    except ccxt.OrderNotFound:
-        raise MissingData(f"{venue.name} knows no order {client_order_id} of {symbol}; it did not arrive, or is too old to be listed") from None
-    except ccxt.BaseError as error:
-        raise translate(error, venue.name, what) from None
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError):
-        raise VenueError(f"{venue.name}: {what}: the answer cannot be read; ask again") from None
-    if not isinstance(answer, dict) or not answer.get("id"):
-        raise VenueError(f"{venue.name}: {what}: the answer has no number; ask again")
-    return _state(answer, venue.name)
-
-# %% ../../../nbs/01_venues/crypto/10_venue.ipynb #e2d98fd0
-async def _fetch_open_orders(venue: Connection) -> list[OrderState]:
-    "Fetch all open orders."
-    venue._need_keys("open orders")
-    venue._ccxt.options["warnOnFetchOpenOrdersWithoutSymbol"] = False
-    return [_state(o, venue.name) for o in list_of(await venue._ask("open orders", venue._ccxt.fetch_open_orders), venue.name, "open orders")]
-
-
-async def _cancel_order(venue: Connection, client_order_id: str, symbol: str) -> OrderState:
-    "Cancel by our id; an order that is already done is simply reported."
-    import ccxt
-
-    venue._need_keys("cancelling")
-    try:
-        await venue._call(venue._ccxt.cancel_order, None, symbol, {"clientOrderId": client_order_id, "origClientOrderId": client_order_id})
-    except ccxt.OrderNotFound:
-        pass  # filled or cancelled before; the state below says which
-    except ccxt.BaseError as error:
-        raise translate(error, venue.name, f"cancelling {client_order_id}") from None
-    return await _fetch_order(venue, client_order_id, symbol)
-
-
-async def _fetch_my_trades(venue: Connection, since: datetime | None, symbols: Iterable[str] | None) -> list[Fill]:
-    "Fetch fills, symbol by symbol where the venue wants that."
-    venue._need_keys("our trades")
-    start = None if since is None else int(since.timestamp() * 1000)
-    trades = {}
-    for symbol in list(symbols or venue.symbols) or [None]:
-        for trade in await _trades_of(venue, symbol, start):
-            fill = await _fill(venue, trade)
-            trades[fill.id, fill.symbol] = fill
-    return sorted(trades.values(), key=lambda f: (f.timestamp, f.id))
-
-
-async def _trades_of(venue: Connection, symbol: str | None, start: int | None) -> list[Any]:
-    "Fetch page after page, until one brings nothing new."
-    found: dict[Any, Any] = {}
-    while True:
-        try:
-            answer = await venue._ask(f"trades of {symbol or 'the account'}", venue._ccxt.fetch_my_trades, symbol, start, 1000)
-        except BadInput:
-            if symbol is not None:
-                raise
-            raise BadInput(f"{venue.name} tells our trades per symbol only, and the balance does not show what was sold out; name the symbols that "
-                           "were ever traded (market.symbols)") from None
-        page = {t.get("id") if isinstance(t, dict) else n: t for n, t in enumerate(list_of(answer, venue.name, "trades"))}
-        fresh = page.keys() - found.keys()
-        found |= page
-        times: list[Any] = [t.get("timestamp") if isinstance(t, dict) else None for t in page.values()]
-        if not fresh or len(page) < 50 or None in times:  # 50: the smallest page of a known venue
-            return list(found.values())
-        start = max(times)
-
-
-async def _fill(venue: Connection, trade: Any) -> Fill:
-    "Check one trade, and say what its fee was taken in and is worth in the quote currency."
-    name = venue.name
-    if not isinstance(trade, dict) or not trade.get("id") or trade.get("timestamp") is None or trade.get("side") not in ("buy", "sell"):
-        raise VenueError(f"{name}: a trade came without id, time or side; the answer was damaged, ask again")
-    price, amount = decimal_of(trade.get("price"), name, "a trade's price"), decimal_of(trade.get("amount"), name, "a trade's amount")
-    base, quote = trade["symbol"].split("/")[0], trade["symbol"].split("/")[-1].split(":")[0]
-    fee, worth, in_kind = trade.get("fee") or {}, ZERO, ()
-    if fee.get("cost"):
-        coin, units = fee.get("currency"), decimal_of(fee["cost"], name, "a trade's fee")
-        each = Decimal(1) if coin == quote else price if coin == base else await _worth(venue, f"{coin}/{quote}", trade["timestamp"])
-        worth, in_kind = units * each, (coin, units) if coin != quote else ()
-    when = datetime.fromtimestamp(trade["timestamp"] / 1000, UTC)
-    ours = str(trade.get("clientOrderId") or trade.get("order") or "")
-    return Fill(str(trade["id"]), ours, trade["symbol"], trade["side"], amount, price, worth, when, *in_kind)
-
-
-async def _worth(venue: Connection, pair: str, moment: int) -> Decimal:
-    "Return what a coin was worth when the minute of a trade began; asked again, it is the same."
-    minute = await venue._ask(f"price of {pair}", venue._ccxt.fetch_ohlcv, pair, "1m", moment // 60000 * 60000, 1)
-    found = candles_frame(minute, venue.name, pair)
-    if found.empty:
-        raise VenueError(f"{venue.name}: a fee was taken in {pair.partition('/')[0]}, and {pair} has no price at that time; ask again later")
-    return Decimal(str(found["open"].iloc[0]))
+from .orders import cancel_at, find_order_at, open_orders_of, order_trades_at, send_order
+from .trades import Transfer, trades_since, transfers_since
 
 # %% ../../../nbs/01_venues/crypto/10_venue.ipynb #7a10f7fa
 class CcxtVenue(Connection):
@@ -215,20 +49,28 @@ class CcxtVenue(Connection):
 
     def create_order(self, order: Order) -> OrderState:
         "Send an order once; a lost answer is `UnknownOutcome`, a refusal is the state 'rejected'."
-        return run_blocking(_create_order(self, order))
+        return run_blocking(send_order(self, order))
 
     def fetch_order(self, client_order_id: str, symbol: str) -> OrderState:
         "Return the state of an order by our own id."
-        return run_blocking(_fetch_order(self, client_order_id, symbol))
+        return run_blocking(find_order_at(self, client_order_id, symbol))
 
     def fetch_open_orders(self) -> list[OrderState]:
         "Return all open orders."
-        return run_blocking(_fetch_open_orders(self))
+        return run_blocking(open_orders_of(self))
 
     def fetch_my_trades(self, since: datetime | None = None, symbols: Iterable[str] | None = None) -> list[Fill]:
         "Return our fills, oldest first; a venue that answers per symbol is asked for `symbols`, or it says that it needs them."
-        return run_blocking(_fetch_my_trades(self, since, symbols))
+        return run_blocking(trades_since(self, since, None if symbols is None else list(symbols)))
 
     def cancel_order(self, client_order_id: str, symbol: str) -> OrderState:
         "Cancel an order and return what became of it."
-        return run_blocking(_cancel_order(self, client_order_id, symbol))
+        return run_blocking(cancel_at(self, client_order_id, symbol))
+
+    def fetch_order_trades(self, client_order_id: str, symbol: str) -> list[Fill]:
+        "Return the fills of one order; what it costs does not depend on the number of symbols."
+        return run_blocking(order_trades_at(self, client_order_id, symbol))
+
+    def fetch_transfers(self, since: datetime) -> list[Transfer]:
+        "Return deposits and withdrawals, oldest first."
+        return run_blocking(transfers_since(self, since))
