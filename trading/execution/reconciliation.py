@@ -267,6 +267,12 @@ def reported_events(
         known = desk.ledger.find(event.kind, desk.account, event.data["id"])
         if not known and (mine is None or own in mine) and event.timestamp >= desk.ledger.find("opened", desk.account).timestamp:
             booked = max(desk.clock(), event.timestamp)
+            if event.kind in ("deposit", "withdrawal", "transfer") and (coin := event.data.get("currency")) not in (None, book.currency):
+                each, named = price_at_venue(desk, book, coin), {asset_of(s): s for s in (*(symbols or ()), *book.positions)}
+                if each is None:  # what it is worth is not known: a person books it
+                    continue
+                rest = {k: v for k, v in event.data.items() if k != "currency"}
+                event = replace(event, data=rest | {"symbol": named.get(coin, f"{coin}/{book.currency}"), "price": str(each)})
             found.append(replace(event, account=desk.account, data=event.data | {"source": f"venue {desk.venue.name}"}, booked=booked))
     return sorted(found, key=lambda e: e.timestamp)
 

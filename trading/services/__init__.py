@@ -31,7 +31,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "run_named", "report_page", "begin_run", "execute_run", "keep_schedule", "compare_named", "begin_reproduction",
         "reproduction_differences",
     ],
-    "maintenance": ["SECURITY_CHECKS", "health_report", "health_trend", "repair", "security_report", "watch_system"],
+    "maintenance": ["SECURITY_CHECKS", "check_chain", "health_report", "health_trend", "repair", "security_report", "watch_system"],
     "market_data": ["update_market", "follow_profile", "import_bars", "preview_bars", "named_files", "serve_mt5_terminal"],
     "metrics": ["GATHERED", "EXPOSITION", "update_metrics", "open_metrics", "start_logging"],
     "plan_control": [

@@ -39,7 +39,7 @@ from .data_control import UpdateMarket as UpdateMarket, ImportBars as ImportBars
 from .feedback_history import open_feedback as open_feedback, describe_feedback as describe_feedback
 from .jobs import JOB as JOB, WRAP as WRAP, start_run as start_run, start as start, job as job, log_tail as log_tail, cancel_job as cancel_job, archive_jobs as archive_jobs
 from .launching import run_named as run_named, report_page as report_page, begin_run as begin_run, execute_run as execute_run, keep_schedule as keep_schedule, compare_named as compare_named, begin_reproduction as begin_reproduction, reproduction_differences as reproduction_differences
-from .maintenance import SECURITY_CHECKS as SECURITY_CHECKS, health_report as health_report, health_trend as health_trend, repair as repair, security_report as security_report, watch_system as watch_system
+from .maintenance import SECURITY_CHECKS as SECURITY_CHECKS, check_chain as check_chain, health_report as health_report, health_trend as health_trend, repair as repair, security_report as security_report, watch_system as watch_system
 from .market_data import update_market as update_market, follow_profile as follow_profile, import_bars as import_bars, preview_bars as preview_bars, named_files as named_files, serve_mt5_terminal as serve_mt5_terminal
 from .metrics import GATHERED as GATHERED, EXPOSITION as EXPOSITION, update_metrics as update_metrics, open_metrics as open_metrics, start_logging as start_logging
 from .plan_control import ReviewPlan as ReviewPlan, review_run_plan as review_run_plan, ApprovePlan as ApprovePlan, approve_run_plan as approve_run_plan, RejectPlan as RejectPlan, reject_run_plan as reject_run_plan, ValidatePlan as ValidatePlan, validate_run_plan as validate_run_plan
