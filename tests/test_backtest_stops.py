@@ -98,7 +98,7 @@ def test_five_hundred_random_strategies_agree_with_a_slow_loop():
         stop, target, trailing = rng.uniform(0.005, 0.08), (rng.uniform(0.01, 0.1) if rng.random() < 0.5 else None), bool(rng.random() < 0.4)
         bars = bars_from(many)
         events = pd.DataFrame({("entry", s): entry[s] for s in names} | {("exit", s): leave[s] for s in names}, index=bars.index)
-        result = backtest(bars, signals=events, stop_loss=stop, take_profit=target, trailing=trailing, fees=0.001)
+        result = backtest(bars, signals=events, stop_loss=stop, take_profit=target, trailing=trailing, fees=0.001, shared=False)
         slow = [2_000 * slow_loop(many[s], entry[s], leave[s], stop, target, trailing, 0.001) for s in names]
         assert result.accounts.iloc[-1][names].tolist() == pytest.approx(slow, rel=1e-9)
         stopped += int((result.trades["bars"] == 0).sum())

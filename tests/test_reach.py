@@ -34,7 +34,6 @@ WAITS = {  # public definitions that nothing reaches yet, by the issue that will
         "venues.mt5.simulated_terminal": "SimulatedTerminal",
     },
     18: {  # research to orders: optimisers, strategies, features and sizes by name
-        "backtest.engine": "volatility_size",
         "backtest.strategies": "BollingerBreakout CrossSectionalMomentum Donchian Pairs RsiReversion TargetWeights first_bars hold",
         "execution.plan": "PlanOutcome apply_plan",
         "features.technical": "atr bollinger ema log_returns macd realized_vol",

@@ -9,7 +9,8 @@ from trading.backtest.engine import FIGURES, backtest, composite_score
 from trading.backtest.fast_kernel import RULE, build_blocks, run_variations
 from trading.backtest.strategies import MaCross, TargetWeights
 from trading.backtest.sweep import make_job
-from trading.backtest.sweep_jobs import Grid, key_figures, make_chunks, make_grid, run_chunk, run_fast, run_slow
+from trading.backtest.sweep_engines import key_figures, run_accounts, run_chunk, run_fast, run_vectorbt
+from trading.backtest.sweep_jobs import Grid, make_chunks, make_grid
 from trading.backtest.vectorbt_engine import Costs, EngineFills
 from trading.core.bars import bars_from, bars_from_close
 from trading.core.errors import BadInput
@@ -83,8 +84,8 @@ def walk(close, price, positions, span, costs, total, periods):
 def kernel(close, price, positions, span, costs, total, periods):
     out = np.empty((len(positions), N))
     tables = np.ascontiguousarray(positions, dtype=float)
-    run_variations(copy_row, tables, np.arange(len(positions), dtype=float)[:, None], np.asarray(close, float), np.asarray(price, float),
-                   np.asarray(span, float), np.array(costs, float), total, float(periods), out)
+    run_variations(copy_row, tables, np.arange(len(positions), dtype=float)[:, None], np.asarray(close, float), np.array([price] * 3, float),
+                   np.asarray(span, float), np.array([*costs, -1e18, 0, 1, 0], float), total, float(periods), out)
     return out
 
 
@@ -170,15 +171,16 @@ def test_the_grid_leaves_out_what_makes_no_sense():
             make_grid(MaCross(), bad)
 
 
-def job(strategy=None, grid=None, engine="kernel", bars=BARS, metrics=FIGURES, stops=(None, None, False), **costs):
+def job(strategy=None, grid=None, engine="kernel", bars=BARS, metrics=FIGURES, rules=None, **costs):
     return make_job(bars, strategy or MaCross(), grid or {"fast": [1, 2], "slow": [3, 4]}, metrics, Costs(**{"fees": 0.001, **costs}), "auto",
-                    stops, 365, engine)
+                    {"shared": False, **(rules or {})}, 365, engine)
 
 
 def test_both_engines_and_the_single_backtest_give_the_same_figures():
     for costs in ({}, {"fees": 0.01, "slippage": 0.02, "fixed_fees": 3.0, "cash": 500.0}):
         one = job(**costs)
-        slow = run_slow(one, 0, 4)
+        slow = run_vectorbt(one, 0, 4)
+        np.testing.assert_allclose(run_accounts(one, 0, 4), slow, rtol=1e-9, atol=1e-9)
         assert slow.shape == (4, 2, N)
         for s, symbol in enumerate("AB"):
             np.testing.assert_allclose(run_fast(one, symbol, 0, 4), slow[:, s], rtol=1e-9, atol=1e-9)
@@ -186,16 +188,16 @@ def test_both_engines_and_the_single_backtest_give_the_same_figures():
                 alone = backtest(BARS[[("close", symbol)]], MaCross(**params), periods=365, **{"fees": 0.001, **costs}).stats
                 np.testing.assert_allclose(slow[k, s], alone[list(FIGURES)].to_numpy(float), rtol=1e-9, atol=1e-9)
     part = run_chunk(job(metrics=["fees", "final"]), "A", 1, 3)
-    whole = run_slow(job(), 1, 3)[:, 0]
+    whole = run_accounts(job(), 1, 3)[:, 0]
     assert part.shape == (2, 1, 2) and part[:, 0] == pytest.approx(whole[:, [FIGURES.index("fees"), FIGURES.index("final")]])
-    assert run_chunk(job(engine="vectorbt", metrics=["final"]), None, 0, 2)[:, 1, 0] == pytest.approx(run_slow(job(), 0, 2)[:, 1, 0])
+    assert run_chunk(job(engine="vectorbt", metrics=["final"]), None, 0, 2)[:, 1, 0] == pytest.approx(run_accounts(job(), 0, 2)[:, 1, 0])
 
 
-def test_stops_and_weights_go_through_the_slow_engine():
-    stopped = run_slow(job(engine="vectorbt", grid={"fast": [1], "slow": [2]}, stops=(0.05, None, False)), 0, 1)[0, 0]
+def test_stops_and_weights_go_through_the_account():
+    stopped = run_accounts(job(engine="auto", grid={"fast": [1], "slow": [2]}, rules={"stop_loss": 0.05}), 0, 1)[0, 0]
     alone = backtest(BARS[[("close", "A")]], MaCross(1, 2), periods=365, stop_loss=0.05).stats
     np.testing.assert_allclose(stopped, alone[list(FIGURES)].to_numpy(float), rtol=1e-9)
-    found = run_slow(job(TargetWeights(), {"every": ["week", "bar"]}, "vectorbt"), 0, 2)
+    found = run_accounts(job(TargetWeights(), {"every": ["week", "bar"]}, "auto"), 0, 2)
     assert found.shape == (2, 1, N)
     np.testing.assert_allclose(found[1, 0], backtest(BARS, TargetWeights(every="bar"), periods=365).stats[list(FIGURES)].to_numpy(float))
 
@@ -234,5 +236,5 @@ def test_a_sweep_is_cut_into_pieces_that_cover_it_once():
     long = bars_from({"A": pd.DataFrame({"close": 1.0}, pd.date_range("2000-01-01", periods=20_000, freq="h", tz="UTC"))})
     assert cut(101, "vectorbt", long) == [(None, 0, 100), (None, 100, 101)]  # 2e8 / (100 · 20,000)
     assert len(cut(4000, bars=long)) == 16  # rows of 20,000 bars fill 50 MB at 312
-    weights = job(TargetWeights(), {"targets": [{"A": k / 100} for k in range(26)]}, "vectorbt")
+    weights = job(TargetWeights(), {"targets": [{"A": k / 100} for k in range(26)]}, "auto")
     assert make_chunks(weights) == [(None, 0, 25), (None, 25, 26)]

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from trading.backtest.engine import backtest, composite_score, periods_per_year, target_rows, volatility_size
-from trading.backtest.execution_timing import check_signals, directions, fill_prices, first_stop, next_bar, same_symbols
-from trading.backtest.vectorbt_engine import Costs, fill_directions, fill_weights
+from trading.backtest.execution_timing import check_signals, fill_prices, next_bar, same_symbols
+from trading.backtest.vectorbt_engine import Costs, fill_directions
 from trading.core.bars import bars_from
 from trading.core.errors import BadInput
 
@@ -26,22 +26,22 @@ def closes(**columns):
     return bars_from({s: pd.DataFrame({"close": np.asarray(v, float)}, DAY[: len(v)]) for s, v in columns.items()})
 
 
+def sides(bars, signals, **how):
+    "Give the direction held at each close."
+    return np.sign(backtest(bars, signals=signals, **{"fees": 0.0, **how}).units["A"]).astype(int).tolist()
+
+
 def follow(values, **how):
-    "Give the directions and fill prices of positions on rising opens 10, 11, 12 … with closes half above."
+    "Give the directions of positions on rising opens 10, 11, 12 … with closes half above, and the prices of the orders."
     n = len(values)
-    bars = one(np.arange(n) + 10.5, np.arange(n) + 10.0)
-    turns = directions(bars, pd.DataFrame({"A": values}, DAY[:n]), **how)
-    assert turns.first.equals(turns.last) and turns.second.isna().all(axis=None)
-    return turns.last["A"].tolist(), turns.price["A"].tolist()
+    bars, positions = one(np.arange(n) + 10.5, np.arange(n) + 10.0), pd.DataFrame({"A": values}, DAY[:n])
+    return sides(bars, positions, **how), backtest(bars, signals=positions, fees=0.0, **how).orders["price"].tolist()
 
 
 def test_a_position_is_taken_at_the_next_open_or_close():
-    assert follow([0, 1, 1, 0, -1, 0]) == ([0, 0, 1, 1, 0, -1], [10, 11, 12, 13, 14, 15])
-    assert follow([1, 1, 0, 0], fill="close") == ([0, 1, 1, 0], [10.5, 11.5, 12.5, 13.5])
-    assert follow([0, 1, -1, -1, 1, 1], pause=True)[0] == [0, 0, 1, 0, -1, 0]
-    assert follow([0, 1, -1, -1, -1, -1], pause=True)[0] == [0, 0, 1, 0, -1, -1] and follow([1, -1, 1, -1, -1, -1], pause=True)[0] == [0, 1, 0, 1,
-        0, -1]
-    assert follow([0, 1, 1, 1, 0, 0], pause=True)[0] == [0, 0, 1, 1, 1, 0]
+    assert follow([0, 1, 1, 0, -1, 0]) == ([0, 0, 1, 1, 0, -1], [12, 14, 15])
+    assert follow([1, 1, 0, 0], fill="close") == ([0, 1, 1, 0], [11.5, 13.5])
+    assert follow([0, 1, -1, -1, 1, 1], size=0.5) == ([0, 0, 1, -1, -1, 1], [12, 13, 15]), "a fraction turns in one order too"
 
 
 def test_a_bar_without_a_price_is_passed_over():
@@ -50,9 +50,9 @@ def test_a_bar_without_a_price_is_passed_over():
     assert next_bar(positions, price.fillna(1))["A"].tolist() == [0, 1, 1, 0, -1, 0]
     bars = one([10, 11, np.nan, 13, 14, 15, 16])
     events = pd.DataFrame({("entry", "A"): [0, 1, 0, 0, 0, 0, 0], ("exit", "A"): [0, 0, 1, 0, 1, 0, 0]}, DAY[:7], dtype=bool)
-    assert directions(bars, events).last["A"].tolist() == [0, 0, 0, 0, 0, 0, 0]  # the exit of the hole replaces the entry before it
+    assert sides(bars, events) == [0, 0, 0, 0, 0, 0, 0]  # the exit of the hole replaces the entry before it
     events = pd.DataFrame({("entry", "A"): [0, 1, 0, 0, 0, 0, 1], ("exit", "A"): [0, 0, 0, 0, 1, 0, 0]}, DAY[:7], dtype=bool)
-    assert directions(bars, events).last["A"].tolist() == [0, 0, 0, 1, 1, 0, 0]  # what is wanted at the last close is never traded
+    assert sides(bars, events) == [0, 0, 0, 1, 1, 0, 0]  # what is wanted at the last close is never traded
 
 
 def test_events_of_each_kind():
@@ -60,7 +60,7 @@ def test_events_of_each_kind():
 
     def run(**rows):
         table = {(kind, "A"): [n in at for n in range(8)] for kind, at in rows.items()}
-        return directions(bars, pd.DataFrame(table, DAY)).last["A"].tolist()
+        return sides(bars, pd.DataFrame(table, DAY))
 
     assert run(entry=[0], exit=[3]) == [0, 1, 1, 1, 0, 0, 0, 0] and run(short_entry=[1], short_exit=[3]) == [0, 0, -1, -1, 0, 0, 0, 0]
     assert run(entry=[0], short_exit=[2]) == [0, 1, 1, 1, 1, 1, 1, 1] and run(short_entry=[0], exit=[2]) == [0, -1, -1, -1, -1, -1, -1, -1]
@@ -96,9 +96,12 @@ STOPS = [
 
 @pytest.mark.parametrize("direction, entry, rows, loss, profit, trailing, hit", STOPS, ids=map(str, range(len(STOPS))))
 def test_each_stop_is_hit_at_its_price_and_not_a_hundredth_before(direction, entry, rows, loss, profit, trailing, hit):
-    open_, high, low = np.array(rows, float).T
-    found = first_stop(direction, entry, open_, high, low, loss, profit, trailing)
-    assert found == (None if hit is None else (hit[0], pytest.approx(hit[1])))
+    open_, high, low = np.vstack([[[entry] * 3] * 2, rows]).T.astype(float)  # decided, then bought at the open of a quiet bar
+    bars = one(open_, open_, high, low)
+    wanted = pd.Series(direction, bars.index)
+    trades = backtest(bars, signals=wanted, fees=0.0, stop_loss=loss, take_profit=profit, trailing=trailing, maintenance=0.0).trades
+    found = [(bars.index.get_loc(t.exit) - 2, t.exit_price) for t in trades[~trades["open"]].itertuples()]
+    assert found == ([] if hit is None else [(hit[0], pytest.approx(hit[1]))])
 
 
 STOPPED = one([100, 100, 102, 96, 96, 97, 104, 104], [100, 100, 101, 102, 96, 96, 98, 104])
@@ -121,11 +124,15 @@ STOPPED = one([100, 100, 102, 96, 96, 97, 104, 104], [100, 100, 101, 102, 96, 96
     ([1, 1, 0, 0, 0, 0, 0, 0], {"fill": "close", "stop_loss": 0.03}, [0, 1, 1, 0, 0, 0, 0, 0], None, {3: [97.0]}),  # the stop comes before the close
 ], ids=map(str, range(12)))
 def test_stops_within_a_series_of_signals(positions, how, first, last, orders):
-    turns = directions(STOPPED, pd.DataFrame({"A": positions}, DAY), **how)
-    assert turns.first["A"].tolist() == first and turns.last["A"].tolist() == (last or first)
-    price = STOPPED["close" if how.get("fill") else "open"]["A"].to_dict() | {DAY[k]: v[0] for k, v in orders.items()}
-    assert turns.price["A"].tolist() == pytest.approx(list(price.values()))
-    assert turns.second["A"].dropna().to_dict() == pytest.approx({DAY[k]: v[1] for k, v in orders.items() if len(v) > 1})
+    signals, slip = pd.DataFrame({"A": positions}, DAY), how.get("slippage", 0.0)
+    assert sides(STOPPED, signals, **how) == (last or first)
+    done = backtest(STOPPED, signals=signals, fees=0.0, **how).orders
+    plain = done["price"] / np.where(done["side"] == "buy", 1 + slip, 1 - slip)
+    for bar, prices in orders.items():
+        assert plain[(done["timestamp"] == DAY[bar]).to_numpy()].tolist() == pytest.approx(prices)
+    usual = STOPPED["close" if how.get("fill") else "open"]["A"]
+    quiet = ~done["timestamp"].isin([DAY[k] for k in orders]).to_numpy()
+    assert plain[quiet].tolist() == pytest.approx(usual[done["timestamp"][quiet]].tolist())
 
 
 def test_two_orders_in_one_bar_reach_the_account():
@@ -301,16 +308,17 @@ def test_a_shared_purse_pays_fees_slippage_and_the_smallest_order():
 def test_each_symbol_has_its_own_purse_and_size_is_a_fraction_of_it():
     bars = closes(A=[10, 10, 20, 20], B=[10, 10, 5, 5])
     held = pd.DataFrame({"A": [1] * 4, "B": [1] * 4}, DAY[:4])
-    b = backtest(bars, signals=held, fees=0.0, cash=100.0)
+    b = backtest(bars, signals=held, fees=0.0, cash=100.0, shared=False)
     assert b.accounts.iloc[-1].to_dict() == pytest.approx({"A": 100, "B": 25}) and b.equity.tolist() == pytest.approx([100, 100, 125, 125])
-    half = backtest(bars, signals=held, fees=0.0, cash=100.0, size=0.5)
+    half = backtest(bars, signals=held, fees=0.0, cash=100.0, size=0.5, shared=False)
     assert half.units.iloc[-1].to_dict() == pytest.approx({"A": 2.5, "B": 2.5}) and half.equity.iloc[-1] == pytest.approx(112.5)
     table = pd.DataFrame({"A": [0.2, 0.9, 0.9, 0.9], "B": [0.4, 0.9, 0.9, 0.9]}, DAY[:4])  # the size known when the entry was decided
-    assert backtest(bars, signals=held, fees=0.0, cash=100.0, size=table).units.iloc[-1].to_dict() == pytest.approx({"A": 1.0, "B": 2.0})
+    apart = backtest(bars, signals=held, fees=0.0, cash=100.0, size=table, shared=False)
+    assert apart.units.iloc[-1].to_dict() == pytest.approx({"A": 1.0, "B": 2.0})
     for size, says in ((0.0, "A: size is 0.0"), (1.1, "A: size is 1.1"), (table * -1, "A: size is -0.2 at 2024-01-01")):
         with pytest.raises(BadInput, match=says):
             backtest(bars, signals=held, size=size)
-    for bad in ({"stop_loss": 0.1}, {"take_profit": 0.1}, {"trailing": True}, {"size": 0.5}):
+    for bad in ({"stop_loss": 0.1}, {"take_profit": 0.1}, {"trailing": True, "stop_loss": 0.1}, {"size": 0.5}):
         with pytest.raises(BadInput, match="stops and size belong to signals"):
             backtest(bars, weights=held / 2, **bad)
 
@@ -341,17 +349,19 @@ def test_exactly_one_intention_is_needed():
 def test_a_ruined_purse_stays_at_zero_and_its_later_orders_are_forgotten():
     bars = closes(A=[10, 10, 25, 10, 10, 10], B=[10] * 6)
     shorts = pd.DataFrame({"A": [-1, -1, 1, 0, 0, 0], "B": [0] * 6}, DAY[:6])
-    b = backtest(bars, signals=shorts, fees=0.0, cash=200.0)
+    b = backtest(bars, signals=shorts, fees=0.0, cash=200.0, shared=False)
     assert b.accounts["A"].tolist() == [100, 100, 0, 0, 0, 0] and b.equity.tolist() == [200, 200, 100, 100, 100, 100]
-    assert b.units["A"].tolist() == [0, -10, 0, 0, 0, 0] and len(b.orders) == 1 and b.trades["open"].tolist() == [True]
+    assert b.units["A"].tolist() == [0, -10, 0, 0, 0, 0] and len(b.orders) == 2 and b.trades["reason"].tolist() == ["liquidation"]
+    assert any("the account of A was ruined" in note and "owed 50.00 more" in note for note in b.notes), "250 to buy back what 200 are there for"
     assert b.cash.tolist() == [200, 300, 100, 100, 100, 100] and b.returns.tolist() == [0, 0, -0.5, 0, 0, 0] and b.stats["max_drawdown"] == -0.5
 
 
-def test_an_order_of_the_bar_of_the_ruin_has_been_traded():
+def test_a_short_is_closed_where_its_margin_is_used_up():
     bars = one([10, 10, 25, 10], [10, 10, 10, 10])
-    b = backtest(bars, signals=pd.DataFrame({"A": [0, -1, 1, 0]}, DAY[:4]), fees=0.0,
-                 cash=100.0)  # sold at the open of the third bar, ruined at its close
-    assert b.orders["timestamp"].tolist() == [DAY[2]] and b.equity.tolist() == [100, 100, 0, 0] and b.trades["open"].tolist() == [True]
+    b = backtest(bars, signals=pd.DataFrame({"A": [0, -1, 1, 0]}, DAY[:4]), fees=0.0, cash=100.0)
+    # sold at the open of the third bar: 200 - 10 p is a quarter of 10 p at 16, and 40 are left; they buy at the open of the fourth
+    assert b.orders["price"].tolist() == pytest.approx([10, 16, 10]) and b.equity.tolist() == pytest.approx([100, 100, 40, 40])
+    assert b.orders["reason"].tolist() == ["signal", "liquidation", "signal"] and b.trades["pnl"].tolist() == pytest.approx([-60, 0])
 
 
 def test_defaults_and_a_hole_while_something_is_held():
@@ -398,7 +408,3 @@ def test_the_engine_turns_in_one_order_unless_it_has_a_fraction():
         -10, -10, 0]
     with pytest.raises(BadInput, match="A: turns from long to short in one order at 2024-01-03"):
         fill_directions(close, close, wanted, Costs(0.0, cash=100.0), close * 0 + 0.5)
-    weights = pd.DataFrame({"A": [np.nan, 0.5, np.nan, np.nan, 0.0]}, DAY[:5])
-    moved = fill_weights(close, close, weights, Costs(0.0, cash=100.0))
-    assert moved.units["A"].tolist() == [0, 5, 5, 5, 0] and moved.cash["all"].tolist() == [100, 50, 50, 50,
-        110] and moved.value["all"].tolist() == [100, 100, 100, 110, 110]

@@ -5,13 +5,28 @@
 from trading.core.lazy import lazy_names, make_callable
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
+    "account": [
+        "ENTRY_KINDS", "EXIT_REASONS", "YEAR", "RULE_NAMES", "TradeRules", "hold_time", "step_table", "AccountRules", "payout",
+        "MarketArrays", "make_market", "end_bars", "carry_table", "entry_ways", "AccountRun", "rule_array", "run_book", "most_orders",
+        "read_run",
+    ],
+    "account_kernel": ["run_account"],
+    "account_result": ["AccountFrames", "read_runs", "assumption_table", "refine"],
     "costs": ["Costs"],
     "cross_validation": ["WalkForwardResult", "walk_forward", "combinatorial_paths", "SimulatedOutcomes", "monte_carlo"],
-    "engine": ["FIGURES", "periods_per_year", "composite_score", "Backtest", "backtest", "target_rows", "volatility_size"],
-    "execution_timing": ["EVENTS", "fill_prices", "check_signals", "same_symbols", "next_bar", "first_stop", "Directions", "directions"],
+    "engine": [
+        "FIGURES", "periods_per_year", "composite_score", "Backtest", "backtest", "split_rules", "read_strategy", "own_rules", "plan_run",
+        "target_rows", "volatility_size",
+    ],
+    "event_strategy": ["AccountAtClose", "run_events"],
+    "execution_timing": [
+        "EVENTS", "ENTER_LONG", "LEAVE_LONG", "ENTER_SHORT", "LEAVE_SHORT", "fill_prices", "bars_without_trade", "check_signals",
+        "same_symbols", "next_bar", "ask",
+    ],
     "fast_kernel": [
         "HIGH", "LOW", "FALL", "SUM", "SQUARES", "DOWN", "CLOSES", "WORTH", "PEAK", "DEEPEST", "S1", "S2", "S3", "VALUES", "EXPOSED",
-        "TRADED", "PAID", "CLOSED", "WON", "GAINS", "LOSSES", "PRICE", "FEE", "RULE", "build_blocks", "run_variations",
+        "TRADED", "PAID", "CLOSED", "WON", "GAINS", "LOSSES", "PRICE", "FEE", "RULE", "build_blocks", "conclude", "run_variations",
+        "run_positions", "run_figures",
     ],
     "fast_strategies": [
         "Arrays", "COMPILED", "mean_rows", "fast_ma_cross", "fast_donchian", "fast_bollinger", "fast_rsi", "prepare_ma_cross",
@@ -22,6 +37,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "PERTURBATIONS", "load_model", "fixed_seeds", "is_fitted", "run_pipeline", "output_table", "perturb_bars", "perturb_tables",
         "changed_past",
     ],
+    "lent_arrays": ["lend"],
     "overfitting": [
         "EULER", "ReturnRecord", "probabilistic_sharpe", "minimum_track_record", "expected_best_sharpe", "deflated_sharpe",
         "independent_trials", "Overfitting", "pbo", "reality_check",
@@ -36,12 +52,14 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "default_registry", "promote_strategy",
     ],
     "sweep": ["make_job"],
-    "sweep_jobs": ["Grid", "make_grid", "Job", "run_fast", "key_figures", "run_slow", "run_chunk", "make_chunks"],
+    "sweep_engines": ["run_fast", "run_plain", "run_accounts", "key_figures", "run_vectorbt", "run_chunk"],
+    "sweep_jobs": ["Grid", "make_grid", "split_params", "Job", "make_chunks"],
     "sweep_plots": ["metric_grid", "plot_heatmap", "plot_surface", "neighbourhood"],
     "trial_register": ["Data", "variation_text", "TrialRegister", "default_register"],
-    "vectorbt_engine": ["EngineFills", "fill_directions", "fill_weights"],
+    "vectorbt_engine": ["EngineFills", "fill_directions"],
 }, modules=[
-    "costs", "cross_validation", "engine", "execution_timing", "fast_kernel", "fast_strategies", "leak_detector", "leak_probes",
-    "overfitting", "plots", "strategies", "strategy_promotion", "sweep", "sweep_jobs", "sweep_plots", "trial_register", "vectorbt_engine",
+    "account", "account_kernel", "account_result", "costs", "cross_validation", "engine", "event_strategy", "execution_timing",
+    "fast_kernel", "fast_strategies", "leak_detector", "leak_probes", "lent_arrays", "overfitting", "plots", "strategies",
+    "strategy_promotion", "sweep", "sweep_engines", "sweep_jobs", "sweep_plots", "trial_register", "vectorbt_engine",
 ])
 make_callable(__name__, "backtest")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HIGH', 'LOW', 'FALL', 'SUM', 'SQUARES', 'DOWN', 'CLOSES', 'WORTH', 'PEAK', 'DEEPEST', 'S1', 'S2', 'S3', 'VALUES',
            'EXPOSED', 'TRADED', 'PAID', 'CLOSED', 'WON', 'GAINS', 'LOSSES', 'PRICE', 'FEE', 'RULE', 'build_blocks',
-           'run_variations']
+           'conclude', 'run_variations', 'run_positions', 'run_figures']
 
 # %% ../../nbs/06_backtest/30_fast_kernel.ipynb #0e9632bd
 import numpy as np
@@ -89,28 +89,6 @@ def _stretch(a, close, span, blocks, starts, lo, hi, units):
         lo += 8 << level
         a[WORTH] = units * close[lo - 1]
 
-
-@njit(nogil=True, cache=True)
-def _value(a, close, span, blocks, starts, lo, hi, cash, units):
-    "Value the bars lo … hi - 1 with these holdings; True when the purse is ruined."
-    if lo >= hi:
-        return False
-    if units == 0:
-        _step(a, cash, span[hi] - span[lo])
-    elif units > 0 and cash == 0:
-        _step(a, units * close[lo], span[lo + 1] - span[lo])
-        _stretch(a, close, span, blocks, starts, lo + 1, hi, units)
-        a[EXPOSED] += span[hi] - span[lo]
-    else:
-        for t in range(lo, hi):
-            value, bars = cash + units * close[t], span[t + 1] - span[t]
-            if value <= 0:
-                _step(a, 0.0, bars)
-                return True
-            _step(a, value, bars)
-            a[EXPOSED] += abs(units) * close[t] / value * bars
-    return False
-
 # %% ../../nbs/06_backtest/30_fast_kernel.ipynb #78726e98
 @njit(nogil=True, cache=True)
 def _close_trade(a, units, price, fee):
@@ -162,6 +140,49 @@ def _order(a, wanted, price, cash, units, costs):
         a[PRICE], a[FEE] = at, fee * abs(after) / moved
     return left, after
 
+# %% ../../nbs/06_backtest/30_fast_kernel.ipynb #520ef3c7
+@njit(nogil=True, cache=True)
+def _margin(a, begin, worst, cash, units, costs):
+    "Close a short at the price where its margin is used up, on the way from the beginning of a bar to its worst; return cash and units."
+    keep = costs[5]
+    spare, end = cash + units * begin + keep * units * begin, cash + units * worst + keep * units * worst
+    if end >= 0:
+        return cash, units
+    price = begin if spare < 0 else begin + spare / (spare - end) * (worst - begin)
+    at = price * (1 + costs[1])
+    fee = -units * at * costs[0] + costs[2]
+    _close_trade(a, units, at, fee)
+    a[TRADED] -= units * at
+    a[PAID] += fee
+    return cash + units * at - fee, 0.0
+
+
+@njit(nogil=True, cache=True)
+def _value(a, close, bars, span, blocks, starts, lo, hi, cash, units, costs):
+    "Value the bars lo … hi - 1 with these holdings; return whether the purse is ruined, and what it holds."
+    if lo >= hi:
+        return False, cash, units
+    if units == 0 and cash > 0:
+        _step(a, cash, span[hi] - span[lo])
+    elif units > 0 and cash == 0:
+        _step(a, units * close[lo], span[lo + 1] - span[lo])
+        _stretch(a, close, span, blocks, starts, lo + 1, hi, units)
+        a[EXPOSED] += span[hi] - span[lo]
+    else:
+        for t in range(lo, hi):
+            if units < 0 and (t > lo or costs[6] == 0) and bars[0, t] == bars[0, t]:
+                cash, units = _margin(a, bars[1, t], max(bars[1, t], bars[2, t]), cash, units, costs)
+            value, lasts = cash + units * close[t], span[t + 1] - span[t]
+            if value <= 0:
+                _step(a, 0.0, lasts)
+                return True, cash, units
+            if units == 0:
+                _step(a, cash, span[hi] - span[t])
+                break
+            _step(a, value, lasts)
+            a[EXPOSED] += abs(units) * close[t] / value * lasts
+    return False, cash, units
+
 # %% ../../nbs/06_backtest/30_fast_kernel.ipynb #4110a3f0
 @njit(nogil=True, cache=True)
 def _next_change(row, words, i, n, current):
@@ -187,7 +208,7 @@ def _ratio(above, below):
 
 
 @njit(nogil=True, cache=True)
-def _measure(row, words, close, price, span, blocks, starts, costs, total, periods, out):
+def _measure(row, words, close, bars, span, blocks, starts, costs, total, periods, out):
     "Trade one row of positions and write its figures."
     n, a = close.size, np.zeros(16)
     cash, units, t, current, ruined = costs[4], 0.0, 0, 0, False
@@ -195,16 +216,40 @@ def _measure(row, words, close, price, span, blocks, starts, costs, total, perio
     change = _next_change(row, words, 0, n, current)
     while not ruined and t < n:
         fill = min(change + 1, n)
-        ruined = _value(a, close, span, blocks, starts, t, fill, cash, units)
+        while fill < n and bars[0, fill] != bars[0, fill]:  # nobody trades here
+            fill += 1
+        ruined, cash, units = _value(a, close, bars, span, blocks, starts, t, fill, cash, units, costs)
         if not ruined and fill < n:
-            current = row[change]
-            cash, units = _order(a, current, price[fill], cash, units, costs)
-            change = _next_change(row, words, change, n, current)
+            wanted = row[fill - 1]
+            if units < 0:  # the margin comes before the order: at the open, or in the whole bar when orders are filled at its close
+                cash, units = _margin(a, bars[1, fill], max(bars[1, fill], bars[2, fill]) if costs[6] > 0 else bars[1, fill], cash, units, costs)
+            if wanted != current:
+                cash, units = _order(a, wanted, bars[0, fill], cash, units, costs)
+            change, current = _next_change(row, words, fill - 1, n, wanted), wanted
         t = fill
-    final, start = a[WORTH], costs[4]
+    if costs[8] > 0 and not ruined:  # the prices have ended for good: what is held is paid by the delisting rule
+        if units != 0:
+            price = close[n - 1] * costs[7]
+            _close_trade(a, units, price, 0.0)
+            a[TRADED] += abs(units) * price
+            cash, units = cash + units * price, 0.0
+        _step(a, max(cash, 0.0), costs[8])
+    a[VALUES] += costs[4] * (total - span[n] - costs[8])  # before the first price
+    conclude(a, costs[4], total, periods, out)
+
+
+@njit(nogil=True, cache=True)
+def conclude(
+    a,  # sums of a run
+    start,  # cash at the beginning
+    total,  # bars of the whole backtest
+    periods,  # bars in a year
+    out,  # FIGURES, to be written
+):
+    "Turn the sums of a run into its figures.\n\nParameters\n----------\na\n    sums of a run\nstart\n    cash at the beginning\ntotal\n    bars of the whole backtest\nperiods\n    bars in a year\nout\n    FIGURES, to be written"
+    final = a[WORTH]
     mean, years = a[S1] / total, total / periods
     deviation = np.sqrt(max(a[S2] - total * mean * mean, 0.0) / (total - 1))
-    a[VALUES] += start * (total - span[n])  # before the first price
     out[0], out[1] = final, final / start - 1
     out[2] = (final / start) ** (1 / years) - 1
     out[3] = deviation * np.sqrt(periods)
@@ -224,7 +269,7 @@ def _measure(row, words, close, price, span, blocks, starts, costs, total, perio
 
 # %% ../../nbs/06_backtest/30_fast_kernel.ipynb #7ba52f4a
 RULE = types.void(types.float64[:, ::1], types.float64[::1], types.int8[::1])  # tables, numbers of a variation, positions to write
-_RUN = types.void(types.FunctionType(RULE), types.float64[:, ::1], types.float64[:, ::1], types.float64[::1], types.float64[::1],
+_RUN = types.void(types.FunctionType(RULE), types.float64[:, ::1], types.float64[:, ::1], types.float64[::1], types.float64[:, ::1],
                   types.float64[::1], types.float64[::1], types.int64, types.float64, types.float64[:, ::1])
 
 
@@ -234,17 +279,63 @@ def run_variations(
     tables,  # rows of indicators, whatever the rule reads
     codes,  # variations × numbers
     close,  # known closes of one symbol
-    price,  # price at which each of these bars is filled
+    bars,  # price at which each of these bars is filled (missing: it cannot trade), its open and its high: 3 × bars
     span,  # bars up to each close, holes counted; one longer
-    costs,  # fees, slippage, fixed fees, smallest size, cash
+    costs,  # fees, slippage, fixed fees, smallest size, cash, maintenance margin, fills at the close, what a delisting pays, bars after it
     total,  # bars of the whole backtest, those without a price included
     periods,  # bars in a year
     out,  # variations × FIGURES, to be written
 ):
-    "Trade every variation on one symbol.\n\nParameters\n----------\nrule\n    compiled with the signature RULE\ntables\n    rows of indicators, whatever the rule reads\ncodes\n    variations × numbers\nclose\n    known closes of one symbol\nprice\n    price at which each of these bars is filled\nspan\n    bars up to each close, holes counted; one longer\ncosts\n    fees, slippage, fixed fees, smallest size, cash\ntotal\n    bars of the whole backtest, those without a price included\nperiods\n    bars in a year\nout\n    variations × FIGURES, to be written"
+    "Trade every variation on one symbol.\n\nParameters\n----------\nrule\n    compiled with the signature RULE\ntables\n    rows of indicators, whatever the rule reads\ncodes\n    variations × numbers\nclose\n    known closes of one symbol\nbars\n    price at which each of these bars is filled (missing: it cannot trade), its open and its high: 3 × bars\nspan\n    bars up to each close, holes counted; one longer\ncosts\n    fees, slippage, fixed fees, smallest size, cash, maintenance margin, fills at the close, what a delisting pays, bars after it\ntotal\n    bars of the whole backtest, those without a price included\nperiods\n    bars in a year\nout\n    variations × FIGURES, to be written"
     blocks, starts = build_blocks(close, span)
     row = np.zeros((close.size + 7) // 8 * 8, np.int8)
     words, used = row.view(np.int64), row[: close.size]
     for k in range(codes.shape[0]):
         rule(tables, codes[k], used)
-        _measure(row, words, close, price, span, blocks, starts, costs, total, periods, out[k])
+        _measure(row, words, close, bars, span, blocks, starts, costs, total, periods, out[k])
+
+
+@njit("void(int8[:, ::1], float64[::1], float64[:, ::1], float64[::1], float64[::1], int64, float64, float64[:, ::1])", cache=True, nogil=True)
+def run_positions(
+    rows,  # variations × bars, of a length that eight divides: positions of each, whatever made them
+    close,  # as in `run_variations`
+    bars,
+    span,
+    costs,
+    total,
+    periods,
+    out,
+):
+    "Trade rows of positions on one symbol.\n\nParameters\n----------\nrows\n    variations × bars, of a length that eight divides: positions of each, whatever made them\nclose\n    as in `run_variations`\nbars\nspan\ncosts\ntotal\nperiods\nout"
+    blocks, starts = build_blocks(close, span)
+    for k in range(rows.shape[0]):
+        _measure(rows[k, : close.size], rows[k].view(np.int64), close, bars, span, blocks, starts, costs, total, periods, out[k])
+
+
+@njit(nogil=True, cache=True)
+def run_figures(
+    value,  # account at each close
+    gross,  # value of its positions
+    orders,  # of the account kernel
+    trades,
+    start,  # cash at the beginning
+    periods,  # bars in a year
+    out,  # FIGURES, to be written
+):
+    "Measure a run of the account kernel.\n\nParameters\n----------\nvalue\n    account at each close\ngross\n    value of its positions\norders\n    of the account kernel\ntrades\nstart\n    cash at the beginning\nperiods\n    bars in a year\nout\n    FIGURES, to be written"
+    a = np.zeros(16)
+    a[WORTH] = a[PEAK] = start
+    for t in range(value.size):
+        if a[WORTH] > 0:
+            _step(a, value[t], 1.0)
+            if value[t] > 0:
+                a[EXPOSED] += gross[t] / value[t]
+    for o in range(orders.shape[0]):
+        a[TRADED] += abs(orders[o, 2] * orders[o, 3])
+        a[PAID] += orders[o, 4]
+    for x in range(trades.shape[0]):
+        a[CLOSED] += 1
+        a[WON] += trades[x, 8] > 0
+        a[GAINS] += max(trades[x, 8], 0.0)
+        a[LOSSES] -= min(trades[x, 8], 0.0)
+    conclude(a, start, value.size, periods, out)

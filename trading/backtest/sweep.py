@@ -9,8 +9,9 @@ __all__ = ['sweep', 'make_job']
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .engine import FIGURES, periods_per_year
+from .account import AccountRules
+from .engine import FIGURES, periods_per_year, split_rules
 from .execution_timing import fill_prices
 from .strategies import FunctionStrategy, Strategy
-from .sweep_jobs import Job, make_chunks, make_grid, run_chunk
+from .sweep_engines import run_chunk
+from .sweep_jobs import Job, make_chunks, make_grid
 from .trial_register import default_register
 from .costs import Costs
 from ..core.bars import symbols_of
@@ -38,7 +41,7 @@ def _base_folder(folder: str | Path | None) -> Path:
 
 def _sweep_name(job: Job) -> str:
     "Name exactly this sweep by everything that determines its result: code, parameters, costs and data."
-    return identity(job.strategy, job.bars, job.price, job.grid.values, job.costs, job.fill, job.periods, job.stops, job.engine, job.keep, house_digest())
+    return identity(job.strategy, job.bars, job.price, job.grid.values, job.costs, job.fill, job.periods, job.trade, job.account, job.engine, job.keep, house_digest())
 
 
 class _Kept:
@@ -161,22 +164,20 @@ def sweep(
     min_size: float = 0.0,  # smallest order, units
     cash: float = 10_000.0,  # each symbol starts with this
     fill: str = "auto",  # price of the next bar, see `backtest`
-    stop_loss: float | None = None,  # fraction of the entry price; stops run on vectorbt
-    take_profit: float | None = None,
-    trailing: bool = False,
+    shared: bool = False,  # all symbols in one account, one result for all; False: one for each symbol
     periods: int | None = None,  # bars in a year; None counts them
-    engine: str = "auto",  # 'kernel', 'vectorbt', or 'auto': the kernel where the strategy has a compiled rule
+    engine: str = "auto",  # 'kernel', 'account', 'vectorbt', or 'auto': the kernel where positions are all there is, else the account
     workers: int | None = None,  # threads; None: one for each core
     client=None,  # a dask.distributed.Client: run there instead
     register=None,  # where the trials are counted: a TrialRegister; None: the one of the settings; False: nowhere
     folder: str | Path | None = None,  # where finished chunks are kept meanwhile; None: the system's temporary folder
     progress: bool = True,  # show a bar when it takes longer than two seconds
-) -> pd.DataFrame:  # index: the parameters and the symbol ('all' for weights); columns: the metrics
-    "Backtest every combination of parameters on every symbol.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nstrategy : type[Strategy] | Strategy | Callable\n    a class, one with other values set, or a function of the bars\ngrid : Mapping[str, Iterable]\n    values by parameter; all their combinations are tried\nmetrics : Iterable[str]\n    of FIGURES\nfees : float, default 0.001\n    fraction of the traded value\nslippage : float, default 0.0\n    fraction by which each fill is worse\nfixed_fees : float, default 0.0\n    quote currency per order\nmin_size : float, default 0.0\n    smallest order, units\ncash : float, default 10000.0\n    each symbol starts with this\nfill : str, default 'auto'\n    price of the next bar, see `backtest`\nstop_loss : float | None, default None\n    fraction of the entry price; stops run on vectorbt\ntake_profit : float | None, default None\ntrailing : bool, default False\nperiods : int | None, default None\n    bars in a year; None counts them\nengine : str, default 'auto'\n    'kernel', 'vectorbt', or 'auto': the kernel where the strategy has a compiled rule\nworkers : int | None, default None\n    threads; None: one for each core\nclient : default None\n    a dask.distributed.Client: run there instead\nregister : default None\n    where the trials are counted: a TrialRegister; None: the one of the settings; False: nowhere\nfolder : str | Path | None, default None\n    where finished chunks are kept meanwhile; None: the system's temporary folder\nprogress : bool, default True\n    show a bar when it takes longer than two seconds\n\nReturns\n-------\npd.DataFrame\n    index: the parameters and the symbol ('all' for weights); columns: the metrics"
+    **more: Any,  # stops, targets, orders, sizes, margin and costs of holding, as in `backtest`
+) -> pd.DataFrame:  # index: the parameters and the symbol ('all' for one account); columns: the metrics
+    "Backtest every combination of parameters on every symbol.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nstrategy : type[Strategy] | Strategy | Callable\n    a class, one with other values set, or a function of the bars\ngrid : Mapping[str, Iterable]\n    values by parameter; all their combinations are tried\nmetrics : Iterable[str]\n    of FIGURES\nfees : float, default 0.001\n    fraction of the traded value\nslippage : float, default 0.0\n    fraction by which each fill is worse\nfixed_fees : float, default 0.0\n    quote currency per order\nmin_size : float, default 0.0\n    smallest order, units\ncash : float, default 10000.0\n    each symbol starts with this\nfill : str, default 'auto'\n    price of the next bar, see `backtest`\nshared : bool, default False\n    all symbols in one account, one result for all; False: one for each symbol\nperiods : int | None, default None\n    bars in a year; None counts them\nengine : str, default 'auto'\n    'kernel', 'account', 'vectorbt', or 'auto': the kernel where positions are all there is, else the account\nworkers : int | None, default None\n    threads; None: one for each core\nclient : default None\n    a dask.distributed.Client: run there instead\nregister : default None\n    where the trials are counted: a TrialRegister; None: the one of the settings; False: nowhere\nfolder : str | Path | None, default None\n    where finished chunks are kept meanwhile; None: the system's temporary folder\nprogress : bool, default True\n    show a bar when it takes longer than two seconds\n**more : Any\n    stops, targets, orders, sizes, margin and costs of holding, as in `backtest`\n\nReturns\n-------\npd.DataFrame\n    index: the parameters and the symbol ('all' for one account); columns: the metrics"
     began, metrics = time.monotonic(), list(metrics)
-    costs, stops = Costs(fees, slippage, fixed_fees, min_size, cash), (stop_loss, take_profit, trailing)
-    job = make_job(bars, strategy, grid, metrics, costs, fill, stops, periods, engine)
-    count, symbols = len(job.grid.valid), ["all"] if hasattr(job.strategy, "weights") else symbols_of(bars)
+    job = make_job(bars, strategy, grid, metrics, Costs(fees, slippage, fixed_fees, min_size, cash), fill, {"shared": shared, **more}, periods, engine)
+    count, symbols = len(job.grid.valid), job.symbols
     results, chunks = np.empty((count, len(symbols), len(metrics))), make_chunks(job)
     columns = {s: slice(k, k + 1) for k, s in enumerate(symbols)} | {None: slice(None)}
     kept, todo = _Kept(job, folder, symbols), []
@@ -202,16 +203,22 @@ def sweep(
         bar.close()
     kept.remove()
     frame = pd.DataFrame(results.reshape(-1, len(metrics)), _index(job, symbols), metrics)
-    frame.attrs = {"engine": job.engine, "fill": job.fill, "periods": job.periods, "skipped": job.grid.skipped, "resumed": resumed,
+    frame.attrs = {"engine": "kernel" if job.engine == "rows" else job.engine, "fill": job.fill, "periods": job.periods, "skipped": job.grid.skipped, "resumed": resumed,
                    "seconds": round(time.monotonic() - began, 3)}
     if register is not False:
         (default_register() if register is None else register).record_many(_name(job), frame, bars, periods=job.periods)
     return frame
 
 # %% ../../nbs/06_backtest/45_sweep.ipynb #05b9fc1b
-def make_job(bars, strategy, grid, metrics, costs: Costs, fill: str, stops: tuple, periods: int | None, engine: str) -> Job:
+def make_job(bars, strategy, grid, metrics, costs: Costs, fill: str, rules: dict, periods: int | None, engine: str) -> Job:
     "Check what was asked for and put it into one value."
-    price, used = fill_prices(bars, fill)
+    varied = [n for n in rules if n in grid]
+    if varied:
+        raise BadInput(f"{varied[0]} is in the grid and given as well; say it once")
+    account = split_rules({n: v for n, v in rules.items() if n in {f.name for f in fields(AccountRules)}})[1]
+    trade = {n: v for n, v in rules.items() if n not in {f.name for f in fields(AccountRules)}}
+    split_rules(trade)
+    price, used = fill_prices(bars, fill, account.negative_prices)
     if unpriced := [s for s in symbols_of(bars) if not price[s].notna().any()]:
         raise BadInput(f"{unpriced[0]} has no price at all; leave it out of the bars")
     if strange := [m for m in metrics if m not in FIGURES] or ([] if metrics else ["none"]):
@@ -220,22 +227,33 @@ def make_job(bars, strategy, grid, metrics, costs: Costs, fill: str, stops: tupl
         strategy = strategy()
     elif not isinstance(strategy, Strategy) and callable(strategy):
         strategy = FunctionStrategy(strategy, **{n: next(iter(v)) for n, v in grid.items() if len(list(v))})
-    fast = getattr(strategy, "rule", None) is not None and not any(stops)
-    if engine not in ("auto", "kernel", "vectorbt"):
-        raise BadInput(f"engine is {engine!r}; write 'auto', 'kernel' or 'vectorbt'")
-    if engine == "kernel" and not fast:
-        raise BadInput(f"{strategy!r} cannot use the kernel: it has no compiled rule, or stops are set; use engine='vectorbt'")
-    chosen = "kernel" if fast and engine != "vectorbt" else "vectorbt"
+    if not any(hasattr(strategy, kind) for kind in ("signals", "weights", "on_bar")):
+        raise BadInput(f"{type(strategy).__name__} has neither signals(bars), weights(bars) nor on_bar(account)")
+    chosen = _engine_of(strategy, [*trade, *(n for n in grid if n not in strategy.get_params())], account, engine)
     periods = periods_per_year(bars.index) if periods is None else periods
     keep = tuple(FIGURES.index(m) for m in metrics)
-    return Job(bars, price, strategy, make_grid(strategy, grid), costs, used, periods, stops, chosen, keep)
+    return Job(bars, price, strategy, make_grid(strategy, grid, trade), costs, used, periods, trade, account, chosen, keep)
+
+
+def _engine_of(strategy: Strategy, rules: list[str], account: AccountRules, engine: str) -> str:
+    "Choose the engine: the kernel knows positions of one symbol and nothing else."
+    if engine not in ("auto", "kernel", "account", "vectorbt"):
+        raise BadInput(f"engine is {engine!r}; write 'auto', 'kernel', 'account' or 'vectorbt'")
+    positions = hasattr(strategy, "signals") and not hasattr(strategy, "rules") and not hasattr(strategy, "universe")
+    usual = account == AccountRules(shared=False, maintenance=account.maintenance, delisting=account.delisting) and not rules and positions
+    if engine in ("kernel", "vectorbt") and not usual:
+        raise BadInput(f"{strategy!r} cannot use engine={engine!r}: it knows positions of one symbol, no weights, stops, sizes or margin; use 'account'")
+    if engine in ("account", "vectorbt"):
+        return engine
+    return ("kernel" if getattr(strategy, "rule", None) is not None else "rows") if usual else "account"
 
 
 def _index(job: Job, symbols: list[str]) -> pd.MultiIndex:
-    "Build the index of parameters and symbols from codes."
+    "Build the index of parameters and symbols from codes; what cannot be a key stands there as text."
+    levels = [v if all(isinstance(x, Hashable) for x in v) else [repr(x) for x in v] for v in job.grid.values.values()]
     count = len(job.grid.valid)
     codes = [np.repeat(code, len(symbols)) for code in job.grid.codes()] + [np.tile(np.arange(len(symbols)), count)]
-    return pd.MultiIndex([*job.grid.values.values(), symbols], codes, names=[*job.grid.values, "symbol"], verify_integrity=False)
+    return pd.MultiIndex([*levels, symbols], codes, names=[*job.grid.values, "symbol"], verify_integrity=False)
 
 
 def _name(job: Job) -> str:

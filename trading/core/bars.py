@@ -70,8 +70,9 @@ def check_bars(
     need: Iterable[str] = ("close",),  # fields that must be there for every symbol
     min_bars: int = 1,  # fewest rows that make sense to the caller
     allow_missing: bool = True,  # may a price be NaN
+    negative: bool = False,  # may a price be zero or below, as crude oil's was on 20 April 2020
 ) -> pd.DataFrame:  # the same bars
-    "Return the bars, or say what is wrong with them: the field, the symbol and the first bad time.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nneed : Iterable[str], default ('close',)\n    fields that must be there for every symbol\nmin_bars : int, default 1\n    fewest rows that make sense to the caller\nallow_missing : bool, default True\n    may a price be NaN\n\nReturns\n-------\npd.DataFrame\n    the same bars"
+    "Return the bars, or say what is wrong with them: the field, the symbol and the first bad time.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nneed : Iterable[str], default ('close',)\n    fields that must be there for every symbol\nmin_bars : int, default 1\n    fewest rows that make sense to the caller\nallow_missing : bool, default True\n    may a price be NaN\nnegative : bool, default False\n    may a price be zero or below, as crude oil's was on 20 April 2020\n\nReturns\n-------\npd.DataFrame\n    the same bars"
     if not isinstance(bars, pd.DataFrame) or bars.columns.nlevels != 2:
         raise BadInput("bars need two column levels (field, symbol); make them with bars_from or bars_from_close")
     if bars.empty:
@@ -89,7 +90,8 @@ def check_bars(
             raise BadInput(f"the field {wanted!r} is missing for {_some(lacking)}; this source may have closes only")
     prices = bars[[c for c in bars.columns if c[0] in PRICES]]
     values = prices.to_numpy(dtype=float)
-    _refuse(prices, values <= 0, "a price must be above zero")
+    if not negative:
+        _refuse(prices, values <= 0, "a price must be above zero")
     _refuse(prices, np.isinf(values), "a price must be finite")
     if not allow_missing:
         _refuse(prices, np.isnan(values), "a price is missing here and the calculation needs every one; clean the bars or choose another span")

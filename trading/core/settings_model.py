@@ -81,7 +81,11 @@ class ForecastSettings(SettingsSection):
     window: int = Field(2520, ge=100, description="bars of history to learn from")
     coverage: float = Field(0.9, gt=0.5, lt=1, description="share of outcomes that the interval should contain")
     adaptive: float = Field(0.0, ge=0, lt=1, description="how fast intervals learn from misses, for example 0.01; 0: they stand still")
-    sentiment: str = Field("", description="dated score besides prices: a CSV file with date and value, or web for fear and greed; empty: none")
+    sentiment: str = Field("", description="dated score besides prices: a file with dates and numbers, for the market or by symbol, or web for fear and greed; empty: none")
+    sentiment_delay: str = Field("24h", description="from a score's date to its publication, where the file has no column published")
+    sentiment_zone: str = Field("", description="clock of the score's times of day, for example Europe/Berlin, where the file says none")
+    sentiment_max_age: str = Field("7d", description="how old a score may be to count")
+    sentiment_halflife: str = Field("", description="in which a score fades half of the way to its mean; empty: it stays")
 
 
 class DecisionSettings(SettingsSection):

@@ -8,6 +8,7 @@ __all__ = ['FEAR_AND_GREED', 'read_scores', 'align_scores', 'add_scores', 'Senti
 
 # %% ../../nbs/04_forecast/84_sentiment.ipynb #924d653d
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,35 +21,86 @@ from ..core.english import plural
 from ..core.bars import bar_length, check_index
 from ..core.errors import BadInput, MissingData, StaleData, VenueError, VenueUnreachable
 from ..core.files import write_atomic
+from ..core.numbers import decimal_sign, read_numbers
+from ..core.written_times import in_utc, read_times
 from .panel import default_features
 
 # %% ../../nbs/04_forecast/84_sentiment.ipynb #95a281ec
+_NAMES = {
+    "date": ("date", "timestamp", "time", "day", "datetime"), "score": ("value", "score", "sentiment", "compound", "index"),
+    "symbol": ("symbol", "ticker", "asset", "coin"), "published": ("published", "published_at", "publication", "released", "available"),
+}
+
+
 def read_scores(
-    path: str | Path,  # CSV with a column of dates and one of numbers
-    date: str = "date",  # name of the column with dates
-    score: str = "value",  # name of the column with numbers
-    delay: str = "24h",  # from the date to its publication
-    low: float = 0.0,  # smallest score that makes sense
-    high: float = 100.0,  # largest
-) -> pd.Series:  # score by the UTC time of its publication
-    "Read a dated score; its index is when it was known.\n\nParameters\n----------\npath : str | Path\n    CSV with a column of dates and one of numbers\ndate : str, default 'date'\n    name of the column with dates\nscore : str, default 'value'\n    name of the column with numbers\ndelay : str, default '24h'\n    from the date to its publication\nlow : float, default 0.0\n    smallest score that makes sense\nhigh : float, default 100.0\n    largest\n\nReturns\n-------\npd.Series\n    score by the UTC time of its publication"
+    path: str | Path,  # CSV, Parquet or Feather with a column of dates and one of numbers, or one of numbers for each symbol
+    date: str = "",  # name of the column with dates; empty: a usual one
+    score: str = "",  # name of the column with numbers; empty: a usual one
+    delay: str = "24h",  # from the date to its publication, where no column says it
+    zone: str = "",  # clock of times of day that say none
+    dates: str = "",  # order of day, month and year where the file leaves it open: 'dmy', 'mdy' or 'ymd'
+    now: datetime | None = None,  # nothing in a file is later; None: the clock
+) -> pd.Series | pd.DataFrame:  # score by the UTC time of its publication; one column for each symbol where the file names symbols
+    "Read a dated score; its index is when it was known.\n\nParameters\n----------\npath : str | Path\n    CSV, Parquet or Feather with a column of dates and one of numbers, or one of numbers for each symbol\ndate : str, default ''\n    name of the column with dates; empty: a usual one\nscore : str, default ''\n    name of the column with numbers; empty: a usual one\ndelay : str, default '24h'\n    from the date to its publication, where no column says it\nzone : str, default ''\n    clock of times of day that say none\ndates : str, default ''\n    order of day, month and year where the file leaves it open: 'dmy', 'mdy' or 'ymd'\nnow : datetime | None, default None\n    nothing in a file is later; None: the clock\n\nReturns\n-------\npd.Series | pd.DataFrame\n    score by the UTC time of its publication; one column for each symbol where the file names symbols"
+    table, name = _read_table(path), Path(path).name
+    found = {part: next((c for c in table if str(c).strip().lower() in names), None) for part, names in _NAMES.items()}
+    found |= {part: given for part, given in (("date", date), ("score", score)) if given}
+    if lacking := [given for given in (date, score) if given and given not in table]:
+        raise BadInput(f"{name} has no column {lacking[0]!r}; it has {', '.join(map(str, table.columns))}")
+    when = found["published"] or found["date"]
+    if when is None:
+        raise BadInput(f"{name} has no column of dates; name one 'date', it has {', '.join(map(str, table.columns))}")
+    rest = [c for c in table if c not in (found["date"], found["published"], found["symbol"])]
+    columns = [found["score"]] if found["score"] else rest
+    if not columns or (found["symbol"] and len(columns) > 1):
+        raise BadInput(f"{name} has no column of numbers; name one 'value', it has {', '.join(map(str, table.columns))}")
+    line = lambda row: f"{name}, line {row + 2}"  # noqa: E731
+    written = read_times(_texts(table[when]), dates, line, now, "dates=")
+    moments = pd.DatetimeIndex(in_utc(written, zone or None, line, None, "forecast.sentiment_zone =")[0]).tz_localize("UTC").as_unit("ns")
+    known = moments + (pd.Timedelta(0) if found["published"] else bar_length(delay))
+    sign = decimal_sign([t for c in columns for t in _texts(table[c]).to_pylist()])
+    values = pd.DataFrame({c: _numbers(table[c], sign, line) for c in columns})
+    if found["symbol"]:
+        rows = pd.DataFrame({"published": known, "symbol": table[found["symbol"]].astype(str).str.strip(), "score": values[columns[0]]}).dropna()
+        if (twice := rows.duplicated(["published", "symbol"])).any():
+            raise BadInput(f"{line(int(rows.index[twice][0]))}: a second score of {rows['symbol'][twice].iloc[0]} for the same time; keep one")
+        wide = rows.pivot(index="published", columns="symbol", values="score").sort_index()
+    else:
+        wide = values.set_index(known).sort_index().dropna(how="all").rename_axis("published")
+    check_index(wide, name)
+    return wide if found["symbol"] or len(columns) > 1 else wide[columns[0]].rename("score").rename_axis("published")
+
+
+def _read_table(path: str | Path) -> pd.DataFrame:
+    "Read a file as a table of texts or numbers."
+    path = Path(path)
     try:
-        table = pd.read_csv(path)
+        if path.suffix.lower() in (".parquet", ".pq"):
+            return pd.read_parquet(path)
+        if path.suffix.lower() in (".feather", ".arrow"):
+            return pd.read_feather(path)
+        return pd.read_csv(path, dtype=str, keep_default_na=False, sep=None, engine="python", encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise MissingData(f"there is no file {Path(path).name}; download the scores first, or go on without sentiment") from error
-    lacking = [c for c in (date, score) if c not in table]
-    if lacking:
-        raise BadInput(f"{Path(path).name} has no column {lacking[0]!r}; it has {', '.join(map(str, table.columns))}")
-    when = pd.to_datetime(table[date], utc=True, errors="coerce")
-    value = pd.to_numeric(table[score], errors="coerce")
-    bad = when.isna() | value.isna() | ~value.between(low, high)
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        found = f"{table[date][row]!r}, {table[score][row]!r}"
-        raise BadInput(f"{Path(path).name}, line {row + 2}: {found}: a date and a number of {low:g} to {high:g} are needed")
-    series = pd.Series(value.to_numpy(float), index=pd.DatetimeIndex(when) + bar_length(delay), name=score).sort_index()
-    check_index(series, Path(path).name)
-    return series.rename_axis("published")
+        raise MissingData(f"there is no file {path.name}; download the scores first, or go on without sentiment") from error
+    except (ValueError, OSError, pd.errors.ParserError) as error:
+        raise BadInput(f"{path.name} cannot be read as a table ({str(error).splitlines()[0][:80]}); save it as CSV") from error
+
+
+def _texts(column: pd.Series):
+    "Return a column as an Arrow array of texts; what is missing is empty."
+    import pyarrow as pa
+
+    if pd.api.types.is_datetime64_any_dtype(column):
+        column = column.map(lambda t: t.isoformat())
+    return pa.array(["" if pd.isna(v) else str(v).strip() for v in column], pa.string())
+
+
+def _numbers(column: pd.Series, sign: str, line: Callable[[int], str]) -> np.ndarray:
+    "Read numbers; what is empty is missing, what is no number is refused."
+    values, bad = read_numbers(_texts(column), sign)
+    if bad >= 0:
+        raise BadInput(f"{line(bad)}: {column.iloc[bad]!r} is no number; correct it, or leave it empty where there was no score")
+    return values
 
 # %% ../../nbs/04_forecast/84_sentiment.ipynb #7f0ecc24
 def align_scores(
@@ -56,8 +108,9 @@ def align_scores(
     index: pd.DatetimeIndex,  # open times of bars
     timeframe: str = "1d",  # length of one bar
     max_age: str = "7d",  # an older score counts as missing
+    halflife: str = "",  # in which a score goes half of the way back to the mean of those before it; empty: it stays
 ) -> pd.DataFrame:  # one row per bar: score, change (over five scores), age in days; NaN where none was out
-    "Give each bar the last score that was out when it closed.\n\nParameters\n----------\nscores : pd.Series\n    by the UTC time of publication\nindex : pd.DatetimeIndex\n    open times of bars\ntimeframe : str, default '1d'\n    length of one bar\nmax_age : str, default '7d'\n    an older score counts as missing\n\nReturns\n-------\npd.DataFrame\n    one row per bar: score, change (over five scores), age in days; NaN where none was out"
+    "Give each bar the last score that was out when it closed.\n\nParameters\n----------\nscores : pd.Series\n    by the UTC time of publication\nindex : pd.DatetimeIndex\n    open times of bars\ntimeframe : str, default '1d'\n    length of one bar\nmax_age : str, default '7d'\n    an older score counts as missing\nhalflife : str, default ''\n    in which a score goes half of the way back to the mean of those before it; empty: it stays\n\nReturns\n-------\npd.DataFrame\n    one row per bar: score, change (over five scores), age in days; NaN where none was out"
     check_index(scores, "scores")
     closes = index + bar_length(timeframe)
     at = scores.index.searchsorted(closes, side="right") - 1
@@ -66,7 +119,11 @@ def align_scores(
     there &= np.nan_to_num(age, nan=np.inf) <= bar_length(max_age) / pd.Timedelta("1D")
     changes = (scores - scores.shift(5)).to_numpy()
     pick = lambda values: np.where(there, values[np.maximum(at, 0)], np.nan)  # noqa: E731
-    table = {"score": pick(scores.to_numpy(float)), "change": pick(changes), "age": np.where(there, age, np.nan)}
+    said = pick(scores.to_numpy(float))
+    if halflife:
+        mean = pick(scores.expanding().mean().to_numpy(float))
+        said = mean + (said - mean) * 0.5 ** (age / (bar_length(halflife) / pd.Timedelta("1D")))
+    table = {"score": said, "change": pick(changes), "age": np.where(there, age, np.nan)}
     return pd.DataFrame(table, index=index)
 
 # %% ../../nbs/04_forecast/84_sentiment.ipynb #fb146fa0
@@ -85,24 +142,38 @@ def add_scores(
 # %% ../../nbs/04_forecast/84_sentiment.ipynb #6248a0d6
 @dataclass(frozen=True)
 class SentimentFeatures:
-    "The plain features, and beside them a dated score for the whole market.\n\nParameters\n----------\nscores : pd.Series\n    by the UTC time of publication\ntimeframe : str, default '1d'\n    length of one bar\nmax_age : str, default '7d'\n    an older score counts as missing"
+    "The plain features, and beside them a dated score for the whole market or for each symbol.\n\nParameters\n----------\nscores : pd.Series | pd.DataFrame\n    by the UTC time of publication; one column for each symbol, or one score for all\ntimeframe : str, default '1d'\n    length of one bar\nmax_age : str, default '7d'\n    an older score counts as missing\nhalflife : str, default ''\n    in which a score fades to the mean of those before it; empty: it stays"
 
-    scores: pd.Series  # by the UTC time of publication
+    scores: pd.Series | pd.DataFrame  # by the UTC time of publication; one column for each symbol, or one score for all
     timeframe: str = "1d"  # length of one bar
     max_age: str = "7d"  # an older score counts as missing
+    halflife: str = ""  # in which a score fades to the mean of those before it; empty: it stays
 
     def transform(
         self,
         bars: pd.DataFrame,  # time × (field, symbol)
     ) -> pd.DataFrame:  # time × (feature, symbol)
         "Return the features of bars; refuse bars whose end no score reaches.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\n\nReturns\n-------\npd.DataFrame\n    time × (feature, symbol)"
-        aligned = align_scores(self.scores, bars.index, self.timeframe, self.max_age)
+        features = default_features(bars["close"])
+        symbols = list(features.columns.unique(1))
+        if isinstance(self.scores, pd.Series):
+            return add_scores(features, self._aligned(self.scores, bars.index, "the market"))
+        if lacking := [s for s in symbols if s not in self.scores]:
+            raise MissingData(f"sentiment: there is no score for {lacking[0]}; the file has {', '.join(map(str, self.scores.columns[:5]))}")
+        parts = {s: self._aligned(self.scores[s].dropna(), bars.index, s) for s in symbols}
+        table = {f"sentiment_{c}": pd.DataFrame({s: part[c] for s, part in parts.items()}) for c in ("score", "change")}
+        return pd.concat([features, pd.concat(table, axis=1, names=features.columns.names)], axis=1)
+
+    def _aligned(self, scores: pd.Series, index: pd.DatetimeIndex, whose: str) -> pd.DataFrame:
+        "Line one series up, and refuse bars whose end it does not reach."
+        aligned = align_scores(scores, index, self.timeframe, self.max_age, self.halflife)
         if np.isnan(aligned["score"].iloc[-1]):
-            known = self.scores.index[self.scores.index <= bars.index[-1] + bar_length(self.timeframe)]
+            known = scores.index[scores.index <= index[-1] + bar_length(self.timeframe)]
             last = f"the last one came out at {known[-1]:%Y-%m-%d %H:%M}" if len(known) else "none had come out"
-            raise StaleData(f"sentiment: no score of the last {self.max_age} for the bar of {bars.index[-1]:%Y-%m-%d %H:%M}, {last}; "
+            of = "" if whose == "the market" else f" of {whose}"
+            raise StaleData(f"sentiment: no score{of} of the last {self.max_age} for the bar of {index[-1]:%Y-%m-%d %H:%M}, {last}; "
                             "bring the series up to date, or leave forecast.sentiment empty")
-        return add_scores(default_features(bars["close"]), aligned)
+        return aligned
 
 # %% ../../nbs/04_forecast/84_sentiment.ipynb #efdc83f2
 FEAR_AND_GREED = "https://api.alternative.me/fng/"

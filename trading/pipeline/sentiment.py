@@ -22,7 +22,9 @@ def pinned_sentiment(
     "Return the inputs with the score that a run has kept; nobody is asked.\n\nParameters\n----------\nrun : Run\n\nReturns\n-------\nSentimentFeatures | None\n    None: this run's forecasts go by prices alone"
     if not run.has("sentiment"):
         return None
-    return SentimentFeatures(run.read("sentiment")["score"], settings_of(run).market.timeframe)
+    settings, table = settings_of(run), run.read("sentiment")
+    scores = table["score"] if list(table.columns) == ["score"] else table
+    return SentimentFeatures(scores, settings.market.timeframe, settings.forecast.sentiment_max_age, settings.forecast.sentiment_halflife)
 
 
 def take_sentiment(
@@ -43,9 +45,9 @@ def take_sentiment(
                 known = fear_and_greed(Path(settings.run.data) / "fear_and_greed.json", now, url)
                 scores, notes = known.scores, known.notes
             else:
-                scores = read_scores(wanted)
+                scores = read_scores(wanted, delay=settings.forecast.sentiment_delay, zone=settings.forecast.sentiment_zone, now=now)
             past = scores[scores.index <= pd.Timestamp(run.record.as_of)]
-            table = past.rename("score").to_frame()
+            table = past.rename("score").to_frame() if isinstance(past, pd.Series) else past
         run.write("sentiment", table)
     mood = pinned_sentiment(run)
     first = f"{mood.scores.index[0]:%Y-%m-%d} to {mood.scores.index[-1]:%Y-%m-%d}" if len(mood.scores) else "none so early"
