@@ -3759,6 +3759,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                      'trading/pipeline/target_weights.py')},
             'trading.pipeline.trade_report': { 'trading.pipeline.trade_report.cost_facts': ( '12_pipeline/trade_report.html#cost_facts',
                                                                                              'trading/pipeline/trade_report.py'),
+                                               'trading.pipeline.trade_report.implementation_shortfall': ( '12_pipeline/trade_report.html#implementation_shortfall',
+                                                                                                           'trading/pipeline/trade_report.py'),
                                                'trading.pipeline.trade_report.order_table': ( '12_pipeline/trade_report.html#order_table',
                                                                                               'trading/pipeline/trade_report.py')},
             'trading.pipeline.venue_factory': { 'trading.pipeline.venue_factory._venue': ( '12_pipeline/venue_factory.html#_venue',

@@ -28,5 +28,5 @@ from .price_snapshot import PRESENT as PRESENT, PriceSnapshot as PriceSnapshot, 
 from .run_compare import INPUTS as INPUTS, IGNORED_SETTINGS as IGNORED_SETTINGS, MARKET as MARKET, compare_inputs as compare_inputs, compare_numbers as compare_numbers, compare_runs as compare_runs, open_reproduction as open_reproduction, run_rows as run_rows
 from .run_record import STAGES as STAGES, Status as Status, NUMBER as NUMBER, TEXT as TEXT, TIME as TIME, FLAG as FLAG, SCHEMAS as SCHEMAS, Stage as Stage, RunRecord as RunRecord, Schema as Schema, check_schema as check_schema, Run as Run, versions as versions, code_commit as code_commit, create_run as create_run, find_run as find_run, list_runs as list_runs
 from .sentiment import pinned_sentiment as pinned_sentiment, take_sentiment as take_sentiment
-from .trade_report import order_table as order_table, cost_facts as cost_facts
+from .trade_report import order_table as order_table, implementation_shortfall as implementation_shortfall, cost_facts as cost_facts
 from .venue_factory import key_names as key_names, find_secret as find_secret, vault_secret as vault_secret, resolve_reference as resolve_reference, address_of as address_of, each_venue as each_venue, keys_of as keys_of, connect as connect, account_number as account_number
