@@ -353,3 +353,19 @@ def test_data_backups_and_alerts_of_the_terminal_are_performed_and_recorded(made
     assert lines == [(action, "main") for _, action in asked]
     with pytest.raises(Forbidden, match="on the machine itself"):
         perform("back-up", {"to": "/tmp/x"}, Context(place, Actor("eve", "admin", ("main",), "api")), None)
+
+
+def test_a_request_that_comes_again_after_a_crash_has_its_effect_once(made, tmp_path):
+    place = fresh(made, tmp_path)
+    asked = {"write-note": {"text": "bought by hand"}, "freeze-feedback": {"reason": "earnings week"},
+             "roll-back-feedback": {"reason": "as it was", "to": 0}}
+    for name, values in asked.items():
+        context = lambda key: Context(place, Actor("ann"), key=key)  # noqa: E731
+        first, again = perform(name, values, context("k1"), None), perform(name, values, context("k1"), None)
+        assert first == again, name
+        other = perform(name, values, context("k2"), None)
+        assert other.details != first.details, "another key is another request"
+    ledger = Ledger(place.ledger)
+    notes = [e for e in ledger.events() if e.kind == "note"]
+    ledger.close()
+    assert len(notes) == 2

@@ -129,7 +129,7 @@ def test_the_web_server_bounds_connections_idle_time_and_stopping():
 
 
 def test_what_was_acknowledged_is_there_after_the_plug_was_pulled(tmp_path):
-    acknowledged, keys = [], {}
+    acknowledged, keys, unknown = [], {}, {}
     with serve(tmp_path) as server:
         def write(worker: int) -> None:
             with server.client() as client:
@@ -138,13 +138,14 @@ def test_what_was_acknowledged_is_there_after_the_plug_was_pulled(tmp_path):
                     try:
                         answer = client.post("/portfolio/notes", json={"text": text}, headers={"Idempotency-Key": key})
                     except httpx.HTTPError:
+                        unknown[text] = key  # perhaps it was written, perhaps not
                         return
                     if answer.status_code == 201:
                         keys[text] = (key, answer.json())
                         acknowledged.append(text)
 
-        with concurrent.futures.ThreadPoolExecutor(4) as pool:
-            done = [pool.submit(write, w) for w in range(4)]
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            done = [pool.submit(write, w) for w in range(16)]
             wait_until(lambda: len(acknowledged) >= 30)
             server.process.kill()
             [d.result() for d in done]
@@ -154,6 +155,10 @@ def test_what_was_acknowledged_is_there_after_the_plug_was_pulled(tmp_path):
             key, said = keys[text]
             again = client.post("/portfolio/notes", json={"text": text}, headers={"Idempotency-Key": key})
             assert again.json() == said and again.headers["idempotent-replay"] == "true"
+        for text, key in unknown.items():  # asked again with the same key: written once, whether the first time or now
+            answers = [client.post("/portfolio/notes", json={"text": text}, headers={"Idempotency-Key": key}) for _ in range(2)]
+            assert [a.status_code for a in answers] == [201, 201] and answers[0].json() == answers[1].json()
+            acknowledged.append(text)
         with risen.client("admin") as admin:
             assert admin.get("/audit/verify").json()["findings"] == []
     db = sqlite3.connect(risen.home / "data" / "ledger.sqlite")

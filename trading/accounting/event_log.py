@@ -99,35 +99,39 @@ class EventLog:
     def append(
         self,
         events: Event | Iterable[Event],  # in the order in which they happened
+        once: str = "",  # of the request that they are written for; asked again after a crash it writes nothing
     ) -> int:  # sequence number of the last one
-        "Write events durably, all or none; one that happens once only and is there already is passed over.\n\nParameters\n----------\nevents : Event | Iterable[Event]\n    in the order in which they happened\n\nReturns\n-------\nint\n    sequence number of the last one"
+        "Write events durably, all or none; one that happens once only and is there already is passed over, and its own number returned.\n\nParameters\n----------\nevents : Event | Iterable[Event]\n    in the order in which they happened\nonce : str, default ''\n    of the request that they are written for; asked again after a crash it writes nothing\n\nReturns\n-------\nint\n    sequence number of the last one"
         events = [events] if isinstance(events, Event) else list(events)
         try:
             with self._table.transaction():
-                return self._write(events)
+                return self._write(events, once)
         except sqlite3.Error as error:
             raise LedgerError(f"the ledger {self.path.name} cannot be written: {error}; nothing was recorded, free the disk or restore it") from error
 
-    def _write(self, events: list[Event]) -> int:
+    def _write(self, events: list[Event], once: str = "") -> int:
         "Insert rows behind the last one, chained."
         seq, before = self._table.end()
-        rows, new = [], {}
-        for event in events:
+        rows, new, last = [], {}, seq
+        for number, event in enumerate(events):
             check_event(event)
-            key, data = event_key(event), orjson.dumps(event.data, option=orjson.OPT_SORT_KEYS).decode()
+            key = event_key(event) or (f"once|{event.account}|{once}|{number}" if once else None)
+            data = orjson.dumps(event.data, option=orjson.OPT_SORT_KEYS).decode()
             if key is not None:
                 known = new.get(key) or self._table.of_key(key)
                 if known:
                     if known[-1] != data and event.kind in ("fill", "intent"):
                         raise BadInput(f"{event.account}: {key} is in the ledger with another content; reconcile before trading on")
+                    last = known[0]
                     continue
-                new[key] = (data,)
+                new[key] = (seq + 1, data)
             row, booked = (event.account, event.kind, time_text(event.timestamp), data), "" if event.booked is None else time_text(event.booked)
             seq, before = seq + 1, chain_hash(before, *row, *[booked] * bool(booked), length=32)
+            last = seq
             rows.append((seq, *row[:3], key, data, before, booked))
         self._check_against_books(rows)
         self._table.insert(rows)
-        return seq
+        return last
 
     def _check_against_books(self, rows: list[tuple]) -> None:
         "Refuse what cannot be together with what is written already; a log alone knows nothing of it."

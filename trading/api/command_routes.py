@@ -53,15 +53,15 @@ class Service:
         self.threads = ThreadPoolExecutor(self.scribe.most, thread_name_prefix="command")  # as many as lines fit into one audit entry
         self.streams: dict[Workspace, Any] = {}  # the live streams that somebody has asked for
 
-    def append(self, place: Workspace, event: Event) -> int:  # sequence number
-        "Write an event into a ledger that stays open.\n\nParameters\n----------\nplace : Workspace\nevent : Event\n\nReturns\n-------\nint\n    sequence number"
+    def append(self, place: Workspace, event: Event, once: str = "") -> int:  # sequence number
+        "Write an event into a ledger that stays open.\n\nParameters\n----------\nplace : Workspace\nevent : Event\nonce : str, default ''\n\nReturns\n-------\nint\n    sequence number"
         with self._lock:
             made = place.ledger.stat().st_ino if place.ledger.exists() else 0
             book = self._books.get(place)
             if book is None or book[0] != made:
                 book = self._books[place] = (made, ledger_for_writing(place))
             try:
-                return book[1].append(event)
+                return book[1].append(event, once)
             except TradingError:
                 del self._books[place]  # a connection that has died is made anew
                 raise

@@ -136,12 +136,14 @@ def doctor_command(as_json, fix, holes) -> None:
 @click.option("--accounts", is_flag=True, help="Compare accounts of real orders with their venues instead; what the schedule does every hour.")
 def watch_command(profile, accounts) -> None:
     "Mend, examine, tell and send what is owed; what the schedule does every quarter of an hour."
-    if accounts:
-        from trading.services.account_control import watch_accounts as look
-    else:
-        from trading.services.maintenance import watch_system as look
+    from trading.services.account_control import watch_accounts
+    from trading.services.commands import terminal_workspace
+    from trading.services.maintenance import watch_system
+    from trading.services.workspace import current_settings, settings_in_force
 
-    for line in look(_settings(profile), _now()):
+    place = terminal_workspace(settings_may_fail=True)  # a settings file that cannot be read must not silence the watch
+    settings, problem = current_settings(place, profile), settings_in_force(place)[1]
+    for line in watch_accounts(settings, _now()) if accounts else watch_system(settings, _now(), problem=problem):
         click.echo(line)
 
 

@@ -25,6 +25,18 @@ Found = dict[tuple[str, str], tuple[Any, str]]  # (section, name) → value, whe
 SETTINGS_SECTIONS = tuple(Settings.model_fields)
 
 
+def _text_of(path: Path, name: str) -> str:
+    "Return the text of a settings file, or say in which line it is none."
+    try:
+        data = path.read_bytes()
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise BadSettings(f"{name} cannot be read: line {line} is not text in UTF-8; save the file as UTF-8") from error
+    except OSError as error:
+        raise BadSettings(f"{name} cannot be read: {error.strerror}; correct its rights") from error
+
+
 def read_ini(
     path: Path,
     profile: str | None = None,  # whose sections to read too; None: only the common ones
@@ -32,7 +44,7 @@ def read_ini(
 ) -> Found:
     "Read a settings file; a line that is no setting is refused with its number.\n\nParameters\n----------\npath : Path\nprofile : str | None, default None\n    whose sections to read too; None: only the common ones\nname : str | None, default None\n    how messages call the file\n\nReturns\n-------\nFound"
     name = name or path.name
-    text = path.read_text(encoding="utf-8-sig")
+    text = _text_of(path, name)
     parser = configparser.ConfigParser(interpolation=None, strict=True)
     parser.optionxform = str  # type: ignore[method-assign,assignment]  # the documented way to keep capitals
     try:
@@ -53,7 +65,7 @@ def read_ini(
 
 def profiles_in(path: Path) -> list[str]:
     "Return the profiles a settings file describes."
-    return list(dict.fromkeys(re.findall(r"^\[([^:\]]+):[^\]]+\]", path.read_text(encoding="utf-8-sig"), re.MULTILINE)))
+    return list(dict.fromkeys(re.findall(r"^\[([^:\]]+):[^\]]+\]", _text_of(path, path.name), re.MULTILINE)))
 
 
 def read_environment(environ: Mapping[str, str]) -> Found:

@@ -27,7 +27,7 @@ from .screens_system import alerts_screen, health_screen, learning_screen, runs_
 from .screens_trading import holdings_screen, orders_screen, today_screen
 from ..report.formatting import money
 from ..services.stops import stop_sentences
-from ..services.workspace import Workspace, current_settings
+from ..services.workspace import Workspace, current_settings, settings_in_force
 from ..services.queries_portfolio import portfolio
 from ..services.queries_runs import records
 
@@ -106,7 +106,8 @@ def first_sections(place: Workspace, who: Viewer, at: str) -> Markup:
 
 def profiles_of(place: Workspace) -> list[str]:
     "Return the profiles that a person's settings describe, or that have runs."
-    own = profiles_in(place.settings) if place.settings and place.settings.exists() else []
+    file = settings_in_force(place)[0]
+    own = profiles_in(file) if file else []
     return sorted({current_settings(place).run.profile, *own, *(r.profile for r in records(place))})
 
 
@@ -121,6 +122,8 @@ def render_page(
     state = {"profile": "", "profiles": [], "status": render_macro("status", "", "", False, stop_button(who)), "banner": banner(place, who)}
     try:
         state |= {"profile": who.profile or current_settings(place).run.profile, "profiles": profiles_of(place), "status": status_line(place, who)}
+        if problem := settings_in_force(place)[1]:
+            state["banner"] += render_macro("banner", "The settings file cannot be used; the last good settings are in force.", f"{problem}.", None)
     except TradingError as error:
         state["banner"] += render_macro("banner", "This cannot be shown.", str(error), None)
     screen, screens = SCREENS[at], [(k, s.title) for k, s in SCREENS.items()]

@@ -69,7 +69,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "stops": ["opened_accounts", "known_accounts", "account_switch", "engaged_switches", "stop_sentences"],
     "system_control": [
-        "AcknowledgeAlert", "acknowledge_rule", "WriteNote", "write_note", "SteerFeedback", "freeze_feedback", "thaw_feedback",
+        "AcknowledgeAlert", "acknowledge_rule", "once_of", "WriteNote", "write_note", "SteerFeedback", "freeze_feedback", "thaw_feedback",
         "RollBackFeedback", "roll_back_feedback", "PromoteModel", "promote_saved_model", "RollBackModel", "roll_back_to_model", "Nothing",
         "invalidate_cache", "reset_system",
     ],
@@ -78,8 +78,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "SetSecret", "RotateVault",
     ],
     "workspace": [
-        "Workspace", "workspace_of", "current_settings", "account_of", "shared_state", "ledger_for_reading", "has_ledger",
-        "ledger_for_writing",
+        "Workspace", "workspace_of", "current_settings", "settings_in_force", "account_of", "shared_state", "ledger_for_reading",
+        "has_ledger", "ledger_for_writing",
     ],
 }, modules=[
     "access", "account_control", "alerting", "backups", "book_control", "commands", "data_control", "feedback_history", "jobs",

@@ -48,7 +48,7 @@ Record = Callable[[str, str, dict, datetime], Any]  # who, action, detail, when:
 
 @dataclass
 class Context:
-    "What a command works on.\n\nParameters\n----------\nworkspace : Workspace\nactor : Actor\nportfolio : str, default 'main'\nclock : Callable[[], datetime]\nkey : str, default ''\n    the same key, the same deed: for what starts a process\nsecurity : Callable[[], Any] | None, default None\n    opens the `SecurityContext`: vault, users and audit log; None: not offered here\nrun_program : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'\nappend : Callable[[Workspace, Event], int] | None, default None\n    a ledger that stays open; None: opened for each event\nforget : Callable[[], int]\n    drop kept answers\nprogress : Callable[..., Any] | None, default None\n    told of long work: what, how many, of how many"
+    "What a command works on.\n\nParameters\n----------\nworkspace : Workspace\nactor : Actor\nportfolio : str, default 'main'\nclock : Callable[[], datetime]\nkey : str, default ''\n    the same key, the same deed: for what starts a process\nsecurity : Callable[[], Any] | None, default None\n    opens the `SecurityContext`: vault, users and audit log; None: not offered here\nrun_program : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'\nappend : Callable[[Workspace, Event, str], int] | None, default None\n    a ledger that stays open; None: opened for each event\nforget : Callable[[], int]\n    drop kept answers\nprogress : Callable[..., Any] | None, default None\n    told of long work: what, how many, of how many"
 
     workspace: Workspace
     actor: Actor
@@ -57,7 +57,7 @@ class Context:
     key: str = ""  # the same key, the same deed: for what starts a process
     security: Callable[[], Any] | None = None  # opens the `SecurityContext`: vault, users and audit log; None: not offered here
     run_program: tuple[str, ...] | None = None  # what a run is; None: 'carnet run'
-    append: Callable[[Workspace, Event], int] | None = None  # a ledger that stays open; None: opened for each event
+    append: Callable[[Workspace, Event, str], int] | None = None  # a ledger that stays open; None: opened for each event
     forget: Callable[[], int] = field(default=lambda: MEMORY.forget())  # drop kept answers
     progress: Callable[..., Any] | None = None  # told of long work: what, how many, of how many
 

@@ -48,8 +48,9 @@ def health_report(
     venues: Mapping[str, Mapping[str, Any]] | None = None,  # statistics by venue; None: what was written down
     holes: bool = False,  # look for published vulnerabilities too
     keep: bool = True,  # write it into the history
+    problem: str = "",  # what is wrong with the settings file, while the last good one is in force
 ) -> Health:
-    "Examine the machine and the folders of the settings.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nvenues : Mapping[str, Mapping[str, Any]] | None, default None\n    statistics by venue; None: what was written down\nholes : bool, default False\n    look for published vulnerabilities too\nkeep : bool, default True\n    write it into the history\n\nReturns\n-------\nHealth"
+    "Examine the machine and the folders of the settings.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nvenues : Mapping[str, Mapping[str, Any]] | None, default None\n    statistics by venue; None: what was written down\nholes : bool, default False\n    look for published vulnerabilities too\nkeep : bool, default True\n    write it into the history\nproblem : str, default ''\n    what is wrong with the settings file, while the last good one is in force\n\nReturns\n-------\nHealth"
     import os
 
     root = checkout()
@@ -58,6 +59,8 @@ def health_report(
     checks = probe(data, seen, settings.health.hosts, settings.health.time_server, os.environ.get("PREFECT_API_URL"),
                    root / "requirements" / "run.txt" if root else None)
     checks.append(check_chain(Path(settings.run.data)))
+    if problem:
+        checks.append(Check("settings", "bad", f"{problem}; until then the last good settings are in force"))
     if holes:
         from trading.ops.vulnerabilities import audit_packages, check_packages
 
@@ -107,9 +110,12 @@ def watch_system(
     settings: Settings,
     now: datetime,  # UTC
     environ: Mapping[str, str] | None = None,
+    problem: str = "",  # what is wrong with the settings file, while the last good one is in force
 ) -> list[str]:  # what was found and what went wrong
-    "Mend, examine, and tell people what deserves it.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\nlist[str]\n    what was found and what went wrong"
+    "Mend, examine, and tell people what deserves it.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nenviron : Mapping[str, str] | None, default None\nproblem : str, default ''\n    what is wrong with the settings file, while the last good one is in force\n\nReturns\n-------\nlist[str]\n    what was found and what went wrong"
     steps = repair(settings, now)
-    health = health_report(settings, now)
-    problems = dispatch_alerts(settings, {"health": health.score}, now, environ)[2]
-    return [f"health {health.score:g}", *(f"{s.what}: {s.detail}" for s in steps), *problems]
+    health = health_report(settings, now, problem=problem)
+    words = f"{problem}. The last good settings are in force until the file is corrected."
+    broken = {"failures": {"settings": 1}, "words": {"failures": {"settings": words}}} if problem else {}
+    problems = dispatch_alerts(settings, {"health": health.score} | broken, now, environ)[2]
+    return [*([words] if problem else []), f"health {health.score:g}", *(f"{s.what}: {s.detail}" for s in steps), *problems]

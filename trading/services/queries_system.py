@@ -22,7 +22,7 @@ from ..core.settings_overrides import OVERRIDES_FILE, read_overrides
 from ..ops.health import Health
 from ..pipeline.run_record import Run, list_runs
 from .queries_trading import run_bars
-from .workspace import Workspace, current_settings, has_ledger
+from .workspace import Workspace, current_settings, has_ledger, settings_in_force
 from .queries_runs import find_record, missing, newest_run, paged, records, rows
 from .query_cache import view
 from .stops import engaged_switches
@@ -35,7 +35,7 @@ def settings_table(place: Workspace, profile: str | None = None) -> dict:
     from trading.core.redaction import redact
     from trading.core.settings import profiles_in
 
-    file = place.settings if place.settings and place.settings.exists() else None
+    file, problem = settings_in_force(place)
     values, places = gather_settings(profile, {"run.data": place.data, "run.reports": place.reports}, file)
     plain, items = values.model_dump(mode="json"), []
     for section in SETTINGS_SECTIONS:
@@ -46,7 +46,8 @@ def settings_table(place: Workspace, profile: str | None = None) -> dict:
             path = section == "run" and name in ("data", "reports")
             items.append({"section": section, "name": name, "value": Path(value).name if path else value,
                           "from": places.get(f"{section}.{name}", "built in"), "meaning": said or ""})
-    return redact({"profile": values.run.profile, "profiles": profiles_in(share_path("settings.ini")), "hash": values.hash, "items": items})
+    return redact({"profile": values.run.profile, "profiles": profiles_in(share_path("settings.ini")), "hash": values.hash, "items": items}
+                  | ({"problem": f"{problem}. Until then the last good settings are in force."} if problem else {}))
 
 # %% ../../nbs/13_services/30_queries_system.ipynb #b0640d33
 def decisions(place: Workspace) -> dict[str, dict[str, str]]:
@@ -255,5 +256,5 @@ def system_health(
     "Examine the machine and the folders of a workspace, as `carnet doctor` does.\n\nParameters\n----------\nplace : Workspace\nnow : datetime\n    UTC\nwithin : float, default 0.0\n    seconds for which an earlier answer is taken; then nothing is written into the history\n\nReturns\n-------\nHealth"
     known = _HEALTH.get(place)
     if known is None or not 0 <= (now - known.at).total_seconds() <= within:
-        known = _HEALTH[place] = health_report(current_settings(place), now, keep=not within)
+        known = _HEALTH[place] = health_report(current_settings(place), now, keep=not within, problem=settings_in_force(place)[1])
     return known
