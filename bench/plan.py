@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from trading.core.types import Market
+from trading.core.instruments import Instrument
 from trading.execution.plan import PlanConstraints, make_plan
 
 
@@ -19,7 +19,7 @@ def main(assets: int = 2000, rounds: int = 9) -> None:
     prices = {s: round(float(p), 2) for s, p in zip(symbols, rng.uniform(1, 500, assets), strict=True)}
     holdings = {s: Decimal(int(n)) / 100 for s, n in zip(symbols, rng.integers(0, 100_000, assets), strict=True)}
     targets = dict(zip(symbols, rng.dirichlet(np.ones(assets)) * 0.99, strict=True))
-    markets = {s: Market(s, amount_step=Decimal("0.01")) for s in symbols}
+    markets = {s: Instrument(s, amount_step=Decimal("0.01"), price_step=Decimal("0.00000001")) for s in symbols}
     rules = PlanConstraints(fee_rate=Decimal("0.001"), min_trade=Decimal(10), min_cash=Decimal("0.01"))
     spent = []
     for _ in range(rounds):

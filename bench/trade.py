@@ -10,7 +10,8 @@ from pathlib import Path
 
 from trading.accounting.account_book import fill_event, fold_book
 from trading.accounting.ledger import Ledger
-from trading.core.types import Action, CheckResult, Event, Fill, Market, Plan
+from trading.core.instruments import Instrument
+from trading.core.types import Action, CheckResult, Event, Fill, Plan
 from trading.execution.approval import approve_plan
 from trading.execution.executor import OrderParameters, execute
 from trading.venues.paper.costs import TradingCosts
@@ -82,7 +83,7 @@ def ledger_figures(folder: Path) -> None:
 def plan_figures(folder: Path) -> None:
     "Measure a plan of two hundred orders on the paper exchange."
     symbols = [f"S{n:03}" for n in range(200)]
-    venue = PaperVenue(QuoteFeed(lambda s, t: Decimal(100)), lambda: NOW, {s: Market(s, Decimal("0.01"), Decimal("0.01")) for s in symbols},
+    venue = PaperVenue(QuoteFeed(lambda s, t: Decimal(100)), lambda: NOW, {s: Instrument(s, Decimal("0.01"), Decimal("0.01")) for s in symbols},
                        TradingCosts(Decimal("0.001"), Decimal(2), Decimal(3)), {"USD": Decimal(10**6)}, "USD", folder / "venue.db")
     ledger = Ledger(folder / "plan.db")
     ledger.open_account("mine", "USD", Decimal(10**6), NOW)

@@ -11,7 +11,7 @@ import pandas as pd
 from papermill.exceptions import PapermillExecutionError
 
 from trading.core.bars import bars_from
-from trading.core.types import Market
+from trading.core.instruments import Instrument
 from trading.testing.binance_server import Counter, SignatureCheck, make_exchange, served
 from trading.venues.paper.costs import TradingCosts
 from trading.venues.paper.exchange import PaperVenue
@@ -86,7 +86,7 @@ class Place:
         self.fault = lambda method, path: None  # 'lost': carried out and not answered; 'refused': 503 and not carried out
         self.prices = {s: Decimal(repr(float(bars["close"][s].iloc[-1]))) for s in SYMBOLS}
         self.prices |= {s: Decimal(p) for s, p in (others or {}).items()}  # traded there, and none of the profile's symbols
-        markets = {s: Market(s, Decimal("0.001"), Decimal("0.0001"), min_cost=Decimal(5)) for s in self.prices}
+        markets = {s: Instrument(s, Decimal("0.001"), Decimal("0.0001"), min_cost=Decimal(5)) for s in self.prices}
         clock = lambda: datetime.now(UTC)  # noqa: E731
         costs = TradingCosts(**{"fee_rate": Decimal("0.001"), "half_spread_bp": Decimal(1), "slippage_bp": Decimal(1)} | costs)
         self.venue = PaperVenue(QuoteFeed(lambda s, t: self.prices.get(s)), clock, markets, costs, funds, "USDT", fee_in=fee_in)

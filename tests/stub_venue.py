@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal as D
 
 from trading.core.errors import MissingData
-from trading.core.types import Fill, Market, Order, OrderState
+from trading.core.instruments import Instrument
+from trading.core.types import Fill, Order, OrderState
 
 NOON = datetime(2024, 5, 3, 12, tzinfo=UTC)
 
@@ -29,7 +30,7 @@ class StubVenue:
 
     def __init__(self, clock: StubClock, prices: dict, balance: dict, name: str = "stub"):
         self.name, self.clock, self.prices, self.balance = name, clock, {s: D(p) for s, p in prices.items()}, {a: D(n) for a, n in balance.items()}
-        self.markets = {s: Market(s, D(1), D("0.01")) for s in prices}
+        self.markets = {s: Instrument(s, D(1), D("0.01")) for s in prices}
         self.orders: dict[str, OrderState] = {}
         self.trades: list[Fill] = []
         self.faults: dict[str, list[Exception | None]] = {}
@@ -46,7 +47,7 @@ class StubVenue:
             raise fault
         self._late = fault
 
-    def load_markets(self) -> dict[str, Market]:
+    def load_markets(self) -> dict[str, Instrument]:
         return self.markets
 
     def fetch_tickers(self, symbols: Iterable[str]) -> dict[str, D]:

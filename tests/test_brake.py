@@ -12,8 +12,9 @@ from click.testing import CliRunner
 
 from trading.accounting.ledger import Ledger
 from trading.cli.main import main
+from trading.core.instruments import Instrument
 from trading.core.settings import load_settings
-from trading.core.types import ZERO, Action, CheckResult, Market, Plan
+from trading.core.types import ZERO, Action, CheckResult, Plan
 from trading.execution.approval import approve_plan
 from trading.execution.executor import OrderParameters, execute
 from trading.execution.order_manager import RetryPolicy
@@ -32,7 +33,7 @@ from trading.venues.paper.matching import QuoteFeed
 
 NOON, MANY = datetime(2024, 1, 2, 12, tzinfo=UTC), 200
 SYMBOLS = [f"C{n}/USD" for n in range(MANY)]
-MARKETS = {s: Market(s, D("0.01"), D("0.01")) for s in SYMBOLS}
+MARKETS = {s: Instrument(s, D("0.01"), D("0.01")) for s in SYMBOLS}
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ import pytest
 
 from trading.core.bars import bars_from
 from trading.core.errors import BadInput
+from trading.core.instruments import Instrument
 from trading.core.settings import gather_settings, load_settings
-from trading.core.types import Market
 from trading.data.delta_store import BarStore
 from trading.execution.plan import PlanConstraints, make_plan
 from trading.features.cycle_score import CycleScore
@@ -66,7 +66,8 @@ def test_a_decision_changes_the_next_run_and_a_run_keeps_what_it_was_made_with(p
     assert after.record.settings["taxonomy"] == {"DOGE": "L1/L0 majors"} and after.record.settings_hash != before.record.settings_hash
     prices = {s: Decimal(p) if isinstance(p, int) else Decimal(repr(p)) for s, p in COINS.items()}
     targets = after.read("weights")["target"]
-    plan = make_plan("paper-crypto", NOW, {}, Decimal(100_000), targets[targets > 0], prices, {s: Market(s) for s in COINS},
+    plan = make_plan("paper-crypto", NOW, {}, Decimal(100_000), targets[targets > 0], prices,
+                     {s: Instrument(s, Decimal("0.00000001"), Decimal("0.00000001")) for s in COINS},
                      PlanConstraints(fee_rate=Decimal(0), min_trade=Decimal(1)), "USD", after.record.data_version, after.record.settings_hash,
                      after.record.model_versions, groups=groups_of(settings_of(after)))
     assert {a.symbol: a.group for a in plan.actions}["DOGE/USD"] == "L1/L0 majors"

@@ -22,7 +22,8 @@ from pathlib import Path
 import pytest
 
 from trading.accounting.ledger import Ledger
-from trading.core.types import Action, CheckResult, Market, Order, OrderState, Plan, Position
+from trading.core.instruments import Instrument
+from trading.core.types import Action, CheckResult, Order, OrderState, Plan, Position
 from trading.execution.approval import approve_plan, plan_status
 from trading.execution.executor import OrderParameters, execute
 from trading.execution.order_manager import OrderContext, RetryPolicy, unresolved
@@ -35,7 +36,7 @@ from trading.venues.paper.matching import QuoteFeed
 POINTS = int(os.environ.get("CRASH_POINTS", "120"))
 NOW = datetime(2024, 1, 2, 12, tzinfo=UTC)
 PRICES = {"AAA/USDT": Decimal("100.5"), "BBB/USDT": Decimal("0.00001234"), "CCC/USDT": Decimal("43210.99"), "DDD/USDT": Decimal("7")}
-MARKETS = {s: Market(s, Decimal("0.00000001"), Decimal("0.00000001")) for s in PRICES}
+MARKETS = {s: Instrument(s, Decimal("0.00000001"), Decimal("0.00000001")) for s in PRICES}
 FUNDS = {"USDT": Decimal(1000), "AAA": Decimal(30), "BBB": Decimal(10**9)}
 COSTS = {
     "deep": TradingCosts(Decimal("0.001"), Decimal(2), Decimal(3)),

@@ -8,7 +8,8 @@ import pytest
 
 from trading.accounting.ledger import Ledger
 from trading.core.errors import MissingData, VenueUnreachable
-from trading.core.types import ZERO, Event, Fill, Market, Order, OrderState, Position
+from trading.core.instruments import Instrument
+from trading.core.types import ZERO, Event, Fill, Order, OrderState, Position
 from trading.execution.emergency_stop import cancel_orders, close_positions
 from trading.execution.order_manager import OrderContext, RetryPolicy, record_fills, submit_order
 from trading.services import account_control
@@ -36,7 +37,7 @@ class Margin:
 
     def load_markets(self):
         self._asked()
-        return {PAIR: Market(PAIR, D(1), D("0.0001"))}
+        return {PAIR: Instrument(PAIR, D(1), D("0.0001"))}
 
     def _state(self, order):
         done = self.filled[order.client_order_id]

@@ -16,7 +16,8 @@ from trading.accounting.ledger import Ledger
 from trading.accounting.ledger_postgres import SharedLedger
 from trading.accounting.tax_lots import account_lots
 from trading.core.errors import BadInput, Busy
-from trading.core.types import Action, CheckResult, Event, Fill, Market, Plan, Position
+from trading.core.instruments import Instrument
+from trading.core.types import Action, CheckResult, Event, Fill, Plan, Position
 from trading.execution.approval import approve_plan, plan_status
 from trading.execution.executor import OrderParameters, execute
 from trading.execution.reconciliation import expected_holdings, reconcile
@@ -165,7 +166,7 @@ def test_a_process_that_is_killed_while_it_writes_leaves_nothing_and_lets_go(ope
 
 def test_a_plan_is_traded_and_reconciled(opened):
     ledger = opened()
-    market = {"AAA/USD": Market("AAA/USD", D("0.01"), D("0.01"))}
+    market = {"AAA/USD": Instrument("AAA/USD", D("0.01"), D("0.01"))}
     venue = PaperVenue(QuoteFeed(lambda s, t: D(100)), lambda: NOW, market, TradingCosts(D("0.001"), D(2), D(3)), {"USD": D(10_000)}, "USD")
     ledger.open_account("mine", "USD", D(10_000), NOW)
     plan = Plan("mine", NOW, "USD", D(10_000), D(10_000), (Action("AAA/USD", "buy", D(7), D(100), "below its target"),))

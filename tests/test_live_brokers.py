@@ -13,8 +13,9 @@ from loopback import SETTINGS, SYMBOLS, HereKernel, make_bars
 
 from trading.core.bars import FIELDS
 from trading.core.errors import MissingData, StageFailed
+from trading.core.instruments import Instrument
 from trading.core.settings import load_settings
-from trading.core.types import Market, Order, Plan
+from trading.core.types import Order, Plan
 from trading.execution.reconciliation import expected_holdings
 from trading.pipeline.account import open_account_ledger
 from trading.pipeline.launch import open_run, settings_of
@@ -76,7 +77,7 @@ class Alpaca:
     def __init__(self, bars: pd.DataFrame):
         self.bars = bars
         self.prices = {s: Decimal(repr(round(float(bars["close"][s].iloc[-1]), 2))) for s in SHARES}
-        markets = {s: Market(s, Decimal("0.000000001"), Decimal("0.01"), min_cost=Decimal(1)) for s in SHARES}
+        markets = {s: Instrument(s, Decimal("0.000000001"), Decimal("0.01"), min_cost=Decimal(1)) for s in SHARES}
         self.venue = PaperVenue(QuoteFeed(lambda s, t: self.prices.get(s)), NOW, markets, TradingCosts(Decimal(0), Decimal(1), Decimal(1)),
                                 {"USD": Decimal(20_000), "AAA": Decimal(600)}, "USD")
 

@@ -17,7 +17,8 @@ import pytest
 from trading.accounting.ledger import Ledger
 from trading.accounting.performance import explain_change
 from trading.core.errors import MissingData, UnknownOutcome, VenueUnreachable
-from trading.core.types import Event, Fill, Market, Order, OrderState, Position, asset_of
+from trading.core.instruments import Instrument
+from trading.core.types import Event, Fill, Order, OrderState, Position, asset_of
 from trading.execution.order_manager import OrderContext, RetryPolicy, record_fills, submit_order
 from trading.services.commands import Actor, Context, perform
 from trading.services.workspace import Workspace
@@ -41,7 +42,7 @@ class Exchange:
             raise VenueUnreachable("exchange: no answer in time; try again later")
 
     def load_markets(self):
-        return {s: Market(s) for s in self.prices}
+        return {s: Instrument(s, D("1e-8"), D("1e-8")) for s in self.prices}
 
     def fetch_balance(self):
         self._here()

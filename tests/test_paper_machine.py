@@ -14,7 +14,8 @@ from trading.accounting.account_book import fill_event
 from trading.accounting.ledger import Ledger
 from trading.accounting.tax_lots import match_lots
 from trading.core.decimals import EXACT
-from trading.core.types import Market, Order, Position
+from trading.core.instruments import Instrument
+from trading.core.types import Order, Position
 from trading.execution.reconciliation import compare_balances, compare_sums
 from trading.venues.paper.costs import TradingCosts
 from trading.venues.paper.exchange import PaperVenue
@@ -22,7 +23,7 @@ from trading.venues.paper.matching import QuoteFeed
 
 NOON = datetime(2024, 1, 2, 12, tzinfo=UTC)
 STEPS = {"BIG/USDT": Decimal("0.00000001"), "MEME/USDT": Decimal(1)}
-MARKETS = {s: Market(s, step, Decimal("0.01") if s == "BIG/USDT" else Decimal("0.00000001")) for s, step in STEPS.items()}
+MARKETS = {s: Instrument(s, step, Decimal("0.01") if s == "BIG/USDT" else Decimal("0.00000001")) for s, step in STEPS.items()}
 PRICES = {  # up to a million, and down to 1e-8
     "BIG/USDT": st.integers(100, 10**8).map(lambda n: Decimal(n) / 100),
     "MEME/USDT": st.integers(1, 10**4).map(lambda n: Decimal(n).scaleb(-8)),

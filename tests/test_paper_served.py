@@ -13,7 +13,8 @@ import pytest
 from trading.accounting.ledger import Ledger
 from trading.core.bars import FIELDS, bars_from
 from trading.core.errors import MissingData
-from trading.core.types import Action, CheckResult, Market, Plan, Position
+from trading.core.instruments import Instrument
+from trading.core.types import Action, CheckResult, Plan, Position
 from trading.execution.approval import approve_plan
 from trading.execution.executor import OrderParameters, execute
 from trading.execution.reconciliation import expected_holdings, reconcile
@@ -25,9 +26,9 @@ from trading.venues.paper.matching import QuoteFeed
 
 KEY, SECRET, NOON, ZERO = "public-key", "private-secret", datetime(2024, 1, 2, 12, tzinfo=UTC), Decimal(0)
 MARKETS = {
-    "BTC/USDT": Market("BTC/USDT", Decimal("0.00001"), Decimal("0.01"), min_cost=Decimal(5)),
-    "ETH/BTC": Market("ETH/BTC", Decimal("0.0001"), Decimal("0.000001")),
-    "PEPE/USDT": Market("PEPE/USDT", Decimal(1), Decimal("0.00000001")),
+    "BTC/USDT": Instrument("BTC/USDT", Decimal("0.00001"), Decimal("0.01"), min_cost=Decimal(5)),
+    "ETH/BTC": Instrument("ETH/BTC", Decimal("0.0001"), Decimal("0.000001")),
+    "PEPE/USDT": Instrument("PEPE/USDT", Decimal(1), Decimal("0.00000001")),
 }
 OPTIONS = {"apiKey": KEY, "secret": SECRET, "enableRateLimit": False, "options": {"fetchMarkets": {"types": ["spot"]}}}
 DAYS = pd.date_range("2023-12-28", periods=6, freq="D", tz="UTC")

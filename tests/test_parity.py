@@ -19,7 +19,7 @@ import pytest
 from trading.accounting.ledger import Ledger
 from trading.backtest.engine import backtest
 from trading.core.datasets import sample_bars
-from trading.core.types import Market
+from trading.core.instruments import Instrument
 from trading.execution.approval import approve_plan, read_plan
 from trading.execution.executor import OrderParameters, execute
 from trading.execution.plan import PlanConstraints, make_plan
@@ -34,7 +34,7 @@ DAYS = int(os.environ.get("PARITY_DAYS", "520"))
 FEE, SLIPPAGE, DRIFT, CASH = 0.001, 0.0005, 0.2, 1_000_000
 BARS = sample_bars("stocks")
 CLOSE = BARS["close"].iloc[-DAYS - 60 :]
-MARKETS = {s: Market(s, Decimal(1), Decimal("0.0001"), Decimal(1)) for s in CLOSE.columns}
+MARKETS = {s: Instrument(s, Decimal(1), Decimal("0.0001"), Decimal(1)) for s in CLOSE.columns}
 COSTS = TradingCosts(Decimal(str(FEE)), Decimal(2), Decimal(3))
 RULES = PlanConstraints(fee_rate=Decimal(0), min_trade=Decimal(0), drift=Decimal(str(DRIFT)))
 STYLE = OrderParameters(Decimal(str(FEE)))

@@ -8,13 +8,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trading.core.types import Market, Plan
+from trading.core.instruments import Instrument
+from trading.core.types import Plan
 from trading.execution.plan import PlanConstraints, apply_plan, make_plan
 from trading.execution.portfolio_csv import plan_totals
 
 NOON = datetime(2024, 5, 3, 12, tzinfo=UTC)
 SYMBOLS = "ABCDEFGH"
 D = Decimal
+
+
+def fine(symbol: str) -> Instrument:
+    "An instrument that limits nothing."
+    return Instrument(symbol, D("0.00000001"), D("0.00000001"))
 
 
 @st.composite
@@ -24,7 +30,8 @@ def portfolios(draw, turnover=False, venues=False):
     wanted = draw(st.lists(st.sampled_from(SYMBOLS), unique=True, max_size=8))
     prices = {s: draw(st.one_of(st.decimals("0.0001", "50000", places=4), st.decimals("0.0001", "2", places=4))) for s in {*held, *wanted}}
     markets = {
-        s: Market(s, amount_step=D(draw(st.sampled_from(["1", "0.1", "0.00001", "0.25"]))), min_cost=D(draw(st.sampled_from(["0", "5"]))))
+        s: Instrument(s, amount_step=D(draw(st.sampled_from(["1", "0.1", "0.00001", "0.25"]))), price_step=D(1),
+                      min_cost=D(draw(st.sampled_from(["0", "5"]))))
         for s in prices
     }
     worths = st.one_of(st.decimals(0, 20000, places=2), st.decimals(0, 10, places=2))
@@ -160,7 +167,7 @@ def test_a_plan_is_a_value(given):
 
 def test_what_stands_a_little_above_pays_for_what_stands_far_below():
     rules = PlanConstraints(fee_rate=D("0.001"), min_trade=D(10))
-    markets = {s: Market(s, amount_step=D("0.01")) for s in "AB"}
+    markets = {s: Instrument(s, amount_step=D("0.01"), price_step=D(1)) for s in "AB"}
     plan = make_plan("paper", NOON, {"A": D(930), "B": D(70)}, D(0), {"A": 0.9, "B": 0.1}, {"A": 1, "B": 1}, markets, rules, "USD")
     assert [(a.symbol, a.side) for a in plan.actions] == [("A", "sell"), ("B", "buy")]
     assert "sold to pay for purchases" in plan.actions[0].reason
@@ -168,21 +175,21 @@ def test_what_stands_a_little_above_pays_for_what_stands_far_below():
 
 def test_a_fee_with_a_floor_keeps_small_trades_away():
     rules = PlanConstraints(fee_rate=D("0.001"), min_trade=D(10), min_fee=D(5), max_fee_share=D("0.02"))
-    plan = make_plan("paper", NOON, {}, D(1000), {"A": 0.2, "B": 0.5}, {"A": 1, "B": 1}, {s: Market(s) for s in "AB"}, rules, "USD")
+    plan = make_plan("paper", NOON, {}, D(1000), {"A": 0.2, "B": 0.5}, {"A": 1, "B": 1}, {s: fine(s) for s in "AB"}, rules, "USD")
     assert [a.symbol for a in plan.actions] == ["B"] and any("smallest trade of 250.00 USD" in note for note in plan.notes)
 
 
 @pytest.mark.parametrize(("kind", "traded"), [("relative", ["A"]), ("absolute", [])])
 def test_relative_and_absolute_drift_differ_as_documented(kind, traded):
     rules = PlanConstraints(fee_rate=D(0), min_trade=D(1), drift_kind=kind)
-    plan = make_plan("paper", NOON, {"A": D(12)}, D(88), {"A": 0.1}, {"A": 1}, {"A": Market("A")}, rules, "USD")
+    plan = make_plan("paper", NOON, {"A": D(12)}, D(88), {"A": 0.1}, {"A": 1}, {"A": fine("A")}, rules, "USD")
     assert [a.symbol for a in plan.actions] == traded
 
 
 def test_a_purchase_goes_where_the_holding_lies():
     rules = PlanConstraints(fee_rate=D(0), min_trade=D(1))
     lying = {"A": {"kraken": D(3), "ledger": D(9)}}
-    plan = make_plan("paper", NOON, {"A": D(12)}, D(88), {"A": 0.5, "B": 0.2}, {"A": 1, "B": 1}, {s: Market(s) for s in "AB"}, rules, "USD",
+    plan = make_plan("paper", NOON, {"A": D(12)}, D(88), {"A": 0.5, "B": 0.2}, {"A": 1, "B": 1}, {s: fine(s) for s in "AB"}, rules, "USD",
                      venues=lying, buy_venue="kraken", groups={"A": "DeFi"}, aliases={"A": "Aave"})  # fmt: skip
     assert {a.symbol: (a.venue, a.group, a.alias) for a in plan.actions} == {"A": ("ledger", "DeFi", "Aave"), "B": ("kraken", "", "")}
 
@@ -190,7 +197,7 @@ def test_a_purchase_goes_where_the_holding_lies():
 def test_a_sale_is_one_action_for_each_venue_where_the_holding_lies():
     rules = PlanConstraints(fee_rate=D("0.001"), min_trade=D(5))
     lying = {"A": {"kraken": D("33.33"), "ledger": D("60.02"), "binance": D("2.5")}}
-    markets = {"A": Market("A", amount_step=D("0.01"))}
+    markets = {"A": Instrument("A", amount_step=D("0.01"), price_step=D(1))}
     plan = make_plan("paper", NOON, {"A": D("95.85")}, D(0), {}, {"A": D("1.37")}, markets, rules, "USD", venues=lying)
     assert [(a.venue, a.amount) for a in plan.actions] == [("ledger", D("60.02")), ("kraken", D("33.33"))]
     assert "the part that lies at kraken" in plan.actions[1].reason
@@ -202,9 +209,9 @@ def test_a_sale_is_one_action_for_each_venue_where_the_holding_lies():
 
 def test_what_cannot_be_sold_at_the_venue_counts_but_stays():
     rules = PlanConstraints(fee_rate=D(0), min_trade=D(1))
-    plan = make_plan("paper", NOON, {"A": D(10), "OLD": D(30)}, D(60), {"A": 0.5}, {"A": 1, "OLD": 1}, {"A": Market("A")}, rules, "USD")
+    plan = make_plan("paper", NOON, {"A": D(10), "OLD": D(30)}, D(60), {"A": 0.5}, {"A": 1, "OLD": 1}, {"A": fine("A")}, rules, "USD")
     assert plan.equity == 100 and [(a.symbol, a.amount) for a in plan.actions] == [("A", D(40))]
     assert any("OLD: not traded at the venue" in note for note in plan.notes)
     rules = rules.but(ignore=("OLD",))
-    ignored = make_plan("paper", NOON, {"A": D(10), "OLD": D(30)}, D(60), {"A": 0.5}, {"A": 1}, {"A": Market("A")}, rules, "USD")
+    ignored = make_plan("paper", NOON, {"A": D(10), "OLD": D(30)}, D(60), {"A": 0.5}, {"A": 1}, {"A": fine("A")}, rules, "USD")
     assert ignored.equity == 70 and any("OLD: ignored as asked" in note for note in ignored.notes)

@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trading.core.errors import Refused
-from trading.core.types import CheckResult, Market
+from trading.core.instruments import Instrument
+from trading.core.types import CheckResult
 from trading.execution.plan import PlanConstraints, make_plan
 from trading.execution.pre_trade import check_plan
 from trading.risk.kill_switch import KillSwitch
@@ -21,7 +22,7 @@ RULES = PlanConstraints(fee_rate=D("0.001"), min_trade=D(1))
 
 def plan_for(weights, cash=D(1000)):
     prices = {s: D(10) for s in "ABCD"}
-    return make_plan("paper", NOON, {}, cash, weights, prices, {s: Market(s) for s in "ABCD"}, RULES, "USD"), prices
+    return make_plan("paper", NOON, {}, cash, weights, prices, {s: Instrument(s, D("0.00000001"), D(1)) for s in "ABCD"}, RULES, "USD"), prices
 
 
 def check(plan, limits, prices, cash=D(1000), **more):

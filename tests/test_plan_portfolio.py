@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trading.core.errors import BadInput
-from trading.core.types import Market
+from trading.core.instruments import Instrument
 from trading.execution.plan import PlanConstraints, apply_plan, make_plan
 from trading.execution.portfolio_csv import plan_csv, plan_frame, plan_totals, read_amount, read_portfolio
 
@@ -68,7 +68,7 @@ def test_the_totals_add_up_to_the_cent(assets, cash):
     if cash + sum(prices[s] * holdings[s] for s in symbols) <= 1:
         return
     rules = PlanConstraints(fee_rate=Decimal("0.0013"), min_trade=Decimal(5))
-    markets = {s: Market(s, amount_step=Decimal("0.0001")) for s in symbols}
+    markets = {s: Instrument(s, amount_step=Decimal("0.0001"), price_step=Decimal("0.00000001")) for s in symbols}
     targets = dict.fromkeys(symbols, 1 / len(symbols))
     plan = make_plan("paper", datetime(2024, 1, 3, tzinfo=UTC), holdings, cash, targets, prices, markets, rules, "USD")
     totals = plan_totals(plan, rules)

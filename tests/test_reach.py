@@ -29,9 +29,6 @@ WAITS = {  # public definitions that nothing reaches yet, by the issue that will
         "data.anomalies": "find_anomalies",
         "features.screener": "fetch_universe",
         "venues.crypto.async_venue": "AsyncCcxtVenue",
-        "venues.mt5.constants": "fill",
-        "venues.mt5.simulated_broker": "Contract SimulatedBroker execute_request fill_order quote refusal",
-        "venues.mt5.simulated_terminal": "SimulatedTerminal",
     },
     18: {  # research to orders: optimisers, strategies, features and sizes by name
         "backtest.strategies": "BollingerBreakout CrossSectionalMomentum Donchian Pairs RsiReversion TargetWeights first_bars hold",

@@ -12,7 +12,8 @@ from stub_venue import NOON, StubClock, StubVenue
 from trading.accounting.account_book import fill_event
 from trading.accounting.ledger import Ledger
 from trading.core.errors import BadInput, MissingData, Refused, UnknownOutcome, VenueError, VenueUnreachable
-from trading.core.types import Action, CheckResult, Event, Fill, Market, Order, OrderState, Plan, Position, Violation
+from trading.core.instruments import Instrument
+from trading.core.types import Action, CheckResult, Event, Fill, Order, OrderState, Plan, Position, Violation
 from trading.execution.approval import approve_plan, cancel_plan, plan_history, plan_life, plan_status, propose_plan, read_plan, review_plan
 from trading.execution.executor import (
     Execution,
@@ -452,12 +453,12 @@ def test_an_open_order_of_another_plan_comes_first(ledger, venue, clock, desk):
 @pytest.mark.parametrize(
     ("cash", "market", "expected", "reason"),
     [
-        (100, Market("A", D(1)), 10, ""), (99, Market("A", D(1)), 9, "cut from 10 to 9: 99.00 of cash"),
-        (9, Market("A", D(1)), 0, "cut from 10 to 0: 9.00 of cash, which is below the venue's smallest order"),
-        (100, Market("A", D(3)), 9, "rounded down from 10 to 9"), (100, Market("A", D(1), min_amount=D(10)), 10, ""),
-        (99, Market("A", D(1), min_amount=D(10)), 0, "cut from 10 to 9: 99.00 of cash, which is below the venue's smallest order"),
-        (100, Market("A", D(1), min_cost=D(100)), 10, ""),
-        (100, Market("A", D(1), min_cost=D("100.01")), 0, "10 at 10, which is below the venue's smallest order"),
+        (100, Instrument("A", D(1), D(1)), 10, ""), (99, Instrument("A", D(1), D(1)), 9, "cut from 10 to 9: 99.00 of cash"),
+        (9, Instrument("A", D(1), D(1)), 0, "cut from 10 to 0: 9.00 of cash, which is below the venue's smallest order"),
+        (100, Instrument("A", D(3), D(1)), 9, "rounded down from 10 to 9"), (100, Instrument("A", D(1), D(1), min_amount=D(10)), 10, ""),
+        (99, Instrument("A", D(1), D(1), min_amount=D(10)), 0, "cut from 10 to 9: 99.00 of cash, which is below the venue's smallest order"),
+        (100, Instrument("A", D(1), D(1), min_cost=D(100)), 10, ""),
+        (100, Instrument("A", D(1), D(1), min_cost=D("100.01")), 0, "10 at 10, which is below the venue's smallest order"),
     ],
 )  # fmt: skip
 def test_a_purchase_is_cut_to_the_cash_and_the_lot(cash, market, expected, reason):
@@ -466,25 +467,28 @@ def test_a_purchase_is_cut_to_the_cash_and_the_lot(cash, market, expected, reaso
 
 def test_fees_and_a_cushion_are_kept_back():
     style = OrderParameters(fee_rate=D("0.1"), cushion=D("0.1"))  # 10 units at 10 need 100 x 1.1 x 1.1
-    assert affordable(D(10), D(10), D(121), Market("A", D(1)), style)[0] == 10
-    assert affordable(D(10), D(10), D("120.99"), Market("A", D(1)), style)[0] == 9
+    assert affordable(D(10), D(10), D(121), Instrument("A", D(1), D(1)), style)[0] == 10
+    assert affordable(D(10), D(10), D("120.99"), Instrument("A", D(1), D(1)), style)[0] == 9
     assert OrderParameters(fee_rate=D(0)).cushion == D("0.002")
 
 
 @pytest.mark.parametrize(
     ("amount", "slices", "market", "expected"),
     [(10, 1, {}, [10]), (10, 2, {}, [5, 5]), (10, 3, {}, [3, 3, 4]), (10, 3, {"min_amount": D(3)}, [3, 3, 4]), (10, 3, {"min_amount": D(4)}, [10]),
-     (2, 3, {}, [2]), (3, 3, {}, [1, 1, 1])],
+     (2, 3, {}, [2]), (3, 3, {}, [1, 1, 1]), (10, 3, {"min_cost": D(30)}, [3, 3, 4]), (10, 3, {"min_cost": D(31)}, [10]),
+     (10, 1, {"max_amount": D(4)}, [4, 3, 3]), (10, 2, {"max_market_amount": D(3)}, [3, 2, 3, 2]), (10, 1, {"max_cost": D(50)}, [5, 5])],
 )  # fmt: skip
 def test_an_amount_is_cut_into_lots(amount, slices, market, expected):
-    assert parts(D(amount), slices, Market("A", D(1), **market)) == expected
+    assert parts(D(amount), slices, Instrument("A", D(1), D(1), **market), "market", D(10)) == expected
 
 
 @pytest.mark.parametrize(
     ("left", "traded", "least", "expected"), [(10, 100, 0, 10), (10, 59, 0, 5), (10, None, 0, 0), (10, 60, 6, 6), (10, 59, 6, 0), (3, 100, 0, 3)]
 )
 def test_a_part_is_a_share_of_what_the_market_traded(left, traded, least, expected):
-    assert volume_part(D(left), None if traded is None else D(traded), D("0.1"), Market("A", D(1), min_amount=D(least))) == expected
+    found = volume_part(D(left), None if traded is None else D(traded), D("0.1"),
+                       Instrument("A", D(1), D(1), min_amount=D(least)), "market", D(1))
+    assert found == expected
 
 
 def test_slices_are_sent_one_after_the_other(ledger, venue, clock):

@@ -13,7 +13,8 @@ from random import Random
 import pytest
 
 from trading.core.errors import BadInput, MissingData
-from trading.core.types import Action, Market, Plan
+from trading.core.instruments import Instrument
+from trading.core.types import Action, Plan
 from trading.execution.plan import PlanOutcome, apply_plan, make_plan
 from trading.execution.plan_sizing import PlanConstraints, PlanLine
 
@@ -29,7 +30,7 @@ def rules(**more) -> PlanConstraints:
 def plan(targets, holdings=None, cash=D(500), markets=None, **more) -> Plan:
     places = {k: more.pop(k) for k in ("venues", "buy_venue", "groups", "aliases", "prices", "currency") if k in more}
     holdings = {"A": D(40), "B": D(5)} if holdings is None else holdings
-    step = {s: Market(s, amount_step=D(1)) for s in PRICES} | (markets or {})
+    step = {s: Instrument(s, amount_step=D(1), price_step=D(1)) for s in PRICES} | (markets or {})
     return make_plan("x", NOON, holdings, cash, targets, places.pop("prices", PRICES), step, rules(**more), places.pop("currency", "USD"), **places)
 
 
@@ -62,11 +63,11 @@ TABLE = {  # name: targets and the rest, the trades, the reasons or notes that m
     "min_trade reached": (w(B="0.2"), {"min_trade": D(100)}, ["buy 5 B"], []),
     "min_trade missed": (w(B="0.2"), {"min_trade": D("100.01")}, [], ["B: the difference of 100.00 USD is below the smallest trade of 100.01 USD"]),
     "dust": (w(B=0), {"min_trade": D("100.01")}, [], ["B: dust of 100.00 USD is below the smallest trade of 100.01 USD"]),
-    "min_cost reached": (w(B="0.2"), {"markets": {"B": Market("B", D(1), min_cost=D(100))}}, ["buy 5 B"], []),
-    "min_cost missed": (w(B="0.2"), {"markets": {"B": Market("B", D(1), min_cost=D("100.01"))}}, [],
+    "min_cost reached": (w(B="0.2"), {"markets": {"B": Instrument("B", D(1), D(1), min_cost=D(100))}}, ["buy 5 B"], []),
+    "min_cost missed": (w(B="0.2"), {"markets": {"B": Instrument("B", D(1), D(1), min_cost=D("100.01"))}}, [],
                         ["B: the difference of 100.00 USD is below the smallest trade of 100.01 USD"]),
-    "min_amount reached": (w(B="0.2"), {"markets": {"B": Market("B", D(1), min_amount=D(5))}}, ["buy 5 B"], []),
-    "min_amount missed": (w(B="0.2"), {"markets": {"B": Market("B", D(1), min_amount=D("5.01"))}}, [],
+    "min_amount reached": (w(B="0.2"), {"markets": {"B": Instrument("B", D(1), D(1), min_amount=D(5))}}, ["buy 5 B"], []),
+    "min_amount missed": (w(B="0.2"), {"markets": {"B": Instrument("B", D(1), D(1), min_amount=D("5.01"))}}, [],
                           ["B: the difference of 100.00 USD is below the smallest trade of 100.20 USD"]),
     # a fee of at least 1 may be 1 % of a trade: 100; at 0.99 % it is 101.01
     "fee share reached": (w(A="0.3"), {"min_fee": D(1), "max_fee_share": D("0.01")}, ["sell 10 A"], []),
@@ -75,7 +76,7 @@ TABLE = {  # name: targets and the rest, the trades, the reasons or notes that m
     "a trade is worth its fee": (w(A="0.398"), {"min_fee": D(3), "drift": D(0)}, [], []),
     "a step that costs more than the gap": (w(B="0.11"), {"drift": D(0)}, [],
                                             ["B: the difference of 10.00 USD is below the smallest trade of 20.00 USD"]),
-    "whole steps": (w(B="0.2"), {"prices": PRICES | {"B": D(20)}, "markets": {"B": Market("B", D("0.75"))}}, ["buy 4.50 B"], []),
+    "whole steps": (w(B="0.2"), {"prices": PRICES | {"B": D(20)}, "markets": {"B": Instrument("B", D("0.75"), D(1))}}, ["buy 4.50 B"], []),
     "what is left below a step stays": (w(B=0), {"holdings": {"A": D(40), "B": D("5.3")}, "cash": D(494)}, ["sell 5 B"], []),
     # fees: equity is what is left after them
     "everything, at 1 %": ({"E": D(1)}, {"holdings": {}, "cash": D(1000), "fee_rate": D("0.01")}, ["buy 990 E"], []),  # 990 + 9.90
@@ -155,7 +156,7 @@ def test_the_last_inputs_that_are_still_planned():
     assert trades(plan({"E": D("1.000001")}, {}, D(1000))) == ["buy 1000 E"]
     assert plan({"E": D("1.000001")}, {}, D(1000)).targets == {"E": D(1)}
     assert trades(plan({"A": D("0.4"), "E": D("0.54")}, min_cash=D("0.06"), holdings={"A": D(40)}, cash=D(600))) == ["buy 540 E"]
-    assert trades(plan({"E/USD": D("0.1"), "F/USD:USD": D("0.1")}, {}, D(1000), {s: Market(s, D(1)) for s in ("E/USD", "F/USD:USD")},
+    assert trades(plan({"E/USD": D("0.1"), "F/USD:USD": D("0.1")}, {}, D(1000), {s: Instrument(s, D(1), D(1)) for s in ("E/USD", "F/USD:USD")},
                        prices={"E/USD": 1, "F/USD:USD": 2})) == ["buy 100 E/USD", "buy 50 F/USD:USD"]
     assert plan({"E": 0.1}, {}, D(1000)).targets == {"E": D("0.1")}
     assert plan({"E": D("0.12345678909")}, {}, D(1000)).targets == {"E": D("0.1234567890")}  # ten places, rounded down
@@ -178,7 +179,7 @@ def test_what_a_venue_does_not_trade_counts_and_stays():
 
 
 def test_a_plan_carries_what_it_rests_on():
-    wanted, markets = {"A": D("0.3"), "C": D("0.1")}, {s: Market(s, D(1)) for s in "AC"}
+    wanted, markets = {"A": D("0.3"), "C": D("0.1")}, {s: Instrument(s, D(1), D(1)) for s in "AC"}
     more = ("USD", "data", "settings", {"ridge": "3"}, {"A": "Tech"}, {"C": "Sea"})
     made = make_plan("x", NOON, {"A": D(40)}, D(600), wanted, PRICES, markets, rules(), *more)
     assert (made.account, made.as_of, made.currency, made.equity, made.cash) == ("x", NOON, "USD", D(1000), D(600))
@@ -189,7 +190,8 @@ def test_a_plan_carries_what_it_rests_on():
 
 def test_names_inside_the_band_are_counted_from_the_sixth():
     def calm(names):
-        return plan(dict.fromkeys(names, D("0.1")), dict.fromkeys(names, D(100)), 1000 - 100 * D(len(names)), {s: Market(s, D(1)) for s in names},
+        return plan(dict.fromkeys(names, D("0.1")), dict.fromkeys(names, D(100)), 1000 - 100 * D(len(names)),
+                    {s: Instrument(s, D(1), D(1)) for s in names},
                     prices=dict.fromkeys(names, D(1))).notes  # fmt: skip
 
     assert calm("FGHIJKL") == ("inside the relative band of 5.00 %: F, G, H, I, J and 2 more",)
@@ -278,7 +280,8 @@ def random_case(dice: Random) -> dict:
     "Draw an account in which each rule has something to decide: markets with minimums, fees with a floor, little cash, a turnover limit."
     symbols = dice.sample("ABCDEF", dice.randint(2, 5))
     prices = {s: D(dice.randint(1, 4000)) / 100 for s in symbols}
-    markets = {s: Market(s, D(dice.choice(["1", "0.1", "0.001"])), min_amount=D(dice.choice([0, 0, 2, 7])), min_cost=D(dice.choice([0, 0, 5, 40])))
+    markets = {s: Instrument(s, D(dice.choice(["1", "0.1", "0.001"])), D(1), min_amount=D(dice.choice([0, 0, 2, 7])),
+                             min_cost=D(dice.choice([0, 0, 5, 40])))
                for s in symbols}  # fmt: skip
     holdings = {s: D(dice.randint(0, 4000)) / 100 for s in symbols if dice.random() < 0.7}
     raw = {s: dice.randint(0, 9) for s in symbols}

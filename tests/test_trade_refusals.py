@@ -10,7 +10,8 @@ import pytest
 from trading.accounting.event_table import LedgerError
 from trading.accounting.ledger import Ledger
 from trading.core.errors import BadInput, Busy, Refused
-from trading.core.types import Action, CheckResult, Market, Plan
+from trading.core.instruments import Instrument
+from trading.core.types import Action, CheckResult, Plan
 from trading.execution.approval import approve_plan, cancel_plan
 from trading.execution.executor import OrderParameters, execute
 from trading.execution.reconciliation import expected_holdings, reconcile
@@ -20,7 +21,7 @@ from trading.venues.paper.matching import QuoteFeed
 
 NOON, D = datetime(2024, 1, 2, 12, tzinfo=UTC), Decimal
 PRICES = {"BTC/USDT": D(60000), "ETH/USDT": D(3000), "SOL/USDT": D(100)}
-MARKETS = {s: Market(s, D("0.0001"), D("0.01"), min_cost=D(5)) for s in ("BTC/USDT", "ETH/USDT")}
+MARKETS = {s: Instrument(s, D("0.0001"), D("0.01"), min_cost=D(5)) for s in ("BTC/USDT", "ETH/USDT")}
 PLAN = Plan("mine", NOON, "USDT", D(10000), D(10000), (
     Action("BTC/USDT", "buy", D("0.05"), PRICES["BTC/USDT"], "below its target"),
     Action("ETH/USDT", "buy", D("0.5"), PRICES["ETH/USDT"], "below its target")))

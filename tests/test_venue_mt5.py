@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import json
 import socket
 import threading
 from datetime import UTC, datetime, timedelta
@@ -10,11 +11,12 @@ from decimal import Decimal
 import httpx
 import numpy as np
 import pandas as pd
+import pyotp
 import pytest
 import uvicorn
 from waiting import wait_until
 
-from trading.core.errors import BadInput, MissingData, UnknownOutcome, VenueError, VenueUnreachable
+from trading.core.errors import BadInput, Locked, MissingData, Refused, UnknownOutcome, VenueError, VenueUnreachable
 from trading.core.types import MarketData, Order, Venue
 from trading.venues.mt5.bridge import make_bridge
 from trading.venues.mt5.client import Mt5Venue, sign
@@ -95,13 +97,14 @@ def lots(bridge) -> dict[str, float]:
 
 # ---- prices
 
+
 def test_is_a_venue_and_a_source_of_prices(venue):
     assert isinstance(venue, Venue) and isinstance(venue, MarketData) and venue.health()["ok"]
 
 
 def test_hourly_bars_are_those_of_the_source_in_utc_across_a_change_of_the_clock(bridge, venue):
     frame = venue.fetch_ohlcv("EUR/USD", "1h", NOW - timedelta(days=40), NOW)
-    truth = bridge.bars[NOW - timedelta(days=40):NOW - timedelta(hours=1)]  # New York's clocks changed on 10 March
+    truth = bridge.bars[NOW - timedelta(days=40) : NOW - timedelta(hours=1)]  # New York's clocks changed on 10 March
     assert frame.index.equals(truth.index.as_unit("us").rename("timestamp"))
     np.testing.assert_allclose(frame.to_numpy(), truth.to_numpy(), rtol=0, atol=1e-12)
 
@@ -111,7 +114,7 @@ def test_daily_bars_begin_at_the_servers_midnight(bridge, venue):
     offset = frame.index.hour
     change = pd.Timestamp("2024-03-10", tz="UTC")
     assert set(offset[frame.index < change]) == {22} and set(offset[frame.index > change + pd.Timedelta("1D")]) == {21}
-    day = bridge.bars[frame.index[5]:frame.index[6] - pd.Timedelta("1s")]
+    day = bridge.bars[frame.index[5] : frame.index[6] - pd.Timedelta("1s")]
     assert frame["high"].iloc[5] == day["high"].max() and frame["volume"].iloc[5] == day["volume"].sum()
 
 
@@ -140,11 +143,12 @@ def test_a_wrong_server_zone_is_noticed():
 
 # ---- orders
 
+
 def test_a_market_order_is_filled_and_found_again_everywhere(bridge, venue):
     state = venue.create_order(order())
     assert (state.status, state.filled, state.average, state.fee) == ("closed", 10_000, Decimal("1.1001"), Decimal("0.35"))
     assert venue.fetch_order("c0ffee" * 4, "EUR/USD") == state
-    fill, = venue.fetch_my_trades(NOW - timedelta(hours=1))
+    (fill,) = venue.fetch_my_trades(NOW - timedelta(hours=1))
     assert (fill.client_order_id, fill.amount, fill.price, fill.fee) == ("c0ffee" * 4, 10_000, Decimal("1.1001"), Decimal("0.35"))
     assert fill.timestamp == NOW
     balance = venue.fetch_balance()
@@ -225,14 +229,17 @@ def test_a_lost_request_is_an_unknown_outcome_and_then_known_not_to_exist(bridge
     assert lots(bridge) == {}
 
 
-@pytest.mark.parametrize(("change", "status", "words"), [
-    ({"amount": 1500}, None, "steps of 1000"),
-    ({"symbol": "XAU/USD", "type": "limit", "price": Decimal("2000.8"), "amount": 10}, "rejected", "10015"),
-    ({"type": "limit", "price": Decimal("1.2")}, "rejected", "must be a market order"),
-    ({"amount": 5_000_000}, "rejected", "10019"),
-    ({"symbol": "USD/JPY", "time_in_force": "FOK"}, None, "no filling mode for FOK"),
-    ({"symbol": "MOON"}, None, "does not know 'MOON'"),
-])
+@pytest.mark.parametrize(
+    ("change", "status", "words"),
+    [
+        ({"amount": 1500}, None, "steps of 1000"),
+        ({"symbol": "XAU/USD", "type": "limit", "price": Decimal("2000.8"), "amount": 10}, "rejected", "10015"),
+        ({"type": "limit", "price": Decimal("1.2")}, "rejected", "must be a market order"),
+        ({"amount": 5_000_000}, "rejected", "10019"),
+        ({"symbol": "USD/JPY", "time_in_force": "FOK"}, None, "no filling mode for FOK"),
+        ({"symbol": "MOON"}, None, "does not know 'MOON'"),
+    ],
+)
 def test_orders_that_cannot_be_are_refused_with_the_reason(bridge, venue, change, status, words):
     if status:
         state = venue.create_order(order(**change))
@@ -291,6 +298,7 @@ def test_selling_on_a_hedging_account_closes_and_does_not_stand_beside():
 
 # ---- accidents and impostors
 
+
 def test_a_crashed_terminal_is_started_again(bridge, venue):
     bridge.terminal.crash()
     assert venue.fetch_tickers(["EUR/USD"])["EUR/USD"] == Decimal("1.1") and bridge.terminal.running
@@ -336,6 +344,7 @@ def test_a_server_that_is_gone_leaves_the_outcome_of_reads_clear():
 
 # ---- the simulation itself
 
+
 def test_the_simulated_terminal_has_every_function_and_number_of_the_package():
     terminal = SimulatedTerminal(CONTRACTS)
     assert all(callable(getattr(terminal, f)) for f in FUNCTIONS) and all(getattr(terminal, n) == v for n, v in CONSTANTS.items())
@@ -357,7 +366,7 @@ def test_with_a_second_factor_orders_wait_for_a_code_that_works_once():
 
     with Bridge(totp=SECRET, hours=8) as bridge:
         venue = bridge.venue()
-        with pytest.raises(VenueError, match="the order desk is locked; unlock it with a code"):
+        with pytest.raises(Locked, match="the order desk is locked.*unlock it with a code of the authenticator: carnet mt5 unlock; nothing was sent"):
             venue.create_order(order())
         assert venue.fetch_tickers(["EUR/USD"]) and bridge.terminal.positions_get() == ()  # reading needs no code; nothing was bought
         code = pyotp.TOTP(SECRET).at(NOW)
@@ -385,10 +394,18 @@ def certificate(folder, name="127.0.0.1", days=1):
     key = ec.generate_private_key(ec.SECP256R1())
     who = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
-    made = (x509.CertificateBuilder().subject_name(who).issuer_name(who).public_key(key.public_key()).serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(minutes=5)).not_valid_after(now + timedelta(days=days))
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(name))]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True).sign(key, hashes.SHA256()))
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(who)
+        .issuer_name(who)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=5))
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(name))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
     files = folder / f"{name}.pem", folder / f"{name}.key"
     files[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
     files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
@@ -433,3 +450,98 @@ def test_over_tls_the_bridge_is_believed_only_with_its_certificate(tmp_path, mon
     for pair, words in (((files[0], None), "needs both files"), ((files[0], tmp_path / "no.key"), "does not exist")):
         with pytest.raises(BadInput, match=words):
             module.serve_bridge(**options, certificate=pair[0], private_key=pair[1])
+
+
+# ---- what an order says is done, or refused
+
+
+def posted(bridge, path: str, body: dict) -> httpx.Response:
+    content, at = json.dumps(body).encode(), int(bridge.clock().timestamp())
+    return httpx.post(
+        bridge.url + path,
+        content=content,
+        headers={"X-Time": str(at), "X-Sign": sign(KEY, "POST", path, content, at), "Content-Type": "application/json"},
+        trust_env=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("where", "field"), [("order", "sl"), ("order", "trailing"), ("body", "order_type"), ("order", "stoploss"), ("order", "reduce_only")]
+)
+def test_a_field_that_the_bridge_does_not_know_is_refused_and_nothing_is_sent(bridge, where, field):
+    body = {"account": ACCOUNT, "order": json.loads(order().to_json())}
+    (body["order"] if where == "order" else body)[field] = "1.05"
+    answer = posted(bridge, "/order", body)
+    assert answer.status_code == 422 and repr(field) in answer.json()["detail"] and not lots(bridge)
+
+
+def test_stop_loss_and_take_profit_reach_the_broker(bridge, venue):
+    venue.create_order(order(stop_loss=Decimal("1.0900"), take_profit=Decimal("1.1200")))
+    (held,) = bridge.terminal.positions_get()
+    assert (held.sl, held.tp) == (1.09, 1.12)
+    bridge.terminal.quote("EURUSD.m", 1.0898, 1.0900)
+    assert not bridge.terminal.positions_get()  # the broker closed it
+
+
+@pytest.mark.parametrize("change", [{"amount": Decimal(20_000)}, {"side": "sell"}, {"type": "limit", "price": Decimal("1.05")},
+                                    {"stop_loss": Decimal("1.08")},
+                                    {"symbol": "GBP/USD"}])  # fmt: skip
+def test_the_same_id_with_another_order_is_refused(bridge, venue, change):
+    first = venue.create_order(order())
+    with pytest.raises(BadInput, match="belongs to another order"):
+        venue.create_order(order().but(**change))
+    assert venue.create_order(order()) == first and lots(bridge) == {"EURUSD.m": 0.1}
+
+
+@pytest.mark.parametrize(
+    "change", [{"price": Decimal("1.0400")}, {"amount": Decimal(30_000)}, {"type": "stop", "price": None, "stop_price": Decimal("1.2")}]
+)
+def test_the_same_id_with_another_waiting_order_is_refused(bridge, venue, change):
+    waiting = order(type="limit", price=Decimal("1.0500"))
+    first = venue.create_order(waiting)
+    with pytest.raises(BadInput, match="belongs to another order"):
+        venue.create_order(waiting.but(**change))
+    assert venue.create_order(waiting) == first and len(venue.fetch_open_orders()) == 1
+
+
+def test_a_locked_desk_says_so_before_an_order_and_tells_how_long_it_is_open():
+    secret = pyotp.random_base32()
+    with Bridge(totp=secret) as bridge:
+        venue = bridge.venue()
+        assert venue.readiness() == ["mt5: the order desk is locked; unlock it with a code of the authenticator: carnet mt5 unlock"]
+        until = venue.unlock(pyotp.TOTP(secret).at(NOW))
+        told = venue.health()
+        assert venue.readiness() == [] and told["open_until"] == until.isoformat() and not told["locked"]
+
+
+def test_a_locked_desk_ends_an_approved_plan_with_an_error_and_the_plan_goes_on_after_the_code(tmp_path):
+    from trading.accounting.ledger import Ledger
+    from trading.core.types import Action, CheckResult, Plan
+    from trading.execution.approval import approve_plan
+    from trading.execution.executor import OrderParameters, execute
+    from trading.execution.preflight import preflight
+
+    secret = pyotp.random_base32()
+    with Bridge(totp=secret) as bridge:
+        venue, ledger = bridge.venue(), Ledger(tmp_path / "l.sqlite")
+        ledger.open_account("live-fx", "USD", Decimal(10_000), NOW)
+        plan = Plan(
+            "live-fx",
+            NOW,
+            "USD",
+            Decimal(10_000),
+            Decimal(10_000),
+            (Action("EUR/USD", "buy", Decimal(1_000), Decimal("1.1001"), "below its target"),),
+        )
+        with pytest.raises(Refused, match="cannot be traded as it stands: mt5: the order desk is locked"):
+            preflight(plan, venue).require()
+        approve_plan(ledger, plan, "Ada", NOW)
+        def trade():
+            return execute(plan, CheckResult(plan.hash, (), ("x",)), venue, ledger, lambda: NOW, OrderParameters(Decimal(0)), sleep=lambda s: None)
+
+        with pytest.raises(Locked):
+            trade()
+        assert not lots(bridge)
+        venue.unlock(pyotp.TOTP(secret).at(NOW))
+        assert preflight(plan, venue).problems == ()
+        assert trade().orders[0].filled == 1_000 and lots(bridge) == {"EURUSD.m": 0.01}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from test_plan import SYMBOLS, check_goes_on, check_nothing_left, check_rules, many, portfolios, rich  # noqa: E402
 
-from trading.core.types import Market  # noqa: E402
+from trading.core.instruments import Instrument
 from trading.execution.plan import PlanConstraints  # noqa: E402
 
 D = Decimal
@@ -40,7 +40,7 @@ def dice(draw):
     one = draw.choice
     held, wanted = draw.sample(SYMBOLS, draw.randint(0, 8)), draw.sample(SYMBOLS, draw.randint(0, 8))
     prices = {s: max(D(repr(round(10 ** draw.uniform(-4, 4.6), 4))), D("0.0001")) for s in sorted({*held, *wanted})}
-    markets = {s: Market(s, amount_step=D(one(["1", "0.1", "0.00001", "0.25"])), min_cost=D(one(["0", "5"]))) for s in prices}
+    markets = {s: Instrument(s, amount_step=D(one(["1", "0.1", "0.00001", "0.25"])), price_step=D(1), min_cost=D(one(["0", "5"]))) for s in prices}
     worths = {s: D(repr(round(one([draw.uniform(0, 20000), 10 ** draw.uniform(-2, 4), 0]), 2))) for s in held}
     raw, invested = {s: draw.randint(0, 100) for s in wanted}, D(one([100, draw.randint(0, 100), 95])) / 100
     total = sum(raw.values())

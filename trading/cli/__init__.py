@@ -31,6 +31,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "approve_command", "review_command", "reject_command", "validate_command", "kill_command", "reconcile_command", "compare_command",
         "reproduce_command",
     ],
+    "venues": ["venues_command", "mt5_group", "unlock_command"],
 }, modules=[
-    "book", "commands", "data", "environment", "feedback", "main", "ops", "run", "run_progress", "security", "trade",
+    "book", "commands", "data", "environment", "feedback", "main", "ops", "run", "run_progress", "security", "trade", "venues",
 ])

@@ -104,7 +104,8 @@ def import_(files, preview, **said) -> None:
 @click.option("--port", default=8228, show_default=True)
 @click.option("--certificate", type=click.Path(path_type=Path), help="Certificate file (PEM): serve https instead of http.")
 @click.option("--private-key", type=click.Path(path_type=Path), help="Its private key (PEM).")
-def mt5_bridge(account, zone, host, port, certificate, private_key) -> None:
+@click.option("--simulate", is_flag=True, help="Serve a simulated terminal with sample prices, on any machine.")
+def mt5_bridge(account, zone, host, port, certificate, private_key, simulate) -> None:
     """Serve the MetaTrader 5 terminal on this machine.
 
     The variable MT5_BRIDGE_KEY holds the shared key; with MT5_BRIDGE_TOTP (a secret in base 32) every order also needs a one-time code.
@@ -113,4 +114,4 @@ def mt5_bridge(account, zone, host, port, certificate, private_key) -> None:
 
     from trading.services.market_data import serve_mt5_terminal
 
-    serve_mt5_terminal(account, zone, os.environ.get("MT5_BRIDGE_KEY", ""), host, port, certificate, private_key, os.environ.get("MT5_BRIDGE_TOTP", ""))
+    serve_mt5_terminal(account, zone, os.environ.get("MT5_BRIDGE_KEY", ""), host, port, certificate, private_key, os.environ.get("MT5_BRIDGE_TOTP", ""), simulate)

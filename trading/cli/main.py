@@ -23,6 +23,7 @@ COMMANDS = {  # name → module and object; a module is imported when its comman
     "settings": "trading.cli.environment:settings_command", "lab": "trading.cli.environment:lab_command",
     "schedule": "trading.cli.environment:schedule_command",
     "ingest": "trading.cli.data:ingest_command", "import": "trading.cli.data:import_", "mt5-bridge": "trading.cli.data:mt5_bridge",
+    "venues": "trading.cli.venues:venues_command", "mt5": "trading.cli.venues:mt5_group",
     "approve": "trading.cli.trade:approve_command", "review": "trading.cli.trade:review_command", "reject": "trading.cli.trade:reject_command",
     "kill": "trading.cli.trade:kill_command", "reconcile": "trading.cli.trade:reconcile_command",
     "book": "trading.cli.book:book_group", "validate": "trading.cli.trade:validate_command", "do": "trading.cli.commands:do_command", "set": "trading.cli.commands:set_command",

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['TradingError', 'BadInput', 'BadSettings', 'MissingData', 'StaleData', 'VenueError', 'VenueUnreachable', 'NotSent',
-           'UnknownOutcome', 'Refused', 'Halted', 'Busy', 'StageFailed', 'NotSignedIn', 'LockedOut', 'Forbidden']
+           'UnknownOutcome', 'Refused', 'Halted', 'Locked', 'Busy', 'StageFailed', 'NotSignedIn', 'LockedOut',
+           'Forbidden']
 
 # %% ../../nbs/00_core/00_errors.ipynb #e793854e
 class TradingError(Exception):
@@ -49,6 +50,10 @@ class Refused(TradingError):
 
 class Halted(Refused):
     "Trading is stopped: the order did not leave, and that is certain."
+
+
+class Locked(Refused):
+    "Orders wait for a person's code at the place that sends them; nothing was sent."
 
 
 class Busy(TradingError):

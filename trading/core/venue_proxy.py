@@ -12,7 +12,8 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from .types import Fill, Market, Order, OrderState
+from .instruments import Instrument
+from .types import Fill, Order, OrderState
 
 # %% ../../nbs/00_core/07_venue_proxy.ipynb #7fc84890
 class VenueProxy:
@@ -32,7 +33,7 @@ class VenueProxy:
         found = getattr(self._venue, name)
         return partial(self._call, name) if callable(found) else found
 
-    def load_markets(self) -> dict[str, Market]:
+    def load_markets(self) -> dict[str, Instrument]:
         "Return what can be traded."
         return self._call("load_markets")
 

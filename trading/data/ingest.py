@@ -17,8 +17,9 @@ from time import monotonic
 import pandas as pd
 
 from ..core.bars import bar_length, bars_from, closed_by, symbols_of
-from ..core.datasets import SampleKind, sample_bars
+from ..core.datasets import SampleKind, sample_bars, sample_instruments
 from ..core.errors import BadInput, MissingData, TradingError, VenueUnreachable
+from ..core.instruments import Instrument
 from ..core.types import MarketData, Value
 from .clean import CleaningRules, clean_frame
 from .gaps import find_gaps
@@ -36,6 +37,7 @@ class SampleSource:
         self.name = f"sample-{kind}"
         self.kind = kind
         self.as_of = as_of
+        self.timeframe = "1h" if kind.endswith("_1h") else "1d"
         bars = sample_bars(kind)
         self._frames = {s: bars.xs(s, axis=1, level=1).dropna(how="all").rename_axis(columns=None) for s in symbols_of(bars)}
 
@@ -45,8 +47,9 @@ class SampleSource:
 
     def fetch_ohlcv(self, symbol: str, timeframe: str = "1d", since: datetime | None = None, until: datetime | None = None) -> pd.DataFrame:
         "Return the bars of a symbol that opened at or after `since` and had closed by `until`."
-        if timeframe != "1d":
-            raise BadInput(f"{self.name} has daily bars only, not {timeframe!r}; ask for '1d'")
+        if timeframe != self.timeframe:
+            word = "daily" if self.timeframe == "1d" else "hourly"
+            raise BadInput(f"{self.name} has {word} bars only, not {timeframe!r}; ask for '{self.timeframe}'")
         if symbol not in self._frames:
             raise BadInput(unknown_symbol(self.name, symbol, self._frames))
         frame = self._frames[symbol]
@@ -56,7 +59,11 @@ class SampleSource:
 
     def fetch_tickers(self, symbols: Iterable[str]) -> dict[str, Decimal]:
         "Return the last close by symbol."
-        return {s: Decimal(str(self.fetch_ohlcv(s)["close"].iloc[-1])) for s in symbols}
+        return {s: Decimal(str(self.fetch_ohlcv(s, self.timeframe)["close"].iloc[-1])) for s in symbols}
+
+    def load_markets(self) -> dict[str, Instrument]:
+        "Return what orders the market takes, by symbol."
+        return sample_instruments(self.kind)
 
 
 def unknown_symbol(venue: str, symbol: str, known: Iterable[str]) -> str:

@@ -11,15 +11,14 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "circuit_breaker": ["CircuitBreakerVenue", "LedgerStore", "add_circuit_breaker"],
     "emergency_stop": ["LEASE_TRIES", "EmergencyStop", "cancel_orders", "close_positions"],
-    "executor": [
-        "refusal_reasons", "OrderResult", "Execution", "OrderParameters", "affordable", "execute", "volume_part", "parts", "execution_of",
-    ],
+    "executor": ["refusal_reasons", "OrderResult", "Execution", "execute", "execution_of"],
     "explain_differences": ["Proposal", "propose_entries"],
     "limit_monitor": ["watch_limits", "check_order_limits"],
     "order_manager": [
         "RetryPolicy", "OrderContext", "query_venue", "query_order", "own_state", "names_of", "tell_venue", "order_from",
         "ask_until_settled", "submit_order", "attempts", "unresolved", "record_fills", "own_ids",
     ],
+    "order_sizes": ["OrderParameters", "affordable", "volume_part", "parts"],
     "plan": ["make_plan", "PlanOutcome", "apply_plan"],
     "plan_sizing": ["ONE", "MOST", "PlanConstraints", "PlanLine", "settle"],
     "portfolio_csv": [
@@ -27,6 +26,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "plan_plot",
     ],
     "pre_trade": ["position_losses", "check_plan"],
+    "preflight": ["Preflight"],
     "rebalancing": ["Rebalancing", "rebalancing_of", "list_rebalancings", "recommendations"],
     "reconciliation": [
         "Difference", "Reconciliation", "resolve_open_orders", "expected_holdings", "compare_balances", "compare_orders", "compare_sums",
@@ -39,6 +39,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "safe_mode": ["leave_safe_mode", "SafeModeVenue", "HaltingVenue"],
 }, modules=[
-    "approval", "circuit_breaker", "emergency_stop", "executor", "explain_differences", "limit_monitor", "order_manager", "plan",
-    "plan_sizing", "portfolio_csv", "pre_trade", "rebalancing", "reconciliation", "router", "safe_mode",
+    "approval", "circuit_breaker", "emergency_stop", "executor", "explain_differences", "limit_monitor", "order_manager", "order_sizes",
+    "plan", "plan_sizing", "portfolio_csv", "pre_trade", "preflight", "rebalancing", "reconciliation", "router", "safe_mode",
 ])

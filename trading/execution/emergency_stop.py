@@ -12,6 +12,7 @@ from datetime import timedelta
 from decimal import ROUND_FLOOR, Decimal
 
 from ..core.errors import Busy, TradingError
+from ..core.instruments import order_parts
 from ..core.types import Order, Position, Value, stable_hash
 from .order_manager import OrderContext, record_fills, submit_order, unresolved
 from .reconciliation import resolve_open_orders
@@ -81,8 +82,11 @@ def _close_all(desk: OrderContext) -> EmergencyStop:
         if not amount:
             left.append(f"{position.amount:f} {position.symbol} is less than one lot of {step:f} and stays")
             continue
-        words, done = _close(desk, position, amount)
-        (closed if done else problems).append(words)
+        for piece in order_parts(markets[position.symbol], amount) if position.symbol in markets else [amount]:
+            words, done = _close(desk, desk.ledger.positions(desk.account)[position.symbol], piece)
+            (closed if done else problems).append(words)
+            if not done:
+                break
     return EmergencyStop(closed=tuple(closed), left=tuple(left), problems=tuple(problems))
 
 

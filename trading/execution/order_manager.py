@@ -17,7 +17,7 @@ from typing import Any
 
 from ..accounting.account_book import fill_event, plain, state_from
 from ..accounting.ledger import Ledger
-from ..core.errors import BadInput, Halted, MissingData, NotSent, UnknownOutcome, VenueError, VenueUnreachable
+from ..core.errors import BadInput, Halted, Locked, MissingData, NotSent, UnknownOutcome, VenueError, VenueUnreachable
 from ..core.tracing import span
 from ..core.venue_proxy import offers
 from ..core.types import ZERO, Event, Fill, Order, OrderState, Value, PricedVenue
@@ -131,8 +131,8 @@ def order_from(
     data: dict,  # of an 'intent' event
 ) -> Order:
     "Read an order back from its intent.\n\nParameters\n----------\ndata : dict\n    of an 'intent' event\n\nReturns\n-------\nOrder"
-    price, stop = (None if data[p] is None else Decimal(data[p]) for p in ("price", "stop_price"))
-    return Order(data["client_order_id"], data["symbol"], data["side"], Decimal(data["amount"]), data["type"], price, stop, data["time_in_force"])
+    price, stop, loss, profit = (None if data.get(p) is None else Decimal(data[p]) for p in ("price", "stop_price", "stop_loss", "take_profit"))
+    return Order(data["client_order_id"], data["symbol"], data["side"], Decimal(data["amount"]), data["type"], price, stop, data["time_in_force"], loss, profit)
 
 
 def ask_until_settled(
@@ -158,7 +158,7 @@ def submit_order(
     known = desk.ledger.find("intent", desk.account, order.client_order_id)
     now = desk.clock()
     if known is None:
-        data = plain(order) | {"plan": plan_hash, "plan_price": None if price is None else str(price), "venue": desk.venue.name}
+        data = {k: v for k, v in plain(order).items() if v is not None or k not in ("stop_loss", "take_profit")} | {"plan": plan_hash, "plan_price": None if price is None else str(price), "venue": desk.venue.name}
         desk.ledger.append(Event("intent", desk.account, now, data))
         since = now
     else:
@@ -174,7 +174,7 @@ def submit_order(
             if why := desk.stop():
                 raise Halted(why)
             return _placed(desk, order, desk.venue.create_order(order))
-        except BadInput as ours:  # it never left: no question is needed
+        except (BadInput, Locked) as ours:  # it never left: no question is needed
             desk.ledger.append(_once("absent", desk, order, attempts(desk, order.client_order_id) - 1, {"reason": f"not sent: {ours}"}))
             raise
         except (Halted, NotSent) as reason:

@@ -13,7 +13,8 @@ from decimal import ROUND_FLOOR, Decimal
 from typing import Any
 
 from ..core.errors import BadInput, MissingData
-from ..core.types import ZERO, Action, Market, Plan, Value
+from ..core.instruments import Instrument
+from ..core.types import ZERO, Action, Plan, Value
 from .plan_sizing import ONE, PlanConstraints, PlanLine, settle
 
 # %% ../../nbs/09_execution/05_plan.ipynb #82e13d81
@@ -91,7 +92,7 @@ def make_plan(
     cash: Decimal,  # account currency, zero or more
     targets: Any,  # Series or mapping symbol → weight, at most 1 together; the rest is cash
     prices: Mapping[str, Any],  # symbol → reference price in account currency
-    markets: Mapping[str, Market],  # symbol → steps and minima of the venue
+    markets: Mapping[str, Instrument],  # symbol → steps and minima of the venue
     constraints: PlanConstraints,
     currency: str,  # account currency; a symbol 'BTC/USDT' must be quoted in it
     data_version: str = "",
@@ -102,7 +103,7 @@ def make_plan(
     venues: Mapping[str, Mapping[str, Decimal]] | None = None,  # symbol → venue → units lying there
     buy_venue: str = "",  # where purchases go when nothing is held yet
 ) -> Plan:
-    "Say what to trade so that the holdings match the targets, sells before buys.\n\nParameters\n----------\naccount : str\n    whose money, for example 'paper-sample'\nas_of : datetime\n    UTC; only data known by then was used\nholdings : Mapping[str, Decimal]\n    symbol → units, zero or more\ncash : Decimal\n    account currency, zero or more\ntargets : Any\n    Series or mapping symbol → weight, at most 1 together; the rest is cash\nprices : Mapping[str, Any]\n    symbol → reference price in account currency\nmarkets : Mapping[str, Market]\n    symbol → steps and minima of the venue\nconstraints : PlanConstraints\ncurrency : str\n    account currency; a symbol 'BTC/USDT' must be quoted in it\ndata_version : str, default ''\nsettings_hash : str, default ''\nmodel_versions : Mapping[str, str] | None, default None\ngroups : Mapping[str, str] | None, default None\n    symbol → asset group\naliases : Mapping[str, str] | None, default None\n    symbol → the name the user knows\nvenues : Mapping[str, Mapping[str, Decimal]] | None, default None\n    symbol → venue → units lying there\nbuy_venue : str, default ''\n    where purchases go when nothing is held yet\n\nReturns\n-------\nPlan"
+    "Say what to trade so that the holdings match the targets, sells before buys.\n\nParameters\n----------\naccount : str\n    whose money, for example 'paper-sample'\nas_of : datetime\n    UTC; only data known by then was used\nholdings : Mapping[str, Decimal]\n    symbol → units, zero or more\ncash : Decimal\n    account currency, zero or more\ntargets : Any\n    Series or mapping symbol → weight, at most 1 together; the rest is cash\nprices : Mapping[str, Any]\n    symbol → reference price in account currency\nmarkets : Mapping[str, Instrument]\n    symbol → steps and minima of the venue\nconstraints : PlanConstraints\ncurrency : str\n    account currency; a symbol 'BTC/USDT' must be quoted in it\ndata_version : str, default ''\nsettings_hash : str, default ''\nmodel_versions : Mapping[str, str] | None, default None\ngroups : Mapping[str, str] | None, default None\n    symbol → asset group\naliases : Mapping[str, str] | None, default None\n    symbol → the name the user knows\nvenues : Mapping[str, Mapping[str, Decimal]] | None, default None\n    symbol → venue → units lying there\nbuy_venue : str, default ''\n    where purchases go when nothing is held yet\n\nReturns\n-------\nPlan"
     wanted = _exact_targets(targets)
     held = _exact_holdings(holdings, cash, constraints)
     if (total := sum(wanted.values(), ZERO)) > ONE - constraints.min_cash:
@@ -160,7 +161,7 @@ def _price_of(symbol: str, prices: Mapping[str, Any], currency: str) -> Decimal:
 
 
 def _line(
-    symbol: str, held: Decimal, price: Decimal, target: Decimal, market: Market, c: PlanConstraints, lies: list[tuple[str, Decimal]]
+    symbol: str, held: Decimal, price: Decimal, target: Decimal, market: Instrument, c: PlanConstraints, lies: list[tuple[str, Decimal]]
 ) -> PlanLine:
     "Put together what one asset needs, with the smallest trade that all rules allow."
     least = max(c.min_trade, market.min_cost, market.min_amount * price, c.min_fee / c.max_fee_share if c.max_fee_share else ZERO)

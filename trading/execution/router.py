@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import ROUND_FLOOR, Decimal
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from ..accounting.account_book import PRICE_STEP
 from ..accounting.ledger import Ledger
 from ..core.decimals import strip_zeros
 from ..core.errors import BadInput, TradingError
-from ..core.types import ZERO, Action, CheckResult, Market, Order, Plan, Side, Value, PricedVenue
+from ..core.instruments import Instrument
+from ..core.types import ZERO, Action, CheckResult, Order, Plan, Side, Value, PricedVenue
 from .approval import plan_status
 from .executor import Execution, OrderParameters, OrderResult, execute, execution_of
 
@@ -117,14 +118,14 @@ def recent_volume(
 # %% ../../nbs/09_execution/50_router.ipynb #8c372811
 @dataclass(frozen=True)
 class VenueAccount:
-    "A venue, what lies there, and how one trades there.\n\nParameters\n----------\naccount : str\n    its account in the ledger; one account lies at one venue\nvenue : PricedVenue\nstyle : OrderParameters\nheld : Mapping[str, Decimal]\n    units by symbol\ncash : Decimal\nmarkets : Mapping[str, Market]"
+    "A venue, what lies there, and how one trades there.\n\nParameters\n----------\naccount : str\n    its account in the ledger; one account lies at one venue\nvenue : PricedVenue\nstyle : OrderParameters\nheld : Mapping[str, Decimal]\n    units by symbol\ncash : Decimal\nmarkets : Mapping[str, Instrument]"
 
     account: str  # its account in the ledger; one account lies at one venue
     venue: PricedVenue
     style: OrderParameters
     held: Mapping[str, Decimal]  # units by symbol
     cash: Decimal
-    markets: Mapping[str, Market]
+    markets: Mapping[str, Instrument]
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,8 @@ def route_actions(
         for cost, place in sorted(offers, key=lambda o: o[0].paid(action.side) * (1 if action.side == "buy" else -1)):
             paid, market = cost.paid(action.side), place.markets[action.symbol]
             most = place.held.get(action.symbol, ZERO) if action.side == "sell" else cash[place.account] / (paid * (1 + place.style.cushion))
-            part = (min(left, cost.amount, most) / market.amount_step).to_integral_value(ROUND_FLOOR) * market.amount_step
-            if part <= 0 or part < market.min_amount or part * cost.average < market.min_cost:
+            part = market.amount(min(left, cost.amount, most))
+            if market.too_small(part, cost.average):
                 continue
             reason = f"{action.reason}; {place.venue.name} costs {cost.total_bp} bp"
             out[place.account].append(Action(action.symbol, action.side, part, action.price, reason, action.group, action.alias, place.venue.name))

@@ -12,14 +12,16 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "cycle": ["FROM_PRICES", "FEWEST_CLOSES", "LONGEST_HISTORY", "cycle_of", "cycle_target_path", "describe_cycle"],
     "factory": [
         "market_source", "with_cache", "store_of", "source_note", "bars_of", "models_of", "taxonomy_of", "groups_of", "shock_groups_of",
-        "risk_limits", "optimizer_of", "policy_of", "paper_tape", "paper_markets", "paper_venue",
+        "risk_limits", "optimizer_of", "policy_of",
     ],
     "forecast_review": ["forecasts_before", "last_review", "count_matured", "todays_drift", "drift_facts"],
+    "instruments": ["instruments_version", "InstrumentHistory", "fetch_instruments", "known_instruments", "pinned_instruments"],
     "launch": ["resolve_as_of", "open_run", "settings_of", "run_daily", "prepare_prefect", "start_server", "own_server", "load_flow"],
     "multi_venue": [
         "add_books", "CombinedLedger", "SerializedVenue", "CombinedVenue", "MultiVenueAccount", "require_within", "open_trading_account",
     ],
     "notebook_runner": ["POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "Kernel", "run_stage"],
+    "paper": ["paper_tape", "paper_costs", "paper_venue"],
     "plan_approval": ["approve_run"],
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],
     "price_snapshot": ["PRESENT", "PriceSnapshot", "take_price_snapshot", "pinned_price_snapshot", "begin_stage", "moved_since_close"],
@@ -37,6 +39,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "account_number",
     ],
 }, modules=[
-    "account", "cycle", "factory", "forecast_review", "launch", "multi_venue", "notebook_runner", "plan_approval", "plan_check",
-    "price_snapshot", "run_compare", "run_record", "sentiment", "target_weights", "trade_report", "venue_factory",
+    "account", "cycle", "factory", "forecast_review", "instruments", "launch", "multi_venue", "notebook_runner", "paper", "plan_approval",
+    "plan_check", "price_snapshot", "run_compare", "run_record", "sentiment", "target_weights", "trade_report", "venue_factory",
 ])

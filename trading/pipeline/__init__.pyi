@@ -3,9 +3,11 @@ from . import account as account
 from . import cycle as cycle
 from . import factory as factory
 from . import forecast_review as forecast_review
+from . import instruments as instruments
 from . import launch as launch
 from . import multi_venue as multi_venue
 from . import notebook_runner as notebook_runner
+from . import paper as paper
 from . import plan_approval as plan_approval
 from . import plan_check as plan_check
 from . import price_snapshot as price_snapshot
@@ -17,11 +19,13 @@ from . import trade_report as trade_report
 from . import venue_factory as venue_factory
 from .account import AccountSnapshot as AccountSnapshot, holdings_table as holdings_table, TradingRules as TradingRules, trading_rules as trading_rules, open_account_ledger as open_account_ledger, kill_switch as kill_switch, TradingAccount as TradingAccount, open_account as open_account, tradable_markets as tradable_markets, with_circuit_breaker as with_circuit_breaker, open_live_account as open_live_account
 from .cycle import FROM_PRICES as FROM_PRICES, FEWEST_CLOSES as FEWEST_CLOSES, LONGEST_HISTORY as LONGEST_HISTORY, cycle_of as cycle_of, cycle_target_path as cycle_target_path, describe_cycle as describe_cycle
-from .factory import market_source as market_source, with_cache as with_cache, store_of as store_of, source_note as source_note, bars_of as bars_of, models_of as models_of, taxonomy_of as taxonomy_of, groups_of as groups_of, shock_groups_of as shock_groups_of, risk_limits as risk_limits, optimizer_of as optimizer_of, policy_of as policy_of, paper_tape as paper_tape, paper_markets as paper_markets, paper_venue as paper_venue
+from .factory import market_source as market_source, with_cache as with_cache, store_of as store_of, source_note as source_note, bars_of as bars_of, models_of as models_of, taxonomy_of as taxonomy_of, groups_of as groups_of, shock_groups_of as shock_groups_of, risk_limits as risk_limits, optimizer_of as optimizer_of, policy_of as policy_of
 from .forecast_review import forecasts_before as forecasts_before, last_review as last_review, count_matured as count_matured, todays_drift as todays_drift, drift_facts as drift_facts
+from .instruments import instruments_version as instruments_version, InstrumentHistory as InstrumentHistory, fetch_instruments as fetch_instruments, known_instruments as known_instruments, pinned_instruments as pinned_instruments
 from .launch import resolve_as_of as resolve_as_of, open_run as open_run, settings_of as settings_of, run_daily as run_daily, prepare_prefect as prepare_prefect, start_server as start_server, own_server as own_server, load_flow as load_flow
 from .multi_venue import add_books as add_books, CombinedLedger as CombinedLedger, SerializedVenue as SerializedVenue, CombinedVenue as CombinedVenue, MultiVenueAccount as MultiVenueAccount, require_within as require_within, open_trading_account as open_trading_account
 from .notebook_runner import POOLS as POOLS, ONE_THREAD as ONE_THREAD, FIXED as FIXED, IMPORTS as IMPORTS, Kernel as Kernel, run_stage as run_stage
+from .paper import paper_tape as paper_tape, paper_costs as paper_costs, paper_venue as paper_venue
 from .plan_approval import approve_run as approve_run
 from .plan_check import SeenPrices as SeenPrices, prices_of_run as prices_of_run, check_run as check_run
 from .price_snapshot import PRESENT as PRESENT, PriceSnapshot as PriceSnapshot, take_price_snapshot as take_price_snapshot, pinned_price_snapshot as pinned_price_snapshot, begin_stage as begin_stage, moved_since_close as moved_since_close

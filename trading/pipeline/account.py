@@ -7,7 +7,6 @@ __all__ = ['AccountSnapshot', 'holdings_table', 'TradingRules', 'trading_rules',
            'TradingAccount', 'open_account', 'tradable_markets', 'with_circuit_breaker', 'open_live_account']
 
 # %% ../../nbs/12_pipeline/40_account.ipynb #0508bb98
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -26,9 +25,11 @@ from ..core.bars import bar_length
 from ..core.errors import BadInput, Refused
 from ..core.settings import Settings
 from ..core.settings_model import BookSettings
-from ..core.types import CheckResult, Event, Market, Plan, Position, PricedVenue, Venue, asset_of
+from ..core.instruments import Instrument
+from ..core.types import CheckResult, Event, Plan, Position, PricedVenue, Venue, asset_of
 from ..execution.approval import approve_plan, plan_life, plan_status, propose_plan, review_plan
 from ..execution.circuit_breaker import add_circuit_breaker
+from ..execution.preflight import Preflight, preflight
 from ..execution.executor import Execution, OrderParameters, OrderResult, execute, execution_of
 from ..execution.order_manager import RetryPolicy
 from ..execution.portfolio_csv import read_portfolio
@@ -36,7 +37,9 @@ from ..execution.reconciliation import Reconciliation, open_from_venue, reconcil
 from ..execution.router import recent_volume
 from ..execution.safe_mode import HaltingVenue, SafeModeVenue
 from ..execution.limit_monitor import check_order_limits, watch_limits
-from .factory import bars_of, groups_of, paper_markets, paper_tape, paper_venue, risk_limits
+from .factory import bars_of, groups_of, risk_limits
+from .instruments import pinned_instruments
+from .paper import paper_tape, paper_venue
 from .run_record import Run, RunRecord
 from .venue_factory import account_number, connect
 from ..risk.kill_switch import KillSwitch
@@ -130,7 +133,7 @@ def kill_switch(
 # %% ../../nbs/12_pipeline/40_account.ipynb #56f1aa4a
 @dataclass
 class TradingAccount:
-    "The books and the exchange that a run trades on.\n\nParameters\n----------\naccount : str\nledger : Ledger\nvenue : PricedVenue\ntape : PriceFeed | None\n    the prices that a paper exchange goes by; None: the exchange is real\nwhen : datetime\n    UTC, the moment of the decision\ncurrency : str\ndry_run : bool\nsaid : str\n    one sentence about which books these are\npast : list[tuple[str, float]]\n    equity before these books began, for a dry run\ntolerance : Decimal\n    units that a balance may differ by\nbooks : BookSettings\n    what may differ, and what is booked without asking\nsymbols : tuple[str, ...] | None, default None\n    what the account trades; anything else at the venue is left alone; None: all is its business\nvolumes : Mapping[str, Decimal]\n    units a second in the last bar, for a share of the volume on paper"
+    "The books and the exchange that a run trades on.\n\nParameters\n----------\naccount : str\nledger : Ledger\nvenue : PricedVenue\ntape : PriceFeed | None\n    the prices that a paper exchange goes by; None: the exchange is real\nwhen : datetime\n    UTC, the moment of the decision\ncurrency : str\ndry_run : bool\nsaid : str\n    one sentence about which books these are\npast : list[tuple[str, float]]\n    equity before these books began, for a dry run\ntolerance : Decimal\n    units that a balance may differ by\nbooks : BookSettings\n    what may differ, and what is booked without asking\nsymbols : tuple[str, ...] | None, default None\n    what the account trades; anything else at the venue is left alone; None: all is its business\nvolumes : Mapping[str, Decimal]\n    units a second in the last bar, for a share of the volume on paper\ninstruments : Mapping[str, Instrument]\n    as they were when the plan was made"
 
     account: str
     ledger: Ledger
@@ -146,6 +149,7 @@ class TradingAccount:
     symbols: tuple[str, ...] | None = None  # what the account trades; anything else at the venue is left alone; None: all is its business
 
     volumes: Mapping[str, Decimal] = field(default_factory=dict)  # units a second in the last bar, for a share of the volume on paper
+    instruments: Mapping[str, Instrument] = field(default_factory=dict)  # as they were when the plan was made
 
     @property
     def live(self) -> bool:
@@ -207,6 +211,10 @@ class TradingAccount:
         "Return a change as lines that a report writes: assets, currencies, fees and the like, and the total."
         return {k: float(n) for k, n in {**change.assets, **change.currencies, **change.lines, "total": change.total}.items()} if change else {}
 
+    def preflight(self, plan: Plan, fee_rate: Decimal) -> Preflight:
+        "Ask the venue whether every order of a plan can be sent."
+        return preflight(plan, self.venue, fee_rate)
+
     def settle_approval(self, plan: Plan, verdict: CheckResult) -> str:  # how far the plan has come: 'proposed' or 'reviewed' awaits approval
         "Put an allowed plan before whoever approves; on paper the risk checks review it and the run approves.\n\nParameters\n----------\nplan : Plan\nverdict : CheckResult\n\nReturns\n-------\nstr\n    how far the plan has come: 'proposed' or 'reviewed' awaits approval"
         if plan_status(self.ledger, self.account, plan.hash) == "unknown":
@@ -234,7 +242,8 @@ class TradingAccount:
         allow = check_order_limits(self.ledger, self.account, rules.limits, prices, self.clock, rules.groups)
         return execute(plan, verdict, guarded, self.ledger, self.clock, rules.style, rules.max_age, self.account, stop, rules.patience,
                        sleep=None if self.live else lambda seconds: None,  # the clock of a paper exchange stands still
-                       progress=progress, volume=self.volume(rules.style), allow=allow, last_look=rules.switch.reason)
+                       progress=progress, volume=self.volume(rules.style), allow=allow, last_look=rules.switch.reason,
+                       planned=self.instruments)
 
     def volume(self, style: OrderParameters) -> Callable[[str], Decimal | None] | None:
         "Return what tells the market's volume; on paper it is a part of the last bar, for a part of its time."
@@ -312,7 +321,9 @@ def _desk(run: Run, ledger, settings, path: Path, start: tuple, now: datetime, d
     book = ledger.book(record.account)
     funds = {currency: book.cash} | {asset_of(s): p.amount for s, p in book.positions.items()}
     tape = paper_tape(settings, record.as_of, now)
-    venue = with_circuit_breaker(paper_venue(settings, record.as_of, now, funds, path, tape), settings, ledger, record.account, lambda: record.as_of)
+    terms = pinned_instruments(run, now)
+    paper = paper_venue(settings, record.as_of, now, funds, path, tape, terms)
+    venue = with_circuit_breaker(paper, settings, ledger, record.account, lambda: record.as_of)
     return TradingAccount(record.account, ledger, venue, tape, record.as_of, currency, dry_run, said, past, volumes=volumes)
 
 
@@ -320,18 +331,15 @@ def tradable_markets(
     run: Run,
     desk: TradingAccount,
     settings: Settings,
-) -> tuple[dict[str, Market], str]:  # by symbol, and the name of the venue
-    "Return what may be traded where; a live run keeps it, so that the run can be made again.\n\nParameters\n----------\nrun : Run\ndesk : TradingAccount\nsettings : Settings\n\nReturns\n-------\ntuple[dict[str, Market], str]\n    by symbol, and the name of the venue"
+) -> tuple[dict[str, Instrument], str]:  # by symbol, and the name of the venue
+    "Return what may be traded where: the instruments that the run has pinned, for the account too, which tells what has changed when it trades.\n\nParameters\n----------\nrun : Run\ndesk : TradingAccount\nsettings : Settings\n\nReturns\n-------\ntuple[dict[str, Instrument], str]\n    by symbol, and the name of the venue"
+    desk.instruments = pinned_instruments(run, desk.clock())
     again = run.record.parameters.get("again")
-    first = Run(again) if again else run
-    if first.has("markets"):
-        kept = first.read("markets")
-        return {m["symbol"]: Market.from_json(json.dumps(m)) for m in kept["markets"]}, kept["venue"]
-    if not desk.live:
-        return paper_markets(settings), desk.venue.name
-    markets = {s: m for s, m in desk.venue.load_markets().items() if s in settings.market.symbols}
-    run.write("markets", {"venue": desk.venue.name, "markets": [json.loads(m.to_json()) for m in markets.values()]})
-    return markets, desk.venue.name
+    if again and Run(again).has("place"):  # a run with real orders names its venue, also when it is made again on paper
+        return dict(desk.instruments), Run(again).read("place")["venue"]
+    if desk.live and not run.has("place"):
+        run.write("place", {"venue": desk.venue.name})
+    return dict(desk.instruments), desk.venue.name
 
 
 def with_circuit_breaker(venue: Venue, settings: Settings, ledger: Ledger, account: str, clock: Callable[[], datetime]) -> Venue:

@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['market_source', 'with_cache', 'store_of', 'source_note', 'bars_of', 'models_of', 'taxonomy_of', 'groups_of',
-           'shock_groups_of', 'risk_limits', 'optimizer_of', 'policy_of', 'paper_tape', 'paper_markets', 'paper_venue']
+           'shock_groups_of', 'risk_limits', 'optimizer_of', 'policy_of']
 
 # %% ../../nbs/12_pipeline/20_factory.ipynb #e5cbecaa
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 
 import pandas as pd
@@ -16,8 +15,7 @@ import pandas as pd
 from ..core.bars import closed_by
 from ..core.errors import BadInput
 from ..core.settings import Settings
-from ..core.tracing import traced
-from ..core.types import Market, MarketData, stable_hash
+from ..core.types import MarketData, stable_hash
 from .launch import settings_of
 from .run_record import Run
 from .venue_factory import connect, find_secret, key_names, resolve_reference
@@ -32,7 +30,7 @@ def market_source(
     if market.source == "sample":
         from trading.data.ingest import SampleSource
 
-        return SampleSource("stocks", as_of)
+        return SampleSource(market.sample_kind, as_of)
     if market.source == "file":
         from trading.data.stored_source import StoredSource
 
@@ -83,7 +81,7 @@ def source_note(
         return ""
     from trading.core.datasets import SOURCES
 
-    return (f"Sample data, not today's market: {SOURCES['stocks']}. The companies were chosen by somebody who knew in 2022 that they would "
+    return (f"Sample data, not today's market: {SOURCES[settings.market.sample_kind]}. What is in it was chosen by somebody who knew what would "
             "survive, so every figure about the past looks better than it could have been.")
 
 # %% ../../nbs/12_pipeline/20_factory.ipynb #772ffb28
@@ -118,7 +116,7 @@ def taxonomy_of(settings: Settings):
 def groups_of(settings: Settings) -> dict[str, str]:
     "Return the group of each symbol that has one."
     listed = {symbol: group for group, symbols in settings.groups.items() for symbol in symbols}
-    if settings.market.source != "ccxt":
+    if not settings.market.of_coins:
         return listed
     known = taxonomy_of(settings)
     decided = {s: c.group for s in settings.market.symbols if (c := known.classify(s)).confidence == 1}
@@ -188,47 +186,3 @@ def policy_of(
     level = RiskLevel(a.risk_level, min(row["max_weight"], limits.max_weight * margin), row["volatility"], row["max_drawdown"],
                       max(row["min_cash"], limits.min_cash), {g: c * margin for g, c in ceilings.items()})
     return policy(a.policy, level, optimizer=optimizer_of(settings, group_path), groups=groups_of(settings), horizon=max(settings.forecast.horizons), periods=settings.market.periods_per_year)
-
-# %% ../../nbs/12_pipeline/20_factory.ipynb #986e965b
-def paper_tape(
-    settings: Settings,
-    as_of: datetime,  # UTC, when orders are placed
-    now: datetime,  # UTC
-):
-    "Return the prices that paper orders placed at `as_of` can trade at.\n\nParameters\n----------\nsettings : Settings\nas_of : datetime\n    UTC, when orders are placed\nnow : datetime\n    UTC"
-    from trading.venues.paper.matching import BarFeed, QuoteFeed
-
-    market, source = settings.market, market_source(settings)
-    if now - as_of < timedelta(hours=1):
-        quotes = source.fetch_tickers(market.symbols)
-        return QuoteFeed(lambda symbol, _: quotes.get(symbol))
-    since = as_of - timedelta(hours=market.max_age_hours) - timedelta(days=10)
-    frames = {s: source.fetch_ohlcv(s, market.timeframe, since, now) for s in market.symbols}
-    from trading.core.bars import bars_from
-
-    return BarFeed(bars_from(frames), market.timeframe)
-
-
-def paper_markets(settings: Settings) -> dict[str, Market]:
-    "Return what the paper exchange allows: lots from the settings, prices to a hundredth of a cent."
-    return {s: Market(s, amount_step=settings.trade.lot, price_step=Decimal("0.000001")) for s in settings.market.symbols}
-
-
-def paper_venue(
-    settings: Settings,
-    as_of: datetime,  # UTC
-    now: datetime,  # UTC
-    funds: dict[str, Decimal],  # what the account holds when the exchange first hears of it
-    path: Path | None,  # where the exchange remembers; None: nowhere
-    tape=None,  # its prices; None: what `paper_tape` gives
-):
-    "Return the exchange that a run on paper trades on.\n\nParameters\n----------\nsettings : Settings\nas_of : datetime\n    UTC\nnow : datetime\n    UTC\nfunds : dict[str, Decimal]\n    what the account holds when the exchange first hears of it\npath : Path | None\n    where the exchange remembers; None: nowhere\ntape : default None\n    its prices; None: what `paper_tape` gives"
-    from trading.venues.paper.exchange import PaperVenue
-    from trading.venues.paper.costs import TradingCosts
-
-    half = Decimal(repr(settings.costs.slippage_bp)) / 2
-    costs = TradingCosts(Decimal(repr(settings.costs.fee_rate)), half_spread_bp=half, slippage_bp=half)
-    live = now - as_of < timedelta(hours=1)
-    clock = (lambda: datetime.now(UTC)) if live else (lambda: as_of)
-    return traced(PaperVenue(tape or paper_tape(settings, as_of, now), clock, paper_markets(settings), costs, funds, settings.market.currency, path,
-                             name=f"paper {settings.market.venue}"))

@@ -26,7 +26,8 @@ from ..accounting.unit_values import unit_values
 from ..core.decimals import EXACT, strip_zeros
 from ..core.errors import Refused, VenueError
 from ..core.settings import Settings
-from ..core.types import ZERO, CheckResult, Event, Market, Plan, Position, PricedVenue, Venue
+from ..core.instruments import Instrument
+from ..core.types import ZERO, CheckResult, Event, Plan, Position, PricedVenue, Venue
 from ..core.venue_proxy import VenueProxy
 from ..execution.approval import approve_plan, plan_life, plan_status, propose_plan, review_plan
 from ..execution.executor import Execution, OrderResult, execution_of, refusal_reasons
@@ -131,7 +132,7 @@ class CombinedVenue:
     def __init__(self, venues: tuple[PricedVenue, ...]):
         self.name, self._venues = " and ".join(v.name for v in venues), venues
 
-    def load_markets(self) -> dict[str, Market]:
+    def load_markets(self) -> dict[str, Instrument]:
         "Return what can be traded anywhere; the first that knows a symbol describes it."
         return {s: m for v in reversed(self._venues) for s, m in v.load_markets().items()}
 

@@ -18,7 +18,7 @@ from ..core.errors import BadInput
 from .run_record import Run, create_run, list_runs
 
 # %% ../../nbs/12_pipeline/55_run_compare.ipynb #e4c52e84
-INPUTS = ("as_of", "mode", "profile", "seed", "commit", "python", "data_version", "packages", "model_versions", "settings")
+INPUTS = ("as_of", "mode", "profile", "seed", "commit", "python", "data_version", "instruments", "packages", "model_versions", "settings")
 IGNORED_SETTINGS = {("settings", "run", "reports"), ("settings", "run", "data")}  # where the files lie changes no number
 
 
@@ -54,7 +54,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 # %% ../../nbs/12_pipeline/55_run_compare.ipynb #3010cad6
-MARKET = ("orders", "holdings_after", "costs", "gains", "change", "equity", "closing", "summary", "life", "markets", "facts")  # what the market had a hand in
+MARKET = ("orders", "holdings_after", "costs", "gains", "change", "equity", "closing", "summary", "life", "place", "facts")  # what the market had a hand in
 
 
 def compare_numbers(

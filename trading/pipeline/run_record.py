@@ -37,7 +37,7 @@ class Stage(Value):
 
 @dataclass(frozen=True)
 class RunRecord(Value):
-    "What `run.json` holds: everything that the numbers rest on.\n\nParameters\n----------\nid : str\nprofile : str\nas_of : datetime\n    only data known by then is used\nmode : Literal['paper', 'live']\naccount : str\n    whose money\ncreated : datetime\nsettings : dict[str, Any]\nsettings_hash : str\nstages : tuple[Stage, ...]\nparameters : dict[str, Any]\n    what the stages were given besides\ndata_version : str, default ''\nmodel_versions : dict[str, str]\nseed : int, default 0\ncommit : str, default ''\n    of the code, empty when it was installed\npackages : dict[str, str]\n    name → version\npython : str, default ''\nartefacts : dict[str, str]\n    file name → SHA-256"
+    "What `run.json` holds: everything that the numbers rest on.\n\nParameters\n----------\nid : str\nprofile : str\nas_of : datetime\n    only data known by then is used\nmode : Literal['paper', 'live']\naccount : str\n    whose money\ncreated : datetime\nsettings : dict[str, Any]\nsettings_hash : str\nstages : tuple[Stage, ...]\nparameters : dict[str, Any]\n    what the stages were given besides\ndata_version : str, default ''\ninstruments : str, default ''\n    version of the steps and limits that plan and orders keep to\nmodel_versions : dict[str, str]\nseed : int, default 0\ncommit : str, default ''\n    of the code, empty when it was installed\npackages : dict[str, str]\n    name → version\npython : str, default ''\nartefacts : dict[str, str]\n    file name → SHA-256"
 
     id: str
     profile: str
@@ -50,6 +50,7 @@ class RunRecord(Value):
     stages: tuple[Stage, ...] = tuple(Stage(name) for name in STAGES)
     parameters: dict[str, Any] = field(default_factory=dict)  # what the stages were given besides
     data_version: str = ""
+    instruments: str = ""  # version of the steps and limits that plan and orders keep to
     model_versions: dict[str, str] = field(default_factory=dict)
     seed: int = 0
     commit: str = ""  # of the code, empty when it was installed

@@ -32,7 +32,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "reproduction_differences",
     ],
     "maintenance": ["SECURITY_CHECKS", "check_chain", "health_report", "health_trend", "repair", "security_report", "watch_system"],
-    "market_data": ["update_market", "follow_profile", "import_bars", "preview_bars", "named_files", "serve_mt5_terminal"],
+    "market_data": [
+        "update_market", "follow_profile", "import_bars", "preview_bars", "named_files", "serve_mt5_terminal", "simulated_terminal",
+    ],
     "metrics": ["GATHERED", "EXPOSITION", "update_metrics", "open_metrics", "start_logging"],
     "plan_control": [
         "ReviewPlan", "review_run_plan", "ApprovePlan", "approve_run_plan", "RejectPlan", "reject_run_plan", "ValidatePlan",
@@ -57,6 +59,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "queries_trading": [
         "run_bars", "prices", "price_history", "plan", "ledger_of_run", "plan_table", "orders", "fills", "plans", "events", "order_status",
     ],
+    "queries_venues": ["venue_rows", "venue_facts"],
     "query_cache": ["FRESH", "MEMORY", "QueryCache", "view"],
     "run_control": ["StartRun", "start_daily_run", "ResumeRun", "resume_run", "CancelJob", "cancel_running_job"],
     "security_admin": [
@@ -77,6 +80,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "Role", "Secret", "OfUser", "AddUser", "SetRole", "SetPortfolios", "SetPassword", "MakeKey", "EndSession", "RevokeKey", "OfSecret",
         "SetSecret", "RotateVault",
     ],
+    "venue_control": ["UnlockMt5", "unlock_mt5"],
     "workspace": [
         "Workspace", "workspace_of", "current_settings", "settings_in_force", "account_of", "shared_state", "ledger_for_reading",
         "has_ledger", "ledger_for_writing",
@@ -84,6 +88,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
 }, modules=[
     "access", "account_control", "alerting", "backups", "book_control", "commands", "data_control", "feedback_history", "jobs",
     "launching", "maintenance", "market_data", "metrics", "plan_control", "portfolio_control", "portfolios", "queries_analytics",
-    "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "query_cache", "run_control",
-    "security_admin", "settings_control", "stops", "system_control", "user_control", "workspace",
+    "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "queries_venues", "query_cache",
+    "run_control", "security_admin", "settings_control", "stops", "system_control", "user_control", "venue_control", "workspace",
 ])

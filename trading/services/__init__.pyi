@@ -21,6 +21,7 @@ from . import queries_portfolio as queries_portfolio
 from . import queries_runs as queries_runs
 from . import queries_system as queries_system
 from . import queries_trading as queries_trading
+from . import queries_venues as queries_venues
 from . import query_cache as query_cache
 from . import run_control as run_control
 from . import security_admin as security_admin
@@ -28,6 +29,7 @@ from . import settings_control as settings_control
 from . import stops as stops
 from . import system_control as system_control
 from . import user_control as user_control
+from . import venue_control as venue_control
 from . import workspace as workspace
 from .access import allowed as allowed, main_workspace as main_workspace, workspace_for as workspace_for
 from .account_control import open_venue as open_venue, reconcile_account as reconcile_account, watch_accounts as watch_accounts, switch_of as switch_of, StopTrading as StopTrading, stop_trading as stop_trading, ResumeTrading as ResumeTrading, resume_trading as resume_trading, Reconcile as Reconcile, reconcile_now as reconcile_now
@@ -40,7 +42,7 @@ from .feedback_history import open_feedback as open_feedback, describe_feedback 
 from .jobs import JOB as JOB, WRAP as WRAP, start_run as start_run, start as start, job as job, log_tail as log_tail, cancel_job as cancel_job, archive_jobs as archive_jobs
 from .launching import run_named as run_named, report_page as report_page, begin_run as begin_run, execute_run as execute_run, keep_schedule as keep_schedule, compare_named as compare_named, begin_reproduction as begin_reproduction, reproduction_differences as reproduction_differences
 from .maintenance import SECURITY_CHECKS as SECURITY_CHECKS, check_chain as check_chain, health_report as health_report, health_trend as health_trend, repair as repair, security_report as security_report, watch_system as watch_system
-from .market_data import update_market as update_market, follow_profile as follow_profile, import_bars as import_bars, preview_bars as preview_bars, named_files as named_files, serve_mt5_terminal as serve_mt5_terminal
+from .market_data import update_market as update_market, follow_profile as follow_profile, import_bars as import_bars, preview_bars as preview_bars, named_files as named_files, serve_mt5_terminal as serve_mt5_terminal, simulated_terminal as simulated_terminal
 from .metrics import GATHERED as GATHERED, EXPOSITION as EXPOSITION, update_metrics as update_metrics, open_metrics as open_metrics, start_logging as start_logging
 from .plan_control import ReviewPlan as ReviewPlan, review_run_plan as review_run_plan, ApprovePlan as ApprovePlan, approve_run_plan as approve_run_plan, RejectPlan as RejectPlan, reject_run_plan as reject_run_plan, ValidatePlan as ValidatePlan, validate_run_plan as validate_run_plan
 from .portfolio_control import AddPortfolio as AddPortfolio, make_portfolio as make_portfolio
@@ -51,6 +53,7 @@ from .queries_portfolio import portfolio as portfolio, section_of as section_of,
 from .queries_runs import records as records, find_record as find_record, artefact as artefact, newest_run as newest_run, dry_run_ledger as dry_run_ledger, rows as rows, missing as missing, head as head, runs as runs, paged as paged, run as run, stages as stages
 from .queries_system import settings_table as settings_table, decisions as decisions, taxonomy as taxonomy, aliases as aliases, decide as decide, feedback_state as feedback_state, cycles as cycles, decision_moments as decision_moments, steer as steer, alert_history as alert_history, thresholds as thresholds, data_quality as data_quality, model_facts as model_facts, venue_connections as venue_connections, system as system, report_file as report_file, notebook_file as notebook_file, system_health as system_health
 from .queries_trading import run_bars as run_bars, prices as prices, price_history as price_history, plan as plan, ledger_of_run as ledger_of_run, plan_table as plan_table, orders as orders, fills as fills, plans as plans, events as events, order_status as order_status
+from .queries_venues import venue_rows as venue_rows, venue_facts as venue_facts
 from .query_cache import FRESH as FRESH, MEMORY as MEMORY, QueryCache as QueryCache, view as view
 from .run_control import StartRun as StartRun, start_daily_run as start_daily_run, ResumeRun as ResumeRun, resume_run as resume_run, CancelJob as CancelJob, cancel_running_job as cancel_running_job
 from .security_admin import Ask as Ask, security_of as security_of, security_in as security_in, with_vault as with_vault, store_secret as store_secret, delete_secret as delete_secret, key_is_in_ring as key_is_in_ring, renew_vault_key as renew_vault_key, know_secrets as know_secrets, scan_folder as scan_folder
@@ -58,4 +61,5 @@ from .settings_control import settings_file as settings_file, settings_text as s
 from .stops import opened_accounts as opened_accounts, known_accounts as known_accounts, account_switch as account_switch, engaged_switches as engaged_switches, stop_sentences as stop_sentences
 from .system_control import AcknowledgeAlert as AcknowledgeAlert, acknowledge_rule as acknowledge_rule, once_of as once_of, WriteNote as WriteNote, write_note as write_note, SteerFeedback as SteerFeedback, freeze_feedback as freeze_feedback, thaw_feedback as thaw_feedback, RollBackFeedback as RollBackFeedback, roll_back_feedback as roll_back_feedback, PromoteModel as PromoteModel, promote_saved_model as promote_saved_model, RollBackModel as RollBackModel, roll_back_to_model as roll_back_to_model, Nothing as Nothing, invalidate_cache as invalidate_cache, reset_system as reset_system
 from .user_control import Role as Role, Secret as Secret, OfUser as OfUser, AddUser as AddUser, SetRole as SetRole, SetPortfolios as SetPortfolios, SetPassword as SetPassword, MakeKey as MakeKey, EndSession as EndSession, RevokeKey as RevokeKey, OfSecret as OfSecret, SetSecret as SetSecret, RotateVault as RotateVault
+from .venue_control import UnlockMt5 as UnlockMt5, unlock_mt5 as unlock_mt5
 from .workspace import Workspace as Workspace, workspace_of as workspace_of, current_settings as current_settings, settings_in_force as settings_in_force, account_of as account_of, shared_state as shared_state, ledger_for_reading as ledger_for_reading, has_ledger as has_ledger, ledger_for_writing as ledger_for_writing

@@ -28,7 +28,7 @@ from ..execution.safe_mode import leave_safe_mode, safe_mode
 from ..execution.emergency_stop import EmergencyStop, cancel_orders, close_positions
 from ..execution.order_manager import OrderContext
 from ..pipeline.account import with_circuit_breaker, open_account_ledger, trading_rules
-from ..pipeline.factory import paper_venue
+from ..pipeline.paper import paper_venue
 from ..pipeline.venue_factory import connect, each_venue
 from ..risk.kill_switch import KillSwitch
 from ..risk.stop_flag import raise_stop

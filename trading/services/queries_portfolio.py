@@ -50,10 +50,11 @@ _SECTIONS = ("memecoins", "long-term crypto", "forex", "etfs", "stocks")
 
 def section_of(settings: Settings, symbol: str) -> str:
     "Return the section of the portfolio that a holding belongs to."
-    source = settings.market.source
-    if source == "ccxt":
+    market = settings.market
+    if market.of_coins:
         return "memecoins" if groups_of(settings).get(symbol) == "Memecoins" else "long-term crypto"
-    return {"mt5": "forex", "alpaca": "etfs"}.get(source, "stocks")
+    of = {"forex": "forex", "forex_1h": "forex", "fx": "forex", "etfs": "etfs"}.get(market.sample_kind) if market.source == "sample" else None
+    return of or {"mt5": "forex", "alpaca": "etfs"}.get(market.source, "stocks")
 
 
 @view

@@ -63,12 +63,12 @@ def taxonomy(place: Workspace, profile: str | None = None, symbols: tuple[str, .
 
     values = current_settings(place, profile)
     known, market = taxonomy_of(values), values.market
-    asked, listed, items = symbols or market.symbols, groups_of(values) if market.source == "ccxt" else {}, []
+    asked, listed, items = symbols or market.symbols, groups_of(values) if market.of_coins else {}, []
     for c in map(known.classify, asked):
         own = {"group": listed[c.symbol], "confidence": 1.0, "rule": "[groups] of the settings"} if listed.get(c.symbol, c.group) != c.group else {}
         items.append({"symbol": c.symbol, "group": c.group, "confidence": c.confidence, "rule": c.rule} | own)
     return {"groups": list(GROUPS), "date": known.date, "items": items, "suggestions": rows(known.suggest(asked)), "note":
-            "" if market.source == "ccxt" or symbols else "these groups are of coins; the groups of this profile stand in its settings"}
+            "" if market.of_coins or symbols else "these groups are of coins; the groups of this profile stand in its settings"}
 
 
 @view

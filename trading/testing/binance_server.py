@@ -22,7 +22,8 @@ import pandas as pd
 
 from ..core.bars import FIELDS, bar_length, check_bars
 from ..core.errors import BadInput, MissingData
-from ..core.types import ZERO, Fill, Market, Order, OrderState
+from ..core.instruments import Instrument
+from ..core.types import ZERO, Fill, Order, OrderState
 from ..venues.paper.exchange import PaperVenue
 
 # %% ../../nbs/18_testing/05_binance_server.ipynb #b086e6e9
@@ -38,6 +39,9 @@ REASONS = (  # words in the paper exchange's reason, code, Binance's message
     ("is not traded here", -1121, "Invalid symbol."),
     ("insufficient funds", -2010, "Account has insufficient balance for requested action."),
     ("would trade at once", -2010, "Order would immediately match and take."),
+    ("takes from the book", -2010, "Order would immediately match and take."),
+    ("would trigger at once", -2010, "Stop price would trigger immediately."),
+    ("outside of", -1013, "Filter failure: PERCENT_PRICE_BY_SIDE"),
     ("has no price", -1013, "Market is closed."),
     ("the price", -1013, "Filter failure: PRICE_FILTER"),
     ("the stop_price", -1013, "Filter failure: PRICE_FILTER"),
@@ -91,18 +95,23 @@ def milliseconds(when: datetime) -> int:
     return int(when.timestamp() * 1000)
 
 
-def market_json(market: Market, quote: str) -> dict[str, Any]:
+def market_json(market: Instrument, quote: str) -> dict[str, Any]:
     "Describe a market."
     base = market.symbol.partition("/")[0]
+    band = {"filterType": "PERCENT_PRICE_BY_SIDE"} | {f"{side}Multiplier{end}": f"{ratio or ZERO:f}" for side in ("bid", "ask")
+                                                      for end, ratio in (("Down", market.price_low), ("Up", market.price_high))}
     return {
         "symbol": base + quote, "status": "TRADING", "baseAsset": base, "quoteAsset": quote,
         "baseAssetPrecision": 8, "quotePrecision": 8, "quoteAssetPrecision": 8, "orderTypes": list(TYPES),
         "isSpotTradingAllowed": True, "isMarginTradingAllowed": False, "permissions": ["SPOT"], "permissionSets": [["SPOT"]],
         "filters": [
             {"filterType": "PRICE_FILTER", "minPrice": f"{market.price_step:f}", "maxPrice": "1000000000", "tickSize": f"{market.price_step:f}"},
-            {"filterType": "LOT_SIZE", "minQty": f"{max(market.min_amount, market.amount_step):f}", "maxQty": "1000000000000",
+            {"filterType": "LOT_SIZE", "minQty": f"{max(market.min_amount, market.amount_step):f}", "maxQty": f"{market.max_amount or 10**12:f}",
              "stepSize": f"{market.amount_step:f}"},
-            {"filterType": "NOTIONAL", "minNotional": f"{market.min_cost:f}", "applyMinToMarket": True},
+            {"filterType": "MARKET_LOT_SIZE", "minQty": "0", "maxQty": f"{market.max_market_amount or ZERO:f}", "stepSize": "0"},
+            *([band] if market.price_low is not None and market.price_high is not None else []),
+            {"filterType": "NOTIONAL", "minNotional": f"{market.min_cost:f}", "applyMinToMarket": True,
+             **({"maxNotional": f"{market.max_cost:f}", "applyMaxToMarket": True} if market.max_cost is not None else {})},
         ],
     }
 
@@ -111,7 +120,7 @@ def order_json(order: Order, state: OrderState, placed: datetime, symbol: str) -
     "Describe an order."
     kind = "LIMIT_MAKER" if order.time_in_force == "PO" else next(b for b, ours in TYPES.items() if ours == order.type)
     status = _STATUS.get(state.status) or ("PARTIALLY_FILLED" if state.filled else "NEW")
-    if status == "CANCELED" and order.time_in_force in ("IOC", "FOK"):
+    if status == "CANCELED" and (order.time_in_force in ("IOC", "FOK") or order.type == "market"):
         status = "EXPIRED"
     at = milliseconds(placed)
     return {

@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Any
 
 from ..core.errors import BadInput, MissingData, UnknownOutcome, VenueUnreachable
-from ..core.types import Fill, Market, Order, OrderState, Value, PricedVenue
+from ..core.instruments import Instrument
+from ..core.types import Fill, Order, OrderState, Value, PricedVenue
 
 # %% ../../nbs/18_testing/00_faulty_venue.ipynb #1208e890
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class FaultyVenue:
         self._enter("cancel_order")
         return self._venue.cancel_order(client_order_id, symbol)
 
-    def load_markets(self) -> Mapping[str, Market]:
+    def load_markets(self) -> Mapping[str, Instrument]:
         "Ask what is traded; this one never fails, it is kept from the start of the day."
         return self._venue.load_markets()
 

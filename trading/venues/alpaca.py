@@ -16,7 +16,8 @@ import pandas as pd
 from ..core.english import plural
 from ..core.bars import bar_length, closed_by
 from ..core.errors import BadInput, MissingData, UnknownOutcome, VenueError, VenueUnreachable
-from ..core.types import Event, Fill, Market, Order, OrderState, ZERO
+from ..core.instruments import Instrument
+from ..core.types import ZERO, Event, Fill, Order, OrderState
 
 # %% ../../nbs/01_venues/00_alpaca.ipynb #1486c8d9
 _UNITS = {"m": "Minute", "h": "Hour", "d": "Day", "w": "Week"}
@@ -153,15 +154,14 @@ class AlpacaVenue:
         "Return what tells this account from another one."
         return str(_ask("account", self._client("trade").get_account).account_number)
 
-    def load_markets(self) -> dict[str, Market]:
+    def load_markets(self) -> dict[str, Instrument]:
         "Return what may be traded, by symbol."
         client = self._client("trade")
         from alpaca.trading.enums import AssetClass, AssetStatus
         from alpaca.trading.requests import GetAssetsRequest
 
         assets = _ask("markets", client.get_all_assets, GetAssetsRequest(status=AssetStatus.ACTIVE, asset_class=AssetClass.US_EQUITY))
-        return {a.symbol: Market(a.symbol, Decimal("0.000000001") if a.fractionable else Decimal(1), Decimal("0.01"), min_cost=Decimal(1))
-                for a in assets if a.tradable}
+        return {a.symbol: _instrument(a) for a in assets if a.tradable}
 
     def fetch_balance(self) -> dict[str, Decimal]:
         "Return cash under 'USD' and the number of shares by symbol."
@@ -202,11 +202,24 @@ class AlpacaVenue:
         return self.fetch_order(client_order_id, symbol)
 
 # %% ../../nbs/01_venues/00_alpaca.ipynb #5f60ab40
+def _instrument(asset: Any) -> Instrument:
+    "Read what Alpaca tells about a share; prices below a dollar may be finer, and ours are never."
+    step = asset.min_trade_increment or ("0.000000001" if asset.fractionable else 1)
+    margin = asset.maintenance_margin_requirement if asset.marginable else None
+    return Instrument(
+        asset.symbol, Decimal(str(step)), Decimal(str(asset.price_increment or "0.01")), Decimal(str(asset.min_order_size or 0)), Decimal(1),
+        kind="stock", base=asset.symbol, quote="USD", calendar="XNYS", venue="alpaca",
+        maintenance_margin=None if margin is None else Decimal(str(margin)) / 100,
+    )
+
+
 def _create_order(client: Any, order: Order) -> OrderState:
     "Send once; a duplicate client id means that it is there already."
     from alpaca.trading.requests import LimitOrderRequest, MarketOrderRequest, StopLimitOrderRequest, StopOrderRequest
 
     kind = {"market": MarketOrderRequest, "limit": LimitOrderRequest, "stop": StopOrderRequest, "stop_limit": StopLimitOrderRequest}[order.type]
+    if order.stop_loss is not None or order.take_profit is not None:
+        raise BadInput(f"{order.symbol}: a stop loss or take profit with an order is not sent to Alpaca; send a stop order of its own after the purchase")
     if order.time_in_force == "PO":
         raise BadInput(f"{order.symbol}: Alpaca has no post-only orders; use GTC")
     whole = order.amount == order.amount.to_integral_value()

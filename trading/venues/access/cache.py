@@ -20,7 +20,7 @@ import pandas as pd
 
 from ...core.errors import BadInput
 from ...core.sqlite import open_database
-from ...core.types import Market
+from ...core.instruments import Instrument
 
 # %% ../../../nbs/01_venues/access/00_cache.ipynb #2336cb26
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def encode(answer: Any) -> bytes | None:  # None: of a kind that is not kept on 
         return b"B" + sink.getvalue().to_pybytes()
     if isinstance(answer, Decimal):
         return b"P" + str(answer).encode()
-    if isinstance(answer, dict) and answer and all(isinstance(m, Market) for m in answer.values()):
+    if isinstance(answer, dict) and answer and all(isinstance(m, Instrument) for m in answer.values()):
         return b"M" + json.dumps({s: m.to_json() for s, m in answer.items()}).encode()
     try:
         text = json.dumps(answer)
@@ -113,7 +113,7 @@ def decode(body: bytes) -> Any:
     if kind == b"P":
         return Decimal(rest.decode())
     found = json.loads(rest)
-    return {s: Market.from_json(m) for s, m in found.items()} if kind == b"M" else found
+    return {s: Instrument.from_json(m) for s, m in found.items()} if kind == b"M" else found
 
 # %% ../../../nbs/01_venues/access/00_cache.ipynb #b31e70c6
 class DiskCache:

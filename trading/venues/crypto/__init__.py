@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "LAST_RESPONSE", "OUTGOING", "run_blocking", "UnfitRequest", "Connection", "redirect", "load_markets_of", "known_market",
         "exchange_markets", "ohlcv_of", "prices_of", "book_of", "fetch_free_and_used", "fetch_account_number",
     ],
+    "instruments": ["instrument_of"],
     "order_request": ["OrderRequest", "build_request", "carries_id", "missing_parts"],
     "orders": ["order_state", "send_order", "find_order_at", "open_orders_of", "cancel_at", "order_trades_at"],
     "parsing": ["SlowDown", "ClockSkew", "translate", "without_secrets", "candles_frame", "check_raw", "decimal_of", "list_of"],
@@ -19,5 +20,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "trades": ["list_trades", "fills_of", "trades_since", "Transfer", "transfers_since"],
     "venue": ["CcxtVenue"],
 }, modules=[
-    "activity", "async_venue", "candle_stream", "connection", "order_request", "orders", "parsing", "request_budget", "trades", "venue",
+    "activity", "async_venue", "candle_stream", "connection", "instruments", "order_request", "orders", "parsing", "request_budget",
+    "trades", "venue",
 ])

@@ -14,7 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from ...core.types import Fill, Market, Order, OrderState
+from ...core.instruments import Instrument
+from ...core.types import Fill, Order, OrderState
 from . import connection as exchange, orders
 from .connection import Connection
 from .trades import Transfer, trades_since, transfers_since
@@ -43,7 +44,12 @@ class AsyncCcxtVenue(Connection):
         "Wait, and let others go on."
         await asyncio.sleep(seconds)
 
-    async def load_markets(self) -> dict[str, Market]:
+    async def reload_markets(self) -> dict[str, Instrument]:
+        "Return what the venue allows now, whatever it said before."
+        await exchange.load_markets_of(self, again=True)
+        return await self.load_markets()
+
+    async def load_markets(self) -> dict[str, Instrument]:
         "Return what the venue allows, by symbol."
         return await exchange.exchange_markets(self)
 

@@ -20,8 +20,9 @@ import pandas as pd
 from ...core.english import plural
 from ...core.bars import bar_length, closed_by
 from ...core.errors import BadInput, MissingData, VenueError
-from ...core.types import Market
+from ...core.instruments import Instrument
 from ...core.venue_profiles import profile_of
+from .instruments import instrument_of
 from .order_request import OrderRequest, carries_id, missing_parts
 from .parsing import ClockSkew, SlowDown, candles_frame, check_raw, decimal_of, list_of, translate
 from .request_budget import RequestBudget
@@ -219,9 +220,12 @@ def redirect(exchange: Any, base: str) -> None:
         exchange.session.trust_env = False
 
 # %% ../../../nbs/01_venues/crypto/05_connection.ipynb #2894bd7d
-async def load_markets_of(venue: Connection) -> dict[str, Any]:
-    "Load the markets once."
-    markets = await venue._ask("markets", venue._ccxt.load_markets)
+async def load_markets_of(
+    venue: Connection,
+    again: bool = False,  # ask the exchange even where the markets are known
+) -> dict[str, Any]:
+    "Load the markets once, or again.\n\nParameters\n----------\nvenue : Connection\nagain : bool, default False\n    ask the exchange even where the markets are known\n\nReturns\n-------\ndict[str, Any]"
+    markets = await venue._ask("markets", venue._ccxt.load_markets, again)
     if not isinstance(markets, dict) or not markets:
         raise VenueError(f"{venue.name}: the list of markets is empty; the answer was damaged, try again")
     return markets
@@ -238,25 +242,13 @@ async def known_market(venue: Connection, symbol: str) -> dict:
     return markets[symbol]
 
 
-async def exchange_markets(venue: Connection) -> dict[str, Market]:
-    "Turn ccxt's markets into ours."
-    found = {}
-    for symbol, market in (await load_markets_of(venue)).items():
-        if market.get("spot") and market.get("active") is not False:
-            steps, least = market.get("precision") or {}, market.get("limits") or {}
-            step = {k: _step(venue._ccxt, steps.get(k)) for k in ("amount", "price")}
-            low = {k: Decimal(str((least.get(k) or {}).get("min") or 0)) for k in ("amount", "cost")}
-            found[symbol] = Market(symbol, step["amount"], step["price"], low["amount"], low["cost"])
-    return found
+async def exchange_markets(venue: Connection) -> dict[str, Instrument]:
+    "Turn ccxt's spot markets into instruments; one of which the exchange tells no step cannot be traded and is absent."
+    from ccxt import TICK_SIZE
 
-
-def _step(exchange: Any, precision: Any) -> Decimal:
-    "Turn a precision into a step; venues give either a step or a number of decimals."
-    import ccxt
-
-    if precision is None:
-        return Decimal("0.00000001")
-    return Decimal(str(precision)) if exchange.precisionMode == ccxt.TICK_SIZE else Decimal(1).scaleb(-int(precision))
+    active = (m for m in (await load_markets_of(venue)).values() if m.get("spot") and m.get("active") is not False)
+    found = (instrument_of(m, venue._ccxt.precisionMode != TICK_SIZE, venue.name) for m in active)
+    return {i.symbol: i for i in found if i}
 
 
 async def ohlcv_of(venue: Connection, symbol: str, timeframe: str, since: datetime | None, until: datetime | None) -> pd.DataFrame:

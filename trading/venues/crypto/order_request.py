@@ -48,6 +48,8 @@ def build_request(
     "Choose id, trigger, price, cost and time in force as the venue wants them; what it cannot do is refused.\n\nParameters\n----------\nprofile : VenueProfile\norder : Order\nprice : Decimal | None, default None\n    what a unit costs now, for purchases that are counted in money\n\nReturns\n-------\nOrderRequest"
     name, force, stops = profile.title, order.time_in_force, order.type in ("stop", "stop_limit")
     kind = "limit" if order.type in ("limit", "stop_limit") else "market"
+    if order.stop_loss is not None or order.take_profit is not None:
+        raise BadInput(f"{order.symbol}: {name} keeps no stop loss or take profit with a spot order; send a stop order of its own after the purchase")
     if kind == "limit" and force not in profile.times_in_force:
         raise BadInput(f"{order.symbol}: {name} takes no orders with {force}; it takes {', '.join(profile.times_in_force)}")
     if stops and (not profile.stop_word or (kind == "market" and not profile.stop_market)):

@@ -12,10 +12,12 @@ from decimal import Decimal
 
 import pandas as pd
 
-from ...core.types import Event, Fill, Market, Order, OrderState
+from ...core.instruments import Instrument
+from ...core.types import Event, Fill, Order, OrderState
 from .activity import fetch_activity_of
 from trading.venues.crypto.connection import (
-    Connection, book_of, exchange_markets, fetch_account_number, fetch_free_and_used, ohlcv_of, prices_of, run_blocking,
+    Connection, book_of, exchange_markets, fetch_account_number, fetch_free_and_used, load_markets_of, ohlcv_of, prices_of,
+    run_blocking,
 )
 from .orders import cancel_at, find_order_at, open_orders_of, order_trades_at, send_order
 from .trades import Transfer, trades_since, transfers_since
@@ -24,9 +26,14 @@ from .trades import Transfer, trades_since, transfers_since
 class CcxtVenue(Connection):
     "An exchange through ccxt: prices without keys, orders with them."
 
-    def load_markets(self) -> dict[str, Market]:
+    def load_markets(self) -> dict[str, Instrument]:
         "Return what the venue allows, by symbol."
         return run_blocking(exchange_markets(self))
+
+    def reload_markets(self) -> dict[str, Instrument]:
+        "Return what the venue allows now, whatever it said before."
+        run_blocking(load_markets_of(self, again=True))
+        return self.load_markets()
 
     def fetch_ohlcv(self, symbol: str, timeframe: str = "1d", since: datetime | None = None, until: datetime | None = None) -> pd.DataFrame:
         "Return the bars that opened at or after `since` and had closed by `until`; no `since`: all that the venue gives."

@@ -5,9 +5,10 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
-    "bridge": ["WINDOW", "place_order", "cancel_order", "find_order", "make_bridge", "health", "serve_bridge"],
+    "bridge": ["place_order", "cancel_order", "find_order", "make_bridge", "health", "serve_bridge"],
     "client": ["sign", "Mt5Venue"],
     "constants": ["VERSION", "FUNCTIONS", "TIMEFRAMES", "CONSTANTS", "TUPLES", "RATES", "TICKS", "fill"],
+    "request_gate": ["WINDOW", "RequestGate"],
     "simulated_broker": ["RETCODE_TEXTS", "Contract", "SimulatedBroker", "fill_order", "refusal", "execute_request", "quote"],
     "simulated_terminal": ["to_server", "from_server", "SimulatedTerminal"],
     "terminal_adapter": [
@@ -16,5 +17,5 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "totp_unlock": ["TotpUnlock"],
 }, modules=[
-    "bridge", "client", "constants", "simulated_broker", "simulated_terminal", "terminal_adapter", "totp_unlock",
+    "bridge", "client", "constants", "request_gate", "simulated_broker", "simulated_terminal", "terminal_adapter", "totp_unlock",
 ])

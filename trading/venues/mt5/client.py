@@ -17,8 +17,9 @@ from typing import Any
 import pandas as pd
 
 from ...core.bars import bar_length, closed_by
-from ...core.errors import BadInput, MissingData, UnknownOutcome, VenueError, VenueUnreachable
-from ...core.types import Fill, Market, Order, OrderState
+from ...core.errors import BadInput, Locked, MissingData, UnknownOutcome, VenueError, VenueUnreachable
+from ...core.instruments import Instrument
+from ...core.types import Fill, Order, OrderState
 
 # %% ../../../nbs/01_venues/mt5/00_client.ipynb #b50b15c0
 def sign(
@@ -102,6 +103,8 @@ class Mt5Venue:
         if answer.status_code == 200:
             return data
         said = data.get("detail", "") if isinstance(data, dict) else ""
+        if answer.status_code == 423:
+            raise Locked(f"mt5: {path}: {said}; nothing was sent")
         if answer.status_code in (401, 403):
             raise VenueError(f"mt5: {path}: the bridge refused the request: {said or 'wrong key'}; check the key, and the clocks of both machines")
         if answer.status_code == 404:
@@ -136,14 +139,24 @@ class Mt5Venue:
         "Unlock orders at the bridge with an authenticator code.\n\nParameters\n----------\ncode : str\n\nReturns\n-------\ndatetime\n    open until then, UTC"
         return datetime.fromisoformat(self._ask("POST", "/unlock", body={"account": self.account, "code": code})["until"])
 
+    def readiness(self) -> list[str]:  # empty: orders can be sent
+        "Return why the terminal would take no order now.\n\nReturns\n-------\nlist[str]\n    empty: orders can be sent"
+        told = self.health()
+        found = [f"mt5: {told['problem']}"] if told.get("problem") else []
+        if told.get("account") not in (None, self.account):
+            found.append(f"mt5: the terminal is signed in to the account {told['account']} and live.number is {self.account}; correct one of them")
+        if told.get("locked"):
+            found.append("mt5: the order desk is locked; unlock it with a code of the authenticator: carnet mt5 unlock")
+        return found
+
     def account_number(self) -> str:
         "Return the number that every order is bound to."
         return str(self.account)
 
-    def load_markets(self) -> dict[str, Market]:
+    def load_markets(self) -> dict[str, Instrument]:
         "Return what the broker allows, by symbol; amounts are units, not lots."
         rows = self._ask("GET", "/symbols")
-        return {r["symbol"]: Market(r["symbol"], Decimal(r["amount_step"]), Decimal(r["price_step"]), Decimal(r["min_amount"])) for r in rows}
+        return {r["symbol"]: _instrument(r) for r in rows}
 
     def fetch_balance(self) -> dict[str, Decimal]:
         "Return what would lie here had everything been paid for in full: cash under the account's currency, and holdings by asset."
@@ -175,6 +188,13 @@ class Mt5Venue:
         return _state(self._ask("POST", "/cancel", body={"account": self.account, "client_order_id": client_order_id, "symbol": symbol}))
 
 # %% ../../../nbs/01_venues/mt5/00_client.ipynb #3a821feb
+def _instrument(row: dict) -> Instrument:
+    "Read what the bridge tells about a symbol; amounts are units, not lots."
+    steps = (Decimal(row[n]) for n in ("amount_step", "price_step", "min_amount"))
+    return Instrument(row["symbol"], *steps, max_amount=Decimal(row["max_amount"]), kind=row["kind"], base=row["base"], quote=row["quote"],
+                      contract_size=Decimal(row["contract_size"]), venue="mt5")
+
+
 def _paid_in_full(currency: str, balance: Decimal, rows: list[dict]) -> dict[str, Decimal]:
     "Return cash and holdings by asset, as an account without credit would show them."
     cash, held = balance, {}

@@ -201,12 +201,16 @@ def rates(link: TerminalSession, symbol: str, timeframe: str, since: datetime, u
     return rows
 
 
+_KINDS = {0: "fx", 5: "fx", 1: "future", 33: "future", 34: "future", 32: "stock", 38: "stock"}  # ENUM_SYMBOL_CALC_MODE; the rest are contracts for difference
+
+
 def symbol_row(link: TerminalSession, symbol: str) -> dict[str, str]:
     "Return what the broker allows for a symbol, in units."
     i = link.info(symbol)
     size = _dec(i.trade_contract_size)
-    return {"symbol": symbol, "name": i.name, "amount_step": _text(_dec(i.volume_step) * size), "price_step": _text(_dec(i.point)),
-            "min_amount": _text(_dec(i.volume_min) * size), "max_amount": _text(_dec(i.volume_max) * size)}
+    return {"symbol": symbol, "name": i.name, "amount_step": _text(_dec(i.volume_step) * size), "price_step": _text(_dec(i.trade_tick_size or i.point)),
+            "min_amount": _text(_dec(i.volume_min) * size), "max_amount": _text(_dec(i.volume_max) * size), "contract_size": _text(size),
+            "kind": _KINDS.get(int(i.trade_calc_mode), "cfd"), "base": i.currency_base, "quote": i.currency_profit}
 
 
 def positions(link: TerminalSession) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ __all__ = ['TotpUnlock']
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from ...core.errors import BadInput, Refused
+from ...core.errors import BadInput, Locked, Refused
 
 # %% ../../../nbs/01_venues/mt5/25_totp_unlock.ipynb #c84b038a
 class TotpUnlock:
@@ -56,4 +56,5 @@ class TotpUnlock:
     def check(self) -> None:
         "Refuse an order while orders are locked."
         if self.clock() >= self.until:
-            raise Refused("the order desk is locked; unlock it with a code of the authenticator")
+            ended = f" since {self.until:%Y-%m-%d %H:%M} UTC" if self.until.year > 1 else ""
+            raise Locked(f"the order desk is locked{ended}; unlock it with a code of the authenticator: carnet mt5 unlock")

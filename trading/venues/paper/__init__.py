@@ -5,9 +5,10 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
-    "costs": ["TradingCosts", "to_step", "traded_price"],
-    "exchange": ["FEE_STEP", "PaperVenue"],
+    "costs": ["TradingCosts", "traded_price"],
+    "database": ["FEE_STEP", "open_paper_file", "as_text", "order_of_row"],
+    "exchange": ["PaperVenue"],
     "matching": ["PriceWindow", "PriceFeed", "exact", "BarFeed", "QuoteFeed", "Match", "match_order"],
 }, modules=[
-    "costs", "exchange", "matching",
+    "costs", "database", "exchange", "matching",
 ])

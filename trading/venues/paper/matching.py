@@ -7,7 +7,7 @@ __all__ = ['PriceWindow', 'PriceFeed', 'exact', 'BarFeed', 'QuoteFeed', 'Match',
 
 # %% ../../../nbs/01_venues/paper/02_matching.ipynb #87a16936
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -16,7 +16,8 @@ from typing import Protocol
 import pandas as pd
 
 from ...core.bars import bar_length, check_bars
-from ...core.types import ZERO, Market, Order, Value
+from ...core.instruments import Instrument
+from ...core.types import ZERO, Order, Value
 from .costs import TradingCosts, traded_price
 
 # %% ../../../nbs/01_venues/paper/02_matching.ipynb #1ea8f2a6
@@ -51,19 +52,27 @@ def exact(
 
 # %% ../../../nbs/01_venues/paper/02_matching.ipynb #adace1a5
 class BarFeed:
-    "Bars, read forward one at a time; whatever lies in the future of the order is not looked at.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol), index the open time in UTC\ntimeframe : str, default '1d'\n    how long one bar lasts"
+    "Bars, read forward one at a time; whatever lies in the future of the order is not looked at.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol), index the open time in UTC\ntimeframe : str, default '1d'\n    how long one bar lasts\nnegative : Iterable[str], default ()\n    symbols whose price may be zero or less"
 
     def __init__(
         self,
         bars: pd.DataFrame,  # time × (field, symbol), index the open time in UTC
         timeframe: str = "1d",  # how long one bar lasts
+        negative: Iterable[str] = (),  # symbols whose price may be zero or less
     ):
-        check_bars(bars)
+        below = [s for s in dict.fromkeys(bars.columns.get_level_values(1)) if s in set(negative)] if bars.columns.nlevels == 2 else []
+        check_bars(bars, negative=bool(below))
+        if below and len(rest := bars.drop(columns=below, level=1).columns):
+            check_bars(bars[rest])
         self.length = bar_length(timeframe).to_pytimedelta()
         self._columns = {c: bars[c].to_numpy(dtype=float) for c in bars.columns}
         self._times = [t.to_pydatetime() for t in bars.index]
         self._ends = [t + self.length for t in self._times]
         self.symbols = list(bars["close"].columns)
+        for symbol in self.symbols:  # where the source tells no volume, as of currencies, zeros are none
+            volume = self._columns.get(("volume", symbol))
+            if volume is not None and not (volume > 0).any():
+                del self._columns["volume", symbol]
 
     def _known(self, symbol: str, rows: range) -> PriceWindow | None:
         "Return the first of these rows that has a close."
@@ -157,10 +166,10 @@ def match_order(
     order: Order,
     stretch: PriceWindow,
     costs: TradingCosts,
-    market: Market,
+    market: Instrument,
     triggered: bool = False,  # the stop was reached in an earlier stretch
 ) -> Match:
-    "Say at what price and when an order trades within a stretch, or that it does not.\n\nParameters\n----------\norder : Order\nstretch : PriceWindow\ncosts : TradingCosts\nmarket : Market\ntriggered : bool, default False\n    the stop was reached in an earlier stretch\n\nReturns\n-------\nMatch"
+    "Say at what price and when an order trades within a stretch, or that it does not.\n\nParameters\n----------\norder : Order\nstretch : PriceWindow\ncosts : TradingCosts\nmarket : Instrument\ntriggered : bool, default False\n    the stop was reached in an earlier stretch\n\nReturns\n-------\nMatch"
     worse = costs.worse(order.amount, stretch.volume)
     if order.type in ("stop", "stop_limit") and not triggered:
         return _meet_stop(order, stretch, worse, market.price_step)
