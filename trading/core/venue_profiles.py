@@ -129,7 +129,7 @@ _ROWS = (
         "coinbase", "Coinbase", id_field="client_order_id", stop_field="stop_price", id_word="client_order_id", id_pattern="[0-9A-Za-z_-]{1,36}", lookup=(VenueQuery("fetch_orders"),), order_trades=VenueQuery("fetch_my_trades", "order_ids", number=True),
         market_buy="cost", base_size="order_configuration.market_market_ioc.base_size", stop_word="stopLossPrice", stop_market=False,
         times_in_force=("GTC", "IOC", "FOK", "PO", "GTD"), replaces=True, candles=300, trades_page=250, trades_next="cursor=cursor", fees="quote",
-        balance_at="accounts", limit_headers=("-x-ratelimit-remaining", "x-ratelimit-limit", ""), limit_seconds=1, coin_suffixes={r"(?<=ETH)2": "staked"},
+        balance_at="data", limit_headers=("-x-ratelimit-remaining", "x-ratelimit-limit", ""), limit_seconds=1, coin_suffixes={r"(?<=ETH)2": "staked"},
         streams=("orders",),
         sources={"id_pattern": "docs: Create Order, client_order_id", "lookup": "docs: List Orders tells client_order_id, Get Order takes the venue's only",
                  "market_buy": _FEATURES + ": marketBuyRequiresPrice", "stop_market": "docs: order_configuration has stop limit orders only", "stop_word":

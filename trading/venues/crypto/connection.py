@@ -194,7 +194,7 @@ class Connection:
                 check_raw(seen["text"], answer if rows else None, self.name, what)
             return answer
         except ccxt.BaseError as error:
-            raise translate(error, self.name, what) from None
+            raise translate(error, self.name, what, status=seen.get("status", 0)) from None
         except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
             raise VenueError(f"{self.name}: {what}: the answer has not the form it should have ({type(error).__name__}); try again later") from None
         finally:

@@ -17,7 +17,7 @@ from ...core.types import ZERO, Fill, Order, OrderState
 from ...core.venue_profiles import VenueQuery
 from .connection import LAST_RESPONSE, OUTGOING, Connection, UnfitRequest, known_market, prices_of
 from .order_request import OrderRequest, build_request
-from .parsing import ClockSkew, decimal_of, list_of, translate, without_secrets
+from .parsing import ClockSkew, SlowDown, decimal_of, list_of, translate, without_secrets
 from .trades import fills_of, list_trades
 
 # %% ../../../nbs/01_venues/crypto/08_orders.ipynb #a7bda19f
@@ -97,14 +97,18 @@ async def _send(venue: Connection, order: Order, request: OrderRequest, what: st
         if not sending["left"]:
             kind = NotSent if isinstance(error, ccxt.OperationFailed) else BadInput
             raise kind(f"{venue.name}: {what}: nothing was sent: {text}") from None
+        told = translate(error, venue.name, what, sending=True, status=seen.get("status", 0))
+        if isinstance(told, SlowDown | ClockSkew):
+            raise told from None
         if isinstance(error, ccxt.DuplicateOrderId) or (isinstance(error, ccxt.ExchangeError) and _TWICE.search(text)):
+            OUTGOING.set(None)  # what follows is a question
             return await find_order_at(venue, order.client_order_id, order.symbol)
         known = isinstance(error, ccxt.ExchangeError) and not isinstance(error, ccxt.AuthenticationError) and seen.get("status", 0) < 500
         if known and not (type(error) is ccxt.ExchangeError and _MAYBE.search(text)):
             return OrderState("", order.client_order_id, order.symbol, order.side, order.amount, ZERO, "rejected", reason=text)
         if known:
             raise UnknownOutcome(f"{venue.name}: {what}: sent, and the answer does not say whether it was taken ({text}); look it up, never send it again") from None
-        raise translate(error, venue.name, what, sending=True, status=seen.get("status", 0)) from None
+        raise told from None
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         if isinstance(error, BadInput):
             raise
@@ -180,7 +184,7 @@ async def _ask_way(venue: Connection, way: VenueQuery, form: str, number: str, o
             raw = await venue._ask(what, ask, {way.market: market["id"], **params})
             return exchange.parse_order(raw["data"], market) if isinstance(raw, dict) and raw.get("data") else None
         if way.method == "fetch_order":
-            answer = await venue._ask(what, ask, number or None, symbol, params)
+            answer = await venue._ask(what, ask, number or "", symbol, params)  # ccxt adds it to a text where nothing is found
             if not isinstance(answer, dict) or not answer.get("id"):
                 raise VenueError(f"{venue.name}: {what}: the answer has no number; ask again")
             return answer

@@ -24,6 +24,9 @@ class ClockSkew(VenueError):
     "The venue refused a request because of its time, and did nothing."
 
 
+_TIME = re.compile(r"(?i)timestamp|request.?expired|recv.?window")  # a refusal because of the clock, where ccxt has no class for it
+
+
 def translate(error: Exception, venue: str, what: str, sending: bool = False, status: int = 0) -> Exception:
     "Turn a ccxt error into ours, in one sentence with the next step; `sending`: an order may be on its way, `status`: of the HTTP answer."
     import ccxt
@@ -31,9 +34,9 @@ def translate(error: Exception, venue: str, what: str, sending: bool = False, st
     text = " ".join(str(error).split())[:200]
     if sending and status not in (418, 429) and not (status and isinstance(error, ccxt.InvalidNonce)) and (status >= 500 or isinstance(error, ccxt.OperationFailed)):
         return UnknownOutcome(f"{venue}: {what}: sent, and no clear answer came; look the order up by its client order id, never send it again")
-    if isinstance(error, ccxt.DDoSProtection | ccxt.RateLimitExceeded):
+    if status in (418, 429) or isinstance(error, ccxt.DDoSProtection | ccxt.RateLimitExceeded):
         return SlowDown(f"{venue}: {what}: it asks us to slow down and refused the request; wait a minute and ask less often ({text})")
-    if isinstance(error, ccxt.InvalidNonce):
+    if isinstance(error, ccxt.InvalidNonce) or (status and isinstance(error, ccxt.ExchangeError) and _TIME.search(text)):
         return ClockSkew(f"{venue}: {what}: the clock of this machine is off by more than the venue allows; synchronise it (NTP) ({text})")
     if isinstance(error, ccxt.PermissionDenied):
         return VenueError(f"{venue}: {what}: the key may not do this; allow it in the venue's key settings ({text})")
