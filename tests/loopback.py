@@ -31,7 +31,6 @@ symbols = {symbols}
 currency = USDT
 start = {start}
 calendar = 24/7
-periods_per_year = 365
 max_age_hours = 72
 
 [loop:forecast]

@@ -308,3 +308,99 @@ def test_an_upgrade_that_does_not_get_well_goes_back_and_a_rollback_returns(tmp_
     act("upgrade", "carnet:4")
     back = act("rollback")
     assert back.returncode == 0 and (place / ".image").read_text() == "carnet:2\n" and log.read_text().splitlines()[-1].startswith("carnet:2 ")
+
+
+def test_the_image_is_kept_for_whoever_starts_the_services_next(tmp_path):
+    place = tmp_path / "deploy"
+    shutil.copytree(DEPLOY, place)
+    (tmp_path / "bin").mkdir()
+    for name, text in (("docker", '#!/bin/sh\ncase "$*" in *healthz*) [ "$SICK" != 1 ];; esac\n'), ("sleep", "#!/bin/sh\n")):
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    act = lambda script, *words, sick="0": subprocess.run([str(place / script), *words], capture_output=True, text=True,  # noqa: E731
+                                                          env={"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "SICK": sick})
+    (place / ".env").write_text("CARNET_PROFILE=crypto\n")
+    kept = lambda: sorted((place / ".env").read_text().split())  # noqa: E731  what 'docker compose up -d' reads
+    for script, words, sick, image in (("upgrade", ("carnet:2",), "0", "carnet:2"), ("upgrade", ("carnet:3",), "1", "carnet:2"),
+                                       ("upgrade", ("carnet:4",), "0", "carnet:4"), ("rollback", (), "0", "carnet:2")):
+        act(script, *words, sick=sick)
+        assert kept() == [f"CARNET_IMAGE={image}", "CARNET_PROFILE=crypto"], (script, words)
+
+
+def test_a_container_starts_with_its_secrets_or_not_at_all(tmp_path):
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    start = lambda: subprocess.run([str(DEPLOY / "with-secrets"), "sh", "-c", 'echo "$CARNET_VAULT_KEY_FILE $PGPASSWORD $CARNET_LEDGER"'],  # noqa: E731
+                                   capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "MOUNTED_AT": str(folder)})
+    for name in ("vault_key", "backup_passphrase", "postgres_password"):
+        failed = start()
+        assert failed.returncode == 78 and f"{name} is missing" in failed.stderr and failed.stdout == ""
+        (folder / name).write_text("")
+        assert start().returncode == 78, "an empty one is none"
+        (folder / name).write_text(f"the {name}\n")
+    told = start()
+    assert told.stdout == f"{folder}/vault_key the postgres_password postgresql://carnet@postgres:5432/carnet\n"
+
+
+def test_secrets_are_made_for_the_user_that_reads_them(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "chown").write_text('#!/bin/sh\necho "$1 $(basename $2)" >> "$LOG"\n')
+    (tmp_path / "bin" / "chown").chmod(0o755)
+    place, log = tmp_path / "secrets", tmp_path / "log"
+    place.mkdir()
+    (place / "vault_key").write_text("kept as it is")
+    for _ in range(2):
+        done = subprocess.run([str(DEPLOY / "make-secrets"), str(place)], capture_output=True, text=True,
+                              env={"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "LOG": str(log)})
+        assert done.returncode == 0, done.stderr
+    assert (place / "vault_key").read_text() == "kept as it is" and len({f.read_text() for f in place.iterdir()}) == 4
+    assert {f.stat().st_mode & 0o777 for f in place.iterdir()} == {0o400}
+    assert {"10001:10001 vault_key", "10001:10001 postgres_password", "472:472 grafana_password"} <= set(log.read_text().splitlines())
+    user = re.findall(r"^USER (\d+):", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)[-1]
+    assert f"keep vault_key {user}:{user}" in (DEPLOY / "make-secrets").read_text()
+
+
+def test_what_is_started_is_used_watched_and_closed():
+    stack = compose("compose.yaml")["services"]
+    for name in ("api", "worker"):
+        assert stack[name]["entrypoint"] == ["with-secrets"] and "postgres" in stack[name]["depends_on"]
+        assert stack[name]["environment"]["CARNET_RUN__STORE"].startswith("postgresql://") and "postgres_password" in stack[name]["secrets"]
+    assert "alive" in stack["worker"]["healthcheck"]["test"]
+    door = documents(DEPLOY / "compose.tls.yaml")[0]["services"]
+    assert door["api"]["environment"]["CARNET_SERVICE__HTTPS"] == "true" and "reverse_proxy api:8300" in (DEPLOY / "caddy" / "Caddyfile").read_text()
+    ingress = documents(DEPLOY / "kubernetes" / "40-ingress.yaml")[0]
+    assert ingress["spec"]["tls"][0]["hosts"] == [rule["host"] for rule in ingress["spec"]["rules"]]
+    pod = documents(DEPLOY / "kubernetes" / "20-carnet.yaml")[0]["spec"]["template"]
+    assert "annotations" not in pod["metadata"] and all(c["livenessProbe"] for c in pod["spec"]["containers"])
+
+
+def test_a_service_refuses_to_start_without_its_vault_key(tmp_path, monkeypatch):
+    import time
+    from datetime import UTC, datetime
+
+    from trading.core.errors import MissingData
+    from trading.security.vault import Vault, VaultError, new_key, vault_path
+    from trading.services.launching import heartbeat_file, require_alive
+    from trading.services.security_admin import require_vault
+
+    start = lambda **environ: require_vault(tmp_path, environ=environ, ring=False)  # noqa: E731
+    start()
+    with pytest.raises(VaultError, match="can be reached from outside"):
+        require_vault(tmp_path, True, {}, False)
+    for environ, words in (({"CARNET_VAULT_KEY": ""}, "set and empty"), ({"CARNET_VAULT_KEY_FILE": str(tmp_path / "none")}, "cannot be read")):
+        with pytest.raises(VaultError, match=words):
+            start(**environ)
+    Vault(vault_path(tmp_path), new_key()).set("X", "y" * 20)
+    with pytest.raises(VaultError, match="no key to it"):
+        start()
+    from trading.security.vault import key_text
+
+    with pytest.raises(VaultError, match="wrong"):
+        start(CARNET_VAULT_KEY=key_text(new_key()))
+    now = datetime.fromtimestamp(time.time(), UTC)
+    with pytest.raises(MissingData, match="no sign of life yet"):
+        require_alive(tmp_path, 60, now)
+    heartbeat_file(tmp_path).touch()
+    assert "lived" in require_alive(tmp_path, 60, now)
+    with pytest.raises(MissingData, match="no sign of life for"):
+        require_alive(tmp_path, 60, datetime.fromtimestamp(time.time() + 90, UTC))

@@ -69,7 +69,7 @@ def walk(close, price, positions, span, costs, total, periods):
     r = np.diff(path) / path[:-1]
     mean, dev = r.sum() / total, np.sqrt(max(((r**2).sum() - total * (r.sum() / total) ** 2) / (total - 1), 0))
     fall = (1 - path / np.maximum.accumulate(path)).max()
-    annual = (path[-1] / start) ** (periods / total) - 1
+    annual = (path[-1] / start) ** (periods / (total - 1)) - 1
     gains, losses = sum(p for p in trades if p > 0), -sum(p for p in trades if p <= 0)
     average = (np.dot(values, bars) + start * (total - span[-1])) / total
     root, down = np.sqrt(periods), np.sqrt((np.minimum(r, 0) ** 2).sum() / total)
@@ -77,7 +77,7 @@ def walk(close, price, positions, span, costs, total, periods):
     sharpe, calmar, factor = ratio(mean * root, dev), ratio(annual, fall), gains / losses if losses > 0 else np.nan
     return np.array([
         path[-1], path[-1] / start - 1, annual, dev * root, sharpe, ratio(mean * root, down), calmar, -fall, len(trades),
-        sum(p > 0 for p in trades) / len(trades) if trades else np.nan, factor, traded / average / (total / periods), exposed / total, paid,
+        sum(p > 0 for p in trades) / len(trades) if trades else np.nan, factor, traded / average / ((total - 1) / periods), exposed / total, paid,
         composite_score(sharpe, calmar, factor)])
 
 
@@ -133,7 +133,7 @@ def test_blocks_hold_what_their_closes_hold():
 def test_a_long_and_a_short_by_hand():
     close = [100.0, 100, 110, 121, 121, 60.5]
     rows = [[1, 1, 1, 0, 0, 0], [0, 0, 0, -1, -1, -1], [0] * 6]
-    out = kernel(close, close, rows, range(7), (0, 0, 0, 0, 1000), 6, 6)
+    out = kernel(close, close, rows, range(7), (0, 0, 0, 0, 1000), 6, 5)  # five bars a year, and one year from the first close to the last
     final, annual, fall, count, won, paid = (FIGURES.index(n) for n in ("final", "annual_return", "max_drawdown", "trades", "win_rate", "fees"))
     assert out[:, final].tolist() == pytest.approx([1210, 1500, 1000]) and out[:, annual].tolist() == pytest.approx([0.21, 0.5, 0])
     assert out[:, count].tolist() == [1, 0, 0] and out[0, won] == 1 and np.isnan(out[1, won]) and out[:, fall].tolist() == [0, 0, 0]
@@ -211,13 +211,13 @@ def test_the_figures_of_two_purses_by_hand():
                            "open": [False, False, False, False, True]})
     units = pd.DataFrame({0: [0.0, 2, 2, 0], 1: [-1.0, -1, -1, -1]}, index)
     close = pd.DataFrame({0: [10.0, np.nan, 30, 30], 1: [50.0, 50, 50, 50]}, index)
-    out = dict(zip(FIGURES, key_figures(EngineFills(orders, trades, value, units, value), close, 100.0, 4).T, strict=True))
+    out = dict(zip(FIGURES, key_figures(EngineFills(orders, trades, value, units, value), close, 100.0, 3).T, strict=True))
     r = np.array([[0, 0.2, -0.25, 0.1], [0, -0.5, -1, 0]])
     assert out["final"].tolist() == [99, 0] and out["total_return"].tolist() == pytest.approx([-0.01, -1])
     assert out["annual_return"].tolist() == pytest.approx([-0.01, -1])
-    assert out["volatility"] == pytest.approx(r.std(axis=1, ddof=1) * 2)
-    assert out["sharpe"] == pytest.approx(r.mean(axis=1) * 2 / r.std(axis=1, ddof=1))
-    assert out["sortino"] == pytest.approx(r.mean(axis=1) * 2 / np.sqrt((np.minimum(r, 0) ** 2).mean(axis=1)))
+    assert out["volatility"] == pytest.approx(r.std(axis=1, ddof=1) * 3**0.5)
+    assert out["sharpe"] == pytest.approx(r.mean(axis=1) * 3**0.5 / r.std(axis=1, ddof=1))
+    assert out["sortino"] == pytest.approx(r.mean(axis=1) * 3**0.5 / np.sqrt((np.minimum(r, 0) ** 2).mean(axis=1)))
     assert out["max_drawdown"].tolist() == pytest.approx([-0.25, -1]) and out["calmar"].tolist() == pytest.approx([-0.04, -1])
     assert out["trades"].tolist() == [2, 1] and out["win_rate"].tolist() == [0.5, 0] and out["profit_factor"].tolist() == pytest.approx([3, 0])
     assert out["fees"].tolist() == [3, 3] and out["turnover"].tolist() == pytest.approx([199 / 102.25, 100 / 37.5])

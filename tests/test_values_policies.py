@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from trading.core.bars import bars_from_close
+from trading.core.calendars import bars_a_year
 from trading.core.errors import BadInput, MissingData
 from trading.portfolio.base import EqualWeight, InverseVolatility, Optimizer, first_solution, inverse_volatility, make_problem, risk_shares
 from trading.portfolio.constraints import resolve_limits
@@ -209,7 +210,7 @@ WIDE = {"max_weight": 1.0, "volatility": 1.0, "max_drawdown": 1.0, "min_cash": 0
 def test_policies_are_chosen_by_name_and_level():
     made = policy("Mean_Reversion", "very-high".replace("-", "_"), {"min_cash": 0.3}, horizon=5)
     assert (made.name, made.level.name, made.level.min_cash, made.level.max_weight, made.horizon, made.periods, made.solver) == (
-        "mean reversion", "very high", 0.3, 0.4, 5, 252, "direct")
+        "mean reversion", "very high", 0.3, 0.4, 5, None, "direct")
     own = RiskLevel("own", 0.5, 0.5, 0.5, 0.5)
     assert policy(risk_level=own).level == own and policy().name == "balanced" and policy().level is not None and policy().level.name == "medium"
     assert policy().horizon == 20
@@ -256,10 +257,11 @@ def test_a_view_moves_the_weights_as_the_first_order_condition_tells():
 def test_shrinking_is_noted_and_keeps_the_target():
     made = policy("aggressive", "medium", {**WIDE, "volatility": 0.05})
     w = made.weights(RETURNS)
-    assert np.sqrt(w @ covariance(RETURNS) @ w * 252) == pytest.approx(0.05)
+    year = bars_a_year(RETURNS.index)
+    assert np.sqrt(w @ covariance(RETURNS) @ w * year) == pytest.approx(0.05)
     assert made.notes_[0].startswith(f"{w.sum():.0%} invested: fully invested its volatility would be")
-    yearly = policy("aggressive", "medium", {**WIDE, "volatility": 0.05}, periods=365).weights(RETURNS)
-    assert w.sum() / yearly.sum() == pytest.approx((365 / 252) ** 0.5)
+    yearly = policy("aggressive", "medium", {**WIDE, "volatility": 0.05}, periods=2 * year).weights(RETURNS)
+    assert w.sum() / yearly.sum() == pytest.approx(2**0.5)
 
 
 def test_the_tactical_policy_mixes_anchors_and_fears():

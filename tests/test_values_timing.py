@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trading.backtest.engine import backtest, composite_score, periods_per_year, target_rows, volatility_size
+from trading.backtest.engine import backtest, composite_score, target_rows, volatility_size
 from trading.backtest.execution_timing import check_signals, fill_prices, next_bar, same_symbols
 from trading.backtest.vectorbt_engine import Costs, fill_directions
 from trading.core.bars import bars_from
+from trading.core.calendars import bars_a_year
 from trading.core.errors import BadInput
 
 DAY = pd.date_range("2024-01-01", periods=8, tz="UTC")
@@ -233,13 +234,13 @@ def test_a_short_and_its_figures_by_hand():
     assert (s["start"], s["end"], s["bars"], s["periods"]) == (DAY[0], DAY[5], 6, 365)
     assert (s["final"], s["total_return"], s["max_drawdown"], s["trades"], s["win_rate"],
             s["fees"]) == pytest.approx((1120, 0.12, -80 / 1200, 1, 1.0, 0.0))
-    assert s["annual_return"] == pytest.approx(1.12 ** (365 / 6) - 1) and s["volatility"] == pytest.approx(returns.std(ddof=1) * 365**0.5)
+    assert s["annual_return"] == pytest.approx(1.12 ** (365 / 5) - 1) and s["volatility"] == pytest.approx(returns.std(ddof=1) * 365**0.5)
     assert s["sharpe"] == pytest.approx(returns.mean() / returns.std(ddof=1) * 365**0.5)
     assert s["sortino"] == pytest.approx(returns.mean() * 365**0.5 / np.sqrt((80 / 1200) ** 2 / 6))
     assert s["calmar"] == pytest.approx(s["annual_return"] / (80 / 1200))
     assert (s["drawdown_from"], s["drawdown_low"]) == (DAY[3], DAY[4]) and pd.isna(s["drawdown_until"]) and np.isnan(s["profit_factor"])
     assert s["var_95"] == pytest.approx(-np.quantile(returns, 0.05)) and s["cvar_95"] == pytest.approx(80 / 1200)
-    assert s["turnover"] == pytest.approx((1000 + 880) / b.equity.mean() * 365 / 6)
+    assert s["turnover"] == pytest.approx((1000 + 880) / b.equity.mean() * 365 / 5)
     assert s["exposure"] == pytest.approx((1 + 900 / 1100 + 800 / 1200) / 6) and s["score"] == pytest.approx(70.0)
     assert len(b.drawdowns) == 1 and backtest(bars, signals=pd.DataFrame({"A": [0] * 6}, DAY[:6])).stats[["trades", "fees",
         "final"]].tolist() == [0, 0, 10_000]
@@ -258,18 +259,20 @@ def test_the_score_is_forty_thirty_thirty(sharpe, calmar, factor, points):
     assert composite_score(sharpe, calmar, factor) == pytest.approx(points)
 
 
+def times(count, apart):
+    return pd.date_range("2024-01-01", periods=count, freq=apart, tz="UTC")
+
+
 @pytest.mark.parametrize("index, count", [
-    (pd.date_range("2024-01-01", periods=30, tz="UTC"), 365), (pd.bdate_range("2024-01-01", periods=30, tz="UTC"), 252),
-    (pd.date_range("2024-01-01", periods=96, freq="h", tz="UTC"), 252 * 24),
-    (pd.date_range("2024-01-01", periods=240, freq="h", tz="UTC"), 365 * 24), (pd.date_range("2024-01-06", periods=96, freq="4h", tz="UTC"), 365 * 6),
-    (pd.date_range("2024-01-01", periods=30, freq="7D", tz="UTC"), 52), (pd.date_range("2024-01-01", periods=30, freq="30D", tz="UTC"), 12),
-    (pd.date_range("2024-01-01", periods=30, freq="20h", tz="UTC"), 365), (pd.date_range("2024-01-01", periods=30, freq="4D", tz="UTC"), 365),
-    (pd.date_range("2024-01-01", periods=30, freq="5D", tz="UTC"), 52), (pd.date_range("2024-01-01", periods=30, freq="20D", tz="UTC"), 12)])
+    (times(30, "1D"), 365.25), (pd.bdate_range("2024-01-01", periods=30, tz="UTC"), 252), (times(96, "1h"), 252 * 24),
+    (times(240, "1h"), 365.25 * 24), (pd.date_range("2024-01-06", periods=96, freq="4h", tz="UTC"), 365.25 * 6), (times(30, "7D"), 365.25 / 7),
+    (times(30, "30D"), 365.25 / 30), (times(90, "20h"), 438.3), (times(30, "4D"), 365.25 / 4),
+    (pd.date_range("2000-01-01", periods=81, freq="QS", tz="UTC"), 4)])
 def test_how_many_bars_make_a_year(index, count):
-    assert periods_per_year(index) == count
-    assert periods_per_year(index[:2]) > 0
+    assert bars_a_year(index) == pytest.approx(count, rel=1e-3)
+    assert bars_a_year(index[:2]) > 0
     with pytest.raises(BadInput, match="how many make a year"):
-        periods_per_year(index[:1])
+        bars_a_year(index[:1])
 
 
 def test_weights_are_traded_at_the_next_price_of_each_symbol():
@@ -379,8 +382,8 @@ def test_the_size_that_carries_a_volatility():
                                           False] and table["A"].iloc[2:].tolist() == pytest.approx([0.1 / 0.1414213562] * 4)
     assert volatility_size(closes(A=close), 0.1, window=3, periods=4)["A"].iloc[3] == pytest.approx(0.1 / (0.1154700538 * 2))
     assert volatility_size(closes(A=close), 9.0, window=2, periods=1)["A"].iloc[2] == 1.0
-    weekend = pd.DataFrame({"close": close}, pd.date_range("2024-01-05", periods=6, tz="UTC"))  # with a weekend a year has 365 bars
-    assert volatility_size(bars_from({"A": weekend}), 0.1, window=2)["A"].iloc[2] == pytest.approx(0.1 / (0.1414213562 * 365**0.5))
+    weekend = pd.DataFrame({"close": close}, pd.date_range("2024-01-05", periods=6, tz="UTC"))  # with a weekend a year has 365.25 bars
+    assert volatility_size(bars_from({"A": weekend}), 0.1, window=2)["A"].iloc[2] == pytest.approx(0.1 / (0.1414213562 * 365.25**0.5))
     gap = volatility_size(closes(A=[100, 110, np.nan, 99, 108.9, 98.01]), 0.1, window=2, periods=1)["A"]
     assert gap.isna().tolist() == [True, True, True, False, False, False] and gap.iloc[3] == pytest.approx(0.1 / 0.1414213562)
     for target, window in ((0.0, 2), (-1, 2), (0.1, 1)):

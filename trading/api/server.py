@@ -66,7 +66,8 @@ def run_server(
 @click.option("--port", default=8300, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes any free one.")
 @click.option("--dashboard/--no-dashboard", default=True, show_default=True, help="The pages too, or the API only.")
 @click.option("--rate", default=200.0, show_default=True, type=click.FloatRange(1), help="Requests a second that one client may make.")
-def serve(host, port, dashboard, rate) -> None:
+@click.option("--without-vault", is_flag=True, help="Start although there is no key for the vault: second factors are kept in the clear.")
+def serve(host, port, dashboard, rate, without_vault) -> None:
     "Serve API, live stream and dashboard until stopped."
     from trading.core.settings import load_settings
     from trading.services.workspace import workspace_of
@@ -74,6 +75,7 @@ def serve(host, port, dashboard, rate) -> None:
     try:
         from trading.api.app import make_app
         from trading.services.access import open_security
+        from trading.services.security_admin import require_vault
         from trading.services.metrics import open_metrics, start_logging
     except ModuleNotFoundError as error:
         raise TradingError(f"the package {error.name} is not installed; install what the service needs with: pip install 'carnet[serve]'") from error
@@ -82,6 +84,8 @@ def serve(host, port, dashboard, rate) -> None:
     taken = take_port(host, port)
     try:
         own = Path("settings.ini")
+        if not without_vault:
+            require_vault(Path(settings.run.data), needed=not is_loopback(host))
         people = open_security(Path(settings.run.data))
         if people.said:
             click.echo(people.said, err=True)

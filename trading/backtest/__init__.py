@@ -14,9 +14,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "account_result": ["AccountFrames", "read_runs", "assumption_table", "refine"],
     "costs": ["Costs"],
     "cross_validation": ["WalkForwardResult", "walk_forward", "combinatorial_paths", "SimulatedOutcomes", "monte_carlo"],
+    "currency_account": ["CurrencyAccount", "account_rates", "replay_in_currency"],
     "engine": [
-        "FIGURES", "periods_per_year", "composite_score", "Backtest", "backtest", "split_rules", "read_strategy", "own_rules", "plan_run",
-        "target_rows", "volatility_size",
+        "FIGURES", "composite_score", "Backtest", "backtest", "split_rules", "read_strategy", "own_rules", "plan_run", "target_rows",
+        "volatility_size",
     ],
     "event_strategy": ["AccountAtClose", "run_events"],
     "execution_timing": [
@@ -44,8 +45,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "plots": ["plot_equity", "plot_underwater", "plot_months", "plot_trades"],
     "strategies": [
-        "TIE_TOLERANCE", "Strategy", "SymbolStrategy", "hold", "MaCross", "Donchian", "BollingerBreakout", "RsiReversion", "first_bars",
-        "TargetWeights", "CrossSectionalMomentum", "Pairs", "FunctionStrategy",
+        "TIE_TOLERANCE", "HALTED", "Strategy", "SymbolStrategy", "hold", "MaCross", "Donchian", "BollingerBreakout", "RsiReversion",
+        "first_bars", "TargetWeights", "CrossSectionalMomentum", "Pairs", "FunctionStrategy",
     ],
     "strategy_promotion": [
         "Thresholds", "Candidate", "PromotionDecision", "effective_trials", "check_candidate", "ProductionRegistry", "default_thresholds",
@@ -58,8 +59,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "trial_register": ["Data", "variation_text", "TrialRegister", "default_register"],
     "vectorbt_engine": ["EngineFills", "fill_directions"],
 }, modules=[
-    "account", "account_kernel", "account_result", "costs", "cross_validation", "engine", "event_strategy", "execution_timing",
-    "fast_kernel", "fast_strategies", "leak_detector", "leak_probes", "lent_arrays", "overfitting", "plots", "strategies",
-    "strategy_promotion", "sweep", "sweep_engines", "sweep_jobs", "sweep_plots", "trial_register", "vectorbt_engine",
+    "account", "account_kernel", "account_result", "costs", "cross_validation", "currency_account", "engine", "event_strategy",
+    "execution_timing", "fast_kernel", "fast_strategies", "leak_detector", "leak_probes", "lent_arrays", "overfitting", "plots",
+    "strategies", "strategy_promotion", "sweep", "sweep_engines", "sweep_jobs", "sweep_plots", "trial_register", "vectorbt_engine",
 ])
 make_callable(__name__, "backtest")

@@ -4,6 +4,7 @@ from . import account_kernel as account_kernel
 from . import account_result as account_result
 from . import costs as costs
 from . import cross_validation as cross_validation
+from . import currency_account as currency_account
 from . import engine as engine
 from . import event_strategy as event_strategy
 from . import execution_timing as execution_timing
@@ -27,7 +28,8 @@ from .account_kernel import run_account as run_account
 from .account_result import AccountFrames as AccountFrames, read_runs as read_runs, assumption_table as assumption_table, refine as refine
 from .costs import Costs as Costs
 from .cross_validation import WalkForwardResult as WalkForwardResult, walk_forward as walk_forward, combinatorial_paths as combinatorial_paths, SimulatedOutcomes as SimulatedOutcomes, monte_carlo as monte_carlo
-from .engine import FIGURES as FIGURES, periods_per_year as periods_per_year, composite_score as composite_score, Backtest as Backtest, backtest as backtest, split_rules as split_rules, read_strategy as read_strategy, own_rules as own_rules, plan_run as plan_run, target_rows as target_rows, volatility_size as volatility_size
+from .currency_account import CurrencyAccount as CurrencyAccount, account_rates as account_rates, replay_in_currency as replay_in_currency
+from .engine import FIGURES as FIGURES, composite_score as composite_score, Backtest as Backtest, backtest as backtest, split_rules as split_rules, read_strategy as read_strategy, own_rules as own_rules, plan_run as plan_run, target_rows as target_rows, volatility_size as volatility_size
 from .event_strategy import AccountAtClose as AccountAtClose, run_events as run_events
 from .execution_timing import EVENTS as EVENTS, ENTER_LONG as ENTER_LONG, LEAVE_LONG as LEAVE_LONG, ENTER_SHORT as ENTER_SHORT, LEAVE_SHORT as LEAVE_SHORT, fill_prices as fill_prices, bars_without_trade as bars_without_trade, check_signals as check_signals, same_symbols as same_symbols, next_bar as next_bar, ask as ask
 from .fast_kernel import HIGH as HIGH, LOW as LOW, FALL as FALL, SUM as SUM, SQUARES as SQUARES, DOWN as DOWN, CLOSES as CLOSES, WORTH as WORTH, PEAK as PEAK, DEEPEST as DEEPEST, S1 as S1, S2 as S2, S3 as S3, VALUES as VALUES, EXPOSED as EXPOSED, TRADED as TRADED, PAID as PAID, CLOSED as CLOSED, WON as WON, GAINS as GAINS, LOSSES as LOSSES, PRICE as PRICE, FEE as FEE, RULE as RULE, build_blocks as build_blocks, conclude as conclude, run_variations as run_variations, run_positions as run_positions, run_figures as run_figures
@@ -37,7 +39,7 @@ from .leak_probes import PERTURBATIONS as PERTURBATIONS, load_model as load_mode
 from .lent_arrays import lend as lend
 from .overfitting import EULER as EULER, ReturnRecord as ReturnRecord, probabilistic_sharpe as probabilistic_sharpe, minimum_track_record as minimum_track_record, expected_best_sharpe as expected_best_sharpe, deflated_sharpe as deflated_sharpe, independent_trials as independent_trials, Overfitting as Overfitting, pbo as pbo, reality_check as reality_check
 from .plots import plot_equity as plot_equity, plot_underwater as plot_underwater, plot_months as plot_months, plot_trades as plot_trades
-from .strategies import TIE_TOLERANCE as TIE_TOLERANCE, Strategy as Strategy, SymbolStrategy as SymbolStrategy, hold as hold, MaCross as MaCross, Donchian as Donchian, BollingerBreakout as BollingerBreakout, RsiReversion as RsiReversion, first_bars as first_bars, TargetWeights as TargetWeights, CrossSectionalMomentum as CrossSectionalMomentum, Pairs as Pairs, FunctionStrategy as FunctionStrategy
+from .strategies import TIE_TOLERANCE as TIE_TOLERANCE, HALTED as HALTED, Strategy as Strategy, SymbolStrategy as SymbolStrategy, hold as hold, MaCross as MaCross, Donchian as Donchian, BollingerBreakout as BollingerBreakout, RsiReversion as RsiReversion, first_bars as first_bars, TargetWeights as TargetWeights, CrossSectionalMomentum as CrossSectionalMomentum, Pairs as Pairs, FunctionStrategy as FunctionStrategy
 from .strategy_promotion import Thresholds as Thresholds, Candidate as Candidate, PromotionDecision as PromotionDecision, effective_trials as effective_trials, check_candidate as check_candidate, ProductionRegistry as ProductionRegistry, default_thresholds as default_thresholds, default_registry as default_registry, promote_strategy as promote_strategy
 from .sweep import make_job as make_job
 from .sweep_engines import run_fast as run_fast, run_plain as run_plain, run_accounts as run_accounts, key_figures as key_figures, run_vectorbt as run_vectorbt, run_chunk as run_chunk

@@ -248,7 +248,7 @@ def conclude(
 ):
     "Turn the sums of a run into its figures.\n\nParameters\n----------\na\n    sums of a run\nstart\n    cash at the beginning\ntotal\n    bars of the whole backtest\nperiods\n    bars in a year\nout\n    FIGURES, to be written"
     final = a[WORTH]
-    mean, years = a[S1] / total, total / periods
+    mean, years = a[S1] / total, (total - 1) / periods
     deviation = np.sqrt(max(a[S2] - total * mean * mean, 0.0) / (total - 1))
     out[0], out[1] = final, final / start - 1
     out[2] = (final / start) ** (1 / years) - 1

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from .account import AccountRules
-from .engine import FIGURES, periods_per_year, split_rules
+from .engine import FIGURES, split_rules
 from .execution_timing import fill_prices
 from .strategies import FunctionStrategy, Strategy
 from .sweep_engines import run_chunk
@@ -28,6 +28,7 @@ from .sweep_jobs import Job, make_chunks, make_grid
 from .trial_register import default_register
 from .costs import Costs
 from ..core.bars import symbols_of
+from ..core.calendars import bars_a_year
 from ..core.errors import BadInput
 from ..core.identity import house_digest, identity
 
@@ -165,7 +166,7 @@ def sweep(
     cash: float = 10_000.0,  # each symbol starts with this
     fill: str = "auto",  # price of the next bar, see `backtest`
     shared: bool = False,  # all symbols in one account, one result for all; False: one for each symbol
-    periods: int | None = None,  # bars in a year; None counts them
+    periods: float | None = None,  # bars in a year; None counts those that were there per year elapsed
     engine: str = "auto",  # 'kernel', 'account', 'vectorbt', or 'auto': the kernel where positions are all there is, else the account
     workers: int | None = None,  # threads; None: one for each core
     client=None,  # a dask.distributed.Client: run there instead
@@ -174,7 +175,7 @@ def sweep(
     progress: bool = True,  # show a bar when it takes longer than two seconds
     **more: Any,  # stops, targets, orders, sizes, margin and costs of holding, as in `backtest`
 ) -> pd.DataFrame:  # index: the parameters and the symbol ('all' for one account); columns: the metrics
-    "Backtest every combination of parameters on every symbol.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nstrategy : type[Strategy] | Strategy | Callable\n    a class, one with other values set, or a function of the bars\ngrid : Mapping[str, Iterable]\n    values by parameter; all their combinations are tried\nmetrics : Iterable[str]\n    of FIGURES\nfees : float, default 0.001\n    fraction of the traded value\nslippage : float, default 0.0\n    fraction by which each fill is worse\nfixed_fees : float, default 0.0\n    quote currency per order\nmin_size : float, default 0.0\n    smallest order, units\ncash : float, default 10000.0\n    each symbol starts with this\nfill : str, default 'auto'\n    price of the next bar, see `backtest`\nshared : bool, default False\n    all symbols in one account, one result for all; False: one for each symbol\nperiods : int | None, default None\n    bars in a year; None counts them\nengine : str, default 'auto'\n    'kernel', 'account', 'vectorbt', or 'auto': the kernel where positions are all there is, else the account\nworkers : int | None, default None\n    threads; None: one for each core\nclient : default None\n    a dask.distributed.Client: run there instead\nregister : default None\n    where the trials are counted: a TrialRegister; None: the one of the settings; False: nowhere\nfolder : str | Path | None, default None\n    where finished chunks are kept meanwhile; None: the system's temporary folder\nprogress : bool, default True\n    show a bar when it takes longer than two seconds\n**more : Any\n    stops, targets, orders, sizes, margin and costs of holding, as in `backtest`\n\nReturns\n-------\npd.DataFrame\n    index: the parameters and the symbol ('all' for one account); columns: the metrics"
+    "Backtest every combination of parameters on every symbol.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nstrategy : type[Strategy] | Strategy | Callable\n    a class, one with other values set, or a function of the bars\ngrid : Mapping[str, Iterable]\n    values by parameter; all their combinations are tried\nmetrics : Iterable[str]\n    of FIGURES\nfees : float, default 0.001\n    fraction of the traded value\nslippage : float, default 0.0\n    fraction by which each fill is worse\nfixed_fees : float, default 0.0\n    quote currency per order\nmin_size : float, default 0.0\n    smallest order, units\ncash : float, default 10000.0\n    each symbol starts with this\nfill : str, default 'auto'\n    price of the next bar, see `backtest`\nshared : bool, default False\n    all symbols in one account, one result for all; False: one for each symbol\nperiods : float | None, default None\n    bars in a year; None counts those that were there per year elapsed\nengine : str, default 'auto'\n    'kernel', 'account', 'vectorbt', or 'auto': the kernel where positions are all there is, else the account\nworkers : int | None, default None\n    threads; None: one for each core\nclient : default None\n    a dask.distributed.Client: run there instead\nregister : default None\n    where the trials are counted: a TrialRegister; None: the one of the settings; False: nowhere\nfolder : str | Path | None, default None\n    where finished chunks are kept meanwhile; None: the system's temporary folder\nprogress : bool, default True\n    show a bar when it takes longer than two seconds\n**more : Any\n    stops, targets, orders, sizes, margin and costs of holding, as in `backtest`\n\nReturns\n-------\npd.DataFrame\n    index: the parameters and the symbol ('all' for one account); columns: the metrics"
     began, metrics = time.monotonic(), list(metrics)
     job = make_job(bars, strategy, grid, metrics, Costs(fees, slippage, fixed_fees, min_size, cash), fill, {"shared": shared, **more}, periods, engine)
     count, symbols = len(job.grid.valid), job.symbols
@@ -210,7 +211,7 @@ def sweep(
     return frame
 
 # %% ../../nbs/06_backtest/45_sweep.ipynb #05b9fc1b
-def make_job(bars, strategy, grid, metrics, costs: Costs, fill: str, rules: dict, periods: int | None, engine: str) -> Job:
+def make_job(bars, strategy, grid, metrics, costs: Costs, fill: str, rules: dict, periods: float | None, engine: str) -> Job:
     "Check what was asked for and put it into one value."
     varied = [n for n in rules if n in grid]
     if varied:
@@ -230,7 +231,7 @@ def make_job(bars, strategy, grid, metrics, costs: Costs, fill: str, rules: dict
     if not any(hasattr(strategy, kind) for kind in ("signals", "weights", "on_bar")):
         raise BadInput(f"{type(strategy).__name__} has neither signals(bars), weights(bars) nor on_bar(account)")
     chosen = _engine_of(strategy, [*trade, *(n for n in grid if n not in strategy.get_params())], account, engine)
-    periods = periods_per_year(bars.index) if periods is None else periods
+    periods = bars_a_year(bars.index) if periods is None else periods
     keep = tuple(FIGURES.index(m) for m in metrics)
     return Job(bars, price, strategy, make_grid(strategy, grid, trade), costs, used, periods, trade, account, chosen, keep)
 

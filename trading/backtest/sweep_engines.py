@@ -141,9 +141,9 @@ def key_figures(
     fills: EngineFills,  # one purse for each column
     close: pd.DataFrame,  # time × column
     cash: float,  # that each purse began with
-    periods: int,  # bars in a year
+    periods: float,  # bars in a year
 ) -> np.ndarray:  # columns × FIGURES
-    "Compute the key figures of many purses at once.\n\nParameters\n----------\nfills : EngineFills\n    one purse for each column\nclose : pd.DataFrame\n    time × column\ncash : float\n    that each purse began with\nperiods : int\n    bars in a year\n\nReturns\n-------\nnp.ndarray\n    columns × FIGURES"
+    "Compute the key figures of many purses at once.\n\nParameters\n----------\nfills : EngineFills\n    one purse for each column\nclose : pd.DataFrame\n    time × column\ncash : float\n    that each purse began with\nperiods : float\n    bars in a year\n\nReturns\n-------\nnp.ndarray\n    columns × FIGURES"
     value = fills.value.to_numpy(copy=True)
     ruined = np.maximum.accumulate(value <= 0, axis=0)
     value[ruined] = 0.0
@@ -154,13 +154,13 @@ def key_figures(
         shortfall = np.sqrt((np.minimum(r, 0) ** 2).mean(axis=0))
         growth, root = value[-1] / cash, np.sqrt(periods)
         fall = np.abs(value_drawdown(value, cash).min(axis=0))
-        annual = growth ** (periods / n) - 1
+        annual = growth ** (periods / (n - 1)) - 1
         held = np.where(ruined, 0, np.abs(fills.units.to_numpy()) * close.ffill().fillna(0).to_numpy()) / np.where(value > 0, value, 1)
         sharpe, sortino, calmar = _ratio(mean * root, deviation), _ratio(mean * root, shortfall), _ratio(annual, fall)
         count, won, factor, traded, paid = _trade_figures(fills, pd.DataFrame(ruined, close.index, close.columns))
         points = [composite_score(*row) for row in zip(sharpe, calmar, factor, strict=True)]
         return np.column_stack([value[-1], growth - 1, annual, deviation * root, sharpe, sortino, calmar, -fall, count, won / count, factor,
-                                traded / value.mean(axis=0) * periods / n, held.mean(axis=0), paid, points])
+                                traded / value.mean(axis=0) * periods / (n - 1), held.mean(axis=0), paid, points])
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:

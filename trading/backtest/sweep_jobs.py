@@ -96,7 +96,7 @@ def split_params(
 # %% ../../nbs/06_backtest/40_sweep_jobs.ipynb #e867d9f5
 @dataclass(frozen=True)
 class Job:
-    "What every chunk of a sweep needs to know.\n\nParameters\n----------\nbars : pd.DataFrame\nprice : pd.DataFrame\n    time × symbol, where the orders of a bar are filled\nstrategy : Strategy\ngrid : Grid\ncosts : Costs\nfill : str\nperiods : int\ntrade : dict\n    fields of `TradeRules` that hold for every combination\naccount : AccountRules\nengine : str\n    'kernel' (a compiled rule), 'rows' (positions through the kernel), 'account' or 'vectorbt'\nkeep : tuple[int, ...]\n    which of the FIGURES"
+    "What every chunk of a sweep needs to know.\n\nParameters\n----------\nbars : pd.DataFrame\nprice : pd.DataFrame\n    time × symbol, where the orders of a bar are filled\nstrategy : Strategy\ngrid : Grid\ncosts : Costs\nfill : str\nperiods : float\ntrade : dict\n    fields of `TradeRules` that hold for every combination\naccount : AccountRules\nengine : str\n    'kernel' (a compiled rule), 'rows' (positions through the kernel), 'account' or 'vectorbt'\nkeep : tuple[int, ...]\n    which of the FIGURES"
 
     bars: pd.DataFrame
     price: pd.DataFrame  # time × symbol, where the orders of a bar are filled
@@ -104,7 +104,7 @@ class Job:
     grid: Grid
     costs: Costs
     fill: str
-    periods: int
+    periods: float
     trade: dict  # fields of `TradeRules` that hold for every combination
     account: AccountRules
     engine: str  # 'kernel' (a compiled rule), 'rows' (positions through the kernel), 'account' or 'vectorbt'

@@ -67,9 +67,9 @@ class TrialRegister:
         params: Mapping[str, Any],  # what distinguishes the variation; name the symbol here too if the best symbol will be picked
         data: Data,  # bars, or their fingerprint
         metrics: Mapping[str, float],  # results; 'sharpe' is used later
-        periods: int | None = None,  # bars a year by which metrics['sharpe'] was annualised; 1: per bar
+        periods: float | None = None,  # bars a year by which metrics['sharpe'] was annualised; 1: per bar
     ) -> None:
-        "Write one trial down.\n\nParameters\n----------\nstrategy : str\n    name of the strategy, not of the variation\nparams : Mapping[str, Any]\n    what distinguishes the variation; name the symbol here too if the best symbol will be picked\ndata : Data\n    bars, or their fingerprint\nmetrics : Mapping[str, float]\n    results; 'sharpe' is used later\nperiods : int | None, default None\n    bars a year by which metrics['sharpe'] was annualised; 1: per bar"
+        "Write one trial down.\n\nParameters\n----------\nstrategy : str\n    name of the strategy, not of the variation\nparams : Mapping[str, Any]\n    what distinguishes the variation; name the symbol here too if the best symbol will be picked\ndata : Data\n    bars, or their fingerprint\nmetrics : Mapping[str, float]\n    results; 'sharpe' is used later\nperiods : float | None, default None\n    bars a year by which metrics['sharpe'] was annualised; 1: per bar"
         self._write(strategy, [variation_text(params)], pd.DataFrame([dict(metrics)]), data, periods)
 
     def record_many(
@@ -77,9 +77,9 @@ class TrialRegister:
         strategy: str,
         results: pd.DataFrame,  # one row per variation: index levels are the parameters, columns the metrics
         data: Data,
-        periods: int | None = None,
+        periods: float | None = None,
     ) -> None:
-        "Write a whole sweep down.\n\nParameters\n----------\nstrategy : str\nresults : pd.DataFrame\n    one row per variation: index levels are the parameters, columns the metrics\ndata : Data\nperiods : int | None, default None"
+        "Write a whole sweep down.\n\nParameters\n----------\nstrategy : str\nresults : pd.DataFrame\n    one row per variation: index levels are the parameters, columns the metrics\ndata : Data\nperiods : float | None, default None"
         written = []
         for name in sorted(results.index.names, key=str):  # each value of a parameter is written once, not once for each variation
             codes, values = pd.factorize(results.index.get_level_values(name), use_na_sentinel=False)
@@ -87,7 +87,7 @@ class TrialRegister:
             written.append([parts[k] for k in codes.tolist()])
         self._write(strategy, ["{" + ",".join(row) + "}" for row in zip(*written, strict=True)], results, data, periods)
 
-    def _write(self, strategy: str, texts: list[str], results: pd.DataFrame, data: Data, periods: int | None) -> None:
+    def _write(self, strategy: str, texts: list[str], results: pd.DataFrame, data: Data, periods: float | None) -> None:
         if not strategy:
             raise BadInput("a trial needs the name of its strategy")
         sharpe = np.full(len(results), np.nan)

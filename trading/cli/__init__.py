@@ -12,7 +12,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "data": ["ingest_command", "import_", "mt5_bridge"],
     "environment": [
-        "settings_command", "lab_command", "schedule_command", "portfolios_group", "add_portfolio_command", "list_portfolios_command",
+        "settings_command", "lab_command", "schedule_command", "alive_command", "portfolios_group", "add_portfolio_command",
+        "list_portfolios_command",
     ],
     "feedback": ["feedback_group", "status", "replay", "freeze", "rollback"],
     "main": ["COMMANDS", "CarnetGroup"],

@@ -14,7 +14,7 @@ from . import venues as venues
 from .book import book_group as book_group, undo_command as undo_command, adopt_command as adopt_command, list_command as list_command
 from .commands import perform_here as perform_here, record_here as record_here, do_command as do_command, set_command as set_command, note_command as note_command, group_command as group_command, alias_command as alias_command, promote_model_command as promote_model_command, roll_back_model_command as roll_back_model_command
 from .data import ingest_command as ingest_command, import_ as import_, mt5_bridge as mt5_bridge
-from .environment import settings_command as settings_command, lab_command as lab_command, schedule_command as schedule_command, portfolios_group as portfolios_group, add_portfolio_command as add_portfolio_command, list_portfolios_command as list_portfolios_command
+from .environment import settings_command as settings_command, lab_command as lab_command, schedule_command as schedule_command, alive_command as alive_command, portfolios_group as portfolios_group, add_portfolio_command as add_portfolio_command, list_portfolios_command as list_portfolios_command
 from .feedback import feedback_group as feedback_group, status as status, replay as replay, freeze as freeze, rollback as rollback
 from .main import COMMANDS as COMMANDS, CarnetGroup as CarnetGroup
 from .ops import alerts_group as alerts_group, list_ as list_, preview as preview, test as test, acknowledge_command as acknowledge_command, retry as retry, doctor_command as doctor_command, watch_command as watch_command, after as after, backup_command as backup_command, restore_command as restore_command, verify_backup_command as verify_backup_command

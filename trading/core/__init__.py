@@ -6,10 +6,17 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "bars": [
-        "FIELDS", "PRICES", "bars_from", "bars_from_close", "check_index", "check_bars", "symbols_of", "bar_length", "closed_by",
-        "parse_as_of", "fingerprint", "last_prices",
+        "FIELDS", "PRICES", "bars_from", "bars_from_close", "check_index", "check_bars", "symbols_of", "bar_length", "with_timeframe",
+        "check_timeframe", "closed_by", "parse_as_of", "fingerprint", "last_prices",
     ],
+    "calendars": [
+        "ROUND_THE_CLOCK", "ONE_YEAR", "DAY", "NEW_YORK", "FEWEST_DAYS", "LARGEST_GRID", "LONG_ENOUGH", "check_calendar", "sessions",
+        "expected_bars", "observed_calendar", "check_on_calendar", "usual_step", "on_own_clock", "elapsed_years", "calendar_bars_a_year",
+        "bars_a_year", "annual_growth", "next_open", "price_age",
+    ],
+    "carried_prices": ["carry_prices", "closed_markets", "day_closes", "day_returns", "span_text"],
     "circuit_breaker": ["Circuit", "BackoffPolicy", "CircuitStore", "MemoryStore", "CircuitBreaker"],
+    "currencies": ["OLDEST_RATE", "quote_currency", "conversion_rates", "reference_rates"],
     "datasets": ["SampleKind", "SOURCES", "sample_bars", "sample_instruments"],
     "decimals": ["EXACT", "strip_zeros"],
     "drawdown": ["value_drawdown", "drawdown_now"],
@@ -55,7 +62,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "venue_proxy": ["VenueProxy", "offers"],
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
-    "bars", "circuit_breaker", "datasets", "decimals", "drawdown", "english", "errors", "files", "hash_chain", "identity", "instruments",
-    "lazy", "numbers", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides",
-    "sqlite", "synthetic", "tracing", "types", "values", "venue_profiles", "venue_proxy", "written_times",
+    "bars", "calendars", "carried_prices", "circuit_breaker", "currencies", "datasets", "decimals", "drawdown", "english", "errors",
+    "files", "hash_chain", "identity", "instruments", "lazy", "numbers", "redaction", "resources", "secret_shapes", "settings",
+    "settings_edit", "settings_model", "settings_overrides", "sqlite", "synthetic", "tracing", "types", "values", "venue_profiles",
+    "venue_proxy", "written_times",
 ])

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'PRICES', 'bars_from', 'bars_from_close', 'check_index', 'check_bars', 'symbols_of', 'bar_length',
-           'closed_by', 'parse_as_of', 'fingerprint', 'last_prices']
+           'with_timeframe', 'check_timeframe', 'closed_by', 'parse_as_of', 'fingerprint', 'last_prices']
 
 # %% ../../nbs/00_core/15_bars.ipynb #1822a1e2
 from collections.abc import Iterable, Mapping
@@ -23,8 +23,9 @@ PRICES = FIELDS[:4]
 
 def bars_from(
     frames: Mapping[str, pd.DataFrame],  # by symbol: columns named by field, index the open time in UTC
+    timeframe: str = "",  # length of a bar, which the bars then carry; empty: not known
 ) -> pd.DataFrame:  # time × (field, symbol)
-    "Put one frame per symbol together into bars.\n\nParameters\n----------\nframes : Mapping[str, pd.DataFrame]\n    by symbol: columns named by field, index the open time in UTC\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol)"
+    "Put one frame per symbol together into bars.\n\nParameters\n----------\nframes : Mapping[str, pd.DataFrame]\n    by symbol: columns named by field, index the open time in UTC\ntimeframe : str, default ''\n    length of a bar, which the bars then carry; empty: not known\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol)"
     if not frames:
         raise BadInput("no symbols were given; name at least one")
     parts = {symbol: frame[[f for f in FIELDS if f in frame]] for symbol, frame in frames.items()}
@@ -32,7 +33,8 @@ def bars_from(
     order = [(f, s) for f in FIELDS for s in parts if (f, s) in bars.columns]
     bars = bars[order].sort_index()
     bars.columns.names = ["field", "symbol"]
-    return bars.rename_axis(index="timestamp")
+    bars = bars.rename_axis(index="timestamp")
+    return with_timeframe(bars, timeframe) if timeframe else bars
 
 
 def bars_from_close(
@@ -80,6 +82,8 @@ def check_bars(
     check_index(bars)
     if not bars.columns.is_unique:
         raise BadInput(f"the column {bars.columns[bars.columns.duplicated()][0]} occurs twice; keep one of them")
+    if timeframe := bars.attrs.get("timeframe"):
+        check_timeframe(bars, timeframe)
     if len(bars) < min_bars:
         raise BadInput(f"{plural(len(bars), 'bar')} from {bars.index[0]}: at least {min_bars} are needed; ask for an earlier start")
     present = set(bars.columns)
@@ -129,6 +133,49 @@ def bar_length(
         raise BadInput(f"the time frame {timeframe!r} is unknown; write a number and m, h, d or w, for example '5m' or '1d'")
     return pd.Timedelta(int(number), unit=units[unit])
 
+
+def with_timeframe(
+    bars: pd.DataFrame,  # time × (field, symbol)
+    timeframe: str,  # '5m', '1h', '1d'
+) -> pd.DataFrame:  # the same bars, which now carry it as `bars.attrs["timeframe"]`
+    "Let bars carry the length that they claim to have; refuse it when their times contradict it.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\ntimeframe : str\n    '5m', '1h', '1d'\n\nReturns\n-------\npd.DataFrame\n    the same bars, which now carry it as `bars.attrs[\"timeframe\"]`"
+    check_timeframe(bars, timeframe)
+    bars.attrs["timeframe"] = timeframe
+    return bars
+
+
+def check_timeframe(
+    bars: pd.DataFrame | pd.Series,  # bars, or anything else indexed by their open times
+    timeframe: str,  # what they are said to be: '5m', '1h', '1d'
+    what: str = "the bars",  # how the message calls them
+) -> None:
+    "Refuse bars whose times contradict their length: 5-minute bars called '1h', or the other way round.\n\nParameters\n----------\nbars : pd.DataFrame | pd.Series\n    bars, or anything else indexed by their open times\ntimeframe : str\n    what they are said to be: '5m', '1h', '1d'\nwhat : str, default 'the bars'\n    how the message calls them"
+    wrong = _real_length(bars.index, timeframe)
+    if wrong is None:
+        return
+    if isinstance(bars, pd.DataFrame) and bars.columns.nlevels == 2:  # several symbols may have bars at different minutes
+        here = bars.notna().T.groupby(level=1).any().T
+        alone = [_real_length(bars.index[here[s].to_numpy()], timeframe) for s in here]
+        if not any(alone):
+            return
+        wrong = next(a for a in alone if a)
+    raise BadInput(f"{what} are called {timeframe}, but they stand {wrong} apart (first {bars.index[0]:%Y-%m-%d %H:%M}); say timeframe {wrong}, or make "
+                   f"bars of {timeframe} from them first")
+
+
+def _real_length(index: pd.DatetimeIndex, timeframe: str) -> str | None:
+    "Return how far apart the bars are when that contradicts their time frame; None when it does not."
+    length, gaps = int(bar_length(timeframe).total_seconds()), np.diff(index.as_unit("s").asi8)
+    if not len(gaps):
+        return None
+    usual = int(np.median(gaps))
+    shorter = (gaps < 0.8 * length).mean() > 0.05  # a stub at an exchange's opening, or a clock that was changed, is no contradiction
+    longer = len(gaps) >= 10 and (np.gcd.reduce(gaps) >= 2 * length or (gaps.min() >= 20 * length and gaps.max() <= 1.5 * usual))
+    if not (shorter or longer):
+        return None
+    usual = int(np.median(gaps[gaps < 0.8 * length])) if shorter else int(np.gcd.reduce(gaps)) if np.gcd.reduce(gaps) >= 2 * length else usual
+    unit, letter = next((u, w) for u, w in ((604800, "w"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s")) if usual % u == 0)
+    return f"{usual // unit}{letter}"
 
 def closed_by(
     bars: pd.DataFrame,  # index is the open time

@@ -17,15 +17,27 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from .bars import bar_length
+from .calendars import check_calendar
 from .types import stable_hash
 
 # %% ../../nbs/00_core/44_settings_model.ipynb #1386290f
 def _listed(value: Any) -> Any:
     "Read 'a, b, c' as a tuple."
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _bars_of(horizon: Any, timeframe: str) -> Any:
+    "Return how many bars a time is; what is no time stays as it is."
+    if not (isinstance(horizon, str) and horizon[-1:] in "mhdw"):
+        return horizon
+    count = bar_length(horizon) / bar_length(timeframe)
+    if count < 1 or count != int(count):
+        raise ValueError(f"forecast.horizons: {horizon} is {count:g} bars of {timeframe}; choose a whole number of bars, at least one")
+    return int(count)
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_listed)]
@@ -58,8 +70,7 @@ class MarketSettings(SettingsSection):
     timeframe: str = Field("1d", pattern=r"^[1-9]\d*[mhdw]$", description="length of a bar")
     start: date = Field(date(1990, 1, 2), description="first day to ingest")
     as_of: str = Field("now", description="point in time to decide at, unless the command line says otherwise: now, or a date")
-    calendar: Literal["auto", "24/7"] = Field("auto", description="which bars should exist")
-    periods_per_year: int = Field(252, ge=1, description="bars a year, for annual figures")
+    calendar: str = Field("auto", description="which bars should exist: 24/7, 24/5, forex, an exchange such as XNYS, or auto: what each symbol's bars keep; see [calendars]")
     max_age_hours: float = Field(120, gt=0, description="older bars are not traded on")
     files: bool = Field(False, description="imported bars stand where the venue has none, for example before its first")
     instruments: str = Field("", description="CSV file with steps and limits of symbols, above what the venue tells; empty: what the venue tells")
@@ -68,6 +79,11 @@ class MarketSettings(SettingsSection):
     def recorded(self) -> bool:
         "Whether the market is a record, which nobody can be asked about: the sample, or files."
         return self.source in ("sample", "file")
+
+    @field_validator("calendar")
+    @classmethod
+    def _calendar_known(cls, name: str) -> str:
+        return name if name == "auto" else check_calendar(name)
 
     @field_validator("symbols")
     @classmethod
@@ -96,7 +112,7 @@ class MarketSettings(SettingsSection):
 
 class ForecastSettings(SettingsSection):
     model: Literal["ridge", "forest", "histogram", "boosting", "blend", "stack"] = Field("ridge", description="estimator until training promotes one")
-    horizons: Numbers = Field((1, 5, 20), min_length=1, description="bars ahead")
+    horizons: Numbers = Field((1, 5, 20), min_length=1, description="how far ahead: in bars, or as times such as 1h, 4h, 24h, which are kept as bars")
     window: int = Field(2520, ge=100, description="bars of history to learn from")
     coverage: float = Field(0.9, gt=0.5, lt=1, description="share of outcomes that the interval should contain")
     adaptive: float = Field(0.0, ge=0, lt=1, description="how fast intervals learn from misses, for example 0.01; 0: they stand still")
@@ -190,7 +206,7 @@ class LimitSettings(SettingsSection):
     max_group_weight: Fraction = Field(0.50, description="of one group")
     min_cash: Fraction = Field(0.0, description="always kept in cash")
     max_turnover: float = Field(1.5, gt=0, le=4, description="sales and purchases of one plan, of the portfolio")
-    max_var_95: Fraction = Field(0.05, description="one-period loss exceeded once in twenty periods")
+    max_var_95: Fraction = Field(0.05, description="loss of a day that is exceeded on one day in twenty")
     max_drawdown: Fraction = Field(0.25, description="below the best value ever, before trading stops")
     max_daily_loss: Fraction = Field(0.05, description="of the portfolio in one day, before trading stops")
     max_leverage: float = Field(1.0, ge=0, le=10, description="gross exposure over equity")
@@ -224,11 +240,42 @@ class AccessSettings(SettingsSection):
     disk_mb: float = Field(256, gt=0, description="answers kept on disk, megabytes")
 
 
-Cron = Annotated[str, Field(pattern=r"^\S+ \S+ \S+ \S+ \S+$")]
+_CRON = (("minute", 0, 59, ()), ("hour", 0, 23, ()), ("day of the month", 1, 31, ()),
+         ("month", 1, 12, ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")),
+         ("day of the week", 0, 7, ("sun", "mon", "tue", "wed", "thu", "fri", "sat")))
+
+
+def _cron(line: str) -> str:
+    "Return a cron line that can be kept; name the field that cannot."
+    parts = line.split()
+    if len(parts) != len(_CRON):
+        raise ValueError(f"{line!r} has {len(parts)} fields; a cron line has five: minute, hour, day of the month, month, day of the week")
+    for part, (name, low, high, words) in zip(parts, _CRON, strict=True):
+        number = {w: i + (name == "month") for i, w in enumerate(words)}
+        for piece in part.lower().split(","):
+            span, slash, step = piece.partition("/")
+            ends = [] if span == "*" else [number.get(e, int(e) if e.isdecimal() else -1) for e in span.split("-", 1)]
+            good = all(low <= e <= high for e in ends) and ends == sorted(ends) and (not slash or (step.isdecimal() and int(step) > 0))
+            if not good:
+                raise ValueError(f"{line!r}: the {name} {piece!r} is not possible; write *, a number from {low} to {high}, a range, a list, or */5")
+    return " ".join(parts)
+
+
+def _zone(name: str) -> str:
+    "Return a time zone that exists, or suggest the nearest."
+    from zoneinfo import available_timezones
+
+    if name not in (zones := available_timezones()):
+        near = difflib.get_close_matches(name, sorted(zones), n=1, cutoff=0.5)
+        raise ValueError(f"the time zone {name!r} is unknown" + (f"; did you mean {near[0]!r}?" if near else "; write one such as UTC or Europe/Berlin"))
+    return name
+
+
+Cron = Annotated[str, AfterValidator(_cron)]
 
 
 class ScheduleSettings(SettingsSection):
-    timezone: str = Field("UTC", description="zone of the cron lines")
+    timezone: Annotated[str, AfterValidator(_zone)] = Field("UTC", description="zone of the cron lines")
     daily: Cron = Field("30 22 * * 1-5", description="the daily run")
     weekly: Cron = Field("0 6 * * 6", description="training and review")
     maintenance: Cron = Field("0 5 * * 0", description="tidying the store, verifying the ledger, and a backup")
@@ -301,6 +348,7 @@ class Settings(BaseSettings):
     views: dict[str, str] = Field(default_factory=dict)
     taxonomy: dict[str, str] = Field(default_factory=dict)
     aliases: dict[str, str] = Field(default_factory=dict)
+    calendars: dict[str, Annotated[str, AfterValidator(check_calendar)]] = Field(default_factory=dict)
     promotion: PromotionSettings = PromotionSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     access: AccessSettings = AccessSettings()
@@ -315,6 +363,18 @@ class Settings(BaseSettings):
     def settings_customise_sources(cls, settings_cls, init_settings, *others, **more) -> tuple[PydanticBaseSettingsSource, ...]:
         "Take values from `load_settings` only, which gathers every source and remembers which one won."
         return (init_settings,)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _horizons_in_bars(cls, values: Any) -> Any:
+        "Write horizons that are times as bars of the profile's time frame."
+        forecast, market = (values.get(k) if isinstance(values, dict) else None for k in ("forecast", "market"))
+        if not isinstance(forecast, dict) or "horizons" not in forecast:
+            return values
+        told, bar = _listed(forecast["horizons"]), (market or {}).get("timeframe", "1d") if isinstance(market, dict) else "1d"
+        if not isinstance(told, tuple) or not any(isinstance(h, str) and h[-1:] in "mhdw" for h in told):
+            return values
+        return values | {"forecast": forecast | {"horizons": tuple(_bars_of(h, bar) for h in told)}}
 
     @property
     def hash(self) -> str:

@@ -30,7 +30,7 @@ def report_data(record: RunRecord, **frames) -> ReportData:
     "Put frames of a run together with the head of a report, for the report's sections."
     market = record.settings.get("market", {})
     head = {"title": "", "run_id": record.id, "profile": record.profile, "as_of": record.as_of, "mode": record.mode}
-    units = {"currency": market.get("currency", ""), "timeframe": market.get("timeframe", "1d"), "periods": market.get("periods_per_year", 252)}
+    units = {"currency": market.get("currency", ""), "timeframe": market.get("timeframe", "1d")}
     return ReportData(**head, **units, **frames)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.bars import FIELDS, bar_length
+from ..core.bars import FIELDS, bar_length, check_timeframe
 from ..core.errors import BadInput, Busy, MissingData, TradingError, VenueUnreachable
 from .arrow import ROW_KEYS, WORD, Rows, content_name, content_sums, text_array, to_arrow, to_rows, widen
 from .delta_writer import commit_parts, write_parquet_parts
@@ -82,6 +82,7 @@ class BarStore:
         if not source:
             raise BadInput("the store was not told where the bars come from; give source, for example 'binance'")
         rows = to_rows(bars)
+        check_timeframe(bars, timeframe, "the bars to store")
         try:
             with self._locked():
                 return _upsert(self, rows, timeframe, source)
@@ -100,7 +101,9 @@ class BarStore:
         source: str | Sequence[str] | None = None,  # needed only where two have the same symbol; of several the first that has a bar counts
     ) -> pd.DataFrame:  # time × (field, symbol); a field without any value is absent
         "Read bars, of the present or of a past version.\n\nParameters\n----------\nsymbols : Iterable[str] | None, default None\n    None: all, in alphabetical order\ntimeframe : str, default '1d'\nstart : datetime | str | None, default None\n    first open time, included; UTC\nend : datetime | str | None, default None\n    last open time, included; UTC\nfields : Iterable[str] | None, default None\n    None: all that the source delivered\nversion : str | None, default None\n    a name from `versions()`; None: the present one\nas_of : datetime | None, default None\n    read what the store held at this moment\nsource : str | Sequence[str] | None, default None\n    needed only where two have the same symbol; of several the first that has a bar counts\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol); a field without any value is absent"
-        return _read(self, symbols, timeframe, start, end, fields, version, as_of, source)
+        bars = _read(self, symbols, timeframe, start, end, fields, version, as_of, source)
+        bars.attrs["timeframe"] = timeframe
+        return bars
 
     def versions(
         self,

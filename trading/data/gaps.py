@@ -6,32 +6,32 @@
 __all__ = ['CALENDARS', 'find_gaps', 'quality']
 
 # %% ../../nbs/02_data/02_gaps.ipynb #b2b44736
+from collections.abc import Mapping
 from datetime import datetime
 
 import numpy as np
 import pandas as pd
 
 from ..core.bars import bar_length, symbols_of
-from ..core.errors import BadInput
+from ..core.calendars import check_calendar, expected_bars
 
 # %% ../../nbs/02_data/02_gaps.ipynb #db82bf7f
-CALENDARS = ("auto", "24/7", "observed")
+CALENDARS = ("auto", "observed")  # what the bars say; others are named
 
 
 def find_gaps(
     bars: pd.DataFrame,  # time × (field, symbol)
     timeframe: str = "1d",
-    calendar: str = "auto",  # 'auto', '24/7' or 'observed'
+    calendar: str | Mapping[str, str] = "auto",  # 'auto', 'observed', '24/7', '24/5', 'forex', an exchange such as 'XNYS'; or one of these by symbol
 ) -> pd.DataFrame:  # symbol, start, end (first and last missing open time), bars (how many are missing)
-    "List the runs of missing bars between each symbol's first and last bar.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\ntimeframe : str, default '1d'\ncalendar : str, default 'auto'\n    'auto', '24/7' or 'observed'\n\nReturns\n-------\npd.DataFrame\n    symbol, start, end (first and last missing open time), bars (how many are missing)"
-    if calendar not in CALENDARS:
-        raise BadInput(f"the calendar {calendar!r} is unknown; choose one of {', '.join(CALENDARS)}")
+    "List the runs of missing bars between each symbol's first and last bar.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\ntimeframe : str, default '1d'\ncalendar : str | Mapping[str, str], default 'auto'\n    'auto', 'observed', '24/7', '24/5', 'forex', an exchange such as 'XNYS'; or one of these by symbol\n\nReturns\n-------\npd.DataFrame\n    symbol, start, end (first and last missing open time), bars (how many are missing)"
     step = int(bar_length(timeframe).total_seconds())
     symbols = symbols_of(bars)
+    named = [c if (c := calendar if isinstance(calendar, str) else calendar.get(s, "auto")) in CALENDARS else check_calendar(c) for s in symbols]
     here = _presence(bars, symbols)
     times = bars.index.as_unit("s").asi8
     first, last = here.argmax(axis=1), here.shape[1] - 1 - here[:, ::-1].argmax(axis=1)
-    always = [calendar == "24/7" or (calendar == "auto" and _at_weekends(times[h], step)) for h in here]
+    always = [name == "24/7" or (name == "auto" and _at_weekends(times[h], step)) for name, h in zip(named, here, strict=True)]
     peers = np.flatnonzero(~np.array(always, bool))
     found = []
     for i, symbol in enumerate(symbols):
@@ -40,6 +40,10 @@ def find_gaps(
         own = times[here[i]]
         if always[i]:
             missing, grid = _off_grid(own, step), step
+        elif named[i] not in CALENDARS:
+            have = bars.index[here[i]]
+            due = expected_bars(named[i], timeframe, have[0], have[-1], have)
+            missing, grid = due.difference(have).as_unit("s").asi8, 0
         elif len(peers) > 2:
             missing, grid = _unlike_peers(here, times, i, peers, first, last), 0
         else:
@@ -111,9 +115,9 @@ def quality(
     bars: pd.DataFrame,  # time × (field, symbol)
     as_of: datetime | pd.Timestamp,  # UTC; the moment of the decision
     timeframe: str = "1d",
-    calendar: str = "auto",
+    calendar: str | Mapping[str, str] = "auto",  # see `find_gaps`
 ) -> pd.DataFrame:  # by symbol: first, last, bars, missing, missing_share, longest_gap, stale_days, fields
-    "Measure how complete and how fresh the bars of each symbol are.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nas_of : datetime | pd.Timestamp\n    UTC; the moment of the decision\ntimeframe : str, default '1d'\ncalendar : str, default 'auto'\n\nReturns\n-------\npd.DataFrame\n    by symbol: first, last, bars, missing, missing_share, longest_gap, stale_days, fields"
+    "Measure how complete and how fresh the bars of each symbol are.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nas_of : datetime | pd.Timestamp\n    UTC; the moment of the decision\ntimeframe : str, default '1d'\ncalendar : str | Mapping[str, str], default 'auto'\n    see `find_gaps`\n\nReturns\n-------\npd.DataFrame\n    by symbol: first, last, bars, missing, missing_share, longest_gap, stale_days, fields"
     symbols = symbols_of(bars)
     here = _presence(bars, symbols)
     gaps = find_gaps(bars, timeframe, calendar).groupby("symbol")["bars"].agg(["sum", "max"]).reindex(symbols).fillna(0)

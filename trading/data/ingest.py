@@ -7,7 +7,7 @@ __all__ = ['OVERLAP', 'SampleSource', 'unknown_symbol', 'Repair', 'Gap', 'Ingest
 
 # %% ../../nbs/02_data/30_ingest.ipynb #1e61d538
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -195,12 +195,12 @@ def ingest(
     since: datetime | None = None,  # earliest open time wanted, UTC; None: all that the source has
     until: datetime | None = None,  # only bars closed by then, UTC; None: now
     progress: Callable[[str, int, int], None] | None = None,  # called with symbol, number done, number in all
-    calendar: str = "auto",  # how holes are recognised
+    calendar: str | Mapping[str, str] = "auto",  # how holes are recognised, see `find_gaps`
     rules: CleaningRules | None = None,  # of the cleaner
     refill: bool = False,  # ask again for holes that the source could not fill before
     commit_every: float = 5.0,  # seconds of fetching after which what was fetched is stored
 ) -> IngestReport:
-    "Bring the store up to date for some symbols and report what happened.\n\nParameters\n----------\nsource : MarketData\n    a venue, or the sample market\nstore : BarStore\nsymbols : Iterable[str]\ntimeframe : str, default '1d'\nsince : datetime | None, default None\n    earliest open time wanted, UTC; None: all that the source has\nuntil : datetime | None, default None\n    only bars closed by then, UTC; None: now\nprogress : Callable[[str, int, int], None] | None, default None\n    called with symbol, number done, number in all\ncalendar : str, default 'auto'\n    how holes are recognised\nrules : CleaningRules | None, default None\n    of the cleaner\nrefill : bool, default False\n    ask again for holes that the source could not fill before\ncommit_every : float, default 5.0\n    seconds of fetching after which what was fetched is stored\n\nReturns\n-------\nIngestReport"
+    "Bring the store up to date for some symbols and report what happened.\n\nParameters\n----------\nsource : MarketData\n    a venue, or the sample market\nstore : BarStore\nsymbols : Iterable[str]\ntimeframe : str, default '1d'\nsince : datetime | None, default None\n    earliest open time wanted, UTC; None: all that the source has\nuntil : datetime | None, default None\n    only bars closed by then, UTC; None: now\nprogress : Callable[[str, int, int], None] | None, default None\n    called with symbol, number done, number in all\ncalendar : str | Mapping[str, str], default 'auto'\n    how holes are recognised, see `find_gaps`\nrules : CleaningRules | None, default None\n    of the cleaner\nrefill : bool, default False\n    ask again for holes that the source could not fill before\ncommit_every : float, default 5.0\n    seconds of fetching after which what was fetched is stored\n\nReturns\n-------\nIngestReport"
     step = bar_length(timeframe)
     symbols = list(dict.fromkeys(symbols))
     if not symbols:
@@ -259,7 +259,7 @@ class _Work:
         except MissingData:
             return None
 
-    def present(self, symbols: list[str], calendar: str) -> dict[str, tuple[pd.DatetimeIndex, list]]:
+    def present(self, symbols: list[str], calendar: str | Mapping[str, str]) -> dict[str, tuple[pd.DatetimeIndex, list]]:
         "Return open times and holes of each symbol."
         bars = self.stored()
         nothing = pd.DatetimeIndex([], tz="UTC")
@@ -300,7 +300,7 @@ class _Work:
                 self.rows += int(self.store.versions(last=1)[["added", "changed"]].sum(axis=1).iloc[0])
             self.waiting = {}
 
-    def report(self, done: list[tuple[str, int, str]], until: datetime, calendar: str) -> IngestReport:
+    def report(self, done: list[tuple[str, int, str]], until: datetime, calendar: str | Mapping[str, str]) -> IngestReport:
         "Describe what happened."
         present = self.present([s for s, _, _ in done], calendar)
         repairs = pd.concat(self.repairs) if self.repairs else pd.DataFrame()

@@ -6,7 +6,7 @@
 __all__ = ['last_close', 'BarSchedule', 'Clock', 'LiveUpdate', 'follow_market']
 
 # %% ../../nbs/02_data/40_live_ingest.ipynb #ef2ab0c0
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -74,14 +74,14 @@ def follow_market(
     bell: BarSchedule | None = None,  # None: the clock
     delay: float = 2.0,  # seconds that a venue needs to write a closed bar
     patience: float = 60.0,  # longest pause while the venue cannot be reached, seconds
-    calendar: str = "auto",
+    calendar: str | Mapping[str, str] = "auto",
     rules: CleaningRules | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     random: Random | None = None,  # for the jitter
     board: QuoteBoard | None = None,  # where other processes read the newest prices
     quote_every: float = 0.0,  # seconds between two looks at last prices, for the board; 0: closes of finished bars only
 ) -> LiveUpdate:
-    "Keep the store up to date until told to stop.\n\nParameters\n----------\nsource : MarketData\nstore : BarStore\nsymbols : Iterable[str]\ntimeframe : str, default '1d'\nsince : datetime | None, default None\n    earliest open time wanted; None: all that the source has\nstop : Event | None, default None\n    set it to end; None: an exception is the only way out\ntell : Callable[[str], None], default print\n    gets one line at a time\nbell : BarSchedule | None, default None\n    None: the clock\ndelay : float, default 2.0\n    seconds that a venue needs to write a closed bar\npatience : float, default 60.0\n    longest pause while the venue cannot be reached, seconds\ncalendar : str, default 'auto'\nrules : CleaningRules | None, default None\nclock : Callable[[], datetime], default lambda: datetime.now(UTC)\nrandom : Random | None, default None\n    for the jitter\nboard : QuoteBoard | None, default None\n    where other processes read the newest prices\nquote_every : float, default 0.0\n    seconds between two looks at last prices, for the board; 0: closes of finished bars only\n\nReturns\n-------\nLiveUpdate"
+    "Keep the store up to date until told to stop.\n\nParameters\n----------\nsource : MarketData\nstore : BarStore\nsymbols : Iterable[str]\ntimeframe : str, default '1d'\nsince : datetime | None, default None\n    earliest open time wanted; None: all that the source has\nstop : Event | None, default None\n    set it to end; None: an exception is the only way out\ntell : Callable[[str], None], default print\n    gets one line at a time\nbell : BarSchedule | None, default None\n    None: the clock\ndelay : float, default 2.0\n    seconds that a venue needs to write a closed bar\npatience : float, default 60.0\n    longest pause while the venue cannot be reached, seconds\ncalendar : str | Mapping[str, str], default 'auto'\nrules : CleaningRules | None, default None\nclock : Callable[[], datetime], default lambda: datetime.now(UTC)\nrandom : Random | None, default None\n    for the jitter\nboard : QuoteBoard | None, default None\n    where other processes read the newest prices\nquote_every : float, default 0.0\n    seconds between two looks at last prices, for the board; 0: closes of finished bars only\n\nReturns\n-------\nLiveUpdate"
     symbols, stop, bell, random = list(symbols), stop or Event(), bell or Clock(), random or Random()
     if delay <= 0 or patience < 1:
         raise BadInput(f"a delay of {delay} s and a patience of {patience} s: the delay must be above 0, the patience at least 1")

@@ -15,7 +15,7 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 
-from ..core.bars import FIELDS, bar_length
+from ..core.bars import FIELDS, bar_length, check_timeframe
 from ..core.errors import BadInput, MissingData, VenueUnreachable
 from .arrow import WORD, Rows, content_name, content_sums, text_array, to_arrow, to_rows, widen
 from .delta_store import _compare, _first_source, _number_of, _one_source, _seconds
@@ -144,6 +144,7 @@ class PostgresStore:
         if not source:
             raise BadInput("the store was not told where the bars come from; give source, for example 'binance'")
         rows = to_rows(bars)
+        check_timeframe(bars, timeframe, "the bars to store")
         with self._cursor() as cursor:
             return _upsert(self, cursor, rows, timeframe, source)
 
@@ -168,7 +169,9 @@ class PostgresStore:
         columns = ", ".join(["source", "symbol", "timestamp", *fields])
         with self._cursor() as cursor:
             found = self._ask(cursor, f"SELECT {columns} FROM {self.schema}.bars WHERE {where}", values)
-        return _widened(self, found, names, fields, source, f"{timeframe}, {start or 'the beginning'} to {end or 'now'}")
+        bars = _widened(self, found, names, fields, source, f"{timeframe}, {start or 'the beginning'} to {end or 'now'}")
+        bars.attrs["timeframe"] = timeframe
+        return bars
 
 # %% ../../nbs/02_data/25_postgres_store.ipynb #db1f2394
 def _widened(store: PostgresStore, found, names: list[str] | None, fields: list[str], source: str | Sequence[str] | None, span: str) -> pd.DataFrame:

@@ -102,8 +102,9 @@ def make_plan(
     aliases: Mapping[str, str] | None = None,  # symbol → the name the user knows
     venues: Mapping[str, Mapping[str, Decimal]] | None = None,  # symbol → venue → units lying there
     buy_venue: str = "",  # where purchases go when nothing is held yet
+    closed: Mapping[str, str] | None = None,  # symbols whose market is closed, each with a sentence: valued, and not traded
 ) -> Plan:
-    "Say what to trade so that the holdings match the targets, sells before buys.\n\nParameters\n----------\naccount : str\n    whose money, for example 'paper-sample'\nas_of : datetime\n    UTC; only data known by then was used\nholdings : Mapping[str, Decimal]\n    symbol → units, zero or more\ncash : Decimal\n    account currency, zero or more\ntargets : Any\n    Series or mapping symbol → weight, at most 1 together; the rest is cash\nprices : Mapping[str, Any]\n    symbol → reference price in account currency\nmarkets : Mapping[str, Instrument]\n    symbol → steps and minima of the venue\nconstraints : PlanConstraints\ncurrency : str\n    account currency; a symbol 'BTC/USDT' must be quoted in it\ndata_version : str, default ''\nsettings_hash : str, default ''\nmodel_versions : Mapping[str, str] | None, default None\ngroups : Mapping[str, str] | None, default None\n    symbol → asset group\naliases : Mapping[str, str] | None, default None\n    symbol → the name the user knows\nvenues : Mapping[str, Mapping[str, Decimal]] | None, default None\n    symbol → venue → units lying there\nbuy_venue : str, default ''\n    where purchases go when nothing is held yet\n\nReturns\n-------\nPlan"
+    "Say what to trade so that the holdings match the targets, sells before buys.\n\nParameters\n----------\naccount : str\n    whose money, for example 'paper-sample'\nas_of : datetime\n    UTC; only data known by then was used\nholdings : Mapping[str, Decimal]\n    symbol → units, zero or more\ncash : Decimal\n    account currency, zero or more\ntargets : Any\n    Series or mapping symbol → weight, at most 1 together; the rest is cash\nprices : Mapping[str, Any]\n    symbol → reference price in account currency\nmarkets : Mapping[str, Instrument]\n    symbol → steps and minima of the venue\nconstraints : PlanConstraints\ncurrency : str\n    account currency; a symbol 'BTC/USDT' must be quoted in it\ndata_version : str, default ''\nsettings_hash : str, default ''\nmodel_versions : Mapping[str, str] | None, default None\ngroups : Mapping[str, str] | None, default None\n    symbol → asset group\naliases : Mapping[str, str] | None, default None\n    symbol → the name the user knows\nvenues : Mapping[str, Mapping[str, Decimal]] | None, default None\n    symbol → venue → units lying there\nbuy_venue : str, default ''\n    where purchases go when nothing is held yet\nclosed : Mapping[str, str] | None, default None\n    symbols whose market is closed, each with a sentence: valued, and not traded\n\nReturns\n-------\nPlan"
     wanted = _exact_targets(targets)
     held = _exact_holdings(holdings, cash, constraints)
     if (total := sum(wanted.values(), ZERO)) > ONE - constraints.min_cash:
@@ -114,6 +115,10 @@ def make_plan(
         if held.get(symbol, ZERO) == 0 and wanted.get(symbol, ZERO) == 0:
             continue
         price = _price_of(symbol, prices, currency)
+        if symbol in (closed or {}):
+            untraded += held.get(symbol, ZERO) * price
+            notes.append(closed[symbol])
+            continue
         if symbol not in markets:
             if wanted.get(symbol):
                 raise MissingData(f"{symbol} has a target of {_percent(wanted[symbol])} but the venue does not trade it; remove the target")

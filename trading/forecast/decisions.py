@@ -11,6 +11,7 @@ from datetime import datetime
 
 import pandas as pd
 
+from ..core.carried_prices import span_text
 from ..core.english import plural
 from ..core.errors import BadInput
 from .feedback import FeedbackBounds, FeedbackState, adjust_confidence
@@ -76,9 +77,10 @@ def accepted_forecasts(
 def describe_decisions(
     decisions: Sequence[Decision],
     gates: DecisionThresholds,  # of today, see `current_thresholds`
+    timeframe: str = "",  # length of a bar, to name horizons by their time; empty: in bars
 ) -> tuple[str, ...]:  # sentences
-    "Say how many forecasts passed, and what the best of the others lacked.\n\nParameters\n----------\ndecisions : Sequence[Decision]\ngates : DecisionThresholds\n    of today, see `current_thresholds`\n\nReturns\n-------\ntuple[str, ...]\n    sentences"
-    over = lambda h: f"over {plural(int(h), 'bar')}" if h.isdigit() else f"over {h}"  # noqa: E731
+    "Say how many forecasts passed, and what the best of the others lacked.\n\nParameters\n----------\ndecisions : Sequence[Decision]\ngates : DecisionThresholds\n    of today, see `current_thresholds`\ntimeframe : str, default ''\n    length of a bar, to name horizons by their time; empty: in bars\n\nReturns\n-------\ntuple[str, ...]\n    sentences"
+    over = lambda h: f"over {h}" if not h.isdigit() else f"over {span_text(int(h), timeframe) if timeframe else plural(int(h), 'bar')}"  # noqa: E731
     if not decisions:
         return ("The forecast filter was not applied, so no forecast moves a weight.",)
     done, shut = [d for d in decisions if d.side != "hold"], [d for d in decisions if d.side == "hold"]

@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from ..core.english import plural
-from ..core.bars import check_bars, symbols_of
+from ..core.bars import check_bars, check_timeframe, symbols_of
 from ..core.errors import BadInput, MissingData
 from .conformal import adapt_misses, conformal_bounds, sign_probability
 from .panel import Panel, bar_volatility, features_of, fit_rows, make_panel, refuse_constant
 from .significance import diebold_mariano
-from .targets import Horizon, forward_returns, horizon_bars, walk_forward_splits
+from .targets import Horizon, answer_ends, forward_returns, horizon_bars, walk_forward_splits
 
 # %% ../../nbs/04_forecast/20_forecaster.ipynb #46894635
 def default_estimator() -> Any:  # an unfitted scikit-learn pipeline
@@ -56,8 +56,9 @@ def fit_horizon(
     steps: int,  # bars ahead
     estimator: Any,  # unfitted, taken over
     calibration: float,  # share of the history kept for the errors
+    ends: np.ndarray | None = None,  # time × symbol, row at which the answer is known; None: `steps` rows on
 ) -> HorizonModel:
-    "Learn from the older part of the history and measure the errors in the most recent part.\n\nParameters\n----------\npanel : Panel\n    features of every bar\nanswers : np.ndarray\n    time × symbol, log return over the horizon, NaN where not known\nscale : np.ndarray\n    time × symbol, usual move over the horizon, known at the time\nsteps : int\n    bars ahead\nestimator : Any\n    unfitted, taken over\ncalibration : float\n    share of the history kept for the errors\n\nReturns\n-------\nHorizonModel"
+    "Learn from the older part of the history and measure the errors in the most recent part.\n\nParameters\n----------\npanel : Panel\n    features of every bar\nanswers : np.ndarray\n    time × symbol, log return over the horizon, NaN where not known\nscale : np.ndarray\n    time × symbol, usual move over the horizon, known at the time\nsteps : int\n    bars ahead\nestimator : Any\n    unfitted, taken over\ncalibration : float\n    share of the history kept for the errors\nends : np.ndarray | None, default None\n    time × symbol, row at which the answer is known; None: `steps` rows on\n\nReturns\n-------\nHorizonModel"
     good = panel.usable & np.isfinite(answers) & np.isfinite(scale)
     moments = np.flatnonzero(good.any(axis=1))
     first, last = (moments[0], moments[-1]) if len(moments) else (0, -1)
@@ -66,12 +67,15 @@ def fit_horizon(
         need = FEWEST_TRAIN + FEWEST_CALIBRATION + steps
         raise BadInput(f"{plural(len(moments), 'bar has', 'bars have')} features and a known answer {steps} bars on; at least {need} are needed: start earlier")
     at = np.arange(len(panel.times))[:, None]
-    train, held = good & (at + steps < start), good & (at >= start)
+    ends = at + steps if ends is None else ends
+    train, held = good & (ends < start), good & (at >= start)
+    if not train.any() or not held.any():
+        raise BadInput(f"no answer {steps} bars on is known before {panel.times[start]:%Y-%m-%d}, or none after it; give a longer past or a nearer horizon")
     rows, scaled = panel.values[train], answers[train] / scale[train]
     refuse_constant(rows, panel.names)
-    fit_rows(estimator, rows, scaled, np.nonzero(train)[0], steps)
+    fit_rows(estimator, rows, scaled, np.nonzero(train)[0], int((ends - at)[train].max()))
     errors = answers[held] / scale[held] - estimator.predict(panel.values[held])
-    until = panel.times[at[train.any(axis=1)].max() + steps]
+    until = panel.times[np.broadcast_to(ends, train.shape)[train].max()]
     return HorizonModel(steps, estimator, np.sort(errors), float(answers[train].mean()), len(rows), until, panel.times[start])
 
 # %% ../../nbs/04_forecast/20_forecaster.ipynb #4b485ca4
@@ -81,22 +85,24 @@ def update_horizon(
     answers: np.ndarray,  # time × symbol, log return over the horizon, NaN where not known
     scale: np.ndarray,  # time × symbol, usual move over the horizon, known at the time
     calibration: float,  # share of the history kept for the errors
+    ends: np.ndarray | None = None,  # time × symbol, row at which the answer is known; None: `steps` rows on
 ) -> HorizonModel:
-    "Learn what has come since the last time, and measure the errors anew.\n\nParameters\n----------\nmodel : HorizonModel\n    learnt from the beginning of the same history\npanel : Panel\n    features of every bar, the new ones included\nanswers : np.ndarray\n    time × symbol, log return over the horizon, NaN where not known\nscale : np.ndarray\n    time × symbol, usual move over the horizon, known at the time\ncalibration : float\n    share of the history kept for the errors\n\nReturns\n-------\nHorizonModel"
+    "Learn what has come since the last time, and measure the errors anew.\n\nParameters\n----------\nmodel : HorizonModel\n    learnt from the beginning of the same history\npanel : Panel\n    features of every bar, the new ones included\nanswers : np.ndarray\n    time × symbol, log return over the horizon, NaN where not known\nscale : np.ndarray\n    time × symbol, usual move over the horizon, known at the time\ncalibration : float\n    share of the history kept for the errors\nends : np.ndarray | None, default None\n    time × symbol, row at which the answer is known; None: `steps` rows on\n\nReturns\n-------\nHorizonModel"
     from copy import deepcopy
 
     good = panel.usable & np.isfinite(answers) & np.isfinite(scale)
     moments, steps = np.flatnonzero(good.any(axis=1)), model.steps
     start = moments[-1] + 1 - max(round(calibration * (moments[-1] + 1 - moments[0])), FEWEST_CALIBRATION)
-    at, learnt = np.arange(len(panel.times))[:, None], panel.times.get_loc(model.trained_until) - steps
-    fresh, held = good & (at > learnt) & (at + steps < start), good & (at >= start)
+    at, until = np.arange(len(panel.times))[:, None], panel.times.get_loc(model.trained_until)
+    ends = np.broadcast_to(at + steps if ends is None else ends, good.shape)
+    fresh, held = good & (ends > until) & (ends < start), good & (at >= start)
     estimator, count = deepcopy(model.estimator), int(fresh.sum())
     if count:
         learn_more(estimator, panel.values[fresh], answers[fresh] / scale[fresh])
-        learnt = at[fresh.any(axis=1)].max()
+        until = ends[fresh].max()
     errors = answers[held] / scale[held] - estimator.predict(panel.values[held])
     mean = (model.mean * model.rows + answers[fresh].sum()) / (model.rows + count)
-    return HorizonModel(steps, estimator, np.sort(errors), float(mean), model.rows + count, panel.times[learnt + steps], panel.times[start])
+    return HorizonModel(steps, estimator, np.sort(errors), float(mean), model.rows + count, panel.times[until], panel.times[start])
 
 
 def learn_more(
@@ -135,14 +141,12 @@ def adapt_bounds(
     model: HorizonModel,  # of one horizon
     panel: Panel,  # features
     usual: np.ndarray,  # usual move of one bar, time × symbol
-    close: np.ndarray,  # time × symbol
+    answers: np.ndarray,  # time × symbol, log return over the horizon, NaN where not known
     level: float,  # how often the truth shall lie inside
     rate: float,  # how fast to learn from a miss, see `adapt_misses`
 ) -> tuple[np.ndarray, np.ndarray]:  # lower and upper bound of the error at each time, in usual moves
-    "Return bounds for each bar, moved by the misses that were known at it.\n\nParameters\n----------\nmodel : HorizonModel\n    of one horizon\npanel : Panel\n    features\nusual : np.ndarray\n    usual move of one bar, time × symbol\nclose : np.ndarray\n    time × symbol\nlevel : float\n    how often the truth shall lie inside\nrate : float\n    how fast to learn from a miss, see `adapt_misses`\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray]\n    lower and upper bound of the error at each time, in usual moves"
-    logs, scale = np.log(close), usual * np.sqrt(model.steps)
-    error = np.full(usual.shape, np.nan)
-    error[: -model.steps] = (logs[model.steps :] - logs[: -model.steps]) / scale[: -model.steps]
+    "Return bounds for each bar, moved by the misses that were known at it.\n\nParameters\n----------\nmodel : HorizonModel\n    of one horizon\npanel : Panel\n    features\nusual : np.ndarray\n    usual move of one bar, time × symbol\nanswers : np.ndarray\n    time × symbol, log return over the horizon, NaN where not known\nlevel : float\n    how often the truth shall lie inside\nrate : float\n    how fast to learn from a miss, see `adapt_misses`\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray]\n    lower and upper bound of the error at each time, in usual moves"
+    error = answers / (usual * np.sqrt(model.steps))
     asked = panel.usable & np.isfinite(error) & (panel.times >= model.calibrated_from)[:, None]
     error[~asked] = np.nan
     error[asked] -= model.estimator.predict(panel.values[asked]) if asked.any() else 0.0
@@ -175,21 +179,21 @@ def forecast_panel(
     usual: np.ndarray,  # usual move of one bar, time × symbol
     wanted: np.ndarray,  # time × symbol, which cells to forecast
     level: float,  # of the interval
-    close: np.ndarray | None = None,  # time × symbol; only for bounds that adapt
+    answers: dict[Horizon, np.ndarray] | None = None,  # by horizon, time × symbol; only for bounds that adapt
     rate: float = 0.0,  # how fast bounds learn from a miss; 0: they stand still
 ) -> pd.DataFrame:  # (timestamp, symbol, horizon) × COLUMNS
-    "Forecast the wanted cells for every horizon.\n\nParameters\n----------\nmodels : dict[Horizon, HorizonModel]\n    by horizon\npanel : Panel\n    features\nusual : np.ndarray\n    usual move of one bar, time × symbol\nwanted : np.ndarray\n    time × symbol, which cells to forecast\nlevel : float\n    of the interval\nclose : np.ndarray | None, default None\n    time × symbol; only for bounds that adapt\nrate : float, default 0.0\n    how fast bounds learn from a miss; 0: they stand still\n\nReturns\n-------\npd.DataFrame\n    (timestamp, symbol, horizon) × COLUMNS"
+    "Forecast the wanted cells for every horizon.\n\nParameters\n----------\nmodels : dict[Horizon, HorizonModel]\n    by horizon\npanel : Panel\n    features\nusual : np.ndarray\n    usual move of one bar, time × symbol\nwanted : np.ndarray\n    time × symbol, which cells to forecast\nlevel : float\n    of the interval\nanswers : dict[Horizon, np.ndarray] | None, default None\n    by horizon, time × symbol; only for bounds that adapt\nrate : float, default 0.0\n    how fast bounds learn from a miss; 0: they stand still\n\nReturns\n-------\npd.DataFrame\n    (timestamp, symbol, horizon) × COLUMNS"
     rows, move, (time, symbol) = panel.values[wanted], usual[wanted], np.nonzero(wanted)
     if not len(rows):
         raise MissingData(f"no symbol has a price and complete features between {panel.times[0]} and {panel.times[-1]}; give a longer past")
 
-    def bounds(model: HorizonModel) -> tuple[Any, Any]:
+    def bounds(horizon: Horizon, model: HorizonModel) -> tuple[Any, Any]:
         if not rate:
             return conformal_bounds(model.errors, level)
-        low, high = adapt_bounds(model, panel, usual, close, level, rate)
+        low, high = adapt_bounds(model, panel, usual, answers[horizon], level, rate)
         return low[time], high[time]
 
-    values = np.stack([forecast_rows(m, rows, move * np.sqrt(m.steps), bounds(m)) for m in models.values()], axis=1)
+    values = np.stack([forecast_rows(m, rows, move * np.sqrt(m.steps), bounds(h, m)) for h, m in models.items()], axis=1)
     count = len(models)
     index = pd.MultiIndex(
         levels=[panel.times, list(panel.symbols), list(models)],
@@ -243,6 +247,7 @@ class HorizonForecaster:
         from threadpoolctl import threadpool_limits
 
         steps = horizon_bars(self.horizons, self.timeframe)
+        check_timeframe(bars, self.timeframe)
         if not 0 < self.calibration < 1:
             raise BadInput(f"calibration is {self.calibration}; give a share of the history between 0 and 1, for example 0.25")
         if not 0 <= self.adaptive < 1:
@@ -251,11 +256,13 @@ class HorizonForecaster:
         silent = [s for s, n in zip(panel.symbols, (panel.usable & np.isfinite(usual)).sum(axis=0), strict=True) if n == 0]
         if silent:
             raise MissingData(f"{silent[0]}: none of {plural(len(bars), 'bar')} has complete features; it needs a longer past or a price that moves")
-        answers = forward_returns(bars["close"][list(panel.symbols)], self.horizons, self.timeframe)
+        close = bars["close"][list(panel.symbols)]
+        answers = forward_returns(close, self.horizons, self.timeframe)
         unfitted = default_estimator() if self.estimator is None else self.estimator
         with threadpool_limits(1):
             self.models_ = {
-                h: fit_horizon(panel, answers[h].to_numpy(), usual * np.sqrt(k), k, clone(unfitted), self.calibration)
+                h: fit_horizon(panel, answers[h].to_numpy(), usual * np.sqrt(k), k, clone(unfitted), self.calibration,
+                               answer_ends(close, h, self.timeframe)[1])
                 for h, k in steps.items()
             }
         self.symbols_, self.features_, self.known_until_ = panel.symbols, panel.names, bars.index[-1]
@@ -268,9 +275,11 @@ class HorizonForecaster:
     ) -> "HorizonForecaster":
         "Learn only what has come since; for estimators with `partial_fit`, and for xgboost, which adds trees.\n\nParameters\n----------\nbars : pd.DataFrame\n    from the same start, up to now\nfeatures : Any, default None\n    the same source as in `fit`\n\nReturns\n-------\n'HorizonForecaster'"
         panel, usual = self._look(bars, features)
-        answers = forward_returns(bars["close"][list(panel.symbols)], self.horizons, self.timeframe)
+        close = bars["close"][list(panel.symbols)]
+        answers = forward_returns(close, self.horizons, self.timeframe)
         self.models_ = {
-            h: update_horizon(m, panel, answers[h].to_numpy(), usual * np.sqrt(m.steps), self.calibration) for h, m in self.models_.items()
+            h: update_horizon(m, panel, answers[h].to_numpy(), usual * np.sqrt(m.steps), self.calibration, answer_ends(close, h, self.timeframe)[1])
+            for h, m in self.models_.items()
         }
         self.known_until_ = bars.index[-1]
         return self
@@ -302,14 +311,18 @@ class HorizonForecaster:
 
     def _forecast(self, bars: pd.DataFrame, panel: Panel, usual: np.ndarray, wanted: np.ndarray) -> pd.DataFrame:
         "Forecast the wanted cells with the intervals as they are set."
-        close = bars["close"][list(panel.symbols)].to_numpy(dtype=float)
-        return forecast_panel(self.models_, panel, usual, wanted, self.level, close, self.adaptive)
+        answers = None
+        if self.adaptive:
+            known = forward_returns(bars["close"][list(panel.symbols)], self.horizons, self.timeframe)
+            answers = {h: known[h].to_numpy() for h in self.models_}
+        return forecast_panel(self.models_, panel, usual, wanted, self.level, answers, self.adaptive)
 
     def _look(self, bars: pd.DataFrame, features: Any) -> tuple[Panel, np.ndarray]:
         "Return what the models look at, or say why they cannot."
         if not hasattr(self, "models_"):
             raise BadInput("the forecaster has learnt nothing yet; call fit(bars) first, or load a saved one")
-        unknown = [s for s in symbols_of(check_bars(bars)) if s not in self.symbols_]
+        check_timeframe(check_bars(bars), self.timeframe)
+        unknown = [s for s in symbols_of(bars) if s not in self.symbols_]
         if unknown:
             raise BadInput(f"{unknown[0]} was not among the {plural(len(self.symbols_), 'symbol')} of the fit; fit again with it, or leave it out")
         if bars.index[-1] < self.known_until_:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.bars import check_index
+from ..core.calendars import on_own_clock
 from ..core.errors import BadInput
 from .targets import Horizon, forward_returns, horizon_bars, uniqueness
 
@@ -60,11 +61,17 @@ def triple_barrier(
     _check_usual(close, usual)
     if min(barriers) <= 0 or (high is None) != (low is None):
         raise BadInput(f"barriers of {barriers.up} and {barriers.down}: both are above zero, and highs come together with lows")
-    steps = horizon_bars([horizon], timeframe)[horizon]
-    start, width = np.log(close.to_numpy(dtype=float)), usual.to_numpy(dtype=float) * np.sqrt(steps)
-    top, bottom = (start, start) if high is None else (np.log(f[close.columns].to_numpy(dtype=float)) for f in (high, low))
-    label, bars, gained = _walk(start, top, bottom, width, steps, barriers, inside=high is not None)
-    return _as_rows(close, label, bars, gained)
+    steps, parts = horizon_bars([horizon], timeframe)[horizon], []
+    for own in on_own_clock(close, timeframe):  # a step of the clock in which nobody traded is a bar too
+        start, there = np.log(own.to_numpy(dtype=float)), close.reindex(index=own.index, columns=own.columns).notna().to_numpy()
+        width = usual.reindex(index=own.index, columns=own.columns).to_numpy(dtype=float) * np.sqrt(steps)
+        ends = (np.log(f.reindex(index=own.index, columns=own.columns).where(there, own).to_numpy(dtype=float)) for f in (high, low) if f is not None)
+        top, bottom = (start, start) if high is None else ends
+        label, bars, gained = _walk(start, top, bottom, width, steps, barriers, inside=high is not None)
+        parts.append(_as_rows(own, label, bars, gained))
+    found = pd.concat(parts)
+    order = {s: i for i, s in enumerate(close.columns)}
+    return found if len(parts) == 1 else found.sort_index(key=lambda level: level.map(order) if level.name == "symbol" else level)
 
 # %% ../../nbs/04_forecast/04_labels.ipynb #e53f347d
 def _walk(

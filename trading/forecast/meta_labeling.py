@@ -137,7 +137,7 @@ class MetaModel:
         x, longest = meta_features(known, self.usual_spread_), max(horizon_bars(list(self.usual_spread_.index), self.timeframe).values())
         unfitted = _logistic() if self.estimator is None else self.estimator
         said = np.full(len(x), np.nan)
-        for train, test in PurgedKFold(self.n_splits, longest).split(x):
+        for train, test in PurgedKFold(self.n_splits, _moments_of(x.index, longest)).split(x):
             if right.iloc[train].nunique() < 2:
                 raise BadInput("a fold has only forecasts that were right, or only wrong ones, to learn from; hold out more of the past")
             said[test] = clone(unfitted).fit(x.iloc[train], right.iloc[train]).predict_proba(x.iloc[test])[:, 1]
@@ -203,3 +203,10 @@ def _decision(key, expected, p, reward, deep, size, inputs, as_of: datetime, gat
         reward_to_risk=float(reward), max_drawdown=float(deep), size=float(size) if passed else 0.0, reasons=tuple(reasons),
         inputs={k: float(v) for k, v in inputs.items()},
     )
+
+
+def _moments_of(index: pd.MultiIndex, bars: int) -> int:
+    "Return how many moments of a panel so many bars of each symbol are at most: five days of a currency are seven beside a coin."
+    days = index.get_level_values("timestamp").day_of_week
+    own = pd.Series(days, index=index.get_level_values("symbol")).groupby(level=0).nunique()
+    return int(np.ceil(bars * days.nunique() / own.min()))

@@ -17,7 +17,7 @@ from ..core.errors import BadInput, MissingData
 from .feedback import DecisionOutcome, pattern_of
 from .meta_labeling import Decision
 from .panel import bar_volatility
-from .targets import Horizon, forward_returns, horizon_bars
+from .targets import Horizon, answer_ends, forward_returns, horizon_bars
 
 # %% ../../nbs/04_forecast/56_outcomes.ipynb #9ddb2d2a
 def match_outcomes(
@@ -69,7 +69,9 @@ def outcomes_of(
     "Return what came of each promise, as feedback takes it.\n\nParameters\n----------\nheld : pd.DataFrame\n    what `mature` returned\nclose : pd.DataFrame\n    time × symbol\nheld_long : Mapping[pd.Timestamp, set[str]]\n    by bar: the symbols that were held on purpose after the decision\ncost : float\n    of buying and selling again, as a log return\ntimeframe : str, default '1d'\n    length of one bar\ndecisions : Mapping[pd.Timestamp, Iterable[Decision]] | None, default None\n    by bar; where one was written down, its side and gate count\n\nReturns\n-------\ntuple[DecisionOutcome, ...]\n    in the order in which they matured"
     if cost < 0:
         raise BadInput(f"the cost is {cost}; give what buying and selling again takes, zero or more")
-    known, steps = held.dropna(subset=["realised"]), horizon_bars(list(held.index.unique("horizon")), timeframe)
+    known = held.dropna(subset=["realised"])
+    ends = {h: answer_ends(close, h, timeframe)[1] for h in known.index.unique("horizon")}
+    at = {s: i for i, s in enumerate(close.columns)}
     words, length, found = market_patterns(close), bar_length(timeframe), []
     decided = {(t, d.symbol, d.horizon): d for t, made in (decisions or {}).items() for d in made}
     for (time, symbol, horizon), row in known.iterrows():
@@ -77,7 +79,7 @@ def outcomes_of(
         decision = decided.get((time, symbol, str(horizon)))
         side = 1.0 if (decision.expected_return if decision else row["expected"]) >= 0 else -1.0
         taken = decision.side != "hold" if decision else side > 0 and symbol in held_long.get(time, ())
-        end = close.index[close.index.get_loc(time) + steps[horizon]] + length
+        end = close.index[ends[horizon][close.index.get_loc(time), at[symbol]]] + length
         found.append(DecisionOutcome(
             decision=f"{time.isoformat()} {symbol} {horizon}", matured=end.to_pydatetime(), taken=taken,
             gain=float(side * row["realised"] - cost), inside=bool(row["lower"] <= row["realised"] <= row["upper"]),

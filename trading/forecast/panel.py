@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..core.english import plural
 from ..core.bars import check_index
+from ..core.calendars import on_own_clock
 from ..core.errors import BadInput, MissingData
 
 # %% ../../nbs/04_forecast/08_panel.ipynb #538afd1c
@@ -24,11 +25,25 @@ def bar_volatility(
     pull: float = 0.3,  # weight of the long past (ten half-lives), in [0, 1)
 ) -> pd.DataFrame:  # standard deviation of one bar's log return, known at that bar's close; NaN where the price is
     "Return how large a usual move of one bar is, from the past alone.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol\nhalflife : int, default 20\n    bars that carry half of the weight\npull : float, default 0.3\n    weight of the long past (ten half-lives), in [0, 1)\n\nReturns\n-------\npd.DataFrame\n    standard deviation of one bar's log return, known at that bar's close; NaN where the price is"
+    found = [_own_volatility(own, halflife, pull) for own in on_own_clock(close)]
+    return _on_rows(found, close).where(close.notna())
+
+
+def _own_volatility(close: pd.DataFrame, halflife: int = 20, pull: float = 0.3) -> pd.DataFrame:
+    "Return the usual move of one bar, for bars without steps left out."
     squares = np.log(close).diff() ** 2
     fast = squares.ewm(halflife=halflife, min_periods=halflife).mean()
     slow = squares.ewm(halflife=10 * halflife, min_periods=halflife).mean()
     variance = (1 - pull) * fast + pull * slow
     return np.sqrt(variance.where((variance > 0) & close.notna()))
+
+
+def _on_rows(found: list[pd.DataFrame], close: pd.DataFrame) -> pd.DataFrame:
+    "Bring what was computed on each symbol's own clock back to the common rows; columns end with the symbol."
+    if len(found) == 1 and found[0].index.equals(close.index):
+        return found[0]
+    whole = pd.concat([f.reindex(close.index) for f in found], axis=1)
+    return whole[close.columns] if whole.columns.nlevels == 1 else whole.reindex(close.columns, axis=1, level=1)[whole.columns.unique(0)]
 
 # %% ../../nbs/04_forecast/08_panel.ipynb #1286f107
 def default_features(
@@ -39,7 +54,13 @@ def default_features(
     check_index(close, "close")
     if list(windows) != sorted(set(windows)) or windows[0] < 1:
         raise BadInput(f"the windows are {tuple(windows)}; give ascending numbers of bars, for example (1, 5, 20)")
-    logs, usual, longest = np.log(close), bar_volatility(close), windows[-1]
+    found = _on_rows([_own_features(own, windows) for own in on_own_clock(close)], close)
+    return found if close.notna().all(axis=None) else found.where(close.notna().reindex(found.columns.get_level_values(1), axis=1).to_numpy())
+
+
+def _own_features(close: pd.DataFrame, windows: Sequence[int]) -> pd.DataFrame:
+    "Return the features of bars without steps left out."
+    logs, usual, longest = np.log(close), _own_volatility(close), windows[-1]
     parts = {f"return_{w}": (logs - logs.shift(w)) / (usual * np.sqrt(w)) for w in windows}
     scale = usual * np.sqrt(longest)
     span = logs.rolling(longest, min_periods=longest // 2 + 1)

@@ -22,7 +22,7 @@ from ..core.errors import BadInput, MissingData
 from ..core.identity import identity
 from .forecaster import default_estimator, forecast_inputs
 from .panel import refuse_constant
-from .targets import Horizon, PurgedKFold, forward_returns, horizon_bars
+from .targets import Horizon, PurgedKFold, answer_ends, forward_returns, horizon_bars
 
 # %% ../../nbs/04_forecast/68_tune.ipynb #6091e6fd
 def learning_rows(
@@ -30,16 +30,17 @@ def learning_rows(
     horizon: Horizon,  # bars ahead, or a time like '4h'
     timeframe: str = "1d",  # length of one bar
     features: Any = None,  # source of the features
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:  # features by row; answers in usual moves; moment of each row; bars ahead
-    "Return what a model for one horizon learns from.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nhorizon : Horizon\n    bars ahead, or a time like '4h'\ntimeframe : str, default '1d'\n    length of one bar\nfeatures : Any, default None\n    source of the features\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray, np.ndarray, int]\n    features by row; answers in usual moves; moment of each row; bars ahead"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:  # features by row; answers in usual moves; moment of each row; moments until an answer is known
+    "Return what a model for one horizon learns from.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nhorizon : Horizon\n    bars ahead, or a time like '4h'\ntimeframe : str, default '1d'\n    length of one bar\nfeatures : Any, default None\n    source of the features\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray, np.ndarray, int]\n    features by row; answers in usual moves; moment of each row; moments until an answer is known"
     steps = horizon_bars([horizon], timeframe)[horizon]
     panel, usual = forecast_inputs(bars, features, None)
     answers = forward_returns(bars["close"][list(panel.symbols)], [horizon], timeframe).to_numpy() / (usual * np.sqrt(steps))
     good = panel.usable & np.isfinite(answers)
+    reach = answer_ends(bars["close"][list(panel.symbols)], horizon, timeframe)[1] - np.arange(len(bars))[:, None]
     if not good.any():
         raise BadInput(f"no row of {plural(len(bars), 'bar')} has complete features and a known answer; give a longer past")
     refuse_constant(panel.values[good], panel.names)
-    return panel.values[good], answers[good], np.nonzero(good)[0], steps
+    return panel.values[good], answers[good], np.nonzero(good)[0], int(reach[good].max())
 
 
 def fold_scores(

@@ -25,7 +25,7 @@ ALERT_TEMPLATES = {
     "price_change": AlertTemplate("{key} moved by {value:+.1%} in one bar.", "{limit:.0%}", "Look at its news, and at what you hold of it."),
     "drawdown": AlertTemplate("{key} stands {value:.1%} below its best value.", "{limit:.0%}",
                        "Read the newest report with 'carnet open'; 'carnet kill' stops all trading."),
-    "var_95": AlertTemplate("{key} must expect to lose more than {value:.1%} in one period out of twenty.", "{limit:.1%}",
+    "var_95": AlertTemplate("{key} must expect to lose more than {value:.1%} on one day in twenty.", "{limit:.1%}",
                      "Look at the risk in the newest report with 'carnet open'; a lower risk level in the settings takes less of it."),
     "drift": AlertTemplate("The {key} is unlike the past, in {value:.0f} respects.", "{limit:.0f}",
                     "Read the newest report; the next weekly training learns from the newer data."),

@@ -13,14 +13,16 @@ from decimal import Decimal
 
 import pandas as pd
 
-from ..core.bars import bar_length, last_prices
+from ..core.bars import last_prices
+from ..core.calendars import price_age
 from ..core.settings import Settings
 from ..core.types import ZERO, CheckResult, Plan
 from ..execution.pre_trade import check_plan, position_losses
 from .account import AccountSnapshot, kill_switch
-from .factory import bars_of, groups_of, risk_limits
+from .factory import bars_of, groups_of, risk_limits, symbol_calendars
 from .price_snapshot import pinned_price_snapshot
 from .run_record import Run
+from .target_weights import recent_day_returns
 
 # %% ../../nbs/12_pipeline/42_plan_check.ipynb #133b5d4a
 @dataclass(frozen=True)
@@ -39,8 +41,10 @@ def prices_of_run(
     "Return the prices that a run's plan rests on.\n\nParameters\n----------\nrun : Run\nsettings : Settings\n\nReturns\n-------\nSeenPrices\n    the last closes, and above them the prices that were taken once for this run"
     bars, record, pinned = bars_of(run), run.record, pinned_price_snapshot(run)
     exact = lambda number: Decimal(repr(float(number)))  # noqa: E731
-    length = bar_length(settings.market.timeframe)
-    times = {s: (t + length).to_pydatetime() for s, t in bars["close"].apply(pd.Series.last_valid_index).items()}
+    close, clocks, now = bars["close"], symbol_calendars(settings, bars["close"]), pd.Timestamp(record.as_of)
+    ages = {s: price_age(clocks[s], settings.market.timeframe, t, now, close.index[close[s].notna()])  # a closed market does not age its price
+            for s, t in close.apply(pd.Series.last_valid_index).items()}
+    times = {s: (now - age).to_pydatetime() for s, age in ages.items()}
     prices = {s: exact(p) for s, p in last_prices(bars).items()}
     if pinned is None:
         return SeenPrices(prices, times, record.as_of)
@@ -62,5 +66,5 @@ def check_run(
     return check_plan(
         plan, risk_limits(settings), seen.prices, seen.times, seen.moment, {s: p.amount for s, p in before.positions.items()}, before.cash,
         settings.market.symbols, kill_switch(settings, plan.account), fee_rate=Decimal(repr(float(settings.costs.fee_rate))),
-        groups=groups_of(settings), equity=equity, returns=bars_of(run)["close"].pct_change(fill_method=None).iloc[-settings.allocate.window :],
+        groups=groups_of(settings), equity=equity, returns=recent_day_returns(settings, bars_of(run)["close"]),
         losses=position_losses(before.positions, seen.prices), traded_today=traded_today)

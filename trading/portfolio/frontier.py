@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.english import plural
+from ..core.calendars import bars_a_year
 from ..core.errors import BadInput
 from .mean_risk import MeanRisk, Optimizer
 
@@ -21,12 +22,12 @@ def efficient_frontier(
     optimizer: MeanRisk | None = None,  # whose limits and covariance hold; None: long only, without further limits
     expected: pd.Series | None = None,  # expected return per period by symbol; None: the mean of the returns
     points: int = 20,
-    periods: int = 252,  # in a year
+    periods: float | None = None,  # in a year; None: counted by the time that passed
 ) -> pd.DataFrame:  # one row per point: volatility and expected per year, then the weight of each symbol
-    "Return portfolios from the least variance to the highest expected return.\n\nParameters\n----------\nreturns : pd.DataFrame\n    time × symbol, simple returns per period\noptimizer : MeanRisk | None, default None\n    whose limits and covariance hold; None: long only, without further limits\nexpected : pd.Series | None, default None\n    expected return per period by symbol; None: the mean of the returns\npoints : int, default 20\nperiods : int, default 252\n    in a year\n\nReturns\n-------\npd.DataFrame\n    one row per point: volatility and expected per year, then the weight of each symbol"
+    "Return portfolios from the least variance to the highest expected return.\n\nParameters\n----------\nreturns : pd.DataFrame\n    time × symbol, simple returns per period\noptimizer : MeanRisk | None, default None\n    whose limits and covariance hold; None: long only, without further limits\nexpected : pd.Series | None, default None\n    expected return per period by symbol; None: the mean of the returns\npoints : int, default 20\nperiods : float | None, default None\n    in a year; None: counted by the time that passed\n\nReturns\n-------\npd.DataFrame\n    one row per point: volatility and expected per year, then the weight of each symbol"
     if points < 2:
         raise BadInput(f"{plural(points, 'point makes', 'points make')} no frontier; ask for at least 2")
-    base = optimizer or MeanRisk()
+    base, periods = optimizer or MeanRisk(), periods or bars_a_year(returns.index)
     if base.risk != "MV":
         raise BadInput(f"the frontier is drawn for variance, not for {base.risk}; use an optimiser with risk='MV'")
     rows = []

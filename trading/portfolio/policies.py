@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
+from ..core.carried_prices import span_text
+from ..core.calendars import bars_a_year
 from ..core.errors import BadInput, MissingData
 from .base import Optimizer
 from .constraints import Limits, resolve_limits
@@ -117,9 +119,9 @@ def exposure(
     returns: pd.DataFrame,  # time × symbol
     cov: np.ndarray,  # per period
     level: RiskLevel,
-    periods: int,  # in a year
+    periods: float,  # in a year
 ) -> tuple[float, str]:  # factor in [0, 1] for all weights, and what binds ('' when nothing)
-    "Return by how much the weights must shrink to keep volatility and past drawdown inside a level.\n\nParameters\n----------\nweights : np.ndarray\n    by symbol\nreturns : pd.DataFrame\n    time × symbol\ncov : np.ndarray\n    per period\nlevel : RiskLevel\nperiods : int\n    in a year\n\nReturns\n-------\ntuple[float, str]\n    factor in [0, 1] for all weights, and what binds ('' when nothing)"
+    "Return by how much the weights must shrink to keep volatility and past drawdown inside a level.\n\nParameters\n----------\nweights : np.ndarray\n    by symbol\nreturns : pd.DataFrame\n    time × symbol\ncov : np.ndarray\n    per period\nlevel : RiskLevel\nperiods : float\n    in a year\n\nReturns\n-------\ntuple[float, str]\n    factor in [0, 1] for all weights, and what binds ('' when nothing)"
     swing = float(np.sqrt(weights @ cov @ weights * periods))
     steady = min(1.0, level.volatility / swing) if swing > 0 else 1.0
     path = returns.to_numpy(dtype=float) @ weights
@@ -175,13 +177,14 @@ def why_held(
 # %% ../../nbs/07_portfolio/40_policies.ipynb #bc068e3e
 @dataclass(eq=False)
 class Policy:
-    "A temperament with limits; `weights` leaves `reasons_`, `notes_`, `anchor_`, `invested_` and `fallback_` behind.\n\nParameters\n----------\nname : str\nlevel : RiskLevel\ngroups : Mapping[str, str] | None, default None\n    symbol → group; the level's group limits hold for these\nhorizon : int, default 20\n    which forecast counts, in periods\nperiods : int, default 252\n    in a year; 365 for markets that never close\nsolver : str, default 'direct'\n    the same one in the back-test and in the daily run; or 'riskfolio'\noptimizer : Optimizer | None, default None\n    what it holds without views; None: the policy's own rule"
+    "A temperament with limits; `weights` leaves `reasons_`, `notes_`, `anchor_`, `invested_` and `fallback_` behind.\n\nParameters\n----------\nname : str\nlevel : RiskLevel\ngroups : Mapping[str, str] | None, default None\n    symbol → group; the level's group limits hold for these\nhorizon : int, default 20\n    which forecast counts, in periods\nperiods : float | None, default None\n    returns in a year; None: counted by the time that passed\ntimeframe : str, default '1d'\n    length of a period, for the reasons\nsolver : str, default 'direct'\n    the same one in the back-test and in the daily run; or 'riskfolio'\noptimizer : Optimizer | None, default None\n    what it holds without views; None: the policy's own rule"
 
     name: str
     level: RiskLevel
     groups: Mapping[str, str] | None = None  # symbol → group; the level's group limits hold for these
     horizon: int = 20  # which forecast counts, in periods
-    periods: int = 252  # in a year; 365 for markets that never close
+    periods: float | None = None  # returns in a year; None: counted by the time that passed
+    timeframe: str = "1d"  # length of a period, for the reasons
     solver: str = "direct"  # the same one in the back-test and in the daily run; or 'riskfolio'
     optimizer: Optimizer | None = None  # what it holds without views; None: the policy's own rule
 
@@ -204,7 +207,7 @@ class Policy:
             return self._nothing(list(returns.columns))
         self.anchor_ = pd.Series(self._anchor(returns, cov.to_numpy(), limits, regime), index=returns.columns)
         full = self._optimum(returns, cov, views, limits, regime)
-        factor, brake = exposure(full.to_numpy(), returns, cov.to_numpy(), self.level, self.periods)
+        factor, brake = exposure(full.to_numpy(), returns, cov.to_numpy(), self.level, self.periods or bars_a_year(returns.index))
         weights = (np.floor(full * factor * 1e10 + 1e-3) / 1e10).rename("weight")
         self.invested_ = float(weights.sum())
         if brake:
@@ -273,7 +276,7 @@ class Policy:
         neutral, reasons = self.anchor_.to_numpy(), {}
         for i, s in enumerate(full.index):
             e, c = seen[i]
-            told = "" if np.isnan(e) else f"forecast {np.expm1(e):+.1%} over {self.horizon} days with confidence {c:.0%}"
+            told = "" if np.isnan(e) else f"forecast {np.expm1(e):+.1%} over {span_text(self.horizon, self.timeframe)} with confidence {c:.0%}"
             if held[i] <= 0:
                 reasons[s] = why_left_out(self.name, limits.high[i] > 0, told, e < 0)
                 continue

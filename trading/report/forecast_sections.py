@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core.carried_prices import span_text
 from ..core.english import count, listed, plural, sentence, spelled
 from .formatting import Parts, day, known, percent, quantity
 from .sections import ReportData, figure, table
@@ -41,15 +42,12 @@ class ForecastReview:
     drift: Mapping[str, Any] | None = None  # what this run found about drift
 
 
-_UNITS = {"m": "minute", "h": "hour", "d": "day", "w": "week"}
-
-
 def horizon_text(
     horizon: int,  # bars
     timeframe: str,  # of one bar
 ) -> str:
     "Say how far ahead a horizon lies.\n\nParameters\n----------\nhorizon : int\n    bars\ntimeframe : str\n    of one bar\n\nReturns\n-------\nstr"
-    return f"{count(int(timeframe[:-1]) * int(horizon), _UNITS[timeframe[-1]])} ahead"
+    return f"{span_text(int(horizon), timeframe)} ahead"
 
 # %% ../../nbs/14_report/20_forecast_sections.ipynb #9bbdd618
 def filter_parts(b: ForecastReview, timeframe: str) -> Parts:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core.calendars import annual_growth, bars_a_year, elapsed_years
 from .narrative import as_limits
 from .formatting import Parts, closing_day, known, limit_name, limit_value, money, number, percent, percent_axis
 from ..core.english import count, sentence
@@ -89,7 +90,7 @@ def equity_parts(data: ReportData) -> Parts:
     parts.append(("figure", figure("Drawdown", "Fall from the highest value so far.", fall, *lines, fill=True)))
     if data.benchmark is None:
         parts.append(("missing", "A benchmark is not known in this run."))
-    return [*parts, ("table", _compare(lines, data.periods))]
+    return [*parts, ("table", _compare(lines))]
 
 # %% ../../nbs/14_report/30_performance_sections.ipynb #c0a47041
 CHANGE_LINES = {"flows": "Deposits less withdrawals", "fees": "Fees", "dividend": "Dividends", "interest": "Interest", "funding": "Funding", "swap": "Swaps",
@@ -107,12 +108,12 @@ def _change_table(data: ReportData) -> Parts:
                                                                                 "Change of the account", words)})]
 
 # %% ../../nbs/14_report/30_performance_sections.ipynb #bb862541
-def _compare(lines: Mapping[str, pd.Series], periods: int) -> dict:
+def _compare(lines: Mapping[str, pd.Series]) -> dict:
     "Compare policy and benchmark in six numbers."
     rows = {}
     for name, s in lines.items():
-        returns, years = s.pct_change().dropna(), (s.index[-1] - s.index[0]) / pd.Timedelta(days=365.25)
-        growth, risk = s.iloc[-1] ** (1 / years) - 1, float(returns.std() * np.sqrt(periods))
+        returns = s.pct_change().dropna()
+        growth, risk = annual_growth(s.iloc[-1] / s.iloc[0], elapsed_years(s.index)), float(returns.std() * np.sqrt(bars_a_year(s.index)))
         below = value_drawdown(s) < 0
         spells = below.groupby((~below).cumsum()).apply(lambda u: u.index[-1] - u.index[0])
         rows[name] = {

@@ -10,9 +10,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "kill_switch": ["KillSwitch"],
     "limits": ["RiskLimits", "Balance", "equity_balance", "check_limits"],
     "metrics": [
-        "VarMethod", "check_return_series", "per_period", "total_return", "annual_return", "volatility", "sharpe", "sortino", "omega",
-        "drawdown", "max_drawdown", "calmar", "drawdowns", "monthly_returns", "alpha_beta", "simulate_returns", "value_at_risk", "cvar",
-        "risk_contributions", "bootstrap_interval",
+        "VarMethod", "check_return_series", "per_period", "periods_of", "total_return", "annual_return", "volatility", "sharpe", "sortino",
+        "omega", "drawdown", "max_drawdown", "calmar", "drawdowns", "monthly_returns", "alpha_beta", "simulate_returns", "value_at_risk",
+        "cvar", "risk_contributions", "bootstrap_interval",
     ],
     "sizing": ["kelly_fraction", "volatility_fraction", "drawdown_scale", "size_position"],
     "stop_flag": ["installation_folder", "flag_folders", "StopFlag", "raise_stop", "stop_flags"],

@@ -104,9 +104,9 @@ def _carino(own: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 def factor_attribution(
     returns: pd.Series,  # simple periodic returns of the account
     factors: pd.DataFrame,  # time × factor, simple periodic returns; must cover every time
-    periods: int,  # returns in a year
+    periods: float,  # returns in a year
 ) -> pd.DataFrame:  # by factor, then 'alpha' and 'residual': beta, t, contribution (arithmetic, per year; sums to the mean return)
-    "Split the mean return among factors by regression.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns of the account\nfactors : pd.DataFrame\n    time × factor, simple periodic returns; must cover every time\nperiods : int\n    returns in a year\n\nReturns\n-------\npd.DataFrame\n    by factor, then 'alpha' and 'residual': beta, t, contribution (arithmetic, per year; sums to the mean return)"
+    "Split the mean return among factors by regression.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns of the account\nfactors : pd.DataFrame\n    time × factor, simple periodic returns; must cover every time\nperiods : float\n    returns in a year\n\nReturns\n-------\npd.DataFrame\n    by factor, then 'alpha' and 'residual': beta, t, contribution (arithmetic, per year; sums to the mean return)"
     lacking = returns.index.difference(factors.index)
     if len(lacking):
         raise MissingData(f"the factors do not cover {lacking[0]}; ingest them or shorten the span")

@@ -14,6 +14,7 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 
+from ..core.carried_prices import day_returns
 from ..core.english import plural
 from ..core.errors import BadInput
 from ..core.types import Value
@@ -30,7 +31,7 @@ _RANGES = {  # name: (above or equal, below or equal)
 
 @dataclass(frozen=True)
 class RiskLimits(Value):
-    "What an account may not do; `None` is no limit.\n\nParameters\n----------\nmax_weight : float | None, default None\n    largest position, fraction of equity\nmax_group_weight : float | None, default None\n    largest group, fraction of equity\ngroup_weights : dict[str, float]\n    ceiling of single groups, for example {'Memecoins': 0.05}\nmin_cash : float | None, default None\n    smallest cash, fraction of equity, after the trades\ncash_groups : tuple[str, ...], default ()\n    groups that count as cash, for example ('Stablecoins',); exempt from the ceilings\nmax_leverage : float | None, default None\n    sum of absolute positions over equity; 1 is fully invested\nmax_turnover : float | None, default None\n    sells and buys of one plan over equity\nmax_concentration : float | None, default None\n    sum of squared weights (Herfindahl); 1 is everything in one asset\nmax_drawdown : float | None, default None\n    deepest fall below the peak balance, positive fraction\nmax_daily_loss : float | None, default None\n    loss since the last balance of the day before, positive fraction\nmax_var_95 : float | None, default None\n    one-period value at risk at 95 %, positive fraction\nstop_loss : float | None, default None\n    loss of one position against its mean purchase price, positive fraction\nmax_orders : int | None, default None\n    orders of one plan\nmax_order_value : Decimal | None, default None\n    value of one order, account currency\nmax_daily_value : Decimal | None, default None\n    value traded in one UTC day, account currency\nmax_price_age : timedelta | None, default None\n    oldest price a plan may rest on\nmax_price_gap : float | None, default None\n    distance between two sources of one price, fraction"
+    "What an account may not do; `None` is no limit.\n\nParameters\n----------\nmax_weight : float | None, default None\n    largest position, fraction of equity\nmax_group_weight : float | None, default None\n    largest group, fraction of equity\ngroup_weights : dict[str, float]\n    ceiling of single groups, for example {'Memecoins': 0.05}\nmin_cash : float | None, default None\n    smallest cash, fraction of equity, after the trades\ncash_groups : tuple[str, ...], default ()\n    groups that count as cash, for example ('Stablecoins',); exempt from the ceilings\nmax_leverage : float | None, default None\n    sum of absolute positions over equity; 1 is fully invested\nmax_turnover : float | None, default None\n    sells and buys of one plan over equity\nmax_concentration : float | None, default None\n    sum of squared weights (Herfindahl); 1 is everything in one asset\nmax_drawdown : float | None, default None\n    deepest fall below the peak balance, positive fraction\nmax_daily_loss : float | None, default None\n    loss since the last balance of the day before, positive fraction\nmax_var_95 : float | None, default None\n    value at risk of a day (of one bar where bars are longer) at 95 %, positive fraction\nstop_loss : float | None, default None\n    loss of one position against its mean purchase price, positive fraction\nmax_orders : int | None, default None\n    orders of one plan\nmax_order_value : Decimal | None, default None\n    value of one order, account currency\nmax_daily_value : Decimal | None, default None\n    value traded in one UTC day, account currency\nmax_price_age : timedelta | None, default None\n    oldest price a plan may rest on\nmax_price_gap : float | None, default None\n    distance between two sources of one price, fraction"
 
     max_weight: float | None = None  # largest position, fraction of equity
     max_group_weight: float | None = None  # largest group, fraction of equity
@@ -42,7 +43,7 @@ class RiskLimits(Value):
     max_concentration: float | None = None  # sum of squared weights (Herfindahl); 1 is everything in one asset
     max_drawdown: float | None = None  # deepest fall below the peak balance, positive fraction
     max_daily_loss: float | None = None  # loss since the last balance of the day before, positive fraction
-    max_var_95: float | None = None  # one-period value at risk at 95 %, positive fraction
+    max_var_95: float | None = None  # value at risk of a day (of one bar where bars are longer) at 95 %, positive fraction
     stop_loss: float | None = None  # loss of one position against its mean purchase price, positive fraction
     max_orders: int | None = None  # orders of one plan
     max_order_value: Decimal | None = None  # value of one order, account currency
@@ -149,17 +150,18 @@ def _weight_rows(limits: RiskLimits, weights: pd.Series, risky: pd.Series, group
 
 
 def _var_row(weights: pd.Series, returns: pd.DataFrame | None) -> tuple:
-    "Return the portfolio's historical VaR at 95 % and what it rests on, or what is lacking."
+    "Return the portfolio's historical VaR of a day at 95 % and what it rests on, or what is lacking."
     if not len(weights) or not weights.any():
         return 0.0, "nothing is held"
     held = weights.index[weights != 0]
     lacking = list(held) if returns is None else [s for s in held if s not in returns.columns]
     if lacking:
         return None, f"no returns were given for {lacking[0]}"
-    history = returns[held].dropna()
+    history = day_returns(returns[held].dropna())
+    word = "return" if len(history) == len(returns[held].dropna()) else "day"
     if len(history) < 60:
-        return None, f"{plural(len(history), 'common return')} and at least 60 are needed"
-    return max(value_at_risk(history @ weights[held], 0.95), 0.0), f"{plural(len(history), 'return')}"
+        return None, f"{plural(len(history), f'common {word}')} and at least 60 are needed"
+    return max(value_at_risk(history @ weights[held], 0.95), 0.0), f"{plural(len(history), word)}"
 
 
 def _limit_table(rows: list[tuple]) -> pd.DataFrame:

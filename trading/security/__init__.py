@@ -22,8 +22,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "user_store": ["ROLES", "UsersError", "User", "check_name", "open_users", "TotpCipher", "UserStore", "check_role", "failed_logins"],
     "vault": [
-        "REFERENCE", "VaultError", "new_key", "key_text", "read_key", "seal", "unseal", "Vault", "write_private", "vault_key", "read_ring",
-        "write_ring", "vault_path", "open_vault", "resolve_secret",
+        "REFERENCE", "VaultError", "new_key", "key_text", "read_key", "seal", "unseal", "Vault", "write_private", "vault_key",
+        "secret_file", "read_ring", "write_ring", "vault_path", "open_vault", "resolve_secret",
     ],
 }, modules=[
     "audit_log", "audit_writer", "context", "credentials", "encrypted_file", "log_redaction", "sessions", "user_store", "vault",

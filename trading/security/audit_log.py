@@ -15,8 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
+from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from ..core.english import plural
 from ..core.errors import BadInput, TradingError
@@ -102,7 +105,8 @@ def check_log(
     found = [] if not lines[-1] else [Finding(len(lines), "the last line has no end: it was cut, or a crash stopped its writing")]
     lines, hashes, before, sealed = lines[:-1], [], "", False
     for number, line in enumerate(lines, 1):
-        wrong, digest, seal = _check_line(line, number, before, key)
+        good = _as_written(line, number, before, key)
+        wrong, digest, seal = ("", *good) if good else _check_line(line, number, before, key)
         found += [Finding(number, wrong)] if wrong else []
         if key and not seal and (sealed or 0 < sealed_from <= number):
             found.append(Finding(number, "the entry carries no seal, and must have one"))
@@ -120,6 +124,24 @@ def check_log(
         if not 0 < int(seq) <= len(hashes) or not hashes[int(seq) - 1].startswith(noted):
             found.append(Finding(int(seq), "the entry is not the one the witness has seen: the log was put back or rewritten"))
     return found
+
+
+def _as_written(line: bytes, number: int, before: str, key: bytes | None) -> tuple[str, str] | None:  # hash and seal; None: look closely
+    "Say quickly that a line is what it was: its hash covers the bytes that stand there, so nothing has to be written again."
+    try:
+        row = orjson.loads(line)
+        seq, time, who, action, _, then, digest, seal = row.values()
+        head = f'{{"seq":{seq},"time":{_quoted(time)},"who":{_quoted(who)},"action":{_quoted(action)},"detail":'
+        end = f',"before":"{then}","hash":"{digest}","seal":"{seal}"}}'
+        text = line.decode("ascii")
+        if tuple(row) != _FIELDS or seq != number or then != before or len(seal) not in (0, 64) or not text.startswith(head) or not text.endswith(end):
+            return None
+        detail = text[len(head): len(text) - len(end)]
+        made = chain_hash(then, f"[{seq},{_quoted(time)},{_quoted(who)},{_quoted(action)},{detail}]")
+        sealed = not (key and seal) or hmac.compare_digest(hmac.digest(key, digest.encode(), "sha256").hex(), seal)
+        return (digest, seal) if made == digest and type(seq) is int and sealed else None
+    except (ValueError, TypeError, AttributeError):
+        return None
 
 
 def _check_line(line: bytes, number: int, before: str, key: bytes | None) -> tuple[str, str, str]:

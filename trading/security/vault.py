@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REFERENCE', 'VaultError', 'new_key', 'key_text', 'read_key', 'seal', 'unseal', 'Vault', 'write_private', 'vault_key',
-           'read_ring', 'write_ring', 'vault_path', 'open_vault', 'resolve_secret']
+           'secret_file', 'read_ring', 'write_ring', 'vault_path', 'open_vault', 'resolve_secret']
 
 # %% ../../nbs/10_security/05_vault.ipynb #78bdbda2
 import base64
@@ -216,8 +216,27 @@ def vault_key(
 ) -> bytes | str | None:  # None: there is none
     "Return the key of the vault from the variable CARNET_VAULT_KEY, the key ring, or a person.\n\nParameters\n----------\nenviron : Mapping[str, str] | None, default None\n    None: the process's environment\nring : bool, default True\n    look into the key ring\nask : Callable[[], str] | None, default None\n    asks a person for the passphrase; None: there is nobody\n\nReturns\n-------\nbytes | str | None\n    None: there is none"
     known = os.environ if environ is None else environ
-    text = known.get("CARNET_VAULT_KEY") or (read_ring() if ring else None) or (ask() if ask else None)
+    text = known.get("CARNET_VAULT_KEY") or secret_file("CARNET_VAULT_KEY", known) or (read_ring() if ring else None) or (ask() if ask else None)
     return read_key(text) if text else None
+
+
+def secret_file(
+    name: str,  # of a variable; NAME_FILE names the file that holds its value, as containers mount secrets
+    environ: Mapping[str, str],
+) -> str | None:  # None: no file is named
+    "Return a secret from the file that a variable names, or say why it cannot be read.\n\nParameters\n----------\nname : str\n    of a variable; NAME_FILE names the file that holds its value, as containers mount secrets\nenviron : Mapping[str, str]\n\nReturns\n-------\nstr | None\n    None: no file is named"
+    path = environ.get(f"{name}_FILE")
+    if not path:
+        return None
+    try:
+        text = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        who = f"; this process is user {os.getuid()}, and the file must be that user's" if isinstance(error, PermissionError) else ""
+        raise VaultError(f"{name}_FILE names {path}, which cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}{who}") from error
+    if not text:
+        raise VaultError(f"{name}_FILE names {path}, which is empty; write the secret into it")
+    KNOWN.add(text)
+    return text
 
 
 def read_ring(entry: str = "vault") -> str | None:

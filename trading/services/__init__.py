@@ -28,8 +28,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "feedback_history": ["open_feedback", "describe_feedback"],
     "jobs": ["JOB", "WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
     "launching": [
-        "run_named", "report_page", "begin_run", "execute_run", "keep_schedule", "compare_named", "begin_reproduction",
-        "reproduction_differences",
+        "HEARTBEAT_SECONDS", "run_named", "report_page", "begin_run", "execute_run", "heartbeat_file", "require_alive", "keep_schedule",
+        "compare_named", "begin_reproduction", "reproduction_differences",
     ],
     "maintenance": ["SECURITY_CHECKS", "check_chain", "health_report", "health_trend", "repair", "security_report", "watch_system"],
     "market_data": [
@@ -63,8 +63,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "query_cache": ["FRESH", "MEMORY", "QueryCache", "view"],
     "run_control": ["StartRun", "start_daily_run", "ResumeRun", "resume_run", "CancelJob", "cancel_running_job"],
     "security_admin": [
-        "Ask", "security_of", "security_in", "with_vault", "store_secret", "delete_secret", "key_is_in_ring", "renew_vault_key",
-        "know_secrets", "scan_folder",
+        "Ask", "security_of", "security_in", "with_vault", "store_secret", "delete_secret", "require_vault", "key_is_in_ring",
+        "renew_vault_key", "know_secrets", "scan_folder",
     ],
     "settings_control": [
         "settings_file", "settings_text", "version_of", "ChangeSettings", "change_settings", "ReplaceSettings", "replace_settings",

@@ -22,6 +22,7 @@ from ..ops.alert_rules import AlertPolicy, Evaluation, evaluate, read_rules
 from ..ops.notifications import Channel, Outbox, Result, deliver, notify, read_channels, recent, retry_failed
 from ..pipeline.run_record import Run, RunRecord
 from ..pipeline.venue_factory import vault_secret
+from ..security.vault import secret_file
 from ..core.drawdown import drawdown_now
 
 # %% ../../nbs/13_services/00_alerting.ipynb #13e559e5
@@ -98,7 +99,8 @@ def secret_of(
 ) -> str | None:
     "Return a secret of the system from the environment or the vault; None when it is in neither.\n\nParameters\n----------\nsettings : Settings\nname : str\n    in the vault, for example 'alert_phone'; the variable is CARNET_ALERT_PHONE\nenviron : Mapping[str, str] | None, default None\n    None: the process's environment\n\nReturns\n-------\nstr | None"
     known = os.environ if environ is None else environ
-    return known.get(f"CARNET_{name.upper()}") or vault_secret(name, settings, environ) or None
+    variable = f"CARNET_{name.upper()}"
+    return known.get(variable) or secret_file(variable, known) or vault_secret(name, settings, environ) or None
 
 
 def channels_of(

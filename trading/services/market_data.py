@@ -16,7 +16,7 @@ from typing import Any
 
 from ..core.errors import BadSettings, MissingData
 from ..core.settings import Settings
-from ..pipeline.factory import market_source, store_of
+from ..pipeline.factory import calendars_of, market_source, store_of
 
 # %% ../../nbs/13_services/06_market_data.ipynb #681b3954
 def _since(settings: Settings) -> datetime:
@@ -35,7 +35,7 @@ def update_market(
 
     market = settings.market
     return ingest(market_source(settings), store_of(settings), market.symbols, market.timeframe, _since(settings), progress=progress,
-                  calendar=market.calendar, refill=refill)
+                  calendar=calendars_of(settings), refill=refill)
 
 
 def follow_profile(
@@ -51,7 +51,7 @@ def follow_profile(
     with _stream_of(settings) as stream:
         how = "its stream announces new bars" if stream else "by the clock"
         say(f"following {source.name}: {len(market.symbols)} symbols, {market.timeframe}, {how}; Ctrl-C ends it")
-        return follow_market(source, store_of(settings), market.symbols, market.timeframe, _since(settings), stop, say, stream, calendar=market.calendar,
+        return follow_market(source, store_of(settings), market.symbols, market.timeframe, _since(settings), stop, say, stream, calendar=calendars_of(settings),
                              board=QuoteBoard(quote_board_file(settings.run.data, settings.run.profile)),
                              quote_every=0.0 if market.recorded else max(1.0, settings.access.price_seconds))
 
