@@ -11,8 +11,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "cycle": ["FROM_PRICES", "FEWEST_CLOSES", "LONGEST_HISTORY", "cycle_of", "cycle_target_path", "describe_cycle"],
     "factory": [
-        "market_source", "with_cache", "store_of", "source_note", "bars_of", "models_of", "taxonomy_of", "groups_of", "shock_groups_of",
-        "risk_limits", "optimizer_of", "policy_of",
+        "USUAL_CALENDARS", "market_source", "with_cache", "store_of", "source_note", "bars_of", "calendars_of", "symbol_calendars",
+        "models_of", "taxonomy_of", "groups_of", "shock_groups_of", "risk_limits", "optimizer_of", "policy_of",
     ],
     "forecast_review": ["forecasts_before", "last_review", "count_matured", "todays_drift", "drift_facts"],
     "instruments": ["instruments_version", "InstrumentHistory", "fetch_instruments", "known_instruments", "pinned_instruments"],
@@ -33,6 +33,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "code_commit", "create_run", "find_run", "list_runs",
     ],
     "sentiment": ["pinned_sentiment", "take_sentiment"],
+    "target_weights": ["MOST_ABSENT", "carried_closes", "closed_now", "recent_day_returns"],
     "trade_report": ["order_table", "implementation_shortfall", "cost_facts"],
     "venue_factory": [
         "key_names", "find_secret", "vault_secret", "resolve_reference", "address_of", "each_venue", "keys_of", "connect",

@@ -13,10 +13,12 @@ import math
 import numpy as np
 import pandas as pd
 
+from ..core.carried_prices import day_returns
+from ..core.calendars import bars_a_year
 from ..core.english import plural
 from ..core.errors import BadInput, MissingData, TradingError
 from ..core.settings import Settings
-from ..pipeline.target_weights import target_weights
+from ..pipeline.target_weights import recent_day_returns, target_weights
 from ..pipeline.factory import groups_of, risk_limits, shock_groups_of
 from ..pipeline.forecast_review import forecast_review
 from ..pipeline.run_record import Run, RunRecord
@@ -126,18 +128,22 @@ def opportunities(place: Workspace, profile: str | None = None, count: int = 20)
 FEWEST_RETURNS = 30  # returns below which no ratio is given
 
 
-def _ratios(returns: pd.Series, periods: int, benchmark: pd.Series | None = None) -> dict:
-    "Return the usual figures of a series of returns."
+def _ratios(values: pd.Series, benchmark: pd.Series | None = None) -> dict:
+    "Return the usual figures of a value over time, annualised by the time that passed."
     from trading.risk import metrics as m
 
+    returns = values.pct_change().dropna()
     if len(returns) < FEWEST_RETURNS:
         return missing(f"{plural(len(returns), 'return is', 'returns are')} too few for ratios, at least {FEWEST_RETURNS} are needed; they come with further runs")
+    periods, days = bars_a_year(values.index), day_returns(returns)
+    if len(days) < 4:
+        return missing(f"{plural(len(days), 'day is', 'days are')} too few for ratios; they come with further runs")
     found = {"annual_return": m.annual_return(returns, periods), "volatility": m.volatility(returns, periods), "sharpe": m.sharpe(returns, periods),
              "sortino": m.sortino(returns, periods), "calmar": m.calmar(returns, periods), "omega": m.omega(returns, periods),
-             "max_drawdown": m.max_drawdown(returns), "var_95": m.value_at_risk(returns), "cvar_95": m.cvar(returns)}
+             "max_drawdown": m.max_drawdown(returns), "var_95": m.value_at_risk(days), "cvar_95": m.cvar(days)}
     if benchmark is not None:
-        found["alpha"], found["beta"] = m.alpha_beta(returns, benchmark, periods)
-    return {k: plain_number(v) for k, v in found.items()} | {"returns": len(returns)}
+        found["alpha"], found["beta"] = m.alpha_beta(returns, benchmark.pct_change().dropna(), periods)
+    return {k: plain_number(v) for k, v in found.items()} | {"returns": len(returns), "periods": periods}
 
 
 def _marks(place: Workspace, settings: Settings) -> pd.DataFrame:
@@ -154,13 +160,12 @@ def performance(place: Workspace, profile: str | None = None) -> dict:
     from trading.risk.metrics import drawdowns
 
     settings = current_settings(place, profile)
-    periods = settings.market.periods_per_year
     try:
         marks = _marks(place, settings)
         unit, flows = marks["unit"], [(marks.index[0], float(marks["equity"].iloc[0])), *((t, f) for t, f in marks["flow"].iloc[1:].items() if f)]
         own = {"from": unit.index[0].isoformat(), "to": unit.index[-1].isoformat(), "return": float(unit.iloc[-1] / unit.iloc[0] - 1),
                "money_weighted": money_weighted_return(flows, float(marks["equity"].iloc[-1]), marks.index[-1]),
-               "drawdown": drawdown_now(unit), **_ratios(unit.pct_change().dropna(), periods)}
+               "drawdown": drawdown_now(unit), **_ratios(unit)}
     except TradingError as error:
         own = missing(error)
     try:
@@ -168,11 +173,11 @@ def performance(place: Workspace, profile: str | None = None) -> dict:
         table = artefact(place, record, "backtest")
         past = table.pct_change().dropna()
         tested = {"run": record.id, "from": table.index[0].isoformat(), "to": table.index[-1].isoformat(), "note": "without forecasts, after costs",
-                  "policy": _ratios(past["equity"], periods, past["benchmark"]), "benchmark": _ratios(past["benchmark"], periods),
+                  "policy": _ratios(table["equity"], table["benchmark"]), "benchmark": _ratios(table["benchmark"]),
                   "drawdowns": rows(drawdowns(past["equity"])), "return": float(table["equity"].iloc[-1] - 1)}
     except TradingError as error:
         tested = missing(error)
-    return {"currency": settings.market.currency, "periods_per_year": periods, "account": own, "backtest": tested}
+    return {"currency": settings.market.currency, "account": own, "backtest": tested}
 
 
 @view
@@ -198,8 +203,7 @@ def _held(place: Workspace, record: RunRecord) -> tuple[pd.Series, pd.DataFrame,
     "Return the weights after a run, the returns they are measured on, and the settings."
     settings = settings_then(record)
     weights = artefact(place, record, "holdings_after")["weight"].drop("cash", errors="ignore").astype(float)
-    returns = run_bars(place, record)["close"].pct_change(fill_method=None).iloc[-settings.allocate.window :]
-    return weights[weights != 0], returns, settings
+    return weights[weights != 0], recent_day_returns(settings, run_bars(place, record)["close"]), settings
 
 
 def _valued(place: Workspace, profile: str | None) -> RunRecord:
@@ -224,9 +228,8 @@ def risk(place: Workspace, profile: str | None = None) -> dict:
     measured, parts = {}, []
     if weights.abs().sum() > 0:
         today = (returns[weights.index] @ weights).dropna()
-        periods = settings.market.periods_per_year
         measured = {"var_95": m.value_at_risk(today), "cvar_95": m.cvar(today), "var_99": m.value_at_risk(today, 0.99),
-                    "cvar_99": m.cvar(today, 0.99), "volatility": m.volatility(today, periods), "max_drawdown": m.max_drawdown(today)}
+                    "cvar_99": m.cvar(today, 0.99), "volatility": m.volatility(today), "max_drawdown": m.max_drawdown(today)}
         parts = rows(m.risk_contributions(weights, returns[weights.index].cov()).rename_axis("symbol"))
     limits = check_limits(risk_limits(settings), weights, groups_of(settings), equity, returns[weights.index], turnover)
     return {"run": record.id, "as_of": record.as_of.isoformat(), "bars": len(returns), "metrics": {k: plain_number(v) for k, v in measured.items()},
