@@ -62,3 +62,30 @@ def test_content_larger_than_the_memory_passes_through_in_pieces(tmp_path):
 
 def test_an_age_file_of_another_tool_is_read(tmp_path):
     assert b"".join(decrypt_stream(io.BytesIO(pyrage.passphrase.encrypt(b"theirs", WORDS)), WORDS)) == b"theirs"
+
+
+def test_a_restored_file_is_no_wider_than_it_was_and_closed_from_its_first_byte(tmp_path, monkeypatch):
+    import os
+    import sqlite3
+
+    data = tmp_path / "data"
+    (data / "ops").mkdir(parents=True)
+    modes = {"ops/vault.bin": 0o600, "ops/key": 0o400, "notes.txt": 0o644, "ledger.sqlite": 0o600, "shared.sqlite": 0o640}
+    for name, mode in modes.items():
+        if name.endswith(".sqlite"):
+            with sqlite3.connect(data / name) as db:
+                db.execute("create table t (x)")
+            db.close()
+        else:
+            (data / name).write_text("x")
+        (data / name).chmod(mode)
+    before = os.umask(0)
+    try:
+        made, seen, real = snapshot(data, tmp_path / "backups", WORDS, NOW, work=1 << 10), [], os.open
+        monkeypatch.setattr(os, "open", lambda path, flags, mode=0o777, **k: seen.append(mode) or real(path, flags, mode, **k))
+        restore(made, tmp_path / "back", WORDS)
+    finally:
+        os.umask(before)
+    assert {name: (tmp_path / "back" / "data" / name).stat().st_mode & 0o777 for name in modes} == modes
+    assert {f.stat().st_mode & 0o777 for f in (tmp_path / "back").rglob("*") if f.is_dir()} == {0o700} and made.stat().st_mode & 0o077 == 0
+    assert seen.count(0o600) >= len(modes), "closed to others while it was written"

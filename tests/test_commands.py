@@ -44,6 +44,9 @@ STORY = [  # words, exit code, what the output holds, what is typed; in this ord
     ("doctor --json --fix", (0, 1), '"checks"', ""), ("watch", 0, "health", ""),
     ("backup", 0, "every checksum is right", ""), ("verify-backup BACKUP", 0, "every checksum is right", ""),
     ("restore BACKUP back", 0, "every checksum is right", ""),
+    ("users sessions", 0, "", ""), ("users end-session 0123456789ab", 1, "no open session", ""),
+    ("portfolios add family --profile crypto", 0, "is made", ""), ("portfolios list", 0, "family", ""),
+    ("settings --portfolio family", 0, "crypto", ""), ("alive", 1, "no sign of life", ""),
 ]
 LONG = {"serve": "below", "lab": "below", "schedule": "test_daily.py", "reproduce": "test_daily.py"}  # processes of their own, or minutes
 

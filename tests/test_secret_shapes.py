@@ -1,5 +1,6 @@
 "Secrets without a name beside them are masked in every way they travel, and ordinary lines stay as they are."
 
+import contextlib
 import io
 import json
 import logging
@@ -203,3 +204,63 @@ def test_of_a_store_only_what_opens_it_is_secret():
     known = KnownSecrets()
     known.add_environment({"CARNET_RUN__STORE": "postgresql://carnet:pa55wordofours@db.example/bars"})
     assert "pa55wordofours" not in known.mask("login with pa55wordofours failed") and known.mask("db.example/bars") == "db.example/bars"
+
+
+def test_two_hundred_secrets_six_ways_and_none_comes_through():
+    "In a log line, a traceback, a report, the output of a notebook, an answer of the API and an alert."
+    import traceback
+    from datetime import UTC, datetime
+
+    from trading.api.errors import problem
+    from trading.ops.alert_rules import Alert
+    from trading.ops.notifications import notify
+    from trading.ops.telemetry import json_logs
+    from trading.report.daily_report import ReportData, build_report
+
+    class Channel:
+        name, level, address, seconds = "kept", "info", "", 5.0
+
+    now, planted, stream = datetime(2024, 1, 2, tzinfo=UTC), [], io.StringIO()
+    for seed in range(100, 106):
+        planted += [(name, text, secret) for name, (text, secret) in shapes(seed).items()]
+    assert len(planted) >= 200 and len(NAMES) >= 40
+    handler, through = json_logs(stream), []
+    logger = logging.getLogger("planted")
+    logger.propagate = True
+    try:
+        for name, text, secret in planted:
+            core = secret[-20:] if " " not in secret else " ".join(secret.split()[3:6])
+            stream.seek(0)
+            stream.truncate()
+            logger.warning("the venue answered %s", text)
+            try:
+                raise ValueError(f"no answer: {text}")
+            except ValueError:
+                logger.exception("failed")
+                trace = redact_text(traceback.format_exc())
+            cell = {"cell_type": "code", "source": "", "metadata": {}, "outputs": [{"output_type": "stream", "text": [f"got {text}\n"]}]}
+            ways = {"log": stream.getvalue(), "traceback": trace, "notebook": json.dumps(redact_notebook({"cells": [cell], "metadata": {}})),
+                    "api": problem(502, "A venue failed", f"the venue said {text}", errors=[{"msg": text}]).decode()}
+            through += [(name, way) for way, told in ways.items() if core in told]
+        for name, text, secret in planted[:: len(NAMES) // 8]:  # a page takes longer than a line
+            core = secret[-20:] if " " not in secret else " ".join(secret.split()[3:6])
+            page = build_report(ReportData(title="T", run_id="r", profile="sample", as_of=now, mode="paper", currency="USD",
+                                           attention=[("act", f"the order is rejected: {text}")], sentences=(f"It said {text}.",)))
+            through += [(name, "report")] if core in page else []
+        sent: list = []
+        import trading.ops.notifications as told
+
+        start, told._start = told._start, lambda title, body, level, channel: (sent.append(f"{title} {body}"), (None, None))[1]
+        try:
+            for name, text, secret in planted:
+                sent.clear()
+                with contextlib.suppress(Exception):
+                    notify(Alert("a", "rule", "critical", "new", f"title {text}", f"body {text}", now, now), [Channel()])
+                core = secret[-20:] if " " not in secret else " ".join(secret.split()[3:6])
+                assert sent, "the alert was on its way"
+                through += [(name, "alert")] if core in sent[0] else []
+        finally:
+            told._start = start
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert not through, through[:10]

@@ -26,6 +26,7 @@ from trading.core.errors import (
     TradingError,
     VenueError,
 )
+from ..core.redaction import redact
 
 JSON, PROBLEM = "application/json", "application/problem+json"
 
@@ -43,7 +44,8 @@ def status_of(error: TradingError) -> tuple[int, str]:
 
 def problem(status: int, title: str, detail: str, request: str = "", **more) -> bytes:
     "Return the body of a refusal."
-    return orjson.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail, "request_id": request} | more)
+    told = redact({"detail": detail} | more)  # what an exception says may hold an address with a key in it
+    return orjson.dumps({"type": "about:blank", "title": title, "status": status, "request_id": request} | told)
 
 # %% ../../nbs/15_api/02_errors.ipynb #21358c4e
 REFUSALS = {400: "not understood", 401: "not signed in", 403: "not allowed", 404: "not found", 405: "no such method", 408: "too slow", 409: "not now",

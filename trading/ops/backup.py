@@ -155,6 +155,7 @@ def _gather(places: Mapping[str, Path], scratch: Path) -> Iterator[tuple[str, Pa
             if is_sqlite(path):
                 copy = scratch / hashlib.sha256(place.encode()).hexdigest()
                 copy_database(path, copy)
+                copy.chmod(path.stat().st_mode & 0o777)
                 yield place, copy, "", 0
                 copy.unlink()
             else:
@@ -167,9 +168,9 @@ def _gather(places: Mapping[str, Path], scratch: Path) -> Iterator[tuple[str, Pa
 def _add(tar: tarfile.TarFile, place: str, path: Path) -> tuple[str, int]:
     "Put a file into the tar; return its checksum and size."
     with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        entry = tarfile.TarInfo(place)
-        entry.size, entry.mode = size, 0o600
+        known = os.fstat(file.fileno())
+        size, entry = known.st_size, tarfile.TarInfo(place)
+        entry.size, entry.mode = size, known.st_mode & 0o777
         reader = _Hashing(file, size)
         tar.addfile(entry, reader)
         return reader.sha.hexdigest(), size
@@ -293,8 +294,8 @@ def _take(entry: tarfile.TarInfo, content, into: Path | None) -> str:
         raise DecryptionError(f"the backup holds {entry.name!r}, which is no file below a folder; it was not made by Carnet")
     sha, out = hashlib.sha256(), None
     if into:
-        (target := into / place).parent.mkdir(parents=True, exist_ok=True)
-        out = target.open("xb")
+        _make_folders(into, (target := into / place).parent)
+        out = os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")  # closed to others from its first byte
     try:
         while block := content.read(1 << 20):
             sha.update(block)
@@ -303,7 +304,16 @@ def _take(entry: tarfile.TarInfo, content, into: Path | None) -> str:
     finally:
         if out:
             out.close()
+    if into and os.name == "posix":
+        target.chmod(entry.mode & 0o777)  # as it was, not wider
     return sha.hexdigest()
+
+
+def _make_folders(into: Path, folder: Path) -> None:
+    "Make a folder below another one, each of them closed to others."
+    for part in reversed([folder, *folder.parents]):
+        if into in part.parents:
+            part.mkdir(exist_ok=True, mode=0o700)
 
 
 def verify(

@@ -9,12 +9,14 @@ __all__ = ['COST_NAMES', 'QUALITY', 'REPORT_SECTIONS', 'cost_parts', 'quality_pa
 # %% ../../nbs/14_report/35_daily_report.ipynb #29ee3489
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from ..core.english import count, listed, plural, sentence
 from ..core.errors import BadInput
+from ..core.redaction import redact
 from ..core.resources import share_path
 from .forecast_sections import forecast_overview
 from .formatting import UNKNOWN, Parts, closing_day, day, known, money, number, percent, quantity
@@ -186,12 +188,21 @@ def render(
     return pages.get_template(template).render(css=css, **values)
 
 
+def _masked(data: ReportData) -> ReportData:
+    "Mask secrets in what came from messages of venues and errors."
+    orders = data.orders
+    if orders is not None and "reason" in orders:
+        orders = orders.assign(reason=[redact(r) for r in orders["reason"]])
+    return replace(data, attention=redact(data.attention), sentences=redact(data.sentences), note=redact(data.note), orders=orders)
+
+
 def build_report(
     data: ReportData,  # what the run knows
 ) -> str:  # one HTML page
     "Make the daily report: one file, no script, no network.\n\nParameters\n----------\ndata : ReportData\n    what the run knows\n\nReturns\n-------\nstr\n    one HTML page"
     if not known(data.as_of):
         raise BadInput("a report needs the time of its decision; give as_of in UTC")
+    data = _masked(data)
     last = pd.Timestamp(data.as_of) - pd.Timedelta(seconds=1)  # midnight means: after the close of the day before
     sections = [{"id": key, "title": title, "aside": aside, "parts": build(data)} for key, title, aside, build in REPORT_SECTIONS]
     who = [

@@ -123,7 +123,8 @@ def _restore_backup(request: RestoreBackup, context: Context) -> dict:
     return {"files": len(manifest.files), "created": manifest.created.isoformat()}
 
 
-@command("retry-alerts", role="trader", audit="alert.retry", tell=lambda a: [f"Alerts tried again: {a['again']}; arrived: {a['arrived']}."])
+@command("retry-alerts", role="trader", audit="alert.retry", tell=lambda a: [
+    f"Alerts tried again: {a['again']}; " + (f"arrived: {a['arrived']}." if a["arrived"] or a["failed"] else "nothing was due.")])
 def _retry_alerts(request: RetryAlerts, context: Context) -> dict:
     "Send alerts again that did not arrive"
     again, results = retry_alerts(current_settings(context.workspace), context.clock())
