@@ -48,7 +48,8 @@ STORY = [  # words, exit code, what the output holds, what is typed; in this ord
     ("portfolios add family --profile crypto", 0, "is made", ""), ("portfolios list", 0, "family", ""),
     ("settings --portfolio family", 0, "crypto", ""), ("alive", 1, "no sign of life", ""),
 ]
-LONG = {"serve": "below", "lab": "below", "schedule": "test_daily.py", "reproduce": "test_daily.py"}  # processes of their own, or minutes
+LONG = {"serve": "below", "lab": "below", "schedule": "test_daily.py", "reproduce": "test_daily.py",  # processes of their own, or minutes
+        **dict.fromkeys(("export", "holdings import", "holdings list", "holdings write"), "test_books_files.py")}
 
 
 def every_command(group: click.Group = main, prefix: str = "") -> dict[str, click.Command]:

@@ -353,3 +353,21 @@ def test_a_profile_runs_on_imported_bars(home, monkeypatch):
     settings = load_settings()
     run = run_in_process(open_run(settings, datetime.now(UTC), "2022-12-16"), ("10_ingest", "20_forecast"))
     assert run.has("forecast") and bars_of(run)["close"].dropna().iloc[-1].to_dict() == pytest.approx(close[:"2022-12-16"].iloc[-1].to_dict())
+
+
+def test_a_torn_store_is_named_and_mended_by_the_commands(home):
+    days = pd.date_range("2024-01-01", periods=20)
+    for name, part in (("one.csv", days[:10]), ("two.csv", days[10:])):
+        (home / name).write_text("date,close\n" + "".join(f"{d:%Y-%m-%d},{10 + d.day / 4}\n" for d in part))
+        assert carnet("import", name, "--symbol", "A")[0] == 0
+    store = BarStore(home / "data" / "bars")
+    torn = max((home / "data" / "bars").rglob("*.parquet"), key=lambda p: p.stat().st_mtime)
+    torn.write_bytes(torn.read_bytes()[:300])
+    with pytest.raises(TradingError, match="is torn .*; 'carnet ingest' sets it aside and brings its bars back"):
+        store.read(["A"])
+    code, said, _ = carnet("import", "two.csv", "--symbol", "A")
+    assert code == 0 and "was torn and is set aside in bars.quarantine" in said and "10 bars are fetched or imported again" in said
+    assert len(store.read(["A"])) == 20 and len(list((home / "data" / "bars.quarantine").iterdir())) == 1
+    newest = max((home / "data" / "bars" / "_delta_log").glob("*.json"))
+    newest.write_bytes(newest.read_bytes()[:40])
+    assert "of its log was torn" in carnet("import", "two.csv", "--symbol", "A")[1] and len(store.read(["A"])) == 20

@@ -6,13 +6,18 @@ from decimal import Decimal
 import pytest
 
 from trading.accounting.account_book import fill_event
+from trading.accounting.exports import account_moves, cointracking_csv, lots_csv
 from trading.accounting.ledger import Ledger
-from trading.accounting.tax_lots import account_lots, cointracking_csv, tax_csv
+from trading.accounting.tax_lots import account_lots
 from trading.core.types import Fill, Position
 from trading.venues.cointracking import balances, read_cointracking
 
 START = datetime(2023, 1, 2, 9, 30, tzinfo=UTC)
 D = Decimal
+
+
+def _moves(ledger):
+    return account_moves(e for _, e in ledger.history("mine") if e.kind == "fill")
 
 
 @pytest.fixture
@@ -27,7 +32,7 @@ def ledger(tmp_path) -> Ledger:
 
 
 def test_the_trades_for_cointracking_come_back_as_the_same_holdings(ledger):
-    told = balances(read_cointracking(cointracking_csv(ledger.fills("mine"), "USDT", "paper")))
+    told = balances(read_cointracking(cointracking_csv(_moves(ledger), "paper")))
     book = ledger.book("mine")
     assert told["BTC"] == book.positions["BTC/USDT"].amount == D("0.1")
     assert told["PEPE"] == book.positions["PEPE/USDT"].amount - 500_000 and told["USDT"] == book.cash
@@ -49,14 +54,15 @@ def in_kind(tmp_path) -> Ledger:
 
 
 def test_fees_taken_in_coins_come_back_as_the_same_holdings_and_the_same_profit(in_kind):
-    told, book = balances(read_cointracking(cointracking_csv(in_kind.fills("mine"), "USDT", "binance"))), in_kind.book("mine")
+    told, book = balances(read_cointracking(cointracking_csv(_moves(in_kind), "binance"))), in_kind.book("mine")
     held = {s.partition("/")[0]: p.amount for s, p in book.positions.items()}
     assert held == {a: told[a] for a in held} and told["USDT"] + 3_000_000 == book.cash and told["KCS"] == D("-0.00000009")
     assert held["BTC"] == D("0.09987654") and held["BNB"] == 10 - D("0.00000001") - D("0.06666667") - D("3.5035")
     assert book.paid_in == 3_000_000 + D("0.00000009") * D("12.34")  # the owner paid that one from outside
     assert book.paid_in + book.realised - book.fees == book.cash + sum(book.costs.values())
     for method in ("fifo", "lifo", "average"):
-        sales, left = account_lots(in_kind, "mine", method)
+        lots = account_lots(in_kind, "mine", method)
+        sales, left = lots.sales, lots.left
         assert {s: sum(x.amount for x in left if x.symbol == s) for s in book.positions} == {s: p.amount for s, p in book.positions.items()}
         assert sum(s.fees for s in sales) + sum(x.fee for x in left) == book.fees
         assert method != "average" or abs(sum(s.profit for s in sales) - book.realised) < D("1e-12")
@@ -67,9 +73,10 @@ def test_the_tax_lots_add_up_to_the_profit_of_the_book(ledger):
     import io
 
     for method in ("fifo", "lifo", "average"):
-        sales, left = account_lots(ledger, "mine", method)
-        rows = list(csv.DictReader(io.StringIO(tax_csv(sales, "USDT"))))
-        assert sum(D(r["gain USDT"]) for r in rows) == sum(s.profit - s.fees for s in sales) and len(rows) == len(sales)
+        lots = account_lots(ledger, "mine", method)
+        sales, left = lots.sales, lots.left
+        rows = list(csv.DictReader(io.StringIO(lots_csv(lots))))
+        assert sum(D(r["gain"]) for r in rows) == sum(s.profit - s.fees for s in sales) and len(rows) == len(sales)
         assert sum((x.amount for x in left if x.symbol == "PEPE/USDT"), D(0)) == ledger.positions("mine")["PEPE/USDT"].amount
-    average = account_lots(ledger, "mine", "average")[0]
+    average = account_lots(ledger, "mine", "average").sales
     assert abs(sum(s.profit for s in average) - ledger.book("mine").realised) < D("1e-12")

@@ -19,11 +19,10 @@ WAITS = {  # public definitions that nothing reaches yet, by the issue that will
     16: {  # books: tax lots, holdings from elsewhere, execution quality
         "accounting.account_book": "fold_book",
         "accounting.lot_selection": "OpenLot choose_lots name_lots realised_gain",
-        "accounting.tax_lots": "Lot Sale account_lots cointracking_csv match_lots tax_csv trades_csv",
+        "accounting.tax_lots": "match_lots",
         "execution.rebalancing": "Rebalancing rebalancing_of recommendations",
         "venues.coingecko": "coingecko_markets coingecko_prices hybrid_prices",
-        "venues.cointracking": "Booking CoinTracking apply_aliases balances read_cointracking value_of",
-        "venues.json_api": "fetch_json",
+        "venues.cointracking": "apply_aliases balances value_of",
     },
     17: {  # venues and files: the bridge's simulation, one batched pass of the screener, anomalies of imported bars
         "data.anomalies": "find_anomalies",

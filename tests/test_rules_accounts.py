@@ -23,9 +23,10 @@ from trading.accounting.account_book import (
 )
 from trading.accounting.event_log import event_key
 from trading.accounting.event_table import LedgerError
+from trading.accounting.exports import account_moves, cointracking_csv, lots_csv, trades_csv
 from trading.accounting.ledger import Ledger
 from trading.accounting.replay import FillColumns, read_fills, roll_forward, whole_numbers
-from trading.accounting.tax_lots import Lot, Sale, account_lots, cointracking_csv, match_lots, tax_csv, trades_csv
+from trading.accounting.tax_lots import Lot, LotBook, Sale, account_lots, match_lots
 from trading.core.errors import BadInput, Busy, MissingData
 from trading.core.hash_chain import chain_hash
 from trading.core.types import Event, Fill, OrderState, Position
@@ -275,7 +276,8 @@ def test_columns_refuse_another_currency_too():
 @pytest.mark.parametrize("method", ["fifo", "lifo", "average"])
 def test_lots_of_the_account_of_five_marks(ledger, method):
     five_marks(ledger)
-    for sales, left in (account_lots(ledger, ACCOUNT, method), match_lots(FILLS, method, [BROUGHT], day(1))):
+    lots = account_lots(ledger, ACCOUNT, method, shorts=True)
+    for sales, left in ((lots.sales, lots.left), match_lots(FILLS, method, [BROUGHT], day(1), shorts=True)):
         assert [(s.symbol, s.amount, s.opened, s.closed, s.cost, s.proceeds, s.fees) for s in sales] == SALES[method]
         assert sorted((x.symbol, x.amount, x.cost, x.fee, x.opened) for x in left) == LOTS[method]
     total = sum(s.profit for s in sales)
@@ -285,8 +287,9 @@ def test_lots_of_the_account_of_five_marks(ledger, method):
 def test_a_short_sale_is_closed_by_a_purchase():
     fills = [Fill("t1", "c", "A", "sell", D(4), D(25), D(1), day(1)), Fill("t2", "c", "A", "buy", D(1), D(20), D("0.5"), day(3)),
              Fill("t3", "c", "A", "buy", D(5), D(30), D("0.5"), day(4))]
-    sales, left = match_lots(fills, "fifo")
-    assert sales == [Sale("A", D(1), day(1), day(3), D(20), D(25), D("0.75")), Sale("A", D(3), day(1), day(4), D(90), D(75), D("1.05"))]
+    sales, left = match_lots(fills, "fifo", shorts=True)
+    assert sales == [Sale("A", D(1), day(1), day(3), D(20), D(25), D("0.75"), id="t2"),
+                     Sale("A", D(3), day(1), day(4), D(90), D(75), D("1.05"), id="t3")]
     assert left == [Lot("A", D(2), D(60), D("0.2"), day(4))]
     assert [s.profit for s in sales] == [D(5), D(-15)] and [s.days for s in sales] == [2, 3]
 
@@ -296,13 +299,13 @@ def test_lots_that_pay_fees_in_coins():
              Fill("t2", "c", "BTC/USD", "buy", D(1), D(100), D(41), day(2), "BNB", D("0.1")),
              Fill("t3", "c", "BTC/USD", "sell", D("0.5"), D(200), D(2), day(3), "BTC", D("0.01"))]
     sales, left = match_lots(fills, "fifo")
-    assert sales == [Sale("BNB/USD", D("0.1"), day(1), day(2), D(30), D(41), D(0)),
-                     Sale("BTC/USD", D("0.51"), day(2), day(3), D(51), D(102), D("22.91"))]  # 51 % of the 41, and the 2
+    assert sales == [Sale("BNB/USD", D("0.1"), day(1), day(2), D(30), D(41), D(0), "fee", id="t2"),
+                     Sale("BTC/USD", D("0.51"), day(2), day(3), D(51), D(102), D("22.91"), id="t3")]  # 51 % of the 41, and the 2
     assert [(x.symbol, x.amount, x.cost, x.fee) for x in left] == [("BNB/USD", D("9.9"), D(2970), D(0)), ("BTC/USD", D("0.49"), D(49), D("20.09"))]
     sales, left = match_lots(fills[1:2], "fifo")  # a coin that is not there
     assert sales == [] and [(x.symbol, x.amount) for x in left] == [("BTC/USD", D(1))]
     sales, left = match_lots([fills[0].but(amount=D("0.04")), fills[1]], "fifo")  # less is there than was taken
-    assert sales == [Sale("BNB/USD", D("0.04"), day(1), day(2), D(12), D("16.4"), D(0))] and [x.symbol for x in left] == ["BTC/USD"]
+    assert sales == [Sale("BNB/USD", D("0.04"), day(1), day(2), D(12), D("16.4"), D(0), "fee", id="t2")] and [x.symbol for x in left] == ["BTC/USD"]
 
 
 def test_parts_of_lots_leave_the_exact_rest():
@@ -312,11 +315,15 @@ def test_parts_of_lots_leave_the_exact_rest():
 
 
 def test_the_list_for_the_tax_office():
-    sales = [Sale("A", D("10.50"), day(1), day(4), D(500), D(520), D("0.52")), Sale("=cmd", D(1), day(1), day(1, 23), D(2), D(1), D(0))]
-    assert tax_csv(sales, "USD") == (
-        "asset,amount,acquired,sold,proceeds USD,cost USD,fees USD,gain USD,days held\n"
-        "A,10.5,2024-01-01 12:00:00,2024-01-04 12:00:00,520,500,0.52,19.48,3\n"
-        "'=cmd,1,2024-01-01 12:00:00,2024-01-01 23:00:00,1,2,0,-1,0\n")
+    book = LotBook("fifo", bought={"=cmd": [(day(20), D(5))]})
+    book.sales = [Sale("A", D("10.50"), day(1), day(4), D(500), D(520), D("0.52"), currency="USD"),
+                  Sale("=cmd", D(1), day(1), day(1, 23), D(2), D(1), D(0), "fee", "mine", "USD", "t7"),
+                  Sale("B", D(1), None, day(2), D(0), D(9), D(0))]
+    assert lots_csv(book) == (
+        "asset,amount,acquired,sold,proceeds,cost,fees,gain,currency,days held,term,wash sale units,closed by,account,trade id\n"
+        "A,10.5,2024-01-01 12:00:00,2024-01-04 12:00:00,520,500,0.52,19.48,USD,3,short,0,sale,,\n"
+        "'=cmd,1,2024-01-01 12:00:00,2024-01-01 23:00:00,1,2,0,-1,USD,0,short,1,fee,mine,t7\n"
+        "B,1,missing,2024-01-02 12:00:00,9,0,0,9,,0,unknown,0,sale,,\n")
 
 
 def test_the_list_of_trades():
@@ -331,7 +338,8 @@ def test_the_list_of_trades():
 def test_the_list_for_cointracking():
     rows = [FILLS[1], FILLS[2], Fill("t5", "c5", "BTC/USDT", "buy", D(1), D(100), D("0.5"), day(2), "BTC", D("0.005")),
             Fill("t6", "c6", "BTC/USDT", "sell", D(1), D(100), D("0.5"), day(2), "BNB", D("0.01"))]
-    assert cointracking_csv(rows, "USD", "paper") == (
+    events = [Event("opened", "mine", day(1), {"currency": "USD"}), *(fill_event(f, "mine", "paper") for f in rows)]
+    assert cointracking_csv(account_moves(events), "paper") == (
         "Type,Buy,Cur.,Sell,Cur.,Fee,Cur.,Exchange,Group,Comment,Date,Tx-ID\n"
         "Trade,10,A,600.6,USD,0.6,USD,paper,,c2,03.01.2024 12:00:00,t2\n"
         "Trade,779.22,USD,15,A,0.78,USD,paper,,c3,04.01.2024 12:00:00,t3\n"

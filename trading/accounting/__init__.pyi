@@ -3,21 +3,25 @@ from . import account_book as account_book
 from . import event_kinds as event_kinds
 from . import event_log as event_log
 from . import event_table as event_table
+from . import exports as exports
 from . import ledger as ledger
 from . import ledger_postgres as ledger_postgres
 from . import lot_selection as lot_selection
 from . import performance as performance
 from . import replay as replay
+from . import statements as statements
 from . import tax_lots as tax_lots
 from . import unit_values as unit_values
 from .account_book import COST_STEP as COST_STEP, PRICE_STEP as PRICE_STEP, IN_KIND as IN_KIND, Book as Book, apply_fill as apply_fill, plain as plain, fill_from as fill_from, state_from as state_from, fill_event as fill_event, paid_with as paid_with, BookBuilder as BookBuilder, fold_book as fold_book, check_rate as check_rate, check_funds as check_funds
 from .event_kinds import MONEY_KINDS as MONEY_KINDS, OTHER_KINDS as OTHER_KINDS, TAKES as TAKES, UNIT_STEP as UNIT_STEP, takes_out as takes_out, time_text as time_text, event_place as event_place, read_ratio as read_ratio, scale_units as scale_units, check_event as check_event
 from .event_log import event_key as event_key, GuardedTable as GuardedTable, EventLog as EventLog
 from .event_table import LEDGER_SCHEMA as LEDGER_SCHEMA, LedgerError as LedgerError, open_file as open_file, SqliteEvents as SqliteEvents
+from .exports import WASH_DAYS as WASH_DAYS, held_long as held_long, wash_units as wash_units, lots_csv as lots_csv, open_lots_csv as open_lots_csv, income_csv as income_csv, trades_csv as trades_csv, Move as Move, account_moves as account_moves, cointracking_csv as cointracking_csv, koinly_csv as koinly_csv, ghostfolio_csv as ghostfolio_csv
 from .ledger import MANY as MANY, COMMUTES as COMMUTES, Ledger as Ledger
 from .ledger_postgres import PostgresEvents as PostgresEvents, SharedLedger as SharedLedger, open_ledger_at as open_ledger_at, ledger_file as ledger_file, events_after as events_after, last_place as last_place, count_events as count_events, copy_ledger as copy_ledger
 from .lot_selection import LotRule as LotRule, OpenLot as OpenLot, choose_lots as choose_lots, realised_gain as realised_gain, name_lots as name_lots
 from .performance import Change as Change, compare_books as compare_books, marked_prices as marked_prices, explain_change as explain_change
 from .replay import STEP_PLACES as STEP_PLACES, FillColumns as FillColumns, read_fills as read_fills, whole_numbers as whole_numbers, roll_forward as roll_forward, prefetch_one as prefetch_one
-from .tax_lots import LotMethod as LotMethod, Lot as Lot, Sale as Sale, match_lots as match_lots, account_lots as account_lots, tax_csv as tax_csv, trades_csv as trades_csv, cointracking_csv as cointracking_csv
+from .statements import StatementLine as StatementLine, Statement as Statement, plain_coin as plain_coin, read_statement as read_statement
+from .tax_lots import LotMethod as LotMethod, Lot as Lot, Sale as Sale, Income as Income, LotBook as LotBook, add_event as add_event, match_lots as match_lots, account_lots as account_lots
 from .unit_values import MARK_SUMS as MARK_SUMS, FLOWS as FLOWS, mark_of as mark_of, value_history as value_history, as_traded as as_traded, flow_worth as flow_worth, performance_equity as performance_equity, value_now as value_now, money_weighted_return as money_weighted_return

@@ -6,6 +6,7 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "book": ["book_group", "undo_command", "adopt_command", "list_command"],
+    "books": ["export_command", "holdings_group", "holdings_import", "holdings_list", "holdings_write"],
     "commands": [
         "perform_here", "record_here", "do_command", "set_command", "note_command", "group_command", "alias_command",
         "promote_model_command", "roll_back_model_command",
@@ -34,5 +35,5 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venues": ["venues_command", "mt5_group", "unlock_command"],
 }, modules=[
-    "book", "commands", "data", "environment", "feedback", "main", "ops", "run", "run_progress", "security", "trade", "venues",
+    "book", "books", "commands", "data", "environment", "feedback", "main", "ops", "run", "run_progress", "security", "trade", "venues",
 ])

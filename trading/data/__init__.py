@@ -6,7 +6,10 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "anomalies": ["SPLITS", "find_anomalies"],
-    "arrow": ["ROW_KEYS", "WORD", "Rows", "to_rows", "content_sums", "content_name", "to_arrow", "text_array", "widen"],
+    "arrow": [
+        "ROW_KEYS", "WORD", "Rows", "to_rows", "content_sums", "content_name", "to_arrow", "one_source", "first_source", "text_array",
+        "widen",
+    ],
     "clean": ["REPAIRS", "CleaningRules", "clean_bars", "clean_frame"],
     "delta_store": ["FOREVER", "BarStore"],
     "delta_writer": ["ROWS_PER_FILE", "NUMBERS", "file_slices", "slice_rows", "write_parquet_parts", "commit_parts"],
@@ -20,8 +23,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "postgres_store": ["PostgresStore"],
     "price_files": ["PriceFile", "read_price_file", "read_bars_file", "preview_file"],
     "quotes": ["Quote", "quote_board_file", "QuoteBoard", "read_quotes"],
+    "store_repair": ["repair_store"],
     "stored_source": ["StoredSource"],
 }, modules=[
     "anomalies", "arrow", "clean", "delta_store", "delta_writer", "file_layouts", "file_names", "file_table", "gaps", "import_files",
-    "ingest", "live_ingest", "postgres_store", "price_files", "quotes", "stored_source",
+    "ingest", "live_ingest", "postgres_store", "price_files", "quotes", "store_repair", "stored_source",
 ])

@@ -14,9 +14,10 @@ from . import live_ingest as live_ingest
 from . import postgres_store as postgres_store
 from . import price_files as price_files
 from . import quotes as quotes
+from . import store_repair as store_repair
 from . import stored_source as stored_source
 from .anomalies import SPLITS as SPLITS, find_anomalies as find_anomalies
-from .arrow import ROW_KEYS as ROW_KEYS, WORD as WORD, Rows as Rows, to_rows as to_rows, content_sums as content_sums, content_name as content_name, to_arrow as to_arrow, text_array as text_array, widen as widen
+from .arrow import ROW_KEYS as ROW_KEYS, WORD as WORD, Rows as Rows, to_rows as to_rows, content_sums as content_sums, content_name as content_name, to_arrow as to_arrow, one_source as one_source, first_source as first_source, text_array as text_array, widen as widen
 from .clean import REPAIRS as REPAIRS, CleaningRules as CleaningRules, clean_bars as clean_bars, clean_frame as clean_frame
 from .delta_store import FOREVER as FOREVER, BarStore as BarStore
 from .delta_writer import ROWS_PER_FILE as ROWS_PER_FILE, NUMBERS as NUMBERS, file_slices as file_slices, slice_rows as slice_rows, write_parquet_parts as write_parquet_parts, commit_parts as commit_parts
@@ -30,4 +31,5 @@ from .live_ingest import last_close as last_close, BarSchedule as BarSchedule, C
 from .postgres_store import PostgresStore as PostgresStore
 from .price_files import PriceFile as PriceFile, read_price_file as read_price_file, read_bars_file as read_bars_file, preview_file as preview_file
 from .quotes import Quote as Quote, quote_board_file as quote_board_file, QuoteBoard as QuoteBoard, read_quotes as read_quotes
+from .store_repair import repair_store as repair_store
 from .stored_source import StoredSource as StoredSource

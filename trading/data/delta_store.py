@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from ..core.bars import FIELDS, bar_length, check_timeframe
-from ..core.errors import BadInput, Busy, MissingData, TradingError, VenueUnreachable
-from .arrow import ROW_KEYS, WORD, Rows, content_name, content_sums, text_array, to_arrow, to_rows, widen
+from ..core.errors import BadInput, Busy, DamagedStore, MissingData, TradingError, VenueUnreachable
+from .arrow import ROW_KEYS, WORD, Rows, content_name, content_sums, first_source, one_source, text_array, to_arrow, to_rows, widen
 from .delta_writer import commit_parts, write_parquet_parts
 
 # %% ../../nbs/02_data/20_delta_store.ipynb #9e2f94d2
@@ -53,7 +53,7 @@ class BarStore:
             return None
         except (OSError, _delta_error()) as error:
             if self.local:
-                raise
+                raise DamagedStore(f"{self}: its log cannot be read; 'carnet ingest' sets aside what is torn and brings back what it can") from error
             why = " ".join(str(error).replace("↳", " ").split())[:150]
             raise VenueUnreachable(f"{self}: it does not answer ({why}); check the network, the address and the keys") from error
 
@@ -191,7 +191,10 @@ def _scan(table, source: str | Sequence[str] | None, timeframe: str, symbols: li
     try:
         return table.to_pyarrow_dataset().to_table(columns=columns, filter=wanted)
     except FileNotFoundError as error:
-        raise MissingData(f"version {table.version()} was tidied away: its files are gone; read a version that is kept") from error
+        raise DamagedStore(f"version {table.version()} was tidied away: its files are gone; read a version that is kept, or 'carnet ingest' to bring them back") from error
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedStore(f"a file of the bars at {Path(table.table_uri).name} is torn ({' '.join(str(error).split())[:90]}); "
+                           "'carnet ingest' sets it aside and brings its bars back") from error
 
 # %% ../../nbs/02_data/20_delta_store.ipynb #690bce35
 def _seconds(when: datetime | str | None) -> int | None:
@@ -227,38 +230,15 @@ def _read(store: BarStore, symbols, timeframe, start, end, fields, version, as_o
     code = pc.index_in(found["symbol"], value_set=text_array(names)).to_numpy().astype(np.int64)
     time = found["timestamp"].cast("int64").to_numpy() // 1_000_000
     if source is None:
-        _one_source(found, store)
+        one_source(found, store)
     elif not isinstance(source, str):
-        keep = _first_source(found, source, code, time)
+        keep = first_source(found, source, code, time)
         found, code, time = found.filter(keep), code[keep], time[keep]
     if (code < 0).any():
         keep = code >= 0
         found, code, time = found.filter(keep), code[keep], time[keep]
     return widen(names, code, time, {f: found[f].to_numpy() for f in fields})
 
-
-def _first_source(found, sources: Sequence[str], code: np.ndarray, time: np.ndarray) -> np.ndarray:
-    "Say which rows count when several sources have the same bar: those of the source that stands first."
-    import pyarrow.compute as pc
-
-    rank = pc.index_in(found["source"].cast("string"), value_set=text_array(list(sources))).to_numpy()
-    order = np.lexsort((rank, time, code))
-    keep = np.ones(len(order), bool)
-    keep[order[1:]] = (np.diff(code[order]) != 0) | (np.diff(time[order]) != 0)
-    return keep
-
-
-def _one_source(found, store: BarStore) -> None:
-    "Refuse to mix two sources of one symbol."
-    import pyarrow.compute as pc
-
-    if len(pc.unique(found["source"])) > 1:
-        pairs = found.select(["symbol", "source"]).group_by(["symbol", "source"]).aggregate([]).to_pandas()
-        twice = pairs[pairs["symbol"].duplicated(keep=False)].sort_values(["symbol", "source"])
-        if len(twice):
-            symbol = twice["symbol"].iloc[0]
-            options = ", ".join(twice.loc[twice["symbol"] == symbol, "source"])
-            raise BadInput(f"{symbol}: {store} has bars from {options}; say which with source=")
 
 # %% ../../nbs/02_data/20_delta_store.ipynb #d90846be
 def _stored(store: BarStore, table, rows: Rows, timeframe: str, source: str) -> Rows:

@@ -110,7 +110,7 @@ def _csv_table(raw, name: str, notes: list[str]) -> FileTable:
     except UnicodeDecodeError as error:
         start = head[: error.start].decode() if error.start > len(head) - 4 and len(raw) > len(head) else head.decode("cp1252", "replace")
     lines = start.splitlines()[: 40 if len(raw) <= len(head) else -1]
-    skip = next((n for n, line in enumerate(lines) if line.strip() and not line.startswith("#") and any(m in line for m in "\t;|,")), 0)
+    skip = next((n for n, line in enumerate(lines) if line.strip() and not line.lower().startswith(("#", "sep=")) and any(m in line for m in "\t;|,")), 0)
     near = [line for line in lines[skip:skip + 12] if line.strip()]
     if not near:
         raise BadInput(f"{name} has no table; fetch it again")

@@ -19,6 +19,7 @@ from .delta_store import BarStore
 from .gaps import find_gaps
 from .ingest import Gap, Ingested, IngestReport, Repair
 from .price_files import read_price_file
+from .store_repair import repair_store
 
 # %% ../../nbs/02_data/45_import_files.ipynb #1482daae
 def _check_spacing(bars: pd.DataFrame, timeframe: str, name: str) -> None:
@@ -86,6 +87,7 @@ def import_file(
     gaps = find_gaps(kept, timeframe, calendar)
     if fill:
         kept, gaps = _fill(kept, gaps, timeframe), gaps.iloc[:0]
+    mended = repair_store(store)
     before = store.version
     version = store.upsert(kept, timeframe, source)
     rows = int(store.versions(last=1)[["added", "changed"]].sum(axis=1).iloc[0]) if version != before else 0
@@ -98,4 +100,5 @@ def import_file(
         source, timeframe, until, version, rows, done,
         tuple(Repair(at(r.timestamp), r.symbol, r.field, number(r.old), number(r.new), r.rule) for r in repairs.itertuples()),
         tuple(Gap(g.symbol, at(g.start), at(g.end), int(g.bars)) for g in gaps.itertuples()),
+        tuple(mended),
     )

@@ -8,7 +8,7 @@ __all__ = ['OVERLAP', 'SampleSource', 'unknown_symbol', 'Repair', 'Gap', 'Ingest
 # %% ../../nbs/02_data/30_ingest.ipynb #1e61d538
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -18,12 +18,13 @@ import pandas as pd
 
 from ..core.bars import bar_length, bars_from, closed_by, symbols_of
 from ..core.datasets import SampleKind, sample_bars, sample_instruments
-from ..core.errors import BadInput, MissingData, TradingError, VenueUnreachable
+from ..core.errors import BadInput, DamagedStore, MissingData, TradingError, VenueUnreachable
 from ..core.instruments import Instrument
 from ..core.types import MarketData, Value
 from .clean import CleaningRules, clean_frame
 from .gaps import find_gaps
 from .delta_store import BarStore
+from .store_repair import repair_store
 
 # %% ../../nbs/02_data/30_ingest.ipynb #b866f7b5
 class SampleSource:
@@ -111,7 +112,7 @@ class Ingested(Value):
 
 @dataclass(frozen=True)
 class IngestReport(Value):
-    "What one ingest did.\n\nParameters\n----------\nsource : str\ntimeframe : str\nuntil : datetime\n    bars closed by then are in\nversion : str\n    of the store, afterwards\nrows : int\n    bars added or corrected\nsymbols : tuple[Ingested, ...]\nrepairs : tuple[Repair, ...], default ()\ngaps : tuple[Gap, ...], default ()"
+    "What one ingest did.\n\nParameters\n----------\nsource : str\ntimeframe : str\nuntil : datetime\n    bars closed by then are in\nversion : str\n    of the store, afterwards\nrows : int\n    bars added or corrected\nsymbols : tuple[Ingested, ...]\nrepairs : tuple[Repair, ...], default ()\ngaps : tuple[Gap, ...], default ()\nrepaired : tuple[str, ...], default ()\n    sentences about files of the store that were torn"
 
     source: str
     timeframe: str
@@ -121,6 +122,7 @@ class IngestReport(Value):
     symbols: tuple[Ingested, ...]
     repairs: tuple[Repair, ...] = ()
     gaps: tuple[Gap, ...] = ()
+    repaired: tuple[str, ...] = ()  # sentences about files of the store that were torn
 
     @property
     def problems(self) -> dict[str, str]:
@@ -208,12 +210,17 @@ def ingest(
     now = datetime.now(UTC)
     until = min(until, now) if until is not None else now
     work = _Work(store, source.name, timeframe, rules)
-    present = work.present(symbols, calendar)
+    mended = repair_store(store)
+    try:
+        present = work.present(symbols, calendar)
+    except DamagedStore:
+        mended += repair_store(store, deep=True)
+        present = work.present(symbols, calendar)
     asked = _Asked(store, source.name, timeframe)
     done, last_commit = [], monotonic()
     for number, symbol in enumerate(symbols):
         have, holes = present[symbol]
-        memory = {} if refill else asked.of(symbol)
+        memory = {} if refill or mended else asked.of(symbol)
         spans = _spans(have, holes, None if since is None else pd.Timestamp(since), memory, step)
         try:
             frames = [source.fetch_ohlcv(symbol, timeframe, *_bounds(span, until)) for span in spans]
@@ -234,7 +241,7 @@ def ingest(
             last_commit = monotonic()
     work.commit()
     asked.save()
-    return work.report(done, until, calendar)
+    return replace(work.report(done, until, calendar), repaired=tuple(mended))
 
 
 def _bounds(span: tuple, until: datetime) -> tuple[datetime | None, datetime]:

@@ -17,8 +17,8 @@ import pandas as pd
 
 from ..core.bars import FIELDS, bar_length, check_timeframe
 from ..core.errors import BadInput, MissingData, VenueUnreachable
-from .arrow import WORD, Rows, content_name, content_sums, text_array, to_arrow, to_rows, widen
-from .delta_store import _compare, _first_source, _number_of, _one_source, _seconds
+from .arrow import WORD, Rows, content_name, content_sums, first_source, one_source, text_array, to_arrow, to_rows, widen
+from .delta_store import _compare, _number_of, _seconds
 
 # %% ../../nbs/02_data/25_postgres_store.ipynb #9caef4eb
 _TABLES = """
@@ -185,9 +185,9 @@ def _widened(store: PostgresStore, found, names: list[str] | None, fields: list[
         raise MissingData(f"{store} has no bars of {', '.join(lacking[:5])}, {span}; ingest them or take them out")
     names = names or here
     if source is None:
-        _one_source(found, store)
+        one_source(found, store)
     elif not isinstance(source, str):
-        found = found.filter(_first_source(found, source, *_keys(found, names)))
+        found = found.filter(first_source(found, source, *_keys(found, names)))
     return widen(names, *_keys(found, names), {f: found[f].to_numpy() for f in fields})
 
 

@@ -162,7 +162,8 @@ def _when(reading: _Reading, zone: str | None, dates: str, timeframe: str, now: 
     if note:
         reading.notes.append(note)
     step = _step(moments, series)
-    found = timeframe or _STEPS.get(step, "") if step is not None else timeframe or ("1d" if times.kind == "day" else "")
+    usual = "1d" if times.kind == "day" and (step is None or step <= pd.Timedelta("4D")) else _STEPS.get(step, "")  # of days, a weekend may lie between
+    found = timeframe or usual
     if found and bar_length(found) >= pd.Timedelta("1D") and times.kind != "day" and (step is None or step >= pd.Timedelta("20h")):
         try:
             days = session_days(times, zone, "--zone")
@@ -215,6 +216,7 @@ def read_price_file(
     series, names = _symbols(reading, symbol or ("" if layout.wide else told[0]))
     sign = _sign(reading, decimal, thousands)
     times, found = _when(reading, zone, dates, timeframe or told[1], now, series, strict)
+    _told_apart(reading, times, series)
     if layout.wide:
         values: dict[Any, np.ndarray] = {key: _numbers(reading, sign, n, " of ".join(key)) for key, n in layout.wide.items() if key[0] != "adjusted" or adjusted}
         bars = _wide_bars(values, times, adjusted, reading)
@@ -280,6 +282,13 @@ def _symbols(reading: _Reading, symbol: str) -> tuple[np.ndarray, list[str]]:
     words = (column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column).dictionary_encode()
     words = words.combine_chunks() if isinstance(words, pa.ChunkedArray) else words
     return words.indices.to_numpy().astype(np.int64), words.dictionary.to_pylist()
+
+
+def _told_apart(reading: _Reading, times: np.ndarray, series: np.ndarray) -> None:
+    "Refuse rows of one time where a column that is not read may tell them apart."
+    if reading.layout.unread and (twice := pd.DataFrame({"s": series, "t": times}).duplicated()).mean() > 0.2:
+        raise BadInput(f"{reading.where(int(np.argmax(twice)))}: {twice.sum()} of {len(twice)} rows have the time of another; if the time of day is in another column "
+                       f"({', '.join(reading.layout.unread[:5])}), name it with --columns, for example date=…,time=…,close=…")
 
 
 def _sane(fields: dict, name: str) -> None:

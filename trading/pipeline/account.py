@@ -24,7 +24,7 @@ from ..core.circuit_breaker import BackoffPolicy
 from ..core.bars import bar_length
 from ..core.errors import BadInput, Refused
 from ..core.settings import Settings
-from ..core.settings_model import BookSettings
+from ..core.settings_model import LiveSettings
 from ..core.instruments import Instrument
 from ..core.types import CheckResult, Event, Plan, Position, PricedVenue, Venue, asset_of
 from ..execution.approval import approve_plan, plan_life, plan_status, propose_plan, review_plan
@@ -133,7 +133,7 @@ def kill_switch(
 # %% ../../nbs/12_pipeline/40_account.ipynb #56f1aa4a
 @dataclass
 class TradingAccount:
-    "The books and the exchange that a run trades on.\n\nParameters\n----------\naccount : str\nledger : Ledger\nvenue : PricedVenue\ntape : PriceFeed | None\n    the prices that a paper exchange goes by; None: the exchange is real\nwhen : datetime\n    UTC, the moment of the decision\ncurrency : str\ndry_run : bool\nsaid : str\n    one sentence about which books these are\npast : list[tuple[str, float]]\n    equity before these books began, for a dry run\ntolerance : Decimal\n    units that a balance may differ by\nbooks : BookSettings\n    what may differ, and what is booked without asking\nsymbols : tuple[str, ...] | None, default None\n    what the account trades; anything else at the venue is left alone; None: all is its business\nvolumes : Mapping[str, Decimal]\n    units a second in the last bar, for a share of the volume on paper\ninstruments : Mapping[str, Instrument]\n    as they were when the plan was made"
+    "The books and the exchange that a run trades on.\n\nParameters\n----------\naccount : str\nledger : Ledger\nvenue : PricedVenue\ntape : PriceFeed | None\n    the prices that a paper exchange goes by; None: the exchange is real\nwhen : datetime\n    UTC, the moment of the decision\ncurrency : str\ndry_run : bool\nsaid : str\n    one sentence about which books these are\npast : list[tuple[str, float]]\n    equity before these books began, for a dry run\ntolerance : Decimal\n    units that a balance may differ by\nbooks : LiveSettings\n    what may differ, and what is booked without asking\nsymbols : tuple[str, ...] | None, default None\n    what the account trades; anything else at the venue is left alone; None: all is its business\nvolumes : Mapping[str, Decimal]\n    units a second in the last bar, for a share of the volume on paper\ninstruments : Mapping[str, Instrument]\n    as they were when the plan was made"
 
     account: str
     ledger: Ledger
@@ -145,7 +145,7 @@ class TradingAccount:
     said: str  # one sentence about which books these are
     past: list[tuple[str, float]] = field(default_factory=list)  # equity before these books began, for a dry run
     tolerance: Decimal = Decimal(0)  # units that a balance may differ by
-    books: BookSettings = BookSettings()  # what may differ, and what is booked without asking
+    books: LiveSettings = LiveSettings()  # what may differ, and what is booked without asking
     symbols: tuple[str, ...] | None = None  # what the account trades; anything else at the venue is left alone; None: all is its business
 
     volumes: Mapping[str, Decimal] = field(default_factory=dict)  # units a second in the last bar, for a share of the volume on paper
@@ -371,4 +371,4 @@ def open_live_account(
     ledger.append(Event("connected", account, now, {"venue": venue.name, "number": number}))
     venue = with_circuit_breaker(venue, settings, ledger, account, lambda: datetime.now(UTC))
     return TradingAccount(account, ledger, venue, None, record.as_of, settings.market.currency, False, f"the account {account} at {venue.name}",
-                     tolerance=settings.live.tolerance, symbols=settings.market.symbols, books=settings.books)
+                     tolerance=settings.live.tolerance, symbols=settings.market.symbols, books=settings.live)

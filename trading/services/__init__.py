@@ -25,7 +25,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "terminal_workspace", "audit_record", "owner_context",
     ],
     "data_control": ["UpdateMarket", "ImportBars", "BackUp", "RestoreBackup", "RetryAlerts"],
+    "exports": ["EXPORTS", "export_accounts", "read_chosen"],
     "feedback_history": ["open_feedback", "describe_feedback"],
+    "holdings": ["import_holdings", "import_cointracking", "holdings_elsewhere", "is_statement", "portfolio_csv"],
     "jobs": ["JOB", "WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
     "launching": [
         "HEARTBEAT_SECONDS", "run_named", "report_page", "begin_run", "execute_run", "heartbeat_file", "require_alive", "keep_schedule",
@@ -47,7 +49,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "performance", "history", "risk", "stress_results", "months_of", "attribution", "return_correlation", "optimise",
     ],
     "queries_live": ["LedgerTail", "ledger_event", "live_state", "newest_quotes"],
-    "queries_portfolio": ["portfolio", "section_of", "holdings"],
+    "queries_portfolio": ["portfolio", "section_of"],
     "queries_runs": [
         "records", "find_record", "artefact", "newest_run", "dry_run_ledger", "rows", "missing", "head", "runs", "paged", "run", "stages",
     ],
@@ -86,8 +88,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "has_ledger", "ledger_for_writing",
     ],
 }, modules=[
-    "access", "account_control", "alerting", "backups", "book_control", "commands", "data_control", "feedback_history", "jobs",
-    "launching", "maintenance", "market_data", "metrics", "plan_control", "portfolio_control", "portfolios", "queries_analytics",
-    "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "queries_venues", "query_cache",
-    "run_control", "security_admin", "settings_control", "stops", "system_control", "user_control", "venue_control", "workspace",
+    "access", "account_control", "alerting", "backups", "book_control", "commands", "data_control", "exports", "feedback_history",
+    "holdings", "jobs", "launching", "maintenance", "market_data", "metrics", "plan_control", "portfolio_control", "portfolios",
+    "queries_analytics", "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "queries_venues",
+    "query_cache", "run_control", "security_admin", "settings_control", "stops", "system_control", "user_control", "venue_control",
+    "workspace",
 ])

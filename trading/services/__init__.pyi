@@ -6,7 +6,9 @@ from . import backups as backups
 from . import book_control as book_control
 from . import commands as commands
 from . import data_control as data_control
+from . import exports as exports
 from . import feedback_history as feedback_history
+from . import holdings as holdings
 from . import jobs as jobs
 from . import launching as launching
 from . import maintenance as maintenance
@@ -38,7 +40,9 @@ from .backups import passphrase_of as passphrase_of, back_up as back_up, verify_
 from .book_control import Amount as Amount, read_moment as read_moment, BookEntry as BookEntry, entry_of as entry_of, book_events as book_events, book_entry as book_entry, UndoEntry as UndoEntry, undo_entry as undo_entry, entries as entries, ExplainDifferences as ExplainDifferences, proposals_of as proposals_of, explain_differences as explain_differences
 from .commands import Record as Record, Text as Text, Name as Name, Handler as Handler, REGISTRY as REGISTRY, COMMAND_MODULES as COMMAND_MODULES, Actor as Actor, Context as Context, CommandRequest as CommandRequest, Done as Done, Command as Command, command as command, load_commands as load_commands, find_command as find_command, read_request as read_request, authorise as authorise, audit_detail as audit_detail, perform as perform, note_later as note_later, write_waiting as write_waiting, terminal_workspace as terminal_workspace, audit_record as audit_record, owner_context as owner_context
 from .data_control import UpdateMarket as UpdateMarket, ImportBars as ImportBars, BackUp as BackUp, RestoreBackup as RestoreBackup, RetryAlerts as RetryAlerts
+from .exports import EXPORTS as EXPORTS, export_accounts as export_accounts, read_chosen as read_chosen
 from .feedback_history import open_feedback as open_feedback, describe_feedback as describe_feedback
+from .holdings import import_holdings as import_holdings, import_cointracking as import_cointracking, holdings_elsewhere as holdings_elsewhere, is_statement as is_statement, portfolio_csv as portfolio_csv
 from .jobs import JOB as JOB, WRAP as WRAP, start_run as start_run, start as start, job as job, log_tail as log_tail, cancel_job as cancel_job, archive_jobs as archive_jobs
 from .launching import HEARTBEAT_SECONDS as HEARTBEAT_SECONDS, run_named as run_named, report_page as report_page, begin_run as begin_run, execute_run as execute_run, heartbeat_file as heartbeat_file, require_alive as require_alive, keep_schedule as keep_schedule, compare_named as compare_named, begin_reproduction as begin_reproduction, reproduction_differences as reproduction_differences
 from .maintenance import SECURITY_CHECKS as SECURITY_CHECKS, check_chain as check_chain, health_report as health_report, health_trend as health_trend, repair as repair, security_report as security_report, watch_system as watch_system
@@ -49,7 +53,7 @@ from .portfolio_control import AddPortfolio as AddPortfolio, make_portfolio as m
 from .portfolios import portfolio_names as portfolio_names, every_workspace as every_workspace, portfolio_name as portfolio_name, add_portfolio as add_portfolio, existing_portfolio as existing_portfolio
 from .queries_analytics import FEWEST_RETURNS as FEWEST_RETURNS, settings_then as settings_then, plain_number as plain_number, predictions as predictions, explanation as explanation, forecast_facts as forecast_facts, regimes as regimes, opportunities as opportunities, performance as performance, history as history, risk as risk, stress_results as stress_results, months_of as months_of, attribution as attribution, return_correlation as return_correlation, optimise as optimise
 from .queries_live import LedgerTail as LedgerTail, ledger_event as ledger_event, live_state as live_state, newest_quotes as newest_quotes
-from .queries_portfolio import portfolio as portfolio, section_of as section_of, holdings as holdings
+from .queries_portfolio import portfolio as portfolio, section_of as section_of
 from .queries_runs import records as records, find_record as find_record, artefact as artefact, newest_run as newest_run, dry_run_ledger as dry_run_ledger, rows as rows, missing as missing, head as head, runs as runs, paged as paged, run as run, stages as stages
 from .queries_system import settings_table as settings_table, decisions as decisions, taxonomy as taxonomy, aliases as aliases, decide as decide, feedback_state as feedback_state, cycles as cycles, decision_moments as decision_moments, steer as steer, alert_history as alert_history, thresholds as thresholds, data_quality as data_quality, model_facts as model_facts, venue_connections as venue_connections, system as system, report_file as report_file, notebook_file as notebook_file, system_health as system_health
 from .queries_trading import run_bars as run_bars, prices as prices, price_history as price_history, plan as plan, ledger_of_run as ledger_of_run, plan_table as plan_table, orders as orders, fills as fills, plans as plans, events as events, order_status as order_status

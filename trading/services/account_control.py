@@ -75,7 +75,7 @@ def _reconciled(settings: Settings, mode: str, now: datetime, at: str) -> Reconc
     rules, guarded = trading_rules(settings, account), with_circuit_breaker(venue, settings, ledger, account, lambda: when)
     own = settings.market.symbols if mode == "live" else None
     ledger.verify_new()
-    how = settings.books
+    how = settings.live
     return reconcile(ledger, guarded, account, when, rules.tolerance, rules.patience, symbols=own, allowed=how.tolerances, money=how.tolerance_value,
                      reported=how.reported and mode == "live")
 

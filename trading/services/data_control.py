@@ -58,7 +58,7 @@ class RetryAlerts(CommandRequest):
 
 # %% ../../nbs/13_services/69_data_control.ipynb #c0a75ede
 @command("update-market", role="trader", audit="data.update", status=202,
-         tell=lambda a: [f"The job {a['id']} fetches what is missing." if "id" in a else f"{a['rows']} bars added or corrected, "
+         tell=lambda a: [*a.get("repaired", ()), f"The job {a['id']} fetches what is missing." if "id" in a else f"{a['rows']} bars added or corrected, "
                          f"{plural(a['repairs'], 'value')} repaired, {plural(a['gaps'], 'gap')} left; the store is now {a['version']}"])
 def _update_market(request: UpdateMarket, context: Context) -> dict:
     "Fetch the bars that the store of a profile lacks"
@@ -68,7 +68,8 @@ def _update_market(request: UpdateMarket, context: Context) -> dict:
         return start(context.workspace, "ingest", (*program, *(["--refill"] if request.refill else [])), context.key or None, context.actor.user,
                      {"profile": settings.run.profile})
     done = update_market(settings, context.progress, request.refill) if context.progress else update_market(settings, refill=request.refill)
-    return {"rows": done.rows, "repairs": len(done.repairs), "gaps": len(done.gaps), "version": done.version, "problems": dict(done.problems)}
+    return {"rows": done.rows, "repairs": len(done.repairs), "gaps": len(done.gaps), "version": done.version, "problems": dict(done.problems),
+            "repaired": list(done.repaired)}
 
 
 @command("import-bars", role="trader", audit="data.import", tell=lambda a: [*a["files"], f"{a['rows']} bars added or corrected, {plural(a['repairs'], 'value')} repaired; "
@@ -92,6 +93,7 @@ def _import_bars(request: ImportBars, context: Context) -> dict:
         rows, repairs, version = rows + done.rows, repairs + len(done.repairs), done.version
         symbols = ", ".join(s.symbol for s in done.symbols[:5]) + (f" and {len(done.symbols) - 5} more" if len(done.symbols) > 5 else "")
         gaps = f", {plural(len(done.gaps), 'gap')} left" if done.gaps else ""
+        told += done.repaired
         told.append(f"{file.name}: {symbols}, bars of {done.timeframe}, {plural(done.rows, 'bar')} new{gaps}")
     if problems:
         raise BadInput(f"{len(files) - len(problems)} of {plural(len(files), 'file')} stored ({', '.join(t.partition(':')[0] for t in told) or 'none'}); not stored: " + " | ".join(problems))

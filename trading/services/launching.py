@@ -50,7 +50,10 @@ def begin_run(
 ) -> Run:
     "Open a new daily run; holdings that cannot be read are refused before a folder is made.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nas_of : str | None, default None\n    decide with what was known after the close of this day; None: what the settings say\nportfolio : Path | None, default None\n    CSV file of holdings: a dry run on them\n\nReturns\n-------\nRun"
     text = _read_text(portfolio) if portfolio else None
-    if text is not None:
+    if portfolio and text is not None:
+        from trading.services.holdings import is_statement, portfolio_csv
+
+        text = portfolio_csv(settings, portfolio)[0] if is_statement(portfolio) else text
         from trading.execution.portfolio_csv import read_portfolio
 
         read_portfolio(text, settings.market.symbols, settings.market.currency)
