@@ -44,10 +44,10 @@ def test_honest_pipelines_are_not_accused():
     accused = {}
     for i, pipeline in enumerate(CLEAN):
         report = quiet(pipeline, BARS)
-        if not report.clean:
-            accused[i] = str(report)
+        if report.answer != "clean":
+            accused[i] = (report.answer, str(report))
     print(f"accused {len(accused)} of {len(CLEAN)}: {accused}")
-    assert len(accused) <= 0.02 * len(CLEAN)
+    assert not [a for a in accused.values() if a[0] == "leak"] and len(accused) <= 3, "those that hold a table of their own cannot be told"
 
 
 def test_a_daily_close_joined_to_hours_is_named():
@@ -95,4 +95,4 @@ def test_a_pipeline_that_cannot_bear_holes_is_still_examined_and_says_so():
 def test_a_table_from_outside_is_listed_when_it_was_not_passed():
     table = pd.Series(np.random.default_rng(0).normal(size=len(BARS)), BARS.index)
     report = quiet(lambda b: table.reindex(b.index), BARS)
-    assert report.clean and any("pass the table" in note for note in report.notes)
+    assert report.answer == "cannot tell" and "holds 420 numbers" in str(report) and any("pass the table" in note for note in report.notes)

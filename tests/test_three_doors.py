@@ -61,6 +61,8 @@ ASKED = {
     "roll-back-model": {"reason": "it was better"},
     "promote-model": {"version": "forecast-one", "reason": "it was better"},
     "acknowledge-alert": {"rule": "drawdown"},
+    "promote-strategy": {"strategy": "MaCross", "grid": {"fast": [5, 10], "slow": [50]}, "symbols": ["AAPL"], "start": "2020-01-01"},
+    "retire-strategy": {"strategy": "MaCross", "reason": "the trend ended"},
     "retry-alerts": {},
     "add-portfolio": {"name": "family", "profile": "crypto"},
     "unlock-mt5": {"code": "123456"},

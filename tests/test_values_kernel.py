@@ -85,7 +85,8 @@ def kernel(close, price, positions, span, costs, total, periods):
     out = np.empty((len(positions), N))
     tables = np.ascontiguousarray(positions, dtype=float)
     run_variations(copy_row, tables, np.arange(len(positions), dtype=float)[:, None], np.asarray(close, float), np.array([price] * 3, float),
-                   np.asarray(span, float), np.array([*costs, -1e18, 0, 1, 0], float), total, float(periods), out)
+                   np.asarray(span, float), np.array([*costs, -1e18, 0, 1, 0], float), total, float(periods), out,
+                   np.empty(0, np.int64), np.empty((len(out), 0)))
     return out
 
 

@@ -26,6 +26,7 @@ _find, __dir__, __all__ = lazy_names(__name__, {
     "backtest.cross_validation": ["walk_forward"],
     "backtest.overfitting": ["deflated_sharpe"],
     "backtest.leak_detector": ["find_leaks"],
+    "backtest.promotion": ["promote"],
     "portfolio.mean_risk": ["MeanRisk", "RiskParity"],
     "portfolio.policies": ["policy"],
     "portfolio.rolling": ["policy_history"],

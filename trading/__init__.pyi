@@ -39,6 +39,7 @@ from .backtest.sweep import sweep as sweep
 from .backtest.cross_validation import walk_forward as walk_forward
 from .backtest.overfitting import deflated_sharpe as deflated_sharpe
 from .backtest.leak_detector import find_leaks as find_leaks
+from .backtest.promotion import promote as promote
 from .portfolio.mean_risk import MeanRisk as MeanRisk, RiskParity as RiskParity
 from .portfolio.policies import policy as policy
 from .portfolio.rolling import policy_history as policy_history

@@ -33,34 +33,40 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "Arrays", "COMPILED", "mean_rows", "fast_ma_cross", "fast_donchian", "fast_bollinger", "fast_rsi", "prepare_ma_cross",
         "prepare_rsi", "prepare_donchian", "prepare_bollinger",
     ],
+    "joint_test": ["block_length", "dependence", "bootstrap_counts", "JointTest", "family_highest", "cell_statistic"],
     "leak_detector": ["PERIODS", "Leak", "LeakReport", "find_leaks"],
     "leak_probes": [
         "PERTURBATIONS", "load_model", "fixed_seeds", "is_fitted", "run_pipeline", "output_table", "perturb_bars", "perturb_tables",
         "changed_past",
     ],
+    "leak_source": ["FILES", "CLOCKS", "CACHES", "unseen_inputs"],
     "lent_arrays": ["lend"],
     "overfitting": [
         "EULER", "ReturnRecord", "probabilistic_sharpe", "minimum_track_record", "expected_best_sharpe", "deflated_sharpe",
         "independent_trials", "Overfitting", "pbo", "reality_check",
     ],
     "plots": ["plot_equity", "plot_underwater", "plot_months", "plot_trades"],
+    "promotion": ["walk_cells", "StrategyPromotion", "promote", "read_evidence"],
     "strategies": [
         "TIE_TOLERANCE", "HALTED", "Strategy", "SymbolStrategy", "hold", "MaCross", "Donchian", "BollingerBreakout", "RsiReversion",
         "first_bars", "TargetWeights", "CrossSectionalMomentum", "Pairs", "FunctionStrategy",
     ],
     "strategy_promotion": [
-        "Thresholds", "Candidate", "PromotionDecision", "effective_trials", "check_candidate", "ProductionRegistry", "default_thresholds",
-        "default_registry", "promote_strategy",
+        "Thresholds", "Candidate", "PromotionDecision", "joint_figures", "check_candidate", "ProductionRegistry", "default_thresholds",
+        "default_registry",
     ],
-    "sweep": ["make_job"],
-    "sweep_engines": ["run_fast", "run_plain", "run_accounts", "key_figures", "run_vectorbt", "run_chunk"],
+    "sweep": ["make_job", "variation_worth", "count_variations"],
+    "sweep_engines": ["run_fast", "run_plain", "run_accounts", "key_figures", "run_vectorbt", "run_worth", "run_chunk", "packed_width"],
     "sweep_jobs": ["Grid", "make_grid", "split_params", "Job", "make_chunks"],
     "sweep_plots": ["metric_grid", "plot_heatmap", "plot_surface", "neighbourhood"],
-    "trial_register": ["Data", "variation_text", "TrialRegister", "default_register"],
+    "trial_register": [
+        "Data", "Family", "near_equal", "bare_worth", "TrialRegister", "independent_worth", "expected_highest", "default_register",
+    ],
     "vectorbt_engine": ["EngineFills", "fill_directions"],
 }, modules=[
     "account", "account_kernel", "account_result", "costs", "cross_validation", "currency_account", "engine", "event_strategy",
-    "execution_timing", "fast_kernel", "fast_strategies", "leak_detector", "leak_probes", "lent_arrays", "overfitting", "plots",
-    "strategies", "strategy_promotion", "sweep", "sweep_engines", "sweep_jobs", "sweep_plots", "trial_register", "vectorbt_engine",
+    "execution_timing", "fast_kernel", "fast_strategies", "joint_test", "leak_detector", "leak_probes", "leak_source", "lent_arrays",
+    "overfitting", "plots", "promotion", "strategies", "strategy_promotion", "sweep", "sweep_engines", "sweep_jobs", "sweep_plots",
+    "trial_register", "vectorbt_engine",
 ])
 make_callable(__name__, "backtest")

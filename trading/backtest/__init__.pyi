@@ -10,11 +10,14 @@ from . import event_strategy as event_strategy
 from . import execution_timing as execution_timing
 from . import fast_kernel as fast_kernel
 from . import fast_strategies as fast_strategies
+from . import joint_test as joint_test
 from . import leak_detector as leak_detector
 from . import leak_probes as leak_probes
+from . import leak_source as leak_source
 from . import lent_arrays as lent_arrays
 from . import overfitting as overfitting
 from . import plots as plots
+from . import promotion as promotion
 from . import strategies as strategies
 from . import strategy_promotion as strategy_promotion
 from . import sweep as sweep
@@ -34,16 +37,19 @@ from .event_strategy import AccountAtClose as AccountAtClose, run_events as run_
 from .execution_timing import EVENTS as EVENTS, ENTER_LONG as ENTER_LONG, LEAVE_LONG as LEAVE_LONG, ENTER_SHORT as ENTER_SHORT, LEAVE_SHORT as LEAVE_SHORT, fill_prices as fill_prices, bars_without_trade as bars_without_trade, check_signals as check_signals, same_symbols as same_symbols, next_bar as next_bar, ask as ask
 from .fast_kernel import HIGH as HIGH, LOW as LOW, FALL as FALL, SUM as SUM, SQUARES as SQUARES, DOWN as DOWN, CLOSES as CLOSES, WORTH as WORTH, PEAK as PEAK, DEEPEST as DEEPEST, S1 as S1, S2 as S2, S3 as S3, VALUES as VALUES, EXPOSED as EXPOSED, TRADED as TRADED, PAID as PAID, CLOSED as CLOSED, WON as WON, GAINS as GAINS, LOSSES as LOSSES, PRICE as PRICE, FEE as FEE, RULE as RULE, build_blocks as build_blocks, conclude as conclude, run_variations as run_variations, run_positions as run_positions, run_figures as run_figures
 from .fast_strategies import Arrays as Arrays, COMPILED as COMPILED, mean_rows as mean_rows, fast_ma_cross as fast_ma_cross, fast_donchian as fast_donchian, fast_bollinger as fast_bollinger, fast_rsi as fast_rsi, prepare_ma_cross as prepare_ma_cross, prepare_rsi as prepare_rsi, prepare_donchian as prepare_donchian, prepare_bollinger as prepare_bollinger
+from .joint_test import block_length as block_length, dependence as dependence, bootstrap_counts as bootstrap_counts, JointTest as JointTest, family_highest as family_highest, cell_statistic as cell_statistic
 from .leak_detector import PERIODS as PERIODS, Leak as Leak, LeakReport as LeakReport, find_leaks as find_leaks
 from .leak_probes import PERTURBATIONS as PERTURBATIONS, load_model as load_model, fixed_seeds as fixed_seeds, is_fitted as is_fitted, run_pipeline as run_pipeline, output_table as output_table, perturb_bars as perturb_bars, perturb_tables as perturb_tables, changed_past as changed_past
+from .leak_source import FILES as FILES, CLOCKS as CLOCKS, CACHES as CACHES, unseen_inputs as unseen_inputs
 from .lent_arrays import lend as lend
 from .overfitting import EULER as EULER, ReturnRecord as ReturnRecord, probabilistic_sharpe as probabilistic_sharpe, minimum_track_record as minimum_track_record, expected_best_sharpe as expected_best_sharpe, deflated_sharpe as deflated_sharpe, independent_trials as independent_trials, Overfitting as Overfitting, pbo as pbo, reality_check as reality_check
 from .plots import plot_equity as plot_equity, plot_underwater as plot_underwater, plot_months as plot_months, plot_trades as plot_trades
+from .promotion import walk_cells as walk_cells, StrategyPromotion as StrategyPromotion, promote as promote, read_evidence as read_evidence
 from .strategies import TIE_TOLERANCE as TIE_TOLERANCE, HALTED as HALTED, Strategy as Strategy, SymbolStrategy as SymbolStrategy, hold as hold, MaCross as MaCross, Donchian as Donchian, BollingerBreakout as BollingerBreakout, RsiReversion as RsiReversion, first_bars as first_bars, TargetWeights as TargetWeights, CrossSectionalMomentum as CrossSectionalMomentum, Pairs as Pairs, FunctionStrategy as FunctionStrategy
-from .strategy_promotion import Thresholds as Thresholds, Candidate as Candidate, PromotionDecision as PromotionDecision, effective_trials as effective_trials, check_candidate as check_candidate, ProductionRegistry as ProductionRegistry, default_thresholds as default_thresholds, default_registry as default_registry, promote_strategy as promote_strategy
-from .sweep import make_job as make_job
-from .sweep_engines import run_fast as run_fast, run_plain as run_plain, run_accounts as run_accounts, key_figures as key_figures, run_vectorbt as run_vectorbt, run_chunk as run_chunk
+from .strategy_promotion import Thresholds as Thresholds, Candidate as Candidate, PromotionDecision as PromotionDecision, joint_figures as joint_figures, check_candidate as check_candidate, ProductionRegistry as ProductionRegistry, default_thresholds as default_thresholds, default_registry as default_registry
+from .sweep import make_job as make_job, variation_worth as variation_worth, count_variations as count_variations
+from .sweep_engines import run_fast as run_fast, run_plain as run_plain, run_accounts as run_accounts, key_figures as key_figures, run_vectorbt as run_vectorbt, run_worth as run_worth, run_chunk as run_chunk, packed_width as packed_width
 from .sweep_jobs import Grid as Grid, make_grid as make_grid, split_params as split_params, Job as Job, make_chunks as make_chunks
 from .sweep_plots import metric_grid as metric_grid, plot_heatmap as plot_heatmap, plot_surface as plot_surface, neighbourhood as neighbourhood
-from .trial_register import Data as Data, variation_text as variation_text, TrialRegister as TrialRegister, default_register as default_register
+from .trial_register import Data as Data, Family as Family, near_equal as near_equal, bare_worth as bare_worth, TrialRegister as TrialRegister, independent_worth as independent_worth, expected_highest as expected_highest, default_register as default_register
 from .vectorbt_engine import EngineFills as EngineFills, fill_directions as fill_directions

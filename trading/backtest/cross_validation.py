@@ -8,23 +8,27 @@ __all__ = ['WalkForwardResult', 'walk_forward', 'combinatorial_paths', 'Simulate
 # %% ../../nbs/06_backtest/60_cross_validation.ipynb #cc5a05d2
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..core.english import plural
 from .overfitting import _clean
-from ..core.bars import check_index
+from ..core.bars import check_index, fingerprint
 from ..core.errors import BadInput
 from ..core.drawdown import value_drawdown
+from ..core.identity import identity
+from ..core.trial_store import count_trial
 
 # %% ../../nbs/06_backtest/60_cross_validation.ipynb #bb6e5ca3
 @dataclass(frozen=True)
 class WalkForwardResult:
-    "What walking forward gave.\n\nParameters\n----------\nreturns : pd.Series\n    simple returns per bar, test spans one after the other\nchoices : pd.DataFrame\n    one row per step: train_start, train_end, test_start, test_end, choice, sharpe in train and in test (per bar)"
+    "What walking forward gave.\n\nParameters\n----------\nreturns : pd.Series\n    simple returns per bar, test spans one after the other\nchoices : pd.DataFrame\n    one row per step: train_start, train_end, test_start, test_end, choice, sharpe in train and in test (per bar)\ncounted : bool, default False\n    True: this trial is on record; False: nobody will know that it was tried"
 
     returns: pd.Series  # simple returns per bar, test spans one after the other
     choices: pd.DataFrame  # one row per step: train_start, train_end, test_start, test_end, choice, sharpe in train and in test (per bar)
+    counted: bool = False  # True: this trial is on record; False: nobody will know that it was tried
 
     @property
     def decay(self) -> float:
@@ -47,8 +51,9 @@ def walk_forward(
     test: int,  # bars in each test span
     purge: int = 0,  # bars left out between the two; as long as a position lasts
     expanding: bool = False,  # keep the start of training where it is
+    register: Any = None,  # where the result is counted: a TrialRegister; None: the one of the settings; False: nowhere, and the result says so
 ) -> WalkForwardResult:
-    "Choose on the past, trade the choice on what follows, move on (Pardo 1992).\n\nParameters\n----------\nbars : pd.DataFrame\n    anything indexed by time in UTC\nchoose : Callable\n    bars of the training window -> a choice, for example the parameters that were best\ntrade : Callable\n    (choice, bars up to the end of the test) -> simple returns per bar, a Series covering the test\ntrain : int\n    bars in the training window\ntest : int\n    bars in each test span\npurge : int, default 0\n    bars left out between the two; as long as a position lasts\nexpanding : bool, default False\n    keep the start of training where it is\n\nReturns\n-------\nWalkForwardResult"
+    "Choose on the past, trade the choice on what follows, move on (Pardo 1992).\n\nParameters\n----------\nbars : pd.DataFrame\n    anything indexed by time in UTC\nchoose : Callable\n    bars of the training window -> a choice, for example the parameters that were best\ntrade : Callable\n    (choice, bars up to the end of the test) -> simple returns per bar, a Series covering the test\ntrain : int\n    bars in the training window\ntest : int\n    bars in each test span\npurge : int, default 0\n    bars left out between the two; as long as a position lasts\nexpanding : bool, default False\n    keep the start of training where it is\nregister : Any, default None\n    where the result is counted: a TrialRegister; None: the one of the settings; False: nowhere, and the result says so\n\nReturns\n-------\nWalkForwardResult"
     from skfolio.model_selection import WalkForward
 
     check_index(bars)
@@ -66,7 +71,15 @@ def walk_forward(
         rows.append((*bars.index[before[[0, -1]]], *bars.index[after[[0, -1]]], choice, ratio, float(_sharpe(piece.to_numpy()[:, None])[0])))
         pieces.append(piece)
     columns = ["train_start", "train_end", "test_start", "test_end", "choice", "train_sharpe", "test_sharpe"]
-    return WalkForwardResult(pd.concat(pieces).rename("return"), pd.DataFrame(rows, columns=columns))
+    returns = pd.concat(pieces).rename("return")
+    code = identity(choose, trade, train, test, purge, expanding) if register is not False else ""
+    counted = count_trial(register, "walk_forward", {"train": train, "test": test, "purge": purge, "of": code[:8]}, _as_bars(bars), code, returns)
+    return WalkForwardResult(returns, pd.DataFrame(rows, columns=columns), counted)
+
+
+def _as_bars(table: pd.DataFrame | pd.Series) -> pd.DataFrame | str:
+    "Return bars, or the fingerprint of what has no prices."
+    return table if isinstance(table, pd.DataFrame) and table.columns.nlevels == 2 else fingerprint(table if isinstance(table, pd.DataFrame) else table.to_frame())
 
 # %% ../../nbs/06_backtest/60_cross_validation.ipynb #c0661cb5
 def combinatorial_paths(

@@ -26,6 +26,8 @@ from ..core.bars import check_bars, check_index, symbols_of
 from ..core.calendars import annual_growth, bars_a_year
 from ..core.carried_prices import day_returns
 from ..core.errors import BadInput
+from ..core.identity import house_digest, identity
+from ..core.trial_store import count_trial
 from ..risk import metrics
 
 # %% ../../nbs/06_backtest/15_engine.ipynb #15a3f8a8
@@ -41,7 +43,7 @@ def composite_score(
 # %% ../../nbs/06_backtest/15_engine.ipynb #8c50029e
 @dataclass(frozen=True)
 class Backtest:
-    "What became of the money, and all that can be asked about it.\n\nParameters\n----------\nequity : pd.Series\n    value of the whole account at each close, quote currency\naccounts : pd.DataFrame\n    the same by purse: one, or one per symbol where they do not share\norders : pd.DataFrame\n    filled: timestamp, symbol, side, amount, price, cost, fee, reason\ntrades : pd.DataFrame\n    round trips: symbol, side, amount, entry, exit, prices, fees, pnl, return, bars, open, reason of the exit\nunits : pd.DataFrame\n    time × symbol, held at each close, below zero is short\ncash : pd.Series\n    not invested, at each close; below zero is owed\ncarried : pd.Series\n    paid for holding until then: borrow, interest, swaps, funding\nclose : pd.DataFrame\n    prices that the value rests on\ncosts : Costs\nperiods : float\n    bars in a year of 365.25 days, by which the figures are annualised\nfill : str\n    'open' or 'close': which price of the next bar was traded\ndelisted : pd.DataFrame\n    positions whose prices ended: symbol, last, price, paid, amount\nnotes : tuple[str, ...]\n    what should be known before the result is believed\nassumptions : pd.DataFrame\n    by topic: what was taken for granted\nrate : pd.DataFrame | None, default None\n    time × symbol: account currency for one unit of the quote currency; None: they are the same"
+    "What became of the money, and all that can be asked about it.\n\nParameters\n----------\nequity : pd.Series\n    value of the whole account at each close, quote currency\naccounts : pd.DataFrame\n    the same by purse: one, or one per symbol where they do not share\norders : pd.DataFrame\n    filled: timestamp, symbol, side, amount, price, cost, fee, reason\ntrades : pd.DataFrame\n    round trips: symbol, side, amount, entry, exit, prices, fees, pnl, return, bars, open, reason of the exit\nunits : pd.DataFrame\n    time × symbol, held at each close, below zero is short\ncash : pd.Series\n    not invested, at each close; below zero is owed\ncarried : pd.Series\n    paid for holding until then: borrow, interest, swaps, funding\nclose : pd.DataFrame\n    prices that the value rests on\ncosts : Costs\nperiods : float\n    bars in a year of 365.25 days, by which the figures are annualised\nfill : str\n    'open' or 'close': which price of the next bar was traded\ndelisted : pd.DataFrame\n    positions whose prices ended: symbol, last, price, paid, amount\nnotes : tuple[str, ...]\n    what should be known before the result is believed\nassumptions : pd.DataFrame\n    by topic: what was taken for granted\nrate : pd.DataFrame | None, default None\n    time × symbol: account currency for one unit of the quote currency; None: they are the same\ncounted : bool, default False\n    True: this trial is on record; False: nobody will know that it was tried"
 
     equity: pd.Series  # value of the whole account at each close, quote currency
     accounts: pd.DataFrame  # the same by purse: one, or one per symbol where they do not share
@@ -58,6 +60,7 @@ class Backtest:
     notes: tuple[str, ...]  # what should be known before the result is believed
     assumptions: pd.DataFrame  # by topic: what was taken for granted
     rate: pd.DataFrame | None = None  # time × symbol: account currency for one unit of the quote currency; None: they are the same
+    counted: bool = False  # True: this trial is on record; False: nobody will know that it was tried
 
     @cached_property
     def returns(self) -> pd.Series:
@@ -125,7 +128,7 @@ def _key_figures(b: Backtest) -> dict:
         "var_95": metrics.value_at_risk(days) if len(days) >= 4 else np.nan, "cvar_95": metrics.cvar(days) if len(days) >= 4 else np.nan,
         "turnover": b.orders["cost"].sum() / b.equity.mean() / years, "exposure": b.exposure.mean(), "fees": b.orders["fee"].sum(),
     }
-    return out | {"score": composite_score(out["sharpe"], out["calmar"], out["profit_factor"])}
+    return out | {"score": composite_score(out["sharpe"], out["calmar"], out["profit_factor"]), "trial": "counted" if b.counted else "not counted"}
 
 # %% ../../nbs/06_backtest/15_engine.ipynb #bbaabfd2
 def backtest(
@@ -148,9 +151,10 @@ def backtest(
     periods: float | None = None,  # bars in a year; None counts those that were there per year elapsed
     currency: str = "",  # of the account: profits in other quote currencies are converted; empty: all symbols count in one
     rates: pd.DataFrame | None = None,  # time × pair ('EUR/USD'), for the conversion; None: the bars' own pairs, then the ECB's rates
+    register: Any = None,  # where the trial is counted: a TrialRegister; None: the one of the settings; False: nowhere, and the result says so
     **more: Any,  # other fields of TradeRules (time_stop, steps, partial, order, risk …) and of AccountRules (leverage, borrow, funding …)
 ) -> Backtest:
-    "Trade signals, target weights or an event-driven strategy through the past, on the next bar, with all costs.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nstrategy : Callable | object | None, default None\n    has `signals(bars)`, `weights(bars)` or `on_bar(account)`; instead of the two below\nsignals : pd.DataFrame | pd.Series | None, default None\n    positions -1, 0, 1 or events, known at each close; see `ask`\nweights : pd.DataFrame | None, default None\n    decision time × symbol, at most 1 in sum and in gross value unless leverage allows more\nfees : float, default 0.001\n    fraction of the traded value, 0.001 is ten basis points\nslippage : float, default 0.0\n    fraction by which each fill is worse than the price\nfixed_fees : float, default 0.0\n    quote currency per order\nmin_size : float, default 0.0\n    smallest order, units\ncash : float, default 10000.0\n    at the start, for the whole account\nsize : float | pd.DataFrame | None, default None\n    fraction of the account to use at an entry, known at the close; None: equal parts of what is free\nstop_loss : float | pd.DataFrame | None, default None\n    fraction below the entry price, or a table known at the close\ntake_profit : float | pd.DataFrame | None, default None\n    fraction above it\ntrailing : bool, default False\n    the stop loss follows the best price\nfill : str, default 'auto'\n    price of the next bar: 'open', 'close', or 'auto': open where there is one\ndetail : pd.DataFrame | None, default None\n    shorter bars of the same symbols, which tell what came first inside a bar\nperiods : float | None, default None\n    bars in a year; None counts those that were there per year elapsed\ncurrency : str, default ''\n    of the account: profits in other quote currencies are converted; empty: all symbols count in one\nrates : pd.DataFrame | None, default None\n    time × pair ('EUR/USD'), for the conversion; None: the bars' own pairs, then the ECB's rates\n**more : Any\n    other fields of TradeRules (time_stop, steps, partial, order, risk …) and of AccountRules (leverage, borrow, funding …)\n\nReturns\n-------\nBacktest"
+    "Trade signals, target weights or an event-driven strategy through the past, on the next bar, with all costs.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nstrategy : Callable | object | None, default None\n    has `signals(bars)`, `weights(bars)` or `on_bar(account)`; instead of the two below\nsignals : pd.DataFrame | pd.Series | None, default None\n    positions -1, 0, 1 or events, known at each close; see `ask`\nweights : pd.DataFrame | None, default None\n    decision time × symbol, at most 1 in sum and in gross value unless leverage allows more\nfees : float, default 0.001\n    fraction of the traded value, 0.001 is ten basis points\nslippage : float, default 0.0\n    fraction by which each fill is worse than the price\nfixed_fees : float, default 0.0\n    quote currency per order\nmin_size : float, default 0.0\n    smallest order, units\ncash : float, default 10000.0\n    at the start, for the whole account\nsize : float | pd.DataFrame | None, default None\n    fraction of the account to use at an entry, known at the close; None: equal parts of what is free\nstop_loss : float | pd.DataFrame | None, default None\n    fraction below the entry price, or a table known at the close\ntake_profit : float | pd.DataFrame | None, default None\n    fraction above it\ntrailing : bool, default False\n    the stop loss follows the best price\nfill : str, default 'auto'\n    price of the next bar: 'open', 'close', or 'auto': open where there is one\ndetail : pd.DataFrame | None, default None\n    shorter bars of the same symbols, which tell what came first inside a bar\nperiods : float | None, default None\n    bars in a year; None counts those that were there per year elapsed\ncurrency : str, default ''\n    of the account: profits in other quote currencies are converted; empty: all symbols count in one\nrates : pd.DataFrame | None, default None\n    time × pair ('EUR/USD'), for the conversion; None: the bars' own pairs, then the ECB's rates\nregister : Any, default None\n    where the trial is counted: a TrialRegister; None: the one of the settings; False: nowhere, and the result says so\n**more : Any\n    other fields of TradeRules (time_stop, steps, partial, order, risk …) and of AccountRules (leverage, borrow, funding …)\n\nReturns\n-------\nBacktest"
     trade, account = split_rules({"size": size, "stop_loss": stop_loss, "take_profit": take_profit, "trailing": trailing, **more})
     bars, signals, weights = read_strategy(bars, strategy, signals, weights, account)
     trade = own_rules(strategy, bars, trade)
@@ -176,7 +180,14 @@ def backtest(
     silent = [s for s in market.symbols if ("volume", s) in bars and (bars["volume"][s] == 0).all()]
     told = assumption_table(market, costs, trade, account, silent, detail is not None, periods)
     tested = _result(frames, bars, costs, periods, market.fill, told)
-    return tested if not currency else _in_currency(tested, None if weights is None else target_rows(bars, weights, fill, account), currency, rates)
+    done = tested if not currency else _in_currency(tested, None if weights is None else target_rows(bars, weights, fill, account), currency, rates)
+    if register is False:
+        return done
+    asked = strategy if strategy is not None else signals if weights is None else weights
+    code = identity(asked, size, costs, trade, account, market.fill, house_digest())
+    name = type(strategy).__name__ if strategy is not None else "signals" if weights is None else "weights"
+    params = strategy.get_params() if hasattr(strategy, "get_params") else {"of": code[:8]}
+    return replace(done, counted=count_trial(register, name, params, bars, code, done.returns))
 
 
 def _in_currency(tested: Backtest, rows: tuple[pd.DataFrame, pd.DataFrame] | None, currency: str, rates: pd.DataFrame | None) -> Backtest:

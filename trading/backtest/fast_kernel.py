@@ -208,16 +208,22 @@ def _ratio(above, below):
 
 
 @njit(nogil=True, cache=True)
-def _measure(row, words, close, bars, span, blocks, starts, costs, total, periods, out):
-    "Trade one row of positions and write its figures."
+def _measure(row, words, close, bars, span, blocks, starts, costs, total, periods, out, marks, path):
+    "Trade one row of positions and write its figures, and about what it was worth at the marks."
     n, a = close.size, np.zeros(16)
     cash, units, t, current, ruined = costs[4], 0.0, 0, 0, False
     a[WORTH] = a[PEAK] = cash
-    change = _next_change(row, words, 0, n, current)
+    change, mark = _next_change(row, words, 0, n, current), 0
+    while mark < marks.size and marks[mark] < 0:
+        path[mark] = cash
+        mark += 1
     while not ruined and t < n:
         fill = min(change + 1, n)
         while fill < n and bars[0, fill] != bars[0, fill]:  # nobody trades here
             fill += 1
+        while mark < marks.size and marks[mark] < fill:
+            path[mark] = max(cash + units * close[marks[mark]], 0.0)
+            mark += 1
         ruined, cash, units = _value(a, close, bars, span, blocks, starts, t, fill, cash, units, costs)
         if not ruined and fill < n:
             wanted = row[fill - 1]
@@ -227,6 +233,7 @@ def _measure(row, words, close, bars, span, blocks, starts, costs, total, period
                 cash, units = _order(a, wanted, bars[0, fill], cash, units, costs)
             change, current = _next_change(row, words, fill - 1, n, wanted), wanted
         t = fill
+    path[mark:] = 0.0  # ruined
     if costs[8] > 0 and not ruined:  # the prices have ended for good: what is held is paid by the delisting rule
         if units != 0:
             price = close[n - 1] * costs[7]
@@ -270,7 +277,8 @@ def conclude(
 # %% ../../nbs/06_backtest/30_fast_kernel.ipynb #7ba52f4a
 RULE = types.void(types.float64[:, ::1], types.float64[::1], types.int8[::1])  # tables, numbers of a variation, positions to write
 _RUN = types.void(types.FunctionType(RULE), types.float64[:, ::1], types.float64[:, ::1], types.float64[::1], types.float64[:, ::1],
-                  types.float64[::1], types.float64[::1], types.int64, types.float64, types.float64[:, ::1])
+                  types.float64[::1], types.float64[::1], types.int64, types.float64, types.float64[:, ::1], types.int64[::1],
+                  types.float64[:, ::1])
 
 
 @njit(_RUN, cache=True, nogil=True)
@@ -285,17 +293,19 @@ def run_variations(
     total,  # bars of the whole backtest, those without a price included
     periods,  # bars in a year
     out,  # variations × FIGURES, to be written
+    marks,  # closes at which the worth is wanted, ascending; -1: before the first
+    paths,  # variations × marks, worth, to be written
 ):
-    "Trade every variation on one symbol.\n\nParameters\n----------\nrule\n    compiled with the signature RULE\ntables\n    rows of indicators, whatever the rule reads\ncodes\n    variations × numbers\nclose\n    known closes of one symbol\nbars\n    price at which each of these bars is filled (missing: it cannot trade), its open and its high: 3 × bars\nspan\n    bars up to each close, holes counted; one longer\ncosts\n    fees, slippage, fixed fees, smallest size, cash, maintenance margin, fills at the close, what a delisting pays, bars after it\ntotal\n    bars of the whole backtest, those without a price included\nperiods\n    bars in a year\nout\n    variations × FIGURES, to be written"
+    "Trade every variation on one symbol.\n\nParameters\n----------\nrule\n    compiled with the signature RULE\ntables\n    rows of indicators, whatever the rule reads\ncodes\n    variations × numbers\nclose\n    known closes of one symbol\nbars\n    price at which each of these bars is filled (missing: it cannot trade), its open and its high: 3 × bars\nspan\n    bars up to each close, holes counted; one longer\ncosts\n    fees, slippage, fixed fees, smallest size, cash, maintenance margin, fills at the close, what a delisting pays, bars after it\ntotal\n    bars of the whole backtest, those without a price included\nperiods\n    bars in a year\nout\n    variations × FIGURES, to be written\nmarks\n    closes at which the worth is wanted, ascending; -1: before the first\npaths\n    variations × marks, worth, to be written"
     blocks, starts = build_blocks(close, span)
     row = np.zeros((close.size + 7) // 8 * 8, np.int8)
     words, used = row.view(np.int64), row[: close.size]
     for k in range(codes.shape[0]):
         rule(tables, codes[k], used)
-        _measure(row, words, close, bars, span, blocks, starts, costs, total, periods, out[k])
+        _measure(row, words, close, bars, span, blocks, starts, costs, total, periods, out[k], marks, paths[k])
 
 
-@njit("void(int8[:, ::1], float64[::1], float64[:, ::1], float64[::1], float64[::1], int64, float64, float64[:, ::1])", cache=True, nogil=True)
+@njit("void(int8[:, ::1], float64[::1], float64[:, ::1], float64[::1], float64[::1], int64, float64, float64[:, ::1], int64[::1], float64[:, ::1])", cache=True, nogil=True)
 def run_positions(
     rows,  # variations × bars, of a length that eight divides: positions of each, whatever made them
     close,  # as in `run_variations`
@@ -305,11 +315,13 @@ def run_positions(
     total,
     periods,
     out,
+    marks,
+    paths,
 ):
-    "Trade rows of positions on one symbol.\n\nParameters\n----------\nrows\n    variations × bars, of a length that eight divides: positions of each, whatever made them\nclose\n    as in `run_variations`\nbars\nspan\ncosts\ntotal\nperiods\nout"
+    "Trade rows of positions on one symbol.\n\nParameters\n----------\nrows\n    variations × bars, of a length that eight divides: positions of each, whatever made them\nclose\n    as in `run_variations`\nbars\nspan\ncosts\ntotal\nperiods\nout\nmarks\npaths"
     blocks, starts = build_blocks(close, span)
     for k in range(rows.shape[0]):
-        _measure(rows[k, : close.size], rows[k].view(np.int64), close, bars, span, blocks, starts, costs, total, periods, out[k])
+        _measure(rows[k, : close.size], rows[k].view(np.int64), close, bars, span, blocks, starts, costs, total, periods, out[k], marks, paths[k])
 
 
 @njit(nogil=True, cache=True)

@@ -9,7 +9,7 @@ __all__ = ['PERIODS', 'Leak', 'LeakReport', 'find_leaks']
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,8 @@ from ..core.english import plural
 from trading.backtest.leak_probes import (
     PERTURBATIONS, run_pipeline, fixed_seeds, is_fitted, load_model, changed_past, perturb_bars, perturb_tables,
 )
-from ..core.bars import check_bars
+from .leak_source import unseen_inputs
+from ..core.bars import PRICES, check_bars
 from ..core.errors import BadInput, Refused, TradingError
 
 # %% ../../nbs/06_backtest/75_leak_detector.ipynb #4c787ea2
@@ -40,24 +41,33 @@ class Leak:
 
 @dataclass(frozen=True)
 class LeakReport:
-    "What the probing of one pipeline found.\n\nParameters\n----------\nleaks : tuple[Leak, ...]\nruns : int\n    how often the pipeline was run\nnotes : tuple[str, ...], default ()\n    what could not be tried, and why"
+    "What the probing of one pipeline found.\n\nParameters\n----------\nleaks : tuple[Leak, ...]\nruns : int\n    how often the pipeline was run\nnotes : tuple[str, ...], default ()\n    what could not be tried, and why\nunseen : tuple[str, ...], default ()\n    what no experiment can see, one sentence each"
 
     leaks: tuple[Leak, ...]
     runs: int  # how often the pipeline was run
     notes: tuple[str, ...] = ()  # what could not be tried, and why
+    unseen: tuple[str, ...] = ()  # what no experiment can see, one sentence each
+
+    @property
+    def answer(self) -> Literal["leak", "clean", "cannot tell"]:
+        "A leak where something moved; clean only where nothing is left that could not be seen."
+        return "leak" if self.leaks else "cannot tell" if self.unseen else "clean"
 
     @property
     def clean(self) -> bool:
-        "True when nothing moved."
-        return not self.leaks
+        "True when nothing moved and nothing is hidden from the experiments."
+        return self.answer == "clean"
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.leaks)) or f"clean in {self.runs} runs"
+        hidden = "".join(f"\ncannot tell: {u}" for u in self.unseen)
+        return ("\n".join(map(str, self.leaks)) + hidden).strip() or f"clean in {self.runs} runs"
 
     def require(self) -> None:
-        "Raise `Refused` with every leak unless the pipeline is clean."
+        "Raise `Refused` with every reason unless the pipeline is clean."
         if self.leaks:
             raise Refused(f"the pipeline looks into the future: {self}")
+        if self.unseen:
+            raise Refused(f"whether the pipeline looks into the future cannot be told: {self}")
 
 # %% ../../nbs/06_backtest/75_leak_detector.ipynb #f1cd7f61
 class _Runs:
@@ -92,6 +102,30 @@ def _cuts(index: pd.DatetimeIndex, warm_up: float = 0.4) -> list[int]:
         cuts.append(c)
     return sorted({*cuts, n - 1})
 
+
+def _special_cuts(runs: "_Runs", warm_up: float = 0.3) -> list[int]:
+    "Choose further cuts: in calm and volatile, rising and falling times, before holes in time, and right after what an output does rarely."
+    index, bars, n = runs.bars.index, runs.bars, len(runs.bars)
+    lo, cuts = int(n * warm_up), set()
+    field = "close" if "close" in bars.columns.get_level_values(0) else bars.columns[0][0]
+    step = np.log(bars[field].astype(float).where(lambda x: x > 0)).diff().mean(axis=1).fillna(0.0)
+    states = {"spread": step.rolling(20, min_periods=5).std(), "trend": step.rolling(20, min_periods=5).sum(), "shock": step}
+    for state in states.values():
+        known = state.iloc[lo : n - 2].dropna()
+        if len(known):
+            cuts |= {index.get_loc(known.idxmax()) + 1, index.get_loc(known.idxmin()) + 1, index.get_loc((known - known.median()).abs().idxmin()) + 1}
+    apart = np.diff(index.asi8)
+    wide = np.flatnonzero(apart > 1.5 * np.median(apart)) + 1
+    cuts |= {int(w) for w in wide[wide > lo][-3:]}
+    for column in list(runs.base)[:6]:
+        values = runs.base[column].reindex(index).to_numpy(float)
+        usual = pd.Series(values).mode()
+        rare = np.flatnonzero(~np.isnan(values) & (values != (usual.iloc[0] if len(usual) else 0)))
+        if 0 < len(rare) < 0.3 * n:
+            cuts |= {int(r) + 1 for r in rare[rare > lo][:: max(1, len(rare) // 3)][:3]}
+    cuts = sorted(c for c in cuts if lo < c < n - 1)
+    return cuts[:: max(1, len(cuts) // 14)]
+
 # %% ../../nbs/06_backtest/75_leak_detector.ipynb #8aa8133a
 def _evidence(runs: _Runs, cuts: list[int], notes: list[str]) -> list[tuple[str, int, pd.DataFrame, pd.DataFrame]]:
     "Return (how, cut, what moved, the output then) for each change that moved the past."
@@ -112,6 +146,12 @@ def _evidence(runs: _Runs, cuts: list[int], notes: list[str]) -> list[tuple[str,
 
     for cut in cuts:
         for how in ("end", *PERTURBATIONS, "pulse"):
+            look(how, cut, runs.base)
+    for cut in _special_cuts(runs):
+        for how in ("end", "fields"):
+            look(how, cut, runs.base)
+    for cut in cuts[1::3]:
+        for how in ("gap", "later"):
             look(how, cut, runs.base)
     holed, late = runs.bars.astype(float), runs.bars.astype(float)
     for cut in cuts[::2]:
@@ -142,6 +182,10 @@ def _cause(output: str, seen: list, base: pd.Series, index: pd.DatetimeIndex, fi
     far = max(lag for places in reach.values() for _, lag, _ in places)
     if hows == {"holes"}:
         return "holes are filled from later bars (back-fill or interpolation)", far
+    if hows <= {"gap", "later"}:
+        return "the times of later bars are used (a gap that is coming, or how long until the next bar)", far
+    if base.isna().all():
+        return "an output appears or disappears with what comes later (columns chosen by their future)", None
     strongest = [p for how, places in reach.items() if how != "holes" for p in places]
     if hows <= {"end", "holes"} and far > 5:
         return "the result depends on how many bars there are (a position in the sample, or a window as a part of its length)", None
@@ -276,6 +320,36 @@ def _foreign(runs: _Runs, notes: list[str]) -> list[Leak]:
             notes.append(f"{column} does not depend on the bars; pass the table it comes from in others= to have it probed")
     return leaks
 
+# %% ../../nbs/06_backtest/75_leak_detector.ipynb #b70b9528
+def _memory(runs: _Runs, cuts: list[int]) -> list[str]:
+    "Ask one copy twice, about two futures, and say whether the first answer shows in the second."
+    changed, warm = perturb_bars(runs.bars, cuts[1], "up"), runs.make()
+    try:
+        with fixed_seeds():
+            cold = run_pipeline(runs.make(), changed, runs.others)
+            run_pipeline(warm, runs.bars, runs.others)
+            again = run_pipeline(warm, changed, runs.others)
+    except Exception:  # noqa: BLE001  somebody else's code; the experiments have listed it
+        return []
+    runs.count += 3
+    return [] if changed_past(cold, again, runs.bars.index[-1] + pd.Timedelta(days=1)).empty else ["it remembers bars of an earlier run: asked again it answers otherwise"]
+
+
+def _levels(runs: _Runs) -> list[str]:
+    "Say whether a signal follows the level of a price and not its moves."
+    few = [c for c in runs.base if runs.base[c].nunique() <= 5]
+    if not few:
+        return []
+    scaled = runs.bars.astype(float)
+    prices = scaled.columns.get_level_values(0).isin(PRICES)
+    scaled.loc[:, prices] *= 7.3
+    try:
+        out = runs.run(scaled)
+    except Exception:  # noqa: BLE001  the same
+        return []
+    moved = [c for c in few if c in out and (out[c].reindex(runs.base.index).fillna(-9) != runs.base[c].fillna(-9)).mean() > 0.01]
+    return [f"{moved[0]} follows the level of the price (the same moves at 7.3 times the price give another signal): was the level chosen with hindsight?"] if moved else []
+
 # %% ../../nbs/06_backtest/75_leak_detector.ipynb #b10e1510
 def find_leaks(
     pipeline: Any,  # a function of bars, a strategy, an estimator (fitted or not), or a pickle of one (bytes or a path)
@@ -283,7 +357,7 @@ def find_leaks(
     others: Mapping[str, pd.DataFrame] | None = None,  # further tables the pipeline takes by name, index in time
     known: Mapping[str, str] | None = None,  # by table: the column saying when a row became known; without it, its index
 ) -> LeakReport:
-    "Change the future in many ways and report which outputs of the past moved, from which bar on, and why.\n\nParameters\n----------\npipeline : Any\n    a function of bars, a strategy, an estimator (fitted or not), or a pickle of one (bytes or a path)\nbars : pd.DataFrame\n    time × (field, symbol); at least 60 bars, better several hundred\nothers : Mapping[str, pd.DataFrame] | None, default None\n    further tables the pipeline takes by name, index in time\nknown : Mapping[str, str] | None, default None\n    by table: the column saying when a row became known; without it, its index\n\nReturns\n-------\nLeakReport"
+    "Change the future in many ways and report which outputs of the past moved, from which bar on, and why; or that it cannot be told.\n\nParameters\n----------\npipeline : Any\n    a function of bars, a strategy, an estimator (fitted or not), or a pickle of one (bytes or a path)\nbars : pd.DataFrame\n    time × (field, symbol); at least 60 bars, better several hundred\nothers : Mapping[str, pd.DataFrame] | None, default None\n    further tables the pipeline takes by name, index in time\nknown : Mapping[str, str] | None, default None\n    by table: the column saying when a row became known; without it, its index\n\nReturns\n-------\nLeakReport"
     check_bars(bars, need=(), min_bars=60)
     runs = _Runs(pipeline, bars, dict(others or {}), dict(known or {}))
     if runs.base.empty or runs.base.isna().all(axis=None):
@@ -296,7 +370,8 @@ def find_leaks(
     outputs = list(dict.fromkeys(c for _, _, rows, _ in seen for c in rows))
     groups: dict[tuple, list[str]] = {}
     for output in outputs:
-        groups.setdefault(_cause(output, seen, runs.base[output], bars.index, fits), []).append(output)
+        base = runs.base[output] if output in runs.base else pd.Series(np.nan, runs.base.index)
+        groups.setdefault(_cause(output, seen, base, bars.index, fits), []).append(output)
     leaks = []
     for (cause, ahead), names in groups.items():
         first = min(rows.index[rows[n].to_numpy(dtype=bool)][0] for _, _, rows, _ in seen for n in names if n in rows)
@@ -304,4 +379,7 @@ def find_leaks(
         leaks.append(Leak(cause, tuple(names), first, ahead, probes))
     leaks += _refit(runs, cuts)
     leaks += [] if runs.random else _foreign(runs, notes)
-    return LeakReport(tuple(leaks), runs.count, tuple(dict.fromkeys(notes)))
+    unseen = unseen_inputs(runs.make(), bars.index) + ([] if runs.random or fits else _memory(runs, cuts) + _levels(runs))
+    if len(notes) > 0.5 * runs.count:
+        unseen.append(f"it failed in most runs on another future: {notes[0]}")
+    return LeakReport(tuple(leaks), runs.count, tuple(dict.fromkeys(notes)), tuple(unseen))

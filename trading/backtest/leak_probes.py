@@ -135,29 +135,42 @@ def _name(column: Any) -> str:
     return " ".join(str(c) for c in column if str(c)) if isinstance(column, tuple) else str(column)
 
 # %% ../../nbs/06_backtest/70_leak_probes.ipynb #0099408f
-PERTURBATIONS = ("up", "down", "wild")
+PERTURBATIONS = ("up", "down", "wild", "fields")
 
 
 def perturb_bars(
     bars: pd.DataFrame,  # time × (field, symbol)
     cut: int,  # position of the first bar that changes
-    how: str,  # 'up', 'down', 'wild', 'pulse' (that one bar alone) or 'end' (no bars from there on)
+    how: str,  # 'up', 'down', 'wild', 'fields' (each by itself), 'pulse' (that one bar alone), 'end' (no bars from there on), 'gap' (a few are gone), 'later' (all come later)
     seed: int = 0,
 ) -> pd.DataFrame:
-    "Return bars that are equal before the cut and different from it on.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\ncut : int\n    position of the first bar that changes\nhow : str\n    'up', 'down', 'wild', 'pulse' (that one bar alone) or 'end' (no bars from there on)\nseed : int, default 0\n\nReturns\n-------\npd.DataFrame"
+    "Return bars that are equal before the cut and different from it on.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\ncut : int\n    position of the first bar that changes\nhow : str\n    'up', 'down', 'wild', 'fields' (each by itself), 'pulse' (that one bar alone), 'end' (no bars from there on), 'gap' (a few are gone), 'later' (all come later)\nseed : int, default 0\n\nReturns\n-------\npd.DataFrame"
     if how == "end":
         return bars.iloc[:cut]
+    if how == "gap":
+        return bars.drop(bars.index[cut : min(cut + 4, len(bars) - 1)])
+    if how == "later":
+        step = (bars.index[1:] - bars.index[:-1]).min()
+        return bars.set_axis(bars.index[:cut].append(bars.index[cut:] + 3 * step + pd.Timedelta(days=2)))
     rows = slice(cut, cut + 1) if how == "pulse" else slice(cut, None)
     n = len(bars.index[rows])
     rng = np.random.default_rng([seed, cut])
     symbols = bars.columns.get_level_values(1)
-    level = {"up": 0.45, "down": -0.45, "wild": 0.0, "pulse": 0.3}[how]
+    level = {"up": 0.45, "down": -0.45, "wild": 0.0, "pulse": 0.3, "fields": 0.0}[how]
     noise = 0.12 if how == "wild" else 0.01
     factors = {s: np.exp(level + (np.cumsum(rng.normal(0, noise, n)) if how == "wild" else rng.normal(0, noise, n))) for s in dict.fromkeys(symbols)}
     changed = bars.astype(float)
     values = changed.to_numpy(copy=True)
     for i, (name, symbol) in enumerate(bars.columns):
-        values[rows, i] *= factors[symbol] if name in PRICES else factors[symbol] ** 3
+        own = np.exp(rng.normal(0, 0.1, n)) if how == "fields" else 1.0
+        values[rows, i] *= (factors[symbol] if name in PRICES else factors[symbol] ** 3) * own
+    if how == "fields":  # a high stays the highest and a low the lowest
+        for symbol in dict.fromkeys(symbols):
+            place = {name: i for i, (name, s) in enumerate(bars.columns) if s == symbol and name in PRICES}
+            known = values[rows][:, list(place.values())]
+            for name, extreme in (("high", np.fmax), ("low", np.fmin)):
+                if name in place:
+                    values[rows, place[name]] = np.where(np.isnan(values[rows, place[name]]), np.nan, extreme.reduce(known, axis=1))
     return pd.DataFrame(values, index=bars.index, columns=bars.columns)
 
 
@@ -188,10 +201,11 @@ def changed_past(
     "Return which outputs before the cut differ.\n\nParameters\n----------\nbase : pd.DataFrame\n    output on the real bars\nother : pd.DataFrame\n    output on bars with another future\nwhen : pd.Timestamp\n    open time of the first bar that differs\nended : bool, default False\n    the bars were cut short\n\nReturns\n-------\npd.DataFrame\n    time × output, True where the past moved; only outputs that moved"
     base, other = (t.iloc[: t.index.searchsorted(when)] if t.index.is_monotonic_increasing else t[t.index < when] for t in (base, other))
     if base.columns.equals(other.columns) and base.index.equals(other.index):
-        gone, shared, rows = [], base.columns, base.index
+        gone, new, shared, rows = [], [], base.columns, base.index
         a, b = base.to_numpy(dtype=float), other.to_numpy(dtype=float)
     else:
         gone = [c for c in base if c not in other and (base[c].fillna(0) != 0).any()]
+        new = [c for c in other if c not in base and (other[c].fillna(0) != 0).any()]  # a column that only another future brings
         shared = [c for c in base if c in other]
         rows = base.index.intersection(other.index) if ended else base.index.union(other.index)
         a, b = (t[shared].reindex(rows).to_numpy(dtype=float) for t in (base, other))
@@ -199,9 +213,9 @@ def changed_past(
     usual = np.nan_to_num(np.abs(a), posinf=0.0).sum(axis=0) / max(len(a), 1)
     with np.errstate(invalid="ignore"):
         same = (np.abs(a - b) <= 1e-7 * size + 1e-9 * usual) | (np.isnan(a) & np.isnan(b)) | (a == b)
-    if same.all() and not gone:
+    if same.all() and not gone and not new:
         return pd.DataFrame(index=rows[:0])
     found = pd.DataFrame(~same, index=rows, columns=shared)
-    for column in gone:
+    for column in gone + new:
         found[column] = True
     return found.loc[:, found.any()]

@@ -15,8 +15,8 @@ from typing import Self
 import numpy as np
 import pandas as pd
 
+from .joint_test import _clean, dependence, joint_test
 from ..core.english import plural
-from ..core.bars import check_index
 from ..core.errors import BadInput
 
 EULER = 0.5772156649015329
@@ -24,12 +24,13 @@ EULER = 0.5772156649015329
 # %% ../../nbs/06_backtest/55_overfitting.ipynb #d507962d
 @dataclass(frozen=True)
 class ReturnRecord:
-    "A Sharpe ratio per bar, with the length and the shape of the returns it was measured on.\n\nParameters\n----------\nsharpe : float\n    mean over standard deviation, per bar\nbars : int\n    number of returns\nskew : float, default 0.0\n    third standardised moment; 0 for a normal\nkurtosis : float, default 3.0\n    fourth standardised moment; 3 for a normal"
+    "A Sharpe ratio per bar, with the length and the shape of the returns it was measured on.\n\nParameters\n----------\nsharpe : float\n    mean over standard deviation, per bar\nbars : int\n    number of returns\nskew : float, default 0.0\n    third standardised moment; 0 for a normal\nkurtosis : float, default 3.0\n    fourth standardised moment; 3 for a normal\ndependence : float, default 1.0\n    variance of the mean over that of independent returns"
 
     sharpe: float  # mean over standard deviation, per bar
     bars: int  # number of returns
     skew: float = 0.0  # third standardised moment; 0 for a normal
     kurtosis: float = 3.0  # fourth standardised moment; 3 for a normal
+    dependence: float = 1.0  # variance of the mean over that of independent returns
 
     @classmethod
     def of(cls, returns: pd.Series) -> Self:
@@ -39,27 +40,13 @@ class ReturnRecord:
         if np.ptp(r) == 0:  # the deviation of equal numbers is not always an exact zero
             raise BadInput("the returns never move, so they have no Sharpe ratio; did the strategy trade at all?")
         z = (r - r.mean()) / r.std()
-        return cls(float(r.mean() / deviation), len(r), float((z**3).mean()), float((z**4).mean()))
+        return cls(float(r.mean() / deviation), len(r), float((z**3).mean()), float((z**4).mean()), dependence(r))
 
     @property
     def spread(self) -> float:
-        "Standard error of the ratio times the root of (bars - 1) (Mertens 2002; Bailey & López de Prado 2012, eq. 6)."
+        "Standard error of the ratio times the root of (bars - 1) (Mertens 2002; Bailey & López de Prado 2012, eq. 6; dependence as Lo 2002)."
         variance = 1 - self.skew * self.sharpe + (self.kurtosis - 1) / 4 * self.sharpe**2
-        return float(np.sqrt(max(variance, 1e-12)))
-
-
-def _clean(returns: pd.DataFrame, least: int = 10) -> np.ndarray:
-    "Return the values, or say which return is missing."
-    check_index(returns, "returns")
-    values = returns.to_numpy(dtype=float)
-    if len(values) < least:
-        raise BadInput(f"{plural(len(values), 'return is', 'returns are')} too few to judge; at least {least} are needed")
-    bad = ~np.isfinite(values)
-    if bad.any():
-        row, column = np.argwhere(bad)[0]
-        where = f"{returns.columns[column]}: the return at {returns.index[row]} is {values[row, column]}"
-        raise BadInput(f"{where}; drop the warm-up or fill it with 0 where nothing was held")
-    return values
+        return float(np.sqrt(max(variance + self.dependence - 1, 1e-12)))
 
 
 def _record(returns: "pd.Series | ReturnRecord") -> ReturnRecord:
@@ -187,22 +174,9 @@ def reality_check(
     returns: pd.DataFrame,  # bars × variations, simple returns per bar; every variation tried
     benchmark: pd.Series | float = 0.0,  # returns per bar of doing something simpler
     draws: int = 1000,  # bootstrap samples
-    block: int | None = None,  # bars in a block on average; None: the root of the number of bars
+    block: float | None = None,  # bars in a block on average; None: from the data
     seed: int = 0,
     kind: str = "consistent",  # Hansen's test; 'upper' is the one nearest to White's
 ) -> float:  # p-value
-    "Return the chance that the best of these looks so good though none beats the benchmark (White 2000; Hansen 2005).\n\nParameters\n----------\nreturns : pd.DataFrame\n    bars × variations, simple returns per bar; every variation tried\nbenchmark : pd.Series | float, default 0.0\n    returns per bar of doing something simpler\ndraws : int, default 1000\n    bootstrap samples\nblock : int | None, default None\n    bars in a block on average; None: the root of the number of bars\nseed : int, default 0\nkind : str, default 'consistent'\n    Hansen's test; 'upper' is the one nearest to White's\n\nReturns\n-------\nfloat\n    p-value"
-    from arch.bootstrap import SPA
-
-    values = _clean(returns)
-    held = np.full(len(values), benchmark) if np.isscalar(benchmark) else benchmark.reindex(returns.index).to_numpy(dtype=float)
-    if np.isnan(held).any():
-        raise BadInput(f"the benchmark has no return at {returns.index[np.isnan(held)][0]}; give it for every bar")
-    if kind not in ("lower", "consistent", "upper"):
-        raise BadInput(f"the kind {kind!r} is unknown; choose lower, consistent or upper")
-    moving = values[:, np.ptp(values - held[:, None], axis=0) > 1e-15]
-    if not moving.shape[1]:
-        return 1.0
-    test = SPA(-held, -moving, block_size=block or max(int(np.sqrt(len(values))), 1), reps=draws, seed=seed)
-    test.compute()
-    return float(test.pvalues[kind])
+    "Return the chance that the best of these looks so good though none beats the benchmark (White 2000; Hansen 2005).\n\nParameters\n----------\nreturns : pd.DataFrame\n    bars × variations, simple returns per bar; every variation tried\nbenchmark : pd.Series | float, default 0.0\n    returns per bar of doing something simpler\ndraws : int, default 1000\n    bootstrap samples\nblock : float | None, default None\n    bars in a block on average; None: from the data\nseed : int, default 0\nkind : str, default 'consistent'\n    Hansen's test; 'upper' is the one nearest to White's\n\nReturns\n-------\nfloat\n    p-value"
+    return joint_test(returns, benchmark, draws, block, seed=seed, kind=kind).p

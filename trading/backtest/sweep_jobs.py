@@ -19,6 +19,7 @@ from .strategies import Strategy
 from .costs import Costs
 from ..core.bars import symbols_of
 from ..core.errors import BadInput
+from ..core.trial_store import Cells
 
 # %% ../../nbs/06_backtest/40_sweep_jobs.ipynb #e40c7709
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def split_params(
 # %% ../../nbs/06_backtest/40_sweep_jobs.ipynb #e867d9f5
 @dataclass(frozen=True)
 class Job:
-    "What every chunk of a sweep needs to know.\n\nParameters\n----------\nbars : pd.DataFrame\nprice : pd.DataFrame\n    time × symbol, where the orders of a bar are filled\nstrategy : Strategy\ngrid : Grid\ncosts : Costs\nfill : str\nperiods : float\ntrade : dict\n    fields of `TradeRules` that hold for every combination\naccount : AccountRules\nengine : str\n    'kernel' (a compiled rule), 'rows' (positions through the kernel), 'account' or 'vectorbt'\nkeep : tuple[int, ...]\n    which of the FIGURES"
+    "What every chunk of a sweep needs to know.\n\nParameters\n----------\nbars : pd.DataFrame\nprice : pd.DataFrame\n    time × symbol, where the orders of a bar are filled\nstrategy : Strategy\ngrid : Grid\ncosts : Costs\nfill : str\nperiods : float\ntrade : dict\n    fields of `TradeRules` that hold for every combination\naccount : AccountRules\nengine : str\n    'kernel' (a compiled rule), 'rows' (positions through the kernel), 'account' or 'vectorbt'\nkeep : tuple[int, ...]\n    which of the FIGURES\ncells : Cells | None, default None\n    where each variation is sketched for the trial register; None: it is not counted"
 
     bars: pd.DataFrame
     price: pd.DataFrame  # time × symbol, where the orders of a bar are filled
@@ -109,6 +110,7 @@ class Job:
     account: AccountRules
     engine: str  # 'kernel' (a compiled rule), 'rows' (positions through the kernel), 'account' or 'vectorbt'
     keep: tuple[int, ...]  # which of the FIGURES
+    cells: Cells | None = None  # where each variation is sketched for the trial register; None: it is not counted
 
     @property
     def symbols(self) -> list[str]:

@@ -29,11 +29,13 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "lock_user", "unlock_user", "enrol", "change_role", "change_password", "change_portfolios", "make_key", "list_keys", "revoke_key",
         "list_sessions", "end_session", "audit_group", "show_audit", "verify_audit",
     ],
+    "strategies": ["read_grid", "strategies_group", "show_command", "promote_command", "retire_command"],
     "trade": [
         "approve_command", "review_command", "reject_command", "validate_command", "kill_command", "reconcile_command", "compare_command",
         "reproduce_command",
     ],
     "venues": ["venues_command", "mt5_group", "unlock_command"],
 }, modules=[
-    "book", "books", "commands", "data", "environment", "feedback", "main", "ops", "run", "run_progress", "security", "trade", "venues",
+    "book", "books", "commands", "data", "environment", "feedback", "main", "ops", "run", "run_progress", "security", "strategies",
+    "trade", "venues",
 ])

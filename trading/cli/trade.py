@@ -134,11 +134,11 @@ def reproduce_command(name) -> None:
     with lock_folder(load_settings().run.data):
         again = begin_reproduction(original, datetime.now(UTC))
         run_stages(again, its_own)
-    inputs, differences = reproduction_differences(original, again)
+    inputs, verdict = reproduction_differences(original, again)
     for line in inputs:
         click.echo(f"note: {line}")
-    if differences:
-        raise TradingError(f"{again.record.id} differs from {original.record.id}: {differences[0]}" +
-                           (f" (and {len(differences) - 1} more; 'carnet compare' lists them)" if differences[1:] else ""))
+    if verdict.answer == "different":
+        raise TradingError(f"{again.record.id} differs from {original.record.id}: {verdict}; 'carnet compare' lists every difference")
     what = "" if original.record.mode == "paper" else " in everything that was decided"
-    click.echo(f"equal to the last bit{what}: {again.record.id} and {original.record.id}")
+    same = "equal to the last bit" if verdict.distance == 0 else "equal"
+    click.echo(f"{verdict}: {again.record.id} and {original.record.id} are {same}{what}")

@@ -27,7 +27,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "files": ["write_atomic", "lock_folder"],
     "hash_chain": ["chain_hash", "keyed_hash"],
-    "identity": ["house_digest"],
+    "identity": ["house_digest", "is_users", "code_globals"],
     "instruments": [
         "InstrumentKind", "INSTRUMENT_COLUMNS", "MEASURED_BARS", "FINEST", "FormerName", "to_step", "Instrument", "order_problem",
         "order_parts", "read_instruments", "measured_instrument", "changed_terms",
@@ -52,6 +52,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "sqlite": ["transaction", "open_database", "open_readonly", "single_transaction"],
     "synthetic": ["ScenarioKind", "StylizedFacts", "scenario"],
     "tracing": ["SWITCHES", "PARENT", "CALLS", "span", "traceparent", "traced"],
+    "trial_store": [
+        "TRIALS_IN_ROW", "Cells", "sketch_values", "sketch_returns", "data_words", "shift_between", "canonical_value", "variation_text",
+        "variation_keys", "TrialStore", "describe_data", "written_params", "count_trial", "default_store",
+    ],
     "types": [
         "Side", "OrderType", "OrderStatus", "Order", "OrderState", "Fill", "Position", "asset_of", "stable_hash", "Action", "Plan",
         "Violation", "CheckResult", "Event", "MarketData", "Venue", "PricedVenue",
@@ -63,6 +67,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
 }, modules=[
     "bars", "calendars", "carried_prices", "circuit_breaker", "currencies", "datasets", "decimals", "drawdown", "english", "errors",
     "files", "hash_chain", "identity", "instruments", "lazy", "numbers", "redaction", "resources", "secret_shapes", "settings",
-    "settings_edit", "settings_model", "settings_overrides", "sqlite", "synthetic", "tracing", "types", "values", "venue_profiles",
-    "venue_proxy", "written_times",
+    "settings_edit", "settings_model", "settings_overrides", "sqlite", "synthetic", "tracing", "trial_store", "types", "values",
+    "venue_profiles", "venue_proxy", "written_times",
 ])

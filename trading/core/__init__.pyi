@@ -25,6 +25,7 @@ from . import settings_overrides as settings_overrides
 from . import sqlite as sqlite
 from . import synthetic as synthetic
 from . import tracing as tracing
+from . import trial_store as trial_store
 from . import types as types
 from . import values as values
 from . import venue_profiles as venue_profiles
@@ -42,7 +43,7 @@ from .english import pluralize as pluralize, plural as plural, spelled as spelle
 from .errors import TradingError as TradingError, BadInput as BadInput, BadSettings as BadSettings, MissingData as MissingData, DamagedStore as DamagedStore, StaleData as StaleData, VenueError as VenueError, VenueUnreachable as VenueUnreachable, NotSent as NotSent, UnknownOutcome as UnknownOutcome, Refused as Refused, Halted as Halted, Locked as Locked, Busy as Busy, StageFailed as StageFailed, NotSignedIn as NotSignedIn, LockedOut as LockedOut, Forbidden as Forbidden
 from .files import write_atomic as write_atomic, lock_folder as lock_folder
 from .hash_chain import chain_hash as chain_hash, keyed_hash as keyed_hash
-from .identity import house_digest as house_digest
+from .identity import house_digest as house_digest, is_users as is_users, code_globals as code_globals
 from .instruments import InstrumentKind as InstrumentKind, INSTRUMENT_COLUMNS as INSTRUMENT_COLUMNS, MEASURED_BARS as MEASURED_BARS, FINEST as FINEST, FormerName as FormerName, to_step as to_step, Instrument as Instrument, order_problem as order_problem, order_parts as order_parts, read_instruments as read_instruments, measured_instrument as measured_instrument, changed_terms as changed_terms
 from .lazy import lazy_names as lazy_names, make_callable as make_callable
 from .numbers import number_evidence as number_evidence, decide_sign as decide_sign, decimal_sign as decimal_sign, read_numbers as read_numbers, read_number as read_number
@@ -56,6 +57,7 @@ from .settings_overrides import OVERRIDES_FILE as OVERRIDES_FILE, read_overrides
 from .sqlite import transaction as transaction, open_database as open_database, open_readonly as open_readonly, single_transaction as single_transaction
 from .synthetic import ScenarioKind as ScenarioKind, StylizedFacts as StylizedFacts, scenario as scenario
 from .tracing import SWITCHES as SWITCHES, PARENT as PARENT, CALLS as CALLS, span as span, traceparent as traceparent, traced as traced
+from .trial_store import TRIALS_IN_ROW as TRIALS_IN_ROW, Cells as Cells, sketch_values as sketch_values, sketch_returns as sketch_returns, data_words as data_words, shift_between as shift_between, canonical_value as canonical_value, variation_text as variation_text, variation_keys as variation_keys, TrialStore as TrialStore, describe_data as describe_data, written_params as written_params, count_trial as count_trial, default_store as default_store
 from .types import Side as Side, OrderType as OrderType, OrderStatus as OrderStatus, Order as Order, OrderState as OrderState, Fill as Fill, Position as Position, asset_of as asset_of, stable_hash as stable_hash, Action as Action, Plan as Plan, Violation as Violation, CheckResult as CheckResult, Event as Event, MarketData as MarketData, Venue as Venue, PricedVenue as PricedVenue
 from .values import ZERO as ZERO, Value as Value
 from .venue_profiles import PROFILES as PROFILES, VenueQuery as VenueQuery, VenueProfile as VenueProfile, profile_of as profile_of, require_contract as require_contract

@@ -212,14 +212,14 @@ class LimitSettings(SettingsSection):
 
 
 class PromotionSettings(SettingsSection):
-    deflated_sharpe: Fraction = Field(0.95, description="at least: chance that the Sharpe ratio is above luck's")
-    overfitting: Fraction = Field(0.5, description="at most: chance that the best of one half is below the median of the other")
-    half_loss: Fraction = Field(0.2, description="at most: chance that the best of one half loses in the other")
-    reality_check: Fraction = Field(0.05, description="at most: p-value of the search as a whole")
+    reality_check: Fraction = Field(0.03, description="at most: p-value in the joint test of everything ever tried; the main criterion")
+    walk_sharpe: float = Field(0.0, description="above: Sharpe ratio of walking forward")
     min_bars: int = Field(250, ge=30, description="at least: length of the record")
-    track_record: Fraction = Field(0.95, description="confidence at which the record must be long enough for a ratio above zero")
-    walk_sharpe: float = Field(0.0, description="above: Sharpe ratio per bar of walking forward")
-    max_drawdown: Fraction = Field(0.4, description="at most: deepest fall")
+    max_drawdown: Fraction = Field(0.5, description="at most: deepest fall")
+    deflated_sharpe: Fraction | None = Field(None, description="at least: chance that the Sharpe ratio is above luck's; empty: only reported")
+    overfitting: Fraction | None = Field(None, description="at most: chance that the best of one half is below the median of the other; empty: only reported")
+    half_loss: Fraction | None = Field(None, description="at most: chance that the best of one half loses in the other; empty: only reported")
+    track_record: Fraction | None = Field(None, description="confidence at which the record must be long enough; empty: only reported")
 
 
 class AccessSettings(SettingsSection):

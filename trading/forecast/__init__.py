@@ -14,8 +14,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "importance",
     ],
     "feedback": [
-        "Signal", "DecisionOutcome", "signal", "FeedbackBounds", "FeedbackState", "move_weights", "regret_bound", "move_threshold",
-        "count_patterns", "adjust_confidence", "pattern_of", "Cycle", "apply_cycle", "FeedbackLoop", "adaptation_score",
+        "Signal", "DecisionOutcome", "signal", "time_clusters", "FeedbackBounds", "FeedbackState", "move_weights", "regret_bound",
+        "add_payoff", "break_even", "move_threshold", "count_patterns", "adjust_confidence", "pattern_of", "Cycle", "apply_cycle",
+        "FeedbackLoop", "adaptation_score",
     ],
     "forecaster": [
         "FEWEST_TRAIN", "FEWEST_CALIBRATION", "COLUMNS", "default_estimator", "HorizonModel", "fit_horizon", "update_horizon",
@@ -45,7 +46,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "Horizon", "TOLERANCE", "LONGEST_BREAK", "horizon_bars", "answer_ends", "forward_returns", "time_positions", "PurgedKFold",
         "walk_forward_splits", "WalkForward", "uniqueness",
     ],
-    "tune": ["Space", "learning_rows", "fold_scores", "Register", "Tuned", "suggest_parameters", "all_folds"],
+    "tune": ["Space", "learning_rows", "fold_scores", "Tuned", "suggest_parameters", "all_folds"],
 }, modules=[
     "conformal", "decisions", "drift", "estimators", "explain", "feedback", "forecaster", "labels", "meta_labeling", "model_promotion",
     "model_registry", "neural", "outcomes", "panel", "risk_outlook", "rl_env", "rl_training", "sentiment", "significance", "stacking",

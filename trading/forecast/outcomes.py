@@ -84,7 +84,7 @@ def outcomes_of(
             decision=f"{time.isoformat()} {symbol} {horizon}", matured=end.to_pydatetime(), taken=taken,
             gain=float(side * row["realised"] - cost), inside=bool(row["lower"] <= row["realised"] <= row["upper"]),
             losses={m: float(-np.expm1(-(((row["realised"] - g) / row["std"]) ** 2) / 2)) for m, g in guesses.items()},
-            pattern=str(words.get(time, "")),
+            pattern=str(words.get(time, "")), cost=cost,
         ))
     return tuple(sorted(found, key=lambda o: (o.matured, o.decision)))
 

@@ -26,11 +26,12 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],
     "price_snapshot": ["PRESENT", "PriceSnapshot", "take_price_snapshot", "pinned_price_snapshot", "begin_stage", "moved_since_close"],
     "run_compare": [
-        "INPUTS", "IGNORED_SETTINGS", "MARKET", "compare_inputs", "compare_numbers", "compare_runs", "open_reproduction", "run_rows",
+        "INPUTS", "IGNORED_SETTINGS", "MARKET", "EQUAL_NUMBERS", "CAUSES", "compare_inputs", "NumbersVerdict", "judge_numbers",
+        "compare_numbers", "compare_runs", "open_reproduction", "run_rows",
     ],
     "run_record": [
         "STAGES", "Status", "NUMBER", "TEXT", "TIME", "FLAG", "SCHEMAS", "Stage", "RunRecord", "Schema", "check_schema", "Run", "versions",
-        "code_commit", "create_run", "find_run", "list_runs",
+        "machine", "code_commit", "create_run", "find_run", "list_runs",
     ],
     "sentiment": ["pinned_sentiment", "take_sentiment"],
     "target_weights": ["MOST_ABSENT", "carried_closes", "closed_now", "recent_day_returns"],

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'Status', 'NUMBER', 'TEXT', 'TIME', 'FLAG', 'SCHEMAS', 'Stage', 'RunRecord', 'Schema', 'check_schema', 'Run',
-           'versions', 'code_commit', 'create_run', 'find_run', 'list_runs']
+           'versions', 'machine', 'code_commit', 'create_run', 'find_run', 'list_runs']
 
 # %% ../../nbs/12_pipeline/00_run_record.ipynb #7e32b71a
 import hashlib
@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -202,7 +203,9 @@ class Run:
 
 # %% ../../nbs/12_pipeline/00_run_record.ipynb #cb883761
 _PINNED = ("carnet", "numpy", "pandas", "scikit-learn", "riskfolio-lib", "cvxpy", "clarabel", "skfolio", "scipy", "statsmodels",
-          "arch", "deltalake", "pyarrow", "prefect", "papermill", "vectorbt", "ccxt")
+          "arch", "deltalake", "pyarrow", "prefect", "papermill", "vectorbt", "ccxt", "daqp", "osqp", "scs", "ecos", "highspy", "xgboost", "lightgbm",
+          "skops", "joblib", "threadpoolctl", "numba", "llvmlite", "torch", "optuna", "hmmlearn", "numexpr", "bottleneck", "polars", "stable-baselines3",
+          "gymnasium", "shap", "PyWavelets")
 
 
 def versions() -> dict[str, str]:
@@ -215,7 +218,25 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "not installed"
-    return found
+    return found | machine()
+
+
+@cache
+def machine() -> dict[str, str]:  # blas and processor
+    "Return what can move the last digits of a number besides the packages: the linear algebra and the processor.\n\nReturns\n-------\ndict[str, str]\n    blas and processor"
+    import platform
+
+    import numpy as np
+
+    built = np.show_config(mode="dicts")
+    blas = built.get("Build Dependencies", {}).get("blas", {})
+    model = ""
+    cpus = Path("/proc/cpuinfo")
+    if cpus.is_file():
+        model = next((line.partition(":")[2].strip() for line in cpus.read_text(encoding="utf-8", errors="replace").splitlines() if line.startswith("model name")), "")
+    simd = built.get("SIMD Extensions", {}).get("found", [])
+    return {"blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
+            "processor": " ".join(filter(None, (platform.machine(), model or platform.processor(), simd[-1] if simd else "")))}
 
 
 def code_commit() -> str:

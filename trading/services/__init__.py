@@ -73,6 +73,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "SetGroup", "set_group", "DropGroup", "drop_group", "SetAlias", "set_alias", "DropAlias", "drop_alias",
     ],
     "stops": ["opened_accounts", "known_accounts", "account_switch", "engaged_switches", "stop_sentences"],
+    "strategy_control": ["PromoteStrategy", "RetireStrategy", "find_strategy", "list_strategies", "show_strategy"],
     "system_control": [
         "AcknowledgeAlert", "acknowledge_rule", "once_of", "WriteNote", "write_note", "SteerFeedback", "freeze_feedback", "thaw_feedback",
         "RollBackFeedback", "roll_back_feedback", "PromoteModel", "promote_saved_model", "RollBackModel", "roll_back_to_model", "Nothing",
@@ -91,6 +92,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "access", "account_control", "alerting", "backups", "book_control", "commands", "data_control", "exports", "feedback_history",
     "holdings", "jobs", "launching", "maintenance", "market_data", "metrics", "plan_control", "portfolio_control", "portfolios",
     "queries_analytics", "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "queries_venues",
-    "query_cache", "run_control", "security_admin", "settings_control", "stops", "system_control", "user_control", "venue_control",
-    "workspace",
+    "query_cache", "run_control", "security_admin", "settings_control", "stops", "strategy_control", "system_control", "user_control",
+    "venue_control", "workspace",
 ])

@@ -18,7 +18,7 @@ from pathlib import Path
 from ..core.errors import BadInput, MissingData
 from ..core.settings import Settings, load_settings
 from ..pipeline.launch import load_flow, open_run, own_server, prepare_prefect, settings_of, start_server
-from ..pipeline.run_compare import compare_inputs, compare_numbers, compare_runs, open_reproduction
+from ..pipeline.run_compare import NumbersVerdict, compare_inputs, compare_runs, judge_numbers, open_reproduction
 from ..pipeline.run_compare import run_rows as run_rows
 from ..pipeline.run_record import Run, find_run
 from .security_admin import require_vault
@@ -155,6 +155,6 @@ def begin_reproduction(original: Run, now: datetime) -> Run:
     return open_reproduction(original, load_settings().run.reports, now)
 
 
-def reproduction_differences(original: Run, again: Run) -> tuple[list[str], list[str]]:  # of inputs, of numbers
-    "Return what differs between a run and the one that made it again.\n\nParameters\n----------\noriginal : Run\nagain : Run\n\nReturns\n-------\ntuple[list[str], list[str]]\n    of inputs, of numbers"
-    return compare_inputs(original, again), compare_numbers(original, again)
+def reproduction_differences(original: Run, again: Run) -> tuple[list[str], NumbersVerdict]:  # of inputs, of numbers
+    "Return what differs between a run and the one that made it again, and how their numbers stand to each other.\n\nParameters\n----------\noriginal : Run\nagain : Run\n\nReturns\n-------\ntuple[list[str], NumbersVerdict]\n    of inputs, of numbers"
+    return compare_inputs(original, again), judge_numbers(original, again)
