@@ -15,7 +15,7 @@ from trading.testing.venue_fakes import FAKES, FakeExchange, serve_fake
 from trading.venues.crypto.async_venue import AsyncCcxtVenue
 from trading.venues.crypto.venue import CcxtVenue
 
-NAMES = {"binance": "BTCUSDT", "kraken": "XBTUSDT", "bybit": "BTCUSDT", "bitget": "BTCUSDT", "gate": "BTC_USDT"}
+NAMES = {"binance": "BTCUSDT", "binanceus": "BTCUSDT", "kraken": "XBTUSDT", "bybit": "BTCUSDT", "bitget": "BTCUSDT", "gate": "BTC_USDT"}
 OURS = "ade0dfc2f763a31a5ff6c87f"
 
 

@@ -16,8 +16,8 @@ from trading.venues.crypto.venue import CcxtVenue
 
 OURS = "ade0dfc2f763a31a5ff6c87f"
 CRYPTO = [name for name in PROFILES if name in ccxt.exchanges and name != "alpaca"]
-NAMES = {"binance": "BTCUSDT", "kraken": "XBTUSDT", "coinbase": "BTC-USDT", "bingx": "BTC-USDT", "okx": "BTC-USDT", "bybit": "BTCUSDT",
-         "kucoin": "BTC-USDT", "gate": "BTC_USDT", "bitget": "BTCUSDT"}  # fmt: skip
+NAMES = {"binance": "BTCUSDT", "binanceus": "BTCUSDT", "kraken": "XBTUSDT", "coinbase": "BTC-USDT", "bingx": "BTC-USDT", "okx": "BTC-USDT",
+         "bybit": "BTCUSDT", "kucoin": "BTC-USDT", "gate": "BTC_USDT", "bitget": "BTCUSDT"}  # fmt: skip
 ORDER_TYPES = ["LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT", "TAKE_PROFIT_LIMIT"]  # as Binance lists them
 
 

@@ -40,11 +40,12 @@ def preflight(
     if found:  # nothing else can be believed
         return Preflight(plan.hash, tuple(checked), tuple(found))
     try:
-        markets, balance = venue.load_markets(), venue.fetch_balance()
+        markets, balance = venue.load_markets(), venue.fetch_balance() if offers(venue, "fetch_balance") else {}
         prices = venue.fetch_tickers([a.symbol for a in plan.actions if a.symbol in markets]) if plan.actions else {}
     except TradingError as error:
         return Preflight(plan.hash, (*checked, "keys and rights"), (str(error),))
     sold: dict[str, Decimal] = {}
+    told = offers(venue, "fetch_balance") and not offers(venue, "readiness")  # several venues at once know their own; a margin account buys on credit
     for a in plan.actions:
         market = markets.get(a.symbol)
         if market is None:
@@ -62,10 +63,10 @@ def preflight(
     notes = tuple(getattr(venue, "coin_notes", ()) or ())
     for asset, units in sold.items():
         has = balance.get(asset, balance.get(next((a.symbol for a in plan.actions if asset_of(a.symbol) == asset), asset), ZERO))
-        if has < units and not offers(venue, "readiness"):
+        if has < units and told:
             found.append(f"{asset}: {units:f} are to be sold and {has:f} lie at {venue.name}")
     spent = sum((a.amount * prices.get(a.symbol, a.price) * (1 + fee_rate) for a in plan.actions if a.side == "buy"), ZERO)
     earned = sum((a.amount * prices.get(a.symbol, a.price) * (1 - fee_rate) for a in plan.actions if a.side == "sell"), ZERO)
-    if spent > earned + balance.get(plan.currency, ZERO) * Decimal("1.05") and not offers(venue, "readiness"):
+    if spent > earned + balance.get(plan.currency, ZERO) * Decimal("1.05") and told:
         found.append(f"the purchases cost {spent:.2f} {plan.currency}, and {balance.get(plan.currency, ZERO) + earned:.2f} will be there")
-    return Preflight(plan.hash, (*checked, "keys and rights", "symbols", "prices", "steps and limits", "balances"), tuple(found), notes)
+    return Preflight(plan.hash, (*checked, "keys and rights", "symbols", "prices", "steps and limits", *["balances"] * told), tuple(found), notes)

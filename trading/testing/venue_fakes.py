@@ -289,6 +289,7 @@ FAKES = {  # venue → form; (kind, method, path); errors by kind of refusal: st
     "bitget": (_bitget, (("create", "POST", "place-order"), ("order", "GET", "orderInfo"), ("cancel", "POST", "trade/cancel-order"), ("open", "GET", "unfilled-orders"), ("algo", "GET", "current-plan-order"), ("trades", "GET", "trade/fills"), ("balance", "GET", "account/assets"), ("time", "GET", "public/time"), ("price", "GET", "market/tickers")),
                lambda why: (400, {"code": {"missing": "43001", "duplicate": "43118", "clock": "40008"}.get(why, "43012"), "msg": {"missing": "The order does not exist", "duplicate": "clientOrderId duplicate", "clock": "Request timestamp expired"}.get(why, "Insufficient balance")})),
 }
+FAKES["binanceus"] = FAKES["binance"]
 
 # %% ../../nbs/18_testing/07_venue_fakes.ipynb #eadf4b35
 @contextmanager
