@@ -5,7 +5,7 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
-    "book": ["book_group", "undo_command", "adopt_command", "list_command"],
+    "book": ["book_group", "undo_entry_command", "adopt_trade_command", "list_entries_command"],
     "books": ["export_command", "holdings_group", "holdings_import", "holdings_list", "holdings_write"],
     "commands": [
         "perform_here", "record_here", "do_command", "set_command", "note_command", "group_command", "alias_command",
@@ -29,7 +29,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "lock_user", "unlock_user", "enrol", "change_role", "change_password", "change_portfolios", "make_key", "list_keys", "revoke_key",
         "list_sessions", "end_session", "audit_group", "show_audit", "verify_audit",
     ],
-    "strategies": ["read_grid", "strategies_group", "show_command", "promote_command", "retire_command"],
+    "strategies": ["read_grid", "strategies_group", "list_command", "show_command", "promote_command", "retire_command"],
     "trade": [
         "approve_command", "review_command", "reject_command", "validate_command", "kill_command", "reconcile_command", "compare_command",
         "reproduce_command",
