@@ -11,7 +11,8 @@ import pytest
 from test_data_postgres import server  # noqa: F401
 
 from trading.accounting.account_book import fill_event, fold_book
-from trading.accounting.ledger import Ledger, LedgerError
+from trading.accounting.event_table import LedgerError
+from trading.accounting.ledger import Ledger
 from trading.accounting.ledger_postgres import SharedLedger
 from trading.accounting.tax_lots import account_lots
 from trading.core.errors import BadInput, Busy

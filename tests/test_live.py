@@ -333,7 +333,7 @@ def test_the_loss_of_the_day_stops_trading_and_survives_a_restart(run, place):
     approve_run(run.folder, "Ada", NOW())
     book = ledger_of(run).book("live-loop")
     worth = float(book.equity({"AAA/USDT": place.prices["AAA/USDT"]}))
-    data = {"equity": str(worth * 1.2), "cash": "0", "realised": "0", "unrealised": "0", "fees": "0", "paid_in": "0"}
+    data = {"equity": str(worth * 1.2), "cash": "0", "realised": "0", "unrealised": "0", "fees": "0", "paid_in": str(book.contributed)}
     ledger_of(run).append(Event("equity", "live-loop", NOW() - timedelta(days=1), data))
     assert trade(run) == "done" and sent(place) == 0
     broken = {v["rule"] for v in run.read("verdict")["violations"]}

@@ -21,8 +21,10 @@ from trading.accounting.account_book import (
     state_from,
     time_text,
 )
+from trading.accounting.event_log import event_key
+from trading.accounting.event_table import LedgerError
 from trading.accounting.exports import account_moves, cointracking_csv, lots_csv, trades_csv
-from trading.accounting.ledger import Ledger, LedgerError, event_key
+from trading.accounting.ledger import Ledger
 from trading.accounting.replay import FillColumns, read_fills, roll_forward, whole_numbers
 from trading.accounting.tax_lots import Lot, LotBook, Sale, account_lots, match_lots
 from trading.core.errors import BadInput, Busy, MissingData

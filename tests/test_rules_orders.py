@@ -767,8 +767,9 @@ def test_an_account_is_opened_with_what_lies_at_the_venue(ledger, venue):
 @pytest.fixture
 def marked(ledger):
     "1,250 at best, 1,100 when the day began, and 1,000 in cash now."
+    ledger.open_account("y", "USD", D(1000), NOON - 72 * HOUR)
     for when, equity in ((NOON - 48 * HOUR, "1250"), (NOON - 13 * HOUR, "1100")):
-        ledger.append(Event("equity", "x", when, dict.fromkeys(("equity", "cash", "realised", "unrealised", "fees", "paid_in"), equity)))
+        ledger.append(Event("equity", "y", when, dict.fromkeys(("equity", "cash", "realised", "unrealised", "fees"), equity) | {"paid_in": "1000"}))
     return ledger
 
 
@@ -781,14 +782,14 @@ def marked(ledger):
     ],
 )  # fmt: skip
 def test_losses_are_measured_before_each_order(marked, clock, limits, expected):
-    assert watch_limits(marked, "x", RiskLimits(**limits), dict, clock)() == expected
+    assert watch_limits(marked, "y", RiskLimits(**limits), dict, clock)() == expected
 
 
 def test_the_switch_and_safe_mode_come_first(marked, clock, tmp_path):
     switch = KillSwitch(tmp_path / "kill")
-    stop = watch_limits(marked, "x", RiskLimits(max_drawdown=0.1), dict, clock, switch)
+    stop = watch_limits(marked, "y", RiskLimits(max_drawdown=0.1), dict, clock, switch)
     assert stop().startswith("max_drawdown")
-    marked.append(Event("safe_mode", "x", NOON, {"on": True, "why": "errors"}))
+    marked.append(Event("safe_mode", "y", NOON, {"on": True, "why": "errors"}))
     assert stop() == "safe mode since 2024-05-03 12:00: errors"
     switch.engage("Ada", "drill", NOON)
     assert stop().startswith("stopped by Ada")

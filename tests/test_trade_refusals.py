@@ -7,7 +7,8 @@ from decimal import Decimal
 
 import pytest
 
-from trading.accounting.ledger import Ledger, LedgerError
+from trading.accounting.event_table import LedgerError
+from trading.accounting.ledger import Ledger
 from trading.core.errors import BadInput, Busy, Refused
 from trading.core.instruments import Instrument
 from trading.core.types import Action, CheckResult, Plan

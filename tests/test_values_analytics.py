@@ -80,21 +80,25 @@ def test_the_account_of_five_marks(made, tmp_path):
     made.equity = five_marks(Ledger(tmp_path / "ledger.sqlite")).equity_history(ACCOUNT)
     answer = made.ask("performance")
     own = answer["account"]
-    assert own["return"] == pytest.approx(9249.245 / 10500 - 1) and own["drawdown"] == pytest.approx(1 - 9249.245 / 11797.4)
+    moves = (48 / 10500, 249.4 / (10548 + 1000 * 9 / 24), -560.78 / (11797.4 - 2000 * 5 / 24), 12.625 / 9236.62)  # each flow for its part of the day
+    units = np.cumprod([1, *(1 + m for m in moves)])
+    assert own["return"] == pytest.approx(units[-1] - 1) and own["drawdown"] == pytest.approx(1 - units[-1] / units[2])
+    paid = [(0, 10500), (2, 1000), (3, -2000)]  # days after the first mark; the flows count at the marks that hold them
+    assert sum(f * (1 + own["money_weighted"]) ** ((4 - d) / 365) for d, f in paid) == pytest.approx(9249.245)
     assert (own["from"], own["to"]) == ("2024-01-01T18:00:00+00:00", "2024-01-05T18:00:00+00:00") and answer["currency"] == "USD"
     assert any("4 returns are too few for ratios, at least 30 are needed" in str(v) for v in own.values()) and "sharpe" not in own
     assert "no backtest" in str(answer["backtest"])
     past = made.ask("history")
     assert (past["kind"], past["run"], past["values"], len(past["items"])) == ("account", None, 5, 5)
     assert [i["equity"] for i in past["items"]] == pytest.approx([10500, 10548, 11797.4, 9236.62, 9249.245])
-    assert [i["drawdown"] for i in past["items"]] == pytest.approx([0, 0, 0, 1 - 9236.62 / 11797.4, 1 - 9249.245 / 11797.4])
+    assert [i["drawdown"] for i in past["items"]] == pytest.approx([0, 0, 0, 1 - units[3] / units[2], 1 - units[4] / units[2]])
     assert past["items"][0]["timestamp"].startswith("2024-01-01T18:00:00")
     assert [i["equity"] for i in made.ask("history", points=3)["items"]] == pytest.approx([10500, 11797.4, 9249.245])
     assert [i["equity"] for i in made.ask("history", points=2)["items"]] == pytest.approx([10500, 9249.245])
 
 
 def test_an_account_without_marks_and_a_question_that_is_unknown(made):
-    made.equity = pd.DataFrame({"equity": []})
+    made.equity = pd.DataFrame({"equity": [], "unit": []})
     assert "the account has no value yet" in str(made.ask("performance")["account"]) and made.ask("history")["items"] == []
     assert made.ask("history", kind="backtest")["run"] is None
     with pytest.raises(BadInput, match="there is no history of 'orders'; ask for account or backtest"):
@@ -105,9 +109,9 @@ def test_an_account_without_marks_and_a_question_that_is_unknown(made):
 def test_the_ratios_of_an_account_and_of_a_backtest(made, count):
     r = np.resize([0.02, -0.01, 0.015, -0.02, 0.01], count)
     index = pd.date_range("2023-01-01", periods=count + 1, tz="UTC")
-    made.equity = pd.DataFrame({"equity": 1000 * np.cumprod(np.r_[1, 1 + r])}, index)
+    made.equity = pd.DataFrame({"equity": 1.0, "flow": 0.0, "unit": 1000 * np.cumprod(np.r_[1, 1 + r])}, index)
     own = made.ask("performance")["account"]
-    assert {k: v for k, v in own.items() if k not in ("from", "to", "return", "drawdown")} == pytest.approx(figures(r, 365.25))
+    assert {k: v for k, v in own.items() if k not in ("from", "to", "return", "drawdown", "money_weighted")} == pytest.approx(figures(r, 365.25))
     made.equity = made.equity.iloc[:30]
     assert "sharpe" not in made.ask("performance")["account"]  # 29 returns
     b = np.resize([0.01, -0.02, 0.01, 0.005], count)
@@ -128,7 +132,8 @@ def test_the_ratios_of_an_account_and_of_a_backtest(made, count):
 
 def holding(made, **weights):
     made.artefacts["holdings_after"] = pd.DataFrame({"weight": {**weights, "cash": 1 - sum(weights.values())}}).rename_axis("symbol")
-    made.artefacts["equity"] = pd.DataFrame({"equity": [1000.0, 900.0, 950.0]}, pd.to_datetime(["2024-01-01", "2024-01-02", "2024-01-03"], utc=True))
+    made.artefacts["equity"] = pd.DataFrame({"equity": [1000.0, 900.0, 950.0], "unit": [1.0, 0.9, 0.95]},
+                                               pd.to_datetime(["2024-01-01", "2024-01-02", "2024-01-03"], utc=True))
     made.artefacts["plan"] = {"equity": "950", "actions": [{"amount": "2", "price": "100"}, {"amount": "0.5", "price": "80"}]}
 
 

@@ -13,20 +13,26 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "MONEY_KINDS", "OTHER_KINDS", "TAKES", "UNIT_STEP", "takes_out", "time_text", "event_place", "read_ratio", "scale_units",
         "check_event",
     ],
+    "event_log": ["event_key", "GuardedTable", "EventLog"],
     "event_table": ["LEDGER_SCHEMA", "LedgerError", "open_file", "SqliteEvents"],
     "exports": [
         "WASH_DAYS", "held_long", "wash_units", "lots_csv", "open_lots_csv", "income_csv", "trades_csv", "Move", "account_moves",
         "cointracking_csv", "koinly_csv", "ghostfolio_csv",
     ],
-    "ledger": ["MANY", "COMMUTES", "event_key", "Ledger"],
+    "ledger": ["MANY", "COMMUTES", "Ledger"],
     "ledger_postgres": [
         "PostgresEvents", "SharedLedger", "open_ledger_at", "ledger_file", "events_after", "last_place", "count_events", "copy_ledger",
     ],
     "lot_selection": ["LotRule", "OpenLot", "choose_lots", "realised_gain", "name_lots"],
+    "performance": ["Change", "compare_books", "marked_prices", "explain_change"],
     "replay": ["STEP_PLACES", "FillColumns", "read_fills", "whole_numbers", "roll_forward", "prefetch_one"],
     "statements": ["StatementLine", "Statement", "plain_coin", "read_statement"],
     "tax_lots": ["LotMethod", "Lot", "Sale", "Income", "LotBook", "add_event", "match_lots", "account_lots"],
+    "unit_values": [
+        "MARK_SUMS", "FLOWS", "mark_of", "value_history", "as_traded", "flow_worth", "performance_equity", "value_now",
+        "money_weighted_return",
+    ],
 }, modules=[
-    "account_book", "event_kinds", "event_table", "exports", "ledger", "ledger_postgres", "lot_selection", "replay", "statements",
-    "tax_lots",
+    "account_book", "event_kinds", "event_log", "event_table", "exports", "ledger", "ledger_postgres", "lot_selection", "performance",
+    "replay", "statements", "tax_lots", "unit_values",
 ])

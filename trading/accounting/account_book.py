@@ -25,7 +25,7 @@ PRICE_STEP = Decimal("1e-12")  # an average price is shown to this
 
 @dataclass(frozen=True)
 class Book(Value):
-    "An account at one moment, as its events say.\n\nParameters\n----------\naccount : str\ncurrency : str\n    of cash, costs, fees and profits\ncash : Decimal\npositions : dict[str, Position]\n    without those that are zero\ncosts : dict[str, Decimal]\n    what the positions cost, fees excluded; below zero for shorts\nrealised : Decimal\n    profit of what was closed, fees excluded\nfees : Decimal\npaid_in : Decimal\n    cash and holdings put in, less what was taken out\nrealised_by : dict[str, Decimal]\n    by symbol\noutside : dict[str, Decimal]\n    units by coin that paid fees and were none of these holdings\nincome : Decimal, default ZERO\n    dividends, interest, funding, swaps, rewards and adjustments\nincome_by : dict[str, dict[str, Decimal]]\n    by kind and symbol; '' is the cash\ncontributed : Decimal, default ZERO\n    as paid_in, with units at their price of the day instead of their cost"
+    "An account at one moment, as its events say.\n\nParameters\n----------\naccount : str\ncurrency : str\n    of cash, costs, fees and profits\ncash : Decimal\npositions : dict[str, Position]\n    without those that are zero\ncosts : dict[str, Decimal]\n    what the positions cost, fees excluded; below zero for shorts\nrealised : Decimal\n    profit of what was closed, fees excluded\nfees : Decimal\npaid_in : Decimal\n    cash and holdings put in, less what was taken out\nrealised_by : dict[str, Decimal]\n    by symbol\noutside : dict[str, Decimal]\n    units by coin that paid fees and were none of these holdings\nincome : Decimal, default ZERO\n    dividends, interest, funding, swaps, rewards and adjustments\nincome_by : dict[str, dict[str, Decimal]]\n    by kind and symbol; '' is the cash\ncontributed : Decimal, default ZERO\n    as paid_in, with units at their price of the day instead of their cost\nstepped_by : dict[str, Decimal]\n    by symbol, how much of paid_in is not in contributed\nforeign : tuple[str, ...], default ()\n    symbols that are money in another currency"
 
     account: str
     currency: str  # of cash, costs, fees and profits
@@ -40,6 +40,8 @@ class Book(Value):
     income: Decimal = ZERO  # dividends, interest, funding, swaps, rewards and adjustments
     income_by: dict[str, dict[str, Decimal]] = field(default_factory=dict)  # by kind and symbol; '' is the cash
     contributed: Decimal = ZERO  # as paid_in, with units at their price of the day instead of their cost
+    stepped_by: dict[str, Decimal] = field(default_factory=dict)  # by symbol, how much of paid_in is not in contributed
+    foreign: tuple[str, ...] = ()  # symbols that are money in another currency
 
     def unrealised(
         self,
@@ -145,6 +147,7 @@ def _flow(b: "BookBuilder", kind: str, data: dict) -> None:
     if out:
         part = cost if amount == units else (cost * amount / units).quantize(COST_STEP) if units else amount * price
         b.held[symbol], b.paid_in, b.contributed = (units - amount, cost - part), b.paid_in - part, b.contributed - amount * price
+        b.stepped[symbol] = b.stepped.get(symbol, ZERO) + amount * price - part
         return
     part = sum((Decimal(lot["cost"]) for lot in data.get("lots", ())), ZERO) if "lots" in data else amount * Decimal(data.get("average") or price)
     if units and (units > 0) != (amount > 0):  # what comes back closes a short position at its price
@@ -154,6 +157,7 @@ def _flow(b: "BookBuilder", kind: str, data: dict) -> None:
     else:
         b.held[symbol] = (units + amount, cost + part)
     b.paid_in, b.contributed = b.paid_in + part, b.contributed + amount * price
+    b.stepped[symbol] = b.stepped.get(symbol, ZERO) + part - amount * price
 
 
 def _income(b: "BookBuilder", kind: str, data: dict) -> None:
@@ -196,7 +200,7 @@ def _exchange(b: "BookBuilder", kind: str, data: dict) -> None:
         part = (cost * paid / (paid + new * Decimal(data["price"]))).quantize(COST_STEP)
         b.cash, moved, b.realised[symbol] = b.cash + paid, cost - part, b.realised.get(symbol, ZERO) + paid - part
     if kind == "rename":  # its past goes with it
-        for sums in (b.realised, *b.income.values()):
+        for sums in (b.realised, b.stepped, *b.income.values()):
             if symbol in sums:
                 sums[to] = sums.get(to, ZERO) + sums.pop(symbol)
     there, its_cost = b.held.get(to, (ZERO, ZERO))
@@ -218,6 +222,8 @@ class BookBuilder:
         self.realised: dict[str, Decimal] = {}  # by symbol
         self.income: dict[str, dict[str, Decimal]] = {}  # by kind and symbol
         self.outside: dict[str, Decimal] = {}  # by coin
+        self.stepped: dict[str, Decimal] = {}  # by symbol
+        self.foreign: set[str] = set()
 
     def check_currency(self, symbol: str) -> None:
         "Refuse a fill that was paid in another currency than the account's."
@@ -258,6 +264,7 @@ class BookBuilder:
             return amount
         if "rate" not in data:
             raise BadInput(f"{self.account}: {amount} {currency} in an account of {self.currency}; give rate, {self.currency} for one {currency} at that time")
+        self.foreign.add(f"{currency}/{self.currency}")
         self.trade(f"{currency}/{self.currency}", amount, Decimal(data["rate"]))
         return amount * Decimal(data["rate"])
 
@@ -300,14 +307,14 @@ class BookBuilder:
     def book(self) -> Book:
         "Return the account as it stands."
         with localcontext(EXACT):
-            held = {s: (strip_zeros(n), strip_zeros(c)) for s, (n, c) in self.held.items() if n}
+            held = {s: (strip_zeros(n), strip_zeros(c)) for s, (n, c) in sorted(self.held.items()) if n}
             positions = {s: Position(s, n, strip_zeros((c / n).quantize(PRICE_STEP))) for s, (n, c) in held.items()}
             costs, realised = {s: c for s, (n, c) in held.items()}, {s: strip_zeros(p) for s, p in self.realised.items()}
             income = {k: {s: strip_zeros(n) for s, n in of_kind.items()} for k, of_kind in self.income.items()}
             earned = sum((n for of_kind in income.values() for n in of_kind.values()), ZERO)
             return Book(self.account, self.currency, strip_zeros(self.cash), positions, costs, strip_zeros(sum(realised.values(), ZERO)),
                         strip_zeros(self.fees), strip_zeros(self.paid_in), realised, dict(self.outside), strip_zeros(earned), income,
-                        strip_zeros(self.contributed))
+                        strip_zeros(self.contributed), {s: strip_zeros(n) for s, n in self.stepped.items() if n}, tuple(sorted(self.foreign)))
 
 
 def fold_book(

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from threading import RLock
 from typing import Any
 
+from .event_log import GuardedTable
 from .event_table import LEDGER_SCHEMA, LedgerError
 from .ledger import Ledger
 from ..core.errors import BadInput, Busy
@@ -183,7 +184,8 @@ class SharedLedger(Ledger):
         self._url, self._schema, self.readonly = url, schema, readonly
         self.path = PurePosixPath(f"postgresql {schema}")  # what messages call it; the password never
         self._tallies = {}
-        self._db = self._table = self._open()
+        self._db = self._open()
+        self._table = GuardedTable(self._db, self.path.name)
 
     def _engine(self) -> Any:
         "Make an engine without a pool: a connection of a ledger is its own."

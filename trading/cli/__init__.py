@@ -5,6 +5,7 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
+    "book": ["book_group", "undo_entry_command", "adopt_trade_command", "list_entries_command"],
     "books": ["export_command", "holdings_group", "holdings_import", "holdings_list", "holdings_write"],
     "commands": [
         "perform_here", "record_here", "do_command", "set_command", "note_command", "group_command", "alias_command",
@@ -35,6 +36,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venues": ["venues_command", "mt5_group", "unlock_command"],
 }, modules=[
-    "books", "commands", "data", "environment", "feedback", "main", "ops", "run", "run_progress", "security", "strategies", "trade",
-    "venues",
+    "book", "books", "commands", "data", "environment", "feedback", "main", "ops", "run", "run_progress", "security", "strategies",
+    "trade", "venues",
 ])

@@ -98,9 +98,17 @@ def kill_command(profile, mode, accounts, flatten, reset, who, why) -> None:
 @click.command()
 @click.option("--profile", help="Whose account; see 'carnet settings'.")
 @click.option("--mode", type=click.Choice(["paper", "live"]), help="Which of the profile's accounts; else what the settings say.")
-def reconcile_command(profile, mode) -> None:
+@click.option("--explain", is_flag=True, help="Say for each difference which entry would explain it.")
+@click.option("--accept", multiple=True, metavar="N|all", help="Book this explanation; may be given several times.")
+def reconcile_command(profile, mode, explain, accept) -> None:
     "Compare the books of an account with its venue, and fetch what is missing."
-    perform_here("reconcile", {"profile": profile, "mode": mode})
+    if not explain and not accept:
+        perform_here("reconcile", {"profile": profile, "mode": mode})
+        return
+    if wrong := [n for n in accept if n != "all" and not n.isdigit()]:
+        raise click.UsageError(f"--accept {wrong[0]} is neither a number of the list nor all")
+    chosen = "all" if "all" in accept else [int(n) for n in accept]
+    perform_here("explain-differences", {"accept": chosen, "profile": profile, "mode": mode})
 
 # %% ../../nbs/17_cli/05_trade.ipynb #bc289793
 @click.command()

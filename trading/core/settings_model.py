@@ -175,8 +175,7 @@ class ExecutionSettings(SettingsSection):
     every_seconds: float = Field(0, ge=0, description="time between two parts")
     volume_share: Decimal | None = Field(None, gt=0, le=1, description="each part is at most this fraction of what the market just traded")
     venues: Words = Field((), description="with real orders, trade at these exchanges at once, each order where it costs least; empty: the profile's")
-    venue_fees: LimitLevel = Field(default_factory=dict,
-                                   description="fee of each of them where it is not costs.fee_rate: 'kraken 0.0026, binance 0.001'")
+    venue_fees: LimitLevel = Field(default_factory=dict, description="fee of each where it is not costs.fee_rate: 'kraken 0.0026, binance 0.001'")
     timeout_seconds: float = Field(300, gt=0, description="after this an open order is cancelled")
     max_slippage_bp: Decimal | None = Field(None, gt=0, description="nothing is traded at a price this much worse than the plan's")
     settle_seconds: float = Field(6, ge=0, description="after a lost answer, how long an order that the venue does not know may still turn up")
@@ -189,6 +188,9 @@ class LiveSettings(SettingsSection):
     sandbox: bool = Field(False, description="use the venue's test network")
     number: int = Field(0, ge=0, description="account number that the MetaTrader terminal must be signed in to")
     tolerance: Decimal = Field(Decimal(0), ge=0, description="units that a balance may differ by, for venues that round")
+    tolerances: Annotated[dict[str, Decimal], BeforeValidator(_limits)] = Field(default_factory=dict, description="the same by asset: 'BTC 0.0001, USDT 0.01'")
+    tolerance_value: Decimal = Field(Decimal(0), ge=0, description="value that a balance may differ by, in the profile's currency")
+    reported: bool = Field(False, description="book what a venue itself reports without asking: deposits, withdrawals, dividends, funding")
     four_eyes: bool = Field(False, description="a plan needs two people: one who reviews it, another who approves it")
 
 

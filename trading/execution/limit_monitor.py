@@ -12,6 +12,7 @@ from decimal import Decimal
 
 from ..accounting.account_book import Book
 from ..accounting.ledger import Ledger
+from ..accounting.unit_values import performance_equity, value_now
 from ..core.types import Order
 from .safe_mode import safe_mode
 from ..risk.kill_switch import KillSwitch
@@ -33,9 +34,9 @@ def watch_limits(
         why = (kill_switch.reason() if kill_switch else "") or safe_mode(ledger, account)
         if why or (limits.max_drawdown is None and limits.max_daily_loss is None):
             return why
-        history = ledger.equity_history(account)["equity"]
-        history.loc[clock()] = float(ledger.book(account).equity(dict(prices())))
-        state = equity_balance(history.sort_index())
+        book, now = ledger.book(account), clock()
+        history = value_now(ledger.equity_history(account), ledger.flows(account), now, book.equity(dict(prices())), book.contributed)
+        state = equity_balance(performance_equity(history))
         for name, actual in (("max_drawdown", state.drawdown), ("max_daily_loss", state.daily_loss)):
             limit = getattr(limits, name)
             if limit is not None and actual > limit:

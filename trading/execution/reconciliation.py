@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['Difference', 'Reconciliation', 'resolve_open_orders', 'expected_holdings', 'compare_balances', 'compare_orders',
-           'compare_sums', 'foreign_holdings', 'record_foreign_holdings', 'reconcile', 'open_from_venue']
+           'compare_sums', 'foreign_holdings', 'record_foreign_holdings', 'reconcile', 'price_at_venue',
+           'reported_events', 'book_reported', 'foreign_trades', 'describe_entry', 'open_from_venue']
 
 # %% ../../nbs/09_execution/45_reconciliation.ipynb #03f3d6f2
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -18,7 +19,7 @@ from typing import Any
 from ..accounting.account_book import Book, fill_event
 from ..accounting.ledger import Ledger
 from ..core.decimals import strip_zeros
-from ..core.errors import BadInput, Refused
+from ..core.errors import BadInput, MissingData, Refused, VenueError
 from ..core.types import ZERO, Event, Fill, OrderState, Position, Value, Venue, asset_of
 from trading.execution.order_manager import (
     OrderContext,
@@ -107,12 +108,16 @@ def compare_balances(
     tolerance: Decimal = ZERO,  # units of each asset that may differ; zero wherever the venue is exact
     own: Collection[str] | None = None,  # assets that are the account's business; None: all
     beside: Mapping[str, Decimal] | None = None,  # by asset, what lies there and is not in the books
+    allowed: Mapping[str, Decimal] | None = None,  # by asset, units that may differ, instead of `tolerance`
+    money: Decimal = ZERO,  # value that any asset may differ by, account currency
+    price: Callable[[str], Decimal | None] = lambda asset: None,  # of an asset, asked for only where it decides
 ) -> list[Difference]:
-    "Return the assets whose amounts differ.\n\nParameters\n----------\nbook : Book\nbalance : dict[str, Decimal]\n    by asset, as the venue says\ntolerance : Decimal, default ZERO\n    units of each asset that may differ; zero wherever the venue is exact\nown : Collection[str] | None, default None\n    assets that are the account's business; None: all\nbeside : Mapping[str, Decimal] | None, default None\n    by asset, what lies there and is not in the books\n\nReturns\n-------\nlist[Difference]"
+    "Return the assets whose amounts differ.\n\nParameters\n----------\nbook : Book\nbalance : dict[str, Decimal]\n    by asset, as the venue says\ntolerance : Decimal, default ZERO\n    units of each asset that may differ; zero wherever the venue is exact\nown : Collection[str] | None, default None\n    assets that are the account's business; None: all\nbeside : Mapping[str, Decimal] | None, default None\n    by asset, what lies there and is not in the books\nallowed : Mapping[str, Decimal] | None, default None\n    by asset, units that may differ, instead of `tolerance`\nmoney : Decimal, default ZERO\n    value that any asset may differ by, account currency\nprice : Callable[[str], Decimal | None], default lambda asset: None\n    of an asset, asked for only where it decides\n\nReturns\n-------\nlist[Difference]"
     ours, beside, found = expected_holdings(book), beside or {}, []
     for asset in sorted(a for a in ours.keys() | balance.keys() | beside.keys() if own is None or a in own):
         mine, theirs = ours.get(asset, ZERO) + beside.get(asset, ZERO), balance.get(asset, ZERO)
-        if abs(mine - theirs) > tolerance:
+        apart = abs(mine - theirs)
+        if apart > (allowed or {}).get(asset, tolerance) and not (money and (each := Decimal(1) if asset == book.currency else price(asset)) and apart * each <= money):
             words = f"{asset}: the books say {mine:f} and the venue {theirs:f}, {abs(theirs - mine):f} {'more' if theirs > mine else 'less'}"
             found.append(Difference("balance", asset, words))
     return found
@@ -197,8 +202,11 @@ def reconcile(
     patience: RetryPolicy = RetryPolicy(),
     sleep: Callable[[float], Any] = time.sleep,
     symbols: Collection[str] | None = None,  # what the account trades; anything else at the venue is left alone; None: all is its business
+    allowed: Mapping[str, Decimal] | None = None,  # by asset, units that may differ, instead of `tolerance`
+    money: Decimal = ZERO,  # value that any asset may differ by, account currency
+    reported: bool = False,  # book what the venue itself reports: deposits, withdrawals, dividends and the like
 ) -> Reconciliation:
-    "Mend the books from the venue, compare the two, and write down what came of it.\n\nParameters\n----------\nledger : Ledger\nvenue : Venue\naccount : str\nnow : datetime | Callable[[], datetime]\n    UTC, or a clock\ntolerance : Decimal, default ZERO\n    units that a balance may differ by, for venues that round\npatience : RetryPolicy, default RetryPolicy()\nsleep : Callable[[float], Any], default time.sleep\nsymbols : Collection[str] | None, default None\n    what the account trades; anything else at the venue is left alone; None: all is its business\n\nReturns\n-------\nReconciliation"
+    "Mend the books from the venue, compare the two, and write down what came of it.\n\nParameters\n----------\nledger : Ledger\nvenue : Venue\naccount : str\nnow : datetime | Callable[[], datetime]\n    UTC, or a clock\ntolerance : Decimal, default ZERO\n    units that a balance may differ by, for venues that round\npatience : RetryPolicy, default RetryPolicy()\nsleep : Callable[[float], Any], default time.sleep\nsymbols : Collection[str] | None, default None\n    what the account trades; anything else at the venue is left alone; None: all is its business\nallowed : Mapping[str, Decimal] | None, default None\n    by asset, units that may differ, instead of `tolerance`\nmoney : Decimal, default ZERO\n    value that any asset may differ by, account currency\nreported : bool, default False\n    book what the venue itself reports: deposits, withdrawals, dividends and the like\n\nReturns\n-------\nReconciliation"
     clock = now if callable(now) else lambda: now
     desk = OrderContext(venue, ledger, account, clock, patience, sleep)
     ledger.book(account)
@@ -212,6 +220,8 @@ def reconcile(
         open_orders = [own_state(s, names.get(s.client_order_id) or names.get(s.id) or s.client_order_id) for s in open_orders]
         trades = own_ids(query_venue(desk, partial(venue.fetch_my_trades, since - timedelta(minutes=1))), _numbers(desk, open_orders))
         mended += _fetch_missed(desk, trades)
+        if reported:
+            mended += book_reported(desk, since, symbols)
         balance, book = query_venue(desk, venue.fetch_balance), ledger.book(account)
         differences, foreign, own = compare_orders(desk, open_orders, [f for f in trades if f.timestamp >= opened]), [], None
         if symbols is not None:
@@ -220,13 +230,93 @@ def reconcile(
             foreign = [d.words for d in differences if d.kind.startswith("foreign") and d.symbol not in mine]
             differences = [d for d in differences if d.words not in foreign]
             foreign += record_foreign_holdings(ledger, account, clock(), book, balance, own)
-        differences += compare_balances(book, balance, tolerance, own, foreign_holdings(ledger, account, book)) + compare_sums(book)
+        differences += compare_balances(
+            book, balance, tolerance, own, foreign_holdings(ledger, account, book), allowed, money, partial(price_at_venue, desk, book)) + compare_sums(book)
         compared = len(open_orders) + len(trades) + len(balance)
         result = Reconciliation(account, venue.name, clock(), tuple(differences), tuple(mended), tuple(waiting), tuple(foreign), compared)
         data = {"ok": result.ok, "differences": [d.words for d in differences], "mended": mended, "waiting": waiting}
         data |= {"foreign": foreign} if foreign else {}
         ledger.append(Event("reconciled", account, clock(), data))
     return result
+
+
+def price_at_venue(desk: OrderContext, book: Book, asset: str) -> Decimal | None:
+    "Return the price of an asset in the account's currency, if the venue has one."
+    symbols = [s for s in (*book.positions, asset, f"{asset}/{book.currency}") if asset_of(s) == asset]
+    try:
+        found = query_venue(desk, partial(desk.venue.fetch_tickers, symbols[:1] if symbols[0] in book.positions else symbols))
+    except (VenueError, BadInput, MissingData):
+        return None
+    return next((found[s] for s in symbols if s in found), None)
+
+
+def reported_events(
+    desk: OrderContext,
+    since: datetime,  # UTC
+    symbols: Collection[str] | None = None,  # what the account trades; None: all is its business
+) -> list[Event]:  # of this account, not booked yet, as they happened
+    "Return what the venue itself reports besides trades; a venue that tells nothing reports nothing.\n\nParameters\n----------\ndesk : OrderContext\nsince : datetime\n    UTC\nsymbols : Collection[str] | None, default None\n    what the account trades; None: all is its business\n\nReturns\n-------\nlist[Event]\n    of this account, not booked yet, as they happened"
+    ask = getattr(desk.venue, "fetch_activity", None)
+    if ask is None:
+        return []
+    book = desk.ledger.book(desk.account)
+    mine = None if symbols is None else {book.currency, *map(asset_of, (*symbols, *book.positions))}
+    found = []
+    for event in query_venue(desk, partial(ask, since)):
+        own = event.data.get("currency") or asset_of(event.data.get("symbol", ""))
+        known = desk.ledger.find(event.kind, desk.account, event.data["id"])
+        if not known and (mine is None or own in mine) and event.timestamp >= desk.ledger.find("opened", desk.account).timestamp:
+            booked = max(desk.clock(), event.timestamp)
+            if event.kind in ("deposit", "withdrawal", "transfer") and (coin := event.data.get("currency")) not in (None, book.currency):
+                each, named = price_at_venue(desk, book, coin), {asset_of(s): s for s in (*(symbols or ()), *book.positions)}
+                if each is None:  # what it is worth is not known: a person books it
+                    continue
+                rest = {k: v for k, v in event.data.items() if k != "currency"}
+                event = replace(event, data=rest | {"symbol": named.get(coin, f"{coin}/{book.currency}"), "price": str(each)})
+            found.append(replace(event, account=desk.account, data=event.data | {"source": f"venue {desk.venue.name}"}, booked=booked))
+    return sorted(found, key=lambda e: e.timestamp)
+
+
+def book_reported(
+    desk: OrderContext,
+    since: datetime,  # UTC
+    symbols: Collection[str] | None = None,
+) -> list[str]:  # one sentence for each
+    "Book what the venue itself reports; what the books cannot take is left for a person.\n\nParameters\n----------\ndesk : OrderContext\nsince : datetime\n    UTC\nsymbols : Collection[str] | None, default None\n\nReturns\n-------\nlist[str]\n    one sentence for each"
+    told = []
+    for event in reported_events(desk, since, symbols):
+        try:
+            desk.ledger.append(event)
+            told.append(f"{describe_entry(event)} was booked, as {desk.venue.name} reports it")
+        except BadInput:
+            continue
+    return told
+
+
+def foreign_trades(
+    desk: OrderContext,
+    since: datetime,  # UTC
+    symbols: Collection[str] | None = None,  # what the account trades; None: all is its business
+) -> list[Fill]:  # not booked yet
+    "Return trades of assets that the account watches and that none of its orders made.\n\nParameters\n----------\ndesk : OrderContext\nsince : datetime\n    UTC\nsymbols : Collection[str] | None, default None\n    what the account trades; None: all is its business\n\nReturns\n-------\nlist[Fill]\n    not booked yet"
+    book = desk.ledger.book(desk.account)
+    mine = None if symbols is None else {*symbols, *book.positions}
+    opened = desk.ledger.find("opened", desk.account).timestamp
+    trades = [f for f in query_venue(desk, partial(desk.venue.fetch_my_trades, since)) if f.timestamp >= opened and (mine is None or f.symbol in mine)]
+    return [f for f in trades if not desk.ledger.find("fill", desk.account, desk.venue.name, f.id)
+            and not desk.ledger.find("intent", desk.account, f.client_order_id)]
+
+
+def describe_entry(
+    event: Event,
+) -> str:
+    "Describe an entry in a few words."
+    d = event.data
+    what = d.get("symbol") or d.get("currency", "")
+    to = f" to {d['to']}" if d.get("to") else ""
+    ratio = f" {d['ratio']}" if d.get("ratio") else ""
+    amount = f" of {d['amount']}" if d.get("amount") else ""
+    return f"a {event.kind.replace('_', '-')}{ratio}{amount} {what}{to} on {event.timestamp:%Y-%m-%d %H:%M}"
 
 
 def _numbers(desk: OrderContext, open_orders: list[OrderState]) -> dict[str, str]:

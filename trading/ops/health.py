@@ -27,7 +27,7 @@ from trading.ops.host_checks import (
     check_network,
 )
 
-WEIGHTS = {"ledger": 50, "store": 40, "disk": 40, "vault": 40, "memory": 25, "clock": 25, "users": 25, "audit": 25, "permissions": 20, "packages": 20,
+WEIGHTS = {"ledger": 50, "chain": 50, "store": 40, "disk": 40, "vault": 40, "memory": 25, "clock": 25, "users": 25, "audit": 25, "permissions": 20, "packages": 20,
            "prefect": 15, "network": 15, "venue": 15, "environment": 10, "cpu": 10, "firewall": 10, "disk encryption": 10, "docker": 5}
 SHARE = {"bad": 1.0, "warn": 0.3, "unknown": 0.1, "ok": 0.0, "absent": 0.0}  # of the weight
 

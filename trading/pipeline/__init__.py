@@ -35,7 +35,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "sentiment": ["pinned_sentiment", "take_sentiment"],
     "target_weights": ["MOST_ABSENT", "carried_closes", "closed_now", "recent_day_returns"],
-    "trade_report": ["order_table", "cost_facts"],
+    "trade_report": ["order_table", "implementation_shortfall", "cost_facts"],
     "venue_factory": [
         "key_names", "find_secret", "vault_secret", "resolve_reference", "address_of", "each_venue", "keys_of", "connect",
         "account_number",

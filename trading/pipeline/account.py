@@ -19,10 +19,12 @@ import pandas as pd
 from ..core.english import plural
 from ..accounting.ledger import Ledger
 from ..accounting.ledger_postgres import open_ledger_at
+from ..accounting.performance import Change, explain_change
 from ..core.circuit_breaker import BackoffPolicy
 from ..core.bars import bar_length
 from ..core.errors import BadInput, Refused
 from ..core.settings import Settings
+from ..core.settings_model import LiveSettings
 from ..core.instruments import Instrument
 from ..core.types import CheckResult, Event, Plan, Position, PricedVenue, Venue, asset_of
 from ..execution.approval import approve_plan, plan_life, plan_status, propose_plan, review_plan
@@ -131,7 +133,7 @@ def kill_switch(
 # %% ../../nbs/12_pipeline/40_account.ipynb #56f1aa4a
 @dataclass
 class TradingAccount:
-    "The books and the exchange that a run trades on.\n\nParameters\n----------\naccount : str\nledger : Ledger\nvenue : PricedVenue\ntape : PriceFeed | None\n    the prices that a paper exchange goes by; None: the exchange is real\nwhen : datetime\n    UTC, the moment of the decision\ncurrency : str\ndry_run : bool\nsaid : str\n    one sentence about which books these are\npast : list[tuple[str, float]]\n    equity before these books began, for a dry run\ntolerance : Decimal\n    units that a balance may differ by\nsymbols : tuple[str, ...] | None, default None\n    what the account trades; anything else at the venue is left alone; None: all is its business\nvolumes : Mapping[str, Decimal]\n    units a second in the last bar, for a share of the volume on paper\ninstruments : Mapping[str, Instrument]\n    as they were when the plan was made"
+    "The books and the exchange that a run trades on.\n\nParameters\n----------\naccount : str\nledger : Ledger\nvenue : PricedVenue\ntape : PriceFeed | None\n    the prices that a paper exchange goes by; None: the exchange is real\nwhen : datetime\n    UTC, the moment of the decision\ncurrency : str\ndry_run : bool\nsaid : str\n    one sentence about which books these are\npast : list[tuple[str, float]]\n    equity before these books began, for a dry run\ntolerance : Decimal\n    units that a balance may differ by\nbooks : LiveSettings\n    what may differ, and what is booked without asking\nsymbols : tuple[str, ...] | None, default None\n    what the account trades; anything else at the venue is left alone; None: all is its business\nvolumes : Mapping[str, Decimal]\n    units a second in the last bar, for a share of the volume on paper\ninstruments : Mapping[str, Instrument]\n    as they were when the plan was made"
 
     account: str
     ledger: Ledger
@@ -143,6 +145,7 @@ class TradingAccount:
     said: str  # one sentence about which books these are
     past: list[tuple[str, float]] = field(default_factory=list)  # equity before these books began, for a dry run
     tolerance: Decimal = Decimal(0)  # units that a balance may differ by
+    books: LiveSettings = LiveSettings()  # what may differ, and what is booked without asking
     symbols: tuple[str, ...] | None = None  # what the account trades; anything else at the venue is left alone; None: all is its business
 
     volumes: Mapping[str, Decimal] = field(default_factory=dict)  # units a second in the last bar, for a share of the volume on paper
@@ -163,7 +166,10 @@ class TradingAccount:
 
     def reconcile(self) -> Reconciliation:
         "Compare books and exchange before anything is planned."
-        return reconcile(self.ledger, self.venue, self.account, self.clock, self.tolerance, symbols=self.symbols)
+        self.ledger.verify_new()
+        how = self.books
+        return reconcile(self.ledger, self.venue, self.account, self.clock, self.tolerance, symbols=self.symbols, allowed=how.tolerances,
+                         money=how.tolerance_value, reported=how.reported and self.live)
 
     def snapshot(self, prices: dict[str, Decimal]) -> AccountSnapshot:
         "Return what is held now, at these prices."
@@ -175,13 +181,35 @@ class TradingAccount:
         if moment not in self.ledger.equity_history(self.account).index:
             self.ledger.mark(self.account, prices, moment)
 
-    def equity(self, prices: dict[str, Decimal], moment: datetime) -> pd.Series:
-        "Return the account's value over time, up to now."
+    def mark_closes(self, bars: pd.DataFrame, timeframe: str) -> int:
+        "Write down the account's value at every close since its last one, also those of days on which nothing ran."
+        closes = bars["close"].set_axis(bars.index + bar_length(timeframe))
+        return self.ledger.mark_closes(self.account, closes, self.when)
+
+    def history(self, prices: dict[str, Decimal], moment: datetime) -> pd.DataFrame:  # by timestamp: equity, flow since the mark before, unit
+        "Return the account's value over time, up to now.\n\nParameters\n----------\nprices : dict[str, Decimal]\nmoment : datetime\n\nReturns\n-------\npd.DataFrame\n    by timestamp: equity, flow since the mark before, unit"
         self.mark(prices, moment)
-        own = self.ledger.equity_history(self.account)["equity"]
+        own = self.ledger.equity_history(self.account)[["equity", "flow", "unit"]]
         before = pd.Series({pd.Timestamp(t): v for t, v in self.past}, dtype=float)
-        both = pd.concat([before[before.index < own.index[0]], own]) if len(before) else own
-        return both.rename("equity").rename_axis("timestamp")
+        before = before[before.index < own.index[0]] if len(before) else before
+        if len(before):
+            past = pd.DataFrame({"equity": before, "flow": 0.0, "unit": before / own["equity"].iloc[0] * own["unit"].iloc[0]})
+            own = pd.concat([past, own])
+        return own.rename_axis("timestamp")
+
+    @property
+    def accounts(self) -> list[str]:
+        "Return the accounts that these books are of."
+        return [self.account]
+
+    def change(self, marks: pd.DatetimeIndex) -> Change | None:  # None: there is nothing to compare with yet
+        "Say what made the account change between its last two values.\n\nParameters\n----------\nmarks : pd.DatetimeIndex\n\nReturns\n-------\nChange | None\n    None: there is nothing to compare with yet"
+        own = [t for t in marks[-2:].to_pydatetime() if t >= self.ledger.find("opened", self.account).timestamp]
+        return explain_change(self.ledger, self.accounts, *own) if len(own) == 2 else None
+
+    def change_lines(self, change: Change | None) -> dict[str, float]:
+        "Return a change as lines that a report writes: assets, currencies, fees and the like, and the total."
+        return {k: float(n) for k, n in {**change.assets, **change.currencies, **change.lines, "total": change.total}.items()} if change else {}
 
     def preflight(self, plan: Plan, fee_rate: Decimal) -> Preflight:
         "Ask the venue whether every order of a plan can be sent."
@@ -343,4 +371,4 @@ def open_live_account(
     ledger.append(Event("connected", account, now, {"venue": venue.name, "number": number}))
     venue = with_circuit_breaker(venue, settings, ledger, account, lambda: datetime.now(UTC))
     return TradingAccount(account, ledger, venue, None, record.as_of, settings.market.currency, False, f"the account {account} at {venue.name}",
-                     tolerance=settings.live.tolerance, symbols=settings.market.symbols)
+                     tolerance=settings.live.tolerance, symbols=settings.market.symbols, books=settings.live)

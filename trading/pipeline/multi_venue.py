@@ -22,6 +22,7 @@ import pandas as pd
 from ..accounting.account_book import PRICE_STEP, Book
 from ..accounting.ledger import Ledger
 from ..accounting.ledger_postgres import open_ledger_at
+from ..accounting.unit_values import unit_values
 from ..core.decimals import EXACT, strip_zeros
 from ..core.errors import Refused, VenueError
 from ..core.settings import Settings
@@ -55,12 +56,15 @@ def add_books(
     "Add up accounts.\n\nParameters\n----------\nbooks : Iterable[Book]\n    in one currency\nname : str\n    of the whole\n\nReturns\n-------\nBook"
     books = list(books)
     with localcontext(EXACT):
-        total = {n: sum((getattr(b, n) for b in books), ZERO) for n in ("cash", "realised", "fees", "paid_in")}
+        total = {n: sum((getattr(b, n) for b in books), ZERO) for n in ("cash", "realised", "fees", "paid_in", "income", "contributed")}
         by = {n: {k: sum((getattr(b, n).get(k, ZERO) for b in books), ZERO) for k in dict.fromkeys(k for b in books for k in getattr(b, n))}
               for n in ("costs", "realised_by", "outside")}
         units = {s: sum((b.positions[s].amount for b in books if s in b.positions), ZERO) for s in by["costs"]}
         held = {s: Position(s, n, strip_zeros((by["costs"][s] / n).quantize(PRICE_STEP))) for s, n in units.items() if n}
-    return Book(name, books[0].currency, positions=held, **total, **by)
+        kinds = dict.fromkeys(k for b in books for k in b.income_by)
+        income_by = {k: {s: sum((b.income_by.get(k, {}).get(s, ZERO) for b in books), ZERO)
+                         for s in dict.fromkeys(s for b in books for s in b.income_by.get(k, {}))} for k in kinds}
+    return Book(name, books[0].currency, positions=held, income_by=income_by, **total, **by)
 
 
 class CombinedLedger:
@@ -91,13 +95,22 @@ class CombinedLedger:
             self._ledger.mark(each, prices, now)
         return self.book(account)
 
+    def mark_closes(self, account: str, closes: pd.DataFrame, until: datetime) -> int:
+        "Write down what each account was worth at every close since its last mark."
+        return max(self._ledger.mark_closes(a, closes, until) for a in self._accounts)
+
+    def flows(self, account: str) -> list[tuple[datetime, float]]:
+        "Return what came into the accounts and what left them; between two of them it is both."
+        return [f for a in self._accounts for f in self._ledger.flows(a)]
+
     def equity_history(self, account: str) -> pd.DataFrame:
         "Return what all were worth together, at the moments for which all are known."
         frames = [self._ledger.equity_history(a) for a in self._accounts]
         moments = frames[0].index
         for frame in frames[1:]:
             moments = moments.intersection(frame.index)
-        return sum(frame.loc[moments] for frame in frames)
+        together = sum(frame.loc[moments].drop(columns=["flow", "unit"]) for frame in frames)
+        return together.join(unit_values(together, self.flows(account)))
 
 # %% ../../nbs/12_pipeline/50_multi_venue.ipynb #b3d76c6b
 class SerializedVenue(VenueProxy):
@@ -143,6 +156,11 @@ class MultiVenueAccount(TradingAccount):
 
     desks: tuple[TradingAccount, ...] = ()
     settings: Settings | None = None
+
+    @property
+    def accounts(self) -> list[str]:
+        "Return the accounts that these books are of."
+        return [d.account for d in self.desks]
 
     def reconcile(self) -> Reconciliation:
         "Compare the books of every account with its exchange."

@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "limit_name", "limit_value",
     ],
     "narrative": ["describe_equity", "describe_gains", "describe_orders", "as_limits", "describe_risk", "describe_day"],
-    "performance_sections": ["COMPARED_METRICS", "equity_parts", "risk_parts", "month_parts"],
+    "performance_sections": ["CHANGE_LINES", "COMPARED_METRICS", "equity_parts", "risk_parts", "month_parts"],
     "risk_sections": ["RiskContext", "plan_parts", "stress_parts", "attribution_parts", "regime_parts"],
     "run_index": ["build_index", "write_index"],
     "sections": [

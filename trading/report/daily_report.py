@@ -39,7 +39,8 @@ def _cost_form(
 
 
 COST_NAMES = {
-    "spread_and_impact": "Slippage (spread and impact)", "market_move_between_plan_and_fill": "Delay (move since the plan)", "together": "Total cost",
+    "spread": "Half spread", "impact": "Market impact", "delay": "Delay (move between plan and order)", "opportunity": "Opportunity (what was not filled)",
+    "together": "Total cost",
 }
 
 

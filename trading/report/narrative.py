@@ -26,8 +26,10 @@ def describe_equity(
     currency: str,
     benchmark: pd.Series | None = None,  # its value or price by UTC time
     benchmark_name: str = "",  # what it is, for example 'all symbols held equally'
+    flow: float = 0.0,  # put in since the value before, less what was taken out
+    unit: pd.Series | None = None,  # unit value at the same times: without flows; None: there were none
 ) -> list[str]:
-    "Say what the account is worth, how that changed, and its drawdown.\n\nParameters\n----------\nequity : pd.Series\n    value of the account by UTC time, the last one is now\ncurrency : str\nbenchmark : pd.Series | None, default None\n    its value or price by UTC time\nbenchmark_name : str, default ''\n    what it is, for example 'all symbols held equally'\n\nReturns\n-------\nlist[str]"
+    "Say what the account is worth, how that changed, and its drawdown.\n\nParameters\n----------\nequity : pd.Series\n    value of the account by UTC time, the last one is now\ncurrency : str\nbenchmark : pd.Series | None, default None\n    its value or price by UTC time\nbenchmark_name : str, default ''\n    what it is, for example 'all symbols held equally'\nflow : float, default 0.0\n    put in since the value before, less what was taken out\nunit : pd.Series | None, default None\n    unit value at the same times: without flows; None: there were none\n\nReturns\n-------\nlist[str]"
     equity = equity.dropna()
     if equity.empty:
         return []
@@ -35,20 +37,22 @@ def describe_equity(
     if len(equity) == 1:
         return [f"The account is worth {money(value, currency)}. This is its first day, so there is nothing to compare it with yet."]
     before, was = equity.index[-2], float(equity.iloc[-2])
-    change = value - was
+    change, measure = value - was - flow, equity if unit is None else unit.reindex(equity.index)
     much = (
         "exactly as much as"
         if change == 0
-        else f"{money(abs(change), currency)} ({percent(abs(change / was), 2)}) {'more' if change > 0 else 'less'} than"
+        else f"{money(abs(change), currency)} ({percent(abs(measure.iloc[-1] / measure.iloc[-2] - 1), 2)}) {'more' if change > 0 else 'less'} than"
     )
     sentence = f"The account is worth {money(value, currency)}, {much} on {closing_day(before)}"
+    if flow:
+        sentence += f", apart from {money(abs(flow), currency)} that {'came in' if flow > 0 else 'was taken out'}"
     if benchmark is not None:
         then, later = benchmark.dropna().asof(before), benchmark.dropna().asof(now)
         if known(then) and known(later):
             name = f"the benchmark ({benchmark_name})" if benchmark_name else "the benchmark"
             sentence += f"; {name} {_change_text(later / then - 1)} over the same time"
-    best = equity.idxmax()
-    high = "This is its highest value so far." if best == now else f"Drawdown {percent(drawdown_now(equity))} from the high of {closing_day(best)}."
+    best = measure.idxmax()
+    high = "This is its highest value so far." if best == now else f"Drawdown {percent(drawdown_now(measure))} from the high of {closing_day(best)}."
     return [sentence + ".", high]
 
 # %% ../../nbs/14_report/07_narrative.ipynb #51edcc7d
@@ -172,7 +176,7 @@ def describe_day(
     value = float(equity.dropna().iloc[-1]) if equity is not None and equity.notna().any() else None
     lines = []
     if value is not None:
-        lines += describe_equity(equity, currency, given("benchmark"), given("benchmark_name", ""))
+        lines += describe_equity(equity, currency, given("benchmark"), given("benchmark_name", ""), given("flow", 0.0), given("unit"))
     if given("gains") is not None:
         lines += describe_gains(data.gains, currency)
     if given("violations"):

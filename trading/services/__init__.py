@@ -15,6 +15,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "open_outbox", "dispatch_alerts", "after_run", "try_channels", "list_alerts", "preview_alerts", "retry_alerts",
     ],
     "backups": ["passphrase_of", "back_up", "verify_backup", "restore_backup"],
+    "book_control": [
+        "Amount", "read_moment", "BookEntry", "entry_of", "book_events", "book_entry", "UndoEntry", "undo_entry", "entries",
+        "ExplainDifferences", "proposals_of", "explain_differences",
+    ],
     "commands": [
         "Record", "Text", "Name", "Handler", "REGISTRY", "COMMAND_MODULES", "Actor", "Context", "CommandRequest", "Done", "Command",
         "command", "load_commands", "find_command", "read_request", "authorise", "audit_detail", "perform", "note_later", "write_waiting",
@@ -29,7 +33,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "HEARTBEAT_SECONDS", "run_named", "report_page", "begin_run", "execute_run", "heartbeat_file", "require_alive", "keep_schedule",
         "compare_named", "begin_reproduction", "reproduction_differences",
     ],
-    "maintenance": ["SECURITY_CHECKS", "health_report", "health_trend", "repair", "security_report", "watch_system"],
+    "maintenance": ["SECURITY_CHECKS", "check_chain", "health_report", "health_trend", "repair", "security_report", "watch_system"],
     "market_data": [
         "update_market", "follow_profile", "import_bars", "preview_bars", "named_files", "serve_mt5_terminal", "simulated_terminal",
     ],
@@ -85,9 +89,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "has_ledger", "ledger_for_writing",
     ],
 }, modules=[
-    "access", "account_control", "alerting", "backups", "commands", "data_control", "exports", "feedback_history", "holdings", "jobs",
-    "launching", "maintenance", "market_data", "metrics", "plan_control", "portfolio_control", "portfolios", "queries_analytics",
-    "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "queries_venues", "query_cache",
-    "run_control", "security_admin", "settings_control", "stops", "strategy_control", "system_control", "user_control", "venue_control",
-    "workspace",
+    "access", "account_control", "alerting", "backups", "book_control", "commands", "data_control", "exports", "feedback_history",
+    "holdings", "jobs", "launching", "maintenance", "market_data", "metrics", "plan_control", "portfolio_control", "portfolios",
+    "queries_analytics", "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "queries_venues",
+    "query_cache", "run_control", "security_admin", "settings_control", "stops", "strategy_control", "system_control", "user_control",
+    "venue_control", "workspace",
 ])

@@ -3,6 +3,7 @@ from . import access as access
 from . import account_control as account_control
 from . import alerting as alerting
 from . import backups as backups
+from . import book_control as book_control
 from . import commands as commands
 from . import data_control as data_control
 from . import exports as exports
@@ -37,6 +38,7 @@ from .access import allowed as allowed, main_workspace as main_workspace, worksp
 from .account_control import open_venue as open_venue, reconcile_account as reconcile_account, watch_accounts as watch_accounts, switch_of as switch_of, StopTrading as StopTrading, stop_trading as stop_trading, ResumeTrading as ResumeTrading, resume_trading as resume_trading, Reconcile as Reconcile, reconcile_now as reconcile_now
 from .alerting import collect_day_facts as collect_day_facts, collect_background_facts as collect_background_facts, collect_alert_facts as collect_alert_facts, secret_of as secret_of, channels_of as channels_of, policy_of_alerts as policy_of_alerts, open_outbox as open_outbox, dispatch_alerts as dispatch_alerts, after_run as after_run, try_channels as try_channels, list_alerts as list_alerts, preview_alerts as preview_alerts, retry_alerts as retry_alerts
 from .backups import passphrase_of as passphrase_of, back_up as back_up, verify_backup as verify_backup, restore_backup as restore_backup
+from .book_control import Amount as Amount, read_moment as read_moment, BookEntry as BookEntry, entry_of as entry_of, book_events as book_events, book_entry as book_entry, UndoEntry as UndoEntry, undo_entry as undo_entry, entries as entries, ExplainDifferences as ExplainDifferences, proposals_of as proposals_of, explain_differences as explain_differences
 from .commands import Record as Record, Text as Text, Name as Name, Handler as Handler, REGISTRY as REGISTRY, COMMAND_MODULES as COMMAND_MODULES, Actor as Actor, Context as Context, CommandRequest as CommandRequest, Done as Done, Command as Command, command as command, load_commands as load_commands, find_command as find_command, read_request as read_request, authorise as authorise, audit_detail as audit_detail, perform as perform, note_later as note_later, write_waiting as write_waiting, terminal_workspace as terminal_workspace, audit_record as audit_record, owner_context as owner_context
 from .data_control import UpdateMarket as UpdateMarket, ImportBars as ImportBars, BackUp as BackUp, RestoreBackup as RestoreBackup, RetryAlerts as RetryAlerts
 from .exports import EXPORTS as EXPORTS, export_accounts as export_accounts, read_chosen as read_chosen
@@ -44,7 +46,7 @@ from .feedback_history import open_feedback as open_feedback, describe_feedback 
 from .holdings import import_holdings as import_holdings, import_cointracking as import_cointracking, holdings_elsewhere as holdings_elsewhere, is_statement as is_statement, portfolio_csv as portfolio_csv
 from .jobs import JOB as JOB, WRAP as WRAP, start_run as start_run, start as start, job as job, log_tail as log_tail, cancel_job as cancel_job, archive_jobs as archive_jobs
 from .launching import HEARTBEAT_SECONDS as HEARTBEAT_SECONDS, run_named as run_named, report_page as report_page, begin_run as begin_run, execute_run as execute_run, heartbeat_file as heartbeat_file, require_alive as require_alive, keep_schedule as keep_schedule, compare_named as compare_named, begin_reproduction as begin_reproduction, reproduction_differences as reproduction_differences
-from .maintenance import SECURITY_CHECKS as SECURITY_CHECKS, health_report as health_report, health_trend as health_trend, repair as repair, security_report as security_report, watch_system as watch_system
+from .maintenance import SECURITY_CHECKS as SECURITY_CHECKS, check_chain as check_chain, health_report as health_report, health_trend as health_trend, repair as repair, security_report as security_report, watch_system as watch_system
 from .market_data import update_market as update_market, follow_profile as follow_profile, import_bars as import_bars, preview_bars as preview_bars, named_files as named_files, serve_mt5_terminal as serve_mt5_terminal, simulated_terminal as simulated_terminal
 from .metrics import GATHERED as GATHERED, EXPOSITION as EXPOSITION, update_metrics as update_metrics, open_metrics as open_metrics, start_logging as start_logging
 from .plan_control import ReviewPlan as ReviewPlan, review_run_plan as review_run_plan, ApprovePlan as ApprovePlan, approve_run_plan as approve_run_plan, RejectPlan as RejectPlan, reject_run_plan as reject_run_plan, ValidatePlan as ValidatePlan, validate_run_plan as validate_run_plan

@@ -27,6 +27,7 @@ from .queries_trading import run_bars
 from .workspace import Workspace, current_settings, ledger_for_reading
 from .queries_runs import artefact, missing, newest_run, rows
 from .query_cache import view
+from ..accounting.unit_values import money_weighted_return, performance_equity
 from ..core.drawdown import drawdown_now, value_drawdown
 
 
@@ -160,9 +161,11 @@ def performance(place: Workspace, profile: str | None = None) -> dict:
 
     settings = current_settings(place, profile)
     try:
-        equity = _marks(place, settings)["equity"]
-        own = {"from": equity.index[0].isoformat(), "to": equity.index[-1].isoformat(), "return": float(equity.iloc[-1] / equity.iloc[0] - 1),
-               "drawdown": drawdown_now(equity), **_ratios(equity)}
+        marks = _marks(place, settings)
+        unit, flows = marks["unit"], [(marks.index[0], float(marks["equity"].iloc[0])), *((t, f) for t, f in marks["flow"].iloc[1:].items() if f)]
+        own = {"from": unit.index[0].isoformat(), "to": unit.index[-1].isoformat(), "return": float(unit.iloc[-1] / unit.iloc[0] - 1),
+               "money_weighted": money_weighted_return(flows, float(marks["equity"].iloc[-1]), marks.index[-1]),
+               "drawdown": drawdown_now(unit), **_ratios(unit)}
     except TradingError as error:
         own = missing(error)
     try:
@@ -191,7 +194,7 @@ def history(place: Workspace, profile: str | None = None, kind: str = "account",
             run, table = record.id, artefact(place, record, "backtest")
     except TradingError as error:
         return missing(error, kind=kind, run=None, items=[])
-    table = table.assign(drawdown=value_drawdown(table["equity"]).abs()).rename_axis("timestamp")
+    table = table.assign(drawdown=value_drawdown(table["unit" if kind == "account" else "equity"]).abs()).rename_axis("timestamp")
     keep = np.unique(np.linspace(0, len(table) - 1, min(points, len(table))).astype(int))
     return {"kind": kind, "run": run, "values": len(table), "items": rows(table.iloc[keep])}
 
@@ -217,7 +220,7 @@ def risk(place: Workspace, profile: str | None = None) -> dict:
     try:
         record = _valued(place, profile)
         weights, returns, settings = _held(place, record)
-        equity = artefact(place, record, "equity")["equity"]
+        equity = performance_equity(artefact(place, record, "equity"))
         planned = artefact(place, record, "plan")
         turnover = sum(float(a["amount"]) * float(a["price"]) for a in planned["actions"]) / float(planned["equity"])
     except TradingError as error:

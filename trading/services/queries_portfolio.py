@@ -30,17 +30,17 @@ def portfolio(place: Workspace, profile: str | None = None) -> dict:
         if marks.empty:
             raise MissingData(f"the account {account} has no value yet; the first run that trades writes it down: 'carnet run'")
     except TradingError as error:
-        return missing(error, **known, **dict.fromkeys(("as_of", "change", "change_share", "positions", "trades_since", *numbers)))
+        return missing(error, **known, **dict.fromkeys(("as_of", "change", "change_share", "flow", "positions", "trades_since", *numbers)))
     mark, equity = marks.iloc[-1], marks["equity"]
-    profit = mark["equity"] - mark["paid_in"]
-    before = float(equity.iloc[-2]) if len(equity) > 1 else None
+    profit = mark["equity"] - mark["contributed"]
+    before, flow, unit = (float(equity.iloc[-2]), float(mark["flow"]), marks["unit"]) if len(equity) > 1 else (None, 0.0, marks["unit"])
     return known | {
         "as_of": marks.index[-1].isoformat(), **{k: float(mark[k]) for k in ("equity", "cash", "paid_in", "realised", "unrealised", "fees")},
         "exposure": float(mark["equity"] - mark["cash"]), "invested": float(1 - mark["cash"] / mark["equity"]) if mark["equity"] else None,
-        "profit": float(profit), "profit_share": float(profit / mark["paid_in"]) if mark["paid_in"] else None,
-        "change": float(equity.iloc[-1] - before) if before is not None else None,
-        "change_share": float(equity.iloc[-1] / before - 1) if before else None,
-        "drawdown": drawdown_now(equity), "positions": len(ledger_for_reading(place).positions(account)),
+        "profit": float(profit), "profit_share": float(unit.iloc[-1] - 1),
+        "change": float(equity.iloc[-1] - before - flow) if before is not None else None,
+        "change_share": float(unit.iloc[-1] / unit.iloc[-2] - 1) if before else None, "flow": flow,
+        "drawdown": drawdown_now(unit), "positions": len(ledger_for_reading(place).positions(account)),
         "trades_since": sum(f.timestamp > marks.index[-1] for f in ledger_for_reading(place).fills(account, marks.index[-1].to_pydatetime())),
     }
 

@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "alpaca": ["AlpacaVenue"],
     "coingecko": ["PAGE", "coingecko_prices", "coingecko_markets", "hybrid_prices"],
     "cointracking": ["Booking", "read_cointracking", "balances", "CoinTracking", "apply_aliases", "value_of"],
+    "crypto.activity": ["transfer_event", "activity_event", "fetch_activity_of"],
     "crypto.async_venue": ["AsyncCcxtVenue"],
     "crypto.candle_stream": ["CandleStream", "has_stream"],
     "crypto.connection": [

@@ -16,6 +16,7 @@ from .access.snapshot import SnapshotVenue as SnapshotVenue
 from .alpaca import AlpacaVenue as AlpacaVenue
 from .coingecko import PAGE as PAGE, coingecko_prices as coingecko_prices, coingecko_markets as coingecko_markets, hybrid_prices as hybrid_prices
 from .cointracking import Booking as Booking, read_cointracking as read_cointracking, balances as balances, CoinTracking as CoinTracking, apply_aliases as apply_aliases, value_of as value_of
+from .crypto.activity import transfer_event as transfer_event, activity_event as activity_event, fetch_activity_of as fetch_activity_of
 from .crypto.async_venue import AsyncCcxtVenue as AsyncCcxtVenue
 from .crypto.candle_stream import CandleStream as CandleStream, has_stream as has_stream
 from .crypto.connection import LAST_RESPONSE as LAST_RESPONSE, OUTGOING as OUTGOING, run_blocking as run_blocking, UnfitRequest as UnfitRequest, Connection as Connection, redirect as redirect, load_markets_of as load_markets_of, known_market as known_market, exchange_markets as exchange_markets, ohlcv_of as ohlcv_of, prices_of as prices_of, book_of as book_of, fetch_free_and_used as fetch_free_and_used, fetch_account_number as fetch_account_number

@@ -17,7 +17,7 @@ from ..core.english import plural
 from ..core.bars import bar_length, closed_by
 from ..core.errors import BadInput, MissingData, UnknownOutcome, VenueError, VenueUnreachable
 from ..core.instruments import Instrument
-from ..core.types import ZERO, Fill, Order, OrderState
+from ..core.types import ZERO, Event, Fill, Order, OrderState
 
 # %% ../../nbs/01_venues/00_alpaca.ipynb #1486c8d9
 _UNITS = {"m": "Minute", "h": "Hour", "d": "Day", "w": "Week"}
@@ -189,6 +189,10 @@ class AlpacaVenue:
         "Return our fills, oldest first."
         return _fills(self._client("trade"), since)
 
+    def fetch_activity(self, since: datetime) -> list[Event]:  # account '' yet, oldest first
+        "Return deposits, withdrawals, dividends, interest, fees and splits, as Alpaca reports them.\n\nParameters\n----------\nsince : datetime\n\nReturns\n-------\nlist[Event]\n    account '' yet, oldest first"
+        return _activity(self._client("trade"), since)
+
     def cancel_order(self, client_order_id: str, symbol: str) -> OrderState:
         "Cancel an order and return what became of it."
         client = self._client("trade")
@@ -274,3 +278,34 @@ def _fills(client: Any, since: datetime | None) -> list[Fill]:
             orders[row["order_id"]] = _ask(f"order {row['order_id']}", client.get_order_by_id, row["order_id"]).client_order_id
     return [Fill(r["id"], orders[r["order_id"]], r["symbol"], "buy" if r["side"] == "buy" else "sell", Decimal(r["qty"]), Decimal(r["price"]), ZERO,
                  pd.Timestamp(r["transaction_time"]).tz_convert("UTC").to_pydatetime().astimezone(UTC)) for r in found]
+
+# %% ../../nbs/01_venues/00_alpaca.ipynb #f060d2e8
+_ACTIVITY = {"CSD": "deposit", "CSW": "withdrawal", "DIV": "dividend", "DIVCGL": "dividend", "DIVCGS": "dividend", "DIVNRA": "dividend", "DIVROC": "dividend", "INT": "interest",
+             "FEE": "fee", "CFEE": "fee", "PTC": "fee", "DIVFEE": "fee", "MA": "adjustment", "JNLC": ""}  # ours; '': by its sign
+
+
+def _activity(client: Any, since: datetime) -> list[Event]:
+    "Read account activities that are no trades, page by page."
+    found, token = [], None
+    while True:
+        query = {"activity_types": ",".join(_ACTIVITY), "direction": "asc", "page_size": 100, "after": since.isoformat(), **({"page_token": token} if token else {})}
+        page = _ask("our activities", lambda q=query: client.get("/account/activities", q))
+        if not isinstance(page, list):
+            raise VenueError("alpaca: our activities came in an unknown form; the answer was damaged, ask again")
+        found += page
+        if len(page) < 100:
+            break
+        token = page[-1]["id"]
+    return [e for row in found if (e := _ask("our activities", lambda r=row: _activity_event(r)))]
+
+
+def _activity_event(row: dict) -> Event | None:  # None: nothing moved
+    "Read one activity."
+    amount, kind = Decimal(row["net_amount"]), _ACTIVITY[row["activity_type"]]
+    kind = kind or ("deposit" if amount > 0 else "withdrawal")
+    when = pd.Timestamp(row.get("date") or row["created_at"])
+    when = (when.tz_localize("UTC") if when.tzinfo is None else when.tz_convert("UTC")).to_pydatetime().astimezone(UTC)
+    data = {"currency": "USD", "amount": str(abs(amount) if kind in ("deposit", "withdrawal", "fee") else amount), "id": f"alpaca:{row['id']}"}
+    data |= {"symbol": row["symbol"]} if row.get("symbol") and kind == "dividend" else {}
+    data |= {"note": str(row.get("description") or "an adjustment by Alpaca")} if kind == "adjustment" else {}
+    return Event(kind, "", when, data) if amount else None

@@ -5,6 +5,7 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
+    "activity": ["transfer_event", "activity_event", "fetch_activity_of"],
     "async_venue": ["AsyncCcxtVenue"],
     "candle_stream": ["CandleStream", "has_stream"],
     "connection": [
@@ -19,5 +20,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "trades": ["list_trades", "fills_of", "trades_since", "Transfer", "transfers_since"],
     "venue": ["CcxtVenue"],
 }, modules=[
-    "async_venue", "candle_stream", "connection", "instruments", "order_request", "orders", "parsing", "request_budget", "trades", "venue",
+    "activity", "async_venue", "candle_stream", "connection", "instruments", "order_request", "orders", "parsing", "request_budget",
+    "trades", "venue",
 ])

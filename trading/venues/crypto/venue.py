@@ -13,7 +13,8 @@ from decimal import Decimal
 import pandas as pd
 
 from ...core.instruments import Instrument
-from ...core.types import Fill, Order, OrderState
+from ...core.types import Event, Fill, Order, OrderState
+from .activity import fetch_activity_of
 from trading.venues.crypto.connection import (
     Connection, book_of, exchange_markets, fetch_account_number, fetch_free_and_used, load_markets_of, ohlcv_of, prices_of,
     run_blocking,
@@ -69,6 +70,10 @@ class CcxtVenue(Connection):
     def fetch_my_trades(self, since: datetime | None = None, symbols: Iterable[str] | None = None) -> list[Fill]:
         "Return our fills, oldest first; a venue that answers per symbol is asked for `symbols`, or it says that it needs them."
         return run_blocking(trades_since(self, since, None if symbols is None else list(symbols)))
+
+    def fetch_activity(self, since: datetime) -> list[Event]:  # account '' yet, oldest first
+        "Return deposits, withdrawals, transfers and funding, as far as the venue tells.\n\nParameters\n----------\nsince : datetime\n\nReturns\n-------\nlist[Event]\n    account '' yet, oldest first"
+        return run_blocking(fetch_activity_of(self, since))
 
     def cancel_order(self, client_order_id: str, symbol: str) -> OrderState:
         "Cancel an order and return what became of it."

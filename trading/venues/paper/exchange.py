@@ -96,6 +96,12 @@ class PaperVenue:
             self._match_open()
             return {a: n for a, n in self._balances().items() if n}
 
+    def move(self, changes: Mapping[str, Decimal]) -> None:
+        "Change balances without a trade, as a deposit or a split does at a real exchange."
+        with self._transaction():
+            for asset, amount in changes.items():
+                self._add(asset, amount)
+
     def fetch_free(self) -> dict[str, Decimal]:
         "Return what open orders do not hold, without zeros."
         with self._transaction():

@@ -1,0 +1,239 @@
+"What happens to an account besides orders, booked at the terminal: books and exchange agree, and everything can be taken back."
+
+import contextlib
+import os
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import partial
+
+import pytest
+from click.testing import CliRunner
+
+from trading.accounting.ledger import Ledger
+from trading.cli.main import main
+from trading.core.errors import BadInput
+from trading.core.settings import load_settings
+from trading.core.types import Event, Fill, Position
+from trading.execution.reconciliation import reconcile
+from trading.pipeline.factory import paper_venue
+from trading.security.audit_log import AuditLog
+from trading.services.commands import Actor, Context, perform
+from trading.services.workspace import Workspace
+
+D = Decimal
+DAY = datetime(2022, 12, 1, 21, tzinfo=UTC)
+
+
+@pytest.fixture
+def home(tmp_path):
+    "An account on paper with 10,000 dollars and ten shares, and its exchange."
+    data = tmp_path / "data"
+    data.mkdir()
+    ledger = Ledger(data / "ledger.sqlite")
+    ledger.open_account("paper-sample", "USD", D(10_000), DAY, [Position("AAPL", D(10), D(150))])
+    ledger.mark("paper-sample", {"AAPL": D(150)}, DAY + timedelta(days=1))
+    ledger.mark("paper-sample", {"AAPL": D(150)}, DAY + timedelta(days=3))
+    ledger.close()
+    settings = load_settings("sample", {"run.data": data})
+    paper_venue(settings, DAY, datetime.now(UTC), {"USD": D(10_000), "AAPL": D(10)}, data / "paper-sample.sqlite")
+    return tmp_path
+
+
+def carnet(home, *words) -> str:
+    env = {k: None for k in os.environ if k.startswith("CARNET_")} | {
+        "CARNET_RUN__DATA": str(home / "data"),
+        "CARNET_RUN__REPORTS": str(home / "reports"),
+    }
+    with contextlib.chdir(home):
+        result = CliRunner(env=env).invoke(main, list(words))
+    assert result.exit_code in (0, 1, 2) and "unexpected" not in result.output, result.output
+    return f"{result.exit_code} {result.output}"
+
+
+def test_a_year_of_entries_at_the_terminal_and_books_and_exchange_agree_after_each(home):
+    for words, said in [
+        (("deposit", "1000", "--at", "2022-12-02"), "cash: 10000 → 11000"),
+        (("withdraw", "250.50", "USD", "--at", "2022-12-02 15:00"), "cash: 11000 → 10749.5"),
+        (("deposit", "100", "EUR", "--rate", "1.05", "--at", "2022-12-03"), "EUR/USD: 0 → 100"),
+        (("dividend", "AAPL", "2.30", "--at", "2022-12-03", "--document", "statement.pdf"), "income: 0 → 2.3"),
+        (("split", "AAPL", "4:1", "--at", "2022-12-04"), "AAPL: 10 → 40"),
+        (("rename", "AAPL", "FRUIT", "--at", "2022-12-05"), "FRUIT: 0 → 40"),
+        (("reward", "0.5", "ETH", "--price", "1200", "--at", "2022-12-05"), "ETH: 0 → 0.5"),
+        (("fee", "3", "--at", "2022-12-06"), "fees: 0 → 3"),
+        (("interest", "--at", "2022-12-06", "--", "-1.75"), "income: 602.3 → 600.55"),
+        (("transfer", "0.2", "ETH", "--price", "1300", "--out", "--at", "2022-12-06"), "ETH: 0.5 → 0.3"),
+        (("delist", "ETH", "900", "--at", "2022-12-07"), "ETH: 0.3 → 0"),
+        (("adjust", "0.01", "USD", "--note", "rounding of the broker", "--at", "2022-12-08"), "income: 600.55 → 600.56"),
+        (("spin-off", "FRUIT", "SEED", "1:8", "--cost-share", "0.1", "--at", "2022-12-09"), "SEED: 0 → 5"),
+        (("merger", "SEED", "--cash", "40", "--at", "2022-12-10"), "SEED: 5 → 0"),
+    ]:
+        assert said in carnet(home, "book", *words), words
+        assert words[0] not in ("rename", "delist", "merger") or "all equal" in carnet(home, "reconcile"), words
+    listed = carnet(home, "book", "list")
+    assert listed.count("[person ") == 14 and "a rename AAPL to FRUIT on 2022-12-05" in listed
+    book = Ledger(home / "data" / "ledger.sqlite").book("paper-sample")
+    assert book.paid_in + book.realised + book.income - book.fees == book.cash + sum(book.costs.values())
+    assert book.cash == D(10000 + 1000) - D("250.5") + D("2.3") - 3 - D("1.75") + 270 + D("0.01") + 200 and book.costs["FRUIT"] == 1350
+    assert len([e for e in AuditLog(home / "data" / "ops" / "audit.jsonl").entries() if e.action == "entry booked"]) == 14
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("withdraw", "999999"), "and there were 10000|when there were 10000"),
+        (("withdraw", "--", "-5"), "above zero"),
+        (("deposit", "10", "EUR"), "give rate"),
+        (("deposit", "ten"), "amount is not right"),
+        (("split", "AAPL", "0"), "ratio '0'"),
+        (("split", "TSLA", "2"), "held no TSLA"),
+        (("deposit", "5", "--at", "03/04/2022"), "is no time"),
+        (("deposit", "5", "--at", "2999-01-01"), "in the future"),
+        (("adjust", "5"), "needs note"),
+        (("deposit", "NaN"), "amount is not right"),
+        (("transfer", "5"), "give --in or --out"),
+        (("undo", "99", "why not"), "there is no entry 99"),
+        (("undo", "1", "why not"), "its opening"),
+        (("delist", "AAPL", "--", "-1"), "zero or more"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_sentence_and_changes_nothing(home, words, said):
+    before = len(Ledger(home / "data" / "ledger.sqlite").events())
+    answer = carnet(home, "book", *words)
+    assert answer[0] in "12" and any(part in answer for part in said.split("|")), answer
+    assert len(Ledger(home / "data" / "ledger.sqlite").events()) == before and "all equal" in carnet(home, "reconcile")
+
+
+def test_an_entry_is_taken_back_and_a_late_one_says_what_it_moved(home):
+    late = carnet(home, "book", "deposit", "500", "--at", "2022-12-02", "--id", "bank 7")
+    assert "two values from 2022-12-02 on: 11,500.00 → 12,000.00 USD that day" in late and "it was booked already" in carnet(
+        home, "book", "deposit", "500", "--at", "2022-12-02", "--id", "bank 7"
+    )
+    history = Ledger(home / "data" / "ledger.sqlite").equity_history("paper-sample")
+    assert history["equity"].tolist() == [12000, 12000] and history["unit"].tolist() == [1, 1]
+    number = late.split("is entry ")[1].split(".")[0]
+    assert "counts no more" in carnet(home, "book", "undo", number, "the bank took it back") and "all equal" in carnet(home, "reconcile")
+    assert Ledger(home / "data" / "ledger.sqlite").equity_history("paper-sample")["equity"].tolist() == [11500, 11500]
+    assert "there is no entry" in carnet(home, "book", "undo", number, "again")
+
+
+class Broker:
+    "A venue where things happen beside the account."
+
+    name = "broker"
+
+    def __init__(self, balance, trades=(), activity=(), prices=None):
+        self.balance, self.trades, self.activity, self.prices = balance, list(trades), list(activity), prices or {}
+
+    def load_markets(self):
+        return {}
+
+    def fetch_balance(self):
+        return dict(self.balance)
+
+    def fetch_open_orders(self):
+        return []
+
+    def fetch_my_trades(self, since=None):
+        return self.trades
+
+    def fetch_tickers(self, symbols):
+        return {s: self.prices[s] for s in symbols if s in self.prices}
+
+    def fetch_activity(self, since):
+        return [e for e in self.activity if e.timestamp >= since]
+
+
+@pytest.fixture
+def live(home, monkeypatch):
+    "The same account with real orders, at a broker."
+    ledger = Ledger(home / "data" / "ledger.sqlite")
+    ledger.open_account("live-sample", "USD", D(1000), DAY, [Position("AAPL", D(10), D(150))])
+    ledger.close()
+    now = DAY + timedelta(days=5)
+
+    def open_venue(settings, mode, ledger, now, at=""):
+        return live.broker, now
+
+    live = type("Live", (), {})()
+    live.broker, live.place = None, Workspace(home / "data", home / "reports", None)
+    monkeypatch.setattr("trading.services.account_control.open_venue", open_venue)
+    monkeypatch.setattr("trading.services.book_control.open_venue", open_venue)
+    live.explain = lambda *accept: perform(
+        "explain-differences", {"accept": list(accept), "mode": "live"}, Context(live.place, Actor("ann"), clock=lambda: now), None
+    )
+    live.book = lambda: Ledger(home / "data" / "ledger.sqlite").book("live-sample")
+    return live
+
+
+@pytest.mark.parametrize(
+    ("balance", "kind", "check"),
+    [
+        ({"USD": 2000, "AAPL": 10}, "deposit", lambda b: b.cash == 2000 and b.contributed == 3500),
+        ({"USD": 700, "AAPL": 10}, "withdrawal", lambda b: b.cash == 700),
+        ({"USD": 1000, "AAPL": 40}, "split", lambda b: b.costs["AAPL"] == 1500),
+        ({"USD": 1000, "AAPL": 1}, "split", lambda b: b.costs["AAPL"] == 1500),
+        ({"USD": 1000, "FRUIT": 10}, "rename", lambda b: b.costs["FRUIT"] == 1500),
+        ({"USD": 1000, "FRUIT": 30}, "rename", lambda b: b.positions["FRUIT"].amount == 30),
+        ({"USD": 1800, "AAPL": 0}, "delisting", lambda b: b.realised == -700),
+        ({"USD": 1000, "AAPL": "10.031"}, "transfer", lambda b: b.positions["AAPL"].amount == D("10.031")),
+    ],
+)
+def test_a_difference_is_explained_accepted_and_gone(live, balance, kind, check):
+    live.broker = Broker({a: D(n) for a, n in balance.items() if n}, prices={"AAPL": D(120), "FRUIT": D(130)})
+    asked = live.explain()
+    assert [p["kind"] for p in asked["proposals"]] == [kind] and not asked.complete and "--accept" in asked.text
+    done = live.explain(1)
+    assert done.complete and check(live.book()), done.text
+    assert live.explain().text == "live-sample and its venue are equal"
+    with pytest.raises(BadInput, match="there is no explanation 3"):
+        live.explain(3)
+
+
+def test_a_trade_by_hand_is_adopted_and_what_the_venue_reports_comes_first(live):
+    by_hand = Fill("h1", "", "AAPL", "sell", D(4), D(130), D("0.5"), DAY + timedelta(days=1))
+    paid = Event("dividend", "", DAY + timedelta(days=2), {"symbol": "AAPL", "currency": "USD", "amount": "47", "id": "broker:9"})
+    live.broker = Broker({"USD": D(1000) + D("519.5") + 47, "AAPL": D(6)}, [by_hand], [paid])
+    asked = live.explain()
+    assert [(p["kind"], p["certain"]) for p in asked["proposals"]] == [("dividend", True), ("fill", True)]
+    assert live.explain(1, 2).complete and live.book().income_by == {"dividend": {"AAPL": 47}} and live.book().positions["AAPL"].amount == 6
+
+
+def test_reported_entries_are_booked_without_asking_where_a_setting_says_so_and_small_differences_pass(tmp_path):
+    ledger = Ledger(tmp_path / "l.db")
+    ledger.open_account("x", "USD", D(1000), DAY, [Position("AAPL", D(10), D(150))])
+    now = DAY + timedelta(days=3)
+    moved = [
+        Event("deposit", "", DAY + timedelta(days=1), {"currency": "USD", "amount": "500", "id": "b:1"}),
+        Event("withdrawal", "", DAY + timedelta(days=2), {"currency": "USD", "amount": "100", "id": "b:2"}),
+    ]
+    venue, look = Broker({"USD": D(1400), "AAPL": D(10)}, activity=moved), partial(reconcile, ledger, account="x", now=now, sleep=lambda s: None)
+    assert not look(venue=venue).ok
+    done = look(venue=venue, reported=True)
+    assert done.ok and len(done.mended) == 2 and ledger.events("x", "deposit")[-1].data["source"] == "venue broker"
+    assert look(venue=venue, reported=True).mended == ()
+    off = Broker({"USD": D("1400.04"), "AAPL": D("10.0003")}, prices={"AAPL": D(130)})
+    assert (
+        not look(venue=off).ok
+        and not look(venue=off, allowed={"USD": D("0.05")}).ok
+        and look(venue=off, allowed={"USD": D("0.05"), "AAPL": D("0.001")}).ok
+    )
+    assert look(venue=off, money=D("0.05")).ok and not look(venue=off, money=D("0.03")).ok and not look(venue=Broker(off.balance), money=D("0.05")).ok
+    assert not look(venue=Broker({"USD": D(1400), "AAPL": D(9)}, prices={"AAPL": D(130)}), money=D("0.05")).ok  # a share is not dust
+
+
+def test_a_limit_knows_a_withdrawal_from_a_loss(tmp_path):
+    from trading.execution.limit_monitor import watch_limits
+    from trading.risk.limits import RiskLimits
+
+    ledger, limits = Ledger(tmp_path / "l.db"), RiskLimits(max_daily_loss=0.05, max_drawdown=0.25)
+    ledger.open_account("x", "USD", D(100_000), DAY)
+    ledger.mark("x", {}, DAY)
+    ledger.append(Event("withdrawal", "x", DAY + timedelta(hours=1), {"amount": "30000", "currency": "USD"}))
+    assert watch_limits(ledger, "x", limits, dict, lambda: DAY + timedelta(hours=2))() == ""
+    ledger.append(
+        [
+            Event("fee", "x", DAY + timedelta(hours=2), {"amount": "7000", "currency": "USD"}),
+            Event("deposit", "x", DAY + timedelta(hours=2), {"amount": "50000", "currency": "USD"}),
+        ]
+    )
+    assert "max_daily_loss" in watch_limits(ledger, "x", limits, dict, lambda: DAY + timedelta(hours=2))()  # and a deposit hides nothing
