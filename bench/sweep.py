@@ -118,8 +118,51 @@ def speed() -> None:
     say("largest difference from vectorbt's figures", apart * 1e9, "1e-9")
     slow = with_backtesting_py(bars, [5, 10, 20, 30], [60, 100, 150, 200])
     say("moving-average sweep against optimize", best, "backtests/s", "backtesting.py optimize", slow, best / slow)
-    rule = sweep(bars, dips, {"window": list(range(5, 105)), "depth": [0.02, 0.05]}, engine="vectorbt", progress=False, register=False)
-    say("a plain function through the vectorbt engine", len(rule) / rule.attrs["seconds"], "backtests/s")
+    plain(bars)
+
+
+def plain(bars: pd.DataFrame) -> None:
+    "A user's own rule: the signals alone, our sweep of it, and vectorbt called directly with all columns at once and three figures."
+    import vectorbt as vbt
+
+    from trading.backtest.sweep import sweep
+
+    grid = {"window": list(range(5, 105)), "depth": [0.02, 0.05]}
+    combos = [(w, d) for w in grid["window"] for d in grid["depth"]]
+    close, open_ = bars["close"]["S&P 500"], bars["open"]["S&P 500"]
+
+    def directly(signals: list[pd.DataFrame]) -> None:
+        long = pd.DataFrame(np.column_stack([s.to_numpy().ravel() for s in signals]) > 0, close.index).shift(1, fill_value=False)
+        run = vbt.Portfolio.from_signals(close, long, ~long, price=open_, freq="1D", init_cash=10_000, **COSTS)
+        run.total_return(), run.sharpe_ratio(), run.max_drawdown()
+
+    how = {"progress": False, "register": False, "workers": 1, **COSTS}
+    sweep(bars, dips, {"window": [5], "depth": [0.02]}, stop_loss=0.05, **how)
+    sweep(bars, dips, {"window": [5], "depth": [0.02]}, **how)
+    alone, signals = timed(lambda: [dips(bars, w, d) for w, d in combos], 3)
+    ours, _ = timed(lambda: sweep(bars, dips, grid, **how), 3)
+    stops, _ = timed(lambda: sweep(bars, dips, grid, stop_loss=0.05, take_profit=0.1, **how), 3)
+    directly(signals[:2])
+    theirs, _ = timed(lambda: directly(signals), 3)
+    count, size = len(combos), len(combos) * len(close) / 1e6
+    say("a plain function, 200 variations", count / ours, "backtests/s", "vectorbt directly", count / (alone + theirs), (alone + theirs) / ours)
+    say("the same beyond the function itself", size / (ours - alone), "million bars/s", "vectorbt directly", size / theirs, theirs / (ours - alone))
+    say("a plain function with stop and target", count / stops, "backtests/s")
+    account()
+
+
+def account() -> None:
+    "The compiled account alone: one symbol with stops and a decision on every tenth bar, and a decision on every bar."
+    from trading.backtest.account import AccountRules, TradeRules, entry_ways, make_market, run_book
+    from trading.backtest.costs import Costs
+
+    market_, trade = make_market(market()), TradeRules(stop_loss=0.02, take_profit=0.04)
+    for what, share in (("a decision on every tenth bar", 0.1), ("a decision on every bar", 1.0)):
+        act = np.random.default_rng(0).choice([1, 2], (len(market_.index), 1)).astype(np.int8)
+        act[np.random.default_rng(1).random(act.shape) >= share] = 0
+        ways = entry_ways(market_, trade)
+        seconds, _ = timed(lambda act=act, ways=ways: run_book(market_, Costs(0.001), trade, AccountRules(), act, ways), 50)
+        say(f"account with stops and fees, {what}", len(act) / seconds / 1e6, "million bars/s")
 
 
 def threads() -> None:

@@ -291,7 +291,10 @@ class Loop:
 
             if spare(1.0) >= 0 or not (self.cash < 0 or any(p.side < 0 for p in self.held.values()) or self.account["negative"]):
                 return
-            when, first = (spare(0.0) / (spare(0.0) - spare(1.0)) if spare(0.0) > 0 else 0.0), None
+            when, beyond, first = 0.0, 1.0, None
+            for _ in range(80):  # halve the way until it is exact
+                middle = (when + beyond) / 2
+                when, beyond = (middle, beyond) if spare(middle) > 0 else (when, middle)
             for n, p in sorted(self.held.items()):
                 floor, low = self.floor(p), bar["low" if p.side > 0 else "high"][n]
                 if trades[n] and floor is not None and (low - floor) * p.side <= 0:

@@ -301,6 +301,9 @@ def _within(s, a, m, t, ways, r, clock, number, steps, parts, orders, trades, co
         while end < 0:  # stops that come before the margin is used up
             begin = _spare(s, a, m, t, 0.0, r)
             where = begin / (begin - end) if begin > 0 else 0.0
+            for _ in range(60 if r[_BELOW_ZERO] > 0 and begin > 0 else 0):  # the margin turns where a price crosses zero
+                here = _spare(s, a, m, t, where, r)
+                where += here / (here - end) * (1 - where)
             first = -1
             for n in range(s.shape[0]):
                 u = s[n, _UNITS]
@@ -383,15 +386,13 @@ def _bar(t, m, act, targets, ways, carry, r, clock, number, steps, parts, ends, 
                 _book(s, a, n, t, -s[n, _UNITS], m[_CLOSE, t, n], 0.0, _LIQUIDATED, orders, trades, count)
         a[_DEAD], a[_DEBT], a[_MONEY], value, gross = t + 1, -value, 0.0, 0.0, 0.0
     out[0, t], out[1, t], out[2, t], out[3, t] = value, a[_MONEY], gross, a[_CARRIED]
-    if units.shape[0] > 0:
-        units[t] = s[:, _UNITS]
+    units[t] = s[:, _UNITS]
 
 @_apart
 def run_account(first, last, m, act, targets, ways, carry, r, clock, number, steps, parts, ends, s, a, out, units, orders, trades, count):
     "Take an account through the bars first … last - 1; bar 0 begins with an empty account."
     if first == 0:
-        s[:], a[:], count[:] = 0.0, 0.0, 0
-        a[_MONEY] = r[_CASH]
+        s[:], a[:], count[:], a[_MONEY] = 0.0, 0.0, 0, r[_CASH]
     m, act, targets, ways, carry, r = lend(m), lend(act), lend(targets), lend(ways), lend(carry), lend(r)
     clock, number, steps, parts, ends = lend(clock), lend(number), lend(steps), lend(parts), lend(ends)
     s, a, out, units, orders, trades, count = lend(s), lend(a), lend(out), lend(units), lend(orders), lend(trades), lend(count)

@@ -246,9 +246,11 @@ def read_strategy(
     signals: pd.DataFrame | pd.Series | None,
     weights: pd.DataFrame | None,
     account: AccountRules,
+    checked: bool = False,  # the bars have been looked at before
 ) -> tuple[pd.DataFrame, pd.DataFrame | pd.Series | None, pd.DataFrame | None]:  # bars of the universe, signals, weights; neither: event by event
-    "Find out what is wanted, within the universe of the strategy.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nstrategy : Any\n    exactly one of these three\nsignals : pd.DataFrame | pd.Series | None\nweights : pd.DataFrame | None\naccount : AccountRules\n\nReturns\n-------\ntuple[pd.DataFrame, pd.DataFrame | pd.Series | None, pd.DataFrame | None]\n    bars of the universe, signals, weights; neither: event by event"
-    check_bars(bars, need=("close", *getattr(strategy, "needs", ())), min_bars=2, negative=account.negative_prices)
+    "Find out what is wanted, within the universe of the strategy.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nstrategy : Any\n    exactly one of these three\nsignals : pd.DataFrame | pd.Series | None\nweights : pd.DataFrame | None\naccount : AccountRules\nchecked : bool, default False\n    the bars have been looked at before\n\nReturns\n-------\ntuple[pd.DataFrame, pd.DataFrame | pd.Series | None, pd.DataFrame | None]\n    bars of the universe, signals, weights; neither: event by event"
+    if not checked or hasattr(strategy, "needs"):
+        check_bars(bars, need=("close", *getattr(strategy, "needs", ())), min_bars=2, negative=account.negative_prices)
     if (strategy is not None) + (signals is not None) + (weights is not None) != 1:
         raise BadInput("a backtest needs exactly one of a strategy, signals= or weights=")
     if strategy is None:

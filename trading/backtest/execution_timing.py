@@ -65,6 +65,10 @@ def check_signals(
         if len(symbols) != 1:
             raise BadInput(f"the signals are one series and the bars have {plural(len(symbols), 'symbol')}; give a frame with a column for each")
         signals = signals.to_frame(symbols[0])
+    if signals.columns.nlevels == 1 and list(signals) == symbols and signals.index.equals(bars.index):  # plainly right: not looked at twice
+        values = signals.to_numpy()
+        if values.dtype.kind in "bi" and values.min() >= -1 and values.max() <= 1:
+            return signals if values.dtype == np.int8 else pd.DataFrame(values.astype(np.int8), bars.index, symbols)
     check_index(signals, "signals")
     _same_times(signals, bars)
     events = signals.columns.nlevels == 2

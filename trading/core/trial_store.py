@@ -301,7 +301,7 @@ def describe_data(
     bars: pd.DataFrame,  # time × (field, symbol)
 ) -> tuple[int, int, float, list[str], np.ndarray]:  # first and last second, usual seconds between bars, symbols, words
     "Say what bars are known by.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\n\nReturns\n-------\ntuple[int, int, float, list[str], np.ndarray]\n    first and last second, usual seconds between bars, symbols, words"
-    check_bars(bars, need=())
+    check_bars(bars, need=(), negative=True)
     seconds = bars.index.as_unit("s").asi8
     frame = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 86400.0
     field = "close" if "close" in bars.columns.get_level_values(0) else bars.columns[0][0]
