@@ -15,7 +15,7 @@ from trading.core.errors import BadInput
 from trading.core.settings import load_settings
 from trading.core.types import Event, Fill, Position
 from trading.execution.reconciliation import reconcile
-from trading.pipeline.factory import paper_venue
+from trading.pipeline.paper import paper_venue
 from trading.security.audit_log import AuditLog
 from trading.services.commands import Actor, Context, perform
 from trading.services.workspace import Workspace
