@@ -20,7 +20,7 @@ RETURNS = sample_bars("stocks")["close"].pct_change().iloc[1:]
 YEARS = RETURNS.loc["2020-12-29":]
 OIL = {s: "Oil" if s in ("CVX", "XOM", "RRC") else "Other" for s in RETURNS}
 EVERY = [EqualWeight(), InverseVolatility(), HierarchicalRiskParity(), RiskParity(), RiskParity(solver="direct")]
-EVERY += [MeanRisk(), MeanRisk(solver="direct"), MeanRisk(risk="CVaR"), MeanRisk(risk="CVaR", solver="direct")]
+EVERY += [MeanRisk(), MeanRisk(solver="riskfolio"), MeanRisk(risk="CVaR"), MeanRisk(risk="CVaR", solver="riskfolio"), RiskParity(solver="riskfolio")]
 
 
 @pytest.mark.parametrize("risk, measure", [("MV", "VARIANCE"), ("CVaR", "CVAR"), ("CDaR", "CDAR"), ("MAD", "MEAN_ABSOLUTE_DEVIATION")])
@@ -194,3 +194,100 @@ def test_scikit_learn_can_search_over_an_optimiser():
         volatility[params["bounds"][1]] = fitted.predict(YEARS).std()
     assert volatility[0.06] > volatility[0.2] > volatility[1.0]
     assert isinstance(fitted.predict(YEARS), pd.Series)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_risk_parity_and_hierarchical_risk_parity_under_caps_agree_with_skfolio(seed):
+    from skfolio.cluster import HierarchicalClustering, LinkageMethod
+    from skfolio.optimization import HierarchicalRiskParity as TheirTree
+    from skfolio.optimization import RiskBudgeting
+
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(4, 12))
+    values = rng.standard_t(5, (300, size)) * rng.uniform(0.002, 0.04, size) + rng.standard_normal((300, 1)) * 0.005
+    returns = pd.DataFrame(values, pd.date_range("2023-01-01", periods=300, tz="UTC"), [f"A{i}" for i in range(size)])
+    cap, floor = rng.uniform(1.2, 2.5) / size, rng.uniform(0, 0.5) / size
+    bound = {"bounds": (floor, cap), "covariance": "sample"}
+    theirs = RiskBudgeting(min_weights=floor, max_weights=cap).fit(returns).weights_
+    for solver in ("direct", "riskfolio"):
+        ours = RiskParity(solver=solver, **bound).fit(returns)
+        assert ours.fallback_ == "" and ours.moved_ < 1e-6 and np.abs(ours.weights_ - theirs).max() < 2e-4, solver
+    tree = HierarchicalClustering(linkage_method=LinkageMethod.SINGLE)
+    theirs = TheirTree(min_weights=floor, max_weights=cap, hierarchical_clustering_estimator=tree).fit(returns).weights_
+    ours = HierarchicalRiskParity(neighbours=True, **bound).fit(returns)
+    assert ours.moved_ < 1e-9 and np.abs(ours.weights_ - theirs).max() < 1e-6
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6))
+def test_a_problem_is_solved_within_its_limits_or_refused(seed):
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(1, 9))
+    values = rng.standard_t(4, (int(rng.integers(20, 80)), size)) * rng.uniform(1e-4, 0.08, size)
+    if size > 2 and rng.random() < 0.3:
+        values[:, 1] = values[:, 0] * rng.choice([1.0, 2.0, -1.0])  # perfectly correlated
+    names = [f"A{i}" for i in range(size)]
+    returns = pd.DataFrame(np.clip(values, -0.9, 5), pd.date_range("2023-01-01", periods=len(values), tz="UTC"), names)
+    groups = {n: "odd" if i % 2 else "even" for i, n in enumerate(names)}
+    bound = {"bounds": (0.0, float(rng.choice([1.0, 0.5, 0.3]))), "budget": float(rng.uniform(0.3, 1.0)), "max_turnover": rng.choice([None, 0.2, 1.0])}
+    if size > 1 and rng.random() < 0.5:
+        bound |= {"groups": groups, "group_bounds": {"odd": (0.0, float(rng.uniform(0, 0.6)))}}
+    held = pd.Series(rng.dirichlet(np.ones(size)) * rng.uniform(0, 1), names)
+    for kind in (EqualWeight, InverseVolatility, RiskParity, HierarchicalRiskParity, MeanRisk):
+        try:
+            w = kind(**bound).fit(returns, current=held).weights_
+        except BadInput:
+            continue
+        limits = resolve_limits(names, bound["bounds"], bound.get("groups"), bound.get("group_bounds"), bound["budget"])
+        assert limits.allow(w.to_numpy(), 1e-7), kind
+        assert bound["max_turnover"] is None or (w - held).abs().sum() <= bound["max_turnover"] + 1e-6, kind
+
+
+def test_a_wild_asset_under_a_cap_does_not_keep_half_of_the_risk():
+    values = np.random.default_rng(3).standard_t(5, (300, 5)) * 0.01 + 0.0005
+    returns = pd.DataFrame(values * [3, 1, 1, 1, 0.25], pd.date_range("2023-01-01", periods=300, tz="UTC"), list("ABCDE"))
+    assert RiskParity(bounds=(0, 0.22), covariance="sample").fit(returns).risk_contributions_["A"] < 0.42  # projected: 0.51
+
+
+@pytest.mark.parametrize("risk, objective", [("EVaR", "Sharpe"), ("EVaR", "MinRisk"), ("EDaR", "Sharpe")])
+def test_what_the_precise_solver_gives_up_is_solved_at_the_usual_precision(risk, objective):
+    import riskfolio
+
+    etfs = sample_bars("etfs")["close"].pct_change().iloc[1:].loc["2012":"2015", ["SPY", "IWM", "EEM", "USO", "QQQ"]].dropna()
+    ours = MeanRisk(risk=risk, objective=objective, bounds=(0, 0.4)).fit(etfs)
+    plain = riskfolio.Portfolio(returns=etfs)
+    plain.assets_stats(method_mu="hist", method_cov="hist")
+    plain.ainequality, plain.binequality = np.eye(5), np.full((5, 1), 0.4)
+    theirs = plain.optimization(model="Classic", rm=risk, obj=objective, rf=0, l=2, hist=True)["weights"]
+    assert "inverse" not in ours.fallback_ and ours.moved_ < 1e-4 and np.abs(ours.weights_ - theirs).max() < 2e-3
+
+
+def test_the_mean_absolute_deviation_has_its_textbook_scale():
+    import cvxpy
+
+    x = YEARS.to_numpy()
+    w = cvxpy.Variable(20)
+    goal = x.mean(axis=0) @ w - 2 * cvxpy.sum(cvxpy.abs((x - x.mean(axis=0)) @ w)) / len(x)
+    cvxpy.Problem(cvxpy.Maximize(goal), [w >= 0, w <= 0.2, cvxpy.sum(w) == 1]).solve(solver="CLARABEL")
+    ours = MeanRisk(risk="MAD", objective="Utility", bounds=(0, 0.2)).fit(YEARS).weights_
+    costs = MeanRisk(risk="MAD", objective="Utility", bounds=(0, 0.2), cost_rate=1e-12, max_turnover=2).fit(YEARS, current=pd.Series(0.05, YEARS.columns))
+    value = lambda v: x.mean(axis=0) @ v - 2 * np.abs((x - x.mean(axis=0)) @ v).mean()
+    assert value(ours.to_numpy()) == pytest.approx(goal.value, abs=1e-8) == value(costs.weights_.to_numpy())
+
+
+@pytest.mark.parametrize("params, message", [
+    ({"risk": "CVaR", "level": 0}, "share of worst periods"), ({"risk": "CVaR", "level": 0.95}, "give 0.05 for a confidence of 95 %"),
+    ({"objective": "Utility", "risk_aversion": -1}, "risk aversion of -1"), ({"objective": "Utility", "risk_aversion": 0}, "risk aversion of 0"),
+    ({"cost_rate": -0.1}, "a cost rate of -0.1"), ({"risk": "foo"}, "the risk 'foo' is unknown"),
+])
+def test_parameters_that_make_no_sense_are_refused(params, message):
+    with pytest.raises(BadInput, match=message):
+        MeanRisk(**params).fit(YEARS)
+
+
+def test_one_asset_is_held_whole_by_every_optimiser():
+    from trading.portfolio.mean_risk import HERC, BlackLitterman, NestedClusters
+
+    for kind in (EqualWeight, RiskParity, HierarchicalRiskParity, HERC, NestedClusters, MeanRisk, BlackLitterman):
+        fitted = kind(budget=0.8).fit(YEARS[["KO"]])
+        assert fitted.weights_.to_dict() == pytest.approx({"KO": 0.8}) and fitted.fallback_ == "", kind

@@ -6,25 +6,27 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "base": [
-        "Problem", "make_problem", "Optimizer", "first_solution", "inverse_volatility", "risk_shares", "EqualWeight", "InverseVolatility",
+        "RISKS", "Problem", "make_problem", "turnover_left", "Optimizer", "first_solution", "inverse_volatility", "risk_shares",
+        "EqualWeight", "InverseVolatility",
     ],
     "constraints": ["WeightBounds", "DUST", "Limits", "resolve_limits", "check_feasible", "clean_weights"],
     "estimators": ["COVARIANCES", "check_return_frame", "ledoit_wolf", "denoise", "covariance", "covariance_of"],
     "frontier": ["efficient_frontier", "plot_frontier", "plot_contributions"],
-    "hierarchical": ["solve_hierarchical", "HierarchicalRiskParity", "HERC", "NestedClusters"],
+    "hierarchical": ["solve_hierarchical", "solve_hrp", "HierarchicalRiskParity", "HERC", "NestedClusters"],
     "mean_risk": [
-        "RISKS", "PRECISE", "Objective", "ask_riskfolio", "linear_rows", "solve_riskfolio", "MeanRisk", "RiskParity", "black_litterman",
-        "BlackLitterman",
+        "PRECISE", "Objective", "Solver", "Views", "ask_riskfolio", "check_measure", "linear_rows", "solve_riskfolio", "MeanRisk",
+        "RiskParity", "View", "views_of", "black_litterman", "BlackLitterman",
     ],
     "policies": [
         "RISK_LEVELS", "AVERSION", "REGIMES", "RiskLevel", "eligible_symbols", "anchor_weights", "read_views", "exposure", "past_drawdown",
         "why_left_out", "why_held", "Policy", "policy",
     ],
+    "risk_budgeting": ["solve_risk_budgets"],
     "rolling": ["rolling_weights", "quick_weights", "PolicyHistory", "policy_history", "rebalance"],
     "solvers": [
-        "LINEAR", "SCALE", "SolverError", "solve_quadratic", "solve_with_costs", "solve_cvar", "solve_sharpe", "solve_risk_parity",
-        "nearest_allowed", "solve_linear",
+        "LINEAR", "SCALE", "SolverError", "solve_quadratic", "solve_with_costs", "solve_program", "solve_cvar", "solve_sharpe",
+        "solve_risk_parity", "nearest_allowed", "closest_weights", "solve_linear",
     ],
 }, modules=[
-    "base", "constraints", "estimators", "frontier", "hierarchical", "mean_risk", "policies", "rolling", "solvers",
+    "base", "constraints", "estimators", "frontier", "hierarchical", "mean_risk", "policies", "risk_budgeting", "rolling", "solvers",
 ])

@@ -6,14 +6,16 @@ from . import frontier as frontier
 from . import hierarchical as hierarchical
 from . import mean_risk as mean_risk
 from . import policies as policies
+from . import risk_budgeting as risk_budgeting
 from . import rolling as rolling
 from . import solvers as solvers
-from .base import Problem as Problem, make_problem as make_problem, Optimizer as Optimizer, first_solution as first_solution, inverse_volatility as inverse_volatility, risk_shares as risk_shares, EqualWeight as EqualWeight, InverseVolatility as InverseVolatility
+from .base import RISKS as RISKS, Problem as Problem, make_problem as make_problem, turnover_left as turnover_left, Optimizer as Optimizer, first_solution as first_solution, inverse_volatility as inverse_volatility, risk_shares as risk_shares, EqualWeight as EqualWeight, InverseVolatility as InverseVolatility
 from .constraints import WeightBounds as WeightBounds, DUST as DUST, Limits as Limits, resolve_limits as resolve_limits, check_feasible as check_feasible, clean_weights as clean_weights
 from .estimators import COVARIANCES as COVARIANCES, check_return_frame as check_return_frame, ledoit_wolf as ledoit_wolf, denoise as denoise, covariance as covariance, covariance_of as covariance_of
 from .frontier import efficient_frontier as efficient_frontier, plot_frontier as plot_frontier, plot_contributions as plot_contributions
-from .hierarchical import solve_hierarchical as solve_hierarchical, HierarchicalRiskParity as HierarchicalRiskParity, HERC as HERC, NestedClusters as NestedClusters
-from .mean_risk import RISKS as RISKS, PRECISE as PRECISE, Objective as Objective, ask_riskfolio as ask_riskfolio, linear_rows as linear_rows, solve_riskfolio as solve_riskfolio, MeanRisk as MeanRisk, RiskParity as RiskParity, black_litterman as black_litterman, BlackLitterman as BlackLitterman
+from .hierarchical import solve_hierarchical as solve_hierarchical, solve_hrp as solve_hrp, HierarchicalRiskParity as HierarchicalRiskParity, HERC as HERC, NestedClusters as NestedClusters
+from .mean_risk import PRECISE as PRECISE, Objective as Objective, Solver as Solver, Views as Views, ask_riskfolio as ask_riskfolio, check_measure as check_measure, linear_rows as linear_rows, solve_riskfolio as solve_riskfolio, MeanRisk as MeanRisk, RiskParity as RiskParity, View as View, views_of as views_of, black_litterman as black_litterman, BlackLitterman as BlackLitterman
 from .policies import RISK_LEVELS as RISK_LEVELS, AVERSION as AVERSION, REGIMES as REGIMES, RiskLevel as RiskLevel, eligible_symbols as eligible_symbols, anchor_weights as anchor_weights, read_views as read_views, exposure as exposure, past_drawdown as past_drawdown, why_left_out as why_left_out, why_held as why_held, Policy as Policy, policy as policy
+from .risk_budgeting import solve_risk_budgets as solve_risk_budgets
 from .rolling import rolling_weights as rolling_weights, quick_weights as quick_weights, PolicyHistory as PolicyHistory, policy_history as policy_history, rebalance as rebalance
-from .solvers import LINEAR as LINEAR, SCALE as SCALE, SolverError as SolverError, solve_quadratic as solve_quadratic, solve_with_costs as solve_with_costs, solve_cvar as solve_cvar, solve_sharpe as solve_sharpe, solve_risk_parity as solve_risk_parity, nearest_allowed as nearest_allowed, solve_linear as solve_linear
+from .solvers import LINEAR as LINEAR, SCALE as SCALE, SolverError as SolverError, solve_quadratic as solve_quadratic, solve_with_costs as solve_with_costs, solve_program as solve_program, solve_cvar as solve_cvar, solve_sharpe as solve_sharpe, solve_risk_parity as solve_risk_parity, nearest_allowed as nearest_allowed, closest_weights as closest_weights, solve_linear as solve_linear

@@ -28,19 +28,37 @@ def rolling_weights(
     optimizer: Optimizer,  # is copied, not changed
     window: int = 252,  # periods that each fit sees
     every: int = 21,  # periods from one fit to the next
-    quick: bool = True,  # solve on arrays where the optimiser's solver is 'direct'; the weights are the same
+    quick: bool = True,  # solve on arrays where there is a direct solver; the weights are the same
 ) -> pd.DataFrame:  # time × symbol; each row is known at the close of its time
-    "Fit an optimiser again and again on a moving window.\n\nParameters\n----------\nreturns : pd.DataFrame\n    time × symbol, simple returns per period, none missing\noptimizer : Optimizer\n    is copied, not changed\nwindow : int, default 252\n    periods that each fit sees\nevery : int, default 21\n    periods from one fit to the next\nquick : bool, default True\n    solve on arrays where the optimiser's solver is 'direct'; the weights are the same\n\nReturns\n-------\npd.DataFrame\n    time × symbol; each row is known at the close of its time"
+    "Fit an optimiser again and again on a moving window.\n\nParameters\n----------\nreturns : pd.DataFrame\n    time × symbol, simple returns per period, none missing\noptimizer : Optimizer\n    is copied, not changed\nwindow : int, default 252\n    periods that each fit sees\nevery : int, default 21\n    periods from one fit to the next\nquick : bool, default True\n    solve on arrays where there is a direct solver; the weights are the same\n\nReturns\n-------\npd.DataFrame\n    time × symbol; each row is known at the close of its time"
     check_return_frame(returns, window)
     if window < 20 or every < 1:
         raise BadInput(f"a window of {window} periods every {every} makes no sense; give at least 20 and 1")
     ends = list(range(window, len(returns) + 1, every))
-    if quick and type(optimizer) is MeanRisk and optimizer.solver == "direct":
+    changes = optimizer.max_turnover is not None or getattr(optimizer, "cost_rate", 0.0) > 0
+    if quick and not changes and type(optimizer) is MeanRisk and optimizer.has_direct and optimizer.solver != "riskfolio":
         rows = quick_weights(returns, optimizer, ends, window)
+    elif changes:
+        rows = _rows_in_turn(returns, optimizer, ends, window)
     else:
         rows = {returns.index[e - 1]: copy.copy(optimizer).fit(returns.iloc[e - window : e]).weights_.to_numpy() for e in ends}
     table = np.array(list(rows.values()))
     return pd.DataFrame(table, index=pd.DatetimeIndex(list(rows), name="timestamp"), columns=returns.columns)
+
+
+def _rows_in_turn(returns: pd.DataFrame, optimizer: Optimizer, ends: list[int], window: int) -> dict:
+    "Fit one window after the other; each knows what the last weights have become, and the first buys without a ceiling."
+    rows, held, before = {}, None, ends[0]
+    for end in ends:
+        fitted = copy.copy(optimizer)
+        if held is None:
+            fitted.max_turnover = None
+        else:
+            grown = held * (1 + returns.iloc[before:end]).prod()
+            held = grown / (grown.sum() + 1 - held.sum())  # cash stays as it is
+        fitted.fit(returns.iloc[end - window : end], current=held)
+        held, before, rows[returns.index[end - 1]] = fitted.weights_, end, fitted.weights_.to_numpy()
+    return rows
 
 # %% ../../nbs/07_portfolio/45_rolling.ipynb #bb22916b
 def quick_weights(
