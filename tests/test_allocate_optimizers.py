@@ -229,7 +229,8 @@ def test_a_problem_is_solved_within_its_limits_or_refused(seed):
     names = [f"A{i}" for i in range(size)]
     returns = pd.DataFrame(np.clip(values, -0.9, 5), pd.date_range("2023-01-01", periods=len(values), tz="UTC"), names)
     groups = {n: "odd" if i % 2 else "even" for i, n in enumerate(names)}
-    bound = {"bounds": (0.0, float(rng.choice([1.0, 0.5, 0.3]))), "budget": float(rng.uniform(0.3, 1.0)), "max_turnover": rng.choice([None, 0.2, 1.0])}
+    bound = {"bounds": (0.0, float(rng.choice([1.0, 0.5, 0.3]))), "budget": float(rng.uniform(0.3, 1.0))}
+    bound["max_turnover"] = rng.choice([None, 0.2, 1.0])
     if size > 1 and rng.random() < 0.5:
         bound |= {"groups": groups, "group_bounds": {"odd": (0.0, float(rng.uniform(0, 0.6)))}}
     held = pd.Series(rng.dirichlet(np.ones(size)) * rng.uniform(0, 1), names)
@@ -270,9 +271,10 @@ def test_the_mean_absolute_deviation_has_its_textbook_scale():
     goal = x.mean(axis=0) @ w - 2 * cvxpy.sum(cvxpy.abs((x - x.mean(axis=0)) @ w)) / len(x)
     cvxpy.Problem(cvxpy.Maximize(goal), [w >= 0, w <= 0.2, cvxpy.sum(w) == 1]).solve(solver="CLARABEL")
     ours = MeanRisk(risk="MAD", objective="Utility", bounds=(0, 0.2)).fit(YEARS).weights_
-    costs = MeanRisk(risk="MAD", objective="Utility", bounds=(0, 0.2), cost_rate=1e-12, max_turnover=2).fit(YEARS, current=pd.Series(0.05, YEARS.columns))
-    value = lambda v: x.mean(axis=0) @ v - 2 * np.abs((x - x.mean(axis=0)) @ v).mean()
-    assert value(ours.to_numpy()) == pytest.approx(goal.value, abs=1e-8) == value(costs.weights_.to_numpy())
+    paying = MeanRisk(risk="MAD", objective="Utility", bounds=(0, 0.2), cost_rate=1e-12, max_turnover=2)
+    costs = paying.fit(YEARS, current=pd.Series(0.05, YEARS.columns))
+    for v in (ours.to_numpy(), costs.weights_.to_numpy()):
+        assert x.mean(axis=0) @ v - 2 * np.abs((x - x.mean(axis=0)) @ v).mean() == pytest.approx(goal.value, abs=1e-8)
 
 
 @pytest.mark.parametrize("params, message", [

@@ -93,7 +93,8 @@ def test_a_solver_that_fails_leaves_the_next_rule():
 
 def test_parameters_as_scikit_learn_asks_for_them():
     one = MeanRisk(budget=0.5)
-    assert one.get_params()["budget"] == 0.5 and set(EqualWeight().get_params()) == {"bounds", "groups", "group_bounds", "budget", "covariance", "max_turnover"}
+    shared = {"bounds", "groups", "group_bounds", "budget", "covariance", "max_turnover"}
+    assert one.get_params()["budget"] == 0.5 and set(EqualWeight().get_params()) == shared
     assert one.set_params(budget=0.7, risk="CVaR") is one and (one.budget, one.risk) == (0.7, "CVaR")
     with pytest.raises(BadInput, match="MeanRisk has no parameter 'colour'"):
         one.set_params(colour=1)

@@ -235,9 +235,8 @@ class RiskParity(Optimizer):
         "Solve by riskfolio-lib, within the limits."
         shares = self._shares(problem)
         b = None if shares is None else shares[:, None]
-        ask = lambda p: p.rp_optimization(model="Classic", rm=self.risk, b=b, hist=True)
         whole = replace(problem, limits=_of_the_whole(problem.limits))  # its limits are shares of what is invested
-        return solve_riskfolio(whole, ask, self.level, self.risk == "MV", precise) * problem.limits.budget
+        return solve_riskfolio(whole, lambda p: p.rp_optimization(model="Classic", rm=self.risk, b=b, hist=True), self.level, self.risk == "MV", precise) * problem.limits.budget
 
     def _direct(self, problem: Problem) -> np.ndarray:
         "Solve by Newton's method, within limits and turnover."

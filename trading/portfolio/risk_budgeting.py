@@ -44,7 +44,10 @@ def solve_risk_budgets(
 def _descend(cov: np.ndarray, b: np.ndarray, y: np.ndarray, rows: np.ndarray, extra: int) -> np.ndarray:
     "Walk down ½ y'Σy - b'log y within rows · (y, t) ≤ 0."
     size = len(y)
-    value = lambda x: 0.5 * x @ cov @ x - b @ np.log(x)
+
+    def value(x: np.ndarray) -> float:
+        return 0.5 * x @ cov @ x - b @ np.log(x)
+
     for _ in range(200):
         gradient = cov @ y - b / y
         hessian = cov + np.diag(b / y**2)
