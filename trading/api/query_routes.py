@@ -104,6 +104,7 @@ QUESTIONS: dict[str, tuple[Any, Any]] = {
     "run": (str | None, lambda: Query(None, pattern=NAME, description="id of a run; none: the newest")),
     "kind": (str, lambda: Query("account", pattern="^(account|backtest)$")),
     "policy": (str | None, lambda: Query(None, pattern=r"^[a-z -]{1,40}$", examples=["balanced"])),
+    "optimizer": (str | None, lambda: Query(None, pattern=r"^[A-Za-z0-9 _-]{1,40}$", examples=["risk-parity"])),
     "risk_level": (str | None, lambda: Query(None, pattern=r"^[A-Za-z0-9 _-]{1,40}$", examples=["low"])),
 }
 SYMBOL = r"^[A-Za-z0-9 ./:&_^=-]{1,40}$"

@@ -86,6 +86,7 @@ class DecisionSettings(SettingsSection):
 # %% ../../nbs/00_core/44_settings_model.ipynb #1c72bbe0
 class AllocateSettings(SettingsSection):
     policy: str = Field("balanced", description="allocation policy")
+    optimizer: str = Field("policy", description="what is held without views: policy (its own rule) or an optimiser by name, with its options in [optimizer]")
     risk_level: str = Field("medium", description="row of [risk_levels] that the policy keeps")
     window: int = Field(504, ge=30, description="bars of history for covariances")
     every: int = Field(21, ge=1, description="bars between decisions of the back-tested policy")
@@ -247,6 +248,9 @@ class Settings(BaseSettings):
     risk_levels: dict[str, LimitLevel] = Field(default_factory=dict)
     groups: dict[str, Words] = Field(default_factory=dict)
     shock_groups: dict[str, Words] = Field(default_factory=dict)
+    optimizer: dict[str, str] = Field(default_factory=dict)
+    targets: dict[str, Fraction] = Field(default_factory=dict)
+    views: dict[str, str] = Field(default_factory=dict)
     taxonomy: dict[str, str] = Field(default_factory=dict)
     aliases: dict[str, str] = Field(default_factory=dict)
     promotion: PromotionSettings = PromotionSettings()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['market_source', 'with_cache', 'store_of', 'source_note', 'bars_of', 'taxonomy_of', 'groups_of', 'shock_groups_of',
-           'risk_limits', 'policy_of', 'paper_tape', 'paper_markets', 'paper_venue']
+           'risk_limits', 'optimizer_of', 'policy_of', 'paper_tape', 'paper_markets', 'paper_venue']
 
 # %% ../../nbs/12_pipeline/20_factory.ipynb #e5cbecaa
 from datetime import UTC, datetime, timedelta
@@ -139,6 +139,17 @@ def risk_limits(settings: Settings):
                       max_price_age=timedelta(hours=settings.market.max_age_hours))
 
 
+def optimizer_of(settings: Settings):
+    "Return the optimiser that the settings name, or None where the policy's own rule decides."
+    from trading.portfolio.optimizers import make_optimizer
+
+    if settings.allocate.optimizer == "policy":
+        if given := [n for n in ("optimizer", "targets", "views") if getattr(settings, n)]:
+            raise BadInput(f"[{given[0]}] is there and allocate.optimizer is policy, which does not look at it; name an optimiser, or drop the section")
+        return None
+    return make_optimizer(settings.allocate.optimizer, settings.optimizer, settings.targets, settings.views)
+
+
 def policy_of(settings: Settings):
     "Return the allocation policy in force, within the account's limits."
     from trading.portfolio.policies import RiskLevel, policy
@@ -152,7 +163,7 @@ def policy_of(settings: Settings):
     margin = 0.98  # a price moves between the plan and the fill: aim a little inside a limit
     level = RiskLevel(a.risk_level, min(row["max_weight"], limits.max_weight * margin), row["volatility"], row["max_drawdown"],
                       max(row["min_cash"], limits.min_cash), {g: c * margin for g, c in ceilings.items()})
-    return policy(a.policy, level, groups=groups_of(settings), horizon=max(settings.forecast.horizons), periods=settings.market.periods_per_year)
+    return policy(a.policy, level, optimizer=optimizer_of(settings), groups=groups_of(settings), horizon=max(settings.forecast.horizons), periods=settings.market.periods_per_year)
 
 # %% ../../nbs/12_pipeline/20_factory.ipynb #986e965b
 def paper_tape(

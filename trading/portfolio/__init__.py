@@ -17,6 +17,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "PRECISE", "Objective", "Solver", "Views", "ask_riskfolio", "check_measure", "linear_rows", "solve_riskfolio", "MeanRisk",
         "RiskParity", "View", "views_of", "black_litterman", "BlackLitterman",
     ],
+    "optimizers": [
+        "WITHIN", "OPTIMIZERS", "SHORT", "MaximumDiversification", "FixedWeights", "GroupTargets", "fill_up", "options_of",
+        "make_optimizer", "read_view",
+    ],
     "policies": [
         "RISK_LEVELS", "AVERSION", "REGIMES", "RiskLevel", "eligible_symbols", "anchor_weights", "read_views", "exposure", "past_drawdown",
         "why_left_out", "why_held", "Policy", "policy",
@@ -28,5 +32,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "solve_risk_parity", "nearest_allowed", "closest_weights", "solve_linear",
     ],
 }, modules=[
-    "base", "constraints", "estimators", "frontier", "hierarchical", "mean_risk", "policies", "risk_budgeting", "rolling", "solvers",
+    "base", "constraints", "estimators", "frontier", "hierarchical", "mean_risk", "optimizers", "policies", "risk_budgeting", "rolling",
+    "solvers",
 ])

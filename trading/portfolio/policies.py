@@ -7,6 +7,7 @@ __all__ = ['RISK_LEVELS', 'AVERSION', 'REGIMES', 'RiskLevel', 'eligible_symbols'
            'past_drawdown', 'why_left_out', 'why_held', 'Policy', 'policy']
 
 # %% ../../nbs/07_portfolio/40_policies.ipynb #261577e9
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import BadInput, MissingData
+from .base import Optimizer
 from .constraints import Limits, resolve_limits
 from .estimators import check_return_frame, covariance
 from .mean_risk import MeanRisk
@@ -171,7 +173,7 @@ def why_held(
 # %% ../../nbs/07_portfolio/40_policies.ipynb #bc068e3e
 @dataclass(eq=False)
 class Policy:
-    "A temperament with limits; `weights` leaves `reasons_`, `notes_`, `anchor_`, `invested_` and `fallback_` behind.\n\nParameters\n----------\nname : str\nlevel : RiskLevel\ngroups : Mapping[str, str] | None, default None\n    symbol → group; the level's group limits hold for these\nhorizon : int, default 20\n    which forecast counts, in periods\nperiods : int, default 252\n    in a year; 365 for markets that never close\nsolver : str, default 'direct'\n    the same one in the back-test and in the daily run; or 'riskfolio'"
+    "A temperament with limits; `weights` leaves `reasons_`, `notes_`, `anchor_`, `invested_` and `fallback_` behind.\n\nParameters\n----------\nname : str\nlevel : RiskLevel\ngroups : Mapping[str, str] | None, default None\n    symbol → group; the level's group limits hold for these\nhorizon : int, default 20\n    which forecast counts, in periods\nperiods : int, default 252\n    in a year; 365 for markets that never close\nsolver : str, default 'direct'\n    the same one in the back-test and in the daily run; or 'riskfolio'\noptimizer : Optimizer | None, default None\n    what it holds without views; None: the policy's own rule"
 
     name: str
     level: RiskLevel
@@ -179,6 +181,7 @@ class Policy:
     horizon: int = 20  # which forecast counts, in periods
     periods: int = 252  # in a year; 365 for markets that never close
     solver: str = "direct"  # the same one in the back-test and in the daily run; or 'riskfolio'
+    optimizer: Optimizer | None = None  # what it holds without views; None: the policy's own rule
 
     def weights(
         self,
@@ -197,7 +200,7 @@ class Policy:
         limits = self._limits(returns, regime)
         if limits is None:
             return self._nothing(list(returns.columns))
-        self.anchor_ = pd.Series(self._anchor(cov.to_numpy(), limits, regime), index=returns.columns)
+        self.anchor_ = pd.Series(self._anchor(returns, cov.to_numpy(), limits, regime), index=returns.columns)
         full = self._optimum(returns, cov, views, limits, regime)
         factor, brake = exposure(full.to_numpy(), returns, cov.to_numpy(), self.level, self.periods)
         weights = (np.floor(full * factor * 1e10 + 1e-3) / 1e10).rename("weight")
@@ -211,6 +214,8 @@ class Policy:
     def _limits(self, returns: pd.DataFrame, regime: Mapping[str, float] | None) -> Limits | None:
         "Turn the level into limits; invest less where they leave no room, and say so; None when nothing may be held."
         level, may = self.level, eligible_symbols(self.name, returns)
+        if self.groups and (alone := [s for s in returns.columns if s not in self.groups]):
+            self._note(f"no group is known of {', '.join(alone[:5])}: each counts as a group of its own")
         high = {s: level.max_weight * m for s, m in zip(returns.columns, may, strict=True)}
         known = set((self.groups or {}).values())
         caps = {g: (0.0, c) for g, c in level.group_limits.items() if g in known}
@@ -220,15 +225,25 @@ class Policy:
             room -= max(0.0, inside - cap)
             high |= {s: 0.0 for s in high if cap == 0 and self.groups.get(s) == g}
         wanted = (1 - level.min_cash) * (1 - _fear(self.name, regime) / 2)
+        wanted = min(wanted, getattr(self.optimizer, "invests", 1.0))
         if room < wanted - 1e-12:
             self._note(f"{room:.0%} invested at most: {sum(h > 0 for h in high.values())} symbols may be held, each up to {level.max_weight:.0%}")
         budget = min(room, wanted)
         if budget < 1e-9:
             return None
-        return resolve_limits(returns.columns, {s: (0.0, h) for s, h in high.items()}, self.groups, caps, budget)
+        groups = {s: (self.groups or {}).get(s, s) for s in returns.columns}
+        return resolve_limits(returns.columns, {s: (0.0, h) for s, h in high.items()}, groups, caps, budget)
 
-    def _anchor(self, cov: np.ndarray, limits: Limits, regime: Mapping[str, float] | None) -> np.ndarray:
-        "Return the anchor; that of 'tactical' is a mixture by regime."
+    def _anchor(self, returns: pd.DataFrame, cov: np.ndarray, limits: Limits, regime: Mapping[str, float] | None) -> np.ndarray:
+        "Return the anchor: the optimiser's weights, or the policy's own; that of 'tactical' is a mixture by regime."
+        if self.optimizer is not None:
+            caps = dict(zip(limits.groups, zip(limits.group_low, limits.group_high, strict=True), strict=True)) if limits.groups else None
+            bounds = dict(zip(limits.symbols, zip(limits.low, limits.high, strict=True), strict=True))
+            asked = copy.copy(self.optimizer).set_params(bounds=bounds, groups=self.groups, group_bounds=caps, budget=limits.budget).fit(returns)
+            self.fallback_ = asked.fallback_
+            if asked.moved_ > 1e-4:
+                self._note(f"the limits moved {asked.moved_ / 2:.1%} of the account away from what the optimiser wanted")
+            return asked.weights_.to_numpy()
         if self.name != "tactical":
             return anchor_weights(self.name, cov, limits)
         return sum(p * anchor_weights(REGIMES[r], cov, limits) for r, p in regime.items())
@@ -243,7 +258,8 @@ class Policy:
         bounds = dict(zip(limits.symbols, zip(limits.low, limits.high, strict=True), strict=True))
         caps = dict(zip(limits.groups, zip(limits.group_low, limits.group_high, strict=True), strict=True)) if limits.groups else None
         solver = MeanRisk(bounds, self.groups, caps, limits.budget, objective="Utility", risk_aversion=aversion, solver=self.solver)
-        self.fallback_ = solver.fit(returns, expected).fallback_
+        fitted = solver.fit(returns, expected)
+        self.fallback_ = "; ".join(said for said in (self.fallback_, fitted.fallback_) if said)
         return solver.weights_
 
     def _reasons(self, full, weights, cov, views, limits, current) -> dict[str, str]:
@@ -313,9 +329,9 @@ def policy(
     name: str = "balanced",  # conservative, balanced, aggressive, momentum, mean reversion or tactical
     risk_level: str | RiskLevel = "medium",  # one of RISK_LEVELS, or a level of one's own
     limits: Mapping[str, object] | None = None,  # fields of RiskLevel that replace the level's own
-    **options,  # groups, horizon, periods, solver: see Policy
+    **options,  # groups, horizon, periods, solver, optimizer: see Policy
 ) -> Policy:
-    "Choose a policy and its level of risk by name.\n\nParameters\n----------\nname : str, default 'balanced'\n    conservative, balanced, aggressive, momentum, mean reversion or tactical\nrisk_level : str | RiskLevel, default 'medium'\n    one of RISK_LEVELS, or a level of one's own\nlimits : Mapping[str, object] | None, default None\n    fields of RiskLevel that replace the level's own\n**options\n    groups, horizon, periods, solver: see Policy\n\nReturns\n-------\nPolicy"
+    "Choose a policy and its level of risk by name.\n\nParameters\n----------\nname : str, default 'balanced'\n    conservative, balanced, aggressive, momentum, mean reversion or tactical\nrisk_level : str | RiskLevel, default 'medium'\n    one of RISK_LEVELS, or a level of one's own\nlimits : Mapping[str, object] | None, default None\n    fields of RiskLevel that replace the level's own\n**options\n    groups, horizon, periods, solver, optimizer: see Policy\n\nReturns\n-------\nPolicy"
     name = name.replace("_", " ").replace("-", " ").lower()
     names = (*AVERSION, "tactical")
     if name not in names:

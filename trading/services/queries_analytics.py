@@ -290,16 +290,18 @@ def return_correlation(place: Workspace, profile: str | None = None) -> dict:
 
 # %% ../../nbs/13_services/25_queries_analytics.ipynb #90f80558
 @view
-def optimise(place: Workspace, profile: str | None = None, policy: str | None = None, risk_level: str | None = None) -> dict:
-    "Return the weights that a policy would choose now, each with its reason."
+def optimise(place: Workspace, profile: str | None = None, policy: str | None = None, risk_level: str | None = None, optimizer: str | None = None) -> dict:
+    "Return the weights that a policy or an optimiser would choose now, each with its reason."
     record = newest_run(place, profile, "forecast", dry_runs=True)
     settings = settings_then(record)
-    wanted = {k: v for k, v in (("policy", policy), ("risk_level", risk_level)) if v}
+    wanted = {k: v for k, v in (("policy", policy), ("risk_level", risk_level), ("optimizer", optimizer)) if v}
     if wanted.get("risk_level", settings.allocate.risk_level) not in settings.risk_levels:
         raise BadInput(f"the risk level {risk_level[:40]!r} is unknown; choose one of {', '.join(settings.risk_levels)}")
-    settings = settings.model_copy(update={"allocate": settings.allocate.model_copy(update=wanted)})
+    unused = {} if optimizer in (None, settings.allocate.optimizer) else {"optimizer": {}, "views": {}}  # the options are another optimiser's
+    unused |= {"targets": {}} if optimizer == "policy" else {}
+    settings = settings.model_copy(update={"allocate": settings.allocate.model_copy(update=wanted)} | unused)
     regime = artefact(place, record, "regime")["chances"] if "regime.json" in record.artefacts else None
     table, chosen = target_weights(settings, run_bars(place, record)["close"], artefact(place, record, "views"), regime)
-    return {"run": record.id, "policy": chosen.name, "risk_level": chosen.level.name, "cash": float(1 - table["target"].sum()), "notes": list(chosen.notes_),
+    return {"run": record.id, "policy": chosen.name, "optimizer": settings.allocate.optimizer, "risk_level": chosen.level.name, "cash": float(1 - table["target"].sum()), "notes": list(chosen.notes_),
             "fallback": chosen.fallback_,
             "items": [{"symbol": s, "weight": float(row["target"]), "reason": row["reason"]} for s, row in table.iterrows()]}
