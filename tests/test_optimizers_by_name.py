@@ -43,7 +43,8 @@ def test_the_weights_are_those_of_the_optimiser_within_the_policys_limits():
 
 
 def test_options_are_taken_and_wrong_ones_refused_before_anything_is_fetched():
-    assert isinstance(policy_of(load_settings(overrides={"allocate.optimizer": "risk parity", "optimizer.risk": "CVaR"}, environ={})).optimizer, RiskParity)
+    taken = policy_of(load_settings(overrides={"allocate.optimizer": "risk parity", "optimizer.risk": "CVaR"}, environ={})).optimizer
+    assert isinstance(taken, RiskParity) and taken.risk == "CVaR"
     for overrides, message in (
         ({"allocate.optimizer": "risk-partiy"}, "did you mean 'risk-parity'"),
         ({"allocate.optimizer": "herc", "optimizer.linkages": "ward"}, "did you mean 'linkage'"),
