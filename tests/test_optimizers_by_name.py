@@ -27,7 +27,8 @@ def test_every_optimiser_can_be_named_and_keeps_the_accounts_limits(name):
     settings = load_settings(environ={})
     w, chosen = weights(allocate__optimizer=name)
     groups = chosen.groups
-    assert w.min() >= 0 and w.max() <= min(settings.limits.max_weight, chosen.level.max_weight) + 1e-9 and w.sum() <= 1 - settings.limits.min_cash + 1e-9
+    most = min(settings.limits.max_weight, chosen.level.max_weight)
+    assert w.min() >= 0 and w.max() <= most + 1e-9 and w.sum() <= 1 - settings.limits.min_cash + 1e-9
     for group in set(groups.values()):
         assert w[[s for s in w.index if groups.get(s) == group]].sum() <= settings.limits.max_group_weight + 1e-9
     assert set(chosen.reasons_) == set(RETURNS.columns)
@@ -36,7 +37,7 @@ def test_every_optimiser_can_be_named_and_keeps_the_accounts_limits(name):
 
 def test_the_weights_are_those_of_the_optimiser_within_the_policys_limits():
     w, chosen = weights(allocate__optimizer="hrp")
-    room = {s: (0.0, chosen.level.max_weight) for s in RETURNS}
+    room = dict.fromkeys(RETURNS, (0.0, chosen.level.max_weight))
     caps = {g: (0.0, c) for g, c in chosen.level.group_limits.items() if g in chosen.groups.values()}
     own = HierarchicalRiskParity(room, chosen.groups, caps, 1 - chosen.level.min_cash).fit(RETURNS).weights_
     assert np.allclose(w / w.sum(), own / own.sum(), atol=1e-8)
