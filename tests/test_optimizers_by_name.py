@@ -77,3 +77,9 @@ def test_views_from_the_settings_move_the_weights():
 def test_a_symbol_without_a_group_is_told_and_held_to_its_own():
     w, chosen = weights(groups__Industrials="XOM")  # the others of the group have none any more
     assert (w > 0).sum() > 3 and any("no group is known of" in note and "a group of its own" in note for note in chosen.notes_)
+
+
+def test_a_group_whose_symbols_are_all_left_out_binds_nobody():
+    chosen = policy_of(load_settings(environ={}))
+    held = [s for s in RETURNS if chosen.groups.get(s) != "Financials"]
+    assert len(held) < RETURNS.shape[1] and chosen.weights(RETURNS[held]).sum() > 0.5

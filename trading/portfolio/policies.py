@@ -217,7 +217,7 @@ class Policy:
         if self.groups and (alone := [s for s in returns.columns if s not in self.groups]):
             self._note(f"no group is known of {', '.join(alone[:5])}: each counts as a group of its own")
         high = {s: level.max_weight * m for s, m in zip(returns.columns, may, strict=True)}
-        known = set((self.groups or {}).values())
+        known = {(self.groups or {}).get(s) for s in returns.columns}
         caps = {g: (0.0, c) for g, c in level.group_limits.items() if g in known}
         room = sum(high.values())
         for g, (_, cap) in caps.items():
