@@ -45,15 +45,15 @@ def test_more_fear_raises_one_score_and_lowers_the_other():
 def test_every_band_has_its_published_targets():
     base = {"BTC": 0.5, "ETH": 0.3, "Stablecoins": 0.2}
     score = cycle_score({"fear_greed": 50}, "signals-v2", DAY, 0)
-    expected = {90: (0.10, 0.40), 80: (0.10, 0.40), 65: (0.15, 0.38), 50: (0.20, 0.35), 35: (0.30, 0.30), 10: (0.45, 0.25)}
+    expected = {90: (0.10, 0.40), 72.5: (0.15, 0.38), 57.5: (0.20, 0.35), 42.5: (0.30, 0.30), 17.5: (0.45, 0.25), 100: (0.10, 0.40), 0: (0.45, 0.25)}
     for value, (stable, btc) in expected.items():
-        found = cycle_targets(score.but(value=float(value)), base)
+        found = cycle_targets(float(value), score.version, base)
         assert (found["Stablecoins"], found["BTC"], sum(found.values())) == pytest.approx((stable, btc, 1))
     tilt = cycle_score({"fear_greed": 50}, "composite-v0", DAY, 0)
-    assert cycle_targets(tilt.but(value=30.0), base)["Stablecoins"] == pytest.approx(0.2 * 1.24 / (0.8 + 0.2 * 1.24))
-    assert cycle_targets(tilt.but(value=69.9), base) == pytest.approx(base)
+    assert cycle_targets(20.0, "composite-v0", base)["Stablecoins"] == pytest.approx(0.2 * 1.24 / (0.8 + 0.2 * 1.24))
+    assert cycle_targets(55.0, "composite-v0", base) == pytest.approx(base)
     with pytest.raises(BadInput, match="sum to at most 1"):
-        cycle_targets(tilt, {"BTC": 1.4})
+        cycle_targets(tilt.value, tilt.version, {"BTC": 1.4})
 
 
 def test_inputs_know_nothing_of_the_future():

@@ -3,12 +3,14 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from trading.core.datasets import sample_bars
 from trading.core.errors import BadInput
 from trading.core.settings import load_settings
 from trading.pipeline.factory import policy_of
+from trading.pipeline.target_weights import target_weights
 from trading.portfolio.mean_risk import HierarchicalRiskParity, RiskParity
 from trading.portfolio.optimizers import OPTIMIZERS
 
@@ -83,3 +85,19 @@ def test_a_group_whose_symbols_are_all_left_out_binds_nobody():
     chosen = policy_of(load_settings(environ={}))
     held = [s for s in RETURNS if chosen.groups.get(s) != "Financials"]
     assert len(held) < RETURNS.shape[1] and chosen.weights(RETURNS[held]).sum() > 0.5
+
+
+def test_group_targets_follow_the_cycle_without_knowing_the_future():
+    coins = sample_bars("coins")["close"][["BTC/USDT", "ETH/USDT", "DOGE/USDT", "LINK/USDT"]].loc["2018-06":"2022-09"].ffill().dropna()
+    shares = {"BTC": "0.35", "ETH": "0.25", "Large caps": "0.1", "Memecoins": "0.05", "Stablecoins": "0.25"}
+    told = {"market.symbols": list(coins.columns), "allocate.optimizer": "cycle", "allocate.cycle": "signals-v2", "allocate.risk_level": "very high"}
+    told |= {"groups.BTC": "BTC/USDT", "groups.ETH": "ETH/USDT", "groups.Memecoins": "DOGE/USDT", "groups.Large caps": "LINK/USDT"}
+    settings = load_settings("crypto", overrides=told | {f"targets.{g}": w for g, w in shares.items()} | {"limits.max_group_weight": 0.5, "limits.max_weight": 0.5}, environ={})
+    views = pd.DataFrame({"expected": [], "confidence": []}, index=pd.MultiIndex.from_arrays([[], []], names=["symbol", "horizon"]))
+    table, policy = target_weights(settings, coins, views, None)
+    assert policy.optimizer.targets.shape[1] == 4 and table["target"].sum() <= 0.9  # a share of stablecoins stays in cash
+    early = target_weights(settings, coins.iloc[:-300], views, None)[1]
+    assert policy.weights(coins.pct_change().iloc[-804:-300]).equals(early.weights(coins.pct_change().iloc[-804:-300]))
+    for overrides, message in (({"allocate.optimizer": "cycle"}, "needs the neutral share of each group"),):
+        with pytest.raises(BadInput, match=message):
+            target_weights(load_settings("crypto", overrides=overrides, environ={}), coins, views, None)

@@ -37,7 +37,6 @@ WAITS = {  # public definitions that nothing reaches yet, by the issue that will
         "backtest.engine": "volatility_size",
         "backtest.strategies": "BollingerBreakout CrossSectionalMomentum Donchian Pairs RsiReversion TargetWeights first_bars hold",
         "execution.plan": "PlanOutcome apply_plan",
-        "features.cycle_score": "cycle_targets",
         "features.technical": "atr bollinger ema log_returns macd realized_vol",
         "portfolio.rolling": "quick_weights rolling_weights",
         "risk.sizing": "drawdown_scale kelly_fraction size_position volatility_fraction",

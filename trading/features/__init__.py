@@ -7,7 +7,7 @@ from trading.core.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "cycle_score": [
         "Version", "HIGH_MEANS", "HALVINGS", "PINNED_AS", "CycleScore", "months_since_halving", "cycle_position", "cycle_inputs",
-        "cycle_targets", "pin_cycle", "check_same_cycle",
+        "cycle_targets", "pin_cycle", "check_same_cycle", "cycle_path",
     ],
     "regime": [
         "STATES", "COLORS", "market_returns", "TwoStates", "filter_states", "learn_states", "trend_strength", "split_direction",

@@ -4,7 +4,7 @@ from . import regime as regime
 from . import screener as screener
 from . import taxonomy as taxonomy
 from . import technical as technical
-from .cycle_score import Version as Version, HIGH_MEANS as HIGH_MEANS, HALVINGS as HALVINGS, PINNED_AS as PINNED_AS, CycleScore as CycleScore, months_since_halving as months_since_halving, cycle_position as cycle_position, cycle_inputs as cycle_inputs, cycle_targets as cycle_targets, pin_cycle as pin_cycle, check_same_cycle as check_same_cycle
+from .cycle_score import Version as Version, HIGH_MEANS as HIGH_MEANS, HALVINGS as HALVINGS, PINNED_AS as PINNED_AS, CycleScore as CycleScore, months_since_halving as months_since_halving, cycle_position as cycle_position, cycle_inputs as cycle_inputs, cycle_targets as cycle_targets, pin_cycle as pin_cycle, check_same_cycle as check_same_cycle, cycle_path as cycle_path
 from .regime import STATES as STATES, COLORS as COLORS, market_returns as market_returns, TwoStates as TwoStates, filter_states as filter_states, learn_states as learn_states, trend_strength as trend_strength, split_direction as split_direction, RegimeDetector as RegimeDetector, plot_regimes as plot_regimes
 from .screener import MEASURES as MEASURES, RULES as RULES, measures as measures, ScreenRule as ScreenRule, ScreenResult as ScreenResult, screen as screen, fetch_universe as fetch_universe
 from .taxonomy import GROUPS as GROUPS, Classification as Classification, coin_of as coin_of, Taxonomy as Taxonomy, load_taxonomy as load_taxonomy, classify as classify

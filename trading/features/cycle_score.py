@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Version', 'HIGH_MEANS', 'HALVINGS', 'PINNED_AS', 'CycleScore', 'months_since_halving', 'cycle_position',
-           'cycle_score', 'cycle_inputs', 'cycle_targets', 'pin_cycle', 'check_same_cycle']
+           'cycle_score', 'cycle_inputs', 'cycle_targets', 'pin_cycle', 'check_same_cycle', 'cycle_path']
 
 # %% ../../nbs/03_features/20_cycle_score.ipynb #710f2bdf
 import math
@@ -134,24 +134,29 @@ def cycle_inputs(
     return frame
 
 # %% ../../nbs/03_features/20_cycle_score.ipynb #e459c259
-_TILT = ((70, {"Stablecoins": 0.70, "SOL": 1.35, "Memecoins": 1.60}), (40, {}), (0, {"Stablecoins": 1.40, "Memecoins": 0.40}))
-_PARTS = ((80, 0.10, 0.40), (65, 0.15, 0.38), (50, 0.20, 0.35), (35, 0.30, 0.30), (0, 0.45, 0.25))  # from score, stablecoins, BTC
+_TILT = {  # composite-v0: group → score and factor, at the centres of the published bands; other groups keep 1
+    "Stablecoins": ((20, 1.40), (55, 1.0), (85, 0.70)), "SOL": ((20, 1.0), (55, 1.0), (85, 1.35)), "Memecoins": ((20, 0.40), (55, 1.0), (85, 1.60)),
+}
+_PARTS = {  # signals-v2: score and share, at the centres of the published bands
+    "Stablecoins": ((17.5, 0.45), (42.5, 0.30), (57.5, 0.20), (72.5, 0.15), (90, 0.10)),
+    "BTC": ((17.5, 0.25), (42.5, 0.30), (57.5, 0.35), (72.5, 0.38), (90, 0.40)),
+}
 
 
 def cycle_targets(
-    score: CycleScore,
+    value: float,  # the score, 0 to 100
+    version: Version,  # of the score
     base: Mapping[str, float],  # group → weight, summing to at most 1
     alpha: float = 0.6,  # strength of composite-v0, 0 to 1
 ) -> dict[str, float]:  # group → weight, with the same sum as the base
-    "Turn the weights of groups by the score, each version by its own published table.\n\nParameters\n----------\nscore : CycleScore\nbase : Mapping[str, float]\n    group → weight, summing to at most 1\nalpha : float, default 0.6\n    strength of composite-v0, 0 to 1\n\nReturns\n-------\ndict[str, float]\n    group → weight, with the same sum as the base"
+    "Turn the weights of groups by the score, each version by its own published table, on a line between the centres of its bands.\n\nParameters\n----------\nvalue : float\n    the score, 0 to 100\nversion : Version\n    of the score\nbase : Mapping[str, float]\n    group → weight, summing to at most 1\nalpha : float, default 0.6\n    strength of composite-v0, 0 to 1\n\nReturns\n-------\ndict[str, float]\n    group → weight, with the same sum as the base"
     total = sum(base.values())
     if any(not math.isfinite(w) or w < 0 for w in base.values()) or not 0 < total <= 1 + 1e-9 or not 0 <= alpha <= 1:
         raise BadInput(f"the base weights {dict(base)} must be zero or more and sum to at most 1, alpha {alpha} between 0 and 1")
-    if score.version == "composite-v0":
-        factors = next(m for floor, m in _TILT if score.value >= floor)
-        tilted = {g: w * (1 + alpha * (factors.get(g, 1.0) - 1)) for g, w in base.items()}
+    if version == "composite-v0":
+        tilted = {g: w * (1 + alpha * (_subscore(value, _TILT[g]) - 1 if g in _TILT else 0.0)) for g, w in base.items()}
         return {g: w / sum(tilted.values()) * total for g, w in tilted.items()}
-    stable, btc = next((s, b) for floor, s, b in _PARTS if score.value >= floor)
+    stable, btc = (_subscore(value, _PARTS[g]) for g in ("Stablecoins", "BTC"))
     others = {g: w for g, w in base.items() if g not in ("Stablecoins", "BTC")}
     if not sum(others.values()):
         raise MissingData("signals-v2 leaves a part to other groups than BTC and stablecoins, and the base has none; name at least one")
@@ -179,3 +184,29 @@ def check_same_cycle(
     said = {pinned[PINNED_AS] for pinned in plans if PINNED_AS in pinned}
     if len(said) > 1:
         raise BadInput(f"plans made with {' and '.join(sorted(said))} cannot be compared; make them again with one version")
+
+# %% ../../nbs/03_features/20_cycle_score.ipynb #c846cb97
+def cycle_path(
+    scores: pd.Series,  # day × score, ascending; NaN where there is none
+    version: Version,
+    base: Mapping[str, float],  # group → weight, held until the first score
+    alpha: float = 0.6,  # strength of composite-v0
+    band: float = 0.05,  # of the account: nearer than this nothing moves
+    step: float = 0.02,  # of the account, moved in a day at most
+) -> pd.DataFrame:  # day × group, the targets known at the close of that day
+    "Follow the targets of a score with hysteresis and bounded steps.\n\nParameters\n----------\nscores : pd.Series\n    day × score, ascending; NaN where there is none\nversion : Version\nbase : Mapping[str, float]\n    group → weight, held until the first score\nalpha : float, default 0.6\n    strength of composite-v0\nband : float, default 0.05\n    of the account: nearer than this nothing moves\nstep : float, default 0.02\n    of the account, moved in a day at most\n\nReturns\n-------\npd.DataFrame\n    day × group, the targets known at the close of that day"
+    if not 0 <= band < 1 or not 0 < step <= 1:
+        raise BadInput(f"a band of {band:g} and a step of {step:g}: give a band from 0 and a step above 0, as fractions of the account")
+    groups = list(cycle_targets(50.0, version, base, alpha))
+    held, moving, rows = np.array([base.get(g, 0.0) for g in groups]), False, []
+    for value in scores.to_numpy(dtype=float):
+        if math.isfinite(value):
+            table = cycle_targets(value, version, base, alpha)
+            way = np.array([table[g] for g in groups]) - held
+            far = np.abs(way).sum() / 2
+            moving = moving or far > band
+            if moving:
+                held = held + way * min(1.0, step / far)
+                moving = far > step
+        rows.append(held)
+    return pd.DataFrame(rows, index=scores.index, columns=groups)

@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "AccountSnapshot", "holdings_table", "TradingRules", "trading_rules", "open_account_ledger", "kill_switch", "TradingAccount",
         "open_account", "tradable_markets", "with_circuit_breaker", "open_live_account",
     ],
-    "cycle": ["FROM_PRICES", "FEWEST_CLOSES", "LONGEST_HISTORY", "cycle_of", "describe_cycle"],
+    "cycle": ["FROM_PRICES", "FEWEST_CLOSES", "LONGEST_HISTORY", "cycle_of", "cycle_target_path", "describe_cycle"],
     "factory": [
         "market_source", "with_cache", "store_of", "source_note", "bars_of", "taxonomy_of", "groups_of", "shock_groups_of", "risk_limits",
         "optimizer_of", "policy_of", "paper_tape", "paper_markets", "paper_venue",

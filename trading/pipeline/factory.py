@@ -139,9 +139,20 @@ def risk_limits(settings: Settings):
                       max_price_age=timedelta(hours=settings.market.max_age_hours))
 
 
-def optimizer_of(settings: Settings):
-    "Return the optimiser that the settings name, or None where the policy's own rule decides."
+def optimizer_of(
+    settings: Settings,
+    group_path=None,  # time × group, for the optimiser 'cycle'
+):
+    "Return the optimiser that the settings name, or None where the policy's own rule decides.\n\nParameters\n----------\nsettings : Settings\ngroup_path : default None\n    time × group, for the optimiser 'cycle'"
     from trading.portfolio.optimizers import make_optimizer
+
+    if settings.allocate.optimizer == "cycle":
+        if group_path is None:
+            raise BadInput("the optimiser cycle needs the closes of bitcoin, from which its targets are made")
+        symbols = {g for s, g in groups_of(settings).items() if s in settings.market.symbols}
+        cash = {g for g in group_path.columns if g == "Stablecoins" and g not in symbols}  # without a stablecoin to hold, its share stays in cash
+        options = {n: v for n, v in settings.optimizer.items() if n not in ("alpha", "band", "step")}
+        return make_optimizer("group-targets", options, group_path.drop(columns=list(cash)))
 
     if settings.allocate.optimizer == "policy":
         if given := [n for n in ("optimizer", "targets", "views") if getattr(settings, n)]:
@@ -150,8 +161,11 @@ def optimizer_of(settings: Settings):
     return make_optimizer(settings.allocate.optimizer, settings.optimizer, settings.targets, settings.views)
 
 
-def policy_of(settings: Settings):
-    "Return the allocation policy in force, within the account's limits."
+def policy_of(
+    settings: Settings,
+    group_path=None,  # time × group, for the optimiser 'cycle'
+):
+    "Return the allocation policy in force, within the account's limits.\n\nParameters\n----------\nsettings : Settings\ngroup_path : default None\n    time × group, for the optimiser 'cycle'"
     from trading.portfolio.policies import RiskLevel, policy
 
     a, limits = settings.allocate, settings.limits
@@ -163,7 +177,7 @@ def policy_of(settings: Settings):
     margin = 0.98  # a price moves between the plan and the fill: aim a little inside a limit
     level = RiskLevel(a.risk_level, min(row["max_weight"], limits.max_weight * margin), row["volatility"], row["max_drawdown"],
                       max(row["min_cash"], limits.min_cash), {g: c * margin for g, c in ceilings.items()})
-    return policy(a.policy, level, optimizer=optimizer_of(settings), groups=groups_of(settings), horizon=max(settings.forecast.horizons), periods=settings.market.periods_per_year)
+    return policy(a.policy, level, optimizer=optimizer_of(settings, group_path), groups=groups_of(settings), horizon=max(settings.forecast.horizons), periods=settings.market.periods_per_year)
 
 # %% ../../nbs/12_pipeline/20_factory.ipynb #986e965b
 def paper_tape(

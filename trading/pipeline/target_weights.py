@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from ..core.settings import Settings
+from .cycle import cycle_target_path
 from .factory import policy_of
 from ..portfolio.policies import Policy
 
@@ -23,7 +24,7 @@ def target_weights(
 ) -> tuple[pd.DataFrame, Policy]:  # by symbol: target (fraction of equity) and reason; the policy with its notes
     "Return what the policy of the settings would hold.\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol, closes known to the run\nviews : pd.DataFrame\n    (symbol, horizon) × columns: the forecasts that passed the filter\nregime : Mapping[str, float] | None\n    probability of each state of the market; None: not known\n\nReturns\n-------\ntuple[pd.DataFrame, Policy]\n    by symbol: target (fraction of equity) and reason; the policy with its notes"
     returns = close.pct_change(fill_method=None).iloc[-settings.allocate.window :]
-    usable, policy = returns.columns[returns.notna().all()], policy_of(settings)
+    usable, policy = returns.columns[returns.notna().all()], policy_of(settings, cycle_target_path(settings, close) if settings.allocate.optimizer == "cycle" else None)
     mine = views[views.index.get_level_values("horizon") == policy.horizon]
     weights = policy.weights(returns[usable], forecast=None if mine.empty else mine, regime=regime)
     reasons = policy.reasons_ | {s: "left out: prices are missing in the window" for s in returns.columns if s not in usable}

@@ -9,6 +9,7 @@ __all__ = ['RISKS', 'Problem', 'make_problem', 'turnover_left', 'Optimizer', 'fi
 # %% ../../nbs/07_portfolio/20_base.ipynb #c8ff9645
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -107,6 +108,10 @@ class Optimizer:
         self.weights_ = pd.Series(clean_weights(allowed, limits), index=list(limits.symbols), name="weight")
         self.risk_contributions_ = risk_shares(self.weights_, self.covariance_)
         return self
+
+    def invested(self, when: Any, high: Mapping[str, float], groups: Mapping[str, str], caps: Mapping[str, float]) -> float:
+        "Return how much of the account it invests at a time, given limits by symbol and group; subclasses that keep cash say so."
+        return 1.0
 
     def _attempts(self, problem: Problem) -> Iterator[tuple[str, Callable]]:
         "Yield the ways to solve the problem, best first; subclasses say which."

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ..core.errors import BadInput
 from ..core.settings_model import nearest_name
@@ -47,8 +48,7 @@ class FixedWeights(Optimizer):
 
     targets: Mapping[str, float] | None = None  # symbol → fraction of the account
 
-    @property
-    def invests(self) -> float:
+    def invested(self, when: Any, high: Mapping[str, float], groups: Mapping[str, str], caps: Mapping[str, float]) -> float:
         "Sum of the targets."
         return float(sum(_checked_targets(self.targets).values()))
 
@@ -57,7 +57,7 @@ class FixedWeights(Optimizer):
         targets, limits = _checked_targets(self.targets), problem.limits
         if unknown := [s for s in targets if s not in limits.symbols]:
             raise BadInput(f"there is a target for {unknown[0]}, which has no returns here; correct the name, or give its prices")
-        share = limits.budget / self.invests
+        share = limits.budget / sum(targets.values())
         weights = np.array([targets.get(s, 0.0) * share for s in limits.symbols])
         for symbol, w, high in zip(limits.symbols, weights, limits.high, strict=True):
             if w > high + 1e-9:
@@ -74,30 +74,45 @@ WITHIN = ("equal", "risk", "momentum")
 
 @dataclass(eq=False)
 class GroupTargets(Optimizer):
-    "Hold a fixed share in each group, divided within it equally, by inverse volatility, or by past growth.\n\nParameters\n----------\ntargets : Mapping[str, float] | None, default None\n    group → fraction of the account\nwithin : str, default 'equal'\n    one of WITHIN"
+    "Hold a fixed share in each group, divided within it equally, by inverse volatility, or by past growth.\n\nParameters\n----------\ntargets : Mapping[str, float] | pd.DataFrame | None, default None\n    group → fraction of the account; or time × group, of which the last known row counts\nwithin : str, default 'equal'\n    one of WITHIN"
 
-    targets: Mapping[str, float] | None = None  # group → fraction of the account
+    targets: Mapping[str, float] | pd.DataFrame | None = None  # group → fraction of the account; or time × group, of which the last known row counts
     within: str = "equal"  # one of WITHIN
 
-    @property
-    def invests(self) -> float:
-        "Sum of the targets."
-        return float(sum(_checked_targets(self.targets).values()))
+    def invested(self, when: Any, high: Mapping[str, float], groups: Mapping[str, str], caps: Mapping[str, float]) -> float:
+        "Sum of the targets; for targets that move, as far as the limits let them."
+        return float(sum(self._shares(when, high, groups, caps).values()))
+
+    def _shares(self, when: Any, high: Mapping[str, float], groups: Mapping[str, str], caps: Mapping[str, float]) -> dict[str, float]:
+        "Return the share of each group at a time; where targets move, what a group cannot take stays in cash."
+        if not isinstance(self.targets, pd.DataFrame):
+            return _checked_targets(self.targets)
+        known = self.targets.loc[:when]
+        if known.empty:
+            raise BadInput(f"the targets begin at {self.targets.index[0]}, after {when}; give a longer history")
+        room = {g: sum(h for s, h in high.items() if groups.get(s, s) == g) for g in self.targets.columns}
+        return {g: min(share, room[g], caps.get(g, 1.0)) for g, share in _checked_targets(known.iloc[-1].to_dict()).items()}
 
     def _attempts(self, problem: Problem) -> Iterator[tuple[str, Callable]]:
         "Yield the group's shares divided among its symbols, each up to its own limit."
-        targets, limits = _checked_targets(self.targets), problem.limits
+        limits, of = problem.limits, self.groups or {}
+        caps = dict(zip(limits.groups, limits.group_high, strict=True)) if limits.groups else {}
+        targets = self._shares(problem.returns.index[-1], dict(zip(limits.symbols, limits.high, strict=True)), of, caps)
         if self.within not in WITHIN:
             raise BadInput(f"within = {self.within!r} is unknown{nearest_name(self.within, WITHIN)}")
-        groups = np.array([(self.groups or {}).get(s, s) for s in limits.symbols])
+        groups = np.array([of.get(s, s) for s in limits.symbols])
         if empty := [g for g, share in targets.items() if share > 0 and g not in groups]:
             raise BadInput(f"the group {empty[0]} has a target and no symbol with returns; name its symbols in [groups], or drop the target")
+        share = limits.budget / sum(targets.values()) if sum(targets.values()) else 0.0
+        if over := [g for g, w in targets.items() if w * share > caps.get(g, 1.0) + 1e-9]:
+            raise BadInput(f"the target of the group {over[0]} is {targets[over[0]] * share:.1%} and at most {caps[over[0]]:.1%} may be held; "
+                           "lower it, or raise the limit")
         wish = {"equal": np.ones(len(groups)), "risk": inverse_volatility(problem.cov.to_numpy()),
                 "momentum": np.exp(np.log1p(problem.returns.to_numpy(dtype=float)).sum(axis=0))}[self.within]
         weights = np.zeros(len(groups))
-        for group, share in targets.items():
+        for group, part in targets.items():
             inside = groups == group
-            weights[inside] = fill_up(wish[inside], limits.high[inside], share * limits.budget / self.invests, group)
+            weights[inside] = fill_up(wish[inside], limits.high[inside], part * share, group)
         yield "group targets", lambda: weights
 
 
@@ -162,8 +177,8 @@ def make_optimizer(
         if option not in known:
             raise BadInput(f"the optimiser {name} has no option {option!r}{nearest_name(option, known)}")
         found[option] = _as_type(name, option, text, known[option])
-    if targets and kind in (FixedWeights, GroupTargets):
-        found["targets"] = dict(targets)
+    if targets is not None and len(targets) and kind in (FixedWeights, GroupTargets):
+        found["targets"] = targets if isinstance(targets, pd.DataFrame) else dict(targets)
     if views and kind is BlackLitterman:
         found["views"] = [read_view(who, text) for who, text in views.items()]
     elif views:

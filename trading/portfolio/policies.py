@@ -225,7 +225,8 @@ class Policy:
             room -= max(0.0, inside - cap)
             high |= {s: 0.0 for s in high if cap == 0 and self.groups.get(s) == g}
         wanted = (1 - level.min_cash) * (1 - _fear(self.name, regime) / 2)
-        wanted = min(wanted, getattr(self.optimizer, "invests", 1.0))
+        if self.optimizer is not None:
+            wanted = min(wanted, self.optimizer.invested(returns.index[-1], high, self.groups or {}, {g: c for g, (_, c) in caps.items()}))
         if room < wanted - 1e-12:
             self._note(f"{room:.0%} invested at most: {sum(h > 0 for h in high.values())} symbols may be held, each up to {level.max_weight:.0%}")
         budget = min(room, wanted)
