@@ -92,7 +92,8 @@ def test_group_targets_follow_the_cycle_without_knowing_the_future():
     shares = {"BTC": "0.35", "ETH": "0.25", "Large caps": "0.1", "Memecoins": "0.05", "Stablecoins": "0.25"}
     told = {"market.symbols": list(coins.columns), "allocate.optimizer": "cycle", "allocate.cycle": "signals-v2", "allocate.risk_level": "very high"}
     told |= {"groups.BTC": "BTC/USDT", "groups.ETH": "ETH/USDT", "groups.Memecoins": "DOGE/USDT", "groups.Large caps": "LINK/USDT"}
-    settings = load_settings("crypto", overrides=told | {f"targets.{g}": w for g, w in shares.items()} | {"limits.max_group_weight": 0.5, "limits.max_weight": 0.5}, environ={})
+    told |= {f"targets.{g}": w for g, w in shares.items()} | {"limits.max_group_weight": 0.5, "limits.max_weight": 0.5}
+    settings = load_settings("crypto", overrides=told, environ={})
     views = pd.DataFrame({"expected": [], "confidence": []}, index=pd.MultiIndex.from_arrays([[], []], names=["symbol", "horizon"]))
     table, policy = target_weights(settings, coins, views, None)
     assert policy.optimizer.targets.shape[1] == 4 and table["target"].sum() <= 0.9  # a share of stablecoins stays in cash
