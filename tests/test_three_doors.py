@@ -74,7 +74,7 @@ def fresh(made: Path, home: Path) -> Workspace:
     "Copy the folders, with a settings file of a person."
     copytree(made, home, dirs_exist_ok=True)
     (home / "settings.ini").write_text("[limits]\nmax_weight = 0.3\n", encoding="utf-8")
-    models, early = home / "data" / "models", datetime(2022, 1, 3, tzinfo=UTC)
+    models, early = home / "data" / "models" / "sample", datetime(2022, 1, 3, tzinfo=UTC)
     for version in ("forecast-one", "forecast-two"):
         (models / version).mkdir(parents=True)
         (models / version / "model.json").write_text(json.dumps({"version": version}))
@@ -130,7 +130,7 @@ def left(place: Workspace, before: int) -> dict:
     ledger.close()
     strip = lambda text: text.split(" (")[0]  # noqa: E731  the time of a note
     feedback = place.data / "feedback" / "sample.jsonl"
-    models = [json.loads(line) for line in (place.data / "models" / "forecast.promotions.jsonl").read_text().splitlines()]
+    models = [json.loads(line) for line in (place.data / "models" / "sample" / "forecast.promotions.jsonl").read_text().splitlines()]
     return {
         "events": events, "audit": [line for line in lines if line[1] != "audit.sealed"], "settings": (place.settings).read_text(encoding="utf-8"),
         "former": len(list(place.settings.parent.glob(".settings.ini.former/*.ini"))),

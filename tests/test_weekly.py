@@ -73,7 +73,7 @@ def week(home):
 
 
 def test_training_counts_every_trial_and_says_what_was_promoted_or_why_not(home, week):
-    result, models = json.loads((week / "train.json").read_text()), home / "data" / "models"
+    result, models = json.loads((week / "train.json").read_text()), home / "data" / "models" / "sample"
     assert count_trials(models, "forecast") == 4 + 2 == result["trials"], "four of ridge, one forest, one booster"
     with contextlib.closing(sqlite3.connect(home / "data" / "trials.sqlite")) as db:
         assert db.execute("select count(*) from trials where strategy = 'forecast'").fetchone()[0] == 6, "and all of them in the common register"
@@ -87,7 +87,7 @@ def test_training_counts_every_trial_and_says_what_was_promoted_or_why_not(home,
 
 
 def test_a_decision_of_the_past_does_not_know_the_promotion(home, week):
-    models, result = home / "data" / "models", json.loads((week / "train.json").read_text())
+    models, result = home / "data" / "models" / "sample", json.loads((week / "train.json").read_text())
     newest = datetime.fromisoformat(result["at"])
     assert current_model_version(models, before=newest) == "" and current_estimator(models, before=newest) is None
     assert current_model_version(models, before=newest + pd.Timedelta(days=1)) == result["in_force"]
@@ -173,3 +173,14 @@ def test_without_a_run_both_notebooks_of_the_flow_say_what_to_do(tmp_path, monke
         for name in load_flow("weekly").NOTEBOOKS:
             with pytest.raises(PapermillExecutionError, match="carry out a daily run first"):
                 kernel.execute(share_path("runs", f"{name}.ipynb"), tmp_path / f"{name}.ipynb", {"reports": str(tmp_path), "folder": str(tmp_path)})
+
+
+def test_what_one_market_promoted_decides_nothing_in_another(home, week):
+    from trading.core.settings import load_settings
+    from trading.pipeline.factory import models_of
+
+    result = json.loads((week / "train.json").read_text())
+    told = {"run.data": str(home / "data")}
+    here, there = (models_of(load_settings(profile, overrides=told, environ={})) for profile in ("sample", "crypto"))
+    assert result["in_force"] and current_model_version(here) == result["in_force"]
+    assert current_model_version(there) == "" and current_estimator(there) is None and count_trials(there, "forecast") == 0

@@ -11,8 +11,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "cycle": ["FROM_PRICES", "FEWEST_CLOSES", "LONGEST_HISTORY", "cycle_of", "cycle_target_path", "describe_cycle"],
     "factory": [
-        "market_source", "with_cache", "store_of", "source_note", "bars_of", "taxonomy_of", "groups_of", "shock_groups_of", "risk_limits",
-        "optimizer_of", "policy_of", "paper_tape", "paper_markets", "paper_venue",
+        "market_source", "with_cache", "store_of", "source_note", "bars_of", "models_of", "taxonomy_of", "groups_of", "shock_groups_of",
+        "risk_limits", "optimizer_of", "policy_of", "paper_tape", "paper_markets", "paper_venue",
     ],
     "forecast_review": ["forecasts_before", "last_review", "count_matured", "todays_drift", "drift_facts"],
     "launch": ["resolve_as_of", "open_run", "settings_of", "run_daily", "prepare_prefect", "start_server", "own_server", "load_flow"],

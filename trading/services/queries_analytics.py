@@ -73,7 +73,7 @@ def explanation(place: Workspace, profile: str | None = None, symbol: str | None
 
     try:
         record = newest_run(place, profile, "forecast", dry_runs=True)
-        model = load(place.data / "models", record.model_versions.get("forecast", ""))
+        model = load(place.data / "models" / record.profile, record.model_versions.get("forecast", ""))
     except TradingError as error:
         return missing(error, run=None, items=[])
     mood = pinned_sentiment(Run(place.reports / record.id))

@@ -201,7 +201,8 @@ def model_facts(place: Workspace, version: str) -> dict:
     "Return what is recorded about a trained model: estimator, horizons, and what it has seen."
     from trading.forecast.model_registry import read_meta
 
-    return read_meta(place.data / "models", version)
+    kept = [folder for folder in sorted((place.data / "models").glob("*")) if (folder / version).exists()]
+    return read_meta(kept[0] if kept else place.data / "models", version)
 
 
 def venue_connections(place: Workspace) -> dict:

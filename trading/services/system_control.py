@@ -8,6 +8,8 @@ __all__ = ['AcknowledgeAlert', 'acknowledge_rule', 'WriteNote', 'write_note', 'S
            'roll_back_to_model', 'Nothing', 'invalidate_cache', 'reset_system']
 
 # %% ../../nbs/13_services/44_system_control.ipynb #3c5ce468
+from pathlib import Path
+
 from pydantic import Field
 
 from ..core.english import count
@@ -113,7 +115,8 @@ def _put_in_force(context: Context, version: str, reason: str, profile: str | No
     "Write into the register that a model is in force for the runs after those that have decided already."
     from trading.forecast.model_promotion import promotions, roll_back_model
 
-    folder, own = context.workspace.data / "models", current_settings(context.workspace, profile).run.profile
+    own = current_settings(context.workspace, profile).run.profile
+    folder = context.workspace.data / "models" / own
     with lock_folder(context.workspace.data):  # not while a run is at work
         moments = [*decision_moments(context.workspace, own), *(p.at for p in promotions(folder))]
         found = roll_back_model(folder, version, max(moments, default=context.now), f"{context.actor.user}: {reason} ({context.now:%Y-%m-%d %H:%M} UTC)")
@@ -121,12 +124,17 @@ def _put_in_force(context: Context, version: str, reason: str, profile: str | No
     return Done(text=f"{text}.", details={"version": found.version, "before": found.before, "name": found.name, "at": found.at.isoformat()})
 
 
+def _models(context: Context, profile: str | None) -> Path:
+    "Return where the models of a profile are kept."
+    return context.workspace.data / "models" / current_settings(context.workspace, profile).run.profile
+
+
 def _passed(request: PromoteModel, context: Context) -> dict:
     "Refuse a model that is unknown, in force already, or was refused by the gate."
     from trading.forecast.model_promotion import current_model_version, promotions
     from trading.forecast.model_registry import read_meta
 
-    folder = context.workspace.data / "models"
+    folder = _models(context, request.profile)
     read_meta(folder, request.version)
     tried = [p for p in promotions(folder) if p.version == request.version]
     if not any(p.passed for p in tried):
@@ -154,7 +162,7 @@ def _former(request: RollBackModel, context: Context) -> dict:
     "Name the model that will be in force."
     from trading.forecast.model_promotion import promotions
 
-    passed = [p for p in promotions(context.workspace.data / "models") if p.passed]
+    passed = [p for p in promotions(_models(context, request.profile)) if p.passed]
     version = request.version or next((p.before for p in reversed(passed) if p.before and p.before != passed[-1].version), None)
     if version not in {p.version for p in passed}:
         raise Refused(f"{version or 'no other model'} was never in force, so there is nothing to return to")
