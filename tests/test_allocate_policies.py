@@ -27,7 +27,7 @@ def forecast_of(expected, confidence, horizon=20):
 @given(st.sampled_from(NAMES), st.sampled_from(list(RISK_LEVELS)), st.integers(0, 7800), st.integers(0, 10**6), st.floats(0, 1), st.booleans())
 def test_every_limit_holds_on_any_day_for_any_forecast(name, label, start, seed, confidence, playful):
     rng, part, level = np.random.default_rng(seed), RETURNS.iloc[start : start + 504], RISK_LEVELS[label]
-    regime = dict(zip(REGIMES, rng.dirichlet(np.ones(4)), strict=True))
+    regime = dict(zip(REGIMES, rng.dirichlet(np.ones(6)), strict=True))
     groups = {s: "Memecoins" if s in ("AMD", "RRC", "GE") else "Others" for s in part} if playful else None
     decide = policy(name, label, groups=groups)
     w = decide.weights(part, forecast_of(rng.normal(0, 0.05, 20), confidence), regime)
@@ -69,10 +69,10 @@ def test_a_view_without_confidence_does_not_count():
 def test_tactical_moves_between_its_parts():
     part, wide = RETURNS.iloc[-504:], {"max_weight": 1.0, "volatility": 1.0, "max_drawdown": 1.0, "min_cash": 0.0}
     sure = {r: policy("tactical", limits=wide).weights(part, regime={r: 1.0}) for r in REGIMES}
-    assert sure["bull"].to_numpy() == pytest.approx(0.05, abs=1e-9)
-    assert sure["bear"].sum() == pytest.approx(0.5, abs=1e-8)
-    half = policy("tactical", limits=wide).weights(part, regime=pd.Series({"bull": 0.5, "sideways": 0.5}))
-    assert np.abs(half - (sure["bull"] + sure["sideways"]) / 2).max() < 1e-8
+    assert sure["bull calm"].to_numpy() == pytest.approx(0.05, abs=1e-9)
+    assert sure["bear calm"].sum() == pytest.approx(0.5, abs=1e-8)
+    half = policy("tactical", limits=wide).weights(part, regime=pd.Series({"bull calm": 0.5, "sideways": 0.5}))
+    assert np.abs(half - (sure["bull calm"] + sure["sideways"]) / 2).max() < 1e-8
 
 
 def test_momentum_goes_to_cash_when_everything_fell():

@@ -26,7 +26,7 @@ def made_bars(seed=0, days=3000, calm=0.006, storm=0.03, stay=0.99):
 def test_storms_are_found_where_they_were_put():
     bars, state = made_bars()
     detector = RegimeDetector("A").fit(bars.iloc[:2000])
-    found = detector.predict_proba(bars)["high volatility"].iloc[2000:] > 0.5
+    found = detector.predict_volatility(bars).loc[bars.index[2000] :] > 0.5
     assert (found == state.loc[found.index].astype(bool)).mean() > 0.93
     assert np.sqrt(detector.states_.variance) == pytest.approx([0.006, 0.03], rel=0.1)
 
@@ -55,7 +55,7 @@ def test_names_stay_through_refits():
     for start in (0, 700, 1400):
         said = RegimeDetector("A").fit(bars.iloc[start : start + 1500]).predict_proba(bars)
         assert list(said.columns) == list(STATES)
-        assert said["high volatility"].corr(state.loc[said.index]) > 0.8
+        assert said[["bull volatile", "bear volatile", "crash"]].sum(axis=1).corr(state.loc[said.index]) > 0.5
 
 
 def test_rows_add_up_and_feed_the_tactical_policy():
@@ -76,3 +76,51 @@ def test_a_single_state_or_a_gap_is_refused():
         learn_states(np.zeros(300))
     with pytest.raises(BadInput, match="fewer than the 126"):
         RegimeDetector("A").fit(bars).predict_proba(bars.iloc[:50])
+
+
+def judged(name, symbol, begin):
+    "What would have been said, by a detector refitted every year on what was known."
+    bars = sample_bars(name)
+    bars = bars.loc[:, (slice(None), [symbol])].dropna()
+    parts = []
+    for k in range(bars.index.searchsorted(pd.Timestamp(begin, tz="UTC")), len(bars), 250):
+        detector = RegimeDetector(symbol).fit(bars.iloc[:k])
+        parts.append(detector.predict_proba(bars.iloc[: k + 250]).iloc[-min(250, len(bars) - k) :])
+    return pd.concat(parts)
+
+
+FALLING = ["bear calm", "bear volatile", "crash"]
+
+
+@pytest.fixture(scope="module")
+def dated():
+    return {"S&P 500": judged("indices", "S&P 500", "2007"), "BTC/USDT": judged("coins", "BTC/USDT", "2018-06")}
+
+
+@pytest.mark.parametrize("symbol, since, until, names, least", [
+    ("S&P 500", "2008-09-15", "2008-12", FALLING, 0.7), ("S&P 500", "2008-10", "2008-11", ["crash", "bear volatile"], 0.7),
+    ("S&P 500", "2008-01", "2009-03-09", FALLING, 0.6), ("S&P 500", "2011-08-08", "2011-10-10", FALLING, 0.55),
+    ("S&P 500", "2013", "2013", ["bull calm"], 0.7), ("S&P 500", "2017", "2017", ["bull calm"], 0.7),
+    ("BTC/USDT", "2018-11-20", "2018-12-16", FALLING, 0.7), ("BTC/USDT", "2019-04", "2019-07", ["bull calm", "bull volatile"], 0.7),
+    ("BTC/USDT", "2020-03-12", "2020-03-31", FALLING, 0.6), ("BTC/USDT", "2020-11", "2021-04", ["bull calm", "bull volatile"], 0.8),
+    ("BTC/USDT", "2021-05-19", "2021-06", FALLING, 0.4), ("BTC/USDT", "2022-06-13", "2022-07", FALLING, 0.75),
+])
+def test_what_history_is_called(dated, symbol, since, until, names, least):
+    assert dated[symbol].loc[since:until, names].sum(axis=1).mean() > least
+
+
+def test_a_calm_decade_has_few_crashes(dated):
+    calm = dated["S&P 500"].loc["2012":"2018"]
+    assert (calm.idxmax(axis=1) == "crash").mean() < 0.02 and calm[FALLING].sum(axis=1).mean() < 0.25
+
+
+def test_one_bad_day_begins_no_storm_and_a_name_stays():
+    bars, _ = made_bars(7, storm=0.03)
+    detector = RegimeDetector("A").fit(bars)
+    names = detector.predict(bars)
+    lengths = names.groupby((names != names.shift()).cumsum()).size()
+    assert lengths.median() >= 5
+    quiet = pd.Series(np.random.default_rng(1).normal(0, 0.006, 400))
+    quiet.iloc[300] = -0.03
+    spike = bars_from_close(pd.DataFrame({"A": 100 * np.exp(quiet.cumsum().to_numpy())}, index=bars.index[:400]))
+    assert detector.predict_volatility(spike).iloc[301 - 126] < 0.5

@@ -109,7 +109,8 @@ def test_levels_of_risk_are_five_and_each_limit_has_its_range():
                      "medium": (0.15, 0.12, 0.20, 0.10, {"Memecoins": 0.05}), "high": (0.25, 0.18, 0.30, 0.05, {"Memecoins": 0.10}),
                      "very high": (0.40, 0.30, 0.50, 0.00, {"Memecoins": 0.20})}
     assert AVERSION == {"conservative": 10, "balanced": 6, "aggressive": 3, "momentum": 6, "mean reversion": 6}
-    assert REGIMES == {"bull": "aggressive", "sideways": "balanced", "bear": "conservative", "high volatility": "conservative"}
+    assert REGIMES == {"bull calm": "aggressive", "bull volatile": "balanced", "sideways": "balanced", "bear calm": "conservative",
+                       "bear volatile": "conservative", "crash": "conservative"}
     good = {"name": "x", "max_weight": 1, "volatility": 1, "max_drawdown": 1, "min_cash": 0}
     RiskLevel(**good)
     RiskLevel(**{**good, "min_cash": 0.99, "max_weight": 0.001})
@@ -262,7 +263,7 @@ def test_shrinking_is_noted_and_keeps_the_target():
 
 
 def test_the_tactical_policy_mixes_anchors_and_fears():
-    regime = {"bull": 0.5, "sideways": 0.1, "bear": 0.3, "high volatility": 0.1}
+    regime = {"bull calm": 0.5, "sideways": 0.1, "bear volatile": 0.3, "crash": 0.1}
     made = policy("tactical", "medium", WIDE)
     w = made.weights(RETURNS, regime=regime)
     cov, limits = covariance(RETURNS).to_numpy(), resolve_limits("abc", budget=0.8)  # a fear of 40 % keeps a fifth back
@@ -270,11 +271,11 @@ def test_the_tactical_policy_mixes_anchors_and_fears():
         cov, limits)
     assert w.to_numpy() == pytest.approx(mixed, abs=1e-9)
     for bad, kind, says in ((None, MissingData, "needs the probabilities"), ({"boom": 1.0}, BadInput, "'boom' is unknown"),
-                            ({"bull": 0.9}, BadInput, "add up to 0.9"),
-                            ({"bull": 1.1, "bear": -0.1}, BadInput, "zero or more")):
+                            ({"bull calm": 0.9}, BadInput, "add up to 0.9"),
+                            ({"bull calm": 1.1, "bear calm": -0.1}, BadInput, "zero or more")):
         with pytest.raises(kind, match=says):
             made.weights(RETURNS, regime=bad)
-    assert made.weights(RETURNS, regime={"bull": 1.0}).to_numpy() == pytest.approx(np.full(3, 1 / 3), abs=1e-9)
+    assert made.weights(RETURNS, regime={"bull calm": 1.0}).to_numpy() == pytest.approx(np.full(3, 1 / 3), abs=1e-9)
 
 
 def test_bars_are_as_good_as_returns_and_too_few_are_refused():
@@ -314,11 +315,11 @@ def test_the_history_of_a_policy_by_hand():
     price[1::2] = 101.0  # moving, so that it counts as traded
     price[62:] = [100, 110, 120, 90]
     prices = pd.DataFrame({"a": price, "b": 5.0, "c": np.where(np.arange(66) == 30, np.nan, price)}, DAY[:66])
-    regimes = pd.DataFrame({"bull": np.arange(66) / 100}, DAY[:66])
+    regimes = pd.DataFrame({"bull calm": np.arange(66) / 100}, DAY[:66])
     past = policy_history(prices, Half("balanced", RISK_LEVELS["medium"], solver="riskfolio"), every=2, window=60, fee_rate=0.01, slippage=0.01,
                           regimes=regimes)
     assert [(s[0], s[1]) for s in seen] == [(DAY[1], DAY[60]), (DAY[3], DAY[62]), (DAY[5], DAY[64])] and {tuple(s[2]) for s in seen} == {("a",)}
-    assert [s[3]["bull"] for s in seen] == pytest.approx([0.60, 0.62, 0.64]) and {s[4] for s in seen} == {"direct"}
+    assert [s[3]["bull calm"] for s in seen] == pytest.approx([0.60, 0.62, 0.64]) and {s[4] for s in seen} == {"direct"}
     assert past.equity.index.equals(DAY[60:66]) and past.equity.iloc[0] == 1.0
     first = 1 / 1.01  # what is left after buying half of it with two per cent
     assert past.equity.tolist()[1:3] == pytest.approx([first, first * (0.5 + 0.5 * 100 / 101)])

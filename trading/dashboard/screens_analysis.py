@@ -63,7 +63,7 @@ def _regime(found: Mapping) -> Parts:
     words = f"Most likely {found['regime']}, probability {percent(found['probabilities'][found['regime']], 0)}. Trend: {trend}."
     past = {name: series(found["history"][-84:], name) for name in list(chance.index)[:3]}
     line = time_chart(past, "Probability of each regime", lambda v: percent(v, 0), height=150)
-    bars = bar_chart(chance.rename({"high volatility": "volatile"}), "Probability of each regime now", lambda v: percent(v, 0))
+    bars = bar_chart(chance, "Probability of each regime now", lambda v: percent(v, 0))
     return [
         ("text", words),
         ("columns", [figure("Now", "Probability of each regime.", bars), figure("Last 84 bars", "The three likeliest regimes.", line, *past)]),

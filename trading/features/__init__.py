@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "regime": [
         "STATES", "COLORS", "market_returns", "TwoStates", "filter_states", "learn_states", "trend_strength", "split_direction",
-        "RegimeDetector", "plot_regimes",
+        "crash_chance", "RegimeDetector", "plot_regimes",
     ],
     "screener": ["MEASURES", "RULES", "measures", "ScreenRule", "ScreenResult", "screen", "fetch_universe"],
     "taxonomy": ["GROUPS", "Classification", "coin_of", "Taxonomy", "load_taxonomy", "classify"],

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STATES', 'COLORS', 'market_returns', 'TwoStates', 'filter_states', 'learn_states', 'trend_strength',
-           'split_direction', 'RegimeDetector', 'plot_regimes']
+           'split_direction', 'crash_chance', 'RegimeDetector', 'plot_regimes']
 
 # %% ../../nbs/03_features/10_regime.ipynb #7a7f3c5e
 from dataclasses import dataclass
@@ -33,11 +33,20 @@ def market_returns(
 # %% ../../nbs/03_features/10_regime.ipynb #3ef187e7
 @dataclass(frozen=True)
 class TwoStates:
-    "Hidden Markov model with a calm and a volatile state of daily log returns.\n\nParameters\n----------\nmean : tuple[float, float]\n    per bar, calm and stormy\nvariance : tuple[float, float]\n    per bar, calm below stormy\nstay : tuple[float, float]\n    probability that the state is the same at the next bar"
+    "Hidden Markov model with a calm and a volatile state of daily log returns.\n\nParameters\n----------\nmean : tuple[float, float]\n    per bar, calm and stormy\nvariance : tuple[float, float]\n    per bar, calm below stormy\nstay : tuple[float, float]\n    probability that the state is the same at the next bar\ntail : float, default np.inf\n    degrees of freedom of Student's t around the means, above 2; infinite: normal"
 
     mean: tuple[float, float]  # per bar, calm and stormy
     variance: tuple[float, float]  # per bar, calm below stormy
     stay: tuple[float, float]  # probability that the state is the same at the next bar
+    tail: float = np.inf  # degrees of freedom of Student's t around the means, above 2; infinite: normal
+
+    def lasting(
+        self,
+        shortest: float,  # bars that a state is expected to last at least
+        tail: float,  # degrees of freedom, above 2
+    ):  # the same states, harder to leave and with heavier tails
+        "Return states that one bad day does not begin and one quiet day does not end.\n\nParameters\n----------\nshortest : float\n    bars that a state is expected to last at least\ntail : float\n    degrees of freedom, above 2\n\nReturns\n-------\nthe same states, harder to leave and with heavier tails"
+        return TwoStates(self.mean, self.variance, tuple(max(s, 1 - 1 / shortest) for s in self.stay), tail)
 
 
 def filter_states(
@@ -48,6 +57,8 @@ def filter_states(
     x = np.asarray(returns, dtype=float)[:, None]
     mean, variance = np.array(states.mean), np.array(states.variance)
     fit = -0.5 * np.log(variance) - (x - mean) ** 2 / (2 * variance)
+    if np.isfinite(states.tail):  # the same variance with heavier tails; what both states share cancels
+        fit = -0.5 * np.log(variance) - (states.tail + 1) / 2 * np.log1p((x - mean) ** 2 / ((states.tail - 2) * variance))
     fit = np.exp(fit - fit.max(axis=1, keepdims=True))
     calm_stays, storm_stays = states.stay
     storm = (1 - calm_stays) / (2 - calm_stays - storm_stays)
@@ -103,17 +114,33 @@ def split_direction(
     return pd.DataFrame({"bull": bull, "bear": bear, "sideways": 1 - bull - bear}, index=strength.index)
 
 # %% ../../nbs/03_features/10_regime.ipynb #4cc644a9
-STATES = ("bull", "bear", "sideways", "high volatility")
+STATES = ("bull calm", "bull volatile", "sideways", "bear calm", "bear volatile", "crash")
+
+
+def crash_chance(
+    returns: pd.Series,  # log returns
+    deviation: float,  # of one bar, in the long run
+    bars: int = 10,  # how far back
+    depth: float = 2.0,  # a fall of so many standard deviations is as likely a crash as not
+) -> pd.Series:  # probability, given that the market is volatile
+    "Return how surely the last bars were a crash: a fall that chance makes once in some fifty times.\n\nParameters\n----------\nreturns : pd.Series\n    log returns\ndeviation : float\n    of one bar, in the long run\nbars : int, default 10\n    how far back\ndepth : float, default 2.0\n    a fall of so many standard deviations is as likely a crash as not\n\nReturns\n-------\npd.Series\n    probability, given that the market is volatile"
+    from scipy.special import ndtr
+
+    fall = returns.rolling(bars, min_periods=1).sum() / (deviation * np.sqrt(bars))
+    return pd.Series(ndtr(2 * (-fall - depth)), returns.index)
 
 
 @dataclass(eq=False)
 class RegimeDetector:
-    "Probabilities of four regimes, and of trend or range, from the past only.\n\nParameters\n----------\nsymbol : str | None, default None\n    whose regime; None: the mean of all symbols\ntrend : int, default 126\n    bars over which direction is judged\nband : float, default 0.5\n    half width of sideways, in units of chance\nhistory : int, default 2520\n    bars at most that the states are learned from"
+    "Probabilities of six regimes, direction × volatility, and of trend or range, from the past only.\n\nParameters\n----------\nsymbol : str | None, default None\n    whose regime; None: the mean of all symbols\ntrend : int, default 126\n    bars over which direction is judged\nband : float, default 0.5\n    half width of sideways, in units of chance\nhistory : int, default 2520\n    bars at most that the states are learned from\nshortest : float, default 20.0\n    bars that calm or volatility is expected to last at least\ntail : float, default 5.0\n    degrees of freedom of the returns within a state\nsettle : int, default 5\n    bars in a row before another regime is named"
 
     symbol: str | None = None  # whose regime; None: the mean of all symbols
     trend: int = 126  # bars over which direction is judged
     band: float = 0.5  # half width of sideways, in units of chance
     history: int = 2520  # bars at most that the states are learned from
+    shortest: float = 20.0  # bars that calm or volatility is expected to last at least
+    tail: float = 5.0  # degrees of freedom of the returns within a state
+    settle: int = 5  # bars in a row before another regime is named
 
     def fit(
         self,
@@ -132,11 +159,35 @@ class RegimeDetector:
         bars: pd.DataFrame,  # time × (field, symbol); more than `trend` of them
     ) -> pd.DataFrame:  # time × STATES, rows adding up to 1, known at each bar's close
         "Return the filtered probability of each regime.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol); more than `trend` of them\n\nReturns\n-------\npd.DataFrame\n    time × STATES, rows adding up to 1, known at each bar's close"
+        way, volatile = self.predict_direction(bars), self.predict_volatility(bars)
         returns = self._returns(bars)
-        storm = filter_states(returns.to_numpy(), self.states_)
-        out = split_direction(trend_strength(returns, self.trend), self.band).mul(1 - storm, axis=0)
-        out["high volatility"] = storm
-        return out[list(STATES)].iloc[self.trend - 1 :]
+        crash = volatile * crash_chance(returns, self._deviation()).loc[volatile.index]
+        calm, rest = 1 - volatile, volatile - crash
+        parts = {"bull calm": calm * way["bull"], "bull volatile": rest * way["bull"], "sideways": (calm + rest) * way["sideways"],
+                 "bear calm": calm * way["bear"], "bear volatile": rest * way["bear"], "crash": crash}
+        return pd.DataFrame(parts)[list(STATES)]
+
+    def predict_direction(
+        self,
+        bars: pd.DataFrame,
+    ) -> pd.DataFrame:  # time × (bull, bear, sideways), rows adding up to 1
+        "Return the probability of each direction, whatever the volatility.\n\nParameters\n----------\nbars : pd.DataFrame\n\nReturns\n-------\npd.DataFrame\n    time × (bull, bear, sideways), rows adding up to 1"
+        return split_direction(trend_strength(self._returns(bars), self.trend), self.band).iloc[self.trend - 1 :]
+
+    def predict_volatility(
+        self,
+        bars: pd.DataFrame,
+    ) -> pd.Series:  # probability of the volatile state at each bar
+        "Return how surely the market is volatile, whatever its direction.\n\nParameters\n----------\nbars : pd.DataFrame\n\nReturns\n-------\npd.Series\n    probability of the volatile state at each bar"
+        returns = self._returns(bars)
+        volatile = filter_states(returns.to_numpy(), self.states_.lasting(self.shortest, self.tail))
+        return pd.Series(volatile, returns.index, name="volatile").iloc[self.trend - 1 :]
+
+    def _deviation(self) -> float:
+        "Return the standard deviation of a bar in the long run, from the two states."
+        calm, volatile = self.states_.stay
+        share = (1 - calm) / (2 - calm - volatile)
+        return float(np.sqrt((1 - share) * self.states_.variance[0] + share * self.states_.variance[1]))
 
     def predict_trend(
         self,
@@ -151,9 +202,13 @@ class RegimeDetector:
     def predict(
         self,
         bars: pd.DataFrame,
-    ) -> pd.Series:  # the likeliest of STATES at each bar
-        "Name the likeliest regime.\n\nParameters\n----------\nbars : pd.DataFrame\n\nReturns\n-------\npd.Series\n    the likeliest of STATES at each bar"
-        return self.predict_proba(bars).idxmax(axis=1).rename("regime")
+    ) -> pd.Series:  # one of STATES at each bar
+        "Name the regime: a new one counts when it has been the likeliest for `settle` bars in a row, a crash at once.\n\nParameters\n----------\nbars : pd.DataFrame\n\nReturns\n-------\npd.Series\n    one of STATES at each bar"
+        likeliest = self.predict_proba(bars).idxmax(axis=1)
+        numbers = likeliest.map({name: i for i, name in enumerate(STATES)})
+        run = numbers.groupby((numbers != numbers.shift()).cumsum()).cumcount() + 1
+        settled = likeliest.where((run >= self.settle) | (likeliest == "crash"))
+        return settled.ffill().fillna(likeliest).rename("regime")
 
     def _returns(self, bars: pd.DataFrame) -> pd.Series:
         "Check that there is something to say, and return the market's returns."
@@ -165,7 +220,7 @@ class RegimeDetector:
         return returns
 
 # %% ../../nbs/03_features/10_regime.ipynb #55796bf7
-COLORS = {"bull": "tab:green", "bear": "tab:red", "sideways": "tab:gray", "high volatility": "tab:orange"}
+COLORS = {"bull calm": "tab:green", "bull volatile": "tab:olive", "sideways": "tab:gray", "bear calm": "tab:pink", "bear volatile": "tab:red", "crash": "black"}
 
 
 def plot_regimes(

@@ -22,8 +22,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "make_optimizer", "read_view",
     ],
     "policies": [
-        "RISK_LEVELS", "AVERSION", "REGIMES", "RiskLevel", "eligible_symbols", "anchor_weights", "read_views", "exposure", "past_drawdown",
-        "why_left_out", "why_held", "Policy", "policy",
+        "RISK_LEVELS", "AVERSION", "REGIMES", "FEARED", "RiskLevel", "eligible_symbols", "anchor_weights", "read_views", "exposure",
+        "past_drawdown", "why_left_out", "why_held", "Policy", "policy",
     ],
     "risk_budgeting": ["solve_risk_budgets"],
     "rolling": ["rolling_weights", "quick_weights", "PolicyHistory", "policy_history", "rebalance"],

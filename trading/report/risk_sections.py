@@ -138,5 +138,5 @@ def regime_parts(
     words = f"Most likely {chances.index[0]}, {percent(float(chances.iloc[0]), 0)}, from closes up to now."
     if context.trend is not None:
         words += f" Probability of a trend: {percent(context.trend, 0)}."
-    named = chances.rename(index={"high volatility": "volatile"}).rename("probability").to_frame()
+    named = chances.rename("probability").to_frame()
     return [("figure", figure("Market regime", words, bar_chart(named, "Probability of each market regime", lambda v: percent(v, 0))))]

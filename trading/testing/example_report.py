@@ -148,7 +148,7 @@ def _context(traded: dict, weights: pd.Series, equity: float, when) -> RiskConte
     cash = {"cash before": equity * (1 - float(weights.sum()))}
     steps = cash | {f"{o.side} {o.symbol}": o.value if o.side == "sell" else -o.value for o in orders.itertuples()}
     life = pd.DataFrame({"when": when, "who": ["the run", "risk checks"], "why": ["", "12 rules, no violation"]}, index=["draft", "reviewed"])
-    chances = {"bull": 0.31, "bear": 0.12, "sideways": 0.47, "high volatility": 0.10}
+    chances = {"sideways": 0.40, "bull calm": 0.31, "bear calm": 0.12, "bull volatile": 0.09, "bear volatile": 0.06, "crash": 0.02}
     return RiskContext(stress, split.assign(total=split[["allocation", "selection", "interaction"]].sum(axis=1)), "An example", chances, 0.4, "",
                    pd.Series(steps, dtype=float), life)  # fmt: skip
 
