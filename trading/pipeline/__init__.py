@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "multi_venue": [
         "add_books", "CombinedLedger", "SerializedVenue", "CombinedVenue", "MultiVenueAccount", "require_within", "open_trading_account",
     ],
+    "named_optimizer": ["PATH_OPTIONS", "path_options"],
     "notebook_runner": ["POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "Kernel", "run_stage"],
     "plan_approval": ["approve_run"],
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],
@@ -37,6 +38,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "account_number",
     ],
 }, modules=[
-    "account", "cycle", "factory", "forecast_review", "launch", "multi_venue", "notebook_runner", "plan_approval", "plan_check",
-    "price_snapshot", "run_compare", "run_record", "sentiment", "target_weights", "trade_report", "venue_factory",
+    "account", "cycle", "factory", "forecast_review", "launch", "multi_venue", "named_optimizer", "notebook_runner", "plan_approval",
+    "plan_check", "price_snapshot", "run_compare", "run_record", "sentiment", "target_weights", "trade_report", "venue_factory",
 ])

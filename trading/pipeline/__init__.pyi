@@ -5,6 +5,7 @@ from . import factory as factory
 from . import forecast_review as forecast_review
 from . import launch as launch
 from . import multi_venue as multi_venue
+from . import named_optimizer as named_optimizer
 from . import notebook_runner as notebook_runner
 from . import plan_approval as plan_approval
 from . import plan_check as plan_check
@@ -21,6 +22,7 @@ from .factory import market_source as market_source, with_cache as with_cache, s
 from .forecast_review import forecasts_before as forecasts_before, last_review as last_review, count_matured as count_matured, todays_drift as todays_drift, drift_facts as drift_facts
 from .launch import resolve_as_of as resolve_as_of, open_run as open_run, settings_of as settings_of, run_daily as run_daily, prepare_prefect as prepare_prefect, start_server as start_server, own_server as own_server, load_flow as load_flow
 from .multi_venue import add_books as add_books, CombinedLedger as CombinedLedger, SerializedVenue as SerializedVenue, CombinedVenue as CombinedVenue, MultiVenueAccount as MultiVenueAccount, require_within as require_within, open_trading_account as open_trading_account
+from .named_optimizer import PATH_OPTIONS as PATH_OPTIONS, path_options as path_options
 from .notebook_runner import POOLS as POOLS, ONE_THREAD as ONE_THREAD, FIXED as FIXED, IMPORTS as IMPORTS, Kernel as Kernel, run_stage as run_stage
 from .plan_approval import approve_run as approve_run
 from .plan_check import SeenPrices as SeenPrices, prices_of_run as prices_of_run, check_run as check_run
