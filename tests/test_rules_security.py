@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pyotp
 import pytest
+from cheap_hashes import cheaply
 
 from trading.core.errors import BadInput, Forbidden, LockedOut, MissingData, NotSignedIn, Refused
 from trading.security import credentials, vault
@@ -39,13 +40,8 @@ COST = {"time": 1, "memory": 64, "lanes": 1}
 
 @pytest.fixture(autouse=True)
 def cheap_hashes(monkeypatch):
-    from argon2 import PasswordHasher
-
-    hasher = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
-    credentials._nobody.cache_clear()
-    monkeypatch.setattr(credentials, "_hasher", lambda: hasher)
-    yield
-    credentials._nobody.cache_clear()
+    with cheaply(monkeypatch):
+        yield
 
 
 @pytest.fixture

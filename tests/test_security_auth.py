@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyotp
 import pytest
+from cheap_hashes import cheaply
 
 from trading.core.errors import BadInput, Forbidden, LockedOut, NotSignedIn, Refused, TradingError
 from trading.security import credentials as proofs
@@ -24,14 +25,8 @@ KEY = b"k" * 32
 
 @pytest.fixture(autouse=True)
 def cheap_hashes(monkeypatch):
-    "A hash with the least cost, so that a thousand guesses take no minute."
-    from argon2 import PasswordHasher
-
-    hasher = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
-    proofs._nobody.cache_clear()
-    monkeypatch.setattr(proofs, "_hasher", lambda: hasher)
-    yield
-    proofs._nobody.cache_clear()
+    with cheaply(monkeypatch):
+        yield
 
 
 @pytest.fixture

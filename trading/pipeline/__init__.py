@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "multi_venue": [
         "add_books", "CombinedLedger", "SerializedVenue", "CombinedVenue", "MultiVenueAccount", "require_within", "open_trading_account",
     ],
+    "named_optimizer": ["PATH_OPTIONS", "path_options"],
     "notebook_runner": ["POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "Kernel", "run_stage"],
     "paper": ["paper_tape", "paper_costs", "paper_venue"],
     "plan_approval": ["approve_run"],
@@ -41,6 +42,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "account_number",
     ],
 }, modules=[
-    "account", "cycle", "factory", "forecast_review", "instruments", "launch", "multi_venue", "notebook_runner", "paper", "plan_approval",
-    "plan_check", "price_snapshot", "run_compare", "run_record", "sentiment", "target_weights", "trade_report", "venue_factory",
+    "account", "cycle", "factory", "forecast_review", "instruments", "launch", "multi_venue", "named_optimizer", "notebook_runner",
+    "paper", "plan_approval", "plan_check", "price_snapshot", "run_compare", "run_record", "sentiment", "target_weights", "trade_report",
+    "venue_factory",
 ])

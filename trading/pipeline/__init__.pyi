@@ -6,6 +6,7 @@ from . import forecast_review as forecast_review
 from . import instruments as instruments
 from . import launch as launch
 from . import multi_venue as multi_venue
+from . import named_optimizer as named_optimizer
 from . import notebook_runner as notebook_runner
 from . import paper as paper
 from . import plan_approval as plan_approval
@@ -24,6 +25,7 @@ from .forecast_review import forecasts_before as forecasts_before, last_review a
 from .instruments import instruments_version as instruments_version, InstrumentHistory as InstrumentHistory, fetch_instruments as fetch_instruments, known_instruments as known_instruments, pinned_instruments as pinned_instruments
 from .launch import resolve_as_of as resolve_as_of, open_run as open_run, settings_of as settings_of, run_daily as run_daily, prepare_prefect as prepare_prefect, start_server as start_server, own_server as own_server, load_flow as load_flow
 from .multi_venue import add_books as add_books, CombinedLedger as CombinedLedger, SerializedVenue as SerializedVenue, CombinedVenue as CombinedVenue, MultiVenueAccount as MultiVenueAccount, require_within as require_within, open_trading_account as open_trading_account
+from .named_optimizer import PATH_OPTIONS as PATH_OPTIONS, path_options as path_options
 from .notebook_runner import POOLS as POOLS, ONE_THREAD as ONE_THREAD, FIXED as FIXED, IMPORTS as IMPORTS, Kernel as Kernel, run_stage as run_stage
 from .paper import paper_tape as paper_tape, paper_costs as paper_costs, paper_venue as paper_venue
 from .plan_approval import approve_run as approve_run

@@ -11,6 +11,7 @@ import pandas as pd
 from ..core.errors import BadInput, MissingData, TradingError
 from ..core.settings import Settings
 from ..features.cycle_score import CycleScore, cycle_inputs, cycle_path, cycle_score
+from .named_optimizer import path_options
 
 FROM_PRICES = {"composite-v0": ("mayer", "pi_cycle", "drawdown", "volatility"), "signals-v2": ("eth_btc", "volatility", "trend")}
 FEWEST_CLOSES, LONGEST_HISTORY = 200, 5 * 365  # daily closes: below the first the mean of the score is none, beyond the second the past is another market
@@ -50,14 +51,13 @@ def cycle_target_path(
     "Return the shares of the groups as the cycle moved them, from the neutral shares in [targets].\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol\n\nReturns\n-------\npd.DataFrame\n    day × group: what is aimed at from that day's close on"
     if not settings.targets:
         raise BadInput("the optimiser cycle needs the neutral share of each group; write them into [targets]")
-    options = {n: float(v) for n, v in settings.optimizer.items() if n in ("alpha", "band", "step")}
     btc, eth = _bitcoin_and_ether(close)
     version, inputs = settings.allocate.cycle, cycle_inputs(btc, eth)
     known = inputs[[n for n in FROM_PRICES[version] if n in inputs]]
     scores = [cycle_score(row, version, day.date()).value if any(v == v for v in row.values()) else float("nan")
               for day, row in zip(known.index, known.to_dict("records"), strict=True)]
     scores = pd.Series(scores, known.index + pd.Timedelta("1D")).where(btc.expanding().count().to_numpy() >= FEWEST_CLOSES)  # known when the day is over
-    return cycle_path(scores, version, settings.targets, **options)
+    return cycle_path(scores, version, settings.targets, **path_options(settings))
 
 
 def describe_cycle(score: CycleScore) -> str:

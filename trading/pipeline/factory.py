@@ -19,6 +19,7 @@ from ..core.errors import BadInput
 from ..core.settings import Settings
 from ..core.types import MarketData, stable_hash
 from .launch import settings_of
+from .named_optimizer import named_optimizer
 from .run_record import Run
 from .venue_factory import connect, find_secret, key_names, resolve_reference
 
@@ -175,21 +176,13 @@ def optimizer_of(
     group_path=None,  # time × group, for the optimiser 'cycle'
 ):
     "Return the optimiser that the settings name, or None where the policy's own rule decides.\n\nParameters\n----------\nsettings : Settings\ngroup_path : default None\n    time × group, for the optimiser 'cycle'"
-    from trading.portfolio.optimizers import make_optimizer
-
     if settings.allocate.optimizer == "cycle":
         if group_path is None:
             raise BadInput("the optimiser cycle needs the closes of bitcoin, from which its targets are made")
         symbols = {g for s, g in groups_of(settings).items() if s in settings.market.symbols}
         cash = {g for g in group_path.columns if g == "Stablecoins" and g not in symbols}  # without a stablecoin to hold, its share stays in cash
-        options = {n: v for n, v in settings.optimizer.items() if n not in ("alpha", "band", "step")}
-        return make_optimizer("group-targets", options, group_path.drop(columns=list(cash)))
-
-    if settings.allocate.optimizer == "policy":
-        if given := [n for n in ("optimizer", "targets", "views") if getattr(settings, n)]:
-            raise BadInput(f"[{given[0]}] is there and allocate.optimizer is policy, which does not look at it; name an optimiser, or drop the section")
-        return None
-    return make_optimizer(settings.allocate.optimizer, settings.optimizer, settings.targets, settings.views)
+        return named_optimizer(settings, group_path.drop(columns=list(cash)))
+    return named_optimizer(settings)
 
 
 def policy_of(
