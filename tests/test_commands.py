@@ -51,10 +51,12 @@ STORY = [  # words, exit code, what the output holds, what is typed; in this ord
     ("book dividend KO 12.5", 0, "KO", ""), ("book interest 3", 0, "3", ""), ("book reward 1 ETH --price 60", 0, "ETH", ""),
     ("book funding 0.5", 0, "0.5", ""), ("book swap -- -0.5", 0, "0.5", ""), ("book fee 2", 0, "2", ""), ("book split ETH 2", 0, "ETH", ""),
     ("book rename ETH ETX", 0, "ETX", ""), ("book spin-off ETX NEW 0.5 --cost-share 0.1", 0, "NEW", ""), ("book merger NEW --cash 5", 0, "NEW", ""),
-    ("book delist ETX 20", 0, "ETX", ""), ("book adopt 1", (1, 2), "", ""), ("book adjust 1 USD --note found", 0, "1", ""), ("book list", 0, "deposit", ""),
+    ("book delist ETX 20", 0, "ETX", ""), ("book adopt 1", (1, 2), "", ""), ("book adjust 1 USD --note found", 0, "1", ""),
+    ("book list", 0, "deposit", ""),
     ("book undo 99999 never", 1, "no entry", ""),
     ("strategies list", 0, "", ""), ("strategies show MaCross", 1, "MaCross", ""), ("strategies retire MaCross tired", 1, "not in production", ""),
-    ("strategies promote MaCross --grid fast=5,10 --grid slow=50", (0, 1), "reality check", ""), ("venues", 0, "kraken", ""), ("venues kraken", 0, "kraken", ""),
+    ("strategies promote MaCross --grid fast=5,10 --grid slow=50", (0, 1), "reality check", ""),
+    ("venues", 0, "kraken", ""), ("venues kraken", 0, "kraken", ""),
     ("mt5 unlock 123456", 1, "MetaTrader", ""),
 ]
 LONG = {"serve": "below", "lab": "below", "schedule": "test_daily.py", "reproduce": "test_daily.py",  # processes of their own, or minutes

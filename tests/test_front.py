@@ -98,7 +98,8 @@ def test_exporting_again_changes_no_docstring():
 
 def test_help_shows_each_parameter_with_its_comment():
     said = inspect.getdoc(trading.backtest.engine.backtest)
-    assert said.startswith("Trade signals, target weights or an event-driven strategy through the past, on the next bar, with all costs.\n\nParameters\n----------\nbars :")
+    assert said.startswith("Trade signals, target weights or an event-driven strategy through the past, on the next bar, with all costs.\n\n"
+                           "Parameters\n----------\nbars :")
     assert "fees : float, default 0.001\n    fraction of the traded value, 0.001 is ten basis points\n" in said
     assert said.endswith("Returns\n-------\nBacktest")
 

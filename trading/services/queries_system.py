@@ -165,14 +165,15 @@ def alert_history(place: Workspace, limit: int = 50) -> dict:
     "List the newest alerts and what came of them."
     file = place.data / "alerts.sqlite"
     if not file.exists():
-        return missing("no alert was ever raised here: the outbox does not exist yet", items=[])
+        return missing("no alert was ever raised here", items=[])
     from trading.ops.notifications import Outbox, recent
 
     outbox = Outbox(file)
     try:
-        return {"items": recent(outbox, limit)}
+        found = recent(outbox, limit)
     finally:
         outbox.close()
+    return {"items": found} if found else missing("no alert was ever raised here", items=[])
 
 
 @view
