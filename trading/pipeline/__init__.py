@@ -35,7 +35,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "machine", "code_commit", "create_run", "find_run", "list_runs",
     ],
     "sentiment": ["pinned_sentiment", "take_sentiment"],
-    "target_weights": ["MOST_ABSENT", "carried_closes", "closed_now", "recent_day_returns"],
+    "target_weights": ["MOST_ABSENT", "carried_closes", "closed_now", "recent_day_returns", "forecast_effect"],
     "trade_report": ["order_table", "implementation_shortfall", "cost_facts"],
     "venue_factory": [
         "key_names", "find_secret", "vault_secret", "resolve_reference", "address_of", "each_venue", "keys_of", "connect",
