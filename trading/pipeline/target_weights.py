@@ -72,19 +72,13 @@ def target_weights(
 
 # %% ../../nbs/12_pipeline/24_target_weights.ipynb #45d7202e
 def forecast_effect(
-    settings: Settings,
-    close: pd.DataFrame,  # time × symbol, closes known to the run
-    views: pd.DataFrame,  # (symbol, horizon) × columns: the forecasts that count, with their share as confidence
-    regime: Mapping[str, float] | None,  # probability of each state of the market; None: not known
-    target: pd.Series,  # by symbol, what the policy would hold with them
+    target: pd.Series,  # by symbol, what would be held with the forecasts
+    plain: pd.Series,  # by symbol, what would be held without any
 ) -> tuple[float, str]:  # share of the account that they move; a sentence
-    "Say what the forecasts did to the target weights.\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol, closes known to the run\nviews : pd.DataFrame\n    (symbol, horizon) × columns: the forecasts that count, with their share as confidence\nregime : Mapping[str, float] | None\n    probability of each state of the market; None: not known\ntarget : pd.Series\n    by symbol, what the policy would hold with them\n\nReturns\n-------\ntuple[float, str]\n    share of the account that they move; a sentence"
-    if views.empty:
-        return 0.0, "Forecasts moved no weight today."
-    plain = target_weights(settings, close, views.iloc[:0], regime)[0]["target"]
+    "Say what the forecasts did to the target weights.\n\nParameters\n----------\ntarget : pd.Series\n    by symbol, what would be held with the forecasts\nplain : pd.Series\n    by symbol, what would be held without any\n\nReturns\n-------\ntuple[float, str]\n    share of the account that they move; a sentence"
     change = (target - plain).sort_values(key=lambda d: -d.abs(), kind="stable")
     moved = float(change.abs().sum() / 2)
     if moved < 5e-5:
-        return moved, "Forecasts moved no weight today: what counts of them is too little, or the limits leave no room."
+        return moved, "Forecasts moved no weight today."
     most = ", ".join(f"{s} by {d:+.1%} to {target[s]:.1%}" for s, d in change.iloc[:3].items() if abs(d) >= 5e-4)
     return moved, f"Forecasts moved {moved:.1%} of the account today{f', most of all {most}' if most else ''}."
