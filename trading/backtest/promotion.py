@@ -22,6 +22,8 @@ from .costs import Costs
 from .engine import backtest
 from .joint_test import cell_statistic
 from .leak_detector import find_leaks
+from .result_cards import promotion_card
+from ..core.cards import Card, Shown
 from .strategies import FunctionStrategy, Strategy
 from trading.backtest.strategy_promotion import (
     Candidate, ProductionRegistry, PromotionDecision, Thresholds, check_candidate, default_registry, default_thresholds,
@@ -82,8 +84,8 @@ def _strategy_of(strategy: Any, grid: Mapping[str, list]) -> Strategy:
     raise BadInput(f"a {type(strategy).__name__} cannot be promoted; pass a strategy class, a strategy, or a function of the bars")
 
 # %% ../../nbs/06_backtest/80_promotion.ipynb #872792d4
-@dataclass(frozen=True)
-class StrategyPromotion:
+@dataclass(frozen=True, repr=False)
+class StrategyPromotion(Shown):
     "What the gate computed, and what it decided.\n\nParameters\n----------\nstrategy : str\nparams : dict[str, Any]\n    of the chosen variation\ndecision : PromotionDecision\nevidence : dict[str, Any]\n    everything the decision rests on, JSON\nreturns : pd.Series\n    simple returns per bar of the chosen variation\nseal : str\n    of the registry\nfile : Path | None, default None\n    JSON with the evidence; a notebook of the same name does it again"
 
     strategy: str
@@ -93,6 +95,9 @@ class StrategyPromotion:
     returns: pd.Series  # simple returns per bar of the chosen variation
     seal: str  # of the registry
     file: Path | None = None  # JSON with the evidence; a notebook of the same name does it again
+
+    def _card(self) -> Card:
+        return promotion_card(self.strategy, self.params, self.decision, self.evidence["thresholds"], self.returns, str(self.file or ""))
 
     @property
     def promoted(self) -> bool:
