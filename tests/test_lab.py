@@ -118,7 +118,7 @@ def test_a_backtest_that_holds_nothing_or_loses_all_still_has_a_card_and_a_sheet
     falling = bars * 1
     falling.iloc[150:] *= 0.001
     with pytest.warns(UserWarning):
-        ruined = trading.backtest(falling, signals=bars["close"] * 0 + 1, leverage=3.0, register=False)
+        ruined = trading.backtest(falling, weights=bars["close"].iloc[:1] * 0 + 1.2, leverage=3.0, register=False)
     assert ruined.notes and "ruined" in ruined._repr_html_() + str(ruined.notes) and ruined.report().html
 
 
