@@ -305,7 +305,8 @@ def write_terms() -> None:
     "Write the glossary as the pages read it: term in small letters → meaning."
     cells = json.loads((ROOT / "nbs" / "guides" / "70_glossary.ipynb").read_text(encoding="utf-8"))["cells"]
     rows = [re.split(r"(?<!\\)\|", line)[1:3] for c in cells for line in "".join(c["source"]).splitlines() if line.startswith("| **")]
-    told = {name.split("(")[0].strip(): meaning.strip().replace("\\|", "|") for names, meaning in rows for name in names.strip().strip("*").lower().split(",")}
+    told = {name.split("(")[0].strip(): meaning.strip().replace("\\|", "|")
+            for names, meaning in rows for name in names.strip().strip("*").lower().split(",")}
     write(ROOT / "share" / "terms.json", json.dumps(told, indent=0, ensure_ascii=False) + "\n")
 
 

@@ -49,5 +49,6 @@ def test_each_risk_measure_is_explained():
 
 def test_the_pages_explain_their_terms_in_the_words_of_the_glossary():
     told = json.loads((GLOSSARY.parent.parent.parent / "share" / "terms.json").read_text(encoding="utf-8"))
-    assert {name.split("(")[0].strip(): row[1].replace("\\|", "|") for row in terms() for name in row[0].strip("*").lower().split(",")} == told, "run scripts/export.py"
+    rows = {name.split("(")[0].strip(): row[1].replace("\\|", "|") for row in terms() for name in row[0].strip("*").lower().split(",")}
+    assert rows == told, "run scripts/export.py"
     assert 'data-tip="Largest drawdown of the period"' in build_report(example_data())

@@ -12,9 +12,9 @@ from IPython.core.formatters import DisplayFormatter
 import trading
 from trading.accounting.account_book import Book
 from trading.backtest.leak_detector import Leak, LeakReport
+from trading.backtest.promotion import StrategyPromotion
 from trading.backtest.strategies import MaCross
 from trading.backtest.strategy_promotion import PromotionDecision
-from trading.backtest.promotion import StrategyPromotion
 from trading.core.instruments import Instrument
 from trading.core.types import Action, CheckResult, Plan, Position, Violation
 from trading.execution.executor import Execution, OrderResult
@@ -35,7 +35,8 @@ def run(bars):
 
 
 def order(symbol: str, filled: str) -> OrderResult:
-    return OrderResult(symbol, "buy", "id", Decimal(10), Decimal(10), Decimal(filled), Decimal(100), Decimal(101), Decimal("1.5"), Decimal(2), "closed", "cash was <short>")
+    ten, price, average = Decimal(10), Decimal(100), Decimal(101)
+    return OrderResult(symbol, "buy", "id", ten, ten, Decimal(filled), price, average, Decimal("1.5"), Decimal(2), "closed", "cash was <short>")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,8 @@ def values(bars, run, tmp_path_factory) -> dict:
         "Forecast": ForecastTable({"expected": 0.01, "std": 0.02, "confidence": 0.6, "lower": -0.02, "upper": 0.04}, index),
         "Plan": plan, "Risk checks": CheckResult(plan.hash, (Violation("max_turnover", "50 % where <20 %> is allowed"),), ("max_turnover",)),
         "Execution": Execution("paper", plan.hash, "paper", NOW, NOW, 0.2, (order("BTC/USDT", "10"), order("ETH/USDT", "4")), ()),
-        "Account": Book("paper", "USDT", Decimal(10), {"BTC/USDT": Position("BTC/USDT", Decimal(2), Decimal(100))}, {"BTC/USDT": Decimal(200)}, Decimal(5), Decimal(1), Decimal(206)),
+        "Account": Book("paper", "USDT", Decimal(10), {"BTC/USDT": Position("BTC/USDT", Decimal(2), Decimal(100))}, {"BTC/USDT": Decimal(200)},
+                        Decimal(5), Decimal(1), Decimal(206)),
         "Instrument": Instrument("BTC/USDT", Decimal("0.00001"), Decimal("0.01"), taker_fee=Decimal("0.001"), venue="binance"),
         "Run": Run(folder), "Comparison": trading.compare(mine=run, held=returns.mean(axis=1)),
     }
@@ -71,8 +73,8 @@ def seen(value: object) -> dict[str, str]:
     return DisplayFormatter().format(value)[0]
 
 
-NAMES = ("Backtest", "Sweep", "Walk-forward", "Promotion", "Leak check", "Policy", "Weights", "Policy history", "Forecast", "Plan", "Risk checks", "Execution",
-         "Account", "Instrument", "Run", "Comparison")
+NAMES = ("Backtest", "Sweep", "Walk-forward", "Promotion", "Leak check", "Policy", "Weights", "Policy history", "Forecast", "Plan", "Risk checks",
+         "Execution", "Account", "Instrument", "Run", "Comparison")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -97,9 +99,11 @@ def test_what_comes_from_data_is_escaped(values, name):
 
 def test_the_figures_on_the_cards_are_those_of_the_values(values, run):
     facts = values["Backtest"]._card().facts
-    assert facts["total return"] == f"{run.equity.iloc[-1] / 10_000 - 1:.1%}".replace("-", "−") and facts["trades"] == str((~run.trades["open"]).sum())
+    assert facts["total return"] == f"{run.equity.iloc[-1] / 10_000 - 1:.1%}".replace("-", "−")
+    assert facts["trades"] == str((~run.trades["open"]).sum())
     assert "not on record" in values["Backtest"]._card().notes[-1], "whoever sees the card knows that nobody will know of the trial"
-    assert values["Plan"]._card().facts["turnover"] == "800.0%" and len(values["Plan"]._card().rows) == 40 and "28 more rows" in values["Plan"]._repr_html_()
+    plan = values["Plan"]._card()
+    assert plan.facts["turnover"] == "800.0%" and len(plan.rows) == 40 and "28 more rows" in values["Plan"]._repr_html_()
     assert values["Execution"]._card().state == "1 not as planned" and values["Run"]._card().state == "failed"
     weights = values["Weights"]
     assert values["Policy"]._card().facts["like equal holdings"] == f"{weights.sum() ** 2 / (weights**2).sum():.1f}"
@@ -127,7 +131,8 @@ def test_the_tear_sheet_is_one_file_with_the_figures_of_the_backtest(run, tmp_pa
     path = sheet.save(tmp_path / "deep" / "sheet.html")
     page = path.read_text(encoding="utf-8")
     assert "A &amp; B" in page and len(page) < 400_000 and not re.search(r"https?://|<script|<img", page)
-    assert f"{run.stats['sharpe']:.2f}".replace("-", "−") in page and "Rolling Sharpe" in page and "Deepest drawdowns" in page and "Distribution" in page
+    assert f"{run.stats['sharpe']:.2f}".replace("-", "−") in page
+    assert all(part in page for part in ("Rolling Sharpe", "Deepest drawdowns", "Distribution"))
     assert 'data-tip="Mean excess return per unit of volatility' in page, "terms explain themselves"
     assert "iframe" in sheet._repr_html_() and len(repr(sheet)) < 120
     with pytest.raises(trading.TradingError, match=r"ends in \.html"):
