@@ -45,13 +45,14 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "settings": ["Found", "SETTINGS_SECTIONS", "read_ini", "profiles_in", "read_environment", "load_settings", "gather_settings"],
     "settings_edit": ["RESTART", "change_text", "check_text", "differences", "apply_settings", "apply_changes"],
     "settings_model": [
-        "Words", "Numbers", "Fraction", "SAMPLE_MARKETS", "LimitLevel", "Cron", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine",
-        "WATCH", "SettingsSection", "RunSettings", "MarketSettings", "ForecastSettings", "DecisionSettings", "AllocateSettings",
-        "CostSettings", "TradeSettings", "ExecutionSettings", "LiveSettings", "LimitSettings", "PromotionSettings", "AccessSettings",
-        "ScheduleSettings", "AlertSettings", "HealthSettings", "BackupSettings", "ServiceSettings", "nearest_name", "Settings",
+        "SAMPLE_MARKETS", "Cron", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine", "WATCH", "SettingsSection", "RunSettings",
+        "MarketSettings", "ForecastSettings", "DecisionSettings", "AllocateSettings", "CostSettings", "TradeSettings", "ExecutionSettings",
+        "LiveSettings", "LimitSettings", "PromotionSettings", "AccessSettings", "ScheduleSettings", "AlertSettings", "HealthSettings",
+        "BackupSettings", "ServiceSettings", "nearest_name", "Settings",
     ],
     "settings_overrides": ["OVERRIDES_FILE", "read_overrides", "overridden_settings"],
     "shown_tables": ["ShownFrame", "ShownSeries"],
+    "sleeve_lines": ["SleeveLine", "read_sleeve"],
     "sqlite": ["transaction", "open_database", "open_readonly", "single_transaction"],
     "svg_charts": [
         "INK", "MUTED", "GRID", "PAPER", "ACCENT", "WARN", "STYLES", "Svg", "svg_chart", "value_ticks", "time_ticks", "thin", "time_chart",
@@ -72,10 +73,12 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "values": ["ZERO", "Value"],
     "venue_profiles": ["PROFILES", "VenueQuery", "VenueProfile", "profile_of", "require_contract"],
     "venue_proxy": ["VenueProxy", "offers"],
+    "written_settings": ["Fraction", "Words", "Numbers", "LimitLevel", "read_words", "read_named_numbers", "bars_ahead"],
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
     "bars", "calendars", "cards", "carried_prices", "circuit_breaker", "currencies", "datasets", "decimals", "drawdown", "english",
     "errors", "files", "hash_chain", "identity", "instruments", "lazy", "numbers", "pages", "redaction", "resources", "secret_shapes",
-    "settings", "settings_edit", "settings_model", "settings_overrides", "shown_tables", "sqlite", "svg_charts", "svg_maps", "synthetic",
-    "terms", "tracing", "trial_store", "types", "values", "venue_profiles", "venue_proxy", "written_times",
+    "settings", "settings_edit", "settings_model", "settings_overrides", "shown_tables", "sleeve_lines", "sqlite", "svg_charts",
+    "svg_maps", "synthetic", "terms", "tracing", "trial_store", "types", "values", "venue_profiles", "venue_proxy", "written_settings",
+    "written_times",
 ])
