@@ -6,7 +6,7 @@
 __all__ = ['DayDecisions', 'decide_day', 'accepted_forecasts', 'describe_decisions', 'decisions_frame']
 
 # %% ../../nbs/04_forecast/60_decisions.ipynb #5d23a9f3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 

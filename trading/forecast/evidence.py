@@ -8,7 +8,6 @@ __all__ = ['NEEDED', 'standing_forecasts', 'Skill', 'measure_skill']
 # %% ../../nbs/04_forecast/50_evidence.ipynb #25f18aa2
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from ..core.carried_prices import span_text
