@@ -1,4 +1,4 @@
-"Forecasts change trades when they deserve it: planted skill of R² 1 % on twenty symbols earns after costs, noise and wrong signs trade next to nothing."
+"Forecasts change trades when they deserve it: planted skill of R² 1 % earns after costs; noise and wrong signs trade next to nothing."
 
 import numpy as np
 import pytest
