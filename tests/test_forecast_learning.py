@@ -80,7 +80,8 @@ def test_a_lucky_streak_moves_trust_within_its_bound(streak):
 
 
 def test_big_wins_beyond_the_interval_are_wins_and_costs_do_not_turn_a_side():
-    wide = apply_cycle([EVEN], Cycle(1, "learn", START, tuple(outcome(str(i), {}, 0.3, inside=False, day=i) for i in range(20))), FeedbackBounds(halflife=1e9))
+    wins = tuple(outcome(str(i), {}, 0.3, inside=False, day=i) for i in range(20))
+    wide = apply_cycle([EVEN], Cycle(1, "learn", START, wins), FeedbackBounds(halflife=1e9))
     assert wide.units["side"][1] == pytest.approx(20) and wide.units["inside"][1] == 0 and wide.units["gain"][1] == pytest.approx(6.0)
     assert signal(outcome("w", {}, 0.3, inside=False)) == "SUCCESS"
     rng = np.random.default_rng(0)
