@@ -116,7 +116,8 @@ def test_the_second_day_learns_from_what_came_due_and_says_so(home, runs):
     first, second = (run.read("decisions") for run in runs)
     assert first["cycle"] == 0 and "No forecast has come due yet" in first["feedback_words"][0]
     assert second["cycle"] == 1 and loop.cycles[0].at == runs[1].record.as_of and loop.states[1].to_json() == second["learnt"]
-    assert {o.decision.split()[0][:10] for o in loop.cycles[0].outcomes} == {"2020-03-12"} and len(loop.cycles[0].outcomes) == 20, "one day ahead, all symbols"
+    due = loop.cycles[0].outcomes  # one day ahead, all symbols
+    assert {o.decision.split()[0][:10] for o in due} == {"2020-03-12"} and len(due) == 20
     assert "Trust began at 33% each" in (runs[1].folder / "index.html").read_text()
 
 
