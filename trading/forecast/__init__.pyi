@@ -22,7 +22,7 @@ from . import stacking as stacking
 from . import targets as targets
 from . import tune as tune
 from .conformal import conformal_bounds as conformal_bounds, sign_probability as sign_probability, adapt_misses as adapt_misses
-from .decisions import combine_forecasts as combine_forecasts, current_thresholds as current_thresholds, decide_day as decide_day, accepted_forecasts as accepted_forecasts, describe_decisions as describe_decisions, decisions_frame as decisions_frame
+from .decisions import combine_forecasts as combine_forecasts, current_thresholds as current_thresholds, meta_model as meta_model, decide_day as decide_day, accepted_forecasts as accepted_forecasts, describe_decisions as describe_decisions, decisions_frame as decisions_frame
 from .drift import psi as psi, mmd as mmd, feature_drift as feature_drift, DriftAlert as DriftAlert, forecast_drift as forecast_drift, read_alerts as read_alerts, day_drift as day_drift, retraining_reasons as retraining_reasons
 from .estimators import EstimatorName as EstimatorName, RunningRidge as RunningRidge, make_estimator as make_estimator, baseline_forecast as baseline_forecast
 from .explain import linear_parts as linear_parts, shapley_parts as shapley_parts, lime_parts as lime_parts, check_sum as check_sum, explain_in_words as explain_in_words, explain_past as explain_past, swarm_heights as swarm_heights, beeswarm as beeswarm, importance as importance

@@ -31,18 +31,26 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "compare_numbers", "compare_runs", "open_reproduction", "run_rows",
     ],
     "run_record": [
-        "STAGES", "Status", "NUMBER", "TEXT", "TIME", "FLAG", "SCHEMAS", "Stage", "RunRecord", "Schema", "check_schema", "Run", "versions",
-        "machine", "code_commit", "create_run", "find_run", "list_runs",
+        "STAGES", "Status", "NUMBER", "TEXT", "TIME", "FLAG", "SCHEMAS", "Stage", "RunRecord", "Schema", "check_schema", "Run",
+        "MemoryRun", "versions", "machine", "code_commit", "create_run", "find_run", "list_runs",
     ],
     "sentiment": ["pinned_sentiment", "take_sentiment"],
+    "steps": [
+        "training_moment", "Trained", "train_forecaster", "Decided", "decide_forecasts", "forecast_step", "market_regime", "Allocated",
+        "allocate_weights", "allocate_step",
+    ],
     "target_weights": ["MOST_ABSENT", "carried_closes", "closed_now", "recent_day_returns"],
     "trade_report": ["order_table", "implementation_shortfall", "cost_facts"],
+    "trade_steps": [
+        "planning_prices", "open_books", "record_decisions", "Planned", "plan_step", "check_step", "Traded", "execute_step", "Recorded",
+        "record_step", "Outcome", "trade_step",
+    ],
     "venue_factory": [
         "key_names", "find_secret", "vault_secret", "resolve_reference", "address_of", "each_venue", "keys_of", "connect",
         "account_number",
     ],
 }, modules=[
     "account", "cycle", "factory", "forecast_review", "instruments", "launch", "multi_venue", "named_optimizer", "notebook_runner",
-    "paper", "plan_approval", "plan_check", "price_snapshot", "run_compare", "run_record", "sentiment", "target_weights", "trade_report",
-    "venue_factory",
+    "paper", "plan_approval", "plan_check", "price_snapshot", "run_compare", "run_record", "sentiment", "steps", "target_weights",
+    "trade_report", "trade_steps", "venue_factory",
 ])

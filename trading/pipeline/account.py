@@ -320,7 +320,7 @@ def _desk(run: Run, ledger, settings, path: Path, start: tuple, now: datetime, d
     ledger.open_account(record.account, currency, cash, record.as_of, holdings)
     book = ledger.book(record.account)
     funds = {currency: book.cash} | {asset_of(s): p.amount for s, p in book.positions.items()}
-    tape = paper_tape(settings, record.as_of, now)
+    tape = run.tape or paper_tape(settings, record.as_of, now)
     terms = pinned_instruments(run, now)
     paper = paper_venue(settings, record.as_of, now, funds, path, tape, terms)
     venue = with_circuit_breaker(paper, settings, ledger, record.account, lambda: record.as_of)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'Status', 'NUMBER', 'TEXT', 'TIME', 'FLAG', 'SCHEMAS', 'Stage', 'RunRecord', 'Schema', 'check_schema', 'Run',
-           'versions', 'machine', 'code_commit', 'create_run', 'find_run', 'list_runs']
+           'MemoryRun', 'versions', 'machine', 'code_commit', 'create_run', 'find_run', 'list_runs']
 
 # %% ../../nbs/12_pipeline/00_run_record.ipynb #7e32b71a
 import hashlib
@@ -118,6 +118,8 @@ def check_schema(
 class Run:
     "A run folder: read and write its record and its artefacts.\n\nParameters\n----------\nfolder : Path | str\n    an existing run folder"
 
+    bars = tape = settings = None  # what a run in memory has at hand instead of reading it: bars, prices of the paper exchange, settings
+
     def __init__(
         self,
         folder: Path | str,  # an existing run folder
@@ -200,6 +202,54 @@ class Run:
     def has(self, name: str) -> bool:
         "Tell whether an artefact was written."
         return any(f in self.record.artefacts for f in (f"{name}.parquet", f"{name}.json"))
+
+# %% ../../nbs/12_pipeline/00_run_record.ipynb #6c8b4599
+class MemoryRun(Run):
+    "A run whose record and artefacts stay in memory, with its bars at hand: one decision of the trading loop or of a replay.\n\nParameters\n----------\nrecord : RunRecord\nfolder : Path | str\n    where books of its own would lie\nsettings : Any, default None\n    `Settings` of the record; None: read from it\nbars : Any, default None\n    DataFrame, time × (field, symbol), from which what was known is cut; None: the store is read\ntape : Any, default None\n    prices that paper orders are filled at; None: those of the source"
+
+    def __init__(
+        self,
+        record: RunRecord,
+        folder: Path | str,  # where books of its own would lie
+        settings: Any = None,  # `Settings` of the record; None: read from it
+        bars: Any = None,  # DataFrame, time × (field, symbol), from which what was known is cut; None: the store is read
+        tape: Any = None,  # prices that paper orders are filled at; None: those of the source
+    ):
+        super().__init__(folder)
+        self.settings, self.bars, self.tape = settings, bars, tape
+        self._record, self._kept = record, {}
+
+    @property
+    def record(self) -> RunRecord:
+        "Return the record."
+        return self._record
+
+    def save(self, record: RunRecord) -> RunRecord:
+        "Keep another record."
+        self._record = record
+        return record
+
+    def write(self, name: str, content) -> None:
+        "Keep an artefact: a table as it is, anything else as JSON."
+        import pandas as pd
+
+        if isinstance(content, pd.DataFrame):
+            check_schema(name, content)
+            self._kept[name] = content
+        else:
+            self._kept[name] = content.to_json() if isinstance(content, Value) else json.dumps(content, default=str, ensure_ascii=False)
+
+    def read(self, name: str, kind: type[Value] | None = None):
+        "Return an artefact."
+        if name not in self._kept:
+            raise MissingData(f"the decision {self._record.id} has no {name!r}; take the step first that makes it")
+        kept = self._kept[name]
+        return kept if not isinstance(kept, str) else kind.from_json(kept) if kind else json.loads(kept)
+
+    def has(self, name: str) -> bool:
+        "Tell whether an artefact was kept."
+        return name in self._kept
+
 
 # %% ../../nbs/12_pipeline/00_run_record.ipynb #cb883761
 _PINNED = ("carnet", "numpy", "pandas", "scikit-learn", "riskfolio-lib", "cvxpy", "clarabel", "skfolio", "scipy", "statsmodels",
