@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "carried_prices": ["carry_prices", "closed_markets", "day_closes", "day_returns", "span_text"],
     "circuit_breaker": ["Circuit", "BackoffPolicy", "CircuitStore", "MemoryStore", "CircuitBreaker"],
+    "cron": ["Cron", "TimeZoneName", "last_scheduled"],
     "currencies": ["OLDEST_RATE", "quote_currency", "conversion_rates", "reference_rates"],
     "datasets": ["SampleKind", "SOURCES", "sample_bars", "sample_instruments"],
     "decimals": ["EXACT", "strip_zeros"],
@@ -43,10 +44,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "settings": ["Found", "SETTINGS_SECTIONS", "read_ini", "profiles_in", "read_environment", "load_settings", "gather_settings"],
     "settings_edit": ["RESTART", "change_text", "check_text", "differences", "apply_settings", "apply_changes"],
     "settings_model": [
-        "Words", "Numbers", "Fraction", "SAMPLE_MARKETS", "LimitLevel", "Cron", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine",
-        "WATCH", "SettingsSection", "RunSettings", "MarketSettings", "ForecastSettings", "DecisionSettings", "AllocateSettings",
-        "CostSettings", "TradeSettings", "ExecutionSettings", "LiveSettings", "LimitSettings", "PromotionSettings", "AccessSettings",
-        "ScheduleSettings", "AlertSettings", "HealthSettings", "BackupSettings", "ServiceSettings", "nearest_name", "Settings",
+        "Words", "Numbers", "Fraction", "SAMPLE_MARKETS", "LimitLevel", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine", "WATCH",
+        "SettingsSection", "RunSettings", "MarketSettings", "ForecastSettings", "DecisionSettings", "AllocateSettings", "CostSettings",
+        "TradeSettings", "ExecutionSettings", "LiveSettings", "LimitSettings", "PromotionSettings", "AccessSettings", "ScheduleSettings",
+        "AlertSettings", "HealthSettings", "BackupSettings", "ServiceSettings", "nearest_name", "Settings",
     ],
     "settings_overrides": ["OVERRIDES_FILE", "read_overrides", "overridden_settings"],
     "sqlite": ["transaction", "open_database", "open_readonly", "single_transaction"],
@@ -65,8 +66,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "venue_proxy": ["VenueProxy", "offers"],
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
-    "bars", "calendars", "carried_prices", "circuit_breaker", "currencies", "datasets", "decimals", "drawdown", "english", "errors",
-    "files", "hash_chain", "identity", "instruments", "lazy", "numbers", "redaction", "resources", "secret_shapes", "settings",
+    "bars", "calendars", "carried_prices", "circuit_breaker", "cron", "currencies", "datasets", "decimals", "drawdown", "english",
+    "errors", "files", "hash_chain", "identity", "instruments", "lazy", "numbers", "redaction", "resources", "secret_shapes", "settings",
     "settings_edit", "settings_model", "settings_overrides", "sqlite", "synthetic", "tracing", "trial_store", "types", "values",
     "venue_profiles", "venue_proxy", "written_times",
 ])

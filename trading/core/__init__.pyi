@@ -3,6 +3,7 @@ from . import bars as bars
 from . import calendars as calendars
 from . import carried_prices as carried_prices
 from . import circuit_breaker as circuit_breaker
+from . import cron as cron
 from . import currencies as currencies
 from . import datasets as datasets
 from . import decimals as decimals
@@ -35,6 +36,7 @@ from .bars import FIELDS as FIELDS, PRICES as PRICES, bars_from as bars_from, ba
 from .calendars import ROUND_THE_CLOCK as ROUND_THE_CLOCK, ONE_YEAR as ONE_YEAR, DAY as DAY, NEW_YORK as NEW_YORK, FEWEST_DAYS as FEWEST_DAYS, LARGEST_GRID as LARGEST_GRID, LONG_ENOUGH as LONG_ENOUGH, check_calendar as check_calendar, sessions as sessions, expected_bars as expected_bars, observed_calendar as observed_calendar, check_on_calendar as check_on_calendar, usual_step as usual_step, on_own_clock as on_own_clock, elapsed_years as elapsed_years, calendar_bars_a_year as calendar_bars_a_year, bars_a_year as bars_a_year, annual_growth as annual_growth, next_open as next_open, price_age as price_age
 from .carried_prices import carry_prices as carry_prices, closed_markets as closed_markets, day_closes as day_closes, day_returns as day_returns, span_text as span_text
 from .circuit_breaker import Circuit as Circuit, BackoffPolicy as BackoffPolicy, CircuitStore as CircuitStore, MemoryStore as MemoryStore, CircuitBreaker as CircuitBreaker
+from .cron import Cron as Cron, TimeZoneName as TimeZoneName, last_scheduled as last_scheduled
 from .currencies import OLDEST_RATE as OLDEST_RATE, quote_currency as quote_currency, conversion_rates as conversion_rates, reference_rates as reference_rates
 from .datasets import SampleKind as SampleKind, SOURCES as SOURCES, sample_bars as sample_bars, sample_instruments as sample_instruments
 from .decimals import EXACT as EXACT, strip_zeros as strip_zeros
@@ -52,7 +54,7 @@ from .resources import CHECKOUT as CHECKOUT, checkout as checkout, share_path as
 from .secret_shapes import MASK as MASK, SHAPES as SHAPES, mask_shapes as mask_shapes
 from .settings import Found as Found, SETTINGS_SECTIONS as SETTINGS_SECTIONS, read_ini as read_ini, profiles_in as profiles_in, read_environment as read_environment, load_settings as load_settings, gather_settings as gather_settings
 from .settings_edit import RESTART as RESTART, change_text as change_text, check_text as check_text, differences as differences, apply_settings as apply_settings, apply_changes as apply_changes
-from .settings_model import Words as Words, Numbers as Numbers, Fraction as Fraction, SAMPLE_MARKETS as SAMPLE_MARKETS, LimitLevel as LimitLevel, Cron as Cron, CLOCK as CLOCK, ALERT_LEVEL_NAMES as ALERT_LEVEL_NAMES, AlertLevel as AlertLevel, RuleLine as RuleLine, WATCH as WATCH, SettingsSection as SettingsSection, RunSettings as RunSettings, MarketSettings as MarketSettings, ForecastSettings as ForecastSettings, DecisionSettings as DecisionSettings, AllocateSettings as AllocateSettings, CostSettings as CostSettings, TradeSettings as TradeSettings, ExecutionSettings as ExecutionSettings, LiveSettings as LiveSettings, LimitSettings as LimitSettings, PromotionSettings as PromotionSettings, AccessSettings as AccessSettings, ScheduleSettings as ScheduleSettings, AlertSettings as AlertSettings, HealthSettings as HealthSettings, BackupSettings as BackupSettings, ServiceSettings as ServiceSettings, nearest_name as nearest_name, Settings as Settings
+from .settings_model import Words as Words, Numbers as Numbers, Fraction as Fraction, SAMPLE_MARKETS as SAMPLE_MARKETS, LimitLevel as LimitLevel, CLOCK as CLOCK, ALERT_LEVEL_NAMES as ALERT_LEVEL_NAMES, AlertLevel as AlertLevel, RuleLine as RuleLine, WATCH as WATCH, SettingsSection as SettingsSection, RunSettings as RunSettings, MarketSettings as MarketSettings, ForecastSettings as ForecastSettings, DecisionSettings as DecisionSettings, AllocateSettings as AllocateSettings, CostSettings as CostSettings, TradeSettings as TradeSettings, ExecutionSettings as ExecutionSettings, LiveSettings as LiveSettings, LimitSettings as LimitSettings, PromotionSettings as PromotionSettings, AccessSettings as AccessSettings, ScheduleSettings as ScheduleSettings, AlertSettings as AlertSettings, HealthSettings as HealthSettings, BackupSettings as BackupSettings, ServiceSettings as ServiceSettings, nearest_name as nearest_name, Settings as Settings
 from .settings_overrides import OVERRIDES_FILE as OVERRIDES_FILE, read_overrides as read_overrides, overridden_settings as overridden_settings
 from .sqlite import transaction as transaction, open_database as open_database, open_readonly as open_readonly, single_transaction as single_transaction
 from .synthetic import ScenarioKind as ScenarioKind, StylizedFacts as StylizedFacts, scenario as scenario

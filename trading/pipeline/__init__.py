@@ -26,6 +26,11 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "plan_approval": ["approve_run"],
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],
     "price_snapshot": ["PRESENT", "PriceSnapshot", "take_price_snapshot", "pinned_price_snapshot", "begin_stage", "moved_since_close"],
+    "replay": [
+        "PARTS", "settings_without", "StoreVersions", "World", "take_decision", "Past", "stored_past", "closes_between", "read_decisions",
+        "Replayed", "run_replay",
+    ],
+    "replay_result": ["value_figures", "value_of_books", "equal_holding", "tables_of", "write_result"],
     "run_compare": [
         "INPUTS", "IGNORED_SETTINGS", "MARKET", "EQUAL_NUMBERS", "CAUSES", "compare_inputs", "NumbersVerdict", "judge_numbers",
         "compare_numbers", "compare_runs", "open_reproduction", "run_rows",
@@ -36,8 +41,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "sentiment": ["pinned_sentiment", "take_sentiment"],
     "steps": [
-        "training_moment", "Trained", "train_forecaster", "Decided", "decide_forecasts", "forecast_step", "market_regime", "Allocated",
-        "allocate_weights", "allocate_step",
+        "training_moment", "Trained", "train_forecaster", "require_fresh", "Decided", "decide_forecasts", "forecast_step", "market_regime",
+        "Allocated", "allocate_weights", "allocate_step",
     ],
     "target_weights": ["MOST_ABSENT", "carried_closes", "closed_now", "recent_day_returns"],
     "trade_report": ["order_table", "implementation_shortfall", "cost_facts"],
@@ -51,6 +56,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
 }, modules=[
     "account", "cycle", "factory", "forecast_review", "instruments", "launch", "multi_venue", "named_optimizer", "notebook_runner",
-    "paper", "plan_approval", "plan_check", "price_snapshot", "run_compare", "run_record", "sentiment", "steps", "target_weights",
-    "trade_report", "trade_steps", "venue_factory",
+    "paper", "plan_approval", "plan_check", "price_snapshot", "replay", "replay_result", "run_compare", "run_record", "sentiment", "steps",
+    "target_weights", "trade_report", "trade_steps", "venue_factory",
 ])

@@ -118,7 +118,7 @@ def check_schema(
 class Run:
     "A run folder: read and write its record and its artefacts.\n\nParameters\n----------\nfolder : Path | str\n    an existing run folder"
 
-    bars = tape = settings = None  # what a run in memory has at hand instead of reading it: bars, prices of the paper exchange, settings
+    bars = tape = settings = ledger = None  # what a run in memory has at hand: bars, prices of the paper exchange, settings, a ledger file of its own
 
     def __init__(
         self,
@@ -205,7 +205,7 @@ class Run:
 
 # %% ../../nbs/12_pipeline/00_run_record.ipynb #6c8b4599
 class MemoryRun(Run):
-    "A run whose record and artefacts stay in memory, with its bars at hand: one decision of the trading loop or of a replay.\n\nParameters\n----------\nrecord : RunRecord\nfolder : Path | str\n    where books of its own would lie\nsettings : Any, default None\n    `Settings` of the record; None: read from it\nbars : Any, default None\n    DataFrame, time × (field, symbol), from which what was known is cut; None: the store is read\ntape : Any, default None\n    prices that paper orders are filled at; None: those of the source"
+    "A run whose record and artefacts stay in memory, with its bars at hand: one decision of the trading loop or of a replay.\n\nParameters\n----------\nrecord : RunRecord\nfolder : Path | str\n    where books of its own would lie\nsettings : Any, default None\n    `Settings` of the record; None: read from it\nbars : Any, default None\n    DataFrame, time × (field, symbol), from which what was known is cut; None: the store is read\ntape : Any, default None\n    prices that paper orders are filled at; None: those of the source\nledger : Path | None, default None\n    file of books of its own; None: the ledger of all accounts\npending : Path | None, default None\n    file that holds the plan until `forget_pending`, for whoever goes on after a crash; None: nothing is kept"
 
     def __init__(
         self,
@@ -214,9 +214,11 @@ class MemoryRun(Run):
         settings: Any = None,  # `Settings` of the record; None: read from it
         bars: Any = None,  # DataFrame, time × (field, symbol), from which what was known is cut; None: the store is read
         tape: Any = None,  # prices that paper orders are filled at; None: those of the source
+        ledger: Path | None = None,  # file of books of its own; None: the ledger of all accounts
+        pending: Path | None = None,  # file that holds the plan until `forget_pending`, for whoever goes on after a crash; None: nothing is kept
     ):
         super().__init__(folder)
-        self.settings, self.bars, self.tape = settings, bars, tape
+        self.settings, self.bars, self.tape, self.ledger, self.pending = settings, bars, tape, ledger, pending
         self._record, self._kept = record, {}
 
     @property
@@ -238,6 +240,10 @@ class MemoryRun(Run):
             self._kept[name] = content
         else:
             self._kept[name] = content.to_json() if isinstance(content, Value) else json.dumps(content, default=str, ensure_ascii=False)
+        if name == "plan" and self.pending:
+            texts = {k: v for k, v in self._kept.items() if isinstance(v, str)}
+            state = {"record": self._record.to_json(), "texts": texts, "weights": json.loads(self._kept["weights"].to_json(orient="split"))}
+            write_atomic(self.pending, json.dumps(state).encode())
 
     def read(self, name: str, kind: type[Value] | None = None):
         "Return an artefact."
@@ -249,6 +255,25 @@ class MemoryRun(Run):
     def has(self, name: str) -> bool:
         "Tell whether an artefact was kept."
         return name in self._kept
+
+    def go_on(self) -> bool:  # False: no plan of this moment was left unfinished
+        "Take up the plan that was made for this moment before a crash; it is read, not made again.\n\nReturns\n-------\nbool\n    False: no plan of this moment was left unfinished"
+        import pandas as pd
+
+        if not (self.pending and self.pending.exists()):
+            return False
+        state = json.loads(self.pending.read_bytes())
+        before = RunRecord.from_json(state["record"])
+        if before.as_of != self._record.as_of or before.settings_hash != self._record.settings_hash:
+            return False
+        self._record, self._kept = before, dict(state["texts"])
+        self._kept["weights"] = pd.DataFrame(**state["weights"]).rename_axis("symbol")
+        return True
+
+    def forget_pending(self) -> None:
+        "Forget the kept plan: everything that it asked for stands in the books."
+        if self.pending:
+            self.pending.unlink(missing_ok=True)
 
 
 # %% ../../nbs/12_pipeline/00_run_record.ipynb #cb883761

@@ -61,7 +61,8 @@ def record_decisions(run: Run, desk: TradingAccount) -> list[Event]:
     "Write every decision about a forecast into the books, once, also the decision to do nothing."
     record = run.record
     decided = [Event("decision", desk.account, record.as_of, {"run": record.id} | d) for d in run.read("decisions")["decisions"]]
-    if decided and not run.has("plan"):  # once, also when the stage is done again
+    last = desk.ledger.last("decision", desk.account)
+    if decided and not run.has("plan") and not (last and last.data["run"] == record.id):  # once, also when the step is taken again
         desk.ledger.append(decided)
     return decided
 
