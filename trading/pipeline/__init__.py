@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "add_books", "CombinedLedger", "SerializedVenue", "CombinedVenue", "MultiVenueAccount", "require_within", "open_trading_account",
     ],
     "named_optimizer": ["PATH_OPTIONS", "path_options"],
+    "named_sleeves": ["Sleeve"],
     "notebook_runner": ["POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "Kernel", "run_stage"],
     "paper": ["paper_tape", "paper_costs", "paper_venue"],
     "plan_approval": ["approve_run"],
@@ -40,6 +41,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "MemoryRun", "versions", "machine", "code_commit", "create_run", "find_run", "list_runs",
     ],
     "sentiment": ["pinned_sentiment", "take_sentiment"],
+    "sleeves": [
+        "CHECK_EVERY", "HALVED", "TAKEN", "carried_on", "shortfalls", "rule_factor", "live_record", "sleeve_weights", "within_limits",
+        "NetTargets", "net_targets",
+    ],
     "steps": [
         "training_moment", "Trained", "train_forecaster", "require_fresh", "Decided", "decide_forecasts", "forecast_step", "market_regime",
         "Allocated", "allocate_weights", "allocate_step",
@@ -55,7 +60,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "account_number",
     ],
 }, modules=[
-    "account", "cycle", "factory", "forecast_review", "instruments", "launch", "multi_venue", "named_optimizer", "notebook_runner",
-    "paper", "plan_approval", "plan_check", "price_snapshot", "replay", "replay_result", "run_compare", "run_record", "sentiment", "steps",
-    "target_weights", "trade_report", "trade_steps", "venue_factory",
+    "account", "cycle", "factory", "forecast_review", "instruments", "launch", "multi_venue", "named_optimizer", "named_sleeves",
+    "notebook_runner", "paper", "plan_approval", "plan_check", "price_snapshot", "replay", "replay_result", "run_compare", "run_record",
+    "sentiment", "sleeves", "steps", "target_weights", "trade_report", "trade_steps", "venue_factory",
 ])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from shutil import copytree
+from shutil import copyfile, copytree
 from typing import Any
 
 import pandas as pd
@@ -173,6 +173,9 @@ def _own_settings(settings: Settings, folder: Path) -> Settings:
         if here.is_dir() and not there.exists():
             copytree(here, there, ignore=lambda place, names: [n for n in names if Path(place) == models and (models / n).is_dir() and n not in in_force])
     data.mkdir(parents=True, exist_ok=True)
+    promoted = Path(settings.run.data) / "production.sqlite"
+    if promoted.exists() and not (data / promoted.name).exists():
+        copyfile(promoted, data / promoted.name)
     return own
 
 

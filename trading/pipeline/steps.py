@@ -38,7 +38,8 @@ from .launch import settings_of
 from .price_snapshot import moved_since_close, pinned_price_snapshot
 from .run_record import Run
 from .sentiment import take_sentiment
-from .target_weights import closed_now, target_weights
+from .sleeves import net_targets
+from .target_weights import closed_now
 from ..portfolio.policies import Policy
 
 # %% ../../nbs/12_pipeline/60_steps.ipynb #da1eeb12
@@ -196,13 +197,15 @@ def market_regime(
 
 @dataclass(frozen=True)
 class Allocated:
-    "Target weights with their reasons.\n\nParameters\n----------\ntargets : pd.DataFrame\n    by symbol: target (fraction of equity), reason\npolicy : Policy\nnotes : list[str]\ncycle : CycleScore | None\ncycle_note : str"
+    "Target weights with their reasons.\n\nParameters\n----------\ntargets : pd.DataFrame\n    by symbol: target (fraction of equity), reason\npolicy : Policy\nnotes : list[str]\ncycle : CycleScore | None\ncycle_note : str\nparts : pd.DataFrame\n    symbol × (policy, each sleeve, limits)\nsleeves : list[dict[str, Any]]\n    record of each sleeve"
 
     targets: pd.DataFrame  # by symbol: target (fraction of equity), reason
     policy: Policy
     notes: list[str]
     cycle: CycleScore | None
     cycle_note: str
+    parts: pd.DataFrame  # symbol × (policy, each sleeve, limits)
+    sleeves: list[dict[str, Any]]  # record of each sleeve
 
 
 def allocate_weights(
@@ -214,19 +217,24 @@ def allocate_weights(
     close = bars_of(run)["close"]
     cycle, said = cycle_of(settings, close)
     run.pin(model_versions={k: v for k, v in record.model_versions.items() if k != "cycle_score"} | pin_cycle(*[cycle] * (cycle is not None)))
-    targets, policy = target_weights(settings, close, run.read("views"), regime)
-    notes = [*run.read("decisions")["words"], *policy.notes_, *([f"the optimiser fell back: {policy.fallback_}"] if policy.fallback_ else [])]
+    net = net_targets(settings, bars_of(run), run.read("views"), regime)
+    policy = net.policy
+    run.pin(model_versions=run.record.model_versions | {f"strategy {r['name']}": r["seal"] for r in net.records if "seal" in r})
+    notes = [*net.notes, *run.read("decisions")["words"], *policy.notes_, *([f"the optimiser fell back: {policy.fallback_}"] if policy.fallback_ else [])]
     notes += [said] if cycle else []
     notes += moved_since_close(pinned_price_snapshot(run), close)
     notes += closed_now(settings, close).values()
-    return Allocated(targets, policy, notes, cycle, said)
+    return Allocated(net.table, policy, notes, cycle, said, net.parts, net.records)
 
 
 def allocate_step(run: Run) -> Allocated:
     "Allocate and keep the weights; the regime is only asked where the policy acts on it."
     settings = settings_of(run)
-    regime = market_regime(bars_of(run))["chances"] if settings.allocate.policy == "tactical" else None
+    asked = "tactical" in (settings.allocate.policy, *settings.strategies)
+    regime = market_regime(bars_of(run))["chances"] if asked else None
     done = allocate_weights(run, regime)
     run.write("weights", done.targets)
+    run.write("sleeve_weights", done.parts)
+    run.write("sleeves", done.sleeves)
     run.write("allocation", {"policy": done.policy.name, "notes": done.notes, "fallback": done.policy.fallback_})
     return done
