@@ -166,6 +166,7 @@ class LiveSettings(SettingsSection):
     tolerance_value: Decimal = Field(Decimal(0), ge=0, description="value that a balance may differ by, in the profile's currency")
     reported: bool = Field(False, description="book what a venue itself reports without asking: deposits, withdrawals, dividends, funding")
     four_eyes: bool = Field(False, description="a plan needs two people: one who reviews it, another who approves it")
+    ask_above: Decimal | None = Field(None, ge=0, description="a plan that trades no more than this, in the profile's currency, is approved by this rule; empty: a person is asked always")
 
 
 class LimitSettings(SettingsSection):

@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "forecast_review": ["forecasts_before", "last_review", "count_matured", "todays_drift", "drift_facts"],
     "instruments": ["instruments_version", "InstrumentHistory", "fetch_instruments", "known_instruments", "pinned_instruments"],
     "launch": ["resolve_as_of", "open_run", "settings_of", "run_daily", "prepare_prefect", "start_server", "own_server", "load_flow"],
+    "memory_run": ["MemoryRun"],
     "multi_venue": [
         "add_books", "CombinedLedger", "SerializedVenue", "CombinedVenue", "MultiVenueAccount", "require_within", "open_trading_account",
     ],
@@ -28,8 +29,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],
     "price_snapshot": ["PRESENT", "PriceSnapshot", "take_price_snapshot", "pinned_price_snapshot", "begin_stage", "moved_since_close"],
     "replay": [
-        "PARTS", "settings_without", "StoreVersions", "World", "take_decision", "Past", "stored_past", "closes_between", "read_decisions",
-        "Replayed", "run_replay",
+        "PARTS", "settings_without", "StoreVersions", "World", "instrument_terms", "take_decision", "Past", "stored_past",
+        "closes_between", "read_decisions", "Replayed", "run_replay",
     ],
     "replay_result": ["value_figures", "value_of_books", "equal_holding", "tables_of", "write_result"],
     "run_compare": [
@@ -37,8 +38,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "compare_numbers", "compare_runs", "open_reproduction", "run_rows",
     ],
     "run_record": [
-        "STAGES", "Status", "NUMBER", "TEXT", "TIME", "FLAG", "SCHEMAS", "Stage", "RunRecord", "Schema", "check_schema", "Run",
-        "MemoryRun", "versions", "machine", "code_commit", "create_run", "find_run", "list_runs",
+        "STAGES", "Status", "NUMBER", "TEXT", "TIME", "FLAG", "SCHEMAS", "Stage", "RunRecord", "Schema", "check_schema", "Run", "versions",
+        "machine", "code_commit", "create_run", "find_run", "list_runs",
     ],
     "sentiment": ["pinned_sentiment", "take_sentiment"],
     "sleeves": [
@@ -60,7 +61,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "account_number",
     ],
 }, modules=[
-    "account", "cycle", "factory", "forecast_review", "instruments", "launch", "multi_venue", "named_optimizer", "named_sleeves",
-    "notebook_runner", "paper", "plan_approval", "plan_check", "price_snapshot", "replay", "replay_result", "run_compare", "run_record",
-    "sentiment", "sleeves", "steps", "target_weights", "trade_report", "trade_steps", "venue_factory",
+    "account", "cycle", "factory", "forecast_review", "instruments", "launch", "memory_run", "multi_venue", "named_optimizer",
+    "named_sleeves", "notebook_runner", "paper", "plan_approval", "plan_check", "price_snapshot", "replay", "replay_result", "run_compare",
+    "run_record", "sentiment", "sleeves", "steps", "target_weights", "trade_report", "trade_steps", "venue_factory",
 ])

@@ -5,6 +5,7 @@ from . import factory as factory
 from . import forecast_review as forecast_review
 from . import instruments as instruments
 from . import launch as launch
+from . import memory_run as memory_run
 from . import multi_venue as multi_venue
 from . import named_optimizer as named_optimizer
 from . import named_sleeves as named_sleeves
@@ -30,6 +31,7 @@ from .factory import USUAL_CALENDARS as USUAL_CALENDARS, market_source as market
 from .forecast_review import forecasts_before as forecasts_before, last_review as last_review, count_matured as count_matured, todays_drift as todays_drift, drift_facts as drift_facts
 from .instruments import instruments_version as instruments_version, InstrumentHistory as InstrumentHistory, fetch_instruments as fetch_instruments, known_instruments as known_instruments, pinned_instruments as pinned_instruments
 from .launch import resolve_as_of as resolve_as_of, open_run as open_run, settings_of as settings_of, run_daily as run_daily, prepare_prefect as prepare_prefect, start_server as start_server, own_server as own_server, load_flow as load_flow
+from .memory_run import MemoryRun as MemoryRun
 from .multi_venue import add_books as add_books, CombinedLedger as CombinedLedger, SerializedVenue as SerializedVenue, CombinedVenue as CombinedVenue, MultiVenueAccount as MultiVenueAccount, require_within as require_within, open_trading_account as open_trading_account
 from .named_optimizer import PATH_OPTIONS as PATH_OPTIONS, path_options as path_options
 from .named_sleeves import Sleeve as Sleeve
@@ -38,10 +40,10 @@ from .paper import paper_tape as paper_tape, paper_costs as paper_costs, paper_v
 from .plan_approval import approve_run as approve_run
 from .plan_check import SeenPrices as SeenPrices, prices_of_run as prices_of_run, check_run as check_run
 from .price_snapshot import PRESENT as PRESENT, PriceSnapshot as PriceSnapshot, take_price_snapshot as take_price_snapshot, pinned_price_snapshot as pinned_price_snapshot, begin_stage as begin_stage, moved_since_close as moved_since_close
-from .replay import PARTS as PARTS, settings_without as settings_without, StoreVersions as StoreVersions, World as World, take_decision as take_decision, Past as Past, stored_past as stored_past, closes_between as closes_between, read_decisions as read_decisions, Replayed as Replayed, run_replay as run_replay
+from .replay import PARTS as PARTS, settings_without as settings_without, StoreVersions as StoreVersions, World as World, instrument_terms as instrument_terms, take_decision as take_decision, Past as Past, stored_past as stored_past, closes_between as closes_between, read_decisions as read_decisions, Replayed as Replayed, run_replay as run_replay
 from .replay_result import value_figures as value_figures, value_of_books as value_of_books, equal_holding as equal_holding, tables_of as tables_of, write_result as write_result
 from .run_compare import INPUTS as INPUTS, IGNORED_SETTINGS as IGNORED_SETTINGS, MARKET as MARKET, EQUAL_NUMBERS as EQUAL_NUMBERS, CAUSES as CAUSES, compare_inputs as compare_inputs, NumbersVerdict as NumbersVerdict, judge_numbers as judge_numbers, compare_numbers as compare_numbers, compare_runs as compare_runs, open_reproduction as open_reproduction, run_rows as run_rows
-from .run_record import STAGES as STAGES, Status as Status, NUMBER as NUMBER, TEXT as TEXT, TIME as TIME, FLAG as FLAG, SCHEMAS as SCHEMAS, Stage as Stage, RunRecord as RunRecord, Schema as Schema, check_schema as check_schema, Run as Run, MemoryRun as MemoryRun, versions as versions, machine as machine, code_commit as code_commit, create_run as create_run, find_run as find_run, list_runs as list_runs
+from .run_record import STAGES as STAGES, Status as Status, NUMBER as NUMBER, TEXT as TEXT, TIME as TIME, FLAG as FLAG, SCHEMAS as SCHEMAS, Stage as Stage, RunRecord as RunRecord, Schema as Schema, check_schema as check_schema, Run as Run, versions as versions, machine as machine, code_commit as code_commit, create_run as create_run, find_run as find_run, list_runs as list_runs
 from .sentiment import pinned_sentiment as pinned_sentiment, take_sentiment as take_sentiment
 from .sleeves import CHECK_EVERY as CHECK_EVERY, HALVED as HALVED, TAKEN as TAKEN, carried_on as carried_on, shortfalls as shortfalls, rule_factor as rule_factor, live_record as live_record, sleeve_weights as sleeve_weights, within_limits as within_limits, NetTargets as NetTargets, net_targets as net_targets
 from .steps import training_moment as training_moment, Trained as Trained, train_forecaster as train_forecaster, require_fresh as require_fresh, Decided as Decided, decide_forecasts as decide_forecasts, forecast_step as forecast_step, market_regime as market_regime, Allocated as Allocated, allocate_weights as allocate_weights, allocate_step as allocate_step

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'Status', 'NUMBER', 'TEXT', 'TIME', 'FLAG', 'SCHEMAS', 'Stage', 'RunRecord', 'Schema', 'check_schema', 'Run',
-           'MemoryRun', 'versions', 'machine', 'code_commit', 'create_run', 'find_run', 'list_runs']
+           'versions', 'machine', 'code_commit', 'create_run', 'find_run', 'list_runs']
 
 # %% ../../nbs/12_pipeline/00_run_record.ipynb #7e32b71a
 import hashlib
@@ -216,79 +216,6 @@ class Run(Shown):
     def has(self, name: str) -> bool:
         "Tell whether an artefact was written."
         return any(f in self.record.artefacts for f in (f"{name}.parquet", f"{name}.json"))
-
-# %% ../../nbs/12_pipeline/00_run_record.ipynb #6c8b4599
-class MemoryRun(Run):
-    "A run whose record and artefacts stay in memory, with its bars at hand: one decision of the trading loop or of a replay.\n\nParameters\n----------\nrecord : RunRecord\nfolder : Path | str\n    where books of its own would lie\nsettings : Any, default None\n    `Settings` of the record; None: read from it\nbars : Any, default None\n    DataFrame, time × (field, symbol), from which what was known is cut; None: the store is read\ntape : Any, default None\n    prices that paper orders are filled at; None: those of the source\nledger : Path | None, default None\n    file of books of its own; None: the ledger of all accounts\npending : Path | None, default None\n    file that holds the plan until `forget_pending`, for whoever goes on after a crash; None: nothing is kept"
-
-    def __init__(
-        self,
-        record: RunRecord,
-        folder: Path | str,  # where books of its own would lie
-        settings: Any = None,  # `Settings` of the record; None: read from it
-        bars: Any = None,  # DataFrame, time × (field, symbol), from which what was known is cut; None: the store is read
-        tape: Any = None,  # prices that paper orders are filled at; None: those of the source
-        ledger: Path | None = None,  # file of books of its own; None: the ledger of all accounts
-        pending: Path | None = None,  # file that holds the plan until `forget_pending`, for whoever goes on after a crash; None: nothing is kept
-    ):
-        super().__init__(folder)
-        self.settings, self.bars, self.tape, self.ledger, self.pending = settings, bars, tape, ledger, pending
-        self._record, self._kept = record, {}
-
-    @property
-    def record(self) -> RunRecord:
-        "Return the record."
-        return self._record
-
-    def save(self, record: RunRecord) -> RunRecord:
-        "Keep another record."
-        self._record = record
-        return record
-
-    def write(self, name: str, content) -> None:
-        "Keep an artefact: a table as it is, anything else as JSON."
-        import pandas as pd
-
-        if isinstance(content, pd.DataFrame):
-            check_schema(name, content)
-            self._kept[name] = content
-        else:
-            self._kept[name] = content.to_json() if isinstance(content, Value) else json.dumps(content, default=str, ensure_ascii=False)
-        if name == "plan" and self.pending:
-            texts = {k: v for k, v in self._kept.items() if isinstance(v, str)}
-            state = {"record": self._record.to_json(), "texts": texts, "weights": json.loads(self._kept["weights"].to_json(orient="split"))}
-            write_atomic(self.pending, json.dumps(state).encode())
-
-    def read(self, name: str, kind: type[Value] | None = None):
-        "Return an artefact."
-        if name not in self._kept:
-            raise MissingData(f"the decision {self._record.id} has no {name!r}; take the step first that makes it")
-        kept = self._kept[name]
-        return kept if not isinstance(kept, str) else kind.from_json(kept) if kind else json.loads(kept)
-
-    def has(self, name: str) -> bool:
-        "Tell whether an artefact was kept."
-        return name in self._kept
-
-    def go_on(self) -> bool:  # False: no plan of this moment was left unfinished
-        "Take up the plan that was made for this moment before a crash; it is read, not made again.\n\nReturns\n-------\nbool\n    False: no plan of this moment was left unfinished"
-        import pandas as pd
-
-        if not (self.pending and self.pending.exists()):
-            return False
-        state = json.loads(self.pending.read_bytes())
-        before = RunRecord.from_json(state["record"])
-        if before.as_of != self._record.as_of or before.settings_hash != self._record.settings_hash:
-            return False
-        self._record, self._kept = before, dict(state["texts"])
-        self._kept["weights"] = pd.DataFrame(**state["weights"]).rename_axis("symbol")
-        return True
-
-    def forget_pending(self) -> None:
-        "Forget the kept plan: everything that it asked for stands in the books."
-        if self.pending:
-            self.pending.unlink(missing_ok=True)
-
 
 # %% ../../nbs/12_pipeline/00_run_record.ipynb #cb883761
 _PINNED = ("carnet", "numpy", "pandas", "scikit-learn", "riskfolio-lib", "cvxpy", "clarabel", "skfolio", "scipy", "statsmodels",
