@@ -223,8 +223,9 @@ class TradingAccount:
             if plan_status(self.ledger, self.account, plan.hash) == "proposed":
                 review_plan(self.ledger, self.account, plan.hash, "risk checks", self.when, f"{plural(len(verdict.checked), 'rule')} looked at, no violation")
             approve_plan(self.ledger, plan, "paper mode", self.when)
-        limit, traded = self.books.ask_above, sum((a.value for a in plan.actions), Decimal(0))
-        if self.live and limit is not None and not self.books.four_eyes and traded <= limit and plan_status(self.ledger, self.account, plan.hash) in ("proposed", "reviewed"):
+        live, traded = self.books, sum((a.value for a in plan.actions), Decimal(0))
+        limit = None if live.four_eyes else live.ask_above
+        if self.live and limit is not None and traded <= limit and plan_status(self.ledger, self.account, plan.hash) in ("proposed", "reviewed"):
             approve_plan(self.ledger, plan, f"rule: not above {limit} {plan.currency}", self.clock())
         return plan_status(self.ledger, self.account, plan.hash)
 
