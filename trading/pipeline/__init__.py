@@ -47,10 +47,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "NetTargets", "net_targets",
     ],
     "steps": [
-        "training_moment", "Trained", "train_forecaster", "require_fresh", "Decided", "decide_forecasts", "forecast_step", "market_regime",
-        "Allocated", "allocate_weights", "allocate_step",
+        "training_moment", "Trained", "train_forecaster", "forecast_now", "require_fresh", "Decided", "decide_forecasts", "forecast_step",
+        "market_regime", "Allocated", "allocate_weights", "allocate_step",
     ],
-    "target_weights": ["MOST_ABSENT", "carried_closes", "closed_now", "recent_day_returns"],
+    "target_weights": ["MOST_ABSENT", "carried_closes", "closed_now", "recent_day_returns", "forecast_effect"],
     "trade_report": ["order_table", "implementation_shortfall", "cost_facts"],
     "trade_steps": [
         "planning_prices", "open_books", "record_decisions", "Planned", "plan_step", "check_step", "Traded", "execute_step", "Recorded",
