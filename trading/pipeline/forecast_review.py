@@ -9,7 +9,7 @@ __all__ = ['Promises', 'promising_runs', 'read_promises', 'learn_outcomes', 'lea
 # %% ../../nbs/12_pipeline/22_forecast_review.ipynb #f6a1aeea
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,18 +96,24 @@ def learn_today(
     run: Run,
     close: pd.DataFrame,  # time × symbol, as the run saw them
     settings: Settings,
+    kept: MutableMapping | None = None,  # what earlier decisions of this process have read
 ) -> tuple[int, Any]:  # number of the last cycle that counts, 0 for none; the forecast.feedback.FeedbackState after it
-    "Learn from the forecasts of earlier runs that have come due, and return what is known at the run's moment; a dry run learns nothing.\n\nParameters\n----------\nrun : Run\nclose : pd.DataFrame\n    time × symbol, as the run saw them\nsettings : Settings\n\nReturns\n-------\ntuple[int, Any]\n    number of the last cycle that counts, 0 for none; the forecast.feedback.FeedbackState after it"
+    "Learn once a day from the forecasts of earlier runs that have come due, and return what is known at the run's moment; a dry run learns nothing.\n\nParameters\n----------\nrun : Run\nclose : pd.DataFrame\n    time × symbol, as the run saw them\nsettings : Settings\nkept : MutableMapping | None, default None\n    what earlier decisions of this process have read\n\nReturns\n-------\ntuple[int, Any]\n    number of the last cycle that counts, 0 for none; the forecast.feedback.FeedbackState after it"
     from trading.forecast.feedback import FeedbackLoop
     from trading.forecast.outcomes import ENSEMBLE
 
-    record = run.record
-    loop = FeedbackLoop(ENSEMBLE, path=Path(settings.run.data) / "feedback" / f"{record.profile}.jsonl")
+    record, kept = run.record, {} if kept is None else kept
+    path = Path(settings.run.data) / "feedback" / f"{record.profile}.jsonl"
+    stamp = lambda: path.stat().st_mtime_ns if path.exists() else 0  # noqa: E731
+    if kept.get(("feedback",), (None, None, None))[:2] != (path, stamp()):
+        kept["feedback",] = (path, stamp(), FeedbackLoop(ENSEMBLE, path=path))
+    loop = kept["feedback",][2]
     in_earnest = not any(record.parameters.get(k) for k in ("dry_run", "portfolio", "again"))
-    if in_earnest and not (loop.cycles and loop.cycles[-1].at > record.as_of):
+    if in_earnest and not (loop.cycles and max(c.at for c in loop.cycles).date() >= record.as_of.date()):
         known = read_promises(run.folder.parent, promising_runs(run.folder.parent, record.profile, record.as_of))
         told = {m: f[f.index.get_level_values("symbol").isin(close.columns)] for m, f in known.forecasts.items() if pd.Timestamp(m) > close.index[0]}
         learn_outcomes(loop, known._replace(forecasts={m: f for m, f in told.items() if len(f)}), close, settings, record.as_of)
+        kept["feedback",] = (path, stamp(), loop)
     return loop.before(record.as_of)
 
 
