@@ -47,7 +47,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "account_number",
     ],
 }, modules=[
-    "account", "cycle", "factory", "forecast_review", "instruments", "launch", "multi_venue", "named_optimizer", "named_sleeves",
-    "notebook_runner", "paper", "plan_approval", "plan_check", "price_snapshot", "run_compare", "run_record", "sentiment", "sleeves",
-    "target_weights", "trade_report", "venue_factory",
+    "account", "cycle", "factory", "forecast_review", "instruments", "launch", "market_bars", "multi_venue", "named_optimizer",
+    "named_sleeves", "notebook_runner", "paper", "plan_approval", "plan_check", "price_snapshot", "run_compare", "run_record", "sentiment",
+    "sleeves", "target_weights", "trade_report", "venue_factory",
 ])
