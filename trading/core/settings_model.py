@@ -107,9 +107,8 @@ class ForecastSettings(SettingsSection):
 
 
 class DecisionSettings(SettingsSection):
-    confidence: float = Field(0.7, ge=0.5, lt=1, description="least probability that a forecast's side is right")
-    reward_to_risk: float = Field(2.0, gt=0, description="least expected gain over expected loss")
-    adjustment_band: float = Field(0.05, ge=0, le=0.2, description="most that feedback may move the confidence asked for; 0: not at all")
+    confidence: float = Field(0.5, ge=0.5, lt=1, description="least probability that a forecast's side is right; 0.5 leaves out only what is hopeless")
+    reward_to_risk: float = Field(1.0, gt=0, description="least expected gain over expected loss; 1 leaves out what loses on average")
 
 # %% ../../nbs/00_core/44_settings_model.ipynb #1c72bbe0
 class AllocateSettings(SettingsSection):

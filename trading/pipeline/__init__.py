@@ -40,7 +40,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "CHECK_EVERY", "HALVED", "TAKEN", "carried_on", "shortfalls", "rule_factor", "live_record", "sleeve_weights", "within_limits",
         "NetTargets", "net_targets",
     ],
-    "target_weights": ["MOST_ABSENT", "carried_closes", "closed_now", "recent_day_returns"],
+    "target_weights": ["MOST_ABSENT", "carried_closes", "closed_now", "recent_day_returns", "forecast_effect"],
     "trade_report": ["order_table", "implementation_shortfall", "cost_facts"],
     "venue_factory": [
         "key_names", "find_secret", "vault_secret", "resolve_reference", "address_of", "each_venue", "keys_of", "connect",
