@@ -13,14 +13,15 @@ from prefect.schedules import Cron
 
 from trading.core.settings import Settings
 from trading.pipeline.launch import load_flow
-from trading.services.flow_runs import SCHEDULED
+from trading.services.flow_runs import SCHEDULED, cron_lines
 
 ONCE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)  # a second one waits for the first
 
 
 def jobs(settings: Settings) -> dict[str, tuple[Any, str]]:
     "Return what is scheduled: name → flow and cron line."
-    return {job: (getattr(load_flow(file), flow), getattr(settings.schedule, job)) for job, (file, flow) in SCHEDULED.items()}
+    times = cron_lines(settings)
+    return {job: (getattr(load_flow(file), flow), times[job]) for job, (file, flow) in SCHEDULED.items()}
 
 
 def serve_schedule(every: Sequence[Settings], once: bool = False) -> Iterator[str]:

@@ -5557,6 +5557,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'trading/services/flow_runs.py'),
                                             'trading.services.flow_runs.choose_portfolio': ( '13_services/flow_runs.html#choose_portfolio',
                                                                                              'trading/services/flow_runs.py'),
+                                            'trading.services.flow_runs.cron_lines': ( '13_services/flow_runs.html#cron_lines',
+                                                                                       'trading/services/flow_runs.py'),
                                             'trading.services.flow_runs.day_note': ( '13_services/flow_runs.html#day_note',
                                                                                      'trading/services/flow_runs.py'),
                                             'trading.services.flow_runs.deployments_text': ( '13_services/flow_runs.html#deployments_text',

@@ -29,7 +29,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "feedback_history": ["open_feedback", "describe_feedback"],
     "flow_runs": [
         "SCHEDULED", "run_of_flow", "choose_portfolio", "artifact_key", "printed_lines", "stage_lines", "plan_artifact", "day_note",
-        "deployments_text",
+        "cron_lines", "deployments_text",
     ],
     "holdings": ["import_holdings", "import_cointracking", "holdings_elsewhere", "is_statement", "portfolio_csv"],
     "jobs": ["JOB", "WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],

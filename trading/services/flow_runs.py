@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCHEDULED', 'run_of_flow', 'choose_portfolio', 'artifact_key', 'printed_lines', 'stage_lines', 'plan_artifact',
-           'day_note', 'deployments_text']
+           'day_note', 'cron_lines', 'deployments_text']
 
 # %% ../../nbs/13_services/48_flow_runs.ipynb #f2def0fd
 import json
@@ -111,6 +111,14 @@ SCHEDULED = {  # job, which is the name of its line in [schedule] → file in pr
     "daily": ("daily", "daily_scheduled"), "weekly": ("weekly", "weekly"), "maintenance": ("maintenance", "maintenance"),
     "watch": ("watch", "watch"), "reconcile": ("watch", "reconcile"),
 }
+
+
+def cron_lines(settings: Settings) -> dict[str, str]:
+    "Return when each job is started: job → cron line."
+    times = settings.schedule
+    return {"daily": times.daily, "weekly": times.weekly, "maintenance": times.maintenance, "watch": times.watch, "reconcile": times.reconcile}
+
+
 _HEAD = """# The flows as deployments of a work pool, for those who run a Prefect server with workers of their own instead of 'carnet schedule'.
 # Made by 'carnet schedule --write FILE' from the settings: change [schedule] there and write it again.
 #   prefect work-pool create carnet --type process
@@ -152,7 +160,6 @@ def deployments_text(
     "Write the schedule of the settings as Prefect's own file of deployments.\n\nParameters\n----------\nsettings : Settings\nprofile : str | None, default None\n    that the flows are given; None: that of the settings in force when they run\nfile : str, default 'prefect.yaml'\n    its name, for the first lines\n\nReturns\n-------\nstr\n    YAML"
     from importlib.metadata import version
 
-    times = settings.schedule
-    made = [_ONE.format(job=job, file=where, flow=flow, profile=json.dumps(profile), cron=getattr(times, job), zone=times.timezone)
-            for job, (where, flow) in SCHEDULED.items()]
+    times, zone = cron_lines(settings), settings.schedule.timezone
+    made = [_ONE.format(job=job, file=where, flow=flow, profile=json.dumps(profile), cron=times[job], zone=zone) for job, (where, flow) in SCHEDULED.items()]
     return _HEAD.format(file=file, version=version("prefect")) + "".join(made)
