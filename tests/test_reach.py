@@ -29,7 +29,7 @@ WAITS = {  # public definitions that nothing reaches yet, by the issue that will
         "venues.crypto.async_venue": "AsyncCcxtVenue",
     },
     18: {  # research to orders: optimisers, strategies, features and sizes by name
-        "backtest.strategies": "BollingerBreakout first_bars hold",
+        "backtest.strategies": "BollingerBreakout",
         "execution.plan": "PlanOutcome apply_plan",
         "features.technical": "atr bollinger ema log_returns macd realized_vol",
         "portfolio.rolling": "quick_weights rolling_weights",
