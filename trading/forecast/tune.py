@@ -122,6 +122,7 @@ def tune(
         raise BadInput(f"{unknown[0]} is no setting of {type(unfitted).__name__}; it has {', '.join(sorted(unfitted.get_params())[:8])} …")
     rows, answers, moments, steps = learning_rows(bars, horizon, timeframe, features)
     name = identity(bars, horizon, dict(space), unfitted, features, timeframe, n_splits, seed, method)
+    same = identity(horizon, unfitted, features, timeframe, n_splits)  # what a trial is, whichever search proposed it
     study = _study(name, journal, seed)
     cv, start = PurgedKFold(n_splits, steps), time.monotonic()
     if method == "grid":
@@ -140,7 +141,7 @@ def tune(
             for trial, params, score, stopped in _try(tried, data, cv, client):
                 study.tell(trial, None if stopped else score, state=_state("PRUNED") if stopped else None)
                 told = {"estimator": type(unfitted).__name__, "horizon": horizon} | params
-                count_trial(register, strategy, told, bars, identity(name, params))
+                count_trial(register, strategy, told, bars, identity(same, params))
                 if on_trial:
                     on_trial(params, score)
                 step()
