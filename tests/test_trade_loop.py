@@ -26,8 +26,8 @@ from trading.services.workspace import Workspace
 
 pytestmark = pytest.mark.xdist_group("loop")
 START, HOUR, ACCOUNT = datetime(2021, 12, 20, tzinfo=UTC), timedelta(hours=1), "paper-sample-coins-1h"
-FAST = {"market.symbols": "BTC/USDT, ETH/USDT, SOL/USDT", "market.start": "2021-10-01", "forecast.window": "900", "forecast.refit": "weekly", "forecast.horizons": "1, 6",
-        "allocate.window": "300", "limits.max_turnover": "3", "trade.drift": "0.01"}
+FAST = {"market.symbols": "BTC/USDT, ETH/USDT, SOL/USDT", "market.start": "2021-10-01", "forecast.window": "900", "forecast.refit": "weekly",
+        "forecast.horizons": "1, 6", "allocate.window": "300", "limits.max_turnover": "3", "trade.drift": "0.01"}
 
 
 def settings_at(home: Path, **more: str):
