@@ -62,7 +62,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "account_number",
     ],
 }, modules=[
-    "account", "cycle", "factory", "forecast_review", "instruments", "launch", "memory_run", "multi_venue", "named_optimizer",
-    "named_sleeves", "notebook_runner", "paper", "plan_approval", "plan_check", "price_snapshot", "replay", "replay_result", "run_compare",
-    "run_record", "sentiment", "sleeves", "steps", "target_weights", "trade_loop", "trade_report", "trade_steps", "venue_factory",
+    "account", "cycle", "factory", "forecast_review", "instruments", "launch", "market_bars", "memory_run", "multi_venue",
+    "named_optimizer", "named_sleeves", "notebook_runner", "paper", "plan_approval", "plan_check", "price_snapshot", "replay",
+    "replay_result", "run_compare", "run_record", "sentiment", "sleeves", "steps", "target_weights", "trade_loop", "trade_report",
+    "trade_steps", "venue_factory",
 ])

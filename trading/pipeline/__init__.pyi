@@ -5,6 +5,7 @@ from . import factory as factory
 from . import forecast_review as forecast_review
 from . import instruments as instruments
 from . import launch as launch
+from . import market_bars as market_bars
 from . import memory_run as memory_run
 from . import multi_venue as multi_venue
 from . import named_optimizer as named_optimizer
