@@ -3725,6 +3725,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'trading.forecast.panel': { 'trading.forecast.panel.Panel': ('04_forecast/panel.html#panel', 'trading/forecast/panel.py'),
                                         'trading.forecast.panel.Panel.usable': ( '04_forecast/panel.html#panel.usable',
                                                                                  'trading/forecast/panel.py'),
+                                        'trading.forecast.panel._in_order': ( '04_forecast/panel.html#_in_order',
+                                                                              'trading/forecast/panel.py'),
                                         'trading.forecast.panel._on_rows': ('04_forecast/panel.html#_on_rows', 'trading/forecast/panel.py'),
                                         'trading.forecast.panel._own_features': ( '04_forecast/panel.html#_own_features',
                                                                                   'trading/forecast/panel.py'),
