@@ -191,7 +191,7 @@ class TradingAccount:
         "Return the account's value over time, up to now.\n\nParameters\n----------\nprices : dict[str, Decimal]\nmoment : datetime\n\nReturns\n-------\npd.DataFrame\n    by timestamp: equity, flow since the mark before, unit"
         self.mark(prices, moment)
         own = self.ledger.equity_history(self.account)
-        past = pd.DataFrame([m[1:] for m in self.past], pd.DatetimeIndex([m[0] for m in self.past]), ["equity", "flow", "unit"], dtype=float)
+        past = pd.DataFrame([m[1:] for m in self.past], pd.to_datetime([m[0] for m in self.past], utc=True), ["equity", "flow", "unit"], dtype=float)
         if len(past := past[past.index <= own.index[0]]):  # what was 1 long ago is not 1 now
             first = past["unit"].iloc[-1] * (1.0 if past.index[-1] == own.index[0] else own["equity"].iloc[0] / past["equity"].iloc[-1])
             own[["flow", "unit"]] = unit_values(own, self.ledger.flows(self.account), first)
