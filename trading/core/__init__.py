@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "cards": ["Tone", "CARD_STYLE", "Card", "Bar", "written", "card_text", "card_html", "Shown"],
     "carried_prices": ["carry_prices", "closed_markets", "day_closes", "day_returns", "span_text"],
     "circuit_breaker": ["Circuit", "BackoffPolicy", "CircuitStore", "MemoryStore", "CircuitBreaker"],
+    "cron": ["Cron", "TimeZoneName", "last_scheduled"],
     "currencies": ["OLDEST_RATE", "quote_currency", "conversion_rates", "reference_rates"],
     "datasets": ["SampleKind", "SOURCES", "sample_bars", "sample_instruments"],
     "decimals": ["EXACT", "strip_zeros"],
@@ -45,7 +46,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "settings": ["Found", "SETTINGS_SECTIONS", "read_ini", "profiles_in", "read_environment", "load_settings", "gather_settings"],
     "settings_edit": ["RESTART", "change_text", "check_text", "differences", "apply_settings", "apply_changes"],
     "settings_model": [
-        "SAMPLE_MARKETS", "Cron", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine", "WATCH", "SettingsSection", "RunSettings",
+        "SAMPLE_MARKETS", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine", "WATCH", "SettingsSection", "RunSettings",
         "MarketSettings", "ForecastSettings", "DecisionSettings", "AllocateSettings", "CostSettings", "TradeSettings", "ExecutionSettings",
         "LiveSettings", "LimitSettings", "PromotionSettings", "AccessSettings", "ScheduleSettings", "AlertSettings", "HealthSettings",
         "BackupSettings", "ServiceSettings", "nearest_name", "Settings",
@@ -76,7 +77,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "written_settings": ["Fraction", "Words", "Numbers", "LimitLevel", "read_words", "read_named_numbers", "bars_ahead"],
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
-    "bars", "calendars", "cards", "carried_prices", "circuit_breaker", "currencies", "datasets", "decimals", "drawdown", "english",
+    "bars", "calendars", "cards", "carried_prices", "circuit_breaker", "cron", "currencies", "datasets", "decimals", "drawdown", "english",
     "errors", "files", "hash_chain", "identity", "instruments", "lazy", "numbers", "pages", "redaction", "resources", "secret_shapes",
     "settings", "settings_edit", "settings_model", "settings_overrides", "shown_tables", "sleeve_lines", "sqlite", "svg_charts",
     "svg_maps", "synthetic", "terms", "tracing", "trial_store", "types", "values", "venue_profiles", "venue_proxy", "written_settings",

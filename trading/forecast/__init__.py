@@ -6,7 +6,10 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "conformal": ["conformal_bounds", "sign_probability", "adapt_misses"],
-    "decisions": ["DayDecisions", "decide_day", "accepted_forecasts", "describe_decisions", "decisions_frame"],
+    "decisions": [
+        "RECENT", "DayDecisions", "JudgedRecord", "judge_record", "decide_day", "accepted_forecasts", "describe_decisions",
+        "decisions_frame",
+    ],
     "drift": ["psi", "mmd", "feature_drift", "DriftAlert", "forecast_drift", "read_alerts", "day_drift", "retraining_reasons"],
     "estimators": ["EstimatorName", "RunningRidge", "make_estimator", "baseline_forecast"],
     "evidence": ["NEEDED", "standing_forecasts", "Skill", "measure_skill"],

@@ -24,7 +24,7 @@ from . import stacking as stacking
 from . import targets as targets
 from . import tune as tune
 from .conformal import conformal_bounds as conformal_bounds, sign_probability as sign_probability, adapt_misses as adapt_misses
-from .decisions import DayDecisions as DayDecisions, decide_day as decide_day, accepted_forecasts as accepted_forecasts, describe_decisions as describe_decisions, decisions_frame as decisions_frame
+from .decisions import RECENT as RECENT, DayDecisions as DayDecisions, JudgedRecord as JudgedRecord, judge_record as judge_record, decide_day as decide_day, accepted_forecasts as accepted_forecasts, describe_decisions as describe_decisions, decisions_frame as decisions_frame
 from .drift import psi as psi, mmd as mmd, feature_drift as feature_drift, DriftAlert as DriftAlert, forecast_drift as forecast_drift, read_alerts as read_alerts, day_drift as day_drift, retraining_reasons as retraining_reasons
 from .estimators import EstimatorName as EstimatorName, RunningRidge as RunningRidge, make_estimator as make_estimator, baseline_forecast as baseline_forecast
 from .evidence import NEEDED as NEEDED, standing_forecasts as standing_forecasts, Skill as Skill, measure_skill as measure_skill

@@ -59,7 +59,7 @@ def settings_of(
     run: Run,
 ) -> Settings:
     "Return the settings a run was made with, whatever the files say today."
-    return Settings(**run.record.settings)
+    return run.settings or Settings(**run.record.settings)
 
 # %% ../../nbs/12_pipeline/10_launch.ipynb #aec83be5
 def run_daily(

@@ -63,6 +63,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "queries_venues": ["venue_rows", "venue_facts"],
     "query_cache": ["FRESH", "MEMORY", "QueryCache", "view"],
+    "replay_control": ["Replay", "list_replays", "replay_result", "replay_tables"],
     "run_control": ["StartRun", "start_daily_run", "ResumeRun", "resume_run", "CancelJob", "cancel_running_job"],
     "security_admin": [
         "Ask", "security_of", "security_in", "with_vault", "store_secret", "delete_secret", "require_vault", "key_is_in_ring",
@@ -92,6 +93,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "access", "account_control", "alerting", "backups", "book_control", "commands", "data_control", "exports", "feedback_history",
     "holdings", "jobs", "launching", "maintenance", "market_data", "metrics", "plan_control", "portfolio_control", "portfolios",
     "queries_analytics", "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "queries_venues",
-    "query_cache", "run_control", "security_admin", "settings_control", "stops", "strategy_control", "system_control", "user_control",
-    "venue_control", "workspace",
+    "query_cache", "replay_control", "run_control", "security_admin", "settings_control", "stops", "strategy_control", "system_control",
+    "user_control", "venue_control", "workspace",
 ])
