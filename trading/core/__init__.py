@@ -41,7 +41,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "MAX_DEPTH", "ENDS", "KNOWN", "is_secret_name", "mask_looks", "secret_forms", "SecretPattern", "pieces_of", "KnownSecrets",
         "redact", "redact_text", "redact_notebook", "redact_notebook_text", "redact_output",
     ],
-    "resources": ["CHECKOUT", "checkout", "share_path"],
+    "resources": ["CHECKOUT", "checkout", "share_path", "copy_research"],
     "secret_shapes": ["MASK", "SHAPES", "mask_shapes"],
     "settings": ["Found", "SETTINGS_SECTIONS", "read_ini", "profiles_in", "read_environment", "load_settings", "gather_settings"],
     "settings_edit": ["RESTART", "change_text", "check_text", "differences", "apply_settings", "apply_changes"],

@@ -60,7 +60,7 @@ from .lazy import lazy_names as lazy_names, make_callable as make_callable
 from .numbers import number_evidence as number_evidence, decide_sign as decide_sign, decimal_sign as decimal_sign, read_numbers as read_numbers, read_number as read_number
 from .pages import render as render
 from .redaction import MAX_DEPTH as MAX_DEPTH, ENDS as ENDS, KNOWN as KNOWN, is_secret_name as is_secret_name, mask_looks as mask_looks, secret_forms as secret_forms, SecretPattern as SecretPattern, pieces_of as pieces_of, KnownSecrets as KnownSecrets, redact as redact, redact_text as redact_text, redact_notebook as redact_notebook, redact_notebook_text as redact_notebook_text, redact_output as redact_output
-from .resources import CHECKOUT as CHECKOUT, checkout as checkout, share_path as share_path
+from .resources import CHECKOUT as CHECKOUT, checkout as checkout, share_path as share_path, copy_research as copy_research
 from .secret_shapes import MASK as MASK, SHAPES as SHAPES, mask_shapes as mask_shapes
 from .settings import Found as Found, SETTINGS_SECTIONS as SETTINGS_SECTIONS, read_ini as read_ini, profiles_in as profiles_in, read_environment as read_environment, load_settings as load_settings, gather_settings as gather_settings
 from .settings_edit import RESTART as RESTART, change_text as change_text, check_text as check_text, differences as differences, apply_settings as apply_settings, apply_changes as apply_changes

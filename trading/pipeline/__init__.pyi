@@ -5,6 +5,7 @@ from . import factory as factory
 from . import forecast_review as forecast_review
 from . import instruments as instruments
 from . import launch as launch
+from . import market_bars as market_bars
 from . import memory_run as memory_run
 from . import multi_venue as multi_venue
 from . import named_optimizer as named_optimizer
@@ -28,7 +29,7 @@ from . import venue_factory as venue_factory
 from .account import AccountSnapshot as AccountSnapshot, holdings_table as holdings_table, TradingRules as TradingRules, trading_rules as trading_rules, open_account_ledger as open_account_ledger, kill_switch as kill_switch, TradingAccount as TradingAccount, open_account as open_account, tradable_markets as tradable_markets, with_circuit_breaker as with_circuit_breaker, open_live_account as open_live_account
 from .cycle import FROM_PRICES as FROM_PRICES, FEWEST_CLOSES as FEWEST_CLOSES, LONGEST_HISTORY as LONGEST_HISTORY, cycle_of as cycle_of, cycle_target_path as cycle_target_path, describe_cycle as describe_cycle
 from .factory import USUAL_CALENDARS as USUAL_CALENDARS, market_source as market_source, with_cache as with_cache, store_of as store_of, source_note as source_note, bars_of as bars_of, calendars_of as calendars_of, symbol_calendars as symbol_calendars, models_of as models_of, taxonomy_of as taxonomy_of, groups_of as groups_of, shock_groups_of as shock_groups_of, risk_limits as risk_limits, optimizer_of as optimizer_of, policy_of as policy_of
-from .forecast_review import forecasts_before as forecasts_before, last_review as last_review, count_matured as count_matured, todays_drift as todays_drift, drift_facts as drift_facts
+from .forecast_review import Promises as Promises, promising_runs as promising_runs, read_promises as read_promises, learn_outcomes as learn_outcomes, learn_today as learn_today, forecasts_before as forecasts_before, last_review as last_review, count_matured as count_matured, todays_drift as todays_drift, drift_facts as drift_facts
 from .instruments import instruments_version as instruments_version, InstrumentHistory as InstrumentHistory, fetch_instruments as fetch_instruments, known_instruments as known_instruments, pinned_instruments as pinned_instruments
 from .launch import resolve_as_of as resolve_as_of, open_run as open_run, settings_of as settings_of, run_daily as run_daily, prepare_prefect as prepare_prefect, start_server as start_server, own_server as own_server, load_flow as load_flow
 from .memory_run import MemoryRun as MemoryRun
