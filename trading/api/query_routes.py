@@ -19,7 +19,7 @@ from fastapi.routing import APIRoute
 
 from .errors import JSON, documented_refusals
 from .response_cache import ResponseCache, to_json
-from ..services import jobs, queries_analytics, queries_portfolio, queries_runs, queries_system, queries_trading
+from ..services import jobs, queries_analytics, queries_portfolio, queries_runs, queries_system, queries_trading, strategy_control
 from ..services.access import allowed, workspace_for
 from ..services.workspace import Workspace
 
@@ -74,6 +74,11 @@ READS: dict[str, tuple[QueryRoute, ...]] = {
         QueryRoute("/risk/stress", queries_analytics.stress_results, "The crashes of history"),
         QueryRoute("/risk/attribution", queries_analytics.attribution, "Differences by group"), QueryRoute("/risk/correlation",
             queries_analytics.return_correlation, "Moving together"),
+    ),
+    "strategies": (
+        QueryRoute("/strategies", strategy_control.strategies, "The last decision about each strategy"),
+        QueryRoute("/strategies/compare", strategy_control.compare_strategies, "What trades, against what was promised"),
+        QueryRoute("/strategies/{strategy}", strategy_control.show_strategy, "The evidence of a strategy's promotion", "trader"),
     ),
     "taxonomy": (
         QueryRoute("/taxonomy", queries_system.taxonomy, "Groups of coins, and which rule decided"),

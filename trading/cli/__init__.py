@@ -29,7 +29,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "lock_user", "unlock_user", "enrol", "change_role", "change_password", "change_portfolios", "make_key", "list_keys", "revoke_key",
         "list_sessions", "end_session", "audit_group", "show_audit", "verify_audit",
     ],
-    "strategies": ["read_grid", "strategies_group", "list_command", "show_command", "promote_command", "retire_command"],
+    "strategies": [
+        "read_grid", "strategies_group", "list_command", "show_command", "compare_sleeves_command", "promote_command", "retire_command",
+    ],
     "trade": [
         "approve_command", "review_command", "reject_command", "validate_command", "kill_command", "reconcile_command", "compare_command",
         "reproduce_command",

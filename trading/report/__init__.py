@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "ALERT_TONES", "SAME_LEVEL", "ReportData", "table", "by_symbol", "figure", "required_actions", "story_parts", "action_parts",
         "holding_parts", "held_lines", "orders_table",
     ],
+    "sleeve_sections": ["sleeve_parts"],
     "svg_charts": [
         "INK", "MUTED", "GRID", "PAPER", "ACCENT", "WARN", "STYLES", "Svg", "svg_chart", "value_ticks", "time_ticks", "thin", "time_chart",
         "x_scale", "finite_frame", "bar_chart", "change_chart", "interval_chart", "step_chart", "gauge",
@@ -31,5 +32,5 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "waterfall": ["short_name", "steps_of", "parts_chart", "reach", "driver_charts"],
 }, modules=[
     "daily_report", "forecast_sections", "formatting", "narrative", "performance_sections", "risk_sections", "run_index", "sections",
-    "svg_charts", "waterfall",
+    "sleeve_sections", "svg_charts", "waterfall",
 ])

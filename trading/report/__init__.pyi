@@ -7,6 +7,7 @@ from . import performance_sections as performance_sections
 from . import risk_sections as risk_sections
 from . import run_index as run_index
 from . import sections as sections
+from . import sleeve_sections as sleeve_sections
 from . import svg_charts as svg_charts
 from . import waterfall as waterfall
 from .daily_report import COST_NAMES as COST_NAMES, QUALITY as QUALITY, REPORT_SECTIONS as REPORT_SECTIONS, cost_parts as cost_parts, quality_parts as quality_parts, provenance_parts as provenance_parts, render as render, build_report as build_report
@@ -17,5 +18,6 @@ from .performance_sections import CHANGE_LINES as CHANGE_LINES, COMPARED_METRICS
 from .risk_sections import RiskContext as RiskContext, plan_parts as plan_parts, stress_parts as stress_parts, attribution_parts as attribution_parts, regime_parts as regime_parts
 from .run_index import build_index as build_index, write_index as write_index
 from .sections import ALERT_TONES as ALERT_TONES, SAME_LEVEL as SAME_LEVEL, ReportData as ReportData, table as table, by_symbol as by_symbol, figure as figure, required_actions as required_actions, story_parts as story_parts, action_parts as action_parts, holding_parts as holding_parts, held_lines as held_lines, orders_table as orders_table
+from .sleeve_sections import sleeve_parts as sleeve_parts
 from .svg_charts import INK as INK, MUTED as MUTED, GRID as GRID, PAPER as PAPER, ACCENT as ACCENT, WARN as WARN, STYLES as STYLES, Svg as Svg, svg_chart as svg_chart, value_ticks as value_ticks, time_ticks as time_ticks, thin as thin, time_chart as time_chart, x_scale as x_scale, finite_frame as finite_frame, bar_chart as bar_chart, change_chart as change_chart, interval_chart as interval_chart, step_chart as step_chart, gauge as gauge
 from .waterfall import short_name as short_name, steps_of as steps_of, parts_chart as parts_chart, reach as reach, driver_charts as driver_charts

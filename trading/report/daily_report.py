@@ -22,6 +22,7 @@ from .forecast_sections import forecast_overview
 from .formatting import UNKNOWN, Parts, closing_day, day, known, money, number, percent, quantity
 from .performance_sections import equity_parts, month_parts, risk_parts
 from .risk_sections import attribution_parts, plan_parts, regime_parts, stress_parts
+from .sleeve_sections import sleeve_parts
 from trading.report.sections import (
     ReportData, action_parts, by_symbol, figure, held_lines, holding_parts, required_actions, story_parts, table,
 )
@@ -162,7 +163,7 @@ REPORT_SECTIONS: tuple[tuple[str, str, str, Callable[[ReportData], Parts]], ...]
     ("today", "What happened and why", "", story_parts),
     ("person", "Action required", "Most urgent first.", action_parts),
     ("holdings", "Holdings and orders", "Before, the orders between, and after.", lambda d: [*holding_parts(d), *plan_parts(d.context, d.currency)]),
-    ("equity", "Equity", "The account, and its policy against the benchmark.", lambda d: [*equity_parts(d), *attribution_parts(d.context)]),
+    ("equity", "Equity", "The account, and its policy against the benchmark.", lambda d: [*equity_parts(d), *sleeve_parts(d.sleeves), *attribution_parts(d.context)]),
     ("market", "Market regime", "", lambda d: regime_parts(d.context)),
     ("risk", "Risk", "Limits, risk measures and stress tests.", lambda d: [*risk_parts(d), *stress_parts(d.context)]),
     ("forecasts", "Forecasts", "Expected returns, their intervals and their track record.", forecast_overview),

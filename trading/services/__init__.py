@@ -73,7 +73,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "SetGroup", "set_group", "DropGroup", "drop_group", "SetAlias", "set_alias", "DropAlias", "drop_alias",
     ],
     "stops": ["opened_accounts", "known_accounts", "account_switch", "engaged_switches", "stop_sentences"],
-    "strategy_control": ["PromoteStrategy", "RetireStrategy", "list_strategies", "show_strategy"],
+    "strategy_control": [
+        "KINDS", "PromoteStrategy", "RetireStrategy", "list_strategies", "strategies", "show_strategy", "compare_strategies",
+        "earned_by_sleeve",
+    ],
     "system_control": [
         "AcknowledgeAlert", "acknowledge_rule", "once_of", "WriteNote", "write_note", "SteerFeedback", "freeze_feedback", "thaw_feedback",
         "RollBackFeedback", "roll_back_feedback", "PromoteModel", "promote_saved_model", "RollBackModel", "roll_back_to_model", "Nothing",
