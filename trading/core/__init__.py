@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "expected_bars", "observed_calendar", "check_on_calendar", "usual_step", "on_own_clock", "elapsed_years", "calendar_bars_a_year",
         "bars_a_year", "annual_growth", "next_open", "price_age",
     ],
+    "cards": ["Tone", "CARD_STYLE", "Card", "Bar", "written", "card_text", "card_html", "Shown"],
     "carried_prices": ["carry_prices", "closed_markets", "day_closes", "day_returns", "span_text"],
     "circuit_breaker": ["Circuit", "BackoffPolicy", "CircuitStore", "MemoryStore", "CircuitBreaker"],
     "currencies": ["OLDEST_RATE", "quote_currency", "conversion_rates", "reference_rates"],
@@ -34,6 +35,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "lazy": ["lazy_names", "make_callable"],
     "numbers": ["number_evidence", "decide_sign", "decimal_sign", "read_numbers", "read_number"],
+    "pages": ["render"],
     "redaction": [
         "MAX_DEPTH", "ENDS", "KNOWN", "is_secret_name", "mask_looks", "secret_forms", "SecretPattern", "pieces_of", "KnownSecrets",
         "redact", "redact_text", "redact_notebook", "redact_notebook_text", "redact_output",
@@ -49,9 +51,16 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "BackupSettings", "ServiceSettings", "nearest_name", "Settings",
     ],
     "settings_overrides": ["OVERRIDES_FILE", "read_overrides", "overridden_settings"],
+    "shown_tables": ["ShownFrame", "ShownSeries"],
     "sleeve_lines": ["SleeveLine", "read_sleeve"],
     "sqlite": ["transaction", "open_database", "open_readonly", "single_transaction"],
+    "svg_charts": [
+        "INK", "MUTED", "GRID", "PAPER", "ACCENT", "WARN", "STYLES", "Svg", "svg_chart", "value_ticks", "time_ticks", "thin", "time_chart",
+        "x_scale", "finite_frame", "bar_chart", "change_chart", "interval_chart", "step_chart", "gauge",
+    ],
+    "svg_maps": ["heat_map", "histogram_chart"],
     "synthetic": ["ScenarioKind", "StylizedFacts", "scenario"],
+    "terms": ["meaning", "term"],
     "tracing": ["SWITCHES", "PARENT", "CALLS", "span", "traceparent", "traced"],
     "trial_store": [
         "TRIALS_IN_ROW", "Cells", "sketch_values", "sketch_returns", "data_words", "shift_between", "canonical_value", "variation_text",
@@ -67,8 +76,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "written_settings": ["Fraction", "Words", "Numbers", "LimitLevel", "read_words", "read_named_numbers", "bars_ahead"],
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
-    "bars", "calendars", "carried_prices", "circuit_breaker", "currencies", "datasets", "decimals", "drawdown", "english", "errors",
-    "files", "hash_chain", "identity", "instruments", "lazy", "numbers", "redaction", "resources", "secret_shapes", "settings",
-    "settings_edit", "settings_model", "settings_overrides", "sleeve_lines", "sqlite", "synthetic", "tracing", "trial_store", "types",
-    "values", "venue_profiles", "venue_proxy", "written_settings", "written_times",
+    "bars", "calendars", "cards", "carried_prices", "circuit_breaker", "currencies", "datasets", "decimals", "drawdown", "english",
+    "errors", "files", "hash_chain", "identity", "instruments", "lazy", "numbers", "pages", "redaction", "resources", "secret_shapes",
+    "settings", "settings_edit", "settings_model", "settings_overrides", "shown_tables", "sleeve_lines", "sqlite", "svg_charts",
+    "svg_maps", "synthetic", "terms", "tracing", "trial_store", "types", "values", "venue_profiles", "venue_proxy", "written_settings",
+    "written_times",
 ])

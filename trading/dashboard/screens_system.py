@@ -21,7 +21,7 @@ from ..report.daily_report import QUALITY
 from ..report.forecast_sections import horizon_text
 from ..report.formatting import UNKNOWN, Parts, day, known, limit_name, limit_value, number, percent, quantity
 from ..report.sections import figure, table
-from ..report.svg_charts import bar_chart
+from ..core.svg_charts import bar_chart
 from ..services.queries_system import alert_history, cycles, data_quality, feedback_state, system_health, thresholds
 from ..services.workspace import Workspace, current_settings
 from ..services.queries_runs import run, runs

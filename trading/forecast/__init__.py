@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "add_payoff", "break_even", "move_threshold", "count_patterns", "adjust_confidence", "pattern_of", "Cycle", "apply_cycle",
         "FeedbackLoop", "adaptation_score",
     ],
+    "forecast_table": ["ForecastTable"],
     "forecaster": [
         "FEWEST_TRAIN", "FEWEST_CALIBRATION", "COLUMNS", "default_estimator", "HorizonModel", "fit_horizon", "update_horizon",
         "learn_more", "forecast_rows", "adapt_bounds", "forecast_inputs", "forecast_panel", "HorizonForecaster", "hold_out", "accuracy",
@@ -48,7 +49,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "tune": ["Space", "learning_rows", "fold_scores", "Tuned", "suggest_parameters", "all_folds"],
 }, modules=[
-    "conformal", "decisions", "drift", "estimators", "explain", "feedback", "forecaster", "labels", "meta_labeling", "model_promotion",
-    "model_registry", "neural", "outcomes", "panel", "risk_outlook", "rl_env", "rl_training", "sentiment", "significance", "stacking",
-    "targets", "tune",
+    "conformal", "decisions", "drift", "estimators", "explain", "feedback", "forecast_table", "forecaster", "labels", "meta_labeling",
+    "model_promotion", "model_registry", "neural", "outcomes", "panel", "risk_outlook", "rl_env", "rl_training", "sentiment",
+    "significance", "stacking", "targets", "tune",
 ])

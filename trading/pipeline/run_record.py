@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from ..core.cards import Card, Shown, written
 from ..core.errors import BadInput, MissingData, TradingError
 from ..core.files import write_atomic
 from ..core.redaction import redact
@@ -28,7 +29,7 @@ Status = Literal["pending", "running", "waiting", "done", "failed"]  # waiting: 
 
 @dataclass(frozen=True)
 class Stage(Value):
-    "One step of a run.\n\nParameters\n----------\nname : str\n    the run notebook, for example '10_ingest'\nstatus : Status, default 'pending'\nseconds : float | None, default None\n    how long it took\nerror : str, default ''\n    one sentence"
+    "One step of a run."
 
     name: str  # the run notebook, for example '10_ingest'
     status: Status = "pending"
@@ -36,9 +37,9 @@ class Stage(Value):
     error: str = ""  # one sentence
 
 
-@dataclass(frozen=True)
-class RunRecord(Value):
-    "What `run.json` holds: everything that the numbers rest on.\n\nParameters\n----------\nid : str\nprofile : str\nas_of : datetime\n    only data known by then is used\nmode : Literal['paper', 'live']\naccount : str\n    whose money\ncreated : datetime\nsettings : dict[str, Any]\nsettings_hash : str\nstages : tuple[Stage, ...]\nparameters : dict[str, Any]\n    what the stages were given besides\ndata_version : str, default ''\ninstruments : str, default ''\n    version of the steps and limits that plan and orders keep to\nmodel_versions : dict[str, str]\nseed : int, default 0\ncommit : str, default ''\n    of the code, empty when it was installed\npackages : dict[str, str]\n    name → version\npython : str, default ''\nartefacts : dict[str, str]\n    file name → SHA-256"
+@dataclass(frozen=True, repr=False)
+class RunRecord(Shown, Value):
+    "What `run.json` holds: everything that the numbers rest on."
 
     id: str
     profile: str
@@ -59,6 +60,13 @@ class RunRecord(Value):
     python: str = ""
     artefacts: dict[str, str] = field(default_factory=dict)  # file name → SHA-256
 
+    def _card(self) -> Card:
+        "Show what the run has come to, stage by stage."
+        tone = {"done": "good", "failed": "bad"}.get(self.status, "warn")
+        rows = [(s.name, s.status, f"{written(s.seconds, '{:.1f}')} s", s.error) for s in self.stages]
+        facts = {"as of": f"{self.as_of:%Y-%m-%d %H:%M} UTC", "mode": self.mode, "account": self.account, "settings": self.settings_hash[:10]}
+        return Card("Run", f"{self.id} · {self.profile}", facts, self.status, tone, columns=("stage", "status", "took", "error"), rows=rows)
+
     @property
     def status(self) -> Status:
         "Return what the run as a whole has come to."
@@ -71,7 +79,7 @@ NUMBER, TEXT, TIME, FLAG = "number", "text", "time", "flag"
 
 @dataclass(frozen=True)
 class Schema:
-    "What a table must have.\n\nParameters\n----------\nstage : str\n    who writes it\nindex : tuple[str, ...]\ncolumns : dict[str, str]\n    name → number, text, time or flag; empty: any, all numbers"
+    "What a table must have."
 
     stage: str  # who writes it
     index: tuple[str, ...]
@@ -97,7 +105,7 @@ def check_schema(
     name: str,  # of the artefact
     frame,  # DataFrame
 ) -> None:
-    "Refuse a table that is not what its schema promises; tables without a schema pass.\n\nParameters\n----------\nname : str\n    of the artefact\nframe\n    DataFrame"
+    "Refuse a table that is not what its schema promises; tables without a schema pass."
     from pandas.api import types as kinds
 
     schema = SCHEMAS.get(name)
@@ -115,14 +123,20 @@ def check_schema(
             raise BadInput(f"{wrong}the column {column!r} holds {frame[column].dtype}, not a {kind}; run that stage again")
 
 # %% ../../nbs/12_pipeline/00_run_record.ipynb #6381ffd6
-class Run:
-    "A run folder: read and write its record and its artefacts.\n\nParameters\n----------\nfolder : Path | str\n    an existing run folder"
+class Run(Shown):
+    "A run folder: read and write its record and its artefacts."
 
     def __init__(
         self,
         folder: Path | str,  # an existing run folder
     ):
         self.folder = Path(folder)
+
+    def _card(self) -> Card:
+        "Show what happened, stage by stage, and where its report lies."
+        card, report = self.record._card(), self.folder / "index.html"
+        said = self.read("summary")["sentences"][:3] if self.has("summary") else []
+        return replace(card, notes=[*said, f"report: {report}" if report.exists() else "no report yet"])
 
     @property
     def record(self) -> RunRecord:
@@ -158,7 +172,7 @@ class Run:
         name: str,  # without ending
         content,  # a DataFrame, a Value, or anything JSON can hold
     ) -> Path:
-        "Keep an artefact, with its checksum in the record.\n\nParameters\n----------\nname : str\n    without ending\ncontent\n    a DataFrame, a Value, or anything JSON can hold\n\nReturns\n-------\nPath"
+        "Keep an artefact, with its checksum in the record."
         import io
 
         import pandas as pd
@@ -179,7 +193,7 @@ class Run:
         name: str,  # without ending
         kind: type[Value] | None = None,  # the class of a value; None: a table, or plain JSON
     ):
-        "Return an artefact that a stage wrote, or say that it is missing, altered or malformed.\n\nParameters\n----------\nname : str\n    without ending\nkind : type[Value] | None, default None\n    the class of a value; None: a table, or plain JSON"
+        "Return an artefact that a stage wrote, or say that it is missing, altered or malformed."
         import io
 
         import pandas as pd
@@ -223,7 +237,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def machine() -> dict[str, str]:  # blas and processor
-    "Return what can move the last digits of a number besides the packages: the linear algebra and the processor.\n\nReturns\n-------\ndict[str, str]\n    blas and processor"
+    "Return what can move the last digits of a number besides the packages: the linear algebra and the processor."
     import platform
 
     import numpy as np
@@ -267,7 +281,7 @@ def create_run(
     seed: int = 0,
     parameters: Mapping[str, Any] | None = None,
 ) -> Run:
-    "Make the folder of a new run and pin what it is made of.\n\nParameters\n----------\nreports : Path\n    folder of all runs\nprofile : str\nas_of : datetime\n    UTC\nmode : str\naccount : str\nsettings : Mapping[str, Any]\n    everything in force, as JSON\nsettings_hash : str\nnow : datetime\n    UTC\nseed : int, default 0\nparameters : Mapping[str, Any] | None, default None\n\nReturns\n-------\nRun"
+    "Make the folder of a new run and pin what it is made of."
     import platform
     from datetime import timedelta
 
@@ -294,7 +308,7 @@ def find_run(
     reports: Path,
     name: str,  # the id of a run, its beginning, or 'last'
 ) -> Run:
-    "Return a run by its id.\n\nParameters\n----------\nreports : Path\nname : str\n    the id of a run, its beginning, or 'last'\n\nReturns\n-------\nRun"
+    "Return a run by its id."
     known = sorted((p.parent for p in Path(reports).glob("*/run.json")), key=lambda p: p.stat().st_mtime)
     if name == "last" and known:
         return Run(max(known, key=lambda p: Run(p).record.created))

@@ -20,7 +20,7 @@ from ..core.carried_prices import span_text
 from ..core.english import count, listed, plural, sentence, spelled
 from .formatting import Parts, day, known, percent, quantity
 from .sections import ReportData, figure, table
-from .svg_charts import interval_chart
+from ..core.svg_charts import interval_chart
 from .waterfall import driver_charts
 
 # %% ../../nbs/14_report/20_forecast_sections.ipynb #7f3295f4
