@@ -54,7 +54,7 @@ STORY = [  # words, exit code, what the output holds, what is typed; in this ord
     ("book delist ETX 20", 0, "ETX", ""), ("book adopt 1", (1, 2), "", ""), ("book adjust 1 USD --note found", 0, "1", ""),
     ("book list", 0, "deposit", ""),
     ("book undo 99999 never", 1, "no entry", ""),
-    ("strategies list", 0, "", ""), ("strategies show MaCross", 1, "MaCross", ""), ("strategies retire MaCross tired", 1, "not in production", ""),
+    ("strategies list", 0, "", ""), ("strategies compare", 0, "no strategy is in production", ""), ("strategies show MaCross", 1, "MaCross", ""), ("strategies retire MaCross tired", 1, "not in production", ""),
     ("strategies promote MaCross --grid fast=5,10 --grid slow=50", (0, 1), "reality check", ""),
     ("venues", 0, "kraken", ""), ("venues kraken", 0, "kraken", ""),
     ("mt5 unlock 123456", 1, "MetaTrader", ""),

@@ -21,7 +21,7 @@ LotRule = Literal["fifo", "lifo", "hifo", "long_first"]
 
 @dataclass(frozen=True)
 class OpenLot(Value):
-    "What is left of one purchase."
+    "What is left of one purchase.\n\nParameters\n----------\nsymbol : str\namount : Decimal\n    units, above zero\nprice : Decimal\n    paid per unit, account currency\nbought : datetime\n    UTC"
 
     symbol: str
     amount: Decimal  # units, above zero
@@ -42,7 +42,7 @@ def choose_lots(
     now: datetime,  # UTC, for 'long_first'
     long_days: int = 365,  # held longer than this counts as long
 ) -> tuple[OpenLot, ...]:  # the parts that are used up; their amounts sum to `amount`
-    "Choose which purchases a sale uses up."
+    "Choose which purchases a sale uses up.\n\nParameters\n----------\nlots : Sequence[OpenLot]\n    of one symbol\namount : Decimal\n    units to sell\nmethod : LotRule\nnow : datetime\n    UTC, for 'long_first'\nlong_days : int, default 365\n    held longer than this counts as long\n\nReturns\n-------\ntuple[OpenLot, ...]\n    the parts that are used up; their amounts sum to `amount`"
     if len({lot.symbol for lot in lots}) > 1:
         raise BadInput(f"lots of {' and '.join(sorted({lot.symbol for lot in lots}))} together; choose for one symbol at a time")
     keys = {
@@ -66,7 +66,7 @@ def realised_gain(
     used: Sequence[OpenLot],  # from choose_lots
     price: Decimal,  # of the sale, per unit
 ) -> Decimal:  # account currency, before fees; negative is a loss
-    "Return what selling these lots at this price gains."
+    "Return what selling these lots at this price gains.\n\nParameters\n----------\nused : Sequence[OpenLot]\n    from choose_lots\nprice : Decimal\n    of the sale, per unit\n\nReturns\n-------\nDecimal\n    account currency, before fees; negative is a loss"
     return sum((lot.amount * (price - lot.price) for lot in used), ZERO)
 
 # %% ../../nbs/08_accounting/00_lot_selection.ipynb #42d5a94a
@@ -75,7 +75,7 @@ def name_lots(
     lots: Mapping[str, Sequence[OpenLot]],  # symbol → purchases
     method: LotRule,
 ) -> Plan:  # the same actions, with longer reasons
-    "Add to each sale which purchases it uses up; sales without known purchases are noted."
+    "Add to each sale which purchases it uses up; sales without known purchases are noted.\n\nParameters\n----------\nplan : Plan\nlots : Mapping[str, Sequence[OpenLot]]\n    symbol → purchases\nmethod : LotRule\n\nReturns\n-------\nPlan\n    the same actions, with longer reasons"
     actions, notes = [], []
     for a in plan.actions:
         if a.side == "sell" and lots.get(a.symbol):

@@ -19,8 +19,8 @@ from ..report.formatting import Parts, known, number, percent, percent_axis
 from ..report.performance_sections import COMPARED_METRICS, equity_parts, month_parts, risk_parts
 from ..report.risk_sections import RiskContext, stress_parts
 from ..report.sections import figure, table
+from ..core.svg_charts import bar_chart, time_chart
 from ..report.sleeve_sections import sleeve_parts
-from ..report.svg_charts import bar_chart, time_chart
 from trading.services.queries_analytics import (
     attribution,
     forecast_facts,

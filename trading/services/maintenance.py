@@ -25,7 +25,7 @@ from ..venues.access.monitor import connection_statistics
 def check_chain(
     data: Path,  # the data folder
 ) -> Check:
-    "Walk the chain of the ledger: all of it while it is short, what is new and a part of the rest when it is long."
+    "Walk the chain of the ledger: all of it while it is short, what is new and a part of the rest when it is long.\n\nParameters\n----------\ndata : Path\n    the data folder\n\nReturns\n-------\nCheck"
     from trading.accounting.ledger_postgres import ledger_file, open_ledger_at
 
     place = data / "ledger.sqlite"
@@ -50,7 +50,7 @@ def health_report(
     keep: bool = True,  # write it into the history
     problem: str = "",  # what is wrong with the settings file, while the last good one is in force
 ) -> Health:
-    "Examine the machine and the folders of the settings."
+    "Examine the machine and the folders of the settings.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nvenues : Mapping[str, Mapping[str, Any]] | None, default None\n    statistics by venue; None: what was written down\nholes : bool, default False\n    look for published vulnerabilities too\nkeep : bool, default True\n    write it into the history\nproblem : str, default ''\n    what is wrong with the settings file, while the last good one is in force\n\nReturns\n-------\nHealth"
     import os
 
     root = checkout()
@@ -81,7 +81,7 @@ def repair(
     now: datetime,  # UTC
     deep: bool = False,  # join the store's files too
 ) -> list[Step]:
-    "Put in order what a crash may have left."
+    "Put in order what a crash may have left.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\ndeep : bool, default False\n    join the store's files too\n\nReturns\n-------\nlist[Step]"
     data = Path(settings.run.data)
     return recover(data, now, (Path(settings.run.reports),), (lambda: _tidied(settings)) if deep and (data / "bars").exists() else None)
 
@@ -102,7 +102,7 @@ def security_report(
     settings: Settings,
     now: datetime,  # UTC
 ) -> Health:
-    "Examine what protects the system; the score counts these checks only."
+    "Examine what protects the system; the score counts these checks only.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\n\nReturns\n-------\nHealth"
     return score_health([c for c in health_report(settings, now, keep=False).checks if c.name.startswith(SECURITY_CHECKS)], now)
 
 # %% ../../nbs/13_services/05_maintenance.ipynb #7d535dbb
@@ -112,7 +112,7 @@ def watch_system(
     environ: Mapping[str, str] | None = None,
     problem: str = "",  # what is wrong with the settings file, while the last good one is in force
 ) -> list[str]:  # what was found and what went wrong
-    "Mend, examine, and tell people what deserves it."
+    "Mend, examine, and tell people what deserves it.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nenviron : Mapping[str, str] | None, default None\nproblem : str, default ''\n    what is wrong with the settings file, while the last good one is in force\n\nReturns\n-------\nlist[str]\n    what was found and what went wrong"
     steps = repair(settings, now)
     health = health_report(settings, now, problem=problem)
     words = f"{problem}. The last good settings are in force until the file is corrected."

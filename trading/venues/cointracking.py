@@ -27,7 +27,7 @@ from ..core.english import plural
 # %% ../../nbs/01_venues/05_cointracking.ipynb #65d72a0b
 @dataclass(frozen=True)
 class Booking(Value):
-    "One line of an export: what came in, what went out, what it cost."
+    "One line of an export: what came in, what went out, what it cost.\n\nParameters\n----------\nkind : str\n    as the file calls it: 'Trade', 'Deposit', 'Einzahlung', …\nbuy : Decimal\nbuy_currency : str\nsell : Decimal\nsell_currency : str\nfee : Decimal\nfee_currency : str\nexchange : str\ntimestamp : datetime\n    UTC\nid : str, default ''\n    the file's trade or transaction id, if it has one"
 
     kind: str  # as the file calls it: 'Trade', 'Deposit', 'Einzahlung', …
     buy: Decimal
@@ -51,7 +51,7 @@ def read_cointracking(
     zone: str = "UTC",  # the time zone of the account, for the file does not say
     decimal: str = "",  # '.' or ','; empty: as the numbers of the file show it
 ) -> list[Booking]:  # oldest first
-    "Read CoinTracking's trade export, old or new, in any language, with a decimal point or comma."
+    "Read CoinTracking's trade export, old or new, in any language, with a decimal point or comma.\n\nParameters\n----------\nsource : str | Path\n    the file, or its text\nzone : str, default 'UTC'\n    the time zone of the account, for the file does not say\ndecimal : str, default ''\n    '.' or ','; empty: as the numbers of the file show it\n\nReturns\n-------\nlist[Booking]\n    oldest first"
     text, name = (source, "the export") if isinstance(source, str) and "\n" in source else (_read_text(Path(source)), Path(source).name)
     lines = text.lstrip("\ufeff").splitlines()
     if not lines:
@@ -107,7 +107,7 @@ def balances(
     until: datetime | None = None,  # UTC, included; None: all
     fees_included: bool = True,  # the amounts already contain the fee
 ) -> dict[str, Decimal]:  # by currency, without zeros
-    "Add up what is left of each currency."
+    "Add up what is left of each currency.\n\nParameters\n----------\nbookings : Iterable[Booking]\nuntil : datetime | None, default None\n    UTC, included; None: all\nfees_included : bool, default True\n    the amounts already contain the fee\n\nReturns\n-------\ndict[str, Decimal]\n    by currency, without zeros"
     left: dict[str, Decimal] = {}
     for b in bookings:
         if until is None or b.timestamp <= until:
@@ -120,7 +120,7 @@ def balances(
 # %% ../../nbs/01_venues/05_cointracking.ipynb #2c1a54d1
 @dataclass(frozen=True)
 class CoinTracking:
-    "CoinTracking's API: balances by currency."
+    "CoinTracking's API: balances by currency.\n\nParameters\n----------\napi_key : str\nsecret : str\nurl : str, default 'https://cointracking.info/api/v1/'\ntimeout : float, default 10.0\n    seconds\nclock : Callable[[], datetime]\ncalls : int, default 20\n    an hour; CoinTracking allows no more"
 
     api_key: str
     secret: str
@@ -134,7 +134,7 @@ class CoinTracking:
         return f"CoinTracking({self.url!r})"
 
     def request(self, method: str, **fields) -> tuple[bytes, dict[str, str]]:  # body and headers
-        "Make the signed body of a call, or say when the next one is allowed."
+        "Make the signed body of a call, or say when the next one is allowed.\n\nParameters\n----------\nmethod : str\n**fields\n\nReturns\n-------\ntuple[bytes, dict[str, str]]\n    body and headers"
         now = int(self.clock().timestamp() * 1000)
         self._past[:] = [n for n in self._past if n > now - 3_600_000]
         if len(self._past) >= self.calls:
@@ -164,7 +164,7 @@ def apply_aliases(
     amounts: Mapping[str, Decimal],  # by the source's names
     aliases: Mapping[str, str],  # name in the source → name here; '' leaves it out
 ) -> dict[str, Decimal]:
-    "Rename holdings and add those that become one."
+    "Rename holdings and add those that become one.\n\nParameters\n----------\namounts : Mapping[str, Decimal]\n    by the source's names\naliases : Mapping[str, str]\n    name in the source → name here; '' leaves it out\n\nReturns\n-------\ndict[str, Decimal]"
     chained = [a for a, b in aliases.items() if b in aliases and aliases[b] != b]
     if chained:
         raise BadInput(f"the alias {chained[0]!r} → {aliases[chained[0]]!r} leads to another alias; name the final symbol")
@@ -181,7 +181,7 @@ def value_of(
     prices: Mapping[str, Decimal],  # by symbol
     currency: str = "USD",  # its own price is one
 ) -> Decimal:
-    "Return what holdings are worth, or say whose price is missing."
+    "Return what holdings are worth, or say whose price is missing.\n\nParameters\n----------\namounts : Mapping[str, Decimal]\n    by symbol\nprices : Mapping[str, Decimal]\n    by symbol\ncurrency : str, default 'USD'\n    its own price is one\n\nReturns\n-------\nDecimal"
     lacking = [s for s in amounts if s != currency and s not in prices]
     if lacking:
         raise MissingData(f"no price of {', '.join(lacking[:5])}; add an alias or a CoinGecko id, or leave them out")
