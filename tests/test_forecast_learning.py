@@ -10,7 +10,7 @@ import pytest
 from trading.core.errors import Refused
 from trading.forecast.drift import feature_drift, forecast_drift, psi, read_alerts, retraining_reasons
 from trading.forecast.feedback import DecisionOutcome, FeedbackBounds, FeedbackLoop, adaptation_score, move_weights
-from trading.forecast.meta_labeling import Decision, DecisionThresholds, MetaModel, bet_size
+from trading.forecast.meta_labeling import Decision, DecisionThresholds, MetaModel
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -90,19 +90,14 @@ def test_the_judge_is_calibrated_on_fresh_cases_and_acts_only_on_bold_ones():
     for part in (p < 0.6, p > 0.7):
         assert abs(p[part].mean() - right[part].mean()) < 0.05
     today = fresh.xs(fresh.index[0][0], level="timestamp")
-    for d in judge.decide(today, START, DecisionThresholds()):
+    for d in judge.decide(today, START, DecisionThresholds(0.7, 2)):
         assert (d.side != "hold") == (abs(d.expected_return) > 0.01) and Decision.from_json(d.to_json()) == d
 
 
 def test_the_judge_finds_nothing_in_noise():
     today = record(0.5, 9).xs(pd.Timestamp("2020-01-01", tz="UTC"), level="timestamp")
-    held = [d for seed in range(5) for d in MetaModel().fit(record(0.5, seed)).decide(today, START)]
+    held = [d for seed in range(5) for d in MetaModel().fit(record(0.5, seed)).decide(today, START, DecisionThresholds(0.7, 2))]
     assert all(d.side == "hold" and d.size == 0 for d in held)
-
-
-def test_bet_size_grows_with_probability_and_is_nothing_below_one_half():
-    sizes = bet_size(np.linspace(0.01, 0.99, 99))
-    assert (np.diff(sizes) >= 0).all() and (sizes[:50] == 0).all() and sizes[-1] < 1
 
 
 def test_psi_of_equal_samples_is_small_and_of_moved_ones_large():

@@ -156,3 +156,29 @@ def test_a_comparison_says_whether_the_difference_is_more_than_luck(run):
     for wrong, why in [((run,), "two results"), ((run, 3), "is a int"), ((run, run.returns.reset_index(drop=True)), "indexed by time")]:
         with pytest.raises(trading.TradingError, match=why):
             trading.compare(*wrong)
+
+
+def test_pairs_that_begin_later_and_report_no_volume_are_traded():
+    bars = trading.sample_bars("forex").iloc[-400:].copy()
+    bars.loc[bars.index[:100], (slice(None), "EUR/USD")] = np.nan
+    made = trading.backtest(bars, MaCross(5, 20), register=False)
+    assert {"EUR/USD", "EUR/GBP"} <= set(made.trades["symbol"]) and "EUR/USD" in made.assumptions.loc["volume", "assumed"]
+
+
+def test_the_research_notebooks_are_copied_once_and_each_has_parameters(tmp_path):
+    import nbformat
+    from click.testing import CliRunner
+
+    from trading.cli.main import main
+
+    place = tmp_path / "mine"
+    done = CliRunner().invoke(main, ["lab", "--copy", str(place)])
+    books = sorted(place.glob("*.ipynb"))
+    assert done.exit_code == 0 and len(books) >= 12 and "notebooks in" in done.output
+    for book in books[2:]:
+        cells = nbformat.read(book, 4).cells
+        (asked,) = [c.source for c in cells if "parameters" in c.metadata.get("tags", [])]
+        assert all(word in asked for word in ("market = ", "symbols = ", "start, end = ")), book.name
+        assert any(c.cell_type == "markdown" and "## What did not work" in c.source for c in cells), book.name
+    again = CliRunner().invoke(main, ["lab", "--copy", str(place)])
+    assert again.exit_code == 1 and "nothing was copied" in again.output

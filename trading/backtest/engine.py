@@ -189,7 +189,7 @@ def backtest(
         parts = [slice(n, n + 1) for n in range(len(market.symbols))] if apart else [slice(None)]
         runs, market = [run_book(fine, purse, trade, account, *tables, columns=part) for part in parts], fine
     frames = read_runs(market, runs, bars.index)
-    silent = [s for s in market.symbols if ("volume", s) in bars and (bars["volume"][s] == 0).all()]
+    silent = [s for s in market.symbols if ("volume", s) in bars and not (bars["volume"][s] > 0).any()]
     told = assumption_table(market, costs, trade, account, silent, detail is not None, periods)
     tested = _result(frames, bars, costs, periods, market.fill, told)
     done = tested if not currency else _in_currency(tested, None if weights is None else target_rows(bars, weights, fill, account), currency, rates)

@@ -4,6 +4,7 @@ from . import calendars as calendars
 from . import cards as cards
 from . import carried_prices as carried_prices
 from . import circuit_breaker as circuit_breaker
+from . import cron as cron
 from . import currencies as currencies
 from . import datasets as datasets
 from . import decimals as decimals
@@ -44,6 +45,7 @@ from .calendars import ROUND_THE_CLOCK as ROUND_THE_CLOCK, ONE_YEAR as ONE_YEAR,
 from .cards import Tone as Tone, CARD_STYLE as CARD_STYLE, Card as Card, Bar as Bar, written as written, card_text as card_text, card_html as card_html, Shown as Shown
 from .carried_prices import carry_prices as carry_prices, closed_markets as closed_markets, day_closes as day_closes, day_returns as day_returns, span_text as span_text
 from .circuit_breaker import Circuit as Circuit, BackoffPolicy as BackoffPolicy, CircuitStore as CircuitStore, MemoryStore as MemoryStore, CircuitBreaker as CircuitBreaker
+from .cron import Cron as Cron, TimeZoneName as TimeZoneName, last_scheduled as last_scheduled
 from .currencies import OLDEST_RATE as OLDEST_RATE, quote_currency as quote_currency, conversion_rates as conversion_rates, reference_rates as reference_rates
 from .datasets import SampleKind as SampleKind, SOURCES as SOURCES, sample_bars as sample_bars, sample_instruments as sample_instruments
 from .decimals import EXACT as EXACT, strip_zeros as strip_zeros
@@ -58,11 +60,11 @@ from .lazy import lazy_names as lazy_names, make_callable as make_callable
 from .numbers import number_evidence as number_evidence, decide_sign as decide_sign, decimal_sign as decimal_sign, read_numbers as read_numbers, read_number as read_number
 from .pages import render as render
 from .redaction import MAX_DEPTH as MAX_DEPTH, ENDS as ENDS, KNOWN as KNOWN, is_secret_name as is_secret_name, mask_looks as mask_looks, secret_forms as secret_forms, SecretPattern as SecretPattern, pieces_of as pieces_of, KnownSecrets as KnownSecrets, redact as redact, redact_text as redact_text, redact_notebook as redact_notebook, redact_notebook_text as redact_notebook_text, redact_output as redact_output
-from .resources import CHECKOUT as CHECKOUT, checkout as checkout, share_path as share_path
+from .resources import CHECKOUT as CHECKOUT, checkout as checkout, share_path as share_path, copy_research as copy_research
 from .secret_shapes import MASK as MASK, SHAPES as SHAPES, mask_shapes as mask_shapes
 from .settings import Found as Found, SETTINGS_SECTIONS as SETTINGS_SECTIONS, read_ini as read_ini, profiles_in as profiles_in, read_environment as read_environment, load_settings as load_settings, gather_settings as gather_settings
 from .settings_edit import RESTART as RESTART, change_text as change_text, check_text as check_text, differences as differences, apply_settings as apply_settings, apply_changes as apply_changes
-from .settings_model import SAMPLE_MARKETS as SAMPLE_MARKETS, Cron as Cron, CLOCK as CLOCK, ALERT_LEVEL_NAMES as ALERT_LEVEL_NAMES, AlertLevel as AlertLevel, RuleLine as RuleLine, WATCH as WATCH, SettingsSection as SettingsSection, RunSettings as RunSettings, MarketSettings as MarketSettings, ForecastSettings as ForecastSettings, DecisionSettings as DecisionSettings, AllocateSettings as AllocateSettings, CostSettings as CostSettings, TradeSettings as TradeSettings, ExecutionSettings as ExecutionSettings, LiveSettings as LiveSettings, LimitSettings as LimitSettings, PromotionSettings as PromotionSettings, AccessSettings as AccessSettings, ScheduleSettings as ScheduleSettings, AlertSettings as AlertSettings, HealthSettings as HealthSettings, BackupSettings as BackupSettings, ServiceSettings as ServiceSettings, nearest_name as nearest_name, Settings as Settings
+from .settings_model import SAMPLE_MARKETS as SAMPLE_MARKETS, CLOCK as CLOCK, ALERT_LEVEL_NAMES as ALERT_LEVEL_NAMES, AlertLevel as AlertLevel, RuleLine as RuleLine, WATCH as WATCH, SettingsSection as SettingsSection, RunSettings as RunSettings, MarketSettings as MarketSettings, ForecastSettings as ForecastSettings, DecisionSettings as DecisionSettings, AllocateSettings as AllocateSettings, CostSettings as CostSettings, TradeSettings as TradeSettings, ExecutionSettings as ExecutionSettings, LiveSettings as LiveSettings, LimitSettings as LimitSettings, PromotionSettings as PromotionSettings, AccessSettings as AccessSettings, ScheduleSettings as ScheduleSettings, AlertSettings as AlertSettings, HealthSettings as HealthSettings, BackupSettings as BackupSettings, ServiceSettings as ServiceSettings, nearest_name as nearest_name, Settings as Settings
 from .settings_overrides import OVERRIDES_FILE as OVERRIDES_FILE, read_overrides as read_overrides, overridden_settings as overridden_settings
 from .shown_tables import ShownFrame as ShownFrame, ShownSeries as ShownSeries
 from .sleeve_lines import SleeveLine as SleeveLine, read_sleeve as read_sleeve

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Signal', 'DecisionOutcome', 'signal', 'time_clusters', 'FeedbackBounds', 'FeedbackState', 'move_weights',
-           'regret_bound', 'add_payoff', 'break_even', 'move_threshold', 'count_patterns', 'adjust_confidence',
-           'pattern_of', 'Cycle', 'apply_cycle', 'FeedbackLoop', 'adaptation_score']
+           'regret_bound', 'add_payoff', 'break_even', 'move_threshold', 'count_patterns', 'pattern_of', 'Cycle',
+           'apply_cycle', 'FeedbackLoop', 'adaptation_score']
 
 # %% ../../nbs/04_forecast/52_feedback.ipynb #062ecd90
 import math
@@ -184,18 +184,6 @@ def count_patterns(
             right, wrong = counts.get(pattern, (0.0, 0.0))
             counts[pattern] = (right + share, wrong + 1 - share)
     return counts
-
-
-def adjust_confidence(
-    confidence: float,  # of the meta-model
-    pattern: str,  # state of the market now
-    learnt: FeedbackState,
-    bounds: FeedbackBounds = FeedbackBounds(),
-) -> float:
-    "Return a confidence moved by what is known of the pattern, within its bound.\n\nParameters\n----------\nconfidence : float\n    of the meta-model\npattern : str\n    state of the market now\nlearnt : FeedbackState\nbounds : FeedbackBounds, default FeedbackBounds()\n\nReturns\n-------\nfloat"
-    right, wrong = learnt.patterns.get(pattern, (0.0, 0.0))
-    lean = (right + 10) / (right + wrong + 20) - 0.5
-    return min(max(confidence + max(-bounds.pattern, min(bounds.pattern, lean)), 0.0), 1.0)
 
 
 def pattern_of(

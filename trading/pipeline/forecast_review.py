@@ -117,13 +117,14 @@ def forecast_review(
     weight = after["weight"].drop("cash", errors="ignore").astype(float) if after is not None else pd.Series(dtype=float)
     review = last_review(run.folder.parent, record.profile, record.as_of) or {"alerts": None}
     return {
-        "words": made["words"],
+        "words": [*([done["forecast_effect"]] if (done := _artefact(run, "allocation")) else []), *made["words"]],
         "decisions": decisions_frame(Decision.from_json(json.dumps(d)) for d in made["decisions"]),
         "feedback": {"cycle": made["cycle"], "weights": learnt["weights"], "frozen": learnt["frozen"], "pattern": made["pattern"]},
         "now": _artefact(run, "forecast"),
         "before": list(earlier.items())[-1] if earlier else None,
         "matured": count_matured(earlier, close, record.settings["market"]["timeframe"]),
         "reliability": _artefact(run, "reliability"),
+        "filter_reliability": _artefact(run, "filter_reliability"),
         "parts": _artefact(run, "explanation"),
         "held": list(weight[weight > 0].sort_values(ascending=False).index),
         "alerts": None if review["alerts"] is None else [(a["level"], a["reason"]) for a in review["alerts"]],

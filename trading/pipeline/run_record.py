@@ -126,6 +126,8 @@ def check_schema(
 class Run(Shown):
     "A run folder: read and write its record and its artefacts.\n\nParameters\n----------\nfolder : Path | str\n    an existing run folder"
 
+    bars = tape = settings = ledger = None  # what a run in memory has at hand: bars, prices of the paper exchange, settings, a ledger file of its own
+
     def __init__(
         self,
         folder: Path | str,  # an existing run folder

@@ -290,7 +290,7 @@ class Policy(Shown):
         neutral, reasons = self.anchor_.to_numpy(), {}
         for i, s in enumerate(full.index):
             e, c = seen[i]
-            told = "" if np.isnan(e) else f"forecast {np.expm1(e):+.1%} over {span_text(self.horizon, self.timeframe)} with confidence {c:.0%}"
+            told = "" if np.isnan(e) else f"forecast {np.expm1(e):+.1%} over {span_text(self.horizon, self.timeframe)}, of which {c:.0%} counts"
             if held[i] <= 0:
                 reasons[s] = why_left_out(self.name, limits.high[i] > 0, told, e < 0)
                 continue
