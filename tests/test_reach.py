@@ -41,7 +41,6 @@ WAITS = {  # public definitions that nothing reaches yet, by the issue that will
     20: {  # learning: models, labels, drift and agents by name
         "forecast.drift": "mmd psi",
         "forecast.estimators": "baseline_forecast",
-        "forecast.feedback": "regret_bound",
         "forecast.labels": "Barriers scaled_returns triple_barrier",
         "forecast.neural": "TorchRegressor lagged_returns make_module need_torch",
         "forecast.rl_env": "BatchedWorlds EnvironmentRules evaluate_policy make_env step_many",

@@ -18,9 +18,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "importance",
     ],
     "feedback": [
-        "Signal", "DecisionOutcome", "signal", "time_clusters", "FeedbackBounds", "FeedbackState", "move_weights", "regret_bound",
-        "add_payoff", "break_even", "move_threshold", "count_patterns", "pattern_of", "Cycle", "apply_cycle", "FeedbackLoop",
-        "adaptation_score",
+        "Signal", "UNITS", "DecisionOutcome", "log_score", "signal", "time_clusters", "FeedbackBounds", "FeedbackState", "move_weights",
+        "date_evidence", "regret_bound", "add_units", "unit_interval", "count_patterns", "pattern_of", "Cycle", "apply_cycle",
+        "FeedbackLoop", "adaptation_score", "feedback_words",
     ],
     "forecast_table": ["ForecastTable"],
     "forecaster": [

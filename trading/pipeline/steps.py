@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -26,13 +25,14 @@ from ..features.cycle_score import CycleScore, pin_cycle
 from ..features.regime import RegimeDetector
 from ..forecast.decisions import DayDecisions, accepted_forecasts, decide_day, describe_decisions, judge_record
 from ..forecast.estimators import make_estimator
-from ..forecast.feedback import FeedbackLoop, FeedbackState
+from ..forecast.feedback import FeedbackState, feedback_words
 from ..forecast.forecaster import COLUMNS, HorizonForecaster, hold_out
 from ..forecast.meta_labeling import DecisionThresholds
 from ..forecast.model_promotion import current_model_version
 from ..forecast.model_registry import load, save
-from ..forecast.outcomes import ENSEMBLE, market_patterns
+from ..forecast.outcomes import market_patterns
 from .cycle import cycle_of
+from .forecast_review import learn_today
 from .factory import bars_of, calendars_of, market_source, models_of, symbol_calendars
 from .launch import settings_of
 from .price_snapshot import moved_since_close, pinned_price_snapshot
@@ -143,7 +143,7 @@ class Decided:
         return {
             "gates": json.loads(self.gates.to_json()), "skills": {h: json.loads(s.to_json()) for h, s in self.made.skills.items()}, "cycle": self.cycle,
             "learnt": self.learnt.to_json(), "frozen": self.learnt.frozen, "pattern": self.pattern, "words": list(self.words),
-            "decisions": [json.loads(d.to_json()) for d in self.made.decisions],
+            "feedback_words": list(feedback_words(self.learnt)), "decisions": [json.loads(d.to_json()) for d in self.made.decisions],
         }
 
 
@@ -155,15 +155,14 @@ def decide_forecasts(
     trained: Trained,
     kept: MutableMapping | None = None,  # judgements of earlier decisions of this process
 ) -> Decided:
-    "Decide what counts of each forecast, with what feedback has learnt before this moment; a run that is made again takes what the first one knew.\n\nParameters\n----------\nrun : Run\nbars : pd.DataFrame\n    the window that forecasts look at\nforecast : pd.DataFrame\n    (symbol, horizon) × columns\nrecord : pd.DataFrame\n    (timestamp, symbol, horizon) × columns and realised, up to now\ntrained : Trained\nkept : MutableMapping | None, default None\n    judgements of earlier decisions of this process\n\nReturns\n-------\nDecided"
+    "Decide what counts of each forecast, with what feedback has learnt by this moment, from all that has come due; a run that is made again takes what the first one knew.\n\nParameters\n----------\nrun : Run\nbars : pd.DataFrame\n    the window that forecasts look at\nforecast : pd.DataFrame\n    (symbol, horizon) × columns\nrecord : pd.DataFrame\n    (timestamp, symbol, horizon) × columns and realised, up to now\ntrained : Trained\nkept : MutableMapping | None, default None\n    judgements of earlier decisions of this process\n\nReturns\n-------\nDecided"
     settings, kept, told = settings_of(run), {} if kept is None else kept, run.record
     again, d, costs, timeframe = told.parameters.get("again"), settings.decision, settings.costs, settings.market.timeframe
     if again:
         first = Run(again).read("decisions")
         cycle, learnt = first["cycle"], FeedbackState.from_json(first["learnt"])
     else:
-        loop = FeedbackLoop(ENSEMBLE, path=Path(settings.run.data) / "feedback" / f"{told.profile}.jsonl")
-        cycle, learnt = loop.before(told.as_of)
+        cycle, learnt = learn_today(run, bars["close"], settings, kept)
     gates, pattern = DecisionThresholds(d.confidence, d.reward_to_risk), str(market_patterns(bars["close"]).get(bars.index[-1], ""))
     cost = costs.fee_rate + costs.slippage_bp / 1e4
     try:

@@ -57,10 +57,10 @@ def filter_parts(b: ForecastReview, timeframe: str) -> Parts:
         return [("missing", "The forecast filter was not applied in this run.")]
     parts: Parts = [("heading", "Forecast filter"), ("text", " ".join(b.words))]
     if b.feedback:
+        state = "frozen" if b.feedback["frozen"] else f"after {count(c, 'cycle')}" if (c := b.feedback["cycle"]) else "no cycle yet"
         weights = listed(f"{name} {percent(share, 0)}" for name, share in b.feedback["weights"].items())
-        state = "frozen" if b.feedback["frozen"] else f"after {count(c, 'cycle')} of feedback" if (c := b.feedback["cycle"]) else "no feedback yet"
         market = f" Market pattern: {b.feedback['pattern']}." if b.feedback.get("pattern") else ""
-        parts.append(("text", f"Ensemble weights, {state}: {weights}.{market}"))
+        parts.append(("text", f"Feedback, {state}: {' '.join(b.feedback.get('words') or [f'trust is {weights}.'])}{market}"))
     if b.decisions is not None and len(b.decisions):
         rows = b.decisions.reset_index().sort_values(["size", "confidence", "symbol"], ascending=[False, False, True], kind="stable").head(12)
         columns = [
