@@ -22,6 +22,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "alerts_group", "list_", "preview", "test", "acknowledge_command", "retry", "doctor_command", "watch_command", "after",
         "backup_command", "restore_command", "verify_backup_command",
     ],
+    "optimise": ["optimise_command"],
     "replay": ["replay_command"],
     "run": ["run_command", "runs_command", "open_"],
     "run_progress": ["WAITS", "run_stages", "RunProgress"],
@@ -39,6 +40,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venues": ["venues_command", "mt5_group", "unlock_command"],
 }, modules=[
-    "book", "books", "commands", "data", "environment", "feedback", "main", "ops", "replay", "run", "run_progress", "security",
+    "book", "books", "commands", "data", "environment", "feedback", "main", "ops", "optimise", "replay", "run", "run_progress", "security",
     "strategies", "trade", "venues",
 ])

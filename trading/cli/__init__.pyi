@@ -7,6 +7,7 @@ from . import environment as environment
 from . import feedback as feedback
 from . import main as main
 from . import ops as ops
+from . import optimise as optimise
 from . import replay as replay
 from . import run as run
 from . import run_progress as run_progress
@@ -22,6 +23,7 @@ from .environment import settings_command as settings_command, lab_command as la
 from .feedback import feedback_group as feedback_group, status as status, freeze as freeze, rollback as rollback
 from .main import COMMANDS as COMMANDS, CarnetGroup as CarnetGroup
 from .ops import alerts_group as alerts_group, list_ as list_, preview as preview, test as test, acknowledge_command as acknowledge_command, retry as retry, doctor_command as doctor_command, watch_command as watch_command, after as after, backup_command as backup_command, restore_command as restore_command, verify_backup_command as verify_backup_command
+from .optimise import optimise_command as optimise_command
 from .replay import replay_command as replay_command
 from .run import run_command as run_command, runs_command as runs_command, open_ as open_
 from .run_progress import WAITS as WAITS, run_stages as run_stages, RunProgress as RunProgress
