@@ -20,7 +20,7 @@ from fastapi.routing import APIRoute
 from .errors import JSON, documented_refusals
 from .response_cache import ResponseCache, to_json
 from trading.services import (
-    jobs, queries_analytics, queries_portfolio, queries_runs, queries_system, queries_trading, replay_control, strategy_control,
+    jobs, loop_control, queries_analytics, queries_portfolio, queries_runs, queries_system, queries_trading, replay_control, strategy_control,
 )
 from ..services.access import allowed, workspace_for
 from ..services.workspace import Workspace
@@ -62,6 +62,7 @@ READS: dict[str, tuple[QueryRoute, ...]] = {
     ),
     "monitoring": (
         QueryRoute("/monitoring/pipeline-status", queries_runs.stages, "How far the newest run is"),
+        QueryRoute("/monitoring/loops", loop_control.trading_loops, "Trading loops: when each lived last, what it decided, missed and could not do", kept=False),
         QueryRoute("/monitoring/thresholds", queries_system.thresholds, "Limits and rules"),
         QueryRoute("/monitoring/alerts", queries_system.alert_history, "Alerts, the newest first", kept=False),
         QueryRoute("/monitoring/data-quality", queries_system.data_quality, "How complete and fresh the data are"),

@@ -60,21 +60,9 @@ def _limits_table(limits: pd.DataFrame) -> dict:
     return made
 
 # %% ../../nbs/14_report/30_performance_sections.ipynb #040294cb
-def _own_equity(data: ReportData) -> tuple[str, Any]:
-    "Draw the account's own equity."
-    own = data.equity.dropna() if data.equity is not None else pd.Series(dtype=float)
-    if own.empty:
-        return "missing", "The account's equity is not known: the run has no artefact of it."
-    if len(own) < 2:
-        return "text", f"The account has one value so far, {money(float(own.iloc[-1]), data.currency)}; its chart begins with the next run."
-    since = f"since {closing_day(own.index[0])}"
-    chart = time_chart({"account": own}, f"Equity of the account in {data.currency} {since}", lambda v: number(v, 0), height=190)
-    return "figure", figure("Account", f"Equity in {data.currency}, {count(len(own), 'value')} {since}.", chart)
-
-
 def equity_parts(data: ReportData) -> Parts:
     "Show the account, the back-tested policy and the benchmark, with their drawdowns."
-    parts: Parts = [_own_equity(data), *_change_table(data)]
+    parts: Parts = _change_table(data)
     if data.backtest is None:
         return [*parts, ("missing", "The policy's past is not known: the run has no back-test.")]
     lines = {data.backtest_name: data.backtest.dropna()}

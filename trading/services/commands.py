@@ -73,7 +73,7 @@ class CommandRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
 
-Text = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x08\x0b-\x1f]*\S[^\x00-\x08\x0b-\x1f]*$")]  # for people, kept for ever
+Text = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x08\x0b-\x1f]*\S[^\x00-\x08\x0b-\x1f]*$", examples=["it is no longer needed"])]  # for people, kept for ever
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,80}$", examples=["sample"])]  # of a profile, a user, a secret
 
 
@@ -118,7 +118,7 @@ class Command:
 
 REGISTRY: dict[str, Command] = {}  # by name; filled by `load_commands`
 COMMAND_MODULES = ("account_control", "book_control", "plan_control", "run_control", "settings_control", "system_control", "user_control", "data_control",
-                   "venue_control", "portfolio_control", "strategy_control", "replay_control")
+                   "venue_control", "portfolio_control", "strategy_control", "replay_control", "loop_control")
 
 
 def command(
