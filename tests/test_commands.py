@@ -27,9 +27,9 @@ STORY = [  # words, exit code, what the output holds, what is typed; in this ord
     ("do", 0, "approve-plan", ""),
     ("kill", 0, "trading is allowed", ""), ("kill --who ann strange-prices", 0, "Trading is stopped", ""),
     ("kill --reset --who ann maintenance", 0, "allowed again", ""), ("reconcile", 0, "compared with", ""),
-    ("feedback status", 0, "", ""), ("feedback freeze --who ann earnings", 0, "cycle 2", ""),
-    ("feedback freeze --thaw --who ann over", 0, "cycle 3", ""),
-    ("feedback rollback --who ann 0 again", 0, "cycle 4", ""), ("feedback replay", 0, "4 cycles", ""),
+    ("feedback status", 0, "", ""), ("feedback freeze --who ann earnings", 0, "cycle 1", ""),
+    ("feedback freeze --thaw --who ann over", 0, "cycle 2", ""),
+    ("feedback rollback --who ann 0 again", 0, "cycle 3", ""), ("feedback replay", 0, "3 cycles", ""),
     ("ingest", 0, "the store is now", ""), ("import gold.csv --symbol GOLD", 0, "2 bars added", ""),
     ("mt5-bridge --account 7 --zone Europe/Athens", 1, "MT5_BRIDGE_KEY", ""),
     ("secrets set KRAKEN_SECRET", 0, "is in the vault", SECRET), ("secrets list", 0, "KRAKEN_SECRET", ""),
@@ -55,12 +55,14 @@ STORY = [  # words, exit code, what the output holds, what is typed; in this ord
     ("book list", 0, "deposit", ""),
     ("book undo 99999 never", 1, "no entry", ""),
     ("strategies list", 0, "", ""), ("strategies show MaCross", 1, "MaCross", ""), ("strategies retire MaCross tired", 1, "not in production", ""),
+    ("strategies compare", 0, "no strategy is in production", ""),
     ("strategies promote MaCross --grid fast=5,10 --grid slow=50", (0, 1), "reality check", ""),
     ("venues", 0, "kraken", ""), ("venues kraken", 0, "kraken", ""),
     ("mt5 unlock 123456", 1, "MetaTrader", ""),
 ]
 LONG = {"serve": "below", "lab": "below", "schedule": "test_daily.py", "reproduce": "test_daily.py",  # processes of their own, or minutes
-        **dict.fromkeys(("export", "holdings import", "holdings list", "holdings write"), "test_books_files.py")}
+        **dict.fromkeys(("export", "holdings import", "holdings list", "holdings write"), "test_books_files.py"),
+        "optimise": "test_optimise_files.py"}
 
 
 def every_command(group: click.Group = main, prefix: str = "") -> dict[str, click.Command]:

@@ -32,7 +32,6 @@ WAITS = {  # public definitions that nothing reaches yet, by the issue that will
         "backtest.strategies": "BollingerBreakout",
         "execution.plan": "PlanOutcome apply_plan",
         "features.technical": "atr bollinger ema log_returns macd realized_vol",
-        "portfolio.rolling": "quick_weights rolling_weights",
         "risk.sizing": "drawdown_scale kelly_fraction size_position volatility_fraction",
     },
     19: {  # research truth

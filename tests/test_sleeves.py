@@ -10,11 +10,16 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from trading.api.query_routes import READS
+from trading.api.response_cache import to_json
 from trading.cli.main import main
 from trading.core.errors import BadSettings, TradingError
 from trading.core.settings import load_settings
 from trading.core.types import Plan
+from trading.dashboard.components import Viewer
+from trading.dashboard.screens_analysis import performance_screen
 from trading.pipeline.launch import open_run
+from trading.pipeline.run_record import STAGES
 from trading.pipeline.sleeves import net_targets, rule_factor, shortfalls, within_limits
 from trading.portfolio.policies import RiskLevel
 from trading.services.queries_analytics import optimise
@@ -119,7 +124,41 @@ def test_a_promoted_strategy_is_in_the_plan_beside_the_policy_and_the_query_agre
     assert all(bought[s] == pytest.approx(targets[s], abs=0.02) for s in targets.index if targets[s] > 0.03)
     asked = {i["symbol"]: i["weight"] for i in optimise(Workspace(Path("data"), Path("reports"), Path("settings.ini")))["items"]}
     assert asked == pytest.approx(targets.to_dict(), abs=1e-12)
-    assert "MaCross" in run.read("weights")["reason"][targets.idxmax()] or parts.loc[targets.idxmax(), "MaCross"] == 0
+    held = parts["MaCross"].idxmax()
+    assert f"MaCross {parts.loc[held, 'MaCross']:+.1%}" in run.read("weights")["reason"][held]
+    page = (run.folder / "index.html").read_text()
+    assert "Sleeves against their promises" in page and "MaCross: 4 bars since its promotion" in page
+
+
+def test_terminal_service_and_page_compare_what_trades_with_what_was_promised(home):
+    trade("MaCross = 0.4", "momentum = 0.1")
+    place = Workspace(Path("data").resolve(), Path("reports").resolve(), Path("settings.ini").resolve())
+    told = json.loads(carnet("strategies", "compare", "--json")[1])
+    items = {i["name"]: i for i in told["items"]}
+    assert set(items) == {"MaCross", "mine", "momentum"} and told["policy"] == pytest.approx(0.5)
+    assert items["MaCross"]["share"] == 0.4 and items["mine"]["share"] == 0 and items["mine"]["bars"] == items["MaCross"]["bars"] > 150
+    fallen = items["MaCross"]
+    assert fallen["factor"] == fallen["traded"] == 0 and fallen["live"]["mean"] < 0 < fallen["promised"]["mean"]
+    assert "nothing was promised by a policy" in items["momentum"]["text"]
+    route = next(r for r in READS["strategies"] if r.path == "/strategies/compare")
+    assert json.loads(to_json(route.view(place))) == told
+    shown = next(s for s in performance_screen(place, Viewer("ann", "viewer", "planted")) if s.key == "sleeves")
+    assert "MaCross" in str(shown.parts) and "taken away" in str(shown.parts)
+    said = carnet("strategies", "compare")[1]
+    assert "share 40.0%, trades 0.0%" in said and "the policy has 50.0% of the capital" in said
+    assert carnet("strategies", "retire", "mine", "no more")[0] == 0
+    assert "was retired" in next(i["text"] for i in json.loads(carnet("strategies", "compare", "--json")[1])["items"] if i["name"] == "mine")
+
+
+def test_what_each_sleeve_earned_is_its_weight_times_the_move_to_the_next_run(home):
+    trade("sixty forty = 1, KO 0.3, XOM 0.2")
+    for day in ("2021-06-25", "2021-06-30"):
+        run = run_in_process(open_run(load_settings(), datetime.now(UTC), day), STAGES[:1])
+        run.write("sleeve_weights", pd.DataFrame({"policy": 0.0, "sixty forty": [0.3, 0.2]}, pd.Index(["KO", "XOM"], name="symbol")))
+    close = planted()
+    move = close.loc["2021-06-30"] / close.loc["2021-06-25"] - 1
+    told = json.loads(carnet("strategies", "compare", "--json")[1])
+    assert told["runs"] == 2 and told["earned"]["sixty forty"] == pytest.approx(0.3 * move["KO"] + 0.2 * move["XOM"], abs=1e-6)
 
 
 def test_what_is_not_what_was_promoted_is_refused_before_anything_is_fetched(home):

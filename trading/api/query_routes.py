@@ -19,7 +19,9 @@ from fastapi.routing import APIRoute
 
 from .errors import JSON, documented_refusals
 from .response_cache import ResponseCache, to_json
-from ..services import jobs, queries_analytics, queries_portfolio, queries_runs, queries_system, queries_trading, replay_control, loop_control
+from trading.services import (
+    jobs, loop_control, queries_analytics, queries_portfolio, queries_runs, queries_system, queries_trading, replay_control, strategy_control,
+)
 from ..services.access import allowed, workspace_for
 from ..services.workspace import Workspace
 
@@ -75,6 +77,11 @@ READS: dict[str, tuple[QueryRoute, ...]] = {
         QueryRoute("/risk/stress", queries_analytics.stress_results, "The crashes of history"),
         QueryRoute("/risk/attribution", queries_analytics.attribution, "Differences by group"), QueryRoute("/risk/correlation",
             queries_analytics.return_correlation, "Moving together"),
+    ),
+    "strategies": (
+        QueryRoute("/strategies", strategy_control.strategies, "The last decision about each strategy"),
+        QueryRoute("/strategies/compare", strategy_control.compare_strategies, "What trades, against what was promised"),
+        QueryRoute("/strategies/{strategy}", strategy_control.show_strategy, "The evidence of a strategy's promotion", "trader"),
     ),
     "taxonomy": (
         QueryRoute("/taxonomy", queries_system.taxonomy, "Groups of coins, and which rule decided"),

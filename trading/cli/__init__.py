@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "alerts_group", "list_", "preview", "test", "acknowledge_command", "retry", "doctor_command", "watch_command", "after",
         "backup_command", "restore_command", "verify_backup_command",
     ],
+    "optimise": ["optimise_command"],
     "replay": ["replay_command"],
     "run": ["run_command", "runs_command", "open_"],
     "run_progress": ["WAITS", "run_stages", "RunProgress"],
@@ -31,13 +32,15 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "lock_user", "unlock_user", "enrol", "change_role", "change_password", "change_portfolios", "make_key", "list_keys", "revoke_key",
         "list_sessions", "end_session", "audit_group", "show_audit", "verify_audit",
     ],
-    "strategies": ["read_grid", "strategies_group", "list_command", "show_command", "promote_command", "retire_command"],
+    "strategies": [
+        "read_grid", "strategies_group", "list_command", "show_command", "compare_sleeves_command", "promote_command", "retire_command",
+    ],
     "trade": [
         "approve_command", "review_command", "reject_command", "validate_command", "kill_command", "reconcile_command", "compare_command",
         "reproduce_command",
     ],
     "venues": ["venues_command", "mt5_group", "unlock_command"],
 }, modules=[
-    "book", "books", "commands", "data", "environment", "feedback", "loop", "main", "ops", "replay", "run", "run_progress", "security",
-    "strategies", "trade", "venues",
+    "book", "books", "commands", "data", "environment", "feedback", "loop", "main", "ops", "optimise", "replay", "run", "run_progress",
+    "security", "strategies", "trade", "venues",
 ])

@@ -20,6 +20,7 @@ from ..report.performance_sections import COMPARED_METRICS, equity_parts, month_
 from ..report.risk_sections import RiskContext, stress_parts
 from ..report.sections import figure, table
 from ..core.svg_charts import bar_chart, time_chart
+from ..report.sleeve_sections import sleeve_parts
 from trading.services.queries_analytics import (
     attribution,
     forecast_facts,
@@ -33,6 +34,7 @@ from trading.services.queries_analytics import (
     risk,
     stress_results,
 )
+from ..services.strategy_control import compare_strategies
 from ..services.workspace import Workspace
 from ..services.queries_runs import find_record
 from ..core.drawdown import value_drawdown
@@ -85,6 +87,9 @@ def performance_screen(place: Workspace, who: Viewer) -> list[PageSection]:
     "Show equity, drawdown and exposure of the account, and the back-test of the policy."
     found, items = performance(place, who.profile), history(place, who.profile)["items"]
     made = [PageSection("own", "Account", _account(items, found), "One value for each run.")]
+    compared = compare_strategies(place, who.profile)
+    if compared["items"]:
+        made.append(PageSection("sleeves", "Sleeves", sleeve_parts(compared["items"]), "What trades besides the policy, against what its promotion showed."))
     tested = found["backtest"]
     if "run" not in tested:
         return [*made, PageSection("past", "Back-test", [("missing", tested["missing"])])]

@@ -25,7 +25,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "add_books", "CombinedLedger", "SerializedVenue", "CombinedVenue", "MultiVenueAccount", "require_within", "open_trading_account",
     ],
     "named_optimizer": ["PATH_OPTIONS", "path_options"],
-    "named_sleeves": ["Sleeve"],
+    "named_sleeves": ["Sleeve", "promoted_evidence"],
     "notebook_runner": ["POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "Kernel", "run_stage"],
     "paper": ["paper_tape", "paper_costs", "paper_venue"],
     "plan_approval": ["approve_run"],

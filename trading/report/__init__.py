@@ -24,8 +24,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "ALERT_TONES", "SAME_LEVEL", "ReportData", "table", "by_symbol", "figure", "required_actions", "story_parts", "action_parts",
         "holding_parts", "held_lines", "order_list_parts", "orders_table",
     ],
+    "sleeve_sections": ["sleeve_parts"],
     "waterfall": ["short_name", "steps_of", "parts_chart", "reach", "driver_charts"],
 }, modules=[
     "daily_report", "forecast_sections", "formatting", "narrative", "performance_sections", "record_sections", "replay_report",
-    "risk_sections", "run_index", "sections", "waterfall",
+    "risk_sections", "run_index", "sections", "sleeve_sections", "waterfall",
 ])

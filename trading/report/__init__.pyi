@@ -9,6 +9,7 @@ from . import replay_report as replay_report
 from . import risk_sections as risk_sections
 from . import run_index as run_index
 from . import sections as sections
+from . import sleeve_sections as sleeve_sections
 from . import waterfall as waterfall
 from .daily_report import COST_NAMES as COST_NAMES, QUALITY as QUALITY, REPORT_SECTIONS as REPORT_SECTIONS, cost_parts as cost_parts, quality_parts as quality_parts, provenance_parts as provenance_parts, build_report as build_report
 from .forecast_sections import ForecastReview as ForecastReview, horizon_text as horizon_text, filter_parts as filter_parts, change_parts as change_parts, outcome_parts as outcome_parts, feature_text as feature_text, driver_text as driver_text, driver_parts as driver_parts, drift_parts as drift_parts, alert_parts as alert_parts, review_parts as review_parts, forecast_overview as forecast_overview
@@ -20,4 +21,5 @@ from .replay_report import PART_NAMES as PART_NAMES, replay_sentences as replay_
 from .risk_sections import RiskContext as RiskContext, plan_parts as plan_parts, stress_parts as stress_parts, attribution_parts as attribution_parts, regime_parts as regime_parts
 from .run_index import build_index as build_index, write_index as write_index
 from .sections import ALERT_TONES as ALERT_TONES, SAME_LEVEL as SAME_LEVEL, ReportData as ReportData, table as table, by_symbol as by_symbol, figure as figure, required_actions as required_actions, story_parts as story_parts, action_parts as action_parts, holding_parts as holding_parts, held_lines as held_lines, order_list_parts as order_list_parts, orders_table as orders_table
+from .sleeve_sections import sleeve_parts as sleeve_parts
 from .waterfall import short_name as short_name, steps_of as steps_of, parts_chart as parts_chart, reach as reach, driver_charts as driver_charts

@@ -23,6 +23,7 @@ from .record_sections import record_parts, unit_parts
 from .formatting import UNKNOWN, Parts, closing_day, day, known, money, number, percent, quantity
 from .performance_sections import equity_parts, month_parts, risk_parts
 from .risk_sections import attribution_parts, plan_parts, regime_parts, stress_parts
+from .sleeve_sections import sleeve_parts
 from trading.report.sections import (
     ReportData, action_parts, by_symbol, figure, held_lines, holding_parts, order_list_parts, required_actions, story_parts, table,
 )
@@ -172,7 +173,7 @@ REPORT_SECTIONS: tuple[tuple[str, str, str, Callable[[ReportData], Parts]], ...]
     ("person", "Action required", "Most urgent first.", action_parts),
     ("why", "Why", "", lambda d: _told(d, slice(2, None)) or [("text", "Nothing more is to be told of this day.")]),
     ("equity", "Equity", "The policy against the benchmark, and what made the difference.",
-     lambda d: [*equity_parts(d), *record_parts(d, period_parts, "returns by period"), *attribution_parts(d.context)]),
+     lambda d: [*equity_parts(d), *sleeve_parts(d.sleeves), *record_parts(d, period_parts, "returns by period"), *attribution_parts(d.context)]),
     ("months", "Monthly returns", "", month_parts),
     ("rolling", "Rolling figures", "Half a year each.", lambda d: record_parts(d, rolling_parts, "rolling figures")),
     ("drawdowns", "Drawdowns", "The deepest, with their dates.", lambda d: record_parts(d, drawdown_parts, "drawdowns")),

@@ -27,6 +27,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "data_control": ["UpdateMarket", "ImportBars", "BackUp", "RestoreBackup", "RetryAlerts"],
     "exports": ["EXPORTS", "export_accounts", "read_chosen"],
     "feedback_history": ["open_feedback", "describe_feedback"],
+    "file_optimise": ["FileQuestion", "optimise_files"],
     "flow_runs": [
         "SCHEDULED", "run_of_flow", "choose_portfolio", "artifact_key", "printed_lines", "stage_lines", "plan_artifact", "day_note",
         "cron_lines", "deployments_text",
@@ -79,7 +80,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "SetGroup", "set_group", "DropGroup", "drop_group", "SetAlias", "set_alias", "DropAlias", "drop_alias",
     ],
     "stops": ["opened_accounts", "known_accounts", "account_switch", "engaged_switches", "stop_sentences"],
-    "strategy_control": ["PromoteStrategy", "RetireStrategy", "list_strategies", "show_strategy"],
+    "strategy_control": [
+        "KINDS", "PromoteStrategy", "RetireStrategy", "list_strategies", "strategies", "show_strategy", "compare_strategies",
+        "earned_by_sleeve",
+    ],
     "system_control": [
         "AcknowledgeAlert", "acknowledge_rule", "once_of", "WriteNote", "write_note", "SteerFeedback", "freeze_feedback", "thaw_feedback",
         "RollBackFeedback", "roll_back_feedback", "PromoteModel", "promote_saved_model", "RollBackModel", "roll_back_to_model", "Nothing",
@@ -96,7 +100,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
 }, modules=[
     "access", "account_control", "alerting", "backups", "book_control", "commands", "data_control", "exports", "feedback_history",
-    "flow_runs", "holdings", "jobs", "launching", "loop_control", "maintenance", "market_data", "metrics", "plan_control",
+    "file_optimise", "flow_runs", "holdings", "jobs", "launching", "loop_control", "maintenance", "market_data", "metrics", "plan_control",
     "portfolio_control", "portfolios", "queries_analytics", "queries_live", "queries_portfolio", "queries_runs", "queries_system",
     "queries_trading", "queries_venues", "query_cache", "replay_control", "run_control", "security_admin", "settings_control", "stops",
     "strategy_control", "system_control", "user_control", "venue_control", "workspace",

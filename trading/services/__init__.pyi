@@ -8,6 +8,7 @@ from . import commands as commands
 from . import data_control as data_control
 from . import exports as exports
 from . import feedback_history as feedback_history
+from . import file_optimise as file_optimise
 from . import flow_runs as flow_runs
 from . import holdings as holdings
 from . import jobs as jobs
@@ -46,6 +47,7 @@ from .commands import Record as Record, Text as Text, Name as Name, Handler as H
 from .data_control import UpdateMarket as UpdateMarket, ImportBars as ImportBars, BackUp as BackUp, RestoreBackup as RestoreBackup, RetryAlerts as RetryAlerts
 from .exports import EXPORTS as EXPORTS, export_accounts as export_accounts, read_chosen as read_chosen
 from .feedback_history import open_feedback as open_feedback, describe_feedback as describe_feedback
+from .file_optimise import FileQuestion as FileQuestion, optimise_files as optimise_files
 from .flow_runs import SCHEDULED as SCHEDULED, run_of_flow as run_of_flow, choose_portfolio as choose_portfolio, artifact_key as artifact_key, printed_lines as printed_lines, stage_lines as stage_lines, plan_artifact as plan_artifact, day_note as day_note, cron_lines as cron_lines, deployments_text as deployments_text
 from .holdings import import_holdings as import_holdings, import_cointracking as import_cointracking, holdings_elsewhere as holdings_elsewhere, is_statement as is_statement, portfolio_csv as portfolio_csv
 from .jobs import JOB as JOB, WRAP as WRAP, start_run as start_run, start as start, job as job, log_tail as log_tail, cancel_job as cancel_job, archive_jobs as archive_jobs
@@ -70,7 +72,7 @@ from .run_control import StartRun as StartRun, start_daily_run as start_daily_ru
 from .security_admin import Ask as Ask, security_of as security_of, security_in as security_in, with_vault as with_vault, store_secret as store_secret, delete_secret as delete_secret, require_vault as require_vault, key_is_in_ring as key_is_in_ring, renew_vault_key as renew_vault_key, know_secrets as know_secrets, scan_folder as scan_folder
 from .settings_control import settings_file as settings_file, settings_text as settings_text, version_of as version_of, ChangeSettings as ChangeSettings, change_settings as change_settings, ReplaceSettings as ReplaceSettings, replace_settings as replace_settings, SetGroup as SetGroup, set_group as set_group, DropGroup as DropGroup, drop_group as drop_group, SetAlias as SetAlias, set_alias as set_alias, DropAlias as DropAlias, drop_alias as drop_alias
 from .stops import opened_accounts as opened_accounts, known_accounts as known_accounts, account_switch as account_switch, engaged_switches as engaged_switches, stop_sentences as stop_sentences
-from .strategy_control import PromoteStrategy as PromoteStrategy, RetireStrategy as RetireStrategy, list_strategies as list_strategies, show_strategy as show_strategy
+from .strategy_control import KINDS as KINDS, PromoteStrategy as PromoteStrategy, RetireStrategy as RetireStrategy, list_strategies as list_strategies, strategies as strategies, show_strategy as show_strategy, compare_strategies as compare_strategies, earned_by_sleeve as earned_by_sleeve
 from .system_control import AcknowledgeAlert as AcknowledgeAlert, acknowledge_rule as acknowledge_rule, once_of as once_of, WriteNote as WriteNote, write_note as write_note, SteerFeedback as SteerFeedback, freeze_feedback as freeze_feedback, thaw_feedback as thaw_feedback, RollBackFeedback as RollBackFeedback, roll_back_feedback as roll_back_feedback, PromoteModel as PromoteModel, promote_saved_model as promote_saved_model, RollBackModel as RollBackModel, roll_back_to_model as roll_back_to_model, Nothing as Nothing, invalidate_cache as invalidate_cache, reset_system as reset_system
 from .user_control import Role as Role, Secret as Secret, OfUser as OfUser, AddUser as AddUser, SetRole as SetRole, SetPortfolios as SetPortfolios, SetPassword as SetPassword, MakeKey as MakeKey, EndSession as EndSession, RevokeKey as RevokeKey, OfSecret as OfSecret, SetSecret as SetSecret, RotateVault as RotateVault
 from .venue_control import UnlockMt5 as UnlockMt5, unlock_mt5 as unlock_mt5
