@@ -30,6 +30,7 @@ STORY = [  # words, exit code, what the output holds, what is typed; in this ord
     ("feedback status", 0, "", ""), ("feedback freeze --who ann earnings", 0, "cycle 1", ""),
     ("feedback freeze --thaw --who ann over", 0, "cycle 2", ""),
     ("feedback rollback --who ann 0 again", 0, "cycle 3", ""), ("feedback replay", 0, "3 cycles", ""),
+    ("performance --since 2022-12-16", 0, "total", ""), ("performance --json", 0, '"contribution"', ""),
     ("ingest", 0, "the store is now", ""), ("import gold.csv --symbol GOLD", 0, "2 bars added", ""),
     ("mt5-bridge --account 7 --zone Europe/Athens", 1, "MT5_BRIDGE_KEY", ""),
     ("secrets set KRAKEN_SECRET", 0, "is in the vault", SECRET), ("secrets list", 0, "KRAKEN_SECRET", ""),

@@ -22,7 +22,7 @@ COMMANDS = {  # name → module and object; a module is imported when its comman
     "run": "trading.cli.run:run_command", "runs": "trading.cli.run:runs_command", "open": "trading.cli.run:open_",
     "settings": "trading.cli.environment:settings_command", "lab": "trading.cli.environment:lab_command",
     "schedule": "trading.cli.environment:schedule_command", "alive": "trading.cli.environment:alive_command",
-    "export": "trading.cli.books:export_command", "holdings": "trading.cli.books:holdings_group",
+    "export": "trading.cli.books:export_command", "performance": "trading.cli.books:performance_command", "holdings": "trading.cli.books:holdings_group",
     "ingest": "trading.cli.data:ingest_command", "import": "trading.cli.data:import_", "mt5-bridge": "trading.cli.data:mt5_bridge",
     "venues": "trading.cli.venues:venues_command", "mt5": "trading.cli.venues:mt5_group",
     "approve": "trading.cli.trade:approve_command", "review": "trading.cli.trade:review_command", "reject": "trading.cli.trade:reject_command",

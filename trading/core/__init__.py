@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "FIELDS", "PRICES", "bars_from", "bars_from_close", "check_index", "check_bars", "symbols_of", "bar_length", "with_timeframe",
         "check_timeframe", "closed_by", "parse_as_of", "fingerprint", "last_prices",
     ],
+    "benchmark": ["Benchmark", "read_benchmark", "check_benchmark", "mix_values", "read_values_file", "at_moments"],
     "calendars": [
         "ROUND_THE_CLOCK", "ONE_YEAR", "DAY", "NEW_YORK", "FEWEST_DAYS", "LARGEST_GRID", "LONG_ENOUGH", "check_calendar", "sessions",
         "expected_bars", "observed_calendar", "check_on_calendar", "usual_step", "on_own_clock", "elapsed_years", "calendar_bars_a_year",
@@ -43,10 +44,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "settings": ["Found", "SETTINGS_SECTIONS", "read_ini", "profiles_in", "read_environment", "load_settings", "gather_settings"],
     "settings_edit": ["RESTART", "change_text", "check_text", "differences", "apply_settings", "apply_changes"],
     "settings_model": [
-        "Words", "Numbers", "Fraction", "SAMPLE_MARKETS", "LimitLevel", "Cron", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine",
-        "WATCH", "SettingsSection", "RunSettings", "MarketSettings", "ForecastSettings", "DecisionSettings", "AllocateSettings",
-        "CostSettings", "TradeSettings", "ExecutionSettings", "LiveSettings", "LimitSettings", "PromotionSettings", "AccessSettings",
-        "ScheduleSettings", "AlertSettings", "HealthSettings", "BackupSettings", "ServiceSettings", "nearest_name", "Settings",
+        "SAMPLE_MARKETS", "Cron", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine", "WATCH", "SettingsSection", "RunSettings",
+        "MarketSettings", "ForecastSettings", "DecisionSettings", "AllocateSettings", "CostSettings", "TradeSettings", "ExecutionSettings",
+        "LiveSettings", "LimitSettings", "PromotionSettings", "AccessSettings", "ScheduleSettings", "AlertSettings", "HealthSettings",
+        "BackupSettings", "ServiceSettings", "nearest_name", "Settings",
     ],
     "settings_overrides": ["OVERRIDES_FILE", "read_overrides", "overridden_settings"],
     "sqlite": ["transaction", "open_database", "open_readonly", "single_transaction"],
@@ -63,10 +64,11 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "values": ["ZERO", "Value"],
     "venue_profiles": ["PROFILES", "VenueQuery", "VenueProfile", "profile_of", "require_contract"],
     "venue_proxy": ["VenueProxy", "offers"],
+    "written_settings": ["Fraction", "Words", "Numbers", "LimitLevel", "read_words", "read_named_numbers", "bars_ahead"],
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
-    "bars", "calendars", "carried_prices", "circuit_breaker", "currencies", "datasets", "decimals", "drawdown", "english", "errors",
-    "files", "hash_chain", "identity", "instruments", "lazy", "numbers", "redaction", "resources", "secret_shapes", "settings",
+    "bars", "benchmark", "calendars", "carried_prices", "circuit_breaker", "currencies", "datasets", "decimals", "drawdown", "english",
+    "errors", "files", "hash_chain", "identity", "instruments", "lazy", "numbers", "redaction", "resources", "secret_shapes", "settings",
     "settings_edit", "settings_model", "settings_overrides", "sqlite", "synthetic", "tracing", "trial_store", "types", "values",
-    "venue_profiles", "venue_proxy", "written_times",
+    "venue_profiles", "venue_proxy", "written_settings", "written_times",
 ])

@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "forecast_review": ["forecasts_before", "last_review", "count_matured", "todays_drift", "drift_facts"],
     "instruments": ["instruments_version", "InstrumentHistory", "fetch_instruments", "known_instruments", "pinned_instruments"],
     "launch": ["resolve_as_of", "open_run", "settings_of", "run_daily", "prepare_prefect", "start_server", "own_server", "load_flow"],
+    "marks": ["benchmark_symbols", "stored_closes", "last_moment", "later_marks", "account_history", "benchmark_values"],
     "multi_venue": [
         "add_books", "CombinedLedger", "SerializedVenue", "CombinedVenue", "MultiVenueAccount", "require_within", "open_trading_account",
     ],
@@ -42,7 +43,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "account_number",
     ],
 }, modules=[
-    "account", "cycle", "factory", "forecast_review", "instruments", "launch", "multi_venue", "named_optimizer", "notebook_runner",
-    "paper", "plan_approval", "plan_check", "price_snapshot", "run_compare", "run_record", "sentiment", "target_weights", "trade_report",
-    "venue_factory",
+    "account", "cycle", "factory", "forecast_review", "instruments", "launch", "marks", "multi_venue", "named_optimizer",
+    "notebook_runner", "paper", "plan_approval", "plan_check", "price_snapshot", "run_compare", "run_record", "sentiment",
+    "target_weights", "trade_report", "venue_factory",
 ])

@@ -72,9 +72,26 @@ def _own_equity(data: ReportData) -> tuple[str, Any]:
     return "figure", figure("Account", f"Equity in {data.currency}, {count(len(own), 'value')} {since}.", chart)
 
 
+def _beside(data: ReportData) -> Parts:
+    "Hold the account against the benchmark of the settings, apart from what was put in and taken out."
+    unit = data.unit if data.unit is not None else data.equity
+    if data.beside is None or unit is None:
+        return []
+    lines = pd.DataFrame({"account": unit, "benchmark": data.beside}).dropna()
+    if len(lines) < 2:
+        return []
+    lines = lines / lines.iloc[0]
+    own, other = (float(lines[c].iloc[-1] - 1) for c in lines)
+    since = closing_day(lines.index[0])
+    words = (f"Since {since} the account made {percent(own, 2, True)}, the benchmark ({data.beside_name}) {percent(other, 2, True)}: "
+             f"a difference of {number((own - other) * 100, 2, True)} percentage points.")
+    chart = time_chart({n: lines[n] for n in lines}, f"Account and benchmark, each 1 on {since}", "{:g}\u00a0×".format, height=170)
+    return [("figure", figure("Account against its benchmark", words, chart, *lines))]
+
+
 def equity_parts(data: ReportData) -> Parts:
     "Show the account, the back-tested policy and the benchmark, with their drawdowns."
-    parts: Parts = [_own_equity(data), *_change_table(data)]
+    parts: Parts = [_own_equity(data), *_beside(data), *_change_table(data)]
     if data.backtest is None:
         return [*parts, ("missing", "The policy's past is not known: the run has no back-test.")]
     lines = {data.backtest_name: data.backtest.dropna()}
@@ -104,7 +121,7 @@ def _change_table(data: ReportData) -> Parts:
     names = {k: CHANGE_LINES.get(k, k) for k in data.change if k != "total"} | {"total": "Change of the account"}
     frame = pd.DataFrame({"money": [float(data.change[k]) for k in names]}, index=list(names.values()))
     words = "Gains by asset without fees; every cent of the change stands in one line."
-    return [("more", {"summary": "What made the change, line by line", "table": table(frame, [("", "", str, ""), (data.currency, "money", lambda v: money(v, sign=True), "n")],
+    return [("more", {"summary": "What made the change, line by line", "table": table(frame, [("", "", str, ""), (data.currency, "money", lambda v: money(v, digits=2, sign=True), "n")],
                                                                                 "Change of the account", words)})]
 
 # %% ../../nbs/14_report/30_performance_sections.ipynb #bb862541
