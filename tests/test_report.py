@@ -160,7 +160,7 @@ OPTIONAL = [f.name for f in fields(ReportData) if f.default is None]
 def test_a_missing_part_is_said_and_never_stops_the_report(data, name):
     text = build_report(replace(data, **{name: None}))
     assert text.count("<section") == len(REPORT_SECTIONS)
-    made_from_others = name in ("sentences", "gains", "costs", "spread_bp", "unit", "change")
+    made_from_others = name in ("sentences", "gains", "costs", "spread_bp", "unit", "change", "beside")
     assert ('class="missing"' in text) != made_from_others
 
 
