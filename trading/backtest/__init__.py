@@ -46,7 +46,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "independent_trials", "Overfitting", "pbo", "reality_check",
     ],
     "plots": ["plot_equity", "plot_underwater", "plot_months", "plot_trades"],
-    "promotion": ["walk_cells", "StrategyPromotion", "promote", "read_evidence"],
+    "promotion": ["walk_cells", "StrategyPromotion", "promised_figures", "promote", "read_evidence"],
     "strategies": [
         "TIE_TOLERANCE", "HALTED", "Strategy", "SymbolStrategy", "hold", "MaCross", "Donchian", "BollingerBreakout", "RsiReversion",
         "first_bars", "TargetWeights", "CrossSectionalMomentum", "Pairs", "FunctionStrategy",
@@ -55,6 +55,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "Thresholds", "Candidate", "PromotionDecision", "joint_figures", "check_candidate", "ProductionRegistry", "default_thresholds",
         "default_registry",
     ],
+    "strategy_source": ["find_strategy", "code_digest", "source_of", "as_strategy", "rebuild_strategy", "check_source"],
     "sweep": ["make_job", "variation_worth", "count_variations"],
     "sweep_engines": ["run_fast", "run_plain", "run_accounts", "key_figures", "run_vectorbt", "run_worth", "run_chunk", "packed_width"],
     "sweep_jobs": ["Grid", "make_grid", "split_params", "Job", "make_chunks"],
@@ -66,7 +67,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
 }, modules=[
     "account", "account_kernel", "account_result", "costs", "cross_validation", "currency_account", "engine", "event_strategy",
     "execution_timing", "fast_kernel", "fast_strategies", "joint_test", "leak_detector", "leak_probes", "leak_source", "lent_arrays",
-    "overfitting", "plots", "promotion", "strategies", "strategy_promotion", "sweep", "sweep_engines", "sweep_jobs", "sweep_plots",
-    "trial_register", "vectorbt_engine",
+    "overfitting", "plots", "promotion", "strategies", "strategy_promotion", "strategy_source", "sweep", "sweep_engines", "sweep_jobs",
+    "sweep_plots", "trial_register", "vectorbt_engine",
 ])
 make_callable(__name__, "backtest")

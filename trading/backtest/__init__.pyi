@@ -20,6 +20,7 @@ from . import plots as plots
 from . import promotion as promotion
 from . import strategies as strategies
 from . import strategy_promotion as strategy_promotion
+from . import strategy_source as strategy_source
 from . import sweep as sweep
 from . import sweep_engines as sweep_engines
 from . import sweep_jobs as sweep_jobs
@@ -44,9 +45,10 @@ from .leak_source import FILES as FILES, CLOCKS as CLOCKS, CACHES as CACHES, uns
 from .lent_arrays import lend as lend
 from .overfitting import EULER as EULER, ReturnRecord as ReturnRecord, probabilistic_sharpe as probabilistic_sharpe, minimum_track_record as minimum_track_record, expected_best_sharpe as expected_best_sharpe, deflated_sharpe as deflated_sharpe, independent_trials as independent_trials, Overfitting as Overfitting, pbo as pbo, reality_check as reality_check
 from .plots import plot_equity as plot_equity, plot_underwater as plot_underwater, plot_months as plot_months, plot_trades as plot_trades
-from .promotion import walk_cells as walk_cells, StrategyPromotion as StrategyPromotion, promote as promote, read_evidence as read_evidence
+from .promotion import walk_cells as walk_cells, StrategyPromotion as StrategyPromotion, promised_figures as promised_figures, promote as promote, read_evidence as read_evidence
 from .strategies import TIE_TOLERANCE as TIE_TOLERANCE, HALTED as HALTED, Strategy as Strategy, SymbolStrategy as SymbolStrategy, hold as hold, MaCross as MaCross, Donchian as Donchian, BollingerBreakout as BollingerBreakout, RsiReversion as RsiReversion, first_bars as first_bars, TargetWeights as TargetWeights, CrossSectionalMomentum as CrossSectionalMomentum, Pairs as Pairs, FunctionStrategy as FunctionStrategy
 from .strategy_promotion import Thresholds as Thresholds, Candidate as Candidate, PromotionDecision as PromotionDecision, joint_figures as joint_figures, check_candidate as check_candidate, ProductionRegistry as ProductionRegistry, default_thresholds as default_thresholds, default_registry as default_registry
+from .strategy_source import find_strategy as find_strategy, code_digest as code_digest, source_of as source_of, as_strategy as as_strategy, rebuild_strategy as rebuild_strategy, check_source as check_source
 from .sweep import make_job as make_job, variation_worth as variation_worth, count_variations as count_variations
 from .sweep_engines import run_fast as run_fast, run_plain as run_plain, run_accounts as run_accounts, key_figures as key_figures, run_vectorbt as run_vectorbt, run_worth as run_worth, run_chunk as run_chunk, packed_width as packed_width
 from .sweep_jobs import Grid as Grid, make_grid as make_grid, split_params as split_params, Job as Job, make_chunks as make_chunks

@@ -50,6 +50,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "BackupSettings", "ServiceSettings", "nearest_name", "Settings",
     ],
     "settings_overrides": ["OVERRIDES_FILE", "read_overrides", "overridden_settings"],
+    "sleeve_lines": ["SleeveLine", "read_sleeve"],
     "sqlite": ["transaction", "open_database", "open_readonly", "single_transaction"],
     "synthetic": ["ScenarioKind", "StylizedFacts", "scenario"],
     "tracing": ["SWITCHES", "PARENT", "CALLS", "span", "traceparent", "traced"],
@@ -69,6 +70,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
 }, modules=[
     "bars", "benchmark", "calendars", "carried_prices", "circuit_breaker", "currencies", "datasets", "decimals", "drawdown", "english",
     "errors", "files", "hash_chain", "identity", "instruments", "lazy", "numbers", "redaction", "resources", "secret_shapes", "settings",
-    "settings_edit", "settings_model", "settings_overrides", "sqlite", "synthetic", "tracing", "trial_store", "types", "values",
-    "venue_profiles", "venue_proxy", "written_settings", "written_times",
+    "settings_edit", "settings_model", "settings_overrides", "sleeve_lines", "sqlite", "synthetic", "tracing", "trial_store", "types",
+    "values", "venue_profiles", "venue_proxy", "written_settings", "written_times",
 ])

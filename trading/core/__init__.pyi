@@ -23,6 +23,7 @@ from . import settings as settings
 from . import settings_edit as settings_edit
 from . import settings_model as settings_model
 from . import settings_overrides as settings_overrides
+from . import sleeve_lines as sleeve_lines
 from . import sqlite as sqlite
 from . import synthetic as synthetic
 from . import tracing as tracing
@@ -57,6 +58,7 @@ from .settings import Found as Found, SETTINGS_SECTIONS as SETTINGS_SECTIONS, re
 from .settings_edit import RESTART as RESTART, change_text as change_text, check_text as check_text, differences as differences, apply_settings as apply_settings, apply_changes as apply_changes
 from .settings_model import SAMPLE_MARKETS as SAMPLE_MARKETS, Cron as Cron, CLOCK as CLOCK, ALERT_LEVEL_NAMES as ALERT_LEVEL_NAMES, AlertLevel as AlertLevel, RuleLine as RuleLine, WATCH as WATCH, SettingsSection as SettingsSection, RunSettings as RunSettings, MarketSettings as MarketSettings, ForecastSettings as ForecastSettings, DecisionSettings as DecisionSettings, AllocateSettings as AllocateSettings, CostSettings as CostSettings, TradeSettings as TradeSettings, ExecutionSettings as ExecutionSettings, LiveSettings as LiveSettings, LimitSettings as LimitSettings, PromotionSettings as PromotionSettings, AccessSettings as AccessSettings, ScheduleSettings as ScheduleSettings, AlertSettings as AlertSettings, HealthSettings as HealthSettings, BackupSettings as BackupSettings, ServiceSettings as ServiceSettings, nearest_name as nearest_name, Settings as Settings
 from .settings_overrides import OVERRIDES_FILE as OVERRIDES_FILE, read_overrides as read_overrides, overridden_settings as overridden_settings
+from .sleeve_lines import SleeveLine as SleeveLine, read_sleeve as read_sleeve
 from .sqlite import transaction as transaction, open_database as open_database, open_readonly as open_readonly, single_transaction as single_transaction
 from .synthetic import ScenarioKind as ScenarioKind, StylizedFacts as StylizedFacts, scenario as scenario
 from .tracing import SWITCHES as SWITCHES, PARENT as PARENT, CALLS as CALLS, span as span, traceparent as traceparent, traced as traced

@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from .benchmark import check_benchmark
 from .calendars import check_calendar
+from .sleeve_lines import SleeveLine
 from .types import stable_hash
 from .written_settings import Fraction, LimitLevel, Numbers, Words, bars_ahead, read_named_numbers, read_words
 
@@ -120,6 +121,8 @@ class AllocateSettings(SettingsSection):
     risk_level: str = Field("medium", description="row of [risk_levels] that the policy keeps")
     window: int = Field(504, ge=30, description="bars of history for covariances")
     every: int = Field(21, ge=1, description="bars between decisions of the back-tested policy")
+    sleeve_rule: Literal["halve", "none", "retire"] = Field("halve", description="when a promoted strategy earns less than half of what its promotion showed: halve its share at 2 "
+                                                            "standard errors and take it away at 3, retire: take it away at 2, none: only say so")
     cycle: Literal["composite-v0", "signals-v2"] = Field("composite-v0", description="how the cycle of coins is scored; high means opposite things")
 
 
@@ -310,6 +313,7 @@ class Settings(BaseSettings):
     optimizer: dict[str, str] = Field(default_factory=dict)
     targets: dict[str, Fraction] = Field(default_factory=dict)
     views: dict[str, str] = Field(default_factory=dict)
+    strategies: dict[str, SleeveLine] = Field(default_factory=dict)
     taxonomy: dict[str, str] = Field(default_factory=dict)
     aliases: dict[str, str] = Field(default_factory=dict)
     calendars: dict[str, Annotated[str, AfterValidator(check_calendar)]] = Field(default_factory=dict)
@@ -352,6 +356,14 @@ class Settings(BaseSettings):
         if self.allocate.risk_level not in self.risk_levels:
             raise ValueError(f"allocate.risk_level is {self.allocate.risk_level!r}, which [risk_levels] does not describe"
                              + nearest_name(self.allocate.risk_level, self.risk_levels))
+        return self
+
+    @model_validator(mode="after")
+    def _shares_fit(self):
+        if lacking := [n for n, line in self.strategies.items() if "share" not in line]:
+            raise ValueError(f"strategies.{lacking[0]} does not say its share of the capital; write it first, for example 0.3")
+        if (total := sum(line["share"] for line in self.strategies.values())) > 1 + 1e-9:
+            raise ValueError(f"the shares in [strategies] add up to {total:.6g}; at most 1, and what they leave belongs to the allocation policy")
         return self
 
     @model_validator(mode="after")

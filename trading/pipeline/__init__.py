@@ -22,6 +22,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "add_books", "CombinedLedger", "SerializedVenue", "CombinedVenue", "MultiVenueAccount", "require_within", "open_trading_account",
     ],
     "named_optimizer": ["PATH_OPTIONS", "path_options"],
+    "named_sleeves": ["Sleeve"],
     "notebook_runner": ["POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "Kernel", "run_stage"],
     "paper": ["paper_tape", "paper_costs", "paper_venue"],
     "plan_approval": ["approve_run"],
@@ -36,6 +37,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "machine", "code_commit", "create_run", "find_run", "list_runs",
     ],
     "sentiment": ["pinned_sentiment", "take_sentiment"],
+    "sleeves": [
+        "CHECK_EVERY", "HALVED", "TAKEN", "carried_on", "shortfalls", "rule_factor", "live_record", "sleeve_weights", "within_limits",
+        "NetTargets", "net_targets",
+    ],
     "target_weights": ["MOST_ABSENT", "carried_closes", "closed_now", "recent_day_returns"],
     "trade_report": ["order_table", "implementation_shortfall", "cost_facts"],
     "venue_factory": [
@@ -43,7 +48,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "account_number",
     ],
 }, modules=[
-    "account", "cycle", "factory", "forecast_review", "instruments", "launch", "marks", "multi_venue", "named_optimizer",
-    "notebook_runner", "paper", "plan_approval", "plan_check", "price_snapshot", "run_compare", "run_record", "sentiment",
+    "account", "cycle", "factory", "forecast_review", "instruments", "launch", "marks", "multi_venue", "named_optimizer", "named_sleeves",
+    "notebook_runner", "paper", "plan_approval", "plan_check", "price_snapshot", "run_compare", "run_record", "sentiment", "sleeves",
     "target_weights", "trade_report", "venue_factory",
 ])

@@ -8,6 +8,7 @@ from . import launch as launch
 from . import marks as marks
 from . import multi_venue as multi_venue
 from . import named_optimizer as named_optimizer
+from . import named_sleeves as named_sleeves
 from . import notebook_runner as notebook_runner
 from . import paper as paper
 from . import plan_approval as plan_approval
@@ -16,6 +17,7 @@ from . import price_snapshot as price_snapshot
 from . import run_compare as run_compare
 from . import run_record as run_record
 from . import sentiment as sentiment
+from . import sleeves as sleeves
 from . import target_weights as target_weights
 from . import trade_report as trade_report
 from . import venue_factory as venue_factory
@@ -28,6 +30,7 @@ from .launch import resolve_as_of as resolve_as_of, open_run as open_run, settin
 from .marks import benchmark_symbols as benchmark_symbols, stored_closes as stored_closes, last_moment as last_moment, later_marks as later_marks, account_history as account_history, benchmark_values as benchmark_values
 from .multi_venue import add_books as add_books, CombinedLedger as CombinedLedger, SerializedVenue as SerializedVenue, CombinedVenue as CombinedVenue, MultiVenueAccount as MultiVenueAccount, require_within as require_within, open_trading_account as open_trading_account
 from .named_optimizer import PATH_OPTIONS as PATH_OPTIONS, path_options as path_options
+from .named_sleeves import Sleeve as Sleeve
 from .notebook_runner import POOLS as POOLS, ONE_THREAD as ONE_THREAD, FIXED as FIXED, IMPORTS as IMPORTS, Kernel as Kernel, run_stage as run_stage
 from .paper import paper_tape as paper_tape, paper_costs as paper_costs, paper_venue as paper_venue
 from .plan_approval import approve_run as approve_run
@@ -36,6 +39,7 @@ from .price_snapshot import PRESENT as PRESENT, PriceSnapshot as PriceSnapshot, 
 from .run_compare import INPUTS as INPUTS, IGNORED_SETTINGS as IGNORED_SETTINGS, MARKET as MARKET, EQUAL_NUMBERS as EQUAL_NUMBERS, CAUSES as CAUSES, compare_inputs as compare_inputs, NumbersVerdict as NumbersVerdict, judge_numbers as judge_numbers, compare_numbers as compare_numbers, compare_runs as compare_runs, open_reproduction as open_reproduction, run_rows as run_rows
 from .run_record import STAGES as STAGES, Status as Status, NUMBER as NUMBER, TEXT as TEXT, TIME as TIME, FLAG as FLAG, SCHEMAS as SCHEMAS, Stage as Stage, RunRecord as RunRecord, Schema as Schema, check_schema as check_schema, Run as Run, versions as versions, machine as machine, code_commit as code_commit, create_run as create_run, find_run as find_run, list_runs as list_runs
 from .sentiment import pinned_sentiment as pinned_sentiment, take_sentiment as take_sentiment
+from .sleeves import CHECK_EVERY as CHECK_EVERY, HALVED as HALVED, TAKEN as TAKEN, carried_on as carried_on, shortfalls as shortfalls, rule_factor as rule_factor, live_record as live_record, sleeve_weights as sleeve_weights, within_limits as within_limits, NetTargets as NetTargets, net_targets as net_targets
 from .target_weights import MOST_ABSENT as MOST_ABSENT, carried_closes as carried_closes, closed_now as closed_now, recent_day_returns as recent_day_returns
 from .trade_report import order_table as order_table, implementation_shortfall as implementation_shortfall, cost_facts as cost_facts
 from .venue_factory import key_names as key_names, find_secret as find_secret, vault_secret as vault_secret, resolve_reference as resolve_reference, address_of as address_of, each_venue as each_venue, keys_of as keys_of, connect as connect, account_number as account_number

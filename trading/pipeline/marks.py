@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..core.bars import bar_length, parse_as_of
 from ..core.benchmark import at_moments, mix_values, read_benchmark, read_values_file
-from ..core.errors import MissingData
+from ..core.errors import MissingData, TradingError
 from ..core.settings import Settings
 from .factory import market_source, store_of
 
@@ -65,8 +65,8 @@ def later_marks(
     begin = last.timestamp - 10 * max(bar_length(settings.market.timeframe), pd.Timedelta(days=1))  # a market that is closed carries its last price
     try:
         return ledger.value_closes(account, stored_closes(settings, symbols, begin), until)
-    except MissingData:
-        return {}  # nothing new was stored
+    except TradingError:  # nothing was stored, or the store is not to be had: what was written down is what is known
+        return {}
 
 
 def account_history(

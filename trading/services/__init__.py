@@ -75,7 +75,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "SetGroup", "set_group", "DropGroup", "drop_group", "SetAlias", "set_alias", "DropAlias", "drop_alias",
     ],
     "stops": ["opened_accounts", "known_accounts", "account_switch", "engaged_switches", "stop_sentences"],
-    "strategy_control": ["PromoteStrategy", "RetireStrategy", "find_strategy", "list_strategies", "show_strategy"],
+    "strategy_control": ["PromoteStrategy", "RetireStrategy", "list_strategies", "show_strategy"],
     "system_control": [
         "AcknowledgeAlert", "acknowledge_rule", "once_of", "WriteNote", "write_note", "SteerFeedback", "freeze_feedback", "thaw_feedback",
         "RollBackFeedback", "roll_back_feedback", "PromoteModel", "promote_saved_model", "RollBackModel", "roll_back_to_model", "Nothing",

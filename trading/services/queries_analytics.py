@@ -19,7 +19,8 @@ from ..core.calendars import bars_a_year
 from ..core.english import plural
 from ..core.errors import BadInput, MissingData, TradingError
 from ..core.settings import Settings
-from ..pipeline.target_weights import recent_day_returns, target_weights
+from ..pipeline.sleeves import net_targets
+from ..pipeline.target_weights import recent_day_returns
 from ..pipeline.factory import groups_of, risk_limits, shock_groups_of
 from ..pipeline.forecast_review import forecast_review
 from ..pipeline.marks import account_history, benchmark_values
@@ -331,7 +332,9 @@ def optimise(place: Workspace, profile: str | None = None, policy: str | None = 
     unused |= {"targets": {}} if optimizer == "policy" else {}
     settings = settings.model_copy(update={"allocate": settings.allocate.model_copy(update=wanted)} | unused)
     regime = artefact(place, record, "regime")["chances"] if "regime.json" in record.artefacts else None
-    table, chosen = target_weights(settings, run_bars(place, record)["close"], artefact(place, record, "views"), regime)
-    return {"run": record.id, "policy": chosen.name, "optimizer": settings.allocate.optimizer, "risk_level": chosen.level.name, "cash": float(1 - table["target"].sum()), "notes": list(chosen.notes_),
+    net = net_targets(settings, run_bars(place, record), artefact(place, record, "views"), regime, place.data)
+    table, chosen = net.table, net.policy
+    return {"run": record.id, "policy": chosen.name, "optimizer": settings.allocate.optimizer, "risk_level": chosen.level.name, "cash": float(1 - table["target"].sum()), "notes": [*net.notes, *chosen.notes_],
             "fallback": chosen.fallback_,
-            "items": [{"symbol": s, "weight": float(row["target"]), "reason": row["reason"]} for s, row in table.iterrows()]}
+            "items": [{"symbol": s, "weight": float(row["target"]), "reason": row["reason"], "parts": {k: float(v) for k, v in net.parts.loc[s].items()}}
+                      for s, row in table.iterrows()]}
