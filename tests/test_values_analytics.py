@@ -56,7 +56,7 @@ class Answers:
         return self.equity
 
     def ask(self, query, *args, **named):
-        return getattr(q, query).__wrapped__(None, *args, **named)
+        return getattr(q, query).__wrapped__(SimpleNamespace(data=None), *args, **named)
 
 
 @pytest.fixture
