@@ -5,17 +5,23 @@ from pathlib import Path
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
 
 from trading.core.files import lock_folder
 from trading.core.resources import share_path
 from trading.core.settings import load_settings
 from trading.pipeline.notebook_runner import Kernel
+from trading.services.flow_runs import printed_lines
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def execute(kernel: Kernel, output, parameters: dict) -> None:
     "Execute the maintenance notebook."
-    kernel.execute(share_path("runs", "80_maintain.ipynb"), output, parameters)
+    try:
+        kernel.execute(share_path("runs", "80_maintain.ipynb"), output, parameters)
+    finally:
+        for line in printed_lines(output):
+            get_run_logger().info("%s", line)
 
 
 @flow(name="maintenance", persist_result=False)

@@ -4,11 +4,13 @@ from datetime import UTC, datetime
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
 
 from trading.core.files import lock_folder
 from trading.core.resources import share_path
 from trading.core.settings import load_settings
 from trading.pipeline.notebook_runner import Kernel
+from trading.services.flow_runs import printed_lines
 
 NOTEBOOKS = ("60_train", "70_review")
 
@@ -16,7 +18,11 @@ NOTEBOOKS = ("60_train", "70_review")
 @task(cache_policy=NO_CACHE, persist_result=False)
 def execute(kernel: Kernel, name: str, output, parameters: dict) -> None:
     "Execute one notebook of the week."
-    kernel.execute(share_path("runs", f"{name}.ipynb"), output, parameters)
+    try:
+        kernel.execute(share_path("runs", f"{name}.ipynb"), output, parameters)
+    finally:
+        for line in printed_lines(output):
+            get_run_logger().info("%s", line)
 
 
 @flow(name="weekly", validate_parameters=False, persist_result=False)

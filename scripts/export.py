@@ -6,6 +6,7 @@ Run it instead of `nbdev-export`; a second run changes nothing.
 
 import ast
 import io
+import json
 import re
 import sys
 import tokenize
@@ -19,7 +20,7 @@ FRONT = [  # what a newcomer needs
     "load_settings", "Settings", "run_daily", "list_runs", "find_run", "TradingError",
     "sample_bars", "scenario", "bars_from", "bars_from_close", "read_bars_file", "clean_bars", "ingest", "BarStore",
     "make_features", "RegimeDetector", "HorizonForecaster",
-    "Costs", "backtest", "sweep", "walk_forward", "deflated_sharpe", "find_leaks", "promote",
+    "Costs", "backtest", "sweep", "walk_forward", "compare", "deflated_sharpe", "find_leaks", "promote",
     "MeanRisk", "RiskParity", "policy", "policy_history",
     "sharpe", "max_drawdown", "value_at_risk", "bootstrap_interval", "stress",
     "make_plan", "check_plan", "Ledger", "PaperVenue", "CcxtVenue",
@@ -300,6 +301,15 @@ def remove_orphans(exported: set[str]) -> None:
             path.unlink()
 
 
+def write_terms() -> None:
+    "Write the glossary as the pages read it: term in small letters → meaning."
+    cells = json.loads((ROOT / "nbs" / "guides" / "70_glossary.ipynb").read_text(encoding="utf-8"))["cells"]
+    rows = [re.split(r"(?<!\\)\|", line)[1:3] for c in cells for line in "".join(c["source"]).splitlines() if line.startswith("| **")]
+    told = {name.split("(")[0].strip(): meaning.strip().replace("\\|", "|")
+            for names, meaning in rows for name in names.strip().strip("*").lower().split(",")}
+    write(ROOT / "share" / "terms.json", json.dumps(told, indent=0, ensure_ascii=False) + "\n")
+
+
 def clean_notebooks() -> None:
     "Write each notebook as `nbdev-clean` does, if it is not written so already."
     from nbdev.clean import nbdev_clean
@@ -312,7 +322,7 @@ def main() -> None:
     from nbdev.doclinks import nbdev_export
 
     clean_notebooks()
-
+    write_terms()
     exports = re.compile(r'#\|\s*default_exp (\S+?)\\?["\n]')
     books = [p.read_text(encoding="utf-8") for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts]
     remove_orphans({found[1] for text in books if (found := exports.search(text))})

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trading.core.calendars import bars_a_year
 from trading.core.datasets import sample_bars
 from trading.core.errors import BadInput, MissingData
 from trading.portfolio.estimators import covariance
@@ -33,7 +34,7 @@ def test_every_limit_holds_on_any_day_for_any_forecast(name, label, start, seed,
     w = decide.weights(part, forecast_of(rng.normal(0, 0.05, 20), confidence), regime)
     cov = covariance(part).to_numpy()
     assert w.min() >= 0 and w.max() <= level.max_weight + 1e-9 and w.sum() <= 1 - level.min_cash + 1e-9
-    assert np.sqrt(w @ cov @ w * 252) <= level.volatility + 1e-9
+    assert np.sqrt(w @ cov @ w * bars_a_year(part.index)) <= level.volatility + 1e-9
     assert past_drawdown(part.to_numpy() @ w.to_numpy()) <= level.max_drawdown + 1e-9
     assert set(decide.reasons_) == set(part.columns) and all(decide.reasons_.values()) and decide.fallback_ == ""
     if playful:

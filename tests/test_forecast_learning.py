@@ -9,65 +9,122 @@ import pytest
 
 from trading.core.errors import Refused
 from trading.forecast.drift import feature_drift, forecast_drift, psi, read_alerts, retraining_reasons
-from trading.forecast.feedback import DecisionOutcome, FeedbackBounds, FeedbackLoop, adaptation_score, move_weights
-from trading.forecast.meta_labeling import Decision, DecisionThresholds, MetaModel, bet_size
+from trading.forecast.feedback import (
+    Cycle,
+    DecisionOutcome,
+    FeedbackBounds,
+    FeedbackLoop,
+    FeedbackState,
+    apply_cycle,
+    feedback_words,
+    log_score,
+    signal,
+)
+from trading.forecast.meta_labeling import Decision, DecisionThresholds, MetaModel
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
 
-def outcome(name, losses, gain=0.01, taken=True, inside=True):
-    return DecisionOutcome(name, START, taken, gain, inside, losses)
+MEMBERS = ("model", "mean", "zero")
+EVEN = FeedbackState(dict.fromkeys(MEMBERS, 1 / 3))
 
 
-def play(means, cycles, seed, bounds=FeedbackBounds()):
-    "Return the loss per cycle with feedback and with equal trust; the best model changes half-way."
-    rng, weights, rows = np.random.default_rng(seed), dict.fromkeys("abc", 1 / 3), []
-    for t in range(cycles):
-        losses = np.clip(rng.normal(means[t >= cycles // 2], 0.2), 0, 1)
-        rows.append((np.dot(list(weights.values()), losses), losses.mean()))
-        weights = move_weights(weights, dict(zip("abc", losses, strict=True)), bounds)
-    return np.array(rows)
+def outcome(name, scores, gain=0.01, taken=True, inside=True, day=0, **other):
+    return DecisionOutcome(name, START + timedelta(days=day), taken, gain, inside, scores, **other)
 
 
-def test_after_a_planted_change_feedback_recovers_and_no_feedback_does_not():
-    runs = np.mean([play([(0.3, 0.5, 0.5), (0.5, 0.3, 0.5)], 400, seed) for seed in range(30)], axis=0)
-    assert runs[250:, 0].mean() < runs[250:, 1].mean() - 0.05
+def trust(skills, seed, symbols=20, common=0.3, r2=0.01, weekly=False):
+    "Return the trust in a model day by day whose forecasts explain this share of the variance; skills: 1 true, 0 noise, -1 the wrong sign."
+    rng, state, path, waiting = np.random.default_rng(seed), EVEN, [], []
+    for day, skill in enumerate(skills):
+        said, naive = r2**0.5 * rng.normal(size=symbols), 0.03 * rng.normal(size=symbols)
+        came = skill * said + (1 - r2) ** 0.5 * (common**0.5 * rng.normal() + (1 - common) ** 0.5 * rng.normal(size=symbols))
+        waiting += [outcome(f"{day} {i}", {m: log_score(float(c - g)) for m, g in zip(MEMBERS, (s, n, 0.0), strict=True)}, day=day)
+                    for i, (s, n, c) in enumerate(zip(said, naive, came, strict=True))]
+        if not weekly or day % 7 == 6:
+            state, waiting = apply_cycle([state], Cycle(1, "learn", START, tuple(waiting))), []
+        path.append(state.weights["model"])
+    return np.array(path)
 
 
-def test_in_stationary_noise_feedback_harms_by_less_than_one_hundredth():
-    runs = np.mean([play([(0.5, 0.5, 0.5)] * 2, 400, seed) for seed in range(30)], axis=0)
-    assert runs[:, 0].mean() - runs[:, 1].mean() < 0.01
+def test_a_model_with_r2_of_one_percent_earns_clear_trust_and_the_wrong_sign_loses_it():
+    good, bad, none = ([trust([skill] * 700, seed)[-250:].mean() for seed in range(3)] for skill in (1, -1, 0))
+    assert min(good) > 0.6 and max(bad) < 0.05 and max(none) < 0.45, (good, bad, none)
 
 
-def test_weights_and_threshold_never_leave_their_bounds_whatever_comes():
-    bounds, rng = FeedbackBounds(step=0.1), np.random.default_rng(1)
-    loop = FeedbackLoop(["a", "b"], bounds)
-    for i in range(200):
-        worst = float(rng.random() < 0.9)
-        loop.learn([outcome(str(i), {"a": worst, "b": 1 - worst}, gain=rng.choice([-0.1, 0.1]), inside=bool(rng.random() < 0.5))], START)
-        assert min(loop.learnt.weights.values()) >= bounds.share / 2 - 1e-12 and abs(sum(loop.learnt.weights.values()) - 1) < 1e-9
-        assert bounds.threshold[0] <= loop.learnt.threshold <= bounds.threshold[2]
-    assert adaptation_score(loop) <= 1
+def test_daily_and_weekly_cycles_lead_to_the_same_trust():
+    assert trust([1] * 70, 5)[-1] == pytest.approx(trust([1] * 70, 5, weekly=True)[-1], abs=1e-12)
+
+
+def test_sixty_days_after_a_break_the_new_truth_is_trusted():
+    paths = np.array([trust([1] * 300 + [-1] * 120 + [1] * 180, seed) for seed in range(4)])
+    assert (paths[:, 360:420].mean(axis=1) < 0.1).all(), "the wrong sign has lost"
+    assert np.median(paths[:, 480:600].mean(axis=1)) > 0.5, "and it comes back when it is right again"
+
+
+def test_one_factor_behind_all_symbols_is_one_piece_of_evidence():
+    "With a common factor nearly everything, twenty symbols move trust about as slowly as one."
+    many = np.mean([np.abs(np.diff(trust([0] * 250, seed, common=0.98)[100:])).mean() for seed in range(3)])
+    free = np.mean([np.abs(np.diff(trust([0] * 250, seed, common=0.0)[100:])).mean() for seed in range(3)])
+    assert many < 3 * free
+
+
+@pytest.mark.parametrize("streak", [1, 5, 20, 60])
+def test_a_lucky_streak_moves_trust_within_its_bound(streak):
+    bounds = FeedbackBounds()
+    lucky = [outcome(f"{d} {i}", {"model": 0.0, "mean": -9.0, "zero": -9.0}, day=d) for d in range(streak) for i in range(20)]
+    after = apply_cycle([EVEN], Cycle(1, "learn", START, tuple(lucky)))
+    odds = np.exp(bounds.most * streak)
+    assert 1 / 3 < after.weights["model"] <= min(odds / (odds + 2), 1 - bounds.share * 2 / 3) + 1e-9
+    assert min(after.weights.values()) >= bounds.share / 3 - 1e-12
+
+
+def test_big_wins_beyond_the_interval_are_wins_and_costs_do_not_turn_a_side():
+    wins = tuple(outcome(str(i), {}, 0.3, inside=False, day=i) for i in range(20))
+    wide = apply_cycle([EVEN], Cycle(1, "learn", START, wins), FeedbackBounds(halflife=1e9))
+    assert wide.units["side"][1] == pytest.approx(20) and wide.units["inside"][1] == 0 and wide.units["gain"][1] == pytest.approx(6.0)
+    assert signal(outcome("w", {}, 0.3, inside=False)) == "SUCCESS"
+    rng = np.random.default_rng(0)
+    moves = np.where(rng.random(400) < 0.55, 1, -1) * np.abs(rng.normal(0, 0.01, 400))
+    small = tuple(outcome(str(i), {}, float(m - 0.003), day=i, cost=0.003, pattern="calm rising") for i, m in enumerate(moves))
+    state = apply_cycle([EVEN], Cycle(1, "learn", START, small), FeedbackBounds(halflife=1e9))
+    assert state.units["side"][1] / state.units["side"][0] == pytest.approx((moves > 0).mean())
+    assert state.patterns["calm rising"] == pytest.approx((400, (moves > 0).sum()))
+
+
+def test_many_outcomes_of_eleven_days_are_eleven_dates_and_the_sentence_says_so():
+    many = tuple(outcome(f"{d} {i}", {}, 0.01 if i % 2 else -0.01, day=d, forecast=0.02) for d in range(11) for i in range(32))
+    state = apply_cycle([EVEN], Cycle(1, "learn", START, many), FeedbackBounds(halflife=1e9))
+    assert state.units["side"][0] == pytest.approx(11)
+    said = feedback_words(state)[0]
+    assert "Over 11 independent dates" in said and "the side was right, before costs, in 50.0 %" in said
+    assert "of each 1 % that was forecast 0.00 % came" in said
+
+
+def test_a_year_later_half_is_forgotten():
+    bounds = FeedbackBounds(halflife=100.0)
+    state = apply_cycle([EVEN], Cycle(1, "learn", START, (outcome("a", {}), outcome("b", {}, day=100))), bounds)
+    assert state.units["side"][0] == pytest.approx(1.5)
 
 
 def test_a_crash_between_cycles_loses_nothing_and_a_half_written_line_is_refused(tmp_path):
     path = tmp_path / "cycles.jsonl"
     loop = FeedbackLoop(["a", "b"], path=path)
     for i in range(5):
-        loop.learn([outcome(str(i), {"a": 0.2, "b": 0.7})], START + timedelta(days=i))
+        loop.learn([outcome(str(i), {"a": -0.2, "b": -0.7})], START + timedelta(days=i))
     assert FeedbackLoop(["a", "b"], path=path).learnt == loop.learnt
     assert FeedbackLoop(["a", "b"], path=path).new([outcome("3", {}), outcome("9", {})])[0].decision == "9"
     altered = [json.loads(line) for line in path.read_text().splitlines()]
-    altered[2]["outcomes"][0]["losses"]["a"] = 0.9
+    altered[2]["outcomes"][0]["scores"]["a"] = -0.9
     path.write_text("\n".join(json.dumps(line) for line in altered) + "\n")
     with pytest.raises(Refused, match="cycle 3 breaks its seal"):
         FeedbackLoop(["a", "b"], path=path)
 
 
 def test_other_bounds_cannot_silently_continue_an_old_file(tmp_path):
-    FeedbackLoop(["a", "b"], path=tmp_path / "c").learn([outcome("1", {"a": 0.2, "b": 0.7})], START)
+    FeedbackLoop(["a", "b"], path=tmp_path / "c").learn([outcome("1", {"a": -0.2, "b": -0.7})], START)
     with pytest.raises(Refused, match="written with other models or bounds"):
-        FeedbackLoop(["a", "b"], FeedbackBounds(rate=0.9), path=tmp_path / "c")
+        FeedbackLoop(["a", "b"], FeedbackBounds(share=0.01), path=tmp_path / "c")
 
 
 def record(lesson, seed, days=500):
@@ -90,19 +147,14 @@ def test_the_judge_is_calibrated_on_fresh_cases_and_acts_only_on_bold_ones():
     for part in (p < 0.6, p > 0.7):
         assert abs(p[part].mean() - right[part].mean()) < 0.05
     today = fresh.xs(fresh.index[0][0], level="timestamp")
-    for d in judge.decide(today, START, DecisionThresholds()):
+    for d in judge.decide(today, START, DecisionThresholds(0.7, 2)):
         assert (d.side != "hold") == (abs(d.expected_return) > 0.01) and Decision.from_json(d.to_json()) == d
 
 
 def test_the_judge_finds_nothing_in_noise():
     today = record(0.5, 9).xs(pd.Timestamp("2020-01-01", tz="UTC"), level="timestamp")
-    held = [d for seed in range(5) for d in MetaModel().fit(record(0.5, seed)).decide(today, START)]
+    held = [d for seed in range(5) for d in MetaModel().fit(record(0.5, seed)).decide(today, START, DecisionThresholds(0.7, 2))]
     assert all(d.side == "hold" and d.size == 0 for d in held)
-
-
-def test_bet_size_grows_with_probability_and_is_nothing_below_one_half():
-    sizes = bet_size(np.linspace(0.01, 0.99, 99))
-    assert (np.diff(sizes) >= 0).all() and (sizes[:50] == 0).all() and sizes[-1] < 1
 
 
 def test_psi_of_equal_samples_is_small_and_of_moved_ones_large():

@@ -33,7 +33,7 @@ def test_each_row_has_a_meaning_a_source_and_a_place_and_stands_once():
 
 
 def test_each_heading_and_table_head_of_the_report_is_explained():
-    page = html.unescape(build_report(example_data())).replace("\u00a0", " ")
+    page = re.sub(r"</?dfn[^>]*>", "", html.unescape(build_report(example_data()))).replace("\u00a0", " ")
     pattern = r"<h[23][^>]*>([^<]+)</h[23]>|<th role=\"columnheader\"[^>]*>([^<]+)</th>|<dt>([^<]+)</dt>"
     shown = set(re.findall(pattern, page.split('id="provenance"')[0]))
     labels = {label.lower() for found in shown for label in found if label}
@@ -45,3 +45,10 @@ def test_each_heading_and_table_head_of_the_report_is_explained():
 def test_each_risk_measure_is_explained():
     labels = [label.split(",")[0].lower() for label, _, _ in COMPARED_METRICS.values()]
     assert [label for label in labels if label not in names()] == []
+
+
+def test_the_pages_explain_their_terms_in_the_words_of_the_glossary():
+    told = json.loads((GLOSSARY.parent.parent.parent / "share" / "terms.json").read_text(encoding="utf-8"))
+    rows = {name.split("(")[0].strip(): row[1].replace("\\|", "|") for row in terms() for name in row[0].strip("*").lower().split(",")}
+    assert rows == told, "run scripts/export.py"
+    assert 'data-tip="Largest drawdown of the period"' in build_report(example_data())

@@ -19,7 +19,6 @@ WAITS = {  # public definitions that nothing reaches yet, by the issue that will
     16: {  # books: tax lots, holdings from elsewhere, execution quality
         "accounting.account_book": "fold_book",
         "accounting.lot_selection": "OpenLot choose_lots name_lots realised_gain",
-        "accounting.tax_lots": "match_lots",
         "execution.rebalancing": "Rebalancing rebalancing_of recommendations",
         "venues.coingecko": "coingecko_markets coingecko_prices hybrid_prices",
         "venues.cointracking": "apply_aliases balances value_of",
@@ -30,7 +29,7 @@ WAITS = {  # public definitions that nothing reaches yet, by the issue that will
         "venues.crypto.async_venue": "AsyncCcxtVenue",
     },
     18: {  # research to orders: optimisers, strategies, features and sizes by name
-        "backtest.strategies": "BollingerBreakout CrossSectionalMomentum Donchian Pairs RsiReversion TargetWeights first_bars hold",
+        "backtest.strategies": "BollingerBreakout",
         "execution.plan": "PlanOutcome apply_plan",
         "features.technical": "atr bollinger ema log_returns macd realized_vol",
         "portfolio.rolling": "quick_weights rolling_weights",
@@ -42,7 +41,6 @@ WAITS = {  # public definitions that nothing reaches yet, by the issue that will
     20: {  # learning: models, labels, drift and agents by name
         "forecast.drift": "mmd psi",
         "forecast.estimators": "baseline_forecast",
-        "forecast.feedback": "regret_bound",
         "forecast.labels": "Barriers scaled_returns triple_barrier",
         "forecast.neural": "TorchRegressor lagged_returns make_module need_torch",
         "forecast.rl_env": "BatchedWorlds EnvironmentRules evaluate_policy make_env step_many",
@@ -52,7 +50,6 @@ WAITS = {  # public definitions that nothing reaches yet, by the issue that will
     22: {  # what a person sees: the lab's plots, the report as a tear sheet, a plan as CSV
         "backtest.sweep_plots": "metric_grid neighbourhood plot_heatmap plot_surface",
         "execution.portfolio_csv": "plan_csv plan_plot plan_totals",
-        "features.regime": "plot_regimes",
         "features.taxonomy": "classify",
         "forecast.explain": "beeswarm explain_past importance swarm_heights",
         "portfolio.frontier": "efficient_frontier plot_contributions plot_frontier",

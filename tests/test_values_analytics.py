@@ -243,7 +243,8 @@ def test_the_weights_that_a_policy_would_choose(made):
     answer = made.ask("optimise", policy="aggressive", risk_level="very high")
     assert (answer["policy"], answer["risk_level"]) == ("aggressive", "very high")
     assert [i["symbol"] for i in answer["items"]] == ["AAPL", "AMD", "XOM", "KO"]
-    assert answer["items"][3] == {"symbol": "KO", "weight": 0.0, "reason": "left out: prices are missing in the window"}
+    assert answer["items"][3] == {"symbol": "KO", "weight": 0.0, "reason": "left out: prices are missing in the window",
+                                   "parts": {"policy": 0.0}}
     assert answer["cash"] == pytest.approx(1 - sum(i["weight"] for i in answer["items"])) and all(i["reason"] for i in answer["items"])
     low = made.ask("optimise", policy="aggressive", risk_level="very low")
     assert low["cash"] > 0.6 and max(i["weight"] for i in low["items"]) <= 0.1 + 1e-9 and made.ask("optimise")["policy"] == "balanced"

@@ -246,7 +246,7 @@ def test_a_view_moves_the_weights_as_the_first_order_condition_tells():
     expected = 12 * cov @ made.anchor_.to_numpy() + np.array([np.expm1(0.01) / 20, 0, 0])
     gradient = expected - 12 * cov @ w  # equal for all that is held, when no limit binds
     assert np.ptp(gradient[w > 1e-6]) < 1e-7 and (gradient[w <= 1e-6] <= gradient[w > 1e-6].max() + 1e-9).all() and w[0] > made.anchor_["a"]
-    assert "forecast +2.0% over 20 days with confidence 50%" in made.reasons_["a"] and made.reasons_["a"].endswith("; from 10.0%")
+    assert "forecast +2.0% over 20 days, of which 50% counts" in made.reasons_["a"] and made.reasons_["a"].endswith("; from 10.0%")
     assert "from" not in made.reasons_["b"]
     partial = policy("balanced", "medium", WIDE)
     partial.weights(RETURNS, frame([("a", 20, 0.02, 0.5)]))

@@ -37,6 +37,7 @@ from .backtest.costs import Costs as Costs
 from .backtest.engine import backtest as backtest
 from .backtest.sweep import sweep as sweep
 from .backtest.cross_validation import walk_forward as walk_forward
+from .backtest.compare import compare as compare
 from .backtest.overfitting import deflated_sharpe as deflated_sharpe
 from .backtest.leak_detector import find_leaks as find_leaks
 from .backtest.promotion import promote as promote

@@ -14,6 +14,7 @@ from decimal import Decimal, localcontext
 from typing import Any, cast
 
 from .event_kinds import read_ratio, scale_units, takes_out, time_text
+from ..core.cards import Bar, Card, Shown, written
 from ..core.decimals import EXACT, strip_zeros
 from ..core.errors import BadInput, MissingData
 from ..core.types import ZERO, Event, Fill, OrderState, Position, Value
@@ -23,8 +24,8 @@ COST_STEP = Decimal("1e-18")  # a part of a cost is rounded to this, and what is
 PRICE_STEP = Decimal("1e-12")  # an average price is shown to this
 
 
-@dataclass(frozen=True)
-class Book(Value):
+@dataclass(frozen=True, repr=False)
+class Book(Shown, Value):
     "An account at one moment, as its events say.\n\nParameters\n----------\naccount : str\ncurrency : str\n    of cash, costs, fees and profits\ncash : Decimal\npositions : dict[str, Position]\n    without those that are zero\ncosts : dict[str, Decimal]\n    what the positions cost, fees excluded; below zero for shorts\nrealised : Decimal\n    profit of what was closed, fees excluded\nfees : Decimal\npaid_in : Decimal\n    cash and holdings put in, less what was taken out\nrealised_by : dict[str, Decimal]\n    by symbol\noutside : dict[str, Decimal]\n    units by coin that paid fees and were none of these holdings\nincome : Decimal, default ZERO\n    dividends, interest, funding, swaps, rewards and adjustments\nincome_by : dict[str, dict[str, Decimal]]\n    by kind and symbol; '' is the cash\ncontributed : Decimal, default ZERO\n    as paid_in, with units at their price of the day instead of their cost\nstepped_by : dict[str, Decimal]\n    by symbol, how much of paid_in is not in contributed\nforeign : tuple[str, ...], default ()\n    symbols that are money in another currency"
 
     account: str
@@ -42,6 +43,14 @@ class Book(Value):
     contributed: Decimal = ZERO  # as paid_in, with units at their price of the day instead of their cost
     stepped_by: dict[str, Decimal] = field(default_factory=dict)  # by symbol, how much of paid_in is not in contributed
     foreign: tuple[str, ...] = ()  # symbols that are money in another currency
+
+    def _card(self) -> Card:
+        "Show cash, what the holdings cost, and what was earned; prices are not known here, so no value is made up."
+        facts = {"cash": written(self.cash, "{:,.2f}"), "holdings at cost": written(sum(self.costs.values(), ZERO), "{:,.2f}"), "realised": written(self.realised, "{:,.2f}"),
+                 "income": written(self.income, "{:,.2f}"), "fees": written(self.fees, "{:,.2f}"), "paid in": written(self.paid_in, "{:,.2f}")}
+        widest = max((abs(c) for c in self.costs.values()), default=ZERO) or Decimal(1)
+        rows = [(s, f"{p.amount:f}", f"{p.average:f}", Bar(written(self.costs[s], "{:,.2f}"), float(self.costs[s] / widest))) for s, p in self.positions.items()]
+        return Card("Account", f"{self.account} · {self.currency}", facts, columns=("symbol", "units", "average price", "cost"), rows=rows)
 
     def unrealised(
         self,

@@ -19,7 +19,17 @@ from fastapi.routing import APIRoute
 
 from .errors import JSON, documented_refusals
 from .response_cache import ResponseCache, to_json
-from ..services import book_control, jobs, queries_analytics, queries_books, queries_portfolio, queries_runs, queries_system, queries_trading
+from trading.services import (
+    book_control,
+    jobs,
+    queries_analytics,
+    queries_books,
+    queries_portfolio,
+    queries_runs,
+    queries_system,
+    queries_trading,
+    replay_control,
+)
 from ..services.access import allowed, workspace_for
 from ..services.workspace import Workspace
 
@@ -89,6 +99,8 @@ READS: dict[str, tuple[QueryRoute, ...]] = {
         QueryRoute("/runs", queries_runs.runs, "Runs, the newest first"), QueryRoute("/runs/{name}", queries_runs.run, "One run"),
         QueryRoute("/jobs", jobs.jobs, "Long work, the newest first", kept=False), QueryRoute("/jobs/{name}", jobs.job,
             "One piece of long work", kept=False),
+        QueryRoute("/replays", replay_control.list_replays, "Replays of the past, the newest first", kept=False),
+        QueryRoute("/replays/{name}", replay_control.replay_result, "What a replay found", kept=False),
     ),
     "settings": (QueryRoute("/settings", queries_system.settings_table, "Settings in force and where each comes from", "trader"),),
     "system": (QueryRoute("/system/status", queries_system.system, "What is installed, and whether trading is stopped"),),

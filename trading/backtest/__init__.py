@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "account_kernel": ["run_account"],
     "account_result": ["AccountFrames", "read_runs", "assumption_table", "refine"],
+    "compare": ["Comparison"],
     "costs": ["Costs"],
     "cross_validation": ["WalkForwardResult", "walk_forward", "combinatorial_paths", "SimulatedOutcomes", "monte_carlo"],
     "currency_account": ["CurrencyAccount", "account_rates", "replay_in_currency"],
@@ -47,6 +48,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "plots": ["plot_equity", "plot_underwater", "plot_months", "plot_trades"],
     "promotion": ["walk_cells", "StrategyPromotion", "promised_figures", "promote", "read_evidence"],
+    "result_cards": [
+        "PERCENT", "RATIO", "growth_picture", "span_line", "held_equally", "backtest_card", "walk_card", "promotion_card", "leak_card",
+    ],
     "strategies": [
         "TIE_TOLERANCE", "HALTED", "Strategy", "SymbolStrategy", "hold", "MaCross", "Donchian", "BollingerBreakout", "RsiReversion",
         "first_bars", "TargetWeights", "CrossSectionalMomentum", "Pairs", "FunctionStrategy",
@@ -60,14 +64,19 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "sweep_engines": ["run_fast", "run_plain", "run_accounts", "key_figures", "run_vectorbt", "run_worth", "run_chunk", "packed_width"],
     "sweep_jobs": ["Grid", "make_grid", "split_params", "Job", "make_chunks"],
     "sweep_plots": ["metric_grid", "plot_heatmap", "plot_surface", "neighbourhood"],
+    "sweep_result": ["SweepResult"],
+    "tear_sheet": [
+        "DISTRIBUTION", "TearSheet", "return_parts", "rolling_parts", "drawdown_parts", "distribution_parts", "month_table",
+        "performance_parts", "make_tear_sheet", "backtest_sheet",
+    ],
     "trial_register": [
         "Data", "Family", "near_equal", "bare_worth", "TrialRegister", "independent_worth", "expected_highest", "default_register",
     ],
     "vectorbt_engine": ["EngineFills", "fill_directions"],
 }, modules=[
-    "account", "account_kernel", "account_result", "costs", "cross_validation", "currency_account", "engine", "event_strategy",
+    "account", "account_kernel", "account_result", "compare", "costs", "cross_validation", "currency_account", "engine", "event_strategy",
     "execution_timing", "fast_kernel", "fast_strategies", "joint_test", "leak_detector", "leak_probes", "leak_source", "lent_arrays",
-    "overfitting", "plots", "promotion", "strategies", "strategy_promotion", "strategy_source", "sweep", "sweep_engines", "sweep_jobs",
-    "sweep_plots", "trial_register", "vectorbt_engine",
+    "overfitting", "plots", "promotion", "result_cards", "strategies", "strategy_promotion", "strategy_source", "sweep", "sweep_engines",
+    "sweep_jobs", "sweep_plots", "sweep_result", "tear_sheet", "trial_register", "vectorbt_engine",
 ])
 make_callable(__name__, "backtest")

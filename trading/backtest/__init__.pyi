@@ -2,6 +2,7 @@
 from . import account as account
 from . import account_kernel as account_kernel
 from . import account_result as account_result
+from . import compare as compare
 from . import costs as costs
 from . import cross_validation as cross_validation
 from . import currency_account as currency_account
@@ -18,6 +19,7 @@ from . import lent_arrays as lent_arrays
 from . import overfitting as overfitting
 from . import plots as plots
 from . import promotion as promotion
+from . import result_cards as result_cards
 from . import strategies as strategies
 from . import strategy_promotion as strategy_promotion
 from . import strategy_source as strategy_source
@@ -25,11 +27,14 @@ from . import sweep as sweep
 from . import sweep_engines as sweep_engines
 from . import sweep_jobs as sweep_jobs
 from . import sweep_plots as sweep_plots
+from . import sweep_result as sweep_result
+from . import tear_sheet as tear_sheet
 from . import trial_register as trial_register
 from . import vectorbt_engine as vectorbt_engine
 from .account import ENTRY_KINDS as ENTRY_KINDS, EXIT_REASONS as EXIT_REASONS, YEAR as YEAR, RULE_NAMES as RULE_NAMES, TradeRules as TradeRules, hold_time as hold_time, step_table as step_table, AccountRules as AccountRules, payout as payout, MarketArrays as MarketArrays, make_market as make_market, end_bars as end_bars, carry_table as carry_table, entry_ways as entry_ways, AccountRun as AccountRun, rule_array as rule_array, run_book as run_book, most_orders as most_orders, read_run as read_run
 from .account_kernel import run_account as run_account
 from .account_result import AccountFrames as AccountFrames, read_runs as read_runs, assumption_table as assumption_table, refine as refine
+from .compare import Comparison as Comparison
 from .costs import Costs as Costs
 from .cross_validation import WalkForwardResult as WalkForwardResult, walk_forward as walk_forward, combinatorial_paths as combinatorial_paths, SimulatedOutcomes as SimulatedOutcomes, monte_carlo as monte_carlo
 from .currency_account import CurrencyAccount as CurrencyAccount, account_rates as account_rates, replay_in_currency as replay_in_currency
@@ -46,6 +51,7 @@ from .lent_arrays import lend as lend
 from .overfitting import EULER as EULER, ReturnRecord as ReturnRecord, probabilistic_sharpe as probabilistic_sharpe, minimum_track_record as minimum_track_record, expected_best_sharpe as expected_best_sharpe, deflated_sharpe as deflated_sharpe, independent_trials as independent_trials, Overfitting as Overfitting, pbo as pbo, reality_check as reality_check
 from .plots import plot_equity as plot_equity, plot_underwater as plot_underwater, plot_months as plot_months, plot_trades as plot_trades
 from .promotion import walk_cells as walk_cells, StrategyPromotion as StrategyPromotion, promised_figures as promised_figures, promote as promote, read_evidence as read_evidence
+from .result_cards import PERCENT as PERCENT, RATIO as RATIO, growth_picture as growth_picture, span_line as span_line, held_equally as held_equally, backtest_card as backtest_card, walk_card as walk_card, promotion_card as promotion_card, leak_card as leak_card
 from .strategies import TIE_TOLERANCE as TIE_TOLERANCE, HALTED as HALTED, Strategy as Strategy, SymbolStrategy as SymbolStrategy, hold as hold, MaCross as MaCross, Donchian as Donchian, BollingerBreakout as BollingerBreakout, RsiReversion as RsiReversion, first_bars as first_bars, TargetWeights as TargetWeights, CrossSectionalMomentum as CrossSectionalMomentum, Pairs as Pairs, FunctionStrategy as FunctionStrategy
 from .strategy_promotion import Thresholds as Thresholds, Candidate as Candidate, PromotionDecision as PromotionDecision, joint_figures as joint_figures, check_candidate as check_candidate, ProductionRegistry as ProductionRegistry, default_thresholds as default_thresholds, default_registry as default_registry
 from .strategy_source import find_strategy as find_strategy, code_digest as code_digest, source_of as source_of, as_strategy as as_strategy, rebuild_strategy as rebuild_strategy, check_source as check_source
@@ -53,5 +59,7 @@ from .sweep import make_job as make_job, variation_worth as variation_worth, cou
 from .sweep_engines import run_fast as run_fast, run_plain as run_plain, run_accounts as run_accounts, key_figures as key_figures, run_vectorbt as run_vectorbt, run_worth as run_worth, run_chunk as run_chunk, packed_width as packed_width
 from .sweep_jobs import Grid as Grid, make_grid as make_grid, split_params as split_params, Job as Job, make_chunks as make_chunks
 from .sweep_plots import metric_grid as metric_grid, plot_heatmap as plot_heatmap, plot_surface as plot_surface, neighbourhood as neighbourhood
+from .sweep_result import SweepResult as SweepResult
+from .tear_sheet import DISTRIBUTION as DISTRIBUTION, TearSheet as TearSheet, return_parts as return_parts, rolling_parts as rolling_parts, drawdown_parts as drawdown_parts, distribution_parts as distribution_parts, month_table as month_table, performance_parts as performance_parts, make_tear_sheet as make_tear_sheet, backtest_sheet as backtest_sheet
 from .trial_register import Data as Data, Family as Family, near_equal as near_equal, bare_worth as bare_worth, TrialRegister as TrialRegister, independent_worth as independent_worth, expected_highest as expected_highest, default_register as default_register
 from .vectorbt_engine import EngineFills as EngineFills, fill_directions as fill_directions

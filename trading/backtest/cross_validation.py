@@ -15,6 +15,8 @@ import pandas as pd
 
 from ..core.english import plural
 from .overfitting import _clean
+from .result_cards import walk_card
+from ..core.cards import Card, Shown
 from ..core.bars import check_index, fingerprint
 from ..core.errors import BadInput
 from ..core.drawdown import value_drawdown
@@ -22,13 +24,16 @@ from ..core.identity import identity
 from ..core.trial_store import count_trial
 
 # %% ../../nbs/06_backtest/60_cross_validation.ipynb #bb6e5ca3
-@dataclass(frozen=True)
-class WalkForwardResult:
+@dataclass(frozen=True, repr=False)
+class WalkForwardResult(Shown):
     "What walking forward gave.\n\nParameters\n----------\nreturns : pd.Series\n    simple returns per bar, test spans one after the other\nchoices : pd.DataFrame\n    one row per step: train_start, train_end, test_start, test_end, choice, sharpe in train and in test (per bar)\ncounted : bool, default False\n    True: this trial is on record; False: nobody will know that it was tried"
 
     returns: pd.Series  # simple returns per bar, test spans one after the other
     choices: pd.DataFrame  # one row per step: train_start, train_end, test_start, test_end, choice, sharpe in train and in test (per bar)
     counted: bool = False  # True: this trial is on record; False: nobody will know that it was tried
+
+    def _card(self) -> Card:
+        return walk_card(self)
 
     @property
     def decay(self) -> float:

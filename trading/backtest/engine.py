@@ -22,13 +22,17 @@ from .currency_account import account_rates, replay_in_currency
 from .event_strategy import run_events
 from .execution_timing import EVENTS, ask, check_signals, fill_prices, same_symbols
 from .costs import Costs
+from .result_cards import backtest_card, held_equally
+from .tear_sheet import TearSheet, backtest_sheet
 from ..core.bars import check_bars, check_index, symbols_of
 from ..core.calendars import annual_growth, bars_a_year
+from ..core.cards import Card, Shown
 from ..core.carried_prices import day_returns
 from ..core.errors import BadInput
 from ..core.identity import house_digest, identity
 from ..core.trial_store import count_trial
 from ..risk import metrics
+from ..risk.performance_tables import performance_tables
 
 # %% ../../nbs/06_backtest/15_engine.ipynb #15a3f8a8
 def composite_score(
@@ -41,8 +45,8 @@ def composite_score(
     return float(np.clip(np.nan_to_num(parts), 0, 1) @ [40, 30, 30])
 
 # %% ../../nbs/06_backtest/15_engine.ipynb #8c50029e
-@dataclass(frozen=True)
-class Backtest:
+@dataclass(frozen=True, repr=False)
+class Backtest(Shown):
     "What became of the money, and all that can be asked about it.\n\nParameters\n----------\nequity : pd.Series\n    value of the whole account at each close, quote currency\naccounts : pd.DataFrame\n    the same by purse: one, or one per symbol where they do not share\norders : pd.DataFrame\n    filled: timestamp, symbol, side, amount, price, cost, fee, reason\ntrades : pd.DataFrame\n    round trips: symbol, side, amount, entry, exit, prices, fees, pnl, return, bars, open, reason of the exit\nunits : pd.DataFrame\n    time × symbol, held at each close, below zero is short\ncash : pd.Series\n    not invested, at each close; below zero is owed\ncarried : pd.Series\n    paid for holding until then: borrow, interest, swaps, funding\nclose : pd.DataFrame\n    prices that the value rests on\ncosts : Costs\nperiods : float\n    bars in a year of 365.25 days, by which the figures are annualised\nfill : str\n    'open' or 'close': which price of the next bar was traded\ndelisted : pd.DataFrame\n    positions whose prices ended: symbol, last, price, paid, amount\nnotes : tuple[str, ...]\n    what should be known before the result is believed\nassumptions : pd.DataFrame\n    by topic: what was taken for granted\nrate : pd.DataFrame | None, default None\n    time × symbol: account currency for one unit of the quote currency; None: they are the same\ncounted : bool, default False\n    True: this trial is on record; False: nobody will know that it was tried"
 
     equity: pd.Series  # value of the whole account at each close, quote currency
@@ -84,6 +88,14 @@ class Backtest:
     def stats(self) -> pd.Series:
         "The key figures; undefined ones are NaN."
         return pd.Series(_key_figures(self), name="backtest", dtype=object)
+
+    def _card(self) -> Card:
+        return backtest_card(self)
+
+    def report(self, benchmark: pd.Series | None = None, name: str = "held equally", title: str = "Back-test") -> TearSheet:
+        "Make the tear sheet, against the returns of a benchmark (all symbols held equally unless given); `.save('name.html')` writes it."
+        other = held_equally(self.close).pct_change().fillna(0.0) if benchmark is None else benchmark
+        return backtest_sheet(self, performance_tables(self.returns, other, "strategy", name, self.periods), title)
 
     def plot_equity(self, ax=None):
         "Draw the value, and what holding the first symbol would have given."
@@ -177,7 +189,7 @@ def backtest(
         parts = [slice(n, n + 1) for n in range(len(market.symbols))] if apart else [slice(None)]
         runs, market = [run_book(fine, purse, trade, account, *tables, columns=part) for part in parts], fine
     frames = read_runs(market, runs, bars.index)
-    silent = [s for s in market.symbols if ("volume", s) in bars and (bars["volume"][s] == 0).all()]
+    silent = [s for s in market.symbols if ("volume", s) in bars and not (bars["volume"][s] > 0).any()]
     told = assumption_table(market, costs, trade, account, silent, detail is not None, periods)
     tested = _result(frames, bars, costs, periods, market.fill, told)
     done = tested if not currency else _in_currency(tested, None if weights is None else target_rows(bars, weights, fill, account), currency, rates)

@@ -47,8 +47,8 @@ def bars_without_trade(
     symbols = symbols_of(bars)
     idle = pd.DataFrame(False, bars.index, symbols)
     for symbol in (s for s in symbols if ("volume", s) in bars.columns):
-        none = bars["volume"][symbol].to_numpy() == 0
-        idle[symbol] = none & (not none.all())
+        volume = bars["volume"][symbol].to_numpy()
+        idle[symbol] = (volume == 0) & bool((volume > 0).any())  # also where it was listed later, and has no volume before
     return idle
 
 # %% ../../nbs/06_backtest/05_execution_timing.ipynb #16379465

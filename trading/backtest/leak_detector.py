@@ -19,6 +19,8 @@ from trading.backtest.leak_probes import (
     PERTURBATIONS, run_pipeline, fixed_seeds, is_fitted, load_model, changed_past, perturb_bars, perturb_tables,
 )
 from .leak_source import unseen_inputs
+from .result_cards import leak_card
+from ..core.cards import Card, Shown
 from ..core.bars import PRICES, check_bars
 from ..core.errors import BadInput, Refused, TradingError
 
@@ -39,14 +41,17 @@ class Leak:
         return f"{some}: sees {reach}, from {self.first} on; likely cause: {self.cause}"
 
 
-@dataclass(frozen=True)
-class LeakReport:
+@dataclass(frozen=True, repr=False)
+class LeakReport(Shown):
     "What the probing of one pipeline found.\n\nParameters\n----------\nleaks : tuple[Leak, ...]\nruns : int\n    how often the pipeline was run\nnotes : tuple[str, ...], default ()\n    what could not be tried, and why\nunseen : tuple[str, ...], default ()\n    what no experiment can see, one sentence each"
 
     leaks: tuple[Leak, ...]
     runs: int  # how often the pipeline was run
     notes: tuple[str, ...] = ()  # what could not be tried, and why
     unseen: tuple[str, ...] = ()  # what no experiment can see, one sentence each
+
+    def _card(self) -> Card:
+        return leak_card(self)
 
     @property
     def answer(self) -> Literal["leak", "clean", "cannot tell"]:

@@ -21,6 +21,8 @@ from .costs import Costs
 from .engine import Backtest, backtest
 from .joint_test import cell_statistic
 from .leak_detector import find_leaks
+from .result_cards import promotion_card
+from ..core.cards import Card, Shown
 from .strategies import Strategy
 from trading.backtest.strategy_promotion import (
     Candidate, ProductionRegistry, PromotionDecision, Thresholds, check_candidate, default_registry, default_thresholds,
@@ -54,8 +56,8 @@ def walk_cells(
     return pd.Series(np.concatenate(parts), begin[m // 3 :])
 
 # %% ../../nbs/06_backtest/80_promotion.ipynb #872792d4
-@dataclass(frozen=True)
-class StrategyPromotion:
+@dataclass(frozen=True, repr=False)
+class StrategyPromotion(Shown):
     "What the gate computed, and what it decided.\n\nParameters\n----------\nstrategy : str\nparams : dict[str, Any]\n    of the chosen variation\ndecision : PromotionDecision\nevidence : dict[str, Any]\n    everything the decision rests on, JSON\nreturns : pd.Series\n    simple returns per bar of the chosen variation\nseal : str\n    of the registry\nfile : Path | None, default None\n    JSON with the evidence; a notebook of the same name does it again"
 
     strategy: str
@@ -65,6 +67,9 @@ class StrategyPromotion:
     returns: pd.Series  # simple returns per bar of the chosen variation
     seal: str  # of the registry
     file: Path | None = None  # JSON with the evidence; a notebook of the same name does it again
+
+    def _card(self) -> Card:
+        return promotion_card(self.strategy, self.params, self.decision, self.evidence["thresholds"], self.returns, str(self.file or ""))
 
     @property
     def promoted(self) -> bool:

@@ -16,12 +16,13 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "settings_command", "lab_command", "schedule_command", "alive_command", "portfolios_group", "add_portfolio_command",
         "list_portfolios_command",
     ],
-    "feedback": ["feedback_group", "status", "replay", "freeze", "rollback"],
+    "feedback": ["feedback_group", "status", "freeze", "rollback"],
     "main": ["COMMANDS", "CarnetGroup"],
     "ops": [
         "alerts_group", "list_", "preview", "test", "acknowledge_command", "retry", "doctor_command", "watch_command", "after",
         "backup_command", "restore_command", "verify_backup_command",
     ],
+    "replay": ["replay_command"],
     "run": ["run_command", "runs_command", "open_"],
     "run_progress": ["WAITS", "run_stages", "RunProgress"],
     "security": [
@@ -36,6 +37,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venues": ["venues_command", "mt5_group", "unlock_command"],
 }, modules=[
-    "book", "books", "commands", "data", "environment", "feedback", "main", "ops", "run", "run_progress", "security", "strategies",
-    "trade", "venues",
+    "book", "books", "commands", "data", "environment", "feedback", "main", "ops", "replay", "run", "run_progress", "security",
+    "strategies", "trade", "venues",
 ])

@@ -7,6 +7,7 @@ from . import environment as environment
 from . import feedback as feedback
 from . import main as main
 from . import ops as ops
+from . import replay as replay
 from . import run as run
 from . import run_progress as run_progress
 from . import security as security
@@ -18,9 +19,10 @@ from .books import export_command as export_command, performance_command as perf
 from .commands import perform_here as perform_here, record_here as record_here, do_command as do_command, set_command as set_command, note_command as note_command, group_command as group_command, alias_command as alias_command, promote_model_command as promote_model_command, roll_back_model_command as roll_back_model_command
 from .data import ingest_command as ingest_command, import_ as import_, mt5_bridge as mt5_bridge
 from .environment import settings_command as settings_command, lab_command as lab_command, schedule_command as schedule_command, alive_command as alive_command, portfolios_group as portfolios_group, add_portfolio_command as add_portfolio_command, list_portfolios_command as list_portfolios_command
-from .feedback import feedback_group as feedback_group, status as status, replay as replay, freeze as freeze, rollback as rollback
+from .feedback import feedback_group as feedback_group, status as status, freeze as freeze, rollback as rollback
 from .main import COMMANDS as COMMANDS, CarnetGroup as CarnetGroup
 from .ops import alerts_group as alerts_group, list_ as list_, preview as preview, test as test, acknowledge_command as acknowledge_command, retry as retry, doctor_command as doctor_command, watch_command as watch_command, after as after, backup_command as backup_command, restore_command as restore_command, verify_backup_command as verify_backup_command
+from .replay import replay_command as replay_command
 from .run import run_command as run_command, runs_command as runs_command, open_ as open_
 from .run_progress import WAITS as WAITS, run_stages as run_stages, RunProgress as RunProgress
 from .security import secrets as secrets, set_secret as set_secret, list_secrets as list_secrets, remove_secret as remove_secret, rotate_vault as rotate_vault, scan_command as scan_command, users as users, add_user as add_user, list_users as list_users, lock_user as lock_user, unlock_user as unlock_user, enrol as enrol, change_role as change_role, change_password as change_password, change_portfolios as change_portfolios, make_key as make_key, list_keys as list_keys, revoke_key as revoke_key, list_sessions as list_sessions, end_session as end_session, audit_group as audit_group, show_audit as show_audit, verify_audit as verify_audit

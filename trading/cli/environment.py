@@ -8,6 +8,7 @@ __all__ = ['settings_command', 'lab_command', 'schedule_command', 'alive_command
 
 # %% ../../nbs/17_cli/06_environment.ipynb #85e45ec1
 import sys
+from pathlib import Path
 
 import click
 
@@ -43,9 +44,16 @@ def settings_command(profile) -> None:
 
 # %% ../../nbs/17_cli/06_environment.ipynb #f3bd6b85
 @click.command()
+@click.option("--copy", "target", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER", help="Copy the research notebooks into a folder of yours, and stop.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def lab_command(arguments) -> None:
+def lab_command(target, arguments) -> None:
     "Open the notebooks in JupyterLab; arguments are passed on."
+    if target:
+        from trading.core.resources import copy_research
+
+        made = copy_research(target)
+        click.echo(f"{len(made)} notebooks in {target}; open them with: carnet lab {target}" if made else f"nothing to copy into {target}")
+        return
     import importlib.util
     import os
 
@@ -56,7 +64,9 @@ def lab_command(arguments) -> None:
     from trading.core.settings import load_settings
 
     root, values = checkout(), load_settings()
-    folder = root / "nbs" if root else share_path("runs")
+    folder = root / "nbs" if root else share_path("research")
+    if arguments and Path(arguments[0]).is_dir():  # a folder of one's own
+        folder, arguments = Path(arguments[0]).resolve(), arguments[1:]
     os.environ["CARNET_RUN__DATA"] = str(values.run.data.resolve())  # a notebook works in its own folder, the data stay here
     os.environ["CARNET_RUN__REPORTS"] = str(values.run.reports.resolve())
     command = [sys.executable, "-m", "jupyterlab", str(folder), *arguments]
@@ -64,13 +74,25 @@ def lab_command(arguments) -> None:
 
 
 @click.command()
+@click.option("--profile", "profiles", multiple=True, help="Serve this profile; may be given several times.")
+@click.option("--ui", is_flag=True, help="With Prefect's page, on this machine only.")
+@click.option("--write", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write the schedule as a prefect.yaml for workers of your own, and stop.")
 @click.option("--once", is_flag=True, hidden=True, help="Register the schedule and stop; for tests.")
-def schedule_command(once) -> None:
+def schedule_command(profiles, ui, write, once) -> None:
     "Keep running, and start each job when its cron line in the settings says so."
+    from trading.core.files import write_atomic
     from trading.core.settings import load_settings
+    from trading.services.flow_runs import deployments_text
     from trading.services.launching import keep_schedule
 
-    for line in keep_schedule(load_settings(), once):
+    first, *more = [load_settings(name) for name in dict.fromkeys(profiles or (None,))]
+    if write:
+        if more:
+            raise click.UsageError("--write makes the file of one profile; give one --profile, or none for that of the settings")
+        write_atomic(write, deployments_text(first, profiles[0] if profiles else None, str(write)).encode())
+        click.echo(f"{write}: the jobs of [schedule], for 'prefect deploy --all --prefect-file {write}'")
+        return
+    for line in keep_schedule(first, once, more, ui):
         click.echo(line)
 
 

@@ -20,7 +20,7 @@ def feedback_group() -> None:
 @click.option("--profile", help="Whose feedback; see 'carnet settings'.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def status(profile, as_json) -> None:
-    "Say what is trusted, and how far the threshold has moved."
+    "Say what is trusted and why, and how good forecasts have been."
     from trading.services.feedback_history import describe_feedback, open_feedback
 
     loop = open_feedback(profile)

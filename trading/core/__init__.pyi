@@ -2,8 +2,10 @@
 from . import bars as bars
 from . import benchmark as benchmark
 from . import calendars as calendars
+from . import cards as cards
 from . import carried_prices as carried_prices
 from . import circuit_breaker as circuit_breaker
+from . import cron as cron
 from . import currencies as currencies
 from . import datasets as datasets
 from . import decimals as decimals
@@ -16,6 +18,7 @@ from . import identity as identity
 from . import instruments as instruments
 from . import lazy as lazy
 from . import numbers as numbers
+from . import pages as pages
 from . import redaction as redaction
 from . import resources as resources
 from . import secret_shapes as secret_shapes
@@ -23,9 +26,13 @@ from . import settings as settings
 from . import settings_edit as settings_edit
 from . import settings_model as settings_model
 from . import settings_overrides as settings_overrides
+from . import shown_tables as shown_tables
 from . import sleeve_lines as sleeve_lines
 from . import sqlite as sqlite
+from . import svg_charts as svg_charts
+from . import svg_maps as svg_maps
 from . import synthetic as synthetic
+from . import terms as terms
 from . import tracing as tracing
 from . import trial_store as trial_store
 from . import types as types
@@ -37,8 +44,10 @@ from . import written_times as written_times
 from .bars import FIELDS as FIELDS, PRICES as PRICES, bars_from as bars_from, bars_from_close as bars_from_close, check_index as check_index, check_bars as check_bars, symbols_of as symbols_of, bar_length as bar_length, with_timeframe as with_timeframe, check_timeframe as check_timeframe, closed_by as closed_by, parse_as_of as parse_as_of, fingerprint as fingerprint, last_prices as last_prices
 from .benchmark import Benchmark as Benchmark, read_benchmark as read_benchmark, check_benchmark as check_benchmark, mix_values as mix_values, read_values_file as read_values_file, at_moments as at_moments
 from .calendars import ROUND_THE_CLOCK as ROUND_THE_CLOCK, ONE_YEAR as ONE_YEAR, DAY as DAY, NEW_YORK as NEW_YORK, FEWEST_DAYS as FEWEST_DAYS, LARGEST_GRID as LARGEST_GRID, LONG_ENOUGH as LONG_ENOUGH, check_calendar as check_calendar, sessions as sessions, expected_bars as expected_bars, observed_calendar as observed_calendar, check_on_calendar as check_on_calendar, usual_step as usual_step, on_own_clock as on_own_clock, elapsed_years as elapsed_years, calendar_bars_a_year as calendar_bars_a_year, bars_a_year as bars_a_year, annual_growth as annual_growth, next_open as next_open, price_age as price_age
+from .cards import Tone as Tone, CARD_STYLE as CARD_STYLE, Card as Card, Bar as Bar, written as written, card_text as card_text, card_html as card_html, Shown as Shown
 from .carried_prices import carry_prices as carry_prices, closed_markets as closed_markets, day_closes as day_closes, day_returns as day_returns, span_text as span_text
 from .circuit_breaker import Circuit as Circuit, BackoffPolicy as BackoffPolicy, CircuitStore as CircuitStore, MemoryStore as MemoryStore, CircuitBreaker as CircuitBreaker
+from .cron import Cron as Cron, TimeZoneName as TimeZoneName, last_scheduled as last_scheduled
 from .currencies import OLDEST_RATE as OLDEST_RATE, quote_currency as quote_currency, conversion_rates as conversion_rates, reference_rates as reference_rates
 from .datasets import SampleKind as SampleKind, SOURCES as SOURCES, sample_bars as sample_bars, sample_instruments as sample_instruments
 from .decimals import EXACT as EXACT, strip_zeros as strip_zeros
@@ -51,16 +60,21 @@ from .identity import house_digest as house_digest, is_users as is_users, code_g
 from .instruments import InstrumentKind as InstrumentKind, INSTRUMENT_COLUMNS as INSTRUMENT_COLUMNS, MEASURED_BARS as MEASURED_BARS, FINEST as FINEST, FormerName as FormerName, to_step as to_step, Instrument as Instrument, order_problem as order_problem, order_parts as order_parts, read_instruments as read_instruments, measured_instrument as measured_instrument, changed_terms as changed_terms
 from .lazy import lazy_names as lazy_names, make_callable as make_callable
 from .numbers import number_evidence as number_evidence, decide_sign as decide_sign, decimal_sign as decimal_sign, read_numbers as read_numbers, read_number as read_number
+from .pages import render as render
 from .redaction import MAX_DEPTH as MAX_DEPTH, ENDS as ENDS, KNOWN as KNOWN, is_secret_name as is_secret_name, mask_looks as mask_looks, secret_forms as secret_forms, SecretPattern as SecretPattern, pieces_of as pieces_of, KnownSecrets as KnownSecrets, redact as redact, redact_text as redact_text, redact_notebook as redact_notebook, redact_notebook_text as redact_notebook_text, redact_output as redact_output
-from .resources import CHECKOUT as CHECKOUT, checkout as checkout, share_path as share_path
+from .resources import CHECKOUT as CHECKOUT, checkout as checkout, share_path as share_path, copy_research as copy_research
 from .secret_shapes import MASK as MASK, SHAPES as SHAPES, mask_shapes as mask_shapes
 from .settings import Found as Found, SETTINGS_SECTIONS as SETTINGS_SECTIONS, read_ini as read_ini, profiles_in as profiles_in, read_environment as read_environment, load_settings as load_settings, gather_settings as gather_settings
 from .settings_edit import RESTART as RESTART, change_text as change_text, check_text as check_text, differences as differences, apply_settings as apply_settings, apply_changes as apply_changes
-from .settings_model import SAMPLE_MARKETS as SAMPLE_MARKETS, Cron as Cron, CLOCK as CLOCK, ALERT_LEVEL_NAMES as ALERT_LEVEL_NAMES, AlertLevel as AlertLevel, RuleLine as RuleLine, WATCH as WATCH, SettingsSection as SettingsSection, RunSettings as RunSettings, MarketSettings as MarketSettings, ForecastSettings as ForecastSettings, DecisionSettings as DecisionSettings, AllocateSettings as AllocateSettings, CostSettings as CostSettings, TradeSettings as TradeSettings, ExecutionSettings as ExecutionSettings, LiveSettings as LiveSettings, LimitSettings as LimitSettings, PromotionSettings as PromotionSettings, AccessSettings as AccessSettings, ScheduleSettings as ScheduleSettings, AlertSettings as AlertSettings, HealthSettings as HealthSettings, BackupSettings as BackupSettings, ServiceSettings as ServiceSettings, nearest_name as nearest_name, Settings as Settings
+from .settings_model import SAMPLE_MARKETS as SAMPLE_MARKETS, CLOCK as CLOCK, ALERT_LEVEL_NAMES as ALERT_LEVEL_NAMES, AlertLevel as AlertLevel, RuleLine as RuleLine, WATCH as WATCH, SettingsSection as SettingsSection, RunSettings as RunSettings, MarketSettings as MarketSettings, ForecastSettings as ForecastSettings, DecisionSettings as DecisionSettings, AllocateSettings as AllocateSettings, CostSettings as CostSettings, TradeSettings as TradeSettings, ExecutionSettings as ExecutionSettings, LiveSettings as LiveSettings, LimitSettings as LimitSettings, PromotionSettings as PromotionSettings, AccessSettings as AccessSettings, ScheduleSettings as ScheduleSettings, AlertSettings as AlertSettings, HealthSettings as HealthSettings, BackupSettings as BackupSettings, ServiceSettings as ServiceSettings, nearest_name as nearest_name, Settings as Settings
 from .settings_overrides import OVERRIDES_FILE as OVERRIDES_FILE, read_overrides as read_overrides, overridden_settings as overridden_settings
+from .shown_tables import ShownFrame as ShownFrame, ShownSeries as ShownSeries
 from .sleeve_lines import SleeveLine as SleeveLine, read_sleeve as read_sleeve
 from .sqlite import transaction as transaction, open_database as open_database, open_readonly as open_readonly, single_transaction as single_transaction
+from .svg_charts import INK as INK, MUTED as MUTED, GRID as GRID, PAPER as PAPER, ACCENT as ACCENT, WARN as WARN, STYLES as STYLES, Svg as Svg, svg_chart as svg_chart, value_ticks as value_ticks, time_ticks as time_ticks, thin as thin, time_chart as time_chart, x_scale as x_scale, finite_frame as finite_frame, bar_chart as bar_chart, change_chart as change_chart, interval_chart as interval_chart, step_chart as step_chart, gauge as gauge
+from .svg_maps import heat_map as heat_map, histogram_chart as histogram_chart
 from .synthetic import ScenarioKind as ScenarioKind, StylizedFacts as StylizedFacts, scenario as scenario
+from .terms import meaning as meaning, term as term
 from .tracing import SWITCHES as SWITCHES, PARENT as PARENT, CALLS as CALLS, span as span, traceparent as traceparent, traced as traced
 from .trial_store import TRIALS_IN_ROW as TRIALS_IN_ROW, Cells as Cells, sketch_values as sketch_values, sketch_returns as sketch_returns, data_words as data_words, shift_between as shift_between, canonical_value as canonical_value, variation_text as variation_text, variation_keys as variation_keys, TrialStore as TrialStore, describe_data as describe_data, written_params as written_params, count_trial as count_trial, default_store as default_store
 from .types import Side as Side, OrderType as OrderType, OrderStatus as OrderStatus, Order as Order, OrderState as OrderState, Fill as Fill, Position as Position, asset_of as asset_of, stable_hash as stable_hash, Action as Action, Plan as Plan, Violation as Violation, CheckResult as CheckResult, Event as Event, MarketData as MarketData, Venue as Venue, PricedVenue as PricedVenue

@@ -123,8 +123,9 @@ def observed_calendar(
     index: pd.DatetimeIndex,  # open times of the bars of one symbol, UTC
 ) -> str:  # '24/7', 'forex' or '24/5'; empty: too few bars to tell
     "Return the calendar that bars keep.\n\nParameters\n----------\nindex : pd.DatetimeIndex\n    open times of the bars of one symbol, UTC\n\nReturns\n-------\nstr\n    '24/7', 'forex' or '24/5'; empty: too few bars to tell"
-    week = index.normalize().unique().day_of_week
-    if len(week) < FEWEST_DAYS or len(set(week)) < 2:
+    days = index.as_unit("us").asi8 // (DAY // pd.Timedelta("1us"))  # since Thursday, 1970-01-01
+    week = (days[np.flatnonzero(np.diff(days, prepend=days[:1] - 1))] + 3) % 7
+    if len(week) < FEWEST_DAYS or (week == week[0]).all():
         return ""
     saturday, sunday = (7 * (week == d).mean() for d in (5, 6))  # 1 is its full share
     return "24/7" if saturday > 0.3 else "forex" if sunday > 0.15 else "24/5"
@@ -167,10 +168,14 @@ def on_own_clock(
     timeframe = timeframe or close.attrs.get("timeframe", "")
     step = bar_length(timeframe) if timeframe else usual_step(index)
     groups: dict[tuple, list[str]] = {}
+    kept: dict[bytes, tuple] = {}
     for symbol in close.columns:
-        own = index[close[symbol].notna().to_numpy()]
-        name = observed_calendar(own) or ("24/7" if step < DAY and (own.day_of_week >= 5).any() else "")
-        groups.setdefault((name, tuple(sorted(set(own.day_of_week))) if name in ("forex", "24/5") else ()), []).append(symbol)
+        there = close[symbol].notna().to_numpy()
+        if (same := there.tobytes()) not in kept:  # symbols of one market have the same bars
+            own = index[there]
+            name = observed_calendar(own) or ("24/7" if step < DAY and (own.day_of_week >= 5).any() else "")
+            kept[same] = (name, tuple(sorted(set(own.day_of_week))) if name in ("forex", "24/5") else ())
+        groups.setdefault(kept[same], []).append(symbol)
     for (name, weekdays), symbols in groups.items():
         part = close if len(groups) == 1 else close[symbols]
         if name == "24/7" and pd.Timedelta(0) < step <= DAY:

@@ -15,6 +15,7 @@ from datetime import date
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Literal, get_args
 
+from .cards import Card, Shown
 from .errors import BadInput
 from .values import ZERO, Value, _check_decimal
 
@@ -40,8 +41,8 @@ def to_step(
     return (number / step).to_integral_value(ROUND_CEILING if up else ROUND_FLOOR) * step
 
 # %% ../../nbs/00_core/04_instruments.ipynb #328a3ab6
-@dataclass(frozen=True)
-class Instrument(Value):
+@dataclass(frozen=True, repr=False)
+class Instrument(Shown, Value):
     "What a venue tells about one symbol.\n\nParameters\n----------\nsymbol : str\n    as the venue unifies it, for example 'BTC/USDT' or 'AAPL'\namount_step : Decimal\n    amounts are multiples of this, units\nprice_step : Decimal\n    prices are multiples of this, quote currency per unit\nmin_amount : Decimal, default ZERO\n    smallest order, units\nmin_cost : Decimal, default ZERO\n    smallest value of an order (minimum notional), quote currency\nmax_amount : Decimal | None, default None\n    largest order, units; None: no limit is known\nmax_market_amount : Decimal | None, default None\n    largest market order, units; None: the same\nmax_cost : Decimal | None, default None\n    largest value of an order, quote currency\nprice_low : Decimal | None, default None\n    lowest limit price, as a fraction of the last price\nprice_high : Decimal | None, default None\n    highest limit price, as a fraction of the last price\nkind : InstrumentKind, default 'spot'\nbase : str, default ''\n    what is held after buying it; empty: what the symbol says\nquote : str, default ''\n    currency of its price; empty: what the symbol says, or the venue's only one\nsettle : str, default ''\n    currency of its profits, where that is another one\ncontract_size : Decimal\n    units of the base in one contract or lot of the venue\nmaker_fee : Decimal | None, default None\n    fraction of the value, for orders that waited in the book\ntaker_fee : Decimal | None, default None\n    fraction of the value, for orders that took from it\nmax_leverage : Decimal | None, default None\n    None: it is paid for in full\ninitial_margin : Decimal | None, default None\n    fraction of the value that opening a position needs\nmaintenance_margin : Decimal | None, default None\n    fraction of the value below which it is liquidated\nfunding_hours : int | None, default None\n    between two payments of a perpetual\nswap_long : Decimal | None, default None\n    for holding a long position over night: fraction of the value, below zero is paid\nswap_short : Decimal | None, default None\n    for holding a short one\nnegative_prices : bool, default False\n    its price may be zero or less, as a future's or a spread's\ncalendar : str, default ''\n    when it trades: '24/7', 'XNYS' …; empty: as the profile says\nlisted : date | None, default None\n    first day\ndelisted : date | None, default None\n    last day\nformer : tuple[FormerName, ...], default ()\n    the oldest first\nvenue : str, default ''\n    who tells this"
 
     symbol: str  # as the venue unifies it, for example 'BTC/USDT' or 'AAPL'
@@ -89,6 +90,14 @@ class Instrument(Value):
             raise BadInput(f"{self.symbol}{at}: the max_amount {self.max_amount} is below the smallest order of {max(self.min_amount, self.amount_step)}")
         if self.listed and self.delisted and self.delisted < self.listed:
             raise BadInput(f"{self.symbol}{at}: delisted on {self.delisted}, before it was listed on {self.listed}")
+
+    def _card(self) -> Card:
+        "Show the terms that are known; what the venue did not tell is left out."
+        told = {f.name.replace("_", " "): getattr(self, f.name) for f in fields(self) if f.name not in ("symbol", "kind", "former", "venue")}
+        usual = {f.name.replace("_", " "): f.default for f in fields(self)}
+        known = {name: f"{value:f}" if isinstance(value, Decimal) else str(value) for name, value in told.items() if value is not None and value != usual[name]}
+        line = " · ".join(part for part in (self.symbol, self.kind, self.currency, self.venue) if part)
+        return Card("Instrument", line, known, notes=[f"formerly {n.symbol}, until {n.until}" for n in self.former])
 
     def amount(self, units: Decimal) -> Decimal:
         "Round units down to what an order can ask for."

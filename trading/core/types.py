@@ -15,6 +15,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from .cards import Bar, Card, Shown, written
 from .errors import BadInput, Refused
 from .instruments import Instrument
 from .values import ZERO, Value, _check_decimal, _check_utc
@@ -174,8 +175,8 @@ class Action(Value):
         return self.amount * self.price
 
 
-@dataclass(frozen=True)
-class Plan(Value):
+@dataclass(frozen=True, repr=False)
+class Plan(Shown, Value):
     "What should be traded, and all that the decision rests on.\n\nParameters\n----------\naccount : str\n    whose money, for example 'paper-sample'\nas_of : datetime\n    UTC; only data known by then was used\ncurrency : str\n    quote currency of every price and value\nequity : Decimal\n    cash plus holdings at the reference prices, before trading\ncash : Decimal\n    before trading\nactions : tuple[Action, ...]\n    sells before buys\ntargets : dict[str, Decimal]\n    weight by symbol, the rest is cash\ndata_version : str, default ''\nsettings_hash : str, default ''\nmodel_versions : dict[str, str]\nnotes : tuple[str, ...], default ()\n    what was left alone, and why"
 
     account: str  # whose money, for example 'paper-sample'
@@ -193,6 +194,16 @@ class Plan(Value):
     def __post_init__(self):
         _check_decimal(self, "equity", "cash")
         _check_utc(self)
+
+    def _card(self) -> Card:
+        "Show what would be traded, the largest bar for the largest trade, and why."
+        facts = {"equity": written(self.equity, "{:,.2f}"), "cash": written(self.cash, "{:,.2f}"), "actions": f"{len(self.actions)}",
+                 "turnover": written(self.turnover, "{:.1%}"), "plan": self.hash[:12]}
+        widest = max((a.value for a in self.actions), default=ZERO) or Decimal(1)
+        rows = [(a.side, a.symbol, f"{a.amount:f}", f"{a.price:f}", Bar(written(a.value, "{:,.2f}"), float(a.value / widest) * (1 if a.side == "buy" else -1)), a.reason)
+                for a in self.actions]
+        line = f"{self.account} · {self.as_of:%Y-%m-%d %H:%M} UTC · {self.currency}"
+        return Card("Plan", line, facts, columns=("side", "symbol", "amount", "price", "value", "why"), rows=rows, notes=self.notes)
 
     @property
     def hash(self) -> str:
@@ -222,13 +233,20 @@ class Violation(Value):
     symbol: str = ""  # empty when the whole plan is meant
 
 
-@dataclass(frozen=True)
-class CheckResult(Value):
+@dataclass(frozen=True, repr=False)
+class CheckResult(Shown, Value):
     "Result of the pre-trade risk checks of one plan.\n\nParameters\n----------\nplan_hash : str\nviolations : tuple[Violation, ...], default ()\nchecked : tuple[str, ...], default ()\n    the rules that were looked at"
 
     plan_hash: str
     violations: tuple[Violation, ...] = ()
     checked: tuple[str, ...] = ()  # the rules that were looked at
+
+    def _card(self) -> Card:
+        "Show whether the plan may be executed, and every broken rule."
+        rows = [(v.rule, v.symbol or "the whole plan", v.reason) for v in self.violations]
+        state = "may be executed" if self.ok else "refused"
+        return Card("Risk checks", f"plan {self.plan_hash[:12]}", {"rules": f"{len(self.checked)}", "broken": f"{len(self.violations)}"}, state, "good" if self.ok else "bad",
+                    columns=("rule", "of", "reason"), rows=rows, notes=[] if self.checked else ["No rule was checked."])
 
     @property
     def ok(self) -> bool:

@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 from markupsafe import Markup
 
 from ..core.resources import share_path
+from ..core.terms import term
 from ..report.formatting import Parts, number
 
 _ROLES = ("viewer", "trader", "admin")
@@ -26,9 +27,11 @@ def templates():
     "Return the templates, compiled once."
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    return Environment(
+    made = Environment(
         loader=FileSystemLoader(share_path("templates")), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    made.globals["term"] = term
+    return made
 
 
 def render_macro(

@@ -19,7 +19,7 @@ from ..report.formatting import Parts, known, money, number, percent, percent_ax
 from ..report.performance_sections import CHANGE_LINES, COMPARED_METRICS, equity_parts, month_parts, risk_parts
 from ..report.risk_sections import RiskContext, stress_parts
 from ..report.sections import figure, table
-from ..report.svg_charts import bar_chart, time_chart
+from ..core.svg_charts import bar_chart, time_chart
 from trading.services.queries_analytics import (
     attribution,
     forecast_facts,

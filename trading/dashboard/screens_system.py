@@ -21,7 +21,7 @@ from ..report.daily_report import QUALITY
 from ..report.forecast_sections import horizon_text
 from ..report.formatting import UNKNOWN, Parts, day, known, limit_name, limit_value, number, percent, quantity
 from ..report.sections import figure, table
-from ..report.svg_charts import bar_chart
+from ..core.svg_charts import bar_chart
 from ..services.queries_system import alert_history, cycles, data_quality, feedback_state, system_health, thresholds
 from ..services.workspace import Workspace, current_settings
 from ..services.queries_runs import run, runs
@@ -192,7 +192,7 @@ def _quality(found: Mapping) -> Parts:
 
 # %% ../../nbs/16_dashboard/20_screens_system.ipynb #688e226d
 def learning_screen(place: Workspace, who: Viewer) -> list[PageSection]:
-    "Show the model in production, the ensemble weights, the probability threshold and the feedback cycles."
+    "Show the model in production, the trust in its members, what feedback found and its cycles."
     found, past = feedback_state(place, who.profile), cycles(place, who.profile, size=12)
     return [
         PageSection("model", "Model in production", _model(place, who)),
@@ -202,14 +202,13 @@ def learning_screen(place: Workspace, who: Viewer) -> list[PageSection]:
 
 
 def _feedback(found: Mapping, who: Viewer) -> Parts:
-    "Show ensemble weights and threshold, with the button that freezes them."
+    "Show the trust in each member and why, with the button that freezes it."
     weights = pd.DataFrame({"weight": found["weights"]}).sort_values("weight", ascending=False)
-    parts: Parts = [("missing", "There is no feedback yet; the weekly review gives the first.")] if "missing" in found else []
-    facts = [("State", "frozen: weights and threshold stay as they are" if found["frozen"] else "learning"), ("Cycles", number(found["cycles"], 0)),
-             ("Probability threshold", percent(found["threshold"]))]
+    parts: Parts = [("missing", "There is no feedback yet; the first run after a forecast has come due gives it.")] if "missing" in found else []
+    facts = [("State", "frozen: trust stays as it is" if found["frozen"] else "learning"), ("Cycles", number(found["cycles"], 0))]
     facts += [("Adaptation", number(found["adaptation"]))] if known(found["adaptation"]) else []
-    chart = bar_chart(weights, "Weight of each model in the ensemble", percent)
-    parts += [("facts", facts), ("figure", figure("Ensemble weights", "Weight of each model in the combined forecast.", chart))]
+    chart = bar_chart(weights, "Trust in each member", percent)
+    parts += [("facts", facts), ("text", " ".join(found["words"])), ("figure", figure("Trust", "How far the model is trusted against the mean of the past and no change.", chart))]
     if who.may("trader"):
         label, what = ("Unfreeze learning", "thaw") if found["frozen"] else ("Freeze learning", "freeze")
         parts.append(("actions", [button(label, "steer", ask=f"{label}?", reason="Reason", what=what)]))
@@ -248,7 +247,7 @@ def _estimator(text: str) -> str:
 def _cycles(past: Mapping, who: Viewer) -> Parts:
     "List the feedback cycles; an admin may return to one."
     if not past["items"]:
-        return [("missing", "There are no feedback cycles yet; the weekly review makes the first.")]
+        return [("missing", "There are no feedback cycles yet; the first run after a forecast has come due makes one.")]
     frame = pd.DataFrame(past["items"])
     frame["number"], frame["when"] = frame["number"].map(str), frame["at"].map(utc_text)
     columns = [

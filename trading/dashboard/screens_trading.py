@@ -17,7 +17,7 @@ from .components import Button, Field, PageSection, Viewer, button, form, link, 
 from ..report.daily_report import COST_NAMES
 from ..report.formatting import UNKNOWN, Parts, closing_day, day, known, money, number, percent, price, quantity
 from ..report.sections import ALERT_TONES, SAME_LEVEL, ReportData, figure, orders_table, table
-from ..report.svg_charts import bar_chart, time_chart
+from ..core.svg_charts import bar_chart, time_chart
 from ..services.jobs import jobs
 from ..services.queries_analytics import history
 from ..services.queries_trading import fills, orders, plan

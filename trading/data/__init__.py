@@ -7,8 +7,8 @@ from trading.core.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "anomalies": ["SPLITS", "find_anomalies"],
     "arrow": [
-        "ROW_KEYS", "WORD", "Rows", "to_rows", "content_sums", "content_name", "to_arrow", "one_source", "first_source", "text_array",
-        "widen",
+        "ROW_KEYS", "WORD", "Rows", "to_rows", "content_sums", "content_name", "content_version", "to_arrow", "one_source", "first_source",
+        "text_array", "widen",
     ],
     "clean": ["REPAIRS", "CleaningRules", "clean_bars", "clean_frame"],
     "delta_store": ["FOREVER", "BarStore"],

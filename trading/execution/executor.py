@@ -16,6 +16,7 @@ from typing import Any
 
 from ..accounting.account_book import PRICE_STEP, fill_from, state_from
 from ..accounting.ledger import Ledger
+from ..core.cards import Card, Shown, written
 from ..core.decimals import strip_zeros
 from ..core.errors import BadInput, Refused
 from ..core.instruments import Instrument, changed_terms
@@ -85,8 +86,8 @@ class OrderResult(Value):
     orders: int = 1  # how many were sent
 
 
-@dataclass(frozen=True)
-class Execution(Value):
+@dataclass(frozen=True, repr=False)
+class Execution(Shown, Value):
     "What executing a plan came to.\n\nParameters\n----------\naccount : str\nplan_hash : str\nvenue : str\nstarted : datetime\n    UTC\nfinished : datetime\n    UTC\nseconds : float\n    that it took\norders : tuple[OrderResult, ...]\nfills : tuple[Fill, ...]\nshortfall_unfilled : Decimal, default ZERO\n    what the part not traded has moved against us since, if prices were given"
 
     account: str
@@ -98,6 +99,14 @@ class Execution(Value):
     orders: tuple[OrderResult, ...]
     fills: tuple[Fill, ...]
     shortfall_unfilled: Decimal = ZERO  # what the part not traded has moved against us since, if prices were given
+
+    def _card(self) -> Card:
+        "Show what each order came to, and what trading cost."
+        facts = {"filled": written(self.success_rate, "{:.1%}"), "fees": written(self.fees, "{:,.2f}"), "slippage": f"{written(self.slippage_bp, '{:.2f}')} bp",
+                 "shortfall": written(self.implementation_shortfall, "{:,.2f}"), "took": f"{self.seconds:.1f} s"}
+        rows = [(o.side, o.symbol, f"{o.planned:f}", f"{o.filled:f}", written(o.average, "{:f}"), written(o.fee, "{:,.2f}"), o.status, o.reason) for o in self.orders]
+        return Card("Execution", f"{self.account} at {self.venue} · {self.started:%Y-%m-%d %H:%M} UTC", facts, f"{len(self.failed)} not as planned" if self.failed else "as planned",
+                    "warn" if self.failed else "good", columns=("side", "symbol", "planned", "filled", "average", "fee", "status", "reason"), rows=rows)
 
     @property
     def fees(self) -> Decimal:

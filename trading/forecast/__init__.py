@@ -6,25 +6,30 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "conformal": ["conformal_bounds", "sign_probability", "adapt_misses"],
-    "decisions": ["combine_forecasts", "current_thresholds", "decide_day", "accepted_forecasts", "describe_decisions", "decisions_frame"],
+    "decisions": [
+        "RECENT", "DayDecisions", "JudgedRecord", "judge_record", "decide_day", "accepted_forecasts", "describe_decisions",
+        "decisions_frame",
+    ],
     "drift": ["psi", "mmd", "feature_drift", "DriftAlert", "forecast_drift", "read_alerts", "day_drift", "retraining_reasons"],
     "estimators": ["EstimatorName", "RunningRidge", "make_estimator", "baseline_forecast"],
+    "evidence": ["NEEDED", "standing_forecasts", "Skill", "measure_skill"],
     "explain": [
         "linear_parts", "shapley_parts", "lime_parts", "check_sum", "explain_in_words", "explain_past", "swarm_heights", "beeswarm",
         "importance",
     ],
     "feedback": [
-        "Signal", "DecisionOutcome", "signal", "time_clusters", "FeedbackBounds", "FeedbackState", "move_weights", "regret_bound",
-        "add_payoff", "break_even", "move_threshold", "count_patterns", "adjust_confidence", "pattern_of", "Cycle", "apply_cycle",
-        "FeedbackLoop", "adaptation_score",
+        "Signal", "UNITS", "DecisionOutcome", "log_score", "signal", "time_clusters", "FeedbackBounds", "FeedbackState", "move_weights",
+        "date_evidence", "regret_bound", "add_units", "unit_interval", "count_patterns", "pattern_of", "Cycle", "apply_cycle",
+        "FeedbackLoop", "adaptation_score", "feedback_words",
     ],
+    "forecast_table": ["ForecastTable"],
     "forecaster": [
         "FEWEST_TRAIN", "FEWEST_CALIBRATION", "COLUMNS", "default_estimator", "HorizonModel", "fit_horizon", "update_horizon",
         "learn_more", "forecast_rows", "adapt_bounds", "forecast_inputs", "forecast_panel", "HorizonForecaster", "hold_out", "accuracy",
         "score_horizon",
     ],
     "labels": ["scaled_returns", "Barriers", "triple_barrier"],
-    "meta_labeling": ["META_FEATURES", "meta_features", "bet_size", "DecisionThresholds", "Decision", "path_drawdown", "MetaModel"],
+    "meta_labeling": ["META_FEATURES", "meta_features", "DecisionThresholds", "Decision", "path_drawdown", "MetaModel", "moments_spanned"],
     "model_promotion": [
         "note_trial", "count_trials", "PromotionGate", "gate_reasons", "champion_gain", "Promotion", "promotions", "current_model_version",
         "current_estimator", "promote_model", "roll_back_model",
@@ -48,7 +53,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "tune": ["Space", "learning_rows", "fold_scores", "Tuned", "suggest_parameters", "all_folds"],
 }, modules=[
-    "conformal", "decisions", "drift", "estimators", "explain", "feedback", "forecaster", "labels", "meta_labeling", "model_promotion",
-    "model_registry", "neural", "outcomes", "panel", "risk_outlook", "rl_env", "rl_training", "sentiment", "significance", "stacking",
-    "targets", "tune",
+    "conformal", "decisions", "drift", "estimators", "evidence", "explain", "feedback", "forecast_table", "forecaster", "labels",
+    "meta_labeling", "model_promotion", "model_registry", "neural", "outcomes", "panel", "risk_outlook", "rl_env", "rl_training",
+    "sentiment", "significance", "stacking", "targets", "tune",
 ])

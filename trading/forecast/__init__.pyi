@@ -3,8 +3,10 @@ from . import conformal as conformal
 from . import decisions as decisions
 from . import drift as drift
 from . import estimators as estimators
+from . import evidence as evidence
 from . import explain as explain
 from . import feedback as feedback
+from . import forecast_table as forecast_table
 from . import forecaster as forecaster
 from . import labels as labels
 from . import meta_labeling as meta_labeling
@@ -22,14 +24,16 @@ from . import stacking as stacking
 from . import targets as targets
 from . import tune as tune
 from .conformal import conformal_bounds as conformal_bounds, sign_probability as sign_probability, adapt_misses as adapt_misses
-from .decisions import combine_forecasts as combine_forecasts, current_thresholds as current_thresholds, decide_day as decide_day, accepted_forecasts as accepted_forecasts, describe_decisions as describe_decisions, decisions_frame as decisions_frame
+from .decisions import RECENT as RECENT, DayDecisions as DayDecisions, JudgedRecord as JudgedRecord, judge_record as judge_record, decide_day as decide_day, accepted_forecasts as accepted_forecasts, describe_decisions as describe_decisions, decisions_frame as decisions_frame
 from .drift import psi as psi, mmd as mmd, feature_drift as feature_drift, DriftAlert as DriftAlert, forecast_drift as forecast_drift, read_alerts as read_alerts, day_drift as day_drift, retraining_reasons as retraining_reasons
 from .estimators import EstimatorName as EstimatorName, RunningRidge as RunningRidge, make_estimator as make_estimator, baseline_forecast as baseline_forecast
+from .evidence import NEEDED as NEEDED, standing_forecasts as standing_forecasts, Skill as Skill, measure_skill as measure_skill
 from .explain import linear_parts as linear_parts, shapley_parts as shapley_parts, lime_parts as lime_parts, check_sum as check_sum, explain_in_words as explain_in_words, explain_past as explain_past, swarm_heights as swarm_heights, beeswarm as beeswarm, importance as importance
-from .feedback import Signal as Signal, DecisionOutcome as DecisionOutcome, signal as signal, time_clusters as time_clusters, FeedbackBounds as FeedbackBounds, FeedbackState as FeedbackState, move_weights as move_weights, regret_bound as regret_bound, add_payoff as add_payoff, break_even as break_even, move_threshold as move_threshold, count_patterns as count_patterns, adjust_confidence as adjust_confidence, pattern_of as pattern_of, Cycle as Cycle, apply_cycle as apply_cycle, FeedbackLoop as FeedbackLoop, adaptation_score as adaptation_score
+from .feedback import Signal as Signal, UNITS as UNITS, DecisionOutcome as DecisionOutcome, log_score as log_score, signal as signal, time_clusters as time_clusters, FeedbackBounds as FeedbackBounds, FeedbackState as FeedbackState, move_weights as move_weights, date_evidence as date_evidence, regret_bound as regret_bound, add_units as add_units, unit_interval as unit_interval, count_patterns as count_patterns, pattern_of as pattern_of, Cycle as Cycle, apply_cycle as apply_cycle, FeedbackLoop as FeedbackLoop, adaptation_score as adaptation_score, feedback_words as feedback_words
+from .forecast_table import ForecastTable as ForecastTable
 from .forecaster import FEWEST_TRAIN as FEWEST_TRAIN, FEWEST_CALIBRATION as FEWEST_CALIBRATION, COLUMNS as COLUMNS, default_estimator as default_estimator, HorizonModel as HorizonModel, fit_horizon as fit_horizon, update_horizon as update_horizon, learn_more as learn_more, forecast_rows as forecast_rows, adapt_bounds as adapt_bounds, forecast_inputs as forecast_inputs, forecast_panel as forecast_panel, HorizonForecaster as HorizonForecaster, hold_out as hold_out, accuracy as accuracy, score_horizon as score_horizon
 from .labels import scaled_returns as scaled_returns, Barriers as Barriers, triple_barrier as triple_barrier
-from .meta_labeling import META_FEATURES as META_FEATURES, meta_features as meta_features, bet_size as bet_size, DecisionThresholds as DecisionThresholds, Decision as Decision, path_drawdown as path_drawdown, MetaModel as MetaModel
+from .meta_labeling import META_FEATURES as META_FEATURES, meta_features as meta_features, DecisionThresholds as DecisionThresholds, Decision as Decision, path_drawdown as path_drawdown, MetaModel as MetaModel, moments_spanned as moments_spanned
 from .model_promotion import note_trial as note_trial, count_trials as count_trials, PromotionGate as PromotionGate, gate_reasons as gate_reasons, champion_gain as champion_gain, Promotion as Promotion, promotions as promotions, current_model_version as current_model_version, current_estimator as current_estimator, promote_model as promote_model, roll_back_model as roll_back_model
 from .model_registry import TRUSTED as TRUSTED, to_state as to_state, from_state as from_state, save as save, read_meta as read_meta, load as load
 from .neural import NetworkKind as NetworkKind, lagged_returns as lagged_returns, make_module as make_module, TorchRegressor as TorchRegressor, need_torch as need_torch

@@ -18,6 +18,7 @@ import pandas as pd
 from ..core.english import plural
 from ..core.bars import check_bars, check_timeframe, symbols_of
 from ..core.errors import BadInput, MissingData
+from .forecast_table import ForecastTable
 from .conformal import adapt_misses, conformal_bounds, sign_probability
 from .panel import Panel, bar_volatility, features_of, fit_rows, make_panel, refuse_constant
 from .significance import diebold_mariano
@@ -297,7 +298,7 @@ class HorizonForecaster:
         if absent and missing == "raise":
             raise MissingData(f"{absent[0]}: no complete features at {panel.times[-1]}; clean the bars or predict with missing='leave out'")
         wanted[:-1] = False
-        return self._forecast(bars, panel, usual, wanted).droplevel("timestamp")
+        return ForecastTable(self._forecast(bars, panel, usual, wanted).droplevel("timestamp"))
 
     def predict_panel(
         self,

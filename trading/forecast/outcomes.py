@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..core.bars import bar_length, check_index
 from ..core.errors import BadInput, MissingData
-from .feedback import DecisionOutcome, pattern_of
+from .feedback import DecisionOutcome, log_score, pattern_of
 from .meta_labeling import Decision
 from .panel import bar_volatility
 from .targets import Horizon, answer_ends, forward_returns, horizon_bars
@@ -72,6 +72,7 @@ def outcomes_of(
     known = held.dropna(subset=["realised"])
     ends = {h: answer_ends(close, h, timeframe)[1] for h in known.index.unique("horizon")}
     at = {s: i for i, s in enumerate(close.columns)}
+    made_at = {h: held.xs(h, level="horizon").index.unique("timestamp").sort_values() for h in ends}
     words, length, found = market_patterns(close), bar_length(timeframe), []
     decided = {(t, d.symbol, d.horizon): d for t, made in (decisions or {}).items() for d in made}
     for (time, symbol, horizon), row in known.iterrows():
@@ -79,12 +80,13 @@ def outcomes_of(
         decision = decided.get((time, symbol, str(horizon)))
         side = 1.0 if (decision.expected_return if decision else row["expected"]) >= 0 else -1.0
         taken = decision.side != "hold" if decision else side > 0 and symbol in held_long.get(time, ())
-        end = close.index[ends[horizon][close.index.get_loc(time), at[symbol]]] + length
+        known_at = close.index[ends[horizon][close.index.get_loc(time), at[symbol]]]
+        running = int(made_at[horizon].searchsorted(known_at) - made_at[horizon].searchsorted(time))  # forecasts made while this one ran, with itself
         found.append(DecisionOutcome(
-            decision=f"{time.isoformat()} {symbol} {horizon}", matured=end.to_pydatetime(), taken=taken,
+            decision=f"{time.isoformat()} {symbol} {horizon}", matured=(known_at + length).to_pydatetime(), taken=taken,
             gain=float(side * row["realised"] - cost), inside=bool(row["lower"] <= row["realised"] <= row["upper"]),
-            losses={m: float(-np.expm1(-(((row["realised"] - g) / row["std"]) ** 2) / 2)) for m, g in guesses.items()},
-            pattern=str(words.get(time, "")), cost=cost,
+            scores={m: log_score(float((row["realised"] - g) / row["std"])) for m, g in guesses.items()},
+            pattern=str(words.get(time, "")), cost=cost, forecast=float(abs(decision.expected_return if decision else row["expected"])), weight=1 / max(running, 1),
         ))
     return tuple(sorted(found, key=lambda o: (o.matured, o.decision)))
 

@@ -14,10 +14,14 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "USUAL_CALENDARS", "market_source", "with_cache", "store_of", "source_note", "bars_of", "calendars_of", "symbol_calendars",
         "models_of", "taxonomy_of", "groups_of", "shock_groups_of", "risk_limits", "optimizer_of", "policy_of",
     ],
-    "forecast_review": ["forecasts_before", "last_review", "count_matured", "todays_drift", "drift_facts"],
+    "forecast_review": [
+        "Promises", "promising_runs", "read_promises", "learn_outcomes", "learn_today", "forecasts_before", "last_review", "count_matured",
+        "todays_drift", "drift_facts",
+    ],
     "instruments": ["instruments_version", "InstrumentHistory", "fetch_instruments", "known_instruments", "pinned_instruments"],
     "launch": ["resolve_as_of", "open_run", "settings_of", "run_daily", "prepare_prefect", "start_server", "own_server", "load_flow"],
     "marks": ["benchmark_symbols", "stored_closes", "last_moment", "later_marks", "account_history", "benchmark_values"],
+    "memory_run": ["MemoryRun"],
     "multi_venue": [
         "add_books", "CombinedLedger", "SerializedVenue", "CombinedVenue", "MultiVenueAccount", "require_within", "open_trading_account",
     ],
@@ -28,6 +32,11 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "plan_approval": ["approve_run"],
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],
     "price_snapshot": ["PRESENT", "PriceSnapshot", "take_price_snapshot", "pinned_price_snapshot", "begin_stage", "moved_since_close"],
+    "replay": [
+        "PARTS", "settings_without", "StoreVersions", "World", "instrument_terms", "take_decision", "Past", "stored_past",
+        "closes_between", "read_decisions", "Replayed", "run_replay",
+    ],
+    "replay_result": ["value_figures", "value_of_books", "equal_holding", "tables_of", "write_result"],
     "run_compare": [
         "INPUTS", "IGNORED_SETTINGS", "MARKET", "EQUAL_NUMBERS", "CAUSES", "compare_inputs", "NumbersVerdict", "judge_numbers",
         "compare_numbers", "compare_runs", "open_reproduction", "run_rows",
@@ -41,14 +50,23 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "CHECK_EVERY", "HALVED", "TAKEN", "carried_on", "shortfalls", "rule_factor", "live_record", "sleeve_weights", "within_limits",
         "NetTargets", "net_targets",
     ],
-    "target_weights": ["MOST_ABSENT", "carried_closes", "closed_now", "recent_day_returns"],
+    "steps": [
+        "training_moment", "Trained", "train_forecaster", "forecast_now", "require_fresh", "Decided", "decide_forecasts", "forecast_step",
+        "market_regime", "Allocated", "allocate_weights", "allocate_step",
+    ],
+    "target_weights": ["MOST_ABSENT", "carried_closes", "closed_now", "recent_day_returns", "forecast_effect"],
     "trade_report": ["order_table", "implementation_shortfall", "cost_facts"],
+    "trade_steps": [
+        "planning_prices", "open_books", "record_decisions", "Planned", "plan_step", "check_step", "Traded", "execute_step", "Recorded",
+        "record_step", "Outcome", "trade_step",
+    ],
     "venue_factory": [
         "key_names", "find_secret", "vault_secret", "resolve_reference", "address_of", "each_venue", "keys_of", "connect",
         "account_number",
     ],
 }, modules=[
-    "account", "cycle", "factory", "forecast_review", "instruments", "launch", "marks", "multi_venue", "named_optimizer", "named_sleeves",
-    "notebook_runner", "paper", "plan_approval", "plan_check", "price_snapshot", "run_compare", "run_record", "sentiment", "sleeves",
-    "target_weights", "trade_report", "venue_factory",
+    "account", "cycle", "factory", "forecast_review", "instruments", "launch", "market_bars", "marks", "memory_run", "multi_venue",
+    "named_optimizer", "named_sleeves", "notebook_runner", "paper", "plan_approval", "plan_check", "price_snapshot", "replay",
+    "replay_result", "run_compare", "run_record", "sentiment", "sleeves", "steps", "target_weights", "trade_report", "trade_steps",
+    "venue_factory",
 ])

@@ -133,7 +133,7 @@ def kill_switch(
 # %% ../../nbs/12_pipeline/40_account.ipynb #56f1aa4a
 @dataclass
 class TradingAccount:
-    "The books and the exchange that a run trades on.\n\nParameters\n----------\naccount : str\nledger : Ledger\nvenue : PricedVenue\ntape : PriceFeed | None\n    the prices that a paper exchange goes by; None: the exchange is real\nwhen : datetime\n    UTC, the moment of the decision\ncurrency : str\ndry_run : bool\nsaid : str\n    one sentence about which books these are\npast : list[tuple[str, float]]\n    equity before these books began, for a dry run\ntolerance : Decimal\n    units that a balance may differ by\nbooks : LiveSettings\n    what may differ, and what is booked without asking\nsymbols : tuple[str, ...] | None, default None\n    what the account trades; anything else at the venue is left alone; None: all is its business\nvolumes : Mapping[str, Decimal]\n    units a second in the last bar, for a share of the volume on paper\ninstruments : Mapping[str, Instrument]\n    as they were when the plan was made"
+    "The books and the exchange that a run trades on.\n\nParameters\n----------\naccount : str\nledger : Ledger\nvenue : PricedVenue\ntape : PriceFeed | None\n    the prices that a paper exchange goes by; None: the exchange is real\nwhen : datetime\n    UTC, the moment of the decision\ncurrency : str\ndry_run : bool\nsaid : str\n    one sentence about which books these are\npast : list[tuple[str, float]]\n    equity before these books began, for a dry run\ntolerance : Decimal\n    units that a balance may differ by\nbooks : LiveSettings\n    what may differ, and what is booked without asking\nsymbols : tuple[str, ...] | None, default None\n    what the account trades; anything else at the venue is left alone; None: all is its business\nvolumes : Mapping[str, Decimal]\n    units a second in the last bar, for a share of the volume on paper\ninstruments : Mapping[str, Instrument]\n    as they were when the plan was made\nask_above : Decimal | None, default None\n    a real plan that trades no more is approved by this rule; None: a person is asked always"
 
     account: str
     ledger: Ledger
@@ -150,6 +150,7 @@ class TradingAccount:
 
     volumes: Mapping[str, Decimal] = field(default_factory=dict)  # units a second in the last bar, for a share of the volume on paper
     instruments: Mapping[str, Instrument] = field(default_factory=dict)  # as they were when the plan was made
+    ask_above: Decimal | None = None  # a real plan that trades no more is approved by this rule; None: a person is asked always
 
     @property
     def live(self) -> bool:
@@ -224,6 +225,9 @@ class TradingAccount:
             if plan_status(self.ledger, self.account, plan.hash) == "proposed":
                 review_plan(self.ledger, self.account, plan.hash, "risk checks", self.when, f"{plural(len(verdict.checked), 'rule')} looked at, no violation")
             approve_plan(self.ledger, plan, "paper mode", self.when)
+        limit, traded = self.ask_above, sum((a.value for a in plan.actions), Decimal(0))
+        if self.live and limit is not None and traded <= limit and plan_status(self.ledger, self.account, plan.hash) in ("proposed", "reviewed"):
+            approve_plan(self.ledger, plan, f"rule: not above {limit} {plan.currency}", self.clock())
         return plan_status(self.ledger, self.account, plan.hash)
 
     def require_unchanged(self, before: "AccountSnapshot") -> None:
@@ -298,7 +302,7 @@ def open_account(
         start = (portfolio.cash, [Position(s, a, prices[s]) for s, a in portfolio.holdings.items()])
         said = f"a dry run on {plural(len(portfolio.holdings), 'holding')} from a file; the account {record.account} is not touched"
     else:
-        ledger = open_account_ledger(settings)
+        ledger = Ledger(run.ledger) if run.ledger else open_account_ledger(settings)
         last = ledger.last("proposed", record.account)
         known = last and Plan.from_json(last.data["text"]).as_of
         if not known or record.as_of >= known:
@@ -323,7 +327,7 @@ def _desk(run: Run, ledger, settings, path: Path, start: tuple, now: datetime, d
     ledger.open_account(record.account, currency, cash, record.as_of, holdings)
     book = ledger.book(record.account)
     funds = {currency: book.cash} | {asset_of(s): p.amount for s, p in book.positions.items()}
-    tape = paper_tape(settings, record.as_of, now)
+    tape = run.tape or paper_tape(settings, record.as_of, now)
     terms = pinned_instruments(run, now)
     paper = paper_venue(settings, record.as_of, now, funds, path, tape, terms)
     venue = with_circuit_breaker(paper, settings, ledger, record.account, lambda: record.as_of)
@@ -374,4 +378,5 @@ def open_live_account(
     ledger.append(Event("connected", account, now, {"venue": venue.name, "number": number}))
     venue = with_circuit_breaker(venue, settings, ledger, account, lambda: datetime.now(UTC))
     return TradingAccount(account, ledger, venue, None, record.as_of, settings.market.currency, False, f"the account {account} at {venue.name}",
-                     tolerance=settings.live.tolerance, symbols=settings.market.symbols, books=settings.live)
+                     tolerance=settings.live.tolerance, symbols=settings.market.symbols, books=settings.live,
+                     ask_above=None if settings.live.four_eyes else settings.live.ask_above)

@@ -97,6 +97,8 @@ def bars_of(
     if not record.data_version:
         raise BadInput(f"run {record.id} has no data version: its ingest is not done; go on with 'carnet run --resume {record.id}'")
     market = settings.market
+    if run.bars is not None:
+        return closed_by(run.bars, record.as_of, market.timeframe)
     store = store_of(settings, data)
     source = market_source(settings).name
     bars = store.read(market.symbols, market.timeframe, start=datetime(market.start.year, market.start.month, market.start.day, tzinfo=UTC),

@@ -59,7 +59,7 @@ def settings_of(
     run: Run,
 ) -> Settings:
     "Return the settings a run was made with, whatever the files say today."
-    return Settings(**run.record.settings)
+    return run.settings or Settings(**run.record.settings)
 
 # %% ../../nbs/12_pipeline/10_launch.ipynb #aec83be5
 def run_daily(
@@ -84,8 +84,9 @@ def run_daily(
 def prepare_prefect(
     data: Path,  # our data folder
     level: str = "CRITICAL",  # least serious message that Prefect prints
+    kept: str = "",  # least serious one that its page shows; empty: the same
 ) -> None:
-    "Set Prefect's environment; must come before the first `import prefect`.\n\nParameters\n----------\ndata : Path\n    our data folder\nlevel : str, default 'CRITICAL'\n    least serious message that Prefect prints"
+    "Set Prefect's environment; must come before the first `import prefect`.\n\nParameters\n----------\ndata : Path\n    our data folder\nlevel : str, default 'CRITICAL'\n    least serious message that Prefect prints\nkept : str, default ''\n    least serious one that its page shows; empty: the same"
     home = Path(os.environ.setdefault("PREFECT_HOME", str(Path(data).resolve() / "prefect")))
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -93,7 +94,8 @@ def prepare_prefect(
         raise BadInput(f"the folder {home} cannot be made: {error.strerror}; correct the rights there, or set run.data") from error
     gc.set_threshold(200_000, 20, 20)  # a job makes thousands of classes on import and ends soon: looking for garbage costs more than it finds
     sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema builds its grammar on import, for seconds, and can do without
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", level)
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", kept or level)
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", level)
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_CLI_PROMPT", "false")
@@ -146,8 +148,9 @@ def _wait_for(server, url: str, log: Path) -> None:
 @contextmanager
 def own_server(
     log: Path,  # where the server's own words go
+    ui: bool = False,  # with its page
 ):
-    "Run a Prefect server with its scheduler for as long as it is needed, unless one is named by PREFECT_API_URL.\n\nParameters\n----------\nlog : Path\n    where the server's own words go"
+    "Run a Prefect server with its scheduler for as long as it is needed, unless one is named by PREFECT_API_URL.\n\nParameters\n----------\nlog : Path\n    where the server's own words go\nui : bool, default False\n    with its page"
     if os.environ.get("PREFECT_API_URL"):
         yield os.environ["PREFECT_API_URL"]
         return
@@ -159,7 +162,7 @@ def own_server(
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
     with log.open("ab") as out:
-        server = subprocess.Popen([sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"],
+        server = subprocess.Popen([sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--ui" if ui else "--no-ui"],
                                   stdout=out, stderr=out)
     try:
         _wait_for(server, url, log)

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from ..core.cards import Card, Shown, written
 from ..core.errors import BadInput, MissingData, TradingError
 from ..core.files import write_atomic
 from ..core.redaction import redact
@@ -36,8 +37,8 @@ class Stage(Value):
     error: str = ""  # one sentence
 
 
-@dataclass(frozen=True)
-class RunRecord(Value):
+@dataclass(frozen=True, repr=False)
+class RunRecord(Shown, Value):
     "What `run.json` holds: everything that the numbers rest on.\n\nParameters\n----------\nid : str\nprofile : str\nas_of : datetime\n    only data known by then is used\nmode : Literal['paper', 'live']\naccount : str\n    whose money\ncreated : datetime\nsettings : dict[str, Any]\nsettings_hash : str\nstages : tuple[Stage, ...]\nparameters : dict[str, Any]\n    what the stages were given besides\ndata_version : str, default ''\ninstruments : str, default ''\n    version of the steps and limits that plan and orders keep to\nmodel_versions : dict[str, str]\nseed : int, default 0\ncommit : str, default ''\n    of the code, empty when it was installed\npackages : dict[str, str]\n    name → version\npython : str, default ''\nartefacts : dict[str, str]\n    file name → SHA-256"
 
     id: str
@@ -58,6 +59,13 @@ class RunRecord(Value):
     packages: dict[str, str] = field(default_factory=dict)  # name → version
     python: str = ""
     artefacts: dict[str, str] = field(default_factory=dict)  # file name → SHA-256
+
+    def _card(self) -> Card:
+        "Show what the run has come to, stage by stage."
+        tone = {"done": "good", "failed": "bad"}.get(self.status, "warn")
+        rows = [(s.name, s.status, f"{written(s.seconds, '{:.1f}')} s", s.error) for s in self.stages]
+        facts = {"as of": f"{self.as_of:%Y-%m-%d %H:%M} UTC", "mode": self.mode, "account": self.account, "settings": self.settings_hash[:10]}
+        return Card("Run", f"{self.id} · {self.profile}", facts, self.status, tone, columns=("stage", "status", "took", "error"), rows=rows)
 
     @property
     def status(self) -> Status:
@@ -115,14 +123,22 @@ def check_schema(
             raise BadInput(f"{wrong}the column {column!r} holds {frame[column].dtype}, not a {kind}; run that stage again")
 
 # %% ../../nbs/12_pipeline/00_run_record.ipynb #6381ffd6
-class Run:
+class Run(Shown):
     "A run folder: read and write its record and its artefacts.\n\nParameters\n----------\nfolder : Path | str\n    an existing run folder"
+
+    bars = tape = settings = ledger = None  # what a run in memory has at hand: bars, prices of the paper exchange, settings, a ledger file of its own
 
     def __init__(
         self,
         folder: Path | str,  # an existing run folder
     ):
         self.folder = Path(folder)
+
+    def _card(self) -> Card:
+        "Show what happened, stage by stage, and where its report lies."
+        card, report = self.record._card(), self.folder / "index.html"
+        said = self.read("summary")["sentences"][:3] if self.has("summary") else []
+        return replace(card, notes=[*said, f"report: {report}" if report.exists() else "no report yet"])
 
     @property
     def record(self) -> RunRecord:

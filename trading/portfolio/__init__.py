@@ -31,7 +31,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "LINEAR", "SCALE", "SolverError", "solve_quadratic", "solve_with_costs", "solve_program", "solve_cvar", "solve_sharpe",
         "solve_risk_parity", "nearest_allowed", "closest_weights", "solve_linear",
     ],
+    "weights": ["weight_rows", "weight_facts", "Weights"],
 }, modules=[
     "base", "constraints", "estimators", "frontier", "hierarchical", "mean_risk", "optimizers", "policies", "risk_budgeting", "rolling",
-    "solvers",
+    "solvers", "weights",
 ])

@@ -10,6 +10,7 @@ from . import policies as policies
 from . import risk_budgeting as risk_budgeting
 from . import rolling as rolling
 from . import solvers as solvers
+from . import weights as weights
 from .base import RISKS as RISKS, Problem as Problem, make_problem as make_problem, turnover_left as turnover_left, Optimizer as Optimizer, first_solution as first_solution, inverse_volatility as inverse_volatility, risk_shares as risk_shares, EqualWeight as EqualWeight, InverseVolatility as InverseVolatility
 from .constraints import WeightBounds as WeightBounds, DUST as DUST, Limits as Limits, resolve_limits as resolve_limits, check_feasible as check_feasible, clean_weights as clean_weights
 from .estimators import COVARIANCES as COVARIANCES, check_return_frame as check_return_frame, ledoit_wolf as ledoit_wolf, denoise as denoise, covariance as covariance, covariance_of as covariance_of
@@ -21,3 +22,4 @@ from .policies import RISK_LEVELS as RISK_LEVELS, AVERSION as AVERSION, REGIMES 
 from .risk_budgeting import solve_risk_budgets as solve_risk_budgets
 from .rolling import rolling_weights as rolling_weights, quick_weights as quick_weights, PolicyHistory as PolicyHistory, policy_history as policy_history, rebalance as rebalance
 from .solvers import LINEAR as LINEAR, SCALE as SCALE, SolverError as SolverError, solve_quadratic as solve_quadratic, solve_with_costs as solve_with_costs, solve_program as solve_program, solve_cvar as solve_cvar, solve_sharpe as solve_sharpe, solve_risk_parity as solve_risk_parity, nearest_allowed as nearest_allowed, closest_weights as closest_weights, solve_linear as solve_linear
+from .weights import weight_rows as weight_rows, weight_facts as weight_facts, Weights as Weights

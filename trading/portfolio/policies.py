@@ -22,6 +22,8 @@ from .constraints import Limits, resolve_limits
 from .estimators import check_return_frame, covariance
 from .mean_risk import MeanRisk
 from .solvers import solve_quadratic, solve_risk_parity
+from .weights import Weights, weight_facts, weight_rows
+from ..core.cards import Card, Shown, written
 from ..core.drawdown import value_drawdown
 
 # %% ../../nbs/07_portfolio/40_policies.ipynb #21656d51
@@ -175,9 +177,9 @@ def why_held(
     return "; ".join(part for part in (size, told, adds) if part)
 
 # %% ../../nbs/07_portfolio/40_policies.ipynb #bc068e3e
-@dataclass(eq=False)
-class Policy:
-    "A temperament with limits; `weights` leaves `reasons_`, `notes_`, `anchor_`, `invested_` and `fallback_` behind.\n\nParameters\n----------\nname : str\nlevel : RiskLevel\ngroups : Mapping[str, str] | None, default None\n    symbol → group; the level's group limits hold for these\nhorizon : int, default 20\n    which forecast counts, in periods\nperiods : float | None, default None\n    returns in a year; None: counted by the time that passed\ntimeframe : str, default '1d'\n    length of a period, for the reasons\nsolver : str, default 'direct'\n    the same one in the back-test and in the daily run; or 'riskfolio'\noptimizer : Optimizer | None, default None\n    what it holds without views; None: the policy's own rule"
+@dataclass(eq=False, repr=False)
+class Policy(Shown):
+    "A temperament with limits; `weights` leaves `weights_`, `reasons_`, `notes_`, `anchor_`, `invested_` and `fallback_` behind.\n\nParameters\n----------\nname : str\nlevel : RiskLevel\ngroups : Mapping[str, str] | None, default None\n    symbol → group; the level's group limits hold for these\nhorizon : int, default 20\n    which forecast counts, in periods\nperiods : float | None, default None\n    returns in a year; None: counted by the time that passed\ntimeframe : str, default '1d'\n    length of a period, for the reasons\nsolver : str, default 'direct'\n    the same one in the back-test and in the daily run; or 'riskfolio'\noptimizer : Optimizer | None, default None\n    what it holds without views; None: the policy's own rule"
 
     name: str
     level: RiskLevel
@@ -214,7 +216,19 @@ class Policy:
             self._note(f"{self.invested_:.0%} invested: {brake}")
         self.reasons_ = self._reasons(full, weights, cov, views, limits, current)
         self.notes_ = tuple(self.notes_)
-        return weights
+        self.weights_ = Weights(weights)
+        return self.weights_
+
+    def _card(self) -> Card:
+        "Show the limits, and what it decided last with its reasons."
+        level, decided = self.level, getattr(self, "weights_", None)
+        facts = {"symbol at most": written(level.max_weight, "{:.0%}"), "volatility aim": written(level.volatility, "{:.0%}"),
+                 "drawdown borne": written(level.max_drawdown, "{:.0%}"), "cash at least": written(level.min_cash, "{:.0%}")}
+        groups = [f"{g}: at most {cap:.0%}" for g, cap in level.group_limits.items()]
+        if decided is None:
+            return Card("Policy", f"{self.name}, {level.name} risk", facts, notes=[*groups, "It has decided nothing yet: call .weights(returns)."])
+        rows = [(*row, self.reasons_.get(row[0], "")) for row in weight_rows(decided)]
+        return Card("Policy", f"{self.name}, {level.name} risk", facts | weight_facts(decided), columns=("symbol", "weight", "why"), rows=rows, notes=[*self.notes_, *groups])
 
     def _limits(self, returns: pd.DataFrame, regime: Mapping[str, float] | None) -> Limits | None:
         "Turn the level into limits; invest less where they leave no room, and say so; None when nothing may be held."
@@ -276,7 +290,7 @@ class Policy:
         neutral, reasons = self.anchor_.to_numpy(), {}
         for i, s in enumerate(full.index):
             e, c = seen[i]
-            told = "" if np.isnan(e) else f"forecast {np.expm1(e):+.1%} over {span_text(self.horizon, self.timeframe)} with confidence {c:.0%}"
+            told = "" if np.isnan(e) else f"forecast {np.expm1(e):+.1%} over {span_text(self.horizon, self.timeframe)}, of which {c:.0%} counts"
             if held[i] <= 0:
                 reasons[s] = why_left_out(self.name, limits.high[i] > 0, told, e < 0)
                 continue
@@ -299,7 +313,8 @@ class Policy:
         self.reasons_ = {s: why_left_out(self.name, False, "", False) for s in symbols}
         self.anchor_ = pd.Series(0.0, index=symbols)
         self.invested_ = 0.0
-        return pd.Series(0.0, index=symbols, name="weight")
+        self.weights_ = Weights(pd.Series(0.0, index=symbols, name="weight"))
+        return self.weights_
 
 # %% ../../nbs/07_portfolio/40_policies.ipynb #e308cd65
 def _as_returns(data: pd.DataFrame) -> pd.DataFrame:

@@ -14,9 +14,13 @@ import pandas as pd
 
 from ..core.english import plural
 from ..core.bars import check_index
+from ..core.cards import Card, Shown, written
+from ..core.drawdown import value_drawdown
 from ..core.errors import BadInput
+from ..core.svg_charts import thin, time_chart
 from .base import Optimizer, make_problem
 from .constraints import clean_weights, resolve_limits
+from .weights import weight_rows
 from .estimators import check_return_frame, covariance_of
 from .mean_risk import MeanRisk
 from .policies import Policy
@@ -84,8 +88,8 @@ def quick_weights(
     return rows
 
 # %% ../../nbs/07_portfolio/45_rolling.ipynb #918f6b7f
-@dataclass(frozen=True, eq=False)
-class PolicyHistory:
+@dataclass(frozen=True, eq=False, repr=False)
+class PolicyHistory(Shown):
     "What a policy would have done.\n\nParameters\n----------\nequity : pd.Series\n    after costs, 1 at the first decision\nweights : pd.DataFrame\n    decided, by time of decision × symbol\ncosts : pd.Series\n    by time of trade, as a fraction of equity\nturnover : pd.Series\n    by time of trade, value traded over equity, sales and purchases both counted\nnotes : tuple[str, ...], default ()\n    symbols left out of some decisions, and why"
 
     equity: pd.Series  # after costs, 1 at the first decision
@@ -93,6 +97,15 @@ class PolicyHistory:
     costs: pd.Series  # by time of trade, as a fraction of equity
     turnover: pd.Series  # by time of trade, value traded over equity, sales and purchases both counted
     notes: tuple[str, ...] = ()  # symbols left out of some decisions, and why
+
+    def _card(self) -> Card:
+        "Show the growth after costs, what was paid, and the last decision."
+        e = self.equity
+        facts = {"growth": written(e.iloc[-1] / e.iloc[0] - 1, "{:.1%}"), "max drawdown": written(float(value_drawdown(e).min()), "{:.1%}"),
+                 "decisions": f"{len(self.weights):,}", "mean turnover": written(self.turnover.mean(), "{:.1%}"), "costs": written(self.costs.sum(), "{:.2%}")}
+        drawn = [time_chart({"policy": thin(e, 60)}, "Growth after costs", "{:g} ×".format, log=True, height=150)] if len(e) > 1 else []
+        rows = weight_rows(self.weights.iloc[-1]) if len(self.weights) else []
+        return Card("Policy history", f"{e.index[0]:%Y-%m-%d} to {e.index[-1]:%Y-%m-%d}", facts, pictures=drawn, columns=("last decision", "weight"), rows=rows, notes=self.notes[:4])
 
 
 def policy_history(

@@ -5,9 +5,7 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
-    "daily_report": [
-        "COST_NAMES", "QUALITY", "REPORT_SECTIONS", "cost_parts", "quality_parts", "provenance_parts", "render", "build_report",
-    ],
+    "daily_report": ["COST_NAMES", "QUALITY", "REPORT_SECTIONS", "cost_parts", "quality_parts", "provenance_parts", "build_report"],
     "forecast_sections": [
         "ForecastReview", "horizon_text", "filter_parts", "change_parts", "outcome_parts", "feature_text", "driver_text", "driver_parts",
         "drift_parts", "alert_parts", "review_parts", "forecast_overview",
@@ -18,18 +16,15 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "narrative": ["describe_equity", "describe_gains", "describe_orders", "as_limits", "describe_risk", "describe_day"],
     "performance_sections": ["CHANGE_LINES", "COMPARED_METRICS", "equity_parts", "risk_parts", "month_parts"],
+    "replay_report": ["PART_NAMES", "replay_sentences", "contribution_parts", "build_replay_report"],
     "risk_sections": ["RiskContext", "plan_parts", "stress_parts", "attribution_parts", "regime_parts"],
     "run_index": ["build_index", "write_index"],
     "sections": [
         "ALERT_TONES", "SAME_LEVEL", "ReportData", "table", "by_symbol", "figure", "required_actions", "story_parts", "action_parts",
         "holding_parts", "held_lines", "orders_table",
     ],
-    "svg_charts": [
-        "INK", "MUTED", "GRID", "PAPER", "ACCENT", "WARN", "STYLES", "Svg", "svg_chart", "value_ticks", "time_ticks", "thin", "time_chart",
-        "x_scale", "finite_frame", "bar_chart", "change_chart", "interval_chart", "step_chart", "gauge",
-    ],
     "waterfall": ["short_name", "steps_of", "parts_chart", "reach", "driver_charts"],
 }, modules=[
-    "daily_report", "forecast_sections", "formatting", "narrative", "performance_sections", "risk_sections", "run_index", "sections",
-    "svg_charts", "waterfall",
+    "daily_report", "forecast_sections", "formatting", "narrative", "performance_sections", "replay_report", "risk_sections", "run_index",
+    "sections", "waterfall",
 ])

@@ -20,21 +20,22 @@ from ..core.carried_prices import span_text
 from ..core.english import count, listed, plural, sentence, spelled
 from .formatting import Parts, day, known, percent, quantity
 from .sections import ReportData, figure, table
-from .svg_charts import interval_chart
+from ..core.svg_charts import interval_chart
 from .waterfall import driver_charts
 
 # %% ../../nbs/14_report/20_forecast_sections.ipynb #7f3295f4
 @dataclass(frozen=True)
 class ForecastReview:
-    "What is known about forecasts besides the forecasts; None means not known.\n\nParameters\n----------\nwords : Sequence[str] | None, default None\n    how many passed the filter, and what the best of the others lacked\ndecisions : pd.DataFrame | None, default None\n    by (symbol, horizon): side confidence expected_return reward_to_risk max_drawdown reason\nfeedback : Mapping[str, Any] | None, default None\n    cycle, weights (model → share), frozen, pattern\nnow : pd.DataFrame | None, default None\n    forecasts by (symbol, horizon)\nbefore : tuple[datetime, pd.DataFrame] | None, default None\n    those of the run before\nmatured : pd.DataFrame | None, default None\n    by horizon: matured, inside; of forecasts of earlier runs\nreliability : pd.DataFrame | None, default None\n    by (horizon, group): stated, observed, n; of held-out forecasts\nparts : pd.DataFrame | None, default None\n    by (symbol, horizon): base and one column per feature, log returns\nheld : Sequence[str], default ()\n    symbols after trading, the largest first\nalerts : Sequence[tuple[str, str]] | None, default None\n    ('watch' | 'alarm', sentence) of the weekly review\nalerted : datetime | None, default None\n    when the weekly review was made\ndrift : Mapping[str, Any] | None, default None\n    what this run found about drift"
+    "What is known about forecasts besides the forecasts; None means not known.\n\nParameters\n----------\nwords : Sequence[str] | None, default None\n    what forecasts did to the weights, how many count, and what their record supports\ndecisions : pd.DataFrame | None, default None\n    by (symbol, horizon): side confidence expected_return reward_to_risk max_drawdown size reason\nfeedback : Mapping[str, Any] | None, default None\n    cycle, weights (model → share), frozen, pattern\nnow : pd.DataFrame | None, default None\n    forecasts by (symbol, horizon)\nbefore : tuple[datetime, pd.DataFrame] | None, default None\n    those of the run before\nmatured : pd.DataFrame | None, default None\n    by horizon: matured, inside; of forecasts of earlier runs\nreliability : pd.DataFrame | None, default None\n    by (horizon, group): stated, observed, n; of held-out forecasts\nfilter_reliability : pd.DataFrame | None, default None\n    the same of the second model, which says how likely a side is right\nparts : pd.DataFrame | None, default None\n    by (symbol, horizon): base and one column per feature, log returns\nheld : Sequence[str], default ()\n    symbols after trading, the largest first\nalerts : Sequence[tuple[str, str]] | None, default None\n    ('watch' | 'alarm', sentence) of the weekly review\nalerted : datetime | None, default None\n    when the weekly review was made\ndrift : Mapping[str, Any] | None, default None\n    what this run found about drift"
 
-    words: Sequence[str] | None = None  # how many passed the filter, and what the best of the others lacked
-    decisions: pd.DataFrame | None = None  # by (symbol, horizon): side confidence expected_return reward_to_risk max_drawdown reason
+    words: Sequence[str] | None = None  # what forecasts did to the weights, how many count, and what their record supports
+    decisions: pd.DataFrame | None = None  # by (symbol, horizon): side confidence expected_return reward_to_risk max_drawdown size reason
     feedback: Mapping[str, Any] | None = None  # cycle, weights (model → share), frozen, pattern
     now: pd.DataFrame | None = None  # forecasts by (symbol, horizon)
     before: tuple[datetime, pd.DataFrame] | None = None  # those of the run before
     matured: pd.DataFrame | None = None  # by horizon: matured, inside; of forecasts of earlier runs
     reliability: pd.DataFrame | None = None  # by (horizon, group): stated, observed, n; of held-out forecasts
+    filter_reliability: pd.DataFrame | None = None  # the same of the second model, which says how likely a side is right
     parts: pd.DataFrame | None = None  # by (symbol, horizon): base and one column per feature, log returns
     held: Sequence[str] = ()  # symbols after trading, the largest first
     alerts: Sequence[tuple[str, str]] | None = None  # ('watch' | 'alarm', sentence) of the weekly review
@@ -51,24 +52,24 @@ def horizon_text(
 
 # %% ../../nbs/14_report/20_forecast_sections.ipynb #9bbdd618
 def filter_parts(b: ForecastReview, timeframe: str) -> Parts:
-    "Show which forecasts passed the filter, the ensemble weights, and the best decisions."
+    "Show what the forecasts did, how much of them counts, the trust in the model, and the largest decisions."
     if b.words is None:
         return [("missing", "The forecast filter was not applied in this run.")]
     parts: Parts = [("heading", "Forecast filter"), ("text", " ".join(b.words))]
     if b.feedback:
+        state = "frozen" if b.feedback["frozen"] else f"after {count(c, 'cycle')}" if (c := b.feedback["cycle"]) else "no cycle yet"
         weights = listed(f"{name} {percent(share, 0)}" for name, share in b.feedback["weights"].items())
-        state = "frozen" if b.feedback["frozen"] else f"after {count(c, 'cycle')} of feedback" if (c := b.feedback["cycle"]) else "no feedback yet"
         market = f" Market pattern: {b.feedback['pattern']}." if b.feedback.get("pattern") else ""
-        parts.append(("text", f"Ensemble weights, {state}: {weights}.{market}"))
+        parts.append(("text", f"Feedback, {state}: {' '.join(b.feedback.get('words') or [f'trust is {weights}.'])}{market}"))
     if b.decisions is not None and len(b.decisions):
-        rows = b.decisions.reset_index().sort_values(["confidence", "symbol"], ascending=[False, True], kind="stable").head(12)
+        rows = b.decisions.reset_index().sort_values(["size", "confidence", "symbol"], ascending=[False, False, True], kind="stable").head(12)
         columns = [
             ("Symbol", "symbol", str, ""), ("Horizon", "horizon", lambda h: horizon_text(int(h), timeframe) if str(h).isdigit() else str(h), ""),
-            ("Decision", "side", str, ""), ("Probability", "confidence", lambda v: percent(v, 0), "n"),
+            ("Decision", "side", str, ""), ("Share that counts", "size", percent, "n"), ("Probability", "confidence", lambda v: percent(v, 0), "n"),
             ("Reward / risk", "reward_to_risk", lambda v: f"{v:.2f}", "n"), ("Max drawdown", "max_drawdown", percent, "n"),
             ("Reason", "reason", str, "why"),
         ]
-        summary = f"Top {spelled(len(rows))} of {plural(len(b.decisions), 'decision')} by probability"
+        summary = f"Top {spelled(len(rows))} of {plural(len(b.decisions), 'decision')} by the share that counts"
         parts.append(("more", {"summary": summary, "table": table(rows, columns)}))
     return parts
 
@@ -108,7 +109,11 @@ def outcome_parts(b: ForecastReview, timeframe: str) -> Parts:
     parts.append(("text", f"Calibration of the fifth with the highest probability, held-out past: {'; '.join(top)}."))
     columns = [("Horizon", "horizon", lambda h: sentence(ahead(h)), ""), ("Stated probability", "stated", percent, "n"),
                ("Observed frequency", "observed", percent, "n"), ("Forecasts", "n", quantity, "n")]
-    return [*parts, ("more", {"summary": "Calibration table", "table": table(b.reliability.reset_index(), columns)})]
+    parts.append(("more", {"summary": "Calibration table", "table": table(b.reliability.reset_index(), columns)}))
+    if b.filter_reliability is not None and len(b.filter_reliability):
+        own = table(b.filter_reliability.reset_index(), columns)
+        parts.append(("more", {"summary": "Calibration of the second model, which says how likely a side is right", "table": own}))
+    return parts
 
 # %% ../../nbs/14_report/20_forecast_sections.ipynb #beedcdf6
 def feature_text(

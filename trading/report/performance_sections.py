@@ -17,7 +17,7 @@ from .narrative import as_limits
 from .formatting import Parts, closing_day, known, limit_name, limit_value, money, number, percent, percent_axis
 from ..core.english import count, sentence
 from .sections import ReportData, by_symbol, figure, table
-from .svg_charts import bar_chart, gauge, time_chart
+from ..core.svg_charts import bar_chart, gauge, time_chart
 from ..core.drawdown import value_drawdown
 
 # %% ../../nbs/14_report/30_performance_sections.ipynb #484d578d

@@ -15,7 +15,7 @@ import pandas as pd
 from .formatting import Parts, day, known, money, percent
 from ..core.english import count, listed
 from .sections import figure, table
-from .svg_charts import bar_chart, step_chart
+from ..core.svg_charts import bar_chart, step_chart
 
 # %% ../../nbs/14_report/25_risk_sections.ipynb #6e20bbb9
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from typing import Any
 import pandas as pd
 
 from ..core.files import write_atomic
-from .daily_report import render
+from ..core.pages import render
 from .formatting import UNKNOWN, day, known, money, number
 from ..core.english import count
 from .sections import figure, table
-from .svg_charts import time_chart
+from ..core.svg_charts import time_chart
 
 _STATUS = {
     "done": ("✓ done", "good"),

@@ -19,7 +19,7 @@ import pandas as pd
 from .narrative import as_limits, describe_day
 from .formatting import known, limit_name, limit_value, money, number, percent, price, quantity
 from ..core.english import count, listed, sentence
-from .svg_charts import change_chart
+from ..core.svg_charts import change_chart
 
 # %% ../../nbs/14_report/15_sections.ipynb #24800e69
 @dataclass(frozen=True)

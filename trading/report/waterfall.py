@@ -16,7 +16,7 @@ import pandas as pd
 from ..core.errors import BadInput
 from ..core.english import count, listed
 from .formatting import percent
-from .svg_charts import ACCENT, INK, MUTED, PAPER, Svg, x_scale, finite_frame, svg_chart
+from ..core.svg_charts import ACCENT, INK, MUTED, PAPER, Svg, x_scale, finite_frame, svg_chart
 
 _UNITS = {"m": "minute", "h": "hour", "d": "day", "w": "week"}
 

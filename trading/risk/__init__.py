@@ -14,9 +14,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "omega", "drawdown", "max_drawdown", "calmar", "drawdowns", "monthly_returns", "alpha_beta", "simulate_returns", "value_at_risk",
         "cvar", "risk_contributions", "bootstrap_interval",
     ],
+    "performance_tables": ["SPANS", "period_returns", "rolling_figures", "distribution_figures", "PerformanceTables"],
     "sizing": ["kelly_fraction", "volatility_fraction", "drawdown_scale", "size_position"],
     "stop_flag": ["installation_folder", "flag_folders", "StopFlag", "raise_stop", "stop_flags"],
     "stress": ["SCENARIOS", "Scenario", "shock_of"],
 }, modules=[
-    "attribution", "dependence", "kill_switch", "limits", "metrics", "sizing", "stop_flag", "stress",
+    "attribution", "dependence", "kill_switch", "limits", "metrics", "performance_tables", "sizing", "stop_flag", "stress",
 ])

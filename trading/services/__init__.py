@@ -27,6 +27,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "data_control": ["UpdateMarket", "ImportBars", "BackUp", "RestoreBackup", "RetryAlerts"],
     "exports": ["EXPORTS", "export_accounts", "read_chosen"],
     "feedback_history": ["open_feedback", "describe_feedback"],
+    "flow_runs": [
+        "SCHEDULED", "run_of_flow", "choose_portfolio", "artifact_key", "printed_lines", "stage_lines", "plan_artifact", "day_note",
+        "cron_lines", "deployments_text",
+    ],
     "holdings": ["import_holdings", "import_cointracking", "holdings_elsewhere", "is_statement", "portfolio_csv"],
     "jobs": ["JOB", "WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
     "launching": [
@@ -65,6 +69,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "queries_venues": ["venue_rows", "venue_facts"],
     "query_cache": ["FRESH", "MEMORY", "QueryCache", "view"],
+    "replay_control": ["Replay", "list_replays", "replay_result", "replay_tables"],
     "run_control": ["StartRun", "start_daily_run", "ResumeRun", "resume_run", "CancelJob", "cancel_running_job"],
     "security_admin": [
         "Ask", "security_of", "security_in", "with_vault", "store_secret", "delete_secret", "require_vault", "key_is_in_ring",
@@ -92,8 +97,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
 }, modules=[
     "access", "account_control", "alerting", "backups", "book_control", "commands", "data_control", "exports", "feedback_history",
-    "holdings", "jobs", "launching", "maintenance", "market_data", "metrics", "plan_control", "portfolio_control", "portfolios",
-    "queries_analytics", "queries_books", "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading",
-    "queries_venues", "query_cache", "run_control", "security_admin", "settings_control", "stops", "strategy_control", "system_control",
-    "user_control", "venue_control", "workspace",
+    "flow_runs", "holdings", "jobs", "launching", "maintenance", "market_data", "metrics", "plan_control", "portfolio_control",
+    "portfolios", "queries_analytics", "queries_books", "queries_live", "queries_portfolio", "queries_runs", "queries_system",
+    "queries_trading", "queries_venues", "query_cache", "replay_control", "run_control", "security_admin", "settings_control", "stops",
+    "strategy_control", "system_control", "user_control", "venue_control", "workspace",
 ])

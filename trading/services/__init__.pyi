@@ -8,6 +8,7 @@ from . import commands as commands
 from . import data_control as data_control
 from . import exports as exports
 from . import feedback_history as feedback_history
+from . import flow_runs as flow_runs
 from . import holdings as holdings
 from . import jobs as jobs
 from . import launching as launching
@@ -26,6 +27,7 @@ from . import queries_system as queries_system
 from . import queries_trading as queries_trading
 from . import queries_venues as queries_venues
 from . import query_cache as query_cache
+from . import replay_control as replay_control
 from . import run_control as run_control
 from . import security_admin as security_admin
 from . import settings_control as settings_control
@@ -44,6 +46,7 @@ from .commands import Record as Record, Text as Text, Name as Name, Handler as H
 from .data_control import UpdateMarket as UpdateMarket, ImportBars as ImportBars, BackUp as BackUp, RestoreBackup as RestoreBackup, RetryAlerts as RetryAlerts
 from .exports import EXPORTS as EXPORTS, export_accounts as export_accounts, read_chosen as read_chosen
 from .feedback_history import open_feedback as open_feedback, describe_feedback as describe_feedback
+from .flow_runs import SCHEDULED as SCHEDULED, run_of_flow as run_of_flow, choose_portfolio as choose_portfolio, artifact_key as artifact_key, printed_lines as printed_lines, stage_lines as stage_lines, plan_artifact as plan_artifact, day_note as day_note, cron_lines as cron_lines, deployments_text as deployments_text
 from .holdings import import_holdings as import_holdings, import_cointracking as import_cointracking, holdings_elsewhere as holdings_elsewhere, is_statement as is_statement, portfolio_csv as portfolio_csv
 from .jobs import JOB as JOB, WRAP as WRAP, start_run as start_run, start as start, job as job, log_tail as log_tail, cancel_job as cancel_job, archive_jobs as archive_jobs
 from .launching import HEARTBEAT_SECONDS as HEARTBEAT_SECONDS, run_named as run_named, report_page as report_page, begin_run as begin_run, execute_run as execute_run, heartbeat_file as heartbeat_file, require_alive as require_alive, keep_schedule as keep_schedule, compare_named as compare_named, begin_reproduction as begin_reproduction, reproduction_differences as reproduction_differences
@@ -62,6 +65,7 @@ from .queries_system import settings_table as settings_table, decisions as decis
 from .queries_trading import run_bars as run_bars, prices as prices, price_history as price_history, plan as plan, ledger_of_run as ledger_of_run, plan_table as plan_table, orders as orders, fills as fills, plans as plans, events as events, order_status as order_status
 from .queries_venues import venue_rows as venue_rows, venue_facts as venue_facts
 from .query_cache import FRESH as FRESH, MEMORY as MEMORY, QueryCache as QueryCache, view as view
+from .replay_control import Replay as Replay, list_replays as list_replays, replay_result as replay_result, replay_tables as replay_tables
 from .run_control import StartRun as StartRun, start_daily_run as start_daily_run, ResumeRun as ResumeRun, resume_run as resume_run, CancelJob as CancelJob, cancel_running_job as cancel_running_job
 from .security_admin import Ask as Ask, security_of as security_of, security_in as security_in, with_vault as with_vault, store_secret as store_secret, delete_secret as delete_secret, require_vault as require_vault, key_is_in_ring as key_is_in_ring, renew_vault_key as renew_vault_key, know_secrets as know_secrets, scan_folder as scan_folder
 from .settings_control import settings_file as settings_file, settings_text as settings_text, version_of as version_of, ChangeSettings as ChangeSettings, change_settings as change_settings, ReplaceSettings as ReplaceSettings, replace_settings as replace_settings, SetGroup as SetGroup, set_group as set_group, DropGroup as DropGroup, drop_group as drop_group, SetAlias as SetAlias, set_alias as set_alias, DropAlias as DropAlias, drop_alias as drop_alias

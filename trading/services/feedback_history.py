@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..core.english import plural
 from ..core.settings import load_settings
-from ..forecast.feedback import FeedbackLoop, adaptation_score
+from ..forecast.feedback import FeedbackLoop, adaptation_score, feedback_words, regret_bound
 from ..forecast.outcomes import ENSEMBLE
 
 # %% ../../nbs/13_services/27_feedback_history.ipynb #b8cecb8c
@@ -28,9 +28,12 @@ def describe_feedback(
     "Say what has been learnt.\n\nParameters\n----------\nloop\n    a FeedbackLoop\n\nReturns\n-------\nlist[str]\n    sentences"
     now, score = loop.learnt, adaptation_score(loop)
     lines = [f"{plural(len(loop.cycles), 'cycle')}; {'frozen: outcomes are noted and nothing moves' if now.frozen else 'learning'}"]
-    lines.append("weights: " + ", ".join(f"{model} {weight:.1%}" for model, weight in now.weights.items()))
-    low, first, high = loop.bounds.threshold
-    lines.append(f"threshold: {now.threshold:.3f}, from {first:.3f}, within {low:g} to {high:g}")
-    lines += [f"in {name} markets {right:.0f} of {right + wrong:.0f} came as forecast" for name, (right, wrong) in sorted(now.patterns.items())]
+    lines += feedback_words(now, loop.bounds)
+    lines += [f"in {name} markets {right / n:.0%} of sides were right before costs, on {plural(round(n), 'date')}" for name, (n, right) in sorted(now.patterns.items()) if n >= 1]
+    seen = [o.matured for c in loop.cycles for o in c.outcomes]
+    if seen:
+        days = max((max(seen) - min(seen)).days + 1, 2)
+        price = regret_bound(days, len(now.weights), 1, loop.bounds)
+        lines.append(f"not knowing in advance which member is best can have cost at most {price:.0f} nats in {plural(days, 'day')} with one change of the best")
     lines.append("adaptation: " + ("no difference to learn yet" if score is None else f"{score:.0%} of what could be learnt was learnt"))
     return [*lines, f"state {now.hash}"]

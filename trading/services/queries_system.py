@@ -121,15 +121,15 @@ def _loop(place: Workspace, profile: str | None):
 
 @view
 def feedback_state(place: Workspace, profile: str | None = None) -> dict:
-    "Say how trust is spread between the models, how sure a forecast must be, and how much was learnt."
-    from trading.forecast.feedback import adaptation_score
+    "Say how trust is spread between the members, how good forecasts have been, and how much was learnt."
+    from trading.forecast.feedback import adaptation_score, feedback_words
 
     loop = _loop(place, profile)
     learnt, last = loop.learnt, loop.cycles[-1] if loop.cycles else None
-    answer = {"weights": learnt.weights, "threshold": learnt.threshold, "cycles": len(loop.cycles), "adaptation": adaptation_score(loop),
+    answer = {"weights": learnt.weights, "words": list(feedback_words(learnt, loop.bounds)), "cycles": len(loop.cycles), "adaptation": adaptation_score(loop),
               "frozen": bool(getattr(learnt, "frozen", False)), "last": {"number": last.number, "kind": last.kind, "at": last.at.isoformat(),
               "note": last.note} if last else None}
-    return answer if loop.cycles else answer | {"missing": "nothing was learnt yet; the weekly review begins it"}
+    return answer if loop.cycles else answer | {"missing": "nothing was learnt yet; the first run after a forecast has come due begins it"}
 
 
 @view

@@ -174,11 +174,13 @@ def example_data(
     parts = pd.DataFrame({"base": forecasts["expected"] * 0.4, "return_250": forecasts["expected"] * 0.8, "relative_volatility": forecasts["expected"] * -0.2})
     groups = [(h, g) for h in accuracy.index for g in (1, 2)]
     review = ForecastReview(
-        words=(f"0 of {plural(len(forecasts), 'forecast')} passed (needed: probability ≥ 70 %, reward/risk ≥ 2).",),
+        words=("Forecasts moved no weight today.", f"0 of {plural(len(forecasts), 'forecast')} count in part."),
         decisions=forecasts.assign(
-            side="hold", confidence=0.55, reward_to_risk=1.2, max_drawdown=0.1, reason="probability 55 % is below 70 %"
+            side="hold", confidence=0.55, reward_to_risk=1.2, max_drawdown=0.1, size=0.0, reason="no evidence of skill after costs"
         ),
-        feedback={"cycle": 3, "weights": {"model": 0.35, "mean": 0.33, "zero": 0.32}, "frozen": False, "pattern": "volatile falling"},
+        feedback={"cycle": 3, "weights": {"model": 0.35, "mean": 0.33, "zero": 0.32}, "frozen": False, "pattern": "volatile falling",
+                  "words": ("Over 210 independent dates, those of 365 days ago counting half: the side was right, before costs, in 50.6 % (95 % interval 44.0 % to 57.2 %).",
+                            "Trust began at 33% each and is now model 35%, mean 33%, zero 32%.")},
         now=forecasts,
         before=(when - pd.Timedelta(days=1), plain_forecasts(close.iloc[-1201:-1])[0]),
         matured=pd.DataFrame({"matured": 800, "inside": 715}, index=accuracy.index),

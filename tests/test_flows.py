@@ -1,0 +1,143 @@
+"The flows as users of Prefect know them: our names, logs, artifacts, a form, one run for each flow run, one at a time."
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from trading.core.settings import load_settings
+from trading.services.flow_runs import SCHEDULED, deployments_text
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = """
+import json, sys
+from contextlib import nullcontext
+from pathlib import Path
+from trading.pipeline.launch import load_flow, prepare_prefect, start_server
+prepare_prefect(Path("data"), level="CRITICAL", kept="INFO")
+start_server(Path("server.log"))()
+import nbformat, httpx, os
+from datetime import UTC, datetime
+from decimal import Decimal
+from trading.core.errors import StageFailed
+from trading.core.types import Action, Plan
+flows, tried = load_flow("daily"), []
+
+def stage(run, name, kernel):
+    "What a stage leaves behind, without its work; the first time, the third one fails."
+    if next(s for s in run.record.stages if s.name == name).status == "done":
+        return 0.0
+    tried.append([run.record.id, name])
+    folder = run.folder / "notebooks"
+    folder.mkdir(exist_ok=True)
+    out = nbformat.v4.new_output("stream", text=f"words of {name}")
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=[out])]), folder / f"{name}.ipynb")
+    if name == "30_allocate" and len(tried) == 3:
+        run.mark(name, "failed", 0.1, "no room")
+        raise StageFailed("30_allocate: no room")
+    if name == "40_trade":
+        buy = Action("KO", "buy", Decimal(3), Decimal(60), "below its target")
+        run.write("plan", Plan("paper", datetime(2022, 12, 28, tzinfo=UTC), "USD", Decimal(1000), Decimal(500), (buy,)))
+    if name == "50_report":
+        run.write("summary", {"sentences": ["The account is worth 1,000 USD."], "attention": [["act", "look"]]})
+        (run.folder / "index.html").write_text("report")
+    run.mark(name, "done", 0.1)
+    return 0.1
+
+class Kernel(nullcontext):
+    def __init__(self, log):
+        super().__init__(self)
+    def set_environment(self, **more):
+        pass
+
+flows.run_stage, flows.Kernel = stage, Kernel
+flows.load_flow = lambda name: type("watch", (), {"carnet": staticmethod(lambda *words, **more: " ".join(words[:2]))})
+first = flows.daily_scheduled.with_options(retries=1)("sample", as_of="2022-12-27")
+second = flows.daily_scheduled("sample", as_of="2022-12-27")
+wrong = flows.daily_scheduled(resume=first, as_of="2022-12-27", return_state=True)
+same = flows.daily_scheduled(resume=first)
+ask = lambda what, **body: httpx.post(os.environ["PREFECT_API_URL"] + "/" + what, json=body, timeout=60).json()
+runs = [(r["name"], r["state_name"], r["run_count"]) for r in ask("flow_runs/filter", sort="START_TIME_ASC")]
+for _ in range(60):
+    logs = [line["message"] for line in ask("logs/filter", limit=200)]
+    if any("words of 50_report" in line for line in logs):
+        break
+    import time; time.sleep(0.25)
+print(json.dumps({"first": first, "second": second, "same": same, "wrong": str(wrong.result(raise_on_failure=False)), "tried": tried,
+                  "runs": runs, "logs": logs, "artifacts": [(a["key"], a["type"], a["data"]) for a in ask("artifacts/filter")]}))
+"""
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("flows")
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("CARNET_", "PREFECT_"))} | {"PREFECT_HOME": str(folder / "prefect")}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=folder, capture_output=True, text=True, timeout=400, env=plain)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1]) | {"folder": str(folder)}
+
+
+def test_a_retry_goes_on_with_the_run_that_the_flow_run_had_opened(told):
+    assert told["first"] == "2022-12-27_sample_1" and told["second"] == "2022-12-27_sample_2", "a new flow run is a new run"
+    mine = [name for run, name in told["tried"] if run == told["first"]]
+    assert mine == ["10_ingest", "20_forecast", "30_allocate", "30_allocate", "40_trade", "50_report"], "what was done is not done again"
+    assert sorted(p.name for p in (Path(told["folder"]) / "reports").glob("2022*")) == [told["first"], told["second"]]
+
+
+def test_resume_goes_on_and_takes_no_other_word(told):
+    assert told["same"] == told["first"] and "leave profile, as_of and mode empty" in told["wrong"]
+
+
+def test_flow_runs_have_the_names_of_our_runs(told):
+    named = [name for name, state, _ in told["runs"] if state == "Completed"]
+    assert named.count(told["first"]) == 4 and named.count(told["second"]) == 2, told["runs"]  # the scheduled flow and the daily one in it
+    assert max(count for name, _, count in told["runs"] if name == told["first"]) == 2, "the same flow run, tried twice"
+
+
+def test_the_words_of_the_stages_are_in_the_logs(told):
+    assert {f"words of {name}" for name in ("10_ingest", "30_allocate", "50_report")} <= set(told["logs"])
+    assert any("no room" in line for line in told["logs"]) and any("40_trade of 2022-12-27_sample_1: done in" in line for line in told["logs"])
+
+
+def test_the_plan_is_a_table_and_the_day_a_note_with_links(told):
+    tables = [json.loads(data) if isinstance(data, str) else data for key, kind, data in told["artifacts"] if key == "plan-sample"]
+    assert tables[0] == [{"side": "buy", "symbol": "KO", "amount": "3", "price": "60", "value, USD": "180.00", "why": "below its target"}]
+    notes = [data for key, _, data in told["artifacts"] if key == "day-sample"]
+    assert "The account is worth 1,000 USD" in notes[0] and "**act** look" in notes[0] and "40_trade.ipynb" in notes[0] and "index.html" in notes[0]
+    assert any(key == "report-sample" for key, _, _ in told["artifacts"])
+
+
+def test_the_form_asks_for_profile_day_mode_portfolio_and_resume():
+    code = ("import json; from prefect.utilities.callables import parameter_schema; from trading.pipeline.launch import load_flow; "
+            "s = parameter_schema(load_flow('daily').daily_scheduled).properties; "
+            "print(json.dumps({k: v.get('description', '') for k, v in s.items()}))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    form = json.loads(done.stdout.splitlines()[-1])
+    assert list(form) == ["profile", "as_of", "mode", "portfolio", "resume"] and all(form.values()), form
+
+
+def test_the_file_of_deployments_is_made_from_the_settings():
+    file = "deploy/prefect/prefect.yaml"
+    assert (ROOT / file).read_text(encoding="utf-8") == deployments_text(load_settings(environ={}, file=ROOT / "settings.ini"), file=file), \
+        f"write it again: carnet schedule --write {file}"
+    told = yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))["deployments"]
+    assert [d["name"] for d in told] == list(SCHEDULED) and all(d["concurrency_limit"]["collision_strategy"] == "ENQUEUE" for d in told)
+
+
+def test_schedule_writes_the_file_and_serves_several_profiles(tmp_path):
+    from click.testing import CliRunner
+
+    from trading.cli.main import main
+
+    with CliRunner().isolated_filesystem(tmp_path):
+        done = CliRunner().invoke(main, ["schedule", "--write", "mine.yaml", "--profile", "sample-coins"])
+        assert done.exit_code == 0, done.output
+        assert yaml.safe_load(Path("mine.yaml").read_text())["deployments"][0]["parameters"] == {"profile": "sample-coins"}
+        two = CliRunner().invoke(main, ["schedule", "--write", "mine.yaml", "--profile", "sample", "--profile", "crypto"])
+        assert two.exit_code == 2 and "one profile" in two.output
+        wrong = CliRunner().invoke(main, ["schedule", "--profile", "cripto"])
+        assert wrong.exit_code == 1 and wrong.output.count("did you mean 'crypto'") == 1

@@ -1,0 +1,177 @@
+"The replay: the same plans as the daily runs of the same days, blind to the future, and going on where it was cut off."
+
+import json
+import os
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from trading.accounting.ledger import Ledger
+from trading.cli.main import main
+from trading.core.datasets import sample_bars
+from trading.core.errors import BadInput, MissingData
+from trading.core.settings import load_settings
+from trading.core.types import Plan
+from trading.pipeline import replay as module
+from trading.pipeline.launch import open_run
+from trading.pipeline.replay import Past, run_replay
+from trading.testing.sample_runs import SMALL, run_in_process
+from trading.venues.paper.matching import BarFeed
+
+pytestmark = pytest.mark.xdist_group("replay")
+NOW = datetime(2026, 11, 28, tzinfo=UTC)
+FAST = SMALL | {"market.symbols": "AAPL, AMD, CVX, KO", "market.start": "2017-01-03", "forecast.window": "900", "forecast.refit": "weekly"}
+
+
+def settings_at(home: Path, **more: str):
+    return load_settings(overrides=FAST | {"run.data": home / "data", "run.reports": home / "reports"} | more, environ={})
+
+
+def past_of(bars: pd.DataFrame) -> Past:
+    return Past(bars, BarFeed(bars, "1d"), "sample-stocks")
+
+
+@pytest.fixture(scope="module")
+def bars():
+    found = sample_bars("stocks")
+    return found.loc["2017-01-03":, found.columns.get_level_values(1).isin(["AAPL", "AMD", "CVX", "KO"])]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, bars):
+    home = tmp_path_factory.mktemp("replay")
+    return run_replay(settings_at(home), "2022-12-19", "2022-12-27", NOW, ("forecasts", "costs"), past=past_of(bars))
+
+
+def lines_of(folder: Path) -> list[dict]:
+    return [json.loads(text) for text in (folder / "days.jsonl").read_text().splitlines()]
+
+
+def test_the_plans_of_a_replay_are_those_of_the_daily_runs_of_its_days(tmp_path):
+    refit, days = "run", ("2022-12-23", "2022-12-27")
+    daily = settings_at(tmp_path / "daily", **{"forecast.refit": refit})
+    plans = [run_in_process(open_run(daily, NOW, day), ("10_ingest", "20_forecast", "30_allocate", "40_trade")).read("plan", Plan) for day in days]
+    done = run_replay(settings_at(tmp_path / "replay", **{"forecast.refit": refit}), days[0], days[-1], NOW)
+    lines = lines_of(done.folder)
+    assert [line["plan"] for line in lines] == [plan.hash for plan in plans] and any(plan.actions for plan in plans)
+    cash = [Ledger(folder / "data" / "ledger.sqlite").book("paper-sample").cash for folder in (done.folder, tmp_path / "daily")]
+    assert cash[0] == cash[1]
+
+
+def test_altering_the_future_changes_nothing_before_it(whole, bars, tmp_path):
+    last = pd.Timestamp("2022-12-21", tz="UTC")  # decided at its close, filled on the next bar; what comes later is another world
+    other = bars.copy()
+    later = other.index > last + pd.Timedelta(days=1)
+    other.loc[later] = other.loc[later] * 1.37
+    done = run_replay(settings_at(tmp_path), "2022-12-19", "2022-12-27", NOW, past=past_of(other))
+    mine, theirs = lines_of(done.folder), lines_of(whole.folder)
+    same = [a == b for a, b in zip(mine, theirs, strict=True)]
+    count = sum(pd.Timestamp(line["as_of"]) <= last + pd.Timedelta(days=1) for line in theirs)
+    assert count == 3 and all(same[:count]) and not any(same[count + 1 :])
+
+
+def test_a_replay_that_was_cut_off_goes_on_to_the_same_end(whole, bars, tmp_path, monkeypatch):
+    settings, real = settings_at(tmp_path), module.take_decision
+    calls = []
+
+    def cut(world, as_of, now, like=None):
+        calls.append(as_of)
+        if len(calls) == 1:  # the plan is made and its first order is sent: the process dies before anything is written down
+            from trading.pipeline import trade_steps
+
+            def dies(*args, **named):
+                raise KeyboardInterrupt
+            with monkeypatch.context() as patch:
+                patch.setattr(trade_steps, "record_step", dies)
+                return real(world, as_of, now, like)
+        return real(world, as_of, now, like)
+
+    monkeypatch.setattr(module, "take_decision", cut)
+    with pytest.raises(KeyboardInterrupt):
+        run_replay(settings, "2022-12-19", "2022-12-27", NOW, past=past_of(bars))
+    monkeypatch.setattr(module, "take_decision", real)
+    folder = next((tmp_path / "reports" / "replays").iterdir())
+    with (folder / "days.jsonl").open("a") as file:
+        file.write('{"as_of": "2022-12-')  # cut off in the middle of a line
+    done = run_replay(settings, "2022-12-19", "2022-12-27", NOW, past=past_of(bars))
+    assert done.folder == folder and lines_of(folder) == lines_of(whole.folder)
+    books = [Ledger(f / "data" / "ledger.sqlite") for f in (folder, whole.folder)]
+    fills = [[(f.client_order_id, f.amount, f.price) for f in book.fills("paper-sample")] for book in books]
+    assert fills[0] == fills[1] and fills[0], "nothing was sent twice"
+    assert books[0].book("paper-sample").cash == books[1].book("paper-sample").cash
+
+
+def test_the_result_adds_up(whole):
+    told, equity = whole.summary, pd.read_parquet(whole.folder / "equity.parquet")
+    book = Ledger(whole.folder / "data" / "ledger.sqlite").book("paper-sample")
+    orders = pd.read_parquet(whole.folder / "orders.parquet")
+    assert orders["fee"].sum() == pytest.approx(float(book.fees)) == pytest.approx(told["costs"]["fees"])
+    assert told["figures"]["equity"]["return"] == pytest.approx(equity["equity"].iloc[-1] / equity["equity"].iloc[0] - 1)
+    free = Ledger(whole.folder / "costs" / "data" / "ledger.sqlite").book("paper-sample")
+    assert free.fees == 0 and book.fees > 0
+    assert told["contributions"]["forecasts"] == 0.0 == told["forecasts_passed"], "no forecast passed the filter, so leaving them out changes nothing"
+    assert told["contributions"]["costs"] == pytest.approx(told["figures"]["equity"]["return"] - told["figures"]["without_costs"]["return"])
+    weights = pd.read_parquet(whole.folder / "weights.parquet")
+    assert weights.groupby("timestamp")["held"].sum().max() <= 1 and set(weights.index.names) == {"timestamp", "symbol"}
+    held = sum(p.amount * Decimal(repr(float(sample_bars("stocks")["close"][s].loc["2022-12-28"]))) for s, p in book.positions.items())
+    assert float(book.cash + held) == pytest.approx(told["equity"], rel=1e-3)
+
+
+def test_it_touches_no_account(whole, bars, tmp_path, monkeypatch):
+    settings = settings_at(tmp_path)
+    books = tmp_path / "shared.sqlite"
+    monkeypatch.setenv("CARNET_LEDGER", str(books))
+    run_replay(settings, "2022-12-22", "2022-12-23", NOW, past=past_of(bars))
+    assert not books.exists() and not (tmp_path / "data" / "ledger.sqlite").exists() and not list((tmp_path / "data").glob("kill-*"))
+
+
+def test_what_cannot_be_replayed_is_refused_in_a_sentence(tmp_path, bars):
+    settings = settings_at(tmp_path)
+    with pytest.raises(BadInput, match="give the earlier day first"):
+        run_replay(settings, "2022-12-27", "2022-12-12", NOW)
+    with pytest.raises(BadInput, match="'x' is no part"):
+        run_replay(settings, "2022-12-12", None, NOW, ("x",))
+    with pytest.raises(MissingData, match="stored bars go from 2017-01-03"):
+        run_replay(settings, "2030-01-01", "2030-02-01", NOW, past=past_of(bars))
+    with pytest.raises(BadInput, match="is not a date"):
+        run_replay(settings, "yesterday", None, NOW)
+    assert not list((tmp_path / "reports").rglob("replay.json"))
+
+
+def test_a_close_without_a_decision_is_told_and_the_rest_goes_on(bars, tmp_path):
+    holes = bars.copy()
+    holes.loc["2022-12-10":"2022-12-16", ("close", "KO")] = float("nan")
+    for field in ("open", "high", "low"):
+        if (field, "KO") in holes:
+            holes.loc["2022-12-10":"2022-12-16", (field, "KO")] = float("nan")
+    done = run_replay(settings_at(tmp_path, **{"market.max_age_hours": "30"}), "2022-12-09", "2022-12-14", NOW, past=past_of(holes))
+    problems = done.summary["problems"]
+    assert problems and all("KO: the last bar closed" in p["error"] for p in problems) and len(problems) < done.summary["decisions"]
+
+
+def test_the_command_writes_a_report_and_page_and_api_show_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in [n for n in os.environ if n.startswith("CARNET_")]:
+        monkeypatch.delenv(name)
+    lines = {}
+    for key, value in FAST.items():
+        section, _, name = key.partition(".")
+        lines.setdefault(section, []).append(f"{name} = {value}")
+    Path("settings.ini").write_text("\n".join(f"[{s}]\n" + "\n".join(v) for s, v in lines.items()))
+    result = CliRunner().invoke(main, ["replay", "--from", "2022-12-21", "--to", "2022-12-22", "--without", "policy"])
+    assert result.exit_code == 0, result.output
+    assert "2 decisions from 2022-12-22 to 2022-12-23" in result.output and "policy:" in result.output
+    page = next(Path("reports/replays").glob("*/index.html")).read_text()
+    assert "Replay" in page and "Contribution of the parts" in page and "<script" not in page
+
+    from trading.services.replay_control import list_replays, replay_result
+    from trading.services.workspace import Workspace
+
+    place = Workspace(Path("data"), Path("reports"))
+    assert (listed := list_replays(place)["items"])[0]["decisions"] == 2 and replay_result(place, listed[0]["name"])["orders"] >= 1
+    wrong = CliRunner().invoke(main, ["replay", "--from", "2022-12-30", "--to", "2022-12-20"])
+    assert wrong.exit_code == 1 and "give the earlier day first" in wrong.output
