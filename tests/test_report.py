@@ -4,6 +4,7 @@ import re
 import shutil
 from dataclasses import fields, replace
 
+import pandas as pd
 import pytest
 
 from trading.report.daily_report import REPORT_SECTIONS, ReportData, build_report
@@ -160,7 +161,7 @@ OPTIONAL = [f.name for f in fields(ReportData) if f.default is None]
 def test_a_missing_part_is_said_and_never_stops_the_report(data, name):
     text = build_report(replace(data, **{name: None}))
     assert text.count("<section") == len(REPORT_SECTIONS)
-    made_from_others = name in ("sentences", "gains", "costs", "spread_bp", "unit", "change", "beside")
+    made_from_others = name in ("sentences", "gains", "costs", "spread_bp", "unit", "change")
     assert ('class="missing"' in text) != made_from_others
 
 
@@ -199,3 +200,28 @@ def test_the_list_of_runs_fits_the_screen(browser, tmp_path, width, scheme):
 
 def test_the_same_data_make_the_same_page(data):
     assert build_report(data) == build_report(data)
+
+
+def test_the_first_screen_is_the_sentence_the_curve_and_what_needs_a_decision(data):
+    text = build_report(data)
+    today, person = text.index('id="today"'), text.index('id="person"')
+    assert today < text.index("Account against benchmark") < person < text.index('id="why"') < text.index('id="orders"')
+    assert text.index("<svg") < text.index('id="orders"'), "pictures come before orders"
+
+
+def test_twenty_orders_are_compact_and_their_reasons_unfold(data):
+    lines = pd.concat([data.orders.iloc[:1]] * 20, ignore_index=True)
+    lines = lines.assign(symbol=[f"S{i}" for i in range(20)], value=range(20), reason="because <b>")
+    lines.loc[3, "status"] = "rejected"
+    part = build_report(replace(data, orders=lines, attention=())).split('id="orders"')[1].split("</section>")[0]
+    head, *folded = part.split("<details>")
+    assert head.count('scope="row"') == 9 and ">S3<" in head and "because" not in head, "the eight largest and the one that failed"
+    assert len(folded) == 2 and folded[0].count('scope="row"') == 20 and folded[1].count("because &lt;b&gt;") == 20
+
+
+def test_the_record_is_told_by_period_rolling_and_with_its_tails(data):
+    text = build_report(data)
+    for word in ("Returns by period", "Rolling Sharpe ratio", "Rolling beta", "Deepest drawdowns", "Tail ratio"):
+        assert word in text, word
+    deepest = data.tables.drawdowns.iloc[0]
+    assert f"{deepest['trough'].day}\u00a0{deepest['trough']:%b %Y}" in text

@@ -68,7 +68,7 @@ ASKED = {
     "unlock-mt5": {"code": "123456"},
 }
 # started as a process, or of this process alone: tested in the notebooks of run_control and system_control and in the browser
-ELSEWHERE = {"start-run", "resume-run", "cancel-job", "invalidate-cache", "reset-system", "update-market", "replay"}
+ELSEWHERE = {"start-run", "resume-run", "cancel-job", "invalidate-cache", "reset-system", "update-market", "replay", "start-loop"}
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ from trading.services import (
     queries_system,
     queries_trading,
     replay_control,
+    loop_control,
 )
 from ..services.access import allowed, workspace_for
 from ..services.workspace import Workspace
@@ -71,6 +72,7 @@ READS: dict[str, tuple[QueryRoute, ...]] = {
     ),
     "monitoring": (
         QueryRoute("/monitoring/pipeline-status", queries_runs.stages, "How far the newest run is"),
+        QueryRoute("/monitoring/loops", loop_control.trading_loops, "Trading loops: when each lived last, what it decided, missed and could not do", kept=False),
         QueryRoute("/monitoring/thresholds", queries_system.thresholds, "Limits and rules"),
         QueryRoute("/monitoring/alerts", queries_system.alert_history, "Alerts, the newest first", kept=False),
         QueryRoute("/monitoring/data-quality", queries_system.data_quality, "How complete and fresh the data are"),

@@ -65,10 +65,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "sweep_jobs": ["Grid", "make_grid", "split_params", "Job", "make_chunks"],
     "sweep_plots": ["metric_grid", "plot_heatmap", "plot_surface", "neighbourhood"],
     "sweep_result": ["SweepResult"],
-    "tear_sheet": [
-        "DISTRIBUTION", "TearSheet", "return_parts", "rolling_parts", "drawdown_parts", "distribution_parts", "month_table",
-        "performance_parts", "make_tear_sheet", "backtest_sheet",
-    ],
+    "tear_sheet": ["TearSheet", "make_tear_sheet", "backtest_sheet"],
     "trial_register": [
         "Data", "Family", "near_equal", "bare_worth", "TrialRegister", "independent_worth", "expected_highest", "default_register",
     ],

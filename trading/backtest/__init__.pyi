@@ -60,6 +60,6 @@ from .sweep_engines import run_fast as run_fast, run_plain as run_plain, run_acc
 from .sweep_jobs import Grid as Grid, make_grid as make_grid, split_params as split_params, Job as Job, make_chunks as make_chunks
 from .sweep_plots import metric_grid as metric_grid, plot_heatmap as plot_heatmap, plot_surface as plot_surface, neighbourhood as neighbourhood
 from .sweep_result import SweepResult as SweepResult
-from .tear_sheet import DISTRIBUTION as DISTRIBUTION, TearSheet as TearSheet, return_parts as return_parts, rolling_parts as rolling_parts, drawdown_parts as drawdown_parts, distribution_parts as distribution_parts, month_table as month_table, performance_parts as performance_parts, make_tear_sheet as make_tear_sheet, backtest_sheet as backtest_sheet
+from .tear_sheet import TearSheet as TearSheet, make_tear_sheet as make_tear_sheet, backtest_sheet as backtest_sheet
 from .trial_register import Data as Data, Family as Family, near_equal as near_equal, bare_worth as bare_worth, TrialRegister as TrialRegister, independent_worth as independent_worth, expected_highest as expected_highest, default_register as default_register
 from .vectorbt_engine import EngineFills as EngineFills, fill_directions as fill_directions

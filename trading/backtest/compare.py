@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from .result_cards import growth_picture
-from .tear_sheet import TearSheet, make_tear_sheet, performance_parts
+from .tear_sheet import TearSheet, make_tear_sheet
 from ..core.cards import Card, Shown, written
+from ..core.performance_parts import performance_parts
 from ..core.errors import BadInput
 from ..core.english import plural
 from ..risk import metrics

@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "list_portfolios_command",
     ],
     "feedback": ["feedback_group", "status", "freeze", "rollback"],
+    "loop": ["trade_command"],
     "main": ["COMMANDS", "CarnetGroup"],
     "ops": [
         "alerts_group", "list_", "preview", "test", "acknowledge_command", "retry", "doctor_command", "watch_command", "after",
@@ -37,6 +38,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venues": ["venues_command", "mt5_group", "unlock_command"],
 }, modules=[
-    "book", "books", "commands", "data", "environment", "feedback", "main", "ops", "replay", "run", "run_progress", "security",
+    "book", "books", "commands", "data", "environment", "feedback", "loop", "main", "ops", "replay", "run", "run_progress", "security",
     "strategies", "trade", "venues",
 ])

@@ -5,6 +5,7 @@ from . import commands as commands
 from . import data as data
 from . import environment as environment
 from . import feedback as feedback
+from . import loop as loop
 from . import main as main
 from . import ops as ops
 from . import replay as replay
@@ -20,6 +21,7 @@ from .commands import perform_here as perform_here, record_here as record_here, 
 from .data import ingest_command as ingest_command, import_ as import_, mt5_bridge as mt5_bridge
 from .environment import settings_command as settings_command, lab_command as lab_command, schedule_command as schedule_command, alive_command as alive_command, portfolios_group as portfolios_group, add_portfolio_command as add_portfolio_command, list_portfolios_command as list_portfolios_command
 from .feedback import feedback_group as feedback_group, status as status, freeze as freeze, rollback as rollback
+from .loop import trade_command as trade_command
 from .main import COMMANDS as COMMANDS, CarnetGroup as CarnetGroup
 from .ops import alerts_group as alerts_group, list_ as list_, preview as preview, test as test, acknowledge_command as acknowledge_command, retry as retry, doctor_command as doctor_command, watch_command as watch_command, after as after, backup_command as backup_command, restore_command as restore_command, verify_backup_command as verify_backup_command
 from .replay import replay_command as replay_command

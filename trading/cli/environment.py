@@ -98,9 +98,17 @@ def schedule_command(profiles, ui, write, once) -> None:
 
 @click.command()
 @click.option("--within", default=120.0, show_default=True, type=click.FloatRange(1), help="Seconds since the last sign of life.")
-def alive_command(within) -> None:
-    "Say whether 'carnet schedule' lives; exit code 1 when it does not. For probes of containers."
+@click.option("--loop", "profile", metavar="PROFILE", help="Ask about the trading loop of this profile instead of the schedule.")
+def alive_command(within, profile) -> None:
+    "Say whether 'carnet schedule', or a trading loop, lives; exit code 1 when it does not. For probes of containers."
     from datetime import UTC, datetime
+
+    if profile:
+        from trading.services.commands import terminal_workspace
+        from trading.services.loop_control import require_loop_alive
+
+        click.echo(require_loop_alive(terminal_workspace(), profile, within, datetime.now(UTC)))
+        return
 
     from trading.core.settings import load_settings
     from trading.services.launching import require_alive

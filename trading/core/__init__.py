@@ -38,6 +38,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "lazy": ["lazy_names", "make_callable"],
     "numbers": ["number_evidence", "decide_sign", "decimal_sign", "read_numbers", "read_number"],
     "pages": ["render"],
+    "performance_parts": [
+        "DISTRIBUTION", "percent_text", "two_text", "day_text", "table_part", "line_figure", "return_parts", "period_parts",
+        "rolling_parts", "drawdown_parts", "distribution_parts", "month_table",
+    ],
     "redaction": [
         "MAX_DEPTH", "ENDS", "KNOWN", "is_secret_name", "mask_looks", "secret_forms", "SecretPattern", "pieces_of", "KnownSecrets",
         "redact", "redact_text", "redact_notebook", "redact_notebook_text", "redact_output",
@@ -49,8 +53,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "settings_model": [
         "SAMPLE_MARKETS", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine", "WATCH", "SettingsSection", "RunSettings",
         "MarketSettings", "ForecastSettings", "DecisionSettings", "AllocateSettings", "CostSettings", "TradeSettings", "ExecutionSettings",
-        "LiveSettings", "LimitSettings", "PromotionSettings", "AccessSettings", "ScheduleSettings", "AlertSettings", "HealthSettings",
-        "BackupSettings", "ServiceSettings", "nearest_name", "Settings",
+        "LiveSettings", "LimitSettings", "PromotionSettings", "AccessSettings", "ScheduleSettings", "LoopSettings", "AlertSettings",
+        "HealthSettings", "BackupSettings", "ServiceSettings", "nearest_name", "Settings",
     ],
     "settings_overrides": ["OVERRIDES_FILE", "read_overrides", "overridden_settings"],
     "shown_tables": ["ShownFrame", "ShownSeries"],
@@ -79,8 +83,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
     "bars", "benchmark", "calendars", "cards", "carried_prices", "circuit_breaker", "cron", "currencies", "datasets", "decimals",
-    "drawdown", "english", "errors", "files", "hash_chain", "identity", "instruments", "lazy", "numbers", "pages", "redaction",
-    "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "shown_tables", "sleeve_lines",
-    "sqlite", "svg_charts", "svg_maps", "synthetic", "terms", "tracing", "trial_store", "types", "values", "venue_profiles", "venue_proxy",
-    "written_settings", "written_times",
+    "drawdown", "english", "errors", "files", "hash_chain", "identity", "instruments", "lazy", "numbers", "pages", "performance_parts",
+    "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "shown_tables",
+    "sleeve_lines", "sqlite", "svg_charts", "svg_maps", "synthetic", "terms", "tracing", "trial_store", "types", "values",
+    "venue_profiles", "venue_proxy", "written_settings", "written_times",
 ])

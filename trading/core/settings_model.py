@@ -6,8 +6,8 @@
 __all__ = ['SAMPLE_MARKETS', 'CLOCK', 'ALERT_LEVEL_NAMES', 'AlertLevel', 'RuleLine', 'WATCH', 'SettingsSection', 'RunSettings',
            'MarketSettings', 'ForecastSettings', 'DecisionSettings', 'AllocateSettings', 'CostSettings',
            'TradeSettings', 'ExecutionSettings', 'LiveSettings', 'LimitSettings', 'PromotionSettings', 'AccessSettings',
-           'ScheduleSettings', 'AlertSettings', 'HealthSettings', 'BackupSettings', 'ServiceSettings', 'nearest_name',
-           'Settings']
+           'ScheduleSettings', 'LoopSettings', 'AlertSettings', 'HealthSettings', 'BackupSettings', 'ServiceSettings',
+           'nearest_name', 'Settings']
 
 # %% ../../nbs/00_core/44_settings_model.ipynb #95936809
 import difflib
@@ -225,6 +225,12 @@ AlertLevel = Annotated[str, Field(pattern=f"^({ALERT_LEVEL_NAMES})$")]
 RuleLine = Annotated[str, Field(pattern=rf"^\w+ +(above|below|beyond) +-?\d+(\.\d+)? +({ALERT_LEVEL_NAMES})( +every +\d+(\.\d+)? ?h)?$")]
 
 
+class LoopSettings(SettingsSection):
+    delay_seconds: float = Field(2, ge=0, le=600, description="wait after a bar's close before its bars are asked for")
+    late_seconds: float = Field(60, ge=1, description="a close that is over for longer is missed")
+    missed: Literal["skip", "newest"] = Field("skip", description="what becomes of a missed close: skip, or decide at the newest one with the prices of now")
+
+
 class AlertSettings(SettingsSection):
     cooldown_hours: float = Field(12, ge=0, description="the same thing is not told again before")
     escalate_hours: float = Field(24, ge=0, description="one level up when it lasts this long and nobody acknowledged it; 0: never")
@@ -287,6 +293,7 @@ class Settings(BaseSettings):
     calendars: dict[str, Annotated[str, AfterValidator(check_calendar)]] = Field(default_factory=dict)
     promotion: PromotionSettings = PromotionSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+    loop: LoopSettings = LoopSettings()
     access: AccessSettings = AccessSettings()
     alerts: AlertSettings = AlertSettings()
     alert_rules: dict[str, RuleLine] = Field(default_factory=dict)

@@ -33,7 +33,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],
     "price_snapshot": ["PRESENT", "PriceSnapshot", "take_price_snapshot", "pinned_price_snapshot", "begin_stage", "moved_since_close"],
     "replay": [
-        "PARTS", "settings_without", "StoreVersions", "World", "instrument_terms", "take_decision", "Past", "stored_past",
+        "PARTS", "settings_without", "StoreVersions", "pending_file", "World", "instrument_terms", "take_decision", "Past", "stored_past",
         "closes_between", "read_decisions", "Replayed", "run_replay",
     ],
     "replay_result": ["value_figures", "value_of_books", "equal_holding", "tables_of", "write_result"],
@@ -55,6 +55,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "market_regime", "Allocated", "allocate_weights", "allocate_step",
     ],
     "target_weights": ["MOST_ABSENT", "carried_closes", "closed_now", "recent_day_returns", "forecast_effect"],
+    "trade_loop": ["newest_close", "LoopState", "loop_file", "TradeLoop", "JumpingClock", "open_loop"],
     "trade_report": ["order_table", "implementation_shortfall", "cost_facts"],
     "trade_steps": [
         "planning_prices", "open_books", "record_decisions", "Planned", "plan_step", "check_step", "Traded", "execute_step", "Recorded",
@@ -67,6 +68,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
 }, modules=[
     "account", "cycle", "factory", "forecast_review", "instruments", "launch", "market_bars", "marks", "memory_run", "multi_venue",
     "named_optimizer", "named_sleeves", "notebook_runner", "paper", "plan_approval", "plan_check", "price_snapshot", "replay",
-    "replay_result", "run_compare", "run_record", "sentiment", "sleeves", "steps", "target_weights", "trade_report", "trade_steps",
-    "venue_factory",
+    "replay_result", "run_compare", "run_record", "sentiment", "sleeves", "steps", "target_weights", "trade_loop", "trade_report",
+    "trade_steps", "venue_factory",
 ])

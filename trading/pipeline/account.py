@@ -267,7 +267,7 @@ class TradingAccount:
         marks = self.ledger.equity_history(self.account).index
         moment = max([self.when, *(f.timestamp for f in (done.fills if done else ())), *marks.to_pydatetime()])
         if moment == self.when:
-            if done and done.fills:  # the next bar opens when this one closes: the value after the trades is the one of this moment
+            if done and done.fills:  # a bar that opens as the last one closes: of two marks of a moment the later counts
                 self.ledger.mark(self.account, prices, moment)
             return self.snapshot(prices), prices, moment
         if self.live:

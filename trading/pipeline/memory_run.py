@@ -55,7 +55,7 @@ class MemoryRun(Run):
             self._kept[name] = content.to_json() if isinstance(content, Value) else json.dumps(content, default=str, ensure_ascii=False)
         if name == "plan" and self.pending:
             texts = {k: v for k, v in self._kept.items() if isinstance(v, str)}
-            state = {"record": self._record.to_json(), "texts": texts, "weights": json.loads(self._kept["weights"].to_json(orient="split"))}
+            state = {"as_of": self._record.as_of.isoformat(), "record": self._record.to_json(), "texts": texts, "weights": json.loads(self._kept["weights"].to_json(orient="split"))}
             write_atomic(self.pending, json.dumps(state).encode())
 
     def read(self, name: str, kind: type[Value] | None = None):

@@ -16,15 +16,16 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "narrative": ["describe_equity", "describe_gains", "describe_orders", "as_limits", "describe_risk", "describe_day"],
     "performance_sections": ["CHANGE_LINES", "COMPARED_METRICS", "equity_parts", "risk_parts", "month_parts"],
+    "record_sections": ["unit_parts", "record_parts"],
     "replay_report": ["PART_NAMES", "replay_sentences", "contribution_parts", "build_replay_report"],
     "risk_sections": ["RiskContext", "plan_parts", "stress_parts", "attribution_parts", "regime_parts"],
     "run_index": ["build_index", "write_index"],
     "sections": [
         "ALERT_TONES", "SAME_LEVEL", "ReportData", "table", "by_symbol", "figure", "required_actions", "story_parts", "action_parts",
-        "holding_parts", "held_lines", "orders_table",
+        "holding_parts", "held_lines", "order_list_parts", "orders_table",
     ],
     "waterfall": ["short_name", "steps_of", "parts_chart", "reach", "driver_charts"],
 }, modules=[
-    "daily_report", "forecast_sections", "formatting", "narrative", "performance_sections", "replay_report", "risk_sections", "run_index",
-    "sections", "waterfall",
+    "daily_report", "forecast_sections", "formatting", "narrative", "performance_sections", "record_sections", "replay_report",
+    "risk_sections", "run_index", "sections", "waterfall",
 ])

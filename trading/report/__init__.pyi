@@ -4,6 +4,7 @@ from . import forecast_sections as forecast_sections
 from . import formatting as formatting
 from . import narrative as narrative
 from . import performance_sections as performance_sections
+from . import record_sections as record_sections
 from . import replay_report as replay_report
 from . import risk_sections as risk_sections
 from . import run_index as run_index
@@ -14,8 +15,9 @@ from .forecast_sections import ForecastReview as ForecastReview, horizon_text as
 from .formatting import UNKNOWN as UNKNOWN, Parts as Parts, Number as Number, known as known, number as number, percent as percent, money as money, price as price, quantity as quantity, percent_axis as percent_axis, day as day, closing_day as closing_day, limit_name as limit_name, limit_value as limit_value
 from .narrative import describe_equity as describe_equity, describe_gains as describe_gains, describe_orders as describe_orders, as_limits as as_limits, describe_risk as describe_risk, describe_day as describe_day
 from .performance_sections import CHANGE_LINES as CHANGE_LINES, COMPARED_METRICS as COMPARED_METRICS, equity_parts as equity_parts, risk_parts as risk_parts, month_parts as month_parts
+from .record_sections import unit_parts as unit_parts, record_parts as record_parts
 from .replay_report import PART_NAMES as PART_NAMES, replay_sentences as replay_sentences, contribution_parts as contribution_parts, build_replay_report as build_replay_report
 from .risk_sections import RiskContext as RiskContext, plan_parts as plan_parts, stress_parts as stress_parts, attribution_parts as attribution_parts, regime_parts as regime_parts
 from .run_index import build_index as build_index, write_index as write_index
-from .sections import ALERT_TONES as ALERT_TONES, SAME_LEVEL as SAME_LEVEL, ReportData as ReportData, table as table, by_symbol as by_symbol, figure as figure, required_actions as required_actions, story_parts as story_parts, action_parts as action_parts, holding_parts as holding_parts, held_lines as held_lines, orders_table as orders_table
+from .sections import ALERT_TONES as ALERT_TONES, SAME_LEVEL as SAME_LEVEL, ReportData as ReportData, table as table, by_symbol as by_symbol, figure as figure, required_actions as required_actions, story_parts as story_parts, action_parts as action_parts, holding_parts as holding_parts, held_lines as held_lines, order_list_parts as order_list_parts, orders_table as orders_table
 from .waterfall import short_name as short_name, steps_of as steps_of, parts_chart as parts_chart, reach as reach, driver_charts as driver_charts

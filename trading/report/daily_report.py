@@ -19,11 +19,13 @@ from ..core.errors import BadInput
 from ..core.redaction import redact
 from ..core.pages import render
 from .forecast_sections import forecast_overview
+from ..core.performance_parts import distribution_parts, drawdown_parts, period_parts, rolling_parts
+from .record_sections import record_parts, unit_parts
 from .formatting import UNKNOWN, Parts, closing_day, day, known, money, number, percent, quantity
 from .performance_sections import equity_parts, month_parts, risk_parts
 from .risk_sections import attribution_parts, plan_parts, regime_parts, stress_parts
 from trading.report.sections import (
-    ReportData, action_parts, by_symbol, figure, held_lines, holding_parts, required_actions, story_parts, table,
+    ReportData, action_parts, by_symbol, figure, held_lines, holding_parts, order_list_parts, required_actions, story_parts, table,
 )
 from ..core.svg_charts import bar_chart
 
@@ -159,15 +161,29 @@ def _state(data: ReportData) -> dict:
     return {"kind": "warn" if watch else "good", "text": f"{'' if watch else '✓ '}Action required: none{also}"}
 
 # %% ../../nbs/14_report/35_daily_report.ipynb #ebd0eb58
+def _told(data: ReportData, which: slice) -> Parts:
+    "Return some of the sentences of the day; what is missing is said once."
+    (kind, said), = story_parts(data)
+    if kind != "story":
+        return [(kind, said)] if not which.start else []
+    return [("story", said[which])] if said[which] else []
+
+
 REPORT_SECTIONS: tuple[tuple[str, str, str, Callable[[ReportData], Parts]], ...] = (
-    ("today", "What happened and why", "", story_parts),
+    ("today", "What happened", "", lambda d: [*_told(d, slice(0, 2)), *unit_parts(d)]),
     ("person", "Action required", "Most urgent first.", action_parts),
-    ("holdings", "Holdings and orders", "Before, the orders between, and after.", lambda d: [*holding_parts(d), *plan_parts(d.context, d.currency)]),
-    ("equity", "Equity", "The account, and its policy against the benchmark.", lambda d: [*equity_parts(d), *attribution_parts(d.context)]),
+    ("why", "Why", "", lambda d: _told(d, slice(2, None)) or [("text", "Nothing more is to be told of this day.")]),
+    ("equity", "Equity", "The policy against the benchmark, and what made the difference.",
+     lambda d: [*equity_parts(d), *record_parts(d, period_parts, "returns by period"), *attribution_parts(d.context)]),
+    ("months", "Monthly returns", "", month_parts),
+    ("rolling", "Rolling figures", "Half a year each.", lambda d: record_parts(d, rolling_parts, "rolling figures")),
+    ("drawdowns", "Drawdowns", "The deepest, with their dates.", lambda d: record_parts(d, drawdown_parts, "drawdowns")),
+    ("distribution", "Distribution", "How often, and how bad.", lambda d: record_parts(d, distribution_parts, "the tails")),
+    ("holdings", "Holdings", "Before and after trading.", lambda d: [*holding_parts(d), *plan_parts(d.context, d.currency)]),
     ("market", "Market regime", "", lambda d: regime_parts(d.context)),
     ("risk", "Risk", "Limits, risk measures and stress tests.", lambda d: [*risk_parts(d), *stress_parts(d.context)]),
     ("forecasts", "Forecasts", "Expected returns, their intervals and their track record.", forecast_overview),
-    ("months", "Monthly returns", "", month_parts),
+    ("orders", "Orders", "The reasons unfold.", order_list_parts),
     ("costs", "Costs", "Fees, delay and slippage.", cost_parts),
     ("data", "Data quality", "", quality_parts),
     ("provenance", "Provenance", "What is needed to reproduce these numbers.", provenance_parts),

@@ -60,38 +60,9 @@ def _limits_table(limits: pd.DataFrame) -> dict:
     return made
 
 # %% ../../nbs/14_report/30_performance_sections.ipynb #040294cb
-def _own_equity(data: ReportData) -> tuple[str, Any]:
-    "Draw the account's own equity."
-    own = data.equity.dropna() if data.equity is not None else pd.Series(dtype=float)
-    if own.empty:
-        return "missing", "The account's equity is not known: the run has no artefact of it."
-    if len(own) < 2:
-        return "text", f"The account has one value so far, {money(float(own.iloc[-1]), data.currency)}; its chart begins with the next run."
-    since = f"since {closing_day(own.index[0])}"
-    chart = time_chart({"account": own}, f"Equity of the account in {data.currency} {since}", lambda v: number(v, 0), height=190)
-    return "figure", figure("Account", f"Equity in {data.currency}, {count(len(own), 'value')} {since}.", chart)
-
-
-def _beside(data: ReportData) -> Parts:
-    "Hold the account against the benchmark of the settings, apart from what was put in and taken out."
-    unit = data.unit if data.unit is not None else data.equity
-    if data.beside is None or unit is None:
-        return []
-    lines = pd.DataFrame({"account": unit, "benchmark": data.beside}).dropna()
-    if len(lines) < 2:
-        return []
-    lines = lines / lines.iloc[0]
-    own, other = (float(lines[c].iloc[-1] - 1) for c in lines)
-    since = closing_day(lines.index[0])
-    words = (f"Since {since} the account made {percent(own, 2, True)}, the benchmark ({data.beside_name}) {percent(other, 2, True)}: "
-             f"a difference of {number((own - other) * 100, 2, True)} percentage points.")
-    chart = time_chart({n: lines[n] for n in lines}, f"Account and benchmark, each 1 on {since}", "{:g}\u00a0×".format, height=170)
-    return [("figure", figure("Account against its benchmark", words, chart, *lines))]
-
-
 def equity_parts(data: ReportData) -> Parts:
     "Show the account, the back-tested policy and the benchmark, with their drawdowns."
-    parts: Parts = [_own_equity(data), *_beside(data), *_change_table(data)]
+    parts: Parts = _change_table(data)
     if data.backtest is None:
         return [*parts, ("missing", "The policy's past is not known: the run has no back-test.")]
     lines = {data.backtest_name: data.backtest.dropna()}

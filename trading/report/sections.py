@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ALERT_TONES', 'SAME_LEVEL', 'ReportData', 'table', 'by_symbol', 'figure', 'required_actions', 'story_parts',
-           'action_parts', 'holding_parts', 'held_lines', 'orders_table']
+           'action_parts', 'holding_parts', 'held_lines', 'order_list_parts', 'orders_table']
 
 # %% ../../nbs/14_report/15_sections.ipynb #2b7d62de
 import re
@@ -24,7 +24,7 @@ from ..core.svg_charts import change_chart
 # %% ../../nbs/14_report/15_sections.ipynb #24800e69
 @dataclass(frozen=True)
 class ReportData:
-    "What one daily report says, as plain frames and values; None means not known.\n\nParameters\n----------\ntitle : str\n    for example 'Daily report'\nrun_id : str\nprofile : str\nas_of : datetime\n    UTC; only data known by then was used\nmode : str\n    'paper' or 'live'\ncurrency : str\nnote : str, default ''\n    where the data come from, for sample data above all\naccount : str, default ''\ntimeframe : str, default '1d'\n    of one bar, the unit of the horizons\nsentences : tuple[str, ...] | None, default None\n    what happened; None: written from the rest by `describe_day`\nattention : Sequence[tuple[str, str]] | None, default None\n    ('act' | 'watch' | 'note', sentence)\ngains : pd.Series | None, default None\n    money by symbol since the account's value before, fees excluded\nholdings_before : pd.DataFrame | None, default None\n    by symbol: amount price value weight, perhaps target\nholdings_after : pd.DataFrame | None, default None\norders : pd.DataFrame | None, default None\n    symbol side amount price_planned price_filled value fee slippage_bp reason status\nspread_bp : float | None, default None\n    half spread and impact that the paper exchange adds to a price; None: not known apart from the delay\nviolations : Sequence[object], default ()\n    `Violation`s or sentences of the risk checks\nequity : pd.Series | None, default None\n    value of the account by UTC time\nunit : pd.Series | None, default None\n    value of a unit of it at the same times: apart from what was put in and taken out; None: nothing was\nflow : float, default 0.0\n    put in since the value before, less what was taken out\nchange : Mapping[str, float] | None, default None\n    what made the change since the value before, by line; with 'total'\nbeside : pd.Series | None, default None\n    the benchmark that the account is held against, at the times of its values; None: the settings choose none\nbeside_name : str, default ''\n    what it is\nbacktest : pd.Series | None, default None\n    value of the policy after costs by UTC time\nbenchmark : pd.Series | None, default None\n    value of the benchmark by UTC time\nbacktest_name : str, default 'policy after costs'\nbenchmark_name : str, default 'benchmark'\n    what it is\nlimits : pd.DataFrame | None, default None\n    limit allowed actual ok\nrisk : Mapping[str, Any] | None, default None\n    metric → value or (value, low, high) with a bootstrap interval\ncontributions : pd.DataFrame | None, default None\n    by symbol: weight, and risk or share: its part of the portfolio's risk\nforecasts : pd.DataFrame | None, default None\n    by (symbol, horizon): expected std confidence lower upper, log returns\naccuracy : pd.DataFrame | None, default None\n    by horizon: n coverage_90 mae mae_naive hit_rate beats_naive\nreview : Any, default None\n    `ForecastReview`: forecast filter, changes, outcomes, drivers and drift\ncontext : Any, default None\n    `RiskContext`: the plan's cash and history, stress tests, attribution, market regime\nmonthly : pd.DataFrame | None, default None\n    year × month 1…12, simple returns\ncosts : Mapping[str, Any] | pd.DataFrame | None, default None\nquality : pd.DataFrame | None, default None\n    by symbol: first last bars missing repairs stale_days\nprovenance : Mapping[str, Any] | None, default None\n    commit, settings hash, data version, packages, seeds, durations"
+    "What one daily report says, as plain frames and values; None means not known.\n\nParameters\n----------\ntitle : str\n    for example 'Daily report'\nrun_id : str\nprofile : str\nas_of : datetime\n    UTC; only data known by then was used\nmode : str\n    'paper' or 'live'\ncurrency : str\nnote : str, default ''\n    where the data come from, for sample data above all\naccount : str, default ''\ntimeframe : str, default '1d'\n    of one bar, the unit of the horizons\nsentences : tuple[str, ...] | None, default None\n    what happened; None: written from the rest by `describe_day`\nattention : Sequence[tuple[str, str]] | None, default None\n    ('act' | 'watch' | 'note', sentence)\ngains : pd.Series | None, default None\n    money by symbol since the account's value before, fees excluded\nholdings_before : pd.DataFrame | None, default None\n    by symbol: amount price value weight, perhaps target\nholdings_after : pd.DataFrame | None, default None\norders : pd.DataFrame | None, default None\n    symbol side amount price_planned price_filled value fee slippage_bp reason status\nspread_bp : float | None, default None\n    half spread and impact that the paper exchange adds to a price; None: not known apart from the delay\nviolations : Sequence[object], default ()\n    `Violation`s or sentences of the risk checks\nequity : pd.Series | None, default None\n    value of the account by UTC time\nunit : pd.Series | None, default None\n    value of a unit of it at the same times: apart from what was put in and taken out; None: nothing was\nflow : float, default 0.0\n    put in since the value before, less what was taken out\nchange : Mapping[str, float] | None, default None\n    what made the change since the value before, by line; with 'total'\ntables : Any, default None\n    `PerformanceTables`: returns by period, rolling figures, drawdowns, distribution; each on the day that traders call it\nbacktest : pd.Series | None, default None\n    value of the policy after costs by UTC time\nbenchmark : pd.Series | None, default None\n    value of the benchmark by UTC time\nbacktest_name : str, default 'policy after costs'\nbenchmark_name : str, default 'benchmark'\n    what it is\nlimits : pd.DataFrame | None, default None\n    limit allowed actual ok\nrisk : Mapping[str, Any] | None, default None\n    metric → value or (value, low, high) with a bootstrap interval\ncontributions : pd.DataFrame | None, default None\n    by symbol: weight, and risk or share: its part of the portfolio's risk\nforecasts : pd.DataFrame | None, default None\n    by (symbol, horizon): expected std confidence lower upper, log returns\naccuracy : pd.DataFrame | None, default None\n    by horizon: n coverage_90 mae mae_naive hit_rate beats_naive\nreview : Any, default None\n    `ForecastReview`: forecast filter, changes, outcomes, drivers and drift\ncontext : Any, default None\n    `RiskContext`: the plan's cash and history, stress tests, attribution, market regime\nmonthly : pd.DataFrame | None, default None\n    year × month 1…12, simple returns\ncosts : Mapping[str, Any] | pd.DataFrame | None, default None\nquality : pd.DataFrame | None, default None\n    by symbol: first last bars missing repairs stale_days\nprovenance : Mapping[str, Any] | None, default None\n    commit, settings hash, data version, packages, seeds, durations"
 
     title: str  # for example 'Daily report'
     run_id: str
@@ -47,8 +47,7 @@ class ReportData:
     unit: pd.Series | None = None  # value of a unit of it at the same times: apart from what was put in and taken out; None: nothing was
     flow: float = 0.0  # put in since the value before, less what was taken out
     change: Mapping[str, float] | None = None  # what made the change since the value before, by line; with 'total'
-    beside: pd.Series | None = None  # the benchmark that the account is held against, at the times of its values; None: the settings choose none
-    beside_name: str = ""  # what it is
+    tables: Any = None  # `PerformanceTables`: returns by period, rolling figures, drawdowns, distribution; each on the day that traders call it
     backtest: pd.Series | None = None  # value of the policy after costs by UTC time
     benchmark: pd.Series | None = None  # value of the benchmark by UTC time
     backtest_name: str = "policy after costs"
@@ -161,8 +160,6 @@ def holding_parts(data: ReportData) -> list[tuple[str, Any]]:
     elif data.holdings_before is None or data.holdings_after is None:
         missing = listed(n for n, f in (("before", data.holdings_before), ("after", data.holdings_after)) if f is None)
         parts.append(("missing", f"What was held {missing} trading is not known: the run has no artefact of it."))
-    parts += [("text", f"Rejected by the risk checks: {getattr(v, 'reason', v)}") for v in data.violations]
-    parts += _orders(data)
     for name, frame in (("Before trading", data.holdings_before), ("After trading", data.holdings_after)):
         if frame is not None:
             parts.append(
@@ -220,15 +217,35 @@ def _holdings_table(frame: pd.DataFrame, currency: str) -> dict:
     )
 
 # %% ../../nbs/14_report/15_sections.ipynb #14fdfd3c
-def _orders(data: ReportData) -> list[tuple[str, Any]]:
-    "Write the orders with their status and reason."
+def order_list_parts(data: ReportData, most: int = 8) -> list[tuple[str, Any]]:
+    "Write the orders: those that failed and the largest at once, the others and every reason when they are asked for."
+    refused = [("text", f"Rejected by the risk checks: {getattr(v, 'reason', v)}") for v in data.violations]
+    return [*refused, *_orders(data, most)]
+
+
+def _orders(data: ReportData, most: int = 8) -> list[tuple[str, Any]]:
+    "Write the orders with their status, and their reasons folded."
     if data.orders is None:
         return [("missing", "Which orders were placed is not known: the run has no artefact of them.")]
     if data.orders.empty:
         return [("text", "No orders were placed.")]
     apart = "Delay: the market's move between plan and fill. Slippage: spread and impact."
     words = f"{'Cost: fill price against plan price.' if data.spread_bp is None else apart} In basis points; above zero is a cost."
-    return [("table", orders_table(data.orders, data.currency, "Orders", words, data.spread_bp))]
+    lines, shown = data.orders, data.orders
+    if len(lines) > most:
+        failed = lines["status"].isin(_FAILED) if "status" in lines else pd.Series(False, lines.index)
+        large = lines["value"].astype(float).rank(ascending=False, method="first") <= most if "value" in lines else pd.Series(range(len(lines)), lines.index) < most
+        shown = lines[failed | large]
+    made = [("table", orders_table(shown, data.currency, "Orders" if len(shown) == len(lines) else f"Orders: the largest of {len(lines)}", words, data.spread_bp, False))]
+    if len(shown) < len(lines):
+        made.append(("more", {"summary": f"All {len(lines)} orders in numbers", "table": orders_table(lines, data.currency, "", "", data.spread_bp, False)}))
+    if "reason" not in lines:
+        return made
+    why = table(by_symbol(lines), [("Symbol", "", str, ""), ("Order", "side", lambda s: sentence(str(s)), ""), ("Reason", "reason", _text, "why")])
+    return [*made, ("more", {"summary": f"Why: the reason of {'the order' if len(lines) == 1 else 'each order'}", "table": why})]
+
+
+_FAILED = ("rejected", "canceled", "expired")
 
 
 def orders_table(
@@ -237,8 +254,9 @@ def orders_table(
     title: str = "",
     text: str = "",
     spread_bp: float | None = None,  # half spread and impact of a fill, to split the delay off; None: not known
+    reasons: bool = True,  # with the reason of each
 ) -> dict:
-    "Write orders with their status; a failed one is marked.\n\nParameters\n----------\norders : pd.DataFrame\n    as in `ReportData`\ncurrency : str\ntitle : str, default ''\ntext : str, default ''\nspread_bp : float | None, default None\n    half spread and impact of a fill, to split the delay off; None: not known\n\nReturns\n-------\ndict"
+    "Write orders with their status; a failed one is marked.\n\nParameters\n----------\norders : pd.DataFrame\n    as in `ReportData`\ncurrency : str\ntitle : str, default ''\ntext : str, default ''\nspread_bp : float | None, default None\n    half spread and impact of a fill, to split the delay off; None: not known\nreasons : bool, default True\n    with the reason of each\n\nReturns\n-------\ndict"
     lines = orders.assign(order=[f"{sentence(str(r['side']))} {quantity(r['amount'])}" for _, r in orders.iterrows()])
     if spread_bp is not None and "slippage_bp" in lines:
         lines = lines.assign(delay=lines["slippage_bp"] - spread_bp, slippage=lines["slippage_bp"] * 0 + spread_bp)
@@ -252,10 +270,10 @@ def orders_table(
         ("Fee", "fee", money, "n"),
         *([("Delay", "delay", bp, "n"), ("Slippage", "slippage", bp, "n")] if "delay" in lines else [("Cost", "slippage_bp", bp, "n")]),
         ("Status", "status", _text, "tail"),
-        ("Reason", "reason", _text, "why"),
+        *([("Reason", "reason", _text, "why")] if reasons else []),
     ]
     made = table(by_symbol(lines), columns, title, text)
     at = next((i for i, c in enumerate(made["columns"]) if c["label"] == "Status"), None)
     for row in made["rows"] if at is not None else ():
-        row[at]["kind"] = "tail bad" if row[at]["text"] in ("rejected", "canceled", "expired") else "tail"
+        row[at]["kind"] = "tail bad" if row[at]["text"] in _FAILED else "tail"
     return made

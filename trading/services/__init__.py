@@ -37,6 +37,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "HEARTBEAT_SECONDS", "run_named", "report_page", "begin_run", "execute_run", "heartbeat_file", "require_alive", "keep_schedule",
         "compare_named", "begin_reproduction", "reproduction_differences",
     ],
+    "loop_control": ["StartLoop", "run_trading_loop", "trading_loops", "require_loop_alive"],
     "maintenance": ["SECURITY_CHECKS", "check_chain", "health_report", "health_trend", "repair", "security_report", "watch_system"],
     "market_data": [
         "update_market", "follow_profile", "import_bars", "preview_bars", "named_files", "serve_mt5_terminal", "simulated_terminal",
@@ -97,8 +98,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
 }, modules=[
     "access", "account_control", "alerting", "backups", "book_control", "commands", "data_control", "exports", "feedback_history",
-    "flow_runs", "holdings", "jobs", "launching", "maintenance", "market_data", "metrics", "plan_control", "portfolio_control",
-    "portfolios", "queries_analytics", "queries_books", "queries_live", "queries_portfolio", "queries_runs", "queries_system",
-    "queries_trading", "queries_venues", "query_cache", "replay_control", "run_control", "security_admin", "settings_control", "stops",
-    "strategy_control", "system_control", "user_control", "venue_control", "workspace",
+    "flow_runs", "holdings", "jobs", "launching", "loop_control", "maintenance", "market_data", "metrics", "plan_control",
+    "portfolio_control", "portfolios", "queries_analytics", "queries_books", "queries_live", "queries_portfolio", "queries_runs",
+    "queries_system", "queries_trading", "queries_venues", "query_cache", "replay_control", "run_control", "security_admin",
+    "settings_control", "stops", "strategy_control", "system_control", "user_control", "venue_control", "workspace",
 ])

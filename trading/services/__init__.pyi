@@ -12,6 +12,7 @@ from . import flow_runs as flow_runs
 from . import holdings as holdings
 from . import jobs as jobs
 from . import launching as launching
+from . import loop_control as loop_control
 from . import maintenance as maintenance
 from . import market_data as market_data
 from . import metrics as metrics
@@ -50,6 +51,7 @@ from .flow_runs import SCHEDULED as SCHEDULED, run_of_flow as run_of_flow, choos
 from .holdings import import_holdings as import_holdings, import_cointracking as import_cointracking, holdings_elsewhere as holdings_elsewhere, is_statement as is_statement, portfolio_csv as portfolio_csv
 from .jobs import JOB as JOB, WRAP as WRAP, start_run as start_run, start as start, job as job, log_tail as log_tail, cancel_job as cancel_job, archive_jobs as archive_jobs
 from .launching import HEARTBEAT_SECONDS as HEARTBEAT_SECONDS, run_named as run_named, report_page as report_page, begin_run as begin_run, execute_run as execute_run, heartbeat_file as heartbeat_file, require_alive as require_alive, keep_schedule as keep_schedule, compare_named as compare_named, begin_reproduction as begin_reproduction, reproduction_differences as reproduction_differences
+from .loop_control import StartLoop as StartLoop, run_trading_loop as run_trading_loop, trading_loops as trading_loops, require_loop_alive as require_loop_alive
 from .maintenance import SECURITY_CHECKS as SECURITY_CHECKS, check_chain as check_chain, health_report as health_report, health_trend as health_trend, repair as repair, security_report as security_report, watch_system as watch_system
 from .market_data import update_market as update_market, follow_profile as follow_profile, import_bars as import_bars, preview_bars as preview_bars, named_files as named_files, serve_mt5_terminal as serve_mt5_terminal, simulated_terminal as simulated_terminal
 from .metrics import GATHERED as GATHERED, EXPOSITION as EXPOSITION, update_metrics as update_metrics, open_metrics as open_metrics, start_logging as start_logging

@@ -17,6 +17,7 @@ from ..pipeline.forecast_review import todays_drift
 from ..report.forecast_sections import ForecastReview
 from ..report.risk_sections import RiskContext
 from ..report.sections import ReportData
+from ..risk.performance_tables import performance_tables
 from ..core.drawdown import drawdown_now
 
 _COST = 0.0015  # of the traded value, fee and slippage together
@@ -191,6 +192,7 @@ def example_data(
         alerted=when - pd.Timedelta(days=3),
         drift=todays_drift({}, close, 1200),
     )
+    at_close = lambda s: s.set_axis(s.index + pd.Timedelta(days=1))  # noqa: E731  marked at the close; bars carry their opening time
     monthly = policy.resample("ME").last().pct_change().dropna()
     picked = lambda seed: daily.sample(len(daily), replace=True, random_state=seed)  # noqa: E731
     span = np.quantile([-picked(seed).quantile(0.05) for seed in range(100)], [0.05, 0.95])
@@ -225,9 +227,10 @@ def example_data(
         attention=(),
         note=f"Sample data: {SOURCES['stocks']}. The portfolio is an example of a report, not a strategy.",
         **traded,
-        equity=equity.set_axis(equity.index + pd.Timedelta(days=1)),  # marked at the close; bars carry their opening time
-        backtest=policy,
-        benchmark=equal,
+        equity=at_close(equity),
+        tables=performance_tables(policy.pct_change().dropna(), equal.pct_change().dropna(), "back-test of the policy, after costs"),
+        backtest=at_close(policy),
+        benchmark=at_close(equal),
         backtest_name="policy after costs",
         benchmark_name="all stocks held equally",
         limits=limits,
