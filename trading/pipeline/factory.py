@@ -122,7 +122,11 @@ def symbol_calendars(
 ) -> dict[str, str]:  # by symbol: '24/7', '24/5', 'forex' or an exchange
     "Return the calendar of each symbol: the one that is named, the one that its bars keep, or the usual one of its source.\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol\n\nReturns\n-------\ndict[str, str]\n    by symbol: '24/7', '24/5', 'forex' or an exchange"
     named, usual = calendars_of(settings), USUAL_CALENDARS.get(settings.market.source, "24/5")
-    seen = {s: observed_calendar(close.index[close[s].notna()]) if named.get(s, "auto") == "auto" else "" for s in close.columns}
+    there, kept = close.notna().to_numpy(), {}
+    for symbol, own in zip(close.columns, there.T, strict=True):  # symbols of one market have the same bars
+        if named.get(symbol, "auto") == "auto" and own.tobytes() not in kept:
+            kept[own.tobytes()] = observed_calendar(close.index[own])
+    seen = {s: kept[own.tobytes()] if named.get(s, "auto") == "auto" else "" for s, own in zip(close.columns, there.T, strict=True)}
     seen = {s: usual if c == "24/5" and usual not in ("24/7", "forex") else c for s, c in seen.items()}  # an exchange also knows its holidays
     return {s: name if (name := named.get(s, "auto")) != "auto" else seen[s] or usual for s in close.columns}
 
