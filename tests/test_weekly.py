@@ -1,8 +1,6 @@
 "The two notebooks of the week, executed as the flow does, on a small folder of runs that was made for them."
 
-import contextlib
 import json
-import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -10,13 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from trading.backtest.trial_register import TrialRegister
 from trading.core.resources import share_path
 from trading.core.settings import load_settings
 from trading.forecast.feedback import FeedbackLoop
 from trading.forecast.forecaster import HorizonForecaster
 from trading.forecast.meta_labeling import Decision
-from trading.forecast.model_promotion import count_trials, current_estimator, current_model_version, promotions
+from trading.forecast.model_promotion import count_trials, current_estimator, current_model_version, past_trials, promotions
 from trading.forecast.outcomes import ENSEMBLE
+from trading.pipeline.factory import bars_of
 from trading.pipeline.launch import load_flow, open_run
 from trading.pipeline.notebook_runner import Kernel
 from trading.pipeline.run_record import Run
@@ -65,25 +65,36 @@ def week(home):
     folder = home / "reports" / "weekly" / "one"
     folder.mkdir(parents=True)
     parameters = {"reports": str(home / "reports"), "folder": str(folder), "profile": "sample"}
+    second = parameters | {"folder": str(folder / "again"), "trials": 4}
     with Kernel(folder / "kernel.log", imports=("pandas",)) as kernel:
         kernel.execute(share_path("runs", "60_train.ipynb"), folder / "60_train.ipynb", parameters | {"trials": 4})
         kernel.execute(share_path("runs", "70_review.ipynb"), folder / "70_review.ipynb", parameters)
         kernel.execute(share_path("runs", "70_review.ipynb"), folder / "again.ipynb", parameters | {"folder": str(folder / "again")})
+        kernel.execute(share_path("runs", "60_train.ipynb"), folder / "train_again.ipynb", second)
     return folder
 
 
 def test_training_counts_every_trial_and_says_what_was_promoted_or_why_not(home, week):
     result, models = json.loads((week / "train.json").read_text()), home / "data" / "models" / "sample"
-    assert count_trials(models, "forecast") == 4 + 2 == result["trials"], "four of ridge, one forest, one booster"
-    with contextlib.closing(sqlite3.connect(home / "data" / "trials.sqlite")) as db:
-        assert db.execute("select sum(count) from searches where strategy = 'forecast'").fetchone()[0] == 6, "and all of them in the common register"
-    book = promotions(models)
+    assert result["trials"] == 4 + 2 and count_trials(models, "forecast") == 9, "four of ridge, one forest, one booster"
+    newest = Run(max((home / "reports").glob("2019-*_sample_1")))
+    older, register = bars_of(newest).iloc[-1000:-500], TrialRegister(home / "data" / "trials.sqlite")
+    assert register.count(older, "forecast") == 9, "and all of them in the common register, each once"
+    book = promotions(models)[:2]
     assert len(book) == 2 and book[0].passed, "the default settings face the gate first"
     assert book[0].version != result["version"] == book[1].version and book[1].before == book[0].version
     assert all(p.passed != bool(p.reasons) for p in book), "who is turned away hears why"
     assert result["in_force"] == next((p.version for p in reversed(book) if p.passed), "")
     assert result["promoted"] == book[1].passed and result["in_force"] == current_model_version(models)
     assert (result["version"] in result["words"]) and ("not promoted" in result["words"]) == (not result["promoted"])
+
+
+def test_a_search_remembers_and_a_second_look_at_the_same_moment_may_spend_less(home, week):
+    first, second = (json.loads((p / "train.json").read_text()) for p in (week, week / "again"))
+    tried = past_trials(home / "data" / "models" / "sample", "forecast")
+    assert second["trials"] == 6 + 3, "one of four settings was the best before and is no new trial, nor are forest and booster"
+    assert sorted(t["looks"] for t in tried) == [1] * 6 + [2] * 3
+    assert 0 < second["asked"] < first["asked"] == pytest.approx(0.0125), "the first look has a quarter of a year's doubt"
 
 
 def test_a_decision_of_the_past_does_not_know_the_promotion(home, week):
@@ -100,8 +111,6 @@ def test_every_promise_matures_once_and_counts_what_a_hand_counts(home, week):
     assert one["matured"] == (DAYS - 1) * len(SYMBOLS) and five["matured"] == (DAYS - 5) * len(SYMBOLS)
     runs = sorted((home / "reports").glob("2019-*_sample_1"))
     run, after = Run(runs[3]), Run(runs[4])
-    from trading.pipeline.factory import bars_of
-
     close = bars_of(after)["close"]
     row = run.read("forecast").loc[("KO", 1)]
     came = float(close["KO"].iloc[-1] / close["KO"].iloc[-2] - 1)
@@ -140,8 +149,6 @@ def test_a_decision_that_was_written_down_counts_instead_of_what_was_held(home, 
     days = [Run(run).record.id[:10] for i, run in enumerate(runs) if i % 5 == 4]
     of_those = [o for c in loop.cycles for o in c.outcomes if o.decision[:10] in days]
     assert of_those and {tuple(o.decision.split()[1:]) for o in of_those if o.taken} == {("KO", "1")}
-    from trading.pipeline.factory import bars_of
-
     close = bars_of(Run(runs[-1]))["close"]["KO"]
     sold = next(o for o in of_those if o.taken)
     came = np.log(close.shift(-1) / close)[pd.Timestamp(sold.decision.split()[0])]

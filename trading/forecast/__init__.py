@@ -31,8 +31,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "labels": ["scaled_returns", "Barriers", "triple_barrier"],
     "meta_labeling": ["META_FEATURES", "meta_features", "DecisionThresholds", "Decision", "path_drawdown", "MetaModel", "moments_spanned"],
     "model_promotion": [
-        "note_trial", "count_trials", "PromotionGate", "gate_reasons", "champion_gain", "Promotion", "promotions", "current_model_version",
-        "current_estimator", "promote_model", "roll_back_model",
+        "note_trial", "past_trials", "count_trials", "PromotionGate", "gate_reasons", "champion_gain", "Promotion", "promotions",
+        "current_model_version", "current_estimator", "doubt_today", "promote_model", "roll_back_model",
     ],
     "model_registry": ["TRUSTED", "to_state", "from_state", "save", "read_meta", "load"],
     "neural": ["NetworkKind", "lagged_returns", "make_module", "TorchRegressor", "need_torch"],

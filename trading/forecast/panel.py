@@ -6,6 +6,7 @@
 __all__ = ['bar_volatility', 'default_features', 'Panel', 'make_panel', 'features_of', 'refuse_constant', 'fit_rows']
 
 # %% ../../nbs/04_forecast/08_panel.ipynb #37edd4f2
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -88,16 +89,16 @@ class Panel:
 def make_panel(
     features: pd.DataFrame,  # time × (feature, symbol), in either order of the two levels
     symbols: Sequence[str],  # which symbols, in which order
-    names: Sequence[str] | None = None,  # which features; None: all, sorted by name
+    names: Sequence[str] | None = None,  # which features; None: all, sorted by name, and steps of sequences by step
 ) -> Panel:
-    "Put features into a cube; say which are missing for whom.\n\nParameters\n----------\nfeatures : pd.DataFrame\n    time × (feature, symbol), in either order of the two levels\nsymbols : Sequence[str]\n    which symbols, in which order\nnames : Sequence[str] | None, default None\n    which features; None: all, sorted by name\n\nReturns\n-------\nPanel"
+    "Put features into a cube; say which are missing for whom.\n\nParameters\n----------\nfeatures : pd.DataFrame\n    time × (feature, symbol), in either order of the two levels\nsymbols : Sequence[str]\n    which symbols, in which order\nnames : Sequence[str] | None, default None\n    which features; None: all, sorted by name, and steps of sequences by step\n\nReturns\n-------\nPanel"
     check_index(features, "features")
     if features.columns.nlevels != 2:
         raise BadInput("features need two column levels (feature, symbol); name the feature and the symbol of each column")
     if not set(symbols) & set(features.columns.get_level_values(1)):
         features = features.swaplevel(axis=1)
     found = set(features.columns)
-    names = tuple(sorted({f for f, _ in found}) if names is None else names)
+    names = _in_order({f for f, _ in found}) if names is None else tuple(names)
     lacking = [(f, s) for f in names for s in symbols if (f, s) not in found]
     if lacking or not names:
         name, symbol = lacking[0] if lacking else ("any feature", symbols[0])
@@ -105,6 +106,20 @@ def make_panel(
     wide = features[[(f, s) for f in names for s in symbols]].to_numpy(dtype=float)
     cube = wide.reshape(len(features), len(names), len(symbols)).transpose(0, 2, 1)
     return Panel(features.index, tuple(symbols), names, np.ascontiguousarray(cube))
+
+
+def _in_order(names: set[str]) -> tuple[str, ...]:
+    "Sort features by name; where all are steps of sequences (bar_00, bar_01 …, volume_00 …), step by step, as a network folds a row."
+    parts = {n: re.fullmatch(r"(.+)_(\d{2,})", n) for n in names}
+    if not all(parts.values()):
+        return tuple(sorted(names))
+    steps: dict[str, set[int]] = {}
+    for found in parts.values():
+        steps.setdefault(found[1], set()).add(int(found[2]))
+    whole = [s == set(range(len(s))) and len(s) > 1 for s in steps.values()]
+    if not all(whole) or len({len(s) for s in steps.values()}) > 1:
+        return tuple(sorted(names))
+    return tuple(sorted(names, key=lambda n: (int(parts[n][2]), parts[n][1])))
 
 # %% ../../nbs/04_forecast/08_panel.ipynb #2a5353fb
 def features_of(

@@ -7,7 +7,7 @@ __all__ = ['Space', 'learning_rows', 'fold_scores', 'Tuned', 'suggest_parameters
 
 # %% ../../nbs/04_forecast/68_tune.ipynb #a4fb9a52
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
@@ -109,8 +109,9 @@ def tune(
     client: Any = None,  # of Dask: as many trials at a time as it has workers; none is stopped half-way then
     megabytes: float | None = None,  # start no trial while this process holds more
     progress: bool = False,  # draw a bar
+    first: Sequence[Mapping[str, Any]] = (),  # settings to score before any proposal, for example the best of last week
 ) -> Tuned:
-    "Search settings on purged folds; stop what does not pay.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol); keep the last part for the final test\nhorizon : Horizon\n    bars ahead\nspace : Space\n    settings of the estimator to search, named as in its `get_params`\nestimator : Any, default None\n    unfitted; None: `default_estimator`\nfeatures : Any, default None\n    source of the features\ntimeframe : str, default '1d'\n    length of one bar\nn_trials : int, default 30\n    in all, those in the journal included\nn_splits : int, default 4\n    purged folds\nseconds : float | None, default None\n    start no trial after so long\njournal : str | Path | None, default None\n    file to resume from; None: only in memory\non_trial : Callable[[dict[str, Any], float], Any] | None, default None\n    called with settings and score of each finished trial\nseed : int, default 0\nregister : Any, default None\n    where each trial is counted: a TrialRegister; None: the one of the settings; False: nowhere, and the result says so\nstrategy : str, default 'forecast'\n    what the register calls this search\nmethod : Literal['guided', 'grid'], default 'guided'\n    Optuna's proposals, or every combination of lists of choices\nclient : Any, default None\n    of Dask: as many trials at a time as it has workers; none is stopped half-way then\nmegabytes : float | None, default None\n    start no trial while this process holds more\nprogress : bool, default False\n    draw a bar\n\nReturns\n-------\nTuned"
+    "Search settings on purged folds; stop what does not pay.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol); keep the last part for the final test\nhorizon : Horizon\n    bars ahead\nspace : Space\n    settings of the estimator to search, named as in its `get_params`\nestimator : Any, default None\n    unfitted; None: `default_estimator`\nfeatures : Any, default None\n    source of the features\ntimeframe : str, default '1d'\n    length of one bar\nn_trials : int, default 30\n    in all, those in the journal included\nn_splits : int, default 4\n    purged folds\nseconds : float | None, default None\n    start no trial after so long\njournal : str | Path | None, default None\n    file to resume from; None: only in memory\non_trial : Callable[[dict[str, Any], float], Any] | None, default None\n    called with settings and score of each finished trial\nseed : int, default 0\nregister : Any, default None\n    where each trial is counted: a TrialRegister; None: the one of the settings; False: nowhere, and the result says so\nstrategy : str, default 'forecast'\n    what the register calls this search\nmethod : Literal['guided', 'grid'], default 'guided'\n    Optuna's proposals, or every combination of lists of choices\nclient : Any, default None\n    of Dask: as many trials at a time as it has workers; none is stopped half-way then\nmegabytes : float | None, default None\n    start no trial while this process holds more\nprogress : bool, default False\n    draw a bar\nfirst : Sequence[Mapping[str, Any]], default ()\n    settings to score before any proposal, for example the best of last week\n\nReturns\n-------\nTuned"
     from sklearn.base import clone
 
     if method == "grid" and not all(isinstance(v, list) for v in space.values()):
@@ -121,6 +122,7 @@ def tune(
         raise BadInput(f"{unknown[0]} is no setting of {type(unfitted).__name__}; it has {', '.join(sorted(unfitted.get_params())[:8])} …")
     rows, answers, moments, steps = learning_rows(bars, horizon, timeframe, features)
     name = identity(bars, horizon, dict(space), unfitted, features, timeframe, n_splits, seed, method)
+    same = identity(horizon, unfitted, features, timeframe, n_splits)  # what a trial is, whichever search proposed it
     study = _study(name, journal, seed)
     cv, start = PurgedKFold(n_splits, steps), time.monotonic()
     if method == "grid":
@@ -128,6 +130,8 @@ def tune(
         n_trials = min(n_trials, len(combinations))
         for params in combinations:
             study.enqueue_trial(params, skip_if_exists=True)
+    for params in first:
+        study.enqueue_trial(dict(params), skip_if_exists=True)
     width = 1 if client is None else max(1, len(client.scheduler_info()["workers"]))
     data = (rows, answers, moments) if client is None else client.scatter((rows, answers, moments), broadcast=True)
     with _bar(n_trials, _finished(study), progress) as step:
@@ -137,7 +141,7 @@ def tune(
             for trial, params, score, stopped in _try(tried, data, cv, client):
                 study.tell(trial, None if stopped else score, state=_state("PRUNED") if stopped else None)
                 told = {"estimator": type(unfitted).__name__, "horizon": horizon} | params
-                count_trial(register, strategy, told, bars, identity(name, params))
+                count_trial(register, strategy, told, bars, identity(same, params))
                 if on_trial:
                     on_trial(params, score)
                 step()
