@@ -39,6 +39,7 @@ class Answers:
         monkeypatch.setattr(q, "run_bars", lambda place, record: self.bars)
         monkeypatch.setattr(q, "current_settings", lambda place, profile=None: self.settings)
         monkeypatch.setattr(q, "ledger_for_reading", lambda place: SimpleNamespace(equity_history=self.history))
+        monkeypatch.setattr(q, "account_history", lambda settings, ledger, account, now: ledger.equity_history(account))  # nothing was stored since
 
     def newest(self, place, profile, name, dry_runs=False):
         self.asked.append((profile, name, dry_runs))
@@ -55,7 +56,7 @@ class Answers:
         return self.equity
 
     def ask(self, query, *args, **named):
-        return getattr(q, query).__wrapped__(None, *args, **named)
+        return getattr(q, query).__wrapped__(SimpleNamespace(data=None), *args, **named)
 
 
 @pytest.fixture
@@ -111,7 +112,8 @@ def test_the_ratios_of_an_account_and_of_a_backtest(made, count):
     index = pd.date_range("2023-01-01", periods=count + 1, tz="UTC")
     made.equity = pd.DataFrame({"equity": 1.0, "flow": 0.0, "unit": 1000 * np.cumprod(np.r_[1, 1 + r])}, index)
     own = made.ask("performance")["account"]
-    assert {k: v for k, v in own.items() if k not in ("from", "to", "return", "drawdown", "money_weighted")} == pytest.approx(figures(r, 365.25))
+    apart = ("from", "to", "return", "drawdown", "money_weighted", "benchmark")
+    assert {k: v for k, v in own.items() if k not in apart} == pytest.approx(figures(r, 365.25))
     made.equity = made.equity.iloc[:30]
     assert "sharpe" not in made.ask("performance")["account"]  # 29 returns
     b = np.resize([0.01, -0.02, 0.01, 0.005], count)
@@ -241,7 +243,8 @@ def test_the_weights_that_a_policy_would_choose(made):
     answer = made.ask("optimise", policy="aggressive", risk_level="very high")
     assert (answer["policy"], answer["risk_level"]) == ("aggressive", "very high")
     assert [i["symbol"] for i in answer["items"]] == ["AAPL", "AMD", "XOM", "KO"]
-    assert answer["items"][3] == {"symbol": "KO", "weight": 0.0, "reason": "left out: prices are missing in the window"}
+    assert answer["items"][3] == {"symbol": "KO", "weight": 0.0, "reason": "left out: prices are missing in the window",
+                                   "parts": {"policy": 0.0}}
     assert answer["cash"] == pytest.approx(1 - sum(i["weight"] for i in answer["items"])) and all(i["reason"] for i in answer["items"])
     low = made.ask("optimise", policy="aggressive", risk_level="very low")
     assert low["cash"] > 0.6 and max(i["weight"] for i in low["items"]) <= 0.1 + 1e-9 and made.ask("optimise")["policy"] == "balanced"

@@ -103,7 +103,7 @@ def test_a_bar_is_known_from_the_moment_of_its_close():
     ("2022-12-27 00:00", datetime(2022, 12, 27, tzinfo=UTC))])
 def test_a_bare_date_means_after_its_close(text, moment):
     assert b.parse_as_of(text) == moment and b.parse_as_of(text).tzinfo is UTC
-    for bad in ("yesterday-ish", "2022-13-01", "NaT", ""):
+    for bad in ("yesterday-ish", "2022-13-01", "NaT", "", "03/04/2022", "24.12.2022", "20221227"):
         with pytest.raises(BadInput, match="is not a date; write it like 2022-12-27"):
             b.parse_as_of(bad)
 

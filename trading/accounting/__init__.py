@@ -24,7 +24,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "PostgresEvents", "SharedLedger", "open_ledger_at", "ledger_file", "events_after", "last_place", "count_events", "copy_ledger",
     ],
     "lot_selection": ["LotRule", "OpenLot", "choose_lots", "realised_gain", "name_lots"],
-    "performance": ["Change", "compare_books", "marked_prices", "explain_change"],
+    "performance": ["Change", "compare_books", "marked_prices", "explain_change", "to_cents"],
     "replay": ["STEP_PLACES", "FillColumns", "read_fills", "whole_numbers", "roll_forward", "prefetch_one"],
     "statements": ["StatementLine", "Statement", "plain_coin", "read_statement"],
     "tax_lots": ["LotMethod", "Lot", "Sale", "Income", "LotBook", "add_event", "match_lots", "account_lots"],

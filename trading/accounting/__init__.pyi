@@ -20,7 +20,7 @@ from .exports import WASH_DAYS as WASH_DAYS, held_long as held_long, wash_units 
 from .ledger import MANY as MANY, COMMUTES as COMMUTES, Ledger as Ledger
 from .ledger_postgres import PostgresEvents as PostgresEvents, SharedLedger as SharedLedger, open_ledger_at as open_ledger_at, ledger_file as ledger_file, events_after as events_after, last_place as last_place, count_events as count_events, copy_ledger as copy_ledger
 from .lot_selection import LotRule as LotRule, OpenLot as OpenLot, choose_lots as choose_lots, realised_gain as realised_gain, name_lots as name_lots
-from .performance import Change as Change, compare_books as compare_books, marked_prices as marked_prices, explain_change as explain_change
+from .performance import Change as Change, compare_books as compare_books, marked_prices as marked_prices, explain_change as explain_change, to_cents as to_cents
 from .replay import STEP_PLACES as STEP_PLACES, FillColumns as FillColumns, read_fills as read_fills, whole_numbers as whole_numbers, roll_forward as roll_forward, prefetch_one as prefetch_one
 from .statements import StatementLine as StatementLine, Statement as Statement, plain_coin as plain_coin, read_statement as read_statement
 from .tax_lots import LotMethod as LotMethod, Lot as Lot, Sale as Sale, Income as Income, LotBook as LotBook, add_event as add_event, match_lots as match_lots, account_lots as account_lots

@@ -190,20 +190,30 @@ class Ledger(EventLog):
         self.append(Event("equity", account, now, mark_of(book, prices)))
         return book
 
-    def mark_closes(
+    def value_closes(
         self,
         account: str,
         closes: "pd.DataFrame",  # close time, UTC, × symbol; a price that is missing is the last known one
         until: datetime,  # UTC; later closes are not looked at
-    ) -> int:  # how many marks were added
-        "Write down what the account was worth at every close since its last mark, also while nothing ran.\n\nParameters\n----------\naccount : str\ncloses : 'pd.DataFrame'\n    close time, UTC, × symbol; a price that is missing is the last known one\nuntil : datetime\n    UTC; later closes are not looked at\n\nReturns\n-------\nint\n    how many marks were added"
+    ) -> dict[str, dict]:  # by time as text: the data of an 'equity' event
+        "Say what the account was worth at every close since its last mark, also while nothing ran; nothing is written.\n\nParameters\n----------\naccount : str\ncloses : 'pd.DataFrame'\n    close time, UTC, × symbol; a price that is missing is the last known one\nuntil : datetime\n    UTC; later closes are not looked at\n\nReturns\n-------\ndict[str, dict]\n    by time as text: the data of an 'equity' event"
         last = self.last("equity", account) or self.find("opened", account)
         rows = self._rows(account)
         prices = as_traded(closes, rows).ffill()
         prices = prices[(prices.index > last.timestamp) & (prices.index <= until)] if last else prices.iloc[:0]
         moments = [(time_text(when), {s: Decimal(repr(p)) for s, p in line.items() if p == p}) for when, line in zip(prices.index, prices.to_dict("records"), strict=True)]
-        self.append(Event("equity", account, datetime.fromisoformat(when), data | {"source": "rule close"}) for when, data in value_history(account, rows, moments))
-        return len(moments)
+        return dict(value_history(account, rows, moments))
+
+    def mark_closes(
+        self,
+        account: str,
+        closes: "pd.DataFrame",  # close time, UTC, × symbol
+        until: datetime,  # UTC
+    ) -> int:  # how many marks were added
+        "Write down what the account was worth at every close since its last mark.\n\nParameters\n----------\naccount : str\ncloses : 'pd.DataFrame'\n    close time, UTC, × symbol\nuntil : datetime\n    UTC\n\nReturns\n-------\nint\n    how many marks were added"
+        found = self.value_closes(account, closes, until)
+        self.append(Event("equity", account, datetime.fromisoformat(when), data | {"source": "rule close"}) for when, data in found.items())
+        return len(found)
 
     def mark_again(
         self, account: str,
@@ -221,13 +231,15 @@ class Ledger(EventLog):
         return [(datetime.fromisoformat(when), float(flow_worth(kind, data))) for _, kind, when, data in self._rows(account, kinds=FLOWS)]
 
     def equity_history(
-        self, account: str,
+        self,
+        account: str,
+        more: Mapping[str, dict] | None = None,  # marks that are not written: of `value_closes`
     ) -> "pd.DataFrame":  # by timestamp: the sums of each mark as floats, flow since the mark before, and unit
-        "Return what the account was worth whenever it was marked; the last mark of a moment counts, and a late entry changes the marks behind it.\n\nParameters\n----------\naccount : str\n\nReturns\n-------\n'pd.DataFrame'\n    by timestamp: the sums of each mark as floats, flow since the mark before, and unit"
+        "Return what the account was worth whenever it was marked; the last mark of a moment counts, and a late entry changes the marks behind it.\n\nParameters\n----------\naccount : str\nmore : Mapping[str, dict] | None, default None\n    marks that are not written: of `value_closes`\n\nReturns\n-------\n'pd.DataFrame'\n    by timestamp: the sums of each mark as floats, flow since the mark before, and unit"
         import pandas as pd
 
         marks = {when: (seq, orjson.loads(data)) for seq, when, data in self._table.select(("seq", "timestamp", "data"), account, ["equity"])}
-        data = {when: d for when, (_, d) in sorted(marks.items())} | self.stale_marks(account, marks)
+        data = {when: d for when, (_, d) in sorted(marks.items())} | self.stale_marks(account, marks) | dict(more or {})
         index = pd.DatetimeIndex([datetime.fromisoformat(t) for t in data], tz="UTC", name="timestamp")
         sums = [[float(d.get(c, d["paid_in"] if c == "contributed" else 0)) for c in MARK_SUMS] for d in data.values()]
         frame = pd.DataFrame(sums, index, MARK_SUMS, dtype=float)

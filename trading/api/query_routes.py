@@ -20,7 +20,8 @@ from fastapi.routing import APIRoute
 from .errors import JSON, documented_refusals
 from .response_cache import ResponseCache, to_json
 from trading.services import (
-    jobs, loop_control, queries_analytics, queries_portfolio, queries_runs, queries_system, queries_trading, replay_control, strategy_control,
+    book_control, jobs, loop_control, queries_analytics, queries_books, queries_portfolio, queries_runs, queries_system, queries_trading,
+    replay_control, strategy_control,
 )
 from ..services.access import allowed, workspace_for
 from ..services.workspace import Workspace
@@ -45,6 +46,7 @@ READS: dict[str, tuple[QueryRoute, ...]] = {
         QueryRoute("/portfolio/holdings", queries_portfolio.holdings, "What is held, by section"),
         QueryRoute("/portfolio/events", queries_trading.events, "What the ledger says, the newest first"),
         QueryRoute("/portfolio/fills", queries_trading.fills, "The trades, the newest first"),
+        QueryRoute("/portfolio/entries", book_control.entries, "What the books consist of, with the numbers that taking back asks for"),
     ),
     "market": (
         QueryRoute("/prices", queries_trading.prices, "Last prices"), QueryRoute("/prices/history", queries_trading.price_history, "The bars of one symbol"),
@@ -71,6 +73,7 @@ READS: dict[str, tuple[QueryRoute, ...]] = {
     "analytics": (
         QueryRoute("/analytics/performance", queries_analytics.performance, "Return, risk and ratios"),
         QueryRoute("/analytics/history", queries_analytics.history, "Values over time"),
+        QueryRoute("/analytics/contribution", queries_books.contribution, "What made the account change, adding up to the cent"),
     ),
     "risk": (
         QueryRoute("/risk/metrics", queries_analytics.risk, "Risk of the holdings against the limits"),
@@ -112,6 +115,9 @@ QUESTIONS: dict[str, tuple[Any, Any]] = {
     "bars": (int, lambda: Query(250, ge=1, le=5000)), "points": (int, lambda: Query(1000, ge=2, le=5000)),
     "horizon": (int | None, lambda: Query(None, ge=1, le=10_000, description="bars ahead")),
     "run": (str | None, lambda: Query(None, pattern=NAME, description="id of a run; none: the newest")),
+    "last": (int, lambda: Query(50, ge=1, le=5000, description="so many of the newest")),
+    "mode": (str | None, lambda: Query(None, pattern="^(paper|live)$", description="which account; none: the mode of the settings")),
+    **dict.fromkeys(("since", "until"), (str | None, lambda: Query(None, pattern=r"^[0-9T:Z +-]{8,32}$", description="a day, or a moment in UTC", examples=["2022-12-16"]))),
     "kind": (str, lambda: Query("account", pattern="^(account|backtest)$")),
     "policy": (str | None, lambda: Query(None, pattern=r"^[a-z -]{1,40}$", examples=["balanced"])),
     "optimizer": (str | None, lambda: Query(None, pattern=r"^[A-Za-z0-9 _-]{1,40}$", examples=["risk-parity"])),

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "FIELDS", "PRICES", "bars_from", "bars_from_close", "check_index", "check_bars", "symbols_of", "bar_length", "with_timeframe",
         "check_timeframe", "closed_by", "parse_as_of", "fingerprint", "last_prices",
     ],
+    "benchmark": ["Benchmark", "read_benchmark", "check_benchmark", "mix_values", "read_values_file", "at_moments"],
     "calendars": [
         "ROUND_THE_CLOCK", "ONE_YEAR", "DAY", "NEW_YORK", "FEWEST_DAYS", "LARGEST_GRID", "LONG_ENOUGH", "check_calendar", "sessions",
         "expected_bars", "observed_calendar", "check_on_calendar", "usual_step", "on_own_clock", "elapsed_years", "calendar_bars_a_year",
@@ -81,9 +82,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "written_settings": ["Fraction", "Words", "Numbers", "LimitLevel", "read_words", "read_named_numbers", "bars_ahead"],
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
-    "bars", "calendars", "cards", "carried_prices", "circuit_breaker", "cron", "currencies", "datasets", "decimals", "drawdown", "english",
-    "errors", "files", "hash_chain", "identity", "instruments", "lazy", "numbers", "pages", "performance_parts", "redaction", "resources",
-    "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "shown_tables", "sleeve_lines", "sqlite",
-    "svg_charts", "svg_maps", "synthetic", "terms", "tracing", "trial_store", "types", "values", "venue_profiles", "venue_proxy",
-    "written_settings", "written_times",
+    "bars", "benchmark", "calendars", "cards", "carried_prices", "circuit_breaker", "cron", "currencies", "datasets", "decimals",
+    "drawdown", "english", "errors", "files", "hash_chain", "identity", "instruments", "lazy", "numbers", "pages", "performance_parts",
+    "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "shown_tables",
+    "sleeve_lines", "sqlite", "svg_charts", "svg_maps", "synthetic", "terms", "tracing", "trial_store", "types", "values",
+    "venue_profiles", "venue_proxy", "written_settings", "written_times",
 ])

@@ -7,6 +7,7 @@ __all__ = ['FIELDS', 'PRICES', 'bars_from', 'bars_from_close', 'check_index', 'c
            'with_timeframe', 'check_timeframe', 'closed_by', 'parse_as_of', 'fingerprint', 'last_prices']
 
 # %% ../../nbs/00_core/15_bars.ipynb #1822a1e2
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
@@ -191,6 +192,8 @@ def parse_as_of(
 ) -> datetime:  # UTC
     "Read a point in time; a bare date means after that day's close, that is the following midnight UTC.\n\nParameters\n----------\ntext : str\n    '2022-12-27' or '2022-12-27T06:00Z'\n\nReturns\n-------\ndatetime\n    UTC"
     try:
+        if not re.match(r"\s*\d{4}-\d{1,2}-\d{1,2}", text):  # 03/04/2022 may be a day in March or in April
+            raise ValueError
         when = pd.Timestamp(text)
     except ValueError as error:
         raise BadInput(f"{text!r} is not a date; write it like 2022-12-27") from error

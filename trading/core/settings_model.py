@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from .benchmark import check_benchmark
 from .calendars import check_calendar
 from .cron import Cron, TimeZoneName
 from .sleeve_lines import SleeveLine
@@ -57,6 +58,8 @@ class MarketSettings(SettingsSection):
     calendar: str = Field("auto", description="which bars should exist: 24/7, 24/5, forex, an exchange such as XNYS, or auto: what each symbol's bars keep; see [calendars]")
     max_age_hours: float = Field(120, gt=0, description="older bars are not traded on")
     files: bool = Field(False, description="imported bars stand where the venue has none, for example before its first")
+    benchmark: Annotated[str, AfterValidator(check_benchmark)] = Field("", description="what the account is held against: a symbol, a mix such as 'SPY 0.6, TLT 0.4' (with cash if you like), or a CSV file with "
+                                           "date and value; empty: all symbols held equally")
     instruments: str = Field("", description="CSV file with steps and limits of symbols, above what the venue tells; empty: what the venue tells")
 
     @property

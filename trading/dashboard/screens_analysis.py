@@ -15,8 +15,8 @@ from ..core.english import count, listed, sentence
 from .components import PageSection, Viewer
 from .screens_trading import read_artefact, report_data, series
 from ..report.forecast_sections import ForecastReview, forecast_overview
-from ..report.formatting import Parts, known, number, percent, percent_axis
-from ..report.performance_sections import COMPARED_METRICS, equity_parts, month_parts, risk_parts
+from ..report.formatting import Parts, known, money, number, percent, percent_axis
+from ..report.performance_sections import CHANGE_LINES, COMPARED_METRICS, equity_parts, month_parts, risk_parts
 from ..report.risk_sections import RiskContext, stress_parts
 from ..report.sections import figure, table
 from ..core.svg_charts import bar_chart, time_chart
@@ -35,6 +35,7 @@ from trading.services.queries_analytics import (
     stress_results,
 )
 from ..services.strategy_control import compare_strategies
+from ..services.queries_books import contribution
 from ..services.workspace import Workspace
 from ..services.queries_runs import find_record
 from ..core.drawdown import value_drawdown
@@ -86,7 +87,8 @@ def _screener(found: Mapping) -> Parts:
 def performance_screen(place: Workspace, who: Viewer) -> list[PageSection]:
     "Show equity, drawdown and exposure of the account, and the back-test of the policy."
     found, items = performance(place, who.profile), history(place, who.profile)["items"]
-    made = [PageSection("own", "Account", _account(items, found), "One value for each run.")]
+    made = [PageSection("own", "Account", _account(items, found), "One value for each close that is stored."),
+            PageSection("causes", "What made the change", _causes(contribution(place, who.profile)), "Every cent stands in one line.")]
     compared = compare_strategies(place, who.profile)
     if compared["items"]:
         made.append(PageSection("sleeves", "Sleeves", sleeve_parts(compared["items"]), "What trades besides the policy, against what its promotion showed."))
@@ -97,10 +99,26 @@ def performance_screen(place: Workspace, who: Viewer) -> list[PageSection]:
     past = read_artefact(place, record, "backtest")
     name = f"{record.settings['allocate']['policy']} policy without forecasts, after costs"
     data = report_data(record, backtest=past["equity"], benchmark=past["benchmark"], backtest_name=name,
-                       benchmark_name="all symbols held equally, no costs", monthly=months_of(past["equity"]))
+                       benchmark_name=tested["benchmark_name"], monthly=months_of(past["equity"]))
     parts = [p for p in equity_parts(data) if p[0] != "missing"]
     made.append(PageSection("past", "Back-test", parts, "The policy's rules applied to the past."))
     return [*made, PageSection("months", "Monthly returns", month_parts(data))]
+
+
+def _causes(found: Mapping) -> Parts:
+    "Write what made the account change since its first value, by group, asset and kind."
+    if not found["items"]:
+        return [("missing", sentence(found.get("missing", "nothing has changed")) + ".")]
+    currency, form = found["currency"], lambda v: money(v, digits=2, sign=True)
+    lines = pd.DataFrame(found["items"]).assign(name=lambda f: [CHANGE_LINES.get(n, n) for n in f["name"]], group=lambda f: f["group"].where(f["group"] != "", "—"))
+    total = pd.DataFrame([{"name": "Change of the account", "group": "", "amount": found["total"]}])
+    columns = [("", "", str, ""), ("Group", "group", str, ""), (currency, "amount", form, "n")]
+    words = f"{found['since'][:10]} to {found['until'][:10]}: {money(found['total'], currency, sign=True)}, of which {money(found['gained'], currency, sign=True)} were not put in or taken out."
+    groups = pd.DataFrame([{"group": g["group"] or "no group", "amount": g["amount"]} for g in found["groups"]])
+    parts: Parts = [("text", words)]
+    if len(groups):
+        parts.append(("table", table(groups.set_index("group"), [("Group", "", str, ""), (currency, "amount", form, "n")])))
+    return [*parts, ("more", {"summary": "Line by line", "table": table(pd.concat([lines, total]).set_index("name")[["group", "amount"]], columns)})]
 
 
 SHARES, RATIOS = ("return", "drawdown", "annual_return", "volatility", "max_drawdown"), ("sharpe", "sortino", "calmar", "omega")
@@ -121,6 +139,9 @@ def _account(items: list[dict], found: Mapping) -> Parts:
     exposure = share(1 - cash / equity, "Share of the account that is invested")
     drawn.append(("figure", figure("Exposure", "Share of the value that is invested.", exposure)))
     ratios = [(sentence(n.replace("_", " ")), percent(abs(own[n])) if "drawdown" in n else (percent if n in SHARES else number)(own[n])) for n in (*SHARES, *RATIOS) if known(own.get(n))]
+    against = own.get("benchmark", {})
+    if "return" in against:
+        ratios += [("Benchmark", against["name"]), ("Return of the benchmark", percent(against["return"], 2, True)), ("Account less benchmark", percent(against["difference"], 2, True))]
     return [*drawn, ("facts", ratios), *([("missing", sentence(own["missing"]) + ".")] if own.get("missing") else [])]
 
 # %% ../../nbs/16_dashboard/10_screens_analysis.ipynb #66508615

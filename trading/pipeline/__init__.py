@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "instruments": ["instruments_version", "InstrumentHistory", "fetch_instruments", "known_instruments", "pinned_instruments"],
     "launch": ["resolve_as_of", "open_run", "settings_of", "run_daily", "prepare_prefect", "start_server", "own_server", "load_flow"],
+    "marks": ["benchmark_symbols", "stored_closes", "last_moment", "later_marks", "account_history", "benchmark_values"],
     "memory_run": ["MemoryRun"],
     "multi_venue": [
         "add_books", "CombinedLedger", "SerializedVenue", "CombinedVenue", "MultiVenueAccount", "require_within", "open_trading_account",
@@ -65,7 +66,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "account_number",
     ],
 }, modules=[
-    "account", "cycle", "factory", "forecast_review", "instruments", "launch", "market_bars", "memory_run", "multi_venue",
+    "account", "cycle", "factory", "forecast_review", "instruments", "launch", "market_bars", "marks", "memory_run", "multi_venue",
     "named_optimizer", "named_sleeves", "notebook_runner", "paper", "plan_approval", "plan_check", "price_snapshot", "replay",
     "replay_result", "run_compare", "run_record", "sentiment", "sleeves", "steps", "target_weights", "trade_loop", "trade_report",
     "trade_steps", "venue_factory",

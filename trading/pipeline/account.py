@@ -19,7 +19,7 @@ import pandas as pd
 from ..core.english import plural
 from ..accounting.ledger import Ledger
 from ..accounting.ledger_postgres import open_ledger_at
-from ..accounting.performance import Change, explain_change
+from ..accounting.performance import Change, explain_change, to_cents
 from ..accounting.unit_values import unit_values
 from ..core.circuit_breaker import BackoffPolicy
 from ..core.bars import bar_length
@@ -210,7 +210,8 @@ class TradingAccount:
 
     def change_lines(self, change: Change | None) -> dict[str, float]:
         "Return a change as lines that a report writes: assets, currencies, fees and the like, and the total."
-        return {k: float(n) for k, n in {**change.assets, **change.currencies, **change.lines, "total": change.total}.items()} if change else {}
+        lines = to_cents({**change.assets, **change.currencies, **change.lines}) if change else {}
+        return {k: float(n) for k, n in lines.items()} | ({"total": float(sum(lines.values()))} if change else {})
 
     def preflight(self, plan: Plan, fee_rate: Decimal) -> Preflight:
         "Ask the venue whether every order of a plan can be sent."

@@ -103,7 +103,7 @@ class CombinedLedger:
         "Return what came into the accounts and what left them; between two of them it is both."
         return [f for a in self._accounts for f in self._ledger.flows(a)]
 
-    def equity_history(self, account: str) -> pd.DataFrame:
+    def equity_history(self, account: str, more: Any = None) -> pd.DataFrame:
         "Return what all were worth together, at the moments for which all are known."
         frames = [self._ledger.equity_history(a) for a in self._accounts]
         moments = frames[0].index

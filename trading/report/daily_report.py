@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..core.drawdown import drawdown_now
 from ..core.english import count, listed, plural, sentence
 from ..core.errors import BadInput
 from ..core.redaction import redact
@@ -124,10 +125,11 @@ def _equity_figures(data: ReportData, own: pd.Series) -> list[tuple[str, str, st
     now, currency = float(own.iloc[-1]), data.currency
     found = [(f"Equity, {currency}", money(now, digits=0), closing_day(own.index[-1]))]
     if len(own) > 1:
-        change, fall = now - float(own.iloc[-2]), 1 - now / float(own.max())
+        unit = own if data.unit is None else data.unit.reindex(own.index).astype(float)  # what was put in or taken out is no gain and no fall
+        change, fall = now - float(own.iloc[-2]) - data.flow, drawdown_now(unit)
         name = "Day" if data.timeframe == "1d" and own.index[-1] - own.index[-2] <= pd.Timedelta(days=4) else "Change"
-        found.append((name, percent(change / float(own.iloc[-2]), 2, True), f"{money(change, currency, 0, True)} since {closing_day(own.index[-2])}"))
-        found.append(("Drawdown", percent(fall), f"from the high of {closing_day(own.idxmax())}" if fall else "at its high"))
+        found.append((name, percent(float(unit.iloc[-1] / unit.iloc[-2] - 1), 2, True), f"{money(change, currency, 0, True)} since {closing_day(own.index[-2])}"))
+        found.append(("Drawdown", percent(fall), f"from the high of {closing_day(unit.idxmax())}" if fall else "at its high"))
     return found
 
 

@@ -92,7 +92,7 @@ def _change_table(data: ReportData) -> Parts:
     names = {k: CHANGE_LINES.get(k, k) for k in data.change if k != "total"} | {"total": "Change of the account"}
     frame = pd.DataFrame({"money": [float(data.change[k]) for k in names]}, index=list(names.values()))
     words = "Gains by asset without fees; every cent of the change stands in one line."
-    return [("more", {"summary": "What made the change, line by line", "table": table(frame, [("", "", str, ""), (data.currency, "money", lambda v: money(v, sign=True), "n")],
+    return [("more", {"summary": "What made the change, line by line", "table": table(frame, [("", "", str, ""), (data.currency, "money", lambda v: money(v, digits=2, sign=True), "n")],
                                                                                 "Change of the account", words)})]
 
 # %% ../../nbs/14_report/30_performance_sections.ipynb #bb862541

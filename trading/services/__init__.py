@@ -52,8 +52,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "portfolios": ["portfolio_names", "every_workspace", "portfolio_name", "add_portfolio", "existing_portfolio"],
     "queries_analytics": [
         "FEWEST_RETURNS", "settings_then", "plain_number", "predictions", "explanation", "forecast_facts", "regimes", "opportunities",
-        "performance", "history", "risk", "stress_results", "months_of", "attribution", "return_correlation", "optimise",
+        "backtest_benchmark", "performance", "history", "risk", "stress_results", "months_of", "attribution", "return_correlation",
+        "optimise",
     ],
+    "queries_books": ["contribution"],
     "queries_live": ["LedgerTail", "ledger_event", "live_state", "newest_quotes"],
     "queries_portfolio": ["portfolio", "section_of"],
     "queries_runs": [
@@ -101,7 +103,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
 }, modules=[
     "access", "account_control", "alerting", "backups", "book_control", "commands", "data_control", "exports", "feedback_history",
     "file_optimise", "flow_runs", "holdings", "jobs", "launching", "loop_control", "maintenance", "market_data", "metrics", "plan_control",
-    "portfolio_control", "portfolios", "queries_analytics", "queries_live", "queries_portfolio", "queries_runs", "queries_system",
-    "queries_trading", "queries_venues", "query_cache", "replay_control", "run_control", "security_admin", "settings_control", "stops",
-    "strategy_control", "system_control", "user_control", "venue_control", "workspace",
+    "portfolio_control", "portfolios", "queries_analytics", "queries_books", "queries_live", "queries_portfolio", "queries_runs",
+    "queries_system", "queries_trading", "queries_venues", "query_cache", "replay_control", "run_control", "security_admin",
+    "settings_control", "stops", "strategy_control", "system_control", "user_control", "venue_control", "workspace",
 ])

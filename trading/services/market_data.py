@@ -17,6 +17,7 @@ from typing import Any
 from ..core.errors import BadSettings, MissingData
 from ..core.settings import Settings
 from ..pipeline.factory import calendars_of, market_source, store_of
+from ..pipeline.marks import benchmark_symbols
 
 # %% ../../nbs/13_services/06_market_data.ipynb #681b3954
 def _since(settings: Settings) -> datetime:
@@ -34,6 +35,8 @@ def update_market(
     from trading.data.ingest import ingest
 
     market = settings.market
+    if beside := benchmark_symbols(settings):
+        ingest(market_source(settings), store_of(settings), beside, market.timeframe, _since(settings))
     return ingest(market_source(settings), store_of(settings), market.symbols, market.timeframe, _since(settings), progress=progress,
                   calendar=calendars_of(settings), refill=refill)
 

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['FEWEST_RETURNS', 'settings_then', 'plain_number', 'predictions', 'explanation', 'forecast_facts', 'regimes',
-           'opportunities', 'performance', 'history', 'risk', 'stress_results', 'months_of', 'attribution',
-           'return_correlation', 'optimise']
+           'opportunities', 'backtest_benchmark', 'performance', 'history', 'risk', 'stress_results', 'months_of',
+           'attribution', 'return_correlation', 'optimise']
 
 # %% ../../nbs/13_services/25_queries_analytics.ipynb #03e41ebb
 import math
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from ..pipeline.sleeves import net_targets
 from ..pipeline.target_weights import recent_day_returns
 from ..pipeline.factory import groups_of, risk_limits, shock_groups_of
 from ..pipeline.forecast_review import forecast_review
+from ..pipeline.marks import account_history, benchmark_values
 from ..pipeline.run_record import Run, RunRecord
 from ..pipeline.sentiment import pinned_sentiment
 from .queries_trading import run_bars
@@ -126,6 +128,14 @@ def opportunities(place: Workspace, profile: str | None = None, count: int = 20)
     return {"run": record.id, "as_of": record.as_of.isoformat(), "items": items, "left_out": found.left_out}
 
 # %% ../../nbs/13_services/25_queries_analytics.ipynb #a5d2f9d2
+def backtest_benchmark(place: Workspace, record: RunRecord) -> str:
+    "Say what the back-test of a run is compared with."
+    try:
+        return artefact(place, record, "allocation").get("benchmark") or "all symbols held equally, no costs"
+    except MissingData:
+        return "all symbols held equally, no costs"
+
+
 FEWEST_RETURNS = 30  # returns below which no ratio is given
 
 
@@ -149,10 +159,22 @@ def _ratios(values: pd.Series, benchmark: pd.Series | None = None) -> dict:
 
 def _marks(place: Workspace, settings: Settings) -> pd.DataFrame:
     "Return what the account was worth over time."
-    marks = ledger_for_reading(place).equity_history(f"{settings.run.mode}-{settings.run.profile}")
+    marks = account_history(settings, ledger_for_reading(place), f"{settings.run.mode}-{settings.run.profile}", datetime.now(UTC))
     if marks.empty:
         raise MissingData("the account has no value yet; the first run that trades writes it down: 'carnet run'")
     return marks
+
+
+def _beside(settings: Settings, unit: pd.Series) -> dict:
+    "Return the benchmark of the settings over the life of an account, and how the two compare."
+    values, name = benchmark_values(settings, unit.index)
+    if values is None or values.notna().sum() < 2:
+        return {"benchmark": missing(name or "market.benchmark names none; all that is compared is the back-test")}
+    values, unit = values.dropna(), unit[values.notna()]
+    gained, own = float(values.iloc[-1] / values.iloc[0] - 1), float(unit.iloc[-1] / unit.iloc[0] - 1)
+    ratios = {} if len(values) <= FEWEST_RETURNS else {k: v for k, v in _ratios(unit, values).items() if k in ("alpha", "beta")}
+    return {"benchmark": {"name": name, "from": values.index[0].isoformat(), "to": values.index[-1].isoformat(), "return": gained, "account_return": own,
+                          "difference": own - gained, "drawdown": drawdown_now(values), **ratios}}
 
 
 @view
@@ -166,7 +188,7 @@ def performance(place: Workspace, profile: str | None = None) -> dict:
         unit, flows = marks["unit"], [(marks.index[0], float(marks["equity"].iloc[0])), *((t, f) for t, f in marks["flow"].iloc[1:].items() if f)]
         own = {"from": unit.index[0].isoformat(), "to": unit.index[-1].isoformat(), "return": float(unit.iloc[-1] / unit.iloc[0] - 1),
                "money_weighted": money_weighted_return(flows, float(marks["equity"].iloc[-1]), marks.index[-1]),
-               "drawdown": drawdown_now(unit), **_ratios(unit)}
+               "drawdown": drawdown_now(unit), **_ratios(unit)} | _beside(settings, unit)
     except TradingError as error:
         own = missing(error)
     try:
@@ -174,7 +196,7 @@ def performance(place: Workspace, profile: str | None = None) -> dict:
         table = artefact(place, record, "backtest")
         past = table.pct_change().dropna()
         tested = {"run": record.id, "from": table.index[0].isoformat(), "to": table.index[-1].isoformat(), "note": "without forecasts, after costs",
-                  "policy": _ratios(table["equity"], table["benchmark"]), "benchmark": _ratios(table["benchmark"]),
+                  "policy": _ratios(table["equity"], table["benchmark"]), "benchmark": _ratios(table["benchmark"]), "benchmark_name": backtest_benchmark(place, record),
                   "drawdowns": rows(drawdowns(past["equity"])), "return": float(table["equity"].iloc[-1] - 1)}
     except TradingError as error:
         tested = missing(error)
@@ -190,6 +212,8 @@ def history(place: Workspace, profile: str | None = None, kind: str = "account",
     try:
         if kind == "account":
             run, table = None, _marks(place, settings)
+            beside = benchmark_values(settings, table.index)[0]
+            table = table if beside is None else table.assign(benchmark=beside)
         else:
             record = newest_run(place, settings.run.profile, "backtest", dry_runs=True)
             run, table = record.id, artefact(place, record, "backtest")

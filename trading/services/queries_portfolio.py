@@ -6,6 +6,8 @@
 __all__ = ['portfolio', 'section_of', 'holdings']
 
 # %% ../../nbs/13_services/18_queries_portfolio.ipynb #fbcd9196
+from datetime import UTC, datetime
+
 from ..core.errors import MissingData, TradingError
 from ..core.settings import Settings
 from .query_cache import view
@@ -13,6 +15,7 @@ from .queries_runs import artefact, missing, newest_run
 from .workspace import Workspace, current_settings, ledger_for_reading
 from ..core.drawdown import drawdown_now
 from ..pipeline.factory import groups_of
+from ..pipeline.marks import account_history
 
 # %% ../../nbs/13_services/18_queries_portfolio.ipynb #f05d540c
 @view
@@ -26,7 +29,7 @@ def portfolio(place: Workspace, profile: str | None = None) -> dict:
              "kill_switch": kill_switch(settings, account).reason()}
     numbers = ("equity", "cash", "exposure", "invested", "paid_in", "realised", "unrealised", "fees", "profit", "profit_share")
     try:
-        marks = ledger_for_reading(place).equity_history(account)
+        marks = account_history(settings, ledger_for_reading(place), account, datetime.now(UTC))
         if marks.empty:
             raise MissingData(f"the account {account} has no value yet; the first run that trades writes it down: 'carnet run'")
     except TradingError as error:
