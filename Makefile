@@ -43,7 +43,7 @@ test: .venv/dev.ok ## everything: style, notebooks, tests, layers; ARGS="-k repo
 	@./scripts/get-promtool
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/python scripts/export.py
-	@$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadgroup --reruns 1 --reruns-delay 2 -raR $(ARGS)
 
 coverage: .venv/dev.ok ## the same tests with the branches of trading/ counted, which takes a fifth longer
 	@./scripts/get-chromium

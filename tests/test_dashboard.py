@@ -182,12 +182,12 @@ FINISHED = "#s-run .steps:not(:has(li:not(.is-done)))"
 
 def trade_again(page) -> None:
     "Resume trading if another test has stopped this account, and load the page anew."
-    page.wait_for_selector("header button:has-text('Stop trading'), #banner button:has-text('Resume trading')")
+    page.wait_for_selector("header button:has-text('Stop trading')")
     if page.locator("#banner button:has-text('Resume trading')").count():
         page.click("#banner button:has-text('Resume trading')")
         page.fill("#ask-reason", "it was another test")
         page.click("#ask-yes")
-        page.wait_for_selector("header button:has-text('Stop trading')")
+        page.wait_for_selector("#banner button:has-text('Resume trading')", state="detached")
         page.reload()
         page.wait_for_selector("#carnet[data-live=yes]")
 
@@ -240,7 +240,7 @@ def test_a_person_starts_the_run_approves_its_plan_reads_orders_and_report_and_s
     page.fill("#ask-reason", "the venue was repaired")
     page.click("#ask-yes")
     page.wait_for_selector("header button:has-text('Stop trading')")
-    page.wait_for_selector("#banner .stop", state="detached")
+    page.wait_for_selector("#banner button:has-text('Resume trading')", state="detached")
     done = [e.action for e in served[2].entries() if e.who == "trader" and not e.action.startswith("sign")]
     assert done == ["run started", "plan approved", "trading stopped", "trading resumed"] and served[2].verify() == []
 
@@ -260,11 +260,11 @@ def test_the_same_on_a_phone_with_a_finger(browser, served, home):
         assert page.locator("#screens").is_hidden() and page.evaluate("document.documentElement.scrollWidth") == 390
 
     page.select_option("#profile", "phone")
-    if page.locator("#banner .stop").count():  # whoever pressed the button at the desk has stopped this account too
+    if page.locator("#banner button:has-text('Resume trading')").count():  # whoever pressed the button at the desk has stopped this account too
         page.tap("#banner button:has-text('Resume trading')")
         page.fill("#ask-reason", "it was the other one")
         page.tap("#ask-yes")
-        page.wait_for_selector("#banner .stop", state="detached")
+        page.wait_for_selector("#banner button:has-text('Resume trading')", state="detached")
     page.tap("#s-run a:has-text('Look at the orders')")
     page.wait_for_selector("#s-orders tbody tr")
     wanted = page.locator("#s-orders tbody tr").count()
@@ -288,7 +288,7 @@ def test_the_same_on_a_phone_with_a_finger(browser, served, home):
     page.tap("#banner button:has-text('Resume trading')")
     page.fill("#ask-reason", "I have arrived")
     page.tap("#ask-yes")
-    page.wait_for_selector("#banner .stop", state="detached")
+    page.wait_for_selector("#banner button:has-text('Resume trading')", state="detached")
     done = [e.action for e in audit.entries() if e.who == "ada" and not e.action.startswith("sign")]
     assert done == ["plan approved", "trading stopped", "trading resumed"]
     assert "I am on a train" in (folder / "data" / "kill-live-phone.jsonl").read_text()

@@ -82,7 +82,7 @@ def test_moving_averages_agree_with_vectorbt_alone():
 
     bars = sample_bars("indices").loc["2009":"2014", (slice(None), ["S&P 500"])]
     close, open_ = bars["close"], bars["open"]
-    results = sweep(bars, MaCross, {"fast": [3, 10, 25], "slow": [30, 77, 150]}, **COSTS)
+    results = sweep(bars, MaCross, {"fast": [3, 10, 25], "slow": [30, 77, 150]}, periods=252, **COSTS)
     means = {w: close["S&P 500"].rolling(w).mean() for w in (3, 10, 25, 30, 77, 150)}
     above = pd.concat({(f, s): means[f] > means[s] for f in (3, 10, 25) for s in (30, 77, 150)}, axis=1).shift(1, fill_value=False)
     price, value = (pd.concat(dict.fromkeys(above, one["S&P 500"]), axis=1) for one in (open_, close))

@@ -180,25 +180,25 @@ def job(strategy=None, grid=None, engine="kernel", bars=BARS, metrics=FIGURES, r
 def test_both_engines_and_the_single_backtest_give_the_same_figures():
     for costs in ({}, {"fees": 0.01, "slippage": 0.02, "fixed_fees": 3.0, "cash": 500.0}):
         one = job(**costs)
-        slow = run_vectorbt(one, 0, 4)
-        np.testing.assert_allclose(run_accounts(one, 0, 4), slow, rtol=1e-9, atol=1e-9)
+        slow = run_vectorbt(one, 0, 4)[0]
+        np.testing.assert_allclose(run_accounts(one, 0, 4)[0], slow, rtol=1e-9, atol=1e-9)
         assert slow.shape == (4, 2, N)
         for s, symbol in enumerate("AB"):
-            np.testing.assert_allclose(run_fast(one, symbol, 0, 4), slow[:, s], rtol=1e-9, atol=1e-9)
+            np.testing.assert_allclose(run_fast(one, symbol, 0, 4)[0], slow[:, s], rtol=1e-9, atol=1e-9)
             for k, params in enumerate(one.grid.each(0, 4)):
                 alone = backtest(BARS[[("close", symbol)]], MaCross(**params), periods=365, **{"fees": 0.001, **costs}).stats
                 np.testing.assert_allclose(slow[k, s], alone[list(FIGURES)].to_numpy(float), rtol=1e-9, atol=1e-9)
     part = run_chunk(job(metrics=["fees", "final"]), "A", 1, 3)
-    whole = run_accounts(job(), 1, 3)[:, 0]
+    whole = run_accounts(job(), 1, 3)[0][:, 0]
     assert part.shape == (2, 1, 2) and part[:, 0] == pytest.approx(whole[:, [FIGURES.index("fees"), FIGURES.index("final")]])
-    assert run_chunk(job(engine="vectorbt", metrics=["final"]), None, 0, 2)[:, 1, 0] == pytest.approx(run_accounts(job(), 0, 2)[:, 1, 0])
+    assert run_chunk(job(engine="vectorbt", metrics=["final"]), None, 0, 2)[:, 1, 0] == pytest.approx(run_accounts(job(), 0, 2)[0][:, 1, 0])
 
 
 def test_stops_and_weights_go_through_the_account():
-    stopped = run_accounts(job(engine="auto", grid={"fast": [1], "slow": [2]}, rules={"stop_loss": 0.05}), 0, 1)[0, 0]
+    stopped = run_accounts(job(engine="auto", grid={"fast": [1], "slow": [2]}, rules={"stop_loss": 0.05}), 0, 1)[0][0, 0]
     alone = backtest(BARS[[("close", "A")]], MaCross(1, 2), periods=365, stop_loss=0.05).stats
     np.testing.assert_allclose(stopped, alone[list(FIGURES)].to_numpy(float), rtol=1e-9)
-    found = run_accounts(job(TargetWeights(), {"every": ["week", "bar"]}, "auto"), 0, 2)
+    found = run_accounts(job(TargetWeights(), {"every": ["week", "bar"]}, "auto"), 0, 2)[0]
     assert found.shape == (2, 1, N)
     np.testing.assert_allclose(found[1, 0], backtest(BARS, TargetWeights(every="bar"), periods=365).stats[list(FIGURES)].to_numpy(float))
 

@@ -39,7 +39,8 @@ class Real:
     """An asynchronous venue whose answers are real: while one is under way, the clock that jumps stands still."""
 
     def __init__(self, loop, url):
-        self.loop, self.venue = loop, AsyncCcxtVenue("binance", base_url=url, timeout=5.0)
+        self.loop, self.venue = loop, AsyncCcxtVenue("binance", base_url=url, timeout=5.0, wait=0.0)  # the clock stands still during a call
+        self.venue.budget.clock = loop.time  # what it waits after a refusal passes on the same clock
         self.name = self.venue.name
 
     async def _count(self, work):

@@ -76,7 +76,7 @@ def test_training_counts_every_trial_and_says_what_was_promoted_or_why_not(home,
     result, models = json.loads((week / "train.json").read_text()), home / "data" / "models" / "sample"
     assert count_trials(models, "forecast") == 4 + 2 == result["trials"], "four of ridge, one forest, one booster"
     with contextlib.closing(sqlite3.connect(home / "data" / "trials.sqlite")) as db:
-        assert db.execute("select count(*) from trials where strategy = 'forecast'").fetchone()[0] == 6, "and all of them in the common register"
+        assert db.execute("select sum(count) from searches where strategy = 'forecast'").fetchone()[0] == 6, "and all of them in the common register"
     book = promotions(models)
     assert len(book) == 2 and book[0].passed, "the default settings face the gate first"
     assert book[0].version != result["version"] == book[1].version and book[1].before == book[0].version

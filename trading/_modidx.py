@@ -6873,6 +6873,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                'trading/venues/crypto/async_venue.py'),
                                                    'trading.venues.crypto.async_venue.AsyncCcxtVenue.create_order': ( '01_venues/crypto/async_venue.html#asyncccxtvenue.create_order',
                                                                                                                       'trading/venues/crypto/async_venue.py'),
+                                                   'trading.venues.crypto.async_venue.AsyncCcxtVenue.fetch_activity': ( '01_venues/crypto/async_venue.html#asyncccxtvenue.fetch_activity',
+                                                                                                                        'trading/venues/crypto/async_venue.py'),
                                                    'trading.venues.crypto.async_venue.AsyncCcxtVenue.fetch_balance': ( '01_venues/crypto/async_venue.html#asyncccxtvenue.fetch_balance',
                                                                                                                        'trading/venues/crypto/async_venue.py'),
                                                    'trading.venues.crypto.async_venue.AsyncCcxtVenue.fetch_my_trades': ( '01_venues/crypto/async_venue.html#asyncccxtvenue.fetch_my_trades',

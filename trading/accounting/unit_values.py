@@ -99,8 +99,9 @@ def flow_worth(
 def unit_values(
     marks: "pd.DataFrame",  # by timestamp, ascending: equity, and contributed: all that was put in less what was taken out
     flows: Sequence[tuple[datetime, float]] = (),  # UTC, and worth; below zero: it left
+    start: float = 1.0,  # the unit at the first mark, for marks that go on from earlier ones
 ) -> "pd.DataFrame":  # by timestamp: flow since the mark before, unit: value of what was 1 at the first mark
-    "Return the unit value of an account at each of its marks.\n\nParameters\n----------\nmarks : 'pd.DataFrame'\n    by timestamp, ascending: equity, and contributed: all that was put in less what was taken out\nflows : Sequence[tuple[datetime, float]], default ()\n    UTC, and worth; below zero: it left\n\nReturns\n-------\n'pd.DataFrame'\n    by timestamp: flow since the mark before, unit: value of what was 1 at the first mark"
+    "Return the unit value of an account at each of its marks.\n\nParameters\n----------\nmarks : 'pd.DataFrame'\n    by timestamp, ascending: equity, and contributed: all that was put in less what was taken out\nflows : Sequence[tuple[datetime, float]], default ()\n    UTC, and worth; below zero: it left\nstart : float, default 1.0\n    the unit at the first mark, for marks that go on from earlier ones\n\nReturns\n-------\n'pd.DataFrame'\n    by timestamp: flow since the mark before, unit: value of what was 1 at the first mark"
     import numpy as np
     import pandas as pd
 
@@ -113,7 +114,7 @@ def unit_values(
         if 0 < i < len(times):
             weighted[i] += worth * (times[i] - moment) / (times[i] - times[i - 1])
             into[i], out[i] = into[i] + max(worth, 0), out[i] + max(-worth, 0)
-    unit, units = 1.0, [1.0] * min(1, len(marks))
+    unit, units = start, [start] * min(1, len(marks))
     for i in range(1, len(marks)):
         gained, base = equity[i] - equity[i - 1] - total[i], equity[i - 1] + weighted[i]
         if base <= 0 or equity[i - 1] <= 0:

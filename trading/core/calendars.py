@@ -160,13 +160,16 @@ def usual_step(
 
 
 def on_own_clock(
-    close: pd.DataFrame,  # time × symbol, NaN where there is no bar
+    close: pd.DataFrame,  # time × symbol, NaN where there is no bar; `attrs["calendar"]` names the calendar that all keep, else it is seen from all times
     timeframe: str = "",  # length of a bar; empty: the one that the prices carry, or the usual distance
 ) -> Iterator[pd.DataFrame]:  # time × some of the symbols; together all of them
-    "Yield the symbols of each calendar with one row for each of their bars, those in which nothing was traded included.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, NaN where there is no bar\ntimeframe : str, default ''\n    length of a bar; empty: the one that the prices carry, or the usual distance\n\nYields\n------\nIterator[pd.DataFrame]\n    time × some of the symbols; together all of them"
-    index = close.index
+    "Yield the symbols of each calendar with one row for each of their bars, those in which nothing was traded included.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, NaN where there is no bar; `attrs[\"calendar\"]` names the calendar that all keep, else it is seen from all times\ntimeframe : str, default ''\n    length of a bar; empty: the one that the prices carry, or the usual distance\n\nYields\n------\nIterator[pd.DataFrame]\n    time × some of the symbols; together all of them"
+    index, known = close.index, close.attrs.get("calendar", "")
     timeframe = timeframe or close.attrs.get("timeframe", "")
     step = bar_length(timeframe) if timeframe else usual_step(index)
+    if known:
+        yield _each_step(close, step) if known == "24/7" and pd.Timedelta(0) < step <= DAY else close
+        return
     groups: dict[tuple, list[str]] = {}
     kept: dict[bytes, tuple] = {}
     for symbol in close.columns:

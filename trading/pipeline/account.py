@@ -20,6 +20,7 @@ from ..core.english import plural
 from ..accounting.ledger import Ledger
 from ..accounting.ledger_postgres import open_ledger_at
 from ..accounting.performance import Change, explain_change
+from ..accounting.unit_values import unit_values
 from ..core.circuit_breaker import BackoffPolicy
 from ..core.bars import bar_length
 from ..core.errors import BadInput, Refused
@@ -133,7 +134,7 @@ def kill_switch(
 # %% ../../nbs/12_pipeline/40_account.ipynb #56f1aa4a
 @dataclass
 class TradingAccount:
-    "The books and the exchange that a run trades on.\n\nParameters\n----------\naccount : str\nledger : Ledger\nvenue : PricedVenue\ntape : PriceFeed | None\n    the prices that a paper exchange goes by; None: the exchange is real\nwhen : datetime\n    UTC, the moment of the decision\ncurrency : str\ndry_run : bool\nsaid : str\n    one sentence about which books these are\npast : list[tuple[str, float]]\n    equity before these books began, for a dry run\ntolerance : Decimal\n    units that a balance may differ by\nbooks : LiveSettings\n    what may differ, and what is booked without asking\nsymbols : tuple[str, ...] | None, default None\n    what the account trades; anything else at the venue is left alone; None: all is its business\nvolumes : Mapping[str, Decimal]\n    units a second in the last bar, for a share of the volume on paper\ninstruments : Mapping[str, Instrument]\n    as they were when the plan was made\nask_above : Decimal | None, default None\n    a real plan that trades no more is approved by this rule; None: a person is asked always"
+    "The books and the exchange that a run trades on.\n\nParameters\n----------\naccount : str\nledger : Ledger\nvenue : PricedVenue\ntape : PriceFeed | None\n    the prices that a paper exchange goes by; None: the exchange is real\nwhen : datetime\n    UTC, the moment of the decision\ncurrency : str\ndry_run : bool\nsaid : str\n    one sentence about which books these are\npast : list[tuple[str, float, float, float]]\n    time, equity, flow, unit before these books began, for a dry run\ntolerance : Decimal\n    units that a balance may differ by\nbooks : LiveSettings\n    what may differ, and what is booked without asking\nsymbols : tuple[str, ...] | None, default None\n    what the account trades; anything else at the venue is left alone; None: all is its business\nvolumes : Mapping[str, Decimal]\n    units a second in the last bar, for a share of the volume on paper\ninstruments : Mapping[str, Instrument]\n    as they were when the plan was made\nask_above : Decimal | None, default None\n    a real plan that trades no more is approved by this rule; None: a person is asked always"
 
     account: str
     ledger: Ledger
@@ -143,7 +144,7 @@ class TradingAccount:
     currency: str
     dry_run: bool
     said: str  # one sentence about which books these are
-    past: list[tuple[str, float]] = field(default_factory=list)  # equity before these books began, for a dry run
+    past: list[tuple[str, float, float, float]] = field(default_factory=list)  # time, equity, flow, unit before these books began, for a dry run
     tolerance: Decimal = Decimal(0)  # units that a balance may differ by
     books: LiveSettings = LiveSettings()  # what may differ, and what is booked without asking
     symbols: tuple[str, ...] | None = None  # what the account trades; anything else at the venue is left alone; None: all is its business
@@ -190,13 +191,12 @@ class TradingAccount:
     def history(self, prices: dict[str, Decimal], moment: datetime) -> pd.DataFrame:  # by timestamp: equity, flow since the mark before, unit
         "Return the account's value over time, up to now.\n\nParameters\n----------\nprices : dict[str, Decimal]\nmoment : datetime\n\nReturns\n-------\npd.DataFrame\n    by timestamp: equity, flow since the mark before, unit"
         self.mark(prices, moment)
-        own = self.ledger.equity_history(self.account)[["equity", "flow", "unit"]]
-        before = pd.Series({pd.Timestamp(t): v for t, v in self.past}, dtype=float)
-        before = before[before.index < own.index[0]] if len(before) else before
-        if len(before):
-            past = pd.DataFrame({"equity": before, "flow": 0.0, "unit": before / own["equity"].iloc[0] * own["unit"].iloc[0]})
-            own = pd.concat([past, own])
-        return own.rename_axis("timestamp")
+        own = self.ledger.equity_history(self.account)
+        past = pd.DataFrame([m[1:] for m in self.past], pd.to_datetime([m[0] for m in self.past], utc=True), ["equity", "flow", "unit"], dtype=float)
+        if len(past := past[past.index <= own.index[0]]):  # what was 1 long ago is not 1 now
+            first = past["unit"].iloc[-1] * (1.0 if past.index[-1] == own.index[0] else own["equity"].iloc[0] / past["equity"].iloc[-1])
+            own[["flow", "unit"]] = unit_values(own, self.ledger.flows(self.account), first)
+        return pd.concat([past[past.index < own.index[0]], own[["equity", "flow", "unit"]]]).rename_axis("timestamp")
 
     @property
     def accounts(self) -> list[str]:
@@ -289,11 +289,11 @@ def open_account(
         return open_live_account(record, settings, prices, now)
     again, given = record.parameters.get("again"), record.parameters.get("portfolio")
     data = Path(settings.run.data)
-    past: list[tuple[str, float]] = []
+    past: list[tuple[str, float, float, float]] = []
     start = (trade.starting_cash, [])
     if again:
         kept = Run(again).read("account")
-        past, opening = kept["history"], AccountSnapshot.of(kept)
+        past, opening = kept["marks"], AccountSnapshot.of(kept)
         start = (opening.cash, list(opening.positions.values()))
         said = f"a dry run that makes {Path(again).name} again, from the state it started with"
     elif given is not None:

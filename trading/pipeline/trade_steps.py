@@ -85,10 +85,12 @@ def plan_step(
     settings, record, bars = settings_of(run), run.record, bars_of(run)
     market, trade, costs, limits = settings.market, settings.trade, settings.costs, settings.limits
     desk.mark_closes(bars, market.timeframe)  # also those of days on which nothing ran
-    equity = performance_equity(desk.history(prices, record.as_of))
+    known = desk.history(prices, record.as_of)
+    equity = performance_equity(known)
     if not run.has("account"):
         history = [[moment.isoformat(), value] for moment, value in equity.items()]
-        run.write("account", desk.snapshot(prices).state | {"history": history})
+        marks = [[moment.isoformat(), *values] for moment, *values in known.itertuples()]
+        run.write("account", desk.snapshot(prices).state | {"history": history, "marks": marks})
     before = AccountSnapshot.of(run.read("account"))
     markets, place = tradable_markets(run, desk, settings)
     if run.has("plan"):

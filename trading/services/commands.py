@@ -73,7 +73,7 @@ class CommandRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
 
-Text = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x08\x0b-\x1f]*\S[^\x00-\x08\x0b-\x1f]*$")]  # for people, kept for ever
+Text = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x08\x0b-\x1f]*\S[^\x00-\x08\x0b-\x1f]*$", examples=["it is no longer needed"])]  # for people, kept for ever
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,80}$", examples=["sample"])]  # of a profile, a user, a secret
 
 

@@ -15,8 +15,9 @@ from typing import Any
 import pandas as pd
 
 from ...core.instruments import Instrument
-from ...core.types import Fill, Order, OrderState
+from ...core.types import Event, Fill, Order, OrderState
 from . import connection as exchange, orders
+from .activity import fetch_activity_of
 from .connection import Connection
 from .trades import Transfer, trades_since, transfers_since
 
@@ -88,6 +89,10 @@ class AsyncCcxtVenue(Connection):
     async def fetch_my_trades(self, since: datetime | None = None, symbols: Iterable[str] | None = None) -> list[Fill]:
         "Return our fills, oldest first; a venue that answers per symbol is asked for `symbols`, or it says that it needs them."
         return await trades_since(self, since, None if symbols is None else list(symbols))
+
+    async def fetch_activity(self, since: datetime) -> list[Event]:  # account '' yet, oldest first
+        "Return deposits, withdrawals, transfers and funding, as far as the venue tells.\n\nParameters\n----------\nsince : datetime\n\nReturns\n-------\nlist[Event]\n    account '' yet, oldest first"
+        return await fetch_activity_of(self, since)
 
     async def cancel_order(self, client_order_id: str, symbol: str) -> OrderState:
         "Cancel an order and return what became of it."
