@@ -182,3 +182,15 @@ def test_the_research_notebooks_are_copied_once_and_each_has_parameters(tmp_path
         assert any(c.cell_type == "markdown" and "## What did not work" in c.source for c in cells), book.name
     again = CliRunner().invoke(main, ["lab", "--copy", str(place)])
     assert again.exit_code == 1 and "nothing was copied" in again.output
+
+
+def test_plots_to_zoom_into_have_a_still_twin_and_hold_every_trade(bars, run, values, tmp_path):
+    shown = seen(run.explore("KO", bars))
+    figure = shown["application/vnd.plotly.v1+json"]
+    marks = sum(len(t["x"]) for t in figure["data"] if t.get("mode") == "markers")
+    assert "carnet-card" in shown["text/html"] and marks == (run.orders["symbol"] == "KO").sum() > 2
+    assert seen(values["Sweep"].explore())["application/vnd.plotly.v1+json"]["data"][0]["type"] == "heatmap"
+    page = run.explore().save(tmp_path / "plot.html").read_text(encoding="utf-8")
+    assert not re.search(r"<script[^>]+src=", page), "the library is inside"
+    with pytest.raises(trading.TradingError, match="was not traded"):
+        run.explore("AAPLE")

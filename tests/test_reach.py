@@ -47,7 +47,7 @@ WAITS = {  # public definitions that nothing reaches yet, by the issue that will
         "forecast.targets": "WalkForward uniqueness",
     },
     22: {  # what a person sees: the lab's plots, the report as a tear sheet, a plan as CSV
-        "backtest.sweep_plots": "metric_grid neighbourhood plot_heatmap plot_surface",
+        "backtest.sweep_plots": "neighbourhood plot_heatmap plot_surface",
         "execution.portfolio_csv": "plan_csv plan_plot plan_totals",
         "features.taxonomy": "classify",
         "forecast.explain": "beeswarm explain_past importance swarm_heights",

@@ -34,6 +34,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "Arrays", "COMPILED", "mean_rows", "fast_ma_cross", "fast_donchian", "fast_bollinger", "fast_rsi", "prepare_ma_cross",
         "prepare_rsi", "prepare_donchian", "prepare_bollinger",
     ],
+    "interactive_plots": ["InteractivePlot", "trade_plot", "surface_plot"],
     "joint_test": ["block_length", "dependence", "bootstrap_counts", "JointTest", "family_highest", "cell_statistic"],
     "leak_detector": ["PERIODS", "Leak", "LeakReport", "find_leaks"],
     "leak_probes": [
@@ -72,8 +73,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "vectorbt_engine": ["EngineFills", "fill_directions"],
 }, modules=[
     "account", "account_kernel", "account_result", "compare", "costs", "cross_validation", "currency_account", "engine", "event_strategy",
-    "execution_timing", "fast_kernel", "fast_strategies", "joint_test", "leak_detector", "leak_probes", "leak_source", "lent_arrays",
-    "overfitting", "plots", "promotion", "result_cards", "strategies", "strategy_promotion", "strategy_source", "sweep", "sweep_engines",
-    "sweep_jobs", "sweep_plots", "sweep_result", "tear_sheet", "trial_register", "vectorbt_engine",
+    "execution_timing", "fast_kernel", "fast_strategies", "interactive_plots", "joint_test", "leak_detector", "leak_probes", "leak_source",
+    "lent_arrays", "overfitting", "plots", "promotion", "result_cards", "strategies", "strategy_promotion", "strategy_source", "sweep",
+    "sweep_engines", "sweep_jobs", "sweep_plots", "sweep_result", "tear_sheet", "trial_register", "vectorbt_engine",
 ])
 make_callable(__name__, "backtest")

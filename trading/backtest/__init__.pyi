@@ -11,6 +11,7 @@ from . import event_strategy as event_strategy
 from . import execution_timing as execution_timing
 from . import fast_kernel as fast_kernel
 from . import fast_strategies as fast_strategies
+from . import interactive_plots as interactive_plots
 from . import joint_test as joint_test
 from . import leak_detector as leak_detector
 from . import leak_probes as leak_probes
@@ -43,6 +44,7 @@ from .event_strategy import AccountAtClose as AccountAtClose, run_events as run_
 from .execution_timing import EVENTS as EVENTS, ENTER_LONG as ENTER_LONG, LEAVE_LONG as LEAVE_LONG, ENTER_SHORT as ENTER_SHORT, LEAVE_SHORT as LEAVE_SHORT, fill_prices as fill_prices, bars_without_trade as bars_without_trade, check_signals as check_signals, same_symbols as same_symbols, next_bar as next_bar, ask as ask
 from .fast_kernel import HIGH as HIGH, LOW as LOW, FALL as FALL, SUM as SUM, SQUARES as SQUARES, DOWN as DOWN, CLOSES as CLOSES, WORTH as WORTH, PEAK as PEAK, DEEPEST as DEEPEST, S1 as S1, S2 as S2, S3 as S3, VALUES as VALUES, EXPOSED as EXPOSED, TRADED as TRADED, PAID as PAID, CLOSED as CLOSED, WON as WON, GAINS as GAINS, LOSSES as LOSSES, PRICE as PRICE, FEE as FEE, RULE as RULE, build_blocks as build_blocks, conclude as conclude, run_variations as run_variations, run_positions as run_positions, run_figures as run_figures
 from .fast_strategies import Arrays as Arrays, COMPILED as COMPILED, mean_rows as mean_rows, fast_ma_cross as fast_ma_cross, fast_donchian as fast_donchian, fast_bollinger as fast_bollinger, fast_rsi as fast_rsi, prepare_ma_cross as prepare_ma_cross, prepare_rsi as prepare_rsi, prepare_donchian as prepare_donchian, prepare_bollinger as prepare_bollinger
+from .interactive_plots import InteractivePlot as InteractivePlot, trade_plot as trade_plot, surface_plot as surface_plot
 from .joint_test import block_length as block_length, dependence as dependence, bootstrap_counts as bootstrap_counts, JointTest as JointTest, family_highest as family_highest, cell_statistic as cell_statistic
 from .leak_detector import PERIODS as PERIODS, Leak as Leak, LeakReport as LeakReport, find_leaks as find_leaks
 from .leak_probes import PERTURBATIONS as PERTURBATIONS, load_model as load_model, fixed_seeds as fixed_seeds, is_fitted as is_fitted, run_pipeline as run_pipeline, output_table as output_table, perturb_bars as perturb_bars, perturb_tables as perturb_tables, changed_past as changed_past

@@ -22,6 +22,7 @@ from .currency_account import account_rates, replay_in_currency
 from .event_strategy import run_events
 from .execution_timing import EVENTS, ask, check_signals, fill_prices, same_symbols
 from .costs import Costs
+from .interactive_plots import InteractivePlot, trade_plot
 from .result_cards import backtest_card, held_equally
 from .tear_sheet import TearSheet, backtest_sheet
 from ..core.bars import check_bars, check_index, symbols_of
@@ -96,6 +97,10 @@ class Backtest(Shown):
         "Make the tear sheet, against the returns of a benchmark (all symbols held equally unless given); `.save('name.html')` writes it."
         other = held_equally(self.close).pct_change().fillna(0.0) if benchmark is None else benchmark
         return backtest_sheet(self, performance_tables(self.returns, other, "strategy", name, self.periods), title)
+
+    def explore(self, symbol: str | None = None, bars: pd.DataFrame | None = None) -> InteractivePlot:
+        "Draw price with trades, value, drawdown and exposure to zoom into; `bars` makes candles of the price."
+        return trade_plot(self, bars, symbol, self._card())
 
     def plot_equity(self, ax=None):
         "Draw the value, and what holding the first symbol would have given."

@@ -9,7 +9,9 @@ __all__ = ['SweepResult']
 import numpy as np
 import pandas as pd
 
+from .interactive_plots import InteractivePlot, surface_plot
 from .result_cards import PERCENT, RATIO
+from .sweep_plots import metric_grid
 from ..core.cards import Bar, Card, written
 from ..core.english import listed, plural
 from ..core.shown_tables import ShownFrame
@@ -35,6 +37,12 @@ class SweepResult(ShownFrame):
         line = f"{plural(len(by), 'variation')} of {listed(names) if names else 'one setting'} on {plural(symbols, 'symbol')}"
         return Card("Sweep", line, facts, pictures=_pictures(by, varied, metric, form), columns=(*names, metric), rows=_best(by, names, form),
                     notes=["The best of many is not the best: see deflated_sharpe, walk_forward and promote."])
+
+    def explore(self, x: str | None = None, y: str | None = None, metric: str = "", surface: bool = False, **chosen) -> InteractivePlot:
+        "Draw a metric over two parameters to point at and turn; `chosen` picks values of others, for example symbol='KO'."
+        varied = [n for n in self.index.names if n != "symbol" and self.index.get_level_values(n).nunique() > 1]
+        x, y, metric = x or (varied or [""])[0], y or ([*varied, ""])[min(1, len(varied))], metric or ("sharpe" if "sharpe" in self else self.columns[0])
+        return surface_plot(metric_grid(self, x, y, metric, **chosen), metric, self._card(), surface)
 
 
 def _pictures(by: pd.Series, varied: list[str], metric: str, form: str) -> list[str]:

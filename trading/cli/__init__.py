@@ -25,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "optimise": ["optimise_command"],
     "replay": ["replay_command"],
+    "rows": ["json_option", "print_json", "print_rows"],
     "run": ["run_command", "runs_command", "open_"],
     "run_progress": ["WAITS", "run_stages", "RunProgress"],
     "security": [
@@ -41,6 +42,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venues": ["venues_command", "mt5_group", "unlock_command"],
 }, modules=[
-    "book", "books", "commands", "data", "environment", "feedback", "loop", "main", "ops", "optimise", "replay", "run", "run_progress",
-    "security", "strategies", "trade", "venues",
+    "book", "books", "commands", "data", "environment", "feedback", "loop", "main", "ops", "optimise", "replay", "rows", "run",
+    "run_progress", "security", "strategies", "trade", "venues",
 ])

@@ -10,6 +10,7 @@ from . import main as main
 from . import ops as ops
 from . import optimise as optimise
 from . import replay as replay
+from . import rows as rows
 from . import run as run
 from . import run_progress as run_progress
 from . import security as security
@@ -27,6 +28,7 @@ from .main import COMMANDS as COMMANDS, CarnetGroup as CarnetGroup
 from .ops import alerts_group as alerts_group, list_ as list_, preview as preview, test as test, acknowledge_command as acknowledge_command, retry as retry, doctor_command as doctor_command, watch_command as watch_command, after as after, backup_command as backup_command, restore_command as restore_command, verify_backup_command as verify_backup_command
 from .optimise import optimise_command as optimise_command
 from .replay import replay_command as replay_command
+from .rows import json_option as json_option, print_json as print_json, print_rows as print_rows
 from .run import run_command as run_command, runs_command as runs_command, open_ as open_
 from .run_progress import WAITS as WAITS, run_stages as run_stages, RunProgress as RunProgress
 from .security import secrets as secrets, set_secret as set_secret, list_secrets as list_secrets, remove_secret as remove_secret, rotate_vault as rotate_vault, scan_command as scan_command, users as users, add_user as add_user, list_users as list_users, lock_user as lock_user, unlock_user as unlock_user, enrol as enrol, change_role as change_role, change_password as change_password, change_portfolios as change_portfolios, make_key as make_key, list_keys as list_keys, revoke_key as revoke_key, list_sessions as list_sessions, end_session as end_session, audit_group as audit_group, show_audit as show_audit, verify_audit as verify_audit

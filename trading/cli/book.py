@@ -8,6 +8,7 @@ __all__ = ['book_group', 'undo_entry_command', 'adopt_trade_command', 'list_entr
 # %% ../../nbs/17_cli/09_book.ipynb #3bc34d92
 import click
 
+from .rows import json_option, print_json
 from .commands import perform_here
 
 # %% ../../nbs/17_cli/09_book.ipynb #a4be731c
@@ -100,10 +101,15 @@ def adopt_trade_command(numbers, profile, mode, by) -> None:
 @click.option("--last", default=50, help="How many.", show_default=True)
 @click.option("--profile", help="Whose account; see 'carnet settings'.")
 @click.option("--mode", type=click.Choice(["paper", "live"]))
-def list_entries_command(last, profile, mode) -> None:
+@json_option
+def list_entries_command(last, profile, mode, as_json) -> None:
     "List the entries of an account with their numbers."
     from trading.services.book_control import entries
     from trading.services.commands import terminal_workspace
 
-    for e in entries(terminal_workspace(), profile=profile, mode=mode, last=last)["items"]:
+    found = entries(terminal_workspace(), profile=profile, mode=mode, last=last)["items"]
+    if as_json:
+        print_json(found)
+        return
+    for e in found:
         click.echo(f"{e['seq']:>8}  {e['words']}" + (f"  [{e['source']}]" if e["source"] else "") + (f"  {e['note']}" if e["note"] else ""))

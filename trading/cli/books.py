@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from .rows import json_option, print_json
 from ..core.errors import BadInput, MissingData
 
 # %% ../../nbs/17_cli/12_books.ipynb #115c7b5d
@@ -111,13 +112,17 @@ def holdings_import(files, source, decimal, zone, venue, profile) -> None:
 
 @holdings_group.command("list")
 @click.option("--profile", help="Whose symbols and prices count; see 'carnet settings'.")
-def holdings_list(profile) -> None:
+@json_option
+def holdings_list(profile, as_json) -> None:
     "Show what is held at other places, what it is worth, and what stands in quarantine and why."
     from trading.core.settings import load_settings
     from trading.services.holdings import holdings_elsewhere
 
     settings = load_settings(profile)
     rows = holdings_elsewhere(settings)
+    if as_json:
+        print_json([r | {"currency": settings.market.currency} for r in rows])
+        return
     for r in rows:
         worth = f"{r['value']:.2f} {settings.market.currency}" if r["value"] is not None else "no price"
         click.echo(f"{r['venue']:<20} {r['coin']:<12} {r['amount']:f}{' (' + r['how'] + ')' if r['how'] else ''}  {worth}{'  quarantine: ' + r['problem'] if r['problem'] else ''}")

@@ -13,23 +13,20 @@ from pathlib import Path
 import click
 
 from .commands import perform_here
+from .rows import json_option, print_json, print_rows
 from ..core.errors import TradingError
 
 # %% ../../nbs/17_cli/06_environment.ipynb #5a7a7dda
 @click.command()
 @click.option("--profile", help="Show another profile.")
-def settings_command(profile) -> None:
+@json_option
+def settings_command(profile, as_json) -> None:
     "Show the settings in force and where each came from."
-    from rich.console import Console
-    from rich.table import Table
-
     from trading.core.resources import share_path
     from trading.core.settings import SETTINGS_SECTIONS, Settings, gather_settings, profiles_in
 
     values, places = gather_settings(profile)
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("setting", "value", "from", "meaning"):
-        table.add_column(heading, overflow="fold", no_wrap=heading == "setting")
+    rows = []
     for section in SETTINGS_SECTIONS:
         part = getattr(values, section)
         fields = {} if isinstance(part, dict) else Settings.model_fields[section].annotation.model_fields
@@ -37,10 +34,11 @@ def settings_command(profile) -> None:
             parts = [f"{k} {v:g}" for k, v in value.items()] if isinstance(value, dict) else value if isinstance(value, tuple) else [value]
             shown = ", ".join(map(str, parts))
             place = places.get(f"{section}.{name}", "built in").split(", [")[0].replace(", line ", ":")
-            table.add_row(f"{section}.{name}", shown, place, fields[name].description if name in fields else "")
-    console = Console()
-    console.print(table)
-    console.print(f"profiles: {', '.join(profiles_in(share_path('settings.ini')))}; settings hash {values.hash}", highlight=False)
+            rows.append((f"{section}.{name}", shown, place, fields[name].description if name in fields else ""))
+    if as_json:
+        return print_json([dict(zip(("setting", "value", "from", "meaning"), row, strict=True)) for row in rows])
+    print_rows(("setting", "value", "from", "meaning"), rows)
+    return click.echo(f"profiles: {', '.join(profiles_in(share_path('settings.ini')))}; settings hash {values.hash}")
 
 # %% ../../nbs/17_cli/06_environment.ipynb #f3bd6b85
 @click.command()

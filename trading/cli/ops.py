@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from .rows import json_option, print_json
 from .commands import perform_here
 from ..core.english import plural
 from ..core.errors import TradingError
@@ -56,13 +57,18 @@ def list_(dead, limit, as_json) -> None:
 @alerts_group.command()
 @click.argument("name", metavar="RUN", default="last")
 @click.option("--afresh", is_flag=True, help="As if nothing had been told before.")
-def preview(name, afresh) -> None:
+@json_option
+def preview(name, afresh, as_json) -> None:
     "Show the alerts that a run would raise now; nothing is sent or recorded."
     from trading.services.alerting import preview_alerts
     from trading.services.launching import run_named
 
     settings = _settings()
     found, channels, problems = preview_alerts(run_named(name, settings)[0], settings, _now(), afresh)
+    if as_json:
+        print_json({"alerts": [{"level": a.level, "title": a.title, "body": a.body, "not_before": a.not_before} for a in found.alerts],
+                    "unknown": list(found.unknown), "channels": [{"name": c.name, "level": c.level} for c in channels], "problems": list(problems)})
+        return
     for alert in found.alerts:
         when = "" if alert.not_before <= alert.at else f" (held back until {alert.not_before:%H:%M} UTC)"
         click.echo(f"{alert.level:<8}  {alert.title}: {alert.body}{when}")

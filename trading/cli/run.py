@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from .commands import record_here
+from .rows import json_option, print_json, print_rows
 from .run_progress import run_stages
 
 # %% ../../nbs/17_cli/04_run.ipynb #8eb1b527
@@ -22,7 +23,8 @@ from .run_progress import run_stages
 @click.option("--portfolio", metavar="NAME", help="Run this portfolio; a file that ends in .csv is taken for holdings.")
 @click.option("--holdings", type=click.Path(path_type=Path), help="CSV file of holdings: dry run on them instead of on the account.")
 @click.option("--resume", metavar="RUN", help="Go on with a run that stopped; 'last' is the newest.")
-def run_command(profile, as_of, mode, portfolio, holdings, resume) -> None:
+@click.option("--open", "opened", is_flag=True, help="Open the report in the browser when it is made.")
+def run_command(profile, as_of, mode, portfolio, holdings, resume, opened) -> None:
     "Do the daily run: ingest, forecast, allocate, trade, report."
     from trading.core.files import lock_folder
     from trading.core.settings import load_settings
@@ -38,11 +40,16 @@ def run_command(profile, as_of, mode, portfolio, holdings, resume) -> None:
     with lock_folder(settings.run.data):
         job, its_own = run_named(resume, settings) if resume else (begin_run(settings, datetime.now(UTC), as_of, holdings), settings)
         record_here("resume-run", {"run": job.record.id}) if resume else record_here("start-run", {"profile": profile, "as_of": as_of, "mode": mode})
-        run_stages(job, its_own)
+        try:
+            run_stages(job, its_own)
+        finally:  # also of a run whose plan waits for a yes
+            page = job.folder / "index.html"
+            if opened and page.exists():
+                _show(page, False)
 
 # %% ../../nbs/17_cli/04_run.ipynb #3c43b6a2
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@json_option
 def runs_command(as_json) -> None:
     "List the runs, the newest first."
     from trading.core.settings import load_settings
@@ -54,22 +61,15 @@ def runs_command(as_json) -> None:
     if as_json:
         import json
 
-        click.echo(json.dumps([json.loads(r.to_json()) | {"status": r.status} for r in found], indent=1))
-        return
+        return print_json([json.loads(r.to_json()) | {"status": r.status} for r in found])
     if not found:
-        click.echo(f"no runs yet in {settings.run.reports}; 'carnet run' makes one")
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("run", "made", "mode", "status", "next step"):
-        table.add_column(heading)
+        return click.echo(f"no runs yet in {settings.run.reports}; 'carnet run' makes one")
+    rows = []
     for r in found:
         failed = next((s for s in r.stages if s.status == "failed"), None)
         step = {"done": f"carnet open {r.id}", "waiting": f"carnet approve {r.id}"}.get(r.status, f"carnet run --resume {r.id}")
-        table.add_row(r.id, f"{r.created:%Y-%m-%d %H:%M}", r.mode, r.status + (f" in {failed.name}" if failed else ""), step)
-    Console().print(table)
+        rows.append((r.id, f"{r.created:%Y-%m-%d %H:%M}", r.mode, r.status + (f" in {failed.name}" if failed else ""), step))
+    return print_rows(("run", "made", "mode", "status", "next step"), rows, whole=(0, 4))
 
 
 @click.command("open")
@@ -77,10 +77,15 @@ def runs_command(as_json) -> None:
 @click.option("--print", "only_print", is_flag=True, help="Print the address instead of opening a browser.")
 def open_(name, only_print) -> None:
     "Open the report of a run in the browser."
-    import webbrowser
-
     from trading.services.launching import report_page
 
-    address = report_page(name).resolve().as_uri()
+    _show(report_page(name), only_print)
+
+
+def _show(page: Path, only_print: bool) -> None:
+    "Open a page in the browser, or print its address where there is none."
+    import webbrowser
+
+    address = page.resolve().as_uri()
     if only_print or not webbrowser.open(address):
         click.echo(address)

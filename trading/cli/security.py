@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from .rows import json_option, print_json
 from .commands import perform_here
 
 # %% ../../nbs/17_cli/15_security.ipynb #63ea29a2
@@ -63,10 +64,15 @@ def set_secret(name) -> None:
 
 
 @secrets.command("list")
-def list_secrets() -> None:
+@json_option
+def list_secrets(as_json) -> None:
     "Show the names of what the vault holds."
-    for name in _guard(vault=True).vault.names():
+    names = _guard(vault=True).vault.names()
+    if as_json:
+        return print_json(names)
+    for name in names:
         click.echo(f"{name}  (Carnet's own)" if name.startswith("carnet.") else name)
+    return None
 
 
 @secrets.command("remove")
@@ -206,12 +212,17 @@ def make_key(name, label, role, days, scope, only) -> None:
 
 @users.command("keys")
 @click.argument("name", required=False)
-def list_keys(name) -> None:
+@json_option
+def list_keys(name, as_json) -> None:
     "Show the keys of a user, or of all, without the secrets."
-    for k in _guard().users.keys(name):
+    keys = _guard().users.keys(name)
+    if as_json:
+        return print_json(keys)
+    for k in keys:
         used = f"used {k['used']:%Y-%m-%d %H:%M}" if k["used"] else "never used"
         limits = ", ".join([*k.get("scope", []), *(f"portfolio {p}" for p in k.get("portfolios", []))])
         click.echo(f"{k['id']}  {k['user']:20} {k['role']:8} ends {k['expires']:%Y-%m-%d}  {used:22} {k['label']}" + (f" (only {limits})" if limits else ""))
+    return None
 
 
 @users.command("revoke")
@@ -223,10 +234,15 @@ def revoke_key(key) -> None:
 
 @users.command("sessions")
 @click.argument("name", required=False)
-def list_sessions(name) -> None:
+@json_option
+def list_sessions(name, as_json) -> None:
     "Show the open sessions of a user, or of all."
-    for s in _guard().users.sessions(name):
+    sessions = _guard().users.sessions(name)
+    if as_json:
+        return print_json(sessions)
+    for s in sessions:
         click.echo(f"{s['id']}  {s['user']:20} {s['role']:8} since {s['began']:%Y-%m-%d %H:%M}, last seen {s['seen']:%H:%M} UTC")
+    return None
 
 
 @users.command("end-session")

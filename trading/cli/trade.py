@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import click
 
+from .rows import json_option, print_json
 from .commands import perform_here
 from .run_progress import run_stages
 from ..core.errors import TradingError
@@ -114,11 +115,16 @@ def reconcile_command(profile, mode, explain, accept) -> None:
 @click.command()
 @click.argument("one", metavar="RUN")
 @click.argument("other", metavar="RUN")
-def compare_command(one, other) -> None:
+@json_option
+def compare_command(one, other, as_json) -> None:
     "Show what differs between two runs: inputs first, then numbers."
     from trading.services.launching import compare_named
 
-    for line in compare_named(one, other) or ["the two runs are equal in inputs and numbers"]:
+    lines = compare_named(one, other)
+    if as_json:
+        print_json({"equal": not lines, "differences": lines})
+        return
+    for line in lines or ["the two runs are equal in inputs and numbers"]:
         click.echo(line)
 
 

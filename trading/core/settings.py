@@ -121,7 +121,7 @@ def gather_settings(profile=None, overrides=None, file=None, environ=None) -> tu
     profile = common["run", "profile"][0]
     known = sorted({p for path, _ in files for p in profiles_in(path)})
     if profile not in known:
-        raise BadSettings(f"the profile {profile!r} is unknown{nearest_name(profile, known)}; profiles are {', '.join(known)}")
+        raise BadSettings(f"the profile {profile!r} is unknown{nearest_name(profile, known)}")
     found = {k: v for path, name in files for k, v in read_ini(path, profile, name).items()}
     found |= overridden_settings(Path((found | last)["run", "data"][0])) | last
     return _validated(found), {f"{section}.{key}": place for (section, key), (_, place) in found.items()}

@@ -1,0 +1,93 @@
+"What the terminal prints: whole ids, plain lines in a pipe, JSON of every query, one answer to a typo, the report in the browser."
+
+import json
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from trading.cli.main import main
+from trading.cli.rows import print_rows
+
+QUERIES = ("alerts list", "alerts preview", "audit show", "book list", "compare", "doctor", "feedback status", "holdings list", "portfolios list",
+           "runs", "secrets list", "settings", "strategies list", "users keys", "users list", "users sessions", "venues")
+ID = "2022-12-27_a-profile-with-a-long-name_1234"
+
+
+def carnet(*words: str, code: int = 0):
+    done = CliRunner().invoke(main, list(words))
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def find(words: str) -> click.Command:
+    found = main
+    for word in words.split():
+        found = found.get_command(click.Context(found), word)
+    return found
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_every_query_has_json(query):
+    assert "--json" in [name for p in find(query).params for name in p.opts]
+
+
+@pytest.mark.parametrize("query", ["settings", "runs", "portfolios list", "venues", "holdings list"])
+def test_json_is_data_and_nothing_else(place, query):
+    assert isinstance(json.loads(carnet(*query.split(), "--json")), list)
+
+
+def test_settings_in_a_pipe_are_whole_lines_with_the_same_facts_as_json(place):
+    rows = json.loads(carnet("settings", "--json"))
+    lines = carnet("settings").splitlines()
+    assert len(lines) == len(rows) + 2, "a heading, one line for each, the profiles"
+    assert all(line.startswith(row["setting"]) and row["meaning"] in line for line, row in zip(lines[1:-1], rows, strict=True))
+    assert "\x1b" not in "".join(lines) and "…" not in "".join(line.split("  ")[0] for line in lines)
+
+
+@pytest.mark.parametrize("width", ["30", "60", "200"])
+def test_ids_are_never_cut_in_a_window(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", width)
+    print_rows(("run", "status", "what"), [(ID, "done", "[bold]not markup[/] " * 9)], window=True)
+    assert ID in capsys.readouterr().out
+
+
+def test_rows_of_a_pipe_are_lines_whatever_their_length(capsys):
+    print_rows(("run", "what"), [(ID, "x" * 500), ("short", "y")])
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["run", ID, "short"]
+
+
+@pytest.mark.parametrize("words", [("settings", "--profile"), ("run", "--profile"), ("holdings", "list", "--profile"), ("book", "list", "--profile")])
+def test_a_mistyped_profile_is_answered_once_with_the_nearest_name(place, words):
+    said = carnet(*words, "cripto", code=1)
+    assert said.strip() == "Error: the profile 'cripto' is unknown; did you mean 'crypto'?"
+    assert "known are" in carnet(*words, "zzzzzz", code=1), "where no name is near, all are told"
+
+
+def test_run_opens_the_report_when_it_is_made_also_when_the_plan_waits(place, monkeypatch):
+    page, opened = place / "index.html", []
+    page.write_text("report")
+    job = SimpleNamespace(folder=place, record=SimpleNamespace(id="r"))
+    monkeypatch.setattr("trading.services.launching.begin_run", lambda *words: job)
+    monkeypatch.setattr("trading.services.security_admin.know_secrets", lambda data: "")
+    monkeypatch.setattr("trading.cli.run.record_here", lambda *words: None)
+    monkeypatch.setattr("trading.core.files.lock_folder", lambda data: nullcontext())
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
+    monkeypatch.setattr("trading.cli.run.run_stages", lambda job, settings: None)
+    carnet("run")
+    assert opened == [], "only when it is asked for"
+    carnet("run", "--open")
+    monkeypatch.setattr("trading.cli.run.run_stages", lambda job, settings: click.get_current_context().exit(4))
+    carnet("run", "--open", code=4)
+    assert opened == [page.as_uri()] * 2
+    page.unlink()
+    carnet("run", "--open", code=4)
+    assert len(opened) == 2, "no report, nothing to open"
