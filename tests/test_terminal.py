@@ -91,3 +91,24 @@ def test_run_opens_the_report_when_it_is_made_also_when_the_plan_waits(place, mo
     page.unlink()
     carnet("run", "--open", code=4)
     assert len(opened) == 2, "no report, nothing to open"
+
+
+def test_a_torn_record_of_a_run_is_named_and_no_other_run_takes_its_place(place):
+    from datetime import UTC, datetime
+
+    from trading.pipeline.run_record import create_run
+
+    for day in (27, 28):
+        moment = datetime(2022, 12, day, tzinfo=UTC)
+        create_run(place / "reports", "sample", moment, "paper", "paper-sample", {}, "", moment)
+    first, last = sorted((place / "reports").glob("*/run.json"))
+    last.write_bytes(last.read_bytes()[:300])
+    damaged = f"the record of the run {last.parent.name} is damaged"
+    said = carnet("runs")
+    assert first.parent.name in said and damaged in said
+    for words in (("open", "--print"), ("run", "--resume", "last"), ("open", last.parent.name, "--print")):
+        said = carnet(*words, code=1)
+        assert damaged in said and "from a backup" in said and "Traceback" not in said, said
+    first.write_bytes(b"{")
+    said = carnet("runs", code=1)
+    assert "no runs yet" not in said and said.count("is damaged") == 2

@@ -6130,6 +6130,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'trading/services/queries_runs.py'),
                                                'trading.services.queries_runs.artefact': ( '13_services/queries_runs.html#artefact',
                                                                                            'trading/services/queries_runs.py'),
+                                               'trading.services.queries_runs.damaged_runs': ( '13_services/queries_runs.html#damaged_runs',
+                                                                                               'trading/services/queries_runs.py'),
                                                'trading.services.queries_runs.dry_run_ledger': ( '13_services/queries_runs.html#dry_run_ledger',
                                                                                                  'trading/services/queries_runs.py'),
                                                'trading.services.queries_runs.find_record': ( '13_services/queries_runs.html#find_record',

@@ -6,6 +6,7 @@
 __all__ = ['run_command', 'runs_command', 'open_']
 
 # %% ../../nbs/17_cli/04_run.ipynb #0a9ff2c4
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -53,16 +54,21 @@ def run_command(profile, as_of, mode, portfolio, holdings, resume, opened) -> No
 def runs_command(as_json) -> None:
     "List the runs, the newest first."
     from trading.core.settings import load_settings
-    from trading.services.queries_runs import records
+    from trading.services.queries_runs import damaged_runs, records
     from trading.services.workspace import workspace_of
 
     settings = load_settings()
     found = records(workspace_of(settings))
+    damaged = damaged_runs(workspace_of(settings))
+    for told in damaged:
+        click.echo(told, err=True)
     if as_json:
         import json
 
         return print_json([json.loads(r.to_json()) | {"status": r.status} for r in found])
     if not found:
+        if damaged:
+            sys.exit(1)
         return click.echo(f"no runs yet in {settings.run.reports}; 'carnet run' makes one")
     rows = []
     for r in found:

@@ -33,6 +33,8 @@ def runs_screen(place: Workspace, who: Viewer) -> list[PageSection]:
     page = int(asked) if asked.isdigit() and int(asked) > 0 else 1
     found = runs(place, who.profile, page=page, size=20)
     made = _chosen_run(place, who, chosen) if (chosen := who.options.get("run")) else []
+    if found.get("damaged"):
+        made.append(PageSection("damaged", "Damaged runs", [("missing", sentence(told) + ".") for told in found["damaged"][:20]]))
     if not found["items"]:
         return [*made, PageSection("list", "All runs", [("missing", "There are no runs yet; start one on the first screen, or with 'carnet run'.")])]
     pages = [link(f"Page {n}", at="runs", page=str(n)) for n in range(1, found["pages"] + 1) if n != page] if found["pages"] > 1 else []

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -146,7 +146,12 @@ class Run(Shown):
         path = self.folder / "run.json"
         if not path.exists():
             raise MissingData(f"{self.folder} is not the folder of a run: it has no run.json; 'carnet runs' lists the runs")
-        return RunRecord.from_json(path.read_bytes())
+        try:
+            return RunRecord.from_json(path.read_bytes())
+        except (BadInput, OSError) as error:
+            why = str(error).partition(";")[0]
+            raise BadInput(f"the record of the run {self.folder.name} is damaged ({why}); put {path} back from a backup, "
+                           f"or move the folder away: what it traded is in the ledger") from error
 
     def save(self, record: RunRecord) -> RunRecord:
         "Write `run.json`, without secrets that found their way into a parameter or an error."
@@ -313,7 +318,13 @@ def find_run(
     "Return a run by its id.\n\nParameters\n----------\nreports : Path\nname : str\n    the id of a run, its beginning, or 'last'\n\nReturns\n-------\nRun"
     known = sorted((p.parent for p in Path(reports).glob("*/run.json")), key=lambda p: p.stat().st_mtime)
     if name == "last" and known:
-        return Run(max(known, key=lambda p: Run(p).record.created))
+        made = {r.id: r.created for r in list_runs(reports)}
+        newest = max(made, key=lambda k: made[k], default="")
+        for path in reversed(known):  # a damaged one may be the last: nobody is sent to another instead
+            written = datetime.fromtimestamp((path / "run.json").stat().st_mtime, UTC)
+            if path.name not in made and (not newest or written > made[newest]):
+                Run(path).record  # noqa: B018  says what is wrong
+        return Run(Path(reports) / newest)
     matches = [p for p in known if p.name == name] or [p for p in known if p.name.startswith(name)]
     if len(matches) != 1:
         what = "is unknown" if not matches else f"could be {', '.join(p.name for p in matches)}"
@@ -322,7 +333,7 @@ def find_run(
 
 
 def list_runs(reports: Path) -> list[RunRecord]:
-    "Return the records of all runs, the newest first; an unreadable one is left out."
+    "Return the records of all runs, the newest first; a damaged one is left out, `queries_runs.damaged_runs` names it."
     found = []
     for path in Path(reports).glob("*/run.json"):
         try:

@@ -59,7 +59,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "queries_live": ["LedgerTail", "ledger_event", "live_state", "newest_quotes"],
     "queries_portfolio": ["portfolio", "section_of"],
     "queries_runs": [
-        "records", "find_record", "artefact", "newest_run", "dry_run_ledger", "rows", "missing", "head", "runs", "paged", "run", "stages",
+        "records", "damaged_runs", "find_record", "artefact", "newest_run", "dry_run_ledger", "rows", "missing", "head", "runs", "paged",
+        "run", "stages",
     ],
     "queries_system": [
         "settings_table", "decisions", "taxonomy", "aliases", "decide", "feedback_state", "cycles", "decision_moments", "steer",
