@@ -18,10 +18,10 @@ from trading.execution.plan import PlanConstraints, make_plan
 from trading.features.cycle_score import CycleScore
 from trading.pipeline.factory import groups_of, risk_limits
 from trading.pipeline.launch import open_run, settings_of
+from trading.pipeline.notebook_runner import run_in_process
 from trading.pipeline.run_compare import compare_runs, open_reproduction
 from trading.services.queries_system import decide, taxonomy
 from trading.services.workspace import Workspace
-from trading.testing.sample_runs import run_in_process
 
 NOW = datetime(2023, 6, 1, 1, tzinfo=UTC)
 COINS = {"BTC/USD": 20_000, "ETH/USD": 1_500, "ADA/USD": 0.4, "DOGE/USD": 0.1}

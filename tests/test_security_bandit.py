@@ -32,7 +32,7 @@ JUDGED = {  # test of bandit, module → why it may stand
     ("B704", "report/daily_report.py"): "our own style sheet",
     ("B704", "dashboard/screens_system.py"): BUILT,
     ("B604", "dashboard/app.py"): "`shell` is the name of a field of a page here, no shell is started",
-    ("B102", "testing/sample_runs.py"): "executes our own run notebooks, as the kernel would",
+    ("B102", "pipeline/notebook_runner.py"): "executes our own run notebooks, as the kernel would",
     ("B301", "backtest/leak_probes.py"): "a pickle that the caller made; the parameter says so",
     ("B310", "pipeline/launch.py"): "an address on this machine that the line before has made",
 }

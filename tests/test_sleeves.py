@@ -19,12 +19,12 @@ from trading.core.types import Plan
 from trading.dashboard.components import Viewer
 from trading.dashboard.screens_analysis import performance_screen
 from trading.pipeline.launch import open_run
+from trading.pipeline.notebook_runner import run_in_process
 from trading.pipeline.run_record import STAGES
 from trading.pipeline.sleeves import net_targets, rule_factor, shortfalls, within_limits
 from trading.portfolio.policies import RiskLevel
 from trading.services.queries_analytics import optimise
 from trading.services.workspace import Workspace
-from trading.testing.sample_runs import run_in_process
 
 pytestmark = pytest.mark.xdist_group("sleeves")
 SETTINGS = """[run]

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "promote_model_command", "roll_back_model_command",
     ],
     "data": ["ingest_command", "import_", "mt5_bridge"],
+    "demo": ["demo_command"],
     "environment": [
         "settings_command", "lab_command", "schedule_command", "alive_command", "portfolios_group", "add_portfolio_command",
         "list_portfolios_command",
@@ -42,6 +43,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venues": ["venues_command", "mt5_group", "unlock_command"],
 }, modules=[
-    "book", "books", "commands", "data", "environment", "feedback", "loop", "main", "ops", "optimise", "replay", "rows", "run",
+    "book", "books", "commands", "data", "demo", "environment", "feedback", "loop", "main", "ops", "optimise", "replay", "rows", "run",
     "run_progress", "security", "strategies", "trade", "venues",
 ])

@@ -21,7 +21,7 @@ _SERVICE = ("argon2", "bokeh_fastapi", "cryptography", "keyring", "panel", "prom
 COMMANDS = {  # name → module and object; a module is imported when its command is asked for
     "run": "trading.cli.run:run_command", "runs": "trading.cli.run:runs_command", "open": "trading.cli.run:open_",
     "settings": "trading.cli.environment:settings_command", "lab": "trading.cli.environment:lab_command",
-    "schedule": "trading.cli.environment:schedule_command", "alive": "trading.cli.environment:alive_command",
+    "demo": "trading.cli.demo:demo_command", "schedule": "trading.cli.environment:schedule_command", "alive": "trading.cli.environment:alive_command",
     "export": "trading.cli.books:export_command", "performance": "trading.cli.books:performance_command",
     "optimise": "trading.cli.optimise:optimise_command", "holdings": "trading.cli.books:holdings_group",
     "ingest": "trading.cli.data:ingest_command", "import": "trading.cli.data:import_", "mt5-bridge": "trading.cli.data:mt5_bridge",
@@ -39,7 +39,7 @@ COMMANDS = {  # name → module and object; a module is imported when its comman
     "after": "trading.cli.ops:after", "backup": "trading.cli.ops:backup_command", "restore": "trading.cli.ops:restore_command",
     "verify-backup": "trading.cli.ops:verify_backup_command", "portfolios": "trading.cli.environment:portfolios_group",
 }
-_WHOLE = ("portfolios", "users", "serve", "lab", "schedule", "mt5-bridge")  # concern the installation, or choose a portfolio in another way
+_WHOLE = ("portfolios", "demo", "users", "serve", "lab", "schedule", "mt5-bridge")  # concern the installation, or choose a portfolio in another way
 
 
 def _choose_portfolio(ctx: click.Context, param: click.Parameter, name: str | None) -> str | None:

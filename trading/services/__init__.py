@@ -25,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "terminal_workspace", "audit_record", "owner_context",
     ],
     "data_control": ["UpdateMarket", "ImportBars", "BackUp", "RestoreBackup", "RetryAlerts"],
+    "demo": ["DEMO_PROFILES", "demo_settings", "demo_days", "make_demo_runs", "prepare_demo", "make_demo", "demo_viewer"],
     "exports": ["EXPORTS", "export_accounts", "read_chosen"],
     "feedback_history": ["open_feedback", "describe_feedback"],
     "file_optimise": ["FileQuestion", "optimise_files"],
@@ -102,7 +103,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "has_ledger", "ledger_for_writing",
     ],
 }, modules=[
-    "access", "account_control", "alerting", "backups", "book_control", "commands", "data_control", "exports", "feedback_history",
+    "access", "account_control", "alerting", "backups", "book_control", "commands", "data_control", "demo", "exports", "feedback_history",
     "file_optimise", "flow_runs", "holdings", "jobs", "launching", "loop_control", "maintenance", "market_data", "metrics", "plan_control",
     "portfolio_control", "portfolios", "queries_analytics", "queries_books", "queries_live", "queries_portfolio", "queries_runs",
     "queries_system", "queries_trading", "queries_venues", "query_cache", "replay_control", "run_control", "security_admin",

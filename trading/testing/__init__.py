@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "example_report": ["trailing_inverse_volatility", "grow", "plain_forecasts", "example_data"],
     "faulty_venue": ["Faults", "FaultyVenue"],
-    "sample_runs": ["SMALL", "run_in_process", "make_sample_runs"],
+    "sample_runs": ["SMALL", "make_sample_runs"],
     "venue_fakes": ["FAKES", "Rejected", "FakeExchange", "serve_fake"],
     "virtual_clock": ["VirtualClockLoop"],
 }, modules=[
