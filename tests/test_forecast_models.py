@@ -67,7 +67,7 @@ def test_the_future_cannot_change_a_forecast(short):
     model = HorizonForecaster(horizons=(1, 5)).fit(cut)
     then = model.predict(cut)
     later = model.predict_panel(short).xs(cut.index[-1], level="timestamp")
-    pd.testing.assert_frame_equal(later, then, check_exact=True)
+    pd.testing.assert_frame_equal(pd.DataFrame(later), pd.DataFrame(then), check_exact=True)
 
 
 def test_calibration_never_shares_an_answer_with_training(short):
