@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from ..pipeline.notebook_runner import FIXED, run_in_process
 from ..pipeline.run_record import list_runs
 from .alerting import after_run
 
-DEMO_PROFILES = ("sample-coins", "sample", "sample-etfs", "sample-forex")  # the longest first
+DEMO_PROFILES = ("sample", "sample-coins", "sample-etfs", "sample-forex")
 _HEAD = "# The demo of Carnet: 'carnet demo' made this folder and may add to it."
 _SETTINGS = f"""{_HEAD} Every market in it is a record, nothing leaves this machine.
 [run]
@@ -104,35 +103,29 @@ def make_demo(
     days: int = 14,  # of the calendar
     profiles: Iterable[str] = DEMO_PROFILES,
     say: Callable[[str], None] = print,
-    workers: int = 2,  # profiles at the same time
 ) -> None:
-    "Make the runs of all profiles, several at the same time, each in a process of its own.\n\nParameters\n----------\nhome : Path\n    a folder that is new, empty, or of a demo\ndays : int, default 14\n    of the calendar\nprofiles : Iterable[str], default DEMO_PROFILES\nsay : Callable[[str], None], default print\nworkers : int, default 2\n    profiles at the same time"
+    "Make the runs of all profiles, one after the other, since a data folder has one writer; each in a process of its own.\n\nParameters\n----------\nhome : Path\n    a folder that is new, empty, or of a demo\ndays : int, default 14\n    of the calendar\nprofiles : Iterable[str], default DEMO_PROFILES\nsay : Callable[[str], None], default print"
     prepare_demo(home)
-    processes: list[subprocess.Popen] = []
 
-    def work(profile: str) -> str:
+    def work(profile: str) -> bool:
         environ = {k: v for k, v in os.environ.items() if not k.startswith("CARNET_")} | FIXED
         words = [sys.executable, "-W", "ignore", "-c", _WORKER, json.dumps([str(home.resolve()), profile, days])]
-        with (home / f"{profile}.log").open("w", encoding="utf-8") as log:
-            process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8", env=environ)
-            processes.append(process)
-            for line in process.stdout:
-                say(line.rstrip())
-        return profile if process.wait() else ""
+        log = (home / f"{profile}.log").open("w", encoding="utf-8")
+        with log, subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8", env=environ) as process:
+            try:
+                for line in process.stdout or ():
+                    say(line.rstrip())
+            except BaseException:  # a person who interrupts stops the process too
+                process.terminate()
+                raise
+        return process.returncode == 0
 
     with lock_folder(home / "data"):
-        try:
-            with ThreadPoolExecutor(workers) as pool:
-                failed = [p for p in pool.map(work, profiles) if p]
-        finally:
-            for process in processes:
-                if process.poll() is None:
-                    process.terminate()
-                    process.wait()
-    if failed:
-        last = [line for line in (home / f"{failed[0]}.log").read_text(encoding="utf-8").splitlines() if line.strip()]
-        raise StageFailed(f"the demo of {failed[0]} stopped: {last[-1].removeprefix('trading.core.errors.') if last else 'its process ended'} "
-                          f"(the whole story is in {home / failed[0]}.log); 'carnet demo {home}' goes on where it stopped")
+        for profile in profiles:
+            if not work(profile):
+                last = [line for line in (home / f"{profile}.log").read_text(encoding="utf-8").splitlines() if line.strip()]
+                raise StageFailed(f"the demo of {profile} stopped: {last[-1].removeprefix('trading.core.errors.') if last else 'its process ended'} "
+                                  f"(the whole story is in {home / profile}.log); 'carnet demo {home}' goes on where it stopped")
 
 # %% ../../nbs/13_services/49_demo.ipynb #699750bc
 def demo_viewer(
