@@ -1,4 +1,4 @@
-"An account in one currency that holds what is priced in others: books, lots and exports carry the cost in both, and every amount counts at its recorded rate."
+"An account in one currency that holds what is priced in others: every amount counts at its recorded rate, and costs are kept in both."
 
 import csv
 import io
@@ -20,7 +20,8 @@ NOON = datetime(2024, 5, 2, 12, tzinfo=UTC)
 
 
 def fill(number, symbol, side, amount, price, fee, currency, rate, financed=False, days=0):
-    return Fill(f"t{number}", f"c{number}", symbol, side, D(amount), D(price), D(fee), NOON + timedelta(days=days), currency=currency, rate=D(rate), financed=financed)
+    when = NOON + timedelta(days=days)
+    return Fill(f"t{number}", f"c{number}", symbol, side, D(amount), D(price), D(fee), when, currency=currency, rate=D(rate), financed=financed)
 
 
 def opened(ledger, currency, *fills):
@@ -44,7 +45,8 @@ def test_a_share_for_dollars_in_an_account_of_euros_by_hand(tmp_path):
 
 def test_a_pair_of_currencies_whose_profit_is_in_pounds_by_hand(tmp_path):
     ledger = Ledger(tmp_path / "l.sqlite")
-    book = opened(ledger, "USD", fill(1, "EUR/GBP", "buy", 1000, "0.85", "0.05", "GBP", "1.30", True), fill(2, "USD/JPY", "sell", 2000, 150, 0, "JPY", "0.0066", True))
+    book = opened(ledger, "USD", fill(1, "EUR/GBP", "buy", 1000, "0.85", "0.05", "GBP", "1.30", True),
+                  fill(2, "USD/JPY", "sell", 2000, 150, 0, "JPY", "0.0066", True))
     now = {"EUR/GBP": D("0.86") * D("1.31"), "GBP/USD": D("1.31"), "USD/JPY": D(149) * D("0.0067"), "JPY/USD": D("0.0067")}
     # 10 pounds at 1.31, 2,000 yen at 0.0067, a fee of 0.05 pounds at 1.30; no money was exchanged for the positions
     assert book.cash == D("9999.935") and book.equity(now) == D("9999.935") + D("13.10") + D("13.40") and not compare_sums(book)
@@ -61,7 +63,8 @@ def test_a_pair_of_currencies_whose_profit_is_in_pounds_by_hand(tmp_path):
     assert after.equity(later) == D("9999.935") + D("10.56") + D("27.2") + 12 * D("1.32")
     ledger.mark("mine", later, NOON + timedelta(days=1, hours=1))
     change = explain_change(ledger, ["mine"], NOON + timedelta(hours=1), NOON + timedelta(days=1, hours=1))
-    assert change.assets == {"EUR/GBP": D("10.56") + D("15.84") - D("13.10"), "USD/JPY": D("27.2") - D("13.4")} and change.total == sum(change.assets.values())
+    assert change.assets == {"EUR/GBP": D("10.56") + D("15.84") - D("13.10"), "USD/JPY": D("27.2") - D("13.4")}
+    assert change.total == sum(change.assets.values())
     lots = account_lots(ledger, "mine", "fifo")
     assert sum(s.profit for s in lots.sales) == after.realised and [s.own_currency for s in lots.sales] == ["GBP", "JPY"]
     assert "Derivatives / Futures Profit,10.56,USD" in cointracking_csv(account_moves(e for _, e in ledger.history("mine")), "Carnet")
@@ -69,7 +72,8 @@ def test_a_pair_of_currencies_whose_profit_is_in_pounds_by_hand(tmp_path):
 
 def test_lots_and_exports_carry_both_costs(tmp_path):
     ledger = Ledger(tmp_path / "l.sqlite")
-    fills = [fill(1, "AAPL", "buy", 10, 100, 1, "USD", "0.9"), fill(2, "NESN", "buy", 4, 90, 0, "CHF", "1.02"), fill(3, "AAPL", "sell", 4, 120, 0, "USD", "0.92", days=2)]
+    fills = [fill(1, "AAPL", "buy", 10, 100, 1, "USD", "0.9"), fill(2, "NESN", "buy", 4, 90, 0, "CHF", "1.02"),
+             fill(3, "AAPL", "sell", 4, 120, 0, "USD", "0.92", days=2)]
     opened(ledger, "EUR", *fills, Fill("t4", "c4", "SAP", "buy", D(2), D(150), D(0), NOON))
     lots = account_lots(ledger, "mine", "fifo")
     (sold,) = csv.DictReader(io.StringIO(lots_csv(lots)))

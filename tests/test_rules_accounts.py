@@ -320,7 +320,8 @@ def test_the_list_for_the_tax_office():
                   Sale("=cmd", D(1), day(1), day(1, 23), D(2), D(1), D(0), "fee", "mine", "USD", "t7"),
                   Sale("B", D(1), None, day(2), D(0), D(9), D(0))]
     assert lots_csv(book) == (
-        "asset,amount,acquired,sold,proceeds,cost,fees,gain,currency,days held,term,wash sale units,closed by,account,trade id,own proceeds,own cost,own currency\n"
+        "asset,amount,acquired,sold,proceeds,cost,fees,gain,currency,days held,term,wash sale units,closed by,account,"
+        "trade id,own proceeds,own cost,own currency\n"
         "A,10.5,2024-01-01 12:00:00,2024-01-04 12:00:00,520,500,0.52,19.48,USD,3,short,0,sale,,,520,500,USD\n"
         "'=cmd,1,2024-01-01 12:00:00,2024-01-01 23:00:00,1,2,0,-1,USD,0,short,1,fee,mine,t7,1,2,USD\n"
         "B,1,missing,2024-01-02 12:00:00,9,0,0,9,,0,unknown,0,sale,,,9,0,\n")

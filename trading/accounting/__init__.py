@@ -9,7 +9,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "PRICE_STEP", "IN_KIND", "CONVERTED", "Book", "plain", "fill_from", "state_from", "fill_event", "paid_with", "BookBuilder",
         "fold_book", "check_rate", "check_funds",
     ],
-    "average_cost": ["COST_STEP", "apply_fill", "OwnCosts"],
     "event_kinds": [
         "MONEY_KINDS", "OTHER_KINDS", "TAKES", "UNIT_STEP", "takes_out", "time_text", "event_place", "read_ratio", "scale_units",
         "check_event",
@@ -34,6 +33,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "money_weighted_return",
     ],
 }, modules=[
-    "account_book", "average_cost", "event_kinds", "event_log", "event_table", "exports", "ledger", "ledger_postgres", "lot_selection",
-    "performance", "replay", "statements", "tax_lots", "unit_values",
+    "account_book", "event_kinds", "event_log", "event_table", "exports", "ledger", "ledger_postgres", "lot_selection", "performance",
+    "replay", "statements", "tax_lots", "unit_values",
 ])

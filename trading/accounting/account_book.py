@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import Decimal, localcontext
 from typing import Any, cast
 
-from .average_cost import COST_STEP, OwnCosts, apply_fill
+from ..core.average_cost import COST_STEP, OwnCosts, apply_fill
 from .event_kinds import read_ratio, scale_units, takes_out, time_text
 from ..core.cards import Bar, Card, Shown, written
 from ..core.decimals import EXACT, strip_zeros

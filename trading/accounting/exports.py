@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal, localcontext
 
 from .account_book import fill_from
-from .average_cost import OwnCosts
+from ..core.average_cost import OwnCosts
 from .event_kinds import read_ratio, scale_units
 from .tax_lots import Income, Lot, LotBook, Sale
 from ..core.decimals import EXACT, strip_zeros

@@ -12,7 +12,7 @@ from decimal import Decimal, localcontext
 from typing import Any
 
 from .account_book import BookBuilder
-from .average_cost import COST_STEP
+from ..core.average_cost import COST_STEP
 from ..core.decimals import EXACT
 from ..core.types import ZERO
 

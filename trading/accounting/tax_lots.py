@@ -13,7 +13,7 @@ from decimal import Decimal, localcontext
 from typing import Literal, get_args
 
 from .account_book import fill_from, paid_with
-from .average_cost import COST_STEP
+from ..core.average_cost import COST_STEP
 from .event_kinds import event_place, read_ratio, scale_units, time_text
 from .ledger import Ledger
 from ..core.decimals import EXACT
