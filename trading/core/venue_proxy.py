@@ -73,8 +73,8 @@ class VenueProxy:
 def offers(
     venue: Any,
     method: str,  # beyond the contract of `Venue`
-) -> TypeGuard["VenueExtras"]:  # True or False
-    "Return True when a venue, or the one behind its proxies, has a method of its own.\n\nParameters\n----------\nvenue : Any\nmethod : str\n    beyond the contract of `Venue`\n\nReturns\n-------\nTypeGuard['VenueExtras']\n    True or False"
+) -> TypeGuard[VenueExtras]:  # True or False
+    "Return True when a venue, or the one behind its proxies, has a method of its own.\n\nParameters\n----------\nvenue : Any\nmethod : str\n    beyond the contract of `Venue`\n\nReturns\n-------\nTypeGuard[VenueExtras]\n    True or False"
     while isinstance(venue, VenueProxy):
         venue = venue._venue
     return callable(getattr(type(venue), method, None))
