@@ -115,9 +115,9 @@ def explain_change(
 
 # %% ../../nbs/08_accounting/40_performance.ipynb #67daa98b
 def to_cents(
-    lines: Mapping[str, Decimal],  # account currency
-) -> dict[str, Decimal]:  # the same in cents, whose sum is the rounded sum
-    "Round lines so that they add up to their rounded sum.\n\nParameters\n----------\nlines : Mapping[str, Decimal]\n    account currency\n\nReturns\n-------\ndict[str, Decimal]\n    the same in cents, whose sum is the rounded sum"
+    lines: Mapping[Any, Decimal],  # account currency, by name
+) -> dict[Any, Decimal]:  # the same in cents, whose sum is the rounded sum
+    "Round lines so that they add up to their rounded sum.\n\nParameters\n----------\nlines : Mapping[Any, Decimal]\n    account currency, by name\n\nReturns\n-------\ndict[Any, Decimal]\n    the same in cents, whose sum is the rounded sum"
     cent = Decimal("0.01")
     with localcontext(EXACT):
         down = {name: amount.quantize(cent, ROUND_FLOOR) for name, amount in lines.items()}

@@ -75,7 +75,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "types": [
         "Side", "OrderType", "OrderStatus", "Order", "OrderState", "Fill", "Position", "asset_of", "stable_hash", "Action", "Plan",
-        "Violation", "CheckResult", "Event", "MarketData", "Venue", "PricedVenue",
+        "Violation", "CheckResult", "Event", "MarketData", "Venue", "PricedVenue", "VenueExtras",
     ],
     "values": ["ZERO", "Value"],
     "venue_profiles": ["PROFILES", "VenueQuery", "VenueProfile", "profile_of", "require_contract"],

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['Side', 'OrderType', 'OrderStatus', 'Order', 'OrderState', 'Fill', 'Position', 'asset_of', 'stable_hash', 'Action',
-           'Plan', 'Violation', 'CheckResult', 'Event', 'MarketData', 'Venue', 'PricedVenue']
+           'Plan', 'Violation', 'CheckResult', 'Event', 'MarketData', 'Venue', 'PricedVenue', 'VenueExtras']
 
 # %% ../../nbs/00_core/05_types.ipynb #45add876
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -314,3 +314,22 @@ class Venue(Protocol):
 
 class PricedVenue(Venue, MarketData, Protocol):
     "A venue that has prices too, as most do."
+
+
+class VenueExtras(PricedVenue, Protocol):
+    "What some venues can do beyond the contract; `offers` tells whether one does."
+
+    def readiness(self) -> Iterable[str]:
+        "Return what keeps it from taking orders now, a sentence each."
+
+    def learn_orders(self, told: Iterable[tuple[str, str, str, float]]) -> None:
+        "Keep our id, the venue's form of it, the venue's own id and the time (Unix seconds) of orders, so that a look-up is certain."
+
+    def form_of(self, client_order_id: str) -> str:
+        "Return the venue's form of our id."
+
+    def fetch_order_trades(self, client_order_id: str, symbol: str) -> list[Fill]:
+        "Return the fills of one order."
+
+    def move(self, changes: Mapping[str, Decimal]) -> None:
+        "Change balances without a trade, by asset."
