@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "carried_prices": ["carry_prices", "closed_markets", "day_closes", "day_returns", "span_text"],
     "circuit_breaker": ["Circuit", "BackoffPolicy", "CircuitStore", "MemoryStore", "CircuitBreaker"],
     "cron": ["Cron", "TimeZoneName", "last_scheduled"],
-    "currencies": ["OLDEST_RATE", "quote_currency", "conversion_rates", "reference_rates"],
+    "currencies": ["OLDEST_RATE", "quote_currency", "conversion_rates", "rate_series", "reference_rates"],
     "datasets": ["SampleKind", "SOURCES", "sample_bars", "sample_instruments"],
     "decimals": ["EXACT", "strip_zeros"],
     "drawdown": ["value_drawdown", "drawdown_now"],

@@ -51,7 +51,7 @@ from .cards import Tone as Tone, CARD_STYLE as CARD_STYLE, Card as Card, Bar as 
 from .carried_prices import carry_prices as carry_prices, closed_markets as closed_markets, day_closes as day_closes, day_returns as day_returns, span_text as span_text
 from .circuit_breaker import Circuit as Circuit, BackoffPolicy as BackoffPolicy, CircuitStore as CircuitStore, MemoryStore as MemoryStore, CircuitBreaker as CircuitBreaker
 from .cron import Cron as Cron, TimeZoneName as TimeZoneName, last_scheduled as last_scheduled
-from .currencies import OLDEST_RATE as OLDEST_RATE, quote_currency as quote_currency, conversion_rates as conversion_rates, reference_rates as reference_rates
+from .currencies import OLDEST_RATE as OLDEST_RATE, quote_currency as quote_currency, conversion_rates as conversion_rates, rate_series as rate_series, reference_rates as reference_rates
 from .datasets import SampleKind as SampleKind, SOURCES as SOURCES, sample_bars as sample_bars, sample_instruments as sample_instruments
 from .decimals import EXACT as EXACT, strip_zeros as strip_zeros
 from .drawdown import value_drawdown as value_drawdown, drawdown_now as drawdown_now

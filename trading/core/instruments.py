@@ -125,6 +125,11 @@ class Instrument(Shown, Value):
         "What its price is counted in; empty where the symbol does not say."
         return self.quote or self.symbol.partition("/")[2].partition(":")[0]
 
+    @property
+    def financed(self) -> bool:
+        "True where a position is no ownership: what is paid for it in its own currency is owed, and only the profit is converted."
+        return self.kind in ("fx", "cfd", "perpetual", "future")
+
     def active(self, day: date) -> bool:
         "Tell whether it is listed on a day."
         return (self.listed is None or self.listed <= day) and (self.delisted is None or day <= self.delisted)

@@ -163,7 +163,7 @@ def stable_hash(
 
 @dataclass(frozen=True)
 class Action(Value):
-    "One line of a plan: what to do with one asset, and why.\n\nParameters\n----------\nsymbol : str\nside : Side\namount : Decimal\n    units to trade, above zero\nprice : Decimal\n    reference price the plan was made with, quote currency per unit\nreason : str\n    one sentence a person can judge\ngroup : str, default ''\n    asset group, for example 'BTC' or 'Technology'\nalias : str, default ''\n    the name the user knows the asset by\nvenue : str, default ''\n    where the holding lies, or where purchases go"
+    "One line of a plan: what to do with one asset, and why.\n\nParameters\n----------\nsymbol : str\nside : Side\namount : Decimal\n    units to trade, above zero\nprice : Decimal\n    reference price the plan was made with, quote currency per unit\nreason : str\n    one sentence a person can judge\ngroup : str, default ''\n    asset group, for example 'BTC' or 'Technology'\nalias : str, default ''\n    the name the user knows the asset by\nvenue : str, default ''\n    where the holding lies, or where purchases go\ncurrency : str, default ''\n    of the price, where it is not the account's\nrate : Decimal\n    account currency for one unit of it"
 
     symbol: str
     side: Side
@@ -173,25 +173,27 @@ class Action(Value):
     group: str = ""  # asset group, for example 'BTC' or 'Technology'
     alias: str = ""  # the name the user knows the asset by
     venue: str = ""  # where the holding lies, or where purchases go
+    currency: str = ""  # of the price, where it is not the account's
+    rate: Decimal = Decimal(1)  # account currency for one unit of it
 
     def __post_init__(self):
-        _check_decimal(self, "amount", "price")
-        if self.amount <= 0 or self.price <= 0:
-            raise BadInput(f"{self.symbol}: an action of {self.amount} at {self.price}; both must be above zero")
+        _check_decimal(self, "amount", "price", "rate")
+        if self.amount <= 0 or self.price <= 0 or self.rate <= 0:
+            raise BadInput(f"{self.symbol}: an action of {self.amount} at {self.price}, rate {self.rate}; all must be above zero")
 
     @property
     def value(self) -> Decimal:
-        "Amount times reference price, in quote currency, always positive."
-        return self.amount * self.price
+        "Amount times reference price, in account currency, always positive."
+        return self.amount * self.price * self.rate
 
 
 @dataclass(frozen=True, repr=False)
 class Plan(Shown, Value):
-    "What should be traded, and all that the decision rests on.\n\nParameters\n----------\naccount : str\n    whose money, for example 'paper-sample'\nas_of : datetime\n    UTC; only data known by then was used\ncurrency : str\n    quote currency of every price and value\nequity : Decimal\n    cash plus holdings at the reference prices, before trading\ncash : Decimal\n    before trading\nactions : tuple[Action, ...]\n    sells before buys\ntargets : dict[str, Decimal]\n    weight by symbol, the rest is cash\ndata_version : str, default ''\nsettings_hash : str, default ''\nmodel_versions : dict[str, str]\nnotes : tuple[str, ...], default ()\n    what was left alone, and why"
+    "What should be traded, and all that the decision rests on.\n\nParameters\n----------\naccount : str\n    whose money, for example 'paper-sample'\nas_of : datetime\n    UTC; only data known by then was used\ncurrency : str\n    of every value, and of every price that names no other\nequity : Decimal\n    cash plus holdings at the reference prices, before trading\ncash : Decimal\n    before trading\nactions : tuple[Action, ...]\n    sells before buys\ntargets : dict[str, Decimal]\n    weight by symbol, the rest is cash\ndata_version : str, default ''\nsettings_hash : str, default ''\nmodel_versions : dict[str, str]\nnotes : tuple[str, ...], default ()\n    what was left alone, and why"
 
     account: str  # whose money, for example 'paper-sample'
     as_of: datetime  # UTC; only data known by then was used
-    currency: str  # quote currency of every price and value
+    currency: str  # of every value, and of every price that names no other
     equity: Decimal  # cash plus holdings at the reference prices, before trading
     cash: Decimal  # before trading
     actions: tuple[Action, ...]  # sells before buys

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "database": ["FEE_STEP", "open_paper_file", "as_text", "order_of_row"],
     "exchange": ["PaperVenue"],
     "matching": ["PriceWindow", "PriceFeed", "exact", "BarFeed", "QuoteFeed", "Match", "match_order"],
+    "settlement": ["RateAt", "Settlement", "settlement_of", "read_owed", "settle_profit", "bound_money"],
 }, modules=[
-    "costs", "database", "exchange", "matching",
+    "costs", "database", "exchange", "matching", "settlement",
 ])

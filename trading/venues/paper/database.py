@@ -16,7 +16,7 @@ from ...core.sqlite import open_database
 from ...core.types import Order
 
 # %% ../../../nbs/01_venues/paper/04_database.ipynb #be5a2263
-_SCHEMA = 3
+_SCHEMA = 4
 FEE_STEP = Decimal("0.00000001")
 _TABLES = """
 create table if not exists balances (asset text primary key, amount text not null);
@@ -28,7 +28,9 @@ create table if not exists orders (
 create table if not exists fills (
   seq integer primary key autoincrement, client_order_id text not null, symbol text not null, side text not null,
   amount text not null, price text not null, fee text not null, timestamp text not null,
-  fee_currency text not null default '', fee_amount text not null default '0', bar text not null default '');
+  fee_currency text not null default '', fee_amount text not null default '0', bar text not null default '',
+  currency text not null default '', rate text not null default '1', financed integer not null default 0);
+create table if not exists owed (symbol text primary key, cost text not null, currency text not null);
 create index if not exists open_orders on orders (status) where status = 'open';
 create index if not exists fills_by_time on fills (timestamp);
 """
@@ -44,6 +46,7 @@ def open_paper_file(path: Path | str | None, name: str) -> sqlite3.Connection:
             raise BadInput(f"{name}: {path} was written by a newer version ({version}, this one knows {_SCHEMA}); update carnet")
         newer = ("fee_currency text not null default ''", "fee_amount text not null default '0'") if version == 1 else ()
         newer += ("bar text not null default ''",) if version in (1, 2) else ()
+        newer += ("currency text not null default ''", "rate text not null default '1'", "financed integer not null default 0") if version in (1, 2, 3) else ()
         db.executescript("".join(f"alter table fills add column {column};" for column in newer) + _TABLES + f"pragma user_version = {_SCHEMA};")
     except sqlite3.Error as error:
         raise BadInput(f"{name}: {path} cannot be opened as a paper exchange: {error}; restore it from a backup or choose another file") from error

@@ -23,11 +23,12 @@ from ...core.sqlite import transaction
 from ...core.types import ZERO, Fill, Order, OrderState, asset_of
 from .costs import TradingCosts, traded_price
 from .database import FEE_STEP, as_text, open_paper_file, order_of_row
+from .settlement import RateAt, Settlement, bound_money, settle_profit, settlement_of
 from .matching import PriceFeed, PriceWindow, match_order
 
 # %% ../../../nbs/01_venues/paper/05_exchange.ipynb #7b842890
 class PaperVenue:
-    "An exchange on paper; see `core.types.Venue`.\n\nParameters\n----------\ntape : PriceFeed\n    where prices come from\nclock : Callable[[], datetime]\n    UTC now\nmarkets : Mapping[str, Instrument]\n    what can be traded, with which precision\ncosts : TradingCosts\nfunds : Mapping[str, Decimal]\n    balance by asset when the venue is opened for the first time\ncurrency : str\n    quote currency of symbols without one, for example 'USD' for 'AAPL'\npath : Path | str | None, default None\n    SQLite file that survives the process; None: memory only\nname : str, default 'paper'\nwait : bool, default False\n    market orders stay open until the clock has reached the bar that fills them\nallow_short : bool, default False\n    may one sell what one does not have\nlatency : timedelta, default timedelta(0)\n    how long an order travels\nstops : Literal['refuse', 'trigger'], default 'refuse'\n    what happens to a stop that the last price has already reached\nfee_in : str, default ''\n    'received': fees come out of what one gets; 'BNB': out of that coin while there is enough; empty: quote currency"
+    "An exchange on paper; see `core.types.Venue`.\n\nParameters\n----------\ntape : PriceFeed\n    where prices come from\nclock : Callable[[], datetime]\n    UTC now\nmarkets : Mapping[str, Instrument]\n    what can be traded, with which precision\ncosts : TradingCosts\nfunds : Mapping[str, Decimal]\n    balance by asset when the venue is opened for the first time\ncurrency : str\n    quote currency of symbols without one, for example 'USD' for 'AAPL'\npath : Path | str | None, default None\n    SQLite file that survives the process; None: memory only\nname : str, default 'paper'\nwait : bool, default False\n    market orders stay open until the clock has reached the bar that fills them\nallow_short : bool, default False\n    may one sell what one does not have\nlatency : timedelta, default timedelta(0)\n    how long an order travels\nstops : Literal['refuse', 'trigger'], default 'refuse'\n    what happens to a stop that the last price has already reached\nrates : RateAt | None, default None\n    what pays a price in another currency, at which rate; None: a balance of that currency\nowed : Mapping[str, Decimal], default {}\n    by symbol, own currency: what `funds` of which only the profit is converted have cost\nfee_in : str, default ''\n    'received': fees come out of what one gets; 'BNB': out of that coin while there is enough; empty: quote currency"
 
     def __init__(
         self,
@@ -43,17 +44,21 @@ class PaperVenue:
         allow_short: bool = False,  # may one sell what one does not have
         latency: timedelta = timedelta(0),  # how long an order travels
         stops: Literal["refuse", "trigger"] = "refuse",  # what happens to a stop that the last price has already reached
+        rates: RateAt | None = None,  # what pays a price in another currency, at which rate; None: a balance of that currency
+        owed: Mapping[str, Decimal] = {},  # by symbol, own currency: what `funds` of which only the profit is converted have cost
         fee_in: str = "",  # 'received': fees come out of what one gets; 'BNB': out of that coin while there is enough; empty: quote currency
     ):
         self.name, self.currency = name, currency
         self._tape, self._clock, self._costs = tape, clock, costs
         self._markets = {s: m if m.currency else m.but(quote=currency) for s, m in markets.items()}
         self._wait, self._short, self._latency, self._fee_in, self._stops, self._lock = wait, allow_short, latency, fee_in, stops, RLock()
+        self._rates = rates
         self._told: dict[int, Fill] = {}  # fills that were asked for before; they never change
         self._db = open_paper_file(path, name)
         with self._transaction():
             if self._db.execute("select count(*) from balances").fetchone()[0] == 0:
                 self._db.executemany("insert into balances values (?, ?)", [(a, str(Decimal(n))) for a, n in {currency: ZERO, **funds}.items()])
+                self._db.executemany("insert into owed values (?, ?, ?)", [(s, str(n), self._markets[s].currency) for s, n in owed.items()])
 
     def close(self) -> None:
         "Close the file."
@@ -189,8 +194,8 @@ class PaperVenue:
         new = self._balance(asset) + amount
         self._db.execute("insert into balances values (?, ?) on conflict (asset) do update set amount = excluded.amount", (asset, str(new)))
 
-    def _quote_of(self, symbol: str) -> str:
-        return symbol.split("/")[1].split(":")[0] if "/" in symbol else self.currency
+    def _paid(self, symbol: str, moment: datetime | None = None) -> Settlement:
+        return settlement_of(self._markets[symbol], self.currency, self._rates, moment or self._now())
 
     def _state(self, row: sqlite3.Row) -> OrderState:
         filled, cost = Decimal(row["filled"]), Decimal(row["cost"])
@@ -200,7 +205,8 @@ class PaperVenue:
 
     def _fill(self, row: sqlite3.Row) -> Fill:
         return Fill(f"{self.name}-t{row['seq']}", row["client_order_id"], row["symbol"], row["side"], Decimal(row["amount"]), Decimal(row["price"]),
-                    Decimal(row["fee"]), datetime.fromisoformat(row["timestamp"]), row["fee_currency"], Decimal(row["fee_amount"]))
+                    Decimal(row["fee"]), datetime.fromisoformat(row["timestamp"]), row["fee_currency"], Decimal(row["fee_amount"]),
+                    row["currency"], Decimal(row["rate"]), bool(row["financed"]))
 
     def _end(self, row: sqlite3.Row, status: str, reason: str) -> None:
         self._db.execute("update orders set status = ?, reason = ? where seq = ?", (status, reason, row["seq"]))
@@ -268,12 +274,12 @@ class PaperVenue:
 
     def _hold(self, symbol: str, side: str, amount: Decimal, price: Decimal) -> tuple[str, Decimal]:
         "Return the asset and the amount of it that an order blocks; a fee that comes out of something else blocks nothing."
-        fee = ZERO if self._fee_in else self._fee_rate(symbol)
-        return (asset_of(symbol), amount) if side == "sell" else (self._quote_of(symbol), max(amount * price * (1 + fee), ZERO))
+        fee, paid = ZERO if self._fee_in else self._fee_rate(symbol), self._paid(symbol)
+        return (paid.asset, amount) if side == "sell" else (paid.money, max(amount * price * paid.rate * (1 + fee), ZERO))
 
     def _free(self, asset: str, but: int = 0) -> Decimal:
         "Return the balance less what other open orders hold."
-        free = self._balance(asset)
+        free = self._balance(asset) - (bound_money(self._db, self._rates, self._now()) if asset == self.currency else ZERO)
         for row in self._open_rows():
             order = order_of_row(row)
             last = order.price or order.stop_price or self._tape.last(order.symbol, datetime.fromisoformat(row["placed"])).close
@@ -309,25 +315,29 @@ class PaperVenue:
         met = match_order(order, stretch, self._costs, market, bool(row["triggered"]))
         if rested and met.price is not None and (order.type == "limit" or row["triggered"]) and order.price is not None:
             met = replace(met, maker=True, price=order.price if getattr(self._tape, "live", False) else met.price)  # a quote went through it
-        want = order.amount - done
+        want, paid = order.amount - done, self._paid(order.symbol, met.at)
         amount, reason, may_wait = ZERO, "the limit was not reached", True
         if met.price is not None:
-            amount, reason, may_wait = self._available(row, order, want, met.price, stretch, market)
+            amount, reason, may_wait = self._available(row, order, want, met.price, stretch, market, paid)
         if order.time_in_force == "FOK" and amount < want:
             amount, reason = ZERO, f"fill or kill: {reason}"
         fee = ZERO
         if amount:
             rate = self._fee_rate(order.symbol, met.maker)
-            sign, asset, quote = 1 if order.side == "buy" else -1, asset_of(order.symbol), self._quote_of(order.symbol)
-            self._add(asset, sign * amount)
-            self._add(quote, -sign * amount * met.price)
-            coin, units, fee = self._charge(order, amount, met.price, rate)
+            sign, told = 1 if order.side == "buy" else -1, (paid.currency, str(paid.rate), int(paid.financed))
+            if paid.financed:
+                fill = Fill("", "", order.symbol, order.side, amount, met.price, ZERO, met.at, "", ZERO, paid.currency, paid.rate, True)
+                self._add(paid.money, settle_profit(self._db, fill, self._balance(paid.asset)))
+            else:
+                self._add(paid.money, -sign * amount * met.price * paid.rate)
+            self._add(paid.asset, sign * amount)
+            coin, units, fee = self._charge(order, amount, met.price, rate, paid)
             self._add(coin, -units)
-            taken = ("", "0") if coin == quote else (coin, str(units))
-            self._db.execute("insert into fills (client_order_id, symbol, side, amount, price, fee, timestamp, fee_currency, fee_amount, bar)"
-                             " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            taken = ("", "0") if coin == paid.money else (coin, str(units))
+            self._db.execute("insert into fills (client_order_id, symbol, side, amount, price, fee, timestamp, fee_currency, fee_amount, bar, currency,"
+                             " rate, financed) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                              (order.client_order_id, order.symbol, order.side, str(amount), str(met.price), str(fee), as_text(met.at), *taken,
-                              as_text(stretch.start)))
+                              as_text(stretch.start), *told))
         self._db.execute("update orders set filled = ?, cost = ?, fee = ?, triggered = ?, reason = ? where seq = ?",
                          (str(done + amount), str(Decimal(row["cost"]) + amount * (met.price or ZERO)), str(Decimal(row["fee"]) + fee),
                           int(met.triggered), note or row["reason"], row["seq"]))
@@ -336,11 +346,11 @@ class PaperVenue:
         elif order.time_in_force in ("IOC", "FOK") or not may_wait or (order.type in ("market", "stop") and met.price is not None):
             self._end(row, "canceled", f"filled {done + amount} of {order.amount}: {reason}")
 
-    def _charge(self, order: Order, amount: Decimal, price: Decimal, rate: Decimal) -> tuple[str, Decimal, Decimal]:
+    def _charge(self, order: Order, amount: Decimal, price: Decimal, rate: Decimal, paid: Settlement) -> tuple[str, Decimal, Decimal]:
         "Return the coin that pays the fee, how much of it, and what that is worth in quote currency."
-        asset, quote, value = asset_of(order.symbol), self._quote_of(order.symbol), amount * price * rate
-        offers = [(asset, price)] if order.side == "buy" and self._fee_in else []
-        if self._fee_in not in ("", "received", quote):
+        asset, value = asset_of(order.symbol), amount * price * rate
+        offers = [(asset, price)] if order.side == "buy" and self._fee_in and not paid.financed else []
+        if self._fee_in not in ("", "received", paid.money):
             last = self._tape.last(order.symbol.replace(asset, self._fee_in, 1), self._now())
             offers = [(self._fee_in, price if self._fee_in == asset else last.close), *offers] if last or self._fee_in == asset else offers
         for coin, worth in offers:
@@ -348,10 +358,11 @@ class PaperVenue:
             if units and units <= self._free(coin):
                 return coin, units, units * worth
         fee = value.quantize(FEE_STEP, ROUND_CEILING)
-        return quote, fee, fee
+        return paid.money, fee * paid.rate, fee
 
     def _available(
         self, row: sqlite3.Row, order: Order, want: Decimal, price: Decimal, stretch: PriceWindow, market: Instrument,
+        paid: Settlement,
     ) -> tuple[Decimal, str, bool]:
         "Return how much can be traded at this price, what limits it, and whether the rest may wait for more."
         limits = [(want, "", True)]
@@ -361,10 +372,10 @@ class PaperVenue:
             limits.append((stretch.volume * share - self._taken(order.symbol, stretch), ours, True))
         if order.side == "buy" and price > 0:
             fee, spare = (ZERO, ZERO) if self._fee_in else (self._fee_rate(order.symbol), FEE_STEP)
-            cash = self._free(self._quote_of(order.symbol), but=row["seq"])
-            limits.append(((cash - spare) / (price * (1 + fee)), f"the {self._quote_of(order.symbol)} ran out at {price}", False))
+            cash = self._free(paid.money, but=row["seq"])
+            limits.append(((cash - spare) / (price * paid.rate * (1 + fee)), f"the {paid.money} ran out at {price}", False))
         elif not self._short:
-            limits.append((self._free(asset_of(order.symbol), but=row["seq"]), f"no more {asset_of(order.symbol)} to sell", False))
+            limits.append((self._free(paid.asset, but=row["seq"]), f"no more {asset_of(order.symbol)} to sell", False))
         least, reason, may_wait = min(limits, key=lambda limit: limit[0])
         return max(to_step(least, market.amount_step), ZERO), reason, may_wait
 
