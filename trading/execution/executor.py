@@ -69,7 +69,7 @@ def _foreign_intents(desk: OrderContext, plan_hash: str) -> list[str]:
 # %% ../../nbs/09_execution/30_executor.ipynb #cad7d18b
 @dataclass(frozen=True)
 class OrderResult(Value):
-    "What became of one action of a plan.\n\nParameters\n----------\nsymbol : str\nside : str\nclient_order_id : str\n    of its first order\nplanned : Decimal\n    units\nordered : Decimal\n    units sent; less than planned when cash was short or the lot is coarse\nfilled : Decimal\n    units\nprice : Decimal\n    the plan's\naverage : Decimal | None\n    of the fills\nfee : Decimal\nslippage : Decimal\n    quote currency, positive is against us\nstatus : str\n    of the order, or 'skipped'\nreason : str, default ''\n    why it was skipped, cut, rejected or cancelled\norders : int, default 1\n    how many were sent"
+    "What became of one action of a plan.\n\nParameters\n----------\nsymbol : str\nside : str\nclient_order_id : str\n    of its first order\nplanned : Decimal\n    units\nordered : Decimal\n    units sent; less than planned when cash was short or the lot is coarse\nfilled : Decimal\n    units\nprice : Decimal\n    the plan's, in the currency of the symbol, as the average is\naverage : Decimal | None\n    of the fills\nfee : Decimal\n    account currency\nslippage : Decimal\n    account currency, positive is against us\nstatus : str\n    of the order, or 'skipped'\nreason : str, default ''\n    why it was skipped, cut, rejected or cancelled\norders : int, default 1\n    how many were sent\nrate : Decimal\n    account currency for one unit of the symbol's, as planned"
 
     symbol: str
     side: str
@@ -77,13 +77,14 @@ class OrderResult(Value):
     planned: Decimal  # units
     ordered: Decimal  # units sent; less than planned when cash was short or the lot is coarse
     filled: Decimal  # units
-    price: Decimal  # the plan's
+    price: Decimal  # the plan's, in the currency of the symbol, as the average is
     average: Decimal | None  # of the fills
-    fee: Decimal
-    slippage: Decimal  # quote currency, positive is against us
+    fee: Decimal  # account currency
+    slippage: Decimal  # account currency, positive is against us
     status: str  # of the order, or 'skipped'
     reason: str = ""  # why it was skipped, cut, rejected or cancelled
     orders: int = 1  # how many were sent
+    rate: Decimal = Decimal(1)  # account currency for one unit of the symbol's, as planned
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,7 +111,7 @@ class Execution(Shown, Value):
 
     @property
     def fees(self) -> Decimal:
-        "All fees, in quote currency."
+        "All fees, in account currency."
         return sum((o.fee for o in self.orders), ZERO)
 
     @property
@@ -121,7 +122,7 @@ class Execution(Shown, Value):
     @property
     def slippage_bp(self) -> Decimal:
         "Slippage in basis points of the traded value at the plan's prices."
-        value = sum((o.filled * o.price for o in self.orders), ZERO)
+        value = sum((o.filled * o.price * o.rate for o in self.orders), ZERO)
         return (self.slippage / value * 10_000).quantize(Decimal("0.01")) if value else ZERO
 
     @property
@@ -137,8 +138,8 @@ class Execution(Shown, Value):
     @property
     def success_rate(self) -> Decimal:
         "Traded part of the planned value."
-        planned = sum((o.planned * o.price for o in self.orders), ZERO)
-        return (sum((o.filled * o.price for o in self.orders), ZERO) / planned).quantize(Decimal("0.0001")) if planned else Decimal(1)
+        planned = sum((o.planned * o.price * o.rate for o in self.orders), ZERO)
+        return (sum((o.filled * o.price * o.rate for o in self.orders), ZERO) / planned).quantize(Decimal("0.0001")) if planned else Decimal(1)
 
     def frame(self):  # DataFrame, one row for each action
         "Return the lines as a table for people.\n\nReturns\n-------\nDataFrame, one row for each action"
@@ -322,8 +323,9 @@ def _amount(desk: OrderContext, action: Action, left: Decimal, price: Decimal, m
     "Return how much can be ordered, and why it is less."
     if action.side == "sell":
         return affordable(left, price, left * price * 2, market, style)
-    quote = action.symbol.partition("/")[2].partition(":")[0] or desk.ledger.find("opened", desk.account).data["currency"]
-    return affordable(left, price, query_venue(desk, desk.venue.fetch_balance).get(quote, ZERO), market, style)
+    quote = "" if action.currency else action.symbol.partition("/")[2].partition(":")[0]  # at its rate, another currency is paid with the account's own
+    money = query_venue(desk, desk.venue.fetch_balance).get(quote or desk.ledger.find("opened", desk.account).data["currency"], ZERO)
+    return affordable(left, price, money / action.rate, market, style)
 
 
 def _follow(desk: OrderContext, state: OrderState, style: OrderParameters) -> OrderState:
@@ -342,13 +344,13 @@ def _follow(desk: OrderContext, state: OrderState, style: OrderParameters) -> Or
 def _line(action: Action, plan_hash: str, states: list[OrderState], reason: str) -> OrderResult:
     "Write down what became of an action: the sum of its orders."
     filled, fee, cost = (sum(n, ZERO) for n in ((s.filled for s in states), (s.fee for s in states), (s.filled * s.average for s in states if s.filled)))
-    slippage = (1 if action.side == "buy" else -1) * (cost - filled * action.price)
+    slippage, fee = (1 if action.side == "buy" else -1) * (cost - filled * action.price) * action.rate, fee * action.rate
     status = "skipped" if not states else "closed" if filled >= action.amount else states[-1].status
     why = [reason] + [s.reason for s in states if s.reason and filled < action.amount or "last price" in s.reason]
     ordered = filled + (states[-1].remaining if states else ZERO)
     average = None if not filled else states[0].average if len(states) == 1 else strip_zeros((cost / filled).quantize(PRICE_STEP))
     return OrderResult(action.symbol, action.side, _order_id(plan_hash, action, 0), action.amount, ordered, filled, action.price, average,
-                       fee, slippage, status, "; ".join(dict.fromkeys(w for w in why if w)), len(states))
+                       fee, slippage, status, "; ".join(dict.fromkeys(w for w in why if w)), len(states), action.rate)
 
 
 def _finish(desk: OrderContext, plan: Plan, plan_hash: str, lines: list[OrderResult], started: datetime, seconds: float,
@@ -358,9 +360,9 @@ def _finish(desk: OrderContext, plan: Plan, plan_hash: str, lines: list[OrderRes
     fills = tuple(fill_from(e.data) for e in events if e.data["plan"] == plan_hash)
     fees: dict[tuple[str, str], Decimal] = {}
     for fill in fills:  # not every venue tells the fee of an order, but every one that of a trade
-        fees[fill.symbol, fill.side] = fees.get((fill.symbol, fill.side), ZERO) + fill.fee
+        fees[fill.symbol, fill.side] = fees.get((fill.symbol, fill.side), ZERO) + fill.fee * fill.rate
     lines = [o.but(fee=fees.get((o.symbol, o.side), o.fee)) for o in lines]
-    missed = sum(((1 if o.side == "buy" else -1) * (after[o.symbol] - o.price) * (o.planned - o.filled) for o in lines if o.symbol in after), ZERO)
+    missed = sum(((1 if o.side == "buy" else -1) * (after[o.symbol] - o.price) * o.rate * (o.planned - o.filled) for o in lines if o.symbol in after), ZERO)
     return Execution(plan.account, plan_hash, desk.venue.name, started, desk.clock(), round(seconds, 3), tuple(lines), fills, missed)
 
 

@@ -53,12 +53,13 @@ def check_order_limits(
     prices: Callable[[], Mapping[str, Decimal]],  # prices of everything that is held or traded, now
     clock: Callable[[], datetime],  # UTC now
     groups: Mapping[str, str] | None = None,  # symbol → group
+    rate: Callable[[str], Decimal] = lambda symbol: Decimal(1),  # account currency for one unit of the currency of a symbol's orders
 ) -> Callable[[Order], str]:  # for `execute(allow=…)`; its answer is empty while the order keeps every limit
-    "Return a function that says which limit an order would break.\n\nParameters\n----------\nledger : Ledger\naccount : str\nlimits : RiskLimits\nprices : Callable[[], Mapping[str, Decimal]]\n    prices of everything that is held or traded, now\nclock : Callable[[], datetime]\n    UTC now\ngroups : Mapping[str, str] | None, default None\n    symbol → group\n\nReturns\n-------\nCallable[[Order], str]\n    for `execute(allow=…)`; its answer is empty while the order keeps every limit"
+    "Return a function that says which limit an order would break.\n\nParameters\n----------\nledger : Ledger\naccount : str\nlimits : RiskLimits\nprices : Callable[[], Mapping[str, Decimal]]\n    prices of everything that is held or traded, now\nclock : Callable[[], datetime]\n    UTC now\ngroups : Mapping[str, str] | None, default None\n    symbol → group\nrate : Callable[[str], Decimal], default lambda symbol: Decimal(1)\n    account currency for one unit of the currency of a symbol's orders\n\nReturns\n-------\nCallable[[Order], str]\n    for `execute(allow=…)`; its answer is empty while the order keeps every limit"
 
     def allow(order: Order) -> str:
         quotes, book = dict(prices()), ledger.book(account)
-        price = order.price or quotes.get(order.symbol)
+        price = order.price * rate(order.symbol) if order.price else quotes.get(order.symbol)
         if price is None:
             return f"there is no price of {order.symbol} now, so its limits cannot be measured"
         value = order.amount * price
@@ -66,7 +67,7 @@ def check_order_limits(
             return f"max_order_value: {value:,.2f} {book.currency} is above the limit of {limits.max_order_value:,.2f}"
         if limits.max_daily_value is not None:
             midnight = clock().replace(hour=0, minute=0, second=0, microsecond=0)
-            today = value + sum((f.cost for f in ledger.fills(account, midnight)), Decimal(0))
+            today = value + sum((f.worth for f in ledger.fills(account, midnight)), Decimal(0))
             if today > limits.max_daily_value:
                 return f"max_daily_value: {today:,.2f} {book.currency} traded today are above the limit of {limits.max_daily_value:,.2f}"
         if order.side != "buy":

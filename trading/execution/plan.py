@@ -91,10 +91,10 @@ def make_plan(
     holdings: Mapping[str, Decimal],  # symbol → units, zero or more
     cash: Decimal,  # account currency, zero or more
     targets: Any,  # Series or mapping symbol → weight, at most 1 together; the rest is cash
-    prices: Mapping[str, Any],  # symbol → reference price in account currency
+    prices: Mapping[str, Any],  # symbol → reference price, in the currency of the symbol
     markets: Mapping[str, Instrument],  # symbol → steps and minima of the venue
     constraints: PlanConstraints,
-    currency: str,  # account currency; a symbol 'BTC/USDT' must be quoted in it
+    currency: str,  # of the account
     data_version: str = "",
     settings_hash: str = "",
     model_versions: Mapping[str, str] | None = None,
@@ -102,19 +102,21 @@ def make_plan(
     aliases: Mapping[str, str] | None = None,  # symbol → the name the user knows
     venues: Mapping[str, Mapping[str, Decimal]] | None = None,  # symbol → venue → units lying there
     buy_venue: str = "",  # where purchases go when nothing is held yet
+    rates: Mapping[str, Decimal] | None = None,  # currency → account currency for one unit, for prices in others
     closed: Mapping[str, str] | None = None,  # symbols whose market is closed, each with a sentence: valued, and not traded
 ) -> Plan:
-    "Say what to trade so that the holdings match the targets, sells before buys.\n\nParameters\n----------\naccount : str\n    whose money, for example 'paper-sample'\nas_of : datetime\n    UTC; only data known by then was used\nholdings : Mapping[str, Decimal]\n    symbol → units, zero or more\ncash : Decimal\n    account currency, zero or more\ntargets : Any\n    Series or mapping symbol → weight, at most 1 together; the rest is cash\nprices : Mapping[str, Any]\n    symbol → reference price in account currency\nmarkets : Mapping[str, Instrument]\n    symbol → steps and minima of the venue\nconstraints : PlanConstraints\ncurrency : str\n    account currency; a symbol 'BTC/USDT' must be quoted in it\ndata_version : str, default ''\nsettings_hash : str, default ''\nmodel_versions : Mapping[str, str] | None, default None\ngroups : Mapping[str, str] | None, default None\n    symbol → asset group\naliases : Mapping[str, str] | None, default None\n    symbol → the name the user knows\nvenues : Mapping[str, Mapping[str, Decimal]] | None, default None\n    symbol → venue → units lying there\nbuy_venue : str, default ''\n    where purchases go when nothing is held yet\nclosed : Mapping[str, str] | None, default None\n    symbols whose market is closed, each with a sentence: valued, and not traded\n\nReturns\n-------\nPlan"
+    "Say what to trade so that the holdings match the targets, sells before buys.\n\nParameters\n----------\naccount : str\n    whose money, for example 'paper-sample'\nas_of : datetime\n    UTC; only data known by then was used\nholdings : Mapping[str, Decimal]\n    symbol → units, zero or more\ncash : Decimal\n    account currency, zero or more\ntargets : Any\n    Series or mapping symbol → weight, at most 1 together; the rest is cash\nprices : Mapping[str, Any]\n    symbol → reference price, in the currency of the symbol\nmarkets : Mapping[str, Instrument]\n    symbol → steps and minima of the venue\nconstraints : PlanConstraints\ncurrency : str\n    of the account\ndata_version : str, default ''\nsettings_hash : str, default ''\nmodel_versions : Mapping[str, str] | None, default None\ngroups : Mapping[str, str] | None, default None\n    symbol → asset group\naliases : Mapping[str, str] | None, default None\n    symbol → the name the user knows\nvenues : Mapping[str, Mapping[str, Decimal]] | None, default None\n    symbol → venue → units lying there\nbuy_venue : str, default ''\n    where purchases go when nothing is held yet\nrates : Mapping[str, Decimal] | None, default None\n    currency → account currency for one unit, for prices in others\nclosed : Mapping[str, str] | None, default None\n    symbols whose market is closed, each with a sentence: valued, and not traded\n\nReturns\n-------\nPlan"
     wanted = _exact_targets(targets)
     held = _exact_holdings(holdings, cash, constraints)
     if (total := sum(wanted.values(), ZERO)) > ONE - constraints.min_cash:
         raise BadInput(f"the targets sum to {total:.4f} and min_cash is {constraints.min_cash}: more than 1; lower one of them")
     lines, notes = [], [f"{s}: ignored as asked, {u} units" for s, u in holdings.items() if s in constraints.ignore]
-    untraded = ZERO
+    untraded, own = ZERO, {}
     for symbol in sorted({*held, *wanted} - set(constraints.ignore)):
         if held.get(symbol, ZERO) == 0 and wanted.get(symbol, ZERO) == 0:
             continue
-        price = _price_of(symbol, prices, currency)
+        own[symbol] = quoted = _price_of(symbol, prices, currency, markets.get(symbol), rates or {})
+        price = quoted[0] * quoted[2]
         if symbol in (closed or {}):
             untraded += held.get(symbol, ZERO) * price
             notes.append(closed[symbol])
@@ -126,7 +128,7 @@ def make_plan(
             notes.append(f"{symbol}: not traded at the venue, left alone at {held[symbol] * price:.2f} {currency}")
             continue
         lies = _lying(symbol, held.get(symbol, ZERO), (venues or {}).get(symbol, {}))
-        lines.append(_line(symbol, held.get(symbol, ZERO), price, wanted.get(symbol, ZERO), markets[symbol], constraints, lies))
+        lines.append(_line(symbol, held.get(symbol, ZERO), price, wanted.get(symbol, ZERO), markets[symbol], constraints, lies, quoted[2]))
     gross = cash + sum((a.value for a in lines), ZERO) + untraded
     if gross <= 0:
         raise BadInput(f"account {account!r} holds nothing and has no cash; there is nothing to plan")
@@ -134,8 +136,8 @@ def make_plan(
     ordered = sorted((a for a in lines if a.trade), key=lambda a: (a.trade > 0, -abs(a.trade) * a.price, a.symbol))
     groups, aliases = groups or {}, aliases or {}
     actions = tuple(
-        Action(a.symbol, "buy" if a.trade > 0 else "sell", units, a.price, _reason(a, gross, venue), groups.get(a.symbol, ""),
-               aliases.get(a.symbol, ""), venue)
+        Action(a.symbol, "buy" if a.trade > 0 else "sell", units, own[a.symbol][0], _reason(a, gross, venue), groups.get(a.symbol, ""),
+               aliases.get(a.symbol, ""), venue, *own[a.symbol][1:])
         for a in ordered for venue, units in _by_venue(a, (venues or {}).get(a.symbol, {}), buy_venue)
     )
     return Plan(account, as_of, currency, gross, cash, actions, wanted, data_version, settings_hash, dict(model_versions or {}),
@@ -152,24 +154,26 @@ def _exact_holdings(holdings: Mapping[str, Decimal], cash: Decimal, c: PlanConst
     return {s: u for s, u in holdings.items() if s not in c.ignore}
 
 
-def _price_of(symbol: str, prices: Mapping[str, Any], currency: str) -> Decimal:
-    "Return the reference price of a symbol in account currency."
-    quote = symbol.partition("/")[2].partition(":")[0]
-    if quote and quote != currency:
-        raise BadInput(f"{symbol} is quoted in {quote} and the account counts in {currency}; convert its price and name it in {currency}")
+def _price_of(symbol: str, prices: Mapping[str, Any], currency: str, market: Instrument | None, rates: Mapping[str, Decimal]) -> tuple[Decimal, str, Decimal]:
+    "Return the reference price of a symbol, its currency where it is not the account's, and the rate of that."
+    quote = (market.currency if market else "") or symbol.partition("/")[2].partition(":")[0]
+    quote = "" if quote == currency else quote
+    if quote and quote not in rates:
+        raise MissingData(f"{symbol} is quoted in {quote} and the account counts in {currency}, and there is no rate {quote}/{currency}; ingest or import that pair")
     if symbol not in prices:
         raise MissingData(f"no price for {symbol}; ingest it, or name it in 'ignore' to leave it out of the account")
     price = _exact(prices[symbol], f"the price of {symbol}")
     if price <= 0:
         raise BadInput(f"the price of {symbol} is {price}; a price is above zero")
-    return price
+    return price, quote, rates[quote] if quote else ONE
 
 
 def _line(
-    symbol: str, held: Decimal, price: Decimal, target: Decimal, market: Instrument, c: PlanConstraints, lies: list[tuple[str, Decimal]]
+    symbol: str, held: Decimal, price: Decimal, target: Decimal, market: Instrument, c: PlanConstraints, lies: list[tuple[str, Decimal]],
+    rate: Decimal,
 ) -> PlanLine:
     "Put together what one asset needs, with the smallest trade that all rules allow."
-    least = max(c.min_trade, market.min_cost, market.min_amount * price, c.min_fee / c.max_fee_share if c.max_fee_share else ZERO)
+    least = max(c.min_trade, market.min_cost * rate, market.min_amount * price, c.min_fee / c.max_fee_share if c.max_fee_share else ZERO)
     pots = tuple(units for _, units in lies)
     return PlanLine(symbol, held, price, target, market.amount_step, least, held * price, price * market.amount_step, pots=pots)
 

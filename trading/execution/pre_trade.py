@@ -62,7 +62,7 @@ def _action_rules(
         if limits.max_order_value is not None and a.value > limits.max_order_value:
             yield Violation("max_order_value", f"{a.symbol}: {a.value:.2f} {plan.currency}, above {limits.max_order_value} per order", a.symbol)
         yield from _age_rules(a.symbol, limits, price_times, now)
-        yield from _gap_rules(a.symbol, a.price, limits, prices, second)
+        yield from _gap_rules(a.symbol, a.price * a.rate, limits, prices, second)
         if limits.stop_loss is not None and a.side == "buy" and stopped.get(a.symbol, 0.0) > limits.stop_loss:
             lost = f"{a.symbol} lost {stopped[a.symbol]:.1%} since purchase, past the stop of {limits.stop_loss:.1%}"
             yield Violation("stop_loss", f"{lost}: it is not bought again", a.symbol)
@@ -157,7 +157,7 @@ def position_losses(
 def check_plan(
     plan: Plan,
     limits: RiskLimits,
-    prices: Mapping[str, Any],  # symbol → price now, of everything held or traded
+    prices: Mapping[str, Any],  # symbol → price now in account currency, of everything held or traded
     price_times: Mapping[str, datetime],  # symbol → when that price was seen, UTC
     now: datetime,  # UTC
     holdings: Mapping[str, Decimal],  # symbol → units now
@@ -174,7 +174,7 @@ def check_plan(
     traded_today: Decimal = ZERO,  # value traded since midnight UTC
     expected_hash: str = "",  # hash of the plan that was approved
 ) -> CheckResult:
-    "Judge a plan against every rule; nothing is sent, nothing is changed.\n\nParameters\n----------\nplan : Plan\nlimits : RiskLimits\nprices : Mapping[str, Any]\n    symbol → price now, of everything held or traded\nprice_times : Mapping[str, datetime]\n    symbol → when that price was seen, UTC\nnow : datetime\n    UTC\nholdings : Mapping[str, Decimal]\n    symbol → units now\ncash : Decimal\n    now, account currency\nknown_symbols : Iterable[str]\n    what may be traded\nkill_switch : KillSwitch | None\n    None only where there is none, as in a backtest\nsecond_prices : Mapping[str, Any] | None, default None\n    the same prices from elsewhere\nfee_rate : Decimal, default ZERO\n    fraction of the traded value\nmin_fee : Decimal, default ZERO\n    smallest fee of an order, account currency\ngroups : Mapping[str, str] | None, default None\n    symbol → group; by default those of the plan's actions\nequity : pd.Series | None, default None\n    account value over time\nreturns : pd.DataFrame | None, default None\n    time × symbol, for value at risk\nlosses : Mapping[str, float] | None, default None\n    symbol → positive fraction lost since purchase\ntraded_today : Decimal, default ZERO\n    value traded since midnight UTC\nexpected_hash : str, default ''\n    hash of the plan that was approved\n\nReturns\n-------\nCheckResult"
+    "Judge a plan against every rule; nothing is sent, nothing is changed.\n\nParameters\n----------\nplan : Plan\nlimits : RiskLimits\nprices : Mapping[str, Any]\n    symbol → price now in account currency, of everything held or traded\nprice_times : Mapping[str, datetime]\n    symbol → when that price was seen, UTC\nnow : datetime\n    UTC\nholdings : Mapping[str, Decimal]\n    symbol → units now\ncash : Decimal\n    now, account currency\nknown_symbols : Iterable[str]\n    what may be traded\nkill_switch : KillSwitch | None\n    None only where there is none, as in a backtest\nsecond_prices : Mapping[str, Any] | None, default None\n    the same prices from elsewhere\nfee_rate : Decimal, default ZERO\n    fraction of the traded value\nmin_fee : Decimal, default ZERO\n    smallest fee of an order, account currency\ngroups : Mapping[str, str] | None, default None\n    symbol → group; by default those of the plan's actions\nequity : pd.Series | None, default None\n    account value over time\nreturns : pd.DataFrame | None, default None\n    time × symbol, for value at risk\nlosses : Mapping[str, float] | None, default None\n    symbol → positive fraction lost since purchase\ntraded_today : Decimal, default ZERO\n    value traded since midnight UTC\nexpected_hash : str, default ''\n    hash of the plan that was approved\n\nReturns\n-------\nCheckResult"
     if now.tzinfo is None:
         raise BadInput(f"now is {now.isoformat()}, without zone; give it as UTC")
     known, prices = frozenset(known_symbols), {s: p for s, p in prices.items() if 0 < float(p) < float("inf")}

@@ -33,7 +33,7 @@ class Rebalancing(Value):
     @property
     def cost_bp(self) -> Decimal:
         "Fees and slippage in basis points of the traded value."
-        value = sum((o.filled * o.price for o in self.execution.orders), ZERO)
+        value = sum((o.filled * o.price * o.rate for o in self.execution.orders), ZERO)
         return ((self.execution.fees + self.execution.slippage) / value * 10_000).quantize(Decimal("0.01")) if value else ZERO
 
 

@@ -255,7 +255,7 @@ def merge_executions(
         first = own[0].client_order_id if own else plan.client_order_id(a)
         average = strip_zeros((cost / filled).quantize(PRICE_STEP)) if filled else None
         lines.append(OrderResult(a.symbol, a.side, first, a.amount, ordered, filled, a.price, average, fee, slippage, status,
-                          "; ".join(dict.fromkeys(w for w in [*where, *why] if w)), sum(o.orders for o in own)))
+                          "; ".join(dict.fromkeys(w for w in [*where, *why] if w)), sum(o.orders for o in own), a.rate))
     fills = sorted((f for r in done.values() for f in r.fills), key=lambda f: (f.timestamp, f.client_order_id))
     return Execution(plan.account, plan.hash, " and ".join(r.venue for r in done.values()), started, finished,
                      round((finished - started).total_seconds(), 3), tuple(lines), tuple(fills))

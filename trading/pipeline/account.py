@@ -38,8 +38,9 @@ from ..execution.reconciliation import Reconciliation, open_from_venue, reconcil
 from ..execution.router import recent_volume
 from ..execution.safe_mode import HaltingVenue, SafeModeVenue
 from ..execution.limit_monitor import check_order_limits, watch_limits
+from .currency_rates import AccountRates, run_rates
 from .factory import bars_of, groups_of, risk_limits
-from .instruments import pinned_instruments
+from .instruments import known_instruments, pinned_instruments
 from .paper import paper_tape, paper_venue
 from .run_record import Run, RunRecord
 from .venue_factory import account_number, connect
@@ -50,39 +51,40 @@ from ..venues.paper.matching import PriceFeed
 # %% ../../nbs/12_pipeline/40_account.ipynb #ec4e61fb
 @dataclass(frozen=True)
 class AccountSnapshot:
-    "Cash, positions and value at one moment."
+    "Cash, positions and value at one moment.\n\nParameters\n----------\ncash : Decimal\npositions : dict[str, Position]\nequity : Decimal\nowed : Decimal\n    by positions of which only the profit is converted: so much of the cash is bound"
 
     cash: Decimal
     positions: dict[str, Position]
     equity: Decimal
+    owed: Decimal = Decimal(0)  # by positions of which only the profit is converted: so much of the cash is bound
 
     @property
     def state(self) -> dict[str, Any]:
         "Return the same as JSON can carry it."
         held = [{"symbol": p.symbol, "amount": str(p.amount), "average": str(p.average)} for p in self.positions.values()]
-        return {"cash": str(self.cash), "equity": str(self.equity), "positions": held}
+        return {"cash": str(self.cash), "equity": str(self.equity), "positions": held} | ({"owed": str(self.owed)} if self.owed else {})
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> "AccountSnapshot":
         "Read a state back."
         held = [Position(p["symbol"], Decimal(p["amount"]), Decimal(p["average"])) for p in state["positions"]]
-        return cls(Decimal(state["cash"]), {p.symbol: p for p in held}, Decimal(state["equity"]))
+        return cls(Decimal(state["cash"]), {p.symbol: p for p in held}, Decimal(state["equity"]), Decimal(state.get("owed", 0)))
 
 
 def holdings_table(
     snapshot: AccountSnapshot,
-    prices: dict[str, Decimal],  # by symbol
+    prices: dict[str, Decimal],  # by symbol, account currency
     targets: dict[str, Decimal],  # weights of the plan
 ) -> pd.DataFrame:  # by symbol and 'cash': amount, price, value, weight, target
-    "Write what is held, and what should be.\n\nParameters\n----------\nsnapshot : AccountSnapshot\nprices : dict[str, Decimal]\n    by symbol\ntargets : dict[str, Decimal]\n    weights of the plan\n\nReturns\n-------\npd.DataFrame\n    by symbol and 'cash': amount, price, value, weight, target"
+    "Write what is held, and what should be.\n\nParameters\n----------\nsnapshot : AccountSnapshot\nprices : dict[str, Decimal]\n    by symbol, account currency\ntargets : dict[str, Decimal]\n    weights of the plan\n\nReturns\n-------\npd.DataFrame\n    by symbol and 'cash': amount, price, value, weight, target"
     symbols = sorted({*snapshot.positions, *(s for s, w in targets.items() if w)})
     rows = {}
     for s in symbols:
         amount = snapshot.positions[s].amount if s in snapshot.positions else Decimal(0)
         value = amount * prices[s]
         rows[s] = [float(amount), float(prices[s]), float(value), float(value / snapshot.equity), float(targets.get(s, 0))]
-    cash, rest = float(snapshot.cash), 1 - float(sum(targets.values(), Decimal(0)))
-    rows["cash"] = [cash, 1.0, cash, float(snapshot.cash / snapshot.equity), rest]
+    cash, rest = snapshot.cash - snapshot.owed, 1 - float(sum(targets.values(), Decimal(0)))
+    rows["cash"] = [float(cash), 1.0, float(cash), float(cash / snapshot.equity), rest]
     return pd.DataFrame.from_dict(rows, orient="index", columns=["amount", "price", "value", "weight", "target"]).rename_axis("symbol")
 
 # %% ../../nbs/12_pipeline/40_account.ipynb #1e5b77fe
@@ -134,7 +136,7 @@ def kill_switch(
 # %% ../../nbs/12_pipeline/40_account.ipynb #56f1aa4a
 @dataclass
 class TradingAccount:
-    "The books and the exchange that a run trades on.\n\nParameters\n----------\naccount : str\nledger : Ledger\nvenue : PricedVenue\ntape : PriceFeed | None\n    the prices that a paper exchange goes by; None: the exchange is real\nwhen : datetime\n    UTC, the moment of the decision\ncurrency : str\ndry_run : bool\nsaid : str\n    one sentence about which books these are\npast : list[tuple[str, float, float, float]]\n    time, equity, flow, unit before these books began, for a dry run\ntolerance : Decimal\n    units that a balance may differ by\nbooks : LiveSettings\n    what may differ, and what is booked without asking\nsymbols : tuple[str, ...] | None, default None\n    what the account trades; anything else at the venue is left alone; None: all is its business\nvolumes : Mapping[str, Decimal]\n    units a second in the last bar, for a share of the volume on paper\ninstruments : Mapping[str, Instrument]\n    as they were when the plan was made\nask_above : Decimal | None, default None\n    a real plan that trades no more is approved by this rule; None: a person is asked always"
+    "The books and the exchange that a run trades on.\n\nParameters\n----------\naccount : str\nledger : Ledger\nvenue : PricedVenue\ntape : PriceFeed | None\n    the prices that a paper exchange goes by; None: the exchange is real\nwhen : datetime\n    UTC, the moment of the decision\ncurrency : str\ndry_run : bool\nsaid : str\n    one sentence about which books these are\npast : list[tuple[str, float, float, float]]\n    time, equity, flow, unit before these books began, for a dry run\ntolerance : Decimal\n    units that a balance may differ by\nbooks : LiveSettings\n    what may differ, and what is booked without asking\nsymbols : tuple[str, ...] | None, default None\n    what the account trades; anything else at the venue is left alone; None: all is its business\nvolumes : Mapping[str, Decimal]\n    units a second in the last bar, for a share of the volume on paper\ninstruments : Mapping[str, Instrument]\n    as they were when the plan was made\nask_above : Decimal | None, default None\n    a real plan that trades no more is approved by this rule; None: a person is asked always\nrates : AccountRates | None, default None\n    of other currencies; None: everything is priced in the account's"
 
     account: str
     ledger: Ledger
@@ -152,6 +154,7 @@ class TradingAccount:
     volumes: Mapping[str, Decimal] = field(default_factory=dict)  # units a second in the last bar, for a share of the volume on paper
     instruments: Mapping[str, Instrument] = field(default_factory=dict)  # as they were when the plan was made
     ask_above: Decimal | None = None  # a real plan that trades no more is approved by this rule; None: a person is asked always
+    rates: AccountRates | None = None  # of other currencies; None: everything is priced in the account's
 
     @property
     def live(self) -> bool:
@@ -163,8 +166,12 @@ class TradingAccount:
         return datetime.now(UTC) if self.live else self.when
 
     def quotes(self, symbols: Iterable[str]) -> dict[str, Decimal]:
-        "Return the prices of this moment."
-        return self.venue.fetch_tickers(list(dict.fromkeys(symbols)))
+        "Return the prices of this moment, in the account's currency."
+        return self.counted(self.venue.fetch_tickers(list(dict.fromkeys(symbols))), self.clock())
+
+    def counted(self, prices: Mapping[str, Decimal], moment: datetime) -> dict[str, Decimal]:
+        "Return prices in the account's currency."
+        return self.rates.convert(prices, moment) if self.rates else dict(prices)
 
     def reconcile(self) -> Reconciliation:
         "Compare books and exchange before anything is planned."
@@ -176,7 +183,7 @@ class TradingAccount:
     def snapshot(self, prices: dict[str, Decimal]) -> AccountSnapshot:
         "Return what is held now, at these prices."
         book = self.ledger.book(self.account)
-        return AccountSnapshot(book.cash, book.positions, book.equity(prices))
+        return AccountSnapshot(book.cash, book.positions, book.equity(prices), book.owed(prices))
 
     def mark(self, prices: dict[str, Decimal], moment: datetime) -> None:
         "Write down the account's value at a moment, once."
@@ -186,6 +193,7 @@ class TradingAccount:
     def mark_closes(self, bars: pd.DataFrame, timeframe: str) -> int:
         "Write down the account's value at every close since its last one, also those of days on which nothing ran."
         closes = bars["close"].set_axis(bars.index + bar_length(timeframe))
+        closes = self.rates.closes(closes) if self.rates else closes
         return self.ledger.mark_closes(self.account, closes, self.when)
 
     def history(self, prices: dict[str, Decimal], moment: datetime) -> pd.DataFrame:  # by timestamp: equity, flow since the mark before, unit
@@ -244,7 +252,8 @@ class TradingAccount:
         guarded = SafeModeVenue(self.venue, self.ledger, self.account, self.clock, rules.errors)
         prices = lambda: self.quotes([*self.ledger.positions(self.account), *(a.symbol for a in plan.actions)])  # noqa: E731
         stop = watch_limits(self.ledger, self.account, rules.limits, prices, self.clock, rules.switch)
-        allow = check_order_limits(self.ledger, self.account, rules.limits, prices, self.clock, rules.groups)
+        each = {a.symbol: a.rate for a in plan.actions}
+        allow = check_order_limits(self.ledger, self.account, rules.limits, prices, self.clock, rules.groups, lambda s: each.get(s, Decimal(1)))
         return execute(plan, verdict, guarded, self.ledger, self.clock, rules.style, rules.max_age, self.account, stop, rules.patience,
                        sleep=None if self.live else lambda seconds: None,  # the clock of a paper exchange stands still
                        progress=progress, volume=self.volume(rules.style), allow=allow, last_look=rules.switch.reason,
@@ -271,9 +280,9 @@ class TradingAccount:
                 self.ledger.mark(self.account, prices, moment)
             return self.snapshot(prices), prices, moment
         if self.live:
-            later, moment = prices | self.quotes(prices), max(moment, self.clock())
+            later, moment = prices | self.quotes(s for s in prices if self.symbols is None or s in self.symbols), max(moment, self.clock())
         else:
-            later = {s: stretch.close if (stretch := self.tape.last(s, moment)) else p for s, p in prices.items()}
+            later = prices | self.counted({s: stretch.close for s in prices if (stretch := self.tape.last(s, moment))}, moment)
         self.mark(later, moment)
         return self.snapshot(later), later, moment
 
@@ -322,16 +331,20 @@ def _desk(run: Run, ledger, settings, path: Path, start: tuple, now: datetime, d
         each = bars["volume"].ffill().iloc[-1].dropna() / bar_length(settings.market.timeframe).total_seconds()
         volumes = {s: Decimal(repr(float(n))) for s, n in each.items()}
     currency = settings.market.currency
+    terms = pinned_instruments(run, now)
+    rates = run_rates(run)
+    if bound := [p.symbol for p in holdings if p.symbol in rates.financed]:
+        raise BadInput(f"{bound[0]} cannot be brought in: only its profit is converted, and nobody said what it cost in {rates.currencies[bound[0]]}; start with cash")
     if cash <= 0 and not holdings:
         raise BadInput(f"the account {record.account} would start with nothing; give it cash (trade.starting_cash) or holdings")
     ledger.open_account(record.account, currency, cash, record.as_of, holdings)
     book = ledger.book(record.account)
-    funds = {currency: book.cash} | {asset_of(s): p.amount for s, p in book.positions.items()}
+    funds = {currency: book.cash} | {s if s in book.financed else asset_of(s): p.amount for s, p in book.positions.items()}
     tape = run.tape or paper_tape(settings, record.as_of, now)
-    terms = pinned_instruments(run, now)
-    paper = paper_venue(settings, record.as_of, now, funds, path, tape, terms)
+    owed = {s: book.own_costs[s] for s in book.financed}
+    paper = paper_venue(settings, record.as_of, now, funds, path, tape, terms, rates.at if rates.paths else None, owed)
     venue = with_circuit_breaker(paper, settings, ledger, record.account, lambda: record.as_of)
-    return TradingAccount(record.account, ledger, venue, tape, record.as_of, currency, dry_run, said, past, volumes=volumes)
+    return TradingAccount(record.account, ledger, venue, tape, record.as_of, currency, dry_run, said, past, volumes=volumes, rates=rates)
 
 
 def tradable_markets(
@@ -366,6 +379,11 @@ def open_live_account(
     account = record.account + at
     if record.parameters.get("portfolio") is not None:
         raise Refused("holdings from a file are for dry runs; an account for real orders holds what lies at its venue")
+    foreign = {i.currency: s for s, i in known_instruments(settings).items() if i.currency not in ("", settings.market.currency)}
+    if foreign:
+        money, symbol = next(iter(foreign.items()))
+        raise Refused(f"{symbol} is priced in {money} and the account counts in {settings.market.currency}: with real orders it would be paid from a balance in {money}, "
+                      f"which these books do not keep; use a profile whose currency is {money}, or run with --mode paper")
     venue, ledger = connect(settings, orders=True), open_account_ledger(settings)
     number, known = account_number(venue), ledger.find("connected", account)
     if known and known.data["number"] != number:

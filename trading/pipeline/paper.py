@@ -6,7 +6,7 @@
 __all__ = ['paper_tape', 'paper_costs', 'paper_venue']
 
 # %% ../../nbs/12_pipeline/26_paper.ipynb #e1b1de6c
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -56,11 +56,13 @@ def paper_venue(
     path: Path | None,  # where the exchange remembers; None: nowhere
     tape=None,  # its prices; None: what `paper_tape` gives
     instruments: Mapping[str, Instrument] | None = None,  # by symbol; None: what is known of the profile's
+    rates: Callable[[str, datetime], Decimal] | None = None,  # of other currencies; None: all is priced in the account's
+    owed: Mapping[str, Decimal] | None = None,  # by symbol, own currency: what positions have cost of which only the profit is converted
 ):
-    "Return the exchange that a run on paper trades on.\n\nParameters\n----------\nsettings : Settings\nas_of : datetime\n    UTC\nnow : datetime\n    UTC\nfunds : dict[str, Decimal]\n    what the account holds when the exchange first hears of it\npath : Path | None\n    where the exchange remembers; None: nowhere\ntape : default None\n    its prices; None: what `paper_tape` gives\ninstruments : Mapping[str, Instrument] | None, default None\n    by symbol; None: what is known of the profile's"
+    "Return the exchange that a run on paper trades on.\n\nParameters\n----------\nsettings : Settings\nas_of : datetime\n    UTC\nnow : datetime\n    UTC\nfunds : dict[str, Decimal]\n    what the account holds when the exchange first hears of it\npath : Path | None\n    where the exchange remembers; None: nowhere\ntape : default None\n    its prices; None: what `paper_tape` gives\ninstruments : Mapping[str, Instrument] | None, default None\n    by symbol; None: what is known of the profile's\nrates : Callable[[str, datetime], Decimal] | None, default None\n    of other currencies; None: all is priced in the account's\nowed : Mapping[str, Decimal] | None, default None\n    by symbol, own currency: what positions have cost of which only the profit is converted"
     from trading.venues.paper.exchange import PaperVenue
 
     live = now - as_of < timedelta(hours=1)
     clock = (lambda: datetime.now(UTC)) if live else (lambda: as_of)
     return traced(PaperVenue(tape or paper_tape(settings, as_of, now), clock, instruments or known_instruments(settings), paper_costs(settings),
-                             funds, settings.market.currency, path, name=f"paper {settings.market.venue}"))
+                             funds, settings.market.currency, path, name=f"paper {settings.market.venue}", rates=rates, owed=owed or {}))

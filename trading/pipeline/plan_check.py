@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 
 import pandas as pd
 
@@ -19,6 +20,7 @@ from ..core.settings import Settings
 from ..core.types import ZERO, CheckResult, Plan
 from ..execution.pre_trade import check_plan, position_losses
 from .account import AccountSnapshot, kill_switch
+from .currency_rates import account_bars, run_rates
 from .factory import bars_of, groups_of, risk_limits, symbol_calendars
 from .price_snapshot import pinned_price_snapshot
 from .run_record import Run
@@ -27,9 +29,9 @@ from .target_weights import recent_day_returns
 # %% ../../nbs/12_pipeline/42_plan_check.ipynb #133b5d4a
 @dataclass(frozen=True)
 class SeenPrices:
-    "Prices, when each of them was seen, and the moment that they are judged at.\n\nParameters\n----------\nprices : Mapping[str, Decimal]\n    symbol → price, quote currency\ntimes : Mapping[str, datetime]\n    symbol → UTC\nmoment : datetime\n    UTC"
+    "Prices, when each of them was seen, and the moment that they are judged at.\n\nParameters\n----------\nprices : Mapping[str, Decimal]\n    symbol → price, account currency\ntimes : Mapping[str, datetime]\n    symbol → UTC\nmoment : datetime\n    UTC"
 
-    prices: Mapping[str, Decimal]  # symbol → price, quote currency
+    prices: Mapping[str, Decimal]  # symbol → price, account currency
     times: Mapping[str, datetime]  # symbol → UTC
     moment: datetime  # UTC
 
@@ -45,10 +47,10 @@ def prices_of_run(
     ages = {s: price_age(clocks[s], settings.market.timeframe, t, now, close.index[close[s].notna()])  # a closed market does not age its price
             for s, t in close.apply(pd.Series.last_valid_index).items()}
     times = {s: (now - age).to_pydatetime() for s, age in ages.items()}
-    prices = {s: exact(p) for s, p in last_prices(bars).items()}
+    prices, counted = {s: exact(p) for s, p in last_prices(bars).items()}, partial(run_rates(run).convert, moment=record.as_of)
     if pinned is None:
-        return SeenPrices(prices, times, record.as_of)
-    return SeenPrices(prices | dict(pinned.prices), times | dict(pinned.times), max(record.as_of, pinned.taken))
+        return SeenPrices(counted(prices), times, record.as_of)
+    return SeenPrices(counted(prices | dict(pinned.prices)), times | dict(pinned.times), max(record.as_of, pinned.taken))
 
 
 def check_run(
@@ -64,7 +66,7 @@ def check_run(
     if equity is None:
         equity = pd.Series({pd.Timestamp(t): v for t, v in state["history"]}, dtype=float)
     return check_plan(
-        plan, risk_limits(settings), seen.prices, seen.times, seen.moment, {s: p.amount for s, p in before.positions.items()}, before.cash,
+        plan, risk_limits(settings), seen.prices, seen.times, seen.moment, {s: p.amount for s, p in before.positions.items()}, before.cash - before.owed,
         settings.market.symbols, kill_switch(settings, plan.account), fee_rate=Decimal(repr(float(settings.costs.fee_rate))),
-        groups=groups_of(settings), equity=equity, returns=recent_day_returns(settings, bars_of(run)["close"]),
+        groups=groups_of(settings), equity=equity, returns=recent_day_returns(settings, account_bars(run)["close"]),
         losses=position_losses(before.positions, seen.prices), traded_today=traded_today)

@@ -139,13 +139,14 @@ def sleeve_weights(
     bars: pd.DataFrame,  # time × (field, symbol), closed by now
     views: pd.DataFrame,  # (symbol, horizon) × columns: the forecasts that passed the filter
     regime: Mapping[str, float] | None,  # probability of each state of the market
+    own: pd.DataFrame | None = None,  # the same bars, each symbol in its own currency, on which strategies decide; None: they are these
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:  # symbol × sleeve: fraction of the account; a record of each sleeve
-    "Return what each sleeve of the settings brings into the account, after the rule.\n\nParameters\n----------\nsettings : Settings\nbars : pd.DataFrame\n    time × (field, symbol), closed by now\nviews : pd.DataFrame\n    (symbol, horizon) × columns: the forecasts that passed the filter\nregime : Mapping[str, float] | None\n    probability of each state of the market\n\nReturns\n-------\ntuple[pd.DataFrame, list[dict[str, Any]]]\n    symbol × sleeve: fraction of the account; a record of each sleeve"
+    "Return what each sleeve of the settings brings into the account, after the rule.\n\nParameters\n----------\nsettings : Settings\nbars : pd.DataFrame\n    time × (field, symbol), closed by now\nviews : pd.DataFrame\n    (symbol, horizon) × columns: the forecasts that passed the filter\nregime : Mapping[str, float] | None\n    probability of each state of the market\nown : pd.DataFrame | None, default None\n    the same bars, each symbol in its own currency, on which strategies decide; None: they are these\n\nReturns\n-------\ntuple[pd.DataFrame, list[dict[str, Any]]]\n    symbol × sleeve: fraction of the account; a record of each sleeve"
     parts, records = {}, []
     for sleeve in named_sleeves(settings, groups_of(settings)):
         record: dict[str, Any] = {"name": sleeve.name, "kind": sleeve.kind, "share": sleeve.share, "factor": 1.0, "text": ""}
         if sleeve.kind == "strategy":
-            wanted, done = carried_on(sleeve.evidence, bars)
+            wanted, done = carried_on(sleeve.evidence, bars if own is None else own)
             record = live_record(sleeve, done, settings.allocate.sleeve_rule, settings.run.seed)
             if bars.index[-1] < pd.Timestamp(sleeve.evidence["to"]):
                 record["text"] = f"{sleeve.name} was chosen with bars to {sleeve.evidence['to'][:10]}, after these: what it does here is no test of it"
@@ -199,13 +200,14 @@ def net_targets(
     views: pd.DataFrame,  # (symbol, horizon) × columns: the forecasts that passed the filter
     regime: Mapping[str, float] | None,  # probability of each state of the market; None: not known
     data: Path | None = None,  # where the data folder lies now; None: where the settings say
+    own: pd.DataFrame | None = None,  # the same bars, each symbol in its own currency, on which strategies decide; None: they are these
 ) -> NetTargets:
-    "Return what the policy and the sleeves of the settings hold together.\n\nParameters\n----------\nsettings : Settings\nbars : pd.DataFrame\n    time × (field, symbol), closed by now\nviews : pd.DataFrame\n    (symbol, horizon) × columns: the forecasts that passed the filter\nregime : Mapping[str, float] | None\n    probability of each state of the market; None: not known\ndata : Path | None, default None\n    where the data folder lies now; None: where the settings say\n\nReturns\n-------\nNetTargets"
+    "Return what the policy and the sleeves of the settings hold together.\n\nParameters\n----------\nsettings : Settings\nbars : pd.DataFrame\n    time × (field, symbol), closed by now\nviews : pd.DataFrame\n    (symbol, horizon) × columns: the forecasts that passed the filter\nregime : Mapping[str, float] | None\n    probability of each state of the market; None: not known\ndata : Path | None, default None\n    where the data folder lies now; None: where the settings say\nown : pd.DataFrame | None, default None\n    the same bars, each symbol in its own currency, on which strategies decide; None: they are these\n\nReturns\n-------\nNetTargets"
     table, policy = target_weights(settings, bars["close"], views, regime)
     if not settings.strategies:
         return NetTargets(table, policy, pd.DataFrame({"policy": table["target"]}))
     here = settings if data is None else settings.model_copy(update={"run": settings.run.model_copy(update={"data": Path(data)})})
-    sleeves, records = sleeve_weights(here, bars, views, regime)
+    sleeves, records = sleeve_weights(here, bars, views, regime, own)
     left = max(1 - sum(r["share"] for r in records), 0.0)
     parts = pd.concat([(table["target"] * left).rename("policy"), sleeves.reindex(table.index)], axis=1)
     kept, notes = within_limits(parts.sum(axis=1), policy.level, groups_of(settings))

@@ -33,6 +33,7 @@ from ..forecast.model_registry import load, save
 from ..forecast.outcomes import market_patterns
 from .cycle import cycle_of
 from .forecast_review import learn_today
+from .currency_rates import account_bars
 from .factory import bars_of, calendars_of, market_source, models_of, symbol_calendars
 from .launch import settings_of
 from .price_snapshot import moved_since_close, pinned_price_snapshot
@@ -237,10 +238,10 @@ def allocate_weights(
     close = bars_of(run)["close"]
     cycle, said = cycle_of(settings, close)
     run.pin(model_versions={k: v for k, v in record.model_versions.items() if k != "cycle_score"} | pin_cycle(*[cycle] * (cycle is not None)))
-    views, bars = run.read("views"), bars_of(run)
-    net = net_targets(settings, bars, views, regime)
+    views, own, bars = run.read("views"), bars_of(run), account_bars(run)
+    net = net_targets(settings, bars, views, regime, own=own)
     targets, policy = net.table, net.policy
-    plain = targets if views.empty else net_targets(settings, bars, views.iloc[:0], regime).table
+    plain = targets if views.empty else net_targets(settings, bars, views.iloc[:0], regime, own=own).table
     moved, effect = forecast_effect(targets["target"], plain["target"])
     run.pin(model_versions=run.record.model_versions | {f"strategy {r['name']}": r["seal"] for r in net.records if "seal" in r})
     notes = [effect, *net.notes, *run.read("decisions")["words"], *policy.notes_, *([f"the optimiser fell back: {policy.fallback_}"] if policy.fallback_ else [])]

@@ -25,13 +25,13 @@ def order_table(
     rows = []
     for a in plan.actions:
         o = lines.get((a.symbol, a.side))
-        paid = float(o.average) if o is not None and o.average is not None else float("nan")
+        paid = float(o.average * a.rate) if o is not None and o.average is not None else float("nan")
         sign = 1 if a.side == "buy" else -1
-        planned = float(a.price)
+        planned = float(a.price * a.rate)
         rows.append({
             "symbol": a.symbol, "group": a.group, "side": a.side, "amount": float(o.filled if o is not None and o.filled else a.amount),
             "unfilled": float(a.amount - o.filled) if o is not None else 0.0,
-            "price_planned": planned, "price_filled": paid, "value": float(o.filled * o.average) if o is not None and o.average else 0.0,
+            "price_planned": planned, "price_filled": paid, "value": float(o.filled * o.average * a.rate) if o is not None and o.average else 0.0,
             "fee": float(o.fee) if o is not None else 0.0, "slippage_bp": sign * (paid / planned - 1) * 1e4,
             "status": {"closed": "filled"}.get(o.status, o.status) if o is not None else otherwise,
             "reason": "; ".join(part for part in (a.reason, (why or {}).get(a.symbol, ""), o.reason if o is not None else "") if part),

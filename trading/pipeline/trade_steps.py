@@ -23,6 +23,7 @@ from ..execution.executor import Execution, OrderResult
 from ..execution.plan import PlanConstraints, make_plan
 from ..execution.preflight import Preflight
 from .account import AccountSnapshot, TradingAccount, holdings_table, tradable_markets, trading_rules
+from .currency_rates import run_rates
 from .factory import bars_of, groups_of
 from .launch import settings_of
 from .multi_venue import open_trading_account
@@ -40,8 +41,13 @@ def _exact(number: float) -> Decimal:
 
 def planning_prices(
     run: Run,
-) -> dict[str, Decimal]:  # by symbol
-    "Return the last closes, and above them the prices that were taken once for this run.\n\nParameters\n----------\nrun : Run\n\nReturns\n-------\ndict[str, Decimal]\n    by symbol"
+) -> dict[str, Decimal]:  # by symbol, account currency
+    "Return the last closes, and above them the prices that were taken once for this run; with them the rates at which they were converted.\n\nParameters\n----------\nrun : Run\n\nReturns\n-------\ndict[str, Decimal]\n    by symbol, account currency"
+    return run_rates(run).convert(_quoted_prices(run), run.record.as_of)
+
+
+def _quoted_prices(run: Run) -> dict[str, Decimal]:
+    "Return the same, each in the currency of its symbol."
     pinned = pinned_price_snapshot(run)
     return {s: _exact(p) for s, p in last_prices(bars_of(run)).items()} | (dict(pinned.prices) if pinned else {})
 
@@ -84,6 +90,9 @@ def plan_step(
     "Mark the account to market, note what it holds, and plan the way to the target weights.\n\nParameters\n----------\nrun : Run\n    with the artefact `weights`\ndesk : TradingAccount\nprices : dict[str, Decimal]\n    by symbol\n\nReturns\n-------\nPlanned"
     settings, record, bars = settings_of(run), run.record, bars_of(run)
     market, trade, costs, limits = settings.market, settings.trade, settings.costs, settings.limits
+    rates = run_rates(run)
+    if rates.paths and not run.has("rates"):
+        run.write("rates", rates.state(record.as_of))
     desk.mark_closes(bars, market.timeframe)  # also those of days on which nothing ran
     known = desk.history(prices, record.as_of)
     equity = performance_equity(known)
@@ -99,10 +108,12 @@ def plan_step(
                                   max_turnover=_exact(limits.max_turnover), min_cash=_exact(limits.min_cash))
     targets = run.read("weights")["target"]
     plan = make_plan(
-        desk.account, record.as_of, {s: p.amount for s, p in before.positions.items()}, before.cash, targets[targets > 0], prices, markets, constraints,
+        desk.account, record.as_of, {s: p.amount for s, p in before.positions.items()}, before.cash - before.owed, targets[targets > 0], _quoted_prices(run),
+        markets, constraints,
         market.currency, record.data_version, record.settings_hash, record.model_versions, groups=groups_of(settings), buy_venue=place,
-        closed=closed_now(settings, bars["close"]),
+        rates=rates.now(record.as_of), closed=closed_now(settings, bars["close"]),
     )
+    plan = plan.but(notes=(*plan.notes, *rates.told(record.as_of)))
     run.write("plan", plan)
     return Planned(plan, before, equity)
 
@@ -116,7 +127,7 @@ def check_step(run: Run, desk: TradingAccount, planned: Planned) -> CheckResult:
         quotes, moment = desk.quotes(settings.market.symbols), desk.clock()
         seen = SeenPrices(quotes, dict.fromkeys(quotes, moment), moment)
     day = (seen.moment if seen else run.record.as_of).replace(hour=0, minute=0, second=0, microsecond=0)
-    traded = sum((f.cost for f in desk.ledger.fills(desk.account, day)), Decimal(0))
+    traded = sum((f.worth for f in desk.ledger.fills(desk.account, day)), Decimal(0))
     fresh = check_run(run, settings, seen, planned.equity, traded)
     verdict = run.read("verdict", CheckResult) if status in ("started", "executed") and run.has("verdict") else fresh
     run.write("verdict", verdict)

@@ -133,7 +133,7 @@ def validate_run_plan(request: ValidatePlan, context: Context) -> Done:
     run, plan = _plan_of(context.workspace, request.run, None)
     ledger, midnight = _ledger(context.workspace, run), run.record.as_of.replace(hour=0, minute=0, second=0, microsecond=0)
     try:
-        traded = sum((fill.cost for fill in ledger.fills(plan.account, midnight)), ZERO)
+        traded = sum((fill.worth for fill in ledger.fills(plan.account, midnight)), ZERO)
     finally:
         ledger.close()
     found = check_run(run, current_settings(context.workspace, run.record.profile), traded_today=traded)
