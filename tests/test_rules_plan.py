@@ -128,7 +128,7 @@ REFUSED = {
     "a price of zero": (w(), {"prices": {"A": 0, "B": 20}}, BadInput, "the price of A is 0.0; a price is above zero"),
     "a price below zero": (w(), {"prices": {"A": -1, "B": 20}}, BadInput, "the price of A is -1.0; a price is above zero"),
     "an endless price": (w(), {"prices": {"A": float("inf"), "B": 20}}, BadInput, "the price of A is inf; find out"),
-    "another currency": ({"A/EUR": D("0.1")}, {"holdings": {}, "prices": {"A/EUR": 1}}, BadInput,
+    "another currency": ({"A/EUR": D("0.1")}, {"holdings": {}, "prices": {"A/EUR": 1}}, MissingData,
                          "A/EUR is quoted in EUR and the account counts in USD"),
     "no market for a target": ({"Z": D("0.1")}, {"prices": PRICES | {"Z": 1}}, MissingData,
                                "Z has a target of 10.00 % but the venue does not trade it"),

@@ -8,6 +8,7 @@ __all__ = ['TITLES', 'report_data', 'utc_text', 'utc_cell', 'read_artefact', 'to
 
 # %% ../../nbs/16_dashboard/05_screens_trading.ipynb #23234e7c
 from collections.abc import Mapping
+from decimal import Decimal
 
 import pandas as pd
 
@@ -200,6 +201,7 @@ def holdings_screen(place: Workspace, who: Viewer) -> list[PageSection]:
     "Show what the account holds, by section."
     found = holdings(place, who.profile)
     currency, live = found["currency"], newer_quotes(place, who.profile, found.get("as_of"))
+    live |= {i["symbol"]: live[i["symbol"]].but(price=live[i["symbol"]].price * Decimal(repr(i["rate"]))) for i in found["items"] if i["symbol"] in live and i["rate"] != 1}
     if not found["items"]:
         return [PageSection("assets", "Holdings", [("missing", found.get("missing", "Nothing is held; all of the account is cash."))])]
     made = [PageSection("now", "At the latest prices", _latest(found, live), "Newer than the run, from 'carnet follow'.")] if live else []

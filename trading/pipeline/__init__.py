@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "AccountSnapshot", "holdings_table", "TradingRules", "trading_rules", "open_account_ledger", "kill_switch", "TradingAccount",
         "open_account", "tradable_markets", "with_circuit_breaker", "open_live_account",
     ],
-    "currency_rates": ["AccountRates", "rates_of", "rate_symbols", "run_rates", "account_bars"],
+    "currency_rates": ["AccountRates", "rates_of", "rate_symbols", "stored_rates", "run_rates", "account_bars"],
     "cycle": ["FROM_PRICES", "FEWEST_CLOSES", "LONGEST_HISTORY", "cycle_of", "cycle_target_path", "describe_cycle"],
     "factory": [
         "USUAL_CALENDARS", "market_source", "with_cache", "store_of", "source_note", "bars_of", "calendars_of", "symbol_calendars",

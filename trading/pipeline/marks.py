@@ -7,6 +7,7 @@ __all__ = ['benchmark_symbols', 'stored_closes', 'last_moment', 'later_marks', '
 
 # %% ../../nbs/12_pipeline/41_marks.ipynb #fb7ffd40
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..core.bars import bar_length, parse_as_of
 from ..core.benchmark import at_moments, mix_values, read_benchmark, read_values_file
 from ..core.errors import MissingData, TradingError
 from ..core.settings import Settings
+from .currency_rates import stored_rates
 from .factory import market_source, store_of
 
 # %% ../../nbs/12_pipeline/41_marks.ipynb #97eda7cf
@@ -64,7 +66,7 @@ def later_marks(
         return {}
     begin = last.timestamp - 10 * max(bar_length(settings.market.timeframe), pd.Timedelta(days=1))  # a market that is closed carries its last price
     try:
-        return ledger.value_closes(account, stored_closes(settings, symbols, begin), until)
+        return ledger.value_closes(account, stored_rates(settings).closes(stored_closes(settings, symbols, begin)), until)
     except TradingError:  # nothing was stored, or the store is not to be had: what was written down is what is known
         return {}
 
@@ -96,7 +98,16 @@ def benchmark_values(
     except MissingData:
         lacking = [s for s in chosen.symbols if not _stored(settings, s, version)]
         return None, f"the benchmark {chosen.name} is not known: the store has no bars of {', '.join(lacking) or chosen.name}; ingest or import them"
-    return at_moments(mix_values(chosen.weights, closes), moments), chosen.name
+    return at_moments(mix_values(chosen.weights, _counted(settings, closes)), moments), chosen.name
+
+
+def _counted(settings: Settings, closes: pd.DataFrame) -> pd.DataFrame:
+    "Count a benchmark in the account's currency; what is beside the profile's symbols is priced as they all are, where they agree."
+    rates = stored_rates(settings)
+    shared = set(rates.currencies.values())
+    alike = shared.pop() if len(shared) == 1 and len(rates.currencies) == len(settings.market.symbols) else ""
+    beside = {s: alike for s in closes if s not in settings.market.symbols and alike}
+    return replace(rates, currencies={**rates.currencies, **beside}).closes(closes)[list(closes)]
 
 
 def _stored(settings: Settings, symbol: str, version: str | None) -> bool:

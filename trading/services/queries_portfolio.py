@@ -74,16 +74,20 @@ def holdings(place: Workspace, profile: str | None = None) -> dict:
     except TradingError as error:
         return missing(error, **known, **empty)
     equity, items = float(closing["equity"]), []
+    rates = artefact(place, record, "rates") if "rates.json" in record.artefacts else {"symbols": {}, "rates": {}}
     for symbol in sorted({*book.positions, *table.index[table["target"] > 0]} - {"cash"}):
         held, line = book.positions.get(symbol), table.loc[symbol] if symbol in table.index else None
         amount = float(held.amount) if held else 0.0
         price, target = (float(line["price"]), float(line["target"])) if line is not None else (None, None)
         value = amount * price if price is not None else None
-        cost = float(book.costs.get(symbol, 0))
+        money = rates["symbols"].get(symbol, settings.market.currency)
+        rate = float(rates["rates"][money]["rate"]) if symbol in rates["symbols"] else 1.0
+        cost = float(book.own_costs[symbol]) * rate if symbol in book.financed else float(book.costs.get(symbol, 0))
         items.append({
             "symbol": symbol, "section": section_of(settings, symbol), "group": groups_of(settings).get(symbol, ""),
             "amount": amount, "average": float(held.average) if held else None, "price": price, "value": value, "target": target,
             "weight": value / equity if value is not None and equity else None, "profit": value - cost if value is not None and held else None,
+            "currency": money, "rate": rate,
         })
     by_section = {name: [i for i in items if i["section"] == name] for name in _SECTIONS}
     cash = {"value": float(book.cash), "weight": float(book.cash) / equity if equity else None, "target": float(table.loc["cash", "target"])}
