@@ -31,7 +31,8 @@ def whole(tmp_path_factory):
     ledger = Ledger(data / "ledger.sqlite")
     ledger.open_account("paper-sample", "USD", D(10_000), DAY, [Position("AAPL", D(10), D(150))])
     ledger.append([Event("note", "paper-sample", DAY, {"text": f"{n} {'x' * 300}"}) for n in range(60)])  # several pages
-    venue = paper_venue(load_settings("sample", {"run.data": data}), DAY, datetime.now(UTC), {"USD": D(10_000), "AAPL": D(10)}, data / "paper-sample.sqlite")
+    settings, funds = load_settings("sample", {"run.data": data}), {"USD": D(10_000), "AAPL": D(10)}
+    venue = paper_venue(settings, DAY, datetime.now(UTC), funds, data / "paper-sample.sqlite")
     state = venue.create_order(Order("c1", "AAPL", "buy", D(1), "limit", D(1)))
     ledger.append(Event("placed", "paper-sample", DAY, {"client_order_id": "c1", "id": state.id, "form": ""}))
     ledger.mark("paper-sample", {"AAPL": D(150)}, DAY + timedelta(days=1))
@@ -47,7 +48,8 @@ def home(whole, tmp_path):
 
 
 def carnet(home, *words) -> tuple[int, str]:
-    env = {k: None for k in os.environ if k.startswith("CARNET_")} | {"CARNET_RUN__DATA": str(home / "data"), "CARNET_RUN__REPORTS": str(home / "reports")}
+    env = {k: None for k in os.environ if k.startswith("CARNET_")}
+    env |= {"CARNET_RUN__DATA": str(home / "data"), "CARNET_RUN__REPORTS": str(home / "reports")}
     with contextlib.chdir(home):
         result = CliRunner(env=env).invoke(main, list(words))
     assert "unexpected" not in result.output and "Traceback" not in result.output, result.output
@@ -99,7 +101,7 @@ DAMAGE = {
     "a database without tables": (_no_tables, "holds nothing, and 65 events"),
     "an older copy": (_shorter, "ends at event 3 and 65 were written to it"),
     "another ledger": (_other, "is another one than was written here: its event 65 differs"),
-    "its head is empty": (lambda f: head_file(f).write_bytes(b""), "ledger-head.txt, which remembers where the ledger ledger.sqlite ends, cannot be read"),
+    "its head is empty": (lambda f: head_file(f).write_bytes(b""), "remembers where the ledger ledger.sqlite ends, cannot be read"),
 }
 
 
