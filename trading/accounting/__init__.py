@@ -6,8 +6,8 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "account_book": [
-        "COST_STEP", "PRICE_STEP", "IN_KIND", "Book", "apply_fill", "plain", "fill_from", "state_from", "fill_event", "paid_with",
-        "BookBuilder", "fold_book", "check_rate", "check_funds",
+        "PRICE_STEP", "IN_KIND", "CONVERTED", "Book", "plain", "fill_from", "state_from", "fill_event", "paid_with", "BookBuilder",
+        "fold_book", "check_rate", "check_funds",
     ],
     "event_kinds": [
         "MONEY_KINDS", "OTHER_KINDS", "TAKES", "UNIT_STEP", "takes_out", "time_text", "event_place", "read_ratio", "scale_units",
