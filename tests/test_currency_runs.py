@@ -114,7 +114,7 @@ def test_fills_fees_and_equity_by_hand(home):
         cash -= (D(0) if "/" in symbol else f.amount * f.price * f.rate) + f.fee * f.rate
     assert ledger.book("paper-mine").cash == cash
     closing, last = kept(home, "closing"), "2022-12-23"
-    close = {"SAP": sample_bars("stocks")["close"]["KO"], "AAPL": sample_bars("stocks")["close"]["AAPL"], "NESN": sample_bars("stocks")["close"]["PG"]}
+    close = {s: sample_bars("stocks")["close"][real] for s, real in (("SAP", "KO"), ("AAPL", "AAPL"), ("NESN", "PG"))}
     equity, rate = float(cash), {c: 1 / ecb(f"EUR/{c}", last) for c in ("USD", "CHF", "JPY", "GBP")} | {"": 1.0}
     for symbol, f in fills.items():
         if "/" not in symbol:

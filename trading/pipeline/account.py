@@ -341,8 +341,8 @@ def _desk(run: Run, ledger, settings, path: Path, start: tuple, now: datetime, d
     book = ledger.book(record.account)
     funds = {currency: book.cash} | {s if s in book.financed else asset_of(s): p.amount for s, p in book.positions.items()}
     tape = run.tape or paper_tape(settings, record.as_of, now)
-    owed = {s: book.own_costs[s] for s in book.financed}
-    paper = paper_venue(settings, record.as_of, now, funds, path, tape, terms, rates.at if rates.paths else None, owed)
+    paper = paper_venue(settings, record.as_of, now, funds, path, tape, terms, ledger.last("placed", record.account),
+                        rates.at if rates.paths else None, {s: book.own_costs[s] for s in book.financed})
     venue = with_circuit_breaker(paper, settings, ledger, record.account, lambda: record.as_of)
     return TradingAccount(record.account, ledger, venue, tape, record.as_of, currency, dry_run, said, past, volumes=volumes, rates=rates)
 
