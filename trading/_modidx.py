@@ -4289,6 +4289,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                            'trading/pipeline/currency_rates.py'),
                                                  'trading.pipeline.currency_rates.AccountRates.now': ( '12_pipeline/currency_rates.html#accountrates.now',
                                                                                                        'trading/pipeline/currency_rates.py'),
+                                                 'trading.pipeline.currency_rates.AccountRates.on': ( '12_pipeline/currency_rates.html#accountrates.on',
+                                                                                                      'trading/pipeline/currency_rates.py'),
                                                  'trading.pipeline.currency_rates.AccountRates.rate_of': ( '12_pipeline/currency_rates.html#accountrates.rate_of',
                                                                                                            'trading/pipeline/currency_rates.py'),
                                                  'trading.pipeline.currency_rates.AccountRates.state': ( '12_pipeline/currency_rates.html#accountrates.state',

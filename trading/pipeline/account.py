@@ -331,8 +331,7 @@ def _desk(run: Run, ledger, settings, path: Path, start: tuple, now: datetime, d
         each = bars["volume"].ffill().iloc[-1].dropna() / bar_length(settings.market.timeframe).total_seconds()
         volumes = {s: Decimal(repr(float(n))) for s, n in each.items()}
     currency = settings.market.currency
-    terms = pinned_instruments(run, now)
-    rates = run_rates(run)
+    terms, rates = pinned_instruments(run, now), run_rates(run)
     if bound := [p.symbol for p in holdings if p.symbol in rates.financed]:
         raise BadInput(f"{bound[0]} cannot be brought in: only its profit is converted, and nobody said what it cost in {rates.currencies[bound[0]]}; start with cash")
     if cash <= 0 and not holdings:
@@ -341,6 +340,7 @@ def _desk(run: Run, ledger, settings, path: Path, start: tuple, now: datetime, d
     book = ledger.book(record.account)
     funds = {currency: book.cash} | {s if s in book.financed else asset_of(s): p.amount for s, p in book.positions.items()}
     tape = run.tape or paper_tape(settings, record.as_of, now)
+    rates = rates.on(tape, settings.market.symbols)
     paper = paper_venue(settings, record.as_of, now, funds, path, tape, terms, ledger.last("placed", record.account),
                         rates.at if rates.paths else None, {s: book.own_costs[s] for s in book.financed})
     venue = with_circuit_breaker(paper, settings, ledger, record.account, lambda: record.as_of)

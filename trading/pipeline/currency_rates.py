@@ -6,8 +6,8 @@
 __all__ = ['AccountRates', 'rates_of', 'rate_symbols', 'stored_rates', 'run_rates', 'account_bars']
 
 # %% ../../nbs/12_pipeline/27_currency_rates.ipynb #32da0326
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -24,28 +24,44 @@ from .factory import bars_of, market_source, store_of
 from .instruments import InstrumentHistory, known_instruments, pinned_instruments
 from .launch import settings_of
 from .run_record import Run
+from ..venues.paper.matching import PriceFeed
 
 # %% ../../nbs/12_pipeline/27_currency_rates.ipynb #1d1ef09d
 @dataclass(frozen=True)
 class AccountRates:
-    "Rates of an account, by the moment at which each was known.\n\nParameters\n----------\nbase : str\n    currency of the account\ncurrencies : Mapping[str, str]\n    by symbol that is priced in another one\nfinanced : frozenset[str]\n    those of them of which only the profit is converted\npaths : Mapping[str, pd.Series]\n    by currency: time × units of the base for one unit\nsources : Mapping[str, str]\n    by currency, for people"
+    "Rates of an account, by the moment at which each was known.\n\nParameters\n----------\nbase : str\n    currency of the account\ncurrencies : Mapping[str, str]\n    by symbol that is priced in another one\nfinanced : frozenset[str]\n    those of them of which only the profit is converted\npaths : Mapping[str, pd.Series]\n    by currency: time × units of the base for one unit\nsources : Mapping[str, str]\n    by currency, for people\nnewest : Callable[[str, datetime], Decimal | None] | None, default None\n    of a currency at a moment: what a venue's own pair says; None: the paths are all there is"
 
     base: str  # currency of the account
     currencies: Mapping[str, str] = field(default_factory=dict)  # by symbol that is priced in another one
     financed: frozenset[str] = frozenset()  # those of them of which only the profit is converted
     paths: Mapping[str, pd.Series] = field(default_factory=dict)  # by currency: time × units of the base for one unit
     sources: Mapping[str, str] = field(default_factory=dict)  # by currency, for people
+    newest: Callable[[str, datetime], Decimal | None] | None = None  # of a currency at a moment: what a venue's own pair says; None: the paths are all there is
 
     def at(self, currency: str, moment: datetime) -> Decimal:
         "Return the newest rate known at a moment."
         if currency == self.base:
             return Decimal(1)
+        if self.newest and (seen := self.newest(currency, moment)):
+            return Decimal(f"{float(seen):.10g}")
         known = self.paths[currency].loc[:pd.Timestamp(moment)]
         if not len(known) or known.index[-1] < moment - OLDEST_RATE:
             newest = f"the newest is of {known.index[-1]:%Y-%m-%d}, older than {OLDEST_RATE.days} days" if len(known) else f"the first is of {self.paths[currency].index[0]:%Y-%m-%d}"
             raise MissingData(f"no rate {currency}/{self.base} at {moment:%Y-%m-%d %H:%M}: of {self.sources[currency]}, {newest}; "
                               f"ingest or import that pair (carnet import FILE --symbol {currency}/{self.base}), or decide for another day")
         return Decimal(f"{float(known.iloc[-1]):.10g}")
+
+    def on(self, tape: PriceFeed, symbols: Iterable[str]) -> "AccountRates":
+        "Return the same for an exchange on paper: a pair that it trades tells the newest rate."
+        named = {s.replace("-", "/"): s for s in symbols}
+
+        def newest(currency: str, moment: datetime) -> Decimal | None:
+            for pair, way in ((f"{currency}/{self.base}", 1), (f"{self.base}/{currency}", -1)):
+                if pair in named and (last := tape.last(named[pair], moment)):
+                    return last.close**way
+            return None
+
+        return replace(self, newest=newest)
 
     def now(self, moment: datetime) -> dict[str, Decimal]:
         "Return the rate of each currency at a moment."
