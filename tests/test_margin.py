@@ -1,4 +1,4 @@
-"Short and borrowed positions: the paper exchange and the backtest's account are one model, and a profile with a long-short policy trades, pays, closes and is refused."
+"Short and borrowed positions: paper exchange and backtest are one model; a long-short profile trades, pays, closes, and is refused."
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal as D
@@ -23,6 +23,7 @@ from trading.venues.paper.costs import TradingCosts
 from trading.venues.paper.margin_exchange import MarginVenue
 from trading.venues.paper.matching import BarFeed
 
+
 def market(seed, count=70, swing=0.04):
     "Three symbols with gaps over night; every row has all of them."
     dice, days = np.random.default_rng(seed), pd.date_range("2024-01-01", periods=count, tz="UTC")
@@ -39,10 +40,11 @@ def wishes(bars, seed, gross, every=8):
 
 
 def replayed(bars, orders, terms, cash, fee="0.001", slippage_bp="5"):
-    "Send the orders of a backtest to the paper exchange, each at the close before it was filled; return its value at each close, its fills and itself."
+    "Send the orders of a backtest to the paper exchange, each at the close before its fill; return the value at each close, and the exchange."
     now = [bars.index[0].to_pydatetime()]
     markets = {s: Instrument(s, D("1e-12"), D("1e-12"), kind="perpetual" if s == "B" else "spot") for s in "ABC"}
-    paper = MarginVenue(BarFeed(bars), lambda: now[0], markets, TradingCosts(D(fee), D(0), D(slippage_bp)), {"USD": D(cash)}, "USD", terms=terms)
+    costs = TradingCosts(D(fee), D(0), D(slippage_bp))
+    paper = MarginVenue(BarFeed(bars), lambda: now[0], markets, costs, {"USD": D(cash)}, "USD", terms=terms)
     value, ours = [], orders[~orders["reason"].isin(["liquidation"])]
     for n, when in enumerate(bars.index):
         now[0] = (when + pd.Timedelta(days=1)).to_pydatetime()
@@ -50,7 +52,8 @@ def replayed(bars, orders, terms, cash, fee="0.001", slippage_bp="5"):
         value.append(float(held.pop("USD", 0)) + sum(float(u) * bars["close"][s].iloc[n] for s, u in held.items()))
         if n + 1 < len(bars):
             due = list(ours[ours["timestamp"] == bars.index[n + 1]].itertuples())
-            for k, row in sorted(enumerate(due), key=lambda o: float(held.get(o[1].symbol, 0)) * (1 if o[1].side == "buy" else -1) >= 0):  # what closes comes first
+            opens = [float(held.get(row.symbol, 0)) * (1 if row.side == "buy" else -1) >= 0 for row in due]
+            for k, row in sorted(enumerate(due), key=lambda o: opens[o[0]]):  # noqa: B023  what closes comes first
                 state = paper.create_order(Order(f"{n}-{k}", row.symbol, row.side, D(repr(float(row.amount))).quantize(D("1e-12"))))
                 assert state.status == "closed", state
     return pd.Series(value, bars.index), paper
@@ -62,11 +65,12 @@ def test_paper_and_backtest_agree_on_costs_of_holding_and_on_every_close(seed):
     funded = pd.DataFrame(0.0003, bars.index, ["B"])  # a payment at each midnight
     weights, costs = wishes(bars, seed, 1.3), {"fees": 0.001, "slippage": 0.0005, "cash": 10_000, "leverage": 2}
     done = backtest(bars, weights=weights, borrow=0.05, interest=0.03, swap_long=0.02, swap_short=-0.01, funding=funded, **costs)
-    terms = MarginTerms(leverage=D(2), borrow=D("0.05"), interest=D("0.03"), swap_long=D("0.02"), swap_short=D("-0.01"), funding=D("0.0003"), funding_hours=24)
+    terms = MarginTerms(leverage=D(2), borrow=D("0.05"), interest=D("0.03"), swap_long=D("0.02"), swap_short=D("-0.01"),
+                        funding=D("0.0003"), funding_hours=24)
     value, paper = replayed(bars, done.orders, terms, 10_000)
     np.testing.assert_allclose(value, done.equity, rtol=1e-9)
     paid = paper.fetch_activity(datetime(2020, 1, 1, tzinfo=UTC))
-    assert {e.kind for e in paid} == {"interest", "swap", "funding"} and "B" == {e.data["symbol"] for e in paid if e.kind == "funding"}.pop()
+    assert {e.kind for e in paid} == {"interest", "swap", "funding"} and {e.data["symbol"] for e in paid if e.kind == "funding"} == {"B"}
     assert "autoclose" not in "".join(f.client_order_id for f in paper.fetch_my_trades())
 
 
@@ -89,7 +93,8 @@ def test_paper_and_backtest_are_liquidated_in_the_same_bar_at_the_same_prices(se
 # a profile of the samples
 
 
-SETTINGS = {"allocate.policy": "long short", "allocate.risk_level": "very high", "limits.max_leverage": "1.5", "limits.max_weight": "0.4", "limits.max_group_weight": "1",
+SETTINGS = {"allocate.policy": "long short", "allocate.risk_level": "very high", "limits.max_leverage": "1.5", "limits.max_weight": "0.4",
+            "limits.max_group_weight": "1",
             "limits.max_net": "0.5", "limits.max_turnover": "3", "margin.leverage": "2", "margin.borrow": "0.05", "market.files": "no"}
 LATER = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -136,8 +141,8 @@ def test_a_long_short_profile_trades_pays_borrow_and_closes_a_short_with_a_reduc
     paid = ledger.events("paper-sample-etfs", "interest")
     assert {e.data["symbol"] for e in paid} == set(shorts) and all(D(e.data["amount"]) < 0 for e in paid)
     sold = {s: held[s] for s in shorts}
-    days = pd.Timestamp("2015-12-18", tz="UTC") - pd.Timestamp("2015-12-11", tz="UTC")  # from the fill to the last open before this close
-    about = sum(-float(p.amount) * etfs["open"][s].loc["2015-12-14":"2015-12-18"].mean() for s, p in sold.items()) * 0.05 * (days / pd.Timedelta(days=365.25))
+    opens = etfs["open"].loc["2015-12-14":"2015-12-18"].mean()  # seven days, from the fill to the last open before this close
+    about = sum(-float(p.amount) * opens[s] for s, p in sold.items()) * 0.05 * 7 / 365.25
     assert -float(sum(D(e.data["amount"]) for e in paid)) == pytest.approx(about, rel=0.02)
     orders = [e.data for e in ledger.events("paper-sample-etfs", "intent") if e.data["plan"] == second.plan.hash]
     closing = next(o for o in orders if o["symbol"] == shorts[0])
@@ -150,9 +155,11 @@ def test_a_long_short_profile_trades_pays_borrow_and_closes_a_short_with_a_reduc
 
 
 def test_what_the_margin_does_not_carry_is_refused_in_one_sentence_and_a_short_needs_a_margin_account(etfs, tmp_path):
-    there = world(tmp_path / "a", etfs, **{"margin.maintenance": "0.45", "limits.max_leverage": "2", "limits.max_weight": "1", "limits.max_var_95": "1"})
+    wide = {"margin.maintenance": "0.45", "limits.max_leverage": "2", "limits.max_weight": "1", "limits.max_var_95": "1"}
+    there = world(tmp_path / "a", etfs, **wide)
     _, near = decide(there, "2015-12-10", SPY=0.5, IWM=-0.5, USO=0.5, BNO=-0.4)  # (1 - 0.45 * 1.9) / (1.9 - 0.45 * 0.1)
-    assert [v.reason for v in near.verdict.violations] == ["min_liquidation_distance after the plan: 0.07817 is below the limit of 0.1 (all prices against the account)"]
+    said = "min_liquidation_distance after the plan: 0.07817 is below the limit of 0.1 (all prices against the account)"
+    assert [v.reason for v in near.verdict.violations] == [said]
     assert near.recorded.after.positions == {} and near.traded.execution is None
     with pytest.raises(BadInput, match="the targets, longs and shorts together, are 2.2000 of the account and its margin carries 2"):
         decide(there, "2015-12-10", SPY=1, IWM=-1.2)
@@ -162,8 +169,10 @@ def test_what_the_margin_does_not_carry_is_refused_in_one_sentence_and_a_short_n
 
 
 @pytest.mark.parametrize(("wrong", "said"), [
-    ({"margin.leverage": "0.5"}, "margin.leverage"), ({"margin.leverage": "4", "margin.maintenance": "0.3"}, "below the initial margin of 0.25"),
-    ({"margin.borrow": "0.05"}, "borrow is set and leverage is not"), ({"margin.leverage": "2", "margin.funding_hours": "7"}, "hours that divide a day"),
+    ({"margin.leverage": "0.5"}, "margin.leverage"),
+    ({"margin.leverage": "4", "margin.maintenance": "0.3"}, "below the initial margin of 0.25"),
+    ({"margin.borrow": "0.05"}, "borrow is set and leverage is not"),
+    ({"margin.leverage": "2", "margin.funding_hours": "7"}, "hours that divide a day"),
 ])  # fmt: skip
 def test_settings_of_a_margin_account_that_contradict_each_other_are_refused(wrong, said):
     with pytest.raises(BadSettings, match=said):

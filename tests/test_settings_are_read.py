@@ -87,5 +87,6 @@ def test_each_limit_of_the_settings_arrives_at_the_risk_checks(name):
 
 
 def test_every_limit_of_an_account_can_be_set():
-    from_elsewhere = {"group_weights": "[risk_levels]", "cash_groups": "no setting: everything counts", "max_price_age": "market.max_age_hours", "margin": "[margin]"}
+    from_elsewhere = {"group_weights": "[risk_levels]", "cash_groups": "no setting: everything counts", "max_price_age": "market.max_age_hours",
+                      "margin": "[margin]"}
     assert set(RiskLimits.__dataclass_fields__) - set(from_elsewhere) == set(TIGHT)

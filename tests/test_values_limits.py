@@ -52,7 +52,8 @@ ROWS = [
     ("max_concentration", {"max_concentration": 0.25}, {"weights": {"a": 0.4, "b": 0.3}}, 0.25, "", {"weights": {"a": 0.4, "b": -0.4}}, 0.32, ""),
     ("max_concentration", {"max_concentration": 0.25, "cash_groups": ("Stable",)}, {"weights": {"a": 0.5, "usd": 0.5}}, 0.25, "",
      {"weights": {"a": 0.6, "usd": 0.4}}, 0.36, ""),
-    ("max_net", {"max_net": 0.4}, {"weights": {"a": 0.7, "b": -0.3}}, 0.4, "longs less shorts", {"weights": {"a": 0.3, "b": -0.8}}, 0.5, "longs less shorts"),
+    ("max_net", {"max_net": 0.4}, {"weights": {"a": 0.7, "b": -0.3}}, 0.4, "longs less shorts",
+     {"weights": {"a": 0.3, "b": -0.8}}, 0.5, "longs less shorts"),
     # half is lent: (1 - 0.25 * 2) / (0.75 * 0.4 + 1.25 * 1.6), then of 0.4 and 1.7
     ("min_liquidation_distance", {"min_liquidation_distance": 0.2, "margin": TWICE}, {"weights": {"a": 0.4, "b": -1.6}}, 0.5 / 2.3,
      "all prices against the account", {"weights": {"a": 0.4, "b": -1.7}}, 0.475 / 2.425, "all prices against the account"),
@@ -80,7 +81,8 @@ def test_every_limit_passes_at_its_value_and_fails_just_beyond(rule, limits, goo
 
 def test_the_table_above_has_a_row_for_every_limit_of_the_state():
     of_orders = {"max_orders", "max_order_value", "max_daily_value", "max_price_gap"}  # held by the pre-trade checks
-    assert {r[0].partition("[")[0] for r in ROWS} == set(RiskLimits.__dataclass_fields__) - of_orders - {"cash_groups", "max_price_age", "max_var_95", "margin"}
+    assert {r[0].partition("[")[0] for r in ROWS} == set(RiskLimits.__dataclass_fields__) - of_orders - (
+        OTHERS - {"group_weights"} | {"max_var_95"})
 
 
 def test_a_digit_in_the_sixteenth_place_is_no_breach_and_one_in_the_eighth_is():

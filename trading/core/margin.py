@@ -135,7 +135,7 @@ def margin_state(
     initial = sum((abs(v) * needs[s][0] for s, v in values.items()), ZERO)
     keep = sum((abs(v) * needs[s][1] for s, v in values.items()), ZERO)
     gross, spare, marks = sum(map(abs, values.values()), ZERO), equity - keep, {}
-    for symbol, v in values.items():
+    for symbol in values:
         rate = needs[symbol][1]
         price = prices[symbol] - spare / (holdings[symbol] - rate * abs(holdings[symbol]))  # where the spare money is used up
         if price > 0:
