@@ -5,6 +5,7 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
+    "average_cost": ["COST_STEP", "apply_fill", "OwnCosts"],
     "bars": [
         "FIELDS", "PRICES", "bars_from", "bars_from_close", "check_index", "check_bars", "symbols_of", "bar_length", "with_timeframe",
         "check_timeframe", "closed_by", "parse_as_of", "fingerprint", "last_prices",
@@ -75,7 +76,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "types": [
         "Side", "OrderType", "OrderStatus", "Order", "OrderState", "Fill", "Position", "asset_of", "stable_hash", "Action", "Plan",
-        "Violation", "CheckResult", "Event", "MarketData", "Venue", "PricedVenue",
+        "Violation", "CheckResult", "Event", "MarketData", "Venue", "PricedVenue", "VenueExtras",
     ],
     "values": ["ZERO", "Value"],
     "venue_profiles": ["PROFILES", "VenueQuery", "VenueProfile", "profile_of", "require_contract"],
@@ -83,8 +84,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "written_settings": ["Fraction", "Words", "Numbers", "LimitLevel", "read_words", "read_named_numbers", "bars_ahead"],
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
-    "bars", "benchmark", "calendars", "cards", "carried_prices", "circuit_breaker", "cron", "currencies", "datasets", "decimals",
-    "drawdown", "english", "errors", "files", "hash_chain", "identity", "instruments", "lazy", "margin", "numbers", "pages",
+    "average_cost", "bars", "benchmark", "calendars", "cards", "carried_prices", "circuit_breaker", "cron", "currencies", "datasets",
+    "decimals", "drawdown", "english", "errors", "files", "hash_chain", "identity", "instruments", "lazy", "margin", "numbers", "pages",
     "performance_parts", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides",
     "shown_tables", "sleeve_lines", "sqlite", "svg_charts", "svg_maps", "synthetic", "terms", "tracing", "trial_store", "types", "values",
     "venue_profiles", "venue_proxy", "written_settings", "written_times",

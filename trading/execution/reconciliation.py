@@ -101,7 +101,8 @@ def expected_holdings(
     "Return what should lie at the venue.\n\nParameters\n----------\nbook : Book\n\nReturns\n-------\ndict[str, Decimal]\n    by asset, cash under its currency, without zeros"
     held = {book.currency: book.cash}
     for symbol, position in book.positions.items():
-        held[asset_of(symbol)] = held.get(asset_of(symbol), ZERO) + position.amount
+        asset = symbol if symbol in book.financed else asset_of(symbol)  # a broker of currencies lists positions, not money
+        held[asset] = held.get(asset, ZERO) + position.amount
     return {asset: amount for asset, amount in held.items() if amount}
 
 
@@ -156,7 +157,7 @@ def compare_sums(
     book: Book,
 ) -> list[Difference]:
     "Return a difference if the books do not balance in themselves."
-    left, right = book.paid_in + book.realised + book.income - book.fees, book.cash + sum(book.costs.values(), ZERO)
+    left, right = book.paid_in + book.realised + book.income - book.fees, book.cash + book.paid
     words = f"{book.account}: paid in, profit, income and fees give {left:f}, cash and costs {right:f}"
     return [] if left == right else [Difference("profit", book.currency, words)]
 

@@ -334,7 +334,7 @@ def _desk(run: Run, ledger, settings, path: Path, start: tuple, now: datetime, d
     live = now - record.as_of < timedelta(hours=1)
     tape = run.tape or paper_tape(settings, record.as_of, now, None if live else last)
     terms = pinned_instruments(run, now)
-    paper = paper_venue(settings, record.as_of, now, funds, path, tape, terms, last)
+    paper = paper_venue(settings, record.as_of, now, funds, path, tape, terms, ledger.last("placed", record.account), last)
     venue = with_circuit_breaker(paper, settings, ledger, record.account, lambda: record.as_of)
     return TradingAccount(record.account, ledger, venue, tape, record.as_of, currency, dry_run, said, past, volumes=volumes)
 

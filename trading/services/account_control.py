@@ -22,7 +22,7 @@ from ..core.errors import BadInput, Busy, Refused, VenueError
 from ..core.english import count, listed
 from ..core.files import lock_folder
 from ..core.settings import Settings
-from ..core.types import Event, Venue
+from ..core.types import Event, PricedVenue
 from ..execution.reconciliation import Reconciliation, reconcile
 from ..execution.safe_mode import leave_safe_mode, safe_mode
 from ..execution.emergency_stop import EmergencyStop, cancel_orders, close_positions
@@ -45,8 +45,8 @@ def open_venue(
     ledger: Ledger,
     now: datetime,  # UTC
     at: str = "",  # end of the account's name, for another venue than the profile's own
-) -> tuple[Venue, datetime]:  # and the moment it lives in: the sample market ended in 2022
-    "Open the venue of an account as it is, outside a run.\n\nParameters\n----------\nsettings : Settings\nmode : str\n    'paper' or 'live'\nledger : Ledger\nnow : datetime\n    UTC\nat : str, default ''\n    end of the account's name, for another venue than the profile's own\n\nReturns\n-------\ntuple[Venue, datetime]\n    and the moment it lives in: the sample market ended in 2022"
+) -> tuple[PricedVenue, datetime]:  # and the moment it lives in: the sample market ended in 2022
+    "Open the venue of an account as it is, outside a run.\n\nParameters\n----------\nsettings : Settings\nmode : str\n    'paper' or 'live'\nledger : Ledger\nnow : datetime\n    UTC\nat : str, default ''\n    end of the account's name, for another venue than the profile's own\n\nReturns\n-------\ntuple[PricedVenue, datetime]\n    and the moment it lives in: the sample market ended in 2022"
     account = f"{mode}-{settings.run.profile}{at}"
     if account not in ledger.accounts():
         raise BadInput(f"the account {account} was never opened; 'carnet run --profile {settings.run.profile} --mode {mode}' opens it")
@@ -54,7 +54,7 @@ def open_venue(
         return connect(each_venue(settings)[at], orders=True), now
     marks = ledger.equity_history(account).index
     when = marks[-1].to_pydatetime() if settings.market.recorded and len(marks) else now
-    return paper_venue(settings, when, now, {}, Path(settings.run.data) / f"paper-{settings.run.profile}.sqlite"), when
+    return paper_venue(settings, when, now, {}, Path(settings.run.data) / f"paper-{settings.run.profile}.sqlite", known=ledger.last("placed", account)), when
 
 
 def reconcile_account(
