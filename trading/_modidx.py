@@ -2340,6 +2340,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'trading.core.types.VenueExtras': ('00_core/types.html#venueextras', 'trading/core/types.py'),
                                     'trading.core.types.VenueExtras.fetch_order_trades': ( '00_core/types.html#venueextras.fetch_order_trades',
                                                                                            'trading/core/types.py'),
+                                    'trading.core.types.VenueExtras.fetch_room': ( '00_core/types.html#venueextras.fetch_room',
+                                                                                   'trading/core/types.py'),
                                     'trading.core.types.VenueExtras.form_of': ( '00_core/types.html#venueextras.form_of',
                                                                                 'trading/core/types.py'),
                                     'trading.core.types.VenueExtras.learn_orders': ( '00_core/types.html#venueextras.learn_orders',

@@ -334,3 +334,6 @@ class VenueExtras(PricedVenue, Protocol):
 
     def move(self, changes: Mapping[str, Decimal]) -> None:
         "Change balances without a trade, by asset."
+
+    def fetch_room(self, symbol: str, side: str) -> Decimal:
+        "Return the value of the largest order that the margin allows, quote currency."
