@@ -12,8 +12,11 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "clean": ["REPAIRS", "CleaningRules", "clean_bars", "clean_frame"],
     "commit_log": ["CommitLog"],
-    "delta_store": ["FOREVER", "TIERS", "BarStore"],
-    "delta_writer": ["ROWS_PER_FILE", "NUMBERS", "file_slices", "slice_rows", "write_parquet_parts", "commit_parts"],
+    "delta_store": ["FOREVER", "BarStore"],
+    "delta_writer": [
+        "ROWS_PER_FILE", "NUMBERS", "TIERS", "file_slices", "slice_rows", "write_parquet_parts", "commit_parts", "parquet_writer",
+        "join_small_files",
+    ],
     "file_layouts": ["Layout", "find_layout", "in_order"],
     "file_names": ["told_by_name"],
     "file_table": ["FileTable", "read_table"],

@@ -7,7 +7,7 @@ __all__ = ['CommitLog']
 
 # %% ../../nbs/02_data/17_commit_log.ipynb #82976e46
 import json
-import re
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,8 +27,11 @@ class CommitLog:
 
     def numbers(self) -> list[int]:  # newest first
         "List the commits.\n\nReturns\n-------\nlist[int]\n    newest first"
-        names = (p.name for p in Path(self.url, "_delta_log").iterdir()) if "://" not in self.url else self._remote_names()
-        return sorted((int(n[:20]) for n in names if re.fullmatch(r"\d{20}\.json", n)), reverse=True)
+        if "://" in self.url:
+            names = self._remote_names()
+        else:
+            names = os.listdir(Path(self.url, "_delta_log")) if Path(self.url, "_delta_log").is_dir() else []
+        return sorted((int(n[:20]) for n in names if len(n) == 25 and n.endswith(".json") and n[:20].isdecimal()), reverse=True)
 
     def info(self, number: int) -> dict:  # what the writer noted, with its number under 'version'
         "Read one entry.\n\nParameters\n----------\nnumber : int\n\nReturns\n-------\ndict\n    what the writer noted, with its number under 'version'"
@@ -58,7 +61,7 @@ class CommitLog:
         from pyarrow.fs import FileSelector
 
         try:
-            return [Path(f.path).name for f in self._remote().get_file_info(FileSelector("_delta_log"))]
+            return [Path(f.path).name for f in self._remote().get_file_info(FileSelector("_delta_log", allow_not_found=True))]
         except OSError as error:
             raise VenueUnreachable(f"the log of the bars at {self.url.split('?')[0]} does not answer; check the network, the address and the keys") from error
 
