@@ -14,7 +14,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "check_event",
     ],
     "event_log": ["event_key", "GuardedTable", "EventLog"],
-    "event_table": ["LEDGER_SCHEMA", "LedgerError", "open_file", "SqliteEvents"],
+    "event_table": [
+        "LEDGER_SCHEMA", "WAY_BACK", "LedgerError", "head_file", "write_head", "read_head", "check_head", "open_file", "SqliteEvents",
+    ],
     "exports": [
         "WASH_DAYS", "held_long", "wash_units", "lots_csv", "open_lots_csv", "income_csv", "trades_csv", "Move", "account_moves",
         "cointracking_csv", "koinly_csv", "ghostfolio_csv",

@@ -329,7 +329,7 @@ def _desk(run: Run, ledger, settings, path: Path, start: tuple, now: datetime, d
     funds = {currency: book.cash} | {asset_of(s): p.amount for s, p in book.positions.items()}
     tape = run.tape or paper_tape(settings, record.as_of, now)
     terms = pinned_instruments(run, now)
-    paper = paper_venue(settings, record.as_of, now, funds, path, tape, terms)
+    paper = paper_venue(settings, record.as_of, now, funds, path, tape, terms, ledger.last("placed", record.account))
     venue = with_circuit_breaker(paper, settings, ledger, record.account, lambda: record.as_of)
     return TradingAccount(record.account, ledger, venue, tape, record.as_of, currency, dry_run, said, past, volumes=volumes)
 

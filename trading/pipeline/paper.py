@@ -11,9 +11,11 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+from ..core.errors import BadInput, MissingData
 from ..core.instruments import Instrument
 from ..core.settings import Settings
 from ..core.tracing import traced
+from ..core.types import Event
 from .factory import market_source
 from .instruments import known_instruments
 
@@ -56,11 +58,27 @@ def paper_venue(
     path: Path | None,  # where the exchange remembers; None: nowhere
     tape=None,  # its prices; None: what `paper_tape` gives
     instruments: Mapping[str, Instrument] | None = None,  # by symbol; None: what is known of the profile's
+    known: Event | None = None,  # the last order that the books say it took; one that does not know it has lost its memory
 ):
-    "Return the exchange that a run on paper trades on.\n\nParameters\n----------\nsettings : Settings\nas_of : datetime\n    UTC\nnow : datetime\n    UTC\nfunds : dict[str, Decimal]\n    what the account holds when the exchange first hears of it\npath : Path | None\n    where the exchange remembers; None: nowhere\ntape : default None\n    its prices; None: what `paper_tape` gives\ninstruments : Mapping[str, Instrument] | None, default None\n    by symbol; None: what is known of the profile's"
+    "Return the exchange that a run on paper trades on.\n\nParameters\n----------\nsettings : Settings\nas_of : datetime\n    UTC\nnow : datetime\n    UTC\nfunds : dict[str, Decimal]\n    what the account holds when the exchange first hears of it\npath : Path | None\n    where the exchange remembers; None: nowhere\ntape : default None\n    its prices; None: what `paper_tape` gives\ninstruments : Mapping[str, Instrument] | None, default None\n    by symbol; None: what is known of the profile's\nknown : Event | None, default None\n    the last order that the books say it took; one that does not know it has lost its memory"
     from trading.venues.paper.exchange import PaperVenue
 
     live = now - as_of < timedelta(hours=1)
     clock = (lambda: datetime.now(UTC)) if live else (lambda: as_of)
-    return traced(PaperVenue(tape or paper_tape(settings, as_of, now), clock, instruments or known_instruments(settings), paper_costs(settings),
-                             funds, settings.market.currency, path, name=f"paper {settings.market.venue}"))
+    lost = known and path and not (path.exists() and path.stat().st_size)
+    if lost:
+        raise BadInput(_forgotten(path, known))
+    venue = PaperVenue(tape or paper_tape(settings, as_of, now), clock, instruments or known_instruments(settings), paper_costs(settings),
+                       funds, settings.market.currency, path, name=f"paper {settings.market.venue}")
+    try:
+        if known:
+            venue.sent(known.data["client_order_id"])
+    except MissingData as error:
+        raise BadInput(_forgotten(path, known)) from error
+    return traced(venue)
+
+
+def _forgotten(path: Path, known: Event) -> str:
+    "Say that an exchange on paper has lost what the books know of it."
+    return (f"the paper exchange {path.name} is gone, empty, or older than its books: it does not know the order {known.data['client_order_id']} that the ledger "
+            f"has of {known.timestamp:%Y-%m-%d}; restore both from one backup: 'carnet restore FILE --into FOLDER'")

@@ -26,10 +26,11 @@ def check_chain(
     data: Path,  # the data folder
 ) -> Check:
     "Walk the chain of the ledger: all of it while it is short, what is new and a part of the rest when it is long.\n\nParameters\n----------\ndata : Path\n    the data folder\n\nReturns\n-------\nCheck"
+    from trading.accounting.event_table import head_file
     from trading.accounting.ledger_postgres import ledger_file, open_ledger_at
 
     place = data / "ledger.sqlite"
-    if ledger_file(place) == place and not place.exists():
+    if ledger_file(place) == place and not place.exists() and not head_file(place).exists():
         return Check("chain", "absent", "no ledger yet")
     try:
         ledger = open_ledger_at(place)

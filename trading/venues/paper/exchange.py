@@ -17,7 +17,7 @@ from threading import RLock
 from typing import Literal
 
 from ...core.decimals import EXACT, strip_zeros
-from ...core.errors import BadInput, MissingData
+from ...core.errors import BadInput, MissingData, VenueError
 from ...core.instruments import Instrument, order_problem, to_step
 from ...core.sqlite import transaction
 from ...core.types import ZERO, Fill, Order, OrderState, asset_of
@@ -50,7 +50,7 @@ class PaperVenue:
         self._markets = {s: m if m.currency else m.but(quote=currency) for s, m in markets.items()}
         self._wait, self._short, self._latency, self._fee_in, self._stops, self._lock = wait, allow_short, latency, fee_in, stops, RLock()
         self._told: dict[int, Fill] = {}  # fills that were asked for before; they never change
-        self._db = open_paper_file(path, name)
+        self._db, self._file = open_paper_file(path, name), Path(path or ":memory:").name
         with self._transaction():
             if self._db.execute("select count(*) from balances").fetchone()[0] == 0:
                 self._db.executemany("insert into balances values (?, ?)", [(a, str(Decimal(n))) for a, n in {currency: ZERO, **funds}.items()])
@@ -61,9 +61,13 @@ class PaperVenue:
 
     @contextmanager
     def _transaction(self):
-        "All or nothing, exact, and one at a time."
-        with self._lock, localcontext(EXACT), transaction(self._db):
-            yield
+        "All or nothing, exact, and one at a time; a file that cannot be read is a venue that does not answer."
+        try:
+            with self._lock, localcontext(EXACT), transaction(self._db):
+                yield
+        except sqlite3.DatabaseError as error:
+            raise VenueError(f"{self.name}: its file {self._file} cannot be used: {error}; restore it from a backup with its ledger: "
+                             "'carnet restore FILE --into FOLDER'") from error
 
     def load_markets(self) -> dict[str, Instrument]:
         "Return what can be traded."
