@@ -6,14 +6,15 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "account": [
-        "AccountSnapshot", "holdings_table", "TradingRules", "trading_rules", "open_account_ledger", "kill_switch", "TradingAccount",
-        "open_account", "tradable_markets", "with_circuit_breaker", "open_live_account",
+        "TradingRules", "trading_rules", "open_account_ledger", "kill_switch", "TradingAccount", "open_account", "tradable_markets",
+        "with_circuit_breaker", "open_live_account",
     ],
+    "account_snapshot": ["AccountSnapshot", "holdings_table"],
     "currency_rates": ["AccountRates", "rates_of", "rate_symbols", "stored_rates", "run_rates", "account_bars"],
     "cycle": ["FROM_PRICES", "FEWEST_CLOSES", "LONGEST_HISTORY", "cycle_of", "cycle_target_path", "describe_cycle"],
     "factory": [
         "USUAL_CALENDARS", "market_source", "with_cache", "store_of", "source_note", "bars_of", "calendars_of", "symbol_calendars",
-        "models_of", "taxonomy_of", "groups_of", "shock_groups_of", "risk_limits", "optimizer_of", "policy_of",
+        "models_of", "taxonomy_of", "groups_of", "shock_groups_of", "margin_terms", "risk_limits", "optimizer_of", "policy_of",
     ],
     "forecast_review": [
         "Promises", "promising_runs", "read_promises", "learn_outcomes", "learn_today", "forecasts_before", "last_review", "count_matured",
@@ -67,8 +68,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "account_number",
     ],
 }, modules=[
-    "account", "currency_rates", "cycle", "factory", "forecast_review", "instruments", "launch", "market_bars", "marks", "memory_run",
-    "multi_venue", "named_optimizer", "named_sleeves", "notebook_runner", "paper", "plan_approval", "plan_check", "price_snapshot",
-    "replay", "replay_result", "run_compare", "run_record", "sentiment", "sleeves", "steps", "target_weights", "trade_loop",
-    "trade_report", "trade_steps", "venue_factory",
+    "account", "account_snapshot", "currency_rates", "cycle", "factory", "forecast_review", "instruments", "launch", "market_bars",
+    "marks", "memory_run", "multi_venue", "named_optimizer", "named_sleeves", "notebook_runner", "paper", "plan_approval", "plan_check",
+    "price_snapshot", "replay", "replay_result", "run_compare", "run_record", "sentiment", "sleeves", "steps", "target_weights",
+    "trade_loop", "trade_report", "trade_steps", "venue_factory",
 ])

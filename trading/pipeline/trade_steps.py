@@ -22,7 +22,8 @@ from ..execution.approval import plan_status
 from ..execution.executor import Execution, OrderResult
 from ..execution.plan import PlanConstraints, make_plan
 from ..execution.preflight import Preflight
-from .account import AccountSnapshot, TradingAccount, holdings_table, tradable_markets, trading_rules
+from .account import TradingAccount, tradable_markets, trading_rules
+from .account_snapshot import AccountSnapshot, holdings_table
 from .currency_rates import run_rates
 from .factory import bars_of, groups_of
 from .launch import settings_of
@@ -105,10 +106,10 @@ def plan_step(
     if run.has("plan"):
         return Planned(run.read("plan", Plan), before, equity)
     constraints = PlanConstraints(fee_rate=_exact(costs.fee_rate), min_trade=trade.min_trade, drift=_exact(trade.drift),
-                                  max_turnover=_exact(limits.max_turnover), min_cash=_exact(limits.min_cash))
+                                  max_turnover=_exact(limits.max_turnover), min_cash=_exact(limits.min_cash), leverage=settings.margin.leverage)
     targets = run.read("weights")["target"]
     plan = make_plan(
-        desk.account, record.as_of, {s: p.amount for s, p in before.positions.items()}, before.cash - before.owed, targets[targets > 0], _quoted_prices(run),
+        desk.account, record.as_of, {s: p.amount for s, p in before.positions.items()}, before.cash - before.owed, targets[targets != 0], _quoted_prices(run),
         markets, constraints,
         market.currency, record.data_version, record.settings_hash, record.model_versions, groups=groups_of(settings), buy_venue=place,
         rates=rates.now(record.as_of), closed=closed_now(settings, bars["close"]),
