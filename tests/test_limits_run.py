@@ -7,7 +7,7 @@ import pytest
 
 from trading.core.settings import load_settings
 from trading.core.types import CheckResult, Plan
-from trading.pipeline.account import AccountSnapshot
+from trading.pipeline.account_snapshot import AccountSnapshot
 from trading.pipeline.launch import open_run
 from trading.pipeline.notebook_runner import Kernel, run_stage
 
