@@ -5650,6 +5650,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                               'trading/security/vault.py'),
                                         'trading.security.vault.VaultError': ( '10_security/vault.html#vaulterror',
                                                                                'trading/security/vault.py'),
+                                        'trading.security.vault._argon2id': ( '10_security/vault.html#_argon2id',
+                                                                              'trading/security/vault.py'),
                                         'trading.security.vault._stretch': ('10_security/vault.html#_stretch', 'trading/security/vault.py'),
                                         'trading.security.vault.key_text': ('10_security/vault.html#key_text', 'trading/security/vault.py'),
                                         'trading.security.vault.new_key': ('10_security/vault.html#new_key', 'trading/security/vault.py'),
