@@ -1,8 +1,8 @@
 "The daily run as a user starts it: two different days, again, interrupted, as a dry run, and given bad input."
 
 import json
-import re
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
