@@ -51,7 +51,8 @@ def _gains(book: Book, prices: Mapping[str, Decimal]) -> dict[str, Decimal]:
     lacking = [s for s in book.positions if s not in prices]
     if lacking:
         raise MissingData(f"{book.account}: no price for {', '.join(lacking[:5])}; ingest it before explaining a change")
-    open_ = {s: p.amount * prices[s] - book.costs[s] for s, p in book.positions.items()}
+    rates = {s: prices.get(f"{book.own_currencies[s]}/{book.currency}", ZERO) for s in book.financed}
+    open_ = {s: p.amount * prices[s] - (book.own_costs[s] * rates[s] if s in rates else book.costs[s]) for s, p in book.positions.items()}
     return {s: open_.get(s, ZERO) + book.realised_by.get(s, ZERO) + book.stepped_by.get(s, ZERO) for s in {*open_, *book.realised_by, *book.stepped_by}}
 
 

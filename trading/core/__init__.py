@@ -5,9 +5,10 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
+    "average_cost": ["COST_STEP", "apply_fill", "OwnCosts"],
     "bars": [
         "FIELDS", "PRICES", "bars_from", "bars_from_close", "check_index", "check_bars", "symbols_of", "bar_length", "with_timeframe",
-        "check_timeframe", "closed_by", "parse_as_of", "fingerprint", "last_prices",
+        "check_timeframe", "closed_by", "parse_as_of", "close_day", "days_of_closes", "fingerprint", "last_prices",
     ],
     "benchmark": ["Benchmark", "read_benchmark", "check_benchmark", "mix_values", "read_values_file", "at_moments"],
     "calendars": [
@@ -37,6 +38,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "order_parts", "read_instruments", "measured_instrument", "changed_terms",
     ],
     "lazy": ["lazy_names", "make_callable"],
+    "margin": ["RATE_STEP", "YEAR_SECONDS", "MarginTerms", "MarginState", "margin_state"],
     "numbers": ["number_evidence", "decide_sign", "decimal_sign", "read_numbers", "read_number"],
     "pages": ["render"],
     "performance_parts": [
@@ -54,8 +56,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "settings_model": [
         "SAMPLE_MARKETS", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine", "WATCH", "SettingsSection", "RunSettings",
         "MarketSettings", "ForecastSettings", "DecisionSettings", "AllocateSettings", "CostSettings", "TradeSettings", "ExecutionSettings",
-        "LiveSettings", "LimitSettings", "PromotionSettings", "AccessSettings", "ScheduleSettings", "LoopSettings", "AlertSettings",
-        "HealthSettings", "BackupSettings", "ServiceSettings", "nearest_name", "Settings",
+        "LiveSettings", "LimitSettings", "MarginSettings", "PromotionSettings", "AccessSettings", "ScheduleSettings", "LoopSettings",
+        "AlertSettings", "HealthSettings", "BackupSettings", "ServiceSettings", "nearest_name", "Settings",
     ],
     "settings_overrides": ["OVERRIDES_FILE", "read_overrides", "overridden_settings"],
     "shown_tables": ["ShownFrame", "ShownSeries"],
@@ -83,9 +85,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "written_settings": ["Fraction", "Words", "Numbers", "LimitLevel", "read_words", "read_named_numbers", "bars_ahead"],
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
-    "bars", "benchmark", "calendars", "cards", "carried_prices", "circuit_breaker", "cron", "currencies", "datasets", "decimals",
-    "drawdown", "english", "errors", "extensions", "files", "hash_chain", "identity", "instruments", "lazy", "numbers", "pages",
-    "performance_parts", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides",
-    "shown_tables", "sleeve_lines", "sqlite", "svg_charts", "svg_maps", "synthetic", "terms", "tracing", "trial_store", "types", "values",
-    "venue_profiles", "venue_proxy", "written_settings", "written_times",
+    "average_cost", "bars", "benchmark", "calendars", "cards", "carried_prices", "circuit_breaker", "cron", "currencies", "datasets",
+    "decimals", "drawdown", "english", "errors", "extensions", "files", "hash_chain", "identity", "instruments", "lazy", "margin",
+    "numbers", "pages", "performance_parts", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model",
+    "settings_overrides", "shown_tables", "sleeve_lines", "sqlite", "svg_charts", "svg_maps", "synthetic", "terms", "tracing",
+    "trial_store", "types", "values", "venue_profiles", "venue_proxy", "written_settings", "written_times",
 ])

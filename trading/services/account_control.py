@@ -54,7 +54,7 @@ def open_venue(
         return connect(each_venue(settings)[at], orders=True), now
     marks = ledger.equity_history(account).index
     when = marks[-1].to_pydatetime() if settings.market.recorded and len(marks) else now
-    return paper_venue(settings, when, now, {}, Path(settings.run.data) / f"paper-{settings.run.profile}.sqlite"), when
+    return paper_venue(settings, when, now, {}, Path(settings.run.data) / f"paper-{settings.run.profile}.sqlite", known=ledger.last("placed", account)), when
 
 
 def reconcile_account(
