@@ -404,6 +404,17 @@ def test_many_files_take_symbol_and_time_frame_from_their_names(home):
     assert "no file fits *.xml" in carnet("import", "*.xml")[1]
 
 
+def test_what_looks_wrong_and_may_be_true_is_told_and_stored_as_it_is(home):
+    days = pd.date_range("2024-01-01", periods=60)
+    walk = np.random.default_rng(3).normal(100, 1, 60).round(2).tolist()
+    close = walk[:30] + [round(c / 2, 2) for c in walk[30:45]] + [51.0] * 15  # a split of 2:1, then a feed that stands still
+    (home / "split.csv").write_text("date,close\n" + "".join(f"{d:%Y-%m-%d},{c}\n" for d, c in zip(days, close, strict=True)))
+    code, said, _ = carnet("import", "split.csv", "--symbol", "A")
+    assert code == 0 and "split.csv: look at A 2024-01-31 00:00: moved by" in said and "the size of a 2:1 split" in said, said
+    assert "the same close 15 times, until 2024-02-29" in said and "60 bars added or corrected, 0 values repaired" in said
+    assert BarStore(home / "data" / "bars").read(["A"])["close"]["A"].tolist() == close
+
+
 def test_imported_bars_stand_where_the_venue_has_none(tmp_path):
     store = BarStore(tmp_path / "bars")
     frame = lambda first, values: pd.concat({("close", "A"): pd.Series(values, pd.date_range(first, periods=len(values), tz="UTC", unit="us"))}, axis=1)  # noqa: E731
