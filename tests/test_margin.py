@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal as D
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,15 +11,19 @@ import pytest
 from trading.accounting.ledger import Ledger
 from trading.backtest.engine import backtest
 from trading.core.datasets import sample_bars
-from trading.core.errors import BadInput, BadSettings
+from trading.core.errors import BadInput, BadSettings, Refused
 from trading.core.instruments import Instrument
 from trading.core.margin import MarginTerms
 from trading.core.settings import load_settings
 from trading.core.types import Order
+from trading.dashboard import screens_trading as screens
+from trading.pipeline.account import open_live_account
 from trading.pipeline.factory import policy_of
 from trading.pipeline.replay import PARTS, World, take_decision
 from trading.pipeline.steps import forecast_step
 from trading.pipeline.trade_steps import trade_step
+from trading.report.risk_sections import RiskContext, margin_parts
+from trading.services import exports
 from trading.venues.paper.costs import TradingCosts
 from trading.venues.paper.margin_exchange import MarginVenue
 from trading.venues.paper.matching import BarFeed
@@ -121,7 +126,7 @@ def decide(there, day, **wanted):
     return run, trade_step(run, LATER)
 
 
-def test_a_long_short_profile_trades_pays_borrow_and_closes_a_short_with_a_reduce_only_order(etfs, tmp_path):
+def test_a_long_short_profile_trades_pays_borrow_and_closes_a_short_with_a_reduce_only_order(etfs, tmp_path, monkeypatch):
     there = world(tmp_path, etfs)
     run, first = decide(there, "2015-12-10")
     targets = run.read("weights")["target"]
@@ -132,6 +137,13 @@ def test_a_long_short_profile_trades_pays_borrow_and_closes_a_short_with_a_reduc
     for symbol, weight in targets.items():
         if weight:
             assert float(held[symbol].amount * first.recorded.prices[symbol] / first.recorded.after.equity) == pytest.approx(weight, rel=0.05)
+
+    told, values = run.read("margin"), {s: p.amount * first.recorded.prices[s] for s, p in held.items()}
+    assert D(told["gross"]) == sum(map(abs, values.values())) and D(told["net"]) == sum(values.values())
+    assert D(told["initial"]) == D(told["gross"]) / 2 and D(told["distance"]) > D("0.3")
+    assert set(told["liquidation"]) >= {s for s in held if targets[s] < 0}
+    facts = dict(margin_parts(RiskContext(margin=told), "USD")[0][1])
+    assert facts["Margin used"].endswith("2 times the equity may be held") and facts["Distance to liquidation"].startswith("prices that go")
 
     shorts = [s for s in targets.index if targets[s] < 0]
     kept = {s: float(held[s].amount * first.recorded.prices[s] / first.recorded.after.equity) for s in held if s != shorts[0]}
@@ -151,6 +163,30 @@ def test_a_long_short_profile_trades_pays_borrow_and_closes_a_short_with_a_reduc
     assert shorts[0] not in second.recorded.after.positions and shorts[0] not in ledger.positions("paper-sample-etfs")
     book = ledger.book("paper-sample-etfs")
     assert book.income == sum(D(e.data["amount"]) for e in paid) and book.realised_by[shorts[0]] != 0
+    ledger.close()
+    place = SimpleNamespace(data=tmp_path)
+    monkeypatch.setattr(exports, "current_settings", lambda *given: there.settings)
+    monkeypatch.setattr(exports, "ledger_for_reading", lambda place: Ledger(place.data / "ledger.sqlite", readonly=True))
+    lots, lacking = exports.export_accounts(place, "lots")
+    closed = [line for line in lots.splitlines() if line.startswith(shorts[0])]
+    assert len(closed) == 1 and "missing" not in closed[0] and not lacking, "what was covered was sold before it was bought"
+
+
+def test_a_liquidation_between_two_runs_is_booked_and_told(etfs, tmp_path):
+    burst = etfs.copy()
+    later = burst.index >= pd.Timestamp("2015-12-15", tz="UTC")
+    for field in ("open", "high", "low", "close"):
+        burst.loc[later, (field, "USO")] *= 2.5  # 1.9 in cash and 0.9 owed become 2.25 owed: the account is gone, and owes the rest
+    there = world(tmp_path, burst, **{"limits.max_weight": "1", "limits.max_net": "1", "limits.max_var_95": "1"})
+    decide(there, "2015-12-10", USO=-0.9)
+    with pytest.raises(BadInput, match="there is nothing to plan"):
+        decide(there, "2015-12-16", USO=-0.5)
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    forced = ledger.fills("paper-sample-etfs")[-1]
+    assert forced.client_order_id.startswith("autoclose-") and forced.side == "buy" and f"{forced.timestamp:%Y-%m-%d}" == "2015-12-15"
+    assert ledger.positions("paper-sample-etfs") == {} and ledger.cash("paper-sample-etfs") < 0
+    told = ledger.last("reconciled", "paper-sample-etfs").data
+    assert told["ok"] and any("because the margin was used up" in line for line in told["mended"])
     ledger.close()
 
 
@@ -179,7 +215,30 @@ def test_settings_of_a_margin_account_that_contradict_each_other_are_refused(wro
         load_settings("sample-etfs", wrong, environ={})
 
 
+def test_real_orders_of_a_margin_account_are_refused_before_anything_is_asked_of_a_venue(tmp_path):
+    settings = load_settings("crypto", {"margin.leverage": "2", "run.mode": "live", "run.data": str(tmp_path)}, environ={})
+    record = SimpleNamespace(account="live-crypto", parameters={})
+    with pytest.raises(Refused, match="margin accounts trade on paper only, real short and borrowed positions at kraken are not supported yet"):
+        open_live_account(record, settings, {}, LATER)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_policy_needs_a_margin_account():
     settings = load_settings("sample-etfs", {"allocate.policy": "long short"}, environ={})
     with pytest.raises(BadInput, match="give the account's margin.leverage, for example 2"):
         policy_of(settings)
+
+
+def test_the_page_shows_the_margin_of_an_account_that_has_one(monkeypatch):
+    told = {"equity": "10000", "gross": "13000", "net": "-1000", "initial": "6500", "maintenance": "3250", "free": "3500", "distance": "0.4909",
+            "leverage": "2", "liquidation": {"B": "196.43"}, "prices": {"B": "100"}, "units": {"B": "-70"}}
+    item = {"symbol": "B", "section": "stocks", "group": "", "amount": -70.0, "average": 101.0, "price": 100.0, "value": -7000.0, "target": -0.7,
+            "weight": -0.7, "profit": 70.0}
+    found = {"account": "a", "currency": "USD", "run": "r", "as_of": "2024-05-03T00:00:00+00:00", "equity": 10000.0, "items": [item],
+             "cash": {"value": 17000.0, "weight": 1.7, "target": 1.7}, "margin": told, "sections": {"stocks": [item]}}
+    monkeypatch.setattr(screens, "holdings", lambda place, profile: found)
+    monkeypatch.setattr(screens, "newer_quotes", lambda *given: {})
+    page = {s.key: s for s in screens.holdings_screen(None, SimpleNamespace(profile=None))}
+    assert "49.1" in dict(page["margin"].parts[0][1])["Distance to liquidation"]
+    found["margin"] = None
+    assert "margin" not in {s.key for s in screens.holdings_screen(None, SimpleNamespace(profile=None))}

@@ -346,6 +346,9 @@ def open_live_account(
     account = record.account + at
     if record.parameters.get("portfolio") is not None:
         raise Refused("holdings from a file are for dry runs; an account for real orders holds what lies at its venue")
+    if settings.margin.leverage is not None:
+        raise Refused(f"profile {settings.run.profile}: margin accounts trade on paper only, real short and borrowed positions at {settings.market.venue} are not supported yet; "
+                      "run with --mode paper, or take margin.leverage out")
     foreign = {i.currency: s for s, i in known_instruments(settings).items() if i.currency not in ("", settings.market.currency)}
     if foreign:
         money, symbol = next(iter(foreign.items()))
