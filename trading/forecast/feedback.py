@@ -9,14 +9,15 @@ __all__ = ['Signal', 'UNITS', 'DecisionOutcome', 'log_score', 'signal', 'time_cl
 
 # %% ../../nbs/04_forecast/52_feedback.ipynb #062ecd90
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from ..core.english import plural
-from ..core.errors import BadInput, Refused
+from ..core.errors import BadInput, Busy, Refused
 from ..core.types import Value, stable_hash
 from ..core.hash_chain import chain_hash
 
@@ -280,9 +281,24 @@ class FeedbackLoop:
         self.states = [FeedbackState(dict.fromkeys(models, 1 / len(models)))]
         self.cycles: list[Cycle] = []
         self._known: set[str] = set()
-        if self.path and self.path.exists():
-            for line in self.path.read_text().splitlines():
+        self._read_on()
+
+    def _read_on(self) -> None:
+        "Take the cycles of the file that are not known yet: those of another process, or all of them."
+        if not (self.path and self.path.exists()):
+            return
+        way = f"restore it from a backup ('carnet restore FILE --into FOLDER'), or move {self.path.name} away: learning then begins anew"
+        try:
+            text = self.path.read_text(encoding="utf-8")
+            if self.path.is_file() and not text:
+                raise BadInput("it is empty")
+            for line in text.splitlines()[len(self.cycles):]:
                 self._take(Cycle.from_json(line))
+        except (OSError, UnicodeDecodeError, BadInput) as error:
+            what = str(getattr(error, "strerror", None) or error).partition(";")[0]
+            raise BadInput(f"what was learnt cannot be read, feedback/{self.path.name} after cycle {len(self.cycles)}: {what}; {way}") from error
+        except Refused as error:
+            raise Refused(f"{error}; {way}") from error
 
     @property
     def learnt(self) -> FeedbackState:
@@ -335,15 +351,33 @@ class FeedbackLoop:
         return self._write("roll back", at, note=note, back_to=to)
 
     def _write(self, kind: str, at: datetime, **rest) -> Cycle:
-        "Compute, append to the file, and only then believe it."
-        cycle = Cycle(len(self.cycles) + 1, kind, at, **rest)
-        cycle = cycle.but(seal=self._seal(cycle, apply_cycle(self.states, cycle, self.bounds)))
-        if self.path:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a") as file:
-                file.write(cycle.to_json() + "\n")
-        self._take(cycle)
+        "Compute, append to the file, and only then believe it; one process at a time, and what another one wrote meanwhile counts."
+        with self._alone():
+            self._read_on()
+            if again := [o.decision for o in rest.get("outcomes", ()) if o.decision in self._known]:
+                raise Busy(f"another process has learnt from {again[0]} meanwhile ({plural(len(again), 'outcome')}); nothing was written, try again")
+            cycle = Cycle(len(self.cycles) + 1, kind, at, **rest)
+            cycle = cycle.but(seal=self._seal(cycle, apply_cycle(self.states, cycle, self.bounds)))
+            if self.path:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(cycle.to_json() + "\n")
+            self._take(cycle)
         return cycle
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        "Hold the file for one process."
+        if self.path is None:
+            yield
+            return
+        from filelock import FileLock, Timeout
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=30):
+                yield
+        except Timeout as error:
+            raise Busy(f"feedback/{self.path.name} is being written by another process for half a minute; wait for it and try again") from error
 
     def _seal(self, cycle: Cycle, state: FeedbackState) -> str:
         "Return what ties a cycle to the one before and to its state."

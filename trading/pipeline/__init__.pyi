@@ -40,7 +40,7 @@ from .multi_venue import add_books as add_books, CombinedLedger as CombinedLedge
 from .named_optimizer import PATH_OPTIONS as PATH_OPTIONS, path_options as path_options
 from .named_sleeves import Sleeve as Sleeve, promoted_evidence as promoted_evidence
 from .notebook_runner import POOLS as POOLS, ONE_THREAD as ONE_THREAD, FIXED as FIXED, IMPORTS as IMPORTS, Kernel as Kernel, run_stage as run_stage, run_in_process as run_in_process
-from .paper import paper_tape as paper_tape, paper_costs as paper_costs, paper_venue as paper_venue
+from .paper import paper_tape as paper_tape, paper_costs as paper_costs, paper_venue as paper_venue, check_paper_file as check_paper_file
 from .plan_approval import approve_run as approve_run
 from .plan_check import SeenPrices as SeenPrices, prices_of_run as prices_of_run, check_run as check_run
 from .price_snapshot import PRESENT as PRESENT, PriceSnapshot as PriceSnapshot, take_price_snapshot as take_price_snapshot, pinned_price_snapshot as pinned_price_snapshot, begin_stage as begin_stage, moved_since_close as moved_since_close

@@ -40,7 +40,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "compare_named", "begin_reproduction", "reproduction_differences",
     ],
     "loop_control": ["StartLoop", "run_trading_loop", "trading_loops", "require_loop_alive"],
-    "maintenance": ["SECURITY_CHECKS", "check_chain", "health_report", "health_trend", "repair", "security_report", "watch_system"],
+    "maintenance": [
+        "SECURITY_CHECKS", "check_chain", "check_files", "health_report", "health_trend", "repair", "security_report", "watch_system",
+        "marked_facts",
+    ],
     "market_data": [
         "update_market", "follow_profile", "import_bars", "preview_bars", "named_files", "serve_mt5_terminal", "simulated_terminal",
     ],
