@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Signal', 'UNITS', 'DecisionOutcome', 'log_score', 'signal', 'time_clusters', 'FeedbackBounds', 'FeedbackState',
            'move_weights', 'date_evidence', 'regret_bound', 'add_units', 'unit_interval', 'count_patterns',
-           'pattern_of', 'Cycle', 'apply_cycle', 'FeedbackLoop', 'adaptation_score', 'feedback_words']
+           'pattern_of', 'Cycle', 'apply_cycle', 'FeedbackLoop']
 
 # %% ../../nbs/04_forecast/52_feedback.ipynb #062ecd90
 import math
@@ -392,39 +392,3 @@ class FeedbackLoop:
         self.states.append(state)
         self.cycles.append(cycle)
         self._known |= {o.decision for o in cycle.outcomes}
-
-# %% ../../nbs/04_forecast/52_feedback.ipynb #6ed5ca4a
-def adaptation_score(
-    loop: FeedbackLoop,
-) -> float | None:  # None while no member is better than equal trust
-    "Return how much of what could be learnt was learnt.\n\nParameters\n----------\nloop : FeedbackLoop\n\nReturns\n-------\nfloat | None\n    None while no member is better than equal trust"
-    found = dict(loop.learnt.scores)
-    ours = found.pop("mixture", 0.0)
-    room = max(found.values(), default=0.0)
-    return ours / room if room > 1e-9 else None
-
-
-def feedback_words(
-    state: FeedbackState,
-    bounds: FeedbackBounds = FeedbackBounds(),
-) -> tuple[str, ...]:  # sentences
-    "Say how good the forecasts have been, in each unit, and what feedback changed and why.\n\nParameters\n----------\nstate : FeedbackState\nbounds : FeedbackBounds, default FeedbackBounds()\n\nReturns\n-------\ntuple[str, ...]\n    sentences"
-    if state.last is None:
-        return ("No forecast has come due yet, so feedback has changed nothing.",)
-    trust, start = state.weights, 1 / len(state.weights)
-    best = max(trust, key=lambda m: trust[m])
-    said = ", ".join(f"{m} {w:.0%}" for m, w in trust.items())
-    rivals = [v for m, v in state.scores.items() if m not in ("mixture", best)]
-    ahead = state.scores.get(best, 0.0) - max(rivals, default=0.0)
-    why = f"{best} has scored {abs(ahead):.1f} nats {'better' if ahead >= 0 else 'worse'} than the best of the others in all" if rivals else f"{best} is alone"
-    moved = f"Trust began at {start:.0%} each and is now {said}: {why}, and {1 - (1 - bounds.share) ** 30:.0%} of it is dealt out anew each month."
-    parts = []
-    percent = lambda v: f"{v * 100:.1f} %"  # noqa: E731
-    for unit, words in (("side", "the side was right, before costs, in"), ("inside", "inside the interval lay"), ("gain", "what was taken gained, after costs,")):
-        if found := unit_interval(state.units.get(unit, (0.0, 0.0, 0.0))):
-            parts.append(f"{words} {percent(found[0])} (95 % interval {percent(found[1])} to {percent(found[2])})")
-    n, came, forecast = state.units.get("size", (0.0, 0.0, 0.0))
-    parts += [f"of each 1 % that was forecast {came / forecast:.2f} % came"] if n >= 10 and forecast > 0 else []
-    seen = state.units["inside"][0]
-    over = f"Over {plural(round(seen), 'independent date')}, those of {bounds.halflife:.0f} days ago counting half"
-    return (f"{over}: {'; '.join(parts)}." if parts else f"{over}: too few for an interval.", moved)

@@ -14,8 +14,8 @@ from .access.client import Calls as Calls, GuardedClient as GuardedClient
 from .access.monitor import COUNTS as COUNTS, ASKED as ASKED, monitor_file as monitor_file, Monitor as Monitor, connection_statistics as connection_statistics, MeasuredVenue as MeasuredVenue
 from .access.snapshot import SnapshotVenue as SnapshotVenue
 from .alpaca import AlpacaVenue as AlpacaVenue
-from .coingecko import PAGE as PAGE, coingecko_prices as coingecko_prices, coingecko_markets as coingecko_markets, hybrid_prices as hybrid_prices
-from .cointracking import Booking as Booking, read_cointracking as read_cointracking, balances as balances, CoinTracking as CoinTracking, apply_aliases as apply_aliases, value_of as value_of
+from .coingecko import PAGE as PAGE, coingecko_prices as coingecko_prices, hybrid_prices as hybrid_prices
+from .cointracking import Booking as Booking, read_cointracking as read_cointracking, CoinTracking as CoinTracking
 from .crypto.activity import transfer_event as transfer_event, activity_event as activity_event, fetch_activity_of as fetch_activity_of
 from .crypto.async_venue import AsyncCcxtVenue as AsyncCcxtVenue
 from .crypto.candle_stream import CandleStream as CandleStream, has_stream as has_stream
