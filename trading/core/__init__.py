@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "average_cost": ["COST_STEP", "apply_fill", "OwnCosts"],
     "bars": [
         "FIELDS", "PRICES", "bars_from", "bars_from_close", "check_index", "check_bars", "symbols_of", "bar_length", "with_timeframe",
-        "check_timeframe", "closed_by", "parse_as_of", "fingerprint", "last_prices",
+        "check_timeframe", "closed_by", "parse_as_of", "close_day", "days_of_closes", "fingerprint", "last_prices",
     ],
     "benchmark": ["Benchmark", "read_benchmark", "check_benchmark", "mix_values", "read_values_file", "at_moments"],
     "calendars": [

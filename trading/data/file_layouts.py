@@ -136,7 +136,7 @@ def _wide(table: FileTable, raw: list[str], time: list[int]) -> Layout | None:
     "Recognise a table of closes."
     where = time[0] if time else 0
     rest = [n for n in range(len(raw)) if n != where and raw[n].strip()]
-    if not rest or not _is_time(table, where) or not all(re.fullmatch(r"[A-Z0-9^#][A-Z0-9.^=/:_&#-]{0,19}", raw[n].strip()) for n in rest):
+    if not rest or not _is_time(table, where) or not all(re.fullmatch(r"[^\W_][\w.^=/:&#-]{0,19}|[#^][\w.^=/:&#-]{0,19}", name) and name == name.upper() for name in (raw[n].strip() for n in rest)):
         return None
     if len({raw[n].strip() for n in rest}) < len(rest):
         raise BadInput(f"{table.name}: two columns have the same symbol; remove one")

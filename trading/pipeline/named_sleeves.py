@@ -39,7 +39,11 @@ def named_sleeves(
     from trading.portfolio.optimizers import OPTIMIZERS, SHORT
     from trading.portfolio.policies import AVERSION
 
-    found = []
+    found: list[Sleeve] = []
+    names: dict[str, str] = {}
+    for name in settings.strategies:
+        if (twin := names.setdefault(name.replace("_", " ").replace("-", " ").casefold(), name)) != name:
+            raise BadInput(f"strategies.{twin} and strategies.{name} are one name written in two ways; keep one of them")
     for name, line in settings.strategies.items():
         if name in ("policy", "limits"):
             raise BadInput(f"a sleeve cannot be called {name}: the report calls {'the allocation policy' if name == 'policy' else 'what limits cut'} so; choose another name")

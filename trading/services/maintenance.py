@@ -181,10 +181,13 @@ def repair(
 def _tidied(settings: Settings) -> str:
     "Join the store's files and forget the versions that no run cites."
     from trading.data.delta_store import BarStore
+    from trading.data.store_repair import repair_store
 
+    store = BarStore(Path(settings.run.data) / "bars")
+    mended = repair_store(store, deep=True)
     cited = sorted({r.data_version for r in list_runs(Path(settings.run.reports)) if r.data_version})
-    done = BarStore(Path(settings.run.data) / "bars").tidy(keep=cited)
-    return ", ".join(f"{name} {number}" for name, number in done.items())
+    done = store.tidy(keep=cited)
+    return "; ".join([*mended, ", ".join(f"{name} {number}" for name, number in done.items())])
 
 # %% ../../nbs/13_services/05_maintenance.ipynb #32e63c08
 SECURITY_CHECKS = ("permissions", "firewall", "disk encryption", "environment", "clock", "packages", "users", "audit", "vault")
