@@ -37,6 +37,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "order_parts", "read_instruments", "measured_instrument", "changed_terms",
     ],
     "lazy": ["lazy_names", "make_callable"],
+    "margin": ["RATE_STEP", "YEAR_SECONDS", "MarginTerms", "MarginState", "margin_state"],
     "numbers": ["number_evidence", "decide_sign", "decimal_sign", "read_numbers", "read_number"],
     "pages": ["render"],
     "performance_parts": [
@@ -54,8 +55,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "settings_model": [
         "SAMPLE_MARKETS", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine", "WATCH", "SettingsSection", "RunSettings",
         "MarketSettings", "ForecastSettings", "DecisionSettings", "AllocateSettings", "CostSettings", "TradeSettings", "ExecutionSettings",
-        "LiveSettings", "LimitSettings", "PromotionSettings", "AccessSettings", "ScheduleSettings", "LoopSettings", "AlertSettings",
-        "HealthSettings", "BackupSettings", "ServiceSettings", "nearest_name", "Settings",
+        "LiveSettings", "LimitSettings", "MarginSettings", "PromotionSettings", "AccessSettings", "ScheduleSettings", "LoopSettings",
+        "AlertSettings", "HealthSettings", "BackupSettings", "ServiceSettings", "nearest_name", "Settings",
     ],
     "settings_overrides": ["OVERRIDES_FILE", "read_overrides", "overridden_settings"],
     "shown_tables": ["ShownFrame", "ShownSeries"],
@@ -84,7 +85,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
     "average_cost", "bars", "benchmark", "calendars", "cards", "carried_prices", "circuit_breaker", "cron", "currencies", "datasets",
-    "decimals", "drawdown", "english", "errors", "files", "hash_chain", "identity", "instruments", "lazy", "numbers", "pages",
+    "decimals", "drawdown", "english", "errors", "files", "hash_chain", "identity", "instruments", "lazy", "margin", "numbers", "pages",
     "performance_parts", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides",
     "shown_tables", "sleeve_lines", "sqlite", "svg_charts", "svg_maps", "synthetic", "terms", "tracing", "trial_store", "types", "values",
     "venue_profiles", "venue_proxy", "written_settings", "written_times",

@@ -18,6 +18,7 @@ from . import hash_chain as hash_chain
 from . import identity as identity
 from . import instruments as instruments
 from . import lazy as lazy
+from . import margin as margin
 from . import numbers as numbers
 from . import pages as pages
 from . import performance_parts as performance_parts
@@ -62,6 +63,7 @@ from .hash_chain import chain_hash as chain_hash, keyed_hash as keyed_hash
 from .identity import house_digest as house_digest, is_users as is_users, code_globals as code_globals
 from .instruments import InstrumentKind as InstrumentKind, INSTRUMENT_COLUMNS as INSTRUMENT_COLUMNS, MEASURED_BARS as MEASURED_BARS, FINEST as FINEST, FormerName as FormerName, to_step as to_step, Instrument as Instrument, order_problem as order_problem, order_parts as order_parts, read_instruments as read_instruments, measured_instrument as measured_instrument, changed_terms as changed_terms
 from .lazy import lazy_names as lazy_names, make_callable as make_callable
+from .margin import RATE_STEP as RATE_STEP, YEAR_SECONDS as YEAR_SECONDS, MarginTerms as MarginTerms, MarginState as MarginState, margin_state as margin_state
 from .numbers import number_evidence as number_evidence, decide_sign as decide_sign, decimal_sign as decimal_sign, read_numbers as read_numbers, read_number as read_number
 from .pages import render as render
 from .performance_parts import DISTRIBUTION as DISTRIBUTION, percent_text as percent_text, two_text as two_text, day_text as day_text, table_part as table_part, line_figure as line_figure, return_parts as return_parts, period_parts as period_parts, rolling_parts as rolling_parts, drawdown_parts as drawdown_parts, distribution_parts as distribution_parts, month_table as month_table
@@ -70,7 +72,7 @@ from .resources import CHECKOUT as CHECKOUT, checkout as checkout, share_path as
 from .secret_shapes import MASK as MASK, SHAPES as SHAPES, mask_shapes as mask_shapes
 from .settings import Found as Found, SETTINGS_SECTIONS as SETTINGS_SECTIONS, read_ini as read_ini, profiles_in as profiles_in, read_environment as read_environment, load_settings as load_settings, gather_settings as gather_settings
 from .settings_edit import RESTART as RESTART, change_text as change_text, check_text as check_text, differences as differences, apply_settings as apply_settings, apply_changes as apply_changes
-from .settings_model import SAMPLE_MARKETS as SAMPLE_MARKETS, CLOCK as CLOCK, ALERT_LEVEL_NAMES as ALERT_LEVEL_NAMES, AlertLevel as AlertLevel, RuleLine as RuleLine, WATCH as WATCH, SettingsSection as SettingsSection, RunSettings as RunSettings, MarketSettings as MarketSettings, ForecastSettings as ForecastSettings, DecisionSettings as DecisionSettings, AllocateSettings as AllocateSettings, CostSettings as CostSettings, TradeSettings as TradeSettings, ExecutionSettings as ExecutionSettings, LiveSettings as LiveSettings, LimitSettings as LimitSettings, PromotionSettings as PromotionSettings, AccessSettings as AccessSettings, ScheduleSettings as ScheduleSettings, LoopSettings as LoopSettings, AlertSettings as AlertSettings, HealthSettings as HealthSettings, BackupSettings as BackupSettings, ServiceSettings as ServiceSettings, nearest_name as nearest_name, Settings as Settings
+from .settings_model import SAMPLE_MARKETS as SAMPLE_MARKETS, CLOCK as CLOCK, ALERT_LEVEL_NAMES as ALERT_LEVEL_NAMES, AlertLevel as AlertLevel, RuleLine as RuleLine, WATCH as WATCH, SettingsSection as SettingsSection, RunSettings as RunSettings, MarketSettings as MarketSettings, ForecastSettings as ForecastSettings, DecisionSettings as DecisionSettings, AllocateSettings as AllocateSettings, CostSettings as CostSettings, TradeSettings as TradeSettings, ExecutionSettings as ExecutionSettings, LiveSettings as LiveSettings, LimitSettings as LimitSettings, MarginSettings as MarginSettings, PromotionSettings as PromotionSettings, AccessSettings as AccessSettings, ScheduleSettings as ScheduleSettings, LoopSettings as LoopSettings, AlertSettings as AlertSettings, HealthSettings as HealthSettings, BackupSettings as BackupSettings, ServiceSettings as ServiceSettings, nearest_name as nearest_name, Settings as Settings
 from .settings_overrides import OVERRIDES_FILE as OVERRIDES_FILE, read_overrides as read_overrides, overridden_settings as overridden_settings
 from .shown_tables import ShownFrame as ShownFrame, ShownSeries as ShownSeries
 from .sleeve_lines import SleeveLine as SleeveLine, read_sleeve as read_sleeve

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SAMPLE_MARKETS', 'CLOCK', 'ALERT_LEVEL_NAMES', 'AlertLevel', 'RuleLine', 'WATCH', 'SettingsSection', 'RunSettings',
            'MarketSettings', 'ForecastSettings', 'DecisionSettings', 'AllocateSettings', 'CostSettings',
-           'TradeSettings', 'ExecutionSettings', 'LiveSettings', 'LimitSettings', 'PromotionSettings', 'AccessSettings',
-           'ScheduleSettings', 'LoopSettings', 'AlertSettings', 'HealthSettings', 'BackupSettings', 'ServiceSettings',
-           'nearest_name', 'Settings']
+           'TradeSettings', 'ExecutionSettings', 'LiveSettings', 'LimitSettings', 'MarginSettings', 'PromotionSettings',
+           'AccessSettings', 'ScheduleSettings', 'LoopSettings', 'AlertSettings', 'HealthSettings', 'BackupSettings',
+           'ServiceSettings', 'nearest_name', 'Settings']
 
 # %% ../../nbs/00_core/44_settings_model.ipynb #95936809
 import difflib
@@ -23,6 +23,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from .benchmark import check_benchmark
 from .calendars import check_calendar
 from .cron import Cron, TimeZoneName
+from .errors import BadInput
+from .margin import MarginTerms
 from .sleeve_lines import SleeveLine
 from .types import stable_hash
 from .written_settings import Fraction, LimitLevel, Numbers, Words, bars_ahead, read_named_numbers, read_words
@@ -179,13 +181,37 @@ class LimitSettings(SettingsSection):
     max_var_95: Fraction = Field(0.05, description="loss of a day that is exceeded on one day in twenty")
     max_drawdown: Fraction = Field(0.25, description="below the best value ever, before trading stops")
     max_daily_loss: Fraction = Field(0.05, description="of the portfolio in one day, before trading stops")
-    max_leverage: float = Field(1.0, ge=0, le=10, description="gross exposure over equity")
+    max_leverage: float = Field(1.0, ge=0, le=10, description="gross exposure, longs and shorts together, over equity")
+    max_net: float | None = Field(None, ge=0, le=10, description="longs less shorts, over equity, either way; empty: no limit of its own")
+    min_liquidation_distance: Fraction = Field(0.10, description="by which all prices may go against a margin account before it is liquidated")
     max_concentration: Fraction | None = Field(None, description="sum of the squared weights; 1: everything in one symbol")
     stop_loss: Fraction | None = Field(None, description="a position that lost more than this since its purchase is not bought again")
     max_orders: int | None = Field(None, ge=0, description="orders of one plan")
     max_order_value: Decimal | None = Field(None, gt=0, description="value of one order, in the profile's currency")
     max_daily_value: Decimal | None = Field(None, gt=0, description="value traded in one day of UTC, in the profile's currency")
     max_price_gap: Fraction | None = Field(None, description="of a price now from the plan's, before the order is refused")
+
+
+class MarginSettings(SettingsSection):
+    leverage: Decimal | None = Field(None, ge=1, le=500, description="gross value that the broker lets the account carry, over equity: 1 / initial margin; empty: all is paid in full, nothing is short")
+    maintenance: Decimal | None = Field(None, ge=0, lt=1, description="equity over gross value below which all is liquidated; empty: 0.25, at most half of the initial margin")
+    borrow: Decimal = Field(Decimal(0), ge=0, le=10, description="on paper and in back-tests, yearly cost of a short position")
+    interest: Decimal = Field(Decimal(0), ge=0, le=10, description="yearly cost of money owed")
+    swap_long: Decimal = Field(Decimal(0), ge=-10, le=10, description="yearly cost of holding a long position over night; below zero is received")
+    swap_short: Decimal = Field(Decimal(0), ge=-10, le=10, description="the same of a short one")
+    funding: Decimal = Field(Decimal(0), ge=-1, le=1, description="what longs of a perpetual pay to shorts each time")
+    funding_hours: int = Field(8, description="between two such payments, from midnight UTC")
+
+    @model_validator(mode="after")
+    def _terms_fit(self):
+        told = [name for name in type(self).model_fields if getattr(self, name) != type(self).model_fields[name].default]
+        if told and self.leverage is None:
+            raise ValueError(f"{told[0]} is set and leverage is not; give the leverage of the margin account, 1 for shorts without borrowed money")
+        try:
+            MarginTerms(**self.model_dump() | {"leverage": self.leverage or Decimal(1)})
+        except BadInput as error:
+            raise ValueError(str(error)) from error
+        return self
 
 
 class PromotionSettings(SettingsSection):
@@ -281,6 +307,7 @@ class Settings(BaseSettings):
     execution: ExecutionSettings = ExecutionSettings()
     live: LiveSettings = LiveSettings()
     limits: LimitSettings = LimitSettings()
+    margin: MarginSettings = MarginSettings()
     risk_levels: dict[str, LimitLevel] = Field(default_factory=dict)
     groups: dict[str, Words] = Field(default_factory=dict)
     shock_groups: dict[str, Words] = Field(default_factory=dict)

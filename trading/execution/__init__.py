@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "executor": ["refusal_reasons", "OrderResult", "Execution", "execute", "execution_of"],
     "explain_differences": ["Proposal", "propose_entries"],
     "limit_monitor": ["watch_limits", "check_order_limits"],
+    "margin_sizing": ["settle_margin"],
     "order_manager": [
         "RetryPolicy", "OrderContext", "query_venue", "query_order", "own_state", "names_of", "tell_venue", "order_from",
         "ask_until_settled", "submit_order", "attempts", "unresolved", "record_fills", "own_ids",
@@ -29,9 +30,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "preflight": ["Preflight"],
     "rebalancing": ["Rebalancing", "rebalancing_of", "list_rebalancings", "recommendations"],
     "reconciliation": [
-        "Difference", "Reconciliation", "resolve_open_orders", "expected_holdings", "compare_balances", "compare_orders", "compare_sums",
-        "foreign_holdings", "record_foreign_holdings", "reconcile", "price_at_venue", "reported_events", "book_reported", "foreign_trades",
-        "describe_entry", "open_from_venue",
+        "FORCED", "Difference", "Reconciliation", "resolve_open_orders", "expected_holdings", "compare_balances", "compare_orders",
+        "compare_sums", "foreign_holdings", "record_foreign_holdings", "reconcile", "price_at_venue", "reported_events", "book_reported",
+        "foreign_trades", "describe_entry", "open_from_venue",
     ],
     "router": [
         "BookLevel", "VenueQuote", "Cost", "expected_cost", "quote_of", "recent_volume", "VenueAccount", "Routed", "route_actions",
@@ -39,6 +40,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "safe_mode": ["leave_safe_mode", "SafeModeVenue", "HaltingVenue"],
 }, modules=[
-    "approval", "circuit_breaker", "emergency_stop", "executor", "explain_differences", "limit_monitor", "order_manager", "order_sizes",
-    "plan", "plan_sizing", "portfolio_csv", "pre_trade", "preflight", "rebalancing", "reconciliation", "router", "safe_mode",
+    "approval", "circuit_breaker", "emergency_stop", "executor", "explain_differences", "limit_monitor", "margin_sizing", "order_manager",
+    "order_sizes", "plan", "plan_sizing", "portfolio_csv", "pre_trade", "preflight", "rebalancing", "reconciliation", "router",
+    "safe_mode",
 ])
