@@ -16,6 +16,7 @@ import pandas as pd
 from ..core.drawdown import drawdown_now
 from ..core.english import count, listed, plural, sentence
 from ..core.errors import BadInput
+from ..core.extensions import extension_names, load_extension
 from ..core.redaction import redact
 from ..core.pages import render
 from .forecast_sections import forecast_overview
@@ -199,6 +200,17 @@ def _masked(data: ReportData) -> ReportData:
     return replace(data, attention=redact(data.attention), sentences=redact(data.sentences), note=redact(data.note), orders=orders)
 
 
+def _own_section(name: str, data: ReportData) -> dict:
+    "Make the section of an installed package; one that fails says so, and the report is there all the same."
+    try:
+        build = load_extension("report_sections", name)
+        title = (build.__doc__ or name).strip().splitlines()[0].rstrip(".")
+        return {"id": f"own-{name}", "title": title, "aside": "", "parts": list(build(data))}
+    except Exception as error:  # noqa: BLE001  somebody else's package may fail in any way
+        said = redact(str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}")
+        return {"id": f"own-{name}", "title": name, "aside": "", "parts": [("missing", f"The section {name} of an installed package could not be made: {said}")]}
+
+
 def build_report(
     data: ReportData,  # what the run knows
 ) -> str:  # one HTML page
@@ -208,6 +220,7 @@ def build_report(
     data = _masked(data)
     last = pd.Timestamp(data.as_of) - pd.Timedelta(seconds=1)  # midnight means: after the close of the day before
     sections = [{"id": key, "title": title, "aside": aside, "parts": build(data)} for key, title, aside, build in REPORT_SECTIONS]
+    sections += [_own_section(name, data) for name in extension_names("report_sections")]
     who = [
         f"Profile {data.profile}",
         {"paper": "paper money", "live": "real money"}.get(data.mode, data.mode),

@@ -18,6 +18,7 @@ from . import loop_control as loop_control
 from . import maintenance as maintenance
 from . import market_data as market_data
 from . import metrics as metrics
+from . import new_strategy as new_strategy
 from . import plan_control as plan_control
 from . import portfolio_control as portfolio_control
 from . import portfolios as portfolios
@@ -59,6 +60,7 @@ from .loop_control import StartLoop as StartLoop, run_trading_loop as run_tradin
 from .maintenance import ONE_BY_ONE as ONE_BY_ONE, SECURITY_CHECKS as SECURITY_CHECKS, check_chain as check_chain, check_files as check_files, health_report as health_report, health_trend as health_trend, repair as repair, security_report as security_report, watch_system as watch_system, marked_facts as marked_facts
 from .market_data import update_market as update_market, follow_profile as follow_profile, import_bars as import_bars, preview_bars as preview_bars, named_files as named_files, serve_mt5_terminal as serve_mt5_terminal, simulated_terminal as simulated_terminal
 from .metrics import GATHERED as GATHERED, EXPOSITION as EXPOSITION, update_metrics as update_metrics, open_metrics as open_metrics, start_logging as start_logging
+from .new_strategy import write_strategy as write_strategy
 from .plan_control import ReviewPlan as ReviewPlan, review_run_plan as review_run_plan, ApprovePlan as ApprovePlan, approve_run_plan as approve_run_plan, RejectPlan as RejectPlan, reject_run_plan as reject_run_plan, ValidatePlan as ValidatePlan, validate_run_plan as validate_run_plan
 from .portfolio_control import AddPortfolio as AddPortfolio, make_portfolio as make_portfolio
 from .portfolios import portfolio_names as portfolio_names, every_workspace as every_workspace, portfolio_name as portfolio_name, add_portfolio as add_portfolio, existing_portfolio as existing_portfolio
