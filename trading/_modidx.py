@@ -5376,6 +5376,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'trading/report/risk_sections.py'),
                                               'trading.report.risk_sections.attribution_parts': ( '14_report/risk_sections.html#attribution_parts',
                                                                                                   'trading/report/risk_sections.py'),
+                                              'trading.report.risk_sections.margin_parts': ( '14_report/risk_sections.html#margin_parts',
+                                                                                             'trading/report/risk_sections.py'),
                                               'trading.report.risk_sections.plan_parts': ( '14_report/risk_sections.html#plan_parts',
                                                                                            'trading/report/risk_sections.py'),
                                               'trading.report.risk_sections.regime_parts': ( '14_report/risk_sections.html#regime_parts',

@@ -24,7 +24,7 @@ from ..core.performance_parts import distribution_parts, drawdown_parts, period_
 from .record_sections import record_parts, unit_parts
 from .formatting import UNKNOWN, Parts, closing_day, day, known, money, number, percent, quantity
 from .performance_sections import equity_parts, month_parts, risk_parts
-from .risk_sections import attribution_parts, plan_parts, regime_parts, stress_parts
+from .risk_sections import attribution_parts, margin_parts, plan_parts, regime_parts, stress_parts
 from .sleeve_sections import sleeve_parts
 from trading.report.sections import (
     ReportData, action_parts, by_symbol, figure, held_lines, holding_parts, order_list_parts, required_actions, story_parts, table,
@@ -141,7 +141,10 @@ def _figures(data: ReportData) -> list[dict]:
     if data.holdings_after is not None:
         held = held_lines(by_symbol(data.holdings_after))
         held = held[held["amount"].astype(float) != 0]
-        found.append(("Invested", percent(float(held["weight"].astype(float).sum()), 0), plural(len(held), "holding")))
+        weights = held["weight"].astype(float)
+        short = (weights < 0).any()  # then what is invested says little
+        found.append(("Gross", percent(float(weights.abs().sum()), 0), f"net {percent(float(weights.sum()), 0)}, {plural(len(held), 'position')}") if short
+                     else ("Invested", percent(float(weights.sum()), 0), plural(len(held), "holding")))
     if data.orders is not None:
         value = float(data.orders["value"].astype(float).sum()) if "value" in data.orders else None
         found.append(("Orders", f"{len(data.orders)}", money(value, data.currency, 0) if value else "nothing traded" if data.orders.empty else ""))
@@ -183,7 +186,7 @@ REPORT_SECTIONS: tuple[tuple[str, str, str, Callable[[ReportData], Parts]], ...]
     ("distribution", "Distribution", "How often, and how bad.", lambda d: record_parts(d, distribution_parts, "the tails")),
     ("holdings", "Holdings", "Before and after trading.", lambda d: [*holding_parts(d), *plan_parts(d.context, d.currency)]),
     ("market", "Market regime", "", lambda d: regime_parts(d.context)),
-    ("risk", "Risk", "Limits, risk measures and stress tests.", lambda d: [*risk_parts(d), *stress_parts(d.context)]),
+    ("risk", "Risk", "Limits, risk measures and stress tests.", lambda d: [*margin_parts(d.context, d.currency), *risk_parts(d), *stress_parts(d.context)]),
     ("forecasts", "Forecasts", "Expected returns, their intervals and their track record.", forecast_overview),
     ("orders", "Orders", "The reasons unfold.", order_list_parts),
     ("costs", "Costs", "Fees, delay and slippage.", cost_parts),
