@@ -53,8 +53,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "settings_model": [
         "SAMPLE_MARKETS", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine", "WATCH", "SettingsSection", "RunSettings",
         "MarketSettings", "ForecastSettings", "DecisionSettings", "AllocateSettings", "CostSettings", "TradeSettings", "ExecutionSettings",
-        "LiveSettings", "LimitSettings", "PromotionSettings", "AccessSettings", "ScheduleSettings", "LoopSettings", "AlertSettings",
-        "HealthSettings", "BackupSettings", "ServiceSettings", "nearest_name", "Settings",
+        "LiveSettings", "LimitSettings", "ProtectionSettings", "PromotionSettings", "AccessSettings", "ScheduleSettings", "LoopSettings",
+        "AlertSettings", "HealthSettings", "BackupSettings", "ServiceSettings", "nearest_name", "Settings",
     ],
     "settings_overrides": ["OVERRIDES_FILE", "read_overrides", "overridden_settings"],
     "shown_tables": ["ShownFrame", "ShownSeries"],

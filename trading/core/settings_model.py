@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SAMPLE_MARKETS', 'CLOCK', 'ALERT_LEVEL_NAMES', 'AlertLevel', 'RuleLine', 'WATCH', 'SettingsSection', 'RunSettings',
            'MarketSettings', 'ForecastSettings', 'DecisionSettings', 'AllocateSettings', 'CostSettings',
-           'TradeSettings', 'ExecutionSettings', 'LiveSettings', 'LimitSettings', 'PromotionSettings', 'AccessSettings',
-           'ScheduleSettings', 'LoopSettings', 'AlertSettings', 'HealthSettings', 'BackupSettings', 'ServiceSettings',
-           'nearest_name', 'Settings']
+           'TradeSettings', 'ExecutionSettings', 'LiveSettings', 'LimitSettings', 'ProtectionSettings',
+           'PromotionSettings', 'AccessSettings', 'ScheduleSettings', 'LoopSettings', 'AlertSettings', 'HealthSettings',
+           'BackupSettings', 'ServiceSettings', 'nearest_name', 'Settings']
 
 # %% ../../nbs/00_core/44_settings_model.ipynb #95936809
 import difflib
@@ -145,6 +145,7 @@ class TradeSettings(SettingsSection):
 
 class ExecutionSettings(SettingsSection):
     type: Literal["market", "limit"] = Field("market", description="of the orders")
+    time_in_force: Literal["GTC", "IOC", "FOK", "PO"] = Field("GTC", description="of limit orders: GTC rest until timeout_seconds, IOC fill at once or in part, FOK at once or not at all, PO (post only) never take from the book")
     limit_bp: Decimal = Field(Decimal(0), ge=-1000, le=1000, description="basis points that a limit order may pay beyond the last price")
     reprices: int = Field(3, ge=0, le=98, description="how often a limit order that was not filled gets a new price")
     slices: int = Field(1, ge=1, le=100, description="into how many parts an action is cut")
@@ -186,6 +187,21 @@ class LimitSettings(SettingsSection):
     max_order_value: Decimal | None = Field(None, gt=0, description="value of one order, in the profile's currency")
     max_daily_value: Decimal | None = Field(None, gt=0, description="value traded in one day of UTC, in the profile's currency")
     max_price_gap: Fraction | None = Field(None, description="of a price now from the plan's, before the order is refused")
+
+
+class ProtectionSettings(SettingsSection):
+    stop_loss: Fraction | None = Field(None, gt=0, lt=1, description="fraction of the purchase price at which a position is left; empty: no stop")
+    take_profit: float | None = Field(None, gt=0, description="fraction of the purchase price at which it is left with a profit; empty: never")
+    trailing: bool = Field(False, description="the stop follows the best price since the purchase, stop_loss behind it")
+    time_stop: str = Field("", pattern=r"^([1-9]\d*[mhdw])?$", description="a position is left after this time, such as 10d; empty: never")
+    risk_per_trade: Fraction | None = Field(None, gt=0, lt=1, description="fraction of the account lost when a stop is hit: no position is larger than this allows, at stop_loss; empty: no bound")
+
+    @model_validator(mode="after")
+    def _needs_a_stop(self):
+        for name in ("trailing", "risk_per_trade"):
+            if getattr(self, name) and self.stop_loss is None:
+                raise ValueError(f"protection.{name} needs protection.stop_loss, the distance of the stop as a fraction of the price")
+        return self
 
 
 class PromotionSettings(SettingsSection):
@@ -292,6 +308,7 @@ class Settings(BaseSettings):
     aliases: dict[str, str] = Field(default_factory=dict)
     calendars: dict[str, Annotated[str, AfterValidator(check_calendar)]] = Field(default_factory=dict)
     promotion: PromotionSettings = PromotionSettings()
+    protection: ProtectionSettings = ProtectionSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     loop: LoopSettings = LoopSettings()
     access: AccessSettings = AccessSettings()
@@ -348,6 +365,8 @@ class Settings(BaseSettings):
             raise ValueError(f"execution.venues is {', '.join(how.venues)}: these are exchanges of ccxt, and {market.venue} must be one of them")
         if how.volume_share and not how.every_seconds:
             raise ValueError("execution.volume_share needs execution.every_seconds, the time in which the volume is counted")
+        if how.time_in_force != "GTC" and how.type == "market":
+            raise ValueError(f"execution.time_in_force is {how.time_in_force}, which is for limit orders; set execution.type = limit too")
         return self
 
     @model_validator(mode="after")

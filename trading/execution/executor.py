@@ -23,6 +23,7 @@ from ..core.instruments import Instrument, changed_terms
 from ..core.types import ZERO, Action, CheckResult, Event, Fill, Order, OrderState, Plan, Value, Venue, stable_hash
 from .approval import plan_status
 from .order_manager import OrderContext, RetryPolicy, order_from, own_state, query_order, query_venue, record_fills, submit_order, unresolved
+from .order_changes import crosses_own
 from .order_sizes import OrderParameters, affordable, parts, volume_part
 
 # %% ../../nbs/09_execution/30_executor.ipynb #bc761680
@@ -64,7 +65,7 @@ def refusal_reasons(
 def _foreign_intents(desk: OrderContext, plan_hash: str) -> list[str]:
     "Return a reason for every order of another plan that is still open or unknown."
     return [f"order {e.data['client_order_id']} for {e.data['symbol']} of {e.timestamp:%Y-%m-%d %H:%M} has no known end: reconcile first"
-            for e in unresolved(desk) if e.data["plan"] != plan_hash]
+            for e in unresolved(desk) if e.data["plan"] not in (plan_hash, "protection")]
 
 # %% ../../nbs/09_execution/30_executor.ipynb #cad7d18b
 @dataclass(frozen=True)
@@ -285,8 +286,8 @@ def _one(
         amount, reason = _amount(desk, action, left, price or action.price, market, style)
         if why or not amount:
             return None, why or reason
-        order = Order(client_order_id, action.symbol, action.side, amount, style.type, price if style.type == "limit" else None)
-        if why := allow(order):
+        order = Order(client_order_id, action.symbol, action.side, amount, style.type, *((price, None, style.time_in_force) if style.type == "limit" else ()))
+        if why := allow(order) or crosses_own(desk, order):
             return None, why
     state = None
     try:

@@ -27,6 +27,7 @@ from .account import kill_switch, open_account_ledger
 from .factory import calendars_of, market_source, store_of
 from .memory_run import MemoryRun
 from .paper import paper_tape
+from .position_protection import look_at_levels
 from .price_snapshot import PriceSnapshot
 from .replay import World, instrument_terms, pending_file, take_decision
 from .trade_steps import Outcome, trade_step
@@ -84,7 +85,7 @@ class TradeLoop:
         self.source = market_source(settings)
         tape = paper_tape(settings, clock(), datetime(2200, 1, 1, tzinfo=UTC)) if market.recorded else None
         self.world, self.waiting = World(settings, None, tape, lambda _: self.version), None
-        self.version, self.quiet, self.day = "", False, None
+        self.version, self.quiet, self.day, self.watched = "", False, None, clock()
 
     def run(
         self,
@@ -137,6 +138,7 @@ class TradeLoop:
             if why := self.switch.reason():
                 return why
             _look_at_waiting(self)
+            _look_at_levels(self)
             left = (until - self.clock()).total_seconds()
             if left <= 0:
                 return ""
@@ -263,10 +265,25 @@ def _told(loop: TradeLoop, run: MemoryRun, outcome: Outcome, close: datetime) ->
         words += f"refused, {outcome.verdict.violations[0].reason}"
     else:
         words += "nothing to trade"
-    loop.tell(words)
+    for line in (words, *outcome.traded.protection):
+        loop.tell(line)
     last = {"as_of": close.isoformat(), "plan": plan.hash, "equity": str(after.equity), "actions": len(plan.actions), "filled": len(done.fills) if done else 0,
             "refused": [v.reason for v in outcome.verdict.violations] if plan.actions else [], "waits": outcome.traded.waits, "seconds": (loop.clock() - close).total_seconds()}
     loop.state.write(decisions=loop.state.known.get("decisions", 0) + 1, last=last, close=close.isoformat())
+
+
+def _look_at_levels(loop: TradeLoop) -> None:
+    "Act on what is watched here, between two closes of a market that is alive."
+    now = loop.clock()
+    if loop.settings.market.recorded or now - loop.watched < timedelta(seconds=5):
+        return
+    loop.watched = now
+    try:
+        for words in look_at_levels(loop.settings, loop.source, now):
+            loop.tell(words)
+    except TradingError as error:
+        loop.tell(f"what is watched here could not be looked at: {error}")
+        loop.state.problem(now, str(error))
 
 
 def _look_at_waiting(loop: TradeLoop) -> None:

@@ -74,6 +74,7 @@ class Connection:
         self.name = exchange
         self.keyed, self.symbols, self.wait = bool(api_key and secret), tuple(symbols), wait
         self.profile = profile_of(exchange)
+        self.keeps = ("stop",) if self.profile.stop_word and self.profile.stop_market else ()  # what stands there without us
         self.budget, self.clock_difference = RequestBudget(self.profile), 0.0  # seconds that this machine is ahead of the venue
         self.numbers: dict[str, str] = {}  # our id → the venue's
         self.forms: dict[str, str] = {}  # the venue's form of our id → ours

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, Decimal, localcontext
+from heapq import heapify, heappop, heappush
 from pathlib import Path
 from threading import RLock
 from typing import Literal
@@ -45,7 +46,7 @@ class PaperVenue:
         stops: Literal["refuse", "trigger"] = "refuse",  # what happens to a stop that the last price has already reached
         fee_in: str = "",  # 'received': fees come out of what one gets; 'BNB': out of that coin while there is enough; empty: quote currency
     ):
-        self.name, self.currency = name, currency
+        self.name, self.currency, self.keeps = name, currency, ("stop", "pair")
         self._tape, self._clock, self._costs = tape, clock, costs
         self._markets = {s: m if m.currency else m.but(quote=currency) for s, m in markets.items()}
         self._wait, self._short, self._latency, self._fee_in, self._stops, self._lock = wait, allow_short, latency, fee_in, stops, RLock()
@@ -210,10 +211,10 @@ class PaperVenue:
         arrives = now + self._latency
         reason = self._refusal(order, now)
         self._db.execute(
-            "insert into orders (client_order_id, symbol, side, type, amount, price, stop_price, time_in_force, status, reason, placed, seen)"
-            " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "insert into orders (client_order_id, symbol, side, type, amount, price, stop_price, time_in_force, status, reason, placed, seen, linked)"
+            " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (order.client_order_id, order.symbol, order.side, order.type, str(order.amount), as_text(order.price), as_text(order.stop_price),
-             order.time_in_force, "rejected" if reason else "open", reason, as_text(now), as_text(arrives)))
+             order.time_in_force, "rejected" if reason else "open", reason, as_text(now), as_text(arrives), order.linked))
         row = self._row(order.client_order_id)
         if reason:
             return
@@ -237,6 +238,8 @@ class PaperVenue:
             return f"{order.symbol} is not traded here"
         if last is None:
             return f"{order.symbol} has no price at {as_text(now)}"
+        if order.type != "market":
+            last = self._newest(order.symbol, last)
         if why := order_problem(market, order.type, order.amount, last.close, order.price, order.stop_price):
             return why
         price = order.price or order.stop_price or last.close
@@ -248,10 +251,15 @@ class PaperVenue:
         if stop is not None and self._stops == "refuse" and (stop <= last.close if order.side == "buy" else stop >= last.close):
             return f"the stop {stop} would trigger at once at {last.close}"
         asset, needed = self._hold(order.symbol, order.side, order.amount, price)
-        free = self._free(asset)
+        free = self._free(asset, linked=order.linked)
         if needed > free and not (self._short and order.side == "sell"):
             return f"insufficient funds: the order needs {needed:f} {asset} and {free:f} is free"
         return ""
+
+    def _newest(self, symbol: str, last: PriceWindow) -> PriceWindow:
+        "Return the last price, or that of a later trade of ours: an order that follows a fill is judged by the price of the fill."
+        row = self._db.execute("select price, timestamp from fills where symbol = ? order by seq desc limit 1", (symbol,)).fetchone()
+        return replace(last, close=Decimal(row["price"])) if row and last.end > last.start and row["timestamp"] >= as_text(last.end) else last
 
     def _crosses(self, order: Order, last: PriceWindow) -> bool:
         "True for a limit order that would trade at once."
@@ -271,11 +279,14 @@ class PaperVenue:
         fee = ZERO if self._fee_in else self._fee_rate(symbol)
         return (asset_of(symbol), amount) if side == "sell" else (self._quote_of(symbol), max(amount * price * (1 + fee), ZERO))
 
-    def _free(self, asset: str, but: int = 0) -> Decimal:
-        "Return the balance less what other open orders hold."
-        free = self._balance(asset)
-        for row in self._open_rows():
-            order = order_of_row(row)
+    def _free(self, asset: str, but: int = 0, linked: str = "") -> Decimal:
+        "Return the balance less what other open orders hold; of two linked orders only one can trade, so they hold once."
+        free, rows = self._balance(asset), {row["client_order_id"]: row for row in self._open_rows()}
+        mine = {linked, *(n for row in rows.values() if row["seq"] == but for n in (row["client_order_id"], row["linked"]))} - {""}
+        for row in rows.values():
+            order, pair = order_of_row(row), rows.get(row["linked"])
+            if mine & {row["client_order_id"], row["linked"]} or (pair and (pair["linked"] != row["client_order_id"] or pair["seq"] < row["seq"])):
+                continue
             last = order.price or order.stop_price or self._tape.last(order.symbol, datetime.fromisoformat(row["placed"])).close
             held, amount = self._hold(order.symbol, order.side, order.amount - Decimal(row["filled"]), last)
             free -= amount if held == asset and row["seq"] != but else ZERO
@@ -284,28 +295,36 @@ class PaperVenue:
     def _match_open(self) -> None:
         "Let the market pass over the open orders up to now."
         now = self._now()
-        for row in self._open_rows():
+        rows = self._open_rows()
+        if any(row["linked"] for row in rows):  # of two linked orders the one that was reached first trades: bar by bar, the stop before the target
+            heapify(queue := [(row["seen"], row["type"] not in ("stop", "stop_limit"), row["seq"], row["client_order_id"]) for row in rows])
+            while queue:
+                _, late, seq, name = heappop(queue)
+                if self._match(self._row(name), now, once=True):
+                    heappush(queue, (self._row(name)["seen"], late, seq, name))
+            return
+        for row in rows:
             self._match(row, now)
 
-    def _match(self, row: sqlite3.Row, now: datetime) -> None:
-        "Show an open order every stretch that has passed since it was last looked at."
+    def _match(self, row: sqlite3.Row, now: datetime, once: bool = False) -> bool:  # True: it was shown one, and may be shown another
+        "Show an open order every stretch that has passed since it was last looked at, or one."
         live = getattr(self._tape, "live", False)
         while row["status"] == "open":
             seen = datetime.fromisoformat(row["seen"])
             stretch = self._tape.after(row["symbol"], max(now, seen) if live else seen)
             at_open = row["type"] == "market" and stretch is not None and stretch.open is not None
             if stretch is None or (stretch.start if at_open else stretch.end) > now:
-                return
+                return False
             self._trade(row, stretch, "", rested=not self._wait)
             self._db.execute("update orders set seen = ? where seq = ?", (as_text(stretch.end), row["seq"]))
+            if live or once:
+                return not live
             row = self._row(row["client_order_id"])
-            if live:
-                return
+        return False
 
     def _trade(self, row: sqlite3.Row, stretch: PriceWindow, note: str, rested: bool = False) -> None:
         "Let an order meet a stretch, write the fill, and end the order if it is done or may not wait; one that rested in the book is a maker."
-        order, market = order_of_row(row), self._markets[row["symbol"]]
-        done = Decimal(row["filled"])
+        order, market, done = order_of_row(row), self._markets[row["symbol"]], Decimal(row["filled"])
         met = match_order(order, stretch, self._costs, market, bool(row["triggered"]))
         if rested and met.price is not None and (order.type == "limit" or row["triggered"]) and order.price is not None:
             met = replace(met, maker=True, price=order.price if getattr(self._tape, "live", False) else met.price)  # a quote went through it
@@ -331,6 +350,9 @@ class PaperVenue:
         self._db.execute("update orders set filled = ?, cost = ?, fee = ?, triggered = ?, reason = ? where seq = ?",
                          (str(done + amount), str(Decimal(row["cost"]) + amount * (met.price or ZERO)), str(Decimal(row["fee"]) + fee),
                           int(met.triggered), note or row["reason"], row["seq"]))
+        if amount:
+            self._db.execute("update orders set status = 'canceled', reason = ? where status = 'open' and seq != ? and (client_order_id = ? or linked = ?)",
+                             (f"the order that it was linked with has traded: {order.client_order_id}", row["seq"], order.linked, order.client_order_id))
         if done + amount == order.amount:
             self._end(row, "closed", note or row["reason"])
         elif order.time_in_force in ("IOC", "FOK") or not may_wait or (order.type in ("market", "stop") and met.price is not None):
