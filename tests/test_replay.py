@@ -164,7 +164,7 @@ def test_the_command_writes_a_report_and_page_and_api_show_it(tmp_path, monkeypa
     Path("settings.ini").write_text("\n".join(f"[{s}]\n" + "\n".join(v) for s, v in lines.items()))
     result = CliRunner().invoke(main, ["replay", "--from", "2022-12-21", "--to", "2022-12-22", "--without", "policy"])
     assert result.exit_code == 0, result.output
-    assert "2 decisions from 2022-12-22 to 2022-12-23" in result.output and "policy:" in result.output
+    assert "2 decisions from 2022-12-21 to 2022-12-22:" in result.output and "policy:" in result.output
     page = next(Path("reports/replays").glob("*/index.html")).read_text()
     assert "Replay" in page and "Contribution of the parts" in page and "<script" not in page
 

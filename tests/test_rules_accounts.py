@@ -169,7 +169,7 @@ def test_a_fill_in_another_currency_is_refused(symbol, allowed):
     if allowed:
         assert fold_book("x", rows).positions[symbol].amount == 1
     else:
-        with pytest.raises(BadInput, match=f"x: a fill of {symbol} in an account of USD; use one account for each currency"):
+        with pytest.raises(BadInput, match=f"x: a fill of {symbol} in an account of USD, without the rate at which it counts"):
             fold_book("x", rows)
 
 
@@ -320,19 +320,20 @@ def test_the_list_for_the_tax_office():
                   Sale("=cmd", D(1), day(1), day(1, 23), D(2), D(1), D(0), "fee", "mine", "USD", "t7"),
                   Sale("B", D(1), None, day(2), D(0), D(9), D(0))]
     assert lots_csv(book) == (
-        "asset,amount,acquired,sold,proceeds,cost,fees,gain,currency,days held,term,wash sale units,closed by,account,trade id\n"
-        "A,10.5,2024-01-01 12:00:00,2024-01-04 12:00:00,520,500,0.52,19.48,USD,3,short,0,sale,,\n"
-        "'=cmd,1,2024-01-01 12:00:00,2024-01-01 23:00:00,1,2,0,-1,USD,0,short,1,fee,mine,t7\n"
-        "B,1,missing,2024-01-02 12:00:00,9,0,0,9,,0,unknown,0,sale,,\n")
+        "asset,amount,acquired,sold,proceeds,cost,fees,gain,currency,days held,term,wash sale units,closed by,account,"
+        "trade id,own proceeds,own cost,own currency\n"
+        "A,10.5,2024-01-01 12:00:00,2024-01-04 12:00:00,520,500,0.52,19.48,USD,3,short,0,sale,,,520,500,USD\n"
+        "'=cmd,1,2024-01-01 12:00:00,2024-01-01 23:00:00,1,2,0,-1,USD,0,short,1,fee,mine,t7,1,2,USD\n"
+        "B,1,missing,2024-01-02 12:00:00,9,0,0,9,,0,unknown,0,sale,,,9,0,\n")
 
 
 def test_the_list_of_trades():
     in_kind = Fill("t5", "c5", "BTC/USDT:USDT", "buy", D(1), D("1E+2"), D("0.5"), day(2), "BNB", D("0.01"))
     assert trades_csv([FILLS[1], in_kind, FILLS[1].but(symbol="A/USD:EUR")]) == (
-        "time UTC,symbol,side,amount,price,value,fee,trade id,order id,fee taken,fee coin\n"
-        "2024-01-03 12:00:00,A,buy,10,60,600,0.6,t2,c2,0.6,\n"
-        "2024-01-02 12:00:00,BTC/USDT:USDT,buy,1,100,100,0.5,t5,c5,0.01,BNB\n"
-        "2024-01-03 12:00:00,A/USD:EUR,buy,10,60,600,0.6,t2,c2,0.6,USD\n")
+        "time UTC,symbol,side,amount,price,value,fee,trade id,order id,fee taken,fee coin,rate,worth\n"
+        "2024-01-03 12:00:00,A,buy,10,60,600,0.6,t2,c2,0.6,,1,600\n"
+        "2024-01-02 12:00:00,BTC/USDT:USDT,buy,1,100,100,0.5,t5,c5,0.01,BNB,1,100\n"
+        "2024-01-03 12:00:00,A/USD:EUR,buy,10,60,600,0.6,t2,c2,0.6,USD,1,600\n")
 
 
 def test_the_list_for_cointracking():

@@ -18,6 +18,7 @@ import pytest
 
 import trading.execution.pre_trade as module
 from trading.core.errors import BadInput
+from trading.core.margin import MarginTerms
 from trading.core.types import Action, Plan, Violation
 from trading.execution.pre_trade import check_plan
 from trading.risk.limits import RiskLimits
@@ -53,6 +54,7 @@ class Row:
     more: tuple = ()  # further violations of the failing case
 
 
+MARGIN = {"margin": MarginTerms(leverage=D(2))}
 ROWS = [
     Row("kill_switch", {"kill_switch": on("")}, {"kill_switch": on("stopped by Ada")}, "the kill switch is on: stopped by Ada"),
     Row("hash", {"expected_hash": PLAN.hash}, {"expected_hash": "0" * 64},
@@ -142,6 +144,23 @@ ROWS = [
         {"limit": 0.60, "plan": acts(SELL), "fee_rate": D(6)},  # 600 + 100 - 600 of 400: 0.25, and 0.60 before
         "min_cash after the plan: 0.25 is below the limit of 0.6 (cash)"),
     Row("max_leverage", {"limit": 0.42}, {"limit": 0.419}, "max_leverage after the plan: 0.42 is above the limit of 0.419"),
+    Row("max_net", {"limit": 0.42}, {"limit": 0.419}, "max_net after the plan: 0.42 is above the limit of 0.419 (longs less shorts)"),
+    # a margin account that is lent its equity once more: 400 of A, and 80 B sold short for 1,600, are twice the 1,000; 180 B are 3,600
+    Row("initial_margin", {"plan": acts(BUY.but(side="sell", amount=D(80)))}, {"plan": acts(BUY.but(side="sell", amount=D(81)))},
+        "positions worth 2,020.00 USD, longs and shorts together, in an account that would be worth 1,000.00 need 1,010.00 of margin to be opened, "
+        "10.00 more than there is; lower the targets, the broker lends 2 times the equity at most", limits=MARGIN),
+    Row("maintenance_margin", {"plan": acts(BUY.but(side="sell", amount=D(80)))}, {"plan": acts(BUY.but(side="sell", amount=D(180)))},
+        "positions worth 4,000.00 USD, longs and shorts together, in an account that would be worth 1,000.00 need 1,000.00 to be kept: "
+        "they would be liquidated at once; lower the targets", limits=MARGIN),
+    # what takes positions towards zero is let through, also where the margin is used up: 105 B are short, worth 2,100 and 400 of A
+    Row("initial_margin", {"plan": acts(BUY), "holdings": {"A": D(40), "B": D(-105)}, "cash": D(2700)},
+        {"plan": acts(BUY.but(side="sell", amount=D(1))), "holdings": {"A": D(40), "B": D(-105)}, "cash": D(2700)},
+        "positions worth 2,520.00 USD, longs and shorts together, in an account that would be worth 1,000.00 need 1,260.00 of margin to be opened, "
+        "260.00 more than there is; lower the targets, the broker lends 2 times the equity at most", limits=MARGIN),
+    # by hand: 1,000 - 500 of maintenance, over 400 * 0.75 + 1,600 * 1.25
+    Row("min_liquidation_distance", {"limit": 0.2173, "plan": acts(BUY.but(side="sell", amount=D(80)))},
+        {"limit": 0.2175, "plan": acts(BUY.but(side="sell", amount=D(80)))},
+        "min_liquidation_distance after the plan: 0.2174 is below the limit of 0.2175 (all prices against the account)", limits=MARGIN),
     Row("max_concentration", {"limit": 0.1044}, {"limit": 0.1043},  # 0.30 * 0.30 + 0.12 * 0.12
         "max_concentration after the plan: 0.1044 is above the limit of 0.1043"),
     Row("max_drawdown", {"limit": 0.20, "equity": CURVE}, {"limit": 0.199, "equity": CURVE},  # from 1,250 to 1,000
@@ -182,7 +201,7 @@ def test_every_rule_has_a_row():
     "A new limit, or a new violation in the code, needs its two cases above."
     calls = [n for n in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "Violation"]
     named = {c.args[0].value for c in calls if isinstance(c.args[0], ast.Constant)}
-    limits = {f.name for f in fields(RiskLimits)} - {"cash_groups", "max_price_age", "max_price_gap"}
+    limits = {f.name for f in fields(RiskLimits)} - {"cash_groups", "max_price_age", "max_price_gap", "margin"}
     assert named | limits == {row.rule.partition("[")[0] for row in ROWS}
     assert {"max_price_age", "max_price_gap"} <= {name for row in ROWS for name in row.limits}
 

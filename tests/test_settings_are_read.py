@@ -75,7 +75,7 @@ def test_the_list_of_settings_is_the_real_one():
 TIGHT = {"max_concentration": 0.11, "stop_loss": 0.12, "max_orders": 13, "max_order_value": 1400, "max_daily_value": 15000,
          "max_price_gap": 0.016, "max_weight": 0.17, "max_group_weight": 0.18, "min_cash": 0.19,
          "max_turnover": 0.2, "max_var_95": 0.021, "max_drawdown": 0.22, "max_daily_loss": 0.023,
-         "max_leverage": 0.9}
+         "max_leverage": 0.9, "max_net": 0.4, "min_liquidation_distance": 0.3}
 
 
 @pytest.mark.parametrize("name", TIGHT)
@@ -87,5 +87,6 @@ def test_each_limit_of_the_settings_arrives_at_the_risk_checks(name):
 
 
 def test_every_limit_of_an_account_can_be_set():
-    from_elsewhere = {"group_weights": "[risk_levels]", "cash_groups": "no setting: everything counts", "max_price_age": "market.max_age_hours"}
+    from_elsewhere = {"group_weights": "[risk_levels]", "cash_groups": "no setting: everything counts", "max_price_age": "market.max_age_hours",
+                      "margin": "[margin]"}
     assert set(RiskLimits.__dataclass_fields__) - set(from_elsewhere) == set(TIGHT)

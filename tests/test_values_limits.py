@@ -9,16 +9,17 @@ import pandas as pd
 import pytest
 
 from trading.core.errors import BadInput, Refused
+from trading.core.margin import MarginTerms
 from trading.risk.kill_switch import KillSwitch
 from trading.risk.limits import _RANGES, RiskLimits, check_limits, equity_balance
 from trading.risk.sizing import drawdown_scale, kelly_fraction, size_position, volatility_fraction
 
 NOON = datetime(2024, 5, 3, 12, tzinfo=UTC)
-OTHERS = {"group_weights", "cash_groups", "max_price_age"}
+OTHERS = {"group_weights", "cash_groups", "max_price_age", "margin"}
 HIGHEST = {  # the largest value that each limit may have; the smallest is 0
     "max_weight": 10, "max_group_weight": 10, "min_cash": 1, "max_leverage": 100, "max_turnover": 200, "max_concentration": 1, "max_drawdown": 1,
     "max_daily_loss": 1, "max_var_95": 1, "stop_loss": 1, "max_orders": 100_000, "max_order_value": 10**15, "max_daily_value": 10**15,
-    "max_price_gap": 1,
+    "max_price_gap": 1, "max_net": 100, "min_liquidation_distance": 1,
 }
 
 
@@ -27,6 +28,7 @@ def equity(*values, freq="D"):
 
 
 # rule, limits, weights and the rest, what is measured, where; the same a little worse, which breaks the rule
+TWICE = MarginTerms(leverage=D(2))
 GROUPS = {"a": "g", "b": "g", "c": "h", "usd": "Stable"}
 ROWS = [
     ("max_weight", {"max_weight": 0.5}, {"weights": {"a": 0.5, "b": 0.3}}, 0.5, "a", {"weights": {"a": 0.3, "b": -0.51}}, 0.51, "b"),
@@ -50,6 +52,13 @@ ROWS = [
     ("max_concentration", {"max_concentration": 0.25}, {"weights": {"a": 0.4, "b": 0.3}}, 0.25, "", {"weights": {"a": 0.4, "b": -0.4}}, 0.32, ""),
     ("max_concentration", {"max_concentration": 0.25, "cash_groups": ("Stable",)}, {"weights": {"a": 0.5, "usd": 0.5}}, 0.25, "",
      {"weights": {"a": 0.6, "usd": 0.4}}, 0.36, ""),
+    ("max_net", {"max_net": 0.4}, {"weights": {"a": 0.7, "b": -0.3}}, 0.4, "longs less shorts",
+     {"weights": {"a": 0.3, "b": -0.8}}, 0.5, "longs less shorts"),
+    # half is lent: (1 - 0.25 * 2) / (0.75 * 0.4 + 1.25 * 1.6), then of 0.4 and 1.7
+    ("min_liquidation_distance", {"min_liquidation_distance": 0.2, "margin": TWICE}, {"weights": {"a": 0.4, "b": -1.6}}, 0.5 / 2.3,
+     "all prices against the account", {"weights": {"a": 0.4, "b": -1.7}}, 0.475 / 2.425, "all prices against the account"),
+    ("min_cash", {"min_cash": 0.25, "margin": TWICE}, {"weights": {"a": 0.9, "b": -0.6}}, 0.25, "free margin",
+     {"weights": {"a": 0.9, "b": -0.7}}, 0.2, "free margin"),
     ("max_turnover", {"max_turnover": 0.3}, {"turnover": 0.3}, 0.3, "", {"turnover": 0.4}, 0.4, ""),
     ("max_drawdown", {"max_drawdown": 0.1}, {"equity": equity(900, 1000, 950, 900)}, 0.1, "peak balance 1,000.00",
      {"equity": equity(900, 1000, 950, 880)}, 0.12, "peak balance 1,000.00"),
@@ -72,7 +81,8 @@ def test_every_limit_passes_at_its_value_and_fails_just_beyond(rule, limits, goo
 
 def test_the_table_above_has_a_row_for_every_limit_of_the_state():
     of_orders = {"max_orders", "max_order_value", "max_daily_value", "max_price_gap"}  # held by the pre-trade checks
-    assert {r[0].partition("[")[0] for r in ROWS} == set(RiskLimits.__dataclass_fields__) - of_orders - {"cash_groups", "max_price_age", "max_var_95"}
+    assert {r[0].partition("[")[0] for r in ROWS} == set(RiskLimits.__dataclass_fields__) - of_orders - (
+        OTHERS - {"group_weights"} | {"max_var_95"})
 
 
 def test_a_digit_in_the_sixteenth_place_is_no_breach_and_one_in_the_eighth_is():

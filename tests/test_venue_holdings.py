@@ -3,14 +3,18 @@
 import hashlib
 import hmac
 import json
+import re
 import threading
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from click.testing import CliRunner
 
+from trading.cli.main import main
 from trading.core.errors import BadInput, VenueError, VenueUnreachable
 from trading.venues.coingecko import coingecko_markets, coingecko_prices
 from trading.venues.cointracking import CoinTracking
@@ -85,6 +89,20 @@ def api(server, now=None, **change):
 def test_the_signature_is_accepted_and_the_balance_read(server):
     assert api(server).fetch_balance() == {"BTC": Decimal("0.50000000"), "ETH": Decimal("3.1")}
     assert server.state["forms"][0]["method"] == "getBalance"
+
+
+def test_the_command_keeps_what_cointracking_tells(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("trading.venues.cointracking.CoinTracking", partial(CoinTracking, url=server.url + "/api/v1/"))
+    for name, value in {"COINTRACKING_API_KEY": KEY, "COINTRACKING_API_SECRET": SECRET, "CARNET_RUN__DATA": str(tmp_path / "data")}.items():
+        monkeypatch.setenv(name, value)
+    done = CliRunner().invoke(main, ["holdings", "import", "--from", "cointracking"])
+    assert done.exit_code == 0, (done.output, done.exception)
+    listed = CliRunner().invoke(main, ["holdings", "list"]).output
+    assert re.search(r"BTC.*\b0\.5", listed) and re.search(r"ETH.*\b3\.1", listed) and "DUST" not in listed, listed
+    monkeypatch.setenv("COINTRACKING_API_KEY", "another")
+    refused = CliRunner().invoke(main, ["holdings", "import", "--from", "cointracking"])
+    assert refused.exit_code == 1 and "Invalid API key" in refused.output + refused.stderr
 
 
 def test_the_nonce_rises_even_within_one_millisecond(server):

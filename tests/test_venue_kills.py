@@ -1,4 +1,4 @@
-"""No order is lost or doubled at any venue, wherever the process is killed: the crash test of `test_crash.py` over the fakes of all venues under stock ccxt.
+"""No order is lost or doubled at any venue, wherever the process is killed: the crash test over the fakes of all venues under stock ccxt.
 
 A forked child trades a plan in three parts. A seed decides before which request or ledger statement it kills itself with SIGKILL, and which
 requests get no answer, an answer that is lost, or a 429. Another child starts, reconciles and goes on. At the end the venue has each part once,
@@ -100,7 +100,8 @@ def play(folder: Path, name: str, seed: int, steps: int) -> int:
         twice = [c for c, n in Counter(o["client"] for o in exchange.orders).items() if n > 1]
         assert not twice and [o["amount"] for o in exchange.orders] == [D("0.2")] * 3, f"{name}, seed {seed}: {exchange.orders}"
         ledger, venue = Ledger(folder / "ledger.db"), connect(CcxtVenue, name, url)
-        assert sorted(f.amount for f in ledger.fills("mine")) == sorted(t["amount"] for t in exchange.trades) and sum(t["amount"] for t in exchange.trades) == D("0.6")
+        traded = sorted(t["amount"] for t in exchange.trades)
+        assert sorted(f.amount for f in ledger.fills("mine")) == traded and sum(traded) == D("0.6")
         assert exchange.balances["BTC"] == D("10.6") and D("10.599") < ledger.positions("mine")["BTC/USDT"].amount <= D("10.6")  # a fee in coins
         assert unresolved(OrderContext(venue, ledger, "mine", now)) == [] and plan_status(ledger, "mine", plan_of(began).hash) == "executed"
         ledger.verify()

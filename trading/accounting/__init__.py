@@ -6,15 +6,17 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "account_book": [
-        "COST_STEP", "PRICE_STEP", "IN_KIND", "Book", "apply_fill", "plain", "fill_from", "state_from", "fill_event", "paid_with",
-        "BookBuilder", "fold_book", "check_rate", "check_funds",
+        "PRICE_STEP", "IN_KIND", "CONVERTED", "Book", "plain", "fill_from", "state_from", "fill_event", "paid_with", "BookBuilder",
+        "fold_book", "check_rate", "check_funds",
     ],
     "event_kinds": [
         "MONEY_KINDS", "OTHER_KINDS", "TAKES", "UNIT_STEP", "takes_out", "time_text", "event_place", "read_ratio", "scale_units",
         "check_event",
     ],
     "event_log": ["event_key", "GuardedTable", "EventLog"],
-    "event_table": ["LEDGER_SCHEMA", "LedgerError", "open_file", "SqliteEvents"],
+    "event_table": [
+        "LEDGER_SCHEMA", "WAY_BACK", "LedgerError", "head_file", "write_head", "read_head", "check_head", "open_file", "SqliteEvents",
+    ],
     "exports": [
         "WASH_DAYS", "held_long", "wash_units", "lots_csv", "open_lots_csv", "income_csv", "trades_csv", "Move", "account_moves",
         "cointracking_csv", "koinly_csv", "ghostfolio_csv",

@@ -12,10 +12,10 @@ from . import replay as replay
 from . import statements as statements
 from . import tax_lots as tax_lots
 from . import unit_values as unit_values
-from .account_book import COST_STEP as COST_STEP, PRICE_STEP as PRICE_STEP, IN_KIND as IN_KIND, Book as Book, apply_fill as apply_fill, plain as plain, fill_from as fill_from, state_from as state_from, fill_event as fill_event, paid_with as paid_with, BookBuilder as BookBuilder, fold_book as fold_book, check_rate as check_rate, check_funds as check_funds
+from .account_book import PRICE_STEP as PRICE_STEP, IN_KIND as IN_KIND, CONVERTED as CONVERTED, Book as Book, plain as plain, fill_from as fill_from, state_from as state_from, fill_event as fill_event, paid_with as paid_with, BookBuilder as BookBuilder, fold_book as fold_book, check_rate as check_rate, check_funds as check_funds
 from .event_kinds import MONEY_KINDS as MONEY_KINDS, OTHER_KINDS as OTHER_KINDS, TAKES as TAKES, UNIT_STEP as UNIT_STEP, takes_out as takes_out, time_text as time_text, event_place as event_place, read_ratio as read_ratio, scale_units as scale_units, check_event as check_event
 from .event_log import event_key as event_key, GuardedTable as GuardedTable, EventLog as EventLog
-from .event_table import LEDGER_SCHEMA as LEDGER_SCHEMA, LedgerError as LedgerError, open_file as open_file, SqliteEvents as SqliteEvents
+from .event_table import LEDGER_SCHEMA as LEDGER_SCHEMA, WAY_BACK as WAY_BACK, LedgerError as LedgerError, head_file as head_file, write_head as write_head, read_head as read_head, check_head as check_head, open_file as open_file, SqliteEvents as SqliteEvents
 from .exports import WASH_DAYS as WASH_DAYS, held_long as held_long, wash_units as wash_units, lots_csv as lots_csv, open_lots_csv as open_lots_csv, income_csv as income_csv, trades_csv as trades_csv, Move as Move, account_moves as account_moves, cointracking_csv as cointracking_csv, koinly_csv as koinly_csv, ghostfolio_csv as ghostfolio_csv
 from .ledger import MANY as MANY, COMMUTES as COMMUTES, Ledger as Ledger
 from .ledger_postgres import PostgresEvents as PostgresEvents, SharedLedger as SharedLedger, open_ledger_at as open_ledger_at, ledger_file as ledger_file, events_after as events_after, last_place as last_place, count_events as count_events, copy_ledger as copy_ledger

@@ -9,7 +9,7 @@ __all__ = ['event_key', 'GuardedTable', 'EventLog']
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from .event_kinds import MONEY_KINDS, check_event, time_text
-from .event_table import LedgerError, SqliteEvents, open_file
+from .event_table import WAY_BACK, LedgerError, SqliteEvents, check_head, open_file, read_head, write_head
 from ..core.errors import BadInput, Busy
 from ..core.hash_chain import chain_hash
 from ..core.types import Event
@@ -77,12 +77,13 @@ class GuardedTable:
 
     def _damaged(self, error: sqlite3.DatabaseError) -> LedgerError:
         "Say what is wrong and what to do."
-        return LedgerError(f"the ledger {self._name} cannot be read: {error}; restore it from a backup: 'carnet restore FILE --into FOLDER'")
+        return LedgerError(f"the ledger {self._name} cannot be read: {error}; {WAY_BACK}")
 
 # %% ../../nbs/08_accounting/13_event_log.ipynb #a822fac6
 class EventLog:
     "An append-only file of events.\n\nParameters\n----------\npath : Path | str\n    SQLite file; made when it does not exist\nreadonly : bool, default False\n    only look"
 
+    remembers = True  # its last event in a file beside it
     def __init__(
         self,
         path: Path | str,  # SQLite file; made when it does not exist
@@ -105,9 +106,17 @@ class EventLog:
         events = [events] if isinstance(events, Event) else list(events)
         try:
             with self._table.transaction():
-                return self._write(events, once)
+                last = self._write(events, once)
         except sqlite3.Error as error:
             raise LedgerError(f"the ledger {self.path.name} cannot be written: {error}; nothing was recorded, free the disk or restore it") from error
+        with suppress(OSError):  # the events are on the disk; what is remembered may lag behind them, and `verify_new` says when it cannot be written
+            self._remember()
+        return last
+
+    def _remember(self) -> None:
+        "Write down where the log ends, for whoever opens it next."
+        if self.remembers and (end := self._table.end())[0]:
+            write_head(self.path, *end)
 
     def _write(self, events: list[Event], once: str = "") -> int:
         "Insert rows behind the last one, chained."
@@ -188,7 +197,7 @@ class EventLog:
         for seq, account, kind, when, data, booked, hash_ in self._table.select(columns, after=after, upto=upto):
             after += 1
             if seq != after or chain_hash(before, account, kind, when, data, *[booked] * bool(booked), length=32) != hash_:
-                raise LedgerError(f"the ledger {self.path.name} was altered at event {after}; restore it from a backup: 'carnet restore FILE --into FOLDER'")
+                raise LedgerError(f"the ledger {self.path.name} was altered at event {after}; {WAY_BACK}")
             before = hash_
         return after
 
@@ -197,9 +206,11 @@ class EventLog:
         again: int = 50_000,  # how many of the old events are walked as well, others each time
     ) -> int:  # how many were walked
         "Walk the chain of what was written since the last time, and a part of what was written before: at a cost that does not grow with the ledger.\n\nParameters\n----------\nagain : int, default 50000\n    how many of the old events are walked as well, others each time\n\nReturns\n-------\nint\n    how many were walked"
+        if self.remembers:
+            check_head(self.path, read_head(self.path), self._table)
         end, known = self._table.end()[0], self._table.reader("verified")
         if end < known:
-            raise LedgerError(f"the ledger {self.path.name} ends at event {end} and there were {known}; restore it from a backup: 'carnet restore FILE --into FOLDER'")
+            raise LedgerError(f"the ledger {self.path.name} ends at event {end} and there were {known}; {WAY_BACK}")
         if end <= again:
             start, turn, count = 0, 0, self.verify()
         else:
@@ -208,9 +219,17 @@ class EventLog:
             if known:
                 count += self.verify(turn, min(turn + again, known)) - turn
         if not self.readonly:
-            self._table.set_reader("verified", end)
-            self._table.set_reader("verified again", turn + again)
+            self._settle(end, turn + again)
         return count
+
+    def _settle(self, end: int, turn: int) -> None:
+        "Write down how far the chain was walked, and where it ends."
+        try:
+            self._table.set_reader("verified", end)
+            self._table.set_reader("verified again", turn)
+            self._remember()
+        except (sqlite3.Error, OSError) as error:
+            raise LedgerError(f"the ledger {self.path.name} cannot be written: {error}; free the disk or correct the rights of its folder") from error
 
     def deliver(
         self,

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal, localcontext
 
 from .account_book import fill_from
+from ..core.average_cost import OwnCosts
 from .event_kinds import read_ratio, scale_units
 from .tax_lots import Income, Lot, LotBook, Sale
 from ..core.decimals import EXACT, strip_zeros
@@ -64,17 +65,23 @@ def lots_csv(
     year: int | None = None,  # in which they were closed, UTC; None: all
 ) -> str:
     "Return the closed lots, one line each.\n\nParameters\n----------\nbook : LotBook\nyear : int | None, default None\n    in which they were closed, UTC; None: all\n\nReturns\n-------\nstr"
-    head = ["asset", "amount", "acquired", "sold", "proceeds", "cost", "fees", "gain", "currency", "days held", "term", "wash sale units", "closed by", "account", "trade id"]
+    head = ["asset", "amount", "acquired", "sold", "proceeds", "cost", "fees", "gain", "currency", "days held", "term", "wash sale units", "closed by", "account", "trade id",
+            "own proceeds", "own cost", "own currency"]
     rows = [[s.symbol, _plain(s.amount), f"{s.opened:%Y-%m-%d %H:%M:%S}" if s.opened else "missing", f"{s.closed:%Y-%m-%d %H:%M:%S}", _plain(s.proceeds), _plain(s.cost), _plain(s.fees),
-             _plain(s.profit - s.fees), s.currency, s.days, "unknown" if s.opened is None else "long" if held_long(s) else "short", _plain(wash_units(s, book.bought)), s.how, s.account, s.id]
+             _plain(s.profit - s.fees), s.currency, s.days, "unknown" if s.opened is None else "long" if held_long(s) else "short", _plain(wash_units(s, book.bought)), s.how, s.account, s.id,
+             *((_plain(s.own_proceeds), _plain(s.own_cost), s.own_currency) if s.own_currency else (_plain(s.proceeds), _plain(s.cost), s.currency))]
             for s in book.sales if year is None or s.closed.year == year]
     return _csv(head, rows)
 
 
-def open_lots_csv(lots: Iterable[Lot]) -> str:
-    "Return what is held, one line for each purchase."
-    head = ["asset", "amount", "acquired", "cost", "fees", "account"]
-    return _csv(head, [[x.symbol, _plain(x.amount), f"{x.opened:%Y-%m-%d %H:%M:%S}", _plain(x.cost), _plain(x.fee), x.account] for x in lots])
+def open_lots_csv(
+    lots: Iterable[Lot],
+    currencies: Mapping[str, str],  # of each account
+) -> str:
+    "Return what is held, one line for each purchase.\n\nParameters\n----------\nlots : Iterable[Lot]\ncurrencies : Mapping[str, str]\n    of each account\n\nReturns\n-------\nstr"
+    head = ["asset", "amount", "acquired", "cost", "fees", "account", "currency", "own cost", "own currency"]
+    return _csv(head, [[x.symbol, _plain(x.amount), f"{x.opened:%Y-%m-%d %H:%M:%S}", _plain(x.cost), _plain(x.fee), x.account, currencies.get(x.account, ""),
+                        *((_plain(x.own_cost), x.own_currency) if x.own_currency else (_plain(x.cost), currencies.get(x.account, "")))] for x in lots])
 
 
 def income_csv(
@@ -91,9 +98,10 @@ def trades_csv(
     fills: Iterable[Fill],
 ) -> str:
     "Return the trades, one line each."
-    head = ["time UTC", "symbol", "side", "amount", "price", "value", "fee", "trade id", "order id", "fee taken", "fee coin"]
+    head = ["time UTC", "symbol", "side", "amount", "price", "value", "fee", "trade id", "order id", "fee taken", "fee coin", "rate", "worth"]
     rows = [[f"{f.timestamp:%Y-%m-%d %H:%M:%S}", f.symbol, f.side, *map(_plain, (f.amount, f.price, f.cost, f.fee)), f.id, f.client_order_id,
-             _plain(f.fee_amount or f.fee), f.fee_currency or f.symbol.partition("/")[2].partition(":")[0]] for f in fills]
+             _plain(f.fee_amount or f.fee), f.fee_currency or f.currency or f.symbol.partition("/")[2].partition(":")[0],
+             _plain(f.rate), _plain(f.worth)] for f in fills]
     return _csv(head, rows)
 
 # %% ../../nbs/08_accounting/30_exports.ipynb #9f72069a
@@ -125,25 +133,32 @@ def account_moves(
     "Return what the events of an account brought and took.\n\nParameters\n----------\nevents : Iterable[Event]\n    of one account, as they happened\n\nReturns\n-------\nlist[Move]"
     moves: list[Move] = []
     held: dict[str, Decimal] = {}
-    currency = ""
+    currency, own = "", OwnCosts()
     with localcontext(EXACT):
         for e in events:
             currency = e.data["currency"] if e.kind == "opened" else currency
-            for move in _moves(e, currency, held):
+            for move in _moves(e, currency, held, own):
                 for unit, amount in ((move.got_unit, move.got), (move.gave_unit, -move.gave), (move.fee_unit, -move.fee)):
                     held[unit] = held.get(unit, ZERO) + amount
                 moves.append(move)
     return moves
 
 
-def _moves(e: Event, currency: str, held: Mapping[str, Decimal]) -> Iterable[Move]:
+def _moves(e: Event, currency: str, held: dict[str, Decimal], own: OwnCosts) -> Iterable[Move]:
     "Return the movements of one event."
     d, id_, note = e.data, str(e.data.get("id", "")), str(e.data.get("note", ""))
     if e.kind == "fill":
         f = fill_from(d)
-        quote = f.symbol.partition("/")[2].partition(":")[0] or currency
-        pair = (f.amount, _unit(f.symbol), f.cost, quote) if f.side == "buy" else (f.cost, quote, f.amount, _unit(f.symbol))
-        yield Move(e.timestamp, "trade", *pair, f.fee_amount or f.fee, f.fee_currency or quote, f.id, f.client_order_id, f)
+        quote = currency if f.currency else f.symbol.partition("/")[2].partition(":")[0] or currency  # at its rate, money of another currency is the account's
+        if f.financed:  # what moves is its profit, and the fee
+            gain, name = own.fill(held.get(f"{f.symbol} financed", ZERO), f, e.account) * f.rate, f"{f.symbol} financed"
+            held[name] = held.get(name, ZERO) + f.units
+            for kind, worth in (("financed", gain), ("fee", -f.fee * f.rate)):
+                if worth:
+                    yield Move(e.timestamp, kind, *((worth, quote, ZERO, "") if worth > 0 else (ZERO, "", -worth, quote)), id=f.id, note=f.client_order_id)
+            return
+        pair = (f.amount, _unit(f.symbol), f.worth, quote) if f.side == "buy" else (f.worth, quote, f.amount, _unit(f.symbol))
+        yield Move(e.timestamp, "trade", *pair, f.fee_amount or f.fee * f.rate, f.fee_currency or quote, f.id, f.client_order_id, f)
     elif e.kind in ("split", "rename", "merger", "spin_off", "delisting"):
         old, to = _unit(d["symbol"]), _unit(d.get("to") or d["symbol"])
         units = held.get(old, ZERO)
@@ -166,9 +181,9 @@ def _moves(e: Event, currency: str, held: Mapping[str, Decimal]) -> Iterable[Mov
 _COINTRACKING = {"deposit": "Deposit", "holding": "Deposit", "withdrawal": "Withdrawal", "transfer": ("Deposit", "Withdrawal"), "dividend": ("Dividends Income", "Other Expense"),
                  "interest": ("Interest Income", "Other Expense"), "reward": "Reward / Bonus", "fee": "Other Fee", "funding": ("Derivatives / Futures Profit", "Derivatives / Futures Loss"),
                  "swap": ("Derivatives / Futures Profit", "Derivatives / Futures Loss"), "adjustment": ("Income (non taxable)", "Lost"), "split": ("Income (non taxable)", "Lost"),
-                 "delisting": ("Trade", "Lost"), "spin_off": "Income (non taxable)"}
+                 "delisting": ("Trade", "Lost"), "spin_off": "Income (non taxable)", "financed": ("Derivatives / Futures Profit", "Derivatives / Futures Loss")}
 _KOINLY = {"dividend": ("other income", "cost"), "interest": ("lending interest", "interest payment"), "reward": ("reward", ""), "fee": ("", "cost"), "funding": ("realized gain", "realized gain"),
-           "swap": ("realized gain", "margin fee"), "adjustment": ("other income", "lost"), "delisting": ("", "lost"), "split": ("fork", "lost"), "spin_off": ("fork", "")}
+           "swap": ("realized gain", "margin fee"), "adjustment": ("other income", "lost"), "delisting": ("", "lost"), "split": ("fork", "lost"), "spin_off": ("fork", ""), "financed": ("realized gain", "realized gain")}
 
 
 def _word(table: Mapping, move: Move, other: str = "") -> str:
@@ -234,7 +249,7 @@ def ghostfolio_csv(
             price, symbol, amount = Decimal(d.get("price") or d.get("average") or 0), d.get("symbol", ""), Decimal(d.get("amount") or 0)
             if kind == "fill":
                 f = fill_from(d)
-                say(e.timestamp, f.symbol, f.price, abs(f.units), f.side, f.fee, f.id)
+                say(e.timestamp, f.symbol, f.price * f.rate, abs(f.units), f.side, f.fee * f.rate, f.id)
                 coin = f"{f.fee_currency}/{f.symbol.partition('/')[2]}"
                 if f.fee_currency and coin != f.symbol and (units := min(held.get(coin, ZERO), f.fee_amount)) > 0:
                     say(e.timestamp, coin, f.fee / f.fee_amount, units, "sell", note=f"fee of {f.id}")

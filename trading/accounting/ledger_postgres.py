@@ -173,6 +173,7 @@ class PostgresEvents:
 class SharedLedger(Ledger):
     "A ledger in PostgreSQL; see `accounting.ledger.Ledger`.\n\nParameters\n----------\nurl : str\n    'postgresql://user@host/database'\nreadonly : bool, default False\n    only look\nschema : str, default 'carnet'\n    one ledger for each schema"
 
+    remembers = False  # a server keeps its own files
     def __init__(
         self,
         url: str,  # 'postgresql://user@host/database'
@@ -289,4 +290,5 @@ def copy_ledger(
         last = rows[-1][0]
     for name, seq in source._table.readers():
         target._table.set_reader(name, seq)
-    return target.verify()
+    target.verify_new(again=last)
+    return last_place(target)

@@ -51,7 +51,8 @@ def _gains(book: Book, prices: Mapping[str, Decimal]) -> dict[str, Decimal]:
     lacking = [s for s in book.positions if s not in prices]
     if lacking:
         raise MissingData(f"{book.account}: no price for {', '.join(lacking[:5])}; ingest it before explaining a change")
-    open_ = {s: p.amount * prices[s] - book.costs[s] for s, p in book.positions.items()}
+    rates = {s: prices.get(f"{book.own_currencies[s]}/{book.currency}", ZERO) for s in book.financed}
+    open_ = {s: p.amount * prices[s] - (book.own_costs[s] * rates[s] if s in rates else book.costs[s]) for s, p in book.positions.items()}
     return {s: open_.get(s, ZERO) + book.realised_by.get(s, ZERO) + book.stepped_by.get(s, ZERO) for s in {*open_, *book.realised_by, *book.stepped_by}}
 
 
@@ -114,9 +115,9 @@ def explain_change(
 
 # %% ../../nbs/08_accounting/40_performance.ipynb #67daa98b
 def to_cents(
-    lines: Mapping[str, Decimal],  # account currency
-) -> dict[str, Decimal]:  # the same in cents, whose sum is the rounded sum
-    "Round lines so that they add up to their rounded sum.\n\nParameters\n----------\nlines : Mapping[str, Decimal]\n    account currency\n\nReturns\n-------\ndict[str, Decimal]\n    the same in cents, whose sum is the rounded sum"
+    lines: Mapping[Any, Decimal],  # account currency, by name
+) -> dict[Any, Decimal]:  # the same in cents, whose sum is the rounded sum
+    "Round lines so that they add up to their rounded sum.\n\nParameters\n----------\nlines : Mapping[Any, Decimal]\n    account currency, by name\n\nReturns\n-------\ndict[Any, Decimal]\n    the same in cents, whose sum is the rounded sum"
     cent = Decimal("0.01")
     with localcontext(EXACT):
         down = {name: amount.quantize(cent, ROUND_FLOOR) for name, amount in lines.items()}

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from typing import Any
 
-from .account_book import COST_STEP, BookBuilder
+from .account_book import BookBuilder
+from ..core.average_cost import COST_STEP
 from ..core.decimals import EXACT
 from ..core.types import ZERO
 

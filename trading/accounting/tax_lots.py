@@ -12,7 +12,8 @@ from datetime import datetime
 from decimal import Decimal, localcontext
 from typing import Literal, get_args
 
-from .account_book import COST_STEP, fill_from, paid_with
+from .account_book import fill_from, paid_with
+from ..core.average_cost import COST_STEP
 from .event_kinds import event_place, read_ratio, scale_units, time_text
 from .ledger import Ledger
 from ..core.decimals import EXACT
@@ -24,7 +25,7 @@ LotMethod = Literal["fifo", "lifo", "hifo", "lofo", "average", "specific"]
 # %% ../../nbs/08_accounting/25_tax_lots.ipynb #f95d3c00
 @dataclass(frozen=True)
 class Lot(Value):
-    "Something that was bought and is still held; below zero: sold short and not bought back.\n\nParameters\n----------\nsymbol : str\namount : Decimal\ncost : Decimal\n    of the whole lot, fees excluded\nfee : Decimal\nopened : datetime\n    UTC\naccount : str, default ''"
+    "Something that was bought and is still held; below zero: sold short and not bought back.\n\nParameters\n----------\nsymbol : str\namount : Decimal\ncost : Decimal\n    of the whole lot, fees excluded\nfee : Decimal\nopened : datetime\n    UTC\naccount : str, default ''\nown_cost : Decimal, default ZERO\n    of the whole lot in the currency of its price\nown_currency : str, default ''\n    that currency, where it is not the account's"
 
     symbol: str
     amount: Decimal
@@ -32,11 +33,13 @@ class Lot(Value):
     fee: Decimal
     opened: datetime  # UTC
     account: str = ""
+    own_cost: Decimal = ZERO  # of the whole lot in the currency of its price
+    own_currency: str = ""  # that currency, where it is not the account's
 
 
 @dataclass(frozen=True)
 class Sale(Value):
-    "A lot, or a part of it, that was closed.\n\nParameters\n----------\nsymbol : str\namount : Decimal\n    units, always positive\nopened : datetime | None\n    UTC; None: its purchase is missing\nclosed : datetime\n    UTC\ncost : Decimal\n    what it cost to buy, fees excluded\nproceeds : Decimal\n    what selling it brought, fees excluded\nfees : Decimal\n    of both ends\nhow : str, default 'sale'\n    or what closed it: 'fee', 'delisting', 'merger', 'withdrawal of money', 'adjustment'\naccount : str, default ''\ncurrency : str, default ''\n    of cost, proceeds and fees\nid : str, default ''\n    of the trade"
+    "A lot, or a part of it, that was closed.\n\nParameters\n----------\nsymbol : str\namount : Decimal\n    units, always positive\nopened : datetime | None\n    UTC; None: its purchase is missing\nclosed : datetime\n    UTC\ncost : Decimal\n    what it cost to buy, fees excluded\nproceeds : Decimal\n    what selling it brought, fees excluded\nfees : Decimal\n    of both ends\nhow : str, default 'sale'\n    or what closed it: 'fee', 'delisting', 'merger', 'withdrawal of money', 'adjustment'\naccount : str, default ''\ncurrency : str, default ''\n    of cost, proceeds and fees\nid : str, default ''\n    of the trade\nown_cost : Decimal, default ZERO\n    cost and proceeds in the currency of the price\nown_proceeds : Decimal, default ZERO\nown_currency : str, default ''\n    that currency, where it is not the account's"
 
     symbol: str
     amount: Decimal  # units, always positive
@@ -49,6 +52,9 @@ class Sale(Value):
     account: str = ""
     currency: str = ""  # of cost, proceeds and fees
     id: str = ""  # of the trade
+    own_cost: Decimal = ZERO  # cost and proceeds in the currency of the price
+    own_proceeds: Decimal = ZERO
+    own_currency: str = ""  # that currency, where it is not the account's
 
     @property
     def profit(self) -> Decimal:
@@ -113,8 +119,9 @@ class LotBook:
         if len(lots) > 1 and lots[-2].opened > lot.opened:
             lots.sort(key=lambda x: x.opened)
 
-    def trade(self, symbol: str, units: Decimal, price: Decimal, fee: Decimal, when: datetime, how: str = "sale", id: str = "") -> None:
-        "Close lots with units that came, or went when below zero; what is left over opens a lot, or is missing."
+    def trade(self, symbol: str, units: Decimal, price: Decimal, fee: Decimal, when: datetime, how: str = "sale", id: str = "",
+              fill: Fill | None = None) -> None:
+        "Close lots with units that came, or went when below zero; what is left over opens a lot, or is missing. A fill in another currency adds the costs in that."
         lots, left = self.lots(symbol), units
         if units > 0:
             self.bought.setdefault(symbol, []).append((when, units))
@@ -122,13 +129,18 @@ class LotBook:
             part = abs(lot.amount)
             fee_part = fee if part == abs(left) else (fee * part / abs(left)).quantize(COST_STEP)
             cost, proceeds = (lot.cost, part * price) if lot.amount > 0 else (part * price, -lot.cost)
-            self.sales.append(Sale(symbol, part, lot.opened, when, cost, proceeds, lot.fee + fee_part, how, self.account, self.currency, id))
+            own = (ZERO, ZERO, "")
+            if fill and lot.own_currency:
+                own = (*((lot.own_cost, part * fill.price) if lot.amount > 0 else (part * fill.price, -lot.own_cost)), lot.own_currency)
+                if fill.financed:  # only the profit was converted
+                    cost, proceeds = own[0] * fill.rate, own[1] * fill.rate
+            self.sales.append(Sale(symbol, part, lot.opened, when, cost, proceeds, lot.fee + fee_part, how, self.account, self.currency, id, *own))
             left, fee = left + (part if left < 0 else -part), fee - fee_part
-        if left < 0 and not (self.shorts or ":" in symbol):
+        if left < 0 and not (self.shorts or ":" in symbol or (fill and fill.financed)):
             self.lack(symbol, -left, when, how, id)
             self.sales.append(Sale(symbol, -left, None, when, ZERO, -left * price, fee, how, self.account, self.currency, id))
         elif left:
-            self.put(Lot(symbol, left, left * price, fee, when, self.account))
+            self.put(Lot(symbol, left, left * price, fee, when, self.account, *((left * fill.price, fill.currency) if fill and fill.currency else ())))
 
     def lack(self, symbol: str, units: Decimal, when: datetime, how: str, id: str) -> None:
         "Name a purchase that is not known."
@@ -196,15 +208,17 @@ def _split(lot: Lot, part: Decimal) -> tuple[Lot, Lot | None]:
         return lot, None
     share = part / abs(lot.amount)
     cost, fee = (lot.cost * share).quantize(COST_STEP), (lot.fee * share).quantize(COST_STEP)
-    amount = part if lot.amount > 0 else -part
-    return lot.but(amount=amount, cost=cost, fee=fee), lot.but(amount=lot.amount - amount, cost=lot.cost - cost, fee=lot.fee - fee)
+    amount, own = part if lot.amount > 0 else -part, (lot.own_cost * share).quantize(COST_STEP)
+    return (lot.but(amount=amount, cost=cost, fee=fee, own_cost=own),
+            lot.but(amount=lot.amount - amount, cost=lot.cost - cost, fee=lot.fee - fee, own_cost=lot.own_cost - own))
 
 
 def _merged(lots: Iterable[Lot]) -> Lot:
     "Put lots into one, of the oldest date."
     lots = list(lots)
-    total = {name: sum((getattr(x, name) for x in lots), ZERO) for name in ("amount", "cost", "fee")}
-    return lots[0].but(**total, opened=min(x.opened for x in lots))
+    total = {name: sum((getattr(x, name) for x in lots), ZERO) for name in ("amount", "cost", "fee", "own_cost")}
+    same = len({x.own_currency for x in lots}) == 1
+    return lots[0].but(**total, own_currency=lots[0].own_currency if same else "", opened=min(x.opened for x in lots))
 
 # %% ../../nbs/08_accounting/25_tax_lots.ipynb #3d7740be
 def add_event(book: LotBook, kind: str, data: dict, when: datetime) -> None:
@@ -227,7 +241,8 @@ def add_event(book: LotBook, kind: str, data: dict, when: datetime) -> None:
 def _fill(book: LotBook, fill: Fill) -> None:
     "Carry one trade."
     coin, worth = paid_with(fill) if fill.fee_currency else (fill.symbol, ZERO)
-    book.trade(fill.symbol, fill.units, fill.price, fill.fee, fill.timestamp, id=fill.id)
+    worth *= fill.rate
+    book.trade(fill.symbol, fill.units, fill.price * fill.rate, fill.fee * fill.rate, fill.timestamp, id=fill.id, fill=fill)
     if coin != fill.symbol:  # a third coin paid the fee: so much of it was given away at its worth
         there = sum((lot.amount for lot in book.lots(coin)), ZERO)
         if units := min(max(there, ZERO), fill.fee_amount):
@@ -287,6 +302,11 @@ def _income(book: LotBook, kind: str, data: dict, when: datetime) -> None:
     book.income.append(Income(when, kind, symbol, units, unit, value, book.currency, book.account, id_))
 
 
+def _own_part(lot: Lot, cost: Decimal) -> Decimal:
+    "Return the part of a lot's own cost that goes with a part of its cost."
+    return lot.own_cost if cost == lot.cost else (lot.own_cost * cost / lot.cost).quantize(COST_STEP)
+
+
 def _exchange(book: LotBook, kind: str, data: dict, when: datetime) -> None:
     "Splits, new names, mergers, spin-offs and delistings: units change, cost and dates go with them."
     symbol, ratio, id_ = data["symbol"], read_ratio(data.get("ratio", "1")), data.get("id", "")
@@ -306,13 +326,13 @@ def _exchange(book: LotBook, kind: str, data: dict, when: datetime) -> None:
         cost = lot.cost
         if kind == "spin_off":
             cost = (lot.cost * Decimal(data["cost_share"])).quantize(COST_STEP)
-            book.put(lot.but(cost=lot.cost - cost))
+            book.put(lot.but(cost=lot.cost - cost, own_cost=lot.own_cost - _own_part(lot, cost)))
         elif kind == "merger" and Decimal(data.get("cash") or 0) and total:
             paid = lot.amount * Decimal(data["cash"])
             part = (lot.cost * paid / (paid + new * Decimal(data["price"]))).quantize(COST_STEP)
             book.sales.append(Sale(symbol, lot.amount, lot.opened, when, part, paid, ZERO, kind, book.account, book.currency, id_))
             cost = lot.cost - part
-        made.append(lot.but(symbol=to, amount=new, cost=cost, fee=ZERO if kind == "spin_off" else lot.fee))
+        made.append(lot.but(symbol=to, amount=new, cost=cost, own_cost=_own_part(lot, cost), fee=ZERO if kind == "spin_off" else lot.fee))
     for lot in made:
         book.put(lot)
     if kind == "rename" and symbol in book.bought:

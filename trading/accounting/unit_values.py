@@ -31,7 +31,8 @@ def mark_of(
 ) -> dict:  # the sums as text, and the prices of what is held
     "Return the data of an 'equity' event.\n\nParameters\n----------\nbook : Book\nprices : Mapping[str, Decimal]\n    by symbol\n\nReturns\n-------\ndict\n    the sums as text, and the prices of what is held"
     sums = (book.equity(dict(prices)), book.cash, book.realised, book.unrealised(dict(prices)), book.fees, book.paid_in, book.income, book.contributed)
-    return dict(zip(MARK_SUMS, map(str, sums), strict=True)) | {"prices": {s: str(prices[s]) for s in book.positions}}
+    rates = [f"{book.own_currencies[s]}/{book.currency}" for s in book.financed]
+    return dict(zip(MARK_SUMS, map(str, sums), strict=True)) | {"prices": {s: str(prices[s]) for s in (*book.positions, *rates)}}
 
 
 def value_history(
@@ -47,7 +48,7 @@ def value_history(
         while at < len(rows) and (rows[at][1] == "opened" or rows[at][2] <= when):
             at += 1
         tally.add((kind, data) for _, kind, _, data in rows[first:at])
-        if all(s in prices for s, (units, _) in tally.held.items() if units):
+        if all(s in prices for s, (units, _) in tally.held.items() if units) and all(p in prices for p in _rate_pairs(tally)):
             found.append((when, _fast_mark(tally, prices)))
     return found
 
@@ -56,10 +57,16 @@ def _fast_mark(tally: BookBuilder, prices: Mapping[str, Decimal]) -> dict:
     "Return what `mark_of` says, without making a book."
     with localcontext(EXACT):
         held = {s: units for s, (units, _) in tally.held.items() if units}
-        worth, cost = sum((n * prices[s] for s, n in held.items()), ZERO), sum((tally.held[s][1] for s in held), ZERO)
+        worth = sum((n * prices[s] for s, n in held.items()), ZERO) - tally.own.owed(held, dict(prices), tally.currency, tally.account)
+        cost = sum((tally.held[s][1] for s in held if s not in tally.own.financed), ZERO)
         income = sum((n for of_kind in tally.income.values() for n in of_kind.values()), ZERO)
         sums = (tally.cash + worth, tally.cash, sum(tally.realised.values(), ZERO), worth - cost, tally.fees, tally.paid_in, income, tally.contributed)
-        return dict(zip(MARK_SUMS, map(str, sums), strict=True)) | {"prices": {s: str(prices[s]) for s in held}}
+        return dict(zip(MARK_SUMS, map(str, sums), strict=True)) | {"prices": {s: str(prices[s]) for s in (*held, *_rate_pairs(tally))}}
+
+
+def _rate_pairs(tally: BookBuilder) -> list[str]:
+    "Return the pairs at whose rate the profit of financed positions counts."
+    return [f"{tally.own.currencies[s]}/{tally.currency}" for s in sorted(tally.own.financed) if tally.held[s][0]]
 
 # %% ../../nbs/08_accounting/14_unit_values.ipynb #6b439ddc
 def as_traded(

@@ -10,7 +10,7 @@ __all__ = ['ENTRY_KINDS', 'EXIT_REASONS', 'YEAR', 'RULE_NAMES', 'TradeRules', 'h
 # %% ../../nbs/06_backtest/07_account.ipynb #0db8e0dd
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from ..core.errors import BadInput
 
 ENTRY_KINDS = ("market", "limit", "stop")  # by their number in the kernel, as the next
 EXIT_REASONS = ("signal", "rebalance", "stop", "trailing", "target", "step", "partial", "time", "liquidation", "delisted", "end")
-_Table = float | pd.DataFrame | None
+_Table: TypeAlias = float | pd.DataFrame | None
 YEAR = pd.Timedelta(days=365.25)
 
 # %% ../../nbs/06_backtest/07_account.ipynb #5bae2792

@@ -150,7 +150,7 @@ def _size_text(trade: TradeRules) -> str:
         return f"for a volatility of {100 * trade.volatility:g} % a year, measured over {trade.volatility_window} bars"
     if trade.size is None:
         return "an equal part of what is free for each symbol that is flat"
-    return f"{100 * trade.size:g} % of the account" if np.isscalar(trade.size) else "a given fraction of the account, known at the close"
+    return f"{100 * trade.size:g} % of the account" if isinstance(trade.size, int | float | np.number) else "a given fraction of the account, known at the close"
 
 # %% ../../nbs/06_backtest/12_account_result.ipynb #e718d7a5
 def refine(

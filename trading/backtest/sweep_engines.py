@@ -8,6 +8,7 @@ __all__ = ['run_fast', 'run_plain', 'run_accounts', 'key_figures', 'run_vectorbt
 # %% ../../nbs/06_backtest/42_sweep_engines.ipynb #288b7902
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -93,7 +94,8 @@ def run_plain(
     reads = [np.append(np.flatnonzero(known)[1:] - 1, len(known) - 1) for known, *_ in laid]
     rows = [np.zeros((hi - lo, -(-len(read) // 8) * 8), np.int8) for read in reads]
     for k, params in enumerate(job.grid.each(lo, hi)):
-        said = _positions(copy.copy(job.strategy).set_params(**params).signals(job.bars), job, symbols)
+        variant: Any = copy.copy(job.strategy).set_params(**params)
+        said = _positions(variant.signals(job.bars), job, symbols)
         if said is None:
             events.append(k)
             continue
@@ -210,7 +212,8 @@ def run_vectorbt(
     hi: int,  # one past the last
 ) -> tuple[np.ndarray, np.ndarray]:  # combinations × symbols × FIGURES; and × cells
     "Run a chunk of positions through vectorbt, all symbols at once.\n\nParameters\n----------\njob : Job\nlo : int\n    first combination\nhi : int\n    one past the last\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray]\n    combinations × symbols × FIGURES; and × cells"
-    symbols, variants = symbols_of(job.bars), [copy.copy(job.strategy).set_params(**params) for params in job.grid.each(lo, hi)]
+    symbols = symbols_of(job.bars)
+    variants: list[Any] = [copy.copy(job.strategy).set_params(**params) for params in job.grid.each(lo, hi)]
     turns = [next_bar(check_signals(v.signals(job.bars), job.bars), job.price) for v in variants]
     columns, index = range(len(variants) * len(symbols)), job.bars.index
     wanted = pd.DataFrame(np.hstack([t[symbols].to_numpy() for t in turns]), index, columns)

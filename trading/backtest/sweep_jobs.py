@@ -54,6 +54,8 @@ def make_grid(
     known = strategy.get_params()
     if lacking := [repr(n) for n in values if not values[n]] or (["any parameter"] if not values else []):
         raise BadInput(f"the grid has no values for {lacking[0]}; give at least one for each parameter")
+    if wordy := [(n, v) for n, v in values.items() if isinstance(known.get(n), int | float) and any(isinstance(x, str) for x in v)]:
+        raise BadInput(f"the grid has {', '.join(map(str, wordy[0][1][:5]))} for {wordy[0][0]}, which is a number, by default {known[wordy[0][0]]}; give numbers")
     if strange := [n for n in values if n not in known and n not in RULE_NAMES]:
         raise BadInput(f"{strategy!r} has no parameter {strange[0]!r}; it has {', '.join(known)}; stops and sizes are {', '.join(RULE_NAMES)}")
     for name, v in values.items():

@@ -52,6 +52,7 @@ def performance_command(since, until, profile, as_json) -> None:
     "Show what the account has earned, its benchmark, and what made it change: by group and asset, with flows, fees and income as lines of their own."
     import json
 
+    from trading.core.bars import close_day
     from trading.services.commands import terminal_workspace
     from trading.services.queries_analytics import performance
     from trading.services.queries_books import contribution
@@ -65,11 +66,11 @@ def performance_command(since, until, profile, as_json) -> None:
     if "return" not in own:
         raise MissingData(own["missing"])
     share = lambda v: "unknown" if v is None else f"{v:+.2%}"  # noqa: E731
-    click.echo(f"{change['account']}, {own['from'][:10]} to {own['to'][:10]}: {share(own['return'])} by unit value (time-weighted), "
+    click.echo(f"{change['account']}, {close_day(own['from'])} to {close_day(own['to'])}: {share(own['return'])} by unit value (time-weighted), "
                f"{share(own['money_weighted'])} a year by money (XIRR), drawdown now {own['drawdown']:.2%}")
     beside = own["benchmark"]
     click.echo(f"benchmark {beside['name']}: {share(beside['return'])}; the account made {100 * beside['difference']:+.2f} percentage points of difference since "
-               f"{beside['from'][:10]}" if "return" in beside else f"benchmark: {beside['missing']}")
+               f"{close_day(beside['from'])}" if "return" in beside else f"benchmark: {beside['missing']}")
     if not change["items"]:
         click.echo(change.get("missing", "nothing has changed"))
         return

@@ -64,7 +64,7 @@ def _values(words: tuple[str, ...]) -> dict:
         if not equals or not key:
             raise BadInput(f"{word!r} is not field=value; 'carnet do' lists the commands and their fields")
         try:
-            value = json.loads(text) if text[:1] in '[{"' or text in ("true", "false", "null") else text
+            value = json.loads(text) if text.startswith(("[", "{", '"')) or text in ("true", "false", "null") else text
         except ValueError as error:
             raise BadInput(f"{key}: {text!r} is not valid JSON: {error}") from error
         found[key] = [*found[key], value] if isinstance(found.get(key), list) else [found[key], value] if key in found else value

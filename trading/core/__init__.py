@@ -5,9 +5,10 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
+    "average_cost": ["COST_STEP", "apply_fill", "OwnCosts"],
     "bars": [
         "FIELDS", "PRICES", "bars_from", "bars_from_close", "check_index", "check_bars", "symbols_of", "bar_length", "with_timeframe",
-        "check_timeframe", "closed_by", "parse_as_of", "fingerprint", "last_prices",
+        "check_timeframe", "closed_by", "parse_as_of", "close_day", "days_of_closes", "fingerprint", "last_prices",
     ],
     "benchmark": ["Benchmark", "read_benchmark", "check_benchmark", "mix_values", "read_values_file", "at_moments"],
     "calendars": [
@@ -36,6 +37,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "order_parts", "read_instruments", "measured_instrument", "changed_terms",
     ],
     "lazy": ["lazy_names", "make_callable"],
+    "margin": ["RATE_STEP", "YEAR_SECONDS", "MarginTerms", "MarginState", "margin_state"],
     "numbers": ["number_evidence", "decide_sign", "decimal_sign", "read_numbers", "read_number"],
     "pages": ["render"],
     "performance_parts": [
@@ -51,12 +53,13 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "settings": ["Found", "SETTINGS_SECTIONS", "read_ini", "profiles_in", "read_environment", "load_settings", "gather_settings"],
     "settings_edit": ["RESTART", "change_text", "check_text", "differences", "apply_settings", "apply_changes"],
     "settings_model": [
-        "SAMPLE_MARKETS", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine", "WATCH", "SettingsSection", "RunSettings",
-        "MarketSettings", "ForecastSettings", "DecisionSettings", "AllocateSettings", "CostSettings", "TradeSettings", "ExecutionSettings",
-        "LiveSettings", "LimitSettings", "ProtectionSettings", "PromotionSettings", "AccessSettings", "ScheduleSettings", "LoopSettings",
-        "AlertSettings", "HealthSettings", "BackupSettings", "ServiceSettings", "nearest_name", "Settings",
+        "SAMPLE_MARKETS", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine", "WATCH", "RunSettings", "MarketSettings",
+        "ForecastSettings", "DecisionSettings", "AllocateSettings", "CostSettings", "TradeSettings", "ExecutionSettings", "LiveSettings",
+        "LimitSettings", "MarginSettings", "PromotionSettings", "AccessSettings", "ScheduleSettings", "LoopSettings", "AlertSettings",
+        "HealthSettings", "BackupSettings", "ServiceSettings", "nearest_name", "Settings",
     ],
     "settings_overrides": ["OVERRIDES_FILE", "read_overrides", "overridden_settings"],
+    "settings_section": ["SettingsSection", "ProtectionSettings"],
     "shown_tables": ["ShownFrame", "ShownSeries"],
     "sleeve_lines": ["SleeveLine", "read_sleeve"],
     "sqlite": ["transaction", "open_database", "open_readonly", "single_transaction"],
@@ -74,7 +77,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "types": [
         "Side", "OrderType", "OrderStatus", "Order", "OrderState", "Fill", "Position", "asset_of", "stable_hash", "Action", "Plan",
-        "Violation", "CheckResult", "Event", "MarketData", "Venue", "PricedVenue",
+        "Violation", "CheckResult", "Event", "MarketData", "Venue", "PricedVenue", "VenueExtras",
     ],
     "values": ["ZERO", "Value"],
     "venue_profiles": ["PROFILES", "VenueQuery", "VenueProfile", "profile_of", "require_contract"],
@@ -82,9 +85,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "written_settings": ["Fraction", "Words", "Numbers", "LimitLevel", "read_words", "read_named_numbers", "bars_ahead"],
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
-    "bars", "benchmark", "calendars", "cards", "carried_prices", "circuit_breaker", "cron", "currencies", "datasets", "decimals",
-    "drawdown", "english", "errors", "files", "hash_chain", "identity", "instruments", "lazy", "numbers", "pages", "performance_parts",
-    "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "shown_tables",
-    "sleeve_lines", "sqlite", "svg_charts", "svg_maps", "synthetic", "terms", "tracing", "trial_store", "types", "values",
-    "venue_profiles", "venue_proxy", "written_settings", "written_times",
+    "average_cost", "bars", "benchmark", "calendars", "cards", "carried_prices", "circuit_breaker", "cron", "currencies", "datasets",
+    "decimals", "drawdown", "english", "errors", "files", "hash_chain", "identity", "instruments", "lazy", "margin", "numbers", "pages",
+    "performance_parts", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides",
+    "settings_section", "shown_tables", "sleeve_lines", "sqlite", "svg_charts", "svg_maps", "synthetic", "terms", "tracing", "trial_store",
+    "types", "values", "venue_profiles", "venue_proxy", "written_settings", "written_times",
 ])

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'PRICES', 'bars_from', 'bars_from_close', 'check_index', 'check_bars', 'symbols_of', 'bar_length',
-           'with_timeframe', 'check_timeframe', 'closed_by', 'parse_as_of', 'fingerprint', 'last_prices']
+           'with_timeframe', 'check_timeframe', 'closed_by', 'parse_as_of', 'close_day', 'days_of_closes',
+           'fingerprint', 'last_prices']
 
 # %% ../../nbs/00_core/15_bars.ipynb #1822a1e2
 import re
@@ -203,6 +204,22 @@ def parse_as_of(
         when += pd.Timedelta(days=1)
     when = when.tz_localize("UTC") if when.tz is None else when.tz_convert("UTC")
     return when.to_pydatetime().astimezone(UTC)
+
+
+def close_day(
+    when: datetime | pd.Timestamp | str,  # a bar's close
+) -> str:  # '2022-12-27'
+    "Return the day that a close ends, the reverse of `parse_as_of`: midnight belongs to the day before.\n\nParameters\n----------\nwhen : datetime | pd.Timestamp | str\n    a bar's close\n\nReturns\n-------\nstr\n    '2022-12-27'"
+    return f"{pd.Timestamp(when) - pd.Timedelta(seconds=1):%Y-%m-%d}"
+
+
+def days_of_closes(
+    closes: pd.Series | pd.DataFrame,  # by time of close, UTC
+) -> pd.Series | pd.DataFrame:  # by the day that each close ends
+    "Name closes at midnight by the day that they end, so that an axis shows that day; closes at other times stay as they are.\n\nParameters\n----------\ncloses : pd.Series | pd.DataFrame\n    by time of close, UTC\n\nReturns\n-------\npd.Series | pd.DataFrame\n    by the day that each close ends"
+    index = closes.index
+    return closes.set_axis(index - pd.Timedelta(days=1)) if len(index) and (index == index.normalize()).all() else closes
+
 
 # %% ../../nbs/00_core/15_bars.ipynb #342445dc
 def fingerprint(

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['Side', 'OrderType', 'OrderStatus', 'Order', 'OrderState', 'Fill', 'Position', 'asset_of', 'stable_hash', 'Action',
-           'Plan', 'Violation', 'CheckResult', 'Event', 'MarketData', 'Venue', 'PricedVenue']
+           'Plan', 'Violation', 'CheckResult', 'Event', 'MarketData', 'Venue', 'PricedVenue', 'VenueExtras']
 
 # %% ../../nbs/00_core/05_types.ipynb #45add876
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -28,7 +28,7 @@ OrderStatus = Literal["open", "closed", "canceled", "rejected", "expired", "unkn
 
 @dataclass(frozen=True)
 class Order(Value):
-    "What is asked of a venue.\n\nParameters\n----------\nclient_order_id : str\n    derived from plan, symbol, side and slice; never random\nsymbol : str\n    as the venue unifies it, for example 'BTC/USDT' or 'AAPL'\nside : Side\namount : Decimal\n    units of the asset, above zero\ntype : OrderType, default 'market'\nprice : Decimal | None, default None\n    limit price in quote currency per unit; None for a market order\nstop_price : Decimal | None, default None\n    trigger of a stop order, quote currency per unit\ntime_in_force : Literal['GTC', 'IOC', 'FOK', 'PO'], default 'GTC'\n    PO: post only\nstop_loss : Decimal | None, default None\n    price at which the position that it opens is closed with a loss, where the venue keeps such prices\ntake_profit : Decimal | None, default None\n    price at which it is closed with a profit\nlinked : str, default ''\n    our id of the order that is cancelled when this one trades, and the other way round (OCO)"
+    "What is asked of a venue.\n\nParameters\n----------\nclient_order_id : str\n    derived from plan, symbol, side and slice; never random\nsymbol : str\n    as the venue unifies it, for example 'BTC/USDT' or 'AAPL'\nside : Side\namount : Decimal\n    units of the asset, above zero\ntype : OrderType, default 'market'\nprice : Decimal | None, default None\n    limit price in quote currency per unit; None for a market order\nstop_price : Decimal | None, default None\n    trigger of a stop order, quote currency per unit\ntime_in_force : Literal['GTC', 'IOC', 'FOK', 'PO'], default 'GTC'\n    PO: post only\nstop_loss : Decimal | None, default None\n    price at which the position that it opens is closed with a loss, where the venue keeps such prices\ntake_profit : Decimal | None, default None\n    price at which it is closed with a profit\nreduce_only : bool, default False\n    it takes a position towards zero and never beyond: what is more is not traded\nlinked : str, default ''\n    our id of the order that is cancelled when this one trades, and the other way round (OCO)"
 
     client_order_id: str  # derived from plan, symbol, side and slice; never random
     symbol: str  # as the venue unifies it, for example 'BTC/USDT' or 'AAPL'
@@ -40,6 +40,7 @@ class Order(Value):
     time_in_force: Literal["GTC", "IOC", "FOK", "PO"] = "GTC"  # PO: post only
     stop_loss: Decimal | None = None  # price at which the position that it opens is closed with a loss, where the venue keeps such prices
     take_profit: Decimal | None = None  # price at which it is closed with a profit
+    reduce_only: bool = False  # it takes a position towards zero and never beyond: what is more is not traded
     linked: str = ""  # our id of the order that is cancelled when this one trades, and the other way round (OCO)
 
     def __post_init__(self):
@@ -86,7 +87,7 @@ class OrderState(Value):
 
 @dataclass(frozen=True)
 class Fill(Value):
-    "One trade that happened: the only thing that changes a position.\n\nParameters\n----------\nid : str\n    the venue's trade id, unique per venue\nclient_order_id : str\nsymbol : str\nside : Side\namount : Decimal\n    units, above zero\nprice : Decimal\n    quote currency per unit\nfee : Decimal\n    what it is worth in quote currency, zero or more\ntimestamp : datetime\n    UTC\nfee_currency : str, default ''\n    the coin that the venue took the fee in; empty: the quote currency, so it is taken from the cash\nfee_amount : Decimal, default ZERO\n    units of that coin"
+    "One trade that happened: the only thing that changes a position.\n\nParameters\n----------\nid : str\n    the venue's trade id, unique per venue\nclient_order_id : str\nsymbol : str\nside : Side\namount : Decimal\n    units, above zero\nprice : Decimal\n    quote currency per unit\nfee : Decimal\n    what it is worth in quote currency, zero or more\ntimestamp : datetime\n    UTC\nfee_currency : str, default ''\n    the coin that the venue took the fee in; empty: the quote currency, so it is taken from the cash\nfee_amount : Decimal, default ZERO\n    units of that coin\ncurrency : str, default ''\n    of price and fee, where it is not the account's; then `rate` is what counts in the books\nrate : Decimal\n    account currency for one unit of it, at that moment\nfinanced : bool, default False\n    only its profit is converted: the position is paid for in its own currency, as at a broker of currencies"
 
     id: str  # the venue's trade id, unique per venue
     client_order_id: str
@@ -98,10 +99,15 @@ class Fill(Value):
     timestamp: datetime  # UTC
     fee_currency: str = ""  # the coin that the venue took the fee in; empty: the quote currency, so it is taken from the cash
     fee_amount: Decimal = ZERO  # units of that coin
+    currency: str = ""  # of price and fee, where it is not the account's; then `rate` is what counts in the books
+    rate: Decimal = Decimal(1)  # account currency for one unit of it, at that moment
+    financed: bool = False  # only its profit is converted: the position is paid for in its own currency, as at a broker of currencies
 
     def __post_init__(self):
-        _check_decimal(self, "amount", "price", "fee", "fee_amount")
+        _check_decimal(self, "amount", "price", "fee", "fee_amount", "rate")
         _check_utc(self)
+        if self.rate <= 0 or (self.rate != 1 and not self.currency):
+            raise BadInput(f"{self.symbol}: a rate of {self.rate} for {self.currency or 'no currency'}; give the currency and a rate above zero")
         if self.amount <= 0 or not self.price:  # oil has traded below zero; a price of zero is a damaged answer
             raise BadInput(f"{self.symbol}: a fill of {self.amount} at {self.price}; the amount must be above zero and the price not zero")
         if bool(self.fee_currency) != bool(self.fee_amount):
@@ -111,6 +117,11 @@ class Fill(Value):
     def cost(self) -> Decimal:
         "Amount times price, without the fee, in quote currency."
         return self.amount * self.price
+
+    @property
+    def worth(self) -> Decimal:
+        "The same in the account's currency."
+        return self.cost * self.rate
 
     @property
     def cash(self) -> Decimal:
@@ -305,3 +316,25 @@ class Venue(Protocol):
 
 class PricedVenue(Venue, MarketData, Protocol):
     "A venue that has prices too, as most do."
+
+
+class VenueExtras(PricedVenue, Protocol):
+    "What some venues can do beyond the contract; `offers` tells whether one does."
+
+    def readiness(self) -> Iterable[str]:
+        "Return what keeps it from taking orders now, a sentence each."
+
+    def learn_orders(self, told: Iterable[tuple[str, str, str, float]]) -> None:
+        "Keep our id, the venue's form of it, the venue's own id and the time (Unix seconds) of orders, so that a look-up is certain."
+
+    def form_of(self, client_order_id: str) -> str:
+        "Return the venue's form of our id."
+
+    def fetch_order_trades(self, client_order_id: str, symbol: str) -> list[Fill]:
+        "Return the fills of one order."
+
+    def move(self, changes: Mapping[str, Decimal]) -> None:
+        "Change balances without a trade, by asset."
+
+    def fetch_room(self, symbol: str, side: str) -> Decimal:
+        "Return the value of the largest order that the margin allows, quote currency."

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 from .instruments import Instrument
-from .types import Fill, Order, OrderState
+from .types import Fill, Order, OrderState, VenueExtras
 
 # %% ../../nbs/00_core/07_venue_proxy.ipynb #7fc84890
 class VenueProxy:
@@ -73,8 +73,8 @@ class VenueProxy:
 def offers(
     venue: Any,
     method: str,  # beyond the contract of `Venue`
-) -> bool:
-    "Return True when a venue, or the one behind its proxies, has a method of its own.\n\nParameters\n----------\nvenue : Any\nmethod : str\n    beyond the contract of `Venue`\n\nReturns\n-------\nbool"
+) -> TypeGuard[VenueExtras]:  # True or False
+    "Return True when a venue, or the one behind its proxies, has a method of its own.\n\nParameters\n----------\nvenue : Any\nmethod : str\n    beyond the contract of `Venue`\n\nReturns\n-------\nTypeGuard[VenueExtras]\n    True or False"
     while isinstance(venue, VenueProxy):
         venue = venue._venue
     return callable(getattr(type(venue), method, None))

@@ -202,9 +202,9 @@ def _order(part: dict, dates: str, texts, where: Callable[[int], str], now: pd.T
     possible = {o: d for o, d in possible.items() if d.max() <= today + 1} or possible
     order = dates if dates in possible else min(possible)
     if dates not in possible and any(not np.array_equal(d, possible[order]) for d in possible.values()):
-        at = int(np.argmax(np.any([d != possible[order] for d in possible.values()], axis=0)))
-        days = ", ".join(f"{option}{o} for {np.datetime64(int(d[at]), 'D')}" for o, d in possible.items())
-        raise BadInput(f"{where(at)}: {texts[at].as_py()!r} may begin with the day or the month, and no date of the file shows which; give {days}")
+        row = int(np.argmax(np.any([d != possible[order] for d in possible.values()], axis=0)))
+        days = ", ".join(f"{option}{o} for {d[row : row + 1].astype('datetime64[D]')[0]}" for o, d in possible.items())
+        raise BadInput(f"{where(row)}: {texts[row].as_py()!r} may begin with the day or the month, and no date of the file shows which; give {days}")
     return order
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
+from ..core.bars import close_day, days_of_closes
 from ..core.english import count, listed, sentence
 from .components import PageSection, Viewer
 from .screens_trading import read_artefact, report_data, series
@@ -113,7 +114,7 @@ def _causes(found: Mapping) -> Parts:
     lines = pd.DataFrame(found["items"]).assign(name=lambda f: [CHANGE_LINES.get(n, n) for n in f["name"]], group=lambda f: f["group"].where(f["group"] != "", "—"))
     total = pd.DataFrame([{"name": "Change of the account", "group": "", "amount": found["total"]}])
     columns = [("", "", str, ""), ("Group", "group", str, ""), (currency, "amount", form, "n")]
-    words = f"{found['since'][:10]} to {found['until'][:10]}: {money(found['total'], currency, sign=True)}, of which {money(found['gained'], currency, sign=True)} were not put in or taken out."
+    words = f"{close_day(found['since'])} to {close_day(found['until'])}: {money(found['total'], currency, sign=True)}, of which {money(found['gained'], currency, sign=True)} were not put in or taken out."
     groups = pd.DataFrame([{"group": g["group"] or "no group", "amount": g["amount"]} for g in found["groups"]])
     parts: Parts = [("text", words)]
     if len(groups):
@@ -129,7 +130,7 @@ def _account(items: list[dict], found: Mapping) -> Parts:
     currency, own = found["currency"], found["account"]
     if len(items) < 2:
         return [("missing", "The account has one value so far; its chart begins with the next run." if items else own["missing"])]
-    equity, cash = series(items, "equity"), series(items, "cash")
+    equity, cash = days_of_closes(series(items, "equity")), days_of_closes(series(items, "cash"))
     share = lambda s, title, **how: time_chart({"account": s}, title, percent_axis(s), height=150, **how)  # noqa: E731
     value = time_chart({"account": equity}, f"Equity of the account in {currency}", lambda v: number(v, 0), height=200)
     drawn: Parts = [("figure", figure("Equity", f"In {currency}.", value))]

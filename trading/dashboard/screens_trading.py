@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from ..core.bars import days_of_closes
 from ..core.english import count, listed, plural, sentence
 from ..core.errors import TradingError
 from .components import Button, Field, PageSection, Viewer, button, form, link, steps
@@ -174,7 +175,7 @@ def _equity_chart(place: Workspace, who: Viewer, height: int = 170) -> Parts:
         return []
     own, currency = series(found, "equity"), current_settings(place, who.profile).market.currency
     since = f"in {currency} since {closing_day(own.index[0])}"
-    chart = time_chart({"account": own}, f"Equity of the account {since}", lambda v: number(v, 0), height=height)
+    chart = time_chart({"account": days_of_closes(own)}, f"Equity of the account {since}", lambda v: number(v, 0), height=height)
     return [("figure", figure("Equity", sentence(since) + ".", chart))]
 
 

@@ -11,8 +11,12 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "text_array", "widen",
     ],
     "clean": ["REPAIRS", "CleaningRules", "clean_bars", "clean_frame"],
+    "commit_log": ["CommitLog"],
     "delta_store": ["FOREVER", "BarStore"],
-    "delta_writer": ["ROWS_PER_FILE", "NUMBERS", "file_slices", "slice_rows", "write_parquet_parts", "commit_parts"],
+    "delta_writer": [
+        "ROWS_PER_FILE", "NUMBERS", "TIERS", "file_slices", "slice_rows", "write_parquet_parts", "commit_parts", "parquet_writer",
+        "join_small_files",
+    ],
     "file_layouts": ["Layout", "find_layout", "in_order"],
     "file_names": ["told_by_name"],
     "file_table": ["FileTable", "read_table"],
@@ -26,6 +30,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "store_repair": ["repair_store"],
     "stored_source": ["StoredSource"],
 }, modules=[
-    "anomalies", "arrow", "clean", "delta_store", "delta_writer", "file_layouts", "file_names", "file_table", "gaps", "import_files",
-    "ingest", "live_ingest", "postgres_store", "price_files", "quotes", "store_repair", "stored_source",
+    "anomalies", "arrow", "clean", "commit_log", "delta_store", "delta_writer", "file_layouts", "file_names", "file_table", "gaps",
+    "import_files", "ingest", "live_ingest", "postgres_store", "price_files", "quotes", "store_repair", "stored_source",
 ])

@@ -2,6 +2,7 @@
 from . import anomalies as anomalies
 from . import arrow as arrow
 from . import clean as clean
+from . import commit_log as commit_log
 from . import delta_store as delta_store
 from . import delta_writer as delta_writer
 from . import file_layouts as file_layouts
@@ -19,8 +20,9 @@ from . import stored_source as stored_source
 from .anomalies import SPLITS as SPLITS, find_anomalies as find_anomalies
 from .arrow import ROW_KEYS as ROW_KEYS, WORD as WORD, Rows as Rows, to_rows as to_rows, content_sums as content_sums, content_name as content_name, content_version as content_version, to_arrow as to_arrow, one_source as one_source, first_source as first_source, text_array as text_array, widen as widen
 from .clean import REPAIRS as REPAIRS, CleaningRules as CleaningRules, clean_bars as clean_bars, clean_frame as clean_frame
+from .commit_log import CommitLog as CommitLog
 from .delta_store import FOREVER as FOREVER, BarStore as BarStore
-from .delta_writer import ROWS_PER_FILE as ROWS_PER_FILE, NUMBERS as NUMBERS, file_slices as file_slices, slice_rows as slice_rows, write_parquet_parts as write_parquet_parts, commit_parts as commit_parts
+from .delta_writer import ROWS_PER_FILE as ROWS_PER_FILE, NUMBERS as NUMBERS, TIERS as TIERS, file_slices as file_slices, slice_rows as slice_rows, write_parquet_parts as write_parquet_parts, commit_parts as commit_parts, parquet_writer as parquet_writer, join_small_files as join_small_files
 from .file_layouts import Layout as Layout, find_layout as find_layout, in_order as in_order
 from .file_names import told_by_name as told_by_name
 from .file_table import FileTable as FileTable, read_table as read_table

@@ -7,8 +7,10 @@ __all__ = ['FOREVER', 'BarStore']
 
 # %% ../../nbs/02_data/20_delta_store.ipynb #a1a685aa
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +19,12 @@ import pandas as pd
 from ..core.bars import FIELDS, bar_length, check_timeframe
 from ..core.errors import BadInput, Busy, DamagedStore, MissingData, TradingError, VenueUnreachable
 from .arrow import ROW_KEYS, WORD, Rows, content_name, content_sums, first_source, one_source, text_array, to_arrow, to_rows, widen
-from .delta_writer import commit_parts, write_parquet_parts
+from .commit_log import CommitLog
+from .delta_writer import commit_parts, join_small_files, parquet_writer, write_parquet_parts
 
 # %% ../../nbs/02_data/20_delta_store.ipynb #9e2f94d2
-FOREVER = {"delta.logRetentionDuration": "interval 36500 days", "delta.deletedFileRetentionDuration": "interval 36500 days"}  # tidying decides
+FOREVER = {"delta.logRetentionDuration": "interval 36500 days", "delta.deletedFileRetentionDuration": "interval 36500 days",  # tidying decides
+           "delta.checkpointInterval": "20"}  # so many entries are read to open the table
 
 
 class BarStore:
@@ -36,6 +40,7 @@ class BarStore:
         self.local = "://" not in self.url
         self.options = storage_options
         self.wait = wait
+        self.log = CommitLog(self.url, storage_options)
 
     def __repr__(self) -> str:
         return f"BarStore({Path(self.url).name if self.local else self.url.split('?')[0]!r})"
@@ -57,37 +62,39 @@ class BarStore:
             why = " ".join(str(error).replace("↳", " ").split())[:150]
             raise VenueUnreachable(f"{self}: it does not answer ({why}); check the network, the address and the keys") from error
 
+    @contextmanager
     def _locked(self):
         "Let one process write at a time; a store at a URL must have one writer by arrangement."
-        from contextlib import nullcontext
-
-        from filelock import FileLock
+        from filelock import FileLock, Timeout
 
         if not self.local:
-            return nullcontext()
+            yield
+            return
         Path(self.url).parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(f"{self.url.rstrip('/')}.lock", timeout=self.wait)
+        lock = FileLock(f"{self.url.rstrip('/')}.lock", timeout=self.wait)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise Busy(f"{self} is being written by another process for more than {self.wait:.0f} s; wait for it and try again") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     @property
     def version(self) -> str:
         "The name of the present content; an empty text while the store is empty."
-        table = self._table()
-        return "" if table is None else _state(table)["version"]
+        return _state(self)["version"] if self.log.numbers() else ""
 
     def upsert(self, bars: pd.DataFrame, timeframe: str = "1d", source: str = "") -> str:
         "Add or replace bars in one step that happens wholly or not at all; return the name of the version that results."
-        from filelock import Timeout
-
         bar_length(timeframe)
         if not source:
             raise BadInput("the store was not told where the bars come from; give source, for example 'binance'")
         rows = to_rows(bars)
         check_timeframe(bars, timeframe, "the bars to store")
-        try:
-            with self._locked():
-                return _upsert(self, rows, timeframe, source)
-        except Timeout as error:
-            raise Busy(f"{self} is being written by another process for more than {self.wait:.0f} s; wait for it and try again") from error
+        with self._locked():
+            return _upsert(self, rows, timeframe, source)
 
     def read(
         self,
@@ -110,10 +117,12 @@ class BarStore:
         last: int | None = None,  # only so many of the newest commits; None: all
     ) -> pd.DataFrame:  # oldest first: version, number, committed, operation, source, timeframe, added, changed, rows
         "List the commits that the store remembers.\n\nParameters\n----------\nlast : int | None, default None\n    only so many of the newest commits; None: all\n\nReturns\n-------\npd.DataFrame\n    oldest first: version, number, committed, operation, source, timeframe, added, changed, rows"
-        table = self._table()
         columns = ["version", "number", "committed", "operation", "source", "timeframe", "added", "changed", "rows"]
-        past = [] if table is None else [_commit(entry) for entry in reversed(table.history(last))]
-        return pd.DataFrame([p for p in past if p["version"]], columns=columns)
+        return pd.DataFrame(list(islice(self.commits(), last))[::-1], columns=columns)
+
+    def commits(self) -> Iterator[dict]:
+        "Yield the commits as `versions` lists them, the newest first, and read no more of the log than is taken."
+        return map(_commit, _named(self))
 
     def query(
         self,
@@ -148,29 +157,32 @@ def _commit(entry: dict) -> dict:
     }
 
 
-def _state(table) -> dict:
+def _named(store: BarStore) -> Iterator[dict]:
+    "Read the commits that tell a version, the newest first; vacuuming writes some that do not."
+    return (entry for entry in store.log.newest_first() if entry.get("version_name"))
+
+
+def _state(store: BarStore) -> dict:
     "Return name, sums and number of rows of the newest commit."
-    for entry in [*table.history(1), *table.history(10)]:
-        if "version_name" in entry:
-            return {"version": entry["version_name"], "sums": tuple(json.loads(entry["sums"])), "rows": int(entry["rows"])}
-    raise MissingData(f"{table.table_uri} was not written by this program; point the store to an empty folder and ingest again")
+    for entry in _named(store):
+        return {"version": entry["version_name"], "sums": tuple(json.loads(entry["sums"])), "rows": int(entry["rows"])}
+    raise MissingData(f"{store} was not written by this program; point the store to an empty folder and ingest again")
 
 
-def _number_of(store: BarStore, version: str | None, as_of: datetime | None) -> int | None:
+def _number_of(store, version: str | None, as_of: datetime | None) -> int | None:
     "Find the commit that is meant."
     if version is None and as_of is None:
         return None
-    past = store.versions()
+    newest = first = None
+    for commit in store.commits():
+        newest, first = newest or commit, commit
+        if commit["version"] == version or (version is None and commit["committed"] <= pd.Timestamp(as_of)):
+            return commit["number"]
+    if newest is None:
+        raise MissingData(f"{store} is empty; run 'carnet ingest' first")
     if version is not None:
-        match = past.loc[past["version"] == version, "number"]
-        if match.empty:
-            newest = past["version"].iloc[-1] if len(past) else "none"
-            raise MissingData(f"{store} has no version {version!r}; the newest is {newest}, see versions()")
-        return int(match.iloc[-1])
-    match = past.loc[past["committed"] <= pd.Timestamp(as_of), "number"]
-    if match.empty:
-        raise MissingData(f"{store} held nothing at {as_of}; its first version is of {past['committed'].iloc[0] if len(past) else 'never'}")
-    return int(match.iloc[-1])
+        raise MissingData(f"{store} has no version {version!r}; the newest is {newest['version']}, see versions()")
+    raise MissingData(f"{store} held nothing at {as_of}; its first version is of {first['committed']}")
 
 
 def _scan(table, source: str | Sequence[str] | None, timeframe: str, symbols: list[str] | None, start: int | None, end: int | None, columns: list[str]):
@@ -178,6 +190,9 @@ def _scan(table, source: str | Sequence[str] | None, timeframe: str, symbols: li
     import pyarrow as pa
     import pyarrow.dataset as ds
 
+    part: list[tuple] = [("timeframe", "=", timeframe)]  # files of other partitions are not even listed
+    if source is not None:
+        part.append(("source", "=", source) if isinstance(source, str) else ("source", "in", list(source)))
     wanted = ds.field("timeframe") == timeframe
     if source is not None:
         wanted &= ds.field("source") == source if isinstance(source, str) else ds.field("source").isin(list(source))
@@ -189,7 +204,8 @@ def _scan(table, source: str | Sequence[str] | None, timeframe: str, symbols: li
     if end is not None:
         wanted &= ds.field("timestamp") <= pa.scalar(end * 1_000_000, stamp)
     try:
-        return table.to_pyarrow_dataset().to_table(columns=columns, filter=wanted)
+        checked = ds.ParquetFragmentScanOptions(page_checksum_verification=True)  # a changed byte is an error, not a price
+        return table.to_pyarrow_dataset(partitions=part).to_table(columns=columns, filter=wanted, fragment_scan_options=checked)
     except FileNotFoundError as error:
         raise DamagedStore(f"version {table.version()} was tidied away: its files are gone; read a version that is kept, or 'carnet ingest' to bring them back") from error
     except (OSError, pa.ArrowException) as error:
@@ -268,7 +284,7 @@ def _compare(rows: Rows, old: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 def _upsert(store: BarStore, rows: Rows, timeframe: str, source: str) -> str:
     "Compare with what is there and commit the difference."
     table = store._table()
-    state = _state(table) if table is not None else {"version": "", "sums": (0, 0), "rows": 0}
+    state = _state(store) if table is not None else {"version": "", "sums": (0, 0), "rows": 0}
     if not len(rows.time):
         return state["version"]
     nothing = Rows(rows.symbols, np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros((len(FIELDS), 0)))
@@ -280,6 +296,8 @@ def _upsert(store: BarStore, rows: Rows, timeframe: str, source: str) -> str:
         added, changed, fresh = int(new.sum()), int(differs.sum()), rows.where(new | differs)
     else:
         added, changed, fresh, replaced = len(rows.time), 0, rows, np.zeros(0, np.int64)
+    if table is not None:
+        join_small_files(table, source, timeframe, _same_content(state))
     note = {"rows": str(state["rows"] + added), "added": str(added), "changed": str(changed), "source": source, "bar_timeframe": timeframe}
     if store.local and not changed:
         return _append(store, table, fresh, timeframe, source, state["sums"], note)
@@ -336,19 +354,21 @@ def _with_neighbours(fresh: Rows, old: Rows, replaced: np.ndarray) -> tuple[Rows
     return rows, f"symbol IN ({names}) AND timestamp >= '{since}' AND timestamp <= '{until}'"
 
 # %% ../../nbs/02_data/20_delta_store.ipynb #2e15c0e3
+def _same_content(state: dict) -> dict[str, str]:
+    "Note for a commit that moves bytes and leaves the content as it is."
+    return {"version_name": state["version"], "sums": json.dumps(state["sums"]), "rows": str(state["rows"])}
+
+
 def _write(store: BarStore, fresh, note: dict[str, str], part: list[tuple[str, str]], span: str) -> None:
     "Commit rows in one step: append them, or put them in the place of the span that they cover."
-    from deltalake import ColumnProperties, CommitProperties, WriterProperties, write_deltalake
+    from deltalake import CommitProperties, write_deltalake
 
-    plain, listed = ColumnProperties(dictionary_enabled=False), ColumnProperties(dictionary_enabled=True)
     where = " AND ".join(f"{k} = '" + v.replace("'", "''") + "'" for k, v in part) + (f" AND {span}" if span and span != "all" else "")
     try:
         write_deltalake(  # type: ignore[call-overload]  # one call for both modes
             store.url, fresh, mode="overwrite" if span else "append", predicate=where if span else None, partition_by=["source", "timeframe"],
             storage_options=store.options, configuration=FOREVER if store._table() is None else None,
-            commit_properties=CommitProperties(custom_metadata=note),
-            writer_properties=WriterProperties(compression="SNAPPY", max_row_group_size=131_072, default_column_properties=plain,
-                                               column_properties={"symbol": listed}),
+            commit_properties=CommitProperties(custom_metadata=note), writer_properties=parquet_writer(),
         )
     except (OSError, _delta_error()) as error:
         raise _not_written(store, error) from error
@@ -361,8 +381,8 @@ def _tidy(store: BarStore, keep: Iterable[str] | None, files: int) -> dict[str, 
     table = store._table()
     if table is None:
         return {"before": 0, "after": 0, "removed": 0}
-    state, before = _state(table), len(table.file_uris())
-    note = {"version_name": state["version"], "sums": json.dumps(state["sums"]), "rows": str(state["rows"])}
+    state, before = _state(store), len(table.file_uris())
+    note = _same_content(state)
     for part in table.partitions():
         if len(table.file_uris(file_pruning_predicate=[(k, "=", v) for k, v in part.items()])) > files:
             rows = _scan(table, part["source"], part["timeframe"], None, None, None, [*ROW_KEYS, *FIELDS])

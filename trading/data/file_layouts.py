@@ -136,7 +136,7 @@ def _wide(table: FileTable, raw: list[str], time: list[int]) -> Layout | None:
     "Recognise a table of closes."
     where = time[0] if time else 0
     rest = [n for n in range(len(raw)) if n != where and raw[n].strip()]
-    if not rest or not _is_time(table, where) or not all(re.fullmatch(r"[A-Z0-9^#][A-Z0-9.^=/:_&#-]{0,19}", raw[n].strip()) for n in rest):
+    if not rest or not _is_time(table, where) or not all(re.fullmatch(r"[^\W_][\w.^=/:&#-]{0,19}|[#^][\w.^=/:&#-]{0,19}", name) and name == name.upper() for name in (raw[n].strip() for n in rest)):
         return None
     if len({raw[n].strip() for n in rest}) < len(rest):
         raise BadInput(f"{table.name}: two columns have the same symbol; remove one")
@@ -188,13 +188,13 @@ def in_order(
     if not layout.open_order or not all(f in prices for f in FIELDS[:4]):
         return prices
     four = [np.asarray(prices[f], float) for f in FIELDS[:4]]
-    fits = []
+    shares = []
     for order in _ORDERS:
         of = dict(zip(order, four, strict=True))
         with np.errstate(invalid="ignore"):
             good = (of["high"] >= np.fmax.reduce(four)) & (of["low"] <= np.fmin.reduce(four)) | np.isnan(of["close"])
-        fits.append((good.mean(), of))
-    fits = [of for share, of in fits if share == max(s for s, _ in fits) and share > 0.5]  # a wrong row is the cleaner's
+        shares.append((good.mean(), of))
+    fits = [of for share, of in shares if share == max(s for s, _ in shares) and share > 0.5]  # a wrong row is the cleaner's
     if len(fits) > 1 and all(np.array_equal(fits[0][f], other[f], equal_nan=True) for other in fits for f in FIELDS[:4]):
         fits = fits[:1]
     if len(fits) != 1:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.bars import bar_length, bars_from, closed_by, symbols_of
-from ..core.errors import BadInput
+from ..core.errors import BadInput, DamagedStore
 from .clean import CleaningRules, clean_bars
 from .delta_store import BarStore
 from .gaps import find_gaps
@@ -88,8 +88,13 @@ def import_file(
     if fill:
         kept, gaps = _fill(kept, gaps, timeframe), gaps.iloc[:0]
     mended = repair_store(store)
-    before = store.version
-    version = store.upsert(kept, timeframe, source)
+    try:
+        before = store.version
+        version = store.upsert(kept, timeframe, source)
+    except DamagedStore:  # a file that has its size and not its content
+        mended += repair_store(store, deep=True)
+        before = store.version
+        version = store.upsert(kept, timeframe, source)
     rows = int(store.versions(last=1)[["added", "changed"]].sum(axis=1).iloc[0]) if version != before else 0
     at = lambda t: t.to_pydatetime().astimezone(UTC)  # noqa: E731
     number = lambda x: None if pd.isna(x) else float(x)  # noqa: E731

@@ -19,6 +19,7 @@ import pandas as pd
 from ..core.bars import bar_length, bars_from, closed_by, symbols_of
 from ..core.datasets import SampleKind, sample_bars, sample_instruments
 from ..core.errors import BadInput, DamagedStore, MissingData, TradingError, VenueUnreachable
+from ..core.files import write_atomic
 from ..core.instruments import Instrument
 from ..core.types import MarketData, Value
 from .clean import CleaningRules, clean_frame
@@ -168,13 +169,18 @@ class _Asked:
 
     def __init__(self, store: BarStore, source: str, timeframe: str):
         self.path = Path(f"{store.url.rstrip('/')}.asked.json") if getattr(store, "local", False) else None
-        self.key = f"{source} {timeframe}"
+        self.key, self.store = f"{source} {timeframe}", store
+        self.mine = self._read().get(self.key, {})
+        self.before = json.dumps(self.mine)
+
+    def _read(self) -> dict:
+        "Read the file; a torn one is as good as none."
         try:
-            self.all = json.loads(self.path.read_text()) if self.path and self.path.exists() else {}
-        except ValueError:  # a torn file is as good as none
-            self.all = {}
-        self.mine = self.all.setdefault(self.key, {})
-        self.before = json.dumps(self.all)
+            found = json.loads(self.path.read_text()) if self.path and self.path.exists() else {}
+        except ValueError:
+            return {}
+        whole = isinstance(found, dict) and all(isinstance(v, dict) and all(isinstance(w, dict) for w in v.values()) for v in found.values())
+        return found if whole else {}
 
     def of(self, symbol: str) -> dict:
         "What was asked in vain for a symbol."
@@ -182,11 +188,11 @@ class _Asked:
 
     def save(self) -> None:
         "Write the file, whole or not at all."
-        if self.path and json.dumps(self.all) != self.before:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            new = self.path.with_suffix(".new")
-            new.write_text(json.dumps(self.all, indent=1))
-            new.replace(self.path)
+        if self.path and json.dumps(self.mine) != self.before:
+            with self.store._locked():  # what other processes learned of other symbols stays
+                found = self._read()
+                found[self.key] = found.get(self.key, {}) | self.mine
+                write_atomic(self.path, json.dumps(found, indent=1).encode())
 
 # %% ../../nbs/02_data/30_ingest.ipynb #f75a2d94
 def ingest(

@@ -8,7 +8,7 @@ __all__ = ['PostgresStore']
 # %% ../../nbs/02_data/25_postgres_store.ipynb #4f4499b4
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -137,6 +137,10 @@ class PostgresStore:
         with self._cursor() as cursor:
             found = self._ask(cursor, f"SELECT {', '.join(columns)} FROM {self.schema}.versions ORDER BY number DESC {limit}")
         return found.to_pandas().iloc[::-1].reset_index(drop=True)
+
+    def commits(self) -> Iterator[dict]:
+        "Yield the commits as `versions` lists them, the newest first."
+        return iter(self.versions().iloc[::-1].to_dict("records"))
 
     def upsert(self, bars: pd.DataFrame, timeframe: str = "1d", source: str = "") -> str:
         "Add or replace bars in one step that happens wholly or not at all; return the name of the version that results."

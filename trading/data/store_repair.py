@@ -7,15 +7,17 @@ __all__ = ['repair_store']
 
 # %% ../../nbs/02_data/22_store_repair.ipynb #6a7724e2
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 
 from ..core.bars import FIELDS
 from ..core.english import plural
-from .arrow import WORD, Rows, content_name, content_sums, text_array
+from .arrow import WORD, Rows, content_name, content_sums, text_array, widen
 from .delta_store import BarStore
 
 
@@ -26,23 +28,6 @@ def _set_aside(store: BarStore, path: Path) -> None:
     path.rename(folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{path.name}")
 
 
-def _torn_log(store: BarStore) -> list[Path]:
-    "Return the entries of the log from the first torn one on, and notes about checkpoints that are torn."
-    log = Path(store.url) / "_delta_log"
-    entries = sorted(log.glob("[0-9]*.json"))
-    for n, path in enumerate(entries):
-        try:
-            whole = path.stat().st_size > 0
-            if n >= len(entries) - 50:  # an old entry that was whole once is only looked at for its size
-                whole = whole and all(isinstance(json.loads(line), dict) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-        except ValueError:
-            whole = False
-        if not whole:
-            later = entries[n:] if n else []  # without the first there is no table
-            return [*later, *(p for p in log.glob("*.checkpoint*.parquet") if p.name[:20] >= path.name[:20])]
-    return []
-
-
 def _torn_parts(store: BarStore, table, deep: bool) -> list[dict]:
     "Return the listed files that are gone, cut, or (deep) cannot be read, with their partition and span."
     import pyarrow as pa
@@ -50,12 +35,12 @@ def _torn_parts(store: BarStore, table, deep: bool) -> list[dict]:
 
     found = []
     for part in pa.table(table.get_add_actions(flatten=True)).to_pylist():
-        path = Path(store.url) / part["path"]
+        path = _disk_path(store, part)
         try:
             if path.stat().st_size != part["size_bytes"]:
                 found.append(part)
             elif deep:
-                pq.ParquetFile(path).read()
+                pq.ParquetFile(path, page_checksum_verification=True).read()
         except (OSError, pa.ArrowException):
             found.append(part)
     return found
@@ -70,7 +55,7 @@ def _rows_of(store: BarStore, parts: list[dict]) -> list[tuple[dict, Rows]]:
     read = []
     for part in parts:
         try:
-            table = pq.ParquetFile(Path(store.url) / part["path"]).read(columns=["symbol", "timestamp", *FIELDS])
+            table = pq.ParquetFile(_disk_path(store, part)).read(columns=["symbol", "timestamp", *FIELDS])
         except (OSError, pa.ArrowException):
             continue
         symbols = sorted(pc.unique(table["symbol"]).to_pylist())
@@ -80,9 +65,87 @@ def _rows_of(store: BarStore, parts: list[dict]) -> list[tuple[dict, Rows]]:
     return read
 
 
+def _disk_path(store: BarStore, part: dict) -> Path:
+    "Return where a listed file is; the log writes paths as parts of a URL."
+    return Path(store.url) / unquote(part["path"])
+
+
 def _partition(part: dict) -> tuple[str, str]:
     "Return source and time frame of a listed file."
     return part["partition.source"], part["partition.timeframe"]
+
+# %% ../../nbs/02_data/22_store_repair.ipynb #66182b62
+def _lines(path: Path) -> list[dict]:
+    "Read what can be read of an entry."
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return [line for line in found if isinstance(line, dict)]
+
+
+def _is_whole(path: Path) -> bool:
+    "Say whether an entry has all its lines, and lists as many rows as its note says."
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = _lines(path)
+    note = next((line["commitInfo"] for line in lines if "commitInfo" in line), None)
+    if note is None or len(lines) != len([line for line in text.splitlines() if line.strip()]):
+        return False
+    listed = sum(json.loads(line["add"].get("stats") or "{}").get("numRecords", 0) for line in lines if "add" in line)
+    return listed >= int(note.get("added", 0)) + int(note.get("changed", 0))
+
+
+def _newest_checkpoint(store: BarStore) -> tuple[int, list[Path]]:  # its number, -1: none; torn ones
+    "Find the newest checkpoint that can be read."
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    torn = []
+    for path in sorted((Path(store.url) / "_delta_log").glob("*.checkpoint.parquet"), reverse=True):
+        try:
+            pq.ParquetFile(path).read()
+            return int(path.name[:20]), torn
+        except (OSError, pa.ArrowException):
+            torn.append(path)
+    return -1, torn
+
+
+def _torn_log(store: BarStore, deep: bool) -> tuple[list[Path], list[Path]]:  # not needed to open the table; from the first torn or missing one on that is
+    "Find the entries of the log that are torn, and those behind a hole."
+    log, (base, torn) = Path(store.url) / "_delta_log", _newest_checkpoint(store)
+    entries = {int(p.name[:20]): p for p in log.glob("*.json") if len(p.name) == 25 and p.name[:20].isdecimal()}
+    newest = max(entries, default=-1)
+    old = [*torn, *(p for n, p in entries.items() if n <= base and not (_is_whole(p) if deep else p.stat().st_size))]
+    first = next((n for n in range(base + 1, newest + 1) if n not in entries or not _is_whole(entries[n])), None)
+    return old, [p for n, p in sorted(entries.items()) if first is not None and n >= first]
+
+
+def _unlisted(store: BarStore, behind: Iterable[Path], since: float) -> list[dict]:  # in the order of writing; source None where nothing tells it
+    "Return the files with bars that no entry of the log lists, those of entries `behind` a hole included."
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder, entries = Path(store.url), [p for p in (Path(store.url) / "_delta_log").glob("*.json") if p not in set(behind)]
+    parts = {}
+    for path in behind:
+        for add in (line["add"] for line in _lines(path) if "add" in line):
+            source, timeframe = (add["partitionValues"][k] for k in ("source", "timeframe"))
+            parts[unquote(add["path"])] = {"path": add["path"], "partition.source": source, "partition.timeframe": timeframe}
+    listed = {unquote(line["add"]["path"]) for p in entries for line in _lines(p) if "add" in line}
+    for path in folder.rglob("*.parquet"):
+        name = path.relative_to(folder).as_posix()
+        if name in listed or name in parts or name.startswith("_delta_log") or path.stat().st_mtime < since:
+            continue
+        try:
+            said = {k.decode(): v.decode() for k, v in (pq.read_schema(path).metadata or {}).items() if k in (b"source", b"timeframe")}
+        except (OSError, pa.ArrowException):
+            said = {}
+        said |= {k: unquote(v) for k, _, v in (p.partition("=") for p in name.split("/")[:-1]) if k in ("source", "timeframe")}
+        parts[name] = {"path": quote(name), "partition.source": said.get("source"), "partition.timeframe": said.get("timeframe")}
+    there = [p for name, p in parts.items() if (folder / name).exists()]
+    return sorted(there, key=lambda p: _disk_path(store, p).stat().st_mtime)
 
 # %% ../../nbs/02_data/22_store_repair.ipynb #9ecb9699
 def repair_store(
@@ -90,41 +153,46 @@ def repair_store(
     deep: bool = False,  # read each file to its end, not only its size
 ) -> list[str]:  # a sentence for each thing that was done; empty: nothing was torn
     "Set aside the files of a store that are torn, and bring back their bars from the version before.\n\nParameters\n----------\nstore : BarStore\ndeep : bool, default False\n    read each file to its end, not only its size\n\nReturns\n-------\nlist[str]\n    a sentence for each thing that was done; empty: nothing was torn"
-    if not getattr(store, "local", False) or not (Path(store.url) / "_delta_log").is_dir():
+    if not getattr(store, "local", False) or not Path(store.url).is_dir():
         return []
     with store._locked():
-        said = _mend_log(store)
+        said, files = _mend_log(store, deep)
         table = store._table()
         torn = _torn_parts(store, table, deep) if table is not None else []
         if torn:
             said += _drop(store, table, torn)
-    for part in torn:
-        said.append(_bring_back(store, part))
-    return said
+    said += [_bring_back(store, part) for part in torn]
+    return said + ([_store_again(store, files)] if files else [])
 
 
-def _mend_log(store: BarStore) -> list[str]:
+def _mend_log(store: BarStore, deep: bool) -> tuple[list[str], list[dict]]:  # sentences; files whose bars are to be stored again
     "Set aside what is torn of the log."
-    torn = _torn_log(store)
-    for path in torn:
+    log, beside = Path(store.url) / "_delta_log", f"{Path(store.url).name}.quarantine"
+    old, behind = _torn_log(store, deep)
+    kept = {int(p.name[:20]) for p in log.glob("*.json") if p.name[:20].isdecimal()} - {int(p.name[:20]) for p in [*old, *behind]}
+    gone = not kept and _newest_checkpoint(store)[0] < 0
+    since = 0.0 if gone else max((log / f"{n:020d}.json").stat().st_mtime for n in kept) if behind and kept else float("inf")
+    files = _unlisted(store, behind, since) if behind or gone else []
+    for path in [*old, *behind]:
         _set_aside(store, path)
-    pointer = Path(store.url) / "_delta_log" / "_last_checkpoint"
-    if pointer.exists() and (torn or not _is_json(pointer)):
+    pointer = log / "_last_checkpoint"
+    if pointer.exists() and (old or behind or gone or not _points(pointer)):
         _set_aside(store, pointer)
-    entries = [p for p in torn if p.suffix == ".json"]
-    if not entries:
-        return []
-    return [f"{store}: the entry {entries[0].name} of its log was torn; {plural(len(entries), 'entry', 'entries')} set aside in {Path(store.url).name}.quarantine, "
-            "and the version before is in force; ingest or import what came after it again"]
+    said = [f"{store}: {p.name} of its log was torn and is set aside in {beside}; newer notes of the log hold what it held" for p in old]
+    if behind:
+        said.append(f"{store}: the entry {behind[0].name} of its log was torn, or the one before it is gone; {plural(len(behind), 'entry', 'entries')} set aside in {beside}")
+    elif gone and files:
+        said.append(f"{store}: its log is gone")
+    return said, files
 
 
-def _is_json(path: Path) -> bool:
-    "Say whether a file holds JSON."
+def _points(pointer: Path) -> bool:
+    "Say whether the note of the newest checkpoint names one that is there."
     try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        number = json.loads(pointer.read_text(encoding="utf-8"))["version"]
+    except (ValueError, KeyError, TypeError):
         return False
-    return True
+    return any(pointer.parent.glob(f"{number:020d}.checkpoint*.parquet"))
 
 
 def _drop(store: BarStore, table, torn: list[dict]) -> list[str]:
@@ -140,7 +208,7 @@ def _drop(store: BarStore, table, torn: list[dict]) -> list[str]:
         plus = content_sums(read, source, timeframe)
         sums, rows = [(a + b) % WORD for a, b in zip(sums, plus, strict=True)], rows + len(read.time)
     for part in torn:
-        if (path := Path(store.url) / part["path"]).exists():
+        if (path := _disk_path(store, part)).exists():
             _set_aside(store, path)
     note = {"version_name": content_name((sums[0], sums[1])), "sums": json.dumps(sums), "rows": str(rows)}
     table.repair(dry_run=False, commit_properties=CommitProperties(custom_metadata=note))
@@ -172,14 +240,24 @@ def _bring_back(store: BarStore, part: dict) -> str:
     for _, read in rows:
         keep = (read.time >= low) & (read.time <= high) if low is not None and high is not None else np.ones(len(read.time), bool)
         if keep.any():
-            from trading.data.arrow import widen
-
             span = read.where(keep)
             before = int(store.versions(last=1)["rows"].iloc[-1])
             store.upsert(widen(span.symbols, span.code, span.time, dict(zip(FIELDS, span.values, strict=True))), timeframe, source)
             back += int(store.versions(last=1)["rows"].iloc[-1]) - before
     rest = max(0, lost - back)
     return f"{what}; {plural(back, 'bar')} came back from the version before" + (f", {plural(rest, 'bar')} are fetched or imported again" if rest else "")
+
+
+def _store_again(store: BarStore, files: list[dict]) -> str:
+    "Store the bars of files that no entry lists any more, and say how many came back."
+    before = int(store.versions(last=1)["rows"].sum())
+    unknown = [p for p in files if not p["partition.source"] or not p["partition.timeframe"]]
+    for part, read in _rows_of(store, [p for p in files if p not in unknown]):
+        if len(read.time):
+            store.upsert(widen(read.symbols, read.code, read.time, dict(zip(FIELDS, read.values, strict=True))), part["partition.timeframe"], part["partition.source"])
+    back = int(store.versions(last=1)["rows"].sum()) - before
+    lost = f"; {plural(len(unknown), 'file')} of which nothing tells the source stay where they are" if unknown else ""
+    return f"{store}: {plural(back, 'bar')} came back from {plural(len(files), 'file')} that the log no longer lists{lost}; ingest or import again what may be missing"
 
 
 def _seconds(when) -> int | None:

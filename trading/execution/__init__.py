@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "executor": ["refusal_reasons", "OrderResult", "Execution", "execute", "execution_of"],
     "explain_differences": ["Proposal", "propose_entries"],
     "limit_monitor": ["watch_limits", "check_order_limits"],
+    "margin_sizing": ["settle_margin"],
     "order_changes": ["own_order", "cancel_own", "crosses_own", "replace_order"],
     "order_manager": [
         "RetryPolicy", "OrderContext", "query_venue", "query_order", "own_state", "names_of", "tell_venue", "order_from",
@@ -34,9 +35,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "rebalancing": ["Rebalancing", "rebalancing_of", "list_rebalancings", "recommendations"],
     "reconciliation": [
-        "Difference", "Reconciliation", "resolve_open_orders", "expected_holdings", "compare_balances", "compare_orders", "compare_sums",
-        "foreign_holdings", "record_foreign_holdings", "reconcile", "price_at_venue", "reported_events", "book_reported", "foreign_trades",
-        "describe_entry", "open_from_venue",
+        "FORCED", "Difference", "Reconciliation", "resolve_open_orders", "expected_holdings", "compare_balances", "compare_orders",
+        "compare_sums", "foreign_holdings", "record_foreign_holdings", "reconcile", "price_at_venue", "reported_events", "book_reported",
+        "foreign_trades", "describe_entry", "open_from_venue",
     ],
     "router": [
         "BookLevel", "VenueQuote", "Cost", "expected_cost", "quote_of", "recent_volume", "VenueAccount", "Routed", "route_actions",
@@ -44,7 +45,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "safe_mode": ["leave_safe_mode", "SafeModeVenue", "HaltingVenue"],
 }, modules=[
-    "approval", "circuit_breaker", "emergency_stop", "executor", "explain_differences", "limit_monitor", "order_changes", "order_manager",
-    "order_sizes", "plan", "plan_sizing", "portfolio_csv", "pre_trade", "preflight", "protection", "rebalancing", "reconciliation",
-    "router", "safe_mode",
+    "approval", "circuit_breaker", "emergency_stop", "executor", "explain_differences", "limit_monitor", "margin_sizing", "order_changes",
+    "order_manager", "order_sizes", "plan", "plan_sizing", "portfolio_csv", "pre_trade", "preflight", "protection", "rebalancing",
+    "reconciliation", "router", "safe_mode",
 ])

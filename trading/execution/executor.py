@@ -20,7 +20,8 @@ from ..core.cards import Card, Shown, written
 from ..core.decimals import strip_zeros
 from ..core.errors import BadInput, Refused
 from ..core.instruments import Instrument, changed_terms
-from ..core.types import ZERO, Action, CheckResult, Event, Fill, Order, OrderState, Plan, Value, Venue, stable_hash
+from ..core.types import ZERO, Action, CheckResult, Event, Fill, Order, OrderState, Plan, Position, Value, Venue, stable_hash
+from ..core.venue_proxy import offers
 from .approval import plan_status
 from .order_manager import OrderContext, RetryPolicy, order_from, own_state, query_order, query_venue, record_fills, submit_order, unresolved
 from .order_changes import crosses_own
@@ -184,7 +185,8 @@ def execute(
         ledger.append(Event("started", plan.account, clock(), {"plan": plan_hash}))
         started = ledger.find("started", plan.account, plan_hash).timestamp
         markets, lines = dict(venue.load_markets()), []
-        for action in sorted(plan.actions, key=lambda a: a.side == "buy"):
+        held = ledger.positions(desk.account)
+        for action in sorted(plan.actions, key=lambda a: (not _towards_zero(a, held), a.side == "buy")):  # what brings money or frees margin first
             line = _trade(desk, plan_hash, action, markets, style, stop, volume, allow, (planned or {}).get(action.symbol))
             lines.append(line)
             progress(line)
@@ -286,7 +288,8 @@ def _one(
         amount, reason = _amount(desk, action, left, price or action.price, market, style)
         if why or not amount:
             return None, why or reason
-        order = Order(client_order_id, action.symbol, action.side, amount, style.type, *((price, None, style.time_in_force) if style.type == "limit" else ()))
+        order = Order(client_order_id, action.symbol, action.side, amount, style.type, price if style.type == "limit" else None,
+                      time_in_force=style.time_in_force, reduce_only=_reduces(desk, action, amount, market))
         if why := allow(order) or crosses_own(desk, order):
             return None, why
     state = None
@@ -321,10 +324,25 @@ def _price(desk: OrderContext, action: Action, market: Instrument, style: OrderP
 
 def _amount(desk: OrderContext, action: Action, left: Decimal, price: Decimal, market: Instrument, style: OrderParameters) -> tuple[Decimal, str]:
     "Return how much can be ordered, and why it is less."
-    if action.side == "sell":
+    if offers(desk.venue, "fetch_room") and not _reduces(desk, action, left, market):  # a margin account
+        return affordable(left, price, query_venue(desk, partial(desk.venue.fetch_room, action.symbol, action.side)), market, style, "may be opened")
+    if action.side == "sell" or _reduces(desk, action, left, market):
         return affordable(left, price, left * price * 2, market, style)
     quote = action.symbol.partition("/")[2].partition(":")[0] or desk.ledger.find("opened", desk.account).data["currency"]
     return affordable(left, price, query_venue(desk, desk.venue.fetch_balance).get(quote, ZERO), market, style)
+
+
+def _towards_zero(action: Action, held: Mapping[str, Position]) -> bool:
+    "Say whether an action takes a position towards zero."
+    return action.symbol in held and (held[action.symbol].amount > 0) == (action.side == "sell")
+
+
+def _reduces(desk: OrderContext, action: Action, amount: Decimal, market: Instrument) -> bool:
+    "Say whether an order only closes: what a short position or a perpetual needs said, so that it can never turn the position."
+    held = desk.ledger.positions(desk.account)
+    if not _towards_zero(action, held) or amount > abs(held[action.symbol].amount):
+        return False
+    return held[action.symbol].amount < 0 or market.kind == "perpetual"
 
 
 def _follow(desk: OrderContext, state: OrderState, style: OrderParameters) -> OrderState:

@@ -13,6 +13,7 @@ from decimal import Decimal
 from ..accounting.account_book import Book
 from ..accounting.ledger import Ledger
 from ..accounting.unit_values import performance_equity, value_now
+from ..core.margin import margin_state
 from ..core.types import Order
 from .safe_mode import safe_mode
 from ..risk.kill_switch import KillSwitch
@@ -69,14 +70,30 @@ def check_order_limits(
             today = value + sum((f.cost for f in ledger.fills(account, midnight)), Decimal(0))
             if today > limits.max_daily_value:
                 return f"max_daily_value: {today:,.2f} {book.currency} traded today are above the limit of {limits.max_daily_value:,.2f}"
-        if order.side != "buy":
+        held = book.positions[order.symbol].amount if order.symbol in book.positions else Decimal(0)
+        units = held + (order.amount if order.side == "buy" else -order.amount)
+        if order.side != "buy" if limits.margin is None else abs(units) <= abs(held):  # towards zero
             return ""
         lost = position_losses(book.positions, {order.symbol: price}).get(order.symbol, 0.0)
         if limits.stop_loss is not None and lost > limits.stop_loss:
             return f"stop_loss: {order.symbol} lost {lost:.2%} since purchase, above the limit of {limits.stop_loss:.2%}"
-        return _weights_after(order, value, book, quotes, limits, groups or {})
+        return _weights_after(order, value, book, quotes, limits, groups or {}) or _margin_after(order, units, value, book, quotes, limits)
 
     return allow
+
+
+def _margin_after(order: Order, units: Decimal, value: Decimal, book: Book, quotes: Mapping[str, Decimal], limits: RiskLimits) -> str:
+    "Say what the margin would lack after an order."
+    if limits.margin is None:
+        return ""
+    cash = book.cash - (value if order.side == "buy" else -value)
+    state = margin_state(limits.margin, {s: p.amount for s, p in book.positions.items()} | {order.symbol: units}, cash, quotes)
+    if state.free < 0:
+        return f"initial_margin: {state.initial:,.2f} {book.currency} of margin would be needed, above the equity of {state.equity:,.2f}"
+    least = limits.min_liquidation_distance
+    if least is not None and state.distance is not None and state.distance < Decimal(str(least)):
+        return f"min_liquidation_distance: {float(state.distance):.2%} would be below the limit of {least:.2%}, equity {state.equity:,.2f}"
+    return ""
 
 
 def _squares(worth: Mapping[str, Decimal], groups: Mapping[str, str], limits: RiskLimits) -> Decimal:
@@ -90,14 +107,15 @@ def _weights_after(order: Order, value: Decimal, book: Book, quotes: Mapping[str
     if equity <= 0:
         return f"the account is worth {equity:,.2f} {book.currency}: nothing is bought"
     worth = {s: p.amount * quotes[s] for s, p in book.positions.items()}
-    worth[order.symbol] = worth.get(order.symbol, Decimal(0)) + value
+    worth[order.symbol] = worth.get(order.symbol, Decimal(0)) + (value if order.side == "buy" else -value)
     group = groups.get(order.symbol, "")
-    together = sum((v for s, v in worth.items() if groups.get(s, "") == group), Decimal(0)) if group else Decimal(0)
+    together = sum((abs(v) for s, v in worth.items() if groups.get(s, "") == group), Decimal(0)) if group else Decimal(0)
     gross = sum((abs(v) for v in worth.values()), Decimal(0))
-    free, risky = group in limits.cash_groups, sum((v for s, v in worth.items() if groups.get(s, "") not in limits.cash_groups), Decimal(0))
-    rules = [("max_leverage", limits.max_leverage, gross, 1)]
+    needs = lambda s, v: v if limits.margin is None else abs(v) * limits.margin.rates(s)[0]  # noqa: E731
+    free, risky = group in limits.cash_groups, sum((needs(s, v) for s, v in worth.items() if groups.get(s, "") not in limits.cash_groups), Decimal(0))
+    rules = [("max_leverage", limits.max_leverage, gross, 1), ("max_net", limits.max_net, abs(sum(worth.values(), Decimal(0))), 1)]
     if not free:
-        rules += [("max_weight", limits.max_weight, worth[order.symbol], 1), ("max_group_weight", limits.max_group_weight, together, 1),
+        rules += [("max_weight", limits.max_weight, abs(worth[order.symbol]), 1), ("max_group_weight", limits.max_group_weight, together, 1),
                   (f"group_weights[{group}]", limits.group_weights.get(group), together, 1), ("min_cash", limits.min_cash, equity - risky, -1),
                   ("max_concentration", limits.max_concentration, _squares(worth, groups, limits) / equity, 1)]
     for name, limit, amount, sign in rules:

@@ -47,11 +47,12 @@ def affordable(
     cash: Decimal,  # free, quote currency
     market: Instrument,
     style: OrderParameters,
+    what: str = "of cash",  # it is
 ) -> tuple[Decimal, str]:  # units, and why it is less
-    "Cut a purchase to the cash and to the venue's lot.\n\nParameters\n----------\namount : Decimal\n    units wanted\nprice : Decimal\ncash : Decimal\n    free, quote currency\nmarket : Instrument\nstyle : OrderParameters\n\nReturns\n-------\ntuple[Decimal, str]\n    units, and why it is less"
+    "Cut a purchase to the cash and to the venue's lot.\n\nParameters\n----------\namount : Decimal\n    units wanted\nprice : Decimal\ncash : Decimal\n    free, quote currency\nmarket : Instrument\nstyle : OrderParameters\nwhat : str, default 'of cash'\n    it is\n\nReturns\n-------\ntuple[Decimal, str]\n    units, and why it is less"
     most = cash / (price * (1 + style.fee_rate) * (1 + style.cushion))
     lot = market.amount(min(amount, most))
-    reason = f"cut from {amount} to {lot}: {cash:.2f} of cash" if most < amount else f"rounded down from {amount} to {lot}" if lot < amount else ""
+    reason = f"cut from {amount} to {lot}: {cash:.2f} {what}" if most < amount else f"rounded down from {amount} to {lot}" if lot < amount else ""
     if market.too_small(lot, price):
         return ZERO, (reason or f"{lot} at {price}") + ", which is below the venue's smallest order"
     return lot, reason

@@ -9,12 +9,13 @@ __all__ = ['make_plan', 'PlanOutcome', 'apply_plan']
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import ROUND_FLOOR, Decimal
+from decimal import ROUND_DOWN, ROUND_FLOOR, Decimal
 from typing import Any
 
 from ..core.errors import BadInput, MissingData
 from ..core.instruments import Instrument
 from ..core.types import ZERO, Action, Plan, Value
+from .margin_sizing import settle_margin
 from .plan_sizing import ONE, PlanConstraints, PlanLine, settle
 
 # %% ../../nbs/09_execution/05_plan.ipynb #82e13d81
@@ -29,13 +30,18 @@ def _exact(value: Any, what: str) -> Decimal:
     return number
 
 
-def _exact_targets(targets: Any) -> dict[str, Decimal]:
-    "Return the targets as Decimals with ten places, summing to at most one."
+def _exact_targets(targets: Any, leverage: Decimal | None = None) -> dict[str, Decimal]:
+    "Return the targets as Decimals with ten places, summing to at most one; those of a margin account to at most its leverage, shorts counted like longs."
     index = list(targets.index) if hasattr(targets, "index") else list(targets)
     if len(set(index)) < len(index):
         raise BadInput(f"the target of {next(s for s in index if index.count(s) > 1)} is given twice; keep one")
     exact = {str(s): _exact(w, f"the target of {s}") for s, w in targets.items()}
     below = [s for s, w in exact.items() if w < -Decimal("1e-9")]
+    if leverage is not None:
+        total = sum(map(abs, exact.values()), ZERO)
+        if total > leverage + Decimal("1e-6"):
+            raise BadInput(f"the targets, longs and shorts together, are {total:.4f} of the account and its margin carries {leverage}; lower them, or margin.leverage is more")
+        return {s: (w / max(total / leverage, ONE)).quantize(Decimal("1e-10"), ROUND_DOWN) for s, w in exact.items()}
     if below:
         raise BadInput(f"the target of {below[0]} is {exact[below[0]]}: a plan holds no short positions; give zero or more")
     total = sum(exact.values(), ZERO)
@@ -58,8 +64,12 @@ def _reason(a: PlanLine, gross: Decimal, venue: str) -> str:
         "below": f"below its target: {now} of the account against {aim}",
         "above": f"above its target: {now} of the account against {aim}",
         "out": f"no longer wanted: {now} of the account, target 0 %",
+        "turned": f"turned from {now} of the account to {aim}",
         "fund": f"slightly above its target ({now} against {aim}); sold to pay for purchases",
     }[a.why]
+    if a.target < 0 and a.why != "turned":
+        words = words.replace("new in the portfolio: target", "sold short: target").replace("below its target", "less short than its target" if a.trade < 0 else "below its target")
+        words = words.replace("above its target", "more short than its target")
     words += "; cut by cash or turnover" if abs(a.trade) < abs(a.wish) else ""
     return words + (f"; the part that lies at {venue}" if len(a.values) > 1 else "")
 
@@ -88,9 +98,9 @@ def _left_alone(lines: list[PlanLine], gross: Decimal, currency: str, c: PlanCon
 def make_plan(
     account: str,  # whose money, for example 'paper-sample'
     as_of: datetime,  # UTC; only data known by then was used
-    holdings: Mapping[str, Decimal],  # symbol → units, zero or more
-    cash: Decimal,  # account currency, zero or more
-    targets: Any,  # Series or mapping symbol → weight, at most 1 together; the rest is cash
+    holdings: Mapping[str, Decimal],  # symbol → units, zero or more; below zero only in a margin account
+    cash: Decimal,  # account currency, zero or more; likewise
+    targets: Any,  # Series or mapping symbol → weight, at most 1 together; the rest is cash; below zero only in a margin account
     prices: Mapping[str, Any],  # symbol → reference price in account currency
     markets: Mapping[str, Instrument],  # symbol → steps and minima of the venue
     constraints: PlanConstraints,
@@ -104,10 +114,11 @@ def make_plan(
     buy_venue: str = "",  # where purchases go when nothing is held yet
     closed: Mapping[str, str] | None = None,  # symbols whose market is closed, each with a sentence: valued, and not traded
 ) -> Plan:
-    "Say what to trade so that the holdings match the targets, sells before buys.\n\nParameters\n----------\naccount : str\n    whose money, for example 'paper-sample'\nas_of : datetime\n    UTC; only data known by then was used\nholdings : Mapping[str, Decimal]\n    symbol → units, zero or more\ncash : Decimal\n    account currency, zero or more\ntargets : Any\n    Series or mapping symbol → weight, at most 1 together; the rest is cash\nprices : Mapping[str, Any]\n    symbol → reference price in account currency\nmarkets : Mapping[str, Instrument]\n    symbol → steps and minima of the venue\nconstraints : PlanConstraints\ncurrency : str\n    account currency; a symbol 'BTC/USDT' must be quoted in it\ndata_version : str, default ''\nsettings_hash : str, default ''\nmodel_versions : Mapping[str, str] | None, default None\ngroups : Mapping[str, str] | None, default None\n    symbol → asset group\naliases : Mapping[str, str] | None, default None\n    symbol → the name the user knows\nvenues : Mapping[str, Mapping[str, Decimal]] | None, default None\n    symbol → venue → units lying there\nbuy_venue : str, default ''\n    where purchases go when nothing is held yet\nclosed : Mapping[str, str] | None, default None\n    symbols whose market is closed, each with a sentence: valued, and not traded\n\nReturns\n-------\nPlan"
-    wanted = _exact_targets(targets)
+    "Say what to trade so that the holdings match the targets, sells before buys.\n\nParameters\n----------\naccount : str\n    whose money, for example 'paper-sample'\nas_of : datetime\n    UTC; only data known by then was used\nholdings : Mapping[str, Decimal]\n    symbol → units, zero or more; below zero only in a margin account\ncash : Decimal\n    account currency, zero or more; likewise\ntargets : Any\n    Series or mapping symbol → weight, at most 1 together; the rest is cash; below zero only in a margin account\nprices : Mapping[str, Any]\n    symbol → reference price in account currency\nmarkets : Mapping[str, Instrument]\n    symbol → steps and minima of the venue\nconstraints : PlanConstraints\ncurrency : str\n    account currency; a symbol 'BTC/USDT' must be quoted in it\ndata_version : str, default ''\nsettings_hash : str, default ''\nmodel_versions : Mapping[str, str] | None, default None\ngroups : Mapping[str, str] | None, default None\n    symbol → asset group\naliases : Mapping[str, str] | None, default None\n    symbol → the name the user knows\nvenues : Mapping[str, Mapping[str, Decimal]] | None, default None\n    symbol → venue → units lying there\nbuy_venue : str, default ''\n    where purchases go when nothing is held yet\nclosed : Mapping[str, str] | None, default None\n    symbols whose market is closed, each with a sentence: valued, and not traded\n\nReturns\n-------\nPlan"
+    margin = constraints.leverage
+    wanted = _exact_targets(targets, margin)
     held = _exact_holdings(holdings, cash, constraints)
-    if (total := sum(wanted.values(), ZERO)) > ONE - constraints.min_cash:
+    if (total := sum(map(abs, wanted.values()), ZERO) / (margin or ONE)) > ONE - constraints.min_cash + (Decimal("1e-9") if margin else ZERO):
         raise BadInput(f"the targets sum to {total:.4f} and min_cash is {constraints.min_cash}: more than 1; lower one of them")
     lines, notes = [], [f"{s}: ignored as asked, {u} units" for s, u in holdings.items() if s in constraints.ignore]
     untraded = ZERO
@@ -125,13 +136,16 @@ def make_plan(
             untraded += held[symbol] * price
             notes.append(f"{symbol}: not traded at the venue, left alone at {held[symbol] * price:.2f} {currency}")
             continue
+        if margin is not None and len((venues or {}).get(symbol, {})) > 1:
+            raise BadInput(f"{symbol}: a margin account trades at one venue, and the holding lies at several; move it, or take margin.leverage away")
         lies = _lying(symbol, held.get(symbol, ZERO), (venues or {}).get(symbol, {}))
         lines.append(_line(symbol, held.get(symbol, ZERO), price, wanted.get(symbol, ZERO), markets[symbol], constraints, lies))
     gross = cash + sum((a.value for a in lines), ZERO) + untraded
     if gross <= 0:
         raise BadInput(f"account {account!r} holds nothing and has no cash; there is nothing to plan")
-    settle(lines, gross, cash, constraints)
-    ordered = sorted((a for a in lines if a.trade), key=lambda a: (a.trade > 0, -abs(a.trade) * a.price, a.symbol))
+    settle(lines, gross, cash, constraints) if margin is None else settle_margin(lines, gross, constraints)
+    opens = lambda a: margin is not None and abs(a.held + a.trade) > abs(a.held)  # noqa: E731  what frees margin comes before what needs it
+    ordered = sorted((a for a in lines if a.trade), key=lambda a: (opens(a), a.trade > 0, -abs(a.trade) * a.price, a.symbol))
     groups, aliases = groups or {}, aliases or {}
     actions = tuple(
         Action(a.symbol, "buy" if a.trade > 0 else "sell", units, a.price, _reason(a, gross, venue), groups.get(a.symbol, ""),
@@ -147,7 +161,7 @@ def _exact_holdings(holdings: Mapping[str, Decimal], cash: Decimal, c: PlanConst
     for symbol, units in [*holdings.items(), ("cash", cash)]:
         if not isinstance(units, Decimal) or not units.is_finite():
             raise BadInput(f"{symbol}: an amount of {units!r}; amounts and cash are finite Decimals from the plan on")
-        if units < 0:
+        if units < 0 and c.leverage is None:
             raise BadInput(f"{symbol}: an amount of {units}; a plan starts from zero or more, close the short position or the debt first")
     return {s: u for s, u in holdings.items() if s not in c.ignore}
 
@@ -179,7 +193,7 @@ def _lying(symbol: str, held: Decimal, places: Mapping[str, Decimal]) -> list[tu
     if places and sum(places.values(), ZERO) != held:
         where = ", ".join(f"{units} at {venue}" for venue, units in places.items())
         raise BadInput(f"{symbol}: {held} units are held and the venues have {where}; correct the holdings or the venues")
-    if any(not venue or units < 0 for venue, units in places.items()):
+    if any(not venue or (units and (units < 0) != (held < 0)) for venue, units in places.items()):
         raise BadInput(f"{symbol}: a holding lies at a venue without name or below zero; correct the venues")
     return sorted(places.items(), key=lambda place: (-place[1], place[0]))
 

@@ -20,7 +20,7 @@ MOST = 100  # rounds until trades and fees agree; half a dozen suffice almost al
 # %% ../../nbs/09_execution/00_plan_sizing.ipynb #eae8d62c
 @dataclass(frozen=True, kw_only=True)
 class PlanConstraints(Value):
-    "The rules a plan keeps to.\n\nParameters\n----------\nfee_rate : Decimal\n    fraction of the traded value, 0.001 is a tenth of a per cent\nmin_trade : Decimal\n    smallest value worth trading, account currency\nmin_fee : Decimal, default ZERO\n    smallest fee of an order, account currency\nmax_fee_share : Decimal | None, default None\n    leave a trade alone when its fee would be more than this fraction of it\ndrift : Decimal\n    distance from the target that makes a trade\ndrift_kind : Literal['relative', 'absolute'], default 'relative'\n    of the target, or in points of the account\nmax_turnover : Decimal | None, default None\n    sells and buys over equity; trades are cut in proportion\nmin_cash : Decimal, default ZERO\n    fraction of equity that purchases leave untouched\nignore : tuple[str, ...], default ()\n    holdings that are neither counted nor traded"
+    "The rules a plan keeps to.\n\nParameters\n----------\nfee_rate : Decimal\n    fraction of the traded value, 0.001 is a tenth of a per cent\nmin_trade : Decimal\n    smallest value worth trading, account currency\nmin_fee : Decimal, default ZERO\n    smallest fee of an order, account currency\nmax_fee_share : Decimal | None, default None\n    leave a trade alone when its fee would be more than this fraction of it\ndrift : Decimal\n    distance from the target that makes a trade\ndrift_kind : Literal['relative', 'absolute'], default 'relative'\n    of the target, or in points of the account\nmax_turnover : Decimal | None, default None\n    sells and buys over equity; trades are cut in proportion\nmin_cash : Decimal, default ZERO\n    fraction of equity that purchases leave untouched\nignore : tuple[str, ...], default ()\n    holdings that are neither counted nor traded\nleverage : Decimal | None, default None\n    gross value of all positions over equity that a margin account may carry; None: no short position and no debt"
 
     fee_rate: Decimal  # fraction of the traded value, 0.001 is a tenth of a per cent
     min_trade: Decimal  # smallest value worth trading, account currency
@@ -31,9 +31,10 @@ class PlanConstraints(Value):
     max_turnover: Decimal | None = None  # sells and buys over equity; trades are cut in proportion
     min_cash: Decimal = ZERO  # fraction of equity that purchases leave untouched
     ignore: tuple[str, ...] = ()  # holdings that are neither counted nor traded
+    leverage: Decimal | None = None  # gross value of all positions over equity that a margin account may carry; None: no short position and no debt
 
     def __post_init__(self):
-        _check_decimal(self, "fee_rate", "min_trade", "min_fee", "max_fee_share", "drift", "max_turnover", "min_cash")
+        _check_decimal(self, "fee_rate", "min_trade", "min_fee", "max_fee_share", "drift", "max_turnover", "min_cash", "leverage")
         for name, below in {"fee_rate": 1, "drift": 10, "min_cash": 1, "min_trade": None, "min_fee": None, "max_turnover": None}.items():
             value = getattr(self, name)
             if value is not None and (value < 0 or (below and value >= below)):

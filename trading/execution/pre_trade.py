@@ -15,9 +15,10 @@ import pandas as pd
 
 from ..core.english import plural
 from ..core.errors import BadInput
+from ..core.margin import MarginTerms, margin_state
 from ..core.types import ZERO, CheckResult, Plan, Position, Violation
 from ..risk.kill_switch import KillSwitch
-from ..risk.limits import RiskLimits, check_limits
+from ..risk.limits import FLOORS, RiskLimits, check_limits
 
 # %% ../../nbs/09_execution/15_pre_trade.ipynb #1a305dbb
 def _plan_rules(
@@ -119,28 +120,48 @@ def _weights(holdings: Mapping[str, Decimal], cash: Decimal, prices: Mapping[str
     return {s: v / equity for s, v in values.items()} if equity > 0 else {}
 
 
+def _margin_rules(
+    plan: Plan, terms: MarginTerms, prices: Mapping[str, Any], holdings: Mapping[str, Decimal], cash: Decimal,
+    after: Mapping[str, Decimal], left: Decimal, only_less: bool,
+) -> Iterator[Violation]:
+    "Judge the margin of the account that the plan would leave; a plan that only closes is not refused, unless it leaves less than nothing."
+    exact = {s: p if isinstance(p, Decimal) else Decimal(repr(float(p))) for s, p in prices.items()}
+    if any(u and s not in exact for s, u in after.items()):  # the rule of prices has said so
+        return
+    state, money = margin_state(terms, after, left, exact), plan.currency
+    held = f"positions worth {state.gross:,.2f} {money}, longs and shorts together, in an account that would be worth {state.equity:,.2f}"
+    if state.gross and state.maintenance >= state.equity and not (only_less and state.equity > 0):
+        yield Violation("maintenance_margin", f"{held} need {state.maintenance:,.2f} to be kept: they would be liquidated at once; lower the targets")
+    elif state.initial > state.equity and not only_less:
+        yield Violation("initial_margin", f"{held} need {state.initial:,.2f} of margin to be opened, {-state.free:,.2f} more than there is; "
+                                          f"lower the targets, the broker lends {terms.leverage} times the equity at most")
+
+
 def _outcome_rules(
     plan: Plan, limits: RiskLimits, prices: Mapping[str, Any], holdings: Mapping[str, Decimal], cash: Decimal,
     fee_rate: Decimal, min_fee: Decimal, groups: Mapping[str, str], equity: pd.Series | None, returns: pd.DataFrame | None,
 ) -> Iterator[Violation]:
     "Judge the portfolio that the plan would leave."
     after, left = _after(plan, holdings, cash, fee_rate, min_fee)
+    only_less = all(abs(after[a.symbol]) <= abs(holdings.get(a.symbol, ZERO)) for a in plan.actions)  # what takes a position towards zero is never refused for a limit
     for symbol, units in after.items():
-        if units < 0:
+        if units < 0 and limits.margin is None:
             yield Violation("short", f"{symbol}: {holdings.get(symbol, ZERO)} units are held, more would be sold, {units} be left", symbol)
         if units and symbol not in prices:
             yield Violation("price", f"{symbol} is held and there is no price now, so nothing can be judged", symbol)
-    if left < 0:
+    if limits.margin is not None:
+        yield from _margin_rules(plan, limits.margin, prices, holdings, cash, after, left, only_less)
+    elif left < 0:
         yield Violation("cash", f"cash would be {left:.2f} {plan.currency}: there are {cash:.2f} and the plan with fees takes more")
     state = limits.but(max_turnover=None, stop_loss=None)
     then = check_limits(state, _weights(after, left, prices), groups, equity, returns)
     before = check_limits(state, _weights(holdings, cash, prices), groups, equity, returns)
-    only_sells = all(a.side == "sell" for a in plan.actions)
     for rule, row in then[~then["ok"]].iterrows():
-        worse = row["actual"] - before.loc[rule, "actual"] if rule != "min_cash" else before.loc[rule, "actual"] - row["actual"]
-        if only_sells and worse <= 1e-9:
+        was = before["actual"].get(rule, float("inf") if rule in FLOORS else float("-inf"))
+        worse = row["actual"] - was if rule not in FLOORS else was - row["actual"]
+        if only_less and worse <= 1e-9:
             continue
-        side = "below" if rule == "min_cash" else "above"
+        side = "below" if rule in FLOORS else "above"
         judged = f"{row['actual']:.4g} is {side} the limit of {row['limit']:.4g}" if pd.notna(row["actual"]) else "cannot be judged"
         yield Violation(rule, f"{rule} after the plan: {judged}" + (f" ({row['where']})" if row["where"] else ""))
 
@@ -184,7 +205,7 @@ def check_plan(
         *_action_rules(plan, limits, prices, price_times, now, known, second_prices, losses or {}),
         *_outcome_rules(plan, limits, prices, holdings, cash, fee_rate, min_fee, groups, equity, returns),
     ]
-    always = ["as_of", "known_symbol", "one_action", "price", "short", "cash"]
+    always = ["as_of", "known_symbol", "one_action", "price", *(("short", "cash") if limits.margin is None else ("initial_margin", "maintenance_margin"))]
     asked = {"kill_switch": kill_switch is not None, "hash": expected_hash != "", "price_gap": limits.max_price_gap is not None}
     rules = [*always, *(name for name, there in asked.items() if there), *limits.in_force()]
     return CheckResult(plan.hash, tuple(dict.fromkeys(violations)), tuple(dict.fromkeys(rules)))

@@ -106,14 +106,14 @@ def _wanted(desk: OrderContext, p: Protection, market: Instrument, last: Decimal
     if p.refused or last is None or not amount:
         return []
     name = lambda kind: stable_hash(PROTECTION, desk.account, p.symbol, p.since.isoformat(), kind, p.number, length=24)  # noqa: E731
-    found, stop_order = [], p.stop_order
+    found, stop_order, closes = [], p.stop_order, not p.long or market.kind == "perpetual"
     if p.stop is not None and "stop" in keeps:
-        order = Order(p.stop_order or name("stop"), p.symbol, p.side, amount, "stop", stop_price=p.stop, linked=p.target_order)
+        order = Order(p.stop_order or name("stop"), p.symbol, p.side, amount, "stop", stop_price=p.stop, reduce_only=closes, linked=p.target_order)
         if p.stop_order or not order_problem(market, "stop", amount, last, None, p.stop):
             stop_order = order.client_order_id
             found.append(("stop_order", order))
     if p.target is not None and (not stop_order or "pair" in keeps):
-        order = Order(p.target_order or name("target"), p.symbol, p.side, amount, "limit", p.target, linked=stop_order)
+        order = Order(p.target_order or name("target"), p.symbol, p.side, amount, "limit", p.target, reduce_only=closes, linked=stop_order)
         if p.target_order or not order_problem(market, "limit", amount, last, p.target):
             found.append(("target_order", order))
     return found
@@ -256,7 +256,8 @@ def _leave(desk: OrderContext, p: Protection, why: str, market: Instrument) -> l
     held = desk.ledger.positions(desk.account).get(p.symbol)
     amount, reason = market.amount(abs(held.amount)) if held else ZERO, ""
     for part, piece in enumerate(order_parts(market, amount) if amount else ()):
-        order = Order(stable_hash(PROTECTION, desk.account, p.symbol, p.since.isoformat(), "leave", p.number, part, length=24), p.symbol, p.side, piece)
+        order = Order(stable_hash(PROTECTION, desk.account, p.symbol, p.since.isoformat(), "leave", p.number, part, length=24), p.symbol, p.side, piece,
+                      reduce_only=not p.long or market.kind == "perpetual")
         if reason := crosses_own(desk, order):
             break
         state = submit_order(desk, order, PROTECTION)

@@ -171,7 +171,7 @@ class TradingAccount:
         self.ledger.verify_new()
         how = self.books
         return reconcile(self.ledger, self.venue, self.account, self.clock, self.tolerance, symbols=self.symbols, allowed=how.tolerances,
-                         money=how.tolerance_value, reported=how.reported and self.live)
+                         money=how.tolerance_value, reported=how.reported or not self.live)
 
     def snapshot(self, prices: dict[str, Decimal]) -> AccountSnapshot:
         "Return what is held now, at these prices."
@@ -243,8 +243,10 @@ class TradingAccount:
             return execution_of(self.ledger, self.account, plan.hash)
         guarded = SafeModeVenue(self.venue, self.ledger, self.account, self.clock, rules.errors)
         prices = lambda: self.quotes([*self.ledger.positions(self.account), *(a.symbol for a in plan.actions)])  # noqa: E731
-        stop = watch_limits(self.ledger, self.account, rules.limits, prices, self.clock, rules.switch)
-        allow = check_order_limits(self.ledger, self.account, rules.limits, prices, self.clock, rules.groups)
+        terms = rules.limits.margin
+        limits = rules.limits if terms is None else rules.limits.but(margin=terms.at_venue(self.instruments))
+        stop = watch_limits(self.ledger, self.account, limits, prices, self.clock, rules.switch)
+        allow = check_order_limits(self.ledger, self.account, limits, prices, self.clock, rules.groups)
         return execute(plan, verdict, guarded, self.ledger, self.clock, rules.style, rules.max_age, self.account, stop, rules.patience,
                        sleep=None if self.live else lambda seconds: None,  # the clock of a paper exchange stands still
                        progress=progress, volume=self.volume(rules.style), allow=allow, last_look=rules.switch.reason,
@@ -327,9 +329,12 @@ def _desk(run: Run, ledger, settings, path: Path, start: tuple, now: datetime, d
     ledger.open_account(record.account, currency, cash, record.as_of, holdings)
     book = ledger.book(record.account)
     funds = {currency: book.cash} | {asset_of(s): p.amount for s, p in book.positions.items()}
-    tape = run.tape or paper_tape(settings, record.as_of, now)
+    done = ledger.last("reconciled", record.account)
+    last = done.timestamp if done and settings.margin.leverage else None  # what happened to a margin account since then is told with the bars since then
+    live = now - record.as_of < timedelta(hours=1)
+    tape = run.tape or paper_tape(settings, record.as_of, now, None if live else last)
     terms = pinned_instruments(run, now)
-    paper = paper_venue(settings, record.as_of, now, funds, path, tape, terms)
+    paper = paper_venue(settings, record.as_of, now, funds, path, tape, terms, ledger.last("placed", record.account), last)
     venue = with_circuit_breaker(paper, settings, ledger, record.account, lambda: record.as_of)
     return TradingAccount(record.account, ledger, venue, tape, record.as_of, currency, dry_run, said, past, volumes=volumes)
 

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['USUAL_CALENDARS', 'market_source', 'with_cache', 'store_of', 'source_note', 'bars_of', 'calendars_of',
-           'symbol_calendars', 'models_of', 'taxonomy_of', 'groups_of', 'shock_groups_of', 'risk_limits',
-           'optimizer_of', 'policy_of']
+           'symbol_calendars', 'models_of', 'taxonomy_of', 'groups_of', 'shock_groups_of', 'margin_terms',
+           'risk_limits', 'optimizer_of', 'policy_of']
 
 # %% ../../nbs/12_pipeline/20_factory.ipynb #e5cbecaa
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import pandas as pd
 from ..core.bars import closed_by
 from ..core.calendars import observed_calendar
 from ..core.errors import BadInput
+from ..core.instruments import Instrument
+from ..core.margin import MarginTerms
 from ..core.settings import Settings
 from ..core.types import MarketData, stable_hash
 from .launch import settings_of
@@ -163,15 +166,28 @@ def shock_groups_of(settings: Settings) -> dict[str, str]:
     return {symbol: group for symbol, group in found.items() if group in told}
 
 # %% ../../nbs/12_pipeline/20_factory.ipynb #2ec719d2
-def risk_limits(settings: Settings):
-    "Return the account's limits as the risk checks take them."
+def margin_terms(
+    settings: Settings,
+    instruments: Mapping[str, Instrument] | None = None,  # of the venue, which may ask for more
+) -> MarginTerms | None:  # None: everything is paid for in full
+    "Return the terms of a margin account.\n\nParameters\n----------\nsettings : Settings\ninstruments : Mapping[str, Instrument] | None, default None\n    of the venue, which may ask for more\n\nReturns\n-------\nMarginTerms | None\n    None: everything is paid for in full"
+    m = settings.margin
+    return None if m.leverage is None else MarginTerms(**m.model_dump()).at_venue(instruments or {})
+
+
+def risk_limits(
+    settings: Settings,
+    instruments: Mapping[str, Instrument] | None = None,  # of the venue, for the margin that it asks for
+):
+    "Return the account's limits as the risk checks take them.\n\nParameters\n----------\nsettings : Settings\ninstruments : Mapping[str, Instrument] | None, default None\n    of the venue, for the margin that it asks for"
     from trading.risk.limits import RiskLimits
 
     s = settings.limits
     level = settings.risk_levels[settings.allocate.risk_level]
     own = {group: ceiling for group, ceiling in level.items() if group in set(groups_of(settings).values())}
     return RiskLimits(max_weight=s.max_weight, max_group_weight=s.max_group_weight, group_weights=own, min_cash=s.min_cash,
-                      max_leverage=s.max_leverage, max_turnover=s.max_turnover, max_drawdown=s.max_drawdown,
+                      max_leverage=s.max_leverage, max_net=s.max_net, min_liquidation_distance=s.min_liquidation_distance, margin=margin_terms(settings, instruments),
+                      max_turnover=s.max_turnover, max_drawdown=s.max_drawdown,
                       max_daily_loss=s.max_daily_loss, max_var_95=s.max_var_95, max_concentration=s.max_concentration, stop_loss=s.stop_loss,
                       max_orders=s.max_orders, max_order_value=s.max_order_value, max_daily_value=s.max_daily_value, max_price_gap=s.max_price_gap,
                       max_price_age=timedelta(hours=settings.market.max_age_hours))
@@ -196,6 +212,7 @@ def policy_of(
     group_path=None,  # time × group, for the optimiser 'cycle'
 ):
     "Return the allocation policy in force, within the account's limits.\n\nParameters\n----------\nsettings : Settings\ngroup_path : default None\n    time × group, for the optimiser 'cycle'"
+    from trading.portfolio.long_short import LONG_SHORT, LongShortPolicy
     from trading.portfolio.policies import RiskLevel, policy
 
     a, limits = settings.allocate, settings.limits
@@ -207,5 +224,11 @@ def policy_of(
     margin = 0.98  # a price moves between the plan and the fill: aim a little inside a limit
     level = RiskLevel(a.risk_level, min(row["max_weight"], limits.max_weight * margin), row["volatility"], row["max_drawdown"],
                       max(row["min_cash"], limits.min_cash), {g: c * margin for g, c in ceilings.items()})
-    return policy(a.policy, level, optimizer=optimizer_of(settings, group_path), groups=groups_of(settings),
-                  horizon=max(settings.forecast.horizons), timeframe=settings.market.timeframe)
+    options = {"groups": groups_of(settings), "horizon": max(settings.forecast.horizons), "timeframe": settings.market.timeframe}
+    if a.policy.replace("_", " ").replace("-", " ").lower() == LONG_SHORT:
+        if settings.margin.leverage is None or a.optimizer != "policy":
+            raise BadInput("the policy long short holds short positions by a rule of its own; give the account's margin.leverage, for example 2" if a.optimizer == "policy"
+                           else "the policy long short has a rule of its own; leave allocate.optimizer at policy, or choose another policy")
+        most = min(limits.max_leverage, float(settings.margin.leverage) * (1 - limits.min_cash)) * margin
+        return LongShortPolicy(LONG_SHORT, level, gross=most, net=None if limits.max_net is None else limits.max_net * margin, **options)
+    return policy(a.policy, level, optimizer=optimizer_of(settings, group_path), **options)

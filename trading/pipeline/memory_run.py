@@ -44,8 +44,8 @@ class MemoryRun(Run):
         self._record = record
         return record
 
-    def write(self, name: str, content) -> None:
-        "Keep an artefact: a table as it is, anything else as JSON."
+    def write(self, name: str, content) -> Path:
+        "Keep an artefact, a table as it is, anything else as JSON, and return where it would lie in a folder."
         import pandas as pd
 
         if isinstance(content, pd.DataFrame):
@@ -57,6 +57,7 @@ class MemoryRun(Run):
             texts = {k: v for k, v in self._kept.items() if isinstance(v, str)}
             state = {"as_of": self._record.as_of.isoformat(), "record": self._record.to_json(), "texts": texts, "weights": json.loads(self._kept["weights"].to_json(orient="split"))}
             write_atomic(self.pending, json.dumps(state).encode())
+        return self.folder / name
 
     def read(self, name: str, kind: type[Value] | None = None):
         "Return an artefact."

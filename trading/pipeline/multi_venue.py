@@ -58,13 +58,14 @@ def add_books(
     with localcontext(EXACT):
         total = {n: sum((getattr(b, n) for b in books), ZERO) for n in ("cash", "realised", "fees", "paid_in", "income", "contributed")}
         by = {n: {k: sum((getattr(b, n).get(k, ZERO) for b in books), ZERO) for k in dict.fromkeys(k for b in books for k in getattr(b, n))}
-              for n in ("costs", "realised_by", "outside")}
+              for n in ("costs", "realised_by", "outside", "own_costs")}
         units = {s: sum((b.positions[s].amount for b in books if s in b.positions), ZERO) for s in by["costs"]}
         held = {s: Position(s, n, strip_zeros((by["costs"][s] / n).quantize(PRICE_STEP))) for s, n in units.items() if n}
         kinds = dict.fromkeys(k for b in books for k in b.income_by)
         income_by = {k: {s: sum((b.income_by.get(k, {}).get(s, ZERO) for b in books), ZERO)
                          for s in dict.fromkeys(s for b in books for s in b.income_by.get(k, {}))} for k in kinds}
-    return Book(name, books[0].currency, positions=held, income_by=income_by, **total, **by)
+    currencies = {s: c for b in books for s, c in b.own_currencies.items()}
+    return Book(name, books[0].currency, positions=held, income_by=income_by, own_currencies=currencies, financed=tuple({s for b in books for s in b.financed}), **total, **by)
 
 
 class CombinedLedger:

@@ -36,16 +36,21 @@ def named_sleeves(
     groups: Mapping[str, str] | None = None,  # symbol → group; None: before they are known, those that the settings list
 ) -> tuple[Sleeve, ...]:  # in the order of the settings
     "Return what trades besides the policy, or say what is wrong with it.\n\nParameters\n----------\nsettings : Settings\ngroups : Mapping[str, str] | None, default None\n    symbol → group; None: before they are known, those that the settings list\n\nReturns\n-------\ntuple[Sleeve, ...]\n    in the order of the settings"
+    from trading.portfolio.long_short import LONG_SHORT
     from trading.portfolio.optimizers import OPTIMIZERS, SHORT
     from trading.portfolio.policies import AVERSION
 
-    found = []
+    found: list[Sleeve] = []
+    names: dict[str, str] = {}
+    for name in settings.strategies:
+        if (twin := names.setdefault(name.replace("_", " ").replace("-", " ").casefold(), name)) != name:
+            raise BadInput(f"strategies.{twin} and strategies.{name} are one name written in two ways; keep one of them")
     for name, line in settings.strategies.items():
         if name in ("policy", "limits"):
             raise BadInput(f"a sleeve cannot be called {name}: the report calls {'the allocation policy' if name == 'policy' else 'what limits cut'} so; choose another name")
         word, dashed = name.replace("_", " ").replace("-", " ").lower(), name.replace("_", "-").replace(" ", "-").lower()
         targets = {k: v for k, v in line.items() if k not in ("share", "max_weight")}
-        kind = "targets" if targets else "policy" if word in (*AVERSION, "tactical") else "optimizer" if SHORT.get(dashed, dashed) in OPTIMIZERS else "strategy"
+        kind = "targets" if targets else "policy" if word in (*AVERSION, "tactical", LONG_SHORT) else "optimizer" if SHORT.get(dashed, dashed) in OPTIMIZERS else "strategy"
         if kind == "optimizer" and SHORT.get(dashed, dashed) in ("fixed", "group-targets"):
             raise BadInput(f"strategies.{name} needs targets; write them behind the share, for example {name} = {line['share']:g}, SPY 0.6, AGG 0.4")
         if kind in ("policy", "optimizer") and name in _current(settings):

@@ -11,10 +11,12 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+from ..core.errors import BadInput, MissingData
 from ..core.instruments import Instrument
 from ..core.settings import Settings
 from ..core.tracing import traced
-from .factory import market_source
+from ..core.types import Event
+from .factory import margin_terms, market_source
 from .instruments import known_instruments
 
 # %% ../../nbs/12_pipeline/26_paper.ipynb #587bb1f2
@@ -22,15 +24,16 @@ def paper_tape(
     settings: Settings,
     as_of: datetime,  # UTC, when orders are placed
     now: datetime,  # UTC
+    last: datetime | None = None,  # UTC, when the exchange was asked last; a margin account has lived through all bars since
 ):
-    "Return the prices that paper orders placed at `as_of` can trade at.\n\nParameters\n----------\nsettings : Settings\nas_of : datetime\n    UTC, when orders are placed\nnow : datetime\n    UTC"
+    "Return the prices that paper orders placed at `as_of` can trade at.\n\nParameters\n----------\nsettings : Settings\nas_of : datetime\n    UTC, when orders are placed\nnow : datetime\n    UTC\nlast : datetime | None, default None\n    UTC, when the exchange was asked last; a margin account has lived through all bars since"
     from trading.venues.paper.matching import BarFeed, QuoteFeed
 
     market, source = settings.market, market_source(settings)
-    if now - as_of < timedelta(hours=1):
+    if now - as_of < timedelta(hours=1) and last is None:
         quotes = source.fetch_tickers(market.symbols)
         return QuoteFeed(lambda symbol, _: quotes.get(symbol))
-    since = as_of - timedelta(hours=market.max_age_hours) - timedelta(days=10)
+    since = min(as_of - timedelta(hours=market.max_age_hours), last or as_of) - timedelta(days=10)
     frames = {s: source.fetch_ohlcv(s, market.timeframe, since, now) for s in market.symbols}
     from trading.core.bars import bars_from
 
@@ -56,11 +59,32 @@ def paper_venue(
     path: Path | None,  # where the exchange remembers; None: nowhere
     tape=None,  # its prices; None: what `paper_tape` gives
     instruments: Mapping[str, Instrument] | None = None,  # by symbol; None: what is known of the profile's
+    known: Event | None = None,  # the last order that the books say it took; one that does not know it has lost its memory
+    last: datetime | None = None,  # UTC, when the exchange was asked last, for a margin account
 ):
-    "Return the exchange that a run on paper trades on.\n\nParameters\n----------\nsettings : Settings\nas_of : datetime\n    UTC\nnow : datetime\n    UTC\nfunds : dict[str, Decimal]\n    what the account holds when the exchange first hears of it\npath : Path | None\n    where the exchange remembers; None: nowhere\ntape : default None\n    its prices; None: what `paper_tape` gives\ninstruments : Mapping[str, Instrument] | None, default None\n    by symbol; None: what is known of the profile's"
+    "Return the exchange that a run on paper trades on.\n\nParameters\n----------\nsettings : Settings\nas_of : datetime\n    UTC\nnow : datetime\n    UTC\nfunds : dict[str, Decimal]\n    what the account holds when the exchange first hears of it\npath : Path | None\n    where the exchange remembers; None: nowhere\ntape : default None\n    its prices; None: what `paper_tape` gives\ninstruments : Mapping[str, Instrument] | None, default None\n    by symbol; None: what is known of the profile's\nknown : Event | None, default None\n    the last order that the books say it took; one that does not know it has lost its memory\nlast : datetime | None, default None\n    UTC, when the exchange was asked last, for a margin account"
     from trading.venues.paper.exchange import PaperVenue
+    from trading.venues.paper.margin_exchange import MarginVenue
 
     live = now - as_of < timedelta(hours=1)
     clock = (lambda: datetime.now(UTC)) if live else (lambda: as_of)
-    return traced(PaperVenue(tape or paper_tape(settings, as_of, now), clock, instruments or known_instruments(settings), paper_costs(settings),
-                             funds, settings.market.currency, path, name=f"paper {settings.market.venue}"))
+    lost = known and path and not (path.exists() and path.stat().st_size)
+    if lost:
+        raise BadInput(_forgotten(path, known))
+    given = (tape or paper_tape(settings, as_of, now), clock, instruments or known_instruments(settings), paper_costs(settings), funds,
+             settings.market.currency, path, f"paper {settings.market.venue}")
+    terms = margin_terms(settings, given[2])
+    past = paper_tape(settings, as_of, now, last or as_of) if terms and getattr(given[0], "live", False) else None
+    venue = PaperVenue(*given) if terms is None else MarginVenue(*given, terms=terms, past=past)
+    try:
+        if known:
+            venue.sent(known.data["client_order_id"])
+    except MissingData as error:
+        raise BadInput(_forgotten(path, known)) from error
+    return traced(venue)
+
+
+def _forgotten(path: Path, known: Event) -> str:
+    "Say that an exchange on paper has lost what the books know of it."
+    return (f"the paper exchange {path.name} is gone, empty, or older than its books: it does not know the order {known.data['client_order_id']} that the ledger "
+            f"has of {known.timestamp:%Y-%m-%d}; restore both from one backup: 'carnet restore FILE --into FOLDER'")

@@ -20,6 +20,7 @@ from ..core.types import ZERO, CheckResult, Plan
 from ..execution.pre_trade import check_plan, position_losses
 from .account import AccountSnapshot, kill_switch
 from .factory import bars_of, groups_of, risk_limits, symbol_calendars
+from .instruments import pinned_instruments
 from .price_snapshot import pinned_price_snapshot
 from .run_record import Run
 from .target_weights import recent_day_returns
@@ -64,7 +65,7 @@ def check_run(
     if equity is None:
         equity = pd.Series({pd.Timestamp(t): v for t, v in state["history"]}, dtype=float)
     return check_plan(
-        plan, risk_limits(settings), seen.prices, seen.times, seen.moment, {s: p.amount for s, p in before.positions.items()}, before.cash,
+        plan, risk_limits(settings, pinned_instruments(run, seen.moment) if settings.margin.leverage else None), seen.prices, seen.times, seen.moment, {s: p.amount for s, p in before.positions.items()}, before.cash,
         settings.market.symbols, kill_switch(settings, plan.account), fee_rate=Decimal(repr(float(settings.costs.fee_rate))),
         groups=groups_of(settings), equity=equity, returns=recent_day_returns(settings, bars_of(run)["close"]),
         losses=position_losses(before.positions, seen.prices), traded_today=traded_today)

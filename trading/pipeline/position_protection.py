@@ -16,10 +16,10 @@ import pandas as pd
 
 from ..accounting.ledger import Ledger
 from ..core.bars import bar_length
-from ..core.errors import BadInput, Busy
+from ..core.errors import BadInput, Busy, TradingError
 from ..core.files import lock_folder
 from ..core.settings import Settings
-from ..core.types import MarketData, Plan, Venue
+from ..core.types import MarketData, Plan, PricedVenue
 from ..execution.order_manager import OrderContext
 from ..execution.protection import Extremes, keep_rules, protections, reached_levels, release_orders, watch_protections
 from ..execution.safe_mode import safe_mode
@@ -107,8 +107,8 @@ def open_venue(
     ledger: Ledger,
     now: datetime,  # UTC
     at: str = "",  # end of the account's name, for another venue than the profile's own
-) -> tuple[Venue, datetime]:  # and the moment it lives in: the sample market ended in 2022
-    "Open the venue of an account as it is, outside a run.\n\nParameters\n----------\nsettings : Settings\nmode : str\n    'paper' or 'live'\nledger : Ledger\nnow : datetime\n    UTC\nat : str, default ''\n    end of the account's name, for another venue than the profile's own\n\nReturns\n-------\ntuple[Venue, datetime]\n    and the moment it lives in: the sample market ended in 2022"
+) -> tuple[PricedVenue, datetime]:  # and the moment it lives in: the sample market ended in 2022
+    "Open the venue of an account as it is, outside a run.\n\nParameters\n----------\nsettings : Settings\nmode : str\n    'paper' or 'live'\nledger : Ledger\nnow : datetime\n    UTC\nat : str, default ''\n    end of the account's name, for another venue than the profile's own\n\nReturns\n-------\ntuple[PricedVenue, datetime]\n    and the moment it lives in: the sample market ended in 2022"
     account = f"{mode}-{settings.run.profile}{at}"
     if account not in ledger.accounts():
         raise BadInput(f"the account {account} was never opened; 'carnet run --profile {settings.run.profile} --mode {mode}' opens it")
@@ -116,7 +116,7 @@ def open_venue(
         return connect(each_venue(settings)[at], orders=True), now
     marks = ledger.equity_history(account).index
     when = marks[-1].to_pydatetime() if settings.market.recorded and len(marks) else now
-    return paper_venue(settings, when, now, {}, Path(settings.run.data) / f"paper-{settings.run.profile}.sqlite"), when
+    return paper_venue(settings, when, now, {}, Path(settings.run.data) / f"paper-{settings.run.profile}.sqlite", known=ledger.last("placed", account)), when
 
 
 def profile_accounts(
@@ -181,9 +181,11 @@ def look_at_levels(
         ledger.close()
     if not symbols:
         return []
-    prices = source.fetch_tickers(symbols)
     try:
+        prices = source.fetch_tickers(symbols)
         with lock_folder(settings.run.data):
             return watch_account_levels(settings, settings.run.mode, now, prices)
     except Busy:
         return []
+    except TradingError as error:
+        return [f"what is watched here could not be looked at: {error}"]

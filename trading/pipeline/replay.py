@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from shutil import copyfile, copytree
+from shutil import copyfile, copytree, rmtree
 from typing import Any
 
 import pandas as pd
@@ -27,6 +27,8 @@ from ..forecast.model_promotion import promotions
 from .factory import bars_of, market_source, models_of, source_note, store_of
 from .instruments import fetch_instruments, instruments_version
 from .memory_run import MemoryRun
+from .named_optimizer import named_optimizer
+from .named_sleeves import named_sleeves
 from .paper import paper_tape
 from .replay_result import write_result
 from .run_record import RunRecord, versions
@@ -254,21 +256,30 @@ def run_replay(
     if unknown := [p for p in parts if p not in PARTS]:
         raise BadInput(f"{unknown[0]!r} is no part that can be switched off; choose of {', '.join(PARTS)}")
     begin, end = parse_as_of(first), parse_as_of(last) if last else now
+    if begin.date() <= settings.market.start:
+        raise BadInput(f"the day {first} lies before the data of profile {settings.run.profile!r}, which begins on {settings.market.start}; begin later")
+    named_optimizer(settings)  # a wrong word is said now, not at each close
+    named_sleeves(settings)
     if end < begin:
-        raise BadInput(f"the replay would end on {last}, before it begins on {first}; give the earlier day first")
+        raise BadInput(f"the replay would end on {last}, before it begins on {first}; give the earlier day first" if last else f"the replay would begin on {first}, which has not ended yet; give a day that is past")
     reports, profile = Path(settings.run.reports), settings.run.profile
     asked = stable_hash(settings.hash, begin.isoformat(), last, parts, versions()["carnet"], past and fingerprint(past.bars), length=16)
     folder, known = _replay_folder(reports, f"{first}_{last or 'now'}_{profile}", asked)
     worlds: dict[str, World] = {}
-    for part in ("", *parts):
-        own = _own_settings(settings_without(settings, part), folder / part if part else folder)
-        past = past or stored_past(settings, own, begin, end, now)
-        versions_at = StoreVersions(past.bars, past.source, settings.market.timeframe)
-        worlds[part] = World(own, past.bars, past.tape, versions_at.at, part, ledger=Path(own.run.data) / "ledger.sqlite")
-    closes = closes_between(past.bars, settings.market.timeframe, begin, end)
-    if not closes:
-        span = f"{past.bars.index[0]:%Y-%m-%d} to {past.bars.index[-1]:%Y-%m-%d}"
-        raise MissingData(f"no bar of profile {profile!r} closes between {first} and {last or 'now'}; the stored bars go from {span}: choose days within, or bring more with 'carnet ingest'")
+    try:
+        for part in ("", *parts):
+            own = _own_settings(settings_without(settings, part), folder / part if part else folder)
+            past = past or stored_past(settings, own, begin, end, now)
+            versions_at = StoreVersions(past.bars, past.source, settings.market.timeframe)
+            worlds[part] = World(own, past.bars, past.tape, versions_at.at, part, ledger=Path(own.run.data) / "ledger.sqlite")
+        closes = closes_between(past.bars, settings.market.timeframe, begin, end)
+        if not closes:
+            span = f"{past.bars.index[0]:%Y-%m-%d} to {past.bars.index[-1]:%Y-%m-%d}"
+            raise MissingData(f"no bar of profile {profile!r} closes between {first} and {last or 'now'}; the stored bars go from {span}: choose days within, or bring more with 'carnet ingest'")
+    except TradingError:
+        if not known:
+            rmtree(folder)
+        raise
     terms = instrument_terms(worlds[""].settings, now)
     for world in worlds.values():
         world.kept["instruments"] = terms

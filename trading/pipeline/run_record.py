@@ -206,17 +206,30 @@ class Run(Shown):
         import pandas as pd
 
         record = self.record
-        file = next((f for f in (f"{name}.parquet", f"{name}.json") if f in record.artefacts), None)
-        if file is None or not (path := self.folder / "artefacts" / file).exists():
-            raise MissingData(f"run {record.id} has no artefact {name!r}; run it on with 'carnet run --resume {record.id}'")
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != record.artefacts[file]:
-            raise BadInput(f"the artefact {file} of run {record.id} was altered after it was written; start a new run")
+        file = next((f for f in (f"{name}.parquet", f"{name}.json") if f in record.artefacts), f"{name}.json")
+        data = self.content(file, record)
         if file.endswith(".parquet"):
             frame = pd.read_parquet(io.BytesIO(data))
             check_schema(name, frame)
             return frame
         return kind.from_json(data) if kind else json.loads(data)
+
+    def content(
+        self,
+        file: str,  # name of an artefact with its ending
+        record: RunRecord,
+    ) -> bytes:
+        "Return an artefact as it was written, or say that it is missing or altered.\n\nParameters\n----------\nfile : str\n    name of an artefact with its ending\nrecord : RunRecord\n\nReturns\n-------\nbytes"
+        path = self.folder / "artefacts" / file
+        if file not in record.artefacts or not path.exists():
+            raise MissingData(f"run {record.id} has no artefact {path.stem!r}; run it on with 'carnet run --resume {record.id}'")
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise BadInput(f"the artefact {file} of run {record.id} cannot be read: {error.strerror}; put {path} back from a backup, or start a new run") from error
+        if hashlib.sha256(data).hexdigest() != record.artefacts[file]:
+            raise BadInput(f"the artefact {file} of run {record.id} was altered after it was written; put {path} back from a backup, or start a new run")
+        return data
 
     def has(self, name: str) -> bool:
         "Tell whether an artefact was written."

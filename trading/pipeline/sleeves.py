@@ -163,20 +163,28 @@ def within_limits(
     wanted: pd.Series,  # by symbol: fraction of the account
     level: RiskLevel,  # the limits in force
     groups: Mapping[str, str],  # symbol → group
+    gross: float | None = None,  # of a margin account: longs and shorts together, at most; None: no shorts
+    net: float | None = None,  # longs less shorts, either way, at most
 ) -> tuple[pd.Series, list[str]]:  # by symbol; a sentence for each cut
-    "Cut weights to what the account may hold.\n\nParameters\n----------\nwanted : pd.Series\n    by symbol: fraction of the account\nlevel : RiskLevel\n    the limits in force\ngroups : Mapping[str, str]\n    symbol → group\n\nReturns\n-------\ntuple[pd.Series, list[str]]\n    by symbol; a sentence for each cut"
-    notes, kept = [], wanted.clip(lower=0.0)
-    if (short := wanted < -1e-9).any():
+    "Cut weights to what the account may hold.\n\nParameters\n----------\nwanted : pd.Series\n    by symbol: fraction of the account\nlevel : RiskLevel\n    the limits in force\ngroups : Mapping[str, str]\n    symbol → group\ngross : float | None, default None\n    of a margin account: longs and shorts together, at most; None: no shorts\nnet : float | None, default None\n    longs less shorts, either way, at most\n\nReturns\n-------\ntuple[pd.Series, list[str]]\n    by symbol; a sentence for each cut"
+    notes, kept = [], wanted if gross is not None else wanted.clip(lower=0.0)
+    if gross is None and (short := wanted < -1e-9).any():
         notes.append(f"the sleeves together would be short of {', '.join(wanted.index[short][:5])}; the account holds no short positions, so it holds none of it")
-    for symbol in kept.index[kept > level.max_weight + 1e-9]:
+    for symbol in kept.index[kept.abs() > level.max_weight + 1e-9]:
         notes.append(f"{symbol}: the sleeves together want {kept[symbol]:.1%} and at most {level.max_weight:.1%} may be held; the rest stays in cash")
-    kept = kept.clip(upper=level.max_weight)
+    kept = kept.clip(-level.max_weight, level.max_weight)
     for group, cap in level.group_limits.items():
         inside = [s for s in kept.index if groups.get(s, s) == group]
-        if (total := kept[inside].sum()) > cap + 1e-9:
+        if (total := kept[inside].abs().sum()) > cap + 1e-9:
             notes.append(f"{group}: the sleeves together want {total:.1%} and at most {cap:.1%} of the group may be held; the rest stays in cash")
             kept[inside] *= cap / total
-    if (total := kept.sum()) > 1 - level.min_cash + 1e-9:
+    if gross is not None and (total := kept.abs().sum()) > gross + 1e-9:
+        notes.append(f"the sleeves together want {total:.1%} long and short and at most {gross:.1%} may be held: all are cut in proportion")
+        kept *= gross / total
+    if net is not None and (total := abs(kept.sum())) > net + 1e-9:
+        notes.append(f"the sleeves together want longs less shorts of {kept.sum():.1%} and at most {net:.1%} may be held: all are cut in proportion")
+        kept *= net / total
+    if gross is None and (total := kept.sum()) > 1 - level.min_cash + 1e-9:
         notes.append(f"the sleeves together want {total:.1%} and at least {level.min_cash:.1%} stays in cash: all are cut in proportion")
         kept *= (1 - level.min_cash) / total
     return kept, notes
@@ -208,10 +216,13 @@ def net_targets(
     sleeves, records = sleeve_weights(here, bars, views, regime)
     left = max(1 - sum(r["share"] for r in records), 0.0)
     parts = pd.concat([(table["target"] * left).rename("policy"), sleeves.reindex(table.index)], axis=1)
-    kept, notes = within_limits(parts.sum(axis=1), policy.level, groups_of(settings))
-    kept = np.floor(kept * 1e10 + 1e-3) / 1e10
+    limits, lent = settings.limits, settings.margin.leverage
+    gross = None if lent is None else 0.98 * min(limits.max_leverage, float(lent) * (1 - limits.min_cash))  # as the policies, a little inside
+    net = None if lent is None or limits.max_net is None else 0.98 * limits.max_net
+    kept, notes = within_limits(parts.sum(axis=1), policy.level, groups_of(settings), gross, net)
+    kept = np.floor(kept.abs() * 1e10 + 1e-3) / 1e10 * np.sign(kept)
     said = {s: ", ".join(f"{n} {w:+.1%}" for n, w in row.items() if abs(w) > 5e-5) for s, row in parts.iterrows()}
-    cut = parts.sum(axis=1) - kept > 1e-9
+    cut = (parts.sum(axis=1) - kept).abs() > 1e-9
     reasons = [f"{said[s]}{', cut by the limits' if cut[s] else ''}; the policy: {table.loc[s, 'reason']}" if said[s] else table.loc[s, "reason"] for s in table.index]
     table = table.assign(target=kept, reason=reasons)
     return NetTargets(table, policy, parts.assign(limits=kept - parts.sum(axis=1)), records, [r["text"] for r in records if r["text"]] + notes)

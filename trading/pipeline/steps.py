@@ -253,7 +253,7 @@ def allocate_weights(
 def allocate_step(run: Run) -> Allocated:
     "Allocate and keep the weights; the regime is only asked where the policy acts on it."
     settings = settings_of(run)
-    asked = "tactical" in (settings.allocate.policy, *settings.strategies)
+    asked = "tactical" in (settings.allocate.policy, *(name.lower() for name in settings.strategies))
     regime = market_regime(bars_of(run))["chances"] if asked else None
     done = allocate_weights(run, regime)
     run.write("weights", done.targets)

@@ -26,6 +26,8 @@ from ..execution.approval import cancel_plan, plan_status
 from .account import kill_switch, open_account_ledger
 from .factory import calendars_of, market_source, store_of
 from .memory_run import MemoryRun
+from .named_optimizer import named_optimizer
+from .named_sleeves import named_sleeves
 from .paper import paper_tape
 from .position_protection import look_at_levels
 from .price_snapshot import PriceSnapshot
@@ -85,7 +87,7 @@ class TradeLoop:
         self.source = market_source(settings)
         tape = paper_tape(settings, clock(), datetime(2200, 1, 1, tzinfo=UTC)) if market.recorded else None
         self.world, self.waiting = World(settings, None, tape, lambda _: self.version), None
-        self.version, self.quiet, self.day, self.watched = "", False, None, clock()
+        self.version, self.quiet, self.day, self.failed, self.watched = "", False, None, "", clock()
 
     def run(
         self,
@@ -93,13 +95,15 @@ class TradeLoop:
         once: bool = False,  # decide at the newest close, however late, and end
     ) -> str:  # why it ended
         "Wait for closes and decide at each; what was decided before is not decided again.\n\nParameters\n----------\nuntil : datetime | None, default None\n    UTC; None: for ever\nonce : bool, default False\n    decide at the newest close, however late, and end\n\nReturns\n-------\nstr\n    why it ended"
+        if until and until < self.clock():
+            raise BadInput(f"the loop would end at {until:%Y-%m-%d %H:%M}, before it begins at {self.clock():%Y-%m-%d %H:%M}; give a later end")
         if why := self.switch.reason():
             raise Refused(f"trading of {self.account} is {why}; 'carnet kill --reset' allows it again")
         _fetch(self, self.clock())
         last, begun = self.decided(), self.clock()
         _resume(self)
         if last and last > begun:
-            self.tell(f"{self.account} has decided for {last:%Y-%m-%d %H:%M} already; nothing is decided before the close after it")
+            self.tell(f"{self.account} is past the close of {last:%Y-%m-%d %H:%M} already; nothing is decided before the close after it")
         self.state.write(close=last and last.isoformat(), profile=self.settings.run.profile, account=self.account, timeframe=self.settings.market.timeframe, pid=os.getpid(), started=begun.isoformat(),
                          decisions=0, missed=0, problems=[], last=None, ended=None)
         ended = "interrupted"
@@ -112,6 +116,9 @@ class TradeLoop:
                 if (last is None or close > last) and _at_close(self, close, last, once):
                     last = close
                 if once and last and last >= close:
+                    if self.failed:
+                        ended = f"there was no decision at the close of {close:%Y-%m-%d %H:%M}"
+                        raise Refused(f"{ended}: {self.failed}")
                     ended = f"the close of {close:%Y-%m-%d %H:%M} is decided"
                     return ended
                 if until and now >= until:
@@ -245,6 +252,7 @@ def _snapshot(loop: TradeLoop) -> PriceSnapshot:
 def _fail(loop: TradeLoop, close: datetime, words: str) -> bool:
     "Note a close without a decision."
     loop.tell(f"{close:%Y-%m-%d %H:%M}: no decision: {words}")
+    loop.failed = words
     loop.state.problem(close, words)
     loop.state.write(close=close.isoformat())
     return True
@@ -274,16 +282,10 @@ def _told(loop: TradeLoop, run: MemoryRun, outcome: Outcome, close: datetime) ->
 
 def _look_at_levels(loop: TradeLoop) -> None:
     "Act on what is watched here, between two closes of a market that is alive."
-    now = loop.clock()
-    if loop.settings.market.recorded or now - loop.watched < timedelta(seconds=5):
-        return
-    loop.watched = now
-    try:
-        for words in look_at_levels(loop.settings, loop.source, now):
+    if not loop.settings.market.recorded and loop.clock() - loop.watched >= timedelta(seconds=5):
+        loop.watched = loop.clock()
+        for words in look_at_levels(loop.settings, loop.source, loop.watched):
             loop.tell(words)
-    except TradingError as error:
-        loop.tell(f"what is watched here could not be looked at: {error}")
-        loop.state.problem(now, str(error))
 
 
 def _look_at_waiting(loop: TradeLoop) -> None:
@@ -385,6 +387,8 @@ def open_loop(
     market = settings.market
     if market.recorded and start is None:
         raise BadInput(f"the market of profile {settings.run.profile!r} is a record that has ended; say with --from where its clock shall start, or use 'carnet replay'")
+    named_optimizer(settings)  # a wrong word is said now, not at each close
+    named_sleeves(settings)
     if start and not market.recorded:
         raise BadInput("a market that is alive has its own clock; leave --from out, or use 'carnet replay' for the past")
     if settings.forecast.refit == "run" and bar_length(market.timeframe) < pd.Timedelta(days=1):

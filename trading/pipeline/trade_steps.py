@@ -97,10 +97,10 @@ def plan_step(
     if run.has("plan"):
         return Planned(run.read("plan", Plan), before, equity)
     constraints = PlanConstraints(fee_rate=_exact(costs.fee_rate), min_trade=trade.min_trade, drift=_exact(trade.drift),
-                                  max_turnover=_exact(limits.max_turnover), min_cash=_exact(limits.min_cash))
+                                  max_turnover=_exact(limits.max_turnover), min_cash=_exact(limits.min_cash), leverage=settings.margin.leverage)
     targets = within_risk(run.read("weights")["target"], settings)
     plan = make_plan(
-        desk.account, record.as_of, {s: p.amount for s, p in before.positions.items()}, before.cash, targets[targets > 0], prices, markets, constraints,
+        desk.account, record.as_of, {s: p.amount for s, p in before.positions.items()}, before.cash, targets[targets != 0], prices, markets, constraints,
         market.currency, record.data_version, record.settings_hash, record.model_versions, groups=groups_of(settings), buy_venue=place,
         closed=closed_now(settings, bars["close"]),
     )

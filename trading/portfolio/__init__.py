@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "estimators": ["COVARIANCES", "check_return_frame", "ledoit_wolf", "denoise", "covariance", "covariance_of"],
     "frontier": ["efficient_frontier", "plot_frontier", "plot_contributions"],
     "hierarchical": ["solve_hierarchical", "solve_hrp", "HierarchicalRiskParity", "HERC", "NestedClusters"],
+    "long_short": ["LONG_SHORT", "LongShortPolicy"],
     "mean_risk": [
         "PRECISE", "Objective", "Solver", "Views", "ask_riskfolio", "check_measure", "linear_rows", "solve_riskfolio", "MeanRisk",
         "RiskParity", "View", "views_of", "black_litterman", "BlackLitterman",
@@ -33,6 +34,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "weights": ["weight_rows", "weight_facts", "Weights"],
 }, modules=[
-    "base", "constraints", "estimators", "frontier", "hierarchical", "mean_risk", "optimizers", "policies", "risk_budgeting", "rolling",
-    "solvers", "weights",
+    "base", "constraints", "estimators", "frontier", "hierarchical", "long_short", "mean_risk", "optimizers", "policies", "risk_budgeting",
+    "rolling", "solvers", "weights",
 ])

@@ -4,6 +4,7 @@ from . import constraints as constraints
 from . import estimators as estimators
 from . import frontier as frontier
 from . import hierarchical as hierarchical
+from . import long_short as long_short
 from . import mean_risk as mean_risk
 from . import optimizers as optimizers
 from . import policies as policies
@@ -16,6 +17,7 @@ from .constraints import WeightBounds as WeightBounds, DUST as DUST, Limits as L
 from .estimators import COVARIANCES as COVARIANCES, check_return_frame as check_return_frame, ledoit_wolf as ledoit_wolf, denoise as denoise, covariance as covariance, covariance_of as covariance_of
 from .frontier import efficient_frontier as efficient_frontier, plot_frontier as plot_frontier, plot_contributions as plot_contributions
 from .hierarchical import solve_hierarchical as solve_hierarchical, solve_hrp as solve_hrp, HierarchicalRiskParity as HierarchicalRiskParity, HERC as HERC, NestedClusters as NestedClusters
+from .long_short import LONG_SHORT as LONG_SHORT, LongShortPolicy as LongShortPolicy
 from .mean_risk import PRECISE as PRECISE, Objective as Objective, Solver as Solver, Views as Views, ask_riskfolio as ask_riskfolio, check_measure as check_measure, linear_rows as linear_rows, solve_riskfolio as solve_riskfolio, MeanRisk as MeanRisk, RiskParity as RiskParity, View as View, views_of as views_of, black_litterman as black_litterman, BlackLitterman as BlackLitterman
 from .optimizers import WITHIN as WITHIN, OPTIMIZERS as OPTIMIZERS, SHORT as SHORT, MaximumDiversification as MaximumDiversification, FixedWeights as FixedWeights, GroupTargets as GroupTargets, fill_up as fill_up, options_of as options_of, make_optimizer as make_optimizer, read_view as read_view
 from .policies import RISK_LEVELS as RISK_LEVELS, AVERSION as AVERSION, REGIMES as REGIMES, FEARED as FEARED, RiskLevel as RiskLevel, eligible_symbols as eligible_symbols, anchor_weights as anchor_weights, read_views as read_views, exposure as exposure, past_drawdown as past_drawdown, why_left_out as why_left_out, why_held as why_held, Policy as Policy, policy as policy

@@ -356,7 +356,7 @@ def policy(
     name = name.replace("_", " ").replace("-", " ").lower()
     names = (*AVERSION, "tactical")
     if name not in names:
-        raise BadInput(f"the policy {name!r} is unknown; choose one of {', '.join(names)}")
+        raise BadInput(f"the policy {name!r} is unknown; choose one of {', '.join(names)}, or long short for a margin account")
     level = RISK_LEVELS.get(risk_level.replace("_", " ").lower()) if isinstance(risk_level, str) else risk_level
     if level is None:
         raise BadInput(f"the risk level {risk_level!r} is unknown; choose one of {', '.join(RISK_LEVELS)}")

@@ -17,6 +17,7 @@ from ..core.bars import check_index
 from ..core.cards import Card, Shown, written
 from ..core.drawdown import value_drawdown
 from ..core.errors import BadInput
+from ..core.margin import MarginTerms
 from ..core.svg_charts import thin, time_chart
 from .base import Optimizer, make_problem
 from .constraints import clean_weights, resolve_limits
@@ -117,15 +118,16 @@ def policy_history(
     slippage: float = 0.0005,  # of the value traded, always against us
     regimes: pd.DataFrame | None = None,  # time × regime, probabilities known at the close of each time
     solver: str = "direct",  # the quick one; '' keeps the policy's own
+    margin: MarginTerms | None = None,  # of a margin account: holding costs what they say, and below its maintenance margin the account is liquidated
 ) -> PolicyHistory:
-    "Replay a policy over past prices: decide at a close, trade at the next one, pay for it.\n\nParameters\n----------\nprices : pd.DataFrame\n    time × symbol, closes; a missing price means not tradable then\npolicy : Policy\n    its weights() is asked, with the past only\nevery : int, default 21\n    periods between decisions\nwindow : int, default 504\n    periods of returns that each decision sees\nfee_rate : float, default 0.001\n    of the value traded\nslippage : float, default 0.0005\n    of the value traded, always against us\nregimes : pd.DataFrame | None, default None\n    time × regime, probabilities known at the close of each time\nsolver : str, default 'direct'\n    the quick one; '' keeps the policy's own\n\nReturns\n-------\nPolicyHistory"
+    "Replay a policy over past prices: decide at a close, trade at the next one, pay for it.\n\nParameters\n----------\nprices : pd.DataFrame\n    time × symbol, closes; a missing price means not tradable then\npolicy : Policy\n    its weights() is asked, with the past only\nevery : int, default 21\n    periods between decisions\nwindow : int, default 504\n    periods of returns that each decision sees\nfee_rate : float, default 0.001\n    of the value traded\nslippage : float, default 0.0005\n    of the value traded, always against us\nregimes : pd.DataFrame | None, default None\n    time × regime, probabilities known at the close of each time\nsolver : str, default 'direct'\n    the quick one; '' keeps the policy's own\nmargin : MarginTerms | None, default None\n    of a margin account: holding costs what they say, and below its maintenance margin the account is liquidated\n\nReturns\n-------\nPolicyHistory"
     _check_history(prices, every, window, fee_rate, slippage)
     policy = copy.copy(policy)
     policy.solver = solver or policy.solver
     values, returns = prices.to_numpy(dtype=float), prices.pct_change(fill_method=None)
     decisions = list(range(window, len(prices) - 1, every))
     units, cash, equity = np.zeros(prices.shape[1]), 1.0, np.ones(len(prices))
-    decided, costs, turnover, left_out = {}, {}, {}, {}
+    decided, costs, turnover, left_out, lost = {}, {}, {}, {}, []
     for i, at in enumerate(decisions):
         past = returns.iloc[at - window + 1 : at + 1]
         usable = past.columns[past.notna().all() & ((past != 0).any())]
@@ -136,22 +138,42 @@ def policy_history(
         trade, end = at + 1, decisions[i + 1] + 1 if i + 1 < len(decisions) else len(prices) - 1
         units, cash, cost, traded = rebalance(units, cash, weights.to_numpy(), values[trade], fee_rate + slippage)
         costs[prices.index[trade]], turnover[prices.index[trade]] = cost, traded
-        held = units > 0
-        equity[trade : end + 1] = cash + _held_values(prices, trade, end, held) @ units[held]
-    notes = tuple(f"{s}: left out of decisions until {t:%Y-%m-%d}, its window has missing or unchanging prices" for s, t in left_out.items())
+        held = units != 0
+        worth = _held_values(prices, trade, end, held) * units[held]
+        equity[trade : end + 1] = cash + worth.sum(axis=1)
+        if margin is not None:
+            paid, at = _margin_costs(worth, cash, prices.index[trade : end + 1], margin)
+            equity[trade : end + 1] -= paid
+            cash -= paid[-1]
+            if at is not None:  # closed at that bar; nothing is held until the next decision
+                equity[trade + at : end + 1] = equity[trade + at]
+                units, cash = np.zeros(prices.shape[1]), equity[trade + at]
+                lost.append(prices.index[trade + at])
+    ruined = (f"the account would have been liquidated {plural(len(lost), 'time')}, first on {lost[0]:%Y-%m-%d}",) if lost else ()
+    notes = ruined + tuple(f"{s}: left out of decisions until {t:%Y-%m-%d}, its window has missing or unchanging prices" for s, t in left_out.items())
     curve = pd.Series(equity[window:], index=prices.index[window:], name="equity")
     frame = pd.DataFrame(decided).T.rename_axis(index="timestamp")
     return PolicyHistory(curve, frame, pd.Series(costs, name="costs"), pd.Series(turnover, name="turnover"), notes)
 
 
+def _margin_costs(worth: np.ndarray, cash: float, times: pd.DatetimeIndex, terms: MarginTerms) -> tuple[np.ndarray, int | None]:
+    "Return what holding has cost by each time, and where the account falls below its maintenance margin; funding is not known here."
+    years = np.diff(times.as_unit("s").asi8, prepend=times.as_unit("s").asi8[0]) / 31_557_600
+    longs, shorts = np.maximum(worth, 0).sum(axis=1), -np.minimum(worth, 0).sum(axis=1)
+    rates = [float(r) for r in (terms.swap_long, terms.borrow + terms.swap_short, terms.interest)]
+    paid = np.cumsum(years * (longs * rates[0] + shorts * rates[1] + max(-cash, 0.0) * rates[2]))
+    below = cash + longs - shorts - paid < float(terms.keep) * (longs + shorts)
+    return paid, int(below.argmax()) if below.any() and (shorts.any() or cash < 0) else None
+
+
 def rebalance(
     units: np.ndarray,  # held before, by symbol
     cash: float,
-    weights: np.ndarray,  # wanted, by symbol, adding up to at most 1
+    weights: np.ndarray,  # wanted, by symbol, adding up to at most 1; below zero is short
     prices: np.ndarray,  # by symbol; NaN where nothing is held or wanted
     cost_rate: float,  # fee and slippage, of the value traded
 ) -> tuple[np.ndarray, float, float, float]:  # units, cash, cost and traded value; the last two over equity before
-    "Trade to the wanted weights of what is left after the costs of doing so.\n\nParameters\n----------\nunits : np.ndarray\n    held before, by symbol\ncash : float\nweights : np.ndarray\n    wanted, by symbol, adding up to at most 1\nprices : np.ndarray\n    by symbol; NaN where nothing is held or wanted\ncost_rate : float\n    fee and slippage, of the value traded\n\nReturns\n-------\ntuple[np.ndarray, float, float, float]\n    units, cash, cost and traded value; the last two over equity before"
+    "Trade to the wanted weights of what is left after the costs of doing so.\n\nParameters\n----------\nunits : np.ndarray\n    held before, by symbol\ncash : float\nweights : np.ndarray\n    wanted, by symbol, adding up to at most 1; below zero is short\nprices : np.ndarray\n    by symbol; NaN where nothing is held or wanted\ncost_rate : float\n    fee and slippage, of the value traded\n\nReturns\n-------\ntuple[np.ndarray, float, float, float]\n    units, cash, cost and traded value; the last two over equity before"
     price = np.where(np.isnan(prices), 0.0, prices)
     before = units * price
     equity = cash + before.sum()

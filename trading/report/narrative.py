@@ -181,7 +181,9 @@ def describe_day(
         lines += describe_gains(data.gains, currency)
     if given("violations"):
         reasons = "; ".join(str(getattr(v, "reason", v)).rstrip(".") for v in data.violations)
-        lines.append(f"The plan was rejected by the risk checks, so nothing of it was traded: {reasons}.")
+        planned = orders is None or len(orders)
+        lines.append(f"The plan was rejected by the risk checks, so nothing of it was traded: {reasons}." if planned else
+                     f"Nothing was to be traded, and the risk checks would refuse any order now: {reasons}.")
     elif orders is not None:
         lines += describe_orders(orders, currency, value)
     return tuple(lines + describe_risk(given("risk"), given("limits"), value, currency))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from ..core.bars import days_of_closes
 from ..core.english import sentence
 from ..core.svg_charts import time_chart
 from .formatting import Parts, closing_day, money, percent, percent_axis
@@ -22,9 +23,9 @@ def unit_parts(data: ReportData) -> Parts:
     own = given.dropna() if given is not None else pd.Series(dtype=float)
     if own.empty:
         return [("missing", "The account's value is not known: the run has no artefact of it.")]
-    if len(own) < 2:
+    if len(own) < 3:  # the value that the run found, and the one after its orders, are one day
         value = money(float(data.equity.dropna().iloc[-1]), data.currency) if data.equity is not None and data.equity.notna().any() else "its first value"
-        return [("text", f"The account has one value so far, {value}; its curve begins with the next run."), *_policy_of_late(data)]
+        return [("text", f"The account is new and worth {value}; its curve begins with the next run."), *_policy_of_late(data)]
     lines = {"account": own / own.iloc[0] - 1}
     other = _since(data.benchmark, own.index)
     if other is not None:
@@ -33,6 +34,7 @@ def unit_parts(data: ReportData) -> Parts:
     words += f", {data.benchmark_name} {percent(float(other.iloc[-1]), 1, True)}." if other is not None else "."
     words += " Deposits and withdrawals do not move it." if data.unit is not None else ""
     form = percent_axis(v for s in lines.values() for v in (s.min(), s.max()))
+    lines = {name: days_of_closes(s) for name, s in lines.items()}
     chart = time_chart(lines, f"Unit value of the account since {closing_day(own.index[0])}", form, height=190)
     return [("figure", figure("Account against benchmark" if other is not None else "Account", words, chart, *lines))]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..core.bars import days_of_closes
 from ..core.files import write_atomic
 from ..core.pages import render
 from .formatting import UNKNOWN, day, known, money, number
@@ -75,7 +76,7 @@ def _equities(runs: Sequence[Mapping[str, Any]]) -> list[dict]:
         line = part.drop_duplicates("when").set_index("when")["equity"].astype(float).sort_index()
         if len(line) > 1:
             unit = part.iloc[0].get("currency") or ""
-            chart = time_chart({str(account): line}, f"Equity of {account} after each run", lambda v: number(v, 0), height=170)
+            chart = time_chart({str(account): days_of_closes(line)}, f"Equity of {account} after each run", lambda v: number(v, 0), height=170)
             charts.append(figure(str(account), f"Equity{f' in {unit}' if unit else ''} after each run.", chart))
     return charts
 

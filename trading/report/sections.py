@@ -127,7 +127,8 @@ def required_actions(data: ReportData) -> list[tuple[str, str]]:
             if not (r["symbol"] in listed_ and r["status"] in listed_):
                 found.append(("act", f"The order to {r['side']} {quantity(r['amount'])} {r['symbol']} was {r['status']}."))
     reasons = [str(getattr(v, "reason", v)) for v in data.violations]
-    found += [("act", f"The risk checks rejected the plan: {reason}") for reason in reasons if reason not in listed_]
+    rejected = "The risk checks rejected the plan" if data.orders is None or len(data.orders) else "Any order would be refused now"
+    found += [("act", f"{rejected}: {reason}") for reason in reasons if reason not in listed_]
     return sorted(dict.fromkeys(found), key=lambda item: list(ALERT_TONES).index(item[0]) if item[0] in ALERT_TONES else 1)
 
 

@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "dependence": ["correlation_matrix", "principal_components", "independent_bets", "liquidity", "tail_table"],
     "exit_rules": ["ExitRules"],
     "kill_switch": ["KillSwitch"],
-    "limits": ["RiskLimits", "Balance", "equity_balance", "check_limits"],
+    "limits": ["FLOORS", "RiskLimits", "Balance", "equity_balance", "check_limits"],
     "metrics": [
         "VarMethod", "check_return_series", "per_period", "periods_of", "total_return", "annual_return", "volatility", "sharpe", "sortino",
         "omega", "drawdown", "max_drawdown", "calmar", "drawdowns", "monthly_returns", "alpha_beta", "simulate_returns", "value_at_risk",

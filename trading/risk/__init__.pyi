@@ -13,7 +13,7 @@ from .attribution import CASH_GROUP as CASH_GROUP, brinson as brinson, attribute
 from .dependence import correlation_matrix as correlation_matrix, principal_components as principal_components, independent_bets as independent_bets, liquidity as liquidity, tail_table as tail_table
 from .exit_rules import ExitRules as ExitRules
 from .kill_switch import KillSwitch as KillSwitch
-from .limits import RiskLimits as RiskLimits, Balance as Balance, equity_balance as equity_balance, check_limits as check_limits
+from .limits import FLOORS as FLOORS, RiskLimits as RiskLimits, Balance as Balance, equity_balance as equity_balance, check_limits as check_limits
 from .metrics import VarMethod as VarMethod, check_return_series as check_return_series, per_period as per_period, periods_of as periods_of, total_return as total_return, annual_return as annual_return, volatility as volatility, sharpe as sharpe, sortino as sortino, omega as omega, drawdown as drawdown, max_drawdown as max_drawdown, calmar as calmar, drawdowns as drawdowns, monthly_returns as monthly_returns, alpha_beta as alpha_beta, simulate_returns as simulate_returns, value_at_risk as value_at_risk, cvar as cvar, risk_contributions as risk_contributions, bootstrap_interval as bootstrap_interval
 from .performance_tables import SPANS as SPANS, period_returns as period_returns, rolling_figures as rolling_figures, distribution_figures as distribution_figures, PerformanceTables as PerformanceTables
 from .sizing import kelly_fraction as kelly_fraction, volatility_fraction as volatility_fraction, drawdown_scale as drawdown_scale, size_position as size_position

@@ -25,6 +25,7 @@ from ..core.errors import BadInput, Refused
 from ..core.files import lock_folder
 from ..core.settings import Settings
 from ..core.types import ZERO, Event, asset_of
+from ..core.venue_proxy import offers
 from ..execution.explain_differences import Proposal, propose_entries
 from ..execution.order_manager import OrderContext, query_venue
 from ..execution.reconciliation import describe_entry, expected_holdings, foreign_holdings, foreign_trades, price_at_venue, reported_events
@@ -141,6 +142,8 @@ def book_events(
             held, was = expected_holdings(after), expected_holdings(before)
             changes = {a: held.get(a, ZERO) - was.get(a, ZERO) for a in held.keys() | was.keys() if held.get(a, ZERO) != was.get(a, ZERO)}
             venue, _ = open_venue(settings, "paper", ledger, now)
+            if not offers(venue, "move"):
+                raise Refused(f"{venue.name} keeps its own balances; book there what happened and reconcile")
             venue.move(changes)
     finally:
         ledger.close()

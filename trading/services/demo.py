@@ -52,7 +52,7 @@ def demo_days(
     "Return the last days on which a sample market was open.\n\nParameters\n----------\nsettings : Settings\ndays : int\n    of the calendar\n\nReturns\n-------\nlist[str]\n    oldest first"
     market = settings.market
     last = parse_as_of(market.as_of).date() - timedelta(days=1)
-    known = market_source(settings).fetch_ohlcv(market.symbols[0], market.timeframe).index
+    known = market_source(settings).fetch_ohlcv(market.symbols[0], market.timeframe, None, None).index
     found = sorted({t.date() for t in known if last - timedelta(days=days) < t.date() <= last})
     return [str(d) for d in found if market.of_coins or d.weekday() < 5]
 

@@ -38,7 +38,8 @@ def export_accounts(
         raise BadInput(f"there is no account {lacking[0]}; there are {', '.join(ledger.accounts()) or 'none'}")
     if what in ("lots", "open-lots", "income"):
         book = account_lots(ledger, names, method, lambda name: _on_margin(settings, name), chosen, across)  # type: ignore[arg-type]
-        text = exports.lots_csv(book, year) if what == "lots" else exports.income_csv(book.income, year) if what == "income" else exports.open_lots_csv(book.left)
+        text = exports.lots_csv(book, year) if what == "lots" else exports.income_csv(book.income, year) if what == "income" else exports.open_lots_csv(
+            book.left, {n: ledger.find("opened", n).data["currency"] for n in names})
         return text, book.missing if what != "income" else []
     inside = lambda when: year is None or when.year == year  # noqa: E731
     events = {name: [e for _, e in ledger.history(name)] for name in names}

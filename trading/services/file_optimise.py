@@ -73,9 +73,11 @@ def _closes(asked: FileQuestion) -> tuple[pd.DataFrame, list[str]]:
 def _lengths(asked: FileQuestion, close: pd.DataFrame) -> tuple[int, int, float]:
     "Return the window, the bars between fits and the bars of a year."
     year = bars_a_year(close.index)
-    window = asked.window or max(min(round(year), (len(close) - 1) // 2), 60)
-    every = asked.every or max(round(year / 12), 1)
-    if window < 20 or every < 1 or len(close) < window + 2:
+    window = max(min(round(year), (len(close) - 1) // 2), 60) if asked.window is None else asked.window
+    every = max(round(year / 12), 1) if asked.every is None else asked.every
+    if every < 1:
+        raise BadInput(f"--every is {every}; give 1 bar or more between fits")
+    if window < 20 or len(close) < window + 2:
         raise BadInput(f"a window of {window} bars and {every} between fits leave nothing of {len(close)} prices to test on; give a shorter --window (at least 20), or a longer file")
     return window, every, year
 

@@ -46,7 +46,7 @@ def import_cointracking(settings: Settings) -> list[str]:
     from trading.venues.cointracking import CoinTracking
 
     key, secret = (find_secret(n, settings) for n in ("COINTRACKING_API_KEY", "COINTRACKING_API_SECRET"))
-    lines = {coin: {"coin": coin, "amount": str(amount), "what": "balance", "when": "", "note": ""} for coin, amount in CoinTracking(key, secret).balances().items()}
+    lines = {coin: {"coin": coin, "amount": str(amount), "what": "balance", "when": "", "note": ""} for coin, amount in CoinTracking(key, secret).fetch_balance().items()}
     return [_keep(settings, "the API", "cointracking", lines, True)]
 
 

@@ -26,10 +26,11 @@ def check_chain(
     data: Path,  # the data folder
 ) -> Check:
     "Walk the chain of the ledger: all of it while it is short, what is new and a part of the rest when it is long.\n\nParameters\n----------\ndata : Path\n    the data folder\n\nReturns\n-------\nCheck"
+    from trading.accounting.event_table import head_file
     from trading.accounting.ledger_postgres import ledger_file, open_ledger_at
 
     place = data / "ledger.sqlite"
-    if ledger_file(place) == place and not place.exists():
+    if ledger_file(place) == place and not place.exists() and not head_file(place).exists():
         return Check("chain", "absent", "no ledger yet")
     try:
         ledger = open_ledger_at(place)
@@ -89,10 +90,13 @@ def repair(
 def _tidied(settings: Settings) -> str:
     "Join the store's files and forget the versions that no run cites."
     from trading.data.delta_store import BarStore
+    from trading.data.store_repair import repair_store
 
+    store = BarStore(Path(settings.run.data) / "bars")
+    mended = repair_store(store, deep=True)
     cited = sorted({r.data_version for r in list_runs(Path(settings.run.reports)) if r.data_version})
-    done = BarStore(Path(settings.run.data) / "bars").tidy(keep=cited)
-    return ", ".join(f"{name} {number}" for name, number in done.items())
+    done = store.tidy(keep=cited)
+    return "; ".join([*mended, ", ".join(f"{name} {number}" for name, number in done.items())])
 
 # %% ../../nbs/13_services/05_maintenance.ipynb #32e63c08
 SECURITY_CHECKS = ("permissions", "firewall", "disk encryption", "environment", "clock", "packages", "users", "audit", "vault")

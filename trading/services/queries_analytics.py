@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pandas as pd
 
+from ..core.bars import days_of_closes
 from ..core.carried_prices import day_returns
 from ..core.calendars import bars_a_year
 from ..core.english import plural
@@ -277,12 +278,12 @@ def stress_results(place: Workspace, profile: str | None = None) -> dict:
 
 
 def months_of(
-    equity: pd.Series,  # values by time
+    equity: pd.Series,  # values by time of close, UTC
 ) -> pd.DataFrame:  # year × month, fraction
-    "Return the monthly returns of a value.\n\nParameters\n----------\nequity : pd.Series\n    values by time\n\nReturns\n-------\npd.DataFrame\n    year × month, fraction"
+    "Return the monthly returns of a value; a close at midnight belongs to the month that it ends.\n\nParameters\n----------\nequity : pd.Series\n    values by time of close, UTC\n\nReturns\n-------\npd.DataFrame\n    year × month, fraction"
     from trading.risk.metrics import monthly_returns
 
-    return monthly_returns(equity.pct_change().dropna())
+    return monthly_returns(days_of_closes(equity.pct_change().dropna()))
 
 
 @view

@@ -36,6 +36,9 @@ def contribution(place: Workspace, profile: str | None = None, since: str | None
     settings = current_settings(place, profile)
     account = f"{settings.run.mode}-{settings.run.profile}"
     known = {"account": account, "currency": settings.market.currency}
+    days = [parse_as_of(text) for text in (since, until) if text]
+    if len(days) == 2 and days[0] >= days[1]:
+        raise BadInput(f"from {since} to {until} no day passes; give the earlier one first")
     try:
         ledger = ledger_for_reading(place)
         more = later_marks(settings, ledger, account, datetime.now(UTC))

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import Field
 
+from ..core.bars import close_day, days_of_closes
 from ..core.english import plural
 from ..core.errors import MissingData
 from .commands import CommandRequest, Context, Name, command
@@ -36,12 +37,12 @@ def _told(answer: dict[str, Any]) -> list[str]:
     if "id" in answer:
         return [f"The job {answer['id']} replays the past; its result will lie among the replays."]
     figures, costs = answer["figures"], answer["costs"]
-    lines = [f"{answer['decisions']} decisions from {answer['from'][:10]} to {answer['to'][:10]}: {figures['equity']['return']:+.2%}; "
+    lines = [f"{plural(answer['decisions'], 'decision')} from {close_day(answer['from'])} to {close_day(answer['to'])}: {figures['equity']['return']:+.2%}; "
              f"all symbols held equally, at no cost: {figures['benchmark']['return']:+.2%}",
-             f"{answer['orders']} orders worth {costs['traded']:,.0f} {answer['currency']}, fees {costs['fees']:,.0f}; deepest fall {-figures['equity']['max_drawdown']:.1%}"]
+             f"{plural(answer['orders'], 'order')} worth {costs['traded']:,.0f} {answer['currency']}, fees {costs['fees']:,.0f}; deepest fall {-figures['equity']['max_drawdown']:.1%}"]
     lines += [f"{part}: {answer['contributions'][part]:+.2%} of the return comes from {'them' if part != 'policy' else 'it'}" for part in answer["contributions"]]
     if problems := answer["problems"]:
-        lines.append(f"{plural(len(problems), 'close')} without a decision, the first {problems[0]['as_of'][:10]}: {problems[0]['error']}")
+        lines.append(f"{plural(len(problems), 'close')} without a decision, the first of {close_day(problems[0]['as_of'])}: {problems[0]['error']}")
     return [*lines, f"the result lies in {answer['folder']}"]
 
 
@@ -84,7 +85,7 @@ def replay_tables(
 
     tables = {n: pd.read_parquet(_folder(place, name) / f"{n}.parquet") for n in ("equity", "weights", "orders")}
     returns = tables["equity"]["equity"].pct_change().dropna()
-    return tables | {"monthly": monthly_returns(returns) if len(returns) else pd.DataFrame()}
+    return tables | {"monthly": monthly_returns(days_of_closes(returns)) if len(returns) else pd.DataFrame()}
 
 
 def _folder(place: Workspace, name: str) -> Path:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from ..accounting.event_table import check_head, head_file, read_head
 from ..accounting.ledger_postgres import last_place, ledger_file
 from ..core.errors import BadSettings, MissingData, TradingError
 from ..core.files import write_atomic
@@ -132,14 +133,16 @@ def ledger_for_reading(place: Workspace):
     if ledger_file(place.ledger) is None:
         shared_state()
         return _shared(os.environ["CARNET_LEDGER"])
-    if not place.ledger.exists():
+    if not has_ledger(place):
         raise MissingData("there is no ledger yet; the first run that trades makes it: 'carnet run'")
-    return _ledger(place.ledger, place.ledger.stat().st_ino)
+    ledger = _ledger(place.ledger, place.ledger.stat().st_ino if place.ledger.exists() else 0)
+    check_head(ledger.path, read_head(ledger.path), ledger._table)
+    return ledger
 
 
 def has_ledger(place: Workspace) -> bool:
     "Tell whether there is a ledger."
-    return place.ledger.exists() if ledger_file(place.ledger) else shared_state() > 0
+    return place.ledger.exists() or head_file(place.ledger).exists() if ledger_file(place.ledger) else shared_state() > 0
 
 
 def ledger_for_writing(place: Workspace, file: Path | None = None):

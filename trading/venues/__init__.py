@@ -43,7 +43,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "paper.costs": ["TradingCosts", "traded_price"],
     "paper.database": ["FEE_STEP", "open_paper_file", "as_text", "order_of_row"],
     "paper.exchange": ["PaperVenue"],
-    "paper.matching": ["PriceWindow", "PriceFeed", "exact", "BarFeed", "QuoteFeed", "Match", "match_order"],
+    "paper.margin_exchange": ["CLOSED_BY_FORCE", "MarginVenue"],
+    "paper.matching": [
+        "PriceWindow", "PriceFeed", "exact", "BarFeed", "QuoteFeed", "Match", "match_order", "match_in_turn", "newest_price",
+    ],
 }, modules=[
     "access", "alpaca", "coingecko", "cointracking", "crypto", "json_api", "mt5", "paper",
 ])

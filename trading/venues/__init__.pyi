@@ -39,4 +39,5 @@ from .mt5.totp_unlock import TotpUnlock as TotpUnlock
 from .paper.costs import TradingCosts as TradingCosts, traded_price as traded_price
 from .paper.database import FEE_STEP as FEE_STEP, open_paper_file as open_paper_file, as_text as as_text, order_of_row as order_of_row
 from .paper.exchange import PaperVenue as PaperVenue
-from .paper.matching import PriceWindow as PriceWindow, PriceFeed as PriceFeed, exact as exact, BarFeed as BarFeed, QuoteFeed as QuoteFeed, Match as Match, match_order as match_order
+from .paper.margin_exchange import CLOSED_BY_FORCE as CLOSED_BY_FORCE, MarginVenue as MarginVenue
+from .paper.matching import PriceWindow as PriceWindow, PriceFeed as PriceFeed, exact as exact, BarFeed as BarFeed, QuoteFeed as QuoteFeed, Match as Match, match_order as match_order, match_in_turn as match_in_turn, newest_price as newest_price

@@ -54,8 +54,8 @@ async def _window(venue: Connection, symbol: str | None, start: int | None, unti
         fresh = [t for t in page if _key(t) not in found]
         found.update((_key(t), t) for t in fresh)
         pages, told = pages + 1, told + len(page)
-        times = [t.get("timestamp") for t in page]
-        if len(page) < min(_SMALLEST, profile.trades_page) or None in times:
+        times = [t["timestamp"] for t in page if t.get("timestamp") is not None]
+        if len(page) < min(_SMALLEST, profile.trades_page) or len(times) < len(page):
             return None
         border = min(times) if profile.trades_newest else max(times)
         if profile.trades_offset:

@@ -8,7 +8,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "costs": ["TradingCosts", "traded_price"],
     "database": ["FEE_STEP", "open_paper_file", "as_text", "order_of_row"],
     "exchange": ["PaperVenue"],
-    "matching": ["PriceWindow", "PriceFeed", "exact", "BarFeed", "QuoteFeed", "Match", "match_order"],
+    "margin_exchange": ["CLOSED_BY_FORCE", "MarginVenue"],
+    "matching": ["PriceWindow", "PriceFeed", "exact", "BarFeed", "QuoteFeed", "Match", "match_order", "match_in_turn", "newest_price"],
 }, modules=[
-    "costs", "database", "exchange", "matching",
+    "costs", "database", "exchange", "margin_exchange", "matching",
 ])

@@ -16,7 +16,7 @@ from ...core.sqlite import open_database
 from ...core.types import Order
 
 # %% ../../../nbs/01_venues/paper/04_database.ipynb #be5a2263
-_SCHEMA = 4
+_SCHEMA = 5
 FEE_STEP = Decimal("0.00000001")
 _TABLES = """
 create table if not exists balances (asset text primary key, amount text not null);
@@ -24,7 +24,7 @@ create table if not exists orders (
   seq integer primary key autoincrement, client_order_id text unique not null, symbol text not null, side text not null, type text not null,
   amount text not null, price text, stop_price text, time_in_force text not null, status text not null, filled text not null default '0',
   cost text not null default '0', fee text not null default '0', reason text not null, placed text not null, seen text not null,
-  triggered integer not null default 0, linked text not null default '');
+  triggered integer not null default 0, reduce_only integer not null default 0, linked text not null default '');
 create table if not exists fills (
   seq integer primary key autoincrement, client_order_id text not null, symbol text not null, side text not null,
   amount text not null, price text not null, fee text not null, timestamp text not null,
@@ -42,11 +42,11 @@ def open_paper_file(path: Path | str | None, name: str) -> sqlite3.Connection:
         version = db.execute("pragma user_version").fetchone()[0]
         if version > _SCHEMA:
             raise BadInput(f"{name}: {path} was written by a newer version ({version}, this one knows {_SCHEMA}); update carnet")
-        newer = ("fee_currency text not null default ''", "fee_amount text not null default '0'") if version == 1 else ()
-        newer += ("bar text not null default ''",) if version in (1, 2) else ()
-        changes = "".join(f"alter table fills add column {column};" for column in newer)
-        changes += "alter table orders add column linked text not null default '';" if version in (1, 2, 3) else ""
-        db.executescript(changes + _TABLES + f"pragma user_version = {_SCHEMA};")
+        newer = ("fills add column fee_currency text not null default ''", "fills add column fee_amount text not null default '0'") if version == 1 else ()
+        newer += ("fills add column bar text not null default ''",) if version in (1, 2) else ()
+        newer += ("orders add column reduce_only integer not null default 0",) if version in (1, 2, 3) else ()
+        newer += ("orders add column linked text not null default ''",) if version in (1, 2, 3, 4) else ()
+        db.executescript("".join(f"alter table {column};" for column in newer) + _TABLES + f"pragma user_version = {_SCHEMA};")
     except sqlite3.Error as error:
         raise BadInput(f"{name}: {path} cannot be opened as a paper exchange: {error}; restore it from a backup or choose another file") from error
     return db
@@ -63,4 +63,4 @@ def order_of_row(row: sqlite3.Row) -> Order:
     "Read the order back as it was sent."
     price, stop = (None if row[c] is None else Decimal(row[c]) for c in ("price", "stop_price"))
     return Order(row["client_order_id"], row["symbol"], row["side"], Decimal(row["amount"]), row["type"], price, stop, row["time_in_force"],
-                 linked=row["linked"])
+                 reduce_only=bool(row["reduce_only"]), linked=row["linked"])

@@ -12,23 +12,22 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, Decimal, localcontext
-from heapq import heapify, heappop, heappush
 from pathlib import Path
 from threading import RLock
 from typing import Literal
 
 from ...core.decimals import EXACT, strip_zeros
-from ...core.errors import BadInput, MissingData
+from ...core.errors import BadInput, MissingData, VenueError
 from ...core.instruments import Instrument, order_problem, to_step
 from ...core.sqlite import transaction
 from ...core.types import ZERO, Fill, Order, OrderState, asset_of
 from .costs import TradingCosts, traded_price
 from .database import FEE_STEP, as_text, open_paper_file, order_of_row
-from .matching import PriceFeed, PriceWindow, match_order
+from .matching import PriceFeed, PriceWindow, match_in_turn, match_order, newest_price
 
 # %% ../../../nbs/01_venues/paper/05_exchange.ipynb #7b842890
 class PaperVenue:
-    "An exchange on paper; see `core.types.Venue`.\n\nParameters\n----------\ntape : PriceFeed\n    where prices come from\nclock : Callable[[], datetime]\n    UTC now\nmarkets : Mapping[str, Instrument]\n    what can be traded, with which precision\ncosts : TradingCosts\nfunds : Mapping[str, Decimal]\n    balance by asset when the venue is opened for the first time\ncurrency : str\n    quote currency of symbols without one, for example 'USD' for 'AAPL'\npath : Path | str | None, default None\n    SQLite file that survives the process; None: memory only\nname : str, default 'paper'\nwait : bool, default False\n    market orders stay open until the clock has reached the bar that fills them\nallow_short : bool, default False\n    may one sell what one does not have\nlatency : timedelta, default timedelta(0)\n    how long an order travels\nstops : Literal['refuse', 'trigger'], default 'refuse'\n    what happens to a stop that the last price has already reached\nfee_in : str, default ''\n    'received': fees come out of what one gets; 'BNB': out of that coin while there is enough; empty: quote currency"
+    "An exchange on paper; see `core.types.Venue`.\n\nParameters\n----------\ntape : PriceFeed\n    where prices come from\nclock : Callable[[], datetime]\n    UTC now\nmarkets : Mapping[str, Instrument]\n    what can be traded, with which precision\ncosts : TradingCosts\nfunds : Mapping[str, Decimal]\n    balance by asset when the venue is opened for the first time\ncurrency : str\n    quote currency of symbols without one, for example 'USD' for 'AAPL'\npath : Path | str | None, default None\n    SQLite file that survives the process; None: memory only\nname : str, default 'paper'\nwait : bool, default False\n    market orders stay open until the clock has reached the bar that fills them\nlatency : timedelta, default timedelta(0)\n    how long an order travels\nstops : Literal['refuse', 'trigger'], default 'refuse'\n    what happens to a stop that the last price has already reached\nfee_in : str, default ''\n    'received': fees come out of what one gets; 'BNB': out of that coin while there is enough; empty: quote currency"
 
     def __init__(
         self,
@@ -41,7 +40,6 @@ class PaperVenue:
         path: Path | str | None = None,  # SQLite file that survives the process; None: memory only
         name: str = "paper",
         wait: bool = False,  # market orders stay open until the clock has reached the bar that fills them
-        allow_short: bool = False,  # may one sell what one does not have
         latency: timedelta = timedelta(0),  # how long an order travels
         stops: Literal["refuse", "trigger"] = "refuse",  # what happens to a stop that the last price has already reached
         fee_in: str = "",  # 'received': fees come out of what one gets; 'BNB': out of that coin while there is enough; empty: quote currency
@@ -49,9 +47,9 @@ class PaperVenue:
         self.name, self.currency, self.keeps = name, currency, ("stop", "pair")
         self._tape, self._clock, self._costs = tape, clock, costs
         self._markets = {s: m if m.currency else m.but(quote=currency) for s, m in markets.items()}
-        self._wait, self._short, self._latency, self._fee_in, self._stops, self._lock = wait, allow_short, latency, fee_in, stops, RLock()
+        self._wait, self._latency, self._fee_in, self._stops, self._lock = wait, latency, fee_in, stops, RLock()
         self._told: dict[int, Fill] = {}  # fills that were asked for before; they never change
-        self._db = open_paper_file(path, name)
+        self._db, self._file = open_paper_file(path, name), Path(path or ":memory:").name
         with self._transaction():
             if self._db.execute("select count(*) from balances").fetchone()[0] == 0:
                 self._db.executemany("insert into balances values (?, ?)", [(a, str(Decimal(n))) for a, n in {currency: ZERO, **funds}.items()])
@@ -62,9 +60,13 @@ class PaperVenue:
 
     @contextmanager
     def _transaction(self):
-        "All or nothing, exact, and one at a time."
-        with self._lock, localcontext(EXACT), transaction(self._db):
-            yield
+        "All or nothing, exact, and one at a time; a file that cannot be read is a venue that does not answer."
+        try:
+            with self._lock, localcontext(EXACT), transaction(self._db):
+                yield
+        except sqlite3.DatabaseError as error:
+            raise VenueError(f"{self.name}: its file {self._file} cannot be used: {error}; restore it from a backup with its ledger: "
+                             "'carnet restore FILE --into FOLDER'") from error
 
     def load_markets(self) -> dict[str, Instrument]:
         "Return what can be traded."
@@ -211,10 +213,10 @@ class PaperVenue:
         arrives = now + self._latency
         reason = self._refusal(order, now)
         self._db.execute(
-            "insert into orders (client_order_id, symbol, side, type, amount, price, stop_price, time_in_force, status, reason, placed, seen, linked)"
-            " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "insert into orders (client_order_id, symbol, side, type, amount, price, stop_price, time_in_force, status, reason, placed, seen, reduce_only, linked)"
+            " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (order.client_order_id, order.symbol, order.side, order.type, str(order.amount), as_text(order.price), as_text(order.stop_price),
-             order.time_in_force, "rejected" if reason else "open", reason, as_text(now), as_text(arrives), order.linked))
+             order.time_in_force, "rejected" if reason else "open", reason, as_text(now), as_text(arrives), int(order.reduce_only), order.linked))
         row = self._row(order.client_order_id)
         if reason:
             return
@@ -239,7 +241,7 @@ class PaperVenue:
         if last is None:
             return f"{order.symbol} has no price at {as_text(now)}"
         if order.type != "market":
-            last = self._newest(order.symbol, last)
+            last = newest_price(self._db, order.symbol, last)
         if why := order_problem(market, order.type, order.amount, last.close, order.price, order.stop_price):
             return why
         price = order.price or order.stop_price or last.close
@@ -250,16 +252,13 @@ class PaperVenue:
         stop = order.stop_price
         if stop is not None and self._stops == "refuse" and (stop <= last.close if order.side == "buy" else stop >= last.close):
             return f"the stop {stop} would trigger at once at {last.close}"
+        return self._lack(order, price)
+
+    def _lack(self, order: Order, price: Decimal) -> str:
+        "Return what the account lacks for an order, empty when nothing."
         asset, needed = self._hold(order.symbol, order.side, order.amount, price)
         free = self._free(asset, linked=order.linked)
-        if needed > free and not (self._short and order.side == "sell"):
-            return f"insufficient funds: the order needs {needed:f} {asset} and {free:f} is free"
-        return ""
-
-    def _newest(self, symbol: str, last: PriceWindow) -> PriceWindow:
-        "Return the last price, or that of a later trade of ours: an order that follows a fill is judged by the price of the fill."
-        row = self._db.execute("select price, timestamp from fills where symbol = ? order by seq desc limit 1", (symbol,)).fetchone()
-        return replace(last, close=Decimal(row["price"])) if row and last.end > last.start and row["timestamp"] >= as_text(last.end) else last
+        return f"insufficient funds: the order needs {needed:f} {asset} and {free:f} is free" if needed > free else ""
 
     def _crosses(self, order: Order, last: PriceWindow) -> bool:
         "True for a limit order that would trade at once."
@@ -296,12 +295,8 @@ class PaperVenue:
         "Let the market pass over the open orders up to now."
         now = self._now()
         rows = self._open_rows()
-        if any(row["linked"] for row in rows):  # of two linked orders the one that was reached first trades: bar by bar, the stop before the target
-            heapify(queue := [(row["seen"], row["type"] not in ("stop", "stop_limit"), row["seq"], row["client_order_id"]) for row in rows])
-            while queue:
-                _, late, seq, name = heappop(queue)
-                if self._match(self._row(name), now, once=True):
-                    heappush(queue, (self._row(name)["seen"], late, seq, name))
+        if any(row["linked"] for row in rows):
+            match_in_turn(rows, self._row, lambda row: self._match(row, now, once=True))
             return
         for row in rows:
             self._match(row, now)
@@ -381,14 +376,17 @@ class PaperVenue:
             share = 1 if self._costs.max_share is None else self._costs.max_share
             ours = f"only {share} of the volume of {stretch.volume} is ours" if stretch.volume else f"nothing was traded in the bar of {as_text(stretch.start)}"
             limits.append((stretch.volume * share - self._taken(order.symbol, stretch), ours, True))
+        limits.append(self._room(row, order, price))
+        least, reason, may_wait = min(limits, key=lambda limit: limit[0])
+        return max(to_step(least, market.amount_step), ZERO), reason, may_wait
+
+    def _room(self, row: sqlite3.Row, order: Order, price: Decimal) -> tuple[Decimal, str, bool]:
+        "Return how much the account can trade at this price, what limits it, and whether the rest may wait for more."
         if order.side == "buy" and price > 0:
             fee, spare = (ZERO, ZERO) if self._fee_in else (self._fee_rate(order.symbol), FEE_STEP)
             cash = self._free(self._quote_of(order.symbol), but=row["seq"])
-            limits.append(((cash - spare) / (price * (1 + fee)), f"the {self._quote_of(order.symbol)} ran out at {price}", False))
-        elif not self._short:
-            limits.append((self._free(asset_of(order.symbol), but=row["seq"]), f"no more {asset_of(order.symbol)} to sell", False))
-        least, reason, may_wait = min(limits, key=lambda limit: limit[0])
-        return max(to_step(least, market.amount_step), ZERO), reason, may_wait
+            return (cash - spare) / (price * (1 + fee)), f"the {self._quote_of(order.symbol)} ran out at {price}", False
+        return order.amount if order.side == "buy" else self._free(asset_of(order.symbol), but=row["seq"]), f"no more {asset_of(order.symbol)} to sell", False
 
     def _taken(self, symbol: str, stretch: PriceWindow) -> Decimal:
         "Return how many units of a bar's volume our orders have had already."

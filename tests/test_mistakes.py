@@ -1,0 +1,119 @@
+"What people get wrong at the terminal: each mistake ends in one sentence and a code, before anything is begun, and leaves nothing behind."
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from trading.cli.main import main
+from trading.core.bars import close_day, days_of_closes, parse_as_of
+from trading.core.errors import BadInput
+from trading.core.settings import load_settings
+from trading.pipeline.named_sleeves import named_sleeves
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in [n for n in os.environ if n.startswith("CARNET_")]:
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+def carnet(*words: str):
+    return CliRunner().invoke(main, list(words))
+
+
+def test_an_empty_value_takes_a_setting_back(home):
+    assert carnet("set", "strategies.mine=0.3, KO 1", "limits.max_weight=0.1").exit_code == 0
+    back = carnet("set", "strategies.mine=", "limits.max_weight=")
+    assert back.exit_code == 0 and "→ None" in back.output and "0.1 → 0.2" in back.output, back.output
+    assert "mine" not in Path("settings.ini").read_text() and load_settings().strategies == {}
+    text = carnet("do", "write-note", "text=")
+    assert text.exit_code == 1 and "JSON" not in text.output
+
+
+@pytest.mark.parametrize(("words", "sentence"), [
+    (("replay", "--from", "1980-01-01", "--to", "1981-01-01"), "1980-01-01 lies before the data of profile 'sample'"),
+    (("replay", "--from", "2999-01-01"), "2999-01-01, which has not ended yet"),
+    (("replay", "--from", "2022-12-01", "--to", "2022-11-01"), "would end on 2022-11-01, before it begins"),
+    (("replay", "--from", "2022-12-24", "--to", "2022-12-25"), "no bar of profile 'sample' closes between 2022-12-24 and 2022-12-25"),
+    (("performance", "--since", "2023-13-01"), "'2023-13-01' is not a date"),
+    (("performance", "--until", "01/02/2022"), "'01/02/2022' is not a date"),
+    (("performance", "--since", "2023-01-02", "--until", "2023-01-02"), "no day passes"),
+    (("trade", "--profile", "sample-coins", "--from", "2022-10-04", "--until", "2022-10-02"),
+     "would end at 2022-10-03 00:00, before it begins at 2022-10-04 00:00"),
+    (("optimise", "--prices", "closes.csv", "--every", "0"), "--every is 0; give 1 bar or more"),
+    (("optimise", "--prices", "closes.csv", "--window", "0"), "a window of 0 bars"),
+])
+def test_a_mistake_is_one_sentence_and_leaves_nothing_behind(home, words, sentence):
+    days = pd.bdate_range("2023-01-02", periods=90)
+    Path("closes.csv").write_text("date,ÄÖÜ,BBB\n" + "".join(f"{d:%Y-%m-%d},{100 + i % 7},{50 + i % 5}\n" for i, d in enumerate(days)))
+    said = carnet(*words)
+    assert said.exit_code == 1 and said.output.strip().splitlines()[-1].startswith("Error: ") and sentence in said.output, said.output
+    assert not list(Path("reports").glob("**/*.json")), "a replay that cannot begin leaves no folder"
+
+
+@pytest.mark.parametrize("words", [("replay", "--from", "2022-10-01", "--to", "2022-10-02"),
+                                   ("trade", "--from", "2022-10-01", "--until", "2022-10-02")])
+def test_a_sleeve_that_cannot_trade_is_named_before_anything_is_begun(home, words):
+    assert carnet("set", "strategies.nope=0.1", "--profile", "sample-coins").exit_code == 0
+    said = carnet(*words, "--profile", "sample-coins")
+    assert said.exit_code == 1 and "nope in [strategies] was never promoted" in said.output, said.output
+    assert not list(Path("reports").glob("**/*.json")) and not Path("data/ops/loop-sample-coins.json").exists()
+
+
+@pytest.mark.parametrize(("one", "other"), [("momentum", "Momentum"), ("risk-parity", "risk parity"), ("risk_parity", "Risk-Parity"),
+                                            ("straße", "STRASSE")])
+def test_a_sleeve_has_one_name(tmp_path, one, other):
+    lines = {f"strategies.{name}": "0.1" for name in (one, other)}
+    settings = load_settings(overrides={"run.data": tmp_path} | lines, environ={})
+    with pytest.raises(BadInput, match="one name written in two ways"):
+        named_sleeves(settings)
+
+
+def test_the_one_decision_that_was_asked_for_and_not_made_is_an_error(home, monkeypatch):
+    from trading.core.errors import MissingData
+    from trading.pipeline import trade_loop
+
+    def no_decision(*_, **__):
+        raise MissingData("the bars are gone")
+
+    monkeypatch.setattr(trade_loop, "take_decision", no_decision)
+    said = carnet("trade", "--profile", "sample-forex", "--from", "2016-12-20", "--once")
+    assert said.exit_code == 1 and "no decision at the close of 2016-12-20 00:00: the bars are gone" in said.output, said.output
+    assert "no decision" in json.loads(Path("data/ops/loop-sample-forex.json").read_text())["ended"]
+
+
+def test_a_grid_of_words_for_a_number_is_refused():
+    from trading.backtest.strategies import MaCross, RsiReversion
+    from trading.backtest.sweep_jobs import make_grid
+
+    cases = ((MaCross(), {"fast": ["a", "b"], "slow": [50]}), (MaCross(), {"fast": [5], "slow": [50, "60"]}), (RsiReversion(), {"low": ["10 %"]}))
+    for strategy, grid in cases:
+        with pytest.raises(BadInput, match="which is a number"):
+            make_grid(strategy, grid)
+
+
+@pytest.mark.parametrize(("moment", "day"), [
+    ("2022-12-28T00:00Z", "2022-12-27"), ("2022-12-27T23:59Z", "2022-12-27"), ("2022-12-28T00:01Z", "2022-12-28"),
+    ("2024-03-01T00:00Z", "2024-02-29"), ("2023-01-01T00:00Z", "2022-12-31"),
+])
+def test_a_close_at_midnight_belongs_to_the_day_that_it_ends(moment, day):
+    assert close_day(moment) == close_day(datetime.fromisoformat(moment)) == day
+    assert close_day(parse_as_of(day)) == day, "a day that is read is the day that is written"
+
+
+def test_months_and_axes_name_the_day_that_a_close_ends():
+    from trading.services.queries_analytics import months_of
+
+    closes = pd.Series([100.0, 110, 99, 99], pd.DatetimeIndex(["2022-12-31", "2023-01-01", "2023-02-01", "2023-02-02"], tz=UTC))
+    table = months_of(closes)
+    assert table.loc[2022, 12] == pytest.approx(0.10) and table.loc[2023, 1] == pytest.approx(-0.10) and table.loc[2023, 2] == 0
+    assert [f"{t:%d %b}" for t in days_of_closes(closes).index] == ["30 Dec", "31 Dec", "31 Jan", "01 Feb"]
+    within = closes.set_axis(closes.index + pd.Timedelta(hours=3))
+    assert days_of_closes(within) is within and len(days_of_closes(closes.iloc[:0])) == 0
