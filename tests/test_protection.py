@@ -15,6 +15,7 @@ from trading.cli.main import main
 from trading.core.bars import bars_from
 from trading.core.errors import UnknownOutcome, VenueUnreachable
 from trading.core.instruments import Instrument
+from trading.core.margin import MarginTerms
 from trading.core.types import Order, Position
 from trading.core.venue_proxy import VenueProxy
 from trading.execution.emergency_stop import cancel_orders
@@ -29,6 +30,7 @@ from trading.services.order_control import working_orders
 from trading.services.workspace import Workspace
 from trading.venues.paper.costs import TradingCosts
 from trading.venues.paper.exchange import PaperVenue
+from trading.venues.paper.margin_exchange import MarginVenue
 from trading.venues.paper.matching import BarFeed, QuoteFeed
 
 pytestmark = pytest.mark.xdist_group("loop")
@@ -103,7 +105,9 @@ def test_the_paper_exchange_leaves_where_the_backtest_leaves(case, tmp_path):
 def test_a_short_position_is_protected_on_the_other_side(tmp_path):
     quote = {"BTC/USDT": D(100)}
     mine = Account(tmp_path, QuoteFeed(lambda s, t: quote[s]))
-    mine.exchange._short = True
+    mine.exchange = MarginVenue(QuoteFeed(lambda s, t: quote[s]), lambda: mine.now, COIN, TradingCosts(D(0), D(0), D(0)), {"USDT": D(10000)}, "USDT",
+                                terms=MarginTerms(leverage=D(2)))
+    mine.desk = mine.context(mine.exchange)
     mine.trade("in", "sell", 10)
     p, _ = protect_position(mine.desk, "BTC/USDT", "ada", stop=D(105), target=D(90))
     assert p.side == "buy" and p.words.startswith("BTC/USDT 10 short from 100: stop 105 at the venue") and len(mine.exchange.fetch_open_orders()) == 2
