@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -129,7 +130,8 @@ def test_a_run_made_again_is_equal_to_the_last_bit(home):
 def test_a_day_before_the_accounts_last_decision_is_a_dry_run_beside_it(home):
     ledger = home / "data" / "ledger.sqlite"
     before = ledger.read_bytes()
-    carnet(home, "run", "--as-of", "2020-03-09")
+    said = carnet(home, "run", "--as-of", "2020-03-09")
+    assert re.search(r"^ +report +done +[\d.]+ s$", said, re.MULTILINE), said  # each stage on a line that ends, in a pipe too
     run = Run(home / "reports" / "2020-03-09_sample_1")
     assert run.record.parameters["dry_run"] and "is not touched" in (run.folder / "index.html").read_text()
     assert ledger.read_bytes() == before

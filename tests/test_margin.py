@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal as D
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,10 +16,12 @@ from trading.core.instruments import Instrument
 from trading.core.margin import MarginTerms
 from trading.core.settings import load_settings
 from trading.core.types import Order
+from trading.dashboard import screens_trading as screens
 from trading.pipeline.factory import policy_of
 from trading.pipeline.replay import PARTS, World, take_decision
 from trading.pipeline.steps import forecast_step
 from trading.pipeline.trade_steps import trade_step
+from trading.report.risk_sections import RiskContext, margin_parts
 from trading.venues.paper.costs import TradingCosts
 from trading.venues.paper.margin_exchange import MarginVenue
 from trading.venues.paper.matching import BarFeed
@@ -133,6 +136,13 @@ def test_a_long_short_profile_trades_pays_borrow_and_closes_a_short_with_a_reduc
         if weight:
             assert float(held[symbol].amount * first.recorded.prices[symbol] / first.recorded.after.equity) == pytest.approx(weight, rel=0.05)
 
+    told, values = run.read("margin"), {s: p.amount * first.recorded.prices[s] for s, p in held.items()}
+    assert D(told["gross"]) == sum(map(abs, values.values())) and D(told["net"]) == sum(values.values())
+    assert D(told["initial"]) == D(told["gross"]) / 2 and D(told["distance"]) > D("0.3")
+    assert set(told["liquidation"]) >= {s for s in held if targets[s] < 0}
+    facts = dict(margin_parts(RiskContext(margin=told), "USD")[0][1])
+    assert facts["Margin used"].endswith("2 times the equity may be held") and facts["Distance to liquidation"].startswith("prices that go")
+
     shorts = [s for s in targets.index if targets[s] < 0]
     kept = {s: float(held[s].amount * first.recorded.prices[s] / first.recorded.after.equity) for s in held if s != shorts[0]}
     run, second = decide(world(tmp_path, etfs, **{"limits.max_net": "1"}), "2015-12-18", **kept)  # seven days of borrow later
@@ -183,3 +193,18 @@ def test_the_policy_needs_a_margin_account():
     settings = load_settings("sample-etfs", {"allocate.policy": "long short"}, environ={})
     with pytest.raises(BadInput, match="give the account's margin.leverage, for example 2"):
         policy_of(settings)
+
+
+def test_the_page_shows_the_margin_of_an_account_that_has_one(monkeypatch):
+    told = {"equity": "10000", "gross": "13000", "net": "-1000", "initial": "6500", "maintenance": "3250", "free": "3500", "distance": "0.4909",
+            "leverage": "2", "liquidation": {"B": "196.43"}, "prices": {"B": "100"}, "units": {"B": "-70"}}
+    item = {"symbol": "B", "section": "stocks", "group": "", "amount": -70.0, "average": 101.0, "price": 100.0, "value": -7000.0, "target": -0.7,
+            "weight": -0.7, "profit": 70.0}
+    found = {"account": "a", "currency": "USD", "run": "r", "as_of": "2024-05-03T00:00:00+00:00", "equity": 10000.0, "items": [item],
+             "cash": {"value": 17000.0, "weight": 1.7, "target": 1.7}, "margin": told, "sections": {"stocks": [item]}}
+    monkeypatch.setattr(screens, "holdings", lambda place, profile: found)
+    monkeypatch.setattr(screens, "newer_quotes", lambda *given: {})
+    page = {s.key: s for s in screens.holdings_screen(None, SimpleNamespace(profile=None))}
+    assert "49.1" in dict(page["margin"].parts[0][1])["Distance to liquidation"]
+    found["margin"] = None
+    assert "margin" not in {s.key for s in screens.holdings_screen(None, SimpleNamespace(profile=None))}

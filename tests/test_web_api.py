@@ -95,7 +95,7 @@ def test_no_answer_is_a_crash_or_undocumented(case, server):
         headers["Idempotency-Key"] = uuid.uuid4().hex
     checks = [schemathesis.checks.not_a_server_error, schemathesis.checks.CHECKS.get_one("status_code_conformance"),
               schemathesis.checks.CHECKS.get_one("content_type_conformance"), schemathesis.checks.CHECKS.get_one("response_schema_conformance")]
-    answer = case.call(headers=headers)
+    answer = case.call(headers=headers, timeout=120)
     case.validate_response(answer, checks=checks)
 
 

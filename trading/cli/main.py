@@ -32,7 +32,7 @@ COMMANDS = {  # name → module and object; a module is imported when its comman
     "note": "trading.cli.commands:note_command", "group": "trading.cli.commands:group_command", "alias": "trading.cli.commands:alias_command",
     "promote-model": "trading.cli.commands:promote_model_command", "roll-back-model": "trading.cli.commands:roll_back_model_command",
     "compare": "trading.cli.trade:compare_command", "reproduce": "trading.cli.trade:reproduce_command",
-    "feedback": "trading.cli.feedback:feedback_group", "strategies": "trading.cli.strategies:strategies_group",
+    "feedback": "trading.cli.feedback:feedback_group", "strategies": "trading.cli.strategies:strategies_group", "new": "trading.cli.strategies:new_group",
     "replay": "trading.cli.replay:replay_command", "trade": "trading.cli.loop:trade_command", "serve": "trading.api.server:serve",
     "secrets": "trading.cli.security:secrets", "users": "trading.cli.security:users", "audit": "trading.cli.security:audit_group",
     "alerts": "trading.cli.ops:alerts_group", "doctor": "trading.cli.ops:doctor_command", "watch": "trading.cli.ops:watch_command",

@@ -33,6 +33,8 @@ def run_stages(
     try:
         execute_run(job, settings, Live(RunProgress(job), console=console, refresh_per_second=4))
     finally:
+        if not console.is_terminal:
+            console.line()  # rich leaves the last line of its table open in a pipe
         write_index(settings.run.reports, run_rows(settings.run.reports))
         for problem in after_run(job, settings, datetime.now(UTC)):
             console.print(problem, style="yellow", highlight=False, soft_wrap=True)

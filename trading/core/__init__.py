@@ -29,6 +29,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "TradingError", "BadInput", "BadSettings", "MissingData", "DamagedStore", "StaleData", "VenueError", "VenueUnreachable", "NotSent",
         "UnknownOutcome", "Refused", "Halted", "Locked", "Busy", "StageFailed", "NotSignedIn", "LockedOut", "Forbidden",
     ],
+    "extensions": ["extension_names", "find_extension", "load_extension"],
     "files": ["write_atomic", "lock_folder"],
     "hash_chain": ["chain_hash", "keyed_hash"],
     "identity": ["house_digest", "is_users", "code_globals"],
@@ -86,8 +87,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
     "average_cost", "bars", "benchmark", "calendars", "cards", "carried_prices", "circuit_breaker", "cron", "currencies", "datasets",
-    "decimals", "drawdown", "english", "errors", "files", "hash_chain", "identity", "instruments", "lazy", "margin", "numbers", "pages",
-    "performance_parts", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides",
-    "settings_section", "shown_tables", "sleeve_lines", "sqlite", "svg_charts", "svg_maps", "synthetic", "terms", "tracing", "trial_store",
-    "types", "values", "venue_profiles", "venue_proxy", "written_settings", "written_times",
+    "decimals", "drawdown", "english", "errors", "extensions", "files", "hash_chain", "identity", "instruments", "lazy", "margin",
+    "numbers", "pages", "performance_parts", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model",
+    "settings_overrides", "settings_section", "shown_tables", "sleeve_lines", "sqlite", "svg_charts", "svg_maps", "synthetic", "terms",
+    "tracing", "trial_store", "types", "values", "venue_profiles", "venue_proxy", "written_settings", "written_times",
 ])

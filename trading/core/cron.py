@@ -8,6 +8,7 @@ __all__ = ['Cron', 'TimeZoneName', 'last_scheduled']
 # %% ../../nbs/00_core/43_cron.ipynb #ef5b0816
 import difflib
 from datetime import UTC, datetime
+from functools import cache
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -34,11 +35,17 @@ def _cron(line: str) -> str:
     return " ".join(parts)
 
 
-def _zone(name: str) -> str:
-    "Return a time zone that exists, or suggest the nearest."
+@cache
+def _zones() -> set[str]:
+    "Return the names of all time zones; hundreds of files are looked at for it."
     from zoneinfo import available_timezones
 
-    if name not in (zones := available_timezones()):
+    return available_timezones()
+
+
+def _zone(name: str) -> str:
+    "Return a time zone that exists, or suggest the nearest."
+    if name not in (zones := _zones()):
         near = difflib.get_close_matches(name, sorted(zones), n=1, cutoff=0.5)
         raise ValueError(f"the time zone {name!r} is unknown" + (f"; did you mean {near[0]!r}?" if near else "; write one such as UTC or Europe/Berlin"))
     return name

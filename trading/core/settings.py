@@ -10,6 +10,7 @@ import configparser
 import os
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -44,22 +45,16 @@ def read_ini(
 ) -> Found:
     "Read a settings file; a line that is no setting is refused with its number.\n\nParameters\n----------\npath : Path\nprofile : str | None, default None\n    whose sections to read too; None: only the common ones\nname : str | None, default None\n    how messages call the file\n\nReturns\n-------\nFound"
     name = name or path.name
-    text = _text_of(path, name)
-    parser = configparser.ConfigParser(interpolation=None, strict=True)
-    parser.optionxform = str  # type: ignore[method-assign,assignment]  # the documented way to keep capitals
-    try:
-        parser.read_string(text, source=name)
-    except configparser.Error as error:
-        raise BadSettings(f"{name} cannot be read: {' '.join(str(error).split())}; correct that line") from error
     found: Found = {}
+    sections = _parse_ini(_text_of(path, name), name)
     for wanted in ("", profile):
-        for section in parser.sections():
+        for section, values in sections.items():
             owner, _, inner = section.rpartition(":")
             if inner not in SETTINGS_SECTIONS:
                 raise BadSettings(f"{name}: the section [{section}] is unknown{nearest_name(inner, SETTINGS_SECTIONS)}")
             if owner == wanted:
-                for key, value in parser[section].items():
-                    found[inner, key] = (value, f"{name}, line {_line(text, section, key)}, [{section}]")
+                for key, (value, line) in values.items():
+                    found[inner, key] = (value, f"{name}, line {line}, [{section}]")
     return found
 
 
@@ -80,15 +75,23 @@ def read_environment(environ: Mapping[str, str]) -> Found:
     return found
 
 
-def _line(text: str, section: str, key: str) -> int:
-    "Return the line a value stands on."
-    inside = False
+@lru_cache(maxsize=64)  # a page asks for the settings of each profile, again and again
+def _parse_ini(text: str, name: str) -> dict[str, dict[str, tuple[str, int]]]:  # section → key → value and line
+    "Parse a settings file."
+    parser = configparser.ConfigParser(interpolation=None, strict=True)
+    parser.optionxform = str  # type: ignore[method-assign,assignment]  # the documented way to keep capitals
+    try:
+        parser.read_string(text, source=name)
+    except configparser.Error as error:
+        raise BadSettings(f"{name} cannot be read: {' '.join(str(error).split())}; correct that line") from error
+    lines: dict[tuple[str, str], int] = {}
+    section = ""
     for number, line in enumerate(text.splitlines(), 1):
-        if line.startswith("["):
-            inside = line.strip() == f"[{section}]"
-        elif inside and re.match(rf"\s*{re.escape(key)}\s*[=:]", line):
-            return number
-    return 0
+        if header := parser.SECTCRE.match(line):
+            section = header["header"]
+        elif found := re.match(r"\s*([^=:]*?)\s*[=:]", line):
+            lines.setdefault((section, found[1]), number)
+    return {s: {key: (value, lines.get((s, key), 0)) for key, value in parser[s].items()} for s in parser.sections()}
 
 # %% ../../nbs/00_core/45_settings.ipynb #39dd537e
 def load_settings(

@@ -24,6 +24,7 @@ from .benchmark import check_benchmark
 from .calendars import check_calendar
 from .cron import Cron, TimeZoneName
 from .errors import BadInput
+from .extensions import extension_names
 from .margin import MarginTerms
 from .settings_section import ProtectionSettings, SettingsSection
 from .sleeve_lines import SleeveLine
@@ -94,8 +95,19 @@ class MarketSettings(SettingsSection):
         return self.source == "ccxt" or (self.source == "sample" and self.sample_kind.startswith("coins"))
 
 
+_ESTIMATORS = ("ridge", "forest", "histogram", "boosting", "blend", "stack")
+
+
+def _estimator_name(name: str) -> str:
+    "Accept what is shipped, and what an installed package brings."
+    if name not in _ESTIMATORS and name not in extension_names("estimators"):
+        known = [*_ESTIMATORS, *extension_names("estimators")]
+        raise ValueError(f"it should be {', '.join(map(repr, known[:-1]))} or {known[-1]!r}{nearest_name(name, known)}")
+    return name
+
+
 class ForecastSettings(SettingsSection):
-    model: Literal["ridge", "forest", "histogram", "boosting", "blend", "stack"] = Field("ridge", description="estimator until training promotes one")
+    model: Annotated[str, AfterValidator(_estimator_name)] = Field("ridge", description="estimator until training promotes one: ridge, forest, histogram, boosting, blend, stack, or one that an installed package brings")
     horizons: Numbers = Field((1, 5, 20), min_length=1, description="how far ahead: in bars, or as times such as 1h, 4h, 24h, which are kept as bars")
     window: int = Field(2520, ge=100, description="bars of history to learn from")
     coverage: float = Field(0.9, gt=0.5, lt=1, description="share of outcomes that the interval should contain")

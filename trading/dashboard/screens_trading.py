@@ -17,6 +17,7 @@ from ..core.errors import TradingError
 from .components import Button, Field, PageSection, Viewer, button, form, link, steps
 from ..report.daily_report import COST_NAMES
 from ..report.formatting import UNKNOWN, Parts, closing_day, day, known, money, number, percent, price, quantity
+from ..report.risk_sections import RiskContext, margin_parts
 from ..report.sections import ALERT_TONES, SAME_LEVEL, ReportData, figure, orders_table, table
 from ..core.svg_charts import bar_chart, time_chart
 from ..services.jobs import jobs
@@ -211,6 +212,8 @@ def holdings_screen(place: Workspace, who: Viewer) -> list[PageSection]:
             value = sum(i["value"] or 0 for i in items)
             aside = f"{sentence(count(len(items), 'symbol'))}, {money(value, currency, 0)}, {percent(value / found['equity'])} of the account."
             made.append(PageSection("of-" + name.replace(" ", "-"), TITLES[name], [("table", _assets(items, currency, live))], aside))
+    if found["margin"]:
+        made.insert(0, PageSection("margin", "Margin", margin_parts(RiskContext(margin=found["margin"]), currency), "After the run; the account is liquidated where its equity is the maintenance margin."))
     cash = found["cash"]
     empty = [TITLES[n].lower() if n != "etfs" else "ETFs" for n, items in found["sections"].items() if not items]
     words = f"{money(cash['value'], currency)}, {percent(cash['weight'])} of the account; target {percent(cash['target'])}."

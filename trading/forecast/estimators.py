@@ -15,6 +15,7 @@ import pandas as pd
 from ..core.english import plural
 from ..core.bars import check_bars, symbols_of
 from ..core.errors import BadInput, MissingData
+from ..core.extensions import load_extension
 from .forecaster import COLUMNS, default_estimator
 from .stacking import PurgedStack
 from .targets import Horizon, horizon_bars
@@ -90,11 +91,11 @@ EstimatorName = Literal["ridge", "running", "forest", "boosting", "histogram", "
 
 
 def make_estimator(
-    name: EstimatorName = "ridge",
+    name: EstimatorName | str = "ridge",  # or one that an installed package brings under carnet.estimators
     seed: int = 0,
     n_jobs: int = 1,  # threads
 ) -> Any:  # an unfitted scikit-learn regressor
-    "Return a regressor with settings that suit answers which are almost all noise.\n\nParameters\n----------\nname : EstimatorName, default 'ridge'\nseed : int, default 0\nn_jobs : int, default 1\n    threads\n\nReturns\n-------\nAny\n    an unfitted scikit-learn regressor"
+    "Return a regressor with settings that suit answers which are almost all noise.\n\nParameters\n----------\nname : EstimatorName | str, default 'ridge'\n    or one that an installed package brings under carnet.estimators\nseed : int, default 0\nn_jobs : int, default 1\n    threads\n\nReturns\n-------\nAny\n    an unfitted scikit-learn regressor"
     from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor, VotingRegressor
 
     if name == "ridge":
@@ -120,7 +121,16 @@ def make_estimator(
     if name in ("blend", "stack"):
         parts = [(part, make_estimator(part, seed, n_jobs)) for part in ("ridge", "forest", "histogram")]
         return VotingRegressor(parts) if name == "blend" else PurgedStack(parts)
+    if brought := load_extension("estimators", name):
+        return _seeded(brought(), name, seed, n_jobs)
     raise BadInput(f"the estimator {name!r} is unknown; choose ridge, running, forest, boosting, histogram, blend or stack, or pass one of your own")
+
+
+def _seeded(made: Any, name: str, seed: int, n_jobs: int) -> Any:
+    "Check an estimator of somebody else, and give it seed and threads where it knows them."
+    if not all(callable(getattr(made, m, None)) for m in ("fit", "predict", "get_params", "set_params")):
+        raise BadInput(f"{name} of carnet.estimators is a {type(made).__name__}; it must be an unfitted regressor with fit, predict, get_params and set_params")
+    return made.set_params(**{k: v for k, v in {"random_state": seed, "n_jobs": n_jobs}.items() if k in made.get_params()})
 
 
 def _has_xgboost() -> bool:

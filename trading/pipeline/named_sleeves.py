@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..core.bars import bar_length
 from ..core.errors import BadInput, MissingData
+from ..core.extensions import extension_names
 from ..core.settings import Settings
 from ..core.settings_model import nearest_name
 
@@ -50,7 +51,8 @@ def named_sleeves(
             raise BadInput(f"a sleeve cannot be called {name}: the report calls {'the allocation policy' if name == 'policy' else 'what limits cut'} so; choose another name")
         word, dashed = name.replace("_", " ").replace("-", " ").lower(), name.replace("_", "-").replace(" ", "-").lower()
         targets = {k: v for k, v in line.items() if k not in ("share", "max_weight")}
-        kind = "targets" if targets else "policy" if word in (*AVERSION, "tactical", LONG_SHORT) else "optimizer" if SHORT.get(dashed, dashed) in OPTIMIZERS else "strategy"
+        optimizes = SHORT.get(dashed, dashed) in OPTIMIZERS or dashed in extension_names("optimizers")
+        kind = "targets" if targets else "policy" if word in (*AVERSION, "tactical", LONG_SHORT) else "optimizer" if optimizes else "strategy"
         if kind == "optimizer" and SHORT.get(dashed, dashed) in ("fixed", "group-targets"):
             raise BadInput(f"strategies.{name} needs targets; write them behind the share, for example {name} = {line['share']:g}, SPY 0.6, AGG 0.4")
         if kind in ("policy", "optimizer") and name in _current(settings):

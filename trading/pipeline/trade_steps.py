@@ -17,13 +17,14 @@ import pandas as pd
 
 from ..accounting.unit_values import performance_equity
 from ..core.bars import last_prices
+from ..core.margin import margin_state
 from ..core.types import CheckResult, Event, Plan
 from ..execution.approval import plan_status
 from ..execution.executor import Execution, OrderResult
 from ..execution.plan import PlanConstraints, make_plan
 from ..execution.preflight import Preflight
 from .account import AccountSnapshot, TradingAccount, holdings_table, tradable_markets, trading_rules
-from .factory import bars_of, groups_of
+from .factory import bars_of, groups_of, margin_terms
 from .launch import settings_of
 from .multi_venue import open_trading_account
 from .position_protection import keep_protection, release_protection, within_risk
@@ -194,6 +195,10 @@ def record_step(
     run.write("change", desk.change_lines(change))
     run.write("equity", marks)
     run.write("closing", after.state | {"moment": moment.isoformat()})
+    if terms := margin_terms(settings, desk.instruments):
+        held = {s: p.amount for s, p in after.positions.items()}
+        state = margin_state(terms, held, after.cash, {s: later[s] for s in held})
+        run.write("margin", state.words | {"leverage": str(terms.leverage), "prices": {s: str(later[s]) for s in held}, "units": {s: str(u) for s, u in held.items()}})
     return Recorded(after, later, moment, marks, orders)
 
 # %% ../../nbs/12_pipeline/62_trade_steps.ipynb #7a7d1807

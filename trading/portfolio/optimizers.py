@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import BadInput
+from ..core.extensions import extension_names, load_extension
 from ..core.settings_model import nearest_name
 from .base import Optimizer, Problem, inverse_volatility
 from trading.portfolio.mean_risk import (
@@ -190,9 +191,14 @@ def _optimizer_type(name: str) -> type[Optimizer]:
     "Look an optimiser up."
     word = re.sub(r"[ _]+", "-", name.strip().lower())
     word = SHORT.get(word, word)
-    if word not in OPTIMIZERS:
-        raise BadInput(f"the optimiser {name!r} is unknown{nearest_name(word, [*OPTIMIZERS, *SHORT])}")
-    return OPTIMIZERS[word]
+    if word in OPTIMIZERS:
+        return OPTIMIZERS[word]
+    kind = load_extension("optimizers", word)
+    if kind is None:
+        raise BadInput(f"the optimiser {name!r} is unknown{nearest_name(word, [*OPTIMIZERS, *SHORT, *extension_names('optimizers')])}")
+    if not (isinstance(kind, type) and issubclass(kind, Optimizer)):
+        raise BadInput(f"{word} of carnet.optimizers is no class derived from trading.portfolio.base.Optimizer; derive it, so that limits hold for it too")
+    return kind
 
 
 def _as_type(name: str, option: str, text: str, default: Any) -> Any:

@@ -18,7 +18,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "performance_sections": ["CHANGE_LINES", "COMPARED_METRICS", "equity_parts", "risk_parts", "month_parts"],
     "record_sections": ["unit_parts", "record_parts"],
     "replay_report": ["PART_NAMES", "replay_sentences", "contribution_parts", "build_replay_report"],
-    "risk_sections": ["RiskContext", "plan_parts", "stress_parts", "attribution_parts", "regime_parts"],
+    "risk_sections": ["RiskContext", "plan_parts", "stress_parts", "margin_parts", "attribution_parts", "regime_parts"],
     "run_index": ["build_index", "write_index"],
     "sections": [
         "ALERT_TONES", "SAME_LEVEL", "ReportData", "table", "by_symbol", "figure", "required_actions", "story_parts", "action_parts",

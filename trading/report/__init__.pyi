@@ -18,7 +18,7 @@ from .narrative import describe_equity as describe_equity, describe_gains as des
 from .performance_sections import CHANGE_LINES as CHANGE_LINES, COMPARED_METRICS as COMPARED_METRICS, equity_parts as equity_parts, risk_parts as risk_parts, month_parts as month_parts
 from .record_sections import unit_parts as unit_parts, record_parts as record_parts
 from .replay_report import PART_NAMES as PART_NAMES, replay_sentences as replay_sentences, contribution_parts as contribution_parts, build_replay_report as build_replay_report
-from .risk_sections import RiskContext as RiskContext, plan_parts as plan_parts, stress_parts as stress_parts, attribution_parts as attribution_parts, regime_parts as regime_parts
+from .risk_sections import RiskContext as RiskContext, plan_parts as plan_parts, stress_parts as stress_parts, margin_parts as margin_parts, attribution_parts as attribution_parts, regime_parts as regime_parts
 from .run_index import build_index as build_index, write_index as write_index
 from .sections import ALERT_TONES as ALERT_TONES, SAME_LEVEL as SAME_LEVEL, ReportData as ReportData, table as table, by_symbol as by_symbol, figure as figure, required_actions as required_actions, story_parts as story_parts, action_parts as action_parts, holding_parts as holding_parts, held_lines as held_lines, order_list_parts as order_list_parts, orders_table as orders_table
 from .sleeve_sections import sleeve_parts as sleeve_parts

@@ -16,6 +16,7 @@ import pandas as pd
 from ..core.drawdown import drawdown_now
 from ..core.english import count, listed, plural, sentence
 from ..core.errors import BadInput
+from ..core.extensions import extension_names, load_extension
 from ..core.redaction import redact
 from ..core.pages import render
 from .forecast_sections import forecast_overview
@@ -23,7 +24,7 @@ from ..core.performance_parts import distribution_parts, drawdown_parts, period_
 from .record_sections import record_parts, unit_parts
 from .formatting import UNKNOWN, Parts, closing_day, day, known, money, number, percent, quantity
 from .performance_sections import equity_parts, month_parts, risk_parts
-from .risk_sections import attribution_parts, plan_parts, regime_parts, stress_parts
+from .risk_sections import attribution_parts, margin_parts, plan_parts, regime_parts, stress_parts
 from .sleeve_sections import sleeve_parts
 from trading.report.sections import (
     ReportData, action_parts, by_symbol, figure, held_lines, holding_parts, order_list_parts, required_actions, story_parts, table,
@@ -140,7 +141,10 @@ def _figures(data: ReportData) -> list[dict]:
     if data.holdings_after is not None:
         held = held_lines(by_symbol(data.holdings_after))
         held = held[held["amount"].astype(float) != 0]
-        found.append(("Invested", percent(float(held["weight"].astype(float).sum()), 0), plural(len(held), "holding")))
+        weights = held["weight"].astype(float)
+        short = (weights < 0).any()  # then what is invested says little
+        found.append(("Gross", percent(float(weights.abs().sum()), 0), f"net {percent(float(weights.sum()), 0)}, {plural(len(held), 'position')}") if short
+                     else ("Invested", percent(float(weights.sum()), 0), plural(len(held), "holding")))
     if data.orders is not None:
         value = float(data.orders["value"].astype(float).sum()) if "value" in data.orders else None
         found.append(("Orders", f"{len(data.orders)}", money(value, data.currency, 0) if value else "nothing traded" if data.orders.empty else ""))
@@ -182,7 +186,7 @@ REPORT_SECTIONS: tuple[tuple[str, str, str, Callable[[ReportData], Parts]], ...]
     ("distribution", "Distribution", "How often, and how bad.", lambda d: record_parts(d, distribution_parts, "the tails")),
     ("holdings", "Holdings", "Before and after trading.", lambda d: [*holding_parts(d), *plan_parts(d.context, d.currency)]),
     ("market", "Market regime", "", lambda d: regime_parts(d.context)),
-    ("risk", "Risk", "Limits, risk measures and stress tests.", lambda d: [*risk_parts(d), *stress_parts(d.context)]),
+    ("risk", "Risk", "Limits, risk measures and stress tests.", lambda d: [*margin_parts(d.context, d.currency), *risk_parts(d), *stress_parts(d.context)]),
     ("forecasts", "Forecasts", "Expected returns, their intervals and their track record.", forecast_overview),
     ("orders", "Orders", "The reasons unfold.", order_list_parts),
     ("costs", "Costs", "Fees, delay and slippage.", cost_parts),
@@ -199,6 +203,17 @@ def _masked(data: ReportData) -> ReportData:
     return replace(data, attention=redact(data.attention), sentences=redact(data.sentences), note=redact(data.note), orders=orders)
 
 
+def _own_section(name: str, data: ReportData) -> dict:
+    "Make the section of an installed package; one that fails says so, and the report is there all the same."
+    try:
+        build = load_extension("report_sections", name)
+        title = (build.__doc__ or name).strip().splitlines()[0].rstrip(".")
+        return {"id": f"own-{name}", "title": title, "aside": "", "parts": list(build(data))}
+    except Exception as error:  # noqa: BLE001  somebody else's package may fail in any way
+        said = redact(str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}")
+        return {"id": f"own-{name}", "title": name, "aside": "", "parts": [("missing", f"The section {name} of an installed package could not be made: {said}")]}
+
+
 def build_report(
     data: ReportData,  # what the run knows
 ) -> str:  # one HTML page
@@ -208,6 +223,7 @@ def build_report(
     data = _masked(data)
     last = pd.Timestamp(data.as_of) - pd.Timedelta(seconds=1)  # midnight means: after the close of the day before
     sections = [{"id": key, "title": title, "aside": aside, "parts": build(data)} for key, title, aside, build in REPORT_SECTIONS]
+    sections += [_own_section(name, data) for name in extension_names("report_sections")]
     who = [
         f"Profile {data.profile}",
         {"paper": "paper money", "live": "real money"}.get(data.mode, data.mode),

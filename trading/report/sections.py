@@ -200,7 +200,9 @@ def _amounts(frame: pd.DataFrame) -> str:
     "Say how many holdings there are and how much of the account they make up."
     lines = by_symbol(frame)
     held = lines[lines["amount"].astype(float) != 0]
-    invested = float(held["weight"].astype(float).sum())
+    invested, shorts = float(held["weight"].astype(float).sum()), -float(held["weight"].astype(float).clip(upper=0).sum())
+    if shorts:
+        return f"{count(len(held), 'position')}, {percent(invested + shorts)} of the account long, {percent(shorts)} short and {percent(1 - invested)} in cash"
     return f"{count(len(held), 'holding')}, {percent(invested)} of the account invested and {percent(1 - invested)} in cash"
 
 

@@ -14,6 +14,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from ..core.english import plural
@@ -50,16 +51,22 @@ def read_key(text: str) -> bytes | str:
     return text
 
 # %% ../../nbs/10_security/05_vault.ipynb #57ddf1c9
+@lru_cache(maxsize=16)  # a process that reads its vault again does not stretch the passphrase again
+def _argon2id(passphrase: str, salt: str, passes: int, memory: int, lanes: int) -> bytes:
+    "Return 32 bytes of a passphrase and a salt (hex); memory in KiB."
+    from argon2.low_level import Type, hash_secret_raw
+
+    return hash_secret_raw(passphrase.encode(), bytes.fromhex(salt), passes, memory, lanes, 32, Type.ID)
+
+
 def _stretch(key: bytes | str, header: Mapping) -> bytes:
     "Return the 32 bytes that seal the file."
     if isinstance(key, bytes):
         return key
     from argon2.exceptions import HashingError
-    from argon2.low_level import Type, hash_secret_raw
 
     try:
-        cost = (header["time"], header["memory"], header["lanes"])
-        return hash_secret_raw(key.encode(), bytes.fromhex(header["salt"]), *cost, 32, Type.ID)
+        return _argon2id(key, header["salt"], header["time"], header["memory"], header["lanes"])
     except (HashingError, TypeError, ValueError) as error:
         raise VaultError("the vault was altered: its header asks for something impossible; restore it from a backup") from error
 

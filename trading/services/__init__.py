@@ -45,6 +45,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "update_market", "follow_profile", "import_bars", "preview_bars", "named_files", "serve_mt5_terminal", "simulated_terminal",
     ],
     "metrics": ["GATHERED", "EXPOSITION", "update_metrics", "open_metrics", "start_logging"],
+    "new_strategy": ["write_strategy"],
     "order_control": [
         "working_orders", "CancelOrder", "cancel_open_order", "ReplaceOrder", "replace_open_order", "ProtectPosition",
         "protect_held_position", "EndProtection", "end_protection", "WatchOrders", "watch_orders",
@@ -108,7 +109,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
 }, modules=[
     "access", "account_control", "alerting", "backups", "book_control", "commands", "data_control", "demo", "exports", "feedback_history",
-    "file_optimise", "flow_runs", "holdings", "jobs", "launching", "loop_control", "maintenance", "market_data", "metrics",
+    "file_optimise", "flow_runs", "holdings", "jobs", "launching", "loop_control", "maintenance", "market_data", "metrics", "new_strategy",
     "order_control", "plan_control", "portfolio_control", "portfolios", "queries_analytics", "queries_books", "queries_live",
     "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "queries_venues", "query_cache", "replay_control",
     "run_control", "security_admin", "settings_control", "stops", "strategy_control", "system_control", "user_control", "venue_control",

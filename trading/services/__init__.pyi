@@ -18,6 +18,7 @@ from . import loop_control as loop_control
 from . import maintenance as maintenance
 from . import market_data as market_data
 from . import metrics as metrics
+from . import new_strategy as new_strategy
 from . import order_control as order_control
 from . import plan_control as plan_control
 from . import portfolio_control as portfolio_control
@@ -60,6 +61,7 @@ from .loop_control import StartLoop as StartLoop, run_trading_loop as run_tradin
 from .maintenance import SECURITY_CHECKS as SECURITY_CHECKS, check_chain as check_chain, health_report as health_report, health_trend as health_trend, repair as repair, security_report as security_report, watch_system as watch_system
 from .market_data import update_market as update_market, follow_profile as follow_profile, import_bars as import_bars, preview_bars as preview_bars, named_files as named_files, serve_mt5_terminal as serve_mt5_terminal, simulated_terminal as simulated_terminal
 from .metrics import GATHERED as GATHERED, EXPOSITION as EXPOSITION, update_metrics as update_metrics, open_metrics as open_metrics, start_logging as start_logging
+from .new_strategy import write_strategy as write_strategy
 from .order_control import working_orders as working_orders, CancelOrder as CancelOrder, cancel_open_order as cancel_open_order, ReplaceOrder as ReplaceOrder, replace_open_order as replace_open_order, ProtectPosition as ProtectPosition, protect_held_position as protect_held_position, EndProtection as EndProtection, end_protection as end_protection, WatchOrders as WatchOrders, watch_orders as watch_orders
 from .plan_control import ReviewPlan as ReviewPlan, review_run_plan as review_run_plan, ApprovePlan as ApprovePlan, approve_run_plan as approve_run_plan, RejectPlan as RejectPlan, reject_run_plan as reject_run_plan, ValidatePlan as ValidatePlan, validate_run_plan as validate_run_plan
 from .portfolio_control import AddPortfolio as AddPortfolio, make_portfolio as make_portfolio

@@ -66,15 +66,16 @@ def holdings(place: Workspace, profile: str | None = None) -> dict:
     settings = current_settings(place, profile)
     account = f"{settings.run.mode}-{settings.run.profile}"
     known = {"account": account, "currency": settings.market.currency}
-    empty = {"run": None, "as_of": None, "cash": None, "items": [], "sections": {name: [] for name in _SECTIONS}}
+    empty = {"run": None, "as_of": None, "cash": None, "margin": None, "items": [], "sections": {name: [] for name in _SECTIONS}}
     try:
         book = ledger_for_reading(place).book(account)
         record = newest_run(place, settings.run.profile, "holdings_after")
         table, closing = artefact(place, record, "holdings_after"), artefact(place, record, "closing")
+        margin = artefact(place, record, "margin") if "margin.json" in record.artefacts else None
     except TradingError as error:
         return missing(error, **known, **empty)
     equity, items = float(closing["equity"]), []
-    for symbol in sorted({*book.positions, *table.index[table["target"] > 0]} - {"cash"}):
+    for symbol in sorted({*book.positions, *table.index[table["target"] != 0]} - {"cash"}):
         held, line = book.positions.get(symbol), table.loc[symbol] if symbol in table.index else None
         amount = float(held.amount) if held else 0.0
         price, target = (float(line["price"]), float(line["target"])) if line is not None else (None, None)
@@ -87,4 +88,4 @@ def holdings(place: Workspace, profile: str | None = None) -> dict:
         })
     by_section = {name: [i for i in items if i["section"] == name] for name in _SECTIONS}
     cash = {"value": float(book.cash), "weight": float(book.cash) / equity if equity else None, "target": float(table.loc["cash", "target"])}
-    return known | {"run": record.id, "as_of": closing["moment"], "equity": equity, "cash": cash, "items": items, "sections": by_section}
+    return known | {"run": record.id, "as_of": closing["moment"], "equity": equity, "cash": cash, "margin": margin, "items": items, "sections": by_section}

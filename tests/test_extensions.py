@@ -1,0 +1,212 @@
+"A user's own folder and installed packages: a strategy, an estimator, an optimiser and a section of the report, named as the shipped ones are."
+
+import json
+import sys
+
+import nbformat
+import pytest
+from click.testing import CliRunner
+from execnb.shell import CaptureShell
+
+from trading.backtest.strategy_source import check_source, code_digest, find_strategy, source_of
+from trading.cli.main import main
+from trading.core import extensions
+from trading.core.datasets import sample_bars
+from trading.core.errors import BadInput, BadSettings, TradingError
+from trading.core.settings import load_settings
+from trading.forecast.estimators import make_estimator
+
+COMMANDS = ("new strategy",)  # what is walked here
+PACKAGE = """
+import numpy as np
+from trading.backtest.strategies import SymbolStrategy
+from trading.portfolio.base import Optimizer
+from .parts import up
+
+
+class Dip(SymbolStrategy):
+    "Buy what fell."
+    def __init__(self, n=5):
+        self.n = n
+
+    def position(self, one):
+        return (~up(one["close"], self.n)).to_numpy().astype(np.int8)
+
+
+class First(Optimizer):
+    "Everything in the first symbol, as far as limits let it."
+    def _attempts(self, problem):
+        weights = np.zeros(len(problem.limits.symbols))
+        weights[0] = problem.limits.budget
+        yield "first", lambda: weights
+
+
+def mean():
+    from sklearn.dummy import DummyRegressor
+    return DummyRegressor()
+
+
+def no_regressor():
+    return "a text"
+
+
+def weather(data):
+    "The weather."
+    return [("text", f"It rained on {data.profile}.")]
+
+
+def broken(data):
+    "What fails."
+    return [("text", 1 / 0)]
+"""
+POINTS = """[carnet.strategies]
+Dip = house_of_rules:Dip
+[carnet.estimators]
+mean = house_of_rules:mean
+text = house_of_rules:no_regressor
+[carnet.optimizers]
+first = house_of_rules:First
+no-class = house_of_rules:mean
+[carnet.report_sections]
+weather = house_of_rules:weather
+broken = house_of_rules:broken
+gone = house_of_rules:gone
+"""
+
+
+def carnet(*words):
+    done = CliRunner().invoke(main, list(map(str, words)))
+    assert done.exception is None or isinstance(done.exception, (SystemExit, TradingError)), done.exception
+    return done.exit_code, done.output + (str(done.exception) if isinstance(done.exception, TradingError) else "")
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    "An installed package, as an installer leaves it."
+    site = tmp_path / "site"
+    (site / "house_of_rules").mkdir(parents=True)
+    (site / "house_of_rules" / "__init__.py").write_text(PACKAGE)
+    (site / "house_of_rules" / "parts.py").write_text("def up(close, n):\n    return close.diff(n) > 0\n")
+    info = site / "house_of_rules-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: house-of-rules\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(POINTS)
+    monkeypatch.syspath_prepend(str(site))
+    extensions._installed.cache_clear()
+    yield site / "house_of_rules"
+    extensions._installed.cache_clear()
+    for name in [n for n in sys.modules if n.startswith("house_of_rules")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CARNET_RUN__DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("CARNET_RUN__REPORTS", str(tmp_path / "reports"))
+    return tmp_path
+
+
+def test_a_new_strategy_is_written_runs_as_a_notebook_and_asks_to_be_promoted_by_its_name(home):
+    code, said = carnet("new", "strategy", "AboveMean")
+    assert code == 0 and "strategies/AboveMean.ipynb" in said, said
+    file = home / "strategies" / "AboveMean.ipynb"
+    nbformat.validate(nbformat.read(file, 4))
+    before = file.read_bytes()
+    for wrong, says in (("AboveMean", "a strategy AboveMean already"), ("MaCross", "already, from Carnet"), ("no-name", "cannot be the name")):
+        code, said = carnet("new", "strategy", wrong)
+        assert code == 1 and says in said, said
+    assert file.read_bytes() == before and len(list(file.parent.iterdir())) == 1
+    shell = CaptureShell(file)
+    for cell in nbformat.read(file, 4).cells:
+        if cell.cell_type == "code" and not cell.source.startswith("#| eval: false"):
+            shell.run(cell.source)
+            assert not shell.exc, (cell.source, shell.exc)
+    assert "AboveMean" in carnet("strategies", "list")[1]
+    assert carnet("ingest")[0] == 0
+    code, said = carnet("strategies", "promote", "AboveMean", "--grid", "window=50,100", "--symbols", "KO,GE", "--from", "2012-01-01")
+    assert code == (0 if "promoted" in said and "not promoted" not in said else 1) and "reality check" in said, said
+    kept = json.loads(carnet("strategies", "list", "--json")[1])
+    assert [row["strategy"] for row in kept] == ["AboveMean"]
+
+
+def test_a_module_that_its_notebook_did_not_export_is_refused(home):
+    from nbdev.export import nb_export
+
+    carnet("new", "strategy", "Mine")
+    folder = home / "strategies"
+    nb_export(str(folder / "Mine.ipynb"), lib_path=str(folder))
+    assert (folder / "Mine.py").is_file() and find_strategy("Mine", True).__name__ == "Mine"
+    text = (folder / "Mine.ipynb").read_text()
+    (folder / "Mine.ipynb").write_text(text.replace("> mean).to_numpy", "< mean).to_numpy"))
+    with pytest.raises(BadInput, match=r"Mine.py is not what .*Mine.ipynb exports"):
+        find_strategy("Mine", True)
+    (folder / "Mine.py").unlink()
+    assert find_strategy("Mine", True).__name__ == "Mine"
+
+
+def test_names_of_the_own_folder_are_for_the_terminal_and_never_hide_a_shipped_one(home):
+    (home / "strategies").mkdir()
+    (home / "strategies" / "Own.py").write_text("class Own:\n    def signals(self, bars):\n        return bars['close'] * 0\n")
+    assert find_strategy("Own", True).__name__ == "Own"
+    with pytest.raises(BadInput, match="only at the terminal"):
+        find_strategy("Own", False)
+    (home / "strategies" / "MaCross.py").write_text("class MaCross:\n    pass\n")
+    with pytest.raises(BadInput, match="comes with Carnet too; rename yours"):
+        find_strategy("MaCross", True)
+    with pytest.raises(BadInput, match="carnet new strategy Nothing"):
+        find_strategy("Nothing", True)
+
+
+def test_a_strategy_of_a_package_is_found_again_and_refused_when_its_code_changed(package, home):
+    assert "house_of_rules" not in sys.modules and len(code_digest("Dip")) == 24 and "house_of_rules" not in sys.modules, "digest without import"
+    found = find_strategy("Dip", False)
+    source = source_of(found)
+    assert source == {"where": "Dip", "digest": code_digest("Dip")}
+    check_source(source)
+    (package / "parts.py").write_text("def up(close, n):\n    return close.diff(n) >= 0\n")
+    with pytest.raises(BadInput, match="has changed since it was promoted"):
+        check_source(source)
+    assert "not asked yet, from an installed package: Dip" in carnet("strategies", "list")[1]
+
+
+def test_an_estimator_of_a_package_is_named_in_the_settings_and_seeded(package, home):
+    assert load_settings(None, {"forecast.model": "mean"}).forecast.model == "mean"
+    with pytest.raises(BadSettings, match=r"'stack', 'mean' or 'text'"):
+        load_settings(None, {"forecast.model": "meen"})
+    made = make_estimator("mean", seed=3)
+    assert type(made).__name__ == "DummyRegressor"
+    with pytest.raises(BadInput, match="must be an unfitted regressor"):
+        make_estimator("text")
+    with pytest.raises(BadInput, match="is unknown"):
+        make_estimator("meen")
+
+
+def test_an_optimiser_of_a_package_obeys_the_limits_or_is_refused(package, home):
+    bars = sample_bars("stocks")["close"].iloc[-300:, :4]
+    bars.rename_axis("Date").to_csv(home / "closes.csv")
+    code, said = carnet("optimise", "--prices", "closes.csv", "--cash", "10000", "--optimizer", "first", "--json")
+    assert code == 0 and json.loads(said)["weights"][bars.columns[0]] == pytest.approx(1), said
+    assert "is unknown" in carnet("optimise", "--prices", "closes.csv", "--cash", "10000", "--optimizer", "furst")[1]
+    from trading.portfolio.optimizers import make_optimizer
+
+    returns = bars.pct_change().iloc[1:]
+    assert make_optimizer("first").fit(returns).weights_.iloc[0] == pytest.approx(1)
+    assert make_optimizer("first", bounds=(0, 0.4)).fit(returns).weights_.max() == pytest.approx(0.4), "the nearest that the limits allow"
+    with pytest.raises(BadInput, match="derived from"):
+        make_optimizer("no-class")
+
+
+def test_the_report_ends_with_the_sections_of_packages_and_names_one_that_fails(package, home):
+    from trading.pipeline.notebook_runner import run_in_process
+    from trading.pipeline.run_record import Run
+    from trading.testing.sample_runs import make_sample_runs
+
+    make_sample_runs(home)
+    run = Run(home / "reports" / "2022-12-27_sample_1")
+    run_in_process(run, ("50_report",))
+    page = (run.folder / "index.html").read_text()
+    assert "The weather" in page and "It rained on sample." in page
+    assert "The section broken of an installed package could not be made: ZeroDivisionError" in page
+    assert "The section gone of an installed package could not be made: gone of the package house-of-rules cannot be imported" in page
+    assert page.index("Provenance") < page.index("The weather")
