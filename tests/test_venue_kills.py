@@ -100,8 +100,10 @@ def play(folder: Path, name: str, seed: int, steps: int) -> int:
         twice = [c for c, n in Counter(o["client"] for o in exchange.orders).items() if n > 1]
         assert not twice and [o["amount"] for o in exchange.orders] == [D("0.2")] * 3, f"{name}, seed {seed}: {exchange.orders}"
         ledger, venue = Ledger(folder / "ledger.db"), connect(CcxtVenue, name, url)
-        traded = sorted(t["amount"] for t in exchange.trades)
-        assert sorted(f.amount for f in ledger.fills("mine")) == traded and sum(traded) == D("0.6")
+        booked: Counter = Counter()
+        for fill in ledger.fills("mine"):  # a venue with several fees tells a trade in as many parts
+            booked[fill.client_order_id] += fill.amount
+        assert sorted(booked.values()) == [D("0.2")] * 3 and sum(t["amount"] for t in exchange.trades) == D("0.6")
         assert exchange.balances["BTC"] == D("10.6") and D("10.599") < ledger.positions("mine")["BTC/USDT"].amount <= D("10.6")  # a fee in coins
         assert unresolved(OrderContext(venue, ledger, "mine", now)) == [] and plan_status(ledger, "mine", plan_of(began).hash) == "executed"
         ledger.verify()
