@@ -93,8 +93,7 @@ SHAPES = {  # name of the file → (text, more options); every one holds the sam
 }
 
 
-@pytest.mark.parametrize("name", SHAPES)
-@pytest.mark.parametrize("packed", ["", ".gz", ".zip"])
+@pytest.mark.parametrize(("name", "packed"), [(name, packed) for n, name in enumerate(SHAPES) for packed in ["", (".gz", ".zip")[n % 2]]])
 def test_a_golden_file_of_each_program_gives_the_same_five_bars(tmp_path, name, packed):
     raw, path = SHAPES[name].encode(), tmp_path / (name + packed)
     if packed == ".zip":
@@ -108,6 +107,104 @@ def test_a_golden_file_of_each_program_gives_the_same_five_bars(tmp_path, name, 
     assert [list(r) for r in bars.to_numpy()] == [list(map(float, r)) for r in ROWS], "\n".join(read.notes)
     later = pd.Timedelta("7D") if str(bars.index[0])[:10] == "2024-01-15" else pd.Timedelta(0)
     assert list(bars.index.tz_localize(None)) == list(DAYS + later)
+
+
+NO_VOLUME = ("nasdaq-na.csv", "inv-es.csv", "inv-it.csv", "inv-pt.csv")
+LATER = DAYS + pd.Timedelta("7D")
+MORE = {  # exchanges, brokers, programs and data services beyond those above: what each gives is the same five bars, as far as it has the fields
+    "coinbase-advanced.csv": lines("start,low,high,open,close,volume", lambda d, o, h, lo, c, v: f"{unix(d)},{lo},{h},{o},{c},{v}"),
+    "kraken-api.csv": lines("time,open,high,low,close,vwap,volume,count", lambda d, o, h, lo, c, v: f"{unix(d)},{o},{h},{lo},{c},{c},{v},7"),
+    "kraken-bare8.csv": lines("", lambda d, o, h, lo, c, v: f"{unix(d)},{o},{h},{lo},{c},{c},{v},7"),
+    "Binance_BTCUSDT_d.csv": "https://www.CryptoDataDownload.com\n" + lines("Unix,Date,Symbol,Open,High,Low,Close,Volume BTC,Volume USDT,tradecount", lambda d, o, h, lo, c, v: f"{unix(d)}000,{d:%Y-%m-%d},BTC/USDT,{o},{h},{lo},{c},{v},{v * c},77"),
+    "bitstamp-api.csv": lines("timestamp,open,high,low,close,volume", lambda d, o, h, lo, c, v: f"{unix(d)},{o},{h},{lo},{c},{v}"),
+    "bitfinex.csv": lines("", lambda d, o, h, lo, c, v: f"{unix(d)}000,{o},{c},{h},{lo},{v}"),
+    "bitfinex-head.csv": lines("MTS,OPEN,CLOSE,HIGH,LOW,VOLUME", lambda d, o, h, lo, c, v: f"{unix(d)}000,{o},{c},{h},{lo},{v}"),
+    "ccxt.csv": lines("", lambda d, o, h, lo, c, v: f"{unix(d)}000,{o},{h},{lo},{c},{v}"),
+    "okx.csv": lines("ts,o,h,l,c,vol,volCcy,volCcyQuote,confirm", lambda d, o, h, lo, c, v: f"{unix(d)}000,{o},{h},{lo},{c},{v},{v},{v * c},1"),
+    "bybit.csv": lines("startTime,openPrice,highPrice,lowPrice,closePrice,volume,turnover", lambda d, o, h, lo, c, v: f"{unix(d)}000,{o},{h},{lo},{c},{v},{v * c}"),
+    "gate.csv": lines("timestamp,volume,close,high,low,open", lambda d, o, h, lo, c, v: f"{unix(d)},{v},{c},{h},{lo},{o}"),
+    "BITSTAMP_BTCUSD, 1D.csv": lines("time,open,high,low,close", lambda d, o, h, lo, c, v: f"{d:%Y-%m-%d}T00:00:00Z,{o},{h},{lo},{c}"),
+    "OANDA_EURUSD, 1D.csv": lines("time,open,high,low,close,Volume,MA,MA,Plot", lambda d, o, h, lo, c, v: f"{d - pd.Timedelta('2h'):%Y-%m-%dT%H:%M:%SZ},{o},{h},{lo},{c},{v},1,1,NaN"),
+    "mt4-head.csv": lines("<TICKER>,<DTYYYYMMDD>,<TIME>,<OPEN>,<HIGH>,<LOW>,<CLOSE>,<VOL>", lambda d, o, h, lo, c, v: f"EURUSD,{d:%Y%m%d},000000,{o},{h},{lo},{c},{v}"),
+    "USDJPY_D1.csv": lines("<DATE>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\t<TICKVOL>\t<VOL>\t<SPREAD>", lambda d, o, h, lo, c, v: f"{d:%Y.%m.%d}\t{o}\t{h}\t{lo}\t{c}\t{v}\t{v}\t7"),
+    "yf-multi-price-first.csv": "Price,Close,Close,Open,Open,Volume,Volume\nTicker,A,B,A,B,A,B\nDate,,,,,,\n" + lines("", lambda d, o, h, lo, c, v: f"{d:%Y-%m-%d},{c},{c * 2},{o},{o * 2},{v},{v * 2}"),
+    "yf-multi-ticker-first.csv": "Ticker,A,A,A,A,A,B,B,B,B,B\nPrice,Open,High,Low,Close,Volume,Open,High,Low,Close,Volume\nDate,,,,,,,,,,\n" + lines("", lambda d, o, h, lo, c, v: f"{d:%Y-%m-%d},{o},{h},{lo},{c},{v},{o * 2},{h * 2},{lo * 2},{c * 2},{v * 2}"),
+    "yf-old-multi.csv": ",Close,Close,Open,Open\n,A,B,A,B\nDate,,,,\n" + lines("", lambda d, o, h, lo, c, v: f"{d:%Y-%m-%d},{c},{c * 2},{o},{o * 2}"),
+    "yf-nasrow.csv": lines("Date,Open,High,Low,Close,Adj Close,Volume", lambda d, o, h, lo, c, v: f"{d:%Y-%m-%d},{o:.6f},{h:.6f},{lo:.6f},{c:.6f},{c * 0.9:.6f},{v}") + "2024-01-13,null,null,null,null,null,null\n",
+    "yahoo-web.csv": lines("Date,Open,High,Low,Close ,Adj Close ,Volume", lambda d, o, h, lo, c, v: f'"{d:%b} {d.day}, {d.year}","{us(o)}","{us(h)}","{us(lo)}","{us(c)}","{us(c)}","{v:,}"'),
+    "stooq-pl.csv": lines("Data,Otwarcie,Najwyzszy,Najnizszy,Zamkniecie,Wolumen", lambda d, o, h, lo, c, v: f"{d:%Y-%m-%d},{o},{h},{lo},{c},{v}"),
+    "nasdaq-commas.csv": lines("Date,Close/Last,Volume,Open,High,Low", lambda d, o, h, lo, c, v: f'{d:%m/%d/%Y},"${us(c)}","{v:,}","${us(o)}","${us(h)}","${us(lo)}"', LATER),
+    "nasdaq-na.csv": lines("Date,Close/Last,Volume,Open,High,Low", lambda d, o, h, lo, c, v: f"{d:%m/%d/%Y},{c},--,{o},{h},{lo}", LATER),
+    "inv-fr.csv": lines('"Date","Dernier","Ouv."," Plus Haut","Plus Bas","Vol.","Variation %"', lambda d, o, h, lo, c, v: f'"{d:%d/%m/%Y}","{german(c)}","{german(o)}","{german(h)}","{german(lo)}","{v / 1000:.2f}K","-0,45%"'.replace(f"{v / 1000:.2f}K", f"{v / 1000:.3f}K".replace(".", ",")), LATER),
+    "inv-es.csv": lines('"Fecha","Último","Apertura","Máximo","Mínimo","Vol.","% var."', lambda d, o, h, lo, c, v: f'"{d:%d.%m.%Y}","{german(c)}","{german(o)}","{german(h)}","{german(lo)}","","-0,45%"', LATER),
+    "inv-it.csv": lines('"Data","Ultimo","Apertura","Massimo","Minimo","Vol.","Var. %"', lambda d, o, h, lo, c, v: f'"{d:%d.%m.%Y}","{german(c)}","{german(o)}","{german(h)}","{german(lo)}","","-0,45%"', LATER),
+    "inv-pt.csv": lines('"Data","Último","Abertura","Máxima","Mínima","Vol.","Var%"', lambda d, o, h, lo, c, v: f'"{d:%d.%m.%Y}","{german(c)}","{german(o)}","{german(h)}","{german(lo)}","","-0,45%"', LATER),
+    "inv-M.csv": lines('"Date","Price","Open","High","Low","Vol.","Change %"', lambda d, o, h, lo, c, v: f'"{d:%m/%d/%Y}","{us(c)}","{us(o)}","{us(h)}","{us(lo)}","{v / 1e6:.6f}M","-0.45%"', LATER),
+    "av-adj.csv": lines("timestamp,open,high,low,close,adjusted_close,volume,dividend_amount,split_coefficient", lambda d, o, h, lo, c, v: f"{d:%Y-%m-%d},{o:.4f},{h:.4f},{lo:.4f},{c:.4f},{c * 0.9:.4f},{v},0.0,1.0"),
+    "polygon.csv": lines("ticker,volume,open,close,high,low,window_start,transactions", lambda d, o, h, lo, c, v: f"A,{v},{o},{c},{h},{lo},{unix(d)}000000000,5"),
+    "alpaca.csv": lines("timestamp,open,high,low,close,volume,trade_count,vwap", lambda d, o, h, lo, c, v: f"{d:%Y-%m-%d} 05:00:00+00:00,{o},{h},{lo},{c},{v},7,{c}"),
+    "alpaca2.csv": lines("symbol,timestamp,open,high,low,close,volume,trade_count,vwap", lambda d, o, h, lo, c, v: f"A,{d:%Y-%m-%d} 05:00:00+00:00,{o},{h},{lo},{c},{v},7,{c}"),
+    "tiingo.csv": lines("date,close,high,low,open,volume,adjClose,adjHigh,adjLow,adjOpen,adjVolume,divCash,splitFactor", lambda d, o, h, lo, c, v: f"{d:%Y-%m-%d},{c},{h},{lo},{o},{v},{c * 0.9},{h * 0.9},{lo * 0.9},{o * 0.9},{v},0,1"),
+    "eod.csv": lines("Date,Open,High,Low,Close,Adjusted_close,Volume", lambda d, o, h, lo, c, v: f"{d:%Y-%m-%d},{o},{h},{lo},{c},{c * 0.9},{v}"),
+    "robinhood.csv": lines("begins_at,open_price,close_price,high_price,low_price,volume,session", lambda d, o, h, lo, c, v: f"{d:%Y-%m-%d}T00:00:00Z,{o},{c},{h},{lo},{v},reg"),
+    "sierra.csv": lines("Date, Time, Open, High, Low, Last, Volume, NumberOfTrades, BidVolume, AskVolume", lambda d, o, h, lo, c, v: f"{d.year}/{d.month}/{d.day}, 00:00:00, {o}, {h}, {lo}, {c}, {v}, 5, 1, 2"),
+    "ib.csv": lines("date,open,high,low,close,volume,average,barCount", lambda d, o, h, lo, c, v: f"{d:%Y%m%d},{o},{h},{lo},{c},{v},{c},7"),
+    "histdata.csv": lines("", lambda d, o, h, lo, c, v: f"{d:%Y%m%d} 000000;{o};{h};{lo};{c};{v}"),
+    "firstrate.txt": lines("", lambda d, o, h, lo, c, v: f"{d:%Y-%m-%d},{o},{h},{lo},{c},{v}"),
+    "multicharts.txt": lines('"Date","Time","Open","High","Low","Close","TotalVolume"', lambda d, o, h, lo, c, v: f"{d:%m/%d/%Y},00:00:00,{o},{h},{lo},{c},{v}", LATER),
+    "onvista.csv": lines("Datum;Eröffnung;Tagestief;Tageshoch;Schluss;Volumen", lambda d, o, h, lo, c, v: f"{d:%d.%m.%Y};{german(o)};{german(lo)};{german(h)};{german(c)};{v}", LATER),
+    "comdirect.csv": '"Kursdaten A"\n\n' + lines('"Datum";"Eröffnung";"Hoch";"Tief";"Schluss";"Volumen"', lambda d, o, h, lo, c, v: f'"{d:%d.%m.%Y}";"{german(o)}";"{german(h)}";"{german(lo)}";"{german(c)}";"{v}"', LATER),
+    "ariva.csv": lines("Datum;Erster;Hoch;Tief;Schlusskurs;Stuecke;Volumen", lambda d, o, h, lo, c, v: f"{d:%Y-%m-%d};{german(o)};{german(h)};{german(lo)};{german(c)};{v};{v * 7}"),
+    "boursorama.txt": lines("date\touv\thaut\tbas\tclot\tvol\tdevise\t", lambda d, o, h, lo, c, v: f"{d:%d/%m/%Y} 00:00\t{o}\t{h}\t{lo}\t{c}\t{v}\tEUR\t", LATER),
+    "ecb.csv": lines("Date,USD,JPY,", lambda d, o, h, lo, c, v: f"{d:%Y-%m-%d},{c / 1000:.4f},{c / 10:.2f},"),
+    "fred.csv": lines("observation_date,SP500", lambda d, o, h, lo, c, v: f"{d:%Y-%m-%d},{c}"),
+    "fred-dot.csv": lines("DATE,SP500", lambda d, o, h, lo, c, v: f"{d:%Y-%m-%d},{c if d.day != 10 else '.'}"),
+    "bloomberg.csv": lines("Date,PX_OPEN,PX_HIGH,PX_LOW,PX_LAST,VOLUME", lambda d, o, h, lo, c, v: f"{d:%m/%d/%Y},{o},{h},{lo},{c},{v}", LATER),
+    "marketwatch.csv": lines("Date,Open,High,Low,Close,Volume", lambda d, o, h, lo, c, v: f'{d:%m/%d/%Y},"${us(o)}","${us(h)}","${us(lo)}","${us(c)}","{v:,}"', LATER),
+    "wsj.csv": lines("Date, Open, High, Low, Close, Volume", lambda d, o, h, lo, c, v: f"{d:%m/%d/%y}, {o}, {h}, {lo}, {c}, {v}", LATER),
+    "pandas-index.csv": lines(",open,high,low,close,volume", lambda d, o, h, lo, c, v: f"{d:%Y-%m-%d},{o},{h},{lo},{c},{v}"),
+    "pandas-rownumber.csv": lines(",date,open,high,low,close,volume", lambda d, o, h, lo, c, v: f"{d.day - 8},{d:%Y-%m-%d},{o},{h},{lo},{c},{v}"),
+    "quandl.csv": lines("Date,Open,High,Low,Last,Change,Settle,Volume,Previous Day Open Interest", lambda d, o, h, lo, c, v: f"{d:%Y-%m-%d},{o},{h},{lo},{c},,{c},{v},5"),
+    "sep.csv": "sep=;\n" + lines("Datum;Open;High;Low;Close;Volume", lambda d, o, h, lo, c, v: f"{d:%d.%m.%Y};{german(o)};{german(h)};{german(lo)};{german(c)};{v}", LATER),
+}
+ASKED = {  # what the file leaves open → what is asked
+    "tradestation.txt": (lines('"Date","Time","Open","High","Low","Close","Up","Down"', lambda d, o, h, lo, c, v: f"{d:%m/%d/%Y},1700,{o},{h},{lo},{c},{v},0", LATER), "give --zone"),
+    "amibroker.txt": (lines("", lambda d, o, h, lo, c, v: f"A,{d:%Y%m%d},{o},{h},{lo},{c},{v}"), "the file has 7 columns and no header; name them with --columns"),
+    "google.csv": (lines("Date,Open,High,Low,Close,Volume", lambda d, o, h, lo, c, v: f"{d.month}/{d.day}/{d.year} 16:00:00,{o},{h},{lo},{c},{v}", LATER), "give --zone"),
+    "google-close.csv": (lines("Date,Close", lambda d, o, h, lo, c, v: f"{d.month}/{d.day}/{d.year} 16:00:00,{c}", LATER), "give --zone"),
+    "excel-serial-time.csv": (lines("Date;Open;High;Low;Close;Volume", lambda d, o, h, lo, c, v: f"{unix(d) // 86400 + 25569},25;{german(o)};{german(h)};{german(lo)};{german(c)};{v}"), "give --zone"),
+}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_files_of_more_exchanges_brokers_and_services_are_read_right(tmp_path, name):
+    (tmp_path / name).write_text(MORE[name], encoding="utf-8")
+    try:
+        read = read_price_file(tmp_path / name, "A")
+    except BadInput as error:  # the file says whose bars it has
+        assert "none of A" in str(error), error
+        read = read_price_file(tmp_path / name)
+    who = read.bars.columns.get_level_values(1)[0]
+    bars = read.bars.xs(who, axis=1, level=1)
+    expected = pd.DataFrame(ROWS, columns=["open", "high", "low", "close", "volume"], dtype=float)[list(bars.columns)]
+    if name == "ecb.csv":  # closes of two pairs, in another size
+        expected = pd.DataFrame({"close": [r[3] for r in ROWS]}) / {"USD": 1000, "JPY": 10}[who]
+    if name in NO_VOLUME:
+        assert bars["volume"].isna().all()
+        expected["volume"] = np.nan
+    if name == "fred-dot.csv":  # a day without a price
+        expected = expected.drop(2)
+    assert read.timeframe == "1d" and np.allclose(bars, expected, equal_nan=True, rtol=1e-4 if name == "ecb.csv" else 1e-6), "\n".join(read.notes)
+    days = DAYS.delete(2) if name == "fred-dot.csv" else DAYS
+    assert bars.index.tz_localize(None).tolist() in ([*days], [*LATER])
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_files_that_leave_something_open_are_asked_about(tmp_path, name):
+    text, asks = ASKED[name]
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(BadInput, match=asks):
+        read_price_file(tmp_path / name, "A")
 
 
 def _told(name):
@@ -305,6 +402,17 @@ def test_many_files_take_symbol_and_time_frame_from_their_names(home):
     code, said, _ = carnet("import", "EURUSD1440.csv", "bad.csv")
     assert code and "1 of 2 files stored (EURUSD1440.csv); not stored: bad.csv" in said
     assert "no file fits *.xml" in carnet("import", "*.xml")[1]
+
+
+def test_what_looks_wrong_and_may_be_true_is_told_and_stored_as_it_is(home):
+    days = pd.date_range("2024-01-01", periods=60)
+    walk = np.random.default_rng(3).normal(100, 1, 60).round(2).tolist()
+    close = walk[:30] + [round(c / 2, 2) for c in walk[30:45]] + [51.0] * 15  # a split of 2:1, then a feed that stands still
+    (home / "split.csv").write_text("date,close\n" + "".join(f"{d:%Y-%m-%d},{c}\n" for d, c in zip(days, close, strict=True)))
+    code, said, _ = carnet("import", "split.csv", "--symbol", "A")
+    assert code == 0 and "split.csv: look at A 2024-01-31 00:00: moved by" in said and "the size of a 2:1 split" in said, said
+    assert "the same close 15 times, until 2024-02-29" in said and "60 bars added or corrected, 0 values repaired" in said
+    assert BarStore(home / "data" / "bars").read(["A"])["close"]["A"].tolist() == close
 
 
 def test_imported_bars_stand_where_the_venue_has_none(tmp_path):

@@ -11,17 +11,19 @@ import pytest
 from trading.accounting.ledger import Ledger
 from trading.backtest.engine import backtest
 from trading.core.datasets import sample_bars
-from trading.core.errors import BadInput, BadSettings
+from trading.core.errors import BadInput, BadSettings, Refused
 from trading.core.instruments import Instrument
 from trading.core.margin import MarginTerms
 from trading.core.settings import load_settings
 from trading.core.types import Order
 from trading.dashboard import screens_trading as screens
+from trading.pipeline.account import open_live_account
 from trading.pipeline.factory import policy_of
 from trading.pipeline.replay import PARTS, World, take_decision
 from trading.pipeline.steps import forecast_step
 from trading.pipeline.trade_steps import trade_step
 from trading.report.risk_sections import RiskContext, margin_parts
+from trading.services import exports
 from trading.venues.paper.costs import TradingCosts
 from trading.venues.paper.margin_exchange import MarginVenue
 from trading.venues.paper.matching import BarFeed
@@ -124,7 +126,7 @@ def decide(there, day, **wanted):
     return run, trade_step(run, LATER)
 
 
-def test_a_long_short_profile_trades_pays_borrow_and_closes_a_short_with_a_reduce_only_order(etfs, tmp_path):
+def test_a_long_short_profile_trades_pays_borrow_and_closes_a_short_with_a_reduce_only_order(etfs, tmp_path, monkeypatch):
     there = world(tmp_path, etfs)
     run, first = decide(there, "2015-12-10")
     targets = run.read("weights")["target"]
@@ -162,6 +164,30 @@ def test_a_long_short_profile_trades_pays_borrow_and_closes_a_short_with_a_reduc
     book = ledger.book("paper-sample-etfs")
     assert book.income == sum(D(e.data["amount"]) for e in paid) and book.realised_by[shorts[0]] != 0
     ledger.close()
+    place = SimpleNamespace(data=tmp_path)
+    monkeypatch.setattr(exports, "current_settings", lambda *given: there.settings)
+    monkeypatch.setattr(exports, "ledger_for_reading", lambda place: Ledger(place.data / "ledger.sqlite", readonly=True))
+    lots, lacking = exports.export_accounts(place, "lots")
+    closed = [line for line in lots.splitlines() if line.startswith(shorts[0])]
+    assert len(closed) == 1 and "missing" not in closed[0] and not lacking, "what was covered was sold before it was bought"
+
+
+def test_a_liquidation_between_two_runs_is_booked_and_told(etfs, tmp_path):
+    burst = etfs.copy()
+    later = burst.index >= pd.Timestamp("2015-12-15", tz="UTC")
+    for field in ("open", "high", "low", "close"):
+        burst.loc[later, (field, "USO")] *= 2.5  # 1.9 in cash and 0.9 owed become 2.25 owed: the account is gone, and owes the rest
+    there = world(tmp_path, burst, **{"limits.max_weight": "1", "limits.max_net": "1", "limits.max_var_95": "1"})
+    decide(there, "2015-12-10", USO=-0.9)
+    with pytest.raises(BadInput, match="there is nothing to plan"):
+        decide(there, "2015-12-16", USO=-0.5)
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    forced = ledger.fills("paper-sample-etfs")[-1]
+    assert forced.client_order_id.startswith("autoclose-") and forced.side == "buy" and f"{forced.timestamp:%Y-%m-%d}" == "2015-12-15"
+    assert ledger.positions("paper-sample-etfs") == {} and ledger.cash("paper-sample-etfs") < 0
+    told = ledger.last("reconciled", "paper-sample-etfs").data
+    assert told["ok"] and any("because the margin was used up" in line for line in told["mended"])
+    ledger.close()
 
 
 def test_what_the_margin_does_not_carry_is_refused_in_one_sentence_and_a_short_needs_a_margin_account(etfs, tmp_path):
@@ -187,6 +213,14 @@ def test_what_the_margin_does_not_carry_is_refused_in_one_sentence_and_a_short_n
 def test_settings_of_a_margin_account_that_contradict_each_other_are_refused(wrong, said):
     with pytest.raises(BadSettings, match=said):
         load_settings("sample-etfs", wrong, environ={})
+
+
+def test_real_orders_of_a_margin_account_are_refused_before_anything_is_asked_of_a_venue(tmp_path):
+    settings = load_settings("crypto", {"margin.leverage": "2", "run.mode": "live", "run.data": str(tmp_path)}, environ={})
+    record = SimpleNamespace(account="live-crypto", parameters={})
+    with pytest.raises(Refused, match="margin accounts trade on paper only, real short and borrowed positions at kraken are not supported yet"):
+        open_live_account(record, settings, {}, LATER)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_policy_needs_a_margin_account():

@@ -99,6 +99,24 @@ def test_a_grid_of_words_for_a_number_is_refused():
             make_grid(strategy, grid)
 
 
+def shares(bars, n=2):
+    return (bars["close"] > 1 / n).astype(int)
+
+
+def test_a_promoted_strategy_that_fails_is_named_and_is_no_crash():
+    from trading.backtest.strategy_source import source_of
+    from trading.core.datasets import sample_bars
+    from trading.pipeline.sleeves import carried_on
+
+    bars = sample_bars("stocks").loc["2022-10":, (slice(None), ["KO"])]
+    promised = {"strategy": "shares", "symbols": ["KO"], "from": bars.index[0].isoformat(), "timeframe": "1d", "step": 86400.0,
+                "source": source_of(shares), "costs": {"fees": 0.001, "slippage": 0.0, "fixed_fees": 0.0}, "cash": 1e4, "fill": "auto",
+                "promised": {"periods": 252.0}, "stops": {}}
+    assert carried_on(promised | {"parameters": {"n": 2}}, bars)[0]["KO"] == pytest.approx(1.0)
+    with pytest.raises(BadInput, match="shares failed in line .*ZeroDivisionError: division by zero; correct it"):
+        carried_on(promised | {"parameters": {"n": 0}}, bars)
+
+
 @pytest.mark.parametrize(("moment", "day"), [
     ("2022-12-28T00:00Z", "2022-12-27"), ("2022-12-27T23:59Z", "2022-12-27"), ("2022-12-28T00:01Z", "2022-12-28"),
     ("2024-03-01T00:00Z", "2024-02-29"), ("2023-01-01T00:00Z", "2022-12-31"),

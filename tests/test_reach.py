@@ -23,8 +23,7 @@ WAITS = {  # public definitions that nothing reaches yet, by the issue that will
         "venues.coingecko": "coingecko_markets coingecko_prices hybrid_prices",
         "venues.cointracking": "apply_aliases balances value_of",
     },
-    17: {  # venues and files: the bridge's simulation, one batched pass of the screener, anomalies of imported bars
-        "data.anomalies": "find_anomalies",
+    17: {  # venues and files: one batched pass of the screener
         "features.screener": "fetch_universe",
         "venues.crypto.async_venue": "AsyncCcxtVenue",
     },

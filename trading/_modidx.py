@@ -1329,6 +1329,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                          'trading/backtest/strategy_source.py'),
                                                   'trading.backtest.strategy_source.source_of': ( '06_backtest/strategy_source.html#source_of',
                                                                                                   'trading/backtest/strategy_source.py'),
+                                                  'trading.backtest.strategy_source.strategy_errors': ( '06_backtest/strategy_source.html#strategy_errors',
+                                                                                                        'trading/backtest/strategy_source.py'),
                                                   'trading.backtest.strategy_source.strategy_names': ( '06_backtest/strategy_source.html#strategy_names',
                                                                                                        'trading/backtest/strategy_source.py')},
             'trading.backtest.sweep': { 'trading.backtest.sweep._Kept': ('06_backtest/sweep.html#_kept', 'trading/backtest/sweep.py'),

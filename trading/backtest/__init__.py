@@ -61,7 +61,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "default_registry",
     ],
     "strategy_source": [
-        "OWN", "strategy_names", "find_strategy", "code_digest", "source_of", "as_strategy", "rebuild_strategy", "check_source",
+        "OWN", "strategy_names", "find_strategy", "strategy_errors", "code_digest", "source_of", "as_strategy", "rebuild_strategy",
+        "check_source",
     ],
     "sweep": ["make_job", "variation_worth", "count_variations"],
     "sweep_engines": ["run_fast", "run_plain", "run_accounts", "key_figures", "run_vectorbt", "run_worth", "run_chunk", "packed_width"],

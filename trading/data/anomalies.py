@@ -55,13 +55,10 @@ def _jumps(close: pd.Series, symbol: str, score: float) -> list[tuple]:
 
 def _standstills(close: pd.Series, symbol: str, still: int) -> list[tuple]:
     "Find runs of equal closes."
-    run = (close != close.shift()).cumsum()
-    sizes = run.value_counts()
-    found = []
-    for number in sizes.index[sizes >= still]:
-        times = close.index[run == number]
-        found.append((times[0], symbol, close[times[0]], "stale", f"the same close {plural(len(times), 'time')}, until {times[-1]:%Y-%m-%d %H:%M}"))
-    return found
+    values = close.to_numpy()
+    edges = np.r_[0, np.flatnonzero(np.diff(values) != 0) + 1, len(values)]
+    runs = [(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if b - a >= still]
+    return [(close.index[a], symbol, values[a], "stale", f"the same close {plural(int(b - a), 'time')}, until {close.index[b - 1]:%Y-%m-%d %H:%M}") for a, b in runs]
 
 
 def _strangers(bars: pd.DataFrame, symbol: str, share: float, seed: int) -> list[tuple]:

@@ -15,13 +15,13 @@ from .file_table import FileTable
 
 _ALIASES = {
     "time": ("unix", "unix timestamp", "open_time", "open time", "opentime", "timestamp", "time_utc", "datetime", "date_time", "date/time", "date time", "gmt time", "time", "date", "local time", "datum",
-             "zeit", "datum/zeit", "fecha", "data", "heure", "uhrzeit", "begins_at", "window_start"),
-    "open": ("open", "open_price", "eröffn", "eröffnung", "eröffnungskurs", "ouv", "ouverture", "apertura", "otwarcie", "abertura"),
-    "high": ("high", "max", "high_price", "hoch", "hoechst", "höchst", "höchstkurs", "tageshoch", "plus haut", "+ haut", "máximo", "massimo", "najwyzszy", "najwyższy", "máxima"),
-    "low": ("low", "min", "low_price", "tief", "tiefst", "tiefstkurs", "tagestief", "plus bas", "+ bas", "mínimo", "minimo", "najnizszy", "najniższy", "mínima"),
-    "close": ("close", "last", "price", "close_price", "close/last", "schluss", "schlusskurs", "zuletzt", "letzter", "kurs", "clôture", "cloture", "dernier", "cierre", "último", "chiusura", "ultimo",
+             "zeit", "datum/zeit", "fecha", "data", "heure", "uhrzeit", "begins_at", "window_start", "dtyyyymmdd", "start", "start_time", "starttime", "ts", "mts", "日付"),
+    "open": ("open", "open_price", "openprice", "px_open", "erster", "始値", "eröffn", "eröffnung", "eröffnungskurs", "ouv", "ouverture", "apertura", "otwarcie", "abertura"),
+    "high": ("high", "max", "high_price", "highprice", "px_high", "haut", "高値", "hoch", "hoechst", "höchst", "höchstkurs", "tageshoch", "plus haut", "+ haut", "máximo", "massimo", "najwyzszy", "najwyższy", "máxima"),
+    "low": ("low", "min", "low_price", "lowprice", "px_low", "bas", "安値", "tief", "tiefst", "tiefstkurs", "tagestief", "plus bas", "+ bas", "mínimo", "minimo", "najnizszy", "najniższy", "mínima"),
+    "close": ("close", "last", "price", "close_price", "closeprice", "px_last", "clot", "終値", "close/last", "schluss", "schlusskurs", "zuletzt", "letzter", "kurs", "clôture", "cloture", "dernier", "cierre", "último", "chiusura", "ultimo",
               "zamkniecie", "zamknięcie", "fechamento"),
-    "volume": ("volume", "tickvol", "tick_volume", "vol", "volume_base", "base_volume", "volumen", "umsatz", "stück", "wolumen", "volumes"),
+    "volume": ("volume", "tickvol", "tick_volume", "vol", "volume_base", "base_volume", "totalvolume", "px_volume", "stück", "stücke", "stuecke", "volumen", "umsatz", "wolumen", "volumes", "出来高"),
     "symbol": ("symbol", "ticker", "pair", "instrument", "tic", "name", "s"),
 }
 _LETTERS = {"open": "o", "high": "h", "low": "l", "close": "c", "volume": "v", "time": "t"}
@@ -89,7 +89,7 @@ def find_layout(
     if not time or not found["close"]:
         lacks = "time" if not time else "close"
         raise BadInput(f"{table.name}: no column is recognised as {lacks} among {', '.join(n.strip() for n in raw)}; name it with --columns, for example {lacks}={raw[0].strip() or 'NAME'}")
-    day, hour = (next((n for n in time if names[n] in words), None) for words in (("date", "datum", "fecha", "data"), ("time", "zeit", "uhrzeit", "heure")))
+    day, hour = (next((n for n in time if names[n] in words), None) for words in (("date", "datum", "fecha", "data", "dtyyyymmdd"), ("time", "zeit", "uhrzeit", "heure")))
     joined = day is not None and hour is not None and _is_hour(table, hour)
     if hour is not None and not joined and len(time) > 1 and _is_hour(table, hour):
         time.remove(hour)

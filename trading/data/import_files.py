@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..core.bars import bar_length, bars_from, closed_by, symbols_of
 from ..core.errors import BadInput, DamagedStore
+from .anomalies import find_anomalies
 from .clean import CleaningRules, clean_bars
 from .delta_store import BarStore
 from .gaps import find_gaps
@@ -85,6 +86,8 @@ def import_file(
         raise BadInput(f"{name}: no bar had closed by {until:%Y-%m-%d %H:%M} UTC; check the times in the file")
     kept, repairs = clean_bars(kept, timeframe, rules=rules)
     gaps = find_gaps(kept, timeframe, calendar)
+    found = find_anomalies(kept).sort_values("rule", key=lambda r: r != "split", kind="stable")  # a split that nobody took out costs most
+    odd = tuple(f"{r.symbol} {r.timestamp:%Y-%m-%d %H:%M}: {r.reason}" for r in found.itertuples())
     if fill:
         kept, gaps = _fill(kept, gaps, timeframe), gaps.iloc[:0]
     mended = repair_store(store)
@@ -105,5 +108,5 @@ def import_file(
         source, timeframe, until, version, rows, done,
         tuple(Repair(at(r.timestamp), r.symbol, r.field, number(r.old), number(r.new), r.rule) for r in repairs.itertuples()),
         tuple(Gap(g.symbol, at(g.start), at(g.end), int(g.bars)) for g in gaps.itertuples()),
-        tuple(mended),
+        tuple(mended), odd,
     )

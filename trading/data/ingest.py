@@ -113,7 +113,7 @@ class Ingested(Value):
 
 @dataclass(frozen=True)
 class IngestReport(Value):
-    "What one ingest did.\n\nParameters\n----------\nsource : str\ntimeframe : str\nuntil : datetime\n    bars closed by then are in\nversion : str\n    of the store, afterwards\nrows : int\n    bars added or corrected\nsymbols : tuple[Ingested, ...]\nrepairs : tuple[Repair, ...], default ()\ngaps : tuple[Gap, ...], default ()\nrepaired : tuple[str, ...], default ()\n    sentences about files of the store that were torn"
+    "What one ingest did.\n\nParameters\n----------\nsource : str\ntimeframe : str\nuntil : datetime\n    bars closed by then are in\nversion : str\n    of the store, afterwards\nrows : int\n    bars added or corrected\nsymbols : tuple[Ingested, ...]\nrepairs : tuple[Repair, ...], default ()\ngaps : tuple[Gap, ...], default ()\nrepaired : tuple[str, ...], default ()\n    sentences about files of the store that were torn\nodd : tuple[str, ...], default ()\n    what looks wrong in an imported file and may be true: splits, outliers, a price that stands still"
 
     source: str
     timeframe: str
@@ -124,6 +124,7 @@ class IngestReport(Value):
     repairs: tuple[Repair, ...] = ()
     gaps: tuple[Gap, ...] = ()
     repaired: tuple[str, ...] = ()  # sentences about files of the store that were torn
+    odd: tuple[str, ...] = ()  # what looks wrong in an imported file and may be true: splits, outliers, a price that stands still
 
     @property
     def problems(self) -> dict[str, str]:

@@ -371,6 +371,9 @@ def open_live_account(
     account = record.account + at
     if record.parameters.get("portfolio") is not None:
         raise Refused("holdings from a file are for dry runs; an account for real orders holds what lies at its venue")
+    if settings.margin.leverage is not None:
+        raise Refused(f"profile {settings.run.profile}: margin accounts trade on paper only, real short and borrowed positions at {settings.market.venue} are not supported yet; "
+                      "run with --mode paper, or take margin.leverage out")
     venue, ledger = connect(settings, orders=True), open_account_ledger(settings)
     number, known = account_number(venue), ledger.find("connected", account)
     if known and known.data["number"] != number:

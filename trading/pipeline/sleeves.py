@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..backtest.engine import Backtest, backtest
-from ..backtest.strategy_source import rebuild_strategy
+from ..backtest.strategy_source import rebuild_strategy, strategy_errors
 from ..core.bars import bar_length
 from ..core.errors import MissingData
 from ..core.settings import Settings
@@ -44,7 +44,7 @@ def carried_on(
     step = bar_length(evidence["timeframe"]) if evidence["timeframe"] else pd.Timedelta(seconds=evidence["step"])
     longer = pd.concat([mine, last.to_frame(mine.index[-1] + step).T.astype(mine.dtypes)]).rename_axis(mine.index.name)
     longer.attrs, costs = {}, evidence["costs"]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), strategy_errors(name):
         warnings.simplefilter("ignore")  # its notes were read when it was promoted
         done = backtest(longer, rebuild_strategy(evidence["source"], evidence["parameters"], name), fees=costs["fees"], slippage=costs["slippage"],
                         fixed_fees=costs["fixed_fees"], cash=evidence["cash"], fill=evidence["fill"], periods=evidence["promised"]["periods"],

@@ -243,7 +243,8 @@ def allocate_weights(
     plain = targets if views.empty else net_targets(settings, bars, views.iloc[:0], regime).table
     moved, effect = forecast_effect(targets["target"], plain["target"])
     run.pin(model_versions=run.record.model_versions | {f"strategy {r['name']}": r["seal"] for r in net.records if "seal" in r})
-    notes = [effect, *net.notes, *run.read("decisions")["words"], *policy.notes_, *([f"the optimiser fell back: {policy.fallback_}"] if policy.fallback_ else [])]
+    count = run.read("decisions")["words"][:1]  # what the record of each horizon supports stands among the forecasts
+    notes = [" ".join([effect, *count]), *net.notes, *policy.notes_, *([f"the optimiser fell back: {policy.fallback_}"] if policy.fallback_ else [])]
     notes += [said] if cycle else []
     notes += moved_since_close(pinned_price_snapshot(run), close)
     notes += closed_now(settings, close).values()

@@ -79,6 +79,7 @@ def _import_bars(request: ImportBars, context: Context) -> dict:
     settings, files = current_settings(context.workspace, request.profile), named_files(request.files)
     how = request.model_dump(exclude={"files", "profile", "zone"}) | {"zone": request.zone or None}
     told: list[str] = []
+    stored: list[str] = []
     problems: list[str] = []
     rows = repairs = 0
     version = ""
@@ -95,8 +96,10 @@ def _import_bars(request: ImportBars, context: Context) -> dict:
         gaps = f", {plural(len(done.gaps), 'gap')} left" if done.gaps else ""
         told += done.repaired
         told.append(f"{file.name}: {symbols}, bars of {done.timeframe}, {plural(done.rows, 'bar')} new{gaps}")
+        told += [f"{file.name}: look at {odd}" for odd in done.odd[:5]] + [f"{file.name}: and {len(done.odd) - 5} more like this" for _ in done.odd[5:6]]
+        stored.append(file.name)
     if problems:
-        raise BadInput(f"{len(files) - len(problems)} of {plural(len(files), 'file')} stored ({', '.join(t.partition(':')[0] for t in told) or 'none'}); not stored: " + " | ".join(problems))
+        raise BadInput(f"{len(files) - len(problems)} of {plural(len(files), 'file')} stored ({', '.join(stored) or 'none'}); not stored: " + " | ".join(problems))
     return {"files": told, "rows": rows, "repairs": repairs, "version": version}
 
 

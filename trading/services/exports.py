@@ -54,8 +54,8 @@ def export_accounts(
 
 
 def _on_margin(settings: Settings, account: str) -> bool:
-    "Say whether an account may sell what it does not have: at a broker of currencies and contracts."
-    return settings.market.source == "mt5" and account.partition("-")[2].partition("@")[0] == settings.run.profile
+    "Say whether an account may sell what it does not have: at a broker of currencies and contracts, and with a margin."
+    return (settings.market.source == "mt5" or settings.margin.leverage is not None) and account.partition("-")[2].partition("@")[0] == settings.run.profile
 
 
 def read_chosen(text: str) -> dict[str, list[tuple[str, Decimal]]]:  # trade → (day or time of the purchase, units)

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 from pydantic import Field
 
-from ..backtest.strategy_source import find_strategy
+from ..backtest.strategy_source import find_strategy, strategy_errors
 from .commands import CommandRequest, Context, Done, Name, Text, command
 from ..core.bars import bar_length
 from ..core.errors import TradingError
@@ -66,9 +66,10 @@ def _promote_strategy(request: PromoteStrategy, context: Context) -> Done:
     bars = store_of(settings, data).read(request.symbols or list(market.symbols), market.timeframe, str(request.start) if request.start else None,
                                          str(request.end) if request.end else None)
     costs = {"fees": float(settings.costs.fee_rate), "slippage": settings.costs.slippage_bp / 1e4}
-    done = promote(find_strategy(request.strategy, context.actor.via == "terminal"), request.grid, bars, name=request.name, **costs, stop_loss=request.stop_loss,
-                   take_profit=request.take_profit, trailing=request.trailing, thresholds=Thresholds(**settings.promotion.model_dump()), accept=request.accept,
-                   register=TrialRegister(data / "trials.sqlite"), registry=ProductionRegistry(data / "production.sqlite"), now=context.now)
+    with strategy_errors(request.name or request.strategy):
+        done = promote(find_strategy(request.strategy, context.actor.via == "terminal"), request.grid, bars, name=request.name, **costs, stop_loss=request.stop_loss,
+                       take_profit=request.take_profit, trailing=request.trailing, thresholds=Thresholds(**settings.promotion.model_dump()), accept=request.accept,
+                       register=TrialRegister(data / "trials.sqlite"), registry=ProductionRegistry(data / "production.sqlite"), now=context.now)
     figures = {k: done.decision.figures.get(k) for k in ("reality_check", "trials", "independent_trials", "deflated_sharpe", "walk_sharpe")}
     told = ", ".join(f"{k.replace('_', ' ')} {v:.3g}" for k, v in figures.items() if v is not None)
     return Done(text=f"{done}\n{told}", details={"promoted": done.promoted, "strategy": done.strategy, "params": done.params, "reasons": list(done.decision.reasons),
