@@ -111,3 +111,36 @@ def test_a_dry_run_takes_a_statement_and_does_not_die_at_the_first_unknown_coin(
                                  '"Airdrop","90","SCAM","","","","","Wallet","","","03.01.2024 10:00:00","b"\n')
     run = begin_run(load_settings(), datetime.now(UTC), "2022-12-16", home / "ct.csv")
     assert "MSFT,3,Depot" in "".join(p.read_text() for p in run.folder.rglob("*") if p.is_file() and p.suffix in (".csv", ".json", ".txt"))
+
+
+def test_coins_are_priced_by_coingecko_where_the_store_has_no_price(home, monkeypatch):
+    from trading.venues import coingecko
+
+    asked = []
+
+    def answers(name, method, url, timeout, headers):
+        asked.append(url)
+        return {"scam-coin": {"usd": 0.5}, "apple-token": {"usd": 90.0}}
+
+    monkeypatch.setattr(coingecko, "fetch_json", answers)
+    (home / "k.csv").write_text("symbol,amount,venue\nAAPL,2,Kraken\nSCAM,100,Wallet\n")
+    (home / "closes.csv").write_text("Date,AAPL\n2024-01-02,185\n2024-01-03,180\n")
+    assert carnet("import", "closes.csv")[0] == 0 and carnet("holdings", "import", "k.csv")[0] == 0
+    assert "SCAM" in carnet("holdings", "list")[1] and "no price" in carnet("holdings", "list")[1] and not asked
+    code, said = carnet("holdings", "list", "--coingecko", "SCAM=scam-coin", "--coingecko", "AAPL=apple-token")
+    assert code == 0 and "50.00 USD" in said and "360.00 USD" in said and "AAPL: the store says 180" in said and "more than 10 % apart" in said
+    assert "180.00 USD" in carnet("holdings", "list", "--coingecko", "AAPL=apple-token", "--prices", "coingecko")[1]
+    assert "names no coin of CoinGecko" in carnet("holdings", "list", "--coingecko", "SCAM")[1]
+    assert "has no price in USD of SCAM = unknown" in carnet("holdings", "list", "--coingecko", "SCAM=unknown")[1]
+
+
+def test_several_venues_of_an_account_are_one_performance(home):
+    made = Ledger(home / "data" / "ledger.sqlite")
+    for n, account in enumerate(("paper-sample", "paper-sample@other")):
+        made.open_account(account, "USD", D(1_000), START)
+        made.append(fill_event(Fill(f"t{n}", f"c{n}", "AAPL", "buy", D(2 + n), D(100), D(0), START + timedelta(hours=1)), account, "v"))
+        for day, price in ((1, 100), (2, 110)):
+            made.mark(account, {"AAPL": D(price)}, START + timedelta(days=day))
+    made.close()
+    code, said = carnet("performance")
+    assert code == 0 and "+2.50% by unit value" in said and "50.00" in said.splitlines()[-1], "five shares rose by 10, of 2,000"

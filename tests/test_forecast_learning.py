@@ -16,10 +16,10 @@ from trading.forecast.feedback import (
     FeedbackLoop,
     FeedbackState,
     apply_cycle,
-    feedback_words,
     log_score,
     signal,
 )
+from trading.forecast.feedback_words import feedback_words
 from trading.forecast.meta_labeling import Decision, DecisionThresholds, MetaModel
 
 START = datetime(2024, 1, 1, tzinfo=UTC)

@@ -10,10 +10,20 @@ from trading.accounting.exports import account_moves, cointracking_csv, lots_csv
 from trading.accounting.ledger import Ledger
 from trading.accounting.tax_lots import account_lots
 from trading.core.types import Fill, Position
-from trading.venues.cointracking import balances, read_cointracking
+from trading.venues.cointracking import read_cointracking
 
 START = datetime(2023, 1, 2, 9, 30, tzinfo=UTC)
 D = Decimal
+
+
+def balances(bookings) -> dict[str, D]:
+    "Add up what is left of each currency; the amounts of CoinTracking contain the fee."
+    left: dict[str, D] = {}
+    for b in bookings:
+        for amount, currency in ((b.buy, b.buy_currency), (-b.sell, b.sell_currency)):
+            if currency:
+                left[currency] = left.get(currency, D(0)) + amount
+    return {c: a for c, a in left.items() if a}
 
 
 def _moves(ledger):

@@ -16,13 +16,6 @@ ROOT = Path(__file__).parent.parent
 PLAIN = {"staticmethod", "classmethod", "property", "cached_property", "lru_cache", "cache", "contextmanager", "asynccontextmanager", "dataclass",
          "abstractmethod", "traced", "total_ordering", "runtime_checkable", "njit"}  # other decorators register what they decorate
 WAITS = {  # public definitions that nothing reaches yet, by the issue that will wire them; the list shrinks to nothing
-    16: {  # books: tax lots, holdings from elsewhere, execution quality
-        "accounting.account_book": "fold_book",
-        "accounting.lot_selection": "OpenLot choose_lots name_lots realised_gain",
-        "execution.rebalancing": "Rebalancing rebalancing_of recommendations",
-        "venues.coingecko": "coingecko_markets coingecko_prices hybrid_prices",
-        "venues.cointracking": "apply_aliases balances value_of",
-    },
     17: {  # venues and files: one batched pass of the screener
         "features.screener": "fetch_universe",
         "venues.crypto.async_venue": "AsyncCcxtVenue",

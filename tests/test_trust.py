@@ -18,6 +18,7 @@ from trading.core.settings import load_settings
 from trading.core.types import Event, Order, Position
 from trading.pipeline.account import open_account_ledger
 from trading.pipeline.paper import paper_venue
+from trading.pipeline.run_record import create_run
 
 D = Decimal
 DAY = datetime(2022, 12, 1, 21, tzinfo=UTC)
@@ -62,7 +63,8 @@ def _half(file):
 
 def _garbage(file):
     content = bytearray(file.read_bytes())
-    content[8192:] = b"\xff" * (len(content) - 8192)
+    begin = min(8192, len(content) // 2)
+    content[begin:] = b"\xff" * (len(content) - begin)
     file.write_bytes(content)
 
 
@@ -156,3 +158,62 @@ def test_an_exchange_on_paper_that_lost_its_memory_is_named(home, damage):
     code, told = carnet(home, "reconcile")
     assert code == 1 and "carnet restore FILE --into FOLDER" in told or "restore it from a backup" in told, told
     assert code == 1 and "paper-sample.sqlite" in told
+
+
+SETTINGS = load_settings("sample").model_dump(mode="json")
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "a folder", "garbage inside"])
+def test_the_doctor_names_every_file_that_its_owner_cannot_read(home, damage):
+    runs = [create_run(home / "reports", "sample", DAY, "paper", "paper-sample", SETTINGS, "h", DAY) for _ in range(2)]
+    assert carnet(home, "kill", "to try it")[0] == 0
+    for run in runs:
+        run.write("weights", {"AAPL": "0.5", "more": "x" * 9000})
+    data = home / "data"
+    files = {"feedback": data / "feedback" / "sample.jsonl", "audit": data / "ops" / "audit.jsonl", "stops": data / "kill-paper-sample.jsonl",
+             "runs": runs[0].folder / "run.json", "artefacts": runs[1].folder / "artefacts" / "weights.json"}
+    files["feedback"].parent.mkdir()
+    files["feedback"].write_text("no cycle\n" * 2000)
+    spared = {"stops"} if damage in ("empty", "cut") else set()  # an empty switch: the stop stands in the flag of all accounts
+    for name in files.keys() - spared:
+        DAMAGE[damage][0](files[name])
+    code, told = carnet(home, "doctor")
+    bad = {line.split()[1].rstrip(":"): line for line in told.splitlines() if line.startswith("bad")}
+    assert code == 1 and bad.keys() >= {"feedback", "audit", "stops", "runs"} - spared and "(and 1 more)" in bad["runs"], told
+    assert "is stopped" in carnet(home, "kill")[1] or "to try it" in carnet(home, "kill")[1], "what stopped stays stopped"
+
+
+@pytest.mark.parametrize("damage", ["a folder", "text", "bytes"])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("instruments/sample-stocks.jsonl", ["reconcile"]), ("health.jsonl", ["doctor"]), ("bars.asked.json", ["ingest"]), ("bars", ["performance"])],
+)
+def test_other_files_end_in_a_sentence_too(home, name, words, damage):
+    file = home / "data" / name
+    file.parent.mkdir(exist_ok=True)
+    file.mkdir() if damage == "a folder" else file.write_bytes(b"\xff\xfe no text\n" if damage == "bytes" else b"{{{\n")
+    code, told = carnet(home, *words)
+    assert code in (0, 1) and told.count("Error:") <= 1, told
+
+
+def test_an_artefact_that_is_damaged_equals_nothing(home):
+    one, other = (create_run(home / "reports", "sample", DAY, "paper", "paper-sample", SETTINGS, "h", DAY) for _ in range(2))
+    for run in (one, other):
+        run.write("weights", {"AAPL": "0.5"})
+    assert "equal in inputs and numbers" in carnet(home, "compare", one.record.id, other.record.id)[1]
+    file = other.folder / "artefacts" / "weights.json"
+    kinds = ((lambda: file.write_text(file.read_text() + " "), "was altered"), (file.unlink, "has no artefact"), (file.mkdir, "cannot be read"))
+    for damage, said in kinds:
+        damage()
+        code, told = carnet(home, "compare", one.record.id, other.record.id)
+        assert code == 1 and said in told and other.record.id in told, told
+
+
+def test_the_watch_holds_the_account_against_its_limits_at_closes_on_which_nothing_ran(home):
+    "AAPL falls by 40 % two days after the last mark, and no run has seen it."
+    (home / "closes.csv").write_text("Date,AAPL\n2022-12-01,150\n2022-12-02,150\n2022-12-05,150\n2022-12-06,90\n2022-12-07,91\n")
+    assert carnet(home, "import", "closes.csv")[0] == 0
+    code, told = carnet(home, "watch")
+    assert code == 0 and "paper-sample, by the close of 2022-12-08 00:00: max_daily_loss 5.22% where 5.00% is allowed" in told, "600 of 11,500"
+    listed = carnet(home, "alerts", "list")[1]
+    assert "limit of the account broken" in listed and "lost in a day" in listed, listed

@@ -545,3 +545,31 @@ def test_a_locked_desk_ends_an_approved_plan_with_an_error_and_the_plan_goes_on_
         venue.unlock(pyotp.TOTP(secret).at(NOW))
         assert preflight(plan, venue).problems == ()
         assert trade().orders[0].filled == 1_000 and lots(bridge) == {"EURUSD.m": 0.01}
+
+
+# ---- what moves the balance besides trades
+
+
+def test_deals_besides_trades_are_proposed_and_booked_once(bridge, venue, tmp_path):
+    from trading.accounting.ledger import Ledger
+    from trading.execution.order_manager import OrderContext
+    from trading.execution.reconciliation import book_reported
+    from trading.venues.mt5.constants import fill
+
+    since = datetime(2015, 1, 1, tzinfo=UTC)
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    ledger.open_account("live-forex", "USD", Decimal(10_000), since)
+    desk, when = bridge.terminal.desk, bridge.terminal.desk.now()
+    deals = [("BALANCE", 500.0, 0.0, ""), ("BALANCE", -120.5, 0.0, ""), ("CHARGE", -3.0, 0.0, ""), ("INTEREST", 1.25, 0.0, "")]
+    deals.append(("SELL", 0.0, -2.35, "EURUSD"))
+    for n, (kind, money, swap, symbol) in enumerate(deals):
+        name = next(c for c in desk.contracts if c.startswith(symbol)) if symbol else ""
+        more = {"type": CONSTANTS[f"DEAL_TYPE_{kind}"], "profit": money, "swap": swap, "symbol": name}
+        desk.deals.append(fill("TradeDeal", ticket=7000 + n, time=when // 1000, time_msc=when, **more))
+    told = {e.data["id"]: e for e in venue.fetch_activity(since)}
+    assert [e.kind for e in told.values()] == ["deposit", "withdrawal", "fee", "interest", "swap"]
+    assert told["mt5:7004:swap"].data["symbol"] == "EUR/USD"
+    context = OrderContext(venue, ledger, "live-forex", lambda: datetime.now(UTC))
+    assert len(book_reported(context, since)) == 5 and book_reported(context, since) == []
+    book = ledger.book("live-forex")
+    assert book.cash == Decimal("10375.40") and book.fees == 3 and book.income == Decimal("-1.10") and book.paid_in == Decimal("10379.5")

@@ -25,7 +25,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "ledger_postgres": [
         "PostgresEvents", "SharedLedger", "open_ledger_at", "ledger_file", "events_after", "last_place", "count_events", "copy_ledger",
     ],
-    "lot_selection": ["LotRule", "OpenLot", "choose_lots", "realised_gain", "name_lots"],
     "performance": ["Change", "compare_books", "marked_prices", "explain_change", "to_cents"],
     "replay": ["STEP_PLACES", "FillColumns", "read_fills", "whole_numbers", "roll_forward", "prefetch_one"],
     "statements": ["StatementLine", "Statement", "plain_coin", "read_statement"],
@@ -35,6 +34,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "money_weighted_return",
     ],
 }, modules=[
-    "account_book", "event_kinds", "event_log", "event_table", "exports", "ledger", "ledger_postgres", "lot_selection", "performance",
-    "replay", "statements", "tax_lots", "unit_values",
+    "account_book", "event_kinds", "event_log", "event_table", "exports", "ledger", "ledger_postgres", "performance", "replay",
+    "statements", "tax_lots", "unit_values",
 ])

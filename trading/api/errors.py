@@ -25,6 +25,7 @@ from trading.core.errors import (
     StaleData,
     TradingError,
     VenueError,
+    damage_sentence,
 )
 from ..core.redaction import redact
 
@@ -82,6 +83,8 @@ def add_error_handlers(app: FastAPI) -> None:
 
     async def unforeseen(request: Request, error: Exception) -> Response:
         logging.getLogger("carnet.web").exception("request %s failed", getattr(request.state, "request_id", ""))
+        if said := damage_sentence(error):
+            return _answer(request, 503, "Not possible now", said)
         return _answer(request, 500, "Unexpected", "something went wrong that nobody foresaw; the log has the details under the id of this request")
 
     for kind, handler in ((TradingError, raised), (RequestValidationError, unreadable), (HTTPException, http), (Exception, unforeseen)):

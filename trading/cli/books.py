@@ -77,6 +77,8 @@ def performance_command(since, until, profile, as_json) -> None:
     click.echo(f"change from {change['since'][:16]} to {change['until'][:16]} UTC, {change['currency']}:")
     for group in change["groups"]:
         click.echo(f"  {'group ' + (group['group'] or 'without a name'):<32} {group['amount']:>16,.2f}")
+    for sleeve in change["sleeves"]:
+        click.echo(f"  {'sleeve ' + sleeve['sleeve']:<32} {sleeve['amount']:>16,.2f}")
     for item in change["items"]:
         click.echo(f"    {item['name']:<30} {item['amount']:>16,.2f}")
     click.echo(f"  {'total':<32} {change['total']:>16,.2f}")
@@ -113,14 +115,21 @@ def holdings_import(files, source, decimal, zone, venue, profile) -> None:
 
 @holdings_group.command("list")
 @click.option("--profile", help="Whose symbols and prices count; see 'carnet settings'.")
+@click.option("--coingecko", "ids", multiple=True, metavar="COIN=ID", help="Price this coin by CoinGecko, for example PEPE=pepe; may be given several times.")
+@click.option("--prices", "first", type=click.Choice(["venue", "coingecko"]), default="venue", show_default=True, help="Whose price counts where both have one.")
 @json_option
-def holdings_list(profile, as_json) -> None:
+def holdings_list(profile, ids, first, as_json) -> None:
     "Show what is held at other places, what it is worth, and what stands in quarantine and why."
     from trading.core.settings import load_settings
-    from trading.services.holdings import holdings_elsewhere
+    from trading.services.holdings import coin_prices, holdings_elsewhere
 
     settings = load_settings(profile)
-    rows = holdings_elsewhere(settings)
+    if wrong := [x for x in ids if not all(x.partition("=")[::2])]:
+        raise BadInput(f"{wrong[0][:40]!r} names no coin of CoinGecko; write COIN=ID, for example PEPE=pepe")
+    table = coin_prices(settings, dict(x.split("=", 1) for x in ids), first) if ids else None
+    rows = holdings_elsewhere(settings, None if table is None else table["price"].to_dict())
+    for coin, line in table[table["disagreement"].abs() > 0.1].iterrows() if table is not None else ():
+        click.echo(f"{coin}: the store says {line['venue']} and CoinGecko {line['coingecko']}; more than 10 % apart, so the id may be of another coin", err=True)
     if as_json:
         print_json([r | {"currency": settings.market.currency} for r in rows])
         return

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from ..core.errors import TradingError
+from ..core.errors import TradingError, damage_sentence
 
 # %% ../../nbs/17_cli/30_main.ipynb #c4c85aeb
 _SERVICE = ("argon2", "bokeh_fastapi", "cryptography", "keyring", "panel", "prometheus_client", "psutil", "pyotp", "structlog")
@@ -100,6 +100,9 @@ class CarnetGroup(click.Group):
         except Exception as error:  # noqa: BLE001  the last resort of a command: log it and say so
             if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _SERVICE:
                 _say_error(f"{error.name} is not installed, which the service needs; 'make serve' or pip install 'carnet[serve]' brings it")
+                ctx.exit(1)
+            if said := damage_sentence(error):
+                _say_error(f"{said} (the traceback is in {_log_traceback()})")
                 ctx.exit(1)
             _say_error(f"unexpected {type(error).__name__}: {error}; the traceback is in {_log_traceback()}")
             ctx.exit(3)

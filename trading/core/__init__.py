@@ -27,7 +27,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "english": ["pluralize", "plural", "spelled", "count", "article", "with_article", "listed", "sentence"],
     "errors": [
         "TradingError", "BadInput", "BadSettings", "MissingData", "DamagedStore", "StaleData", "VenueError", "VenueUnreachable", "NotSent",
-        "UnknownOutcome", "Refused", "Halted", "Locked", "Busy", "StageFailed", "NotSignedIn", "LockedOut", "Forbidden",
+        "UnknownOutcome", "Refused", "Halted", "Locked", "Busy", "StageFailed", "NotSignedIn", "LockedOut", "Forbidden", "damage_sentence",
     ],
     "extensions": ["extension_names", "find_extension", "load_extension"],
     "files": ["write_atomic", "lock_folder"],

@@ -59,7 +59,7 @@ from .datasets import SampleKind as SampleKind, SOURCES as SOURCES, sample_bars 
 from .decimals import EXACT as EXACT, strip_zeros as strip_zeros
 from .drawdown import value_drawdown as value_drawdown, drawdown_now as drawdown_now
 from .english import pluralize as pluralize, plural as plural, spelled as spelled, count as count, article as article, with_article as with_article, listed as listed, sentence as sentence
-from .errors import TradingError as TradingError, BadInput as BadInput, BadSettings as BadSettings, MissingData as MissingData, DamagedStore as DamagedStore, StaleData as StaleData, VenueError as VenueError, VenueUnreachable as VenueUnreachable, NotSent as NotSent, UnknownOutcome as UnknownOutcome, Refused as Refused, Halted as Halted, Locked as Locked, Busy as Busy, StageFailed as StageFailed, NotSignedIn as NotSignedIn, LockedOut as LockedOut, Forbidden as Forbidden
+from .errors import TradingError as TradingError, BadInput as BadInput, BadSettings as BadSettings, MissingData as MissingData, DamagedStore as DamagedStore, StaleData as StaleData, VenueError as VenueError, VenueUnreachable as VenueUnreachable, NotSent as NotSent, UnknownOutcome as UnknownOutcome, Refused as Refused, Halted as Halted, Locked as Locked, Busy as Busy, StageFailed as StageFailed, NotSignedIn as NotSignedIn, LockedOut as LockedOut, Forbidden as Forbidden, damage_sentence as damage_sentence
 from .extensions import extension_names as extension_names, find_extension as find_extension, load_extension as load_extension
 from .files import write_atomic as write_atomic, lock_folder as lock_folder
 from .hash_chain import chain_hash as chain_hash, keyed_hash as keyed_hash

@@ -5,9 +5,12 @@
 # %% auto #0
 __all__ = ['TradingError', 'BadInput', 'BadSettings', 'MissingData', 'DamagedStore', 'StaleData', 'VenueError',
            'VenueUnreachable', 'NotSent', 'UnknownOutcome', 'Refused', 'Halted', 'Locked', 'Busy', 'StageFailed',
-           'NotSignedIn', 'LockedOut', 'Forbidden']
+           'NotSignedIn', 'LockedOut', 'Forbidden', 'damage_sentence']
 
 # %% ../../nbs/00_core/00_errors.ipynb #e793854e
+import sqlite3
+
+
 class TradingError(Exception):
     "The root of every error that Carnet raises on purpose."
 
@@ -82,3 +85,22 @@ class LockedOut(NotSignedIn):
 
 class Forbidden(Refused):
     "Who asks is known, and may not (a web page answers 403)."
+
+# %% ../../nbs/00_core/00_errors.ipynb #d68e5a98
+_STORES = ("deltalake", "pyarrow", "_internal")  # modules whose errors about damaged files are no `TradingError`
+
+
+def damage_sentence(
+    error: BaseException,
+) -> str:  # empty: it is something else
+    "Say which file cannot be used, and the way back, when that is what an exception means.\n\nParameters\n----------\nerror : BaseException\n\nReturns\n-------\nstr\n    empty: it is something else"
+    way = "'carnet doctor' looks into the data folder, and 'carnet restore FILE --into FOLDER' brings a backup back"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} cannot be used: {error.strerror}; correct its rights or its kind, or free the disk; {way}"
+    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError):
+        return f"a database of the data folder cannot be used: {error}; {way}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"a file that should be text is none any more ({error.reason} at byte {error.start}); {way}"
+    if type(error).__module__.partition(".")[0] in _STORES:
+        return f"a file of the store cannot be used: {str(error).partition(chr(10))[0]}; {way}"
+    return ""

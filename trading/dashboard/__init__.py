@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "render_page", "styles", "viewer_from_request", "parse_query",
     ],
     "screens_analysis": ["SHARES", "RATIOS", "forecasts_screen", "performance_screen", "risk_screen"],
+    "screens_books": ["SHOWN", "books_screen"],
     "screens_settings": ["settings_screen"],
     "screens_system": ["TONES", "FACTS", "FRACTIONS", "runs_screen", "alerts_screen", "health_screen", "learning_screen"],
     "screens_trading": [
@@ -26,5 +27,5 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "newer_quotes", "quotes_state", "orders_screen",
     ],
 }, modules=[
-    "actions", "app", "components", "layout", "screens_analysis", "screens_settings", "screens_system", "screens_trading",
+    "actions", "app", "components", "layout", "screens_analysis", "screens_books", "screens_settings", "screens_system", "screens_trading",
 ])

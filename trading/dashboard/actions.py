@@ -40,6 +40,7 @@ def request_of(
         "override": ("set-group", {"coin": v.get("name", ""), "group": group}) if group else ("drop-group", {"coin": v.get("name", "")}),
         "alias": ("set-alias", {"name": v.get("name", ""), "coin": coin}) if coin else ("drop-alias", {"name": v.get("name", "")}),
         "steer": (steering.get(what, what), pick("reason", "to", profile=who.profile)), "acknowledge": ("acknowledge-alert", pick("rule")),
+        **{deed: (deed, dict(v) | {"profile": who.profile}) for deed in ("book-entry", "undo-entry", "explain-differences")},
     }
     return known.get(name, (name, dict(v)))
 

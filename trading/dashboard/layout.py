@@ -21,6 +21,7 @@ from ..core.resources import share_path
 from ..core.settings import profiles_in
 from ..services.account_control import switch_of
 from .components import PageSection, Viewer, button, render_macro, templates
+from .screens_books import books_screen
 from .screens_analysis import forecasts_screen, performance_screen, risk_screen
 from .screens_settings import settings_screen
 from .screens_system import alerts_screen, health_screen, learning_screen, runs_screen
@@ -50,6 +51,7 @@ SCREENS: dict[str, Screen] = {
     "forecasts": Screen("Forecasts", "Expected returns, their intervals, track record and drivers.", forecasts_screen, True, 10),
     "risk": Screen("Risk", "Limits, risk measures, stress tests, attribution and correlations.", risk_screen, True, 10),
     "orders": Screen("Orders", "The plan and its approval, orders and execution quality.", orders_screen),
+    "books": Screen("Books", "What the books consist of, and what happened besides orders.", books_screen),
     "runs": Screen("Runs", "Every run with its provenance and report.", runs_screen),
     "alerts": Screen("Alerts", "Alerts, limits and alert rules.", alerts_screen),
     "health": Screen("Health", "State of the machine, the data and the venues.", health_screen, True, 10),

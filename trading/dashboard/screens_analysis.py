@@ -119,6 +119,9 @@ def _causes(found: Mapping) -> Parts:
     parts: Parts = [("text", words)]
     if len(groups):
         parts.append(("table", table(groups.set_index("group"), [("Group", "", str, ""), (currency, "amount", form, "n")])))
+    if found["sleeves"]:
+        sleeves = pd.DataFrame(found["sleeves"]).set_index("sleeve")
+        parts.append(("table", table(sleeves, [("Sleeve", "", str, ""), (currency, "amount", form, "n")])))
     return [*parts, ("more", {"summary": "Line by line", "table": table(pd.concat([lines, total]).set_index("name")[["group", "amount"]], columns)})]
 
 

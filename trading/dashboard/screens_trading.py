@@ -296,7 +296,8 @@ def orders_screen(place: Workspace, who: Viewer) -> list[PageSection]:
     else:
         made.append(PageSection("orders", "Orders", _orders(done, currency), f"Of run {done['run']}."))
         if done["quality"] and done["quality"]["traded"]:
-            made.append(PageSection("quality", "Execution quality", _quality(done, currency)))
+            advice = [("tasks", [{"tag": "Note", "kind": "warn", "text": sentence(line) + "."} for line in done["advice"]])] if done["advice"] else []
+            made.append(PageSection("quality", "Execution quality", [*_quality(done, currency), *advice]))
     if (open_now := working_orders(place, who.profile))["orders"] or open_now["protections"]:
         made.append(PageSection("open", "Open orders and protection", _open_orders(open_now)))
     return [*made, PageSection("trades", "Latest trades", _trades(fills(place, who.profile, size=15)))]

@@ -20,8 +20,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "feedback": [
         "Signal", "UNITS", "DecisionOutcome", "log_score", "signal", "time_clusters", "FeedbackBounds", "FeedbackState", "move_weights",
         "date_evidence", "regret_bound", "add_units", "unit_interval", "count_patterns", "pattern_of", "Cycle", "apply_cycle",
-        "FeedbackLoop", "adaptation_score", "feedback_words",
+        "FeedbackLoop",
     ],
+    "feedback_words": ["adaptation_score"],
     "forecast_table": ["ForecastTable"],
     "forecaster": [
         "FEWEST_TRAIN", "FEWEST_CALIBRATION", "COLUMNS", "default_estimator", "HorizonModel", "fit_horizon", "update_horizon",
@@ -53,7 +54,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "tune": ["Space", "learning_rows", "fold_scores", "Tuned", "suggest_parameters", "all_folds"],
 }, modules=[
-    "conformal", "decisions", "drift", "estimators", "evidence", "explain", "feedback", "forecast_table", "forecaster", "labels",
-    "meta_labeling", "model_promotion", "model_registry", "neural", "outcomes", "panel", "risk_outlook", "rl_env", "rl_training",
+    "conformal", "decisions", "drift", "estimators", "evidence", "explain", "feedback", "feedback_words", "forecast_table", "forecaster",
+    "labels", "meta_labeling", "model_promotion", "model_registry", "neural", "outcomes", "panel", "risk_outlook", "rl_env", "rl_training",
     "sentiment", "significance", "stacking", "targets", "tune",
 ])

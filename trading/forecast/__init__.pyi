@@ -6,6 +6,7 @@ from . import estimators as estimators
 from . import evidence as evidence
 from . import explain as explain
 from . import feedback as feedback
+from . import feedback_words as feedback_words
 from . import forecast_table as forecast_table
 from . import forecaster as forecaster
 from . import labels as labels
@@ -29,7 +30,8 @@ from .drift import psi as psi, mmd as mmd, feature_drift as feature_drift, Drift
 from .estimators import EstimatorName as EstimatorName, RunningRidge as RunningRidge, make_estimator as make_estimator, baseline_forecast as baseline_forecast
 from .evidence import NEEDED as NEEDED, standing_forecasts as standing_forecasts, Skill as Skill, measure_skill as measure_skill
 from .explain import linear_parts as linear_parts, shapley_parts as shapley_parts, lime_parts as lime_parts, check_sum as check_sum, explain_in_words as explain_in_words, explain_past as explain_past, swarm_heights as swarm_heights, beeswarm as beeswarm, importance as importance
-from .feedback import Signal as Signal, UNITS as UNITS, DecisionOutcome as DecisionOutcome, log_score as log_score, signal as signal, time_clusters as time_clusters, FeedbackBounds as FeedbackBounds, FeedbackState as FeedbackState, move_weights as move_weights, date_evidence as date_evidence, regret_bound as regret_bound, add_units as add_units, unit_interval as unit_interval, count_patterns as count_patterns, pattern_of as pattern_of, Cycle as Cycle, apply_cycle as apply_cycle, FeedbackLoop as FeedbackLoop, adaptation_score as adaptation_score, feedback_words as feedback_words
+from .feedback import Signal as Signal, UNITS as UNITS, DecisionOutcome as DecisionOutcome, log_score as log_score, signal as signal, time_clusters as time_clusters, FeedbackBounds as FeedbackBounds, FeedbackState as FeedbackState, move_weights as move_weights, date_evidence as date_evidence, regret_bound as regret_bound, add_units as add_units, unit_interval as unit_interval, count_patterns as count_patterns, pattern_of as pattern_of, Cycle as Cycle, apply_cycle as apply_cycle, FeedbackLoop as FeedbackLoop
+from .feedback_words import adaptation_score as adaptation_score
 from .forecast_table import ForecastTable as ForecastTable
 from .forecaster import FEWEST_TRAIN as FEWEST_TRAIN, FEWEST_CALIBRATION as FEWEST_CALIBRATION, COLUMNS as COLUMNS, default_estimator as default_estimator, HorizonModel as HorizonModel, fit_horizon as fit_horizon, update_horizon as update_horizon, learn_more as learn_more, forecast_rows as forecast_rows, adapt_bounds as adapt_bounds, forecast_inputs as forecast_inputs, forecast_panel as forecast_panel, HorizonForecaster as HorizonForecaster, hold_out as hold_out, accuracy as accuracy, score_horizon as score_horizon
 from .labels import scaled_returns as scaled_returns, Barriers as Barriers, triple_barrier as triple_barrier

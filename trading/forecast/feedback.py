@@ -5,18 +5,19 @@
 # %% auto #0
 __all__ = ['Signal', 'UNITS', 'DecisionOutcome', 'log_score', 'signal', 'time_clusters', 'FeedbackBounds', 'FeedbackState',
            'move_weights', 'date_evidence', 'regret_bound', 'add_units', 'unit_interval', 'count_patterns',
-           'pattern_of', 'Cycle', 'apply_cycle', 'FeedbackLoop', 'adaptation_score', 'feedback_words']
+           'pattern_of', 'Cycle', 'apply_cycle', 'FeedbackLoop']
 
 # %% ../../nbs/04_forecast/52_feedback.ipynb #062ecd90
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from ..core.english import plural
-from ..core.errors import BadInput, Refused
+from ..core.errors import BadInput, Busy, Refused
 from ..core.types import Value, stable_hash
 from ..core.hash_chain import chain_hash
 
@@ -280,9 +281,24 @@ class FeedbackLoop:
         self.states = [FeedbackState(dict.fromkeys(models, 1 / len(models)))]
         self.cycles: list[Cycle] = []
         self._known: set[str] = set()
-        if self.path and self.path.exists():
-            for line in self.path.read_text().splitlines():
+        self._read_on()
+
+    def _read_on(self) -> None:
+        "Take the cycles of the file that are not known yet: those of another process, or all of them."
+        if not (self.path and self.path.exists()):
+            return
+        way = f"restore it from a backup ('carnet restore FILE --into FOLDER'), or move {self.path.name} away: learning then begins anew"
+        try:
+            text = self.path.read_text(encoding="utf-8")
+            if self.path.is_file() and not text:
+                raise BadInput("it is empty")
+            for line in text.splitlines()[len(self.cycles):]:
                 self._take(Cycle.from_json(line))
+        except (OSError, UnicodeDecodeError, BadInput) as error:
+            what = str(getattr(error, "strerror", None) or error).partition(";")[0]
+            raise BadInput(f"what was learnt cannot be read, feedback/{self.path.name} after cycle {len(self.cycles)}: {what}; {way}") from error
+        except Refused as error:
+            raise Refused(f"{error}; {way}") from error
 
     @property
     def learnt(self) -> FeedbackState:
@@ -335,15 +351,33 @@ class FeedbackLoop:
         return self._write("roll back", at, note=note, back_to=to)
 
     def _write(self, kind: str, at: datetime, **rest) -> Cycle:
-        "Compute, append to the file, and only then believe it."
-        cycle = Cycle(len(self.cycles) + 1, kind, at, **rest)
-        cycle = cycle.but(seal=self._seal(cycle, apply_cycle(self.states, cycle, self.bounds)))
-        if self.path:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a") as file:
-                file.write(cycle.to_json() + "\n")
-        self._take(cycle)
+        "Compute, append to the file, and only then believe it; one process at a time, and what another one wrote meanwhile counts."
+        with self._alone():
+            self._read_on()
+            if again := [o.decision for o in rest.get("outcomes", ()) if o.decision in self._known]:
+                raise Busy(f"another process has learnt from {again[0]} meanwhile ({plural(len(again), 'outcome')}); nothing was written, try again")
+            cycle = Cycle(len(self.cycles) + 1, kind, at, **rest)
+            cycle = cycle.but(seal=self._seal(cycle, apply_cycle(self.states, cycle, self.bounds)))
+            if self.path:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(cycle.to_json() + "\n")
+            self._take(cycle)
         return cycle
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        "Hold the file for one process."
+        if self.path is None:
+            yield
+            return
+        from filelock import FileLock, Timeout
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=30):
+                yield
+        except Timeout as error:
+            raise Busy(f"feedback/{self.path.name} is being written by another process for half a minute; wait for it and try again") from error
 
     def _seal(self, cycle: Cycle, state: FeedbackState) -> str:
         "Return what ties a cycle to the one before and to its state."
@@ -358,39 +392,3 @@ class FeedbackLoop:
         self.states.append(state)
         self.cycles.append(cycle)
         self._known |= {o.decision for o in cycle.outcomes}
-
-# %% ../../nbs/04_forecast/52_feedback.ipynb #6ed5ca4a
-def adaptation_score(
-    loop: FeedbackLoop,
-) -> float | None:  # None while no member is better than equal trust
-    "Return how much of what could be learnt was learnt.\n\nParameters\n----------\nloop : FeedbackLoop\n\nReturns\n-------\nfloat | None\n    None while no member is better than equal trust"
-    found = dict(loop.learnt.scores)
-    ours = found.pop("mixture", 0.0)
-    room = max(found.values(), default=0.0)
-    return ours / room if room > 1e-9 else None
-
-
-def feedback_words(
-    state: FeedbackState,
-    bounds: FeedbackBounds = FeedbackBounds(),
-) -> tuple[str, ...]:  # sentences
-    "Say how good the forecasts have been, in each unit, and what feedback changed and why.\n\nParameters\n----------\nstate : FeedbackState\nbounds : FeedbackBounds, default FeedbackBounds()\n\nReturns\n-------\ntuple[str, ...]\n    sentences"
-    if state.last is None:
-        return ("No forecast has come due yet, so feedback has changed nothing.",)
-    trust, start = state.weights, 1 / len(state.weights)
-    best = max(trust, key=lambda m: trust[m])
-    said = ", ".join(f"{m} {w:.0%}" for m, w in trust.items())
-    rivals = [v for m, v in state.scores.items() if m not in ("mixture", best)]
-    ahead = state.scores.get(best, 0.0) - max(rivals, default=0.0)
-    why = f"{best} has scored {abs(ahead):.1f} nats {'better' if ahead >= 0 else 'worse'} than the best of the others in all" if rivals else f"{best} is alone"
-    moved = f"Trust began at {start:.0%} each and is now {said}: {why}, and {1 - (1 - bounds.share) ** 30:.0%} of it is dealt out anew each month."
-    parts = []
-    percent = lambda v: f"{v * 100:.1f} %"  # noqa: E731
-    for unit, words in (("side", "the side was right, before costs, in"), ("inside", "inside the interval lay"), ("gain", "what was taken gained, after costs,")):
-        if found := unit_interval(state.units.get(unit, (0.0, 0.0, 0.0))):
-            parts.append(f"{words} {percent(found[0])} (95 % interval {percent(found[1])} to {percent(found[2])})")
-    n, came, forecast = state.units.get("size", (0.0, 0.0, 0.0))
-    parts += [f"of each 1 % that was forecast {came / forecast:.2f} % came"] if n >= 10 and forecast > 0 else []
-    seen = state.units["inside"][0]
-    over = f"Over {plural(round(seen), 'independent date')}, those of {bounds.halflife:.0f} days ago counting half"
-    return (f"{over}: {'; '.join(parts)}." if parts else f"{over}: too few for an interval.", moved)

@@ -30,9 +30,12 @@ def check_store(
     if not (table / "_delta_log").is_dir():
         return Check("store", "absent", "no bars yet; the first run brings them")
     from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
 
-    version = DeltaTable(str(table)).version()
-    said = _present(table)
+    try:
+        version, said = DeltaTable(str(table)).version(), _present(table)
+    except (DeltaError, OSError) as error:
+        return Check("store", "bad", f"its log cannot be read: {str(error).partition(chr(10))[0]}; 'carnet ingest' sets aside what is torn, or restore a backup")
     gone = sorted(name for name, size in said.items() if not (table / name).exists() or (table / name).stat().st_size != size)
     if gone:
         return Check("store", "bad", f"{gone[0]} of version {version} is missing or cut off ({len(gone)} of {plural(len(said), 'file')}); restore a backup")

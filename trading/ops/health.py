@@ -104,11 +104,12 @@ def append_health(
 def read_lines(path: Path) -> list[dict]:
     "Read the history; a line that cannot be read is passed over."
     found = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         try:
-            found.append(json.loads(text))
+            line = json.loads(text)
         except ValueError:
             continue
+        found += [line] if isinstance(line, dict) and {"at", "score", "values"} <= line.keys() else []
     return found
 
 # %% ../../nbs/11_ops/30_health.ipynb #4e7d6185

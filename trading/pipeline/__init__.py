@@ -23,12 +23,13 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "marks": ["benchmark_symbols", "stored_closes", "last_moment", "later_marks", "account_history", "benchmark_values"],
     "memory_run": ["MemoryRun"],
     "multi_venue": [
-        "add_books", "CombinedLedger", "SerializedVenue", "CombinedVenue", "MultiVenueAccount", "require_within", "open_trading_account",
+        "add_books", "CombinedLedger", "whole_ledger", "SerializedVenue", "CombinedVenue", "MultiVenueAccount", "require_within",
+        "open_trading_account",
     ],
     "named_optimizer": ["PATH_OPTIONS", "path_options"],
     "named_sleeves": ["Sleeve", "promoted_evidence"],
     "notebook_runner": ["POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "Kernel", "run_stage", "run_in_process"],
-    "paper": ["paper_tape", "paper_costs", "paper_venue"],
+    "paper": ["paper_tape", "paper_costs", "paper_venue", "check_paper_file"],
     "plan_approval": ["approve_run"],
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],
     "position_protection": [

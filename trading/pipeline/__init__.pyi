@@ -37,11 +37,11 @@ from .instruments import instruments_version as instruments_version, InstrumentH
 from .launch import resolve_as_of as resolve_as_of, open_run as open_run, settings_of as settings_of, run_daily as run_daily, prepare_prefect as prepare_prefect, start_server as start_server, own_server as own_server, load_flow as load_flow
 from .marks import benchmark_symbols as benchmark_symbols, stored_closes as stored_closes, last_moment as last_moment, later_marks as later_marks, account_history as account_history, benchmark_values as benchmark_values
 from .memory_run import MemoryRun as MemoryRun
-from .multi_venue import add_books as add_books, CombinedLedger as CombinedLedger, SerializedVenue as SerializedVenue, CombinedVenue as CombinedVenue, MultiVenueAccount as MultiVenueAccount, require_within as require_within, open_trading_account as open_trading_account
+from .multi_venue import add_books as add_books, CombinedLedger as CombinedLedger, whole_ledger as whole_ledger, SerializedVenue as SerializedVenue, CombinedVenue as CombinedVenue, MultiVenueAccount as MultiVenueAccount, require_within as require_within, open_trading_account as open_trading_account
 from .named_optimizer import PATH_OPTIONS as PATH_OPTIONS, path_options as path_options
 from .named_sleeves import Sleeve as Sleeve, promoted_evidence as promoted_evidence
 from .notebook_runner import POOLS as POOLS, ONE_THREAD as ONE_THREAD, FIXED as FIXED, IMPORTS as IMPORTS, Kernel as Kernel, run_stage as run_stage, run_in_process as run_in_process
-from .paper import paper_tape as paper_tape, paper_costs as paper_costs, paper_venue as paper_venue
+from .paper import paper_tape as paper_tape, paper_costs as paper_costs, paper_venue as paper_venue, check_paper_file as check_paper_file
 from .plan_approval import approve_run as approve_run
 from .plan_check import SeenPrices as SeenPrices, prices_of_run as prices_of_run, check_run as check_run
 from .position_protection import exit_rules as exit_rules, within_risk as within_risk, bar_extremes as bar_extremes, release_protection as release_protection, keep_protection as keep_protection, open_venue as open_venue, profile_accounts as profile_accounts, account_context as account_context, watch_account_levels as watch_account_levels, look_at_levels as look_at_levels

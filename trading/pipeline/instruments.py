@@ -43,7 +43,11 @@ class InstrumentHistory:
         if not self.path.exists():
             return []
         found = []
-        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"{self.path} cannot be read: {error}; move it away, and the next run writes it anew") from error
+        for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
                 found.append({"version": row["version"], "seen": row["seen"],

@@ -59,7 +59,14 @@ def settings_of(
     run: Run,
 ) -> Settings:
     "Return the settings a run was made with, whatever the files say today."
-    return run.settings or Settings(**run.record.settings)
+    from pydantic import ValidationError
+
+    try:
+        return run.settings or Settings(**run.record.settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadInput(f"the settings in the record of the run {run.folder.name} cannot be used ({'.'.join(map(str, first['loc']))}: {first['msg']}); "
+                       f"put {run.folder / 'run.json'} back from a backup, or start a new run") from error
 
 # %% ../../nbs/12_pipeline/10_launch.ipynb #aec83be5
 def run_daily(

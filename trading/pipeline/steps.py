@@ -25,7 +25,8 @@ from ..features.cycle_score import CycleScore, pin_cycle
 from ..features.regime import RegimeDetector
 from ..forecast.decisions import DayDecisions, accepted_forecasts, decide_day, describe_decisions, judge_record
 from ..forecast.estimators import make_estimator
-from ..forecast.feedback import FeedbackState, feedback_words
+from ..forecast.feedback import FeedbackState
+from ..forecast.feedback_words import feedback_words
 from ..forecast.forecaster import COLUMNS, HorizonForecaster, hold_out
 from ..forecast.meta_labeling import DecisionThresholds
 from ..forecast.model_promotion import current_model_version

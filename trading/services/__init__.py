@@ -33,14 +33,17 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "SCHEDULED", "run_of_flow", "choose_portfolio", "artifact_key", "printed_lines", "stage_lines", "plan_artifact", "day_note",
         "cron_lines", "deployments_text",
     ],
-    "holdings": ["import_holdings", "import_cointracking", "holdings_elsewhere", "is_statement", "portfolio_csv"],
+    "holdings": ["import_holdings", "import_cointracking", "coin_prices", "holdings_elsewhere", "is_statement", "portfolio_csv"],
     "jobs": ["JOB", "WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
     "launching": [
         "HEARTBEAT_SECONDS", "run_named", "report_page", "begin_run", "execute_run", "heartbeat_file", "require_alive", "keep_schedule",
         "compare_named", "begin_reproduction", "reproduction_differences",
     ],
     "loop_control": ["StartLoop", "run_trading_loop", "trading_loops", "require_loop_alive"],
-    "maintenance": ["SECURITY_CHECKS", "check_chain", "health_report", "health_trend", "repair", "security_report", "watch_system"],
+    "maintenance": [
+        "ONE_BY_ONE", "SECURITY_CHECKS", "check_chain", "check_files", "health_report", "health_trend", "repair", "security_report",
+        "watch_system", "marked_facts",
+    ],
     "market_data": [
         "update_market", "follow_profile", "import_bars", "preview_bars", "named_files", "serve_mt5_terminal", "simulated_terminal",
     ],

@@ -24,6 +24,7 @@ from ..pipeline.run_record import Run, RunRecord
 from ..pipeline.venue_factory import vault_secret
 from ..security.vault import secret_file
 from ..core.drawdown import drawdown_now
+from ..risk.limits import equity_balance
 
 # %% ../../nbs/13_services/00_alerting.ipynb #13e559e5
 def collect_day_facts(
@@ -41,7 +42,7 @@ def collect_day_facts(
     ages = {str(s): (as_of - t.to_pydatetime()).total_seconds() / 3600 for s, t in last.items()}
     return {
         "price_change": {str(s): float(x) for s, x in returns.iloc[-1].items() if x == x} if len(returns) else {},
-        "drawdown": {account: fallen}, "var_95": {account: var_95}, "data_age_hours": {s: round(h, 2) for s, h in ages.items()},
+        "drawdown": {account: fallen}, "daily_loss": {account: equity_balance(equity).daily_loss if len(equity) else None}, "var_95": {account: var_95}, "data_age_hours": {s: round(h, 2) for s, h in ages.items()},
         "violations": {account: violations}, "failed_orders": {account: failed_orders},
     }
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ..core.english import plural
 from ..core.settings import load_settings
-from ..forecast.feedback import FeedbackLoop, adaptation_score, feedback_words, regret_bound
+from ..forecast.feedback import FeedbackLoop, regret_bound
+from ..forecast.feedback_words import adaptation_score, feedback_words
 from ..forecast.outcomes import ENSEMBLE
 
 # %% ../../nbs/13_services/27_feedback_history.ipynb #b8cecb8c

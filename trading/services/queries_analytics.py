@@ -25,6 +25,7 @@ from ..pipeline.target_weights import recent_day_returns
 from ..pipeline.factory import groups_of, risk_limits, shock_groups_of
 from ..pipeline.forecast_review import forecast_review
 from ..pipeline.marks import account_history, benchmark_values
+from ..pipeline.multi_venue import whole_ledger
 from ..pipeline.run_record import Run, RunRecord
 from ..pipeline.sentiment import pinned_sentiment
 from .queries_trading import run_bars
@@ -160,7 +161,8 @@ def _ratios(values: pd.Series, benchmark: pd.Series | None = None) -> dict:
 
 def _marks(place: Workspace, settings: Settings) -> pd.DataFrame:
     "Return what the account was worth over time."
-    marks = account_history(settings, ledger_for_reading(place), f"{settings.run.mode}-{settings.run.profile}", datetime.now(UTC))
+    account = f"{settings.run.mode}-{settings.run.profile}"
+    marks = account_history(settings, whole_ledger(ledger_for_reading(place), account)[0], account, datetime.now(UTC))
     if marks.empty:
         raise MissingData("the account has no value yet; the first run that trades writes it down: 'carnet run'")
     return marks

@@ -7,15 +7,20 @@ __all__ = ['contribution']
 
 # %% ../../nbs/13_services/26_queries_books.ipynb #82776b48
 from datetime import UTC, datetime
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any
 
 import pandas as pd
 
+from ..core.settings import Settings
 from ..accounting.performance import explain_change, to_cents
 from ..core.bars import parse_as_of
 from ..core.errors import BadInput, MissingData
 from ..pipeline.factory import groups_of
 from ..pipeline.marks import benchmark_values, later_marks
-from .queries_runs import missing
+from ..pipeline.multi_venue import whole_ledger
+from .queries_runs import artefact, missing, records
 from .query_cache import view
 from .workspace import Workspace, current_settings, ledger_for_reading
 
@@ -41,18 +46,19 @@ def contribution(place: Workspace, profile: str | None = None, since: str | None
         raise BadInput(f"from {since} to {until} no day passes; give the earlier one first")
     try:
         ledger = ledger_for_reading(place)
-        more = later_marks(settings, ledger, account, datetime.now(UTC))
-        marks = ledger.equity_history(account, more)
+        whole, accounts = whole_ledger(ledger, account)
+        more = later_marks(settings, whole, account, datetime.now(UTC))
+        marks = whole.equity_history(account, more)
         if len(marks) < 2:
             raise MissingData(f"the account {account} has {'one value' if len(marks) else 'no value yet'}; a change needs two, and each run writes one: 'carnet run'")
         first, last = _chosen(marks.index, since, 0), _chosen(marks.index, until, -1)
         if first >= last:
             raise BadInput(f"there is no value of the account between {first:%Y-%m-%d %H:%M} and {last:%Y-%m-%d %H:%M} UTC; choose days that lie further apart")
-        change = explain_change(ledger, [account], first, last, more)
+        change, sleeves = explain_change(ledger, accounts, first, last, more), _sleeve_gains(place, settings, ledger, accounts, marks.loc[first:last], more)
     except (MissingData, BadInput) as error:
         if isinstance(error, BadInput) and (since or until):
             raise
-        return missing(error, **known, since=None, until=None, total=None, gained=None, items=[], groups=[])
+        return missing(error, **known, since=None, until=None, total=None, gained=None, items=[], groups=[], sleeves=[])
     of = groups_of(settings)
     causes = {("asset", s): n for s, n in change.assets.items()} | {("currency", s): n for s, n in change.currencies.items()}
     causes |= {("line", s): n for s, n in change.lines.items()}
@@ -69,4 +75,26 @@ def contribution(place: Workspace, profile: str | None = None, since: str | None
         "since": first.isoformat(), "until": last.isoformat(), "start": float(span["equity"].iloc[0]), "end": float(span["equity"].iloc[-1]), "total": float(total),
         "gained": float(total - flows), "return": float(span["unit"].iloc[-1] / span["unit"].iloc[0] - 1) if span["unit"].iloc[0] else None,
         "benchmark": None if beside is None or beside.isna().iloc[0] else {"name": name, "return": float(beside.iloc[-1] / beside.iloc[0] - 1)},
-        "items": items, "groups": [{"group": g, "amount": n} for g, n in sorted(groups.items())]}
+        "items": items, "groups": [{"group": g, "amount": n} for g, n in sorted(groups.items())],
+        "sleeves": [{"sleeve": s, "amount": float(n)} for s, n in to_cents(sleeves).items()]}
+
+
+def _sleeve_gains(place: Workspace, settings: Settings, ledger: Any, accounts: list[str], marks: pd.DataFrame, more: Any) -> dict[str, Decimal]:
+    "Share what each asset won or lost between two runs among those that wanted it: the policy and the sleeves; empty where nothing trades beside the policy."
+    told = [r for r in records(place, settings.run.profile) if r.mode == settings.run.mode and not r.parameters.get("dry_run") and "sleeve_weights.parquet" in r.artefacts]
+    told = sorted((r for r in told if r.as_of <= marks.index[-1]), key=lambda r: (r.as_of, r.created))
+    if not any(r.settings.get("strategies") for r in told):
+        return {}
+    cuts = {marks.index[0]: None}  # the run in force from each mark on
+    for r in told:
+        cuts[marks.index[min(marks.index.searchsorted(pd.Timestamp(r.as_of)), len(marks) - 1)]] = r
+    moments, found, shares = [*sorted(cuts), marks.index[-1]], {}, {}
+    for start, end in pairwise(moments):
+        if (run := cuts.get(start)) is not None:
+            parts = artefact(place, run, "sleeve_weights").drop(columns="limits", errors="ignore").abs()
+            shares |= {s: row / row.sum() for s, row in parts.iterrows() if row.sum() > 0}  # what is sold off belongs to whom it was bought for
+        if start < end:
+            for symbol, gain in explain_change(ledger, accounts, start.to_pydatetime(), end.to_pydatetime(), more).assets.items():
+                for sleeve, share in shares[symbol].items() if symbol in shares else [("from before", 1.0)]:
+                    found[sleeve] = found.get(sleeve, Decimal(0)) + gain * Decimal(repr(float(share)))
+    return {s: n for s, n in found.items() if n}

@@ -16,6 +16,7 @@ from .workspace import Workspace, current_settings, ledger_for_reading
 from ..core.drawdown import drawdown_now
 from ..pipeline.factory import groups_of
 from ..pipeline.marks import account_history
+from ..pipeline.multi_venue import whole_ledger
 
 # %% ../../nbs/13_services/18_queries_portfolio.ipynb #f05d540c
 @view
@@ -29,7 +30,8 @@ def portfolio(place: Workspace, profile: str | None = None) -> dict:
              "kill_switch": kill_switch(settings, account).reason()}
     numbers = ("equity", "cash", "exposure", "invested", "paid_in", "realised", "unrealised", "fees", "profit", "profit_share")
     try:
-        marks = account_history(settings, ledger_for_reading(place), account, datetime.now(UTC))
+        ledger = whole_ledger(ledger_for_reading(place), account)[0]
+        marks = account_history(settings, ledger, account, datetime.now(UTC))
         if marks.empty:
             raise MissingData(f"the account {account} has no value yet; the first run that trades writes it down: 'carnet run'")
     except TradingError as error:
@@ -43,8 +45,8 @@ def portfolio(place: Workspace, profile: str | None = None) -> dict:
         "profit": float(profit), "profit_share": float(unit.iloc[-1] - 1),
         "change": float(equity.iloc[-1] - before - flow) if before is not None else None,
         "change_share": float(unit.iloc[-1] / unit.iloc[-2] - 1) if before else None, "flow": flow,
-        "drawdown": drawdown_now(unit), "positions": len(ledger_for_reading(place).positions(account)),
-        "trades_since": sum(f.timestamp > marks.index[-1] for f in ledger_for_reading(place).fills(account, marks.index[-1].to_pydatetime())),
+        "drawdown": drawdown_now(unit), "positions": len(ledger.positions(account)),
+        "trades_since": sum(f.timestamp > marks.index[-1] for f in ledger.fills(account, marks.index[-1].to_pydatetime())),
     }
 
 # %% ../../nbs/13_services/18_queries_portfolio.ipynb #2e06e64f

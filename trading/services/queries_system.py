@@ -122,7 +122,7 @@ def _loop(place: Workspace, profile: str | None):
 @view
 def feedback_state(place: Workspace, profile: str | None = None) -> dict:
     "Say how trust is spread between the members, how good forecasts have been, and how much was learnt."
-    from trading.forecast.feedback import adaptation_score, feedback_words
+    from trading.forecast.feedback_words import adaptation_score, feedback_words
 
     loop = _loop(place, profile)
     learnt, last = loop.learnt, loop.cycles[-1] if loop.cycles else None

@@ -7,6 +7,7 @@ __all__ = ['run_bars', 'prices', 'price_history', 'plan', 'ledger_of_run', 'plan
            'order_status']
 
 # %% ../../nbs/13_services/20_queries_trading.ipynb #d40aac71
+from decimal import Decimal
 from functools import lru_cache
 
 import pandas as pd
@@ -119,7 +120,7 @@ def orders(place: Workspace, profile: str | None = None, run: str | None = None)
         record = named or newest_run(place, profile, "orders", dry_runs=True)
         table, costs = artefact(place, record, "orders"), artefact(place, record, "costs")
     except TradingError as error:
-        return missing(error, run=run, items=[], costs=None, quality=None)
+        return missing(error, run=run, items=[], costs=None, quality=None, advice=[])
     traded = float(table["value"].sum())
     filled = table[table["value"] > 0]
     slip = float((filled["value"] * filled["slippage_bp"]).sum() / traded) if traded else None
@@ -129,7 +130,24 @@ def orders(place: Workspace, profile: str | None = None, run: str | None = None)
         "fee_bp": float(table["fee"].sum() / traded * 1e4) if traded else None,
         "worst_slippage_bp": float(filled["slippage_bp"].max()) if len(filled) else None,
     }
-    return {"run": record.id, "as_of": record.as_of.isoformat(), "items": rows(table), "costs": costs, "quality": quality}
+    return {"run": record.id, "as_of": record.as_of.isoformat(), "items": rows(table), "costs": costs, "quality": quality, "advice": _advice(place, record)}
+
+
+def _advice(place: Workspace, record: RunRecord) -> list[str]:
+    "Say what should be done better next time, once a plan was traded."
+    from trading.execution.rebalancing import list_rebalancings, rebalancing_of, recommendations
+
+    settings = current_settings(place, record.profile)
+    try:
+        ledger, plan_hash = ledger_of_run(place, record), Run(place.reports / record.id).read("plan", Plan).hash
+        if ledger.find("executed", record.account, plan_hash) is None:
+            return []
+        past = list_rebalancings(ledger, record.account)
+        earlier = past[past["plan"] != plan_hash[:12]]["slippage_bp"]
+        assumed = Decimal(repr(float(settings.costs.fee_rate))) * 10_000 + Decimal(repr(float(settings.costs.slippage_bp)))
+        return recommendations(rebalancing_of(ledger, record.account, plan_hash), tuple(earlier), assumed)
+    except MissingData:  # traded at several venues, each with a plan of its own
+        return []
 
 
 @view

@@ -14,8 +14,8 @@ from .access.client import Calls as Calls, GuardedClient as GuardedClient
 from .access.monitor import COUNTS as COUNTS, ASKED as ASKED, monitor_file as monitor_file, Monitor as Monitor, connection_statistics as connection_statistics, MeasuredVenue as MeasuredVenue
 from .access.snapshot import SnapshotVenue as SnapshotVenue
 from .alpaca import AlpacaVenue as AlpacaVenue
-from .coingecko import PAGE as PAGE, coingecko_prices as coingecko_prices, coingecko_markets as coingecko_markets, hybrid_prices as hybrid_prices
-from .cointracking import Booking as Booking, read_cointracking as read_cointracking, balances as balances, CoinTracking as CoinTracking, apply_aliases as apply_aliases, value_of as value_of
+from .coingecko import PAGE as PAGE, coingecko_prices as coingecko_prices, hybrid_prices as hybrid_prices
+from .cointracking import Booking as Booking, read_cointracking as read_cointracking, CoinTracking as CoinTracking
 from .crypto.activity import transfer_event as transfer_event, activity_event as activity_event, fetch_activity_of as fetch_activity_of
 from .crypto.async_venue import AsyncCcxtVenue as AsyncCcxtVenue
 from .crypto.candle_stream import CandleStream as CandleStream, has_stream as has_stream
@@ -34,7 +34,7 @@ from .mt5.constants import VERSION as VERSION, FUNCTIONS as FUNCTIONS, TIMEFRAME
 from .mt5.request_gate import WINDOW as WINDOW, RequestGate as RequestGate
 from .mt5.simulated_broker import RETCODE_TEXTS as RETCODE_TEXTS, Contract as Contract, SimulatedBroker as SimulatedBroker, fill_order as fill_order, refusal as refusal, execute_request as execute_request, quote as quote
 from .mt5.simulated_terminal import to_server as to_server, from_server as from_server, SimulatedTerminal as SimulatedTerminal
-from .mt5.terminal_adapter import COMMENT as COMMENT, magic_number as magic_number, units_to_lots as units_to_lots, fillings_of as fillings_of, TerminalSession as TerminalSession, ticks as ticks, rates as rates, symbol_row as symbol_row, positions as positions, recent_history as recent_history, find_broker_orders as find_broker_orders, broker_order_state as broker_order_state, open_orders as open_orders, trades as trades
+from .mt5.terminal_adapter import COMMENT as COMMENT, magic_number as magic_number, units_to_lots as units_to_lots, fillings_of as fillings_of, TerminalSession as TerminalSession, ticks as ticks, rates as rates, symbol_row as symbol_row, positions as positions, recent_history as recent_history, find_broker_orders as find_broker_orders, broker_order_state as broker_order_state, open_orders as open_orders, trades as trades, account_activity as account_activity
 from .mt5.totp_unlock import TotpUnlock as TotpUnlock
 from .paper.costs import TradingCosts as TradingCosts, traded_price as traded_price
 from .paper.database import FEE_STEP as FEE_STEP, open_paper_file as open_paper_file, as_text as as_text, order_of_row as order_of_row

@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "simulated_terminal": ["to_server", "from_server", "SimulatedTerminal"],
     "terminal_adapter": [
         "COMMENT", "magic_number", "units_to_lots", "fillings_of", "TerminalSession", "ticks", "rates", "symbol_row", "positions",
-        "recent_history", "find_broker_orders", "broker_order_state", "open_orders", "trades",
+        "recent_history", "find_broker_orders", "broker_order_state", "open_orders", "trades", "account_activity",
     ],
     "totp_unlock": ["TotpUnlock"],
 }, modules=[

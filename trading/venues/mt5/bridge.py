@@ -19,7 +19,7 @@ from ...core.errors import BadInput, Locked, MissingData, Refused, TradingError,
 from ...core.types import Order, OrderState
 from .constants import CONSTANTS
 from trading.venues.mt5.terminal_adapter import (
-    COMMENT, TerminalSession, broker_order_state, fillings_of, find_broker_orders, magic_number, open_orders, positions, rates,
+    COMMENT, TerminalSession, account_activity, broker_order_state, fillings_of, find_broker_orders, magic_number, open_orders, positions, rates,
     symbol_row, ticks, trades, units_to_lots,
 )
 from .request_gate import RequestGate
@@ -358,6 +358,10 @@ def _add_trading(app: Any, link: TerminalSession, deviation: int, lock: TotpUnlo
     @app.get("/trades")
     def get_trades(since: str = "") -> list:
         return _read(link, lambda: trades(link, _time(since) if since else None))
+
+    @app.get("/activity")
+    def get_activity(since: str = "") -> list:
+        return _read(link, lambda: account_activity(link, _time(since) if since else None))
 
 # %% ../../../nbs/01_venues/mt5/30_bridge.ipynb #e931afc7
 def serve_bridge(

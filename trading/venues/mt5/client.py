@@ -19,7 +19,7 @@ import pandas as pd
 from ...core.bars import bar_length, closed_by
 from ...core.errors import BadInput, Locked, MissingData, UnknownOutcome, VenueError, VenueUnreachable
 from ...core.instruments import Instrument
-from ...core.types import Fill, Order, OrderState
+from ...core.types import Event, Fill, Order, OrderState
 
 # %% ../../../nbs/01_venues/mt5/00_client.ipynb #b50b15c0
 def sign(
@@ -182,6 +182,11 @@ class Mt5Venue:
         "Return our fills, oldest first."
         rows = self._ask("GET", "/trades", {"since": since.isoformat()} if since else None)
         return [Fill.from_json(json.dumps(r)) for r in rows]
+
+    def fetch_activity(self, since: datetime) -> list[Event]:  # account '' yet, oldest first
+        "Return payments, swaps, charges, interest and dividends, as the broker reports them.\n\nParameters\n----------\nsince : datetime\n\nReturns\n-------\nlist[Event]\n    account '' yet, oldest first"
+        rows = self._ask("GET", "/activity", {"since": since.isoformat()})
+        return [Event(r["kind"], "", datetime.fromisoformat(r["at"]), {k: v for k, v in r.items() if k not in ("kind", "at")}) for r in rows]
 
     def cancel_order(self, client_order_id: str, symbol: str) -> OrderState:
         "Cancel an order and return what became of it."

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['COMMENT', 'magic_number', 'units_to_lots', 'fillings_of', 'TerminalSession', 'ticks', 'rates', 'symbol_row',
-           'positions', 'recent_history', 'find_broker_orders', 'broker_order_state', 'open_orders', 'trades']
+           'positions', 'recent_history', 'find_broker_orders', 'broker_order_state', 'open_orders', 'trades',
+           'account_activity']
 
 # %% ../../../nbs/01_venues/mt5/20_terminal_adapter.ipynb #7bd6e9af
 import hashlib
@@ -292,4 +293,38 @@ def trades(link: TerminalSession, since: datetime | None) -> list[dict]:
             fill = Fill(str(d.ticket), _id_of(d), link.ours(d.symbol), "buy" if d.type == 0 else "sell", units, _dec(d.price), _fee(link, d),
                         link.utc(d.time, d.time_msc))
             found.append(json.loads(fill.to_json()))
+    return found
+
+# %% ../../../nbs/01_venues/mt5/20_terminal_adapter.ipynb #372a6beb
+_FEES = {CONSTANTS[f"DEAL_TYPE_{n}"] for n in ("CHARGE", "COMMISSION", "COMMISSION_DAILY", "COMMISSION_MONTHLY", "COMMISSION_AGENT_DAILY", "COMMISSION_AGENT_MONTHLY")}
+_DIVIDEND, _FRANKED, _TAX = 15, 16, 17  # newer types than the package's names
+
+
+def _money_kind(deal: Any, amount: Decimal) -> str:
+    "Return the kind of event that a deal besides a trade is."
+    if deal.type == CONSTANTS["DEAL_TYPE_BALANCE"]:
+        return "deposit" if amount > 0 else "withdrawal"
+    if deal.type in (_DIVIDEND, _FRANKED) and deal.symbol:
+        return "dividend"
+    if deal.type in (CONSTANTS["DEAL_TYPE_INTEREST"], _DIVIDEND, _FRANKED):
+        return "interest"
+    return "fee" if deal.type in (*_FEES, _TAX) and amount < 0 else "adjustment"
+
+
+def account_activity(link: TerminalSession, since: datetime | None) -> list[dict]:
+    "Return what changed the balance besides trades, oldest first: kind, at, id, amount, currency, and a symbol or note where there is one."
+    currency, found = link.mt5.account_info().currency, []
+    for d in recent_history(link, link.mt5.history_deals_get, since):
+        row = {"at": link.utc(d.time, d.time_msc).isoformat(), "id": f"mt5:{d.ticket}", "currency": currency}
+        if d.type in (0, 1):
+            if swap := _dec(d.swap):
+                found.append(row | {"kind": "swap", "id": f"mt5:{d.ticket}:swap", "amount": _text(swap), "symbol": link.ours(d.symbol)})
+            continue
+        amount = sum((_dec(x) for x in (d.profit, d.swap, d.commission, d.fee)), ZERO)
+        if d.type == CONSTANTS["DEAL_TYPE_CREDIT"] or not amount:
+            continue
+        kind = _money_kind(d, amount)
+        signed = kind in ("interest", "dividend", "adjustment")
+        more = {"note": d.comment or f"deal of type {d.type}"} | ({"symbol": link.ours(d.symbol)} if kind == "dividend" else {})
+        found.append(row | more | {"kind": kind, "amount": _text(amount if signed else abs(amount))})
     return found
