@@ -101,7 +101,8 @@ def broken(what: str, place: Workspace, monkeypatch) -> None:
         monkeypatch.setattr(os, "open", lambda path, *a, **k: (_ for _ in ()).throw(OSError(30, "Read-only file system"))
                             if str(path).startswith(str(place.data)) else real(path, *a, **k))
     if what == "network":
-        monkeypatch.setattr("trading.services.account_control.connect", lambda *a, **k: (_ for _ in ()).throw(ConnectionError("no route to host")))
+        place = "trading.pipeline.position_protection.connect"
+        monkeypatch.setattr(place, lambda *a, **k: (_ for _ in ()).throw(ConnectionError("no route to host")))
     if what == "portfolios":
         (place.data / "portfolios").write_text("not a folder")
 

@@ -66,6 +66,11 @@ ASKED = {
     "retry-alerts": {},
     "add-portfolio": {"name": "family", "profile": "crypto"},
     "unlock-mt5": {"code": "123456"},
+    "cancel-order": {"order": "ffffffff"},
+    "replace-order": {"order": "ffffffff", "price": "1"},
+    "protect-position": {"symbol": "KO", "stop": "1.00", "take_profit": "1000"},
+    "end-protection": {"symbol": "KO"},
+    "watch-orders": {},
 }
 # started as a process, or of this process alone: tested in the notebooks of run_control and system_control and in the browser
 ELSEWHERE = {"start-run", "resume-run", "cancel-job", "invalidate-cache", "reset-system", "update-market", "replay", "start-loop"}

@@ -20,7 +20,7 @@ from fastapi.routing import APIRoute
 from .errors import JSON, documented_refusals
 from .response_cache import ResponseCache, to_json
 from trading.services import (
-    book_control, jobs, loop_control, queries_analytics, queries_books, queries_portfolio, queries_runs, queries_system, queries_trading,
+    book_control, jobs, loop_control, order_control, queries_analytics, queries_books, queries_portfolio, queries_runs, queries_system, queries_trading,
     replay_control, strategy_control,
 )
 from ..services.access import allowed, workspace_for
@@ -60,6 +60,7 @@ READS: dict[str, tuple[QueryRoute, ...]] = {
         QueryRoute("/rebalance/plan", queries_trading.plan, "The plan of a run, its verdict, and how far it has come"),
         QueryRoute("/rebalance/plans", queries_trading.plans, "All plans, the newest first"),
         QueryRoute("/execution/orders", queries_trading.orders, "What became of each action, and what it cost"),
+        QueryRoute("/execution/open", order_control.working_orders, "Orders without a known end, and what protects each position", kept=False),
         QueryRoute("/execution/status/{client_order_id}", queries_trading.order_status, "One order from its intent to its trades", kept=False),
     ),
     "monitoring": (

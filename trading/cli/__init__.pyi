@@ -10,6 +10,7 @@ from . import loop as loop
 from . import main as main
 from . import ops as ops
 from . import optimise as optimise
+from . import orders as orders
 from . import replay as replay
 from . import rows as rows
 from . import run as run
@@ -29,6 +30,7 @@ from .loop import trade_command as trade_command
 from .main import COMMANDS as COMMANDS, CarnetGroup as CarnetGroup
 from .ops import alerts_group as alerts_group, list_ as list_, preview as preview, test as test, acknowledge_command as acknowledge_command, retry as retry, doctor_command as doctor_command, watch_command as watch_command, after as after, backup_command as backup_command, restore_command as restore_command, verify_backup_command as verify_backup_command
 from .optimise import optimise_command as optimise_command
+from .orders import orders_group as orders_group, list_orders as list_orders, cancel_command as cancel_command, replace_command as replace_command, protect_command as protect_command, watch_orders_command as watch_orders_command
 from .replay import replay_command as replay_command
 from .rows import json_option as json_option, print_json as print_json, print_rows as print_rows
 from .run import run_command as run_command, runs_command as runs_command, open_ as open_

@@ -28,7 +28,7 @@ COMMANDS = {  # name → module and object; a module is imported when its comman
     "venues": "trading.cli.venues:venues_command", "mt5": "trading.cli.venues:mt5_group",
     "approve": "trading.cli.trade:approve_command", "review": "trading.cli.trade:review_command", "reject": "trading.cli.trade:reject_command",
     "kill": "trading.cli.trade:kill_command", "reconcile": "trading.cli.trade:reconcile_command",
-    "book": "trading.cli.book:book_group", "validate": "trading.cli.trade:validate_command", "do": "trading.cli.commands:do_command", "set": "trading.cli.commands:set_command",
+    "orders": "trading.cli.orders:orders_group", "book": "trading.cli.book:book_group", "validate": "trading.cli.trade:validate_command", "do": "trading.cli.commands:do_command", "set": "trading.cli.commands:set_command",
     "note": "trading.cli.commands:note_command", "group": "trading.cli.commands:group_command", "alias": "trading.cli.commands:alias_command",
     "promote-model": "trading.cli.commands:promote_model_command", "roll-back-model": "trading.cli.commands:roll_back_model_command",
     "compare": "trading.cli.trade:compare_command", "reproduce": "trading.cli.trade:reproduce_command",

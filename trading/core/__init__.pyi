@@ -30,6 +30,7 @@ from . import settings as settings
 from . import settings_edit as settings_edit
 from . import settings_model as settings_model
 from . import settings_overrides as settings_overrides
+from . import settings_section as settings_section
 from . import shown_tables as shown_tables
 from . import sleeve_lines as sleeve_lines
 from . import sqlite as sqlite
@@ -74,8 +75,9 @@ from .resources import CHECKOUT as CHECKOUT, checkout as checkout, share_path as
 from .secret_shapes import MASK as MASK, SHAPES as SHAPES, mask_shapes as mask_shapes
 from .settings import Found as Found, SETTINGS_SECTIONS as SETTINGS_SECTIONS, read_ini as read_ini, profiles_in as profiles_in, read_environment as read_environment, load_settings as load_settings, gather_settings as gather_settings
 from .settings_edit import RESTART as RESTART, change_text as change_text, check_text as check_text, differences as differences, apply_settings as apply_settings, apply_changes as apply_changes
-from .settings_model import SAMPLE_MARKETS as SAMPLE_MARKETS, CLOCK as CLOCK, ALERT_LEVEL_NAMES as ALERT_LEVEL_NAMES, AlertLevel as AlertLevel, RuleLine as RuleLine, WATCH as WATCH, SettingsSection as SettingsSection, RunSettings as RunSettings, MarketSettings as MarketSettings, ForecastSettings as ForecastSettings, DecisionSettings as DecisionSettings, AllocateSettings as AllocateSettings, CostSettings as CostSettings, TradeSettings as TradeSettings, ExecutionSettings as ExecutionSettings, LiveSettings as LiveSettings, LimitSettings as LimitSettings, MarginSettings as MarginSettings, PromotionSettings as PromotionSettings, AccessSettings as AccessSettings, ScheduleSettings as ScheduleSettings, LoopSettings as LoopSettings, AlertSettings as AlertSettings, HealthSettings as HealthSettings, BackupSettings as BackupSettings, ServiceSettings as ServiceSettings, nearest_name as nearest_name, Settings as Settings
+from .settings_model import SAMPLE_MARKETS as SAMPLE_MARKETS, CLOCK as CLOCK, ALERT_LEVEL_NAMES as ALERT_LEVEL_NAMES, AlertLevel as AlertLevel, RuleLine as RuleLine, WATCH as WATCH, RunSettings as RunSettings, MarketSettings as MarketSettings, ForecastSettings as ForecastSettings, DecisionSettings as DecisionSettings, AllocateSettings as AllocateSettings, CostSettings as CostSettings, TradeSettings as TradeSettings, ExecutionSettings as ExecutionSettings, LiveSettings as LiveSettings, LimitSettings as LimitSettings, MarginSettings as MarginSettings, PromotionSettings as PromotionSettings, AccessSettings as AccessSettings, ScheduleSettings as ScheduleSettings, LoopSettings as LoopSettings, AlertSettings as AlertSettings, HealthSettings as HealthSettings, BackupSettings as BackupSettings, ServiceSettings as ServiceSettings, nearest_name as nearest_name, Settings as Settings
 from .settings_overrides import OVERRIDES_FILE as OVERRIDES_FILE, read_overrides as read_overrides, overridden_settings as overridden_settings
+from .settings_section import SettingsSection as SettingsSection, ProtectionSettings as ProtectionSettings
 from .shown_tables import ShownFrame as ShownFrame, ShownSeries as ShownSeries
 from .sleeve_lines import SleeveLine as SleeveLine, read_sleeve as read_sleeve
 from .sqlite import transaction as transaction, open_database as open_database, open_readonly as open_readonly, single_transaction as single_transaction

@@ -28,7 +28,7 @@ OrderStatus = Literal["open", "closed", "canceled", "rejected", "expired", "unkn
 
 @dataclass(frozen=True)
 class Order(Value):
-    "What is asked of a venue.\n\nParameters\n----------\nclient_order_id : str\n    derived from plan, symbol, side and slice; never random\nsymbol : str\n    as the venue unifies it, for example 'BTC/USDT' or 'AAPL'\nside : Side\namount : Decimal\n    units of the asset, above zero\ntype : OrderType, default 'market'\nprice : Decimal | None, default None\n    limit price in quote currency per unit; None for a market order\nstop_price : Decimal | None, default None\n    trigger of a stop order, quote currency per unit\ntime_in_force : Literal['GTC', 'IOC', 'FOK', 'PO'], default 'GTC'\n    PO: post only\nstop_loss : Decimal | None, default None\n    price at which the position that it opens is closed with a loss, where the venue keeps such prices\ntake_profit : Decimal | None, default None\n    price at which it is closed with a profit\nreduce_only : bool, default False\n    it takes a position towards zero and never beyond: what is more is not traded"
+    "What is asked of a venue.\n\nParameters\n----------\nclient_order_id : str\n    derived from plan, symbol, side and slice; never random\nsymbol : str\n    as the venue unifies it, for example 'BTC/USDT' or 'AAPL'\nside : Side\namount : Decimal\n    units of the asset, above zero\ntype : OrderType, default 'market'\nprice : Decimal | None, default None\n    limit price in quote currency per unit; None for a market order\nstop_price : Decimal | None, default None\n    trigger of a stop order, quote currency per unit\ntime_in_force : Literal['GTC', 'IOC', 'FOK', 'PO'], default 'GTC'\n    PO: post only\nstop_loss : Decimal | None, default None\n    price at which the position that it opens is closed with a loss, where the venue keeps such prices\ntake_profit : Decimal | None, default None\n    price at which it is closed with a profit\nreduce_only : bool, default False\n    it takes a position towards zero and never beyond: what is more is not traded\nlinked : str, default ''\n    our id of the order that is cancelled when this one trades, and the other way round (OCO)"
 
     client_order_id: str  # derived from plan, symbol, side and slice; never random
     symbol: str  # as the venue unifies it, for example 'BTC/USDT' or 'AAPL'
@@ -41,6 +41,7 @@ class Order(Value):
     stop_loss: Decimal | None = None  # price at which the position that it opens is closed with a loss, where the venue keeps such prices
     take_profit: Decimal | None = None  # price at which it is closed with a profit
     reduce_only: bool = False  # it takes a position towards zero and never beyond: what is more is not traded
+    linked: str = ""  # our id of the order that is cancelled when this one trades, and the other way round (OCO)
 
     def __post_init__(self):
         _check_decimal(self, "amount", "price", "stop_price", "stop_loss", "take_profit")

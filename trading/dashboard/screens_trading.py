@@ -22,6 +22,7 @@ from ..report.risk_sections import RiskContext, margin_parts
 from ..report.sections import ALERT_TONES, SAME_LEVEL, ReportData, figure, orders_table, table
 from ..core.svg_charts import bar_chart, time_chart
 from ..services.jobs import jobs
+from ..services.order_control import working_orders
 from ..services.queries_analytics import history
 from ..services.queries_trading import fills, orders, plan
 from ..services.workspace import Workspace, current_settings
@@ -299,6 +300,8 @@ def orders_screen(place: Workspace, who: Viewer) -> list[PageSection]:
         if done["quality"] and done["quality"]["traded"]:
             advice = [("tasks", [{"tag": "Note", "kind": "warn", "text": sentence(line) + "."} for line in done["advice"]])] if done["advice"] else []
             made.append(PageSection("quality", "Execution quality", [*_quality(done, currency), *advice]))
+    if (open_now := working_orders(place, who.profile))["orders"] or open_now["protections"]:
+        made.append(PageSection("open", "Open orders and protection", _open_orders(open_now)))
     return [*made, PageSection("trades", "Latest trades", _trades(fills(place, who.profile, size=15)))]
 
 
@@ -323,6 +326,19 @@ def _plan(place: Workspace, found: Mapping, who: Viewer) -> Parts:
     life = pd.DataFrame(found["life"], columns=["state", "when", "who", "why"])
     columns = [("Status", "", sentence, ""), ("Time, UTC", "when", utc_cell, ""), ("By", "who", str, ""), ("Remark", "why", str, "why")]
     return [*parts, ("table", table(life.set_index("state"), columns, "Plan history"))] if len(life) else parts
+
+
+def _open_orders(found: Mapping) -> Parts:
+    "Write what is open, and where each position ends."
+    parts: Parts = [("tasks", [{"tag": "At the venue" if "here" not in (p["stop_at"], p["target_at"]) and not p["until"] else "Watched here", "kind": "", "text": p["words"]}
+                               for p in found["protections"]])] if found["protections"] else []
+    if not found["orders"]:
+        return parts
+    frame = pd.DataFrame(found["orders"])
+    frame["asked"] = [f"{sentence(o['side'])} {o['amount']} {o['symbol']}" for o in found["orders"]]
+    frame["level"] = [o["price"] or o["stop_price"] or "market" for o in found["orders"]]
+    columns = [("Order", "", str, ""), ("Asked for", "asked", str, "w"), ("Type", "type", str, ""), ("Price", "level", str, "n"), ("Sent, UTC", "sent", utc_cell, ""), ("What", "what", str, "why")]
+    return [*parts, ("table", table(frame.set_index("order"), columns))]
 
 
 def _proposed(found: Mapping, currency: str) -> Parts:

@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "explain_differences": ["Proposal", "propose_entries"],
     "limit_monitor": ["watch_limits", "check_order_limits"],
     "margin_sizing": ["settle_margin"],
+    "order_changes": ["own_order", "cancel_own", "crosses_own", "replace_order"],
     "order_manager": [
         "RetryPolicy", "OrderContext", "query_venue", "query_order", "own_state", "names_of", "tell_venue", "order_from",
         "ask_until_settled", "submit_order", "attempts", "unresolved", "record_fills", "own_ids",
@@ -28,6 +29,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "pre_trade": ["position_losses", "check_plan"],
     "preflight": ["Preflight"],
+    "protection": [
+        "PROTECTION", "BY_RULE", "Extremes", "Protection", "protections", "entered", "watch_protections", "reached_levels",
+        "protect_position", "keep_rules", "release_orders", "end_protections",
+    ],
     "rebalancing": ["Rebalancing", "rebalancing_of", "list_rebalancings", "recommendations"],
     "reconciliation": [
         "FORCED", "Difference", "Reconciliation", "resolve_open_orders", "expected_holdings", "compare_balances", "compare_orders",
@@ -40,7 +45,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "safe_mode": ["leave_safe_mode", "SafeModeVenue", "HaltingVenue"],
 }, modules=[
-    "approval", "circuit_breaker", "emergency_stop", "executor", "explain_differences", "limit_monitor", "margin_sizing", "order_manager",
-    "order_sizes", "plan", "plan_sizing", "portfolio_csv", "pre_trade", "preflight", "rebalancing", "reconciliation", "router",
-    "safe_mode",
+    "approval", "circuit_breaker", "emergency_stop", "executor", "explain_differences", "limit_monitor", "margin_sizing", "order_changes",
+    "order_manager", "order_sizes", "plan", "plan_sizing", "portfolio_csv", "pre_trade", "preflight", "protection", "rebalancing",
+    "reconciliation", "router", "safe_mode",
 ])

@@ -6,6 +6,7 @@ from . import executor as executor
 from . import explain_differences as explain_differences
 from . import limit_monitor as limit_monitor
 from . import margin_sizing as margin_sizing
+from . import order_changes as order_changes
 from . import order_manager as order_manager
 from . import order_sizes as order_sizes
 from . import plan as plan
@@ -13,6 +14,7 @@ from . import plan_sizing as plan_sizing
 from . import portfolio_csv as portfolio_csv
 from . import pre_trade as pre_trade
 from . import preflight as preflight
+from . import protection as protection
 from . import rebalancing as rebalancing
 from . import reconciliation as reconciliation
 from . import router as router
@@ -24,6 +26,7 @@ from .executor import refusal_reasons as refusal_reasons, OrderResult as OrderRe
 from .explain_differences import Proposal as Proposal, propose_entries as propose_entries
 from .limit_monitor import watch_limits as watch_limits, check_order_limits as check_order_limits
 from .margin_sizing import settle_margin as settle_margin
+from .order_changes import own_order as own_order, cancel_own as cancel_own, crosses_own as crosses_own, replace_order as replace_order
 from .order_manager import RetryPolicy as RetryPolicy, OrderContext as OrderContext, query_venue as query_venue, query_order as query_order, own_state as own_state, names_of as names_of, tell_venue as tell_venue, order_from as order_from, ask_until_settled as ask_until_settled, submit_order as submit_order, attempts as attempts, unresolved as unresolved, record_fills as record_fills, own_ids as own_ids
 from .order_sizes import OrderParameters as OrderParameters, affordable as affordable, volume_part as volume_part, parts as parts
 from .plan import make_plan as make_plan, PlanOutcome as PlanOutcome, apply_plan as apply_plan
@@ -31,6 +34,7 @@ from .plan_sizing import ONE as ONE, MOST as MOST, PlanConstraints as PlanConstr
 from .portfolio_csv import CASH as CASH, PLAN_COLUMNS as PLAN_COLUMNS, Portfolio as Portfolio, read_amount as read_amount, read_portfolio as read_portfolio, plan_frame as plan_frame, plan_csv as plan_csv, plan_totals as plan_totals, plan_steps as plan_steps, plan_plot as plan_plot
 from .pre_trade import position_losses as position_losses, check_plan as check_plan
 from .preflight import Preflight as Preflight
+from .protection import PROTECTION as PROTECTION, BY_RULE as BY_RULE, Extremes as Extremes, Protection as Protection, protections as protections, entered as entered, watch_protections as watch_protections, reached_levels as reached_levels, protect_position as protect_position, keep_rules as keep_rules, release_orders as release_orders, end_protections as end_protections
 from .rebalancing import Rebalancing as Rebalancing, rebalancing_of as rebalancing_of, list_rebalancings as list_rebalancings, recommendations as recommendations
 from .reconciliation import FORCED as FORCED, Difference as Difference, Reconciliation as Reconciliation, resolve_open_orders as resolve_open_orders, expected_holdings as expected_holdings, compare_balances as compare_balances, compare_orders as compare_orders, compare_sums as compare_sums, foreign_holdings as foreign_holdings, record_foreign_holdings as record_foreign_holdings, reconcile as reconcile, price_at_venue as price_at_venue, reported_events as reported_events, book_reported as book_reported, foreign_trades as foreign_trades, describe_entry as describe_entry, open_from_venue as open_from_venue
 from .router import BookLevel as BookLevel, VenueQuote as VenueQuote, Cost as Cost, expected_cost as expected_cost, quote_of as quote_of, recent_volume as recent_volume, VenueAccount as VenueAccount, Routed as Routed, route_actions as route_actions, split_plan as split_plan, VenuePart as VenuePart, execute_parts as execute_parts, merge_executions as merge_executions

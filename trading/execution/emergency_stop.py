@@ -15,14 +15,16 @@ from ..core.errors import Busy, TradingError
 from ..core.instruments import order_parts
 from ..core.types import Order, Position, Value, stable_hash
 from .order_manager import OrderContext, record_fills, submit_order, unresolved
+from .protection import end_protections
 from .reconciliation import resolve_open_orders
 
 # %% ../../nbs/09_execution/47_emergency_stop.ipynb #ca3b0485
 @dataclass(frozen=True)
 class EmergencyStop(Value):
-    "What stopping an account at one venue did.\n\nParameters\n----------\ncancelled : tuple[str, ...], default ()\n    in words, one for each order\nclosed : tuple[str, ...], default ()\n    one for each position\nleft : tuple[str, ...], default ()\n    orders that are none of the account's business, and rests of less than a lot\nproblems : tuple[str, ...], default ()\n    what could not be done; a person has to look at the venue"
+    "What stopping an account at one venue did.\n\nParameters\n----------\ncancelled : tuple[str, ...], default ()\n    in words, one for each order\nended : tuple[str, ...], default ()\n    protections that nobody watches any more\nclosed : tuple[str, ...], default ()\n    one for each position\nleft : tuple[str, ...], default ()\n    orders that are none of the account's business, and rests of less than a lot\nproblems : tuple[str, ...], default ()\n    what could not be done; a person has to look at the venue"
 
     cancelled: tuple[str, ...] = ()  # in words, one for each order
+    ended: tuple[str, ...] = ()  # protections that nobody watches any more
     closed: tuple[str, ...] = ()  # one for each position
     left: tuple[str, ...] = ()  # orders that are none of the account's business, and rests of less than a lot
     problems: tuple[str, ...] = ()  # what could not be done; a person has to look at the venue
@@ -46,7 +48,11 @@ def cancel_orders(
                 record_fills(desk, [ended], ours.data["plan"], min(ours.timestamp, desk.clock() - timedelta(days=7)))
         except Exception as error:  # noqa: BLE001  a venue's client may raise anything, and the next order must be cancelled too
             problems.append(f"could NOT cancel {words}: {error}" if f"cancelled {words}" not in cancelled else f"{words}: its end is not booked: {error}")
-    return EmergencyStop(tuple(cancelled), left=tuple(left), problems=tuple(problems))
+    try:
+        ended = end_protections(desk, "trading was stopped", cancel=False)
+    except Exception as error:  # noqa: BLE001  a ledger that cannot be written must not hide what was cancelled
+        ended, problems = [], [*problems, f"could NOT end what is watched here: {error}"]
+    return EmergencyStop(tuple(cancelled), tuple(ended), left=tuple(left), problems=tuple(problems))
 
 # %% ../../nbs/09_execution/47_emergency_stop.ipynb #d41c351a
 LEASE_TRIES = 30  # times that a process that trades the account is waited for, `patience.poll` seconds each

@@ -24,6 +24,7 @@ from ..core.types import ZERO, Action, CheckResult, Event, Fill, Order, OrderSta
 from ..core.venue_proxy import offers
 from .approval import plan_status
 from .order_manager import OrderContext, RetryPolicy, order_from, own_state, query_order, query_venue, record_fills, submit_order, unresolved
+from .order_changes import crosses_own
 from .order_sizes import OrderParameters, affordable, parts, volume_part
 
 # %% ../../nbs/09_execution/30_executor.ipynb #bc761680
@@ -65,7 +66,7 @@ def refusal_reasons(
 def _foreign_intents(desk: OrderContext, plan_hash: str) -> list[str]:
     "Return a reason for every order of another plan that is still open or unknown."
     return [f"order {e.data['client_order_id']} for {e.data['symbol']} of {e.timestamp:%Y-%m-%d %H:%M} has no known end: reconcile first"
-            for e in unresolved(desk) if e.data["plan"] != plan_hash]
+            for e in unresolved(desk) if e.data["plan"] not in (plan_hash, "protection")]
 
 # %% ../../nbs/09_execution/30_executor.ipynb #cad7d18b
 @dataclass(frozen=True)
@@ -289,8 +290,8 @@ def _one(
         if why or not amount:
             return None, why or reason
         order = Order(client_order_id, action.symbol, action.side, amount, style.type, price if style.type == "limit" else None,
-                      reduce_only=_reduces(desk, action, amount, market))
-        if why := allow(order):
+                      time_in_force=style.time_in_force, reduce_only=_reduces(desk, action, amount, market))
+        if why := allow(order) or crosses_own(desk, order):
             return None, why
     state = None
     try:

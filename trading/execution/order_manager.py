@@ -132,7 +132,7 @@ def order_from(
 ) -> Order:
     "Read an order back from its intent.\n\nParameters\n----------\ndata : dict\n    of an 'intent' event\n\nReturns\n-------\nOrder"
     price, stop, loss, profit = (None if data.get(p) is None else Decimal(data[p]) for p in ("price", "stop_price", "stop_loss", "take_profit"))
-    return Order(data["client_order_id"], data["symbol"], data["side"], Decimal(data["amount"]), data["type"], price, stop, data["time_in_force"], loss, profit, bool(data.get("reduce_only")))
+    return Order(data["client_order_id"], data["symbol"], data["side"], Decimal(data["amount"]), data["type"], price, stop, data["time_in_force"], loss, profit, bool(data.get("reduce_only")), data.get("linked", ""))
 
 
 def ask_until_settled(
@@ -158,7 +158,7 @@ def submit_order(
     known = desk.ledger.find("intent", desk.account, order.client_order_id)
     now = desk.clock()
     if known is None:
-        data = {k: v for k, v in plain(order).items() if v or k not in ("stop_loss", "take_profit", "reduce_only")} | {"plan": plan_hash, "plan_price": None if price is None else str(price), "venue": desk.venue.name}
+        data = {k: v for k, v in plain(order).items() if v or k not in ("stop_loss", "take_profit", "reduce_only", "linked")} | {"plan": plan_hash, "plan_price": None if price is None else str(price), "venue": desk.venue.name}
         desk.ledger.append(Event("intent", desk.account, now, data))
         since = now
     else:

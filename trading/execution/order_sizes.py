@@ -18,12 +18,13 @@ from ..core.types import ZERO, Value
 # %% ../../nbs/09_execution/28_order_sizes.ipynb #f26837d8
 @dataclass(frozen=True)
 class OrderParameters(Value):
-    "How a plan is traded.\n\nParameters\n----------\nfee_rate : Decimal\n    expected fee as a fraction of the value, for the cash check\ncushion : Decimal\n    fraction of the value kept back for prices that move\ntimeout : timedelta\n    after this an open order is cancelled, and a limit order is given a new price\ntype : Literal['market', 'limit'], default 'market'\nlimit_bp : Decimal, default ZERO\n    basis points that a limit order may pay beyond the last price\nreprices : int, default 3\n    how often a limit order that was not filled is sent again at a new price\nslices : int, default 1\n    into how many parts an action is cut\nevery : timedelta\n    time between two parts; with several parts this is a time-weighted average price\nmax_slippage_bp : Decimal | None, default None\n    nothing is traded at a price that is this much worse than the plan's; None: no bound\nvolume_share : Decimal | None, default None\n    each part is at most this fraction of what the market traded in the last `every`; None: equal parts"
+    "How a plan is traded.\n\nParameters\n----------\nfee_rate : Decimal\n    expected fee as a fraction of the value, for the cash check\ncushion : Decimal\n    fraction of the value kept back for prices that move\ntimeout : timedelta\n    after this an open order is cancelled, and a limit order is given a new price\ntype : Literal['market', 'limit'], default 'market'\ntime_in_force : Literal['GTC', 'IOC', 'FOK', 'PO'], default 'GTC'\n    of limit orders; PO: post only\nlimit_bp : Decimal, default ZERO\n    basis points that a limit order may pay beyond the last price\nreprices : int, default 3\n    how often a limit order that was not filled is sent again at a new price\nslices : int, default 1\n    into how many parts an action is cut\nevery : timedelta\n    time between two parts; with several parts this is a time-weighted average price\nmax_slippage_bp : Decimal | None, default None\n    nothing is traded at a price that is this much worse than the plan's; None: no bound\nvolume_share : Decimal | None, default None\n    each part is at most this fraction of what the market traded in the last `every`; None: equal parts"
 
     fee_rate: Decimal  # expected fee as a fraction of the value, for the cash check
     cushion: Decimal = Decimal("0.002")  # fraction of the value kept back for prices that move
     timeout: timedelta = timedelta(minutes=5)  # after this an open order is cancelled, and a limit order is given a new price
     type: Literal["market", "limit"] = "market"
+    time_in_force: Literal["GTC", "IOC", "FOK", "PO"] = "GTC"  # of limit orders; PO: post only
     limit_bp: Decimal = ZERO  # basis points that a limit order may pay beyond the last price
     reprices: int = 3  # how often a limit order that was not filled is sent again at a new price
     slices: int = 1  # into how many parts an action is cut
@@ -34,6 +35,8 @@ class OrderParameters(Value):
     def __post_init__(self):
         if self.volume_share is not None and (not 0 < self.volume_share <= 1 or not self.every):
             raise BadInput(f"style: a volume share of {self.volume_share} every {self.every}; give a fraction up to 1 and the time between two parts")
+        if self.time_in_force != "GTC" and self.type == "market":
+            raise BadInput(f"style: {self.time_in_force} is for limit orders, and the orders are market orders; set the type to limit, or leave GTC")
         if self.slices < 1 or self.reprices < 0 or self.reprices > 98:
             raise BadInput(f"style: {self.slices} slices and {self.reprices} new prices; at least one slice, and 0 to 98 new prices")
 

@@ -34,6 +34,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "paper": ["paper_tape", "paper_costs", "paper_venue", "check_paper_file"],
     "plan_approval": ["approve_run"],
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],
+    "position_protection": [
+        "exit_rules", "within_risk", "bar_extremes", "release_protection", "keep_protection", "open_venue", "profile_accounts",
+        "account_context", "watch_account_levels", "look_at_levels",
+    ],
     "price_snapshot": ["PRESENT", "PriceSnapshot", "take_price_snapshot", "pinned_price_snapshot", "begin_stage", "moved_since_close"],
     "replay": [
         "PARTS", "settings_without", "StoreVersions", "pending_file", "World", "instrument_terms", "take_decision", "Past", "stored_past",
@@ -71,6 +75,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
 }, modules=[
     "account", "account_snapshot", "currency_rates", "cycle", "factory", "forecast_review", "instruments", "launch", "market_bars",
     "marks", "memory_run", "multi_venue", "named_optimizer", "named_sleeves", "notebook_runner", "paper", "plan_approval", "plan_check",
-    "price_snapshot", "replay", "replay_result", "run_compare", "run_record", "sentiment", "sleeves", "steps", "target_weights",
-    "trade_loop", "trade_report", "trade_steps", "venue_factory",
+    "position_protection", "price_snapshot", "replay", "replay_result", "run_compare", "run_record", "sentiment", "sleeves", "steps",
+    "target_weights", "trade_loop", "trade_report", "trade_steps", "venue_factory",
 ])

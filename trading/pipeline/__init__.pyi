@@ -17,6 +17,7 @@ from . import notebook_runner as notebook_runner
 from . import paper as paper
 from . import plan_approval as plan_approval
 from . import plan_check as plan_check
+from . import position_protection as position_protection
 from . import price_snapshot as price_snapshot
 from . import replay as replay
 from . import replay_result as replay_result
@@ -47,6 +48,7 @@ from .notebook_runner import POOLS as POOLS, ONE_THREAD as ONE_THREAD, FIXED as 
 from .paper import paper_tape as paper_tape, paper_costs as paper_costs, paper_venue as paper_venue, check_paper_file as check_paper_file
 from .plan_approval import approve_run as approve_run
 from .plan_check import SeenPrices as SeenPrices, prices_of_run as prices_of_run, check_run as check_run
+from .position_protection import exit_rules as exit_rules, within_risk as within_risk, bar_extremes as bar_extremes, release_protection as release_protection, keep_protection as keep_protection, open_venue as open_venue, profile_accounts as profile_accounts, account_context as account_context, watch_account_levels as watch_account_levels, look_at_levels as look_at_levels
 from .price_snapshot import PRESENT as PRESENT, PriceSnapshot as PriceSnapshot, take_price_snapshot as take_price_snapshot, pinned_price_snapshot as pinned_price_snapshot, begin_stage as begin_stage, moved_since_close as moved_since_close
 from .replay import PARTS as PARTS, settings_without as settings_without, StoreVersions as StoreVersions, pending_file as pending_file, World as World, instrument_terms as instrument_terms, take_decision as take_decision, Past as Past, stored_past as stored_past, closes_between as closes_between, read_decisions as read_decisions, Replayed as Replayed, run_replay as run_replay
 from .replay_result import value_figures as value_figures, value_of_books as value_of_books, equal_holding as equal_holding, tables_of as tables_of, write_result as write_result

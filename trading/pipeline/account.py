@@ -70,7 +70,7 @@ def trading_rules(
 ) -> TradingRules:
     "Translate the settings."
     how, exact = settings.execution, lambda number: Decimal(repr(float(number)))
-    style = OrderParameters(exact(settings.costs.fee_rate), timeout=timedelta(seconds=how.timeout_seconds), type=how.type, limit_bp=how.limit_bp,
+    style = OrderParameters(exact(settings.costs.fee_rate), timeout=timedelta(seconds=how.timeout_seconds), type=how.type, time_in_force=how.time_in_force, limit_bp=how.limit_bp,
                   reprices=how.reprices, slices=how.slices, every=timedelta(seconds=how.every_seconds), max_slippage_bp=how.max_slippage_bp,
                   volume_share=how.volume_share)
     return TradingRules(style, timedelta(hours=settings.trade.plan_hours), risk_limits(settings), kill_switch(settings, account),

@@ -31,6 +31,7 @@ from .memory_run import MemoryRun
 from .named_optimizer import named_optimizer
 from .named_sleeves import named_sleeves
 from .paper import paper_tape
+from .position_protection import look_at_levels
 from .price_snapshot import PriceSnapshot
 from .replay import World, instrument_terms, pending_file, take_decision
 from .trade_steps import Outcome, trade_step
@@ -88,7 +89,7 @@ class TradeLoop:
         self.source = market_source(settings)
         tape = paper_tape(settings, clock(), datetime(2200, 1, 1, tzinfo=UTC)) if market.recorded else None
         self.world, self.waiting = World(settings, None, tape, lambda _: self.version), None
-        self.version, self.quiet, self.day, self.failed = "", False, None, ""
+        self.version, self.quiet, self.day, self.failed, self.watched = "", False, None, "", clock()
 
     def run(
         self,
@@ -146,6 +147,7 @@ class TradeLoop:
             if why := self.switch.reason():
                 return why
             _look_at_waiting(self)
+            _look_at_levels(self)
             left = (until - self.clock()).total_seconds()
             if left <= 0:
                 return ""
@@ -275,10 +277,19 @@ def _told(loop: TradeLoop, run: MemoryRun, outcome: Outcome, close: datetime) ->
         words += f"refused, {outcome.verdict.violations[0].reason}"
     else:
         words += "nothing to trade"
-    loop.tell(words)
+    for line in (words, *outcome.traded.protection):
+        loop.tell(line)
     last = {"as_of": close.isoformat(), "plan": plan.hash, "equity": str(after.equity), "actions": len(plan.actions), "filled": len(done.fills) if done else 0,
             "refused": [v.reason for v in outcome.verdict.violations] if plan.actions else [], "waits": outcome.traded.waits, "seconds": (loop.clock() - close).total_seconds()}
     loop.state.write(decisions=loop.state.known.get("decisions", 0) + 1, last=last, close=close.isoformat())
+
+
+def _look_at_levels(loop: TradeLoop) -> None:
+    "Act on what is watched here, between two closes of a market that is alive."
+    if not loop.settings.market.recorded and loop.clock() - loop.watched >= timedelta(seconds=5):
+        loop.watched = loop.clock()
+        for words in look_at_levels(loop.settings, loop.source, loop.watched):
+            loop.tell(words)
 
 
 def _look_at_waiting(loop: TradeLoop) -> None:

@@ -8,7 +8,7 @@ __all__ = ['planning_prices', 'open_books', 'record_decisions', 'Planned', 'plan
 
 # %% ../../nbs/12_pipeline/62_trade_steps.ipynb #6aede499
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -29,6 +29,7 @@ from .currency_rates import run_rates
 from .factory import bars_of, groups_of, margin_terms
 from .launch import settings_of
 from .multi_venue import open_trading_account
+from .position_protection import keep_protection, release_protection, within_risk
 from .plan_check import SeenPrices, check_run
 from .price_snapshot import pinned_price_snapshot
 from .run_record import Run
@@ -108,7 +109,7 @@ def plan_step(
         return Planned(run.read("plan", Plan), before, equity)
     constraints = PlanConstraints(fee_rate=_exact(costs.fee_rate), min_trade=trade.min_trade, drift=_exact(trade.drift),
                                   max_turnover=_exact(limits.max_turnover), min_cash=_exact(limits.min_cash), leverage=settings.margin.leverage)
-    targets = run.read("weights")["target"]
+    targets = within_risk(run.read("weights")["target"], settings)
     plan = make_plan(
         desk.account, record.as_of, {s: p.amount for s, p in before.positions.items()}, before.cash - before.owed, targets[targets != 0], _quoted_prices(run),
         markets, constraints,
@@ -138,11 +139,12 @@ def check_step(run: Run, desk: TradingAccount, planned: Planned) -> CheckResult:
 # %% ../../nbs/12_pipeline/62_trade_steps.ipynb #0d2dcb6f
 @dataclass(frozen=True)
 class Traded:
-    "What became of a plan: its execution, or the person that it waits for, or neither.\n\nParameters\n----------\nexecution : Execution | None\nwaits : bool\n    for a person\nready : Preflight | None, default None\n    what the venue said before anything was sent"
+    "What became of a plan: its execution, or the person that it waits for, or neither.\n\nParameters\n----------\nexecution : Execution | None\nwaits : bool\n    for a person\nready : Preflight | None, default None\n    what the venue said before anything was sent\nprotection : tuple[str, ...], default ()\n    what became of stops and targets"
 
     execution: Execution | None
     waits: bool  # for a person
     ready: Preflight | None = None  # what the venue said before anything was sent
+    protection: tuple[str, ...] = ()  # what became of stops and targets
 
 
 def execute_step(
@@ -153,6 +155,12 @@ def execute_step(
     progress: Callable[[OrderResult], Any] = lambda line: None,  # told of every finished order
 ) -> Traded:
     "Trade an allowed plan once it is approved; a plan that is refused or asks for nothing is put before nobody.\n\nParameters\n----------\nrun : Run\ndesk : TradingAccount\nplan : Plan\nverdict : CheckResult\nprogress : Callable[[OrderResult], Any], default lambda line: None\n    told of every finished order\n\nReturns\n-------\nTraded"
+    traded = _execute(run, desk, plan, verdict, progress)
+    return replace(traded, protection=(*traded.protection, *keep_protection(desk, settings_of(run), bars_of(run))))
+
+
+def _execute(run: Run, desk: TradingAccount, plan: Plan, verdict: CheckResult, progress: Callable[[OrderResult], Any]) -> Traded:
+    "Trade an approved plan; protective orders are taken off what it trades before."
     settings, ready = settings_of(run), None
     if not (plan.actions and verdict.ok):
         return Traded(None, False)
@@ -161,7 +169,8 @@ def execute_step(
         ready.require()
     if desk.settle_approval(plan, verdict) in ("proposed", "reviewed"):
         return Traded(None, True, ready)
-    return Traded(desk.trade(plan, verdict, trading_rules(settings, desk.account), progress), False, ready)
+    released = release_protection(desk, settings, plan) if plan_status(desk.ledger, desk.account, plan.hash) != "executed" else []
+    return Traded(desk.trade(plan, verdict, trading_rules(settings, desk.account), progress), False, ready, tuple(released))
 
 # %% ../../nbs/12_pipeline/62_trade_steps.ipynb #00605b87
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from trading.core.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "attribution": ["CASH_GROUP", "brinson", "attribute", "factor_attribution"],
     "dependence": ["correlation_matrix", "principal_components", "independent_bets", "liquidity", "tail_table"],
+    "exit_rules": ["ExitRules"],
     "kill_switch": ["KillSwitch"],
     "limits": ["FLOORS", "RiskLimits", "Balance", "equity_balance", "check_limits"],
     "metrics": [
@@ -19,5 +20,5 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "stop_flag": ["installation_folder", "flag_folders", "StopFlag", "raise_stop", "stop_flags"],
     "stress": ["SCENARIOS", "Scenario", "shock_of"],
 }, modules=[
-    "attribution", "dependence", "kill_switch", "limits", "metrics", "performance_tables", "sizing", "stop_flag", "stress",
+    "attribution", "dependence", "exit_rules", "kill_switch", "limits", "metrics", "performance_tables", "sizing", "stop_flag", "stress",
 ])

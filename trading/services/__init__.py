@@ -7,8 +7,8 @@ from trading.core.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "access": ["allowed", "main_workspace", "workspace_for"],
     "account_control": [
-        "open_venue", "reconcile_account", "watch_accounts", "switch_of", "StopTrading", "stop_trading", "ResumeTrading", "resume_trading",
-        "Reconcile", "reconcile_now",
+        "reconcile_account", "watch_accounts", "switch_of", "StopTrading", "stop_trading", "ResumeTrading", "resume_trading", "Reconcile",
+        "reconcile_now",
     ],
     "alerting": [
         "collect_day_facts", "collect_background_facts", "collect_alert_facts", "secret_of", "channels_of", "policy_of_alerts",
@@ -49,6 +49,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "metrics": ["GATHERED", "EXPOSITION", "update_metrics", "open_metrics", "start_logging"],
     "new_strategy": ["write_strategy"],
+    "order_control": [
+        "working_orders", "CancelOrder", "cancel_open_order", "ReplaceOrder", "replace_open_order", "ProtectPosition",
+        "protect_held_position", "EndProtection", "end_protection", "WatchOrders", "watch_orders",
+    ],
     "plan_control": [
         "ReviewPlan", "review_run_plan", "ApprovePlan", "approve_run_plan", "RejectPlan", "reject_run_plan", "ValidatePlan",
         "validate_run_plan",
@@ -109,7 +113,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
 }, modules=[
     "access", "account_control", "alerting", "backups", "book_control", "commands", "data_control", "demo", "exports", "feedback_history",
     "file_optimise", "flow_runs", "holdings", "jobs", "launching", "loop_control", "maintenance", "market_data", "metrics", "new_strategy",
-    "plan_control", "portfolio_control", "portfolios", "queries_analytics", "queries_books", "queries_live", "queries_portfolio",
-    "queries_runs", "queries_system", "queries_trading", "queries_venues", "query_cache", "replay_control", "run_control",
-    "security_admin", "settings_control", "stops", "strategy_control", "system_control", "user_control", "venue_control", "workspace",
+    "order_control", "plan_control", "portfolio_control", "portfolios", "queries_analytics", "queries_books", "queries_live",
+    "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "queries_venues", "query_cache", "replay_control",
+    "run_control", "security_admin", "settings_control", "stops", "strategy_control", "system_control", "user_control", "venue_control",
+    "workspace",
 ])

@@ -19,6 +19,7 @@ from . import maintenance as maintenance
 from . import market_data as market_data
 from . import metrics as metrics
 from . import new_strategy as new_strategy
+from . import order_control as order_control
 from . import plan_control as plan_control
 from . import portfolio_control as portfolio_control
 from . import portfolios as portfolios
@@ -42,7 +43,7 @@ from . import user_control as user_control
 from . import venue_control as venue_control
 from . import workspace as workspace
 from .access import allowed as allowed, main_workspace as main_workspace, workspace_for as workspace_for
-from .account_control import open_venue as open_venue, reconcile_account as reconcile_account, watch_accounts as watch_accounts, switch_of as switch_of, StopTrading as StopTrading, stop_trading as stop_trading, ResumeTrading as ResumeTrading, resume_trading as resume_trading, Reconcile as Reconcile, reconcile_now as reconcile_now
+from .account_control import reconcile_account as reconcile_account, watch_accounts as watch_accounts, switch_of as switch_of, StopTrading as StopTrading, stop_trading as stop_trading, ResumeTrading as ResumeTrading, resume_trading as resume_trading, Reconcile as Reconcile, reconcile_now as reconcile_now
 from .alerting import collect_day_facts as collect_day_facts, collect_background_facts as collect_background_facts, collect_alert_facts as collect_alert_facts, secret_of as secret_of, channels_of as channels_of, policy_of_alerts as policy_of_alerts, open_outbox as open_outbox, dispatch_alerts as dispatch_alerts, after_run as after_run, try_channels as try_channels, list_alerts as list_alerts, preview_alerts as preview_alerts, retry_alerts as retry_alerts
 from .backups import passphrase_of as passphrase_of, back_up as back_up, verify_backup as verify_backup, restore_backup as restore_backup
 from .book_control import Amount as Amount, read_moment as read_moment, BookEntry as BookEntry, entry_of as entry_of, book_events as book_events, book_entry as book_entry, UndoEntry as UndoEntry, undo_entry as undo_entry, entries as entries, ExplainDifferences as ExplainDifferences, proposals_of as proposals_of, explain_differences as explain_differences
@@ -61,6 +62,7 @@ from .maintenance import ONE_BY_ONE as ONE_BY_ONE, SECURITY_CHECKS as SECURITY_C
 from .market_data import update_market as update_market, follow_profile as follow_profile, import_bars as import_bars, preview_bars as preview_bars, named_files as named_files, serve_mt5_terminal as serve_mt5_terminal, simulated_terminal as simulated_terminal
 from .metrics import GATHERED as GATHERED, EXPOSITION as EXPOSITION, update_metrics as update_metrics, open_metrics as open_metrics, start_logging as start_logging
 from .new_strategy import write_strategy as write_strategy
+from .order_control import working_orders as working_orders, CancelOrder as CancelOrder, cancel_open_order as cancel_open_order, ReplaceOrder as ReplaceOrder, replace_open_order as replace_open_order, ProtectPosition as ProtectPosition, protect_held_position as protect_held_position, EndProtection as EndProtection, end_protection as end_protection, WatchOrders as WatchOrders, watch_orders as watch_orders
 from .plan_control import ReviewPlan as ReviewPlan, review_run_plan as review_run_plan, ApprovePlan as ApprovePlan, approve_run_plan as approve_run_plan, RejectPlan as RejectPlan, reject_run_plan as reject_run_plan, ValidatePlan as ValidatePlan, validate_run_plan as validate_run_plan
 from .portfolio_control import AddPortfolio as AddPortfolio, make_portfolio as make_portfolio
 from .portfolios import portfolio_names as portfolio_names, every_workspace as every_workspace, portfolio_name as portfolio_name, add_portfolio as add_portfolio, existing_portfolio as existing_portfolio

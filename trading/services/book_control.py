@@ -30,7 +30,8 @@ from ..execution.explain_differences import Proposal, propose_entries
 from ..execution.order_manager import OrderContext, query_venue
 from ..execution.reconciliation import describe_entry, expected_holdings, foreign_holdings, foreign_trades, price_at_venue, reported_events
 from ..pipeline.account import trading_rules, with_circuit_breaker
-from .account_control import open_venue, reconcile_account
+from ..pipeline.position_protection import open_venue
+from .account_control import reconcile_account
 from .commands import CommandRequest, Context, Done, command
 from .query_cache import view
 from .workspace import Workspace, current_settings, ledger_for_reading, ledger_for_writing

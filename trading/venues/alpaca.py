@@ -85,7 +85,7 @@ def _ask(what: str, call: Callable, *args, sending: bool = False) -> Any:
 class AlpacaVenue:
     "US stocks and ETFs at Alpaca.\n\nParameters\n----------\napi_key : str, default ''\nsecret : str, default ''\npaper : bool, default True\n    the paper end-point\nfeed : str, default 'iex'\n    'iex' is free, 'sip' is the whole market\nadjustment : str, default 'all'\n    'raw', 'split', 'dividend' or 'all'\ntimeout : float, default 10.0\n    seconds to wait for one answer\nbase_url : str, default ''\n    another address for everything, for tests"
 
-    name = "alpaca"
+    name, keeps = "alpaca", ("stop",)  # keeps: what stands there without us
 
     def __init__(
         self,
@@ -220,6 +220,8 @@ def _create_order(client: Any, order: Order) -> OrderState:
     kind = {"market": MarketOrderRequest, "limit": LimitOrderRequest, "stop": StopOrderRequest, "stop_limit": StopLimitOrderRequest}[order.type]
     if order.stop_loss is not None or order.take_profit is not None:
         raise BadInput(f"{order.symbol}: a stop loss or take profit with an order is not sent to Alpaca; send a stop order of its own after the purchase")
+    if order.linked:
+        raise BadInput(f"{order.symbol}: no pair of orders is sent to Alpaca; send one, and let the other price be watched here")
     if order.time_in_force == "PO":
         raise BadInput(f"{order.symbol}: Alpaca has no post-only orders; use GTC")
     whole = order.amount == order.amount.to_integral_value()

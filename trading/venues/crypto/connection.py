@@ -74,8 +74,10 @@ class Connection:
         self.name = exchange
         self.keyed, self.symbols, self.wait = bool(api_key and secret), tuple(symbols), wait
         self.profile = profile_of(exchange)
+        self.keeps = ("stop",) if self.profile.stop_word and self.profile.stop_market else ()  # what stands there without us
         self.budget, self.clock_difference = RequestBudget(self.profile), 0.0  # seconds that this machine is ahead of the venue
         self.numbers: dict[str, str] = {}  # our id → the venue's
+        self.trade_ids: dict[str, list[str]] = {}  # the venue's id of an order that has ended → its trades, where the order tells them
         self.forms: dict[str, str] = {}  # the venue's form of our id → ours
         self.sent_at: dict[str, float] = {}  # our id → when it was sent, seconds since 1970
         self.prices: dict[str, tuple[float, Decimal]] = {}  # symbol → when it was asked, seconds since 1970, and the price

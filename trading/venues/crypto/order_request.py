@@ -50,6 +50,8 @@ def build_request(
     kind = "limit" if order.type in ("limit", "stop_limit") else "market"
     if order.stop_loss is not None or order.take_profit is not None:
         raise BadInput(f"{order.symbol}: {name} keeps no stop loss or take profit with a spot order; send a stop order of its own after the purchase")
+    if order.linked:
+        raise BadInput(f"{order.symbol}: no pair of orders is sent to {name}; send one, and let the other price be watched here")
     if kind == "limit" and force not in profile.times_in_force:
         raise BadInput(f"{order.symbol}: {name} takes no orders with {force}; it takes {', '.join(profile.times_in_force)}")
     if stops and (not profile.stop_word or (kind == "market" and not profile.stop_market)):

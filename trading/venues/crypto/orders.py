@@ -48,6 +48,8 @@ def order_state(
     quote = symbol.split("/")[-1].split(":")[0]
     ours = (order.client_order_id if order else ours) or venue.own_id(str(answer.get("clientOrderId") or ""), number) or number
     venue.numbers[ours] = number
+    if status in _ENDED and answer.get("trades"):  # an order that has ended has no more of them
+        venue.trade_ids[number] = [str(t["id"]) for t in answer["trades"]]
     return OrderState(
         number, ours, symbol, side,
         decimal_of(amount, name, f"the amount of order {number}"), decimal_of(filled, name, f"the filled part of order {number}"), status,
@@ -264,8 +266,8 @@ async def order_trades_at(venue: Connection, client_order_id: str, symbol: str) 
     elif way.by != "trades":
         rows = list_of(await venue._ask(f"trades of order {client_order_id}", exchange.fetch_order_trades, number, symbol), venue.name, "trades")
     else:  # the order tells the ids of its trades
-        answer = await venue._ask(f"order {client_order_id}", exchange.fetch_order, number, symbol)
-        ids = [t["id"] for t in answer.get("trades") or []]
+        answer = {} if number in venue.trade_ids else await venue._ask(f"order {client_order_id}", exchange.fetch_order, number, symbol)
+        ids = venue.trade_ids.get(number) or [t["id"] for t in answer.get("trades") or []]
         if ids:
             rows = list_of(await venue._ask(f"trades of order {client_order_id}", exchange.fetch_order_trades, number, symbol, None, None, {way.by: ids}), venue.name, "trades")
         else:

@@ -16,15 +16,15 @@ from pathlib import Path
 from threading import RLock
 from typing import Literal
 
-from ...core.decimals import EXACT, strip_zeros
+from ...core.decimals import EXACT
 from ...core.errors import BadInput, MissingData, VenueError
 from ...core.instruments import Instrument, order_problem, to_step
 from ...core.sqlite import transaction
 from ...core.types import ZERO, Fill, Order, OrderState, asset_of
 from .costs import TradingCosts, traded_price
-from .database import FEE_STEP, as_text, open_paper_file, order_of_row
+from .database import FEE_STEP, as_text, fill_of_row, open_paper_file, order_of_row, state_of_row
 from .settlement import RateAt, Settlement, bound_money, settle_profit, settlement_of
-from .matching import PriceFeed, PriceWindow, match_order
+from .matching import PriceFeed, PriceWindow, match_in_turn, match_order, newest_price
 
 # %% ../../../nbs/01_venues/paper/05_exchange.ipynb #7b842890
 class PaperVenue:
@@ -47,7 +47,7 @@ class PaperVenue:
         owed: Mapping[str, Decimal] = {},  # by symbol, own currency: what `funds` of which only the profit is converted have cost
         fee_in: str = "",  # 'received': fees come out of what one gets; 'BNB': out of that coin while there is enough; empty: quote currency
     ):
-        self.name, self.currency = name, currency
+        self.name, self.currency, self.keeps = name, currency, ("stop", "pair")
         self._tape, self._clock, self._costs = tape, clock, costs
         self._markets = {s: m if m.currency else m.but(quote=currency) for s, m in markets.items()}
         self._wait, self._latency, self._fee_in, self._stops, self._lock = wait, latency, fee_in, stops, RLock()
@@ -134,19 +134,19 @@ class PaperVenue:
                 self._place(order, self._now())
             elif order_of_row(known) != order:
                 raise BadInput(f"{self.name}: the id {order.client_order_id} belongs to another order; derive ids from the plan")
-            return self._state(self._row(order.client_order_id))
+            return state_of_row(self.name, self._row(order.client_order_id))
 
     def fetch_order(self, client_order_id: str, symbol: str) -> OrderState:
         "Return the order's state; an id that never arrived raises `MissingData`."
         with self._transaction():
             self._match_open()
-            return self._state(self._need(client_order_id))
+            return state_of_row(self.name, self._need(client_order_id))
 
     def fetch_open_orders(self) -> list[OrderState]:
         "Return what waits."
         with self._transaction():
             self._match_open()
-            return [self._state(r) for r in self._open_rows()]
+            return [state_of_row(self.name, r) for r in self._open_rows()]
 
     def fetch_my_trades(self, since: datetime | None = None) -> list[Fill]:
         "Return the fills from `since` on, oldest first."
@@ -155,7 +155,7 @@ class PaperVenue:
             rows = self._db.execute("select * from fills where timestamp >= ? order by seq", (as_text(since) if since else "",)).fetchall()
         for row in rows:
             if row["seq"] not in self._told:
-                self._told[row["seq"]] = self._fill(row)
+                self._told[row["seq"]] = fill_of_row(self.name, row)
         return [self._told[row["seq"]] for row in rows]
 
     def cancel_order(self, client_order_id: str, symbol: str) -> OrderState:
@@ -165,7 +165,7 @@ class PaperVenue:
             row = self._need(client_order_id)
             if row["status"] == "open":
                 self._end(row, "canceled", "cancelled by the client")
-            return self._state(self._need(client_order_id))
+            return state_of_row(self.name, self._need(client_order_id))
 
     def _now(self) -> datetime:
         "Read the clock and insist on UTC."
@@ -200,17 +200,6 @@ class PaperVenue:
     def _paid(self, symbol: str, moment: datetime | None = None) -> Settlement:
         return settlement_of(self._markets[symbol], self.currency, self._rates, moment or self._now())
 
-    def _state(self, row: sqlite3.Row) -> OrderState:
-        filled, cost = Decimal(row["filled"]), Decimal(row["cost"])
-        average = strip_zeros((cost / filled).quantize(FEE_STEP * FEE_STEP)) if filled else None
-        return OrderState(f"{self.name}-{row['seq']}", row["client_order_id"], row["symbol"], row["side"], Decimal(row["amount"]), filled,
-                          row["status"], average, Decimal(row["fee"]), row["reason"])
-
-    def _fill(self, row: sqlite3.Row) -> Fill:
-        return Fill(f"{self.name}-t{row['seq']}", row["client_order_id"], row["symbol"], row["side"], Decimal(row["amount"]), Decimal(row["price"]),
-                    Decimal(row["fee"]), datetime.fromisoformat(row["timestamp"]), row["fee_currency"], Decimal(row["fee_amount"]),
-                    row["currency"], Decimal(row["rate"]), bool(row["financed"]))
-
     def _end(self, row: sqlite3.Row, status: str, reason: str) -> None:
         self._db.execute("update orders set status = ?, reason = ? where seq = ?", (status, reason, row["seq"]))
 
@@ -219,10 +208,10 @@ class PaperVenue:
         arrives = now + self._latency
         reason = self._refusal(order, now)
         self._db.execute(
-            "insert into orders (client_order_id, symbol, side, type, amount, price, stop_price, time_in_force, status, reason, placed, seen, reduce_only)"
-            " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "insert into orders (client_order_id, symbol, side, type, amount, price, stop_price, time_in_force, status, reason, placed, seen, reduce_only, linked)"
+            " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (order.client_order_id, order.symbol, order.side, order.type, str(order.amount), as_text(order.price), as_text(order.stop_price),
-             order.time_in_force, "rejected" if reason else "open", reason, as_text(now), as_text(arrives), int(order.reduce_only)))
+             order.time_in_force, "rejected" if reason else "open", reason, as_text(now), as_text(arrives), int(order.reduce_only), order.linked))
         row = self._row(order.client_order_id)
         if reason:
             return
@@ -246,6 +235,8 @@ class PaperVenue:
             return f"{order.symbol} is not traded here"
         if last is None:
             return f"{order.symbol} has no price at {as_text(now)}"
+        if order.type != "market":
+            last = newest_price(self._db, order.symbol, last)
         if why := order_problem(market, order.type, order.amount, last.close, order.price, order.stop_price):
             return why
         price = order.price or order.stop_price or last.close
@@ -261,7 +252,7 @@ class PaperVenue:
     def _lack(self, order: Order, price: Decimal) -> str:
         "Return what the account lacks for an order, empty when nothing."
         asset, needed = self._hold(order.symbol, order.side, order.amount, price)
-        free = self._free(asset)
+        free = self._free(asset, linked=order.linked)
         return f"insufficient funds: the order needs {needed:f} {asset} and {free:f} is free" if needed > free else ""
 
     def _crosses(self, order: Order, last: PriceWindow) -> bool:
@@ -282,11 +273,15 @@ class PaperVenue:
         fee, paid = ZERO if self._fee_in else self._fee_rate(symbol), self._paid(symbol)
         return (paid.asset, amount) if side == "sell" else (paid.money, max(amount * price * paid.rate * (1 + fee), ZERO))
 
-    def _free(self, asset: str, but: int = 0) -> Decimal:
-        "Return the balance less what other open orders hold."
+    def _free(self, asset: str, but: int = 0, linked: str = "") -> Decimal:
+        "Return the balance less what other open orders hold; of two linked orders only one can trade, so they hold once."
         free = self._balance(asset) - (bound_money(self._db, self._rates, self._now()) if asset == self.currency else ZERO)
-        for row in self._open_rows():
-            order = order_of_row(row)
+        rows = {row["client_order_id"]: row for row in self._open_rows()}
+        mine = {linked, *(n for row in rows.values() if row["seq"] == but for n in (row["client_order_id"], row["linked"]))} - {""}
+        for row in rows.values():
+            order, pair = order_of_row(row), rows.get(row["linked"])
+            if mine & {row["client_order_id"], row["linked"]} or (pair and (pair["linked"] != row["client_order_id"] or pair["seq"] < row["seq"])):
+                continue
             last = order.price or order.stop_price or self._tape.last(order.symbol, datetime.fromisoformat(row["placed"])).close
             held, amount = self._hold(order.symbol, order.side, order.amount - Decimal(row["filled"]), last)
             free -= amount if held == asset and row["seq"] != but else ZERO
@@ -295,28 +290,32 @@ class PaperVenue:
     def _match_open(self) -> None:
         "Let the market pass over the open orders up to now."
         now = self._now()
-        for row in self._open_rows():
+        rows = self._open_rows()
+        if any(row["linked"] for row in rows):
+            match_in_turn(rows, self._row, lambda row: self._match(row, now, once=True))
+            return
+        for row in rows:
             self._match(row, now)
 
-    def _match(self, row: sqlite3.Row, now: datetime) -> None:
-        "Show an open order every stretch that has passed since it was last looked at."
+    def _match(self, row: sqlite3.Row, now: datetime, once: bool = False) -> bool:  # True: it was shown one, and may be shown another
+        "Show an open order every stretch that has passed since it was last looked at, or one."
         live = getattr(self._tape, "live", False)
         while row["status"] == "open":
             seen = datetime.fromisoformat(row["seen"])
             stretch = self._tape.after(row["symbol"], max(now, seen) if live else seen)
             at_open = row["type"] == "market" and stretch is not None and stretch.open is not None
             if stretch is None or (stretch.start if at_open else stretch.end) > now:
-                return
+                return False
             self._trade(row, stretch, "", rested=not self._wait)
             self._db.execute("update orders set seen = ? where seq = ?", (as_text(stretch.end), row["seq"]))
+            if live or once:
+                return not live
             row = self._row(row["client_order_id"])
-            if live:
-                return
+        return False
 
     def _trade(self, row: sqlite3.Row, stretch: PriceWindow, note: str, rested: bool = False) -> None:
         "Let an order meet a stretch, write the fill, and end the order if it is done or may not wait; one that rested in the book is a maker."
-        order, market = order_of_row(row), self._markets[row["symbol"]]
-        done = Decimal(row["filled"])
+        order, market, done = order_of_row(row), self._markets[row["symbol"]], Decimal(row["filled"])
         met = match_order(order, stretch, self._costs, market, bool(row["triggered"]))
         if rested and met.price is not None and (order.type == "limit" or row["triggered"]) and order.price is not None:
             met = replace(met, maker=True, price=order.price if getattr(self._tape, "live", False) else met.price)  # a quote went through it
@@ -347,6 +346,9 @@ class PaperVenue:
         self._db.execute("update orders set filled = ?, cost = ?, fee = ?, triggered = ?, reason = ? where seq = ?",
                          (str(done + amount), str(Decimal(row["cost"]) + amount * (met.price or ZERO)), str(Decimal(row["fee"]) + fee),
                           int(met.triggered), note or row["reason"], row["seq"]))
+        if amount:
+            self._db.execute("update orders set status = 'canceled', reason = ? where status = 'open' and seq != ? and (client_order_id = ? or linked = ?)",
+                             (f"the order that it was linked with has traded: {order.client_order_id}", row["seq"], order.linked, order.client_order_id))
         if done + amount == order.amount:
             self._end(row, "closed", note or row["reason"])
         elif order.time_in_force in ("IOC", "FOK") or not may_wait or (order.type in ("market", "stop") and met.price is not None):

@@ -98,7 +98,7 @@ class MarginVenue(PaperVenue):
         now = self._now()
         while (bar := self._next_bar(now)) is not None:
             self._begin(bar.start)
-            for row in self._open_rows():
+            for row in sorted(self._open_rows(), key=lambda r: r["type"] not in ("stop", "stop_limit")):  # within a bar the worse comes first
                 self._match(row, bar.end)
             self._within(bar.start)
             self._pass("ended", bar.end)
