@@ -169,10 +169,12 @@ def test_a_ledger_that_is_cut_off_anywhere_is_refused_and_the_copy_is_whole(venu
     assert_untouched(venue, Ledger(cut), BEFORE)
 
 
-def test_an_emptied_ledger_knows_no_account(venue, path):
+def test_an_emptied_ledger_is_never_taken_for_a_new_one(venue, path):
     path.write_bytes(b"")
-    with pytest.raises(Refused, match="the account mine is not in ledger.db"):
-        trade(PLAN, venue, Ledger(path))
+    with pytest.raises(LedgerError, match="the ledger ledger.db is empty, and 7 events were written to it"):
+        Ledger(path)
+    with pytest.raises(Refused, match="the account mine is not in another.db"):
+        trade(PLAN, venue, Ledger(path.with_name("another.db")))
     assert venue.arrived == []
 
 

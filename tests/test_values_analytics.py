@@ -38,7 +38,7 @@ class Answers:
         monkeypatch.setattr(q, "artefact", lambda place, record, name: self.named(name))
         monkeypatch.setattr(q, "run_bars", lambda place, record: self.bars)
         monkeypatch.setattr(q, "current_settings", lambda place, profile=None: self.settings)
-        monkeypatch.setattr(q, "ledger_for_reading", lambda place: SimpleNamespace(equity_history=self.history))
+        monkeypatch.setattr(q, "ledger_for_reading", lambda place: SimpleNamespace(equity_history=self.history, accounts=lambda: ["paper-sample"]))
         monkeypatch.setattr(q, "account_history", lambda settings, ledger, account, now: ledger.equity_history(account))  # nothing was stored since
 
     def newest(self, place, profile, name, dry_runs=False):

@@ -466,11 +466,12 @@ def posted(bridge, path: str, body: dict) -> httpx.Response:
 
 
 @pytest.mark.parametrize(
-    ("where", "field"), [("order", "sl"), ("order", "trailing"), ("body", "order_type"), ("order", "stoploss"), ("order", "reduce_only")]
+    ("where", "field"), [("order", "sl"), ("order", "trailing"), ("body", "order_type"), ("order", "stoploss"), ("order", "reduce_only"),
+                        ("order", "linked")]
 )
 def test_a_field_that_the_bridge_does_not_know_is_refused_and_nothing_is_sent(bridge, where, field):
     body = {"account": ACCOUNT, "order": json.loads(order().to_json())}
-    (body["order"] if where == "order" else body)[field] = "1.05"
+    (body["order"] if where == "order" else body)[field] = True if field == "reduce_only" else "1.05"
     answer = posted(bridge, "/order", body)
     assert answer.status_code == 422 and repr(field) in answer.json()["detail"] and not lots(bridge)
 

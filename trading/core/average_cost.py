@@ -58,7 +58,9 @@ class OwnCosts:
 
     def forget(self, symbol: str) -> None:
         "Drop a symbol that is no longer held, or whose own cost is no longer known."
-        self.costs.pop(symbol, None), self.currencies.pop(symbol, None), self.financed.discard(symbol)
+        self.costs.pop(symbol, None)
+        self.currencies.pop(symbol, None)
+        self.financed.discard(symbol)
 
     def follow(self, symbol: str, before: tuple[Decimal, Decimal], after: tuple[Decimal, Decimal], to: str) -> None:
         "Let the cost follow what happened to a position besides trades: a part went, it was split, or renamed; what came from elsewhere has no cost of its own."

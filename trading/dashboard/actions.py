@@ -31,7 +31,7 @@ def request_of(
     pick = lambda *names, **more: {k: v[k] for k in names if k in v} | more  # noqa: E731
     group, coin, what = v.get("group"), v.get("coin"), v.get("what", "")
     steering = {"freeze": "freeze-feedback", "thaw": "thaw-feedback", "roll back": "roll-back-feedback"}
-    known = {
+    known: dict[str, tuple[str, dict[str, Any]]] = {
         "start": ("start-run", pick("as_of", "mode", profile=who.profile)), "resume": ("resume-run", pick("run")), "stop": ("cancel-job", pick("job")),
         "approve": ("approve-plan", pick("run", "plan")), "review": ("review-plan", pick("run", "plan", remark=v.get("reason", ""))),
         "withdraw": ("reject-plan", pick("run", "plan", "reason")), "kill": ("stop-trading", pick("reason")),

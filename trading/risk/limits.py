@@ -63,6 +63,8 @@ class RiskLimits(Value):
             _check_range(f"group_weights[{group!r}]", ceiling, 0, 10)
         if self.max_price_age is not None and not (isinstance(self.max_price_age, timedelta) and self.max_price_age > timedelta(0)):
             raise BadInput(f"max_price_age is {self.max_price_age!r}: give a timedelta above zero, for example timedelta(hours=26)")
+        if self.margin is not None and not isinstance(self.margin, MarginTerms):
+            raise BadInput(f"margin is {self.margin!r}: give MarginTerms of trading.core.margin, or None for an account without margin")
 
     def in_force(self) -> dict[str, object]:
         "Return the limits that are set, by name."

@@ -340,6 +340,8 @@ def _add_trading(app: Any, link: TerminalSession, deviation: int, lock: TotpUnlo
         bound(body, "order")
         only(body.get("order"), "the order", *(f.name for f in fields(Order)))
         order = Order.from_json(json.dumps(body.get("order")))
+        if lacking := [name for name in ("reduce_only", "linked") if getattr(order, name)]:
+            raise BadInput(f"the terminal knows no order with {lacking[0]!r}; send it without, or close the position by hand")
         return told(_read(link, lambda: place_order(link, order, deviation)))
 
     @app.post("/cancel")
