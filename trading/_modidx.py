@@ -4493,6 +4493,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'trading/pipeline/currency_rates.py'),
                                                  'trading.pipeline.currency_rates.account_bars': ( '12_pipeline/currency_rates.html#account_bars',
                                                                                                    'trading/pipeline/currency_rates.py'),
+                                                 'trading.pipeline.currency_rates.ingest_rates': ( '12_pipeline/currency_rates.html#ingest_rates',
+                                                                                                   'trading/pipeline/currency_rates.py'),
                                                  'trading.pipeline.currency_rates.rate_symbols': ( '12_pipeline/currency_rates.html#rate_symbols',
                                                                                                    'trading/pipeline/currency_rates.py'),
                                                  'trading.pipeline.currency_rates.rates_of': ( '12_pipeline/currency_rates.html#rates_of',

@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "with_circuit_breaker", "open_live_account",
     ],
     "account_snapshot": ["AccountSnapshot", "holdings_table"],
-    "currency_rates": ["AccountRates", "rates_of", "rate_symbols", "stored_rates", "run_rates", "account_bars"],
+    "currency_rates": ["AccountRates", "rates_of", "rate_symbols", "ingest_rates", "stored_rates", "run_rates", "account_bars"],
     "cycle": ["FROM_PRICES", "FEWEST_CLOSES", "LONGEST_HISTORY", "cycle_of", "cycle_target_path", "describe_cycle"],
     "factory": [
         "USUAL_CALENDARS", "market_source", "with_cache", "store_of", "source_note", "bars_of", "calendars_of", "symbol_calendars",

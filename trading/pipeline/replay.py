@@ -26,7 +26,7 @@ from ..data.arrow import WORD, content_name, content_sums, to_rows
 from ..forecast.model_promotion import promotions
 from .factory import bars_of, market_source, models_of, source_note, store_of
 from .currency_rates import rate_symbols
-from .instruments import fetch_instruments, instruments_version, known_instruments
+from .instruments import fetch_instruments, instruments_version
 from .memory_run import MemoryRun
 from .named_optimizer import named_optimizer
 from .named_sleeves import named_sleeves
@@ -158,7 +158,7 @@ def stored_past(
     since = datetime(market.start.year, market.start.month, market.start.day, tzinfo=UTC)
     if market.source == "sample":
         store = store_of(own.model_copy(update={"run": own.run.model_copy(update={"store": ""})}))
-        ingest(source, store, [*market.symbols, *rate_symbols(settings, known_instruments(settings))], market.timeframe, since, last + 40 * bar_length(market.timeframe).to_pytimedelta())
+        ingest(source, store, [*market.symbols, *rate_symbols(settings)], market.timeframe, since, last + 40 * bar_length(market.timeframe).to_pytimedelta())
     else:
         store = store_of(settings)
     names = (source.name, "file") if market.files and source.name != "file" else source.name

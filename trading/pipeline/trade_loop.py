@@ -24,9 +24,8 @@ from ..core.settings import Settings
 from ..core.types import Plan
 from ..execution.approval import cancel_plan, plan_status
 from .account import kill_switch, open_account_ledger
-from .currency_rates import rate_symbols
+from .currency_rates import ingest_rates
 from .factory import calendars_of, market_source, store_of
-from .instruments import known_instruments
 from .memory_run import MemoryRun
 from .named_optimizer import named_optimizer
 from .named_sleeves import named_sleeves
@@ -175,8 +174,7 @@ def _fetch(loop: TradeLoop, until: datetime) -> None:
     settings, market, bars = loop.settings, loop.settings.market, loop.world.bars
     store, source = store_of(settings), loop.source
     done = ingest(source, store, market.symbols, market.timeframe, loop.since, until, calendar=calendars_of(settings))
-    if pairs := rate_symbols(settings, known_instruments(settings)):
-        ingest(source, store, pairs, market.timeframe, loop.since, until)
+    ingest_rates(settings, source, store, loop.since, until)
     names = (source.name, "file") if market.files and source.name != "file" else source.name
     tail = None if bars is None or done.repairs else bars.index[-min(len(bars), 100)]
     fresh = store.read(market.symbols, market.timeframe, start=tail or loop.since, source=names)
