@@ -171,13 +171,13 @@ def _fetch(loop: TradeLoop, until: datetime) -> None:
     "Bring the store up to a moment and read what the steps look at; afterwards only what is new is read."
     from trading.data.ingest import ingest
 
-    settings, market, bars = loop.settings, loop.settings.market, loop.world.bars
-    store, source = store_of(settings), loop.source
+    settings, market, bars, source = loop.settings, loop.settings.market, loop.world.bars, loop.source
+    store = store_of(settings)
     done = ingest(source, store, market.symbols, market.timeframe, loop.since, until, calendar=calendars_of(settings))
     ingest_rates(settings, source, store, loop.since, until)
-    names = (source.name, "file") if market.files and source.name != "file" else source.name
     tail = None if bars is None or done.repairs else bars.index[-min(len(bars), 100)]
-    fresh = store.read(market.symbols, market.timeframe, start=tail or loop.since, source=names)
+    fresh = store.read(market.symbols, market.timeframe, start=tail or loop.since,
+                       source=(source.name, "file") if market.files and source.name != "file" else source.name)
     whole = fresh if tail is None or list(fresh.columns) != list(bars.columns) else pd.concat([bars[bars.index < tail], fresh])
     whole.attrs["timeframe"] = market.timeframe
     loop.world.bars, loop.version = closed_by(whole, until, market.timeframe), done.version
@@ -202,8 +202,7 @@ def _at_close(loop: TradeLoop, close: datetime, last: datetime | None, once: boo
             return False
         _fail(loop, close, f"no bars: {error}")
         return True
-    early = now - close < loop.late / 2
-    if not _complete(loop, close) and early and not once:
+    if not once and now - close < loop.late / 2 and not _complete(loop, close):
         return False
     newest = loop.world.bars.index[-1].to_pydatetime() + loop.length
     if last is not None:
