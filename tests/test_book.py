@@ -237,3 +237,24 @@ def test_a_limit_knows_a_withdrawal_from_a_loss(tmp_path):
         ]
     )
     assert "max_daily_loss" in watch_limits(ledger, "x", limits, dict, lambda: DAY + timedelta(hours=2))()  # and a deposit hides nothing
+
+
+def test_a_stop_that_rests_on_paper_follows_a_split_and_comes_back_when_it_is_taken_back(home):
+    from trading.execution.protection import protections
+
+    resting = lambda: [(o.side, o.amount, p.stop) for o in exchange().fetch_open_orders() for p in [protections(books(), "paper-sample")["AAPL"]]]  # noqa: E731
+    books = lambda: Ledger(home / "data" / "ledger.sqlite", readonly=True)  # noqa: E731
+    settings = load_settings("sample", {"run.data": home / "data"})
+    exchange = lambda: paper_venue(settings, DAY + timedelta(days=3), datetime.now(UTC), {}, home / "data" / "paper-sample.sqlite")  # noqa: E731
+    assert carnet(home, "orders", "protect", "AAPL", "--stop", "100.004").startswith("0 ") and resting() == [("sell", D(10), D("100.004"))]
+    said = carnet(home, "book", "split", "AAPL", "4:1", "--at", "2022-12-04")
+    assert said.startswith("0 ") and "AAPL: 10 → 40" in said and "AAPL was split: AAPL 40 long from 37.5: stop 25.001 at the venue" in said, said
+    assert resting() == [("sell", D(40), D("25.001"))]
+    listed = carnet(home, "orders", "list")
+    assert "25.001" in listed and "100.004" not in listed
+    number = said.split("is entry ")[1].split(".")[0]
+    back = carnet(home, "book", "undo", number, "typed twice")
+    assert "AAPL: 40 → 10" in back and "stop 100.004 at the venue" in back and resting() == [("sell", D(10), D("100.004"))], back
+    ledger = Ledger(home / "data" / "ledger.sqlite")
+    assert reconcile(ledger, exchange(), "paper-sample", DAY + timedelta(days=3)).ok and not ledger.fills("paper-sample")
+    ledger.close()

@@ -53,6 +53,22 @@ def test_weights_comparison_and_trades_come_out(files):
     assert code == 0 and "in 95 of 100 resampled histories" in said and "over equal weights" in said and "costs " + told["costs"] in said
 
 
+def test_the_currency_is_one_that_the_prices_are_counted_in(files):
+    asked = ("--prices", "prices.csv", "--cash", "10000", "--every", "120")
+    assert json.loads(carnet(*asked, "--currency", "EUR", "--json")[1])["currency"] == "EUR"
+    files.rename(columns=lambda s: f"{s}/USDT").tz_localize(None).rename_axis("Date").to_csv("pairs.csv")
+    pairs = ("--prices", "pairs.csv", "--cash", "10000", "--every", "120")
+    assert json.loads(carnet(*pairs, "--json")[1])["currency"] == "USDT"
+    files.rename(columns={"KO": "KO/USD", "XOM": "XOM/EUR"}).tz_localize(None).rename_axis("Date").to_csv("mixed.csv")
+    for words, said in (((*asked, "--currency", "usd"), "'usd' is no code of a currency: write 2 to 10 capitals; did you mean 'USD'"),
+                        ((*asked, "--currency", "%&"), "is no code of a currency"), ((*asked, "--currency", ""), ""),
+                        ((*asked, "--currency", "KO"), "KO is a symbol of prices.csv"),
+                        ((*pairs, "--currency", "EUR"), "JNJ/USDT is priced in USDT and the account counts in EUR; say --currency USDT"),
+                        (("--prices", "mixed.csv", "--cash", "10000"), "give a file with prices in one currency")):
+        code, told = carnet(*words)
+        assert (code == 0) == (said == "") and said in told, (words, told)
+
+
 def test_limits_are_kept_or_refused_and_what_cannot_be_meant_is_a_sentence(files, tmp_path):
     quick = ("--prices", "prices.csv", "--every", "120", "--json")
     limits = ("--max-weight", "0.4", "--group", "Energy=XOM", "--max-group", "Energy=0.1")

@@ -95,8 +95,8 @@ class CarnetGroup(click.Group):
         except KeyboardInterrupt:
             _say_error("interrupted; what was finished is kept ('carnet runs' shows it)")
             ctx.exit(130)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # also of a reader, such as head, that has seen enough
         except Exception as error:  # noqa: BLE001  the last resort of a command: log it and say so
             if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _SERVICE:
                 _say_error(f"{error.name} is not installed, which the service needs; 'make serve' or pip install 'carnet[serve]' brings it")

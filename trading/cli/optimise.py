@@ -66,7 +66,7 @@ def _lots(words: tuple[str, ...]) -> dict[str, Decimal]:
 @click.option("--slippage-bp", help="Basis points of the price; else the settings'.")
 @click.option("--min-trade", default="0", show_default=True, help="Smallest value of a trade.")
 @click.option("--lot", "lots", multiple=True, metavar="[SYMBOL=]UNITS", help="Trades are multiples of this; else 1, and 0.00000001 for pairs such as BTC/USD.")
-@click.option("--currency", help="Of the prices; else the settings'.")
+@click.option("--currency", help="Of the prices; else what the symbols say, or the settings'.")
 @click.option("--dates", default="", help="Order of day, month and year: dmy, mdy or ymd.")
 @click.option("--decimal", default="", help="Decimal sign of the prices: . or ,")
 @click.option("--zone", help="Clock of the times, for example Europe/Berlin.")
@@ -93,7 +93,7 @@ def optimise_command(prices, holdings, cash, optimizer, options, targets, views,
     numbers = lambda words, option: {k: float(_number(v, option)) for k, v in _pairs(words, option).items()}  # noqa: E731
     answer = optimise_files(FileQuestion(
         prices, holdings, optimizer or "risk-parity", _pairs(options, "--option"), numbers(targets, "--target"), _pairs(views, "--view"), members, numbers(caps, "--max-group"),
-        max_weight, invest, max_turnover, against or ("inverse-volatility",), window, every, None if cash is None else _number(cash, "--cash"), currency or settings.market.currency,
+        max_weight, invest, max_turnover, against or ("inverse-volatility",), window, every, None if cash is None else _number(cash, "--cash"), currency or "", settings.market.currency,
         _number(fee_rate if fee_rate is not None else repr(settings.costs.fee_rate), "--fee-rate"),
         _number(slippage_bp if slippage_bp is not None else repr(settings.costs.slippage_bp), "--slippage-bp"), _number(min_trade, "--min-trade"),
         _lots(lots), {k: v for k, v in (("dates", dates), ("decimal", decimal), ("zone", zone), ("columns", columns)) if v}, settings.run.seed))

@@ -34,8 +34,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "hash_chain": ["chain_hash", "keyed_hash"],
     "identity": ["house_digest", "is_users", "code_globals"],
     "instruments": [
-        "InstrumentKind", "INSTRUMENT_COLUMNS", "MEASURED_BARS", "FINEST", "FormerName", "to_step", "Instrument", "order_problem",
-        "order_parts", "read_instruments", "measured_instrument", "changed_terms",
+        "InstrumentKind", "INSTRUMENT_COLUMNS", "MEASURED_BARS", "FINEST", "FormerName", "to_step", "Instrument", "check_currency",
+        "order_problem", "order_parts", "read_instruments", "measured_instrument", "changed_terms",
     ],
     "lazy": ["lazy_names", "make_callable"],
     "margin": ["RATE_STEP", "YEAR_SECONDS", "MarginTerms", "MarginState", "margin_state"],

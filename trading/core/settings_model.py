@@ -25,6 +25,7 @@ from .calendars import check_calendar
 from .cron import Cron, TimeZoneName
 from .errors import BadInput
 from .extensions import extension_names
+from .instruments import check_currency
 from .margin import MarginTerms
 from .settings_section import ProtectionSettings, SettingsSection
 from .sleeve_lines import SleeveLine
@@ -64,6 +65,11 @@ class MarketSettings(SettingsSection):
     def recorded(self) -> bool:
         "Whether the market is a record, which nobody can be asked about: the sample, or files."
         return self.source in ("sample", "file")
+
+    @field_validator("currency")
+    @classmethod
+    def _currency_written(cls, code: str) -> str:
+        return check_currency(code)
 
     @field_validator("calendar")
     @classmethod

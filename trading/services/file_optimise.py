@@ -7,7 +7,7 @@ __all__ = ['FileQuestion', 'optimise_files']
 
 # %% ../../nbs/13_services/39_file_optimise.ipynb #2b9d7627
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 
 from ..core.calendars import bars_a_year
+from ..core.currencies import quote_currency
 from ..core.errors import BadInput, MissingData
-from ..core.instruments import Instrument
+from ..core.instruments import Instrument, check_currency
 from ..core.types import ZERO
 from ..execution.plan import PlanConstraints, make_plan
 from ..execution.portfolio_csv import read_portfolio
@@ -28,7 +29,7 @@ from ..risk.metrics import bootstrap_interval, max_drawdown, sharpe, volatility
 
 @dataclass(frozen=True)
 class FileQuestion:
-    "What is asked of files.\n\nParameters\n----------\nprices : Path\n    closes, wide or long\nholdings : Path | None, default None\n    symbol, amount; CASH is a row\noptimizer : str, default 'risk-parity'\noptions : Mapping[str, str]\n    of the optimiser\ntargets : Mapping[str, float]\n    of fixed and group-targets\nviews : Mapping[str, str]\n    of black-litterman\ngroups : Mapping[str, str]\n    symbol → group\ngroup_caps : Mapping[str, float]\n    group → most of it\nmax_weight : float, default 1.0\n    of one symbol\ninvest : float, default 1.0\n    sum of the weights, the rest is cash\nmax_turnover : float | None, default None\n    sum of the changes from what is held\nagainst : tuple[str, ...], default ('equal-weight', 'inverse-volatility')\nwindow : int | None, default None\n    bars that each fit sees; None: those of a year, at least 60\nevery : int | None, default None\n    bars between fits; None: those of a month\ncash : Decimal | None, default None\n    with no holdings: what there is to invest\ncurrency : str, default 'USD'\nfee_rate : Decimal\n    of the traded value\nslippage_bp : Decimal\nmin_trade : Decimal, default ZERO\n    smallest value of a trade\nlots : Mapping[str, Decimal]\n    symbol → units are multiples of this\nreading : Mapping[str, str]\n    dates, decimal, zone, columns: as in 'carnet import'\nseed : int, default 7"
+    "What is asked of files.\n\nParameters\n----------\nprices : Path\n    closes, wide or long\nholdings : Path | None, default None\n    symbol, amount; CASH is a row\noptimizer : str, default 'risk-parity'\noptions : Mapping[str, str]\n    of the optimiser\ntargets : Mapping[str, float]\n    of fixed and group-targets\nviews : Mapping[str, str]\n    of black-litterman\ngroups : Mapping[str, str]\n    symbol → group\ngroup_caps : Mapping[str, float]\n    group → most of it\nmax_weight : float, default 1.0\n    of one symbol\ninvest : float, default 1.0\n    sum of the weights, the rest is cash\nmax_turnover : float | None, default None\n    sum of the changes from what is held\nagainst : tuple[str, ...], default ('equal-weight', 'inverse-volatility')\nwindow : int | None, default None\n    bars that each fit sees; None: those of a year, at least 60\nevery : int | None, default None\n    bars between fits; None: those of a month\ncash : Decimal | None, default None\n    with no holdings: what there is to invest\ncurrency : str, default ''\n    of the prices; empty: what the symbols say, else `usual`\nusual : str, default 'USD'\n    of symbols that do not say theirs\nfee_rate : Decimal\n    of the traded value\nslippage_bp : Decimal\nmin_trade : Decimal, default ZERO\n    smallest value of a trade\nlots : Mapping[str, Decimal]\n    symbol → units are multiples of this\nreading : Mapping[str, str]\n    dates, decimal, zone, columns: as in 'carnet import'\nseed : int, default 7"
 
     prices: Path  # closes, wide or long
     holdings: Path | None = None  # symbol, amount; CASH is a row
@@ -45,7 +46,8 @@ class FileQuestion:
     window: int | None = None  # bars that each fit sees; None: those of a year, at least 60
     every: int | None = None  # bars between fits; None: those of a month
     cash: Decimal | None = None  # with no holdings: what there is to invest
-    currency: str = "USD"
+    currency: str = ""  # of the prices; empty: what the symbols say, else `usual`
+    usual: str = "USD"  # of symbols that do not say theirs
     fee_rate: Decimal = Decimal("0.001")  # of the traded value
     slippage_bp: Decimal = Decimal(5)
     min_trade: Decimal = ZERO  # smallest value of a trade
@@ -68,6 +70,17 @@ def _closes(asked: FileQuestion) -> tuple[pd.DataFrame, list[str]]:
                        f"{late.index[-1]} begins on {late.iloc[-1]:%Y-%m-%d}; leave it out, or give a longer file")
     lost = len(close) - len(whole)
     return whole, [f"{lost} of {len(close)} rows are left out, because a symbol has no price there"] if lost else []
+
+
+def _currency(asked: FileQuestion, symbols: list[str]) -> str:
+    "Return what all prices are counted in: prices of several currencies cannot be added, and a symbol is no currency."
+    quoted = {q: s for s in symbols if (q := quote_currency(s))}
+    code = check_currency(asked.currency or (next(iter(quoted)) if len(quoted) == 1 else asked.usual))
+    if other := [q for q in quoted if q != code]:
+        raise BadInput(f"{quoted[other[0]]} is priced in {other[0]} and the account counts in {code}; " + (f"say --currency {other[0]}" if len(quoted) == 1 else "give a file with prices in one currency"))
+    if code in symbols:
+        raise BadInput(f"{code} is a symbol of {asked.prices.name}, and cannot be the currency that its prices are counted in; say which one that is with --currency")
+    return code
 
 
 def _lengths(asked: FileQuestion, close: pd.DataFrame) -> tuple[int, int, float]:
@@ -117,6 +130,7 @@ def optimise_files(
 ) -> dict[str, Any]:  # optimizer, weights, comparison, trades, costs, cash, notes; JSON
     "Say what an optimiser would hold, how such weights did out of sample, and which trades lead there.\n\nParameters\n----------\nasked : FileQuestion\n\nReturns\n-------\ndict[str, Any]\n    optimizer, weights, comparison, trades, costs, cash, notes; JSON"
     close, notes = _closes(asked)
+    asked = replace(asked, currency=_currency(asked, list(close)))
     window, every, year = _lengths(asked, close)
     last, symbols = close.iloc[-1], list(close)
     if strange := [s for s in [*asked.groups, *asked.lots] if s not in symbols]:
