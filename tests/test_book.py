@@ -258,3 +258,8 @@ def test_a_stop_that_rests_on_paper_follows_a_split_and_comes_back_when_it_is_ta
     ledger = Ledger(home / "data" / "ledger.sqlite")
     assert reconcile(ledger, exchange(), "paper-sample", DAY + timedelta(days=3)).ok and not ledger.fills("paper-sample")
     ledger.close()
+    paid = carnet(home, "book", "dividend", "AAPL", "2.30", "--at", "2022-12-04")
+    assert "a dividend of 2.30 USD for AAPL on 2022-12-04" in paid, paid
+    gone = carnet(home, "book", "delist", "AAPL", "0", "--at", "2022-12-04 12:00")
+    assert "the protection has ended, the position was closed" in gone and exchange().fetch_open_orders() == [], gone
+    assert "an adjustment needs note" in carnet(home, "book", "adjust", "5")

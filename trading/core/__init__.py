@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "bars_a_year", "annual_growth", "next_open", "price_age",
     ],
     "cards": ["Tone", "CARD_STYLE", "Card", "Bar", "written", "card_text", "card_html", "Shown"],
-    "carried_prices": ["carry_prices", "closed_markets", "day_closes", "day_returns", "span_text"],
+    "carried_prices": ["carry_prices", "closed_markets", "day_closes", "day_returns", "span_text", "spans_text"],
     "circuit_breaker": ["Circuit", "BackoffPolicy", "CircuitStore", "MemoryStore", "CircuitBreaker"],
     "cron": ["Cron", "TimeZoneName", "last_scheduled"],
     "currencies": ["OLDEST_RATE", "quote_currency", "conversion_rates", "rate_series", "reference_rates"],

@@ -124,10 +124,10 @@ def _owned(ledger: Any, account: str, book: Book, events: list[Event], now: date
 
 
 def _halt_orders(settings: Settings, ledger: Any, account: str, events: list[Event], now: datetime) -> list[str]:
-    "Cancel the orders of symbols that a paper exchange splits, as an exchange does: their units and prices mean something else afterwards."
+    "Cancel the orders of symbols that a paper exchange splits, renames or delists, as an exchange does: their units and prices mean something else afterwards."
     history = dict(ledger.history(account)) if any(e.kind == "correction" for e in events) else {}
     about = [history.get(int(e.data["corrects"]), e) if e.kind == "correction" else e for e in events]
-    symbols = [e.data["symbol"] for e in about if e.kind == "split"]
+    symbols = [e.data["symbol"] for e in about if e.kind in ("split", "rename", "merger", "delisting")]
     waiting = {e.data["client_order_id"] for e in ledger.unended(account) if e.data["symbol"] in symbols}
     if not waiting and not protections(ledger, account).keys() & set(symbols):
         return []
