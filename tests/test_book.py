@@ -248,13 +248,14 @@ def test_a_stop_that_rests_on_paper_follows_a_split_and_comes_back_when_it_is_ta
     exchange = lambda: paper_venue(settings, DAY + timedelta(days=3), datetime.now(UTC), {}, home / "data" / "paper-sample.sqlite")  # noqa: E731
     assert carnet(home, "orders", "protect", "AAPL", "--stop", "100.004").startswith("0 ") and resting() == [("sell", D(10), D("100.004"))]
     said = carnet(home, "book", "split", "AAPL", "4:1", "--at", "2022-12-04")
-    assert said.startswith("0 ") and "AAPL: 10 → 40" in said and "AAPL was split: AAPL 40 long from 37.5: stop 25.001 at the venue" in said, said
+    assert said.startswith("0 ") and "AAPL: 10 → 40" in said and "AAPL was split: 40 from 37.5 are protected, stop 25.001" in said, said
     assert resting() == [("sell", D(40), D("25.001"))]
     listed = carnet(home, "orders", "list")
     assert "25.001" in listed and "100.004" not in listed
     number = said.split("is entry ")[1].split(".")[0]
     back = carnet(home, "book", "undo", number, "typed twice")
-    assert "AAPL: 40 → 10" in back and "stop 100.004 at the venue" in back and resting() == [("sell", D(10), D("100.004"))], back
+    assert "AAPL: 40 → 10" in back and "AAPL was split: 10 from 150 are protected, stop 100.004" in back, back
+    assert resting() == [("sell", D(10), D("100.004"))]
     ledger = Ledger(home / "data" / "ledger.sqlite")
     assert reconcile(ledger, exchange(), "paper-sample", DAY + timedelta(days=3)).ok and not ledger.fills("paper-sample")
     ledger.close()

@@ -243,16 +243,17 @@ def test_a_protection_follows_a_split_instead_of_selling_at_its_old_price(kept, 
     mine.exchange.move({"BTC": D(90)})
     quote["BTC/USDT"] = D(10)
     (told,) = watch_protections(mine.desk, quote)
-    assert told.startswith("BTC/USDT was split: BTC/USDT 100 long from 10: stop 9.5 watched here")
-    assert "take profit 13.01" in told  # 13.005 in steps of a cent, upwards
+    assert told == "BTC/USDT was split: 100 from 10 are protected, stop 9.5, take profit 13.01"  # 13.005 in steps of a cent, upwards
     now = protections(mine.ledger, "mine")["BTC/USDT"]
     assert (now.stop, now.target, now.amount, now.entry, now.by) == (D("9.50"), D("13.01"), 100, 10, "ada")
     assert watch_protections(mine.desk, quote) == [] and mine.ledger.positions("mine")["BTC/USDT"] == Position("BTC/USDT", D(100), D(10))
-    assert [(o.amount, o.filled) for o in mine.exchange.fetch_open_orders()] == [(100, 0)] * 2 * kept
-    mine.trade("some", "sell", 50) if not kept else None  # fifty of a hundred are no new position
-    mine.ledger.append(Event("correction", "mine", mine.now, {"corrects": str(split), "note": "booked by mistake"})) if kept else None
-    if kept:  # taken back, the levels are those of before
-        release_orders(mine.desk, ["BTC/USDT"])
+    assert [(o.amount, o.filled) for o in mine.exchange.fetch_open_orders()] == [(100, 0)] * (2 if kept else 1)
+    release_orders(mine.desk, ["BTC/USDT"])
+    if not kept:  # fifty of a hundred are no new position
+        mine.trade("some", "sell", 50)
+        assert watch_protections(mine.desk, quote) == [] and protections(mine.ledger, "mine")["BTC/USDT"].amount == 50
+    else:  # taken back, the levels are those of before
+        mine.ledger.append(Event("correction", "mine", mine.now, {"corrects": str(split), "note": "booked by mistake"}))
         mine.exchange.move({"BTC": D(-90)})
         quote["BTC/USDT"] = D(100)
         watch_protections(mine.desk, quote)

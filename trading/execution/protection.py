@@ -99,11 +99,11 @@ def entered(
     return since if units else None
 
 
-def _split(desk: OrderContext, symbol: str, since: datetime) -> Decimal:
-    "Return how many units of a symbol one unit of then has become."
+def _split(desk: OrderContext, symbol: str, since: datetime | None) -> Decimal:
+    "Return how many units of a symbol one unit of then has become; None: as long as the books go back."
     ratio = Decimal(1)
     for _, event in desk.ledger.history(desk.account):
-        if event.kind == "split" and event.data["symbol"] == symbol and event.timestamp >= since:
+        if event.kind == "split" and event.data["symbol"] == symbol and (since is None or event.timestamp >= since):
             new, old = read_ratio(event.data["ratio"])
             ratio *= new / old
     return ratio
@@ -208,13 +208,14 @@ def _watch(desk: OrderContext, p: Protection, price: Decimal | None, extremes: E
 
 def _scaled(desk: OrderContext, p: Protection, held: Position, market: Instrument) -> tuple[Protection, list[str]]:
     "Let the levels follow a split, or one that was taken back: what was worth 100 and is four now is left at a quarter of the price."
-    if (ratio := _split(desk, p.symbol, p.since)) == p.ratio:
+    if (ratio := _split(desk, p.symbol, entered(desk.ledger, desk.account, p.symbol))) == p.ratio:
         return p, []
     then = lambda price, up: None if price is None else market.price(price * p.ratio / ratio, up=up)  # noqa: E731
     new = p.but(amount=held.amount, entry=held.average, best=then(p.best, p.long), stop=then(p.stop, not p.long), target=then(p.target, p.long), ratio=ratio, refused="")
     cancelled = _take_off(desk, p)
     new = _note(desk, new.but(stop_order="", target_order="", number=cancelled.number))
-    return new, [f"{p.symbol} was split: {new.words}"]
+    levels = [f"{what} {level}" for what, level in (("stop", new.stop), ("take profit", new.target)) if level is not None]
+    return new, [", ".join([f"{p.symbol} was split: {abs(new.amount):f} from {new.entry} are protected", *levels])]
 
 
 def _book(desk: OrderContext, symbol: str) -> None:
@@ -320,7 +321,7 @@ def protect_position(
     if market is None or price is None:
         raise BadInput(f"{desk.venue.name} has no {'price' if market else 'market'} of {symbol} now; nothing was changed")
     p = _protection(held, since, by, rules, market, price, extremes)
-    p = p.but(stop=stop if stop is not None else p.stop, target=target if target is not None else p.target, until=until or p.until, ratio=_split(desk, symbol, since))
+    p = p.but(stop=stop if stop is not None else p.stop, target=target if target is not None else p.target, until=until or p.until, ratio=_split(desk, symbol, entered(desk.ledger, desk.account, symbol)))
     for what, level, below in (("stop", p.stop, p.long), ("take profit", p.target, not p.long)):
         if level is not None and by != BY_RULE and (level >= price if below else level <= price):
             raise BadInput(f"{symbol}: a {what} at {level} would act at once, the price is {price}; close the position instead, or give a price on the other side")
