@@ -17,8 +17,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "models_of", "taxonomy_of", "groups_of", "shock_groups_of", "margin_terms", "risk_limits", "optimizer_of", "policy_of",
     ],
     "forecast_review": [
-        "Promises", "promising_runs", "read_promises", "learn_outcomes", "learn_today", "forecasts_before", "last_review", "count_matured",
-        "todays_drift", "drift_facts",
+        "Promises", "promising_runs", "read_promises", "learn_outcomes", "learn_today", "lost_cycles", "forecasts_before", "last_review",
+        "count_matured", "todays_drift", "drift_facts",
     ],
     "instruments": ["instruments_version", "InstrumentHistory", "fetch_instruments", "known_instruments", "pinned_instruments"],
     "launch": ["resolve_as_of", "open_run", "settings_of", "run_daily", "prepare_prefect", "start_server", "own_server", "load_flow"],
