@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Promises', 'promising_runs', 'read_promises', 'learn_outcomes', 'learn_today', 'lost_cycles', 'forecasts_before',
-           'last_review', 'count_matured', 'todays_drift', 'drift_facts', 'forecast_review']
+           'last_review', 'count_matured', 'skill_history', 'trust_history', 'model_card', 'todays_drift',
+           'drift_facts', 'forecast_review']
 
 # %% ../../nbs/12_pipeline/22_forecast_review.ipynb #f6a1aeea
 import json
@@ -21,6 +22,8 @@ from ..core.bars import bar_length
 from ..core.english import plural
 from ..core.errors import MissingData, TradingError
 from ..core.settings import Settings
+from .factory import models_of
+from .launch import settings_of
 from .run_record import Run, RunRecord, list_runs
 
 # %% ../../nbs/12_pipeline/22_forecast_review.ipynb #06c42198
@@ -174,6 +177,60 @@ def count_matured(
     return pd.DataFrame({"matured": inside.groupby(level="horizon").size(), "inside": inside.groupby(level="horizon").sum()})
 
 # %% ../../nbs/12_pipeline/22_forecast_review.ipynb #04d38089
+def skill_history(
+    forecasts: Mapping[datetime, pd.DataFrame],  # by the moment of the decision
+    close: pd.DataFrame,  # time × symbol
+    timeframe: str = "1d",
+    least: int = 10,  # moments before anything is claimed
+) -> pd.DataFrame | None:  # UTC × horizon: share of the squared error of no change that is gone, over all that has come due so far
+    "Return how good the forecasts have been against no change, moment after moment.\n\nParameters\n----------\nforecasts : Mapping[datetime, pd.DataFrame]\n    by the moment of the decision\nclose : pd.DataFrame\n    time × symbol\ntimeframe : str, default '1d'\nleast : int, default 10\n    moments before anything is claimed\n\nReturns\n-------\npd.DataFrame | None\n    UTC × horizon: share of the squared error of no change that is gone, over all that has come due so far"
+    from trading.forecast.outcomes import match_outcomes
+
+    try:
+        known_ = match_outcomes(forecasts, close, timeframe).dropna(subset=["realised"])
+    except MissingData:
+        return None
+    errors = pd.DataFrame({"model": (known_["realised"] - known_["expected"]) ** 2, "naive": known_["realised"] ** 2})
+    sums = errors.groupby(level=["timestamp", "horizon"]).sum().unstack("horizon").sort_index()
+    if len(sums) < least:
+        return None
+    gone = 1 - sums["model"].cumsum() / sums["naive"].cumsum()
+    return gone.where(sums["naive"].notna().cumsum() >= least).dropna(how="all")
+
+
+def trust_history(
+    run: Run,
+    settings: Settings,
+) -> pd.DataFrame | None:  # UTC × member: share of trust after each cycle by the run's moment
+    "Return how trust has moved.\n\nParameters\n----------\nrun : Run\nsettings : Settings\n\nReturns\n-------\npd.DataFrame | None\n    UTC × member: share of trust after each cycle by the run's moment"
+    from trading.forecast.feedback import FeedbackLoop
+    from trading.forecast.outcomes import ENSEMBLE
+
+    loop = FeedbackLoop(ENSEMBLE, path=Path(settings.run.data) / "feedback" / f"{run.record.profile}.jsonl")
+    rows = {c.at: state.weights for c, state in zip(loop.cycles, loop.states[1:], strict=True) if c.at <= run.record.as_of}
+    return pd.DataFrame(rows).T.sort_index() if rows else None
+
+
+def model_card(
+    run: Run,
+    settings: Settings,
+) -> dict[str, Any] | None:  # see `report.forecast_pictures.card_parts`; None: the run names no model, or it is not in the registry
+    "Return what is known about the model behind a run's forecasts.\n\nParameters\n----------\nrun : Run\nsettings : Settings\n\nReturns\n-------\ndict[str, Any] | None\n    see `report.forecast_pictures.card_parts`; None: the run names no model, or it is not in the registry"
+    from trading.forecast.model_promotion import current_model_version, promotions
+    from trading.forecast.model_registry import read_meta
+
+    version, models = run.record.model_versions.get("forecast", ""), models_of(settings)
+    try:
+        told = read_meta(models, version)
+    except TradingError:
+        return None
+    force = current_model_version(models, before=run.record.as_of)
+    passed = [p for p in promotions(models) if p.version == force and p.passed]
+    return {"version": version, "estimator": told["estimator"], "known_until": told["known_until"], "rows": max(h["rows"] for h in told["horizons"].values()),
+            "features": told["features"], "symbols": len(told["symbols"]), "trials": passed[-1].trials if passed else None,
+            "promoted": passed[-1].at.isoformat() if passed else None}
+
+
 def todays_drift(
     forecasts: Mapping[datetime, pd.DataFrame],  # of earlier runs, by the moment of the decision
     close: pd.DataFrame,  # time × symbol
@@ -217,7 +274,7 @@ def forecast_review(
 
     if (made := _artefact(run, "decisions")) is None:
         return None
-    record, earlier = run.record, forecasts_before(run)
+    record, earlier, settings = run.record, forecasts_before(run), settings_of(run)
     learnt, after = json.loads(made["learnt"]), _artefact(run, "holdings_after")
     weight = after["weight"].drop("cash", errors="ignore").astype(float) if after is not None else pd.Series(dtype=float)
     review = last_review(run.folder.parent, record.profile, record.as_of) or {"alerts": None}
@@ -236,4 +293,7 @@ def forecast_review(
         "alerts": None if review["alerts"] is None else [(a["level"], a["reason"]) for a in review["alerts"]],
         "alerted": datetime.fromisoformat(review["at"]) if "at" in review else None,
         "drift": _artefact(run, "drift"),
+        "card": model_card(run, settings),
+        "skill": skill_history(earlier, close, record.settings["market"]["timeframe"]),
+        "trust": trust_history(run, settings),
     }
