@@ -26,7 +26,7 @@ from .cron import Cron, TimeZoneName
 from .errors import BadInput
 from .extensions import extension_names
 from .margin import MarginTerms
-from .settings_section import ProtectionSettings, SettingsSection
+from .settings_section import ProtectionSettings, SettingsSection, SizingSettings
 from .sleeve_lines import SleeveLine
 from .types import stable_hash
 from .written_settings import Fraction, LimitLevel, Numbers, Words, bars_ahead, read_named_numbers, read_words
@@ -328,6 +328,7 @@ class Settings(BaseSettings):
     calendars: dict[str, Annotated[str, AfterValidator(check_calendar)]] = Field(default_factory=dict)
     promotion: PromotionSettings = PromotionSettings()
     protection: ProtectionSettings = ProtectionSettings()
+    sizing: SizingSettings = SizingSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     loop: LoopSettings = LoopSettings()
     access: AccessSettings = AccessSettings()

@@ -29,7 +29,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "open_trading_account",
     ],
     "named_optimizer": ["PATH_OPTIONS", "path_options"],
-    "named_sleeves": ["Sleeve", "promoted_evidence"],
+    "named_sleeves": ["Sleeve", "size_rule", "sleeve_sizes", "promoted_evidence"],
     "notebook_runner": ["POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "Kernel", "run_stage", "run_in_process"],
     "paper": ["paper_tape", "paper_costs", "paper_venue", "check_paper_file"],
     "plan_approval": ["approve_run"],
