@@ -52,11 +52,13 @@ def test_one_per_cent_at_risk_with_a_stop_at_half_a_per_cent_is_twice_the_accoun
     run = backtest(bars, signals=say(bars, A=[side] * 6), risk=0.01, stop_loss=0.005, leverage=2, cash=10_000, **NIL)
     assert run.units["A"].iloc[1] == pytest.approx(side * 200) and run.trades["pnl"].iloc[0] == pytest.approx(-100)
     plain = backtest(bars, signals=say(bars, A=[side] * 6), risk=0.01, stop_loss=0.005, cash=10_000, **NIL)
-    assert abs(plain.units["A"].iloc[1]) == pytest.approx(100) and any("room" in n for n in plain.notes), "an account without margin has room for half of it, and says so"
+    assert abs(plain.units["A"].iloc[1]) == pytest.approx(100), "an account without margin has room for half of it"
+    assert any("room" in n for n in plain.notes), "and says so"
 
 
 def test_a_quarter_of_kelly_follows_the_trades_that_are_closed_by_then():
-    # +10 %, -5 %, +10 %: mean 0.05 and variance 0.0075, so a twentieth of Kelly's 6.667 is a third; after two trades mean 0.025 and variance 0.01125: a ninth
+    # +10 %, -5 %, +10 %: mean 0.05 and variance 0.0075, so a twentieth of Kelly's 6.667 is a third
+    # after two trades mean 0.025 and variance 0.01125: a ninth
     prices = [100, 100, 110, 100, 95, 100, 110, 100, 100, 100]
     bars = closes(*prices)
     wanted = say(bars, A=[1, 0, 1, 0, 1, 0, 1, 1, 0, 0])  # filled at the next close
@@ -109,8 +111,9 @@ def test_sizes_that_contradict_one_another_are_refused_in_one_sentence():
             account.buy(size=0.5)
 
     for rule, what in (
-        ({"kelly": 0.5, "size": 0.1}, "size, risk, volatility and kelly"), ({"kelly": -0.5}, "kelly is -0.5"), ({"kelly": 0.5, "kelly_trades": 1}, "at least 2 closed"),
-        ({"risk": 0.01}, "risk needs a stop_loss"), ({"risk": 0.01, "stop_loss": 0.0}, "stop_loss is 0.0"), ({"volatility": 0.0}, "volatility is 0.0"), ({"size": 1.5}, "size is 1.5"),
+        ({"kelly": 0.5, "size": 0.1}, "size, risk, volatility and kelly"), ({"kelly": -0.5}, "kelly is -0.5"), ({"size": 1.5}, "size is 1.5"),
+        ({"kelly": 0.5, "kelly_trades": 1}, "at least 2 closed"), ({"risk": 0.01}, "risk needs a stop_loss"),
+        ({"risk": 0.01, "stop_loss": 0.0}, "stop_loss is 0.0"), ({"volatility": 0.0}, "volatility is 0.0"),
         ({"volatility": 0.1, "size_cap": 0}, "size_cap is 0"),
     ):
         with pytest.raises(BadInput, match=what):
@@ -128,20 +131,24 @@ def test_the_settings_name_one_rule_for_all_or_for_one_sleeve():
     assert size_rule(settings(sizing__volatility="0.1", sizing__window="60")) == SizeRule(volatility=0.1, window=60)
     risky = settings(protection__stop_loss="0.05", protection__risk_per_trade="0.01")
     assert size_rule(risky).options == {"risk": 0.01}
-    assert size_rule(settings(sizing__kelly="0.25", sizing__cap="0.3"), {"share": 0.3, "fraction": 0.1}).options == {"size": 0.1}, "its own line goes first"
-    for lines in ({"sizing__fraction": "0.1", "sizing__kelly": "0.5"}, {"sizing__fraction": "0"}, {"sizing__kelly": "1.5"}, {"sizing__volatility": "-1"}, {"sizing__fractoin": "0.1"}):
+    own = size_rule(settings(sizing__kelly="0.25", sizing__cap="0.3"), {"share": 0.3, "fraction": 0.1})
+    assert own.options == {"size": 0.1}, "its own line goes first"
+    for lines in ({"sizing__fraction": "0.1", "sizing__kelly": "0.5"}, {"sizing__fraction": "0"}, {"sizing__kelly": "1.5"},
+                  {"sizing__volatility": "-1"}, {"sizing__fractoin": "0.1"}):
         with pytest.raises(BadSettings):
             settings(**lines)
 
 
 def test_a_sleeve_keeps_its_own_size_and_a_stop_is_needed_for_a_risk():
-    here = settings(strategies__mine="0.3, volatility 0.1", sizing__fraction="0.2", strategies__other="0.3", strategies__risky="0.1, risk_per_trade 0.01")
+    here = settings(strategies__mine="0.3, volatility 0.1", sizing__fraction="0.2", strategies__other="0.3",
+                    strategies__risky="0.1, risk_per_trade 0.01")
     plain = {"stops": {}, "sized": {}}
     assert sleeve_sizes(here, "mine", "strategy", plain)[0] == {"volatility": 0.1, "volatility_window": 20, "size_cap": 1.0}
     assert sleeve_sizes(here, "other", "strategy", plain) == ({"size": 0.2}, "20.0% of its capital in each position")
     assert sleeve_sizes(here, "other", "strategy", plain | {"sized": "itself"}) == ({}, "")
     assert sleeve_sizes(here, "other", "strategy", plain | {"sized": {"kelly": 0.5}}) == ({}, "")
-    for evidence, what in ((plain | {"sized": "itself"}, "mine says its sizes itself; take volatility out"), (plain | {"sized": {"size": 0.5}}, "mine was promoted with size 0.5")):
+    for evidence, what in ((plain | {"sized": "itself"}, "mine says its sizes itself; take volatility out"),
+                           (plain | {"sized": {"size": 0.5}}, "mine was promoted with size 0.5")):
         with pytest.raises(BadInput, match=what):
             sleeve_sizes(here, "mine", "strategy", evidence)
     with pytest.raises(BadInput, match="has no stop: set protection.stop_loss"):
