@@ -33,7 +33,6 @@ WAITS = {  # public definitions that nothing reaches yet, by the issue that will
         "forecast.drift": "mmd psi",
         "forecast.estimators": "baseline_forecast",
         "forecast.labels": "Barriers scaled_returns triple_barrier",
-        "forecast.neural": "TorchRegressor lagged_returns make_module need_torch",
         "forecast.rl_env": "BatchedWorlds EnvironmentRules evaluate_policy make_env step_many",
         "forecast.rl_training": "as_policy as_vector need_rl read_agent train_agent",
         "forecast.targets": "WalkForward uniqueness",
