@@ -25,7 +25,7 @@ from ..risk.sizing import SIZE_RULES, SizeRule
 # %% ../../nbs/12_pipeline/09_named_sleeves.ipynb #41ee5cdf
 @dataclass(frozen=True)
 class Sleeve:
-    "A part of the capital and what decides over it."
+    "A part of the capital and what decides over it.\n\nParameters\n----------\nname : str\nkind : str\n    strategy, policy, optimizer or targets\nshare : float\n    of the capital\nmax_weight : float, default 1.0\n    of one symbol, as a fraction of the account\ntargets : Mapping[str, float]\n    symbol or group → fraction of the sleeve\nevidence : Mapping[str, Any]\n    of the promotion, its seal included\nsizes : Mapping[str, Any]\n    options of its backtest, above those of the promotion\nsized : str, default ''\n    the same in words"
 
     name: str
     kind: str  # strategy, policy, optimizer or targets
@@ -41,7 +41,7 @@ def named_sleeves(
     settings: Settings,
     groups: Mapping[str, str] | None = None,  # symbol → group; None: before they are known, those that the settings list
 ) -> tuple[Sleeve, ...]:  # in the order of the settings
-    "Return what trades besides the policy, or say what is wrong with it."
+    "Return what trades besides the policy, or say what is wrong with it.\n\nParameters\n----------\nsettings : Settings\ngroups : Mapping[str, str] | None, default None\n    symbol → group; None: before they are known, those that the settings list\n\nReturns\n-------\ntuple[Sleeve, ...]\n    in the order of the settings"
     from trading.portfolio.long_short import LONG_SHORT
     from trading.portfolio.optimizers import OPTIMIZERS, SHORT
     from trading.portfolio.policies import AVERSION
@@ -81,7 +81,7 @@ def size_rule(
     settings: Settings,
     line: Mapping[str, float] | None = None,  # of [strategies]: its own words go first
 ) -> SizeRule:
-    "Return how large a position is that a signal opens: by the sleeve's line, by [sizing], or by what protection.risk_per_trade may lose at the stop."
+    "Return how large a position is that a signal opens: by the sleeve's line, by [sizing], or by what protection.risk_per_trade may lose at the stop.\n\nParameters\n----------\nsettings : Settings\nline : Mapping[str, float] | None, default None\n    of [strategies]: its own words go first\n\nReturns\n-------\nSizeRule"
     s, told = settings.sizing, {k: v for k, v in (line or {}).items() if k in SIZE_RULES}
     told = told or {k: v for k, v in (("fraction", s.fraction), ("volatility", s.volatility), ("kelly", s.kelly)) if v is not None}
     return SizeRule(**(told or {"risk_per_trade": settings.protection.risk_per_trade}), window=s.window, trades=s.trades, cap=s.cap)
@@ -93,7 +93,7 @@ def sleeve_sizes(
     kind: str,  # of the sleeve
     evidence: Mapping[str, Any],  # of its promotion
 ) -> tuple[dict[str, Any], str]:  # options of its backtest above those of the promotion, and the same in words; empty: as it was promoted
-    "Say how large the positions of a sleeve are; what says its sizes itself keeps them."
+    "Say how large the positions of a sleeve are; what says its sizes itself keeps them.\n\nParameters\n----------\nsettings : Settings\nname : str\nkind : str\n    of the sleeve\nevidence : Mapping[str, Any]\n    of its promotion\n\nReturns\n-------\ntuple[dict[str, Any], str]\n    options of its backtest above those of the promotion, and the same in words; empty: as it was promoted"
     line = settings.strategies[name]
     words = [w for w in SIZE_RULES if w in line]
     if kind != "strategy":
@@ -146,7 +146,7 @@ def promoted_evidence(
     settings: Settings,
     name: str,  # under which it was promoted
 ) -> dict[str, Any]:  # see `promote`
-    "Return the evidence of what is in production under a name, or say why it may not trade."
+    "Return the evidence of what is in production under a name, or say why it may not trade.\n\nParameters\n----------\nsettings : Settings\nname : str\n    under which it was promoted\n\nReturns\n-------\ndict[str, Any]\n    see `promote`"
     from trading.backtest.promotion import read_evidence
     from trading.backtest.strategy_source import check_source
 
