@@ -50,7 +50,7 @@ class MarketSettings(SettingsSection):
     venue: str = Field("sample", description="exchange id of ccxt, address of the MT5 bridge, name of the venue, or of the sample: sample (stocks), "
                                              "coins, coins_1h, forex, forex_1h, etfs, indices, fx")
     symbols: Words = Field((), min_length=1, description="what may be held")
-    currency: str = Field("USD", min_length=3, description="every price, value and fee is in it")
+    currency: Annotated[str, AfterValidator(check_currency)] = Field("USD", min_length=3, description="every price, value and fee is in it")
     timeframe: str = Field("1d", pattern=r"^[1-9]\d*[mhdw]$", description="length of a bar")
     start: date = Field(date(1990, 1, 2), description="first day to ingest")
     as_of: str = Field("now", description="point in time to decide at, unless the command line says otherwise: now, or a date")
@@ -65,11 +65,6 @@ class MarketSettings(SettingsSection):
     def recorded(self) -> bool:
         "Whether the market is a record, which nobody can be asked about: the sample, or files."
         return self.source in ("sample", "file")
-
-    @field_validator("currency")
-    @classmethod
-    def _currency_written(cls, code: str) -> str:
-        return check_currency(code)
 
     @field_validator("calendar")
     @classmethod
