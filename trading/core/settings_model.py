@@ -7,7 +7,7 @@ __all__ = ['SAMPLE_MARKETS', 'CLOCK', 'ALERT_LEVEL_NAMES', 'AlertLevel', 'RuleLi
            'ForecastSettings', 'DecisionSettings', 'AllocateSettings', 'CostSettings', 'TradeSettings',
            'ExecutionSettings', 'LiveSettings', 'LimitSettings', 'MarginSettings', 'PromotionSettings',
            'AccessSettings', 'ScheduleSettings', 'LoopSettings', 'AlertSettings', 'HealthSettings', 'BackupSettings',
-           'ServiceSettings', 'nearest_name', 'Settings']
+           'EvidenceSettings', 'ServiceSettings', 'nearest_name', 'Settings']
 
 # %% ../../nbs/00_core/44_settings_model.ipynb #95936809
 import difflib
@@ -285,13 +285,18 @@ class BackupSettings(SettingsSection):
     reports: bool = Field(True, description="runs and their reports too")
 
 
+class EvidenceSettings(SettingsSection):
+    anchors: Words = Field((), description="where the ends of audit log and ledgers are written every day, besides the reports: a file or folder, "
+                                           "channel:NAME of an alert channel such as an e-mail, postgresql://… or vault:NAME of such an address")
+
+
 class ServiceSettings(SettingsSection):
     hosts: Words = Field((), description="names that the service is asked by, such as carnet.example.org; empty: this machine's own, or any")
     proxies: Words = Field((), description="addresses or networks of reverse proxies whose X-Forwarded headers are believed, such as 10.0.0.0/8")
     https: bool = Field(False, description="a proxy with TLS stands in front: cookies are Secure, and browsers are told to stay with HTTPS")
 
 
-WATCH = {"alerts", "alert_rules", "alert_channels", "health", "backup", "service"}  # sections that no number of a run rests on
+WATCH = {"alerts", "alert_rules", "alert_channels", "health", "backup", "evidence", "service"}  # sections that no number of a run rests on
 
 # %% ../../nbs/00_core/44_settings_model.ipynb #4c0eaf71
 def nearest_name(word: str, known: Iterable[str]) -> str:
@@ -336,6 +341,7 @@ class Settings(BaseSettings):
     alert_channels: dict[str, AlertLevel] = Field(default_factory=dict)
     health: HealthSettings = HealthSettings()
     backup: BackupSettings = BackupSettings()
+    evidence: EvidenceSettings = EvidenceSettings()
     service: ServiceSettings = ServiceSettings()
 
     @classmethod

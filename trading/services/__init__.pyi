@@ -7,6 +7,7 @@ from . import book_control as book_control
 from . import commands as commands
 from . import data_control as data_control
 from . import demo as demo
+from . import evidence as evidence
 from . import exports as exports
 from . import feedback_history as feedback_history
 from . import file_optimise as file_optimise
@@ -50,6 +51,7 @@ from .book_control import Amount as Amount, read_moment as read_moment, BookEntr
 from .commands import Record as Record, Text as Text, Name as Name, Handler as Handler, REGISTRY as REGISTRY, COMMAND_MODULES as COMMAND_MODULES, Actor as Actor, Context as Context, CommandRequest as CommandRequest, Done as Done, Command as Command, command as command, load_commands as load_commands, find_command as find_command, read_request as read_request, authorise as authorise, audit_detail as audit_detail, perform as perform, note_later as note_later, write_waiting as write_waiting, terminal_workspace as terminal_workspace, audit_record as audit_record, owner_context as owner_context
 from .data_control import UpdateMarket as UpdateMarket, ImportBars as ImportBars, BackUp as BackUp, RestoreBackup as RestoreBackup, RetryAlerts as RetryAlerts
 from .demo import DEMO_PROFILES as DEMO_PROFILES, demo_settings as demo_settings, demo_days as demo_days, make_demo_runs as make_demo_runs, prepare_demo as prepare_demo, make_demo as make_demo, demo_viewer as demo_viewer
+from .evidence import ANCHORS as ANCHORS, Evidence as Evidence, anchor_places as anchor_places, read_place as read_place, write_place as write_place, take_anchor as take_anchor, verify_evidence as verify_evidence, renew_evidence as renew_evidence
 from .exports import EXPORTS as EXPORTS, export_accounts as export_accounts, read_chosen as read_chosen
 from .feedback_history import open_feedback as open_feedback, describe_feedback as describe_feedback
 from .file_optimise import FileQuestion as FileQuestion, optimise_files as optimise_files
