@@ -21,8 +21,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "loop": ["trade_command"],
     "main": ["COMMANDS", "CarnetGroup"],
     "ops": [
-        "alerts_group", "list_", "preview", "test", "acknowledge_command", "retry", "doctor_command", "watch_command", "after",
-        "backup_command", "restore_command", "verify_backup_command",
+        "alerts_group", "list_", "preview", "test", "acknowledge_command", "retry", "doctor_command", "watch_command", "after_job_command",
+        "after", "backup_command", "restore_command", "verify_backup_command",
     ],
     "optimise": ["optimise_command"],
     "orders": ["orders_group", "list_orders", "cancel_command", "replace_command", "protect_command", "watch_orders_command"],

@@ -251,6 +251,7 @@ class ScheduleSettings(SettingsSection):
     maintenance: Cron = Field("0 5 * * 0", description="tidying the store, verifying the ledger, and a backup")
     reconcile: Cron = Field("17 * * * *", description="comparing accounts of real orders with their venues")
     watch: Cron = Field("*/15 * * * *", description="examining the machine and sending what is owed")
+    notebook_minutes: float = Field(240, ge=0, description="a notebook that has not ended by then is stopped; the run goes on where it was; 0: never")
 
 # %% ../../nbs/00_core/44_settings_model.ipynb #efc26999
 CLOCK = r"([01]\d|2[0-3]):[0-5]\d"

@@ -30,7 +30,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "named_optimizer": ["PATH_OPTIONS", "path_options"],
     "named_sleeves": ["Sleeve", "promoted_evidence"],
-    "notebook_runner": ["POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "Kernel", "run_stage", "run_in_process"],
+    "notebook_runner": ["GRACE", "POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "TookTooLong", "Kernel", "run_stage", "run_in_process"],
     "paper": ["paper_tape", "paper_costs", "paper_venue", "check_paper_file"],
     "plan_approval": ["approve_run"],
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],

@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "alerting": [
         "collect_day_facts", "collect_background_facts", "collect_alert_facts", "secret_of", "channels_of", "policy_of_alerts",
-        "open_outbox", "dispatch_alerts", "after_run", "try_channels", "list_alerts", "preview_alerts", "retry_alerts",
+        "open_outbox", "dispatch_alerts", "after_run", "after_job", "try_channels", "list_alerts", "preview_alerts", "retry_alerts",
     ],
     "backups": ["passphrase_of", "back_up", "verify_backup", "restore_backup"],
     "book_control": [
@@ -32,7 +32,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "file_optimise": ["FileQuestion", "optimise_files"],
     "flow_runs": [
         "SCHEDULED", "run_of_flow", "choose_portfolio", "artifact_key", "printed_lines", "stage_lines", "plan_artifact", "day_note",
-        "cron_lines", "deployments_text",
+        "cron_lines", "scheduled_settings", "deployments_text",
     ],
     "holdings": ["import_holdings", "import_cointracking", "coin_prices", "holdings_elsewhere", "is_statement", "portfolio_csv"],
     "jobs": ["JOB", "WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
