@@ -31,7 +31,7 @@ TURNS = int(os.environ.get("ALTERATIONS", "8"))  # of each kind; a thousand take
 
 
 def settings_of(home):
-    own = {"run.data": home / "data", "run.reports": home / "reports", "evidence.anchors": (str(home / "elsewhere"),)}
+    own = {"run.data": home / "data", "run.reports": home / "reports", "backup.anchors": (str(home / "elsewhere"),)}
     return load_settings("sample", own, environ={})
 
 
@@ -214,7 +214,7 @@ def test_a_key_is_made_at_the_first_start_and_its_loss_is_said_with_a_way_on(tmp
 
 
 def test_the_watch_anchors_once_a_day_and_a_witness_is_taken_back(tmp_path):
-    (tmp_path / "settings.ini").write_text(f"[evidence]\nanchors = sqlite:///{tmp_path}/second.db, {tmp_path}/nas\n")
+    (tmp_path / "settings.ini").write_text(f"[backup]\nanchors = sqlite:///{tmp_path}/second.db, {tmp_path}/nas\n")
     assert carnet(tmp_path, "alias", "XBT", "BTC")[0] == 0
     assert carnet(tmp_path, "watch")[1].count("ends of audit log and ledgers written to") == 3
     assert "written to" not in carnet(tmp_path, "watch")[1]
@@ -235,7 +235,7 @@ def test_the_watch_anchors_once_a_day_and_a_witness_is_taken_back(tmp_path):
     ("channel:letter", "there is no alert channel 'letter' to send anchors to"), ("postgresql://u:hunter22@127.0.0.1:1/x", "cannot be read"),
     ("/proc/none/here", "cannot be written"), ("vault:NOTHING", "there is no key to it")])
 def test_a_place_that_cannot_be_reached_is_named_and_the_others_get_theirs(tmp_path, line, said):
-    (tmp_path / "settings.ini").write_text(f"[evidence]\nanchors = {line}\n")
+    (tmp_path / "settings.ini").write_text(f"[backup]\nanchors = {line}\n")
     carnet(tmp_path, "alias", "XBT", "BTC")
     code, told = carnet(tmp_path, "audit", "anchor")
     assert code == 1 and said in told and "hunter22" not in told, told
@@ -243,7 +243,7 @@ def test_a_place_that_cannot_be_reached_is_named_and_the_others_get_theirs(tmp_p
 
 
 def test_an_anchor_goes_out_as_a_message_with_the_command_that_checks_it(tmp_path):
-    (tmp_path / "settings.ini").write_text("[evidence]\nanchors = channel:console\n[alert_channels]\nconsole = info\n")
+    (tmp_path / "settings.ini").write_text("[backup]\nanchors = channel:console\n[alert_channels]\nconsole = info\n")
     carnet(tmp_path, "alias", "XBT", "BTC")
     code, told = carnet(tmp_path, "audit", "anchor")
     assert code == 0 and "carnet audit verify --witness 1:" in told and "written to channel:console" in told, told

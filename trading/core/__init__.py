@@ -60,7 +60,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "SAMPLE_MARKETS", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine", "WATCH", "RunSettings", "MarketSettings",
         "ForecastSettings", "DecisionSettings", "AllocateSettings", "CostSettings", "TradeSettings", "ExecutionSettings", "LiveSettings",
         "LimitSettings", "MarginSettings", "PromotionSettings", "AccessSettings", "ScheduleSettings", "LoopSettings", "AlertSettings",
-        "HealthSettings", "BackupSettings", "EvidenceSettings", "ServiceSettings", "nearest_name", "Settings",
+        "HealthSettings", "BackupSettings", "ServiceSettings", "nearest_name", "Settings",
     ],
     "settings_overrides": ["OVERRIDES_FILE", "read_overrides", "overridden_settings"],
     "settings_section": ["SettingsSection", "ProtectionSettings"],

@@ -7,7 +7,7 @@ __all__ = ['SAMPLE_MARKETS', 'CLOCK', 'ALERT_LEVEL_NAMES', 'AlertLevel', 'RuleLi
            'ForecastSettings', 'DecisionSettings', 'AllocateSettings', 'CostSettings', 'TradeSettings',
            'ExecutionSettings', 'LiveSettings', 'LimitSettings', 'MarginSettings', 'PromotionSettings',
            'AccessSettings', 'ScheduleSettings', 'LoopSettings', 'AlertSettings', 'HealthSettings', 'BackupSettings',
-           'EvidenceSettings', 'ServiceSettings', 'nearest_name', 'Settings']
+           'ServiceSettings', 'nearest_name', 'Settings']
 
 # %% ../../nbs/00_core/44_settings_model.ipynb #95936809
 import difflib
@@ -284,11 +284,7 @@ class BackupSettings(SettingsSection):
     folder: str = Field("", description="of backups, made weekly by the maintenance; empty: none are made")
     keep: int = Field(7, ge=1, description="how many of the newest stay")
     reports: bool = Field(True, description="runs and their reports too")
-
-
-class EvidenceSettings(SettingsSection):
-    anchors: Words = Field((), description="where the ends of audit log and ledgers are written every day, besides the reports: a file or folder, "
-                                           "channel:NAME of an alert channel such as an e-mail, postgresql://… or vault:NAME of such an address")
+    anchors: Words = Field((), description="where the ends of audit log and ledgers are written daily: files, channel:NAME of an alert, postgresql://…")
 
 
 class ServiceSettings(SettingsSection):
@@ -297,7 +293,7 @@ class ServiceSettings(SettingsSection):
     https: bool = Field(False, description="a proxy with TLS stands in front: cookies are Secure, and browsers are told to stay with HTTPS")
 
 
-WATCH = {"alerts", "alert_rules", "alert_channels", "health", "backup", "evidence", "service"}  # sections that no number of a run rests on
+WATCH = {"alerts", "alert_rules", "alert_channels", "health", "backup", "service"}  # sections that no number of a run rests on
 
 # %% ../../nbs/00_core/44_settings_model.ipynb #4c0eaf71
 def nearest_name(word: str, known: Iterable[str]) -> str:
@@ -342,7 +338,6 @@ class Settings(BaseSettings):
     alert_channels: dict[str, AlertLevel] = Field(default_factory=dict)
     health: HealthSettings = HealthSettings()
     backup: BackupSettings = BackupSettings()
-    evidence: EvidenceSettings = EvidenceSettings()
     service: ServiceSettings = ServiceSettings()
 
     @classmethod

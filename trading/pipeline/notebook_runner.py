@@ -57,6 +57,7 @@ class Kernel:
         self._out = self.log.open("ab")
         self._manager.start_kernel(env=os.environ | FIXED, stdout=self._out, stderr=self._out)
         self._client = self._manager.blocking_client()
+        self._manager.client_class = "jupyter_client.asynchronous.AsyncKernelClient"  # a notebook whose kernel dies ends; a blocking client waits for ever
         self._client.start_channels()
         self._prepare(self.imports)
         return self
@@ -118,7 +119,7 @@ class Kernel:
             late.set()
             self._manager.interrupt_kernel()
             if not over.wait(GRACE):
-                self._manager.shutdown_kernel(now=True)
+                self._manager.provisioner.process.kill()
 
         thread = threading.Thread(target=wait, name="time limit", daemon=True)
         thread.start() if seconds else None

@@ -63,7 +63,7 @@ def anchor_places(
 ) -> list[str]:  # the first is among the reports
     "Return where anchors are written.\n\nParameters\n----------\nsettings : Settings\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\nlist[str]\n    the first is among the reports"
     vault = lambda: _vault(Path(settings.run.data), environ)  # noqa: E731
-    return [str(Path(settings.run.reports) / ANCHORS), *(resolve_secret(p, vault) for p in settings.evidence.anchors)]
+    return [str(Path(settings.run.reports) / ANCHORS), *(resolve_secret(p, vault) for p in settings.backup.anchors)]
 
 
 def _named(place: str) -> str:
@@ -104,7 +104,7 @@ def read_place(
         with engine.connect() as db:
             return list(db.execute(table.select().order_by(table.c.id).with_only_columns(table.c.line)).scalars()) if inspect(db).has_table(table.name) else []
     except Exception as error:  # noqa: BLE001  a disk, a driver that is not installed, a server: each raises its own
-        raise BadInput(f"the anchors in {_named(place)} cannot be read: {_reason(error)}; correct evidence.anchors, or bring that place back") from error
+        raise BadInput(f"the anchors in {_named(place)} cannot be read: {_reason(error)}; correct backup.anchors, or bring that place back") from error
 
 
 def write_place(
@@ -131,7 +131,7 @@ def write_place(
         with engine.begin() as db:
             db.execute(table.insert().values(line=line))
     except Exception as error:  # noqa: BLE001  as above
-        raise BadInput(f"the anchors in {_named(place)} cannot be written: {_reason(error)}; correct evidence.anchors, or bring that place back") from error
+        raise BadInput(f"the anchors in {_named(place)} cannot be written: {_reason(error)}; correct backup.anchors, or bring that place back") from error
     return None
 
 
