@@ -132,8 +132,7 @@ class AllocateSettings(SettingsSection):
     risk_level: str = Field("medium", description="row of [risk_levels] that the policy keeps")
     window: int = Field(504, ge=30, description="bars of history for covariances")
     every: int = Field(21, ge=1, description="bars between decisions of the back-tested policy")
-    sleeve_rule: Literal["halve", "none", "retire"] = Field("halve", description="when a promoted strategy earns less than half of what its promotion showed: halve its share at 2 "
-                                                            "standard errors and take it away at 3, retire: take it away at 2, none: only say so")
+    sleeve_rule: Literal["halve", "none", "retire"] = Field("halve", description="what becomes of a strategy that earns less than half of its promise")
     cycle: Literal["composite-v0", "signals-v2"] = Field("composite-v0", description="how the cycle of coins is scored; high means opposite things")
 
 
