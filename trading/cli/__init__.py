@@ -27,6 +27,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "optimise": ["optimise_command"],
     "orders": ["orders_group", "list_orders", "cancel_command", "replace_command", "protect_command", "watch_orders_command"],
     "replay": ["replay_command"],
+    "research": ["research_group", "research_auto_command"],
     "rows": ["json_option", "print_json", "print_rows"],
     "run": ["run_command", "runs_command", "open_"],
     "run_progress": ["WAITS", "run_stages", "RunProgress"],
@@ -45,6 +46,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venues": ["venues_command", "mt5_group", "unlock_command"],
 }, modules=[
-    "book", "books", "commands", "data", "demo", "environment", "feedback", "loop", "main", "ops", "optimise", "orders", "replay", "rows",
-    "run", "run_progress", "security", "strategies", "trade", "venues",
+    "book", "books", "commands", "data", "demo", "environment", "feedback", "loop", "main", "ops", "optimise", "orders", "replay",
+    "research", "rows", "run", "run_progress", "security", "strategies", "trade", "venues",
 ])

@@ -34,6 +34,7 @@ from . import queries_trading as queries_trading
 from . import queries_venues as queries_venues
 from . import query_cache as query_cache
 from . import replay_control as replay_control
+from . import research_control as research_control
 from . import run_control as run_control
 from . import security_admin as security_admin
 from . import settings_control as settings_control
@@ -78,6 +79,7 @@ from .queries_trading import run_bars as run_bars, prices as prices, price_histo
 from .queries_venues import venue_rows as venue_rows, venue_facts as venue_facts
 from .query_cache import FRESH as FRESH, MEMORY as MEMORY, QueryCache as QueryCache, view as view
 from .replay_control import Replay as Replay, list_replays as list_replays, replay_result as replay_result, replay_tables as replay_tables
+from .research_control import AutoResearch as AutoResearch, list_searches as list_searches, search_result as search_result, search_returns as search_returns
 from .run_control import StartRun as StartRun, start_daily_run as start_daily_run, ResumeRun as ResumeRun, resume_run as resume_run, CancelJob as CancelJob, cancel_running_job as cancel_running_job
 from .security_admin import Ask as Ask, security_of as security_of, security_in as security_in, with_vault as with_vault, store_secret as store_secret, delete_secret as delete_secret, require_vault as require_vault, key_is_in_ring as key_is_in_ring, renew_vault_key as renew_vault_key, know_secrets as know_secrets, scan_folder as scan_folder
 from .settings_control import settings_file as settings_file, settings_text as settings_text, version_of as version_of, ChangeSettings as ChangeSettings, change_settings as change_settings, ReplaceSettings as ReplaceSettings, replace_settings as replace_settings, SetGroup as SetGroup, set_group as set_group, DropGroup as DropGroup, drop_group as drop_group, SetAlias as SetAlias, set_alias as set_alias, DropAlias as DropAlias, drop_alias as drop_alias
