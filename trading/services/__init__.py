@@ -83,6 +83,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "queries_venues": ["venue_rows", "venue_facts"],
     "query_cache": ["FRESH", "MEMORY", "QueryCache", "view"],
     "replay_control": ["Replay", "list_replays", "replay_result", "replay_tables"],
+    "research_control": ["AutoResearch", "list_searches", "search_result", "search_returns"],
     "run_control": ["StartRun", "start_daily_run", "ResumeRun", "resume_run", "CancelJob", "cancel_running_job"],
     "security_admin": [
         "Ask", "security_of", "security_in", "with_vault", "store_secret", "delete_secret", "require_vault", "key_is_in_ring",
@@ -116,6 +117,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "feedback_history", "file_optimise", "flow_runs", "holdings", "jobs", "launching", "loop_control", "maintenance", "market_data",
     "metrics", "new_strategy", "order_control", "plan_control", "portfolio_control", "portfolios", "queries_analytics", "queries_books",
     "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "queries_venues", "query_cache",
-    "replay_control", "run_control", "security_admin", "settings_control", "stops", "strategy_control", "system_control", "user_control",
-    "venue_control", "workspace",
+    "replay_control", "research_control", "run_control", "security_admin", "settings_control", "stops", "strategy_control",
+    "system_control", "user_control", "venue_control", "workspace",
 ])
