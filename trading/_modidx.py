@@ -2171,8 +2171,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                         'trading/core/settings_model.py'),
                                              'trading.core.settings_model.MarketSettings': ( '00_core/settings_model.html#marketsettings',
                                                                                              'trading/core/settings_model.py'),
-                                             'trading.core.settings_model.MarketSettings._calendar_known': ( '00_core/settings_model.html#marketsettings._calendar_known',
-                                                                                                             'trading/core/settings_model.py'),
                                              'trading.core.settings_model.MarketSettings._once': ( '00_core/settings_model.html#marketsettings._once',
                                                                                                    'trading/core/settings_model.py'),
                                              'trading.core.settings_model.MarketSettings._sample_exists': ( '00_core/settings_model.html#marketsettings._sample_exists',
