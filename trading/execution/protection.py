@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from operator import truediv
 
 from ..accounting.account_book import fill_from, plain
 from ..accounting.event_kinds import read_ratio, scale_units
@@ -104,8 +105,7 @@ def _split(desk: OrderContext, symbol: str, since: datetime | None) -> Decimal:
     ratio = Decimal(1)
     for _, event in desk.ledger.history(desk.account):
         if event.kind == "split" and event.data["symbol"] == symbol and (since is None or event.timestamp >= since):
-            new, old = read_ratio(event.data["ratio"])
-            ratio *= new / old
+            ratio *= truediv(*read_ratio(event.data["ratio"]))
     return ratio
 
 # %% ../../nbs/09_execution/43_protection.ipynb #c4a7a71c
@@ -211,11 +211,9 @@ def _scaled(desk: OrderContext, p: Protection, held: Position, market: Instrumen
     if (ratio := _split(desk, p.symbol, entered(desk.ledger, desk.account, p.symbol))) == p.ratio:
         return p, []
     then = lambda price, up: None if price is None else market.price(price * p.ratio / ratio, up=up)  # noqa: E731
-    new = p.but(amount=held.amount, entry=held.average, best=then(p.best, p.long), stop=then(p.stop, not p.long), target=then(p.target, p.long), ratio=ratio, refused="")
-    cancelled = _take_off(desk, p)
-    new = _note(desk, new.but(stop_order="", target_order="", number=cancelled.number))
+    new = p.but(amount=held.amount, entry=held.average, best=then(p.best, p.long), stop=then(p.stop, not p.long), target=then(p.target, p.long), ratio=ratio, refused="", stop_order="", target_order="", number=_take_off(desk, p).number)
     levels = [f"{what} {level}" for what, level in (("stop", new.stop), ("take profit", new.target)) if level is not None]
-    return new, [", ".join([f"{p.symbol} was split: {abs(new.amount):f} from {new.entry} are protected", *levels])]
+    return _note(desk, new), [", ".join([f"{p.symbol} was split: {abs(new.amount):f} from {new.entry} are protected", *levels])]
 
 
 def _book(desk: OrderContext, symbol: str) -> None:
