@@ -260,6 +260,6 @@ def rebuild_strategy(
 def check_source(source: Mapping[str, str], name: str = "") -> None:
     "Refuse code that is missing or is not what was promoted; nothing of it is run."
     if not source:
-        raise BadInput(f"{name or 'the strategy'} was promoted from a session and stands in no file, so it cannot be made again; save it in a file and promote that")
+        raise BadInput(f"{name or 'the strategy'} was promoted from a session and stands in no file, or has a parameter that is neither number nor text, so it cannot be made again; save it in a file, with plain parameters, and promote that")
     if code_digest(source["where"]) != source["digest"]:
         raise BadInput(f"the code of {name or source['where']} ({source['where']}) has changed since it was promoted; promote it again, or restore the code")
