@@ -121,8 +121,11 @@ def _from_file(path: Path, wanted: str) -> Any:
             raise BadInput(f"{path} has no {wanted}; it has {', '.join(own) or 'nothing'}")
         return own[wanted]
     found = [n for n, v in own.items() if isinstance(v, type) and not n.startswith("_") and (issubclass(v, Strategy) or hasattr(v, "signals") or hasattr(v, "weights"))]
-    if len(found) != 1:
-        raise BadInput(f"{path} has {len(found)} strategies{': ' + ', '.join(found) if found else ''}; name one as {path}:NAME")
+    found = found or [n for n, v in own.items() if inspect.isfunction(v) and not n.startswith("_")]  # a function of the bars is a strategy too
+    if not found:
+        raise BadInput(f"{path} has no strategy: write a class with signals(bars) or weights(bars), or a function of the bars")
+    if len(found) > 1:
+        raise BadInput(f"{path} has {len(found)} of what may be the strategy: {', '.join(found)}; name one, for example {path}:{found[0]}")
     return own[found[0]]
 
 # %% ../../nbs/06_backtest/78_strategy_source.ipynb #fb16b90f
