@@ -12,9 +12,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "example_report": ["trailing_inverse_volatility", "grow", "plain_forecasts", "example_data"],
     "faulty_venue": ["Faults", "FaultyVenue"],
     "sample_runs": ["SMALL", "make_sample_runs"],
-    "terminal": ["carnet"],
     "venue_fakes": ["FAKES", "Rejected", "FakeExchange", "serve_fake"],
     "virtual_clock": ["VirtualClockLoop"],
 }, modules=[
-    "binance_server", "example_report", "faulty_venue", "sample_runs", "terminal", "venue_fakes", "virtual_clock",
+    "binance_server", "example_report", "faulty_venue", "sample_runs", "venue_fakes", "virtual_clock",
 ])

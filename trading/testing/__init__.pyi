@@ -3,13 +3,11 @@ from . import binance_server as binance_server
 from . import example_report as example_report
 from . import faulty_venue as faulty_venue
 from . import sample_runs as sample_runs
-from . import terminal as terminal
 from . import venue_fakes as venue_fakes
 from . import virtual_clock as virtual_clock
 from .binance_server import REASONS as REASONS, TYPES as TYPES, PUBLIC as PUBLIC, PRIVATE as PRIVATE, Refusal as Refusal, refusal_of as refusal_of, SignatureCheck as SignatureCheck, milliseconds as milliseconds, market_json as market_json, order_json as order_json, trade_json as trade_json, sequence_number as sequence_number, Counter as Counter, make_exchange as make_exchange, served as served
 from .example_report import trailing_inverse_volatility as trailing_inverse_volatility, grow as grow, plain_forecasts as plain_forecasts, example_data as example_data
 from .faulty_venue import Faults as Faults, FaultyVenue as FaultyVenue
 from .sample_runs import SMALL as SMALL, make_sample_runs as make_sample_runs
-from .terminal import carnet as carnet
 from .venue_fakes import FAKES as FAKES, Rejected as Rejected, FakeExchange as FakeExchange, serve_fake as serve_fake
 from .virtual_clock import VirtualClockLoop as VirtualClockLoop
