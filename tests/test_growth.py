@@ -1,0 +1,117 @@
+"""What is kept and advanced is held against what is read anew: books, marks, worth traded, begun positions, open orders, pages."""
+
+import random
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal as D
+
+import pandas as pd
+import pytest
+
+from trading.accounting.account_book import fill_event, fold_book
+from trading.accounting.event_table import LedgerError
+from trading.accounting.ledger import Ledger
+from trading.accounting.unit_values import performance_equity, value_now
+from trading.core.types import Event, Fill
+from trading.execution.protection import entered
+from trading.risk.limits import equity_balance
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def standing_slowly(ledger, account, now, equity, contributed):
+    state = equity_balance(performance_equity(value_now(ledger.history_anew(account)[0], ledger.flows(account), now, equity, contributed)))
+    return state.equity, state.peak, state.day_start
+
+
+def entered_slowly(ledger, account, symbol):
+    units, since = D(0), None
+    for fill in ledger.fills(account):
+        if fill.symbol == symbol:
+            before, units = units, units + fill.units
+            since = fill.timestamp if (before == 0 or before * units < 0) else since
+    return since if units else None
+
+
+def one_more(ledger, chance: random.Random, number: int, now: datetime) -> datetime:
+    "Write what may happen next to an account: mostly in its turn, sometimes at one moment with the last, sometimes late, sometimes a correction."
+    step, book = chance.random(), ledger.book("mine")
+    now = now if step < 0.2 else now + timedelta(minutes=chance.choice([1, 50, 700]))
+    when = now - timedelta(days=chance.choice([1, 2])) if chance.random() < 0.06 and now > START + timedelta(days=4) else now
+    symbol = f"S{chance.randrange(4)}"
+    what = chance.choice(["fill"] * 6 + ["mark"] * 4 + ["money", "note", "correct", "split"])
+    if what == "fill":
+        held = book.positions[symbol].amount if symbol in book.positions else D(0)
+        side = "sell" if held > 0 and chance.random() < 0.5 else "buy"
+        amount = held if side == "sell" and chance.random() < 0.5 else D(1) if side == "buy" else min(held, D(1))
+        ledger.append(fill_event(Fill(f"t{number}", f"c{number}", symbol, side, amount, D(100 + chance.randrange(20)), D("0.1"), when), "mine", "paper", booked=now))
+    elif what == "mark":
+        ledger.mark("mine", {f"S{n}": D(100 + chance.randrange(20)) for n in range(4)}, now)
+    elif what == "money":
+        kind, amount = chance.choice([("deposit", "50000"), ("withdrawal", "10")])
+        ledger.append(Event(kind, "mine", when, {"amount": amount, "id": f"m{number}"}, booked=now))
+    elif what == "split" and symbol in book.positions:
+        ledger.append(Event("split", "mine", now, {"symbol": symbol, "ratio": "2", "id": f"s{number}"}))
+    elif what == "correct" and chance.random() < 0.5:
+        last = [seq for seq, e in ledger.history("mine") if e.kind == "fill" and e.data["side"] == "sell"]
+        if last:
+            ledger.append(Event("correction", "mine", now, {"corrects": last[-1], "id": f"x{number}", "note": "it was wrong"}))
+    else:
+        ledger.append(Event("note", "mine", now, {"text": "nothing"}))
+    return now
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_kept_equals_what_is_read_anew(tmp_path, seed):
+    ledger, chance = Ledger(tmp_path / "l.sqlite"), random.Random(seed)
+    ledger.open_account("mine", "USD", D(10**6), START)
+    now = START
+    for number in range(90):
+        now = one_more(ledger, chance, number, now)
+        if number % 3:
+            continue
+        moment = now if chance.random() < 0.5 else now + timedelta(minutes=chance.choice([1, 2000]))
+        book = ledger.book("mine")
+        assert book == fold_book("mine", ((e.kind, e.data) for _, e in ledger.history("mine"))) == Ledger(ledger.path, readonly=True).book("mine")
+        equity = book.equity({s: D(100 + chance.randrange(20)) for s in book.positions})
+        assert ledger.standing("mine", moment, equity, book.contributed) == pytest.approx(standing_slowly(ledger, "mine", moment, equity, book.contributed), rel=1e-12)
+        pd.testing.assert_frame_equal(ledger.equity_history("mine"), ledger.history_anew("mine")[0], rtol=1e-12, check_freq=False)
+        midnight = moment.replace(hour=0, minute=0)
+        assert ledger.traded("mine", midnight) == sum((f.worth for f in ledger.fills("mine") if f.timestamp >= midnight), D(0))
+        assert all(entered(ledger, "mine", s) == entered_slowly(ledger, "mine", s) for s in ("S0", "S1", "S2", "S3", "S9"))
+        assert list(ledger.backward("mine")) == ledger.events("mine")[::-1] and ledger.count("mine") == len(ledger.events("mine"))
+        assert list(ledger.backward("mine", ("fill", "note"), 3)) == ledger.events("mine", ("fill", "note"))[::-1][3:]
+        assert [ledger.history("mine", last=n) for n in (1, 5, 999)] == [ledger.history("mine")[-n:] for n in (1, 5, 999)]
+
+
+def test_the_list_of_open_orders_equals_the_events_and_a_wrong_one_is_found(tmp_path):
+    ledger, chance = Ledger(tmp_path / "l.sqlite"), random.Random(1)
+    ledger.open_account("mine", "USD", D(10**6), START)
+    order = {"symbol": "A", "side": "buy", "amount": "1", "type": "market", "price": None, "stop_price": None, "time_in_force": "GTC", "plan": "p"}
+    end = {"symbol": "A", "side": "buy", "amount": "1", "filled": "1", "status": "closed", "average": "1", "fee": "0", "reason": "", "plan": "p"}
+    waiting = []
+    for n in range(60):
+        ledger.append(Event("intent", chance.choice(["mine", "other"]), START, order | {"client_order_id": f"c{n}"}))
+        waiting.append(n)
+        if n % 4:
+            gone = waiting.pop(chance.randrange(len(waiting)))
+            account = "mine" if ledger.find("intent", "mine", f"c{gone}") else "other"
+            ledger.append(Event("ended", account, START, end | {"client_order_id": f"c{gone}", "id": str(gone)}))
+        for account in ("mine", "other"):
+            assert list(ledger._table.unended(account)) == [row[1:] for row in ledger._table.unended_slowly(account)]
+    assert len(ledger.unended("mine")) + len(ledger.unended("other")) == len(waiting)
+    ledger._db.execute("delete from open_intents where seq = (select max(seq) from open_intents)")
+    for look in (ledger.verify, ledger.verify_new):
+        with pytest.raises(LedgerError, match="lists other open orders than its events tell, first at event"):
+            look()
+
+
+def test_a_ledger_without_the_list_is_read_as_it_is_and_gets_one_when_it_is_written(tmp_path):
+    ledger = Ledger(tmp_path / "l.sqlite")
+    ledger.open_account("mine", "USD", D(10**6), START)
+    order = {"symbol": "A", "side": "buy", "amount": "1", "type": "market", "price": None, "stop_price": None, "time_in_force": "GTC", "plan": "p"}
+    ledger.append([Event("intent", "mine", START, order | {"client_order_id": c}) for c in "ab"])
+    ledger._db.executescript("drop trigger intent_open; drop trigger intent_ended; drop table open_intents; drop index by_time; pragma user_version = 2")
+    ledger.close()
+    older = Ledger(tmp_path / "l.sqlite", readonly=True)
+    assert [e.data["client_order_id"] for e in older.unended("mine")] == ["a", "b"] and older.verify() == 4
+    assert [e.data["client_order_id"] for e in Ledger(tmp_path / "l.sqlite").unended("mine")] == ["a", "b"]
