@@ -43,7 +43,8 @@ def one_more(ledger, chance: random.Random, number: int, now: datetime) -> datet
         held = book.positions[symbol].amount if symbol in book.positions else D(0)
         side = "sell" if held > 0 and chance.random() < 0.5 else "buy"
         amount = held if side == "sell" and chance.random() < 0.5 else D(1) if side == "buy" else min(held, D(1))
-        ledger.append(fill_event(Fill(f"t{number}", f"c{number}", symbol, side, amount, D(100 + chance.randrange(20)), D("0.1"), when), "mine", "paper", booked=now))
+        fill = Fill(f"t{number}", f"c{number}", symbol, side, amount, D(100 + chance.randrange(20)), D("0.1"), when)
+        ledger.append(fill_event(fill, "mine", "paper", booked=now))
     elif what == "mark":
         ledger.mark("mine", {f"S{n}": D(100 + chance.randrange(20)) for n in range(4)}, now)
     elif what == "money":
@@ -73,7 +74,8 @@ def test_what_is_kept_equals_what_is_read_anew(tmp_path, seed):
         book = ledger.book("mine")
         assert book == fold_book("mine", ((e.kind, e.data) for _, e in ledger.history("mine"))) == Ledger(ledger.path, readonly=True).book("mine")
         equity = book.equity({s: D(100 + chance.randrange(20)) for s in book.positions})
-        assert ledger.standing("mine", moment, equity, book.contributed) == pytest.approx(standing_slowly(ledger, "mine", moment, equity, book.contributed), rel=1e-12)
+        asked = "mine", moment, equity, book.contributed
+        assert ledger.standing(*asked) == pytest.approx(standing_slowly(ledger, *asked), rel=1e-12)
         pd.testing.assert_frame_equal(ledger.equity_history("mine"), ledger.history_anew("mine")[0], rtol=1e-12, check_freq=False)
         midnight = moment.replace(hour=0, minute=0)
         assert ledger.traded("mine", midnight) == sum((f.worth for f in ledger.fills("mine") if f.timestamp >= midnight), D(0))
@@ -110,7 +112,8 @@ def test_a_ledger_without_the_list_is_read_as_it_is_and_gets_one_when_it_is_writ
     ledger.open_account("mine", "USD", D(10**6), START)
     order = {"symbol": "A", "side": "buy", "amount": "1", "type": "market", "price": None, "stop_price": None, "time_in_force": "GTC", "plan": "p"}
     ledger.append([Event("intent", "mine", START, order | {"client_order_id": c}) for c in "ab"])
-    ledger._db.executescript("drop trigger intent_open; drop trigger intent_ended; drop table open_intents; drop index by_time; pragma user_version = 2")
+    ledger._db.executescript("drop trigger intent_open; drop trigger intent_ended; drop table open_intents; drop index by_time;"
+                             "pragma user_version = 2")
     ledger.close()
     older = Ledger(tmp_path / "l.sqlite", readonly=True)
     assert [e.data["client_order_id"] for e in older.unended("mine")] == ["a", "b"] and older.verify() == 4
