@@ -11,9 +11,15 @@ from trading.accounting.account_book import fill_event, fold_book
 from trading.accounting.event_table import LedgerError
 from trading.accounting.ledger import Ledger
 from trading.accounting.unit_values import performance_equity, value_now
-from trading.core.types import Event, Fill
+from trading.core.instruments import Instrument
+from trading.core.types import Event, Fill, Order
 from trading.execution.protection import entered
 from trading.risk.limits import equity_balance
+from trading.venues.paper.costs import TradingCosts
+from trading.venues.paper.database import order_of_row
+from trading.venues.paper.exchange import PaperVenue
+from trading.venues.paper.matching import BarFeed, QuoteFeed, match_in_turn
+from trading.venues.paper.settlement import bound_money
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -118,3 +124,87 @@ def test_a_ledger_without_the_list_is_read_as_it_is_and_gets_one_when_it_is_writ
     older = Ledger(tmp_path / "l.sqlite", readonly=True)
     assert [e.data["client_order_id"] for e in older.unended("mine")] == ["a", "b"] and older.verify() == 4
     assert [e.data["client_order_id"] for e in Ledger(tmp_path / "l.sqlite").unended("mine")] == ["a", "b"]
+
+
+class SlowVenue(PaperVenue):
+    "The same exchange that looks at every open order each time: what the fast one is held against."
+
+    def _open_rows(self):
+        return self._db.execute("select * from orders where status = 'open' order by seq").fetchall()
+
+    def _free(self, asset, but=0, linked=""):
+        free = self._balance(asset) - (bound_money(self._db, self._rates, self._now()) if asset == self.currency else D(0))
+        rows = {row["client_order_id"]: row for row in self._open_rows()}
+        mine = {linked, *(n for row in rows.values() if row["seq"] == but for n in (row["client_order_id"], row["linked"]))} - {""}
+        for row in rows.values():
+            order, pair = order_of_row(row), rows.get(row["linked"])
+            if mine & {row["client_order_id"], row["linked"]} or (pair and (pair["linked"] != row["client_order_id"] or pair["seq"] < row["seq"])):
+                continue
+            last = order.price or order.stop_price or self._tape.last(order.symbol, datetime.fromisoformat(row["placed"])).close
+            held, amount = self._hold(order.symbol, order.side, order.amount - D(row["filled"]), last)
+            free -= amount if held == asset and row["seq"] != but else D(0)
+        return free
+
+    def _match_open(self):
+        now, rows = self._now(), self._open_rows()
+        if any(row["linked"] for row in rows):
+            match_in_turn(rows, self._row, lambda row: self._match(row, now, once=True))
+            return
+        for row in rows:
+            self._match(row, now)
+
+
+def two_venues(path, live, **options):
+    "Make an exchange and its slow twin, on the same prices and the same clock."
+    chance, state = random.Random(7), {"now": START, "prices": {f"S{n}": D(100) for n in range(4)}}
+    hours = pd.date_range(START, periods=400, freq="h")
+    steps = pd.DataFrame({f"S{n}": [100 + chance.randrange(-8, 9) for _ in hours] for n in range(4)}, index=hours, dtype=float)
+    bars = pd.concat({"open": steps, "high": steps + 2, "low": steps - 2, "close": steps.shift(-1).fillna(100).clip(steps - 2, steps + 2),
+                      "volume": steps * 0 + 50}, axis=1, names=["field", "symbol"])
+    feed = QuoteFeed(lambda symbol, _: state["prices"].get(symbol)) if live else BarFeed(bars, "1h")
+    markets = {f"S{n}": Instrument(f"S{n}", D("0.01"), D("0.01"), quote="EUR" if n == 3 else "") for n in range(4)}
+    rates = lambda currency, moment: D("1.1") + D(moment.day) / 100  # noqa: E731
+    given = feed, lambda: state["now"], markets, TradingCosts(D("0.001"), D(2), D(3)), {"USD": D(5000), "S0": D(20), "S1": D(20)}, "USD"
+    return state, chance, [kind(*given, path / f"{kind.__name__}.db", rates=rates, **options) for kind in (PaperVenue, SlowVenue)]
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("options", [{}, {"latency": timedelta(minutes=30)}, {"wait": True, "fee_in": "received"}])
+def test_an_index_of_open_orders_changes_nothing_that_the_exchange_says(tmp_path, live, options):
+    state, chance, venues = two_venues(tmp_path, live, **options)
+    names = []
+    for n in range(70):
+        what = chance.random()
+        if what < 0.25:
+            state["now"] += timedelta(minutes=chance.choice([0, 10, 60, 600]))
+            state["prices"] |= {f"S{k}": D(100 + chance.randrange(-8, 9)) for k in range(4)} if chance.random() < 0.7 else {}
+        elif what < 0.4 and names:
+            name, symbol = chance.choice(names)
+            assert len({repr(v.cancel_order(name, symbol)) for v in venues}) == 1
+        elif what < 0.47:
+            venues[0].close(), venues[1].close()
+            venues = [kind(v._tape, v._clock, v._markets, v._costs, {}, "USD", tmp_path / f"{kind.__name__}.db", rates=v._rates, **options)
+                      for kind, v in zip((PaperVenue, SlowVenue), venues, strict=True)]
+        else:
+            symbol, side, kind = f"S{chance.randrange(4)}", chance.choice(["buy", "sell"]), chance.choice(["limit", "limit", "market", "stop"])
+            away = chance.randrange(1, 12) * (1 if (side == "buy") == (kind == "stop") else -1)
+            price = D(100 + away)
+            linked = chance.choice([names[-1][0]] * (names[-1][1] == symbol) + [""] * 3) if names else ""
+            order = Order(f"o{n}", symbol, side, D(chance.randrange(1, 9)), kind, price if kind == "limit" else None, price if kind == "stop" else None,
+                          chance.choice(["GTC", "GTC", "IOC", "FOK"]) if kind == "limit" else "GTC", linked=linked)
+            assert len({repr(v.create_order(order)) for v in venues}) == 1, order
+            names.append((order.client_order_id, symbol))
+        for say in ("fetch_free", "fetch_balance", "fetch_open_orders", "fetch_my_trades"):
+            fast, slow = (getattr(v, say)() for v in venues)
+            assert fast == slow, (n, say)
+    assert len(venues[0].fetch_my_trades()) > 3
+
+
+def test_orders_that_another_process_sent_are_seen(tmp_path):
+    _, _, (one, _) = two_venues(tmp_path, True)
+    free = one.fetch_free()["USD"]
+    other = PaperVenue(one._tape, one._clock, one._markets, one._costs, {}, "USD", tmp_path / "PaperVenue.db", rates=one._rates)
+    other.create_order(Order("a", "S0", "buy", D(10), "limit", D(50)))
+    assert one.fetch_free()["USD"] == free - D("500.5") and [o.client_order_id for o in one.fetch_open_orders()] == ["a"]
+    one.cancel_order("a", "S0")
+    assert other.fetch_free()["USD"] == free and other.fetch_open_orders() == []
