@@ -11,10 +11,14 @@ from trading.accounting.account_book import fill_event, fold_book
 from trading.accounting.event_table import LedgerError
 from trading.accounting.ledger import Ledger
 from trading.accounting.unit_values import performance_equity, value_now
+from trading.core.errors import TradingError
 from trading.core.instruments import Instrument
 from trading.core.types import Event, Fill, Order
 from trading.execution.protection import entered
 from trading.risk.limits import equity_balance
+from trading.services.queries_trading import events
+from trading.services.query_cache import MEMORY, view
+from trading.services.workspace import Workspace, ledger_for_reading
 from trading.venues.paper.costs import TradingCosts
 from trading.venues.paper.database import order_of_row
 from trading.venues.paper.exchange import PaperVenue
@@ -190,9 +194,8 @@ def test_an_index_of_open_orders_changes_nothing_that_the_exchange_says(tmp_path
             away = chance.randrange(1, 12) * (1 if (side == "buy") == (kind == "stop") else -1)
             price = D(100 + away)
             linked = chance.choice([names[-1][0]] * (names[-1][1] == symbol) + [""] * 3) if names else ""
-            limit, stop = price if kind == "limit" else None, price if kind == "stop" else None
-            force = chance.choice(["GTC", "GTC", "IOC", "FOK"]) if kind == "limit" else "GTC"
-            order = Order(f"o{n}", symbol, side, D(chance.randrange(1, 9)), kind, limit, stop, force, linked=linked)
+            order = Order(f"o{n}", symbol, side, D(chance.randrange(1, 9)), kind, price if kind == "limit" else None, price if kind == "stop" else None,
+                          chance.choice(["GTC", "GTC", "IOC", "FOK"]) if kind == "limit" else "GTC", linked=linked)
             assert len({repr(v.create_order(order)) for v in venues}) == 1, order
             names.append((order.client_order_id, symbol))
         for say in ("fetch_free", "fetch_balance", "fetch_open_orders", "fetch_my_trades"):
@@ -209,3 +212,47 @@ def test_orders_that_another_process_sent_are_seen(tmp_path):
     assert one.fetch_free()["USD"] == free - D("500.5") and [o.client_order_id for o in one.fetch_open_orders()] == ["a"]
     one.cancel_order("a", "S0")
     assert other.fetch_free()["USD"] == free and other.fetch_open_orders() == []
+
+
+def test_an_answer_lives_until_something_happens_that_it_rests_on(tmp_path):
+    place, made = Workspace(tmp_path, tmp_path / "reports"), []
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    ledger.open_account("paper-sample", "USD", D(1000), START)
+
+    @view
+    def cash(place):
+        made.append("cash")
+        return {"cash": ledger_for_reading(place).cash("paper-sample")}
+
+    @view
+    def twice(place):
+        made.append("twice")
+        return {"cash": cash(place)["cash"] * 2}
+
+    @view
+    def beside(place):
+        made.append("beside")
+        return {"files": 1}
+
+    def asked(event=None) -> list[str]:
+        if event:
+            ledger.append(event)
+        MEMORY.expire(place)
+        made.clear()
+        answers = cash(place), twice(place), beside(place), events(place)
+        assert answers[0]["cash"] * 2 == answers[1]["cash"] == ledger.cash("paper-sample") * 2
+        assert answers[3]["total"] == len(ledger.events("paper-sample"))
+        return list(made)
+
+    assert asked() == ["cash", "twice", "beside"] and asked() == []
+    assert asked(Event("note", "paper-sample", START, {"text": "nothing"})) == []  # the list of events has it all the same
+    assert asked(Event("deposit", "paper-sample", START, {"amount": "5", "id": "d"})) == ["cash", "twice"]
+    (tmp_path / "kill-paper-sample.jsonl").write_text("")
+    assert asked() == ["cash", "twice", "beside"]
+    twice(place), MEMORY.expire(place)
+    assert asked() == []
+    ledger.close()
+    (tmp_path / "ledger.sqlite").unlink(), (tmp_path / "ledger.sqlite-wal").unlink(missing_ok=True)
+    MEMORY.expire(place)
+    with pytest.raises(TradingError, match="is gone|event"):
+        cash(place)

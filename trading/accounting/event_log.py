@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import orjson
@@ -92,6 +93,11 @@ class EventLog:
         self.path, self.readonly = Path(path), readonly
         self._db = open_file(self.path, readonly)
         self._table = GuardedTable(SqliteEvents(self._db), self.path.name)
+        self._keep_nothing()
+
+    def _keep_nothing(self) -> None:
+        "Begin without anything kept; readers in several threads share it."
+        self._lock = RLock()
         self._newest: dict[tuple, tuple[int, dict]] = {}  # by account, kind and field
         self._counts: dict[tuple, tuple[int, int]] = {}  # by account and kinds: up to which event was counted, and how many there were
 

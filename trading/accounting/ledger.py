@@ -11,7 +11,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -33,14 +32,10 @@ COMMUTES = ("deposit", "withdrawal", "dividend", "interest")  # kinds that may b
 
 # %% ../../nbs/08_accounting/15_ledger.ipynb #a15f3682
 class Ledger(EventLog):
-    "An append-only file of events, and what follows from them for accounts.\n\nParameters\n----------\npath : Path | str\n    SQLite file; made when it does not exist\nreadonly : bool, default False\n    only look"
+    "An append-only file of events, and what follows from them for accounts."
 
-    def __init__(
-        self,
-        path: Path | str,  # SQLite file; made when it does not exist
-        readonly: bool = False,  # only look
-    ):
-        super().__init__(path, readonly)
+    def _keep_nothing(self) -> None:
+        super()._keep_nothing()
         self._tallies: dict[str, tuple[int, tuple, BookBuilder]] = {}  # by account: up to which event was added up, the place of the last, the sums
         self._books: dict[str, tuple[int, Book]] = {}  # by account: the last event of the ledger when it was made
         self._folds: dict[tuple, tuple[int, tuple, Any]] = {}  # by name and account, as the tallies
@@ -290,7 +285,10 @@ class Ledger(EventLog):
         more: Mapping[str, dict] | None = None,  # marks that are not written: of `value_closes`
     ) -> "pd.DataFrame":  # by timestamp: the sums of each mark as floats, flow since the mark before, and unit
         "Return what the account was worth whenever it was marked; the last mark of a moment counts, and a late entry changes the marks behind it.\n\nParameters\n----------\naccount : str\nmore : Mapping[str, dict] | None, default None\n    marks that are not written: of `value_closes`\n\nReturns\n-------\n'pd.DataFrame'\n    by timestamp: the sums of each mark as floats, flow since the mark before, and unit"
-        return self.history_anew(account, more)[0] if more else self._kept_marks(account).frame()
+        if more:
+            return self.history_anew(account, more)[0]
+        with self._lock:
+            return self._kept_marks(account).frame()
 
     def _kept_marks(self, account: str) -> MarkFold:
         "Return the marks with what is new, or all of them anew where something came late or was corrected."
@@ -299,12 +297,12 @@ class Ledger(EventLog):
         if kept is None or not kept.take((seq, kind, when, orjson.loads(data)) for seq, kind, when, data in rows):
             kept = self._marks_anew(account, end)
         elif kept.stale and "prices" in kept.data:  # something happened at the moment of the last mark
-            self.book(account)
-            _, place, tally = self._tallies[account]
+            _, place, tally = sums = self._add_up(account, self._tallies.pop(account, None), None, None)
             if place[0] > kept.last:
                 kept = self._marks_anew(account, end)
             elif value := value_of(tally, {s: Decimal(p) for s, p in kept.data["prices"].items()}):
                 kept.revalue(value)
+            self._tallies[account] = sums
         kept.end = end
         self._marks[account] = kept
         return kept
@@ -322,7 +320,9 @@ class Ledger(EventLog):
         contributed: Decimal,
     ) -> tuple[float, float, float]:  # equity, its peak, and at the start of the day, as performance alone has moved them
         "Return what limits are measured on, with what the account is worth at this moment.\n\nParameters\n----------\naccount : str\nnow : datetime\n    UTC\nequity : Decimal\ncontributed : Decimal\n\nReturns\n-------\ntuple[float, float, float]\n    equity, its peak, and at the start of the day, as performance alone has moved them"
-        if (found := self._kept_marks(account).balance(now, float(equity), float(contributed))) is not None:
+        with self._lock:
+            found = self._kept_marks(account).balance(now, float(equity), float(contributed))
+        if found is not None:
             return found
         from trading.risk.limits import equity_balance
 

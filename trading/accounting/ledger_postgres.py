@@ -194,7 +194,7 @@ class SharedLedger(Ledger):
             raise BadInput(f"{schema!r} is no name for a schema of the ledger; use letters, digits and _")
         self._url, self._schema, self.readonly = url, schema, readonly
         self.path = PurePosixPath(f"postgresql {schema}")  # what messages call it; the password never
-        self._tallies, self._counts, self._newest, self._folds, self._marks, self._books, self._worths = {}, {}, {}, {}, {}, {}, {}
+        self._keep_nothing()
         self._db = self._open()
         self._table = GuardedTable(self._db, self.path.name)
 

@@ -19,7 +19,7 @@ from ..core.errors import MissingData, TradingError
 from ..core.types import Plan
 from ..pipeline.factory import bars_of
 from ..pipeline.run_record import Run, RunRecord
-from .workspace import Workspace, current_settings, ledger_for_reading
+from .workspace import Workspace, current_settings, ledger_for_reading, rests_on
 from .queries_runs import artefact, find_record, missing, newest_run, paged, rows
 from .query_cache import view
 
@@ -183,6 +183,8 @@ def _events(place: Workspace, profile: str | None, kinds: tuple[str, ...] | None
     settings = current_settings(place, profile)
     try:
         ledger, account = ledger_for_reading(place), f"{settings.run.mode}-{settings.run.profile}"
+        if kinds is None:
+            rests_on("notes")
         found, count = list(islice(ledger.backward(account, kinds, (page - 1) * size), size)), ledger.count(account, kinds)
     except TradingError as error:
         return missing(error, **paged([], page, size, 0))
