@@ -194,8 +194,9 @@ def test_an_index_of_open_orders_changes_nothing_that_the_exchange_says(tmp_path
             away = chance.randrange(1, 12) * (1 if (side == "buy") == (kind == "stop") else -1)
             price = D(100 + away)
             linked = chance.choice([names[-1][0]] * (names[-1][1] == symbol) + [""] * 3) if names else ""
-            order = Order(f"o{n}", symbol, side, D(chance.randrange(1, 9)), kind, price if kind == "limit" else None, price if kind == "stop" else None,
-                          chance.choice(["GTC", "GTC", "IOC", "FOK"]) if kind == "limit" else "GTC", linked=linked)
+            limit, stop = price if kind == "limit" else None, price if kind == "stop" else None
+            force = chance.choice(["GTC", "GTC", "IOC", "FOK"]) if kind == "limit" else "GTC"
+            order = Order(f"o{n}", symbol, side, D(chance.randrange(1, 9)), kind, limit, stop, force, linked=linked)
             assert len({repr(v.create_order(order)) for v in venues}) == 1, order
             names.append((order.client_order_id, symbol))
         for say in ("fetch_free", "fetch_balance", "fetch_open_orders", "fetch_my_trades"):
