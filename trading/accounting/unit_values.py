@@ -240,7 +240,9 @@ class MarkFold:
             self._flows = [f for f in self._flows if f[0] > self._times[-1]]
         sums = [float(data.get(c, data["paid_in"] if c == "contributed" else 0)) for c in MARK_SUMS]
         change, unit = self._step(at, sums[0], sums[-1])
-        self._times.append(at), self._units.append(unit), self._new.append((at, [*sums, change, unit]))
+        self._times.append(at)
+        self._units.append(unit)
+        self._new.append((at, [*sums, change, unit]))
         self._sums = [*self._sums[-1:], (sums[0], sums[-1])]
 
     def _step(self, at: int, equity: float, contributed: float) -> tuple[float, float]:
@@ -276,7 +278,8 @@ class MarkFold:
         if at == times[-1]:  # what it is worth now stands in the place of that mark
             many, held = many - 1, (times.pop(), units.pop(), self._sums.pop())
             unit = self._step(at, equity, contributed)[1] if self._sums else None
-            times.append(held[0]), units.append(held[1]), self._sums.append(held[2])
+            for kept, value in zip((times, units, self._sums), held, strict=True):
+                kept.append(value)
         else:
             peak, low, unit = max(peak, units[-1]), min(low, units[-1]), self._step(at, equity, contributed)[1]
         if unit is None or unit <= 0 or low <= 0:

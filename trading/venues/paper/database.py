@@ -99,7 +99,8 @@ class PaperFile:
 
     def __init__(self, path: Path | str | None, name: str):
         self.name, self._lock = name, RLock()
-        self._kept, self._version = None, -1  # open orders, and the state of the file that they are of
+        self._kept: OpenOrders | None = None
+        self._version = -1  # the state of the file that they are of
         self._db, self._file = open_paper_file(path, name), Path(path or ":memory:").name
 
     def _held_by(self, row: sqlite3.Row) -> tuple[str, str, Decimal | None]:
@@ -147,8 +148,9 @@ class PaperFile:
                 self._db.execute("update orders set seen = max(seen, (select at from looked l where l.symbol = orders.symbol))"
                                  " where status = 'open' and symbol in (select symbol from looked)")
                 self._db.execute("delete from looked")
-            self._kept = OpenOrders(self._db.execute("select * from orders where status = 'open' order by seq").fetchall(), self._held_by)
-            self._kept.looked = dict(map(tuple, self._db.execute("select symbol, at from looked")))
+            kept = OpenOrders(self._db.execute("select * from orders where status = 'open' order by seq").fetchall(), self._held_by)
+            kept.looked = dict(tuple(row) for row in self._db.execute("select symbol, at from looked"))
+            self._kept = kept
         return self._kept
 
     def _open_rows(self) -> list[sqlite3.Row]:
