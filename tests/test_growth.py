@@ -4,6 +4,7 @@ import random
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal as D
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,6 +17,7 @@ from trading.core.instruments import Instrument
 from trading.core.types import Event, Fill, Order
 from trading.execution.protection import entered
 from trading.risk.limits import equity_balance
+from trading.risk.stress import SCENARIOS, stress
 from trading.services.queries_trading import events
 from trading.services.query_cache import MEMORY, view
 from trading.services.workspace import Workspace, ledger_for_reading
@@ -257,3 +259,33 @@ def test_an_answer_lives_until_something_happens_that_it_rests_on(tmp_path):
     MEMORY.expire(place)
     with pytest.raises(TradingError, match="is gone|event"):
         cash(place)
+
+
+def replayed_slowly(close, symbol, scenario):
+    "The path of one asset through a scenario, by itself; None where its prices are not there."
+    start, end = (pd.Timestamp(day, tz="UTC") for day in (scenario.start, scenario.end))
+    days = close.index.normalize()
+    before = close.loc[(days > start - pd.Timedelta(days=7)) & (days <= start), symbol].dropna()
+    within = close.loc[(days > start) & (days <= end), symbol].dropna()
+    if before.empty or within.empty or within.index[-1].normalize() < end - pd.Timedelta(days=7):
+        return None
+    return pd.concat([before.iloc[[-1]], within]) / before.iloc[-1]
+
+
+def test_stress_of_all_assets_at_once_is_that_of_each():
+    chance, days = np.random.default_rng(0), pd.bdate_range("2007-01-02", "2023-06-30", tz="UTC", name="timestamp").as_unit("us")
+    close = pd.DataFrame(100 * np.exp(np.cumsum(chance.normal(0, 0.01, (len(days), 12)), 0)), days, [f"S{k}" for k in range(12)])
+    close = close.mask(chance.random(close.shape) < 0.15)
+    for k in range(4):  # some begin late, some end early
+        close.iloc[: 900 * (k + 1), k], close.iloc[-700 * (k + 1):, k + 4] = np.nan, np.nan
+    weights = pd.Series(chance.normal(0, 0.1, 12), close.columns)
+    for held in (weights, weights.iloc[8:], weights.iloc[:3]):
+        found = stress(held, pd.concat({"close": close}, axis=1, names=["field", "symbol"]))
+        for name, row in found.iterrows():
+            scenario = next(s for s in SCENARIOS.values() if s.name == name)
+            paths = {s: p for s in held.index if scenario.start and (p := replayed_slowly(close, s, scenario)) is not None}
+            assert row["replayed"] == pytest.approx(sum(abs(held[s]) for s in paths))
+            if len(paths) == len(held):
+                together = 1 + (pd.DataFrame(paths).sort_index().ffill().bfill() - 1) @ held[list(paths)]
+                assert row["deepest"] == pytest.approx(-(together / together.cummax() - 1).min(), rel=1e-12)
+                assert row["loss"] == pytest.approx(-sum(held[s] * (p.iloc[-1] - 1) for s, p in paths.items()), rel=1e-12)
