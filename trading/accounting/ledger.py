@@ -324,10 +324,11 @@ class Ledger(EventLog):
             found = self._kept_marks(account).balance(now, float(equity), float(contributed))
         if found is not None:
             return found
-        from trading.risk.limits import equity_balance
-
-        state = equity_balance(performance_equity(value_now(self.equity_history(account), self.flows(account), now, equity, contributed)))
-        return state.equity, state.peak, state.day_start
+        series = performance_equity(value_now(self.equity_history(account), self.flows(account), now, equity, contributed))
+        if not (series > 0).all():
+            raise BadInput(f"{account}: the equity must be above zero to be measured against its limits, and is {equity:f} now")
+        before = series[series.index.normalize() < series.index[-1].normalize()]
+        return float(series.iloc[-1]), float(series.max()), float((before if len(before) else series[:1]).iloc[-1])
 
     def history_anew(
         self, account: str, more: Mapping[str, dict] | None = None,

@@ -13,6 +13,7 @@ from . import decimals as decimals
 from . import drawdown as drawdown
 from . import english as english
 from . import errors as errors
+from . import evidence_key as evidence_key
 from . import extensions as extensions
 from . import files as files
 from . import hash_chain as hash_chain
@@ -60,6 +61,7 @@ from .decimals import EXACT as EXACT, strip_zeros as strip_zeros
 from .drawdown import value_drawdown as value_drawdown, drawdown_now as drawdown_now
 from .english import pluralize as pluralize, plural as plural, spelled as spelled, count as count, article as article, with_article as with_article, listed as listed, sentence as sentence
 from .errors import TradingError as TradingError, BadInput as BadInput, BadSettings as BadSettings, MissingData as MissingData, DamagedStore as DamagedStore, StaleData as StaleData, VenueError as VenueError, VenueUnreachable as VenueUnreachable, NotSent as NotSent, UnknownOutcome as UnknownOutcome, Refused as Refused, Halted as Halted, Locked as Locked, Busy as Busy, StageFailed as StageFailed, NotSignedIn as NotSignedIn, LockedOut as LockedOut, Forbidden as Forbidden, damage_sentence as damage_sentence
+from .evidence_key import EvidenceKey as EvidenceKey, key_file as key_file, read_evidence_key as read_evidence_key, make_evidence_key as make_evidence_key, head_line as head_line, read_head_line as read_head_line, is_sealed as is_sealed, write_head_line as write_head_line
 from .extensions import extension_names as extension_names, find_extension as find_extension, load_extension as load_extension
 from .files import write_atomic as write_atomic, lock_folder as lock_folder
 from .hash_chain import chain_hash as chain_hash, keyed_hash as keyed_hash
@@ -77,7 +79,7 @@ from .settings import Found as Found, SETTINGS_SECTIONS as SETTINGS_SECTIONS, re
 from .settings_edit import RESTART as RESTART, change_text as change_text, check_text as check_text, differences as differences, apply_settings as apply_settings, apply_changes as apply_changes
 from .settings_model import SAMPLE_MARKETS as SAMPLE_MARKETS, CLOCK as CLOCK, ALERT_LEVEL_NAMES as ALERT_LEVEL_NAMES, AlertLevel as AlertLevel, RuleLine as RuleLine, WATCH as WATCH, RunSettings as RunSettings, MarketSettings as MarketSettings, ForecastSettings as ForecastSettings, DecisionSettings as DecisionSettings, AllocateSettings as AllocateSettings, CostSettings as CostSettings, TradeSettings as TradeSettings, ExecutionSettings as ExecutionSettings, LiveSettings as LiveSettings, LimitSettings as LimitSettings, MarginSettings as MarginSettings, PromotionSettings as PromotionSettings, AccessSettings as AccessSettings, ScheduleSettings as ScheduleSettings, LoopSettings as LoopSettings, AlertSettings as AlertSettings, HealthSettings as HealthSettings, BackupSettings as BackupSettings, ServiceSettings as ServiceSettings, nearest_name as nearest_name, Settings as Settings
 from .settings_overrides import OVERRIDES_FILE as OVERRIDES_FILE, read_overrides as read_overrides, overridden_settings as overridden_settings
-from .settings_section import SettingsSection as SettingsSection, ProtectionSettings as ProtectionSettings
+from .settings_section import SettingsSection as SettingsSection, ProtectionSettings as ProtectionSettings, SizingSettings as SizingSettings
 from .shown_tables import ShownFrame as ShownFrame, ShownSeries as ShownSeries
 from .sleeve_lines import SleeveLine as SleeveLine, read_sleeve as read_sleeve
 from .sqlite import transaction as transaction, open_database as open_database, open_readonly as open_readonly, single_transaction as single_transaction
@@ -91,5 +93,5 @@ from .types import Side as Side, OrderType as OrderType, OrderStatus as OrderSta
 from .values import ZERO as ZERO, Value as Value
 from .venue_profiles import PROFILES as PROFILES, VenueQuery as VenueQuery, VenueProfile as VenueProfile, profile_of as profile_of, require_contract as require_contract
 from .venue_proxy import VenueProxy as VenueProxy, offers as offers
-from .written_settings import Fraction as Fraction, Words as Words, Numbers as Numbers, LimitLevel as LimitLevel, read_words as read_words, read_named_numbers as read_named_numbers, bars_ahead as bars_ahead
+from .written_settings import Fraction as Fraction, FEATURE_SETS as FEATURE_SETS, Words as Words, Numbers as Numbers, LimitLevel as LimitLevel, read_words as read_words, read_named_numbers as read_named_numbers, bars_ahead as bars_ahead, read_features as read_features
 from .written_times import DATE_ORDERS as DATE_ORDERS, WrittenTimes as WrittenTimes, read_times as read_times, in_utc as in_utc, session_days as session_days

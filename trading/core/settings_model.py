@@ -26,10 +26,10 @@ from .cron import Cron, TimeZoneName
 from .errors import BadInput
 from .extensions import extension_names
 from .margin import MarginTerms
-from .settings_section import ProtectionSettings, SettingsSection
+from .settings_section import ProtectionSettings, SettingsSection, SizingSettings
 from .sleeve_lines import SleeveLine
 from .types import stable_hash
-from .written_settings import Fraction, LimitLevel, Numbers, Words, bars_ahead, read_named_numbers, read_words
+from .written_settings import Fraction, LimitLevel, Numbers, Words, bars_ahead, read_features, read_named_numbers, read_words
 
 # %% ../../nbs/00_core/44_settings_model.ipynb #1386290f
 SAMPLE_MARKETS = ("sample", "stocks", "indices", "fx", "coins", "coins_1h", "forex", "forex_1h", "etfs")  # 'sample' is the stocks
@@ -95,7 +95,7 @@ class MarketSettings(SettingsSection):
         return self.source == "ccxt" or (self.source == "sample" and self.sample_kind.startswith("coins"))
 
 
-_ESTIMATORS = ("ridge", "forest", "histogram", "boosting", "blend", "stack")
+_ESTIMATORS = ("ridge", "running", "forest", "histogram", "boosting", "blend", "stack", "ar", "dense", "cnn", "lstm", "transformer")
 
 
 def _estimator_name(name: str) -> str:
@@ -107,7 +107,8 @@ def _estimator_name(name: str) -> str:
 
 
 class ForecastSettings(SettingsSection):
-    model: Annotated[str, AfterValidator(_estimator_name)] = Field("ridge", description="estimator until training promotes one: ridge, forest, histogram, boosting, blend, stack, or one that an installed package brings")
+    model: Annotated[str, AfterValidator(_estimator_name)] = Field("ridge", description="estimator until training promotes one: ridge, running, forest, histogram, boosting, blend, stack, ar (autoregression), dense, cnn, lstm, transformer (networks, with carnet[deep]), or one that an installed package brings")
+    features: Annotated[str, AfterValidator(read_features)] = Field("", description="what models look at: plain, technical with longer time frames (technical 1w), sequence of the last bars (sequence 20, sequence 20 volume), or NAME of features/NAME.py with a function features(bars); empty: plain, and a sequence for ar, cnn, lstm and transformer")
     horizons: Numbers = Field((1, 5, 20), min_length=1, description="how far ahead: in bars, or as times such as 1h, 4h, 24h, which are kept as bars")
     window: int = Field(2520, ge=100, description="bars of history to learn from")
     coverage: float = Field(0.9, gt=0.5, lt=1, description="share of outcomes that the interval should contain")
@@ -131,8 +132,7 @@ class AllocateSettings(SettingsSection):
     risk_level: str = Field("medium", description="row of [risk_levels] that the policy keeps")
     window: int = Field(504, ge=30, description="bars of history for covariances")
     every: int = Field(21, ge=1, description="bars between decisions of the back-tested policy")
-    sleeve_rule: Literal["halve", "none", "retire"] = Field("halve", description="when a promoted strategy earns less than half of what its promotion showed: halve its share at 2 "
-                                                            "standard errors and take it away at 3, retire: take it away at 2, none: only say so")
+    sleeve_rule: Literal["halve", "none", "retire"] = Field("halve", description="what becomes of a strategy that earns less than half of its promise")
     cycle: Literal["composite-v0", "signals-v2"] = Field("composite-v0", description="how the cycle of coins is scored; high means opposite things")
 
 
@@ -251,6 +251,7 @@ class ScheduleSettings(SettingsSection):
     maintenance: Cron = Field("0 5 * * 0", description="tidying the store, verifying the ledger, and a backup")
     reconcile: Cron = Field("17 * * * *", description="comparing accounts of real orders with their venues")
     watch: Cron = Field("*/15 * * * *", description="examining the machine and sending what is owed")
+    notebook_minutes: float = Field(240, ge=0, description="a notebook that has not ended by then is stopped; the run goes on where it was; 0: never")
 
 # %% ../../nbs/00_core/44_settings_model.ipynb #efc26999
 CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
@@ -283,6 +284,7 @@ class BackupSettings(SettingsSection):
     folder: str = Field("", description="of backups, made weekly by the maintenance; empty: none are made")
     keep: int = Field(7, ge=1, description="how many of the newest stay")
     reports: bool = Field(True, description="runs and their reports too")
+    anchors: Words = Field((), description="where the ends of audit log and ledgers are written daily: files, channel:NAME of an alert, postgresql://…")
 
 
 class ServiceSettings(SettingsSection):
@@ -328,6 +330,7 @@ class Settings(BaseSettings):
     calendars: dict[str, Annotated[str, AfterValidator(check_calendar)]] = Field(default_factory=dict)
     promotion: PromotionSettings = PromotionSettings()
     protection: ProtectionSettings = ProtectionSettings()
+    sizing: SizingSettings = SizingSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     loop: LoopSettings = LoopSettings()
     access: AccessSettings = AccessSettings()

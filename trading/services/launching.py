@@ -11,9 +11,9 @@ import logging
 import os
 import threading
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ..core.errors import BadInput, MissingData
@@ -74,9 +74,10 @@ def execute_run(
     run: Run,
     settings: Settings,  # of the run
     shown: AbstractContextManager | None = None,  # open while the stages work, for example what draws them
-) -> None:
-    "Execute the stages of a run that are not done: as a flow run where PREFECT_API_URL names a server, else right here.\n\nParameters\n----------\nrun : Run\nsettings : Settings\n    of the run\nshown : AbstractContextManager | None, default None\n    open while the stages work, for example what draws them"
+) -> str:  # what came of a training that the run started; empty: none was due
+    "Execute the stages of a run that are not done, and the training that it found due: as a flow run where PREFECT_API_URL names a server, else right here.\n\nParameters\n----------\nrun : Run\nsettings : Settings\n    of the run\nshown : AbstractContextManager | None, default None\n    open while the stages work, for example what draws them\n\nReturns\n-------\nstr\n    what came of a training that the run started; empty: none was due"
     from trading.pipeline.notebook_runner import Kernel, execute_stages
+    from trading.pipeline.training import train_after
 
     for name in ("papermill", "traitlets", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -84,8 +85,9 @@ def execute_run(
         if os.environ.get("PREFECT_API_URL"):
             prepare_prefect(settings.run.data)
             load_flow("daily").daily(run, kernel)
-        else:
-            execute_stages(run, kernel)
+            return ""
+        execute_stages(run, kernel)
+        return train_after(run, kernel, datetime.now(UTC))
 
 
 HEARTBEAT_SECONDS = 15.0  # between two signs of life of the schedule
@@ -133,17 +135,18 @@ def require_alive(
 
 
 def keep_schedule(
-    settings: Settings,
+    every: Sequence[tuple[str, Settings]],  # portfolios and their settings; the first one's data folder holds Prefect's own files
     once: bool = False,  # register the schedule and stop; for tests
-    more: Iterable[Settings] = (),  # of further profiles, served by the same process
     ui: bool = False,  # with Prefect's page
 ) -> Iterator[str]:  # what happens, in words
-    "Keep running, and start each job when its cron line in the settings says so.\n\nParameters\n----------\nsettings : Settings\nonce : bool, default False\n    register the schedule and stop; for tests\nmore : Iterable[Settings], default ()\n    of further profiles, served by the same process\nui : bool, default False\n    with Prefect's page\n\nYields\n------\nIterator[str]\n    what happens, in words"
-    require_vault(Path(settings.run.data))
+    "Keep running, and start each job when its cron line in the settings says so.\n\nParameters\n----------\nevery : Sequence[tuple[str, Settings]]\n    portfolios and their settings; the first one's data folder holds Prefect's own files\nonce : bool, default False\n    register the schedule and stop; for tests\nui : bool, default False\n    with Prefect's page\n\nYields\n------\nIterator[str]\n    what happens, in words"
+    settings = every[0][1]
+    for _, own in every:
+        require_vault(Path(own.run.data))
     prepare_prefect(settings.run.data, level="WARNING", kept="INFO")
     with own_server(Path(settings.run.data) / "prefect" / "server.log", ui) as url, _heartbeat(Path(settings.run.data), url):
         yield f"Prefect server: {url}" + (f"; its page: {url.removesuffix('/api')}" if ui else "")
-        yield from load_flow("serve").serve_schedule([settings, *more], once)
+        yield from load_flow("serve").serve_schedule(every, once)
 
 # %% ../../nbs/13_services/42_launching.ipynb #f7b6b59b
 def compare_named(one: str, other: str) -> list[str]:  # empty: equal
