@@ -110,8 +110,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venue_control": ["UnlockMt5", "unlock_mt5"],
     "workspace": [
-        "Workspace", "workspace_of", "current_settings", "settings_in_force", "account_of", "shared_state", "ledger_for_reading",
-        "has_ledger", "ledger_for_writing",
+        "ANSWER_PARTS", "Workspace", "workspace_of", "current_settings", "settings_in_force", "account_of", "shared_state", "rests_on",
+        "ledger_state", "ledger_for_reading", "has_ledger", "ledger_for_writing",
     ],
 }, modules=[
     "access", "account_control", "alerting", "backups", "book_control", "commands", "data_control", "demo", "evidence", "exports",
