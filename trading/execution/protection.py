@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from operator import truediv
 
 from ..accounting.account_book import fill_from, plain
 from ..accounting.event_kinds import read_ratio, scale_units
@@ -74,7 +73,7 @@ def protections(
     account: str,
 ) -> dict[str, Protection]:  # by symbol
     "Return what is in force.\n\nParameters\n----------\nledger : Ledger\naccount : str\n\nReturns\n-------\ndict[str, Protection]\n    by symbol"
-    newest = {e.data["symbol"]: e.data for e in ledger.events(account, PROTECTION)}
+    newest = ledger.newest_of_each(account, PROTECTION, "symbol")
     return {s: Protection.from_json(json.dumps({k: v for k, v in d.items() if k not in ("on", "why")})) for s, d in newest.items() if d["on"]}
 
 
@@ -90,23 +89,25 @@ def entered(
     symbol: str,
 ) -> datetime | None:  # UTC; None: it was there before the books
     "Return when the position that is held now was begun.\n\nParameters\n----------\nledger : Ledger\naccount : str\nsymbol : str\n\nReturns\n-------\ndatetime | None\n    UTC; None: it was there before the books"
-    units, since = ZERO, None
-    for _, event in ledger.history(account):
-        if event.data.get("symbol") == symbol and event.kind == "split":
-            units = scale_units(units, read_ratio(event.data["ratio"]))
-        elif event.data.get("symbol") == symbol and event.kind == "fill":
-            before, units = units, units + fill_from(event.data).units
-            since = event.timestamp if (before == 0 or before * units < 0) else since
-    return since if units else None
+    units, since, _ = _begun(ledger, account, symbol)
+    return datetime.fromisoformat(since) if units and since else None
 
 
-def _split(desk: OrderContext, symbol: str, since: datetime | None) -> Decimal:
-    "Return how many units of a symbol one unit of then has become; None: as long as the books go back."
-    ratio = Decimal(1)
-    for _, event in desk.ledger.history(desk.account):
-        if event.kind == "split" and event.data["symbol"] == symbol and (since is None or event.timestamp >= since):
-            ratio *= truediv(*read_ratio(event.data["ratio"]))
-    return ratio
+def _begun(ledger: Ledger, account: str, symbol: str) -> tuple[Decimal, str, Decimal]:  # units, since when they are there, and units of now for one of then
+    "Return what the trades and splits of a symbol come to."
+    return ledger.fold("entered", account, ["fill", "split"], dict, _carry).get(symbol, (ZERO, "", Decimal(1)))
+
+
+def _carry(begun: dict[str, tuple[Decimal, str, Decimal]], kind: str, data: dict) -> dict[str, tuple[Decimal, str, Decimal]]:
+    "Carry a trade or a split into the units of its symbol."
+    before, since, ratio = begun.get(data["symbol"], (ZERO, "", Decimal(1)))
+    if kind == "split":
+        new = read_ratio(data["ratio"])
+        begun[data["symbol"]] = scale_units(before, new), since, ratio * new[0] / new[1]
+    else:
+        units = before + fill_from(data).units
+        begun[data["symbol"]] = (units, data["timestamp"], Decimal(1)) if before == 0 or before * units < 0 else (units, since, ratio)
+    return begun
 
 # %% ../../nbs/09_execution/43_protection.ipynb #c4a7a71c
 def _ended(desk: OrderContext, name: str) -> bool:
@@ -194,7 +195,7 @@ def _watch(desk: OrderContext, p: Protection, price: Decimal | None, extremes: E
     if held is None or (held.amount > 0) != p.long or (begun is not None and begun != p.since):  # closed, or closed and opened again
         _note(desk, _take_off(desk, p), False, "the position was closed")
         return [f"{p.symbol}: the protection has ended, the position was closed"]
-    changed = [e for _, e in desk.ledger.history(desk.account) if e.kind in ("rename", "merger") and e.data["symbol"] == p.symbol and e.timestamp >= p.since]
+    changed = [e for e in desk.ledger.events(desk.account, ("rename", "merger"), p.since) if e.data["symbol"] == p.symbol]
     if changed or market is None:
         _note(desk, _take_off(desk, p), False, f"{changed[0].kind} of {p.symbol}" if changed else "it is not traded there any more")
         return [f"{p.symbol}: the protection has ended ({changed[0].kind if changed else 'it is not traded there any more'}); give new prices"]
@@ -208,12 +209,11 @@ def _watch(desk: OrderContext, p: Protection, price: Decimal | None, extremes: E
 
 def _scaled(desk: OrderContext, p: Protection, held: Position, market: Instrument) -> tuple[Protection, list[str]]:
     "Let the levels follow a split, or one that was taken back: what was worth 100 and is four now is left at a quarter of the price."
-    if (ratio := _split(desk, p.symbol, entered(desk.ledger, desk.account, p.symbol))) == p.ratio:
+    if (ratio := _begun(desk.ledger, desk.account, p.symbol)[2]) == p.ratio:
         return p, []
     then = lambda price, up: None if price is None else market.price(price * p.ratio / ratio, up=up)  # noqa: E731
     new = p.but(amount=held.amount, entry=held.average, best=then(p.best, p.long), stop=then(p.stop, not p.long), target=then(p.target, p.long), ratio=ratio, refused="", stop_order="", target_order="", number=_take_off(desk, p).number)
-    levels = [f"{what} {level}" for what, level in (("stop", new.stop), ("take profit", new.target)) if level is not None]
-    return _note(desk, new), [", ".join([f"{p.symbol} was split: {abs(new.amount):f} from {new.entry} are protected", *levels])]
+    return _note(desk, new), [", ".join([f"{p.symbol} was split: {abs(new.amount):f} from {new.entry} are protected", *(f"{what} {at}" for what, at in (("stop", new.stop), ("take profit", new.target)) if at is not None)])]
 
 
 def _book(desk: OrderContext, symbol: str) -> None:
@@ -319,7 +319,7 @@ def protect_position(
     if market is None or price is None:
         raise BadInput(f"{desk.venue.name} has no {'price' if market else 'market'} of {symbol} now; nothing was changed")
     p = _protection(held, since, by, rules, market, price, extremes)
-    p = p.but(stop=stop if stop is not None else p.stop, target=target if target is not None else p.target, until=until or p.until, ratio=_split(desk, symbol, entered(desk.ledger, desk.account, symbol)))
+    p = p.but(stop=stop if stop is not None else p.stop, target=target if target is not None else p.target, until=until or p.until, ratio=_begun(desk.ledger, desk.account, symbol)[2])
     for what, level, below in (("stop", p.stop, p.long), ("take profit", p.target, not p.long)):
         if level is not None and by != BY_RULE and (level >= price if below else level <= price):
             raise BadInput(f"{symbol}: a {what} at {level} would act at once, the price is {price}; close the position instead, or give a price on the other side")
