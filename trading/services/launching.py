@@ -8,6 +8,7 @@ __all__ = ['HEARTBEAT_SECONDS', 'run_named', 'report_page', 'begin_run', 'execut
 
 # %% ../../nbs/13_services/42_launching.ipynb #bddfb6f7
 import logging
+import os
 import threading
 import urllib.request
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from ..core.errors import BadInput, MissingData
 from ..core.settings import Settings, load_settings
-from ..pipeline.launch import load_flow, open_run, own_server, prepare_prefect, settings_of, start_server
+from ..pipeline.launch import load_flow, open_run, own_server, prepare_prefect, settings_of
 from ..pipeline.run_compare import NumbersVerdict, compare_inputs, compare_runs, judge_numbers, open_reproduction
 from ..pipeline.run_compare import run_rows as run_rows
 from ..pipeline.run_record import Run, find_run
@@ -74,19 +75,17 @@ def execute_run(
     settings: Settings,  # of the run
     shown: AbstractContextManager | None = None,  # open while the stages work, for example what draws them
 ) -> None:
-    "Execute the stages of a run that are not done: kernel and server are started side by side.\n\nParameters\n----------\nrun : Run\nsettings : Settings\n    of the run\nshown : AbstractContextManager | None, default None\n    open while the stages work, for example what draws them"
-    from trading.pipeline.notebook_runner import Kernel
+    "Execute the stages of a run that are not done: as a flow run where PREFECT_API_URL names a server, else right here.\n\nParameters\n----------\nrun : Run\nsettings : Settings\n    of the run\nshown : AbstractContextManager | None, default None\n    open while the stages work, for example what draws them"
+    from trading.pipeline.notebook_runner import Kernel, execute_stages
 
-    prepare_prefect(settings.run.data)
-    ready = start_server(run.folder / "server.log")
+    for name in ("papermill", "traitlets", "httpx"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with shown or nullcontext(), Kernel(run.folder / "kernel.log") as kernel:
-        flows = load_flow("daily")
-        for name in ("papermill", "traitlets", "httpx"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        import papermill  # noqa: F401  while the server is on its way
-
-        ready()
-        flows.daily(run, kernel)
+        if os.environ.get("PREFECT_API_URL"):
+            prepare_prefect(settings.run.data)
+            load_flow("daily").daily(run, kernel)
+        else:
+            execute_stages(run, kernel)
 
 
 HEARTBEAT_SECONDS = 15.0  # between two signs of life of the schedule
