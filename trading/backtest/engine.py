@@ -194,7 +194,8 @@ def backtest(
         parts = [slice(n, n + 1) for n in range(len(market.symbols))] if apart else [slice(None)]
         runs, market = [run_book(fine, purse, trade, account, *tables, columns=part) for part in parts], fine
     frames = read_runs(market, runs, bars.index)
-    silent = [s for s in market.symbols if ("volume", s) in bars and not (bars["volume"][s] > 0).any()]
+    volume = bars["volume"] if "volume" in bars.columns.get_level_values(0) else pd.DataFrame(index=bars.index)
+    silent = [s for s, there in zip(volume, (volume.to_numpy(float) > 0).any(axis=0), strict=True) if not there]
     told = assumption_table(market, costs, trade, account, silent, detail is not None, periods)
     tested = _result(frames, bars, costs, periods, market.fill, told)
     done = tested if not currency else _in_currency(tested, None if weights is None else target_rows(bars, weights, fill, account), currency, rates)
@@ -302,13 +303,10 @@ def own_rules(
     given: TradeRules,  # by whoever runs it; these go first
 ) -> TradeRules:
     "Take the rules that the strategy itself has, under those that were given.\n\nParameters\n----------\nstrategy : Any\nbars : pd.DataFrame\n    time × (field, symbol)\ngiven : TradeRules\n    by whoever runs it; these go first\n\nReturns\n-------\nTradeRules"
-    if not hasattr(strategy, "rules"):
-        return given
-    own = strategy.rules(bars)
+    own = strategy.rules(bars) if hasattr(strategy, "rules") else {}
     if strange := [n for n in own if n not in RULE_NAMES]:
         raise BadInput(f"{type(strategy).__name__}.rules names {strange[0]!r}; it may name {', '.join(RULE_NAMES)}")
-    said = {n: v for n in RULE_NAMES if (v := getattr(given, n)) is not getattr(TradeRules, n)}
-    return TradeRules(**{**own, **said}) if own else given
+    return TradeRules(**own | {n: v for n in RULE_NAMES if (v := getattr(given, n)) is not getattr(TradeRules, n)}) if own else given
 
 
 def plan_run(
@@ -327,10 +325,8 @@ def plan_run(
         return np.zeros(market.planes.shape[1:], np.int8), entry_ways(market, trade), _targets(weights, market.index, market.symbols, market.planes[0], account)
     if trade.order != "market" and market.fill == "close" and (market.planes[2] == market.planes[3]).all():
         raise BadInput(f"order={trade.order!r} needs highs and lows; these bars have closes only")
-    if isinstance(signals, np.ndarray):
-        act = ask_positions(signals, market.planes[0])
-    else:
-        act = ask(signals, bars, pd.DataFrame(market.planes[0], bars.index, market.symbols))
+    price = pd.DataFrame(market.planes[0], bars.index, market.symbols)
+    act = ask_positions(signals, market.planes[0]) if isinstance(signals, np.ndarray) else ask(signals, bars, price)
     return act, entry_ways(market, trade, _sizes(trade, bars, account, periods))
 
 
@@ -349,9 +345,8 @@ def target_rows(
 def _targets(weights: pd.DataFrame, index: pd.DatetimeIndex, symbols: list[str], price: np.ndarray, account: AccountRules) -> np.ndarray:
     "Move checked weights to the fills of the bars (time × symbol); NaN where nothing is decided."
     check_index(weights, "weights")
-    if list(weights) != symbols:
-        same_symbols(weights.columns, symbols, "weights")
-        weights = weights[symbols]
+    same_symbols(weights.columns, symbols, "weights")
+    weights = weights if list(weights) == symbols else weights[symbols]
     rows, values = index.get_indexer(weights.index), weights.to_numpy(dtype=float)
     if (rows < 0).any():
         raise BadInput(f"the weights are of {weights.index[rows < 0][0]}, which is not a bar; decide at the close of a bar")
@@ -361,8 +356,8 @@ def _targets(weights: pd.DataFrame, index: pd.DatetimeIndex, symbols: list[str],
     if (over := (total := values.sum(axis=1)) > account.leverage + 1e-9).any():
         raise BadInput(f"the weights sum to {total[over][0]:.4f} at {weights.index[over][0]}; at most {account.leverage:g}, the rest is cash")
     if (over := (gross := np.abs(values).sum(axis=1)) > account.leverage + 1e-9).any():
-        raise BadInput(f"the weights have a gross value of {gross[over][0]:.4f} times the account at {weights.index[over][0]}; "
-                       f"at most {account.leverage:g}; say what the margin allows, for example leverage={int(np.ceil(gross.max()))}")
+        raise BadInput(f"the weights have a gross value of {gross[over][0]:.4f} times the account at {weights.index[over][0]}; at most "
+                       f"{account.leverage:g}; say what the margin allows, for example leverage={int(np.ceil(gross.max()))}")
     targets = np.full(price.shape, np.nan)
     for column, known in enumerate(~np.isnan(price).T):
         tradable = np.flatnonzero(known)
