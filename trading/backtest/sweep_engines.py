@@ -148,8 +148,8 @@ def run_accounts(
             run = run_events(bars, there.market, strategy, job.costs, trade, job.account)
             found = [(run.value, run.gross, run.orders, run.trades[run.trades[:, 10] == 0])]
         else:
-            if kept is None or kept[0] is not trade or kept[1] is not there or not isinstance(signals, np.ndarray):
-                kept = trade, there, plan_run(bars, there.market, signals, weights, trade, job.account, job.periods)
+            if kept is None or kept[0] is not trade or kept[1] is not there or trade.kelly or not isinstance(signals, np.ndarray):
+                kept = trade, there, plan_run(bars, there.market, signals, weights, trade, job.account, job.periods, job.costs)
             elif kept[3] is not signals:
                 kept = *kept[:2], (ask_positions(signals, there.market.planes[0]), kept[2][1])
             kept = (*kept[:3], signals)

@@ -23,7 +23,7 @@ from ..core.errors import BadInput, MissingData, StaleData, VenueError, VenueUnr
 from ..core.files import write_atomic
 from ..core.numbers import decimal_sign, read_numbers
 from ..core.written_times import in_utc, read_times
-from .panel import default_features
+from .panel import features_of
 
 # %% ../../nbs/04_forecast/84_sentiment.ipynb #95a281ec
 _NAMES = {
@@ -142,19 +142,20 @@ def add_scores(
 # %% ../../nbs/04_forecast/84_sentiment.ipynb #6248a0d6
 @dataclass(frozen=True)
 class SentimentFeatures:
-    "The plain features, and beside them a dated score for the whole market or for each symbol.\n\nParameters\n----------\nscores : pd.Series | pd.DataFrame\n    by the UTC time of publication; one column for each symbol, or one score for all\ntimeframe : str, default '1d'\n    length of one bar\nmax_age : str, default '7d'\n    an older score counts as missing\nhalflife : str, default ''\n    in which a score fades to the mean of those before it; empty: it stays"
+    "The plain features, and beside them a dated score for the whole market or for each symbol.\n\nParameters\n----------\nscores : pd.Series | pd.DataFrame\n    by the UTC time of publication; one column for each symbol, or one score for all\ntimeframe : str, default '1d'\n    length of one bar\nmax_age : str, default '7d'\n    an older score counts as missing\nhalflife : str, default ''\n    in which a score fades to the mean of those before it; empty: it stays\nbase : Any, default None\n    source of the features beside the score; None: the plain ones"
 
     scores: pd.Series | pd.DataFrame  # by the UTC time of publication; one column for each symbol, or one score for all
     timeframe: str = "1d"  # length of one bar
     max_age: str = "7d"  # an older score counts as missing
     halflife: str = ""  # in which a score fades to the mean of those before it; empty: it stays
+    base: Any = None  # source of the features beside the score; None: the plain ones
 
     def transform(
         self,
         bars: pd.DataFrame,  # time × (field, symbol)
     ) -> pd.DataFrame:  # time × (feature, symbol)
         "Return the features of bars; refuse bars whose end no score reaches.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\n\nReturns\n-------\npd.DataFrame\n    time × (feature, symbol)"
-        features = default_features(bars["close"])
+        features = features_of(bars, self.base)
         symbols = list(features.columns.unique(1))
         if isinstance(self.scores, pd.Series):
             return add_scores(features, self._aligned(self.scores, bars.index, "the market"))

@@ -28,8 +28,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "add_books", "CombinedLedger", "whole_ledger", "SerializedVenue", "CombinedVenue", "MultiVenueAccount", "require_within",
         "open_trading_account",
     ],
+    "named_model": ["NETWORKS", "READ_SEQUENCES", "OWN_FEATURES", "named_features"],
     "named_optimizer": ["PATH_OPTIONS", "path_options"],
-    "named_sleeves": ["Sleeve", "promoted_evidence"],
+    "named_sleeves": ["Sleeve", "check_names", "size_rule", "sleeve_sizes", "promoted_evidence"],
     "notebook_runner": [
         "POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "ease_imports", "Kernel", "run_stage", "execute_stages", "run_in_process",
     ],
@@ -76,7 +77,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
 }, modules=[
     "account", "account_snapshot", "currency_rates", "cycle", "factory", "forecast_review", "instruments", "launch", "market_bars",
-    "marks", "memory_run", "multi_venue", "named_optimizer", "named_sleeves", "notebook_runner", "paper", "plan_approval", "plan_check",
-    "position_protection", "price_snapshot", "replay", "replay_result", "run_compare", "run_record", "sentiment", "sleeves", "steps",
-    "target_weights", "trade_loop", "trade_report", "trade_steps", "venue_factory",
+    "marks", "memory_run", "multi_venue", "named_model", "named_optimizer", "named_sleeves", "notebook_runner", "paper", "plan_approval",
+    "plan_check", "position_protection", "price_snapshot", "replay", "replay_result", "run_compare", "run_record", "sentiment", "sleeves",
+    "steps", "target_weights", "trade_loop", "trade_report", "trade_steps", "venue_factory",
 ])

@@ -24,7 +24,6 @@ from ..data.arrow import content_version
 from ..features.cycle_score import CycleScore, pin_cycle
 from ..features.regime import RegimeDetector
 from ..forecast.decisions import DayDecisions, accepted_forecasts, decide_day, describe_decisions, judge_record
-from ..forecast.estimators import make_estimator
 from ..forecast.feedback import FeedbackState
 from ..forecast.feedback_words import feedback_words
 from ..forecast.forecaster import COLUMNS, HorizonForecaster, hold_out
@@ -37,6 +36,7 @@ from .forecast_review import learn_today
 from .currency_rates import account_bars
 from .factory import bars_of, calendars_of, market_source, models_of, symbol_calendars
 from .launch import settings_of
+from .named_model import named_model
 from .price_snapshot import moved_since_close, pinned_price_snapshot
 from .run_record import Run
 from .sentiment import take_sentiment
@@ -80,7 +80,7 @@ def train_forecaster(
     bars = closed_by(bars_of(run), until, market.timeframe).iloc[-f.window :]
     if not len(bars):
         raise BadInput(f"no bar had closed by the last weekly training, {until:%Y-%m-%d %H:%M}; begin later, or set forecast.refit to run")
-    estimator = load(models, promoted).estimator if promoted else make_estimator(f.model, settings.run.seed)
+    estimator = load(models, promoted).estimator if promoted else named_model(settings)
     forecaster = HorizonForecaster(estimator, f.horizons, market.timeframe, level=f.coverage, adaptive=f.adaptive).fit(bars, mood)
     data = record.data_version if f.refit == "run" else content_version(bars, market_source(settings).name, market.timeframe)
     told = {"data_version": data, "code_version": record.packages["carnet"], "bars": len(bars), "first": bars.index[0], "last": bars.index[-1]}
