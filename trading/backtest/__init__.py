@@ -41,7 +41,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "PERTURBATIONS", "load_model", "fixed_seeds", "is_fitted", "run_pipeline", "output_table", "perturb_bars", "perturb_tables",
         "changed_past",
     ],
-    "leak_source": ["FILES", "CLOCKS", "CACHES", "unseen_inputs"],
+    "leak_source": ["FILES", "CLOCKS", "BY_NAME", "CACHES", "unseen_inputs"],
     "lent_arrays": ["lend"],
     "overfitting": [
         "EULER", "ReturnRecord", "probabilistic_sharpe", "minimum_track_record", "expected_best_sharpe", "deflated_sharpe",

@@ -48,7 +48,7 @@ from .interactive_plots import InteractivePlot as InteractivePlot, trade_plot as
 from .joint_test import block_length as block_length, dependence as dependence, bootstrap_counts as bootstrap_counts, JointTest as JointTest, family_highest as family_highest, cell_statistic as cell_statistic
 from .leak_detector import PERIODS as PERIODS, Leak as Leak, LeakReport as LeakReport, find_leaks as find_leaks
 from .leak_probes import PERTURBATIONS as PERTURBATIONS, load_model as load_model, fixed_seeds as fixed_seeds, is_fitted as is_fitted, run_pipeline as run_pipeline, output_table as output_table, perturb_bars as perturb_bars, perturb_tables as perturb_tables, changed_past as changed_past
-from .leak_source import FILES as FILES, CLOCKS as CLOCKS, CACHES as CACHES, unseen_inputs as unseen_inputs
+from .leak_source import FILES as FILES, CLOCKS as CLOCKS, BY_NAME as BY_NAME, CACHES as CACHES, unseen_inputs as unseen_inputs
 from .lent_arrays import lend as lend
 from .overfitting import EULER as EULER, ReturnRecord as ReturnRecord, probabilistic_sharpe as probabilistic_sharpe, minimum_track_record as minimum_track_record, expected_best_sharpe as expected_best_sharpe, deflated_sharpe as deflated_sharpe, independent_trials as independent_trials, Overfitting as Overfitting, pbo as pbo, reality_check as reality_check
 from .plots import plot_equity as plot_equity, plot_underwater as plot_underwater, plot_months as plot_months, plot_trades as plot_trades
