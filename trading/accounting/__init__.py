@@ -23,15 +23,16 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "ledger": ["MANY", "COMMUTES", "Ledger"],
     "ledger_postgres": [
-        "PostgresEvents", "SharedLedger", "open_ledger_at", "ledger_file", "events_after", "last_place", "count_events", "copy_ledger",
+        "PostgresEvents", "SharedLedger", "open_ledger_at", "database_witness", "ledger_file", "events_after", "last_place",
+        "count_events", "copy_ledger",
     ],
     "performance": ["Change", "compare_books", "marked_prices", "explain_change", "to_cents"],
     "replay": ["STEP_PLACES", "FillColumns", "read_fills", "whole_numbers", "roll_forward", "prefetch_one"],
     "statements": ["StatementLine", "Statement", "plain_coin", "read_statement"],
     "tax_lots": ["LotMethod", "Lot", "Sale", "Income", "LotBook", "add_event", "match_lots", "account_lots"],
     "unit_values": [
-        "MARK_SUMS", "FLOWS", "mark_of", "value_history", "as_traded", "flow_worth", "performance_equity", "value_now",
-        "money_weighted_return",
+        "MARK_SUMS", "FLOWS", "mark_of", "value_history", "value_of", "as_traded", "flow_worth", "performance_equity", "value_now",
+        "MarkFold", "money_weighted_return",
     ],
 }, modules=[
     "account_book", "event_kinds", "event_log", "event_table", "exports", "ledger", "ledger_postgres", "performance", "replay",

@@ -21,8 +21,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "loop": ["trade_command"],
     "main": ["COMMANDS", "CarnetGroup"],
     "ops": [
-        "alerts_group", "list_", "preview", "test", "acknowledge_command", "retry", "doctor_command", "watch_command", "after",
-        "backup_command", "restore_command", "verify_backup_command",
+        "alerts_group", "list_", "preview", "test", "acknowledge_command", "retry", "doctor_command", "watch_command", "after_job_command",
+        "after", "backup_command", "restore_command", "verify_backup_command",
     ],
     "optimise": ["optimise_command"],
     "orders": ["orders_group", "list_orders", "cancel_command", "replace_command", "protect_command", "watch_orders_command"],
@@ -34,7 +34,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "security": [
         "secrets", "set_secret", "list_secrets", "remove_secret", "rotate_vault", "scan_command", "users", "add_user", "list_users",
         "lock_user", "unlock_user", "enrol", "change_role", "change_password", "change_portfolios", "make_key", "list_keys", "revoke_key",
-        "list_sessions", "end_session", "audit_group", "show_audit", "verify_audit",
+        "list_sessions", "end_session", "audit_group", "show_audit", "verify_audit", "anchor_audit", "renew_audit",
     ],
     "strategies": [
         "read_grid", "strategies_group", "list_command", "show_command", "compare_sleeves_command", "promote_command", "retire_command",

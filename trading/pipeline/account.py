@@ -19,6 +19,7 @@ import pandas as pd
 from ..core.english import plural
 from ..accounting.ledger import Ledger
 from ..accounting.ledger_postgres import open_ledger_at
+from ..security.context import evidence_key
 from ..accounting.performance import Change, explain_change, to_cents
 from ..accounting.unit_values import unit_values
 from ..core.circuit_breaker import BackoffPolicy
@@ -83,6 +84,8 @@ def open_account_ledger(
     readonly: bool = False,  # only look
 ) -> Ledger:
     "Open the ledger of all accounts.\n\nParameters\n----------\nsettings : Settings\nreadonly : bool, default False\n    only look\n\nReturns\n-------\nLedger"
+    if not readonly:
+        evidence_key(settings.run.data)  # made at the first start
     return open_ledger_at(Path(settings.run.data) / "ledger.sqlite", readonly)
 
 
@@ -212,7 +215,15 @@ class TradingAccount:
         if plan_status(self.ledger, self.account, plan.hash) == "executed":
             return execution_of(self.ledger, self.account, plan.hash)
         guarded = SafeModeVenue(self.venue, self.ledger, self.account, self.clock, rules.errors)
-        prices = lambda: self.quotes([*self.ledger.positions(self.account), *(a.symbol for a in plan.actions)])  # noqa: E731
+        asked: dict = {"at": None}
+
+        def prices() -> dict[str, Decimal]:
+            "Ask once for every moment: the clock of a paper exchange stands still, that of a real one never does."
+            wanted, moment = {*self.ledger.book(self.account).positions, *(a.symbol for a in plan.actions)}, self.clock()
+            if moment != asked["at"] or not wanted <= asked["wanted"]:
+                asked.update(at=moment, wanted=wanted, prices=self.quotes(sorted(wanted)))
+            return asked["prices"]
+
         terms = rules.limits.margin
         limits = rules.limits if terms is None else rules.limits.but(margin=terms.at_venue(self.instruments))
         stop = watch_limits(self.ledger, self.account, limits, prices, self.clock, rules.switch)

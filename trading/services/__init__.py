@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "alerting": [
         "collect_day_facts", "collect_background_facts", "collect_alert_facts", "secret_of", "channels_of", "policy_of_alerts",
-        "open_outbox", "dispatch_alerts", "after_run", "try_channels", "list_alerts", "preview_alerts", "retry_alerts",
+        "open_outbox", "dispatch_alerts", "after_run", "after_job", "try_channels", "list_alerts", "preview_alerts", "retry_alerts",
     ],
     "backups": ["passphrase_of", "back_up", "verify_backup", "restore_backup"],
     "book_control": [
@@ -26,12 +26,13 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "data_control": ["UpdateMarket", "ImportBars", "BackUp", "RestoreBackup", "RetryAlerts"],
     "demo": ["DEMO_PROFILES", "demo_settings", "demo_days", "make_demo_runs", "prepare_demo", "make_demo", "demo_viewer"],
+    "evidence": ["ANCHORS", "Evidence", "anchor_places", "read_place", "write_place", "take_anchor", "verify_evidence", "renew_evidence"],
     "exports": ["EXPORTS", "export_accounts", "read_chosen"],
     "feedback_history": ["open_feedback", "describe_feedback"],
     "file_optimise": ["FileQuestion", "optimise_files"],
     "flow_runs": [
         "SCHEDULED", "run_of_flow", "choose_portfolio", "artifact_key", "printed_lines", "stage_lines", "plan_artifact", "day_note",
-        "cron_lines", "deployments_text",
+        "cron_lines", "scheduled_settings", "deployments_text",
     ],
     "holdings": ["import_holdings", "import_cointracking", "coin_prices", "holdings_elsewhere", "is_statement", "portfolio_csv"],
     "jobs": ["JOB", "WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
@@ -108,14 +109,14 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venue_control": ["UnlockMt5", "unlock_mt5"],
     "workspace": [
-        "Workspace", "workspace_of", "current_settings", "settings_in_force", "account_of", "shared_state", "ledger_for_reading",
-        "has_ledger", "ledger_for_writing",
+        "ANSWER_PARTS", "Workspace", "workspace_of", "current_settings", "settings_in_force", "account_of", "shared_state", "rests_on",
+        "ledger_state", "ledger_for_reading", "has_ledger", "ledger_for_writing",
     ],
 }, modules=[
-    "access", "account_control", "alerting", "backups", "book_control", "commands", "data_control", "demo", "exports", "feedback_history",
-    "file_optimise", "flow_runs", "holdings", "jobs", "launching", "loop_control", "maintenance", "market_data", "metrics", "new_strategy",
-    "order_control", "plan_control", "portfolio_control", "portfolios", "queries_analytics", "queries_books", "queries_live",
-    "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "queries_venues", "query_cache", "replay_control",
-    "research_control", "run_control", "security_admin", "settings_control", "stops", "strategy_control", "system_control", "user_control",
-    "venue_control", "workspace",
+    "access", "account_control", "alerting", "backups", "book_control", "commands", "data_control", "demo", "evidence", "exports",
+    "feedback_history", "file_optimise", "flow_runs", "holdings", "jobs", "launching", "loop_control", "maintenance", "market_data",
+    "metrics", "new_strategy", "order_control", "plan_control", "portfolio_control", "portfolios", "queries_analytics", "queries_books",
+    "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "queries_venues", "query_cache",
+    "replay_control", "research_control", "run_control", "security_admin", "settings_control", "stops", "strategy_control",
+    "system_control", "user_control", "venue_control", "workspace",
 ])
