@@ -69,7 +69,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "queries_portfolio": ["portfolio", "section_of"],
     "queries_runs": [
         "records", "damaged_runs", "find_record", "artefact", "newest_run", "dry_run_ledger", "rows", "missing", "head", "runs", "paged",
-        "run", "stages",
+        "run", "stages", "run_differences",
     ],
     "queries_system": [
         "settings_table", "decisions", "taxonomy", "aliases", "decide", "feedback_state", "cycles", "decision_moments", "steer",
@@ -77,7 +77,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "system_health",
     ],
     "queries_trading": [
-        "run_bars", "prices", "price_history", "plan", "ledger_of_run", "plan_table", "orders", "fills", "plans", "events", "order_status",
+        "run_bars", "latest_bars", "prices", "price_history", "symbol_marks", "plan", "ledger_of_run", "plan_table", "orders", "fills",
+        "plans", "events", "order_status",
     ],
     "queries_venues": ["venue_rows", "venue_facts"],
     "query_cache": ["FRESH", "MEMORY", "QueryCache", "view"],

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['records', 'damaged_runs', 'find_record', 'artefact', 'newest_run', 'dry_run_ledger', 'rows', 'missing', 'head',
-           'runs', 'paged', 'run', 'stages']
+           'runs', 'paged', 'run', 'stages', 'run_differences']
 
 # %% ../../nbs/13_services/17_queries_runs.ipynb #28e4f7de
 from functools import lru_cache
@@ -15,6 +15,7 @@ import orjson
 import pandas as pd
 
 from ..core.errors import MissingData, TradingError
+from ..core.types import Plan
 from ..pipeline.run_record import Run
 from ..pipeline.run_record import RunRecord as RunRecord
 from .query_cache import view
@@ -161,3 +162,14 @@ def stages(place: Workspace, profile: str | None = None) -> dict:
         return missing("there are no runs yet; start one with 'carnet run'", run=None, status="none", stages=[])
     wanted = ("profile", "mode", "as_of", "created", "status", "stages", "error")
     return {"run": found[0].id} | {k: v for k, v in head(found[0]).items() if k in wanted}
+
+# %% ../../nbs/13_services/17_queries_runs.ipynb #b142f0b5
+@view
+def run_differences(place: Workspace, one: str, other: str) -> dict:
+    "Say what differs between two runs, inputs first, with the targets of both plans."
+    from trading.pipeline.run_compare import compare_runs
+
+    a, b = (Run(place.reports / find_record(place, name).id) for name in (one, other))
+    meant = [{s: float(w) for s, w in run.read("plan", Plan).targets.items()} if run.has("plan") else {} for run in (a, b)]
+    targets = [{"symbol": s, "one": meant[0].get(s), "other": meant[1].get(s), "difference": meant[1].get(s, 0.0) - meant[0].get(s, 0.0)} for s in sorted({*meant[0], *meant[1]})]
+    return {"one": one, "other": other, "targets": targets, "differences": compare_runs(a, b)}
