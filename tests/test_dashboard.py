@@ -369,6 +369,51 @@ def test_last_prices_come_by_themselves_and_only_when_there_are_any(look, home):
         board.unlink(missing_ok=True)
 
 
+def test_the_chart_of_a_holding_is_drawn_with_its_trades_and_the_list_leads_to_the_next(look):
+    page = look("trader", at="markets")
+    page.wait_for_selector("#s-symbol .chart canvas >> nth=0")
+    assert "of the account" in page.get_attribute("#s-symbol .chart", "aria-label") and page.locator("#s-protect form").count() == 1
+    page.click("#s-watch a:text-is('KO')")
+    page.wait_for_selector("#s-symbol h2:text-is('KO')")
+    page.wait_for_selector("#s-symbol .chart canvas >> nth=0")
+    page.click("#s-symbol a:text-is('60 bars')")
+    page.wait_for_selector("#s-symbol .chart[aria-label^='KO: 60 bars'] canvas >> nth=0")
+    page.emulate_media(color_scheme="dark")  # drawn again, in the colours of the night
+    page.wait_for_selector("#s-symbol .chart[data-drawn] canvas >> nth=0")
+    page.click("nav a:has-text('Holdings')")
+    page.click("#parts tbody a:text-is('WMT')")
+    page.wait_for_selector("#s-symbol h2:text-is('WMT')")
+
+
+def test_the_trading_loop_is_pushed_to_whoever_looks_and_a_job_shows_its_log(look, home):
+    import json
+    import sys
+
+    from trading.services.jobs import start
+    from trading.services.workspace import Workspace
+
+    folder, _ = home
+    page, file = look("viewer", at="activity"), folder / "data" / "ops" / "loop-sample.json"
+    page.wait_for_selector("#s-loop .missing")
+    last = {"as_of": "2024-02-29T00:00:00+00:00", "plan": "ab", "equity": "101000.5", "actions": 2, "filled": 2, "refused": [], "waits": False, "seconds": 1}
+    told = {"profile": "sample", "account": "paper-sample", "timeframe": "1d", "started": "2024-03-01T10:00:00+00:00", "last": last,
+            "ended": None, "beat": datetime.now(UTC).isoformat(), "next": "2024-03-02T00:00:05+00:00", "decisions": 3,
+            "missed": 0, "problems": []}
+    try:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(told))
+        page.wait_for_selector("#s-loop :text('2 of two orders filled')")
+        problems = [["2024-03-01T00:00:00+00:00", "no bars: the venue is away"]]
+        file.write_text(json.dumps(told | {"decisions": 4, "missed": 1, "problems": problems}))
+        page.wait_for_selector("#s-loop td:has-text('the venue is away')")
+        place = Workspace(folder / "data", folder / "reports", folder / "settings.ini")
+        start(place, "test", [sys.executable, "-c", "print('one line of a job')"])
+        page.wait_for_selector("#s-log .log:has-text('one line of a job')")
+        assert page.locator("#main button, #main form").count() == 0
+    finally:
+        file.unlink(missing_ok=True)
+
+
 def test_a_viewer_sees_and_cannot_act_even_by_hand(look, home):
     page, (home, _) = look("viewer"), home
     assert page.locator("#s-run .steps li").count() == 5

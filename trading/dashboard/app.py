@@ -306,8 +306,11 @@ def mount(
     origins: tuple[str, ...] = (),  # hosts that web sockets may come from, besides the one that is asked
 ) -> None:
     "Serve the page under a path of a FastAPI app.\n\nParameters\n----------\napp\n    a FastAPI app\nplace : Workspace\nsession_of : Callable[[Any], Any]\n    a request → who is signed in (`security.sessions.Session`), or None\nrecord : WriteAudit | None, default None\n    the audit log's `append`\nplace_of : Callable[[str], Workspace] | None, default None\n    a portfolio → its workspace; None: `place` for all\npath : str, default '/'\nsignin : str, default '/signin'\nsignout : str, default ''\norigins : tuple[str, ...], default ()\n    hosts that web sockets may come from, besides the one that is asked"
+    import bokeh.plotting  # noqa: F401  half a second that nobody should wait for at the first chart
     import panel as pn
     from panel.io.fastapi import add_applications
+
+    import trading.dashboard.charts  # noqa: F401
     from starlette.requests import Request
 
     def session():

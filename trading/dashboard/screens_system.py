@@ -97,7 +97,7 @@ def _compared(place: Workspace, one: str, other: str) -> list[PageSection]:
         columns = [("Symbol", "", str, ""), (f"Target, {one}", "one", share, "n"), (f"Target, {other}", "other", share, "n"), ("Difference", "difference", lambda v: percent(v, 2, True), "±")]
         parts.append(("table", table(frame, columns)))
     if found["differences"]:
-        parts += [("heading", "What differs, inputs first"), ("tasks", [{"tag": d.partition(":")[0][:40], "kind": "", "text": d.partition(":")[2].strip() or d} for d in found["differences"][:60]])]
+        parts += [("heading", "What differs, inputs first"), ("facts", [(sentence(d.partition(": ")[0].replace("_", " ")), d.partition(": ")[2] or d) for d in found["differences"]])]
     else:
         parts.append(("text", "Nothing differs."))
     return [PageSection("compare", "Comparison", parts, "'here' is the first run, 'there' the second.")]
