@@ -17,32 +17,29 @@ from prefect.runtime import flow_run
 from trading.core.errors import TradingError
 from trading.core.files import lock_folder
 from trading.core.settings import load_settings
-from trading.core.tracing import PARENT, span, traceparent
+from trading.core.tracing import span
 from trading.pipeline.launch import load_flow
 from trading.pipeline.notebook_runner import Kernel, run_stage
 from trading.pipeline.run_record import STAGES, Run
 from trading.services.flow_runs import artifact_key, choose_portfolio, day_note, plan_artifact, run_of_flow, stage_lines
 
 
-def traced_stage(run: Run, name: str, kernel: Kernel) -> float:
-    "Carry out one stage; when somebody listens, as a span under which the kernel's own spans hang."
+def logged_stage(run: Run, name: str, kernel: Kernel) -> float:
+    "Carry out one stage, and show in Prefect's logs what its notebook printed."
     log = get_run_logger()
-    with span(f"stage {name}", run=run.record.id, profile=run.record.profile) as current:
-        if current is not None:
-            kernel.set_environment(**{PARENT: traceparent()})
-        try:
-            seconds = run_stage(run, name, kernel)
-        except TradingError as error:
-            log.error("%s", error)
-            raise
-        finally:
-            for line in stage_lines(run, name):
-                log.info("%s", line)
+    try:
+        seconds = run_stage(run, name, kernel)
+    except TradingError as error:
+        log.error("%s", error)
+        raise
+    finally:
+        for line in stage_lines(run, name):
+            log.info("%s", line)
     log.info("%s of %s: %s in %.1f s", name, run.record.id, next(s.status for s in run.record.stages if s.name == name), seconds)
     return seconds
 
 
-stage = task(traced_stage, cache_policy=NO_CACHE, persist_result=False)
+stage = task(logged_stage, cache_policy=NO_CACHE, persist_result=False)
 
 
 def show(run: Run, name: str) -> None:

@@ -395,7 +395,8 @@ def test_the_trading_loop_is_pushed_to_whoever_looks_and_a_job_shows_its_log(loo
     folder, _ = home
     page, file = look("viewer", at="activity"), folder / "data" / "ops" / "loop-sample.json"
     page.wait_for_selector("#s-loop .missing")
-    last = {"as_of": "2024-02-29T00:00:00+00:00", "plan": "ab", "equity": "101000.5", "actions": 2, "filled": 2, "refused": [], "waits": False, "seconds": 1}
+    last = {"as_of": "2024-02-29T00:00:00+00:00", "plan": "ab", "equity": "101000.5", "actions": 2, "filled": 2, "refused": [],
+            "waits": False, "seconds": 1}
     told = {"profile": "sample", "account": "paper-sample", "timeframe": "1d", "started": "2024-03-01T10:00:00+00:00", "last": last,
             "ended": None, "beat": datetime.now(UTC).isoformat(), "next": "2024-03-02T00:00:05+00:00", "decisions": 3,
             "missed": 0, "problems": []}

@@ -181,10 +181,14 @@ def test_every_command_has_help(plain, tmp_path):
 
 
 FLOWS = """
+import atexit
+from contextlib import ExitStack
 from pathlib import Path
-from trading.pipeline.launch import load_flow, prepare_prefect, start_server
+from trading.pipeline.launch import load_flow, own_server, prepare_prefect
 prepare_prefect(Path("data"), level="ERROR")
-start_server(Path("server.log"))()
+kept_open = ExitStack()
+kept_open.enter_context(own_server(Path("server.log")))
+atexit.register(kept_open.close)
 flows = {"daily": load_flow("daily").daily_scheduled, "weekly": load_flow("weekly").weekly, "maintenance": load_flow("maintenance").maintenance,
          "watch": load_flow("watch").watch}
 for name, flow in flows.items():

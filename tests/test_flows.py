@@ -15,11 +15,14 @@ from trading.services.flow_runs import SCHEDULED, deployments_text
 ROOT = Path(__file__).parent.parent
 SCRIPT = """
 import json, sys
-from contextlib import nullcontext
+import atexit
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from trading.pipeline.launch import load_flow, prepare_prefect, start_server
+from trading.pipeline.launch import load_flow, own_server, prepare_prefect
 prepare_prefect(Path("data"), level="CRITICAL", kept="INFO")
-start_server(Path("server.log"))()
+kept_open = ExitStack()
+kept_open.enter_context(own_server(Path("server.log")))
+atexit.register(kept_open.close)
 import nbformat, httpx, os
 from datetime import UTC, datetime
 from decimal import Decimal

@@ -21,7 +21,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "todays_drift", "drift_facts",
     ],
     "instruments": ["instruments_version", "InstrumentHistory", "fetch_instruments", "known_instruments", "pinned_instruments"],
-    "launch": ["resolve_as_of", "open_run", "settings_of", "run_daily", "prepare_prefect", "start_server", "own_server", "load_flow"],
+    "launch": ["resolve_as_of", "open_run", "settings_of", "run_daily", "prepare_prefect", "own_server", "load_flow"],
     "marks": ["benchmark_symbols", "stored_closes", "last_moment", "later_marks", "account_history", "benchmark_values"],
     "memory_run": ["MemoryRun"],
     "multi_venue": [
@@ -30,7 +30,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "named_optimizer": ["PATH_OPTIONS", "path_options"],
     "named_sleeves": ["Sleeve", "promoted_evidence"],
-    "notebook_runner": ["POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "Kernel", "run_stage", "run_in_process"],
+    "notebook_runner": [
+        "POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "ease_imports", "Kernel", "run_stage", "execute_stages", "run_in_process",
+    ],
     "paper": ["paper_tape", "paper_costs", "paper_venue", "check_paper_file"],
     "plan_approval": ["approve_run"],
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],

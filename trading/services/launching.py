@@ -8,6 +8,7 @@ __all__ = ['HEARTBEAT_SECONDS', 'run_named', 'report_page', 'begin_run', 'execut
 
 # %% ../../nbs/13_services/42_launching.ipynb #bddfb6f7
 import logging
+import os
 import threading
 import urllib.request
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from ..core.errors import BadInput, MissingData
 from ..core.settings import Settings, load_settings
-from ..pipeline.launch import load_flow, open_run, own_server, prepare_prefect, settings_of, start_server
+from ..pipeline.launch import load_flow, open_run, own_server, prepare_prefect, settings_of
 from ..pipeline.run_compare import NumbersVerdict, compare_inputs, compare_runs, judge_numbers, open_reproduction
 from ..pipeline.run_compare import run_rows as run_rows
 from ..pipeline.run_record import Run, find_run
@@ -28,7 +29,7 @@ def run_named(
     name: str,  # an id, the beginning of one, or 'last'
     settings: Settings | None = None,  # None: those of settings.ini; they say where the runs lie
 ) -> tuple[Run, Settings]:  # and the settings that it was made with
-    "Return a run by its name.\n\nParameters\n----------\nname : str\n    an id, the beginning of one, or 'last'\nsettings : Settings | None, default None\n    None: those of settings.ini; they say where the runs lie\n\nReturns\n-------\ntuple[Run, Settings]\n    and the settings that it was made with"
+    "Return a run by its name."
     run = find_run((settings or load_settings()).run.reports, name)
     return run, settings_of(run)
 
@@ -48,7 +49,7 @@ def begin_run(
     as_of: str | None = None,  # decide with what was known after the close of this day; None: what the settings say
     portfolio: Path | None = None,  # CSV file of holdings: a dry run on them
 ) -> Run:
-    "Open a new daily run; holdings that cannot be read are refused before a folder is made.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nas_of : str | None, default None\n    decide with what was known after the close of this day; None: what the settings say\nportfolio : Path | None, default None\n    CSV file of holdings: a dry run on them\n\nReturns\n-------\nRun"
+    "Open a new daily run; holdings that cannot be read are refused before a folder is made."
     text = _read_text(portfolio) if portfolio else None
     if portfolio and text is not None:
         from trading.services.holdings import is_statement, portfolio_csv
@@ -74,19 +75,17 @@ def execute_run(
     settings: Settings,  # of the run
     shown: AbstractContextManager | None = None,  # open while the stages work, for example what draws them
 ) -> None:
-    "Execute the stages of a run that are not done: kernel and server are started side by side.\n\nParameters\n----------\nrun : Run\nsettings : Settings\n    of the run\nshown : AbstractContextManager | None, default None\n    open while the stages work, for example what draws them"
-    from trading.pipeline.notebook_runner import Kernel
+    "Execute the stages of a run that are not done: as a flow run where PREFECT_API_URL names a server, else right here."
+    from trading.pipeline.notebook_runner import Kernel, execute_stages
 
-    prepare_prefect(settings.run.data)
-    ready = start_server(run.folder / "server.log")
+    for name in ("papermill", "traitlets", "httpx"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with shown or nullcontext(), Kernel(run.folder / "kernel.log") as kernel:
-        flows = load_flow("daily")
-        for name in ("papermill", "traitlets", "httpx"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        import papermill  # noqa: F401  while the server is on its way
-
-        ready()
-        flows.daily(run, kernel)
+        if os.environ.get("PREFECT_API_URL"):
+            prepare_prefect(settings.run.data)
+            load_flow("daily").daily(run, kernel)
+        else:
+            execute_stages(run, kernel)
 
 
 HEARTBEAT_SECONDS = 15.0  # between two signs of life of the schedule
@@ -125,7 +124,7 @@ def require_alive(
     within: float,  # seconds
     now: datetime,  # UTC
 ) -> str:
-    "Say when the schedule last lived, or raise when that is too long ago; what a probe asks.\n\nParameters\n----------\ndata : Path\nwithin : float\n    seconds\nnow : datetime\n    UTC\n\nReturns\n-------\nstr"
+    "Say when the schedule last lived, or raise when that is too long ago; what a probe asks."
     file = heartbeat_file(data)
     age = now.timestamp() - file.stat().st_mtime if file.exists() else None
     if age is None or age > within:
@@ -139,7 +138,7 @@ def keep_schedule(
     more: Iterable[Settings] = (),  # of further profiles, served by the same process
     ui: bool = False,  # with Prefect's page
 ) -> Iterator[str]:  # what happens, in words
-    "Keep running, and start each job when its cron line in the settings says so.\n\nParameters\n----------\nsettings : Settings\nonce : bool, default False\n    register the schedule and stop; for tests\nmore : Iterable[Settings], default ()\n    of further profiles, served by the same process\nui : bool, default False\n    with Prefect's page\n\nYields\n------\nIterator[str]\n    what happens, in words"
+    "Keep running, and start each job when its cron line in the settings says so."
     require_vault(Path(settings.run.data))
     prepare_prefect(settings.run.data, level="WARNING", kept="INFO")
     with own_server(Path(settings.run.data) / "prefect" / "server.log", ui) as url, _heartbeat(Path(settings.run.data), url):
@@ -148,7 +147,7 @@ def keep_schedule(
 
 # %% ../../nbs/13_services/42_launching.ipynb #f7b6b59b
 def compare_named(one: str, other: str) -> list[str]:  # empty: equal
-    "Return what differs between two runs: inputs first, then numbers.\n\nParameters\n----------\none : str\nother : str\n\nReturns\n-------\nlist[str]\n    empty: equal"
+    "Return what differs between two runs: inputs first, then numbers."
     return compare_runs(run_named(one)[0], run_named(other)[0])
 
 
@@ -158,5 +157,5 @@ def begin_reproduction(original: Run, now: datetime) -> Run:
 
 
 def reproduction_differences(original: Run, again: Run) -> tuple[list[str], NumbersVerdict]:  # of inputs, of numbers
-    "Return what differs between a run and the one that made it again, and how their numbers stand to each other.\n\nParameters\n----------\noriginal : Run\nagain : Run\n\nReturns\n-------\ntuple[list[str], NumbersVerdict]\n    of inputs, of numbers"
+    "Return what differs between a run and the one that made it again, and how their numbers stand to each other."
     return compare_inputs(original, again), judge_numbers(original, again)
