@@ -40,7 +40,7 @@ def _event(kind: str, account: str, when: str, data: str, booked: str) -> Event:
 def event_key(
     event: Event,
 ) -> str | None:  # None for a kind that may happen many times
-    "Return what makes an event the same as another one."
+    "Return what makes an event the same as another one.\n\nParameters\n----------\nevent : Event\n\nReturns\n-------\nstr | None\n    None for a kind that may happen many times"
     parts = _KEYS.get(event.kind)
     if parts is None and "id" in event.data and event.kind in (*MONEY_KINDS, "correction"):
         parts = ("id",)
@@ -81,7 +81,7 @@ class GuardedTable:
 
 # %% ../../nbs/08_accounting/13_event_log.ipynb #a822fac6
 class EventLog:
-    "An append-only file of events."
+    "An append-only file of events.\n\nParameters\n----------\npath : Path | str\n    SQLite file; made when it does not exist\nreadonly : bool, default False\n    only look"
 
     remembers = True  # its last event in a file beside it
     def __init__(
@@ -102,7 +102,7 @@ class EventLog:
         events: Event | Iterable[Event],  # in the order in which they happened
         once: str = "",  # of the request that they are written for; asked again after a crash it writes nothing
     ) -> int:  # sequence number of the last one
-        "Write events durably, all or none; one that happens once only and is there already is passed over, and its own number returned."
+        "Write events durably, all or none; one that happens once only and is there already is passed over, and its own number returned.\n\nParameters\n----------\nevents : Event | Iterable[Event]\n    in the order in which they happened\nonce : str, default ''\n    of the request that they are written for; asked again after a crash it writes nothing\n\nReturns\n-------\nint\n    sequence number of the last one"
         events = [events] if isinstance(events, Event) else list(events)
         try:
             with self._table.transaction():
@@ -152,7 +152,7 @@ class EventLog:
         since: datetime | None = None,  # UTC, by the time of the event
         after: int = 0,  # sequence number
     ) -> list[Event]:  # in the order in which they were written
-        "Return events."
+        "Return events.\n\nParameters\n----------\naccount : str | None, default None\n    None: of all\nkind : str | Iterable[str] | None, default None\n    one kind or several; None: all\nsince : datetime | None, default None\n    UTC, by the time of the event\nafter : int, default 0\n    sequence number\n\nReturns\n-------\nlist[Event]\n    in the order in which they were written"
         kinds = [kind] if isinstance(kind, str) else kind
         rows = self._table.select(("kind", "account", "timestamp", "data", "booked"), account, kinds, since and time_text(since), after=after)
         return [_event(*row) for row in rows]
@@ -163,7 +163,7 @@ class EventLog:
         account: str,
         *parts: object,  # what tells one from another, for example the client order id
     ) -> Event | None:  # None when it has not happened
-        "Return an event that happens once."
+        "Return an event that happens once.\n\nParameters\n----------\nkind : str\n    a kind that happens once\naccount : str\n*parts : object\n    what tells one from another, for example the client order id\n\nReturns\n-------\nEvent | None\n    None when it has not happened"
         key = "|".join([kind, account, *map(str, parts)])
         row = self._table.of_key(key)
         return row and Event(kind, account, datetime.fromisoformat(row[1]), orjson.loads(row[2]))
@@ -183,7 +183,7 @@ class EventLog:
     def unended(
         self, account: str,
     ) -> list[Event]:  # intents, oldest first
-        "Return the intents of orders whose end is not written down."
+        "Return the intents of orders whose end is not written down.\n\nParameters\n----------\naccount : str\n\nReturns\n-------\nlist[Event]\n    intents, oldest first"
         return [Event("intent", account, datetime.fromisoformat(t), orjson.loads(d)) for t, d in self._table.unended(account)]
 
     def verify(
@@ -191,7 +191,7 @@ class EventLog:
         after: int = 0,  # sequence number of an event that was verified before
         upto: int | None = None,  # None: to the end
     ) -> int:  # sequence number of the last one: how many events there are
-        "Walk the chain of hashes; the first row that does not fit is named."
+        "Walk the chain of hashes; the first row that does not fit is named.\n\nParameters\n----------\nafter : int, default 0\n    sequence number of an event that was verified before\nupto : int | None, default None\n    None: to the end\n\nReturns\n-------\nint\n    sequence number of the last one: how many events there are"
         before = next(iter(self._table.select(("hash",), after=after - 1, upto=after)), ("",))[0] if after else ""
         columns = ("seq", "account", "kind", "timestamp", "data", "booked", "hash")
         for seq, account, kind, when, data, booked, hash_ in self._table.select(columns, after=after, upto=upto):
@@ -205,7 +205,7 @@ class EventLog:
         self,
         again: int = 50_000,  # how many of the old events are walked as well, others each time
     ) -> int:  # how many were walked
-        "Walk the chain of what was written since the last time, and a part of what was written before: at a cost that does not grow with the ledger."
+        "Walk the chain of what was written since the last time, and a part of what was written before: at a cost that does not grow with the ledger.\n\nParameters\n----------\nagain : int, default 50000\n    how many of the old events are walked as well, others each time\n\nReturns\n-------\nint\n    how many were walked"
         if self.remembers:
             check_head(self.path, read_head(self.path), self._table)
         end, known = self._table.end()[0], self._table.reader("verified")
@@ -236,7 +236,7 @@ class EventLog:
         name: str,  # of the reader, for example 'alerts'; its place is remembered
         handler: Callable[[int, Event], Any],  # gets the sequence number and the event
     ) -> int:  # how many were delivered
-        "Hand a reader every event that it has not seen, in order; one whose handler failed comes again."
+        "Hand a reader every event that it has not seen, in order; one whose handler failed comes again.\n\nParameters\n----------\nname : str\n    of the reader, for example 'alerts'; its place is remembered\nhandler : Callable[[int, Event], Any]\n    gets the sequence number and the event\n\nReturns\n-------\nint\n    how many were delivered"
         rows = list(self._table.select(("seq", "kind", "account", "timestamp", "data"), after=self._table.reader(name)))
         for seq, kind, account, when, data in rows:
             handler(seq, Event(kind, account, datetime.fromisoformat(when), orjson.loads(data)))

@@ -33,7 +33,7 @@ COMMUTES = ("deposit", "withdrawal", "dividend", "interest")  # kinds that may b
 
 # %% ../../nbs/08_accounting/15_ledger.ipynb #a15f3682
 class Ledger(EventLog):
-    "An append-only file of events, and what follows from them for accounts."
+    "An append-only file of events, and what follows from them for accounts.\n\nParameters\n----------\npath : Path | str\n    SQLite file; made when it does not exist\nreadonly : bool, default False\n    only look"
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Ledger(EventLog):
         at: datetime | None = None,  # UTC; only what happened by then; None: everything
         upto: int | None = None,  # only what was written up to this sequence number; None: everything
     ) -> list[tuple[int, Event]]:  # sequence numbers and events that change the account, as they happened
-        "Return what counts of an account's events, in the order of happening: without what was corrected, and late ones in their place."
+        "Return what counts of an account's events, in the order of happening: without what was corrected, and late ones in their place.\n\nParameters\n----------\naccount : str\nat : datetime | None, default None\n    UTC; only what happened by then; None: everything\nupto : int | None, default None\n    only what was written up to this sequence number; None: everything\n\nReturns\n-------\nlist[tuple[int, Event]]\n    sequence numbers and events that change the account, as they happened"
         rows = self._rows(account, at and time_text(at), upto)
         return [(seq, Event(kind, account, datetime.fromisoformat(when), data)) for seq, kind, when, data in rows]
 
@@ -104,7 +104,7 @@ class Ledger(EventLog):
         at: datetime | None = None,  # UTC; only what happened by then; None: everything
         upto: int | None = None,  # only what was written up to this sequence number; None: everything
     ) -> Book:
-        "Add up an account."
+        "Add up an account.\n\nParameters\n----------\naccount : str\nat : datetime | None, default None\n    UTC; only what happened by then; None: everything\nupto : int | None, default None\n    only what was written up to this sequence number; None: everything\n\nReturns\n-------\nBook"
         if at is None and upto is None:
             tally = (kept := self._add_up(account, self._tallies.pop(account, None), None, None))[2]
             self._tallies[account] = kept
@@ -185,7 +185,7 @@ class Ledger(EventLog):
         prices: Mapping[str, Decimal],  # by symbol
         now: datetime,  # UTC
     ) -> Book:
-        "Write down what the account is worth now."
+        "Write down what the account is worth now.\n\nParameters\n----------\naccount : str\nprices : Mapping[str, Decimal]\n    by symbol\nnow : datetime\n    UTC\n\nReturns\n-------\nBook"
         book = self.book(account)
         self.append(Event("equity", account, now, mark_of(book, prices)))
         return book
@@ -196,7 +196,7 @@ class Ledger(EventLog):
         closes: "pd.DataFrame",  # close time, UTC, × symbol; a price that is missing is the last known one
         until: datetime,  # UTC; later closes are not looked at
     ) -> dict[str, dict]:  # by time as text: the data of an 'equity' event
-        "Say what the account was worth at every close since its last mark, also while nothing ran; nothing is written."
+        "Say what the account was worth at every close since its last mark, also while nothing ran; nothing is written.\n\nParameters\n----------\naccount : str\ncloses : 'pd.DataFrame'\n    close time, UTC, × symbol; a price that is missing is the last known one\nuntil : datetime\n    UTC; later closes are not looked at\n\nReturns\n-------\ndict[str, dict]\n    by time as text: the data of an 'equity' event"
         last = self.last("equity", account) or self.find("opened", account)
         rows = self._rows(account)
         prices = as_traded(closes, rows).ffill()
@@ -210,7 +210,7 @@ class Ledger(EventLog):
         closes: "pd.DataFrame",  # close time, UTC, × symbol
         until: datetime,  # UTC
     ) -> int:  # how many marks were added
-        "Write down what the account was worth at every close since its last mark."
+        "Write down what the account was worth at every close since its last mark.\n\nParameters\n----------\naccount : str\ncloses : 'pd.DataFrame'\n    close time, UTC, × symbol\nuntil : datetime\n    UTC\n\nReturns\n-------\nint\n    how many marks were added"
         found = self.value_closes(account, closes, until)
         self.append(Event("equity", account, datetime.fromisoformat(when), data | {"source": "rule close"}) for when, data in found.items())
         return len(found)
@@ -218,7 +218,7 @@ class Ledger(EventLog):
     def mark_again(
         self, account: str,
     ) -> dict[str, tuple[Decimal, Decimal]]:  # time as text: equity as it was written, and as it is now
-        "Write down anew the marks that an entry about the past has changed."
+        "Write down anew the marks that an entry about the past has changed.\n\nParameters\n----------\naccount : str\n\nReturns\n-------\ndict[str, tuple[Decimal, Decimal]]\n    time as text: equity as it was written, and as it is now"
         marks = {when: (seq, orjson.loads(data)) for seq, when, data in self._table.select(("seq", "timestamp", "data"), account, ["equity"])}
         stale = self.stale_marks(account, marks)
         self.append(Event("equity", account, datetime.fromisoformat(when), data | {"source": "rule late entry"}) for when, data in stale.items())
@@ -227,7 +227,7 @@ class Ledger(EventLog):
     def flows(
         self, account: str,
     ) -> list[tuple[datetime, float]]:  # UTC and worth, account currency; below zero: it left
-        "Return what came into the account and what left it, as it happened."
+        "Return what came into the account and what left it, as it happened.\n\nParameters\n----------\naccount : str\n\nReturns\n-------\nlist[tuple[datetime, float]]\n    UTC and worth, account currency; below zero: it left"
         return [(datetime.fromisoformat(when), float(flow_worth(kind, data))) for _, kind, when, data in self._rows(account, kinds=FLOWS)]
 
     def equity_history(
@@ -235,7 +235,7 @@ class Ledger(EventLog):
         account: str,
         more: Mapping[str, dict] | None = None,  # marks that are not written: of `value_closes`
     ) -> "pd.DataFrame":  # by timestamp: the sums of each mark as floats, flow since the mark before, and unit
-        "Return what the account was worth whenever it was marked; the last mark of a moment counts, and a late entry changes the marks behind it."
+        "Return what the account was worth whenever it was marked; the last mark of a moment counts, and a late entry changes the marks behind it.\n\nParameters\n----------\naccount : str\nmore : Mapping[str, dict] | None, default None\n    marks that are not written: of `value_closes`\n\nReturns\n-------\n'pd.DataFrame'\n    by timestamp: the sums of each mark as floats, flow since the mark before, and unit"
         import pandas as pd
 
         marks = {when: (seq, orjson.loads(data)) for seq, when, data in self._table.select(("seq", "timestamp", "data"), account, ["equity"])}
@@ -246,7 +246,7 @@ class Ledger(EventLog):
         return frame.join(unit_values(frame, self.flows(account)))
 
     def stale_marks(self, account: str, marks: Mapping[str, tuple[int, dict]]) -> dict[str, dict]:  # by time, valued anew
-        "Return the marks behind an event that was written later than they were."
+        "Return the marks behind an event that was written later than they were.\n\nParameters\n----------\naccount : str\nmarks : Mapping[str, tuple[int, dict]]\n\nReturns\n-------\ndict[str, dict]\n    by time, valued anew"
         since = min((seq for seq, _ in marks.values()), default=0)
         later = dict(self._table.select(("seq", "timestamp"), account, MONEY_KINDS, after=since)) if marks else {}
         for seq, text in self._table.select(("seq", "data"), account, ["correction"], after=since) if marks else ():
@@ -273,7 +273,7 @@ class Ledger(EventLog):
         now: datetime,  # UTC
         holdings: Iterable[Position] = (),  # what is brought in, at its average purchase price
     ) -> bool:  # False when it was open already, and nothing was written
-        "Open an account with what it starts with."
+        "Open an account with what it starts with.\n\nParameters\n----------\naccount : str\ncurrency : str\n    of its cash\ncash : Decimal\nnow : datetime\n    UTC\nholdings : Iterable[Position], default ()\n    what is brought in, at its average purchase price\n\nReturns\n-------\nbool\n    False when it was open already, and nothing was written"
         if self.find("opened", account):
             return False
         brought = [Event("holding", account, now, plain(p)) for p in holdings]

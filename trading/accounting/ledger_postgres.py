@@ -171,7 +171,7 @@ class PostgresEvents:
 
 # %% ../../nbs/08_accounting/20_ledger_postgres.ipynb #a324eaed
 class SharedLedger(Ledger):
-    "A ledger in PostgreSQL; see `accounting.ledger.Ledger`."
+    "A ledger in PostgreSQL; see `accounting.ledger.Ledger`.\n\nParameters\n----------\nurl : str\n    'postgresql://user@host/database'\nreadonly : bool, default False\n    only look\nschema : str, default 'carnet'\n    one ledger for each schema"
 
     remembers = False  # a server keeps its own files
     def __init__(
@@ -244,7 +244,7 @@ def open_ledger_at(
     place: Path | str,  # a file, or 'postgresql://…'; the variable CARNET_LEDGER names another place, because an address may hold a password
     readonly: bool = False,
 ) -> Ledger:
-    "Open a ledger wherever it lies."
+    "Open a ledger wherever it lies.\n\nParameters\n----------\nplace : Path | str\n    a file, or 'postgresql://…'; the variable CARNET_LEDGER names another place, because an address may hold a password\nreadonly : bool, default False\n\nReturns\n-------\nLedger"
     place = os.environ.get("CARNET_LEDGER") or place
     return SharedLedger(str(place), readonly) if str(place).startswith("postgresql://") else Ledger(place, readonly)
 
@@ -252,7 +252,7 @@ def open_ledger_at(
 def ledger_file(
     file: Path,  # where it lies unless CARNET_LEDGER says otherwise
 ) -> Path | None:  # None: it is in a database
-    "Return the file in which the ledger lies."
+    "Return the file in which the ledger lies.\n\nParameters\n----------\nfile : Path\n    where it lies unless CARNET_LEDGER says otherwise\n\nReturns\n-------\nPath | None\n    None: it is in a database"
     place = os.environ.get("CARNET_LEDGER") or str(file)
     return None if place.startswith("postgresql://") else Path(place)
 
@@ -262,7 +262,7 @@ def events_after(
     seq: int,  # sequence number
     limit: int,
 ) -> list[tuple]:  # seq, account, kind, timestamp and data, as they are written
-    "Return the events behind a place, as rows."
+    "Return the events behind a place, as rows.\n\nParameters\n----------\nledger : Ledger\nseq : int\n    sequence number\nlimit : int\n\nReturns\n-------\nlist[tuple]\n    seq, account, kind, timestamp and data, as they are written"
     return [tuple(row) for row in ledger._table.select(("seq", "account", "kind", "timestamp", "data"), after=seq, limit=limit)]
 
 
@@ -280,7 +280,7 @@ def copy_ledger(
     source: Ledger,
     target: Ledger,  # empty
 ) -> int:  # how many events it holds
-    "Copy every event with its hash, and the places of the readers; then walk the chain."
+    "Copy every event with its hash, and the places of the readers; then walk the chain.\n\nParameters\n----------\nsource : Ledger\ntarget : Ledger\n    empty\n\nReturns\n-------\nint\n    how many events it holds"
     if last_place(target):
         raise BadInput(f"the ledger {target.path.name} has events already; copy into an empty one")
     last, upto, columns = 0, last_place(source), ("seq", "account", "kind", "timestamp", "key", "data", "hash", "booked")

@@ -29,7 +29,7 @@ def mark_of(
     book: Book,
     prices: Mapping[str, Decimal],  # by symbol
 ) -> dict:  # the sums as text, and the prices of what is held
-    "Return the data of an 'equity' event."
+    "Return the data of an 'equity' event.\n\nParameters\n----------\nbook : Book\nprices : Mapping[str, Decimal]\n    by symbol\n\nReturns\n-------\ndict\n    the sums as text, and the prices of what is held"
     sums = (book.equity(dict(prices)), book.cash, book.realised, book.unrealised(dict(prices)), book.fees, book.paid_in, book.income, book.contributed)
     rates = [f"{book.own_currencies[s]}/{book.currency}" for s in book.financed]
     return dict(zip(MARK_SUMS, map(str, sums), strict=True)) | {"prices": {s: str(prices[s]) for s in (*book.positions, *rates)}}
@@ -40,7 +40,7 @@ def value_history(
     rows: Iterable[tuple[int, str, str, dict]],  # number, kind, time and data, in the order of happening
     moments: Sequence[tuple[str, Mapping[str, Decimal]]],  # time as `time_text` writes it and prices by symbol, ascending
 ) -> list[tuple[str, dict]]:  # time and the data of an 'equity' event
-    "Value an account at given prices, as it was at each moment."
+    "Value an account at given prices, as it was at each moment.\n\nParameters\n----------\naccount : str\nrows : Iterable[tuple[int, str, str, dict]]\n    number, kind, time and data, in the order of happening\nmoments : Sequence[tuple[str, Mapping[str, Decimal]]]\n    time as `time_text` writes it and prices by symbol, ascending\n\nReturns\n-------\nlist[tuple[str, dict]]\n    time and the data of an 'equity' event"
     tally, found, at = BookBuilder(account), [], 0
     rows = list(rows)
     for when, prices in moments:
@@ -73,7 +73,7 @@ def as_traded(
     closes: "pd.DataFrame",  # close time, UTC, × symbol
     rows: Iterable[tuple[int, str, str, dict]],  # number, kind, time and data, in the order of happening
 ) -> "pd.DataFrame":  # the same, with every price as it was paid on its day
-    "Undo what splits and new names have done to the prices before them."
+    "Undo what splits and new names have done to the prices before them.\n\nParameters\n----------\ncloses : 'pd.DataFrame'\n    close time, UTC, × symbol\nrows : Iterable[tuple[int, str, str, dict]]\n    number, kind, time and data, in the order of happening\n\nReturns\n-------\n'pd.DataFrame'\n    the same, with every price as it was paid on its day"
     import numpy as np
     import pandas as pd
 
@@ -97,7 +97,7 @@ def flow_worth(
     kind: str,
     data: dict,
 ) -> Decimal:  # account currency; below zero: it left
-    "Return what a flow was worth on its day."
+    "Return what a flow was worth on its day.\n\nParameters\n----------\nkind : str\ndata : dict\n\nReturns\n-------\nDecimal\n    account currency; below zero: it left"
     each = data.get("price") or data.get("average") or "0" if "symbol" in data else data.get("rate", "1")
     with localcontext(EXACT):
         return Decimal(data["amount"]) * Decimal(each) * (-1 if takes_out(kind, data) else 1)
@@ -108,7 +108,7 @@ def unit_values(
     flows: Sequence[tuple[datetime, float]] = (),  # UTC, and worth; below zero: it left
     start: float = 1.0,  # the unit at the first mark, for marks that go on from earlier ones
 ) -> "pd.DataFrame":  # by timestamp: flow since the mark before, unit: value of what was 1 at the first mark
-    "Return the unit value of an account at each of its marks."
+    "Return the unit value of an account at each of its marks.\n\nParameters\n----------\nmarks : 'pd.DataFrame'\n    by timestamp, ascending: equity, and contributed: all that was put in less what was taken out\nflows : Sequence[tuple[datetime, float]], default ()\n    UTC, and worth; below zero: it left\nstart : float, default 1.0\n    the unit at the first mark, for marks that go on from earlier ones\n\nReturns\n-------\n'pd.DataFrame'\n    by timestamp: flow since the mark before, unit: value of what was 1 at the first mark"
     import numpy as np
     import pandas as pd
 
@@ -135,7 +135,7 @@ def unit_values(
 def performance_equity(
     history: "pd.DataFrame",  # by timestamp: equity and unit
 ) -> "pd.Series":  # account currency: today's equity, and what it would have been before without any flow
-    "Return the equity that limits are measured on: it moves by performance alone and ends with the equity of today."
+    "Return the equity that limits are measured on: it moves by performance alone and ends with the equity of today.\n\nParameters\n----------\nhistory : 'pd.DataFrame'\n    by timestamp: equity and unit\n\nReturns\n-------\n'pd.Series'\n    account currency: today's equity, and what it would have been before without any flow"
     if not len(history):
         return history["equity"]
     last, unit = float(history["equity"].iloc[-1]), float(history["unit"].iloc[-1])
@@ -149,7 +149,7 @@ def value_now(
     equity: Decimal,
     contributed: Decimal,
 ) -> "pd.DataFrame":  # equity, contributed, flow and unit
-    "Return a history with what the account is worth at this moment as its last row, without writing it down."
+    "Return a history with what the account is worth at this moment as its last row, without writing it down.\n\nParameters\n----------\nhistory : 'pd.DataFrame'\n    of an account, as its ledger says\nflows : Sequence[tuple[datetime, float]]\nnow : datetime\n    UTC\nequity : Decimal\ncontributed : Decimal\n\nReturns\n-------\n'pd.DataFrame'\n    equity, contributed, flow and unit"
     frame = history[["equity", "contributed"]].copy()
     frame.loc[now] = [float(equity), float(contributed)]
     frame = frame.sort_index()
@@ -161,7 +161,7 @@ def money_weighted_return(
     value: float,  # of the account in the end
     end: datetime,  # UTC
 ) -> float | None:  # a year of 365 days, fraction; None when there is no such rate
-    "Return the internal rate of return of dated flows (XIRR)."
+    "Return the internal rate of return of dated flows (XIRR).\n\nParameters\n----------\nflows : Sequence[tuple[datetime, float]]\n    UTC and worth: above zero came into the account\nvalue : float\n    of the account in the end\nend : datetime\n    UTC\n\nReturns\n-------\nfloat | None\n    a year of 365 days, fraction; None when there is no such rate"
     import numpy as np
     from scipy.optimize import brentq
 

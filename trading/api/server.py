@@ -17,7 +17,7 @@ def take_port(
     host: str,
     port: int,  # 0: any free one
 ):  # a socket that listens
-    "Take a port, or say in one sentence that it is taken."
+    "Take a port, or say in one sentence that it is taken.\n\nParameters\n----------\nhost : str\nport : int\n    0: any free one\n\nReturns\n-------\na socket that listens"
     import socket
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -54,7 +54,7 @@ def run_server(
     app,
     taken,  # a socket that listens
 ) -> None:
-    "Run the server on a socket until a signal comes."
+    "Run the server on a socket until a signal comes.\n\nParameters\n----------\napp\ntaken\n    a socket that listens"
     import uvicorn
 
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, date_header=False, proxy_headers=False, **LIMITS)

@@ -22,7 +22,7 @@ def fill_prices(
     fill: str = "auto",  # 'open', 'close', or 'auto': the open where every symbol has one, otherwise the close
     negative: bool = False,  # may a price be zero or below
 ) -> tuple[pd.DataFrame, str]:  # time × symbol, and which it was: 'open' or 'close'
-    "Choose where the orders of a bar are filled."
+    "Choose where the orders of a bar are filled.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nfill : str, default 'auto'\n    'open', 'close', or 'auto': the open where every symbol has one, otherwise the close\nnegative : bool, default False\n    may a price be zero or below\n\nReturns\n-------\ntuple[pd.DataFrame, str]\n    time × symbol, and which it was: 'open' or 'close'"
     check_bars(bars, min_bars=2, negative=negative)
     symbols = symbols_of(bars)
     have_open = all(("open", s) in bars.columns for s in symbols)
@@ -43,7 +43,7 @@ def fill_prices(
 def bars_without_trade(
     bars: pd.DataFrame,  # time × (field, symbol)
 ) -> pd.DataFrame:  # time × symbol of booleans
-    "Find the bars in which nobody traded, so nobody could have been filled; a volume that is zero throughout is one that nobody reports."
+    "Find the bars in which nobody traded, so nobody could have been filled; a volume that is zero throughout is one that nobody reports.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\n\nReturns\n-------\npd.DataFrame\n    time × symbol of booleans"
     symbols = symbols_of(bars)
     idle = pd.DataFrame(False, bars.index, symbols)
     for symbol in (s for s in symbols if ("volume", s) in bars.columns):
@@ -59,7 +59,7 @@ def check_signals(
     signals: pd.DataFrame | pd.Series,  # positions: time × symbol of -1, 0, 1; or events: time × (event, symbol) of booleans
     bars: pd.DataFrame,  # what the signals were made from
 ) -> pd.DataFrame:  # positions as int8 or events as bool, columns in the bars' order
-    "Return the signals, or say which symbol and time does not fit."
+    "Return the signals, or say which symbol and time does not fit.\n\nParameters\n----------\nsignals : pd.DataFrame | pd.Series\n    positions: time × symbol of -1, 0, 1; or events: time × (event, symbol) of booleans\nbars : pd.DataFrame\n    what the signals were made from\n\nReturns\n-------\npd.DataFrame\n    positions as int8 or events as bool, columns in the bars' order"
     symbols = symbols_of(bars)
     if isinstance(signals, pd.Series):
         if len(symbols) != 1:
@@ -112,7 +112,7 @@ def next_bar(
     positions: pd.DataFrame,  # time × symbol of -1, 0, 1, wanted at the close of the bar
     price: pd.DataFrame,  # time × symbol, missing where the bar cannot trade
 ) -> pd.DataFrame:  # time × symbol of -1, 0, 1: the direction from this bar's fill on
-    "Move each position to the next bar that can trade."
+    "Move each position to the next bar that can trade.\n\nParameters\n----------\npositions : pd.DataFrame\n    time × symbol of -1, 0, 1, wanted at the close of the bar\nprice : pd.DataFrame\n    time × symbol, missing where the bar cannot trade\n\nReturns\n-------\npd.DataFrame\n    time × symbol of -1, 0, 1: the direction from this bar's fill on"
     wanted = positions.shift(1, fill_value=0)
     if not price.isna().any(axis=None):
         return wanted
@@ -127,7 +127,7 @@ def ask(
     bars: pd.DataFrame,  # what they were made from
     price: pd.DataFrame,  # time × symbol: fill of each bar, missing where it cannot trade
 ) -> np.ndarray:  # time × symbol, bits: 1 enter long, 2 leave it, 4 enter short, 8 leave it
-    "Say what is asked of the account at the fill of each bar."
+    "Say what is asked of the account at the fill of each bar.\n\nParameters\n----------\nsignals : pd.DataFrame | pd.Series\n    positions or events, known at the close of each bar\nbars : pd.DataFrame\n    what they were made from\nprice : pd.DataFrame\n    time × symbol: fill of each bar, missing where it cannot trade\n\nReturns\n-------\nnp.ndarray\n    time × symbol, bits: 1 enter long, 2 leave it, 4 enter short, 8 leave it"
     signals = check_signals(signals, bars)
     if signals.columns.nlevels == 2:
         said = _delay(signals, price)

@@ -20,7 +20,7 @@ def build_blocks(
     close,  # closes of one symbol without holes
     span,  # bars up to each close, the holes after it counted: 0, …; one longer than the closes
 ):  # blocks × 7 figures, smallest first; where each size begins
-    "Summarise the closes in blocks of 8, 16, 32 … bars."
+    "Summarise the closes in blocks of 8, 16, 32 … bars.\n\nParameters\n----------\nclose\n    closes of one symbol without holes\nspan\n    bars up to each close, the holes after it counted: 0, …; one longer than the closes\n\nReturns\n-------\nblocks × 7 figures, smallest first; where each size begins"
     n = close.size
     levels, size, total = 0, 8, 0
     while size <= n:
@@ -253,7 +253,7 @@ def conclude(
     periods,  # bars in a year
     out,  # FIGURES, to be written
 ):
-    "Turn the sums of a run into its figures."
+    "Turn the sums of a run into its figures.\n\nParameters\n----------\na\n    sums of a run\nstart\n    cash at the beginning\ntotal\n    bars of the whole backtest\nperiods\n    bars in a year\nout\n    FIGURES, to be written"
     final = a[WORTH]
     mean, years = a[S1] / total, (total - 1) / periods
     deviation = np.sqrt(max(a[S2] - total * mean * mean, 0.0) / (total - 1))
@@ -296,7 +296,7 @@ def run_variations(
     marks,  # closes at which the worth is wanted, ascending; -1: before the first
     paths,  # variations × marks, worth, to be written
 ):
-    "Trade every variation on one symbol."
+    "Trade every variation on one symbol.\n\nParameters\n----------\nrule\n    compiled with the signature RULE\ntables\n    rows of indicators, whatever the rule reads\ncodes\n    variations × numbers\nclose\n    known closes of one symbol\nbars\n    price at which each of these bars is filled (missing: it cannot trade), its open and its high: 3 × bars\nspan\n    bars up to each close, holes counted; one longer\ncosts\n    fees, slippage, fixed fees, smallest size, cash, maintenance margin, fills at the close, what a delisting pays, bars after it\ntotal\n    bars of the whole backtest, those without a price included\nperiods\n    bars in a year\nout\n    variations × FIGURES, to be written\nmarks\n    closes at which the worth is wanted, ascending; -1: before the first\npaths\n    variations × marks, worth, to be written"
     blocks, starts = build_blocks(close, span)
     row = np.zeros((close.size + 7) // 8 * 8, np.int8)
     words, used = row.view(np.int64), row[: close.size]
@@ -318,7 +318,7 @@ def run_positions(
     marks,
     paths,
 ):
-    "Trade rows of positions on one symbol."
+    "Trade rows of positions on one symbol.\n\nParameters\n----------\nrows\n    variations × bars, of a length that eight divides: positions of each, whatever made them\nclose\n    as in `run_variations`\nbars\nspan\ncosts\ntotal\nperiods\nout\nmarks\npaths"
     blocks, starts = build_blocks(close, span)
     for k in range(rows.shape[0]):
         _measure(rows[k, : close.size], rows[k].view(np.int64), close, bars, span, blocks, starts, costs, total, periods, out[k], marks, paths[k])
@@ -334,7 +334,7 @@ def run_figures(
     periods,  # bars in a year
     out,  # FIGURES, to be written
 ):
-    "Measure a run of the account kernel."
+    "Measure a run of the account kernel.\n\nParameters\n----------\nvalue\n    account at each close\ngross\n    value of its positions\norders\n    of the account kernel\ntrades\nstart\n    cash at the beginning\nperiods\n    bars in a year\nout\n    FIGURES, to be written"
     a = np.zeros(16)
     a[WORTH] = a[PEAK] = start
     for t in range(value.size):

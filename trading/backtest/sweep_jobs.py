@@ -24,7 +24,7 @@ from ..core.trial_store import Cells
 # %% ../../nbs/06_backtest/40_sweep_jobs.ipynb #e40c7709
 @dataclass(frozen=True)
 class Grid:
-    "The combinations of a sweep: one list of values for each parameter, and which of their products make sense."
+    "The combinations of a sweep: one list of values for each parameter, and which of their products make sense.\n\nParameters\n----------\nvalues : dict[str, list]\n    by parameter, in the order of the index\nvalid : np.ndarray\n    positions in the product, ascending\nskipped : int\n    combinations that make no sense"
 
     values: dict[str, list]  # by parameter, in the order of the index
     valid: np.ndarray  # positions in the product, ascending
@@ -49,7 +49,7 @@ def make_grid(
     grid: Mapping[str, Iterable],  # values by parameter of the strategy, or by a field of `TradeRules`
     trade: Mapping[str, Any] | None = None,  # rules that hold for every combination
 ) -> Grid:
-    "Combine all values and leave out what makes no sense."
+    "Combine all values and leave out what makes no sense.\n\nParameters\n----------\nstrategy : Strategy\n    gives the parameters that the grid does not name\ngrid : Mapping[str, Iterable]\n    values by parameter of the strategy, or by a field of `TradeRules`\ntrade : Mapping[str, Any] | None, default None\n    rules that hold for every combination\n\nReturns\n-------\nGrid"
     values = {name: list(v) for name, v in grid.items()}
     known = strategy.get_params()
     if lacking := [repr(n) for n in values if not values[n]] or (["any parameter"] if not values else []):
@@ -92,14 +92,14 @@ def split_params(
     strategy: Strategy,
     params: Mapping[str, Any],
 ) -> tuple[dict, dict]:  # of the strategy, of `TradeRules`
-    "Tell the strategy's own parameters from stops, targets and sizes."
+    "Tell the strategy's own parameters from stops, targets and sizes.\n\nParameters\n----------\nstrategy : Strategy\nparams : Mapping[str, Any]\n\nReturns\n-------\ntuple[dict, dict]\n    of the strategy, of `TradeRules`"
     known = strategy.get_params()
     return {n: v for n, v in params.items() if n in known}, {n: v for n, v in params.items() if n not in known}
 
 # %% ../../nbs/06_backtest/40_sweep_jobs.ipynb #e867d9f5
 @dataclass(frozen=True)
 class Job:
-    "What every chunk of a sweep needs to know."
+    "What every chunk of a sweep needs to know.\n\nParameters\n----------\nbars : pd.DataFrame\nprice : pd.DataFrame\n    time × symbol, where the orders of a bar are filled\nstrategy : Strategy\ngrid : Grid\ncosts : Costs\nfill : str\nperiods : float\ntrade : dict\n    fields of `TradeRules` that hold for every combination\naccount : AccountRules\nengine : str\n    'kernel' (a compiled rule), 'rows' (positions through the kernel), 'account' or 'vectorbt'\nkeep : tuple[int, ...]\n    which of the FIGURES\ncells : Cells | None, default None\n    where each variation is sketched for the trial register; None: it is not counted"
 
     bars: pd.DataFrame
     price: pd.DataFrame  # time × symbol, where the orders of a bar are filled
@@ -122,7 +122,7 @@ class Job:
 
 # %% ../../nbs/06_backtest/40_sweep_jobs.ipynb #409a633f
 def make_chunks(job: Job) -> list[tuple[str | None, int, int]]:  # symbol (None: all), first combination, one past the last
-    "Cut a sweep into pieces."
+    "Cut a sweep into pieces.\n\nParameters\n----------\njob : Job\n\nReturns\n-------\nlist[tuple[str | None, int, int]]\n    symbol (None: all), first combination, one past the last"
     count, symbols, bars = len(job.grid.valid), symbols_of(job.bars), len(job.bars)
     if job.engine == "kernel":
         size = min(20_000, max(250, -(-count // 8)))

@@ -19,7 +19,7 @@ def metric_grid(
     metric: str = "sharpe",
     **chosen,  # values of other levels, for example symbol='NASDAQ'; what is not chosen is averaged
 ) -> pd.DataFrame:  # y × x
-    "Arrange one metric of a sweep by two of its parameters."
+    "Arrange one metric of a sweep by two of its parameters.\n\nParameters\n----------\nresults : pd.DataFrame\n    what `sweep` returned\nx : str\n    parameter along the horizontal axis\ny : str\n    parameter along the other\nmetric : str, default 'sharpe'\n**chosen\n    values of other levels, for example symbol='NASDAQ'; what is not chosen is averaged\n\nReturns\n-------\npd.DataFrame\n    y × x"
     levels = [n for n in results.index.names if n is not None]
     if unknown := [n for n in (x, y, *chosen) if n not in levels]:
         raise BadInput(f"the sweep has no parameter {unknown[0]!r}; it has {', '.join(levels)}")
@@ -41,7 +41,7 @@ def plot_heatmap(
     ax=None,  # matplotlib axes; None makes new ones
     **chosen,  # see `landscape`
 ):  # the axes
-    "Draw a metric by two parameters; red lost, green gained."
+    "Draw a metric by two parameters; red lost, green gained.\n\nParameters\n----------\nresults : pd.DataFrame\n    what `sweep` returned\nx : str\ny : str\nmetric : str, default 'sharpe'\nax : default None\n    matplotlib axes; None makes new ones\n**chosen\n    see `landscape`\n\nReturns\n-------\nthe axes"
     import matplotlib.pyplot as plt
 
     grid = metric_grid(results, x, y, metric, **chosen)
@@ -61,7 +61,7 @@ def plot_surface(
     ax=None,  # three-dimensional matplotlib axes; None makes new ones
     **chosen,  # see `landscape`
 ):  # the axes
-    "Draw a metric over two parameters as a surface."
+    "Draw a metric over two parameters as a surface.\n\nParameters\n----------\nresults : pd.DataFrame\n    what `sweep` returned\nx : str\ny : str\nmetric : str, default 'sharpe'\nax : default None\n    three-dimensional matplotlib axes; None makes new ones\n**chosen\n    see `landscape`\n\nReturns\n-------\nthe axes"
     import matplotlib.pyplot as plt
 
     grid = metric_grid(results, x, y, metric, **chosen)
@@ -77,7 +77,7 @@ def neighbourhood(
     grid: pd.DataFrame,  # y × x, from `landscape`
     reach: int = 2,  # cells on each side
 ) -> pd.DataFrame:  # mean over the square around each cell; NaN where nothing was run
-    "Average each cell with its neighbours."
+    "Average each cell with its neighbours.\n\nParameters\n----------\ngrid : pd.DataFrame\n    y × x, from `landscape`\nreach : int, default 2\n    cells on each side\n\nReturns\n-------\npd.DataFrame\n    mean over the square around each cell; NaN where nothing was run"
     size = 2 * reach + 1
     padded = np.pad(grid.to_numpy(float), reach, constant_values=np.nan)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size))

@@ -28,7 +28,7 @@ def print_rows(
     whole: Sequence[int] = (0,),  # columns that are never cut or broken, above all ids
     window: bool | None = None,  # printed into a window; None: look
 ) -> None:
-    "Print rows under their headings."
+    "Print rows under their headings.\n\nParameters\n----------\nheadings : Sequence[str]\nrows : Sequence[Sequence[Any]]\nwhole : Sequence[int], default (0,)\n    columns that are never cut or broken, above all ids\nwindow : bool | None, default None\n    printed into a window; None: look"
     texts = [[str(cell) for cell in row] for row in rows]
     if not (sys.stdout.isatty() if window is None else window):
         widths = [max(map(len, column)) for column in zip(headings, *texts, strict=True)]

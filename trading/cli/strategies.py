@@ -18,7 +18,7 @@ from ..core.errors import BadInput
 def read_grid(
     words: tuple[str, ...],  # 'fast=5,10,20', 'slow=50:200:50'
 ) -> dict[str, list]:
-    "Read the values of a search."
+    "Read the values of a search.\n\nParameters\n----------\nwords : tuple[str, ...]\n    'fast=5,10,20', 'slow=50:200:50'\n\nReturns\n-------\ndict[str, list]"
     grid: dict[str, list] = {}
     for word in (part for w in words for part in w.split()):
         name, equals, text = word.partition("=")

@@ -26,7 +26,7 @@ ONE_YEAR, DAY = pd.Timedelta(days=365.25), pd.Timedelta(days=1)
 def check_calendar(
     name: str,  # '24/7', '24/5', 'forex', or an exchange such as 'XNYS'
 ) -> str:  # the name that the house uses
-    "Return a calendar's name, or refuse one that is unknown and suggest the nearest."
+    "Return a calendar's name, or refuse one that is unknown and suggest the nearest.\n\nParameters\n----------\nname : str\n    '24/7', '24/5', 'forex', or an exchange such as 'XNYS'\n\nReturns\n-------\nstr\n    the name that the house uses"
     if (plain := name.strip().lower()) in ROUND_THE_CLOCK:
         return plain
     import difflib
@@ -61,7 +61,7 @@ def sessions(
     start: pd.Timestamp,  # UTC
     end: pd.Timestamp,  # UTC
 ) -> pd.DataFrame:  # by day (no zone): open and close, UTC; every session that overlaps the span
-    "Return when each trading day opens and closes."
+    "Return when each trading day opens and closes.\n\nParameters\n----------\ncalendar : str\n    '24/7', '24/5', 'forex', or an exchange\nstart : pd.Timestamp\n    UTC\nend : pd.Timestamp\n    UTC\n\nReturns\n-------\npd.DataFrame\n    by day (no zone): open and close, UTC; every session that overlaps the span"
     name, start, end = check_calendar(calendar), pd.Timestamp(start), pd.Timestamp(end)
     days = pd.date_range((start - 4 * DAY).tz_localize(None).normalize(), (end + 4 * DAY).tz_localize(None).normalize(), freq="D")
     if name in ("24/7", "24/5"):
@@ -83,7 +83,7 @@ def expected_bars(
     end: pd.Timestamp,  # last open time, UTC, included
     like: pd.DatetimeIndex | None = None,  # bars of the source: the expected ones are named as these are
 ) -> pd.DatetimeIndex:  # open times, UTC, ascending
-    "Return the bars that a market should have."
+    "Return the bars that a market should have.\n\nParameters\n----------\ncalendar : str\n    '24/7', '24/5', 'forex', or an exchange\ntimeframe : str\n    '5m', '1h', '1d'\nstart : pd.Timestamp\n    first open time, UTC\nend : pd.Timestamp\n    last open time, UTC, included\nlike : pd.DatetimeIndex | None, default None\n    bars of the source: the expected ones are named as these are\n\nReturns\n-------\npd.DatetimeIndex\n    open times, UTC, ascending"
     step, anchor = bar_length(timeframe), start if like is None or not len(like) else like[0]
     open_ = sessions(calendar, start, end + step)
     if check_calendar(calendar) == "24/7":
@@ -122,7 +122,7 @@ FEWEST_DAYS = 15  # days with bars below which they do not tell which days a mar
 def observed_calendar(
     index: pd.DatetimeIndex,  # open times of the bars of one symbol, UTC
 ) -> str:  # '24/7', 'forex' or '24/5'; empty: too few bars to tell
-    "Return the calendar that bars keep."
+    "Return the calendar that bars keep.\n\nParameters\n----------\nindex : pd.DatetimeIndex\n    open times of the bars of one symbol, UTC\n\nReturns\n-------\nstr\n    '24/7', 'forex' or '24/5'; empty: too few bars to tell"
     days = index.as_unit("us").asi8 // (DAY // pd.Timedelta("1us"))  # since Thursday, 1970-01-01
     week = (days[np.flatnonzero(np.diff(days, prepend=days[:1] - 1))] + 3) % 7
     if len(week) < FEWEST_DAYS or (week == week[0]).all():
@@ -137,7 +137,7 @@ def check_on_calendar(
     timeframe: str,  # length of a bar
     symbol: str,  # for the message
 ) -> None:
-    "Refuse bars that stand outside their calendar: more than one in twenty, which is no odd print but another market."
+    "Refuse bars that stand outside their calendar: more than one in twenty, which is no odd print but another market.\n\nParameters\n----------\nindex : pd.DatetimeIndex\n    open times of the bars of one symbol, UTC\ncalendar : str\n    that they are said to keep\ntimeframe : str\n    length of a bar\nsymbol : str\n    for the message"
     if not len(index):
         return
     outside = index.difference(expected_bars(calendar, timeframe, index[0], index[-1], index))
@@ -153,7 +153,7 @@ LARGEST_GRID = 5_000_000  # bars; beyond, the rows are taken as they stand
 def usual_step(
     index: pd.DatetimeIndex,  # ascending open times
 ) -> pd.Timedelta:  # the commonest distance; zero for fewer than two
-    "Return how far apart bars usually stand."
+    "Return how far apart bars usually stand.\n\nParameters\n----------\nindex : pd.DatetimeIndex\n    ascending open times\n\nReturns\n-------\npd.Timedelta\n    the commonest distance; zero for fewer than two"
     gaps = np.diff(index.as_unit("us").asi8)
     values, counts = np.unique(gaps, return_counts=True)
     return pd.Timedelta(int(values[counts.argmax()]), unit="us") if len(gaps) else pd.Timedelta(0)
@@ -163,7 +163,7 @@ def on_own_clock(
     close: pd.DataFrame,  # time × symbol, NaN where there is no bar; `attrs["calendar"]` names the calendar that all keep, else it is seen from all times
     timeframe: str = "",  # length of a bar; empty: the one that the prices carry, or the usual distance
 ) -> Iterator[pd.DataFrame]:  # time × some of the symbols; together all of them
-    "Yield the symbols of each calendar with one row for each of their bars, those in which nothing was traded included."
+    "Yield the symbols of each calendar with one row for each of their bars, those in which nothing was traded included.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, NaN where there is no bar; `attrs[\"calendar\"]` names the calendar that all keep, else it is seen from all times\ntimeframe : str, default ''\n    length of a bar; empty: the one that the prices carry, or the usual distance\n\nYields\n------\nIterator[pd.DataFrame]\n    time × some of the symbols; together all of them"
     index, known = close.index, close.attrs.get("calendar", "")
     timeframe = timeframe or close.attrs.get("timeframe", "")
     step = bar_length(timeframe) if timeframe else usual_step(index)
@@ -206,7 +206,7 @@ LONG_ENOUGH = pd.Timedelta(days=56)  # of bars that tell how many there are in a
 def elapsed_years(
     index: pd.DatetimeIndex,  # ascending times, UTC
 ) -> float:  # from the first to the last
-    "Return the time that passed, in years of 365.25 days."
+    "Return the time that passed, in years of 365.25 days.\n\nParameters\n----------\nindex : pd.DatetimeIndex\n    ascending times, UTC\n\nReturns\n-------\nfloat\n    from the first to the last"
     return float((index[-1] - index[0]) / ONE_YEAR) if len(index) else 0.0
 
 
@@ -215,7 +215,7 @@ def calendar_bars_a_year(
     calendar: str,  # '24/7', '24/5', 'forex', or an exchange
     timeframe: str,  # '5m', '1h', '1d'
 ) -> float:  # mean over the years 2010 to 2019
-    "Return how many bars of this length a calendar has in a year."
+    "Return how many bars of this length a calendar has in a year.\n\nParameters\n----------\ncalendar : str\n    '24/7', '24/5', 'forex', or an exchange\ntimeframe : str\n    '5m', '1h', '1d'\n\nReturns\n-------\nfloat\n    mean over the years 2010 to 2019"
     step = bar_length(timeframe)
     if (name := check_calendar(calendar)) in ROUND_THE_CLOCK:
         return float(ONE_YEAR / step * (1 if name == "24/7" or step > DAY else 5 / 7))
@@ -231,7 +231,7 @@ def bars_a_year(
     timeframe: str = "",  # their length; with `calendar` for histories of a few weeks
     calendar: str = "",  # of the market; empty: what the bars keep
 ) -> float:
-    "Return how many of these bars there are in a year of 365.25 days: the one number by which the house annualises."
+    "Return how many of these bars there are in a year of 365.25 days: the one number by which the house annualises.\n\nParameters\n----------\nindex : pd.DatetimeIndex\n    ascending times of the bars, UTC\ntimeframe : str, default ''\n    their length; with `calendar` for histories of a few weeks\ncalendar : str, default ''\n    of the market; empty: what the bars keep\n\nReturns\n-------\nfloat"
     if len(index) < 2 and not (timeframe and calendar):
         raise BadInput(f"{plural(len(index), 'bar does', 'bars do')} not tell how many make a year; give more bars, or periods=")
     if len(index) > 1 and (years := elapsed_years(index)) * ONE_YEAR >= LONG_ENOUGH:
@@ -250,7 +250,7 @@ def annual_growth(
     growth: float,  # last value over first value
     years: float,  # elapsed
 ) -> float:  # return per year, compounded; NaN where no time has passed
-    "Return what a growth over some time is in a year."
+    "Return what a growth over some time is in a year.\n\nParameters\n----------\ngrowth : float\n    last value over first value\nyears : float\n    elapsed\n\nReturns\n-------\nfloat\n    return per year, compounded; NaN where no time has passed"
     return float(growth ** (1 / years) - 1) if years > 0 and growth >= 0 else float("nan")
 
 # %% ../../nbs/00_core/18_calendars.ipynb #28395858
@@ -258,7 +258,7 @@ def next_open(
     calendar: str,  # '24/7', '24/5', 'forex', or an exchange
     moment: pd.Timestamp,  # UTC
 ) -> pd.Timestamp:  # the moment itself when the market is open
-    "Return when a market opens next."
+    "Return when a market opens next.\n\nParameters\n----------\ncalendar : str\n    '24/7', '24/5', 'forex', or an exchange\nmoment : pd.Timestamp\n    UTC\n\nReturns\n-------\npd.Timestamp\n    the moment itself when the market is open"
     at = pd.Timestamp(moment)
     table = sessions(calendar, at, at + 14 * DAY)
     return max(at, table["open"].iloc[0])
@@ -271,7 +271,7 @@ def price_age(
     now: pd.Timestamp,  # UTC
     like: pd.DatetimeIndex | None = None,  # bars of the source, see `expected_bars`
 ) -> pd.Timedelta:  # since the bar closed, without the time in which no bar was due
-    "Return how old a price is on its market's own clock: a weekend does not age it, a bar that was due and did not come does."
+    "Return how old a price is on its market's own clock: a weekend does not age it, a bar that was due and did not come does.\n\nParameters\n----------\ncalendar : str\n    '24/7', '24/5', 'forex', or an exchange\ntimeframe : str\n    '5m', '1h', '1d'\nlast : pd.Timestamp\n    open time of the last bar, UTC\nnow : pd.Timestamp\n    UTC\nlike : pd.DatetimeIndex | None, default None\n    bars of the source, see `expected_bars`\n\nReturns\n-------\npd.Timedelta\n    since the bar closed, without the time in which no bar was due"
     step, last, now = bar_length(timeframe), pd.Timestamp(last), pd.Timestamp(now)
     elapsed = max(now - last - step, pd.Timedelta(0))
     if elapsed <= step or check_calendar(calendar) == "24/7":

@@ -22,7 +22,7 @@ def _installed(group: str) -> tuple[EntryPoint, ...]:
 def extension_names(
     group: str,  # strategies, estimators, optimizers or report_sections
 ) -> list[str]:
-    "List what installed packages bring, without importing any of it."
+    "List what installed packages bring, without importing any of it.\n\nParameters\n----------\ngroup : str\n    strategies, estimators, optimizers or report_sections\n\nReturns\n-------\nlist[str]"
     return sorted({e.name for e in _installed(group)})
 
 
@@ -30,7 +30,7 @@ def find_extension(
     group: str,  # strategies, estimators, optimizers or report_sections
     name: str,
 ) -> EntryPoint | None:  # None: no package brings it
-    "Find what an installed package brings under a name, without importing it."
+    "Find what an installed package brings under a name, without importing it.\n\nParameters\n----------\ngroup : str\n    strategies, estimators, optimizers or report_sections\nname : str\n\nReturns\n-------\nEntryPoint | None\n    None: no package brings it"
     found = [e for e in _installed(group) if e.name == name]
     if len(found) > 1:
         who = " and ".join(sorted(_package(e) for e in found))
@@ -42,7 +42,7 @@ def load_extension(
     group: str,  # strategies, estimators, optimizers or report_sections
     name: str,
 ) -> Any:  # None: no package brings it
-    "Import what an installed package brings under a name; a package that cannot be imported is named."
+    "Import what an installed package brings under a name; a package that cannot be imported is named.\n\nParameters\n----------\ngroup : str\n    strategies, estimators, optimizers or report_sections\nname : str\n\nReturns\n-------\nAny\n    None: no package brings it"
     found = find_extension(group, name)
     if found is None:
         return None

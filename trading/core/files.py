@@ -33,7 +33,7 @@ def write_atomic(
 def lock_folder(
     data: Path,  # the folder of store and ledger
 ):
-    "Hold the data folder for one run; raise `Busy` when another process has it."
+    "Hold the data folder for one run; raise `Busy` when another process has it.\n\nParameters\n----------\ndata : Path\n    the folder of store and ledger"
     from filelock import FileLock, Timeout
 
     try:

@@ -16,7 +16,7 @@ def render(
     template: str,  # a file of share/templates
     **values: Any,
 ) -> str:
-    "Fill a template; text from data is escaped, charts are trusted."
+    "Fill a template; text from data is escaped, charts are trusted.\n\nParameters\n----------\ntemplate : str\n    a file of share/templates\n**values : Any\n\nReturns\n-------\nstr"
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     folder = share_path("templates")

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 def read_sleeve(
     value: Any,  # text or a number; a mapping stays as it is
 ) -> Any:
-    "Read '0.3, max_weight 0.1, SPY 0.6, AGG 0.4' as a mapping that begins with the share."
+    "Read '0.3, max_weight 0.1, SPY 0.6, AGG 0.4' as a mapping that begins with the share.\n\nParameters\n----------\nvalue : Any\n    text or a number; a mapping stays as it is\n\nReturns\n-------\nAny"
     if not isinstance(value, (str, int, float)):
         return value
     first, *rest = [part.strip() for part in str(value).split(",") if part.strip()] or [""]

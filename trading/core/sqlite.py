@@ -19,7 +19,7 @@ from urllib.parse import quote
 def transaction(
     db: sqlite3.Connection,  # opened with isolation_level=None, so that nothing begins by itself
 ) -> Iterator[sqlite3.Connection]:  # the same
-    "Do several steps as one: on the disk when the block ends, undone when it raises; a second writer waits meanwhile."
+    "Do several steps as one: on the disk when the block ends, undone when it raises; a second writer waits meanwhile.\n\nParameters\n----------\ndb : sqlite3.Connection\n    opened with isolation_level=None, so that nothing begins by itself\n\nYields\n------\nIterator[sqlite3.Connection]\n    the same"
     db.execute("begin immediate")
     try:
         yield db
@@ -37,7 +37,7 @@ def open_database(
     timeout: float = 30.0,  # seconds that a second writer waits
     private: bool = False,  # only its owner may read it
 ) -> sqlite3.Connection:  # nothing begins by itself: see `transaction`
-    "Open a database with a write-ahead log, and make its tables when they are missing."
+    "Open a database with a write-ahead log, and make its tables when they are missing.\n\nParameters\n----------\npath : Path | str\n    file; made when it does not exist, its folder is not; ':memory:'\ntables : str, default ''\n    statements that make what is missing\nsynchronous : Literal['full', 'normal', 'off'], default 'full'\n    how long a commit waits for the disk\ntimeout : float, default 30.0\n    seconds that a second writer waits\nprivate : bool, default False\n    only its owner may read it\n\nReturns\n-------\nsqlite3.Connection\n    nothing begins by itself: see `transaction`"
     if private:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         os.chmod(path, 0o600)
@@ -57,7 +57,7 @@ def open_readonly(
     path: Path | str,  # of a database that is there
     timeout: float = 5.0,  # seconds to wait for a writer
 ) -> sqlite3.Connection:  # to be closed by the caller
-    "Open a database that another process may be writing, only to read."
+    "Open a database that another process may be writing, only to read.\n\nParameters\n----------\npath : Path | str\n    of a database that is there\ntimeout : float, default 5.0\n    seconds to wait for a writer\n\nReturns\n-------\nsqlite3.Connection\n    to be closed by the caller"
     return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False, timeout=timeout)
 
 
@@ -66,7 +66,7 @@ def single_transaction(
     path: Path | str,  # file; made when it does not exist
     timeout: float = 60.0,  # seconds that a second writer waits
 ) -> Iterator[sqlite3.Connection]:
-    "Open a file for one transaction and close it again: for what is written seldom and by many processes."
+    "Open a file for one transaction and close it again: for what is written seldom and by many processes.\n\nParameters\n----------\npath : Path | str\n    file; made when it does not exist\ntimeout : float, default 60.0\n    seconds that a second writer waits\n\nYields\n------\nIterator[sqlite3.Connection]"
     db = sqlite3.connect(path, timeout=timeout)
     try:
         with db:

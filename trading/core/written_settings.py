@@ -18,14 +18,14 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 def read_words(
     value: Any,  # what is no text stays as it is
 ) -> Any:
-    "Read 'a, b, c' as a tuple."
+    "Read 'a, b, c' as a tuple.\n\nParameters\n----------\nvalue : Any\n    what is no text stays as it is\n\nReturns\n-------\nAny"
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 def read_named_numbers(
     value: Any,  # what is no text stays as it is
 ) -> Any:
-    "Read 'max_weight 0.15, min_cash 0.1' as a mapping."
+    "Read 'max_weight 0.15, min_cash 0.1' as a mapping.\n\nParameters\n----------\nvalue : Any\n    what is no text stays as it is\n\nReturns\n-------\nAny"
     if not isinstance(value, str):
         return value
     pairs = [part.rsplit(maxsplit=1) for part in value.split(",") if part.strip()]
@@ -38,7 +38,7 @@ def bars_ahead(
     horizon: Any,  # a number of bars, or a time such as '4h'
     timeframe: str,  # length of a bar
 ) -> Any:
-    "Return how many bars a time is; what is no time stays as it is."
+    "Return how many bars a time is; what is no time stays as it is.\n\nParameters\n----------\nhorizon : Any\n    a number of bars, or a time such as '4h'\ntimeframe : str\n    length of a bar\n\nReturns\n-------\nAny"
     if not (isinstance(horizon, str) and horizon[-1:] in "mhdw"):
         return horizon
     count = bar_length(horizon) / bar_length(timeframe)

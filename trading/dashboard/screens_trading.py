@@ -109,7 +109,7 @@ def _run_actions(now: Mapping, running: bool, pending: bool) -> Parts:
 
 # %% ../../nbs/16_dashboard/05_screens_trading.ipynb #cb962e66
 def awaits_approval(found: Mapping) -> bool:  # of `plan`
-    "Tell whether a plan awaits approval."
+    "Tell whether a plan awaits approval.\n\nParameters\n----------\nfound : Mapping\n\nReturns\n-------\nbool\n    of `plan`"
     return found["status"] in ("draft", "reviewed") and not found.get("dry_run") and bool(found["actions"]) and bool(found["verdict"]["ok"])
 
 
@@ -261,7 +261,7 @@ def _assets(items: list[dict], currency: str, live: Mapping) -> dict:
 
 # %% ../../nbs/16_dashboard/05_screens_trading.ipynb #8e7f9f97
 def newer_quotes(place: Workspace, profile: str | None, since: str | None) -> dict:  # symbol → `data.quotes.Quote`
-    "Return the prices that are newer than a moment."
+    "Return the prices that are newer than a moment.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None\nsince : str | None\n\nReturns\n-------\ndict\n    symbol → `data.quotes.Quote`"
     from trading.services.queries_live import newest_quotes
 
     return {s: q for s, q in newest_quotes(place, profile).items() if since is None or q.time > pd.Timestamp(since)}

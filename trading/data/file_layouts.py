@@ -33,7 +33,7 @@ _ORDERS = (("open", "high", "low", "close"), ("low", "high", "open", "close"), (
 
 @dataclass(eq=False)
 class Layout:
-    "Which column is which."
+    "Which column is which.\n\nParameters\n----------\nname : str\ntime : tuple[int, ...]\n    one column, or that of the day and that of the hour\nfields : dict[str, int]\n    field → column; in a wide table empty\nsymbol : int | None, default None\nwide : dict[tuple[str, str], int]\n    (field, symbol) → column\nadjusted : int | None, default None\ncounted : tuple[int, ...], default ()\n    other columns of numbers: they too show how numbers are written\nzone : str | None, default None\n    said by the layout\nopen_order : tuple[int, ...], default ()\n    four columns of prices whose order the prices tell\nunread : tuple[str, ...], default ()\n    names of columns that are not used"
 
     name: str
     time: tuple[int, ...]  # one column, or that of the day and that of the hour
@@ -63,7 +63,7 @@ def find_layout(
     columns: str = "",  # what a person says: 'time,open,high,low,close,volume' by place ('-' for none), or 'time=Zeit,close=Kurs' by name
     symbol: str = "",  # tells the volume in coins from that in money
 ) -> Layout:
-    "Recognise the columns of a table, or say what is not."
+    "Recognise the columns of a table, or say what is not.\n\nParameters\n----------\ntable : FileTable\ncolumns : str, default ''\n    what a person says: 'time,open,high,low,close,volume' by place ('-' for none), or 'time=Zeit,close=Kurs' by name\nsymbol : str, default ''\n    tells the volume in coins from that in money\n\nReturns\n-------\nLayout"
     if columns:
         return _said(table, columns)
     if not table.header:
@@ -182,7 +182,7 @@ def in_order(
     prices: dict[str, object],  # field → numbers, in the order in which the columns stand
     name: str,  # of the file
 ) -> dict[str, object]:  # field → numbers
-    "Put four columns of prices into the order that they show themselves."
+    "Put four columns of prices into the order that they show themselves.\n\nParameters\n----------\nlayout : Layout\nprices : dict[str, object]\n    field → numbers, in the order in which the columns stand\nname : str\n    of the file\n\nReturns\n-------\ndict[str, object]\n    field → numbers"
     import numpy as np
 
     if not layout.open_order or not all(f in prices for f in FIELDS[:4]):

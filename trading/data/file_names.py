@@ -32,7 +32,7 @@ def told_by_name(
     name: str,  # of a file, for example 'BTCUSDT-1m-2024-01.zip'
     known: Iterable[str] = (),  # symbols of the profile: one of them is written as there
 ) -> tuple[str, str, str]:  # symbol, time frame, program; empty where the name does not tell
-    "Read what the name of a file says."
+    "Read what the name of a file says.\n\nParameters\n----------\nname : str\n    of a file, for example 'BTCUSDT-1m-2024-01.zip'\nknown : Iterable[str], default ()\n    symbols of the profile: one of them is written as there\n\nReturns\n-------\ntuple[str, str, str]\n    symbol, time frame, program; empty where the name does not tell"
     stem = re.sub(r"(?i)(\.(csv|txt|zip|gz|xlsx|parquet|feather))+$", "", name)
     same = {_bare(k): k for k in known}
     for program, pattern, kind in _NAMES:

@@ -24,7 +24,7 @@ from ..core.errors import BadInput, MissingData
 
 @dataclass(eq=False)
 class FileTable:
-    "The cells of a file, column by column."
+    "The cells of a file, column by column.\n\nParameters\n----------\nname : str\nheader : list[list[str]]\n    rows of names above the cells; empty where the file has none\ncolumns : list[Any]\n    Arrow arrays: texts, or the file's own numbers and times\nfirst : int\n    number of the line in which the cells begin\nnotes : list[str]\n    how it was opened, for the preview\nnative : bool, default False\n    numbers and times are the file's own, not texts"
 
     name: str
     header: list[list[str]]  # rows of names above the cells; empty where the file has none
@@ -259,7 +259,7 @@ def _typed_table(path: Path, notes: list[str]) -> FileTable:
 def read_table(
     path: str | Path,  # CSV (also .gz or .zip), .xlsx, .ods, Parquet or Feather
 ) -> FileTable:
-    "Open a file of prices as columns, or say why it cannot be."
+    "Open a file of prices as columns, or say why it cannot be.\n\nParameters\n----------\npath : str | Path\n    CSV (also .gz or .zip), .xlsx, .ods, Parquet or Feather\n\nReturns\n-------\nFileTable"
     path, notes = Path(path), []
     suffix = path.suffix.lower()
     if suffix in (".parquet", ".pq", ".feather", ".arrow", ".ipc"):

@@ -74,7 +74,7 @@ def import_file(
     calendar: str = "auto",  # how gaps are recognised
     **how,  # zone, dates, adjusted, decimal, thousands, columns, known: as `read_price_file`
 ) -> IngestReport:
-    "Read a file, clean its bars and store them in one step; nothing is stored when anything is wrong."
+    "Read a file, clean its bars and store them in one step; nothing is stored when anything is wrong.\n\nParameters\n----------\npath : str | Path\nstore : BarStore\nsymbol : str, default ''\n    not needed when the file or its name says it\ntimeframe : str, default ''\n    empty: as the name or the times tell\nsource : str, default 'file'\n    under which name the store keeps them\nnow : datetime | None, default None\n    bars that closed later are left out; None: now\nrules : CleaningRules | None, default None\n    of the cleaner\nfill : str, default ''\n    'last': put bars without volume at the last close into gaps; empty: leave them\ncalendar : str, default 'auto'\n    how gaps are recognised\n**how\n    zone, dates, adjusted, decimal, thousands, columns, known: as `read_price_file`\n\nReturns\n-------\nIngestReport"
     until, name = now or datetime.now(UTC), Path(path).name
     if fill not in ("", "last"):
         raise BadInput(f"gaps are filled with 'last', the last close, or left; {fill!r} is neither")

@@ -180,7 +180,7 @@ def _when(reading: _Reading, zone: str | None, dates: str, timeframe: str, now: 
 # %% ../../nbs/02_data/44_price_files.ipynb #6ebcdbcd
 @dataclass(frozen=True, eq=False)
 class PriceFile:
-    "What was read of a file, and how."
+    "What was read of a file, and how.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\ntimeframe : str\n    empty where neither name nor times tell\nnotes : tuple[str, ...]\n    how it was read, line by line"
 
     bars: pd.DataFrame  # time × (field, symbol)
     timeframe: str  # empty where neither name nor times tell
@@ -202,7 +202,7 @@ def read_price_file(
     strict: bool = False,  # ask also what only an import needs to know
     notes: list[str] | None = None,  # filled as it goes, also where a question stops it
 ) -> PriceFile:
-    "Read bars from a file as programs and people write them, or say which line does not fit, or what has to be decided."
+    "Read bars from a file as programs and people write them, or say which line does not fit, or what has to be decided.\n\nParameters\n----------\npath : str | Path\n    CSV (also .gz or .zip), .xlsx, Parquet or Feather\nsymbol : str, default ''\n    whose bars these are; not needed when the file or its name says it\nzone : str | None, default None\n    clock of times without zone: 'UTC', 'Europe/Helsinki', 'America/New_York+7'\ndates : str, default ''\n    order of day, month and year where the file leaves it open: 'dmy', 'mdy' or 'ymd'\nadjusted : bool, default False\n    scale prices to 'Adj Close', which takes dividends out\ndecimal : str, default ''\n    '.' or ','; empty: as the numbers of the file show it\nthousands : str, default ''\n    '.', ',', \"'\", ' ' or 'none'; empty: as the numbers of the file show it\ncolumns : str, default ''\n    'time,open,high,low,close,volume' by place, or 'time=Zeit,close=Kurs' by name; empty: recognised\ntimeframe : str, default ''\n    length of a bar; empty: as the name or the times tell\nknown : Iterable[str], default ()\n    symbols of the profile, to recognise those of file names\nnow : datetime | None, default None\n    nothing in a file is later; None: the clock\nstrict : bool, default False\n    ask also what only an import needs to know\nnotes : list[str] | None, default None\n    filled as it goes, also where a question stops it\n\nReturns\n-------\nPriceFile"
     path, notes = Path(path), [] if notes is None else notes
     table = read_table(path)
     told = told_by_name(path.name, known)
@@ -241,7 +241,7 @@ def read_bars_file(
     symbol: str = "",  # whose bars these are; not needed when the file or its name says it
     **how,  # zone, dates, adjusted, decimal, thousands, columns, timeframe: as `read_price_file`
 ) -> pd.DataFrame:  # time × (field, symbol)
-    "Read bars from a file, or say which line does not fit, or what has to be decided."
+    "Read bars from a file, or say which line does not fit, or what has to be decided.\n\nParameters\n----------\npath : str | Path\n    CSV (also .gz or .zip), .xlsx, Parquet or Feather\nsymbol : str, default ''\n    whose bars these are; not needed when the file or its name says it\n**how\n    zone, dates, adjusted, decimal, thousands, columns, timeframe: as `read_price_file`\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol)"
     return read_price_file(path, symbol, **how).bars
 
 
@@ -344,7 +344,7 @@ def preview_file(
     say: Callable[[str], object],  # called with each line
     **how,  # as `read_price_file`
 ) -> None:
-    "Show how a file would be read: what was decided and why, and the first and last bars; or how far it came and what is asked."
+    "Show how a file would be read: what was decided and why, and the first and last bars; or how far it came and what is asked.\n\nParameters\n----------\npath : str | Path\nsay : Callable[[str], object]\n    called with each line\n**how\n    as `read_price_file`"
     notes: list[str] = []
     try:
         read = read_price_file(path, strict=True, notes=notes, **how)

@@ -29,7 +29,7 @@ def watch_limits(
     clock: Callable[[], datetime],  # UTC now
     kill_switch: KillSwitch | None = None,
 ) -> Callable[[], str]:  # for `execute(stop=…)`; its answer is empty while trading may go on
-    "Return a function that says why nothing more may be sent."
+    "Return a function that says why nothing more may be sent.\n\nParameters\n----------\nledger : Ledger\naccount : str\nlimits : RiskLimits\nprices : Callable[[], Mapping[str, Decimal]]\n    prices of everything that is held, now\nclock : Callable[[], datetime]\n    UTC now\nkill_switch : KillSwitch | None, default None\n\nReturns\n-------\nCallable[[], str]\n    for `execute(stop=…)`; its answer is empty while trading may go on"
 
     def stop() -> str:
         why = (kill_switch.reason() if kill_switch else "") or safe_mode(ledger, account)
@@ -56,7 +56,7 @@ def check_order_limits(
     groups: Mapping[str, str] | None = None,  # symbol → group
     rate: Callable[[str], Decimal] = lambda symbol: Decimal(1),  # account currency for one unit of the currency of a symbol's orders
 ) -> Callable[[Order], str]:  # for `execute(allow=…)`; its answer is empty while the order keeps every limit
-    "Return a function that says which limit an order would break."
+    "Return a function that says which limit an order would break.\n\nParameters\n----------\nledger : Ledger\naccount : str\nlimits : RiskLimits\nprices : Callable[[], Mapping[str, Decimal]]\n    prices of everything that is held or traded, now\nclock : Callable[[], datetime]\n    UTC now\ngroups : Mapping[str, str] | None, default None\n    symbol → group\nrate : Callable[[str], Decimal], default lambda symbol: Decimal(1)\n    account currency for one unit of the currency of a symbol's orders\n\nReturns\n-------\nCallable[[Order], str]\n    for `execute(allow=…)`; its answer is empty while the order keeps every limit"
 
     def allow(order: Order) -> str:
         quotes, book = dict(prices()), ledger.book(account)

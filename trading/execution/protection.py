@@ -28,7 +28,7 @@ BY_RULE = "settings"  # who made a protection that follows the rules of the sett
 # %% ../../nbs/09_execution/43_protection.ipynb #11c760e8
 @dataclass(frozen=True)
 class Protection(Value):
-    "What ends a position, and where each part of it stands."
+    "What ends a position, and where each part of it stands.\n\nParameters\n----------\nsymbol : str\namount : Decimal\n    units of the position; above zero is long\nentry : Decimal\n    mean purchase price, quote currency per unit\nsince : datetime\n    UTC, of the entry\nbest : Decimal\n    best price since\nby : str\n    'settings', or a person\nstop : Decimal | None, default None\n    quote currency per unit\ntarget : Decimal | None, default None\ntrail : Decimal | None, default None\n    distance of the stop from the best price, as a fraction; None: it stands still\nuntil : datetime | None, default None\n    UTC, when the position is left at the latest\nstop_order : str, default ''\n    our id of the order at the venue; empty: watched here\ntarget_order : str, default ''\nnumber : int, default 0\n    of its orders so far, which their ids are made from\nrefused : str, default ''\n    why the venue did not take an order, so that it is not asked for each time"
 
     symbol: str
     amount: Decimal  # units of the position; above zero is long
@@ -70,7 +70,7 @@ def protections(
     ledger: Ledger,
     account: str,
 ) -> dict[str, Protection]:  # by symbol
-    "Return what is in force."
+    "Return what is in force.\n\nParameters\n----------\nledger : Ledger\naccount : str\n\nReturns\n-------\ndict[str, Protection]\n    by symbol"
     newest = {e.data["symbol"]: e.data for e in ledger.events(account, PROTECTION)}
     return {s: Protection.from_json(json.dumps({k: v for k, v in d.items() if k not in ("on", "why")})) for s, d in newest.items() if d["on"]}
 
@@ -86,7 +86,7 @@ def entered(
     account: str,
     symbol: str,
 ) -> datetime | None:  # UTC; None: it was there before the books
-    "Return when the position that is held now was begun."
+    "Return when the position that is held now was begun.\n\nParameters\n----------\nledger : Ledger\naccount : str\nsymbol : str\n\nReturns\n-------\ndatetime | None\n    UTC; None: it was there before the books"
     units, since = ZERO, None
     for fill in ledger.fills(account):
         if fill.symbol == symbol:
@@ -161,7 +161,7 @@ def watch_protections(
     extremes: Extremes = lambda symbol, since: None,
     symbols: Iterable[str] | None = None,  # None: all
 ) -> list[str]:  # what has happened, in words
-    "Bring every protection in line with its position and with the market."
+    "Bring every protection in line with its position and with the market.\n\nParameters\n----------\ndesk : OrderContext\nprices : Mapping[str, Decimal]\n    of now, by symbol\nextremes : Extremes, default lambda symbol, since: None\nsymbols : Iterable[str] | None, default None\n    None: all\n\nReturns\n-------\nlist[str]\n    what has happened, in words"
     active = protections(desk.ledger, desk.account)
     if not active:
         return []
@@ -221,7 +221,7 @@ def reached_levels(
     prices: Mapping[str, Decimal],  # by symbol
     now: datetime,  # UTC
 ) -> dict[str, str]:  # by symbol: which one
-    "Say which levels that are watched here were reached, without asking the venue."
+    "Say which levels that are watched here were reached, without asking the venue.\n\nParameters\n----------\nactive : Iterable[Protection]\nprices : Mapping[str, Decimal]\n    by symbol\nnow : datetime\n    UTC\n\nReturns\n-------\ndict[str, str]\n    by symbol: which one"
     return {p.symbol: why for p in active if (why := _reached(p, prices.get(p.symbol), now))}
 
 
@@ -283,7 +283,7 @@ def protect_position(
     until: datetime | None = None,  # UTC
     extremes: Extremes = lambda symbol, since: None,
 ) -> tuple[Protection, list[str]]:  # as it stands, and what was told
-    "Protect what is held of a symbol, instead of what protected it before."
+    "Protect what is held of a symbol, instead of what protected it before.\n\nParameters\n----------\ndesk : OrderContext\nsymbol : str\nby : str\n    who wants it\nrules : ExitRules, default ExitRules()\n    what is not given as a price\nstop : Decimal | None, default None\n    quote currency per unit\ntarget : Decimal | None, default None\nuntil : datetime | None, default None\n    UTC\nextremes : Extremes, default lambda symbol, since: None\n\nReturns\n-------\ntuple[Protection, list[str]]\n    as it stands, and what was told"
     held = desk.ledger.positions(desk.account).get(symbol)
     if held is None:
         raise BadInput(f"{desk.account} holds no {symbol}; there is nothing to protect")
@@ -366,7 +366,7 @@ def end_protections(
     symbols: Iterable[str] | None = None,  # None: all
     cancel: bool = True,  # False: whoever asks has cancelled every order
 ) -> list[str]:
-    "End protections: their orders are cancelled, and nothing is watched any more."
+    "End protections: their orders are cancelled, and nothing is watched any more.\n\nParameters\n----------\ndesk : OrderContext\nwhy : str\nsymbols : Iterable[str] | None, default None\n    None: all\ncancel : bool, default True\n    False: whoever asks has cancelled every order\n\nReturns\n-------\nlist[str]"
     told = []
     for symbol, p in protections(desk.ledger, desk.account).items():
         if symbols is None or symbol in symbols:

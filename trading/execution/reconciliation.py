@@ -40,7 +40,7 @@ FORCED = ("autoclose-", "adl_autoclose", "settlement_autoclose")  # begins the n
 
 @dataclass(frozen=True)
 class Difference(Value):
-    "One thing on which the books and the venue do not agree."
+    "One thing on which the books and the venue do not agree.\n\nParameters\n----------\nkind : str\n    'balance', 'foreign order', 'foreign trade', 'average price', 'order'\nsymbol : str\n    symbol or asset\nwords : str\n    one sentence with both numbers"
 
     kind: str  # 'balance', 'foreign order', 'foreign trade', 'average price', 'order'
     symbol: str  # symbol or asset
@@ -49,7 +49,7 @@ class Difference(Value):
 
 @dataclass(frozen=True)
 class Reconciliation(Value):
-    "What comparing the books with the venue came to."
+    "What comparing the books with the venue came to.\n\nParameters\n----------\naccount : str\nvenue : str\nat : datetime\n    UTC\ndifferences : tuple[Difference, ...], default ()\nmended : tuple[str, ...], default ()\n    what was missing in the books and was fetched\nwaiting : tuple[str, ...], default ()\n    orders that are still open at the venue\nforeign : tuple[str, ...], default ()\n    what changed beside the account: assets and orders that are none of its business\ncompared : int, default 0\n    how many orders, trades and balances were compared"
 
     account: str
     venue: str
@@ -74,7 +74,7 @@ class Reconciliation(Value):
 def resolve_open_orders(
     desk: OrderContext,
 ) -> tuple[list[str], list[str]]:  # what was mended, what is still open
-    "Find out what became of every order whose end is not in the books."
+    "Find out what became of every order whose end is not in the books.\n\nParameters\n----------\ndesk : OrderContext\n\nReturns\n-------\ntuple[list[str], list[str]]\n    what was mended, what is still open"
     mended, waiting = [], []
     for intent in unresolved(desk):
         order, words = order_from(intent.data), f"{intent.data['side']} {intent.data['amount']} {intent.data['symbol']}"
@@ -98,7 +98,7 @@ def resolve_open_orders(
 def expected_holdings(
     book: Book,
 ) -> dict[str, Decimal]:  # by asset, cash under its currency, without zeros
-    "Return what should lie at the venue."
+    "Return what should lie at the venue.\n\nParameters\n----------\nbook : Book\n\nReturns\n-------\ndict[str, Decimal]\n    by asset, cash under its currency, without zeros"
     held = {book.currency: book.cash}
     for symbol, position in book.positions.items():
         asset = symbol if symbol in book.financed else asset_of(symbol)  # a broker of currencies lists positions, not money
@@ -116,7 +116,7 @@ def compare_balances(
     money: Decimal = ZERO,  # value that any asset may differ by, account currency
     price: Callable[[str], Decimal | None] = lambda asset: None,  # of an asset, asked for only where it decides
 ) -> list[Difference]:
-    "Return the assets whose amounts differ."
+    "Return the assets whose amounts differ.\n\nParameters\n----------\nbook : Book\nbalance : dict[str, Decimal]\n    by asset, as the venue says\ntolerance : Decimal, default ZERO\n    units of each asset that may differ; zero wherever the venue is exact\nown : Collection[str] | None, default None\n    assets that are the account's business; None: all\nbeside : Mapping[str, Decimal] | None, default None\n    by asset, what lies there and is not in the books\nallowed : Mapping[str, Decimal] | None, default None\n    by asset, units that may differ, instead of `tolerance`\nmoney : Decimal, default ZERO\n    value that any asset may differ by, account currency\nprice : Callable[[str], Decimal | None], default lambda asset: None\n    of an asset, asked for only where it decides\n\nReturns\n-------\nlist[Difference]"
     ours, beside, found = expected_holdings(book), beside or {}, []
     for asset in sorted(a for a in ours.keys() | balance.keys() | beside.keys() if own is None or a in own):
         mine, theirs = ours.get(asset, ZERO) + beside.get(asset, ZERO), balance.get(asset, ZERO)
@@ -132,7 +132,7 @@ def compare_orders(
     open_orders: list[OrderState],  # at the venue
     trades: list[Fill],  # at the venue
 ) -> list[Difference]:
-    "Return the orders and trades that are not ours."
+    "Return the orders and trades that are not ours.\n\nParameters\n----------\ndesk : OrderContext\nopen_orders : list[OrderState]\n    at the venue\ntrades : list[Fill]\n    at the venue\n\nReturns\n-------\nlist[Difference]"
     known: dict[str, bool] = {}
 
     def ours(client_order_id: str) -> bool:
@@ -167,7 +167,7 @@ def foreign_holdings(
     account: str,
     book: Book,  # of the account, now
 ) -> dict[str, Decimal]:  # by asset, without zeros
-    "Return what should lie at the venue and is not in the books."
+    "Return what should lie at the venue and is not in the books.\n\nParameters\n----------\nledger : Ledger\naccount : str\nbook : Book\n    of the account, now\n\nReturns\n-------\ndict[str, Decimal]\n    by asset, without zeros"
     last = ledger.last("foreign", account)
     if last is None:
         return {}
@@ -184,7 +184,7 @@ def record_foreign_holdings(
     balance: Mapping[str, Decimal],  # by asset, as the venue says
     own: Collection[str],  # assets that are the account's business
 ) -> list[str]:  # one sentence for each change
-    "Look at what lies beside the account, and write it down when it has changed."
+    "Look at what lies beside the account, and write it down when it has changed.\n\nParameters\n----------\nledger : Ledger\naccount : str\nnow : datetime\n    UTC\nbook : Book\nbalance : Mapping[str, Decimal]\n    by asset, as the venue says\nown : Collection[str]\n    assets that are the account's business\n\nReturns\n-------\nlist[str]\n    one sentence for each change"
     before, said = foreign_holdings(ledger, account, book), []
     now_there = {a: n for a, n in before.items() if a in own} | {a: strip_zeros(n) for a, n in balance.items() if a not in own}
     for asset in sorted(before.keys() | now_there.keys()):
@@ -210,7 +210,7 @@ def reconcile(
     money: Decimal = ZERO,  # value that any asset may differ by, account currency
     reported: bool = False,  # book what the venue itself reports: deposits, withdrawals, dividends and the like
 ) -> Reconciliation:
-    "Mend the books from the venue, compare the two, and write down what came of it."
+    "Mend the books from the venue, compare the two, and write down what came of it.\n\nParameters\n----------\nledger : Ledger\nvenue : Venue\naccount : str\nnow : datetime | Callable[[], datetime]\n    UTC, or a clock\ntolerance : Decimal, default ZERO\n    units that a balance may differ by, for venues that round\npatience : RetryPolicy, default RetryPolicy()\nsleep : Callable[[float], Any], default time.sleep\nsymbols : Collection[str] | None, default None\n    what the account trades; anything else at the venue is left alone; None: all is its business\nallowed : Mapping[str, Decimal] | None, default None\n    by asset, units that may differ, instead of `tolerance`\nmoney : Decimal, default ZERO\n    value that any asset may differ by, account currency\nreported : bool, default False\n    book what the venue itself reports: deposits, withdrawals, dividends and the like\n\nReturns\n-------\nReconciliation"
     clock = now if callable(now) else lambda: now
     desk = OrderContext(venue, ledger, account, clock, patience, sleep)
     ledger.book(account)
@@ -259,7 +259,7 @@ def reported_events(
     since: datetime,  # UTC
     symbols: Collection[str] | None = None,  # what the account trades; None: all is its business
 ) -> list[Event]:  # of this account, not booked yet, as they happened
-    "Return what the venue itself reports besides trades; a venue that tells nothing reports nothing."
+    "Return what the venue itself reports besides trades; a venue that tells nothing reports nothing.\n\nParameters\n----------\ndesk : OrderContext\nsince : datetime\n    UTC\nsymbols : Collection[str] | None, default None\n    what the account trades; None: all is its business\n\nReturns\n-------\nlist[Event]\n    of this account, not booked yet, as they happened"
     ask = getattr(desk.venue, "fetch_activity", None)
     if ask is None:
         return []
@@ -286,7 +286,7 @@ def book_reported(
     since: datetime,  # UTC
     symbols: Collection[str] | None = None,
 ) -> list[str]:  # one sentence for each
-    "Book what the venue itself reports; what the books cannot take is left for a person."
+    "Book what the venue itself reports; what the books cannot take is left for a person.\n\nParameters\n----------\ndesk : OrderContext\nsince : datetime\n    UTC\nsymbols : Collection[str] | None, default None\n\nReturns\n-------\nlist[str]\n    one sentence for each"
     told = []
     for event in reported_events(desk, since, symbols):
         try:
@@ -302,7 +302,7 @@ def foreign_trades(
     since: datetime,  # UTC
     symbols: Collection[str] | None = None,  # what the account trades; None: all is its business
 ) -> list[Fill]:  # not booked yet
-    "Return trades of assets that the account watches and that none of its orders made."
+    "Return trades of assets that the account watches and that none of its orders made.\n\nParameters\n----------\ndesk : OrderContext\nsince : datetime\n    UTC\nsymbols : Collection[str] | None, default None\n    what the account trades; None: all is its business\n\nReturns\n-------\nlist[Fill]\n    not booked yet"
     book = desk.ledger.book(desk.account)
     mine = None if symbols is None else {*symbols, *book.positions}
     opened = desk.ledger.find("opened", desk.account).timestamp
@@ -351,7 +351,7 @@ def open_from_venue(
     now: datetime,  # UTC
     symbols: Collection[str] | None = None,  # what the account trades; anything else at the venue is left alone; None: all is its business
 ) -> bool:  # False when the account was open already
-    "Open an account with what lies at the venue."
+    "Open an account with what lies at the venue.\n\nParameters\n----------\nledger : Ledger\nvenue : Venue\naccount : str\ncurrency : str\n    of its cash\nprices : dict[str, Decimal]\n    by symbol, taken as the purchase price of what is there already\nnow : datetime\n    UTC\nsymbols : Collection[str] | None, default None\n    what the account trades; anything else at the venue is left alone; None: all is its business\n\nReturns\n-------\nbool\n    False when the account was open already"
     balance = venue.fetch_balance()
     by_asset, own = {asset_of(s): s for s in prices}, None if symbols is None else {currency, *map(asset_of, symbols)}
     mine = {a: n for a, n in balance.items() if own is None or a in own}

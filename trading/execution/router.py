@@ -30,7 +30,7 @@ BookLevel = tuple[Decimal, Decimal]  # price, units
 
 @dataclass(frozen=True)
 class VenueQuote(Value):
-    "What a venue bids and asks for one symbol, and what it charges."
+    "What a venue bids and asks for one symbol, and what it charges.\n\nParameters\n----------\nvenue : str\nsymbol : str\nbids : tuple[BookLevel, ...]\n    best first\nasks : tuple[BookLevel, ...]\nfee_rate : Decimal\n    of the traded value"
 
     venue: str
     symbol: str
@@ -41,7 +41,7 @@ class VenueQuote(Value):
 
 @dataclass(frozen=True)
 class Cost(Value):
-    "What an order is expected to cost at a venue."
+    "What an order is expected to cost at a venue.\n\nParameters\n----------\nvenue : str\namount : Decimal\n    units that the book holds, at most what was asked for\naverage : Decimal\n    price per unit, fee excluded\nspread_bp : Decimal\n    from the middle to the best price\ndepth_bp : Decimal\n    from the best price to the average\nfee_bp : Decimal"
 
     venue: str
     amount: Decimal  # units that the book holds, at most what was asked for
@@ -65,7 +65,7 @@ def expected_cost(
     side: Side,
     amount: Decimal,  # units
 ) -> Cost | None:  # None: nothing can be had there
-    "Walk through the book and add up what an order would pay."
+    "Walk through the book and add up what an order would pay.\n\nParameters\n----------\nquote : VenueQuote\nside : Side\namount : Decimal\n    units\n\nReturns\n-------\nCost | None\n    None: nothing can be had there"
     book = quote.asks if side == "buy" else quote.bids
     if not (quote.asks and quote.bids and amount > 0):
         return None
@@ -89,7 +89,7 @@ def quote_of(
     fee_rate: Decimal,
     half_spread_bp: Decimal = Decimal(5),  # assumed where a venue tells only its last price
 ) -> VenueQuote:
-    "Ask a venue what it bids and asks now."
+    "Ask a venue what it bids and asks now.\n\nParameters\n----------\nvenue : PricedVenue\nsymbol : str\nfee_rate : Decimal\nhalf_spread_bp : Decimal, default Decimal(5)\n    assumed where a venue tells only its last price\n\nReturns\n-------\nVenueQuote"
     if hasattr(venue, "fetch_order_book"):
         book = venue.fetch_order_book(symbol)
         return VenueQuote(venue.name, symbol, tuple(book["bids"]), tuple(book["asks"]), fee_rate)
@@ -105,7 +105,7 @@ def recent_volume(
     every: timedelta,
     clock: Callable[[], datetime],  # UTC now
 ) -> Callable[[str], Decimal | None]:  # for `execute(volume=…)`
-    "Return a function that tells how much of a symbol was traded in the last stretch of time."
+    "Return a function that tells how much of a symbol was traded in the last stretch of time.\n\nParameters\n----------\nvenue : PricedVenue\n    that has bars of one minute\nevery : timedelta\nclock : Callable[[], datetime]\n    UTC now\n\nReturns\n-------\nCallable[[str], Decimal | None]\n    for `execute(volume=…)`"
 
     def volume(symbol: str) -> Decimal | None:
         now = clock()
@@ -118,7 +118,7 @@ def recent_volume(
 # %% ../../nbs/09_execution/50_router.ipynb #8c372811
 @dataclass(frozen=True)
 class VenueAccount:
-    "A venue, what lies there, and how one trades there."
+    "A venue, what lies there, and how one trades there.\n\nParameters\n----------\naccount : str\n    its account in the ledger; one account lies at one venue\nvenue : PricedVenue\nstyle : OrderParameters\nheld : Mapping[str, Decimal]\n    units by symbol\ncash : Decimal\nmarkets : Mapping[str, Instrument]"
 
     account: str  # its account in the ledger; one account lies at one venue
     venue: PricedVenue
@@ -130,7 +130,7 @@ class VenueAccount:
 
 @dataclass(frozen=True)
 class Routed:
-    "What goes where."
+    "What goes where.\n\nParameters\n----------\nactions : dict[str, tuple[Action, ...]]\n    by account\ncosts : dict[tuple[str, str], Cost]\n    by account and symbol\nleft : tuple[str, ...]\n    in words, what finds no place"
 
     actions: dict[str, tuple[Action, ...]]  # by account
     costs: dict[tuple[str, str], Cost]  # by account and symbol
@@ -142,7 +142,7 @@ def route_actions(
     places: Sequence[VenueAccount],
     quotes: Mapping[tuple[str, str], VenueQuote],  # by account and symbol
 ) -> Routed:
-    "Send each action, or parts of it, where it is expected to cost least."
+    "Send each action, or parts of it, where it is expected to cost least.\n\nParameters\n----------\nactions : Sequence[Action]\nplaces : Sequence[VenueAccount]\nquotes : Mapping[tuple[str, str], VenueQuote]\n    by account and symbol\n\nReturns\n-------\nRouted"
     cash, out = {p.account: p.cash for p in places}, {p.account: [] for p in places}
     costs, left_over = {}, []
     for action in sorted(actions, key=lambda a: a.side == "buy"):
@@ -172,7 +172,7 @@ def split_plan(
     routed: Routed,
     places: Sequence[VenueAccount],
 ) -> list[Plan]:  # one for each account that has something to do
-    "Make a plan for each venue."
+    "Make a plan for each venue.\n\nParameters\n----------\nplan : Plan\nrouted : Routed\nplaces : Sequence[VenueAccount]\n\nReturns\n-------\nlist[Plan]\n    one for each account that has something to do"
     parts = []
     for place in places:
         if actions := routed.actions.get(place.account):
@@ -204,7 +204,7 @@ async def execute_parts(
     allow: Callable[[str, Order], str] = lambda account, order: "",  # a reason to leave out an order
     **more: Any,  # passed on to `execute`
 ) -> dict[str, Execution | str]:  # by account; a sentence where it failed
-    "Execute parts of a plan at several venues at once."
+    "Execute parts of a plan at several venues at once.\n\nParameters\n----------\nparts : Sequence[VenuePart]\nledger : Path | str\n    where it lies; each venue opens it for itself\nclock : Callable[[], datetime]\n    UTC now\nmax_age : timedelta, default timedelta(days=1)\nstop : Callable[[str], str], default lambda account: ''\n    a reason to send nothing more for an account\nlimit : timedelta, default timedelta(hours=1)\n    after this nothing more is sent\nprogress : Callable[[str, OrderResult], Any], default lambda account, line: None\nmost : int, default 8\n    venues at the same time\nopen_ledger : Callable[[Any], Ledger], default Ledger\nallow : Callable[[str, Order], str], default lambda account, order: ''\n    a reason to leave out an order\n**more : Any\n    passed on to `execute`\n\nReturns\n-------\ndict[str, Execution | str]\n    by account; a sentence where it failed"
     twice = [p.plan.account for n, p in enumerate(parts) if p.plan.account in [q.plan.account for q in parts[:n]]]
     if twice:
         raise BadInput(f"the account {twice[0]} has two parts; one account is traded by one part at a time")
@@ -241,7 +241,7 @@ def merge_executions(
     started: datetime,  # UTC
     finished: datetime,  # UTC
 ) -> Execution:
-    "Put what several venues did into one account of it: one line for each action of the plan."
+    "Put what several venues did into one account of it: one line for each action of the plan.\n\nParameters\n----------\nplan : Plan\n    the whole\nresults : Mapping[str, Execution | str]\n    by account\nleft : Sequence[str]\n    in words, what found no place\nstarted : datetime\n    UTC\nfinished : datetime\n    UTC\n\nReturns\n-------\nExecution"
     done = {a: r for a, r in results.items() if isinstance(r, Execution)}
     failed = [f"{a}: {r}" for a, r in results.items() if isinstance(r, str)]
     lines = []

@@ -84,7 +84,7 @@ def measures(
     bars: pd.DataFrame,  # time × (field, symbol)
     names: Iterable[str],  # for example 'momentum_60'
 ) -> pd.DataFrame:  # symbol × measure at each symbol's last bar; NaN where the history is too short
-    "Measure a whole universe in one pass."
+    "Measure a whole universe in one pass.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nnames : Iterable[str]\n    for example 'momentum_60'\n\nReturns\n-------\npd.DataFrame\n    symbol × measure at each symbol's last bar; NaN where the history is too short"
     universe, found = _gather(bars), {}
     for measure in dict.fromkeys(names):
         name, window = _parse(measure)
@@ -96,7 +96,7 @@ def measures(
 # %% ../../nbs/03_features/25_screener.ipynb #3bc4d54c
 @dataclass(frozen=True)
 class ScreenRule:
-    "What one measure says about a symbol."
+    "What one measure says about a symbol.\n\nParameters\n----------\nmeasure : str\n    for example 'momentum_60'\nabove : float | None, default None\n    a symbol must be above this\nbelow : float | None, default None\n    and below this\nweight : float, default 1.0\n    of its rank in the points; negative: low values are better; 0: only the limits count"
 
     measure: str  # for example 'momentum_60'
     above: float | None = None  # a symbol must be above this
@@ -129,7 +129,7 @@ RULES = (
 
 @dataclass(frozen=True, eq=False)
 class ScreenResult:
-    "The outcome of one look over the universe."
+    "The outcome of one look over the universe.\n\nParameters\n----------\ntable : pd.DataFrame\n    by symbol, best first: rank, points, passed, reasons, then each measure\nleft_out : dict[str, str]\n    symbol → why it could not be judged\nas_of : pd.Timestamp\n    open time of the newest bar\nseconds : float\n    that the pass took"
 
     table: pd.DataFrame  # by symbol, best first: rank, points, passed, reasons, then each measure
     left_out: dict[str, str]  # symbol → why it could not be judged
@@ -164,7 +164,7 @@ def screen(
     timeframe: str = "1d",
     max_late: int = 4,  # bars by which a symbol's last one may be older than the newest; a long weekend has four
 ) -> ScreenResult:
-    "Rank a universe in one pass, with a sentence for every symbol."
+    "Rank a universe in one pass, with a sentence for every symbol.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nrules : Iterable[ScreenRule], default RULES\nas_of : datetime | None, default None\n    only bars closed by then count, UTC; None: all that were given\ntimeframe : str, default '1d'\nmax_late : int, default 4\n    bars by which a symbol's last one may be older than the newest; a long weekend has four\n\nReturns\n-------\nScreenResult"
     begun, rules = perf_counter(), tuple(rules)
     if not rules or not any(r.weight for r in rules):
         raise BadInput("no rule has a weight; give at least one Rule by which to rank")
@@ -207,7 +207,7 @@ def fetch_universe(
     until: datetime | None = None,
     at_once: int = 16,  # questions under way at the same time
 ) -> tuple[pd.DataFrame, dict[str, str]]:  # bars, and what went wrong by symbol
-    "Fetch the bars of many symbols, several at a time."
+    "Fetch the bars of many symbols, several at a time.\n\nParameters\n----------\nsource : MarketData\nsymbols : Iterable[str]\ntimeframe : str, default '1d'\nsince : datetime | None, default None\nuntil : datetime | None, default None\nat_once : int, default 16\n    questions under way at the same time\n\nReturns\n-------\ntuple[pd.DataFrame, dict[str, str]]\n    bars, and what went wrong by symbol"
     bar_length(timeframe)
     symbols = list(dict.fromkeys(symbols))
 

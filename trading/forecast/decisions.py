@@ -25,7 +25,7 @@ from .targets import horizon_bars
 
 # %% ../../nbs/04_forecast/60_decisions.ipynb #69224aab
 class DayDecisions(NamedTuple):
-    "What was decided about the forecasts of a day, and what it rests on."
+    "What was decided about the forecasts of a day, and what it rests on.\n\nAttributes\n----------\ndecisions : tuple[Decision, ...]\n    one per forecast\nskills : dict[str, Skill]\n    by horizon\ncalibration : pd.DataFrame | None\n    (horizon, group) × stated, observed, n: the meta-model's probabilities against what came"
 
     decisions: tuple[Decision, ...]  # one per forecast
     skills: dict[str, Skill]  # by horizon
@@ -36,7 +36,7 @@ RECENT = 100  # moments of the record, besides the longest horizon, among which 
 
 
 class JudgedRecord(NamedTuple):
-    "What a record of forecasts supports, and the model that knows it."
+    "What a record of forecasts supports, and the model that knows it.\n\nAttributes\n----------\nskills : dict[str, Skill]\n    by horizon\nmodel : MetaModel\n    fitted"
 
     skills: dict[str, Skill]  # by horizon
     model: MetaModel  # fitted
@@ -48,7 +48,7 @@ def judge_record(
     timeframe: str = "1d",  # length of one bar
     n_splits: int = 3,  # folds that the meta-model is evaluated on
 ) -> JudgedRecord:
-    "Measure the skill of a record after costs, and fit the meta-model on the forecasts that were running at each moment."
+    "Measure the skill of a record after costs, and fit the meta-model on the forecasts that were running at each moment.\n\nParameters\n----------\nheld : pd.DataFrame\n    (timestamp, symbol, horizon) × forecasts made without knowing the outcome, and realised\ncost : float\n    of buying or selling, as a fraction of the value\ntimeframe : str, default '1d'\n    length of one bar\nn_splits : int, default 3\n    folds that the meta-model is evaluated on\n\nReturns\n-------\nJudgedRecord"
     return JudgedRecord(measure_skill(held, cost, timeframe), MetaModel(timeframe=timeframe, n_splits=n_splits).fit(standing_forecasts(held, timeframe)))
 
 
@@ -62,7 +62,7 @@ def decide_day(
     timeframe: str = "1d",  # length of one bar
     record: JudgedRecord | None = None,  # of these forecasts, see `judge_record`; None: judged here
 ) -> DayDecisions:
-    "Decide about every forecast of a day, with what is known of the forecaster."
+    "Decide about every forecast of a day, with what is known of the forecaster.\n\nParameters\n----------\nheld : pd.DataFrame\n    (timestamp, symbol, horizon) × forecasts made without knowing the outcome, and realised\nforecasts : pd.DataFrame\n    (symbol, horizon) × the forecasts of today\nas_of : datetime\n    UTC, the last bar that was known\nlearnt : FeedbackState\n    by feedback\ncost : float\n    of buying or selling, as a fraction of the value\ngates : DecisionThresholds, default DecisionThresholds()\n    as a person set them\ntimeframe : str, default '1d'\n    length of one bar\nrecord : JudgedRecord | None, default None\n    of these forecasts, see `judge_record`; None: judged here\n\nReturns\n-------\nDayDecisions"
     if set(learnt.weights) != set(ENSEMBLE):
         raise BadInput(f"trust is given for {', '.join(sorted(learnt.weights))}; the members are {', '.join(ENSEMBLE)}")
     trust, moments = learnt.weights["model"], held.index.get_level_values("timestamp")
@@ -81,7 +81,7 @@ def accepted_forecasts(
     forecasts: pd.DataFrame,  # (symbol, horizon) × expected, confidence, …
     decisions: Sequence[Decision],  # about them
 ) -> pd.DataFrame:  # only what pulls a weight: the expectation of the decision, and as confidence the share of it that counts
-    "Return the forecasts of which something counts."
+    "Return the forecasts of which something counts.\n\nParameters\n----------\nforecasts : pd.DataFrame\n    (symbol, horizon) × expected, confidence, …\ndecisions : Sequence[Decision]\n    about them\n\nReturns\n-------\npd.DataFrame\n    only what pulls a weight: the expectation of the decision, and as confidence the share of it that counts"
     open_ = {(d.symbol, d.horizon): d for d in decisions if d.side != "hold"}
     keys = [(s, str(h)) for s, h in forecasts.index]
     kept = forecasts[[k in open_ for k in keys]]
@@ -94,7 +94,7 @@ def describe_decisions(
     gates: DecisionThresholds,
     timeframe: str = "",  # length of a bar, to name horizons by their time; empty: in bars
 ) -> tuple[str, ...]:  # sentences
-    "Say of how many forecasts something counts, and what the record of each horizon supports."
+    "Say of how many forecasts something counts, and what the record of each horizon supports.\n\nParameters\n----------\nmade : DayDecisions\ngates : DecisionThresholds\ntimeframe : str, default ''\n    length of a bar, to name horizons by their time; empty: in bars\n\nReturns\n-------\ntuple[str, ...]\n    sentences"
     over = lambda h: f"over {h}" if not h.isdigit() else f"over {span_text(int(h), timeframe) if timeframe else plural(int(h), 'bar')}"  # noqa: E731
     if not made.decisions:
         return ("The forecast filter was not applied, so no forecast moves a weight.",)
@@ -111,7 +111,7 @@ def describe_decisions(
 def decisions_frame(
     decisions: Iterable[Decision],
 ) -> pd.DataFrame:  # (symbol, horizon) × side, confidence, expected_return, reward_to_risk, max_drawdown, size, reason
-    "Put decisions into a table."
+    "Put decisions into a table.\n\nParameters\n----------\ndecisions : Iterable[Decision]\n\nReturns\n-------\npd.DataFrame\n    (symbol, horizon) × side, confidence, expected_return, reward_to_risk, max_drawdown, size, reason"
     columns = ["symbol", "horizon", "side", "confidence", "expected_return", "reward_to_risk", "max_drawdown", "size"]
     rows = [[*(getattr(d, c) for c in columns), "; ".join(d.reasons)] for d in decisions]
     return pd.DataFrame(rows, columns=[*columns, "reason"]).set_index(["symbol", "horizon"])

@@ -23,7 +23,7 @@ def standing_forecasts(
     held: pd.DataFrame,  # (timestamp, symbol, horizon) × expected, …
     timeframe: str = "1d",  # length of one bar
 ) -> pd.DataFrame:  # the same rows, `expected` the mean of the forecasts that still run at each moment
-    "Replace each forecast by the mean of those of its symbol and horizon that are still running."
+    "Replace each forecast by the mean of those of its symbol and horizon that are still running.\n\nParameters\n----------\nheld : pd.DataFrame\n    (timestamp, symbol, horizon) × expected, …\ntimeframe : str, default '1d'\n    length of one bar\n\nReturns\n-------\npd.DataFrame\n    the same rows, `expected` the mean of the forecasts that still run at each moment"
     parts = []
     for horizon, bars in horizon_bars(list(held.index.unique("horizon")), timeframe).items():
         part = held.xs(horizon, level="horizon", drop_level=False)
@@ -38,7 +38,7 @@ NEEDED = 4.0  # squared standard errors above zero below which a record supports
 
 @dataclass(frozen=True)
 class Skill(Value):
-    "What the record of the forecasts over one horizon supports."
+    "What the record of the forecasts over one horizon supports.\n\nParameters\n----------\nhorizon : str\ngain : float\n    what came for each unit that was forecast, before costs; 1: calibrated\ncost : float\n    of turning the position over once a horizon, in the same unit\nerror : float\n    standard error of gain less cost\npieces : int\n    independent pieces of evidence in time; 0: the record is too short\nshare : float\n    of a forecast that may count, 0 to 1"
 
     horizon: str
     gain: float  # what came for each unit that was forecast, before costs; 1: calibrated
@@ -62,7 +62,7 @@ def measure_skill(
     cost: float,  # of buying or selling, as a fraction of the value
     timeframe: str = "1d",  # length of one bar
 ) -> dict[str, Skill]:  # by horizon
-    "Measure which share of the forecasts of each horizon their record supports, after costs."
+    "Measure which share of the forecasts of each horizon their record supports, after costs.\n\nParameters\n----------\nheld : pd.DataFrame\n    (timestamp, symbol, horizon) × expected, std, realised; forecasts made without knowing the outcome\ncost : float\n    of buying or selling, as a fraction of the value\ntimeframe : str, default '1d'\n    length of one bar\n\nReturns\n-------\ndict[str, Skill]\n    by horizon"
     if not 0 <= cost < 1:
         raise BadInput(f"the cost is {cost}; give the fraction of the value that buying or selling takes, for example 0.0015")
     steps = horizon_bars(list(held.index.unique("horizon")), timeframe)

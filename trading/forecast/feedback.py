@@ -27,7 +27,7 @@ Signal = Literal["SUCCESS", "FAILURE", "OPTIMIZATION", "ADAPTATION"]
 
 @dataclass(frozen=True)
 class DecisionOutcome(Value):
-    "A decision whose horizon has passed."
+    "A decision whose horizon has passed.\n\nParameters\n----------\ndecision : str\n    its id, unique\nmatured : datetime\n    UTC, when the outcome was known\ntaken : bool\n    False: a gate was shut and nothing was done\ngain : float\n    log return in the direction of the forecast, costs taken off\ninside : bool\n    did the outcome lie within the forecast's interval\nscores : dict[str, float]\n    member → log score of what came, see `log_score`; those that had a forecast for this decision\npattern : str, default ''\n    state of the market at the decision, see `pattern_of`\ncost : float, default 0.0\n    what was taken off the gain: whether the side was right is asked before it\nforecast : float, default 0.0\n    log return that was forecast, in its direction\nweight : float, default 1.0\n    one over the number of forecasts of the same symbol and horizon that ran at the same time"
 
     decision: str  # its id, unique
     matured: datetime  # UTC, when the outcome was known
@@ -51,7 +51,7 @@ def log_score(
     z: float,  # (what came − what was forecast) / spread
     tails: float = 5.0,  # degrees of freedom
 ) -> float:  # nats, up to a constant; higher is better
-    "Return the log of a Student density with heavy tails: a proper score that one wild day does not decide."
+    "Return the log of a Student density with heavy tails: a proper score that one wild day does not decide.\n\nParameters\n----------\nz : float\n    (what came − what was forecast) / spread\ntails : float, default 5.0\n    degrees of freedom\n\nReturns\n-------\nfloat\n    nats, up to a constant; higher is better"
     return -(tails + 1) / 2 * math.log1p(z * z / (tails - 2))
 
 
@@ -78,7 +78,7 @@ def time_clusters(
 # %% ../../nbs/04_forecast/52_feedback.ipynb #eb86daa9
 @dataclass(frozen=True)
 class FeedbackBounds(Value):
-    "How far and how fast feedback may move anything."
+    "How far and how fast feedback may move anything.\n\nParameters\n----------\nshare : float\n    of all trust dealt out anew each day: the chance that another member becomes the best one; the floor is share / members\nmost : float, default 1.0\n    nats that the outcomes of one date may move one member against another, whatever happened\nprior : float, default 20.0\n    dates that \"all outcomes of a date are one\" counts for, until their independence has been seen\nhalflife : float, default 365.0\n    days in which the record of sides, sizes, intervals and gains is half forgotten"
 
     share: float = 1 / 250  # of all trust dealt out anew each day: the chance that another member becomes the best one; the floor is share / members
     most: float = 1.0  # nats that the outcomes of one date may move one member against another, whatever happened
@@ -92,7 +92,7 @@ class FeedbackBounds(Value):
 
 @dataclass(frozen=True)
 class FeedbackState(Value):
-    "What follows from all cycles so far."
+    "What follows from all cycles so far.\n\nParameters\n----------\nweights : dict[str, float]\n    member → share of trust, summing to 1\nscores : dict[str, float]\n    member and 'mixture' → evidence in nats beyond equal trust, added up\nunits : dict[str, tuple[float, float, float]]\n    side, inside, gain → independent dates, sum, sum of squares; size → dates, what came, what was forecast\npatterns : dict[str, tuple[float, float]]\n    pattern → dates, of which the side was right\nspread : tuple[float, float], default (0.0, 0.0)\n    seen dates; their mean design effect, added up: how much outcomes of one date move together\nlast : datetime | None, default None\n    UTC, the newest outcome\nfrozen : bool, default False\n    True: outcomes are noted and nothing moves"
 
     weights: dict[str, float]  # member → share of trust, summing to 1
     scores: dict[str, float] = field(default_factory=dict)  # member and 'mixture' → evidence in nats beyond equal trust, added up
@@ -114,7 +114,7 @@ def move_weights(
     days: float = 1.0,  # since the last time
     bounds: FeedbackBounds = FeedbackBounds(),
 ) -> dict[str, float]:  # summing to 1, none below the floor
-    "Multiply trust by the evidence, and deal a little of it out anew for each day."
+    "Multiply trust by the evidence, and deal a little of it out anew for each day.\n\nParameters\n----------\nweights : dict[str, float]\n    summing to 1\nevidence : dict[str, float]\n    member → nats; a member without any keeps its share\ndays : float, default 1.0\n    since the last time\nbounds : FeedbackBounds, default FeedbackBounds()\n\nReturns\n-------\ndict[str, float]\n    summing to 1, none below the floor"
     asleep, top = sum(w for m, w in weights.items() if m not in evidence), max(evidence.values(), default=0.0)
     awake = {m: w * math.exp(evidence[m] - top) for m, w in weights.items() if m in evidence}
     total = sum(awake.values())
@@ -129,7 +129,7 @@ def date_evidence(
     spread: tuple[float, float],  # of the state before
     bounds: FeedbackBounds = FeedbackBounds(),
 ) -> tuple[dict[str, float], tuple[float, float]]:  # member → nats beyond the mean of members, bounded; the spread after this date
-    "Return what the outcomes of one date say for each member, as so many independent ones as they are."
+    "Return what the outcomes of one date say for each member, as so many independent ones as they are.\n\nParameters\n----------\ngroup : Sequence[DecisionOutcome]\n    of one date\nmembers : Iterable[str]\nspread : tuple[float, float]\n    of the state before\nbounds : FeedbackBounds, default FeedbackBounds()\n\nReturns\n-------\ntuple[dict[str, float], tuple[float, float]]\n    member → nats beyond the mean of members, bounded; the spread after this date"
     rows = [o for o in group if set(members) <= set(o.scores)]
     if not rows:
         return {}, spread
@@ -151,7 +151,7 @@ def regret_bound(
     switches: int,  # how often the best member changes
     bounds: FeedbackBounds = FeedbackBounds(),
 ) -> float:  # nats beyond the best sequence of members
-    "Return the most that trust can lose for not knowing which member is best when."
+    "Return the most that trust can lose for not knowing which member is best when.\n\nParameters\n----------\ndays : int\n    how many\nmembers : int\n    how many\nswitches : int\n    how often the best member changes\nbounds : FeedbackBounds, default FeedbackBounds()\n\nReturns\n-------\nfloat\n    nats beyond the best sequence of members"
     return (switches + 1) * math.log(members) + switches * math.log(1 / bounds.share) + (days - switches - 1) * math.log(1 / (1 - bounds.share))
 
 # %% ../../nbs/04_forecast/52_feedback.ipynb #0dff3ac0
@@ -163,7 +163,7 @@ def add_units(
     group: Sequence[DecisionOutcome],  # of one date
     keep: float = 1.0,  # what is not forgotten of the dates before
 ) -> dict[str, tuple[float, float, float]]:
-    "Add what came on one date: sides, intervals, gains of what was taken, and sizes."
+    "Add what came on one date: sides, intervals, gains of what was taken, and sizes.\n\nParameters\n----------\nunits : dict[str, tuple[float, float, float]]\ngroup : Sequence[DecisionOutcome]\n    of one date\nkeep : float, default 1.0\n    what is not forgotten of the dates before\n\nReturns\n-------\ndict[str, tuple[float, float, float]]"
     after = {u: tuple(keep * v for v in units.get(u, (0.0, 0.0, 0.0))) for u in UNITS}
 
     def add(unit: str, rows: list[DecisionOutcome], value) -> None:
@@ -186,7 +186,7 @@ def add_units(
 def unit_interval(
     unit: tuple[float, float, float],  # independent dates, sum, sum of squares
 ) -> tuple[float, float, float] | None:  # mean, and its 95 % interval; None: fewer than ten independent dates
-    "Return a mean over dates with its interval."
+    "Return a mean over dates with its interval.\n\nParameters\n----------\nunit : tuple[float, float, float]\n    independent dates, sum, sum of squares\n\nReturns\n-------\ntuple[float, float, float] | None\n    mean, and its 95 % interval; None: fewer than ten independent dates"
     n, first, second = unit
     if n < 10:
         return None
@@ -200,7 +200,7 @@ def count_patterns(
     group: Sequence[DecisionOutcome],  # of one date
     keep: float = 1.0,  # what is not forgotten of the dates before
 ) -> dict[str, tuple[float, float]]:
-    "Count for each pattern the dates, and how much of them the forecast's side was right, before costs."
+    "Count for each pattern the dates, and how much of them the forecast's side was right, before costs.\n\nParameters\n----------\npatterns : dict[str, tuple[float, float]]\ngroup : Sequence[DecisionOutcome]\n    of one date\nkeep : float, default 1.0\n    what is not forgotten of the dates before\n\nReturns\n-------\ndict[str, tuple[float, float]]"
     counts = {p: (n * keep, right * keep) for p, (n, right) in patterns.items()}
     for pattern in dict.fromkeys(o.pattern for o in group if o.pattern):
         rows = [o for o in group if o.pattern == pattern]
@@ -214,13 +214,13 @@ def pattern_of(
     usual: float,  # its median over the past
     trend: float,  # return of the market over the last months
 ) -> str:  # 'calm rising', 'volatile falling' …
-    "Name the state of the market in two words."
+    "Name the state of the market in two words.\n\nParameters\n----------\nvolatility : float\n    of the market now\nusual : float\n    its median over the past\ntrend : float\n    return of the market over the last months\n\nReturns\n-------\nstr\n    'calm rising', 'volatile falling' …"
     return f"{'volatile' if volatility > usual else 'calm'} {'rising' if trend > 0 else 'falling'}"
 
 # %% ../../nbs/04_forecast/52_feedback.ipynb #7968f376
 @dataclass(frozen=True)
 class Cycle(Value):
-    "One step of learning, or of a person's hand on it."
+    "One step of learning, or of a person's hand on it.\n\nParameters\n----------\nnumber : int\n    1, 2, 3 …\nkind : Literal['learn', 'freeze', 'thaw', 'roll back']\nat : datetime\n    UTC\noutcomes : tuple[DecisionOutcome, ...], default ()\nnote : str, default ''\n    why, for what a person did\nback_to : int, default 0\n    number of the cycle whose state returns\nseal : str, default ''\n    hash over the seal before, this cycle and the state after it"
 
     number: int  # 1, 2, 3 …
     kind: Literal["learn", "freeze", "thaw", "roll back"]
@@ -236,7 +236,7 @@ def apply_cycle(
     cycle: Cycle,
     bounds: FeedbackBounds = FeedbackBounds(),
 ) -> FeedbackState:  # the state after this cycle
-    "Return what a cycle makes of the state."
+    "Return what a cycle makes of the state.\n\nParameters\n----------\nstates : Sequence[FeedbackState]\n    the state after each cycle so far; the first is the beginning\ncycle : Cycle\nbounds : FeedbackBounds, default FeedbackBounds()\n\nReturns\n-------\nFeedbackState\n    the state after this cycle"
     now = states[-1]
     if cycle.kind in ("freeze", "thaw"):
         return now.but(frozen=cycle.kind == "freeze")
@@ -267,7 +267,7 @@ def _after_date(now: FeedbackState, group: Sequence[DecisionOutcome], bounds: Fe
 
 # %% ../../nbs/04_forecast/52_feedback.ipynb #09587ea7
 class FeedbackLoop:
-    "Learn from matured decisions, cycle by cycle, in a file that can be replayed."
+    "Learn from matured decisions, cycle by cycle, in a file that can be replayed.\n\nParameters\n----------\nmodels : Sequence[str]\n    names of the models that compete\nbounds : FeedbackBounds, default FeedbackBounds()\npath : str | Path | None, default None\n    JSON lines, one per cycle; None: only in memory"
 
     def __init__(
         self,
@@ -309,7 +309,7 @@ class FeedbackLoop:
         self,
         at: datetime,  # UTC, the moment of a decision
     ) -> tuple[int, FeedbackState]:  # number of the last cycle that counts, 0 for none; the state after it
-        "Return what had been learnt by a moment: a decision must not know outcomes of later, and what a person did counts for the next one."
+        "Return what had been learnt by a moment: a decision must not know outcomes of later, and what a person did counts for the next one.\n\nParameters\n----------\nat : datetime\n    UTC, the moment of a decision\n\nReturns\n-------\ntuple[int, FeedbackState]\n    number of the last cycle that counts, 0 for none; the state after it"
         later = lambda c: c.at > at or (c.at == at and c.kind != "learn")  # noqa: E731
         known = next((i for i, cycle in enumerate(self.cycles) if later(cycle)), len(self.cycles))
         return known, self.states[known]
@@ -326,7 +326,7 @@ class FeedbackLoop:
         outcomes: Iterable[DecisionOutcome],  # of matured decisions, each only once in the life of the loop
         at: datetime,  # UTC
     ) -> Cycle:
-        "Write one cycle of learning."
+        "Write one cycle of learning.\n\nParameters\n----------\noutcomes : Iterable[DecisionOutcome]\n    of matured decisions, each only once in the life of the loop\nat : datetime\n    UTC\n\nReturns\n-------\nCycle"
         outcomes = tuple(outcomes)
         names = [o.decision for o in outcomes]
         twice = [d for i, d in enumerate(names) if d in self._known or d in names[:i]]

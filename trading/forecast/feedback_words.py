@@ -14,7 +14,7 @@ from .feedback import FeedbackBounds, FeedbackLoop, FeedbackState, unit_interval
 def adaptation_score(
     loop: FeedbackLoop,
 ) -> float | None:  # None while no member is better than equal trust
-    "Return how much of what could be learnt was learnt."
+    "Return how much of what could be learnt was learnt.\n\nParameters\n----------\nloop : FeedbackLoop\n\nReturns\n-------\nfloat | None\n    None while no member is better than equal trust"
     found = dict(loop.learnt.scores)
     ours = found.pop("mixture", 0.0)
     room = max(found.values(), default=0.0)
@@ -25,7 +25,7 @@ def feedback_words(
     state: FeedbackState,
     bounds: FeedbackBounds = FeedbackBounds(),
 ) -> tuple[str, ...]:  # sentences
-    "Say how good the forecasts have been, in each unit, and what feedback changed and why."
+    "Say how good the forecasts have been, in each unit, and what feedback changed and why.\n\nParameters\n----------\nstate : FeedbackState\nbounds : FeedbackBounds, default FeedbackBounds()\n\nReturns\n-------\ntuple[str, ...]\n    sentences"
     if state.last is None:
         return ("No forecast has come due yet, so feedback has changed nothing.",)
     trust, start = state.weights, 1 / len(state.weights)

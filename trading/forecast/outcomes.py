@@ -25,7 +25,7 @@ def match_outcomes(
     close: pd.DataFrame,  # time × symbol, closed bars only
     timeframe: str = "1d",  # length of one bar
 ) -> pd.DataFrame:  # (timestamp, symbol, horizon) × the same columns and `realised`, NaN where the horizon has not passed
-    "Hold kept forecasts against what came; two of the same bar are one promise, and the first one counts."
+    "Hold kept forecasts against what came; two of the same bar are one promise, and the first one counts.\n\nParameters\n----------\nforecasts : Mapping[datetime, pd.DataFrame]\n    by the moment of the decision (UTC): (symbol, horizon) × expected, std, lower, upper, naive\nclose : pd.DataFrame\n    time × symbol, closed bars only\ntimeframe : str, default '1d'\n    length of one bar\n\nReturns\n-------\npd.DataFrame\n    (timestamp, symbol, horizon) × the same columns and `realised`, NaN where the horizon has not passed"
     check_index(close, "close")
     if not forecasts:
         raise MissingData("no forecast was kept; carry out a daily run first")
@@ -48,7 +48,7 @@ def reliable_outcomes(
     held: pd.DataFrame,  # what `mature` returned
     timeframe: str = "1d",  # length of one bar
 ) -> pd.DataFrame:  # the matured rows of the horizons that can be judged; perhaps none
-    "Keep what is known of the horizons with enough of it to tell skill from luck."
+    "Keep what is known of the horizons with enough of it to tell skill from luck.\n\nParameters\n----------\nheld : pd.DataFrame\n    what `mature` returned\ntimeframe : str, default '1d'\n    length of one bar\n\nReturns\n-------\npd.DataFrame\n    the matured rows of the horizons that can be judged; perhaps none"
     known = held.dropna(subset=["realised"])
     moments = known.index.droplevel("symbol").drop_duplicates().get_level_values("horizon").value_counts()
     enough = [h for h, k in horizon_bars(list(held.index.unique("horizon")), timeframe).items() if moments.get(h, 0) >= max(32, 12 * k)]
@@ -66,7 +66,7 @@ def outcomes_of(
     timeframe: str = "1d",  # length of one bar
     decisions: Mapping[pd.Timestamp, Iterable[Decision]] | None = None,  # by bar; where one was written down, its side and gate count
 ) -> tuple[DecisionOutcome, ...]:  # in the order in which they matured
-    "Return what came of each promise, as feedback takes it."
+    "Return what came of each promise, as feedback takes it.\n\nParameters\n----------\nheld : pd.DataFrame\n    what `mature` returned\nclose : pd.DataFrame\n    time × symbol\nheld_long : Mapping[pd.Timestamp, set[str]]\n    by bar: the symbols that were held on purpose after the decision\ncost : float\n    of buying and selling again, as a log return\ntimeframe : str, default '1d'\n    length of one bar\ndecisions : Mapping[pd.Timestamp, Iterable[Decision]] | None, default None\n    by bar; where one was written down, its side and gate count\n\nReturns\n-------\ntuple[DecisionOutcome, ...]\n    in the order in which they matured"
     if cost < 0:
         raise BadInput(f"the cost is {cost}; give what buying and selling again takes, zero or more")
     known = held.dropna(subset=["realised"])
@@ -95,7 +95,7 @@ def market_patterns(
     close: pd.DataFrame,  # time × symbol
     months: int = 60,  # bars over which the trend is read
 ) -> pd.Series:  # by time: 'calm rising', 'volatile falling' …; nothing where the past is too short
-    "Name the state of the market at each bar, from its past."
+    "Name the state of the market at each bar, from its past.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol\nmonths : int, default 60\n    bars over which the trend is read\n\nReturns\n-------\npd.Series\n    by time: 'calm rising', 'volatile falling' …; nothing where the past is too short"
     market = np.log(close).diff().mean(axis=1)
     level = np.exp(market.fillna(0.0).cumsum()).to_frame("market")
     loud = bar_volatility(level)["market"]

@@ -24,7 +24,7 @@ def anomalies(
     rare: tuple[float, float] = (0.02, 0.005),  # largest share of past days with a row as alone, for a watch and an alarm
     seed: int = 0,
 ) -> pd.DataFrame:  # (timestamp, symbol) of the recent bars × alone (0 to 1), as_unusual, feature that is farthest out, its shift, level
-    "Say which of the last rows look like nothing that was there before."
+    "Say which of the last rows look like nothing that was there before.\n\nParameters\n----------\nfeatures : pd.DataFrame\n    time × (feature, symbol), known at each bar's close\nrecent : int, default 5\n    bars that are \"now\"; the forest does not learn from them\nrare : tuple[float, float], default (0.02, 0.005)\n    largest share of past days with a row as alone, for a watch and an alarm\nseed : int, default 0\n\nReturns\n-------\npd.DataFrame\n    (timestamp, symbol) of the recent bars × alone (0 to 1), as_unusual, feature that is farthest out, its shift, level"
     from sklearn.ensemble import IsolationForest
 
     panel = make_panel(features, list(dict.fromkeys(features.columns.get_level_values("symbol"))))
@@ -52,7 +52,7 @@ def volatility_outlook(
     ahead: int = 20,  # bars to look ahead
     usual: int = 750,  # bars that say what is usual
 ) -> pd.DataFrame:  # time × expected and naive volatility per bar over the next bars, usual, ratio, realised (NaN at the end)
-    "Forecast the volatility of the next bars, learning at each quarter from what was known by then."
+    "Forecast the volatility of the next bars, learning at each quarter from what was known by then.\n\nParameters\n----------\nreturns : pd.Series\n    log returns per bar, index UTC\nahead : int, default 20\n    bars to look ahead\nusual : int, default 750\n    bars that say what is usual\n\nReturns\n-------\npd.DataFrame\n    time × expected and naive volatility per bar over the next bars, usual, ratio, realised (NaN at the end)"
     check_index(returns, "returns")
     if returns.isna().any() or len(returns) < usual + 3 * ahead + 60 or ahead < 1:
         raise BadInput(f"{plural(len(returns), 'return')}, some perhaps missing: {usual + 3 * ahead + 60} without a hole are needed to look {ahead} bars ahead")
@@ -79,7 +79,7 @@ def drawdown_risk(
     ahead: int = 20,  # bars
     drift: float = 0.0,  # expected log return per bar
 ) -> float:  # probability in [0, 1]
-    "Return how likely the limit is reached within the next bars."
+    "Return how likely the limit is reached within the next bars.\n\nParameters\n----------\ndrawdown : float\n    of the account now, as a fraction below its best value, zero or above\nlimit : float\n    at which trading stops, as a fraction\nvolatility : float\n    expected, per bar\nahead : int, default 20\n    bars\ndrift : float, default 0.0\n    expected log return per bar\n\nReturns\n-------\nfloat\n    probability in [0, 1]"
     from scipy.stats import norm
 
     if not (0 <= drawdown < 1 and 0 < limit < 1) or not volatility > 0 or ahead < 1:
@@ -98,7 +98,7 @@ def outlook_alerts(
     ratio_limits: tuple[float, float] = (1.5, 2.5),  # expected over usual volatility, for a watch and an alarm
     likely: tuple[float, float] = (0.05, 0.2),  # probability of reaching the limit, for a watch and an alarm
 ) -> tuple[DriftAlert, ...]:
-    "Turn the outlook into alerts."
+    "Turn the outlook into alerts.\n\nParameters\n----------\nodd : pd.DataFrame | None, default None\n    what `anomalies` returned\noutlook : pd.DataFrame | None, default None\n    what `volatility_outlook` returned; its last row counts\nrisk : float | None, default None\n    what `drawdown_risk` returned\nratio_limits : tuple[float, float], default (1.5, 2.5)\n    expected over usual volatility, for a watch and an alarm\nlikely : tuple[float, float], default (0.05, 0.2)\n    probability of reaching the limit, for a watch and an alarm\n\nReturns\n-------\ntuple[DriftAlert, ...]"
     alerts = []
     rung = (odd if odd is not None else pd.DataFrame({"level": []})).query("level != 'ok'")
     for time, day in rung.groupby(level=0) if len(rung) else ():

@@ -37,7 +37,7 @@ class BackupError(TradingError):
 
 @dataclass(frozen=True)
 class Manifest(Value):
-    "What a backup holds."
+    "What a backup holds.\n\nParameters\n----------\ncreated : datetime\n    UTC\nfiles : dict[str, str]\n    place in the backup → SHA-256 of its content\nsizes : dict[str, int]\n    place → bytes\ntables : dict[str, int]\n    Delta table → pinned version"
 
     created: datetime  # UTC
     files: dict[str, str]  # place in the backup → SHA-256 of its content
@@ -60,7 +60,7 @@ def plain_files(
     folder: Path,
     tables: Iterable[Path],  # whose files are listed by their log
 ) -> list[Path]:
-    "Return the files that belong in a backup and to no Delta table."
+    "Return the files that belong in a backup and to no Delta table.\n\nParameters\n----------\nfolder : Path\ntables : Iterable[Path]\n    whose files are listed by their log\n\nReturns\n-------\nlist[Path]"
     found = []
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
@@ -74,7 +74,7 @@ def plain_files(
 def table_files(
     table: Path,
 ) -> tuple[int, list[Path]]:  # the pinned version, and its files with the log up to it
-    "Pin a Delta table to its present version and list what that and the remembered versions need."
+    "Pin a Delta table to its present version and list what that and the remembered versions need.\n\nParameters\n----------\ntable : Path\n\nReturns\n-------\ntuple[int, list[Path]]\n    the pinned version, and its files with the log up to it"
     from deltalake import DeltaTable
 
     table = table.resolve()
@@ -184,7 +184,7 @@ def snapshot(
     also: Mapping[str, Path] | None = None,  # further files and folders by their place in the backup, for example settings.ini
     work: int = WORK,  # cost of a guess at the passphrase
 ) -> Path:
-    "Write everything into one encrypted file; what cannot be finished leaves nothing behind."
+    "Write everything into one encrypted file; what cannot be finished leaves nothing behind.\n\nParameters\n----------\ndata : Path\n    the data folder\ntarget : Path\n    folder of backups\npassphrase : str\nnow : datetime\n    UTC; names the file\nalso : Mapping[str, Path] | None, default None\n    further files and folders by their place in the backup, for example settings.ini\nwork : int, default WORK\n    cost of a guess at the passphrase\n\nReturns\n-------\nPath"
     places = {"data": Path(data).resolve()} | {k: Path(v).resolve() for k, v in (also or {}).items() if Path(v).exists()}
     if not Path(data).is_dir():
         raise BadInput(f"the data folder {Path(data).name} does not exist; there is nothing to back up before the first run")
@@ -320,7 +320,7 @@ def verify(
     file: Path,
     passphrase: str,
 ) -> Manifest:  # of what it holds
-    "Read a backup to its end and compare every checksum."
+    "Read a backup to its end and compare every checksum.\n\nParameters\n----------\nfile : Path\npassphrase : str\n\nReturns\n-------\nManifest\n    of what it holds"
     return _walk(Path(file), passphrase, None)
 
 
@@ -329,7 +329,7 @@ def restore(
     into: Path,  # does not exist, or is empty
     passphrase: str,
 ) -> Manifest:
-    "Bring a backup back into an empty place; either everything is there and true, or nothing."
+    "Bring a backup back into an empty place; either everything is there and true, or nothing.\n\nParameters\n----------\nfile : Path\ninto : Path\n    does not exist, or is empty\npassphrase : str\n\nReturns\n-------\nManifest"
     file, into = Path(file), Path(into).resolve()
     if into.exists() and (not into.is_dir() or any(into.iterdir())):
         raise BadInput(f"the folder {into.name} is not empty; restore into a new one, look at it, and then put it in the place of the old one")
@@ -353,7 +353,7 @@ def prune(
     folder: Path,
     keep: int = 7,  # of the newest
 ) -> list[str]:  # names of what was removed
-    "Remove all but the newest backups."
+    "Remove all but the newest backups.\n\nParameters\n----------\nfolder : Path\nkeep : int, default 7\n    of the newest\n\nReturns\n-------\nlist[str]\n    names of what was removed"
     if keep < 1:
         raise BadInput(f"{keep} backups should be kept; keep at least one")
     old = sorted(Path(folder).glob(f"carnet-*Z{ENDING}"))[:-keep]

@@ -24,7 +24,7 @@ from .run_record import Run, RunRecord, list_runs
 
 # %% ../../nbs/12_pipeline/22_forecast_review.ipynb #06c42198
 class Promises(NamedTuple):
-    "What earlier runs forecast, decided and held, by the moment of the decision."
+    "What earlier runs forecast, decided and held, by the moment of the decision.\n\nAttributes\n----------\nforecasts : dict[datetime, pd.DataFrame]\n    (symbol, horizon) × columns\nheld_long : dict[datetime, set[str]]\ndecided : dict[datetime, list]\n    of forecast.meta_labeling.Decision\nproblems : list[str]\n    runs that were left out, and why"
 
     forecasts: dict[datetime, pd.DataFrame]  # (symbol, horizon) × columns
     held_long: dict[datetime, set[str]]
@@ -38,7 +38,7 @@ def promising_runs(
     by: datetime,  # UTC; only runs of before
     most: int = 45,  # runs, the newest
 ) -> list[RunRecord]:  # newest first
-    "Return the runs whose forecasts count: no dry runs, no other portfolios, none made again."
+    "Return the runs whose forecasts count: no dry runs, no other portfolios, none made again.\n\nParameters\n----------\nreports : Path\n    folder of all runs\nprofile : str\nby : datetime\n    UTC; only runs of before\nmost : int, default 45\n    runs, the newest\n\nReturns\n-------\nlist[RunRecord]\n    newest first"
     found = [r for r in list_runs(reports) if r.profile == profile and r.as_of < by and "forecast.parquet" in r.artefacts
              and not any(r.parameters.get(k) for k in ("dry_run", "portfolio", "again"))]
     return sorted(found, key=lambda r: (r.as_of, r.created), reverse=True)[:most]
@@ -48,7 +48,7 @@ def read_promises(
     reports: Path,  # folder of all runs
     records: Iterable[RunRecord],
 ) -> Promises:
-    "Read what runs forecast, decided and held, each as it was written; of two runs of one moment the first one counts."
+    "Read what runs forecast, decided and held, each as it was written; of two runs of one moment the first one counts.\n\nParameters\n----------\nreports : Path\n    folder of all runs\nrecords : Iterable[RunRecord]\n\nReturns\n-------\nPromises"
     from trading.forecast.meta_labeling import Decision
 
     made = Promises({}, {}, {}, [])
@@ -75,7 +75,7 @@ def learn_outcomes(
     settings: Settings,
     at: datetime,  # UTC, the moment by which the outcomes were known
 ) -> tuple:  # the outcomes that were new
-    "Let feedback learn once from each promise that has come due."
+    "Let feedback learn once from each promise that has come due.\n\nParameters\n----------\nloop : Any\n    forecast.feedback.FeedbackLoop\nmade : Promises\nclose : pd.DataFrame\n    time × symbol, closed bars only\nsettings : Settings\nat : datetime\n    UTC, the moment by which the outcomes were known\n\nReturns\n-------\ntuple\n    the outcomes that were new"
     from trading.forecast.outcomes import match_outcomes, outcomes_of
 
     if not made.forecasts:
@@ -98,7 +98,7 @@ def learn_today(
     settings: Settings,
     kept: MutableMapping | None = None,  # what earlier decisions of this process have read
 ) -> tuple[int, Any]:  # number of the last cycle that counts, 0 for none; the forecast.feedback.FeedbackState after it
-    "Learn once a day from the forecasts of earlier runs that have come due, and return what is known at the run's moment; a dry run learns nothing."
+    "Learn once a day from the forecasts of earlier runs that have come due, and return what is known at the run's moment; a dry run learns nothing.\n\nParameters\n----------\nrun : Run\nclose : pd.DataFrame\n    time × symbol, as the run saw them\nsettings : Settings\nkept : MutableMapping | None, default None\n    what earlier decisions of this process have read\n\nReturns\n-------\ntuple[int, Any]\n    number of the last cycle that counts, 0 for none; the forecast.feedback.FeedbackState after it"
     from trading.forecast.feedback import FeedbackLoop
     from trading.forecast.outcomes import ENSEMBLE
 
@@ -120,7 +120,7 @@ def learn_today(
 def forecasts_before(
     run: Run,
 ) -> dict[datetime, pd.DataFrame]:  # by the moment of the decision, oldest first
-    "Return the forecasts that earlier runs of this profile kept; what cannot be read is named by the weekly review."
+    "Return the forecasts that earlier runs of this profile kept; what cannot be read is named by the weekly review.\n\nParameters\n----------\nrun : Run\n\nReturns\n-------\ndict[datetime, pd.DataFrame]\n    by the moment of the decision, oldest first"
     return read_promises(run.folder.parent, promising_runs(run.folder.parent, run.record.profile, run.record.as_of)).forecasts
 
 
@@ -129,7 +129,7 @@ def last_review(
     profile: str,
     by: datetime,  # UTC; reviews of later are not known yet
 ) -> Mapping[str, Any] | None:
-    "Return what the newest review of a profile wrote down."
+    "Return what the newest review of a profile wrote down.\n\nParameters\n----------\nreports : Path\n    folder of all runs\nprofile : str\nby : datetime\n    UTC; reviews of later are not known yet\n\nReturns\n-------\nMapping[str, Any] | None"
     found = []
     for path in Path(reports).glob(f"weekly/*_{profile}/review.json"):
         try:
@@ -146,7 +146,7 @@ def count_matured(
     close: pd.DataFrame,  # time × symbol
     timeframe: str = "1d",
 ) -> pd.DataFrame | None:  # by horizon: matured, inside
-    "Count what came of earlier forecasts."
+    "Count what came of earlier forecasts.\n\nParameters\n----------\nforecasts : Mapping[datetime, pd.DataFrame]\n    by the moment of the decision\nclose : pd.DataFrame\n    time × symbol\ntimeframe : str, default '1d'\n\nReturns\n-------\npd.DataFrame | None\n    by horizon: matured, inside"
     from trading.forecast.outcomes import match_outcomes
 
     try:
@@ -164,7 +164,7 @@ def todays_drift(
     level: float = 0.9,  # what the intervals promise
     timeframe: str = "1d",
 ) -> dict[str, Any]:  # see `forecast.drift.day_drift`
-    "Compare today's inputs with the past, and forecasts that came due with their promise."
+    "Compare today's inputs with the past, and forecasts that came due with their promise.\n\nParameters\n----------\nforecasts : Mapping[datetime, pd.DataFrame]\n    of earlier runs, by the moment of the decision\nclose : pd.DataFrame\n    time × symbol\nwindow : int\n    bars that models learn from\nlevel : float, default 0.9\n    what the intervals promise\ntimeframe : str, default '1d'\n\nReturns\n-------\ndict[str, Any]\n    see `forecast.drift.day_drift`"
     from trading.forecast.drift import day_drift
     from trading.forecast.outcomes import reliable_outcomes, match_outcomes
     from trading.forecast.panel import default_features
@@ -180,7 +180,7 @@ def drift_facts(
     profile: str,
     alerts: Iterable[tuple[str, str]],  # level and kind, of this day and of the last review
 ) -> dict[str, int]:  # alarms for each kind of drift, for the rules of the alerts
-    "Count the alarms of each kind."
+    "Count the alarms of each kind.\n\nParameters\n----------\nprofile : str\nalerts : Iterable[tuple[str, str]]\n    level and kind, of this day and of the last review\n\nReturns\n-------\ndict[str, int]\n    alarms for each kind of drift, for the rules of the alerts"
     counts = Counter(kind for level, kind in alerts if level == "alarm")
     return {f"{profile} {kind}": counts[kind] for kind in sorted(counts)} or {profile: 0}
 
@@ -194,7 +194,7 @@ def forecast_review(
     run: Run,
     close: pd.DataFrame,  # time × symbol, as the run saw them
 ) -> dict[str, Any] | None:  # the fields of `report.forecast_sections.ForecastReview`; None: the run decided nothing about forecasts
-    "Gather what a run, the runs before it and the last weekly review know about its forecasts."
+    "Gather what a run, the runs before it and the last weekly review know about its forecasts.\n\nParameters\n----------\nrun : Run\nclose : pd.DataFrame\n    time × symbol, as the run saw them\n\nReturns\n-------\ndict[str, Any] | None\n    the fields of `report.forecast_sections.ForecastReview`; None: the run decided nothing about forecasts"
     from trading.forecast.decisions import decisions_frame
     from trading.forecast.meta_labeling import Decision
 

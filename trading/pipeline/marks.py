@@ -33,7 +33,7 @@ def stored_closes(
     start: datetime | None = None,  # UTC, first open time; None: the profile's first day
     version: str | None = None,  # of the store; None: the present one
 ) -> pd.DataFrame:  # close time, UTC, × symbol
-    "Read the closes that the store has; imported bars stand where the venue has none."
+    "Read the closes that the store has; imported bars stand where the venue has none.\n\nParameters\n----------\nsettings : Settings\nsymbols : Iterable[str]\nstart : datetime | None, default None\n    UTC, first open time; None: the profile's first day\nversion : str | None, default None\n    of the store; None: the present one\n\nReturns\n-------\npd.DataFrame\n    close time, UTC, × symbol"
     market = settings.market
     begin = start or datetime(market.start.year, market.start.month, market.start.day, tzinfo=UTC)
     name = market_source(settings).name
@@ -46,7 +46,7 @@ def last_moment(
     settings: Settings,
     now: datetime,  # UTC
 ) -> datetime:  # UTC
-    "Return the moment up to which the account is valued: now, or where a recorded market is looked at."
+    "Return the moment up to which the account is valued: now, or where a recorded market is looked at.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\n\nReturns\n-------\ndatetime\n    UTC"
     when = settings.market.as_of.strip()
     return now if when == "now" else min(now, parse_as_of(when))
 
@@ -57,7 +57,7 @@ def later_marks(
     account: str,
     now: datetime,  # UTC
 ) -> dict[str, dict]:  # by time as text: the data of an 'equity' event, not written
-    "Value an account at the closes that were stored after its last mark."
+    "Value an account at the closes that were stored after its last mark.\n\nParameters\n----------\nsettings : Settings\nledger : Any\n    `Ledger`\naccount : str\nnow : datetime\n    UTC\n\nReturns\n-------\ndict[str, dict]\n    by time as text: the data of an 'equity' event, not written"
     last = ledger.last("equity", account) or ledger.find("opened", account)
     until = last_moment(settings, now)
     held = ledger.positions(account) if last else {}
@@ -77,7 +77,7 @@ def account_history(
     account: str,
     now: datetime,  # UTC
 ) -> pd.DataFrame:  # by timestamp: the sums of each mark, flow since the mark before, and unit
-    "Return what an account was worth at every close, up to the last one that is stored."
+    "Return what an account was worth at every close, up to the last one that is stored.\n\nParameters\n----------\nsettings : Settings\nledger : Any\n    `Ledger`\naccount : str\nnow : datetime\n    UTC\n\nReturns\n-------\npd.DataFrame\n    by timestamp: the sums of each mark, flow since the mark before, and unit"
     return ledger.equity_history(account, later_marks(settings, ledger, account, now))
 
 # %% ../../nbs/12_pipeline/41_marks.ipynb #998e74b7
@@ -86,7 +86,7 @@ def benchmark_values(
     moments: pd.DatetimeIndex,  # UTC, ascending
     version: str | None = None,  # of the store; None: the present one
 ) -> tuple[pd.Series | None, str]:  # at these moments, NaN before it was known; and what it is, or why there is none
-    "Return the benchmark that the settings choose; None and an empty word where they choose none."
+    "Return the benchmark that the settings choose; None and an empty word where they choose none.\n\nParameters\n----------\nsettings : Settings\nmoments : pd.DatetimeIndex\n    UTC, ascending\nversion : str | None, default None\n    of the store; None: the present one\n\nReturns\n-------\ntuple[pd.Series | None, str]\n    at these moments, NaN before it was known; and what it is, or why there is none"
     chosen = read_benchmark(settings.market.benchmark)
     if chosen is None or not len(moments):
         return None, ""

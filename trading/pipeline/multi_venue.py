@@ -53,7 +53,7 @@ def add_books(
     books: Iterable[Book],  # in one currency
     name: str,  # of the whole
 ) -> Book:
-    "Add up accounts."
+    "Add up accounts.\n\nParameters\n----------\nbooks : Iterable[Book]\n    in one currency\nname : str\n    of the whole\n\nReturns\n-------\nBook"
     books = list(books)
     with localcontext(EXACT):
         total = {n: sum((getattr(b, n) for b in books), ZERO) for n in ("cash", "realised", "fees", "paid_in", "income", "contributed")}
@@ -132,7 +132,7 @@ def whole_ledger(
     ledger: Ledger,
     account: str,
 ) -> tuple[Any, list[str]]:  # a ledger in which the account stands for itself at all of its venues; its accounts
-    "Return the books of an account as one, also where it trades at several venues."
+    "Return the books of an account as one, also where it trades at several venues.\n\nParameters\n----------\nledger : Ledger\naccount : str\n\nReturns\n-------\ntuple[Any, list[str]]\n    a ledger in which the account stands for itself at all of its venues; its accounts"
     accounts = [a for a in ledger.accounts() if a.partition("@")[0] == account]
     return (CombinedLedger(ledger, tuple(accounts)), accounts) if len(accounts) > 1 else (ledger, [account])
 
@@ -193,7 +193,7 @@ class MultiVenueAccount(TradingAccount):
         return replace(each[0], venue=self.venue.name, compared=sum(r.compared for r in each), **found)
 
     def parts(self, plan: Plan, rules: TradingRules) -> tuple[list[Plan], list[str]]:  # plans for single accounts, and what found no place
-        "Split an approved plan, once."
+        "Split an approved plan, once.\n\nParameters\n----------\nplan : Plan\nrules : TradingRules\n\nReturns\n-------\ntuple[list[Plan], list[str]]\n    plans for single accounts, and what found no place"
         known = [e for e in self.ledger.events(self.account, "routed") if e.data["plan"] == plan.hash]
         if not known:
             places = [self._place(d, rules) for d in self.desks]
@@ -273,7 +273,7 @@ def require_within(
     plan: Plan,  # what a person has approved
     parts: list[Plan],
 ) -> list[Plan]:  # the same parts
-    "Refuse parts that ask for more than the plan."
+    "Refuse parts that ask for more than the plan.\n\nParameters\n----------\nplan : Plan\n    what a person has approved\nparts : list[Plan]\n\nReturns\n-------\nlist[Plan]\n    the same parts"
     for a in plan.actions:
         asked = sum((b.amount for p in parts for b in p.actions if (b.symbol, b.side) == (a.symbol, a.side)), ZERO)
         if asked > a.amount:
@@ -289,7 +289,7 @@ def open_trading_account(
     prices: dict[str, Decimal],  # last closes
     now: datetime,  # UTC
 ) -> TradingAccount:
-    "Open the books that a run may trade on, at one venue or at several."
+    "Open the books that a run may trade on, at one venue or at several.\n\nParameters\n----------\nrun : Run\nsettings : Settings\nprices : dict[str, Decimal]\n    last closes\nnow : datetime\n    UTC\n\nReturns\n-------\nTradingAccount"
     places = each_venue(settings)
     if run.record.mode != "live" or len(places) == 1:
         return open_one(run, settings, prices, now)

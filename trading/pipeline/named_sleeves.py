@@ -22,7 +22,7 @@ from ..core.settings_model import nearest_name
 # %% ../../nbs/12_pipeline/09_named_sleeves.ipynb #41ee5cdf
 @dataclass(frozen=True)
 class Sleeve:
-    "A part of the capital and what decides over it."
+    "A part of the capital and what decides over it.\n\nParameters\n----------\nname : str\nkind : str\n    strategy, policy, optimizer or targets\nshare : float\n    of the capital\nmax_weight : float, default 1.0\n    of one symbol, as a fraction of the account\ntargets : Mapping[str, float]\n    symbol or group → fraction of the sleeve\nevidence : Mapping[str, Any]\n    of the promotion, its seal included"
 
     name: str
     kind: str  # strategy, policy, optimizer or targets
@@ -36,7 +36,7 @@ def named_sleeves(
     settings: Settings,
     groups: Mapping[str, str] | None = None,  # symbol → group; None: before they are known, those that the settings list
 ) -> tuple[Sleeve, ...]:  # in the order of the settings
-    "Return what trades besides the policy, or say what is wrong with it."
+    "Return what trades besides the policy, or say what is wrong with it.\n\nParameters\n----------\nsettings : Settings\ngroups : Mapping[str, str] | None, default None\n    symbol → group; None: before they are known, those that the settings list\n\nReturns\n-------\ntuple[Sleeve, ...]\n    in the order of the settings"
     from trading.portfolio.long_short import LONG_SHORT
     from trading.portfolio.optimizers import OPTIMIZERS, SHORT
     from trading.portfolio.policies import AVERSION
@@ -92,7 +92,7 @@ def promoted_evidence(
     settings: Settings,
     name: str,  # under which it was promoted
 ) -> dict[str, Any]:  # see `promote`
-    "Return the evidence of what is in production under a name, or say why it may not trade."
+    "Return the evidence of what is in production under a name, or say why it may not trade.\n\nParameters\n----------\nsettings : Settings\nname : str\n    under which it was promoted\n\nReturns\n-------\ndict[str, Any]\n    see `promote`"
     from trading.backtest.promotion import read_evidence
     from trading.backtest.strategy_source import check_source
 

@@ -23,7 +23,7 @@ def approve_run(
     now: datetime,  # UTC
     ledger: Ledger | None = None,  # None: the one in the data folder of the run's settings
 ) -> Plan:  # that is approved now
-    "Approve the plan of a live run; done twice it changes nothing, and whatever is not as it was proposed is refused."
+    "Approve the plan of a live run; done twice it changes nothing, and whatever is not as it was proposed is refused.\n\nParameters\n----------\nfolder : Path | str\n    of a run that waits\nwho : str\n    a person's name\nnow : datetime\n    UTC\nledger : Ledger | None, default None\n    None: the one in the data folder of the run's settings\n\nReturns\n-------\nPlan\n    that is approved now"
     run = Run(folder)
     record, given = run.record, run.record.settings
     if record.mode != "live":

@@ -31,7 +31,7 @@ from .target_weights import recent_day_returns
 # %% ../../nbs/12_pipeline/42_plan_check.ipynb #133b5d4a
 @dataclass(frozen=True)
 class SeenPrices:
-    "Prices, when each of them was seen, and the moment that they are judged at."
+    "Prices, when each of them was seen, and the moment that they are judged at.\n\nParameters\n----------\nprices : Mapping[str, Decimal]\n    symbol → price, account currency\ntimes : Mapping[str, datetime]\n    symbol → UTC\nmoment : datetime\n    UTC"
 
     prices: Mapping[str, Decimal]  # symbol → price, account currency
     times: Mapping[str, datetime]  # symbol → UTC
@@ -42,7 +42,7 @@ def prices_of_run(
     run: Run,
     settings: Settings,
 ) -> SeenPrices:  # the last closes, and above them the prices that were taken once for this run
-    "Return the prices that a run's plan rests on."
+    "Return the prices that a run's plan rests on.\n\nParameters\n----------\nrun : Run\nsettings : Settings\n\nReturns\n-------\nSeenPrices\n    the last closes, and above them the prices that were taken once for this run"
     bars, record, pinned = bars_of(run), run.record, pinned_price_snapshot(run)
     exact = lambda number: Decimal(repr(float(number)))  # noqa: E731
     close, clocks, now = bars["close"], symbol_calendars(settings, bars["close"]), pd.Timestamp(record.as_of)
@@ -62,7 +62,7 @@ def check_run(
     equity: pd.Series | None = None,  # account value over time, UTC; None: as the run knew it
     traded_today: Decimal = ZERO,  # value traded since midnight UTC
 ) -> CheckResult:
-    "Hold a run's plan against every rule."
+    "Hold a run's plan against every rule.\n\nParameters\n----------\nrun : Run\n    with the artefacts `account` and `plan`\nsettings : Settings\n    whose limits count: those of the run, or those in force now\nseen : SeenPrices | None, default None\n    None: those that the plan rests on\nequity : pd.Series | None, default None\n    account value over time, UTC; None: as the run knew it\ntraded_today : Decimal, default ZERO\n    value traded since midnight UTC\n\nReturns\n-------\nCheckResult"
     plan, state = run.read("plan", Plan), run.read("account")
     before, seen = AccountSnapshot.of(state), seen or prices_of_run(run, settings)
     if equity is None:

@@ -43,7 +43,7 @@ def within_risk(
     targets: pd.Series,  # weight by symbol
     settings: Settings,
 ) -> pd.Series:
-    "Cut each target to what may be lost at its stop: weight times stop distance is at most the risk of a trade."
+    "Cut each target to what may be lost at its stop: weight times stop distance is at most the risk of a trade.\n\nParameters\n----------\ntargets : pd.Series\n    weight by symbol\nsettings : Settings\n\nReturns\n-------\npd.Series"
     risk, stop = settings.protection.risk_per_trade, settings.protection.stop_loss
     return targets if risk is None or stop is None else targets.clip(-risk / stop, risk / stop)
 
@@ -51,7 +51,7 @@ def within_risk(
 def bar_extremes(
     bars: pd.DataFrame | None,  # time × (field, symbol), closed
 ) -> Extremes:
-    "Return what tells the highest and the lowest price of a symbol since a moment."
+    "Return what tells the highest and the lowest price of a symbol since a moment.\n\nParameters\n----------\nbars : pd.DataFrame | None\n    time × (field, symbol), closed\n\nReturns\n-------\nExtremes"
 
     def reach(symbol: str, since: datetime) -> tuple[Decimal, Decimal] | None:
         if bars is None or ("high", symbol) not in bars.columns:
@@ -88,7 +88,7 @@ def keep_protection(
     settings: Settings,
     bars: pd.DataFrame,  # closed
 ) -> list[str]:
-    "Protect every position of an account as it is now."
+    "Protect every position of an account as it is now.\n\nParameters\n----------\ndesk : TradingAccount\nsettings : Settings\nbars : pd.DataFrame\n    closed\n\nReturns\n-------\nlist[str]"
     told, rules, reach = [], exit_rules(settings), bar_extremes(bars)
     for context in _contexts(desk, settings):
         held, active = context.ledger.positions(context.account), protections(context.ledger, context.account)
@@ -108,7 +108,7 @@ def open_venue(
     now: datetime,  # UTC
     at: str = "",  # end of the account's name, for another venue than the profile's own
 ) -> tuple[PricedVenue, datetime]:  # and the moment it lives in: the sample market ended in 2022
-    "Open the venue of an account as it is, outside a run."
+    "Open the venue of an account as it is, outside a run.\n\nParameters\n----------\nsettings : Settings\nmode : str\n    'paper' or 'live'\nledger : Ledger\nnow : datetime\n    UTC\nat : str, default ''\n    end of the account's name, for another venue than the profile's own\n\nReturns\n-------\ntuple[PricedVenue, datetime]\n    and the moment it lives in: the sample market ended in 2022"
     account = f"{mode}-{settings.run.profile}{at}"
     if account not in ledger.accounts():
         raise BadInput(f"the account {account} was never opened; 'carnet run --profile {settings.run.profile} --mode {mode}' opens it")
@@ -138,7 +138,7 @@ def account_context(
     account: str,
     now: datetime,  # UTC
 ) -> OrderContext:
-    "Return what orders of an account need, outside a run: its venue behind switch and circuit breaker."
+    "Return what orders of an account need, outside a run: its venue behind switch and circuit breaker.\n\nParameters\n----------\nsettings : Settings\nledger : Ledger\naccount : str\nnow : datetime\n    UTC\n\nReturns\n-------\nOrderContext"
     mode, _, rest = account.partition("-")
     venue, when = open_venue(settings, mode, ledger, now, rest.removeprefix(settings.run.profile))
     rules, switch = trading_rules(settings, account), kill_switch(settings, account)
@@ -153,7 +153,7 @@ def watch_account_levels(
     now: datetime,  # UTC
     prices: dict[str, Decimal] | None = None,  # of now, where they are known; nothing is done unless one has reached a level
 ) -> list[str]:  # what has happened
-    "Look after the protections of a profile's accounts."
+    "Look after the protections of a profile's accounts.\n\nParameters\n----------\nsettings : Settings\nmode : str\nnow : datetime\n    UTC\nprices : dict[str, Decimal] | None, default None\n    of now, where they are known; nothing is done unless one has reached a level\n\nReturns\n-------\nlist[str]\n    what has happened"
     ledger, told = open_account_ledger(settings), []
     try:
         for account in profile_accounts(settings, mode, ledger):
@@ -173,7 +173,7 @@ def look_at_levels(
     source: MarketData,
     now: datetime,  # UTC
 ) -> list[str]:  # what has happened
-    "Ask for the prices of what is protected, in one request, and act where a level that is watched here was reached; a run that has the account looks itself."
+    "Ask for the prices of what is protected, in one request, and act where a level that is watched here was reached; a run that has the account looks itself.\n\nParameters\n----------\nsettings : Settings\nsource : MarketData\nnow : datetime\n    UTC\n\nReturns\n-------\nlist[str]\n    what has happened"
     ledger, name = open_account_ledger(settings), f"{settings.run.mode}-{settings.run.profile}"
     try:
         symbols = sorted({s for a in ledger.accounts() if a.partition("@")[0] == name for s in protections(ledger, a)})

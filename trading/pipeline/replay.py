@@ -51,7 +51,7 @@ def settings_without(settings: Settings, part: str) -> Settings:
 
 
 class StoreVersions:
-    "The version that the store of a run has at each close, counted on from one close to the next."
+    "The version that the store of a run has at each close, counted on from one close to the next.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nsource : str\ntimeframe : str"
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ def pending_file(settings: Settings) -> Path:
 
 @dataclass
 class World:
-    "What decisions are made in: settings, bars, the prices that came, and models that were trained already."
+    "What decisions are made in: settings, bars, the prices that came, and models that were trained already.\n\nParameters\n----------\nsettings : Settings\n    their data folder is the world's own\nbars : pd.DataFrame | None\n    time × (field, symbol); None: the store is read\ntape : Any\n    prices that paper orders are filled at; None: those of the source\nversion : Callable[[datetime], str]\n    of the data at a moment\nwithout : str, default ''\n    part that is switched off\nkept : MutableMapping\n    models, by what they rest on\nledger : Path | None, default None\n    file of the world's own books; None: the ledger of all accounts"
 
     settings: Settings  # their data folder is the world's own
     bars: pd.DataFrame | None  # time × (field, symbol); None: the store is read
@@ -103,7 +103,7 @@ class World:
 
 # %% ../../nbs/12_pipeline/64_replay.ipynb #a3196c6a
 def instrument_terms(settings: Settings, now: datetime) -> dict[str, Any]:  # what a run pins
-    "Return the steps and minima that decisions go by."
+    "Return the steps and minima that decisions go by.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n\nReturns\n-------\ndict[str, Any]\n    what a run pins"
     found, said = fetch_instruments(settings, now)
     return {"version": instruments_version(found), "note": said, "instruments": [json.loads(i.to_json()) for i in found.values()]}
 
@@ -115,7 +115,7 @@ def take_decision(
     like: MemoryRun | None = None,  # a decision of the same moment whose forecasts are taken over
     snapshot: Callable[[], Value] | None = None,  # takes the prices of the moment, on a market that is alive
 ) -> tuple[MemoryRun, Outcome]:
-    "Take every step of a decision; one that a crash interrupted goes on with the plan that it had made."
+    "Take every step of a decision; one that a crash interrupted goes on with the plan that it had made.\n\nParameters\n----------\nworld : World\nas_of : datetime\n    UTC, a bar's close\nnow : datetime\n    UTC\nlike : MemoryRun | None, default None\n    a decision of the same moment whose forecasts are taken over\nsnapshot : Callable[[], Value] | None, default None\n    takes the prices of the moment, on a market that is alive\n\nReturns\n-------\ntuple[MemoryRun, Outcome]"
     run = world.open(as_of, now)
     if not run.go_on():
         if "instruments" in world.kept:
@@ -136,7 +136,7 @@ def take_decision(
 # %% ../../nbs/12_pipeline/64_replay.ipynb #d2c2e7cc
 @dataclass(frozen=True)
 class Past:
-    "The stored past of a profile."
+    "The stored past of a profile.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol), everything that is known today\ntape : Any\n    prices that orders of the past find\nsource : str"
 
     bars: pd.DataFrame  # time × (field, symbol), everything that is known today
     tape: Any  # prices that orders of the past find
@@ -150,7 +150,7 @@ def stored_past(
     last: datetime,  # UTC, of the last
     now: datetime,  # UTC
 ) -> Past:
-    "Read what a replay decides on; the sample market is brought into a store of the replay's own, any other past must lie in the profile's store."
+    "Read what a replay decides on; the sample market is brought into a store of the replay's own, any other past must lie in the profile's store.\n\nParameters\n----------\nsettings : Settings\nown : Settings\n    of the replay\nfirst : datetime\n    UTC, of the first decision\nlast : datetime\n    UTC, of the last\nnow : datetime\n    UTC\n\nReturns\n-------\nPast"
     from trading.data.ingest import ingest
     from trading.venues.paper.matching import BarFeed
 
@@ -173,7 +173,7 @@ def closes_between(
     first: datetime,  # UTC
     last: datetime,  # UTC
 ) -> list[datetime]:  # UTC
-    "Return the moments at which a bar closes, both ends included; behind the last one there is a bar in which orders can be filled."
+    "Return the moments at which a bar closes, both ends included; behind the last one there is a bar in which orders can be filled.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\ntimeframe : str\nfirst : datetime\n    UTC\nlast : datetime\n    UTC\n\nReturns\n-------\nlist[datetime]\n    UTC"
     index = bars.index[bars["close"].notna().any(axis=1)]
     ends = index[:-1] + bar_length(timeframe)
     return [t.to_pydatetime() for t in ends[(ends >= first) & (ends <= last)]]
@@ -252,7 +252,7 @@ def run_replay(
     progress: Callable[[int, int, str], Any] = lambda done, count, words: None,  # decisions done, of how many, and what the last one came to
     past: Past | None = None,  # None: what is stored
 ) -> Replayed:
-    "Drive the steps of a run over the past, and write what the whole system would have done."
+    "Drive the steps of a run over the past, and write what the whole system would have done.\n\nParameters\n----------\nsettings : Settings\nfirst : str\n    day of the first decision\nlast : str | None\n    day of the last; None: the last that orders find a price after\nnow : datetime\n    UTC\nwithout : Iterable[str], default ()\n    parts of the system to switch off besides, one at a time: forecasts, policy, costs\nprogress : Callable[[int, int, str], Any], default lambda done, count, words: None\n    decisions done, of how many, and what the last one came to\npast : Past | None, default None\n    None: what is stored\n\nReturns\n-------\nReplayed"
     parts = list(dict.fromkeys(without))
     if unknown := [p for p in parts if p not in PARTS]:
         raise BadInput(f"{unknown[0]!r} is no part that can be switched off; choose of {', '.join(PARTS)}")

@@ -24,7 +24,7 @@ from ..risk.metrics import annual_return, max_drawdown, sharpe, total_return, vo
 def value_figures(
     value: pd.Series,  # of an account, by UTC time
 ) -> dict[str, float | None]:  # return, annual_return, volatility, sharpe, max_drawdown; None: too short to say
-    "Return the figures of a path of values."
+    "Return the figures of a path of values.\n\nParameters\n----------\nvalue : pd.Series\n    of an account, by UTC time\n\nReturns\n-------\ndict[str, float | None]\n    return, annual_return, volatility, sharpe, max_drawdown; None: too short to say"
     returns = value.pct_change().dropna()
     found = {"return": total_return(returns) if len(returns) else 0.0, "max_drawdown": max_drawdown(returns) if len(returns) else 0.0}
     if len(returns) > 2:
@@ -37,7 +37,7 @@ def value_of_books(
     account: str,
     closes: list[datetime],  # UTC
 ) -> pd.Series:  # value of the account at each close, as it was marked
-    "Read from the books what the account was worth at each close, and after the last fills."
+    "Read from the books what the account was worth at each close, and after the last fills.\n\nParameters\n----------\nfile : Path\n    of the ledger\naccount : str\ncloses : list[datetime]\n    UTC\n\nReturns\n-------\npd.Series\n    value of the account at each close, as it was marked"
     ledger = Ledger(file, readonly=True)
     try:
         marks = ledger.equity_history(account)["equity"]
@@ -53,7 +53,7 @@ def equal_holding(
     at: pd.DatetimeIndex,  # UTC, ascending
     start: float,  # its value at the first of them
 ) -> pd.Series:  # at these times
-    "Return what holding every symbol equally, at no cost, would have come to."
+    "Return what holding every symbol equally, at no cost, would have come to.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\ntimeframe : str\nat : pd.DatetimeIndex\n    UTC, ascending\nstart : float\n    its value at the first of them\n\nReturns\n-------\npd.Series\n    at these times"
     close = bars["close"].set_axis(bars.index + bar_length(timeframe)).ffill()
     known = close.reindex(close.index.union(at)).ffill().reindex(at)
     return start * (1 + known.pct_change(fill_method=None).mean(axis=1).fillna(0.0)).cumprod()
@@ -62,7 +62,7 @@ def equal_holding(
 def tables_of(
     lines: list[dict],  # decisions
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # weights: (timestamp, symbol) × target, held; orders: one row for each action of a plan
-    "Return weights and orders of decisions."
+    "Return weights and orders of decisions.\n\nParameters\n----------\nlines : list[dict]\n    decisions\n\nReturns\n-------\ntuple[pd.DataFrame, pd.DataFrame]\n    weights: (timestamp, symbol) × target, held; orders: one row for each action of a plan"
     weights = [(pd.Timestamp(d["as_of"]), s, d["targets"].get(s, 0.0), d["weights"].get(s, 0.0)) for d in lines if "plan" in d
                for s in sorted({*d["targets"], *d["weights"]} - {"cash"})]
     frame = pd.DataFrame(weights, columns=["timestamp", "symbol", "target", "held"]).astype({"target": float, "held": float})
@@ -87,7 +87,7 @@ def write_result(
     bars: pd.DataFrame,  # time × (field, symbol)
     closes: list[datetime],  # UTC, of the decisions
 ) -> dict[str, Any]:  # what replay.json says
-    "Write replay.json and the tables of equity, weights and orders; the same decisions give the same files."
+    "Write replay.json and the tables of equity, weights and orders; the same decisions give the same files.\n\nParameters\n----------\nfolder : Path\n    of the replay\nfacts : Mapping[str, Any]\n    what it was made of\nsettings : Settings\nbooks : Mapping[str, Path]\n    part that was switched off → its ledger; '': nothing was\nlines : Mapping[str, list[dict]]\n    the decisions of each\nbars : pd.DataFrame\n    time × (field, symbol)\ncloses : list[datetime]\n    UTC, of the decisions\n\nReturns\n-------\ndict[str, Any]\n    what replay.json says"
     account = f"paper-{settings.run.profile}"
     paths = {part: value_of_books(file, account, closes) for part, file in books.items()}
     equity = paths[""].rename("equity").to_frame()

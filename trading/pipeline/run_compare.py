@@ -28,7 +28,7 @@ def compare_inputs(
     one: Run,
     other: Run,
 ) -> list[str]:  # one sentence for each difference
-    "Say what the two runs were made of differently."
+    "Say what the two runs were made of differently.\n\nParameters\n----------\none : Run\nother : Run\n\nReturns\n-------\nlist[str]\n    one sentence for each difference"
     a, b = one.record, other.record
     found = []
     for name in INPUTS:
@@ -64,7 +64,7 @@ CAUSES = {"data": ("data_version", "as_of", "model_versions"), "code": ("commit"
 
 @dataclass(frozen=True)
 class NumbersVerdict:
-    "How the numbers of two runs stand to each other."
+    "How the numbers of two runs stand to each other.\n\nParameters\n----------\nanswer : Literal['equal to the bit', 'equal to a tolerance', 'different']\ndistance : float\n    largest relative distance of any two numbers; infinite where something is not a number\ndifferences : tuple[str, ...]\n    one sentence for each artefact that differs by more than the tolerance\ncauses : dict[str, list[str]]\n    what the runs were made of differently, by kind: data, code, settings, package"
 
     answer: Literal["equal to the bit", "equal to a tolerance", "different"]
     distance: float  # largest relative distance of any two numbers; infinite where something is not a number
@@ -113,7 +113,7 @@ def compare_numbers(
     one: Run,
     other: Run,
 ) -> list[str]:  # one sentence for each artefact that differs by more than the tolerance
-    "Say which results of the two runs differ, and where first."
+    "Say which results of the two runs differ, and where first.\n\nParameters\n----------\none : Run\nother : Run\n\nReturns\n-------\nlist[str]\n    one sentence for each artefact that differs by more than the tolerance"
     return list(judge_numbers(one, other).differences)
 
 
@@ -181,7 +181,7 @@ def open_reproduction(
     reports: Path,  # folder of all runs
     now: datetime,  # UTC
 ) -> Run:
-    "Open a run that does again what another one did."
+    "Open a run that does again what another one did.\n\nParameters\n----------\noriginal : Run\nreports : Path\n    folder of all runs\nnow : datetime\n    UTC\n\nReturns\n-------\nRun"
     record = original.record
     parameters = record.parameters | {"again": str(original.folder.resolve())}
     return create_run(reports, record.profile, record.as_of, "paper", record.account, record.settings, record.settings_hash, now,
@@ -191,7 +191,7 @@ def open_reproduction(
 def run_rows(
     reports: Path,  # folder of all runs
 ) -> list[dict]:  # newest first: what the index of reports says about each run
-    "Return the runs as the index of reports lists them."
+    "Return the runs as the index of reports lists them.\n\nParameters\n----------\nreports : Path\n    folder of all runs\n\nReturns\n-------\nlist[dict]\n    newest first: what the index of reports says about each run"
     rows = []
     for record in list_runs(reports):
         run = Run(Path(reports) / record.id)

@@ -19,7 +19,7 @@ from .run_record import Run
 def pinned_sentiment(
     run: Run,
 ) -> SentimentFeatures | None:  # None: this run's forecasts go by prices alone
-    "Return the inputs with the score that a run has kept; nobody is asked."
+    "Return the inputs with the score that a run has kept; nobody is asked.\n\nParameters\n----------\nrun : Run\n\nReturns\n-------\nSentimentFeatures | None\n    None: this run's forecasts go by prices alone"
     if not run.has("sentiment"):
         return None
     settings, table = settings_of(run), run.read("sentiment")
@@ -32,7 +32,7 @@ def take_sentiment(
     now: datetime,  # UTC
     url: str = FEAR_AND_GREED,  # another address, for tests
 ) -> tuple[SentimentFeatures | None, tuple[str, ...]]:  # None: prices alone; and what is to be said
-    "Return the inputs of a run's forecasts besides prices, and keep the score with the run."
+    "Return the inputs of a run's forecasts besides prices, and keep the score with the run.\n\nParameters\n----------\nrun : Run\nnow : datetime\n    UTC\nurl : str, default FEAR_AND_GREED\n    another address, for tests\n\nReturns\n-------\ntuple[SentimentFeatures | None, tuple[str, ...]]\n    None: prices alone; and what is to be said"
     settings = settings_of(run)
     if not (wanted := settings.forecast.sentiment):
         return None, ()

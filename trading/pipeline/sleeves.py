@@ -32,7 +32,7 @@ def carried_on(
     evidence: Mapping[str, Any],  # of a promotion
     bars: pd.DataFrame,  # time × (field, symbol), closed by now
 ) -> tuple[pd.Series, Backtest]:  # by symbol: weight wanted now, below zero is short; the backtest, whose last bar has not happened yet
-    "Run what was promoted to the last closed bar: same code, parameters, symbols, first bar, costs, stops and fills."
+    "Run what was promoted to the last closed bar: same code, parameters, symbols, first bar, costs, stops and fills.\n\nParameters\n----------\nevidence : Mapping[str, Any]\n    of a promotion\nbars : pd.DataFrame\n    time × (field, symbol), closed by now\n\nReturns\n-------\ntuple[pd.Series, Backtest]\n    by symbol: weight wanted now, below zero is short; the backtest, whose last bar has not happened yet"
     name, symbols = evidence["strategy"], evidence["symbols"]
     mine = bars.loc[pd.Timestamp(evidence["from"]) :, bars.columns.get_level_values(1).isin(symbols)]
     if lacking := [s for s in symbols if ("close", s) not in mine or mine["close"][s].isna().all()]:
@@ -62,7 +62,7 @@ def shortfalls(
     live: pd.Series,  # simple returns per bar since the promotion's last bar
     promised: Mapping[str, float],  # mean and std of a bar's return, as promised
 ) -> pd.Series:  # time of each check → standard errors below half of the promised mean
-    "Return by how much a strategy fell short at each check."
+    "Return by how much a strategy fell short at each check.\n\nParameters\n----------\nlive : pd.Series\n    simple returns per bar since the promotion's last bar\npromised : Mapping[str, float]\n    mean and std of a bar's return, as promised\n\nReturns\n-------\npd.Series\n    time of each check → standard errors below half of the promised mean"
     at = np.arange(CHECK_EVERY, len(live) + 1, CHECK_EVERY)
     mean = live.expanding().mean().to_numpy()[at - 1]
     std = np.maximum(live.expanding().std().to_numpy()[at - 1], promised["std"])  # a strategy that stands aside has no risk, and keeps no promise
@@ -73,7 +73,7 @@ def rule_factor(
     rule: str,  # none, halve or retire: allocate.sleeve_rule
     worst: float,  # standard errors, at the worst check
 ) -> float:  # of its share
-    "Return what is left of a sleeve's share."
+    "Return what is left of a sleeve's share.\n\nParameters\n----------\nrule : str\n    none, halve or retire: allocate.sleeve_rule\nworst : float\n    standard errors, at the worst check\n\nReturns\n-------\nfloat\n    of its share"
     if rule == "none" or not worst >= HALVED:
         return 1.0
     return 0.0 if rule == "retire" or worst >= TAKEN else 0.5
@@ -85,7 +85,7 @@ def live_record(
     rule: str,  # allocate.sleeve_rule
     seed: int = 0,
 ) -> dict[str, Any]:  # since, bars, figures live and promised, worst, factor and a sentence; JSON
-    "Hold a strategy against what its promotion showed."
+    "Hold a strategy against what its promotion showed.\n\nParameters\n----------\nsleeve : Sleeve\ndone : Backtest\n    carried on\nrule : str\n    allocate.sleeve_rule\nseed : int, default 0\n\nReturns\n-------\ndict[str, Any]\n    since, bars, figures live and promised, worst, factor and a sentence; JSON"
     e, p = sleeve.evidence, sleeve.evidence["promised"]
     start, last = pd.Timestamp(e["to"]), done.equity.index[-1]
     live = done.returns[(done.returns.index > start) & (done.returns.index < last)]
@@ -141,7 +141,7 @@ def sleeve_weights(
     regime: Mapping[str, float] | None,  # probability of each state of the market
     own: pd.DataFrame | None = None,  # the same bars, each symbol in its own currency, on which strategies decide; None: they are these
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:  # symbol × sleeve: fraction of the account; a record of each sleeve
-    "Return what each sleeve of the settings brings into the account, after the rule."
+    "Return what each sleeve of the settings brings into the account, after the rule.\n\nParameters\n----------\nsettings : Settings\nbars : pd.DataFrame\n    time × (field, symbol), closed by now\nviews : pd.DataFrame\n    (symbol, horizon) × columns: the forecasts that passed the filter\nregime : Mapping[str, float] | None\n    probability of each state of the market\nown : pd.DataFrame | None, default None\n    the same bars, each symbol in its own currency, on which strategies decide; None: they are these\n\nReturns\n-------\ntuple[pd.DataFrame, list[dict[str, Any]]]\n    symbol × sleeve: fraction of the account; a record of each sleeve"
     parts, records = {}, []
     for sleeve in named_sleeves(settings, groups_of(settings)):
         record: dict[str, Any] = {"name": sleeve.name, "kind": sleeve.kind, "share": sleeve.share, "factor": 1.0, "text": ""}
@@ -167,7 +167,7 @@ def within_limits(
     gross: float | None = None,  # of a margin account: longs and shorts together, at most; None: no shorts
     net: float | None = None,  # longs less shorts, either way, at most
 ) -> tuple[pd.Series, list[str]]:  # by symbol; a sentence for each cut
-    "Cut weights to what the account may hold."
+    "Cut weights to what the account may hold.\n\nParameters\n----------\nwanted : pd.Series\n    by symbol: fraction of the account\nlevel : RiskLevel\n    the limits in force\ngroups : Mapping[str, str]\n    symbol → group\ngross : float | None, default None\n    of a margin account: longs and shorts together, at most; None: no shorts\nnet : float | None, default None\n    longs less shorts, either way, at most\n\nReturns\n-------\ntuple[pd.Series, list[str]]\n    by symbol; a sentence for each cut"
     notes, kept = [], wanted if gross is not None else wanted.clip(lower=0.0)
     if gross is None and (short := wanted < -1e-9).any():
         notes.append(f"the sleeves together would be short of {', '.join(wanted.index[short][:5])}; the account holds no short positions, so it holds none of it")
@@ -193,7 +193,7 @@ def within_limits(
 
 @dataclass(frozen=True)
 class NetTargets:
-    "One target for the account, and where it came from."
+    "One target for the account, and where it came from.\n\nParameters\n----------\ntable : pd.DataFrame\n    by symbol: target (fraction of equity) and reason\npolicy : Policy\n    with its notes\nparts : pd.DataFrame\n    symbol × (policy, each sleeve, limits): adds up to the target\nrecords : list[dict[str, Any]]\n    of each sleeve\nnotes : list[str]"
 
     table: pd.DataFrame  # by symbol: target (fraction of equity) and reason
     policy: Policy  # with its notes
@@ -210,7 +210,7 @@ def net_targets(
     data: Path | None = None,  # where the data folder lies now; None: where the settings say
     own: pd.DataFrame | None = None,  # the same bars, each symbol in its own currency, on which strategies decide; None: they are these
 ) -> NetTargets:
-    "Return what the policy and the sleeves of the settings hold together."
+    "Return what the policy and the sleeves of the settings hold together.\n\nParameters\n----------\nsettings : Settings\nbars : pd.DataFrame\n    time × (field, symbol), closed by now\nviews : pd.DataFrame\n    (symbol, horizon) × columns: the forecasts that passed the filter\nregime : Mapping[str, float] | None\n    probability of each state of the market; None: not known\ndata : Path | None, default None\n    where the data folder lies now; None: where the settings say\nown : pd.DataFrame | None, default None\n    the same bars, each symbol in its own currency, on which strategies decide; None: they are these\n\nReturns\n-------\nNetTargets"
     table, policy = target_weights(settings, bars["close"], views, regime)
     if not settings.strategies:
         return NetTargets(table, policy, pd.DataFrame({"policy": table["target"]}))

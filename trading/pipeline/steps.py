@@ -49,7 +49,7 @@ def training_moment(
     settings: Settings,
     as_of: datetime,  # UTC, of the decision
 ) -> datetime:  # UTC; a model learns from bars closed by then
-    "Return up to when the models of a decision have learnt."
+    "Return up to when the models of a decision have learnt.\n\nParameters\n----------\nsettings : Settings\nas_of : datetime\n    UTC, of the decision\n\nReturns\n-------\ndatetime\n    UTC; a model learns from bars closed by then"
     if settings.forecast.refit == "run":
         return as_of
     return last_scheduled(settings.schedule.weekly, settings.schedule.timezone, as_of)
@@ -57,7 +57,7 @@ def training_moment(
 
 @dataclass(frozen=True)
 class Trained:
-    "A fitted forecaster, and what it would have forecast of the past without knowing it."
+    "A fitted forecaster, and what it would have forecast of the past without knowing it.\n\nParameters\n----------\nforecaster : HorizonForecaster\nheld : pd.DataFrame\n    (timestamp, symbol, horizon) × forecast and realised\nversion : str\n    in the registry"
 
     forecaster: HorizonForecaster
     held: pd.DataFrame  # (timestamp, symbol, horizon) × forecast and realised
@@ -69,7 +69,7 @@ def train_forecaster(
     mood: Any = None,  # what forecasts see besides prices, see `take_sentiment`
     kept: MutableMapping | None = None,  # models of earlier decisions of this process, by what they rest on
 ) -> Trained:
-    "Fit the forecaster that a run's decision rests on, hold out its past, and keep it in the registry; one that is kept already is not fitted again."
+    "Fit the forecaster that a run's decision rests on, hold out its past, and keep it in the registry; one that is kept already is not fitted again.\n\nParameters\n----------\nrun : Run\nmood : Any, default None\n    what forecasts see besides prices, see `take_sentiment`\nkept : MutableMapping | None, default None\n    models of earlier decisions of this process, by what they rest on\n\nReturns\n-------\nTrained"
     settings, record, kept = settings_of(run), run.record, {} if kept is None else kept
     f, market, models = settings.forecast, settings.market, models_of(settings)
     until, promoted = training_moment(settings, record.as_of), current_model_version(models, before=record.as_of)
@@ -93,7 +93,7 @@ def forecast_now(
     bars: pd.DataFrame,  # time × (field, symbol), the window that forecasts look at
     mood: Any = None,  # what forecasts see besides prices
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # (symbol, horizon) × columns; (timestamp, symbol, horizon) × columns and realised: the record up to now
-    "Forecast from the last bar on; a closed market, or one without a bar now, is not forecast. What the same model said since it was trained belongs to its record."
+    "Forecast from the last bar on; a closed market, or one without a bar now, is not forecast. What the same model said since it was trained belongs to its record.\n\nParameters\n----------\ntrained : Trained\nbars : pd.DataFrame\n    time × (field, symbol), the window that forecasts look at\nmood : Any, default None\n    what forecasts see besides prices\n\nReturns\n-------\ntuple[pd.DataFrame, pd.DataFrame]\n    (symbol, horizon) × columns; (timestamp, symbol, horizon) × columns and realised: the record up to now"
     forecaster, held, last = trained.forecaster, trained.held, bars.index[-1]
     if forecaster.known_until_ == last:
         return forecaster.predict(bars, mood, missing="leave out"), held
@@ -110,7 +110,7 @@ def require_fresh(
     bars: pd.DataFrame,  # time × (field, symbol), closed by the moment
     when: datetime,  # UTC
 ) -> None:
-    "Refuse bars that are too old to decide on, and bars that do not keep the calendar that a person has named."
+    "Refuse bars that are too old to decide on, and bars that do not keep the calendar that a person has named.\n\nParameters\n----------\nsettings : Settings\nbars : pd.DataFrame\n    time × (field, symbol), closed by the moment\nwhen : datetime\n    UTC"
     market, close, moment = settings.market, bars["close"], pd.Timestamp(when)
     clocks, late = symbol_calendars(settings, close), {}
     for symbol, named in calendars_of(settings).items():
@@ -129,7 +129,7 @@ def require_fresh(
 # %% ../../nbs/12_pipeline/60_steps.ipynb #e1f00639
 @dataclass(frozen=True)
 class Decided:
-    "What was decided about the forecasts of a moment."
+    "What was decided about the forecasts of a moment.\n\nParameters\n----------\nmade : DayDecisions\nviews : pd.DataFrame\n    the forecasts that may move a weight\ngates : DecisionThresholds\ncycle : int\n    of the feedback, the last that counts\nlearnt : FeedbackState\npattern : str\n    of the market\nwords : tuple[str, ...]"
 
     made: DayDecisions
     views: pd.DataFrame  # the forecasts that may move a weight
@@ -157,7 +157,7 @@ def decide_forecasts(
     trained: Trained,
     kept: MutableMapping | None = None,  # judgements of earlier decisions of this process
 ) -> Decided:
-    "Decide what counts of each forecast, with what feedback has learnt by this moment, from all that has come due; a run that is made again takes what the first one knew."
+    "Decide what counts of each forecast, with what feedback has learnt by this moment, from all that has come due; a run that is made again takes what the first one knew.\n\nParameters\n----------\nrun : Run\nbars : pd.DataFrame\n    the window that forecasts look at\nforecast : pd.DataFrame\n    (symbol, horizon) × columns\nrecord : pd.DataFrame\n    (timestamp, symbol, horizon) × columns and realised, up to now\ntrained : Trained\nkept : MutableMapping | None, default None\n    judgements of earlier decisions of this process\n\nReturns\n-------\nDecided"
     settings, kept, told = settings_of(run), {} if kept is None else kept, run.record
     again, d, costs, timeframe = told.parameters.get("again"), settings.decision, settings.costs, settings.market.timeframe
     if again:
@@ -185,7 +185,7 @@ def forecast_step(
     kept: MutableMapping | None = None,  # models of earlier decisions of this process
     without: str = "",  # why nothing is forecast; empty: it is
 ) -> None:
-    "Forecast, decide which forecasts may act, and keep what the next steps read."
+    "Forecast, decide which forecasts may act, and keep what the next steps read.\n\nParameters\n----------\nrun : Run\nnow : datetime\n    UTC\nkept : MutableMapping | None, default None\n    models of earlier decisions of this process\nwithout : str, default ''\n    why nothing is forecast; empty: it is"
     if without:
         nothing = pd.MultiIndex.from_arrays([[], []], names=["symbol", "horizon"])
         run.write("views", pd.DataFrame(columns=list(COLUMNS), index=nothing, dtype=float))
@@ -205,7 +205,7 @@ def forecast_step(
 def market_regime(
     bars: pd.DataFrame,  # time × (field, symbol)
 ) -> dict[str, Any]:  # chances by state, trend, and a note where it is not known
-    "Learn the states of the market from the last ten years and judge the last close."
+    "Learn the states of the market from the last ten years and judge the last close.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\n\nReturns\n-------\ndict[str, Any]\n    chances by state, trend, and a note where it is not known"
     try:
         recent = bars.iloc[-round(10 * bars_a_year(bars.index)) :]
         detector = RegimeDetector().fit(recent)
@@ -217,7 +217,7 @@ def market_regime(
 
 @dataclass(frozen=True)
 class Allocated:
-    "Target weights with their reasons."
+    "Target weights with their reasons.\n\nParameters\n----------\ntargets : pd.DataFrame\n    by symbol: target (fraction of equity), reason\npolicy : Policy\nnotes : list[str]\ncycle : CycleScore | None\ncycle_note : str\nmoved : float\n    share of the account that forecasts moved\neffect : str\n    the same in a sentence\nparts : pd.DataFrame\n    symbol × (policy, each sleeve, limits)\nsleeves : list[dict[str, Any]]\n    record of each sleeve"
 
     targets: pd.DataFrame  # by symbol: target (fraction of equity), reason
     policy: Policy
@@ -234,7 +234,7 @@ def allocate_weights(
     run: Run,  # with the artefacts `views` and `decisions`
     regime: Mapping[str, float] | None,  # chance of each state of the market; None: not known
 ) -> Allocated:
-    "Return what should be held, pin the version of the cycle score, and say what is worth noting."
+    "Return what should be held, pin the version of the cycle score, and say what is worth noting.\n\nParameters\n----------\nrun : Run\n    with the artefacts `views` and `decisions`\nregime : Mapping[str, float] | None\n    chance of each state of the market; None: not known\n\nReturns\n-------\nAllocated"
     settings, record = settings_of(run), run.record
     close = bars_of(run)["close"]
     cycle, said = cycle_of(settings, close)

@@ -26,7 +26,7 @@ def carried_closes(
     settings: Settings,
     close: pd.DataFrame,  # time × symbol, closes known to the run
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # the closes with those that are carried; where a market was closed
-    "Return closes side by side: a closed market carries its last price, and so do bars shorter than a day in which nothing was traded, for as long as a price may be old."
+    "Return closes side by side: a closed market carries its last price, and so do bars shorter than a day in which nothing was traded, for as long as a price may be old.\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol, closes known to the run\n\nReturns\n-------\ntuple[pd.DataFrame, pd.DataFrame]\n    the closes with those that are carried; where a market was closed"
     short = bar_length(settings.market.timeframe) < pd.Timedelta(days=1)  # a missing day is a hole, and makes its row absent
     oldest = pd.Timedelta(hours=settings.market.max_age_hours if short else 0)
     return carry_prices(close, symbol_calendars(settings, close), settings.market.timeframe, oldest)
@@ -36,7 +36,7 @@ def closed_now(
     settings: Settings,
     close: pd.DataFrame,  # time × symbol, closes known to the run
 ) -> dict[str, str]:  # by symbol: a sentence
-    "Name the symbols whose market is closed at the last bar; they keep their price and are not traded."
+    "Name the symbols whose market is closed at the last bar; they keep their price and are not traded.\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol, closes known to the run\n\nReturns\n-------\ndict[str, str]\n    by symbol: a sentence"
     return closed_markets(close, symbol_calendars(settings, close), settings.market.timeframe)
 
 
@@ -44,7 +44,7 @@ def recent_day_returns(
     settings: Settings,
     close: pd.DataFrame,  # time × symbol, closes known to the run
 ) -> pd.DataFrame:  # time × symbol, simple returns of days (of bars that are longer), as many as the window has
-    "Return what the risk of a day is measured on, whatever the bars."
+    "Return what the risk of a day is measured on, whatever the bars.\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol, closes known to the run\n\nReturns\n-------\npd.DataFrame\n    time × symbol, simple returns of days (of bars that are longer), as many as the window has"
     return day_closes(carried_closes(settings, close)[0]).pct_change(fill_method=None).iloc[-settings.allocate.window :]
 
 
@@ -54,7 +54,7 @@ def target_weights(
     views: pd.DataFrame,  # (symbol, horizon) × columns: the forecasts that passed the filter
     regime: Mapping[str, float] | None,  # probability of each state of the market; None: not known
 ) -> tuple[pd.DataFrame, Policy]:  # by symbol: target (fraction of equity) and reason; the policy with its notes
-    "Return what the policy of the settings would hold."
+    "Return what the policy of the settings would hold.\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol, closes known to the run\nviews : pd.DataFrame\n    (symbol, horizon) × columns: the forecasts that passed the filter\nregime : Mapping[str, float] | None\n    probability of each state of the market; None: not known\n\nReturns\n-------\ntuple[pd.DataFrame, Policy]\n    by symbol: target (fraction of equity) and reason; the policy with its notes"
     prices, _ = carried_closes(settings, close)
     group_path = cycle_target_path(settings, close) if settings.allocate.optimizer == "cycle" else None
     returns = prices.pct_change(fill_method=None).iloc[-settings.allocate.window :]
@@ -75,7 +75,7 @@ def forecast_effect(
     target: pd.Series,  # by symbol, what would be held with the forecasts
     plain: pd.Series,  # by symbol, what would be held without any
 ) -> tuple[float, str]:  # share of the account that they move; a sentence
-    "Say what the forecasts did to the target weights."
+    "Say what the forecasts did to the target weights.\n\nParameters\n----------\ntarget : pd.Series\n    by symbol, what would be held with the forecasts\nplain : pd.Series\n    by symbol, what would be held without any\n\nReturns\n-------\ntuple[float, str]\n    share of the account that they move; a sentence"
     change = (target - plain).sort_values(key=lambda d: -d.abs(), kind="stable")
     moved = float(change.abs().sum() / 2)
     if moved < 5e-5:

@@ -41,7 +41,7 @@ def newest_close(
     length: timedelta,  # of a bar
     now: datetime,  # UTC
 ) -> datetime:  # UTC, at or before now
-    "Return the last moment at which a bar could have closed."
+    "Return the last moment at which a bar could have closed.\n\nParameters\n----------\nanchor : datetime\n    UTC, open time of a bar\nlength : timedelta\n    of a bar\nnow : datetime\n    UTC\n\nReturns\n-------\ndatetime\n    UTC, at or before now"
     return anchor + (now - anchor) // length * length
 
 # %% ../../nbs/12_pipeline/66_trade_loop.ipynb #7cf1c4c9
@@ -69,7 +69,7 @@ def loop_file(data: Path, profile: str) -> Path:
 
 # %% ../../nbs/12_pipeline/66_trade_loop.ipynb #cf7f4b42
 class TradeLoop:
-    "Decide and trade at every close, until it is told to stop."
+    "Decide and trade at every close, until it is told to stop.\n\nParameters\n----------\nsettings : Settings\nclock : Callable[[], datetime]\n    UTC\nsleep : Callable[[float], Any]\n    seconds\ntell : Callable[[str], Any], default print\n    a sentence for whoever looks on\npoll : float, default 1.0\n    seconds between two looks at the stop while waiting"
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class TradeLoop:
         until: datetime | None = None,  # UTC; None: for ever
         once: bool = False,  # decide at the newest close, however late, and end
     ) -> str:  # why it ended
-        "Wait for closes and decide at each; what was decided before is not decided again."
+        "Wait for closes and decide at each; what was decided before is not decided again.\n\nParameters\n----------\nuntil : datetime | None, default None\n    UTC; None: for ever\nonce : bool, default False\n    decide at the newest close, however late, and end\n\nReturns\n-------\nstr\n    why it ended"
         if until and until < self.clock():
             raise BadInput(f"the loop would end at {until:%Y-%m-%d %H:%M}, before it begins at {self.clock():%Y-%m-%d %H:%M}; give a later end")
         if why := self.switch.reason():
@@ -139,7 +139,7 @@ class TradeLoop:
         return timedelta(seconds=self.settings.loop.late_seconds)
 
     def wait(self, until: datetime) -> str:  # why trading is stopped; empty: it is not
-        "Sleep, and look up now and then whether somebody has stopped trading or approved a plan."
+        "Sleep, and look up now and then whether somebody has stopped trading or approved a plan.\n\nParameters\n----------\nuntil : datetime\n\nReturns\n-------\nstr\n    why trading is stopped; empty: it is not"
         self.state.write(beat=self.clock().isoformat(), next=until.isoformat())
         beaten = self.clock()
         while True:
@@ -382,7 +382,7 @@ def open_loop(
     start: datetime | None = None,  # UTC, where the clock of a recorded market starts
     tell: Callable[[str], Any] = print,
 ) -> TradeLoop:
-    "Return the loop of a profile, on the clock of its market."
+    "Return the loop of a profile, on the clock of its market.\n\nParameters\n----------\nsettings : Settings\nstart : datetime | None, default None\n    UTC, where the clock of a recorded market starts\ntell : Callable[[str], Any], default print\n\nReturns\n-------\nTradeLoop"
     import time
 
     market = settings.market

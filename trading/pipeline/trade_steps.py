@@ -45,7 +45,7 @@ def _exact(number: float) -> Decimal:
 def planning_prices(
     run: Run,
 ) -> dict[str, Decimal]:  # by symbol, account currency
-    "Return the last closes, and above them the prices that were taken once for this run; with them the rates at which they were converted."
+    "Return the last closes, and above them the prices that were taken once for this run; with them the rates at which they were converted.\n\nParameters\n----------\nrun : Run\n\nReturns\n-------\ndict[str, Decimal]\n    by symbol, account currency"
     return run_rates(run).convert(_quoted_prices(run), run.record.as_of)
 
 
@@ -60,7 +60,7 @@ def open_books(
     prices: dict[str, Decimal],  # by symbol
     now: datetime,  # UTC
 ) -> TradingAccount:
-    "Open the account that a run trades on and pin which one it is."
+    "Open the account that a run trades on and pin which one it is.\n\nParameters\n----------\nrun : Run\nprices : dict[str, Decimal]\n    by symbol\nnow : datetime\n    UTC\n\nReturns\n-------\nTradingAccount"
     desk = open_trading_account(run, settings_of(run), prices, now)
     run.pin(parameters=run.record.parameters | {"dry_run": desk.dry_run, "books": desk.said})
     return desk
@@ -78,7 +78,7 @@ def record_decisions(run: Run, desk: TradingAccount) -> list[Event]:
 # %% ../../nbs/12_pipeline/62_trade_steps.ipynb #1bf70cba
 @dataclass(frozen=True)
 class Planned:
-    "A plan with what it was made from."
+    "A plan with what it was made from.\n\nParameters\n----------\nplan : Plan\nbefore : AccountSnapshot\nequity : pd.Series\n    value of the account over time as a performance, UTC"
 
     plan: Plan
     before: AccountSnapshot
@@ -90,7 +90,7 @@ def plan_step(
     desk: TradingAccount,
     prices: dict[str, Decimal],  # by symbol
 ) -> Planned:
-    "Mark the account to market, note what it holds, and plan the way to the target weights."
+    "Mark the account to market, note what it holds, and plan the way to the target weights.\n\nParameters\n----------\nrun : Run\n    with the artefact `weights`\ndesk : TradingAccount\nprices : dict[str, Decimal]\n    by symbol\n\nReturns\n-------\nPlanned"
     settings, record, bars = settings_of(run), run.record, bars_of(run)
     market, trade, costs, limits = settings.market, settings.trade, settings.costs, settings.limits
     rates = run_rates(run)
@@ -139,7 +139,7 @@ def check_step(run: Run, desk: TradingAccount, planned: Planned) -> CheckResult:
 # %% ../../nbs/12_pipeline/62_trade_steps.ipynb #0d2dcb6f
 @dataclass(frozen=True)
 class Traded:
-    "What became of a plan: its execution, or the person that it waits for, or neither."
+    "What became of a plan: its execution, or the person that it waits for, or neither.\n\nParameters\n----------\nexecution : Execution | None\nwaits : bool\n    for a person\nready : Preflight | None, default None\n    what the venue said before anything was sent\nprotection : tuple[str, ...], default ()\n    what became of stops and targets"
 
     execution: Execution | None
     waits: bool  # for a person
@@ -154,7 +154,7 @@ def execute_step(
     verdict: CheckResult,
     progress: Callable[[OrderResult], Any] = lambda line: None,  # told of every finished order
 ) -> Traded:
-    "Trade an allowed plan once it is approved; a plan that is refused or asks for nothing is put before nobody."
+    "Trade an allowed plan once it is approved; a plan that is refused or asks for nothing is put before nobody.\n\nParameters\n----------\nrun : Run\ndesk : TradingAccount\nplan : Plan\nverdict : CheckResult\nprogress : Callable[[OrderResult], Any], default lambda line: None\n    told of every finished order\n\nReturns\n-------\nTraded"
     traded = _execute(run, desk, plan, verdict, progress)
     return replace(traded, protection=(*traded.protection, *keep_protection(desk, settings_of(run), bars_of(run))))
 
@@ -175,7 +175,7 @@ def _execute(run: Run, desk: TradingAccount, plan: Plan, verdict: CheckResult, p
 # %% ../../nbs/12_pipeline/62_trade_steps.ipynb #00605b87
 @dataclass(frozen=True)
 class Recorded:
-    "The account after the fills."
+    "The account after the fills.\n\nParameters\n----------\nafter : AccountSnapshot\nprices : Mapping[str, Decimal]\n    of that moment\nmoment : datetime\n    UTC\nmarks : pd.DataFrame\n    by timestamp: equity, flow, unit\norders : pd.DataFrame\n    what became of each action of the plan"
 
     after: AccountSnapshot
     prices: Mapping[str, Decimal]  # of that moment
@@ -191,7 +191,7 @@ def record_step(
     traded: Traded,
     prices: dict[str, Decimal],  # that the plan rests on
 ) -> Recorded:
-    "Write down the life of the plan, what is held after the fills, what trading cost, and the account's value so far."
+    "Write down the life of the plan, what is held after the fills, what trading cost, and the account's value so far.\n\nParameters\n----------\nrun : Run\ndesk : TradingAccount\nplanned : Planned\ntraded : Traded\nprices : dict[str, Decimal]\n    that the plan rests on\n\nReturns\n-------\nRecorded"
     settings, plan, done = settings_of(run), planned.plan, traded.execution
     run.write("life", desk.life(plan))
     after, later, moment = desk.close_day(done, prices)
@@ -229,7 +229,7 @@ def trade_step(
     now: datetime,  # UTC
     progress: Callable[[OrderResult], Any] = lambda line: None,  # told of every finished order
 ) -> Outcome:
-    "Compare the books with the venue, then plan, check, execute and record."
+    "Compare the books with the venue, then plan, check, execute and record.\n\nParameters\n----------\nrun : Run\n    with weights and decisions\nnow : datetime\n    UTC\nprogress : Callable[[OrderResult], Any], default lambda line: None\n    told of every finished order\n\nReturns\n-------\nOutcome"
     prices = planning_prices(run)
     desk = open_books(run, prices, now)
     try:

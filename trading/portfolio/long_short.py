@@ -26,7 +26,7 @@ LONG_SHORT, _AVERSION = "long short", 6.0
 
 @dataclass(eq=False, repr=False)
 class LongShortPolicy(Policy):
-    "Long the winners, short the losers; `weights` leaves the same behind as every policy."
+    "Long the winners, short the losers; `weights` leaves the same behind as every policy.\n\nParameters\n----------\ngross : float, default 1.0\n    longs and shorts together, over equity, at most\nnet : float | None, default None\n    longs less shorts, either way, at most; None: no limit of its own"
 
     gross: float = 1.0  # longs and shorts together, over equity, at most
     net: float | None = None  # longs less shorts, either way, at most; None: no limit of its own
@@ -38,7 +38,7 @@ class LongShortPolicy(Policy):
         regime: Mapping[str, float] | None = None,  # is not looked at
         current: Mapping[str, float] | None = None,  # weights held now, for the reasons
     ) -> pd.Series:  # by symbol; below zero is short
-        "Decide what to hold long and short, and remember why."
+        "Decide what to hold long and short, and remember why.\n\nParameters\n----------\nreturns : pd.DataFrame\n    time × symbol, simple returns per period\nforecast : pd.DataFrame | None, default None\n    index (symbol, horizon), columns expected (log return), confidence\nregime : Mapping[str, float] | None, default None\n    is not looked at\ncurrent : Mapping[str, float] | None, default None\n    weights held now, for the reasons\n\nReturns\n-------\npd.Series\n    by symbol; below zero is short"
         if returns.shape[1] < 2:
             raise BadInput("the policy long short holds one symbol against another, and there is only one; name more symbols")
         cov = covariance(check_return_frame(returns, 252))

@@ -35,7 +35,7 @@ def rolling_weights(
     every: int = 21,  # periods from one fit to the next
     quick: bool = True,  # solve on arrays where there is a direct solver; the weights are the same
 ) -> pd.DataFrame:  # time × symbol; each row is known at the close of its time
-    "Fit an optimiser again and again on a moving window."
+    "Fit an optimiser again and again on a moving window.\n\nParameters\n----------\nreturns : pd.DataFrame\n    time × symbol, simple returns per period, none missing\noptimizer : Optimizer\n    is copied, not changed\nwindow : int, default 252\n    periods that each fit sees\nevery : int, default 21\n    periods from one fit to the next\nquick : bool, default True\n    solve on arrays where there is a direct solver; the weights are the same\n\nReturns\n-------\npd.DataFrame\n    time × symbol; each row is known at the close of its time"
     check_return_frame(returns, window)
     if window < 20 or every < 1:
         raise BadInput(f"a window of {window} periods every {every} makes no sense; give at least 20 and 1")
@@ -72,7 +72,7 @@ def quick_weights(
     ends: list[int],  # for each fit, the number of the first row after its window
     window: int,
 ) -> dict:  # time → weights by symbol
-    "Solve all windows directly, on arrays."
+    "Solve all windows directly, on arrays.\n\nParameters\n----------\nreturns : pd.DataFrame\n    time × symbol, checked\noptimizer : MeanRisk\n    with solver='direct'\nends : list[int]\n    for each fit, the number of the first row after its window\nwindow : int\n\nReturns\n-------\ndict\n    time → weights by symbol"
     limits = resolve_limits(returns.columns, optimizer.bounds, optimizer.groups, optimizer.group_bounds, optimizer.budget)
     values, rows, hint = returns.to_numpy(dtype=float), {}, None
     next(iter(optimizer._attempts(make_problem(returns, None, None, limits, None))))  # an unknown risk or objective is refused here
@@ -91,7 +91,7 @@ def quick_weights(
 # %% ../../nbs/07_portfolio/45_rolling.ipynb #918f6b7f
 @dataclass(frozen=True, eq=False, repr=False)
 class PolicyHistory(Shown):
-    "What a policy would have done."
+    "What a policy would have done.\n\nParameters\n----------\nequity : pd.Series\n    after costs, 1 at the first decision\nweights : pd.DataFrame\n    decided, by time of decision × symbol\ncosts : pd.Series\n    by time of trade, as a fraction of equity\nturnover : pd.Series\n    by time of trade, value traded over equity, sales and purchases both counted\nnotes : tuple[str, ...], default ()\n    symbols left out of some decisions, and why"
 
     equity: pd.Series  # after costs, 1 at the first decision
     weights: pd.DataFrame  # decided, by time of decision × symbol
@@ -120,7 +120,7 @@ def policy_history(
     solver: str = "direct",  # the quick one; '' keeps the policy's own
     margin: MarginTerms | None = None,  # of a margin account: holding costs what they say, and below its maintenance margin the account is liquidated
 ) -> PolicyHistory:
-    "Replay a policy over past prices: decide at a close, trade at the next one, pay for it."
+    "Replay a policy over past prices: decide at a close, trade at the next one, pay for it.\n\nParameters\n----------\nprices : pd.DataFrame\n    time × symbol, closes; a missing price means not tradable then\npolicy : Policy\n    its weights() is asked, with the past only\nevery : int, default 21\n    periods between decisions\nwindow : int, default 504\n    periods of returns that each decision sees\nfee_rate : float, default 0.001\n    of the value traded\nslippage : float, default 0.0005\n    of the value traded, always against us\nregimes : pd.DataFrame | None, default None\n    time × regime, probabilities known at the close of each time\nsolver : str, default 'direct'\n    the quick one; '' keeps the policy's own\nmargin : MarginTerms | None, default None\n    of a margin account: holding costs what they say, and below its maintenance margin the account is liquidated\n\nReturns\n-------\nPolicyHistory"
     _check_history(prices, every, window, fee_rate, slippage)
     policy = copy.copy(policy)
     policy.solver = solver or policy.solver
@@ -173,7 +173,7 @@ def rebalance(
     prices: np.ndarray,  # by symbol; NaN where nothing is held or wanted
     cost_rate: float,  # fee and slippage, of the value traded
 ) -> tuple[np.ndarray, float, float, float]:  # units, cash, cost and traded value; the last two over equity before
-    "Trade to the wanted weights of what is left after the costs of doing so."
+    "Trade to the wanted weights of what is left after the costs of doing so.\n\nParameters\n----------\nunits : np.ndarray\n    held before, by symbol\ncash : float\nweights : np.ndarray\n    wanted, by symbol, adding up to at most 1; below zero is short\nprices : np.ndarray\n    by symbol; NaN where nothing is held or wanted\ncost_rate : float\n    fee and slippage, of the value traded\n\nReturns\n-------\ntuple[np.ndarray, float, float, float]\n    units, cash, cost and traded value; the last two over equity before"
     price = np.where(np.isnan(prices), 0.0, prices)
     before = units * price
     equity = cash + before.sum()

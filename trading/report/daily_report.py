@@ -217,7 +217,7 @@ def _own_section(name: str, data: ReportData) -> dict:
 def build_report(
     data: ReportData,  # what the run knows
 ) -> str:  # one HTML page
-    "Make the daily report: one file, no script, no network."
+    "Make the daily report: one file, no script, no network.\n\nParameters\n----------\ndata : ReportData\n    what the run knows\n\nReturns\n-------\nstr\n    one HTML page"
     if not known(data.as_of):
         raise BadInput("a report needs the time of its decision; give as_of in UTC")
     data = _masked(data)

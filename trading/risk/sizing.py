@@ -18,7 +18,7 @@ def kelly_fraction(
     variance: float,  # its variance, above zero
     cap: float,  # never more than this fraction; half of Kelly's or less is usual
 ) -> float:
-    "Return Kelly's fraction expected / variance (Thorp 2006, continuous case), between zero and the cap."
+    "Return Kelly's fraction expected / variance (Thorp 2006, continuous case), between zero and the cap.\n\nParameters\n----------\nexpected : float\n    expected excess return of one period\nvariance : float\n    its variance, above zero\ncap : float\n    never more than this fraction; half of Kelly's or less is usual\n\nReturns\n-------\nfloat"
     if not variance > 0 or not np.isfinite([expected, variance]).all():
         raise BadInput(f"an expected return of {expected} with a variance of {variance}: both finite, the variance above zero")
     return float(min(max(expected / variance, 0.0), cap))
@@ -29,7 +29,7 @@ def volatility_fraction(
     realised: float,  # yearly volatility of the asset, above zero
     cap: float = 1.0,  # never more than this fraction
 ) -> float:
-    "Return the fraction at which the position has the target volatility, at most the cap."
+    "Return the fraction at which the position has the target volatility, at most the cap.\n\nParameters\n----------\ntarget : float\n    yearly volatility wanted\nrealised : float\n    yearly volatility of the asset, above zero\ncap : float, default 1.0\n    never more than this fraction\n\nReturns\n-------\nfloat"
     if not (realised > 0 and target >= 0):
         raise BadInput(f"a target of {target} with a realised volatility of {realised}: the latter must be above zero")
     return float(min(target / realised, cap))
@@ -39,7 +39,7 @@ def drawdown_scale(
     drawdown: float,  # of the account now, positive fraction
     limit: float,  # drawdown at which nothing is held any more
 ) -> float:  # between 0 and 1
-    "Return the factor that shrinks positions linearly as the drawdown nears its limit (Grossman & Zhou 1993)."
+    "Return the factor that shrinks positions linearly as the drawdown nears its limit (Grossman & Zhou 1993).\n\nParameters\n----------\ndrawdown : float\n    of the account now, positive fraction\nlimit : float\n    drawdown at which nothing is held any more\n\nReturns\n-------\nfloat\n    between 0 and 1"
     if not (0 <= drawdown <= 1 and 0 < limit <= 1):
         raise BadInput(f"a drawdown of {drawdown} with a limit of {limit}: both are positive fractions")
     return float(min(max(1 - drawdown / limit, 0.0), 1.0))
@@ -55,7 +55,7 @@ def size_position(
     amount_step: Decimal = Decimal("0.00000001"),  # units are multiples of this
     max_weight: float | None = None,  # ceiling on the invested value; not with ticks, whose value is not amount times price
 ) -> Decimal:  # units, rounded down
-    "Return how many units to hold."
+    "Return how many units to hold.\n\nParameters\n----------\nequity : Decimal\n    account currency\nprice : Decimal\n    per unit\nfraction : float\n    of equity: invested, or at risk when a stop is given\nstop_price : Decimal | None, default None\n    where the loss is taken\ntick_size : Decimal | None, default None\n    smallest price move, with tick_value\ntick_value : Decimal | None, default None\n    what one tick of one unit is worth in account currency\namount_step : Decimal, default Decimal('0.00000001')\n    units are multiples of this\nmax_weight : float | None, default None\n    ceiling on the invested value; not with ticks, whose value is not amount times price\n\nReturns\n-------\nDecimal\n    units, rounded down"
     if not (equity > 0 and price > 0 and 0 <= fraction <= 1 and amount_step > 0):
         raise BadInput(f"equity {equity}, price {price}, fraction {fraction}: the first two above zero, the last between 0 and 1")
     if (tick_size is None) != (tick_value is None) or (tick_size is not None and not (tick_size > 0 and tick_value > 0)):

@@ -20,7 +20,7 @@ UNSEALED = "there is no key for a vault: secrets of telephones are not encrypted
 # %% ../../nbs/10_security/30_context.ipynb #76b3d5cd
 @dataclass(frozen=True)
 class SecurityContext:
-    "What protects a data folder."
+    "What protects a data folder.\n\nParameters\n----------\ndata : Path\nvault : Vault | None\nusers : Authenticator\naudit : AuditLog\nsaid : str\n    a sentence about what is missing, or nothing"
 
     data: Path
     vault: Vault | None
@@ -35,7 +35,7 @@ def open_security(
     ring: bool = True,  # look into the key ring
     ask: Callable[[], str] | None = None,  # asks a person for the passphrase; None: there is nobody
 ) -> SecurityContext:
-    "Open the vault, the users and the audit log of a data folder."
+    "Open the vault, the users and the audit log of a data folder.\n\nParameters\n----------\ndata : Path | str\n    the data folder of the settings\nenviron : Mapping[str, str] | None, default None\n    None: the process's environment\nring : bool, default True\n    look into the key ring\nask : Callable[[], str] | None, default None\n    asks a person for the passphrase; None: there is nobody\n\nReturns\n-------\nSecurityContext"
     data = Path(data)
     vault = open_vault(data, environ, ring, ask)
     audit = open_audit(data, vault)

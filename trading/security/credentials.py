@@ -30,7 +30,7 @@ def check_password(
     password: str,
     name: str,  # of the user
 ) -> None:
-    "Refuse a password that is among the first that anybody would try."
+    "Refuse a password that is among the first that anybody would try.\n\nParameters\n----------\npassword : str\nname : str\n    of the user"
     low = password.lower()
     left = low
     for known in sorted((*COMMON, name.lower()), key=len, reverse=True):
@@ -61,7 +61,7 @@ def _nobody() -> str:
 
 
 def hash_password(password: str) -> str:  # names its own parameters
-    "Return what is kept instead of a password."
+    "Return what is kept instead of a password.\n\nParameters\n----------\npassword : str\n\nReturns\n-------\nstr\n    names its own parameters"
     with _ONE:
         return _hasher().hash(password)
 
@@ -70,7 +70,7 @@ def password_fits(
     kept: str | None,  # what `hash_password` returned; None: there is no such user, and the answer takes as long
     password: str,
 ) -> bool:
-    "Tell whether a password is the right one."
+    "Tell whether a password is the right one.\n\nParameters\n----------\nkept : str | None\n    what `hash_password` returned; None: there is no such user, and the answer takes as long\npassword : str\n\nReturns\n-------\nbool"
     from argon2.exceptions import Argon2Error, InvalidHashError
 
     nobody = _nobody()
@@ -90,7 +90,7 @@ STEP = 30  # seconds
 
 
 def new_totp() -> str:  # 160 bits in base32
-    "Return a new secret for a telephone."
+    "Return a new secret for a telephone.\n\nReturns\n-------\nstr\n    160 bits in base32"
     return base64.b32encode(secrets.token_bytes(20)).decode()
 
 
@@ -107,7 +107,7 @@ def code_step(
     now: datetime,
     last: int = 0,  # step of the code that was used last
 ) -> int | None:  # step of this code; None: wrong, too old, or used
-    "Return the half minute a code belongs to, when it may still be used."
+    "Return the half minute a code belongs to, when it may still be used.\n\nParameters\n----------\nsecret : str\ncode : str\n    six digits, as typed\nnow : datetime\nlast : int, default 0\n    step of the code that was used last\n\nReturns\n-------\nint | None\n    step of this code; None: wrong, too old, or used"
     import pyotp
 
     code = re.sub(r"[\s-]", "", code)

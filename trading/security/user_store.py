@@ -30,7 +30,7 @@ class UsersError(TradingError):
 
 @dataclass(frozen=True)
 class User:
-    "Somebody who may come in."
+    "Somebody who may come in.\n\nParameters\n----------\nname : str\nrole : str\nportfolios : tuple[str, ...]\ntelephone : bool\n    enrolled for codes\nblocked : bool\ncreated : datetime"
 
     name: str
     role: str
@@ -80,7 +80,7 @@ def _with_new_columns(db: sqlite3.Connection) -> sqlite3.Connection:
 
 
 class TotpCipher:
-    "Encrypts the secrets of telephones; without a key it leaves them as they are."
+    "Encrypts the secrets of telephones; without a key it leaves them as they are.\n\nParameters\n----------\nkey : bytes | None\n    32 bytes"
 
     def __init__(self, key: bytes | None):  # 32 bytes
         self._key = key
@@ -111,7 +111,7 @@ class TotpCipher:
 
 # %% ../../nbs/10_security/15_user_store.ipynb #c5e26d03
 class UserStore:
-    "The file of users and its care."
+    "The file of users and its care.\n\nParameters\n----------\npath : Path | str\n    SQLite file; made when it does not exist\nkey : bytes | None, default None\n    32 bytes, encrypts the secrets of telephones\nrecord : Callable[[str, str, dict, datetime], Any] | None, default None\n    told who did what, for example `AuditLog(…).append`"
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class UserStore:
                 raise UsersError(f"the file of users {self.path.name} cannot be read: {error}; restore it from a backup") from error
 
     def users(self) -> list[User]:  # by name
-        "Return everybody."
+        "Return everybody.\n\nReturns\n-------\nlist[User]\n    by name"
         rows = self._read("select name, role, portfolios, totp is not null, blocked, created from users order by name")
         return [User(n, r, tuple(p.split()), bool(t), bool(b), datetime.fromisoformat(c)) for n, r, p, t, b, c in rows]
 
@@ -165,7 +165,7 @@ class UserStore:
         now: datetime | None = None,  # UTC; None: the clock
         by: str = "terminal",  # who does it
     ) -> User:
-        "Add a user; who may act cannot sign in before a telephone is enrolled."
+        "Add a user; who may act cannot sign in before a telephone is enrolled.\n\nParameters\n----------\nname : str\n    small letters, digits, - _ .\npassword : str\nrole : str\n    viewer, trader or admin\nportfolios : Iterable[str]\n    what they may see and act on\nnow : datetime | None, default None\n    UTC; None: the clock\nby : str, default 'terminal'\n    who does it\n\nReturns\n-------\nUser"
         name, portfolios = check_name(name, "user"), [check_name(p, "portfolio") for p in portfolios]
         check_role(role)
         check_password(password, name)

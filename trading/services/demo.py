@@ -41,7 +41,7 @@ def demo_settings(
     home: Path,  # folder of the demo
     profile: str,
 ) -> Settings:
-    "Return the settings of a profile of the demo, whatever the environment says."
+    "Return the settings of a profile of the demo, whatever the environment says.\n\nParameters\n----------\nhome : Path\n    folder of the demo\nprofile : str\n\nReturns\n-------\nSettings"
     return load_settings(profile, {"run.data": home / "data", "run.reports": home / "reports"}, home / "settings.ini", {})
 
 
@@ -49,7 +49,7 @@ def demo_days(
     settings: Settings,
     days: int,  # of the calendar
 ) -> list[str]:  # oldest first
-    "Return the last days on which a sample market was open."
+    "Return the last days on which a sample market was open.\n\nParameters\n----------\nsettings : Settings\ndays : int\n    of the calendar\n\nReturns\n-------\nlist[str]\n    oldest first"
     market = settings.market
     last = parse_as_of(market.as_of).date() - timedelta(days=1)
     known = market_source(settings).fetch_ohlcv(market.symbols[0], market.timeframe, None, None).index
@@ -63,7 +63,7 @@ def make_demo_runs(
     days: int,  # of the calendar
     say: Callable[[str], None] = print,
 ) -> int:  # runs made
-    "Make the runs of one profile, one day after the other, each told to the alerts with its own day as now."
+    "Make the runs of one profile, one day after the other, each told to the alerts with its own day as now.\n\nParameters\n----------\nhome : Path\n    folder of the demo\nprofile : str\ndays : int\n    of the calendar\nsay : Callable[[str], None], default print\n\nReturns\n-------\nint\n    runs made"
     settings, made = demo_settings(home, profile), 0
     there = {r.as_of for r in list_runs(settings.run.reports) if r.profile == profile and r.status == "done"}
     for day in demo_days(settings, days):
@@ -83,7 +83,7 @@ _WORKER = "import sys, json; from pathlib import Path; from trading.services.dem
 def prepare_demo(
     home: Path,  # a folder that is new, empty, or of a demo
 ) -> None:
-    "Make the folder of a demo with its settings, or say that the folder holds something else."
+    "Make the folder of a demo with its settings, or say that the folder holds something else.\n\nParameters\n----------\nhome : Path\n    a folder that is new, empty, or of a demo"
     own = home / "settings.ini"
     try:
         if own.exists():
@@ -104,7 +104,7 @@ def make_demo(
     profiles: Iterable[str] = DEMO_PROFILES,
     say: Callable[[str], None] = print,
 ) -> None:
-    "Make the runs of all profiles, one after the other, since a data folder has one writer; each in a process of its own."
+    "Make the runs of all profiles, one after the other, since a data folder has one writer; each in a process of its own.\n\nParameters\n----------\nhome : Path\n    a folder that is new, empty, or of a demo\ndays : int, default 14\n    of the calendar\nprofiles : Iterable[str], default DEMO_PROFILES\nsay : Callable[[str], None], default print"
     prepare_demo(home)
 
     def work(profile: str) -> bool:
@@ -131,7 +131,7 @@ def make_demo(
 def demo_viewer(
     home: Path,  # folder of the demo
 ) -> tuple[str, str]:  # name and password
-    "Make the person who looks at the demo, or give them a new password."
+    "Make the person who looks at the demo, or give them a new password.\n\nParameters\n----------\nhome : Path\n    folder of the demo\n\nReturns\n-------\ntuple[str, str]\n    name and password"
     import secrets
 
     from trading.services.access import open_security

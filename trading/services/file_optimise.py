@@ -28,7 +28,7 @@ from ..risk.metrics import bootstrap_interval, max_drawdown, sharpe, volatility
 
 @dataclass(frozen=True)
 class FileQuestion:
-    "What is asked of files."
+    "What is asked of files.\n\nParameters\n----------\nprices : Path\n    closes, wide or long\nholdings : Path | None, default None\n    symbol, amount; CASH is a row\noptimizer : str, default 'risk-parity'\noptions : Mapping[str, str]\n    of the optimiser\ntargets : Mapping[str, float]\n    of fixed and group-targets\nviews : Mapping[str, str]\n    of black-litterman\ngroups : Mapping[str, str]\n    symbol → group\ngroup_caps : Mapping[str, float]\n    group → most of it\nmax_weight : float, default 1.0\n    of one symbol\ninvest : float, default 1.0\n    sum of the weights, the rest is cash\nmax_turnover : float | None, default None\n    sum of the changes from what is held\nagainst : tuple[str, ...], default ('equal-weight', 'inverse-volatility')\nwindow : int | None, default None\n    bars that each fit sees; None: those of a year, at least 60\nevery : int | None, default None\n    bars between fits; None: those of a month\ncash : Decimal | None, default None\n    with no holdings: what there is to invest\ncurrency : str, default 'USD'\nfee_rate : Decimal\n    of the traded value\nslippage_bp : Decimal\nmin_trade : Decimal, default ZERO\n    smallest value of a trade\nlots : Mapping[str, Decimal]\n    symbol → units are multiples of this\nreading : Mapping[str, str]\n    dates, decimal, zone, columns: as in 'carnet import'\nseed : int, default 7"
 
     prices: Path  # closes, wide or long
     holdings: Path | None = None  # symbol, amount; CASH is a row
@@ -115,7 +115,7 @@ def _interval(of, returns: pd.Series, seed: int) -> tuple[float | None, float | 
 def optimise_files(
     asked: FileQuestion,
 ) -> dict[str, Any]:  # optimizer, weights, comparison, trades, costs, cash, notes; JSON
-    "Say what an optimiser would hold, how such weights did out of sample, and which trades lead there."
+    "Say what an optimiser would hold, how such weights did out of sample, and which trades lead there.\n\nParameters\n----------\nasked : FileQuestion\n\nReturns\n-------\ndict[str, Any]\n    optimizer, weights, comparison, trades, costs, cash, notes; JSON"
     close, notes = _closes(asked)
     window, every, year = _lengths(asked, close)
     last, symbols = close.iloc[-1], list(close)

@@ -31,7 +31,7 @@ def run_of_flow(
     resume: str | None = None,  # the id of a run to go on with
     more: bool = False,  # True: something else of a new run was asked for, too
 ) -> Run:
-    "Return the run that a flow run opened before, the one to go on with, or a new one."
+    "Return the run that a flow run opened before, the one to go on with, or a new one.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nflow_run : str\n    Prefect's id; the same one when it is retried\nas_of : str | None, default None\n    decide with what was known after the close of this day; None: what the settings say\nresume : str | None, default None\n    the id of a run to go on with\nmore : bool, default False\n    True: something else of a new run was asked for, too\n\nReturns\n-------\nRun"
     if resume and (as_of or more):
         raise BadInput("a run that goes on does so with what it was started with; leave profile, as_of and mode empty")
     if resume:
@@ -49,7 +49,7 @@ def run_of_flow(
 def choose_portfolio(
     name: str | None,  # of `carnet portfolios list`; None: the one that is chosen already
 ) -> Iterator[None]:
-    "Let everything in this process work on a portfolio; afterwards it is as it was."
+    "Let everything in this process work on a portfolio; afterwards it is as it was.\n\nParameters\n----------\nname : str | None\n    of `carnet portfolios list`; None: the one that is chosen already\n\nYields\n------\nIterator[None]"
     before = os.environ.get("CARNET_PORTFOLIO")
     if name:
         os.environ["CARNET_PORTFOLIO"] = name
@@ -66,7 +66,7 @@ def artifact_key(
     kind: str,  # for example 'plan'
     run: Run,
 ) -> str:  # small letters, digits and dashes, as Prefect asks; one key a profile has a history
-    "Return the key of an artifact."
+    "Return the key of an artifact.\n\nParameters\n----------\nkind : str\n    for example 'plan'\nrun : Run\n\nReturns\n-------\nstr\n    small letters, digits and dashes, as Prefect asks; one key a profile has a history"
     return f"{kind}-{re.sub(r'[^a-z0-9]+', '-', run.record.profile.lower()).strip('-')}"
 
 
@@ -74,7 +74,7 @@ def printed_lines(
     notebook: Path,  # executed; redacted when it was written
     most: int = 60,  # lines
 ) -> list[str]:  # none where there is no such file
-    "Return what an executed notebook printed, and the sentence of its error."
+    "Return what an executed notebook printed, and the sentence of its error.\n\nParameters\n----------\nnotebook : Path\n    executed; redacted when it was written\nmost : int, default 60\n    lines\n\nReturns\n-------\nlist[str]\n    none where there is no such file"
     if not notebook.exists():
         return []
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
@@ -90,7 +90,7 @@ def stage_lines(run: Run, name: str) -> list[str]:
 
 
 def plan_artifact(run: Run) -> list[dict[str, Any]]:  # one row per action; a row that says so where there is none
-    "Return the plan of a run as rows of text."
+    "Return the plan of a run as rows of text.\n\nParameters\n----------\nrun : Run\n\nReturns\n-------\nlist[dict[str, Any]]\n    one row per action; a row that says so where there is none"
     plan = run.read("plan", Plan)
     rows = [{"side": a.side, "symbol": a.symbol, "amount": f"{a.amount:f}", "price": f"{a.price:f}", f"value, {plan.currency}": f"{a.value:,.2f}", "why": a.reason}
             for a in plan.actions]
@@ -98,7 +98,7 @@ def plan_artifact(run: Run) -> list[dict[str, Any]]:  # one row per action; a ro
 
 
 def day_note(run: Run) -> str:  # Markdown
-    "Say what happened, what needs a decision, and where report and notebooks lie."
+    "Say what happened, what needs a decision, and where report and notebooks lie.\n\nParameters\n----------\nrun : Run\n\nReturns\n-------\nstr\n    Markdown"
     said, folder = run.read("summary"), run.folder.resolve()
     plain = lambda text: re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", str(text))  # noqa: E731
     urgent = [f"- **{level}** {plain(text)}" for level, text in said["attention"] if level in ("act", "watch")]
@@ -157,7 +157,7 @@ def deployments_text(
     profile: str | None = None,  # that the flows are given; None: that of the settings in force when they run
     file: str = "prefect.yaml",  # its name, for the first lines
 ) -> str:  # YAML
-    "Write the schedule of the settings as Prefect's own file of deployments."
+    "Write the schedule of the settings as Prefect's own file of deployments.\n\nParameters\n----------\nsettings : Settings\nprofile : str | None, default None\n    that the flows are given; None: that of the settings in force when they run\nfile : str, default 'prefect.yaml'\n    its name, for the first lines\n\nReturns\n-------\nstr\n    YAML"
     from importlib.metadata import version
 
     times, zone = cron_lines(settings), settings.schedule.timezone

@@ -29,7 +29,7 @@ def run_named(
     name: str,  # an id, the beginning of one, or 'last'
     settings: Settings | None = None,  # None: those of settings.ini; they say where the runs lie
 ) -> tuple[Run, Settings]:  # and the settings that it was made with
-    "Return a run by its name."
+    "Return a run by its name.\n\nParameters\n----------\nname : str\n    an id, the beginning of one, or 'last'\nsettings : Settings | None, default None\n    None: those of settings.ini; they say where the runs lie\n\nReturns\n-------\ntuple[Run, Settings]\n    and the settings that it was made with"
     run = find_run((settings or load_settings()).run.reports, name)
     return run, settings_of(run)
 
@@ -49,7 +49,7 @@ def begin_run(
     as_of: str | None = None,  # decide with what was known after the close of this day; None: what the settings say
     portfolio: Path | None = None,  # CSV file of holdings: a dry run on them
 ) -> Run:
-    "Open a new daily run; holdings that cannot be read are refused before a folder is made."
+    "Open a new daily run; holdings that cannot be read are refused before a folder is made.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nas_of : str | None, default None\n    decide with what was known after the close of this day; None: what the settings say\nportfolio : Path | None, default None\n    CSV file of holdings: a dry run on them\n\nReturns\n-------\nRun"
     text = _read_text(portfolio) if portfolio else None
     if portfolio and text is not None:
         from trading.services.holdings import is_statement, portfolio_csv
@@ -75,7 +75,7 @@ def execute_run(
     settings: Settings,  # of the run
     shown: AbstractContextManager | None = None,  # open while the stages work, for example what draws them
 ) -> None:
-    "Execute the stages of a run that are not done: as a flow run where PREFECT_API_URL names a server, else right here."
+    "Execute the stages of a run that are not done: as a flow run where PREFECT_API_URL names a server, else right here.\n\nParameters\n----------\nrun : Run\nsettings : Settings\n    of the run\nshown : AbstractContextManager | None, default None\n    open while the stages work, for example what draws them"
     from trading.pipeline.notebook_runner import Kernel, execute_stages
 
     for name in ("papermill", "traitlets", "httpx"):
@@ -124,7 +124,7 @@ def require_alive(
     within: float,  # seconds
     now: datetime,  # UTC
 ) -> str:
-    "Say when the schedule last lived, or raise when that is too long ago; what a probe asks."
+    "Say when the schedule last lived, or raise when that is too long ago; what a probe asks.\n\nParameters\n----------\ndata : Path\nwithin : float\n    seconds\nnow : datetime\n    UTC\n\nReturns\n-------\nstr"
     file = heartbeat_file(data)
     age = now.timestamp() - file.stat().st_mtime if file.exists() else None
     if age is None or age > within:
@@ -138,7 +138,7 @@ def keep_schedule(
     more: Iterable[Settings] = (),  # of further profiles, served by the same process
     ui: bool = False,  # with Prefect's page
 ) -> Iterator[str]:  # what happens, in words
-    "Keep running, and start each job when its cron line in the settings says so."
+    "Keep running, and start each job when its cron line in the settings says so.\n\nParameters\n----------\nsettings : Settings\nonce : bool, default False\n    register the schedule and stop; for tests\nmore : Iterable[Settings], default ()\n    of further profiles, served by the same process\nui : bool, default False\n    with Prefect's page\n\nYields\n------\nIterator[str]\n    what happens, in words"
     require_vault(Path(settings.run.data))
     prepare_prefect(settings.run.data, level="WARNING", kept="INFO")
     with own_server(Path(settings.run.data) / "prefect" / "server.log", ui) as url, _heartbeat(Path(settings.run.data), url):
@@ -147,7 +147,7 @@ def keep_schedule(
 
 # %% ../../nbs/13_services/42_launching.ipynb #f7b6b59b
 def compare_named(one: str, other: str) -> list[str]:  # empty: equal
-    "Return what differs between two runs: inputs first, then numbers."
+    "Return what differs between two runs: inputs first, then numbers.\n\nParameters\n----------\none : str\nother : str\n\nReturns\n-------\nlist[str]\n    empty: equal"
     return compare_runs(run_named(one)[0], run_named(other)[0])
 
 
@@ -157,5 +157,5 @@ def begin_reproduction(original: Run, now: datetime) -> Run:
 
 
 def reproduction_differences(original: Run, again: Run) -> tuple[list[str], NumbersVerdict]:  # of inputs, of numbers
-    "Return what differs between a run and the one that made it again, and how their numbers stand to each other."
+    "Return what differs between a run and the one that made it again, and how their numbers stand to each other.\n\nParameters\n----------\noriginal : Run\nagain : Run\n\nReturns\n-------\ntuple[list[str], NumbersVerdict]\n    of inputs, of numbers"
     return compare_inputs(original, again), judge_numbers(original, again)

@@ -47,14 +47,14 @@ def run_trading_loop(
     once: bool,  # only the newest close
     tell: Callable[[str], Any],  # a sentence for whoever looks on
 ) -> str:  # why it ended
-    "Trade at each close, in this process."
+    "Trade at each close, in this process.\n\nParameters\n----------\nsettings : Settings\nstart : datetime | None\n    UTC, where the clock of a recorded market starts\nuntil : datetime | None\n    UTC; None: for ever\nonce : bool\n    only the newest close\ntell : Callable[[str], Any]\n    a sentence for whoever looks on\n\nReturns\n-------\nstr\n    why it ended"
     return open_loop(settings, start, tell).run(until, once)
 
 
 def trading_loops(
     place: Workspace,
 ) -> dict[str, Any]:  # items: profile, account, started, beat, next, decisions, missed, last, problems, ended
-    "Return what each trading loop tells about itself."
+    "Return what each trading loop tells about itself.\n\nParameters\n----------\nplace : Workspace\n\nReturns\n-------\ndict[str, Any]\n    items: profile, account, started, beat, next, decisions, missed, last, problems, ended"
     found = [json.loads(file.read_bytes()) for file in sorted((place.data / "ops").glob("loop-*.json"))]
     return {"items": found, "total": len(found)}
 
@@ -65,7 +65,7 @@ def require_loop_alive(
     within: float,  # seconds
     now: datetime,  # UTC
 ) -> str:
-    "Say when the loop of a profile last lived, or raise when that is too long ago; what a probe asks."
+    "Say when the loop of a profile last lived, or raise when that is too long ago; what a probe asks.\n\nParameters\n----------\nplace : Workspace\nprofile : str\nwithin : float\n    seconds\nnow : datetime\n    UTC\n\nReturns\n-------\nstr"
     file = loop_file(place.data, profile)
     age = now.timestamp() - file.stat().st_mtime if file.exists() else None
     ended = json.loads(file.read_bytes()).get("ended") if file.exists() else None

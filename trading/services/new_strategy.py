@@ -19,7 +19,7 @@ def write_strategy(
     name: str,  # of the class and of its file
     home: Path,  # the folder of settings.ini
 ) -> Path:  # the notebook
-    "Write the notebook of a new strategy; nothing that is there is overwritten."
+    "Write the notebook of a new strategy; nothing that is there is overwritten.\n\nParameters\n----------\nname : str\n    of the class and of its file\nhome : Path\n    the folder of settings.ini\n\nReturns\n-------\nPath\n    the notebook"
     if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_") or len(name) > 80:
         raise BadInput(f"{name!r} cannot be the name of a class; write letters, digits and underscores, such as AboveMean")
     file = Path(home) / OWN / f"{name}.ipynb"

@@ -37,7 +37,7 @@ def working_orders(
     place: Workspace,
     profile: str | None = None,
 ) -> dict[str, Any]:  # orders, protections
-    "List the orders of a profile that have no known end, and what protects its positions, at the venue or watched here."
+    "List the orders of a profile that have no known end, and what protects its positions, at the venue or watched here.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None, default None\n\nReturns\n-------\ndict[str, Any]\n    orders, protections"
     settings = current_settings(place, profile)
     name = f"{settings.run.mode}-{settings.run.profile}"
     try:

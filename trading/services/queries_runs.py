@@ -35,7 +35,7 @@ def records(
     place: Workspace,
     profile: str | None = None,  # None: of all
 ) -> list[RunRecord]:  # the newest first
-    "Return the records of runs; an unreadable one is left out."
+    "Return the records of runs; an unreadable one is left out.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None, default None\n    None: of all\n\nReturns\n-------\nlist[RunRecord]\n    the newest first"
     found = []
     for path in place.reports.glob("*/run.json"):
         try:
@@ -90,7 +90,7 @@ def newest_run(
     name: str,  # of an artefact
     dry_runs: bool = False,  # also runs that had books of their own
 ) -> RunRecord:
-    "Return the newest run of a profile that has an artefact."
+    "Return the newest run of a profile that has an artefact.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None\n    None: the one that the settings name\nname : str\n    of an artefact\ndry_runs : bool, default False\n    also runs that had books of their own\n\nReturns\n-------\nRunRecord"
     profile = profile or current_settings(place).run.profile
     for record in records(place, profile):
         if any(f in record.artefacts for f in (f"{name}.parquet", f"{name}.json")) and (dry_runs or not dry_run_ledger(record)):

@@ -142,7 +142,7 @@ def cycles(place: Workspace, profile: str | None = None, page: int = 1, size: in
 
 
 def decision_moments(place: Workspace, profile: str) -> list[datetime]:  # UTC
-    "Return the moments at which the runs of a profile have decided, without dry runs: what a person changes counts after the last of them."
+    "Return the moments at which the runs of a profile have decided, without dry runs: what a person changes counts after the last of them.\n\nParameters\n----------\nplace : Workspace\nprofile : str\n\nReturns\n-------\nlist[datetime]\n    UTC"
     return [r.as_of for r in list_runs(place.reports) if r.profile == profile and not r.parameters.get("dry_run")]
 
 
@@ -254,7 +254,7 @@ def system_health(
     now: datetime,  # UTC
     within: float = 0.0,  # seconds for which an earlier answer is taken; then nothing is written into the history
 ) -> Health:
-    "Examine the machine and the folders of a workspace, as `carnet doctor` does."
+    "Examine the machine and the folders of a workspace, as `carnet doctor` does.\n\nParameters\n----------\nplace : Workspace\nnow : datetime\n    UTC\nwithin : float, default 0.0\n    seconds for which an earlier answer is taken; then nothing is written into the history\n\nReturns\n-------\nHealth"
     known = _HEALTH.get(place)
     if known is None or not 0 <= (now - known.at).total_seconds() <= within:
         known = _HEALTH[place] = health_report(current_settings(place), now, keep=not within, problem=settings_in_force(place)[1])

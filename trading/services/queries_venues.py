@@ -14,7 +14,7 @@ from ..core.venue_profiles import PROFILES, VenueProfile
 
 # %% ../../nbs/13_services/28_queries_venues.ipynb #81883d5f
 def venue_rows() -> list[dict[str, str]]:  # one for each venue
-    "Return the table of venues in words."
+    "Return the table of venues in words.\n\nReturns\n-------\nlist[dict[str, str]]\n    one for each venue"
     rows = []
     for p in PROFILES.values():
         limit = p.limit_headers[1] if p.limit_headers[1].isdigit() else "told" if p.limit_headers[0] else "not told"
@@ -32,7 +32,7 @@ def venue_rows() -> list[dict[str, str]]:  # one for each venue
 def venue_facts(
     name: str,  # of a venue in the table
 ) -> list[dict[str, Any]]:  # field, value, what it means, source
-    "Return every fact about one venue, with the place where it is written."
+    "Return every fact about one venue, with the place where it is written.\n\nParameters\n----------\nname : str\n    of a venue in the table\n\nReturns\n-------\nlist[dict[str, Any]]\n    field, value, what it means, source"
     if name not in PROFILES:
         raise BadInput(f"the table of venues has no {name!r}; it has {', '.join(PROFILES)}")
     profile = PROFILES[name]

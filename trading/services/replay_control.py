@@ -64,7 +64,7 @@ def _replay(request: Replay, context: Context) -> dict:
 def list_replays(
     place: Workspace,
 ) -> dict[str, Any]:  # items, the newest first: name, profile, from, to, decisions, return, benchmark
-    "List the replays that are finished."
+    "List the replays that are finished.\n\nParameters\n----------\nplace : Workspace\n\nReturns\n-------\ndict[str, Any]\n    items, the newest first: name, profile, from, to, decisions, return, benchmark"
     found = [json.loads(file.read_bytes()) | {"name": file.parent.name} for file in (place.reports / "replays").glob("*/replay.json")]
     rows = [{k: r[k] for k in ("name", "profile", "from", "to", "decisions", "made")} | {"return": r["figures"]["equity"]["return"], "benchmark": r["figures"]["benchmark"]["return"]}
             for r in found]
@@ -80,7 +80,7 @@ def replay_tables(
     place: Workspace,
     name: str,
 ) -> dict[str, pd.DataFrame]:  # 'equity', 'weights', 'orders' and 'monthly'
-    "Return the tables of a replay."
+    "Return the tables of a replay.\n\nParameters\n----------\nplace : Workspace\nname : str\n\nReturns\n-------\ndict[str, pd.DataFrame]\n    'equity', 'weights', 'orders' and 'monthly'"
     from trading.risk.metrics import monthly_returns
 
     tables = {n: pd.read_parquet(_folder(place, name) / f"{n}.parquet") for n in ("equity", "weights", "orders")}

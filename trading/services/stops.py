@@ -20,14 +20,14 @@ from .workspace import Workspace, has_ledger, ledger_for_reading
 def opened_accounts(
     workspace: Workspace,
 ) -> list[str]:  # those at further venues included
-    "Return the accounts that were opened."
+    "Return the accounts that were opened.\n\nParameters\n----------\nworkspace : Workspace\n\nReturns\n-------\nlist[str]\n    those at further venues included"
     return ledger_for_reading(workspace).accounts() if has_ledger(workspace) else []
 
 
 def known_accounts(
     workspace: Workspace,
 ) -> tuple[list[str], list[str]]:  # account ids such as 'paper-sample', those that were opened first; what could not be read
-    "List the accounts that a stop concerns: opened ones, and both modes of every profile."
+    "List the accounts that a stop concerns: opened ones, and both modes of every profile.\n\nParameters\n----------\nworkspace : Workspace\n\nReturns\n-------\ntuple[list[str], list[str]]\n    account ids such as 'paper-sample', those that were opened first; what could not be read"
     opened, profiles, problems = [], [], []
     try:
         opened = list(dict.fromkeys(a.partition("@")[0] for a in opened_accounts(workspace)))
@@ -56,7 +56,7 @@ def account_switch(
 
 
 def engaged_switches(workspace: Workspace) -> dict[str, str]:  # account → since when, by whom and why
-    "Return the accounts of a portfolio whose trading is stopped."
+    "Return the accounts of a portfolio whose trading is stopped.\n\nParameters\n----------\nworkspace : Workspace\n\nReturns\n-------\ndict[str, str]\n    account → since when, by whom and why"
     known = known_accounts(workspace)[0] if stop_flags(workspace.data) else _switched(workspace)
     return {account: reason for account in known if (reason := account_switch(workspace, account).reason())}
 
@@ -64,7 +64,7 @@ def engaged_switches(workspace: Workspace) -> dict[str, str]:  # account → sin
 def stop_sentences(
     workspace: Workspace,
 ) -> list[str]:  # one for each reason; empty: nothing is stopped
-    "Say which accounts are stopped, by whom and why, for a banner."
+    "Say which accounts are stopped, by whom and why, for a banner.\n\nParameters\n----------\nworkspace : Workspace\n\nReturns\n-------\nlist[str]\n    one for each reason; empty: nothing is stopped"
     by: dict[str, list[str]] = {}
     for account, reason in engaged_switches(workspace).items():
         by.setdefault(reason, []).append(account)

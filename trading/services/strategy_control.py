@@ -88,7 +88,7 @@ def _retire_strategy(request: RetireStrategy, context: Context) -> Done:
 def list_strategies(
     place: Workspace,
 ) -> list[dict]:  # newest last: strategy, outcome, decided, params, reasons, current
-    "List the last decision about each strategy."
+    "List the last decision about each strategy.\n\nParameters\n----------\nplace : Workspace\n\nReturns\n-------\nlist[dict]\n    newest last: strategy, outcome, decided, params, reasons, current"
     from trading.backtest.strategy_promotion import ProductionRegistry
 
     if not (place.data / "production.sqlite").exists():
@@ -159,7 +159,7 @@ def earned_by_sleeve(
     place: Workspace,
     profile: str,
 ) -> dict:  # runs: how many are added up; earned: by sleeve, the policy and the limits, fraction of the account
-    "Add up what each sleeve's weights earned from run to run, before costs."
+    "Add up what each sleeve's weights earned from run to run, before costs.\n\nParameters\n----------\nplace : Workspace\nprofile : str\n\nReturns\n-------\ndict\n    runs: how many are added up; earned: by sleeve, the policy and the limits, fraction of the account"
     kept: dict = {}
     for record in records(place, profile):
         if "sleeve_weights.parquet" in record.artefacts and not dry_run_ledger(record):

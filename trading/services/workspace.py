@@ -23,7 +23,7 @@ from ..core.settings import Settings, load_settings, profiles_in
 # %% ../../nbs/13_services/15_workspace.ipynb #c9669ff4
 @dataclass(frozen=True)
 class Workspace:
-    "Where data, runs and settings lie."
+    "Where data, runs and settings lie.\n\nParameters\n----------\ndata : Path\n    bars, ledger, models, switches\nreports : Path\n    one folder per run\nsettings : Path | None, default None\n    the user's settings file; None: ./settings.ini if it is there\nhome : 'Workspace | None', default None\n    of a portfolio: the workspace of 'main'"
 
     data: Path  # bars, ledger, models, switches
     reports: Path  # one folder per run
@@ -45,14 +45,14 @@ def current_settings(
     place: Workspace,
     profile: str | None = None,  # None: the one that the settings name
 ) -> Settings:
-    "Return the settings in force; the folders are those of the place."
+    "Return the settings in force; the folders are those of the place.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None, default None\n    None: the one that the settings name\n\nReturns\n-------\nSettings"
     return _load(place, profile, *_sources(place))
 
 
 def settings_in_force(
     place: Workspace,
 ) -> tuple[Path | None, str]:  # None: there is no file; and what is wrong with it, in which line
-    "Return the settings file that counts: the user's, or while that cannot be read the last one that could."
+    "Return the settings file that counts: the user's, or while that cannot be read the last one that could.\n\nParameters\n----------\nplace : Workspace\n\nReturns\n-------\ntuple[Path | None, str]\n    None: there is no file; and what is wrong with it, in which line"
     return _judged(place, *_sources(place))
 
 
@@ -114,7 +114,7 @@ def _shared(url: str):
 
 
 def shared_state() -> int:  # 0: none is in use
-    "Return how many events the ledger in the database has; a connection that has died is made anew."
+    "Return how many events the ledger in the database has; a connection that has died is made anew.\n\nReturns\n-------\nint\n    0: none is in use"
     if ledger_file(Path()) is not None:
         return 0
     url = os.environ["CARNET_LEDGER"]

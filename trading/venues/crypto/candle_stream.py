@@ -17,7 +17,7 @@ from .connection import redirect
 
 # %% ../../../nbs/01_venues/crypto/20_candle_stream.ipynb #6528b4d4
 class CandleStream:
-    "Rings when a bar has closed, as a venue's stream tells it."
+    "Rings when a bar has closed, as a venue's stream tells it.\n\nParameters\n----------\nexchange : str\n    a ccxt id with a stream of bars\nsymbol : str\n    one that trades often\ntimeframe : str, default '1m'\nbase_url : str, default ''\n    send everything to this address instead, for tests\nlongest : float, default 30.0\n    longest pause before the line is built up again, seconds"
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class CandleStream:
         self._thread.start()
 
     def wait(self, seconds: float, stop: Event) -> bool:  # True: it rang
-        "Return when it rings, when `stop` is set, or after `seconds`."
+        "Return when it rings, when `stop` is set, or after `seconds`.\n\nParameters\n----------\nseconds : float\nstop : Event\n\nReturns\n-------\nbool\n    True: it rang"
         until, rang = monotonic() + seconds, False
         while not stop.is_set() and not rang and (left := until - monotonic()) > 0:
             rang = self._bell.wait(min(0.2, left))

@@ -20,7 +20,7 @@ def instrument_of(
     decimals: bool = False,  # precisions are numbers of decimals; else steps
     venue: str = "",  # who tells it
 ) -> Instrument | None:  # None: a step is not told
-    "Read one of ccxt's markets."
+    "Read one of ccxt's markets.\n\nParameters\n----------\nmarket : Mapping[str, Any]\n    one of ccxt's markets\ndecimals : bool, default False\n    precisions are numbers of decimals; else steps\nvenue : str, default ''\n    who tells it\n\nReturns\n-------\nInstrument | None\n    None: a step is not told"
     steps = {k: _step((market.get("precision") or {}).get(k), decimals) for k in ("amount", "price")}
     if not steps["amount"] or not steps["price"]:
         return None
