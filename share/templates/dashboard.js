@@ -17,7 +17,7 @@ export function render({ model, el }) {
     const things = "a, button, input, select, textarea, summary"
     const active = page.activeElement ?? document.activeElement, at = [...box.querySelectorAll(things)].indexOf(active)
     box.innerHTML = text
-    for (const form of kept) box.querySelector(`form[data-act="${form.dataset.act}"]`)?.replaceWith(form)
+    for (const form of kept) box.querySelector(`form[data-form="${CSS.escape(form.dataset.form)}"]`)?.replaceWith(form)
     for (const chart of drawn) box.querySelector(`[data-chart="${CSS.escape(chart.dataset.chart)}"]`)?.replaceWith(chart)
     box.querySelectorAll("details").forEach((d, i) => { if (open[i]) d.open = true })
     if (at >= 0) (kept.some(f => f.contains(active)) ? active : box.querySelectorAll(things)[at])?.focus({ preventScroll: true })
@@ -129,7 +129,10 @@ export function render({ model, el }) {
     if (!form) return
     e.preventDefault()
     form.removeAttribute("data-dirty")
-    act(form.querySelector("button[type=submit]"), form.dataset.act, Object.fromEntries(new FormData(form)))
+    const same = f => f.type !== "hidden" && (f.tagName === "SELECT" ? [...f.options].every(o => o.selected === o.defaultSelected) : f.value === f.defaultValue)
+    const values = Object.fromEntries(new FormData(form))
+    if (form.hasAttribute("data-changed-only")) for (const f of form.elements) if (f.name && f.name !== "for" && same(f)) delete values[f.name]
+    act(form.querySelector("button[type=submit]"), form.dataset.act, values)
   })
 
   // --- menu, profile, colours -------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from ..core.types import ZERO, Value
 # %% ../../nbs/08_accounting/40_performance.ipynb #b75e3bdd
 @dataclass(frozen=True)
 class Change(Value):
-    "What an account won and lost between two moments; `total` is the sum of everything."
+    "What an account won and lost between two moments; `total` is the sum of everything.\n\nParameters\n----------\nsince : datetime\n    UTC\nuntil : datetime\n    UTC\ntotal : Decimal\n    value at the end less value at the beginning, account currency\nassets : dict[str, Decimal]\n    by symbol, under its last name: price moves, realised or not, fees excluded\ncurrencies : dict[str, Decimal]\n    the same for money in other currencies\nlines : dict[str, Decimal]\n    'flows', 'fees' and each kind of income: dividend, interest, funding, swap, reward, adjustment; without zeros"
 
     since: datetime  # UTC
     until: datetime  # UTC
@@ -39,7 +39,7 @@ class Change(Value):
         self,
         groups: Mapping[str, str],  # symbol → group
     ) -> dict[str, Decimal]:  # group → what its assets won or lost; '' are those without one
-        "Add up the assets of each group."
+        "Add up the assets of each group.\n\nParameters\n----------\ngroups : Mapping[str, str]\n    symbol → group\n\nReturns\n-------\ndict[str, Decimal]\n    group → what its assets won or lost; '' are those without one"
         found: dict[str, Decimal] = {}
         for symbol, gain in self.assets.items():
             found[groups.get(symbol, "")] = found.get(groups.get(symbol, ""), ZERO) + gain
@@ -65,7 +65,7 @@ def compare_books(
     until: datetime,  # UTC
     renamed: Mapping[str, str] | None = None,  # old symbol → new one, between the two
 ) -> Change:
-    "Split the change of an account between two moments."
+    "Split the change of an account between two moments.\n\nParameters\n----------\nbefore : Book\nprices_before : Mapping[str, Decimal]\nafter : Book\nprices_after : Mapping[str, Decimal]\nsince : datetime\n    UTC\nuntil : datetime\n    UTC\nrenamed : Mapping[str, str] | None, default None\n    old symbol → new one, between the two\n\nReturns\n-------\nChange"
     with localcontext(EXACT):
         then, now = _gains(before, prices_before), _gains(after, prices_after)
         by: dict[str, Decimal] = {}
@@ -90,7 +90,7 @@ def marked_prices(
     when: datetime,  # UTC, of a mark
     more: Mapping[str, dict] | None = None,  # marks that are not written: of `Ledger.value_closes`
 ) -> dict[str, Decimal]:  # of what was held
-    "Return the prices that an account was valued at."
+    "Return the prices that an account was valued at.\n\nParameters\n----------\nledger : Any\n    `Ledger`\naccount : str\nwhen : datetime\n    UTC, of a mark\nmore : Mapping[str, dict] | None, default None\n    marks that are not written: of `Ledger.value_closes`\n\nReturns\n-------\ndict[str, Decimal]\n    of what was held"
     marks = [more[t].get("prices")] if more and (t := time_text(when)) in more else [e.data.get("prices") for e in ledger.events(account, "equity", since=when) if e.timestamp == when]
     if not marks or marks[-1] is None:
         raise MissingData(f"{account}: no value was written down at {when:%Y-%m-%d %H:%M}; see 'carnet open' for the moments there are")
@@ -104,7 +104,7 @@ def explain_change(
     until: datetime,  # UTC, of a mark
     more: Mapping[str, dict] | None = None,  # marks of a single account that are not written: of `Ledger.value_closes`
 ) -> Change:
-    "Say what made accounts change between two of their marks."
+    "Say what made accounts change between two of their marks.\n\nParameters\n----------\nledger : Any\n    `Ledger`\naccounts : Iterable[str]\n    of one currency\nsince : datetime\n    UTC, of a mark\nuntil : datetime\n    UTC, of a mark\nmore : Mapping[str, dict] | None, default None\n    marks of a single account that are not written: of `Ledger.value_closes`\n\nReturns\n-------\nChange"
     each = []
     for account in accounts:
         renamed = {e.data["symbol"]: e.data["to"] for _, e in ledger.history(account, at=until) if e.kind in ("rename", "merger") and e.timestamp > since and e.data.get("to")}
@@ -117,7 +117,7 @@ def explain_change(
 def to_cents(
     lines: Mapping[Any, Decimal],  # account currency, by name
 ) -> dict[Any, Decimal]:  # the same in cents, whose sum is the rounded sum
-    "Round lines so that they add up to their rounded sum."
+    "Round lines so that they add up to their rounded sum.\n\nParameters\n----------\nlines : Mapping[Any, Decimal]\n    account currency, by name\n\nReturns\n-------\ndict[Any, Decimal]\n    the same in cents, whose sum is the rounded sum"
     cent = Decimal("0.01")
     with localcontext(EXACT):
         down = {name: amount.quantize(cent, ROUND_FLOOR) for name, amount in lines.items()}

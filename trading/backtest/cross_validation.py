@@ -26,7 +26,7 @@ from ..core.trial_store import count_trial
 # %% ../../nbs/06_backtest/60_cross_validation.ipynb #bb6e5ca3
 @dataclass(frozen=True, repr=False)
 class WalkForwardResult(Shown):
-    "What walking forward gave."
+    "What walking forward gave.\n\nParameters\n----------\nreturns : pd.Series\n    simple returns per bar, test spans one after the other\nchoices : pd.DataFrame\n    one row per step: train_start, train_end, test_start, test_end, choice, sharpe in train and in test (per bar)\ncounted : bool, default False\n    True: this trial is on record; False: nobody will know that it was tried"
 
     returns: pd.Series  # simple returns per bar, test spans one after the other
     choices: pd.DataFrame  # one row per step: train_start, train_end, test_start, test_end, choice, sharpe in train and in test (per bar)
@@ -58,7 +58,7 @@ def walk_forward(
     expanding: bool = False,  # keep the start of training where it is
     register: Any = None,  # where the result is counted: a TrialRegister; None: the one of the settings; False: nowhere, and the result says so
 ) -> WalkForwardResult:
-    "Choose on the past, trade the choice on what follows, move on (Pardo 1992)."
+    "Choose on the past, trade the choice on what follows, move on (Pardo 1992).\n\nParameters\n----------\nbars : pd.DataFrame\n    anything indexed by time in UTC\nchoose : Callable\n    bars of the training window -> a choice, for example the parameters that were best\ntrade : Callable\n    (choice, bars up to the end of the test) -> simple returns per bar, a Series covering the test\ntrain : int\n    bars in the training window\ntest : int\n    bars in each test span\npurge : int, default 0\n    bars left out between the two; as long as a position lasts\nexpanding : bool, default False\n    keep the start of training where it is\nregister : Any, default None\n    where the result is counted: a TrialRegister; None: the one of the settings; False: nowhere, and the result says so\n\nReturns\n-------\nWalkForwardResult"
     from skfolio.model_selection import WalkForward
 
     check_index(bars)
@@ -94,7 +94,7 @@ def combinatorial_paths(
     purge: int = 0,  # bars left out on both sides of a test fold
     embargo: int = 0,  # further bars left out after it
 ) -> pd.DataFrame:  # bars × paths: returns of the variation that was best elsewhere
-    "Return the histories that choosing on the rest would have given (López de Prado 2018, chapter 12)."
+    "Return the histories that choosing on the rest would have given (López de Prado 2018, chapter 12).\n\nParameters\n----------\nreturns : pd.DataFrame\n    bars × variations, simple returns per bar\nfolds : int, default 10\n    equal parts of the history\ntest_folds : int, default 2\n    parts traded in each split\npurge : int, default 0\n    bars left out on both sides of a test fold\nembargo : int, default 0\n    further bars left out after it\n\nReturns\n-------\npd.DataFrame\n    bars × paths: returns of the variation that was best elsewhere"
     from skfolio.model_selection import CombinatorialPurgedCV
 
     r = _clean(returns)
@@ -111,7 +111,7 @@ def combinatorial_paths(
 # %% ../../nbs/06_backtest/60_cross_validation.ipynb #61b72619
 @dataclass(frozen=True)
 class SimulatedOutcomes:
-    "Histories that the same trades could have given."
+    "Histories that the same trades could have given.\n\nParameters\n----------\ngrowth : np.ndarray\n    final value of one unit, by draw\ndrawdown : np.ndarray\n    deepest loss from a high, 0 to -1, by draw\nruin : float\n    part of the draws that fell below the ruin level"
 
     growth: np.ndarray  # final value of one unit, by draw
     drawdown: np.ndarray  # deepest loss from a high, 0 to -1, by draw
@@ -129,7 +129,7 @@ def monte_carlo(
     ruin: float = 0.5,  # value of one unit below which a history counts as ruined
     seed: int = 0,
 ) -> SimulatedOutcomes:
-    "Draw the trades again with replacement, in circular blocks, and return what could have come of them (Politis & Romano 1992)."
+    "Draw the trades again with replacement, in circular blocks, and return what could have come of them (Politis & Romano 1992).\n\nParameters\n----------\ntrades : pd.Series | np.ndarray\n    simple return of each trade (or bar) on the whole account\ndraws : int, default 1000\nblock : int, default 1\n    trades kept together\nruin : float, default 0.5\n    value of one unit below which a history counts as ruined\nseed : int, default 0\n\nReturns\n-------\nSimulatedOutcomes"
     r = np.asarray(trades, dtype=float)
     if r.size < 2 or not np.isfinite(r).all() or (r <= -1).any():
         raise BadInput(f"{r.size} trades from {r.min(initial=0):.2f}: at least two are needed, none missing and none losing all")

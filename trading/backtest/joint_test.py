@@ -33,7 +33,7 @@ def _clean(returns: pd.DataFrame, least: int = 10) -> np.ndarray:
 def block_length(
     returns: np.ndarray,  # one number per bar
 ) -> float:  # bars in a block of the stationary bootstrap, at least 1
-    "Return the block length that the autocorrelation of a series asks for."
+    "Return the block length that the autocorrelation of a series asks for.\n\nParameters\n----------\nreturns : np.ndarray\n    one number per bar\n\nReturns\n-------\nfloat\n    bars in a block of the stationary bootstrap, at least 1"
     n = len(returns)
     g, d, variance = _spectrum(np.asarray(returns, float))
     if g == 0:
@@ -44,7 +44,7 @@ def block_length(
 def dependence(
     returns: np.ndarray,  # one number per bar
 ) -> float:  # at least 1
-    "Return how many times larger the variance of the mean is than that of independent returns; below 1 counts as 1."
+    "Return how many times larger the variance of the mean is than that of independent returns; below 1 counts as 1.\n\nParameters\n----------\nreturns : np.ndarray\n    one number per bar\n\nReturns\n-------\nfloat\n    at least 1"
     _, d, variance = _spectrum(np.asarray(returns, float))
     return max(d / variance, 1.0) if variance > 0 else 1.0
 
@@ -76,7 +76,7 @@ def bootstrap_counts(
     block: float = 1.0,  # mean length of a block
     seed: int = 0,
 ) -> np.ndarray:  # draws × length, float32: how often each moment was drawn
-    "Draw moments in blocks of random length (Politis & Romano 1994)."
+    "Draw moments in blocks of random length (Politis & Romano 1994).\n\nParameters\n----------\nlength : int\n    of the series\ndraws : int\nblock : float, default 1.0\n    mean length of a block\nseed : int, default 0\n\nReturns\n-------\nnp.ndarray\n    draws × length, float32: how often each moment was drawn"
     rng = np.random.default_rng(seed)
     picks = rng.integers(length, size=(draws, length))
     if block > 1:
@@ -90,7 +90,7 @@ def bootstrap_counts(
 # %% ../../nbs/06_backtest/53_joint_test.ipynb #f5aa3bcf
 @dataclass(frozen=True)
 class JointTest:
-    "What a family of trials shows beyond luck."
+    "What a family of trials shows beyond luck.\n\nParameters\n----------\np : float\n    of the best one, all others considered\nstatistics : np.ndarray\n    by trial: mean over its standard error; NaN where nothing moves\nhighest : np.ndarray\n    by draw: highest statistic of trials without an edge\nwinners : np.ndarray\n    positions that stand out at the level asked for, best first"
 
     p: float  # of the best one, all others considered
     statistics: np.ndarray  # by trial: mean over its standard error; NaN where nothing moves
@@ -111,7 +111,7 @@ def joint_test(
     seed: int = 0,
     kind: str = "consistent",  # Hansen's choice of centre; 'upper' is the one nearest to White's, 'lower' the most lenient
 ) -> JointTest:
-    "Test whether the best of a family beats a benchmark by more than luck, and which of it do."
+    "Test whether the best of a family beats a benchmark by more than luck, and which of it do.\n\nParameters\n----------\nreturns : pd.DataFrame | np.ndarray\n    bars × variations, simple returns per bar; every variation tried\nbenchmark : pd.Series | float, default 0.0\n    returns per bar of doing something simpler\ndraws : int, default 2000\nblock : float | None, default None\n    bars in a block on average; None: from the returns of the best\nlevel : float, default 0.05\n    of the steps\nseed : int, default 0\nkind : str, default 'consistent'\n    Hansen's choice of centre; 'upper' is the one nearest to White's, 'lower' the most lenient\n\nReturns\n-------\nJointTest"
     if kind not in ("lower", "consistent", "upper"):
         raise BadInput(f"the kind {kind!r} is unknown; choose lower, consistent or upper")
     values = _clean(returns) if isinstance(returns, pd.DataFrame) else np.asarray(returns, float)
@@ -167,7 +167,7 @@ def family_highest(
     bars: int = 0,  # in the record, for Hansen's bar; 0: the number of cells
     seed: int = 0,
 ) -> np.ndarray:  # by draw: highest statistic of trials without an edge
-    "Return how high the best of a family stands when none has an edge."
+    "Return how high the best of a family stands when none has an edge.\n\nParameters\n----------\nsketches : np.ndarray\n    trials × cells, any scale\ndraws : int, default 2000\nblock : float, default 1.0\n    cells that go together, on average\nbare : float, default 0.0\n    independent trials of which nothing is known\nbars : int, default 0\n    in the record, for Hansen's bar; 0: the number of cells\nseed : int, default 0\n\nReturns\n-------\nnp.ndarray\n    by draw: highest statistic of trials without an edge"
     m, rng = sketches.shape[1], np.random.default_rng(seed)
     signs = rng.choice(np.array([-1, 1], np.float32), (draws, m))
     if block > 1:
@@ -191,7 +191,7 @@ def family_highest(
 def cell_statistic(
     sketch: np.ndarray,  # by cell
 ) -> float:
-    "Return what a trial earned over the root of its squares: near normal without an edge; 0 where nothing moves."
+    "Return what a trial earned over the root of its squares: near normal without an edge; 0 where nothing moves.\n\nParameters\n----------\nsketch : np.ndarray\n    by cell\n\nReturns\n-------\nfloat"
     x = np.asarray(sketch, float)
     size = float(np.sqrt((x * x).sum()))
     return float(x.sum() / size) if size > 0 else 0.0

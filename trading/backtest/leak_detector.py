@@ -27,7 +27,7 @@ from ..core.errors import BadInput, Refused, TradingError
 # %% ../../nbs/06_backtest/75_leak_detector.ipynb #4c787ea2
 @dataclass(frozen=True)
 class Leak:
-    "One look into the future."
+    "One look into the future.\n\nParameters\n----------\ncause : str\n    the likely cause, in a few words\noutputs : tuple[str, ...]\n    which outputs moved\nfirst : pd.Timestamp\n    earliest bar whose output moved although nothing up to it had changed\nahead : int | None\n    how many bars ahead the output looks at most; None: over the whole sample\nprobes : tuple[str, ...]\n    which changes of the future showed it"
 
     cause: str  # the likely cause, in a few words
     outputs: tuple[str, ...]  # which outputs moved
@@ -43,7 +43,7 @@ class Leak:
 
 @dataclass(frozen=True, repr=False)
 class LeakReport(Shown):
-    "What the probing of one pipeline found."
+    "What the probing of one pipeline found.\n\nParameters\n----------\nleaks : tuple[Leak, ...]\nruns : int\n    how often the pipeline was run\nnotes : tuple[str, ...], default ()\n    what could not be tried, and why\nunseen : tuple[str, ...], default ()\n    what no experiment can see, one sentence each"
 
     leaks: tuple[Leak, ...]
     runs: int  # how often the pipeline was run
@@ -362,7 +362,7 @@ def find_leaks(
     others: Mapping[str, pd.DataFrame] | None = None,  # further tables the pipeline takes by name, index in time
     known: Mapping[str, str] | None = None,  # by table: the column saying when a row became known; without it, its index
 ) -> LeakReport:
-    "Change the future in many ways and report which outputs of the past moved, from which bar on, and why; or that it cannot be told."
+    "Change the future in many ways and report which outputs of the past moved, from which bar on, and why; or that it cannot be told.\n\nParameters\n----------\npipeline : Any\n    a function of bars, a strategy, an estimator (fitted or not), or a pickle of one (bytes or a path)\nbars : pd.DataFrame\n    time × (field, symbol); at least 60 bars, better several hundred\nothers : Mapping[str, pd.DataFrame] | None, default None\n    further tables the pipeline takes by name, index in time\nknown : Mapping[str, str] | None, default None\n    by table: the column saying when a row became known; without it, its index\n\nReturns\n-------\nLeakReport"
     check_bars(bars, need=(), min_bars=60)
     runs = _Runs(pipeline, bars, dict(others or {}), dict(known or {}))
     if runs.base.empty or runs.base.isna().all(axis=None):

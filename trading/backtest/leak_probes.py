@@ -27,7 +27,7 @@ from ..core.errors import BadInput
 def load_model(
     pipeline: Any,  # a function, an object, a fitted estimator, or a pickle of one (bytes or a path; unpickle only what you trust)
 ) -> Callable[[], Any]:  # gives a fresh copy at every call
-    "Return a maker of fresh copies, so that no run remembers another."
+    "Return a maker of fresh copies, so that no run remembers another.\n\nParameters\n----------\npipeline : Any\n    a function, an object, a fitted estimator, or a pickle of one (bytes or a path; unpickle only what you trust)\n\nReturns\n-------\nCallable[[], Any]\n    gives a fresh copy at every call"
     if isinstance(pipeline, bytes | Path):
         blob = pipeline if isinstance(pipeline, bytes) else pipeline.read_bytes()
         return lambda: pickle.loads(blob)
@@ -76,7 +76,7 @@ def run_pipeline(
     bars: pd.DataFrame,  # time × (field, symbol)
     others: Mapping[str, pd.DataFrame],  # further tables by argument name
 ) -> pd.DataFrame:  # numbers, time × output
-    "Ask a pipeline of any kind for its output."
+    "Ask a pipeline of any kind for its output.\n\nParameters\n----------\npipeline : Any\n    a fresh copy\nbars : pd.DataFrame\n    time × (field, symbol)\nothers : Mapping[str, pd.DataFrame]\n    further tables by argument name\n\nReturns\n-------\npd.DataFrame\n    numbers, time × output"
     for method in ("signals", "weights"):
         if hasattr(pipeline, method):
             return output_table(getattr(pipeline, method)(bars, **others), bars)
@@ -144,7 +144,7 @@ def perturb_bars(
     how: str,  # 'up', 'down', 'wild', 'fields' (each by itself), 'pulse' (that one bar alone), 'end' (no bars from there on), 'gap' (a few are gone), 'later' (all come later)
     seed: int = 0,
 ) -> pd.DataFrame:
-    "Return bars that are equal before the cut and different from it on."
+    "Return bars that are equal before the cut and different from it on.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\ncut : int\n    position of the first bar that changes\nhow : str\n    'up', 'down', 'wild', 'fields' (each by itself), 'pulse' (that one bar alone), 'end' (no bars from there on), 'gap' (a few are gone), 'later' (all come later)\nseed : int, default 0\n\nReturns\n-------\npd.DataFrame"
     if how == "end":
         return bars.iloc[:cut]
     if how == "gap":
@@ -180,7 +180,7 @@ def perturb_tables(
     when: pd.Timestamp,  # what became known from here on changes
     how: str,
 ) -> dict[str, pd.DataFrame]:
-    "Return tables of which everything known only later is different, or gone."
+    "Return tables of which everything known only later is different, or gone.\n\nParameters\n----------\nothers : Mapping[str, pd.DataFrame]\n    further tables by name, index in time\nknown : Mapping[str, str]\n    by table: the column that says when a row became known; the index where there is none\nwhen : pd.Timestamp\n    what became known from here on changes\nhow : str\n\nReturns\n-------\ndict[str, pd.DataFrame]"
     changed = {}
     for name, table in others.items():
         late = np.asarray((table[known[name]] if name in known else table.index.to_series()) >= when)
@@ -198,7 +198,7 @@ def changed_past(
     when: pd.Timestamp,  # open time of the first bar that differs
     ended: bool = False,  # the bars were cut short
 ) -> pd.DataFrame:  # time × output, True where the past moved; only outputs that moved
-    "Return which outputs before the cut differ."
+    "Return which outputs before the cut differ.\n\nParameters\n----------\nbase : pd.DataFrame\n    output on the real bars\nother : pd.DataFrame\n    output on bars with another future\nwhen : pd.Timestamp\n    open time of the first bar that differs\nended : bool, default False\n    the bars were cut short\n\nReturns\n-------\npd.DataFrame\n    time × output, True where the past moved; only outputs that moved"
     base, other = (t.iloc[: t.index.searchsorted(when)] if t.index.is_monotonic_increasing else t[t.index < when] for t in (base, other))
     if base.columns.equals(other.columns) and base.index.equals(other.index):
         gone, new, shared, rows = [], [], base.columns, base.index

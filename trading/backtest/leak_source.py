@@ -32,7 +32,7 @@ def unseen_inputs(
     index: pd.DatetimeIndex,  # of the bars
     most: int = 20,  # numbers that a table may hold before it counts as data
 ) -> list[str]:  # one sentence for each
-    "Say what a pipeline reads besides its bars, as far as its code shows it."
+    "Say what a pipeline reads besides its bars, as far as its code shows it.\n\nParameters\n----------\npipeline : Any\n    a function, a strategy, an estimator\nindex : pd.DatetimeIndex\n    of the bars\nmost : int, default 20\n    numbers that a table may hold before it counts as data\n\nReturns\n-------\nlist[str]\n    one sentence for each"
     found: dict[str, None] = {}
     for where, value, code in _reach(pipeline):
         if code is not None:

@@ -24,7 +24,7 @@ EULER = 0.5772156649015329
 # %% ../../nbs/06_backtest/55_overfitting.ipynb #d507962d
 @dataclass(frozen=True)
 class ReturnRecord:
-    "A Sharpe ratio per bar, with the length and the shape of the returns it was measured on."
+    "A Sharpe ratio per bar, with the length and the shape of the returns it was measured on.\n\nParameters\n----------\nsharpe : float\n    mean over standard deviation, per bar\nbars : int\n    number of returns\nskew : float, default 0.0\n    third standardised moment; 0 for a normal\nkurtosis : float, default 3.0\n    fourth standardised moment; 3 for a normal\ndependence : float, default 1.0\n    variance of the mean over that of independent returns"
 
     sharpe: float  # mean over standard deviation, per bar
     bars: int  # number of returns
@@ -64,7 +64,7 @@ def probabilistic_sharpe(
     returns: pd.Series | ReturnRecord,  # simple returns per bar, or what was measured on them
     benchmark: float = 0.0,  # Sharpe ratio per bar to be beaten
 ) -> float:  # 0 to 1
-    "Return the chance that the true Sharpe ratio exceeds the benchmark (Bailey & López de Prado 2012, eq. 8)."
+    "Return the chance that the true Sharpe ratio exceeds the benchmark (Bailey & López de Prado 2012, eq. 8).\n\nParameters\n----------\nreturns : pd.Series | ReturnRecord\n    simple returns per bar, or what was measured on them\nbenchmark : float, default 0.0\n    Sharpe ratio per bar to be beaten\n\nReturns\n-------\nfloat\n    0 to 1"
     r = _record(returns)
     return _normal().cdf((r.sharpe - benchmark) * np.sqrt(r.bars - 1) / r.spread)
 
@@ -74,7 +74,7 @@ def minimum_track_record(
     benchmark: float = 0.0,  # Sharpe ratio per bar to be beaten
     confidence: float = 0.95,
 ) -> float:  # bars; infinite when the ratio is not above the benchmark
-    "Return how many bars are needed to be this sure that the benchmark is beaten (Bailey & López de Prado 2012, eq. 11)."
+    "Return how many bars are needed to be this sure that the benchmark is beaten (Bailey & López de Prado 2012, eq. 11).\n\nParameters\n----------\nreturns : pd.Series | ReturnRecord\n    simple returns per bar, or what was measured on them\nbenchmark : float, default 0.0\n    Sharpe ratio per bar to be beaten\nconfidence : float, default 0.95\n\nReturns\n-------\nfloat\n    bars; infinite when the ratio is not above the benchmark"
     r = _record(returns)
     if r.sharpe <= benchmark:
         return float("inf")
@@ -85,7 +85,7 @@ def expected_best_sharpe(
     trials: float,  # independent variations tried, at least 1
     variance: float,  # of the Sharpe ratio per bar across the trials
 ) -> float:  # Sharpe ratio per bar
-    "Return the ratio that the best of so many worthless trials is expected to show (Bailey & López de Prado 2014, eq. 1)."
+    "Return the ratio that the best of so many worthless trials is expected to show (Bailey & López de Prado 2014, eq. 1).\n\nParameters\n----------\ntrials : float\n    independent variations tried, at least 1\nvariance : float\n    of the Sharpe ratio per bar across the trials\n\nReturns\n-------\nfloat\n    Sharpe ratio per bar"
     if trials < 1 or not variance >= 0:
         raise BadInput(f"{trials} trials with a variance of {variance}: at least one trial and a variance of zero or more are needed")
     if trials == 1:
@@ -100,14 +100,14 @@ def deflated_sharpe(
     trials: float,  # independent variations tried; the register knows
     variance: float,  # of the Sharpe ratio per bar across the trials; the register knows
 ) -> float:  # 0 to 1
-    "Return the chance that the true Sharpe ratio is above what luck alone gives the best of so many (Bailey & López de Prado 2014, eq. 2)."
+    "Return the chance that the true Sharpe ratio is above what luck alone gives the best of so many (Bailey & López de Prado 2014, eq. 2).\n\nParameters\n----------\nreturns : pd.Series | ReturnRecord\n    of the chosen variation, simple returns per bar, or what was measured on them\ntrials : float\n    independent variations tried; the register knows\nvariance : float\n    of the Sharpe ratio per bar across the trials; the register knows\n\nReturns\n-------\nfloat\n    0 to 1"
     return probabilistic_sharpe(returns, expected_best_sharpe(trials, variance))
 
 
 def independent_trials(
     returns: pd.DataFrame,  # bars × variations
 ) -> float:  # between 1 and the number of variations
-    "Return how many independent trials so many correlated ones are worth (Bailey & López de Prado 2014, appendix A.3)."
+    "Return how many independent trials so many correlated ones are worth (Bailey & López de Prado 2014, appendix A.3).\n\nParameters\n----------\nreturns : pd.DataFrame\n    bars × variations\n\nReturns\n-------\nfloat\n    between 1 and the number of variations"
     r = _clean(returns)
     moving = r[:, np.ptp(r, axis=0) > 0]
     n = moving.shape[1]
@@ -121,7 +121,7 @@ def independent_trials(
 # %% ../../nbs/06_backtest/55_overfitting.ipynb #675c11d7
 @dataclass(frozen=True)
 class Overfitting:
-    "What the combinatorially symmetric cross-validation found."
+    "What the combinatorially symmetric cross-validation found.\n\nParameters\n----------\nprobability : float\n    that the best in one half is below the median of the other\nlogits : np.ndarray\n    one per split: log odds of the winner's rank in the other half\nchosen : np.ndarray\n    mean Sharpe ratio per bar of the winner in its own half and in the other\nloss : float\n    probability that the winner loses money in the other half"
 
     probability: float  # that the best in one half is below the median of the other
     logits: np.ndarray  # one per split: log odds of the winner's rank in the other half
@@ -142,7 +142,7 @@ def pbo(
     returns: pd.DataFrame,  # bars × variations, simple returns per bar
     blocks: int = 16,  # even; 16 gives 12,870 splits
 ) -> Overfitting:
-    "Return the probability of backtest overfitting (Bailey, Borwein, López de Prado & Zhu 2015, section 3)."
+    "Return the probability of backtest overfitting (Bailey, Borwein, López de Prado & Zhu 2015, section 3).\n\nParameters\n----------\nreturns : pd.DataFrame\n    bars × variations, simple returns per bar\nblocks : int, default 16\n    even; 16 gives 12,870 splits\n\nReturns\n-------\nOverfitting"
     r = _clean(returns)
     if blocks < 2 or blocks % 2 or len(r) < 2 * blocks:
         raise BadInput(f"{blocks} blocks of {plural(len(r), 'bar')}: the blocks must be even in number and hold at least 2 bars each")
@@ -178,5 +178,5 @@ def reality_check(
     seed: int = 0,
     kind: str = "consistent",  # Hansen's test; 'upper' is the one nearest to White's
 ) -> float:  # p-value
-    "Return the chance that the best of these looks so good though none beats the benchmark (White 2000; Hansen 2005)."
+    "Return the chance that the best of these looks so good though none beats the benchmark (White 2000; Hansen 2005).\n\nParameters\n----------\nreturns : pd.DataFrame\n    bars × variations, simple returns per bar; every variation tried\nbenchmark : pd.Series | float, default 0.0\n    returns per bar of doing something simpler\ndraws : int, default 1000\n    bootstrap samples\nblock : float | None, default None\n    bars in a block on average; None: from the data\nseed : int, default 0\nkind : str, default 'consistent'\n    Hansen's test; 'upper' is the one nearest to White's\n\nReturns\n-------\nfloat\n    p-value"
     return joint_test(returns, benchmark, draws, block, seed=seed, kind=kind).p

@@ -43,7 +43,7 @@ def walk_cells(
     begin: pd.DatetimeIndex,  # of each cell
     steps: int = 20,
 ) -> pd.Series:  # by cell: what the choice of its time earned, in deviations of its past
-    "Choose on the past, hold for a while, choose again."
+    "Choose on the past, hold for a while, choose again.\n\nParameters\n----------\nsketches : np.ndarray\n    trials × cells\nbegin : pd.DatetimeIndex\n    of each cell\nsteps : int, default 20\n\nReturns\n-------\npd.Series\n    by cell: what the choice of its time earned, in deviations of its past"
     x = np.asarray(sketches, np.float32)
     m = x.shape[1]
     edges, parts = np.unique(np.linspace(m // 3, m, steps + 1).astype(int)), []
@@ -58,7 +58,7 @@ def walk_cells(
 # %% ../../nbs/06_backtest/80_promotion.ipynb #872792d4
 @dataclass(frozen=True, repr=False)
 class StrategyPromotion(Shown):
-    "What the gate computed, and what it decided."
+    "What the gate computed, and what it decided.\n\nParameters\n----------\nstrategy : str\nparams : dict[str, Any]\n    of the chosen variation\ndecision : PromotionDecision\nevidence : dict[str, Any]\n    everything the decision rests on, JSON\nreturns : pd.Series\n    simple returns per bar of the chosen variation\nseal : str\n    of the registry\nfile : Path | None, default None\n    JSON with the evidence; a notebook of the same name does it again"
 
     strategy: str
     params: dict[str, Any]  # of the chosen variation
@@ -87,7 +87,7 @@ class StrategyPromotion(Shown):
 def promised_figures(
     tested: Backtest,  # of the chosen variation
 ) -> dict[str, float | None]:  # mean and std of a bar's return, bars, periods in a year, deepest fall, turnover a year, share of winners, costs a year
-    "Return what a strategy will be held against once it trades."
+    "Return what a strategy will be held against once it trades.\n\nParameters\n----------\ntested : Backtest\n    of the chosen variation\n\nReturns\n-------\ndict[str, float | None]\n    mean and std of a bar's return, bars, periods in a year, deepest fall, turnover a year, share of winners, costs a year"
     r, s = tested.returns, tested.stats
     won = None if np.isnan(s["win_rate"]) else float(s["win_rate"])
     return {"mean": float(r.mean()), "std": float(r.std()), "bars": len(r), "periods": float(tested.periods), "max_drawdown": abs(float(s["max_drawdown"])),
@@ -115,7 +115,7 @@ def promote(
     accept: str = "",  # why it may trade although the leak check cannot tell; kept for ever
     now: datetime | None = None,  # UTC, when this is decided; None: this moment
 ) -> StrategyPromotion:
-    "Check for leaks, search the grid, walk forward, test against everything ever tried, and write the decision down."
+    "Check for leaks, search the grid, walk forward, test against everything ever tried, and write the decision down.\n\nParameters\n----------\nstrategy : type | Strategy | Callable\n    a class, one with other values set, or a function of the bars\ngrid : Mapping[str, Iterable]\n    values by parameter; all combinations are tried, and count\nbars : pd.DataFrame\n    time × (field, symbol)\nname : str, default ''\n    under which it trades; empty: that of the class or function\nfees : float, default 0.001\n    fraction of the traded value\nslippage : float, default 0.0005\n    fraction by which each fill is worse\nfixed_fees : float, default 0.0\n    quote currency per order\ncash : float, default 10000.0\n    each symbol starts with this\nfill : str, default 'auto'\n    price of the next bar, see `backtest`\nstop_loss : float | None, default None\ntake_profit : float | None, default None\ntrailing : bool, default False\nthresholds : Thresholds | None, default None\n    None: those of the settings\nregister : TrialRegister | None, default None\n    where the trials are counted; None: the one of the settings\nregistry : ProductionRegistry | None, default None\n    written to, whatever the answer; None: the one of the settings\nevidence : str | Path | None, default None\n    folder for the evidence; None: beside the registry\naccept : str, default ''\n    why it may trade although the leak check cannot tell; kept for ever\nnow : datetime | None, default None\n    UTC, when this is decided; None: this moment\n\nReturns\n-------\nStrategyPromotion"
     check_bars(bars, min_bars=60)
     thresholds, now = thresholds or default_thresholds(), now or datetime.now(UTC)
     register, registry = register or default_register(), registry or default_registry()
@@ -178,7 +178,7 @@ def read_evidence(
     folder: Path | None = None,  # None: beside the registry
     outcome: str = "",  # 'promoted' or 'refused': the last decision of that kind; empty: the last one
 ) -> dict[str, Any]:
-    "Return the evidence of the last decision about a strategy, checked against the seal of the registry."
+    "Return the evidence of the last decision about a strategy, checked against the seal of the registry.\n\nParameters\n----------\nregistry : ProductionRegistry\nstrategy : str\nfolder : Path | None, default None\n    None: beside the registry\noutcome : str, default ''\n    'promoted' or 'refused': the last decision of that kind; empty: the last one\n\nReturns\n-------\ndict[str, Any]"
     rows = registry.decisions().query("strategy == @strategy and outcome != 'retired'")
     rows = rows[rows["outcome"] == outcome] if outcome else rows
     if rows.empty:

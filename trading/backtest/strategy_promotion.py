@@ -30,7 +30,7 @@ from ..core.drawdown import value_drawdown
 # %% ../../nbs/06_backtest/65_strategy_promotion.ipynb #f817cda4
 @dataclass(frozen=True)
 class Thresholds:
-    "Promotion criteria of a strategy; None switches a criterion off."
+    "Promotion criteria of a strategy; None switches a criterion off.\n\nParameters\n----------\nreality_check : float | None, default 0.03\n    at most; p-value of the candidate in the joint test of everything tried: the main criterion\nwalk_sharpe : float | None, default 0.0\n    above; Sharpe ratio of walking forward\nmin_bars : int | None, default 250\n    at least; length of the record\nmax_drawdown : float | None, default 0.5\n    at most; loss from a high, as a fraction\ndeflated_sharpe : float | None, default None\n    at least; chance that the Sharpe ratio is above luck's\noverfitting : float | None, default None\n    at most; probability that the best of one half is below the median of the other\nhalf_loss : float | None, default None\n    at most; probability that the best of one half loses money in the other\ntrack_record : float | None, default None\n    confidence at which the record must be long enough to be above zero"
 
     reality_check: float | None = 0.03  # at most; p-value of the candidate in the joint test of everything tried: the main criterion
     walk_sharpe: float | None = 0.0  # above; Sharpe ratio of walking forward
@@ -50,7 +50,7 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Candidate:
-    "A strategy that asks to be let in, with its evidence."
+    "A strategy that asks to be let in, with its evidence.\n\nParameters\n----------\nstrategy : str\n    name under which its trials are on record\nparams : Mapping[str, Any]\ndata : pd.DataFrame | str\n    the bars it was searched on, or their fingerprint\nreturns : pd.Series\n    simple returns per bar of the chosen variation, costs included\nsearched : pd.DataFrame | None, default None\n    bars × variations: returns of every variation of the last search\nwalked : pd.Series | None, default None\n    simple returns per bar of walking forward"
 
     strategy: str  # name under which its trials are on record
     params: Mapping[str, Any]
@@ -62,7 +62,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class PromotionDecision:
-    "Result of the promotion gate."
+    "Result of the promotion gate.\n\nParameters\n----------\npromoted : bool\nreasons : tuple[str, ...]\n    why not, one sentence for each lock; empty when promoted\nfigures : Mapping[str, float]"
 
     promoted: bool
     reasons: tuple[str, ...]  # why not, one sentence for each lock; empty when promoted
@@ -180,7 +180,7 @@ _COLUMNS = ("strategy", "params", "data", "decided", "outcome", "reasons", "figu
 
 
 class ProductionRegistry:
-    "Every decision about a strategy, and what may trade now."
+    "Every decision about a strategy, and what may trade now.\n\nParameters\n----------\npath : str | Path\n    an SQLite file, made when it is missing"
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class ProductionRegistry:
         self,
         **decision: str,  # the columns; `seal` is added here
     ) -> str:
-        "Append a decision and return the seal that ties it to all before."
+        "Append a decision and return the seal that ties it to all before.\n\nParameters\n----------\n**decision : str\n    the columns; `seal` is added here\n\nReturns\n-------\nstr"
         row = [decision.get(c, "") for c in _COLUMNS[:-1]]
         with single_transaction(self.path) as db:
             db.execute("begin immediate")
@@ -216,7 +216,7 @@ class ProductionRegistry:
         return table
 
     def current(self) -> dict[str, dict]:  # strategy → parameters
-        "Return the strategies that may trade, with their parameters."
+        "Return the strategies that may trade, with their parameters.\n\nReturns\n-------\ndict[str, dict]\n    strategy → parameters"
         settled = self.decisions().query("outcome != 'refused'")
         last = settled.groupby("strategy").tail(1)
         return {r.strategy: json.loads(r.params) for r in last.itertuples() if r.outcome == "promoted"}

@@ -53,7 +53,7 @@ OWN = "strategies"  # folder of a user's own strategies, beside settings.ini
 
 
 def strategy_names() -> dict[str, str]:  # where it comes from, by name
-    "List every strategy that has a name: shipped, in the user's own folder, brought by an installed package."
+    "List every strategy that has a name: shipped, in the user's own folder, brought by an installed package.\n\nReturns\n-------\ndict[str, str]\n    where it comes from, by name"
     shipped = [n for n in strategies.__all__ if isinstance(getattr(strategies, n), type) and issubclass(getattr(strategies, n), Strategy) and n not in _BASES]
     own = sorted(p.stem for p in Path(OWN).glob("*") if p.suffix in (".ipynb", ".py") and not p.name.startswith(("_", ".")))
     return dict.fromkeys(extension_names("strategies"), "an installed package") | dict.fromkeys(own, f"the folder {OWN}") | dict.fromkeys(shipped, "Carnet")
@@ -90,7 +90,7 @@ def find_strategy(
     text: str,  # a name, FILE or FILE:NAME
     files: bool,  # may a file be read
 ) -> Any:  # a class or a function
-    "Return the strategy that a text names."
+    "Return the strategy that a text names.\n\nParameters\n----------\ntext : str\n    a name, FILE or FILE:NAME\nfiles : bool\n    may a file be read\n\nReturns\n-------\nAny\n    a class or a function"
     path, wanted = _split_text(text)
     if not path:
         path, kind = _by_name(wanted)
@@ -130,7 +130,7 @@ def _from_file(path: Path, wanted: str) -> Any:
 def strategy_errors(
     name: str,  # of the strategy, for the message
 ) -> Iterator[None]:
-    "Turn an error in the code of a strategy into one sentence that names it, with the line."
+    "Turn an error in the code of a strategy into one sentence that names it, with the line.\n\nParameters\n----------\nname : str\n    of the strategy, for the message\n\nYields\n------\nIterator[None]"
     try:
         yield
     except TradingError:
@@ -182,7 +182,7 @@ def _package_code(module: str) -> list[tuple[str, str]]:  # file and code
 def code_digest(
     text: str,  # a name, FILE or FILE:NAME
 ) -> str:  # 24 hexadecimal characters
-    "Return a name for the code of a strategy as it stands on disk; nothing of it is run."
+    "Return a name for the code of a strategy as it stands on disk; nothing of it is run.\n\nParameters\n----------\ntext : str\n    a name, FILE or FILE:NAME\n\nReturns\n-------\nstr\n    24 hexadecimal characters"
     path, name = _split_text(text)
     if not path and (entry := find_extension("strategies", name)):
         parts = _package_code(entry.module)
@@ -202,7 +202,7 @@ def code_digest(
 def source_of(
     strategy: Any,  # a class, a strategy, or a function of the bars
 ) -> dict[str, str]:  # where, digest and what a function returns; empty for what was typed into a session and stands in no file
-    "Say where a strategy can be found again."
+    "Say where a strategy can be found again.\n\nParameters\n----------\nstrategy : Any\n    a class, a strategy, or a function of the bars\n\nReturns\n-------\ndict[str, str]\n    where, digest and what a function returns; empty for what was typed into a session and stands in no file"
     kind = strategy.function if isinstance(strategy, FunctionStrategy) else strategy
     kind = kind if isinstance(kind, type) or inspect.isfunction(kind) else type(kind)
     name, returns = kind.__qualname__, {"returns": strategy.kind} if isinstance(strategy, FunctionStrategy) else {}
@@ -232,7 +232,7 @@ def as_strategy(
     strategy: Any,  # a class, a strategy, or a function of the bars
     params: Mapping[str, Any],  # of a class or function that is no Strategy
 ) -> Strategy:
-    "Return what a sweep and a backtest understand."
+    "Return what a sweep and a backtest understand.\n\nParameters\n----------\nstrategy : Any\n    a class, a strategy, or a function of the bars\nparams : Mapping[str, Any]\n    of a class or function that is no Strategy\n\nReturns\n-------\nStrategy"
     if isinstance(strategy, Strategy):
         return strategy
     if isinstance(strategy, type):
@@ -251,7 +251,7 @@ def rebuild_strategy(
     params: Mapping[str, Any],  # all of them
     name: str = "",  # under which it was promoted, for the message
 ) -> Strategy:
-    "Make a strategy again from where it was found, unless its code has changed since."
+    "Make a strategy again from where it was found, unless its code has changed since.\n\nParameters\n----------\nsource : Mapping[str, str]\n    see `source_of`\nparams : Mapping[str, Any]\n    all of them\nname : str, default ''\n    under which it was promoted, for the message\n\nReturns\n-------\nStrategy"
     check_source(source, name)
     found = find_strategy(source["where"], True)
     return FunctionStrategy(found, source["returns"], **params) if "returns" in source else as_strategy(found, params).set_params(**params)

@@ -171,7 +171,7 @@ def sweep(
     progress: bool = True,  # show a bar when it takes longer than two seconds
     **more: Any,  # stops, targets, orders, sizes, margin and costs of holding, as in `backtest`
 ) -> pd.DataFrame:  # index: the parameters and the symbol ('all' for one account); columns: the metrics
-    "Backtest every combination of parameters on every symbol."
+    "Backtest every combination of parameters on every symbol.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nstrategy : type[Strategy] | Strategy | Callable\n    a class, one with other values set, or a function of the bars\ngrid : Mapping[str, Iterable]\n    values by parameter; all their combinations are tried\nmetrics : Iterable[str]\n    of FIGURES\nfees : float, default 0.001\n    fraction of the traded value\nslippage : float, default 0.0\n    fraction by which each fill is worse\nfixed_fees : float, default 0.0\n    quote currency per order\nmin_size : float, default 0.0\n    smallest order, units\ncash : float, default 10000.0\n    each symbol starts with this\nfill : str, default 'auto'\n    price of the next bar, see `backtest`\nshared : bool, default False\n    all symbols in one account, one result for all; False: one for each symbol\nperiods : float | None, default None\n    bars in a year; None counts those that were there per year elapsed\nengine : str, default 'auto'\n    'kernel', 'account', 'vectorbt', or 'auto': the kernel where positions are all there is, else the account\nworkers : int | None, default None\n    threads; None: one for each core\nclient : default None\n    a dask.distributed.Client: run there instead\nregister : default None\n    where the trials are counted: a TrialRegister; None: the one of the settings; False: nowhere\nfolder : str | Path | None, default None\n    where finished chunks are kept meanwhile; None: the system's temporary folder\nprogress : bool, default True\n    show a bar when it takes longer than two seconds\n**more : Any\n    stops, targets, orders, sizes, margin and costs of holding, as in `backtest`\n\nReturns\n-------\npd.DataFrame\n    index: the parameters and the symbol ('all' for one account); columns: the metrics"
     began, metrics = time.monotonic(), list(metrics)
     job = make_job(bars, strategy, grid, metrics, Costs(fees, slippage, fixed_fees, min_size, cash), fill, {"shared": shared, **more}, periods, engine)
     job = job if register is False else replace(job, cells=Cells.of(bars.index))
@@ -267,7 +267,7 @@ def variation_worth(
     job: Job,
     cells: Cells,
 ) -> tuple[np.ndarray, float]:  # variations × cells: worth of all symbols together at the end of each cell; worth at the beginning
-    "Run every variation and return what became of the whole account."
+    "Run every variation and return what became of the whole account.\n\nParameters\n----------\njob : Job\ncells : Cells\n\nReturns\n-------\ntuple[np.ndarray, float]\n    variations × cells: worth of all symbols together at the end of each cell; worth at the beginning"
     job = replace(job, cells=cells)
     worth = np.zeros((len(job.grid.valid), cells.count))
     for symbol, lo, hi in make_chunks(job):
@@ -281,7 +281,7 @@ def count_variations(
     cells: Cells,
     register=None,  # a TrialRegister; None: the one of the settings
 ) -> None:
-    "Write every variation down with what the whole account earned."
+    "Write every variation down with what the whole account earned.\n\nParameters\n----------\njob : Job\nsketches : np.ndarray\n    variations × cells\ncells : Cells\nregister : default None\n    a TrialRegister; None: the one of the settings"
     deviation = sketches.std(axis=1)
     ratio = np.where(deviation > 0, sketches.mean(axis=1) / np.where(deviation > 0, deviation, 1), np.nan) * np.sqrt(cells.count / len(job.bars))
     packed = np.zeros((len(sketches), 1, packed_width(cells) * 8), np.int8)

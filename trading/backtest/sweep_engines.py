@@ -41,7 +41,7 @@ def run_fast(
     lo: int,  # first combination
     hi: int,  # one past the last
 ) -> tuple[np.ndarray, np.ndarray]:  # combinations × FIGURES; combinations × cells: worth at the end of each
-    "Run a chunk of combinations on one symbol through the kernel."
+    "Run a chunk of combinations on one symbol through the kernel.\n\nParameters\n----------\njob : Job\nsymbol : str\nlo : int\n    first combination\nhi : int\n    one past the last\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray]\n    combinations × FIGURES; combinations × cells: worth at the end of each"
     from trading.backtest.fast_kernel import run_variations
 
     rule, prepare = _compiled(job.strategy)
@@ -86,7 +86,7 @@ def run_plain(
     lo: int,  # first combination
     hi: int,  # one past the last
 ) -> tuple[np.ndarray, np.ndarray]:  # combinations × symbols × FIGURES; and × cells: worth at the end of each
-    "Run a chunk of positions that Python made through the kernel; what turns out to be events goes through the account."
+    "Run a chunk of positions that Python made through the kernel; what turns out to be events goes through the account.\n\nParameters\n----------\njob : Job\nlo : int\n    first combination\nhi : int\n    one past the last\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray]\n    combinations × symbols × FIGURES; and × cells: worth at the end of each"
     from trading.backtest.fast_kernel import run_positions
 
     symbols, out, events = symbols_of(job.bars), np.empty((hi - lo, len(symbols := symbols_of(job.bars)), len(FIGURES))), []
@@ -128,7 +128,7 @@ def run_accounts(
     lo: int,  # first combination
     hi: int,  # one past the last
 ) -> tuple[np.ndarray, np.ndarray]:  # combinations × symbols (or one for all) × FIGURES; and × cells
-    "Run a chunk through the account of `backtest`."
+    "Run a chunk through the account of `backtest`.\n\nParameters\n----------\njob : Job\nlo : int\n    first combination\nhi : int\n    one past the last\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray]\n    combinations × symbols (or one for all) × FIGURES; and × cells"
     market, together, out, worth, last = make_market(job.bars, job.fill, job.account.negative_prices), job.symbols == ["all"], [], [], None
     for params in job.grid.each(lo, hi):
         own, rules = split_params(job.strategy, params)
@@ -166,7 +166,7 @@ def key_figures(
     cash: float,  # that each purse began with
     periods: float,  # bars in a year
 ) -> np.ndarray:  # columns × FIGURES
-    "Compute the key figures of many purses at once."
+    "Compute the key figures of many purses at once.\n\nParameters\n----------\nfills : EngineFills\n    one purse for each column\nclose : pd.DataFrame\n    time × column\ncash : float\n    that each purse began with\nperiods : float\n    bars in a year\n\nReturns\n-------\nnp.ndarray\n    columns × FIGURES"
     value = fills.value.to_numpy(copy=True)
     ruined = np.maximum.accumulate(value <= 0, axis=0)
     value[ruined] = 0.0
@@ -211,7 +211,7 @@ def run_vectorbt(
     lo: int,  # first combination
     hi: int,  # one past the last
 ) -> tuple[np.ndarray, np.ndarray]:  # combinations × symbols × FIGURES; and × cells
-    "Run a chunk of positions through vectorbt, all symbols at once."
+    "Run a chunk of positions through vectorbt, all symbols at once.\n\nParameters\n----------\njob : Job\nlo : int\n    first combination\nhi : int\n    one past the last\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray]\n    combinations × symbols × FIGURES; and × cells"
     symbols = symbols_of(job.bars)
     variants: list[Any] = [copy.copy(job.strategy).set_params(**params) for params in job.grid.each(lo, hi)]
     turns = [next_bar(check_signals(v.signals(job.bars), job.bars), job.price) for v in variants]

@@ -60,7 +60,7 @@ def last_scheduled(
     zone: str,  # its time zone
     before: datetime,  # UTC
 ) -> datetime:  # UTC
-    "Return the last moment before a time that a cron line names."
+    "Return the last moment before a time that a cron line names.\n\nParameters\n----------\nline : str\n    cron line\nzone : str\n    its time zone\nbefore : datetime\n    UTC\n\nReturns\n-------\ndatetime\n    UTC"
     from zoneinfo import ZoneInfo
 
     from cronsim import CronSim

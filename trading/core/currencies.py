@@ -18,7 +18,7 @@ from .errors import BadInput, MissingData
 def quote_currency(
     symbol: str,  # 'USD/JPY', 'USD-JPY', 'BTC/USDT:USDT', 'AAPL'
 ) -> str:  # 'JPY'; empty: the symbol does not say, it is the account's own
-    "Return the currency that a symbol's price is counted in."
+    "Return the currency that a symbol's price is counted in.\n\nParameters\n----------\nsymbol : str\n    'USD/JPY', 'USD-JPY', 'BTC/USDT:USDT', 'AAPL'\n\nReturns\n-------\nstr\n    'JPY'; empty: the symbol does not say, it is the account's own"
     pair = symbol.partition(":")[0].replace("-", "/")
     return pair.partition("/")[2]
 
@@ -32,7 +32,7 @@ def conversion_rates(
     index: pd.DatetimeIndex,  # moments, UTC, ascending
     pairs: pd.DataFrame | None = None,  # time × pair ('EUR/USD': dollars for one euro), known at these times; None: the ECB's reference rates
 ) -> pd.DataFrame:  # time × currency: units of `base` for one unit
-    "Return what one unit of each currency was worth, by the newest rate known at each moment: directly, the other way round, or through a third currency."
+    "Return what one unit of each currency was worth, by the newest rate known at each moment: directly, the other way round, or through a third currency.\n\nParameters\n----------\ncurrencies : Iterable[str]\n    whose value is asked for\nbase : str\n    what it is asked in: the currency of the account\nindex : pd.DatetimeIndex\n    moments, UTC, ascending\npairs : pd.DataFrame | None, default None\n    time × pair ('EUR/USD': dollars for one euro), known at these times; None: the ECB's reference rates\n\nReturns\n-------\npd.DataFrame\n    time × currency: units of `base` for one unit"
     known = reference_rates() if pairs is None else pairs.rename(columns=lambda p: p.replace("-", "/"))
     check_index(known, "rates")
     if (known <= 0).any(axis=None):
@@ -47,7 +47,7 @@ def rate_series(
     base: str,  # what it is asked in
     pairs: pd.DataFrame | None = None,  # time × pair, known at these times; None: the ECB's reference rates
 ) -> pd.Series:  # by the moment at which it was known: units of `base` for one unit
-    "Return every rate of a currency that is known, directly, the other way round, or through a third one."
+    "Return every rate of a currency that is known, directly, the other way round, or through a third one.\n\nParameters\n----------\ncurrency : str\n    whose value is asked for\nbase : str\n    what it is asked in\npairs : pd.DataFrame | None, default None\n    time × pair, known at these times; None: the ECB's reference rates\n\nReturns\n-------\npd.Series\n    by the moment at which it was known: units of `base` for one unit"
     known, source = (reference_rates(), "the ECB's reference rates") if pairs is None else (pairs.rename(columns=lambda p: p.replace("-", "/")), "the rates that were given")
     every = {p: known[p] for p in known.columns} | {"/".join(p.split("/")[::-1]): 1 / known[p] for p in known.columns}
     rate = _pair(currency, base, every, source)
@@ -55,7 +55,7 @@ def rate_series(
 
 
 def reference_rates() -> pd.DataFrame:  # time × pair such as 'EUR/USD'
-    "Return the ECB's reference rates as they become known: those of a day at its end in UTC."
+    "Return the ECB's reference rates as they become known: those of a day at its end in UTC.\n\nReturns\n-------\npd.DataFrame\n    time × pair such as 'EUR/USD'"
     from trading.core.datasets import sample_bars
 
     rates = sample_bars("fx")["close"]

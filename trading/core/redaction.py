@@ -34,7 +34,7 @@ _CREDENTIAL = re.compile(r"[A-Za-z0-9+/=_.-]{16,}")
 def is_secret_name(
     name: str,  # of a field, a header, a parameter or a variable
 ) -> bool:
-    "Tell whether a value of that name must not be shown."
+    "Tell whether a value of that name must not be shown.\n\nParameters\n----------\nname : str\n    of a field, a header, a parameter or a variable\n\nReturns\n-------\nbool"
     return bool(_NAME.search(name))
 
 # %% ../../nbs/00_core/50_redaction.ipynb #b3669cb3
@@ -67,7 +67,7 @@ def mask_looks(
     text: str,
     code: bool = False,  # in source code a value is secret when it stands in quotes; anything else is the name of something
 ) -> str:
-    "Mask what looks like a secret in a running text."
+    "Mask what looks like a secret in a running text.\n\nParameters\n----------\ntext : str\ncode : bool, default False\n    in source code a value is secret when it stands in quotes; anything else is the name of something\n\nReturns\n-------\nstr"
     text = mask_shapes(text)
     low = text.lower()
     if not any(hint in low for hint in _ANY):
@@ -207,7 +207,7 @@ def redact(
     value: Any,  # of any kind
     secrets: Iterable[str] = (),  # known besides those of the process
 ) -> Any:  # of the same shape
-    "Return the value with its secrets replaced by `***`."
+    "Return the value with its secrets replaced by `***`.\n\nParameters\n----------\nvalue : Any\n    of any kind\nsecrets : Iterable[str], default ()\n    known besides those of the process\n\nReturns\n-------\nAny\n    of the same shape"
     return _walk(value, SecretPattern(secrets) if secrets else None, (), False)
 
 
@@ -301,7 +301,7 @@ def _walk_object(value: Any, extra: SecretPattern | None) -> Any:
 def redact_notebook(
     notebook: Mapping[str, Any],  # as JSON
 ) -> dict[str, Any]:
-    "Return a notebook without secrets in sources, outputs, errors and parameters."
+    "Return a notebook without secrets in sources, outputs, errors and parameters.\n\nParameters\n----------\nnotebook : Mapping[str, Any]\n    as JSON\n\nReturns\n-------\ndict[str, Any]"
     clean = dict(notebook)
     clean["metadata"] = redact(notebook.get("metadata", {}))
     clean["cells"] = [dict(cell) | {"source": _redact_lines(cell.get("source", ""), code=True), "metadata": redact(cell.get("metadata", {}))}

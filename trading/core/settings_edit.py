@@ -26,7 +26,7 @@ def change_text(
     changes: Mapping[str, Any],  # 'section.name' → value; None: back to the default
     profile: str | None = None,  # change the value for this profile only
 ) -> str:
-    "Return the text with some values changed and everything else as it was."
+    "Return the text with some values changed and everything else as it was.\n\nParameters\n----------\ntext : str\n    of a settings file\nchanges : Mapping[str, Any]\n    'section.name' → value; None: back to the default\nprofile : str | None, default None\n    change the value for this profile only\n\nReturns\n-------\nstr"
     lines = text.splitlines()
     for place, value in changes.items():
         section, dot, name = place.partition(".")
@@ -59,7 +59,7 @@ def check_text(
     file: Path,  # where it is going to stand
     environ: Mapping[str, str] | None = None,
 ) -> dict[str, Settings]:  # profile → what would be in force
-    "Validate a whole settings file, or say what is wrong and where."
+    "Validate a whole settings file, or say what is wrong and where.\n\nParameters\n----------\ntext : str\nfile : Path\n    where it is going to stand\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\ndict[str, Settings]\n    profile → what would be in force"
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def differences(
     old: Mapping[str, Settings],  # by profile
     new: Mapping[str, Settings],
 ) -> list[dict[str, Any]]:  # profile, setting, old, new; a value that changes in every profile is told once
-    "List what is set otherwise."
+    "List what is set otherwise.\n\nParameters\n----------\nold : Mapping[str, Settings]\n    by profile\nnew : Mapping[str, Settings]\n\nReturns\n-------\nlist[dict[str, Any]]\n    profile, setting, old, new; a value that changes in every profile is told once"
     found: dict[tuple[str, str, str], list[str]] = {}
     for profile in new:
         before = old[profile].model_dump(mode="json") if profile in old else {s: {} for s in SETTINGS_SECTIONS}
@@ -102,7 +102,7 @@ def apply_settings(
     former: str | None = None,  # the text that the change began from; None: whatever stands there
     environ: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:  # changes, hash and hash before by profile, what needs a restart, and where the former version is
-    "Put new settings in force from the next run on, or change nothing."
+    "Put new settings in force from the next run on, or change nothing.\n\nParameters\n----------\ntext : str\n    the whole new file\nfile : Path\n    the user's settings.ini; made when it does not exist\nnow : datetime\n    UTC; names the kept version\nformer : str | None, default None\n    the text that the change began from; None: whatever stands there\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\ndict[str, Any]\n    changes, hash and hash before by profile, what needs a restart, and where the former version is"
     from filelock import FileLock, Timeout
 
     file = Path(file)
@@ -150,6 +150,6 @@ def apply_changes(
     profile: str | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    "Change some values of the user's file, all of them or none."
+    "Change some values of the user's file, all of them or none.\n\nParameters\n----------\nfile : Path\nchanges : Mapping[str, Any]\n    'section.name' → value; None: back to the default\nnow : datetime\n    UTC\nprofile : str | None, default None\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\ndict[str, Any]"
     text = Path(file).read_text(encoding="utf-8-sig") if Path(file).exists() else ""
     return apply_settings(change_text(text, changes, profile), file, now, text, environ)

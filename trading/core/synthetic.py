@@ -19,7 +19,7 @@ from .errors import BadInput
 # %% ../../nbs/00_core/55_synthetic.ipynb #c58c12c9
 @dataclass(frozen=True)
 class StylizedFacts:
-    "What a scenario takes from the real market; the defaults are measured on the sample data below."
+    "What a scenario takes from the real market; the defaults are measured on the sample data below.\n\nParameters\n----------\nvolatility : float, default 0.0184\n    standard deviation of a day's log return\ntail : float, default 5.0\n    degrees of freedom of Student's t, for the market as a whole\nown_tail : float, default 3.3\n    the same for what happens to one symbol alone\nshock : float, default 0.1\n    GARCH alpha: the part of today's shock in tomorrow's variance\nmemory : float, default 0.89\n    GARCH beta: the part of today's variance in tomorrow's\ncorrelation : float, default 0.3\n    mean between two symbols\novernight : float, default 0.25\n    part of a day's variance between close and open\ndrift : float, default 0.0003\n    mean log return of a day"
 
     volatility: float = 0.0184  # standard deviation of a day's log return
     tail: float = 5.0  # degrees of freedom of Student's t, for the market as a whole
@@ -143,7 +143,7 @@ def scenario(
     start: str = "2020-01-06",  # open time of the first bar, UTC
     moments: StylizedFacts = StylizedFacts(),  # what the market is like
 ) -> pd.DataFrame:  # bars, time × (field, symbol); `attrs["events"]` lists (first bar, last bar) of each event
-    "Return a made-up market in which something happens."
+    "Return a made-up market in which something happens.\n\nParameters\n----------\nkind : ScenarioKind\nsymbols : int | tuple[str, ...], default 4\n    how many, or their names\nbars : int, default 1000\n    how many bars, at least 20\nseed : int, default 0\n    the same seed gives the same bars\ntimeframe : str, default '1d'\nstart : str, default '2020-01-06'\n    open time of the first bar, UTC\nmoments : StylizedFacts, default StylizedFacts()\n    what the market is like\n\nReturns\n-------\npd.DataFrame\n    bars, time × (field, symbol); `attrs[\"events\"]` lists (first bar, last bar) of each event"
     if kind not in _KINDS:
         raise BadInput(f"the scenario {kind!r} is unknown; choose one of {', '.join(_KINDS)}")
     names = tuple(f"SIM{i + 1}" for i in range(symbols)) if isinstance(symbols, int) else tuple(symbols)

@@ -58,7 +58,7 @@ def span(
     name: str,  # for example 'stage 20_forecast'
     **attributes: Any,  # few and short; secrets are masked
 ) -> Iterator[Any]:  # the span, or None when nobody listens
-    "Trace a piece of work, when somebody listens."
+    "Trace a piece of work, when somebody listens.\n\nParameters\n----------\nname : str\n    for example 'stage 20_forecast'\n**attributes : Any\n    few and short; secrets are masked\n\nYields\n------\nIterator[Any]\n    the span, or None when nobody listens"
     if not tracing():
         yield None
         return
@@ -75,7 +75,7 @@ def span(
 
 
 def traceparent() -> str:  # empty when nothing is traced
-    "Return the place in the tree that a process started from here should have."
+    "Return the place in the tree that a process started from here should have.\n\nReturns\n-------\nstr\n    empty when nothing is traced"
     if not tracing():
         return ""
     from opentelemetry import trace

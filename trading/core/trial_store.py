@@ -27,7 +27,7 @@ from .sqlite import open_database, transaction
 # %% ../../nbs/00_core/46_trial_store.ipynb #306d962b
 @dataclass(frozen=True)
 class Cells:
-    "Equal stretches of time, counted from 1970."
+    "Equal stretches of time, counted from 1970.\n\nParameters\n----------\nexponent : int\n    each lasts 2 ** exponent seconds\nfirst : int\n    number of the first\ncount : int"
 
     exponent: int  # each lasts 2 ** exponent seconds
     first: int  # number of the first
@@ -44,7 +44,7 @@ class Cells:
         self,
         index: pd.DatetimeIndex,
     ) -> np.ndarray:  # by cell: position of the last bar that opens in it or before; -1: none yet
-        "Return where each cell ends in an index."
+        "Return where each cell ends in an index.\n\nParameters\n----------\nindex : pd.DatetimeIndex\n\nReturns\n-------\nnp.ndarray\n    by cell: position of the last bar that opens in it or before; -1: none yet"
         ends = (self.first + 1 + np.arange(self.count, dtype=np.int64)) << self.exponent
         return np.searchsorted(index.as_unit("s").asi8, ends, side="left") - 1
 
@@ -54,7 +54,7 @@ class Cells:
         other: "Cells",
         shift: int = 0,  # seconds to add to the other's time
     ) -> np.ndarray:  # trials × cells of this calendar, float32
-        "Bring sketches onto this calendar: finer cells are added up, coarser ones spread out, what lies outside is left out."
+        "Bring sketches onto this calendar: finer cells are added up, coarser ones spread out, what lies outside is left out.\n\nParameters\n----------\nsketch : np.ndarray\n    trials × cells of another calendar\nother : 'Cells'\nshift : int, default 0\n    seconds to add to the other's time\n\nReturns\n-------\nnp.ndarray\n    trials × cells of this calendar, float32"
         times = ((other.first + np.arange(other.count)) << other.exponent) + shift
         if other.exponent <= self.exponent:
             to = ((times + (1 << other.exponent) // 2) >> self.exponent) - self.first
@@ -76,7 +76,7 @@ def sketch_values(
     values: np.ndarray,  # trials × cells: worth at the end of each cell
     begin: float,  # worth before the first
 ) -> np.ndarray:  # trials × cells, int8
-    "Return the sketches of some histories of worth."
+    "Return the sketches of some histories of worth.\n\nParameters\n----------\nvalues : np.ndarray\n    trials × cells: worth at the end of each cell\nbegin : float\n    worth before the first\n\nReturns\n-------\nnp.ndarray\n    trials × cells, int8"
     values, out = np.asarray(values, dtype=np.float64), np.empty(np.shape(values), np.int8)
     grown = np.empty((min(len(values), 512), values.shape[1]))  # some at a time: what fits into the cache of a core
     for lo in range(0, len(values), 512):
@@ -99,7 +99,7 @@ def sketch_returns(
     returns: pd.Series | pd.DataFrame,  # simple returns per bar, one column per trial
     cells: Cells | None = None,  # None: those of the index
 ) -> tuple[np.ndarray, Cells]:  # trials × cells, int8; the calendar
-    "Return the sketches of simple returns per bar."
+    "Return the sketches of simple returns per bar.\n\nParameters\n----------\nreturns : pd.Series | pd.DataFrame\n    simple returns per bar, one column per trial\ncells : Cells | None, default None\n    None: those of the index\n\nReturns\n-------\ntuple[np.ndarray, Cells]\n    trials × cells, int8; the calendar"
     table = returns.to_frame() if isinstance(returns, pd.Series) else returns
     cells = cells or Cells.of(table.index)
     worth = np.vstack([np.ones(table.shape[1]), np.cumprod(1 + np.nan_to_num(table.to_numpy(float)), axis=0)])
@@ -113,7 +113,7 @@ def data_words(
     close: np.ndarray,  # closes of one symbol, missing ones left out
     seconds: np.ndarray,  # open time of each
 ) -> np.ndarray:  # (word, seconds) of the smallest words, uint64 and int64 side by side
-    "Return what a price series is known by."
+    "Return what a price series is known by.\n\nParameters\n----------\nclose : np.ndarray\n    closes of one symbol, missing ones left out\nseconds : np.ndarray\n    open time of each\n\nReturns\n-------\nnp.ndarray\n    (word, seconds) of the smallest words, uint64 and int64 side by side"
     n = len(close) - 1
     if n < _WIDTH + 3:
         return np.empty((0, 2), np.int64)
@@ -136,7 +136,7 @@ def shift_between(
     one: np.ndarray,  # of `data_words`
     other: np.ndarray,
 ) -> int | None:  # seconds to add to the other's time; None: not the same series
-    "Say whether two series have stretches in common, and how far apart in time."
+    "Say whether two series have stretches in common, and how far apart in time.\n\nParameters\n----------\none : np.ndarray\n    of `data_words`\nother : np.ndarray\n\nReturns\n-------\nint | None\n    seconds to add to the other's time; None: not the same series"
     if not len(one) or not len(other):
         return None
     _, a, b = np.intersect1d(one[:, 0], other[:, 0], return_indices=True)
@@ -172,7 +172,7 @@ def canonical_value(value: Any) -> Any:
 def variation_text(
     params: Mapping[str, Any],  # the strategy's parameters
 ) -> str:
-    "Return the parameters as canonical JSON."
+    "Return the parameters as canonical JSON.\n\nParameters\n----------\nparams : Mapping[str, Any]\n    the strategy's parameters\n\nReturns\n-------\nstr"
     return json.dumps(canonical_value(params), separators=(",", ":"))
 
 
@@ -186,7 +186,7 @@ def variation_keys(
     values: list[list],  # of each parameter
     codes: list[np.ndarray],  # of each parameter: which value each variation has
 ) -> np.ndarray:  # uint64
-    "Name each variation of a search by code and parameters."
+    "Name each variation of a search by code and parameters.\n\nParameters\n----------\ncode : str\n    identity of the strategy, costs and stops\nnames : list[str]\n    of the parameters\nvalues : list[list]\n    of each parameter\ncodes : list[np.ndarray]\n    of each parameter: which value each variation has\n\nReturns\n-------\nnp.ndarray\n    uint64"
     keys = np.full(len(codes[0]) if codes else 1, np.uint64(_number(code)))
     for name, listed, code_ in sorted(zip(names, values, codes, strict=True), key=lambda x: x[0]):
         part = np.array([_number(f'{name}={json.dumps(canonical_value(v))}') for v in listed], np.uint64)
@@ -195,7 +195,7 @@ def variation_keys(
 
 # %% ../../nbs/00_core/46_trial_store.ipynb #4999b412
 class TrialStore:
-    "The file of trials: searches go in, and come out by the data that they were made on."
+    "The file of trials: searches go in, and come out by the data that they were made on.\n\nParameters\n----------\npath : str | Path\n    an SQLite file, made when it is missing"
 
     def __init__(
         self,
@@ -221,7 +221,7 @@ class TrialStore:
         cells: Cells | None = None,
         kind: str = "returns",  # or 'score', for trials that earn nothing by themselves
     ) -> None:
-        "Write the trials of one search down; the same search replaces itself."
+        "Write the trials of one search down; the same search replaces itself.\n\nParameters\n----------\nstrategy : str\n    name, for people\ndata : str | pd.DataFrame\n    bars, or their fingerprint\nkeys : np.ndarray\n    uint64, one per trial\nparams : dict\n    how the variations are written out, see `written_params`\nsharpe : np.ndarray | None, default None\n    per bar\nsketch : np.ndarray | None, default None\n    trials × cells, int8\ncells : Cells | None, default None\nkind : str, default 'returns'\n    or 'score', for trials that earn nothing by themselves"
         if not strategy:
             raise BadInput("a trial needs the name of its strategy")
         name = self.dataset(data)
@@ -254,7 +254,7 @@ class TrialStore:
         self,
         data: str | pd.DataFrame,
     ) -> list[tuple[str, int]]:  # fingerprint, seconds to add to its time
-        "Return the data sets of the same time frame that share a symbol and a time with this one, or its moves, itself included."
+        "Return the data sets of the same time frame that share a symbol and a time with this one, or its moves, itself included.\n\nParameters\n----------\ndata : str | pd.DataFrame\n\nReturns\n-------\nlist[tuple[str, int]]\n    fingerprint, seconds to add to its time"
         with closing(self.open()) as db:
             if isinstance(data, str):
                 row = db.execute("SELECT first, last, frame, symbols, words FROM datasets WHERE data = ?", (data,)).fetchone()
@@ -279,7 +279,7 @@ class TrialStore:
         names: list[str],  # of data sets
         sketches: bool = True,
     ) -> Iterator[dict]:  # in the order in which they were made
-        "Yield what was tried on some data sets."
+        "Yield what was tried on some data sets.\n\nParameters\n----------\nnames : list[str]\n    of data sets\nsketches : bool, default True\n\nYields\n------\nIterator[dict]\n    in the order in which they were made"
         columns = "id, data, strategy, kind, count, params, keys, sharpe, exponent, first, cells" + (", sketch" if sketches else "")
         with closing(self.open()) as db:
             marks = ", ".join("?" * len(names))
@@ -291,7 +291,7 @@ class TrialStore:
         search: dict,  # of `searches`
         rows: int = 10_000,
     ) -> Iterator[np.ndarray]:  # trials × cells, int8
-        "Yield the sketches of one search, some at a time, so that a million do not have to be held."
+        "Yield the sketches of one search, some at a time, so that a million do not have to be held.\n\nParameters\n----------\nsearch : dict\n    of `searches`\nrows : int, default 10000\n\nYields\n------\nIterator[np.ndarray]\n    trials × cells, int8"
         with closing(self.open()) as db, db.blobopen("searches", "sketch", search["id"], readonly=True) as blob:
             while part := blob.read(rows * search["cells"]):
                 yield np.frombuffer(part, np.int8).reshape(-1, search["cells"])
@@ -300,7 +300,7 @@ class TrialStore:
 def describe_data(
     bars: pd.DataFrame,  # time × (field, symbol)
 ) -> tuple[int, int, float, list[str], np.ndarray]:  # first and last second, usual seconds between bars, symbols, words
-    "Say what bars are known by."
+    "Say what bars are known by.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\n\nReturns\n-------\ntuple[int, int, float, list[str], np.ndarray]\n    first and last second, usual seconds between bars, symbols, words"
     check_bars(bars, need=(), negative=True)
     seconds = bars.index.as_unit("s").asi8
     frame = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 86400.0
@@ -317,7 +317,7 @@ def written_params(
     params: dict,  # of a search: {'texts': […]}, or {'grid': values by name, 'valid': positions or None}
     count: int,
 ) -> list[str]:
-    "Write out the variations of a search as canonical JSON."
+    "Write out the variations of a search as canonical JSON.\n\nParameters\n----------\nparams : dict\n    of a search: {'texts': […]}, or {'grid': values by name, 'valid': positions or None}\ncount : int\n\nReturns\n-------\nlist[str]"
     lo = params.get("from", 0)
     if "texts" in params:
         return params["texts"][lo : lo + count]
@@ -337,7 +337,7 @@ def count_trial(
     code: str,  # identity of the code, parameters, costs and stops
     returns: pd.Series | None = None,  # simple returns per bar
 ) -> bool:  # False: not counted, because somebody said so
-    "Write one trial down with what it earned."
+    "Write one trial down with what it earned.\n\nParameters\n----------\nregister : Any\n    a TrialStore, something with one as `store`, None for that of the settings, or False\nstrategy : str\n    name, for people\nparams : Mapping[str, Any]\n    for people\ndata : str | pd.DataFrame\n    bars, or their fingerprint\ncode : str\n    identity of the code, parameters, costs and stops\nreturns : pd.Series | None, default None\n    simple returns per bar\n\nReturns\n-------\nbool\n    False: not counted, because somebody said so"
     if register is False:
         return False
     store = default_store() if register is None else getattr(register, "store", register)

@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "screens_analysis": ["SHARES", "RATIOS", "forecasts_screen", "performance_screen", "risk_screen"],
     "screens_books": ["SHOWN", "books_screen"],
     "screens_market": ["markets_screen"],
+    "screens_research": ["research_screen"],
     "screens_settings": ["settings_screen"],
     "screens_system": ["TONES", "FACTS", "FRACTIONS", "runs_screen", "alerts_screen", "health_screen", "learning_screen"],
     "screens_trading": [
@@ -31,5 +32,5 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
 }, modules=[
     "actions", "app", "charts", "components", "layout", "screens_activity", "screens_analysis", "screens_books", "screens_market",
-    "screens_settings", "screens_system", "screens_trading",
+    "screens_research", "screens_settings", "screens_system", "screens_trading",
 ])

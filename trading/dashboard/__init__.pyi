@@ -8,6 +8,7 @@ from . import screens_activity as screens_activity
 from . import screens_analysis as screens_analysis
 from . import screens_books as screens_books
 from . import screens_market as screens_market
+from . import screens_research as screens_research
 from . import screens_settings as screens_settings
 from . import screens_system as screens_system
 from . import screens_trading as screens_trading
@@ -20,6 +21,7 @@ from .screens_activity import QUIET as QUIET, loop_state as loop_state, loop_par
 from .screens_analysis import SHARES as SHARES, RATIOS as RATIOS, forecasts_screen as forecasts_screen, performance_screen as performance_screen, risk_screen as risk_screen
 from .screens_books import SHOWN as SHOWN, books_screen as books_screen
 from .screens_market import markets_screen as markets_screen
+from .screens_research import research_screen as research_screen
 from .screens_settings import settings_screen as settings_screen
 from .screens_system import TONES as TONES, FACTS as FACTS, FRACTIONS as FRACTIONS, runs_screen as runs_screen, alerts_screen as alerts_screen, health_screen as health_screen, learning_screen as learning_screen
 from .screens_trading import TITLES as TITLES, report_data as report_data, utc_text as utc_text, utc_cell as utc_cell, read_artefact as read_artefact, today_screen as today_screen, awaits_approval as awaits_approval, series as series, holdings_screen as holdings_screen, newer_quotes as newer_quotes, quotes_state as quotes_state, orders_screen as orders_screen

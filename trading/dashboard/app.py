@@ -103,7 +103,7 @@ class PageUpdates:
 
     def stamp(self) -> tuple:
         "Return what changes when something may have to be shown anew."
-        return (*data_state(self.place), activity_state(self.place) if self.at in ("activity", "today") else (), quotes_state(self.place) if self.at in ("holdings", "markets") else ())
+        return (*data_state(self.place), activity_state(self.place) if self.at in ("activity", "today", "research") else (), quotes_state(self.place) if self.at in ("holdings", "markets") else ())
 
     async def fill(self, who: Viewer, at: str) -> None:
         "Send the sections of a screen one by one as they are ready; no update runs meanwhile."

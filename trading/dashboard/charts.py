@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..core.errors import BadInput
 from .components import Viewer
+from ..services.backtest_control import backtest_result
 from ..services.order_control import working_orders
 from ..services.queries_analytics import history
 from ..services.queries_trading import price_history, symbol_marks
@@ -153,11 +154,11 @@ def levels_of(place: Workspace, profile: str | None, symbol: str) -> list[tuple[
 def draw_chart(
     place: Workspace,
     who: Viewer,
-    asked: Mapping,  # of: 'symbol' with symbol and bars, or 'equity'
+    asked: Mapping,  # of: 'symbol' with symbol and bars, 'equity', or 'backtest' with tests
     dark: bool,
     wide: bool,
 ) -> dict[str, Any]:  # JSON for Bokeh in the browser
-    "Draw the chart that a page asks for.\n\nParameters\n----------\nplace : Workspace\nwho : Viewer\nasked : Mapping\n    of: 'symbol' with symbol and bars, or 'equity'\ndark : bool\nwide : bool\n\nReturns\n-------\ndict[str, Any]\n    JSON for Bokeh in the browser"
+    "Draw the chart that a page asks for.\n\nParameters\n----------\nplace : Workspace\nwho : Viewer\nasked : Mapping\n    of: 'symbol' with symbol and bars, 'equity', or 'backtest' with tests\ndark : bool\nwide : bool\n\nReturns\n-------\ndict[str, Any]\n    JSON for Bokeh in the browser"
     from bokeh.embed import json_item
 
     from trading.core.bars import bar_length
@@ -173,6 +174,10 @@ def draw_chart(
         items = history(place, who.profile)["items"]
         beside = [(i["timestamp"], i["benchmark"]) for i in items if i.get("benchmark") is not None]
         made = line_chart({"account": [(i["timestamp"], i["equity"]) for i in items]} | ({"benchmark": beside} if beside else {}), dark=dark, wide=wide)
+    elif asked.get("of") == "backtest":
+        found = [backtest_result(place, str(name)) for name in asked.get("tests", ())][:4]
+        names = [f"{n + 1}. {r['name']}" if len(found) > 1 else r["name"] for n, r in enumerate(found)]
+        made = line_chart({name: r["equity"] for name, r in zip(names, found, strict=True)} | ({"held equally": found[0]["benchmark"]} if found else {}), dark=dark, wide=wide)
     else:
         raise BadInput("there is no such chart; load the page again")
     return dict(json_item(made))

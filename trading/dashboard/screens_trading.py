@@ -22,6 +22,7 @@ from ..report.risk_sections import RiskContext, margin_parts
 from ..report.sections import ALERT_TONES, SAME_LEVEL, ReportData, figure, orders_table, table
 from ..core.svg_charts import bar_chart
 from ..services.jobs import jobs
+from ..services.loop_control import trading_loops
 from ..services.order_control import working_orders
 from ..services.queries_analytics import history
 from ..services.queries_trading import fills, orders, plan
@@ -61,12 +62,24 @@ def today_screen(place: Workspace, who: Viewer) -> list[PageSection]:
     now = stages(place, who.profile)
     said = run(place, now["run"])["summary"] if now["run"] else {"sentences": [], "attention": [], "missing": ""}
     story = ("story", said["sentences"]) if said["sentences"] else ("missing", "This is known when a run has come to its report.")
+    looping = next((o for o in trading_loops(place)["items"] if o.get("profile") == (who.profile or current_settings(place).run.profile)), None)
     return [
+        *([PageSection("loop", "Trading loop", _loop_line(looping))] if looping else []),
         PageSection("run", "Daily run", _run(place, who, now)),
         PageSection("worth", "Account", [_figures(place, who), *_equity_chart(place, who)]),
         PageSection("person", "Action required", _attention(said, now["status"] == "waiting"), "Most urgent first."),
         PageSection("story", "What happened", [story]),
     ]
+
+
+def _loop_line(loop: Mapping) -> Parts:
+    "Say in a line how the trading loop stands; the screen on activity has the rest."
+    state = f"ended: {loop['ended']}" if loop.get("ended") else f"looks next at {utc_cell(loop['next'])} UTC" if loop.get("next") else "is starting"
+    last, problems = loop.get("last") or {}, loop.get("problems") or []
+    done = f" Last decision {utc_cell(last['as_of'])} UTC: {plural(last['actions'], 'order')}, {last['filled']} filled." if last else ""
+    wrong = f" {sentence(plural(loop['missed'], 'close'))} missed." if loop.get("missed") else ""
+    parts: Parts = [("line", [link(f"The loop of {loop['profile']}", at="activity"), f"{state}.{done}{wrong}"])]
+    return [*parts, ("tasks", [{"tag": "Problem", "kind": "bad", "text": f"{utc_cell(problems[-1][0])} UTC: {problems[-1][1]}"}])] if problems else parts
 
 
 _RUN_STATES = {"failed": "has failed", "pending": "is about to start", "waiting": "is waiting for approval", "done": "is done"}
@@ -93,7 +106,7 @@ def _run(place: Workspace, who: Viewer, now: Mapping) -> Parts:
         parts.append(("line", [link(now["run"], at="runs", run=now["run"]), f"{state}. Data known by {utc_text(now['as_of'])}."]))
         parts += [steps(now["stages"]), *([("error", now["error"])] if now["error"] else [])]
     else:
-        parts.append(("missing", now["missing"]))
+        parts.append(("missing", sentence(now["missing"]) + "."))
     pending = [] if running else _pending_plan(place, who)
     return [*parts, *pending, *(_run_actions(now, running, bool(pending)) if who.may("trader") else [])]
 

@@ -18,7 +18,7 @@ from .delta_store import BarStore
 
 
 class StoredSource:
-    "Bars that were imported from files."
+    "Bars that were imported from files.\n\nParameters\n----------\nstore : BarStore\nas_of : datetime | None, default None\n    pretend that it is now this time, UTC; None: everything is known"
 
     name = "file"
 

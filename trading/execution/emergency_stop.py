@@ -21,7 +21,7 @@ from .reconciliation import resolve_open_orders
 # %% ../../nbs/09_execution/47_emergency_stop.ipynb #ca3b0485
 @dataclass(frozen=True)
 class EmergencyStop(Value):
-    "What stopping an account at one venue did."
+    "What stopping an account at one venue did.\n\nParameters\n----------\ncancelled : tuple[str, ...], default ()\n    in words, one for each order\nended : tuple[str, ...], default ()\n    protections that nobody watches any more\nclosed : tuple[str, ...], default ()\n    one for each position\nleft : tuple[str, ...], default ()\n    orders that are none of the account's business, and rests of less than a lot\nproblems : tuple[str, ...], default ()\n    what could not be done; a person has to look at the venue"
 
     cancelled: tuple[str, ...] = ()  # in words, one for each order
     ended: tuple[str, ...] = ()  # protections that nobody watches any more
@@ -34,7 +34,7 @@ def cancel_orders(
     desk: OrderContext,
     symbols: Collection[str] | None = None,  # what the account trades; a person's other orders stay; None: all is its business
 ) -> EmergencyStop:
-    "Cancel every open order of an account."
+    "Cancel every open order of an account.\n\nParameters\n----------\ndesk : OrderContext\nsymbols : Collection[str] | None, default None\n    what the account trades; a person's other orders stay; None: all is its business\n\nReturns\n-------\nEmergencyStop"
     cancelled, left, problems = [], [], []
     for state in desk.venue.fetch_open_orders():
         words, ours = f"{state.side} {state.remaining} {state.symbol}", desk.ledger.find("intent", desk.account, state.client_order_id)

@@ -20,7 +20,7 @@ from .reconciliation import describe_entry, expected_holdings
 # %% ../../nbs/09_execution/46_explain_differences.ipynb #d9057001
 @dataclass(frozen=True)
 class Proposal(Value):
-    "An entry that would explain a difference."
+    "An entry that would explain a difference.\n\nParameters\n----------\nevent : Event\nwhy : str\n    one sentence\ncertain : bool, default False\n    the venue says so itself"
 
     event: Event
     why: str  # one sentence
@@ -47,7 +47,7 @@ def propose_entries(
     venue: str = "",
     others: Mapping[str, Decimal] | None = None,  # by asset, what lies there and is none of the account's: one of them may be a holding's new name
 ) -> list[Proposal]:
-    "Return the entries that would make books and venue equal: first what the venue knows, then what fits the rest."
+    "Return the entries that would make books and venue equal: first what the venue knows, then what fits the rest.\n\nParameters\n----------\nbook : Book\nbalance : Mapping[str, Decimal]\n    by asset, as the venue says, less what lies beside the account\nreported : list[Event]\n    by the venue, not booked yet\ntrades : list[Fill]\n    foreign ones, of assets that the account watches\nnow : datetime\n    UTC\nprice : Callable[[str], Decimal | None]\n    of an asset, account currency\nvenue : str, default ''\nothers : Mapping[str, Decimal] | None, default None\n    by asset, what lies there and is none of the account's: one of them may be a holding's new name\n\nReturns\n-------\nlist[Proposal]"
     found = [Proposal(e, f"{venue} reports {describe_entry(e)}", True) for e in reported]
     found += [Proposal(fill_event(f, book.account, venue, booked=now), f"a trade that was made by hand: {f.side} {f.amount:f} {f.symbol} at {f.price:f}", True) for f in trades]
     with localcontext(EXACT):

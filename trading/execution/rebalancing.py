@@ -21,7 +21,7 @@ from .executor import Execution, execution_of
 # %% ../../nbs/09_execution/55_rebalancing.ipynb #1d00acb2
 @dataclass(frozen=True)
 class Rebalancing(Value):
-    "One rebalancing."
+    "One rebalancing.\n\nParameters\n----------\nplan : Plan\nbefore : Book\nafter : Book\nexecution : Execution\napproved_by : str\napproved : datetime\n    UTC"
 
     plan: Plan
     before: Book
@@ -42,7 +42,7 @@ def rebalancing_of(
     account: str,
     plan_hash: str,  # of a plan that was executed
 ) -> Rebalancing:
-    "Put a session together from the ledger."
+    "Put a session together from the ledger.\n\nParameters\n----------\nledger : Ledger\naccount : str\nplan_hash : str\n    of a plan that was executed\n\nReturns\n-------\nRebalancing"
     execution, approval = execution_of(ledger, account, plan_hash), ledger.find("approved", account, plan_hash)
     first, last = ledger.place("started", account, plan_hash), ledger.place("executed", account, plan_hash)
     return Rebalancing(read_plan(ledger, account, plan_hash), ledger.book(account, upto=first), ledger.book(account, upto=last), execution,
@@ -53,7 +53,7 @@ def list_rebalancings(
     ledger: Ledger,
     account: str,
 ):  # DataFrame, one row for each executed plan, oldest first
-    "Return the history of sessions, for comparing them."
+    "Return the history of sessions, for comparing them.\n\nParameters\n----------\nledger : Ledger\naccount : str\n\nReturns\n-------\nDataFrame, one row for each executed plan, oldest first"
     import pandas as pd
 
     rows = []
@@ -73,7 +73,7 @@ def recommendations(
     past_slippage_bp: tuple[float, ...] = (),  # of earlier sessions
     expected_cost_bp: Decimal | None = None,  # what the plan or the backtest assumed for fees and slippage
 ) -> list[str]:  # sentences, most important first; empty when there is nothing to say
-    "Return what should be done better next time."
+    "Return what should be done better next time.\n\nParameters\n----------\nsession : Rebalancing\npast_slippage_bp : tuple[float, ...], default ()\n    of earlier sessions\nexpected_cost_bp : Decimal | None, default None\n    what the plan or the backtest assumed for fees and slippage\n\nReturns\n-------\nlist[str]\n    sentences, most important first; empty when there is nothing to say"
     e, said = session.execution, []
     rejected = [o for o in e.orders if o.status == "rejected"]
     short = [o for o in e.orders if "of cash" in o.reason]

@@ -22,7 +22,7 @@ def linear_parts(
     estimator: Any,  # fitted: a linear model, or a pipeline of StandardScaler and one
     rows: np.ndarray,  # row × feature
 ) -> tuple[np.ndarray, np.ndarray] | None:  # parts, row × feature; base, per row; None when the model is not linear
-    "Take a linear model's predictions apart exactly."
+    "Take a linear model's predictions apart exactly.\n\nParameters\n----------\nestimator : Any\n    fitted: a linear model, or a pipeline of StandardScaler and one\nrows : np.ndarray\n    row × feature\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray] | None\n    parts, row × feature; base, per row; None when the model is not linear"
     steps = [step for _, step in getattr(estimator, "steps", [("", estimator)])]
     if not hasattr(steps[-1], "coef_") or any(type(s).__name__ != "StandardScaler" for s in steps[:-1]):
         return None
@@ -39,7 +39,7 @@ def shapley_parts(
     background: np.ndarray,  # row × feature, what a usual row looks like; for models that are no trees
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:  # parts, row × feature; base, per row
-    "Take any model's predictions apart with Shapley values."
+    "Take any model's predictions apart with Shapley values.\n\nParameters\n----------\nestimator : Any\n    fitted\nrows : np.ndarray\n    row × feature\nbackground : np.ndarray\n    row × feature, what a usual row looks like; for models that are no trees\nseed : int, default 0\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray]\n    parts, row × feature; base, per row"
     try:
         import shap
     except ImportError as error:
@@ -64,7 +64,7 @@ def lime_parts(
     seed: int = 0,
     samples: int = 1000,  # rows asked about, for each row
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # parts, row × feature; base, per row; rest, per row: model minus line
-    "Take predictions apart with a straight line through the neighbourhood of each row."
+    "Take predictions apart with a straight line through the neighbourhood of each row.\n\nParameters\n----------\nestimator : Any\n    fitted\nrows : np.ndarray\n    row × feature\nbackground : np.ndarray\n    row × feature, around which usual rows lie\nseed : int, default 0\nsamples : int, default 1000\n    rows asked about, for each row\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray, np.ndarray]\n    parts, row × feature; base, per row; rest, per row: model minus line"
     try:
         from lime.lime_tabular import LimeTabularExplainer
     except ImportError as error:
@@ -87,7 +87,7 @@ def explain(
     seed: int = 0,  # of the explainer for models that are neither linear nor trees
     method: Literal["shapley", "lime"] = "shapley",  # exact parts, or a straight line through the neighbourhood
 ) -> pd.DataFrame:  # (symbol, horizon) × base and one column per feature (for 'lime' also rest), log returns that sum to the expectation
-    "Return what each feature added to the forecasts of the last bar."
+    "Return what each feature added to the forecasts of the last bar.\n\nParameters\n----------\nmodel : HorizonForecaster\n    fitted\nbars : pd.DataFrame\n    as given to `predict`\nfeatures : Any, default None\n    source of the features, the same one\nseed : int, default 0\n    of the explainer for models that are neither linear nor trees\nmethod : Literal['shapley', 'lime'], default 'shapley'\n    exact parts, or a straight line through the neighbourhood\n\nReturns\n-------\npd.DataFrame\n    (symbol, horizon) × base and one column per feature (for 'lime' also rest), log returns that sum to the expectation"
     panel, usual = forecast_inputs(bars, features, model.features_)
     there = panel.usable[-1] & np.isfinite(usual[-1])
     rows, symbols = panel.values[-1][there], [s for s, ok in zip(panel.symbols, there, strict=True) if ok]
@@ -119,7 +119,7 @@ def check_sum(
     names: Sequence[str],  # of the features
     tolerance: float = 1e-6,  # in units of the usual move
 ) -> None:
-    "Refuse an explanation that does not sum to the prediction."
+    "Refuse an explanation that does not sum to the prediction.\n\nParameters\n----------\nparts : np.ndarray\n    row × feature\nbase : np.ndarray\n    per row\npredicted : np.ndarray\n    per row\nnames : Sequence[str]\n    of the features\ntolerance : float, default 1e-06\n    in units of the usual move"
     off = np.abs(parts.sum(axis=1) + base - predicted)
     if parts.shape[1] != len(names) or off.max() > tolerance:
         raise TradingError(f"the explanation is off by {off.max():.2g} usual moves in {int((off > tolerance).sum())} rows; do not show it")
@@ -129,7 +129,7 @@ def explain_in_words(
     parts: pd.DataFrame,  # what `explain` returned
     top: int = 3,  # features named
 ) -> pd.Series:  # (symbol, horizon) → a sentence
-    "Say what moved each forecast most."
+    "Say what moved each forecast most.\n\nParameters\n----------\nparts : pd.DataFrame\n    what `explain` returned\ntop : int, default 3\n    features named\n\nReturns\n-------\npd.Series\n    (symbol, horizon) → a sentence"
     features = parts.drop(columns=["base", "rest"], errors="ignore")
     sentences = {}
     for key, row in features.iterrows():
@@ -148,7 +148,7 @@ def explain_past(
     rows: int = 600,  # most rows to explain
     seed: int = 0,  # of the explainer for models that are neither linear nor trees
 ) -> pd.DataFrame:  # (timestamp, symbol) × (parts and values, feature); parts in usual moves over the horizon, and their base
-    "Take many forecasts of the past apart, with what the model looked at."
+    "Take many forecasts of the past apart, with what the model looked at.\n\nParameters\n----------\nmodel : HorizonForecaster\n    fitted\nbars : pd.DataFrame\n    as given to `predict`; those after `trained_until` count\nhorizon : Horizon\n    one of the model's\nfeatures : Any, default None\n    source of the features, the same one\nrows : int, default 600\n    most rows to explain\nseed : int, default 0\n    of the explainer for models that are neither linear nor trees\n\nReturns\n-------\npd.DataFrame\n    (timestamp, symbol) × (parts and values, feature); parts in usual moves over the horizon, and their base"
     if horizon not in model.models_:
         raise BadInput(f"the model has no horizon {horizon}; it has {', '.join(map(str, model.models_))}")
     m, (panel, usual) = model.models_[horizon], forecast_inputs(bars, features, model.features_)
@@ -173,7 +173,7 @@ def swarm_heights(
     bins: int = 60,  # places over the whole span
     most: float = 0.4,  # the highest point, over or under the line
 ) -> np.ndarray:  # one height per point, so that points of one place lie side by side
-    "Spread points that lie upon each other, evenly around their line."
+    "Spread points that lie upon each other, evenly around their line.\n\nParameters\n----------\nvalues : np.ndarray\n    where the points lie\nbins : int, default 60\n    places over the whole span\nmost : float, default 0.4\n    the highest point, over or under the line\n\nReturns\n-------\nnp.ndarray\n    one height per point, so that points of one place lie side by side"
     low, high = values.min(), values.max()
     place = np.minimum(((values - low) / (high - low or 1.0) * bins).astype(int), bins - 1)
     order = np.argsort(place, kind="stable")
@@ -189,7 +189,7 @@ def beeswarm(
     top: int = 8,  # features, the largest on average first
     ax: Any = None,  # of matplotlib; None: a new one
 ) -> Any:  # the axes
-    "Draw what each feature added to many forecasts, coloured by its own value."
+    "Draw what each feature added to many forecasts, coloured by its own value.\n\nParameters\n----------\npast : pd.DataFrame\n    what `explain_past` returned\ntop : int, default 8\n    features, the largest on average first\nax : Any, default None\n    of matplotlib; None: a new one\n\nReturns\n-------\nAny\n    the axes"
     import matplotlib.pyplot as plt
 
     parts, values = past["parts"].drop(columns="base"), past["values"]
@@ -218,7 +218,7 @@ def importance(
     repeats: int = 5,  # how often to shuffle
     seed: int = 0,
 ) -> pd.DataFrame:  # by feature: growth of the mean squared error (1 is all of it) and its spread over the repeats
-    "Return how much worse the forecasts become without each feature."
+    "Return how much worse the forecasts become without each feature.\n\nParameters\n----------\nmodel : HorizonForecaster\n    fitted\nbars : pd.DataFrame\n    that it has not learnt from, or its own calibration: only bars after `trained_until` count\nhorizon : Horizon\n    one of the model's\nfeatures : Any, default None\n    source of the features, the same one\nblock : int, default 60\n    bars that stay together\nrepeats : int, default 5\n    how often to shuffle\nseed : int, default 0\n\nReturns\n-------\npd.DataFrame\n    by feature: growth of the mean squared error (1 is all of it) and its spread over the repeats"
     if horizon not in model.models_:
         raise BadInput(f"the model has no horizon {horizon}; it has {', '.join(map(str, model.models_))}")
     m, (panel, usual) = model.models_[horizon], forecast_inputs(bars, features, model.features_)

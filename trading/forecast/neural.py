@@ -20,7 +20,7 @@ def lagged_returns(
     bars: pd.DataFrame,  # time × (field, symbol) with closes
     lookback: int = 20,  # bars in the sequence
 ) -> pd.DataFrame:  # time × (feature, symbol), returns in usual moves, the oldest first
-    "Return the last bars' returns as features that a network can fold into a sequence."
+    "Return the last bars' returns as features that a network can fold into a sequence.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol) with closes\nlookback : int, default 20\n    bars in the sequence\n\nReturns\n-------\npd.DataFrame\n    time × (feature, symbol), returns in usual moves, the oldest first"
     if not 2 <= lookback <= 100:
         raise BadInput(f"lookback is {lookback}; give 2 to 100 bars")
     close = bars["close"]
@@ -39,7 +39,7 @@ def make_module(
     width: int,  # units per layer
     dropout: float,  # share of units left out while learning
 ) -> Any:  # an untrained torch module from (row × lookback·channels) to (row × 1)
-    "Build one of four small networks."
+    "Build one of four small networks.\n\nParameters\n----------\nkind : NetworkKind\nlookback : int\n    steps in the sequence\nchannels : int\n    features per step\nwidth : int\n    units per layer\ndropout : float\n    share of units left out while learning\n\nReturns\n-------\nAny\n    an untrained torch module from (row × lookback·channels) to (row × 1)"
     import torch
     from torch import nn
 
@@ -90,7 +90,7 @@ def _body(kind: NetworkKind, lookback: int, channels: int, width: int, dropout: 
 
 # %% ../../nbs/04_forecast/72_neural.ipynb #c4d2bb2d
 class TorchRegressor:
-    "A small neural network as a scikit-learn regressor; the same seed gives the same weights."
+    "A small neural network as a scikit-learn regressor; the same seed gives the same weights.\n\nParameters\n----------\nkind : NetworkKind, default 'dense'\nlookback : int, default 1\n    steps that a row folds into; 1: a flat row\nwidth : int, default 32\n    units per layer; even for the transformer\ndropout : float, default 0.1\n    share of units left out while learning\nrate : float, default 0.001\n    of learning\ndecay : float, default 0.0001\n    pull of the weights towards zero\nepochs : int, default 30\n    at most\npatience : int, default 4\n    epochs without progress before it stops; 0: never\nbatch : int, default 1024\n    rows per step\nheld : float, default 0.15\n    share of the rows, the last ones, that decides when to stop\ndevice : str, default 'auto'\n    'auto' takes CUDA where it is there; 'cpu', 'cuda'\nseed : int, default 0\nmixed : bool | Literal['auto'], default 'auto'\n    bfloat16 where that is safe; 'auto': on CUDA\ncompiled : bool, default False\n    torch.compile: worth its minute for long training on CUDA only"
 
     _names = ("kind", "lookback", "width", "dropout", "rate", "decay", "epochs", "patience", "batch", "held", "device", "seed", "mixed", "compiled")
 
@@ -134,7 +134,7 @@ class TorchRegressor:
         y: np.ndarray,  # one number per row
         on_epoch: Callable[[int, float], Any] | None = None,  # called with the epoch and its held-out loss
     ) -> "TorchRegressor":
-        "Learn, and keep nothing but arrays."
+        "Learn, and keep nothing but arrays.\n\nParameters\n----------\nX : np.ndarray\n    row × lookback·channels, in time order\ny : np.ndarray\n    one number per row\non_epoch : Callable[[int, float], Any] | None, default None\n    called with the epoch and its held-out loss\n\nReturns\n-------\n'TorchRegressor'"
         torch = need_torch()
         from sklearn.utils.validation import validate_data
 
@@ -201,7 +201,7 @@ class TorchRegressor:
         self,
         X: np.ndarray,  # row × lookback·channels
     ) -> np.ndarray:  # one number per row
-        "Ask the network."
+        "Ask the network.\n\nParameters\n----------\nX : np.ndarray\n    row × lookback·channels\n\nReturns\n-------\nnp.ndarray\n    one number per row"
         if not hasattr(self, "weights_"):
             raise BadInput("the network has learnt nothing yet; call fit first")
         from sklearn.utils.validation import validate_data
@@ -225,7 +225,7 @@ def _tell(base: type, on_epoch: Callable[[int, float], Any]) -> Any:
 
 
 def need_torch() -> Any:  # the module torch
-    "Return PyTorch, or say how to get it."
+    "Return PyTorch, or say how to get it.\n\nReturns\n-------\nAny\n    the module torch"
     try:
         import skorch  # noqa: F401
         import torch

@@ -19,7 +19,7 @@ from .panel import make_panel
 # %% ../../nbs/04_forecast/76_rl_env.ipynb #cff59268
 @dataclass(frozen=True)
 class EnvironmentRules(Value):
-    "What trading costs, and what the agent is rewarded for."
+    "What trading costs, and what the agent is rewarded for.\n\nParameters\n----------\nfee : float, default 0.001\n    of the traded value\nslippage : float, default 0.0005\n    of the traded value\nshorts : bool, default False\n    may the position be below zero\nlength : int, default 250\n    bars in an episode\nruin : float, default 0.5\n    the episode ends when this share of the best value is lost\ndrawdown_price : float, default 0.1\n    reward lost per unit of new drawdown in a usual market"
 
     fee: float = 0.001  # of the traded value
     slippage: float = 0.0005  # of the traded value
@@ -42,7 +42,7 @@ def step_many(
     relative_volatility: np.ndarray,  # usual move now over its median: 1 is usual
     rules: EnvironmentRules,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # position after the bar, value, best, reward
-    "Go one bar on in many worlds at once: trade, pay, earn."
+    "Go one bar on in many worlds at once: trade, pay, earn.\n\nParameters\n----------\nposition : np.ndarray\n    held until now, share of the account's value\ntarget : np.ndarray\n    wanted from now on\ngrowth : np.ndarray\n    simple return of the asset over the bar\nvalue : np.ndarray\n    of the account, before\nbest : np.ndarray\n    highest value so far\nrelative_volatility : np.ndarray\n    usual move now over its median: 1 is usual\nrules : EnvironmentRules\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]\n    position after the bar, value, best, reward"
     cost = np.abs(target - position) * (rules.fee + rules.slippage)
     earned = np.maximum((1 - cost) * (1 + target * growth), 1e-9)
     after, drifted = value * earned, target * (1 + growth) / np.maximum(1 + target * growth, 1e-9)
@@ -55,7 +55,7 @@ OBSERVED = 5.0  # what an agent sees is cut off beyond this
 
 
 class BatchedWorlds:
-    "Many trading worlds that step together."
+    "Many trading worlds that step together.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol\nfeatures : pd.DataFrame\n    time × (feature, symbol), each known at its own bar's close\nrelative_volatility : pd.DataFrame\n    time × symbol, usual move now over its median; 1 is usual\nworlds : int, default 1024\n    how many at once\nrules : EnvironmentRules, default EnvironmentRules()\nseed : int, default 0"
 
     def __init__(
         self,
@@ -84,21 +84,21 @@ class BatchedWorlds:
         self.reset()
 
     def reset(self) -> np.ndarray:  # world × (features and position)
-        "Start every world anew; return what each sees."
+        "Start every world anew; return what each sees.\n\nReturns\n-------\nnp.ndarray\n    world × (features and position)"
         self.time, self.symbol = (np.zeros(self.worlds, dtype=int) for _ in range(2))
         self.age, self.position, self.value, self.best = (np.zeros(self.worlds) for _ in range(4))
         self._begin(np.ones(self.worlds, dtype=bool))
         return self.look()
 
     def look(self) -> np.ndarray:  # world × (features and position)
-        "Return what each world sees now."
+        "Return what each world sees now.\n\nReturns\n-------\nnp.ndarray\n    world × (features and position)"
         return np.column_stack([self.cube[self.time, self.symbol], np.clip(self.position, -OBSERVED, OBSERVED).astype(np.float32)])
 
     def step(
         self,
         target: np.ndarray,  # wanted position of each world
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # what each sees then, reward, ruined, at its end
-        "Go one bar on in every world; one that ends starts anew."
+        "Go one bar on in every world; one that ends starts anew.\n\nParameters\n----------\ntarget : np.ndarray\n    wanted position of each world\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]\n    what each sees then, reward, ruined, at its end"
         low = -1.0 if self.rules.shorts else 0.0
         target = np.clip(np.asarray(target, dtype=float).reshape(self.worlds), low, 1.0)
         growth, loud = self.growth[self.time, self.symbol], self.relative_volatility[self.time, self.symbol]
@@ -124,7 +124,7 @@ def make_env(
     relative_volatility: pd.DataFrame,  # time × symbol
     rules: EnvironmentRules = EnvironmentRules(),
 ) -> Any:  # a gymnasium environment
-    "Return a trading world for libraries that train agents."
+    "Return a trading world for libraries that train agents.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol\nfeatures : pd.DataFrame\n    time × (feature, symbol)\nrelative_volatility : pd.DataFrame\n    time × symbol\nrules : EnvironmentRules, default EnvironmentRules()\n\nReturns\n-------\nAny\n    a gymnasium environment"
     try:
         import gymnasium
     except ImportError as error:
@@ -164,7 +164,7 @@ def evaluate_policy(
     worlds: int = 500,
     seed: int = 0,
 ) -> pd.DataFrame:  # by policy: mean log growth of an episode, its spread, share ruined, mean reward
-    "Let policies play the same episodes, beside holding and doing nothing."
+    "Let policies play the same episodes, beside holding and doing nothing.\n\nParameters\n----------\npolicies : dict[str, Any]\n    name → function of (world × seen) to a position for each world\nclose : pd.DataFrame\n    time × symbol, bars no policy has learnt from\nfeatures : pd.DataFrame\n    time × (feature, symbol)\nrelative_volatility : pd.DataFrame\n    time × symbol\nrules : EnvironmentRules, default EnvironmentRules()\nworlds : int, default 500\nseed : int, default 0\n\nReturns\n-------\npd.DataFrame\n    by policy: mean log growth of an episode, its spread, share ruined, mean reward"
     rivals = {"hold": lambda seen: np.ones(len(seen)), "nothing": lambda seen: np.zeros(len(seen))}
     table = {}
     for name, policy in {**policies, **rivals}.items():

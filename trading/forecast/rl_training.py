@@ -31,7 +31,7 @@ def need_rl() -> None:
 def as_vector(
     worlds: BatchedWorlds,
 ) -> Any:  # what stable-baselines3 calls a VecEnv
-    "Show a batch of worlds to stable-baselines3."
+    "Show a batch of worlds to stable-baselines3.\n\nParameters\n----------\nworlds : BatchedWorlds\n\nReturns\n-------\nAny\n    what stable-baselines3 calls a VecEnv"
     need_rl()
     from gymnasium import spaces
     from stable_baselines3.common.vec_env import VecEnv
@@ -73,7 +73,7 @@ def train_agent(
     seed: int = 0,
     on_progress: Callable[[int, float], Any] | None = None,  # called with the steps so far and the mean reward
 ) -> Any:  # the agent
-    "Let an agent practise, and leave a checkpoint that can be continued."
+    "Let an agent practise, and leave a checkpoint that can be continued.\n\nParameters\n----------\nworlds : BatchedWorlds\n    where to practise\nfolder : str | Path\n    for the checkpoint; one that is there is continued\nsteps : int, default 200000\n    at most, in this call\nseconds : float | None, default None\n    at most, in this call\nseed : int, default 0\non_progress : Callable[[int, float], Any] | None, default None\n    called with the steps so far and the mean reward\n\nReturns\n-------\nAny\n    the agent"
     need_rl()
     from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback
@@ -107,7 +107,7 @@ def read_agent(
     world: str | None = None,  # hash of the rules and features it must have been made for; None: any
     vector: Any = None,  # where to go on practising
 ) -> Any:  # the agent
-    "Read a checkpoint; refuse it when it was altered or made for another world."
+    "Read a checkpoint; refuse it when it was altered or made for another world.\n\nParameters\n----------\nfolder : str | Path\n    where `practise` left its checkpoint\nworld : str | None, default None\n    hash of the rules and features it must have been made for; None: any\nvector : Any, default None\n    where to go on practising\n\nReturns\n-------\nAny\n    the agent"
     need_rl()
     from stable_baselines3 import PPO
 
@@ -132,5 +132,5 @@ def _sha256(file: Path) -> str:
 def as_policy(
     agent: Any,  # of stable-baselines3
 ) -> Callable[[np.ndarray], np.ndarray]:  # for the referee
-    "Return what the agent does without trying anything new."
+    "Return what the agent does without trying anything new.\n\nParameters\n----------\nagent : Any\n    of stable-baselines3\n\nReturns\n-------\nCallable[[np.ndarray], np.ndarray]\n    for the referee"
     return lambda seen: agent.predict(seen, deterministic=True)[0].ravel()

@@ -41,7 +41,7 @@ def read_scores(
     dates: str = "",  # order of day, month and year where the file leaves it open: 'dmy', 'mdy' or 'ymd'
     now: datetime | None = None,  # nothing in a file is later; None: the clock
 ) -> pd.Series | pd.DataFrame:  # score by the UTC time of its publication; one column for each symbol where the file names symbols
-    "Read a dated score; its index is when it was known."
+    "Read a dated score; its index is when it was known.\n\nParameters\n----------\npath : str | Path\n    CSV, Parquet or Feather with a column of dates and one of numbers, or one of numbers for each symbol\ndate : str, default ''\n    name of the column with dates; empty: a usual one\nscore : str, default ''\n    name of the column with numbers; empty: a usual one\ndelay : str, default '24h'\n    from the date to its publication, where no column says it\nzone : str, default ''\n    clock of times of day that say none\ndates : str, default ''\n    order of day, month and year where the file leaves it open: 'dmy', 'mdy' or 'ymd'\nnow : datetime | None, default None\n    nothing in a file is later; None: the clock\n\nReturns\n-------\npd.Series | pd.DataFrame\n    score by the UTC time of its publication; one column for each symbol where the file names symbols"
     table, name = _read_table(path), Path(path).name
     found = {part: next((c for c in table if str(c).strip().lower() in names), None) for part, names in _NAMES.items()}
     found |= {part: given for part, given in (("date", date), ("score", score)) if given}
@@ -110,7 +110,7 @@ def align_scores(
     max_age: str = "7d",  # an older score counts as missing
     halflife: str = "",  # in which a score goes half of the way back to the mean of those before it; empty: it stays
 ) -> pd.DataFrame:  # one row per bar: score, change (over five scores), age in days; NaN where none was out
-    "Give each bar the last score that was out when it closed."
+    "Give each bar the last score that was out when it closed.\n\nParameters\n----------\nscores : pd.Series\n    by the UTC time of publication\nindex : pd.DatetimeIndex\n    open times of bars\ntimeframe : str, default '1d'\n    length of one bar\nmax_age : str, default '7d'\n    an older score counts as missing\nhalflife : str, default ''\n    in which a score goes half of the way back to the mean of those before it; empty: it stays\n\nReturns\n-------\npd.DataFrame\n    one row per bar: score, change (over five scores), age in days; NaN where none was out"
     check_index(scores, "scores")
     closes = index + bar_length(timeframe)
     at = scores.index.searchsorted(closes, side="right") - 1
@@ -132,7 +132,7 @@ def add_scores(
     aligned: pd.DataFrame,  # what `align_scores` returned, for the same bars
     name: str = "sentiment",
 ) -> pd.DataFrame:  # time × (feature, symbol), with score and change of the sentiment added
-    "Put a market-wide score beside the features of every symbol."
+    "Put a market-wide score beside the features of every symbol.\n\nParameters\n----------\nfeatures : pd.DataFrame\n    time × (feature, symbol)\naligned : pd.DataFrame\n    what `align_scores` returned, for the same bars\nname : str, default 'sentiment'\n\nReturns\n-------\npd.DataFrame\n    time × (feature, symbol), with score and change of the sentiment added"
     if not features.index.equals(aligned.index):
         raise BadInput("features and scores have different bars; align the scores to the features' index")
     symbols = features.columns.unique(1)
@@ -142,7 +142,7 @@ def add_scores(
 # %% ../../nbs/04_forecast/84_sentiment.ipynb #6248a0d6
 @dataclass(frozen=True)
 class SentimentFeatures:
-    "The plain features, and beside them a dated score for the whole market or for each symbol."
+    "The plain features, and beside them a dated score for the whole market or for each symbol.\n\nParameters\n----------\nscores : pd.Series | pd.DataFrame\n    by the UTC time of publication; one column for each symbol, or one score for all\ntimeframe : str, default '1d'\n    length of one bar\nmax_age : str, default '7d'\n    an older score counts as missing\nhalflife : str, default ''\n    in which a score fades to the mean of those before it; empty: it stays"
 
     scores: pd.Series | pd.DataFrame  # by the UTC time of publication; one column for each symbol, or one score for all
     timeframe: str = "1d"  # length of one bar
@@ -153,7 +153,7 @@ class SentimentFeatures:
         self,
         bars: pd.DataFrame,  # time × (field, symbol)
     ) -> pd.DataFrame:  # time × (feature, symbol)
-        "Return the features of bars; refuse bars whose end no score reaches."
+        "Return the features of bars; refuse bars whose end no score reaches.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\n\nReturns\n-------\npd.DataFrame\n    time × (feature, symbol)"
         features = default_features(bars["close"])
         symbols = list(features.columns.unique(1))
         if isinstance(self.scores, pd.Series):
@@ -182,7 +182,7 @@ FEAR_AND_GREED = "https://api.alternative.me/fng/"
 def parse_fear_and_greed(
     answer: str | bytes,  # what the server said
 ) -> dict[str, int]:  # score of 0 (fear) to 100 (greed) by day, ascending, 'YYYY-MM-DD' in UTC
-    "Read the index from the server's JSON, or say what is wrong with it."
+    "Read the index from the server's JSON, or say what is wrong with it.\n\nParameters\n----------\nanswer : str | bytes\n    what the server said\n\nReturns\n-------\ndict[str, int]\n    score of 0 (fear) to 100 (greed) by day, ascending, 'YYYY-MM-DD' in UTC"
     try:
         told = json.loads(answer)
     except ValueError:
@@ -207,7 +207,7 @@ def ask_fear_and_greed(
     url: str = FEAR_AND_GREED,
     timeout: float = 10.0,  # seconds
 ) -> dict[str, int]:  # score by day
-    "Fetch the whole index in one call."
+    "Fetch the whole index in one call.\n\nParameters\n----------\nurl : str, default FEAR_AND_GREED\ntimeout : float, default 10.0\n    seconds\n\nReturns\n-------\ndict[str, int]\n    score by day"
     import httpx
 
     try:
@@ -223,7 +223,7 @@ def ask_fear_and_greed(
 # %% ../../nbs/04_forecast/84_sentiment.ipynb #b8ee2649
 @dataclass(frozen=True)
 class DatedScores:
-    "A dated score, when the source was asked last, and what is to be said about it."
+    "A dated score, when the source was asked last, and what is to be said about it.\n\nParameters\n----------\nscores : pd.Series\n    by the UTC time of publication\ntaken : datetime\n    UTC\nnotes : tuple[str, ...], default ()"
 
     scores: pd.Series  # by the UTC time of publication
     taken: datetime  # UTC
@@ -237,7 +237,7 @@ def fear_and_greed(
     fresh: str = "12h",  # a younger copy is good enough
     timeout: float = 10.0,  # seconds
 ) -> DatedScores:
-    "Return the fear-and-greed index as far as it is known, from a copy or from the web."
+    "Return the fear-and-greed index as far as it is known, from a copy or from the web.\n\nParameters\n----------\ncache : Path\n    file that keeps what was learnt\nnow : datetime\n    UTC\nurl : str, default FEAR_AND_GREED\nfresh : str, default '12h'\n    a younger copy is good enough\ntimeout : float, default 10.0\n    seconds\n\nReturns\n-------\nDatedScores"
     kept, taken, notes = _read_copy(cache)
     if taken is None or not pd.Timedelta(0) <= now - taken < bar_length(fresh):
         try:

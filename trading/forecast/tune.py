@@ -32,7 +32,7 @@ def learning_rows(
     timeframe: str = "1d",  # length of one bar
     features: Any = None,  # source of the features
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:  # features by row; answers in usual moves; moment of each row; moments until an answer is known
-    "Return what a model for one horizon learns from."
+    "Return what a model for one horizon learns from.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nhorizon : Horizon\n    bars ahead, or a time like '4h'\ntimeframe : str, default '1d'\n    length of one bar\nfeatures : Any, default None\n    source of the features\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray, np.ndarray, int]\n    features by row; answers in usual moves; moment of each row; moments until an answer is known"
     steps = horizon_bars([horizon], timeframe)[horizon]
     panel, usual = forecast_inputs(bars, features, None)
     answers = forward_returns(bars["close"][list(panel.symbols)], [horizon], timeframe).to_numpy() / (usual * np.sqrt(steps))
@@ -51,7 +51,7 @@ def fold_scores(
     moments: np.ndarray,  # of each row
     cv: Any,  # a splitter that takes `groups`
 ):
-    "Yield for each fold how much of the squared error is gone: 0 is what the forecast zero leaves, below is harm."
+    "Yield for each fold how much of the squared error is gone: 0 is what the forecast zero leaves, below is harm.\n\nParameters\n----------\nestimator : Any\n    unfitted\nrows : np.ndarray\n    row × feature\nanswers : np.ndarray\n    in usual moves\nmoments : np.ndarray\n    of each row\ncv : Any\n    a splitter that takes `groups`"
     from sklearn.base import clone
 
     for train, test in cv.split(rows, groups=moments):
@@ -64,7 +64,7 @@ Space = Mapping[str, tuple | list]  # name → (low, high), (low, high, 'log') o
 
 @dataclass(frozen=True)
 class Tuned:
-    "What a search found."
+    "What a search found.\n\nParameters\n----------\nparams : dict[str, Any]\n    the best settings\nscore : float\n    share of the squared error that is gone; not above zero: nothing was found\ntrials : pd.DataFrame\n    one row per trial: settings, score, state, seconds\nestimator : Any\n    unfitted, with the best settings\ncounted : bool, default True\n    False: nobody will know how many were tried"
 
     params: dict[str, Any]  # the best settings
     score: float  # share of the squared error that is gone; not above zero: nothing was found
@@ -77,7 +77,7 @@ def suggest_parameters(
     trial: Any,  # of Optuna
     space: Space,
 ) -> dict[str, Any]:
-    "Let Optuna choose one value for each name."
+    "Let Optuna choose one value for each name.\n\nParameters\n----------\ntrial : Any\n    of Optuna\nspace : Space\n\nReturns\n-------\ndict[str, Any]"
     chosen = {}
     for name, allowed in space.items():
         if isinstance(allowed, list):
@@ -111,7 +111,7 @@ def tune(
     progress: bool = False,  # draw a bar
     first: Sequence[Mapping[str, Any]] = (),  # settings to score before any proposal, for example the best of last week
 ) -> Tuned:
-    "Search settings on purged folds; stop what does not pay."
+    "Search settings on purged folds; stop what does not pay.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol); keep the last part for the final test\nhorizon : Horizon\n    bars ahead\nspace : Space\n    settings of the estimator to search, named as in its `get_params`\nestimator : Any, default None\n    unfitted; None: `default_estimator`\nfeatures : Any, default None\n    source of the features\ntimeframe : str, default '1d'\n    length of one bar\nn_trials : int, default 30\n    in all, those in the journal included\nn_splits : int, default 4\n    purged folds\nseconds : float | None, default None\n    start no trial after so long\njournal : str | Path | None, default None\n    file to resume from; None: only in memory\non_trial : Callable[[dict[str, Any], float], Any] | None, default None\n    called with settings and score of each finished trial\nseed : int, default 0\nregister : Any, default None\n    where each trial is counted: a TrialRegister; None: the one of the settings; False: nowhere, and the result says so\nstrategy : str, default 'forecast'\n    what the register calls this search\nmethod : Literal['guided', 'grid'], default 'guided'\n    Optuna's proposals, or every combination of lists of choices\nclient : Any, default None\n    of Dask: as many trials at a time as it has workers; none is stopped half-way then\nmegabytes : float | None, default None\n    start no trial while this process holds more\nprogress : bool, default False\n    draw a bar\nfirst : Sequence[Mapping[str, Any]], default ()\n    settings to score before any proposal, for example the best of last week\n\nReturns\n-------\nTuned"
     from sklearn.base import clone
 
     if method == "grid" and not all(isinstance(v, list) for v in space.values()):

@@ -20,7 +20,7 @@ from ..core.types import Plan
 from ..pipeline.factory import bars_of, market_source, store_of
 from ..pipeline.run_record import Run, RunRecord
 from .workspace import Workspace, current_settings, ledger_for_reading
-from .queries_runs import artefact, find_record, missing, newest_run, paged, rows
+from .queries_runs import artefact, find_record, loop_close, missing, newest_run, paged, rows
 from .query_cache import view
 
 # %% ../../nbs/13_services/20_queries_trading.ipynb #5bd6efe8
@@ -43,9 +43,8 @@ def latest_bars(
 ) -> tuple[str | None, datetime | None, pd.DataFrame]:  # run that worked on them, None: from the store; moment of the newest decision; time × (field, symbol)
     "Return the bars that the newest decision was made on, of a run or a trading loop; without a decision what the store holds.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None\nsymbols : tuple[str, ...] | None, default None\n    None: all of the profile\nbars : int, default 30\n    at least, where the store is read\n\nReturns\n-------\ntuple[str | None, datetime | None, pd.DataFrame]\n    run that worked on them, None: from the store; moment of the newest decision; time × (field, symbol)"
     settings = current_settings(place, profile)
-    market, file = settings.market, place.data / "ops" / f"loop-{settings.run.profile}.json"
-    told = json.loads(file.read_bytes()).get("close") if file.exists() else None
-    decided, problem, record = datetime.fromisoformat(told) if told else None, None, None
+    market, problem, record = settings.market, None, None
+    decided = loop_close(place, settings.run.profile)
     try:
         record = newest_run(place, profile, "quality", dry_runs=True)
     except TradingError as error:
