@@ -403,7 +403,7 @@ def test_the_trading_loop_is_pushed_to_whoever_looks_and_a_job_shows_its_log(loo
     try:
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps(told))
-        page.wait_for_selector("#s-loop :text('2 of two orders filled')")
+        page.wait_for_selector("#s-loop :text('2 of 2 orders filled')")
         problems = [["2024-03-01T00:00:00+00:00", "no bars: the venue is away"]]
         file.write_text(json.dumps(told | {"decisions": 4, "missed": 1, "problems": problems}))
         page.wait_for_selector("#s-loop td:has-text('the venue is away')")
@@ -413,6 +413,38 @@ def test_the_trading_loop_is_pushed_to_whoever_looks_and_a_job_shows_its_log(loo
         assert page.locator("#main button, #main form").count() == 0
     finally:
         file.unlink(missing_ok=True)
+
+
+def test_a_setting_is_changed_in_its_form_and_only_what_was_changed_is_sent(look, home):
+    page, before = look("admin", at="settings"), (home[0] / "settings.ini").read_text()
+    try:
+        page.click("#s-force summary:has-text('Limits')")
+        assert "at most 1" in page.inner_text("#s-force details[open] .field:has([name='limits.max_weight'])").lower()
+        page.fill("#s-force [name='limits.max_weight']", "1.5")
+        page.click("#s-force details[open] button:has-text('Check and save')")
+        page.wait_for_selector("#notices .bad:has-text('max_weight')")
+        assert (home[0] / "settings.ini").read_text() == before
+        page.fill("#s-force [name='limits.max_weight']", "0.18")
+        page.click("#s-force details[open] button:has-text('Check and save')")
+        page.wait_for_selector("#notices :text('The settings are saved')")
+        after = (home[0] / "settings.ini").read_text()
+        assert "max_weight = 0.18" in after and "max_group_weight" not in after
+    finally:
+        (home[0] / "settings.ini").write_text(before)
+
+
+def test_a_search_is_started_from_the_page_and_its_best_variation_is_drawn(look):
+    page = look("admin", at="research")
+    page.select_option("[name=strategy]", "MaCross")
+    page.fill("[name=grid]", "fast")
+    page.click("button:has-text('Run it')")
+    page.wait_for_selector("#notices .bad:has-text('no part of a grid')")
+    page.fill("[name=grid]", "fast=5,10 slow=50,100")
+    page.fill("[name=symbols]", "AAPL, KO")
+    page.fill("[name=start]", "2019-01-02")
+    page.click("button:has-text('Run it')")
+    page.wait_for_selector("#s-result .chart canvas >> nth=0", timeout=240_000)
+    assert "Best of 4 variations" in page.inner_text("#s-result") and page.locator("#s-tests tbody tr").count() == 1
 
 
 def test_a_viewer_sees_and_cannot_act_even_by_hand(look, home):
