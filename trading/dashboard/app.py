@@ -33,7 +33,7 @@ from trading.dashboard.layout import (
     styles,
     viewer_from_request,
 )
-from .screens_trading import quotes_state
+from .live_prices import quotes_state
 from ..core.errors import Forbidden, NotSignedIn
 from ..services.query_cache import MEMORY
 from ..services.workspace import Workspace

@@ -15,7 +15,8 @@ from ..core.english import plural
 from ..core.errors import TradingError
 from .charts import levels_of
 from .components import Field, PageSection, Viewer, button, form, link
-from .screens_trading import newer_quotes, utc_cell, utc_text
+from .live_prices import newer_quotes
+from .screens_trading import utc_cell, utc_text
 from ..report.formatting import UNKNOWN, Parts, known, money, percent, price, quantity
 from ..report.sections import table
 from ..services.order_control import working_orders

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TITLES', 'report_data', 'utc_text', 'utc_cell', 'read_artefact', 'today_screen', 'awaits_approval', 'series',
-           'holdings_screen', 'newer_quotes', 'quotes_state', 'orders_screen']
+           'holdings_screen', 'orders_screen']
 
 # %% ../../nbs/16_dashboard/05_screens_trading.ipynb #23234e7c
 import json
@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..core.english import count, listed, plural, sentence
 from ..core.errors import TradingError
+from .live_prices import newer_quotes
 from .components import Button, Field, PageSection, Viewer, button, form, link, steps
 from ..report.daily_report import COST_NAMES
 from ..report.formatting import UNKNOWN, Parts, closing_day, day, known, money, number, percent, price, quantity
@@ -273,21 +274,6 @@ def _assets(items: list[dict], currency: str, live: Mapping) -> dict:
     return made
 
 # %% ../../nbs/16_dashboard/05_screens_trading.ipynb #8e7f9f97
-def newer_quotes(place: Workspace, profile: str | None, since: str | None) -> dict:  # symbol → `data.quotes.Quote`
-    "Return the prices that are newer than a moment.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None\nsince : str | None\n\nReturns\n-------\ndict\n    symbol → `data.quotes.Quote`"
-    from trading.services.queries_live import newest_quotes
-
-    return {s: q for s, q in newest_quotes(place, profile).items() if since is None or q.time > pd.Timestamp(since)}
-
-
-def quotes_state(place: Workspace) -> tuple:
-    "Return what changes when newer prices are written."
-    try:
-        return tuple((f.name, f.stat().st_mtime_ns) for f in sorted((place.data / "live").glob("*.json")))
-    except OSError:
-        return ()
-
-
 def _latest(found: Mapping, live: Mapping) -> Parts:
     "Value the account at the latest prices, as far as they are known."
     held = [i for i in found["items"] if i["amount"]]
