@@ -21,6 +21,7 @@ from trading.core.tracing import span
 from trading.pipeline.launch import load_flow
 from trading.pipeline.notebook_runner import Kernel, run_stage
 from trading.pipeline.run_record import STAGES, Run
+from trading.pipeline.training import train_after
 from trading.services.flow_runs import artifact_key, choose_portfolio, day_note, plan_artifact, run_of_flow, stage_lines
 
 
@@ -58,6 +59,8 @@ def daily(run: Run, kernel: Kernel) -> str:
         for name in STAGES:
             stage.with_options(name=name, task_run_name=name)(run, name, kernel)
             show(run, name)
+        if said := train_after(run, kernel, datetime.now(UTC)):
+            get_run_logger().info("%s", said)
     return run.record.id
 
 

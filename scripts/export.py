@@ -11,6 +11,7 @@ import re
 import sys
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -169,7 +170,7 @@ def documented(
 
 def pydantic_models(trees: list[ast.Module]) -> set[str]:
     "Return the names of all classes of the package that descend from pydantic's."
-    classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    classes = [node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
     bases = {node.name: {ast.unparse(b).split(".")[-1].split("[")[0] for b in node.bases} for node in classes}
     found = {"BaseModel", "BaseSettings", "RootModel", "TypedDict"}
     while more := {name for name, above in bases.items() if above & found} - found:
@@ -319,8 +320,10 @@ def clean_notebooks() -> None:
 
 def main() -> None:
     "Export everything."
+    import nbdev.config
     from nbdev.doclinks import nbdev_export
 
+    nbdev.config._load_toml = cache(nbdev.config._load_toml)  # it would read pyproject.toml nine times for each notebook: half of the time
     clean_notebooks()
     write_terms()
     exports = re.compile(r'#\|\s*default_exp (\S+?)\\?["\n]')

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import nbformat
@@ -27,20 +28,26 @@ def carnet(folder: Path, *words: str, code: int = 0, **environment: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    "One Prefect server for all runs of this file, on loopback; the first start of a user is in the benchmark."
+    "A Prefect server on loopback, for those who name it; the other runs of this file do without one, as a user's do."
     folder = tmp_path_factory.mktemp("prefect")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_HOME", str(folder))
-        patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-        patch.setenv("DO_NOT_TRACK", "1")
+        for name, value in (("PREFECT_HOME", str(folder)), ("PREFECT_SERVER_ANALYTICS_ENABLED", "false"), ("DO_NOT_TRACK", "1")):
+            patch.setenv(name, value)
         with own_server(folder / "server.log") as url:
+            patch.delenv("PREFECT_API_URL")
             yield url
 
 
+def ask(server: str, what: str, body: dict) -> list:
+    "Return what a Prefect server answers."
+    asked = urllib.request.Request(f"{server}/{what}", data=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+    return json.load(urllib.request.urlopen(asked, timeout=60))
+
+
 @pytest.fixture(scope="module")
-def home(tmp_path_factory, server) -> Path:
+def home(tmp_path_factory) -> Path:
     "A folder with nothing in it but two runs of consecutive days."
     folder = tmp_path_factory.mktemp("home")
     carnet(folder, "run", "--as-of", "2020-03-12")
@@ -140,7 +147,7 @@ def test_a_day_before_the_accounts_last_decision_is_a_dry_run_beside_it(home):
     assert ledger.read_bytes() == before
 
 
-def test_a_failed_stage_keeps_its_notebook_and_the_run_goes_on_from_there(home):
+def test_a_failed_stage_keeps_its_notebook_and_the_run_goes_on_from_there_as_a_flow_run_where_a_server_is_named(home, server):
     (home / "holdings.csv").write_text("symbol,amount\ncash,20000\nKO,100\n")
     said = carnet(home, "run", "--as-of", "2020-03-10", "--portfolio", "holdings.csv", code=1, CARNET_FORECAST__WINDOW="120")
     assert "20_forecast: " in said and "carnet run --resume" in said and "Traceback" not in said, said
@@ -153,8 +160,11 @@ def test_a_failed_stage_keeps_its_notebook_and_the_run_goes_on_from_there(home):
     kept["settings"]["forecast"]["window"] = 2520
     (run.folder / "run.json").write_text(json.dumps(kept))
     ingested = (run.folder / "notebooks" / "10_ingest.ipynb").stat().st_mtime_ns
-    carnet(home, "run", "--resume", run.record.id)
+    carnet(home, "run", "--resume", run.record.id, PREFECT_API_URL=server)
     assert run.record.status == "done" and (run.folder / "notebooks" / "10_ingest.ipynb").stat().st_mtime_ns == ingested
+    (flow,) = ask(server, "flow_runs/filter", {"flow_runs": {"name": {"any_": [run.record.id]}}})
+    tasks = {t["name"] for t in ask(server, "task_runs/filter", {"flow_runs": {"id": {"any_": [flow["id"]]}}})}
+    assert flow["state_type"] == "COMPLETED" and tasks == set(STAGES)
     assert "KO" in run.read("holdings_before").index
 
 
@@ -207,16 +217,13 @@ def test_a_market_without_network_or_keys_fails_with_a_sentence(home, tmp_path, 
 
 
 def test_the_schedule_is_registered_with_the_cron_lines_of_the_settings(home, server):
-    import urllib.request
-
-    said = carnet(home, "schedule", "--once", CARNET_SCHEDULE__DAILY="15 21 * * 1-5")
+    said = carnet(home, "schedule", "--once", CARNET_SCHEDULE__DAILY="15 21 * * 1-5", PREFECT_API_URL=server)
     assert "daily: 15 21 * * 1-5 (UTC), profile sample" in said, said
-    ask = urllib.request.Request(f"{server}/deployments/filter", data=b"{}", headers={"Content-Type": "application/json"})
-    found = {d["name"]: d["schedules"][0]["schedule"]["cron"] for d in json.load(urllib.request.urlopen(ask, timeout=20))}
+    found = {d["name"]: d["schedules"][0]["schedule"]["cron"] for d in ask(server, "deployments/filter", {})}
     assert found["daily-sample"] == "15 21 * * 1-5" and "maintenance-sample" in found
 
 
-def test_real_orders_wait_for_a_yes_on_the_command_line_and_are_sent_once(server, tmp_path):
+def test_real_orders_wait_for_a_yes_on_the_command_line_and_are_sent_once(tmp_path):
     bars = make_bars()
     with market(bars) as place:
         write_settings(tmp_path, place.url, bars)

@@ -46,6 +46,31 @@ def mean():
     return DummyRegressor()
 
 
+class Half:
+    "Half of the mean: a class of the package's own."
+    def __init__(self, share=0.5):
+        self.share = share
+
+    def get_params(self, deep=True):
+        return {"share": self.share}
+
+    def set_params(self, **params):
+        vars(self).update(params)
+        return self
+
+    def fit(self, X, y):
+        self.mean_ = float(np.mean(y))
+        return self
+
+    def predict(self, X):
+        return np.full(len(X), self.share * self.mean_)
+
+
+def slopes(bars):
+    import pandas as pd
+    return pd.concat({"slope": bars["close"].pct_change(3)}, axis=1)
+
+
 def no_regressor():
     return "a text"
 
@@ -64,6 +89,9 @@ Dip = house_of_rules:Dip
 [carnet.estimators]
 mean = house_of_rules:mean
 text = house_of_rules:no_regressor
+half = house_of_rules:Half
+[carnet.features]
+slopes = house_of_rules:slopes
 [carnet.optimizers]
 first = house_of_rules:First
 no-class = house_of_rules:mean
@@ -172,7 +200,7 @@ def test_a_strategy_of_a_package_is_found_again_and_refused_when_its_code_change
 
 def test_an_estimator_of_a_package_is_named_in_the_settings_and_seeded(package, home):
     assert load_settings(None, {"forecast.model": "mean"}).forecast.model == "mean"
-    with pytest.raises(BadSettings, match=r"'stack', 'mean' or 'text'"):
+    with pytest.raises(BadSettings, match=r"'transformer', 'half', 'mean' or 'text'"):
         load_settings(None, {"forecast.model": "meen"})
     made = make_estimator("mean", seed=3)
     assert type(made).__name__ == "DummyRegressor"
@@ -180,6 +208,21 @@ def test_an_estimator_of_a_package_is_named_in_the_settings_and_seeded(package, 
         make_estimator("text")
     with pytest.raises(BadInput, match="is unknown"):
         make_estimator("meen")
+
+
+def test_a_model_of_a_package_is_kept_read_back_and_fed_with_its_features(package, home):
+    from trading.forecast.forecaster import HorizonForecaster
+    from trading.forecast.model_registry import load, save
+    from trading.pipeline.named_model import named_features, named_model
+
+    settings = load_settings(None, {"forecast.model": "half", "forecast.features": "slopes"})
+    bars, features = sample_bars("stocks").iloc[-600:, :6], named_features(settings)
+    made = HorizonForecaster(named_model(settings), (1,)).fit(bars, features)
+    version = save(made, home / "models", {"data_version": "x", "code_version": "y"})
+    read = load(home / "models", version)
+    assert read.features_ == ("slope",) and read.predict(bars, features).equals(made.predict(bars, features))
+    with pytest.raises(BadInput, match="did you mean 'slopes'"):
+        named_features(load_settings(None, {"forecast.features": "slope"}))
 
 
 def test_an_optimiser_of_a_package_obeys_the_limits_or_is_refused(package, home):

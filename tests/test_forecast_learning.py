@@ -202,3 +202,22 @@ def test_two_workers_find_what_one_process_finds_and_every_trial_is_in_the_regis
         assert set(client.has_what()) and len(client.scheduler_info()["workers"]) == 2
     assert shared.params == alone.params and shared.score == pytest.approx(alone.score, abs=1e-12)
     assert register.count(bars, "forecast") == 4
+
+
+def test_a_run_says_when_feedback_knows_less_than_an_earlier_run_did(tmp_path):
+    from trading.pipeline.forecast_review import lost_cycles
+    from trading.pipeline.run_record import create_run
+
+    def day(number, cycle):
+        at = datetime(2024, 1, number, tzinfo=UTC)
+        run = create_run(tmp_path, "sample", at, "paper", "paper-sample", {}, "", at, 7, {})
+        keys = pd.MultiIndex.from_tuples([("X", 1)], names=["symbol", "horizon"])
+        run.write("forecast", pd.DataFrame(0.0, keys, ["expected", "std", "lower", "upper", "naive", "confidence"]))
+        run.write("decisions", {"cycle": cycle, "decisions": []})
+        return run
+
+    assert lost_cycles(day(2, 5), 5) == ""
+    later = day(3, 6)
+    assert lost_cycles(later, 5) == "" and lost_cycles(later, 6) == ""
+    said = lost_cycles(later, 2)
+    assert "2 cycles" in said and "knew 5" in said and "feedback/sample.jsonl" in said

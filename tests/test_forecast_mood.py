@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 from loopback import HereKernel
 
+from trading.core.errors import TradingError
 from trading.core.settings import load_settings
+from trading.forecast.sentiment import read_scores
 from trading.pipeline.launch import open_run
 from trading.pipeline.notebook_runner import run_stage
 from trading.pipeline.run_compare import compare_numbers, open_reproduction
@@ -39,3 +41,34 @@ def test_a_score_of_the_settings_reaches_the_forecasts_and_a_reproduction_is_equ
     file.unlink()
     again = carry_out(open_reproduction(first, tmp_path / "reports", NOW))
     assert compare_numbers(first, again) == []
+
+
+@pytest.mark.parametrize("text, known, values", [
+    ("13.01.2018;0,5\n14.01.2018;0,6", ["2018-01-14", "2018-01-15"], [0.5, 0.6]),
+    ("1514764800;50\n1514851200;51", ["2018-01-02", "2018-01-03"], [50, 51]),
+    ("2018-01-03;-0.5\n2018-01-02;1", ["2018-01-03", "2018-01-04"], [1, -0.5]),
+    ("2018-01-01T09:30:00+01:00;1\n2018-01-02T09:30:00+01:00;2", ["2018-01-02 08:30", "2018-01-03 08:30"], [1, 2])])
+def test_dates_as_people_write_them(text, known, values, tmp_path):
+    (tmp_path / "s.csv").write_text("date;value\n" + text)
+    scores = read_scores(tmp_path / "s.csv")
+    assert [f"{t:%Y-%m-%d %H:%M}" for t in scores.index] == [f"{pd.Timestamp(t):%Y-%m-%d %H:%M}" for t in known] and scores.tolist() == values
+
+
+def test_of_what_is_published_at_one_time_the_newest_day_counts_and_a_revision_of_the_past_is_no_news(tmp_path):
+    rows = "2018-01-01,2018-02-01,1\n2018-01-02,2018-02-01,2\n2018-01-03,2018-02-02,3\n2018-01-01,2018-02-03,9\n2018-01-04,2018-02-04,4"
+    (tmp_path / "s.csv").write_text("date,published,value\n" + rows)
+    scores = read_scores(tmp_path / "s.csv")
+    assert [t.day for t in scores.index] == [1, 2, 4] and scores.tolist() == [2, 3, 4]
+    parts = [r.split(",") for r in rows.split("\n")]
+    (tmp_path / "s.csv").write_text("date,published,symbol,value\n" + "\n".join(f"{a},{b},{s},{v}" for s in ("X", "Y") for a, b, v in parts))
+    assert read_scores(tmp_path / "s.csv")["Y"].tolist() == [2, 3, 4]
+    (tmp_path / "s.csv").write_text("date,published,value\n2018-01-01,2018-02-01,1\n2018-01-01,2018-02-01,2")
+    with pytest.raises(TradingError, match="occurs twice"):
+        read_scores(tmp_path / "s.csv")
+
+
+@pytest.mark.parametrize("text", ["", "date,value\n", "\n\n"])
+def test_a_file_without_a_score_is_named(text, tmp_path):
+    (tmp_path / "s.csv").write_text(text)
+    with pytest.raises(TradingError, match=r"s\.csv"):
+        read_scores(tmp_path / "s.csv")

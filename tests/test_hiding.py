@@ -81,6 +81,20 @@ def long_ago(register, bars, returns):
     honest(register, moved.set_axis(pd.MultiIndex.from_tuples([("close", "OLD")]), axis=1))
 
 
+def inverse(register, bars, returns):
+    honest(register, (1 / bars).set_axis(pd.MultiIndex.from_tuples([("close", "THE/OTHER")]), axis=1))
+
+
+def nearly_the_same_prices(register, bars, returns):
+    shaken = bars * (1 + np.random.default_rng(0).normal(0, 1e-5, bars.shape))
+    honest(register, shaken.set_axis(pd.MultiIndex.from_tuples([("close", "ANOTHER")]), axis=1))
+
+
+def in_pieces(register, bars, returns):
+    for lo in range(0, 1000, 200):
+        honest(register, bars.iloc[lo : lo + 200])
+
+
 def a_day_less(register, bars, returns):
     honest(register, bars.iloc[:-1])
 
@@ -122,7 +136,8 @@ def leveraged(register, bars, returns):
     register.record_many("levered", ratios, bars, periods=1, returns=pd.DataFrame({k: returns * (k + 1) / 10 for k in range(50)}))
 
 
-WAYS = [edited, by_hand, renamed, scaled, shifted, long_ago, a_day_less, half_shown, dull, idle, hours, mirrored, leveraged]
+WAYS = [edited, by_hand, renamed, scaled, shifted, long_ago, inverse, nearly_the_same_prices, in_pieces, a_day_less,
+        half_shown, dull, idle, hours, mirrored, leveraged]
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda w: w.__name__)

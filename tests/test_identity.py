@@ -125,3 +125,41 @@ def test_a_journal_never_answers_with_another_search(tmp_path):
     scores = [tune(a, 5, **asked).score, tune(b, 5, **asked).score, tune(b, 1, **asked).score]
     assert len(seen) == 6 and len(set(scores)) == 3
     assert tune(b, 1, **asked).score == scores[2] and len(seen) == 6, "the same search goes on where it was"
+
+
+CALLED = "def rule(x): return helper(x)\n"
+MENDED = {
+    "a value of a class": ("class H:\n    k = 1\n    def f(self, x): return x * self.k\nh = H()\ndef helper(x): return h.f(x)", "H.k = 2"),
+    "a value of an object": (
+        "class H:\n    def __init__(self): self.k = 1\n    def f(self, x): return x * self.k\nh = H()\ndef helper(x): return h.f(x)",
+        "h.k = 2"),
+    "a method set later": ("class H:\n    def f(self, x): return x\nh = H()\ndef helper(x): return h.f(x)", "h.f = lambda x: -x"),
+    "a base": ("class B:\n    def k(self): return 1\nclass H(B): pass\ndef helper(x): return x * H().k()", "B.k = lambda self: 2"),
+    "a property": (
+        "class H:\n    @property\n    def k(self): return 1\ndef helper(x): return x * H().k",
+        "class H:\n    @property\n    def k(self): return 2"),
+    "looked up by name": ("class H:\n    k = 1\ndef helper(x): return x * getattr(H, 'k')", "H.k = 2"),
+    "globals": ("K = 1\ndef helper(x): return x * globals()['K']", "K = 2"),
+    "eval": ("K = 1\ndef helper(x): return x * eval('K + 1')", "K = 2"),
+    "a cached helper": (
+        "import functools\n@functools.lru_cache\ndef k(): return 1\ndef helper(x): return x * k()",
+        "@functools.lru_cache\ndef k(): return 2"),
+    "a partial": ("import functools\ndef g(x, k): return x * k\nhelper = functools.partial(g, k=1)", "helper = functools.partial(g, k=2)"),
+    "a file": ("def helper(x): return x * float(open('level.txt').read())", "open('level.txt', 'w').write('2')"),
+    "the environment": ("import os\ndef helper(x): return x * float(os.environ['LEVEL_OF_A_RULE'])", "os.environ['LEVEL_OF_A_RULE'] = '2'"),
+}
+
+
+@pytest.mark.parametrize("home", [{}, {"__name__": "__main__"}], ids=["bare", "main"])
+@pytest.mark.parametrize("mended", MENDED)
+def test_whatever_is_mended_after_an_interruption_gives_another_name_and_nothing_else_does(mended, home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LEVEL_OF_A_RULE", "1")
+    (tmp_path / "level.txt").write_text("1")
+    space, (before, after) = dict(home), MENDED[mended]
+    exec(CALLED + before, space)
+    space["helper"](1)
+    name = identity(space["rule"])
+    assert identity(space["rule"]) == name
+    exec(after, space)
+    assert identity(space["rule"]) != name

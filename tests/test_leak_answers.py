@@ -1,8 +1,10 @@
 "Three answers: kinds of leak that one factor for all prices hides, and what no experiment can see."
 
+import subprocess
 import time
 from datetime import UTC, datetime
 from functools import lru_cache, partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -190,3 +192,27 @@ def test_what_cannot_be_seen_is_said(pipeline, word):
 def test_a_file_is_named(tmp_path):
     report = find_leaks(from_file(tmp_path / "x.csv"), FULL)
     assert report.answer != "clean" and any("reads a file" in u for u in report.unseen)
+
+
+MOMENT = FULL.index[200]
+WRITTEN = {
+    "seconds since 1970": f"b.index.as_unit('s').asi8 > {int(MOMENT.timestamp())}",
+    "milliseconds": f"b.index.as_unit('ms').asi8 > {int(MOMENT.timestamp()) * 1000}",
+    "a date as a number": f"b.index.strftime('%Y%m%d').astype(int) > {MOMENT:%Y%m%d}",
+    "an American date": f"b.index > pd.Timestamp('{MOMENT:%m/%d/%Y}', tz='UTC')",
+    "a date in words": f"b.index > pd.Timestamp('{MOMENT.day} {MOMENT:%B %Y}', tz='UTC')",
+    "years": f"b.index.year.isin([{MOMENT.year}, 2050])",
+    "days in a dict": f"[{{'{MOMENT.date()}': 1}}.get(str(t.date()), 0) for t in b.index]",
+    "eval": "one(b) * eval('1')",
+    "import by name": "one(b) * int(__import__('math').pi)",
+    "another program": "one(b) * len(subprocess.run(['true'], capture_output=True).stdout)",
+    "a file's existence": "one(b) * (1 if Path('/nowhere').exists() else 2)",
+}
+
+
+@pytest.mark.parametrize("how", WRITTEN)
+def test_hindsight_and_the_outside_are_seen_however_they_are_written(how):
+    space = {"pd": pd, "one": one, "subprocess": subprocess, "Path": Path, "__name__": "user_file"}
+    exec(f"def pipeline(b):\n    return pd.Series({WRITTEN[how]}, b.index).astype(float)", space)
+    report = find_leaks(space["pipeline"], FULL)
+    assert report.answer == "cannot tell" and report.unseen, str(report)

@@ -24,7 +24,7 @@ WAITS = {  # public definitions that nothing reaches yet, by the issue that will
         "backtest.strategies": "BollingerBreakout",
         "execution.plan": "PlanOutcome apply_plan",
         "features.technical": "atr bollinger ema log_returns macd realized_vol",
-        "risk.sizing": "drawdown_scale kelly_fraction size_position volatility_fraction",
+        "risk.sizing": "size_position volatility_fraction",
     },
     19: {  # research truth
         "backtest.cross_validation": "combinatorial_paths",
@@ -33,7 +33,6 @@ WAITS = {  # public definitions that nothing reaches yet, by the issue that will
         "forecast.drift": "mmd psi",
         "forecast.estimators": "baseline_forecast",
         "forecast.labels": "Barriers scaled_returns triple_barrier",
-        "forecast.neural": "TorchRegressor lagged_returns make_module need_torch",
         "forecast.rl_env": "BatchedWorlds EnvironmentRules evaluate_policy make_env step_many",
         "forecast.rl_training": "as_policy as_vector need_rl read_agent train_agent",
         "forecast.targets": "WalkForward uniqueness",

@@ -130,6 +130,40 @@ def test_a_promoted_strategy_is_in_the_plan_beside_the_policy_and_the_query_agre
     assert "Sleeves against their promises" in page and "MaCross: 4 bars since its promotion" in page
 
 
+def test_the_size_of_a_line_reaches_the_plan_and_is_that_of_the_backtest(home):
+    from trading.backtest.engine import backtest
+    from trading.backtest.strategies import MaCross
+
+    trade("MaCross = 0.4, fraction 0.1", "[sizing]", "volatility = 0.05")
+    run = run_in_process(open_run(load_settings(), datetime.now(UTC)))
+    evidence = json.loads(carnet("strategies", "show", "MaCross")[1])
+    bars = pd.concat({"close": planted().round(6).tz_localize("UTC").loc["2015":"2021-06-30"]}, axis=1)
+    longer = pd.concat([bars, bars.iloc[[-1]].set_index(bars.index[-1:] + pd.Timedelta(days=1))])  # tomorrow opens at today's close
+    costs = {"fees": 0.001, "slippage": 0.0005, "cash": 40_000, "register": False}
+    done = backtest(longer, MaCross(**evidence["params"]), size=0.1, **costs)
+    weight = (done.units.iloc[-1] * done.close.iloc[-1] / done.equity.iloc[-1] * 0.4).rename(None)
+    parts, plan = run.read("sleeve_weights")["MaCross"], run.read("plan", Plan)
+    assert parts.to_dict() == pytest.approx(weight.to_dict(), abs=1e-9) and 0 < parts.sum() <= 4 * 0.045
+    for a in plan.actions:
+        if a.side == "buy":
+            assert float(a.amount * a.price) <= run.read("weights")["target"][a.symbol] * 100_000 + 1e-6, "whole steps are rounded down"
+    assert "10.0% of its capital in each position" in (run.folder / "index.html").read_text()
+    trade("MaCross = 0.4, risk_per_trade 0.01")
+    with pytest.raises(TradingError, match="has no stop"):
+        open_run(load_settings(), datetime.now(UTC))
+
+
+def test_what_is_promoted_under_the_settings_has_their_sizes_and_stops(home):
+    Path("settings.ini").write_text(SETTINGS + "[protection]\nstop_loss = 0.2\ntime_stop = 30d\n[sizing]\nvolatility = 0.2\nwindow = 30\n")
+    carnet("strategies", "promote", "Donchian", "--grid", "entry=10,20", "--to", "2021-06-24")
+    told = json.loads(carnet("strategies", "show", "Donchian")[1])
+    assert told["stops"] == {"stop_loss": 0.2, "time_stop": "2592000s", "volatility": 0.2, "volatility_window": 30, "size_cap": 1.0}
+    assert told["sized"] == {"volatility": 0.2}
+    carnet("strategies", "promote", "TargetWeights", "--grid", "every=month", "--to", "2021-06-24")
+    told = json.loads(carnet("strategies", "show", "TargetWeights")[1])
+    assert told["stops"] == {} and told["sized"] == "itself"
+
+
 def test_terminal_service_and_page_compare_what_trades_with_what_was_promised(home):
     trade("MaCross = 0.4", "momentum = 0.1")
     place = Workspace(Path("data").resolve(), Path("reports").resolve(), Path("settings.ini").resolve())

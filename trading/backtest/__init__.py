@@ -17,8 +17,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "cross_validation": ["WalkForwardResult", "walk_forward", "combinatorial_paths", "SimulatedOutcomes", "monte_carlo"],
     "currency_account": ["CurrencyAccount", "account_rates", "replay_in_currency"],
     "engine": [
-        "FIGURES", "composite_score", "Backtest", "backtest", "split_rules", "read_strategy", "own_rules", "plan_run", "target_rows",
-        "volatility_size",
+        "FIGURES", "composite_score", "Backtest", "backtest", "split_rules", "read_strategy", "own_rules", "sizes_itself", "plan_run",
+        "target_rows",
     ],
     "event_strategy": ["AccountAtClose", "run_events"],
     "execution_timing": [
@@ -41,7 +41,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "PERTURBATIONS", "load_model", "fixed_seeds", "is_fitted", "run_pipeline", "output_table", "perturb_bars", "perturb_tables",
         "changed_past",
     ],
-    "leak_source": ["FILES", "CLOCKS", "CACHES", "unseen_inputs"],
+    "leak_source": ["FILES", "CLOCKS", "BY_NAME", "CACHES", "unseen_inputs"],
     "lent_arrays": ["lend"],
     "overfitting": [
         "EULER", "ReturnRecord", "probabilistic_sharpe", "minimum_track_record", "expected_best_sharpe", "deflated_sharpe",

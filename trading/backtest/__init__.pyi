@@ -39,7 +39,7 @@ from .compare import Comparison as Comparison
 from .costs import Costs as Costs
 from .cross_validation import WalkForwardResult as WalkForwardResult, walk_forward as walk_forward, combinatorial_paths as combinatorial_paths, SimulatedOutcomes as SimulatedOutcomes, monte_carlo as monte_carlo
 from .currency_account import CurrencyAccount as CurrencyAccount, account_rates as account_rates, replay_in_currency as replay_in_currency
-from .engine import FIGURES as FIGURES, composite_score as composite_score, Backtest as Backtest, backtest as backtest, split_rules as split_rules, read_strategy as read_strategy, own_rules as own_rules, plan_run as plan_run, target_rows as target_rows, volatility_size as volatility_size
+from .engine import FIGURES as FIGURES, composite_score as composite_score, Backtest as Backtest, backtest as backtest, split_rules as split_rules, read_strategy as read_strategy, own_rules as own_rules, sizes_itself as sizes_itself, plan_run as plan_run, target_rows as target_rows
 from .event_strategy import AccountAtClose as AccountAtClose, run_events as run_events
 from .execution_timing import EVENTS as EVENTS, ENTER_LONG as ENTER_LONG, LEAVE_LONG as LEAVE_LONG, ENTER_SHORT as ENTER_SHORT, LEAVE_SHORT as LEAVE_SHORT, fill_prices as fill_prices, bars_without_trade as bars_without_trade, check_signals as check_signals, same_symbols as same_symbols, next_bar as next_bar, ask as ask
 from .fast_kernel import HIGH as HIGH, LOW as LOW, FALL as FALL, SUM as SUM, SQUARES as SQUARES, DOWN as DOWN, CLOSES as CLOSES, WORTH as WORTH, PEAK as PEAK, DEEPEST as DEEPEST, S1 as S1, S2 as S2, S3 as S3, VALUES as VALUES, EXPOSED as EXPOSED, TRADED as TRADED, PAID as PAID, CLOSED as CLOSED, WON as WON, GAINS as GAINS, LOSSES as LOSSES, PRICE as PRICE, FEE as FEE, RULE as RULE, build_blocks as build_blocks, conclude as conclude, run_variations as run_variations, run_positions as run_positions, run_figures as run_figures
@@ -48,7 +48,7 @@ from .interactive_plots import InteractivePlot as InteractivePlot, trade_plot as
 from .joint_test import block_length as block_length, dependence as dependence, bootstrap_counts as bootstrap_counts, JointTest as JointTest, family_highest as family_highest, cell_statistic as cell_statistic
 from .leak_detector import PERIODS as PERIODS, Leak as Leak, LeakReport as LeakReport, find_leaks as find_leaks
 from .leak_probes import PERTURBATIONS as PERTURBATIONS, load_model as load_model, fixed_seeds as fixed_seeds, is_fitted as is_fitted, run_pipeline as run_pipeline, output_table as output_table, perturb_bars as perturb_bars, perturb_tables as perturb_tables, changed_past as changed_past
-from .leak_source import FILES as FILES, CLOCKS as CLOCKS, CACHES as CACHES, unseen_inputs as unseen_inputs
+from .leak_source import FILES as FILES, CLOCKS as CLOCKS, BY_NAME as BY_NAME, CACHES as CACHES, unseen_inputs as unseen_inputs
 from .lent_arrays import lend as lend
 from .overfitting import EULER as EULER, ReturnRecord as ReturnRecord, probabilistic_sharpe as probabilistic_sharpe, minimum_track_record as minimum_track_record, expected_best_sharpe as expected_best_sharpe, deflated_sharpe as deflated_sharpe, independent_trials as independent_trials, Overfitting as Overfitting, pbo as pbo, reality_check as reality_check
 from .plots import plot_equity as plot_equity, plot_underwater as plot_underwater, plot_months as plot_months, plot_trades as plot_trades

@@ -28,7 +28,7 @@ YEAR = pd.Timedelta(days=365.25)
 # %% ../../nbs/06_backtest/07_account.ipynb #5bae2792
 @dataclass(frozen=True)
 class TradeRules:
-    "How positions are entered, sized and left; each field may be a parameter of a sweep.\n\nParameters\n----------\nstop_loss : _Table, default None\n    fraction of the entry price at which to give up; a number, or time × symbol known at the close\ntake_profit : _Table, default None\n    fraction of the entry price at which to be content; likewise\ntrailing : bool, default False\n    the stop follows the best price since the entry\ntime_stop : int | str | pd.Timedelta | None, default None\n    leave after so many bars, or after a time such as '2d'\nsteps : Mapping[str, float] | None, default None\n    age → profit at which to leave: {'0h': 0.10, '2d': 0.02} is 10 % at once, 2 % after two days\npartial : Sequence[tuple[float, float]], default ()\n    (profit, share of the position) to sell on the way, for example [(0.05, 0.5)]\norder : str, default 'market'\n    'market', 'limit' or 'stop'\norder_offset : float | None, default None\n    a limit lies this fraction beyond the close on the cheap side, a stop on the dear side\norder_price : pd.DataFrame | pd.Series | None, default None\n    time × symbol, instead of the offset: the price of the limit or the stop\nvalid_bars : int, default 1\n    bars that such an entry rests\nsize : _Table, default None\n    fraction of the account to use at an entry, known at the close; None: an equal part of what is free for each flat symbol\nrisk : float | None, default None\n    fraction of the account lost if the stop is hit: the size follows from the stop's distance\nvolatility : float | None, default None\n    yearly volatility that a position should have: the size follows from the past\nvolatility_window : int, default 20\n    bars over which that past is measured\nintrabar : str, default 'pessimistic'\n    both stop and target inside one bar: 'pessimistic' stop first, 'optimistic' target first"
+    "How positions are entered, sized and left; each field may be a parameter of a sweep.\n\nParameters\n----------\nstop_loss : _Table, default None\n    fraction of the entry price at which to give up; a number, or time × symbol known at the close\ntake_profit : _Table, default None\n    fraction of the entry price at which to be content; likewise\ntrailing : bool, default False\n    the stop follows the best price since the entry\ntime_stop : int | str | pd.Timedelta | None, default None\n    leave after so many bars, or after a time such as '2d'\nsteps : Mapping[str, float] | None, default None\n    age → profit at which to leave: {'0h': 0.10, '2d': 0.02} is 10 % at once, 2 % after two days\npartial : Sequence[tuple[float, float]], default ()\n    (profit, share of the position) to sell on the way, for example [(0.05, 0.5)]\norder : str, default 'market'\n    'market', 'limit' or 'stop'\norder_offset : float | None, default None\n    a limit lies this fraction beyond the close on the cheap side, a stop on the dear side\norder_price : pd.DataFrame | pd.Series | None, default None\n    time × symbol, instead of the offset: the price of the limit or the stop\nvalid_bars : int, default 1\n    bars that such an entry rests\nsize : _Table, default None\n    fraction of the account to use at an entry, known at the close; None: an equal part of what is free for each flat symbol\nrisk : float | None, default None\n    fraction of the account lost if the stop is hit: the size follows from the stop's distance\nvolatility : float | None, default None\n    yearly volatility that a position should have: the size follows from the past\nvolatility_window : int, default 20\n    bars over which that past is measured\nkelly : float | None, default None\n    part of Kelly's fraction: the size follows from the trades that are closed by then, each in a purse of its own\nkelly_trades : int, default 30\n    closed trades before anything is bought by it\nsize_cap : float | None, default None\n    largest fraction that volatility or Kelly's rule may come to; None: what the account may carry\nintrabar : str, default 'pessimistic'\n    both stop and target inside one bar: 'pessimistic' stop first, 'optimistic' target first"
 
     stop_loss: _Table = None  # fraction of the entry price at which to give up; a number, or time × symbol known at the close
     take_profit: _Table = None  # fraction of the entry price at which to be content; likewise
@@ -44,6 +44,9 @@ class TradeRules:
     risk: float | None = None  # fraction of the account lost if the stop is hit: the size follows from the stop's distance
     volatility: float | None = None  # yearly volatility that a position should have: the size follows from the past
     volatility_window: int = 20  # bars over which that past is measured
+    kelly: float | None = None  # part of Kelly's fraction: the size follows from the trades that are closed by then, each in a purse of its own
+    kelly_trades: int = 30  # closed trades before anything is bought by it
+    size_cap: float | None = None  # largest fraction that volatility or Kelly's rule may come to; None: what the account may carry
     intrabar: str = "pessimistic"  # both stop and target inside one bar: 'pessimistic' stop first, 'optimistic' target first
 
     def __post_init__(self):
@@ -67,8 +70,12 @@ class TradeRules:
 
     def _check_sizes(self) -> None:
         "Refuse sizes that contradict one another."
-        if (self.size is not None) + (self.risk is not None) + (self.volatility is not None) > 1:
-            raise BadInput("size, risk and volatility each say how much to buy; give one of them")
+        if sum(x is not None for x in (self.size, self.risk, self.volatility, self.kelly)) > 1:
+            raise BadInput("size, risk, volatility and kelly each say how much to buy; give one of them")
+        if self.kelly is not None and not (0 < self.kelly <= 1 and self.kelly_trades >= 2):
+            raise BadInput(f"kelly is {self.kelly} after {self.kelly_trades} trades: a part of Kelly's fraction above 0 and at most 1, after at least 2 closed trades")
+        if self.size_cap is not None and not self.size_cap > 0:
+            raise BadInput(f"size_cap is {self.size_cap}; the largest fraction of the account, above 0")
         if self.risk is not None and not 0 < self.risk < 1:
             raise BadInput(f"risk is {self.risk}; the fraction of the account lost at the stop, one per cent is 0.01")
         if self.risk is not None and self.stop_loss is None:

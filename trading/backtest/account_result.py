@@ -148,6 +148,8 @@ def _size_text(trade: TradeRules) -> str:
         return f"{100 * trade.risk:g} % of the account are lost at the stop"
     if trade.volatility is not None:
         return f"for a volatility of {100 * trade.volatility:g} % a year, measured over {trade.volatility_window} bars"
+    if trade.kelly is not None:
+        return f"{trade.kelly:g} of Kelly's fraction of the trades closed by then, once there are {trade.kelly_trades}"
     if trade.size is None:
         return "an equal part of what is free for each symbol that is flat"
     return f"{100 * trade.size:g} % of the account" if isinstance(trade.size, int | float | np.number) else "a given fraction of the account, known at the close"

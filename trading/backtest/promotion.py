@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from .costs import Costs
-from .engine import Backtest, backtest
+from .engine import Backtest, backtest, sizes_itself
 from .joint_test import cell_statistic
 from .leak_detector import find_leaks
 from .result_cards import promotion_card
@@ -108,6 +108,7 @@ def promote(
     stop_loss: float | None = None,
     take_profit: float | None = None,
     trailing: bool = False,
+    rules: Mapping[str, Any] | None = None,  # further rules of a position, such as time_stop or a size: those of `backtest`
     thresholds: Thresholds | None = None,  # None: those of the settings
     register: TrialRegister | None = None,  # where the trials are counted; None: the one of the settings
     registry: ProductionRegistry | None = None,  # written to, whatever the answer; None: the one of the settings
@@ -115,13 +116,13 @@ def promote(
     accept: str = "",  # why it may trade although the leak check cannot tell; kept for ever
     now: datetime | None = None,  # UTC, when this is decided; None: this moment
 ) -> StrategyPromotion:
-    "Check for leaks, search the grid, walk forward, test against everything ever tried, and write the decision down.\n\nParameters\n----------\nstrategy : type | Strategy | Callable\n    a class, one with other values set, or a function of the bars\ngrid : Mapping[str, Iterable]\n    values by parameter; all combinations are tried, and count\nbars : pd.DataFrame\n    time × (field, symbol)\nname : str, default ''\n    under which it trades; empty: that of the class or function\nfees : float, default 0.001\n    fraction of the traded value\nslippage : float, default 0.0005\n    fraction by which each fill is worse\nfixed_fees : float, default 0.0\n    quote currency per order\ncash : float, default 10000.0\n    each symbol starts with this\nfill : str, default 'auto'\n    price of the next bar, see `backtest`\nstop_loss : float | None, default None\ntake_profit : float | None, default None\ntrailing : bool, default False\nthresholds : Thresholds | None, default None\n    None: those of the settings\nregister : TrialRegister | None, default None\n    where the trials are counted; None: the one of the settings\nregistry : ProductionRegistry | None, default None\n    written to, whatever the answer; None: the one of the settings\nevidence : str | Path | None, default None\n    folder for the evidence; None: beside the registry\naccept : str, default ''\n    why it may trade although the leak check cannot tell; kept for ever\nnow : datetime | None, default None\n    UTC, when this is decided; None: this moment\n\nReturns\n-------\nStrategyPromotion"
+    "Check for leaks, search the grid, walk forward, test against everything ever tried, and write the decision down.\n\nParameters\n----------\nstrategy : type | Strategy | Callable\n    a class, one with other values set, or a function of the bars\ngrid : Mapping[str, Iterable]\n    values by parameter; all combinations are tried, and count\nbars : pd.DataFrame\n    time × (field, symbol)\nname : str, default ''\n    under which it trades; empty: that of the class or function\nfees : float, default 0.001\n    fraction of the traded value\nslippage : float, default 0.0005\n    fraction by which each fill is worse\nfixed_fees : float, default 0.0\n    quote currency per order\ncash : float, default 10000.0\n    each symbol starts with this\nfill : str, default 'auto'\n    price of the next bar, see `backtest`\nstop_loss : float | None, default None\ntake_profit : float | None, default None\ntrailing : bool, default False\nrules : Mapping[str, Any] | None, default None\n    further rules of a position, such as time_stop or a size: those of `backtest`\nthresholds : Thresholds | None, default None\n    None: those of the settings\nregister : TrialRegister | None, default None\n    where the trials are counted; None: the one of the settings\nregistry : ProductionRegistry | None, default None\n    written to, whatever the answer; None: the one of the settings\nevidence : str | Path | None, default None\n    folder for the evidence; None: beside the registry\naccept : str, default ''\n    why it may trade although the leak check cannot tell; kept for ever\nnow : datetime | None, default None\n    UTC, when this is decided; None: this moment\n\nReturns\n-------\nStrategyPromotion"
     check_bars(bars, min_bars=60)
     thresholds, now = thresholds or default_thresholds(), now or datetime.now(UTC)
     register, registry = register or default_register(), registry or default_registry()
     grid = {k: list(v) for k, v in grid.items()}
     costs = Costs(fees, slippage, fixed_fees, 0.0, cash)
-    stops = {k: v for k, v in (("stop_loss", stop_loss), ("take_profit", take_profit), ("trailing", trailing)) if v}
+    stops = {k: v for k, v in (("stop_loss", stop_loss), ("take_profit", take_profit), ("trailing", trailing)) if v} | dict(rules or {})
     asked = as_strategy(copy.copy(strategy), {k: v[0] for k, v in grid.items()})
     job = make_job(bars, asked, grid, ("sharpe",), costs, fill, stops, None, "auto")
     name = name or getattr(strategy, "__name__", type(strategy).__name__)
@@ -151,7 +152,8 @@ def promote(
         "strategy": name, "params": params, "grid": grid, "outcome": "promoted" if decision.promoted else "refused", "reasons": reasons, "decided": now.astimezone(UTC).isoformat(),
         "criterion": "reality_check: joint bootstrap test of everything tried (Hansen 2005; Romano & Wolf 2005)", "figures": dict(decision.figures), "thresholds": asdict(thresholds),
         "code": identity(job.strategy, costs, stops, job.fill, house_digest()), "carnet": house_digest(), "data": fingerprint(bars), "bars": len(bars),
-        "from": bars.index[0].isoformat(), "to": bars.index[-1].isoformat(), "costs": asdict(costs), "stops": stops, "fill": job.fill, "variations": len(job.grid.valid),
+        "from": bars.index[0].isoformat(), "to": bars.index[-1].isoformat(), "costs": asdict(costs), "stops": stops, "fill": job.fill,
+        "sized": "itself" if sizes_itself(chosen, bars) else {k: stops[k] for k in ("size", "risk", "volatility", "kelly") if k in stops}, "variations": len(job.grid.valid),
         "leaks": {"answer": leaks.answer, "found": [str(leak) for leak in leaks.leaks], "unseen": list(leaks.unseen), "accepted": accept},
         "source": source_of(strategy), "parameters": chosen.get_params(), "symbols": symbols_of(bars), "cash": charges["cash"], "timeframe": bars.attrs.get("timeframe", ""), "step": float(pd.Series(bars.index).diff().median().total_seconds()), "promised": promised_figures(run),
     }

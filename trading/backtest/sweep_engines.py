@@ -143,7 +143,7 @@ def run_accounts(
             out.append([_figures(run, job) for run in runs])
             worth.append([_at_cells(job, bars.index, run.value) for run in runs])
             continue
-        tables = plan_run(bars, there, signals, weights, trade, job.account, job.periods)
+        tables = plan_run(bars, there, signals, weights, trade, job.account, job.periods, job.costs)
         parts = [slice(None)] if together else [slice(n, n + 1) for n in range(len(there.symbols))]
         runs = [run_book(there, job.costs, trade, job.account, *tables, columns=part) for part in parts]
         out.append([_figures(run, job) for run in runs])

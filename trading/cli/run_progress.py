@@ -30,8 +30,9 @@ def run_stages(
     if all(s.status == "done" for s in record.stages):
         console.print(f"nothing is left to do; report: {job.folder / 'index.html'}")
         return
+    trained = ""
     try:
-        execute_run(job, settings, Live(RunProgress(job), console=console, refresh_per_second=4))
+        trained = execute_run(job, settings, Live(RunProgress(job), console=console, refresh_per_second=4))
     finally:
         if not console.is_terminal:
             console.line()  # rich leaves the last line of its table open in a pipe
@@ -40,6 +41,8 @@ def run_stages(
             console.print(problem, style="yellow", highlight=False, soft_wrap=True)
     for line in job.read("summary")["terminal"]:
         console.print(line, highlight=False, soft_wrap=True)
+    if trained:
+        console.print(trained, highlight=False, soft_wrap=True)
     console.print(f"report: [bold]{job.folder / 'index.html'}[/]", soft_wrap=True)
     if job.record.status == "waiting":
         console.print(next(s.error for s in job.record.stages if s.status == "waiting"), style="bold yellow", highlight=False, soft_wrap=True)

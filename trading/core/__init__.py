@@ -60,7 +60,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "HealthSettings", "BackupSettings", "ServiceSettings", "nearest_name", "Settings",
     ],
     "settings_overrides": ["OVERRIDES_FILE", "read_overrides", "overridden_settings"],
-    "settings_section": ["SettingsSection", "ProtectionSettings"],
+    "settings_section": ["SettingsSection", "ProtectionSettings", "SizingSettings"],
     "shown_tables": ["ShownFrame", "ShownSeries"],
     "sleeve_lines": ["SleeveLine", "read_sleeve"],
     "sqlite": ["transaction", "open_database", "open_readonly", "single_transaction"],
@@ -83,7 +83,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "values": ["ZERO", "Value"],
     "venue_profiles": ["PROFILES", "VenueQuery", "VenueProfile", "profile_of", "require_contract"],
     "venue_proxy": ["VenueProxy", "offers"],
-    "written_settings": ["Fraction", "Words", "Numbers", "LimitLevel", "read_words", "read_named_numbers", "bars_ahead"],
+    "written_settings": [
+        "Fraction", "FEATURE_SETS", "Words", "Numbers", "LimitLevel", "read_words", "read_named_numbers", "bars_ahead", "read_features",
+    ],
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
     "average_cost", "bars", "benchmark", "calendars", "cards", "carried_prices", "circuit_breaker", "cron", "currencies", "datasets",

@@ -77,7 +77,7 @@ from .settings import Found as Found, SETTINGS_SECTIONS as SETTINGS_SECTIONS, re
 from .settings_edit import RESTART as RESTART, change_text as change_text, check_text as check_text, differences as differences, apply_settings as apply_settings, apply_changes as apply_changes
 from .settings_model import SAMPLE_MARKETS as SAMPLE_MARKETS, CLOCK as CLOCK, ALERT_LEVEL_NAMES as ALERT_LEVEL_NAMES, AlertLevel as AlertLevel, RuleLine as RuleLine, WATCH as WATCH, RunSettings as RunSettings, MarketSettings as MarketSettings, ForecastSettings as ForecastSettings, DecisionSettings as DecisionSettings, AllocateSettings as AllocateSettings, CostSettings as CostSettings, TradeSettings as TradeSettings, ExecutionSettings as ExecutionSettings, LiveSettings as LiveSettings, LimitSettings as LimitSettings, MarginSettings as MarginSettings, PromotionSettings as PromotionSettings, AccessSettings as AccessSettings, ScheduleSettings as ScheduleSettings, LoopSettings as LoopSettings, AlertSettings as AlertSettings, HealthSettings as HealthSettings, BackupSettings as BackupSettings, ServiceSettings as ServiceSettings, nearest_name as nearest_name, Settings as Settings
 from .settings_overrides import OVERRIDES_FILE as OVERRIDES_FILE, read_overrides as read_overrides, overridden_settings as overridden_settings
-from .settings_section import SettingsSection as SettingsSection, ProtectionSettings as ProtectionSettings
+from .settings_section import SettingsSection as SettingsSection, ProtectionSettings as ProtectionSettings, SizingSettings as SizingSettings
 from .shown_tables import ShownFrame as ShownFrame, ShownSeries as ShownSeries
 from .sleeve_lines import SleeveLine as SleeveLine, read_sleeve as read_sleeve
 from .sqlite import transaction as transaction, open_database as open_database, open_readonly as open_readonly, single_transaction as single_transaction
@@ -91,5 +91,5 @@ from .types import Side as Side, OrderType as OrderType, OrderStatus as OrderSta
 from .values import ZERO as ZERO, Value as Value
 from .venue_profiles import PROFILES as PROFILES, VenueQuery as VenueQuery, VenueProfile as VenueProfile, profile_of as profile_of, require_contract as require_contract
 from .venue_proxy import VenueProxy as VenueProxy, offers as offers
-from .written_settings import Fraction as Fraction, Words as Words, Numbers as Numbers, LimitLevel as LimitLevel, read_words as read_words, read_named_numbers as read_named_numbers, bars_ahead as bars_ahead
+from .written_settings import Fraction as Fraction, FEATURE_SETS as FEATURE_SETS, Words as Words, Numbers as Numbers, LimitLevel as LimitLevel, read_words as read_words, read_named_numbers as read_named_numbers, bars_ahead as bars_ahead, read_features as read_features
 from .written_times import DATE_ORDERS as DATE_ORDERS, WrittenTimes as WrittenTimes, read_times as read_times, in_utc as in_utc, session_days as session_days

@@ -10,6 +10,8 @@ import builtins
 import dis
 import functools
 import hashlib
+import os
+import re
 import sys
 import sysconfig
 import types
@@ -70,7 +72,7 @@ _PLAIN = (bool, int, float, complex, str, bytes, bytearray, type(None), type(Ell
           np.generic, np.dtype, pd.Timedelta, pd.Period, pd.offsets.BaseOffset)
 _NOT_CODE = {"__module__", "__dict__", "__weakref__", "__doc__", "__qualname__", "__firstlineno__", "__static_attributes__", "__annotations__",
              "__annotate__", "__annotate_func__", "__annotations_cache__", "__abstractmethods__", "_abc_impl", "__parameters__", "__orig_bases__",
-             "__match_args__", "__dataclass_params__", "__dataclass_fields__"}
+             "__match_args__", "__slotnames__", "__dataclass_params__", "__dataclass_fields__"}
 
 
 class _Walk:
@@ -157,6 +159,7 @@ class _Walk:
         self.many((function.__defaults__, function.__kwdefaults__, [c.cell_contents if _filled(c) else "empty" for c in function.__closure__ or ()]))
         names, words, imports = _names(function.__code__)
         space = function.__globals__
+        self._named_outside(function.__code__, names, words, space)
         for name in sorted(names):
             self.put("global", name)
             found = space.get(name, getattr(builtins, name, "absent"))
@@ -164,6 +167,20 @@ class _Walk:
             self._members(found, words)
         for module in sorted(imports):
             self._import(module, space, words)
+
+    def _named_outside(self, code: types.CodeType, names: frozenset[str], words: frozenset[str], space: dict) -> None:
+        "Add what code reaches through a text: files and variables of the environment that it names, and globals that it looks up by name."
+        texts = sorted(_texts(code))
+        if names & {"globals", "vars", "eval", "exec"}:
+            for name in sorted({n for t in texts for n in re.findall(r"[^\W\d]\w*", t)} & space.keys() - names):
+                self.put("global", name)
+                self.walk(space[name])
+        if words & {"environ", "getenv"}:
+            self.put(*(f"{t}={os.environ.get(t)}" for t in texts))
+        for text in texts:
+            if 0 < len(text) < 1000 and "\0" not in text and (file := Path(text)).is_file():
+                with file.open("rb") as opened:
+                    self.put("file", text, hashlib.file_digest(opened, "sha256").hexdigest())
 
     def _code(self, code: types.CodeType) -> None:
         self.put(code.co_code, code.co_varnames[: code.co_argcount + code.co_kwonlyargcount], code.co_names)
@@ -195,7 +212,7 @@ class _Walk:
 
     def _class(self, kind: type) -> None:
         self.put(kind.__qualname__, kind.__module__)
-        if maker := _maker(kind.__module__):
+        if maker := _class_maker(kind):
             self.put(maker)
             return
         self.many(kind.__bases__)
@@ -221,6 +238,18 @@ class _Walk:
         self.put(state) if isinstance(state, str) else self.many([p for p in state[1:] if p is not None and not isinstance(p, types.FunctionType)
                                                                    ] if not hasattr(state[3] if len(state) > 3 else None, "__next__")
                                                                   else [state[1], state[2], *map(list, filter(None, state[3:5]))])
+
+
+def _class_maker(kind: type) -> str | None:
+    "Return what names the code of a class as a whole; what `exec` made without a module says that it is built in, and is not."
+    return None if kind.__module__ == "builtins" and kind.__flags__ & 1 << 9 else _maker(kind.__module__)
+
+
+@cache
+def _texts(code: types.CodeType) -> frozenset[str]:
+    "Return the texts in code, those of functions inside included."
+    inside = [_texts(c) for c in code.co_consts if isinstance(c, types.CodeType)]
+    return frozenset(c for c in code.co_consts if isinstance(c, str)).union(*inside)
 
 
 def _filled(cell: Any) -> bool:
@@ -269,7 +298,7 @@ def is_users(
     if isinstance(thing, types.FunctionType):
         home = thing.__globals__.get("__name__", "")
         return not (getattr(sys.modules.get(home), "__dict__", None) is thing.__globals__ and _maker(home))
-    return _maker(thing.__module__) is None
+    return _class_maker(thing) is None
 
 
 def code_globals(

@@ -26,10 +26,10 @@ from .cron import Cron, TimeZoneName
 from .errors import BadInput
 from .extensions import extension_names
 from .margin import MarginTerms
-from .settings_section import ProtectionSettings, SettingsSection
+from .settings_section import ProtectionSettings, SettingsSection, SizingSettings
 from .sleeve_lines import SleeveLine
 from .types import stable_hash
-from .written_settings import Fraction, LimitLevel, Numbers, Words, bars_ahead, read_named_numbers, read_words
+from .written_settings import Fraction, LimitLevel, Numbers, Words, bars_ahead, read_features, read_named_numbers, read_words
 
 # %% ../../nbs/00_core/44_settings_model.ipynb #1386290f
 SAMPLE_MARKETS = ("sample", "stocks", "indices", "fx", "coins", "coins_1h", "forex", "forex_1h", "etfs")  # 'sample' is the stocks
@@ -95,7 +95,7 @@ class MarketSettings(SettingsSection):
         return self.source == "ccxt" or (self.source == "sample" and self.sample_kind.startswith("coins"))
 
 
-_ESTIMATORS = ("ridge", "forest", "histogram", "boosting", "blend", "stack")
+_ESTIMATORS = ("ridge", "running", "forest", "histogram", "boosting", "blend", "stack", "ar", "dense", "cnn", "lstm", "transformer")
 
 
 def _estimator_name(name: str) -> str:
@@ -107,7 +107,8 @@ def _estimator_name(name: str) -> str:
 
 
 class ForecastSettings(SettingsSection):
-    model: Annotated[str, AfterValidator(_estimator_name)] = Field("ridge", description="estimator until training promotes one: ridge, forest, histogram, boosting, blend, stack, or one that an installed package brings")
+    model: Annotated[str, AfterValidator(_estimator_name)] = Field("ridge", description="estimator until training promotes one: ridge, running, forest, histogram, boosting, blend, stack, ar (autoregression), dense, cnn, lstm, transformer (networks, with carnet[deep]), or one that an installed package brings")
+    features: Annotated[str, AfterValidator(read_features)] = Field("", description="what models look at: plain, technical with longer time frames (technical 1w), sequence of the last bars (sequence 20, sequence 20 volume), or NAME of features/NAME.py with a function features(bars); empty: plain, and a sequence for ar, cnn, lstm and transformer")
     horizons: Numbers = Field((1, 5, 20), min_length=1, description="how far ahead: in bars, or as times such as 1h, 4h, 24h, which are kept as bars")
     window: int = Field(2520, ge=100, description="bars of history to learn from")
     coverage: float = Field(0.9, gt=0.5, lt=1, description="share of outcomes that the interval should contain")
@@ -328,6 +329,7 @@ class Settings(BaseSettings):
     calendars: dict[str, Annotated[str, AfterValidator(check_calendar)]] = Field(default_factory=dict)
     promotion: PromotionSettings = PromotionSettings()
     protection: ProtectionSettings = ProtectionSettings()
+    sizing: SizingSettings = SizingSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     loop: LoopSettings = LoopSettings()
     access: AccessSettings = AccessSettings()

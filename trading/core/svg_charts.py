@@ -268,8 +268,9 @@ def change_chart(
     frame: pd.DataFrame,  # one row per symbol, columns before, after and optionally target (NaN: none)
     title: str,
     form: Callable[[float], str] = "{:.1%}".format,
+    words: tuple[str, str] = ("before", "after"),  # what the two values are
 ) -> Svg:
-    "Draw where each value was, where it is, and where it should be.\n\nParameters\n----------\nframe : pd.DataFrame\n    one row per symbol, columns before, after and optionally target (NaN: none)\ntitle : str\nform : Callable[[float], str], default '{:.1%}'.format\n\nReturns\n-------\nSvg"
+    "Draw where each value was, where it is, and where it should be.\n\nParameters\n----------\nframe : pd.DataFrame\n    one row per symbol, columns before, after and optionally target (NaN: none)\ntitle : str\nform : Callable[[float], str], default '{:.1%}'.format\nwords : tuple[str, str], default ('before', 'after')\n    what the two values are\n\nReturns\n-------\nSvg"
     values = finite_frame(frame[["before", "after"]], title)
     target = frame["target"].astype(float) if "target" in frame else pd.Series(np.nan, index=frame.index)
     known = np.append(values.to_numpy().ravel(), target.dropna())
@@ -283,7 +284,7 @@ def change_chart(
         mark += f'<circle cx="{at(before):.2f}%" r="4" style="fill:{PAPER};stroke:{MUTED};stroke-width:1.5"/>'
         mark += f'<circle cx="{at(after):.2f}%" r="4.5" style="fill:{ACCENT}"/>'
         marks.append(mark)
-    texts = values.map(form).rename(columns={"before": "○ before", "after": "● after"})
+    texts = values.map(form).rename(columns={"before": f"○ {words[0]}", "after": f"● {words[1]}"})
     parts, height, gutter = _rows([str(i) for i in values.index], texts, marks)
     return svg_chart(title, height, parts, gutter=gutter)
 

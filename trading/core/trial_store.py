@@ -125,6 +125,7 @@ def data_words(
             part = bits[k : k + len(words)]
             words = (words << np.uint64(1)) | part
             ups += part
+    words = np.minimum(words, words ^ np.uint64(2 ** (2 * _WIDTH) - 1))  # a rate and its inverse are one market
     mixed = (words * np.uint64(0x9E3779B97F4A7C15)) ^ (words >> np.uint64(29))
     varied = (ups > 8) & (ups < 52)  # a price that stands still says nothing
     mixed, at = mixed[varied], seconds[-len(words) :][varied]

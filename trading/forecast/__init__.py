@@ -36,9 +36,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "current_model_version", "current_estimator", "doubt_today", "promote_model", "roll_back_model",
     ],
     "model_registry": ["TRUSTED", "to_state", "from_state", "save", "read_meta", "load"],
-    "neural": ["NetworkKind", "lagged_returns", "make_module", "TorchRegressor", "need_torch"],
+    "named_features": ["NamedFeatures"],
+    "neural": ["NetworkKind", "lagged_returns", "lagged_steps", "make_module", "TorchRegressor", "need_torch"],
     "outcomes": ["ENSEMBLE", "match_outcomes", "reliable_outcomes", "outcomes_of", "market_patterns"],
-    "panel": ["bar_volatility", "default_features", "Panel", "make_panel", "features_of", "refuse_constant", "fit_rows"],
+    "panel": ["bar_volatility", "on_rows", "default_features", "Panel", "make_panel", "features_of", "refuse_constant", "fit_rows"],
     "risk_outlook": ["anomalies", "volatility_outlook", "drawdown_risk", "outlook_alerts"],
     "rl_env": ["OBSERVED", "EnvironmentRules", "step_many", "BatchedWorlds", "make_env", "evaluate_policy"],
     "rl_training": ["need_rl", "as_vector", "train_agent", "read_agent", "as_policy"],
@@ -55,6 +56,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "tune": ["Space", "learning_rows", "fold_scores", "Tuned", "suggest_parameters", "all_folds"],
 }, modules=[
     "conformal", "decisions", "drift", "estimators", "evidence", "explain", "feedback", "feedback_words", "forecast_table", "forecaster",
-    "labels", "meta_labeling", "model_promotion", "model_registry", "neural", "outcomes", "panel", "risk_outlook", "rl_env", "rl_training",
-    "sentiment", "significance", "stacking", "targets", "tune",
+    "labels", "meta_labeling", "model_promotion", "model_registry", "named_features", "neural", "outcomes", "panel", "risk_outlook",
+    "rl_env", "rl_training", "sentiment", "significance", "stacking", "targets", "tune",
 ])

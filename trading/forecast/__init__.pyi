@@ -13,6 +13,7 @@ from . import labels as labels
 from . import meta_labeling as meta_labeling
 from . import model_promotion as model_promotion
 from . import model_registry as model_registry
+from . import named_features as named_features
 from . import neural as neural
 from . import outcomes as outcomes
 from . import panel as panel
@@ -38,9 +39,10 @@ from .labels import scaled_returns as scaled_returns, Barriers as Barriers, trip
 from .meta_labeling import META_FEATURES as META_FEATURES, meta_features as meta_features, DecisionThresholds as DecisionThresholds, Decision as Decision, path_drawdown as path_drawdown, MetaModel as MetaModel, moments_spanned as moments_spanned
 from .model_promotion import note_trial as note_trial, past_trials as past_trials, count_trials as count_trials, PromotionGate as PromotionGate, gate_reasons as gate_reasons, champion_gain as champion_gain, Promotion as Promotion, promotions as promotions, current_model_version as current_model_version, current_estimator as current_estimator, doubt_today as doubt_today, promote_model as promote_model, roll_back_model as roll_back_model
 from .model_registry import TRUSTED as TRUSTED, to_state as to_state, from_state as from_state, save as save, read_meta as read_meta, load as load
-from .neural import NetworkKind as NetworkKind, lagged_returns as lagged_returns, make_module as make_module, TorchRegressor as TorchRegressor, need_torch as need_torch
+from .named_features import NamedFeatures as NamedFeatures
+from .neural import NetworkKind as NetworkKind, lagged_returns as lagged_returns, lagged_steps as lagged_steps, make_module as make_module, TorchRegressor as TorchRegressor, need_torch as need_torch
 from .outcomes import ENSEMBLE as ENSEMBLE, match_outcomes as match_outcomes, reliable_outcomes as reliable_outcomes, outcomes_of as outcomes_of, market_patterns as market_patterns
-from .panel import bar_volatility as bar_volatility, default_features as default_features, Panel as Panel, make_panel as make_panel, features_of as features_of, refuse_constant as refuse_constant, fit_rows as fit_rows
+from .panel import bar_volatility as bar_volatility, on_rows as on_rows, default_features as default_features, Panel as Panel, make_panel as make_panel, features_of as features_of, refuse_constant as refuse_constant, fit_rows as fit_rows
 from .risk_outlook import anomalies as anomalies, volatility_outlook as volatility_outlook, drawdown_risk as drawdown_risk, outlook_alerts as outlook_alerts
 from .rl_env import OBSERVED as OBSERVED, EnvironmentRules as EnvironmentRules, step_many as step_many, BatchedWorlds as BatchedWorlds, make_env as make_env, evaluate_policy as evaluate_policy
 from .rl_training import need_rl as need_rl, as_vector as as_vector, train_agent as train_agent, read_agent as read_agent, as_policy as as_policy

@@ -178,15 +178,15 @@ def day_drift(
 # %% ../../nbs/04_forecast/40_drift.ipynb #1b88e953
 def retraining_reasons(
     alerts: tuple[DriftAlert, ...],  # what `read_alerts` returned
-    known_until: pd.Timestamp,  # last bar of the last training
+    known_until: pd.Timestamp,  # UTC, what the last training knew
     now: pd.Timestamp,  # UTC
     max_age: pd.Timedelta = pd.Timedelta(days=92),  # train again after this long in any case
 ) -> tuple[str, ...]:  # sentences; none: leave the model alone
-    "Say why the model should be trained again, if it should.\n\nParameters\n----------\nalerts : tuple[DriftAlert, ...]\n    what `read_alerts` returned\nknown_until : pd.Timestamp\n    last bar of the last training\nnow : pd.Timestamp\n    UTC\nmax_age : pd.Timedelta, default pd.Timedelta(days=92)\n    train again after this long in any case\n\nReturns\n-------\ntuple[str, ...]\n    sentences; none: leave the model alone"
+    "Say why the model should be trained again, if it should.\n\nParameters\n----------\nalerts : tuple[DriftAlert, ...]\n    what `read_alerts` returned\nknown_until : pd.Timestamp\n    UTC, what the last training knew\nnow : pd.Timestamp\n    UTC\nmax_age : pd.Timedelta, default pd.Timedelta(days=92)\n    train again after this long in any case\n\nReturns\n-------\ntuple[str, ...]\n    sentences; none: leave the model alone"
     reasons = [a.reason for a in alerts if a.level == "alarm" and a.kind in ("coverage", "bias", "spread", "skill")]
     if reasons and any(a.kind == "feature" for a in alerts):
         reasons += [a.reason for a in alerts if a.kind == "feature"]
     if now - known_until > max_age:
         age = (now - known_until).days
-        reasons.append(f"the model knows nothing after {known_until.date()}, {plural(age, 'day')} ago; the limit is {max_age.days}")
+        reasons.append(f"the models were last searched with what was known on {known_until.date()}, {plural(age, 'day')} ago; the limit is {max_age.days}")
     return tuple(reasons)

@@ -331,9 +331,11 @@ class FeedbackLoop:
         names = [o.decision for o in outcomes]
         twice = [d for i, d in enumerate(names) if d in self._known or d in names[:i]]
         strange = sorted({m for o in outcomes for m in o.scores} - set(self.learnt.weights))
-        if twice or strange or not outcomes:
+        if not outcomes:
+            raise BadInput("the outcomes cannot be learnt from: there are none")
+        if twice or strange:
             what = f"{twice[0]} was learnt from before; pass new(outcomes)" if twice else f"the model {strange[0]} does not compete"
-            raise BadInput(f"the outcomes cannot be learnt from: {what if outcomes else 'there are none'}")
+            raise BadInput(f"the outcomes cannot be learnt from: {what}")
         return self._write("learn", at, outcomes=outcomes)
 
     def freeze(self, at: datetime, note: str) -> Cycle:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import BadInput, MissingData, Refused
+from ..core.extensions import extension_names, find_extension
 from ..core.types import stable_hash
 from .forecaster import HorizonForecaster, HorizonModel
 
@@ -143,7 +144,8 @@ def load(
         raise Refused(f"{version}: it has the schema {text.get('schema')!r}, this program reads {_SCHEMA!r}; train it again")
     if text.get("scikit_learn") != sklearn.__version__:
         raise Refused(f"{version}: saved with scikit-learn {text.get('scikit_learn')}, here is {sklearn.__version__}; train it again")
-    foreign = [t for t in get_untrusted_types(data=data) if not TRUSTED.match(t)]
+    own = {e.module.partition(".")[0] for n in extension_names("estimators") if (e := find_extension("estimators", n))}  # whoever installed the package trusts it
+    foreign = [t for t in get_untrusted_types(data=data) if not TRUSTED.match(t) and t.partition(".")[0] not in own]
     if foreign:
         raise Refused(f"{version}: the file holds {foreign[0]}, which no forecast needs; do not use it")
     return from_state(loads(data, trusted=get_untrusted_types(data=data)))

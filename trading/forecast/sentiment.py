@@ -7,6 +7,7 @@ __all__ = ['FEAR_AND_GREED', 'read_scores', 'align_scores', 'add_scores', 'Senti
            'ask_fear_and_greed', 'DatedScores', 'fear_and_greed']
 
 # %% ../../nbs/04_forecast/84_sentiment.ipynb #924d653d
+import csv
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from ..core.errors import BadInput, MissingData, StaleData, VenueError, VenueUnr
 from ..core.files import write_atomic
 from ..core.numbers import decimal_sign, read_numbers
 from ..core.written_times import in_utc, read_times
-from .panel import default_features
+from .panel import features_of
 
 # %% ../../nbs/04_forecast/84_sentiment.ipynb #95a281ec
 _NAMES = {
@@ -55,20 +56,38 @@ def read_scores(
     if not columns or (found["symbol"] and len(columns) > 1):
         raise BadInput(f"{name} has no column of numbers; name one 'value', it has {', '.join(map(str, table.columns))}")
     line = lambda row: f"{name}, line {row + 2}"  # noqa: E731
-    written = read_times(_texts(table[when]), dates, line, now, "dates=")
-    moments = pd.DatetimeIndex(in_utc(written, zone or None, line, None, "forecast.sentiment_zone =")[0]).tz_localize("UTC").as_unit("ns")
-    known = moments + (pd.Timedelta(0) if found["published"] else bar_length(delay))
+    if table.empty:
+        raise BadInput(f"{name} has no line with a score; give at least one date with a number")
+
+    def moments(column) -> pd.DatetimeIndex:
+        written = read_times(_texts(table[column]), dates, line, now, "dates=")
+        return pd.DatetimeIndex(in_utc(written, zone or None, line, None, "forecast.sentiment_zone =")[0]).tz_localize("UTC").as_unit("ns")
+
+    known = moments(when) + (pd.Timedelta(0) if found["published"] else bar_length(delay))
+    about = moments(found["date"]) if found["published"] and found["date"] is not None else known
     sign = decimal_sign([t for c in columns for t in _texts(table[c]).to_pylist()])
     values = pd.DataFrame({c: _numbers(table[c], sign, line) for c in columns})
     if found["symbol"]:
-        rows = pd.DataFrame({"published": known, "symbol": table[found["symbol"]].astype(str).str.strip(), "score": values[columns[0]]}).dropna()
+        rows = pd.DataFrame({"published": known, "about": about, "symbol": table[found["symbol"]].astype(str).str.strip(), "score": values[columns[0]]}).dropna()
+        rows = _newest_days(rows, ["symbol"])
         if (twice := rows.duplicated(["published", "symbol"])).any():
             raise BadInput(f"{line(int(rows.index[twice][0]))}: a second score of {rows['symbol'][twice].iloc[0]} for the same time; keep one")
         wide = rows.pivot(index="published", columns="symbol", values="score").sort_index()
     else:
-        wide = values.set_index(known).sort_index().dropna(how="all").rename_axis("published")
+        rows = _newest_days(values.assign(published=known, about=about).dropna(how="all", subset=columns), [])
+        wide = rows.set_index("published")[columns].sort_index()
     check_index(wide, name)
     return wide if found["symbol"] or len(columns) > 1 else wide[columns[0]].rename("score").rename_axis("published")
+
+
+def _newest_days(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    "Leave out what was published about an earlier day than what was out by then: a revision of the past is no news of today."
+    if rows["about"].equals(rows["published"]):
+        return rows
+    ordered = rows.sort_values(["published", "about"], kind="stable")
+    latest = ordered.groupby(by)["about"].cummax() if by else ordered["about"].cummax()
+    ordered = ordered[ordered["about"] >= latest]
+    return ordered[~ordered.duplicated([*by, "published"], keep="last") | ordered.duplicated([*by, "published", "about"], keep=False)].sort_index()
 
 
 def _read_table(path: str | Path) -> pd.DataFrame:
@@ -82,7 +101,7 @@ def _read_table(path: str | Path) -> pd.DataFrame:
         return pd.read_csv(path, dtype=str, keep_default_na=False, sep=None, engine="python", encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise MissingData(f"there is no file {path.name}; download the scores first, or go on without sentiment") from error
-    except (ValueError, OSError, pd.errors.ParserError) as error:
+    except (ValueError, OSError, csv.Error, pd.errors.ParserError) as error:
         raise BadInput(f"{path.name} cannot be read as a table ({str(error).splitlines()[0][:80]}); save it as CSV") from error
 
 
@@ -142,19 +161,20 @@ def add_scores(
 # %% ../../nbs/04_forecast/84_sentiment.ipynb #6248a0d6
 @dataclass(frozen=True)
 class SentimentFeatures:
-    "The plain features, and beside them a dated score for the whole market or for each symbol.\n\nParameters\n----------\nscores : pd.Series | pd.DataFrame\n    by the UTC time of publication; one column for each symbol, or one score for all\ntimeframe : str, default '1d'\n    length of one bar\nmax_age : str, default '7d'\n    an older score counts as missing\nhalflife : str, default ''\n    in which a score fades to the mean of those before it; empty: it stays"
+    "The plain features, and beside them a dated score for the whole market or for each symbol.\n\nParameters\n----------\nscores : pd.Series | pd.DataFrame\n    by the UTC time of publication; one column for each symbol, or one score for all\ntimeframe : str, default '1d'\n    length of one bar\nmax_age : str, default '7d'\n    an older score counts as missing\nhalflife : str, default ''\n    in which a score fades to the mean of those before it; empty: it stays\nbase : Any, default None\n    source of the features beside the score; None: the plain ones"
 
     scores: pd.Series | pd.DataFrame  # by the UTC time of publication; one column for each symbol, or one score for all
     timeframe: str = "1d"  # length of one bar
     max_age: str = "7d"  # an older score counts as missing
     halflife: str = ""  # in which a score fades to the mean of those before it; empty: it stays
+    base: Any = None  # source of the features beside the score; None: the plain ones
 
     def transform(
         self,
         bars: pd.DataFrame,  # time × (field, symbol)
     ) -> pd.DataFrame:  # time × (feature, symbol)
         "Return the features of bars; refuse bars whose end no score reaches.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\n\nReturns\n-------\npd.DataFrame\n    time × (feature, symbol)"
-        features = default_features(bars["close"])
+        features = features_of(bars, self.base)
         symbols = list(features.columns.unique(1))
         if isinstance(self.scores, pd.Series):
             return add_scores(features, self._aligned(self.scores, bars.index, "the market"))

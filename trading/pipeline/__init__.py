@@ -17,8 +17,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "models_of", "taxonomy_of", "groups_of", "shock_groups_of", "margin_terms", "risk_limits", "optimizer_of", "policy_of",
     ],
     "forecast_review": [
-        "Promises", "promising_runs", "read_promises", "learn_outcomes", "learn_today", "forecasts_before", "last_review", "count_matured",
-        "todays_drift", "drift_facts",
+        "Promises", "promising_runs", "read_promises", "learn_outcomes", "learn_today", "lost_cycles", "forecasts_before", "last_review",
+        "count_matured", "skill_history", "trust_history", "model_card", "todays_drift", "drift_facts",
     ],
     "instruments": ["instruments_version", "InstrumentHistory", "fetch_instruments", "known_instruments", "pinned_instruments"],
     "launch": ["resolve_as_of", "open_run", "settings_of", "run_daily", "prepare_prefect", "own_server", "load_flow"],
@@ -28,8 +28,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "add_books", "CombinedLedger", "whole_ledger", "SerializedVenue", "CombinedVenue", "MultiVenueAccount", "require_within",
         "open_trading_account",
     ],
+    "named_model": ["NETWORKS", "READ_SEQUENCES", "OWN_FEATURES", "named_features"],
     "named_optimizer": ["PATH_OPTIONS", "path_options"],
-    "named_sleeves": ["Sleeve", "promoted_evidence"],
+    "named_sleeves": ["Sleeve", "check_names", "size_rule", "sleeve_sizes", "promoted_evidence"],
     "notebook_runner": [
         "POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "ease_imports", "Kernel", "run_stage", "execute_stages", "run_in_process",
     ],
@@ -70,13 +71,14 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "planning_prices", "open_books", "record_decisions", "Planned", "plan_step", "check_step", "Traded", "execute_step", "Recorded",
         "record_step", "Outcome", "trade_step",
     ],
+    "training": ["REST", "BEGINNING", "last_training", "training_reasons", "train_after"],
     "venue_factory": [
         "key_names", "find_secret", "vault_secret", "resolve_reference", "address_of", "each_venue", "keys_of", "connect",
         "account_number",
     ],
 }, modules=[
     "account", "account_snapshot", "currency_rates", "cycle", "factory", "forecast_review", "instruments", "launch", "market_bars",
-    "marks", "memory_run", "multi_venue", "named_optimizer", "named_sleeves", "notebook_runner", "paper", "plan_approval", "plan_check",
-    "position_protection", "price_snapshot", "replay", "replay_result", "run_compare", "run_record", "sentiment", "sleeves", "steps",
-    "target_weights", "trade_loop", "trade_report", "trade_steps", "venue_factory",
+    "marks", "memory_run", "multi_venue", "named_model", "named_optimizer", "named_sleeves", "notebook_runner", "paper", "plan_approval",
+    "plan_check", "position_protection", "price_snapshot", "replay", "replay_result", "run_compare", "run_record", "sentiment", "sleeves",
+    "steps", "target_weights", "trade_loop", "trade_report", "trade_steps", "training", "venue_factory",
 ])

@@ -11,6 +11,7 @@ from . import market_bars as market_bars
 from . import marks as marks
 from . import memory_run as memory_run
 from . import multi_venue as multi_venue
+from . import named_model as named_model
 from . import named_optimizer as named_optimizer
 from . import named_sleeves as named_sleeves
 from . import notebook_runner as notebook_runner
@@ -30,20 +31,22 @@ from . import target_weights as target_weights
 from . import trade_loop as trade_loop
 from . import trade_report as trade_report
 from . import trade_steps as trade_steps
+from . import training as training
 from . import venue_factory as venue_factory
 from .account import TradingRules as TradingRules, trading_rules as trading_rules, open_account_ledger as open_account_ledger, kill_switch as kill_switch, TradingAccount as TradingAccount, open_account as open_account, tradable_markets as tradable_markets, with_circuit_breaker as with_circuit_breaker, open_live_account as open_live_account
 from .account_snapshot import AccountSnapshot as AccountSnapshot, holdings_table as holdings_table
 from .currency_rates import AccountRates as AccountRates, rates_of as rates_of, rate_symbols as rate_symbols, ingest_rates as ingest_rates, stored_rates as stored_rates, run_rates as run_rates, account_bars as account_bars
 from .cycle import FROM_PRICES as FROM_PRICES, FEWEST_CLOSES as FEWEST_CLOSES, LONGEST_HISTORY as LONGEST_HISTORY, cycle_of as cycle_of, cycle_target_path as cycle_target_path, describe_cycle as describe_cycle
 from .factory import USUAL_CALENDARS as USUAL_CALENDARS, market_source as market_source, with_cache as with_cache, store_of as store_of, source_note as source_note, bars_of as bars_of, calendars_of as calendars_of, symbol_calendars as symbol_calendars, models_of as models_of, taxonomy_of as taxonomy_of, groups_of as groups_of, shock_groups_of as shock_groups_of, margin_terms as margin_terms, risk_limits as risk_limits, optimizer_of as optimizer_of, policy_of as policy_of
-from .forecast_review import Promises as Promises, promising_runs as promising_runs, read_promises as read_promises, learn_outcomes as learn_outcomes, learn_today as learn_today, forecasts_before as forecasts_before, last_review as last_review, count_matured as count_matured, todays_drift as todays_drift, drift_facts as drift_facts
+from .forecast_review import Promises as Promises, promising_runs as promising_runs, read_promises as read_promises, learn_outcomes as learn_outcomes, learn_today as learn_today, lost_cycles as lost_cycles, forecasts_before as forecasts_before, last_review as last_review, count_matured as count_matured, skill_history as skill_history, trust_history as trust_history, model_card as model_card, todays_drift as todays_drift, drift_facts as drift_facts
 from .instruments import instruments_version as instruments_version, InstrumentHistory as InstrumentHistory, fetch_instruments as fetch_instruments, known_instruments as known_instruments, pinned_instruments as pinned_instruments
 from .launch import resolve_as_of as resolve_as_of, open_run as open_run, settings_of as settings_of, run_daily as run_daily, prepare_prefect as prepare_prefect, own_server as own_server, load_flow as load_flow
 from .marks import benchmark_symbols as benchmark_symbols, stored_closes as stored_closes, last_moment as last_moment, later_marks as later_marks, account_history as account_history, benchmark_values as benchmark_values
 from .memory_run import MemoryRun as MemoryRun
 from .multi_venue import add_books as add_books, CombinedLedger as CombinedLedger, whole_ledger as whole_ledger, SerializedVenue as SerializedVenue, CombinedVenue as CombinedVenue, MultiVenueAccount as MultiVenueAccount, require_within as require_within, open_trading_account as open_trading_account
+from .named_model import NETWORKS as NETWORKS, READ_SEQUENCES as READ_SEQUENCES, OWN_FEATURES as OWN_FEATURES, named_features as named_features
 from .named_optimizer import PATH_OPTIONS as PATH_OPTIONS, path_options as path_options
-from .named_sleeves import Sleeve as Sleeve, promoted_evidence as promoted_evidence
+from .named_sleeves import Sleeve as Sleeve, check_names as check_names, size_rule as size_rule, sleeve_sizes as sleeve_sizes, promoted_evidence as promoted_evidence
 from .notebook_runner import POOLS as POOLS, ONE_THREAD as ONE_THREAD, FIXED as FIXED, IMPORTS as IMPORTS, ease_imports as ease_imports, Kernel as Kernel, run_stage as run_stage, execute_stages as execute_stages, run_in_process as run_in_process
 from .paper import paper_tape as paper_tape, paper_costs as paper_costs, paper_venue as paper_venue, check_paper_file as check_paper_file
 from .plan_approval import approve_run as approve_run
@@ -61,4 +64,5 @@ from .target_weights import MOST_ABSENT as MOST_ABSENT, carried_closes as carrie
 from .trade_loop import newest_close as newest_close, LoopState as LoopState, loop_file as loop_file, TradeLoop as TradeLoop, JumpingClock as JumpingClock, open_loop as open_loop
 from .trade_report import order_table as order_table, implementation_shortfall as implementation_shortfall, cost_facts as cost_facts
 from .trade_steps import planning_prices as planning_prices, open_books as open_books, record_decisions as record_decisions, Planned as Planned, plan_step as plan_step, check_step as check_step, Traded as Traded, execute_step as execute_step, Recorded as Recorded, record_step as record_step, Outcome as Outcome, trade_step as trade_step
+from .training import REST as REST, BEGINNING as BEGINNING, last_training as last_training, training_reasons as training_reasons, train_after as train_after
 from .venue_factory import key_names as key_names, find_secret as find_secret, vault_secret as vault_secret, resolve_reference as resolve_reference, address_of as address_of, each_venue as each_venue, keys_of as keys_of, connect as connect, account_number as account_number

@@ -17,8 +17,7 @@ from ..core.bars import parse_as_of
 from ..core.errors import BadInput, Busy
 from ..core.resources import share_path
 from ..core.settings import Settings
-from .named_optimizer import named_optimizer
-from .named_sleeves import named_sleeves
+from .named_sleeves import check_names
 from .run_record import Run, create_run
 
 # %% ../../nbs/12_pipeline/10_launch.ipynb #43e9d317
@@ -44,8 +43,7 @@ def open_run(
     portfolio: str | None = None,  # text of a CSV file with holdings, for a dry run on them
 ) -> Run:
     "Make the run folder of a daily run and pin what goes into it.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nas_of : str | None, default None\nportfolio : str | None, default None\n    text of a CSV file with holdings, for a dry run on them\n\nReturns\n-------\nRun"
-    named_optimizer(settings)  # a wrong word is said now, not after the forecasts
-    named_sleeves(settings)
+    check_names(settings)  # a wrong word is said now, not after the forecasts
     when = resolve_as_of(as_of, settings, now)
     return create_run(
         settings.run.reports, settings.run.profile, when, settings.run.mode, f"{settings.run.mode}-{settings.run.profile}",

@@ -28,6 +28,7 @@ from .multi_venue import MultiVenueAccount
 from .paper import paper_venue
 from .venue_factory import connect, each_venue
 from ..risk.exit_rules import ExitRules
+from ..risk.sizing import drawdown_scale
 
 # %% ../../nbs/12_pipeline/52_position_protection.ipynb #b316da7b
 def exit_rules(
@@ -42,10 +43,14 @@ def exit_rules(
 def within_risk(
     targets: pd.Series,  # weight by symbol
     settings: Settings,
+    equity: pd.Series | None = None,  # value of the account over time, the last one now; None: it has not fallen
 ) -> pd.Series:
-    "Cut each target to what may be lost at its stop: weight times stop distance is at most the risk of a trade.\n\nParameters\n----------\ntargets : pd.Series\n    weight by symbol\nsettings : Settings\n\nReturns\n-------\npd.Series"
-    risk, stop = settings.protection.risk_per_trade, settings.protection.stop_loss
-    return targets if risk is None or stop is None else targets.clip(-risk / stop, risk / stop)
+    "Cut each target to what may be lost at its stop, and shrink all of them as the account falls: weight times stop distance is at most the risk of a trade.\n\nParameters\n----------\ntargets : pd.Series\n    weight by symbol\nsettings : Settings\nequity : pd.Series | None, default None\n    value of the account over time, the last one now; None: it has not fallen\n\nReturns\n-------\npd.Series"
+    risk, stop, most = settings.protection.risk_per_trade, settings.protection.stop_loss, settings.sizing.drawdown
+    kept = targets if risk is None or stop is None else targets.clip(-risk / stop, risk / stop)
+    if most is None or equity is None or equity.empty:
+        return kept
+    return kept * drawdown_scale(max(1 - float(equity.iloc[-1]) / float(equity.max()), 0.0), most)
 
 
 def bar_extremes(

@@ -28,8 +28,7 @@ from .factory import bars_of, market_source, models_of, source_note, store_of
 from .currency_rates import rate_symbols
 from .instruments import fetch_instruments, instruments_version
 from .memory_run import MemoryRun
-from .named_optimizer import named_optimizer
-from .named_sleeves import named_sleeves
+from .named_sleeves import check_names
 from .paper import paper_tape
 from .replay_result import write_result
 from .run_record import RunRecord, versions
@@ -259,8 +258,7 @@ def run_replay(
     begin, end = parse_as_of(first), parse_as_of(last) if last else now
     if begin.date() <= settings.market.start:
         raise BadInput(f"the day {first} lies before the data of profile {settings.run.profile!r}, which begins on {settings.market.start}; begin later")
-    named_optimizer(settings)  # a wrong word is said now, not at each close
-    named_sleeves(settings)
+    check_names(settings)  # a wrong word is said now, not at each close
     if end < begin:
         raise BadInput(f"the replay would end on {last}, before it begins on {first}; give the earlier day first" if last else f"the replay would begin on {first}, which has not ended yet; give a day that is past")
     reports, profile = Path(settings.run.reports), settings.run.profile

@@ -31,8 +31,9 @@ from ..risk.metrics import bootstrap_interval, max_drawdown
 def carried_on(
     evidence: Mapping[str, Any],  # of a promotion
     bars: pd.DataFrame,  # time × (field, symbol), closed by now
+    sizes: Mapping[str, Any] | None = None,  # other sizes than those of the promotion, as options of its backtest
 ) -> tuple[pd.Series, Backtest]:  # by symbol: weight wanted now, below zero is short; the backtest, whose last bar has not happened yet
-    "Run what was promoted to the last closed bar: same code, parameters, symbols, first bar, costs, stops and fills.\n\nParameters\n----------\nevidence : Mapping[str, Any]\n    of a promotion\nbars : pd.DataFrame\n    time × (field, symbol), closed by now\n\nReturns\n-------\ntuple[pd.Series, Backtest]\n    by symbol: weight wanted now, below zero is short; the backtest, whose last bar has not happened yet"
+    "Run what was promoted to the last closed bar: same code, parameters, symbols, first bar, costs, stops and fills.\n\nParameters\n----------\nevidence : Mapping[str, Any]\n    of a promotion\nbars : pd.DataFrame\n    time × (field, symbol), closed by now\nsizes : Mapping[str, Any] | None, default None\n    other sizes than those of the promotion, as options of its backtest\n\nReturns\n-------\ntuple[pd.Series, Backtest]\n    by symbol: weight wanted now, below zero is short; the backtest, whose last bar has not happened yet"
     name, symbols = evidence["strategy"], evidence["symbols"]
     mine = bars.loc[pd.Timestamp(evidence["from"]) :, bars.columns.get_level_values(1).isin(symbols)]
     if lacking := [s for s in symbols if ("close", s) not in mine or mine["close"][s].isna().all()]:
@@ -48,7 +49,7 @@ def carried_on(
         warnings.simplefilter("ignore")  # its notes were read when it was promoted
         done = backtest(longer, rebuild_strategy(evidence["source"], evidence["parameters"], name), fees=costs["fees"], slippage=costs["slippage"],
                         fixed_fees=costs["fixed_fees"], cash=evidence["cash"], fill=evidence["fill"], periods=evidence["promised"]["periods"],
-                        register=False, **evidence["stops"])
+                        register=False, **evidence["stops"] | (sizes or {}))
     equity = float(done.equity.iloc[-1])
     held = done.units.iloc[-1] * done.close.ffill().iloc[-1]
     return (held / equity if equity > 0 else held * 0.0).rename("weight"), done
@@ -150,6 +151,9 @@ def sleeve_weights(
             record = live_record(sleeve, done, settings.allocate.sleeve_rule, settings.run.seed)
             if bars.index[-1] < pd.Timestamp(sleeve.evidence["to"]):
                 record["text"] = f"{sleeve.name} was chosen with bars to {sleeve.evidence['to'][:10]}, after these: what it does here is no test of it"
+            if sleeve.sizes:
+                wanted = carried_on(sleeve.evidence, bars if own is None else own, sleeve.sizes)[0]
+                record["text"] = "; ".join(filter(None, [record["text"], f"{sleeve.name}: {sleeve.sized}, where its promotion had no size of its own"]))
         else:
             wanted = _plain_weights(sleeve, settings, bars["close"], views, regime)
         part = wanted.reindex(bars["close"].columns, fill_value=0.0) * sleeve.share * record["factor"]

@@ -24,7 +24,6 @@ from ..data.arrow import content_version
 from ..features.cycle_score import CycleScore, pin_cycle
 from ..features.regime import RegimeDetector
 from ..forecast.decisions import DayDecisions, accepted_forecasts, decide_day, describe_decisions, judge_record
-from ..forecast.estimators import make_estimator
 from ..forecast.feedback import FeedbackState
 from ..forecast.feedback_words import feedback_words
 from ..forecast.forecaster import COLUMNS, HorizonForecaster, hold_out
@@ -33,10 +32,11 @@ from ..forecast.model_promotion import current_model_version
 from ..forecast.model_registry import load, save
 from ..forecast.outcomes import market_patterns
 from .cycle import cycle_of
-from .forecast_review import learn_today
+from .forecast_review import learn_today, lost_cycles
 from .currency_rates import account_bars
 from .factory import bars_of, calendars_of, market_source, models_of, symbol_calendars
 from .launch import settings_of
+from .named_model import named_model
 from .price_snapshot import moved_since_close, pinned_price_snapshot
 from .run_record import Run
 from .sentiment import take_sentiment
@@ -80,7 +80,7 @@ def train_forecaster(
     bars = closed_by(bars_of(run), until, market.timeframe).iloc[-f.window :]
     if not len(bars):
         raise BadInput(f"no bar had closed by the last weekly training, {until:%Y-%m-%d %H:%M}; begin later, or set forecast.refit to run")
-    estimator = load(models, promoted).estimator if promoted else make_estimator(f.model, settings.run.seed)
+    estimator = load(models, promoted).estimator if promoted else named_model(settings)
     forecaster = HorizonForecaster(estimator, f.horizons, market.timeframe, level=f.coverage, adaptive=f.adaptive).fit(bars, mood)
     data = record.data_version if f.refit == "run" else content_version(bars, market_source(settings).name, market.timeframe)
     told = {"data_version": data, "code_version": record.packages["carnet"], "bars": len(bars), "first": bars.index[0], "last": bars.index[-1]}
@@ -158,13 +158,14 @@ def decide_forecasts(
     kept: MutableMapping | None = None,  # judgements of earlier decisions of this process
 ) -> Decided:
     "Decide what counts of each forecast, with what feedback has learnt by this moment, from all that has come due; a run that is made again takes what the first one knew.\n\nParameters\n----------\nrun : Run\nbars : pd.DataFrame\n    the window that forecasts look at\nforecast : pd.DataFrame\n    (symbol, horizon) × columns\nrecord : pd.DataFrame\n    (timestamp, symbol, horizon) × columns and realised, up to now\ntrained : Trained\nkept : MutableMapping | None, default None\n    judgements of earlier decisions of this process\n\nReturns\n-------\nDecided"
-    settings, kept, told = settings_of(run), {} if kept is None else kept, run.record
+    settings, alone, kept, told = settings_of(run), kept is None, {} if kept is None else kept, run.record
     again, d, costs, timeframe = told.parameters.get("again"), settings.decision, settings.costs, settings.market.timeframe
     if again:
         first = Run(again).read("decisions")
         cycle, learnt = first["cycle"], FeedbackState.from_json(first["learnt"])
     else:
         cycle, learnt = learn_today(run, bars["close"], settings, kept)
+    gone = lost_cycles(run, cycle) if alone and not again else ""
     gates, pattern = DecisionThresholds(d.confidence, d.reward_to_risk), str(market_patterns(bars["close"]).get(bars.index[-1], ""))
     cost = costs.fee_rate + costs.slippage_bp / 1e4
     try:
@@ -176,7 +177,8 @@ def decide_forecasts(
         words = describe_decisions(made, gates, timeframe)
     except BadInput as error:  # a record too short to fit the meta-model: no probability is made up
         made, words = DayDecisions((), {}, None), (f"No forecast moves a weight, because there is no filter yet: {error}.",)
-    return Decided(made, accepted_forecasts(forecast, made.decisions), gates, cycle, learnt, pattern, tuple(words))
+    words = (*words, *([gone] if gone else []))
+    return Decided(made, accepted_forecasts(forecast, made.decisions), gates, cycle, learnt, pattern, words)
 
 
 def forecast_step(

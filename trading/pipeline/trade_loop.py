@@ -27,8 +27,7 @@ from .account import kill_switch, open_account_ledger
 from .currency_rates import ingest_rates
 from .factory import calendars_of, market_source, store_of
 from .memory_run import MemoryRun
-from .named_optimizer import named_optimizer
-from .named_sleeves import named_sleeves
+from .named_sleeves import check_names
 from .paper import paper_tape
 from .position_protection import look_at_levels
 from .price_snapshot import PriceSnapshot
@@ -388,8 +387,7 @@ def open_loop(
     market = settings.market
     if market.recorded and start is None:
         raise BadInput(f"the market of profile {settings.run.profile!r} is a record that has ended; say with --from where its clock shall start, or use 'carnet replay'")
-    named_optimizer(settings)  # a wrong word is said now, not at each close
-    named_sleeves(settings)
+    check_names(settings)  # a wrong word is said now, not at each close
     if start and not market.recorded:
         raise BadInput("a market that is alive has its own clock; leave --from out, or use 'carnet replay' for the past")
     if settings.forecast.refit == "run" and bar_length(market.timeframe) < pd.Timedelta(days=1):

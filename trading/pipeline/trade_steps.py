@@ -109,7 +109,7 @@ def plan_step(
         return Planned(run.read("plan", Plan), before, equity)
     constraints = PlanConstraints(fee_rate=_exact(costs.fee_rate), min_trade=trade.min_trade, drift=_exact(trade.drift),
                                   max_turnover=_exact(limits.max_turnover), min_cash=_exact(limits.min_cash), leverage=settings.margin.leverage)
-    targets = within_risk(run.read("weights")["target"], settings)
+    targets = within_risk(run.read("weights")["target"], settings, equity)
     plan = make_plan(
         desk.account, record.as_of, {s: p.amount for s, p in before.positions.items()}, before.cash - before.owed, targets[targets != 0], _quoted_prices(run),
         markets, constraints,

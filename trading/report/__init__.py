@@ -6,6 +6,7 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "daily_report": ["COST_NAMES", "QUALITY", "REPORT_SECTIONS", "cost_parts", "quality_parts", "provenance_parts", "build_report"],
+    "forecast_pictures": ["card_parts", "calibration_parts", "history_parts"],
     "forecast_sections": [
         "ForecastReview", "horizon_text", "filter_parts", "change_parts", "outcome_parts", "feature_text", "driver_text", "driver_parts",
         "drift_parts", "alert_parts", "review_parts", "forecast_overview",
@@ -27,6 +28,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "sleeve_sections": ["sleeve_parts"],
     "waterfall": ["short_name", "steps_of", "parts_chart", "reach", "driver_charts"],
 }, modules=[
-    "daily_report", "forecast_sections", "formatting", "narrative", "performance_sections", "record_sections", "replay_report",
-    "risk_sections", "run_index", "sections", "sleeve_sections", "waterfall",
+    "daily_report", "forecast_pictures", "forecast_sections", "formatting", "narrative", "performance_sections", "record_sections",
+    "replay_report", "risk_sections", "run_index", "sections", "sleeve_sections", "waterfall",
 ])

@@ -18,6 +18,7 @@ import pandas as pd
 
 from ..core.carried_prices import span_text
 from ..core.english import count, listed, plural, sentence, spelled
+from .forecast_pictures import calibration_parts, card_parts, history_parts
 from .formatting import Parts, day, known, percent, quantity
 from .sections import ReportData, figure, table
 from ..core.svg_charts import interval_chart
@@ -26,7 +27,7 @@ from .waterfall import driver_charts
 # %% ../../nbs/14_report/20_forecast_sections.ipynb #7f3295f4
 @dataclass(frozen=True)
 class ForecastReview:
-    "What is known about forecasts besides the forecasts; None means not known.\n\nParameters\n----------\nwords : Sequence[str] | None, default None\n    what forecasts did to the weights, how many count, and what their record supports\ndecisions : pd.DataFrame | None, default None\n    by (symbol, horizon): side confidence expected_return reward_to_risk max_drawdown size reason\nfeedback : Mapping[str, Any] | None, default None\n    cycle, weights (model → share), frozen, pattern\nnow : pd.DataFrame | None, default None\n    forecasts by (symbol, horizon)\nbefore : tuple[datetime, pd.DataFrame] | None, default None\n    those of the run before\nmatured : pd.DataFrame | None, default None\n    by horizon: matured, inside; of forecasts of earlier runs\nreliability : pd.DataFrame | None, default None\n    by (horizon, group): stated, observed, n; of held-out forecasts\nfilter_reliability : pd.DataFrame | None, default None\n    the same of the second model, which says how likely a side is right\nparts : pd.DataFrame | None, default None\n    by (symbol, horizon): base and one column per feature, log returns\nheld : Sequence[str], default ()\n    symbols after trading, the largest first\nalerts : Sequence[tuple[str, str]] | None, default None\n    ('watch' | 'alarm', sentence) of the weekly review\nalerted : datetime | None, default None\n    when the weekly review was made\ndrift : Mapping[str, Any] | None, default None\n    what this run found about drift"
+    "What is known about forecasts besides the forecasts; None means not known.\n\nParameters\n----------\nwords : Sequence[str] | None, default None\n    what forecasts did to the weights, how many count, and what their record supports\ndecisions : pd.DataFrame | None, default None\n    by (symbol, horizon): side confidence expected_return reward_to_risk max_drawdown size reason\nfeedback : Mapping[str, Any] | None, default None\n    cycle, weights (model → share), frozen, pattern\nnow : pd.DataFrame | None, default None\n    forecasts by (symbol, horizon)\nbefore : tuple[datetime, pd.DataFrame] | None, default None\n    those of the run before\nmatured : pd.DataFrame | None, default None\n    by horizon: matured, inside; of forecasts of earlier runs\nreliability : pd.DataFrame | None, default None\n    by (horizon, group): stated, observed, n; of held-out forecasts\nfilter_reliability : pd.DataFrame | None, default None\n    the same of the second model, which says how likely a side is right\nparts : pd.DataFrame | None, default None\n    by (symbol, horizon): base and one column per feature, log returns\nheld : Sequence[str], default ()\n    symbols after trading, the largest first\nalerts : Sequence[tuple[str, str]] | None, default None\n    ('watch' | 'alarm', sentence) of the weekly review\nalerted : datetime | None, default None\n    when the weekly review was made\ndrift : Mapping[str, Any] | None, default None\n    what this run found about drift\ncard : Mapping[str, Any] | None, default None\n    the model behind the forecasts, see `card_parts`\nskill : pd.DataFrame | None, default None\n    UTC × horizon: share of the squared error of no change that is gone\ntrust : pd.DataFrame | None, default None\n    UTC × member: share of trust after each cycle"
 
     words: Sequence[str] | None = None  # what forecasts did to the weights, how many count, and what their record supports
     decisions: pd.DataFrame | None = None  # by (symbol, horizon): side confidence expected_return reward_to_risk max_drawdown size reason
@@ -41,6 +42,9 @@ class ForecastReview:
     alerts: Sequence[tuple[str, str]] | None = None  # ('watch' | 'alarm', sentence) of the weekly review
     alerted: datetime | None = None  # when the weekly review was made
     drift: Mapping[str, Any] | None = None  # what this run found about drift
+    card: Mapping[str, Any] | None = None  # the model behind the forecasts, see `card_parts`
+    skill: pd.DataFrame | None = None  # UTC × horizon: share of the squared error of no change that is gone
+    trust: pd.DataFrame | None = None  # UTC × member: share of trust after each cycle
 
 
 def horizon_text(
@@ -184,6 +188,8 @@ def _tasks(alerts: Sequence[tuple[str, str]]) -> Parts:
 def alert_parts(b: ForecastReview) -> Parts:
     "Show the drift that this run and the last weekly review found."
     parts: Parts = [("heading", "Drift"), *drift_parts(b)]
+    if due := (b.drift or {}).get("retrain"):
+        parts.append(("text", f"This run starts a training of the models, because {'; '.join(due)}. What comes out faces the same gate as every week."))
     if b.alerts is None:
         return [*parts, ("text", "There is no weekly review yet; 'carnet schedule' carries it out.")]
     when = f" of {day(b.alerted)}" if known(b.alerted) else ""
@@ -197,7 +203,8 @@ def review_parts(
     "Show everything that is known about forecasts besides themselves."
     if b is None:
         return [("missing", "Forecast filter, changes and drivers are not known in this run.")]
-    return filter_parts(b, timeframe) + change_parts(b, timeframe) + outcome_parts(b, timeframe) + driver_parts(b, timeframe) + alert_parts(b)
+    return [*filter_parts(b, timeframe), *card_parts(b.card), *change_parts(b, timeframe), *outcome_parts(b, timeframe), *calibration_parts(b.reliability, timeframe),
+            *history_parts(b.skill, b.trust, timeframe), *driver_parts(b, timeframe), *alert_parts(b)]
 
 # %% ../../nbs/14_report/20_forecast_sections.ipynb #1b9d58c6
 def _track_record(

@@ -16,7 +16,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "cvar", "risk_contributions", "bootstrap_interval",
     ],
     "performance_tables": ["SPANS", "period_returns", "rolling_figures", "distribution_figures", "PerformanceTables"],
-    "sizing": ["kelly_fraction", "volatility_fraction", "drawdown_scale", "size_position"],
+    "sizing": [
+        "SIZE_RULES", "kelly_fraction", "volatility_fraction", "drawdown_scale", "volatility_size", "kelly_size", "SizeRule",
+        "size_position",
+    ],
     "stop_flag": ["installation_folder", "flag_folders", "StopFlag", "raise_stop", "stop_flags"],
     "stress": ["SCENARIOS", "Scenario", "shock_of"],
 }, modules=[

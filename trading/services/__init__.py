@@ -95,8 +95,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "stops": ["opened_accounts", "known_accounts", "account_switch", "engaged_switches", "stop_sentences"],
     "strategy_control": [
-        "KINDS", "PromoteStrategy", "RetireStrategy", "list_strategies", "strategies", "show_strategy", "compare_strategies",
-        "earned_by_sleeve",
+        "KINDS", "PromoteStrategy", "RetireStrategy", "position_rules", "list_strategies", "strategies", "show_strategy",
+        "compare_strategies", "earned_by_sleeve",
     ],
     "system_control": [
         "AcknowledgeAlert", "acknowledge_rule", "once_of", "WriteNote", "write_note", "SteerFeedback", "freeze_feedback", "thaw_feedback",

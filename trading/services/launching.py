@@ -13,7 +13,7 @@ import threading
 import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ..core.errors import BadInput, MissingData
@@ -74,9 +74,10 @@ def execute_run(
     run: Run,
     settings: Settings,  # of the run
     shown: AbstractContextManager | None = None,  # open while the stages work, for example what draws them
-) -> None:
-    "Execute the stages of a run that are not done: as a flow run where PREFECT_API_URL names a server, else right here.\n\nParameters\n----------\nrun : Run\nsettings : Settings\n    of the run\nshown : AbstractContextManager | None, default None\n    open while the stages work, for example what draws them"
+) -> str:  # what came of a training that the run started; empty: none was due
+    "Execute the stages of a run that are not done, and the training that it found due: as a flow run where PREFECT_API_URL names a server, else right here.\n\nParameters\n----------\nrun : Run\nsettings : Settings\n    of the run\nshown : AbstractContextManager | None, default None\n    open while the stages work, for example what draws them\n\nReturns\n-------\nstr\n    what came of a training that the run started; empty: none was due"
     from trading.pipeline.notebook_runner import Kernel, execute_stages
+    from trading.pipeline.training import train_after
 
     for name in ("papermill", "traitlets", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -84,8 +85,9 @@ def execute_run(
         if os.environ.get("PREFECT_API_URL"):
             prepare_prefect(settings.run.data)
             load_flow("daily").daily(run, kernel)
-        else:
-            execute_stages(run, kernel)
+            return ""
+        execute_stages(run, kernel)
+        return train_after(run, kernel, datetime.now(UTC))
 
 
 HEARTBEAT_SECONDS = 15.0  # between two signs of life of the schedule
