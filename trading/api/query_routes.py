@@ -20,7 +20,7 @@ from fastapi.routing import APIRoute
 from .errors import JSON, documented_refusals
 from .response_cache import ResponseCache, to_json
 from trading.services import (
-    backtest_control, book_control, jobs, loop_control, order_control, queries_analytics, queries_books, queries_portfolio, queries_runs, queries_system, queries_trading,
+    book_control, jobs, loop_control, order_control, queries_analytics, queries_books, queries_portfolio, queries_runs, queries_system, queries_trading,
     replay_control, strategy_control,
 )
 from ..services.access import allowed, workspace_for
@@ -101,8 +101,6 @@ READS: dict[str, tuple[QueryRoute, ...]] = {
             "One piece of long work", kept=False),
         QueryRoute("/replays", replay_control.list_replays, "Replays of the past, the newest first", kept=False),
         QueryRoute("/replays/{name}", replay_control.replay_result, "What a replay found", kept=False),
-        QueryRoute("/backtests", backtest_control.list_backtests, "Back-tests that were asked for, the newest first", kept=False),
-        QueryRoute("/backtests/{name}", backtest_control.backtest_result, "What a back-test found", kept=False),
     ),
     "settings": (QueryRoute("/settings", queries_system.settings_table, "Settings in force and where each comes from", "trader"),),
     "system": (QueryRoute("/system/status", queries_system.system, "What is installed, and whether trading is stopped"),),
