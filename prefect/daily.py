@@ -4,6 +4,7 @@ Nothing is decided here. A stage that reads may be tried again; the one that tra
 *Retry* in Prefect's page goes on with the run that the same flow run had opened; it never opens a second one.
 """
 
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -71,7 +72,7 @@ def name_flow_run(name: str) -> None:
             client.update_flow_run(flow_run.id, name=name)
 
 
-@flow(name="daily-scheduled", persist_result=False)
+@flow(name="daily-scheduled", persist_result=False, on_crashed=[load_flow("watch").crashed])
 def daily_scheduled(
     profile: str | None = None,
     as_of: str | None = None,
@@ -88,14 +89,16 @@ def daily_scheduled(
         portfolio: One of 'carnet portfolios list'; empty: the main one.
         resume: The id of a run to go on with; leave everything else empty then.
     """
-    with choose_portfolio(portfolio):
+    watch = load_flow("watch")
+    with choose_portfolio(portfolio), watch.told_of("daily", profile) as by_itself, ExitStack() as held:
         settings = load_settings(profile, {"run.mode": mode})
-        with lock_folder(settings.run.data):
-            run = run_of_flow(settings, datetime.now(UTC), flow_run.id or "", as_of, resume, bool(profile or mode))
-            name_flow_run(run.record.id)
-            try:
-                with Kernel(run.folder / "kernel.log") as kernel:
-                    return daily(run, kernel)
-            finally:
-                said = load_flow("watch").carnet("after", run.record.id, "--reports", str(run.folder.parent), seconds=120)
-                (run.folder / "alerts.log").write_text(said, encoding="utf-8")
+        held.enter_context(lock_folder(settings.run.data))
+        run = run_of_flow(settings, datetime.now(UTC), flow_run.id or "", as_of, resume, bool(profile or mode))
+        by_itself.append(run)  # from here on the run tells how it went
+        name_flow_run(run.record.id)
+        try:
+            with Kernel(run.folder / "kernel.log") as kernel:
+                return daily(run, kernel)
+        finally:
+            said = watch.carnet("after", run.record.id, "--reports", str(run.folder.parent), seconds=120)
+            (run.folder / "alerts.log").write_text(said, encoding="utf-8")

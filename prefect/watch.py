@@ -5,8 +5,13 @@ Nothing is decided here. The work is done by the command, in a process of its ow
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from prefect import flow
+
+from trading.services.flow_runs import choose_portfolio
 
 COMMAND = "from trading.cli.main import main; main(prog_name='carnet')"
 
@@ -20,13 +25,43 @@ def carnet(*words: str, seconds: float = 300) -> str:
     return (done.stdout + done.stderr).strip()
 
 
+def of_profile(profile: str | None) -> list[str]:
+    "Return the words that choose a profile."
+    return ["--profile", profile] if profile else []
+
+
+@contextmanager
+def told_of(job: str, profile: str | None) -> Iterator[list]:
+    "Let people be told when a job fails; not when something in the list tells of it, or a person has cancelled it."
+    by_itself: list = []
+    try:
+        yield by_itself
+    except Exception as error:
+        if not by_itself:
+            carnet("after-job", job, "--failed", str(error) or type(error).__name__, *of_profile(profile), seconds=120)
+        raise
+    if not by_itself:
+        carnet("after-job", job, *of_profile(profile), seconds=120)
+
+
+def crashed(flow: Any, flow_run: Any, state: Any) -> None:
+    "Let people be told that the process of a job has died; a hook of Prefect."
+    given = flow_run.parameters or {}
+    with choose_portfolio(given.get("portfolio")):
+        job = flow.name.removesuffix("-scheduled")
+        why = f"its process ended in the middle: {state.message or state.name}"
+        carnet("after-job", job, "--failed", why, *of_profile(given.get("profile")), seconds=120)
+
+
 @flow(name="watch", persist_result=False)
-def watch(profile: str | None = None) -> str:
+def watch(profile: str | None = None, portfolio: str | None = None) -> str:
     "Look after the system once; what the schedule calls every quarter of an hour."
-    return carnet("watch", *(["--profile", profile] if profile else []))
+    with choose_portfolio(portfolio):
+        return carnet("watch", *of_profile(profile))
 
 
 @flow(name="reconcile", persist_result=False)
-def reconcile(profile: str | None = None) -> str:
+def reconcile(profile: str | None = None, portfolio: str | None = None) -> str:
     "Compare accounts of real orders with their venues; what the schedule calls every hour. A difference is an alert."
-    return carnet("watch", "--accounts", *(["--profile", profile] if profile else []))
+    with choose_portfolio(portfolio):
+        return carnet("watch", "--accounts", *of_profile(profile))

@@ -58,7 +58,15 @@ class Kernel(nullcontext):
         pass
 
 flows.run_stage, flows.Kernel = stage, Kernel
-flows.load_flow = lambda name: type("watch", (), {"carnet": staticmethod(lambda *words, **more: " ".join(words[:2]))})
+asked = []
+
+def quiet(name):
+    "The file of flows, without the process that tells people."
+    module = load_flow(name)
+    module.carnet = lambda *words, **more: asked.append(words) or " ".join(words[:2])
+    return module
+
+flows.load_flow = quiet
 first = flows.daily_scheduled.with_options(retries=1)("sample", as_of="2022-12-27")
 second = flows.daily_scheduled("sample", as_of="2022-12-27")
 wrong = flows.daily_scheduled(resume=first, as_of="2022-12-27", return_state=True)
@@ -70,7 +78,7 @@ for _ in range(60):
     if any("words of 50_report" in line for line in logs):
         break
     import time; time.sleep(0.25)
-print(json.dumps({"first": first, "second": second, "same": same, "wrong": str(wrong.result(raise_on_failure=False)), "tried": tried,
+print(json.dumps({"first": first, "second": second, "same": same, "wrong": str(wrong.result(raise_on_failure=False)), "tried": tried, "asked": asked,
                   "runs": runs, "logs": logs, "artifacts": [(a["key"], a["type"], a["data"]) for a in ask("artifacts/filter")]}))
 """
 
@@ -89,6 +97,13 @@ def test_a_retry_goes_on_with_the_run_that_the_flow_run_had_opened(told):
     mine = [name for run, name in told["tried"] if run == told["first"]]
     assert mine == ["10_ingest", "20_forecast", "30_allocate", "30_allocate", "40_trade", "50_report"], "what was done is not done again"
     assert sorted(p.name for p in (Path(told["folder"]) / "reports").glob("2022*")) == [told["first"], told["second"]]
+
+
+def test_people_are_told_how_a_run_went_and_that_a_job_never_came_to_one(told):
+    runs = [words[1] for words in told["asked"] if words[0] == "after"]
+    assert runs == [told["first"], told["first"], told["second"], told["first"]]
+    jobs = [(words[1], "leave profile, as_of and mode empty" in words[3]) for words in told["asked"] if words[0] == "after-job"]
+    assert jobs == [("daily", True)]
 
 
 def test_resume_goes_on_and_takes_no_other_word(told):

@@ -11,11 +11,12 @@ import pytest
 from test_data_postgres import server  # noqa: F401
 
 from trading.accounting.account_book import fill_event, fold_book
-from trading.accounting.event_table import LedgerError
+from trading.accounting.event_table import LedgerError, head_file
 from trading.accounting.ledger import Ledger
 from trading.accounting.ledger_postgres import SharedLedger
 from trading.accounting.tax_lots import account_lots
 from trading.core.errors import BadInput, Busy
+from trading.core.evidence_key import is_sealed, make_evidence_key
 from trading.core.instruments import Instrument
 from trading.core.types import Action, CheckResult, Event, Fill, Plan, Position
 from trading.execution.approval import approve_plan, plan_status
@@ -200,7 +201,7 @@ def test_a_ledger_in_a_database_is_what_every_reader_and_the_backup_see(request,
     file.mark("paper-sample", {"AAPL": D(120)}, NOW + timedelta(hours=1))
     told = portfolio(place)
     assert told["equity"] == float(10_000 - 510 - D("0.5") + 600)
-    monkeypatch.setattr(SharedLedger.__init__, "__defaults__", (False, schema))
+    monkeypatch.setattr(SharedLedger.__init__, "__defaults__", (False, schema, None))
     monkeypatch.setenv("CARNET_LEDGER", request.getfixturevalue("server"))
     assert not has_ledger(place)
     with pytest.raises(LedgerError, match="does not exist"):
@@ -219,3 +220,38 @@ def test_a_ledger_in_a_database_is_what_every_reader_and_the_backup_see(request,
     restore(backup, tmp_path / "back", "correct horse battery staple")
     copy = Ledger(next((tmp_path / "back").rglob("ledger-of-the-database.sqlite")))
     assert copy.verify() == shared.verify() and copy.book("paper-sample") == shared.book("paper-sample")
+
+
+@pytest.mark.parametrize("damage", ["shorter", "another", "gone"])
+def test_a_ledger_in_a_database_that_was_put_back_is_named_before_anything_is_sent(server, tmp_path, monkeypatch, damage):  # noqa: F811
+    "The data folder remembers where the ledger in the database ended, as it does for a file."
+    import psycopg
+
+    from trading.accounting.ledger_postgres import database_witness, open_ledger_at
+
+    monkeypatch.setenv("CARNET_LEDGER", server)
+    with psycopg.connect(server, autocommit=True) as db:
+        db.execute("drop schema if exists carnet cascade")
+    make_evidence_key(tmp_path, 1)
+    place = tmp_path / "ledger.sqlite"
+    ledger = open_ledger_at(place)
+    ledger.open_account("paper-sample", "USD", D(1000), NOW)
+    ledger.append([Event("note", "paper-sample", NOW, {"text": str(n)}) for n in range(3)])
+    ledger.close()
+    head = head_file(database_witness(place, server))
+    assert is_sealed(head) and not place.exists()
+    open_ledger_at(place, readonly=True).close()
+    with psycopg.connect(server, autocommit=True) as db:
+        if damage == "gone":
+            db.execute("drop schema carnet cascade")
+        else:
+            db.execute("drop trigger no_change on carnet.events")
+            db.execute("delete from carnet.events where seq > 3" if damage == "shorter" else "update carnet.events set hash = repeat('a', 32)")
+    for readonly in (False, True):
+        with pytest.raises(LedgerError, match="does not exist|were written to it|is another one than was written here") as caught:
+            open_ledger_at(place, readonly)
+    if damage != "gone":
+        assert head.name in str(caught.value) and server not in str(caught.value)
+    head.write_text(f"{2:020d} {'a' * 32} {'-' * 64}\n")
+    with pytest.raises(LedgerError, match="is not sealed with the key of this folder"):
+        open_ledger_at(place)

@@ -662,7 +662,7 @@ def test_a_log_goes_on_and_refuses_what_was_altered(tmp_path):
         assert path.read_bytes() == data
     path.write_bytes(whole)
     log.anchor.write_bytes(anchor)
-    with pytest.raises(AuditError, match="is sealed and no key was given; open the vault first"):
+    with pytest.raises(AuditError, match="is sealed and no key was given: open the vault"):
         AuditLog(path).append("ada", "never", now=NOW)
     with pytest.raises(AuditError, match="was altered"):
         AuditLog(path, KEY, sealed_from=6).append("ada", "never", now=NOW)

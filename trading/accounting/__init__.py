@@ -23,7 +23,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "ledger": ["MANY", "COMMUTES", "Ledger"],
     "ledger_postgres": [
-        "PostgresEvents", "SharedLedger", "open_ledger_at", "ledger_file", "events_after", "last_place", "count_events", "copy_ledger",
+        "PostgresEvents", "SharedLedger", "open_ledger_at", "database_witness", "ledger_file", "events_after", "last_place",
+        "count_events", "copy_ledger",
     ],
     "performance": ["Change", "compare_books", "marked_prices", "explain_change", "to_cents"],
     "replay": ["STEP_PLACES", "FillColumns", "read_fills", "whole_numbers", "roll_forward", "prefetch_one"],

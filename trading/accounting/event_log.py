@@ -83,13 +83,15 @@ class GuardedTable:
 class EventLog:
     "An append-only file of events.\n\nParameters\n----------\npath : Path | str\n    SQLite file; made when it does not exist\nreadonly : bool, default False\n    only look"
 
-    remembers = True  # its last event in a file beside it
+    witness: Path | None  # the path beside which its last event is remembered; None: nowhere
+
     def __init__(
         self,
         path: Path | str,  # SQLite file; made when it does not exist
         readonly: bool = False,  # only look
     ):
         self.path, self.readonly = Path(path), readonly
+        self.witness = self.path
         self._db = open_file(self.path, readonly)
         self._table = GuardedTable(SqliteEvents(self._db), self.path.name)
 
@@ -115,8 +117,8 @@ class EventLog:
 
     def _remember(self) -> None:
         "Write down where the log ends, for whoever opens it next."
-        if self.remembers and (end := self._table.end())[0]:
-            write_head(self.path, *end)
+        if self.witness and (end := self._table.end())[0]:
+            write_head(self.witness, *end)
 
     def _write(self, events: list[Event], once: str = "") -> int:
         "Insert rows behind the last one, chained."
@@ -206,8 +208,8 @@ class EventLog:
         again: int = 50_000,  # how many of the old events are walked as well, others each time
     ) -> int:  # how many were walked
         "Walk the chain of what was written since the last time, and a part of what was written before: at a cost that does not grow with the ledger.\n\nParameters\n----------\nagain : int, default 50000\n    how many of the old events are walked as well, others each time\n\nReturns\n-------\nint\n    how many were walked"
-        if self.remembers:
-            check_head(self.path, read_head(self.path), self._table)
+        if self.witness:
+            check_head(self.witness, read_head(self.witness), self._table)
         end, known = self._table.end()[0], self._table.reader("verified")
         if end < known:
             raise LedgerError(f"the ledger {self.path.name} ends at event {end} and there were {known}; {WAY_BACK}")

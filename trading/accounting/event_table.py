@@ -7,14 +7,13 @@ __all__ = ['LEDGER_SCHEMA', 'WAY_BACK', 'LedgerError', 'head_file', 'write_head'
            'SqliteEvents']
 
 # %% ../../nbs/08_accounting/12_event_table.ipynb #58297559
-import os
-import re
 import sqlite3
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from ..core.errors import TradingError
+from ..core.evidence_key import read_evidence_key, read_head_line, write_head_line
 from ..core.sqlite import open_database, open_readonly, transaction
 
 # %% ../../nbs/08_accounting/12_event_table.ipynb #3b9cc495
@@ -46,16 +45,8 @@ def head_file(
 
 
 def write_head(path: Path, seq: int, hash_: str) -> None:
-    "Remember the last event of a ledger: one line of one length, written over the one before, so that no crash leaves half of it."
-    file, line = head_file(path), f"{seq:020d} {hash_}\n".encode()
-    new = not file.exists()
-    target = os.open(file, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
-    try:
-        os.write(target, line)
-        if new:
-            os.fsync(target)
-    finally:
-        os.close(target)
+    "Remember the last event of a ledger in a line beside it, sealed with the key of the folder."
+    write_head_line(head_file(path), path.parent, seq, hash_)
 
 
 def read_head(path: Path) -> tuple[int, str] | None:  # number and hash of an event; None: nothing is remembered
@@ -63,10 +54,12 @@ def read_head(path: Path) -> tuple[int, str] | None:  # number and hash of an ev
     file = head_file(path)
     if not file.exists():
         return None
-    if not (found := re.fullmatch(r"(\d{20}) ([0-9a-f]{32})\n", file.read_bytes()[:99].decode("ascii", "replace") if file.is_file() else "")):
-        raise LedgerError(f"the file {file.name}, which remembers where the ledger {path.name} ends, cannot be read; bring both back from a backup "
-                          f"('carnet restore FILE --into FOLDER'), or move {file.name} away and look with 'carnet doctor' and 'carnet reconcile' whether the books are whole")
-    return int(found[1]), found[2]
+    try:
+        return read_head_line(file.read_bytes()[:199] if file.is_file() else b"", read_evidence_key(path.parent))
+    except ValueError as error:
+        raise LedgerError(f"the file {file.name}, which remembers where the ledger {path.name} ends, {error}; bring both back from a backup "
+                          f"('carnet restore FILE --into FOLDER'), or move {file.name} away and look with 'carnet doctor' and 'carnet reconcile' "
+                          "whether the books are whole") from error
 
 
 def check_head(path: Path, known: tuple[int, str] | None, table: "SqliteEvents") -> None:

@@ -21,7 +21,7 @@ from .errors import JSON, documented_refusals
 from .response_cache import ResponseCache, to_json
 from trading.services import (
     book_control, jobs, loop_control, order_control, queries_analytics, queries_books, queries_portfolio, queries_runs, queries_system, queries_trading,
-    replay_control, strategy_control,
+    replay_control, research_control, strategy_control,
 )
 from ..services.access import allowed, workspace_for
 from ..services.workspace import Workspace
@@ -86,6 +86,8 @@ READS: dict[str, tuple[QueryRoute, ...]] = {
         QueryRoute("/strategies", strategy_control.strategies, "The last decision about each strategy"),
         QueryRoute("/strategies/compare", strategy_control.compare_strategies, "What trades, against what was promised"),
         QueryRoute("/strategies/{strategy}", strategy_control.show_strategy, "The evidence of a strategy's promotion", "trader"),
+        QueryRoute("/research", research_control.list_searches, "Automatic searches of strategies, the newest first", kept=False),
+        QueryRoute("/research/{name}", research_control.search_result, "What a search tried, and why it promoted nothing, or what", kept=False),
     ),
     "taxonomy": (
         QueryRoute("/taxonomy", queries_system.taxonomy, "Groups of coins, and which rule decided"),

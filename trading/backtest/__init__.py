@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "account_kernel": ["run_account"],
     "account_result": ["AccountFrames", "read_runs", "assumption_table", "refine"],
+    "auto_search": ["BLOCK", "search_values", "SearchLine", "AutoSearch", "search_strategies"],
     "compare": ["Comparison"],
     "costs": ["Costs"],
     "cross_validation": ["WalkForwardResult", "walk_forward", "combinatorial_paths", "SimulatedOutcomes", "monte_carlo"],
@@ -75,9 +76,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "vectorbt_engine": ["EngineFills", "fill_directions"],
 }, modules=[
-    "account", "account_kernel", "account_result", "compare", "costs", "cross_validation", "currency_account", "engine", "event_strategy",
-    "execution_timing", "fast_kernel", "fast_strategies", "interactive_plots", "joint_test", "leak_detector", "leak_probes", "leak_source",
-    "lent_arrays", "overfitting", "plots", "promotion", "result_cards", "strategies", "strategy_promotion", "strategy_source", "sweep",
-    "sweep_engines", "sweep_jobs", "sweep_plots", "sweep_result", "tear_sheet", "trial_register", "vectorbt_engine",
+    "account", "account_kernel", "account_result", "auto_search", "compare", "costs", "cross_validation", "currency_account", "engine",
+    "event_strategy", "execution_timing", "fast_kernel", "fast_strategies", "interactive_plots", "joint_test", "leak_detector",
+    "leak_probes", "leak_source", "lent_arrays", "overfitting", "plots", "promotion", "result_cards", "strategies", "strategy_promotion",
+    "strategy_source", "sweep", "sweep_engines", "sweep_jobs", "sweep_plots", "sweep_result", "tear_sheet", "trial_register",
+    "vectorbt_engine",
 ])
 make_callable(__name__, "backtest")

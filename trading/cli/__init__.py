@@ -21,19 +21,20 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "loop": ["trade_command"],
     "main": ["COMMANDS", "CarnetGroup"],
     "ops": [
-        "alerts_group", "list_", "preview", "test", "acknowledge_command", "retry", "doctor_command", "watch_command", "after",
-        "backup_command", "restore_command", "verify_backup_command",
+        "alerts_group", "list_", "preview", "test", "acknowledge_command", "retry", "doctor_command", "watch_command", "after_job_command",
+        "after", "backup_command", "restore_command", "verify_backup_command",
     ],
     "optimise": ["optimise_command"],
     "orders": ["orders_group", "list_orders", "cancel_command", "replace_command", "protect_command", "watch_orders_command"],
     "replay": ["replay_command"],
+    "research": ["research_group", "research_auto_command"],
     "rows": ["json_option", "print_json", "print_rows"],
     "run": ["run_command", "runs_command", "open_"],
     "run_progress": ["WAITS", "run_stages", "RunProgress"],
     "security": [
         "secrets", "set_secret", "list_secrets", "remove_secret", "rotate_vault", "scan_command", "users", "add_user", "list_users",
         "lock_user", "unlock_user", "enrol", "change_role", "change_password", "change_portfolios", "make_key", "list_keys", "revoke_key",
-        "list_sessions", "end_session", "audit_group", "show_audit", "verify_audit",
+        "list_sessions", "end_session", "audit_group", "show_audit", "verify_audit", "anchor_audit", "renew_audit",
     ],
     "strategies": [
         "strategies_group", "list_command", "show_command", "compare_sleeves_command", "promote_command", "retire_command", "new_group",
@@ -45,6 +46,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venues": ["venues_command", "mt5_group", "unlock_command"],
 }, modules=[
-    "book", "books", "commands", "data", "demo", "environment", "feedback", "loop", "main", "ops", "optimise", "orders", "replay", "rows",
-    "run", "run_progress", "security", "strategies", "trade", "venues",
+    "book", "books", "commands", "data", "demo", "environment", "feedback", "loop", "main", "ops", "optimise", "orders", "replay",
+    "research", "rows", "run", "run_progress", "security", "strategies", "trade", "venues",
 ])

@@ -73,24 +73,29 @@ def lab_command(target, arguments) -> None:
 
 @click.command()
 @click.option("--profile", "profiles", multiple=True, help="Serve this profile; may be given several times.")
+@click.option("--portfolio", "portfolios", multiple=True, metavar="NAME", help="Serve this portfolio only; may be given several times. Else all of them.")
 @click.option("--ui", is_flag=True, help="With Prefect's page, on this machine only.")
 @click.option("--write", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write the schedule as a prefect.yaml for workers of your own, and stop.")
 @click.option("--once", is_flag=True, hidden=True, help="Register the schedule and stop; for tests.")
-def schedule_command(profiles, ui, write, once) -> None:
+def schedule_command(profiles, portfolios, ui, write, once) -> None:
     "Keep running, and start each job when its cron line in the settings says so."
     from trading.core.files import write_atomic
-    from trading.core.settings import load_settings
-    from trading.services.flow_runs import deployments_text
+    from trading.services.flow_runs import deployments_text, scheduled_settings
     from trading.services.launching import keep_schedule
 
-    first, *more = [load_settings(name) for name in dict.fromkeys(profiles or (None,))]
+    every, problems = scheduled_settings(profiles, portfolios)
+    for problem in problems:
+        click.echo(problem, err=True)
     if write:
-        if more:
+        (name, first), *others = every
+        if len({n for n, _ in every}) < len(every):
             raise click.UsageError("--write makes the file of one profile; give one --profile, or none for that of the settings")
-        write_atomic(write, deployments_text(first, profiles[0] if profiles else None, str(write)).encode())
+        if name != "main":
+            raise click.UsageError("--write makes the file of all portfolios; leave --portfolio out")
+        write_atomic(write, deployments_text(first, profiles[0] if profiles else None, str(write), others).encode())
         click.echo(f"{write}: the jobs of [schedule], for 'prefect deploy --all --prefect-file {write}'")
         return
-    for line in keep_schedule(first, once, more, ui):
+    for line in keep_schedule(every, once, ui):
         click.echo(line)
 
 

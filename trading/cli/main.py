@@ -33,10 +33,10 @@ COMMANDS = {  # name → module and object; a module is imported when its comman
     "promote-model": "trading.cli.commands:promote_model_command", "roll-back-model": "trading.cli.commands:roll_back_model_command",
     "compare": "trading.cli.trade:compare_command", "reproduce": "trading.cli.trade:reproduce_command",
     "feedback": "trading.cli.feedback:feedback_group", "strategies": "trading.cli.strategies:strategies_group", "new": "trading.cli.strategies:new_group",
-    "replay": "trading.cli.replay:replay_command", "trade": "trading.cli.loop:trade_command", "serve": "trading.api.server:serve",
+    "replay": "trading.cli.replay:replay_command", "research": "trading.cli.research:research_group", "trade": "trading.cli.loop:trade_command", "serve": "trading.api.server:serve",
     "secrets": "trading.cli.security:secrets", "users": "trading.cli.security:users", "audit": "trading.cli.security:audit_group",
     "alerts": "trading.cli.ops:alerts_group", "doctor": "trading.cli.ops:doctor_command", "watch": "trading.cli.ops:watch_command",
-    "after": "trading.cli.ops:after", "backup": "trading.cli.ops:backup_command", "restore": "trading.cli.ops:restore_command",
+    "after": "trading.cli.ops:after", "after-job": "trading.cli.ops:after_job_command", "backup": "trading.cli.ops:backup_command", "restore": "trading.cli.ops:restore_command",
     "verify-backup": "trading.cli.ops:verify_backup_command", "portfolios": "trading.cli.environment:portfolios_group",
 }
 _WHOLE = ("portfolios", "demo", "users", "serve", "lab", "schedule", "mt5-bridge")  # concern the installation, or choose a portfolio in another way

@@ -6,15 +6,20 @@
 __all__ = ['secrets', 'set_secret', 'list_secrets', 'remove_secret', 'rotate_vault', 'scan_command', 'users', 'add_user',
            'list_users', 'lock_user', 'unlock_user', 'enrol', 'change_role', 'change_password', 'change_portfolios',
            'make_key', 'list_keys', 'revoke_key', 'list_sessions', 'end_session', 'audit_group', 'show_audit',
-           'verify_audit']
+           'verify_audit', 'anchor_audit', 'renew_audit']
 
 # %% ../../nbs/17_cli/15_security.ipynb #eb28bb9f
+import getpass
 import json
+import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
+from ..core.english import plural
+from ..core.errors import Refused
 from .rows import json_option, print_json
 from .commands import perform_here
 
@@ -276,15 +281,52 @@ def show_audit(last, who, action, as_json) -> None:
 
 
 @audit_group.command("verify")
-@click.option("--witness", default="", help="Number and hash of an entry that was noted earlier.")
+@click.option("--witness", multiple=True, help="Number and hash of an entry, or portfolio/number:hash of an event of a ledger, noted earlier.")
 @click.pass_context
 def verify_audit(ctx, witness) -> None:
-    "Check every entry, the chain, the seals and the end; exit code 4 when something is not as it was written."
-    guard = _guard()
-    findings = guard.audit.verify(witness)
-    for f in findings[:50]:
-        click.echo(f"line {f.line}: {f.what}" if f.line else f.what)
-    if findings:
-        click.echo(f"the audit log is NOT as it was written: {len(findings)} findings")
+    "Hold audit log and ledgers against seals, ends and daily anchors; exit code 4 when something is not as it was written."
+    from trading.services.evidence import verify_evidence
+
+    settings, vault = _whole()
+    told = verify_evidence(settings, witness, vault=vault)
+    for line in [*told.findings[:50], *told.said]:
+        click.echo(line)
+    if told.findings:
+        click.echo(f"the audit log and the ledgers are NOT as they were written: {plural(len(told.findings), 'finding')}; restore them from a backup "
+                   "('carnet restore'), or say with 'carnet audit renew' why that is so")
         ctx.exit(4)
-    click.echo("the audit log is as it was written" + ("" if guard.vault else "; its seals could not be checked, there is no vault"))
+    click.echo("the audit log is as it was written, and so are the ledgers")
+
+
+def _whole():
+    "Return the settings and the vault of the portfolio 'main', whose data folder holds the audit log of all."
+    from trading.core.settings import load_settings
+    from trading.services.security_admin import security_of
+
+    settings = load_settings(environ={k: v for k, v in os.environ.items() if k != "CARNET_PORTFOLIO"})
+    guard = security_of(settings, _ask_passphrase if sys.stdin.isatty() else None)
+    guard.users.close()
+    return settings, guard.vault
+
+
+@audit_group.command("anchor")
+def anchor_audit() -> None:
+    "Write the ends of audit log and ledgers to the other places now; the watch of the schedule does it once a day."
+    from trading.services.evidence import take_anchor
+
+    settings, vault = _whole()
+    done, problems = take_anchor(settings, datetime.now(UTC), again=True, vault=vault)
+    for place in done:
+        click.echo(f"written to {place}")
+    if problems or not done:
+        raise Refused("; ".join(problems) or "there is nothing to anchor yet: no audit log and no ledger")
+
+
+@audit_group.command("renew")
+@click.option("--why", required=True, help="What happened; it stands in the first entry of the new log.")
+def renew_audit(why) -> None:
+    "Begin a new audit log with a new key, after a loss or a restore; the old one is kept, and what was wrong with it is written down."
+    from trading.services.evidence import renew_evidence
+
+    settings, vault = _whole()
+    click.echo(renew_evidence(settings, why, getpass.getuser(), datetime.now(UTC), vault=vault))

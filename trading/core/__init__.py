@@ -29,6 +29,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "TradingError", "BadInput", "BadSettings", "MissingData", "DamagedStore", "StaleData", "VenueError", "VenueUnreachable", "NotSent",
         "UnknownOutcome", "Refused", "Halted", "Locked", "Busy", "StageFailed", "NotSignedIn", "LockedOut", "Forbidden", "damage_sentence",
     ],
+    "evidence_key": [
+        "EvidenceKey", "key_file", "read_evidence_key", "make_evidence_key", "head_line", "read_head_line", "is_sealed", "write_head_line",
+    ],
     "extensions": ["extension_names", "find_extension", "load_extension"],
     "files": ["write_atomic", "lock_folder"],
     "hash_chain": ["chain_hash", "keyed_hash"],
@@ -89,8 +92,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
     "average_cost", "bars", "benchmark", "calendars", "cards", "carried_prices", "circuit_breaker", "cron", "currencies", "datasets",
-    "decimals", "drawdown", "english", "errors", "extensions", "files", "hash_chain", "identity", "instruments", "lazy", "margin",
-    "numbers", "pages", "performance_parts", "redaction", "resources", "secret_shapes", "settings", "settings_edit", "settings_model",
-    "settings_overrides", "settings_section", "shown_tables", "sleeve_lines", "sqlite", "svg_charts", "svg_maps", "synthetic", "terms",
-    "tracing", "trial_store", "types", "values", "venue_profiles", "venue_proxy", "written_settings", "written_times",
+    "decimals", "drawdown", "english", "errors", "evidence_key", "extensions", "files", "hash_chain", "identity", "instruments", "lazy",
+    "margin", "numbers", "pages", "performance_parts", "redaction", "resources", "secret_shapes", "settings", "settings_edit",
+    "settings_model", "settings_overrides", "settings_section", "shown_tables", "sleeve_lines", "sqlite", "svg_charts", "svg_maps",
+    "synthetic", "terms", "tracing", "trial_store", "types", "values", "venue_profiles", "venue_proxy", "written_settings",
+    "written_times",
 ])

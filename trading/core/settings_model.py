@@ -132,8 +132,7 @@ class AllocateSettings(SettingsSection):
     risk_level: str = Field("medium", description="row of [risk_levels] that the policy keeps")
     window: int = Field(504, ge=30, description="bars of history for covariances")
     every: int = Field(21, ge=1, description="bars between decisions of the back-tested policy")
-    sleeve_rule: Literal["halve", "none", "retire"] = Field("halve", description="when a promoted strategy earns less than half of what its promotion showed: halve its share at 2 "
-                                                            "standard errors and take it away at 3, retire: take it away at 2, none: only say so")
+    sleeve_rule: Literal["halve", "none", "retire"] = Field("halve", description="what becomes of a strategy that earns less than half of its promise")
     cycle: Literal["composite-v0", "signals-v2"] = Field("composite-v0", description="how the cycle of coins is scored; high means opposite things")
 
 
@@ -252,6 +251,7 @@ class ScheduleSettings(SettingsSection):
     maintenance: Cron = Field("0 5 * * 0", description="tidying the store, verifying the ledger, and a backup")
     reconcile: Cron = Field("17 * * * *", description="comparing accounts of real orders with their venues")
     watch: Cron = Field("*/15 * * * *", description="examining the machine and sending what is owed")
+    notebook_minutes: float = Field(240, ge=0, description="a notebook that has not ended by then is stopped; the run goes on where it was; 0: never")
 
 # %% ../../nbs/00_core/44_settings_model.ipynb #efc26999
 CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
@@ -284,6 +284,7 @@ class BackupSettings(SettingsSection):
     folder: str = Field("", description="of backups, made weekly by the maintenance; empty: none are made")
     keep: int = Field(7, ge=1, description="how many of the newest stay")
     reports: bool = Field(True, description="runs and their reports too")
+    anchors: Words = Field((), description="where the ends of audit log and ledgers are written daily: files, channel:NAME of an alert, postgresql://…")
 
 
 class ServiceSettings(SettingsSection):

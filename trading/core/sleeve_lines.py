@@ -11,6 +11,11 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 
+def _number(text: str) -> float:
+    "Read 0.1 or 10%."
+    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+
+
 def read_sleeve(
     value: Any,  # text or a number; a mapping stays as it is
 ) -> Any:
@@ -20,7 +25,7 @@ def read_sleeve(
     first, *rest = [part.strip() for part in str(value).split(",") if part.strip()] or [""]
     try:
         pairs = [part.rsplit(maxsplit=1) for part in rest]
-        found = {"share": float(first.removeprefix("share "))} | {name.strip(): float(number) for name, number in pairs}
+        found = {"share": _number(first.removeprefix("share "))} | {name.strip(): _number(number) for name, number in pairs}
     except ValueError as error:
         raise ValueError("write the share of the capital first, then limits and targets: 0.3, or 0.3, max_weight 0.1, or 0.4, SPY 0.6, AGG 0.4") from error
     if len(found) != 1 + len(rest):

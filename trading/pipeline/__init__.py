@@ -32,7 +32,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "named_optimizer": ["PATH_OPTIONS", "path_options"],
     "named_sleeves": ["Sleeve", "check_names", "size_rule", "sleeve_sizes", "promoted_evidence"],
     "notebook_runner": [
-        "POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "ease_imports", "Kernel", "run_stage", "execute_stages", "run_in_process",
+        "GRACE", "POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "NotebookStopped", "ease_imports", "Kernel", "run_stage", "execute_stages",
+        "run_in_process",
     ],
     "paper": ["paper_tape", "paper_costs", "paper_venue", "check_paper_file"],
     "plan_approval": ["approve_run"],

@@ -19,6 +19,7 @@ import pandas as pd
 from ..core.english import plural
 from ..accounting.ledger import Ledger
 from ..accounting.ledger_postgres import open_ledger_at
+from ..security.context import evidence_key
 from ..accounting.performance import Change, explain_change, to_cents
 from ..accounting.unit_values import unit_values
 from ..core.circuit_breaker import BackoffPolicy
@@ -83,6 +84,8 @@ def open_account_ledger(
     readonly: bool = False,  # only look
 ) -> Ledger:
     "Open the ledger of all accounts.\n\nParameters\n----------\nsettings : Settings\nreadonly : bool, default False\n    only look\n\nReturns\n-------\nLedger"
+    if not readonly:
+        evidence_key(settings.run.data)  # made at the first start
     return open_ledger_at(Path(settings.run.data) / "ledger.sqlite", readonly)
 
 

@@ -8,10 +8,12 @@ __all__ = ['resolve_as_of', 'open_run', 'settings_of', 'run_daily', 'prepare_pre
 # %% ../../nbs/12_pipeline/10_launch.ipynb #ffea6010
 import os
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ..core.bars import parse_as_of
 from ..core.errors import BadInput, Busy
@@ -145,15 +147,41 @@ def own_server(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
-    with log.open("ab") as out:
-        server = subprocess.Popen([sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--ui" if ui else "--no-ui"],
-                                  stdout=out, stderr=out)
-    try:
+    words = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--ui" if ui else "--no-ui"]
+
+    def start() -> subprocess.Popen:
+        with log.open("ab") as out:
+            return subprocess.Popen(words, stdout=out, stderr=out)
+
+    with _kept(start) as server:
         _wait_for(server, url, log)
         os.environ["PREFECT_API_URL"] = url
         yield url
+
+
+@contextmanager
+def _kept(
+    start: Callable[[], Any],  # starts the process, a subprocess.Popen
+    pause: float = 2.0,  # seconds between two looks, and before a process that has ended is started again
+) -> Iterator[Any]:  # the first process
+    "Keep a process running: one that dies is started again, until the block ends."
+    import threading
+
+    running, over = [start()], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(pause):
+            if running[-1].poll() is not None:
+                running.append(start())
+
+    thread = threading.Thread(target=watch, name="keep the server", daemon=True)
+    thread.start()
+    try:
+        yield running[0]
     finally:
-        _end_server(server)
+        over.set()
+        thread.join()
+        _end_server(running[-1])
 
 
 def load_flow(

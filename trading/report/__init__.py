@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "replay_report": ["PART_NAMES", "replay_sentences", "contribution_parts", "build_replay_report"],
     "risk_sections": ["RiskContext", "plan_parts", "stress_parts", "margin_parts", "attribution_parts", "regime_parts"],
     "run_index": ["build_index", "write_index"],
+    "search_report": ["growth_chart", "build_search_report", "search_markdown"],
     "sections": [
         "ALERT_TONES", "SAME_LEVEL", "ReportData", "table", "by_symbol", "figure", "required_actions", "story_parts", "action_parts",
         "holding_parts", "held_lines", "order_list_parts", "orders_table",
@@ -29,5 +30,5 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "waterfall": ["short_name", "steps_of", "parts_chart", "reach", "driver_charts"],
 }, modules=[
     "daily_report", "forecast_pictures", "forecast_sections", "formatting", "narrative", "performance_sections", "record_sections",
-    "replay_report", "risk_sections", "run_index", "sections", "sleeve_sections", "waterfall",
+    "replay_report", "risk_sections", "run_index", "search_report", "sections", "sleeve_sections", "waterfall",
 ])

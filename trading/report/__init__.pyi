@@ -9,6 +9,7 @@ from . import record_sections as record_sections
 from . import replay_report as replay_report
 from . import risk_sections as risk_sections
 from . import run_index as run_index
+from . import search_report as search_report
 from . import sections as sections
 from . import sleeve_sections as sleeve_sections
 from . import waterfall as waterfall
@@ -22,6 +23,7 @@ from .record_sections import unit_parts as unit_parts, record_parts as record_pa
 from .replay_report import PART_NAMES as PART_NAMES, replay_sentences as replay_sentences, contribution_parts as contribution_parts, build_replay_report as build_replay_report
 from .risk_sections import RiskContext as RiskContext, plan_parts as plan_parts, stress_parts as stress_parts, margin_parts as margin_parts, attribution_parts as attribution_parts, regime_parts as regime_parts
 from .run_index import build_index as build_index, write_index as write_index
+from .search_report import growth_chart as growth_chart, build_search_report as build_search_report, search_markdown as search_markdown
 from .sections import ALERT_TONES as ALERT_TONES, SAME_LEVEL as SAME_LEVEL, ReportData as ReportData, table as table, by_symbol as by_symbol, figure as figure, required_actions as required_actions, story_parts as story_parts, action_parts as action_parts, holding_parts as holding_parts, held_lines as held_lines, order_list_parts as order_list_parts, orders_table as orders_table
 from .sleeve_sections import sleeve_parts as sleeve_parts
 from .waterfall import short_name as short_name, steps_of as steps_of, parts_chart as parts_chart, reach as reach, driver_charts as driver_charts

@@ -7,7 +7,7 @@ from trading.core.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "audit_log": ["AuditError", "Entry", "Finding", "write_line", "read_line", "check_log", "write_anchor", "read_anchor", "AuditLog"],
     "audit_writer": ["AuditWriter"],
-    "context": ["UNSEALED", "SecurityContext", "open_security", "open_audit"],
+    "context": ["UNSEALED", "SecurityContext", "open_security", "evidence_key", "key_is_gone", "open_audit"],
     "credentials": [
         "SHORTEST_PASSWORD", "LONGEST_PASSWORD", "COMMON", "ROWS", "STEP", "check_password", "hash_password", "password_fits", "is_dated",
         "new_totp", "totp_uri", "code_step", "new_token", "token_hash", "csrf_of",

@@ -10,7 +10,7 @@ from . import user_store as user_store
 from . import vault as vault
 from .audit_log import AuditError as AuditError, Entry as Entry, Finding as Finding, write_line as write_line, read_line as read_line, check_log as check_log, write_anchor as write_anchor, read_anchor as read_anchor, AuditLog as AuditLog
 from .audit_writer import AuditWriter as AuditWriter
-from .context import UNSEALED as UNSEALED, SecurityContext as SecurityContext, open_security as open_security, open_audit as open_audit
+from .context import UNSEALED as UNSEALED, SecurityContext as SecurityContext, open_security as open_security, evidence_key as evidence_key, key_is_gone as key_is_gone, open_audit as open_audit
 from .credentials import SHORTEST_PASSWORD as SHORTEST_PASSWORD, LONGEST_PASSWORD as LONGEST_PASSWORD, COMMON as COMMON, ROWS as ROWS, STEP as STEP, check_password as check_password, hash_password as hash_password, password_fits as password_fits, is_dated as is_dated, new_totp as new_totp, totp_uri as totp_uri, code_step as code_step, new_token as new_token, token_hash as token_hash, csrf_of as csrf_of
 from .encrypted_file import PIECE as PIECE, WORK as WORK, DecryptionError as DecryptionError, derive_key as derive_key, EncryptedWriter as EncryptedWriter, decrypt_stream as decrypt_stream, decrypt_file as decrypt_file
 from .log_redaction import STANDARD as STANDARD, TEXTS as TEXTS, redact_record as redact_record, trace_text as trace_text, SecretFilter as SecretFilter, QuietRecord as QuietRecord, install as install, find_unredacted_files as find_unredacted_files, scrub as scrub

@@ -279,7 +279,8 @@ class AuditLog:
         except (ValueError, TypeError, KeyError) as error:
             raise AuditError(self._altered()) from error
         if entry.seal and not self._key:
-            raise AuditError(f"the audit log {self.path.name} is sealed and no key was given; open the vault first")
+            raise AuditError(f"the audit log {self.path.name} is sealed and no key was given: open the vault (CARNET_VAULT_KEY), or bring ops/evidence.key back from a backup; "
+                             "'carnet audit renew' begins a new log when the key is lost")
         anchored = self.anchor.exists() and b'"seal":""' not in self.anchor.read_bytes()
         unsealed = self._key and not entry.seal and (anchored or 0 < self._sealed_from <= entry.seq)
         if unsealed or _check_line(line, entry.seq, entry.before, self._key)[0]:

@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "alerting": [
         "collect_day_facts", "collect_background_facts", "collect_alert_facts", "secret_of", "channels_of", "policy_of_alerts",
-        "open_outbox", "dispatch_alerts", "after_run", "try_channels", "list_alerts", "preview_alerts", "retry_alerts",
+        "open_outbox", "dispatch_alerts", "after_run", "after_job", "try_channels", "list_alerts", "preview_alerts", "retry_alerts",
     ],
     "backtest_control": ["BackTest", "compute_backtest", "read_grid", "list_backtests", "backtest_result", "offered_strategies"],
     "backups": ["passphrase_of", "back_up", "verify_backup", "restore_backup"],
@@ -27,12 +27,13 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "data_control": ["UpdateMarket", "ImportBars", "BackUp", "RestoreBackup", "RetryAlerts"],
     "demo": ["DEMO_PROFILES", "demo_settings", "demo_days", "make_demo_runs", "prepare_demo", "make_demo", "demo_viewer"],
+    "evidence": ["ANCHORS", "Evidence", "anchor_places", "read_place", "write_place", "take_anchor", "verify_evidence", "renew_evidence"],
     "exports": ["EXPORTS", "export_accounts", "read_chosen"],
     "feedback_history": ["open_feedback", "describe_feedback"],
     "file_optimise": ["FileQuestion", "optimise_files"],
     "flow_runs": [
         "SCHEDULED", "run_of_flow", "choose_portfolio", "artifact_key", "printed_lines", "stage_lines", "plan_artifact", "day_note",
-        "cron_lines", "deployments_text",
+        "cron_lines", "scheduled_settings", "deployments_text",
     ],
     "holdings": ["import_holdings", "import_cointracking", "coin_prices", "holdings_elsewhere", "is_statement", "portfolio_csv"],
     "jobs": ["JOB", "WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
@@ -84,6 +85,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "queries_venues": ["venue_rows", "venue_facts"],
     "query_cache": ["FRESH", "MEMORY", "QueryCache", "view"],
     "replay_control": ["Replay", "list_replays", "replay_result", "replay_tables"],
+    "research_control": ["AutoResearch", "list_searches", "search_result", "search_returns"],
     "run_control": ["StartRun", "start_daily_run", "ResumeRun", "resume_run", "CancelJob", "cancel_running_job"],
     "security_admin": [
         "Ask", "security_of", "security_in", "with_vault", "store_secret", "delete_secret", "require_vault", "key_is_in_ring",
@@ -113,10 +115,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "has_ledger", "ledger_for_writing",
     ],
 }, modules=[
-    "access", "account_control", "alerting", "backtest_control", "backups", "book_control", "commands", "data_control", "demo", "exports",
-    "feedback_history", "file_optimise", "flow_runs", "holdings", "jobs", "launching", "loop_control", "maintenance", "market_data",
-    "metrics", "new_strategy", "order_control", "plan_control", "portfolio_control", "portfolios", "queries_analytics", "queries_books",
-    "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "queries_venues", "query_cache",
-    "replay_control", "run_control", "security_admin", "settings_control", "stops", "strategy_control", "system_control", "user_control",
-    "venue_control", "workspace",
+    "access", "account_control", "alerting", "backtest_control", "backups", "book_control", "commands", "data_control", "demo", "evidence",
+    "exports", "feedback_history", "file_optimise", "flow_runs", "holdings", "jobs", "launching", "loop_control", "maintenance",
+    "market_data", "metrics", "new_strategy", "order_control", "plan_control", "portfolio_control", "portfolios", "queries_analytics",
+    "queries_books", "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "queries_venues",
+    "query_cache", "replay_control", "research_control", "run_control", "security_admin", "settings_control", "stops", "strategy_control",
+    "system_control", "user_control", "venue_control", "workspace",
 ])

@@ -8,6 +8,7 @@ from . import book_control as book_control
 from . import commands as commands
 from . import data_control as data_control
 from . import demo as demo
+from . import evidence as evidence
 from . import exports as exports
 from . import feedback_history as feedback_history
 from . import file_optimise as file_optimise
@@ -34,6 +35,7 @@ from . import queries_trading as queries_trading
 from . import queries_venues as queries_venues
 from . import query_cache as query_cache
 from . import replay_control as replay_control
+from . import research_control as research_control
 from . import run_control as run_control
 from . import security_admin as security_admin
 from . import settings_control as settings_control
@@ -45,17 +47,18 @@ from . import venue_control as venue_control
 from . import workspace as workspace
 from .access import allowed as allowed, main_workspace as main_workspace, workspace_for as workspace_for
 from .account_control import reconcile_account as reconcile_account, watch_accounts as watch_accounts, switch_of as switch_of, StopTrading as StopTrading, stop_trading as stop_trading, ResumeTrading as ResumeTrading, resume_trading as resume_trading, Reconcile as Reconcile, reconcile_now as reconcile_now
-from .alerting import collect_day_facts as collect_day_facts, collect_background_facts as collect_background_facts, collect_alert_facts as collect_alert_facts, secret_of as secret_of, channels_of as channels_of, policy_of_alerts as policy_of_alerts, open_outbox as open_outbox, dispatch_alerts as dispatch_alerts, after_run as after_run, try_channels as try_channels, list_alerts as list_alerts, preview_alerts as preview_alerts, retry_alerts as retry_alerts
+from .alerting import collect_day_facts as collect_day_facts, collect_background_facts as collect_background_facts, collect_alert_facts as collect_alert_facts, secret_of as secret_of, channels_of as channels_of, policy_of_alerts as policy_of_alerts, open_outbox as open_outbox, dispatch_alerts as dispatch_alerts, after_run as after_run, after_job as after_job, try_channels as try_channels, list_alerts as list_alerts, preview_alerts as preview_alerts, retry_alerts as retry_alerts
 from .backtest_control import BackTest as BackTest, compute_backtest as compute_backtest, read_grid as read_grid, list_backtests as list_backtests, backtest_result as backtest_result, offered_strategies as offered_strategies
 from .backups import passphrase_of as passphrase_of, back_up as back_up, verify_backup as verify_backup, restore_backup as restore_backup
 from .book_control import Amount as Amount, read_moment as read_moment, BookEntry as BookEntry, entry_of as entry_of, book_events as book_events, book_entry as book_entry, UndoEntry as UndoEntry, undo_entry as undo_entry, entries as entries, ExplainDifferences as ExplainDifferences, proposals_of as proposals_of, explain_differences as explain_differences
 from .commands import Record as Record, Text as Text, Name as Name, Handler as Handler, REGISTRY as REGISTRY, COMMAND_MODULES as COMMAND_MODULES, Actor as Actor, Context as Context, CommandRequest as CommandRequest, Done as Done, Command as Command, command as command, load_commands as load_commands, find_command as find_command, read_request as read_request, authorise as authorise, audit_detail as audit_detail, perform as perform, note_later as note_later, write_waiting as write_waiting, terminal_workspace as terminal_workspace, audit_record as audit_record, owner_context as owner_context
 from .data_control import UpdateMarket as UpdateMarket, ImportBars as ImportBars, BackUp as BackUp, RestoreBackup as RestoreBackup, RetryAlerts as RetryAlerts
 from .demo import DEMO_PROFILES as DEMO_PROFILES, demo_settings as demo_settings, demo_days as demo_days, make_demo_runs as make_demo_runs, prepare_demo as prepare_demo, make_demo as make_demo, demo_viewer as demo_viewer
+from .evidence import ANCHORS as ANCHORS, Evidence as Evidence, anchor_places as anchor_places, read_place as read_place, write_place as write_place, take_anchor as take_anchor, verify_evidence as verify_evidence, renew_evidence as renew_evidence
 from .exports import EXPORTS as EXPORTS, export_accounts as export_accounts, read_chosen as read_chosen
 from .feedback_history import open_feedback as open_feedback, describe_feedback as describe_feedback
 from .file_optimise import FileQuestion as FileQuestion, optimise_files as optimise_files
-from .flow_runs import SCHEDULED as SCHEDULED, run_of_flow as run_of_flow, choose_portfolio as choose_portfolio, artifact_key as artifact_key, printed_lines as printed_lines, stage_lines as stage_lines, plan_artifact as plan_artifact, day_note as day_note, cron_lines as cron_lines, deployments_text as deployments_text
+from .flow_runs import SCHEDULED as SCHEDULED, run_of_flow as run_of_flow, choose_portfolio as choose_portfolio, artifact_key as artifact_key, printed_lines as printed_lines, stage_lines as stage_lines, plan_artifact as plan_artifact, day_note as day_note, cron_lines as cron_lines, scheduled_settings as scheduled_settings, deployments_text as deployments_text
 from .holdings import import_holdings as import_holdings, import_cointracking as import_cointracking, coin_prices as coin_prices, holdings_elsewhere as holdings_elsewhere, is_statement as is_statement, portfolio_csv as portfolio_csv
 from .jobs import JOB as JOB, WRAP as WRAP, start_run as start_run, start as start, job as job, log_tail as log_tail, cancel_job as cancel_job, archive_jobs as archive_jobs
 from .launching import HEARTBEAT_SECONDS as HEARTBEAT_SECONDS, run_named as run_named, report_page as report_page, begin_run as begin_run, execute_run as execute_run, heartbeat_file as heartbeat_file, require_alive as require_alive, keep_schedule as keep_schedule, compare_named as compare_named, begin_reproduction as begin_reproduction, reproduction_differences as reproduction_differences
@@ -78,6 +81,7 @@ from .queries_trading import run_bars as run_bars, latest_bars as latest_bars, p
 from .queries_venues import venue_rows as venue_rows, venue_facts as venue_facts
 from .query_cache import FRESH as FRESH, MEMORY as MEMORY, QueryCache as QueryCache, view as view
 from .replay_control import Replay as Replay, list_replays as list_replays, replay_result as replay_result, replay_tables as replay_tables
+from .research_control import AutoResearch as AutoResearch, list_searches as list_searches, search_result as search_result, search_returns as search_returns
 from .run_control import StartRun as StartRun, start_daily_run as start_daily_run, ResumeRun as ResumeRun, resume_run as resume_run, CancelJob as CancelJob, cancel_running_job as cancel_running_job
 from .security_admin import Ask as Ask, security_of as security_of, security_in as security_in, with_vault as with_vault, store_secret as store_secret, delete_secret as delete_secret, require_vault as require_vault, key_is_in_ring as key_is_in_ring, renew_vault_key as renew_vault_key, know_secrets as know_secrets, scan_folder as scan_folder
 from .settings_control import settings_file as settings_file, settings_text as settings_text, version_of as version_of, ChangeSettings as ChangeSettings, change_settings as change_settings, ReplaceSettings as ReplaceSettings, replace_settings as replace_settings, SetGroup as SetGroup, set_group as set_group, DropGroup as DropGroup, drop_group as drop_group, SetAlias as SetAlias, set_alias as set_alias, DropAlias as DropAlias, drop_alias as drop_alias

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['collect_day_facts', 'collect_background_facts', 'collect_alert_facts', 'secret_of', 'channels_of', 'policy_of_alerts',
-           'open_outbox', 'dispatch_alerts', 'after_run', 'try_channels', 'list_alerts', 'preview_alerts',
+           'open_outbox', 'dispatch_alerts', 'after_run', 'after_job', 'try_channels', 'list_alerts', 'preview_alerts',
            'retry_alerts']
 
 # %% ../../nbs/13_services/00_alerting.ipynb #5a4e2088
@@ -156,7 +156,24 @@ def after_run(
 ) -> list[str]:  # sentences about what went wrong with the alerts
     "Tell people what a run found or how it failed; never raise.\n\nParameters\n----------\nrun : Run\nsettings : Settings\nnow : datetime\n    UTC\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\nlist[str]\n    sentences about what went wrong with the alerts"
     try:
-        return dispatch_alerts(settings, collect_alert_facts(run, settings, now), now, environ)[2]
+        facts = collect_alert_facts(run, settings, now)
+        return dispatch_alerts(settings, facts | {"failures": {"daily": 0} | facts.get("failures", {})}, now, environ)[2]
+    except (TradingError, OSError, ValueError, KeyError) as error:
+        return [f"alerts could not be told: {error}"]
+
+# %% ../../nbs/13_services/00_alerting.ipynb #3f60b39e
+def after_job(
+    job: str,  # for example 'weekly'
+    failed: str,  # why, in words; empty: it went well
+    settings: Settings,
+    now: datetime,  # UTC
+    environ: Mapping[str, str] | None = None,
+) -> list[str]:  # sentences about what went wrong with the alerts
+    "Tell people that a job of the schedule failed, or that it works again; never raise.\n\nParameters\n----------\njob : str\n    for example 'weekly'\nfailed : str\n    why, in words; empty: it went well\nsettings : Settings\nnow : datetime\n    UTC\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\nlist[str]\n    sentences about what went wrong with the alerts"
+    why = f"The job {job!r} of profile {settings.run.profile} failed: {failed.rstrip('.')}. 'carnet doctor' examines the machine; the job comes again at its time."
+    facts = {"failures": {job: int(bool(failed))}, "words": {"failures": {job: why}} if failed else {}}
+    try:
+        return dispatch_alerts(settings, facts, now, environ)[2]
     except (TradingError, OSError, ValueError, KeyError) as error:
         return [f"alerts could not be told: {error}"]
 

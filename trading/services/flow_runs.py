@@ -4,23 +4,25 @@
 
 # %% auto #0
 __all__ = ['SCHEDULED', 'run_of_flow', 'choose_portfolio', 'artifact_key', 'printed_lines', 'stage_lines', 'plan_artifact',
-           'day_note', 'cron_lines', 'deployments_text']
+           'day_note', 'cron_lines', 'scheduled_settings', 'deployments_text']
 
 # %% ../../nbs/13_services/48_flow_runs.ipynb #f2def0fd
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import BadInput
-from ..core.settings import Settings
+from ..core.errors import BadInput, TradingError
+from ..core.settings import Settings, load_settings
 from ..core.types import Plan
 from ..pipeline.run_record import Run, find_run, list_runs
+from .commands import terminal_workspace
 from .launching import begin_run
+from .portfolios import existing_portfolio, portfolio_names
 
 # %% ../../nbs/13_services/48_flow_runs.ipynb #21a1fd2c
 def run_of_flow(
@@ -119,6 +121,28 @@ def cron_lines(settings: Settings) -> dict[str, str]:
     return {"daily": times.daily, "weekly": times.weekly, "maintenance": times.maintenance, "watch": times.watch, "reconcile": times.reconcile}
 
 
+def scheduled_settings(
+    profiles: Iterable[str] = (),  # of the portfolio 'main'; empty: the one of its settings
+    portfolios: Iterable[str] = (),  # empty: all
+) -> tuple[list[tuple[str, Settings]], list[str]]:  # name of the portfolio and its settings; what cannot be scheduled, and why
+    "Return what one schedule serves: each portfolio, with its own settings and times.\n\nParameters\n----------\nprofiles : Iterable[str], default ()\n    of the portfolio 'main'; empty: the one of its settings\nportfolios : Iterable[str], default ()\n    empty: all\n\nReturns\n-------\ntuple[list[tuple[str, Settings]], list[str]]\n    name of the portfolio and its settings; what cannot be scheduled, and why"
+    chosen = list(dict.fromkeys(portfolios)) or [n for n in (os.environ.get("CARNET_PORTFOLIO"),) if n]
+    with choose_portfolio("main"):
+        place = terminal_workspace()
+    for name in chosen:
+        existing_portfolio(place, name)
+    found, problems = [], []
+    for name in chosen or portfolio_names(place):
+        with choose_portfolio(name):
+            try:
+                found += [(name, load_settings(p)) for p in (dict.fromkeys(profiles) if name == "main" or chosen else ()) or (None,)]
+            except TradingError as error:
+                if name == "main" or chosen:
+                    raise
+                problems.append(f"nothing of the portfolio {name} is scheduled: {error}")
+    return found, problems
+
+
 _HEAD = """# The flows as deployments of a work pool, for those who run a Prefect server with workers of their own instead of 'carnet schedule'.
 # Made by 'carnet schedule --write FILE' from the settings: change [schedule] there and write it again.
 #   prefect work-pool create carnet --type process
@@ -146,7 +170,7 @@ _ONE = """  - name: {job}
     entrypoint: prefect/{file}.py:{flow}
     work_pool: *pool
     concurrency_limit: *once
-    parameters: {{profile: {profile}}}
+    parameters: {{profile: {profile}{portfolio}}}
     schedules:
       - {{cron: "{cron}", timezone: {zone}, active: true}}
 """
@@ -156,10 +180,14 @@ def deployments_text(
     settings: Settings,
     profile: str | None = None,  # that the flows are given; None: that of the settings in force when they run
     file: str = "prefect.yaml",  # its name, for the first lines
+    others: Iterable[tuple[str, Settings]] = (),  # further portfolios and their settings
 ) -> str:  # YAML
-    "Write the schedule of the settings as Prefect's own file of deployments.\n\nParameters\n----------\nsettings : Settings\nprofile : str | None, default None\n    that the flows are given; None: that of the settings in force when they run\nfile : str, default 'prefect.yaml'\n    its name, for the first lines\n\nReturns\n-------\nstr\n    YAML"
+    "Write the schedule of the settings as Prefect's own file of deployments.\n\nParameters\n----------\nsettings : Settings\nprofile : str | None, default None\n    that the flows are given; None: that of the settings in force when they run\nfile : str, default 'prefect.yaml'\n    its name, for the first lines\nothers : Iterable[tuple[str, Settings]], default ()\n    further portfolios and their settings\n\nReturns\n-------\nstr\n    YAML"
     from importlib.metadata import version
 
-    times, zone = cron_lines(settings), settings.schedule.timezone
-    made = [_ONE.format(job=job, file=where, flow=flow, profile=json.dumps(profile), cron=times[job], zone=zone) for job, (where, flow) in SCHEDULED.items()]
+    made = []
+    for name, own in (("main", settings), *others):
+        times, zone, more = cron_lines(own), own.schedule.timezone, "" if name == "main" else f", portfolio: {json.dumps(name)}"
+        made += [_ONE.format(job=f"{job}-{name}" if more else job, file=where, flow=flow, profile=json.dumps(None if more else profile), portfolio=more,
+                             cron=times[job], zone=zone) for job, (where, flow) in SCHEDULED.items()]
     return _HEAD.format(file=file, version=version("prefect")) + "".join(made)

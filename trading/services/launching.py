@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -135,17 +135,18 @@ def require_alive(
 
 
 def keep_schedule(
-    settings: Settings,
+    every: Sequence[tuple[str, Settings]],  # portfolios and their settings; the first one's data folder holds Prefect's own files
     once: bool = False,  # register the schedule and stop; for tests
-    more: Iterable[Settings] = (),  # of further profiles, served by the same process
     ui: bool = False,  # with Prefect's page
 ) -> Iterator[str]:  # what happens, in words
-    "Keep running, and start each job when its cron line in the settings says so.\n\nParameters\n----------\nsettings : Settings\nonce : bool, default False\n    register the schedule and stop; for tests\nmore : Iterable[Settings], default ()\n    of further profiles, served by the same process\nui : bool, default False\n    with Prefect's page\n\nYields\n------\nIterator[str]\n    what happens, in words"
-    require_vault(Path(settings.run.data))
+    "Keep running, and start each job when its cron line in the settings says so.\n\nParameters\n----------\nevery : Sequence[tuple[str, Settings]]\n    portfolios and their settings; the first one's data folder holds Prefect's own files\nonce : bool, default False\n    register the schedule and stop; for tests\nui : bool, default False\n    with Prefect's page\n\nYields\n------\nIterator[str]\n    what happens, in words"
+    settings = every[0][1]
+    for _, own in every:
+        require_vault(Path(own.run.data))
     prepare_prefect(settings.run.data, level="WARNING", kept="INFO")
     with own_server(Path(settings.run.data) / "prefect" / "server.log", ui) as url, _heartbeat(Path(settings.run.data), url):
         yield f"Prefect server: {url}" + (f"; its page: {url.removesuffix('/api')}" if ui else "")
-        yield from load_flow("serve").serve_schedule([settings, *more], once)
+        yield from load_flow("serve").serve_schedule(every, once)
 
 # %% ../../nbs/13_services/42_launching.ipynb #f7b6b59b
 def compare_named(one: str, other: str) -> list[str]:  # empty: equal

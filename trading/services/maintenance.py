@@ -22,6 +22,7 @@ from ..ops.health import Health, Trend, probe, append_health, score_health, tren
 from ..pipeline.paper import check_paper_file
 from ..pipeline.run_record import Run, list_runs
 from ..risk.kill_switch import KillSwitch
+from ..risk.stop_flag import installation_folder
 from .alerting import dispatch_alerts
 from ..venues.access.monitor import connection_statistics
 
@@ -97,15 +98,15 @@ def _paper_problems(settings: Settings) -> tuple[int, list[str]]:
 
 
 def _audit_problems(settings: Settings) -> tuple[int, list[str]]:
-    "Return whether there is an audit log, and what is wrong with it; its seals are a matter of 'carnet audit verify'."
-    from trading.security.audit_log import AuditLog
+    "Return whether there is an audit log, and what is wrong with it and with what was anchored elsewhere."
+    from trading.services.evidence import verify_evidence
 
-    path = Path(settings.run.data) / "ops" / "audit.jsonl"
+    path = installation_folder(Path(settings.run.data)) / "ops" / "audit.jsonl"
     if not path.exists() and not path.with_suffix(".head").exists():
         return 0, []
     findings: list[str] = []
-    told = _said(lambda: findings.extend(str(f) for f in AuditLog(path).verify()))
-    return 1, told or [f"the audit log is not as it was written: {line}; 'carnet audit verify' lists everything, a backup restores it" for line in findings]
+    told = _said(lambda: findings.extend(verify_evidence(settings, ledgers=False).findings))
+    return 1, told or [f"the evidence is not as it was written: {line}; 'carnet audit verify' lists everything, a backup restores it" for line in findings]
 
 
 def _feedback_problems(settings: Settings) -> tuple[int, list[str]]:
@@ -212,10 +213,23 @@ def watch_system(
     health = health_report(settings, now, problem=problem)
     words = f"{problem}. The last good settings are in force until the file is corrected."
     facts, told = marked_facts(settings, now)
-    if problem:
-        facts |= {"failures": {"settings": 1}, "words": facts.get("words", {}) | {"failures": {"settings": words}}}
+    done, lost = _anchored(settings, now, environ)
+    told += [*(f"ends of audit log and ledgers written to {place}" for place in done), *lost]
+    failed = ({"settings": words} if problem else {}) | ({"evidence": "; ".join(lost)[:500]} if lost else {})
+    if failed:
+        facts |= {"failures": dict.fromkeys(failed, 1), "words": facts.get("words", {}) | {"failures": failed}}
     problems = dispatch_alerts(settings, facts | {"health": health.score}, now, environ)[2]
     return [*([words] if problem else []), f"health {health.score:g}", *(f"{s.what}: {s.detail}" for s in steps), *told, *problems]
+
+
+def _anchored(settings: Settings, now: datetime, environ: Mapping[str, str] | None) -> tuple[list[str], list[str]]:
+    "Write the day's anchor, and say what stands against it."
+    from trading.services.evidence import take_anchor
+
+    try:
+        return take_anchor(settings, now, environ)
+    except (TradingError, OSError) as error:
+        return [], [f"the ends of audit log and ledgers could not be written elsewhere: {error}"]
 
 
 def marked_facts(

@@ -8,15 +8,18 @@ __all__ = ['settings_file', 'settings_text', 'version_of', 'ChangeSettings', 'ch
            'drop_alias']
 
 # %% ../../nbs/13_services/43_settings_control.ipynb #e665f0a8
+import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ..core.errors import BadSettings, Refused
 from ..core.resources import share_path
+from ..core.settings import load_settings
 from ..core.settings_edit import apply_changes, apply_settings, change_text, check_text, differences
 from ..core.types import stable_hash
+from ..pipeline.named_sleeves import named_sleeves
 from .commands import Context, Done, CommandRequest, command
 from .queries_system import decide
 from .workspace import Workspace, current_settings
@@ -41,10 +44,22 @@ def version_of(text: str) -> str:
     return stable_hash(text, length=12)
 
 
+def _setting_name(name: str) -> str:
+    "Refuse what no settings file can hold as a name."
+    section, dot, key = name.partition(".")
+    if not (dot and re.fullmatch("[a-z_]+", section) and key.strip()):
+        raise ValueError(f"{name[:60]!r} names no setting; write SECTION.NAME, for example limits.max_weight")
+    if bad := re.search(r"[\x00-\x1f\x7f=:\[\]#;]", key):
+        raise ValueError(f"the name {key[:40]!r} has {bad[0]!r} in it, which a settings file cannot hold; leave it out")
+    if len(key) > 120:
+        raise ValueError(f"the name {key[:40]!r}… has {len(key)} characters; at most 120")
+    return name
+
+
 class ChangeSettings(CommandRequest):
     "Change some settings, all of them or none."
 
-    changes: dict[Annotated[str, Field(pattern=r"^[a-z_]+\.[A-Za-z0-9_ -]{1,60}$")], Annotated[str, Field(max_length=2000)] | None] = Field(
+    changes: dict[Annotated[str, AfterValidator(_setting_name)], Annotated[str, Field(max_length=2000)] | None] = Field(
         min_length=1, max_length=50, examples=[{"limits.max_weight": "0.15"}], description="a value, or null for what came with Carnet")
     profile: str | None = Field(None, description="change them for this profile only; by default for all")
 
@@ -63,6 +78,10 @@ def _change(request: ChangeSettings, context: Context) -> dict:
     "Say what a change by name changes."
     if request.profile:
         current_settings(context.workspace, request.profile)  # a misspelt name would begin a new profile in silence
+    named = {k: v for k, v in request.changes.items() if k.startswith("strategies.") and v}
+    if named:  # what could not trade is not written down
+        new = load_settings(request.profile, named | {"run.data": context.workspace.data}, file=settings_file(context.workspace))
+        named_sleeves(new.model_copy(update={"strategies": {n: new.strategies[n] for n in (k.partition(".")[2] for k in named) if n in new.strategies}}))
     return _differences(context.workspace, change_text(settings_text(context.workspace), dict(request.changes), request.profile))
 
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..accounting.event_table import check_head, head_file, read_head
-from ..accounting.ledger_postgres import last_place, ledger_file
+from ..accounting.ledger_postgres import database_witness, last_place, ledger_file
 from ..core.errors import BadSettings, MissingData, TradingError
 from ..core.files import write_atomic
 from ..core.settings import Settings, load_settings, profiles_in
@@ -132,7 +132,9 @@ def ledger_for_reading(place: Workspace):
     "Return the ledger for reading, or say that there is none yet."
     if ledger_file(place.ledger) is None:
         shared_state()
-        return _shared(os.environ["CARNET_LEDGER"])
+        ledger, witness = _shared(os.environ["CARNET_LEDGER"]), database_witness(place.ledger, os.environ["CARNET_LEDGER"])
+        check_head(witness, read_head(witness), ledger._table)
+        return ledger
     if not has_ledger(place):
         raise MissingData("there is no ledger yet; the first run that trades makes it: 'carnet run'")
     ledger = _ledger(place.ledger, place.ledger.stat().st_ino if place.ledger.exists() else 0)
