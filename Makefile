@@ -1,5 +1,5 @@
 # The two commands of a newcomer are `make run` and `make test`. `make help` lists the rest.
-.PHONY: coverage deep help run serve test types mutants bench soak lab docs readme clean lock wheel-test
+.PHONY: coverage deep help run serve test types mutants bench soak lab docs readme pictures clean lock wheel-test
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -80,6 +80,10 @@ docs: .venv/dev.ok ## make the site of the notebooks in _docs/
 readme: .venv/dev.ok ## make README.md from nbs/index.ipynb, and the example report
 	@$(BIN)/python scripts/readme.py
 	@$(BIN)/python scripts/example_report.py
+
+pictures: .venv/dev.ok ## make the pictures of lab, page and report with Chromium; ARGS="lab" makes one
+	@./scripts/get-chromium
+	@$(BIN)/python scripts/pictures.py $(ARGS)
 
 lock: .venv/dev.ok ## choose new versions for requirements/
 	@$(PIP) install uv

@@ -479,3 +479,14 @@ def test_a_torn_store_is_named_and_mended_by_the_commands(home):
     newest = max((home / "data" / "bars" / "_delta_log").glob("*.json"))
     newest.write_bytes(newest.read_bytes()[:40])
     assert "of its log was torn" in carnet("import", "two.csv", "--symbol", "A")[1] and len(store.read(["A"])) == 20
+
+
+@pytest.mark.parametrize("shares", ["AAPL,MSFT,LOW,KO", "BAS,SAP,ALV,SIE,BMW", "OPEN,AAPL,LOW,MSFT,KO,PEP,GE,XOM"])
+def test_a_share_that_is_called_like_a_field_is_a_share_among_many(tmp_path, shares):
+    names = shares.split(",")
+    rows = [f"2024-01-{day:02d},{','.join(f'{100 + day + n}.5' for n in range(len(names)))}" for day in (8, 9, 10, 11)]
+    (tmp_path / "wide.csv").write_text("\n".join([f"Date,{shares}", *rows]) + "\n")
+    assert list(read_price_file(tmp_path / "wide.csv").bars["close"]) == names
+    (tmp_path / "few.csv").write_text("DATE,OPEN,HIGH,LOW,LTP\n2024-01-08,1.5,2.5,1.1,2.1\n2024-01-09,1.5,2.5,1.1,2.1\n")
+    with pytest.raises(TradingError, match="no column is recognised as close"):
+        read_price_file(tmp_path / "few.csv", "KO")

@@ -146,7 +146,7 @@ def test_a_newer_ledger_and_one_that_is_not_there_are_refused(opened):
     ledger = opened()
     shared = isinstance(ledger, SharedLedger)
     ledger._db.execute("update about set version = 99" if shared else "pragma user_version = 99")
-    with pytest.raises(LedgerError, match="is of version 99 and this carnet knows 2; update carnet"):
+    with pytest.raises(LedgerError, match="is of version 99 and this carnet knows 3; update carnet"):
         opened()
 
 

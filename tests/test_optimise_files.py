@@ -72,3 +72,33 @@ def test_limits_are_kept_or_refused_and_what_cannot_be_meant_is_a_sentence(files
     assert "at least 62 are needed" in carnet("--prices", "short.csv")[1]
     code, said = carnet("--holdings", "mine.csv")
     assert code and "give --prices FILE too" in said
+
+
+def test_two_currencies_floors_lots_taxes_and_a_page(files, tmp_path):
+    own = ("--currency", "EUR", "--quoted", "USD=KO,XOM", "--every", "120", "--optimizer", "inverse-volatility", "--group", "Drinks=KO",
+           "--min-group", "Drinks=0.4", "--json")
+    rate = 0.8 + 0.1 * np.arange(len(files)) / len(files)  # dollars become dearer
+    (files.assign(**{"EUR/USD": 1 / rate})).tz_localize(None).rename_axis("Date").to_csv("two.csv")
+    lots = "AAPL,100,2020-05-04,60\nAAPL,100,2021-03-01,130\nKO,10,2021-02-01,48\nCASH,1000,,\n"
+    (tmp_path / "lots.csv").write_text(f"symbol,amount,bought,price\n{lots}")
+    told = json.loads(carnet("--prices", "two.csv", "--holdings", "lots.csv", "--tax-rate", "0.25", "--report", "page.html", *own)[1])
+    assert set(told["weights"]) == set(SYMBOLS) and told["weights"]["KO"] >= 0.4 - 1e-9, "the pair gives rates and is no holding"
+    prices = {t["symbol"]: float(t["price"]) for t in told["trades"]}
+    assert abs(prices["KO"] - files["KO"].iloc[-1] * rate[-1]) < 1e-3 and abs(prices["AAPL"] - files["AAPL"].iloc[-1]) < 1e-3
+    sale = next(t for t in told["trades"] if t["side"] == "sell")
+    units, cost = D(sale["amount"]), D(sale["fee"]) + D(sale["slippage"])
+    paid = min(units, 100) * 60 + max(units - 100, 0) * 130  # first in, first out, in euros as the share is
+    assert sale["symbol"] == "AAPL" and abs(D(sale["gain"]) - (units * D(sale["price"]) - cost - paid)) < D("0.02")
+    assert abs(D(told["tax"]) - D(told["gains"]) / 4) < D("0.02") and told["method"] == "fifo"
+    page = (tmp_path / "page.html").read_text()
+    assert "What to hold: inverse-volatility" in page and sale["value"] in page and "https://" not in page and "<script src" not in page
+    younger = json.loads(carnet("--prices", "two.csv", "--holdings", "lots.csv", "--tax-rate", "0.25", "--method", "lifo", *own)[1])
+    assert D(younger["gains"]) < D(told["gains"])
+    for more, what in (
+        (("--tax-rate", "0.25"), "give --holdings"), (("--tax-rate", "0.25", "--holdings", "mine.csv"), "the columns bought"),
+        (("--tax-rate", "26", "--holdings", "lots.csv"), "a fraction of the gains"), (("--report", "page.txt"), "ends in .html"),
+        (("--min-group", "Drinks=0.4", "--max-group", "Drinks=0.3"), "must be between"), (("--min-group", "Cars=0.4"), "has a limit and no symbols"),
+        (("--quoted", "USD=KOO"), "KOO is not in"), (("--quoted", "USD=KO", "--quoted", "GBP=KO"), "in the currencies"),
+    ):
+        code, said = carnet("--prices", "prices.csv", "--currency", "EUR", "--group", "Drinks=KO", "--every", "120", *more)
+        assert code and what in said, (more, said)

@@ -112,3 +112,37 @@ def test_a_torn_record_of_a_run_is_named_and_no_other_run_takes_its_place(place)
     first.write_bytes(b"{")
     said = carnet("runs", code=1)
     assert "no runs yet" not in said and said.count("is damaged") == 2
+
+
+def test_a_folder_that_is_gone_is_a_sentence_and_a_closed_pipe_is_no_error(tmp_path):
+    import os
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    words = "import os, sys; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone'); from trading.cli.main import main; main(['kill', 'x'])"
+    environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    gone = subprocess.run([sys.executable, "-c", words], cwd=tmp_path, env=environ | {"CARNET_RUN__DATA": "data"}, capture_output=True, text=True)
+    assert gone.returncode == 1 and gone.stderr.startswith("Error: the folder you work in is gone") and "Traceback" not in gone.stderr
+    read, write = os.pipe()
+    os.close(read)  # as head does when it has enough
+    code = "from trading.cli.main import main; main(['settings'], prog_name='carnet')"
+    with os.fdopen(write, "w") as closed:
+        piped = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environ, stdout=closed, stderr=subprocess.PIPE, text=True)
+    assert "Error" not in piped.stderr and not (tmp_path / "carnet.log").exists(), piped.stderr
+
+
+def test_the_shell_completes_commands(monkeypatch):
+    from click.shell_completion import ShellComplete
+
+    found = ShellComplete(main, {}, "carnet", "_CARNET_COMPLETE").get_completions([], "strat")
+    assert [c.value for c in found] == ["strategies"]
+    assert "--profile" in [c.value for c in ShellComplete(main, {}, "carnet", "_CARNET_COMPLETE").get_completions(["run"], "--prof")]
+
+
+def test_a_file_with_functions_only_is_asked_which(place):
+    (place / "mine.py").write_text("def a(bars, n=5): return bars\n\n\ndef b(bars, n=5): return bars\n")
+    said = carnet("strategies", "promote", "mine.py", "--grid", "n=1,2", code=1)
+    assert "may be the strategy: a, b; name one, for example mine.py:a" in said
+    (place / "mine.py").write_text("N = 1\n")
+    assert "mine.py has no strategy: write a class" in carnet("strategies", "promote", "mine.py", "--grid", "n=1,2", code=1)

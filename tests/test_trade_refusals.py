@@ -193,7 +193,7 @@ def test_a_ledger_from_a_newer_version_is_refused_and_not_touched(path):
     db.execute("pragma user_version = 9")
     db.close()
     before = path.read_bytes()
-    with pytest.raises(LedgerError, match="is of version 9 and this carnet knows 2; update carnet"):
+    with pytest.raises(LedgerError, match="is of version 9 and this carnet knows 3; update carnet"):
         Ledger(path)
     assert path.read_bytes() == before
 

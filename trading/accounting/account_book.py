@@ -227,10 +227,8 @@ class BookBuilder:
         self.held: dict[str, tuple[Decimal, Decimal]] = {}  # by symbol: units, and what they cost
         self.realised: dict[str, Decimal] = {}  # by symbol
         self.income: dict[str, dict[str, Decimal]] = {}  # by kind and symbol
-        self.outside: dict[str, Decimal] = {}  # by coin
-        self.stepped: dict[str, Decimal] = {}  # by symbol
-        self.foreign: set[str] = set()
-        self.own = OwnCosts()
+        self.outside, self.stepped, self.foreign, self.own = {}, {}, set(), OwnCosts()  # units by coin, money by symbol, symbols
+        self._shown: dict[str, tuple[tuple, Position, Decimal]] = {}  # by symbol: what it was made from, the position, its cost
 
     def check_currency(self, symbol: str) -> None:
         "Refuse a fill that was paid in another currency than the account's."
@@ -345,16 +343,19 @@ class BookBuilder:
     def book(self) -> Book:
         "Return the account as it stands."
         with localcontext(EXACT):
-            held = {s: (strip_zeros(n), strip_zeros(c)) for s, (n, c) in sorted(self.held.items()) if n}
-            positions = {s: Position(s, n, strip_zeros((c / n).quantize(PRICE_STEP))) for s, (n, c) in held.items()}
-            costs, realised = {s: c for s, (n, c) in held.items()}, {s: strip_zeros(p) for s, p in self.realised.items()}
+            for s, pair in self.held.items():
+                if pair[0] and self._shown.get(s, ((),))[0] is not pair:  # only what has changed since the last time
+                    n, c = map(strip_zeros, pair)
+                    self._shown[s] = pair, Position(s, n, strip_zeros((c / n).quantize(PRICE_STEP))), c
+            held, realised = sorted(s for s, (n, _) in self.held.items() if n), {s: strip_zeros(p) for s, p in self.realised.items()}
+            positions, costs = {s: self._shown[s][1] for s in held}, {s: self._shown[s][2] for s in held}
             income = {k: {s: strip_zeros(n) for s, n in of_kind.items()} for k, of_kind in self.income.items()}
             earned = sum((n for of_kind in income.values() for n in of_kind.values()), ZERO)
             return Book(self.account, self.currency, strip_zeros(self.cash), positions, costs, strip_zeros(sum(realised.values(), ZERO)),
                         strip_zeros(self.fees), strip_zeros(self.paid_in), realised, dict(self.outside), strip_zeros(earned), income,
                         strip_zeros(self.contributed), {s: strip_zeros(n) for s, n in self.stepped.items() if n}, tuple(sorted(self.foreign)),
-                        {s: strip_zeros(self.own.costs[s]) for s in held if s in self.own.costs}, {s: c for s, c in self.own.currencies.items() if s in held},
-                        tuple(sorted(self.own.financed & held.keys())))
+                        {s: strip_zeros(self.own.costs[s]) for s in held if s in self.own.costs}, {s: c for s, c in self.own.currencies.items() if s in positions},
+                        tuple(sorted(self.own.financed & positions.keys())))
 
 
 def fold_book(

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import orjson
 
-from .event_kinds import MONEY_KINDS, check_event, time_text
+from .event_kinds import MONEY_KINDS, OTHER_KINDS, check_event, time_text
 from .event_table import WAY_BACK, LedgerError, SqliteEvents, check_head, open_file, read_head, write_head
 from ..core.errors import BadInput, Busy
 from ..core.hash_chain import chain_hash
@@ -94,6 +95,13 @@ class EventLog:
         self.witness = self.path
         self._db = open_file(self.path, readonly)
         self._table = GuardedTable(SqliteEvents(self._db), self.path.name)
+        self._keep_nothing()
+
+    def _keep_nothing(self) -> None:
+        "Begin without anything kept; readers in several threads share it."
+        self._lock = RLock()
+        self._newest: dict[tuple, tuple[int, dict]] = {}  # by account, kind and field
+        self._counts: dict[tuple, tuple[int, int]] = {}  # by account and kinds: up to which event was counted, and how many there were
 
     def close(self) -> None:
         "Close the file."
@@ -182,6 +190,44 @@ class EventLog:
         row = self._table.newest(account, kind)
         return row and Event(kind, account, datetime.fromisoformat(row[0]), orjson.loads(row[1]))
 
+    def backward(
+        self,
+        account: str,
+        kinds: str | Iterable[str] | None = None,  # one kind or several; None: all
+        skip: int = 0,  # how many of the newest are passed over
+    ) -> Iterator[Event]:
+        "Hand out events, the newest first: for a page, or until one is found, whatever lies behind.\n\nParameters\n----------\naccount : str\nkinds : str | Iterable[str] | None, default None\n    one kind or several; None: all\nskip : int, default 0\n    how many of the newest are passed over\n\nYields\n------\nIterator[Event]"
+        kinds, size = [kinds] if isinstance(kinds, str) else list(kinds or (*MONEY_KINDS, *OTHER_KINDS)), 16
+        while rows := self._table.backward(("seq", "kind", "timestamp", "data", "booked"), account, kinds, size, skip):
+            for _, kind, when, data, booked in rows:
+                yield _event(kind, account, when, data, booked)
+            skip, size = skip + len(rows), min(size * 2, 1024)
+
+    def count(
+        self,
+        account: str,
+        kinds: str | Iterable[str] | None = None,  # one kind or several; None: all
+    ) -> int:
+        "Return how many events there are; what was counted before is not counted again.\n\nParameters\n----------\naccount : str\nkinds : str | Iterable[str] | None, default None\n    one kind or several; None: all\n\nReturns\n-------\nint"
+        kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds or (*MONEY_KINDS, *OTHER_KINDS))
+        seq, found = self._counts.get((account, kinds), (0, 0))
+        if (end := self._table.end()[0]) > seq:
+            self._counts[account, kinds] = end, found + self._table.count(account, kinds, after=seq, upto=end)[0]
+        return self._counts.get((account, kinds), (0, 0))[1]
+
+    def newest_of_each(
+        self,
+        account: str,
+        kind: str,
+        field: str,  # of the data, for example 'symbol'
+    ) -> dict[str, dict]:  # by the field: the data of the newest event
+        "Return the newest event of a kind for each value of a field; what was read before is not read again.\n\nParameters\n----------\naccount : str\nkind : str\nfield : str\n    of the data, for example 'symbol'\n\nReturns\n-------\ndict[str, dict]\n    by the field: the data of the newest event"
+        seq, found = self._newest.get((account, kind, field), (0, {}))
+        if (end := self._table.end()[0]) > seq:
+            found = found | {(d := orjson.loads(data))[field]: d for (data,) in self._table.select(("data",), account, [kind], after=seq, upto=end)}
+            self._newest[account, kind, field] = end, found
+        return found
+
     def unended(
         self, account: str,
     ) -> list[Event]:  # intents, oldest first
@@ -194,13 +240,15 @@ class EventLog:
         upto: int | None = None,  # None: to the end
     ) -> int:  # sequence number of the last one: how many events there are
         "Walk the chain of hashes; the first row that does not fit is named.\n\nParameters\n----------\nafter : int, default 0\n    sequence number of an event that was verified before\nupto : int | None, default None\n    None: to the end\n\nReturns\n-------\nint\n    sequence number of the last one: how many events there are"
-        before = next(iter(self._table.select(("hash",), after=after - 1, upto=after)), ("",))[0] if after else ""
+        before, begin = next(iter(self._table.select(("hash",), after=after - 1, upto=after)), ("",))[0] if after else "", after
         columns = ("seq", "account", "kind", "timestamp", "data", "booked", "hash")
         for seq, account, kind, when, data, booked, hash_ in self._table.select(columns, after=after, upto=upto):
             after += 1
             if seq != after or chain_hash(before, account, kind, when, data, *[booked] * bool(booked), length=32) != hash_:
                 raise LedgerError(f"the ledger {self.path.name} was altered at event {after}; {WAY_BACK}")
             before = hash_
+        if (wrong := self._table.open_differs(begin, after)) is not None:
+            raise LedgerError(f"the ledger {self.path.name} lists other open orders than its events tell, first at event {wrong}; {WAY_BACK}")
         return after
 
     def verify_new(

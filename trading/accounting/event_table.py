@@ -10,6 +10,8 @@ __all__ = ['LEDGER_SCHEMA', 'WAY_BACK', 'LedgerError', 'head_file', 'write_head'
 import sqlite3
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from heapq import merge
+from itertools import islice
 from pathlib import Path
 
 from ..core.errors import TradingError
@@ -17,17 +19,27 @@ from ..core.evidence_key import read_evidence_key, read_head_line, write_head_li
 from ..core.sqlite import open_database, open_readonly, transaction
 
 # %% ../../nbs/08_accounting/12_event_table.ipynb #3b9cc495
-LEDGER_SCHEMA = 2
+LEDGER_SCHEMA = 3
 _TABLES = """
 create table if not exists events (
   seq integer primary key, account text not null, kind text not null, timestamp text not null, key text, data text not null, hash text not null,
   booked text not null default '');
 create unique index if not exists once on events (key) where key is not null;
 create index if not exists by_account on events (account, kind, seq);
+create index if not exists by_time on events (account, kind, timestamp);
+create table if not exists open_intents (seq integer primary key, account text not null, ended text not null unique);
+create trigger if not exists intent_open after insert on events when new.kind = 'intent' begin
+  insert into open_intents select new.seq, new.account, 'ended' || substr(new.key, 7)
+  where not exists (select 1 from events e where e.key = 'ended' || substr(new.key, 7)); end;
+create trigger if not exists intent_ended after insert on events when new.kind = 'ended' begin delete from open_intents where ended = new.key; end;
 create table if not exists readers (name text primary key, seq integer not null);
 create trigger if not exists no_update before update on events begin select raise(abort, 'the ledger is append-only'); end;
 create trigger if not exists no_delete before delete on events begin select raise(abort, 'the ledger is append-only'); end;
 """
+
+_STILL_OPEN = ("select i.seq, i.account, 'ended' || substr(i.key, 7) from events i where i.kind = 'intent' and i.seq > ? and i.seq <= ?"
+               " and not exists (select 1 from events e where e.key = 'ended' || substr(i.key, 7))")
+_OPENED = f"insert or ignore into open_intents {_STILL_OPEN.replace('i.seq > ? and i.seq <= ?', 'i.seq > 0')};"  # of a file that an older version wrote
 
 
 WAY_BACK = "restore it from a backup: 'carnet restore FILE --into FOLDER'"
@@ -98,7 +110,7 @@ def open_file(
             raise LedgerError(f"the ledger {path.name} is of version {version} and this carnet knows {LEDGER_SCHEMA}; update carnet")
         if not readonly and version < LEDGER_SCHEMA:
             later = "alter table events add column booked text not null default '';" if version == 1 else ""
-            db.executescript("begin immediate;" + _TABLES + later + f"pragma user_version = {LEDGER_SCHEMA}; commit;")
+            db.executescript("begin immediate;" + _TABLES + later + _OPENED * bool(version) + f"pragma user_version = {LEDGER_SCHEMA}; commit;")
         check_head(path, known, SqliteEvents(db))
     except (sqlite3.Error, OSError) as error:
         raise LedgerError(f"the ledger {path.name} cannot be opened: {error}; {WAY_BACK}") from error
@@ -136,6 +148,7 @@ class SqliteEvents:
 
     def __init__(self, db: sqlite3.Connection):
         self.db = db
+        self._lists_open = db.execute("pragma user_version").fetchone()[0] >= 3  # an older file that is only looked at has no list
 
     def transaction(self) -> AbstractContextManager:
         "Hold the table for writing: all or nothing."
@@ -164,9 +177,22 @@ class SqliteEvents:
 
     def unended(self, account: str) -> Iterable[tuple[str, str]]:  # timestamp, data; oldest first
         "Return the intents whose end is not written down.\n\nParameters\n----------\naccount : str\n\nReturns\n-------\nIterable[tuple[str, str]]\n    timestamp, data; oldest first"
+        if not self._lists_open:
+            return ((when, data) for _, when, data in self.unended_slowly(account))
+        return self.db.execute("select e.timestamp, e.data from open_intents o join events e on e.seq = o.seq where o.account = ? order by o.seq", (account,))
+
+    def unended_slowly(self, account: str) -> Iterable[tuple[int, str, str]]:  # number, timestamp, data; oldest first
+        "Return the same from every intent that there ever was: what the list of open ones is held against.\n\nParameters\n----------\naccount : str\n\nReturns\n-------\nIterable[tuple[int, str, str]]\n    number, timestamp, data; oldest first"
         return self.db.execute(
-            "select timestamp, data from events i where account = ? and kind = 'intent' and not exists (select 1 from events e"
+            "select seq, timestamp, data from events i where account = ? and kind = 'intent' and not exists (select 1 from events e"
             " where e.key = 'ended' || substr(i.key, 7)) order by seq", (account,))
+
+    def open_differs(self, after: int, upto: int) -> int | None:  # number of an intent; None: they are equal
+        "Hold the list of open intents against the events themselves, between two numbers.\n\nParameters\n----------\nafter : int\nupto : int\n\nReturns\n-------\nint | None\n    number of an intent; None: they are equal"
+        if not self._lists_open:
+            return None
+        listed = set(self.db.execute("select seq, account, ended from open_intents where seq > ? and seq <= ?", (after, upto)))
+        return min((row[0] for row in listed ^ set(self.db.execute(_STILL_OPEN, (after, upto)))), default=None)
 
     def select(
         self,
@@ -181,7 +207,23 @@ class SqliteEvents:
     ) -> Iterable[tuple]:
         "Return rows in the order in which they were written.\n\nParameters\n----------\ncolumns : tuple[str, ...]\n    of seq, account, kind, timestamp, key, data, hash, booked\naccount : str | None, default None\nkinds : Iterable[str] | None, default None\nsince : str | None, default None\nat : str | None, default None\n    not after this moment\nafter : int, default 0\nupto : int | None, default None\n    number of the last row\nlimit : int | None, default None\n\nReturns\n-------\nIterable[tuple]"
         where, args = _where(account, kinds, since, at, after, upto)
-        return self.db.execute(f"select {', '.join(columns)} from events where {where} order by seq limit ?", [*args, -1 if limit is None else limit])
+        by_time = since is not None and after == 0  # then the time is what narrows it down
+        order = "+seq" if by_time else "seq"
+        return self.db.execute(f"select {', '.join(columns)} from events where {'+' * by_time}{where} order by {order} limit ?", [*args, -1 if limit is None else limit])
+
+    def backward(
+        self,
+        columns: tuple[str, ...],  # of seq, account, kind, timestamp, key, data, hash, booked; the first is seq or timestamp, and they go by it
+        account: str,
+        kinds: Iterable[str],
+        limit: int,
+        skip: int = 0,
+    ) -> list[tuple]:
+        "Return the newest rows of some kinds, the newest first, at a cost that does not grow with the table.\n\nParameters\n----------\ncolumns : tuple[str, ...]\n    of seq, account, kind, timestamp, key, data, hash, booked; the first is seq or timestamp, and they go by it\naccount : str\nkinds : Iterable[str]\nlimit : int\nskip : int, default 0\n\nReturns\n-------\nlist[tuple]"
+        by = columns[0]
+        sql = f"select {', '.join(columns)} from events where account = ? and kind = ? order by {by} desc limit ?"
+        each = (self.db.execute(sql, (account, kind, limit + skip)) for kind in kinds)
+        return list(islice(merge(*each, key=lambda row: row[0], reverse=True), skip, skip + limit))
 
     def count(
         self, account: str, kinds: Iterable[str], at: str | None = None, after: int = 0, upto: int | None = None,

@@ -8,11 +8,10 @@ __all__ = ['MANY', 'COMMUTES', 'Ledger']
 # %% ../../nbs/08_accounting/15_ledger.ipynb #09abcf69
 import copy
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -20,9 +19,9 @@ from .account_book import Book, BookBuilder, check_funds, check_rate, fill_from,
 from .event_kinds import MONEY_KINDS, TAKES, event_place, takes_out, time_text
 from .event_log import EventLog
 from .replay import prefetch_one, read_fills, roll_forward
-from .unit_values import FLOWS, MARK_SUMS, as_traded, flow_worth, mark_of, unit_values, value_history
+from .unit_values import FLOWS, MARK_SUMS, MarkFold, as_traded, flow_worth, mark_of, performance_equity, unit_values, value_history, value_now, value_of
 from ..core.errors import BadInput
-from ..core.types import Event, Fill, Position
+from ..core.types import ZERO, Event, Fill, Position
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,15 +32,15 @@ COMMUTES = ("deposit", "withdrawal", "dividend", "interest")  # kinds that may b
 
 # %% ../../nbs/08_accounting/15_ledger.ipynb #a15f3682
 class Ledger(EventLog):
-    "An append-only file of events, and what follows from them for accounts.\n\nParameters\n----------\npath : Path | str\n    SQLite file; made when it does not exist\nreadonly : bool, default False\n    only look"
+    "An append-only file of events, and what follows from them for accounts."
 
-    def __init__(
-        self,
-        path: Path | str,  # SQLite file; made when it does not exist
-        readonly: bool = False,  # only look
-    ):
-        super().__init__(path, readonly)
+    def _keep_nothing(self) -> None:
+        super()._keep_nothing()
         self._tallies: dict[str, tuple[int, tuple, BookBuilder]] = {}  # by account: up to which event was added up, the place of the last, the sums
+        self._books: dict[str, tuple[int, Book]] = {}  # by account: the last event of the ledger when it was made
+        self._folds: dict[tuple, tuple[int, tuple, Any]] = {}  # by name and account, as the tallies
+        self._worths: dict[str, tuple[str, int, Decimal]] = {}  # by account: since when, up to which event, and what was traded
+        self._marks: dict[str, MarkFold] = {}
 
     def _check_against_books(self, rows: list[tuple]) -> None:
         "Refuse money in a currency without its rate, a correction of nothing, and taking out what is not there."
@@ -79,19 +78,27 @@ class Ledger(EventLog):
         account: str,
         at: datetime | None = None,  # UTC; only what happened by then; None: everything
         upto: int | None = None,  # only what was written up to this sequence number; None: everything
+        last: int | None = None,  # only so many of the last ones; None: all
     ) -> list[tuple[int, Event]]:  # sequence numbers and events that change the account, as they happened
-        "Return what counts of an account's events, in the order of happening: without what was corrected, and late ones in their place.\n\nParameters\n----------\naccount : str\nat : datetime | None, default None\n    UTC; only what happened by then; None: everything\nupto : int | None, default None\n    only what was written up to this sequence number; None: everything\n\nReturns\n-------\nlist[tuple[int, Event]]\n    sequence numbers and events that change the account, as they happened"
-        rows = self._rows(account, at and time_text(at), upto)
+        "Return what counts of an account's events, in the order of happening: without what was corrected, and late ones in their place.\n\nParameters\n----------\naccount : str\nat : datetime | None, default None\n    UTC; only what happened by then; None: everything\nupto : int | None, default None\n    only what was written up to this sequence number; None: everything\nlast : int | None, default None\n    only so many of the last ones; None: all\n\nReturns\n-------\nlist[tuple[int, Event]]\n    sequence numbers and events that change the account, as they happened"
+        since = None
+        if last is not None and at is None and upto is None:  # from the moment at which enough has happened since; each correction takes one away at most
+            many = last + self.count(account, "correction")
+            times = self._table.backward(("timestamp",), account, MONEY_KINDS, many)
+            since = times[-1][0] if 0 < len(times) == many else None
+        rows = self._rows(account, at and time_text(at), upto, since=since)
+        rows = rows if last is None else rows[len(rows) - min(last, len(rows)):]
         return [(seq, Event(kind, account, datetime.fromisoformat(when), data)) for seq, kind, when, data in rows]
 
-    def _rows(self, account: str, at: str | None = None, upto: int | None = None, kinds: Iterable[str] = MONEY_KINDS) -> list[tuple[int, str, str, dict]]:
+    def _rows(self, account: str, at: str | None = None, upto: int | None = None, kinds: Iterable[str] = MONEY_KINDS,
+              since: str | None = None) -> list[tuple[int, str, str, dict]]:
         "Return number, kind, time and data of what counts, in the order of happening."
         columns = ("seq", "kind", "timestamp", "data")
         void: set[int] = set()
         corrections = [(seq, int(orjson.loads(data)["corrects"])) for seq, _, _, data in self._table.select(columns, account, ["correction"], upto=upto)]
         for seq, wrong in reversed(corrections):  # the newest first: a corrected correction does nothing
             void |= set() if seq in void else {wrong}
-        rows = [(seq, kind, when, orjson.loads(data)) for seq, kind, when, data in self._table.select(columns, account, kinds, None, at, 0, upto) if seq not in void]
+        rows = [(seq, kind, when, orjson.loads(data)) for seq, kind, when, data in self._table.select(columns, account, kinds, since, at, 0, upto) if seq not in void]
         return sorted(rows, key=lambda r: event_place(r[1], r[2], r[3]))
 
     def accounts(self) -> list[str]:
@@ -105,6 +112,9 @@ class Ledger(EventLog):
         upto: int | None = None,  # only what was written up to this sequence number; None: everything
     ) -> Book:
         "Add up an account.\n\nParameters\n----------\naccount : str\nat : datetime | None, default None\n    UTC; only what happened by then; None: everything\nupto : int | None, default None\n    only what was written up to this sequence number; None: everything\n\nReturns\n-------\nBook"
+        end = self._table.end()[0] if at is None and upto is None else 0
+        if end and (known := self._books.get(account)) and known[0] == end:
+            return known[1]
         if at is None and upto is None:
             tally = (kept := self._add_up(account, self._tallies.pop(account, None), None, None))[2]
             self._tallies[account] = kept
@@ -114,6 +124,8 @@ class Ledger(EventLog):
         if not book.currency:
             known = ", ".join(self.accounts()) or "none yet"
             raise BadInput(f"the account {account!r} was not opened in {self.path.name}; known: {known}; open it with open_account")
+        if end:
+            self._books[account] = end, book
         return book
 
     def _add_up(self, account: str, kept: tuple[int, tuple, BookBuilder] | None, at: str | None, upto: int | None) -> tuple[int, tuple, BookBuilder]:
@@ -169,7 +181,7 @@ class Ledger(EventLog):
 
     def positions(self, account: str, at: datetime | None = None) -> dict[str, Position]:
         "Return what is held, by symbol."
-        return self.book(account, at).positions
+        return dict(self.book(account, at).positions)
 
     def cash(self, account: str, at: datetime | None = None) -> Decimal:
         "Return the cash."
@@ -177,7 +189,44 @@ class Ledger(EventLog):
 
     def fills(self, account: str, since: datetime | None = None) -> list[Fill]:
         "Return what was traded."
-        return [fill_from(data) for _, kind, when, data in self._rows(account) if kind == "fill" and (since is None or when >= time_text(since))]
+        return [fill_from(data) for *_, data in self._rows(account, kinds=["fill"], since=since and time_text(since))]
+
+    def fold(
+        self,
+        name: str,  # of the sums
+        account: str,
+        kinds: Iterable[str],
+        begin: Callable[[], Any],  # makes the sums of nothing
+        add: Callable[[Any, str, dict], Any],  # adds an event's kind and data, and returns the sums
+    ) -> Any:
+        "Add events up in the order of happening; the sums are kept, and the next question adds what is new, unless it is older or corrects something.\n\nParameters\n----------\nname : str\n    of the sums\naccount : str\nkinds : Iterable[str]\nbegin : Callable[[], Any]\n    makes the sums of nothing\nadd : Callable[[Any, str, dict], Any]\n    adds an event's kind and data, and returns the sums\n\nReturns\n-------\nAny"
+        seq, place, sums = self._folds.pop((name, account), None) or (0, (), begin())
+        if (end := self._table.end()[0]) > seq:
+            rows = self._table.select(("seq", "kind", "timestamp", "data"), account, [*kinds, "correction"], None, None, seq, end)
+            new = sorted(((n, kind, when, orjson.loads(data)) for n, kind, when, data in rows), key=lambda r: event_place(*r[1:]))
+            if any(kind == "correction" for _, kind, *_ in new) or (new and event_place(*new[0][1:]) < place):
+                new, sums = self._rows(account, None, end, kinds), begin()
+            for _, kind, _, data in new:
+                sums = add(sums, kind, data)
+            place = event_place(*new[-1][1:]) if new else place
+        self._folds[name, account] = end, place, sums
+        return sums
+
+    def traded(
+        self,
+        account: str,
+        since: datetime,  # UTC
+    ) -> Decimal:  # account currency
+        "Return the worth of what was traded since a moment, bought and sold.\n\nParameters\n----------\naccount : str\nsince : datetime\n    UTC\n\nReturns\n-------\nDecimal\n    account currency"
+        text, end, new = time_text(since), self._table.end()[0], ["fill", "correction"]
+        known, seq, worth = self._worths.get(account, ("", 0, ZERO))
+        rows = list(self._table.select(("kind", "timestamp", "data"), account, new, None, None, seq, end)) if known == text else []
+        if known != text or any(kind == "correction" for kind, *_ in rows):
+            worth = sum((f.worth for f in self.fills(account, since)), ZERO)
+        else:
+            worth += sum((fill_from(orjson.loads(data)).worth for _, when, data in rows if when >= text), ZERO)
+        self._worths[account] = text, end, worth
+        return worth
 
     def mark(
         self,
@@ -236,14 +285,64 @@ class Ledger(EventLog):
         more: Mapping[str, dict] | None = None,  # marks that are not written: of `value_closes`
     ) -> "pd.DataFrame":  # by timestamp: the sums of each mark as floats, flow since the mark before, and unit
         "Return what the account was worth whenever it was marked; the last mark of a moment counts, and a late entry changes the marks behind it.\n\nParameters\n----------\naccount : str\nmore : Mapping[str, dict] | None, default None\n    marks that are not written: of `value_closes`\n\nReturns\n-------\n'pd.DataFrame'\n    by timestamp: the sums of each mark as floats, flow since the mark before, and unit"
+        if more:
+            return self.history_anew(account, more)[0]
+        with self._lock:
+            return self._kept_marks(account).frame()
+
+    def _kept_marks(self, account: str) -> MarkFold:
+        "Return the marks with what is new, or all of them anew where something came late or was corrected."
+        kept, end = self._marks.pop(account, None), self._table.end()[0]
+        rows = self._table.select(("seq", "kind", "timestamp", "data"), account, [*MONEY_KINDS, "equity", "correction"], None, None, kept.end if kept else end, end)
+        if kept is None or not kept.take((seq, kind, when, orjson.loads(data)) for seq, kind, when, data in rows):
+            kept = self._marks_anew(account, end)
+        elif kept.stale and "prices" in kept.data:  # something happened at the moment of the last mark
+            _, place, tally = sums = self._add_up(account, self._tallies.pop(account, None), None, None)
+            if place[0] > kept.last:
+                kept = self._marks_anew(account, end)
+            elif value := value_of(tally, {s: Decimal(p) for s, p in kept.data["prices"].items()}):
+                kept.revalue(value)
+            self._tallies[account] = sums
+        kept.end = end
+        self._marks[account] = kept
+        return kept
+
+    def _marks_anew(self, account: str, end: int) -> MarkFold:
+        "Read all marks."
+        history, data = self.history_anew(account)
+        return MarkFold(end, history, self.flows(account), data)
+
+    def standing(
+        self,
+        account: str,
+        now: datetime,  # UTC
+        equity: Decimal,
+        contributed: Decimal,
+    ) -> tuple[float, float, float]:  # equity, its peak, and at the start of the day, as performance alone has moved them
+        "Return what limits are measured on, with what the account is worth at this moment.\n\nParameters\n----------\naccount : str\nnow : datetime\n    UTC\nequity : Decimal\ncontributed : Decimal\n\nReturns\n-------\ntuple[float, float, float]\n    equity, its peak, and at the start of the day, as performance alone has moved them"
+        with self._lock:
+            found = self._kept_marks(account).balance(now, float(equity), float(contributed))
+        if found is not None:
+            return found
+        series = performance_equity(value_now(self.equity_history(account), self.flows(account), now, equity, contributed))
+        if not (series > 0).all():
+            raise BadInput(f"{account}: the equity must be above zero to be measured against its limits, and is {equity:f} now")
+        before = series[series.index.normalize() < series.index[-1].normalize()]
+        return float(series.iloc[-1]), float(series.max()), float((before if len(before) else series[:1]).iloc[-1])
+
+    def history_anew(
+        self, account: str, more: Mapping[str, dict] | None = None,
+    ) -> tuple["pd.DataFrame", dict | None]:  # as `equity_history`; the data of the last mark
+        "Read every mark: what the kept ones are held against.\n\nParameters\n----------\naccount : str\nmore : Mapping[str, dict] | None, default None\n\nReturns\n-------\ntuple['pd.DataFrame', dict | None]\n    as `equity_history`; the data of the last mark"
         import pandas as pd
 
         marks = {when: (seq, orjson.loads(data)) for seq, when, data in self._table.select(("seq", "timestamp", "data"), account, ["equity"])}
         data = {when: d for when, (_, d) in sorted(marks.items())} | self.stale_marks(account, marks) | dict(more or {})
+        last = data[max(data)] if data else None
         index = pd.DatetimeIndex([datetime.fromisoformat(t) for t in data], tz="UTC", name="timestamp")
         sums = [[float(d.get(c, d["paid_in"] if c == "contributed" else 0)) for c in MARK_SUMS] for d in data.values()]
         frame = pd.DataFrame(sums, index, MARK_SUMS, dtype=float)
-        return frame.join(unit_values(frame, self.flows(account)))
+        return frame.join(unit_values(frame, self.flows(account))), last
 
     def stale_marks(self, account: str, marks: Mapping[str, tuple[int, dict]]) -> dict[str, dict]:  # by time, valued anew
         "Return the marks behind an event that was written later than they were.\n\nParameters\n----------\naccount : str\nmarks : Mapping[str, tuple[int, dict]]\n\nReturns\n-------\ndict[str, dict]\n    by time, valued anew"

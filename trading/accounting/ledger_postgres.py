@@ -30,6 +30,7 @@ create table if not exists events (
   data text not null, hash text not null, booked text not null);
 create unique index if not exists once on events (key) where key is not null;
 create index if not exists by_account on events (account, kind, seq);
+create index if not exists by_time on events (account, kind, timestamp);
 create table if not exists readers (name text primary key, seq bigint not null);
 create or replace function refuse_change() returns trigger as $$ begin raise exception 'the ledger is append-only'; end; $$ language plpgsql;
 create or replace trigger no_change before update or delete or truncate on events for each statement execute function refuse_change();
@@ -117,6 +118,15 @@ class PostgresEvents:
         query = self._filtered([self._events.c[name] for name in columns], account, kinds, since, at, after, upto)
         return self._run(query.order_by(self._events.c.seq).limit(limit))
 
+    def backward(self, columns: tuple[str, ...], account: str, kinds: Iterable[str], limit: int, skip: int = 0) -> list[tuple]:
+        "Return the newest rows of some kinds, the newest first."
+        e = self._events.c
+        query = self._filtered([e[name] for name in columns], account, kinds, None, None, 0, None)
+        return self._run(query.order_by(e[columns[0]].desc()).limit(limit).offset(skip))
+
+    def open_differs(self, after: int, upto: int) -> None:
+        "The server looks for open intents among all of them: there is no list that could be wrong."
+
     def end(self) -> tuple[int, str]:
         "Return number and hash of the last row; 0 and '' when there is none."
         e = self._events.c
@@ -186,7 +196,8 @@ class SharedLedger(Ledger):
             raise BadInput(f"{schema!r} is no name for a schema of the ledger; use letters, digits and _")
         self._url, self._schema, self.readonly = url, schema, readonly
         self.path = PurePosixPath(f"postgresql {schema}")  # what messages call it; the password never
-        self._tallies, self.witness = {}, witness
+        self.witness = witness
+        self._keep_nothing()
         self._db = self._open()
         self._table = GuardedTable(self._db, self.path.name)
         if witness:
@@ -220,6 +231,7 @@ class SharedLedger(Ledger):
             version = made.execute("select version from about")[0][0]
             if version < LEDGER_SCHEMA and not self.readonly:
                 made.execute("alter table events add column if not exists booked text not null default ''")
+                made.execute("create index if not exists by_time on events (account, kind, timestamp)")
                 made.execute(f"update about set version = {LEDGER_SCHEMA}")
             if version > LEDGER_SCHEMA:
                 raise LedgerError(f"the ledger {self.path.name} is of version {version} and this carnet knows {LEDGER_SCHEMA}; update carnet")

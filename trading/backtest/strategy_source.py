@@ -121,8 +121,11 @@ def _from_file(path: Path, wanted: str) -> Any:
             raise BadInput(f"{path} has no {wanted}; it has {', '.join(own) or 'nothing'}")
         return own[wanted]
     found = [n for n, v in own.items() if isinstance(v, type) and not n.startswith("_") and (issubclass(v, Strategy) or hasattr(v, "signals") or hasattr(v, "weights"))]
-    if len(found) != 1:
-        raise BadInput(f"{path} has {len(found)} strategies{': ' + ', '.join(found) if found else ''}; name one as {path}:NAME")
+    found = found or [n for n, v in own.items() if inspect.isfunction(v) and not n.startswith("_")]  # a function of the bars is a strategy too
+    if not found:
+        raise BadInput(f"{path} has no strategy: write a class with signals(bars) or weights(bars), or a function of the bars")
+    if len(found) > 1:
+        raise BadInput(f"{path} has {len(found)} of what may be the strategy: {', '.join(found)}; name one, for example {path}:{found[0]}")
     return own[found[0]]
 
 # %% ../../nbs/06_backtest/78_strategy_source.ipynb #fb16b90f
@@ -260,6 +263,6 @@ def rebuild_strategy(
 def check_source(source: Mapping[str, str], name: str = "") -> None:
     "Refuse code that is missing or is not what was promoted; nothing of it is run."
     if not source:
-        raise BadInput(f"{name or 'the strategy'} was promoted from a session and stands in no file, so it cannot be made again; save it in a file and promote that")
+        raise BadInput(f"{name or 'the strategy'} was promoted from a session and stands in no file, or has a parameter that is neither number nor text, so it cannot be made again; save it in a file, with plain parameters, and promote that")
     if code_digest(source["where"]) != source["digest"]:
         raise BadInput(f"the code of {name or source['where']} ({source['where']}) has changed since it was promoted; promote it again, or restore the code")

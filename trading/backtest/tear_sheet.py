@@ -63,8 +63,9 @@ def backtest_sheet(
     b: Any,  # a Backtest
     tables: PerformanceTables,
     title: str,
+    first: Sequence[tuple[str, str, str, list]] = (),  # sections of one's own, before the others: (id, title, aside, parts)
 ) -> TearSheet:
-    "Make the tear sheet of a back-test: its returns, what it held, traded, paid and assumed.\n\nParameters\n----------\nb : Any\n    a Backtest\ntables : PerformanceTables\ntitle : str\n\nReturns\n-------\nTearSheet"
+    "Make the tear sheet of a back-test: its returns, what it held, traded, paid and assumed.\n\nParameters\n----------\nb : Any\n    a Backtest\ntables : PerformanceTables\ntitle : str\nfirst : Sequence[tuple[str, str, str, list]], default ()\n    sections of one's own, before the others: (id, title, aside, parts)\n\nReturns\n-------\nTearSheet"
     from trading.backtest.result_cards import backtest_card
     from trading.core.english import plural
     from trading.risk.metrics import bootstrap_interval, sharpe
@@ -82,5 +83,5 @@ def backtest_sheet(
             for x in trades.rename(columns={"return": "gain"}).itertuples()]
     traded = [table_part(["Symbol", "Side", "Entry", "Exit", "Return", "Profit", "Reason of the exit"], rows, "Trades", f"The worst and the best of {plural(len(b.trades), 'trade')}." if len(b.trades) > 20 else "")] if rows else [("text", "Nothing was traded.")]
     assumed = [("facts", [(str(topic), str(text)) for topic, text in b.assumptions["assumed"].items()])]
-    sections = [*performance_parts(tables), ("exposure", "Exposure", "", held), ("trades", "Trades", "", traded), ("assumed", "Assumptions", "What was taken for granted.", assumed)]
+    sections = [*first, *performance_parts(tables), ("exposure", "Exposure", "", held), ("trades", "Trades", "", traded), ("assumed", "Assumptions", "What was taken for granted.", assumed)]
     return make_tear_sheet(title, card.line, figures, sections, " ".join(card.notes))

@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "feedback": ["feedback_group", "status", "freeze", "rollback"],
     "loop": ["trade_command"],
     "main": ["COMMANDS", "CarnetGroup"],
+    "notebook": ["carnet"],
     "ops": [
         "alerts_group", "list_", "preview", "test", "acknowledge_command", "retry", "doctor_command", "watch_command", "after_job_command",
         "after", "backup_command", "restore_command", "verify_backup_command",
@@ -46,6 +47,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venues": ["venues_command", "mt5_group", "unlock_command"],
 }, modules=[
-    "book", "books", "commands", "data", "demo", "environment", "feedback", "loop", "main", "ops", "optimise", "orders", "replay",
-    "research", "rows", "run", "run_progress", "security", "strategies", "trade", "venues",
+    "book", "books", "commands", "data", "demo", "environment", "feedback", "loop", "main", "notebook", "ops", "optimise", "orders",
+    "replay", "research", "rows", "run", "run_progress", "security", "strategies", "trade", "venues",
 ])

@@ -8,6 +8,7 @@ from . import environment as environment
 from . import feedback as feedback
 from . import loop as loop
 from . import main as main
+from . import notebook as notebook
 from . import ops as ops
 from . import optimise as optimise
 from . import orders as orders
@@ -29,6 +30,7 @@ from .environment import settings_command as settings_command, lab_command as la
 from .feedback import feedback_group as feedback_group, status as status, freeze as freeze, rollback as rollback
 from .loop import trade_command as trade_command
 from .main import COMMANDS as COMMANDS, CarnetGroup as CarnetGroup
+from .notebook import carnet as carnet
 from .ops import alerts_group as alerts_group, list_ as list_, preview as preview, test as test, acknowledge_command as acknowledge_command, retry as retry, doctor_command as doctor_command, watch_command as watch_command, after_job_command as after_job_command, after as after, backup_command as backup_command, restore_command as restore_command, verify_backup_command as verify_backup_command
 from .optimise import optimise_command as optimise_command
 from .orders import orders_group as orders_group, list_orders as list_orders, cancel_command as cancel_command, replace_command as replace_command, protect_command as protect_command, watch_orders_command as watch_orders_command

@@ -95,17 +95,28 @@ class CarnetGroup(click.Group):
         except KeyboardInterrupt:
             _say_error("interrupted; what was finished is kept ('carnet runs' shows it)")
             ctx.exit(130)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):  # the last: whoever read our lines wants no more
             raise
         except Exception as error:  # noqa: BLE001  the last resort of a command: log it and say so
             if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _SERVICE:
                 _say_error(f"{error.name} is not installed, which the service needs; 'make serve' or pip install 'carnet[serve]' brings it")
+                ctx.exit(1)
+            if isinstance(error, FileNotFoundError) and not _somewhere():
+                _say_error("the folder you work in is gone, so nothing was done; change into the folder of your settings and data, and say it again")
                 ctx.exit(1)
             if said := damage_sentence(error):
                 _say_error(f"{said} (the traceback is in {_log_traceback()})")
                 ctx.exit(1)
             _say_error(f"unexpected {type(error).__name__}: {error}; the traceback is in {_log_traceback()}")
             ctx.exit(3)
+
+
+def _somewhere() -> bool:
+    "Say whether the folder that this process works in is still there."
+    try:
+        return Path.cwd().exists()
+    except FileNotFoundError:
+        return False
 
 
 def _say_error(sentence: str) -> None:
@@ -123,7 +134,7 @@ def _log_traceback() -> Path:
     from trading.core.redaction import redact, redact_text
 
     said = f"{' '.join(redact(sys.argv))}\n{redact_text(traceback.format_exc())}"
-    for folder in (Path.cwd(), Path(tempfile.gettempdir())):
+    for folder in (*([Path.cwd()] if _somewhere() else []), Path(tempfile.gettempdir())):
         log = folder / "carnet.log"
         try:
             with log.open("a", encoding="utf-8") as f:

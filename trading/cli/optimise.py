@@ -28,6 +28,17 @@ def _pairs(words: tuple[str, ...], option: str) -> dict[str, str]:
     return found
 
 
+def _members(words: tuple[str, ...], option: str, what: str) -> dict[str, str]:
+    "Read NAME=SYMBOL,SYMBOL: symbol → name."
+    found: dict[str, str] = {}
+    for name, listed in _pairs(words, option).items():
+        for symbol in (s.strip() for s in listed.split(",") if s.strip()):
+            if symbol in found:
+                raise BadInput(f"{symbol} is in {what} {found[symbol]} and {name}; name it in one")
+            found[symbol] = name
+    return found
+
+
 def _number(text: str, option: str) -> Decimal:
     try:
         number = Decimal(text)
@@ -56,6 +67,7 @@ def _lots(words: tuple[str, ...]) -> dict[str, Decimal]:
 @click.option("--view", "views", multiple=True, metavar="'A > B=0.001 @ 0.8'", help="Of black-litterman: who beats whom by how much a bar, how sure.")
 @click.option("--group", "groups", multiple=True, metavar="NAME=SYMBOL,SYMBOL", help="A group of symbols.")
 @click.option("--max-group", "caps", multiple=True, metavar="NAME=WEIGHT", help="Most of a group.")
+@click.option("--min-group", "floors", multiple=True, metavar="NAME=WEIGHT", help="Least of a group.")
 @click.option("--max-weight", type=float, default=1.0, show_default=True, help="Most of one symbol.")
 @click.option("--invest", type=float, default=1.0, show_default=True, help="Sum of the weights; the rest is cash.")
 @click.option("--max-turnover", type=float, help="Most that sales and purchases may be together, of the account.")
@@ -67,36 +79,38 @@ def _lots(words: tuple[str, ...]) -> dict[str, Decimal]:
 @click.option("--min-trade", default="0", show_default=True, help="Smallest value of a trade.")
 @click.option("--lot", "lots", multiple=True, metavar="[SYMBOL=]UNITS", help="Trades are multiples of this; else 1, and 0.00000001 for pairs such as BTC/USD.")
 @click.option("--currency", help="Of the prices; else the settings'.")
+@click.option("--quoted", multiple=True, metavar="CURRENCY=SYMBOL,SYMBOL", help="Prices in another currency, converted by the file's own pair, such as EUR/USD, or by the ECB's rates.")
+@click.option("--tax-rate", help="Of the gains of the lots that are sold; --holdings then has the columns bought (2019-03-27) and price, a row for each lot.")
+@click.option("--method", default="fifo", show_default=True, type=click.Choice(["fifo", "lifo", "hifo", "lofo", "average"]), help="Which lot a sale takes.")
+@click.option("--report", type=click.Path(path_type=Path), metavar="FILE.html", help="Also write all of it as a page, with the past of such weights.")
 @click.option("--dates", default="", help="Order of day, month and year: dmy, mdy or ymd.")
 @click.option("--decimal", default="", help="Decimal sign of the prices: . or ,")
 @click.option("--zone", help="Clock of the times, for example Europe/Berlin.")
 @click.option("--columns", default="", help="Which column is what, as in 'carnet import'.")
 @click.option("--profile", help="Without --prices: whose newest run; see 'carnet settings'.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def optimise_command(prices, holdings, cash, optimizer, options, targets, views, groups, caps, max_weight, invest, max_turnover, against, window, every, fee_rate, slippage_bp,
-                     min_trade, lots, currency, dates, decimal, zone, columns, profile, as_json) -> None:
+def optimise_command(prices, holdings, cash, optimizer, options, targets, views, groups, caps, floors, max_weight, invest, max_turnover, against, window, every, fee_rate, slippage_bp,
+                     min_trade, lots, currency, quoted, tax_rate, method, report, dates, decimal, zone, columns, profile, as_json) -> None:
     "Say what an optimiser would hold, how it did out of sample, and which trades lead there."
     from trading.services.commands import terminal_workspace
     from trading.services.workspace import current_settings
 
     if prices is None:
-        _of_run(terminal_workspace(), profile, optimizer, [n for n, v in (("--holdings", holdings), ("--cash", cash), ("--option", options), ("--target", targets), ("--view", views)) if v], as_json)
+        _of_run(terminal_workspace(), profile, optimizer, [n for n, v in (("--holdings", holdings), ("--cash", cash), ("--option", options), ("--target", targets), ("--view", views), ("--tax-rate", tax_rate), ("--report", report), ("--quoted", quoted)) if v], as_json)
         return
     from trading.services.file_optimise import FileQuestion, optimise_files
 
-    settings, members = current_settings(terminal_workspace(), profile), {}
-    for group, listed in _pairs(groups, "--group").items():
-        for symbol in (s.strip() for s in listed.split(",") if s.strip()):
-            if symbol in members:
-                raise BadInput(f"{symbol} is in the groups {members[symbol]} and {group}; name it in one")
-            members[symbol] = group
+    settings = current_settings(terminal_workspace(), profile)
+    members = _members(groups, "--group", "the groups")
     numbers = lambda words, option: {k: float(_number(v, option)) for k, v in _pairs(words, option).items()}  # noqa: E731
     answer = optimise_files(FileQuestion(
         prices, holdings, optimizer or "risk-parity", _pairs(options, "--option"), numbers(targets, "--target"), _pairs(views, "--view"), members, numbers(caps, "--max-group"),
         max_weight, invest, max_turnover, against or ("inverse-volatility",), window, every, None if cash is None else _number(cash, "--cash"), currency or settings.market.currency,
         _number(fee_rate if fee_rate is not None else repr(settings.costs.fee_rate), "--fee-rate"),
         _number(slippage_bp if slippage_bp is not None else repr(settings.costs.slippage_bp), "--slippage-bp"), _number(min_trade, "--min-trade"),
-        _lots(lots), {k: v for k, v in (("dates", dates), ("decimal", decimal), ("zone", zone), ("columns", columns)) if v}, settings.run.seed))
+        _lots(lots), {k: v for k, v in (("dates", dates), ("decimal", decimal), ("zone", zone), ("columns", columns)) if v}, settings.run.seed,
+        group_floors=numbers(floors, "--min-group"), quoted={s: c.upper() for s, c in _members(quoted, "--quoted", "the currencies").items()},
+        tax_rate=None if tax_rate is None else _number(tax_rate, "--tax-rate"), method=method, report=report))
     click.echo(json.dumps(answer) if as_json else _written(answer))
 
 
@@ -132,7 +146,7 @@ def _written(a: dict) -> str:
                 figures.append(f"{label} {form(row[key]['value'])} [{'unknown' if low is None else f'{form(low)} to {form(high)}'}]")
         lines.append(f"{row['optimizer']}: {', '.join(figures)}, turnover {row['turnover']:.1f} a year")
     if a["trades"] is not None:
-        lines += ["", f"{'side':<6}{'symbol':<12}{'units':>14}{'lot':>12}{'price':>12}{'value':>14}{'fee':>10}{'slippage':>10}"]
-        lines += [f"{t['side']:<6}{t['symbol']:<12}{t['amount']:>14}{t['lot']:>12}{t['price']:>12}{t['value']:>14}{t['fee']:>10}{t['slippage']:>10}" for t in a["trades"]] or ["nothing to trade"]
+        lines += ["", f"{'side':<6}{'symbol':<12}{'units':>14}{'lot':>12}{'price':>12}{'value':>14}{'fee':>10}{'slippage':>10}{'gain' if 'tax' in a else '':>12}".rstrip()]
+        lines += [f"{t['side']:<6}{t['symbol']:<12}{t['amount']:>14}{t['lot']:>12}{t['price']:>12}{t['value']:>14}{t['fee']:>10}{t['slippage']:>10}{t.get('gain', ''):>12}".rstrip() for t in a["trades"]] or ["nothing to trade"]
         lines.append(f"equity {a['equity']} {a['currency']}, costs {a['costs']}, cash afterwards {a['cash_after']}")
-    return "\n".join([*lines, *a["notes"]])
+    return "\n".join([*lines, *a["notes"], *([f"written: {a['report']}"] if "report" in a else [])])

@@ -45,6 +45,9 @@ class BarStore:
     def __repr__(self) -> str:
         return f"BarStore({Path(self.url).name if self.local else self.url.split('?')[0]!r})"
 
+    def __str__(self) -> str:
+        return f"the store {Path(self.url).name if self.local else self.url.split('?')[0]}"
+
     def _table(self, number: int | None = None):
         "Open the Delta table, or return None when nothing was written yet."
         from deltalake import DeltaTable

@@ -78,7 +78,9 @@ def find_layout(
     if all(found[f] or letters[f] for f in FIELDS[:4]):
         found = {ours: here or letters.get(ours, []) for ours, here in found.items()}
     adjusted = next((n for n, name in enumerate(names) if name in _ADJUSTED), None)
-    if not any(found[f] for f in FIELDS[:4]) and (wide := _wide(table, raw, found["time"])):
+    priced = sum(len(found[f]) for f in FIELDS[:4])  # LOW, OPEN or BAS among many symbols is a share, not a field
+    strange = len(set(range(len(raw))).difference(*found.values()))
+    if (not priced or (not found["close"] and strange >= 3 * priced)) and (wide := _wide(table, raw, found["time"])):
         return wide
     for ours, here in found.items():
         if len(here) > 1 and ours not in ("volume", "time"):

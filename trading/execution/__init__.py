@@ -24,8 +24,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "plan": ["make_plan", "PlanOutcome", "apply_plan"],
     "plan_sizing": ["ONE", "MOST", "PlanConstraints", "PlanLine", "settle"],
     "portfolio_csv": [
-        "CASH", "PLAN_COLUMNS", "Portfolio", "read_amount", "read_portfolio", "plan_frame", "plan_csv", "plan_totals", "plan_steps",
-        "plan_plot",
+        "CASH", "PLAN_COLUMNS", "Purchase", "Portfolio", "read_amount", "read_portfolio", "plan_frame", "plan_csv", "plan_totals",
+        "plan_steps", "plan_plot",
     ],
     "pre_trade": ["position_losses", "check_plan"],
     "preflight": ["Preflight"],

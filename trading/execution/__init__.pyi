@@ -31,7 +31,7 @@ from .order_manager import RetryPolicy as RetryPolicy, OrderContext as OrderCont
 from .order_sizes import OrderParameters as OrderParameters, affordable as affordable, volume_part as volume_part, parts as parts
 from .plan import make_plan as make_plan, PlanOutcome as PlanOutcome, apply_plan as apply_plan
 from .plan_sizing import ONE as ONE, MOST as MOST, PlanConstraints as PlanConstraints, PlanLine as PlanLine, settle as settle
-from .portfolio_csv import CASH as CASH, PLAN_COLUMNS as PLAN_COLUMNS, Portfolio as Portfolio, read_amount as read_amount, read_portfolio as read_portfolio, plan_frame as plan_frame, plan_csv as plan_csv, plan_totals as plan_totals, plan_steps as plan_steps, plan_plot as plan_plot
+from .portfolio_csv import CASH as CASH, PLAN_COLUMNS as PLAN_COLUMNS, Purchase as Purchase, Portfolio as Portfolio, read_amount as read_amount, read_portfolio as read_portfolio, plan_frame as plan_frame, plan_csv as plan_csv, plan_totals as plan_totals, plan_steps as plan_steps, plan_plot as plan_plot
 from .pre_trade import position_losses as position_losses, check_plan as check_plan
 from .preflight import Preflight as Preflight
 from .protection import PROTECTION as PROTECTION, BY_RULE as BY_RULE, Extremes as Extremes, Protection as Protection, protections as protections, entered as entered, watch_protections as watch_protections, reached_levels as reached_levels, protect_position as protect_position, keep_rules as keep_rules, release_orders as release_orders, end_protections as end_protections

@@ -12,12 +12,11 @@ from decimal import Decimal
 
 from ..accounting.account_book import Book
 from ..accounting.ledger import Ledger
-from ..accounting.unit_values import performance_equity, value_now
 from ..core.margin import margin_state
 from ..core.types import Order
 from .safe_mode import safe_mode
 from ..risk.kill_switch import KillSwitch
-from ..risk.limits import RiskLimits, equity_balance
+from ..risk.limits import RiskLimits
 from .pre_trade import position_losses
 
 # %% ../../nbs/09_execution/41_limit_monitor.ipynb #c5ed6201
@@ -36,12 +35,11 @@ def watch_limits(
         if why or (limits.max_drawdown is None and limits.max_daily_loss is None):
             return why
         book, now = ledger.book(account), clock()
-        history = value_now(ledger.equity_history(account), ledger.flows(account), now, book.equity(dict(prices())), book.contributed)
-        state = equity_balance(performance_equity(history))
-        for name, actual in (("max_drawdown", state.drawdown), ("max_daily_loss", state.daily_loss)):
+        equity, peak, start = ledger.standing(account, now, book.equity(dict(prices())), book.contributed)
+        for name, actual in (("max_drawdown", 1 - equity / peak), ("max_daily_loss", max(1 - equity / start, 0.0))):
             limit = getattr(limits, name)
             if limit is not None and actual > limit:
-                return f"{name}: {actual:.2%} is above the limit of {limit:.2%}, equity {state.equity:,.2f}"
+                return f"{name}: {actual:.2%} is above the limit of {limit:.2%}, equity {equity:,.2f}"
         return ""
 
     return stop
@@ -68,7 +66,7 @@ def check_order_limits(
             return f"max_order_value: {value:,.2f} {book.currency} is above the limit of {limits.max_order_value:,.2f}"
         if limits.max_daily_value is not None:
             midnight = clock().replace(hour=0, minute=0, second=0, microsecond=0)
-            today = value + sum((f.worth for f in ledger.fills(account, midnight)), Decimal(0))
+            today = value + ledger.traded(account, midnight)
             if today > limits.max_daily_value:
                 return f"max_daily_value: {today:,.2f} {book.currency} traded today are above the limit of {limits.max_daily_value:,.2f}"
         held = book.positions[order.symbol].amount if order.symbol in book.positions else Decimal(0)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from ..accounting.account_book import plain
+from ..accounting.account_book import fill_from, plain
 from ..accounting.ledger import Ledger
 from ..core.errors import BadInput, UnknownOutcome
 from ..core.instruments import Instrument, order_parts, order_problem
@@ -71,7 +71,7 @@ def protections(
     account: str,
 ) -> dict[str, Protection]:  # by symbol
     "Return what is in force.\n\nParameters\n----------\nledger : Ledger\naccount : str\n\nReturns\n-------\ndict[str, Protection]\n    by symbol"
-    newest = {e.data["symbol"]: e.data for e in ledger.events(account, PROTECTION)}
+    newest = ledger.newest_of_each(account, PROTECTION, "symbol")
     return {s: Protection.from_json(json.dumps({k: v for k, v in d.items() if k not in ("on", "why")})) for s, d in newest.items() if d["on"]}
 
 
@@ -87,12 +87,16 @@ def entered(
     symbol: str,
 ) -> datetime | None:  # UTC; None: it was there before the books
     "Return when the position that is held now was begun.\n\nParameters\n----------\nledger : Ledger\naccount : str\nsymbol : str\n\nReturns\n-------\ndatetime | None\n    UTC; None: it was there before the books"
-    units, since = ZERO, None
-    for fill in ledger.fills(account):
-        if fill.symbol == symbol:
-            before, units = units, units + fill.units
-            since = fill.timestamp if (before == 0 or before * units < 0) else since
-    return since if units else None
+    units, since = ledger.fold("entered", account, ["fill"], dict, _entered).get(symbol, (ZERO, ""))
+    return datetime.fromisoformat(since) if units else None
+
+
+def _entered(begun: dict[str, tuple[Decimal, str]], kind: str, data: dict) -> dict[str, tuple[Decimal, str]]:
+    "Carry a trade into the units of its symbol, and the time since when they are there."
+    before, since = begun.get(data["symbol"], (ZERO, ""))
+    units = before + fill_from(data).units
+    begun[data["symbol"]] = units, data["timestamp"] if before == 0 or before * units < 0 else since
+    return begun
 
 # %% ../../nbs/09_execution/43_protection.ipynb #c4a7a71c
 def _ended(desk: OrderContext, name: str) -> bool:

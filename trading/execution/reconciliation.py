@@ -217,12 +217,12 @@ def reconcile(
     opened = ledger.find("opened", account).timestamp
     with ledger.lease(account):
         mended, waiting = resolve_open_orders(desk)
-        last = next((e for e in reversed(ledger.events(account, "reconciled")) if e.data["ok"]), None)
+        last = next((e for e in ledger.backward(account, "reconciled") if e.data["ok"]), None)
         since = max(opened, last.timestamp - timedelta(days=1)) if last else opened
-        open_orders = query_venue(desk, venue.fetch_open_orders)
-        names = _numbers(desk, [])
+        open_orders, trades = query_venue(desk, venue.fetch_open_orders), query_venue(desk, partial(venue.fetch_my_trades, since - timedelta(minutes=1)))
+        names = _names(desk, since, open_orders, trades)
         open_orders = [own_state(s, names.get(s.client_order_id) or names.get(s.id) or s.client_order_id) for s in open_orders]
-        trades = own_ids(query_venue(desk, partial(venue.fetch_my_trades, since - timedelta(minutes=1))), _numbers(desk, open_orders))
+        trades = own_ids(trades, names | {s.id: s.client_order_id for s in open_orders if s.id and s.id not in names})
         mended += _fetch_missed(desk, trades)
         if reported:
             mended += book_reported(desk, since, symbols)
@@ -323,11 +323,21 @@ def describe_entry(
     return f"a {event.kind.replace('_', '-')}{ratio}{amount} {what}{to} on {event.timestamp:%Y-%m-%d %H:%M}"
 
 
-def _numbers(desk: OrderContext, open_orders: list[OrderState]) -> dict[str, str]:
-    "Return our id by the venue's order id, of every order whose state is known."
-    ended = {e.data["id"]: e.data["client_order_id"] for e in desk.ledger.events(desk.account, "ended") if e.data["id"]}
-    placed = {e.data[k]: e.data["client_order_id"] for e in desk.ledger.events(desk.account, "placed") for k in ("id", "form") if e.data[k]}
-    return ended | {s.id: s.client_order_id for s in open_orders if s.id} | placed
+def _names(desk: OrderContext, since: datetime, open_orders: list[OrderState], trades: list[Fill]) -> dict[str, str]:
+    "Return our id by each name that the venue has for an order of ours: of those that were open since; of all where that explains too little."
+    events, since = desk.ledger.events, since - timedelta(days=1)
+    recent = {e.data["client_order_id"] for e in [*events(desk.account, ("intent", "ended"), since), *desk.ledger.unended(desk.account)]}
+    placed, ended = ([e for name in recent if (e := desk.ledger.find(kind, desk.account, name))] for kind in ("placed", "ended"))
+    names = _names_in(placed, ended)
+    if all(n in names or desk.ledger.find("intent", desk.account, n) for n in {f.client_order_id for f in trades} | {s.client_order_id or s.id for s in open_orders}):
+        return names
+    return _names_in(events(desk.account, "placed"), events(desk.account, "ended"))
+
+
+def _names_in(placed: list[Event], ended: list[Event]) -> dict[str, str]:
+    "Read names out of what was written down about orders."
+    names = {e.data["id"]: e.data["client_order_id"] for e in ended if e.data["id"]}
+    return names | {e.data[k]: e.data["client_order_id"] for e in placed for k in ("id", "form") if e.data[k]}
 
 
 def _fetch_missed(desk: OrderContext, trades: list[Fill]) -> list[str]:

@@ -78,13 +78,14 @@ def save(
     state = to_state(model)
     said = json.loads(json.dumps(meta, default=str))
     text = _describe(state) | {"meta": said, "scikit_learn": sklearn.__version__, "numpy": np.__version__}
-    version = f"{name}-{stable_hash(_digest(state), text, length=12)}"
+    digest = _digest(state)
+    version = f"{name}-{stable_hash(digest, text, length=12)}"
     place = Path(folder) / version
     if not (place / "model.json").exists():
         place.mkdir(parents=True, exist_ok=True)
         data = dumps(state)
         (place / "model.skops").write_bytes(data)
-        text |= {"version": version, "state_hash": _digest(state), "file_hash": _sha256(data)}
+        text |= {"version": version, "state_hash": digest, "file_hash": _sha256(data)}
         (place / "model.json").write_text(json.dumps(text, indent=1, sort_keys=True, ensure_ascii=False))
     return version
 

@@ -215,7 +215,15 @@ class TradingAccount:
         if plan_status(self.ledger, self.account, plan.hash) == "executed":
             return execution_of(self.ledger, self.account, plan.hash)
         guarded = SafeModeVenue(self.venue, self.ledger, self.account, self.clock, rules.errors)
-        prices = lambda: self.quotes([*self.ledger.positions(self.account), *(a.symbol for a in plan.actions)])  # noqa: E731
+        asked: dict = {"at": None}
+
+        def prices() -> dict[str, Decimal]:
+            "Ask once for every moment: the clock of a paper exchange stands still, that of a real one never does."
+            wanted, moment = {*self.ledger.book(self.account).positions, *(a.symbol for a in plan.actions)}, self.clock()
+            if moment != asked["at"] or not wanted <= asked["wanted"]:
+                asked.update(at=moment, wanted=wanted, prices=self.quotes(sorted(wanted)))
+            return asked["prices"]
+
         terms = rules.limits.margin
         limits = rules.limits if terms is None else rules.limits.but(margin=terms.at_venue(self.instruments))
         stop = watch_limits(self.ledger, self.account, limits, prices, self.clock, rules.switch)

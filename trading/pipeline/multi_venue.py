@@ -22,7 +22,7 @@ import pandas as pd
 from ..accounting.account_book import PRICE_STEP, Book
 from ..accounting.ledger import Ledger
 from ..accounting.ledger_postgres import open_ledger_at
-from ..accounting.unit_values import MARK_SUMS, unit_values
+from ..accounting.unit_values import MARK_SUMS, performance_equity, unit_values, value_now
 from ..core.decimals import EXACT, strip_zeros
 from ..core.errors import Refused, VenueError
 from ..core.settings import Settings
@@ -46,6 +46,7 @@ from trading.execution.router import (
 from ..execution.safe_mode import SafeModeVenue
 from .account import TradingAccount, TradingRules, kill_switch, open_account as open_one, open_live_account
 from .run_record import Run
+from ..risk.limits import equity_balance
 from .venue_factory import each_venue
 
 # %% ../../nbs/12_pipeline/50_multi_venue.ipynb #f43d5e0c
@@ -89,6 +90,15 @@ class CombinedLedger:
     def fills(self, account: str, since: datetime | None = None) -> list:
         "Return what was traded."
         return [f for a in self._accounts for f in self._ledger.fills(a, since)]
+
+    def traded(self, account: str, since: datetime) -> Decimal:
+        "Return the worth of what was traded since a moment."
+        return sum((self._ledger.traded(a, since) for a in self._accounts), ZERO)
+
+    def standing(self, account: str, now: datetime, equity: Decimal, contributed: Decimal) -> tuple[float, float, float]:
+        "Return what limits are measured on: equity, its peak, and at the start of the day."
+        state = equity_balance(performance_equity(value_now(self.equity_history(account), self.flows(account), now, equity, contributed)))
+        return state.equity, state.peak, state.day_start
 
     def mark(self, account: str, prices: dict[str, Decimal], now: datetime) -> Book:
         "Write down what each account is worth now."

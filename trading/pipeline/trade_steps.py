@@ -130,7 +130,7 @@ def check_step(run: Run, desk: TradingAccount, planned: Planned) -> CheckResult:
         quotes, moment = desk.quotes(settings.market.symbols), desk.clock()
         seen = SeenPrices(quotes, dict.fromkeys(quotes, moment), moment)
     day = (seen.moment if seen else run.record.as_of).replace(hour=0, minute=0, second=0, microsecond=0)
-    traded = sum((f.worth for f in desk.ledger.fills(desk.account, day)), Decimal(0))
+    traded = desk.ledger.traded(desk.account, day)
     fresh = check_run(run, settings, seen, planned.equity, traded)
     verdict = run.read("verdict", CheckResult) if status in ("started", "executed") and run.has("verdict") else fresh
     run.write("verdict", verdict)

@@ -83,18 +83,20 @@ def _window(
 
 def _replayed(
     window: pd.DataFrame | None,  # time × symbol, what `_window` cut
-    symbol: str,
+    symbols: list[str],
     scenario: Scenario,
-) -> pd.Series | None:  # price over the start price, from the start to the end; None: no prices of that time
-    "Return the path of an asset through the window, if its prices are there."
-    if window is None or symbol not in window:
-        return None
+) -> pd.DataFrame:  # time × those whose prices are there: price over the start price, from the start to the end
+    "Return the paths of assets through the window, all at once."
+    if window is None or window.empty:
+        return pd.DataFrame()
     start, end = (pd.Timestamp(day, tz="UTC") for day in (scenario.start, scenario.end))
-    earlier = window.index.normalize() <= start
-    before, within = window.loc[earlier, symbol].dropna(), window.loc[~earlier, symbol].dropna()
-    if before.empty or within.empty or within.index[-1].normalize() < end - pd.Timedelta(days=7):
-        return None
-    return pd.concat([before.iloc[[-1]], within]) / before.iloc[-1]
+    prices, days = window[[s for s in symbols if s in window]], window.index.normalize()
+    known, split, rows = prices.notna().to_numpy(), int((days <= start).sum()), np.arange(len(days))[:, None]
+    first = np.where(known[:split], rows[:split], -1).max(axis=0, initial=-1)  # the row of each start price
+    last = np.where(known[split:], rows[split:], -1).max(axis=0, initial=-1)
+    there = (first >= 0) & (last >= 0) & (days[last] >= end - pd.Timedelta(days=7))
+    values = np.where(rows >= first, prices.to_numpy(dtype=float), np.nan)[:, there]
+    return pd.DataFrame(values / values[first[there], np.arange(there.sum())], window.index, prices.columns[there])
 
 
 def shock_of(
@@ -124,12 +126,11 @@ def stress(
 
 def _row(weights: pd.Series, close: pd.DataFrame | None, groups: Mapping[str, str], scenario: Scenario) -> dict:
     "Work out one scenario."
-    paths, changes, unknown, window = {}, {}, [], _window(close, scenario)
-    for symbol in weights.index[weights != 0]:
-        path = _replayed(window, symbol, scenario)
-        shock = float(path.iloc[-1] - 1) if path is not None else shock_of(scenario, symbol, groups.get(symbol, ""))
-        if path is not None:
-            paths[symbol] = path
+    held, changes, unknown = list(weights.index[weights != 0]), {}, []
+    paths = _replayed(_window(close, scenario), held, scenario)
+    lost = (paths.ffill().iloc[-1] - 1).to_dict() if len(paths.columns) else {}
+    for symbol in held:
+        shock = lost[symbol] if symbol in lost else shock_of(scenario, symbol, groups.get(symbol, ""))
         if shock is None:
             unknown.append(symbol)
         else:
@@ -137,8 +138,8 @@ def _row(weights: pd.Series, close: pd.DataFrame | None, groups: Mapping[str, st
     parts = {"replayed": sum(abs(weights[s]) for s in paths), "unknown": sum(abs(weights[s]) for s in unknown)}
     parts["shocked"] = sum(abs(weights[s]) for s in changes) - parts["replayed"]
     deepest = np.nan
-    if paths and len(paths) == len(weights[weights != 0]):
-        together = pd.DataFrame(paths).sort_index().ffill().bfill()
+    if len(paths.columns) and len(paths.columns) == len(held):
+        together = paths.dropna(how="all").ffill().bfill()
         wealth = 1 + (together - 1) @ weights[together.columns]
         deepest = abs(float(value_drawdown(wealth).min()))
     loss, worst = (-sum(changes.values()), min(changes, key=changes.get)) if changes else (np.nan, "")

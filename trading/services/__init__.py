@@ -31,6 +31,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "exports": ["EXPORTS", "export_accounts", "read_chosen"],
     "feedback_history": ["open_feedback", "describe_feedback"],
     "file_optimise": ["FileQuestion", "optimise_files"],
+    "file_parts": ["in_one_currency", "sale_taxes", "write_page"],
     "flow_runs": [
         "SCHEDULED", "run_of_flow", "choose_portfolio", "artifact_key", "printed_lines", "stage_lines", "plan_artifact", "day_note",
         "cron_lines", "scheduled_settings", "deployments_text",
@@ -111,14 +112,14 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venue_control": ["UnlockMt5", "unlock_mt5"],
     "workspace": [
-        "Workspace", "workspace_of", "current_settings", "settings_in_force", "account_of", "shared_state", "ledger_for_reading",
-        "has_ledger", "ledger_for_writing",
+        "ANSWER_PARTS", "Workspace", "workspace_of", "current_settings", "settings_in_force", "account_of", "shared_state", "rests_on",
+        "ledger_state", "ledger_for_reading", "has_ledger", "ledger_for_writing",
     ],
 }, modules=[
     "access", "account_control", "alerting", "backtest_control", "backups", "book_control", "commands", "data_control", "demo", "evidence",
-    "exports", "feedback_history", "file_optimise", "flow_runs", "holdings", "jobs", "launching", "loop_control", "maintenance",
-    "market_data", "metrics", "new_strategy", "order_control", "plan_control", "portfolio_control", "portfolios", "queries_analytics",
-    "queries_books", "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "queries_venues",
-    "query_cache", "replay_control", "research_control", "run_control", "security_admin", "settings_control", "stops", "strategy_control",
-    "system_control", "user_control", "venue_control", "workspace",
+    "exports", "feedback_history", "file_optimise", "file_parts", "flow_runs", "holdings", "jobs", "launching", "loop_control",
+    "maintenance", "market_data", "metrics", "new_strategy", "order_control", "plan_control", "portfolio_control", "portfolios",
+    "queries_analytics", "queries_books", "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading",
+    "queries_venues", "query_cache", "replay_control", "research_control", "run_control", "security_admin", "settings_control", "stops",
+    "strategy_control", "system_control", "user_control", "venue_control", "workspace",
 ])

@@ -12,6 +12,7 @@ from . import evidence as evidence
 from . import exports as exports
 from . import feedback_history as feedback_history
 from . import file_optimise as file_optimise
+from . import file_parts as file_parts
 from . import flow_runs as flow_runs
 from . import holdings as holdings
 from . import jobs as jobs
@@ -58,6 +59,7 @@ from .evidence import ANCHORS as ANCHORS, Evidence as Evidence, anchor_places as
 from .exports import EXPORTS as EXPORTS, export_accounts as export_accounts, read_chosen as read_chosen
 from .feedback_history import open_feedback as open_feedback, describe_feedback as describe_feedback
 from .file_optimise import FileQuestion as FileQuestion, optimise_files as optimise_files
+from .file_parts import in_one_currency as in_one_currency, sale_taxes as sale_taxes, write_page as write_page
 from .flow_runs import SCHEDULED as SCHEDULED, run_of_flow as run_of_flow, choose_portfolio as choose_portfolio, artifact_key as artifact_key, printed_lines as printed_lines, stage_lines as stage_lines, plan_artifact as plan_artifact, day_note as day_note, cron_lines as cron_lines, scheduled_settings as scheduled_settings, deployments_text as deployments_text
 from .holdings import import_holdings as import_holdings, import_cointracking as import_cointracking, coin_prices as coin_prices, holdings_elsewhere as holdings_elsewhere, is_statement as is_statement, portfolio_csv as portfolio_csv
 from .jobs import JOB as JOB, WRAP as WRAP, start_run as start_run, start as start, job as job, log_tail as log_tail, cancel_job as cancel_job, archive_jobs as archive_jobs
@@ -90,4 +92,4 @@ from .strategy_control import KINDS as KINDS, PromoteStrategy as PromoteStrategy
 from .system_control import AcknowledgeAlert as AcknowledgeAlert, acknowledge_rule as acknowledge_rule, once_of as once_of, WriteNote as WriteNote, write_note as write_note, SteerFeedback as SteerFeedback, freeze_feedback as freeze_feedback, thaw_feedback as thaw_feedback, RollBackFeedback as RollBackFeedback, roll_back_feedback as roll_back_feedback, PromoteModel as PromoteModel, promote_saved_model as promote_saved_model, RollBackModel as RollBackModel, roll_back_to_model as roll_back_to_model, Nothing as Nothing, invalidate_cache as invalidate_cache, reset_system as reset_system
 from .user_control import Role as Role, Secret as Secret, OfUser as OfUser, AddUser as AddUser, SetRole as SetRole, SetPortfolios as SetPortfolios, SetPassword as SetPassword, MakeKey as MakeKey, EndSession as EndSession, RevokeKey as RevokeKey, OfSecret as OfSecret, SetSecret as SetSecret, RotateVault as RotateVault
 from .venue_control import UnlockMt5 as UnlockMt5, unlock_mt5 as unlock_mt5
-from .workspace import Workspace as Workspace, workspace_of as workspace_of, current_settings as current_settings, settings_in_force as settings_in_force, account_of as account_of, shared_state as shared_state, ledger_for_reading as ledger_for_reading, has_ledger as has_ledger, ledger_for_writing as ledger_for_writing
+from .workspace import ANSWER_PARTS as ANSWER_PARTS, Workspace as Workspace, workspace_of as workspace_of, current_settings as current_settings, settings_in_force as settings_in_force, account_of as account_of, shared_state as shared_state, rests_on as rests_on, ledger_state as ledger_state, ledger_for_reading as ledger_for_reading, has_ledger as has_ledger, ledger_for_writing as ledger_for_writing

@@ -204,7 +204,7 @@ def entries(place: Workspace, profile: str | None = None, mode: str | None = Non
     "List what the books of an account consist of, the newest last, with the numbers that taking back asks for."
     settings = current_settings(place, profile)
     account = f"{mode or settings.run.mode}-{settings.run.profile}"
-    rows = ledger_for_reading(place).history(account)[-last:]
+    rows = ledger_for_reading(place).history(account, last=last)
     items = [{"seq": seq, "kind": e.kind, "at": e.timestamp.isoformat(), "words": describe_entry(e), "source": e.data.get("source", e.data.get("venue", "")),
               "note": e.data.get("note", "")} for seq, e in rows]
     return {"account": account, "items": items}
@@ -231,7 +231,7 @@ def proposals_of(
         desk = OrderContext(guarded, ledger, account, lambda: when, trading_rules(settings, account).patience)
         symbols = settings.market.symbols if mode == "live" else None
         book, opened = ledger.book(account), ledger.find("opened", account).timestamp
-        last = next((e.timestamp for e in reversed(ledger.events(account, "reconciled")) if e.data["ok"]), opened)
+        last = next((e.timestamp for e in ledger.backward(account, "reconciled") if e.data["ok"]), opened)
         since = max(opened, last - timedelta(days=7))
         beside, there = foreign_holdings(ledger, account, book), query_venue(desk, venue.fetch_balance)
         mine = {*there} if symbols is None else {book.currency, *map(asset_of, (*symbols, *book.positions))}

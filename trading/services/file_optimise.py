@@ -20,15 +20,16 @@ from ..core.errors import BadInput, MissingData
 from ..core.instruments import Instrument
 from ..core.types import ZERO
 from ..execution.plan import PlanConstraints, make_plan
-from ..execution.portfolio_csv import read_portfolio
+from ..execution.portfolio_csv import Purchase, read_portfolio
 from ..portfolio.optimizers import make_optimizer
 from ..portfolio.rolling import rolling_weights
 from ..risk.metrics import bootstrap_interval, max_drawdown, sharpe, volatility
+from .file_parts import in_one_currency, sale_taxes, write_page
 
 
 @dataclass(frozen=True)
 class FileQuestion:
-    "What is asked of files.\n\nParameters\n----------\nprices : Path\n    closes, wide or long\nholdings : Path | None, default None\n    symbol, amount; CASH is a row\noptimizer : str, default 'risk-parity'\noptions : Mapping[str, str]\n    of the optimiser\ntargets : Mapping[str, float]\n    of fixed and group-targets\nviews : Mapping[str, str]\n    of black-litterman\ngroups : Mapping[str, str]\n    symbol → group\ngroup_caps : Mapping[str, float]\n    group → most of it\nmax_weight : float, default 1.0\n    of one symbol\ninvest : float, default 1.0\n    sum of the weights, the rest is cash\nmax_turnover : float | None, default None\n    sum of the changes from what is held\nagainst : tuple[str, ...], default ('equal-weight', 'inverse-volatility')\nwindow : int | None, default None\n    bars that each fit sees; None: those of a year, at least 60\nevery : int | None, default None\n    bars between fits; None: those of a month\ncash : Decimal | None, default None\n    with no holdings: what there is to invest\ncurrency : str, default 'USD'\nfee_rate : Decimal\n    of the traded value\nslippage_bp : Decimal\nmin_trade : Decimal, default ZERO\n    smallest value of a trade\nlots : Mapping[str, Decimal]\n    symbol → units are multiples of this\nreading : Mapping[str, str]\n    dates, decimal, zone, columns: as in 'carnet import'\nseed : int, default 7"
+    "What is asked of files.\n\nParameters\n----------\nprices : Path\n    closes, wide or long\nholdings : Path | None, default None\n    symbol, amount; CASH is a row\noptimizer : str, default 'risk-parity'\noptions : Mapping[str, str]\n    of the optimiser\ntargets : Mapping[str, float]\n    of fixed and group-targets\nviews : Mapping[str, str]\n    of black-litterman\ngroups : Mapping[str, str]\n    symbol → group\ngroup_caps : Mapping[str, float]\n    group → most of it\nmax_weight : float, default 1.0\n    of one symbol\ninvest : float, default 1.0\n    sum of the weights, the rest is cash\nmax_turnover : float | None, default None\n    sum of the changes from what is held\nagainst : tuple[str, ...], default ('equal-weight', 'inverse-volatility')\nwindow : int | None, default None\n    bars that each fit sees; None: those of a year, at least 60\nevery : int | None, default None\n    bars between fits; None: those of a month\ncash : Decimal | None, default None\n    with no holdings: what there is to invest\ncurrency : str, default 'USD'\nfee_rate : Decimal\n    of the traded value\nslippage_bp : Decimal\nmin_trade : Decimal, default ZERO\n    smallest value of a trade\nlots : Mapping[str, Decimal]\n    symbol → units are multiples of this\nreading : Mapping[str, str]\n    dates, decimal, zone, columns: as in 'carnet import'\nseed : int, default 7\ngroup_floors : Mapping[str, float]\n    group → least of it\nquoted : Mapping[str, str]\n    symbol → currency of its prices, where it is another\ntax_rate : Decimal | None, default None\n    of the gains that sales realise; the holdings then say when and at what price each lot was bought\nmethod : str, default 'fifo'\n    which lot a sale takes\nreport : Path | None, default None\n    a page to write: trades, weights and the past"
 
     prices: Path  # closes, wide or long
     holdings: Path | None = None  # symbol, amount; CASH is a row
@@ -52,6 +53,11 @@ class FileQuestion:
     lots: Mapping[str, Decimal] = field(default_factory=dict)  # symbol → units are multiples of this
     reading: Mapping[str, str] = field(default_factory=dict)  # dates, decimal, zone, columns: as in 'carnet import'
     seed: int = 7
+    group_floors: Mapping[str, float] = field(default_factory=dict)  # group → least of it
+    quoted: Mapping[str, str] = field(default_factory=dict)  # symbol → currency of its prices, where it is another
+    tax_rate: Decimal | None = None  # of the gains that sales realise; the holdings then say when and at what price each lot was bought
+    method: str = "fifo"  # which lot a sale takes
+    report: Path | None = None  # a page to write: trades, weights and the past
 
 # %% ../../nbs/13_services/39_file_optimise.ipynb #2b2bb2b3
 def _closes(asked: FileQuestion) -> tuple[pd.DataFrame, list[str]]:
@@ -60,6 +66,7 @@ def _closes(asked: FileQuestion) -> tuple[pd.DataFrame, list[str]]:
 
     read = read_price_file(asked.prices, **asked.reading)
     close = read.bars["close"].rename_axis(columns=None)
+    close, notes = in_one_currency(close, asked.quoted, asked.currency, asked.prices.name)
     whole = close.dropna()
     if len(whole) < 62:
         late = close.apply(pd.Series.first_valid_index).sort_values()
@@ -67,7 +74,7 @@ def _closes(asked: FileQuestion) -> tuple[pd.DataFrame, list[str]]:
         raise BadInput(f"{asked.prices.name} has {len(whole)} rows in which every symbol has a price, and at least 62 are needed: {few} has the fewest prices, and "
                        f"{late.index[-1]} begins on {late.iloc[-1]:%Y-%m-%d}; leave it out, or give a longer file")
     lost = len(close) - len(whole)
-    return whole, [f"{lost} of {len(close)} rows are left out, because a symbol has no price there"] if lost else []
+    return whole, [*notes, *([f"{lost} of {len(close)} rows are left out, because a symbol has no price there"] if lost else [])]
 
 
 def _lengths(asked: FileQuestion, close: pd.DataFrame) -> tuple[int, int, float]:
@@ -82,14 +89,15 @@ def _lengths(asked: FileQuestion, close: pd.DataFrame) -> tuple[int, int, float]
     return window, every, year
 
 # %% ../../nbs/13_services/39_file_optimise.ipynb #c36eb01d
-def _past(asked: FileQuestion, close: pd.DataFrame, made: Mapping[str, Any], window: int, every: int, year: float) -> list[dict[str, Any]]:
-    "Return what each optimiser would have earned on what it had not seen."
+def _past(asked: FileQuestion, close: pd.DataFrame, made: Mapping[str, Any], window: int, every: int, year: float) -> tuple[list[dict[str, Any]], Any]:
+    "Return what each optimiser would have earned on what it had not seen, and the back-test of the first."
     from trading.backtest.engine import backtest
 
-    bars, returns, found = pd.concat({"close": close}, axis=1), close.pct_change().iloc[1:], {}
+    bars, returns, found, tested = pd.concat({"close": close}, axis=1), close.pct_change().iloc[1:], {}, None
     for name, optimizer in made.items():
         rows = rolling_weights(returns, optimizer, window, every).clip(lower=0.0)
         done = backtest(bars.loc[rows.index[0] :], weights=rows, fees=float(asked.fee_rate), slippage=float(asked.slippage_bp) / 1e4, fill="close", periods=year, register=False)
+        tested = done if name == asked.optimizer else tested
         found[name] = (done.returns.iloc[1:], float(done.orders["cost"].sum() / done.equity.mean() / (max(len(done.equity) - 1, 1) / year)))
     table, equal = [], found["equal-weight"][0]
     for name, (r, turnover) in found.items():
@@ -101,7 +109,7 @@ def _past(asked: FileQuestion, close: pd.DataFrame, made: Mapping[str, Any], win
             gap = r - equal.reindex(r.index)
             row["over_equal"] = {"value": float(gap.mean()) * year, "interval": list(_interval(figures["return"], gap, asked.seed))}
         table.append(row)
-    return table
+    return table, (tested, equal)
 
 
 def _interval(of, returns: pd.Series, seed: int) -> tuple[float | None, float | None]:
@@ -116,22 +124,28 @@ def optimise_files(
     asked: FileQuestion,
 ) -> dict[str, Any]:  # optimizer, weights, comparison, trades, costs, cash, notes; JSON
     "Say what an optimiser would hold, how such weights did out of sample, and which trades lead there.\n\nParameters\n----------\nasked : FileQuestion\n\nReturns\n-------\ndict[str, Any]\n    optimizer, weights, comparison, trades, costs, cash, notes; JSON"
+    if asked.tax_rate is not None and not 0 <= asked.tax_rate < 1:
+        raise BadInput(f"--tax-rate is {asked.tax_rate}; it is a fraction of the gains, for example 0.26375")
+    if asked.report is not None and asked.report.suffix.lower() not in (".html", ".htm"):
+        raise BadInput(f"--report {asked.report.name} is a page; give it a name that ends in .html")
     close, notes = _closes(asked)
     window, every, year = _lengths(asked, close)
     last, symbols = close.iloc[-1], list(close)
     if strange := [s for s in [*asked.groups, *asked.lots] if s not in symbols]:
         raise BadInput(f"{strange[0]} is not in {asked.prices.name}; it has {', '.join(symbols[:8])}")
-    held, money = _held(asked, symbols, notes)
+    held, money, purchases = _held(asked, symbols, notes)
     equity = money + sum((units * Decimal(repr(float(last[s]))) for s, units in held.items()), ZERO)
     if not 0 < asked.invest <= 1 or not 0 < asked.max_weight <= 1:
         raise BadInput(f"--invest is {asked.invest:g} and --max-weight {asked.max_weight:g}; both are fractions above 0, at most 1")
     if asked.max_turnover is not None and not held:
         raise BadInput("--max-turnover limits the change from what is held; give --holdings FILE")
     bounds = {"bounds": (0.0, asked.max_weight), "budget": asked.invest} | ({"groups": {s: asked.groups.get(s, s) for s in symbols}} if asked.groups else {})  # a symbol without a group is a group of its own
-    if asked.group_caps:
-        if unknown := [g for g in asked.group_caps if g not in asked.groups.values()]:
+    if limited := list(dict.fromkeys([*asked.group_caps, *asked.group_floors])):
+        if unknown := [g for g in limited if g not in asked.groups.values()]:
             raise BadInput(f"the group {unknown[0]} has a limit and no symbols; name them with --group {unknown[0]}=SYMBOL,SYMBOL")
-        bounds |= {"group_bounds": {g: (0.0, c) for g, c in asked.group_caps.items()}}
+        bounds |= {"group_bounds": {g: (asked.group_floors.get(g, 0.0), asked.group_caps.get(g, 1.0)) for g in limited}}
+        if wrong := [(g, low, high) for g, (low, high) in bounds["group_bounds"].items() if not 0 <= low <= high <= 1]:  # type: ignore[attr-defined]
+            raise BadInput("the group {} must be between {:g} and {:g}; both are fractions, the least not above the most".format(*wrong[0]))
     own = bounds | ({"budget": min(asked.invest, sum(asked.targets.values()))} if asked.targets else {})
     make = lambda name, options, given, **more: make_optimizer(name, options, asked.targets or None, asked.views if options is asked.options else None, **given, **more)  # noqa: E731
     chosen = make(asked.optimizer, asked.options, own, **({"max_turnover": asked.max_turnover} if asked.max_turnover is not None else {}))
@@ -141,23 +155,35 @@ def optimise_files(
     compared = {asked.optimizer: make(asked.optimizer, asked.options, own)} | {n: make(n, {}, bounds) for n in dict.fromkeys(["equal-weight", *asked.against]) if n != asked.optimizer}
     answer = {"optimizer": asked.optimizer, "as_of": close.index[-1].isoformat(), "window": window, "every": every, "prices": len(close), "currency": asked.currency,
               "weights": {s: float(w) for s, w in chosen.weights_.items()}, "cash": float(1 - chosen.weights_.sum()),
-              "risk": {s: float(v) for s, v in chosen.risk_contributions_.items()}, "comparison": _past(asked, close, compared, window, every, year)}
+              "risk": {s: float(v) for s, v in chosen.risk_contributions_.items()}}
+    answer["comparison"], past = _past(asked, close, compared, window, every, year)
     if equity <= 0:
-        return answer | {"trades": None, "notes": [*notes, "no trades: give --holdings FILE, or --cash AMOUNT for a new account"]}
-    return answer | _trades(asked, close, chosen.weights_, held, money, notes)
+        answer |= {"trades": None, "notes": [*notes, "no trades: give --holdings FILE, or --cash AMOUNT for a new account"]}
+    else:
+        answer |= _trades(asked, close, chosen.weights_, held, money, notes)
+        if asked.tax_rate is not None:
+            taxed = sale_taxes(answer["trades"], purchases, asked.method, asked.tax_rate, asked.currency, asked.quoted, close.index[-1])
+            answer |= taxed | {"notes": [*answer["notes"], *taxed["notes"]]}
+    if asked.report is not None:
+        answer["report"] = str(write_page(asked.report, answer, *past))
+    return answer
 
 
-def _held(asked: FileQuestion, symbols: list[str], notes: list[str]) -> tuple[dict[str, Decimal], Decimal]:
-    "Return what is held, and the cash."
+def _held(asked: FileQuestion, symbols: list[str], notes: list[str]) -> tuple[dict[str, Decimal], Decimal, tuple[Purchase, ...]]:
+    "Return what is held, the cash, and the lots."
+    if asked.tax_rate is not None and asked.holdings is None:
+        raise BadInput("--tax-rate asks for what was paid; give --holdings FILE with the columns symbol, amount, bought and price")
     if asked.holdings is None:
-        return {}, asked.cash or ZERO
+        return {}, asked.cash or ZERO, ()
     if asked.cash is not None:
         raise BadInput("--cash is for an account without holdings; write the cash into the file of holdings, as a row CASH")
     read = read_portfolio(asked.holdings, symbols, asked.currency)
     notes += read.notes
     if not any(read.holdings.values()) and not read.cash:
         raise MissingData(f"{asked.holdings.name} holds nothing; write a line symbol,amount for each holding, or give --cash AMOUNT")
-    return dict(read.holdings), read.cash
+    if asked.tax_rate is not None and not read.lots:
+        raise BadInput(f"--tax-rate asks for what was paid, and {asked.holdings.name} does not say it; give it the columns bought (2019-03-27) and price, a row for each lot")
+    return dict(read.holdings), read.cash, read.lots
 
 
 def _trades(asked: FileQuestion, close: pd.DataFrame, weights: pd.Series, held: Mapping[str, Decimal], money: Decimal, notes: list[str]) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def _judged(settings: Settings, total: dict[tuple[str, str, str], Decimal], pric
     for (venue, coin, note), amount in sorted(total.items()):
         if not amount:
             continue
-        symbol, cash = _symbol(settings, coin), coin.upper() == settings.market.currency.upper()
+        symbol, cash = _symbol(settings, coin), coin.upper() in ("CASH", settings.market.currency.upper())
         price = Decimal(1) if cash else (priced or {}).get(coin, prices.get(symbol))
         value = None if price is None else amount * price
         problem = ("" if amount > 0 else "more went than came: statements from before are missing") or (

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from ..core.errors import BadInput, MissingData, Refused
-from ..core.types import ZERO, Plan
+from ..core.types import Plan
 from ..execution.approval import LIFE, cancel_plan, plan_status, review_plan
 from ..pipeline.plan_approval import approve_run
 from ..pipeline.plan_check import check_run
@@ -133,7 +133,7 @@ def validate_run_plan(request: ValidatePlan, context: Context) -> Done:
     run, plan = _plan_of(context.workspace, request.run, None)
     ledger, midnight = _ledger(context.workspace, run), run.record.as_of.replace(hour=0, minute=0, second=0, microsecond=0)
     try:
-        traded = sum((fill.worth for fill in ledger.fills(plan.account, midnight)), ZERO)
+        traded = ledger.traded(plan.account, midnight)
     finally:
         ledger.close()
     found = check_run(run, current_settings(context.workspace, run.record.profile), traded_today=traded)

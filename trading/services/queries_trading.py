@@ -11,6 +11,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
+from itertools import islice
 
 import pandas as pd
 
@@ -19,7 +20,7 @@ from ..core.errors import MissingData, TradingError
 from ..core.types import Plan
 from ..pipeline.factory import bars_of, market_source, store_of
 from ..pipeline.run_record import Run, RunRecord
-from .workspace import Workspace, current_settings, ledger_for_reading
+from .workspace import Workspace, current_settings, ledger_for_reading, rests_on
 from .queries_runs import artefact, find_record, loop_close, missing, newest_run, paged, rows
 from .query_cache import view
 
@@ -228,12 +229,15 @@ def _events(place: Workspace, profile: str | None, kinds: tuple[str, ...] | None
     "Return one page of an account's events."
     settings = current_settings(place, profile)
     try:
-        found = ledger_for_reading(place).events(f"{settings.run.mode}-{settings.run.profile}", kinds)[::-1]
+        ledger, account = ledger_for_reading(place), f"{settings.run.mode}-{settings.run.profile}"
+        if kinds is None:
+            rests_on("notes")
+        found, count = list(islice(ledger.backward(account, kinds, (page - 1) * size), size)), ledger.count(account, kinds)
     except TradingError as error:
         return missing(error, **paged([], page, size, 0))
     items = [{"kind": e.kind, "timestamp": e.timestamp.isoformat(), **{k: v for k, v in e.data.items() if k != "text"}}
-             for e in found[(page - 1) * size : page * size]]
-    return paged(items, page, size, len(found))
+             for e in found]
+    return paged(items, page, size, count)
 
 # %% ../../nbs/13_services/20_queries_trading.ipynb #a52e015e
 def order_status(place: Workspace, client_order_id: str, profile: str | None = None) -> dict:
@@ -245,7 +249,7 @@ def order_status(place: Workspace, client_order_id: str, profile: str | None = N
     if intent is None:
         raise MissingData(f"there is no order {client_order_id[:40]!r} in the account {account}; the list of orders names those there are")
     ended = ledger.find("ended", account, client_order_id)
-    traded = [f for f in ledger.fills(account) if f.client_order_id == client_order_id]
+    traded = [f for f in ledger.fills(account, intent.timestamp - timedelta(minutes=5)) if f.client_order_id == client_order_id]  # clocks differ
     return {"client_order_id": client_order_id, "account": account, "intended": intent.timestamp.isoformat(), "intent": intent.data,
             "status": ended.data["status"] if ended else "unknown: its end is not written down yet", "end": ended.data if ended else None,
             "fills": [{"id": f.id, "amount": float(f.amount), "price": float(f.price), "fee": float(f.fee), "timestamp": f.timestamp.isoformat()}

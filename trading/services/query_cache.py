@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..risk.stop_flag import stop_flags
-from .workspace import Workspace, shared_state
+from .workspace import ANSWER_PARTS, Workspace, ledger_state, rests_on
 
 # %% ../../nbs/13_services/16_query_cache.ipynb #39fcc305
 FRESH = 0.05  # seconds for which the times of the files are believed
@@ -27,41 +27,53 @@ class QueryCache:
     "Answers of views, each with the state of the files it was made from."
 
     def __init__(self):
-        self._kept: OrderedDict[tuple, tuple[int, Any]] = OrderedDict()
-        self._stamps: dict[Workspace, tuple[float, int]] = {}
+        self._kept: OrderedDict[tuple, tuple[dict[str, object], Any]] = OrderedDict()
+        self._stamps: dict[Workspace, tuple[float, dict[str, object]]] = {}
         self._lock = threading.RLock()
         self.hits = self.misses = 0
 
     def stamp(self, place: Workspace) -> int:
         "Return a number that changes when a file of the place does."
+        return hash(tuple(self.parts(place).values()))
+
+    def parts(self, place: Workspace) -> dict[str, object]:
+        "Return what changes when the files of the place do, when its ledger does, and when a note is added to that."
         now = time.monotonic()
         with self._lock:
-            looked, number = self._stamps.get(place, (-FRESH, 0))
+            looked, parts = self._stamps.get(place, (-FRESH, {}))
             if now - looked >= FRESH:
-                number = hash(tuple(_times(place)))
-                self._stamps[place] = (now, number)
-            return number
+                parts = dict(zip(("files", "ledger", "notes"), (hash(tuple(_times(place))), *ledger_state(place)), strict=True))
+                self._stamps[place] = (now, parts)
+            return parts
 
     def peek(self, key: tuple, place: Workspace) -> Any | None:  # None: there is none
         "Return a kept answer that still holds.\n\nParameters\n----------\nkey : tuple\nplace : Workspace\n\nReturns\n-------\nAny | None\n    None: there is none"
-        stamp = self.stamp(place)
+        parts = self.parts(place)
         with self._lock:
             known = self._kept.get(key)
-            if known is None or known[0] != stamp:
+            if known is None or any(parts[part] != state for part, state in known[0].items()):
                 return None
             self.hits += 1
             self._kept.move_to_end(key)
-            return known[1]
+        for part in known[0]:  # an answer that is made of this one rests on the same
+            rests_on(part)
+        return known[1]
 
     def get(self, key: tuple, place: Workspace, make: Callable[[], Any]) -> Any:
         "Return a kept answer, or make it."
-        stamp = self.stamp(place)  # before it is made: a change meanwhile makes it old, not wrong
+        parts = self.parts(place)  # before it is made: a change meanwhile makes it old, not wrong
         if (known := self.peek(key, place)) is not None:
             return known
-        answer = make()
+        mine = ANSWER_PARTS.set(used := {"files"})
+        try:
+            answer = make()
+        finally:
+            ANSWER_PARTS.reset(mine)
+            for part in used:
+                rests_on(part)
         with self._lock:
             self.misses += 1
-            self._kept[key] = (stamp, answer)
+            self._kept[key] = ({part: parts[part] for part in used}, answer)
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         return answer
@@ -96,6 +108,8 @@ def _times(place: Workspace):
         except OSError:
             continue
         for entry in found:
+            if entry.name.startswith(("ledger", "answers.sqlite")):  # the ledger tells by its events; what commands answered is asked by commands alone
+                continue
             path = entry.path if entry.name.endswith(ends or ("\0",)) else os.path.join(entry.path, "run.json") if not ends else ""
             try:
                 if path:
@@ -107,7 +121,6 @@ def _times(place: Workspace):
         yield "bars", folder.stat().st_mtime_ns if folder.exists() else 0, 0
     file = place.settings or Path("settings.ini")
     yield str(file), file.stat().st_mtime_ns if file.exists() else 0, 0
-    yield "ledger", shared_state(), 0
 
 # %% ../../nbs/13_services/16_query_cache.ipynb #d4033fcd
 MEMORY = QueryCache()

@@ -41,13 +41,14 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "mt5.totp_unlock": ["TotpUnlock"],
     "paper.costs": ["TradingCosts", "traded_price"],
-    "paper.database": ["FEE_STEP", "open_paper_file", "as_text", "order_of_row", "state_of_row", "fill_of_row"],
+    "paper.database": ["FEE_STEP", "open_paper_file", "as_text", "order_of_row", "state_of_row", "fill_of_row", "PaperFile"],
     "paper.exchange": ["PaperVenue"],
     "paper.margin_exchange": ["CLOSED_BY_FORCE", "MarginVenue"],
     "paper.matching": [
         "PriceWindow", "PriceFeed", "exact", "BarFeed", "QuoteFeed", "Match", "match_order", "match_in_turn", "newest_price",
     ],
-    "paper.settlement": ["RateAt", "Settlement", "settlement_of", "read_owed", "settle_profit", "bound_money"],
+    "paper.open_orders": ["OpenOrders"],
+    "paper.settlement": ["RateAt", "Settlement", "settlement_of", "paid_in", "read_owed", "settle_profit", "bound_money"],
 }, modules=[
     "access", "alpaca", "coingecko", "cointracking", "crypto", "json_api", "mt5", "paper",
 ])

@@ -37,8 +37,9 @@ from .mt5.simulated_terminal import to_server as to_server, from_server as from_
 from .mt5.terminal_adapter import COMMENT as COMMENT, magic_number as magic_number, units_to_lots as units_to_lots, fillings_of as fillings_of, TerminalSession as TerminalSession, ticks as ticks, rates as rates, symbol_row as symbol_row, positions as positions, recent_history as recent_history, find_broker_orders as find_broker_orders, broker_order_state as broker_order_state, open_orders as open_orders, trades as trades, account_activity as account_activity
 from .mt5.totp_unlock import TotpUnlock as TotpUnlock
 from .paper.costs import TradingCosts as TradingCosts, traded_price as traded_price
-from .paper.database import FEE_STEP as FEE_STEP, open_paper_file as open_paper_file, as_text as as_text, order_of_row as order_of_row, state_of_row as state_of_row, fill_of_row as fill_of_row
+from .paper.database import FEE_STEP as FEE_STEP, open_paper_file as open_paper_file, as_text as as_text, order_of_row as order_of_row, state_of_row as state_of_row, fill_of_row as fill_of_row, PaperFile as PaperFile
 from .paper.exchange import PaperVenue as PaperVenue
 from .paper.margin_exchange import CLOSED_BY_FORCE as CLOSED_BY_FORCE, MarginVenue as MarginVenue
 from .paper.matching import PriceWindow as PriceWindow, PriceFeed as PriceFeed, exact as exact, BarFeed as BarFeed, QuoteFeed as QuoteFeed, Match as Match, match_order as match_order, match_in_turn as match_in_turn, newest_price as newest_price
-from .paper.settlement import RateAt as RateAt, Settlement as Settlement, settlement_of as settlement_of, read_owed as read_owed, settle_profit as settle_profit, bound_money as bound_money
+from .paper.open_orders import OpenOrders as OpenOrders
+from .paper.settlement import RateAt as RateAt, Settlement as Settlement, settlement_of as settlement_of, paid_in as paid_in, read_owed as read_owed, settle_profit as settle_profit, bound_money as bound_money

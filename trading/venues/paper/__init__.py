@@ -6,11 +6,12 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "costs": ["TradingCosts", "traded_price"],
-    "database": ["FEE_STEP", "open_paper_file", "as_text", "order_of_row", "state_of_row", "fill_of_row"],
+    "database": ["FEE_STEP", "open_paper_file", "as_text", "order_of_row", "state_of_row", "fill_of_row", "PaperFile"],
     "exchange": ["PaperVenue"],
     "margin_exchange": ["CLOSED_BY_FORCE", "MarginVenue"],
     "matching": ["PriceWindow", "PriceFeed", "exact", "BarFeed", "QuoteFeed", "Match", "match_order", "match_in_turn", "newest_price"],
-    "settlement": ["RateAt", "Settlement", "settlement_of", "read_owed", "settle_profit", "bound_money"],
+    "open_orders": ["OpenOrders"],
+    "settlement": ["RateAt", "Settlement", "settlement_of", "paid_in", "read_owed", "settle_profit", "bound_money"],
 }, modules=[
-    "costs", "database", "exchange", "margin_exchange", "matching", "settlement",
+    "costs", "database", "exchange", "margin_exchange", "matching", "open_orders", "settlement",
 ])

@@ -4,10 +4,12 @@ from . import database as database
 from . import exchange as exchange
 from . import margin_exchange as margin_exchange
 from . import matching as matching
+from . import open_orders as open_orders
 from . import settlement as settlement
 from .costs import TradingCosts as TradingCosts, traded_price as traded_price
-from .database import FEE_STEP as FEE_STEP, open_paper_file as open_paper_file, as_text as as_text, order_of_row as order_of_row, state_of_row as state_of_row, fill_of_row as fill_of_row
+from .database import FEE_STEP as FEE_STEP, open_paper_file as open_paper_file, as_text as as_text, order_of_row as order_of_row, state_of_row as state_of_row, fill_of_row as fill_of_row, PaperFile as PaperFile
 from .exchange import PaperVenue as PaperVenue
 from .margin_exchange import CLOSED_BY_FORCE as CLOSED_BY_FORCE, MarginVenue as MarginVenue
 from .matching import PriceWindow as PriceWindow, PriceFeed as PriceFeed, exact as exact, BarFeed as BarFeed, QuoteFeed as QuoteFeed, Match as Match, match_order as match_order, match_in_turn as match_in_turn, newest_price as newest_price
-from .settlement import RateAt as RateAt, Settlement as Settlement, settlement_of as settlement_of, read_owed as read_owed, settle_profit as settle_profit, bound_money as bound_money
+from .open_orders import OpenOrders as OpenOrders
+from .settlement import RateAt as RateAt, Settlement as Settlement, settlement_of as settlement_of, paid_in as paid_in, read_owed as read_owed, settle_profit as settle_profit, bound_money as bound_money

@@ -8,26 +8,23 @@ __all__ = ['PaperVenue']
 # %% ../../../nbs/01_venues/paper/05_exchange.ipynb #ec285388
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from decimal import ROUND_CEILING, Decimal, localcontext
+from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
-from threading import RLock
 from typing import Literal
 
-from ...core.decimals import EXACT
-from ...core.errors import BadInput, MissingData, VenueError
+from ...core.errors import BadInput, MissingData
 from ...core.instruments import Instrument, order_problem, to_step
-from ...core.sqlite import transaction
 from ...core.types import ZERO, Fill, Order, OrderState, asset_of
 from .costs import TradingCosts, traded_price
-from .database import FEE_STEP, as_text, fill_of_row, open_paper_file, order_of_row, state_of_row
-from .settlement import RateAt, Settlement, bound_money, settle_profit, settlement_of
+from .database import FEE_STEP, PaperFile, as_text, fill_of_row, order_of_row, state_of_row
+from .open_orders import OpenOrders
+from .settlement import RateAt, Settlement, bound_money, paid_in, settle_profit, settlement_of
 from .matching import PriceFeed, PriceWindow, match_in_turn, match_order, newest_price
 
 # %% ../../../nbs/01_venues/paper/05_exchange.ipynb #7b842890
-class PaperVenue:
+class PaperVenue(PaperFile):
     "An exchange on paper; see `core.types.Venue`.\n\nParameters\n----------\ntape : PriceFeed\n    where prices come from\nclock : Callable[[], datetime]\n    UTC now\nmarkets : Mapping[str, Instrument]\n    what can be traded, with which precision\ncosts : TradingCosts\nfunds : Mapping[str, Decimal]\n    balance by asset when the venue is opened for the first time\ncurrency : str\n    quote currency of symbols without one, for example 'USD' for 'AAPL'\npath : Path | str | None, default None\n    SQLite file that survives the process; None: memory only\nname : str, default 'paper'\nwait : bool, default False\n    market orders stay open until the clock has reached the bar that fills them\nlatency : timedelta, default timedelta(0)\n    how long an order travels\nstops : Literal['refuse', 'trigger'], default 'refuse'\n    what happens to a stop that the last price has already reached\nrates : RateAt | None, default None\n    what pays a price in another currency, at which rate; None: a balance of that currency\nowed : Mapping[str, Decimal], default {}\n    by symbol, own currency: what `funds` of which only the profit is converted have cost\nfee_in : str, default ''\n    'received': fees come out of what one gets; 'BNB': out of that coin while there is enough; empty: quote currency"
 
     def __init__(
@@ -47,31 +44,18 @@ class PaperVenue:
         owed: Mapping[str, Decimal] = {},  # by symbol, own currency: what `funds` of which only the profit is converted have cost
         fee_in: str = "",  # 'received': fees come out of what one gets; 'BNB': out of that coin while there is enough; empty: quote currency
     ):
-        self.name, self.currency, self.keeps = name, currency, ("stop", "pair")
+        super().__init__(path, name)
+        self.currency, self.keeps = currency, ("stop", "pair")
         self._tape, self._clock, self._costs = tape, clock, costs
         self._markets = {s: m if m.currency else m.but(quote=currency) for s, m in markets.items()}
-        self._wait, self._latency, self._fee_in, self._stops, self._lock = wait, latency, fee_in, stops, RLock()
+        self._wait, self._latency, self._fee_in, self._stops = wait, latency, fee_in, stops
         self._rates, self._at = rates, None  # `_at`: of the fill at hand
         self._told: dict[int, Fill] = {}  # fills that were asked for before; they never change
-        self._db, self._file = open_paper_file(path, name), Path(path or ":memory:").name
+        self._passing = getattr(tape, "live", False)
         with self._transaction():
             if self._db.execute("select count(*) from balances").fetchone()[0] == 0:
                 self._db.executemany("insert into balances values (?, ?)", [(a, str(Decimal(n))) for a, n in {currency: ZERO, **funds}.items()])
                 self._db.executemany("insert into owed values (?, ?, ?)", [(s, str(n), self._markets[s].currency) for s, n in owed.items()])
-
-    def close(self) -> None:
-        "Close the file."
-        self._db.close()
-
-    @contextmanager
-    def _transaction(self):
-        "All or nothing, exact, and one at a time; a file that cannot be read is a venue that does not answer."
-        try:
-            with self._lock, localcontext(EXACT), transaction(self._db):
-                yield
-        except sqlite3.DatabaseError as error:
-            raise VenueError(f"{self.name}: its file {self._file} cannot be used: {error}; restore it from a backup with its ledger: "
-                             "'carnet restore FILE --into FOLDER'") from error
 
     def load_markets(self) -> dict[str, Instrument]:
         "Return what can be traded."
@@ -146,7 +130,7 @@ class PaperVenue:
         "Return what waits."
         with self._transaction():
             self._match_open()
-            return [state_of_row(self.name, r) for r in self._open_rows()]
+            return [state_of_row(self.name, r) for r in self._open.rows.values()]
 
     def fetch_my_trades(self, since: datetime | None = None) -> list[Fill]:
         "Return the fills from `since` on, oldest first."
@@ -174,34 +158,8 @@ class PaperVenue:
             raise BadInput(f"{self.name}: the clock says {now.isoformat()}, which is not UTC; give a clock in UTC")
         return now
 
-    def _row(self, client_order_id: str) -> sqlite3.Row | None:
-        return self._db.execute("select * from orders where client_order_id = ?", (client_order_id,)).fetchone()
-
-    def _need(self, client_order_id: str) -> sqlite3.Row:
-        row = self._row(client_order_id)
-        if row is None:
-            raise MissingData(f"{self.name}: there is no order {client_order_id}; it never arrived here")
-        return row
-
-    def _open_rows(self) -> list[sqlite3.Row]:
-        return self._db.execute("select * from orders where status = 'open' order by seq").fetchall()
-
-    def _balances(self) -> dict[str, Decimal]:
-        return {r["asset"]: Decimal(r["amount"]) for r in self._db.execute("select * from balances")}
-
-    def _balance(self, asset: str) -> Decimal:
-        row = self._db.execute("select amount from balances where asset = ?", (asset,)).fetchone()
-        return Decimal(row["amount"]) if row else ZERO
-
-    def _add(self, asset: str, amount: Decimal) -> None:
-        new = self._balance(asset) + amount
-        self._db.execute("insert into balances values (?, ?) on conflict (asset) do update set amount = excluded.amount", (asset, str(new)))
-
     def _paid(self, symbol: str, moment: datetime | None = None) -> Settlement:
         return settlement_of(self._markets[symbol], self.currency, self._rates, moment or self._now())
-
-    def _end(self, row: sqlite3.Row, status: str, reason: str) -> None:
-        self._db.execute("update orders set status = ?, reason = ? where seq = ?", (status, reason, row["seq"]))
 
     def _place(self, order: Order, now: datetime) -> None:
         "Write a new order, and trade it as far as it can be traded at once."
@@ -213,6 +171,7 @@ class PaperVenue:
             (order.client_order_id, order.symbol, order.side, order.type, str(order.amount), as_text(order.price), as_text(order.stop_price),
              order.time_in_force, "rejected" if reason else "open", reason, as_text(now), as_text(arrives), int(order.reduce_only), order.linked))
         row = self._row(order.client_order_id)
+        self._open.put(row)
         if reason:
             return
         if not self._wait and (_at_once(row) or order.type == "limit"):
@@ -221,7 +180,7 @@ class PaperVenue:
             stretch = nxt or PriceWindow(now, now, last.close, last.close)
             if _at_once(row):
                 self._trade(row, stretch, note)
-                self._db.execute("update orders set seen = ? where seq = ?", (as_text(stretch.end), row["seq"]))
+                self._update(row["seq"], seen=as_text(stretch.end))
                 return
             if stretch.open is not None and self._crosses(order, last):  # it takes from the book what it can, and the rest waits in it
                 self._trade(row, replace(stretch, close=stretch.open, high=None, low=None, end=stretch.start), note)
@@ -276,26 +235,54 @@ class PaperVenue:
     def _free(self, asset: str, but: int = 0, linked: str = "") -> Decimal:
         "Return the balance less what other open orders hold; of two linked orders only one can trade, so they hold once."
         free = self._balance(asset) - (bound_money(self._db, self._rates, self._now()) if asset == self.currency else ZERO)
-        rows = {row["client_order_id"]: row for row in self._open_rows()}
-        mine = {linked, *(n for row in rows.values() if row["seq"] == but for n in (row["client_order_id"], row["linked"]))} - {""}
-        for row in rows.values():
-            order, pair = order_of_row(row), rows.get(row["linked"])
-            if mine & {row["client_order_id"], row["linked"]} or (pair and (pair["linked"] != row["client_order_id"] or pair["seq"] < row["seq"])):
-                continue
-            last = order.price or order.stop_price or self._tape.last(order.symbol, datetime.fromisoformat(row["placed"])).close
-            held, amount = self._hold(order.symbol, order.side, order.amount - Decimal(row["filled"]), last)
-            free -= amount if held == asset and row["seq"] != but else ZERO
-        return free
+        return free - self._open.held(asset, lambda currency: self._rates(currency, self._now()) if currency else Decimal(1), self._held_now, but, linked)
+
+    def _held_by(self, row: sqlite3.Row) -> tuple[str, str, Decimal | None]:
+        "Return the asset that an order holds, and how much in which currency; None where the market says it."
+        asset, money, currency = paid_in(self._markets[row["symbol"]], self.currency, self._rates is not None)
+        left, price = Decimal(row["amount"]) - Decimal(row["filled"]), row["price"] or row["stop_price"]
+        if row["side"] == "sell":
+            return asset, "", left
+        fee = ZERO if self._fee_in else self._fee_rate(row["symbol"])
+        return money, currency, None if price is None else max(left * Decimal(price) * (1 + fee), ZERO)
+
+    def _held_now(self, row: sqlite3.Row) -> Decimal:
+        "Return how much an order holds at this moment."
+        order = order_of_row(row)
+        price = order.price or order.stop_price or self._tape.last(order.symbol, datetime.fromisoformat(row["placed"])).close
+        return self._hold(order.symbol, order.side, order.amount - Decimal(row["filled"]), price)[1]
 
     def _match_open(self) -> None:
-        "Let the market pass over the open orders up to now."
-        now = self._now()
-        rows = self._open_rows()
+        "Let the market pass over the open orders up to now; one that would see again what it has seen is passed over."
+        now, there, live = self._now(), self._open, getattr(self._tape, "live", False)
+        if live:
+            due, looked = self._due(now, there)
+        else:
+            due, looked = [] if there.passed == now and getattr(self._tape, "fixed", False) else list(there.rows), {}
+        there.passed, rows = now, [there.rows[name] for name in due]
         if any(row["linked"] for row in rows):
-            match_in_turn(rows, self._row, lambda row: self._match(row, now, once=True))
-            return
-        for row in rows:
-            self._match(row, now)
+            match_in_turn(rows, self._row, lambda row: self._match(row, now, once=True), there.seen)
+        else:
+            for row in rows:
+                self._match(self._row(row["client_order_id"]), now)
+        there.looked |= looked
+
+    def _due(self, now: datetime, there: OpenOrders) -> tuple[list[str], dict[str, str]]:
+        "Return the orders that have not seen the price of now, and when each symbol was looked at; that the others have seen it is noted."
+        due, moved, text = [], {}, as_text(now)
+        for symbol, names in there.symbols.items():
+            price = self._tape.after(symbol, now) if names else None
+            if price is None:
+                continue
+            if price.close != there.prices.get(symbol):
+                there.prices[symbol], there.fresh[symbol] = price.close, set(names)
+            fresh = there.fresh.get(symbol, set())
+            due += fresh
+            moved[symbol] = text
+            there.fresh[symbol] = {name for name in fresh if there.rows[name]["seen"] > text}  # still on their way
+        if there.passed != now:
+            self._db.executemany("insert into looked values (?, ?) on conflict (symbol) do update set at = max(at, excluded.at)", moved.items())
+        return sorted(due, key=lambda name: there.rows[name]["seq"]), moved
 
     def _match(self, row: sqlite3.Row, now: datetime, once: bool = False) -> bool:  # True: it was shown one, and may be shown another
         "Show an open order every stretch that has passed since it was last looked at, or one."
@@ -307,7 +294,7 @@ class PaperVenue:
             if stretch is None or (stretch.start if at_open else stretch.end) > now:
                 return False
             self._trade(row, stretch, "", rested=not self._wait)
-            self._db.execute("update orders set seen = ? where seq = ?", (as_text(stretch.end), row["seq"]))
+            self._update(row["seq"], seen=as_text(stretch.end))
             if live or once:
                 return not live
             row = self._row(row["client_order_id"])
@@ -343,12 +330,10 @@ class PaperVenue:
                              " rate, financed) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                              (order.client_order_id, order.symbol, order.side, str(amount), str(met.price), str(fee), as_text(met.at), *taken,
                               as_text(stretch.start), *told))
-        self._db.execute("update orders set filled = ?, cost = ?, fee = ?, triggered = ?, reason = ? where seq = ?",
-                         (str(done + amount), str(Decimal(row["cost"]) + amount * (met.price or ZERO)), str(Decimal(row["fee"]) + fee),
-                          int(met.triggered), note or row["reason"], row["seq"]))
-        if amount:
-            self._db.execute("update orders set status = 'canceled', reason = ? where status = 'open' and seq != ? and (client_order_id = ? or linked = ?)",
-                             (f"the order that it was linked with has traded: {order.client_order_id}", row["seq"], order.linked, order.client_order_id))
+        self._update(row["seq"], filled=str(done + amount), cost=str(Decimal(row["cost"]) + amount * (met.price or ZERO)), fee=str(Decimal(row["fee"]) + fee),
+                     triggered=int(met.triggered), reason=note or row["reason"])
+        for other in self._open.linked_with(order.client_order_id, order.linked) if amount else ():
+            self._end(other, "canceled", f"the order that it was linked with has traded: {order.client_order_id}")
         if done + amount == order.amount:
             self._end(row, "closed", note or row["reason"])
         elif order.time_in_force in ("IOC", "FOK") or not may_wait or (order.type in ("market", "stop") and met.price is not None):

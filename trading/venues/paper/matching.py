@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from heapq import heapify, heappop, heappush
+from operator import itemgetter
 from typing import Any, Protocol
 
 import pandas as pd
@@ -55,6 +56,8 @@ def exact(
 # %% ../../../nbs/01_venues/paper/02_matching.ipynb #adace1a5
 class BarFeed:
     "Bars, read forward one at a time; whatever lies in the future of the order is not looked at.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol), index the open time in UTC\ntimeframe : str, default '1d'\n    how long one bar lasts\nnegative : Iterable[str], default ()\n    symbols whose price may be zero or less"
+
+    fixed = True  # what it says of a moment does not change
 
     def __init__(
         self,
@@ -185,9 +188,10 @@ def match_in_turn(
     rows: Iterable[Any],  # open orders, as the database has them
     again: Callable[[str], Any],  # client order id → the row as it is now
     show: Callable[[Any], bool],  # shows an order its next stretch; False: there is none
+    seen: Callable[[Any], str] = itemgetter("seen"),  # of a row: up to when it was shown the market
 ) -> None:
-    "Show open orders the market in the order in which it happened.\n\nParameters\n----------\nrows : Iterable[Any]\n    open orders, as the database has them\nagain : Callable[[str], Any]\n    client order id → the row as it is now\nshow : Callable[[Any], bool]\n    shows an order its next stretch; False: there is none"
-    heapify(queue := [(row["seen"], row["type"] not in ("stop", "stop_limit"), row["seq"], row["client_order_id"]) for row in rows])
+    "Show open orders the market in the order in which it happened.\n\nParameters\n----------\nrows : Iterable[Any]\n    open orders, as the database has them\nagain : Callable[[str], Any]\n    client order id → the row as it is now\nshow : Callable[[Any], bool]\n    shows an order its next stretch; False: there is none\nseen : Callable[[Any], str], default itemgetter('seen')\n    of a row: up to when it was shown the market"
+    heapify(queue := [(seen(row), row["type"] not in ("stop", "stop_limit"), row["seq"], row["client_order_id"]) for row in rows])
     while queue:
         _, late, seq, name = heappop(queue)
         if show(again(name)):
