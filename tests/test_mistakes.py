@@ -135,3 +135,19 @@ def test_months_and_axes_name_the_day_that_a_close_ends():
     assert [f"{t:%d %b}" for t in days_of_closes(closes).index] == ["30 Dec", "31 Dec", "31 Jan", "01 Feb"]
     within = closes.set_axis(closes.index + pd.Timedelta(hours=3))
     assert days_of_closes(within) is within and len(days_of_closes(closes.iloc[:0])) == 0
+
+
+def test_a_reader_that_has_seen_enough_is_no_crash(home):
+    import errno
+
+    import click
+
+    def talk():
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    main.add_command(click.Command("talk", callback=talk))
+    try:
+        done = CliRunner().invoke(main, ["talk"])
+    finally:
+        del main.commands["talk"]
+    assert done.exit_code == 1 and "unexpected" not in done.output and not (home / "carnet.log").exists()
