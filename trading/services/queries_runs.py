@@ -21,7 +21,7 @@ from ..core.types import Plan
 from ..pipeline.run_record import Run
 from ..pipeline.run_record import RunRecord as RunRecord
 from .query_cache import view
-from .workspace import Workspace, current_settings
+from .workspace import Workspace, current_settings, rests_on
 
 # %% ../../nbs/13_services/17_queries_runs.ipynb #e8dd861c
 @lru_cache(maxsize=2048)
@@ -103,6 +103,7 @@ def newest_run(
 def loop_close(place: Workspace, profile: str) -> datetime | None:  # UTC
     "Return the newest close at which the trading loop of a profile has decided, or None.\n\nParameters\n----------\nplace : Workspace\nprofile : str\n\nReturns\n-------\ndatetime | None\n    UTC"
     file = place.data / "ops" / f"loop-{profile}.json"
+    rests_on("ledger")  # a decision is an event there
     told = json.loads(file.read_bytes()).get("close") if file.exists() else None
     return datetime.fromisoformat(told) if told else None
 
