@@ -12,6 +12,7 @@ from typing import Any
 
 from ..core.errors import BadInput
 from .components import Viewer
+from ..services.backtest_control import read_grid
 from ..services.access import open_security
 from ..services.commands import Actor, Context, find_command, perform
 from ..services.workspace import Workspace, account_of
@@ -36,6 +37,9 @@ def request_of(
         "approve": ("approve-plan", pick("run", "plan")), "review": ("review-plan", pick("run", "plan", remark=v.get("reason", ""))),
         "withdraw": ("reject-plan", pick("run", "plan", "reason")), "kill": ("stop-trading", pick("reason")),
         "reset": ("resume-trading", pick("reason", accounts=[account_of(place, who.profile)])),
+        "ask-backtest": ("backtest", pick("strategy", "profile", "start", "end", "stop_loss", "take_profit", grid=read_grid((v.get("grid", ""),)))
+                         | ({"symbols": [s.strip() for s in v["symbols"].split(",") if s.strip()]} if "symbols" in v else {})),
+        "change": ("change-settings", {"changes": {k: values[k].strip() or None for k in values if "." in k}, "profile": None if v.get("for", "all profiles") == "all profiles" else v.get("profile")}),
         "settings": ("replace-settings", pick("before", text=values.get("text", ""))),
         "override": ("set-group", {"coin": v.get("name", ""), "group": group}) if group else ("drop-group", {"coin": v.get("name", "")}),
         "alias": ("set-alias", {"name": v.get("name", ""), "coin": coin}) if coin else ("drop-alias", {"name": v.get("name", "")}),

@@ -2,6 +2,7 @@
 from . import access as access
 from . import account_control as account_control
 from . import alerting as alerting
+from . import backtest_control as backtest_control
 from . import backups as backups
 from . import book_control as book_control
 from . import commands as commands
@@ -48,6 +49,7 @@ from . import workspace as workspace
 from .access import allowed as allowed, main_workspace as main_workspace, workspace_for as workspace_for
 from .account_control import reconcile_account as reconcile_account, watch_accounts as watch_accounts, switch_of as switch_of, StopTrading as StopTrading, stop_trading as stop_trading, ResumeTrading as ResumeTrading, resume_trading as resume_trading, Reconcile as Reconcile, reconcile_now as reconcile_now
 from .alerting import collect_day_facts as collect_day_facts, collect_background_facts as collect_background_facts, collect_alert_facts as collect_alert_facts, secret_of as secret_of, channels_of as channels_of, policy_of_alerts as policy_of_alerts, open_outbox as open_outbox, dispatch_alerts as dispatch_alerts, after_run as after_run, after_job as after_job, try_channels as try_channels, list_alerts as list_alerts, preview_alerts as preview_alerts, retry_alerts as retry_alerts
+from .backtest_control import BackTest as BackTest, compute_backtest as compute_backtest, read_grid as read_grid, list_backtests as list_backtests, backtest_result as backtest_result, offered_strategies as offered_strategies
 from .backups import passphrase_of as passphrase_of, back_up as back_up, verify_backup as verify_backup, restore_backup as restore_backup
 from .book_control import Amount as Amount, read_moment as read_moment, BookEntry as BookEntry, entry_of as entry_of, book_events as book_events, book_entry as book_entry, UndoEntry as UndoEntry, undo_entry as undo_entry, entries as entries, ExplainDifferences as ExplainDifferences, proposals_of as proposals_of, explain_differences as explain_differences
 from .commands import Record as Record, Text as Text, Name as Name, Handler as Handler, REGISTRY as REGISTRY, COMMAND_MODULES as COMMAND_MODULES, Actor as Actor, Context as Context, CommandRequest as CommandRequest, Done as Done, Command as Command, command as command, load_commands as load_commands, find_command as find_command, read_request as read_request, authorise as authorise, audit_detail as audit_detail, perform as perform, note_later as note_later, write_waiting as write_waiting, terminal_workspace as terminal_workspace, audit_record as audit_record, owner_context as owner_context
@@ -75,9 +77,9 @@ from .queries_analytics import FEWEST_RETURNS as FEWEST_RETURNS, settings_then a
 from .queries_books import contribution as contribution
 from .queries_live import LedgerTail as LedgerTail, ledger_event as ledger_event, live_state as live_state, newest_quotes as newest_quotes
 from .queries_portfolio import portfolio as portfolio, section_of as section_of
-from .queries_runs import records as records, damaged_runs as damaged_runs, find_record as find_record, artefact as artefact, newest_run as newest_run, dry_run_ledger as dry_run_ledger, rows as rows, missing as missing, head as head, runs as runs, paged as paged, run as run, stages as stages
-from .queries_system import settings_table as settings_table, decisions as decisions, taxonomy as taxonomy, aliases as aliases, decide as decide, feedback_state as feedback_state, cycles as cycles, decision_moments as decision_moments, steer as steer, alert_history as alert_history, thresholds as thresholds, data_quality as data_quality, model_facts as model_facts, venue_connections as venue_connections, system as system, report_file as report_file, notebook_file as notebook_file, system_health as system_health
-from .queries_trading import run_bars as run_bars, prices as prices, price_history as price_history, plan as plan, ledger_of_run as ledger_of_run, plan_table as plan_table, orders as orders, fills as fills, plans as plans, events as events, order_status as order_status
+from .queries_runs import records as records, damaged_runs as damaged_runs, find_record as find_record, artefact as artefact, newest_run as newest_run, loop_close as loop_close, dry_run_ledger as dry_run_ledger, rows as rows, missing as missing, head as head, runs as runs, paged as paged, run as run, stages as stages, run_differences as run_differences
+from .queries_system import allowed_values as allowed_values, settings_table as settings_table, decisions as decisions, taxonomy as taxonomy, aliases as aliases, decide as decide, feedback_state as feedback_state, cycles as cycles, decision_moments as decision_moments, steer as steer, alert_history as alert_history, thresholds as thresholds, data_quality as data_quality, model_facts as model_facts, venue_connections as venue_connections, system as system, report_file as report_file, notebook_file as notebook_file, system_health as system_health
+from .queries_trading import run_bars as run_bars, latest_bars as latest_bars, prices as prices, price_history as price_history, symbol_marks as symbol_marks, plan as plan, ledger_of_run as ledger_of_run, plan_table as plan_table, orders as orders, fills as fills, plans as plans, events as events, order_status as order_status
 from .queries_venues import venue_rows as venue_rows, venue_facts as venue_facts
 from .query_cache import FRESH as FRESH, MEMORY as MEMORY, QueryCache as QueryCache, view as view
 from .replay_control import Replay as Replay, list_replays as list_replays, replay_result as replay_result, replay_tables as replay_tables
