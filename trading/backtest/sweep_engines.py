@@ -179,7 +179,8 @@ class _Accounts:
         self.laid = [tuple(np.ascontiguousarray(x) for x in (market.planes[:, :, p], carry[:, :, p], market.ends[p])) for p in self.parts]
         count, width = len(market.index), self.laid[0][0].shape[2]
         self.room = np.zeros((width, 17)), np.zeros(6), np.empty((4, count)), np.empty((count, width))
-        self.orders, self.trades, self.last = np.empty((0, 6)), np.empty((0, 11)), None
+        self.orders, self.trades = np.empty((0, 6)), np.empty((0, 11))
+        self.last: Any = None  # the rules of the variation before, and their tables
 
     def run(self, trade: TradeRules, act: np.ndarray, ways: np.ndarray, targets: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, ...]]:
         "Take each account through the bars; yield value and gross value by bar, orders, ended trades, all overwritten by the next."

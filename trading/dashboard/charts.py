@@ -67,7 +67,8 @@ def candle_chart(
 ):  # a Bokeh layout
     "Draw candles with trades, levels and target weights.\n\nParameters\n----------\nbars : Sequence[Mapping]\n    timestamp, open, high, low, close and volume, the oldest first\nlength : pd.Timedelta\n    of a bar\nfills : Sequence[Mapping], default ()\n    time, side, amount, price, fee\nlevels : Sequence[tuple[str, float, str]], default ()\n    what it is, price, tone: 'good', 'bad' or 'warn'\ntargets : Sequence[Mapping], default ()\n    time, weight\ndark : bool, default False\nwide : bool, default True\n    False: on a phone\n\nReturns\n-------\na Bokeh layout"
     from bokeh.layouts import column
-    from bokeh.models import ColumnDataSource, HoverTool, Label, NumeralTickFormatter, Span
+    from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter
+    from bokeh.models.annotations import Label, Span
 
     frame = pd.DataFrame(bars)
     frame["time"] = pd.to_datetime(frame["timestamp"], utc=True).dt.tz_localize(None)
