@@ -6647,6 +6647,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'trading/services/launching.py'),
                                             'trading.services.launching._read_text': ( '13_services/launching.html#_read_text',
                                                                                        'trading/services/launching.py'),
+                                            'trading.services.launching._require_server': ( '13_services/launching.html#_require_server',
+                                                                                            'trading/services/launching.py'),
                                             'trading.services.launching.begin_reproduction': ( '13_services/launching.html#begin_reproduction',
                                                                                                'trading/services/launching.py'),
                                             'trading.services.launching.begin_run': ( '13_services/launching.html#begin_run',
