@@ -10,6 +10,7 @@ __all__ = ['HEARTBEAT_SECONDS', 'run_named', 'report_page', 'begin_run', 'execut
 import logging
 import os
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -96,6 +97,8 @@ def _require_server(url: str) -> None:
     "Ask a Prefect server whether it is there, before a run counts on it."
     try:
         urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=20).close()
+    except urllib.error.HTTPError:
+        return  # it answers, if only that it wants to know who asks
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise VenueUnreachable(f"the Prefect server at {url} does not answer: {reason}; start it, or unset PREFECT_API_URL to run without one") from error
