@@ -6645,6 +6645,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'trading.services.jobs.start_run': ('13_services/jobs.html#start_run', 'trading/services/jobs.py')},
             'trading.services.launching': { 'trading.services.launching._heartbeat': ( '13_services/launching.html#_heartbeat',
                                                                                        'trading/services/launching.py'),
+                                            'trading.services.launching._quiet': ( '13_services/launching.html#_quiet',
+                                                                                   'trading/services/launching.py'),
                                             'trading.services.launching._read_text': ( '13_services/launching.html#_read_text',
                                                                                        'trading/services/launching.py'),
                                             'trading.services.launching._require_server': ( '13_services/launching.html#_require_server',

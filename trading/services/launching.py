@@ -82,15 +82,27 @@ def execute_run(
 
     if url := os.environ.get("PREFECT_API_URL"):
         _require_server(url)
-    for name in ("papermill", "traitlets", "httpx"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with shown or nullcontext(), Kernel(run.folder / "kernel.log") as kernel:
+    with shown or nullcontext(), _quiet(), Kernel(run.folder / "kernel.log") as kernel:
         if url:
             prepare_prefect(settings.run.data)
             load_flow("daily").daily(run, kernel)
             return ""
         execute_stages(run, kernel)
         return train_after(run, kernel, datetime.now(UTC))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    "Let the libraries that carry a run say only what went wrong, as long as it lasts."
+    loggers = {name: logging.getLogger(name) for name in ("papermill", "traitlets", "httpx")}
+    levels = {name: logger.level for name, logger in loggers.items()}
+    try:
+        for logger in loggers.values():
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for name, logger in loggers.items():
+            logger.setLevel(levels[name])
 
 
 def _require_server(url: str) -> None:
