@@ -7312,6 +7312,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'trading/services/workspace.py'),
                                             'trading.services.workspace.account_of': ( '13_services/workspace.html#account_of',
                                                                                        'trading/services/workspace.py'),
+                                            'trading.services.workspace.accounts_for_reading': ( '13_services/workspace.html#accounts_for_reading',
+                                                                                                 'trading/services/workspace.py'),
                                             'trading.services.workspace.current_settings': ( '13_services/workspace.html#current_settings',
                                                                                              'trading/services/workspace.py'),
                                             'trading.services.workspace.has_ledger': ( '13_services/workspace.html#has_ledger',

@@ -113,7 +113,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "venue_control": ["UnlockMt5", "unlock_mt5"],
     "workspace": [
         "ANSWER_PARTS", "Workspace", "workspace_of", "current_settings", "settings_in_force", "account_of", "shared_state", "rests_on",
-        "ledger_state", "ledger_for_reading", "has_ledger", "ledger_for_writing",
+        "ledger_state", "ledger_for_reading", "accounts_for_reading", "has_ledger", "ledger_for_writing",
     ],
 }, modules=[
     "access", "account_control", "alerting", "backtest_control", "backups", "book_control", "commands", "data_control", "demo", "evidence",

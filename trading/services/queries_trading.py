@@ -20,7 +20,7 @@ from ..core.errors import MissingData, TradingError
 from ..core.types import Plan
 from ..pipeline.factory import bars_of, market_source, store_of
 from ..pipeline.run_record import Run, RunRecord
-from .workspace import Workspace, current_settings, ledger_for_reading, rests_on
+from .workspace import Workspace, accounts_for_reading, current_settings, ledger_for_reading, rests_on
 from .queries_runs import artefact, find_record, loop_close, missing, newest_run, paged, rows
 from .query_cache import view
 
@@ -96,10 +96,8 @@ def price_history(place: Workspace, symbol: str, profile: str | None = None, bar
 def symbol_marks(place: Workspace, symbol: str, profile: str | None = None) -> dict:
     "Return what an account did and meant to do in one symbol: its trades, and its target weight at each decision, the oldest first."
     settings = current_settings(place, profile)
-    name = f"{settings.run.mode}-{settings.run.profile}"
     try:
-        ledger = ledger_for_reading(place)
-        accounts = [a for a in ledger.accounts() if a.partition("@")[0] == name]
+        ledger, accounts = accounts_for_reading(place, settings)
     except TradingError as error:
         return missing(error, symbol=symbol, fills=[], targets=[])
     done, meant = [], {}
