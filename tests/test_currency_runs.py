@@ -257,3 +257,25 @@ def test_twenty_assets_in_three_currencies_are_valued_as_by_hand(tmp_path):
     for s, held in after.items():  # a twentieth of what the fees leave, in whole steps
         worth = held * prices[s] * rates.rate_of(s, now)
         assert abs(worth - plan.equity / 20) < plan.equity * D("0.0002"), s
+
+
+def test_a_holiday_of_one_source_is_an_absent_row_and_no_absent_panel(tmp_path, monkeypatch):
+    "The ECB sets no rates on days on which shares trade: rows of the past that lack one, and a policy that is replayed without them."
+    from trading.pipeline.target_weights import whole_closes
+    from trading.portfolio.policies import policy
+    from trading.portfolio.rolling import policy_history
+
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings("sample", {"market.symbols": "AAPL, KO, EUR/USD", "run.data": str(tmp_path)}, environ={})
+    stocks, rates = sample_bars("stocks")["close"].loc["2016":, ["AAPL", "KO"]], sample_bars("fx")["close"]["EUR/USD"]
+    close = stocks.join(rates.rename("EUR/USD"))
+    holidays = close.index[close["EUR/USD"].isna()]
+    assert len(holidays) > 10
+    whole = whole_closes(settings, close)
+    assert whole.index.equals(close.index.difference(holidays)) and whole.notna().all(axis=None)
+    history = policy_history(whole, policy("balanced"), every=126)
+    assert len(history.weights) > 5 and (history.weights["EUR/USD"] > 0).any() and not history.notes
+    rare = close.assign(rare=close["KO"].where(close.index.month == 1))  # what trades a month a year does not take the others' rows away
+    assert whole_closes(settings, rare).index.equals(whole.index)
+    nothing = policy_history(close[["EUR/USD"]].mask((close.index.day == 1)[:, None]).iloc[:600], policy("balanced"), every=60)
+    assert (nothing.weights == 0).all(axis=None) and (nothing.equity == 1).all()
