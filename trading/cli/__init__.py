@@ -30,7 +30,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "replay": ["replay_command"],
     "research": ["research_group", "research_auto_command"],
     "rows": ["json_option", "print_json", "print_rows"],
-    "run": ["run_command", "runs_command", "open_"],
+    "run": ["run_command", "train_command", "runs_command", "open_"],
     "run_progress": ["WAITS", "run_stages", "RunProgress"],
     "security": [
         "secrets", "set_secret", "list_secrets", "remove_secret", "rotate_vault", "scan_command", "users", "add_user", "list_users",

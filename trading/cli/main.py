@@ -19,7 +19,7 @@ _SERVICE = ("argon2", "bokeh_fastapi", "cryptography", "keyring", "panel", "prom
 
 
 COMMANDS = {  # name → module and object; a module is imported when its command is asked for
-    "run": "trading.cli.run:run_command", "runs": "trading.cli.run:runs_command", "open": "trading.cli.run:open_",
+    "run": "trading.cli.run:run_command", "runs": "trading.cli.run:runs_command", "train": "trading.cli.run:train_command", "open": "trading.cli.run:open_",
     "settings": "trading.cli.environment:settings_command", "lab": "trading.cli.environment:lab_command",
     "demo": "trading.cli.demo:demo_command", "schedule": "trading.cli.environment:schedule_command", "alive": "trading.cli.environment:alive_command",
     "export": "trading.cli.books:export_command", "performance": "trading.cli.books:performance_command",

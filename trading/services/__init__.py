@@ -39,8 +39,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "holdings": ["import_holdings", "import_cointracking", "coin_prices", "holdings_elsewhere", "is_statement", "portfolio_csv"],
     "jobs": ["JOB", "WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
     "launching": [
-        "HEARTBEAT_SECONDS", "run_named", "report_page", "begin_run", "execute_run", "heartbeat_file", "require_alive", "keep_schedule",
-        "compare_named", "begin_reproduction", "reproduction_differences",
+        "HEARTBEAT_SECONDS", "run_named", "report_page", "begin_run", "execute_run", "train_models", "heartbeat_file", "require_alive",
+        "keep_schedule", "compare_named", "begin_reproduction", "reproduction_differences",
     ],
     "loop_control": ["StartLoop", "run_trading_loop", "trading_loops", "require_loop_alive"],
     "maintenance": [
@@ -87,7 +87,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "query_cache": ["FRESH", "MEMORY", "QueryCache", "view"],
     "replay_control": ["Replay", "list_replays", "replay_result", "replay_tables"],
     "research_control": ["AutoResearch", "list_searches", "search_result", "search_returns"],
-    "run_control": ["StartRun", "start_daily_run", "ResumeRun", "resume_run", "CancelJob", "cancel_running_job"],
+    "run_control": ["StartRun", "start_daily_run", "ResumeRun", "resume_run", "StartTraining", "CancelJob", "cancel_running_job"],
     "security_admin": [
         "Ask", "security_of", "security_in", "with_vault", "store_secret", "delete_secret", "require_vault", "key_is_in_ring",
         "renew_vault_key", "know_secrets", "scan_folder",
