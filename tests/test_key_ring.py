@@ -1,4 +1,4 @@
-"The key of the chains in a key ring: it goes there when the settings say so, its loss is said wherever somebody looks, and no ring at all is no disaster."
+"The key of the chains in a key ring: it goes there when the settings say so, its loss is said, and no ring at all is no disaster."
 
 import contextlib
 import os
@@ -54,7 +54,8 @@ def ring():
 
 
 def carnet(home, *words, ring=True):
-    places = {"CARNET_RUN__DATA": str(home / "data"), "CARNET_RUN__REPORTS": str(home / "reports"), "NO_COLOR": "1", "CARNET_BACKUP__KEY_RING": str(ring).lower()}
+    places = {"CARNET_RUN__DATA": str(home / "data"), "CARNET_RUN__REPORTS": str(home / "reports"), "NO_COLOR": "1",
+              "CARNET_BACKUP__KEY_RING": str(ring).lower()}
     evidence_key._asked.cache_clear()  # a process of its own has asked nothing yet
     with contextlib.chdir(home):
         result = CliRunner(env={k: None for k in os.environ if k.startswith("CARNET")} | places).invoke(main, list(words))
