@@ -43,6 +43,10 @@ class NotebookItem(pytest.Item):
     def runtest(self):
         from execnb.shell import CaptureShell
 
+        from trading.core.redaction import KNOWN
+
+        told = list(KNOWN._secrets)  # a password of another test must not mask the words of this story
+        KNOWN.forget()
         decimal.setcontext(decimal.DefaultContext.copy())  # whatever the notebook before has left
         cells = json.loads(self.path.read_text(encoding="utf-8"))["cells"]
         begun, environment, main = time.perf_counter(), dict(os.environ), sys.modules["__main__"]
@@ -55,6 +59,8 @@ class NotebookItem(pytest.Item):
                         module = self._run(shell, number, "".join(cell["source"]), module)
             finally:
                 _tidy(shell, environment)
+                KNOWN.forget()
+                KNOWN.add(*told)
                 sys.modules["__main__"] = main  # the shell puts its own there, which no child process can be started from
         self.user_properties.append(("notebook", (self.path.relative_to(ROOT).as_posix(), time.perf_counter() - begun)))
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 KEPT = HERE / "results.json"
+BEFORE = HERE / "before.json"  # by benchmark and figure: what an earlier tree needed on the same machine
 
 
 def machine() -> str:
@@ -32,12 +33,16 @@ def number(value: object) -> str:
 
 def write_table(kept: dict) -> None:
     "Write what was measured, by benchmark."
-    lines = ["# Figures", "", "Written by `make bench`. Rivals were measured in the same run on the same machine.", ""]
+    before = json.loads(BEFORE.read_text()) if BEFORE.exists() else {}
+    told = "Rivals were measured in the same run on the same machine; before: what an earlier tree needed there."
+    lines = ["# Figures", "", f"Written by `make bench`. {told}", ""]
     for name, part in sorted(kept.items()):
         lines += [f"## {name}", ""]
-        lines += [f"{part['date']}, {part['machine']}", "", "| figure | value | unit | rival | its value | ratio |", "|---|---|---|---|---|---|"]
+        lines += [f"{part['date']}, {part['machine']}", ""]
+        lines += ["| figure | value | unit | before | rival | its value | ratio |", "|---|---|---|---|---|---|---|"]
         for row in part["rows"]:
-            cells = [str(row["figure"]), number(row["value"]), row.get("unit", ""), row.get("rival") or "",
+            earlier = before.get(name, {}).get(row["figure"])
+            cells = [str(row["figure"]), number(row["value"]), row.get("unit", ""), number(earlier) if earlier else "", row.get("rival") or "",
                      number(row["rival_value"]) if row.get("rival_value") is not None else "",
                      number(row["ratio"]) if row.get("ratio") is not None else ""]
             lines.append(f"| {' | '.join(cells)} |")

@@ -237,3 +237,30 @@ def test_a_limit_knows_a_withdrawal_from_a_loss(tmp_path):
         ]
     )
     assert "max_daily_loss" in watch_limits(ledger, "x", limits, dict, lambda: DAY + timedelta(hours=2))()  # and a deposit hides nothing
+
+
+def test_a_stop_that_rests_on_paper_follows_a_split_and_comes_back_when_it_is_taken_back(home):
+    from trading.execution.protection import protections
+
+    resting = lambda: [(o.side, o.amount, p.stop) for o in exchange().fetch_open_orders() for p in [protections(books(), "paper-sample")["AAPL"]]]  # noqa: E731
+    books = lambda: Ledger(home / "data" / "ledger.sqlite", readonly=True)  # noqa: E731
+    settings = load_settings("sample", {"run.data": home / "data"})
+    exchange = lambda: paper_venue(settings, DAY + timedelta(days=3), datetime.now(UTC), {}, home / "data" / "paper-sample.sqlite")  # noqa: E731
+    assert carnet(home, "orders", "protect", "AAPL", "--stop", "100.004").startswith("0 ") and resting() == [("sell", D(10), D("100.004"))]
+    said = carnet(home, "book", "split", "AAPL", "4:1", "--at", "2022-12-04")
+    assert said.startswith("0 ") and "AAPL: 10 → 40" in said and "AAPL was split: 40 from 37.5 are protected, stop 25.001" in said, said
+    assert resting() == [("sell", D(40), D("25.001"))]
+    listed = carnet(home, "orders", "list")
+    assert "25.001" in listed and "100.004" not in listed
+    number = said.split("is entry ")[1].split(".")[0]
+    back = carnet(home, "book", "undo", number, "typed twice")
+    assert "AAPL: 40 → 10" in back and "AAPL was split: 10 from 150 are protected, stop 100.004" in back, back
+    assert resting() == [("sell", D(10), D("100.004"))]
+    ledger = Ledger(home / "data" / "ledger.sqlite")
+    assert reconcile(ledger, exchange(), "paper-sample", DAY + timedelta(days=3)).ok and not ledger.fills("paper-sample")
+    ledger.close()
+    paid = carnet(home, "book", "dividend", "AAPL", "2.30", "--at", "2022-12-04")
+    assert "a dividend of 2.30 USD for AAPL on 2022-12-04" in paid, paid
+    gone = carnet(home, "book", "delist", "AAPL", "0", "--at", "2022-12-04 12:00")
+    assert "the protection has ended, the position was closed" in gone and exchange().fetch_open_orders() == [], gone
+    assert "an adjustment needs note" in carnet(home, "book", "adjust", "5")

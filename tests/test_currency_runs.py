@@ -85,6 +85,22 @@ def ecb(pair, day):
     return sample_bars("fx")["close"][pair].loc[day]
 
 
+def test_each_symbol_keeps_the_calendar_that_its_instrument_tells(home, monkeypatch):
+    from trading.core.errors import BadInput
+    from trading.core.settings import load_settings
+    from trading.pipeline.factory import calendars_of, symbol_calendars
+
+    monkeypatch.chdir(home.settings.parent)
+    settings, days = load_settings("mine", file=home.settings, environ={}), pd.date_range("2022-12-12", "2022-12-23", freq="B", tz="UTC")
+    close = pd.DataFrame(1.0, days, list(settings.market.symbols))
+    assert symbol_calendars(settings, close) == {"SAP": "XNYS", "AAPL": "XNYS", "NESN": "XNYS", "USD/JPY": "24/5", "EUR/GBP": "24/5"}
+    assert calendars_of(settings) == {"SAP": "XNYS", "AAPL": "XNYS", "NESN": "XNYS", "USD/JPY": "auto", "EUR/GBP": "auto"}
+    (home.settings.parent / "wrong.csv").write_text(TERMS.replace("SAP,stock,EUR,1,0.01,XNYS", "SAP,stock,EUR,1,0.01,XETRA1"))
+    wrong = settings.model_copy(update={"market": settings.market.model_copy(update={"instruments": "wrong.csv"})})
+    with pytest.raises(BadInput, match="the calendar 'XETRA1' is unknown; did you mean 'XETR'"):
+        symbol_calendars(wrong, close)
+
+
 def test_the_rates_are_kept_with_their_source_and_stated_in_the_report(home):
     rates = kept(home, "rates")
     assert rates["base"] == "EUR" and rates["financed"] == ["EUR/GBP", "USD/JPY"] and set(rates["rates"]) == {"USD", "CHF", "JPY", "GBP"}

@@ -36,7 +36,7 @@ def server(tmp_path_factory):
         for name, value in (("PREFECT_HOME", str(folder)), ("PREFECT_SERVER_ANALYTICS_ENABLED", "false"), ("DO_NOT_TRACK", "1")):
             patch.setenv(name, value)
         with own_server(folder / "server.log") as url:
-            patch.delenv("PREFECT_API_URL")
+            del os.environ["PREFECT_API_URL"]  # it is named where it is meant
             yield url
 
 
@@ -203,6 +203,12 @@ def test_a_misspelt_setting_is_named_with_its_line_and_the_nearest_name(tmp_path
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc").exists(), reason="needs a folder that cannot be written")
+def test_a_prefect_server_that_does_not_answer_is_named(tmp_path):
+    said = carnet(tmp_path, "run", code=1, PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert "http://127.0.0.1:9/api" in said and "unset PREFECT_API_URL" in said and "Traceback" not in said, said
+    assert not list((tmp_path / "reports").glob("*/notebooks/*.ipynb"))
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "reports").write_text("a file where a folder belongs")
     said = carnet(tmp_path, "run", code=1)

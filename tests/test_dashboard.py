@@ -369,6 +369,84 @@ def test_last_prices_come_by_themselves_and_only_when_there_are_any(look, home):
         board.unlink(missing_ok=True)
 
 
+def test_the_chart_of_a_holding_is_drawn_with_its_trades_and_the_list_leads_to_the_next(look):
+    page = look("trader", at="markets")
+    page.wait_for_selector("#s-symbol .chart canvas >> nth=0")
+    assert "of the account" in page.get_attribute("#s-symbol .chart", "aria-label") and page.locator("#s-protect form").count() == 1
+    page.click("#s-watch a:text-is('KO')")
+    page.wait_for_selector("#s-symbol h2:text-is('KO')")
+    page.wait_for_selector("#s-symbol .chart canvas >> nth=0")
+    page.click("#s-symbol a:text-is('60 bars')")
+    page.wait_for_selector("#s-symbol .chart[aria-label^='KO: 60 bars'] canvas >> nth=0")
+    page.emulate_media(color_scheme="dark")  # drawn again, in the colours of the night
+    page.wait_for_selector("#s-symbol .chart[data-drawn] canvas >> nth=0")
+    page.click("nav a:has-text('Holdings')")
+    page.click("#parts tbody a:text-is('WMT')")
+    page.wait_for_selector("#s-symbol h2:text-is('WMT')")
+
+
+def test_the_trading_loop_is_pushed_to_whoever_looks_and_a_job_shows_its_log(look, home):
+    import json
+    import sys
+
+    from trading.services.jobs import start
+    from trading.services.workspace import Workspace
+
+    folder, _ = home
+    page, file = look("viewer", at="activity"), folder / "data" / "ops" / "loop-sample.json"
+    page.wait_for_selector("#s-loop .missing")
+    last = {"as_of": "2024-02-29T00:00:00+00:00", "plan": "ab", "equity": "101000.5", "actions": 2, "filled": 2, "refused": [],
+            "waits": False, "seconds": 1}
+    told = {"profile": "sample", "account": "paper-sample", "timeframe": "1d", "started": "2024-03-01T10:00:00+00:00", "last": last,
+            "ended": None, "beat": datetime.now(UTC).isoformat(), "next": "2024-03-02T00:00:05+00:00", "decisions": 3,
+            "missed": 0, "problems": []}
+    try:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(told))
+        page.wait_for_selector("#s-loop :text('2 of 2 orders filled')")
+        problems = [["2024-03-01T00:00:00+00:00", "no bars: the venue is away"]]
+        file.write_text(json.dumps(told | {"decisions": 4, "missed": 1, "problems": problems}))
+        page.wait_for_selector("#s-loop td:has-text('the venue is away')")
+        place = Workspace(folder / "data", folder / "reports", folder / "settings.ini")
+        start(place, "test", [sys.executable, "-c", "print('one line of a job')"])
+        page.wait_for_selector("#s-log .log:has-text('one line of a job')")
+        assert page.locator("#main button, #main form").count() == 0
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def test_a_setting_is_changed_in_its_form_and_only_what_was_changed_is_sent(look, home):
+    page, before = look("admin", at="settings"), (home[0] / "settings.ini").read_text()
+    try:
+        page.click("#s-force summary:has-text('Limits')")
+        assert "at most 1" in page.inner_text("#s-force details[open] .field:has([name='limits.max_weight'])").lower()
+        page.fill("#s-force [name='limits.max_weight']", "1.5")
+        page.click("#s-force details[open] button:has-text('Check and save')")
+        page.wait_for_selector("#notices .bad:has-text('max_weight')")
+        assert (home[0] / "settings.ini").read_text() == before
+        page.fill("#s-force [name='limits.max_weight']", "0.18")
+        page.click("#s-force details[open] button:has-text('Check and save')")
+        page.wait_for_selector("#notices :text('The settings are saved')")
+        after = (home[0] / "settings.ini").read_text()
+        assert "max_weight = 0.18" in after and after.count("max_group_weight") == before.count("max_group_weight")
+    finally:
+        (home[0] / "settings.ini").write_text(before)
+
+
+def test_a_search_is_started_from_the_page_and_its_best_variation_is_drawn(look):
+    page = look("admin", at="research")
+    page.select_option("[name=strategy]", "MaCross")
+    page.fill("[name=grid]", "fast")
+    page.click("button:has-text('Run it')")
+    page.wait_for_selector("#notices .bad:has-text('no part of a grid')")
+    page.fill("[name=grid]", "fast=5,10 slow=50,100")
+    page.fill("[name=symbols]", "AAPL, KO")
+    page.fill("[name=start]", "2019-01-02")
+    page.click("button:has-text('Run it')")
+    page.wait_for_selector("#s-result .chart canvas >> nth=0", timeout=240_000)
+    assert "Best of 4 variations" in page.inner_text("#s-result") and page.locator("#s-tests tbody tr").count() == 1
+
+
 def test_a_viewer_sees_and_cannot_act_even_by_hand(look, home):
     page, (home, _) = look("viewer"), home
     assert page.locator("#s-run .steps li").count() == 5
@@ -383,11 +461,11 @@ def test_settings_are_taken_whole_or_not_at_all(look, home):
     home, _ = home
     page, before = look("admin", at="settings"), (home / "settings.ini").read_text()
     page.fill("#settings-text", before + "\n[limits]\nmax_wait = 0.2\n")
-    page.click("button:has-text('Check and save')")
+    page.click("#s-edit button:has-text('Check and save')")
     page.wait_for_selector("#notices .bad:has-text('max_wait')")
     assert (home / "settings.ini").read_text() == before
     page.fill("#settings-text", before + "\n[limits]\nmax_weight = 0.19\n")
-    page.click("button:has-text('Check and save')")
+    page.click("#s-edit button:has-text('Check and save')")
     page.wait_for_selector("#notices :text('The settings are saved')")
     page.wait_for_selector("#s-force summary:has-text('Limits'):has-text('one changed')")
     (home / "settings.ini").write_text(before)

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trading.accounting.account_book import fill_event, fold_book
+from trading.accounting.account_book import fill_event, fill_from, fold_book
+from trading.accounting.event_kinds import read_ratio, scale_units
 from trading.accounting.event_table import LedgerError
 from trading.accounting.ledger import Ledger
 from trading.accounting.unit_values import performance_equity, value_now
@@ -37,8 +38,11 @@ def standing_slowly(ledger, account, now, equity, contributed):
 
 def entered_slowly(ledger, account, symbol):
     units, since = D(0), None
-    for fill in ledger.fills(account):
-        if fill.symbol == symbol:
+    for _, event in ledger.history(account):
+        if event.kind == "split" and event.data["symbol"] == symbol:
+            units = scale_units(units, read_ratio(event.data["ratio"]))
+        elif event.kind == "fill" and event.data["symbol"] == symbol:
+            fill = fill_from(event.data)
             before, units = units, units + fill.units
             since = fill.timestamp if (before == 0 or before * units < 0) else since
     return since if units else None

@@ -61,7 +61,7 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing_behind(home, words, senten
 @pytest.mark.parametrize("words", [("replay", "--from", "2022-10-01", "--to", "2022-10-02"),
                                    ("trade", "--from", "2022-10-01", "--until", "2022-10-02")])
 def test_a_sleeve_that_cannot_trade_is_named_before_anything_is_begun(home, words):
-    assert carnet("set", "strategies.nope=0.1", "--profile", "sample-coins").exit_code == 0
+    Path("settings.ini").write_text("[sample-coins:strategies]\nnope = 0.1\n")  # by hand: 'carnet set' would refuse it
     said = carnet(*words, "--profile", "sample-coins")
     assert said.exit_code == 1 and "nope in [strategies] was never promoted" in said.output, said.output
     assert not list(Path("reports").glob("**/*.json")) and not Path("data/ops/loop-sample-coins.json").exists()
@@ -135,3 +135,19 @@ def test_months_and_axes_name_the_day_that_a_close_ends():
     assert [f"{t:%d %b}" for t in days_of_closes(closes).index] == ["30 Dec", "31 Dec", "31 Jan", "01 Feb"]
     within = closes.set_axis(closes.index + pd.Timedelta(hours=3))
     assert days_of_closes(within) is within and len(days_of_closes(closes.iloc[:0])) == 0
+
+
+def test_a_reader_that_has_seen_enough_is_no_crash(home):
+    import errno
+
+    import click
+
+    def talk():
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    main.add_command(click.Command("talk", callback=talk))
+    try:
+        done = CliRunner().invoke(main, ["talk"])
+    finally:
+        del main.commands["talk"]
+    assert done.exit_code == 1 and "unexpected" not in done.output and not (home / "carnet.log").exists()

@@ -53,6 +53,12 @@ def test_weights_comparison_and_trades_come_out(files):
     assert code == 0 and "in 95 of 100 resampled histories" in said and "over equal weights" in said and "costs " + told["costs"] in said
 
 
+def test_a_currency_that_is_none_is_refused(files):
+    for code, said in (("usd", "'usd' is no code of a currency: write 2 to 10 capitals; did you mean 'USD'"), ("%&", "is no code of a currency")):
+        failed, told = carnet("--prices", "prices.csv", "--cash", "10000", "--currency", code)
+        assert failed and said in told, told
+
+
 def test_limits_are_kept_or_refused_and_what_cannot_be_meant_is_a_sentence(files, tmp_path):
     quick = ("--prices", "prices.csv", "--every", "120", "--json")
     limits = ("--max-weight", "0.4", "--group", "Energy=XOM", "--max-group", "Energy=0.1")

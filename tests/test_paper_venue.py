@@ -57,7 +57,7 @@ def test_two_orders_share_the_volume_of_one_bar_and_a_market_order_does_not_rest
     venue, clock = place(costs=TradingCosts(D(0), D(0), D(0), max_share=D("0.1")))
     first, second = venue.create_order(order("a", "buy", 7)), venue.create_order(order("b", "sell", 7))
     assert (first.status, first.filled) == ("closed", 7)
-    assert (second.status, second.filled) == ("canceled", 3) and "only 0.1 of the volume of 100" in second.reason
+    assert (second.status, second.filled) == ("expired", 3) and "only 0.1 of the volume of 100" in second.reason
     clock[0] += timedelta(days=2)
     assert venue.fetch_order("b", PAIR) == second and venue.fetch_open_orders() == []
     assert venue.create_order(order("c", "buy", 11, type="limit", price=120, time_in_force="FOK")).filled == 0
@@ -74,7 +74,7 @@ def test_nothing_fills_on_a_bar_without_volume(kind):
         clock[0] += timedelta(days=1)
         assert venue.fetch_order("a", PAIR).filled == 1  # the first bar in which somebody trades
     elif not kind:
-        assert state.status == "canceled" and "nothing was traded in the bar of 2024-01-02" in state.reason
+        assert state.status == "expired" and "nothing was traded in the bar of 2024-01-02" in state.reason
 
 
 def test_a_source_that_tells_no_volume_fills_all_the_same():
@@ -195,7 +195,7 @@ class Reckoning:
             self.fill(o, last, D("0.001"))
             return "closed"
         if o.time_in_force in ("IOC", "FOK"):
-            return "canceled"
+            return "expired"
         self.open[o.client_order_id] = {"order": o, "side": o.side, "base": o.symbol.split("/")[0], "left": Fraction(o.amount),
                                         "price": Fraction(o.price)}
         return "open"
@@ -254,7 +254,7 @@ def test_a_thousand_random_orders_end_as_binances_rules_say():
             venue.cancel_order(asked.client_order_id, asked.symbol)
             rules.open.pop(asked.client_order_id)
     assert {a: Fraction(n) for a, n in venue.fetch_balance().items()} == {a: n for a, n in rules.funds.items() if n}
-    assert min(ends[k] for k in ("rejected", "closed", "open", "canceled")) > 20, ends  # each way was walked
+    assert min(ends[k] for k in ("rejected", "closed", "open", "expired")) > 20, ends  # each way was walked
 
 
 def test_a_thousand_random_orders_are_the_same_on_paper_and_at_the_served_exchange_under_stock_ccxt():
@@ -282,11 +282,11 @@ def test_a_thousand_random_orders_are_the_same_on_paper_and_at_the_served_exchan
             more |= {"postOnly": True} if asked.time_in_force == "PO" else {"timeInForce": asked.time_in_force} if asked.type == "limit" else {}
             try:
                 answer = client.create_order(asked.symbol, asked.type, asked.side, f"{asked.amount:f}", asked.price and f"{asked.price:f}", more)
-                theirs = (answer["status"].replace("expired", "canceled"), D(str(answer["filled"])))
+                theirs = (answer["status"], D(str(answer["filled"])))
             except ccxt.BaseError:
                 theirs = ("rejected", D(0))
             assert theirs == (mine.status, mine.filled), (asked, mine, theirs)
             outcomes[mine.status] = outcomes.get(mine.status, 0) + 1
     assert paper.fetch_balance() == behind.fetch_balance()
     assert [f.but(id="") for f in paper.fetch_my_trades(None)] == [f.but(id="") for f in behind.fetch_my_trades(None)]
-    assert min(outcomes[k] for k in ("rejected", "closed", "open", "canceled")) > 20, outcomes
+    assert min(outcomes[k] for k in ("rejected", "closed", "open", "expired")) > 20, outcomes

@@ -16,7 +16,7 @@ from trading.core.bars import bars_from
 from trading.core.errors import UnknownOutcome, VenueUnreachable
 from trading.core.instruments import Instrument
 from trading.core.margin import MarginTerms
-from trading.core.types import Order, Position
+from trading.core.types import Event, Order, Position
 from trading.core.venue_proxy import VenueProxy
 from trading.execution.emergency_stop import cancel_orders
 from trading.execution.order_manager import OrderContext, record_fills, submit_order
@@ -231,19 +231,48 @@ def test_the_stop_of_all_trading_ends_what_is_watched_here(tmp_path):
     assert watch_protections(mine.desk, quote) == [] and mine.ledger.positions("mine")["BTC/USDT"].amount == 10
 
 
-def test_a_split_ends_a_protection_instead_of_selling_at_its_old_price(tmp_path):
-    from trading.core.types import Event
-
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_protection_follows_a_split_instead_of_selling_at_its_old_price(kept, tmp_path):
     quote = {"BTC/USDT": D(100)}
-    mine = Account(tmp_path, QuoteFeed(lambda s, t: quote[s]), NoStops)
+    mine = Account(tmp_path, QuoteFeed(lambda s, t: quote[s]), None if kept else NoStops)
     mine.trade("in", "buy", 10)
-    protect_position(mine.desk, "BTC/USDT", "ada", stop=D(95))
+    protect_position(mine.desk, "BTC/USDT", "ada", stop=D(95), target=D("130.05"))
+    release_orders(mine.desk, ["BTC/USDT"])  # as the exchange does, or the command that books a split on paper
     mine.now += DAY
-    mine.ledger.append(Event("split", "mine", mine.now, {"symbol": "BTC/USDT", "ratio": "10"}))
+    split = mine.ledger.append(Event("split", "mine", mine.now, {"symbol": "BTC/USDT", "ratio": "10"}))
+    mine.exchange.move({"BTC": D(90)})
     quote["BTC/USDT"] = D(10)
-    assert "split of BTC/USDT" in str([e.data["why"] for e in mine.ledger.events("mine", "protection")]) or watch_protections(mine.desk, quote) == [
-        "BTC/USDT: the protection has ended (split); give new prices"]
-    assert mine.ledger.positions("mine")["BTC/USDT"] == Position("BTC/USDT", D(100), D(10))
+    (told,) = watch_protections(mine.desk, quote)
+    assert told == "BTC/USDT was split: 100 from 10 are protected, stop 9.5, take profit 13.01"  # 13.005 in steps of a cent, upwards
+    now = protections(mine.ledger, "mine")["BTC/USDT"]
+    assert (now.stop, now.target, now.amount, now.entry, now.by) == (D("9.50"), D("13.01"), 100, 10, "ada")
+    assert watch_protections(mine.desk, quote) == [] and mine.ledger.positions("mine")["BTC/USDT"] == Position("BTC/USDT", D(100), D(10))
+    assert [(o.amount, o.filled) for o in mine.exchange.fetch_open_orders()] == [(100, 0)] * (2 if kept else 1)
+    release_orders(mine.desk, ["BTC/USDT"])
+    if not kept:  # fifty of a hundred are no new position
+        mine.trade("some", "sell", 50)
+        assert watch_protections(mine.desk, quote) == [] and protections(mine.ledger, "mine")["BTC/USDT"].amount == 50
+    else:  # taken back, the levels are those of before
+        mine.ledger.append(Event("correction", "mine", mine.now, {"corrects": str(split), "note": "booked by mistake"}))
+        mine.exchange.move({"BTC": D(-90)})
+        quote["BTC/USDT"] = D(100)
+        watch_protections(mine.desk, quote)
+        assert protections(mine.ledger, "mine")["BTC/USDT"].stop == D("95.00") and [o.amount for o in mine.exchange.fetch_open_orders()] == [10, 10]
+    quote["BTC/USDT"] = D(94) if kept else D("9.5")
+    watch_protections(mine.desk, quote)
+    assert mine.ledger.positions("mine") == {} and not protections(mine.ledger, "mine")
+    mine.agree()
+
+
+def test_a_position_that_was_split_long_ago_is_protected_like_any_other(tmp_path):
+    quote = {"BTC/USDT": D(100)}
+    mine = Account(tmp_path, QuoteFeed(lambda s, t: quote[s]))
+    mine.trade("in", "buy", 10)
+    mine.ledger.append(Event("split", "mine", mine.now + DAY, {"symbol": "BTC/USDT", "ratio": "10"}))
+    mine.exchange.move({"BTC": D(90)})
+    mine.now, quote["BTC/USDT"] = mine.now + 2 * DAY, D(10)
+    protect_position(mine.desk, "BTC/USDT", "ada", stop=D(9))
+    assert watch_protections(mine.desk, quote) == [] and protections(mine.ledger, "mine")["BTC/USDT"].stop == 9
 
 
 # through the settings, the loop and the commands

@@ -148,7 +148,7 @@ def test_from_the_api_it_is_a_job_that_leaves_files_of_ones_own_alone(home, monk
 
 
 def test_on_a_scheduler_the_same_is_found(home):
-    pytest.importorskip("distributed")
+    pytest.importorskip("distributed", reason="Dask comes with carnet[research]")
     from dask.distributed import LocalCluster
 
     bring(0.006)

@@ -13,6 +13,7 @@ from trading.accounting.account_book import fill_event
 from trading.accounting.ledger import Ledger
 from trading.core.errors import BadInput, MissingData, Refused, UnknownOutcome, VenueError, VenueUnreachable
 from trading.core.instruments import Instrument
+from trading.core.margin import MarginTerms
 from trading.core.types import Action, CheckResult, Event, Fill, Order, OrderState, Plan, Position, Violation
 from trading.execution.approval import approve_plan, cancel_plan, plan_history, plan_life, plan_status, propose_plan, read_plan, review_plan
 from trading.execution.executor import (
@@ -833,6 +834,13 @@ def test_an_order_alone_must_keep_the_limits(ledger, clock, order, limits, expec
     allow = check_order_limits(ledger, "x", RiskLimits(**limits), lambda: PRICES, clock, {"A": "G", "B": "G", "C": "H"})
     symbol, side, amount = order
     assert allow(Order("c", symbol, side, D(amount))) == expected
+
+
+@pytest.mark.parametrize(("amount", "expected"), [(9, ""), (10, ""), (25, "max_weight: 30.00% would be above the limit of 20.00%, equity 1,000.00")])
+def test_an_order_that_turns_a_position_opens_another_and_keeps_the_limits(ledger, clock, amount, expected):
+    ledger.append(fill_event(Fill("s", "c", "B", "sell", D(10), D(20), D(0), NOON), "x", "stub"))  # 10 A, 10 B short, 1,100 in cash
+    allow = check_order_limits(ledger, "x", RiskLimits(max_weight=0.2, margin=MarginTerms(leverage=D(2))), lambda: PRICES, clock)
+    assert allow(Order("c", "B", "buy", D(amount))) == expected
 
 
 def test_a_limit_price_counts_and_an_account_without_worth_buys_nothing(ledger, clock):

@@ -85,6 +85,10 @@ TABLE = {  # name: targets and the rest, the trades, the reasons or notes that m
     "cash that purchases leave": ({"E": D("0.9")}, {"holdings": {}, "cash": D(1000), "fee_rate": D("0.01"), "min_cash": D("0.1")}, ["buy 891 E"], []),
     # 500 in cash; a tenth of 1,000 must stay: 400 may be spent, 100 E and 75 C at 4 together
     "min_cash cuts nothing that fits": (w(C="0.3", E="0.1"), {"min_cash": D("0.1")}, ["buy 75 C", "buy 100 E"], []),
+    # 560 in cash, of which 60 must stay: 540 of E need 40 more, which A has above its target
+    "min_cash is kept by a sale": ({"A": D("0.4"), "E": D("0.54")},
+                                   {"holdings": {"A": D(44)}, "cash": D(560), "min_cash": D("0.06"), "drift": D("0.25")},
+                                   ["sell 4 A", "buy 540 E"], []),
     # turnover: sales of 100 and purchases of 100 are 0.2 of the account; half of it: 5 A and 2 B, and the 10 left over sell one more A
     "turnover reached": (w(A="0.3", B="0.2"), {"max_turnover": D("0.2")}, ["sell 10 A", "buy 5 B"], []),
     "turnover cut": (w(A="0.3", B="0.2"), {"max_turnover": D("0.1")}, ["sell 6 A", "buy 2 B"],

@@ -145,6 +145,10 @@ ROWS = [
         "min_cash after the plan: 0.25 is below the limit of 0.6 (cash)"),
     Row("max_leverage", {"limit": 0.42}, {"limit": 0.419}, "max_leverage after the plan: 0.42 is above the limit of 0.419"),
     Row("max_net", {"limit": 0.42}, {"limit": 0.419}, "max_net after the plan: 0.42 is above the limit of 0.419 (longs less shorts)"),
+    # 400 of A and 400 of B short: whoever covers B has a net of 0.40 and less at stake; one who turns it, 0.80
+    Row("max_net", {"limit": 0.3, "plan": acts(BUY.but(amount=D(20))), "holdings": {"A": D(40), "B": D(-20)}, "cash": D(1000)},
+        {"limit": 0.3, "plan": acts(BUY.but(amount=D(40))), "holdings": {"A": D(40), "B": D(-20)}, "cash": D(1000)},
+        "max_net after the plan: 0.8 is above the limit of 0.3 (longs less shorts)", limits=MARGIN),
     # a margin account that is lent its equity once more: 400 of A, and 80 B sold short for 1,600, are twice the 1,000; 180 B are 3,600
     Row("initial_margin", {"plan": acts(BUY.but(side="sell", amount=D(80)))}, {"plan": acts(BUY.but(side="sell", amount=D(81)))},
         "positions worth 2,020.00 USD, longs and shorts together, in an account that would be worth 1,000.00 need 1,010.00 of margin to be opened, "

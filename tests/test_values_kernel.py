@@ -239,3 +239,34 @@ def test_a_sweep_is_cut_into_pieces_that_cover_it_once():
     assert len(cut(4000, bars=long)) == 16  # rows of 20,000 bars fill 50 MB at 312
     weights = job(TargetWeights(), {"targets": [{"A": k / 100} for k in range(26)]}, "auto")
     assert make_chunks(weights) == [(None, 0, 25), (None, 25, 26)]
+
+
+def lasting(bars, window=3, way="positions"):
+    "A plain function, as a user writes it: positions as integers, as floats, as truth, or events."
+    below = bars["close"] < bars["close"].rolling(window).mean()
+    if way == "events":
+        return pd.concat({"entry": below, "exit": ~below}, axis=1)
+    return {"positions": below.astype(int), "floats": below.astype(float) - (~below).astype(float), "truth": below}[way]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_variations_that_share_their_signals_or_their_stops_are_those_of_one_backtest_each(shared):
+    rng = np.random.default_rng(5)
+    index = pd.date_range("2024-01-01", periods=120, tz="UTC")
+    walks = 50 * np.exp(np.cumsum(rng.normal(0, 0.03, (120, 3)), axis=0))
+    ends = walks * np.exp(rng.normal(0, 0.01, (120, 3))).clip(0.985, 1.015)
+    bars = bars_from({s: pd.DataFrame({"open": x, "high": x * 1.02, "low": x * 0.98, "close": y}, index=index)
+                      for s, x, y in zip("ABC", walks.T, ends.T, strict=True)})
+    bars.loc[index[40:43], (slice(None), "B")] = np.nan
+    level = (bars["close"] * 0 + 0.04).fillna(0.04)
+    grid = {"window": [2, 5], "stop_loss": [0.03, level], "way": ["positions", "floats", "truth", "events"], "size": [None, 0.3]}
+    one = make_job(bars, lasting, grid, FIGURES, Costs(0.001, 0.0005, 0.1), "auto", {"shared": shared, "take_profit": 0.05}, 365, "auto")
+    found, _ = run_accounts(one, 0, 32)
+    for k, params in enumerate(one.grid.each(0, 32)):
+        said = lasting(bars, params["window"], params["way"])
+        rules = {"stop_loss": params["stop_loss"], "size": params["size"], "take_profit": 0.05, "fees": 0.001, "slippage": 0.0005, "fixed_fees": 0.1}
+        for n, some in enumerate([list("ABC")] if shared else [["A"], ["B"], ["C"]]):
+            mine = {name: rule[some] if isinstance(rule, pd.DataFrame) else rule for name, rule in rules.items()}
+            part = said.loc[:, (slice(None), some)] if params["way"] == "events" else said[some]
+            alone = backtest(bars.loc[:, (slice(None), some)], signals=part, periods=365, register=False, **mine).stats[list(FIGURES)]
+            np.testing.assert_allclose(found[k, n], alone.to_numpy(float), rtol=1e-9, atol=1e-9)

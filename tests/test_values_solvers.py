@@ -14,6 +14,7 @@ from trading.portfolio.constraints import Limits, check_feasible, clean_weights,
 from trading.portfolio.solvers import (
     LINEAR,
     SolverError,
+    _solve_whole,
     nearest_allowed,
     solve_cvar,
     solve_linear,
@@ -294,3 +295,25 @@ def test_what_a_solver_leaves_is_cleaned():
     assert clean_weights(np.array([0.1, 0.2985, 0.7]), limits).tolist() == [0.1, 0.2985, 0.6]
     third = clean_weights(np.full(3, 1 / 3), limits)
     assert third.tolist() == [0.3333333333] * 3 and third.sum() <= 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_large_program_solved_for_the_assets_that_matter_is_the_one_solved_whole(seed):
+    rng, size = np.random.default_rng(seed), 200
+    values = rng.standard_normal((400, size)) * 0.01 * rng.uniform(0.5, 2, size) + rng.standard_normal((400, 1)) * 0.01 * rng.uniform(0.3, 1.7, size)
+    cov, linear = np.cov(values.T), values.mean(axis=0) * (0.0, 0.1, 0.5, 2.0)[seed]
+    names = [f"A{k}" for k in range(size)]
+    bounds = {s: (0.002 if k % 7 == 0 and seed else 0.0, 0.03 if k % 5 else 0.004) for k, s in enumerate(names)}
+    groups = {s: f"g{k % 8}" for k, s in enumerate(names)}
+    limits = resolve_limits(names, bounds, groups, {"g0": (0.25, 0.4), "g1": (0.0, 0.0 if seed == 0 else 0.1), "g5": (0.05, 0.06)}, 0.9)
+    whole, some = _solve_whole(cov, linear, limits)[0], solve_quadratic(cov, linear, limits)
+    assert limits.allow(some, 1e-9)
+    np.testing.assert_allclose(some, whole, atol=1e-8)
+    assert 0.5 * some @ cov @ some - linear @ some <= 0.5 * whole @ cov @ whole - linear @ whole + 1e-14
+
+
+def test_a_large_program_without_an_answer_says_so():
+    names = [f"A{k}" for k in range(160)]
+    limits = Limits(tuple(names), np.zeros(160), np.full(160, 0.005), 1.0)
+    with pytest.raises(SolverError, match="no room"):
+        solve_quadratic(np.eye(160), np.zeros(160), limits)

@@ -194,3 +194,28 @@ def test_factors_that_cannot_be_told_apart_or_are_not_there_are_refused():
     ):
         with pytest.raises(kind, match=says):
             factor_attribution(returns, factors, 252)
+
+
+def test_many_symbols_with_holes_are_replayed_as_one_by_one_in_pandas():
+    rng = np.random.default_rng(3)
+    days = pd.date_range("2024-02-25", "2024-03-20", freq="12h", tz="UTC")  # two bars a day
+    close = pd.DataFrame(100 * np.exp(np.cumsum(rng.normal(0, 0.05, (len(days), 12)), axis=0)), days, [f"S{k}" for k in range(12)])
+    close = close.mask(rng.random(close.shape) < 0.3)
+    close.loc["2024-03-10":, "S3"], close.loc[:"2024-03-09", "S4"] = 1.0, np.nan
+    weights = pd.Series(rng.normal(0, 0.1, 12), list(close))
+    start, end, week = pd.Timestamp("2024-03-08", tz="UTC"), pd.Timestamp("2024-03-15", tz="UTC"), pd.Timedelta(days=7)
+    paths = {}
+    for symbol in close:
+        known = close[symbol].dropna()
+        day = known.index.normalize()
+        before, within = known[(day > start - week) & (day <= start)], known[(day > start) & (day <= end)]
+        if len(before) and len(within) and within.index[-1].normalize() >= end - week:
+            paths[symbol] = pd.concat([before.iloc[[-1]], within]) / before.iloc[-1]
+    assert 8 < len(paths) < 12
+    for held in (weights, weights[list(paths)]):
+        row = stress(held, bars_from_close(close), scenarios=[Scenario("x", "2024-03-08", "2024-03-15")]).loc["x"]
+        assert row["loss"] == pytest.approx(-sum(held[s] * (path.iloc[-1] - 1) for s, path in paths.items()), rel=1e-12)
+        assert row["unknown_symbols"] == ", ".join(s for s in held.index if s not in paths)
+    together = pd.DataFrame(paths).sort_index().ffill().bfill()
+    wealth = 1 + (together - 1) @ weights[list(paths)]
+    assert row["deepest"] == pytest.approx((1 - wealth / wealth.cummax()).max(), rel=1e-12)

@@ -13,10 +13,12 @@ export function render({ model, el }) {
   function put(box, text) {                // write a part again; what somebody opened, typed or points at stays
     const open = [...box.querySelectorAll("details")].map(d => d.open)
     const kept = [...box.querySelectorAll("form[data-dirty]")]
+    const drawn = [...box.querySelectorAll("[data-chart][data-drawn]")]
     const things = "a, button, input, select, textarea, summary"
     const active = page.activeElement ?? document.activeElement, at = [...box.querySelectorAll(things)].indexOf(active)
     box.innerHTML = text
-    for (const form of kept) box.querySelector(`form[data-act="${form.dataset.act}"]`)?.replaceWith(form)
+    for (const form of kept) box.querySelector(`form[data-form="${CSS.escape(form.dataset.form)}"]`)?.replaceWith(form)
+    for (const chart of drawn) box.querySelector(`[data-chart="${CSS.escape(chart.dataset.chart)}"]`)?.replaceWith(chart)
     box.querySelectorAll("details").forEach((d, i) => { if (open[i]) d.open = true })
     if (at >= 0) (kept.some(f => f.contains(active)) ? active : box.querySelectorAll(things)[at])?.focus({ preventScroll: true })
   }
@@ -60,11 +62,21 @@ export function render({ model, el }) {
     if (m.signed_out) location.assign(m.signed_out)
   })
 
-  function frames() {                      // the report comes after the page, and never runs anything
+  const dark = () => (html.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark"
+  function frames() {                      // reports and charts come after the page; a report never runs anything
+    for (const c of page.querySelectorAll("[data-chart]:not([data-drawn])")) {
+      c.dataset.drawn = "asked"
+      send({ chart: c.dataset.chart, dark: dark(), wide: c.clientWidth > 620 })
+    }
     for (const f of page.querySelectorAll("iframe[data-report]:not([srcdoc])")) send({ report: f.dataset.report })
   }
   model.on("msg:custom", e => {
     const m = e.data ?? e
+    if (m.chart) {
+      const c = $(`[data-chart="${CSS.escape(m.chart.key)}"]`)
+      if (c && m.chart.error) c.innerHTML = "", c.append(Object.assign(document.createElement("p"), { className: "missing", textContent: m.chart.error }))
+      else if (c) { c.innerHTML = ""; window.Bokeh.embed.embed_item(m.chart.item, c) }
+    }
     if (m.report) { const f = $(`iframe[data-report="${CSS.escape(m.report.run)}"]`); if (f) f.srcdoc = m.report.page }
   })
 
@@ -117,7 +129,10 @@ export function render({ model, el }) {
     if (!form) return
     e.preventDefault()
     form.removeAttribute("data-dirty")
-    act(form.querySelector("button[type=submit]"), form.dataset.act, Object.fromEntries(new FormData(form)))
+    const same = f => f.type !== "hidden" && (f.tagName === "SELECT" ? [...f.options].every(o => o.selected === o.defaultSelected) : f.value === f.defaultValue)
+    const values = Object.fromEntries(new FormData(form))
+    if (form.hasAttribute("data-changed-only")) for (const f of form.elements) if (f.name && f.name !== "for" && same(f)) delete values[f.name]
+    act(form.querySelector("button[type=submit]"), form.dataset.act, values)
   })
 
   // --- menu, profile, colours -------------------------------------------------------------------------------------------------------
@@ -141,8 +156,15 @@ export function render({ model, el }) {
   theme.addEventListener("click", () => {
     const order = ["", "light", "dark"], next = order[(order.indexOf(html.dataset.theme ?? "") + 1) % 3]
     colour(next)
+    redraw()
     try { next ? localStorage.setItem("carnet-theme", next) : localStorage.removeItem("carnet-theme") } catch (e) { /* not kept, still shown */ }
   })
+
+  function redraw() {                      // in the colours that are shown now
+    for (const c of page.querySelectorAll("[data-chart][data-drawn]")) delete c.dataset.drawn
+    frames()
+  }
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw)
 
   // --- still there? -------------------------------------------------------------------------------------------------------------------
   const beat = setInterval(async () => {

@@ -15,6 +15,7 @@ from decimal import Decimal, InvalidOperation, localcontext
 import orjson
 
 from ..core.decimals import EXACT
+from ..core.english import with_article
 from ..core.errors import BadInput
 from ..core.types import ZERO, Event
 
@@ -147,7 +148,7 @@ def check_event(
     for need in needs:
         names = [_NAMES.get(part, part) for part in need.split("|")]
         if not any(data.get(name) is not None for name in names):
-            raise BadInput(f"{event.account}: a {event.kind.replace('_', '-')} needs {' or '.join(names)}; give {_FIELDS[need.partition('|')[0]][1]}")
+            raise BadInput(f"{event.account}: {with_article(event.kind.replace('_', '-'))} needs {' or '.join(names)}; give {_FIELDS[need.partition('|')[0]][1]}")
         if "|" not in need:
             _check_field(event, names[0], *_FIELDS[need])
     if event.kind == "fill":
@@ -163,13 +164,13 @@ def _check_field(event: Event, name: str, check: Callable, wanted: str) -> None:
     try:
         check(event.data[name])
     except (ValueError, KeyError, TypeError, InvalidOperation) as error:
-        raise BadInput(f"{event.account}: a {event.kind.replace('_', '-')} with {name} {str(event.data.get(name))[:60]!r}; give {wanted}") from error
+        raise BadInput(f"{event.account}: {with_article(event.kind.replace('_', '-'))} with {name} {str(event.data.get(name))[:60]!r}; give {wanted}") from error
 
 
 def _check_together(event: Event) -> None:
     "Refuse fields that do not fit one another."
     data, kind = event.data, event.kind
-    words = f"{event.account}: a {kind.replace('_', '-')} of {data.get('symbol', '')}"
+    words = f"{event.account}: {'an' if kind[0] in 'ai' else 'a'} {kind.replace('_', '-')} of {data.get('symbol', '')}"
     units = "symbol" in data and kind in ("deposit", "withdrawal", "transfer", "reward", "fee")
     if units and "currency" in data:
         raise BadInput(f"{words} names a symbol and the currency {data['currency']}; give one of them")

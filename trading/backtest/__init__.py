@@ -24,7 +24,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "event_strategy": ["AccountAtClose", "run_events"],
     "execution_timing": [
         "EVENTS", "ENTER_LONG", "LEAVE_LONG", "ENTER_SHORT", "LEAVE_SHORT", "fill_prices", "bars_without_trade", "check_signals",
-        "same_symbols", "next_bar", "ask",
+        "same_symbols", "next_bar", "ask", "ask_positions",
     ],
     "fast_kernel": [
         "HIGH", "LOW", "FALL", "SUM", "SQUARES", "DOWN", "CLOSES", "WORTH", "PEAK", "DEEPEST", "S1", "S2", "S3", "VALUES", "EXPOSED",

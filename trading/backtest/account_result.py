@@ -6,10 +6,12 @@
 __all__ = ['AccountFrames', 'read_runs', 'assumption_table', 'refine']
 
 # %% ../../nbs/06_backtest/12_account_result.ipynb #29204e2d
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from pandas.api.extensions import ExtensionArray
 
 from .account import EXIT_REASONS, AccountRules, AccountRun, MarketArrays, TradeRules
 from .costs import Costs
@@ -30,7 +32,9 @@ class AccountFrames(NamedTuple):
     notes: tuple[str, ...]  # what should be known before the result is believed
 
 
-_REASONS = np.array(EXIT_REASONS, dtype=object)
+def _named(names: Sequence[str], codes: np.ndarray) -> ExtensionArray:
+    "Write numbers out as names."
+    return pd.array(list(names), dtype="str").take(codes.astype(np.intp))
 
 
 def read_runs(
@@ -44,48 +48,48 @@ def read_runs(
     whose = lambda k, run, column: run[:, column].astype(int) + (k if len(runs) > 1 else 0)  # noqa: E731
     orders = np.vstack([np.column_stack([r.orders, whose(k, r.orders, 1)]) for k, r in enumerate(runs)])
     trades = np.vstack([np.column_stack([r.trades, whose(k, r.trades, 0)]) for k, r in enumerate(runs)])
-    orders = orders[np.argsort(orders[:, 0], kind="stable")]
+    if len(runs) > 1:
+        orders = orders[np.argsort(orders[:, 0], kind="stable")]
     trades = trades[np.lexsort((trades[:, 11], trades[:, 3], trades[:, 5], trades[:, 10]))]
     value = pd.DataFrame(np.column_stack([r.value[last] for r in runs]), index, names)
     units = pd.DataFrame(np.column_stack([r.units[last] for r in runs]), index, market.symbols)
     cash, carried = (pd.Series(sum(x[last] for x in part), index, name=name) for name, part in
                      (("cash", [r.cash for r in runs]), ("carried", [r.carried for r in runs])))
     sold = _trades(market, trades)
-    return AccountFrames(value, cash, carried, units, _orders(market, orders), sold, _delisted(market, sold), _notes(market, runs, sold))
+    gone, lost = (sold[trades[:, 9] == EXIT_REASONS.index(reason)] for reason in ("delisted", "liquidation"))
+    return AccountFrames(value, cash, carried, units, _orders(market, orders), sold, _delisted(market, gone), _notes(market, runs, gone, lost))
 
 
 def _orders(market: MarketArrays, o: np.ndarray) -> pd.DataFrame:
     "Name the columns of the orders."
     return pd.DataFrame({
-        "timestamp": market.index[o[:, 0].astype(int)], "symbol": np.array(market.symbols, dtype=object)[o[:, 6].astype(int)],
-        "side": np.where(o[:, 2] > 0, "buy", "sell"), "amount": np.abs(o[:, 2]), "price": o[:, 3], "cost": np.abs(o[:, 2]) * o[:, 3],
-        "fee": o[:, 4], "reason": _REASONS[o[:, 5].astype(int)]})
+        "timestamp": market.index[o[:, 0].astype(int)], "symbol": _named(market.symbols, o[:, 6]),
+        "side": _named(("sell", "buy"), o[:, 2] > 0), "amount": np.abs(o[:, 2]), "price": o[:, 3], "cost": np.abs(o[:, 2]) * o[:, 3],
+        "fee": o[:, 4], "reason": _named(EXIT_REASONS, o[:, 5])})
 
 
 def _trades(market: MarketArrays, x: np.ndarray) -> pd.DataFrame:
     "Name the columns of the round trips."
     began, ended = x[:, 3].astype(int), x[:, 5].astype(int)
     return pd.DataFrame({
-        "symbol": np.array(market.symbols, dtype=object)[x[:, 11].astype(int)], "side": np.where(x[:, 1] > 0, "long", "short"), "amount": x[:, 2],
+        "symbol": _named(market.symbols, x[:, 11]), "side": _named(("short", "long"), x[:, 1] > 0), "amount": x[:, 2],
         "entry": market.index[began], "entry_price": x[:, 4], "exit": market.index[ended], "exit_price": x[:, 6], "fees": x[:, 7], "pnl": x[:, 8],
         "return": x[:, 8] / (x[:, 2] * np.abs(x[:, 4])), "bars": market.number[ended] - market.number[began], "open": x[:, 10] > 0,
-        "reason": _REASONS[x[:, 9].astype(int)]})
+        "reason": _named(EXIT_REASONS, x[:, 9])})
 
 
-def _delisted(market: MarketArrays, trades: pd.DataFrame) -> pd.DataFrame:
+def _delisted(market: MarketArrays, gone: pd.DataFrame) -> pd.DataFrame:
     "List the positions that ended because their prices did."
-    gone = trades[trades["reason"] == "delisted"]
     ends = dict(zip(market.symbols, market.ends, strict=True))
     rows = [{"symbol": s, "last": market.index[ends[s] - 1], "price": float(market.planes[4, ends[s] - 1, market.symbols.index(s)]), "paid": paid,
              "amount": amount} for s, paid, amount in zip(gone["symbol"], gone["exit_price"], gone["amount"], strict=True)]
     return pd.DataFrame(rows, columns=["symbol", "last", "price", "paid", "amount"])
 
 
-def _notes(market: MarketArrays, runs: list[AccountRun], trades: pd.DataFrame) -> tuple[str, ...]:
+def _notes(market: MarketArrays, runs: list[AccountRun], gone: pd.DataFrame, closed: pd.DataFrame) -> tuple[str, ...]:
     "Say what should be known before the result is believed."
     out = [f"{t.symbol}: prices end at {market.index[market.ends[market.symbols.index(t.symbol)] - 1]}; {t.amount:.6g} units were closed at "
-           f"{t.exit_price:.6g} by the delisting rule" for t in trades[trades["reason"] == "delisted"].itertuples()]
-    closed = trades[trades["reason"] == "liquidation"]
+           f"{t.exit_price:.6g} by the delisting rule" for t in gone.itertuples()]
     if len(closed):
         out.append(f"the margin was used up: {plural(len(closed), 'position')} liquidated, first {closed['symbol'].iloc[0]} at {closed['exit'].iloc[0]}")
     for k, run in enumerate(runs):

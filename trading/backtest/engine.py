@@ -20,7 +20,7 @@ from .account import RULE_NAMES, AccountRules, MarketArrays, TradeRules, entry_w
 from .account_result import AccountFrames, assumption_table, read_runs, refine
 from .currency_account import account_rates, replay_in_currency
 from .event_strategy import run_events
-from .execution_timing import EVENTS, ask, check_signals, fill_prices, same_symbols
+from .execution_timing import EVENTS, ask, ask_positions, check_signals, fill_prices, same_symbols
 from .costs import Costs
 from .interactive_plots import InteractivePlot, trade_plot
 from .result_cards import backtest_card, held_equally
@@ -197,7 +197,7 @@ def backtest(
         parts = [slice(n, n + 1) for n in range(len(market.symbols))] if apart else [slice(None)]
         runs, market = [run_book(fine, purse, trade, account, *tables, columns=part) for part in parts], fine
     frames = read_runs(market, runs, bars.index)
-    silent = [s for s in market.symbols if ("volume", s) in bars and not (bars["volume"][s] > 0).any()]
+    silent = [s for s, v in (bars["volume"] if "volume" in bars.columns.get_level_values(0) else {}).items() if not (v > 0).any()]
     told = assumption_table(market, costs, trade, account, silent, detail is not None, periods)
     tested = _result(frames, bars, costs, periods, market.fill, told)
     done = tested if not currency else _in_currency(tested, None if weights is None else target_rows(bars, weights, fill, account), currency, rates)
@@ -308,8 +308,7 @@ def own_rules(
     own = strategy.rules(bars) if hasattr(strategy, "rules") else {}
     if strange := [n for n in own if n not in RULE_NAMES]:
         raise BadInput(f"{type(strategy).__name__}.rules names {strange[0]!r}; it may name {', '.join(RULE_NAMES)}")
-    said = {n: v for n in RULE_NAMES if (v := getattr(given, n)) is not getattr(TradeRules, n)}
-    return TradeRules(**{**own, **said}) if own else given
+    return TradeRules(**own | {n: v for n in RULE_NAMES if (v := getattr(given, n)) is not getattr(TradeRules, n)}) if own else given
 
 
 def sizes_itself(strategy: Any, bars: pd.DataFrame) -> bool:
@@ -322,23 +321,23 @@ def sizes_itself(strategy: Any, bars: pd.DataFrame) -> bool:
 def plan_run(
     bars: pd.DataFrame,
     market: MarketArrays,  # of these bars
-    signals: pd.DataFrame | pd.Series | None,
+    signals: pd.DataFrame | pd.Series | np.ndarray | None,  # an array: positions of each bar, checked
     weights: pd.DataFrame | None,
     trade: TradeRules,
     account: AccountRules,
     periods: float,  # bars in a year
     costs: Costs,
 ) -> tuple[np.ndarray, ...]:  # what is asked for, how positions are entered, with weights the targets
-    "Lay out what the account is asked for.\n\nParameters\n----------\nbars : pd.DataFrame\nmarket : MarketArrays\n    of these bars\nsignals : pd.DataFrame | pd.Series | None\nweights : pd.DataFrame | None\ntrade : TradeRules\naccount : AccountRules\nperiods : float\n    bars in a year\ncosts : Costs\n\nReturns\n-------\ntuple[np.ndarray, ...]\n    what is asked for, how positions are entered, with weights the targets"
+    "Lay out what the account is asked for.\n\nParameters\n----------\nbars : pd.DataFrame\nmarket : MarketArrays\n    of these bars\nsignals : pd.DataFrame | pd.Series | np.ndarray | None\n    an array: positions of each bar, checked\nweights : pd.DataFrame | None\ntrade : TradeRules\naccount : AccountRules\nperiods : float\n    bars in a year\ncosts : Costs\n\nReturns\n-------\ntuple[np.ndarray, ...]\n    what is asked for, how positions are entered, with weights the targets"
     if weights is not None:
         if trade != TradeRules():
             raise BadInput("stops and size belong to signals; with weights, put them into the weights")
-        return np.zeros(market.planes.shape[1:], np.int8), entry_ways(market, trade), target_rows(bars, weights, market.fill, account)[0].to_numpy()
+        return np.zeros(market.planes.shape[1:], np.int8), entry_ways(market, trade), _targets(weights, market.index, market.symbols, market.planes[0], account)
     if trade.order != "market" and market.fill == "close" and (market.planes[2] == market.planes[3]).all():
         raise BadInput(f"order={trade.order!r} needs highs and lows; these bars have closes only")
-    act = ask(signals, bars, pd.DataFrame(market.planes[0], bars.index, market.symbols))
-    sizes = _sizes(trade, bars, account, periods) if trade.kelly is None else _kelly_sizes(market, trade, account, costs, act)
-    return act, entry_ways(market, trade, sizes)
+    p, plain = market.planes[0], isinstance(signals, np.ndarray)
+    act = ask_positions(signals, p) if plain else ask(signals, bars, pd.DataFrame(p, bars.index, market.symbols))
+    return act, entry_ways(market, trade, _sizes(trade, bars, account, periods) if trade.kelly is None else _kelly_sizes(market, trade, account, costs, act))
 
 
 def target_rows(
@@ -348,35 +347,37 @@ def target_rows(
     account: AccountRules | None = None,  # how much the margin allows; None: nothing beyond the account
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # time × symbol: weight to trade at this bar's fill or NaN; the price of that fill
     "Move each row of weights to the next bar with a price, symbol by symbol.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nweights : pd.DataFrame\n    decision time × symbol\nfill : str, default 'auto'\naccount : AccountRules | None, default None\n    how much the margin allows; None: nothing beyond the account\n\nReturns\n-------\ntuple[pd.DataFrame, pd.DataFrame]\n    time × symbol: weight to trade at this bar's fill or NaN; the price of that fill"
-    account = account or AccountRules()
-    price, _ = fill_prices(bars, fill, account.negative_prices)
+    price, account = fill_prices(bars, fill, account is not None and account.negative_prices)[0], account or AccountRules()
+    return pd.DataFrame(_targets(weights, price.index, list(price), price.to_numpy(), account), price.index, price.columns), price
+
+
+def _targets(weights: pd.DataFrame, index: pd.DatetimeIndex, symbols: list[str], price: np.ndarray, account: AccountRules) -> np.ndarray:
+    "Move checked weights to the fills of the bars (time × symbol); NaN where nothing is decided."
     check_index(weights, "weights")
-    same_symbols(weights.columns, list(price), "weights")
-    weights = weights[list(price)].astype(float)
-    if len(strange := weights.index.difference(bars.index)):
+    same_symbols(weights.columns, symbols, "weights")
+    weights = weights if list(weights) == symbols else weights[symbols]
+    rows, values = index.get_indexer(weights.index), weights.to_numpy(dtype=float)
+    if len(strange := weights.index[rows < 0]):
         raise BadInput(f"the weights are of {strange[0]}, which is not a bar; decide at the close of a bar")
-    if (bad := ~np.isfinite(weights.to_numpy())).any():
+    if (bad := ~np.isfinite(values)).any():
         row, column = np.argwhere(bad)[0]
-        raise BadInput(f"{weights.columns[column]}: the weight is {weights.iat[row, column]} at {weights.index[row]}; write 0 for none")
-    if (over := (total := weights.sum(axis=1)) > account.leverage + 1e-9).any():
-        raise BadInput(f"the weights sum to {total[over].iloc[0]:.4f} at {weights.index[over][0]}; at most {account.leverage:g}, the rest is cash")
-    if (over := (gross := weights.abs().sum(axis=1)) > account.leverage + 1e-9).any():
-        raise BadInput(f"the weights have a gross value of {gross[over].iloc[0]:.4f} times the account at {weights.index[over][0]}; "
-                       f"at most {account.leverage:g}; say what the margin allows, for example leverage={int(np.ceil(gross.max()))}")
+        raise BadInput(f"{symbols[column]}: the weight is {values[row, column]} at {weights.index[row]}; write 0 for none")
+    if (over := (total := values.sum(axis=1)) > account.leverage + 1e-9).any():
+        raise BadInput(f"the weights sum to {total[over][0]:.4f} at {weights.index[over][0]}; at most {account.leverage:g}, the rest is cash")
+    if (over := (gross := np.abs(values).sum(axis=1)) > account.leverage + 1e-9).any():
+        raise BadInput(f"the weights have a gross value of {gross[over][0]:.4f} times the account at {weights.index[over][0]}; at most "
+                       f"{account.leverage:g}; say what the margin allows, for example leverage={int(np.ceil(gross.max()))}")
     targets = np.full(price.shape, np.nan)
-    rows = bars.index.get_indexer(weights.index)
-    for column, valid in enumerate(price.notna().to_numpy().T):
-        tradable = np.flatnonzero(valid)
-        to = np.searchsorted(tradable, rows, side="right")
-        inside = to < len(tradable)
-        targets[tradable[to[inside]], column] = weights.to_numpy()[inside, column]
-    return pd.DataFrame(targets, price.index, price.columns), price
+    for column, known in enumerate(~np.isnan(price).T):
+        tradable = np.flatnonzero(known)
+        inside = (to := rows + 1 if known.all() else np.searchsorted(tradable, rows, side="right")) < len(tradable)
+        targets[tradable[to[inside]], column] = values[inside, column]
+    return targets
 
 
 def _kelly_sizes(market: MarketArrays, trade: TradeRules, account: AccountRules, costs: Costs, act: np.ndarray) -> pd.DataFrame:
     "Run each symbol in a purse of its own, and size by the trades of all of them that were closed by then."
-    plain, symbols = replace(trade, kelly=None), market.symbols
-    ways = entry_ways(market, plain)
+    plain, symbols, ways = replace(trade, kelly=None), market.symbols, entry_ways(market, replace(trade, kelly=None))
     done = np.vstack([run_book(market, costs, plain, account, act, ways, columns=slice(n, n + 1)).trades for n in range(len(symbols))])
     closed = done[done[:, 10] == 0]
     returns = closed[:, 8] / (closed[:, 2] * np.abs(closed[:, 4]))
@@ -388,7 +389,7 @@ def _sizes(trade: TradeRules, bars: pd.DataFrame, account: AccountRules, periods
     "Check the sizes, or work them out from a volatility."
     if trade.volatility is not None:
         return volatility_size(bars, trade.volatility, trade.volatility_window, periods, min(trade.size_cap or np.inf, account.leverage))
-    if trade.size is None:
+    if trade.size is None or np.isscalar(trade.size) and 0 < trade.size <= account.leverage + 1e-12:
         return None
     size = trade.size if isinstance(trade.size, pd.DataFrame) else pd.DataFrame(float(trade.size), bars.index, symbols_of(bars))
     known = size.reindex(index=bars.index, columns=symbols_of(bars)).astype(float)

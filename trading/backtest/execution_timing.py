@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EVENTS', 'ENTER_LONG', 'LEAVE_LONG', 'ENTER_SHORT', 'LEAVE_SHORT', 'fill_prices', 'bars_without_trade',
-           'check_signals', 'same_symbols', 'next_bar', 'ask']
+           'check_signals', 'same_symbols', 'next_bar', 'ask', 'ask_positions']
 
 # %% ../../nbs/06_backtest/05_execution_timing.ipynb #febd3730
 from collections.abc import Iterable
@@ -44,12 +44,11 @@ def bars_without_trade(
     bars: pd.DataFrame,  # time × (field, symbol)
 ) -> pd.DataFrame:  # time × symbol of booleans
     "Find the bars in which nobody traded, so nobody could have been filled; a volume that is zero throughout is one that nobody reports.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\n\nReturns\n-------\npd.DataFrame\n    time × symbol of booleans"
-    symbols = symbols_of(bars)
-    idle = pd.DataFrame(False, bars.index, symbols)
-    for symbol in (s for s in symbols if ("volume", s) in bars.columns):
-        volume = bars["volume"][symbol].to_numpy()
-        idle[symbol] = (volume == 0) & bool((volume > 0).any())  # also where it was listed later, and has no volume before
-    return idle
+    symbols, present = symbols_of(bars), bars.columns.get_level_values(0)
+    if "volume" not in present:
+        return pd.DataFrame(False, bars.index, symbols)
+    volume = bars["volume"].reindex(columns=symbols).to_numpy(dtype=float)
+    return pd.DataFrame((volume == 0) & (volume > 0).any(axis=0), bars.index, symbols)  # also where it was listed later, and has no volume before
 
 # %% ../../nbs/06_backtest/05_execution_timing.ipynb #16379465
 EVENTS = ("entry", "exit", "short_entry", "short_exit")
@@ -68,7 +67,7 @@ def check_signals(
     if signals.columns.nlevels == 1 and list(signals) == symbols and signals.index.equals(bars.index):  # plainly right: not looked at twice
         values = signals.to_numpy()
         if values.dtype.kind in "bi" and values.min() >= -1 and values.max() <= 1:
-            return signals if values.dtype == np.int8 else pd.DataFrame(values.astype(np.int8), bars.index, symbols)
+            return signals if values.dtype == np.int8 else pd.DataFrame(values.astype(np.int8), signals.index, signals.columns)
     check_index(signals, "signals")
     _same_times(signals, bars)
     events = signals.columns.nlevels == 2
@@ -113,10 +112,17 @@ def next_bar(
     price: pd.DataFrame,  # time × symbol, missing where the bar cannot trade
 ) -> pd.DataFrame:  # time × symbol of -1, 0, 1: the direction from this bar's fill on
     "Move each position to the next bar that can trade.\n\nParameters\n----------\npositions : pd.DataFrame\n    time × symbol of -1, 0, 1, wanted at the close of the bar\nprice : pd.DataFrame\n    time × symbol, missing where the bar cannot trade\n\nReturns\n-------\npd.DataFrame\n    time × symbol of -1, 0, 1: the direction from this bar's fill on"
-    wanted = positions.shift(1, fill_value=0)
-    if not price.isna().any(axis=None):
+    return pd.DataFrame(_delayed(positions.to_numpy(), price.to_numpy()), positions.index, positions.columns)
+
+
+def _delayed(positions: np.ndarray, price: np.ndarray) -> np.ndarray:
+    "Move each row to the next one, and where that cannot trade to the first that can."
+    wanted = np.zeros_like(positions)
+    wanted[1:] = positions[:-1]
+    if not (idle := np.isnan(price)).any():
         return wanted
-    return wanted.where(price.notna()).ffill().fillna(0).astype(np.int8)
+    row = np.maximum.accumulate(np.where(idle, -1, np.arange(len(price))[:, None]), axis=0)
+    return np.where(row >= 0, np.take_along_axis(wanted, np.maximum(row, 0), axis=0), np.int8(0)).astype(np.int8)
 
 # %% ../../nbs/06_backtest/05_execution_timing.ipynb #78ea8c8b
 ENTER_LONG, LEAVE_LONG, ENTER_SHORT, LEAVE_SHORT = 1, 2, 4, 8
@@ -132,10 +138,19 @@ def ask(
     if signals.columns.nlevels == 2:
         said = _delay(signals, price)
         return (said * np.array([ENTER_LONG, LEAVE_LONG, ENTER_SHORT, LEAVE_SHORT], np.int8)).sum(axis=-1, dtype=np.int8)
-    now = next_bar(signals, price).to_numpy()
-    changed = np.diff(now, axis=0, prepend=np.zeros((1, now.shape[1]), now.dtype)) != 0
+    return ask_positions(signals.to_numpy(), price.to_numpy())
+
+
+def ask_positions(
+    positions: np.ndarray,  # bars × symbols of -1, 0, 1, wanted at each close
+    price: np.ndarray,  # bars × symbols: fill of each bar, missing where it cannot trade
+) -> np.ndarray:  # as `ask`
+    "Say what checked positions ask of the account at the fill of each bar.\n\nParameters\n----------\npositions : np.ndarray\n    bars × symbols of -1, 0, 1, wanted at each close\nprice : np.ndarray\n    bars × symbols: fill of each bar, missing where it cannot trade\n\nReturns\n-------\nnp.ndarray\n    as `ask`"
+    now = _delayed(positions, price)
+    changed = now.copy()
+    changed[1:] -= now[:-1]
     asked = np.array([LEAVE_LONG | LEAVE_SHORT, ENTER_LONG | LEAVE_SHORT, ENTER_SHORT | LEAVE_LONG], np.int8)  # flat, long, short
-    return np.where(changed, asked[now], np.int8(0))
+    return np.where(changed != 0, asked[now], np.int8(0))
 
 
 def _delay(events: pd.DataFrame, price: pd.DataFrame) -> np.ndarray:

@@ -11,11 +11,15 @@ __all__ = ['HIGH', 'LOW', 'FALL', 'SUM', 'SQUARES', 'DOWN', 'CLOSES', 'WORTH', '
 import numpy as np
 from numba import njit, types
 
+from .lent_arrays import lend
+
+_plain, _inline = njit(nogil=True, cache=True, error_model="numpy"), njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+
 # %% ../../nbs/06_backtest/30_fast_kernel.ipynb #65070d15
 HIGH, LOW, FALL, SUM, SQUARES, DOWN, CLOSES = range(7)
 
 
-@njit("Tuple((float64[:,::1], int64[::1]))(float64[::1], float64[::1])", cache=True, nogil=True)
+@njit("Tuple((float64[:,::1], int64[::1]))(float64[::1], float64[::1])", cache=True, nogil=True, error_model="numpy")
 def build_blocks(
     close,  # closes of one symbol without holes
     span,  # bars up to each close, the holes after it counted: 0, …; one longer than the closes
@@ -54,7 +58,7 @@ def build_blocks(
 WORTH, PEAK, DEEPEST, S1, S2, S3, VALUES, EXPOSED, TRADED, PAID, CLOSED, WON, GAINS, LOSSES, PRICE, FEE = range(16)
 
 
-@njit(nogil=True, cache=True)
+@_inline
 def _step(a, value, bars):
     "Book the value at one close that lasts so many bars."
     r = value / a[WORTH] - 1
@@ -67,7 +71,7 @@ def _step(a, value, bars):
     a[WORTH] = value
 
 
-@njit(nogil=True, cache=True)
+@_plain
 def _stretch(a, close, span, blocks, starts, lo, hi, units):
     "Add the bars lo … hi - 1 of a purse that is all in `units`."
     levels = starts.size - 1
@@ -90,7 +94,7 @@ def _stretch(a, close, span, blocks, starts, lo, hi, units):
         a[WORTH] = units * close[lo - 1]
 
 # %% ../../nbs/06_backtest/30_fast_kernel.ipynb #78726e98
-@njit(nogil=True, cache=True)
+@_plain
 def _close_trade(a, units, price, fee):
     "Book the round trip that ends here: `units` were held (below zero: short)."
     a[CLOSED] += 1
@@ -102,7 +106,7 @@ def _close_trade(a, units, price, fee):
         a[LOSSES] -= pnl
 
 
-@njit(nogil=True, cache=True)
+@_inline
 def _order(a, wanted, price, cash, units, costs):
     "Send the order that leads to the wanted direction; return the cash and the units after it."
     fees, slippage, fixed, least = costs[0], costs[1], costs[2], costs[3]
@@ -141,7 +145,7 @@ def _order(a, wanted, price, cash, units, costs):
     return left, after
 
 # %% ../../nbs/06_backtest/30_fast_kernel.ipynb #520ef3c7
-@njit(nogil=True, cache=True)
+@_plain
 def _margin(a, begin, worst, cash, units, costs):
     "Close a short at the price where its margin is used up, on the way from the beginning of a bar to its worst; return cash and units."
     keep = costs[5]
@@ -157,7 +161,7 @@ def _margin(a, begin, worst, cash, units, costs):
     return cash + units * at - fee, 0.0
 
 
-@njit(nogil=True, cache=True)
+@_inline
 def _value(a, close, bars, span, blocks, starts, lo, hi, cash, units, costs):
     "Value the bars lo … hi - 1 with these holdings; return whether the purse is ruined, and what it holds."
     if lo >= hi:
@@ -184,7 +188,7 @@ def _value(a, close, bars, span, blocks, starts, lo, hi, cash, units, costs):
     return False, cash, units
 
 # %% ../../nbs/06_backtest/30_fast_kernel.ipynb #4110a3f0
-@njit(nogil=True, cache=True)
+@_inline
 def _next_change(row, words, i, n, current):
     "Find the first bar from i on whose position is not `current`."
     same = 0x0101010101010101 if current > 0 else -1 if current < 0 else 0
@@ -202,15 +206,17 @@ def _next_change(row, words, i, n, current):
     return n
 
 
-@njit(nogil=True, cache=True)
+@_inline
 def _ratio(above, below):
     return above / below if below > 1e-14 * max(1.0, abs(above)) else np.nan
 
 
-@njit(nogil=True, cache=True)
+@_plain
 def _measure(row, words, close, bars, span, blocks, starts, costs, total, periods, out, marks, path):
     "Trade one row of positions and write its figures, and about what it was worth at the marks."
-    n, a = close.size, np.zeros(16)
+    n, sums = close.size, np.zeros(16)
+    row, words, close, bars, span, blocks = lend(row), lend(words), lend(close), lend(bars), lend(span), lend(blocks)
+    starts, costs, out, marks, path, a = lend(starts), lend(costs), lend(out), lend(marks), lend(path), lend(sums)
     cash, units, t, current, ruined = costs[4], 0.0, 0, 0, False
     a[WORTH] = a[PEAK] = cash
     change, mark = _next_change(row, words, 0, n, current), 0
@@ -243,9 +249,10 @@ def _measure(row, words, close, bars, span, blocks, starts, costs, total, period
         _step(a, max(cash, 0.0), costs[8])
     a[VALUES] += costs[4] * (total - span[n] - costs[8])  # before the first price
     conclude(a, costs[4], total, periods, out)
+    sums[WORTH] = a[WORTH]  # so that the sums outlive what was lent of them
 
 
-@njit(nogil=True, cache=True)
+@_plain
 def conclude(
     a,  # sums of a run
     start,  # cash at the beginning
@@ -253,7 +260,7 @@ def conclude(
     periods,  # bars in a year
     out,  # FIGURES, to be written
 ):
-    "Turn the sums of a run into its figures.\n\nParameters\n----------\na\n    sums of a run\nstart\n    cash at the beginning\ntotal\n    bars of the whole backtest\nperiods\n    bars in a year\nout\n    FIGURES, to be written"
+    "Turn the sums of a run into its figures."
     final = a[WORTH]
     mean, years = a[S1] / total, (total - 1) / periods
     deviation = np.sqrt(max(a[S2] - total * mean * mean, 0.0) / (total - 1))
@@ -281,7 +288,7 @@ _RUN = types.void(types.FunctionType(RULE), types.float64[:, ::1], types.float64
                   types.float64[:, ::1])
 
 
-@njit(_RUN, cache=True, nogil=True)
+@njit(_RUN, cache=True, nogil=True, error_model="numpy")
 def run_variations(
     rule,  # compiled with the signature RULE
     tables,  # rows of indicators, whatever the rule reads
@@ -305,7 +312,7 @@ def run_variations(
         _measure(row, words, close, bars, span, blocks, starts, costs, total, periods, out[k], marks, paths[k])
 
 
-@njit("void(int8[:, ::1], float64[::1], float64[:, ::1], float64[::1], float64[::1], int64, float64, float64[:, ::1], int64[::1], float64[:, ::1])", cache=True, nogil=True)
+@njit("void(int8[:, ::1], float64[::1], float64[:, ::1], float64[::1], float64[::1], int64, float64, float64[:, ::1], int64[::1], float64[:, ::1])", cache=True, nogil=True, error_model="numpy")
 def run_positions(
     rows,  # variations × bars, of a length that eight divides: positions of each, whatever made them
     close,  # as in `run_variations`
@@ -324,7 +331,7 @@ def run_positions(
         _measure(rows[k, : close.size], rows[k].view(np.int64), close, bars, span, blocks, starts, costs, total, periods, out[k], marks, paths[k])
 
 
-@njit(nogil=True, cache=True)
+@_plain
 def run_figures(
     value,  # account at each close
     gross,  # value of its positions
@@ -334,7 +341,7 @@ def run_figures(
     periods,  # bars in a year
     out,  # FIGURES, to be written
 ):
-    "Measure a run of the account kernel.\n\nParameters\n----------\nvalue\n    account at each close\ngross\n    value of its positions\norders\n    of the account kernel\ntrades\nstart\n    cash at the beginning\nperiods\n    bars in a year\nout\n    FIGURES, to be written"
+    "Measure a run of the account kernel."
     a = np.zeros(16)
     a[WORTH] = a[PEAK] = start
     for t in range(value.size):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .account import AccountRules
+from .account import RULE_NAMES, AccountRules
 from .engine import FIGURES, split_rules
 from .execution_timing import fill_prices
 from .strategies import FunctionStrategy, Strategy
@@ -226,7 +226,7 @@ def make_job(bars, strategy, grid, metrics, costs: Costs, fill: str, rules: dict
     if isinstance(strategy, type):
         strategy = strategy()
     elif not isinstance(strategy, Strategy) and callable(strategy):
-        strategy = FunctionStrategy(strategy, **{n: next(iter(v)) for n, v in grid.items() if len(list(v))})
+        strategy = FunctionStrategy(strategy, **{n: next(iter(v)) for n, v in grid.items() if len(list(v)) and n not in RULE_NAMES})
     if not any(hasattr(strategy, kind) for kind in ("signals", "weights", "on_bar")):
         raise BadInput(f"{type(strategy).__name__} has neither signals(bars), weights(bars) nor on_bar(account)")
     chosen = _engine_of(strategy, [*trade, *(n for n in grid if n not in strategy.get_params())], account, engine)

@@ -7,16 +7,16 @@ __all__ = ['run_fast', 'run_plain', 'run_accounts', 'key_figures', 'run_vectorbt
 
 # %% ../../nbs/06_backtest/42_sweep_engines.ipynb #288b7902
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .account import AccountRun, TradeRules, end_bars, make_market, payout, run_book
+from .account import MarketArrays, TradeRules, carry_table, end_bars, make_market, most_orders, payout, rule_array, step_table
 from .engine import FIGURES, composite_score, own_rules, plan_run, read_strategy
 from .event_strategy import run_events
-from .execution_timing import check_signals, next_bar
+from .execution_timing import ask_positions, check_signals, next_bar
 from .strategies import Strategy
 from .sweep_jobs import Job, split_params
 from .vectorbt_engine import EngineFills, fill_directions
@@ -115,7 +115,7 @@ def run_plain(
 
 def _positions(said: pd.DataFrame | pd.Series, job: Job, symbols: list[str]) -> np.ndarray | None:
     "Return positions as time × symbol; None for events. What is plainly right is not looked at twice."
-    if isinstance(said, pd.DataFrame) and said.columns.nlevels == 1 and said.index is job.bars.index and list(said) == symbols:
+    if isinstance(said, pd.DataFrame) and said.columns.nlevels == 1 and list(said) == symbols and said.index.equals(job.bars.index):
         values = said.to_numpy()
         if values.dtype.kind in "bi" and values.min() >= -1 and values.max() <= 1:
             return values
@@ -129,35 +129,76 @@ def run_accounts(
     hi: int,  # one past the last
 ) -> tuple[np.ndarray, np.ndarray]:  # combinations × symbols (or one for all) × FIGURES; and × cells
     "Run a chunk through the account of `backtest`.\n\nParameters\n----------\njob : Job\nlo : int\n    first combination\nhi : int\n    one past the last\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray]\n    combinations × symbols (or one for all) × FIGURES; and × cells"
-    market, together, out, worth, last = make_market(job.bars, job.fill, job.account.negative_prices), job.symbols == ["all"], [], [], None
-    for params in job.grid.each(lo, hi):
-        own, rules = split_params(job.strategy, params)
-        given = TradeRules(**{**job.trade, **rules})
-        if last is None or last[0] != own:
-            strategy = copy.copy(job.strategy).set_params(**own)
-            last = own, strategy, read_strategy(job.bars, strategy, None, None, job.account)
-        _, strategy, (bars, signals, weights) = last
-        trade, there = own_rules(strategy, bars, given), market if bars is job.bars else make_market(bars, job.fill, job.account.negative_prices)
-        if signals is None and weights is None:
-            runs = [run_events(bars, there, strategy, job.costs, trade, job.account)]
-            out.append([_figures(run, job) for run in runs])
-            worth.append([_at_cells(job, bars.index, run.value) for run in runs])
-            continue
-        tables = plan_run(bars, there, signals, weights, trade, job.account, job.periods, job.costs)
-        parts = [slice(None)] if together else [slice(n, n + 1) for n in range(len(there.symbols))]
-        runs = [run_book(there, job.costs, trade, job.account, *tables, columns=part) for part in parts]
-        out.append([_figures(run, job) for run in runs])
-        worth.append([_at_cells(job, bars.index, run.value) for run in runs])
-    return np.array(out), np.array(worth)
-
-
-def _figures(run: AccountRun, job: Job) -> np.ndarray:
-    "Measure one run."
     from trading.backtest.fast_kernel import run_figures
 
-    out = np.empty(len(FIGURES))
-    run_figures(run.value, run.gross, run.orders, run.trades[run.trades[:, 10] == 0], job.costs.cash, float(job.periods), out)
-    return out
+    market, cells = make_market(job.bars, job.fill, job.account.negative_prices), job.cells.count if job.cells else 0
+    out, worth = np.empty((hi - lo, len(job.symbols), len(FIGURES))), np.empty((hi - lo, len(job.symbols), cells))
+    whole, rules, kept = _Accounts(market, job), None, None
+    own: dict | None = None
+    for k, params in enumerate(job.grid.each(lo, hi)):
+        mine, changed = split_params(job.strategy, params)
+        if rules is None or any(changed[n] is not rules[n] for n in changed):
+            rules, given = changed, TradeRules(**{**job.trade, **changed})
+        if own is None or mine != own:
+            own, strategy = mine, copy.copy(job.strategy).set_params(**mine)
+            bars, signals, weights = _said(job, strategy)
+            there = whole if bars is job.bars else _Accounts(make_market(bars, job.fill, job.account.negative_prices), job)
+        trade = own_rules(strategy, bars, given)
+        if signals is None and weights is None:
+            run = run_events(bars, there.market, strategy, job.costs, trade, job.account)
+            found = [(run.value, run.gross, run.orders, run.trades[run.trades[:, 10] == 0])]
+        else:
+            if kept is None or kept[0] is not trade or kept[1] is not there or trade.kelly or not isinstance(signals, np.ndarray):
+                kept = trade, there, plan_run(bars, there.market, signals, weights, trade, job.account, job.periods, job.costs)
+            elif kept[3] is not signals:
+                kept = *kept[:2], (ask_positions(signals, there.market.planes[0]), kept[2][1])
+            kept = (*kept[:3], signals)
+            found = there.run(trade, *kept[2])
+        for n, (value, gross, orders, trades) in enumerate(found):
+            run_figures(value, gross, orders, trades, job.costs.cash, float(job.periods), out[k, n])
+            worth[k, n] = _at_cells(job, bars.index, value)
+    return out, worth
+
+
+def _said(job: Job, strategy: Any) -> tuple[pd.DataFrame, Any, pd.DataFrame | None]:
+    "Ask one variation what it wants, see `read_strategy`; plain positions come as an array."
+    if not hasattr(strategy, "signals") or any(hasattr(strategy, n) for n in ("universe", "weights", "needs")):
+        return read_strategy(job.bars, strategy, None, None, job.account, checked=True)
+    said = strategy.signals(job.bars)
+    positions = _positions(said, job, symbols_of(job.bars))
+    return job.bars, said if positions is None else positions.astype(np.int8), None
+
+
+class _Accounts:
+    "The accounts of one variation after another: what never changes is laid out once, and the room for results is used again."
+
+    def __init__(self, market: MarketArrays, job: Job):
+        self.market, self.job = market, job
+        self.parts = [slice(None)] if job.symbols == ["all"] else [slice(n, n + 1) for n in range(len(market.symbols))]
+        carry = carry_table(market, job.account)
+        self.laid = [tuple(np.ascontiguousarray(x) for x in (market.planes[:, :, p], carry[:, :, p], market.ends[p])) for p in self.parts]
+        count, width = len(market.index), self.laid[0][0].shape[2]
+        self.room = np.zeros((width, 17)), np.zeros(6), np.empty((4, count)), np.empty((count, width))
+        self.orders, self.trades = np.empty((0, 6)), np.empty((0, 11))
+        self.last: Any = None  # the rules of the variation before, and their tables
+
+    def run(self, trade: TradeRules, act: np.ndarray, ways: np.ndarray, targets: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, ...]]:
+        "Take each account through the bars; yield value and gross value by bar, orders, ended trades, all overwritten by the next."
+        from trading.backtest.account_kernel import run_account
+
+        if self.last is None or self.last[0] is not trade:
+            rules = rule_array(self.job.costs, trade, self.job.account, self.market.fill == "close")
+            self.last = trade, rules, step_table(trade.steps), np.array(trade.partial, dtype=float).reshape(-1, 2)
+        _, rules, steps, shares = self.last
+        state, money, out, units = self.room
+        for part, (planes, carry, ends) in zip(self.parts, self.laid, strict=True):
+            asked, how, tally = np.ascontiguousarray(act[:, part]), np.ascontiguousarray(ways[:, :, part]), np.zeros(2, np.int64)
+            wanted = np.zeros((0, planes.shape[2])) if targets is None else np.ascontiguousarray(targets[:, part])
+            if (most := most_orders(asked, wanted, len(shares))) > len(self.orders):
+                self.orders, self.trades = np.empty((2 * most, 6)), np.empty((2 * most, 11))
+            run_account(0, len(out[0]), planes, asked, wanted, how, carry, rules, self.market.clock, self.market.number, steps, shares, ends, state,
+                        money, out, units, self.orders, self.trades, tally)
+            yield out[0], out[2], self.orders[: tally[0]], self.trades[: tally[1]]
 
 # %% ../../nbs/06_backtest/42_sweep_engines.ipynb #878f8132
 def key_figures(

@@ -38,8 +38,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "list_sessions", "end_session", "audit_group", "show_audit", "verify_audit", "anchor_audit", "renew_audit",
     ],
     "strategies": [
-        "read_grid", "strategies_group", "list_command", "show_command", "compare_sleeves_command", "promote_command", "retire_command",
-        "new_group", "new_strategy_command",
+        "strategies_group", "list_command", "show_command", "compare_sleeves_command", "promote_command", "retire_command", "new_group",
+        "new_strategy_command",
     ],
     "trade": [
         "approve_command", "review_command", "reject_command", "validate_command", "kill_command", "reconcile_command", "compare_command",

@@ -52,7 +52,7 @@ from .bars import FIELDS as FIELDS, PRICES as PRICES, bars_from as bars_from, ba
 from .benchmark import Benchmark as Benchmark, read_benchmark as read_benchmark, check_benchmark as check_benchmark, mix_values as mix_values, read_values_file as read_values_file, at_moments as at_moments
 from .calendars import ROUND_THE_CLOCK as ROUND_THE_CLOCK, ONE_YEAR as ONE_YEAR, DAY as DAY, NEW_YORK as NEW_YORK, FEWEST_DAYS as FEWEST_DAYS, LARGEST_GRID as LARGEST_GRID, LONG_ENOUGH as LONG_ENOUGH, check_calendar as check_calendar, sessions as sessions, expected_bars as expected_bars, observed_calendar as observed_calendar, check_on_calendar as check_on_calendar, usual_step as usual_step, on_own_clock as on_own_clock, elapsed_years as elapsed_years, calendar_bars_a_year as calendar_bars_a_year, bars_a_year as bars_a_year, annual_growth as annual_growth, next_open as next_open, price_age as price_age
 from .cards import Tone as Tone, CARD_STYLE as CARD_STYLE, Card as Card, Bar as Bar, written as written, card_text as card_text, card_html as card_html, Shown as Shown
-from .carried_prices import carry_prices as carry_prices, closed_markets as closed_markets, day_closes as day_closes, day_returns as day_returns, span_text as span_text
+from .carried_prices import carry_prices as carry_prices, closed_markets as closed_markets, day_closes as day_closes, day_returns as day_returns, span_text as span_text, spans_text as spans_text
 from .circuit_breaker import Circuit as Circuit, BackoffPolicy as BackoffPolicy, CircuitStore as CircuitStore, MemoryStore as MemoryStore, CircuitBreaker as CircuitBreaker
 from .cron import Cron as Cron, TimeZoneName as TimeZoneName, last_scheduled as last_scheduled
 from .currencies import OLDEST_RATE as OLDEST_RATE, quote_currency as quote_currency, conversion_rates as conversion_rates, rate_series as rate_series, reference_rates as reference_rates
@@ -66,7 +66,7 @@ from .extensions import extension_names as extension_names, find_extension as fi
 from .files import write_atomic as write_atomic, lock_folder as lock_folder
 from .hash_chain import chain_hash as chain_hash, keyed_hash as keyed_hash
 from .identity import house_digest as house_digest, is_users as is_users, code_globals as code_globals
-from .instruments import InstrumentKind as InstrumentKind, INSTRUMENT_COLUMNS as INSTRUMENT_COLUMNS, MEASURED_BARS as MEASURED_BARS, FINEST as FINEST, FormerName as FormerName, to_step as to_step, Instrument as Instrument, order_problem as order_problem, order_parts as order_parts, read_instruments as read_instruments, measured_instrument as measured_instrument, changed_terms as changed_terms
+from .instruments import InstrumentKind as InstrumentKind, INSTRUMENT_COLUMNS as INSTRUMENT_COLUMNS, MEASURED_BARS as MEASURED_BARS, FINEST as FINEST, FormerName as FormerName, to_step as to_step, Instrument as Instrument, check_currency as check_currency, order_problem as order_problem, order_parts as order_parts, read_instruments as read_instruments, measured_instrument as measured_instrument, changed_terms as changed_terms
 from .lazy import lazy_names as lazy_names, make_callable as make_callable
 from .margin import RATE_STEP as RATE_STEP, YEAR_SECONDS as YEAR_SECONDS, MarginTerms as MarginTerms, MarginState as MarginState, margin_state as margin_state
 from .numbers import number_evidence as number_evidence, decide_sign as decide_sign, decimal_sign as decimal_sign, read_numbers as read_numbers, read_number as read_number

@@ -94,13 +94,14 @@ def check_bars(
         lacking = [s for s in symbols if (wanted, s) not in present]
         if lacking:
             raise BadInput(f"the field {wanted!r} is missing for {_some(lacking)}; this source may have closes only")
-    prices = bars[[c for c in bars.columns if c[0] in PRICES]]
-    values = prices.to_numpy(dtype=float)
+    at = [k for k, c in enumerate(bars.columns) if c[0] in PRICES]
+    every = bars.to_numpy()
+    values = every[:, at] if every.dtype == float else bars.iloc[:, at].to_numpy(dtype=float)
     if not negative:
-        _refuse(prices, values <= 0, "a price must be above zero")
-    _refuse(prices, np.isinf(values), "a price must be finite")
+        _refuse(bars, at, values <= 0, "a price must be above zero")
+    _refuse(bars, at, np.isinf(values), "a price must be finite")
     if not allow_missing:
-        _refuse(prices, np.isnan(values), "a price is missing here and the calculation needs every one; clean the bars or choose another span")
+        _refuse(bars, at, np.isnan(values), "a price is missing here and the calculation needs every one; clean the bars or choose another span")
     return bars
 
 
@@ -108,14 +109,14 @@ def symbols_of(
     bars: pd.DataFrame,  # time × (field, symbol)
 ) -> list[str]:  # in order of first appearance
     "Return the symbols of bars.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\n\nReturns\n-------\nlist[str]\n    in order of first appearance"
-    return list(dict.fromkeys(bars.columns.get_level_values(1)))
+    return list(dict.fromkeys(c[1] for c in bars.columns))
 
 
-def _refuse(frame: pd.DataFrame, bad: np.ndarray, rule: str) -> None:
-    "Raise for the earliest bad cell of a frame, if there is one."
+def _refuse(frame: pd.DataFrame, at: list[int], bad: np.ndarray, rule: str) -> None:
+    "Raise for the earliest bad cell of some columns of a frame, if there is one."
     if bad.any():
         row = int(np.flatnonzero(bad.any(axis=1))[0])
-        column = int(np.flatnonzero(bad[row])[0])
+        column = at[int(np.flatnonzero(bad[row])[0])]
         name, symbol = frame.columns[column]
         raise BadInput(f"{symbol}: {name} is {frame.iat[row, column]} at {frame.index[row]}: {rule}")
 

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['InstrumentKind', 'INSTRUMENT_COLUMNS', 'MEASURED_BARS', 'FINEST', 'FormerName', 'to_step', 'Instrument',
-           'order_problem', 'order_parts', 'read_instruments', 'measured_instrument', 'changed_terms']
+           'check_currency', 'order_problem', 'order_parts', 'read_instruments', 'measured_instrument', 'changed_terms']
 
 # %% ../../nbs/00_core/04_instruments.ipynb #7a8edb1f
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import date
@@ -135,6 +136,16 @@ class Instrument(Shown, Value):
         return (self.listed is None or self.listed <= day) and (self.delisted is None or day <= self.delisted)
 
 # %% ../../nbs/00_core/04_instruments.ipynb #703b00d3
+def check_currency(
+    code: str,  # 'USD', 'EUR', 'USDT'
+) -> str:
+    "Refuse what is no code of a currency: capitals and digits, as exchanges and banks write it.\n\nParameters\n----------\ncode : str\n    'USD', 'EUR', 'USDT'\n\nReturns\n-------\nstr"
+    if not re.fullmatch(r"[A-Z][A-Z0-9]{1,9}", code):
+        near = f"; did you mean {near!r}" if (near := code.strip().upper()) != code and re.fullmatch(r"[A-Z][A-Z0-9]{1,9}", near) else ", for example USD, EUR or USDT"
+        raise BadInput(f"{code[:20]!r} is no code of a currency: write 2 to 10 capitals{near}")
+    return code
+
+
 def order_problem(
     instrument: Instrument,
     kind: str,  # market, limit, stop or stop_limit

@@ -25,6 +25,7 @@ from .calendars import check_calendar
 from .cron import Cron, TimeZoneName
 from .errors import BadInput
 from .extensions import extension_names
+from .instruments import check_currency
 from .margin import MarginTerms
 from .settings_section import ProtectionSettings, SettingsSection, SizingSettings
 from .sleeve_lines import SleeveLine
@@ -49,11 +50,11 @@ class MarketSettings(SettingsSection):
     venue: str = Field("sample", description="exchange id of ccxt, address of the MT5 bridge, name of the venue, or of the sample: sample (stocks), "
                                              "coins, coins_1h, forex, forex_1h, etfs, indices, fx")
     symbols: Words = Field((), min_length=1, description="what may be held")
-    currency: str = Field("USD", min_length=3, description="every price, value and fee is in it")
+    currency: Annotated[str, AfterValidator(check_currency)] = Field("USD", min_length=3, description="every price, value and fee is in it")
     timeframe: str = Field("1d", pattern=r"^[1-9]\d*[mhdw]$", description="length of a bar")
     start: date = Field(date(1990, 1, 2), description="first day to ingest")
     as_of: str = Field("now", description="point in time to decide at, unless the command line says otherwise: now, or a date")
-    calendar: str = Field("auto", description="which bars should exist: 24/7, 24/5, forex, an exchange such as XNYS, or auto: what each symbol's bars keep; see [calendars]")
+    calendar: Annotated[str, AfterValidator(lambda name: name if name == "auto" else check_calendar(name))] = Field("auto", description="which bars should exist: 24/7, 24/5, forex, an exchange such as XNYS, or auto: what each symbol's bars keep; see [calendars]")
     max_age_hours: float = Field(120, gt=0, description="older bars are not traded on")
     files: bool = Field(False, description="imported bars stand where the venue has none, for example before its first")
     benchmark: Annotated[str, AfterValidator(check_benchmark)] = Field("", description="what the account is held against: a symbol, a mix such as 'SPY 0.6, TLT 0.4' (with cash if you like), or a CSV file with "
@@ -64,11 +65,6 @@ class MarketSettings(SettingsSection):
     def recorded(self) -> bool:
         "Whether the market is a record, which nobody can be asked about: the sample, or files."
         return self.source in ("sample", "file")
-
-    @field_validator("calendar")
-    @classmethod
-    def _calendar_known(cls, name: str) -> str:
-        return name if name == "auto" else check_calendar(name)
 
     @field_validator("symbols")
     @classmethod

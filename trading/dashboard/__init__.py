@@ -7,9 +7,10 @@ from trading.core.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "actions": ["Values", "WriteAudit", "request_of", "act"],
     "app": [
-        "log", "POLL_SECONDS", "CONTENT_POLICY", "channel_class", "screen_message", "PageUpdates", "PageSession", "data_state",
-        "page_component", "page_template", "mount",
+        "log", "POLL_SECONDS", "CONTENT_POLICY", "channel_class", "screen_message", "PageUpdates", "PageSession", "activity_state",
+        "data_state", "page_component", "page_template", "mount",
     ],
+    "charts": ["candle_chart", "line_chart", "levels_of", "draw_chart"],
     "components": [
         "STAGE_STATES", "NAMES", "templates", "render_macro", "PageSection", "Viewer", "Button", "button", "Link", "link", "Field", "form",
         "steps",
@@ -18,14 +19,19 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "SCREENS", "STOP", "Screen", "sections_of", "frame", "status_line", "stop_button", "banner", "first_sections", "profiles_of",
         "render_page", "styles", "viewer_from_request", "parse_query",
     ],
+    "live_prices": ["newer_quotes", "quotes_state"],
+    "screens_activity": ["QUIET", "loop_state", "loop_parts", "activity_screen"],
     "screens_analysis": ["SHARES", "RATIOS", "forecasts_screen", "performance_screen", "risk_screen"],
     "screens_books": ["SHOWN", "books_screen"],
+    "screens_market": ["markets_screen"],
+    "screens_research": ["research_screen"],
     "screens_settings": ["settings_screen"],
     "screens_system": ["TONES", "FACTS", "FRACTIONS", "runs_screen", "alerts_screen", "health_screen", "learning_screen"],
     "screens_trading": [
         "TITLES", "report_data", "utc_text", "utc_cell", "read_artefact", "today_screen", "awaits_approval", "series", "holdings_screen",
-        "newer_quotes", "quotes_state", "orders_screen",
+        "orders_screen",
     ],
 }, modules=[
-    "actions", "app", "components", "layout", "screens_analysis", "screens_books", "screens_settings", "screens_system", "screens_trading",
+    "actions", "app", "charts", "components", "layout", "live_prices", "screens_activity", "screens_analysis", "screens_books",
+    "screens_market", "screens_research", "screens_settings", "screens_system", "screens_trading",
 ])

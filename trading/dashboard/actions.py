@@ -12,6 +12,7 @@ from typing import Any
 
 from ..core.errors import BadInput
 from .components import Viewer
+from ..services.backtest_control import read_grid
 from ..services.access import open_security
 from ..services.commands import Actor, Context, find_command, perform
 from ..services.workspace import Workspace, account_of
@@ -30,12 +31,16 @@ def request_of(
     v = {k: text for k, text in values.items() if k != "key" and str(text).strip()}
     pick = lambda *names, **more: {k: v[k] for k in names if k in v} | more  # noqa: E731
     group, coin, what = v.get("group"), v.get("coin"), v.get("what", "")
+    if name == "ask-backtest":
+        listed = {"symbols": [s.strip() for s in v["symbols"].split(",") if s.strip()]} if "symbols" in v else {}
+        return "backtest", pick("strategy", "profile", "start", "end", "stop_loss", "take_profit", grid=read_grid((v.get("grid", ""),))) | listed
     steering = {"freeze": "freeze-feedback", "thaw": "thaw-feedback", "roll back": "roll-back-feedback"}
     known: dict[str, tuple[str, dict[str, Any]]] = {
         "start": ("start-run", pick("as_of", "mode", profile=who.profile)), "resume": ("resume-run", pick("run")), "stop": ("cancel-job", pick("job")),
         "approve": ("approve-plan", pick("run", "plan")), "review": ("review-plan", pick("run", "plan", remark=v.get("reason", ""))),
         "withdraw": ("reject-plan", pick("run", "plan", "reason")), "kill": ("stop-trading", pick("reason")),
         "reset": ("resume-trading", pick("reason", accounts=[account_of(place, who.profile)])),
+        "change": ("change-settings", {"changes": {k: values[k].strip() or None for k in values if "." in k}, "profile": None if v.get("for", "all profiles") == "all profiles" else v.get("profile")}),
         "settings": ("replace-settings", pick("before", text=values.get("text", ""))),
         "override": ("set-group", {"coin": v.get("name", ""), "group": group}) if group else ("drop-group", {"coin": v.get("name", "")}),
         "alias": ("set-alias", {"name": v.get("name", ""), "coin": coin}) if coin else ("drop-alias", {"name": v.get("name", "")}),

@@ -23,6 +23,9 @@ from ..services.account_control import switch_of
 from .components import PageSection, Viewer, button, render_macro, templates
 from .screens_books import books_screen
 from .screens_analysis import forecasts_screen, performance_screen, risk_screen
+from .screens_activity import activity_screen
+from .screens_market import markets_screen
+from .screens_research import research_screen
 from .screens_settings import settings_screen
 from .screens_system import alerts_screen, health_screen, learning_screen, runs_screen
 from .screens_trading import holdings_screen, orders_screen, today_screen
@@ -46,13 +49,16 @@ class Screen:
 
 SCREENS: dict[str, Screen] = {
     "today": Screen("Today", "", today_screen),
+    "markets": Screen("Markets", "Prices with the account's trades, stops, orders and targets.", markets_screen),
     "holdings": Screen("Holdings", "What the account owns, by section.", holdings_screen),
     "performance": Screen("Performance", "Return and drawdown of the account; back-test of its policy.", performance_screen),
     "forecasts": Screen("Forecasts", "Expected returns, their intervals, track record and drivers.", forecasts_screen, True, 10),
     "risk": Screen("Risk", "Limits, risk measures, stress tests, attribution and correlations.", risk_screen, True, 10),
     "orders": Screen("Orders", "The plan and its approval, orders and execution quality.", orders_screen),
+    "activity": Screen("Activity", "The trading loop, jobs with their logs, and replays.", activity_screen),
     "books": Screen("Books", "What the books consist of, and what happened besides orders.", books_screen),
     "runs": Screen("Runs", "Every run with its provenance and report.", runs_screen),
+    "research": Screen("Research", "Back-tests and searches on the stored bars.", research_screen),
     "alerts": Screen("Alerts", "Alerts, limits and alert rules.", alerts_screen),
     "health": Screen("Health", "State of the machine, the data and the venues.", health_screen, True, 10),
     "models": Screen("Models", "Model in production, ensemble weights and feedback.", learning_screen, True, 10),

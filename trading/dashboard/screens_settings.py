@@ -11,7 +11,7 @@ import pandas as pd
 from ..core.english import count, plural, sentence, spelled
 from ..core.errors import TradingError
 from ..services.settings_control import settings_file, version_of
-from .components import Field, PageSection, Viewer, form
+from .components import Field, PageSection, Viewer, button, form
 from ..report.formatting import UNKNOWN, Parts, percent
 from ..report.sections import table
 from ..services.queries_system import aliases, settings_table, taxonomy
@@ -22,22 +22,34 @@ def settings_screen(place: Workspace, who: Viewer) -> list[PageSection]:
     "Show the settings in force, and let an admin change them."
     found = settings_table(place, who.profile)
     edit = [PageSection("edit", "Change settings", _edit(place))] if who.may("admin") else []
-    return [PageSection("force", "Settings in force", _in_force(found["items"]), f"Profile {found['profile']}, hash {found['hash'][:12]}."), *edit,
+    return [PageSection("force", "Settings in force", _in_force(found["items"], who, found["profile"]), f"Profile {found['profile']}, hash {found['hash'][:12]}."), *edit,
             PageSection("groups", "Groups and aliases of coins", _groups(place, who))]
 
 
-def _in_force(items: list[dict]) -> Parts:
-    "Write the settings by section."
+def _in_force(items: list[dict], who: Viewer, profile: str) -> Parts:
+    "Write the settings by section; for an admin as forms with help and limits."
     text = lambda v: ", ".join(map(str, v)) if isinstance(v, list) else ", ".join(f"{a} {b}" for a, b in v.items()) if isinstance(v, dict) else str(v)  # noqa: E731
     frame = pd.DataFrame(items)
-    frame["value"] = frame["value"].map(text)
+    frame["value"] = [str(v).lower() if isinstance(v, bool) else "" if v is None else text(v) for v in frame["value"]]
     columns = [("Name", "name", lambda n: n.replace("_", " "), ""), ("Value", "value", lambda v: v or UNKNOWN, "value"), ("From", "from", str, "why")]
     parts: Parts = []
     for name, part in frame.groupby("section", sort=False):
         own = int((~part["from"].str.startswith(("default settings.ini", "built in"))).sum())
         summary = f"{sentence(name.replace('_', ' '))}: {count(len(part), 'value')}{f', {spelled(own)} changed' if own else ''}"
-        parts.append(("more", {"summary": summary, "table": table(part, columns)}))
+        parts.append(("more-form", {"summary": summary, "form": _section_form(part.to_dict("records"), profile)}) if who.may("admin") else ("more", {"summary": summary, "table": table(part, columns)}))
     return parts
+
+
+def _section_form(items: list[dict], profile: str) -> dict:
+    "Describe the form of one section; only what somebody has changed is sent."
+    fields = []
+    for one in items:
+        limits = f"{sentence(one['limits'])}. " if one["limits"] else ""
+        meaning = f"{sentence(one['meaning'])}. " if one["meaning"] else ""
+        choices = [one["value"], *(c for c in one["choices"] if c != one["value"])] if one["choices"] and one["value"] in one["choices"] else one["choices"]
+        fields.append(Field(f"{one['section']}.{one['name']}", one["name"].replace("_", " "), one["value"], "choice" if choices else "text", choices, f"{meaning}{limits}From: {one['from']}."))
+    fields.append(Field("for", "In force for", "all profiles", "choice", ("all profiles", f"{profile} only")))
+    return form("change", fields, "Check and save", "", profile=profile)[1] | {"changed_only": True}
 
 # %% ../../nbs/16_dashboard/22_screens_settings.ipynb #e0358535
 _HINT = "Only what differs from the defaults, for example [limits] and below it max_weight = 0.15. The file is checked as a whole before it is used."
@@ -65,8 +77,10 @@ def _groups(place: Workspace, who: Viewer) -> Parts:
             ("Rule", "rule", str, "why"),
         ]
         parts.append(("more", {"summary": f"{plural(len(frame), 'symbol')} of this profile", "table": table(frame.set_index("symbol"), columns)}))
-    decided = [(k, f"group {v}") for k, v in own["overrides"].items()] + [(k, f"alias of {v}") for k, v in own["aliases"].items()]
-    parts.append(("facts", decided) if decided else ("text", "No group and no alias was set by hand."))
+    back = lambda deed, **named: button("Take back", deed, ask="Take this decision back?", **named) if who.may("trader") else None  # noqa: E731
+    decided = [{"tag": "Group", "kind": "", "title": k, "text": f"is {v}", "note": "Above the table of groups.", "button": back("drop-group", coin=k)} for k, v in own["overrides"].items()]
+    decided += [{"tag": "Alias", "kind": "", "title": k, "text": f"is another name of {v}", "note": "Set by hand.", "button": back("drop-alias", name=k)} for k, v in own["aliases"].items()]
+    parts.append(("alerts", decided) if decided else ("text", "No group and no alias was set by hand."))
     if who.may("admin"):
         choices = Field("group", "Group", "", "choice", ["", *found["groups"]], "–: as the table has it")
         parts.append(form("override", [Field("name", "Coin", required=True), choices], "Set the group", ""))

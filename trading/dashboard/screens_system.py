@@ -24,7 +24,7 @@ from ..report.sections import figure, table
 from ..core.svg_charts import bar_chart
 from ..services.queries_system import alert_history, cycles, data_quality, feedback_state, system_health, thresholds
 from ..services.workspace import Workspace, current_settings
-from ..services.queries_runs import run, runs
+from ..services.queries_runs import run, run_differences, runs
 
 # %% ../../nbs/16_dashboard/20_screens_system.ipynb #63a4998f
 def runs_screen(place: Workspace, who: Viewer) -> list[PageSection]:
@@ -33,6 +33,8 @@ def runs_screen(place: Workspace, who: Viewer) -> list[PageSection]:
     page = int(asked) if asked.isdigit() and int(asked) > 0 else 1
     found = runs(place, who.profile, page=page, size=20)
     made = _chosen_run(place, who, chosen) if (chosen := who.options.get("run")) else []
+    if chosen and (other := who.options.get("with")):
+        made = _compared(place, chosen, other)
     if found.get("damaged"):
         made.append(PageSection("damaged", "Damaged runs", [("missing", sentence(told) + ".") for told in found["damaged"][:20]]))
     if not found["items"]:
@@ -73,9 +75,32 @@ def _chosen_run(place: Workspace, who: Viewer, name: str) -> list[PageSection]:
         parts.append(("line", [link("Its plan awaits approval: look at the orders", at="orders")]))
     if one["status"] == "failed" and who.may("trader"):
         parts.append(("actions", [button("Resume the run", "resume", run=one["id"])]))
+    others = [r for r in runs(place, one["profile"], size=50)["items"] if r["id"] != one["id"]]
+    if others:
+        before = next((r for r in others if r["as_of"] < one["as_of"]), others[0])
+        parts.append(("line", ["Compare with", *(link(r["id"], at="runs", run=one["id"], **{"with": r["id"]}) for r in [before, *(o for o in others if o is not before)][:5])]))
     parts.append(("folded", {"summary": "Provenance", "facts": _provenance(one)}))
     report = ("viewer", one["id"]) if one["report"] else ("missing", "There is no report yet; the last stage of the run makes it.")
     return [PageSection("one", f"Run {one['id']}", parts), PageSection("report", "Report", [report])]
+
+
+def _compared(place: Workspace, one: str, other: str) -> list[PageSection]:
+    "Hold two runs beside one another: what they wanted to hold, and what differs in inputs and numbers."
+    try:
+        found = run_differences(place, one, other)
+    except TradingError as error:
+        return [PageSection("compare", "Comparison", [("missing", str(error))])]
+    parts: Parts = [("line", ["Of", link(one, at="runs", run=one), "and", link(other, at="runs", run=other)])]
+    if found["targets"]:
+        frame = pd.DataFrame(found["targets"]).set_index("symbol")
+        share = lambda v: percent(v, 2) if known(v) else UNKNOWN  # noqa: E731
+        columns = [("Symbol", "", str, ""), (f"Target, {one}", "one", share, "n"), (f"Target, {other}", "other", share, "n"), ("Difference", "difference", lambda v: percent(v, 2, True), "±")]
+        parts.append(("table", table(frame, columns)))
+    if found["differences"]:
+        parts += [("heading", "What differs, inputs first"), ("facts", [(sentence(d.partition(": ")[0].replace("_", " ")), d.partition(": ")[2] or d) for d in found["differences"]])]
+    else:
+        parts.append(("text", "Nothing differs."))
+    return [PageSection("compare", "Comparison", parts, "'here' is the first run, 'there' the second.")]
 
 
 def _provenance(one: Mapping) -> list[tuple[str, str]]:

@@ -4,24 +4,26 @@
 
 # %% auto #0
 __all__ = ['TITLES', 'report_data', 'utc_text', 'utc_cell', 'read_artefact', 'today_screen', 'awaits_approval', 'series',
-           'holdings_screen', 'newer_quotes', 'quotes_state', 'orders_screen']
+           'holdings_screen', 'orders_screen']
 
 # %% ../../nbs/16_dashboard/05_screens_trading.ipynb #23234e7c
+import json
 from collections.abc import Mapping
 from decimal import Decimal
 
 import pandas as pd
 
-from ..core.bars import days_of_closes
 from ..core.english import count, listed, plural, sentence
 from ..core.errors import TradingError
+from .live_prices import newer_quotes
 from .components import Button, Field, PageSection, Viewer, button, form, link, steps
 from ..report.daily_report import COST_NAMES
 from ..report.formatting import UNKNOWN, Parts, closing_day, day, known, money, number, percent, price, quantity
 from ..report.risk_sections import RiskContext, margin_parts
 from ..report.sections import ALERT_TONES, SAME_LEVEL, ReportData, figure, orders_table, table
-from ..core.svg_charts import bar_chart, time_chart
+from ..core.svg_charts import bar_chart
 from ..services.jobs import jobs
+from ..services.loop_control import trading_loops
 from ..services.order_control import working_orders
 from ..services.queries_analytics import history
 from ..services.queries_trading import fills, orders, plan
@@ -61,12 +63,24 @@ def today_screen(place: Workspace, who: Viewer) -> list[PageSection]:
     now = stages(place, who.profile)
     said = run(place, now["run"])["summary"] if now["run"] else {"sentences": [], "attention": [], "missing": ""}
     story = ("story", said["sentences"]) if said["sentences"] else ("missing", "This is known when a run has come to its report.")
+    looping = next((o for o in trading_loops(place)["items"] if o.get("profile") == (who.profile or current_settings(place).run.profile)), None)
     return [
+        *([PageSection("loop", "Trading loop", _loop_line(looping))] if looping else []),
         PageSection("run", "Daily run", _run(place, who, now)),
         PageSection("worth", "Account", [_figures(place, who), *_equity_chart(place, who)]),
         PageSection("person", "Action required", _attention(said, now["status"] == "waiting"), "Most urgent first."),
         PageSection("story", "What happened", [story]),
     ]
+
+
+def _loop_line(loop: Mapping) -> Parts:
+    "Say in a line how the trading loop stands; the screen on activity has the rest."
+    state = f"ended: {loop['ended']}" if loop.get("ended") else f"looks next at {utc_cell(loop['next'])} UTC" if loop.get("next") else "is starting"
+    last, problems = loop.get("last") or {}, loop.get("problems") or []
+    done = f" Last decision {utc_cell(last['as_of'])} UTC: {plural(last['actions'], 'order')}, {last['filled']} filled." if last else ""
+    wrong = f" {sentence(plural(loop['missed'], 'close'))} missed." if loop.get("missed") else ""
+    parts: Parts = [("line", [link(f"The loop of {loop['profile']}", at="activity"), f"{state}.{done}{wrong}"])]
+    return [*parts, ("tasks", [{"tag": "Problem", "kind": "bad", "text": f"{utc_cell(problems[-1][0])} UTC: {problems[-1][1]}"}])] if problems else parts
 
 
 _RUN_STATES = {"failed": "has failed", "pending": "is about to start", "waiting": "is waiting for approval", "done": "is done"}
@@ -93,7 +107,7 @@ def _run(place: Workspace, who: Viewer, now: Mapping) -> Parts:
         parts.append(("line", [link(now["run"], at="runs", run=now["run"]), f"{state}. Data known by {utc_text(now['as_of'])}."]))
         parts += [steps(now["stages"]), *([("error", now["error"])] if now["error"] else [])]
     else:
-        parts.append(("missing", now["missing"]))
+        parts.append(("missing", sentence(now["missing"]) + "."))
     pending = [] if running else _pending_plan(place, who)
     return [*parts, *pending, *(_run_actions(now, running, bool(pending)) if who.may("trader") else [])]
 
@@ -170,15 +184,16 @@ def _figures(place: Workspace, who: Viewer) -> tuple:
     return "figures", [dict(zip(("name", "value", "sub", "kind"), f, strict=True)) for f in figures]
 
 
-def _equity_chart(place: Workspace, who: Viewer, height: int = 170) -> Parts:
+def _equity_chart(place: Workspace, who: Viewer) -> Parts:
     "Draw the equity of the account, once there are three values."
     found = history(place, who.profile)["items"]
     if len(found) < 3:
         return []
     own, currency = series(found, "equity"), current_settings(place, who.profile).market.currency
     since = f"in {currency} since {closing_day(own.index[0])}"
-    chart = time_chart({"account": days_of_closes(own)}, f"Equity of the account {since}", lambda v: number(v, 0), height=height)
-    return [("figure", figure("Equity", sentence(since) + ".", chart))]
+    key = {"of": "equity", "stamp": f"{own.index[-1]} {own.iloc[-1]}"}
+    words = f"Equity of the account {since}, {number(own.iloc[0], 0)} to {number(own.iloc[-1], 0)}"
+    return [("chart", {"key": json.dumps(key), "words": words}), ("text", f"Equity {since}.")]
 
 
 def _attention(said: Mapping, asks: bool) -> Parts:  # asks: the page offers to approve the plan already
@@ -249,6 +264,8 @@ def _assets(items: list[dict], currency: str, live: Mapping) -> dict:
         ("Weight", "weight", percent, "n"), ("Target", "target", percent, "n"), ("Group", "group", lambda g: g or UNKNOWN, "w"),
     ]
     made = table(frame, columns)
+    for row in made["rows"]:
+        row[0]["link"] = link("", at="markets", symbol=row[0]["text"]).href
     at = next((i for i, c in enumerate(made["columns"]) if c["label"] == "Latest price"), None)
     for row in made["rows"] if at is not None else ():
         if quote := live.get(row[0]["text"]):
@@ -257,21 +274,6 @@ def _assets(items: list[dict], currency: str, live: Mapping) -> dict:
     return made
 
 # %% ../../nbs/16_dashboard/05_screens_trading.ipynb #8e7f9f97
-def newer_quotes(place: Workspace, profile: str | None, since: str | None) -> dict:  # symbol → `data.quotes.Quote`
-    "Return the prices that are newer than a moment.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None\nsince : str | None\n\nReturns\n-------\ndict\n    symbol → `data.quotes.Quote`"
-    from trading.services.queries_live import newest_quotes
-
-    return {s: q for s, q in newest_quotes(place, profile).items() if since is None or q.time > pd.Timestamp(since)}
-
-
-def quotes_state(place: Workspace) -> tuple:
-    "Return what changes when newer prices are written."
-    try:
-        return tuple((f.name, f.stat().st_mtime_ns) for f in sorted((place.data / "live").glob("*.json")))
-    except OSError:
-        return ()
-
-
 def _latest(found: Mapping, live: Mapping) -> Parts:
     "Value the account at the latest prices, as far as they are known."
     held = [i for i in found["items"] if i["amount"]]
@@ -301,7 +303,7 @@ def orders_screen(place: Workspace, who: Viewer) -> list[PageSection]:
             advice = [("tasks", [{"tag": "Note", "kind": "warn", "text": sentence(line) + "."} for line in done["advice"]])] if done["advice"] else []
             made.append(PageSection("quality", "Execution quality", [*_quality(done, currency), *advice]))
     if (open_now := working_orders(place, who.profile))["orders"] or open_now["protections"]:
-        made.append(PageSection("open", "Open orders and protection", _open_orders(open_now)))
+        made.append(PageSection("open", "Open orders and protection", _open_orders(open_now, who), "Pushed as the venue answers; a cancelled order keeps what it has filled."))
     return [*made, PageSection("trades", "Latest trades", _trades(fills(place, who.profile, size=15)))]
 
 
@@ -328,8 +330,8 @@ def _plan(place: Workspace, found: Mapping, who: Viewer) -> Parts:
     return [*parts, ("table", table(life.set_index("state"), columns, "Plan history"))] if len(life) else parts
 
 
-def _open_orders(found: Mapping) -> Parts:
-    "Write what is open, and where each position ends."
+def _open_orders(found: Mapping, who: Viewer) -> Parts:
+    "Write what is open, and where each position ends; whoever may trade can cancel and change it."
     parts: Parts = [("tasks", [{"tag": "At the venue" if "here" not in (p["stop_at"], p["target_at"]) and not p["until"] else "Watched here", "kind": "", "text": p["words"]}
                                for p in found["protections"]])] if found["protections"] else []
     if not found["orders"]:
@@ -338,7 +340,15 @@ def _open_orders(found: Mapping) -> Parts:
     frame["asked"] = [f"{sentence(o['side'])} {o['amount']} {o['symbol']}" for o in found["orders"]]
     frame["level"] = [o["price"] or o["stop_price"] or "market" for o in found["orders"]]
     columns = [("Order", "", str, ""), ("Asked for", "asked", str, "w"), ("Type", "type", str, ""), ("Price", "level", str, "n"), ("Sent, UTC", "sent", utc_cell, ""), ("What", "what", str, "why")]
-    return [*parts, ("table", table(frame.set_index("order"), columns))]
+    parts.append(("table", table(frame.set_index("order"), columns)))
+    for one in found["orders"] if who.may("trader") else ():
+        words = f"{one['side']} {one['amount']} {one['symbol']}"
+        parts.append(("actions", [button(f"Cancel: {words}", "cancel-order", "danger", f"Cancel the order to {words}? What it has filled stays.", order=one["order"])]))
+        if not one["what"].startswith("protects"):
+            fields = [Field("price", "Limit price", one["price"] or ""), Field("amount", "Units in all", one["amount"], hint="With what was filled already."),
+                      *([Field("stop_price", "Stop price", one["stop_price"])] if one["stop_price"] else [])]
+            parts.append(("more-form", {"summary": f"Change: {words}", "form": form("replace-order", fields, "Replace the order", "", order=one["order"])[1]}))
+    return parts
 
 
 def _proposed(found: Mapping, currency: str) -> Parts:

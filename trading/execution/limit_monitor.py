@@ -71,7 +71,7 @@ def check_order_limits(
                 return f"max_daily_value: {today:,.2f} {book.currency} traded today are above the limit of {limits.max_daily_value:,.2f}"
         held = book.positions[order.symbol].amount if order.symbol in book.positions else Decimal(0)
         units = held + (order.amount if order.side == "buy" else -order.amount)
-        if order.side != "buy" if limits.margin is None else abs(units) <= abs(held):  # towards zero
+        if order.side != "buy" if limits.margin is None else abs(units) <= abs(held) and units * held >= 0:  # towards zero, and not beyond
             return ""
         lost = position_losses(book.positions, {order.symbol: price}).get(order.symbol, 0.0)
         if limits.stop_loss is not None and lost > limits.stop_loss:

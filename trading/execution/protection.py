@@ -14,6 +14,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from ..accounting.account_book import fill_from, plain
+from ..accounting.event_kinds import read_ratio, scale_units
 from ..accounting.ledger import Ledger
 from ..core.errors import BadInput, UnknownOutcome
 from ..core.instruments import Instrument, order_parts, order_problem
@@ -28,7 +29,7 @@ BY_RULE = "settings"  # who made a protection that follows the rules of the sett
 # %% ../../nbs/09_execution/43_protection.ipynb #11c760e8
 @dataclass(frozen=True)
 class Protection(Value):
-    "What ends a position, and where each part of it stands.\n\nParameters\n----------\nsymbol : str\namount : Decimal\n    units of the position; above zero is long\nentry : Decimal\n    mean purchase price, quote currency per unit\nsince : datetime\n    UTC, of the entry\nbest : Decimal\n    best price since\nby : str\n    'settings', or a person\nstop : Decimal | None, default None\n    quote currency per unit\ntarget : Decimal | None, default None\ntrail : Decimal | None, default None\n    distance of the stop from the best price, as a fraction; None: it stands still\nuntil : datetime | None, default None\n    UTC, when the position is left at the latest\nstop_order : str, default ''\n    our id of the order at the venue; empty: watched here\ntarget_order : str, default ''\nnumber : int, default 0\n    of its orders so far, which their ids are made from\nrefused : str, default ''\n    why the venue did not take an order, so that it is not asked for each time"
+    "What ends a position, and where each part of it stands.\n\nParameters\n----------\nsymbol : str\namount : Decimal\n    units of the position; above zero is long\nentry : Decimal\n    mean purchase price, quote currency per unit\nsince : datetime\n    UTC, of the entry\nbest : Decimal\n    best price since\nby : str\n    'settings', or a person\nstop : Decimal | None, default None\n    quote currency per unit\ntarget : Decimal | None, default None\ntrail : Decimal | None, default None\n    distance of the stop from the best price, as a fraction; None: it stands still\nuntil : datetime | None, default None\n    UTC, when the position is left at the latest\nstop_order : str, default ''\n    our id of the order at the venue; empty: watched here\ntarget_order : str, default ''\nnumber : int, default 0\n    of its orders so far, which their ids are made from\nrefused : str, default ''\n    why the venue did not take an order, so that it is not asked for each time\nratio : Decimal\n    units of now for one of the entry, after the splits in between"
 
     symbol: str
     amount: Decimal  # units of the position; above zero is long
@@ -44,6 +45,7 @@ class Protection(Value):
     target_order: str = ""
     number: int = 0  # of its orders so far, which their ids are made from
     refused: str = ""  # why the venue did not take an order, so that it is not asked for each time
+    ratio: Decimal = Decimal(1)  # units of now for one of the entry, after the splits in between
 
     @property
     def long(self) -> bool:
@@ -87,15 +89,24 @@ def entered(
     symbol: str,
 ) -> datetime | None:  # UTC; None: it was there before the books
     "Return when the position that is held now was begun.\n\nParameters\n----------\nledger : Ledger\naccount : str\nsymbol : str\n\nReturns\n-------\ndatetime | None\n    UTC; None: it was there before the books"
-    units, since = ledger.fold("entered", account, ["fill"], dict, _entered).get(symbol, (ZERO, ""))
-    return datetime.fromisoformat(since) if units else None
+    units, since, _ = _begun(ledger, account, symbol)
+    return datetime.fromisoformat(since) if units and since else None
 
 
-def _entered(begun: dict[str, tuple[Decimal, str]], kind: str, data: dict) -> dict[str, tuple[Decimal, str]]:
-    "Carry a trade into the units of its symbol, and the time since when they are there."
-    before, since = begun.get(data["symbol"], (ZERO, ""))
-    units = before + fill_from(data).units
-    begun[data["symbol"]] = units, data["timestamp"] if before == 0 or before * units < 0 else since
+def _begun(ledger: Ledger, account: str, symbol: str) -> tuple[Decimal, str, Decimal]:  # units, since when they are there, and units of now for one of then
+    "Return what the trades and splits of a symbol come to."
+    return ledger.fold("entered", account, ["fill", "split"], dict, _carry).get(symbol, (ZERO, "", Decimal(1)))
+
+
+def _carry(begun: dict[str, tuple[Decimal, str, Decimal]], kind: str, data: dict) -> dict[str, tuple[Decimal, str, Decimal]]:
+    "Carry a trade or a split into the units of its symbol."
+    before, since, ratio = begun.get(data["symbol"], (ZERO, "", Decimal(1)))
+    if kind == "split":
+        new = read_ratio(data["ratio"])
+        begun[data["symbol"]] = scale_units(before, new), since, ratio * new[0] / new[1]
+    else:
+        units = before + fill_from(data).units
+        begun[data["symbol"]] = (units, data["timestamp"], Decimal(1)) if before == 0 or before * units < 0 else (units, since, ratio)
     return begun
 
 # %% ../../nbs/09_execution/43_protection.ipynb #c4a7a71c
@@ -184,15 +195,25 @@ def _watch(desk: OrderContext, p: Protection, price: Decimal | None, extremes: E
     if held is None or (held.amount > 0) != p.long or (begun is not None and begun != p.since):  # closed, or closed and opened again
         _note(desk, _take_off(desk, p), False, "the position was closed")
         return [f"{p.symbol}: the protection has ended, the position was closed"]
-    changed = [e for e in desk.ledger.events(desk.account, ("split", "rename", "merger"), p.since) if e.data["symbol"] == p.symbol]
+    changed = [e for e in desk.ledger.events(desk.account, ("rename", "merger"), p.since) if e.data["symbol"] == p.symbol]
     if changed or market is None:
         _note(desk, _take_off(desk, p), False, f"{changed[0].kind} of {p.symbol}" if changed else "it is not traded there any more")
         return [f"{p.symbol}: the protection has ended ({changed[0].kind if changed else 'it is not traded there any more'}); give new prices"]
+    p, told = _scaled(desk, p, held, market)
     if held.amount != p.amount:
         p = _note(desk, _take_off(desk, p).but(amount=held.amount, refused=""))
     if why := _reached(p, price, desk.clock()):
-        return _leave(desk, p, why, market)
-    return _follow(desk, p, price, extremes, market)
+        return [*told, *_leave(desk, p, why, market)]
+    return [*told, *_follow(desk, p, price, extremes, market)]
+
+
+def _scaled(desk: OrderContext, p: Protection, held: Position, market: Instrument) -> tuple[Protection, list[str]]:
+    "Let the levels follow a split, or one that was taken back: what was worth 100 and is four now is left at a quarter of the price."
+    if (ratio := _begun(desk.ledger, desk.account, p.symbol)[2]) == p.ratio:
+        return p, []
+    then = lambda price, up: None if price is None else market.price(price * p.ratio / ratio, up=up)  # noqa: E731
+    new = p.but(amount=held.amount, entry=held.average, best=then(p.best, p.long), stop=then(p.stop, not p.long), target=then(p.target, p.long), ratio=ratio, refused="", stop_order="", target_order="", number=_take_off(desk, p).number)
+    return _note(desk, new), [", ".join([f"{p.symbol} was split: {abs(new.amount):f} from {new.entry} are protected", *(f"{what} {at}" for what, at in (("stop", new.stop), ("take profit", new.target)) if at is not None)])]
 
 
 def _book(desk: OrderContext, symbol: str) -> None:
@@ -298,7 +319,7 @@ def protect_position(
     if market is None or price is None:
         raise BadInput(f"{desk.venue.name} has no {'price' if market else 'market'} of {symbol} now; nothing was changed")
     p = _protection(held, since, by, rules, market, price, extremes)
-    p = p.but(stop=stop if stop is not None else p.stop, target=target if target is not None else p.target, until=until or p.until)
+    p = p.but(stop=stop if stop is not None else p.stop, target=target if target is not None else p.target, until=until or p.until, ratio=_begun(desk.ledger, desk.account, symbol)[2])
     for what, level, below in (("stop", p.stop, p.long), ("take profit", p.target, not p.long)):
         if level is not None and by != BY_RULE and (level >= price if below else level <= price):
             raise BadInput(f"{symbol}: a {what} at {level} would act at once, the price is {price}; close the position instead, or give a price on the other side")

@@ -19,6 +19,7 @@ from typing import Any
 from ..accounting.account_book import Book, fill_event
 from ..accounting.ledger import Ledger
 from ..core.decimals import strip_zeros
+from ..core.english import with_article
 from ..core.errors import BadInput, MissingData, Refused, VenueError
 from ..core.types import ZERO, Event, Fill, OrderState, Position, Value, Venue, asset_of
 from trading.execution.order_manager import (
@@ -316,11 +317,12 @@ def describe_entry(
 ) -> str:
     "Describe an entry in a few words."
     d = event.data
-    what = d.get("symbol") or d.get("currency", "")
+    money = d["currency"] if event.kind in ("dividend", "interest", "funding", "swap") and d.get("currency") and d.get("symbol") else ""
+    what = f"{money} for {d['symbol']}" if money else d.get("symbol") or d.get("currency", "")
     to = f" to {d['to']}" if d.get("to") else ""
     ratio = f" {d['ratio']}" if d.get("ratio") else ""
     amount = f" of {d['amount']}" if d.get("amount") else ""
-    return f"a {event.kind.replace('_', '-')}{ratio}{amount} {what}{to} on {event.timestamp:%Y-%m-%d %H:%M}"
+    return f"{with_article(event.kind.replace('_', '-'))}{ratio}{amount} {what}{to} on {event.timestamp:%Y-%m-%d %H:%M}"
 
 
 def _names(desk: OrderContext, since: datetime, open_orders: list[OrderState], trades: list[Fill]) -> dict[str, str]:

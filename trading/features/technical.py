@@ -29,11 +29,10 @@ def _walk(
     if len({x.shape for x in inputs}) > 1 or any(not x.index.equals(inputs[0].index) for x in inputs[1:]):
         raise BadInput("the inputs differ in their times or symbols; take them from the same bars")
     rows = [np.ascontiguousarray(np.atleast_2d(x.to_numpy(dtype=float).T)) for x in inputs]
-    bad = np.isnan(sum(rows[1:], rows[0]))
-    out = np.empty((lines, *rows[0].shape))
-    for i, hole in enumerate(bad.any(axis=1).tolist()):
+    out, sums = np.empty((lines, *rows[0].shape)), np.sum([row.sum(axis=1) for row in rows], axis=0)
+    for i, hole in enumerate(np.isnan(sums).tolist()):
         if hole:
-            known, out[:, i] = ~bad[i], np.nan
+            known, out[:, i] = ~np.isnan([row[i] for row in rows]).any(axis=0), np.nan
             if known.any():
                 out[:, i, known] = function(*(row[i, known] for row in rows))
         elif lines == 1:
@@ -113,7 +112,10 @@ def rsi_row(
     "Return the relative strength index of one symbol; a price that stands still has neither gains nor losses, so it has none.\n\nParameters\n----------\nclose : np.ndarray\n    prices of one symbol, none missing\nwindow : int\n    bars of Wilder's smoothing\n\nReturns\n-------\nnp.ndarray\n    0 to 100; NaN before there are enough prices, and where none of the last `window` bars moved"
     import talib
 
-    values, bars = talib.RSI(close, window), np.arange(len(close))
+    values = talib.RSI(close, window)
+    if not (close[1:] == close[:-1]).any():
+        return values
+    bars = np.arange(len(close))
     moved = np.maximum.accumulate(np.where(np.diff(close, prepend=close[:1]) != 0, bars, 0))  # the last bar with another price than before
     return np.where(bars - moved >= window, np.nan, values)
 

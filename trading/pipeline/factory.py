@@ -8,14 +8,16 @@ __all__ = ['USUAL_CALENDARS', 'market_source', 'with_cache', 'store_of', 'source
            'risk_limits', 'optimizer_of', 'policy_of']
 
 # %% ../../nbs/12_pipeline/20_factory.ipynb #e5cbecaa
+import csv
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 
 from ..core.bars import closed_by
-from ..core.calendars import observed_calendar
+from ..core.calendars import check_calendar, observed_calendar
 from ..core.errors import BadInput
 from ..core.instruments import Instrument
 from ..core.margin import MarginTerms
@@ -112,11 +114,26 @@ def bars_of(
 USUAL_CALENDARS = {"sample": "XNYS", "alpaca": "XNYS", "ccxt": "24/7", "mt5": "forex"}  # of a source, until the bars of a symbol say otherwise
 
 
+@lru_cache(maxsize=16)
+def _table_calendars(path: Path, stamp: int) -> dict[str, str]:
+    "Return the calendars that a person's own table of instruments names, read once for each state of it."
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = [((row.get("symbol") or "").strip(), (row.get("calendar") or "").strip()) for row in csv.DictReader(file)]
+    return {s: check_calendar(c) for s, c in rows if s and c}
+
+
+def _told_calendars(settings: Settings) -> dict[str, str]:
+    "Return the calendars that a person's table of instruments names, where there is one."
+    path = Path(settings.market.instruments) if settings.market.instruments else None
+    return _table_calendars(path, path.stat().st_mtime_ns) if path and path.is_file() else {}
+
+
 def calendars_of(
     settings: Settings,
 ) -> dict[str, str]:  # by symbol: a calendar, or 'auto'
-    "Return the calendar that the settings name for each symbol.\n\nParameters\n----------\nsettings : Settings\n\nReturns\n-------\ndict[str, str]\n    by symbol: a calendar, or 'auto'"
-    return {s: settings.calendars.get(s, settings.market.calendar) for s in settings.market.symbols}
+    "Return the calendar by which missing bars of each symbol are judged.\n\nParameters\n----------\nsettings : Settings\n\nReturns\n-------\ndict[str, str]\n    by symbol: a calendar, or 'auto'"
+    told = {s: c for s, c in _told_calendars(settings).items() if c not in ("forex", "24/5")}
+    return {s: settings.calendars.get(s) or told.get(s, settings.market.calendar) for s in settings.market.symbols}
 
 
 def symbol_calendars(
@@ -124,7 +141,7 @@ def symbol_calendars(
     close: pd.DataFrame,  # time × symbol
 ) -> dict[str, str]:  # by symbol: '24/7', '24/5', 'forex' or an exchange
     "Return the calendar of each symbol: the one that is named, the one that its bars keep, or the usual one of its source.\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol\n\nReturns\n-------\ndict[str, str]\n    by symbol: '24/7', '24/5', 'forex' or an exchange"
-    named, usual = calendars_of(settings), USUAL_CALENDARS.get(settings.market.source, "24/5")
+    named, usual = calendars_of(settings) | _told_calendars(settings) | settings.calendars, USUAL_CALENDARS.get(settings.market.source, "24/5")
     there, kept = close.notna().to_numpy(), {}
     for symbol, own in zip(close.columns, there.T, strict=True):  # symbols of one market have the same bars
         if named.get(symbol, "auto") == "auto" and own.tobytes() not in kept:

@@ -147,17 +147,18 @@ def forecasts_before(
 def last_review(
     reports: Path,  # folder of all runs
     profile: str,
-    by: datetime,  # UTC; reviews of later are not known yet
+    by: datetime,  # UTC; what came later is not known yet
+    file: str = "review.json",  # what it wrote; a training writes train.json
 ) -> Mapping[str, Any] | None:
-    "Return what the newest review of a profile wrote down.\n\nParameters\n----------\nreports : Path\n    folder of all runs\nprofile : str\nby : datetime\n    UTC; reviews of later are not known yet\n\nReturns\n-------\nMapping[str, Any] | None"
+    "Return what the newest review or training of a profile wrote down.\n\nParameters\n----------\nreports : Path\n    folder of all runs\nprofile : str\nby : datetime\n    UTC; what came later is not known yet\nfile : str, default 'review.json'\n    what it wrote; a training writes train.json\n\nReturns\n-------\nMapping[str, Any] | None"
     found = []
-    for path in Path(reports).glob(f"weekly/*_{profile}/review.json"):
+    for path in Path(reports).glob(f"weekly/*_{profile}/{file}"):
         try:
-            found_ = json.loads(path.read_text())
+            found_ = json.loads(path.read_text(encoding="utf-8"))
             if (at := datetime.fromisoformat(found_["at"])) <= by:
                 found.append((at, path.parent.name, found_))
         except (OSError, ValueError, KeyError):
-            continue  # a review that was interrupted
+            continue  # one that was interrupted
     return max(found, key=lambda f: f[:2])[2] if found else None
 
 # %% ../../nbs/12_pipeline/22_forecast_review.ipynb #0b7d944d

@@ -14,6 +14,7 @@ from pathlib import Path
 from ..core.errors import BadInput, MissingData, VenueError
 from ..core.files import write_atomic
 from ..core.bars import PRICES
+from ..core.calendars import check_calendar
 from ..core.instruments import MEASURED_BARS, Instrument, measured_instrument, read_instruments
 from ..core.settings import Settings
 from ..core.types import MarketData, stable_hash
@@ -126,6 +127,9 @@ def _wanted(settings: Settings, told: Mapping[str, Instrument], venue: str) -> d
         raise MissingData(f"{venue} lists no {lacking[0]} that can be traded, or tells no step of it"
                           + (f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else "")
                           + "; correct market.symbols, or describe it in the file that market.instruments names")
+    for symbol in settings.market.symbols:
+        if told[symbol].calendar:
+            check_calendar(told[symbol].calendar)
     return {s: told[s] for s in settings.market.symbols}
 
 # %% ../../nbs/12_pipeline/21_instruments.ipynb #96a831ae

@@ -84,7 +84,9 @@ def size_rule(
     "Return how large a position is that a signal opens: by the sleeve's line, by [sizing], or by what protection.risk_per_trade may lose at the stop.\n\nParameters\n----------\nsettings : Settings\nline : Mapping[str, float] | None, default None\n    of [strategies]: its own words go first\n\nReturns\n-------\nSizeRule"
     s, told = settings.sizing, {k: v for k, v in (line or {}).items() if k in SIZE_RULES}
     told = told or {k: v for k, v in (("fraction", s.fraction), ("volatility", s.volatility), ("kelly", s.kelly)) if v is not None}
-    return SizeRule(**(told or {"risk_per_trade": settings.protection.risk_per_trade}), window=s.window, trades=s.trades, cap=s.cap)
+    if not told and (risk := settings.protection.risk_per_trade) is not None:
+        told = {"risk_per_trade": risk}
+    return SizeRule(**told, window=s.window, trades=s.trades, cap=s.cap)
 
 
 def sleeve_sizes(

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from ..core.resources import share_path
-from .forecast_review import promising_runs
+from .forecast_review import last_review, promising_runs
 from .notebook_runner import Kernel
 from .run_record import Run
 
@@ -29,15 +29,7 @@ def last_training(
     by: datetime,  # UTC; trainings of later are not known yet
 ) -> Mapping[str, Any] | None:
     "Return what the newest training of a profile wrote down.\n\nParameters\n----------\nreports : Path\n    folder of all runs\nprofile : str\nby : datetime\n    UTC; trainings of later are not known yet\n\nReturns\n-------\nMapping[str, Any] | None"
-    found = []
-    for path in Path(reports).glob(f"weekly/*_{profile}/train.json"):
-        try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            if (at := datetime.fromisoformat(told["at"])) <= by:
-                found.append((at, path.parent.name, told))
-        except (OSError, ValueError, KeyError):
-            continue  # a training that was interrupted
-    return max(found, key=lambda f: f[:2])[2] if found else None
+    return last_review(reports, profile, by, "train.json")
 
 
 def training_reasons(

@@ -28,6 +28,17 @@ def solve_quadratic(
     limits: Limits,
 ) -> np.ndarray:  # weights by asset
     "Minimise half the variance minus `linear @ w` within the limits (dual active set, Arnström et al. 2022, IEEE TAC 67, p. 4362).\n\nParameters\n----------\ncov : np.ndarray\n    assets × assets\nlinear : np.ndarray\n    by asset; zeros for minimum variance\nlimits : Limits\n\nReturns\n-------\nnp.ndarray\n    weights by asset"
+    linear = np.asarray(linear, dtype=float)
+    if len(linear) < _MANY or (limits.low < 0).any():
+        return _solve_whole(cov, linear, limits)[0]
+    return _solve_some(cov, linear, limits)
+
+
+_MANY = 150  # assets from which most weights at their lowest are worth a guess
+
+
+def _solve_whole(cov: np.ndarray, linear: np.ndarray, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
+    "Return the weights, and what the budget and each group cost."
     size = len(linear)
     rows, low, high, sense = [np.ones((1, size))], [limits.low, [limits.budget]], [limits.high, [limits.budget]], [0] * size + [5]
     if limits.groups:
@@ -35,7 +46,36 @@ def solve_quadratic(
         low.append(limits.group_low)
         high.append(limits.group_high)
         sense += [0] * len(limits.groups)
-    return _daqp(cov, -np.asarray(linear), np.vstack(rows), np.concatenate(high), np.concatenate(low), sense)
+    return _daqp_prices(cov, -linear, np.vstack(rows), np.concatenate(high), np.concatenate(low), sense)
+
+
+def _solve_some(cov: np.ndarray, linear: np.ndarray, limits: Limits) -> np.ndarray:
+    "Solve for the assets that look best, all others at their lowest; then take in every asset that would better it, until none would."
+    size, slope = len(linear), cov.mean(axis=1) * limits.budget - linear
+    rank = np.argsort(np.argsort(slope, kind="stable"), kind="stable")
+    chosen, member = rank < size // 5, limits.membership if limits.groups else np.empty((0, size))
+    for row in member:
+        inside = np.flatnonzero(row)
+        chosen[inside[np.argsort(slope[inside], kind="stable")[: -(-len(inside) // 5)]]] = True
+    while True:
+        rest = np.where(chosen, 0.0, limits.low)
+        taken = member @ rest
+        groups = (member[:, chosen], limits.group_low - taken, limits.group_high - taken) if limits.groups else (None, None, None)
+        names = tuple(s for s, yes in zip(limits.symbols, chosen, strict=True) if yes)
+        part = Limits(names, limits.low[chosen], limits.high[chosen], limits.budget - rest.sum(), limits.groups, *groups)
+        try:
+            found, prices = _solve_whole(cov[np.ix_(chosen, chosen)], linear[chosen] - cov[chosen] @ rest, part)
+        except SolverError:
+            if chosen.all():
+                raise
+            chosen = chosen | (rank < 2 * chosen.sum())  # too few for the limits
+            continue
+        weights = rest.copy()
+        weights[chosen] = found
+        better = ~chosen & (cov @ weights - linear + prices[0] + prices[1:] @ member < -1e-11 * np.trace(cov) / size)
+        if not better.any():
+            return weights
+        chosen = chosen | better
 
 
 def solve_with_costs(
@@ -73,16 +113,21 @@ def solve_program(
 
 
 def _daqp(quadratic, linear, rows, high, low, sense) -> np.ndarray:
-    "Solve one quadratic program and insist on the flag that says optimal."
+    "Solve one quadratic program."
+    return _daqp_prices(quadratic, linear, rows, high, low, sense)[0]
+
+
+def _daqp_prices(quadratic, linear, rows, high, low, sense) -> tuple[np.ndarray, np.ndarray]:
+    "Solve one quadratic program and insist on the flag that says optimal; the prices are those of its rows."
     import daqp
 
     scale = np.trace(quadratic) / len(quadratic)
     arrays = [np.array(a, dtype=float, order="C") for a in (quadratic / scale, linear / scale, rows, high, low)]
-    x, _, flag, _ = daqp.solve(*arrays, np.array(sense, dtype=np.int32), primal_tol=1e-10, dual_tol=1e-11)
+    x, _, flag, told = daqp.solve(*arrays, np.array(sense, dtype=np.int32), primal_tol=1e-10, dual_tol=1e-11)
     if flag != 1:
         why = {-1: "the limits leave no room", -2: "it went round in circles", -3: "it is unbounded", -4: "too many steps"}.get(flag, f"flag {flag}")
         raise SolverError(f"the quadratic program of {len(linear)} unknowns was not solved: {why}")
-    return x
+    return x, told["lam"][len(linear) :] * scale
 
 # %% ../../nbs/07_portfolio/10_solvers.ipynb #78092777
 def solve_cvar(

@@ -69,34 +69,27 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 # %% ../../nbs/05_risk/10_stress.ipynb #85142250
-def _window(
+def _replay(
     close: pd.DataFrame | None,  # time × symbol
-    scenario: Scenario,
-) -> pd.DataFrame | None:  # the prices from a week before the scenario to its end; None: there is nothing to cut from
-    "Cut the history to what a scenario needs."
-    if close is None or not scenario.start:
-        return None
-    start, end = (pd.Timestamp(day, tz="UTC") for day in (scenario.start, scenario.end))
-    days = close.index.normalize()
-    return close.loc[(days > start - pd.Timedelta(days=7)) & (days <= end)]
-
-
-def _replayed(
-    window: pd.DataFrame | None,  # time × symbol, what `_window` cut
+    days: pd.DatetimeIndex,  # of its rows
     symbols: list[str],
     scenario: Scenario,
-) -> pd.DataFrame:  # time × those whose prices are there: price over the start price, from the start to the end
-    "Return the paths of assets through the window, all at once."
-    if window is None or window.empty:
-        return pd.DataFrame()
+) -> tuple[np.ndarray, np.ndarray]:  # by symbol: are its prices there; time × symbol: price over the start price, from the start to the end
+    "Return the paths of assets through the window of a scenario, where their prices are there; a hole keeps the last price."
+    if close is None or not scenario.start:
+        return np.zeros(len(symbols), bool), np.ones((1, len(symbols)))
     start, end = (pd.Timestamp(day, tz="UTC") for day in (scenario.start, scenario.end))
-    prices, days = window[[s for s in symbols if s in window]], window.index.normalize()
-    known, split, rows = prices.notna().to_numpy(), int((days <= start).sum()), np.arange(len(days))[:, None]
-    first = np.where(known[:split], rows[:split], -1).max(axis=0, initial=-1)  # the row of each start price
-    last = np.where(known[split:], rows[split:], -1).max(axis=0, initial=-1)
-    there = (first >= 0) & (last >= 0) & (days[last] >= end - pd.Timedelta(days=7))
-    values = np.where(rows >= first, prices.to_numpy(dtype=float), np.nan)[:, there]
-    return pd.DataFrame(values / values[first[there], np.arange(there.sum())], window.index, prices.columns[there])
+    lo, mid, hi = days.searchsorted([start - pd.Timedelta(days=7), start, end], side="right")
+    at = close.columns.get_indexer(symbols)
+    prices = np.where(at >= 0, close.iloc[lo:hi].to_numpy(float)[:, at], np.nan)
+    known, rows = ~np.isnan(prices), np.arange(hi - lo)[:, None]
+    last = np.maximum.accumulate(np.where(known, rows, -1), axis=0)
+    if lo == mid or mid == hi:
+        return np.zeros(len(symbols), bool), np.ones((1, len(symbols)))
+    fresh = days[mid:hi].searchsorted(end - pd.Timedelta(days=7))  # the first row that may be the last price
+    there = (last[mid - lo - 1] >= 0) & (last[-1] >= mid - lo + fresh)
+    filled = np.take_along_axis(prices, np.maximum(last, 0), axis=0)[mid - lo - 1 :]
+    return there, np.where(there, filled / filled[0], 1.0)
 
 
 def shock_of(
@@ -120,27 +113,22 @@ def stress(
     if not np.isfinite(weights.to_numpy()).all():
         raise BadInput(f"the weight of {weights.index[~np.isfinite(weights)][0]} is not finite")
     close = check_bars(bars)["close"] if bars is not None else None
+    days = pd.DatetimeIndex([]) if close is None else close.index.normalize()
     chosen = list(SCENARIOS.values() if scenarios is None else scenarios)
-    return pd.DataFrame([_row(weights, close, groups or {}, s) for s in chosen], index=pd.Index([s.name for s in chosen], name="scenario"))
+    return pd.DataFrame([_row(weights, close, days, groups or {}, s) for s in chosen], index=pd.Index([s.name for s in chosen], name="scenario"))
 
 
-def _row(weights: pd.Series, close: pd.DataFrame | None, groups: Mapping[str, str], scenario: Scenario) -> dict:
+def _row(weights: pd.Series, close: pd.DataFrame | None, days: pd.DatetimeIndex, groups: Mapping[str, str], scenario: Scenario) -> dict:
     "Work out one scenario."
-    held, changes, unknown = list(weights.index[weights != 0]), {}, []
-    paths = _replayed(_window(close, scenario), held, scenario)
-    lost = (paths.ffill().iloc[-1] - 1).to_dict() if len(paths.columns) else {}
-    for symbol in held:
-        shock = lost[symbol] if symbol in lost else shock_of(scenario, symbol, groups.get(symbol, ""))
-        if shock is None:
-            unknown.append(symbol)
-        else:
-            changes[symbol] = weights[symbol] * shock
-    parts = {"replayed": sum(abs(weights[s]) for s in paths), "unknown": sum(abs(weights[s]) for s in unknown)}
-    parts["shocked"] = sum(abs(weights[s]) for s in changes) - parts["replayed"]
+    held = {s: float(w) for s, w in weights.items() if w != 0}
+    there, paths = _replay(close, days, list(held), scenario)
+    lost = [float(paths[-1, k] - 1) if there[k] else shock_of(scenario, s, groups.get(s, "")) for k, s in enumerate(held)]
+    changes = {s: w * shock for (s, w), shock in zip(held.items(), lost, strict=True) if shock is not None}
+    unknown = [s for s in held if s not in changes]
+    parts = {"replayed": sum(abs(w) for w, known in zip(held.values(), there, strict=True) if known), "unknown": sum(abs(held[s]) for s in unknown)}
+    parts["shocked"] = sum(abs(held[s]) for s in changes) - parts["replayed"]
     deepest = np.nan
-    if len(paths.columns) and len(paths.columns) == len(held):
-        together = paths.dropna(how="all").ffill().bfill()
-        wealth = 1 + (together - 1) @ weights[together.columns]
-        deepest = abs(float(value_drawdown(wealth).min()))
+    if held and there.all():
+        deepest = abs(float(value_drawdown(1 + (paths - 1) @ np.array(list(held.values()))).min()))
     loss, worst = (-sum(changes.values()), min(changes, key=changes.get)) if changes else (np.nan, "")
     return {"loss": loss, "deepest": deepest, **parts, "unknown_symbols": ", ".join(unknown), "worst": worst}

@@ -88,9 +88,12 @@ def open_audit(
         if not found.begun and path.exists() and path.stat().st_size:
             found = make_evidence_key(data, found.audit_from, instead=True, key=found.key, begun=True)
         return AuditLog(path, found.key, sealed_from=found.audit_from * found.begun)
-    if "carnet.audit" not in vault.names() and (found := read_evidence_key(data)) and found.audit_from:  # the log goes on with the key that it has
-        vault.set("carnet.audit", key_text(found.key))
-        vault.set("carnet.audit.sealed-from", str(found.audit_from))
+    if "carnet.audit" not in vault.names() and (found := read_evidence_key(data)) and found.audit_from:
+        if found.begun or (path.exists() and path.stat().st_size):  # the log goes on with the key that it has
+            vault.set("carnet.audit", key_text(found.key))
+            vault.set("carnet.audit.sealed-from", str(found.audit_from))
+        else:  # nothing was written yet: the log begins with the vault's
+            make_evidence_key(data, 0, instead=True, key=found.key)
     key = vault.own_key("carnet.audit")
     if "carnet.audit.sealed-from" not in vault.names():
         first = AuditLog(path, key).append("carnet", "audit.sealed", {"reason": "a vault holds its key from here on"}, datetime.now(UTC))

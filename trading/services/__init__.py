@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "collect_day_facts", "collect_background_facts", "collect_alert_facts", "secret_of", "channels_of", "policy_of_alerts",
         "open_outbox", "dispatch_alerts", "after_run", "after_job", "try_channels", "list_alerts", "preview_alerts", "retry_alerts",
     ],
+    "backtest_control": ["BackTest", "compute_backtest", "read_grid", "list_backtests", "backtest_result", "offered_strategies"],
     "backups": ["passphrase_of", "back_up", "verify_backup", "restore_backup"],
     "book_control": [
         "Amount", "read_moment", "BookEntry", "entry_of", "book_events", "book_entry", "UndoEntry", "undo_entry", "entries",
@@ -70,16 +71,17 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "queries_live": ["LedgerTail", "ledger_event", "live_state", "newest_quotes"],
     "queries_portfolio": ["portfolio", "section_of"],
     "queries_runs": [
-        "records", "damaged_runs", "find_record", "artefact", "newest_run", "dry_run_ledger", "rows", "missing", "head", "runs", "paged",
-        "run", "stages",
+        "records", "damaged_runs", "find_record", "artefact", "newest_run", "loop_close", "dry_run_ledger", "rows", "missing", "head",
+        "runs", "paged", "run", "stages", "run_differences",
     ],
     "queries_system": [
-        "settings_table", "decisions", "taxonomy", "aliases", "decide", "feedback_state", "cycles", "decision_moments", "steer",
-        "alert_history", "thresholds", "data_quality", "model_facts", "venue_connections", "system", "report_file", "notebook_file",
-        "system_health",
+        "allowed_values", "settings_table", "decisions", "taxonomy", "aliases", "decide", "feedback_state", "cycles", "decision_moments",
+        "steer", "alert_history", "thresholds", "data_quality", "model_facts", "venue_connections", "system", "report_file",
+        "notebook_file", "system_health",
     ],
     "queries_trading": [
-        "run_bars", "prices", "price_history", "plan", "ledger_of_run", "plan_table", "orders", "fills", "plans", "events", "order_status",
+        "run_bars", "latest_bars", "prices", "price_history", "symbol_marks", "plan", "ledger_of_run", "plan_table", "orders", "fills",
+        "plans", "events", "order_status",
     ],
     "queries_venues": ["venue_rows", "venue_facts"],
     "query_cache": ["FRESH", "MEMORY", "QueryCache", "view"],
@@ -111,13 +113,13 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "venue_control": ["UnlockMt5", "unlock_mt5"],
     "workspace": [
         "ANSWER_PARTS", "Workspace", "workspace_of", "current_settings", "settings_in_force", "account_of", "shared_state", "rests_on",
-        "ledger_state", "ledger_for_reading", "has_ledger", "ledger_for_writing",
+        "ledger_state", "ledger_for_reading", "accounts_for_reading", "has_ledger", "ledger_for_writing",
     ],
 }, modules=[
-    "access", "account_control", "alerting", "backups", "book_control", "commands", "data_control", "demo", "evidence", "exports",
-    "feedback_history", "file_optimise", "file_parts", "flow_runs", "holdings", "jobs", "launching", "loop_control", "maintenance",
-    "market_data", "metrics", "new_strategy", "order_control", "plan_control", "portfolio_control", "portfolios", "queries_analytics",
-    "queries_books", "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "queries_venues",
-    "query_cache", "replay_control", "research_control", "run_control", "security_admin", "settings_control", "stops", "strategy_control",
-    "system_control", "user_control", "venue_control", "workspace",
+    "access", "account_control", "alerting", "backtest_control", "backups", "book_control", "commands", "data_control", "demo", "evidence",
+    "exports", "feedback_history", "file_optimise", "file_parts", "flow_runs", "holdings", "jobs", "launching", "loop_control",
+    "maintenance", "market_data", "metrics", "new_strategy", "order_control", "plan_control", "portfolio_control", "portfolios",
+    "queries_analytics", "queries_books", "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading",
+    "queries_venues", "query_cache", "replay_control", "research_control", "run_control", "security_admin", "settings_control", "stops",
+    "strategy_control", "system_control", "user_control", "venue_control", "workspace",
 ])

@@ -27,10 +27,12 @@ from ..core.settings import Settings
 from ..core.types import ZERO, Event, asset_of
 from ..core.venue_proxy import offers
 from ..execution.explain_differences import Proposal, propose_entries
+from ..execution.order_changes import cancel_own
 from ..execution.order_manager import OrderContext, query_venue
+from ..execution.protection import protections, release_orders, watch_protections
 from ..execution.reconciliation import describe_entry, expected_holdings, foreign_holdings, foreign_trades, price_at_venue, reported_events
 from ..pipeline.account import trading_rules, with_circuit_breaker
-from ..pipeline.position_protection import open_venue
+from ..pipeline.position_protection import account_context, open_venue
 from .account_control import reconcile_account
 from .commands import CommandRequest, Context, Done, command
 from .query_cache import view
@@ -121,6 +123,31 @@ def _owned(ledger: Any, account: str, book: Book, events: list[Event], now: date
     return [Event("foreign", account, now, data)] if taken else []
 
 
+def _halt_orders(settings: Settings, ledger: Any, account: str, events: list[Event], now: datetime) -> list[str]:
+    "Cancel the orders of symbols that a paper exchange splits, renames or delists, as an exchange does: their units and prices mean something else afterwards."
+    history = dict(ledger.history(account)) if any(e.kind == "correction" for e in events) else {}
+    about = [history.get(int(e.data["corrects"]), e) if e.kind == "correction" else e for e in events]
+    symbols = [e.data["symbol"] for e in about if e.kind in ("split", "rename", "merger", "delisting")]
+    waiting = {e.data["client_order_id"] for e in ledger.unended(account) if e.data["symbol"] in symbols}
+    if not waiting and not protections(ledger, account).keys() & set(symbols):
+        return []
+    desk = account_context(settings, ledger, account, now)
+    with ledger.lease(account):
+        release_orders(desk, symbols)
+        for name in sorted(waiting):
+            cancel_own(desk, name)
+    return symbols
+
+
+def _resume_orders(settings: Settings, ledger: Any, account: str, symbols: list[str], now: datetime) -> list[str]:
+    "Protect positions again, at the levels after a split."
+    if not symbols:
+        return []
+    desk = account_context(settings, ledger, account, now)
+    with ledger.lease(account):
+        return watch_protections(desk, desk.venue.fetch_tickers(symbols), symbols=symbols)
+
+
 def book_events(
     settings: Settings,
     account: str,
@@ -132,6 +159,7 @@ def book_events(
     ledger = ledger_for_writing(Workspace(Path(settings.run.data), Path(settings.run.reports)))
     try:
         before, events = ledger.book(account), list(events)
+        halted = _halt_orders(settings, ledger, account, events, now) if paper else []
         seq = ledger.append([*events, *_owned(ledger, account, before, events, now)])
         after, again = ledger.book(account), ledger.mark_again(account)
         moved = _moved(before, after)
@@ -145,6 +173,7 @@ def book_events(
             if not offers(venue, "move"):
                 raise Refused(f"{venue.name} keeps its own balances; book there what happened and reconcile")
             venue.move(changes)
+            moved += _resume_orders(settings, ledger, account, halted, now)
     finally:
         ledger.close()
     return moved, seq

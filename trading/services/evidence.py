@@ -35,7 +35,7 @@ from .alerting import channels_of
 
 ANCHORS = "carnet-anchors.jsonl"
 _ANCHORED, _RENEWED = "evidence anchored", "evidence renewed"
-_DETAIL = {_ANCHORED: {"line": str, "ledgers": dict, "places": list}, _RENEWED: {"accepted": list}}
+_DETAIL: dict[str, dict[str, type]] = {_ANCHORED: {"line": str, "ledgers": dict, "places": list}, _RENEWED: {"accepted": list}}
 
 
 @dataclass

@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..core.calendars import bars_a_year
 from ..core.errors import BadInput, MissingData
-from ..core.instruments import Instrument
+from ..core.instruments import Instrument, check_currency
 from ..core.types import ZERO
 from ..execution.plan import PlanConstraints, make_plan
 from ..execution.portfolio_csv import Purchase, read_portfolio
@@ -66,6 +66,7 @@ def _closes(asked: FileQuestion) -> tuple[pd.DataFrame, list[str]]:
 
     read = read_price_file(asked.prices, **asked.reading)
     close = read.bars["close"].rename_axis(columns=None)
+    check_currency(asked.currency)
     close, notes = in_one_currency(close, asked.quoted, asked.currency, asked.prices.name)
     whole = close.dropna()
     if len(whole) < 62:

@@ -10,13 +10,14 @@ __all__ = ['HEARTBEAT_SECONDS', 'run_named', 'report_page', 'begin_run', 'execut
 import logging
 import os
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..core.errors import BadInput, MissingData
+from ..core.errors import BadInput, MissingData, VenueUnreachable
 from ..core.settings import Settings, load_settings
 from ..pipeline.launch import load_flow, open_run, own_server, prepare_prefect, settings_of
 from ..pipeline.run_compare import NumbersVerdict, compare_inputs, compare_runs, judge_numbers, open_reproduction
@@ -79,15 +80,40 @@ def execute_run(
     from trading.pipeline.notebook_runner import Kernel, execute_stages
     from trading.pipeline.training import train_after
 
-    for name in ("papermill", "traitlets", "httpx"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with shown or nullcontext(), Kernel(run.folder / "kernel.log") as kernel:
-        if os.environ.get("PREFECT_API_URL"):
+    if url := os.environ.get("PREFECT_API_URL"):
+        _require_server(url)
+    with shown or nullcontext(), _quiet(), Kernel(run.folder / "kernel.log") as kernel:
+        if url:
             prepare_prefect(settings.run.data)
             load_flow("daily").daily(run, kernel)
             return ""
         execute_stages(run, kernel)
         return train_after(run, kernel, datetime.now(UTC))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    "Let the libraries that carry a run say only what went wrong, as long as it lasts."
+    loggers = {name: logging.getLogger(name) for name in ("papermill", "traitlets", "httpx")}
+    levels = {name: logger.level for name, logger in loggers.items()}
+    try:
+        for logger in loggers.values():
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for name, logger in loggers.items():
+            logger.setLevel(levels[name])
+
+
+def _require_server(url: str) -> None:
+    "Ask a Prefect server whether it is there, before a run counts on it."
+    try:
+        urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=20).close()
+    except urllib.error.HTTPError:
+        return  # it answers, if only that it wants to know who asks
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise VenueUnreachable(f"the Prefect server at {url} does not answer: {reason}; start it, or unset PREFECT_API_URL to run without one") from error
 
 
 HEARTBEAT_SECONDS = 15.0  # between two signs of life of the schedule

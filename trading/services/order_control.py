@@ -30,7 +30,7 @@ from ..pipeline.position_protection import account_context, profile_accounts, wa
 from ..risk.exit_rules import ExitRules
 from .commands import CommandRequest, Context, Done, Name, command
 from .queries_runs import missing
-from .workspace import Workspace, current_settings, ledger_for_reading
+from .workspace import Workspace, accounts_for_reading, current_settings
 
 # %% ../../nbs/13_services/74_order_control.ipynb #7f8ed393
 def working_orders(
@@ -39,10 +39,8 @@ def working_orders(
 ) -> dict[str, Any]:  # orders, protections
     "List the orders of a profile that have no known end, and what protects its positions, at the venue or watched here.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None, default None\n\nReturns\n-------\ndict[str, Any]\n    orders, protections"
     settings = current_settings(place, profile)
-    name = f"{settings.run.mode}-{settings.run.profile}"
     try:
-        ledger = ledger_for_reading(place)
-        accounts = [a for a in ledger.accounts() if a.partition("@")[0] == name]
+        ledger, accounts = accounts_for_reading(place, settings)
     except TradingError as error:
         return missing(error, orders=[], protections=[])
     found, kept = [], []

@@ -6,12 +6,14 @@
 __all__ = ['portfolio', 'section_of', 'holdings']
 
 # %% ../../nbs/13_services/18_queries_portfolio.ipynb #fbcd9196
+import json
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 
 from ..core.errors import MissingData, TradingError
 from ..core.settings import Settings
 from .query_cache import view
-from .queries_runs import artefact, missing, newest_run
+from .queries_runs import artefact, loop_close, missing, newest_run
 from .workspace import Workspace, current_settings, ledger_for_reading
 from ..core.drawdown import drawdown_now
 from ..pipeline.factory import groups_of
@@ -70,8 +72,12 @@ def holdings(place: Workspace, profile: str | None = None) -> dict:
     known = {"account": account, "currency": settings.market.currency}
     empty = {"run": None, "as_of": None, "cash": None, "margin": None, "items": [], "sections": {name: [] for name in _SECTIONS}}
     try:
-        book = ledger_for_reading(place).book(account)
-        record = newest_run(place, settings.run.profile, "holdings_after")
+        ledger, decided = ledger_for_reading(place), loop_close(place, settings.run.profile)
+        book, record = ledger.book(account), None
+        with suppress(MissingData) if decided else nullcontext():
+            record = newest_run(place, settings.run.profile, "holdings_after")
+        if decided and (record is None or decided > record.as_of):
+            return known | empty | _loop_holdings(settings, ledger, account, book)
         table, closing = artefact(place, record, "holdings_after"), artefact(place, record, "closing")
         margin = artefact(place, record, "margin") if "margin.json" in record.artefacts else None
     except TradingError as error:
@@ -95,3 +101,26 @@ def holdings(place: Workspace, profile: str | None = None) -> dict:
     by_section = {name: [i for i in items if i["section"] == name] for name in _SECTIONS}
     cash = {"value": float(book.cash), "weight": float(book.cash) / equity if equity else None, "target": float(table.loc["cash", "target"])}
     return known | {"run": record.id, "as_of": closing["moment"], "equity": equity, "cash": cash, "margin": margin, "items": items, "sections": by_section}
+
+
+def _loop_holdings(settings: Settings, ledger, account: str, book) -> dict:
+    "List what an account holds after the newest decision of a trading loop, at the prices of its newest value."
+    mark, proposed = ledger.last("equity", account), ledger.last("proposed", account)
+    if mark is None:
+        raise MissingData(f"the account {account} has no value yet; the first decision writes it down")
+    plan = json.loads(proposed.data["text"]) if proposed else {"targets": {}}
+    prices, targets, groups = {s: float(p) for s, p in mark.data["prices"].items()}, {s: float(w) for s, w in plan["targets"].items() if s != "cash"}, groups_of(settings)
+    planned = {a["symbol"]: float(a["price"]) for a in plan.get("actions", ())}
+    equity, items = float(mark.data["equity"]), []
+    for symbol in sorted({*book.positions, *(s for s, w in targets.items() if w)}):
+        held, money = book.positions.get(symbol), book.own_currencies.get(symbol, book.currency) if symbol in book.financed else book.currency
+        rate = prices.get(f"{money}/{book.currency}", 1.0) if symbol in book.financed else 1.0
+        amount, own = float(held.amount) if held else 0.0, prices.get(symbol, planned.get(symbol))
+        price = None if own is None else own * rate
+        value = None if price is None else amount * price
+        cost = float(book.own_costs[symbol]) * rate if symbol in book.financed else float(book.costs.get(symbol, 0))
+        items.append({"symbol": symbol, "section": section_of(settings, symbol), "group": groups.get(symbol, ""), "amount": amount, "average": float(held.average) if held else None, "price": price,
+                      "value": value, "target": targets.get(symbol, 0.0), "weight": value / equity if value is not None and equity else None,
+                      "profit": value - cost if value is not None and held else None, "currency": money, "rate": rate})
+    cash = {"value": float(book.cash), "weight": float(book.cash) / equity if equity else None, "target": 1 - sum(targets.values())}
+    return {"as_of": mark.timestamp.isoformat(), "equity": equity, "cash": cash, "items": items, "sections": {name: [i for i in items if i["section"] == name] for name in _SECTIONS}}

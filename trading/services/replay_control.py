@@ -56,7 +56,7 @@ def _replay(request: Replay, context: Context) -> dict:
     if context.actor.via != "terminal":
         options = ["--from", first, *(["--to", last] if last else []), "--profile", settings.run.profile, *(w for p in request.without for w in ("--without", p))]
         program = (sys.executable, "-c", "from trading.cli.main import main; main(prog_name='carnet')", "replay", *options)
-        return start(context.workspace, "replay", program, context.key or None, context.actor.user, request.model_dump(mode="json"))
+        return start(context.workspace, "replay", context.run_program or program, context.key or None, context.actor.user, request.model_dump(mode="json"))
     done = run_replay(settings, first, last, context.now, request.without, **({"progress": context.progress} if context.progress else {}))
     return json.loads(json.dumps({**done.summary, "folder": str(done.folder)}, default=lambda v: v.isoformat() if hasattr(v, "isoformat") else str(v)))
 

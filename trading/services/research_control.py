@@ -69,7 +69,7 @@ def _research(request: AutoResearch, context: Context) -> dict:
                  "--symbols": ",".join(request.symbols or ()), "--strategies": ",".join(names)}
         options = [w for k, v in given.items() if v not in (None, "") for w in (k, str(v))] + ["--promote"] * request.promote
         program = (sys.executable, "-c", "from trading.cli.main import main; main(prog_name='carnet')", "research", "auto", *options)
-        return start(context.workspace, "research", program, context.key or None, context.actor.user, request.model_dump(mode="json"))
+        return start(context.workspace, "research", context.run_program or program, context.key or None, context.actor.user, request.model_dump(mode="json"))
     return _search(request, context, names)
 
 

@@ -80,7 +80,8 @@ def _change(request: ChangeSettings, context: Context) -> dict:
         current_settings(context.workspace, request.profile)  # a misspelt name would begin a new profile in silence
     named = {k: v for k, v in request.changes.items() if k.startswith("strategies.") and v}
     if named:  # what could not trade is not written down
-        new = load_settings(request.profile, named | {"run.data": context.workspace.data}, file=settings_file(context.workspace))
+        own = settings_file(context.workspace)
+        new = load_settings(request.profile, named | {"run.data": context.workspace.data}, file=own if own.exists() else None)
         named_sleeves(new.model_copy(update={"strategies": {n: new.strategies[n] for n in (k.partition(".")[2] for k in named) if n in new.strategies}}))
     return _differences(context.workspace, change_text(settings_text(context.workspace), dict(request.changes), request.profile))
 

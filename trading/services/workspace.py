@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ANSWER_PARTS', 'Workspace', 'workspace_of', 'current_settings', 'settings_in_force', 'account_of', 'shared_state',
-           'rests_on', 'ledger_state', 'ledger_for_reading', 'has_ledger', 'ledger_for_writing']
+           'rests_on', 'ledger_state', 'ledger_for_reading', 'accounts_for_reading', 'has_ledger', 'ledger_for_writing']
 
 # %% ../../nbs/13_services/15_workspace.ipynb #4d7fef8c
 import os
@@ -175,6 +175,15 @@ def ledger_for_reading(place: Workspace):
     ledger = _ledger(place.ledger, place.ledger.stat().st_ino if place.ledger.exists() else 0)
     check_head(ledger.path, read_head(ledger.path), ledger._table)
     return ledger
+
+
+def accounts_for_reading(
+    place: Workspace,
+    settings: Settings,
+):  # ledger, and names: one account for each venue
+    "Return the ledger and the accounts of a profile in it, or say that there is none yet.\n\nParameters\n----------\nplace : Workspace\nsettings : Settings\n\nReturns\n-------\nledger, and names: one account for each venue"
+    ledger, name = ledger_for_reading(place), f"{settings.run.mode}-{settings.run.profile}"
+    return ledger, [a for a in ledger.accounts() if a.partition("@")[0] == name]
 
 
 def has_ledger(place: Workspace) -> bool:

@@ -120,8 +120,6 @@ def order_json(order: Order, state: OrderState, placed: datetime, symbol: str) -
     "Describe an order."
     kind = "LIMIT_MAKER" if order.time_in_force == "PO" else next(b for b, ours in TYPES.items() if ours == order.type)
     status = _STATUS.get(state.status) or ("PARTIALLY_FILLED" if state.filled else "NEW")
-    if status == "CANCELED" and (order.time_in_force in ("IOC", "FOK") or order.type == "market"):
-        status = "EXPIRED"
     at = milliseconds(placed)
     return {
         "symbol": symbol, "orderId": sequence_number(state.id), "orderListId": -1, "clientOrderId": order.client_order_id,

@@ -336,8 +336,8 @@ class PaperVenue(PaperFile):
             self._end(other, "canceled", f"the order that it was linked with has traded: {order.client_order_id}")
         if done + amount == order.amount:
             self._end(row, "closed", note or row["reason"])
-        elif order.time_in_force in ("IOC", "FOK") or not may_wait or (order.type in ("market", "stop") and met.price is not None):
-            self._end(row, "canceled", f"filled {done + amount} of {order.amount}: {reason}")
+        elif (over := order.time_in_force in ("IOC", "FOK") or (order.type in ("market", "stop") and met.price is not None)) or not may_wait:
+            self._end(row, "expired" if over else "canceled", f"filled {done + amount} of {order.amount}: {reason}")
 
     def _charge(self, order: Order, amount: Decimal, price: Decimal, rate: Decimal, paid: Settlement) -> tuple[str, Decimal, Decimal]:
         "Return the coin that pays the fee, how much of it, and what that is worth in quote currency."
