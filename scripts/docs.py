@@ -3,6 +3,7 @@ commands, settings and errors. Every link inside it is followed; nothing is aske
 
 import ast
 import base64
+import functools
 import html
 import json
 import os
@@ -13,17 +14,19 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 OUT, WORK = ROOT / "_docs", Path(tempfile.mkdtemp(prefix="carnet-docs-"))
 SOURCE = WORK / "source"
 NBS, PAGES = ROOT / "nbs", ROOT / "docs" / "site"
 SKIP = {"runs", ".ipynb_checkpoints"}
 LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?\)")
+DEFINES = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+SOURCES: dict[str, str] = {}  # where the notebook shows the source of 'module.function'
 LARGEST = 40e6  # bytes of the whole site
 CONF = {
     "project": "Carnet",
     "copyright": "2026, the Carnet authors",
-    "extensions": ["myst_nb", "sphinx.ext.autodoc", "numpydoc", "sphinx.ext.viewcode"],
+    "extensions": ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.linkcode", "numpydoc"],
     "nb_execution_mode": "off",
     "nb_merge_streams": True,
     "myst_enable_extensions": ["colon_fence"],
@@ -49,7 +52,7 @@ CONF = {
         "collapse_navigation": True,
         "navigation_depth": 2,
         "show_nav_level": 1,
-        "header_links_before_dropdown": 5,
+        "header_links_before_dropdown": 6,
         "show_prev_next": False,
         "footer_start": ["copyright"],
         "footer_end": [],
@@ -65,6 +68,9 @@ STYLE = """
 .gallery img { width: 100%; height: 9rem; object-fit: contain; background: #fff }
 .output.text_html, .output_area { overflow-x: auto }
 table { display: block; overflow-x: auto }
+td:nth-child(3):last-child { min-width: 11rem }
+.bd-article h1 { overflow-wrap: anywhere }
+@media (max-width: 600px) { .bd-article h1 { font-size: 1.8rem } .bd-article h2 { font-size: 1.4rem } .bd-article h3 { font-size: 1.15rem } }
 """
 
 
@@ -79,11 +85,20 @@ def module_of(cells: list[dict]) -> str:
     return next((found[1] for c in cells if (found := re.search(r"^#\|\s*default_exp\s+(\S+)", "".join(c["source"]), re.MULTILINE))), "")
 
 
-def offers(module: str) -> bool:
-    "Say whether a module has a documented function or class for everybody, so that a page shows its source."
+def offered(module: str) -> list[str]:
+    "List the documented functions and classes that a module defines for everybody; the commands of the terminal have a page of their own."
+    if module.startswith("cli."):
+        return []
     tree = ast.parse((ROOT / "trading" / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8"))
     listed = next((ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", "") == "__all__"), [])
-    return any(isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and n.name in listed and ast.get_docstring(n) for n in tree.body)
+    return [n.name for n in tree.body if isinstance(n, DEFINES) and n.name in listed and ast.get_docstring(n)]
+
+
+def defined(text: str) -> list[str]:
+    "List the functions and classes that a cell exports."
+    if not re.search(r"(?m)^#\|\s*export", text):
+        return []
+    return [n.name for n in ast.parse(text).body if isinstance(n, DEFINES)]
 
 
 def linked(text: str, page: Path) -> str:
@@ -98,6 +113,10 @@ def linked(text: str, page: Path) -> str:
             place = Path(there.name) / "index.md"
         elif there.suffix == ".png" and there.exists():
             place = Path("_static") / there.name
+        elif there.suffix == ".html" and there.exists():
+            return f'<a href="{there.parent.name}/{there.name}">{words}</a>' if page.name == "index.ipynb" else words
+        elif there == ROOT / "bench" / "RESULTS.md":
+            place = Path("figures.md")
         else:
             return words
         here = Path("carnet.ipynb") if page.name == "index.ipynb" else page.relative_to(NBS)
@@ -117,9 +136,13 @@ def write_notebook(path: Path) -> list[tuple[Path, bytes, str]]:
             text = linked(text, path)
             if n == 0 and module:
                 up = "../" * len(place.parent.parts)
-                text += f"\n\nModule `trading.{module}` · [reference]({up}reference/{module}.md)"
-                text += f' · <a href="{up}_modules/trading/{module.replace(".", "/")}.html">source</a>' if offers(module) else ""
+                page = module if offered(module) else "commands" if module.startswith("cli.") else ""
+                text += f"\n\nModule `trading.{module}`" + (f" · [reference]({up}reference/{page}.md)" if page else "")
         else:
+            if names := defined(text):
+                SOURCES.update({f"{module}.{name}": f"{place.with_suffix('.html').as_posix()}#src-{name}" for name in names})
+                marks = "".join(f'<div id="src-{name}"></div>' for name in names)
+                cells.append({"cell_type": "markdown", "id": f"src-{n}", "metadata": {}, "source": marks})
             text = re.sub(r"(?m)^#\|.*\n?", "", text).strip("\n")
             pictures += [(place, o["data"]) for o in cell.get("outputs", []) if {"image/png", "image/svg+xml"} & set(o.get("data", {}))]
             cell["outputs"] = [o for o in cell.get("outputs", []) if not (o.get("output_type") == "stream" and o.get("name") == "stderr")]
@@ -173,20 +196,32 @@ def toctree(names: list[str], hidden: bool = False) -> str:
     return "\n".join(["```{toctree}", *([":hidden:"] if hidden else []), ":maxdepth: 1", "", *names, "```", ""])
 
 
+def about(folder: str) -> str:
+    "Return the sentence of a folder of modules."
+    return ast.get_docstring(ast.parse((ROOT / "trading" / folder / "__init__.py").read_text(encoding="utf-8"))) or ""
+
+
+def write_module(path: Path) -> str:
+    "Write the page of the functions and classes that a notebook defines; return the module, or nothing where there are none for everybody."
+    module = module_of(json.loads(path.read_text(encoding="utf-8"))["cells"])
+    if not module or not (names := offered(module)):
+        return ""
+    text = f"# {module}\n\nThe notebook [{titles(path)[0]}](../{path.relative_to(NBS).as_posix()}) defines, explains and tests it.\n\n"
+    text += f"```{{eval-rst}}\n.. automodule:: trading.{module}\n   :members: {', '.join(names)}\n```\n"
+    place = SOURCE / "reference" / f"{module}.md"
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(text, encoding="utf-8")
+    return module
+
+
 def write_reference(paths: list[Path]) -> None:
     "Write a page for each module, for the commands, the settings with their JSON schema, and the errors."
     place = SOURCE / "reference"
-    place.mkdir()
-    rows = []
-    for path in paths:
-        if module := module_of(json.loads(path.read_text(encoding="utf-8"))["cells"]):
-            title, sentence = titles(path)
-            text = f"# {module}\n\n{sentence}\n\n"
-            text += f"[{title}](../{path.relative_to(NBS).as_posix()}) defines, explains and tests it.\n\n"
-            text += f"```{{eval-rst}}\n.. automodule:: trading.{module}\n   :members:\n```\n"
-            (place / f"{module}.md").write_text(text, encoding="utf-8")
-            rows.append((module, sentence))
-    listed = "\n".join(f"- [`trading.{m}`]({m}.md): {s}" for m, s in sorted(rows))
+    rows = [(module, titles(path)[1]) for path in paths if (module := write_module(path))]
+    listed, folders = "", list(dict.fromkeys(m.split(".")[0] for m, _ in rows))
+    for folder in folders:
+        listed += f"\n\n### {folder}\n\n{about(folder)}\n\n"
+        listed += "\n".join(f"- [`trading.{m}`]({m}.md): {s}" for m, s in rows if m.split(".")[0] == folder)
     (place / "index.md").write_text(
         "# Reference\n\n- [Commands](commands.md) of the terminal\n"
         f"- [Settings](settings.md), with a JSON schema\n- [Errors](errors.md)\n\n## Modules\n\n{listed}\n\n"
@@ -213,7 +248,7 @@ def commands() -> str:
     ]
 
     def add(command: click.Command, names: str, parent: click.Context | None, depth: int) -> None:
-        context = click.Context(command, info_name=names.rpartition(" ")[2], parent=parent, max_content_width=100, terminal_width=100)
+        context = click.Context(command, info_name=names.rpartition(" ")[2], parent=parent or top, max_content_width=100, terminal_width=100)
         if not command.hidden:
             lines.extend([f"{'#' * depth} {names}", "", "```text", command.get_help(context), "```", ""])
         for name in command.list_commands(context) if isinstance(command, click.Group) else []:
@@ -231,7 +266,7 @@ def settings() -> str:
 
     schema = Settings.model_json_schema()
     extra = SOURCE / "_extra"
-    extra.mkdir(exist_ok=True)
+    extra.mkdir(parents=True, exist_ok=True)
     (extra / "settings.schema.json").write_text(json.dumps(schema, indent=1), encoding="utf-8")
     lines = [
         "# Settings",
@@ -281,29 +316,26 @@ def write_front(paths: list[Path]) -> None:
         shutil.copy(picture, static)
     for page in PAGES.glob("*.md"):
         shutil.copy(page, SOURCE)
+    shutil.copy(ROOT / "bench" / "RESULTS.md", SOURCE / "figures.md")
+    shutil.copytree(ROOT / "reports" / "example", SOURCE / "_extra" / "example")
     (SOURCE / "changelog.md").write_text(LINK.sub(r"\1", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")), encoding="utf-8")
     folders = sorted({p.relative_to(NBS).parts[0] for p in paths if p.relative_to(NBS).parts[0][:2].isdigit()})
-    listed = "\n".join(f"- [{f.partition('_')[2]}](../{f}/index.md)" for f in folders)
+    listed = "\n".join(f"- [{n}](../{f}/index.md): {about(n)}" for f in folders for n in [f.partition("_")[2]])
     (SOURCE / "house").mkdir()
     (SOURCE / "house" / "index.md").write_text(
         f"# The house\n\nEvery module is a notebook; data flow down this list.\n\n{listed}\n\n" + toctree([f"../{f}/index" for f in folders], True),
         encoding="utf-8",
     )
     text = (PAGES / "index.md").read_text(encoding="utf-8")
-    (SOURCE / "index.md").write_text(
-        text
-        + "\n"
-        + toctree(
-            ["carnet", "guides/index", "research/index", "gallery", "howto", "reference/index", "house/index", "comparison", "changelog"], True
-        ),
-        encoding="utf-8",
-    )
+    first = ["guides/index", "howto", "research/index", "gallery", "reference/index", "house/index"]  # these stand in the head of each page
+    rest = ["What it is <carnet>", "comparison", "figures", "changelog"]
+    (SOURCE / "index.md").write_text(f"{text}\n{toctree([*first, *rest], True)}", encoding="utf-8")
 
 
-def broken_links() -> list[str]:
+def broken_links(site: Path = OUT) -> list[str]:
     "Follow every link and picture inside the site."
-    ids, problems, links = {}, [], re.compile(r"""(?:href|src)=["']([^"']+)["']""")
-    pages = {p: p.read_text(encoding="utf-8") for p in OUT.rglob("*.html") if "_static" not in p.parts}
+    ids, problems, links = {}, [], re.compile(r"""<[a-z]+\b[^<>]*?\s(?:href|src)=["']([^"'<>]+)["']""")
+    pages = {p: p.read_text(encoding="utf-8") for p in site.rglob("*.html") if "_static" not in p.parts}
     for page, text in pages.items():
         ids[page] = set(re.findall(r"""\bid=["']([^"']+)["']""", text))
     for page, text in pages.items():
@@ -316,39 +348,87 @@ def broken_links() -> list[str]:
             there = (page.parent / target.partition("?")[0]).resolve() if target else page.resolve()
             there = there / "index.html" if there.is_dir() else there
             if not there.exists() or (anchor and there.suffix == ".html" and anchor not in ids.get(there, {anchor})):
-                problems.append(f"{page.relative_to(OUT)}: {link}")
+                problems.append(f"{page.relative_to(site)}: {link}")
     return sorted(problems)
 
 
+def source_of(domain: str, info: dict[str, str]) -> str | None:
+    "Return the place in the notebook where a function of the reference is written."
+    place = SOURCES.get(f"{info['module'].removeprefix('trading.')}.{info['fullname'].partition('.')[0]}")
+    return f"../{place}" if place else None
+
+
+def lighten() -> None:
+    """Make pages smaller and the build shorter. Names, signs and blanks of code get no mark of their own, for they are most of a page and have the
+    colour of text; words are stemmed once; numpydoc compiles its template once and not for each function."""
+    import numpydoc.docscrape_sphinx as docscrape
+    from pygments.formatters import HtmlFormatter
+    from pygments.token import Name, Operator, Punctuation, Text
+    from sphinx.highlighting import PygmentsBridge
+    from sphinx.search.en import SearchEnglish
+
+    class Light(HtmlFormatter):
+        def _get_css_classes(self, ttype):
+            plain = ttype in (Name, Operator, Punctuation) or ttype in Text
+            return "" if plain else super()._get_css_classes(ttype)
+
+    PygmentsBridge.html_formatter = Light
+    SearchEnglish.stem = functools.cache(SearchEnglish.stem)
+    environment, made = docscrape.SandboxedEnvironment, {}
+    docscrape.SandboxedEnvironment = lambda loader: made.setdefault(type(loader), environment(loader=loader))
+
+
+def tidy(site: Path) -> None:
+    "Drop the blanks of the theme around what is read, and files that only its authors need."
+    for page in site.rglob("*.html"):
+        head, main, rest = page.read_text(encoding="utf-8").partition("<main")
+        page.write_text(re.sub(r"\s*\n\s*", "\n", head) + main + rest, encoding="utf-8")
+    for path in (site / "_static").rglob("*.map"):
+        path.unlink()
+    shutil.rmtree(site / "_sources", ignore_errors=True)
+
+
 def escaped(app, what, name, obj, options, lines: list[str]) -> None:
-    "Let a star in a docstring be a star, but for those of a parameter's name."
-    lines[:] = [line if re.match(r"\s*\*{1,2}\w+ : ", line) else re.sub(r"(?<!\\)([*|])", r"\\\1", line) for line in lines]
+    "Let a star, a bar and a last underscore in a docstring be what they are, but for those of a parameter's name."
+    sign = re.compile(r"`[^`]*`|(?<!\\)[*|]|(?<=\w)_(?!\w)")
+    lines[:] = [
+        line if re.match(r"\s*\*{0,2}\w+ : ", line) else sign.sub(lambda m: m[0] if m[0][0] == "`" else f"\\{m[0]}", line) for line in lines
+    ]
 
 
-def main() -> None:
+def build(processes: int = 1) -> Path:
+    "Make pages of what was written; return their folder."
     from sphinx.application import Sphinx
 
-    begun = time.monotonic()
-    SOURCE.mkdir(parents=True)
-    paths = write_house()
-    write_front(paths)
-    write_reference(paths)
+    lighten()
     made = Sphinx(
         SOURCE,
         None,
         WORK / "html",
         WORK / "doctrees",
         "html",
-        confoverrides=CONF,
+        confoverrides=CONF | {"linkcode_resolve": source_of},
         status=None,
         warning=sys.stderr if "-v" in sys.argv else None,
-        parallel=os.cpu_count() or 1,
+        parallel=processes,
         freshenv=True,
     )
     made.connect("autodoc-process-docstring", escaped, priority=100)
     made.build()
+    tidy(WORK / "html")
+    return WORK / "html"
+
+
+def main() -> None:
+    begun = time.monotonic()
+    os.environ["NUMBA_DISABLE_JIT"] = "1"  # the reference reads functions, it runs none
+    SOURCE.mkdir(parents=True)
+    paths = write_house()
+    write_front(paths)
+    write_reference(paths)
+    made = build(os.cpu_count() or 1)
     shutil.rmtree(OUT, ignore_errors=True)
-    shutil.move(WORK / "html", OUT)
+    shutil.move(made, OUT)
     shutil.rmtree(WORK)
     size, pages = sum(p.stat().st_size for p in OUT.rglob("*") if p.is_file()), len(list(OUT.rglob("*.html")))
     print(f"{pages} pages, {size / 1e6:.0f} MB in {time.monotonic() - begun:.0f} s: _docs/index.html")
