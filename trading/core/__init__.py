@@ -43,7 +43,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "lazy": ["lazy_names", "make_callable"],
     "margin": ["RATE_STEP", "YEAR_SECONDS", "MarginTerms", "MarginState", "margin_state"],
     "numbers": ["number_evidence", "decide_sign", "decimal_sign", "read_numbers", "read_number"],
-    "pages": ["render"],
+    "pages": ["spaced", "page_templates", "render"],
     "performance_parts": [
         "DISTRIBUTION", "percent_text", "two_text", "day_text", "table_part", "line_figure", "return_parts", "period_parts",
         "rolling_parts", "drawdown_parts", "distribution_parts", "month_table",
