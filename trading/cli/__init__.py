@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "perform_here", "record_here", "do_command", "set_command", "note_command", "group_command", "alias_command",
         "promote_model_command", "roll_back_model_command",
     ],
-    "data": ["ingest_command", "import_", "mt5_bridge"],
+    "data": ["ingest_command", "scan_market_command", "import_", "mt5_bridge"],
     "demo": ["demo_command"],
     "environment": [
         "settings_command", "lab_command", "schedule_command", "alive_command", "portfolios_group", "add_portfolio_command",
@@ -30,7 +30,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "replay": ["replay_command"],
     "research": ["research_group", "research_auto_command"],
     "rows": ["json_option", "print_json", "print_rows"],
-    "run": ["run_command", "runs_command", "open_"],
+    "run": ["run_command", "train_command", "runs_command", "open_"],
     "run_progress": ["WAITS", "run_stages", "RunProgress"],
     "security": [
         "secrets", "set_secret", "list_secrets", "remove_secret", "rotate_vault", "scan_command", "users", "add_user", "list_users",

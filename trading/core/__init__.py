@@ -30,7 +30,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "UnknownOutcome", "Refused", "Halted", "Locked", "Busy", "StageFailed", "NotSignedIn", "LockedOut", "Forbidden", "damage_sentence",
     ],
     "evidence_key": [
-        "EvidenceKey", "key_file", "read_evidence_key", "make_evidence_key", "head_line", "read_head_line", "is_sealed", "write_head_line",
+        "RING", "EvidenceKey", "key_file", "read_evidence_key", "make_evidence_key", "ring_entry", "place_evidence_key", "head_line",
+        "read_head_line", "is_sealed", "write_head_line",
     ],
     "extensions": ["extension_names", "find_extension", "load_extension"],
     "files": ["write_atomic", "lock_folder"],

@@ -109,6 +109,7 @@ class ForecastSettings(SettingsSection):
     window: int = Field(2520, ge=100, description="bars of history to learn from")
     coverage: float = Field(0.9, gt=0.5, lt=1, description="share of outcomes that the interval should contain")
     refit: Literal["run", "weekly"] = Field("run", description="when models are fitted: in each run on all that is known, or at the moments of schedule.weekly")
+    retrain: Literal["start", "ask"] = Field("start", description="what a run does that finds a training due, by drift or by age: start it, or ask a person, who starts it with 'carnet train'")
     adaptive: float = Field(0.0, ge=0, lt=1, description="how fast intervals learn from misses, for example 0.01; 0: they stand still")
     sentiment: str = Field("", description="dated score besides prices: a file with dates and numbers, for the market or by symbol, or web for fear and greed; empty: none")
     sentiment_delay: str = Field("24h", description="from a score's date to its publication, where the file has no column published")
@@ -280,6 +281,7 @@ class BackupSettings(SettingsSection):
     folder: str = Field("", description="of backups, made weekly by the maintenance; empty: none are made")
     keep: int = Field(7, ge=1, description="how many of the newest stay")
     reports: bool = Field(True, description="runs and their reports too")
+    key_ring: bool = Field(False, description="the key that seals audit log and ledgers lies in the system's key ring, not in ops/evidence.key; a backup lacks it")
     anchors: Words = Field((), description="where the ends of audit log and ledgers are written daily: files, channel:NAME of an alert, postgresql://…")
 
 

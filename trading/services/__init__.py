@@ -25,9 +25,12 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "command", "load_commands", "find_command", "read_request", "authorise", "audit_detail", "perform", "note_later", "write_waiting",
         "terminal_workspace", "audit_record", "owner_context",
     ],
-    "data_control": ["UpdateMarket", "ImportBars", "BackUp", "RestoreBackup", "RetryAlerts"],
+    "data_control": ["UpdateMarket", "ScanMarket", "ImportBars", "BackUp", "RestoreBackup", "RetryAlerts"],
     "demo": ["DEMO_PROFILES", "demo_settings", "demo_days", "make_demo_runs", "prepare_demo", "make_demo", "demo_viewer"],
-    "evidence": ["ANCHORS", "Evidence", "anchor_places", "read_place", "write_place", "take_anchor", "verify_evidence", "renew_evidence"],
+    "evidence": [
+        "ANCHORS", "Evidence", "anchor_places", "read_place", "write_place", "take_anchor", "verify_evidence", "settle_keys",
+        "renew_evidence",
+    ],
     "exports": ["EXPORTS", "export_accounts", "read_chosen"],
     "feedback_history": ["open_feedback", "describe_feedback"],
     "file_optimise": ["FileQuestion", "optimise_files"],
@@ -37,10 +40,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "cron_lines", "scheduled_settings", "deployments_text",
     ],
     "holdings": ["import_holdings", "import_cointracking", "coin_prices", "holdings_elsewhere", "is_statement", "portfolio_csv"],
-    "jobs": ["JOB", "WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
+    "jobs": ["JOB", "WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs", "end_jobs", "running_jobs"],
     "launching": [
-        "HEARTBEAT_SECONDS", "run_named", "report_page", "begin_run", "execute_run", "heartbeat_file", "require_alive", "keep_schedule",
-        "compare_named", "begin_reproduction", "reproduction_differences",
+        "HEARTBEAT_SECONDS", "run_named", "report_page", "begin_run", "execute_run", "train_models", "heartbeat_file", "require_alive",
+        "keep_schedule", "compare_named", "begin_reproduction", "reproduction_differences",
     ],
     "loop_control": ["StartLoop", "run_trading_loop", "trading_loops", "require_loop_alive"],
     "maintenance": [
@@ -64,8 +67,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "portfolios": ["portfolio_names", "every_workspace", "portfolio_name", "add_portfolio", "existing_portfolio"],
     "queries_analytics": [
         "FEWEST_RETURNS", "settings_then", "plain_number", "predictions", "explanation", "forecast_facts", "regimes", "opportunities",
-        "backtest_benchmark", "performance", "history", "risk", "stress_results", "months_of", "attribution", "return_correlation",
-        "optimise",
+        "newest_scan", "backtest_benchmark", "performance", "history", "risk", "stress_results", "months_of", "attribution",
+        "return_correlation", "optimise",
     ],
     "queries_books": ["contribution"],
     "queries_live": ["LedgerTail", "ledger_event", "live_state", "newest_quotes"],
@@ -87,7 +90,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "query_cache": ["FRESH", "MEMORY", "QueryCache", "view"],
     "replay_control": ["Replay", "list_replays", "replay_result", "replay_tables"],
     "research_control": ["AutoResearch", "list_searches", "search_result", "search_returns"],
-    "run_control": ["StartRun", "start_daily_run", "ResumeRun", "resume_run", "CancelJob", "cancel_running_job"],
+    "run_control": ["StartRun", "start_daily_run", "ResumeRun", "resume_run", "StartTraining", "CancelJob", "cancel_running_job"],
     "security_admin": [
         "Ask", "security_of", "security_in", "with_vault", "store_secret", "delete_secret", "require_vault", "key_is_in_ring",
         "renew_vault_key", "know_secrets", "scan_folder",
