@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "perform_here", "record_here", "do_command", "set_command", "note_command", "group_command", "alias_command",
         "promote_model_command", "roll_back_model_command",
     ],
-    "data": ["ingest_command", "import_", "mt5_bridge"],
+    "data": ["ingest_command", "scan_market_command", "import_", "mt5_bridge"],
     "demo": ["demo_command"],
     "environment": [
         "settings_command", "lab_command", "schedule_command", "alive_command", "portfolios_group", "add_portfolio_command",

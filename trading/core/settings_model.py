@@ -282,6 +282,7 @@ class BackupSettings(SettingsSection):
     folder: str = Field("", description="of backups, made weekly by the maintenance; empty: none are made")
     keep: int = Field(7, ge=1, description="how many of the newest stay")
     reports: bool = Field(True, description="runs and their reports too")
+    key_ring: bool = Field(False, description="the key that seals audit log and ledgers lies in the system's key ring, not in ops/evidence.key; a backup lacks it")
     anchors: Words = Field((), description="where the ends of audit log and ledgers are written daily: files, channel:NAME of an alert, postgresql://…")
 
 

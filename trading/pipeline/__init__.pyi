@@ -8,6 +8,7 @@ from . import forecast_review as forecast_review
 from . import instruments as instruments
 from . import launch as launch
 from . import market_bars as market_bars
+from . import market_scan as market_scan
 from . import marks as marks
 from . import memory_run as memory_run
 from . import multi_venue as multi_venue
@@ -42,6 +43,7 @@ from .factory import USUAL_CALENDARS as USUAL_CALENDARS, market_source as market
 from .forecast_review import Promises as Promises, promising_runs as promising_runs, read_promises as read_promises, learn_outcomes as learn_outcomes, learn_today as learn_today, lost_cycles as lost_cycles, forecasts_before as forecasts_before, last_review as last_review, count_matured as count_matured, skill_history as skill_history, trust_history as trust_history, model_card as model_card, todays_drift as todays_drift, drift_facts as drift_facts
 from .instruments import instruments_version as instruments_version, InstrumentHistory as InstrumentHistory, fetch_instruments as fetch_instruments, known_instruments as known_instruments, pinned_instruments as pinned_instruments
 from .launch import resolve_as_of as resolve_as_of, open_run as open_run, settings_of as settings_of, run_daily as run_daily, prepare_prefect as prepare_prefect, own_server as own_server, load_flow as load_flow
+from .market_scan import SCANNED_SYMBOLS as SCANNED_SYMBOLS, QUESTIONS_AT_ONCE as QUESTIONS_AT_ONCE, scan_symbols as scan_symbols, scan_source as scan_source, scan_decisions as scan_decisions, scan_file as scan_file, read_scan as read_scan, scan_market as scan_market, scan_words as scan_words
 from .marks import benchmark_symbols as benchmark_symbols, stored_closes as stored_closes, last_moment as last_moment, later_marks as later_marks, account_history as account_history, benchmark_values as benchmark_values
 from .memory_run import MemoryRun as MemoryRun
 from .multi_venue import add_books as add_books, CombinedLedger as CombinedLedger, whole_ledger as whole_ledger, SerializedVenue as SerializedVenue, CombinedVenue as CombinedVenue, MultiVenueAccount as MultiVenueAccount, require_within as require_within, open_trading_account as open_trading_account

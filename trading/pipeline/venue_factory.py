@@ -118,12 +118,13 @@ def connect(
     settings: Settings,
     orders: bool = False,  # True: with the keys that orders need
     environ: Mapping[str, str] | None = None,  # None: the process's environment
+    at_once: bool = False,  # True: many questions may be under way together, where the venue's client can do that; its methods are coroutines then
 ) -> Venue | MarketData:
-    "Return the venue that a profile names; its calls are traced when somebody listens.\n\nParameters\n----------\nsettings : Settings\norders : bool, default False\n    True: with the keys that orders need\nenviron : Mapping[str, str] | None, default None\n    None: the process's environment\n\nReturns\n-------\nVenue | MarketData"
-    return traced(_venue(settings, orders, environ))
+    "Return the venue that a profile names; its calls are traced when somebody listens.\n\nParameters\n----------\nsettings : Settings\norders : bool, default False\n    True: with the keys that orders need\nenviron : Mapping[str, str] | None, default None\n    None: the process's environment\nat_once : bool, default False\n    True: many questions may be under way together, where the venue's client can do that; its methods are coroutines then\n\nReturns\n-------\nVenue | MarketData"
+    return traced(_venue(settings, orders, environ, at_once))
 
 
-def _venue(settings: Settings, orders: bool, environ: Mapping[str, str] | None) -> Venue | MarketData:
+def _venue(settings: Settings, orders: bool, environ: Mapping[str, str] | None, at_once: bool) -> Venue | MarketData:
     "Make the client of the venue that a profile names."
     market, live = settings.market, settings.live
     if market.recorded:
@@ -137,11 +138,12 @@ def _venue(settings: Settings, orders: bool, environ: Mapping[str, str] | None) 
     keys = keys_of(settings, environ) if orders else tuple(find_secret(n, settings, environ) for n in names)
     address = resolve_reference(address_of(live.address, market.venue), settings, environ)
     if market.source == "ccxt":
+        from trading.venues.crypto.async_venue import AsyncCcxtVenue
         from trading.venues.crypto.venue import CcxtVenue
 
         password = keys[2] if len(keys) > 2 else ""
         signed = (keys[0], keys[1], password) if orders else ("", "", "")
-        return CcxtVenue(market.venue, *signed, sandbox=live.sandbox, base_url=address, symbols=market.symbols)
+        return (AsyncCcxtVenue if at_once else CcxtVenue)(market.venue, *signed, sandbox=live.sandbox, base_url=address, symbols=market.symbols)
     if market.source == "mt5":
         from trading.venues.mt5.client import Mt5Venue
 
