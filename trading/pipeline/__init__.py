@@ -22,6 +22,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "instruments": ["instruments_version", "InstrumentHistory", "fetch_instruments", "known_instruments", "pinned_instruments"],
     "launch": ["resolve_as_of", "open_run", "settings_of", "run_daily", "prepare_prefect", "own_server", "load_flow"],
+    "market_scan": [
+        "SCANNED_SYMBOLS", "QUESTIONS_AT_ONCE", "scan_symbols", "scan_source", "scan_decisions", "scan_file", "read_scan", "scan_market",
+        "scan_words",
+    ],
     "marks": ["benchmark_symbols", "stored_closes", "last_moment", "later_marks", "account_history", "benchmark_values"],
     "memory_run": ["MemoryRun"],
     "multi_venue": [
@@ -80,7 +84,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
 }, modules=[
     "account", "account_snapshot", "currency_rates", "cycle", "factory", "forecast_review", "instruments", "launch", "market_bars",
-    "marks", "memory_run", "multi_venue", "named_model", "named_optimizer", "named_sleeves", "notebook_runner", "own_stages", "paper",
-    "plan_approval", "plan_check", "position_protection", "price_snapshot", "replay", "replay_result", "run_compare", "run_record",
-    "sentiment", "sleeves", "steps", "target_weights", "trade_loop", "trade_report", "trade_steps", "training", "venue_factory",
+    "market_scan", "marks", "memory_run", "multi_venue", "named_model", "named_optimizer", "named_sleeves", "notebook_runner",
+    "own_stages", "paper", "plan_approval", "plan_check", "position_protection", "price_snapshot", "replay", "replay_result",
+    "run_compare", "run_record", "sentiment", "sleeves", "steps", "target_weights", "trade_loop", "trade_report", "trade_steps",
+    "training", "venue_factory",
 ])
