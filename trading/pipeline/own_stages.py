@@ -13,6 +13,7 @@ import numpy as np
 from ..backtest.strategy_source import code_digest
 from ..core.errors import BadInput, TradingError
 from ..core.extensions import extension_names, extension_package, find_extension, load_extension
+from ..core.settings import Settings
 from ..core.settings_model import nearest_name
 from .run_record import Run
 
@@ -35,13 +36,12 @@ def own_stage(
 
 def carry_out_stages(
     run: Run,
+    settings: Settings,  # of the run
     place: str,  # ingest, forecast or allocate: what has just been done
 ) -> list[str]:  # what each had to say
-    "Carry out the stages of the settings that stand at a place, and pin the package of each.\n\nParameters\n----------\nrun : Run\nplace : str\n    ingest, forecast or allocate: what has just been done\n\nReturns\n-------\nlist[str]\n    what each had to say"
-    from trading.pipeline.launch import settings_of
-
+    "Carry out the stages of the settings that stand at a place, and pin the package of each.\n\nParameters\n----------\nrun : Run\nsettings : Settings\n    of the run\nplace : str\n    ingest, forecast or allocate: what has just been done\n\nReturns\n-------\nlist[str]\n    what each had to say"
     said = []
-    for name in settings_of(run).run.stages:
+    for name in settings.run.stages:
         function = own_stage(name)
         if function.after != place:
             continue
