@@ -75,7 +75,7 @@ deep: .venv/dev.ok ## install PyTorch and the agent's library, and run what `mak
 lab: .venv/dev.ok  ## open the notebooks in JupyterLab
 	@$(BIN)/carnet lab
 
-docs: .venv/dev.ok ## make the site of the notebooks in _docs/
+docs: .venv/dev.ok ## make the site in _docs/: guides, gallery, reference, every notebook; every link inside is followed
 	@$(BIN)/python scripts/docs.py
 
 readme: .venv/dev.ok ## make README.md from nbs/index.ipynb, and the example report

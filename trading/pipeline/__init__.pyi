@@ -16,6 +16,7 @@ from . import named_model as named_model
 from . import named_optimizer as named_optimizer
 from . import named_sleeves as named_sleeves
 from . import notebook_runner as notebook_runner
+from . import own_stages as own_stages
 from . import paper as paper
 from . import plan_approval as plan_approval
 from . import plan_check as plan_check
@@ -50,6 +51,7 @@ from .named_model import NETWORKS as NETWORKS, READ_SEQUENCES as READ_SEQUENCES,
 from .named_optimizer import PATH_OPTIONS as PATH_OPTIONS, path_options as path_options
 from .named_sleeves import Sleeve as Sleeve, check_names as check_names, size_rule as size_rule, sleeve_sizes as sleeve_sizes, promoted_evidence as promoted_evidence
 from .notebook_runner import GRACE as GRACE, POOLS as POOLS, ONE_THREAD as ONE_THREAD, FIXED as FIXED, IMPORTS as IMPORTS, NotebookStopped as NotebookStopped, ease_imports as ease_imports, Kernel as Kernel, run_stage as run_stage, execute_stages as execute_stages, run_in_process as run_in_process
+from .own_stages import PLACES as PLACES, own_stage as own_stage, carry_out_stages as carry_out_stages
 from .paper import paper_tape as paper_tape, paper_costs as paper_costs, paper_venue as paper_venue, check_paper_file as check_paper_file
 from .plan_approval import approve_run as approve_run
 from .plan_check import SeenPrices as SeenPrices, prices_of_run as prices_of_run, check_run as check_run
@@ -67,4 +69,4 @@ from .trade_loop import newest_close as newest_close, LoopState as LoopState, lo
 from .trade_report import order_table as order_table, implementation_shortfall as implementation_shortfall, cost_facts as cost_facts
 from .trade_steps import planning_prices as planning_prices, open_books as open_books, record_decisions as record_decisions, Planned as Planned, plan_step as plan_step, check_step as check_step, Traded as Traded, execute_step as execute_step, Recorded as Recorded, record_step as record_step, Outcome as Outcome, trade_step as trade_step
 from .training import REST as REST, BEGINNING as BEGINNING, last_training as last_training, training_reasons as training_reasons, TrainingFailed as TrainingFailed, execute_training as execute_training, train_after as train_after
-from .venue_factory import key_names as key_names, find_secret as find_secret, vault_secret as vault_secret, resolve_reference as resolve_reference, address_of as address_of, each_venue as each_venue, keys_of as keys_of, connect as connect, account_number as account_number
+from .venue_factory import key_names as key_names, brought_venue as brought_venue, find_secret as find_secret, vault_secret as vault_secret, resolve_reference as resolve_reference, address_of as address_of, each_venue as each_venue, keys_of as keys_of, connect as connect, account_number as account_number

@@ -19,6 +19,7 @@ from ..core.extensions import extension_names
 from ..core.settings import Settings
 from ..core.settings_model import nearest_name
 from .named_model import named_model
+from .own_stages import own_stage
 from .named_optimizer import named_optimizer
 from ..risk.sizing import SIZE_RULES, SizeRule
 
@@ -71,7 +72,9 @@ def named_sleeves(
 
 
 def check_names(settings: Settings) -> None:
-    "Make what the settings name, the optimiser, the model with its features and the sleeves, so that a wrong word is said before anything is fetched."
+    "Make what the settings name, the stages, the optimiser, the model with its features and the sleeves, so that a wrong word is said before anything is fetched."
+    for name in settings.run.stages:
+        own_stage(name)
     named_optimizer(settings)
     named_model(settings)
     named_sleeves(settings)

@@ -29,6 +29,7 @@ from .currency_rates import rate_symbols
 from .instruments import fetch_instruments, instruments_version
 from .memory_run import MemoryRun
 from .named_sleeves import check_names
+from .own_stages import carry_out_stages
 from .paper import paper_tape
 from .replay_result import write_result
 from .run_record import RunRecord, versions
@@ -123,13 +124,16 @@ def take_decision(
         if snapshot:
             run.write("snapshot", snapshot())
         require_fresh(world.settings, bars_of(run), as_of)
+        carry_out_stages(run, world.settings, "ingest")
         if like and world.without != "forecasts":
             for name in ("views", "decisions"):
                 run.write(name, like.read(name))
-            run.pin(model_versions={k: v for k, v in like.record.model_versions.items() if k == "forecast"})
+            run.pin(model_versions=run.record.model_versions | {k: v for k, v in like.record.model_versions.items() if k == "forecast" or k.startswith("stage ")})
         else:
             forecast_step(run, now, world.kept, PARTS["forecasts"] if world.without == "forecasts" else "")
+            carry_out_stages(run, world.settings, "forecast")
         allocate_step(run)
+        carry_out_stages(run, world.settings, "allocate")
     return run, trade_step(run, now)
 
 # %% ../../nbs/12_pipeline/64_replay.ipynb #d2c2e7cc

@@ -198,7 +198,7 @@ def forecast_step(
     trained = train_forecaster(run, mood, kept)
     forecast, record = forecast_now(trained, bars, mood)
     decided = decide_forecasts(run, bars, forecast, record, trained, kept)
-    run.pin(model_versions={"forecast": trained.version})
+    run.pin(model_versions=run.record.model_versions | {"forecast": trained.version})
     run.write("forecast", forecast)
     run.write("views", decided.views)
     run.write("decisions", decided.state)
