@@ -34,7 +34,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "named_model": ["NETWORKS", "READ_SEQUENCES", "OWN_FEATURES", "named_features", "check_model"],
     "named_optimizer": ["PATH_OPTIONS", "path_options"],
-    "named_sleeves": ["Sleeve", "check_names", "size_rule", "sleeve_sizes", "promoted_evidence"],
+    "named_sleeves": ["Sleeve", "check_names", "size_rule", "sleeve_sizes", "fitting_frame", "promoted_evidence"],
     "notebook_runner": [
         "GRACE", "POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "NotebookStopped", "ease_imports", "Kernel", "run_stage", "execute_stages",
         "run_in_process",
@@ -63,8 +63,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "sentiment": ["pinned_sentiment", "take_sentiment"],
     "sleeves": [
-        "CHECK_EVERY", "HALVED", "TAKEN", "carried_on", "shortfalls", "rule_factor", "live_record", "sleeve_weights", "within_limits",
-        "NetTargets", "net_targets",
+        "CHECK_EVERY", "HALVED", "TAKEN", "longer_bars", "carried_on", "shortfalls", "rule_factor", "live_record", "sleeve_weights",
+        "within_limits", "NetTargets", "net_targets",
     ],
     "steps": [
         "training_moment", "Trained", "train_forecaster", "forecast_now", "require_fresh", "Decided", "decide_forecasts", "forecast_step",

@@ -73,7 +73,8 @@ def store_of(
     "Open the store of bars: the folder beside the ledger, or the shared one that `run.store` names.\n\nParameters\n----------\nsettings : Settings\ndata : Path | None, default None\n    where the data folder lies now; None: where the settings say"
     from trading.data.delta_store import BarStore
 
-    place = resolve_reference(settings.run.store, settings)
+    named = settings.run.store
+    place = resolve_reference(named, settings) if named.startswith("vault:") else named  # a folder is no secret: nothing of it is masked
     if place.startswith("postgresql:"):
         from trading.data.postgres_store import PostgresStore
 

@@ -186,6 +186,8 @@ def _own_settings(settings: Settings, folder: Path) -> Settings:
     "Return settings whose ledger, exchange, models and switches lie in a folder of their own, with what was learnt so far."
     data = folder / "data"
     where = {"data": data, "reports": folder / "runs", "mode": "paper"}
+    if settings.market.source == "file":  # imported bars are the market: it is asked where it lies, and never written to
+        where["store"] = settings.run.store or str(Path(settings.run.data).resolve() / "bars")
     own = settings.model_copy(update={"run": settings.run.model_copy(update=where)})
     models = models_of(settings)
     in_force = {p.version for p in promotions(models) if p.passed}
@@ -196,6 +198,7 @@ def _own_settings(settings: Settings, folder: Path) -> Settings:
     promoted = Path(settings.run.data) / "production.sqlite"
     if promoted.exists() and not (data / promoted.name).exists():
         copyfile(promoted, data / promoted.name)
+        copytree(promoted.parent / "promotions", data / "promotions", dirs_exist_ok=True)
     return own
 
 
