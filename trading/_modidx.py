@@ -6537,6 +6537,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'trading/services/commands.py'),
                                            'trading.services.commands._waiting': ( '13_services/commands.html#_waiting',
                                                                                    'trading/services/commands.py'),
+                                           'trading.services.commands._what_is_wrong': ( '13_services/commands.html#_what_is_wrong',
+                                                                                         'trading/services/commands.py'),
                                            'trading.services.commands.audit_detail': ( '13_services/commands.html#audit_detail',
                                                                                        'trading/services/commands.py'),
                                            'trading.services.commands.audit_record': ( '13_services/commands.html#audit_record',
