@@ -18,7 +18,7 @@ from ..core.errors import BadInput, MissingData
 from ..core.extensions import extension_names
 from ..core.settings import Settings
 from ..core.settings_model import nearest_name
-from .named_model import named_model
+from .named_model import check_model
 from .own_stages import own_stage
 from .named_optimizer import named_optimizer
 from ..risk.sizing import SIZE_RULES, SizeRule
@@ -76,7 +76,7 @@ def check_names(settings: Settings) -> None:
     for name in settings.run.stages:
         own_stage(name)
     named_optimizer(settings)
-    named_model(settings)
+    check_model(settings)
     named_sleeves(settings)
 
 
