@@ -30,6 +30,7 @@ def run_command(profile, as_of, mode, portfolio, holdings, resume, opened) -> No
     from trading.core.files import lock_folder
     from trading.core.settings import load_settings
     from trading.services.launching import begin_run, run_named
+    from trading.services.evidence import settle_keys
     from trading.services.security_admin import know_secrets
 
     holdings = holdings or (Path(portfolio) if portfolio and portfolio.lower().endswith(".csv") else None)
@@ -38,6 +39,8 @@ def run_command(profile, as_of, mode, portfolio, holdings, resume, opened) -> No
     settings = load_settings(profile, {"run.mode": mode})
     if note := know_secrets(settings.run.data):
         click.echo(f"note: {note}; the run goes on without it", err=True)
+    for note in settle_keys(settings):
+        click.echo(f"note: {note}", err=True)
     with lock_folder(settings.run.data):
         job, its_own = run_named(resume, settings) if resume else (begin_run(settings, datetime.now(UTC), as_of, holdings), settings)
         record_here("resume-run", {"run": job.record.id}) if resume else record_here("start-run", {"profile": profile, "as_of": as_of, "mode": mode})

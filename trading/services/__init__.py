@@ -27,7 +27,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "data_control": ["UpdateMarket", "ScanMarket", "ImportBars", "BackUp", "RestoreBackup", "RetryAlerts"],
     "demo": ["DEMO_PROFILES", "demo_settings", "demo_days", "make_demo_runs", "prepare_demo", "make_demo", "demo_viewer"],
-    "evidence": ["ANCHORS", "Evidence", "anchor_places", "read_place", "write_place", "take_anchor", "verify_evidence", "renew_evidence"],
+    "evidence": [
+        "ANCHORS", "Evidence", "anchor_places", "read_place", "write_place", "take_anchor", "verify_evidence", "settle_keys",
+        "renew_evidence",
+    ],
     "exports": ["EXPORTS", "export_accounts", "read_chosen"],
     "feedback_history": ["open_feedback", "describe_feedback"],
     "file_optimise": ["FileQuestion", "optimise_files"],
@@ -37,7 +40,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "cron_lines", "scheduled_settings", "deployments_text",
     ],
     "holdings": ["import_holdings", "import_cointracking", "coin_prices", "holdings_elsewhere", "is_statement", "portfolio_csv"],
-    "jobs": ["JOB", "WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs"],
+    "jobs": ["JOB", "WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs", "end_jobs", "running_jobs"],
     "launching": [
         "HEARTBEAT_SECONDS", "run_named", "report_page", "begin_run", "execute_run", "train_models", "heartbeat_file", "require_alive",
         "keep_schedule", "compare_named", "begin_reproduction", "reproduction_differences",

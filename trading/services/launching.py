@@ -24,6 +24,7 @@ from ..pipeline.launch import load_flow, open_run, own_server, prepare_prefect, 
 from ..pipeline.run_compare import NumbersVerdict, compare_inputs, compare_runs, judge_numbers, open_reproduction
 from ..pipeline.run_compare import run_rows as run_rows
 from ..pipeline.run_record import Run, find_run
+from .evidence import settle_keys
 from .security_admin import require_vault
 
 # %% ../../nbs/13_services/42_launching.ipynb #5eca60ff
@@ -184,8 +185,9 @@ def keep_schedule(
 ) -> Iterator[str]:  # what happens, in words
     "Keep running, and start each job when its cron line in the settings says so.\n\nParameters\n----------\nevery : Sequence[tuple[str, Settings]]\n    portfolios and their settings; the first one's data folder holds Prefect's own files\nonce : bool, default False\n    register the schedule and stop; for tests\nui : bool, default False\n    with Prefect's page\n\nYields\n------\nIterator[str]\n    what happens, in words"
     settings = every[0][1]
-    for _, own in every:
+    for name, own in every:
         require_vault(Path(own.run.data))
+        yield from (f"{name}: {note}" for note in settle_keys(own))
     prepare_prefect(settings.run.data, level="WARNING", kept="INFO")
     with own_server(Path(settings.run.data) / "prefect" / "server.log", ui) as url, _heartbeat(Path(settings.run.data), url):
         yield f"Prefect server: {url}" + (f"; its page: {url.removesuffix('/api')}" if ui else "")
