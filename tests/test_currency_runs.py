@@ -26,6 +26,8 @@ from trading.services.holdings import holdings_elsewhere
 from trading.services.queries_portfolio import holdings, portfolio
 from trading.services.workspace import Workspace
 
+pytestmark = pytest.mark.xdist_group("currency-runs")  # one worker: what they share is made once
+
 DAY = datetime(2022, 12, 23, tzinfo=UTC)  # the decision after the close of the 22nd
 SETTINGS = """[run]
 profile = mine

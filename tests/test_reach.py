@@ -16,15 +16,10 @@ ROOT = Path(__file__).parent.parent
 PLAIN = {"staticmethod", "classmethod", "property", "cached_property", "lru_cache", "cache", "contextmanager", "asynccontextmanager", "dataclass",
          "abstractmethod", "traced", "total_ordering", "runtime_checkable", "njit"}  # other decorators register what they decorate
 WAITS = {  # public definitions that nothing reaches yet, by the issue that will wire them; the list shrinks to nothing
-    17: {  # venues and files: one batched pass of the screener
-        "features.screener": "fetch_universe",
-        "venues.crypto.async_venue": "AsyncCcxtVenue",
-    },
     18: {  # research to orders: optimisers, strategies, features and sizes by name
         "backtest.strategies": "BollingerBreakout",
         "execution.plan": "PlanOutcome apply_plan",
         "features.technical": "atr bollinger ema log_returns macd realized_vol",
-        "risk.sizing": "size_position volatility_fraction",
     },
     19: {  # research truth
         "backtest.cross_validation": "combinatorial_paths",

@@ -73,8 +73,8 @@ ASKED = {
     "watch-orders": {},
 }
 # started as a process, or of this process alone: tested in the notebooks of run_control and system_control and in the browser
-ELSEWHERE = {"start-run", "resume-run", "cancel-job", "invalidate-cache", "reset-system", "update-market", "replay", "start-loop", "research-auto",
-             "backtest"}
+ELSEWHERE = {"start-run", "resume-run", "cancel-job", "invalidate-cache", "reset-system", "update-market", "scan-market", "replay", "start-loop",
+             "start-training", "research-auto", "backtest"}
 
 
 @pytest.fixture(scope="module")

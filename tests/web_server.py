@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -15,6 +16,7 @@ from pathlib import Path
 from shutil import copytree
 
 import httpx
+import psutil
 import pyotp
 from waiting import wait_until
 
@@ -28,12 +30,12 @@ from trading.services.workspace import Workspace
 from trading.api.app import make_app
 from trading.security.context import open_security
 
-home, rate = Path(sys.argv[1]), float(sys.argv[2])
+home, rate, pages = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3] == "pages"
 guard = open_security(home / "data", environ={}, ring=False)
 taken = take_port("127.0.0.1", 0)
 place = Workspace(home / "data", home / "reports", home / "settings.ini")
-app = make_app(place, guard.users, guard.audit, dashboard=False, rate=rate, burst=2 * rate, metrics=open_metrics(place),
-               command=(sys.executable, "-c", "import time; time.sleep(0.2)"))
+app = make_app(place, guard.users, guard.audit, dashboard=pages, rate=rate, burst=2 * rate, metrics=open_metrics(place),
+               command=(sys.executable, "-c", f"import time; time.sleep({sys.argv[4]})"))
 print(taken.getsockname()[1], flush=True)
 run_server(app, taken)
 """
@@ -94,18 +96,24 @@ def people(home: Path) -> tuple[dict, dict]:
 
 
 @contextlib.contextmanager
-def serve(folder: Path, rate: float = 100_000, again: Server | None = None):
-    "Start a server on a copy of the runs, or again on the folder of one that died."
+def serve(folder: Path, rate: float = 100_000, again: Server | None = None, prepare: Callable[[Path], dict[str, str]] | None = None,
+          pages: bool = False, seconds: float = 0.2):
+    """Start a server on a copy of the runs, or again on the folder of one that died; its jobs end with it.
+
+    `prepare` gets the folder before the start and returns the keys of further people; a run that is asked for takes `seconds`.
+    """
     home = again.home if again else folder / "place"
     if again is None:
         copytree(template(), home)
     keys, codes = (again.keys, again.codes) if again else people(home)
+    keys |= prepare(home) if prepare else {}
     environ = {k: v for k, v in os.environ.items() if not k.startswith("CARNET_")} | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    process = subprocess.Popen([sys.executable, "-c", RUN, str(home), str(rate)], stdout=subprocess.PIPE, text=True, env=environ, cwd=home)
-    port = process.stdout.readline().strip()
-    assert port.isdigit(), "the server did not start"
-    server = Server(home, process, f"http://127.0.0.1:{port}", keys, codes)
+    program = [sys.executable, "-c", RUN, str(home), str(rate), "pages" if pages else "none", str(seconds)]
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env=environ, cwd=home)
     try:
+        port = process.stdout.readline().strip()
+        assert port.isdigit(), "the server did not start"
+        server = Server(home, process, f"http://127.0.0.1:{port}", keys, codes)
         wait_until(lambda: process.poll() is not None or _is_up(server))
         assert process.poll() is None, "the server ended before it answered"
         yield server
@@ -116,6 +124,28 @@ def serve(folder: Path, rate: float = 100_000, again: Server | None = None):
                 process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
+                process.wait(60)
+        end_left(home)
+
+
+def left(home: Path) -> list[psutil.Process]:
+    "Return the processes of the jobs of every portfolio that still live."
+    found = []
+    for file in (home / "data").rglob("jobs/*.json"):
+        known = json.loads(file.read_bytes())
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(known["pid"])
+            found += [process] if process.create_time() == known["born"] and process.status() != psutil.STATUS_ZOMBIE else []
+    return found
+
+
+def end_left(home: Path) -> None:
+    "End by their numbers the jobs that a server left: one that was killed could not do so, and one that trades goes on."
+    for process in left(home):
+        for one in [*process.children(recursive=True), process]:
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+    wait_until(lambda: not left(home))
 
 
 def _is_up(server: Server) -> bool:

@@ -9,6 +9,7 @@ __all__ = ['make_app', 'Traced', 'describe', 'examples']
 import asyncio
 import importlib
 import importlib.util
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -34,6 +35,7 @@ from ..core.resources import share_path
 from ..core.tracing import span, tracing
 from ..services import jobs
 from ..services.access import AuditLog, Authenticator, workspace_for
+from ..services.portfolios import every_workspace
 from ..services.workspace import Workspace
 
 # %% ../../nbs/15_api/25_app.ipynb #a858a6fc
@@ -58,6 +60,9 @@ def make_app(
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         yield
+        ended = await asyncio.to_thread(jobs.end_jobs, every_workspace(place).values())
+        if any(ended.values()):
+            logging.getLogger("carnet.web").warning("the service stops: jobs ended: %s; jobs that trade and go on: %s", *(", ".join(n) or "none" for n in ended.values()))
         await asyncio.to_thread(service.answers.close)
 
     app = FastAPI(title="Carnet", version="1", openapi_url=None, docs_url=None, redoc_url=None, lifespan=life, redirect_slashes=False)

@@ -54,6 +54,7 @@ READS: dict[str, tuple[QueryRoute, ...]] = {
         QueryRoute("/predictions/explanations", queries_analytics.explanation, "Which features moved each forecast"),
         QueryRoute("/regimes", queries_analytics.regimes, "The state of the market"),
         QueryRoute("/opportunities", queries_analytics.opportunities, "What the scout would look at first"),
+        QueryRoute("/scan", queries_analytics.newest_scan, "The newest scan of the whole venue, with its times and what was not asked twice", kept=False),
         QueryRoute("/optimise", queries_analytics.optimise, "What a policy would hold now"),
     ),
     "execution": (

@@ -75,6 +75,9 @@ def serve(host, port, dashboard, rate, without_vault) -> None:
     try:
         from trading.api.app import make_app
         from trading.services.access import open_security
+        from trading.services.evidence import settle_keys
+        from trading.services.jobs import running_jobs
+        from trading.services.portfolios import every_workspace
         from trading.services.security_admin import require_vault
         from trading.services.metrics import open_metrics, start_logging
     except ModuleNotFoundError as error:
@@ -86,6 +89,8 @@ def serve(host, port, dashboard, rate, without_vault) -> None:
         own = Path("settings.ini")
         if not without_vault:
             require_vault(Path(settings.run.data), needed=not is_loopback(host))
+        for note in settle_keys(settings):
+            click.echo(f"note: {note}", err=True)
         people = open_security(Path(settings.run.data))
         if people.said:
             click.echo(people.said, err=True)
@@ -102,6 +107,9 @@ def serve(host, port, dashboard, rate, without_vault) -> None:
                        proxies=known.proxies, https=known.https)
         shown = f"[{host}]" if ":" in host else host
         click.echo(f"Carnet listens on http://{shown}:{port} (stop it with Ctrl-C)")
+        for name, own in every_workspace(place).items():
+            for one in running_jobs(own):
+                click.echo(f"the job {one} of the portfolio {name} is still at work since an earlier start; the page and the API show and cancel it")
         start_logging()
         run_server(app, taken)
     finally:

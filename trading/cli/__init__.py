@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "perform_here", "record_here", "do_command", "set_command", "note_command", "group_command", "alias_command",
         "promote_model_command", "roll_back_model_command",
     ],
-    "data": ["ingest_command", "import_", "mt5_bridge"],
+    "data": ["ingest_command", "scan_market_command", "import_", "mt5_bridge"],
     "demo": ["demo_command"],
     "environment": [
         "settings_command", "lab_command", "schedule_command", "alive_command", "portfolios_group", "add_portfolio_command",
@@ -30,13 +30,14 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "replay": ["replay_command"],
     "research": ["research_group", "research_auto_command"],
     "rows": ["json_option", "print_json", "print_rows"],
-    "run": ["run_command", "runs_command", "open_"],
+    "run": ["run_command", "train_command", "runs_command", "open_"],
     "run_progress": ["WAITS", "run_stages", "RunProgress"],
     "security": [
         "secrets", "set_secret", "list_secrets", "remove_secret", "rotate_vault", "scan_command", "users", "add_user", "list_users",
         "lock_user", "unlock_user", "enrol", "change_role", "change_password", "change_portfolios", "make_key", "list_keys", "revoke_key",
         "list_sessions", "end_session", "audit_group", "show_audit", "verify_audit", "anchor_audit", "renew_audit",
     ],
+    "size": ["size_command"],
     "strategies": [
         "strategies_group", "list_command", "show_command", "compare_sleeves_command", "promote_command", "retire_command", "new_group",
         "new_strategy_command",
@@ -48,5 +49,5 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "venues": ["venues_command", "mt5_group", "unlock_command"],
 }, modules=[
     "book", "books", "commands", "data", "demo", "environment", "feedback", "loop", "main", "notebook", "ops", "optimise", "orders",
-    "replay", "research", "rows", "run", "run_progress", "security", "strategies", "trade", "venues",
+    "replay", "research", "rows", "run", "run_progress", "security", "size", "strategies", "trade", "venues",
 ])

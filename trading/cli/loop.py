@@ -23,6 +23,7 @@ def trade_command(profile, mode, once, until, start) -> None:
     "Trade in a loop: at each bar's close fetch, decide, plan, check, execute and record; 'carnet kill' ends it."
     from trading.core.bars import parse_as_of
     from trading.core.settings import load_settings
+    from trading.services.evidence import settle_keys
     from trading.services.loop_control import run_trading_loop
     from trading.services.security_admin import know_secrets
 
@@ -31,6 +32,8 @@ def trade_command(profile, mode, once, until, start) -> None:
     begin = parse_as_of(start if "T" in start else f"{start}T00:00Z") if start else None
     if note := know_secrets(settings.run.data):
         click.echo(f"note: {note}; the loop goes on without it", err=True)
+    for note in settle_keys(settings):
+        click.echo(f"note: {note}", err=True)
     record_here("start-loop", {"profile": profile, "mode": mode, "until": until})
     ended = run_trading_loop(settings, begin, end, once, lambda words: click.echo(words))
     click.echo(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC: the loop has ended: {ended}")

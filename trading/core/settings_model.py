@@ -42,11 +42,12 @@ class RunSettings(SettingsSection):
     reports: Path = Field(Path("reports"), description="folder of runs and reports")
     data: Path = Field(Path("data"), description="folder of bars, ledger and flow database")
     store: str = Field("", description="where bars lie when not in that folder: s3://… or postgresql://…, or vault:NAME of such an address")
+    stages: Words = Field((), description="stages of installed packages that every run, loop and replay carries out, in this order; see 'Extensions' among the core notebooks")
     seed: int = Field(7, ge=0, description="every random number of a run comes from it")
 
 
 class MarketSettings(SettingsSection):
-    source: Literal["sample", "file", "ccxt", "mt5", "alpaca"] = Field("sample", description="where bars come from; file: from 'carnet import'")
+    source: Literal["sample", "file", "ccxt", "mt5", "alpaca", "package"] = Field("sample", description="where bars come from; file: from 'carnet import'; package: the venue is what an installed package brings")
     venue: str = Field("sample", description="exchange id of ccxt, address of the MT5 bridge, name of the venue, or of the sample: sample (stocks), "
                                              "coins, coins_1h, forex, forex_1h, etfs, indices, fx")
     symbols: Words = Field((), min_length=1, description="what may be held")
@@ -109,6 +110,7 @@ class ForecastSettings(SettingsSection):
     window: int = Field(2520, ge=100, description="bars of history to learn from")
     coverage: float = Field(0.9, gt=0.5, lt=1, description="share of outcomes that the interval should contain")
     refit: Literal["run", "weekly"] = Field("run", description="when models are fitted: in each run on all that is known, or at the moments of schedule.weekly")
+    retrain: Literal["start", "ask"] = Field("start", description="what a run does that finds a training due, by drift or by age: start it, or ask a person, who starts it with 'carnet train'")
     adaptive: float = Field(0.0, ge=0, lt=1, description="how fast intervals learn from misses, for example 0.01; 0: they stand still")
     sentiment: str = Field("", description="dated score besides prices: a file with dates and numbers, for the market or by symbol, or web for fear and greed; empty: none")
     sentiment_delay: str = Field("24h", description="from a score's date to its publication, where the file has no column published")
@@ -280,6 +282,7 @@ class BackupSettings(SettingsSection):
     folder: str = Field("", description="of backups, made weekly by the maintenance; empty: none are made")
     keep: int = Field(7, ge=1, description="how many of the newest stay")
     reports: bool = Field(True, description="runs and their reports too")
+    key_ring: bool = Field(False, description="the key that seals audit log and ledgers lies in the system's key ring, not in ops/evidence.key; a backup lacks it")
     anchors: Words = Field((), description="where the ends of audit log and ledgers are written daily: files, channel:NAME of an alert, postgresql://…")
 
 

@@ -73,7 +73,8 @@ def activity_screen(place: Workspace, who: Viewer) -> list[PageSection]:
         frame = pd.DataFrame([{"profile": o.get("profile"), "state": loop_state(o, now)[0], "decisions": o.get("decisions", 0), "missed": o.get("missed", 0), "problems": len(o.get("problems", []))} for o in others])
         columns = [("Profile", "", str, ""), ("State", "state", str, "why"), ("Decisions", "decisions", str, "n"), ("Missed", "missed", str, "n"), ("Problems", "problems", str, "n")]
         made.append(PageSection("loops", "Other loops", [("table", table(frame.set_index("profile"), columns))]))
-    made.append(PageSection("jobs", "Jobs", _jobs(known, who), "Long work that was started here, the newest first."))
+    train: Parts = [form("start-training", [], "Train the models", "", profile=settings.run.profile)] if who.may("trader") and "train" not in running else []
+    made.append(PageSection("jobs", "Jobs", [*_jobs(known, who), *train], "Long work that was started here, the newest first."))
     chosen = who.options.get("job") or next((j["id"] for j in known["items"]), "")
     if chosen:
         lines = log_tail(place, chosen, 200)

@@ -13,10 +13,10 @@ import pandas as pd
 
 from ..core.bars import close_day, days_of_closes
 from ..core.english import count, listed, sentence
-from .components import PageSection, Viewer
-from .screens_trading import read_artefact, report_data, series
+from .components import Field, PageSection, Viewer, form
+from .screens_trading import read_artefact, report_data, series, utc_text
 from ..report.forecast_sections import ForecastReview, forecast_overview
-from ..report.formatting import Parts, known, money, number, percent, percent_axis
+from ..report.formatting import UNKNOWN, Parts, known, money, number, percent, percent_axis
 from ..report.performance_sections import CHANGE_LINES, COMPARED_METRICS, equity_parts, month_parts, risk_parts
 from ..report.risk_sections import RiskContext, stress_parts
 from ..report.sections import figure, table
@@ -27,6 +27,7 @@ from trading.services.queries_analytics import (
     forecast_facts,
     history,
     months_of,
+    newest_scan,
     opportunities,
     performance,
     predictions,
@@ -35,6 +36,7 @@ from trading.services.queries_analytics import (
     risk,
     stress_results,
 )
+from ..services.jobs import jobs, log_tail
 from ..services.strategy_control import compare_strategies
 from ..services.queries_books import contribution
 from ..services.workspace import Workspace
@@ -47,6 +49,7 @@ def forecasts_screen(place: Workspace, who: Viewer) -> Iterator[PageSection]:
     found = predictions(place, who.profile)
     if not found["items"]:
         yield PageSection("forecasts", "Forecasts", [("missing", found["missing"])])
+        yield _scan_section(place, who)
         return
     record = find_record(place, found["run"])
     made = f"Model {listed(found['models'].values())}." if found["models"] else ""
@@ -56,6 +59,7 @@ def forecasts_screen(place: Workspace, who: Viewer) -> Iterator[PageSection]:
     yield PageSection("forecasts", "Expected returns", forecast_overview(data), made)
     yield PageSection("regime", "Market regime", _regime(regimes(place, who.profile)))
     yield PageSection("screener", "Screener: top candidates", _screener(opportunities(place, who.profile, 8)))
+    yield _scan_section(place, who)
 
 
 def _regime(found: Mapping) -> Parts:
@@ -83,6 +87,28 @@ def _screener(found: Mapping) -> Parts:
     whole = lambda v: number(v, 0)  # noqa: E731
     columns = [("Symbol", "", str, ""), ("Rank", "rank", whole, "n"), ("Score", "points", whole, "n"), ("Reasons", "why", str, "why")]
     return [("table", table(frame, columns))]
+
+
+def _scan_section(place: Workspace, who: Viewer) -> PageSection:
+    "Show the newest scan of the whole venue, its times and what was not asked twice, and start one."
+    found = newest_scan(place, who.profile, 10)
+    work = next((j for j in jobs(place, 20)["items"] if j["kind"] == "scan"), None)
+    parts: Parts = [form("scan-market", [Field("quote", "Currency of the prices", hint="Empty: the profile's.")], "Scan the venue", "main", **({"profile": who.profile} if who.profile else {}))] if who.may("trader") else []
+    if work and work["status"] in ("running", "failed", "lost"):
+        parts.append(("text", "The scan is running." if work["status"] == "running" else "The last scan has failed."))
+        parts += [("log", {"title": "Progress", "text": "\n".join(lines)})] if (lines := log_tail(place, work["id"], 10)) else []
+    if not found["items"]:
+        return PageSection("scan", "Scan of the venue", [*parts, ("missing", found.get("missing", "No symbol could be judged."))])
+    frame = pd.DataFrame(found["items"]).set_index("symbol")
+    frame["rules"], share = ["pass" if p else "fail" for p in frame["passed"]], lambda v: percent(v, 1, True) if known(v) else UNKNOWN
+    columns = [("Symbol", "", str, ""), ("Rank", "rank", lambda v: number(v, 0), "n"), ("Rules", "rules", str, ""), ("Side", "side", str, ""), ("Bars ahead", "horizon", str, "n"),
+               ("Expected", "expected", share, "±"), ("Reasons", "reasons", str, "why")]
+    times = [(stage, f"{seconds:.1f} s") for stage, seconds in found["timings"].items()]
+    calls = found["calls"]
+    saved = [("Symbols", str(found["symbols"])), ("From the store", str(calls["stored"])), ("From memory", str(calls["memory"])), ("Calls of the venue", str(calls["calls"])),
+             ("Requests", str(calls["requests"])), ("Calls saved", percent(calls["saved"], 1))]
+    parts += [("text", " ".join(found["words"][:2])), ("table", table(frame, columns)), ("folded", {"summary": "Times and calls", "facts": [*saved, *times]})]
+    return PageSection("scan", "Scan of the venue", parts, f"{found['venue']}, {utc_text(found['at'])}. Past patterns say little about single symbols.")
 
 # %% ../../nbs/16_dashboard/10_screens_analysis.ipynb #70586a66
 def performance_screen(place: Workspace, who: Viewer) -> list[PageSection]:

@@ -7,12 +7,15 @@ __all__ = ['OVERLAP', 'SampleSource', 'unknown_symbol', 'Repair', 'Gap', 'Ingest
 
 # %% ../../nbs/02_data/30_ingest.ipynb #1e61d538
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pandas as pd
 
@@ -40,8 +43,11 @@ class SampleSource:
         self.kind = kind
         self.as_of = as_of
         self.timeframe = "1h" if kind.endswith("_1h") else "1d"
-        bars = sample_bars(kind)
-        self._frames = {s: bars.xs(s, axis=1, level=1).dropna(how="all").rename_axis(columns=None) for s in symbols_of(bars)}
+
+    @cached_property
+    def _frames(self) -> dict[str, pd.DataFrame]:  # many ask only for the name
+        bars = sample_bars(self.kind)
+        return {s: bars.xs(s, axis=1, level=1).dropna(how="all").rename_axis(columns=None) for s in symbols_of(bars)}
 
     def symbols(self) -> list[str]:
         "Return all symbols."
@@ -208,8 +214,10 @@ def ingest(
     rules: CleaningRules | None = None,  # of the cleaner
     refill: bool = False,  # ask again for holes that the source could not fill before
     commit_every: float = 5.0,  # seconds of fetching after which what was fetched is stored
+    at_once: int = 1,  # symbols asked about at the same time; the source must bear that
+    again: bool = True,  # ask for the newest bars again; False: a symbol whose newest bar is the last that can have closed is left as it is
 ) -> IngestReport:
-    "Bring the store up to date for some symbols and report what happened.\n\nParameters\n----------\nsource : MarketData\n    a venue, or the sample market\nstore : BarStore\nsymbols : Iterable[str]\ntimeframe : str, default '1d'\nsince : datetime | None, default None\n    earliest open time wanted, UTC; None: all that the source has\nuntil : datetime | None, default None\n    only bars closed by then, UTC; None: now\nprogress : Callable[[str, int, int], None] | None, default None\n    called with symbol, number done, number in all\ncalendar : str | Mapping[str, str], default 'auto'\n    how holes are recognised, see `find_gaps`\nrules : CleaningRules | None, default None\n    of the cleaner\nrefill : bool, default False\n    ask again for holes that the source could not fill before\ncommit_every : float, default 5.0\n    seconds of fetching after which what was fetched is stored\n\nReturns\n-------\nIngestReport"
+    "Bring the store up to date for some symbols and report what happened.\n\nParameters\n----------\nsource : MarketData\n    a venue, or the sample market\nstore : BarStore\nsymbols : Iterable[str]\ntimeframe : str, default '1d'\nsince : datetime | None, default None\n    earliest open time wanted, UTC; None: all that the source has\nuntil : datetime | None, default None\n    only bars closed by then, UTC; None: now\nprogress : Callable[[str, int, int], None] | None, default None\n    called with symbol, number done, number in all\ncalendar : str | Mapping[str, str], default 'auto'\n    how holes are recognised, see `find_gaps`\nrules : CleaningRules | None, default None\n    of the cleaner\nrefill : bool, default False\n    ask again for holes that the source could not fill before\ncommit_every : float, default 5.0\n    seconds of fetching after which what was fetched is stored\nat_once : int, default 1\n    symbols asked about at the same time; the source must bear that\nagain : bool, default True\n    ask for the newest bars again; False: a symbol whose newest bar is the last that can have closed is left as it is\n\nReturns\n-------\nIngestReport"
     step = bar_length(timeframe)
     symbols = list(dict.fromkeys(symbols))
     if not symbols:
@@ -225,16 +233,29 @@ def ingest(
         present = work.present(symbols, calendar)
     asked = _Asked(store, source.name, timeframe)
     done, last_commit = [], monotonic()
-    for number, symbol in enumerate(symbols):
+
+    def wanted(symbol: str) -> list[tuple]:
         have, holes = present[symbol]
-        memory = {} if refill or mended else asked.of(symbol)
-        spans = _spans(have, holes, None if since is None else pd.Timestamp(since), memory, step)
+        spans = _spans(have, holes, None if since is None else pd.Timestamp(since), {} if refill or mended else asked.of(symbol), step)
+        return [] if not again and len(have) and len(spans) == 1 and have[-1] + 2 * step > until else spans
+
+    def ask(symbol: str) -> list[pd.DataFrame] | TradingError:
         try:
-            frames = [source.fetch_ohlcv(symbol, timeframe, *_bounds(span, until)) for span in spans]
-            fetched, problem = work.add(symbol, frames, until, have), ""
+            return [source.fetch_ohlcv(symbol, timeframe, *_bounds(span, until)) for span in wanted(symbol)]
+        except TradingError as error:
+            return error
+
+    answers = _answers(ask, symbols, at_once)
+    for number, (symbol, answer) in enumerate(zip(symbols, answers, strict=True)):
+        have, holes = present[symbol]
+        try:
+            if isinstance(answer, TradingError):
+                raise answer
+            fetched, problem = work.add(symbol, answer, until, have), ""
             asked.of(symbol).update({"since": "" if since is None else pd.Timestamp(since).isoformat(),
                                      "holes": [f"{a.isoformat()}/{b.isoformat()}" for a, b, _ in holes]})
         except VenueUnreachable:
+            answers.close()
             work.commit()
             asked.save()
             raise
@@ -249,6 +270,18 @@ def ingest(
     work.commit()
     asked.save()
     return replace(work.report(done, until, calendar), repaired=tuple(mended))
+
+
+def _answers(ask: Callable[[str], Any], symbols: list[str], at_once: int) -> Generator[Any, None, None]:
+    "Ask about one symbol after the other, or about several at once, and give the answers in order."
+    if at_once <= 1:
+        yield from map(ask, symbols)
+        return
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        yield from pool.map(ask, symbols)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _bounds(span: tuple, until: datetime) -> tuple[datetime | None, datetime]:

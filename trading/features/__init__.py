@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "STATES", "COLORS", "market_returns", "TwoStates", "filter_states", "learn_states", "trend_strength", "split_direction",
         "crash_chance", "RegimeDetector", "plot_regimes",
     ],
-    "screener": ["MEASURES", "RULES", "measures", "ScreenRule", "ScreenResult", "screen", "fetch_universe"],
+    "screener": ["MEASURES", "RULES", "measures", "ScreenRule", "ScreenResult", "screen"],
     "taxonomy": ["GROUPS", "Classification", "coin_of", "Taxonomy", "load_taxonomy", "classify"],
     "technical": [
         "Table", "MONDAY", "HOW", "NEEDS", "CALENDAR", "HOURS", "log_returns", "ema", "rsi", "rsi_row", "macd", "bollinger", "atr",

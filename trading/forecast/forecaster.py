@@ -344,10 +344,13 @@ def hold_out(
     frame = features_of(bars, features)
     answers = forward_returns(bars["close"][symbols_of(bars)], forecaster.horizons, forecaster.timeframe)
     truth = answers.stack(["symbol", "horizon"])
-    parts = []
+    panel, parts = make_panel(frame, symbols_of(bars), None), []
+    able = panel.usable & np.isfinite(bar_volatility(bars["close"][list(panel.symbols)]).to_numpy())
     for train, test in walk_forward_splits(len(bars), n_splits, int(len(bars) * (1 - first)) // n_splits, horizon=0):
-        model = clone(forecaster).fit(bars.iloc[train], frame.iloc[train])
-        seen = bars.iloc[: test[-1] + 1]
+        there = [s for s, n in zip(panel.symbols, able[train].sum(axis=0), strict=True) if n] or list(panel.symbols)  # listed late: from the next fit on
+        known = bars if len(there) == len(panel.symbols) else bars.loc[:, bars.columns.get_level_values(1).isin(there)]
+        model = clone(forecaster).fit(known.iloc[train], frame.iloc[train])
+        seen = known.iloc[: test[-1] + 1]
         parts.append(model.predict_panel(seen, frame.iloc[: len(seen)]).loc[bars.index[test[0]] :])
     held = pd.concat(parts)
     return held.assign(realised=truth.reindex(held.index))

@@ -45,6 +45,7 @@ from .factory import bars_of, groups_of, risk_limits
 from .instruments import known_instruments, pinned_instruments
 from .paper import paper_tape, paper_venue
 from .run_record import Run, RunRecord
+from ..venues.crypto.user_stream import listening
 from .venue_factory import account_number, connect
 from ..risk.kill_switch import KillSwitch
 from ..risk.limits import RiskLimits
@@ -234,10 +235,11 @@ class TradingAccount:
         stop = watch_limits(self.ledger, self.account, limits, prices, self.clock, rules.switch)
         each = {a.symbol: a.rate for a in plan.actions}
         allow = check_order_limits(self.ledger, self.account, limits, prices, self.clock, rules.groups, lambda s: each.get(s, Decimal(1)))
-        return execute(plan, verdict, guarded, self.ledger, self.clock, rules.style, rules.max_age, self.account, stop, rules.patience,
-                       sleep=None if self.live else lambda seconds: None,  # the clock of a paper exchange stands still
-                       progress=progress, volume=self.volume(rules.style), allow=allow, last_look=rules.switch.reason,
-                       planned=self.instruments)
+        with listening(guarded, self.live and rules.style.type == "limit") as rest:
+            return execute(plan, verdict, guarded, self.ledger, self.clock, rules.style, rules.max_age, self.account, stop, rules.patience,
+                           sleep=rest if self.live else lambda seconds: None,  # the clock of a paper exchange stands still
+                           progress=progress, volume=self.volume(rules.style), allow=allow, last_look=rules.switch.reason,
+                           planned=self.instruments)
 
     def volume(self, style: OrderParameters) -> Callable[[str], Decimal | None] | None:
         "Return what tells the market's volume; on paper it is a part of the last bar, for a part of its time."

@@ -39,11 +39,11 @@ class Promises(NamedTuple):
 def promising_runs(
     reports: Path,  # folder of all runs
     profile: str,
-    by: datetime,  # UTC; only runs of before
-    most: int = 45,  # runs, the newest
+    by: datetime | None,  # UTC; only runs of before; None: all
+    most: int | None = 45,  # runs, the newest; None: all
 ) -> list[RunRecord]:  # newest first
-    "Return the runs whose forecasts count: no dry runs, no other portfolios, none made again.\n\nParameters\n----------\nreports : Path\n    folder of all runs\nprofile : str\nby : datetime\n    UTC; only runs of before\nmost : int, default 45\n    runs, the newest\n\nReturns\n-------\nlist[RunRecord]\n    newest first"
-    found = [r for r in list_runs(reports) if r.profile == profile and r.as_of < by and "forecast.parquet" in r.artefacts
+    "Return the runs whose forecasts count: no dry runs, no other portfolios, none made again.\n\nParameters\n----------\nreports : Path\n    folder of all runs\nprofile : str\nby : datetime | None\n    UTC; only runs of before; None: all\nmost : int | None, default 45\n    runs, the newest; None: all\n\nReturns\n-------\nlist[RunRecord]\n    newest first"
+    found = [r for r in list_runs(reports) if r.profile == profile and (by is None or r.as_of < by) and "forecast.parquet" in r.artefacts
              and not any(r.parameters.get(k) for k in ("dry_run", "portfolio", "again"))]
     return sorted(found, key=lambda r: (r.as_of, r.created), reverse=True)[:most]
 

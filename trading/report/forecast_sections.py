@@ -189,7 +189,8 @@ def alert_parts(b: ForecastReview) -> Parts:
     "Show the drift that this run and the last weekly review found."
     parts: Parts = [("heading", "Drift"), *drift_parts(b)]
     if due := (b.drift or {}).get("retrain"):
-        parts.append(("text", f"This run starts a training of the models, because {'; '.join(due)}. What comes out faces the same gate as every week."))
+        how = "A training of the models is due and 'carnet train' starts it" if b.drift["ask"] else "This run starts a training of the models"
+        parts.append(("text", f"{how}, because {'; '.join(due)}. What comes out faces the same gate as every week."))
     if b.alerts is None:
         return [*parts, ("text", "There is no weekly review yet; 'carnet schedule' carries it out.")]
     when = f" of {day(b.alerted)}" if known(b.alerted) else ""

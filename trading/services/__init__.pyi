@@ -26,6 +26,7 @@ from . import order_control as order_control
 from . import plan_control as plan_control
 from . import portfolio_control as portfolio_control
 from . import portfolios as portfolios
+from . import position_size as position_size
 from . import queries_analytics as queries_analytics
 from . import queries_books as queries_books
 from . import queries_live as queries_live
@@ -53,17 +54,17 @@ from .backtest_control import BackTest as BackTest, compute_backtest as compute_
 from .backups import passphrase_of as passphrase_of, back_up as back_up, verify_backup as verify_backup, restore_backup as restore_backup
 from .book_control import Amount as Amount, read_moment as read_moment, BookEntry as BookEntry, entry_of as entry_of, book_events as book_events, book_entry as book_entry, UndoEntry as UndoEntry, undo_entry as undo_entry, entries as entries, ExplainDifferences as ExplainDifferences, proposals_of as proposals_of, explain_differences as explain_differences
 from .commands import Record as Record, Text as Text, Name as Name, Handler as Handler, REGISTRY as REGISTRY, COMMAND_MODULES as COMMAND_MODULES, Actor as Actor, Context as Context, CommandRequest as CommandRequest, Done as Done, Command as Command, command as command, load_commands as load_commands, find_command as find_command, read_request as read_request, authorise as authorise, audit_detail as audit_detail, perform as perform, note_later as note_later, write_waiting as write_waiting, terminal_workspace as terminal_workspace, audit_record as audit_record, owner_context as owner_context
-from .data_control import UpdateMarket as UpdateMarket, ImportBars as ImportBars, BackUp as BackUp, RestoreBackup as RestoreBackup, RetryAlerts as RetryAlerts
+from .data_control import UpdateMarket as UpdateMarket, ScanMarket as ScanMarket, ImportBars as ImportBars, BackUp as BackUp, RestoreBackup as RestoreBackup, RetryAlerts as RetryAlerts
 from .demo import DEMO_PROFILES as DEMO_PROFILES, demo_settings as demo_settings, demo_days as demo_days, make_demo_runs as make_demo_runs, prepare_demo as prepare_demo, make_demo as make_demo, demo_viewer as demo_viewer
-from .evidence import ANCHORS as ANCHORS, Evidence as Evidence, anchor_places as anchor_places, read_place as read_place, write_place as write_place, take_anchor as take_anchor, verify_evidence as verify_evidence, renew_evidence as renew_evidence
+from .evidence import ANCHORS as ANCHORS, Evidence as Evidence, anchor_places as anchor_places, read_place as read_place, write_place as write_place, take_anchor as take_anchor, verify_evidence as verify_evidence, settle_keys as settle_keys, renew_evidence as renew_evidence
 from .exports import EXPORTS as EXPORTS, export_accounts as export_accounts, read_chosen as read_chosen
 from .feedback_history import open_feedback as open_feedback, describe_feedback as describe_feedback
 from .file_optimise import FileQuestion as FileQuestion, optimise_files as optimise_files
 from .file_parts import in_one_currency as in_one_currency, sale_taxes as sale_taxes, write_page as write_page
 from .flow_runs import SCHEDULED as SCHEDULED, run_of_flow as run_of_flow, choose_portfolio as choose_portfolio, artifact_key as artifact_key, printed_lines as printed_lines, stage_lines as stage_lines, plan_artifact as plan_artifact, day_note as day_note, cron_lines as cron_lines, scheduled_settings as scheduled_settings, deployments_text as deployments_text
 from .holdings import import_holdings as import_holdings, import_cointracking as import_cointracking, coin_prices as coin_prices, holdings_elsewhere as holdings_elsewhere, is_statement as is_statement, portfolio_csv as portfolio_csv
-from .jobs import JOB as JOB, WRAP as WRAP, start_run as start_run, start as start, job as job, log_tail as log_tail, cancel_job as cancel_job, archive_jobs as archive_jobs
-from .launching import HEARTBEAT_SECONDS as HEARTBEAT_SECONDS, run_named as run_named, report_page as report_page, begin_run as begin_run, execute_run as execute_run, heartbeat_file as heartbeat_file, require_alive as require_alive, keep_schedule as keep_schedule, compare_named as compare_named, begin_reproduction as begin_reproduction, reproduction_differences as reproduction_differences
+from .jobs import JOB as JOB, WRAP as WRAP, start_run as start_run, start as start, job as job, log_tail as log_tail, cancel_job as cancel_job, archive_jobs as archive_jobs, end_jobs as end_jobs, running_jobs as running_jobs
+from .launching import HEARTBEAT_SECONDS as HEARTBEAT_SECONDS, run_named as run_named, report_page as report_page, begin_run as begin_run, execute_run as execute_run, train_models as train_models, heartbeat_file as heartbeat_file, require_alive as require_alive, keep_schedule as keep_schedule, compare_named as compare_named, begin_reproduction as begin_reproduction, reproduction_differences as reproduction_differences
 from .loop_control import StartLoop as StartLoop, run_trading_loop as run_trading_loop, trading_loops as trading_loops, require_loop_alive as require_loop_alive
 from .maintenance import ONE_BY_ONE as ONE_BY_ONE, SECURITY_CHECKS as SECURITY_CHECKS, check_chain as check_chain, check_files as check_files, health_report as health_report, health_trend as health_trend, repair as repair, security_report as security_report, watch_system as watch_system, marked_facts as marked_facts
 from .market_data import update_market as update_market, follow_profile as follow_profile, import_bars as import_bars, preview_bars as preview_bars, named_files as named_files, serve_mt5_terminal as serve_mt5_terminal, simulated_terminal as simulated_terminal
@@ -73,7 +74,8 @@ from .order_control import working_orders as working_orders, CancelOrder as Canc
 from .plan_control import ReviewPlan as ReviewPlan, review_run_plan as review_run_plan, ApprovePlan as ApprovePlan, approve_run_plan as approve_run_plan, RejectPlan as RejectPlan, reject_run_plan as reject_run_plan, ValidatePlan as ValidatePlan, validate_run_plan as validate_run_plan
 from .portfolio_control import AddPortfolio as AddPortfolio, make_portfolio as make_portfolio
 from .portfolios import portfolio_names as portfolio_names, every_workspace as every_workspace, portfolio_name as portfolio_name, add_portfolio as add_portfolio, existing_portfolio as existing_portfolio
-from .queries_analytics import FEWEST_RETURNS as FEWEST_RETURNS, settings_then as settings_then, plain_number as plain_number, predictions as predictions, explanation as explanation, forecast_facts as forecast_facts, regimes as regimes, opportunities as opportunities, backtest_benchmark as backtest_benchmark, performance as performance, history as history, risk as risk, stress_results as stress_results, months_of as months_of, attribution as attribution, return_correlation as return_correlation, optimise as optimise
+from .position_size import AskedSize as AskedSize, PositionSize as PositionSize, size_of_position as size_of_position
+from .queries_analytics import FEWEST_RETURNS as FEWEST_RETURNS, settings_then as settings_then, plain_number as plain_number, predictions as predictions, explanation as explanation, forecast_facts as forecast_facts, regimes as regimes, opportunities as opportunities, newest_scan as newest_scan, backtest_benchmark as backtest_benchmark, performance as performance, history as history, risk as risk, stress_results as stress_results, months_of as months_of, attribution as attribution, return_correlation as return_correlation, optimise as optimise
 from .queries_books import contribution as contribution
 from .queries_live import LedgerTail as LedgerTail, ledger_event as ledger_event, live_state as live_state, newest_quotes as newest_quotes
 from .queries_portfolio import portfolio as portfolio, section_of as section_of
@@ -84,7 +86,7 @@ from .queries_venues import venue_rows as venue_rows, venue_facts as venue_facts
 from .query_cache import FRESH as FRESH, MEMORY as MEMORY, QueryCache as QueryCache, view as view
 from .replay_control import Replay as Replay, list_replays as list_replays, replay_result as replay_result, replay_tables as replay_tables
 from .research_control import AutoResearch as AutoResearch, list_searches as list_searches, search_result as search_result, search_returns as search_returns
-from .run_control import StartRun as StartRun, start_daily_run as start_daily_run, ResumeRun as ResumeRun, resume_run as resume_run, CancelJob as CancelJob, cancel_running_job as cancel_running_job
+from .run_control import StartRun as StartRun, start_daily_run as start_daily_run, ResumeRun as ResumeRun, resume_run as resume_run, StartTraining as StartTraining, CancelJob as CancelJob, cancel_running_job as cancel_running_job
 from .security_admin import Ask as Ask, security_of as security_of, security_in as security_in, with_vault as with_vault, store_secret as store_secret, delete_secret as delete_secret, require_vault as require_vault, key_is_in_ring as key_is_in_ring, renew_vault_key as renew_vault_key, know_secrets as know_secrets, scan_folder as scan_folder
 from .settings_control import settings_file as settings_file, settings_text as settings_text, version_of as version_of, ChangeSettings as ChangeSettings, change_settings as change_settings, ReplaceSettings as ReplaceSettings, replace_settings as replace_settings, SetGroup as SetGroup, set_group as set_group, DropGroup as DropGroup, drop_group as drop_group, SetAlias as SetAlias, set_alias as set_alias, DropAlias as DropAlias, drop_alias as drop_alias
 from .stops import opened_accounts as opened_accounts, known_accounts as known_accounts, account_switch as account_switch, engaged_switches as engaged_switches, stop_sentences as stop_sentences

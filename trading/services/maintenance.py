@@ -15,6 +15,7 @@ from typing import Any
 from ..core.english import plural
 from ..core.resources import checkout
 from ..core.errors import TradingError
+from ..core.evidence_key import ring_entry
 from ..core.settings import Settings
 from ..ops.checks import Check
 from ..ops.crash_recovery import Step, recover
@@ -106,7 +107,9 @@ def _audit_problems(settings: Settings) -> tuple[int, list[str]]:
         return 0, []
     findings: list[str] = []
     told = _said(lambda: findings.extend(verify_evidence(settings, ledgers=False).findings))
-    return 1, told or [f"the evidence is not as it was written: {line}; 'carnet audit verify' lists everything, a backup restores it" for line in findings]
+    if settings.backup.key_ring and not ring_entry(settings.run.data):
+        told.append("backup.key_ring is set, and the key of the chains still lies in ops/evidence.key; the next run or start moves it, where a key ring takes it")
+    return 1, told + [f"the evidence is not as it was written: {line}; 'carnet audit verify' lists everything, a backup restores it" for line in findings]
 
 
 def _feedback_problems(settings: Settings) -> tuple[int, list[str]]:

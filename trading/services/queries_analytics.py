@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FEWEST_RETURNS', 'settings_then', 'plain_number', 'predictions', 'explanation', 'forecast_facts', 'regimes',
-           'opportunities', 'backtest_benchmark', 'performance', 'history', 'risk', 'stress_results', 'months_of',
-           'attribution', 'return_correlation', 'optimise']
+           'opportunities', 'newest_scan', 'backtest_benchmark', 'performance', 'history', 'risk', 'stress_results',
+           'months_of', 'attribution', 'return_correlation', 'optimise']
 
 # %% ../../nbs/13_services/25_queries_analytics.ipynb #03e41ebb
 import math
@@ -26,6 +26,7 @@ from ..pipeline.sleeves import net_targets
 from ..pipeline.target_weights import recent_day_returns
 from ..pipeline.factory import groups_of, risk_limits, shock_groups_of
 from ..pipeline.forecast_review import forecast_review
+from ..pipeline.market_scan import read_scan, scan_words
 from ..pipeline.marks import account_history, benchmark_values
 from ..pipeline.multi_venue import whole_ledger
 from ..pipeline.run_record import Run, RunRecord
@@ -130,6 +131,14 @@ def opportunities(place: Workspace, profile: str | None = None, count: int = 20)
         return missing(error, run=None, items=[], left_out={})
     items = rows(found.table.rename_axis("symbol").head(count))
     return {"run": record.id, "as_of": record.as_of.isoformat(), "items": items, "left_out": found.left_out}
+
+
+def newest_scan(place: Workspace, profile: str | None = None, count: int = 20) -> dict:
+    "Return the newest scan of a profile's venue: candidates first, seconds by stage, and what was not asked twice."
+    name = current_settings(place, profile).run.profile
+    if (found := read_scan(place.data, name)) is None:
+        return missing(f"the venue of {name} was not scanned yet; 'carnet scan --profile {name}' does it", items=[], left_out={}, timings={}, calls={}, words=[])
+    return {k: v for k, v in found.items() if k not in ("key", "decided")} | {"items": found["items"][:count], "words": scan_words(found)}
 
 # %% ../../nbs/13_services/25_queries_analytics.ipynb #a5d2f9d2
 def backtest_benchmark(place: Workspace, record: RunRecord) -> str:
@@ -343,7 +352,7 @@ def optimise(place: Workspace, profile: str | None = None, policy: str | None = 
     unused |= {"targets": {}} if optimizer == "policy" else {}
     settings = settings.model_copy(update={"allocate": settings.allocate.model_copy(update=wanted)} | unused)
     regime = artefact(place, record, "regime")["chances"] if "regime.json" in record.artefacts else None
-    net = net_targets(settings, run_bars(place, record), artefact(place, record, "views"), regime, place.data)
+    net = net_targets(settings, run_bars(place, record), artefact(place, record, "views"), regime, place.data, now=record.as_of)
     table, chosen = net.table, net.policy
     return {"run": record.id, "policy": chosen.name, "optimizer": settings.allocate.optimizer, "risk_level": chosen.level.name, "cash": float(1 - table["target"].sum()), "notes": [*net.notes, *chosen.notes_],
             "fallback": chosen.fallback_,

@@ -190,6 +190,7 @@ class Connection:
 
         seen: dict = {}
         token = LAST_RESPONSE.set(seen)
+        self.budget.flying += 1
         try:
             answer = await self._call(call, *args, **kwargs)
             if seen:  # otherwise nothing was asked, the answer was at hand
@@ -200,6 +201,7 @@ class Connection:
         except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
             raise VenueError(f"{self.name}: {what}: the answer has not the form it should have ({type(error).__name__}); try again later") from None
         finally:
+            self.budget.flying -= 1
             LAST_RESPONSE.reset(token)
 
     def _need_keys(self, what: str) -> None:

@@ -26,6 +26,7 @@ class RequestBudget:
         self.profile, self.clock, self.wall, self.keep = profile, clock, wall, keep
         self.share, self.renewed, self.closed = 0.0, 0.0, 0.0  # used part of the limit; when it begins anew; until when nothing is asked
         self.requests, self.refused, self._pause = 0, 0, 1.0
+        self.flying, self._begun, self._answers = 0, 0.0, 0  # reads under way; share at the window's first answer; answers since
 
     def note(self, status: int, headers: Mapping[str, str]) -> None:
         "Read one answer."
@@ -34,8 +35,14 @@ class RequestBudget:
         left = used.startswith("-")
         number, most = _number(told.get(used.lstrip("-"))), _number(told.get(limit)) or _number(limit)
         if used and number is not None and most:
-            self.share = min(1.0, max(0.0, 1 - number / most if left else number / most))
-            self.renewed = self.clock() + self._until(told.get(reset), self.profile.limit_seconds)
+            before, self.share = self.share, min(1.0, max(0.0, 1 - number / most if left else number / most))
+            if told.get(reset) and self.clock() < self.renewed:  # the same window: an answer that was overtaken by another
+                self.share = max(before, self.share)
+            if self.share < before or not self._answers:
+                self._begun, self._answers = self.share, 0
+            self._answers += 1
+            anew = self._until(told.get(reset), self.profile.limit_seconds)
+            self.renewed = self.clock() + (anew if anew <= self.profile.limit_seconds else min(anew / 1000, self.profile.limit_seconds))  # milliseconds
         if status in (418, 429) or (status == 503 and "retry-after" in told):
             self.refused += 1
             self.closed = self.clock() + self._until(told.get("retry-after"), self._pause)
@@ -61,7 +68,8 @@ class RequestBudget:
         "Return how long a request should wait.\n\nParameters\n----------\nread : bool\n\nReturns\n-------\nfloat\n    seconds; zero: now"
         now = self.clock()
         closed = max(0.0, self.closed - now)
-        return max(closed, self.renewed - now) if read and self.share > 1 - self.keep and self.renewed > now else closed
+        each = (self.share - self._begun) / (self._answers - 1) if self._answers > 1 else 0.0
+        return max(closed, self.renewed - now) if read and self.share + self.flying * each > 1 - self.keep and self.renewed > now else closed
 
 
 def _number(text: str | None) -> float | None:
