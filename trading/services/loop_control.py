@@ -48,7 +48,10 @@ def run_trading_loop(
     tell: Callable[[str], Any],  # a sentence for whoever looks on
 ) -> str:  # why it ended
     "Trade at each close, in this process.\n\nParameters\n----------\nsettings : Settings\nstart : datetime | None\n    UTC, where the clock of a recorded market starts\nuntil : datetime | None\n    UTC; None: for ever\nonce : bool\n    only the newest close\ntell : Callable[[str], Any]\n    a sentence for whoever looks on\n\nReturns\n-------\nstr\n    why it ended"
-    return open_loop(settings, start, tell).run(until, once)
+    loop = open_loop(settings, start, tell)
+    if until and until < loop.clock() and (last := loop.decided()) and last > until - loop.length:  # it was started again, as a service is
+        return f"the time {until:%Y-%m-%d %H:%M} has come, and the close of {last:%Y-%m-%d %H:%M} is decided"
+    return loop.run(until, once)
 
 
 def trading_loops(
