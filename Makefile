@@ -64,6 +64,7 @@ bench: .venv/dev.ok ## measure every figure and write bench/RESULTS.md
 
 soak: .venv/dev.ok ## the long versions of the crash and search tests, and a day on a phone
 	@CARNET_LONG=1 $(BIN)/python -m pytest -q tests/test_dashboard.py -k phone_with_a_finger
+	@CARNET_LONG=1 $(BIN)/python -m pytest -q tests/test_web_api.py -k crash
 	@$(BIN)/python -m pytest -n auto tests/soak $(ARGS)
 
 deep: .venv/dev.ok ## install PyTorch and the agent's library, and run what `make test` had to skip without them

@@ -33,7 +33,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "RING", "EvidenceKey", "key_file", "read_evidence_key", "make_evidence_key", "ring_entry", "place_evidence_key", "head_line",
         "read_head_line", "is_sealed", "write_head_line",
     ],
-    "extensions": ["extension_names", "find_extension", "load_extension"],
+    "extensions": ["extension_names", "find_extension", "load_extension", "extension_package"],
     "files": ["write_atomic", "lock_folder"],
     "hash_chain": ["chain_hash", "keyed_hash"],
     "identity": ["house_digest", "is_users", "code_globals"],
