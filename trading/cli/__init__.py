@@ -37,6 +37,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "lock_user", "unlock_user", "enrol", "change_role", "change_password", "change_portfolios", "make_key", "list_keys", "revoke_key",
         "list_sessions", "end_session", "audit_group", "show_audit", "verify_audit", "anchor_audit", "renew_audit",
     ],
+    "size": ["size_command"],
     "strategies": [
         "strategies_group", "list_command", "show_command", "compare_sleeves_command", "promote_command", "retire_command", "new_group",
         "new_strategy_command",
@@ -48,5 +49,5 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "venues": ["venues_command", "mt5_group", "unlock_command"],
 }, modules=[
     "book", "books", "commands", "data", "demo", "environment", "feedback", "loop", "main", "notebook", "ops", "optimise", "orders",
-    "replay", "research", "rows", "run", "run_progress", "security", "strategies", "trade", "venues",
+    "replay", "research", "rows", "run", "run_progress", "security", "size", "strategies", "trade", "venues",
 ])
