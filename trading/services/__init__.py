@@ -51,7 +51,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "watch_system", "marked_facts",
     ],
     "market_data": [
-        "update_market", "follow_profile", "import_bars", "preview_bars", "named_files", "serve_mt5_terminal", "simulated_terminal",
+        "update_market", "follow_profile", "import_bars", "preview_bars", "named_files", "serve_mt5_terminal", "bridge_openapi",
+        "simulated_terminal",
     ],
     "metrics": ["GATHERED", "EXPOSITION", "update_metrics", "open_metrics", "start_logging"],
     "new_strategy": ["write_strategy"],
