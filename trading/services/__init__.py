@@ -46,13 +46,14 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "HEARTBEAT_SECONDS", "run_named", "report_page", "begin_run", "execute_run", "train_models", "heartbeat_file", "require_alive",
         "keep_schedule", "compare_named", "begin_reproduction", "reproduction_differences",
     ],
-    "loop_control": ["StartLoop", "run_trading_loop", "trading_loops", "require_loop_alive"],
+    "loop_control": ["StartLoop", "run_trading_loop", "keep_loop", "trading_loops", "require_loop_alive"],
     "maintenance": [
         "ONE_BY_ONE", "SECURITY_CHECKS", "check_chain", "check_files", "health_report", "health_trend", "repair", "security_report",
         "watch_system", "marked_facts",
     ],
     "market_data": [
-        "update_market", "follow_profile", "import_bars", "preview_bars", "named_files", "serve_mt5_terminal", "simulated_terminal",
+        "update_market", "follow_profile", "import_bars", "preview_bars", "named_files", "serve_mt5_terminal", "bridge_openapi",
+        "simulated_terminal",
     ],
     "metrics": ["GATHERED", "EXPOSITION", "update_metrics", "open_metrics", "start_logging"],
     "new_strategy": ["write_strategy"],
