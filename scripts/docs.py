@@ -18,7 +18,7 @@ LINK = re.compile(r"(\]\((?!\w+:)[^)#\s]+)\.ipynb")  # a link to another noteboo
 
 def place_of(path: Path) -> Path:
     "Return where the page of a notebook lies below the site; the front page's own place is taken by the list."
-    inside = path.relative_to(ROOT / "nbs").with_suffix(".html")
+    inside = path.relative_to(ROOT / ("docs" if path.suffix == ".md" else "nbs")).with_suffix(".html")
     return Path("carnet.html") if inside == Path("index.html") else inside
 
 
@@ -26,7 +26,8 @@ def make_page(path: Path) -> tuple[str, str]:
     "Write the page of one notebook; return its title and the sentence below it."
     import nbformat
 
-    notebook = nbformat.reads(LINK.sub(r"\1.html", path.read_text(encoding="utf-8")), 4)
+    text = path.read_text(encoding="utf-8")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)]) if path.suffix == ".md" else nbformat.reads(LINK.sub(r"\1.html", text), 4)
     lines = notebook.cells[0].source.splitlines()
     title, sentence = lines[0].lstrip("# "), next((line.lstrip("> ") for line in lines if line.startswith(">")), "")
     page, _ = _exporter().from_notebook_node(notebook, resources={"metadata": {"name": title, "path": str(path.parent)}})
@@ -64,7 +65,7 @@ def main() -> None:
     begun = time.monotonic()
     shutil.rmtree(OUT, ignore_errors=True)
     paths = [p for p in sorted((ROOT / "nbs").rglob("*.ipynb"), key=lambda p: (p.parent.name not in ("nbs", "guides"), p.parent.name == "guides", p))
-             if not SKIP & set(p.parts)]
+             if not SKIP & set(p.parts)] + sorted((ROOT / "docs").rglob("*.md"))
     lines, folder = [], None
     with ProcessPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for path, (title, sentence) in zip(paths, pool.map(make_page, paths, chunksize=4), strict=True):
