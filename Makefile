@@ -64,6 +64,7 @@ bench: .venv/dev.ok ## measure every figure and write bench/RESULTS.md
 
 soak: .venv/dev.ok ## the long versions of the crash and search tests, and a day on a phone
 	@CARNET_LONG=1 $(BIN)/python -m pytest -q tests/test_dashboard.py -k phone_with_a_finger
+	@CARNET_LONG=1 $(BIN)/python -m pytest -q tests/test_web_api.py -k crash
 	@$(BIN)/python -m pytest -n auto tests/soak $(ARGS)
 
 deep: .venv/dev.ok ## install PyTorch and the agent's library, and run what `make test` had to skip without them
@@ -74,7 +75,7 @@ deep: .venv/dev.ok ## install PyTorch and the agent's library, and run what `mak
 lab: .venv/dev.ok  ## open the notebooks in JupyterLab
 	@$(BIN)/carnet lab
 
-docs: .venv/dev.ok ## make the site of the notebooks in _docs/
+docs: .venv/dev.ok ## make the site in _docs/: guides, gallery, reference, every notebook; every link inside is followed
 	@$(BIN)/python scripts/docs.py
 
 readme: .venv/dev.ok ## make README.md from nbs/index.ipynb, and the example report

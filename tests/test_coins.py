@@ -23,6 +23,8 @@ from trading.pipeline.run_compare import compare_runs, open_reproduction
 from trading.services.queries_system import decide, taxonomy
 from trading.services.workspace import Workspace
 
+pytestmark = pytest.mark.xdist_group("coins")  # one worker: what they share is made once
+
 NOW = datetime(2023, 6, 1, 1, tzinfo=UTC)
 COINS = {"BTC/USD": 20_000, "ETH/USD": 1_500, "ADA/USD": 0.4, "DOGE/USD": 0.1}
 SMALL = {"market.symbols": ", ".join(COINS), "market.start": "2020-01-01", "forecast.window": "1200", "allocate.window": "252",

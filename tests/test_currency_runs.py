@@ -22,6 +22,8 @@ from trading.pipeline.currency_rates import AccountRates
 from trading.services.queries_portfolio import holdings, portfolio
 from trading.services.workspace import Workspace
 
+pytestmark = pytest.mark.xdist_group("currency-runs")  # one worker: what they share is made once
+
 DAY = datetime(2022, 12, 23, tzinfo=UTC)  # the decision after the close of the 22nd
 SETTINGS = """[run]
 profile = mine

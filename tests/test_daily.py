@@ -129,7 +129,7 @@ def test_the_second_day_learns_from_what_came_due_and_says_so(home, runs):
     assert second["cycle"] == 1 and loop.cycles[0].at == runs[1].record.as_of and loop.states[1].to_json() == second["learnt"]
     due = loop.cycles[0].outcomes  # one day ahead, all symbols
     assert {o.decision.split()[0][:10] for o in due} == {"2020-03-12"} and len(due) == 20
-    assert "Trust began at 33% each" in (runs[1].folder / "index.html").read_text()
+    assert "Trust began at 33\u00a0% each" in (runs[1].folder / "index.html").read_text()
 
 
 def test_a_run_made_again_is_equal_to_the_last_bit(home):

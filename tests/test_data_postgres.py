@@ -16,6 +16,8 @@ from trading.core.errors import BadInput, MissingData
 from trading.data.delta_store import BarStore
 from trading.data.postgres_store import PostgresStore
 
+pytestmark = pytest.mark.xdist_group("data-postgres")  # one worker: what they share is made once
+
 STOCKS = sample_bars("stocks")["2019":]
 PARTS = (STOCKS[:"2020"], STOCKS["2022":], STOCKS["2021":"2021"], STOCKS["2022-06":] * 1.01, STOCKS["2022-06":] * 1.01)
 

@@ -17,6 +17,8 @@ from trading.services.queries_portfolio import holdings, portfolio
 from trading.services.queries_runs import records
 from trading.services.workspace import Workspace
 
+pytestmark = pytest.mark.xdist_group("demo")  # one worker: what they share is made once
+
 CARNET = [sys.executable, "-c", "from trading.cli.main import main; main(prog_name='carnet')"]
 PROFILES = {"sample-etfs": 2, "sample-forex": 1}  # fewer than four, for the suite's sake; all four are made by the soak
 

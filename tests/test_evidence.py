@@ -26,6 +26,8 @@ from trading.security.audit_log import AuditLog, read_line, write_anchor, write_
 from trading.security.context import open_audit
 from trading.services.evidence import ANCHORS, take_anchor, verify_evidence
 
+pytestmark = pytest.mark.xdist_group("evidence")  # one worker: what they share is made once
+
 DAY = datetime(2026, 5, 4, 8, tzinfo=UTC)
 TURNS = int(os.environ.get("ALTERATIONS", "8"))  # of each kind; a thousand takes some minutes
 

@@ -1,9 +1,14 @@
-"A user's own folder and installed packages: a strategy, an estimator, an optimiser and a section of the report, named as the shipped ones are."
+"A user's own folder and installed packages: strategy, estimator, optimiser, venue, stage and section of the report, named as the shipped ones are."
 
 import json
+import re
+import shlex
 import sys
+from pathlib import Path
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from execnb.shell import CaptureShell
@@ -75,6 +80,60 @@ def no_regressor():
     return "a text"
 
 
+class Shop:
+    "A venue of the package's own: two symbols, a price that grows by one each day."
+    name = "shop"
+
+    def __init__(self, keys, address, sandbox, symbols):
+        self.keys, self.address = keys, address
+
+    def fetch_ohlcv(self, symbol, timeframe, since, until):
+        import pandas as pd
+        days = pd.date_range(max(since, pd.Timestamp("2022-01-01", tz="UTC")), until, freq="1D", inclusive="left", unit="us")
+        price = 100.0 + (days - pd.Timestamp("2022-01-01", tz="UTC")).days + 7 * np.sin(days.dayofyear / (3 if symbol == "EGGS" else 5))
+        made = pd.DataFrame({k: price for k in ("open", "high", "low", "close")} | {"volume": 1e6}, index=days.rename("timestamp"))
+        return made[made.index + pd.Timedelta(days=1) <= until]
+
+    def fetch_tickers(self, symbols):
+        from decimal import Decimal
+        return dict.fromkeys(symbols, Decimal("100"))
+
+
+class Market(Shop):
+    name = "market"
+
+
+class Mute:
+    name = "mute"
+
+    def __init__(self, **_):
+        pass
+
+
+def no_oil(run):
+    table = run.read("weights")
+    table.loc["XOM", ["target", "reason"]] = [0.0, "the committee"]
+    run.write("weights", table)
+    return "no oil this month"
+
+
+no_oil.after = "allocate"
+
+
+def early(run):
+    run.write("own_note", {"bars": int(run.read("weights").shape[0]) if run.has("weights") else -1})
+
+
+early.after = "ingest"
+
+
+def late(run):
+    pass
+
+
+late.after = "trade"
+
+
 def weather(data):
     "The weather."
     return [("text", f"It rained on {data.profile}.")]
@@ -95,6 +154,14 @@ slopes = house_of_rules:slopes
 [carnet.optimizers]
 first = house_of_rules:First
 no-class = house_of_rules:mean
+[carnet.venues]
+shop = house_of_rules:Shop
+mute = house_of_rules:Mute
+market = house_of_rules:Shop
+[carnet.stages]
+no-oil = house_of_rules:no_oil
+early = house_of_rules:early
+late = house_of_rules:late
 [carnet.report_sections]
 weather = house_of_rules:weather
 broken = house_of_rules:broken
@@ -253,3 +320,166 @@ def test_the_report_ends_with_the_sections_of_packages_and_names_one_that_fails(
     assert "The section broken of an installed package could not be made: ZeroDivisionError" in page
     assert "The section gone of an installed package could not be made: gone of the package house-of-rules cannot be imported" in page
     assert page.index("Provenance") < page.index("The weather")
+
+
+SHOP = """[run]
+profile = corner
+[corner:market]
+source = package
+venue = shop
+symbols = EGGS, MILK
+start = 2022-01-01
+as_of = 2023-05-01
+max_age_hours = 1000
+[forecast]
+window = 400
+[allocate]
+window = 100
+[limits]
+max_weight = 0.5
+"""
+
+
+def test_a_venue_of_a_package_is_ingested_from_like_any_other_and_says_what_it_lacks(package, home):
+    (home / "settings.ini").write_text(SHOP)
+    code, said = carnet("ingest")
+    assert code == 0, said
+    from trading.data.delta_store import BarStore
+
+    bars = BarStore(home / "data" / "bars").read(["EGGS"], "1d", source="shop")
+    assert bars["close"]["EGGS"].loc["2022-01-02"] == pytest.approx(101 + 7 * np.sin(2 / 3)), "kept under the venue's name"
+    for venue, says in (("mute", "the venue mute of an installed package has no fetch_ohlcv()"),
+                        ("market", "calls itself 'shop'; its name must be 'market'"),
+                        ("shopp", "no installed package brings a venue of that name; did you mean 'shop'")):
+        (home / "settings.ini").write_text(SHOP.replace("venue = shop", f"venue = {venue}"))
+        code, said = carnet("ingest")
+        assert code == 1 and says in said, said
+
+
+def test_a_venue_of_a_package_takes_real_orders_only_when_it_says_what_it_can_do(package, home, monkeypatch):
+    from trading.core import venue_profiles
+    from trading.core.venue_profiles import VenueProfile, VenueQuery
+    from trading.pipeline.venue_factory import connect, key_names
+
+    monkeypatch.setattr(venue_profiles, "PROFILES", venue_profiles.PROFILES)
+    (home / "settings.ini").write_text(SHOP)
+    settings = load_settings()
+    with pytest.raises(TradingError, match="shop takes no real orders: its package does not say what the venue can do"):
+        connect(settings, orders=True)
+    import house_of_rules
+
+    known = dict(venue_profiles.PROFILES)
+    try:
+        house_of_rules.Shop.profile = VenueProfile("shop", "The shop")
+        with pytest.raises(BadInput, match="a way to look an order up"):
+            connect(settings, orders=True)
+        house_of_rules.Shop.profile = VenueProfile("shop", "The shop", lookup=(VenueQuery("fetch_order"),), keys=("TOKEN",))
+        assert key_names(settings) == ("SHOP_TOKEN",)
+        with pytest.raises(BadSettings, match="orders at shop need a key; set the variable SHOP_TOKEN"):
+            connect(settings, orders=True, environ={})
+        with pytest.raises(BadInput, match=r"has no load_markets\(\); orders need"):
+            connect(settings, orders=True, environ={"SHOP_TOKEN": "the-token-of-a-test"})
+        assert connect(settings, environ={"SHOP_TOKEN": "the-token-of-a-test"}).keys == ("the-token-of-a-test",)
+    finally:
+        venue_profiles.PROFILES.clear()
+        venue_profiles.PROFILES.update(known)
+
+
+SAMPLE = """[run]
+profile = sample
+[sample:market]
+symbols = KO, XOM, GE, PFE
+start = 2014-01-02
+as_of = 2020-03-12
+[forecast]
+window = 1000
+horizons = 1
+[allocate]
+window = 250
+[limits]
+max_weight = 0.4
+"""
+PLANTED = """[run]
+profile = planted
+[planted:market]
+source = file
+venue = file
+symbols = KO, XOM, GE, PFE
+start = 2015-01-01
+[planted:groups]
+Consumer = KO, PFE
+Energy = XOM
+Industrials = GE
+[forecast]
+window = 900
+horizons = 1
+[allocate]
+window = 250
+[limits]
+max_weight = 0.5
+"""
+
+
+def test_a_stage_of_a_package_moves_the_plan_of_run_and_replay_alike_and_is_pinned(package, home):
+    from datetime import UTC, datetime
+
+    from trading.core.types import Plan
+    from trading.pipeline.launch import open_run
+    from trading.pipeline.notebook_runner import run_in_process
+
+    (home / "settings.ini").write_text(SAMPLE)
+    for wrong, says in (("late", "stands after 'trade'"), ("no-oli", "did you mean 'no-oil'")):
+        code, said = carnet("set", f"run.stages={wrong}")
+        assert code == 0, said
+        code, said = carnet("run")
+        assert code == 1 and says in said and not list((home / "reports").glob("2020*")), said
+    assert carnet("set", "run.stages=early, no-oil")[0] == 0
+    run = run_in_process(open_run(load_settings(), datetime.now(UTC)))
+    weights, plan = run.read("weights")["target"], run.read("plan", Plan)
+    assert weights["XOM"] == 0 and weights.drop("XOM").sum() > 0.3 and "XOM" not in {a.symbol for a in plan.actions}
+    assert run.read("own_note") == {"bars": -1}, "behind the ingest, before the weights"
+    assert run.record.model_versions["stage no-oil"].startswith("house-of-rules 1.2 ") and "stage early" in run.record.model_versions
+    assert "the stage no-oil moved" in (run.folder / "index.html").read_text()
+    parts = run.read("sleeve_weights")
+    assert parts.loc["XOM", "stage no-oil"] < -0.05 and parts.sum(axis=1).to_dict() == pytest.approx(weights.to_dict())
+    code, said = carnet("replay", "--from", "2020-03-12", "--to", "2020-03-12")
+    assert code == 0, said
+    line = json.loads(next((home / "reports" / "replays").glob("*/days.jsonl")).read_text())
+    assert line["plan"] == plan.hash, "the replay of the day plans the same"
+    (package / "parts.py").write_text("def up(close, n):\n    return close.diff(n) >= 0\n")
+    from trading.backtest.strategy_source import code_digest
+
+    assert not run.record.model_versions["stage no-oil"].endswith(code_digest("no-oil", "stages")), "code that changed is another stage"
+
+
+def test_a_strategy_of_ones_own_trades_on_paper_by_the_commands_of_the_guide_alone(home):
+    from trading.accounting.ledger import Ledger
+    from trading.pipeline.run_record import Run
+
+    guide = nbformat.read(Path(__file__).parent.parent / "nbs" / "guides" / "20_own_strategy.ipynb", 4)
+    text = "\n".join(c.source for c in guide.cells if c.cell_type == "markdown")
+    begin = re.search(r"`carnet (new strategy \w+)`", text)[1]
+    lines = re.search(r"## On paper\n\n```\n(.+?)```", text, re.DOTALL)[1].splitlines()
+    chance, days = np.random.default_rng(8), pd.date_range("2015-01-01", periods=1500, freq="B", name="Date")
+    drift = np.repeat(chance.choice([-1, 1], (10, 4)), 150, axis=0) * 0.0025  # trends of 150 days, which a mean of the past sees
+    closes = pd.DataFrame(100 * np.exp(np.cumsum(drift + chance.normal(0, 0.008, drift.shape), axis=0)), days, ["KO", "XOM", "GE", "PFE"])
+    closes.round(6).to_csv("closes.csv")
+    (home / "settings.ini").write_text(PLANTED.replace("start", f"as_of = {days[-4]:%Y-%m-%d}\nstart"))
+    assert carnet("import", "closes.csv")[0] == 0
+    assert [line.split()[1] for line in lines] == ["strategies", "set", "run", "strategies"]
+    said = ""
+    for line in (f"carnet {begin}", *lines):
+        code, said = carnet(*shlex.split(line)[1:])
+        assert code == 0, f"{line}: {said}"
+    assert "AboveMean" in said and "30.0%" in said, said
+    run = Run(next((home / "reports").glob("*_planted_1")))
+    assert run.read("verdict")["violations"] == [], "nothing is refused"
+    parts = run.read("sleeve_weights")["AboveMean"]
+    closes = closes.iloc[:-3]
+    above = closes.iloc[-1] > closes.rolling(json.loads(carnet("strategies", "show", "AboveMean")[1])["params"]["window"]).mean().iloc[-1]
+    assert (parts > 0).to_dict() == above.to_dict() and 0 < parts.sum() <= 0.3 + 1e-9, "what stands above its mean is held"
+    ledger = Ledger(home / "data" / "ledger.sqlite")
+    try:
+        assert {f.symbol for f in ledger.fills("paper-planted")} >= set(parts.index[parts > 0]), "and bought on paper"
+    finally:
+        ledger.close()

@@ -12,6 +12,8 @@ import yaml
 from trading.core.settings import load_settings
 from trading.services.flow_runs import SCHEDULED, deployments_text
 
+pytestmark = pytest.mark.xdist_group("flows")  # one worker: what they share is made once
+
 ROOT = Path(__file__).parent.parent
 SCRIPT = """
 import json, sys

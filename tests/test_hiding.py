@@ -13,6 +13,8 @@ from trading.backtest.strategy_promotion import Candidate, joint_figures
 from trading.backtest.sweep import sweep
 from trading.backtest.trial_register import TrialRegister
 
+pytestmark = pytest.mark.xdist_group("hiding")  # one worker: what they share is made once
+
 GRID = {"fast": [2, 3, 5, 8, 12, 20], "slow": [10, 15, 25, 40, 60, 90], "short": [True]}
 ASKED = {"progress": False, "fees": 0.0, "fill": "close"}
 

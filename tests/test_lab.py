@@ -21,6 +21,8 @@ from trading.execution.executor import Execution, OrderResult
 from trading.forecast.forecast_table import ForecastTable
 from trading.pipeline.run_record import Run, RunRecord, Stage
 
+pytestmark = pytest.mark.xdist_group("lab")  # one worker: what they share is made once
+
 NOW = datetime(2024, 3, 1, tzinfo=UTC)
 
 

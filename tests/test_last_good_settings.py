@@ -19,6 +19,8 @@ from trading.services.commands import Actor, Context, perform
 from trading.services.workspace import Workspace, current_settings, settings_in_force
 from trading.testing.sample_runs import make_sample_runs
 
+pytestmark = pytest.mark.xdist_group("last-good-settings")  # one worker: what they share is made once
+
 GOOD = "[limits]\nmax_weight = 0.123\n\n[crypto:limits]\nmax_weight = 0.3\n"
 BROKEN = {  # what somebody saves, and what of the sentence names the place
     "value": ("[limits]\nmax_weight = banana\n", "line 2"), "no section": ("max_weight = 1\n", "line: 1"), "half": ("[limits\n", "'[limits"),

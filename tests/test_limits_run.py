@@ -11,6 +11,8 @@ from trading.pipeline.account_snapshot import AccountSnapshot
 from trading.pipeline.launch import open_run
 from trading.pipeline.notebook_runner import Kernel, run_stage
 
+pytestmark = pytest.mark.xdist_group("limits-run")  # one worker: what they share is made once
+
 TIGHT = {"limits.max_orders": "1", "limits.max_order_value": "150", "limits.max_daily_value": "300", "limits.max_concentration": "0.001",
          "limits.stop_loss": "0.2", "limits.max_price_gap": "0.5"}
 

@@ -28,6 +28,8 @@ from trading.venues.paper.costs import TradingCosts
 from trading.venues.paper.margin_exchange import MarginVenue
 from trading.venues.paper.matching import BarFeed
 
+pytestmark = pytest.mark.xdist_group("margin")  # one worker: what they share is made once
+
 
 def market(seed, count=70, swing=0.04):
     "Three symbols with gaps over night; every row has all of them."

@@ -12,6 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from waiting import wait_until
 
+pytestmark = pytest.mark.xdist_group("mt5-example")  # one worker: what they share is made once
+
 ROOT = Path(__file__).parents[1]
 CLIENT = ROOT / "share" / "mt5_client.py"
 KEY = "a key of more than sixteen characters"

@@ -30,6 +30,8 @@ from trading.venues.paper.costs import TradingCosts
 from trading.venues.paper.exchange import PaperVenue
 from trading.venues.paper.matching import BarFeed, exact
 
+pytestmark = pytest.mark.xdist_group("parity")  # one worker: what they share is made once
+
 DAYS = int(os.environ.get("PARITY_DAYS", "520"))
 FEE, SLIPPAGE, DRIFT, CASH = 0.001, 0.0005, 0.2, 1_000_000
 BARS = sample_bars("stocks")

@@ -11,6 +11,8 @@ from trading.report.daily_report import REPORT_SECTIONS, ReportData, build_repor
 from trading.report.run_index import build_index
 from trading.testing.example_report import example_data
 
+pytestmark = pytest.mark.xdist_group("report")  # one worker: what they share is made once
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
 SCREENS = [(width, scheme) for width in (390, 1280) for scheme in ("light", "dark")]

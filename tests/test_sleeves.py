@@ -147,7 +147,7 @@ def test_the_size_of_a_line_reaches_the_plan_and_is_that_of_the_backtest(home):
     for a in plan.actions:
         if a.side == "buy":
             assert float(a.amount * a.price) <= run.read("weights")["target"][a.symbol] * 100_000 + 1e-6, "whole steps are rounded down"
-    assert "10.0% of its capital in each position" in (run.folder / "index.html").read_text()
+    assert "10.0\u00a0% of its capital in each position" in (run.folder / "index.html").read_text()
     trade("MaCross = 0.4, risk_per_trade 0.01")
     with pytest.raises(TradingError, match="has no stop"):
         open_run(load_settings(), datetime.now(UTC))

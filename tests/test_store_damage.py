@@ -16,6 +16,8 @@ from trading.core.errors import DamagedStore, MissingData
 from trading.data.delta_store import BarStore
 from trading.data.ingest import _Asked
 
+pytestmark = pytest.mark.xdist_group("store-damage")  # one worker: what they share is made once
+
 DAYS = pd.date_range("2024-01-01", periods=60, tz="UTC", unit="us")
 
 

@@ -19,6 +19,8 @@ from trading.forecast.model_registry import read_meta
 from trading.pipeline.launch import open_run
 from trading.pipeline.run_record import Run
 
+pytestmark = pytest.mark.xdist_group("training")  # one worker: what they share is made once
+
 COMMANDS = ("train",)  # what is walked here
 CARNET = [sys.executable, "-c", "from trading.cli.main import main; main(prog_name='carnet')"]
 SYMBOLS, PAST = ["KO", "XOM", "GE", "PFE"], 40

@@ -20,6 +20,8 @@ from trading.pipeline.account import open_account_ledger
 from trading.pipeline.paper import paper_venue
 from trading.pipeline.run_record import create_run
 
+pytestmark = pytest.mark.xdist_group("trust")  # one worker: what they share is made once
+
 D = Decimal
 DAY = datetime(2022, 12, 1, 21, tzinfo=UTC)
 

@@ -6,7 +6,7 @@ import pytest
 from numba import njit
 
 from trading.backtest.engine import FIGURES, backtest, composite_score
-from trading.backtest.fast_kernel import RULE, build_blocks, run_variations
+from trading.backtest.fast_kernel import RULE, build_blocks, run_variations, sketch_worth
 from trading.backtest.strategies import MaCross, TargetWeights
 from trading.backtest.sweep import make_job
 from trading.backtest.sweep_engines import key_figures, run_accounts, run_chunk, run_fast, run_vectorbt
@@ -14,6 +14,7 @@ from trading.backtest.sweep_jobs import Grid, make_chunks, make_grid
 from trading.backtest.vectorbt_engine import Costs, EngineFills
 from trading.core.bars import bars_from, bars_from_close
 from trading.core.errors import BadInput
+from trading.core.trial_store import sketch_values
 
 N = len(FIGURES)
 
@@ -84,7 +85,8 @@ def walk(close, price, positions, span, costs, total, periods):
 def kernel(close, price, positions, span, costs, total, periods):
     out = np.empty((len(positions), N))
     tables = np.ascontiguousarray(positions, dtype=float)
-    run_variations(copy_row, tables, np.arange(len(positions), dtype=float)[:, None], np.asarray(close, float), np.array([price] * 3, float),
+    which = np.arange(len(positions))
+    run_variations(copy_row, tables, which[:, None].astype(float), which[::-1].copy(), np.asarray(close, float), np.array([price] * 3, float),
                    np.asarray(span, float), np.array([*costs, -1e18, 0, 1, 0], float), total, float(periods), out,
                    np.empty(0, np.int64), np.empty((len(out), 0)))
     return out
@@ -119,8 +121,8 @@ def test_blocks_hold_what_their_closes_hold():
     rng = np.random.default_rng(1)
     close, span = 50 + rng.normal(0, 3, 70), np.r_[0, np.cumsum(rng.integers(1, 4, 70))].astype(float)
     blocks, starts = build_blocks(close, span)
-    assert starts.tolist() == [0, 8, 12, 14, 15] and blocks.shape == (15, 7)
-    for level, size in enumerate((8, 16, 32, 64)):
+    assert starts.tolist() == [0, 70, 105, 122, 130, 134, 136, 137] and blocks.shape == (137, 7)
+    for level, size in enumerate((1, 2, 4, 8, 16, 32, 64)):
         for k in range(70 // size):
             part = slice(size * k, size * (k + 1))
             c, before = close[part], close[max(size * k - 1, 0) : size * (k + 1) - 1] if k else np.r_[close[0], close[: size - 1]]
@@ -128,7 +130,14 @@ def test_blocks_hold_what_their_closes_hold():
             fall = (1 - c / np.maximum.accumulate(c)).max()
             expected = [c.max(), c.min(), fall, r.sum(), (r**2).sum(), (np.minimum(r, 0) ** 2).sum(), (c * np.diff(span)[part]).sum()]
             assert blocks[starts[level] + k] == pytest.approx(expected), (size, k)
-    assert build_blocks(close[:7], span[:8])[0].shape == (0, 7)
+    assert build_blocks(close[:1], span[:2])[0].shape == (1, 7)
+
+
+def test_sketches_of_the_kernel_are_those_of_the_register():
+    rng = np.random.default_rng(3)
+    worth = np.exp(np.cumsum(rng.normal(0, 0.01, (300, 131)), axis=1)) * 1e4
+    worth[3], worth[4, 50:], worth[5], worth[6, :50], worth[7] = 1e4, 0, 0, 1e4, 1e4 * (1 + 1e-15)
+    np.testing.assert_array_equal(sketch_worth(worth, 1e4), sketch_values(worth, 1e4))
 
 
 def test_a_long_and_a_short_by_hand():

@@ -3,6 +3,7 @@
 import json
 import os
 import uuid
+from collections import Counter
 
 import httpx
 import pytest
@@ -86,10 +87,16 @@ def description(server):
     return found
 
 
+SEEN: Counter = Counter()  # by route: requests that were made up for it
+
+
 @schema.parametrize()
 @settings(max_examples=int(os.environ.get("CARNET_EXAMPLES", "1")), deadline=None, suppress_health_check=list(HealthCheck), database=None,
           derandomize=True)
 def test_no_answer_is_a_crash_or_undocumented(case, server):
+    SEEN[case.operation.label] += 1
+    if "CARNET_LONG" not in os.environ and SEEN[case.operation.label] > 3 and SEEN[case.operation.label] % 8:
+        return  # a long body has a hundred edges: here every eighth of them, all in the soak
     headers = {"X-API-Key": server.keys["admin"]}
     if case.method != "GET":
         headers["Idempotency-Key"] = uuid.uuid4().hex

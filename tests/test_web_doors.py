@@ -189,4 +189,4 @@ def test_of_a_portfolio_that_is_named_twice_the_same_one_is_checked_and_shown(tm
     sign_in(vic)
     for path in ("/api/v1/portfolio/events", "/api/v1/settings", "/"):
         assert vic.get(f"{path}?portfolio=main&portfolio=family").status_code == 403, path
-    assert vic.get("/api/v1/portfolio/events?portfolio=family&portfolio=main").status_code == 200, "the last one counts, for the check and for the answer"
+    assert vic.get("/api/v1/portfolio/events?portfolio=family&portfolio=main").status_code == 200, "the last one counts"

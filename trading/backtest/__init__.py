@@ -29,7 +29,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "fast_kernel": [
         "HIGH", "LOW", "FALL", "SUM", "SQUARES", "DOWN", "CLOSES", "WORTH", "PEAK", "DEEPEST", "S1", "S2", "S3", "VALUES", "EXPOSED",
         "TRADED", "PAID", "CLOSED", "WON", "GAINS", "LOSSES", "PRICE", "FEE", "RULE", "build_blocks", "conclude", "run_variations",
-        "run_positions", "run_figures",
+        "run_positions", "sketch_worth", "run_figures",
     ],
     "fast_strategies": [
         "Arrays", "COMPILED", "mean_rows", "fast_ma_cross", "fast_donchian", "fast_bollinger", "fast_rsi", "prepare_ma_cross",
@@ -67,7 +67,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "sweep": ["make_job", "variation_worth", "count_variations"],
     "sweep_engines": ["run_fast", "run_plain", "run_accounts", "key_figures", "run_vectorbt", "run_worth", "run_chunk", "packed_width"],
-    "sweep_jobs": ["Grid", "make_grid", "split_params", "Job", "make_chunks"],
+    "sweep_jobs": ["Grid", "make_grid", "split_params", "Job", "make_chunks", "rows_fit"],
     "sweep_plots": ["metric_grid", "plot_heatmap", "plot_surface", "neighbourhood"],
     "sweep_result": ["SweepResult"],
     "tear_sheet": ["TearSheet", "make_tear_sheet", "backtest_sheet"],

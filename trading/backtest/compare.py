@@ -35,7 +35,7 @@ class Comparison(Shown):
     def _card(self) -> Card:
         "Show figures and growth beside one another."
         forms = {"sharpe": "{:.2f}", "sortino": "{:.2f}", "calmar": "{:.2f}", "trades": "{:,.0f}", "fees": "{:,.0f}"}
-        rows = [(name.replace("_", " "), *(written(v, forms.get(name, "{:.1%}")) for v in line)) for name, line in self.table.iterrows()]
+        rows = [(name.replace("_", " "), *(written(abs(v) if name == "max_drawdown" else v, forms.get(name, "{:.1%}")) for v in line)) for name, line in self.table.iterrows()]
         words = [f"{name} less {self.returns.columns[0]}: {written(d.per_year, '{:.1%}')} a year, 95 % interval {written(d.low, '{:.1%}')} to {written(d.high, '{:.1%}')}: "
                  f"{'more than luck' if d.low > 0 or d.high < 0 else 'no difference is shown'}" for name, d in self.difference.iterrows()]
         r = self.returns

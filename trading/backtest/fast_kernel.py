@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HIGH', 'LOW', 'FALL', 'SUM', 'SQUARES', 'DOWN', 'CLOSES', 'WORTH', 'PEAK', 'DEEPEST', 'S1', 'S2', 'S3', 'VALUES',
            'EXPOSED', 'TRADED', 'PAID', 'CLOSED', 'WON', 'GAINS', 'LOSSES', 'PRICE', 'FEE', 'RULE', 'build_blocks',
-           'conclude', 'run_variations', 'run_positions', 'run_figures']
+           'conclude', 'run_variations', 'run_positions', 'sketch_worth', 'run_figures']
 
 # %% ../../nbs/06_backtest/30_fast_kernel.ipynb #0e9632bd
 import numpy as np
@@ -24,34 +24,24 @@ def build_blocks(
     close,  # closes of one symbol without holes
     span,  # bars up to each close, the holes after it counted: 0, …; one longer than the closes
 ):  # blocks × 7 figures, smallest first; where each size begins
-    "Summarise the closes in blocks of 8, 16, 32 … bars.\n\nParameters\n----------\nclose\n    closes of one symbol without holes\nspan\n    bars up to each close, the holes after it counted: 0, …; one longer than the closes\n\nReturns\n-------\nblocks × 7 figures, smallest first; where each size begins"
+    "Summarise the closes in blocks of 1, 2, 4 … bars.\n\nParameters\n----------\nclose\n    closes of one symbol without holes\nspan\n    bars up to each close, the holes after it counted: 0, …; one longer than the closes\n\nReturns\n-------\nblocks × 7 figures, smallest first; where each size begins"
     n = close.size
-    levels, size, total = 0, 8, 0
-    while size <= n:
-        levels, total, size = levels + 1, total + n // size, size * 2
+    levels, total = 0, 0
+    while n >> levels:
+        levels, total = levels + 1, total + (n >> levels)
     starts, blocks = np.zeros(levels + 1, np.int64), np.zeros((total, 7))
+    for t in range(n):
+        r = close[t] / close[t - 1] - 1 if t > 0 else 0.0
+        blocks[t, HIGH], blocks[t, LOW], blocks[t, CLOSES] = close[t], close[t], close[t] * (span[t + 1] - span[t])
+        blocks[t, SUM], blocks[t, SQUARES], blocks[t, DOWN] = r, r * r, min(r, 0.0) ** 2
     for level in range(levels):
-        count = n // (8 << level)
-        starts[level + 1] = starts[level] + count
-        for b in range(count):
-            at = starts[level] + b
-            if level > 0:
-                one, two = blocks[starts[level - 1] + 2 * b], blocks[starts[level - 1] + 2 * b + 1]
-                blocks[at] = one + two
-                blocks[at, HIGH], blocks[at, LOW] = max(one[HIGH], two[HIGH]), min(one[LOW], two[LOW])
-                blocks[at, FALL] = max(one[FALL], two[FALL], 1 - two[LOW] / one[HIGH])
-                continue
-            top, low, fall = 0.0, np.inf, 0.0
-            for t in range(8 * b, 8 * b + 8):
-                top, low = max(top, close[t]), min(low, close[t])
-                fall = max(fall, 1 - close[t] / top)
-                if t > 0:
-                    r = close[t] / close[t - 1] - 1
-                    blocks[at, SUM] += r
-                    blocks[at, SQUARES] += r * r
-                    blocks[at, DOWN] += min(r, 0.0) ** 2
-                blocks[at, CLOSES] += close[t] * (span[t + 1] - span[t])
-            blocks[at, HIGH], blocks[at, LOW], blocks[at, FALL] = top, low, fall
+        starts[level + 1] = starts[level] + (n >> level)
+        for b in range(n >> level if level > 0 else 0):
+            at, below = starts[level] + b, starts[level - 1] + 2 * b
+            for k in range(SUM, CLOSES + 1):
+                blocks[at, k] = blocks[below, k] + blocks[below + 1, k]
+            blocks[at, HIGH], blocks[at, LOW] = max(blocks[below, HIGH], blocks[below + 1, HIGH]), min(blocks[below, LOW], blocks[below + 1, LOW])
+            blocks[at, FALL] = max(blocks[below, FALL], blocks[below + 1, FALL], 1 - blocks[below + 1, LOW] / blocks[below, HIGH])
     return blocks, starts
 
 # %% ../../nbs/06_backtest/30_fast_kernel.ipynb #0cbe83c2
@@ -72,26 +62,31 @@ def _step(a, value, bars):
 
 
 @_plain
-def _stretch(a, close, span, blocks, starts, lo, hi, units):
+def _stretch(a, close, blocks, starts, lo, hi, units):
     "Add the bars lo … hi - 1 of a purse that is all in `units`."
-    levels = starts.size - 1
+    peak, deepest, level = a[PEAK], a[DEEPEST], 0
+    s1 = s2 = s3 = closes = 0.0
+    floor = peak * (1 - deepest)  # below it the fall is the deepest so far
     while lo < hi:
-        level = -1
-        while level + 1 < levels and lo % (16 << level if level >= 0 else 8) == 0 and lo + (8 << (level + 1)) <= hi:
+        while not lo >> level & 1 and lo + (2 << level) <= hi:
             level += 1
-        if level < 0:
-            _step(a, units * close[lo], span[lo + 1] - span[lo])
-            lo += 1
-            continue
-        block = blocks[starts[level] + lo // (8 << level)]
-        a[DEEPEST] = max(a[DEEPEST], block[FALL], 1 - units * block[LOW] / a[PEAK])
-        a[PEAK] = max(a[PEAK], units * block[HIGH])
-        a[S1] += block[SUM]
-        a[S2] += block[SQUARES]
-        a[S3] += block[DOWN]
-        a[VALUES] += units * block[CLOSES]
-        lo += 8 << level
-        a[WORTH] = units * close[lo - 1]
+        while lo + (1 << level) > hi:
+            level -= 1
+        block = blocks[starts[level] + (lo >> level)]
+        high, low = units * block[HIGH], units * block[LOW]
+        if low < floor or high > peak or block[FALL] > deepest:
+            deepest, peak = max(deepest, block[FALL], 1 - low / peak), max(peak, high)
+            floor = peak * (1 - deepest)
+        s1 += block[SUM]
+        s2 += block[SQUARES]
+        s3 += block[DOWN]
+        closes += block[CLOSES]
+        lo += 1 << level
+    a[PEAK], a[DEEPEST], a[WORTH] = peak, deepest, units * close[hi - 1]
+    a[S1] += s1
+    a[S2] += s2
+    a[S3] += s3
+    a[VALUES] += units * closes
 
 # %% ../../nbs/06_backtest/30_fast_kernel.ipynb #78726e98
 @_plain
@@ -170,7 +165,8 @@ def _value(a, close, bars, span, blocks, starts, lo, hi, cash, units, costs):
         _step(a, cash, span[hi] - span[lo])
     elif units > 0 and cash == 0:
         _step(a, units * close[lo], span[lo + 1] - span[lo])
-        _stretch(a, close, span, blocks, starts, lo + 1, hi, units)
+        if lo + 1 < hi:
+            _stretch(a, close, blocks, starts, lo + 1, hi, units)
         a[EXPOSED] += span[hi] - span[lo]
     else:
         for t in range(lo, hi):
@@ -189,21 +185,24 @@ def _value(a, close, bars, span, blocks, starts, lo, hi, cash, units, costs):
 
 # %% ../../nbs/06_backtest/30_fast_kernel.ipynb #4110a3f0
 @_inline
-def _next_change(row, words, i, n, current):
-    "Find the first bar from i on whose position is not `current`."
+def _next_change(words, i, n, current):
+    "Find the first bar from i on whose position is not `current`: a byte of its word differs, the lowest one first."
     same = 0x0101010101010101 if current > 0 else -1 if current < 0 else 0
-    while i < n:
-        if i % 8 == 0:
-            w = i // 8
-            while w < words.size and words[w] == same:
-                w += 1
-            i = 8 * w
-            if i >= n:
-                return n
-        if row[i] != current:
-            return i
-        i += 1
-    return n
+    if i >= n:
+        return n
+    w = i >> 3
+    odd = (words[w] ^ same) & (-1 << ((i & 7) << 3))
+    while odd == 0:
+        w += 1
+        if w == words.size:
+            return n
+        odd = words[w] ^ same
+    i = w << 3
+    if odd & 0xFFFFFFFF == 0:
+        odd, i = odd >> 32, i + 4
+    if odd & 0xFFFF == 0:
+        odd, i = odd >> 16, i + 2
+    return min(i + (odd & 0xFF == 0), n)
 
 
 @_inline
@@ -211,25 +210,34 @@ def _ratio(above, below):
     return above / below if below > 1e-14 * max(1.0, abs(above)) else np.nan
 
 
+@_inline
+def _place(marks, close):
+    "Return how many marks lie before each bar, and the closes at them."
+    ends, there = np.zeros(close.size + 1, np.int64), np.zeros(marks.size)
+    for m in range(marks.size):
+        there[m] = close[max(marks[m], 0)]
+        ends[marks[m] + 1] += 1
+    return np.cumsum(ends), there
+
+
 @_plain
-def _measure(row, words, close, bars, span, blocks, starts, costs, total, periods, out, marks, path):
+def _measure(row, words, close, bars, span, blocks, starts, costs, total, periods, out, ends, there, path, sums):
     "Trade one row of positions and write its figures, and about what it was worth at the marks."
-    n, sums = close.size, np.zeros(16)
+    n = close.size
+    sums[:] = 0.0
     row, words, close, bars, span, blocks = lend(row), lend(words), lend(close), lend(bars), lend(span), lend(blocks)
-    starts, costs, out, marks, path, a = lend(starts), lend(costs), lend(out), lend(marks), lend(path), lend(sums)
+    starts, costs, out, ends, path, a = lend(starts), lend(costs), lend(out), lend(ends), lend(path), lend(sums)
     cash, units, t, current, ruined = costs[4], 0.0, 0, 0, False
     a[WORTH] = a[PEAK] = cash
-    change, mark = _next_change(row, words, 0, n, current), 0
-    while mark < marks.size and marks[mark] < 0:
-        path[mark] = cash
-        mark += 1
+    change, mark = _next_change(words, 0, n, current), ends[0]
+    path[:mark], there = cash, lend(there)
     while not ruined and t < n:
         fill = min(change + 1, n)
         while fill < n and bars[0, fill] != bars[0, fill]:  # nobody trades here
             fill += 1
-        while mark < marks.size and marks[mark] < fill:
-            path[mark] = max(cash + units * close[marks[mark]], 0.0)
-            mark += 1
+        for m in range(mark, ends[fill]):
+            path[m] = max(cash + units * there[m], 0.0)
+        mark = ends[fill]
         ruined, cash, units = _value(a, close, bars, span, blocks, starts, t, fill, cash, units, costs)
         if not ruined and fill < n:
             wanted = row[fill - 1]
@@ -237,7 +245,7 @@ def _measure(row, words, close, bars, span, blocks, starts, costs, total, period
                 cash, units = _margin(a, bars[1, fill], max(bars[1, fill], bars[2, fill]) if costs[6] > 0 else bars[1, fill], cash, units, costs)
             if wanted != current:
                 cash, units = _order(a, wanted, bars[0, fill], cash, units, costs)
-            change, current = _next_change(row, words, fill - 1, n, wanted), wanted
+            change, current = _next_change(words, fill - 1, n, wanted), wanted
         t = fill
     path[mark:] = 0.0  # ruined
     if costs[8] > 0 and not ruined:  # the prices have ended for good: what is held is paid by the delisting rule
@@ -249,7 +257,6 @@ def _measure(row, words, close, bars, span, blocks, starts, costs, total, period
         _step(a, max(cash, 0.0), costs[8])
     a[VALUES] += costs[4] * (total - span[n] - costs[8])  # before the first price
     conclude(a, costs[4], total, periods, out)
-    sums[WORTH] = a[WORTH]  # so that the sums outlive what was lent of them
 
 
 @_plain
@@ -283,7 +290,7 @@ def conclude(
 
 # %% ../../nbs/06_backtest/30_fast_kernel.ipynb #7ba52f4a
 RULE = types.void(types.float64[:, ::1], types.float64[::1], types.int8[::1])  # tables, numbers of a variation, positions to write
-_RUN = types.void(types.FunctionType(RULE), types.float64[:, ::1], types.float64[:, ::1], types.float64[::1], types.float64[:, ::1],
+_RUN = types.void(types.FunctionType(RULE), types.float64[:, ::1], types.float64[:, ::1], types.int64[::1], types.float64[::1], types.float64[:, ::1],
                   types.float64[::1], types.float64[::1], types.int64, types.float64, types.float64[:, ::1], types.int64[::1],
                   types.float64[:, ::1])
 
@@ -293,6 +300,7 @@ def run_variations(
     rule,  # compiled with the signature RULE
     tables,  # rows of indicators, whatever the rule reads
     codes,  # variations × numbers
+    order,  # in which they are run, so that neighbours read the same rows
     close,  # known closes of one symbol
     bars,  # price at which each of these bars is filled (missing: it cannot trade), its open and its high: 3 × bars
     span,  # bars up to each close, holes counted; one longer
@@ -303,13 +311,14 @@ def run_variations(
     marks,  # closes at which the worth is wanted, ascending; -1: before the first
     paths,  # variations × marks, worth, to be written
 ):
-    "Trade every variation on one symbol.\n\nParameters\n----------\nrule\n    compiled with the signature RULE\ntables\n    rows of indicators, whatever the rule reads\ncodes\n    variations × numbers\nclose\n    known closes of one symbol\nbars\n    price at which each of these bars is filled (missing: it cannot trade), its open and its high: 3 × bars\nspan\n    bars up to each close, holes counted; one longer\ncosts\n    fees, slippage, fixed fees, smallest size, cash, maintenance margin, fills at the close, what a delisting pays, bars after it\ntotal\n    bars of the whole backtest, those without a price included\nperiods\n    bars in a year\nout\n    variations × FIGURES, to be written\nmarks\n    closes at which the worth is wanted, ascending; -1: before the first\npaths\n    variations × marks, worth, to be written"
+    "Trade every variation on one symbol.\n\nParameters\n----------\nrule\n    compiled with the signature RULE\ntables\n    rows of indicators, whatever the rule reads\ncodes\n    variations × numbers\norder\n    in which they are run, so that neighbours read the same rows\nclose\n    known closes of one symbol\nbars\n    price at which each of these bars is filled (missing: it cannot trade), its open and its high: 3 × bars\nspan\n    bars up to each close, holes counted; one longer\ncosts\n    fees, slippage, fixed fees, smallest size, cash, maintenance margin, fills at the close, what a delisting pays, bars after it\ntotal\n    bars of the whole backtest, those without a price included\nperiods\n    bars in a year\nout\n    variations × FIGURES, to be written\nmarks\n    closes at which the worth is wanted, ascending; -1: before the first\npaths\n    variations × marks, worth, to be written"
     blocks, starts = build_blocks(close, span)
-    row = np.zeros((close.size + 7) // 8 * 8, np.int8)
+    row, sums = np.zeros((close.size + 7) // 8 * 8, np.int8), np.zeros(16)
     words, used = row.view(np.int64), row[: close.size]
-    for k in range(codes.shape[0]):
+    ends, there = _place(marks, close)
+    for k in order:
         rule(tables, codes[k], used)
-        _measure(row, words, close, bars, span, blocks, starts, costs, total, periods, out[k], marks, paths[k])
+        _measure(row, words, close, bars, span, blocks, starts, costs, total, periods, out[k], ends, there, paths[k], sums)
 
 
 @njit("void(int8[:, ::1], float64[::1], float64[:, ::1], float64[::1], float64[::1], int64, float64, float64[:, ::1], int64[::1], float64[:, ::1])", cache=True, nogil=True, error_model="numpy")
@@ -326,9 +335,32 @@ def run_positions(
     paths,
 ):
     "Trade rows of positions on one symbol.\n\nParameters\n----------\nrows\n    variations × bars, of a length that eight divides: positions of each, whatever made them\nclose\n    as in `run_variations`\nbars\nspan\ncosts\ntotal\nperiods\nout\nmarks\npaths"
-    blocks, starts = build_blocks(close, span)
+    (blocks, starts), sums = build_blocks(close, span), np.zeros(16)
+    ends, there = _place(marks, close)
     for k in range(rows.shape[0]):
-        _measure(rows[k, : close.size], rows[k].view(np.int64), close, bars, span, blocks, starts, costs, total, periods, out[k], marks, paths[k])
+        _measure(rows[k, : close.size], rows[k].view(np.int64), close, bars, span, blocks, starts, costs, total, periods, out[k], ends, there, paths[k], sums)
+
+
+@njit("int8[:, ::1](float64[:, ::1], float64)", cache=True, nogil=True, error_model="numpy")
+def sketch_worth(
+    worth,  # variations × cells: worth at the end of each cell
+    begin,  # worth before the first
+):  # variations × cells, int8
+    "Return the sketches of some histories of worth: the fast twin of `trading.core.trial_store.sketch_values`.\n\nParameters\n----------\nworth\n    variations × cells: worth at the end of each cell\nbegin\n    worth before the first\n\nReturns\n-------\nvariations × cells, int8"
+    out, grown = np.empty(worth.shape, np.int8), np.empty(worth.shape[1])
+    for k in range(worth.shape[0]):
+        row = worth[k]
+        grown[0] = row[0] / begin - 1
+        for t in range(1, row.size):
+            grown[t] = row[t] / row[t - 1] - 1
+        largest = 0.0
+        for t in range(row.size):
+            grown[t] = grown[t] if row[t] > 0 or grown[t] == -1 else 0.0  # ruined: nothing is earned any more
+            largest = max(largest, abs(grown[t]))
+        scale = 127 / largest if largest > 1e-13 else 0.0
+        for t in range(row.size):
+            out[k, t] = np.int8(np.rint(grown[t] * scale))
+    return out
 
 
 @_plain

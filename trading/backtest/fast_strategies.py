@@ -18,7 +18,7 @@ from .strategies import TIE_TOLERANCE
 from ..features.technical import rsi_row
 
 # %% ../../nbs/06_backtest/35_fast_strategies.ipynb #74290af5
-@njit("float64[:,::1](float64[::1], int64[::1])", cache=True, nogil=True)
+@njit("float64[:,::1](float64[::1], int64[::1])", cache=True, nogil=True, error_model="numpy")
 def mean_rows(
     close,  # closes of one symbol
     windows,  # bars of each mean
@@ -31,11 +31,12 @@ def mean_rows(
         part = total - big[t]
         small[t + 1] = small[t] + ((big[t] - (total - part)) + (close[t] - part))
         big[t + 1] = total
-    out = np.full((windows.size, n), np.nan)
+    out = np.empty((windows.size, n))
     for k in range(windows.size):
-        w = windows[k]
+        w, row = windows[k], out[k]
+        row[: w - 1] = np.nan
         for t in range(w - 1, n):
-            out[k, t] = ((big[t + 1] - big[t + 1 - w]) + (small[t + 1] - small[t + 1 - w])) / w
+            row[t] = ((big[t + 1] - big[t + 1 - w]) + (small[t + 1] - small[t + 1 - w])) / w
     return out
 
 # %% ../../nbs/06_backtest/35_fast_strategies.ipynb #601daeec

@@ -64,7 +64,7 @@ def backtest_card(
     "Say in a card what became of the money.\n\nParameters\n----------\nb : Any\n    a Backtest\n\nReturns\n-------\nCard"
     s = b.stats
     facts = {"total return": written(s["total_return"], PERCENT), "per year": written(s["annual_return"], PERCENT), "Sharpe": written(s["sharpe"], RATIO),
-             "max drawdown": written(s["max_drawdown"], PERCENT), "trades": f"{s['trades']:,}", "fees": written(s["fees"], "{:,.0f}")}
+             "max drawdown": written(abs(s["max_drawdown"]), PERCENT), "trades": f"{s['trades']:,}", "fees": written(s["fees"], "{:,.0f}")}
     notes = [*b.notes[:4], *([f"and {plural(len(b.notes) - 4, 'note')} more in .notes"] if len(b.notes) > 4 else [])]
     if not b.counted:
         notes.append("This trial is not on record: nobody will know that it was tried.")
@@ -80,7 +80,7 @@ def walk_card(
     from trading.risk.metrics import max_drawdown, sharpe, total_return
 
     facts = {"total return": written(total_return(w.returns), PERCENT), "Sharpe": written(sharpe(w.returns), RATIO) if len(w.returns) > 1 else "–",
-             "max drawdown": written(max_drawdown(w.returns), PERCENT), "kept of the training's Sharpe": written(w.decay, "{:.0%}"), "steps": f"{len(w.choices):,}"}
+             "max drawdown": written(abs(max_drawdown(w.returns)), PERCENT), "kept of the training's Sharpe": written(w.decay, "{:.0%}"), "steps": f"{len(w.choices):,}"}
     rows = [(f"{c.test_start:%Y-%m-%d} to {c.test_end:%Y-%m-%d}", str(c.choice), written(c.train_sharpe, "{:.3f}"), written(c.test_sharpe, "{:.3f}"))
             for c in w.choices.itertuples()]
     notes = [] if w.counted else ["This trial is not on record: nobody will know that it was tried."]

@@ -184,10 +184,11 @@ def _package_code(module: str) -> list[tuple[str, str]]:  # file and code
 
 def code_digest(
     text: str,  # a name, FILE or FILE:NAME
+    group: str = "strategies",  # of entry points, for a name
 ) -> str:  # 24 hexadecimal characters
-    "Return a name for the code of a strategy as it stands on disk; nothing of it is run.\n\nParameters\n----------\ntext : str\n    a name, FILE or FILE:NAME\n\nReturns\n-------\nstr\n    24 hexadecimal characters"
+    "Return a name for the code of a strategy as it stands on disk; nothing of it is run.\n\nParameters\n----------\ntext : str\n    a name, FILE or FILE:NAME\ngroup : str, default 'strategies'\n    of entry points, for a name\n\nReturns\n-------\nstr\n    24 hexadecimal characters"
     path, name = _split_text(text)
-    if not path and (entry := find_extension("strategies", name)):
+    if not path and (entry := find_extension(group, name)):
         parts = _package_code(entry.module)
     elif path:
         place = Path(path).resolve()

@@ -18,7 +18,7 @@ from .engine import FIGURES, composite_score, own_rules, plan_run, read_strategy
 from .event_strategy import run_events
 from .execution_timing import ask_positions, check_signals, next_bar
 from .strategies import Strategy
-from .sweep_jobs import Job, split_params
+from .sweep_jobs import Job, rows_fit, split_params
 from .vectorbt_engine import EngineFills, fill_directions
 from ..core.bars import symbols_of
 from ..core.drawdown import value_drawdown
@@ -44,22 +44,39 @@ def run_fast(
     "Run a chunk of combinations on one symbol through the kernel.\n\nParameters\n----------\njob : Job\nsymbol : str\nlo : int\n    first combination\nhi : int\n    one past the last\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray]\n    combinations × FIGURES; combinations × cells: worth at the end of each"
     from trading.backtest.fast_kernel import run_variations
 
-    rule, prepare = _compiled(job.strategy)
-    one = job.bars.xs(symbol, axis=1, level=1)
     known, close, filled, span, costs = _kernel_arrays(job, symbol)
-    arrays = {f: np.array(one[f].to_numpy(float)[known]) for f in one}
-    params = {k: np.broadcast_to(np.asarray(v), hi - lo) for k, v in job.strategy.get_params().items()} | job.grid.arrays(lo, hi)
-    tables, codes = prepare(arrays, params)
-    out = np.empty((hi - lo, len(FIGURES)))
-    run_variations(rule, tables, np.ascontiguousarray(codes, dtype=float), close, filled, span, costs, len(job.bars), float(job.periods), out, *_paths(job, known, hi - lo, paths := []))
-    return out, paths[0]
+    rule, tables, codes = _indicators(job, symbol, known, lo, hi)
+    *outer, last = job.grid.codes(lo, hi)
+    order = np.lexsort((last, *reversed(outer), last // 25))  # few rows of a table at a time, so that they stay in the processor's cache
+    out, (marks, worth) = np.empty((hi - lo, len(FIGURES))), _paths(job, symbol, known, hi - lo)
+    run_variations(rule, tables, codes, order, close, filled, span, costs, len(job.bars), float(job.periods), out, marks, worth)
+    return out, worth
 
 
-def _paths(job: Job, known: np.ndarray, count: int, kept: list) -> tuple[np.ndarray, np.ndarray]:
+def _indicators(job: Job, symbol: str, known: np.ndarray, lo: int, hi: int) -> tuple[Callable, np.ndarray, np.ndarray]:
+    "Return the rule, its tables and the numbers of a chunk; tables that fit into memory are made once for all chunks."
+    rule, prepare = _compiled(job.strategy)
+    whole = len(job.grid.valid) <= 200_000 and rows_fit(job, len(job.grid.valid))
+    if (symbol, rule) not in job.laid:
+        first, end = (0, len(job.grid.valid)) if whole else (lo, hi)
+        arrays = {f: np.array(job.bars[f, s].to_numpy(float)[known]) for f, s in job.bars if s == symbol}
+        params = {k: np.broadcast_to(np.asarray(v), end - first) for k, v in job.strategy.get_params().items()} | job.grid.arrays(first, end)
+        tables, codes = prepare(arrays, params)
+        codes = np.ascontiguousarray(codes, dtype=float)
+        if not whole:
+            return rule, tables, codes
+        job.laid[symbol, rule] = tables, codes
+    tables, codes = job.laid[symbol, rule]
+    return rule, tables, codes[lo:hi]
+
+
+def _paths(job: Job, symbol: str, known: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     "Return where the cells of the register end among the known closes, and room for the worth there."
-    marks = np.searchsorted(np.flatnonzero(known), job.cells.marks(job.bars.index), side="right") - 1 if job.cells else np.empty(0, np.int64)
-    kept.append(np.empty((count, len(marks))))
-    return marks, kept[-1]
+    if (symbol, job.cells) not in job.laid:
+        ends = job.cells.marks(job.bars.index) if job.cells else np.empty(0, np.int64)
+        job.laid[symbol, job.cells] = np.searchsorted(np.flatnonzero(known), ends, side="right") - 1
+    marks = job.laid[symbol, job.cells]
+    return marks, np.empty((count, len(marks)))
 
 
 def _at_cells(job: Job, index: pd.DatetimeIndex, values: np.ndarray) -> np.ndarray:
@@ -70,15 +87,18 @@ def _at_cells(job: Job, index: pd.DatetimeIndex, values: np.ndarray) -> np.ndarr
 
 def _kernel_arrays(job: Job, symbol: str) -> tuple[np.ndarray, ...]:
     "Lay one symbol out for the kernel: which bars have a close, the closes, fills with opens and highs, how long each lasts, the costs."
-    price, close = job.price[symbol].to_numpy(float), job.bars["close"][symbol].to_numpy(float)
+    if symbol in job.laid:
+        return job.laid[symbol]
+    price, close = job.price[symbol].to_numpy(float), job.bars["close", symbol].to_numpy(float)
     known = ~np.isnan(close)
-    have = [job.bars[f][symbol].to_numpy(float) for f in ("open", "high", "low", "close") if (f, symbol) in job.bars]
+    have = [job.bars[f, symbol].to_numpy(float) for f in ("open", "high", "low", "close") if (f, symbol) in job.bars]
     filled = np.ascontiguousarray(np.stack([price, have[0], np.fmax.reduce(have)])[:, known])
     end, c = end_bars(known[:, None])[0], job.costs
     at = np.append(np.flatnonzero(known), end)
     costs = np.array([c.fees, c.slippage, c.fixed_fees, c.min_size, c.cash, job.account.keep, job.fill == "close", payout(job.account.delisting),
                       len(known) - end])
-    return known, np.array(close[known]), filled, at - at[0].astype(float), costs
+    job.laid[symbol] = known, np.array(close[known]), filled, at - at[0].astype(float), costs
+    return job.laid[symbol]
 
 # %% ../../nbs/06_backtest/42_sweep_engines.ipynb #8c6f3151
 def run_plain(
@@ -104,7 +124,8 @@ def run_plain(
     paths: list = []
     for n, (_, close, filled, span, costs) in enumerate(laid):
         part = np.empty((hi - lo, len(FIGURES)))
-        run_positions(rows[n], close, filled, span, costs, len(job.bars), float(job.periods), part, *_paths(job, laid[n][0], hi - lo, paths))
+        run_positions(rows[n], close, filled, span, costs, len(job.bars), float(job.periods), part, *(laid_paths := _paths(job, symbols[n], laid[n][0], hi - lo)))
+        paths.append(laid_paths[1])
         out[:, n] = part
     worth = np.stack(paths, axis=1)
     for k in events:
@@ -277,11 +298,17 @@ def run_chunk(job: Job, symbol: str | None, lo: int, hi: int) -> np.ndarray:
     whole, worth = run_worth(job, symbol, lo, hi)
     if job.cells is None:
         return whole[..., job.keep]
-    sketch = sketch_values(worth.reshape(-1, job.cells.count), job.costs.cash)
+    sketch = (_sketch if job.engine in ("kernel", "rows") else sketch_values)(np.ascontiguousarray(worth).reshape(-1, job.cells.count), job.costs.cash)
     packed = np.zeros((len(sketch), packed_width(job.cells) * 8), np.int8)
     packed[:, : job.cells.count] = sketch
     packed = packed.view(np.float64).reshape(*whole.shape[:2], -1)
     return np.concatenate([whole[..., job.keep], whole[..., [FIGURES.index("sharpe")]], packed], axis=-1)
+
+
+def _sketch(worth: np.ndarray, begin: float) -> np.ndarray:
+    from trading.backtest.fast_kernel import sketch_worth
+
+    return sketch_worth(worth, float(begin))
 
 
 def packed_width(cells: Cells) -> int:

@@ -73,7 +73,7 @@ def backtest_sheet(
     s, card = b.stats, backtest_card(b)
     low, high = bootstrap_interval(lambda r: sharpe(r, b.periods), b.returns, draws=200) if len(b.returns) > 30 else (np.nan, np.nan)
     figures = [("Total return", percent_text(s["total_return"]), ""), ("Annual return", percent_text(s["annual_return"]), "compounded"), ("Volatility", percent_text(s["volatility"]), "per year"),
-               ("Sharpe ratio", two_text(s["sharpe"]), f"95\u00a0% interval {two_text(low)} to {two_text(high)}"), ("Max drawdown", percent_text(s["max_drawdown"]), ""),
+               ("Sharpe ratio", two_text(s["sharpe"]), f"95\u00a0% interval {two_text(low)} to {two_text(high)}"), ("Max drawdown", percent_text(abs(s["max_drawdown"])), ""),
                ("Beta", two_text(tables.beta), f"alpha {percent_text(tables.alpha)} a year") if np.isfinite(tables.beta) else ("Calmar ratio", two_text(s["calmar"]), ""),
                ("Trades", f"{s['trades']:,}", f"{percent_text(s['win_rate'])} won"), ("Fees", written(s["fees"], "{:,.0f}"), f"turnover {two_text(s['turnover'])} a year")]
     held = [line_figure("Exposure", "Value of all positions, long and short, as a part of the account.", {"exposure": b.exposure}, lambda v: f"{v:.0%}", height=150)] if b.exposure.max() > 0 else [("text", "Nothing was held.")]

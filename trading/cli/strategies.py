@@ -78,18 +78,19 @@ def compare_sleeves_command(profile, as_json) -> None:
 @click.option("--symbols", help="Separated by commas; else all of the profile.")
 @click.option("--from", "start", metavar="DAY", help="First day of the bars.")
 @click.option("--to", "end", metavar="DAY", help="Last day of the bars.")
+@click.option("--timeframe", default="", metavar="BARS", help="Longer bars, made from the profile's, on which it decides, for example 1w.")
 @click.option("--name", default="", help="Under which it trades.")
 @click.option("--stop-loss", type=float, help="Fraction of the entry price.")
 @click.option("--take-profit", type=float, help="Fraction of the entry price.")
 @click.option("--trailing", is_flag=True, help="The stop loss follows the best price.")
 @click.option("--accept", default="", metavar="WHY", help="Why it may trade although the leak check cannot tell.")
 @click.option("--by", metavar="NAME", help="Who asks; else the name you are signed in with.")
-def promote_command(strategy, words, profile, symbols, start, end, name, stop_loss, take_profit, trailing, accept, by) -> None:
+def promote_command(strategy, words, profile, symbols, start, end, timeframe, name, stop_loss, take_profit, trailing, accept, by) -> None:
     "Check, search, walk forward and test a strategy, and promote it if it passes."
     from trading.services.backtest_control import read_grid
 
     listed = [s.strip() for s in symbols.split(",")] if symbols else None
-    asked = {"strategy": strategy, "grid": read_grid(words), "profile": profile, "symbols": listed, "start": start, "end": end, "name": name,
+    asked = {"strategy": strategy, "grid": read_grid(words), "profile": profile, "symbols": listed, "start": start, "end": end, "timeframe": timeframe, "name": name,
              "stop_loss": stop_loss, "take_profit": take_profit, "trailing": trailing, "accept": accept}
     perform_here("promote-strategy", asked, by)
 

@@ -33,7 +33,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "RING", "EvidenceKey", "key_file", "read_evidence_key", "make_evidence_key", "ring_entry", "place_evidence_key", "head_line",
         "read_head_line", "is_sealed", "write_head_line",
     ],
-    "extensions": ["extension_names", "find_extension", "load_extension"],
+    "extensions": ["extension_names", "find_extension", "load_extension", "extension_package"],
     "files": ["write_atomic", "lock_folder"],
     "hash_chain": ["chain_hash", "keyed_hash"],
     "identity": ["house_digest", "is_users", "code_globals"],
@@ -44,7 +44,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "lazy": ["lazy_names", "make_callable"],
     "margin": ["RATE_STEP", "YEAR_SECONDS", "MarginTerms", "MarginState", "margin_state"],
     "numbers": ["number_evidence", "decide_sign", "decimal_sign", "read_numbers", "read_number"],
-    "pages": ["render"],
+    "pages": ["spaced", "page_templates", "render"],
     "performance_parts": [
         "DISTRIBUTION", "percent_text", "two_text", "day_text", "table_part", "line_figure", "return_parts", "period_parts",
         "rolling_parts", "drawdown_parts", "distribution_parts", "month_table",

@@ -62,7 +62,7 @@ from .drawdown import value_drawdown as value_drawdown, drawdown_now as drawdown
 from .english import pluralize as pluralize, plural as plural, spelled as spelled, count as count, article as article, with_article as with_article, listed as listed, sentence as sentence
 from .errors import TradingError as TradingError, BadInput as BadInput, BadSettings as BadSettings, MissingData as MissingData, DamagedStore as DamagedStore, StaleData as StaleData, VenueError as VenueError, VenueUnreachable as VenueUnreachable, NotSent as NotSent, UnknownOutcome as UnknownOutcome, Refused as Refused, Halted as Halted, Locked as Locked, Busy as Busy, StageFailed as StageFailed, NotSignedIn as NotSignedIn, LockedOut as LockedOut, Forbidden as Forbidden, damage_sentence as damage_sentence
 from .evidence_key import RING as RING, EvidenceKey as EvidenceKey, key_file as key_file, read_evidence_key as read_evidence_key, make_evidence_key as make_evidence_key, ring_entry as ring_entry, place_evidence_key as place_evidence_key, head_line as head_line, read_head_line as read_head_line, is_sealed as is_sealed, write_head_line as write_head_line
-from .extensions import extension_names as extension_names, find_extension as find_extension, load_extension as load_extension
+from .extensions import extension_names as extension_names, find_extension as find_extension, load_extension as load_extension, extension_package as extension_package
 from .files import write_atomic as write_atomic, lock_folder as lock_folder
 from .hash_chain import chain_hash as chain_hash, keyed_hash as keyed_hash
 from .identity import house_digest as house_digest, is_users as is_users, code_globals as code_globals
@@ -70,7 +70,7 @@ from .instruments import InstrumentKind as InstrumentKind, INSTRUMENT_COLUMNS as
 from .lazy import lazy_names as lazy_names, make_callable as make_callable
 from .margin import RATE_STEP as RATE_STEP, YEAR_SECONDS as YEAR_SECONDS, MarginTerms as MarginTerms, MarginState as MarginState, margin_state as margin_state
 from .numbers import number_evidence as number_evidence, decide_sign as decide_sign, decimal_sign as decimal_sign, read_numbers as read_numbers, read_number as read_number
-from .pages import render as render
+from .pages import spaced as spaced, page_templates as page_templates, render as render
 from .performance_parts import DISTRIBUTION as DISTRIBUTION, percent_text as percent_text, two_text as two_text, day_text as day_text, table_part as table_part, line_figure as line_figure, return_parts as return_parts, period_parts as period_parts, rolling_parts as rolling_parts, drawdown_parts as drawdown_parts, distribution_parts as distribution_parts, month_table as month_table
 from .redaction import MAX_DEPTH as MAX_DEPTH, ENDS as ENDS, KNOWN as KNOWN, is_secret_name as is_secret_name, mask_looks as mask_looks, secret_forms as secret_forms, SecretPattern as SecretPattern, pieces_of as pieces_of, KnownSecrets as KnownSecrets, redact as redact, redact_text as redact_text, redact_notebook as redact_notebook, redact_notebook_text as redact_notebook_text, redact_output as redact_output
 from .resources import CHECKOUT as CHECKOUT, checkout as checkout, share_path as share_path, copy_research as copy_research

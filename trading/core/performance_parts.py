@@ -84,7 +84,7 @@ def drawdown_parts(
     "List the deepest falls with their dates.\n\nParameters\n----------\nt : Any\n    PerformanceTables\n\nReturns\n-------\nlist[tuple[str, Any]]"
     if t.drawdowns.empty:
         return [("text", "It never fell below its start or a later high.")]
-    rows = [(percent_text(d.depth), day_text(d.peak), day_text(d.trough), day_text(d.recovered) if pd.notna(d.recovered) else "not yet",
+    rows = [(percent_text(abs(d.depth)), day_text(d.peak), day_text(d.trough), day_text(d.recovered) if pd.notna(d.recovered) else "not yet",
              f"{d.days_down:,}", "–" if np.isnan(d.days_back) else f"{d.days_back:,.0f}") for d in t.drawdowns.itertuples()]
     return [table_part(["Depth", "High", "Low", "Recovered", "Days down", "Days back"], rows, "Deepest drawdowns")]
 

@@ -176,12 +176,14 @@ class KnownSecrets:
     def __init__(self):
         self._secrets: dict[str, None] = {}
         self._forms = SecretPattern(())
+        self.clean: set[str] = set()  # short texts in which nothing was found since a secret was last added
 
     def add(self, *secrets: str | bytes | None) -> None:
         "Remember secrets; what is too short to search for is passed over."
         new = {s.decode(errors="replace") if isinstance(s, bytes) else s for s in secrets if s} - set(self._secrets)
         if new := [s for s in new if len(s) >= _SHORTEST]:
             self._secrets |= dict.fromkeys(new)
+            self.clean = set()
             self._forms = SecretPattern({*self._secrets, *(piece for secret in self._secrets for piece in pieces_of(secret))})
 
     def add_environment(self, environ: Mapping[str, str]) -> None:
@@ -197,7 +199,7 @@ class KnownSecrets:
 
     def forget(self) -> None:
         "Forget all of them."
-        self._secrets, self._forms = {}, SecretPattern(())
+        self._secrets, self._forms, self.clean = {}, SecretPattern(()), set()
 
 
 KNOWN = KnownSecrets()  # of this process: vaults, settings and variables add to it
@@ -215,10 +217,22 @@ _COLOUR = re.compile(r"(?:\x1b|\\+x1b|\\+u001b|\\+033)\[[0-9;]*[A-Za-z]")
 
 
 def redact_text(text: str, extra: SecretPattern | None = None) -> str:
-    "Mask the secrets of a text."
+    "Mask the secrets of a text. The record of a run is written fifty times: words in which nothing was found are not looked at again."
+    if extra is not None or len(text) > 200:
+        return _mask_text(text, extra)
+    if text not in (known := KNOWN.clean):
+        if (masked := _mask_text(text, None)) != text:
+            return masked
+        if len(known) > 50_000:
+            known.clear()
+        known.add(text)
+    return text
+
+
+def _mask_text(text: str, extra: SecretPattern | None) -> str:
     if _COLOUR.search(text):  # colours would stand between a name and its value; a text without secrets keeps them
         plain = _COLOUR.sub("", text)
-        clean = redact_text(plain, extra)
+        clean = _mask_text(plain, extra)
         return text if clean == plain else clean
     text = KNOWN.mask(text)
     text = extra.mask(text) if extra else text

@@ -42,11 +42,12 @@ class RunSettings(SettingsSection):
     reports: Path = Field(Path("reports"), description="folder of runs and reports")
     data: Path = Field(Path("data"), description="folder of bars, ledger and flow database")
     store: str = Field("", description="where bars lie when not in that folder: s3://… or postgresql://…, or vault:NAME of such an address")
+    stages: Words = Field((), description="stages of installed packages that every run, loop and replay carries out, in this order; see 'Extensions' among the core notebooks")
     seed: int = Field(7, ge=0, description="every random number of a run comes from it")
 
 
 class MarketSettings(SettingsSection):
-    source: Literal["sample", "file", "ccxt", "mt5", "alpaca"] = Field("sample", description="where bars come from; file: from 'carnet import'")
+    source: Literal["sample", "file", "ccxt", "mt5", "alpaca", "package"] = Field("sample", description="where bars come from; file: from 'carnet import'; package: the venue is what an installed package brings")
     venue: str = Field("sample", description="exchange id of ccxt, address of the MT5 bridge, name of the venue, or of the sample: sample (stocks), "
                                              "coins, coins_1h, forex, forex_1h, etfs, indices, fx")
     symbols: Words = Field((), min_length=1, description="what may be held")

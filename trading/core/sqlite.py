@@ -36,13 +36,15 @@ def open_database(
     synchronous: Literal["full", "normal", "off"] = "full",  # how long a commit waits for the disk
     timeout: float = 30.0,  # seconds that a second writer waits
     private: bool = False,  # only its owner may read it
+    page_size: int = 4096,  # bytes of a page of a new file: large ones for a few rows of megabytes each
 ) -> sqlite3.Connection:  # nothing begins by itself: see `transaction`
-    "Open a database with a write-ahead log, and make its tables when they are missing.\n\nParameters\n----------\npath : Path | str\n    file; made when it does not exist, its folder is not; ':memory:'\ntables : str, default ''\n    statements that make what is missing\nsynchronous : Literal['full', 'normal', 'off'], default 'full'\n    how long a commit waits for the disk\ntimeout : float, default 30.0\n    seconds that a second writer waits\nprivate : bool, default False\n    only its owner may read it\n\nReturns\n-------\nsqlite3.Connection\n    nothing begins by itself: see `transaction`"
+    "Open a database with a write-ahead log, and make its tables when they are missing.\n\nParameters\n----------\npath : Path | str\n    file; made when it does not exist, its folder is not; ':memory:'\ntables : str, default ''\n    statements that make what is missing\nsynchronous : Literal['full', 'normal', 'off'], default 'full'\n    how long a commit waits for the disk\ntimeout : float, default 30.0\n    seconds that a second writer waits\nprivate : bool, default False\n    only its owner may read it\npage_size : int, default 4096\n    bytes of a page of a new file: large ones for a few rows of megabytes each\n\nReturns\n-------\nsqlite3.Connection\n    nothing begins by itself: see `transaction`"
     if private:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         os.chmod(path, 0o600)
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=timeout)
     try:
+        db.execute(f"pragma page_size = {page_size:d}")
         db.execute("pragma journal_mode = wal")
         db.execute(f"pragma synchronous = {synchronous}")
         if tables:

@@ -209,7 +209,7 @@ class TrialStore:
 
     def open(self) -> sqlite3.Connection:
         "Open the file; the caller closes it."
-        return open_database(self.path, synchronous="normal", timeout=60)
+        return open_database(self.path, synchronous="normal", timeout=60, page_size=65536)
 
     def add(
         self,
@@ -225,10 +225,10 @@ class TrialStore:
         "Write the trials of one search down; the same search replaces itself.\n\nParameters\n----------\nstrategy : str\n    name, for people\ndata : str | pd.DataFrame\n    bars, or their fingerprint\nkeys : np.ndarray\n    uint64, one per trial\nparams : dict\n    how the variations are written out, see `written_params`\nsharpe : np.ndarray | None, default None\n    per bar\nsketch : np.ndarray | None, default None\n    trials × cells, int8\ncells : Cells | None, default None\nkind : str, default 'returns'\n    or 'score', for trials that earn nothing by themselves"
         if not strategy:
             raise BadInput("a trial needs the name of its strategy")
-        name = self.dataset(data)
         sharpe = np.full(len(keys), np.nan) if sharpe is None else np.asarray(sharpe, float)
         try:
             with closing(self.open()) as db, transaction(db):
+                name = self._remember(db, data)
                 for lo in range(0, len(keys), TRIALS_IN_ROW):
                     part = slice(lo, lo + TRIALS_IN_ROW)
                     mark = blake2b(f"{name}{strategy}{kind}{lo}".encode() + keys[part].tobytes(), digest_size=16).hexdigest()
@@ -242,13 +242,16 @@ class TrialStore:
 
     def dataset(self, data: str | pd.DataFrame) -> str:
         "Remember which symbols, span and moves a fingerprint stands for, and return it."
+        with closing(self.open()) as db:
+            return self._remember(db, data)
+
+    def _remember(self, db: sqlite3.Connection, data: str | pd.DataFrame) -> str:
         if isinstance(data, str):
             return data
         name = fingerprint(data)
-        with closing(self.open()) as db:
-            if db.execute("SELECT 1 FROM datasets WHERE data = ?", (name,)).fetchone() is None:
-                first, last, frame, symbols, words = describe_data(data)
-                db.execute("INSERT OR IGNORE INTO datasets VALUES (?, ?, ?, ?, ?, ?)", (name, first, last, frame, json.dumps(symbols), words.tobytes()))
+        if db.execute("SELECT 1 FROM datasets WHERE data = ?", (name,)).fetchone() is None:
+            first, last, frame, symbols, words = describe_data(data)
+            db.execute("INSERT OR IGNORE INTO datasets VALUES (?, ?, ?, ?, ?, ?)", (name, first, last, frame, json.dumps(symbols), words.tobytes()))
         return name
 
     def related(

@@ -185,7 +185,7 @@ _ROWS = (
 )
 _US = _ROWS[0].but(name="binanceus", title="Binance.US", limit_headers=("x-mbx-used-weight-1m", "1200", ""), sandbox=False, streams=(), trailing="",
                    sources={"id_pattern": "docs.binance.us: the REST of Binance's spot market", "limit_headers": "docs.binance.us: REQUEST_WEIGHT 1200 a minute"})
-PROFILES: Mapping[str, VenueProfile] = {row.name: row for row in (*_ROWS, _US)}
+PROFILES: dict[str, VenueProfile] = {row.name: row for row in (*_ROWS, _US)}
 
 # %% ../../nbs/00_core/09_venue_profiles.ipynb #3ea60b18
 def profile_of(venue: str) -> VenueProfile:  # of the class's defaults where it is not in the table

@@ -12,8 +12,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "charts": ["candle_chart", "line_chart", "levels_of", "draw_chart"],
     "components": [
-        "STAGE_STATES", "NAMES", "templates", "render_macro", "PageSection", "Viewer", "Button", "button", "Link", "link", "Field", "form",
-        "steps",
+        "STAGE_STATES", "NAMES", "render_macro", "PageSection", "Viewer", "Button", "button", "Link", "link", "Field", "form", "steps",
     ],
     "layout": [
         "SCREENS", "STOP", "Screen", "sections_of", "frame", "status_line", "stop_button", "banner", "first_sections", "profiles_of",

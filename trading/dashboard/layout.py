@@ -20,7 +20,8 @@ from ..core.errors import TradingError
 from ..core.resources import share_path
 from ..core.settings import profiles_in
 from ..services.account_control import switch_of
-from .components import PageSection, Viewer, button, render_macro, templates
+from ..core.pages import page_templates
+from .components import PageSection, Viewer, button, render_macro
 from .screens_books import books_screen
 from .screens_analysis import forecasts_screen, performance_screen, risk_screen
 from .screens_activity import activity_screen
@@ -135,7 +136,7 @@ def render_page(
     except TradingError as error:
         state["banner"] += render_macro("banner", "This cannot be shown.", str(error), None)
     screen, screens = SCREENS[at], [(k, s.title) for k, s in SCREENS.items()]
-    return templates().get_template("dashboard.html").render(
+    return page_templates().get_template("dashboard.html").render(
         at=at, title=screen.title, aside=screen.aside, screens=screens, user=who.user, role=who.role,
         sections=first_sections(place, who, at), signout=signout, csrf=csrf, portfolio=who.portfolio, portfolios=sorted(who.portfolios), **state,
     )

@@ -53,7 +53,7 @@ def _form(who: Viewer) -> Parts:
 
 
 _FIGURES = {"total_return": ("Total return", percent), "annual_return": ("Annual return", percent), "volatility": ("Volatility", percent), "sharpe": ("Sharpe ratio", number), "sortino": ("Sortino ratio", number),
-            "max_drawdown": ("Maximum drawdown", percent), "trades": ("Trades", lambda v: number(v, 0)), "win_rate": ("Win rate", percent), "profit_factor": ("Profit factor", number),
+            "max_drawdown": ("Maximum drawdown", lambda v: percent(abs(v))), "trades": ("Trades", lambda v: number(v, 0)), "win_rate": ("Win rate", percent), "profit_factor": ("Profit factor", number),
             "turnover": ("Turnover", number), "exposure": ("Exposure", percent), "fees": ("Fees", lambda v: number(v, 0))}
 
 
@@ -70,7 +70,7 @@ def _result(results: list[tuple[str, Mapping]]) -> Parts:
         best = pd.DataFrame(first["best"])
         best.insert(0, "place", [str(k + 1) for k in range(len(best))])
         shown = [("Place", "", str, ""), *((n.replace("_", " "), n, str, "n") for n in first["params"]), ("Sharpe ratio", "sharpe", lambda v: number(v) if known(v) else UNKNOWN, "n"),
-                 ("Total return", "total_return", lambda v: percent(v, 1, True), "±"), ("Maximum drawdown", "max_drawdown", percent, "n"), ("Trades", "trades", lambda v: number(v, 0), "n")]
+                 ("Total return", "total_return", lambda v: percent(v, 1, True), "±"), ("Maximum drawdown", "max_drawdown", lambda v: percent(abs(v)) if known(v) else UNKNOWN, "n"), ("Trades", "trades", lambda v: number(v, 0), "n")]
         parts.append(("more", {"summary": f"Best of {first['tried']} variations", "table": table(best.set_index("place"), shown)}))
     if any(r["notes"] for _, r in results):
         parts.append(("tasks", [{"tag": "Note", "kind": "warn", "text": n} for _, r in results for n in r["notes"]]))

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -42,8 +43,11 @@ class SampleSource:
         self.kind = kind
         self.as_of = as_of
         self.timeframe = "1h" if kind.endswith("_1h") else "1d"
-        bars = sample_bars(kind)
-        self._frames = {s: bars.xs(s, axis=1, level=1).dropna(how="all").rename_axis(columns=None) for s in symbols_of(bars)}
+
+    @cached_property
+    def _frames(self) -> dict[str, pd.DataFrame]:  # many ask only for the name
+        bars = sample_bars(self.kind)
+        return {s: bars.xs(s, axis=1, level=1).dropna(how="all").rename_axis(columns=None) for s in symbols_of(bars)}
 
     def symbols(self) -> list[str]:
         "Return all symbols."

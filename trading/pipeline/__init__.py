@@ -32,13 +32,14 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "add_books", "CombinedLedger", "whole_ledger", "SerializedVenue", "CombinedVenue", "MultiVenueAccount", "require_within",
         "open_trading_account",
     ],
-    "named_model": ["NETWORKS", "READ_SEQUENCES", "OWN_FEATURES", "named_features"],
+    "named_model": ["NETWORKS", "READ_SEQUENCES", "OWN_FEATURES", "named_features", "check_model"],
     "named_optimizer": ["PATH_OPTIONS", "path_options"],
-    "named_sleeves": ["Sleeve", "check_names", "size_rule", "sleeve_sizes", "promoted_evidence"],
+    "named_sleeves": ["Sleeve", "check_names", "size_rule", "sleeve_sizes", "fitting_frame", "promoted_evidence"],
     "notebook_runner": [
         "GRACE", "POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "NotebookStopped", "ease_imports", "Kernel", "run_stage", "execute_stages",
         "run_in_process",
     ],
+    "own_stages": ["PLACES", "own_stage", "carry_out_stages"],
     "paper": ["paper_tape", "paper_costs", "paper_venue", "check_paper_file"],
     "plan_approval": ["approve_run"],
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],
@@ -62,8 +63,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "sentiment": ["pinned_sentiment", "take_sentiment"],
     "sleeves": [
-        "CHECK_EVERY", "HALVED", "TAKEN", "carried_on", "shortfalls", "rule_factor", "live_record", "sleeve_weights", "within_limits",
-        "NetTargets", "net_targets",
+        "CHECK_EVERY", "HALVED", "TAKEN", "longer_bars", "carried_on", "shortfalls", "rule_factor", "live_record", "sleeve_weights",
+        "within_limits", "NetTargets", "net_targets",
     ],
     "steps": [
         "training_moment", "Trained", "train_forecaster", "forecast_now", "require_fresh", "Decided", "decide_forecasts", "forecast_step",
@@ -78,12 +79,13 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "training": ["REST", "BEGINNING", "last_training", "training_reasons", "TrainingFailed", "execute_training", "train_after"],
     "venue_factory": [
-        "key_names", "find_secret", "vault_secret", "resolve_reference", "address_of", "each_venue", "keys_of", "connect",
+        "key_names", "brought_venue", "find_secret", "vault_secret", "resolve_reference", "address_of", "each_venue", "keys_of", "connect",
         "account_number",
     ],
 }, modules=[
     "account", "account_snapshot", "currency_rates", "cycle", "factory", "forecast_review", "instruments", "launch", "market_bars",
-    "market_scan", "marks", "memory_run", "multi_venue", "named_model", "named_optimizer", "named_sleeves", "notebook_runner", "paper",
-    "plan_approval", "plan_check", "position_protection", "price_snapshot", "replay", "replay_result", "run_compare", "run_record",
-    "sentiment", "sleeves", "steps", "target_weights", "trade_loop", "trade_report", "trade_steps", "training", "venue_factory",
+    "market_scan", "marks", "memory_run", "multi_venue", "named_model", "named_optimizer", "named_sleeves", "notebook_runner",
+    "own_stages", "paper", "plan_approval", "plan_check", "position_protection", "price_snapshot", "replay", "replay_result",
+    "run_compare", "run_record", "sentiment", "sleeves", "steps", "target_weights", "trade_loop", "trade_report", "trade_steps",
+    "training", "venue_factory",
 ])

@@ -73,7 +73,8 @@ def store_of(
     "Open the store of bars: the folder beside the ledger, or the shared one that `run.store` names.\n\nParameters\n----------\nsettings : Settings\ndata : Path | None, default None\n    where the data folder lies now; None: where the settings say"
     from trading.data.delta_store import BarStore
 
-    place = resolve_reference(settings.run.store, settings)
+    named = settings.run.store
+    place = resolve_reference(named, settings) if named.startswith("vault:") else named  # a folder is no secret: nothing of it is masked
     if place.startswith("postgresql:"):
         from trading.data.postgres_store import PostgresStore
 
@@ -106,9 +107,19 @@ def bars_of(
         return closed_by(run.bars, record.as_of, market.timeframe)
     store = store_of(settings, data)
     source = market_source(settings).name
-    bars = store.read(market.symbols, market.timeframe, start=datetime(market.start.year, market.start.month, market.start.day, tzinfo=UTC),
-                      version=record.data_version, source=(source, "file") if market.files and source != "file" else source)
+    asked = {"start": datetime(market.start.year, market.start.month, market.start.day, tzinfo=UTC), "version": record.data_version,
+             "source": (source, "file") if market.files and source != "file" else source}
+    key = stable_hash(store.url, market.symbols, market.timeframe, asked)
+    bars = _READ.get(key)  # a stage asks for its bars several times, and a version does not change
+    if bars is None:
+        bars = store.read(market.symbols, market.timeframe, **asked)
+        _READ.clear()
+        if bars.size <= 5_000_000:
+            _READ[key] = bars
     return closed_by(bars, record.as_of, market.timeframe)
+
+
+_READ: dict[str, pd.DataFrame] = {}  # the bars that were read last
 
 # %% ../../nbs/12_pipeline/20_factory.ipynb #eb6d81d4
 USUAL_CALENDARS = {"sample": "XNYS", "alpaca": "XNYS", "ccxt": "24/7", "mt5": "forex"}  # of a source, until the bars of a symbol say otherwise

@@ -29,6 +29,7 @@ from .currency_rates import rate_symbols
 from .instruments import fetch_instruments, instruments_version
 from .memory_run import MemoryRun
 from .named_sleeves import check_names
+from .own_stages import carry_out_stages
 from .paper import paper_tape
 from .replay_result import write_result
 from .run_record import RunRecord, versions
@@ -123,13 +124,16 @@ def take_decision(
         if snapshot:
             run.write("snapshot", snapshot())
         require_fresh(world.settings, bars_of(run), as_of)
+        carry_out_stages(run, world.settings, "ingest")
         if like and world.without != "forecasts":
             for name in ("views", "decisions"):
                 run.write(name, like.read(name))
-            run.pin(model_versions={k: v for k, v in like.record.model_versions.items() if k == "forecast"})
+            run.pin(model_versions=run.record.model_versions | {k: v for k, v in like.record.model_versions.items() if k == "forecast" or k.startswith("stage ")})
         else:
             forecast_step(run, now, world.kept, PARTS["forecasts"] if world.without == "forecasts" else "")
+            carry_out_stages(run, world.settings, "forecast")
         allocate_step(run)
+        carry_out_stages(run, world.settings, "allocate")
     return run, trade_step(run, now)
 
 # %% ../../nbs/12_pipeline/64_replay.ipynb #d2c2e7cc
@@ -182,6 +186,8 @@ def _own_settings(settings: Settings, folder: Path) -> Settings:
     "Return settings whose ledger, exchange, models and switches lie in a folder of their own, with what was learnt so far."
     data = folder / "data"
     where = {"data": data, "reports": folder / "runs", "mode": "paper"}
+    if settings.market.source == "file":  # imported bars are the market: it is asked where it lies, and never written to
+        where["store"] = settings.run.store or str(Path(settings.run.data).resolve() / "bars")
     own = settings.model_copy(update={"run": settings.run.model_copy(update=where)})
     models = models_of(settings)
     in_force = {p.version for p in promotions(models) if p.passed}
@@ -192,6 +198,7 @@ def _own_settings(settings: Settings, folder: Path) -> Settings:
     promoted = Path(settings.run.data) / "production.sqlite"
     if promoted.exists() and not (data / promoted.name).exists():
         copyfile(promoted, data / promoted.name)
+        copytree(promoted.parent / "promotions", data / "promotions", dirs_exist_ok=True)
     return own
 
 

@@ -339,6 +339,8 @@ def find_run(
                 Run(path).record  # noqa: B018  says what is wrong
         return Run(Path(reports) / newest)
     matches = [p for p in known if p.name == name] or [p for p in known if p.name.startswith(name)]
+    if not known:
+        raise MissingData(f"the run {name!r} is unknown: there is no run in {reports} yet; 'carnet run' makes one")
     if len(matches) != 1:
         what = "is unknown" if not matches else f"could be {', '.join(p.name for p in matches)}"
         raise MissingData(f"the run {name!r} {what}; 'carnet runs' lists them")

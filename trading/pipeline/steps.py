@@ -198,7 +198,7 @@ def forecast_step(
     trained = train_forecaster(run, mood, kept)
     forecast, record = forecast_now(trained, bars, mood)
     decided = decide_forecasts(run, bars, forecast, record, trained, kept)
-    run.pin(model_versions={"forecast": trained.version})
+    run.pin(model_versions=run.record.model_versions | {"forecast": trained.version})
     run.write("forecast", forecast)
     run.write("views", decided.views)
     run.write("decisions", decided.state)
@@ -242,9 +242,9 @@ def allocate_weights(
     cycle, said = cycle_of(settings, close)
     run.pin(model_versions={k: v for k, v in record.model_versions.items() if k != "cycle_score"} | pin_cycle(*[cycle] * (cycle is not None)))
     views, own, bars = run.read("views"), bars_of(run), account_bars(run)
-    net = net_targets(settings, bars, views, regime, own=own)
+    net = net_targets(settings, bars, views, regime, own=own, now=record.as_of)
     targets, policy = net.table, net.policy
-    plain = targets if views.empty else net_targets(settings, bars, views.iloc[:0], regime, own=own).table
+    plain = targets if views.empty else net_targets(settings, bars, views.iloc[:0], regime, own=own, now=record.as_of).table
     moved, effect = forecast_effect(targets["target"], plain["target"])
     run.pin(model_versions=run.record.model_versions | {f"strategy {r['name']}": r["seal"] for r in net.records if "seal" in r})
     count = run.read("decisions")["words"][:1]  # what the record of each horizon supports stands among the forecasts

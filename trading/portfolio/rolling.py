@@ -102,7 +102,7 @@ class PolicyHistory(Shown):
     def _card(self) -> Card:
         "Show the growth after costs, what was paid, and the last decision."
         e = self.equity
-        facts = {"growth": written(e.iloc[-1] / e.iloc[0] - 1, "{:.1%}"), "max drawdown": written(float(value_drawdown(e).min()), "{:.1%}"),
+        facts = {"growth": written(e.iloc[-1] / e.iloc[0] - 1, "{:.1%}"), "max drawdown": written(abs(float(value_drawdown(e).min())), "{:.1%}"),
                  "decisions": f"{len(self.weights):,}", "mean turnover": written(self.turnover.mean(), "{:.1%}"), "costs": written(self.costs.sum(), "{:.2%}")}
         drawn = [time_chart({"policy": thin(e, 60)}, "Growth after costs", "{:g} ×".format, log=True, height=150)] if len(e) > 1 else []
         rows = weight_rows(self.weights.iloc[-1]) if len(self.weights) else []

@@ -134,6 +134,19 @@ def _equity_figures(data: ReportData, own: pd.Series) -> list[tuple[str, str, st
     return found
 
 
+def _moments(data: ReportData, decided: pd.Timestamp) -> str:
+    "Say which moment is which, where the account is valued on another day than the decision's."
+    own = data.equity.dropna() if data.equity is not None else pd.Series(dtype=float)
+    if own.empty or closing_day(own.index[-1]) == day(decided):
+        return ""
+    if own.index[-1] < pd.Timestamp(data.as_of):
+        return f"Decided after the close of {day(decided)}; the account's last value is that of {closing_day(own.index[-1])}."
+    valued = own.index[-1]
+    when = f"at the close of {closing_day(valued)}" if valued == valued.normalize() else f"on {day(valued, clock=True)}"
+    traded = "its orders were traded, and " if data.orders is not None and len(data.orders) else ""
+    return f"Decided after the close of {day(decided)}; {traded}the account is valued {when}."
+
+
 def _figures(data: ReportData) -> list[dict]:
     "Return the figures at the top of the page."
     own = data.equity.dropna() if data.equity is not None else pd.Series(dtype=float)
@@ -236,6 +249,7 @@ def build_report(
         title=data.title,
         date=day(last, weekday=True),
         meta=" · ".join(w for w in who if w),
+        moments=_moments(data, last),
         state=_state(data),
         note=data.note,
         figures=_figures(data),

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ..core.english import count, listed, sentence, spelled
-from .formatting import closing_day, known, limit_name, limit_value, money, percent
+from .formatting import closing_day, day, known, limit_name, limit_value, money, percent
 from ..core.drawdown import drawdown_now
 
 # %% ../../nbs/14_report/07_narrative.ipynb #83fed4e3
@@ -43,14 +43,16 @@ def describe_equity(
         if change == 0
         else f"{money(abs(change), currency)} ({percent(abs(measure.iloc[-1] / measure.iloc[-2] - 1), 2)}) {'more' if change > 0 else 'less'} than"
     )
-    sentence = f"The account is worth {money(value, currency)}, {much} on {closing_day(before)}"
+    days = closing_day(now), closing_day(before)
+    today, then = days if days[0] != days[1] else (day(now, clock=True), day(before, clock=True))
+    sentence = f"The account is worth {money(value, currency)} on {today}, {much} on {then}"
     if flow:
         sentence += f", apart from {money(abs(flow), currency)} that {'came in' if flow > 0 else 'was taken out'}"
     if benchmark is not None:
-        then, later = benchmark.dropna().asof(before), benchmark.dropna().asof(now)
-        if known(then) and known(later):
+        start, end = benchmark.dropna().asof(before), benchmark.dropna().asof(now)
+        if known(start) and known(end):
             name = f"the benchmark ({benchmark_name})" if benchmark_name else "the benchmark"
-            sentence += f"; {name} {_change_text(later / then - 1)} over the same time"
+            sentence += f"; {name} {_change_text(end / start - 1)} over the same time"
     best = measure.idxmax()
     high = "This is its highest value so far." if best == now else f"Drawdown {percent(drawdown_now(measure))} from the high of {closing_day(best)}."
     return [sentence + ".", high]

@@ -25,7 +25,7 @@ def unit_parts(data: ReportData) -> Parts:
         return [("missing", "The account's value is not known: the run has no artefact of it.")]
     if len(own) < 3:  # the value that the run found, and the one after its orders, are one day
         value = money(float(data.equity.dropna().iloc[-1]), data.currency) if data.equity is not None and data.equity.notna().any() else "its first value"
-        return [("text", f"The account is new and worth {value}; its curve begins with the next run."), *_policy_of_late(data)]
+        return [("text", f"The account is new and worth {value}: it has no curve of its own yet, that begins with the next run."), *_policy_of_late(data)]
     lines = {"account": own / own.iloc[0] - 1}
     other = _since(data.benchmark, own.index)
     if other is not None:

@@ -344,7 +344,7 @@ def optimise(place: Workspace, profile: str | None = None, policy: str | None = 
     unused |= {"targets": {}} if optimizer == "policy" else {}
     settings = settings.model_copy(update={"allocate": settings.allocate.model_copy(update=wanted)} | unused)
     regime = artefact(place, record, "regime")["chances"] if "regime.json" in record.artefacts else None
-    net = net_targets(settings, run_bars(place, record), artefact(place, record, "views"), regime, place.data)
+    net = net_targets(settings, run_bars(place, record), artefact(place, record, "views"), regime, place.data, now=record.as_of)
     table, chosen = net.table, net.policy
     return {"run": record.id, "policy": chosen.name, "optimizer": settings.allocate.optimizer, "risk_level": chosen.level.name, "cash": float(1 - table["target"].sum()), "notes": [*net.notes, *chosen.notes_],
             "fallback": chosen.fallback_,

@@ -34,6 +34,7 @@ class PromoteStrategy(CommandRequest):
     symbols: list[str] | None = Field(None, min_length=1, description="none: all of the profile")
     start: date | None = Field(None, description="first day of the bars")
     end: date | None = Field(None, description="last day of the bars")
+    timeframe: str = Field("", pattern=r"^([1-9]\d*[mhdw])?$", description="longer bars, made from the profile's, on which it decides, for example 1w; empty: the profile's")
     name: str = Field("", max_length=80, pattern=r"^[A-Za-z0-9_.-]*$", description="under which it trades; empty: its own")
     stop_loss: float | None = Field(None, gt=0, lt=1, description="fraction of the entry price")
     take_profit: float | None = Field(None, gt=0)
@@ -84,11 +85,16 @@ def _promote_strategy(request: PromoteStrategy, context: Context) -> Done:
     from trading.backtest.strategy_promotion import ProductionRegistry, Thresholds
     from trading.backtest.trial_register import TrialRegister
     from trading.pipeline.factory import store_of
+    from trading.pipeline.named_sleeves import fitting_frame
+    from trading.pipeline.sleeves import longer_bars
 
     settings, found = current_settings(context.workspace, request.profile), find_strategy(request.strategy, context.actor.via == "terminal")
     data, market = context.workspace.data, settings.market
     bars = store_of(settings, data).read(request.symbols or list(market.symbols), market.timeframe, str(request.start) if request.start else None,
                                          str(request.end) if request.end else None)
+    if request.timeframe and request.timeframe != market.timeframe:
+        fitting_frame(request.timeframe, settings, request.name or request.strategy)
+        bars = longer_bars(bars, request.timeframe, context.now)
     costs = {"fees": float(settings.costs.fee_rate), "slippage": settings.costs.slippage_bp / 1e4}
     with strategy_errors(request.name or request.strategy):
         done = promote(found, request.grid, bars, name=request.name, **costs, rules=position_rules(request, settings, found, bars), thresholds=Thresholds(**settings.promotion.model_dump()), accept=request.accept,
@@ -152,13 +158,14 @@ def compare_strategies(place: Workspace, profile: str | None = None) -> dict:
     settings = current_settings(place, profile)
     settings = settings.model_copy(update={"run": settings.run.model_copy(update={"data": place.data})})
     market, items, traded = settings.market, [], {n: line["share"] for n, line in settings.strategies.items()}
-    bars = closed_by(store_of(settings, place.data).read(list(market.symbols), market.timeframe), datetime.now(UTC), market.timeframe) if (place.data / "production.sqlite").exists() else None
+    now = datetime.now(UTC)
+    bars = closed_by(store_of(settings, place.data).read(list(market.symbols), market.timeframe), now, market.timeframe) if (place.data / "production.sqlite").exists() else None
     for row in list_strategies(place):
         name, share = row["strategy"], traded.pop(row["strategy"], 0.0)
         item: dict[str, Any] = {"name": name, "kind": "strategy", "share": share, "traded": 0.0, "current": row["current"]}
         try:
             sleeve = Sleeve(name, "strategy", share, evidence=promoted_evidence(settings, name))
-            item |= live_record(sleeve, carried_on(sleeve.evidence, bars)[1], settings.allocate.sleeve_rule, settings.run.seed)
+            item |= live_record(sleeve, carried_on(sleeve.evidence, bars, None, market.timeframe, now)[1], settings.allocate.sleeve_rule, settings.run.seed)
             item["traded"] = share * item["factor"]
         except TradingError as error:
             item["text"] = str(error)

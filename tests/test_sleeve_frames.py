@@ -1,0 +1,168 @@
+"A sleeve that decides on longer bars than its profile trades: on whole bars that have closed, valued at every close of the profile's."
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from shutil import copytree
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from trading.backtest.engine import backtest
+from trading.backtest.strategies import MaCross
+from trading.cli.main import main
+from trading.core.errors import TradingError
+from trading.core.settings import load_settings
+from trading.core.types import Plan
+from trading.data.delta_store import BarStore
+from trading.pipeline.launch import open_run
+from trading.pipeline.notebook_runner import run_in_process
+from trading.pipeline.sleeves import longer_bars, net_targets
+
+pytestmark = pytest.mark.xdist_group("frames")
+SYMBOLS, SHARE = ["KO", "XOM", "GE", "PFE"], 0.4
+SETTINGS = """[run]
+profile = planted
+[planted:market]
+source = file
+venue = file
+symbols = KO, XOM, GE, PFE
+start = 2015-01-01
+as_of = 2020-03-10
+[planted:groups]
+Consumer = KO, PFE
+Energy = XOM
+Industrials = GE
+[forecast]
+window = 900
+horizons = 1
+[allocate]
+window = 250
+[limits]
+max_weight = 0.45
+"""
+WEEKS = slice("2019-10-18", "2019-11-06")
+NO_VIEWS = pd.DataFrame({"expected": []}, index=pd.MultiIndex.from_arrays([[], []], names=["symbol", "horizon"]))
+
+
+def carnet(*words):
+    done = CliRunner().invoke(main, list(map(str, words)))
+    assert done.exception is None or isinstance(done.exception, (SystemExit, TradingError)), done.exception
+    return done.exit_code, done.output + (str(done.exception) if isinstance(done.exception, TradingError) else "")
+
+
+def closes() -> pd.DataFrame:
+    "Trends of thirty weeks, on working days that lack some Mondays and Fridays."
+    chance, days = np.random.default_rng(4), pd.date_range("2015-01-01", periods=1400, freq="B", name="Date")
+    moves = np.repeat(chance.choice([-1, 1], (10, 4)), 140, axis=0) * 0.003 + chance.normal(0, 0.008, (1400, 4))
+    table = pd.DataFrame(100 * np.exp(np.cumsum(moves, axis=0)), days, SYMBOLS).round(6)
+    return table.drop(table.index[[8, 12, 700, 704, 1300]])
+
+
+def weeks_by_hand(table: pd.DataFrame, now: pd.Timestamp) -> dict:
+    "Return the last close of each week that began on a Monday of the table's time and has ended, day by day."
+    found: dict = {}
+    for day, row in table.iterrows():
+        monday = day - pd.Timedelta(days=day.weekday())
+        if monday >= table.index[0] and monday + pd.Timedelta(days=7) <= now:
+            found[monday] = row.to_dict()
+    return found
+
+
+@pytest.fixture(scope="module")
+def promoted(tmp_path_factory):
+    home = tmp_path_factory.mktemp("frames")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        patch.setenv("CARNET_RUN__DATA", "data")
+        Path("settings.ini").write_text(SETTINGS)
+        closes().to_csv("closes.csv")
+        assert carnet("import", "closes.csv")[0] == 0
+        words = ("strategies", "promote", "MaCross", "--grid", "fast=2,3", "--grid", "slow=7,9", "--to", "2019-12-31", "--name", "weekly")
+        for frame, says in (("36h", "from which only multiples can be made"), ("4h", "from which only multiples can be made"), ("week", "timeframe")):
+            code, said = carnet(*words, "--timeframe", frame)
+            assert code != 0 and says in said, said
+        code, said = carnet(*words, "--timeframe", "1w")
+        assert code == 0 and "promoted" in said, said
+        Path("settings.ini").write_text(SETTINGS + f"[strategies]\nweekly = {SHARE}\n")
+    return home
+
+
+@pytest.fixture
+def home(promoted, tmp_path, monkeypatch):
+    copytree(promoted, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CARNET_RUN__DATA", "data")
+    monkeypatch.setenv("CARNET_RUN__REPORTS", "reports")
+    return tmp_path
+
+
+def test_a_week_is_made_of_its_days_and_is_known_when_it_has_ended(home):
+    table = closes().set_axis(pd.DatetimeIndex(closes().index, tz="UTC"))
+    bars = BarStore(home / "data" / "bars").read(SYMBOLS, "1d")
+    for now in ("2017-05-13T00:00Z", "2017-05-14T23:59Z", "2017-05-15T00:00Z", "2017-05-16T00:00Z"):
+        at = pd.Timestamp(now)
+        expected = weeks_by_hand(table[table.index + pd.Timedelta(days=1) <= at], at)
+        made = longer_bars(bars[bars.index + pd.Timedelta(days=1) <= at], "1w", at)["close"]
+        assert [t.isoformat() for t in made.index] == [t.isoformat() for t in expected], now
+        assert np.allclose(made.to_numpy(), pd.DataFrame(expected).T[list(made)].to_numpy(float), equal_nan=True)
+    assert made.index[0] > bars.index[0] - pd.Timedelta(days=7) and made.index[0].weekday() == 0, "the week in which the bars begin is not whole"
+
+
+def test_it_decides_on_closed_weeks_alone_and_is_valued_at_each_close(home):
+    settings, evidence = load_settings(), json.loads(carnet("strategies", "show", "weekly")[1])
+    fast, slow = evidence["params"]["fast"], evidence["params"]["slow"]
+    bars = BarStore(home / "data" / "bars").read(SYMBOLS, "1d")
+    table = bars["close"]
+    seen = set()
+    for day in table.loc[WEEKS].index:
+        known, now = bars.loc[:day], day + pd.Timedelta(days=1)
+        part = net_targets(settings, known, NO_VIEWS, None, now=now.to_pydatetime()).parts["weekly"]
+        weekly = pd.DataFrame(weeks_by_hand(table.loc[:day], now)).T
+        up = (weekly.rolling(fast).mean() > weekly.rolling(slow).mean()).iloc[-1]
+        assert {s for s in SYMBOLS if part[s] > 0} == {s for s in SYMBOLS if up[s]}, day
+        frame = pd.concat(dict.fromkeys(("open", "high", "low", "close"), weekly[SYMBOLS]), axis=1)
+        frame = pd.concat([frame, frame.iloc[-1:].set_axis(frame.index[-1:] + pd.Timedelta(days=7))]).rename_axis("timestamp")
+        for kind in ("open", "high", "low"):  # of closes alone, a week opens where its first day closed
+            by = table.loc[:day].groupby(lambda d: d - pd.Timedelta(days=d.weekday()))[SYMBOLS]
+            frame.loc[weekly.index, kind] = {"open": by.first, "high": by.max, "low": by.min}[kind]().loc[weekly.index].to_numpy()
+        costs = {"fees": 0.001, "slippage": 0.0005, "cash": evidence["cash"], "fill": evidence["fill"]}
+        done = backtest(frame, MaCross(fast, slow), **costs, periods=52, register=False)
+        units, week = done.units.iloc[-1], weekly.iloc[-1][SYMBOLS]
+        cash = float(done.equity.iloc[-1]) - float((units * week).sum())
+        worth = cash + float((units * table.loc[day]).sum())
+        assert part.to_dict() == pytest.approx((units * table.loc[day] / worth * SHARE).to_dict(), abs=1e-9), day
+        seen.add(tuple(up))
+    assert len(seen) > 1, "something was decided in these weeks"
+
+
+def test_days_of_a_running_week_move_its_value_and_never_a_decision(home):
+    settings, bars = load_settings(), BarStore(home / "data" / "bars").read(SYMBOLS, "1d").loc[:"2020-02-20"]  # a Thursday
+    crashed = bars.copy()
+    crashed.loc["2020-02-17":, ("close", "XOM")] *= 0.2
+    crashed.loc["2020-02-17":, ("close", "KO")] *= 3.0
+    plain, other = (net_targets(settings, b, NO_VIEWS, None).parts["weekly"] for b in (bars, crashed))
+    assert ((plain > 0) == (other > 0)).all() and not np.allclose(plain, other)
+    last = bars.loc[:"2020-02-21"]
+    friday, monday = (net_targets(settings, last, NO_VIEWS, None, now=datetime(2020, 2, d, tzinfo=UTC)).records[0]["text"] for d in (21, 24))
+    assert "decides on bars of 1w, the last of which closed on 2020-02-17 00:00" in friday
+    assert "decides on bars of 1w, the last of which closed on 2020-02-24 00:00" in monday, "the same days, after the week's end"
+
+
+def test_run_and_replay_plan_the_same_and_compare_knows_the_sleeve(home):
+    run = run_in_process(open_run(load_settings(), datetime.now(UTC), "2020-03-09"))
+    bars = BarStore(home / "data" / "bars").read(SYMBOLS, "1d").loc[:"2020-03-09"]
+    again = net_targets(load_settings(), bars, NO_VIEWS, None).parts["weekly"]
+    assert run.read("sleeve_weights")["weekly"].to_dict() == pytest.approx(again.to_dict(), abs=1e-12) and again.abs().sum() > 0
+    assert "weekly decides on bars of 1w, the last of which closed on 2020-03-09 00:00" in (run.folder / "index.html").read_text()
+    before = BarStore(home / "data" / "bars").version
+    code, said = carnet("replay", "--from", "2020-03-09", "--to", "2020-03-10")
+    assert code == 0 and BarStore(home / "data" / "bars").version == before, said
+    lines = [json.loads(line) for line in next(Path("reports/replays").glob("*/days.jsonl")).read_text().splitlines()]
+    plan = run.read("plan", Plan)  # its data version names the whole import, of which the replay knows what had closed
+    assert len(lines) == 2 and "error" not in lines[1] and lines[0]["targets"] == {s: float(w) for s, w in plan.targets.items() if w}
+    assert [(o["symbol"], o["side"], float(o["amount"])) for o in lines[0]["orders"]] == [(a.symbol, a.side, float(a.amount)) for a in plan.actions]
+    code, said = carnet("strategies", "compare")
+    assert code == 0 and "weekly: 19 bars since its promotion" in said, said
