@@ -102,3 +102,25 @@ def test_a_smaller_bet_has_the_volatility_that_was_asked_for():
 def test_a_hundred_times_the_money_is_a_hundred_times_the_account():
     one, hundred = (backtest(SPX, signals=SIGNALS, fees=0.001, cash=cash) for cash in (1e4, 1e6))
     assert np.allclose(hundred.equity, one.equity * 100, rtol=1e-12)
+
+
+@pytest.mark.parametrize("word", ["kind", "function", "strategy", "name", "params", "returns", "fee_rate", "seed"])
+def test_a_function_may_call_its_parameter_anything(word):
+    "Words that the house uses itself are a function's own, when it has a parameter of that name."
+    from trading.backtest.engine import backtest
+    from trading.backtest.strategies import FunctionStrategy
+    from trading.core.datasets import sample_bars
+
+    place: dict = {}
+    exec(f"def rule(bars, {word}=2):\n    return (bars['close'] > bars['close'].rolling({word} * 10).mean()).astype(float)", place)
+    bars = sample_bars("stocks").loc["2021":, (slice(None), ["AAPL"])]
+    by_hand = (bars["close"] > bars["close"].rolling(40).mean()).astype(float)
+    strategy = FunctionStrategy(place["rule"], **{word: 4})
+    assert strategy.kind == "signals" and strategy.get_params() == {word: 4} and strategy.signals(bars).equals(by_hand)
+    assert len(backtest(bars, strategy).equity) == len(bars)
+
+
+def test_what_a_function_returns_may_still_be_said_by_name():
+    from trading.backtest.strategies import FunctionStrategy
+
+    assert FunctionStrategy(lambda bars, n=3: bars["close"], kind="weights", n=4).kind == "weights"

@@ -69,7 +69,8 @@ STORY = [  # words, exit code, what the output holds, what is typed; in this ord
 ]
 LONG = {"serve": "below", "lab": "below", "schedule": "test_daily.py", "reproduce": "test_daily.py",  # processes of their own, or minutes
         **dict.fromkeys(("export", "holdings import", "holdings list", "holdings write"), "test_books_files.py"),
-        "optimise": "test_optimise_files.py", "demo": "test_demo.py", "scan": "test_scan.py",
+        "optimise": "test_optimise_files.py", "demo": "test_demo.py", "scan": "test_scan.py", "train": "test_training.py",
+        "size": "test_position_size.py",
         "new strategy": "test_extensions.py", "replay": "test_replay.py", "research auto": "test_research_auto.py", "trade": "test_trade_loop.py"}
 
 

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal as D
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,10 +17,12 @@ from trading.accounting.ledger import Ledger
 from trading.cli.main import main
 from trading.core.datasets import sample_bars
 from trading.core.instruments import Instrument
+from trading.core.settings import load_settings
 from trading.core.types import Fill
 from trading.execution.plan import make_plan
 from trading.execution.plan_sizing import PlanConstraints
 from trading.pipeline.currency_rates import AccountRates
+from trading.services.holdings import holdings_elsewhere
 from trading.services.queries_portfolio import holdings, portfolio
 from trading.services.workspace import Workspace
 
@@ -89,7 +93,6 @@ def ecb(pair, day):
 
 def test_each_symbol_keeps_the_calendar_that_its_instrument_tells(home, monkeypatch):
     from trading.core.errors import BadInput
-    from trading.core.settings import load_settings
     from trading.pipeline.factory import calendars_of, symbol_calendars
 
     monkeypatch.chdir(home.settings.parent)
@@ -153,6 +156,67 @@ def test_the_page_shows_weights_and_gains_in_euros(home):
     assert sum(i["weight"] for i in found.values()) < 0.6 and holdings(home, "mine")["currency"] == "EUR"
 
 
+@pytest.fixture(scope="module")
+def later(home, tmp_path_factory):
+    """The same folder after money, units and a removed symbol that the profile does not need: pounds' pair leaves the settings while it is held."""
+    folder = tmp_path_factory.mktemp("later") / "euros"
+    shutil.copytree(home.settings.parent, folder)
+    with pytest.MonkeyPatch.context() as place:
+        for name in [n for n in os.environ if n.startswith("CARNET_")]:
+            place.delenv(name)
+        place.chdir(folder)
+        for entry in (["1000", "SEK", "--rate", "0.09"], ["500", "XOF", "--rate", "0.0015"], ["10", "OLDCO", "--price", "5"]):
+            done = CliRunner().invoke(main, ["book", "deposit", *entry])
+            assert done.exit_code == 0, done.output
+        (folder / "settings.ini").write_text(SETTINGS.replace(", EUR/GBP\n", "\n").replace("EUR/GBP = 0.08\n", ""))
+        done = CliRunner().invoke(main, ["run"])
+        assert done.exit_code == 0, done.output
+    return Workspace(folder / "data", folder / "reports", folder / "settings.ini")
+
+
+def test_what_no_symbol_needs_is_valued_and_said_and_never_locks_the_account(later):
+    (run,) = later.reports.glob("2022-12-22_mine_2")
+    state = json.loads((run / "artefacts" / "rates.json").read_text())
+    beside = {s: (float(b["price"]), b["source"]) for s, b in state["beside"].items()}
+    assert beside["SEK/EUR"] == (pytest.approx(1 / ecb("EUR/SEK", "2022-12-22"), rel=1e-9), "the ECB's reference rates")
+    assert beside["XOF/EUR"][0] == 0.0015 and beside["OLDCO"][0] == 5 and all("what it cost" in beside[s][1] for s in ("XOF/EUR", "OLDCO"))
+    pound = ecb("EUR/GBP", "2022-12-22")
+    assert beside["EUR/GBP"] == (pytest.approx(pound * (1 / pound), rel=1e-9), "its stored closes")
+    plan = json.loads((run / "artefacts" / "plan.json").read_text())
+    assert any("OLDCO" in note and "market.symbols" in note for note in plan["notes"]) and not {a["symbol"] for a in plan["actions"]} & beside.keys()
+    worth, page = pd.read_parquet(run / "artefacts" / "holdings_after.parquet")["value"], (run / "index.html").read_text()
+    assert worth[["SEK/EUR", "XOF/EUR", "OLDCO"]].to_list() == pytest.approx([1000 / ecb("EUR/SEK", "2022-12-23"), 0.75, 50], abs=1e-6)
+    first = pd.read_parquet(next(later.reports.glob("2022-12-22_mine_1/artefacts/holdings_after.parquet")))["value"]
+    closing = float(json.loads((run / "artefacts" / "closing.json").read_text())["equity"])
+    assert worth["EUR/GBP"] == pytest.approx(first["EUR/GBP"], rel=1e-9) and closing == pytest.approx(worth.sum(), abs=1e-6)
+    assert "counted at 0.0015 EUR a unit" in page and "OLDCO: held and none of the profile" in page
+
+
+def test_the_pages_and_questions_know_what_is_held_beside(later, monkeypatch):
+    from trading.services.queries_analytics import risk, stress_results
+
+    monkeypatch.chdir(later.settings.parent)
+    assert risk(later, "mine")["metrics"]["var_95"] > 0 and any("OLDCO" in i["unknown_symbols"] for i in stress_results(later, "mine")["items"])
+    assert {"SEK/EUR", "OLDCO", "EUR/GBP"} <= {i["symbol"] for i in holdings(later, "mine")["items"]}
+    assert portfolio(later, "mine")["equity"] > 0
+    for words in (["performance"], ["reconcile"], ["doctor"]):
+        done = CliRunner().invoke(main, words)
+        assert "no price" not in done.output and not isinstance(done.exception, KeyError | ValueError), done.output
+
+
+def test_holdings_elsewhere_count_in_the_currency_of_the_account(home, monkeypatch):
+    monkeypatch.chdir(home.settings.parent)
+    for name in [n for n in os.environ if n.startswith("CARNET_")]:
+        monkeypatch.delenv(name)
+    Path("elsewhere.csv").write_text("symbol,amount\nAAPL,10\nSAP,10\nNESN,10\nCASH,5\n")
+    done = CliRunner().invoke(main, ["holdings", "import", "elsewhere.csv"])
+    assert done.exit_code == 0, done.output
+    found = {h["coin"]: float(h["value"]) for h in holdings_elsewhere(load_settings("mine", file=home.settings, environ={}))}
+    stocks, day = sample_bars("stocks")["close"], "2022-12-28"
+    worth = {"AAPL": stocks["AAPL"].loc[day] / ecb("EUR/USD", day), "SAP": stocks["KO"].loc[day], "NESN": stocks["PG"].loc[day] / ecb("EUR/CHF", day)}
+    assert found == {s: pytest.approx(10 * price, rel=1e-9) for s, price in worth.items()} | {"CASH": 5}
+
+
 def test_a_currency_without_a_rate_is_refused_before_anything_is_planned(home, monkeypatch):
     monkeypatch.chdir(home.settings.parent)
     for name in [n for n in os.environ if n.startswith("CARNET_")]:
@@ -195,3 +259,25 @@ def test_twenty_assets_in_three_currencies_are_valued_as_by_hand(tmp_path):
     for s, held in after.items():  # a twentieth of what the fees leave, in whole steps
         worth = held * prices[s] * rates.rate_of(s, now)
         assert abs(worth - plan.equity / 20) < plan.equity * D("0.0002"), s
+
+
+def test_a_holiday_of_one_source_is_an_absent_row_and_no_absent_panel(tmp_path, monkeypatch):
+    "The ECB sets no rates on days on which shares trade: rows of the past that lack one, and a policy that is replayed without them."
+    from trading.pipeline.target_weights import whole_closes
+    from trading.portfolio.policies import policy
+    from trading.portfolio.rolling import policy_history
+
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings("sample", {"market.symbols": "AAPL, KO, EUR/USD", "run.data": str(tmp_path)}, environ={})
+    stocks, rates = sample_bars("stocks")["close"].loc["2016":, ["AAPL", "KO"]], sample_bars("fx")["close"]["EUR/USD"]
+    close = stocks.join(rates.rename("EUR/USD"))
+    holidays = close.index[close["EUR/USD"].isna()]
+    assert len(holidays) > 10
+    whole = whole_closes(settings, close)
+    assert whole.index.equals(close.index.difference(holidays)) and whole.notna().all(axis=None)
+    history = policy_history(whole, policy("balanced"), every=126)
+    assert len(history.weights) > 5 and (history.weights["EUR/USD"] > 0).any() and not history.notes
+    rare = close.assign(rare=close["KO"].where(close.index.month == 1))  # what trades a month a year does not take the others' rows away
+    assert whole_closes(settings, rare).index.equals(whole.index)
+    nothing = policy_history(close[["EUR/USD"]].mask((close.index.day == 1)[:, None]).iloc[:600], policy("balanced"), every=60)
+    assert (nothing.weights == 0).all(axis=None) and (nothing.equity == 1).all()

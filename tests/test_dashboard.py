@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from barriers import barriers
 from loopback import KEYS, SETTINGS, SYMBOLS, HereKernel, make_bars, market
 from test_report import CHROMIUM, CONTRAST, FLAGS, LETTERS
 
@@ -323,6 +324,7 @@ def test_every_screen_fits_can_be_read_and_has_its_landmarks_on_phone_and_desk_l
                 assert [t for t in texts if t["ratio"] < 4.5] == [], (at, width, scheme)
                 assert [t for t in texts if t["size"] < 12] == [], (at, width, scheme)
             assert page.eval_on_selector_all("button, input:not([type=hidden]), select, textarea", UNNAMED) == 0, at
+            assert barriers(page) == [], (at, width)
         assert page.locator("h1").count() == 1 and page.locator("main section h2").count() == page.locator("main section").count() >= 1, at
         page.set_viewport_size({"width": 390, "height": 844})
 

@@ -1,6 +1,7 @@
 "The example client of the MetaTrader bridge, run as a reader runs it: against 'carnet mt5-bridge --simulate', each in a process of its own."
 
 import ast
+import json
 import os
 import socket
 import subprocess
@@ -67,3 +68,17 @@ def test_it_needs_nothing_but_requests():
     nodes = list(ast.walk(ast.parse(CLIENT.read_text(encoding="utf-8"))))
     names = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names} | {n.module for n in nodes if isinstance(n, ast.ImportFrom)}
     assert {n.partition(".")[0] for n in names} - set(sys.stdlib_module_names) == {"requests"}
+
+
+def test_the_published_description_is_that_of_the_bridge():
+    from click.testing import CliRunner
+
+    from trading.cli.main import main
+
+    published = json.loads((ROOT / "share" / "mt5_bridge.openapi.json").read_text(encoding="utf-8"))
+    done = CliRunner().invoke(main, ["mt5-bridge", "--openapi"])
+    assert done.exit_code == 0 and json.loads(done.stdout) == published, "write it anew: carnet mt5-bridge --openapi > share/mt5_bridge.openapi.json"
+    asked = {(method, path) for path, methods in published["paths"].items() for method in methods}
+    assert {("post", "/order"), ("get", "/order"), ("post", "/cancel"), ("post", "/unlock"), ("get", "/positions"), ("get", "/health")} <= asked
+    client = CLIENT.read_text(encoding="utf-8")
+    assert all(f'"{path}' in client for path in ("/health", "/order", "/positions")), "the example asks for what is described"

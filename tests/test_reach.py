@@ -20,7 +20,6 @@ WAITS = {  # public definitions that nothing reaches yet, by the issue that will
         "backtest.strategies": "BollingerBreakout",
         "execution.plan": "PlanOutcome apply_plan",
         "features.technical": "atr bollinger ema log_returns macd realized_vol",
-        "risk.sizing": "size_position volatility_fraction",
     },
     19: {  # research truth
         "backtest.cross_validation": "combinatorial_paths",

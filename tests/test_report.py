@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 
 import pandas as pd
 import pytest
+from barriers import barriers
 
 from trading.report.daily_report import REPORT_SECTIONS, ReportData, build_report
 from trading.report.run_index import build_index
@@ -140,6 +141,7 @@ def test_who_cannot_see_it_hears_it(page):
     assert page.evaluate(every.format("table", "t => t.querySelector('thead th[scope=col]') && t.querySelector('tbody th[scope=row]')"))
     assert page.locator("main").count() == page.locator("header").count() == page.locator("footer").count() == 1
     assert page.evaluate(every.format('a[href^="#"]', "a => document.querySelector(a.getAttribute('href'))"))
+    assert barriers(page) == []
 
 
 def test_it_prints_on_a_few_pages_with_everything_open(browser, file):

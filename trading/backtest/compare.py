@@ -39,7 +39,7 @@ class Comparison(Shown):
         words = [f"{name} less {self.returns.columns[0]}: {written(d.per_year, '{:.1%}')} a year, 95 % interval {written(d.low, '{:.1%}')} to {written(d.high, '{:.1%}')}: "
                  f"{'more than luck' if d.low > 0 or d.high < 0 else 'no difference is shown'}" for name, d in self.difference.iterrows()]
         r = self.returns
-        return Card("Comparison", f"{plural(len(r), 'bar')} in common, {r.index[0]:%Y-%m-%d} to {r.index[-1]:%Y-%m-%d}", columns=("", *map(str, r.columns)), rows=rows,
+        return Card("Comparison", f"{plural(len(r), 'bar')} in common, {r.index[0]:%Y-%m-%d} to {r.index[-1]:%Y-%m-%d}", columns=("figure", *map(str, r.columns)), rows=rows,
                     pictures=growth_picture({str(c): (1 + r[c]).cumprod() for c in r.columns[:3]}, "Growth over the times in common"), notes=[*words, *self.notes])
 
     def report(self, title: str = "Comparison") -> TearSheet:

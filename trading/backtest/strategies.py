@@ -343,18 +343,22 @@ def _fit_pair(y: np.ndarray, x: np.ndarray) -> tuple[float, float, float, float]
 
 # %% ../../nbs/06_backtest/25_strategies.ipynb #effc7303
 class FunctionStrategy(Strategy):
-    "A plain function of the bars as a strategy; its keyword arguments are the parameters.\n\nParameters\n----------\nfunction : Callable[..., pd.DataFrame]\n    takes bars and keyword arguments with defaults, returns positions or weights\nkind : str, default 'signals'\n    'signals' or 'weights': what it returns\n**params\n    values other than the defaults"
+    "A plain function of the bars as a strategy; its keyword arguments are the parameters.\n\nParameters\n----------\nfunction : Callable[..., pd.DataFrame]\n    takes bars and keyword arguments with defaults, returns positions or weights\nkind : str, default 'signals'\n    'signals' or 'weights': what it returns; by name too, unless the function has a parameter of that name\n**params\n    values other than the defaults"
 
     def __init__(
         self,
         function: Callable[..., pd.DataFrame],  # takes bars and keyword arguments with defaults, returns positions or weights
-        kind: str = "signals",  # 'signals' or 'weights': what it returns
+        kind: str = "signals",  # 'signals' or 'weights': what it returns; by name too, unless the function has a parameter of that name
+        /,
         **params,  # values other than the defaults
     ):
+        own = inspect.signature(function).parameters
+        if "kind" in params and "kind" not in own:
+            kind = params.pop("kind")
         if kind not in ("signals", "weights"):
             raise BadInput(f"kind is {kind!r}; a rule returns 'signals' or 'weights'")
         self.function, self.kind = function, kind
-        self._params = {n: p.default for n, p in list(inspect.signature(function).parameters.items())[1:]}
+        self._params = {n: p.default for n, p in list(own.items())[1:]}
         if needed := [n for n in self._params if self._params[n] is inspect.Parameter.empty and n not in params]:
             raise BadInput(f"{function.__name__} needs {needed[0]!r}; give it a default, or a value here")
         self.set_params(**params)

@@ -38,6 +38,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "list_passkeys", "remove_passkey", "list_sessions", "end_session", "audit_group", "show_audit", "verify_audit", "anchor_audit",
         "renew_audit",
     ],
+    "size": ["size_command"],
     "strategies": [
         "strategies_group", "list_command", "show_command", "compare_sleeves_command", "promote_command", "retire_command", "new_group",
         "new_strategy_command",
@@ -49,5 +50,5 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "venues": ["venues_command", "mt5_group", "unlock_command"],
 }, modules=[
     "book", "books", "commands", "data", "demo", "environment", "feedback", "loop", "main", "notebook", "ops", "optimise", "orders",
-    "replay", "research", "rows", "run", "run_progress", "security", "strategies", "trade", "venues",
+    "replay", "research", "rows", "run", "run_progress", "security", "size", "strategies", "trade", "venues",
 ])

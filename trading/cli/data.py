@@ -125,7 +125,17 @@ def import_(files, preview, **said) -> None:
         perform_here("import-bars", {"files": [str(f) for f in files], **said})
 
 
+def _openapi(ctx, param, wanted) -> None:
+    "Print the description and end, before anything else is asked for."
+    if wanted:
+        from trading.services.market_data import bridge_openapi
+
+        print_json(bridge_openapi())
+        ctx.exit()
+
+
 @click.command("mt5-bridge")
+@click.option("--openapi", is_flag=True, is_eager=True, expose_value=False, callback=_openapi, help="Print the requests that the bridge takes, as an OpenAPI document, and end.")
 @click.option("--account", type=int, required=True, help="Account number that every order is bound to.")
 @click.option("--zone", required=True, help="Time zone of the broker's server, for example Europe/Athens.")
 @click.option("--host", default="127.0.0.1", show_default=True)

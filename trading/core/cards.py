@@ -69,8 +69,8 @@ CARD_STYLE = (
     "border:1px solid var(--grid);border-radius:6px;padding:12px 16px;max-width:760px;overflow-wrap:anywhere}"
     f"@media (prefers-color-scheme:dark){{{_C}{{{_DARK}}}}}[data-jp-theme-light=true] {_C},.vscode-light {_C}{{{_LIGHT}}}"
     f"[data-jp-theme-light=false] {_C},.vscode-dark {_C}{{{_DARK}}}@media print{{{_C}{{{_LIGHT}}}}}"
-    f"{_C} dl{{display:flex;flex-wrap:wrap;gap:4px 22px;margin:8px 0}}{_C} dt{{font-size:12px;color:var(--muted);font-weight:400}}"
-    f"{_C} dd{{margin:0;font-weight:600}}{_C} .m,{_C} li{{color:var(--muted);font-size:13px}}{_C} ul{{margin:6px 0 0;padding-left:18px}}"
+    f"{_C}{_C} dl{{display:flex;flex-wrap:wrap;gap:4px 22px;margin:8px 0}}{_C}{_C} :is(dt,dd){{float:none;width:auto;margin:0;padding:0}}"  # the lab floats them
+    f"{_C}{_C} dt{{font-size:12px;color:var(--muted);font-weight:400}}{_C}{_C} dd{{font-weight:600}}{_C} .m,{_C} li{{color:var(--muted);font-size:13px}}{_C} ul{{margin:6px 0 0;padding-left:18px}}"
     f"{_C} table{{border-collapse:collapse;font-size:13px;margin:8px 0 0;color:inherit}}{_C} td,{_C} th{{padding:2px 14px 2px 0;text-align:left;background:none;"
     f"border-bottom:1px solid var(--grid)}}{_C} th{{color:var(--muted);font-weight:400}}{_C} .n{{text-align:right;white-space:nowrap}}"
     f"{_C} .good{{color:var(--good)}}{_C} .bad{{color:var(--bad)}}{_C} .warn{{color:var(--warn)}}"

@@ -180,7 +180,7 @@ _ROWS = (
         "x-ratelimit-reset"), clock="", streams=("orders", "trades"),
         sources={"id_pattern": "docs: client_order_id, up to 128 characters", "limit_headers": "docs: 200 requests a minute", "times_in_force": "docs: day for fractions and market orders"}),
     VenueProfile(
-        "mt5", "MetaTrader 5", id_pattern="[ -~]{1,64}", lookup=(VenueQuery("/order", "client_order_id"),), times_in_force=("GTC", "IOC", "FOK"), oco=True, transfers=False,
+        "mt5", "MetaTrader 5", id_pattern="[ -~]{1,64}", lookup=(VenueQuery("/order", "client_order_id"),), stop_word="", times_in_force=("GTC", "IOC", "FOK"), oco=True, transfers=False,
         fees="quote", clock="", keys=("BRIDGE_KEY",), sources={"lookup": "docs: magic number and the first 31 characters in the comment of an order", "oco": "docs: sl and tp of a position"}),
 )
 _US = _ROWS[0].but(name="binanceus", title="Binance.US", limit_headers=("x-mbx-used-weight-1m", "1200", ""), sandbox=False, streams=(), trailing="",

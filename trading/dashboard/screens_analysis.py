@@ -139,7 +139,7 @@ def _causes(found: Mapping) -> Parts:
     currency, form = found["currency"], lambda v: money(v, digits=2, sign=True)
     lines = pd.DataFrame(found["items"]).assign(name=lambda f: [CHANGE_LINES.get(n, n) for n in f["name"]], group=lambda f: f["group"].where(f["group"] != "", "—"))
     total = pd.DataFrame([{"name": "Change of the account", "group": "", "amount": found["total"]}])
-    columns = [("", "", str, ""), ("Group", "group", str, ""), (currency, "amount", form, "n")]
+    columns = [("Part", "", str, ""), ("Group", "group", str, ""), (currency, "amount", form, "n")]
     words = f"{close_day(found['since'])} to {close_day(found['until'])}: {money(found['total'], currency, sign=True)}, of which {money(found['gained'], currency, sign=True)} were not put in or taken out."
     groups = pd.DataFrame([{"group": g["group"] or "no group", "amount": g["amount"]} for g in found["groups"]])
     parts: Parts = [("text", words)]

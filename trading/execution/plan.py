@@ -113,9 +113,10 @@ def make_plan(
     venues: Mapping[str, Mapping[str, Decimal]] | None = None,  # symbol → venue → units lying there
     buy_venue: str = "",  # where purchases go when nothing is held yet
     rates: Mapping[str, Decimal] | None = None,  # currency → account currency for one unit, for prices in others
+    beside: Mapping[str, Decimal] | None = None,  # symbol → price in the account's currency, of holdings that are counted and not traded
     closed: Mapping[str, str] | None = None,  # symbols whose market is closed, each with a sentence: valued, and not traded
 ) -> Plan:
-    "Say what to trade so that the holdings match the targets, sells before buys.\n\nParameters\n----------\naccount : str\n    whose money, for example 'paper-sample'\nas_of : datetime\n    UTC; only data known by then was used\nholdings : Mapping[str, Decimal]\n    symbol → units, zero or more; below zero only in a margin account\ncash : Decimal\n    account currency, zero or more; likewise\ntargets : Any\n    Series or mapping symbol → weight, at most 1 together; the rest is cash; below zero only in a margin account\nprices : Mapping[str, Any]\n    symbol → reference price, in the currency of the symbol\nmarkets : Mapping[str, Instrument]\n    symbol → steps and minima of the venue\nconstraints : PlanConstraints\ncurrency : str\n    of the account\ndata_version : str, default ''\nsettings_hash : str, default ''\nmodel_versions : Mapping[str, str] | None, default None\ngroups : Mapping[str, str] | None, default None\n    symbol → asset group\naliases : Mapping[str, str] | None, default None\n    symbol → the name the user knows\nvenues : Mapping[str, Mapping[str, Decimal]] | None, default None\n    symbol → venue → units lying there\nbuy_venue : str, default ''\n    where purchases go when nothing is held yet\nrates : Mapping[str, Decimal] | None, default None\n    currency → account currency for one unit, for prices in others\nclosed : Mapping[str, str] | None, default None\n    symbols whose market is closed, each with a sentence: valued, and not traded\n\nReturns\n-------\nPlan"
+    "Say what to trade so that the holdings match the targets, sells before buys.\n\nParameters\n----------\naccount : str\n    whose money, for example 'paper-sample'\nas_of : datetime\n    UTC; only data known by then was used\nholdings : Mapping[str, Decimal]\n    symbol → units, zero or more; below zero only in a margin account\ncash : Decimal\n    account currency, zero or more; likewise\ntargets : Any\n    Series or mapping symbol → weight, at most 1 together; the rest is cash; below zero only in a margin account\nprices : Mapping[str, Any]\n    symbol → reference price, in the currency of the symbol\nmarkets : Mapping[str, Instrument]\n    symbol → steps and minima of the venue\nconstraints : PlanConstraints\ncurrency : str\n    of the account\ndata_version : str, default ''\nsettings_hash : str, default ''\nmodel_versions : Mapping[str, str] | None, default None\ngroups : Mapping[str, str] | None, default None\n    symbol → asset group\naliases : Mapping[str, str] | None, default None\n    symbol → the name the user knows\nvenues : Mapping[str, Mapping[str, Decimal]] | None, default None\n    symbol → venue → units lying there\nbuy_venue : str, default ''\n    where purchases go when nothing is held yet\nrates : Mapping[str, Decimal] | None, default None\n    currency → account currency for one unit, for prices in others\nbeside : Mapping[str, Decimal] | None, default None\n    symbol → price in the account's currency, of holdings that are counted and not traded\nclosed : Mapping[str, str] | None, default None\n    symbols whose market is closed, each with a sentence: valued, and not traded\n\nReturns\n-------\nPlan"
     margin = constraints.leverage
     wanted = _exact_targets(targets, margin)
     held = _exact_holdings(holdings, cash, constraints)
@@ -125,6 +126,10 @@ def make_plan(
     untraded, own = ZERO, {}
     for symbol in sorted({*held, *wanted} - set(constraints.ignore)):
         if held.get(symbol, ZERO) == 0 and wanted.get(symbol, ZERO) == 0:
+            continue
+        if symbol in (beside or {}) and symbol not in markets and not wanted.get(symbol):
+            untraded += held[symbol] * beside[symbol]
+            notes.append(f"{symbol}: not traded at the venue, left alone at {held[symbol] * beside[symbol]:.2f} {currency}")
             continue
         own[symbol] = quoted = _price_of(symbol, prices, currency, markets.get(symbol), rates or {})
         price = quoted[0] * quoted[2]

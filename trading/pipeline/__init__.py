@@ -45,7 +45,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],
     "position_protection": [
         "exit_rules", "within_risk", "bar_extremes", "release_protection", "keep_protection", "open_venue", "profile_accounts",
-        "account_context", "watch_account_levels", "look_at_levels",
+        "account_context", "watch_account_levels", "look_at_levels", "OrderLines",
     ],
     "price_snapshot": ["PRESENT", "PriceSnapshot", "take_price_snapshot", "pinned_price_snapshot", "begin_stage", "moved_since_close"],
     "replay": [
@@ -70,7 +70,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "training_moment", "Trained", "train_forecaster", "forecast_now", "require_fresh", "Decided", "decide_forecasts", "forecast_step",
         "market_regime", "Allocated", "allocate_weights", "allocate_step",
     ],
-    "target_weights": ["MOST_ABSENT", "carried_closes", "closed_now", "recent_day_returns", "forecast_effect"],
+    "target_weights": ["MOST_ABSENT", "carried_closes", "closed_now", "whole_closes", "recent_day_returns", "forecast_effect"],
     "trade_loop": ["newest_close", "LoopState", "loop_file", "TradeLoop", "JumpingClock", "open_loop"],
     "trade_report": ["order_table", "implementation_shortfall", "cost_facts"],
     "trade_steps": [

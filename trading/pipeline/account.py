@@ -40,11 +40,12 @@ from ..execution.router import recent_volume
 from ..execution.safe_mode import HaltingVenue, SafeModeVenue
 from ..execution.limit_monitor import check_order_limits, watch_limits
 from .account_snapshot import AccountSnapshot
-from .currency_rates import AccountRates, run_rates
+from .currency_rates import AccountRates, run_rates, stored_rates
 from .factory import bars_of, groups_of, risk_limits
 from .instruments import known_instruments, pinned_instruments
 from .paper import paper_tape, paper_venue
 from .run_record import Run, RunRecord
+from ..venues.crypto.user_stream import listening
 from .venue_factory import account_number, connect
 from ..risk.kill_switch import KillSwitch
 from ..risk.limits import RiskLimits
@@ -132,7 +133,12 @@ class TradingAccount:
 
     def quotes(self, symbols: Iterable[str]) -> dict[str, Decimal]:
         "Return the prices of this moment, in the account's currency."
-        return self.counted(self.venue.fetch_tickers(list(dict.fromkeys(symbols))), self.clock())
+        beside = self.rates.beside if self.rates else {}
+        return self.counted(self.venue.fetch_tickers([s for s in dict.fromkeys(symbols) if s not in beside]), self.clock())
+
+    def with_held(self, prices: Mapping[str, Decimal]) -> dict[str, Decimal]:
+        "Return prices of the account's currency with those of what it holds beside the profile's symbols."
+        return (self.rates.held_at(self.when) if self.rates else {}) | dict(prices)
 
     def counted(self, prices: Mapping[str, Decimal], moment: datetime) -> dict[str, Decimal]:
         "Return prices in the account's currency."
@@ -229,10 +235,11 @@ class TradingAccount:
         stop = watch_limits(self.ledger, self.account, limits, prices, self.clock, rules.switch)
         each = {a.symbol: a.rate for a in plan.actions}
         allow = check_order_limits(self.ledger, self.account, limits, prices, self.clock, rules.groups, lambda s: each.get(s, Decimal(1)))
-        return execute(plan, verdict, guarded, self.ledger, self.clock, rules.style, rules.max_age, self.account, stop, rules.patience,
-                       sleep=None if self.live else lambda seconds: None,  # the clock of a paper exchange stands still
-                       progress=progress, volume=self.volume(rules.style), allow=allow, last_look=rules.switch.reason,
-                       planned=self.instruments)
+        with listening(guarded, self.live and rules.style.type == "limit") as rest:
+            return execute(plan, verdict, guarded, self.ledger, self.clock, rules.style, rules.max_age, self.account, stop, rules.patience,
+                           sleep=rest if self.live else lambda seconds: None,  # the clock of a paper exchange stands still
+                           progress=progress, volume=self.volume(rules.style), allow=allow, last_look=rules.switch.reason,
+                           planned=self.instruments)
 
     def volume(self, style: OrderParameters) -> Callable[[str], Decimal | None] | None:
         "Return what tells the market's volume; on paper it is a part of the last bar, for a part of its time."
@@ -306,13 +313,14 @@ def _desk(run: Run, ledger, settings, path: Path, start: tuple, now: datetime, d
         each = bars["volume"].ffill().iloc[-1].dropna() / bar_length(settings.market.timeframe).total_seconds()
         volumes = {s: Decimal(repr(float(n))) for s, n in each.items()}
     currency = settings.market.currency
-    terms, rates = pinned_instruments(run, now), run_rates(run)
-    if bound := [p.symbol for p in holdings if p.symbol in rates.financed]:
-        raise BadInput(f"{bound[0]} cannot be brought in: only its profit is converted, and nobody said what it cost in {rates.currencies[bound[0]]}; start with cash")
+    terms = pinned_instruments(run, now)
+    if bound := [p.symbol for p in holdings if p.symbol in terms and terms[p.symbol].financed and terms[p.symbol].currency not in ("", currency)]:
+        raise BadInput(f"{bound[0]} cannot be brought in: only its profit is converted, and nobody said what it cost in {terms[bound[0]].currency}; start with cash")
     if cash <= 0 and not holdings:
         raise BadInput(f"the account {record.account} would start with nothing; give it cash (trade.starting_cash) or holdings")
     ledger.open_account(record.account, currency, cash, record.as_of, holdings)
     book = ledger.book(record.account)
+    rates = run_rates(run, {s: p.average for s, p in book.positions.items()})
     funds = {currency: book.cash} | {s if s in book.financed else asset_of(s): p.amount for s, p in book.positions.items()}
     done = ledger.last("reconciled", record.account)
     last = done.timestamp if done and settings.margin.leverage else None  # what happened to a margin account since then is told with the bars since then
@@ -320,7 +328,7 @@ def _desk(run: Run, ledger, settings, path: Path, start: tuple, now: datetime, d
     tape = run.tape or paper_tape(settings, record.as_of, now, None if live else last)
     rates = rates.on(tape, settings.market.symbols)
     paper = paper_venue(settings, record.as_of, now, funds, path, tape, terms, ledger.last("placed", record.account), last,
-                        rates.at if rates.paths else None, {s: book.own_costs[s] for s in book.financed})
+                        rates.at if rates.paths or rates.beside else None, {s: book.own_costs[s] for s in book.financed})
     venue = with_circuit_breaker(paper, settings, ledger, record.account, lambda: record.as_of)
     return TradingAccount(record.account, ledger, venue, tape, record.as_of, currency, dry_run, said, past, volumes=volumes, rates=rates)
 
@@ -378,4 +386,5 @@ def open_live_account(
     venue = with_circuit_breaker(venue, settings, ledger, account, lambda: datetime.now(UTC))
     return TradingAccount(account, ledger, venue, None, record.as_of, settings.market.currency, False, f"the account {account} at {venue.name}",
                      tolerance=settings.live.tolerance, symbols=settings.market.symbols, books=settings.live,
-                     ask_above=None if settings.live.four_eyes else settings.live.ask_above)
+                     ask_above=None if settings.live.four_eyes else settings.live.ask_above,
+                     rates=stored_rates(settings, {s: p.average for s, p in ledger.book(account).positions.items()}))

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ..core.bars import PRICES, bar_length
-from ..core.currencies import OLDEST_RATE, rate_series
+from ..core.currencies import OLDEST_RATE, quote_currency, rate_series
 from ..core.english import plural
 from ..core.errors import MissingData
 from ..core.instruments import Instrument
@@ -31,7 +32,7 @@ from ..venues.paper.matching import PriceFeed
 # %% ../../nbs/12_pipeline/27_currency_rates.ipynb #1d1ef09d
 @dataclass(frozen=True)
 class AccountRates:
-    "Rates of an account, by the moment at which each was known.\n\nParameters\n----------\nbase : str\n    currency of the account\ncurrencies : Mapping[str, str]\n    by symbol that is priced in another one\nfinanced : frozenset[str]\n    those of them of which only the profit is converted\npaths : Mapping[str, pd.Series]\n    by currency: time × units of the base for one unit\nsources : Mapping[str, str]\n    by currency, for people\nnewest : Callable[[str, datetime], Decimal | None] | None, default None\n    of a currency at a moment: what a venue's own pair says; None: the paths are all there is"
+    "Rates of an account, by the moment at which each was known.\n\nParameters\n----------\nbase : str\n    currency of the account\ncurrencies : Mapping[str, str]\n    by symbol that is priced in another one\nfinanced : frozenset[str]\n    those of them of which only the profit is converted\npaths : Mapping[str, pd.Series]\n    by currency: time × units of the base for one unit\nsources : Mapping[str, str]\n    by currency, for people\nnewest : Callable[[str, datetime], Decimal | None] | None, default None\n    of a currency at a moment: what a venue's own pair says; None: the paths are all there is\nbeside : Mapping[str, pd.Series]\n    by symbol that is held and is none of the profile's: time × what one unit was worth"
 
     base: str  # currency of the account
     currencies: Mapping[str, str] = field(default_factory=dict)  # by symbol that is priced in another one
@@ -39,6 +40,7 @@ class AccountRates:
     paths: Mapping[str, pd.Series] = field(default_factory=dict)  # by currency: time × units of the base for one unit
     sources: Mapping[str, str] = field(default_factory=dict)  # by currency, for people
     newest: Callable[[str, datetime], Decimal | None] | None = None  # of a currency at a moment: what a venue's own pair says; None: the paths are all there is
+    beside: Mapping[str, pd.Series] = field(default_factory=dict)  # by symbol that is held and is none of the profile's: time × what one unit was worth
 
     def at(self, currency: str, moment: datetime) -> Decimal:
         "Return the newest rate known at a moment."
@@ -46,6 +48,10 @@ class AccountRates:
             return Decimal(1)
         if self.newest and (seen := self.newest(currency, moment)):
             return Decimal(f"{float(seen):.10g}")
+        if currency not in self.paths and (worth := self.held_at(moment).get(f"{currency}/{self.base}")):
+            return worth
+        if currency not in self.paths:
+            raise MissingData(f"no rate {currency}/{self.base} is known; import one (carnet import FILE --symbol {currency}/{self.base})")
         known = self.paths[currency].loc[:pd.Timestamp(moment)]
         if not len(known) or known.index[-1] < moment - OLDEST_RATE:
             newest = f"the newest is of {known.index[-1]:%Y-%m-%d}, older than {OLDEST_RATE.days} days" if len(known) else f"the first is of {self.paths[currency].index[0]:%Y-%m-%d}"
@@ -73,19 +79,27 @@ class AccountRates:
         "Return the rate at which a symbol's price counts."
         return self.at(self.currencies[symbol], moment) if symbol in self.currencies else Decimal(1)
 
+    def held_at(self, moment: datetime) -> dict[str, Decimal]:
+        "Return what one unit of each holding beside the profile's symbols is worth, by the newest that is known, however old: an account that holds it can always be valued."
+        seen = {s: path.loc[:pd.Timestamp(moment)] for s, path in self.beside.items()}
+        return {s: Decimal(f"{float(known.iloc[-1] if len(known) else self.beside[s].iloc[0]):.10g}") for s, known in seen.items()}
+
     def convert(self, prices: Mapping[str, Decimal], moment: datetime) -> dict[str, Decimal]:
-        "Return prices in the account's currency, and with them the rates, as prices of pairs."
+        "Return prices in the account's currency, and with them the rates, as prices of pairs, and what is held beside."
+        prices = self.held_at(moment) | dict(prices)
         if not self.paths:
-            return dict(prices)
+            return prices
         rates = self.now(moment)
         counted = {s: p * rates[self.currencies[s]] if s in self.currencies else p for s, p in prices.items()}
         return {f"{c}/{self.base}": r for c, r in rates.items()} | counted
 
     def closes(self, close: pd.DataFrame) -> pd.DataFrame:  # the same with the rates, as prices of pairs
         "Convert closes whose index is the moment at which each was known; what has no rate yet is absent.\n\nParameters\n----------\nclose : pd.DataFrame\n\nReturns\n-------\npd.DataFrame\n    the same with the rates, as prices of pairs"
-        if not self.paths:
+        if not (self.paths or self.beside):
             return close
         found = close.copy()
+        for symbol, path in self.beside.items():
+            found[symbol] = path.reindex(close.index, method="ffill").fillna(path.iloc[0])
         for currency, rate in self._on(close.index).items():
             for symbol in [s for s in close if self.currencies.get(s) == currency]:
                 found[symbol] = close[symbol].ffill() * rate
@@ -116,15 +130,24 @@ class AccountRates:
             names, only = ", ".join(mine[:4]) + (f" and {len(mine) - 4} more" if len(mine) > 4 else ""), all(s in self.financed for s in mine)
             found.append(f"{names}: priced in {currency}, counted in {self.base} at {rate:f} {self.base} for one {currency} ({self.sources[currency]}, {self._seen(currency, moment):%Y-%m-%d %H:%M} UTC)"
                          + ("; only the profit is converted" if only else ""))
+        for symbol, worth in self.held_at(moment).items():
+            known = self.beside[symbol].loc[:pd.Timestamp(moment)]
+            when = f", {known.index[-1]:%Y-%m-%d %H:%M} UTC" if len(known) and known.index[-1].year > _NEVER.year else ""
+            found.append(f"{symbol}: held and none of the profile's symbols, counted at {worth:f} {self.base} a unit ({self.sources[symbol]}{when}) and left alone"
+                         + ("" if symbol.endswith(f"/{self.base}") else "; put it into market.symbols to have it traded"))
         return found
 
     def _seen(self, currency: str, moment: datetime) -> pd.Timestamp:
         return self.paths[currency].loc[:pd.Timestamp(moment)].index[-1]
 
+    def _worth(self, symbol: str, moment: datetime) -> dict[str, str]:
+        return {"price": f"{self.held_at(moment)[symbol]:f}", "source": self.sources[symbol]}
+
     def state(self, moment: datetime) -> dict[str, Any]:
         "Return what a run keeps of the rates that its decision rests on."
         return {"base": self.base, "words": self.told(moment), "symbols": dict(self.currencies), "financed": sorted(self.financed),
-                "rates": {c: {"rate": str(r), "of": self._seen(c, moment).isoformat(), "source": self.sources[c]} for c, r in self.now(moment).items()}}
+                "rates": {c: {"rate": str(r), "of": self._seen(c, moment).isoformat(), "source": self.sources[c]} for c, r in self.now(moment).items()}} | (
+                    {"beside": {s: self._worth(s, moment) for s in self.beside}} if self.beside else {})
 
 # %% ../../nbs/12_pipeline/27_currency_rates.ipynb #f6312cda
 def _pairs_of(close: pd.DataFrame, timeframe: str) -> pd.DataFrame:
@@ -151,32 +174,67 @@ def _candidates(settings: Settings, currency: str, close: pd.DataFrame | None, v
         yield "the ECB's reference rates", None
 
 
+def _rate_of(settings: Settings, currency: str, close: pd.DataFrame | None, version: str | None) -> tuple[pd.Series, str] | None:
+    "Return the best rates of a currency and where they come from; None: there are none."
+    for words, pairs in _candidates(settings, currency, close, version):
+        try:
+            path = rate_series(currency, settings.market.currency, pairs).dropna()
+        except MissingData:
+            continue
+        if len(path):
+            return path.map(lambda r: float(f"{r:.10g}")), words  # a rate has ten digits, wherever it counts
+    return None
+
+
+_NEVER = pd.Timestamp(0, tz="UTC")
+
+
+def _worth_beside(settings: Settings, symbol: str, cost: Decimal, close: pd.DataFrame | None, version: str | None) -> tuple[pd.Series, str]:
+    "Return what a unit of a holding was worth that is none of the profile's symbols: by a rate, by stored closes, or else by what it cost."
+    base, frame, name = settings.market.currency, settings.market.timeframe, market_source(settings).name
+    if symbol.endswith(f"/{base}") and (found := _rate_of(settings, symbol.partition("/")[0], close, version)):
+        return found
+    told = InstrumentHistory(settings.run.data, name).last().get(symbol)
+    quote = told.currency if told else quote_currency(symbol)
+    rate = _rate_of(settings, quote, close, version) if quote not in ("", base) else (None, "")
+    try:
+        path = store_of(settings).read([symbol], frame, fields=["close"], version=version, source=name if name == "file" else (name, "file"))["close"][symbol].dropna()
+    except MissingData:
+        path = pd.Series(dtype=float)
+    if not len(path) or rate is None:
+        return pd.Series([float(cost)], pd.DatetimeIndex([_NEVER])), "what it cost, since nothing newer is known"
+    path = path.set_axis(path.index + bar_length(frame))
+    worth = path if rate[0] is None else (path * rate[0].reindex(path.index, method="ffill")).dropna()
+    return worth, "its stored closes"
+
+
 def rates_of(
     settings: Settings,
     instruments: Mapping[str, Instrument] | None = None,  # by symbol; None: what is known of the profile's
     close: pd.DataFrame | None = None,  # time × symbol, of the profile; None: only the store is asked
     version: str | None = None,  # of the store; None: the present one
+    held: Mapping[str, Decimal] | None = None,  # by symbol that the account holds: what a unit cost; None: nothing is held that the profile's prices do not value
 ) -> AccountRates:
-    "Collect the rates that a profile's account needs.\n\nParameters\n----------\nsettings : Settings\ninstruments : Mapping[str, Instrument] | None, default None\n    by symbol; None: what is known of the profile's\nclose : pd.DataFrame | None, default None\n    time × symbol, of the profile; None: only the store is asked\nversion : str | None, default None\n    of the store; None: the present one\n\nReturns\n-------\nAccountRates"
+    "Collect the rates that a profile's account needs, and what is known of the worth of what it holds besides.\n\nParameters\n----------\nsettings : Settings\ninstruments : Mapping[str, Instrument] | None, default None\n    by symbol; None: what is known of the profile's\nclose : pd.DataFrame | None, default None\n    time × symbol, of the profile; None: only the store is asked\nversion : str | None, default None\n    of the store; None: the present one\nheld : Mapping[str, Decimal] | None, default None\n    by symbol that the account holds: what a unit cost; None: nothing is held that the profile's prices do not value\n\nReturns\n-------\nAccountRates"
     base, terms = settings.market.currency, known_instruments(settings) if instruments is None else instruments
     currencies = {s: i.currency for s, i in terms.items() if i.currency not in ("", base)}
     paths, sources = {}, {}
     for currency in dict.fromkeys(currencies.values()):
-        for words, pairs in _candidates(settings, currency, close, version):
-            try:
-                path = rate_series(currency, base, pairs).dropna()
-            except MissingData:
-                continue
-            if len(path):
-                paths[currency], sources[currency] = path.map(lambda r: float(f"{r:.10g}")), words  # a rate has ten digits, wherever it counts
-                break
+        if found := _rate_of(settings, currency, close, version):
+            paths[currency], sources[currency] = found
         else:
             mine = [s for s, c in currencies.items() if c == currency]
             others = f" and {plural(len(mine) - 1, 'other')}" if len(mine) > 1 else ""
             raise MissingData(f"no rate {currency}/{base}, at which {mine[0]}{others} would count: {settings.market.venue} "
                               f"has no such pair, none was imported" + (", and the ECB publishes none" if settings.run.mode != "live" else ", and real orders go by no other rate")
                               + f"; import one (carnet import FILE --symbol {currency}/{base}), or take what is priced in {currency} out of market.symbols")
-    return AccountRates(base, currencies, frozenset(s for s in currencies if terms[s].financed), paths, sources)
+    beside = {}
+    for symbol in sorted({*(held or {})} - {*settings.market.symbols} - {f"{c}/{base}" for c in paths}):
+        beside[symbol], sources[symbol] = _worth_beside(settings, symbol, held[symbol], close, version)
+        money = quote_currency(symbol)
+        if money not in ("", base, *paths) and (found := _rate_of(settings, money, close, version)):  # what is owed for a position of which only the profit is converted
+            beside[f"{money}/{base}"], sources[f"{money}/{base}"] = found
+    return AccountRates(base, currencies, frozenset(s for s in currencies if terms[s].financed), paths, sources, beside=beside)
 
 
 def rate_symbols(
@@ -207,25 +265,54 @@ def ingest_rates(
     return ingest(source, store, pairs, settings.market.timeframe, since, until).version if pairs else None
 
 
-def stored_rates(settings: Settings) -> AccountRates:
-    "Return the rates of a profile whose instruments were kept by a run; nobody is asked."
+def stored_rates(
+    settings: Settings,
+    held: Mapping[str, Decimal] | None = None,  # by symbol that the account holds: what a unit cost
+) -> AccountRates:
+    "Return the rates of a profile whose instruments were kept by a run; nobody is asked.\n\nParameters\n----------\nsettings : Settings\nheld : Mapping[str, Decimal] | None, default None\n    by symbol that the account holds: what a unit cost\n\nReturns\n-------\nAccountRates"
     kept = InstrumentHistory(settings.run.data, market_source(settings).name).last()
     terms = {s: kept[s] for s in settings.market.symbols if s in kept}
-    return rates_of(settings, terms) if any(i.currency not in ("", settings.market.currency) for i in terms.values()) else AccountRates(settings.market.currency)
+    if not _needed(settings, terms, held):
+        return AccountRates(settings.market.currency)
+    return rates_of(settings, terms, held=held)
 
 
-def run_rates(run: Run) -> AccountRates:
-    "Return the rates of a run: by the instruments and the data that it has pinned."
+def _needed(settings: Settings, terms: Mapping[str, Instrument], held: Mapping[str, Decimal] | None) -> bool:
+    "Tell whether anything is priced in another currency, or held beside the profile's symbols."
+    return any(i.currency not in ("", settings.market.currency) for i in terms.values()) or not {*(held or {})} <= {*settings.market.symbols}
+
+
+def run_rates(
+    run: Run,
+    held: Mapping[str, Decimal] | None = None,  # by symbol that its account holds: what a unit cost; None: as the run has written down
+    data: Path | None = None,  # where the store lies now; None: where the run's settings say
+) -> AccountRates:
+    "Return the rates of a run: by the instruments and the data that it has pinned.\n\nParameters\n----------\nrun : Run\nheld : Mapping[str, Decimal] | None, default None\n    by symbol that its account holds: what a unit cost; None: as the run has written down\ndata : Path | None, default None\n    where the store lies now; None: where the run's settings say\n\nReturns\n-------\nAccountRates"
     settings = settings_of(run)
+    if data is not None:
+        settings = settings.model_copy(update={"run": settings.run.model_copy(update={"data": data})})
     if not run.has("instruments"):
         return AccountRates(settings.market.currency)
     terms = pinned_instruments(run, run.record.as_of)
-    if all(i.currency in ("", settings.market.currency) for i in terms.values()):
+    if held is None and run.has("account"):
+        held = {p["symbol"]: Decimal(p["average"]) for p in run.read("account")["positions"]}
+    if not _needed(settings, terms, held):
         return AccountRates(settings.market.currency)
     version = None if run.bars is not None else run.record.data_version  # a loop has its bars at hand, and a version of its own
-    return rates_of(settings, terms, bars_of(run)["close"], version)
+    return rates_of(settings, terms, bars_of(run, data)["close"], version, held)
 
 
-def account_bars(run: Run) -> pd.DataFrame:  # time × (field, symbol)
-    "Return a run's bars in the currency of its account: what weights, covariances and values at risk are made of.\n\nParameters\n----------\nrun : Run\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol)"
-    return run_rates(run).bars(bars_of(run), settings_of(run).market.timeframe)
+def account_bars(
+    run: Run,
+    held: bool = False,  # with the closes of what the account holds beside the profile's symbols
+    data: Path | None = None,  # where the store lies now; None: where the run's settings say
+) -> pd.DataFrame:  # time × (field, symbol)
+    "Return a run's bars in the currency of its account: what weights, covariances and values at risk are made of.\n\nParameters\n----------\nrun : Run\nheld : bool, default False\n    with the closes of what the account holds beside the profile's symbols\ndata : Path | None, default None\n    where the store lies now; None: where the run's settings say\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol)"
+    rates, frame = run_rates(run, data=data), settings_of(run).market.timeframe
+    bars = rates.bars(bars_of(run, data), frame)
+    if not (held and rates.beside):
+        return bars
+    close = rates.closes(bars["close"].set_axis(bars.index + bar_length(frame)))[list(rates.beside)].set_axis(bars.index)
+    found = pd.concat([bars, pd.concat({"close": close}, axis=1)], axis=1)
+    found.attrs = dict(bars.attrs)
+    return found

@@ -60,13 +60,13 @@ def later_marks(
     "Value an account at the closes that were stored after its last mark.\n\nParameters\n----------\nsettings : Settings\nledger : Any\n    `Ledger`\naccount : str\nnow : datetime\n    UTC\n\nReturns\n-------\ndict[str, dict]\n    by time as text: the data of an 'equity' event, not written"
     last = ledger.last("equity", account) or ledger.find("opened", account)
     until = last_moment(settings, now)
-    held = ledger.positions(account) if last else {}
+    held = {s: p.average for s, p in ledger.positions(account).items()} if last else {}
     symbols = [s for s in settings.market.symbols if s in held]
     if last is None or not symbols or last.timestamp >= until:
         return {}
     begin = last.timestamp - 10 * max(bar_length(settings.market.timeframe), pd.Timedelta(days=1))  # a market that is closed carries its last price
     try:
-        return ledger.value_closes(account, stored_rates(settings).closes(stored_closes(settings, symbols, begin)), until)
+        return ledger.value_closes(account, stored_rates(settings, held).closes(stored_closes(settings, symbols, begin)), until)
     except TradingError:  # nothing was stored, or the store is not to be had: what was written down is what is known
         return {}
 

@@ -45,6 +45,7 @@ from trading.execution.router import (
 )
 from ..execution.safe_mode import SafeModeVenue
 from .account import TradingAccount, TradingRules, kill_switch, open_account as open_one, open_live_account
+from .currency_rates import stored_rates
 from .run_record import Run
 from ..risk.limits import equity_balance
 from .venue_factory import each_venue
@@ -309,4 +310,5 @@ def open_trading_account(
     said = f"the accounts {' and '.join(f'{d.account} at {d.venue.name}' for d in desks)}, as one"
     return MultiVenueAccount(accounts[0], CombinedLedger(desks[0].ledger, accounts), venues, None, run.record.as_of,
                              settings.market.currency, False, said,
-                        tolerance=settings.live.tolerance, symbols=settings.market.symbols, desks=desks, settings=settings)
+                             tolerance=settings.live.tolerance, symbols=settings.market.symbols, desks=desks, settings=settings,
+                             rates=stored_rates(settings, {s: p.average for d in desks for s, p in d.ledger.book(d.account).positions.items()}))

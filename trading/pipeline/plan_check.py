@@ -70,5 +70,5 @@ def check_run(
     return check_plan(
         plan, risk_limits(settings, pinned_instruments(run, seen.moment) if settings.margin.leverage else None), seen.prices, seen.times, seen.moment, {s: p.amount for s, p in before.positions.items()}, before.cash - before.owed,
         settings.market.symbols, kill_switch(settings, plan.account), fee_rate=Decimal(repr(float(settings.costs.fee_rate))),
-        groups=groups_of(settings), equity=equity, returns=recent_day_returns(settings, account_bars(run)["close"]),
+        groups=groups_of(settings), equity=equity, returns=recent_day_returns(settings, account_bars(run, held=True)["close"]),
         losses=position_losses(before.positions, seen.prices), traded_today=traded_today)

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['exit_rules', 'within_risk', 'bar_extremes', 'release_protection', 'keep_protection', 'open_venue', 'profile_accounts',
-           'account_context', 'watch_account_levels', 'look_at_levels']
+           'account_context', 'watch_account_levels', 'look_at_levels', 'OrderLines']
 
 # %% ../../nbs/12_pipeline/52_position_protection.ipynb #f30be94b
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -27,6 +28,7 @@ from .account import TradingAccount, kill_switch, open_account_ledger, trading_r
 from .multi_venue import MultiVenueAccount
 from .paper import paper_venue
 from .venue_factory import connect, each_venue
+from ..venues.crypto.user_stream import StreamedVenue, streamed
 from ..risk.exit_rules import ExitRules
 from ..risk.sizing import drawdown_scale
 
@@ -177,8 +179,9 @@ def look_at_levels(
     settings: Settings,
     source: MarketData,
     now: datetime,  # UTC
+    pushed: bool = False,  # True: a venue said that something has become of our orders, so they are looked at whatever the prices are
 ) -> list[str]:  # what has happened
-    "Ask for the prices of what is protected, in one request, and act where a level that is watched here was reached; a run that has the account looks itself.\n\nParameters\n----------\nsettings : Settings\nsource : MarketData\nnow : datetime\n    UTC\n\nReturns\n-------\nlist[str]\n    what has happened"
+    "Ask for the prices of what is protected, in one request, and act where a level that is watched here was reached; a run that has the account looks itself.\n\nParameters\n----------\nsettings : Settings\nsource : MarketData\nnow : datetime\n    UTC\npushed : bool, default False\n    True: a venue said that something has become of our orders, so they are looked at whatever the prices are\n\nReturns\n-------\nlist[str]\n    what has happened"
     ledger, name = open_account_ledger(settings), f"{settings.run.mode}-{settings.run.profile}"
     try:
         symbols = sorted({s for a in ledger.accounts() if a.partition("@")[0] == name for s in protections(ledger, a)})
@@ -187,10 +190,49 @@ def look_at_levels(
     if not symbols:
         return []
     try:
-        prices = source.fetch_tickers(symbols)
+        prices = None if pushed else source.fetch_tickers(symbols)
         with lock_folder(settings.run.data):
             return watch_account_levels(settings, settings.run.mode, now, prices)
     except Busy:
         return []
     except TradingError as error:
         return [f"what is watched here could not be looked at: {error}"]
+
+# %% ../../nbs/12_pipeline/52_position_protection.ipynb #a9b8c7d7
+class OrderLines:
+    "Books what the venues of a profile push about its orders; on paper, and where no venue pushes, there is nothing to hear.\n\nParameters\n----------\nsettings : Settings\ntell : Callable[[str], Any]\n    a sentence for whoever looks on"
+
+    def __init__(
+        self,
+        settings: Settings,
+        tell: Callable[[str], Any],  # a sentence for whoever looks on
+    ):
+        self.settings, self.tell, self.heard = settings, tell, 0
+        self.lines: list[StreamedVenue] | None = None  # None: nobody has listened yet
+
+    def listen(self) -> list[StreamedVenue]:
+        "Begin to listen at each venue that pushes."
+        if self.lines is None:
+            self.lines = []
+            if self.settings.run.mode == "live" and not self.settings.market.recorded:
+                try:
+                    self.lines = [line for one in each_venue(self.settings).values() if (line := streamed(connect(one, orders=True)))]
+                except TradingError as error:
+                    self.tell(f"no venue tells of our orders by itself, they are asked for: {error}")
+            for line in self.lines:
+                line.listen()
+        return self.lines
+
+    def look(self, source: MarketData, now: datetime) -> None:
+        "Look after the protective orders if a venue has said anything new since the last time."
+        news = sum(line.stream.changes for line in self.listen() if line.stream)
+        if news != self.heard:
+            self.heard = news
+            for words in look_at_levels(self.settings, source, now, pushed=True):
+                self.tell(words)
+
+    def close(self) -> None:
+        "Let the lines go."
+        for line in self.lines or ():
+            line.stop_listening()
+        self.lines = None

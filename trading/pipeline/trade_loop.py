@@ -29,7 +29,7 @@ from .factory import calendars_of, market_source, store_of
 from .memory_run import MemoryRun
 from .named_sleeves import check_names
 from .paper import paper_tape
-from .position_protection import look_at_levels
+from .position_protection import OrderLines, look_at_levels
 from .price_snapshot import PriceSnapshot
 from .replay import World, instrument_terms, pending_file, take_decision
 from .trade_steps import Outcome, trade_step
@@ -86,7 +86,7 @@ class TradeLoop:
         self.state.known = json.loads(self.state.file.read_bytes()) if self.state.file.exists() else {}
         self.source = market_source(settings)
         tape = paper_tape(settings, clock(), datetime(2200, 1, 1, tzinfo=UTC)) if market.recorded else None
-        self.world, self.waiting = World(settings, None, tape, lambda _: self.version), None
+        self.world, self.waiting, self.lines = World(settings, None, tape, lambda _: self.version), None, OrderLines(settings, tell)
         self.version, self.quiet, self.day, self.failed, self.watched = "", False, None, "", clock()
 
     def run(
@@ -131,6 +131,7 @@ class TradeLoop:
                     return ended
         finally:
             self.state.write(ended=ended, beat=self.clock().isoformat())
+            self.lines.close()
 
     @property
     def late(self) -> timedelta:
@@ -281,7 +282,8 @@ def _told(loop: TradeLoop, run: MemoryRun, outcome: Outcome, close: datetime) ->
 
 
 def _look_at_levels(loop: TradeLoop) -> None:
-    "Act on what is watched here, between two closes of a market that is alive."
+    "Act on what is watched here, and book what a venue pushes, between two closes of a market that is alive."
+    loop.lines.look(loop.source, loop.clock())
     if not loop.settings.market.recorded and loop.clock() - loop.watched >= timedelta(seconds=5):
         loop.watched = loop.clock()
         for words in look_at_levels(loop.settings, loop.source, loop.watched):

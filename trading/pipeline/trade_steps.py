@@ -93,8 +93,8 @@ def plan_step(
     "Mark the account to market, note what it holds, and plan the way to the target weights.\n\nParameters\n----------\nrun : Run\n    with the artefact `weights`\ndesk : TradingAccount\nprices : dict[str, Decimal]\n    by symbol\n\nReturns\n-------\nPlanned"
     settings, record, bars = settings_of(run), run.record, bars_of(run)
     market, trade, costs, limits = settings.market, settings.trade, settings.costs, settings.limits
-    rates = run_rates(run)
-    if rates.paths and not run.has("rates"):
+    rates = desk.rates or run_rates(run)
+    if (rates.paths or rates.beside) and not run.has("rates"):
         run.write("rates", rates.state(record.as_of))
     desk.mark_closes(bars, market.timeframe)  # also those of days on which nothing ran
     known = desk.history(prices, record.as_of)
@@ -114,7 +114,7 @@ def plan_step(
         desk.account, record.as_of, {s: p.amount for s, p in before.positions.items()}, before.cash - before.owed, targets[targets != 0], _quoted_prices(run),
         markets, constraints,
         market.currency, record.data_version, record.settings_hash, record.model_versions, groups=groups_of(settings), buy_venue=place,
-        rates=rates.now(record.as_of), closed=closed_now(settings, bars["close"]),
+        rates=rates.now(record.as_of), beside=rates.held_at(record.as_of), closed=closed_now(settings, bars["close"]),
     )
     plan = plan.but(notes=(*plan.notes, *rates.told(record.as_of)))
     run.write("plan", plan)
@@ -127,7 +127,7 @@ def check_step(run: Run, desk: TradingAccount, planned: Planned) -> CheckResult:
     status, seen = plan_status(desk.ledger, desk.account, plan.hash), None  # the prices that the plan rests on
     if desk.live and status == "approved":
         desk.require_unchanged(planned.before)
-        quotes, moment = desk.quotes(settings.market.symbols), desk.clock()
+        quotes, moment = desk.with_held(desk.quotes(settings.market.symbols)), desk.clock()
         seen = SeenPrices(quotes, dict.fromkeys(quotes, moment), moment)
     day = (seen.moment if seen else run.record.as_of).replace(hour=0, minute=0, second=0, microsecond=0)
     traded = desk.ledger.traded(desk.account, day)
@@ -232,6 +232,7 @@ def trade_step(
     "Compare the books with the venue, then plan, check, execute and record.\n\nParameters\n----------\nrun : Run\n    with weights and decisions\nnow : datetime\n    UTC\nprogress : Callable[[OrderResult], Any], default lambda line: None\n    told of every finished order\n\nReturns\n-------\nOutcome"
     prices = planning_prices(run)
     desk = open_books(run, prices, now)
+    prices = desk.with_held(prices)
     try:
         desk.reconcile().require()
         record_decisions(run, desk)

@@ -143,7 +143,11 @@ def _venue(settings: Settings, orders: bool, environ: Mapping[str, str] | None, 
 
         password = keys[2] if len(keys) > 2 else ""
         signed = (keys[0], keys[1], password) if orders else ("", "", "")
-        return (AsyncCcxtVenue if at_once else CcxtVenue)(market.venue, *signed, sandbox=live.sandbox, base_url=address, symbols=market.symbols)
+        from trading.venues.crypto.user_stream import PushClient, StreamedVenue
+
+        made = lambda kind: kind(market.venue, *signed, sandbox=live.sandbox, base_url=address, symbols=market.symbols)  # noqa: E731
+        venue = made(AsyncCcxtVenue if at_once else CcxtVenue)
+        return StreamedVenue(venue, lambda: made(PushClient)) if orders and "orders" in venue.profile.streams else venue
     if market.source == "mt5":
         from trading.venues.mt5.client import Mt5Venue
 

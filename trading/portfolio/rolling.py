@@ -133,7 +133,8 @@ def policy_history(
         usable = past.columns[past.notna().all() & ((past != 0).any())]
         left_out |= dict.fromkeys(prices.columns.difference(usable), prices.index[at])
         regime = None if regimes is None else regimes.loc[: prices.index[at]].iloc[-1]
-        weights = policy.weights(past[usable], regime=regime).reindex(prices.columns, fill_value=0.0)
+        known = policy.weights(past[usable], regime=regime) if len(usable) else pd.Series(dtype=float)  # nothing can be weighed: nothing is held
+        weights = known.reindex(prices.columns, fill_value=0.0)
         decided[prices.index[at]] = weights
         trade, end = at + 1, decisions[i + 1] + 1 if i + 1 < len(decisions) else len(prices) - 1
         units, cash, cost, traded = rebalance(units, cash, weights.to_numpy(), values[trade], fee_rate + slippage)

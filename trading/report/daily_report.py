@@ -61,7 +61,7 @@ def cost_parts(data: ReportData) -> Parts:
     "Give the costs of trading."
     name = lambda k: COST_NAMES.get(k, sentence(k.removesuffix("_bp").replace("_", " ")))  # noqa: E731
     if isinstance(data.costs, pd.DataFrame):
-        columns = [("", "", str, "")] + [(name(str(c)), c, _cost_form(str(c)), "n") for c in data.costs]
+        columns = [("Cost", "", str, "")] + [(name(str(c)), c, _cost_form(str(c)), "n") for c in data.costs]
         return [("table", table(data.costs, columns, f"Costs, {data.currency}"))]
     costs = dict(data.costs or {})
     if not costs and data.orders is not None and {"value", "fee"} <= set(data.orders):

@@ -92,7 +92,7 @@ def _change_table(data: ReportData) -> Parts:
     names = {k: CHANGE_LINES.get(k, k) for k in data.change if k != "total"} | {"total": "Change of the account"}
     frame = pd.DataFrame({"money": [float(data.change[k]) for k in names]}, index=list(names.values()))
     words = "Gains by asset without fees; every cent of the change stands in one line."
-    return [("more", {"summary": "What made the change, line by line", "table": table(frame, [("", "", str, ""), (data.currency, "money", lambda v: money(v, digits=2, sign=True), "n")],
+    return [("more", {"summary": "What made the change, line by line", "table": table(frame, [("Line", "", str, ""), (data.currency, "money", lambda v: money(v, digits=2, sign=True), "n")],
                                                                                 "Change of the account", words)})]
 
 # %% ../../nbs/14_report/30_performance_sections.ipynb #bb862541
@@ -109,7 +109,7 @@ def _compare(lines: Mapping[str, pd.Series]) -> dict:
             "month": float(s.resample("ME").last().pct_change().min()), "longest": spells.max().days / 365.25,
         }
     columns = [
-        ("", "", str, ""), ("Annual return", "growth", percent, "n"), ("Volatility", "risk", percent, "n"),
+        ("Curve", "", str, ""), ("Annual return", "growth", percent, "n"), ("Volatility", "risk", percent, "n"),
         ("Return / volatility", "ratio", number, "n"),
         ("Max drawdown", "worst", percent, "n"), ("Worst month", "month", percent, "n"),
         ("Longest drawdown", "longest", lambda v: f"{number(v, 1)}\u00a0years", "n"),

@@ -45,13 +45,14 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "HEARTBEAT_SECONDS", "run_named", "report_page", "begin_run", "execute_run", "train_models", "heartbeat_file", "require_alive",
         "keep_schedule", "compare_named", "begin_reproduction", "reproduction_differences",
     ],
-    "loop_control": ["StartLoop", "run_trading_loop", "trading_loops", "require_loop_alive"],
+    "loop_control": ["StartLoop", "run_trading_loop", "keep_loop", "trading_loops", "require_loop_alive"],
     "maintenance": [
         "ONE_BY_ONE", "SECURITY_CHECKS", "check_chain", "check_files", "health_report", "health_trend", "repair", "security_report",
         "watch_system", "marked_facts",
     ],
     "market_data": [
-        "update_market", "follow_profile", "import_bars", "preview_bars", "named_files", "serve_mt5_terminal", "simulated_terminal",
+        "update_market", "follow_profile", "import_bars", "preview_bars", "named_files", "serve_mt5_terminal", "bridge_openapi",
+        "simulated_terminal",
     ],
     "metrics": ["GATHERED", "EXPOSITION", "update_metrics", "open_metrics", "start_logging"],
     "new_strategy": ["write_strategy"],
@@ -65,6 +66,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "portfolio_control": ["AddPortfolio", "make_portfolio"],
     "portfolios": ["portfolio_names", "every_workspace", "portfolio_name", "add_portfolio", "existing_portfolio"],
+    "position_size": ["AskedSize", "PositionSize", "size_of_position"],
     "queries_analytics": [
         "FEWEST_RETURNS", "settings_then", "plain_number", "predictions", "explanation", "forecast_facts", "regimes", "opportunities",
         "newest_scan", "backtest_benchmark", "performance", "history", "risk", "stress_results", "months_of", "attribution",
@@ -122,7 +124,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "access", "account_control", "alerting", "backtest_control", "backups", "book_control", "commands", "data_control", "demo", "evidence",
     "exports", "feedback_history", "file_optimise", "file_parts", "flow_runs", "holdings", "jobs", "launching", "loop_control",
     "maintenance", "market_data", "metrics", "new_strategy", "order_control", "plan_control", "portfolio_control", "portfolios",
-    "queries_analytics", "queries_books", "queries_live", "queries_portfolio", "queries_runs", "queries_system", "queries_trading",
-    "queries_venues", "query_cache", "replay_control", "research_control", "run_control", "security_admin", "settings_control", "stops",
-    "strategy_control", "system_control", "user_control", "venue_control", "workspace",
+    "position_size", "queries_analytics", "queries_books", "queries_live", "queries_portfolio", "queries_runs", "queries_system",
+    "queries_trading", "queries_venues", "query_cache", "replay_control", "research_control", "run_control", "security_admin",
+    "settings_control", "stops", "strategy_control", "system_control", "user_control", "venue_control", "workspace",
 ])

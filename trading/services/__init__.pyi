@@ -26,6 +26,7 @@ from . import order_control as order_control
 from . import plan_control as plan_control
 from . import portfolio_control as portfolio_control
 from . import portfolios as portfolios
+from . import position_size as position_size
 from . import queries_analytics as queries_analytics
 from . import queries_books as queries_books
 from . import queries_live as queries_live
@@ -64,15 +65,16 @@ from .flow_runs import SCHEDULED as SCHEDULED, run_of_flow as run_of_flow, choos
 from .holdings import import_holdings as import_holdings, import_cointracking as import_cointracking, coin_prices as coin_prices, holdings_elsewhere as holdings_elsewhere, is_statement as is_statement, portfolio_csv as portfolio_csv
 from .jobs import JOB as JOB, WRAP as WRAP, start_run as start_run, start as start, job as job, log_tail as log_tail, cancel_job as cancel_job, archive_jobs as archive_jobs, end_jobs as end_jobs, running_jobs as running_jobs
 from .launching import HEARTBEAT_SECONDS as HEARTBEAT_SECONDS, run_named as run_named, report_page as report_page, begin_run as begin_run, execute_run as execute_run, train_models as train_models, heartbeat_file as heartbeat_file, require_alive as require_alive, keep_schedule as keep_schedule, compare_named as compare_named, begin_reproduction as begin_reproduction, reproduction_differences as reproduction_differences
-from .loop_control import StartLoop as StartLoop, run_trading_loop as run_trading_loop, trading_loops as trading_loops, require_loop_alive as require_loop_alive
+from .loop_control import StartLoop as StartLoop, run_trading_loop as run_trading_loop, keep_loop as keep_loop, trading_loops as trading_loops, require_loop_alive as require_loop_alive
 from .maintenance import ONE_BY_ONE as ONE_BY_ONE, SECURITY_CHECKS as SECURITY_CHECKS, check_chain as check_chain, check_files as check_files, health_report as health_report, health_trend as health_trend, repair as repair, security_report as security_report, watch_system as watch_system, marked_facts as marked_facts
-from .market_data import update_market as update_market, follow_profile as follow_profile, import_bars as import_bars, preview_bars as preview_bars, named_files as named_files, serve_mt5_terminal as serve_mt5_terminal, simulated_terminal as simulated_terminal
+from .market_data import update_market as update_market, follow_profile as follow_profile, import_bars as import_bars, preview_bars as preview_bars, named_files as named_files, serve_mt5_terminal as serve_mt5_terminal, bridge_openapi as bridge_openapi, simulated_terminal as simulated_terminal
 from .metrics import GATHERED as GATHERED, EXPOSITION as EXPOSITION, update_metrics as update_metrics, open_metrics as open_metrics, start_logging as start_logging
 from .new_strategy import write_strategy as write_strategy
 from .order_control import working_orders as working_orders, CancelOrder as CancelOrder, cancel_open_order as cancel_open_order, ReplaceOrder as ReplaceOrder, replace_open_order as replace_open_order, ProtectPosition as ProtectPosition, protect_held_position as protect_held_position, EndProtection as EndProtection, end_protection as end_protection, WatchOrders as WatchOrders, watch_orders as watch_orders
 from .plan_control import ReviewPlan as ReviewPlan, review_run_plan as review_run_plan, ApprovePlan as ApprovePlan, approve_run_plan as approve_run_plan, RejectPlan as RejectPlan, reject_run_plan as reject_run_plan, ValidatePlan as ValidatePlan, validate_run_plan as validate_run_plan
 from .portfolio_control import AddPortfolio as AddPortfolio, make_portfolio as make_portfolio
 from .portfolios import portfolio_names as portfolio_names, every_workspace as every_workspace, portfolio_name as portfolio_name, add_portfolio as add_portfolio, existing_portfolio as existing_portfolio
+from .position_size import AskedSize as AskedSize, PositionSize as PositionSize, size_of_position as size_of_position
 from .queries_analytics import FEWEST_RETURNS as FEWEST_RETURNS, settings_then as settings_then, plain_number as plain_number, predictions as predictions, explanation as explanation, forecast_facts as forecast_facts, regimes as regimes, opportunities as opportunities, newest_scan as newest_scan, backtest_benchmark as backtest_benchmark, performance as performance, history as history, risk as risk, stress_results as stress_results, months_of as months_of, attribution as attribution, return_correlation as return_correlation, optimise as optimise
 from .queries_books import contribution as contribution
 from .queries_live import LedgerTail as LedgerTail, ledger_event as ledger_event, live_state as live_state, newest_quotes as newest_quotes

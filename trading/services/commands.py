@@ -158,6 +158,21 @@ def find_command(
     return REGISTRY[name]
 
 
+def _what_is_wrong(found: Mapping[str, Any]) -> str:  # one of pydantic's errors
+    "Say in plain words what a value should have been."
+    given, kind, limits = str(found.get("input"))[:60], found["type"], found.get("ctx", {})
+    if kind.startswith("date"):
+        return f"is {given!r}, which is no day; write one such as 2024-05-31"
+    if kind.startswith(("int", "float", "decimal", "finite")):
+        return f"is {given!r}, which is no {'whole number' if kind.startswith('int') else 'number'}; write one such as {'20' if kind.startswith('int') else '0.25'}"
+    bounds = {"greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le"}
+    if kind in bounds and bounds[kind] in limits:
+        return f"is {given}; give one that is {found['msg'].removeprefix('Input should be ')}"
+    if kind == "literal_error":
+        return f"is {given!r}; choose {limits['expected']}"
+    return f"is not right: {found['msg'].removeprefix('Value error, ')}"
+
+
 def read_request(
     wanted: Command,
     values: Mapping[str, Any] | CommandRequest,  # as the adapter got them
@@ -172,7 +187,7 @@ def read_request(
         where = ".".join(str(part) for part in first["loc"]) or "the request"
         if first["type"] == "extra_forbidden":
             raise BadInput(f"{wanted.name}: {where!r} is nothing that it takes; it takes {', '.join(wanted.request.model_fields) or 'nothing'}") from error
-        what = "is missing; give it and try again" if first["type"] == "missing" or not str(first.get("input") or "").strip() else f"is not right: {first['msg']}"
+        what = "is missing; give it and try again" if first["type"] == "missing" or not str(first.get("input") or "").strip() else _what_is_wrong(first)
         raise BadInput(f"{wanted.name}: {where} {what}") from error
 
 

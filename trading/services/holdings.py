@@ -9,16 +9,21 @@ __all__ = ['import_holdings', 'import_cointracking', 'coin_prices', 'holdings_el
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
-from ..core.errors import BadInput, MissingData
+from ..core.bars import bar_length
+from ..core.currencies import quote_currency
+from ..core.errors import BadInput, MissingData, TradingError
 from ..core.files import write_atomic
 from ..core.settings import Settings
-from ..pipeline.factory import store_of
+from ..pipeline.currency_rates import rates_of
+from ..pipeline.factory import market_source, store_of
+from ..pipeline.instruments import InstrumentHistory, known_instruments
 from ..pipeline.venue_factory import find_secret
 from .alerting import secret_of
 
@@ -176,8 +181,11 @@ def _symbol(settings: Settings, coin: str) -> str:
 
 
 def _closes(settings: Settings, symbols: set[str]) -> dict[str, Decimal]:
-    "Return the newest closes that the store has."
-    store, found = store_of(settings), {}
+    "Return the newest closes that the store has, in the account's currency; one without a rate is no price."
+    store, found, base = store_of(settings), {}, settings.market.currency
+    terms = InstrumentHistory(settings.run.data, market_source(settings).name).last()
+    with suppress(TradingError):  # what was not imported yet has no terms and no price
+        terms = known_instruments(settings) if settings.market.source in ("sample", "file") else terms  # no venue is asked
     for symbol in symbols:
         for source in (None, "file"):
             try:
@@ -187,6 +195,11 @@ def _closes(settings: Settings, symbols: set[str]) -> dict[str, Decimal]:
             if len(close):
                 found[symbol] = Decimal(repr(float(close.iloc[-1])))
                 break
+        money = (terms[symbol].currency if symbol in terms else "") or quote_currency(symbol)
+        if symbol in found and money not in ("", base):
+            price = found.pop(symbol)
+            with suppress(MissingData):
+                found[symbol] = price * rates_of(settings, {symbol: terms[symbol]} if symbol in terms else {}).at(money, close.index[-1] + bar_length(settings.market.timeframe))
     return found
 
 

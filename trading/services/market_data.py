@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['update_market', 'follow_profile', 'import_bars', 'preview_bars', 'named_files', 'serve_mt5_terminal',
-           'simulated_terminal']
+           'bridge_openapi', 'simulated_terminal']
 
 # %% ../../nbs/13_services/06_market_data.ipynb #57189b10
 from collections.abc import Callable, Iterable
@@ -137,6 +137,13 @@ def serve_mt5_terminal(
 
     terminal = simulated_terminal(account, zone) if simulate else None
     serve_bridge(host, port, keys={"client": key}, account=account, zone=zone, mt5_module=terminal, certificate=certificate, private_key=private_key, totp=totp)
+
+
+def bridge_openapi() -> dict[str, Any]:  # an OpenAPI document; `share/mt5_bridge.openapi.json` is the same
+    "Describe the requests of the bridge, without a terminal and without a key.\n\nReturns\n-------\ndict[str, Any]\n    an OpenAPI document; `share/mt5_bridge.openapi.json` is the same"
+    from trading.venues.mt5.bridge import make_bridge
+
+    return make_bridge(None, {"client": "0" * 16}, 0, "UTC").openapi()
 
 
 def simulated_terminal(

@@ -10,6 +10,7 @@ __all__ = ['FEWEST_RETURNS', 'settings_then', 'plain_number', 'predictions', 'ex
 # %% ../../nbs/13_services/25_queries_analytics.ipynb #03e41ebb
 import math
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from ..core.calendars import bars_a_year
 from ..core.english import plural
 from ..core.errors import BadInput, MissingData, TradingError
 from ..core.settings import Settings
+from ..pipeline.currency_rates import account_bars
 from ..pipeline.sleeves import net_targets
 from ..pipeline.target_weights import recent_day_returns
 from ..pipeline.factory import groups_of, risk_limits, shock_groups_of
@@ -240,7 +242,13 @@ def _held(place: Workspace, record: RunRecord) -> tuple[pd.Series, pd.DataFrame,
     "Return the weights after a run, the returns they are measured on, and the settings."
     settings = settings_then(record)
     weights = artefact(place, record, "holdings_after")["weight"].drop("cash", errors="ignore").astype(float)
-    return weights[weights != 0], recent_day_returns(settings, run_bars(place, record)["close"]), settings
+    return weights[weights != 0], recent_day_returns(settings, _account_closes(place, record.id, record.data_version)), settings
+
+
+@lru_cache(maxsize=4)
+def _account_closes(place: Workspace, name: str, version: str) -> pd.DataFrame:
+    "Read the closes of a run once, in the currency of its account, with those of what is held beside the profile's symbols."
+    return account_bars(Run(place.reports / name), held=True, data=place.data)["close"]
 
 
 def _valued(place: Workspace, profile: str | None) -> RunRecord:

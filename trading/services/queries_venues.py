@@ -15,14 +15,14 @@ from ..core.venue_profiles import PROFILES, VenueProfile
 # %% ../../nbs/13_services/28_queries_venues.ipynb #81883d5f
 def venue_rows() -> list[dict[str, str]]:  # one for each venue
     "Return the table of venues in words.\n\nReturns\n-------\nlist[dict[str, str]]\n    one for each venue"
-    rows = []
+    rows, own = [], " (it has its own, not used)"
     for p in PROFILES.values():
         limit = p.limit_headers[1] if p.limit_headers[1].isdigit() else "told" if p.limit_headers[0] else "not told"
         rows.append({
             "venue": p.name, "real orders": "refused: " + "; ".join(f"{point} ({why})" for point, why in p.failing.items()) if p.failing else "yes",
             "lost order": ", ".join(dict.fromkeys("by our id" if q.by or q.market else "among recent trades" if "trades" in q.method else "among recent orders" for q in p.lookup)) or "not found",
             "market buy": {"amount": "in units", "cost": "in money"}[p.market_buy], "stops": ("at the venue" if p.stop_market else "with a limit only") if p.stop_word else "watched here",
-            "trailing": "at the venue" if p.trailing else "watched here", "one cancels other": "at the venue" if p.oco else "watched here",
+            "trailing": ("a stop there, moved from here" if p.stop_word and p.stop_market else "watched here") + own * bool(p.trailing), "one cancels other": "watched here" + own * p.oco,
             "time in force": " ".join(p.times_in_force), "self-trades": "prevented there" if p.self_trades else "looked for here", "candles": f"{p.candles}, empty is {'a hole' if p.empty_candles == 'hole' else 'the end'}",
             "trades": f"{p.trades_page} in {f'{p.trades_days:g} days' if p.trades_days else 'any time'}", "limit": limit, "streams": " ".join(p.streams) or "none", "sandbox": "yes" if p.sandbox else "no",
         })

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
+from .fake_socket import ServerSocket, greet
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -32,6 +33,7 @@ class FakeExchange:
         self.balances = {"USDT": Decimal(1_000_000), "BTC": Decimal(10)}
         self.share = Decimal(1)  # part of a market order that is filled
         self.skew, self.calls, self.faults = 0, Tally(), {}  # ms that the clock is ahead; calls by kind; kind → list of faults
+        self.lines: list[tuple[str, ServerSocket]] = []  # who listens to our orders: venue and line
 
     def now(self) -> int:
         "The venue's time, milliseconds."
@@ -110,6 +112,11 @@ def _binance(x: FakeExchange, kind: str, q: dict, path: str) -> Any:
         case "open": return [say(o) for o in x.orders if o["status"] == "open"]
         case "balance": return {"balances": [{"asset": a, "free": f"{n:f}", "locked": "0"} for a, n in x.balances.items()], "uid": 1}
         case "time": return {"serverTime": x.now()}
+        case "prices": return [{"symbol": "BTCUSDT", "price": f"{x.price:f}", "lastPrice": f"{x.price:f}", "closeTime": x.now()}]
+        case "markets": return {"symbols": [{"symbol": "BTCUSDT", "status": "TRADING", "baseAsset": "BTC", "quoteAsset": "USDT", "baseAssetPrecision": 8, "quotePrecision": 8, "isSpotTradingAllowed": True,
+                                             "orderTypes": ["LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS"], "permissions": ["SPOT"], "permissionSets": [["SPOT"]], "filters": [
+                                                 {"filterType": "PRICE_FILTER", "minPrice": "0.01", "maxPrice": "1000000", "tickSize": "0.01"},
+                                                 {"filterType": "LOT_SIZE", "minQty": "0.00000001", "maxQty": "9000", "stepSize": "0.00000001"}]}]}
         case "trades": return [{"symbol": "BTCUSDT", "id": int(t["id"]), "orderId": int(t["order"]), "price": f"{t['price']:f}", "qty": f"{t['amount']:f}", "commission": f"{t['fee']:f}", "commissionAsset": "USDT", "time": t["at"],
                                 "isBuyer": t["side"] == "buy"} for t in x.told(q, False, q.get("orderId", ""), int(q.get("startTime", 0)), page=1000)]
 
@@ -270,7 +277,7 @@ def _bitget(x: FakeExchange, kind: str, q: dict, path: str) -> Any:
 
 # %% ../../nbs/18_testing/07_venue_fakes.ipynb #048080a9
 FAKES = {  # venue → form; (kind, method, path); errors by kind of refusal: status and answer
-    "binance": (_binance, (("create", "POST", "v3/order$"), ("order", "GET", "v3/order$"), ("cancel", "DELETE", "v3/order$"), ("open", "GET", "openOrders"), ("trades", "GET", "myTrades"), ("balance", "GET", "v3/account"), ("time", "GET", "v3/time")),
+    "binance": (_binance, (("create", "POST", "v3/order$"), ("order", "GET", "v3/order$"), ("cancel", "DELETE", "v3/order$"), ("open", "GET", "openOrders"), ("trades", "GET", "myTrades"), ("balance", "GET", "v3/account"), ("time", "GET", "v3/time"), ("markets", "GET", "exchangeInfo"), ("prices", "GET", "ticker/")),
                 lambda why: (400, {"code": {"missing": -2013, "clock": -1021}.get(why, -2010), "msg": {"missing": "Order does not exist.", "duplicate": "Duplicate order sent.", "clock": "Timestamp for this request is outside of the recvWindow."}.get(why, "Account has insufficient balance for requested action.")})),
     "kraken": (_kraken, tuple((k, "POST", f"private/{p}$") for k, p in (("create", "AddOrder"), ("order", "QueryOrders"), ("open", "OpenOrders"), ("closed", "ClosedOrders"), ("cancel", "CancelOrder"), ("trades", "TradesHistory"), ("order_trades", "QueryTrades"), ("balance", "BalanceEx"))) + (("time", "GET", "public/Time"),),
                lambda why: (200, {"error": [{"missing": "EOrder:Unknown order", "duplicate": "EOrder:Duplicate order", "clock": "EAPI:Invalid nonce"}.get(why, "EOrder:Insufficient funds")]})),
@@ -296,6 +303,7 @@ FAKES["binanceus"] = FAKES["binance"]
 def serve_fake(venue: str, exchange: FakeExchange) -> Iterator[str]:  # its address
     "Serve one venue's fake on this machine while the block runs; faults of `exchange.faults` strike by kind: 'lose', 'drop', '429', '429 2', 'closed', 'clock', 'html'.\n\nParameters\n----------\nvenue : str\nexchange : FakeExchange\n\nYields\n------\nIterator[str]\n    its address"
     form, routes, refuse = FAKES[venue]
+    exchange.lines = []
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -305,6 +313,8 @@ def serve_fake(venue: str, exchange: FakeExchange) -> Iterator[str]:  # its addr
 
         def do(self) -> None:
             "Answer one request."
+            if self.headers.get("Upgrade", "").lower() == "websocket":
+                return self.listen()
             parts, size = urlsplit(self.path), int(self.headers.get("Content-Length") or 0)
             body = self.rfile.read(size).decode() if size else ""
             q: Any = dict(parse_qsl(parts.query))
@@ -340,6 +350,16 @@ def serve_fake(venue: str, exchange: FakeExchange) -> Iterator[str]:  # its addr
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(text)
+
+        def listen(self) -> None:
+            "Take whoever asks for our orders among those who hear of them, until the line ends."
+            line, self.close_connection = ServerSocket(self), True
+            while (text := line.receive()) is not None:
+                for answer, listens in greet(venue, text):
+                    if listens:
+                        exchange.lines.append((venue, line))
+                    line.send(answer)
+            exchange.lines = [known for known in exchange.lines if known[1] is not line]
 
         def hang_up(self) -> None:
             "Break the connection without an answer."

@@ -27,6 +27,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "crypto.parsing": ["SlowDown", "ClockSkew", "translate", "without_secrets", "candles_frame", "check_raw", "decimal_of", "list_of"],
     "crypto.request_budget": ["RequestBudget"],
     "crypto.trades": ["list_trades", "fills_of", "trades_since", "Transfer", "transfers_since"],
+    "crypto.user_stream": ["PushClient", "UserStream", "StreamedVenue", "streamed", "listening"],
     "crypto.venue": ["CcxtVenue"],
     "json_api": ["fetch_json"],
     "mt5.bridge": ["place_order", "cancel_order", "find_order", "make_bridge", "health", "serve_bridge"],

@@ -26,6 +26,7 @@ from .crypto.orders import order_state as order_state, send_order as send_order,
 from .crypto.parsing import SlowDown as SlowDown, ClockSkew as ClockSkew, translate as translate, without_secrets as without_secrets, candles_frame as candles_frame, check_raw as check_raw, decimal_of as decimal_of, list_of as list_of
 from .crypto.request_budget import RequestBudget as RequestBudget
 from .crypto.trades import list_trades as list_trades, fills_of as fills_of, trades_since as trades_since, Transfer as Transfer, transfers_since as transfers_since
+from .crypto.user_stream import PushClient as PushClient, UserStream as UserStream, StreamedVenue as StreamedVenue, streamed as streamed, listening as listening
 from .crypto.venue import CcxtVenue as CcxtVenue
 from .json_api import fetch_json as fetch_json
 from .mt5.bridge import place_order as place_order, cancel_order as cancel_order, find_order as find_order, make_bridge as make_bridge, health as health, serve_bridge as serve_bridge

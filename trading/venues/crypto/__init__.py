@@ -18,8 +18,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "parsing": ["SlowDown", "ClockSkew", "translate", "without_secrets", "candles_frame", "check_raw", "decimal_of", "list_of"],
     "request_budget": ["RequestBudget"],
     "trades": ["list_trades", "fills_of", "trades_since", "Transfer", "transfers_since"],
+    "user_stream": ["PushClient", "UserStream", "StreamedVenue", "streamed", "listening"],
     "venue": ["CcxtVenue"],
 }, modules=[
     "activity", "async_venue", "candle_stream", "connection", "instruments", "order_request", "orders", "parsing", "request_budget",
-    "trades", "venue",
+    "trades", "user_stream", "venue",
 ])

@@ -9,6 +9,7 @@ from . import orders as orders
 from . import parsing as parsing
 from . import request_budget as request_budget
 from . import trades as trades
+from . import user_stream as user_stream
 from . import venue as venue
 from .activity import transfer_event as transfer_event, activity_event as activity_event, fetch_activity_of as fetch_activity_of
 from .async_venue import AsyncCcxtVenue as AsyncCcxtVenue
@@ -20,4 +21,5 @@ from .orders import order_state as order_state, send_order as send_order, find_o
 from .parsing import SlowDown as SlowDown, ClockSkew as ClockSkew, translate as translate, without_secrets as without_secrets, candles_frame as candles_frame, check_raw as check_raw, decimal_of as decimal_of, list_of as list_of
 from .request_budget import RequestBudget as RequestBudget
 from .trades import list_trades as list_trades, fills_of as fills_of, trades_since as trades_since, Transfer as Transfer, transfers_since as transfers_since
+from .user_stream import PushClient as PushClient, UserStream as UserStream, StreamedVenue as StreamedVenue, streamed as streamed, listening as listening
 from .venue import CcxtVenue as CcxtVenue
