@@ -113,8 +113,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "invalidate_cache", "reset_system",
     ],
     "user_control": [
-        "Role", "Secret", "OfUser", "AddUser", "SetRole", "SetPortfolios", "SetPassword", "MakeKey", "EndSession", "RevokeKey", "OfSecret",
-        "SetSecret", "RotateVault",
+        "Role", "Secret", "OfUser", "AddUser", "SetRole", "SetPortfolios", "SetPassword", "MakeKey", "EndSession", "RemovePasskey",
+        "RevokeKey", "OfSecret", "SetSecret", "RotateVault",
     ],
     "venue_control": ["UnlockMt5", "unlock_mt5"],
     "workspace": [
