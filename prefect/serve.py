@@ -49,7 +49,7 @@ def serve_schedule(every: Sequence[tuple[str, Settings]], once: bool = False) ->
         zone, profile = settings.schedule.timezone, settings.run.profile
         own = {} if portfolio == "main" else {"portfolio": portfolio}
         for name, (flow, cron) in jobs(settings).items():
-            if name == "reconcile" and settings.run.mode != "live":
+            if (name == "reconcile" and settings.run.mode != "live") or (name == "loop" and not settings.loop.keep):
                 continue
             more = {"parameters": {"profile": profile} | own, "concurrency_limit": ONCE, "tags": ["carnet", profile, *own.values()]}
             deployments.append(flow.to_deployment("-".join((name, *own.values(), profile)), schedule=Cron(cron, timezone=zone), **more))

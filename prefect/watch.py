@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from prefect import flow
+from prefect.logging import get_run_logger
 
 from trading.services.flow_runs import choose_portfolio
 
@@ -65,3 +66,12 @@ def reconcile(profile: str | None = None, portfolio: str | None = None) -> str:
     "Compare accounts of real orders with their venues; what the schedule calls every hour. A difference is an alert."
     with choose_portfolio(portfolio):
         return carnet("watch", "--accounts", *of_profile(profile))
+
+
+@flow(name="loop", persist_result=False)
+def loop(profile: str | None = None, portfolio: str | None = None) -> str:
+    "Start the trading loop where the settings want it kept (loop.keep) and it neither lives nor was ended by a person."
+    with choose_portfolio(portfolio):
+        said = carnet("trade", "--keep", *of_profile(profile))
+    get_run_logger().info("%s", said)
+    return said

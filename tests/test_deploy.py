@@ -258,8 +258,8 @@ def test_deployments_of_the_work_pool_are_the_flows_of_the_schedule():
     from trading.core.settings_model import ScheduleSettings
 
     told = documents(DEPLOY / "prefect" / "prefect.yaml")[0]["deployments"]
-    assert {d["name"]: d["schedules"][0]["cron"] for d in told} == {
-        name: getattr(ScheduleSettings(), name) for name in ("daily", "weekly", "maintenance", "watch", "reconcile")}
+    lines = {name: getattr(ScheduleSettings(), name) for name in ("daily", "weekly", "maintenance", "watch", "reconcile", "loop")}
+    assert {d["name"]: d["schedules"][0]["cron"] for d in told} == lines
     for deployment in told:
         file, function = deployment["entrypoint"].split(":")
         names = {n.name for n in ast.parse((ROOT / file).read_text()).body if isinstance(n, ast.FunctionDef)}

@@ -32,11 +32,12 @@ class Answers:
     def __init__(self, monkeypatch):
         self.settings = load_settings(None, {"allocate.window": 80})
         self.record = SimpleNamespace(id="r1", as_of=AS_OF, settings=self.settings.model_dump(mode="json"), model_versions={"forecast": "m1"},
-                                      artefacts={})
+                                      artefacts={}, data_version="v1")
         self.artefacts, self.asked, self.bars, self.equity = {}, [], bars_from_close(CLOSE), None
         monkeypatch.setattr(q, "newest_run", self.newest)
         monkeypatch.setattr(q, "artefact", lambda place, record, name: self.named(name))
         monkeypatch.setattr(q, "run_bars", lambda place, record: self.bars)
+        monkeypatch.setattr(q, "_account_closes", lambda place, name, version: self.bars["close"])
         monkeypatch.setattr(q, "current_settings", lambda place, profile=None: self.settings)
         monkeypatch.setattr(q, "ledger_for_reading", lambda place: SimpleNamespace(equity_history=self.history, accounts=lambda: ["paper-sample"]))
         monkeypatch.setattr(q, "account_history", lambda settings, ledger, account, now: ledger.equity_history(account))  # nothing was stored since

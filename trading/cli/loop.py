@@ -18,16 +18,22 @@ from .commands import record_here
 @click.option("--mode", type=click.Choice(["paper", "live"]), help="Simulated or real orders.")
 @click.option("--once", is_flag=True, help="Decide at the newest close, and end.")
 @click.option("--until", metavar="TIME", help="End then: a day (after its close), or a time such as 2024-05-01T12:00Z.")
+@click.option("--keep", is_flag=True, help="Start it in a process of its own unless it lives; what the schedule calls where loop.keep is set.")
 @click.option("--from", "start", metavar="TIME", help="On a recorded market: where its clock starts; it jumps from close to close.")
-def trade_command(profile, mode, once, until, start) -> None:
+def trade_command(profile, mode, once, until, keep, start) -> None:
     "Trade in a loop: at each bar's close fetch, decide, plan, check, execute and record; 'carnet kill' ends it."
     from trading.core.bars import parse_as_of
     from trading.core.settings import load_settings
     from trading.services.evidence import settle_keys
-    from trading.services.loop_control import run_trading_loop
+    from trading.services.commands import terminal_workspace
+    from trading.services.loop_control import keep_loop, run_trading_loop
     from trading.services.security_admin import know_secrets
 
     settings = load_settings(profile, {"run.mode": mode})
+    if keep:
+        if mode or once or until or start:
+            raise click.UsageError("--keep starts the loop as the settings say; leave the other options out")
+        return click.echo(keep_loop(terminal_workspace(), settings))
     end = parse_as_of(until) if until else None
     begin = parse_as_of(start if "T" in start else f"{start}T00:00Z") if start else None
     if note := know_secrets(settings.run.data):
@@ -37,3 +43,4 @@ def trade_command(profile, mode, once, until, start) -> None:
     record_here("start-loop", {"profile": profile, "mode": mode, "until": until})
     ended = run_trading_loop(settings, begin, end, once, lambda words: click.echo(words))
     click.echo(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC: the loop has ended: {ended}")
+    return None

@@ -48,8 +48,7 @@ class RunSettings(SettingsSection):
 
 class MarketSettings(SettingsSection):
     source: Literal["sample", "file", "ccxt", "mt5", "alpaca", "package"] = Field("sample", description="where bars come from; file: from 'carnet import'; package: the venue is what an installed package brings")
-    venue: str = Field("sample", description="exchange id of ccxt, address of the MT5 bridge, name of the venue, or of the sample: sample (stocks), "
-                                             "coins, coins_1h, forex, forex_1h, etfs, indices, fx")
+    venue: str = Field("sample", description="exchange id of ccxt, address of the MT5 bridge, name of the venue, or of the sample: sample (stocks), coins, coins_1h, forex, forex_1h, etfs, indices, fx")
     symbols: Words = Field((), min_length=1, description="what may be held")
     currency: Annotated[str, AfterValidator(check_currency)] = Field("USD", min_length=3, description="every price, value and fee is in it")
     timeframe: str = Field("1d", pattern=r"^[1-9]\d*[mhdw]$", description="length of a bar")
@@ -58,8 +57,7 @@ class MarketSettings(SettingsSection):
     calendar: Annotated[str, AfterValidator(lambda name: name if name == "auto" else check_calendar(name))] = Field("auto", description="which bars should exist: 24/7, 24/5, forex, an exchange such as XNYS, or auto: what each symbol's bars keep; see [calendars]")
     max_age_hours: float = Field(120, gt=0, description="older bars are not traded on")
     files: bool = Field(False, description="imported bars stand where the venue has none, for example before its first")
-    benchmark: Annotated[str, AfterValidator(check_benchmark)] = Field("", description="what the account is held against: a symbol, a mix such as 'SPY 0.6, TLT 0.4' (with cash if you like), or a CSV file with "
-                                           "date and value; empty: all symbols held equally")
+    benchmark: Annotated[str, AfterValidator(check_benchmark)] = Field("", description="what the account is held against: a symbol, a mix such as 'SPY 0.6, TLT 0.4' (with cash if you like), or a CSV file with date and value; empty: all symbols held equally")
     instruments: str = Field("", description="CSV file with steps and limits of symbols, above what the venue tells; empty: what the venue tells")
 
     @property
@@ -248,6 +246,7 @@ class ScheduleSettings(SettingsSection):
     weekly: Cron = Field("0 6 * * 6", description="training and review")
     maintenance: Cron = Field("0 5 * * 0", description="tidying the store, verifying the ledger, and a backup")
     reconcile: Cron = Field("17 * * * *", description="comparing accounts of real orders with their venues")
+    loop: Cron = Field("*/5 * * * *", description="a look at whether the trading loop lives, where loop.keep is set")
     watch: Cron = Field("*/15 * * * *", description="examining the machine and sending what is owed")
     notebook_minutes: float = Field(240, ge=0, description="a notebook that has not ended by then is stopped; the run goes on where it was; 0: never")
 
@@ -261,6 +260,7 @@ RuleLine = Annotated[str, Field(pattern=rf"^\w+ +(above|below|beyond) +-?\d+(\.\
 class LoopSettings(SettingsSection):
     delay_seconds: float = Field(2, ge=0, le=600, description="wait after a bar's close before its bars are asked for")
     late_seconds: float = Field(60, ge=1, description="a close that is over for longer is missed")
+    keep: bool = Field(False, description="the schedule starts the loop, and starts it again when its process has died or stopped with an error")
     missed: Literal["skip", "newest"] = Field("skip", description="what becomes of a missed close: skip, or decide at the newest one with the prices of now")
 
 
@@ -288,6 +288,7 @@ class BackupSettings(SettingsSection):
 
 class ServiceSettings(SettingsSection):
     hosts: Words = Field((), description="names that the service is asked by, such as carnet.example.org; empty: this machine's own, or any")
+    origin: str = Field("", description="the address that browsers see, such as https://carnet.example.org; passkeys are bound to it")
     proxies: Words = Field((), description="addresses or networks of reverse proxies whose X-Forwarded headers are believed, such as 10.0.0.0/8")
     https: bool = Field(False, description="a proxy with TLS stands in front: cookies are Secure, and browsers are told to stay with HTTPS")
 

@@ -45,7 +45,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "HEARTBEAT_SECONDS", "run_named", "report_page", "begin_run", "execute_run", "train_models", "heartbeat_file", "require_alive",
         "keep_schedule", "compare_named", "begin_reproduction", "reproduction_differences",
     ],
-    "loop_control": ["StartLoop", "run_trading_loop", "trading_loops", "require_loop_alive"],
+    "loop_control": ["StartLoop", "run_trading_loop", "keep_loop", "trading_loops", "require_loop_alive"],
     "maintenance": [
         "ONE_BY_ONE", "SECURITY_CHECKS", "check_chain", "check_files", "health_report", "health_trend", "repair", "security_report",
         "watch_system", "marked_facts",
@@ -112,8 +112,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "invalidate_cache", "reset_system",
     ],
     "user_control": [
-        "Role", "Secret", "OfUser", "AddUser", "SetRole", "SetPortfolios", "SetPassword", "MakeKey", "EndSession", "RevokeKey", "OfSecret",
-        "SetSecret", "RotateVault",
+        "Role", "Secret", "OfUser", "AddUser", "SetRole", "SetPortfolios", "SetPassword", "MakeKey", "EndSession", "RemovePasskey",
+        "RevokeKey", "OfSecret", "SetSecret", "RotateVault",
     ],
     "venue_control": ["UnlockMt5", "unlock_mt5"],
     "workspace": [

@@ -111,14 +111,14 @@ def day_note(run: Run) -> str:  # Markdown
 # %% ../../nbs/13_services/48_flow_runs.ipynb #4751f4fd
 SCHEDULED = {  # job, which is the name of its line in [schedule] → file in prefect/ and flow in it
     "daily": ("daily", "daily_scheduled"), "weekly": ("weekly", "weekly"), "maintenance": ("maintenance", "maintenance"),
-    "watch": ("watch", "watch"), "reconcile": ("watch", "reconcile"),
+    "watch": ("watch", "watch"), "reconcile": ("watch", "reconcile"), "loop": ("watch", "loop"),
 }
 
 
 def cron_lines(settings: Settings) -> dict[str, str]:
     "Return when each job is started: job → cron line."
     times = settings.schedule
-    return {"daily": times.daily, "weekly": times.weekly, "maintenance": times.maintenance, "watch": times.watch, "reconcile": times.reconcile}
+    return {"daily": times.daily, "weekly": times.weekly, "maintenance": times.maintenance, "watch": times.watch, "reconcile": times.reconcile, "loop": times.loop}
 
 
 def scheduled_settings(
