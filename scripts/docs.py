@@ -317,6 +317,7 @@ def write_front(paths: list[Path]) -> None:
     for page in PAGES.glob("*.md"):
         shutil.copy(page, SOURCE)
     shutil.copy(ROOT / "bench" / "RESULTS.md", SOURCE / "figures.md")
+    shutil.copy(ROOT / "docs" / "security" / "asvs.md", SOURCE)
     shutil.copytree(ROOT / "reports" / "example", SOURCE / "_extra" / "example")
     (SOURCE / "changelog.md").write_text(LINK.sub(r"\1", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")), encoding="utf-8")
     folders = sorted({p.relative_to(NBS).parts[0] for p in paths if p.relative_to(NBS).parts[0][:2].isdigit()})
@@ -328,7 +329,7 @@ def write_front(paths: list[Path]) -> None:
     )
     text = (PAGES / "index.md").read_text(encoding="utf-8")
     first = ["guides/index", "howto", "research/index", "gallery", "reference/index", "house/index"]  # these stand in the head of each page
-    rest = ["What it is <carnet>", "comparison", "figures", "changelog"]
+    rest = ["What it is <carnet>", "comparison", "figures", "asvs", "changelog"]
     (SOURCE / "index.md").write_text(f"{text}\n{toctree([*first, *rest], True)}", encoding="utf-8")
 
 

@@ -51,6 +51,7 @@ STORY = [  # words, exit code, what the output holds, what is typed; in this ord
     ("backup", 0, "every checksum is right", ""), ("verify-backup BACKUP", 0, "every checksum is right", ""),
     ("restore BACKUP back", 0, "every checksum is right", ""),
     ("users sessions", 0, "", ""), ("users end-session 0123456789ab", 1, "no open session", ""),
+    ("users passkeys", 0, "", ""), ("users remove-passkey 0123456789ab", 1, "no passkey", ""),
     ("portfolios add family --profile crypto", 0, "is made", ""), ("portfolios list", 0, "family", ""),
     ("settings --portfolio family", 0, "crypto", ""), ("alive", 1, "no sign of life", ""),
     ("book deposit 500 USD", 0, "500", ""), ("book withdraw 20 USD", 0, "20", ""), ("book transfer 10 USD --out", 0, "10", ""),

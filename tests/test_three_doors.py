@@ -159,7 +159,8 @@ def left(place: Workspace, before: int) -> dict:
 def test_every_command_has_a_row():
     known = {name for name, c in load_commands().items() if set(c.doors) >= {"terminal", "api", "page"}}
     single = {name for name, c in load_commands().items() if set(c.doors) < {"terminal", "api", "page"}}
-    needs_vault = {"lock-user", "unlock-user", "set-role", "set-portfolios", "revoke-key", "end-session", "back-up", "remove-secret", "rotate-vault"}
+    needs_vault = {"lock-user", "unlock-user", "set-role", "set-portfolios", "revoke-key", "end-session", "back-up", "remove-secret", "rotate-vault",
+                   "remove-passkey"}
     assert set(ASKED) <= known and known - set(ASKED) - ELSEWHERE - needs_vault == set(), sorted(known - set(ASKED) - ELSEWHERE - needs_vault)
     assert all(load_commands()[name].reason or name in ELSEWHERE for name in single), "what is not offered everywhere says why"
 

@@ -13,6 +13,7 @@ from trading.security.audit_log import AuditLog
 from trading.security.sessions import Authenticator
 from trading.security.user_store import UsersError
 from trading.services.commands import Actor, Context, perform
+from trading.services.portfolios import add_portfolio
 from trading.services.workspace import Workspace
 
 PASSWORD, NOW = "correct horse battery", datetime(2026, 11, 20, 9, tzinfo=UTC)
@@ -36,6 +37,7 @@ def sign_in(client, name="vic", password=PASSWORD, **headers):
 def test_cookies_are_secure_and_browsers_stay_with_https_when_the_settings_say_so(tmp_path):
     users, client = door(tmp_path, https=True)
     answer = sign_in(client())
+    assert answer.headers["set-cookie"].startswith("__Host-carnet_session=") and "domain" not in answer.headers["set-cookie"].lower()
     assert "secure" in answer.headers["set-cookie"].lower() and answer.headers["strict-transport-security"].startswith("max-age=31536000")
 
 
@@ -140,3 +142,51 @@ def test_the_stop_is_let_through_when_the_file_of_users_breaks_and_the_rate_is_u
         pass
     assert asked.get("/api/v1/jobs", headers=head()).status_code >= 400
     assert asked.post("/api/v1/system/stop-trading", json={"reason": "now"}, headers=head()).status_code == 200
+
+
+def test_the_cookie_that_only_this_host_can_set_comes_before_one_of_a_neighbour_and_both_go_with_signing_out(tmp_path):
+    users, client = door(tmp_path, https=True)
+    val, vic = client(base="https://carnet.test"), client(base="https://carnet.test")
+    assert sign_in(val, "val").status_code == 200 and sign_in(vic).status_code == 200
+    both = {"Cookie": f"carnet_session={val.cookies['__Host-carnet_session']}; __Host-carnet_session={vic.cookies['__Host-carnet_session']}"}
+    assert client().get("/api/v1/session", headers=both).json()["user"] == "vic"
+    number = vic.get("/api/v1/session").json()["csrf"]
+    left = vic.delete("/api/v1/session", headers={"X-CSRF-Token": number})
+    assert left.headers["clear-site-data"] == '"cache"' and {c.partition("=")[0] for c in left.headers.get_list("set-cookie")} == {
+        "carnet_session", "__Host-carnet_session"}
+    assert not vic.cookies and vic.get("/api/v1/session").status_code == 401
+
+
+def test_refusals_are_written_down_and_a_flood_of_them_is_not(tmp_path, caplog):
+    users, client = door(tmp_path)
+    vic = client()
+    sign_in(vic)
+    for method, path in (("GET", "/api/v1/users"), ("GET", "/api/v1/portfolio?portfolio=family"), ("POST", "/api/v1/system/stop-trading")):
+        assert vic.request(method, path, json={}).status_code == 403
+    client("203.0.113.9").get("/api/v1/portfolio%0A2026-01-01 all is well")
+    said = [r.getMessage() for r in caplog.records if r.name == "carnet.web"]
+    assert len(said) == 4 and all("vic asked" in line for line in said[:3]) and "203.0.113.9 asked" in said[3] and "\n" not in said[3]
+    caplog.clear()
+    for _ in range(200):
+        client("203.0.113.10").get("/api/v1/portfolio")
+    assert 60 <= len(caplog.records) < 200
+
+
+def test_no_address_answers_to_trace(tmp_path):
+    users, client = door(tmp_path)
+    vic = client()
+    sign_in(vic)
+    number = {"X-CSRF-Token": vic.get("/api/v1/session").json()["csrf"]}
+    for path in ("/", "/signin", "/healthz", "/api/v1/session", "/api/v1/portfolio", "/api/v1/openapi.json"):
+        answer = vic.request("TRACE", path, headers=number | {"X-Probe": "echo-of-a-header"})
+        assert answer.status_code in (404, 405) and "echo-of-a-header" not in answer.text, path
+
+
+def test_of_a_portfolio_that_is_named_twice_the_same_one_is_checked_and_shown(tmp_path):
+    users, client = door(tmp_path)
+    add_portfolio(Workspace(tmp_path / "data", tmp_path / "reports", tmp_path / "settings.ini"), "family")
+    vic = client()
+    sign_in(vic)
+    for path in ("/api/v1/portfolio/events", "/api/v1/settings", "/"):
+        assert vic.get(f"{path}?portfolio=main&portfolio=family").status_code == 403, path
+    assert vic.get("/api/v1/portfolio/events?portfolio=family&portfolio=main").status_code == 200, "the last one counts"

@@ -12,8 +12,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "file_routes": ["Mine", "One"],
     "idempotency": ["StoredResponse", "IdempotencyStore", "once_key"],
     "middleware": [
-        "COOKIE", "KEY_HEADER", "CSRF_HEADER", "SECURITY", "OPEN", "SAFE", "UNFORGED", "AuthMiddleware", "believe_proxy", "host_of",
-        "TooLarge", "TooSlow", "cookie_of", "check_origin",
+        "COOKIE", "KEY_HEADER", "CSRF_HEADER", "HOST_COOKIE", "SECURITY", "OPEN", "SAFE", "UNFORGED", "AuthMiddleware", "believe_proxy",
+        "host_of", "TooLarge", "TooSlow", "cookie_of", "check_origin",
     ],
     "query_routes": [
         "API", "READS", "NAME", "QUESTIONS", "SYMBOL", "QueryRoute", "handler_of", "QuickRoute", "PlainRoute", "documented_route",
@@ -22,7 +22,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "rate_limit": ["TokenBucketLimiter"],
     "response_cache": ["to_json", "ResponseCache"],
     "server": ["LIMITS", "take_port", "is_loopback", "run_server", "serve"],
-    "session_routes": ["SignIn", "session_view", "session_pages"],
+    "session_routes": ["PasskeyParts", "PasskeyAnswer", "SignIn", "NewPasskey", "session_view", "session_pages"],
     "system_routes": ["health_view", "time_views", "measured"],
 }, modules=[
     "app", "command_routes", "errors", "event_stream", "file_routes", "idempotency", "middleware", "query_routes", "rate_limit",

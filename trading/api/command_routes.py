@@ -36,7 +36,7 @@ from ..services.workspace import Workspace, ledger_for_writing
 # %% ../../nbs/15_api/20_command_routes.ipynb #eab38060
 @dataclass
 class Service:
-    "What the handlers share.\n\nParameters\n----------\nplace : Workspace\nusers : Authenticator\naudit : AuditLog\nanswers : IdempotencyStore\nkept : ResponseCache\ngate : AuthMiddleware | None, default None\nclock : Callable[[], datetime]\ncommand : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'\nhttps : bool, default False\n    cookies travel over TLS only"
+    "What the handlers share.\n\nParameters\n----------\nplace : Workspace\nusers : Authenticator\naudit : AuditLog\nanswers : IdempotencyStore\nkept : ResponseCache\ngate : AuthMiddleware | None, default None\nclock : Callable[[], datetime]\ncommand : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'\nhttps : bool, default False\n    cookies travel over TLS only\norigin : str, default ''\n    the address that browsers see, which passkeys are bound to"
 
     place: Workspace
     users: Authenticator
@@ -47,6 +47,7 @@ class Service:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     command: tuple[str, ...] | None = None  # what a run is; None: 'carnet run'
     https: bool = False  # cookies travel over TLS only
+    origin: str = ""  # the address that browsers see, which passkeys are bound to
 
     def __post_init__(self):
         self.scribe, self._books, self._lock = AuditWriter(self.audit), {}, threading.Lock()
@@ -140,6 +141,7 @@ ADDRESSES = (
     Address("DELETE", "/taxonomy/overrides/{coin}", "drop-group", "taxonomy", {"coin": "coin"}),
     Address("PUT", "/taxonomy/aliases/{coin}", "set-alias", "taxonomy", {"coin": "name"}),
     Address("DELETE", "/taxonomy/aliases/{coin}", "drop-alias", "taxonomy", {"coin": "name"}),
+    Address("DELETE", "/passkeys/{name}", "remove-passkey", "session", {"name": "passkey"}),
     Address("POST", "/monitoring/alerts/acknowledge", "acknowledge-alert", "monitoring"),
     Address("PUT", "/settings", "change-settings", "settings"),
     Address("POST", "/system/stop-trading", "stop-trading", "system"),

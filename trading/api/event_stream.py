@@ -90,7 +90,7 @@ class EventStream:
         tick, known = 0, ()
         while self.listeners:
             now = self.ledger.state()
-            if now != known:
+            if now != known or tick % int(LATER / _SOON) == 0:  # on a slow disk a write is seen before it can be read
                 known = now
                 while self.look() == 500:  # noqa: ASYNC110  it sleeps only to let the listeners take what was told so far
                     await asyncio.sleep(0)

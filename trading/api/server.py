@@ -74,7 +74,7 @@ def serve(host, port, dashboard, rate, without_vault) -> None:
 
     try:
         from trading.api.app import make_app
-        from trading.services.access import open_security
+        from trading.services.access import open_security, site_of
         from trading.services.evidence import settle_keys
         from trading.services.jobs import running_jobs
         from trading.services.portfolios import every_workspace
@@ -102,9 +102,11 @@ def serve(host, port, dashboard, rate, without_vault) -> None:
                 click.echo("set service.hosts, service.proxies and service.https in the settings for it", err=True)
         place = workspace_of(settings, own.resolve() if own.exists() else None)
         known, port = settings.service, taken.getsockname()[1]
+        if known.origin:
+            site_of(known.origin)
         hosts = known.hosts or (("localhost", "127.0.0.1", "[::1]", host) if is_loopback(host) else ())
         app = make_app(place, people.users, people.audit, dashboard, rate=rate, burst=2 * rate, metrics=open_metrics(place), hosts=hosts,
-                       proxies=known.proxies, https=known.https)
+                       proxies=known.proxies, https=known.https, origin=known.origin)
         shown = f"[{host}]" if ":" in host else host
         click.echo(f"Carnet listens on http://{shown}:{port} (stop it with Ctrl-C)")
         for name, own in every_workspace(place).items():

@@ -86,13 +86,18 @@ def system_routes(service: Service, metrics=None) -> list[PlainRoute]:
 
     async def people(request: Request) -> Response:
         whole(request, "admin")
-        return await in_thread(lambda: {"items": [{"name": u.name, "role": u.role, "portfolios": list(u.portfolios), "telephone": u.telephone,
+        return await in_thread(lambda: {"items": [{"name": u.name, "role": u.role, "portfolios": list(u.portfolios), "telephone": u.telephone, "passkeys": u.passkeys,
                                                    "blocked": u.blocked, "created": u.created} for u in service.users.users()]})
 
     async def keys(request: Request) -> Response:
         session = allowed(request.state.session, "viewer")
         every = session.role == "admin" and "main" in session.portfolios
         return await in_thread(lambda: {"items": service.users.keys(None if every else session.user)})
+
+    async def passkeys(request: Request) -> Response:
+        session = allowed(request.state.session, "viewer")
+        every = session.role == "admin" and "main" in session.portfolios
+        return await in_thread(lambda: {"items": [{k: v for k, v in p.items() if k != "credential"} for p in service.users.passkeys(None if every else session.user)]})
 
     async def sessions(request: Request) -> Response:
         session = allowed(request.state.session, "viewer")
@@ -117,6 +122,7 @@ def system_routes(service: Service, metrics=None) -> list[PlainRoute]:
             ("/audit/verify", audit_verify, "admin", "Find alterations of the audit log"),
             ("/users", people, "admin", "Who has an account"),
             ("/sessions", sessions, "viewer", "Open sessions; an admin sees everybody's"),
+            ("/passkeys", passkeys, "viewer", "Passkeys; an admin sees everybody's"),
             ("/keys", keys, "viewer", "Keys of programs, without their secrets"))
     return [documented_route(API + path, handler, "GET", role, title, "system") for path, handler, role, title in rows] + [
         documented_route("/metrics", for_monitor, "GET", "viewer", "Measures for Prometheus", "system", "text/plain")]

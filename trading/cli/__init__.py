@@ -35,7 +35,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "security": [
         "secrets", "set_secret", "list_secrets", "remove_secret", "rotate_vault", "scan_command", "users", "add_user", "list_users",
         "lock_user", "unlock_user", "enrol", "change_role", "change_password", "change_portfolios", "make_key", "list_keys", "revoke_key",
-        "list_sessions", "end_session", "audit_group", "show_audit", "verify_audit", "anchor_audit", "renew_audit",
+        "list_passkeys", "remove_passkey", "list_sessions", "end_session", "audit_group", "show_audit", "verify_audit", "anchor_audit",
+        "renew_audit",
     ],
     "size": ["size_command"],
     "strategies": [

@@ -15,7 +15,7 @@ import click
 from ..core.errors import TradingError, damage_sentence
 
 # %% ../../nbs/17_cli/30_main.ipynb #c4c85aeb
-_SERVICE = ("argon2", "bokeh_fastapi", "cryptography", "keyring", "panel", "prometheus_client", "psutil", "pyotp", "structlog")
+_SERVICE = ("argon2", "bokeh_fastapi", "cryptography", "keyring", "panel", "prometheus_client", "psutil", "pyotp", "structlog", "webauthn")
 
 
 COMMANDS = {  # name → module and object; a module is imported when its command is asked for

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['secrets', 'set_secret', 'list_secrets', 'remove_secret', 'rotate_vault', 'scan_command', 'users', 'add_user',
            'list_users', 'lock_user', 'unlock_user', 'enrol', 'change_role', 'change_password', 'change_portfolios',
-           'make_key', 'list_keys', 'revoke_key', 'list_sessions', 'end_session', 'audit_group', 'show_audit',
-           'verify_audit', 'anchor_audit', 'renew_audit']
+           'make_key', 'list_keys', 'revoke_key', 'list_passkeys', 'remove_passkey', 'list_sessions', 'end_session',
+           'audit_group', 'show_audit', 'verify_audit', 'anchor_audit', 'renew_audit']
 
 # %% ../../nbs/17_cli/15_security.ipynb #eb28bb9f
 import getpass
@@ -149,11 +149,11 @@ def list_users(as_json) -> None:
     "Show who there is."
     found = _guard().users.users()
     if as_json:
-        click.echo(json.dumps([{"name": u.name, "role": u.role, "portfolios": u.portfolios, "telephone": u.telephone, "blocked": u.blocked,
+        click.echo(json.dumps([{"name": u.name, "role": u.role, "portfolios": u.portfolios, "telephone": u.telephone, "passkeys": u.passkeys, "blocked": u.blocked,
                                 "created": u.created.isoformat()} for u in found], indent=1))
         return
     for u in found:
-        state = "blocked" if u.blocked else "no telephone yet" if u.role != "viewer" and not u.telephone else "may come in"
+        state = "blocked" if u.blocked else "no telephone yet" if u.role != "viewer" and not u.telephone and not u.passkeys else "may come in"
         click.echo(f"{u.name:20} {u.role:8} {state:18} {', '.join(u.portfolios)}")
     if not found:
         click.echo("nobody yet; 'carnet users add NAME --role admin' adds the first")
@@ -235,6 +235,27 @@ def list_keys(name, as_json) -> None:
 def revoke_key(key) -> None:
     "Take a key back, by the id that 'carnet users keys' shows."
     _perform("revoke-key", {"key": key})
+
+
+@users.command("passkeys")
+@click.argument("name", required=False)
+@json_option
+def list_passkeys(name, as_json) -> None:
+    "Show the passkeys of a user, or of all; they are made on the page /passkeys."
+    passkeys = [{k: v for k, v in p.items() if k != "credential"} for p in _guard().users.passkeys(name)]
+    if as_json:
+        return print_json(passkeys)
+    for p in passkeys:
+        used = f"used {p['used']:%Y-%m-%d %H:%M}" if p["used"] else "never used"
+        click.echo(f"{p['id']}  {p['user']:20} since {p['created']:%Y-%m-%d}  {used:22} {p['label']}")
+    return None
+
+
+@users.command("remove-passkey")
+@click.argument("passkey")
+def remove_passkey(passkey) -> None:
+    "Take a passkey back, by the id that 'carnet users passkeys' shows."
+    _perform("remove-passkey", {"passkey": passkey})
 
 
 @users.command("sessions")

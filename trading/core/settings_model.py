@@ -288,6 +288,7 @@ class BackupSettings(SettingsSection):
 
 class ServiceSettings(SettingsSection):
     hosts: Words = Field((), description="names that the service is asked by, such as carnet.example.org; empty: this machine's own, or any")
+    origin: str = Field("", description="the address that browsers see, such as https://carnet.example.org; passkeys are bound to it")
     proxies: Words = Field((), description="addresses or networks of reverse proxies whose X-Forwarded headers are believed, such as 10.0.0.0/8")
     https: bool = Field(False, description="a proxy with TLS stands in front: cookies are Secure, and browsers are told to stay with HTTPS")
 

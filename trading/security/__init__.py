@@ -16,15 +16,22 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "log_redaction": [
         "STANDARD", "TEXTS", "redact_record", "trace_text", "SecretFilter", "QuietRecord", "install", "find_unredacted_files", "scrub",
     ],
+    "passkeys": [
+        "LIFETIME", "Site", "site_of", "Challenges", "PasskeyProof", "user_handle", "passkey_options", "challenge_in", "check_passkey",
+    ],
     "sessions": [
         "IDLE_LIMIT", "SESSION_LIFETIME", "FREE_ATTEMPTS", "FIRST_DELAY", "LAST_DELAY", "SCOPES", "Session", "require", "portfolio_folder",
         "Authenticator", "check_csrf",
     ],
-    "user_store": ["ROLES", "UsersError", "User", "check_name", "open_users", "TotpCipher", "UserStore", "check_role", "failed_logins"],
+    "user_store": [
+        "ROLES", "MOST_PASSKEYS", "UsersError", "User", "check_name", "open_users", "TotpCipher", "UserStore", "check_role",
+        "failed_logins",
+    ],
     "vault": [
         "REFERENCE", "VaultError", "new_key", "key_text", "read_key", "seal", "unseal", "Vault", "write_private", "vault_key",
         "secret_file", "read_ring", "write_ring", "vault_path", "open_vault", "resolve_secret",
     ],
 }, modules=[
-    "audit_log", "audit_writer", "context", "credentials", "encrypted_file", "log_redaction", "sessions", "user_store", "vault",
+    "audit_log", "audit_writer", "context", "credentials", "encrypted_file", "log_redaction", "passkeys", "sessions", "user_store",
+    "vault",
 ])

@@ -9,7 +9,7 @@ __all__ = ['IDLE_LIMIT', 'SESSION_LIFETIME', 'FREE_ATTEMPTS', 'FIRST_DELAY', 'LA
 # %% ../../nbs/10_security/20_sessions.ipynb #20098b58
 import hmac
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,6 +18,7 @@ from typing import Any
 
 from ..core.errors import BadInput, Forbidden, LockedOut, MissingData, NotSignedIn, Refused
 from .credentials import code_step, csrf_of, hash_password, is_dated, new_token, new_totp, password_fits, token_hash
+from .passkeys import Challenges, PasskeyProof, Site, challenge_in, check_passkey, passkey_options, user_handle
 from .user_store import ROLES, UsersError, UserStore, check_name, check_role, failed_logins
 
 # %% ../../nbs/10_security/20_sessions.ipynb #c351cef9
@@ -84,6 +85,7 @@ class Authenticator(UserStore):
     ):
         super().__init__(path, key, record)
         self._door = threading.Lock()  # one try at a time, or many at once would all be free
+        self.challenges = Challenges()
 
     def sign_in(
         self,
@@ -95,7 +97,7 @@ class Authenticator(UserStore):
     ) -> Session:  # with its token and its csrf, which are not kept anywhere
         "Open a session for whoever has the right password and an unused code.\n\nParameters\n----------\nname : str\npassword : str\ncode : str\n    of the telephone; '' for a viewer without one\nnow : datetime\n    UTC\norigin : str, default ''\n    for example the address a request came from\n\nReturns\n-------\nSession\n    with its token and its csrf, which are not kept anywhere"
         name = name.strip().lower()
-        whose = [failed_logins(name)] + ([_FROM + token_hash(origin), failed_logins(name) + " " + token_hash(origin)] if origin else [])
+        whose = self._whose(name, origin)
         with self._door:
             crowded = self._wait_out(name, whose, now)
             columns = "password, role, portfolios, totp, step, blocked"
@@ -111,15 +113,92 @@ class Authenticator(UserStore):
                 if crowded:  # the same answer whether such a user exists or not
                     raise LockedOut(FIRST_DELAY)
                 raise NotSignedIn("name, password or code is wrong, or the code was used already; try again with the next code")
-        self._record(name, "sign-in", {"role": role, "origin": origin}, now)
+        session = self._enter(name, role, portfolios, now, whose, {"origin": origin})
+        if is_dated(kept):
+            with self._write() as db:
+                db.execute("update users set password = ? where name = ? and password = ?", (hash_password(password), name, kept))
+        return session
+
+    @staticmethod
+    def _whose(name: str, origin: str) -> list[str]:
+        "Return under what wrong tries are counted: a name, an address, and both together."
+        return [failed_logins(name)] + ([_FROM + token_hash(origin), failed_logins(name) + " " + token_hash(origin)] if origin else [])
+
+    def _enter(self, name: str, role: str, portfolios: str, now: datetime, whose: list[str], detail: dict) -> Session:
+        "Open a session for somebody who has shown who they are."
+        self._record(name, "sign-in", {"role": role} | detail, now)
         token, at = new_token(), now.timestamp()
-        fresh = hash_password(password) if is_dated(kept) else kept
         with self._write() as db:
             self._forgive(db, whose, now)
-            db.execute("update users set password = ? where name = ? and password = ?", (fresh, name, kept))
             db.execute("delete from sessions where began < ?", ((now - SESSION_LIFETIME).timestamp(),))
             db.execute("insert into sessions values (?, ?, ?, ?, ?)", (token_hash(token), name, role, at, at))
         return Session(name, role, _split(portfolios), now + SESSION_LIFETIME, token=token, csrf=csrf_of(token))
+
+    def ask_passkey(self, site: Site, now: datetime, name: str = "") -> dict:
+        "Return what a browser is asked: to sign in, or, with a name, to make a passkey for that user."
+        known = tuple(p["credential"] for p in self.passkeys(name)) if name else ()
+        return passkey_options(site, self.challenges.make(f"new {name}" if name else "sign-in", now), name, known)
+
+    def add_passkey(self, name: str, password: str, label: str, answer: Mapping[str, Any], site: Site, now: datetime, origin: str = "") -> dict:
+        "Keep a passkey that somebody made who is signed in and has typed the password again."
+        whose = self._whose(name, origin)
+        with self._door:
+            self._wait_out(name, whose, now)
+            if not password_fits((self._read("select password from users where name = ?", name) or [(None,)])[0][0], password):
+                self._count(whose, now)
+                self._record(name, "sign-in.failed", {"why": "password", "for": "a passkey", "origin": origin}, now)
+                raise BadInput("the password is wrong; nothing was changed")
+        challenge = challenge_in(answer)
+        self.challenges.check(challenge, f"new {name}", now)
+        proof = check_passkey(answer, site)
+        self.challenges.spend(challenge, now)
+        return self.keep_passkey(name, proof.credential, proof.public, proof.count, label, now)
+
+    def sign_in_with_passkey(
+        self,
+        answer: Mapping[str, Any],  # of a browser
+        site: Site,
+        now: datetime,  # UTC
+        name: str = "",  # with a password: the passkey is the second factor; empty: it is all there is, and the device must have recognised its owner
+        password: str = "",
+        origin: str = "",
+    ) -> Session:  # with its token and its csrf
+        "Open a session for whoever holds a passkey.\n\nParameters\n----------\nanswer : Mapping[str, Any]\n    of a browser\nsite : Site\nnow : datetime\n    UTC\nname : str, default ''\n    with a password: the passkey is the second factor; empty: it is all there is, and the device must have recognised its owner\npassword : str, default ''\norigin : str, default ''\n\nReturns\n-------\nSession\n    with its token and its csrf"
+        name, credential = name.strip().lower(), str(answer.get("id"))[:400]
+        row = self._read("select p.user, p.public, p.count, u.password, u.role, u.portfolios, u.blocked from passkeys p join users u on u.name = p.user "
+                         "where p.id = ?", credential)
+        user, public, count, kept, role, portfolios, blocked = row[0] if row else ("", "", 0, None, "viewer", "", 0)
+        whose = self._whose(name or f"passkey {credential}", origin)
+        with self._door:
+            crowded = self._wait_out(name or user, whose, now)
+            right = not name or password_fits(kept if name == user else None, password)
+            try:
+                if not right or blocked or not user:
+                    raise BadInput("blocked" if blocked else "password" if name else "no such passkey")
+                self._spend_passkey(answer, site, now, user, bytes.fromhex(self._lock.open(public)), count, not name)
+            except BadInput as error:
+                self._count(whose, now)
+                self._record(name or user or "?", "sign-in.failed", {"why": str(error)[:200], "origin": origin, "passkey": token_hash(credential)[:12]}, now)
+                if crowded:
+                    raise LockedOut(FIRST_DELAY) from error
+                raise NotSignedIn("the passkey, name or password is not accepted; try again, or sign in with a code") from error
+        return self._enter(user, role, portfolios, now, whose, {"origin": origin, "passkey": token_hash(credential)[:12], "alone": not name})
+
+    def _spend_passkey(self, answer: Mapping[str, Any], site: Site, now: datetime, user: str, public: bytes, count: int, alone: bool) -> PasskeyProof:
+        "Check an answer and use it up: its challenge, and the number that its device counts."
+        import base64
+
+        challenge, handle = challenge_in(answer), str(answer["response"].get("userHandle") or "")
+        self.challenges.check(challenge, "sign-in", now)
+        if handle and handle.rstrip("=") != base64.urlsafe_b64encode(user_handle(user)).decode().rstrip("="):
+            raise BadInput("the passkey of another user")
+        proof = check_passkey(answer, site, public, count, alone)
+        self.challenges.spend(challenge, now)
+        with self._write() as db:
+            if not db.execute("update passkeys set count = ?, used = ? where id = ? and count = ?",
+                              (proof.count, now.timestamp(), str(answer["id"]), count)).rowcount:
+                raise BadInput("used at the same instant elsewhere")
+        return proof
 
     def _use_step(self, name: str, step: int | None) -> bool:
         "Use up a code; False when another sign-in was faster."

@@ -11,6 +11,8 @@ from ..risk.stop_flag import installation_folder
 from ..security.audit_log import AuditLog as AuditLog
 from ..security.audit_writer import AuditWriter as AuditWriter
 from ..security.context import open_security as open_security
+from ..security.passkeys import Site as Site
+from ..security.passkeys import site_of as site_of
 from ..security.sessions import SESSION_LIFETIME as SESSION_LIFETIME
 from ..security.sessions import Authenticator as Authenticator
 from ..security.sessions import Session as Session
