@@ -318,3 +318,12 @@ def test_many_trades_are_added_up_in_blocks_and_a_late_one_in_its_place(tmp_path
     )
     slow = fold_book("mine", [(kind, data) for kind, _, data in in_order])
     assert repr(ledger.book("mine")) == repr(Ledger(ledger.path).book("mine")) == repr(slow)
+
+
+@pytest.mark.parametrize("amount", ["1e400", "1e25", "1e-40", "-1e400"])
+def test_an_amount_that_no_account_could_be_added_up_with_is_refused_at_the_door(amount):
+    from trading.accounting.event_kinds import check_event
+
+    with pytest.raises(BadInput, match="amount"):
+        check_event(Event("deposit", "paper-x", datetime(2024, 1, 1, tzinfo=UTC), {"amount": amount, "currency": "USD"}))
+    check_event(Event("deposit", "paper-x", datetime(2024, 1, 1, tzinfo=UTC), {"amount": "0.000000000000000001", "currency": "ETH", "rate": "3000"}))
