@@ -59,7 +59,7 @@ def demo():
 
 
 def page(browser) -> None:
-    "The performance of an account on the page, signed in."
+    "Candles of a holding with its trades on the page, signed in."
     with demo() as (url, codes):
         seen = browser.new_page(viewport={"width": 1200, "height": 800})
         seen.goto(f"{url}/")
@@ -67,7 +67,8 @@ def page(browser) -> None:
             seen.fill(f"[name={field}]", value)
         seen.keyboard.press("Enter")
         seen.wait_for_selector("text=Sign out")
-        seen.goto(f"{url}/performance?profile=sample-etfs")
+        seen.goto(f"{url}/?at=markets&profile=sample-etfs")
+        seen.wait_for_selector("main div.chart canvas, main section svg")
         seen.wait_for_timeout(6000)
         keep(seen, "page")
 
@@ -95,7 +96,7 @@ def lab(browser) -> None:
             seen.wait_for_timeout(3000)
             seen.locator(".jp-OutputArea-output").first.scroll_into_view_if_needed()
             seen.mouse.move(700, 500)
-            seen.mouse.wheel(0, 290)
+            seen.mouse.wheel(0, 160)
             seen.wait_for_timeout(3000)
             keep(seen, "lab")
         finally:

@@ -318,6 +318,8 @@ def test_every_screen_fits_can_be_read_and_has_its_landmarks_on_phone_and_desk_l
             page.set_viewport_size({"width": width, "height": 844})
             assert page.evaluate("document.documentElement.scrollWidth") == width, (at, width)
             assert page.evaluate(LETTERS) == [], (at, width)
+            cut = "els => els.filter(e => getComputedStyle(e).overflow !== 'visible' || getComputedStyle(e).clipPath !== 'none').length"
+            assert page.eval_on_selector_all("svg[role=img]", cut) == 0, (at, width, "the letters beside a picture are cut off")
             for scheme in ("dark", "light"):
                 page.emulate_media(color_scheme=scheme)
                 texts = page.evaluate(CONTRAST)

@@ -5,13 +5,13 @@ import logging
 import os
 import signal
 import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 import pytest
 from click.testing import CliRunner
+from waiting import wait_until
 
 from trading.cli.main import main
 from trading.core.errors import MissingData
@@ -49,13 +49,6 @@ def home(tmp_path, monkeypatch):
             cancel_job(place, job["id"])
 
 
-def wait_for(what) -> None:
-    until = time.monotonic() + 120
-    while not what():
-        assert time.monotonic() < until, "it did not come"
-        time.sleep(0.05)
-
-
 def told(place) -> dict:
     file = loop_file(place.data, "crypto")
     return json.loads(file.read_bytes()) if file.exists() else {}
@@ -67,13 +60,13 @@ def kept(**more):
 
 def test_it_is_started_left_alone_and_started_again_when_its_process_was_killed(home):
     assert "has not run yet; it is started as the job" in keep_loop(home, kept(), PROGRAM)
-    wait_for(lambda: told(home))
+    wait_until(lambda: told(home))
     first = told(home)["pid"]
     assert keep_loop(home, kept(), PROGRAM) == "the trading loop of crypto lives" and len(jobs(home)["items"]) == 1
     os.kill(first, signal.SIGKILL)
-    wait_for(lambda: not any(j["status"] == "running" for j in jobs(home)["items"]) and not psutil.pid_exists(first))
+    wait_until(lambda: not any(j["status"] == "running" for j in jobs(home)["items"]) and not psutil.pid_exists(first))
     assert "has died; it is started as the job" in keep_loop(home, kept(), PROGRAM)
-    wait_for(lambda: told(home)["pid"] != first)
+    wait_until(lambda: told(home)["pid"] != first)
     assert keep_loop(home, kept(), PROGRAM) == "the trading loop of crypto lives"
 
 

@@ -49,7 +49,7 @@ class Venue:
 
     def __init__(self):
         self.calls, self.lock = Counter(), threading.Lock()
-        self.flying, self.most, self.refused, self.used, self.window = 0, 0, 0, 0, time.monotonic()
+        self.flying, self.most, self.refused, self.used, self.windows = 0, 0, 0, 0, [0.0]  # when each window of its limit began
         self.today = int(time.time()) // DAY * DAY
         rng = np.random.default_rng(4)
         self.closes = {f"C{n:03d}": 50 * np.exp(np.cumsum(rng.normal(0.001, 0.03, DAYS))) for n in range(OLD)}
@@ -91,10 +91,11 @@ def serve(venue):
                 venue.flying += 1
                 venue.most = max(venue.most, venue.flying)
                 now = time.monotonic()
-                if now - venue.window > WINDOW:
-                    venue.window, venue.used = now, 0
+                if now - venue.windows[-1] > WINDOW:
+                    venue.windows.append(now)
+                    venue.used = 0
                 venue.used += WEIGHT
-                used, left = venue.used, max(0.0, WINDOW - (now - venue.window))
+                used, left = venue.used, max(0.0, WINDOW - (now - venue.windows[-1]))
             try:
                 headers = {"gw-ratelimit-limit": LIMIT, "gw-ratelimit-remaining": max(0, LIMIT - used), "gw-ratelimit-reset": int(left * 1000) + 1}
                 if used > LIMIT:

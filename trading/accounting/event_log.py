@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from .event_kinds import MONEY_KINDS, OTHER_KINDS, check_event, time_text
-from .event_table import WAY_BACK, LedgerError, SqliteEvents, check_head, open_file, read_head, write_head
+from .event_table import WAY_BACK, LedgerError, SqliteEvents, check_head, head_file, open_file, read_head, write_head
 from ..core.errors import BadInput, Busy
 from ..core.hash_chain import chain_hash
 from ..core.types import Event
@@ -250,6 +250,13 @@ class EventLog:
         if (wrong := self._table.open_differs(begin, after)) is not None:
             raise LedgerError(f"the ledger {self.path.name} lists other open orders than its events tell, first at event {wrong}; {WAY_BACK}")
         return after
+
+    def head_gone(self) -> str:  # a sentence; empty: it is there, or nothing was verified yet
+        "Say when the file is gone that remembers where the log ends: it is written anew, and what was cut off the end before cannot be told from it.\n\nReturns\n-------\nstr\n    a sentence; empty: it is there, or nothing was verified yet"
+        if not self.witness or head_file(self.witness).exists() or not self._table.reader("verified"):
+            return ""
+        return (f"{head_file(self.witness).name}, which remembers where the ledger ends, is gone and is written anew: whether events were cut off "
+                f"after event {self._table.end()[0]} cannot be told; compare with the last report or a backup")
 
     def verify_new(
         self,

@@ -21,7 +21,10 @@ def write_atomic(
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(content)
+        with open(beside, "wb") as target:
+            target.write(content)
+            target.flush()
+            os.fsync(target.fileno())  # else the name may be on the disk before the content when the power goes
         os.replace(beside, path)
     except OSError as error:
         beside.unlink(missing_ok=True) if beside.parent.is_dir() else None

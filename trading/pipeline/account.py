@@ -8,7 +8,7 @@ __all__ = ['TradingRules', 'trading_rules', 'open_account_ledger', 'kill_switch'
 
 # %% ../../nbs/12_pipeline/40_account.ipynb #0508bb98
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -146,10 +146,11 @@ class TradingAccount:
 
     def reconcile(self) -> Reconciliation:
         "Compare books and exchange before anything is planned."
+        note, how = self.ledger.head_gone(), self.books
         self.ledger.verify_new()
-        how = self.books
-        return reconcile(self.ledger, self.venue, self.account, self.clock, self.tolerance, symbols=self.symbols, allowed=how.tolerances,
-                         money=how.tolerance_value, reported=how.reported or not self.live)
+        found = reconcile(self.ledger, self.venue, self.account, self.clock, self.tolerance, symbols=self.symbols, allowed=how.tolerances,
+                          money=how.tolerance_value, reported=how.reported or not self.live)
+        return replace(found, mended=(*found.mended, note)) if note else found
 
     def snapshot(self, prices: dict[str, Decimal]) -> AccountSnapshot:
         "Return what is held now, at these prices."

@@ -193,7 +193,7 @@ def scan_market(
             watch.spent |= seconds
         except BadInput as error:  # a past too short to learn from: nothing is made up
             note = f"Nothing was forecast: {error}."
-    found = {"profile": settings.run.profile, "venue": name, "timeframe": market.timeframe, "at": now.isoformat(), "as_of": ranked.as_of.isoformat(), "symbols": len(chosen),
+    found = {"profile": settings.run.profile, "venue": name, "timeframe": market.timeframe, "at": now.isoformat(), "as_of": ranked.as_of.isoformat(), "symbols": len(chosen), "recorded": market.recorded,
              "items": _ordered(ranked.table, decided), "left_out": ranked.left_out | absent,
              "timings": {k: round(v, 3) for k, v in watch.spent.items()}, "seconds": round(watch.total(), 3),
              "calls": calls | {"questions": len(chosen) + 1, "stored": stored, "saved": 1 - min(1.0, calls["calls"] / (len(chosen) + 1))},
@@ -241,5 +241,5 @@ def scan_words(
     return [f"{found['venue']}: {plural(symbols, 'symbol')}, {len(found['items'])} judged, {len(found['left_out'])} left out; bars of {found['timeframe']} up to {found['as_of'][:16].replace('T', ' ')} UTC.",
             chosen, *([found["note"]] if found["note"] else []),
             f"{found['seconds']:.1f} s in all: {times}{again}.",
-            f"{calls['stored']} of {plural(symbols, 'symbol')} from the store, {plural(calls['memory'], 'answer')} from memory, {plural(calls['calls'], 'call')} of the venue ({plural(calls['requests'], 'request')}): "
+            "The market is a record: nobody was asked." if found["recorded"] else f"{calls['stored']} of {plural(symbols, 'symbol')} from the store, {plural(calls['memory'], 'answer')} from memory, {plural(calls['calls'], 'call')} of the venue ({plural(calls['requests'], 'request')}): "
             f"{calls['saved']:.1%} of the calls saved."]

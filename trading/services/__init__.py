@@ -12,7 +12,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "alerting": [
         "collect_day_facts", "collect_background_facts", "collect_alert_facts", "secret_of", "channels_of", "policy_of_alerts",
-        "open_outbox", "dispatch_alerts", "after_run", "after_job", "try_channels", "list_alerts", "preview_alerts", "retry_alerts",
+        "open_outbox", "dispatch_alerts", "after_run", "after_job", "try_channels", "outbox_gone", "list_alerts", "preview_alerts",
+        "retry_alerts",
     ],
     "backtest_control": ["BackTest", "compute_backtest", "read_grid", "list_backtests", "backtest_result", "offered_strategies"],
     "backups": ["passphrase_of", "back_up", "verify_backup", "restore_backup"],

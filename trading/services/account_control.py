@@ -54,10 +54,12 @@ def _reconciled(settings: Settings, mode: str, now: datetime, at: str) -> Reconc
     venue, when = open_venue(settings, mode, ledger, now, at)
     rules, guarded = trading_rules(settings, account), with_circuit_breaker(venue, settings, ledger, account, lambda: when)
     own = settings.market.symbols if mode == "live" else None
+    note = ledger.head_gone()
     ledger.verify_new()
     how = settings.live
-    return reconcile(ledger, guarded, account, when, rules.tolerance, rules.patience, symbols=own, allowed=how.tolerances, money=how.tolerance_value,
-                     reported=how.reported and mode == "live")
+    found = reconcile(ledger, guarded, account, when, rules.tolerance, rules.patience, symbols=own, allowed=how.tolerances, money=how.tolerance_value,
+                      reported=how.reported and mode == "live")
+    return replace(found, mended=(*found.mended, note)) if note else found
 
 
 def watch_accounts(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['collect_day_facts', 'collect_background_facts', 'collect_alert_facts', 'secret_of', 'channels_of', 'policy_of_alerts',
-           'open_outbox', 'dispatch_alerts', 'after_run', 'after_job', 'try_channels', 'list_alerts', 'preview_alerts',
-           'retry_alerts']
+           'open_outbox', 'dispatch_alerts', 'after_run', 'after_job', 'try_channels', 'outbox_gone', 'list_alerts',
+           'preview_alerts', 'retry_alerts']
 
 # %% ../../nbs/13_services/00_alerting.ipynb #5a4e2088
 import json
@@ -125,9 +125,17 @@ def policy_of_alerts(settings: Settings) -> AlertPolicy:
     return AlertPolicy(a.cooldown_hours, a.escalate_hours, quiet, settings.schedule.timezone, a.urgent)
 
 
+_BEGUN = Path("ops") / "alerts.begun"  # empty: there has been an outbox in this data folder
+
+
 def open_outbox(settings: Settings) -> Outbox:
     "Open the outbox of a data folder."
-    return Outbox(Path(settings.run.data) / "alerts.sqlite", settings.alerts.attempts)
+    data = Path(settings.run.data)
+    outbox = Outbox(data / "alerts.sqlite", settings.alerts.attempts)
+    if not (data / _BEGUN).exists():
+        (data / _BEGUN).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (data / _BEGUN).touch()
+    return outbox
 
 # %% ../../nbs/13_services/00_alerting.ipynb #296b75e7
 def dispatch_alerts(
@@ -191,8 +199,23 @@ def try_channels(
     return notify(alert, channels), problems
 
 # %% ../../nbs/13_services/00_alerting.ipynb #f968b65a
+def outbox_gone(
+    data: Path,  # the folder that holds it
+) -> str:  # a sentence; empty: it is there, or there never was one
+    "Say when the file of the alerts is not there though there was one: that is no sign that nothing was told.\n\nParameters\n----------\ndata : Path\n    the folder that holds it\n\nReturns\n-------\nstr\n    a sentence; empty: it is there, or there never was one"
+    if (data / "alerts.sqlite").exists() or not (data / _BEGUN).exists():
+        return ""
+    return ("alerts.sqlite is gone from the data folder: which alerts there were, and what is still owed, is not known; "
+            "bring it back from a backup ('carnet restore FILE --into FOLDER'), or go on: the next run makes a new one")
+
+
 def list_alerts(settings: Settings, limit: int = 20, dead: bool = False) -> list[dict]:
     "Return the newest alerts with what came of them on each channel; with `dead` those that a channel did not take in the end."
+    data = Path(settings.run.data)
+    if why := outbox_gone(data):
+        raise MissingData(why)
+    if not (data / "alerts.sqlite").exists():  # a question makes no file
+        return []
     with closing(open_outbox(settings)) as outbox:
         return recent(outbox, limit, "dead" if dead else None)
 

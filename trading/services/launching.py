@@ -82,6 +82,7 @@ def execute_run(
     from trading.pipeline.notebook_runner import Kernel, execute_stages
     from trading.pipeline.training import train_after
 
+    _check_ledger(run, settings)
     if url := os.environ.get("PREFECT_API_URL"):
         _require_server(url)
     with shown or nullcontext(), _quiet(), Kernel(run.folder / "kernel.log") as kernel:
@@ -107,6 +108,21 @@ def train_models(
     weeks.mkdir(parents=True, exist_ok=True)
     with _quiet(), Kernel(weeks / "kernel.log") as kernel:
         return execute_training(Path(settings.run.reports), settings.run.profile, kernel, now, settings.schedule.notebook_minutes)
+
+
+def _check_ledger(run: Run, settings: Settings) -> None:
+    "Walk the chain of the ledger before anything is fetched: a run on broken books ends here, not hours later at its trade."
+    from trading.accounting.event_table import head_file
+    from trading.accounting.ledger_postgres import ledger_file, open_ledger_at
+
+    place = Path(settings.run.data) / "ledger.sqlite"
+    if run.record.parameters.get("again") or (ledger_file(place) == place and not place.exists() and not head_file(place).exists()):
+        return
+    ledger = open_ledger_at(place)
+    try:
+        ledger.verify_new()
+    finally:
+        ledger.close()
 
 
 @contextmanager

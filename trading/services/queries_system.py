@@ -23,6 +23,7 @@ from ..core.settings import SETTINGS_SECTIONS, Settings, gather_settings
 from ..core.settings_overrides import OVERRIDES_FILE, read_overrides
 from ..ops.health import Health
 from ..pipeline.run_record import Run, list_runs
+from .alerting import outbox_gone
 from .queries_trading import run_bars
 from .workspace import Workspace, current_settings, has_ledger, settings_in_force
 from .queries_runs import find_record, missing, newest_run, paged, records, rows
@@ -182,7 +183,7 @@ def alert_history(place: Workspace, limit: int = 50) -> dict:
     "List the newest alerts and what came of them."
     file = place.data / "alerts.sqlite"
     if not file.exists():
-        return missing("no alert was ever raised here", items=[])
+        return missing(outbox_gone(place.data) or "no alert was ever raised here", items=[])
     from trading.ops.notifications import Outbox, recent
 
     outbox = Outbox(file)
