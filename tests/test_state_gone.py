@@ -112,3 +112,16 @@ def test_a_loop_that_is_started_again_after_its_end_has_nothing_to_do(decided, a
     monkeypatch.setattr(loop_control, "open_loop", lambda *args: Loop())
     ended = loop_control.run_trading_loop(place, None, DAY, False, print)
     assert ("is decided" in ended) == again and (ended == "asked") != again
+
+
+def test_a_profile_with_bars_of_its_own_is_not_taken_for_the_sample_of_its_name(place, tmp_path):
+    from trading.core.datasets import sample_bars
+    from trading.pipeline.market_bars import market_bars
+
+    (tmp_path / "settings.ini").write_text("[forex:market]\nsource = file\nvenue = files\nsymbols = EUR/USD\ntimeframe = 1d\n")
+    assert market_bars("forex").equals(sample_bars("forex").dropna(axis=1, how="all"))  # nothing is stored: the sample
+    days = [f"2024-03-{d:02},1.00{d}" for d in range(4, 9)]
+    (tmp_path / "EURUSD.csv").write_text("\n".join(["time,close", *days]) + "\n")
+    done = invoke("import", "EURUSD.csv", "--symbol", "EUR/USD", "--profile", "forex", "--decimal", ".")
+    assert done.exit_code == 0, done.output
+    assert market_bars("forex")["close"]["EUR/USD"].to_list() == [1.004, 1.005, 1.006, 1.007, 1.008]

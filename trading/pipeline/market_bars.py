@@ -7,6 +7,7 @@ __all__ = ['market_bars']
 
 # %% ../../nbs/12_pipeline/28_market_bars.ipynb #e0ed3e5b
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pandas as pd
 
@@ -14,19 +15,30 @@ from ..core.bars import symbols_of
 from ..core.datasets import SOURCES, sample_bars
 from ..core.errors import BadInput, MissingData
 from ..core.settings import load_settings
-from .factory import store_of
+from .factory import market_source, store_of
 
 # %% ../../nbs/12_pipeline/28_market_bars.ipynb #c13c3aa1
+def _stored(profile: str, symbols: list[str]) -> list[pd.DataFrame]:
+    "Return the bars of a profile that bears the name of a sample market, where the store has some; else nothing."
+    with suppress(BadInput, MissingData):
+        settings = load_settings(profile)
+        if settings.market.source != "sample":
+            return [store_of(settings).read(symbols or list(settings.market.symbols), settings.market.timeframe, source=market_source(settings).name)]
+    return []
+
+
 def market_bars(
-    market: str = "stocks",  # a sample market, or a profile of the settings
+    market: str = "stocks",  # a sample market, or a profile of the settings; of a name that is both, the profile where its bars are stored
     symbols: Sequence[str] = (),  # empty: all of the market
     start: str | None = None,  # first day, for example '2015-01-01'; None: as far back as there is
     end: str | None = None,  # last day; None: up to the newest
 ) -> pd.DataFrame:  # time × (field, symbol), index the UTC open of each bar
-    "Return the bars of a market by its name.\n\nParameters\n----------\nmarket : str, default 'stocks'\n    a sample market, or a profile of the settings\nsymbols : Sequence[str], default ()\n    empty: all of the market\nstart : str | None, default None\n    first day, for example '2015-01-01'; None: as far back as there is\nend : str | None, default None\n    last day; None: up to the newest\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol), index the UTC open of each bar"
+    "Return the bars of a market by its name.\n\nParameters\n----------\nmarket : str, default 'stocks'\n    a sample market, or a profile of the settings; of a name that is both, the profile where its bars are stored\nsymbols : Sequence[str], default ()\n    empty: all of the market\nstart : str | None, default None\n    first day, for example '2015-01-01'; None: as far back as there is\nend : str | None, default None\n    last day; None: up to the newest\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol), index the UTC open of each bar"
     symbols = [symbols] if isinstance(symbols, str) else list(symbols)
-    if market in SOURCES:
+    if market in SOURCES and not (own := _stored(market, symbols)):
         bars = sample_bars(market)
+    elif market in SOURCES:  # a profile of the same name has bars of its own: they are meant, `sample_bars` gives the others
+        bars = own[0]
     else:
         settings = load_settings(market)  # an unknown name is answered with the nearest profile
         bars = store_of(settings).read(symbols or list(settings.market.symbols), settings.market.timeframe)
