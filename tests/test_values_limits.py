@@ -149,6 +149,13 @@ def test_a_percentage_is_recognised_and_its_fraction_named():
     assert str(said.value).endswith("between 0 and 10")
 
 
+def test_where_nobody_has_named_a_group_each_symbol_is_one():
+    row = check_limits(RiskLimits(max_group_weight=0.5), {"x": 0.3, "y": 0.4}, {}).loc["max_group_weight"]
+    assert row["ok"] and row["actual"] == 0.4 and row["where"] == "y"
+    row = check_limits(RiskLimits(max_group_weight=0.5), {"x": 0.3, "y": 0.4}, {"a": "g"}).loc["max_group_weight"]
+    assert not row["ok"] and row["actual"] == pytest.approx(0.7) and row["where"] == "assets without a group"
+
+
 def test_ceilings_of_groups_and_ages_are_checked_too():
     assert RiskLimits(group_weights={"g": 10}).in_force() == {"group_weights": {"g": 10}}
     with pytest.raises(BadInput, match=r"group_weights\['g'\] is 10.1"):

@@ -108,7 +108,7 @@ def _weights_after(order: Order, value: Decimal, book: Book, quotes: Mapping[str
     worth = {s: p.amount * quotes[s] for s, p in book.positions.items()}
     worth[order.symbol] = worth.get(order.symbol, Decimal(0)) + (value if order.side == "buy" else -value)
     group = groups.get(order.symbol, "")
-    together = sum((abs(v) for s, v in worth.items() if groups.get(s, "") == group), Decimal(0)) if group else Decimal(0)
+    together = sum((abs(v) for s, v in worth.items() if groups.get(s, "") == group), Decimal(0)) if groups else abs(worth[order.symbol])
     gross = sum((abs(v) for v in worth.values()), Decimal(0))
     needs = lambda s, v: v if limits.margin is None else abs(v) * limits.margin.rates(s)[0]  # noqa: E731
     free, risky = group in limits.cash_groups, sum((needs(s, v) for s, v in worth.items() if groups.get(s, "") not in limits.cash_groups), Decimal(0))

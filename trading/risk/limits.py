@@ -106,20 +106,19 @@ def equity_balance(
 def check_limits(
     limits: RiskLimits,
     weights: Mapping[str, float] | pd.Series,  # by symbol, without cash; below zero is short
-    groups: Mapping[str, str] | None = None,  # symbol → group
+    groups: Mapping[str, str] | None = None,  # symbol → group; what has none counts with the others that have none, and for itself where nothing has one
     equity: pd.Series | None = None,  # account value over time, for drawdown and daily loss
     returns: pd.DataFrame | None = None,  # time × symbol, simple periodic returns, for value at risk
     turnover: float | None = None,  # of the plan in question
     losses: Mapping[str, float] | None = None,  # symbol → positive fraction lost since purchase, for the stop loss
 ) -> pd.DataFrame:  # index limit; columns limit, actual, ok, where
-    "Compare an account with its limits, one row for each limit in force that concerns its state.\n\nParameters\n----------\nlimits : RiskLimits\nweights : Mapping[str, float] | pd.Series\n    by symbol, without cash; below zero is short\ngroups : Mapping[str, str] | None, default None\n    symbol → group\nequity : pd.Series | None, default None\n    account value over time, for drawdown and daily loss\nreturns : pd.DataFrame | None, default None\n    time × symbol, simple periodic returns, for value at risk\nturnover : float | None, default None\n    of the plan in question\nlosses : Mapping[str, float] | None, default None\n    symbol → positive fraction lost since purchase, for the stop loss\n\nReturns\n-------\npd.DataFrame\n    index limit; columns limit, actual, ok, where"
+    "Compare an account with its limits, one row for each limit in force that concerns its state.\n\nParameters\n----------\nlimits : RiskLimits\nweights : Mapping[str, float] | pd.Series\n    by symbol, without cash; below zero is short\ngroups : Mapping[str, str] | None, default None\n    symbol → group; what has none counts with the others that have none, and for itself where nothing has one\nequity : pd.Series | None, default None\n    account value over time, for drawdown and daily loss\nreturns : pd.DataFrame | None, default None\n    time × symbol, simple periodic returns, for value at risk\nturnover : float | None, default None\n    of the plan in question\nlosses : Mapping[str, float] | None, default None\n    symbol → positive fraction lost since purchase, for the stop loss\n\nReturns\n-------\npd.DataFrame\n    index limit; columns limit, actual, ok, where"
     weights = pd.Series(dict(weights), dtype=float)
     if not np.isfinite(weights.to_numpy()).all():
         raise BadInput(f"the weight of {weights.index[~np.isfinite(weights)][0]} is not finite; find the price that is missing")
-    groups = dict(groups or {})
-    group_of = pd.Series({s: groups.get(s, "") for s in weights.index}, dtype=object)
+    group_of = pd.Series({s: (groups or {}).get(s, "") for s in weights.index}, dtype=object)
     risky = weights[~group_of.isin(limits.cash_groups)] if len(weights) else weights
-    rows: list[tuple] = [*_weight_rows(limits, weights, risky, group_of)]
+    rows: list[tuple] = [*_weight_rows(limits, weights, risky, group_of, bool(groups))]
     if limits.max_turnover is not None:
         rows.append(("max_turnover", limits.max_turnover, turnover, "" if turnover is not None else "the plan's turnover was not given"))
     if equity is None:
@@ -137,7 +136,7 @@ def check_limits(
     return _limit_table([r for r in rows if r[1] is not None])
 
 
-def _weight_rows(limits: RiskLimits, weights: pd.Series, risky: pd.Series, group_of: pd.Series) -> list[tuple]:
+def _weight_rows(limits: RiskLimits, weights: pd.Series, risky: pd.Series, group_of: pd.Series, grouped: bool) -> list[tuple]:
     "Return the rows that need nothing but the weights."
     rows, size = [], risky.abs()
     if limits.max_weight is not None:
@@ -145,9 +144,9 @@ def _weight_rows(limits: RiskLimits, weights: pd.Series, risky: pd.Series, group
     by_group = size.groupby(group_of[size.index]).sum() if len(size) else pd.Series(dtype=float)
     named = by_group[by_group.index != ""]
     if limits.max_group_weight is not None:
-        lost = float(by_group.get("", 0.0))
+        lost = float(by_group.get("", 0.0) if grouped else size.max() if len(size) else 0.0)  # nobody has named a group: each symbol is one
         rows.append(("max_group_weight", limits.max_group_weight, max(named.max() if len(named) else 0.0, lost),
-                     named.idxmax() if len(named) and named.max() >= lost else "assets without a group" if lost else ""))
+                     named.idxmax() if len(named) and named.max() >= lost else "" if not lost else "assets without a group" if grouped else size.idxmax()))
     rows += [(f"group_weights[{g}]", ceiling, float(by_group.get(g, 0.0)), g) for g, ceiling in limits.group_weights.items()]
     if limits.min_cash is not None:
         needed = risky.sum() if limits.margin is None else sum(abs(w) * float(limits.margin.rates(s)[0]) for s, w in risky.items())
