@@ -102,7 +102,7 @@ def open_file(
         if not readonly and path.exists() and not path.stat().st_mode & 0o222:
             raise LedgerError(f"the ledger {path.name} is read-only; allow writing or choose another file")
         _check_length(path)
-        db = open_readonly(path, timeout=30) if readonly else open_database(path)
+        db = open_readonly(path, timeout=30) if readonly else open_database(path, private=not path.exists())
         version = db.execute("pragma user_version").fetchone()[0]
         if known and not version:
             raise LedgerError(f"the ledger {path.name} holds nothing, and {known[0]} events were written to it; {WAY_BACK}")

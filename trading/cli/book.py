@@ -6,12 +6,26 @@
 __all__ = ['book_group', 'undo_entry_command', 'adopt_trade_command', 'list_entries_command']
 
 # %% ../../nbs/17_cli/09_book.ipynb #3bc34d92
+import re
+
 import click
 
 from .rows import json_option, print_json
 from .commands import perform_here
 
 # %% ../../nbs/17_cli/09_book.ipynb #a4be731c
+class _SignedNumbers(click.Command):
+    "A command whose arguments may be numbers below zero; any other word with a dash is an option or wrong."
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        known = {name for option in self.get_params(ctx) if isinstance(option, click.Option) for name in (*option.opts, *option.secondary_opts)}
+        for before, word in zip(["", *args], args, strict=False):
+            if word.startswith("-") and word != "--" and not re.match(r"-[\d.]", word) and word.partition("=")[0] not in known and before not in known:
+                raise click.NoSuchOption(word.partition("=")[0], possibilities=sorted(known), ctx=ctx)
+        ctx.ignore_unknown_options = True
+        return super().parse_args(ctx, args)
+
+
 @click.group()
 def book_group() -> None:
     "Book what happened to an account besides orders: deposits, income, splits, and the like."
@@ -39,7 +53,7 @@ def _entry(kind: str, about: str, *arguments) -> None:
     run.__doc__ = about
     for decorate in reversed([*arguments, *_COMMON]):
         run = decorate(run)
-    book_group.command({"withdrawal": "withdraw", "rename": "rename", "delisting": "delist", "adjustment": "adjust"}.get(kind, kind))(run)
+    book_group.command({"withdrawal": "withdraw", "rename": "rename", "delisting": "delist", "adjustment": "adjust"}.get(kind, kind), cls=_SignedNumbers)(run)
 
 
 def _about_symbol(kind: str, about: str, *arguments) -> None:
@@ -50,7 +64,7 @@ def _about_symbol(kind: str, about: str, *arguments) -> None:
     run.__doc__ = about
     for decorate in reversed([*arguments, *_COMMON]):
         run = decorate(run)
-    book_group.command({"delisting": "delist"}.get(kind, kind))(run)
+    book_group.command({"delisting": "delist"}.get(kind, kind), cls=_SignedNumbers)(run)
 
 
 _entry("deposit", "Money, or units with --price, came from outside.", *_MONEY)

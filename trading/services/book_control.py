@@ -101,6 +101,10 @@ def entry_of(
     data: dict[str, Any] = {k: f"{v:f}" if isinstance(v, Decimal) else v for k, v in given.items()}
     if "amount" in data and "currency" not in data and ("symbol" not in data or kind in _CASH):
         data["currency"] = currency
+    if (told := data.get("currency", "")).upper() == currency or (len(told) == 3 and told.isalpha()):
+        data["currency"] = told.upper()
+    if data.get("currency") == currency and Decimal(data.get("rate", 1)) != 1:
+        raise BadInput(f"{kind.replace('_', ' ')}: {currency} is the account's own currency, and --rate is for another one; leave it out, or name the other currency behind the amount")
     when = read_moment(request.at, now)
     return Event(kind, account, when, data | {"source": f"person {who}"}, now if when != now else None)
 

@@ -118,7 +118,7 @@ def _check_ledger(run: Run, settings: Settings) -> None:
     place = Path(settings.run.data) / "ledger.sqlite"
     if run.record.parameters.get("again") or (ledger_file(place) == place and not place.exists() and not head_file(place).exists()):
         return
-    ledger = open_ledger_at(place)
+    ledger = open_ledger_at(place, readonly=True)  # a dry run touches nothing
     try:
         ledger.verify_new()
     finally:

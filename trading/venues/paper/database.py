@@ -46,7 +46,7 @@ create table if not exists looked (symbol text primary key, at text not null);
 def open_paper_file(path: Path | str | None, name: str) -> sqlite3.Connection:
     "Open the venue's file, or a place in memory; a file that is something else is refused."
     try:
-        db = open_database(path or ":memory:")
+        db = open_database(path or ":memory:", private=bool(path) and not Path(path).exists())  # what an account holds is its owner's
         db.row_factory = sqlite3.Row
         version = db.execute("pragma user_version").fetchone()[0]
         if version > _SCHEMA:
