@@ -11,7 +11,7 @@ from trading.testing.example_report import example_data
 
 GLOSSARY = Path(__file__).parent.parent / "nbs" / "guides" / "70_glossary.ipynb"
 PLAIN = set(re.findall(r"\w+", """
-    account after allowed and apr aug bars before changes dec duration feb fee first forecasts group happened holdings jan jul jun
+    account after allowed and apr aug bars before changes curve dec duration feb fee first forecasts group happened holdings jan jul jun
     last level loss mar may meaning measure measures missing month nov now oct of order orders period price profile reason risk run
     sep share since stages status symbol the total traded trades trading units usd used value what why year"""))  # everyday words
 
