@@ -24,10 +24,10 @@ def run(tmp_path) -> Run:
 def test_a_full_disk_leaves_the_old_file_whole_and_is_named(run, monkeypatch):
     before = (run.folder / "run.json").read_bytes()
 
-    def full(self, data):
+    def full(file):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(BadInput, match="No space left on device; free space"):
         run.write("risk", {"var": 0.02})
     monkeypatch.undo()

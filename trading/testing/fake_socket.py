@@ -20,7 +20,8 @@ class ServerSocket:
 
     def __init__(self, request: BaseHTTPRequestHandler):
         self.request, self.lock = request, threading.Lock()
-        seal = base64.b64encode(hashlib.sha1((request.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest())
+        asked = (request.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()  # as RFC 6455 wants it
+        seal = base64.b64encode(hashlib.sha1(asked, usedforsecurity=False).digest())
         request.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + seal + b"\r\n\r\n")
 
     def send(self, message: Any) -> None:
