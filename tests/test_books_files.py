@@ -4,22 +4,14 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from click.testing import CliRunner
+from typed import carnet
 
 from trading.accounting.account_book import fill_event
 from trading.accounting.ledger import Ledger
-from trading.cli.main import main
-from trading.core.errors import TradingError
 from trading.core.types import Event, Fill
 
 COMMANDS = ("export", "holdings import", "holdings list", "holdings write")  # what is walked here
 D, START = Decimal, datetime(2023, 3, 1, 12, tzinfo=UTC)
-
-
-def carnet(*words):
-    done = CliRunner().invoke(main, list(map(str, words)))
-    assert done.exception is None or isinstance(done.exception, SystemExit | TradingError), done.exception
-    return (1, str(done.exception)) if isinstance(done.exception, TradingError) else (done.exit_code, done.output)
 
 
 @pytest.fixture

@@ -4,29 +4,19 @@ import html
 import json
 import os
 import re
-import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
 import nbformat
 import pytest
 from loopback import KEYS, make_bars, market, write_settings
+from typed import carnet_alone as carnet
 
 from trading.core.pages import spaced
 from trading.pipeline.launch import own_server
 from trading.pipeline.run_record import STAGES, Run, list_runs
 
 pytestmark = pytest.mark.xdist_group("daily")  # one worker: the runs share a server and a folder
-CARNET = [sys.executable, "-c", "from trading.cli.main import main; main(prog_name='carnet')"]
-
-
-def carnet(folder: Path, *words: str, code: int = 0, **environment: str) -> str:
-    "Run the command in a folder and return what it said."
-    environment |= {name: value for name, value in os.environ.items() if not name.startswith("CARNET_")}
-    done = subprocess.run([*CARNET, *words], cwd=folder, capture_output=True, text=True, timeout=550, env=environment)
-    assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -66,10 +67,11 @@ def test_the_change_of_two_days_adds_up_and_stands_beside_its_benchmark(demo):
 def test_a_second_call_makes_nothing_anew_and_another_folder_is_left_alone(demo, monkeypatch):
     home, _ = demo
     monkeypatch.chdir(home)
+    monkeypatch.setenv("CARNET_RUN__DATA", "mine")
     before = len(list((home / "here" / "reports").glob("*_sample*")))
     again = CliRunner().invoke(main, ["demo", "here", "--days", "1", "--profile", "sample-etfs", "--no-serve"])
     assert again.exit_code == 0, again.output
-    monkeypatch.chdir(home)
+    assert Path.cwd() == home and os.environ["CARNET_RUN__DATA"] == "mine", "whoever called it goes on where they were"
     assert len(list((home / "here" / "reports").glob("*_sample*"))) == before
     (home / "letter.txt").write_text("mine")
     refused = CliRunner().invoke(main, ["demo", ".", "--no-serve"])

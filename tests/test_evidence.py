@@ -1,6 +1,5 @@
 "Audit log and ledger, altered by somebody who has the files and not the key, or put back as a whole: 'carnet audit verify' finds it."
 
-import contextlib
 import json
 import os
 import random
@@ -12,11 +11,10 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from typed import carnet_at as carnet
 
 from trading.accounting.event_table import head_file
 from trading.accounting.ledger import Ledger
-from trading.cli.main import main
 from trading.core.errors import TradingError
 from trading.core.evidence_key import key_file
 from trading.core.hash_chain import chain_hash
@@ -184,15 +182,6 @@ def _findings(settings) -> list[str]:
         return verify_evidence(settings, environ={}).findings
     except TradingError as error:
         return [str(error)]
-
-
-def carnet(home, *words) -> tuple[int, str]:
-    env = {k: None for k in os.environ if k.startswith("CARNET_")}
-    env |= {"CARNET_RUN__DATA": str(home / "data"), "CARNET_RUN__REPORTS": str(home / "reports")}
-    with contextlib.chdir(home):
-        result = CliRunner(env=env).invoke(main, list(words))
-    assert "unexpected" not in result.output and "Traceback" not in result.output, result.output
-    return result.exit_code, result.output
 
 
 def test_a_key_is_made_at_the_first_start_and_its_loss_is_said_with_a_way_on(tmp_path):

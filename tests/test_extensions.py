@@ -10,11 +10,10 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 from execnb.shell import CaptureShell
+from typed import carnet, planted_settings
 
 from trading.backtest.strategy_source import check_source, code_digest, find_strategy, source_of
-from trading.cli.main import main
 from trading.core import extensions
 from trading.core.datasets import sample_bars
 from trading.core.errors import BadInput, BadSettings, TradingError
@@ -167,12 +166,6 @@ weather = house_of_rules:weather
 broken = house_of_rules:broken
 gone = house_of_rules:gone
 """
-
-
-def carnet(*words):
-    done = CliRunner().invoke(main, list(map(str, words)))
-    assert done.exception is None or isinstance(done.exception, (SystemExit, TradingError)), done.exception
-    return done.exit_code, done.output + (str(done.exception) if isinstance(done.exception, TradingError) else "")
 
 
 @pytest.fixture
@@ -399,25 +392,6 @@ window = 250
 [limits]
 max_weight = 0.4
 """
-PLANTED = """[run]
-profile = planted
-[planted:market]
-source = file
-venue = file
-symbols = KO, XOM, GE, PFE
-start = 2015-01-01
-[planted:groups]
-Consumer = KO, PFE
-Energy = XOM
-Industrials = GE
-[forecast]
-window = 900
-horizons = 1
-[allocate]
-window = 250
-[limits]
-max_weight = 0.5
-"""
 
 
 def test_a_stage_of_a_package_moves_the_plan_of_run_and_replay_alike_and_is_pinned(package, home):
@@ -464,7 +438,7 @@ def test_a_strategy_of_ones_own_trades_on_paper_by_the_commands_of_the_guide_alo
     drift = np.repeat(chance.choice([-1, 1], (10, 4)), 150, axis=0) * 0.0025  # trends of 150 days, which a mean of the past sees
     closes = pd.DataFrame(100 * np.exp(np.cumsum(drift + chance.normal(0, 0.008, drift.shape), axis=0)), days, ["KO", "XOM", "GE", "PFE"])
     closes.round(6).to_csv("closes.csv")
-    (home / "settings.ini").write_text(PLANTED.replace("start", f"as_of = {days[-4]:%Y-%m-%d}\nstart"))
+    (home / "settings.ini").write_text(planted_settings(f"{days[-4]:%Y-%m-%d}", limits="max_weight = 0.5"))
     assert carnet("import", "closes.csv")[0] == 0
     assert [line.split()[1] for line in lines] == ["strategies", "set", "run", "strategies"]
     said = ""

@@ -7,11 +7,9 @@ from decimal import Decimal as D
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner
+from typed import carnet
 
 from trading.accounting.ledger import Ledger
-from trading.cli.main import main
-from trading.core.errors import TradingError
 from trading.core.types import Event
 from trading.data.delta_store import BarStore
 
@@ -36,12 +34,6 @@ GBP/JPY,fx,JPY,1000,0.001,100000,1000
 GOLD,cfd,USD,0.01,0.1,100,1
 """
 PRICES = {"SAP": 100.0, "AAPL": 200.0, "GBP/JPY": 180.0, "GOLD": 2000.0, "EUR/USD": 1.25, "EUR/JPY": 160.0}
-
-
-def carnet(*words):
-    done = CliRunner().invoke(main, list(map(str, words)))
-    assert done.exception is None or isinstance(done.exception, (SystemExit, TradingError)), done.exception
-    return done.exit_code, done.output + (str(done.exception) if isinstance(done.exception, TradingError) else "")
 
 
 def size(*words) -> dict:

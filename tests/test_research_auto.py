@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
+from typed import carnet
 
 from trading.api.query_routes import READS
 from trading.backtest.trial_register import TrialRegister
-from trading.cli.main import main
 from trading.core.errors import BadInput, TradingError
 from trading.services import research_control
 from trading.services.commands import Actor, Context, perform
@@ -40,12 +39,6 @@ class Follow(SymbolStrategy):
     def position(self, one):
         return (one["close"].diff(self.n) > 0).to_numpy().astype("int8")
 """
-
-
-def carnet(*words):
-    done = CliRunner().invoke(main, list(map(str, words)))
-    assert done.exception is None or isinstance(done.exception, (SystemExit, TradingError)), done.exception
-    return done.exit_code, done.output + (str(done.exception) if isinstance(done.exception, TradingError) else "")
 
 
 def market(trend: float) -> pd.DataFrame:

@@ -8,12 +8,10 @@ from shutil import copytree
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
+from typed import SYMBOLS, carnet, planted_settings
 
 from trading.backtest.engine import backtest
 from trading.backtest.strategies import MaCross
-from trading.cli.main import main
-from trading.core.errors import TradingError
 from trading.core.settings import load_settings
 from trading.core.types import Plan
 from trading.data.delta_store import BarStore
@@ -22,35 +20,10 @@ from trading.pipeline.notebook_runner import run_in_process
 from trading.pipeline.sleeves import longer_bars, net_targets
 
 pytestmark = pytest.mark.xdist_group("frames")
-SYMBOLS, SHARE = ["KO", "XOM", "GE", "PFE"], 0.4
-SETTINGS = """[run]
-profile = planted
-[planted:market]
-source = file
-venue = file
-symbols = KO, XOM, GE, PFE
-start = 2015-01-01
-as_of = 2020-03-10
-[planted:groups]
-Consumer = KO, PFE
-Energy = XOM
-Industrials = GE
-[forecast]
-window = 900
-horizons = 1
-[allocate]
-window = 250
-[limits]
-max_weight = 0.45
-"""
+SHARE = 0.4
+SETTINGS = planted_settings("2020-03-10", limits="max_weight = 0.45")
 WEEKS = slice("2019-10-18", "2019-11-06")
 NO_VIEWS = pd.DataFrame({"expected": []}, index=pd.MultiIndex.from_arrays([[], []], names=["symbol", "horizon"]))
-
-
-def carnet(*words):
-    done = CliRunner().invoke(main, list(map(str, words)))
-    assert done.exception is None or isinstance(done.exception, (SystemExit, TradingError)), done.exception
-    return done.exit_code, done.output + (str(done.exception) if isinstance(done.exception, TradingError) else "")
 
 
 def closes() -> pd.DataFrame:

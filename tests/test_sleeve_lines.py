@@ -3,17 +3,9 @@
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from typed import carnet
 
-from trading.cli.main import main
-from trading.core.errors import TradingError
 from trading.core.settings import load_settings
-
-
-def carnet(*words):
-    done = CliRunner().invoke(main, list(map(str, words)))
-    assert done.exception is None or isinstance(done.exception, (SystemExit, TradingError)), done.exception
-    return done.exit_code, done.output + (str(done.exception) if isinstance(done.exception, TradingError) else "")
 
 
 @pytest.fixture

@@ -8,11 +8,10 @@ from shutil import copytree
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
+from typed import SYMBOLS, carnet, planted_settings
 
 from trading.api.query_routes import READS
 from trading.api.response_cache import to_json
-from trading.cli.main import main
 from trading.core.errors import BadSettings, TradingError
 from trading.core.settings import load_settings
 from trading.core.types import Plan
@@ -27,28 +26,7 @@ from trading.services.queries_analytics import optimise
 from trading.services.workspace import Workspace
 
 pytestmark = pytest.mark.xdist_group("sleeves")
-SETTINGS = """[run]
-profile = planted
-[planted:market]
-source = file
-venue = file
-symbols = KO, XOM, GE, PFE
-start = 2015-01-01
-as_of = 2021-06-30
-[planted:groups]
-Consumer = KO, PFE
-Energy = XOM
-Industrials = GE
-[forecast]
-window = 1300
-horizons = 1, 5
-[allocate]
-window = 250
-every = 63
-risk_level = very high
-[limits]
-max_weight = 0.40
-"""
+SETTINGS = planted_settings("2021-06-30", forecast="window = 1300\nhorizons = 1, 5", allocate="window = 250\nevery = 63\nrisk_level = very high")
 MINE = """from trading.backtest.strategies import SymbolStrategy
 
 
@@ -69,13 +47,7 @@ def planted(bars=1900, turn=1690) -> pd.DataFrame:
     drift[turn:] = np.tile(np.repeat([[0.012], [-0.012]], 4, axis=0), (bars, 4))[: bars - turn]
     noise = chance.normal(0, np.where(np.arange(bars) < turn, 0.01, 0.003)[:, None], (bars, 4))
     days = pd.date_range("2015-01-01", periods=bars, freq="B")
-    return pd.DataFrame(100 * np.exp(np.cumsum(drift + noise, axis=0)), days, ["KO", "XOM", "GE", "PFE"])
-
-
-def carnet(*words):
-    done = CliRunner().invoke(main, list(map(str, words)))
-    assert done.exception is None or isinstance(done.exception, (SystemExit, TradingError)), done.exception
-    return done.exit_code, done.output + (str(done.exception) if isinstance(done.exception, TradingError) else "")
+    return pd.DataFrame(100 * np.exp(np.cumsum(drift + noise, axis=0)), days, SYMBOLS)
 
 
 @pytest.fixture(scope="module")

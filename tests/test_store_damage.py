@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner
+from typed import carnet
 
-from trading.cli.main import main
 from trading.core.bars import bars_from
 from trading.core.errors import DamagedStore, MissingData
 from trading.data.delta_store import BarStore
@@ -19,11 +18,6 @@ from trading.data.ingest import _Asked
 pytestmark = pytest.mark.xdist_group("store-damage")  # one worker: what they share is made once
 
 DAYS = pd.date_range("2024-01-01", periods=60, tz="UTC", unit="us")
-
-
-def carnet(*words):
-    result = CliRunner().invoke(main, words)
-    return result.exit_code, result.output
 
 
 def week(number, symbols=("A", "B"), plus=0.0):

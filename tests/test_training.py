@@ -1,15 +1,14 @@
 "Training walked from a real run: what drifted starts it, dry runs do not count, the candidate faces the gate, and the next run forecasts with it."
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
 import pytest
+from typed import SYMBOLS, planted_settings
+from typed import carnet_alone as carnet
 
 from trading.core.settings import load_settings
 from trading.data.delta_store import BarStore
@@ -22,35 +21,8 @@ from trading.pipeline.run_record import Run
 pytestmark = pytest.mark.xdist_group("training")  # one worker: what they share is made once
 
 COMMANDS = ("train",)  # what is walked here
-CARNET = [sys.executable, "-c", "from trading.cli.main import main; main(prog_name='carnet')"]
-SYMBOLS, PAST = ["KO", "XOM", "GE", "PFE"], 40
-SETTINGS = """[run]
-profile = planted
-[planted:market]
-source = file
-venue = file
-symbols = KO, XOM, GE, PFE
-start = 2015-01-01
-[planted:groups]
-Consumer = KO, PFE
-Energy = XOM
-Industrials = GE
-[forecast]
-model = histogram
-window = 900
-horizons = 1
-[allocate]
-window = 250
-[limits]
-max_weight = 0.40
-"""
-
-
-def carnet(home, *words: str, code: int = 0, **more: str) -> str:
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("CARNET_")} | more
-    done = subprocess.run([*CARNET, *words], cwd=home, capture_output=True, text=True, timeout=500, env=environ)
-    assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout + done.stderr
+PAST = 40
+SETTINGS = planted_settings(forecast="model = histogram\nwindow = 900\nhorizons = 1")
 
 
 def echoes(bars: int = 1000) -> pd.DataFrame:

@@ -1,18 +1,16 @@
 "Damage to a data folder, met through the real commands: one sentence with the way back, never books that begin anew in silence."
 
 import contextlib
-import os
 import shutil
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from click.testing import CliRunner
+from typed import carnet_at as carnet
 
 from trading.accounting.event_table import head_file
 from trading.accounting.ledger import Ledger
-from trading.cli.main import main
 from trading.core.errors import TradingError
 from trading.core.settings import load_settings
 from trading.core.types import Event, Order, Position
@@ -48,15 +46,6 @@ def whole(tmp_path_factory):
 def home(whole, tmp_path):
     shutil.copytree(whole, tmp_path / "data")
     return tmp_path
-
-
-def carnet(home, *words) -> tuple[int, str]:
-    env = {k: None for k in os.environ if k.startswith("CARNET_")}
-    env |= {"CARNET_RUN__DATA": str(home / "data"), "CARNET_RUN__REPORTS": str(home / "reports")}
-    with contextlib.chdir(home):
-        result = CliRunner(env=env).invoke(main, list(words))
-    assert "unexpected" not in result.output and "Traceback" not in result.output, result.output
-    return result.exit_code, result.output
 
 
 def _half(file):

@@ -5219,6 +5219,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'trading/pipeline/run_compare.py'),
                                               'trading.pipeline.run_compare._table_difference': ( '12_pipeline/run_compare.html#_table_difference',
                                                                                                   'trading/pipeline/run_compare.py'),
+                                              'trading.pipeline.run_compare._traded_until': ( '12_pipeline/run_compare.html#_traded_until',
+                                                                                              'trading/pipeline/run_compare.py'),
                                               'trading.pipeline.run_compare.compare_inputs': ( '12_pipeline/run_compare.html#compare_inputs',
                                                                                                'trading/pipeline/run_compare.py'),
                                               'trading.pipeline.run_compare.compare_numbers': ( '12_pipeline/run_compare.html#compare_numbers',

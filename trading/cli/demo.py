@@ -30,7 +30,9 @@ def demo_command(folder, days, profiles, serve_it, port) -> None:
     from trading.services.queries_portfolio import portfolio
 
     make_demo(folder, days, profiles or _PROFILES, click.echo)
-    for name in [n for n in os.environ if n.startswith("CARNET_")]:  # the demo has settings of its own
+    here, mine = Path.cwd(), {n: v for n, v in os.environ.items() if n.startswith("CARNET_")}
+    click.get_current_context().call_on_close(lambda: (os.chdir(here), os.environ.update(mine)))  # a notebook goes on where it was
+    for name in mine:  # the demo has settings of its own
         del os.environ[name]
     os.chdir(folder)
     place = terminal_workspace()

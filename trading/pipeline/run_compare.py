@@ -64,12 +64,12 @@ CAUSES = {"data": ("data_version", "as_of", "model_versions"), "code": ("commit"
 
 @dataclass(frozen=True)
 class NumbersVerdict:
-    "How the numbers of two runs stand to each other.\n\nParameters\n----------\nanswer : Literal['equal to the bit', 'equal to a tolerance', 'different']\ndistance : float\n    largest relative distance of any two numbers; infinite where something is not a number\ndifferences : tuple[str, ...]\n    one sentence for each artefact that differs by more than the tolerance\ncauses : dict[str, list[str]]\n    what the runs were made of differently, by kind: data, code, settings, package"
+    "How the numbers of two runs stand to each other.\n\nParameters\n----------\nanswer : Literal['equal to the bit', 'equal to a tolerance', 'different']\ndistance : float\n    largest relative distance of any two numbers; infinite where something is not a number\ndifferences : tuple[str, ...]\n    one sentence for each artefact that differs by more than the tolerance\ncauses : dict[str, list[str]]\n    what the runs were made of differently, by kind: account, data, code, settings, package"
 
     answer: Literal["equal to the bit", "equal to a tolerance", "different"]
     distance: float  # largest relative distance of any two numbers; infinite where something is not a number
     differences: tuple[str, ...]  # one sentence for each artefact that differs by more than the tolerance
-    causes: dict[str, list[str]]  # what the runs were made of differently, by kind: data, code, settings, package
+    causes: dict[str, list[str]]  # what the runs were made of differently, by kind: account, data, code, settings, package
 
     def __str__(self) -> str:
         if self.answer == "equal to the bit":
@@ -79,6 +79,13 @@ class NumbersVerdict:
         if self.answer == "equal to a tolerance":
             return f"equal to a tolerance of {EQUAL_NUMBERS:g} (the largest relative distance is {self.distance:.2g}); cause: {why}"
         return f"different: {self.differences[0]}{f' (and {len(self.differences) - 1} more)' if self.differences[1:] else ''}; cause: {why}"
+
+
+def _traded_until(run: Run) -> datetime | None:
+    "Return how far the account of a run had come when it decided, where that is behind its close."
+    marks = run.read("account")["marks"] if run.has("account") else []
+    last = datetime.fromisoformat(marks[-1][0]) if marks else run.record.as_of
+    return last if last > run.record.as_of else None
 
 
 def judge_numbers(
@@ -105,6 +112,9 @@ def judge_numbers(
             found += [f"{name}: {where}"] if distance > EQUAL_NUMBERS else []
     inputs = compare_inputs(one, other)
     causes = {kind: lines for kind, names in CAUSES.items() if (lines := [i for i in inputs if i.split(":")[0].split(".")[0] in names])}
+    if found and other.record.parameters.get("again") and (past := _traded_until(one)):
+        causes = {"account": [f"an earlier run of the same close had traded it until {past:%Y-%m-%d %H:%M} UTC; a run is made again from what it held and without "
+                              "that past, so the figures of the account's change differ while plan and orders must not"]} | causes
     answer = "different" if found else "equal to a tolerance" if largest > 0 else "equal to the bit"
     return NumbersVerdict(answer, largest, tuple(found), causes)
 
