@@ -5,16 +5,15 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from typed import CARNET
 
 from trading.cli.main import main
 
-CARNET = [sys.executable, "-c", "from trading.cli.main import main; main(prog_name='carnet')"]
 PASSWORD, SECRET = "correct horse battery staple", "NhqPtmdSJYdKjVHjA7PZ"
 STORY = [  # words, exit code, what the output holds, what is typed; in this order, in one folder with two runs
     ("runs", 0, "carnet open", ""), ("runs --json", 0, '"status": "done"', ""), ("open --print", 0, "index.html", ""),

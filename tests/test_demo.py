@@ -3,12 +3,12 @@
 import os
 import re
 import subprocess
-import sys
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from typed import CARNET
 
 from trading.accounting.ledger import Ledger
 from trading.cli.main import main
@@ -20,7 +20,6 @@ from trading.services.workspace import Workspace
 
 pytestmark = pytest.mark.xdist_group("demo")  # one worker: what they share is made once
 
-CARNET = [sys.executable, "-c", "from trading.cli.main import main; main(prog_name='carnet')"]
 PROFILES = {"sample-etfs": 2, "sample-forex": 1}  # fewer than four, for the suite's sake; all four are made by the soak
 
 
