@@ -31,7 +31,12 @@ def demo_command(folder, days, profiles, serve_it, port) -> None:
 
     make_demo(folder, days, profiles or _PROFILES, click.echo)
     here, mine = Path.cwd(), {n: v for n, v in os.environ.items() if n.startswith("CARNET_")}
-    click.get_current_context().call_on_close(lambda: (os.chdir(here), os.environ.update(mine)))  # a notebook goes on where it was
+
+    def back() -> None:  # a notebook goes on where it was
+        os.chdir(here)
+        os.environ.update(mine)
+
+    click.get_current_context().call_on_close(back)
     for name in mine:  # the demo has settings of its own
         del os.environ[name]
     os.chdir(folder)

@@ -25,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "crypto.order_request": ["OrderRequest", "build_request", "carries_id", "missing_parts"],
     "crypto.orders": ["order_state", "send_order", "find_order_at", "open_orders_of", "cancel_at", "order_trades_at"],
     "crypto.parsing": ["SlowDown", "ClockSkew", "translate", "without_secrets", "candles_frame", "check_raw", "decimal_of", "list_of"],
+    "crypto.pushed_line": ["PushedLine"],
     "crypto.request_budget": ["RequestBudget"],
     "crypto.trades": ["list_trades", "fills_of", "trades_since", "Transfer", "transfers_since"],
     "crypto.user_stream": ["PushClient", "UserStream", "StreamedVenue", "streamed", "listening"],

@@ -16,11 +16,12 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "order_request": ["OrderRequest", "build_request", "carries_id", "missing_parts"],
     "orders": ["order_state", "send_order", "find_order_at", "open_orders_of", "cancel_at", "order_trades_at"],
     "parsing": ["SlowDown", "ClockSkew", "translate", "without_secrets", "candles_frame", "check_raw", "decimal_of", "list_of"],
+    "pushed_line": ["PushedLine"],
     "request_budget": ["RequestBudget"],
     "trades": ["list_trades", "fills_of", "trades_since", "Transfer", "transfers_since"],
     "user_stream": ["PushClient", "UserStream", "StreamedVenue", "streamed", "listening"],
     "venue": ["CcxtVenue"],
 }, modules=[
-    "activity", "async_venue", "candle_stream", "connection", "instruments", "order_request", "orders", "parsing", "request_budget",
-    "trades", "user_stream", "venue",
+    "activity", "async_venue", "candle_stream", "connection", "instruments", "order_request", "orders", "parsing", "pushed_line",
+    "request_budget", "trades", "user_stream", "venue",
 ])

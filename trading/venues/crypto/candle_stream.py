@@ -6,17 +6,16 @@
 __all__ = ['CandleStream', 'has_stream']
 
 # %% ../../../nbs/01_venues/crypto/20_candle_stream.ipynb #cf08f1d2
-import asyncio
-from contextlib import suppress
-from threading import Event, Thread
+from threading import Event
 from time import monotonic
 from typing import Any
 
 from ...core.errors import BadInput
 from .connection import redirect
+from .pushed_line import PushedLine
 
 # %% ../../../nbs/01_venues/crypto/20_candle_stream.ipynb #6528b4d4
-class CandleStream:
+class CandleStream(PushedLine):
     "Rings when a bar has closed, as a venue's stream tells it.\n\nParameters\n----------\nexchange : str\n    a ccxt id with a stream of bars\nsymbol : str\n    one that trades often\ntimeframe : str, default '1m'\nbase_url : str, default ''\n    send everything to this address instead, for tests\nlongest : float, default 30.0\n    longest pause before the line is built up again, seconds"
 
     def __init__(
@@ -29,13 +28,8 @@ class CandleStream:
     ):
         if not has_stream(exchange):
             raise BadInput(f"{exchange} has no stream of bars in ccxt.pro; follow it by the clock")
-        self.exchange, self.symbol, self.timeframe, self.base_url, self.longest = exchange, symbol, timeframe, base_url, longest
-        self.lost, self.rung = 0, 0  # times the line broke, times it rang
-        self._bell, self._loop = Event(), asyncio.new_event_loop()
-        self._end: Any = None  # an asyncio.Event of that loop
-        self._ready = Event()
-        self._thread = Thread(target=lambda: self._loop.run_until_complete(self._listen()), name=f"bell-{exchange}", daemon=True)
-        self._thread.start()
+        self.symbol, self.timeframe, self._newest = symbol, timeframe, 0  # opening time of the newest bar; 0: not known
+        super().__init__(lambda: _client(exchange, base_url), longest, name=f"bell-{exchange}")
 
     def wait(self, seconds: float, stop: Event) -> bool:  # True: it rang
         "Return when it rings, when `stop` is set, or after `seconds`.\n\nParameters\n----------\nseconds : float\nstop : Event\n\nReturns\n-------\nbool\n    True: it rang"
@@ -45,49 +39,23 @@ class CandleStream:
         self._bell.clear()
         return rang
 
-    def close(self) -> None:
-        "Stop listening."
-        self._ready.wait(5)
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(5)
+    def ask(self, client: Any) -> Any:
+        "Ask for the next update of a bar."
+        return client.watch_ohlcv(self.symbol, self.timeframe)
 
-    def _ring(self) -> None:
-        "Ring."
-        self.rung += 1
-        self._bell.set()
+    def read(self, answer: Any) -> int:
+        "Return when the newest bar of an update opened, milliseconds."
+        return max(int(row[0]) for row in answer)
 
-    async def _listen(self) -> None:
-        "Listen until the end, and build the line up again when it breaks."
-        self._end, row, newest = asyncio.Event(), 0, None
-        self._ready.set()
-        ending = asyncio.ensure_future(self._end.wait())
-        client = _client(self.exchange, self.base_url)
-        while not ending.done():
-            asking = asyncio.ensure_future(client.watch_ohlcv(self.symbol, self.timeframe))
-            await asyncio.wait({asking, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if not asking.done():
-                asking.cancel()
-                break
-            try:
-                opened = max(int(row[0]) for row in asking.result())
-            except Exception:  # noqa: BLE001  whatever breaks a line, it is built up again
-                self.lost, row, newest = self.lost + 1, row + 1, None
-                await _closed(client)
-                client = _client(self.exchange, self.base_url)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.shield(ending), min(self.longest, 0.5 * 2 ** min(row, 10)))
-                continue
-            if row or (newest is not None and opened > newest):
-                self._ring()
-            row, newest = 0, max(opened, newest or 0)
-        await _closed(client)
+    def take(self, client: Any, said: int, again: bool) -> None:
+        "Ring when another bar has begun, and when the line is back."
+        if again or 0 < self._newest < said:
+            self.ring()
+        self._newest = max(said, self._newest)
 
-
-async def _closed(client: Any) -> None:
-    "Close a client, however broken it is."
-    with suppress(Exception):
-        await client.close()
+    def broke(self) -> None:
+        "Forget which bar was the newest."
+        self._newest = 0
 
 
 def _client(exchange: str, base_url: str) -> Any:

@@ -6,10 +6,8 @@
 __all__ = ['PushClient', 'UserStream', 'StreamedVenue', 'streamed', 'listening']
 
 # %% ../../../nbs/01_venues/crypto/22_user_stream.ipynb #91f80b47
-import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from threading import Event, Thread
+from contextlib import contextmanager
 from time import monotonic, sleep
 from typing import Any
 
@@ -18,6 +16,7 @@ from ...core.types import OrderState
 from ...core.venue_proxy import VenueProxy
 from .async_venue import AsyncCcxtVenue
 from .orders import order_state
+from .pushed_line import PushedLine
 
 # %% ../../../nbs/01_venues/crypto/22_user_stream.ipynb #a9dbc500
 class PushClient(AsyncCcxtVenue):
@@ -26,7 +25,7 @@ class PushClient(AsyncCcxtVenue):
     library = "ccxt.pro"
 
 
-class UserStream:
+class UserStream(PushedLine):
     "Listens to what becomes of our orders.\n\nParameters\n----------\nmake : Callable[[], PushClient]\n    a new client, for each line that is built up\nlongest : float, default 30.0\n    longest pause before the line is built up again, seconds\ntrusted : float, default 5.0\n    seconds for which an order counts as open since something was heard of it\nclock : Callable[[], float], default monotonic"
 
     def __init__(
@@ -36,13 +35,10 @@ class UserStream:
         trusted: float = 5.0,  # seconds for which an order counts as open since something was heard of it
         clock: Callable[[], float] = monotonic,
     ):
-        self.make, self.longest, self.trusted, self.clock = make, longest, trusted, clock
-        self.heard, self.lost, self.changes, self.rung = 0, 0, 0, 0  # messages about orders, times the line broke, news, times it rang
+        self.trusted, self.clock = trusted, clock
+        self.heard, self.changes = 0, 0  # messages about orders, news
         self._states: dict[str, tuple[OrderState, float]] = {}
-        self._bell, self._ready, self._loop = Event(), Event(), asyncio.new_event_loop()
-        self._end: Any = None  # an asyncio.Event of that loop
-        self._thread = Thread(target=lambda: self._loop.run_until_complete(self._listen()), name="user-stream", daemon=True)
-        self._thread.start()
+        super().__init__(make, longest, 0.25, "user-stream")
 
     def open_state(self, client_order_id: str) -> OrderState | None:  # None: it must be asked for
         "Return the state of an order that the line says is open.\n\nParameters\n----------\nclient_order_id : str\n\nReturns\n-------\nOrderState | None\n    None: it must be asked for"
@@ -62,74 +58,44 @@ class UserStream:
             return
         if before is not None and (state == before or state.filled < before.filled) and not state.ended:
             del self._states[state.client_order_id]
-            self._ring()
+            self.ring()
             return
         self._states[state.client_order_id] = (state, self.clock())
         self.changes += 1
         if state.ended:
-            self._ring()
-
-    def _ring(self) -> None:
-        "Wake whoever waits."
-        self.rung += 1
-        self._bell.set()
+            self.ring()
 
     def wait(self, seconds: float) -> None:
         "Return when an order has ended, there is a reason to ask, or the line broke; else after the seconds."
         if self._bell.wait(seconds):
             self._bell.clear()
 
-    def close(self) -> None:
-        "Stop listening."
-        self._ready.wait(5)
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(5)
+    def ask(self, client: PushClient) -> Any:
+        "Ask for the next news of orders."
+        return client._ccxt.watch_orders()
 
-    async def _listen(self) -> None:
-        "Listen until the end, and build the line up again when it breaks."
-        self._end, row = asyncio.Event(), 0
-        self._ready.set()
-        ending, client = asyncio.ensure_future(self._end.wait()), self.make()
-        while not ending.done():
-            asking = asyncio.ensure_future(client._ccxt.watch_orders())
-            await asyncio.wait({asking, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if not asking.done():
-                asking.cancel()
-                break
-            try:
-                rows = list(asking.result())
-            except Exception:  # noqa: BLE001  whatever breaks a line, it is built up again
-                self._broke()
-                await _closed(client)
-                client, row = self.make(), row + 1
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.shield(ending), min(self.longest, 0.25 * 2 ** min(row, 10)))
-                continue
-            row = 0
-            for told in rows:
-                self._read(client, told)
-        await _closed(client)
+    def read(self, answer: Any) -> list:
+        "Return the orders of a message."
+        return list(answer)
 
-    def _read(self, client: PushClient, told: Any) -> None:
+    def take(self, client: PushClient, said: list, again: bool) -> None:
+        "Note each order."
+        for told in said:
+            self._note_told(client, told)
+
+    def _note_told(self, client: PushClient, told: Any) -> None:
         "Read one order as the line tells it; one that cannot be read is a reason to ask."
         try:
             self.note(order_state(client, told))
         except TradingError:
             self.changes += 1
-            self._ring()
+            self.ring()
 
-    def _broke(self) -> None:
+    def broke(self) -> None:
         "Forget what was said, and wake whoever waits: what happens now is not heard."
         self._states.clear()
-        self.lost, self.changes = self.lost + 1, self.changes + 1
-        self._ring()
-
-
-async def _closed(client: PushClient) -> None:
-    "Close a client, however broken it is."
-    with suppress(Exception):
-        await client.close()
+        self.changes += 1
+        self.ring()
 
 # %% ../../../nbs/01_venues/crypto/22_user_stream.ipynb #00e5ddaf
 class StreamedVenue(VenueProxy):
