@@ -124,8 +124,9 @@ def run_plain(
     paths: list = []
     for n, (_, close, filled, span, costs) in enumerate(laid):
         part = np.empty((hi - lo, len(FIGURES)))
-        run_positions(rows[n], close, filled, span, costs, len(job.bars), float(job.periods), part, *(laid_paths := _paths(job, symbols[n], laid[n][0], hi - lo)))
-        paths.append(laid_paths[1])
+        marks, path = _paths(job, symbols[n], laid[n][0], hi - lo)
+        run_positions(rows[n], close, filled, span, costs, len(job.bars), float(job.periods), part, marks, path)
+        paths.append(path)
         out[:, n] = part
     worth = np.stack(paths, axis=1)
     for k in events:
