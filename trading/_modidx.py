@@ -395,8 +395,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'trading/accounting/statements.py'),
                                                'trading.accounting.statements.StatementLine': ( '08_accounting/statements.html#statementline',
                                                                                                 'trading/accounting/statements.py'),
-                                               'trading.accounting.statements._add_up': ( '08_accounting/statements.html#_add_up',
-                                                                                          'trading/accounting/statements.py'),
                                                'trading.accounting.statements._binance': ( '08_accounting/statements.html#_binance',
                                                                                            'trading/accounting/statements.py'),
                                                'trading.accounting.statements._coinbase': ( '08_accounting/statements.html#_coinbase',

@@ -41,7 +41,7 @@ class Statement(Value):
     lines: tuple[StatementLine, ...]
     balances: bool = False  # it tells what is held, not what moved
 
-
+# %% ../../nbs/08_accounting/35_statements.ipynb #c70c012a
 _KRAKEN = {"XXBT": "BTC", "XBT": "BTC", "XETH": "ETH", "XXRP": "XRP", "XLTC": "LTC", "XXLM": "XLM", "XXDG": "DOGE", "XDG": "DOGE", "XXMR": "XMR", "XZEC": "ZEC", "XETC": "ETC", "XREP": "REP",
            "ZUSD": "USD", "ZEUR": "EUR", "ZGBP": "GBP", "ZCAD": "CAD", "ZJPY": "JPY", "ZAUD": "AUD", "ETH2": "ETH"}
 _STAKED = re.compile(r"\.(S|M|F|B|P|HOLD)$|\d+\.S$")
@@ -69,22 +69,25 @@ def _kraken(rows: _Rows, number: Callable[[str], Decimal]) -> list[StatementLine
     "Kraken's ledgers: signed amounts, the fee beside them; a line without txid is not final."
     return [_line(r, r["time"], r["asset"], number(r["amount"]) - number(r["fee"]), r["type"], f"kraken {r['txid']}") for r in rows if r["txid"]]
 
-
+# %% ../../nbs/08_accounting/35_statements.ipynb #f715f73f
 def _binance(rows: _Rows, number: Callable[[str], Decimal]) -> list[StatementLine]:
     "Binance's account statement: one signed change a line."
     return [_line(r, r["utc_time"], r["coin"], number(r["change"]), r["operation"]) for r in rows]
 
-
+# %% ../../nbs/08_accounting/35_statements.ipynb #818b1a4f
 def _coinbase(rows: _Rows, number: Callable[[str], Decimal]) -> list[StatementLine]:
-    "Coinbase: older files have no signs, so what a line does tells them; a conversion names its other side in the notes."
+    "Coinbase: older files have no signs, so what a line does tells them (a 'Pro Withdrawal' left the exchange and came in here); a conversion names its other side in the notes."
     found = []
     for r in rows:
         what, amount, id_ = r["transaction type"], number(r["quantity transacted"]), r.get("id", "")
-        gone = re.search(r"(?i)sell|send|convert|withdraw|pro deposit|exchange deposit", what)
+        gone = re.search(r"(?i)sell|send|convert|(?<!pro )(?<!exchange )withdraw|pro deposit|exchange deposit", what)
         found.append(_line(r, r["timestamp"], r["asset"], -abs(amount) if gone else amount, what, f"coinbase {id_}" if id_ else ""))
         if other := re.search(r"(?i)converted .* to ([\d.,]+) ([A-Z0-9]+)", r.get("notes", "")):
             found.append(_line(r, r["timestamp"], other[2], number(other[1]), what, f"coinbase {id_} to" if id_ else ""))
     return found
+
+# %% ../../nbs/08_accounting/35_statements.ipynb #afb25ec9
+_TOTAL = re.compile(r"total(?: \((\w{3})\))?")  # older files name the currency in the header
 
 
 def _trading212(rows: _Rows, number: Callable[[str], Decimal]) -> list[StatementLine]:
@@ -95,14 +98,16 @@ def _trading212(rows: _Rows, number: Callable[[str], Decimal]) -> list[Statement
         sign = -1 if "sell" in action else 1
         if r.get("no. of shares") and ("buy" in action or "sell" in action):
             found.append(_line(r, r["time"], r["ticker"], sign * number(r["no. of shares"]), r["action"], id_))
-        if total := r.get("total") or r.get("total (eur)") or r.get("total (gbp)") or "":
-            currency = r.get("currency (total)") or ("EUR" if r.get("total (eur)") else "GBP")
-            cash = number(total)
+        for column, told in ((c, m[1]) for c in r if r[c] and (m := _TOTAL.fullmatch(c))):
+            currency = (told or r.get("currency (total)", "")).upper()
+            if not currency:
+                raise BadInput(f"the total {r[column]} names no currency; export it again with the column 'Currency (Total)'")
+            cash = number(r[column])
             cash = -abs(cash) if "buy" in action or "withdraw" in action or "fee" in action else cash
             found.append(_line(r, r["time"], currency, cash, r["action"], f"{id_} cash" if id_ else ""))
     return found
 
-
+# %% ../../nbs/08_accounting/35_statements.ipynb #2923c215
 def _plain(rows: _Rows, number: Callable[[str], Decimal]) -> list[StatementLine]:
     "A list of what is held: symbol and amount, perhaps venue."
     names = next(iter(rows)).keys()
@@ -131,16 +136,20 @@ def _interactive_brokers(rows: list[list[str]]) -> list[StatementLine]:
                 found.append(StatementLine(f"position {cells['symbol']}", "", cells["symbol"], read_number(cells["quantity"], "."), cells.get("asset category", "position")))
             elif row[0] == "Cash Report" and cells.get("currency summary") == "Ending Cash" and cells.get("currency") != "Base Currency Summary":
                 found.append(StatementLine(f"cash {cells['currency']}", "", cells["currency"], read_number(cells["total"], "."), "cash"))
+    if not head.keys() & {"Open Positions", "Cash Report"}:
+        raise BadInput("the report has neither open positions nor a cash report; export an activity statement with both")
     return found
 
-
-def _metatrader(text: str, name: str) -> list[StatementLine]:
+# %% ../../nbs/08_accounting/35_statements.ipynb #ae29e710
+def _metatrader(text: str) -> list[StatementLine]:
     "Net volumes and the last balance of a MetaTrader report."
     rows = [[html.unescape(re.sub(r"<[^>]*>", "", c)).replace("\u00a0", " ").strip() for c in re.findall(r"(?is)<t[dh][^>]*>(.*?)</t[dh]>", row)] for row in re.findall(r"(?is)<tr[^>]*>(.*?)</tr>", text)]
     start = next((n for n, r in enumerate(rows) if {"Deal", "Symbol", "Type", "Direction", "Volume", "Balance"} <= set(r)), None)
     if start is None:
-        raise BadInput(f"{name}: the report has no table of deals; export it with deals, in English")
-    at, currency = {c: n for n, c in enumerate(rows[start])}, next((m[1] for r in rows for c in r if (m := re.search(r"\b([A-Z]{3})\b.*(?:real|demo|Hedge|Netting)", c))), "USD")
+        raise BadInput("the report has no table of deals; export it with deals, in English")
+    at, currency = {c: n for n, c in enumerate(rows[start])}, next((m[1] for r in rows[:start] for c in r if (m := re.search(r"\b([A-Z]{3})\b.*(?:real|demo|Hedge|Netting)", c))), "")
+    if not currency:
+        raise BadInput("the report does not say in which currency the account is; export it again with the lines above its tables")
     held: dict[str, Decimal] = {}
     cash = ZERO
     for r in rows[start + 1:]:
@@ -170,15 +179,20 @@ def read_statement(
         text = raw.decode("cp1252", "replace")
     if not text.strip():
         raise BadInput(f"{path.name} is empty; export it again")
-    if re.search(r"(?i)<html|<table", text[:2000]):
-        return Statement("metatrader", tuple(_metatrader(text, path.name)), True)
-    lines = text.splitlines()
-    if lines[0].startswith("Statement,Header") or any(line.startswith("Open Positions,Header") for line in lines):
-        return Statement("interactive brokers", tuple(_interactive_brokers(list(csv.reader(lines)))), True)
-    return _table(lines, path.name, decimal)
+    try:
+        if re.search(r"(?i)<html|<table", text[:2000]):
+            return Statement("metatrader", tuple(_metatrader(text)), True)
+        lines = text.splitlines()
+        if lines[0].startswith("Statement,Header") or any(line.startswith("Open Positions,Header") for line in lines):
+            return Statement("interactive brokers", tuple(_interactive_brokers(list(csv.reader(lines)))), True)
+        return _table(lines, decimal)
+    except BadInput as error:
+        raise BadInput(f"{path.name}: {error}") from None
+    except KeyError as error:
+        raise BadInput(f"{path.name}: the column {error.args[0]!r} is missing or was cut off; export it again with all of its columns") from error
 
 
-def _table(lines: list[str], name: str, decimal: str) -> Statement:
+def _table(lines: list[str], decimal: str) -> Statement:
     "Read a statement that is one table, perhaps below some lines of words."
     for n, line in enumerate(lines[:12]):
         mark = max(",;\t", key=line.count)
@@ -188,22 +202,20 @@ def _table(lines: list[str], name: str, decimal: str) -> Statement:
         if not known and not plain:
             continue
         venue, _, reader, balances, numeric = known or ("plain", set(), _plain, True, _AMOUNT)
+        numeric += tuple(c for c in head if venue == "trading 212" and _TOTAL.fullmatch(c))
         rows: _Rows = []
         for k, cells in enumerate(csv.reader(io.StringIO("\n".join(lines[n + 1:])), delimiter=mark), n + 2):
             if not any(c.strip() for c in cells):
                 continue
             if len(cells) != len(head):
-                raise BadInput(f"{name}: line {k} has {len(cells)} values, the header has {len(head)}; it was cut off, export it again")
+                raise BadInput(f"line {k} has {len(cells)} values, the header has {len(head)}; it was cut off, export it again")
             rows.append({h: c.strip() for h, c in zip(head, cells, strict=True)})
         if not rows:
-            raise BadInput(f"{name} has a header and no lines; export it again")
-        try:
-            sign = decimal or decimal_sign((r[c] for r in rows for c in numeric if r.get(c)), "--decimal")
-            found = reader(rows, lambda t, sign=sign: read_number(t, sign) if t.strip() not in ("", "-") else ZERO)
-        except BadInput as error:
-            raise BadInput(f"{name}: {error}") from None
+            raise BadInput("it has a header and no lines; export it again")
+        sign = decimal or decimal_sign((r[c] for r in rows for c in numeric if r.get(c)), "--decimal")
+        found = reader(rows, lambda t, sign=sign: read_number(t, sign) if t.strip() not in ("", "-") else ZERO)
         return Statement(venue, tuple(_numbered(found)), balances)
-    raise BadInput(f"{name} is no statement that is known: of CoinTracking, Kraken (ledgers), Binance, Coinbase, Trading 212, Interactive Brokers or MetaTrader; "
+    raise BadInput("it is no statement that is known: of CoinTracking, Kraken (ledgers), Binance, Coinbase, Trading 212, Interactive Brokers or MetaTrader; "
                    "or write a list with the columns symbol and amount")
 
 
@@ -215,11 +227,3 @@ def _numbered(lines: list[StatementLine]) -> list[StatementLine]:
         seen[line.id] = seen.get(line.id, 0) + 1
         made.append(line if seen[line.id] == 1 else line.but(id=f"{line.id} {seen[line.id]}"))
     return made
-
-
-def _add_up(lines: list[StatementLine]) -> dict[tuple[str, str], Decimal]:  # coin and how it is held → units, without zeros
-    "Add up what is left of each thing."
-    total: dict[tuple[str, str], Decimal] = {}
-    for line in lines:
-        total[line.coin, line.note] = total.get((line.coin, line.note), ZERO) + line.amount
-    return {k: v for k, v in total.items() if v}

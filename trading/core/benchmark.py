@@ -6,6 +6,7 @@
 __all__ = ['Benchmark', 'read_benchmark', 'check_benchmark', 'mix_values', 'read_values_file', 'at_moments']
 
 # %% ../../nbs/00_core/39_benchmark.ipynb #9df0f3b4
+import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
@@ -49,7 +50,7 @@ def read_benchmark(
             symbol, share = part
             weight = Decimal(share)
         except (ValueError, InvalidOperation):
-            raise BadInput(f"market.benchmark: {' '.join(part) or 'an empty part'!r} is no symbol with its share; write it such as 'SPY 0.6, TLT 0.4'") from None
+            raise BadInput(f"market.benchmark: {repr(' '.join(part)) if part else 'an empty part'} is no symbol with its share; write it such as 'SPY 0.6, TLT 0.4'") from None
         if not weight.is_finite() or weight <= 0:
             raise BadInput(f"market.benchmark: the share of {symbol} is {share} and must be above zero; cash is written as 'cash 0.2'")
         if symbol in weights:
@@ -82,7 +83,7 @@ def mix_values(
     share = pd.Series({s: weights[s] for s in prices.columns}, dtype=float)
     return (1 + (prices.pct_change().fillna(0.0) * share).sum(axis=1)).cumprod().rename("benchmark")
 
-
+# %% ../../nbs/00_core/39_benchmark.ipynb #4dce2f42
 def read_values_file(
     file: Path,  # CSV with a column of dates and a column of numbers
 ) -> pd.Series:  # by the moment from which on each is known, UTC
@@ -95,7 +96,7 @@ def read_values_file(
         table = pd.read_csv(file, dtype=str, encoding="utf-8-sig", sep=None, engine="python").rename(columns=lambda c: str(c).strip().lower())
     except FileNotFoundError as error:
         raise BadInput(f"market.benchmark: there is no file {file}; correct the path") from error
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error, ValueError) as error:
         raise BadInput(f"market.benchmark: {Path(file).name} cannot be read as a table; save it as CSV with the columns date and value") from error
     day = next((c for c in ("date", "timestamp", "time", "day") if c in table), None)
     number = next((c for c in ("value", "close", "price", "level", "index") if c in table), None)
@@ -106,7 +107,9 @@ def read_values_file(
     if bad.any():
         at = int(bad.argmax())
         raise BadInput(f"market.benchmark: {Path(file).name}, row {at + 2}: {table[number].iloc[at]!r} is no number above zero; write it such as 1234.5")
-    read = read_times(pa.array(table[day].astype(str).tolist()), where=lambda i: f"market.benchmark: {Path(file).name}, row {i + 2}", option="dates written year-month-day: ")
+    if (blank := table[day].isna().to_numpy()).any():
+        raise BadInput(f"market.benchmark: {Path(file).name}, row {int(blank.argmax()) + 2} has no date; write it such as 2024-12-31")
+    read = read_times(pa.array(table[day].astype(str).tolist()), where=lambda i: f"market.benchmark: {Path(file).name}, row {i + 2}", option="")
     if read.kind == "clock":
         raise BadInput(f"market.benchmark: {Path(file).name} has times without a zone; write dates alone, or times such as 2024-12-31T21:00Z")
     index = pd.DatetimeIndex(in_utc(read, None)[0], tz="UTC") if read.kind == "moment" else pd.DatetimeIndex(read.wall, tz="UTC") + pd.Timedelta(days=1)
@@ -115,7 +118,7 @@ def read_values_file(
         raise BadInput(f"market.benchmark: {Path(file).name} has two values of {found.index[found.index.duplicated()][0]:%Y-%m-%d}; keep one")
     return found
 
-
+# %% ../../nbs/00_core/39_benchmark.ipynb #a6559350
 def at_moments(
     values: pd.Series,  # of the benchmark, by the moment at which each is known
     moments: pd.DatetimeIndex,  # UTC, ascending

@@ -45,6 +45,7 @@ def written(
     "Write a number, or a dash when it is not known.\n\nParameters\n----------\nvalue : Any\n    a number that may be missing\nform : Callable[[Any], str] | str, default '{:,.2f}'\n    how it is written when it is there\n\nReturns\n-------\nstr\n    a dash when it is not known"
     if value is None or not math.isfinite(value):
         return "–"
+    value = value or abs(value)  # zero has no sign
     return (form.format(value) if isinstance(form, str) else form(value)).replace("-", "−", 1 if float(value) < 0 else 0)
 
 # %% ../../nbs/00_core/03_cards.ipynb #7790ddbe

@@ -32,9 +32,19 @@ def _cron(line: str) -> str:
             good = all(low <= e <= high for e in ends) and ends == sorted(ends) and (not slash or (step.isdecimal() and int(step) > 0))
             if not good:
                 raise ValueError(f"{line!r}: the {name} {piece!r} is not possible; write *, a number from {low} to {high}, a range, a list, or */5")
+    if "*" not in parts[2:4]:  # only then may it be a date that no year has
+        from cronsim import CronSim, CronSimError
+
+        try:
+            CronSim(line, datetime(2000, 1, 1, tzinfo=UTC))
+        except CronSimError:
+            raise ValueError(f"{line!r}: no year has the day {parts[2]} in the month {parts[3]}; write a day that the month has") from None
     return " ".join(parts)
 
 
+Cron = Annotated[str, AfterValidator(_cron)]
+
+# %% ../../nbs/00_core/43_cron.ipynb #094ab7e1
 @cache
 def _zones() -> set[str]:
     "Return the names of all time zones; hundreds of files are looked at for it."
@@ -51,7 +61,6 @@ def _zone(name: str) -> str:
     return name
 
 
-Cron = Annotated[str, AfterValidator(_cron)]
 TimeZoneName = Annotated[str, AfterValidator(_zone)]
 
 # %% ../../nbs/00_core/43_cron.ipynb #46966bee

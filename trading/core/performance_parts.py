@@ -34,7 +34,7 @@ def day_text(when: pd.Timestamp) -> str:
     "Write a date, short."
     return "–" if pd.isna(when) else f"{when.day}\u00a0{when:%b %Y}"
 
-
+# %% ../../nbs/00_core/32_performance_parts.ipynb #ff1f33c0
 def table_part(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", text: str = "", words: int = 1) -> tuple[str, dict]:
     "Put a table together; the first `words` columns are words, the others numbers."
     kinds = ["" if i < words else "n" for i in range(len(columns))]
@@ -67,7 +67,7 @@ def period_parts(
     rows = [(name, percent_text(r["return"]), *([percent_text(r["benchmark"])] if t.benchmark is not None else []), percent_text(r["annual"])) for name, r in t.by_period.iterrows()]
     return [table_part(columns, rows, "Returns by period", "Periods that end with the record; a longer one than the record is left out.")]
 
-
+# %% ../../nbs/00_core/32_performance_parts.ipynb #55e10806
 def rolling_parts(
     t: Any,  # PerformanceTables
 ) -> list[tuple[str, Any]]:
@@ -77,7 +77,7 @@ def rolling_parts(
              for name, (title, form) in names.items() if name in t.rolling and t.rolling[name].notna().sum() > 1]
     return drawn or [("missing", "The record is shorter than half a year, so nothing rolls yet.")]
 
-
+# %% ../../nbs/00_core/32_performance_parts.ipynb #3c377193
 def drawdown_parts(
     t: Any,  # PerformanceTables
 ) -> list[tuple[str, Any]]:
@@ -88,7 +88,7 @@ def drawdown_parts(
              f"{d.days_down:,}", "–" if np.isnan(d.days_back) else f"{d.days_back:,.0f}") for d in t.drawdowns.itertuples()]
     return [table_part(["Depth", "High", "Low", "Recovered", "Days down", "Days back"], rows, "Deepest drawdowns")]
 
-
+# %% ../../nbs/00_core/32_performance_parts.ipynb #9737cdf1
 DISTRIBUTION = {  # name → (label, how it is written)
     "best": ("Best day", percent_text), "worst": ("Worst day", percent_text), "best_month": ("Best month", percent_text), "worst_month": ("Worst month", percent_text),
     "positive": ("Positive days", percent_text), "positive_months": ("Positive months", percent_text), "skew": ("Skew", two_text), "kurtosis": ("Excess kurtosis", two_text),
@@ -107,7 +107,7 @@ def distribution_parts(
     facts = [(label, form(t.distribution[name])) for name, (label, form) in DISTRIBUTION.items()]
     return [("figure", {"title": "Distribution of daily returns", "text": "What lies beyond the outermost bars is counted in them.", "svg": drawn, "names": (), "fill": False}), ("facts", facts)]
 
-
+# %% ../../nbs/00_core/32_performance_parts.ipynb #53fe7766
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 

@@ -62,9 +62,9 @@ def read_times(
     dates: str = "",  # order of day, month and year where the texts leave it open: 'dmy', 'mdy' or 'ymd'; empty: ask
     where: Callable[[int], str] = "row {}".format,  # names the place of a row, for messages
     now: datetime | None = None,  # nothing in a file is later; None: the clock
-    option: str = "dates=",  # what a person gives to decide, for the message
+    option: str = "dates=",  # what a person gives to decide, for the message; empty: nothing can be given
 ) -> WrittenTimes:
-    "Read a column of times, or name the row that differs from the others.\n\nParameters\n----------\ntexts\n    Arrow array of one column\ndates : str, default ''\n    order of day, month and year where the texts leave it open: 'dmy', 'mdy' or 'ymd'; empty: ask\nwhere : Callable[[int], str], default 'row {}'.format\n    names the place of a row, for messages\nnow : datetime | None, default None\n    nothing in a file is later; None: the clock\noption : str, default 'dates='\n    what a person gives to decide, for the message\n\nReturns\n-------\nWrittenTimes"
+    "Read a column of times, or name the row that differs from the others.\n\nParameters\n----------\ntexts\n    Arrow array of one column\ndates : str, default ''\n    order of day, month and year where the texts leave it open: 'dmy', 'mdy' or 'ymd'; empty: ask\nwhere : Callable[[int], str], default 'row {}'.format\n    names the place of a row, for messages\nnow : datetime | None, default None\n    nothing in a file is later; None: the clock\noption : str, default 'dates='\n    what a person gives to decide, for the message; empty: nothing can be given\n\nReturns\n-------\nWrittenTimes"
     import pyarrow.compute as pc
 
     texts = pc.fill_null(texts, "")
@@ -204,7 +204,8 @@ def _order(part: dict, dates: str, texts, where: Callable[[int], str], now: pd.T
     if dates not in possible and any(not np.array_equal(d, possible[order]) for d in possible.values()):
         row = int(np.argmax(np.any([d != possible[order] for d in possible.values()], axis=0)))
         days = ", ".join(f"{option}{o} for {d[row : row + 1].astype('datetime64[D]')[0]}" for o, d in possible.items())
-        raise BadInput(f"{where(row)}: {texts[row].as_py()!r} may begin with the day or the month, and no date of the file shows which; give {days}")
+        what = f"give {days}" if option else "write them year-month-day, such as 2024-12-31"
+        raise BadInput(f"{where(row)}: {texts[row].as_py()!r} may begin with the day or the month, and no date of the file shows which; {what}")
     return order
 
 

@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "STANDARD", "TEXTS", "redact_record", "trace_text", "SecretFilter", "QuietRecord", "install", "find_unredacted_files", "scrub",
     ],
     "passkeys": [
-        "LIFETIME", "Site", "site_of", "Challenges", "PasskeyProof", "user_handle", "passkey_options", "challenge_in", "check_passkey",
+        "LIFETIME", "Site", "site_of", "Challenges", "user_handle", "passkey_options", "PasskeyProof", "challenge_in", "check_passkey",
     ],
     "sessions": [
         "IDLE_LIMIT", "SESSION_LIFETIME", "FREE_ATTEMPTS", "FIRST_DELAY", "LAST_DELAY", "SCOPES", "Session", "require", "portfolio_folder",
