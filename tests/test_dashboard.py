@@ -393,6 +393,7 @@ def test_the_trading_loop_is_pushed_to_whoever_looks_and_a_job_shows_its_log(loo
     import json
     import sys
 
+    from trading.core.files import write_atomic
     from trading.services.jobs import start
     from trading.services.workspace import Workspace
 
@@ -406,10 +407,10 @@ def test_the_trading_loop_is_pushed_to_whoever_looks_and_a_job_shows_its_log(loo
             "missed": 0, "problems": []}
     try:
         file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps(told))
+        write_atomic(file, json.dumps(told).encode())
         page.wait_for_selector("#s-loop :text('2 of 2 orders filled')")
         problems = [["2024-03-01T00:00:00+00:00", "no bars: the venue is away"]]
-        file.write_text(json.dumps(told | {"decisions": 4, "missed": 1, "problems": problems}))
+        write_atomic(file, json.dumps(told | {"decisions": 4, "missed": 1, "problems": problems}).encode())  # as a loop does: never half of it
         page.wait_for_selector("#s-loop td:has-text('the venue is away')")
         place = Workspace(folder / "data", folder / "reports", folder / "settings.ini")
         start(place, "test", [sys.executable, "-c", "print('one line of a job')"])

@@ -99,7 +99,7 @@ def split_params(
 # %% ../../nbs/06_backtest/40_sweep_jobs.ipynb #e867d9f5
 @dataclass(frozen=True)
 class Job:
-    "What every chunk of a sweep needs to know.\n\nParameters\n----------\nbars : pd.DataFrame\nprice : pd.DataFrame\n    time × symbol, where the orders of a bar are filled\nstrategy : Strategy\ngrid : Grid\ncosts : Costs\nfill : str\nperiods : float\ntrade : dict\n    fields of `TradeRules` that hold for every combination\naccount : AccountRules\nengine : str\n    'kernel' (a compiled rule), 'rows' (positions through the kernel), 'account' or 'vectorbt'\nkeep : tuple[int, ...]\n    which of the FIGURES\ncells : Cells | None, default None\n    where each variation is sketched for the trial register; None: it is not counted\nlaid : dict\n    by symbol: what the kernel reads, laid out once for all chunks"
+    "What every chunk of a sweep needs to know.\n\nParameters\n----------\nbars : pd.DataFrame\nprice : pd.DataFrame\n    time × symbol, where the orders of a bar are filled\nstrategy : Strategy\ngrid : Grid\ncosts : Costs\nfill : str\nperiods : float\ntrade : dict\n    fields of `TradeRules` that hold for every combination\naccount : AccountRules\nengine : str\n    'kernel' (a compiled rule), 'rows' (positions through the kernel), 'account' or 'vectorbt'\nkeep : tuple[int, ...]\n    which of the FIGURES\ncells : Cells | None, default None\n    where each variation is sketched for the trial register; None: it is not counted\nlaid : dict\n    by symbol: what the kernel reads, laid out once for all chunks; a job that differs lays out its own"
 
     bars: pd.DataFrame
     price: pd.DataFrame  # time × symbol, where the orders of a bar are filled
@@ -113,7 +113,7 @@ class Job:
     engine: str  # 'kernel' (a compiled rule), 'rows' (positions through the kernel), 'account' or 'vectorbt'
     keep: tuple[int, ...]  # which of the FIGURES
     cells: Cells | None = None  # where each variation is sketched for the trial register; None: it is not counted
-    laid: dict = field(default_factory=dict, compare=False, repr=False)  # by symbol: what the kernel reads, laid out once for all chunks
+    laid: dict = field(default_factory=dict, init=False, compare=False, repr=False)  # by symbol: what the kernel reads, laid out once for all chunks; a job that differs lays out its own
 
     @property
     def symbols(self) -> list[str]:

@@ -135,7 +135,7 @@ def _check_steps(venue: Connection, request: OrderRequest) -> None:
         except ccxt.BaseError:
             fits = None
         if fits != number:
-            raise BadInput(f"{request.symbol}: the {what} {number:f} is no multiple of the steps of {venue.name}; nothing was sent" + (f", the nearest below is {fits:f}" if fits else ""))
+            raise BadInput(f"{request.symbol}: the {what} {number:f} is no multiple of the steps of {venue.name}; nothing was sent" + (f", {fits:f} would fit" if fits else ""))
 
 
 async def _price_now(venue: Connection, order: Order) -> Decimal | None:
