@@ -74,7 +74,7 @@ ASKED = {
 }
 # started as a process, or of this process alone: tested in the notebooks of run_control and system_control and in the browser
 ELSEWHERE = {"start-run", "resume-run", "cancel-job", "invalidate-cache", "reset-system", "update-market", "scan-market", "replay", "start-loop",
-             "start-training", "research-auto", "backtest"}
+             "start-training", "research-auto", "backtest", "train-agent"}
 
 
 @pytest.fixture(scope="module")
