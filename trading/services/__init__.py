@@ -68,7 +68,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "portfolio_control": ["AddPortfolio", "make_portfolio"],
     "portfolios": ["portfolio_names", "every_workspace", "portfolio_name", "add_portfolio", "existing_portfolio"],
-    "position_size": ["AskedSize", "PositionSize", "size_of_position"],
+    "position_size": ["Share", "AskedSize", "PositionSize", "size_of_position", "SizePosition"],
     "queries_analytics": [
         "FEWEST_RETURNS", "settings_then", "plain_number", "predictions", "explanation", "forecast_facts", "regimes", "opportunities",
         "newest_scan", "backtest_benchmark", "performance", "history", "risk", "stress_results", "months_of", "attribution",

@@ -76,7 +76,7 @@ from .order_control import working_orders as working_orders, CancelOrder as Canc
 from .plan_control import ReviewPlan as ReviewPlan, review_run_plan as review_run_plan, ApprovePlan as ApprovePlan, approve_run_plan as approve_run_plan, RejectPlan as RejectPlan, reject_run_plan as reject_run_plan, ValidatePlan as ValidatePlan, validate_run_plan as validate_run_plan
 from .portfolio_control import AddPortfolio as AddPortfolio, make_portfolio as make_portfolio
 from .portfolios import portfolio_names as portfolio_names, every_workspace as every_workspace, portfolio_name as portfolio_name, add_portfolio as add_portfolio, existing_portfolio as existing_portfolio
-from .position_size import AskedSize as AskedSize, PositionSize as PositionSize, size_of_position as size_of_position
+from .position_size import Share as Share, AskedSize as AskedSize, PositionSize as PositionSize, size_of_position as size_of_position, SizePosition as SizePosition
 from .queries_analytics import FEWEST_RETURNS as FEWEST_RETURNS, settings_then as settings_then, plain_number as plain_number, predictions as predictions, explanation as explanation, forecast_facts as forecast_facts, regimes as regimes, opportunities as opportunities, newest_scan as newest_scan, backtest_benchmark as backtest_benchmark, performance as performance, history as history, risk as risk, stress_results as stress_results, months_of as months_of, attribution as attribution, return_correlation as return_correlation, optimise as optimise
 from .queries_books import contribution as contribution
 from .queries_live import LedgerTail as LedgerTail, ledger_event as ledger_event, live_state as live_state, newest_quotes as newest_quotes
