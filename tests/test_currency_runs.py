@@ -304,6 +304,12 @@ def test_what_rates_did_stands_apart_and_adds_up_by_hand(home, monkeypatch):
     was = {s: sample_bars("stocks")["close"][real].loc["2022-12-23"] for s, real in (("AAPL", "AAPL"), ("NESN", "PG"))}
     for e in (e for e in later["effects"] if e["symbol"] in close):
         rate = ecb(f"EUR/{e['pair'][:3]}", "2022-12-23") / ecb(f"EUR/{e['pair'][:3]}", day) - 1
-        assert (e["local_return"], e["currency_return"]) == (pytest.approx(close[e["symbol"]] / was[e["symbol"]] - 1, abs=1e-9), pytest.approx(rate, abs=1e-9))
+        own = close[e["symbol"]] / was[e["symbol"]] - 1
+        assert e["local_return"] == pytest.approx(own, abs=1e-9) and e["currency_return"] == pytest.approx(rate, abs=1e-9)
     told = CliRunner().invoke(main, ["performance", "--since", "2022-12-23", "--profile", "mine"])
     assert told.exit_code == 0 and "Currency effect USD/EUR" in told.output and "by its price" in told.output, told.output
+    costs = CliRunner().invoke(main, ["orders", "costs", "--profile", "mine", "--json"])  # what the orders cost against the plan, by hand
+    (bought,) = (g for g in json.loads(costs.output)["groups"]["symbol"] if g["name"] == "AAPL")
+    planned = next(float(a["price"]) for a in kept(home, "plan")["actions"] if a["symbol"] == "AAPL")
+    paid = float(fills["AAPL"].price) / planned - 1 + float(fills["AAPL"].fee) / float(fills["AAPL"].amount) / planned
+    assert bought["orders"] == 1 and bought["cost_bp"] == pytest.approx(1e4 * paid, rel=1e-9)
