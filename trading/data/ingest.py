@@ -245,7 +245,7 @@ def ingest(
         except TradingError as error:
             return error
 
-    answers = _answers(ask, symbols, at_once)
+    answers = _answers(ask, symbols, at_once) if not hasattr(source, "fetch_many") else _many(source, symbols, timeframe, lambda s: [_bounds(span, until) for span in wanted(s)])
     for number, (symbol, answer) in enumerate(zip(symbols, answers, strict=True)):
         have, holes = present[symbol]
         try:
@@ -282,6 +282,12 @@ def _answers(ask: Callable[[str], Any], symbols: list[str], at_once: int) -> Gen
         yield from pool.map(ask, symbols)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _many(source: MarketData, symbols: list[str], timeframe: str, spans: Callable[[str], list[tuple]]) -> Generator[Any, None, None]:
+    "Ask a source that answers many symbols as fast as one, a hundred at a time, and give the answers in order."
+    for first in range(0, len(symbols), 100):
+        yield from source.fetch_many({s: spans(s) for s in symbols[first : first + 100]}, timeframe)
 
 
 def _bounds(span: tuple, until: datetime) -> tuple[datetime | None, datetime]:
