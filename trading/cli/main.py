@@ -26,7 +26,7 @@ COMMANDS = {  # name → module and object; a module is imported when its comman
     "optimise": "trading.cli.optimise:optimise_command", "size": "trading.cli.size:size_command", "holdings": "trading.cli.books:holdings_group",
     "ingest": "trading.cli.data:ingest_command", "import": "trading.cli.data:import_", "mt5-bridge": "trading.cli.data:mt5_bridge", "scan": "trading.cli.data:scan_market_command",
     "venues": "trading.cli.venues:venues_command", "mt5": "trading.cli.venues:mt5_group",
-    "approve": "trading.cli.trade:approve_command", "review": "trading.cli.trade:review_command", "reject": "trading.cli.trade:reject_command",
+    "amend": "trading.cli.trade:amend_command", "report": "trading.cli.report:report_command", "approve": "trading.cli.trade:approve_command", "review": "trading.cli.trade:review_command", "reject": "trading.cli.trade:reject_command",
     "kill": "trading.cli.trade:kill_command", "reconcile": "trading.cli.trade:reconcile_command",
     "orders": "trading.cli.orders:orders_group", "book": "trading.cli.book:book_group", "validate": "trading.cli.trade:validate_command", "do": "trading.cli.commands:do_command", "set": "trading.cli.commands:set_command",
     "note": "trading.cli.commands:note_command", "group": "trading.cli.commands:group_command", "alias": "trading.cli.commands:alias_command",

@@ -30,6 +30,7 @@ from ..core.settings_model import LiveSettings
 from ..core.instruments import Instrument
 from ..core.types import CheckResult, Event, Plan, Position, PricedVenue, Venue, asset_of
 from ..execution.approval import approve_plan, plan_life, plan_status, propose_plan, review_plan
+from ..execution.plan_amendment import is_amended
 from ..execution.circuit_breaker import add_circuit_breaker
 from ..execution.preflight import Preflight, preflight
 from ..execution.executor import Execution, OrderParameters, OrderResult, execute, execution_of
@@ -206,7 +207,7 @@ class TradingAccount:
                 review_plan(self.ledger, self.account, plan.hash, "risk checks", self.when, f"{plural(len(verdict.checked), 'rule')} looked at, no violation")
             approve_plan(self.ledger, plan, "paper mode", self.when)
         limit, traded = self.ask_above, sum((a.value for a in plan.actions), Decimal(0))
-        if self.live and limit is not None and traded <= limit and plan_status(self.ledger, self.account, plan.hash) in ("proposed", "reviewed"):
+        if self.live and limit is not None and traded <= limit and not is_amended(self.ledger, plan) and plan_status(self.ledger, self.account, plan.hash) in ("proposed", "reviewed"):
             approve_plan(self.ledger, plan, f"rule: not above {limit} {plan.currency}", self.clock())
         return plan_status(self.ledger, self.account, plan.hash)
 

@@ -63,7 +63,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "plan_control": [
         "ReviewPlan", "review_run_plan", "ApprovePlan", "approve_run_plan", "RejectPlan", "reject_run_plan", "ValidatePlan",
-        "validate_run_plan",
+        "validate_run_plan", "AmendPlan", "amend_run_plan",
     ],
     "portfolio_control": ["AddPortfolio", "make_portfolio"],
     "portfolios": ["portfolio_names", "every_workspace", "portfolio_name", "add_portfolio", "existing_portfolio"],

@@ -71,7 +71,7 @@ from .market_data import update_market as update_market, follow_profile as follo
 from .metrics import GATHERED as GATHERED, EXPOSITION as EXPOSITION, update_metrics as update_metrics, open_metrics as open_metrics, start_logging as start_logging
 from .new_strategy import write_strategy as write_strategy
 from .order_control import working_orders as working_orders, CancelOrder as CancelOrder, cancel_open_order as cancel_open_order, ReplaceOrder as ReplaceOrder, replace_open_order as replace_open_order, ProtectPosition as ProtectPosition, protect_held_position as protect_held_position, EndProtection as EndProtection, end_protection as end_protection, WatchOrders as WatchOrders, watch_orders as watch_orders
-from .plan_control import ReviewPlan as ReviewPlan, review_run_plan as review_run_plan, ApprovePlan as ApprovePlan, approve_run_plan as approve_run_plan, RejectPlan as RejectPlan, reject_run_plan as reject_run_plan, ValidatePlan as ValidatePlan, validate_run_plan as validate_run_plan
+from .plan_control import ReviewPlan as ReviewPlan, review_run_plan as review_run_plan, ApprovePlan as ApprovePlan, approve_run_plan as approve_run_plan, RejectPlan as RejectPlan, reject_run_plan as reject_run_plan, ValidatePlan as ValidatePlan, validate_run_plan as validate_run_plan, AmendPlan as AmendPlan, amend_run_plan as amend_run_plan
 from .portfolio_control import AddPortfolio as AddPortfolio, make_portfolio as make_portfolio
 from .portfolios import portfolio_names as portfolio_names, every_workspace as every_workspace, portfolio_name as portfolio_name, add_portfolio as add_portfolio, existing_portfolio as existing_portfolio
 from .position_size import AskedSize as AskedSize, PositionSize as PositionSize, size_of_position as size_of_position
