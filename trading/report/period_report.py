@@ -133,6 +133,6 @@ def build_period_report(
                {"name": "Trades", "value": str(len(traded)), "sub": f"fees {money(fees, currency, 2)}"}]
     state = {"kind": "bad", "text": f"Trading is {stop}"} if stop else {"kind": "good", "text": "✓ Trading is allowed"}
     title, name = EDITIONS[edition], f"{account['account']}, {days[0]} to {days[1]}"
-    return render("report.html", page_title=f"{title}, {_span(*days)}", title=title, date=_span(*days), state=state, note="", figures=figures, run_id=name,
+    return render("report.html", page_title=f"{title}, {_span(*days)}", title=title, date=_span(*days), state=state, note="", figures=figures, run_id=name, made_of=f"the books of {name}",
                   meta=f"Profile {account['profile']} · {'real' if account['mode'] == 'live' else 'paper'} money · account {account['account']} · made {made:%Y-%m-%d %H:%M} UTC",
                   sections=[{"id": k, "title": t, "aside": a, "parts": build()} for k, t, a, build in chapters])
