@@ -6,8 +6,10 @@
 __all__ = ['COMMANDS', 'CarnetGroup', 'main']
 
 # %% ../../nbs/17_cli/30_main.ipynb #ab9a6150
+import os
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import click
@@ -87,6 +89,7 @@ class CarnetGroup(click.Group):
         return self.commands.get(name)
 
     def invoke(self, ctx: click.Context):
+        ctx.call_on_close(partial(os.umask, os.umask(0o077)))  # books, keys and reports are their owner's alone, from the first byte on
         try:
             return super().invoke(ctx)
         except TradingError as error:

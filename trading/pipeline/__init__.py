@@ -6,8 +6,8 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "account": [
-        "TradingRules", "trading_rules", "open_account_ledger", "kill_switch", "TradingAccount", "open_account", "tradable_markets",
-        "with_circuit_breaker", "open_live_account",
+        "TradingRules", "trading_rules", "ledger_made", "open_account_ledger", "kill_switch", "TradingAccount", "open_account",
+        "tradable_markets", "with_circuit_breaker", "open_live_account",
     ],
     "account_snapshot": ["AccountSnapshot", "holdings_table"],
     "currency_rates": ["AccountRates", "rates_of", "rate_symbols", "ingest_rates", "stored_rates", "run_rates", "account_bars"],

@@ -36,7 +36,7 @@ from . import trade_report as trade_report
 from . import trade_steps as trade_steps
 from . import training as training
 from . import venue_factory as venue_factory
-from .account import TradingRules as TradingRules, trading_rules as trading_rules, open_account_ledger as open_account_ledger, kill_switch as kill_switch, TradingAccount as TradingAccount, open_account as open_account, tradable_markets as tradable_markets, with_circuit_breaker as with_circuit_breaker, open_live_account as open_live_account
+from .account import TradingRules as TradingRules, trading_rules as trading_rules, ledger_made as ledger_made, open_account_ledger as open_account_ledger, kill_switch as kill_switch, TradingAccount as TradingAccount, open_account as open_account, tradable_markets as tradable_markets, with_circuit_breaker as with_circuit_breaker, open_live_account as open_live_account
 from .account_snapshot import AccountSnapshot as AccountSnapshot, holdings_table as holdings_table
 from .currency_rates import AccountRates as AccountRates, rates_of as rates_of, rate_symbols as rate_symbols, ingest_rates as ingest_rates, stored_rates as stored_rates, run_rates as run_rates, account_bars as account_bars
 from .cycle import FROM_PRICES as FROM_PRICES, FEWEST_CLOSES as FEWEST_CLOSES, LONGEST_HISTORY as LONGEST_HISTORY, cycle_of as cycle_of, cycle_target_path as cycle_target_path, describe_cycle as describe_cycle

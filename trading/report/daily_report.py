@@ -228,7 +228,7 @@ def _own_section(name: str, data: ReportData) -> dict:
         return {"id": f"own-{name}", "title": name, "aside": "", "parts": [("missing", f"The section {name} of an installed package could not be made: {said}")]}
 
 
-TWO_PAGES = {"today": 1, "person": 6, "equity": 1, "months": 4, "holdings": 14, "risk": 12, "orders": 14, "costs": 8}  # sections of the short edition → lines of each table
+TWO_PAGES = {"today": 1, "person": 6, "equity": 3, "months": 4, "drawdowns": 5, "holdings": 14, "risk": 12, "orders": 14, "costs": 8}  # sections of the short edition → lines of each table
 
 
 def _shortened(parts: Parts, most: int) -> Parts:
