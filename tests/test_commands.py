@@ -17,7 +17,8 @@ from trading.cli.main import main
 PASSWORD, SECRET = "correct horse battery staple", "NhqPtmdSJYdKjVHjA7PZ"
 STORY = [  # words, exit code, what the output holds, what is typed; in this order, in one folder with two runs
     ("runs", 0, "carnet open", ""), ("runs --json", 0, '"status": "done"', ""), ("open --print", 0, "index.html", ""),
-    ("report --print", 0, "index.html", ""), ("report --edition two-pages --print", 0, "two_pages.html", ""), ("report --edition month --print", 0, "_month_", ""),
+    ("report --print", 0, "index.html", ""), ("report --edition two-pages --print", 0, "two_pages.html", ""),
+    ("report --edition month --print", 0, "_month_", ""),
     ("report last --edition week --on 2001-01-01", 1, "lies outside", ""),
     ("settings", 0, "limits.max_weight", ""), ("run --resume last", 0, "nothing is left to do", ""),
     ("compare FIRST last", 0, "as_of", ""), ("compare last last", 0, "the two runs are equal", ""),
