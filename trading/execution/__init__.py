@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "explain_differences": ["Proposal", "propose_entries"],
     "limit_monitor": ["watch_limits", "check_order_limits"],
     "margin_sizing": ["settle_margin"],
-    "order_changes": ["own_order", "cancel_own", "crosses_own", "replace_order"],
+    "order_changes": ["own_order", "cancel_own", "book_open_orders", "crosses_own", "replace_order"],
     "order_manager": [
         "RetryPolicy", "OrderContext", "query_venue", "query_order", "own_state", "names_of", "tell_venue", "order_from",
         "ask_until_settled", "submit_order", "attempts", "unresolved", "record_fills", "own_ids",

@@ -59,7 +59,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "new_strategy": ["write_strategy"],
     "order_control": [
         "working_orders", "CancelOrder", "cancel_open_order", "ReplaceOrder", "replace_open_order", "ProtectPosition",
-        "protect_held_position", "EndProtection", "end_protection", "WatchOrders", "watch_orders",
+        "protect_held_position", "EndProtection", "end_protection", "WatchOrders", "watch_orders", "follow_orders",
     ],
     "plan_control": [
         "ReviewPlan", "review_run_plan", "ApprovePlan", "approve_run_plan", "RejectPlan", "reject_run_plan", "ValidatePlan",
