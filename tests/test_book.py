@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 from click.testing import CliRunner
 
+from trading.accounting.account_book import fill_event
 from trading.accounting.ledger import Ledger
 from trading.cli.main import main
 from trading.core.errors import BadInput
@@ -264,3 +265,36 @@ def test_a_stop_that_rests_on_paper_follows_a_split_and_comes_back_when_it_is_ta
     gone = carnet(home, "book", "delist", "AAPL", "0", "--at", "2022-12-04 12:00")
     assert "the protection has ended, the position was closed" in gone and exchange().fetch_open_orders() == [], gone
     assert "an adjustment needs note" in carnet(home, "book", "adjust", "5")
+
+
+def test_what_is_booked_now_on_a_recorded_market_comes_behind_its_last_trades_and_before_the_next(home):
+    assert "AAPL: 10 → 40" in carnet(home, "book", "split", "AAPL", "4")
+    assert "a split 4 AAPL on 2022-12-04 21:00" in carnet(home, "book", "list")
+    ledger = Ledger(home / "data" / "ledger.sqlite")
+    ledger.append([fill_event(Fill("t1", "o1", "AAPL", "buy", D(5), D("37.50"), D(0), DAY + timedelta(days=4)), "paper-sample", "paper sample")])
+    assert ledger.book("paper-sample").positions["AAPL"].amount == 45
+
+
+@pytest.mark.parametrize(("words", "said"), [(("split", "AAPL", "4"), "split"), (("rename", "AAPL", "FRUIT"), "rename"), (("spin-off", "AAPL", "SEED", "1", "--cost-share", "0.1"), "spin off")])
+def test_a_split_at_the_very_moment_of_a_trade_is_asked_about(home, words, said):
+    ledger = Ledger(home / "data" / "ledger.sqlite")
+    ledger.append([fill_event(Fill("t1", "o1", "AAPL", "buy", D(5), D(150), D(0), datetime(2022, 12, 3, tzinfo=UTC)), "paper-sample", "paper sample")])
+    answer = carnet(home, "book", *words, "--at", "2022-12-03")
+    assert answer.startswith("1 ") and f"--at '2022-12-02 23:59' when the {said} came before it, or --at '2022-12-03 00:01' when it came after" in answer
+    assert ledger.book("paper-sample").positions["AAPL"].amount == 15 and carnet(home, "book", *words, "--at", "2022-12-03 00:01").startswith("0 ")
+
+
+@pytest.mark.parametrize("words", [("book", "adopt", "first"), ("book", "adopt", "1,2"), ("book", "list", "--last", "-1"), ("book", "list", "--last", "9" * 24), ("audit", "show", "--last", "0"),
+                                   ("feedback", "replay", "--last", "-3"), ("alerts", "list", "--limit", "-1"), ("export", "lots", "--output", "")])
+def test_numbers_of_lines_and_names_that_are_none_are_one_sentence(home, words):
+    answer = carnet(home, *words)
+    assert answer[0] in "12" and "Error: " in answer
+
+
+def test_a_price_beyond_any_venue_changes_nothing_of_what_protects_a_position(home):
+    assert carnet(home, "orders", "protect", "AAPL", "--stop", "100").startswith("0 ")
+    before = Ledger(home / "data" / "ledger.sqlite").events("paper-sample", "protection")
+    for price in ("1e400", "9" * 24):
+        answer = carnet(home, "orders", "protect", "AAPL", "--take-profit", price)
+        assert answer.startswith("1 ") and "take_profit" in answer
+    assert Ledger(home / "data" / "ledger.sqlite").events("paper-sample", "protection") == before
