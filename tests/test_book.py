@@ -298,3 +298,11 @@ def test_a_price_beyond_any_venue_changes_nothing_of_what_protects_a_position(ho
         answer = carnet(home, "orders", "protect", "AAPL", "--take-profit", price)
         assert answer.startswith("1 ") and "take_profit" in answer
     assert Ledger(home / "data" / "ledger.sqlite").events("paper-sample", "protection") == before
+
+
+def test_a_ratio_that_no_units_are_split_by_leaves_books_that_go_on(home):
+    for ratio in ("1e400", "9" * 24, "0.000000000000000000001", "1:1e20"):
+        assert "a split with ratio" in carnet(home, "book", "split", "AAPL", ratio)
+    for _ in range(2):  # more digits than a decimal has by default
+        assert carnet(home, "book", "split", "AAPL", "999999999999.7", "--at", f"2022-12-0{5 + _}").startswith("0 ")
+    assert carnet(home, "book", "deposit", "1").startswith("0 ") and "a deposit of 1 USD" in carnet(home, "book", "list")
