@@ -15,9 +15,10 @@ from trading.execution.approval import approve_plan
 from trading.execution.executor import OrderParameters, execute
 from trading.execution.order_manager import RetryPolicy
 from trading.execution.safe_mode import HaltingVenue
+from trading.testing.fake_exchange import FakeExchange
 from trading.testing.fake_socket import PUSHING
 from trading.testing.pushed_orders import push
-from trading.testing.venue_fakes import FakeExchange, serve_fake
+from trading.testing.venue_fakes import serve_fake
 from trading.venues.crypto.user_stream import PushClient, StreamedVenue, listening, streamed
 from trading.venues.crypto.venue import CcxtVenue
 

@@ -110,7 +110,7 @@ class Instrument(Shown, Value):
 
     def largest(self, kind: str = "market") -> Decimal | None:  # units; None: no limit is known
         "Return the largest amount of one order of a type.\n\nParameters\n----------\nkind : str, default 'market'\n\nReturns\n-------\nDecimal | None\n    units; None: no limit is known"
-        limits = [n for n in (self.max_amount, self.max_market_amount if kind == "market" else None) if n is not None]
+        limits = [n for n in (self.max_amount, self.max_market_amount if kind in ("market", "stop") else None) if n is not None]
         return self.amount(min(limits)) if limits else None
 
     def too_small(self, units: Decimal, price: Decimal) -> str:  # empty: it is large enough
@@ -166,7 +166,7 @@ def order_problem(
             return f"the {what} {number} is not a multiple of {step}"
         if number is not None and what != "amount" and number <= 0 and not i.negative_prices:
             return f"the {what} {number} is not above zero, and {i.symbol} has no other prices"
-    most = i.largest("market" if kind in ("market", "stop") else kind)
+    most = i.largest(kind)
     if most is not None and amount > most:
         return f"the amount {amount} is above the maximum of {most}"
     worth = price if price is not None else stop_price if stop_price is not None else last

@@ -6,7 +6,8 @@
 __all__ = ['push']
 
 # %% ../../nbs/18_testing/08_pushed_orders.ipynb #66ec4b84
-from .venue_fakes import FakeExchange, _bybit, _okx
+from .fake_exchange import FakeExchange
+from .venue_fakes import _bybit, _okx
 
 # %% ../../nbs/18_testing/08_pushed_orders.ipynb #b78a1952
 def push(exchange: FakeExchange, *orders: dict) -> None:
