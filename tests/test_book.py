@@ -250,9 +250,9 @@ def test_a_limit_knows_a_withdrawal_from_a_loss(tmp_path):
 def test_a_stop_that_rests_on_paper_follows_a_split_and_comes_back_when_it_is_taken_back(home):
     from trading.execution.protection import protections
 
-    resting = lambda: [
-        (o.side, o.amount, p.stop) for o in exchange().fetch_open_orders() for p in [protections(books(), "paper-sample")["AAPL"]]
-    ]  # noqa: E731
+    def resting():
+        return [(o.side, o.amount, p.stop) for o in exchange().fetch_open_orders() for p in [protections(books(), "paper-sample")["AAPL"]]]
+
     books = lambda: Ledger(home / "data" / "ledger.sqlite", readonly=True)  # noqa: E731
     settings = load_settings("sample", {"run.data": home / "data"})
     exchange = lambda: paper_venue(settings, DAY + timedelta(days=3), datetime.now(UTC), {}, home / "data" / "paper-sample.sqlite")  # noqa: E731
