@@ -26,7 +26,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "after", "backup_command", "restore_command", "verify_backup_command",
     ],
     "optimise": ["optimise_command"],
-    "orders": ["orders_group", "list_orders", "cancel_command", "replace_command", "protect_command", "watch_orders_command"],
+    "orders": [
+        "orders_group", "list_orders", "order_costs_command", "cancel_command", "replace_command", "protect_command",
+        "watch_orders_command",
+    ],
     "replay": ["replay_command"],
     "research": ["research_group", "research_auto_command"],
     "rows": ["json_option", "print_json", "print_rows"],

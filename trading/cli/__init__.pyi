@@ -34,7 +34,7 @@ from .main import COMMANDS as COMMANDS, CarnetGroup as CarnetGroup
 from .notebook import carnet as carnet
 from .ops import alerts_group as alerts_group, list_ as list_, preview as preview, test as test, acknowledge_command as acknowledge_command, retry as retry, doctor_command as doctor_command, watch_command as watch_command, after_job_command as after_job_command, after as after, backup_command as backup_command, restore_command as restore_command, verify_backup_command as verify_backup_command
 from .optimise import optimise_command as optimise_command
-from .orders import orders_group as orders_group, list_orders as list_orders, cancel_command as cancel_command, replace_command as replace_command, protect_command as protect_command, watch_orders_command as watch_orders_command
+from .orders import orders_group as orders_group, list_orders as list_orders, order_costs_command as order_costs_command, cancel_command as cancel_command, replace_command as replace_command, protect_command as protect_command, watch_orders_command as watch_orders_command
 from .replay import replay_command as replay_command
 from .research import research_group as research_group, research_auto_command as research_auto_command
 from .rows import json_option as json_option, print_json as print_json, print_rows as print_rows

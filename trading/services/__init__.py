@@ -86,8 +86,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "notebook_file", "system_health",
     ],
     "queries_trading": [
-        "run_bars", "latest_bars", "prices", "price_history", "symbol_marks", "plan", "ledger_of_run", "plan_table", "orders", "fills",
-        "plans", "events", "order_status",
+        "run_bars", "latest_bars", "prices", "price_history", "symbol_marks", "plan", "ledger_of_run", "plan_table", "orders",
+        "order_costs_by", "fills", "plans", "events", "order_status",
     ],
     "queries_venues": ["venue_rows", "venue_facts"],
     "query_cache": ["FRESH", "MEMORY", "QueryCache", "view"],

@@ -72,7 +72,7 @@ class _OfAccount(CommandRequest):
 
 _ID = Field(pattern=r"^[A-Za-z0-9_.:-]{4,80}$", description="our id of the order, or how it begins", examples=["3f2a91c0"])
 _SYMBOL = Field(min_length=1, max_length=40, description="what is held", examples=["BTC/USD"])
-_PRICE = Field(None, gt=0, description="quote currency per unit")
+_PRICE = Field(None, gt=0, lt=Decimal("1e15"), description="quote currency per unit")
 
 
 @contextmanager
