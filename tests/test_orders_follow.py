@@ -1,4 +1,4 @@
-"`carnet orders watch --follow` as it is walked at the terminal: what a venue pushes and what stands in the books is told, and Ctrl-C ends it in order."
+"`carnet orders watch --follow` as it is walked at the terminal: what is pushed and what is booked is told, and Ctrl-C ends it in order."
 
 import os
 import signal
@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from waiting import wait_until
 
+from trading.accounting.account_book import plain
 from trading.accounting.ledger import Ledger
 from trading.cli.main import main
 from trading.core.types import Event, Order, Position
@@ -37,7 +38,8 @@ class Followed:
 
     def says(self, words: str) -> str:
         "Wait for a line with these words."
-        return wait_until(lambda: next((line for line in self.lines if words in line), "") or (self.process.poll() is not None and self.process.stderr.read()))
+        ended = lambda: self.process.poll() is not None and self.process.stderr.read()  # noqa: E731
+        return wait_until(lambda: next((line for line in self.lines if words in line), "") or ended())
 
     def interrupt(self) -> tuple[int, str]:
         self.process.send_signal(signal.SIGINT)
@@ -57,7 +59,8 @@ def test_on_paper_the_books_are_followed_whoever_writes_them(tmp_path, monkeypat
     assert CliRunner().invoke(main, ["orders", "protect", "KO", "--end", "--by", "anna"]).exit_code == 0
     assert sent.split("order ")[1].split()[0] in one.says("is canceled, 0 of")
     code, err = one.interrupt()
-    assert code == 0 and "stopping: what is being booked is finished first" in err and "stopped: 2 news of orders" in one.says("stopped:"), (code, err)
+    assert code == 0 and "stopping: what is being booked is finished first" in err, (code, err)
+    assert "stopped: 2 news of orders" in one.says("stopped:")
 
 
 def test_a_fill_that_a_venue_pushes_is_told_booked_and_told_again_from_the_books(tmp_path, monkeypatch):
@@ -74,8 +77,7 @@ def test_a_fill_that_a_venue_pushes_is_told_booked_and_told_again_from_the_books
         ledger.open_account("live-crypto", "USDT", D(1_000_000), began, [Position("BTC/USDT", D(2), D(50000))])
         ledger.append(Event("connected", "live-crypto", began, {"venue": "binance", "number": ""}))
         order = Order("c0ffee" * 4, "BTC/USDT", "buy", D("0.5"), "limit", D(49000))  # of a run that has ended and left it in the book
-        told = {"client_order_id": order.client_order_id, "symbol": order.symbol, "side": "buy", "amount": "0.5", "type": "limit", "price": "49000", "stop_price": None, "time_in_force": "GTC"}
-        ledger.append(Event("intent", "live-crypto", began, told | {"plan": "a plan", "plan_price": None, "venue": "binance"}))
+        ledger.append(Event("intent", "live-crypto", began, plain(order) | {"plan": "a plan", "plan_price": None, "venue": "binance"}))
         ledger.close()
         placed = exchange.place(order.client_order_id, "buy", "limit", D("0.5"), price=D(49000))
         one = Followed(tmp_path)
