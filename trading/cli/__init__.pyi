@@ -25,7 +25,7 @@ from . import trade as trade
 from . import venues as venues
 from .book import book_group as book_group, undo_entry_command as undo_entry_command, adopt_trade_command as adopt_trade_command, list_entries_command as list_entries_command
 from .books import export_command as export_command, performance_command as performance_command, holdings_group as holdings_group, holdings_import as holdings_import, holdings_list as holdings_list, holdings_write as holdings_write
-from .commands import perform_here as perform_here, record_here as record_here, do_command as do_command, set_command as set_command, note_command as note_command, group_command as group_command, alias_command as alias_command, promote_model_command as promote_model_command, roll_back_model_command as roll_back_model_command
+from .commands import perform_here as perform_here, record_here as record_here, do_command as do_command, set_command as set_command, note_command as note_command, group_command as group_command, alias_command as alias_command, promote_model_command as promote_model_command, roll_back_model_command as roll_back_model_command, stopped_by_signals as stopped_by_signals
 from .data import ingest_command as ingest_command, scan_market_command as scan_market_command, import_ as import_, mt5_bridge as mt5_bridge
 from .demo import demo_command as demo_command
 from .environment import settings_command as settings_command, lab_command as lab_command, schedule_command as schedule_command, alive_command as alive_command, portfolios_group as portfolios_group, add_portfolio_command as add_portfolio_command, list_portfolios_command as list_portfolios_command
@@ -35,7 +35,7 @@ from .main import COMMANDS as COMMANDS, CarnetGroup as CarnetGroup
 from .notebook import carnet as carnet
 from .ops import alerts_group as alerts_group, list_ as list_, preview as preview, test as test, acknowledge_command as acknowledge_command, retry as retry, doctor_command as doctor_command, watch_command as watch_command, after_job_command as after_job_command, after as after, backup_command as backup_command, restore_command as restore_command, verify_backup_command as verify_backup_command
 from .optimise import optimise_command as optimise_command
-from .orders import orders_group as orders_group, list_orders as list_orders, cancel_command as cancel_command, replace_command as replace_command, protect_command as protect_command, watch_orders_command as watch_orders_command
+from .orders import orders_group as orders_group, list_orders as list_orders, order_costs_command as order_costs_command, cancel_command as cancel_command, replace_command as replace_command, protect_command as protect_command, watch_orders_command as watch_orders_command
 from .replay import replay_command as replay_command
 from .report import report_command as report_command, period_page as period_page
 from .research import research_group as research_group, research_auto_command as research_auto_command

@@ -326,7 +326,7 @@ class VenueExtras(PricedVenue, Protocol):
     def readiness(self) -> Iterable[str]:
         "Return what keeps it from taking orders now, a sentence each."
 
-    def learn_orders(self, told: Iterable[tuple[str, str, str, float]]) -> None:
+    def learn_orders(self, told: Iterable[tuple[str, str, str, float, Order | None]]) -> None:
         "Keep our id, the venue's form of it, the venue's own id and the time (Unix seconds) of orders, so that a look-up is certain."
 
     def form_of(self, client_order_id: str) -> str:

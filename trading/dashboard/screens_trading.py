@@ -21,13 +21,13 @@ from .components import Field, PageSection, Viewer, button, form, link, steps
 from ..report.daily_report import COST_NAMES
 from ..report.formatting import UNKNOWN, Parts, closing_day, day, known, money, number, percent, price, quantity
 from ..report.risk_sections import RiskContext, margin_parts
-from ..report.sections import ALERT_TONES, SAME_LEVEL, ReportData, figure, orders_table, table
+from ..report.sections import ALERT_TONES, SAME_LEVEL, ReportData, figure, order_cost_parts, orders_table, table
 from ..core.svg_charts import bar_chart
 from ..services.jobs import jobs
 from ..services.loop_control import trading_loops
 from ..services.order_control import working_orders
 from ..services.queries_analytics import history
-from ..services.queries_trading import fills, orders, plan
+from ..services.queries_trading import fills, order_costs_by, orders, plan
 from ..services.workspace import Workspace, current_settings
 from ..services.queries_runs import RunRecord, artefact, run, stages
 from ..services.queries_portfolio import holdings, portfolio
@@ -264,7 +264,7 @@ def orders_screen(place: Workspace, who: Viewer) -> list[PageSection]:
         made.append(PageSection("orders", "Orders", _orders(done, currency), f"Of run {done['run']}."))
         if done["quality"] and done["quality"]["traded"]:
             advice = [("tasks", [{"tag": "Note", "kind": "warn", "text": sentence(line) + "."} for line in done["advice"]])] if done["advice"] else []
-            made.append(PageSection("quality", "Execution quality", [*_quality(done, currency), *advice]))
+            made.append(PageSection("quality", "Execution quality", [*_quality(done, currency), *advice, *order_cost_parts(order_costs_by(place, who.profile))]))
     if (open_now := working_orders(place, who.profile))["orders"] or open_now["protections"]:
         made.append(PageSection("open", "Open orders and protection", _open_orders(open_now, who), "Pushed as the venue answers; a cancelled order keeps what it has filled."))
     return [*made, PageSection("trades", "Latest trades", _trades(fills(place, who.profile, size=15)))]

@@ -7,6 +7,7 @@ from . import explain_differences as explain_differences
 from . import limit_monitor as limit_monitor
 from . import margin_sizing as margin_sizing
 from . import order_changes as order_changes
+from . import order_costs as order_costs
 from . import order_manager as order_manager
 from . import order_sizes as order_sizes
 from . import plan as plan
@@ -27,7 +28,8 @@ from .executor import refusal_reasons as refusal_reasons, OrderResult as OrderRe
 from .explain_differences import Proposal as Proposal, propose_entries as propose_entries
 from .limit_monitor import watch_limits as watch_limits, check_order_limits as check_order_limits
 from .margin_sizing import settle_margin as settle_margin
-from .order_changes import own_order as own_order, cancel_own as cancel_own, crosses_own as crosses_own, replace_order as replace_order
+from .order_changes import own_order as own_order, cancel_own as cancel_own, book_open_orders as book_open_orders, crosses_own as crosses_own, replace_order as replace_order
+from .order_costs import ORDER_COLUMNS as ORDER_COLUMNS, COST_GROUPS as COST_GROUPS, LEAST_ORDERS as LEAST_ORDERS, ERRORS as ERRORS, cost_groups as cost_groups, cost_advice as cost_advice
 from .order_manager import RetryPolicy as RetryPolicy, OrderContext as OrderContext, query_venue as query_venue, query_order as query_order, own_state as own_state, names_of as names_of, tell_venue as tell_venue, order_from as order_from, ask_until_settled as ask_until_settled, submit_order as submit_order, attempts as attempts, unresolved as unresolved, record_fills as record_fills, own_ids as own_ids
 from .order_sizes import OrderParameters as OrderParameters, affordable as affordable, volume_part as volume_part, parts as parts
 from .plan import make_plan as make_plan, PlanOutcome as PlanOutcome, apply_plan as apply_plan

@@ -45,8 +45,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "plan_approval": ["approve_run"],
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],
     "position_protection": [
-        "exit_rules", "within_risk", "bar_extremes", "release_protection", "keep_protection", "open_venue", "profile_accounts",
-        "account_context", "watch_account_levels", "look_at_levels", "OrderLines",
+        "exit_rules", "within_risk", "bar_extremes", "release_protection", "keep_protection", "account_clock", "open_venue",
+        "profile_accounts", "account_context", "watch_account_levels", "look_at_levels", "OrderLines",
     ],
     "price_snapshot": ["PRESENT", "PriceSnapshot", "take_price_snapshot", "pinned_price_snapshot", "begin_stage", "moved_since_close"],
     "replay": [

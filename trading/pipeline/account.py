@@ -21,7 +21,7 @@ from ..accounting.ledger import Ledger
 from ..accounting.event_table import head_file
 from ..accounting.ledger_postgres import ledger_file, open_ledger_at
 from ..security.context import evidence_key
-from ..accounting.performance import Change, explain_change, to_cents
+from ..accounting.performance import RATE_LINE, Change, explain_change, to_cents
 from ..accounting.unit_values import unit_values
 from ..core.circuit_breaker import BackoffPolicy
 from ..core.bars import bar_length
@@ -199,8 +199,8 @@ class TradingAccount:
 
     def change_lines(self, change: Change | None) -> dict[str, float]:
         "Return a change as lines that a report writes: assets, currencies, fees and the like, and the total."
-        lines = to_cents({**change.assets, **change.currencies, **change.lines}) if change else {}
-        return {k: float(n) for k, n in lines.items()} | ({"total": float(sum(lines.values()))} if change else {})
+        lines = to_cents(change.causes) if change else {}
+        return {f"{RATE_LINE} {k}" if kind == "rate" else k: float(n) for (kind, k), n in lines.items()} | ({"total": float(sum(lines.values()))} if change else {})
 
     def preflight(self, plan: Plan, fee_rate: Decimal) -> Preflight:
         "Ask the venue whether every order of a plan can be sent."

@@ -27,7 +27,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "search_report": ["growth_chart", "build_search_report", "search_markdown"],
     "sections": [
         "ALERT_TONES", "SAME_LEVEL", "ReportData", "table", "by_symbol", "figure", "required_actions", "story_parts", "action_parts",
-        "holding_parts", "held_lines", "order_list_parts", "orders_table",
+        "holding_parts", "held_lines", "order_list_parts", "orders_table", "order_cost_parts",
     ],
     "sleeve_sections": ["sleeve_parts"],
     "waterfall": ["short_name", "steps_of", "parts_chart", "reach", "driver_charts"],

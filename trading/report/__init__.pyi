@@ -26,6 +26,6 @@ from .replay_report import PART_NAMES as PART_NAMES, replay_sentences as replay_
 from .risk_sections import RiskContext as RiskContext, plan_parts as plan_parts, stress_parts as stress_parts, margin_parts as margin_parts, attribution_parts as attribution_parts, regime_parts as regime_parts
 from .run_index import build_index as build_index, write_index as write_index
 from .search_report import growth_chart as growth_chart, build_search_report as build_search_report, search_markdown as search_markdown
-from .sections import ALERT_TONES as ALERT_TONES, SAME_LEVEL as SAME_LEVEL, ReportData as ReportData, table as table, by_symbol as by_symbol, figure as figure, required_actions as required_actions, story_parts as story_parts, action_parts as action_parts, holding_parts as holding_parts, held_lines as held_lines, order_list_parts as order_list_parts, orders_table as orders_table
+from .sections import ALERT_TONES as ALERT_TONES, SAME_LEVEL as SAME_LEVEL, ReportData as ReportData, table as table, by_symbol as by_symbol, figure as figure, required_actions as required_actions, story_parts as story_parts, action_parts as action_parts, holding_parts as holding_parts, held_lines as held_lines, order_list_parts as order_list_parts, orders_table as orders_table, order_cost_parts as order_cost_parts
 from .sleeve_sections import sleeve_parts as sleeve_parts
 from .waterfall import short_name as short_name, steps_of as steps_of, parts_chart as parts_chart, reach as reach, driver_charts as driver_charts

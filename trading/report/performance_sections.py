@@ -91,7 +91,7 @@ def _change_table(data: ReportData) -> Parts:
         return []
     names = {k: CHANGE_LINES.get(k, k) for k in data.change if k != "total"} | {"total": "Change of the account"}
     frame = pd.DataFrame({"money": [float(data.change[k]) for k in names]}, index=list(names.values()))
-    words = "Gains by asset without fees; every cent of the change stands in one line."
+    words = "Gains by asset without fees, and what rates did to them apart; every cent of the change stands in one line."
     return [("more", {"summary": "What made the change, line by line", "table": table(frame, [("Line", "", str, ""), (data.currency, "money", lambda v: money(v, digits=2, sign=True), "n")],
                                                                                 "Change of the account", words)})]
 

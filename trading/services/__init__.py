@@ -59,7 +59,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "new_strategy": ["write_strategy"],
     "order_control": [
         "working_orders", "CancelOrder", "cancel_open_order", "ReplaceOrder", "replace_open_order", "ProtectPosition",
-        "protect_held_position", "EndProtection", "end_protection", "WatchOrders", "watch_orders",
+        "protect_held_position", "EndProtection", "end_protection", "WatchOrders", "watch_orders", "follow_orders",
     ],
     "plan_control": [
         "ReviewPlan", "review_run_plan", "ApprovePlan", "approve_run_plan", "RejectPlan", "reject_run_plan", "ValidatePlan",
@@ -86,8 +86,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "notebook_file", "system_health",
     ],
     "queries_trading": [
-        "run_bars", "latest_bars", "prices", "price_history", "symbol_marks", "plan", "ledger_of_run", "plan_table", "orders", "fills",
-        "plans", "events", "order_status",
+        "run_bars", "latest_bars", "prices", "price_history", "symbol_marks", "plan", "ledger_of_run", "plan_table", "orders",
+        "order_costs_by", "fills", "plans", "events", "order_status",
     ],
     "queries_venues": ["venue_rows", "venue_facts"],
     "query_cache": ["FRESH", "MEMORY", "QueryCache", "view"],

@@ -21,6 +21,7 @@ from ...core.english import plural
 from ...core.bars import bar_length, closed_by
 from ...core.errors import BadInput, MissingData, VenueError
 from ...core.instruments import Instrument
+from ...core.types import Order
 from ...core.venue_profiles import profile_of
 from .instruments import instrument_of
 from .order_request import OrderRequest, carries_id, missing_parts
@@ -78,6 +79,8 @@ class Connection:
         self.budget, self.clock_difference = RequestBudget(self.profile), 0.0  # seconds that this machine is ahead of the venue
         self.numbers: dict[str, str] = {}  # our id → the venue's
         self.trade_ids: dict[str, list[str]] = {}  # the venue's id of an order that has ended → its trades, where the order tells them
+        self.orders: dict[str, Order] = {}  # our id → what was sent, where it is known
+        self.fired: dict[str, str] = {}  # the venue's id of a stop → of the order that it has become
         self.forms: dict[str, str] = {}  # the venue's form of our id → ours
         self.sent_at: dict[str, float] = {}  # our id → when it was sent, seconds since 1970
         self.prices: dict[str, tuple[float, Decimal]] = {}  # symbol → when it was asked, seconds since 1970, and the price
@@ -118,13 +121,15 @@ class Connection:
             sending["left"] = True
         return signed
 
-    def learn_orders(self, orders: Iterable[tuple[str, str, str, float]]) -> None:
-        "Take what the ledger knows of orders: our id, the venue's form of it, the venue's own id, when it was sent (seconds since 1970)."
-        for ours, form, number, at in orders:
+    def learn_orders(self, orders: Iterable[tuple[str, str, str, float, Order | None]]) -> None:
+        "Take what the ledger knows of orders: our id, the venue's form of it, the venue's own id, when it was sent (seconds since 1970), and what it was."
+        for ours, form, number, at, order in orders:
             self.forms[form or self.profile.fitted(ours)] = ours
             self.sent_at.setdefault(ours, at)
+            if order is not None:
+                self.orders[ours] = order
             if number:
-                self.numbers[ours] = number
+                self.numbers[ours] = self.fired.get(number, number)
 
     def form_of(self, client_order_id: str) -> str:
         "Return the form of our id that the venue takes."
