@@ -64,6 +64,8 @@ def read_ratio(
         parts = (ZERO, ZERO)
     if not all(p.is_finite() and p > 0 for p in parts):
         raise BadInput(f"{str(text)[:40]!r} is no ratio: give new units for old ones, both above zero, for example 4 or 1:10")
+    if max(abs(e) for e in (parts[0].adjusted(), parts[1].adjusted(), parts[0].adjusted() - parts[1].adjusted())) > 12:  # no unit is cut or joined so often, and behind a few such the units could not be added up
+        raise BadInput(f"{str(text)[:40]!r} is no ratio that units are split by: give new units for old ones, for example 4 or 1:10")
     return parts
 
 

@@ -146,6 +146,9 @@ def check_currency(
     return code
 
 
+_BEYOND = Decimal("1e15")  # of units or of money; a remainder of 28 digits stays exact below it, down to steps of 1e-12
+
+
 def order_problem(
     instrument: Instrument,
     kind: str,  # market, limit, stop or stop_limit
@@ -157,6 +160,8 @@ def order_problem(
     "Say why a venue would refuse an order of this form.\n\nParameters\n----------\ninstrument : Instrument\nkind : str\n    market, limit, stop or stop_limit\namount : Decimal\n    units\nlast : Decimal\n    last price, quote currency per unit\nprice : Decimal | None, default None\n    limit\nstop_price : Decimal | None, default None\n    trigger\n\nReturns\n-------\nstr\n    empty: it would be taken"
     i = instrument
     for what, number, step in (("amount", amount, i.amount_step), ("price", price, i.price_step), ("stop_price", stop_price, i.price_step)):
+        if number is not None and (not number.is_finite() or abs(number) >= _BEYOND):
+            return f"the {what} is {number:.3g}, which no venue takes"
         if number is not None and number % step:
             return f"the {what} {number} is not a multiple of {step}"
         if number is not None and what != "amount" and number <= 0 and not i.negative_prices:

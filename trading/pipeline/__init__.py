@@ -6,8 +6,8 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "account": [
-        "TradingRules", "trading_rules", "open_account_ledger", "kill_switch", "TradingAccount", "open_account", "tradable_markets",
-        "with_circuit_breaker", "open_live_account",
+        "TradingRules", "trading_rules", "ledger_made", "open_account_ledger", "kill_switch", "TradingAccount", "open_account",
+        "tradable_markets", "with_circuit_breaker", "open_live_account",
     ],
     "account_snapshot": ["AccountSnapshot", "holdings_table"],
     "currency_rates": ["AT_COST", "AccountRates", "rates_of", "rate_symbols", "ingest_rates", "stored_rates", "run_rates", "account_bars"],
@@ -42,11 +42,12 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "own_stages": ["PLACES", "own_stage", "carry_out_stages"],
     "paper": ["paper_tape", "paper_costs", "paper_venue", "check_paper_file"],
+    "plan_amendment": ["follow_amendments", "amend_run"],
     "plan_approval": ["approve_run"],
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],
     "position_protection": [
-        "exit_rules", "within_risk", "bar_extremes", "release_protection", "keep_protection", "open_venue", "profile_accounts",
-        "account_context", "watch_account_levels", "look_at_levels", "OrderLines",
+        "exit_rules", "within_risk", "bar_extremes", "release_protection", "keep_protection", "account_clock", "open_venue",
+        "profile_accounts", "account_context", "watch_account_levels", "look_at_levels", "OrderLines",
     ],
     "price_snapshot": ["PRESENT", "PriceSnapshot", "take_price_snapshot", "pinned_price_snapshot", "begin_stage", "moved_since_close"],
     "replay": [
@@ -88,7 +89,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
 }, modules=[
     "account", "account_snapshot", "currency_rates", "cycle", "factory", "forecast_review", "instruments", "launch", "market_bars",
     "market_scan", "marks", "memory_run", "multi_venue", "named_model", "named_optimizer", "named_sleeves", "notebook_runner",
-    "own_stages", "paper", "plan_approval", "plan_check", "position_protection", "price_snapshot", "replay", "replay_result",
-    "run_compare", "run_record", "sentiment", "sleeves", "steps", "target_weights", "trade_loop", "trade_report", "trade_steps",
-    "training", "venue_factory",
+    "own_stages", "paper", "plan_amendment", "plan_approval", "plan_check", "position_protection", "price_snapshot", "replay",
+    "replay_result", "run_compare", "run_record", "sentiment", "sleeves", "steps", "target_weights", "trade_loop", "trade_report",
+    "trade_steps", "training", "venue_factory",
 ])
