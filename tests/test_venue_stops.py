@@ -1,7 +1,7 @@
 """Protection at the fakes of the exchanges, as a live account uses it: placed after the fill, grown with it, ended with it, and healed after a kill.
 
 Each fake has stops as its venue has them: at Binance, Kraken, BingX and Bybit among the orders, at OKX, KuCoin, Gate and Bitget apart, where one that
-fires becomes another order. STOP_KILLS is the number of kills at each venue; `make soak` takes more.
+fires becomes another order. STOP_KILLS is the number of kills at each venue; `make soak` takes twenty.
 """
 
 import os

@@ -9,7 +9,7 @@ __all__ = ['orders_group', 'list_orders', 'order_costs_command', 'cancel_command
 # %% ../../nbs/17_cli/18_orders.ipynb #270b7806
 import click
 
-from .commands import perform_here
+from .commands import perform_here, stopped_by_signals
 from .rows import json_option, print_json, print_rows
 
 # %% ../../nbs/17_cli/18_orders.ipynb #9fd740d9
@@ -107,7 +107,32 @@ def protect_command(symbol, stop, take_profit, trailing, until, end, profile, mo
 
 
 @orders_group.command("watch")
+@click.option("--follow", is_flag=True, help="Go on, and tell what becomes of orders as venues push it and as it is booked, until Ctrl-C.")
 @_of_account
-def watch_orders_command(profile, mode, by) -> None:
-    "Look once after what is protected; 'carnet trade' does it all the time, and the schedule every hour."
+def watch_orders_command(follow, profile, mode, by) -> None:
+    "Look once after what is protected and what waits; 'carnet trade' does it all the time, and the schedule every hour."
     perform_here("watch-orders", {"profile": profile, "mode": mode}, by)
+    if follow:
+        _follow(profile, mode, by)
+
+
+def _follow(profile, mode, by) -> None:
+    "Tell what becomes of orders until a signal comes."
+    from threading import Event
+
+    from trading.core.errors import TradingError
+    from trading.core.settings import load_settings
+    from trading.services.commands import terminal_workspace
+    from trading.services.order_control import follow_orders
+
+    def look() -> None:
+        try:
+            for line in perform_here("watch-orders", {"profile": profile, "mode": mode}, by, told=False)["happened"]:
+                click.echo(line)
+        except TradingError as error:  # a run is at work, or a venue does not answer: the next look is due soon
+            click.echo(f"not looked after now: {error}", err=True)
+
+    stop, settings = Event(), load_settings(profile, {"run.mode": mode})
+    with stopped_by_signals(stop, "what is being booked is finished first"):
+        told = follow_orders(terminal_workspace(), settings, stop, click.echo, look)
+    click.echo(f"stopped: {told} news of orders")

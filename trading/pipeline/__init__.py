@@ -6,8 +6,8 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "account": [
-        "TradingRules", "trading_rules", "open_account_ledger", "kill_switch", "TradingAccount", "open_account", "tradable_markets",
-        "with_circuit_breaker", "open_live_account",
+        "TradingRules", "trading_rules", "ledger_made", "open_account_ledger", "kill_switch", "TradingAccount", "open_account",
+        "tradable_markets", "with_circuit_breaker", "open_live_account",
     ],
     "account_snapshot": ["AccountSnapshot", "holdings_table"],
     "currency_rates": ["AccountRates", "rates_of", "rate_symbols", "ingest_rates", "stored_rates", "run_rates", "account_bars"],
@@ -41,6 +41,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "own_stages": ["PLACES", "own_stage", "carry_out_stages"],
     "paper": ["paper_tape", "paper_costs", "paper_venue", "check_paper_file"],
+    "plan_amendment": ["follow_amendments", "amend_run"],
     "plan_approval": ["approve_run"],
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],
     "position_protection": [
@@ -85,7 +86,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
 }, modules=[
     "account", "account_snapshot", "currency_rates", "cycle", "factory", "forecast_review", "instruments", "launch", "market_bars",
     "market_scan", "marks", "memory_run", "multi_venue", "named_model", "named_optimizer", "named_sleeves", "notebook_runner",
-    "own_stages", "paper", "plan_approval", "plan_check", "position_protection", "price_snapshot", "replay", "replay_result",
-    "run_compare", "run_record", "sentiment", "sleeves", "steps", "target_weights", "trade_loop", "trade_report", "trade_steps",
-    "training", "venue_factory",
+    "own_stages", "paper", "plan_amendment", "plan_approval", "plan_check", "position_protection", "price_snapshot", "replay",
+    "replay_result", "run_compare", "run_record", "sentiment", "sleeves", "steps", "target_weights", "trade_loop", "trade_report",
+    "trade_steps", "training", "venue_factory",
 ])

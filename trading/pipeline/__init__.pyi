@@ -18,6 +18,7 @@ from . import named_sleeves as named_sleeves
 from . import notebook_runner as notebook_runner
 from . import own_stages as own_stages
 from . import paper as paper
+from . import plan_amendment as plan_amendment
 from . import plan_approval as plan_approval
 from . import plan_check as plan_check
 from . import position_protection as position_protection
@@ -35,7 +36,7 @@ from . import trade_report as trade_report
 from . import trade_steps as trade_steps
 from . import training as training
 from . import venue_factory as venue_factory
-from .account import TradingRules as TradingRules, trading_rules as trading_rules, open_account_ledger as open_account_ledger, kill_switch as kill_switch, TradingAccount as TradingAccount, open_account as open_account, tradable_markets as tradable_markets, with_circuit_breaker as with_circuit_breaker, open_live_account as open_live_account
+from .account import TradingRules as TradingRules, trading_rules as trading_rules, ledger_made as ledger_made, open_account_ledger as open_account_ledger, kill_switch as kill_switch, TradingAccount as TradingAccount, open_account as open_account, tradable_markets as tradable_markets, with_circuit_breaker as with_circuit_breaker, open_live_account as open_live_account
 from .account_snapshot import AccountSnapshot as AccountSnapshot, holdings_table as holdings_table
 from .currency_rates import AccountRates as AccountRates, rates_of as rates_of, rate_symbols as rate_symbols, ingest_rates as ingest_rates, stored_rates as stored_rates, run_rates as run_rates, account_bars as account_bars
 from .cycle import FROM_PRICES as FROM_PRICES, FEWEST_CLOSES as FEWEST_CLOSES, LONGEST_HISTORY as LONGEST_HISTORY, cycle_of as cycle_of, cycle_target_path as cycle_target_path, describe_cycle as describe_cycle
@@ -53,6 +54,7 @@ from .named_sleeves import Sleeve as Sleeve, check_names as check_names, size_ru
 from .notebook_runner import GRACE as GRACE, POOLS as POOLS, ONE_THREAD as ONE_THREAD, FIXED as FIXED, IMPORTS as IMPORTS, NotebookStopped as NotebookStopped, ease_imports as ease_imports, Kernel as Kernel, run_stage as run_stage, execute_stages as execute_stages, run_in_process as run_in_process
 from .own_stages import PLACES as PLACES, own_stage as own_stage, carry_out_stages as carry_out_stages
 from .paper import paper_tape as paper_tape, paper_costs as paper_costs, paper_venue as paper_venue, check_paper_file as check_paper_file
+from .plan_amendment import follow_amendments as follow_amendments, amend_run as amend_run
 from .plan_approval import approve_run as approve_run
 from .plan_check import SeenPrices as SeenPrices, prices_of_run as prices_of_run, check_run as check_run
 from .position_protection import exit_rules as exit_rules, within_risk as within_risk, bar_extremes as bar_extremes, release_protection as release_protection, keep_protection as keep_protection, account_clock as account_clock, open_venue as open_venue, profile_accounts as profile_accounts, account_context as account_context, watch_account_levels as watch_account_levels, look_at_levels as look_at_levels, OrderLines as OrderLines

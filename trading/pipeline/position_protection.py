@@ -20,7 +20,8 @@ from ..core.bars import bar_length
 from ..core.errors import BadInput, Busy, TradingError
 from ..core.files import lock_folder
 from ..core.settings import Settings
-from ..core.types import MarketData, Plan, PricedVenue
+from ..core.types import MarketData, OrderState, Plan, PricedVenue
+from ..execution.order_changes import book_open_orders
 from ..execution.order_manager import OrderContext
 from ..execution.protection import Extremes, keep_rules, protections, reached_levels, release_orders, watch_protections
 from ..execution.safe_mode import safe_mode
@@ -171,16 +172,17 @@ def watch_account_levels(
     now: datetime,  # UTC
     prices: dict[str, Decimal] | None = None,  # of now, where they are known; nothing is done unless one has reached a level
 ) -> list[str]:  # what has happened
-    "Look after the protections of a profile's accounts.\n\nParameters\n----------\nsettings : Settings\nmode : str\nnow : datetime\n    UTC\nprices : dict[str, Decimal] | None, default None\n    of now, where they are known; nothing is done unless one has reached a level\n\nReturns\n-------\nlist[str]\n    what has happened"
+    "Look after the protections of a profile's accounts, and book what other orders that wait have traded.\n\nParameters\n----------\nsettings : Settings\nmode : str\nnow : datetime\n    UTC\nprices : dict[str, Decimal] | None, default None\n    of now, where they are known; nothing is done unless one has reached a level\n\nReturns\n-------\nlist[str]\n    what has happened"
     ledger, told = open_account_ledger(settings), []
     try:
         for account in profile_accounts(settings, mode, ledger):
             active = protections(ledger, account)
-            if not active or (prices is not None and not reached_levels(active.values(), prices, now)):
+            if not (reached_levels(active.values(), prices, now) if prices is not None else active or ledger.unended(account)):
                 continue
             desk = account_context(settings, ledger, account, now)
             with ledger.lease(account):
-                told += watch_protections(desk, desk.venue.fetch_tickers(sorted(active)))
+                told += watch_protections(desk, desk.venue.fetch_tickers(sorted(active))) if active else []
+                told += [f"order {s.client_order_id} to {s.side} {s.amount} {s.symbol} is {s.status}, {s.filled} filled" for s in (book_open_orders(desk) if prices is None else ())]
     finally:
         ledger.close()
     return told
@@ -195,10 +197,11 @@ def look_at_levels(
     "Ask for the prices of what is protected, in one request, and act where a level that is watched here was reached; a run that has the account looks itself.\n\nParameters\n----------\nsettings : Settings\nsource : MarketData\nnow : datetime\n    UTC\npushed : bool, default False\n    True: a venue said that something has become of our orders, so they are looked at whatever the prices are\n\nReturns\n-------\nlist[str]\n    what has happened"
     ledger, name = open_account_ledger(settings), f"{settings.run.mode}-{settings.run.profile}"
     try:
-        symbols = sorted({s for a in ledger.accounts() if a.partition("@")[0] == name for s in protections(ledger, a)})
+        accounts = [a for a in ledger.accounts() if a.partition("@")[0] == name]
+        symbols, waits = sorted({s for a in accounts for s in protections(ledger, a)}), pushed and any(ledger.unended(a) for a in accounts)
     finally:
         ledger.close()
-    if not symbols:
+    if not symbols and not waits:
         return []
     try:
         prices = None if pushed else source.fetch_tickers(symbols)
@@ -234,11 +237,19 @@ class OrderLines:
                 line.listen()
         return self.lines
 
+    def news(self) -> bool:
+        "Return True when a venue has said anything new since the last time."
+        before, self.heard = self.heard, sum(line.stream.changes for line in self.listen() if line.stream)
+        return self.heard != before
+
+    def said(self) -> list[OrderState]:
+        "Return what the venues have said of orders since the last time."
+        heard = [line.stream.news for line in self.listen() if line.stream]
+        return [told.popleft() for told in heard for _ in range(len(told))]
+
     def look(self, source: MarketData, now: datetime) -> None:
         "Look after the protective orders if a venue has said anything new since the last time."
-        news = sum(line.stream.changes for line in self.listen() if line.stream)
-        if news != self.heard:
-            self.heard = news
+        if self.news():
             for words in look_at_levels(self.settings, source, now, pushed=True):
                 self.tell(words)
 

@@ -30,6 +30,7 @@ from .factory import bars_of, groups_of, margin_terms
 from .launch import settings_of
 from .multi_venue import open_trading_account
 from .position_protection import keep_protection, release_protection, within_risk
+from .plan_amendment import follow_amendments
 from .plan_check import SeenPrices, check_run
 from .price_snapshot import pinned_price_snapshot
 from .run_record import Run
@@ -106,7 +107,7 @@ def plan_step(
     before = AccountSnapshot.of(run.read("account"))
     markets, place = tradable_markets(run, desk, settings)
     if run.has("plan"):
-        return Planned(run.read("plan", Plan), before, equity)
+        return Planned(follow_amendments(run, desk.ledger), before, equity)
     constraints = PlanConstraints(fee_rate=_exact(costs.fee_rate), min_trade=trade.min_trade, drift=_exact(trade.drift),
                                   max_turnover=_exact(limits.max_turnover), min_cash=_exact(limits.min_cash), leverage=settings.margin.leverage)
     targets = within_risk(run.read("weights")["target"], settings, equity)

@@ -25,6 +25,7 @@ class FakeExchange:
         self.share = Decimal(1)  # part of a market order that is filled
         self.skew, self.calls, self.faults = 0, Tally(), {}  # ms that the clock is ahead; calls by kind; kind → list of faults
         self.lines: list[tuple[str, Any]] = []  # who listens to our orders: venue and line
+        self.address = ""  # while it is served
 
     def now(self) -> int:
         "The venue's time, milliseconds."

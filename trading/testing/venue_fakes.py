@@ -78,6 +78,7 @@ def _kraken(x: FakeExchange, kind: str, q: dict, path: str) -> Any:
         case "order_trades": return good({t["id"]: trade(t) for t in x.trades if t["id"] in q["txid"].split(",")})
         case "balance": return good({a: {"balance": f"{n:f}", "hold_trade": "0"} for a, n in x.balances.items()})
         case "time": return good({"unixtime": x.now() // 1000, "rfc1123": ""})
+        case "line": return good({"token": "of the line", "expires": 900})
 
 
 def _coinbase(x: FakeExchange, kind: str, q: dict, path: str) -> Any:
@@ -113,6 +114,7 @@ def _bingx(x: FakeExchange, kind: str, q: dict, path: str) -> Any:
                                                "isBuyer": t["side"] == "buy"} for t in x.told(q, number=q.get("orderId", ""), since=int(q.get("startTime", 0)), until=int(q.get("endTime", 10**15)))]})
         case "balance": return good({"balances": [{"asset": a, "free": f"{n:f}", "locked": "0"} for a, n in x.balances.items()]})
         case "time": return good({"serverTime": x.now()})
+        case "line": return {"listenKey": "of the line"}
 
 
 def _okx(x: FakeExchange, kind: str, q: Any, path: str) -> Any:
@@ -182,6 +184,7 @@ def _kucoin(x: FakeExchange, kind: str, q: dict, path: str) -> Any:
                                     "funds": "1", "fee": f"{t['fee']:f}", "feeCurrency": "USDT", "type": "market", "createdAt": t["at"], "tradeType": "TRADE"} for t in x.told(q, number=q.get("orderId", ""), page=50)]})
         case "balance": return good([{"id": a, "currency": a, "type": "trade", "balance": f"{n:f}", "available": f"{n:f}", "holds": "0"} for a, n in x.balances.items()])
         case "time": return good(x.now())
+        case "line": return good({"token": "of the line", "instanceServers": [{"pingInterval": 50000, "endpoint": x.address.replace("http", "ws", 1) + "/endpoint", "protocol": "websocket", "encrypt": False, "pingTimeout": 10000}]})
 
 
 def _gate(x: FakeExchange, kind: str, q: dict, path: str) -> Any:
@@ -243,17 +246,17 @@ def _bitget(x: FakeExchange, kind: str, q: dict, path: str) -> Any:
 FAKES = {  # venue → form; (kind, method, path); errors by kind of refusal: status and answer
     "binance": (_binance, (("create", "POST", "v3/order$"), ("order", "GET", "v3/order$"), ("cancel", "DELETE", "v3/order$"), ("open", "GET", "openOrders"), ("trades", "GET", "myTrades"), ("balance", "GET", "v3/account"), ("time", "GET", "v3/time"), ("markets", "GET", "exchangeInfo"), ("prices", "GET", "ticker/")),
                 lambda why: (400, {"code": {"missing": -2013, "clock": -1021}.get(why, -2010), "msg": {"missing": "Order does not exist.", "duplicate": "Duplicate order sent.", "clock": "Timestamp for this request is outside of the recvWindow."}.get(why, "Account has insufficient balance for requested action.")})),
-    "kraken": (_kraken, tuple((k, "POST", f"private/{p}$") for k, p in (("create", "AddOrder"), ("order", "QueryOrders"), ("open", "OpenOrders"), ("closed", "ClosedOrders"), ("cancel", "CancelOrder"), ("trades", "TradesHistory"), ("order_trades", "QueryTrades"), ("balance", "BalanceEx"))) + (("time", "GET", "public/Time"),),
+    "kraken": (_kraken, tuple((k, "POST", f"private/{p}$") for k, p in (("create", "AddOrder"), ("order", "QueryOrders"), ("open", "OpenOrders"), ("closed", "ClosedOrders"), ("cancel", "CancelOrder"), ("trades", "TradesHistory"), ("order_trades", "QueryTrades"), ("balance", "BalanceEx"), ("line", "GetWebSocketsToken"))) + (("time", "GET", "public/Time"),),
                lambda why: (200, {"error": [{"missing": "EOrder:Unknown order", "duplicate": "EOrder:Duplicate order", "clock": "EAPI:Invalid nonce"}.get(why, "EOrder:Insufficient funds")]})),
     "coinbase": (_coinbase, (("create", "POST", "brokerage/orders$"), ("list", "GET", "historical/batch"), ("trades", "GET", "historical/fills"), ("order", "GET", "orders/historical/"), ("cancel", "POST", "batch_cancel"), ("balance", "GET", "v2/accounts"), ("time", "GET", "v2/time"), ("price", "GET", "products")),
                  lambda why: (404, {"error": "NOT_FOUND", "message": "order not found"}) if why == "missing" else (401, {"errors": [{"id": "invalid_request", "message": "timestamp is out of range"}]}) if why == "clock" else (200, {"success": False, "error_response": {"error": "INSUFFICIENT_FUND", "message": "Insufficient balance in source account", "preview_failure_reason": "PREVIEW_INSUFFICIENT_FUND"}})),
-    "bingx": (_bingx, (("create", "POST", "trade/order$"), ("order", "GET", "trade/query"), ("cancel", "POST", "trade/cancel$"), ("open", "GET", "openOrders"), ("closed", "GET", "historyOrders"), ("trades", "GET", "myTrades"), ("balance", "GET", "account/balance"), ("time", "GET", "server/time")),
+    "bingx": (_bingx, (("create", "POST", "trade/order$"), ("order", "GET", "trade/query"), ("cancel", "POST", "trade/cancel$"), ("open", "GET", "openOrders"), ("closed", "GET", "historyOrders"), ("trades", "GET", "myTrades"), ("balance", "GET", "account/balance"), ("time", "GET", "server/time"), ("line", "POST", "userDataStream")),
               lambda why: (200, {"code": {"missing": 100404, "duplicate": 100400, "clock": 100421}.get(why, 100437), "msg": {"missing": "the order you want to query or cancel does not exist", "duplicate": "duplicate clientOrderID", "clock": "Null timestamp or timestamp mismatch"}.get(why, "Insufficient balance")})),
     "okx": (_okx, (("create", "POST", "trade/batch-orders"), ("order", "GET", "trade/order$"), ("cancel", "POST", "trade/cancel-order"), ("open", "GET", "orders-pending"), ("plan", "POST", "order-algo$"), ("plan_one", "GET", "order-algo$"), ("cancel_plan", "POST", "cancel-algos"), ("algo", "GET", "algo"), ("trades", "GET", "fills-history"), ("balance", "GET", "account/balance"), ("time", "GET", "public/time")),
             lambda why: (200, {"code": {"missing": "51603", "clock": "50102"}.get(why, "1"), "msg": {"missing": "Order does not exist", "clock": "Timestamp request expired"}.get(why, "All operations failed"), "data": [{"ordId": "", "clOrdId": "", "sCode": {"duplicate": "51016", "mode": "51000"}.get(why, "51008"), "sMsg": {"duplicate": "Client order ID already exists", "mode": "Parameter tdMode error"}.get(why, "Order failed. Insufficient balance"), "tag": ""}] if why not in ("missing", "clock") else []})),
     "bybit": (_bybit, (("create", "POST", "order/create"), ("order", "GET", "order/realtime"), ("closed", "GET", "order/history"), ("cancel", "POST", "order/cancel"), ("trades", "GET", "execution/list"), ("balance", "GET", "wallet-balance"), ("time", "GET", "market/time")),
               lambda why: (200, {"retCode": {"missing": 170213, "duplicate": 170141, "clock": 10002}.get(why, 170131), "retMsg": {"missing": "Order does not exist.", "duplicate": "Duplicate clientOrderId", "clock": "invalid request, please check your timestamp"}.get(why, "Balance insufficient"), "result": {}})),
-    "kucoin": (_kucoin, (("create", "POST", "v1/orders$"), ("by_client", "GET", "order/client-order/"), ("order", "GET", "v1/orders/"), ("cancel", "DELETE", "v1/orders/"), ("open", "GET", "v1/orders$"), ("plan", "POST", "stop-order$"), ("plan_by_client", "GET", "stop-order/queryOrderByClientOid"), ("plan_one", "GET", "stop-order/"), ("cancel_plan", "DELETE", "stop-order/"), ("algo", "GET", "stop-order"), ("trades", "GET", "v1/fills"), ("balance", "GET", "v1/accounts"), ("time", "GET", "timestamp")),
+    "kucoin": (_kucoin, (("create", "POST", "v1/orders$"), ("by_client", "GET", "order/client-order/"), ("order", "GET", "v1/orders/"), ("cancel", "DELETE", "v1/orders/"), ("open", "GET", "v1/orders$"), ("plan", "POST", "stop-order$"), ("plan_by_client", "GET", "stop-order/queryOrderByClientOid"), ("plan_one", "GET", "stop-order/"), ("cancel_plan", "DELETE", "stop-order/"), ("algo", "GET", "stop-order"), ("trades", "GET", "v1/fills"), ("balance", "GET", "v1/accounts"), ("time", "GET", "timestamp"), ("line", "POST", "bullet-private")),
                lambda why: (200, {"code": {"missing": "400100", "duplicate": "400100", "clock": "400002"}.get(why, "200004"), "msg": {"missing": "order not exist", "duplicate": "The order already exists with this clientOid", "clock": "KC-API-TIMESTAMP Invalid"}.get(why, "Balance insufficient!")})),
     "gate": (_gate, (("create", "POST", "spot/orders$"), ("order", "GET", "spot/orders/"), ("cancel", "DELETE", "spot/orders/"), ("open", "GET", "open_orders"), ("closed", "GET", "spot/orders$"), ("plan", "POST", "price_orders$"), ("plan_one", "GET", "price_orders/"), ("cancel_plan", "DELETE", "price_orders/"), ("algo", "GET", "price_orders"), ("trades", "GET", "my_trades"), ("balance", "GET", "spot/accounts"), ("time", "GET", "spot/time"), ("price", "GET", "spot/tickers")),
              lambda why: (400, {"label": {"missing": "ORDER_NOT_FOUND", "clock": "REQUEST_EXPIRED"}.get(why, "BALANCE_NOT_ENOUGH"), "message": {"missing": "Order not found", "clock": "gap between request Timestamp and server time exceeds 60"}.get(why, "Not enough balance")})),
@@ -334,8 +337,9 @@ def serve_fake(venue: str, exchange: FakeExchange) -> Iterator[str]:  # its addr
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
+    exchange.address = f"http://127.0.0.1:{server.server_address[1]}"
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield exchange.address
     finally:
         server.shutdown()
         server.server_close()
