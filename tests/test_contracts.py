@@ -5,7 +5,6 @@ import os
 from datetime import UTC, datetime
 from decimal import Decimal as D
 from functools import lru_cache
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ from trading.cli.main import main
 from trading.core.errors import BadInput, Refused
 from trading.core.settings import load_settings
 from trading.core.types import Order
-from trading.pipeline.account import open_live_account
+from trading.pipeline.venue_factory import connect
 from trading.testing.binance_server import served
 from trading.venues.crypto.venue import CcxtVenue
 
@@ -240,12 +239,7 @@ def test_a_profile_of_perpetuals_trades_on_paper_with_margin_and_its_funding_is_
 
 
 def test_real_orders_for_contracts_are_refused_in_one_sentence_before_anything_is_asked(tmp_path):
-    for more in ({}, {"margin.leverage": "2"}):
-        settings = load_settings(
-            "crypto", {"market.symbols": "BTC/USDT, BTC/USDT:USDT", "run.mode": "live", "run.data": str(tmp_path)} | more, environ={}
-        )
-        record = SimpleNamespace(account="live-crypto", as_of=datetime(2024, 3, 1, tzinfo=UTC), parameters={})
-        with pytest.raises(
-            Refused, match="BTC/USDT:USDT is a contract on margin, and real orders at kraken are for spot markets only; run with --mode paper"
-        ):
-            open_live_account(record, settings, {}, datetime(2024, 3, 1, tzinfo=UTC))
+    settings = load_settings("crypto", {"market.symbols": "BTC/USDT, BTC/USDT:USDT", "run.mode": "live", "run.data": str(tmp_path)}, environ={})
+    only = "BTC/USDT:USDT is a contract on margin, and real orders at kraken are for spot markets only; run with --mode paper"
+    with pytest.raises(Refused, match=only):
+        connect(settings, orders=True, environ={})

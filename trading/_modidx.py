@@ -8794,6 +8794,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                    'trading/venues/mt5/terminal_adapter.py'),
                                                      'trading.venues.mt5.terminal_adapter._id_of': ( '01_venues/mt5/terminal_adapter.html#_id_of',
                                                                                                      'trading/venues/mt5/terminal_adapter.py'),
+                                                     'trading.venues.mt5.terminal_adapter._leverage': ( '01_venues/mt5/terminal_adapter.html#_leverage',
+                                                                                                        'trading/venues/mt5/terminal_adapter.py'),
                                                      'trading.venues.mt5.terminal_adapter._money_kind': ( '01_venues/mt5/terminal_adapter.html#_money_kind',
                                                                                                           'trading/venues/mt5/terminal_adapter.py'),
                                                      'trading.venues.mt5.terminal_adapter._text': ( '01_venues/mt5/terminal_adapter.html#_text',

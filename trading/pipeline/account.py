@@ -375,9 +375,6 @@ def open_live_account(
     account = record.account + at
     if record.parameters.get("portfolio") is not None:
         raise Refused("holdings from a file are for dry runs; an account for real orders holds what lies at its venue")
-    if settings.market.source == "ccxt" and (contracts := [s for s in settings.market.symbols if ":" in s]):
-        raise Refused(f"profile {settings.run.profile}: {contracts[0]} is a contract on margin, and real orders at {settings.market.venue} are for spot markets only; "
-                      "run with --mode paper, or name the spot market in market.symbols")
     if settings.margin.leverage is not None:
         raise Refused(f"profile {settings.run.profile}: margin accounts trade on paper only, real short and borrowed positions at {settings.market.venue} are not supported yet; "
                       "run with --mode paper, or take margin.leverage out")
