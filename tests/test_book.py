@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 from click.testing import CliRunner
 
+from trading.accounting.account_book import fill_event
 from trading.accounting.ledger import Ledger
 from trading.cli.main import main
 from trading.core.errors import BadInput
@@ -206,7 +207,10 @@ def test_reported_entries_are_booked_without_asking_where_a_setting_says_so_and_
         Event("deposit", "", DAY + timedelta(days=1), {"currency": "USD", "amount": "500", "id": "b:1"}),
         Event("withdrawal", "", DAY + timedelta(days=2), {"currency": "USD", "amount": "100", "id": "b:2"}),
     ]
-    venue, look = Broker({"USD": D(1400), "AAPL": D(10)}, activity=moved), partial(reconcile, ledger, account="x", now=now, sleep=lambda s: None)
+    venue, look = (
+        Broker({"USD": D(1400), "AAPL": D(10)}, activity=moved),
+        partial(reconcile, ledger, account="x", now=now, sleep=lambda s: None),
+    )
     assert not look(venue=venue).ok
     done = look(venue=venue, reported=True)
     assert done.ok and len(done.mended) == 2 and ledger.events("x", "deposit")[-1].data["source"] == "venue broker"
@@ -217,7 +221,11 @@ def test_reported_entries_are_booked_without_asking_where_a_setting_says_so_and_
         and not look(venue=off, allowed={"USD": D("0.05")}).ok
         and look(venue=off, allowed={"USD": D("0.05"), "AAPL": D("0.001")}).ok
     )
-    assert look(venue=off, money=D("0.05")).ok and not look(venue=off, money=D("0.03")).ok and not look(venue=Broker(off.balance), money=D("0.05")).ok
+    assert (
+        look(venue=off, money=D("0.05")).ok
+        and not look(venue=off, money=D("0.03")).ok
+        and not look(venue=Broker(off.balance), money=D("0.05")).ok
+    )
     assert not look(venue=Broker({"USD": D(1400), "AAPL": D(9)}, prices={"AAPL": D(130)}), money=D("0.05")).ok  # a share is not dust
 
 
@@ -242,7 +250,9 @@ def test_a_limit_knows_a_withdrawal_from_a_loss(tmp_path):
 def test_a_stop_that_rests_on_paper_follows_a_split_and_comes_back_when_it_is_taken_back(home):
     from trading.execution.protection import protections
 
-    resting = lambda: [(o.side, o.amount, p.stop) for o in exchange().fetch_open_orders() for p in [protections(books(), "paper-sample")["AAPL"]]]  # noqa: E731
+    def resting():
+        return [(o.side, o.amount, p.stop) for o in exchange().fetch_open_orders() for p in [protections(books(), "paper-sample")["AAPL"]]]
+
     books = lambda: Ledger(home / "data" / "ledger.sqlite", readonly=True)  # noqa: E731
     settings = load_settings("sample", {"run.data": home / "data"})
     exchange = lambda: paper_venue(settings, DAY + timedelta(days=3), datetime.now(UTC), {}, home / "data" / "paper-sample.sqlite")  # noqa: E731
@@ -264,3 +274,80 @@ def test_a_stop_that_rests_on_paper_follows_a_split_and_comes_back_when_it_is_ta
     gone = carnet(home, "book", "delist", "AAPL", "0", "--at", "2022-12-04 12:00")
     assert "the protection has ended, the position was closed" in gone and exchange().fetch_open_orders() == [], gone
     assert "an adjustment needs note" in carnet(home, "book", "adjust", "5")
+
+
+def test_what_is_booked_now_on_a_recorded_market_comes_behind_its_last_trades_and_before_the_next(home):
+    assert "AAPL: 10 → 40" in carnet(home, "book", "split", "AAPL", "4")
+    assert "a split 4 AAPL on 2022-12-04 21:00" in carnet(home, "book", "list")
+    ledger = Ledger(home / "data" / "ledger.sqlite")
+    ledger.append(
+        [fill_event(Fill("t1", "o1", "AAPL", "buy", D(5), D("37.50"), D(0), DAY + timedelta(days=4)), "paper-sample", "paper sample")]
+    )
+    assert ledger.book("paper-sample").positions["AAPL"].amount == 45
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("split", "AAPL", "4"), "split"),
+        (("rename", "AAPL", "FRUIT"), "rename"),
+        (("spin-off", "AAPL", "SEED", "1", "--cost-share", "0.1"), "spin off"),
+    ],
+)
+def test_a_split_at_the_very_moment_of_a_trade_is_asked_about(home, words, said):
+    ledger = Ledger(home / "data" / "ledger.sqlite")
+    bought = Fill("t1", "o1", "AAPL", "buy", D(5), D(150), D(0), datetime(2022, 12, 3, tzinfo=UTC))
+    ledger.append([fill_event(bought, "paper-sample", "paper sample")])
+    answer = carnet(home, "book", *words, "--at", "2022-12-03")
+    choice = f"--at '2022-12-02 23:59' when the {said} came before it, or --at '2022-12-03 00:01' when it came after"
+    assert answer.startswith("1 ") and choice in answer
+    assert ledger.book("paper-sample").positions["AAPL"].amount == 15 and carnet(
+        home, "book", *words, "--at", "2022-12-03 00:01"
+    ).startswith("0 ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("book", "adopt", "first"),
+        ("book", "adopt", "1,2"),
+        ("book", "list", "--last", "-1"),
+        ("book", "list", "--last", "9" * 24),
+        ("audit", "show", "--last", "0"),
+        ("feedback", "replay", "--last", "-3"),
+        ("alerts", "list", "--limit", "-1"),
+        ("export", "lots", "--output", ""),
+    ],
+)
+def test_numbers_of_lines_and_names_that_are_none_are_one_sentence(home, words):
+    answer = carnet(home, *words)
+    assert answer[0] in "12" and "Error: " in answer
+
+
+def test_a_price_beyond_any_venue_changes_nothing_of_what_protects_a_position(home):
+    assert carnet(home, "orders", "protect", "AAPL", "--stop", "100").startswith("0 ")
+    before = Ledger(home / "data" / "ledger.sqlite").events("paper-sample", "protection")
+    for price in ("1e400", "9" * 24):
+        answer = carnet(home, "orders", "protect", "AAPL", "--take-profit", price)
+        assert answer.startswith("1 ") and "take_profit" in answer
+    assert Ledger(home / "data" / "ledger.sqlite").events("paper-sample", "protection") == before
+
+
+def test_a_ratio_that_no_units_are_split_by_leaves_books_that_go_on(home):
+    for ratio in ("1e400", "9" * 24, "0.000000000000000000001", "1:1e20"):
+        assert "a split with ratio" in carnet(home, "book", "split", "AAPL", ratio)
+    for _ in range(2):  # more digits than a decimal has by default
+        assert carnet(home, "book", "split", "AAPL", "999999999999.7", "--at", f"2022-12-0{5 + _}").startswith("0 ")
+    assert carnet(home, "book", "deposit", "1").startswith("0 ") and "a deposit of 1 USD" in carnet(home, "book", "list")
+
+
+def test_a_full_disk_is_no_reason_to_restore_a_backup(home):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, hard))
+    try:
+        answer = carnet(home, "book", "deposit", "5")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert answer.startswith("1 ") and "free space" in answer and "backup" not in answer
+    assert carnet(home, "book", "deposit", "5").startswith("0 ")

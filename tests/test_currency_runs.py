@@ -190,6 +190,7 @@ def test_what_no_symbol_needs_is_valued_and_said_and_never_locks_the_account(lat
     closing = float(json.loads((run / "artefacts" / "closing.json").read_text())["equity"])
     assert worth["EUR/GBP"] == pytest.approx(first["EUR/GBP"], rel=1e-9) and closing == pytest.approx(worth.sum(), abs=1e-6)
     assert "counted at 0.0015 EUR a unit" in page and "OLDCO: held and none of the profile" in page
+    assert "the value at risk counts it like the symbol that moves most" in page
 
 
 def test_the_pages_and_questions_know_what_is_held_beside(later, monkeypatch):
@@ -281,3 +282,38 @@ def test_a_holiday_of_one_source_is_an_absent_row_and_no_absent_panel(tmp_path, 
     assert whole_closes(settings, rare).index.equals(whole.index)
     nothing = policy_history(close[["EUR/USD"]].mask((close.index.day == 1)[:, None]).iloc[:600], policy("balanced"), every=60)
     assert (nothing.weights == 0).all(axis=None) and (nothing.equity == 1).all()
+
+
+def test_what_rates_did_stands_apart_and_adds_up_by_hand(home, monkeypatch, tmp_path):
+    from trading.services.queries_books import contribution
+
+    folder = tmp_path / "euros"
+    shutil.copytree(home.settings.parent, folder)
+    (folder / "settings.ini").write_text(SETTINGS.replace("as_of = 2022-12-22", "as_of = 2022-12-27"))
+    first, home = home, Workspace(folder / "data", folder / "reports", folder / "settings.ini")
+    monkeypatch.chdir(folder)
+    for name in [n for n in os.environ if n.startswith("CARNET_")]:
+        monkeypatch.delenv(name)
+    found = contribution(home, "mine")
+    fills, day = {f.symbol: f for f in Ledger(home.ledger, readonly=True).fills("paper-mine")}, "2022-12-27"
+    close = {s: sample_bars("stocks")["close"][real].loc[day] for s, real in (("AAPL", "AAPL"), ("NESN", "PG"))}
+    rows, lines = {e["symbol"]: e for e in found["effects"]}, {i["name"]: i["amount"] for i in found["items"]}
+    for symbol, pair in (("AAPL", "EUR/USD"), ("NESN", "EUR/CHF")):
+        units, paid, then, now = *(float(n) for n in (fills[symbol].amount, fills[symbol].price, fills[symbol].rate)), 1 / ecb(pair, day)
+        assert rows[symbol]["local"] == pytest.approx(units * (close[symbol] - paid) * now, abs=1e-3)
+        assert rows[symbol]["effect"] == pytest.approx(units * paid * (now - then), abs=1e-3)  # a rate has ten digits
+        assert lines[f"Currency effect {pair[4:]}/EUR"] == pytest.approx(rows[symbol]["effect"], abs=0.01)
+    assert round(sum(lines.values()), 2) == found["total"] == round(found["end"] - found["start"], 2) and lines["SAP"]
+    later = contribution(home, "mine", since="2022-12-23")  # nothing is traded any more: the two returns make the whole one
+    was = {s: sample_bars("stocks")["close"][real].loc["2022-12-23"] for s, real in (("AAPL", "AAPL"), ("NESN", "PG"))}
+    for e in (e for e in later["effects"] if e["symbol"] in close):
+        rate = ecb(f"EUR/{e['pair'][:3]}", "2022-12-23") / ecb(f"EUR/{e['pair'][:3]}", day) - 1
+        own = close[e["symbol"]] / was[e["symbol"]] - 1
+        assert e["local_return"] == pytest.approx(own, abs=1e-9) and e["currency_return"] == pytest.approx(rate, abs=1e-9)
+    told = CliRunner().invoke(main, ["performance", "--since", "2022-12-23", "--profile", "mine"])
+    assert told.exit_code == 0 and "Currency effect USD/EUR" in told.output and "by its price" in told.output, told.output
+    costs = CliRunner().invoke(main, ["orders", "costs", "--profile", "mine", "--json"])  # what the orders cost against the plan, by hand
+    (bought,) = (g for g in json.loads(costs.output)["groups"]["symbol"] if g["name"] == "AAPL")
+    planned = next(float(a["price"]) for a in kept(first, "plan")["actions"] if a["symbol"] == "AAPL")
+    paid = float(fills["AAPL"].price) / planned - 1 + float(fills["AAPL"].fee) / float(fills["AAPL"].amount) / planned
+    assert bought["orders"] == 1 and bought["cost_bp"] == pytest.approx(1e4 * paid, rel=1e-9)

@@ -6,13 +6,14 @@ import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from math import ceil
 
 import ccxt
 import pandas as pd
 import pytest
 
 from trading.core.bars import bars_from
-from trading.core.instruments import Instrument
+from trading.core.instruments import Instrument, order_parts
 from trading.core.types import Order
 from trading.testing.binance_server import Counter, SignatureCheck, make_exchange, served
 from trading.venues.paper.costs import TradingCosts
@@ -162,25 +163,29 @@ class Reckoning:
         self.funds, self.open, self.done = {a: Fraction(n) for a, n in funds.items()}, {}, {}
 
     def free(self, asset):
-        held = sum((o["left"] * o["price"] if o["side"] == "buy" else o["left"]) for o in self.open.values()
+        held = sum((o["left"] * o["holds"] if o["side"] == "buy" else o["left"]) for o in self.open.values()
                    if asset == ("USDT" if o["side"] == "buy" else o["base"]))
-        fees = sum(o["left"] * o["price"] / 1000 for o in self.open.values() if asset == "USDT" and o["side"] == "buy")
+        fees = sum(o["left"] * o["holds"] / 1000 for o in self.open.values() if asset == "USDT" and o["side"] == "buy")
         return self.funds.get(asset, Fraction(0)) - held - fees
 
     def refused(self, o, m, last):
         amount, price = Fraction(o.amount), None if o.price is None else Fraction(o.price)
+        stop = None if o.stop_price is None else Fraction(o.stop_price)
+        worth = price or stop or last
         rules = [amount % Fraction(m.amount_step), amount < Fraction(m.min_amount), amount > Fraction(m.max_amount),
-                 o.type == "market" and amount > Fraction(m.max_market_amount), amount * (price or last) < Fraction(m.min_cost)]
+                 o.type in ("market", "stop") and amount > Fraction(m.max_market_amount), amount * worth < Fraction(m.min_cost)]
+        if stop is not None:
+            rules += [stop % Fraction(m.price_step), stop <= last if o.side == "buy" else stop >= last]
         if price is not None:
             rules += [price % Fraction(m.price_step), not last / 5 <= price <= last * 5]
             rules += [o.time_in_force == "PO" and (price >= last if o.side == "buy" else price <= last)]
         base = o.symbol.split("/")[0]
-        need = amount if o.side == "sell" else amount * (price or last) * Fraction(1001, 1000)
+        need = amount if o.side == "sell" else amount * worth * Fraction(1001, 1000)
         return any(rules) or need > self.free(base if o.side == "sell" else "USDT")
 
-    def fill(self, o, price, fee):
+    def fill(self, o, price, fee, amount=None):
         sign, base = (1 if o.side == "buy" else -1), o.symbol.split("/")[0]
-        amount, price = Fraction(o.amount), Fraction(price)
+        amount, price = Fraction(o.amount) if amount is None else amount, Fraction(price)
         cost = Fraction((D(amount.numerator) / D(amount.denominator) * D(price.numerator) / D(price.denominator) * fee)
                         .quantize(D("0.00000001"), "ROUND_CEILING"))
         self.funds[base] = self.funds.get(base, Fraction(0)) + sign * amount
@@ -190,39 +195,82 @@ class Reckoning:
     def take(self, o, m, last):
         if self.refused(o, m, last):
             return "rejected"
-        crosses = o.type == "market" or (o.price >= last if o.side == "buy" else o.price <= last)
+        waits = o.type in ("stop", "stop_limit")
+        crosses = not waits and (o.type == "market" or (o.price >= last if o.side == "buy" else o.price <= last))
         if crosses:
             self.fill(o, last, D("0.001"))
             return "closed"
         if o.time_in_force in ("IOC", "FOK"):
             return "expired"
         self.open[o.client_order_id] = {"order": o, "side": o.side, "base": o.symbol.split("/")[0], "left": Fraction(o.amount),
-                                        "price": Fraction(o.price)}
+                                        "holds": Fraction(o.price or o.stop_price), "asleep": waits}
         return "open"
 
     def move(self, prices):
         for name, held in list(self.open.items()):
             o, last = held["order"], Fraction(prices[held["order"].symbol])
-            if held["price"] >= last if o.side == "buy" else held["price"] <= last:
+            woken = held["asleep"] and (last >= o.stop_price if o.side == "buy" else last <= o.stop_price)
+            held["asleep"] = held["asleep"] and not woken
+            if held["asleep"]:
+                continue
+            if o.type == "stop":  # a market order from here on; one whose money no longer buys all of it gets what it buys
                 del self.open[name]
-                self.fill(o, o.price, D("0.0005"))
+                most = Fraction(o.amount) if o.side == "sell" else (self.free("USDT") - Fraction(1, 10**8)) / (last * Fraction(1001, 1000))
+                step = Fraction(MARKETS[o.symbol].amount_step)
+                self.fill(o, last, D("0.001"), min(Fraction(o.amount), most // step * step))
+            elif o.price >= last if o.side == "buy" else o.price <= last:
+                del self.open[name]
+                self.fill(o, last if woken else o.price, D("0.001") if woken else D("0.0005"))  # it takes at the trigger; later it has waited
+
+    def consolidate(self, base, old, new):
+        self.funds[base] = self.funds.get(base, Fraction(0)) * new / old
+        self.open = {n: o for n, o in self.open.items() if o["base"] != base}
 
 
 def random_order(dice, number, last):
     "Draw an order; about a third break a rule."
     symbol = dice.choice(list(MARKETS))
-    m, kind = MARKETS[symbol], dice.choice(["market", "limit", "limit"])
+    m, kind = MARKETS[symbol], dice.choice(["market", "limit", "limit", "stop", "stop_limit"])
     worth = D(dice.choice(["1", "4.9", "5.2", "50", "700", "3000", "20000", "200000"])) * D(dice.randint(90, 110)) / 100
     amount = worth / last[symbol]
     amount = m.amount(amount) if dice.random() < 0.85 else amount.quantize(D("0.000000001"))
-    price = None
+    price = stop = None
+    if kind.startswith("stop"):
+        stop = last[symbol] * D(dice.choice(["0.96", "0.99", "0.995", "1", "1.005", "1.01", "1.04"]))
+        stop = m.price(stop) if dice.random() < 0.9 else stop + m.price_step / 2
+        price = m.price(stop * D(dice.choice(["0.15", "0.99", "0.999", "1.001", "1.01"]))) if kind == "stop_limit" else None
     if kind == "limit":
         price = last[symbol] * D(dice.choice(["0.19", "0.5", "0.97", "0.995", "1", "1.004", "1.03", "4", "5.2"]))
         price = m.price(price) if dice.random() < 0.9 else price + m.price_step / 2
     force = dice.choice(["GTC", "GTC", "GTC", "IOC", "FOK", "PO"]) if kind == "limit" else "GTC"
     if amount <= 0:
         amount = m.amount_step
-    return Order(f"o{number}", symbol, dice.choice(["buy", "sell"]), amount, kind, price, None, force)
+    return Order(f"o{number}", symbol, dice.choice(["buy", "sell"]), amount, kind, price, stop, force)
+
+
+def sent(dice, asked):
+    "Send an order whole, or, where it is above the venue's largest, in as few parts as the venue takes."
+    m = MARKETS[asked.symbol]
+    most = m.max_market_amount if asked.type in ("market", "stop") else m.max_amount
+    if asked.amount <= most or asked.amount % m.amount_step or dice.random() < 0.2:
+        return [asked]
+    parts = order_parts(m, asked.amount, asked.type)
+    assert sum(parts) == asked.amount and len(parts) == ceil(asked.amount / most) and max(parts) <= most
+    assert max(parts) - min(parts) <= m.amount_step and not any(n % m.amount_step for n in parts)
+    return [asked.but(client_order_id=f"{asked.client_order_id}-{n}", amount=part) for n, part in enumerate(parts)]
+
+
+def consolidated(venue, prices):
+    "Put ten units of a coin together into one, as an issuer does: open orders end, the units are a tenth, the price is ten times as high."
+    for waiting in venue.fetch_open_orders():
+        if waiting.symbol == "PEPE/USDT":
+            venue.cancel_order(waiting.client_order_id, waiting.symbol)
+    venue.move({"PEPE": -venue.fetch_balance()["PEPE"] * 9 / 10})
+    prices["PEPE/USDT"] = 10 * prices["PEPE/USDT"]
+
+
+WALKED = [("market", "closed"), *((kind, end) for kind in ("limit", "stop", "stop_limit") for end in ("open", "rejected")), ("market", "rejected"),
+          ("limit", "closed"), ("limit", "expired")]
 
 
 def opened(prices):
@@ -238,23 +286,30 @@ def moved(dice, prices):
 def test_a_thousand_random_orders_end_as_binances_rules_say():
     dice, prices = random.Random(SEED), dict(START)
     venue = opened(prices)
-    rules, ends = Reckoning(venue.fetch_balance()), {}
+    rules, ends, cut = Reckoning(venue.fetch_balance()), {}, 0
     for number in range(1000):
         if number % 5 == 0:
             moved(dice, prices)
             venue.fetch_open_orders()
             rules.move(prices)
-        asked = random_order(dice, number, prices)
-        state, expected = venue.create_order(asked), rules.take(asked, MARKETS[asked.symbol], Fraction(prices[asked.symbol]))
-        assert state.status == expected, (asked, state, prices)
-        ends[expected] = ends.get(expected, 0) + 1
+        if number == 500:
+            rules.consolidate("PEPE", 10, 1)
+            consolidated(venue, prices)
+        parts = sent(dice, random_order(dice, number, prices))
+        cut += len(parts) > 1
+        for asked in parts:
+            state, expected = venue.create_order(asked), rules.take(asked, MARKETS[asked.symbol], Fraction(prices[asked.symbol]))
+            assert state.status == expected, (asked, state, prices)
+            ends[asked.type, expected] = ends.get((asked.type, expected), 0) + 1
+            if expected == "open" and dice.random() < 0.5:
+                venue.cancel_order(asked.client_order_id, asked.symbol)
+                rules.open.pop(asked.client_order_id)
         if number % 50 == 0:
             assert {a: Fraction(n) for a, n in venue.fetch_balance().items()} == {a: n for a, n in rules.funds.items() if n}
-        if expected == "open" and dice.random() < 0.5:
-            venue.cancel_order(asked.client_order_id, asked.symbol)
-            rules.open.pop(asked.client_order_id)
     assert {a: Fraction(n) for a, n in venue.fetch_balance().items()} == {a: n for a, n in rules.funds.items() if n}
-    assert min(ends[k] for k in ("rejected", "closed", "open", "expired")) > 20, ends  # each way was walked
+    assert min(ends[k] for k in WALKED) > 20 and cut > 20, (ends, cut)  # each way was walked
+    done = [f.client_order_id for f in venue.fetch_my_trades(None)]
+    assert sum(venue.sent(name)[0].type.startswith("stop") for name in done) > 20  # and stops were reached
 
 
 def test_a_thousand_random_orders_are_the_same_on_paper_and_at_the_served_exchange_under_stock_ccxt():
@@ -271,22 +326,28 @@ def test_a_thousand_random_orders_are_the_same_on_paper_and_at_the_served_exchan
             if number % 5 == 0:
                 moved(dice, prices)
                 paper.fetch_open_orders()
+            if number == 500:
+                consolidated(behind, dict(prices))
+                consolidated(paper, prices)
             asked = random_order(dice, number, prices)
             rounded = D(client.decimal_to_precision(f"{asked.amount:f}", ccxt.TRUNCATE, f"{MARKETS[asked.symbol].amount_step:f}", ccxt.TICK_SIZE))
             if not rounded:
                 continue
-            assert rounded == MARKETS[asked.symbol].amount(asked.amount)  # both round the same way
-            asked = asked.but(amount=rounded, price=asked.price and MARKETS[asked.symbol].price(asked.price))
-            mine = paper.create_order(asked)
-            more = {"newClientOrderId": asked.client_order_id}
-            more |= {"postOnly": True} if asked.time_in_force == "PO" else {"timeInForce": asked.time_in_force} if asked.type == "limit" else {}
-            try:
-                answer = client.create_order(asked.symbol, asked.type, asked.side, f"{asked.amount:f}", asked.price and f"{asked.price:f}", more)
-                theirs = (answer["status"], D(str(answer["filled"])))
-            except ccxt.BaseError:
-                theirs = ("rejected", D(0))
-            assert theirs == (mine.status, mine.filled), (asked, mine, theirs)
-            outcomes[mine.status] = outcomes.get(mine.status, 0) + 1
+            m = MARKETS[asked.symbol]
+            assert rounded == m.amount(asked.amount)  # both round the same way
+            whole = asked.but(amount=rounded, price=asked.price and m.price(asked.price), stop_price=asked.stop_price and m.price(asked.stop_price))
+            for asked in sent(dice, whole):
+                mine = paper.create_order(asked)
+                more = {"newClientOrderId": asked.client_order_id} | ({"triggerPrice": f"{asked.stop_price:f}"} if asked.stop_price else {})
+                more |= {"postOnly": True} if asked.time_in_force == "PO" else {"timeInForce": asked.time_in_force} if "limit" in asked.type else {}
+                kind = "limit" if "limit" in asked.type else "market"
+                try:
+                    answer = client.create_order(asked.symbol, kind, asked.side, f"{asked.amount:f}", asked.price and f"{asked.price:f}", more)
+                    theirs = (answer["status"], D(str(answer["filled"])))
+                except ccxt.BaseError:
+                    theirs = ("rejected", D(0))
+                assert theirs == (mine.status, mine.filled), (asked, mine, theirs)
+                outcomes[asked.type, mine.status] = outcomes.get((asked.type, mine.status), 0) + 1
     assert paper.fetch_balance() == behind.fetch_balance()
     assert [f.but(id="") for f in paper.fetch_my_trades(None)] == [f.but(id="") for f in behind.fetch_my_trades(None)]
-    assert min(outcomes[k] for k in ("rejected", "closed", "open", "expired")) > 20, outcomes
+    assert min(outcomes[k] for k in WALKED) > 20, outcomes

@@ -1,6 +1,7 @@
 "Plans of portfolios that nobody drew by hand: money is conserved, no rule is broken, and an executed plan leaves nothing to do."
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -177,6 +178,18 @@ def test_a_fee_with_a_floor_keeps_small_trades_away():
     rules = PlanConstraints(fee_rate=D("0.001"), min_trade=D(10), min_fee=D(5), max_fee_share=D("0.02"))
     plan = make_plan("paper", NOON, {}, D(1000), {"A": 0.2, "B": 0.5}, {"A": 1, "B": 1}, {s: fine(s) for s in "AB"}, rules, "USD")
     assert [a.symbol for a in plan.actions] == ["B"] and any("smallest trade of 250.00 USD" in note for note in plan.notes)
+
+
+def test_many_small_differences_are_one_sentence_with_their_sum():
+    names = [f"S{n:02d}" for n in range(20)]  # a thousand dollars in twenty shares: fifty each, and no order below a hundred
+    rules, markets = PlanConstraints(fee_rate=D(0), min_trade=D(100)), {s: fine(s) for s in names}
+    wanted, prices = dict.fromkeys(names, 0.045), dict.fromkeys(names, 1)
+    plan = make_plan("paper", NOON, {}, D(1000), wanted, prices, markets, rules, "USD")
+    assert not plan.actions and len(plan.notes) == 1
+    assert plan.notes[0] == ("S00, S01, S02, S03, S04 and 15 more: each difference is below the smallest trade of 100.00 USD, "
+                             "together 900.00 USD or 90.00 % of the account; fewer symbols, or a smaller trade.min_trade, would trade them")
+    held = make_plan("paper", NOON, dict.fromkeys(names, D(46)), D(80), wanted, prices, markets, replace(rules, drift=D("0.1")), "USD")
+    assert held.notes == ("inside the relative band of 10.00 %: S00, S01, S02, S03, S04 and 15 more",)
 
 
 @pytest.mark.parametrize(("kind", "traded"), [("relative", ["A"]), ("absolute", [])])

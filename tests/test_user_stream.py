@@ -15,9 +15,10 @@ from trading.execution.approval import approve_plan
 from trading.execution.executor import OrderParameters, execute
 from trading.execution.order_manager import RetryPolicy
 from trading.execution.safe_mode import HaltingVenue
+from trading.testing.fake_exchange import FakeExchange
 from trading.testing.fake_socket import PUSHING
 from trading.testing.pushed_orders import push
-from trading.testing.venue_fakes import FakeExchange, serve_fake
+from trading.testing.venue_fakes import serve_fake
 from trading.venues.crypto.user_stream import PushClient, StreamedVenue, listening, streamed
 from trading.venues.crypto.venue import CcxtVenue
 
@@ -59,7 +60,7 @@ class Trading:
         self.thread.join(40)
         assert not self.thread.is_alive() and self.done is not None
         self.ledger.verify()
-        fills = [(f.id, f.symbol, f.side, f.amount, f.price, f.fee, f.fee_currency) for f in self.ledger.fills("mine")]
+        fills = [(f.id, f.symbol, f.side, f.amount, f.price, f.fee, f.fee_currency) for f in sorted(self.ledger.fills("mine"), key=lambda f: f.id)]
         ends = [(e.data["status"], e.data["filled"], e.data["average"], e.data["amount"]) for e in self.ledger.events("mine", "ended")]
         self.ledger.close()
         return fills, ends
@@ -76,7 +77,8 @@ def test_pushed_polled_and_after_a_broken_line_the_books_are_the_same(name, tmp_
             one.fill(units)
         asked = one.books()
         assert not exchange.lines
-    assert [f[3] for f in asked[0]][:1] == [D("0.1")] and sum(f[3] for f in asked[0]) == D("0.6") and len(asked[1]) == 1
+    first = sum(f[3] for f in asked[0] if f[0].split("-")[0] == asked[0][0][0])  # Gate tells a trade in as many parts as it has fees
+    assert first == D("0.1") and sum(f[3] for f in asked[0]) == D("0.6") and len(asked[1]) == 1
 
     # ... pushed: out of order and twice; nobody asks before there is a reason
     exchange = FakeExchange()

@@ -11,7 +11,8 @@ import pytest
 from trading.core.errors import BadInput, MissingData, UnknownOutcome, VenueError, VenueUnreachable
 from trading.core.types import Order
 from trading.core.venue_profiles import PROFILES
-from trading.testing.venue_fakes import FAKES, FakeExchange, serve_fake
+from trading.testing.fake_exchange import FakeExchange
+from trading.testing.venue_fakes import FAKES, serve_fake
 from trading.venues.crypto.async_venue import AsyncCcxtVenue
 from trading.venues.crypto.venue import CcxtVenue
 
@@ -51,7 +52,7 @@ def connect(kind, name, url):
               "active": True, "limits": {},
               "contract": False, "swap": False, "future": False, "option": False, "margin": False, "linear": None, "inverse": None, "settle": None,
               "contractSize": None, "taker": 0.001, "maker": 0.001,
-              "type": "spot", "info": {"orderTypes": ["LIMIT", "LIMIT_MAKER", "MARKET"]}, "lowercaseId": ident.lower(),
+              "type": "spot", "info": {"orderTypes": ["LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS"]}, "lowercaseId": ident.lower(),
               "precision": {"amount": 1e-8 if tick else 8, "price": 0.01 if tick else 2}}  # fmt: skip
     x.set_markets([market])
     x.load_markets = (lambda *a, **k: x.markets) if kind is CcxtVenue else _markets(x)

@@ -24,7 +24,8 @@ from trading.execution.approval import approve_plan, plan_status
 from trading.execution.executor import OrderParameters, execute
 from trading.execution.order_manager import OrderContext, RetryPolicy, unresolved
 from trading.execution.reconciliation import reconcile
-from trading.testing.venue_fakes import FAKES, FakeExchange, serve_fake
+from trading.testing.fake_exchange import FakeExchange
+from trading.testing.venue_fakes import FAKES, serve_fake
 from trading.venues.crypto.venue import CcxtVenue
 
 KILLS = int(os.environ.get("VENUE_KILLS", "2"))

@@ -87,7 +87,7 @@ def test_any_id_is_fitted_the_same_way_each_time_and_found_again_in_the_venue_s_
     venue = venue_of(name)
     form = PROFILES[name].fitted(strange)
     assert re.fullmatch(PROFILES[name].id_pattern, form) and PROFILES[name].fitted(strange) == form
-    venue.learn_orders([(strange, "", "", 0.0)])
+    venue.learn_orders([(strange, "", "", 0.0, None)])
     assert venue.own_id(form) == strange
 
 

@@ -15,7 +15,8 @@ from trading.core.types import Order, OrderState, Position
 from trading.execution.order_manager import OrderContext
 from trading.execution.protection import protect_position
 from trading.risk.exit_rules import ExitRules
-from trading.testing.venue_fakes import FAKES, FakeExchange, serve_fake
+from trading.testing.fake_exchange import FakeExchange
+from trading.testing.venue_fakes import FAKES, serve_fake
 from trading.venues.crypto.venue import CcxtVenue
 
 # venue → path that a sale at 45,000 or below goes to, and what says so there: its kind, its direction, its trigger

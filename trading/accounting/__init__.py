@@ -26,7 +26,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "PostgresEvents", "SharedLedger", "open_ledger_at", "database_witness", "ledger_file", "events_after", "last_place",
         "count_events", "copy_ledger",
     ],
-    "performance": ["Change", "compare_books", "marked_prices", "explain_change", "to_cents"],
+    "performance": [
+        "RATE_LINE", "CurrencyEffect", "currency_effects", "Change", "compare_books", "marked_prices", "explain_change", "to_cents",
+    ],
     "replay": ["STEP_PLACES", "FillColumns", "read_fills", "whole_numbers", "roll_forward", "prefetch_one"],
     "sleeve_fills": ["ACCOUNT", "split_fill", "SleeveFills", "sleeve_results"],
     "statements": ["StatementLine", "Statement", "plain_coin", "read_statement"],

@@ -19,7 +19,7 @@ from .event_table import LEDGER_SCHEMA as LEDGER_SCHEMA, WAY_BACK as WAY_BACK, L
 from .exports import WASH_DAYS as WASH_DAYS, held_long as held_long, wash_units as wash_units, lots_csv as lots_csv, open_lots_csv as open_lots_csv, income_csv as income_csv, trades_csv as trades_csv, Move as Move, account_moves as account_moves, cointracking_csv as cointracking_csv, koinly_csv as koinly_csv, ghostfolio_csv as ghostfolio_csv
 from .ledger import MANY as MANY, COMMUTES as COMMUTES, Ledger as Ledger
 from .ledger_postgres import PostgresEvents as PostgresEvents, SharedLedger as SharedLedger, open_ledger_at as open_ledger_at, database_witness as database_witness, ledger_file as ledger_file, events_after as events_after, last_place as last_place, count_events as count_events, copy_ledger as copy_ledger
-from .performance import Change as Change, compare_books as compare_books, marked_prices as marked_prices, explain_change as explain_change, to_cents as to_cents
+from .performance import RATE_LINE as RATE_LINE, CurrencyEffect as CurrencyEffect, currency_effects as currency_effects, Change as Change, compare_books as compare_books, marked_prices as marked_prices, explain_change as explain_change, to_cents as to_cents
 from .replay import STEP_PLACES as STEP_PLACES, FillColumns as FillColumns, read_fills as read_fills, whole_numbers as whole_numbers, roll_forward as roll_forward, prefetch_one as prefetch_one
 from .sleeve_fills import ACCOUNT as ACCOUNT, split_fill as split_fill, SleeveFills as SleeveFills, sleeve_results as sleeve_results
 from .statements import StatementLine as StatementLine, Statement as Statement, plain_coin as plain_coin, read_statement as read_statement

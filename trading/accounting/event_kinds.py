@@ -64,6 +64,8 @@ def read_ratio(
         parts = (ZERO, ZERO)
     if not all(p.is_finite() and p > 0 for p in parts):
         raise BadInput(f"{str(text)[:40]!r} is no ratio: give new units for old ones, both above zero, for example 4 or 1:10")
+    if max(abs(e) for e in (parts[0].adjusted(), parts[1].adjusted(), parts[0].adjusted() - parts[1].adjusted())) > 12:  # no unit is cut or joined so often, and behind a few such the units could not be added up
+        raise BadInput(f"{str(text)[:40]!r} is no ratio that units are split by: give new units for old ones, for example 4 or 1:10")
     return parts
 
 
@@ -85,7 +87,7 @@ def _number(value: object) -> Decimal:
         number = Decimal(str(value))
     except InvalidOperation as error:
         raise ValueError from error
-    if not number.is_finite() or not -30 <= number.adjusted() <= 24:  # beyond that no sum is exact any more, and an account could not be added up
+    if not number.is_finite() or not -30 <= number.adjusted() <= 17:  # beyond that no sum is exact any more, and an account could not be added up
         raise ValueError
     return number
 

@@ -32,7 +32,7 @@ def mark_of(
 ) -> dict:  # the sums as text, and the prices of what is held
     "Return the data of an 'equity' event.\n\nParameters\n----------\nbook : Book\nprices : Mapping[str, Decimal]\n    by symbol\n\nReturns\n-------\ndict\n    the sums as text, and the prices of what is held"
     sums = (book.equity(dict(prices)), book.cash, book.realised, book.unrealised(dict(prices)), book.fees, book.paid_in, book.income, book.contributed)
-    rates = [f"{book.own_currencies[s]}/{book.currency}" for s in book.financed]
+    rates = [p for s in book.positions if s in book.own_currencies and ((p := f"{book.own_currencies[s]}/{book.currency}") in prices or s in book.financed)]
     return dict(zip(MARK_SUMS, map(str, sums), strict=True)) | {"prices": {s: str(prices[s]) for s in (*book.positions, *rates)}}
 
 
@@ -59,7 +59,7 @@ def value_of(
     prices: Mapping[str, Decimal],  # by symbol
 ) -> dict | None:  # the data of an 'equity' event; None: a price is missing
     "Value an account as it stands, without making a book.\n\nParameters\n----------\ntally : BookBuilder\nprices : Mapping[str, Decimal]\n    by symbol\n\nReturns\n-------\ndict | None\n    the data of an 'equity' event; None: a price is missing"
-    known = all(s in prices for s, (units, _) in tally.held.items() if units) and all(p in prices for p in _rate_pairs(tally))
+    known = all(s in prices for s, (units, _) in tally.held.items() if units) and all(p in prices for p in _rate_pairs(tally, tally.own.financed))
     return _fast_mark(tally, prices) if known else None
 
 
@@ -71,12 +71,12 @@ def _fast_mark(tally: BookBuilder, prices: Mapping[str, Decimal]) -> dict:
         cost = sum((tally.held[s][1] for s in held if s not in tally.own.financed), ZERO)
         income = sum((n for of_kind in tally.income.values() for n in of_kind.values()), ZERO)
         sums = (tally.cash + worth, tally.cash, sum(tally.realised.values(), ZERO), worth - cost, tally.fees, tally.paid_in, income, tally.contributed)
-        return dict(zip(MARK_SUMS, map(str, sums), strict=True)) | {"prices": {s: str(prices[s]) for s in (*held, *_rate_pairs(tally))}}
+        return dict(zip(MARK_SUMS, map(str, sums), strict=True)) | {"prices": {s: str(prices[s]) for s in (*held, *(p for p in _rate_pairs(tally, tally.own.currencies) if p in prices))}}
 
 
-def _rate_pairs(tally: BookBuilder) -> list[str]:
-    "Return the pairs at whose rate the profit of financed positions counts."
-    return [f"{tally.own.currencies[s]}/{tally.currency}" for s in sorted(tally.own.financed) if tally.held[s][0]]
+def _rate_pairs(tally: BookBuilder, symbols: Iterable[str]) -> list[str]:
+    "Return the pairs at whose rate symbols that are held count: their profits, where they are financed, or their prices."
+    return [f"{tally.own.currencies[s]}/{tally.currency}" for s in sorted(symbols) if tally.held[s][0]]
 
 # %% ../../nbs/08_accounting/14_unit_values.ipynb #6b439ddc
 def as_traded(

@@ -61,6 +61,7 @@ READS: dict[str, tuple[QueryRoute, ...]] = {
         QueryRoute("/rebalance/plan", queries_trading.plan, "The plan of a run, its verdict, and how far it has come"),
         QueryRoute("/rebalance/plans", queries_trading.plans, "All plans, the newest first"),
         QueryRoute("/execution/orders", queries_trading.orders, "What became of each action, and what it cost"),
+        QueryRoute("/execution/costs", queries_trading.order_costs_by, "What all orders have cost against their plans, by venue, type, symbol and side"),
         QueryRoute("/execution/open", order_control.working_orders, "Orders without a known end, and what protects each position", kept=False),
         QueryRoute("/execution/status/{client_order_id}", queries_trading.order_status, "One order from its intent to its trades", kept=False),
     ),

@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "books": ["export_command", "performance_command", "holdings_group", "holdings_import", "holdings_list", "holdings_write"],
     "commands": [
         "perform_here", "record_here", "do_command", "set_command", "note_command", "group_command", "alias_command",
-        "promote_model_command", "roll_back_model_command",
+        "promote_model_command", "roll_back_model_command", "stopped_by_signals",
     ],
     "data": ["ingest_command", "scan_market_command", "import_", "mt5_bridge"],
     "demo": ["demo_command"],
@@ -26,8 +26,12 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "after", "backup_command", "restore_command", "verify_backup_command",
     ],
     "optimise": ["optimise_command"],
-    "orders": ["orders_group", "list_orders", "cancel_command", "replace_command", "protect_command", "watch_orders_command"],
+    "orders": [
+        "orders_group", "list_orders", "order_costs_command", "cancel_command", "replace_command", "protect_command",
+        "watch_orders_command",
+    ],
     "replay": ["replay_command"],
+    "report": ["report_command", "period_page"],
     "research": ["research_group", "research_agent_command", "research_auto_command"],
     "rows": ["json_option", "print_json", "print_rows"],
     "run": ["run_command", "train_command", "runs_command", "open_"],
@@ -44,11 +48,11 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "new_strategy_command",
     ],
     "trade": [
-        "approve_command", "review_command", "reject_command", "validate_command", "kill_command", "reconcile_command", "compare_command",
-        "reproduce_command",
+        "approve_command", "review_command", "amend_command", "reject_command", "validate_command", "kill_command", "reconcile_command",
+        "compare_command", "reproduce_command",
     ],
     "venues": ["venues_command", "mt5_group", "unlock_command"],
 }, modules=[
     "book", "books", "commands", "data", "demo", "environment", "feedback", "loop", "main", "notebook", "ops", "optimise", "orders",
-    "replay", "research", "rows", "run", "run_progress", "security", "size", "strategies", "trade", "venues",
+    "replay", "report", "research", "rows", "run", "run_progress", "security", "size", "strategies", "trade", "venues",
 ])

@@ -108,11 +108,13 @@ def undo_entry_command(number, reason, profile, mode, by) -> None:
 @click.option("--by", metavar="NAME", help="Who decides; else the name you are signed in with.")
 def adopt_trade_command(numbers, profile, mode, by) -> None:
     "Book trades that were made by hand and whatever else explains the differences: NUMBERS of 'carnet reconcile --explain', or all."
+    if wrong := [n for n in numbers if n != "all" and not re.fullmatch("[0-9]{1,9}", n)]:
+        raise click.UsageError(f"{wrong[0]!r} is no number of an explanation; 'carnet reconcile --explain' numbers them, and 'all' takes every one")
     perform_here("explain-differences", {"accept": "all" if "all" in numbers else [int(n) for n in numbers], "profile": profile, "mode": mode}, by)
 
 
 @book_group.command("list")
-@click.option("--last", default=50, help="How many.", show_default=True)
+@click.option("--last", type=click.IntRange(1, 1_000_000), default=50, help="How many.", show_default=True)
 @click.option("--profile", help="Whose account; see 'carnet settings'.")
 @click.option("--mode", type=click.Choice(["paper", "live"]))
 @json_option

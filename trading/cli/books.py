@@ -82,6 +82,8 @@ def performance_command(since, until, profile, as_json) -> None:
     for item in change["items"]:
         click.echo(f"    {item['name']:<30} {item['amount']:>16,.2f}")
     click.echo(f"  {'total':<32} {change['total']:>16,.2f}")
+    for e in change["effects"]:
+        click.echo(f"  {e['symbol']}: {e['local']:+,.2f} by its price ({share(e['local_return'])}) and {e['effect']:+,.2f} by {e['pair']} ({share(e['currency_return'])})")
 
 # %% ../../nbs/17_cli/12_books.ipynb #25250239
 @click.group("holdings")

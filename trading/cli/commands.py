@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['perform_here', 'record_here', 'do_command', 'set_command', 'note_command', 'group_command', 'alias_command',
-           'promote_model_command', 'roll_back_model_command']
+           'promote_model_command', 'roll_back_model_command', 'stopped_by_signals']
 
 # %% ../../nbs/17_cli/01_commands.ipynb #55b7680b
 import os
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -147,3 +148,28 @@ def promote_model_command(version, why, profile, by) -> None:
 def roll_back_model_command(version, why, profile, by) -> None:
     "Return to a model VERSION that was in force before; WHY is written down."
     perform_here("roll-back-model", {"version": version, "reason": why, "profile": profile}, by)
+
+# %% ../../nbs/17_cli/01_commands.ipynb #0ac1d2e3
+@contextmanager
+def stopped_by_signals(
+    stop,  # a threading.Event
+    first: str,  # what is done before the end, in words
+):
+    "Let Ctrl-C and SIGTERM set an event instead of tearing the work apart; the second Ctrl-C does tear.\n\nParameters\n----------\nstop\n    a threading.Event\nfirst : str\n    what is done before the end, in words"
+    import signal
+
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number, _):
+        stop.set()
+        signal.signal(number, before[number] or signal.SIG_DFL)
+        click.echo(f"stopping: {first}; once more to stop at once", err=True)
+
+    try:
+        for s in before:
+            signal.signal(s, ask)
+        yield
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler or signal.SIG_DFL)
+

@@ -6,12 +6,11 @@
 __all__ = ['ingest_command', 'scan_market_command', 'import_', 'mt5_bridge']
 
 # %% ../../nbs/17_cli/03_data.ipynb #a2baca61
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from .commands import perform_here, record_here
+from .commands import perform_here, record_here, stopped_by_signals
 from .rows import json_option, print_json, print_rows
 
 # %% ../../nbs/17_cli/03_data.ipynb #0d4665a0
@@ -64,27 +63,6 @@ def scan_market_command(profile, quote, symbols, top, as_json) -> None:
     return click.echo(done.text)
 
 # %% ../../nbs/17_cli/03_data.ipynb #c26cc429
-@contextmanager
-def _stopped_by_signals(stop):
-    "Let Ctrl-C and SIGTERM set an event instead of tearing the work apart; the second Ctrl-C does tear."
-    import signal
-
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number, _):
-        stop.set()
-        signal.signal(number, before[number] or signal.SIG_DFL)
-        click.echo("stopping: what is being fetched is stored first; once more to stop at once", err=True)
-
-    try:
-        for s in before:
-            signal.signal(s, ask)
-        yield
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler or signal.SIG_DFL)
-
-
 def _follow(settings) -> None:
     "Keep the store up to date until a signal comes."
     from threading import Event
@@ -92,7 +70,7 @@ def _follow(settings) -> None:
     from trading.services.market_data import follow_profile
 
     stop = Event()
-    with _stopped_by_signals(stop):
+    with stopped_by_signals(stop, "what is being fetched is stored first"):
         done = follow_profile(settings, stop, click.echo)
     click.echo(f"stopped: asked {done.looks} times, {done.rows} bars added or corrected, {done.lost} times out of reach; the store is {done.version}")
 

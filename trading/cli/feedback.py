@@ -35,7 +35,7 @@ def status(profile, as_json) -> None:
 
 @feedback_group.command()
 @click.option("--profile", help="Whose feedback.")
-@click.option("--last", default=20, show_default=True, help="How many cycles to show; all are checked.")
+@click.option("--last", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="How many cycles to show; all are checked.")
 def replay(profile, last) -> None:
     "Go through every cycle again from the first, check the seals, and show what each one did."
     from trading.services.feedback_history import open_feedback

@@ -37,7 +37,7 @@ def alerts_group() -> None:
 
 @alerts_group.command("list")
 @click.option("--dead", is_flag=True, help="Only those that a channel did not take in the end.")
-@click.option("--limit", default=20, show_default=True, help="How many.")
+@click.option("--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="How many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def list_(dead, limit, as_json) -> None:
     "List the newest alerts with what came of them on each channel."

@@ -11,6 +11,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from ..core.errors import BadInput
 
@@ -96,7 +97,9 @@ def optimise_command(prices, holdings, cash, optimizer, options, targets, views,
     from trading.services.workspace import current_settings
 
     if prices is None:
-        _of_run(terminal_workspace(), profile, optimizer, [n for n, v in (("--holdings", holdings), ("--cash", cash), ("--option", options), ("--target", targets), ("--view", views), ("--tax-rate", tax_rate), ("--report", report), ("--quoted", quoted)) if v], as_json)
+        context = click.get_current_context()
+        given = [p.opts[0] for p in context.command.params if p.name and context.get_parameter_source(p.name) is not ParameterSource.DEFAULT]
+        _of_run(terminal_workspace(), profile, optimizer, [o for o in given if o not in ("--optimizer", "--profile", "--json", "--portfolio")], as_json)
         return
     from trading.services.file_optimise import FileQuestion, optimise_files
 

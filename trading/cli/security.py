@@ -284,7 +284,7 @@ def audit_group() -> None:
 
 
 @audit_group.command("show")
-@click.option("--last", type=int, default=30, show_default=True, help="How many entries.")
+@click.option("--last", type=click.IntRange(1, 1_000_000), default=30, show_default=True, help="How many entries.")
 @click.option("--who", help="Only what this one did.")
 @click.option("--action", help="Only actions that begin like this.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")

@@ -35,7 +35,7 @@ def bars_from(
     order = [(f, s) for f in FIELDS for s in parts if (f, s) in bars.columns]
     bars = bars[order].sort_index()
     bars.columns.names = ["field", "symbol"]
-    bars = bars.rename_axis(index="timestamp")
+    bars = bars.rename_axis(index="timestamp").copy()  # one block of memory: each selection walks all blocks
     return with_timeframe(bars, timeframe) if timeframe else bars
 
 

@@ -13,5 +13,5 @@ EXACT = Context(prec=60)  # wide enough that no sum of money is ever rounded
 
 def strip_zeros(number: Decimal) -> Decimal:
     "Drop the zeros at the end, without falling into powers of ten."
-    short = number.normalize()
-    return short if short.as_tuple().exponent <= 0 else short.quantize(Decimal(1))
+    short = number.normalize(EXACT)
+    return short if short.as_tuple().exponent <= 0 else short.quantize(Decimal(1), context=EXACT)

@@ -18,6 +18,8 @@ def write_atomic(
     content: bytes,
 ) -> None:
     "Write a file whole or not at all; a full or locked disk is named."
+    if not path.name or path.is_dir():
+        raise BadInput(f"{str(path)!r} is a folder; name a file")
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -110,7 +110,7 @@ class Instrument(Shown, Value):
 
     def largest(self, kind: str = "market") -> Decimal | None:  # units; None: no limit is known
         "Return the largest amount of one order of a type.\n\nParameters\n----------\nkind : str, default 'market'\n\nReturns\n-------\nDecimal | None\n    units; None: no limit is known"
-        limits = [n for n in (self.max_amount, self.max_market_amount if kind == "market" else None) if n is not None]
+        limits = [n for n in (self.max_amount, self.max_market_amount if kind in ("market", "stop") else None) if n is not None]
         return self.amount(min(limits)) if limits else None
 
     def too_small(self, units: Decimal, price: Decimal) -> str:  # empty: it is large enough
@@ -146,6 +146,9 @@ def check_currency(
     return code
 
 
+_BEYOND = Decimal("1e15")  # of units or of money; a remainder of 28 digits stays exact below it, down to steps of 1e-12
+
+
 def order_problem(
     instrument: Instrument,
     kind: str,  # market, limit, stop or stop_limit
@@ -157,11 +160,13 @@ def order_problem(
     "Say why a venue would refuse an order of this form.\n\nParameters\n----------\ninstrument : Instrument\nkind : str\n    market, limit, stop or stop_limit\namount : Decimal\n    units\nlast : Decimal\n    last price, quote currency per unit\nprice : Decimal | None, default None\n    limit\nstop_price : Decimal | None, default None\n    trigger\n\nReturns\n-------\nstr\n    empty: it would be taken"
     i = instrument
     for what, number, step in (("amount", amount, i.amount_step), ("price", price, i.price_step), ("stop_price", stop_price, i.price_step)):
+        if number is not None and (not number.is_finite() or abs(number) >= _BEYOND):
+            return f"the {what} is {number:.3g}, which no venue takes"
         if number is not None and number % step:
             return f"the {what} {number} is not a multiple of {step}"
         if number is not None and what != "amount" and number <= 0 and not i.negative_prices:
             return f"the {what} {number} is not above zero, and {i.symbol} has no other prices"
-    most = i.largest("market" if kind in ("market", "stop") else kind)
+    most = i.largest(kind)
     if most is not None and amount > most:
         return f"the amount {amount} is above the maximum of {most}"
     worth = price if price is not None else stop_price if stop_price is not None else last

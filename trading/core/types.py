@@ -148,10 +148,10 @@ class Position(Value):
 
 
 def asset_of(
-    symbol: str,  # 'BTC/USDT' or 'AAPL'
-) -> str:  # 'BTC' or 'AAPL'
-    "Return what is held after buying the symbol.\n\nParameters\n----------\nsymbol : str\n    'BTC/USDT' or 'AAPL'\n\nReturns\n-------\nstr\n    'BTC' or 'AAPL'"
-    return symbol.partition("/")[0]
+    symbol: str,  # 'BTC/USDT', 'AAPL' or 'BTC/USDT:USDT'
+) -> str:  # 'BTC', 'AAPL', or of a contract the symbol itself: it is no coin
+    "Return what is held after buying the symbol.\n\nParameters\n----------\nsymbol : str\n    'BTC/USDT', 'AAPL' or 'BTC/USDT:USDT'\n\nReturns\n-------\nstr\n    'BTC', 'AAPL', or of a contract the symbol itself: it is no coin"
+    return symbol if ":" in symbol else symbol.partition("/")[0]
 
 # %% ../../nbs/00_core/05_types.ipynb #cfa4454d
 def stable_hash(
@@ -326,7 +326,7 @@ class VenueExtras(PricedVenue, Protocol):
     def readiness(self) -> Iterable[str]:
         "Return what keeps it from taking orders now, a sentence each."
 
-    def learn_orders(self, told: Iterable[tuple[str, str, str, float]]) -> None:
+    def learn_orders(self, told: Iterable[tuple[str, str, str, float, Order | None]]) -> None:
         "Keep our id, the venue's form of it, the venue's own id and the time (Unix seconds) of orders, so that a look-up is certain."
 
     def form_of(self, client_order_id: str) -> str:

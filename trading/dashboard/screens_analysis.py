@@ -145,6 +145,11 @@ def _causes(found: Mapping) -> Parts:
     parts: Parts = [("text", words)]
     if len(groups):
         parts.append(("table", table(groups.set_index("group"), [("Group", "", str, ""), (currency, "amount", form, "n")])))
+    if found["effects"]:
+        rates = pd.DataFrame(found["effects"]).set_index("symbol")
+        shown = [("Asset", "", str, ""), ("By its price", "local", form, "n"), ("Local return", "local_return", percent, "n"), ("Currency", "pair", str, ""),
+                 ("By the rate", "effect", form, "n"), ("Currency return", "currency_return", percent, "n")]
+        parts.append(("table", table(rates, shown, "Price and currency", f"In {currency}; the return of a price stands only where nothing was traded between.")))
     if found["sleeves"]:
         sleeves = pd.DataFrame(found["sleeves"]).set_index("sleeve")
         parts.append(("table", table(sleeves, [("Sleeve", "", str, ""), ("Prices", "gain", form, "n"), ("Fees", "fees", form, "n"), (currency, "amount", form, "n")])))

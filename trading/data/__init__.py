@@ -22,7 +22,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "file_table": ["FileTable", "read_table"],
     "gaps": ["CALENDARS", "find_gaps", "quality"],
     "import_files": ["import_file"],
-    "ingest": ["OVERLAP", "SampleSource", "unknown_symbol", "Repair", "Gap", "Ingested", "IngestReport"],
+    "ingest": ["OVERLAP", "SampleSource", "unknown_symbol", "Repair", "Gap", "Ingested", "IngestReport", "fetch_each"],
     "live_ingest": ["last_close", "BarSchedule", "Clock", "LiveUpdate", "follow_market"],
     "postgres_store": ["PostgresStore"],
     "price_files": ["PriceFile", "read_price_file", "read_bars_file", "preview_file"],

@@ -28,7 +28,7 @@ from .file_names import told_by_name as told_by_name
 from .file_table import FileTable as FileTable, read_table as read_table
 from .gaps import CALENDARS as CALENDARS, find_gaps as find_gaps, quality as quality
 from .import_files import import_file as import_file
-from .ingest import OVERLAP as OVERLAP, SampleSource as SampleSource, unknown_symbol as unknown_symbol, Repair as Repair, Gap as Gap, Ingested as Ingested, IngestReport as IngestReport
+from .ingest import OVERLAP as OVERLAP, SampleSource as SampleSource, unknown_symbol as unknown_symbol, Repair as Repair, Gap as Gap, Ingested as Ingested, IngestReport as IngestReport, fetch_each as fetch_each
 from .live_ingest import last_close as last_close, BarSchedule as BarSchedule, Clock as Clock, LiveUpdate as LiveUpdate, follow_market as follow_market
 from .postgres_store import PostgresStore as PostgresStore
 from .price_files import PriceFile as PriceFile, read_price_file as read_price_file, read_bars_file as read_bars_file, preview_file as preview_file

@@ -33,6 +33,7 @@ def find_gaps(
     first, last = here.argmax(axis=1), here.shape[1] - 1 - here[:, ::-1].argmax(axis=1)
     always = [name == "24/7" or (name == "auto" and _at_weekends(times[h], step)) for name, h in zip(named, here, strict=True)]
     peers = np.flatnonzero(~np.array(always, bool))
+    among = _among(here[peers], first[peers], last[peers]) if len(peers) > 2 else None
     found = []
     for i, symbol in enumerate(symbols):
         if not here[i].any():
@@ -44,8 +45,9 @@ def find_gaps(
             have = bars.index[here[i]]
             due = expected_bars(named[i], timeframe, have[0], have[-1], have)
             missing, grid = due.difference(have).as_unit("s").asi8, 0
-        elif len(peers) > 2:
-            missing, grid = _unlike_peers(here, times, i, peers, first, last), 0
+        elif among is not None:
+            span = slice(first[i], last[i] + 1)
+            missing, grid = times[span][_unlike_peers(here[i, span], *(count[span] for count in among))], 0
         else:
             missing, grid = _off_habit(own, step), 0
         found += [(symbol, *g) for g in _runs(missing, own, grid)]
@@ -75,15 +77,17 @@ def _off_grid(own: np.ndarray, step: int) -> np.ndarray:
     return np.setdiff1d(np.arange(own[0], own[-1] + 1, step), own, assume_unique=True)
 
 
-def _unlike_peers(here: np.ndarray, times: np.ndarray, i: int, peers: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-    "Return the times at which at least half of the living peers have a bar and this symbol has none."
-    span = slice(first[i], last[i] + 1)
-    at = np.arange(here.shape[1])[span]
-    others = peers[peers != i]
-    alive = (first[others, None] <= at) & (at <= last[others, None]) & here[others].any(axis=1)[:, None]
-    count = alive.sum(axis=0)
-    most = (here[others, span].sum(axis=0) * 2 >= count) & (count >= 2)
-    return times[span][most & ~here[i, span]]
+def _among(here: np.ndarray, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "Count at each time the symbols that live, between their first and last bar, and those that have a bar."
+    some = here.any(axis=1)
+    born, gone = (np.bincount(ends[some], minlength=here.shape[1] + 1) for ends in (first, last + 1))
+    return np.cumsum(born - gone)[:-1], here.sum(axis=0)
+
+
+def _unlike_peers(own: np.ndarray, alive: np.ndarray, present: np.ndarray) -> np.ndarray:
+    "Say when at least half of the other living symbols have a bar and this one has none; `alive` and `present` count it as well."
+    others = alive - 1
+    return ((present - own) * 2 >= others) & (others >= 2) & ~own
 
 
 def _off_habit(own: np.ndarray, step: int) -> np.ndarray:

@@ -316,9 +316,10 @@ def _frame(fields: dict, times: np.ndarray, who: str, name: str) -> pd.DataFrame
 def _long_bars(fields: dict, times: np.ndarray, series: np.ndarray, names: list[str], name: str) -> pd.DataFrame:
     "Put the rows of each symbol together."
     order = np.argsort(series, kind="stable") if len(names) > 1 else None
+    cuts = [] if order is None else np.searchsorted(series[order], np.arange(len(names) + 1))
     frames = {}
     for n, who in enumerate(names):
-        rows = slice(None) if order is None else order[np.searchsorted(series[order], n):np.searchsorted(series[order], n, "right")]
+        rows = slice(None) if order is None else order[cuts[n]:cuts[n + 1]]
         frames[who] = _frame({f: v[rows] for f, v in fields.items()}, times[rows], who, name)
     bars = bars_from(frames)
     return bars.set_axis(bars.index.as_unit("us"))

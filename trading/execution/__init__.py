@@ -15,13 +15,15 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "explain_differences": ["Proposal", "propose_entries"],
     "limit_monitor": ["watch_limits", "check_order_limits"],
     "margin_sizing": ["settle_margin"],
-    "order_changes": ["own_order", "cancel_own", "crosses_own", "replace_order"],
+    "order_changes": ["own_order", "cancel_own", "book_open_orders", "crosses_own", "replace_order"],
+    "order_costs": ["ORDER_COLUMNS", "COST_GROUPS", "LEAST_ORDERS", "ERRORS", "cost_groups", "cost_advice"],
     "order_manager": [
         "RetryPolicy", "OrderContext", "query_venue", "query_order", "own_state", "names_of", "tell_venue", "order_from",
         "ask_until_settled", "submit_order", "attempts", "unresolved", "record_fills", "own_ids",
     ],
     "order_sizes": ["OrderParameters", "affordable", "volume_part", "parts"],
     "plan": ["make_plan", "PlanOutcome", "apply_plan"],
+    "plan_amendment": ["order_name", "amend_plan", "replace_plan", "standing_plan", "is_amended"],
     "plan_sizing": ["ONE", "MOST", "PlanConstraints", "PlanLine", "settle"],
     "portfolio_csv": [
         "CASH", "PLAN_COLUMNS", "Purchase", "Portfolio", "read_amount", "read_portfolio", "plan_frame", "plan_csv", "plan_totals",
@@ -46,6 +48,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "safe_mode": ["leave_safe_mode", "SafeModeVenue", "HaltingVenue"],
 }, modules=[
     "approval", "circuit_breaker", "emergency_stop", "executor", "explain_differences", "limit_monitor", "margin_sizing", "order_changes",
-    "order_manager", "order_sizes", "plan", "plan_sizing", "portfolio_csv", "pre_trade", "preflight", "protection", "rebalancing",
-    "reconciliation", "router", "safe_mode",
+    "order_costs", "order_manager", "order_sizes", "plan", "plan_amendment", "plan_sizing", "portfolio_csv", "pre_trade", "preflight",
+    "protection", "rebalancing", "reconciliation", "router", "safe_mode",
 ])

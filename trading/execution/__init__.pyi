@@ -7,9 +7,11 @@ from . import explain_differences as explain_differences
 from . import limit_monitor as limit_monitor
 from . import margin_sizing as margin_sizing
 from . import order_changes as order_changes
+from . import order_costs as order_costs
 from . import order_manager as order_manager
 from . import order_sizes as order_sizes
 from . import plan as plan
+from . import plan_amendment as plan_amendment
 from . import plan_sizing as plan_sizing
 from . import portfolio_csv as portfolio_csv
 from . import pre_trade as pre_trade
@@ -26,10 +28,12 @@ from .executor import refusal_reasons as refusal_reasons, OrderResult as OrderRe
 from .explain_differences import Proposal as Proposal, propose_entries as propose_entries
 from .limit_monitor import watch_limits as watch_limits, check_order_limits as check_order_limits
 from .margin_sizing import settle_margin as settle_margin
-from .order_changes import own_order as own_order, cancel_own as cancel_own, crosses_own as crosses_own, replace_order as replace_order
+from .order_changes import own_order as own_order, cancel_own as cancel_own, book_open_orders as book_open_orders, crosses_own as crosses_own, replace_order as replace_order
+from .order_costs import ORDER_COLUMNS as ORDER_COLUMNS, COST_GROUPS as COST_GROUPS, LEAST_ORDERS as LEAST_ORDERS, ERRORS as ERRORS, cost_groups as cost_groups, cost_advice as cost_advice
 from .order_manager import RetryPolicy as RetryPolicy, OrderContext as OrderContext, query_venue as query_venue, query_order as query_order, own_state as own_state, names_of as names_of, tell_venue as tell_venue, order_from as order_from, ask_until_settled as ask_until_settled, submit_order as submit_order, attempts as attempts, unresolved as unresolved, record_fills as record_fills, own_ids as own_ids
 from .order_sizes import OrderParameters as OrderParameters, affordable as affordable, volume_part as volume_part, parts as parts
 from .plan import make_plan as make_plan, PlanOutcome as PlanOutcome, apply_plan as apply_plan
+from .plan_amendment import order_name as order_name, amend_plan as amend_plan, replace_plan as replace_plan, standing_plan as standing_plan, is_amended as is_amended
 from .plan_sizing import ONE as ONE, MOST as MOST, PlanConstraints as PlanConstraints, PlanLine as PlanLine, settle as settle
 from .portfolio_csv import CASH as CASH, PLAN_COLUMNS as PLAN_COLUMNS, Purchase as Purchase, Portfolio as Portfolio, read_amount as read_amount, read_portfolio as read_portfolio, plan_frame as plan_frame, plan_csv as plan_csv, plan_totals as plan_totals, plan_steps as plan_steps, plan_plot as plan_plot
 from .pre_trade import position_losses as position_losses, check_plan as check_plan

@@ -108,7 +108,7 @@ def tell_venue(desk: OrderContext, client_order_id: str) -> None:
     intent, placed = (desk.ledger.find(kind, desk.account, client_order_id) for kind in ("intent", "placed"))
     if intent and offers(desk.venue, "learn_orders"):
         told = placed.data if placed else {"form": "", "id": ""}
-        desk.venue.learn_orders([(client_order_id, told["form"], told["id"], intent.timestamp.timestamp())])
+        desk.venue.learn_orders([(client_order_id, told["form"], told["id"], intent.timestamp.timestamp(), order_from(intent.data))])
 
 
 def _placed(desk: OrderContext, order: Order, state: OrderState) -> OrderState:

@@ -76,23 +76,25 @@ def _reason(a: PlanLine, gross: Decimal, venue: str) -> str:
 
 def _left_alone(lines: list[PlanLine], gross: Decimal, currency: str, c: PlanConstraints) -> tuple[str, ...]:
     "Say what was not traded, and why."
-    notes, calm = [], []
-    for a in lines:
-        if a.trade:
-            continue
-        if a.wish:
-            notes.append(f"{a.symbol}: wanted, but cash or the turnover limit leave less than the smallest trade")
-        elif a.why == "small":
-            gap = abs(a.target * gross - a.value)
-            what = "dust" if a.target == 0 else "the difference"
-            least = max(a.least, a.step * a.price)
-            notes.append(f"{a.symbol}: {what} of {gap:.2f} {currency} is below the smallest trade of {least:.2f} {currency}")
-        elif a.held:
-            calm.append(a.symbol)
-    if calm:
-        names = ", ".join(calm[:5]) + (f" and {len(calm) - 5} more" if len(calm) > 5 else "")
-        notes.append(f"inside the {c.drift_kind} band of {_percent(c.drift)}: {names}")
+    left = [a for a in lines if not a.trade]
+    wanted, small = [a for a in left if a.wish], [a for a in left if not a.wish and a.why == "small"]
+    calm = [a.symbol for a in left if not a.wish and a.why != "small" and a.held]
+    notes = [f"{who}: wanted, but cash or the turnover limit leave less than the smallest trade" for who in _some([a.symbol for a in wanted])]
+    gaps = [(a.symbol, abs(a.target * gross - a.value), max(a.least, a.step * a.price), "dust" if a.target == 0 else "the difference") for a in small]
+    if len(gaps) <= 5:
+        notes += [f"{who}: {what} of {gap:.2f} {currency} is below the smallest trade of {least:.2f} {currency}" for who, gap, least, what in gaps]
+    else:
+        total, few, most = sum(gap for _, gap, *_ in gaps), min(least for *_, least, _ in gaps), max(least for *_, least, _ in gaps)
+        notes += [f"{who}: each difference is below the smallest trade of {few:.2f}{f' to {most:.2f}' if most > few else ''} {currency}, "
+                  f"together {total:.2f} {currency} or {_percent(total / gross)} of the account; fewer symbols, or a smaller trade.min_trade, would trade them"
+                  for who in _some([symbol for symbol, *_ in gaps])]
+    notes += [f"inside the {c.drift_kind} band of {_percent(c.drift)}: {who}" for who in ([", ".join(calm)] if 0 < len(calm) <= 5 else _some(calm))]
     return tuple(notes)
+
+
+def _some(symbols: list[str]) -> list[str]:
+    "Keep a few names as they are; of many, name five and say how many more."
+    return symbols if len(symbols) <= 5 else [f"{', '.join(symbols[:5])} and {len(symbols) - 5} more"]
 
 # %% ../../nbs/09_execution/05_plan.ipynb #70ae0187
 def make_plan(

@@ -224,8 +224,7 @@ def _book(desk: OrderContext, symbol: str) -> None:
             if (state := ask_until_settled(desk, order, intent.timestamp)) is not None:
                 record_fills(desk, [state], PROTECTION, intent.timestamp)
             else:
-                told = {"client_order_id": order.client_order_id, "attempt": attempts(desk, order.client_order_id) - 1, "reason": "unknown to the venue"}
-                desk.ledger.append(Event("absent", desk.account, desk.clock(), told))
+                desk.ledger.append(Event("absent", desk.account, desk.clock(), {"client_order_id": order.client_order_id, "attempt": attempts(desk, order.client_order_id) - 1, "reason": "unknown to the venue"}))
 
 
 def _reached(p: Protection, price: Decimal | None, now: datetime) -> str:
@@ -287,12 +286,13 @@ def _leave(desk: OrderContext, p: Protection, why: str, market: Instrument) -> l
             break
         state = submit_order(desk, order, PROTECTION)
         if state is not None:
-            record_fills(desk, [state], PROTECTION, desk.ledger.find("intent", desk.account, order.client_order_id).timestamp)
+            since = desk.ledger.find("intent", desk.account, order.client_order_id).timestamp
+            state = state if state.ended else ask_until_settled(desk, order, since) or state  # many venues say only that it arrived
+            record_fills(desk, [state], PROTECTION, since)
         if state is None or state.filled < piece:
             reason = (state.reason or f"the order is {state.status}, {state.filled} filled") if state else desk.ledger.last("absent", desk.account).data["reason"]
             break
-    left = desk.ledger.positions(desk.account).get(p.symbol)
-    if left and market.amount(abs(left.amount)):
+    if (left := desk.ledger.positions(desk.account).get(p.symbol)) and market.amount(abs(left.amount)):
         return [f"{p.symbol}: {why}, and {abs(left.amount):f} are still held{': ' + reason if reason else ''}; tried again at the next look"]
     _note(desk, p, False, why)
     return [f"{p.symbol}: {p.side} {amount:f} at the market, {why}"]

@@ -98,9 +98,10 @@ def fetch_instruments(
 
 def _measured(settings: Settings, source: MarketData) -> dict[str, Instrument]:
     "Measure the steps of symbols that come from files."
+    from trading.data.ingest import fetch_each
+
     market, found = settings.market, {}
-    for symbol in market.symbols:
-        bars = source.fetch_ohlcv(symbol, market.timeframe, None, None)
+    for symbol, bars in fetch_each(source, market.symbols, market.timeframe).items():
         prices = bars[[f for f in PRICES if f in bars]].to_numpy(dtype=float)[-MEASURED_BARS:].ravel()
         found[symbol] = measured_instrument(symbol, prices, bars["volume"].tail(MEASURED_BARS) if "volume" in bars else (), source.name)
     return found

@@ -37,8 +37,10 @@ def paper_tape(
         quotes = source.fetch_tickers(market.symbols)
         return QuoteFeed(lambda symbol, _: quotes.get(symbol))
     since = min(as_of - timedelta(hours=market.max_age_hours), last or as_of) - timedelta(days=10)
-    frames = {s: source.fetch_ohlcv(s, market.timeframe, since, now) for s in market.symbols}
     from trading.core.bars import bars_from
+    from trading.data.ingest import fetch_each
+
+    frames = fetch_each(source, market.symbols, market.timeframe, since, now)
 
     below = [s for s, i in known_instruments(settings).items() if i.negative_prices]
     return BarFeed(bars_from(frames), market.timeframe, below)

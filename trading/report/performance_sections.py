@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.calendars import annual_growth, bars_a_year, elapsed_years
+from ..core.calendars import annual_growth, bars_a_year, elapsed_years, shown_yearly
 from .narrative import as_limits
 from .formatting import Parts, closing_day, known, limit_name, limit_value, money, number, percent, percent_axis
 from ..core.english import count, sentence
@@ -91,7 +91,7 @@ def _change_table(data: ReportData) -> Parts:
         return []
     names = {k: CHANGE_LINES.get(k, k) for k in data.change if k != "total"} | {"total": "Change of the account"}
     frame = pd.DataFrame({"money": [float(data.change[k]) for k in names]}, index=list(names.values()))
-    words = "Gains by asset without fees; every cent of the change stands in one line."
+    words = "Gains by asset without fees, and what rates did to them apart; every cent of the change stands in one line."
     return [("more", {"summary": "What made the change, line by line", "table": table(frame, [("Line", "", str, ""), (data.currency, "money", lambda v: money(v, digits=2, sign=True), "n")],
                                                                                 "Change of the account", words)})]
 
@@ -105,7 +105,7 @@ def _compare(lines: Mapping[str, pd.Series]) -> dict:
         below = value_drawdown(s) < 0
         spells = below.groupby((~below).cumsum()).apply(lambda u: u.index[-1] - u.index[0])
         rows[name] = {
-            "growth": growth, "risk": risk, "ratio": growth / risk if risk else None, "worst": abs(float(value_drawdown(s).min())),
+            "growth": shown_yearly(growth, elapsed_years(s.index)), "risk": risk, "ratio": growth / risk if risk else None, "worst": abs(float(value_drawdown(s).min())),
             "month": float(s.resample("ME").last().pct_change().min()), "longest": spells.max().days / 365.25,
         }
     columns = [

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ALERT_TONES', 'SAME_LEVEL', 'ReportData', 'table', 'by_symbol', 'figure', 'required_actions', 'story_parts',
-           'action_parts', 'holding_parts', 'held_lines', 'order_list_parts', 'orders_table']
+           'action_parts', 'holding_parts', 'held_lines', 'order_list_parts', 'orders_table', 'order_cost_parts']
 
 # %% ../../nbs/14_report/15_sections.ipynb #2b7d62de
 import re
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from .narrative import as_limits, describe_day
-from .formatting import known, limit_name, limit_value, money, number, percent, price, quantity
+from .formatting import UNKNOWN, Parts, known, limit_name, limit_value, money, number, percent, price, quantity
 from ..core.english import count, listed, sentence
 from ..core.svg_charts import change_chart
 
@@ -281,3 +281,15 @@ def orders_table(
     for row in made["rows"] if at is not None else ():
         row[at]["kind"] = "tail bad" if row[at]["text"] in _FAILED else "tail"
     return made
+
+
+def order_cost_parts(
+    found: Mapping,  # groups and advice, of `order_costs_by`
+) -> Parts:
+    "Compare venues and types of order over all orders of the account.\n\nParameters\n----------\nfound : Mapping\n    groups and advice, of `order_costs_by`\n\nReturns\n-------\nParts"
+    bp = lambda v: number(v, 1) if known(v) else UNKNOWN  # noqa: E731
+    columns = [("", "", str, ""), ("Orders", "orders", str, "n"), ("Filled", "filled", lambda v: percent(v, 0), "n"), ("Against plan", "plan_bp", bp, "n"), ("Fee", "fee_bp", bp, "n"),
+               ("Together", "cost_bp", bp, "n"), ("±", "error_bp", bp, "n")]
+    made: Parts = [("more", {"summary": f"All orders by {by}", "table": table(pd.DataFrame(lines).set_index("name"), columns, "", "Basis points; above zero is a cost. What the market did between plan and order is in it.")})
+                   for by, lines in found["groups"].items() if by in ("venue", "type") and lines]
+    return [*made, ("text", sentence("; ".join(found["advice"])) + ".")] if found["advice"] else made

@@ -32,7 +32,7 @@ from ..execution.order_manager import OrderContext, query_venue
 from ..execution.protection import protections, release_orders, watch_protections
 from ..execution.reconciliation import describe_entry, expected_holdings, foreign_holdings, foreign_trades, price_at_venue, reported_events
 from ..pipeline.account import trading_rules, with_circuit_breaker
-from ..pipeline.position_protection import account_context, open_venue
+from ..pipeline.position_protection import account_clock, account_context, open_venue
 from .account_control import reconcile_account
 from .commands import CommandRequest, Context, Done, command
 from .query_cache import view
@@ -190,6 +190,15 @@ def _place(context: Context, profile: str | None, mode: str | None) -> tuple[Set
     return settings, mode, f"{mode}-{settings.run.profile}"
 
 
+def _ask_order(ledger: Any, event: Event) -> None:
+    "Refuse a split, a new name or an end that stands at the very moment of a trade: which came first changes the units."
+    same = [e for e in ledger.events(event.account, ("fill",), event.timestamp) if e.timestamp == event.timestamp and e.data["symbol"] == event.data.get("symbol")]
+    if same:
+        around = [(event.timestamp + timedelta(minutes=n)).strftime("%Y-%m-%d %H:%M") for n in (-1, 1)]
+        raise BadInput(f"{event.account}: a {same[0].data['side']} of {same[0].data['amount']} {event.data['symbol']} stands at the same moment, {event.timestamp:%Y-%m-%d %H:%M} UTC; "
+                       f"say --at '{around[0]}' when the {event.kind.replace('_', ' ')} came before it, or --at '{around[1]}' when it came after")
+
+
 @command("book-entry", role="trader", audit="entry booked")
 def book_entry(request: BookEntry, context: Context) -> Done:
     "Book a deposit, a dividend, a split or whatever else happened to an account besides orders."
@@ -197,13 +206,16 @@ def book_entry(request: BookEntry, context: Context) -> Done:
     with lock_folder(context.workspace.data):
         ledger = ledger_for_reading(context.workspace)
         book = ledger.book(account)
-        event = entry_of(request, account, book.currency, context.actor.user, context.now)
+        clock = account_clock(settings, mode, ledger, context.now)
+        now = clock if clock == context.now else clock + timedelta(seconds=1)  # a recorded market has ended: what happens now comes behind its last trades
+        event = entry_of(request if request.at else request.model_copy(update={"at": now.isoformat()}), account, book.currency, context.actor.user, max(now, context.now))
         if event.kind in ("split", "rename", "merger", "spin_off", "delisting"):
+            _ask_order(ledger, event)
             held = ledger.book(account, at=event.timestamp).positions
             if event.data.get("symbol") not in held:
                 raise BadInput(f"{account} held no {event.data.get('symbol')} on {event.timestamp:%Y-%m-%d %H:%M}; it held {', '.join(held) or 'nothing'}")
         moved, seq = book_events(settings, account, [event], context.now, mode == "paper")
-    known = [] if moved else ["nothing has changed: it was booked already"]
+    known = [] if moved else ["nothing has changed: it was booked already, or nothing was held at that moment"]
     return Done(text="\n".join([f"{account}: {describe_entry(event)} is entry {seq}.", *moved, *known]), details={"account": account, "seq": seq, "moved": moved})
 
 

@@ -4,12 +4,15 @@
 
 # %% auto #0
 __all__ = ['working_orders', 'CancelOrder', 'cancel_open_order', 'ReplaceOrder', 'replace_open_order', 'ProtectPosition',
-           'protect_held_position', 'EndProtection', 'end_protection', 'WatchOrders', 'watch_orders']
+           'protect_held_position', 'EndProtection', 'end_protection', 'WatchOrders', 'watch_orders', 'follow_orders']
 
 # %% ../../nbs/13_services/74_order_control.ipynb #bd257cb1
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from decimal import Decimal
+from itertools import islice
+from threading import Event as ThreadEvent
+from time import monotonic
 from typing import Any, Literal
 
 import pandas as pd
@@ -21,12 +24,12 @@ from ..core.english import count
 from ..core.errors import BadInput, Halted, TradingError
 from ..core.files import lock_folder
 from ..core.settings import Settings
-from ..core.types import OrderState
+from ..core.types import Event, OrderState
 from ..execution.order_changes import cancel_own, own_order, replace_order
 from ..execution.order_manager import OrderContext, order_from
 from ..execution.protection import end_protections, protect_position, protections
 from ..pipeline.account import open_account_ledger
-from ..pipeline.position_protection import account_context, profile_accounts, watch_account_levels
+from ..pipeline.position_protection import OrderLines, account_context, profile_accounts, watch_account_levels
 from ..risk.exit_rules import ExitRules
 from .commands import CommandRequest, Context, Done, Name, command
 from .queries_runs import missing
@@ -69,7 +72,7 @@ class _OfAccount(CommandRequest):
 
 _ID = Field(pattern=r"^[A-Za-z0-9_.:-]{4,80}$", description="our id of the order, or how it begins", examples=["3f2a91c0"])
 _SYMBOL = Field(min_length=1, max_length=40, description="what is held", examples=["BTC/USD"])
-_PRICE = Field(None, gt=0, description="quote currency per unit")
+_PRICE = Field(None, gt=0, lt=Decimal("1e15"), description="quote currency per unit")
 
 
 @contextmanager
@@ -77,7 +80,7 @@ def _ledger(request: _OfAccount, context: Context) -> Iterator[tuple[Settings, s
     "Open the books of a profile's account while nobody else changes them."
     settings = current_settings(context.workspace, request.profile)
     with lock_folder(context.workspace.data):
-        ledger = open_account_ledger(settings)
+        ledger = open_account_ledger(settings, made=True)
         try:
             yield settings, request.mode or settings.run.mode, ledger
         finally:
@@ -204,9 +207,56 @@ class WatchOrders(_OfAccount):
 
 @command("watch-orders", role="trader", audit="protections looked after")
 def watch_orders(request: WatchOrders, context: Context) -> Done:
-    "Look once at prices and protective orders: book what has traded, move trailing stops, and close what has reached a level that is watched here."
+    "Look once at prices and open orders: book what has traded, move trailing stops, and close what has reached a level that is watched here."
     with _ledger(request, context) as (settings, mode, ledger):
         profile_accounts(settings, mode, ledger)
     with lock_folder(context.workspace.data):
         told = watch_account_levels(settings, mode, context.now)
     return Done(text="\n".join(told) or "nothing has happened", details={"happened": told, "count": count(len(told), "change")})
+
+# %% ../../nbs/13_services/74_order_control.ipynb #9b1f0c32
+_NEWS = ("intent", "fill", "ended", "absent")
+
+
+def _words(event: Event) -> str:
+    "Say what an event of the books means for an order."
+    d, order = event.data, f"order {event.data['client_order_id']}"
+    if event.kind == "intent":
+        return f"{order} is sent: {d['side']} {d['amount']} {d['symbol']}, {d['type']}" + "".join(f", {what} {d[k]}" for what, k in (("at", "price"), ("trigger", "stop_price")) if d.get(k))
+    if event.kind == "fill":
+        return f"{order} has traded: {d['side']} {d['amount']} {d['symbol']} at {d['price']}"
+    return f"{order} is {d['status']}, {d['filled']} of {d['amount']} filled" if event.kind == "ended" else f"{order} did not arrive: {d.get('reason') or 'the venue does not know it'}"
+
+
+def follow_orders(
+    place: Workspace,
+    settings: Settings,  # of the profile, with the mode that is meant
+    stop: ThreadEvent,  # set to end in order
+    tell: Callable[[str], Any],  # a sentence for whoever looks on
+    look: Callable[[], Any],  # looks after orders, once
+    every: float = 60.0,  # seconds between two looks where no venue says anything
+    pause: float = 0.5,  # seconds between two glances at line and books
+) -> int:  # sentences about orders
+    "Tell what becomes of the orders of a profile's accounts until stopped.\n\nParameters\n----------\nplace : Workspace\nsettings : Settings\n    of the profile, with the mode that is meant\nstop : ThreadEvent\n    set to end in order\ntell : Callable[[str], Any]\n    a sentence for whoever looks on\nlook : Callable[[], Any]\n    looks after orders, once\nevery : float, default 60.0\n    seconds between two looks where no venue says anything\npause : float, default 0.5\n    seconds between two glances at line and books\n\nReturns\n-------\nint\n    sentences about orders"
+    ledger, accounts = accounts_for_reading(place, settings)
+    if not accounts:
+        profile_accounts(settings, settings.run.mode, ledger)  # says which command opens one
+    seen, told, due = {a: ledger.count(a, _NEWS) for a in accounts}, 0, monotonic() + every
+    with closing(OrderLines(settings, tell)) as lines:
+        how = "what the venue pushes, and the books" if lines.listen() else "the books, as no venue pushes"
+        tell(f"following the orders of {', '.join(accounts)}: {how}; Ctrl-C ends it")
+        while not stop.is_set():
+            news = lines.news()
+            for state in lines.said():
+                tell(f"pushed: order {state.client_order_id} to {state.side} {state.amount} {state.symbol} is {state.status}, {state.filled} filled")
+                told += 1
+            if news or monotonic() >= due:
+                due = monotonic() + every
+                look()
+            for account in accounts:
+                fresh = ledger.count(account, _NEWS) - seen[account]
+                for event in list(islice(ledger.backward(account, _NEWS), fresh))[::-1]:
+                    tell(f"{(event.booked or event.timestamp):%Y-%m-%d %H:%M:%S} {_words(event)}")
+                seen[account], told = seen[account] + fresh, told + fresh
+            stop.wait(pause)
+    return told

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from ..core.settings import Settings
-from ..accounting.performance import explain_change, marked_prices, to_cents
+from ..accounting.performance import RATE_LINE, CurrencyEffect, explain_change, marked_prices, to_cents
 from ..accounting.sleeve_fills import sleeve_fills, sleeve_results
 from ..core.bars import parse_as_of
 from ..core.errors import BadInput, MissingData
@@ -58,12 +58,10 @@ def contribution(place: Workspace, profile: str | None = None, since: str | None
     except (MissingData, BadInput) as error:
         if isinstance(error, BadInput) and (since or until):
             raise
-        return missing(error, **known, since=None, until=None, total=None, gained=None, items=[], groups=[], sleeves=[])
+        return missing(error, **known, since=None, until=None, total=None, gained=None, items=[], groups=[], effects=[], sleeves=[])
     of = groups_of(settings)
-    causes = {("asset", s): n for s, n in change.assets.items()} | {("currency", s): n for s, n in change.currencies.items()}
-    causes |= {("line", s): n for s, n in change.lines.items()}
-    cents = to_cents(causes)
-    items = [{"kind": kind, "name": name, "group": of.get(name, "") if kind == "asset" else "", "amount": float(n)} for (kind, name), n in cents.items()]
+    cents = to_cents(change.causes)
+    items = [{"kind": kind, "name": f"{RATE_LINE} {name}" if kind == "rate" else name, "group": of.get(name, "") if kind == "asset" else "", "amount": float(n)} for (kind, name), n in cents.items()]
     groups: dict[str, float] = {}
     for item in items:
         if item["kind"] == "asset":
@@ -76,7 +74,15 @@ def contribution(place: Workspace, profile: str | None = None, since: str | None
         "gained": float(total - flows), "return": float(span["unit"].iloc[-1] / span["unit"].iloc[0] - 1) if span["unit"].iloc[0] else None,
         "benchmark": None if beside is None or beside.isna().iloc[0] else {"name": name, "return": float(beside.iloc[-1] / beside.iloc[0] - 1)},
         "items": items, "groups": [{"group": g, "amount": n} for g, n in sorted(groups.items())],
+        "effects": [_effect_row(s, e) for s, e in sorted(change.effects.items())],
         "sleeves": _sleeve_lines(sleeves)}
+
+
+def _effect_row(symbol: str, e: CurrencyEffect) -> dict:
+    "Write what price and rate made of one symbol."
+    share = lambda n: None if n is None else float(n)  # noqa: E731
+    return {"symbol": symbol, "pair": e.pair, "local": float(e.local), "effect": float(e.effect), "total": float(e.local + e.effect),
+            "local_return": share(e.local_return), "currency_return": share(e.currency_return)}
 
 
 def _sleeve_gains(settings: Settings, ledger: Any, accounts: list[str], first: datetime, last: datetime, more: Any) -> dict[str, dict[str, Decimal]]:

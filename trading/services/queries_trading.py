@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['run_bars', 'latest_bars', 'prices', 'price_history', 'symbol_marks', 'plan', 'ledger_of_run', 'plan_table', 'orders',
-           'fills', 'plans', 'events', 'order_status']
+           'order_costs_by', 'fills', 'plans', 'events', 'order_status']
 
 # %% ../../nbs/13_services/20_queries_trading.ipynb #d40aac71
 import json
@@ -116,6 +116,7 @@ def symbol_marks(place: Workspace, symbol: str, profile: str | None = None) -> d
 def plan(place: Workspace, profile: str | None = None, run: str | None = None) -> dict:
     "Return a run's plan, the result of its risk checks, and what became of it."
     from trading.execution.approval import LIFE, plan_life, plan_status
+    from trading.execution.plan_amendment import order_name
 
     named = find_record(place, run) if run else None
     try:
@@ -125,7 +126,7 @@ def plan(place: Workspace, profile: str | None = None, run: str | None = None) -
         return missing(error, run=run, plan=None, verdict=None, status="unknown", life=[])
     value = Run(place.reports / record.id).read("plan", Plan)
     lines = [{"symbol": a.symbol, "side": a.side, "amount": float(a.amount), "price": float(a.price), "value": float(a.value), "reason": a.reason,
-              "group": a.group, "alias": a.alias, "venue": a.venue, "client_order_id": value.client_order_id(a)} for a in value.actions]
+              "group": a.group, "alias": a.alias, "venue": a.venue, "name": order_name(value, a), "units": f"{a.amount:f}", "client_order_id": value.client_order_id(a)} for a in value.actions]
     answer = {"run": record.id, "dry_run": bool(record.parameters.get("dry_run")), "hash": value.hash, "account": value.account,
               "as_of": value.as_of.isoformat(), "currency": value.currency, "equity": float(value.equity), "cash": float(value.cash),
               "turnover": float(value.turnover), "actions": lines, "targets": {s: float(w) for s, w in value.targets.items()}, "notes": made["notes"]}
@@ -195,6 +196,23 @@ def _advice(place: Workspace, record: RunRecord) -> list[str]:
         return recommendations(rebalancing_of(ledger, record.account, plan_hash), tuple(earlier), assumed)
     except MissingData:  # traded at several venues, each with a plan of its own
         return []
+
+
+@view
+def order_costs_by(place: Workspace, profile: str | None = None) -> dict:
+    "Return what all orders of an account have cost against their plans, by venue, type, symbol and side, and what can be said of it."
+    from trading.execution.order_costs import COST_GROUPS, cost_advice, cost_groups, order_costs
+    from trading.pipeline.multi_venue import whole_ledger
+
+    settings = current_settings(place, profile)
+    account = f"{settings.run.mode}-{settings.run.profile}"
+    try:
+        ledger = ledger_for_reading(place)
+        found = order_costs(ledger, whole_ledger(ledger, account)[1])
+    except TradingError as error:
+        return missing(error, account=account, orders=0, groups={}, advice=[])
+    groups = {by: rows(cost_groups(found, by).reset_index(names="name")) for by in COST_GROUPS}
+    return {"account": account, "orders": len(found), "groups": groups, "advice": cost_advice(found)}
 
 
 @view

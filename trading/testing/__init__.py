@@ -10,12 +10,14 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "trade_json", "sequence_number", "Counter", "make_exchange", "served",
     ],
     "example_report": ["trailing_inverse_volatility", "grow", "plain_forecasts", "example_data"],
+    "fake_exchange": ["Rejected", "FakeExchange"],
     "fake_socket": ["PUSHING", "ServerSocket", "greet"],
     "faulty_venue": ["Faults", "FaultyVenue"],
     "pushed_orders": ["push"],
     "sample_runs": ["SMALL", "make_sample_runs"],
-    "venue_fakes": ["FAKES", "Rejected", "FakeExchange", "serve_fake"],
+    "venue_fakes": ["FAKES", "serve_fake"],
     "virtual_clock": ["VirtualClockLoop"],
 }, modules=[
-    "binance_server", "example_report", "fake_socket", "faulty_venue", "pushed_orders", "sample_runs", "venue_fakes", "virtual_clock",
+    "binance_server", "example_report", "fake_exchange", "fake_socket", "faulty_venue", "pushed_orders", "sample_runs", "venue_fakes",
+    "virtual_clock",
 ])

@@ -65,7 +65,7 @@ class ServerSocket:
             self.request.close_connection = True
 
 # %% ../../nbs/18_testing/06_fake_socket.ipynb #f1a2b3d5
-PUSHING = ("binance", "okx", "bybit")
+PUSHING = ("binance", "okx", "bybit", "kraken", "coinbase", "kucoin", "gate", "bitget", "bingx")
 
 
 def greet(venue: str, text: str) -> list[tuple[Any, bool]]:  # answers, and whether whoever asks hears of orders from now on
@@ -73,6 +73,22 @@ def greet(venue: str, text: str) -> list[tuple[Any, bool]]:  # answers, and whet
     if text == "ping":
         return [("pong", False)]
     asked = json.loads(text)
+    match venue:
+        case "kraken":
+            return [({"method": asked["method"], "result": {"channel": "executions"}, "success": True, "req_id": asked.get("req_id", 0)}, asked["method"] == "subscribe" and bool(asked["params"]["token"]))]
+        case "coinbase":
+            return [({"channel": "subscriptions", "timestamp": "", "sequence_num": 0, "events": [{"subscriptions": {"user": asked["product_ids"]}}]}, asked["channel"] == "user" and "signature" in asked)]
+        case "kucoin":
+            return [({"id": asked["id"], "type": "pong" if asked["type"] == "ping" else "ack"}, asked["type"] == "subscribe" and asked["topic"] == "/spotMarket/tradeOrders")]
+        case "gate":
+            told = {"time": asked["time"], "id": asked.get("id"), "channel": asked["channel"].replace("ping", "pong"), "event": asked.get("event", ""), "result": {"status": "success"}}
+            return [(told, asked["channel"] == "spot.orders" and "auth" in asked)]
+        case "bitget" if asked["op"] == "login":
+            return [({"event": "login", "code": 0}, False)]
+        case "bitget":
+            return [({"event": "subscribe", "arg": a}, a["channel"] == "orders") for a in asked["args"]]
+        case "bingx":
+            return [({"id": asked["id"], "code": 0, "msg": "SUCCESS", "timestamp": 0}, asked.get("dataType") == "spot.executionReport")]
     if venue == "binance":
         return [({"id": asked["id"], "status": 200, "result": {"subscriptionId": 0}}, True)]
     if venue == "okx":

@@ -21,8 +21,9 @@ from ...core.english import plural
 from ...core.bars import bar_length, closed_by
 from ...core.errors import BadInput, MissingData, VenueError
 from ...core.instruments import Instrument
+from ...core.types import Order
 from ...core.venue_profiles import profile_of
-from .instruments import instrument_of
+from .instruments import contract_problem, instrument_of
 from .order_request import OrderRequest, carries_id, missing_parts
 from .parsing import ClockSkew, SlowDown, candles_frame, check_raw, decimal_of, list_of, translate
 from .request_budget import RequestBudget
@@ -38,6 +39,17 @@ def run_blocking(work: Coroutine) -> Any:
     raise RuntimeError("this coroutine waits for something; run it in an event loop")
 
 # %% ../../../nbs/01_venues/crypto/05_connection.ipynb #d4fca5dc
+def _market_types(exchange: str, symbols: Iterable[str]) -> Any:
+    "Return which lists of markets are loaded: spot, and contracts only where one is wanted, since each list is another call."
+    if not any(":" in s for s in symbols):
+        return ["spot"]
+    import ccxt
+
+    own = getattr(ccxt, exchange)().options.get("fetchMarkets") or {}
+    types = own.get("types") if isinstance(own, dict) else None
+    return [t for t in types if t in ("spot", "linear", "swap", "future", "contract")] if isinstance(types, list) else types or ["spot"]
+
+
 LAST_RESPONSE: ContextVar[dict | None] = ContextVar("seen", default=None)  # status and text of the newest answer to the question under way
 OUTGOING: ContextVar[dict | None] = ContextVar("outgoing", default=None)  # the order that is about to be sent, and whether it left
 
@@ -78,13 +90,15 @@ class Connection:
         self.budget, self.clock_difference = RequestBudget(self.profile), 0.0  # seconds that this machine is ahead of the venue
         self.numbers: dict[str, str] = {}  # our id → the venue's
         self.trade_ids: dict[str, list[str]] = {}  # the venue's id of an order that has ended → its trades, where the order tells them
+        self.orders: dict[str, Order] = {}  # our id → what was sent, where it is known
+        self.fired: dict[str, str] = {}  # the venue's id of a stop → of the order that it has become
         self.forms: dict[str, str] = {}  # the venue's form of our id → ours
         self.sent_at: dict[str, float] = {}  # our id → when it was sent, seconds since 1970
         self.prices: dict[str, tuple[float, Decimal]] = {}  # symbol → when it was asked, seconds since 1970, and the price
         self.coin_notes: tuple[str, ...] = ()  # what of the newest balance lies in another form
         self._ccxt = getattr(ccxt, exchange)({
             "apiKey": api_key, "secret": secret, "password": password, "timeout": int(timeout * 1000), "enableRateLimit": not base_url,
-            "options": {"maxRetriesOnFailure": 0, "fetchMarkets": {"types": ["spot"]}, "defaultType": "spot", "fetchCurrencies": False,
+            "options": {"maxRetriesOnFailure": 0, "fetchMarkets": {"types": _market_types(exchange, self.symbols)}, "defaultType": "spot", "fetchCurrencies": False,
                         "fetchMargins": False},
         })
         self._ccxt.has["fetchCurrencies"] = False
@@ -118,13 +132,15 @@ class Connection:
             sending["left"] = True
         return signed
 
-    def learn_orders(self, orders: Iterable[tuple[str, str, str, float]]) -> None:
-        "Take what the ledger knows of orders: our id, the venue's form of it, the venue's own id, when it was sent (seconds since 1970)."
-        for ours, form, number, at in orders:
+    def learn_orders(self, orders: Iterable[tuple[str, str, str, float, Order | None]]) -> None:
+        "Take what the ledger knows of orders: our id, the venue's form of it, the venue's own id, when it was sent (seconds since 1970), and what it was."
+        for ours, form, number, at, order in orders:
             self.forms[form or self.profile.fitted(ours)] = ours
             self.sent_at.setdefault(ours, at)
+            if order is not None:
+                self.orders[ours] = order
             if number:
-                self.numbers[ours] = number
+                self.numbers[ours] = self.fired.get(number, number)
 
     def form_of(self, client_order_id: str) -> str:
         "Return the form of our id that the venue takes."
@@ -236,7 +252,9 @@ async def load_markets_of(
 
 
 async def known_market(venue: Connection, symbol: str) -> dict:
-    "Return one market, or say which names are close."
+    "Return one market, or say which names are close, or why it cannot be counted."
+    if why := contract_problem(symbol):
+        raise BadInput(f"{venue.name}: {why}")
     markets = await load_markets_of(venue)
     if symbol not in markets:
         from difflib import get_close_matches
@@ -247,10 +265,11 @@ async def known_market(venue: Connection, symbol: str) -> dict:
 
 
 async def exchange_markets(venue: Connection) -> dict[str, Instrument]:
-    "Turn ccxt's spot markets into instruments; one of which the exchange tells no step cannot be traded and is absent."
+    "Turn ccxt's spot markets, perpetuals and futures into instruments; one without a step cannot be traded and is absent, as is one whose value is not units × price."
     from ccxt import TICK_SIZE
 
-    active = (m for m in (await load_markets_of(venue)).values() if m.get("spot") and m.get("active") is not False)
+    kinds = ("spot", "swap", "future")
+    active = (m for m in (await load_markets_of(venue)).values() if any(m.get(k) for k in kinds) and m.get("active") is not False and not contract_problem(m["symbol"]))
     found = (instrument_of(m, venue._ccxt.precisionMode != TICK_SIZE, venue.name) for m in active)
     return {i.symbol: i for i in found if i}
 
@@ -305,10 +324,14 @@ async def _after_hole(venue: Connection, symbol: str, timeframe: str, start: pd.
 
 async def prices_of(venue: Connection, symbols: list[str]) -> dict[str, Decimal]:
     "Fetch last prices."
+    kinds: dict[str, list[str]] = {}
     for symbol in symbols:
-        await known_market(venue, symbol)
+        kinds.setdefault((await known_market(venue, symbol)).get("type") or "spot", []).append(symbol)
     if venue._ccxt.has.get("fetchTickers"):
-        answers = await venue._ask(f"prices of {plural(len(symbols), 'symbol')}", venue._ccxt.fetch_tickers, symbols)
+        answers = {}
+        for alike in kinds.values():  # spot and contracts are told by different addresses
+            told = await venue._ask(f"prices of {plural(len(alike), 'symbol')}", venue._ccxt.fetch_tickers, alike)
+            answers |= told if isinstance(told, dict) else {}
     else:
         answers = {s: await venue._ask(f"price of {s}", venue._ccxt.fetch_ticker, s) for s in symbols}
     prices = {}

@@ -63,7 +63,7 @@ def build_request(
     elif kind == "limit" and force != "GTC":
         params["timeInForce"] = force
     if stops:
-        params[profile.stop_word] = float(order.stop_price)
+        params |= {profile.stop_word: float(order.stop_price), **profile.stop_params} | ({profile.stop_id: client_id} if profile.stop_id else {})
     if profile.self_trades and not stops:
         word, _, value = profile.self_trades.partition("=")
         params[word] = value

@@ -8,7 +8,7 @@ __all__ = ['order_state', 'send_order', 'find_order_at', 'open_orders_of', 'canc
 # %% ../../../nbs/01_venues/crypto/08_orders.ipynb #511df719
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -23,6 +23,7 @@ from .trades import fills_of, list_trades
 # %% ../../../nbs/01_venues/crypto/08_orders.ipynb #a7bda19f
 _STATUS = {"open": "open", "closed": "closed", "canceled": "canceled", "cancelled": "canceled", "expired": "expired", "rejected": "rejected"}
 _ENDED = ("closed", "canceled", "expired", "rejected")
+_STOPS = ("stop", "stop_limit")
 
 
 def order_state(
@@ -40,7 +41,8 @@ def order_state(
     status = _STATUS.get(str(word).lower(), "unknown")
     if not symbol or side not in ("buy", "sell"):
         raise VenueError(f"{name}: order {number}: the answer lacks symbol or side; ask again")
-    filled = answer.get("filled") if answer.get("filled") is not None else (0 if order or status in ("open", "unknown") else None)
+    exact = (answer.get("info") or {}).get(venue.profile.filled_field) if venue.profile.filled_field else None
+    filled = exact if exact is not None else answer.get("filled") if answer.get("filled") is not None else (0 if order or status in ("open", "unknown") else None)
     amount = order.amount if order else answer.get("amount")
     if amount is None or (venue.profile.market_buy == "cost" and not order and side == "buy" and answer.get("type") == "market"):
         amount = filled if amount is None or status in _ENDED else amount  # counted in money, so what came of it is the amount
@@ -66,13 +68,14 @@ _TWICE = re.compile(r"(?i)duplicate|already.{0,20}exist|repeat")
 async def send_order(venue: Connection, order: Order) -> OrderState:
     "Send an order once; a lost answer is `UnknownOutcome`, a refusal is the state 'rejected', what never left is `BadInput` or `NotSent`."
     venue._need_keys("an order")
-    await known_market(venue, order.symbol)
+    if (await known_market(venue, order.symbol)).get("contract"):
+        raise BadInput(f"{venue.name}: {order.symbol} is a contract on margin, and real orders at exchanges are for spot markets only; nothing was sent, trade it on paper")
     if venue.profile.account_kind:
         await venue._ask("the kind of account", getattr(venue._ccxt, venue.profile.account_kind))
     request = build_request(venue.profile, order, await _price_now(venue, order))
     _check_steps(venue, request)
     venue.forms[request.client_id] = order.client_order_id
-    venue.sent_at[order.client_order_id] = time.time()
+    venue.sent_at[order.client_order_id], venue.orders[order.client_order_id] = time.time(), order
     what = f"order {order.client_order_id} ({order.side} {order.amount} {order.symbol})"
     for last in (False, True):
         await venue._turn(what, venue.wait, read=False)
@@ -162,17 +165,71 @@ _GONE = re.compile(r"(?i)(not|doesn.?t|no).{0,12}(exist|found)|unknown.order|ord
 async def find_order_at(venue: Connection, client_order_id: str, symbol: str) -> OrderState:
     "Return the state of an order by our own id; `MissingData` only where it is certain that the venue has none."
     venue._need_keys("an order's state")
-    profile, form = venue.profile, venue.profile.fitted(client_order_id)
+    form, number = venue.profile.fitted(client_order_id), venue.numbers.get(client_order_id, "")
     venue.forms.setdefault(form, client_order_id)
-    ways: Iterable[VenueQuery] = profile.lookup or (VenueQuery("fetch_order", "clientOrderId"),)
-    if number := venue.numbers.get(client_order_id):
-        ways = (VenueQuery("fetch_order", number=True),)
-    for trigger in (False, True) if profile.stop_apart and number else (False,):
-        for way in ways:
-            answer = await _ask_way(venue, way, form, number or "", client_order_id, symbol, {"trigger": True} if trigger else {})
-            if answer is not None:
-                return order_state(venue, answer, ours=client_order_id)
+    for apart in _lists_of(venue, client_order_id):
+        ways: Iterable[VenueQuery] = (VenueQuery("fetch_order", number=True),) * bool(number) + (venue.profile.lookup or (VenueQuery("fetch_order", "clientOrderId"),))
+        answer = await _ask_stop(venue, form, number, client_order_id, symbol) if apart else await _first(venue, ways, form, number, client_order_id, symbol)
+        if answer is not None:
+            return order_state(venue, answer, ours=client_order_id)
     raise MissingData(f"{venue.name} knows no order {client_order_id} of {symbol}; it did not arrive, or is too old to be listed")
+
+
+def _lists_of(venue: Connection, ours: str) -> tuple[bool, ...]:
+    "Return where an order stands: among the others (False), among the stops that are kept apart (True), or either."
+    order = venue.orders.get(ours)
+    if not venue.profile.stop_apart or (order is not None and order.type not in _STOPS) or venue.numbers.get(ours) in venue.fired.values():
+        return (False,)
+    return (False, True) if order is None else (True,)
+
+
+async def _first(venue: Connection, ways: Iterable[VenueQuery], form: str, number: str, ours: str, symbol: str, more: Mapping[str, Any] = {}) -> dict | None:
+    "Ask in one way after another until one knows the order."
+    for way in ways:
+        listed = {} if way.method == "fetch_order" or not more else venue.profile.stop_listed
+        if (answer := await _ask_way(venue, way, form, number, ours, symbol, {**more, **listed})) is not None:
+            return answer
+    return None
+
+
+async def _ask_stop(venue: Connection, form: str, number: str, ours: str, symbol: str) -> dict | None:
+    "Ask for a stop that is kept apart; one that has fired is the order that it has become."
+    profile = venue.profile
+    ways = [w for w in profile.stop_lookup if number or not w.number]
+    if number and any(w.method == "fetch_order" for w in ways):
+        ways = [VenueQuery("fetch_order", number=True)]
+    answer = await _first(venue, ways, form, number, ours, symbol, {"trigger": True})
+    if answer is not None and _STATUS.get(str(answer.get("status"))) == "open":
+        return answer
+    number = str(answer["id"]) if answer is not None else number
+    if (made := await _fired(venue, answer, form, number, ours, symbol)) is not None:
+        if number:
+            venue.fired[number] = str(made["id"])
+        return made
+    if answer is not None and answer.get("status") == "closed":
+        raise UnknownOutcome(f"{venue.name}: the stop {ours} of {symbol} has fired, and it is not told which order it became; look at the venue before anything is sent again")
+    return None if answer is None else answer | {"filled": 0}
+
+
+async def _fired(venue: Connection, answer: dict | None, form: str, number: str, ours: str, symbol: str) -> dict | None:
+    "Return the order that a stop has become, in the way of the table; None: there is none."
+    way, made = venue.profile.stop_fired, ""
+    if way is not None and way.method == "fetch_order":
+        return await _ask_way(venue, way, form, "", ours, symbol, {})
+    if way is not None and answer is not None and not way.method:
+        made = str((answer.get("info") or {}).get(way.by) or "")
+    elif way is not None and answer is not None and answer.get("status") == "closed":
+        raw = await venue._ask(f"the order of stop {ours}", venue._ccxt.request, way.method, ["private", "spot"], "GET", {way.by: number})
+        made = next((str(r["orderId"]) for r in reversed(raw.get("data") or []) if r.get("orderId")), "")
+    return None if made in ("", "0") else await _ask_way(venue, VenueQuery("fetch_order", number=True), "", made, ours, symbol, {})
+
+
+def _like(row: dict, order: Order | None, venue: Connection) -> bool:
+    "True when a stop that carries no id of anybody's is in every part the one that was sent, and is none that is known already."
+    if order is None or order.stop_price is None or row.get("clientOrderId") or str(row.get("id")) in venue.numbers.values():
+        return False
+    same = [(row.get("side"), order.side), *((decimal_of(row.get(k), venue.name, f"the {k} of a stop"), n) for k, n in (("amount", order.amount), ("triggerPrice", order.stop_price)))]
+    return all(told == sent for told, sent in same)
 
 
 async def _ask_way(venue: Connection, way: VenueQuery, form: str, number: str, ours: str, symbol: str, more: dict) -> dict | None:
@@ -187,6 +244,8 @@ async def _ask_way(venue: Connection, way: VenueQuery, form: str, number: str, o
             return exchange.parse_order(raw["data"], market) if isinstance(raw, dict) and raw.get("data") else None
         if way.method == "fetch_order":
             answer = await venue._ask(what, ask, number or "", symbol, params)  # ccxt adds it to a text where nothing is found
+            if more and isinstance(answer, dict) and not answer.get("id"):
+                return None  # stops that have ended are not listed any more
             if not isinstance(answer, dict) or not answer.get("id"):
                 raise VenueError(f"{venue.name}: {what}: the answer has no number; ask again")
             return answer
@@ -198,7 +257,10 @@ async def _ask_way(venue: Connection, way: VenueQuery, form: str, number: str, o
     if way.method == "fetch_my_trades":
         return await _by_trades(venue, form, symbol, since)
     rows = list_of(await venue._ask(what, ask, symbol, None if way.by else since, None if way.by else 100, params), venue.name, "orders")
-    found = [r for r in rows if isinstance(r, dict) and str(r.get("clientOrderId")) in (form, ours)]
+    rows = [r for r in rows if isinstance(r, dict)]
+    found = [r for r in rows if str(r.get("clientOrderId")) in (form, ours) or (number and str(r.get("id")) == number)]
+    if not found and more and not number and len(found := [r for r in rows if _like(r, venue.orders.get(ours), venue)]) > 1:
+        raise UnknownOutcome(f"{venue.name}: {what} is one of {len(found)} stops that are the same; look at the venue before anything is sent again")
     if not found and not way.by and len(rows) >= 100:
         raise UnknownOutcome(f"{venue.name}: {what} is not among the newest {len(rows)} orders, and the list goes on; look at the venue before anything is sent again")
     return found[0] if found else None
@@ -219,7 +281,7 @@ async def open_orders_of(venue: Connection) -> list[OrderState]:
     venue._need_keys("open orders")
     venue._ccxt.options["warnOnFetchOpenOrdersWithoutSymbol"] = False
     found: dict[str, OrderState] = {}
-    for more in ({}, {"trigger": True}) if venue.profile.stop_apart else ({},):
+    for more in ({}, {"trigger": True, **venue.profile.stop_listed}) if venue.profile.stop_apart else ({},):
         for row in list_of(await venue._ask("open orders", venue._ccxt.fetch_open_orders, None, None, None, more), venue.name, "open orders"):
             state = order_state(venue, row)
             found[state.id] = state
@@ -234,10 +296,10 @@ async def cancel_at(venue: Connection, client_order_id: str, symbol: str) -> Ord
     if client_order_id not in venue.numbers and (state := await find_order_at(venue, client_order_id, symbol)).status in _ENDED:
         return state
     await venue._turn(f"cancelling {client_order_id}", venue.wait, read=False)
-    failed, number = None, venue.numbers[client_order_id]
-    for more in ({}, {"trigger": True}) if venue.profile.stop_apart else ({},):
+    failed, number, lists = None, venue.numbers[client_order_id], _lists_of(venue, client_order_id)
+    for apart in lists:
         try:
-            await venue._call(venue._ccxt.cancel_order, number, symbol, dict(more))
+            await venue._call(venue._ccxt.cancel_order, number, symbol, {"trigger": True} if apart else {})
             failed = None
             break
         except ccxt.OperationFailed as error:
@@ -246,7 +308,13 @@ async def cancel_at(venue: Connection, client_order_id: str, symbol: str) -> Ord
             raise translate(error, venue.name, f"cancelling {client_order_id}") from None
         except ccxt.BaseError as error:
             failed = translate(error, venue.name, f"cancelling {client_order_id}")  # filled or cancelled before, perhaps; its state says which
-    state = await find_order_at(venue, client_order_id, symbol)
+    try:
+        state = await find_order_at(venue, client_order_id, symbol)
+    except MissingData:
+        if failed is not None or lists != (True,):
+            raise
+        order = venue.orders[client_order_id]  # the venue forgets a stop that was cancelled
+        return OrderState(number, client_order_id, symbol, order.side, order.amount, ZERO, "canceled")
     if failed is not None and state.status not in _ENDED:
         raise failed
     return state
@@ -255,8 +323,8 @@ async def cancel_at(venue: Connection, client_order_id: str, symbol: str) -> Ord
 async def order_trades_at(venue: Connection, client_order_id: str, symbol: str) -> list[Fill]:
     "Return the fills of one order, in one question where the venue has it: the same number of requests however many symbols there are."
     venue._need_keys("our trades")
-    if client_order_id not in venue.numbers:
-        await find_order_at(venue, client_order_id, symbol)
+    if client_order_id not in venue.numbers or _lists_of(venue, client_order_id) == (True,):
+        await find_order_at(venue, client_order_id, symbol)  # a stop has the trades of the order that it became
     number, way, exchange = venue.numbers[client_order_id], venue.profile.order_trades, venue._ccxt
     since = int((venue.sent_at.get(client_order_id, time.time() - 86400) - 120) * 1000)
     if way is None:

@@ -6,6 +6,8 @@
 __all__ = ['PushClient', 'UserStream', 'StreamedVenue', 'streamed', 'listening']
 
 # %% ../../../nbs/01_venues/crypto/22_user_stream.ipynb #91f80b47
+import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic, sleep
@@ -37,6 +39,8 @@ class UserStream(PushedLine):
     ):
         self.trusted, self.clock = trusted, clock
         self.heard, self.changes = 0, 0  # messages about orders, news
+        self.news: deque[OrderState] = deque(maxlen=200)  # what was new, for whoever looks on
+        self._asked: dict[str, asyncio.Future] = {}  # what is waited for, where orders and fills are pushed apart
         self._states: dict[str, tuple[OrderState, float]] = {}
         super().__init__(make, longest, 0.25, "user-stream")
 
@@ -61,9 +65,17 @@ class UserStream(PushedLine):
             self.ring()
             return
         self._states[state.client_order_id] = (state, self.clock())
+        self.news.append(state)
         self.changes += 1
-        if state.ended:
+        if state.ended or state.status == "unknown":
             self.ring()
+
+    def note_fill(self, client_order_id: str) -> None:
+        "Take that an order has traded: how much in all must be asked for."
+        self.heard, self.changes = self.heard + 1, self.changes + 1
+        if (known := self._states.get(client_order_id)) is not None and not known[0].ended:
+            del self._states[client_order_id]
+        self.ring()
 
     def wait(self, seconds: float) -> None:
         "Return when an order has ended, there is a reason to ask, or the line broke; else after the seconds."
@@ -71,8 +83,26 @@ class UserStream(PushedLine):
             self._bell.clear()
 
     def ask(self, client: PushClient) -> Any:
-        "Ask for the next news of orders."
-        return client._ccxt.watch_orders()
+        "Ask for the next news of orders, and of trades where a fill is told among them only."
+        return self._either(client) if client.profile.fills_apart else client._ccxt.watch_orders()
+
+    async def _either(self, client: PushClient) -> list:
+        "Return the news that come first, and go on waiting for the others."
+        for name in ("watch_orders", "watch_my_trades"):
+            if name not in self._asked:
+                self._asked[name] = asyncio.ensure_future(getattr(client._ccxt, name)())
+        try:
+            done, _ = await asyncio.wait(self._asked.values(), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._forget()
+            raise
+        return [row for name in [n for n, asked in self._asked.items() if asked in done] for row in self._asked.pop(name).result()]
+
+    def _forget(self) -> None:
+        "Wait for nothing any more."
+        for asked in self._asked.values():
+            asked.cancel()
+        self._asked.clear()
 
     def read(self, answer: Any) -> list:
         "Return the orders of a message."
@@ -84,15 +114,20 @@ class UserStream(PushedLine):
             self._note_told(client, told)
 
     def _note_told(self, client: PushClient, told: Any) -> None:
-        "Read one order as the line tells it; one that cannot be read is a reason to ask."
+        "Read one order or trade as the line tells it; one that cannot be read is a reason to ask."
         try:
-            self.note(order_state(client, told))
+            if "takerOrMaker" in told:
+                return self.note_fill(client.own_id(str(told.get("clientOrderId") or ""), str(told.get("order") or "")))
+            state = order_state(client, told)
+            sent = client.orders.get(state.client_order_id)
+            self.note(state if sent is None else state.but(amount=sent.amount))  # some tell only what was filled
         except TradingError:
             self.changes += 1
             self.ring()
 
     def broke(self) -> None:
         "Forget what was said, and wake whoever waits: what happens now is not heard."
+        self._forget()
         self._states.clear()
         self.changes += 1
         self.ring()
@@ -133,7 +168,8 @@ class StreamedVenue(VenueProxy):
     def _client(self) -> PushClient:
         "Make a client that shares the names of orders with the venue that sends them."
         client = self._make()
-        client.forms, client.numbers = self._venue.forms, self._venue.numbers
+        client.forms, client.numbers, client.orders = self._venue.forms, self._venue.numbers, self._venue.orders
+        client._ccxt.open()  # KuCoin's line is begun before any question has opened the client
         return client
 
     def stop_listening(self) -> None:

@@ -176,7 +176,7 @@ class PaperVenue(PaperFile):
             return
         if not self._wait and (_at_once(row) or order.type == "limit"):
             nxt, last = self._tape.after(order.symbol, arrives), self._tape.last(order.symbol, now)
-            note = "" if nxt else f"no bar after {as_text(now)} yet: filled at the last price, of {as_text(last.end)}"
+            note = "" if nxt else f"no bar after {now:%Y-%m-%d %H:%M} UTC yet: filled at the last price, of {last.end:%Y-%m-%d %H:%M} UTC"
             stretch = nxt or PriceWindow(now, now, last.close, last.close)
             if _at_once(row):
                 self._trade(row, stretch, note)
