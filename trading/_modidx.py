@@ -1058,8 +1058,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                        'trading/backtest/interactive_plots.py')},
             'trading.backtest.joint_test': { 'trading.backtest.joint_test.JointTest': ( '06_backtest/joint_test.html#jointtest',
                                                                                         'trading/backtest/joint_test.py'),
-                                             'trading.backtest.joint_test.JointTest.chance': ( '06_backtest/joint_test.html#jointtest.chance',
-                                                                                               'trading/backtest/joint_test.py'),
                                              'trading.backtest.joint_test._clean': ( '06_backtest/joint_test.html#_clean',
                                                                                      'trading/backtest/joint_test.py'),
                                              'trading.backtest.joint_test._long_run_variance': ( '06_backtest/joint_test.html#_long_run_variance',
