@@ -21,7 +21,7 @@ FRONT = [  # what a newcomer needs
     "load_settings", "Settings", "run_daily", "list_runs", "find_run", "TradingError",
     "sample_bars", "scenario", "bars_from", "bars_from_close", "read_bars_file", "clean_bars", "ingest", "BarStore",
     "make_features", "RegimeDetector", "HorizonForecaster",
-    "Costs", "backtest", "sweep", "walk_forward", "compare", "deflated_sharpe", "find_leaks", "promote",
+    "Costs", "backtest", "sweep", "walk_forward", "compare", "explore", "tune_by_hand", "deflated_sharpe", "find_leaks", "promote",
     "MeanRisk", "RiskParity", "policy", "policy_history",
     "sharpe", "max_drawdown", "value_at_risk", "bootstrap_interval", "stress",
     "make_plan", "check_plan", "Ledger", "PaperVenue", "CcxtVenue",

@@ -17,9 +17,14 @@ from trading.cli.main import main
 PASSWORD, SECRET = "correct horse battery staple", "NhqPtmdSJYdKjVHjA7PZ"
 STORY = [  # words, exit code, what the output holds, what is typed; in this order, in one folder with two runs
     ("runs", 0, "carnet open", ""), ("runs --json", 0, '"status": "done"', ""), ("open --print", 0, "index.html", ""),
+    ("report --print", 0, "index.html", ""), ("report --edition two-pages --print", 0, "two_pages.html", ""),
+    ("report --edition month --print", 0, "_month_", ""),
+    ("report last --edition week --on 2001-01-01", 1, "lies outside", ""),
     ("settings", 0, "limits.max_weight", ""), ("run --resume last", 0, "nothing is left to do", ""),
     ("compare FIRST last", 0, "as_of", ""), ("compare last last", 0, "the two runs are equal", ""),
     ("review last", 1, "above its target", ""), ("approve last", 1, "approves itself", ""), ("reject last why", 1, "executed", ""),
+    ("amend last why --strike KO", 1, "approves itself", ""),
+    ("amend last why --change KO", 1, "write the order and its units", ""),
     ("validate last", (0, 1), "", ""), ("note bought-by-hand", 0, "", ""), ("group DOGE Memecoins", 0, "Memecoins", ""),
     ("alias DOGGY DOGE", 0, "DOGE", ""), ("set limits.max_weight=0.2", 0, "", ""), ("roll-back-model 2020-01 why", 1, "never in force", ""),
     ("promote-model 2020-01 why", 1, "not in the registry", ""),

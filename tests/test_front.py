@@ -48,7 +48,7 @@ def test_the_front_offers_what_a_newcomer_needs():
         "find_leaks", "MeanRisk", "RiskParity", "policy", "policy_history", "make_plan", "check_plan", "Ledger", "PaperVenue", "CcxtVenue",
         "read_bars_file", "sharpe", "max_drawdown", "run_daily",
     }
-    assert wanted <= set(trading.__all__) and 25 <= len(trading.__all__) <= 40
+    assert wanted <= set(trading.__all__) and 25 <= len(trading.__all__) <= 42
     assert set(trading.__all__) | {"risk", "backtest", "core"} <= set(dir(trading))
     assert all(callable(getattr(trading, name)) for name in trading.__all__)
 

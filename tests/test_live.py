@@ -101,7 +101,8 @@ def asked(run: Run) -> Plan:
 
 
 def ask(run, command, who, **values):
-    "Perform a command on the folders of a run."
+    "Perform a command on the folders of a run; `run_` is the run that the command is about."
+    values |= {"run": values.pop("run_")} if "run_" in values else {}
     settings = settings_of(run)
     file = Path("settings.ini")
     file.write_text(re.sub(r"(?m)^address = .*$", f"address = {settings.live.address}", file.read_text()))  # this test's own exchange
@@ -210,6 +211,30 @@ def test_an_altered_plan_is_neither_approved_nor_traded(run, place):
     with pytest.raises(Refused, match="never proposed the plan"):
         approve_run(run.folder, "Ada", NOW())
     assert sent(place) == 0
+
+
+def test_a_plan_is_amended_approved_anew_and_only_what_it_says_then_is_sent(run, place):
+    plan = asked(run)
+    say = lambda command, who, **values: ask(run, command, who, **{"go_on": False, "plan": run.read("plan", Plan).hash} | values, run_=run.record.id)  # noqa: E731
+    first, second = plan.actions[0], plan.actions[1]
+    half = f"{second.amount / 2:.3f}"
+    settle(run, "live", four_eyes=False, ask_above=str(plan.equity * 2))  # a rule that would approve any plan
+    review_plan(ledger_of(run), "live-loop", plan.hash, "Ada", NOW())
+    done = say("amend-plan", "Bob", plan=plan.hash, strike=[first.symbol], change={second.symbol: half}, reason="the news")
+    amended = run.read("plan", Plan)
+    assert done["plan"] == amended.hash != plan.hash and "awaits approval" in done.text and len(amended.actions) == len(plan.actions) - 1
+    with pytest.raises(Refused, match="is not the one that was shown"):
+        say("approve-plan", "Ada", plan=plan.hash)
+    assert trade(run) == "waiting" and sent(place) == 0, "a rule does not approve what a person changed"
+    assert run.read("plan", Plan) == amended and plan_life(ledger_of(run), "live-loop", amended.hash)["who"].tolist() == ["Bob"]
+    with pytest.raises(Refused, match="the checks refuse what it would be"):
+        say("amend-plan", "Bob", change={second.symbol: f"{second.amount * 50:f}"}, reason="more")
+    say("approve-plan", "Ada")
+    assert trade(run) == "done" and sent(place) == len(amended.actions)
+    done = {t.symbol: t.amount for t in place.venue.fetch_my_trades(None)}
+    assert done == {a.symbol: a.amount for a in amended.actions} and first.symbol not in done and done[second.symbol] == Decimal(half)
+    with pytest.raises(Refused, match="is executed; only a plan that awaits approval"):
+        say("amend-plan", "Bob", strike=[second.symbol], reason="too late")
 
 
 def test_another_account_is_refused_whether_by_plan_or_by_key(run, place):

@@ -45,6 +45,7 @@ ASKED = {
     "undo-entry": {"seq": 2, "reason": "typed twice"},
     "explain-differences": {},
     "review-plan": {"run": RUN},
+    "amend-plan": {"run": RUN, "strike": ["KO"], "change": {"PEP": "3"}, "reason": "earnings are due"},
     "approve-plan": {"run": RUN},
     "reject-plan": {"run": RUN, "reason": "earnings are due"},
     "validate-plan": {"run": RUN},

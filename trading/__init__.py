@@ -25,6 +25,7 @@ _find, __dir__, __all__ = lazy_names(__name__, {
     "backtest.sweep": ["sweep"],
     "backtest.cross_validation": ["walk_forward"],
     "backtest.compare": ["compare"],
+    "backtest.widgets": ["explore", "tune_by_hand"],
     "backtest.overfitting": ["deflated_sharpe"],
     "backtest.leak_detector": ["find_leaks"],
     "backtest.promotion": ["promote"],

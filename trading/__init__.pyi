@@ -38,6 +38,7 @@ from .backtest.engine import backtest as backtest
 from .backtest.sweep import sweep as sweep
 from .backtest.cross_validation import walk_forward as walk_forward
 from .backtest.compare import compare as compare
+from .backtest.widgets import explore as explore, tune_by_hand as tune_by_hand
 from .backtest.overfitting import deflated_sharpe as deflated_sharpe
 from .backtest.leak_detector import find_leaks as find_leaks
 from .backtest.promotion import promote as promote

@@ -130,6 +130,7 @@ ADDRESSES = (
     Address("POST", "/execution/validate-plan", "validate-plan", "execution"),
     Address("POST", "/execution/execute-plan", "resume-run", "execution", status=202),
     Address("POST", "/execution/review/{name}", "review-plan", "execution", {"name": "run"}),
+    Address("POST", "/execution/amend/{name}", "amend-plan", "execution", {"name": "run"}),
     Address("POST", "/execution/approve/{name}", "approve-plan", "execution", {"name": "run"}),
     Address("POST", "/execution/reject/{name}", "reject-plan", "execution", {"name": "run"}),
     Address("POST", "/portfolio/notes", "write-note", "portfolio", status=201),

@@ -10,7 +10,7 @@ import asyncio
 
 import orjson
 from fastapi import Header, Path as InPath, Query, Request
-from fastapi.responses import FileResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
 from .command_routes import Service
 from .errors import JSON
@@ -34,7 +34,7 @@ def file_routes(service: Service) -> list[PlainRoute]:
         return workspace_for(service.place, portfolio)
 
     async def report(request: Request, name: str = One, portfolio: str = Mine) -> Response:
-        return FileResponse(await asyncio.to_thread(queries_system.report_file, of(request, portfolio), name), media_type="text/html")
+        return Response(await asyncio.to_thread(queries_system.report_html, of(request, portfolio), name), media_type="text/html; charset=utf-8")
 
     async def notebook(request: Request, name: str = One, stage: str = InPath(pattern=NAME, examples=["40_trade"]),
                        portfolio: str = Mine) -> Response:

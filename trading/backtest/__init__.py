@@ -75,11 +75,12 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "Data", "Family", "near_equal", "bare_worth", "TrialRegister", "independent_worth", "expected_highest", "default_register",
     ],
     "vectorbt_engine": ["EngineFills", "fill_directions"],
+    "widgets": ["explore", "tune_by_hand"],
 }, modules=[
     "account", "account_kernel", "account_result", "auto_search", "compare", "costs", "cross_validation", "currency_account", "engine",
     "event_strategy", "execution_timing", "fast_kernel", "fast_strategies", "interactive_plots", "joint_test", "leak_detector",
     "leak_probes", "leak_source", "lent_arrays", "overfitting", "plots", "promotion", "result_cards", "strategies", "strategy_promotion",
     "strategy_source", "sweep", "sweep_engines", "sweep_jobs", "sweep_plots", "sweep_result", "tear_sheet", "trial_register",
-    "vectorbt_engine",
+    "vectorbt_engine", "widgets",
 ])
 make_callable(__name__, "backtest")

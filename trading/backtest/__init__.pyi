@@ -33,6 +33,7 @@ from . import sweep_result as sweep_result
 from . import tear_sheet as tear_sheet
 from . import trial_register as trial_register
 from . import vectorbt_engine as vectorbt_engine
+from . import widgets as widgets
 from .account import ENTRY_KINDS as ENTRY_KINDS, EXIT_REASONS as EXIT_REASONS, YEAR as YEAR, RULE_NAMES as RULE_NAMES, TradeRules as TradeRules, hold_time as hold_time, step_table as step_table, AccountRules as AccountRules, payout as payout, MarketArrays as MarketArrays, make_market as make_market, end_bars as end_bars, carry_table as carry_table, entry_ways as entry_ways, AccountRun as AccountRun, rule_array as rule_array, run_book as run_book, most_orders as most_orders, read_run as read_run
 from .account_kernel import run_account as run_account
 from .account_result import AccountFrames as AccountFrames, read_runs as read_runs, assumption_table as assumption_table, refine as refine
@@ -67,3 +68,4 @@ from .sweep_result import SweepResult as SweepResult
 from .tear_sheet import TearSheet as TearSheet, make_tear_sheet as make_tear_sheet, backtest_sheet as backtest_sheet
 from .trial_register import Data as Data, Family as Family, near_equal as near_equal, bare_worth as bare_worth, TrialRegister as TrialRegister, independent_worth as independent_worth, expected_highest as expected_highest, default_register as default_register
 from .vectorbt_engine import EngineFills as EngineFills, fill_directions as fill_directions
+from .widgets import explore as explore, tune_by_hand as tune_by_hand

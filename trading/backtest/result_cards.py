@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core.calendars import SHORTEST_YEAR, shown_yearly
 from ..core.cards import Card, written
 from ..core.english import listed, plural
 from ..core.svg_charts import thin, time_chart
@@ -63,9 +64,11 @@ def backtest_card(
 ) -> Card:
     "Say in a card what became of the money.\n\nParameters\n----------\nb : Any\n    a Backtest\n\nReturns\n-------\nCard"
     s = b.stats
-    facts = {"total return": written(s["total_return"], PERCENT), "per year": written(s["annual_return"], PERCENT), "Sharpe": written(s["sharpe"], RATIO),
+    facts = {"total return": written(s["total_return"], PERCENT), "per year": written(shown_yearly(s["annual_return"], s["bars"] / s["periods"]), PERCENT), "Sharpe": written(s["sharpe"], RATIO),
              "max drawdown": written(abs(s["max_drawdown"]), PERCENT), "trades": f"{s['trades']:,}", "fees": written(s["fees"], "{:,.0f}")}
     notes = [*b.notes[:4], *([f"and {plural(len(b.notes) - 4, 'note')} more in .notes"] if len(b.notes) > 4 else [])]
+    if s["bars"] / s["periods"] < SHORTEST_YEAR:
+        notes.append(f"{plural(s['bars'], 'bar')} are less than a quarter of a year: no return of a year is shown.")
     if not b.counted:
         notes.append("This trial is not on record: nobody will know that it was tried.")
     held = {} if b.rate is not None else {"held equally": held_equally(b.close)}

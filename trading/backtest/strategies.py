@@ -23,10 +23,10 @@ class Strategy:
 
     def get_params(self, deep: bool = True) -> dict:
         "Return the parameters by name, as scikit-learn does."
-        names = [n for n in inspect.signature(type(self).__init__).parameters if n != "self"]
+        names = list(inspect.signature(type(self).__init__).parameters)[1:]
         return {name: getattr(self, name) for name in names}
 
-    def set_params(self, **params) -> "Strategy":
+    def set_params(self, /, **params) -> "Strategy":
         "Change parameters in place, check them, and return the strategy."
         known = self.get_params()
         if strange := [name for name in params if name not in known]:
@@ -376,7 +376,7 @@ class FunctionStrategy(Strategy):
         "Return the function's keyword arguments."
         return dict(self._params)
 
-    def set_params(self, **params) -> "FunctionStrategy":
+    def set_params(self, /, **params) -> "FunctionStrategy":
         "Change keyword arguments in place and return the rule."
         if strange := [n for n in params if n not in self._params]:
             raise BadInput(f"{self.function.__name__} has no parameter {strange[0]!r}; it has {', '.join(self._params) or 'none'}")

@@ -228,7 +228,7 @@ class _Built:
         own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in inspect.signature(kind).parameters.values()]
         self.__signature__ = inspect.Signature([inspect.Parameter("bars", inspect.Parameter.POSITIONAL_ONLY), *own])
 
-    def __call__(self, bars, **params: Any) -> Any:
+    def __call__(self, bars, /, **params: Any) -> Any:
         return self.kind(**params).signals(bars)
 
 

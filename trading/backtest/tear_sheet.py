@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core.calendars import shown_yearly
 from ..core.cards import written
 from ..core.errors import BadInput
 from ..core.files import write_atomic
@@ -72,7 +73,7 @@ def backtest_sheet(
 
     s, card = b.stats, backtest_card(b)
     low, high = bootstrap_interval(lambda r: sharpe(r, b.periods), b.returns, draws=200) if len(b.returns) > 30 else (np.nan, np.nan)
-    figures = [("Total return", percent_text(s["total_return"]), ""), ("Annual return", percent_text(s["annual_return"]), "compounded"), ("Volatility", percent_text(s["volatility"]), "per year"),
+    figures = [("Total return", percent_text(s["total_return"]), ""), ("Annual return", percent_text(shown_yearly(s["annual_return"], s["bars"] / s["periods"])), "compounded"), ("Volatility", percent_text(s["volatility"]), "per year"),
                ("Sharpe ratio", two_text(s["sharpe"]), f"95\u00a0% interval {two_text(low)} to {two_text(high)}"), ("Max drawdown", percent_text(abs(s["max_drawdown"])), ""),
                ("Beta", two_text(tables.beta), f"alpha {percent_text(tables.alpha)} a year") if np.isfinite(tables.beta) else ("Calmar ratio", two_text(s["calmar"]), ""),
                ("Trades", f"{s['trades']:,}", f"{percent_text(s['win_rate'])} won"), ("Fees", written(s["fees"], "{:,.0f}"), f"turnover {two_text(s['turnover'])} a year")]

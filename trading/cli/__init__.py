@@ -31,6 +31,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "watch_orders_command",
     ],
     "replay": ["replay_command"],
+    "report": ["report_command", "period_page"],
     "research": ["research_group", "research_auto_command"],
     "rows": ["json_option", "print_json", "print_rows"],
     "run": ["run_command", "train_command", "runs_command", "open_"],
@@ -47,11 +48,11 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "new_strategy_command",
     ],
     "trade": [
-        "approve_command", "review_command", "reject_command", "validate_command", "kill_command", "reconcile_command", "compare_command",
-        "reproduce_command",
+        "approve_command", "review_command", "amend_command", "reject_command", "validate_command", "kill_command", "reconcile_command",
+        "compare_command", "reproduce_command",
     ],
     "venues": ["venues_command", "mt5_group", "unlock_command"],
 }, modules=[
     "book", "books", "commands", "data", "demo", "environment", "feedback", "loop", "main", "notebook", "ops", "optimise", "orders",
-    "replay", "research", "rows", "run", "run_progress", "security", "size", "strategies", "trade", "venues",
+    "replay", "report", "research", "rows", "run", "run_progress", "security", "size", "strategies", "trade", "venues",
 ])

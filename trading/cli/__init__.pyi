@@ -13,6 +13,7 @@ from . import ops as ops
 from . import optimise as optimise
 from . import orders as orders
 from . import replay as replay
+from . import report as report
 from . import research as research
 from . import rows as rows
 from . import run as run
@@ -36,6 +37,7 @@ from .ops import alerts_group as alerts_group, list_ as list_, preview as previe
 from .optimise import optimise_command as optimise_command
 from .orders import orders_group as orders_group, list_orders as list_orders, order_costs_command as order_costs_command, cancel_command as cancel_command, replace_command as replace_command, protect_command as protect_command, watch_orders_command as watch_orders_command
 from .replay import replay_command as replay_command
+from .report import report_command as report_command, period_page as period_page
 from .research import research_group as research_group, research_auto_command as research_auto_command
 from .rows import json_option as json_option, print_json as print_json, print_rows as print_rows
 from .run import run_command as run_command, train_command as train_command, runs_command as runs_command, open_ as open_
@@ -43,5 +45,5 @@ from .run_progress import WAITS as WAITS, run_stages as run_stages, RunProgress 
 from .security import secrets as secrets, set_secret as set_secret, list_secrets as list_secrets, remove_secret as remove_secret, rotate_vault as rotate_vault, scan_command as scan_command, users as users, add_user as add_user, list_users as list_users, lock_user as lock_user, unlock_user as unlock_user, enrol as enrol, change_role as change_role, change_password as change_password, change_portfolios as change_portfolios, make_key as make_key, list_keys as list_keys, revoke_key as revoke_key, list_passkeys as list_passkeys, remove_passkey as remove_passkey, list_sessions as list_sessions, end_session as end_session, audit_group as audit_group, show_audit as show_audit, verify_audit as verify_audit, anchor_audit as anchor_audit, renew_audit as renew_audit
 from .size import size_command as size_command
 from .strategies import strategies_group as strategies_group, list_command as list_command, show_command as show_command, compare_sleeves_command as compare_sleeves_command, promote_command as promote_command, retire_command as retire_command, new_group as new_group, new_strategy_command as new_strategy_command
-from .trade import approve_command as approve_command, review_command as review_command, reject_command as reject_command, validate_command as validate_command, kill_command as kill_command, reconcile_command as reconcile_command, compare_command as compare_command, reproduce_command as reproduce_command
+from .trade import approve_command as approve_command, review_command as review_command, amend_command as amend_command, reject_command as reject_command, validate_command as validate_command, kill_command as kill_command, reconcile_command as reconcile_command, compare_command as compare_command, reproduce_command as reproduce_command
 from .venues import venues_command as venues_command, mt5_group as mt5_group, unlock_command as unlock_command

@@ -6,8 +6,10 @@
 __all__ = ['COMMANDS', 'CarnetGroup', 'main']
 
 # %% ../../nbs/17_cli/30_main.ipynb #ab9a6150
+import os
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import click
@@ -26,7 +28,7 @@ COMMANDS = {  # name → module and object; a module is imported when its comman
     "optimise": "trading.cli.optimise:optimise_command", "size": "trading.cli.size:size_command", "holdings": "trading.cli.books:holdings_group",
     "ingest": "trading.cli.data:ingest_command", "import": "trading.cli.data:import_", "mt5-bridge": "trading.cli.data:mt5_bridge", "scan": "trading.cli.data:scan_market_command",
     "venues": "trading.cli.venues:venues_command", "mt5": "trading.cli.venues:mt5_group",
-    "approve": "trading.cli.trade:approve_command", "review": "trading.cli.trade:review_command", "reject": "trading.cli.trade:reject_command",
+    "amend": "trading.cli.trade:amend_command", "report": "trading.cli.report:report_command", "approve": "trading.cli.trade:approve_command", "review": "trading.cli.trade:review_command", "reject": "trading.cli.trade:reject_command",
     "kill": "trading.cli.trade:kill_command", "reconcile": "trading.cli.trade:reconcile_command",
     "orders": "trading.cli.orders:orders_group", "book": "trading.cli.book:book_group", "validate": "trading.cli.trade:validate_command", "do": "trading.cli.commands:do_command", "set": "trading.cli.commands:set_command",
     "note": "trading.cli.commands:note_command", "group": "trading.cli.commands:group_command", "alias": "trading.cli.commands:alias_command",
@@ -87,6 +89,7 @@ class CarnetGroup(click.Group):
         return self.commands.get(name)
 
     def invoke(self, ctx: click.Context):
+        ctx.call_on_close(partial(os.umask, os.umask(0o077)))  # books, keys and reports are their owner's alone, from the first byte on
         try:
             return super().invoke(ctx)
         except TradingError as error:

@@ -12,9 +12,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "benchmark": ["Benchmark", "read_benchmark", "check_benchmark", "mix_values", "read_values_file", "at_moments"],
     "calendars": [
-        "ROUND_THE_CLOCK", "ONE_YEAR", "DAY", "NEW_YORK", "FEWEST_DAYS", "LARGEST_GRID", "LONG_ENOUGH", "check_calendar", "sessions",
-        "expected_bars", "observed_calendar", "check_on_calendar", "usual_step", "on_own_clock", "elapsed_years", "calendar_bars_a_year",
-        "bars_a_year", "annual_growth", "next_open", "price_age",
+        "ROUND_THE_CLOCK", "ONE_YEAR", "DAY", "NEW_YORK", "FEWEST_DAYS", "LARGEST_GRID", "LONG_ENOUGH", "SHORTEST_YEAR", "check_calendar",
+        "sessions", "expected_bars", "observed_calendar", "check_on_calendar", "usual_step", "on_own_clock", "elapsed_years",
+        "calendar_bars_a_year", "bars_a_year", "annual_growth", "shown_yearly", "next_open", "price_age",
     ],
     "cards": ["Tone", "CARD_STYLE", "Card", "Bar", "written", "card_text", "card_html", "Shown"],
     "carried_prices": ["carry_prices", "closed_markets", "day_closes", "day_returns", "span_text", "spans_text"],

@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "render_page", "styles", "viewer_from_request", "parse_query",
     ],
     "live_prices": ["newer_quotes", "quotes_state"],
+    "plan_requests": ["awaits_approval", "pending_plan", "plan_actions", "amend_form"],
     "screens_activity": ["QUIET", "loop_state", "loop_parts", "activity_screen"],
     "screens_analysis": ["SHARES", "RATIOS", "forecasts_screen", "performance_screen", "risk_screen"],
     "screens_books": ["SHOWN", "books_screen"],
@@ -27,10 +28,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "screens_settings": ["settings_screen"],
     "screens_system": ["TONES", "FACTS", "FRACTIONS", "runs_screen", "alerts_screen", "health_screen", "learning_screen"],
     "screens_trading": [
-        "TITLES", "report_data", "utc_text", "utc_cell", "read_artefact", "today_screen", "awaits_approval", "series", "holdings_screen",
-        "orders_screen",
+        "TITLES", "report_data", "utc_text", "utc_cell", "read_artefact", "today_screen", "series", "holdings_screen", "orders_screen",
     ],
 }, modules=[
-    "actions", "app", "charts", "components", "layout", "live_prices", "screens_activity", "screens_analysis", "screens_books",
-    "screens_market", "screens_research", "screens_settings", "screens_system", "screens_trading",
+    "actions", "app", "charts", "components", "layout", "live_prices", "plan_requests", "screens_activity", "screens_analysis",
+    "screens_books", "screens_market", "screens_research", "screens_settings", "screens_system", "screens_trading",
 ])

@@ -21,6 +21,13 @@ Values = Mapping[str, str]
 WriteAudit = Callable[[str, str, dict, datetime], Any]  # who, action, detail, now: `AuditLog.append`
 
 # %% ../../nbs/16_dashboard/15_actions.ipynb #94929f49
+def _amendment(values: Values) -> dict[str, Any]:
+    "Read the form of a plan's orders: an amount that was taken out, or zero, strikes the order out; what is the same changes nothing."
+    asked = {k.removeprefix("units:"): str(v).strip() for k, v in values.items() if k.startswith("units:")}
+    out = [name for name, units in asked.items() if not units.strip("0.")]
+    return {"strike": out, "change": {name: units for name, units in asked.items() if name not in out}}
+
+
 def request_of(
     place: Workspace,
     who: Viewer,
@@ -38,7 +45,7 @@ def request_of(
     known: dict[str, tuple[str, dict[str, Any]]] = {
         "start": ("start-run", pick("as_of", "mode", profile=who.profile)), "resume": ("resume-run", pick("run")), "stop": ("cancel-job", pick("job")),
         "approve": ("approve-plan", pick("run", "plan")), "review": ("review-plan", pick("run", "plan", remark=v.get("reason", ""))),
-        "withdraw": ("reject-plan", pick("run", "plan", "reason")), "kill": ("stop-trading", pick("reason")),
+        "withdraw": ("reject-plan", pick("run", "plan", "reason")), "amend": ("amend-plan", pick("run", "plan", "reason", **_amendment(values))), "kill": ("stop-trading", pick("reason")),
         "reset": ("resume-trading", pick("reason", accounts=[account_of(place, who.profile)])),
         "change": ("change-settings", {"changes": {k: values[k].strip() or None for k in values if "." in k}, "profile": None if v.get("for", "all profiles") == "all profiles" else v.get("profile")}),
         "settings": ("replace-settings", pick("before", text=values.get("text", ""))),

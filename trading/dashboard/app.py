@@ -210,9 +210,9 @@ class PageSession(PageUpdates):
 
     def report(self, name: str) -> str:
         "Return the page of a run's report."
-        from trading.services.queries_system import report_file
+        from trading.services.queries_system import report_html
 
-        return report_file(self.place, name).read_text(encoding="utf-8")
+        return report_html(self.place, name)
 
     async def go(self, query: dict, quiet: bool) -> None:
         "Show another screen, or, quietly, the one that is there already."

@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "order_sizes": ["OrderParameters", "affordable", "volume_part", "parts"],
     "plan": ["make_plan", "PlanOutcome", "apply_plan"],
+    "plan_amendment": ["order_name", "amend_plan", "replace_plan", "standing_plan", "is_amended"],
     "plan_sizing": ["ONE", "MOST", "PlanConstraints", "PlanLine", "settle"],
     "portfolio_csv": [
         "CASH", "PLAN_COLUMNS", "Purchase", "Portfolio", "read_amount", "read_portfolio", "plan_frame", "plan_csv", "plan_totals",
@@ -47,6 +48,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "safe_mode": ["leave_safe_mode", "SafeModeVenue", "HaltingVenue"],
 }, modules=[
     "approval", "circuit_breaker", "emergency_stop", "executor", "explain_differences", "limit_monitor", "margin_sizing", "order_changes",
-    "order_costs", "order_manager", "order_sizes", "plan", "plan_sizing", "portfolio_csv", "pre_trade", "preflight", "protection",
-    "rebalancing", "reconciliation", "router", "safe_mode",
+    "order_costs", "order_manager", "order_sizes", "plan", "plan_amendment", "plan_sizing", "portfolio_csv", "pre_trade", "preflight",
+    "protection", "rebalancing", "reconciliation", "router", "safe_mode",
 ])

@@ -11,6 +11,7 @@ from . import order_costs as order_costs
 from . import order_manager as order_manager
 from . import order_sizes as order_sizes
 from . import plan as plan
+from . import plan_amendment as plan_amendment
 from . import plan_sizing as plan_sizing
 from . import portfolio_csv as portfolio_csv
 from . import pre_trade as pre_trade
@@ -32,6 +33,7 @@ from .order_costs import ORDER_COLUMNS as ORDER_COLUMNS, COST_GROUPS as COST_GRO
 from .order_manager import RetryPolicy as RetryPolicy, OrderContext as OrderContext, query_venue as query_venue, query_order as query_order, own_state as own_state, names_of as names_of, tell_venue as tell_venue, order_from as order_from, ask_until_settled as ask_until_settled, submit_order as submit_order, attempts as attempts, unresolved as unresolved, record_fills as record_fills, own_ids as own_ids
 from .order_sizes import OrderParameters as OrderParameters, affordable as affordable, volume_part as volume_part, parts as parts
 from .plan import make_plan as make_plan, PlanOutcome as PlanOutcome, apply_plan as apply_plan
+from .plan_amendment import order_name as order_name, amend_plan as amend_plan, replace_plan as replace_plan, standing_plan as standing_plan, is_amended as is_amended
 from .plan_sizing import ONE as ONE, MOST as MOST, PlanConstraints as PlanConstraints, PlanLine as PlanLine, settle as settle
 from .portfolio_csv import CASH as CASH, PLAN_COLUMNS as PLAN_COLUMNS, Purchase as Purchase, Portfolio as Portfolio, read_amount as read_amount, read_portfolio as read_portfolio, plan_frame as plan_frame, plan_csv as plan_csv, plan_totals as plan_totals, plan_steps as plan_steps, plan_plot as plan_plot
 from .pre_trade import position_losses as position_losses, check_plan as check_plan

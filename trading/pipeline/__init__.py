@@ -6,15 +6,16 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "account": [
-        "TradingRules", "trading_rules", "open_account_ledger", "kill_switch", "TradingAccount", "open_account", "tradable_markets",
-        "with_circuit_breaker", "open_live_account",
+        "TradingRules", "trading_rules", "ledger_made", "open_account_ledger", "kill_switch", "TradingAccount", "open_account",
+        "tradable_markets", "with_circuit_breaker", "open_live_account",
     ],
     "account_snapshot": ["AccountSnapshot", "holdings_table"],
-    "currency_rates": ["AccountRates", "rates_of", "rate_symbols", "ingest_rates", "stored_rates", "run_rates", "account_bars"],
+    "currency_rates": ["AT_COST", "AccountRates", "rates_of", "rate_symbols", "ingest_rates", "stored_rates", "run_rates", "account_bars"],
     "cycle": ["FROM_PRICES", "FEWEST_CLOSES", "LONGEST_HISTORY", "cycle_of", "cycle_target_path", "describe_cycle"],
     "factory": [
-        "USUAL_CALENDARS", "market_source", "with_cache", "store_of", "source_note", "bars_of", "calendars_of", "symbol_calendars",
-        "models_of", "taxonomy_of", "groups_of", "shock_groups_of", "margin_terms", "risk_limits", "optimizer_of", "policy_of",
+        "USUAL_CALENDARS", "UNGROUPED", "market_source", "with_cache", "store_of", "source_note", "bars_of", "calendars_of",
+        "symbol_calendars", "models_of", "taxonomy_of", "groups_of", "counted_groups", "shock_groups_of", "margin_terms", "risk_limits",
+        "optimizer_of", "policy_of",
     ],
     "forecast_review": [
         "Promises", "promising_runs", "read_promises", "learn_outcomes", "learn_today", "lost_cycles", "forecasts_before", "last_review",
@@ -41,6 +42,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "own_stages": ["PLACES", "own_stage", "carry_out_stages"],
     "paper": ["paper_tape", "paper_costs", "paper_venue", "check_paper_file"],
+    "plan_amendment": ["follow_amendments", "amend_run"],
     "plan_approval": ["approve_run"],
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],
     "position_protection": [
@@ -70,7 +72,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "training_moment", "Trained", "train_forecaster", "forecast_now", "require_fresh", "Decided", "decide_forecasts", "forecast_step",
         "market_regime", "Allocated", "allocate_weights", "allocate_step",
     ],
-    "target_weights": ["MOST_ABSENT", "carried_closes", "closed_now", "whole_closes", "recent_day_returns", "forecast_effect"],
+    "target_weights": [
+        "MOST_ABSENT", "carried_closes", "closed_now", "missing_prices", "whole_closes", "recent_day_returns", "forecast_effect",
+    ],
     "trade_loop": ["newest_close", "LoopState", "loop_file", "TradeLoop", "JumpingClock", "open_loop"],
     "trade_report": ["order_table", "implementation_shortfall", "cost_facts"],
     "trade_steps": [
@@ -85,7 +89,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
 }, modules=[
     "account", "account_snapshot", "currency_rates", "cycle", "factory", "forecast_review", "instruments", "launch", "market_bars",
     "market_scan", "marks", "memory_run", "multi_venue", "named_model", "named_optimizer", "named_sleeves", "notebook_runner",
-    "own_stages", "paper", "plan_approval", "plan_check", "position_protection", "price_snapshot", "replay", "replay_result",
-    "run_compare", "run_record", "sentiment", "sleeves", "steps", "target_weights", "trade_loop", "trade_report", "trade_steps",
-    "training", "venue_factory",
+    "own_stages", "paper", "plan_amendment", "plan_approval", "plan_check", "position_protection", "price_snapshot", "replay",
+    "replay_result", "run_compare", "run_record", "sentiment", "sleeves", "steps", "target_weights", "trade_loop", "trade_report",
+    "trade_steps", "training", "venue_factory",
 ])

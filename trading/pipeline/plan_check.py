@@ -61,9 +61,10 @@ def check_run(
     seen: SeenPrices | None = None,  # None: those that the plan rests on
     equity: pd.Series | None = None,  # account value over time, UTC; None: as the run knew it
     traded_today: Decimal = ZERO,  # value traded since midnight UTC
+    plan: Plan | None = None,  # that is held against the rules; None: the run's own
 ) -> CheckResult:
-    "Hold a run's plan against every rule.\n\nParameters\n----------\nrun : Run\n    with the artefacts `account` and `plan`\nsettings : Settings\n    whose limits count: those of the run, or those in force now\nseen : SeenPrices | None, default None\n    None: those that the plan rests on\nequity : pd.Series | None, default None\n    account value over time, UTC; None: as the run knew it\ntraded_today : Decimal, default ZERO\n    value traded since midnight UTC\n\nReturns\n-------\nCheckResult"
-    plan, state = run.read("plan", Plan), run.read("account")
+    "Hold a run's plan against every rule.\n\nParameters\n----------\nrun : Run\n    with the artefacts `account` and `plan`\nsettings : Settings\n    whose limits count: those of the run, or those in force now\nseen : SeenPrices | None, default None\n    None: those that the plan rests on\nequity : pd.Series | None, default None\n    account value over time, UTC; None: as the run knew it\ntraded_today : Decimal, default ZERO\n    value traded since midnight UTC\nplan : Plan | None, default None\n    that is held against the rules; None: the run's own\n\nReturns\n-------\nCheckResult"
+    plan, state = plan or run.read("plan", Plan), run.read("account")
     before, seen = AccountSnapshot.of(state), seen or prices_of_run(run, settings)
     if equity is None:
         equity = pd.Series({pd.Timestamp(t): v for t, v in state["history"]}, dtype=float)

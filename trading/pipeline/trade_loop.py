@@ -29,6 +29,7 @@ from .factory import calendars_of, market_source, store_of
 from .memory_run import MemoryRun
 from .named_sleeves import check_names
 from .paper import paper_tape
+from .plan_amendment import follow_amendments
 from .position_protection import OrderLines, look_at_levels
 from .price_snapshot import PriceSnapshot
 from .replay import World, instrument_terms, pending_file, take_decision
@@ -295,19 +296,18 @@ def _look_at_waiting(loop: TradeLoop) -> None:
     if loop.waiting is None:
         return
     run, name = loop.waiting
-    plan, ledger = run.read("plan", Plan), open_account_ledger(loop.settings)
+    ledger = open_account_ledger(loop.settings)
     try:
-        status = plan_status(ledger, loop.account, plan.hash)
+        status = plan_status(ledger, loop.account, follow_amendments(run, ledger).hash)
     finally:
         ledger.close()
-    if status == "canceled":
+    if status in ("canceled", "approved", "started"):
         loop.waiting = None
         loop.state.write(waiting=None)
+    if status == "canceled":
         run.forget_pending()
         loop.tell(f"the plan of {name} was rejected")
     elif status in ("approved", "started"):
-        loop.waiting = None
-        loop.state.write(waiting=None)
         try:
             with lock_folder(loop.settings.run.data):
                 outcome = trade_step(run, loop.clock())
@@ -326,9 +326,9 @@ def _resume(loop: TradeLoop) -> None:
     if not run.go_on():
         loop.tell(f"a plan for {as_of:%Y-%m-%d %H:%M} was made with other settings; the books say what became of it")
         return
-    plan, ledger = run.read("plan", Plan), open_account_ledger(loop.settings)
+    ledger = open_account_ledger(loop.settings)
     try:
-        status = plan_status(ledger, loop.account, plan.hash)
+        status = plan_status(ledger, loop.account, (plan := follow_amendments(run, ledger)).hash)
         if status in ("proposed", "reviewed", "approved") and now - as_of > loop.late and not loop.state.known.get("waiting"):
             cancel_plan(ledger, loop.account, plan.hash, "trading loop", "its close was over when the loop began again", now)
             status = "canceled"
@@ -356,7 +356,7 @@ def _drop_waiting(loop: TradeLoop, why: str) -> None:
     loop.state.write(waiting=None)
     ledger = open_account_ledger(loop.settings)
     try:
-        cancel_plan(ledger, loop.account, run.read("plan", Plan).hash, "trading loop", why, loop.clock())
+        cancel_plan(ledger, loop.account, follow_amendments(run, ledger).hash, "trading loop", why, loop.clock())
     except Refused:  # it was approved in this second; the books say so
         loop.tell(f"the plan of {name} was approved when {why}; it is not sent")
     finally:

@@ -5,7 +5,9 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
-    "daily_report": ["COST_NAMES", "QUALITY", "REPORT_SECTIONS", "cost_parts", "quality_parts", "provenance_parts", "build_report"],
+    "daily_report": [
+        "COST_NAMES", "QUALITY", "REPORT_SECTIONS", "TWO_PAGES", "cost_parts", "quality_parts", "provenance_parts", "build_report",
+    ],
     "forecast_pictures": ["card_parts", "calibration_parts", "history_parts"],
     "forecast_sections": [
         "ForecastReview", "horizon_text", "filter_parts", "change_parts", "outcome_parts", "feature_text", "driver_text", "driver_parts",
@@ -17,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "narrative": ["describe_equity", "describe_gains", "describe_orders", "as_limits", "describe_risk", "describe_day"],
     "performance_sections": ["CHANGE_LINES", "COMPARED_METRICS", "equity_parts", "risk_parts", "month_parts"],
+    "period_report": ["EDITIONS", "edition_days", "build_period_report"],
     "record_sections": ["unit_parts", "record_parts"],
     "replay_report": ["PART_NAMES", "replay_sentences", "contribution_parts", "build_replay_report"],
     "risk_sections": ["RiskContext", "plan_parts", "stress_parts", "margin_parts", "attribution_parts", "regime_parts"],
@@ -29,6 +32,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "sleeve_sections": ["sleeve_parts"],
     "waterfall": ["short_name", "steps_of", "parts_chart", "reach", "driver_charts"],
 }, modules=[
-    "daily_report", "forecast_pictures", "forecast_sections", "formatting", "narrative", "performance_sections", "record_sections",
-    "replay_report", "risk_sections", "run_index", "search_report", "sections", "sleeve_sections", "waterfall",
+    "daily_report", "forecast_pictures", "forecast_sections", "formatting", "narrative", "performance_sections", "period_report",
+    "record_sections", "replay_report", "risk_sections", "run_index", "search_report", "sections", "sleeve_sections", "waterfall",
 ])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.calendars import annual_growth, bars_a_year, elapsed_years
+from ..core.calendars import annual_growth, bars_a_year, elapsed_years, shown_yearly
 from .narrative import as_limits
 from .formatting import Parts, closing_day, known, limit_name, limit_value, money, number, percent, percent_axis
 from ..core.english import count, sentence
@@ -105,7 +105,7 @@ def _compare(lines: Mapping[str, pd.Series]) -> dict:
         below = value_drawdown(s) < 0
         spells = below.groupby((~below).cumsum()).apply(lambda u: u.index[-1] - u.index[0])
         rows[name] = {
-            "growth": growth, "risk": risk, "ratio": growth / risk if risk else None, "worst": abs(float(value_drawdown(s).min())),
+            "growth": shown_yearly(growth, elapsed_years(s.index)), "risk": risk, "ratio": growth / risk if risk else None, "worst": abs(float(value_drawdown(s).min())),
             "month": float(s.resample("ME").last().pct_change().min()), "longest": spells.max().days / 365.25,
         }
     columns = [

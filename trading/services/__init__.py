@@ -63,7 +63,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "plan_control": [
         "ReviewPlan", "review_run_plan", "ApprovePlan", "approve_run_plan", "RejectPlan", "reject_run_plan", "ValidatePlan",
-        "validate_run_plan",
+        "validate_run_plan", "AmendPlan", "amend_run_plan",
     ],
     "portfolio_control": ["AddPortfolio", "make_portfolio"],
     "portfolios": ["portfolio_names", "every_workspace", "portfolio_name", "add_portfolio", "existing_portfolio"],
@@ -82,7 +82,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "queries_system": [
         "allowed_values", "settings_table", "decisions", "taxonomy", "aliases", "decide", "feedback_state", "cycles", "decision_moments",
-        "steer", "alert_history", "thresholds", "data_quality", "model_facts", "venue_connections", "system", "report_file",
+        "steer", "alert_history", "thresholds", "data_quality", "model_facts", "venue_connections", "system", "report_file", "report_html",
         "notebook_file", "system_health",
     ],
     "queries_trading": [
@@ -102,7 +102,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "settings_file", "settings_text", "version_of", "ChangeSettings", "change_settings", "ReplaceSettings", "replace_settings",
         "SetGroup", "set_group", "DropGroup", "drop_group", "SetAlias", "set_alias", "DropAlias", "drop_alias",
     ],
-    "stops": ["opened_accounts", "known_accounts", "account_switch", "engaged_switches", "stop_sentences"],
+    "stops": [
+        "opened_accounts", "known_accounts", "account_switch", "engaged_switches", "stop_sentences", "say_stop", "mark_report",
+        "mark_reports",
+    ],
     "strategy_control": [
         "KINDS", "PromoteStrategy", "RetireStrategy", "position_rules", "list_strategies", "strategies", "show_strategy",
         "compare_strategies", "earned_by_sleeve",

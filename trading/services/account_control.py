@@ -25,14 +25,14 @@ from ..execution.reconciliation import Reconciliation, reconcile
 from ..execution.safe_mode import leave_safe_mode, safe_mode
 from ..execution.emergency_stop import EmergencyStop, cancel_orders, close_positions
 from ..execution.order_manager import OrderContext
-from ..pipeline.account import with_circuit_breaker, open_account_ledger, trading_rules
+from ..pipeline.account import ledger_made, with_circuit_breaker, open_account_ledger, trading_rules
 from ..pipeline.position_protection import open_venue, watch_account_levels
 from ..pipeline.venue_factory import each_venue
 from ..risk.kill_switch import KillSwitch
 from ..risk.stop_flag import raise_stop
 from .alerting import dispatch_alerts
 from .portfolios import every_workspace, portfolio_name
-from .stops import account_switch, engaged_switches as engaged_switches, known_accounts, opened_accounts
+from .stops import account_switch, engaged_switches as engaged_switches, known_accounts, mark_reports, opened_accounts
 from .commands import Context, Done, CommandRequest, command
 from .workspace import Workspace, account_of, current_settings, has_ledger, ledger_for_writing
 
@@ -50,7 +50,7 @@ def reconcile_account(
 
 def _reconciled(settings: Settings, mode: str, now: datetime, at: str) -> Reconciliation:
     "Compare the books of one account with its venue."
-    ledger, account = open_account_ledger(settings), f"{mode}-{settings.run.profile}{at}"
+    ledger, account = open_account_ledger(settings, made=True), f"{mode}-{settings.run.profile}{at}"
     venue, when = open_venue(settings, mode, ledger, now, at)
     rules, guarded = trading_rules(settings, account), with_circuit_breaker(venue, settings, ledger, account, lambda: when)
     own = settings.market.symbols if mode == "live" else None
@@ -69,7 +69,7 @@ def watch_accounts(
 ) -> list[str]:  # what was found and what went wrong
     "Compare a profile's accounts of real orders with their venues, and tell people of a difference; what the schedule does every hour.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\nlist[str]\n    what was found and what went wrong"
     account = f"live-{settings.run.profile}"
-    if account not in open_account_ledger(settings).accounts():
+    if not ledger_made(settings) or account not in open_account_ledger(settings).accounts():
         return [f"{account} was never opened: there is nothing to compare"]
     try:
         books = reconcile_account(settings, "live", now)
@@ -143,6 +143,8 @@ def stop_trading(request: StopTrading, context: Context) -> Done:
         stopped = Event("stopped", desk.account, desk.clock(), {"who": context.actor.user, "why": request.reason, "flatten": request.close})
         _try(unreached, name, "write the stop into the ledger", partial(desk.ledger.append, stopped))
         desk.ledger.close()
+    for portfolio, place in parts.items():
+        _try(unreached, _name(portfolio, "reports"), "say it in the newest reports", partial(mark_reports, place))
     return _told(accounts, [(name, one) for name, one in done if one is not None], unreached, context)
 
 
@@ -248,6 +250,7 @@ def resume_trading(request: ResumeTrading, context: Context) -> Done:
             finally:
                 ledger.close()
         lines.append(f"{account}: trading is allowed again" + (f", and safe mode has ended for {listed(ended)}" if ended else ""))
+    mark_reports(context.workspace)
     return Done(text="\n".join(lines), details={"accounts": request.accounts, "engaged": False})
 
 # %% ../../nbs/13_services/34_account_control.ipynb #3ab34a03

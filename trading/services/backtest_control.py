@@ -16,6 +16,7 @@ import pandas as pd
 from pydantic import Field
 
 from ..backtest.strategy_source import find_strategy, strategy_errors, strategy_names
+from ..core.calendars import shown_yearly
 from ..core.errors import BadInput, MissingData
 from ..core.files import write_atomic
 from ..core.identity import identity
@@ -98,7 +99,7 @@ def compute_backtest(
             print(f"{tried} variations are done; the best is back-tested whole: {params}", flush=True)
         one = strategy(**params) if isinstance(strategy, type) else (lambda b: strategy(b, **params)) if params else strategy
         tested = backtest(bars, one, register=False if request.grid else register, **costs, **rules)
-    stats = tested.stats
+    stats = dict(tested.stats) | {"annual_return": shown_yearly(tested.stats["annual_return"], len(tested.equity) / tested.periods)}
     held = (1 + bars["close"].pct_change().mean(axis=1).fillna(0)).cumprod() * tested.costs.cash
     step = max(1, len(tested.equity) // 1500)
     points = lambda s: [[t.isoformat(), float(v)] for t, v in s.iloc[[*range(0, len(s) - 1, step), len(s) - 1]].items()]  # noqa: E731

@@ -26,6 +26,8 @@ from ..pipeline.run_compare import run_rows as run_rows
 from ..pipeline.run_record import Run, find_run
 from .evidence import settle_keys
 from .security_admin import require_vault
+from .stops import mark_report
+from .workspace import Workspace
 
 # %% ../../nbs/13_services/42_launching.ipynb #5eca60ff
 def run_named(
@@ -43,6 +45,9 @@ def report_page(name: str) -> Path:
     page = run.folder / "index.html"
     if not page.exists():
         raise MissingData(f"run {run.record.id} has no report yet; make it with 'carnet run --resume {run.record.id}'")
+    with suppress(BadInput):  # a folder that cannot be written: the report is shown as it was made
+        for file in (page, page.with_name("two_pages.html")):
+            mark_report(Workspace(Path(run.record.settings["run"]["data"]), run.folder.parent), file) if file.exists() else None
     return page
 
 

@@ -80,7 +80,7 @@ def _ledger(request: _OfAccount, context: Context) -> Iterator[tuple[Settings, s
     "Open the books of a profile's account while nobody else changes them."
     settings = current_settings(context.workspace, request.profile)
     with lock_folder(context.workspace.data):
-        ledger = open_account_ledger(settings)
+        ledger = open_account_ledger(settings, made=True)
         try:
             yield settings, request.mode or settings.run.mode, ledger
         finally:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..core.bars import days_of_closes
 from ..core.carried_prices import day_returns
-from ..core.calendars import bars_a_year
+from ..core.calendars import bars_a_year, elapsed_years, shown_yearly
 from ..core.english import plural
 from ..core.errors import BadInput, MissingData, TradingError
 from ..core.settings import Settings
@@ -162,7 +162,7 @@ def _ratios(values: pd.Series, benchmark: pd.Series | None = None) -> dict:
     periods, days = bars_a_year(values.index), day_returns(returns)
     if len(days) < 4:
         return missing(f"{plural(len(days), 'day is', 'days are')} too few for ratios; they come with further runs")
-    found = {"annual_return": m.annual_return(returns, periods), "volatility": m.volatility(returns, periods), "sharpe": m.sharpe(returns, periods),
+    found = {"annual_return": shown_yearly(m.annual_return(returns, periods), elapsed_years(values.index)), "volatility": m.volatility(returns, periods), "sharpe": m.sharpe(returns, periods),
              "sortino": m.sortino(returns, periods), "calmar": m.calmar(returns, periods), "omega": m.omega(returns, periods),
              "max_drawdown": m.max_drawdown(returns), "var_95": m.value_at_risk(days), "cvar_95": m.cvar(days)}
     if benchmark is not None:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['allowed_values', 'settings_table', 'decisions', 'taxonomy', 'aliases', 'decide', 'feedback_state', 'cycles',
            'decision_moments', 'steer', 'alert_history', 'thresholds', 'data_quality', 'model_facts',
-           'venue_connections', 'system', 'report_file', 'notebook_file', 'system_health']
+           'venue_connections', 'system', 'report_file', 'report_html', 'notebook_file', 'system_health']
 
 # %% ../../nbs/13_services/30_queries_system.ipynb #73b25c93
 import json
@@ -28,7 +28,7 @@ from .queries_trading import run_bars
 from .workspace import Workspace, current_settings, has_ledger, settings_in_force
 from .queries_runs import find_record, missing, newest_run, paged, records, rows
 from .query_cache import view
-from .stops import engaged_switches
+from .stops import account_switch, engaged_switches, say_stop
 from .maintenance import health_report
 
 # %% ../../nbs/13_services/30_queries_system.ipynb #16ba1002
@@ -253,6 +253,11 @@ def report_file(place: Workspace, name: str) -> Path:
     if not page.exists():
         raise MissingData(f"run {name} has no report yet; it is made by its last stage")
     return page
+
+
+def report_html(place: Workspace, name: str) -> str:
+    "Return the page of a run's report, with the stop of its account above it."
+    return say_stop(report_file(place, name).read_text(encoding="utf-8"), account_switch(place, find_record(place, name).account).reason() or "")
 
 
 def notebook_file(place: Workspace, name: str, stage: str) -> Path:

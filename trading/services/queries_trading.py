@@ -116,6 +116,7 @@ def symbol_marks(place: Workspace, symbol: str, profile: str | None = None) -> d
 def plan(place: Workspace, profile: str | None = None, run: str | None = None) -> dict:
     "Return a run's plan, the result of its risk checks, and what became of it."
     from trading.execution.approval import LIFE, plan_life, plan_status
+    from trading.execution.plan_amendment import order_name
 
     named = find_record(place, run) if run else None
     try:
@@ -125,7 +126,7 @@ def plan(place: Workspace, profile: str | None = None, run: str | None = None) -
         return missing(error, run=run, plan=None, verdict=None, status="unknown", life=[])
     value = Run(place.reports / record.id).read("plan", Plan)
     lines = [{"symbol": a.symbol, "side": a.side, "amount": float(a.amount), "price": float(a.price), "value": float(a.value), "reason": a.reason,
-              "group": a.group, "alias": a.alias, "venue": a.venue, "client_order_id": value.client_order_id(a)} for a in value.actions]
+              "group": a.group, "alias": a.alias, "venue": a.venue, "name": order_name(value, a), "units": f"{a.amount:f}", "client_order_id": value.client_order_id(a)} for a in value.actions]
     answer = {"run": record.id, "dry_run": bool(record.parameters.get("dry_run")), "hash": value.hash, "account": value.account,
               "as_of": value.as_of.isoformat(), "currency": value.currency, "equity": float(value.equity), "cash": float(value.cash),
               "turnover": float(value.turnover), "actions": lines, "targets": {s: float(w) for s, w in value.targets.items()}, "notes": made["notes"]}
