@@ -87,7 +87,7 @@ def _number(value: object) -> Decimal:
         number = Decimal(str(value))
     except InvalidOperation as error:
         raise ValueError from error
-    if not number.is_finite() or not -30 <= number.adjusted() <= 24:  # beyond that no sum is exact any more, and an account could not be added up
+    if not number.is_finite() or not -30 <= number.adjusted() <= 17:  # beyond that no sum is exact any more, and an account could not be added up
         raise ValueError
     return number
 

@@ -34,7 +34,7 @@ from .plan_amendment import follow_amendments
 from .plan_check import SeenPrices, check_run
 from .price_snapshot import pinned_price_snapshot
 from .run_record import Run
-from .target_weights import closed_now
+from .target_weights import closed_now, missing_prices
 from .trade_report import cost_facts, order_table
 
 # %% ../../nbs/12_pipeline/62_trade_steps.ipynb #0bcd08b4
@@ -115,7 +115,7 @@ def plan_step(
         desk.account, record.as_of, {s: p.amount for s, p in before.positions.items()}, before.cash - before.owed, targets[targets != 0], _quoted_prices(run),
         markets, constraints,
         market.currency, record.data_version, record.settings_hash, record.model_versions, groups=groups_of(settings), buy_venue=place,
-        rates=rates.now(record.as_of), beside=rates.held_at(record.as_of), closed=closed_now(settings, bars["close"]),
+        rates=rates.now(record.as_of), beside=rates.held_at(record.as_of), closed=missing_prices(settings, bars["close"]) | closed_now(settings, bars["close"]),
     )
     plan = plan.but(notes=(*plan.notes, *rates.told(record.as_of)))
     run.write("plan", plan)
