@@ -1,9 +1,11 @@
-"A large corpus for the leak detector: twenty kinds of planted leaks and twenty kinds of clean look-alikes, each in several variants."
+"A large corpus for the leak detector: 37 kinds of planted leaks and twenty kinds of clean look-alikes, each in several variants."
 
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
+from scipy.signal import butter, detrend, filtfilt
+from sklearn.cluster import KMeans
 
 FIELDS = ("open", "high", "low", "close", "volume")
 
@@ -66,6 +68,26 @@ LEAKY: dict[str, tuple[Callable, tuple]] = {  # kind → (maker of a pipeline fr
     "principal part": (
         lambda k: lambda b: pd.Series(np.linalg.svd(b["close"].pct_change().fillna(0).to_numpy(), full_matrices=False)[0][:, k], b.index),
         (0, 1),
+    ),
+    "difference ahead": (lambda n: lambda b: one(b).diff(-n), (1, 3, 10)),
+    "mean of its month": (lambda f: lambda b: one(b).groupby(b.index.tz_localize(None).to_period(f)).transform("mean"), ("W", "M", "Q")),
+    "mean of its weekday": (lambda f: lambda b: one(b, f).groupby(b.index.dayofweek).transform("mean"), ("close", "volume")),
+    "share of the whole": (lambda f: lambda b: one(b, f).cumsum() / one(b, f).sum(), ("close", "volume")),
+    "classes of all": (lambda n: lambda b: pd.qcut(ret(b).fillna(0), n, labels=False, duplicates="drop"), (4, 10)),
+    "between the ends": (lambda f: lambda b: (one(b, f) - one(b, f).min()) / (one(b, f).max() - one(b, f).min()), ("close", "volume")),
+    "without its trend": (lambda kind: lambda b: pd.Series(detrend(one(b).to_numpy(), type=kind), b.index), ("linear", "constant")),
+    "filtered there and back": (lambda f: lambda b: pd.Series(filtfilt(*butter(2, f), one(b).to_numpy()), b.index), (0.05, 0.1, 0.3)),
+    "nearest report": (
+        lambda d: (
+            lambda b: pd.merge_asof(
+                one(b).rename("a").reset_index(), one(b)[::10].rename("b").reset_index(), on="timestamp", direction=d
+            ).set_index("timestamp")["b"]
+        ),
+        ("forward", "nearest"),
+    ),
+    "groups of all days": (
+        lambda n: lambda b: pd.Series(KMeans(n, n_init=1, random_state=0).fit_predict(ret(b).fillna(0).to_frame().to_numpy()), b.index).astype(float),
+        (2, 3),
     ),
 }
 CLEAN: dict[str, tuple[Callable, tuple]] = {

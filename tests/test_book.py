@@ -339,3 +339,15 @@ def test_a_ratio_that_no_units_are_split_by_leaves_books_that_go_on(home):
     for _ in range(2):  # more digits than a decimal has by default
         assert carnet(home, "book", "split", "AAPL", "999999999999.7", "--at", f"2022-12-0{5 + _}").startswith("0 ")
     assert carnet(home, "book", "deposit", "1").startswith("0 ") and "a deposit of 1 USD" in carnet(home, "book", "list")
+
+
+def test_a_full_disk_is_no_reason_to_restore_a_backup(home):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, hard))
+    try:
+        answer = carnet(home, "book", "deposit", "5")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert answer.startswith("1 ") and "free space" in answer and "backup" not in answer
+    assert carnet(home, "book", "deposit", "5").startswith("0 ")

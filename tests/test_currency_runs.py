@@ -190,6 +190,7 @@ def test_what_no_symbol_needs_is_valued_and_said_and_never_locks_the_account(lat
     closing = float(json.loads((run / "artefacts" / "closing.json").read_text())["equity"])
     assert worth["EUR/GBP"] == pytest.approx(first["EUR/GBP"], rel=1e-9) and closing == pytest.approx(worth.sum(), abs=1e-6)
     assert "counted at 0.0015 EUR a unit" in page and "OLDCO: held and none of the profile" in page
+    assert "the value at risk counts it like the symbol that moves most" in page
 
 
 def test_the_pages_and_questions_know_what_is_held_beside(later, monkeypatch):
@@ -283,13 +284,16 @@ def test_a_holiday_of_one_source_is_an_absent_row_and_no_absent_panel(tmp_path, 
     assert (nothing.weights == 0).all(axis=None) and (nothing.equity == 1).all()
 
 
-def test_what_rates_did_stands_apart_and_adds_up_by_hand(home, monkeypatch):
+def test_what_rates_did_stands_apart_and_adds_up_by_hand(home, monkeypatch, tmp_path):
     from trading.services.queries_books import contribution
 
-    monkeypatch.chdir(home.settings.parent)
+    folder = tmp_path / "euros"
+    shutil.copytree(home.settings.parent, folder)
+    (folder / "settings.ini").write_text(SETTINGS.replace("as_of = 2022-12-22", "as_of = 2022-12-27"))
+    first, home = home, Workspace(folder / "data", folder / "reports", folder / "settings.ini")
+    monkeypatch.chdir(folder)
     for name in [n for n in os.environ if n.startswith("CARNET_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("CARNET_MARKET__AS_OF", "2022-12-27")
     found = contribution(home, "mine")
     fills, day = {f.symbol: f for f in Ledger(home.ledger, readonly=True).fills("paper-mine")}, "2022-12-27"
     close = {s: sample_bars("stocks")["close"][real].loc[day] for s, real in (("AAPL", "AAPL"), ("NESN", "PG"))}
@@ -310,6 +314,6 @@ def test_what_rates_did_stands_apart_and_adds_up_by_hand(home, monkeypatch):
     assert told.exit_code == 0 and "Currency effect USD/EUR" in told.output and "by its price" in told.output, told.output
     costs = CliRunner().invoke(main, ["orders", "costs", "--profile", "mine", "--json"])  # what the orders cost against the plan, by hand
     (bought,) = (g for g in json.loads(costs.output)["groups"]["symbol"] if g["name"] == "AAPL")
-    planned = next(float(a["price"]) for a in kept(home, "plan")["actions"] if a["symbol"] == "AAPL")
+    planned = next(float(a["price"]) for a in kept(first, "plan")["actions"] if a["symbol"] == "AAPL")
     paid = float(fills["AAPL"].price) / planned - 1 + float(fills["AAPL"].fee) / float(fills["AAPL"].amount) / planned
     assert bought["orders"] == 1 and bought["cost_bp"] == pytest.approx(1e4 * paid, rel=1e-9)

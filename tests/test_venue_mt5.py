@@ -17,6 +17,7 @@ import uvicorn
 from waiting import wait_until
 
 from trading.core.errors import BadInput, Locked, MissingData, Refused, UnknownOutcome, VenueError, VenueUnreachable
+from trading.core.margin import MarginTerms
 from trading.core.types import MarketData, Order, Venue
 from trading.venues.mt5.bridge import make_bridge
 from trading.venues.mt5.client import Mt5Venue, sign
@@ -126,6 +127,9 @@ def test_tickers_are_the_middle_and_markets_count_units(venue):
     assert venue.fetch_tickers(["EUR/USD", "XAU/USD"]) == {"EUR/USD": Decimal("1.1"), "XAU/USD": Decimal(2000)}
     markets = venue.load_markets()
     assert set(markets) == {"EUR/USD", "USD/JPY", "XAU/USD", "GBP/USD"}
+    assert {m.max_leverage for m in markets.values()} == {100}  # what the broker gives the account
+    with pytest.raises(BadInput, match="margin.leverage is 200 and mt5 allows .* at most 100"):
+        MarginTerms(leverage=Decimal(200)).at_venue(markets)
     assert markets["EUR/USD"].amount_step == 1000 and markets["USD/JPY"].price_step == Decimal("0.001") and markets["XAU/USD"].min_amount == 1
 
 

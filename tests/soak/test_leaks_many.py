@@ -1,4 +1,4 @@
-"A hundred and thirty planted leaks of 27 kinds and a hundred clean look-alikes: how many are found, how many accused, how many left open."
+"A hundred and fifty-five planted leaks of 37 kinds and a hundred clean look-alikes: how many are found, how many accused, how many left open."
 
 import sys
 from collections import Counter

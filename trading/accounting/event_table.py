@@ -43,6 +43,8 @@ _OPENED = f"insert or ignore into open_intents {_STILL_OPEN.replace('i.seq > ? a
 
 
 WAY_BACK = "restore it from a backup: 'carnet restore FILE --into FOLDER'"
+_MAKE_ROOM = "free space on its disk or correct the rights there, and say it again; nothing was changed"
+_NO_ROOM = (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN)
 
 
 class LedgerError(TradingError):
@@ -113,7 +115,8 @@ def open_file(
             db.executescript("begin immediate;" + _TABLES + later + _OPENED * bool(version) + f"pragma user_version = {LEDGER_SCHEMA}; commit;")
         check_head(path, known, SqliteEvents(db))
     except (sqlite3.Error, OSError) as error:
-        raise LedgerError(f"the ledger {path.name} cannot be opened: {error}; {WAY_BACK}") from error
+        full = isinstance(error, OSError) or getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ROOM
+        raise LedgerError(f"the ledger {path.name} cannot be opened: {error}; {_MAKE_ROOM if full else WAY_BACK}") from error
     return db
 
 

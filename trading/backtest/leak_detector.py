@@ -387,4 +387,6 @@ def find_leaks(
     unseen = unseen_inputs(runs.make(), bars.index) + ([] if runs.random or fits else _memory(runs, cuts) + _levels(runs))
     if len(notes) > 0.5 * runs.count:
         unseen.append(f"it failed in most runs on another future: {notes[0]}")
+    if runs.random:
+        notes.append("it draws random numbers and two runs on the same bars differ, so a leak smaller than that noise cannot be seen; give it a seed")
     return LeakReport(tuple(leaks), runs.count, tuple(dict.fromkeys(notes)), tuple(unseen))

@@ -148,10 +148,10 @@ class Position(Value):
 
 
 def asset_of(
-    symbol: str,  # 'BTC/USDT' or 'AAPL'
-) -> str:  # 'BTC' or 'AAPL'
-    "Return what is held after buying the symbol.\n\nParameters\n----------\nsymbol : str\n    'BTC/USDT' or 'AAPL'\n\nReturns\n-------\nstr\n    'BTC' or 'AAPL'"
-    return symbol.partition("/")[0]
+    symbol: str,  # 'BTC/USDT', 'AAPL' or 'BTC/USDT:USDT'
+) -> str:  # 'BTC', 'AAPL', or of a contract the symbol itself: it is no coin
+    "Return what is held after buying the symbol.\n\nParameters\n----------\nsymbol : str\n    'BTC/USDT', 'AAPL' or 'BTC/USDT:USDT'\n\nReturns\n-------\nstr\n    'BTC', 'AAPL', or of a contract the symbol itself: it is no coin"
+    return symbol if ":" in symbol else symbol.partition("/")[0]
 
 # %% ../../nbs/00_core/05_types.ipynb #cfa4454d
 def stable_hash(

@@ -10,11 +10,12 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "tradable_markets", "with_circuit_breaker", "open_live_account",
     ],
     "account_snapshot": ["AccountSnapshot", "holdings_table"],
-    "currency_rates": ["AccountRates", "rates_of", "rate_symbols", "ingest_rates", "stored_rates", "run_rates", "account_bars"],
+    "currency_rates": ["AT_COST", "AccountRates", "rates_of", "rate_symbols", "ingest_rates", "stored_rates", "run_rates", "account_bars"],
     "cycle": ["FROM_PRICES", "FEWEST_CLOSES", "LONGEST_HISTORY", "cycle_of", "cycle_target_path", "describe_cycle"],
     "factory": [
-        "USUAL_CALENDARS", "market_source", "with_cache", "store_of", "source_note", "bars_of", "calendars_of", "symbol_calendars",
-        "models_of", "taxonomy_of", "groups_of", "shock_groups_of", "margin_terms", "risk_limits", "optimizer_of", "policy_of",
+        "USUAL_CALENDARS", "UNGROUPED", "market_source", "with_cache", "store_of", "source_note", "bars_of", "calendars_of",
+        "symbol_calendars", "models_of", "taxonomy_of", "groups_of", "counted_groups", "shock_groups_of", "margin_terms", "risk_limits",
+        "optimizer_of", "policy_of",
     ],
     "forecast_review": [
         "Promises", "promising_runs", "read_promises", "learn_outcomes", "learn_today", "lost_cycles", "forecasts_before", "last_review",
@@ -23,8 +24,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "instruments": ["instruments_version", "InstrumentHistory", "fetch_instruments", "known_instruments", "pinned_instruments"],
     "launch": ["resolve_as_of", "open_run", "settings_of", "run_daily", "prepare_prefect", "own_server", "load_flow"],
     "market_scan": [
-        "SCANNED_SYMBOLS", "QUESTIONS_AT_ONCE", "scan_symbols", "scan_source", "scan_decisions", "scan_file", "read_scan", "scan_market",
-        "scan_words",
+        "SCANNED_SYMBOLS", "QUESTIONS_AT_ONCE", "scan_symbols", "scan_source", "listed_symbols", "scan_decisions", "scan_file",
+        "read_scan", "scan_market", "scan_words",
     ],
     "marks": ["benchmark_symbols", "stored_closes", "last_moment", "later_marks", "account_history", "benchmark_values"],
     "memory_run": ["MemoryRun"],
@@ -71,14 +72,18 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "training_moment", "Trained", "train_forecaster", "forecast_now", "require_fresh", "Decided", "decide_forecasts", "forecast_step",
         "market_regime", "Allocated", "allocate_weights", "allocate_step",
     ],
-    "target_weights": ["MOST_ABSENT", "carried_closes", "closed_now", "whole_closes", "recent_day_returns", "forecast_effect"],
+    "target_weights": [
+        "MOST_ABSENT", "carried_closes", "closed_now", "missing_prices", "whole_closes", "recent_day_returns", "forecast_effect",
+    ],
     "trade_loop": ["newest_close", "LoopState", "loop_file", "TradeLoop", "JumpingClock", "open_loop"],
     "trade_report": ["order_table", "implementation_shortfall", "cost_facts"],
     "trade_steps": [
         "planning_prices", "open_books", "record_decisions", "Planned", "plan_step", "check_step", "Traded", "execute_step", "Recorded",
         "record_step", "Outcome", "trade_step",
     ],
-    "training": ["REST", "BEGINNING", "last_training", "training_reasons", "TrainingFailed", "execute_training", "train_after"],
+    "training": [
+        "REST", "BEGINNING", "last_training", "training_reasons", "TrainingFailed", "execute_training", "training_due", "train_after",
+    ],
     "venue_factory": [
         "key_names", "brought_venue", "find_secret", "vault_secret", "resolve_reference", "address_of", "each_venue", "keys_of", "connect",
         "account_number",

@@ -23,7 +23,7 @@ from ..core.bars import bar_length, closed_by, with_timeframe
 from ..core.errors import MissingData
 from ..core.settings import Settings
 from ..features.technical import to_timeframe
-from .factory import groups_of
+from .factory import counted_groups, groups_of
 from .named_sleeves import Sleeve, named_sleeves
 from .target_weights import target_weights
 from ..portfolio.policies import Policy, RiskLevel
@@ -248,7 +248,7 @@ def net_targets(
     limits, lent = settings.limits, settings.margin.leverage
     gross = None if lent is None else 0.98 * min(limits.max_leverage, float(lent) * (1 - limits.min_cash))  # as the policies, a little inside
     net = None if lent is None or limits.max_net is None else 0.98 * limits.max_net
-    kept, notes = within_limits(parts.sum(axis=1), policy.level, groups_of(settings), gross, net)
+    kept, notes = within_limits(parts.sum(axis=1), policy.level, counted_groups(settings), gross, net)
     kept = np.floor(kept.abs() * 1e10 + 1e-3) / 1e10 * np.sign(kept)
     said = {s: ", ".join(f"{n} {w:+.1%}" for n, w in row.items() if abs(w) > 5e-5) for s, row in parts.iterrows()}
     cut = (parts.sum(axis=1) - kept).abs() > 1e-9

@@ -34,7 +34,7 @@ from .plan_amendment import follow_amendments
 from .plan_check import SeenPrices, check_run
 from .price_snapshot import pinned_price_snapshot
 from .run_record import Run
-from .target_weights import closed_now
+from .target_weights import closed_now, missing_prices
 from .trade_report import cost_facts, order_table
 
 # %% ../../nbs/12_pipeline/62_trade_steps.ipynb #0bcd08b4
@@ -115,11 +115,25 @@ def plan_step(
         desk.account, record.as_of, {s: p.amount for s, p in before.positions.items()}, before.cash - before.owed, targets[targets != 0], _quoted_prices(run),
         markets, constraints,
         market.currency, record.data_version, record.settings_hash, record.model_versions, groups=groups_of(settings), buy_venue=place,
-        rates=rates.now(record.as_of), beside=rates.held_at(record.as_of), closed=closed_now(settings, bars["close"]),
+        rates=rates.now(record.as_of), beside=rates.held_at(record.as_of), closed=missing_prices(settings, bars["close"]) | closed_now(settings, bars["close"]),
     )
     plan = plan.but(notes=(*plan.notes, *rates.told(record.as_of)))
     run.write("plan", plan)
+    if settings.strategies and plan.actions:
+        desk.ledger.append(Event("sleeves", desk.account, record.as_of, {"plan": plan.hash, "wants": _wanted_units(run, plan, prices, before)}))
     return Planned(plan, before, equity)
+
+
+def _wanted_units(run: Run, plan: Plan, prices: Mapping[str, Decimal], before: AccountSnapshot) -> dict[str, dict[str, str]]:  # sleeve → symbol → units
+    "Say how many units each sleeve wants: its part of the plan's target, so that what limits and risk cut is cut from all alike."
+    parts, wants = run.read("sleeve_weights").drop(columns="limits", errors="ignore"), {}
+    for symbol, row in parts.iterrows():
+        total, target = float(row.sum()), float(plan.targets.get(symbol, 0))
+        scale = target / total if total * target > 0 else 0.0 if not target else 1.0
+        for sleeve, weight in row.items():
+            if weight * scale and symbol in prices:
+                wants.setdefault(sleeve, {})[symbol] = f"{_exact(weight * scale) * before.equity / prices[symbol]:.12f}"
+    return wants
 
 # %% ../../nbs/12_pipeline/62_trade_steps.ipynb #63afe5ab
 def check_step(run: Run, desk: TradingAccount, planned: Planned) -> CheckResult:

@@ -132,6 +132,9 @@ def _venue(settings: Settings, orders: bool, environ: Mapping[str, str] | None, 
         raise Refused(f"{what} no orders; choose a profile with a venue, or run with --mode paper")
     if market.source == "package":
         return _make_brought(settings, orders, environ)
+    if orders and market.source == "ccxt" and (contracts := [s for s in market.symbols if ":" in s]):
+        raise Refused(f"profile {settings.run.profile}: {contracts[0]} is a contract on margin, and real orders at {market.venue} are for spot markets only; "
+                      "run with --mode paper, or name the spot market in market.symbols")
     if orders:
         require_contract(market.venue if market.source == "ccxt" else market.source)
     names = key_names(settings) if market.source != "ccxt" else ()  # prices of ccxt's exchanges are public

@@ -296,7 +296,7 @@ class Policy(Shown):
                 continue
             limit = f"at its maximum of {limits.high[i]:.0%}" if held[i] > limits.high[i] - 1e-6 else ""
             if not limit and (self.groups or {}).get(s) in full_groups:
-                limit = f"its group {self.groups[s]} is at its maximum"
+                limit = f"{'' if self.groups[s].startswith('assets ') else 'its group '}{self.groups[s]} at the maximum"
             if limit and small[i]:
                 limit += " before cash was raised"
             said = why_held(held[i], neutral[i], limit, told, risk[i])

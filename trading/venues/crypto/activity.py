@@ -13,6 +13,7 @@ from typing import Any
 from ...core.errors import BadInput, VenueError
 from ...core.types import Event
 from .connection import Connection
+from .instruments import contract_problem
 from .parsing import decimal_of, list_of
 from .trades import Transfer, transfers_since
 
@@ -62,8 +63,9 @@ async def fetch_activity_of(
     for what, method, ask in (("transfer", "fetchTransfers", "fetch_transfers"), ("funding", "fetchFundingHistory", "fetch_funding_history")):
         if client.has.get(method) is not True:
             continue
+        contracts = [s for s in venue.symbols if ":" in s and not contract_problem(s)] if what == "funding" else []
         try:
-            rows = list_of(await venue._ask(f"{what}s", getattr(client, ask), None, start), venue.name, f"{what}s")
+            rows = [row for one in contracts or [None] for row in list_of(await venue._ask(f"{what}s", getattr(client, ask), one, start), venue.name, f"{what}s")]
         except BadInput:  # it wants a coin or a symbol named, so it cannot tell everything
             continue
         found += [e for row in rows if (e := activity_event(row, what, venue.name)) and e.timestamp >= since]

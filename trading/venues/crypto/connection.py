@@ -23,7 +23,7 @@ from ...core.errors import BadInput, MissingData, VenueError
 from ...core.instruments import Instrument
 from ...core.types import Order
 from ...core.venue_profiles import profile_of
-from .instruments import instrument_of
+from .instruments import contract_problem, instrument_of
 from .order_request import OrderRequest, carries_id, missing_parts
 from .parsing import ClockSkew, SlowDown, candles_frame, check_raw, decimal_of, list_of, translate
 from .request_budget import RequestBudget
@@ -39,6 +39,17 @@ def run_blocking(work: Coroutine) -> Any:
     raise RuntimeError("this coroutine waits for something; run it in an event loop")
 
 # %% ../../../nbs/01_venues/crypto/05_connection.ipynb #d4fca5dc
+def _market_types(exchange: str, symbols: Iterable[str]) -> Any:
+    "Return which lists of markets are loaded: spot, and contracts only where one is wanted, since each list is another call."
+    if not any(":" in s for s in symbols):
+        return ["spot"]
+    import ccxt
+
+    own = getattr(ccxt, exchange)().options.get("fetchMarkets") or {}
+    types = own.get("types") if isinstance(own, dict) else None
+    return [t for t in types if t in ("spot", "linear", "swap", "future", "contract")] if isinstance(types, list) else types or ["spot"]
+
+
 LAST_RESPONSE: ContextVar[dict | None] = ContextVar("seen", default=None)  # status and text of the newest answer to the question under way
 OUTGOING: ContextVar[dict | None] = ContextVar("outgoing", default=None)  # the order that is about to be sent, and whether it left
 
@@ -87,7 +98,7 @@ class Connection:
         self.coin_notes: tuple[str, ...] = ()  # what of the newest balance lies in another form
         self._ccxt = getattr(ccxt, exchange)({
             "apiKey": api_key, "secret": secret, "password": password, "timeout": int(timeout * 1000), "enableRateLimit": not base_url,
-            "options": {"maxRetriesOnFailure": 0, "fetchMarkets": {"types": ["spot"]}, "defaultType": "spot", "fetchCurrencies": False,
+            "options": {"maxRetriesOnFailure": 0, "fetchMarkets": {"types": _market_types(exchange, self.symbols)}, "defaultType": "spot", "fetchCurrencies": False,
                         "fetchMargins": False},
         })
         self._ccxt.has["fetchCurrencies"] = False
@@ -241,7 +252,9 @@ async def load_markets_of(
 
 
 async def known_market(venue: Connection, symbol: str) -> dict:
-    "Return one market, or say which names are close."
+    "Return one market, or say which names are close, or why it cannot be counted."
+    if why := contract_problem(symbol):
+        raise BadInput(f"{venue.name}: {why}")
     markets = await load_markets_of(venue)
     if symbol not in markets:
         from difflib import get_close_matches
@@ -252,10 +265,11 @@ async def known_market(venue: Connection, symbol: str) -> dict:
 
 
 async def exchange_markets(venue: Connection) -> dict[str, Instrument]:
-    "Turn ccxt's spot markets into instruments; one of which the exchange tells no step cannot be traded and is absent."
+    "Turn ccxt's spot markets, perpetuals and futures into instruments; one without a step cannot be traded and is absent, as is one whose value is not units × price."
     from ccxt import TICK_SIZE
 
-    active = (m for m in (await load_markets_of(venue)).values() if m.get("spot") and m.get("active") is not False)
+    kinds = ("spot", "swap", "future")
+    active = (m for m in (await load_markets_of(venue)).values() if any(m.get(k) for k in kinds) and m.get("active") is not False and not contract_problem(m["symbol"]))
     found = (instrument_of(m, venue._ccxt.precisionMode != TICK_SIZE, venue.name) for m in active)
     return {i.symbol: i for i in found if i}
 
@@ -310,10 +324,14 @@ async def _after_hole(venue: Connection, symbol: str, timeframe: str, start: pd.
 
 async def prices_of(venue: Connection, symbols: list[str]) -> dict[str, Decimal]:
     "Fetch last prices."
+    kinds: dict[str, list[str]] = {}
     for symbol in symbols:
-        await known_market(venue, symbol)
+        kinds.setdefault((await known_market(venue, symbol)).get("type") or "spot", []).append(symbol)
     if venue._ccxt.has.get("fetchTickers"):
-        answers = await venue._ask(f"prices of {plural(len(symbols), 'symbol')}", venue._ccxt.fetch_tickers, symbols)
+        answers = {}
+        for alike in kinds.values():  # spot and contracts are told by different addresses
+            told = await venue._ask(f"prices of {plural(len(alike), 'symbol')}", venue._ccxt.fetch_tickers, alike)
+            answers |= told if isinstance(told, dict) else {}
     else:
         answers = {s: await venue._ask(f"price of {s}", venue._ccxt.fetch_ticker, s) for s in symbols}
     prices = {}

@@ -197,7 +197,7 @@ def _instrument(row: dict) -> Instrument:
     "Read what the bridge tells about a symbol; amounts are units, not lots."
     steps = (Decimal(row[n]) for n in ("amount_step", "price_step", "min_amount"))
     return Instrument(row["symbol"], *steps, max_amount=Decimal(row["max_amount"]), kind=row["kind"], base=row["base"], quote=row["quote"],
-                      contract_size=Decimal(row["contract_size"]), venue="mt5")
+                      contract_size=Decimal(row["contract_size"]), max_leverage=Decimal(row["leverage"]) if row.get("leverage") and row["kind"] != "stock" else None, venue="mt5")
 
 
 def _paid_in_full(currency: str, balance: Decimal, rows: list[dict]) -> dict[str, Decimal]:

@@ -211,7 +211,13 @@ def symbol_row(link: TerminalSession, symbol: str) -> dict[str, str]:
     size = _dec(i.trade_contract_size)
     return {"symbol": symbol, "name": i.name, "amount_step": _text(_dec(i.volume_step) * size), "price_step": _text(_dec(i.trade_tick_size or i.point)),
             "min_amount": _text(_dec(i.volume_min) * size), "max_amount": _text(_dec(i.volume_max) * size), "contract_size": _text(size),
-            "kind": _KINDS.get(int(i.trade_calc_mode), "cfd"), "base": i.currency_base, "quote": i.currency_profit}
+            "kind": _KINDS.get(int(i.trade_calc_mode), "cfd"), "base": i.currency_base, "quote": i.currency_profit, "leverage": _leverage(link)}
+
+
+def _leverage(link: TerminalSession) -> str:
+    "Return the leverage that the broker gives the account; empty: it does not say."
+    account = link.mt5.account_info()
+    return str(int(account.leverage)) if account is not None and account.leverage else ""
 
 
 def positions(link: TerminalSession) -> list[dict[str, Any]]:

@@ -1,0 +1,245 @@
+"Perpetuals and futures in the shape of Binance, through stock ccxt: read, priced, traded on paper with margin and funding, refused for real orders."
+
+import json
+import os
+from datetime import UTC, datetime
+from decimal import Decimal as D
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from fastapi import FastAPI, Request
+
+from trading.accounting.ledger import Ledger
+from trading.cli.main import main
+from trading.core.errors import BadInput, Refused
+from trading.core.settings import load_settings
+from trading.core.types import Order
+from trading.pipeline.venue_factory import connect
+from trading.testing.binance_server import served
+from trading.venues.crypto.venue import CcxtVenue
+
+pytestmark = pytest.mark.xdist_group("contracts")
+
+COINS = ("AAA", "BBB", "CCC", "DDD")
+DAYS = pd.date_range("2020-06-01", "2024-03-10", tz="UTC")
+SYMBOLS = [f"{c}/USDT:USDT" for c in COINS]
+SETTINGS = f"""[run]
+profile = swaps
+[swaps:market]
+source = ccxt
+venue = binance
+symbols = {", ".join(SYMBOLS)}
+currency = USDT
+start = 2020-06-01
+calendar = 24/7
+[swaps:margin]
+leverage = 2
+funding = 0.0002
+[swaps:allocate]
+policy = long short
+window = 260
+risk_level = very high
+[swaps:forecast]
+window = 900
+horizons = 1, 5
+[swaps:limits]
+max_leverage = 1.5
+max_weight = 0.6
+max_group_weight = 1.0
+max_net = 1
+max_turnover = 3
+max_var_95 = 0.5
+max_drawdown = 0.9
+max_daily_loss = 0.9
+[swaps:live]
+address = URL
+"""
+
+
+@lru_cache
+def rows_of(coin, spread=0.0):
+    dice = np.random.default_rng(COINS.index(coin))
+    close = 100 * np.exp(np.cumsum(dice.normal(0.001, 0.02, len(DAYS)))) * (1 + spread)
+    begin = np.r_[close[0], close[:-1]]
+    return np.c_[begin, np.maximum(begin, close) * 1.002, np.minimum(begin, close) * 0.998, close, np.full(len(DAYS), 1e6)].round(2)
+
+
+def contract(coin, name="", kind="PERPETUAL", ends=4_133_404_800_000):
+    step = {"minQty": "0.001", "maxQty": "1000", "stepSize": "0.001"}
+    filters = [
+        {"filterType": "PRICE_FILTER", "minPrice": "0.01", "maxPrice": "100000", "tickSize": "0.01"},
+        {"filterType": "LOT_SIZE", **step},
+        {"filterType": "MARKET_LOT_SIZE", **step, "maxQty": "120"},
+        {"filterType": "MIN_NOTIONAL", "notional": "5"},
+    ]
+    return {
+        "symbol": f"{coin}USDT{name}",
+        "pair": f"{coin}USDT",
+        "contractType": kind,
+        "deliveryDate": ends,
+        "onboardDate": 1_569_398_400_000,
+        "status": "TRADING",
+        "baseAsset": coin,
+        "quoteAsset": "USDT",
+        "marginAsset": "USDT",
+        "pricePrecision": 2,
+        "quantityPrecision": 3,
+        "filters": filters,
+    }
+
+
+def spot(coin):
+    step = {"minQty": "0.0001", "maxQty": "500", "stepSize": "0.0001"}
+    return {
+        "symbol": f"{coin}USDT",
+        "status": "TRADING",
+        "baseAsset": coin,
+        "quoteAsset": "USDT",
+        "isSpotTradingAllowed": True,
+        "permissions": ["SPOT"],
+        "filters": [
+            {"filterType": "PRICE_FILTER", "minPrice": "0.01", "maxPrice": "100000", "tickSize": "0.01"},
+            {"filterType": "LOT_SIZE", **step},
+            {"filterType": "NOTIONAL", "minNotional": "5"},
+        ],
+    }
+
+
+def exchange():
+    "The exchange: spot at /api, contracts in USDT at /fapi, and what was asked of it."
+    app, asked = FastAPI(), []
+    income = [
+        {"symbol": f"{c}USDT", "incomeType": "FUNDING_FEE", "income": amount, "asset": "USDT", "info": "", "time": 1_709_251_200_000, "tranId": n}
+        for n, (c, amount) in enumerate((("AAA", "-0.375"), ("BBB", "0.12")), 1)
+    ]
+
+    @app.api_route("/{path:path}", methods=["GET", "POST"])
+    async def answer(path: str, request: Request):
+        asked.append((request.method, path))
+        q, futures = dict(request.query_params), path.startswith("fapi")
+        coin = q.get("symbol", "")[:3]
+        if path.endswith("exchangeInfo"):
+            found = (
+                [contract(c) for c in COINS] + [contract("AAA", "_240329", "CURRENT_QUARTER", 1_711_699_200_000)]
+                if futures
+                else [spot(c) for c in COINS]
+            )
+            return {"timezone": "UTC", "serverTime": 0, "rateLimits": [], "symbols": found}
+        if path.endswith("klines"):
+            at, made = [int(t.timestamp() * 1000) for t in DAYS], rows_of(coin, 0.001 if futures else 0.0)
+            found = [
+                [t, *map(str, r), t + 86_399_999, "0", 0, "0", "0", "0"] for t, r in zip(at, made, strict=True) if t >= int(q.get("startTime", 0))
+            ]
+            return found[: int(q.get("limit", 500))]
+        if "ticker" in path:
+            return [
+                {
+                    "symbol": f"{c}USDT",
+                    "lastPrice": str(rows_of(c, 0.001 if futures else 0.0)[-1][3]),
+                    **({} if futures else {"bidQty": "1"}),
+                    "closeTime": 1_710_028_800_000,
+                }
+                for c in COINS
+            ]
+        if path.endswith("income"):
+            return [r for r in income if r["symbol"] == q.get("symbol")]
+        if path.endswith(("ping", "time")):
+            return {"serverTime": int(datetime.now(UTC).timestamp() * 1000)}
+        return [] if path.startswith("sapi") else {}
+
+    return app, asked
+
+
+@pytest.fixture(scope="module")
+def place():
+    app, asked = exchange()
+    with served(app) as url:
+        yield url, asked
+
+
+def test_contracts_are_read_beside_spot_with_their_terms(place):
+    url, asked = place
+    venue = CcxtVenue("binance", base_url=url, symbols=["AAA/USDT", *SYMBOLS])
+    markets = venue.load_markets()
+    assert set(markets) == {f"{c}/USDT" for c in COINS} | {*SYMBOLS, "AAA/USDT:USDT-240329"}
+    swap, quarter = markets["AAA/USDT:USDT"], markets["AAA/USDT:USDT-240329"]
+    assert (swap.kind, swap.settle, swap.amount_step, swap.min_cost, swap.max_market_amount) == ("perpetual", "USDT", D("0.001"), 5, 120)
+    assert swap.delisted is None and swap.contract_size == 1 and swap.currency == "USDT" and markets["AAA/USDT"].kind == "spot"
+    assert (quarter.kind, str(quarter.delisted)) == ("future", "2024-03-29")
+    both = venue.fetch_tickers(["AAA/USDT", "AAA/USDT:USDT"])  # one question to each address
+    assert both["AAA/USDT:USDT"] == D(str(rows_of("AAA", 0.001)[-1][3])) > both["AAA/USDT"]
+    assert float(venue.fetch_ohlcv("BBB/USDT:USDT", "1d", DAYS[-3].to_pydatetime())["close"].iloc[-1]) == rows_of("BBB", 0.001)[-1][3]
+
+
+def test_a_profile_of_spot_asks_nothing_about_contracts(place):
+    url, asked = place
+    before = len(asked)
+    assert set(CcxtVenue("binance", base_url=url, symbols=["AAA/USDT"]).load_markets()) == {f"{c}/USDT" for c in COINS}
+    assert not [p for _, p in asked[before:] if p.startswith(("fapi", "dapi"))]
+
+
+def test_funding_is_told_symbol_by_symbol_for_the_books(place):
+    url, _ = place
+    venue = CcxtVenue("binance", "key", "secret", base_url=url, symbols=SYMBOLS)
+    found = [e for e in venue.fetch_activity(datetime(2024, 3, 1, tzinfo=UTC)) if e.kind == "funding"]
+    assert [(e.data["symbol"], e.data["amount"], e.data["currency"]) for e in found] == [
+        ("AAA/USDT:USDT", "-0.375", "USDT"),
+        ("BBB/USDT:USDT", "0.12", "USDT"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("symbol", "why"),
+    [
+        ("BTC/USD:BTC", "an inverse contract: it is priced in USD and pays in BTC"),
+        ("ETH/USD:BTC", "a quanto contract"),
+        ("AAA/USDT:USDT-240329-100-C", "is an option"),
+        ("AAB/USDT:USDT", "did you mean AAA/USDT:USDT"),
+    ],
+)
+def test_what_cannot_be_counted_is_refused_by_name(place, symbol, why):
+    venue = CcxtVenue("binance", base_url=place[0], symbols=SYMBOLS)
+    with pytest.raises(BadInput, match=why):
+        venue.fetch_ohlcv(symbol, "1d")
+
+
+def test_no_order_for_a_contract_leaves_this_machine(place):
+    url, asked = place
+    venue, before = CcxtVenue("binance", "key", "secret", base_url=url, symbols=SYMBOLS), len(asked)
+    with pytest.raises(BadInput, match="is a contract on margin, and real orders at exchanges are for spot markets only; nothing was sent"):
+        venue.create_order(Order("x1", "AAA/USDT:USDT", "buy", D(1)))
+    assert not [m for m, _ in asked[before:] if m == "POST"]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, place):
+    for name in [n for n in os.environ if n.startswith("CARNET_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "settings.ini").write_text(SETTINGS.replace("URL", place[0]))
+    return tmp_path
+
+
+def test_a_profile_of_perpetuals_trades_on_paper_with_margin_and_its_funding_is_in_the_books(home):
+    for day in ("2024-03-01", "2024-03-05"):
+        done = CliRunner().invoke(main, ["run", "--as-of", day])
+        assert done.exit_code == 0, done.output
+    ledger = Ledger(home / "data" / "ledger.sqlite", readonly=True)
+    book = ledger.book("paper-swaps")
+    assert {*book.positions} <= {*SYMBOLS} and len(book.positions) > 1
+    paid = ledger.events("paper-swaps", "funding")
+    assert paid and {e.data["symbol"] for e in paid} <= {*SYMBOLS}
+    assert sum(D(e.data["amount"]) for e in paid) == sum(book.income_by["funding"].values()) != 0
+    run = next(home.glob("reports/2024-03-05_swaps_1"))
+    kinds = {i["symbol"]: i["kind"] for i in json.loads((run / "artefacts" / "instruments.json").read_text())["instruments"]}
+    assert kinds == dict.fromkeys(SYMBOLS, "perpetual")
+
+
+def test_real_orders_for_contracts_are_refused_in_one_sentence_before_anything_is_asked(tmp_path):
+    settings = load_settings("crypto", {"market.symbols": "BTC/USDT, BTC/USDT:USDT", "run.mode": "live", "run.data": str(tmp_path)}, environ={})
+    only = "BTC/USDT:USDT is a contract on margin, and real orders at kraken are for spot markets only; run with --mode paper"
+    with pytest.raises(Refused, match=only):
+        connect(settings, orders=True, environ={})
