@@ -457,3 +457,23 @@ def test_a_strategy_of_ones_own_trades_on_paper_by_the_commands_of_the_guide_alo
         assert {f.symbol for f in ledger.fills("paper-planted")} >= set(parts.index[parts > 0]), "and bought on paper"
     finally:
         ledger.close()
+
+
+def test_the_table_of_venues_lists_what_packages_bring_and_says_what_is_missing(package, home):
+    code, said = carnet("venues", "--json")
+    rows = {r["venue"]: r for r in json.loads(said)}
+    assert code == 0 and rows["binance"]["comes with"] == "Carnet"
+    why = "it has no profile, which says what it can do; its prices can be read"
+    assert rows["shop"] == {"venue": "shop", "real orders": f"refused: {why}", "comes with": "house-of-rules 1.2"}
+    code, said = carnet("venues", "shop")
+    assert code == 1 and "nothing is known of shop: it has no profile" in said
+    assert "house-of-rules 1.2" in carnet("venues")[1]
+
+
+def test_a_source_that_cannot_list_its_symbols_is_scanned_by_name(package, home):
+    market = "[mine:market]\nsource = package\nvenue = shop\nsymbols = EGGS, MILK\ncurrency = USD\nstart = 2024-01-01\n"
+    (home / "settings.ini").write_text(f"[run]\nprofile = mine\n\n{market}")
+    code, said = carnet("scan")
+    assert code == 1 and "cannot list its symbols, so all of them cannot be scanned; name those that you mean with --symbol" in said, said
+    code, said = carnet("scan", "--symbol", "EGGS", "--symbol", "MILK")
+    assert code == 0 and "2 symbols, 2 judged" in said, said

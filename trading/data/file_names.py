@@ -24,6 +24,8 @@ _NAMES = (  # program, pattern of the name without its ending, whether coins are
     ("alpha vantage", r"(?P<t>daily|weekly|intraday_\d+min)(?:_adjusted)?_(?P<s>[A-Z.]+)", ""),
     ("investing.com", r"(?P<s>[A-Z]{3}_[A-Z]{3}) Historical Data.*", "pair"),
     ("ninjatrader", r"(?P<s>[A-Z0-9]+ \d{2}-\d{2})(?:\.(?:Last|Bid|Ask))?", ""),
+    ("a pair and a time frame", r"(?P<s>[A-Z0-9]{2,10}[-_][A-Z]{3,5})[-_ ](?P<t>\d+[mhdw]|daily|hourly|weekly)", "pair"),
+    ("a name and a time frame", r"(?P<s>[A-Za-z0-9.^=]{1,15})[-_ ](?P<t>\d+[mhdw]|daily|hourly|weekly)", ""),
     ("a pair", r"(?P<s>[A-Z0-9]{2,10}[-_][A-Z]{3,5})", "pair"),
 )
 

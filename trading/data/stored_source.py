@@ -37,6 +37,12 @@ class StoredSource:
             raise self._none(symbol, timeframe, since) from None
         return self._closed(bars.xs(symbol, axis=1, level=1), timeframe, until)
 
+    def symbols(self) -> list[str]:
+        "Return whose bars were imported, in alphabetical order."
+        if not self.store.version:
+            return []
+        return self.store.query(f"SELECT DISTINCT symbol FROM bars WHERE source = '{self.name}'")["symbol"].sort_values().tolist()
+
     def fetch_many(
         self,
         spans: Mapping[str, Sequence[tuple[datetime | None, datetime | None]]],  # of each symbol: since and until, as `fetch_ohlcv` takes them

@@ -24,8 +24,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "instruments": ["instruments_version", "InstrumentHistory", "fetch_instruments", "known_instruments", "pinned_instruments"],
     "launch": ["resolve_as_of", "open_run", "settings_of", "run_daily", "prepare_prefect", "own_server", "load_flow"],
     "market_scan": [
-        "SCANNED_SYMBOLS", "QUESTIONS_AT_ONCE", "scan_symbols", "scan_source", "scan_decisions", "scan_file", "read_scan", "scan_market",
-        "scan_words",
+        "SCANNED_SYMBOLS", "QUESTIONS_AT_ONCE", "scan_symbols", "scan_source", "listed_symbols", "scan_decisions", "scan_file",
+        "read_scan", "scan_market", "scan_words",
     ],
     "marks": ["benchmark_symbols", "stored_closes", "last_moment", "later_marks", "account_history", "benchmark_values"],
     "memory_run": ["MemoryRun"],
@@ -81,7 +81,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "planning_prices", "open_books", "record_decisions", "Planned", "plan_step", "check_step", "Traded", "execute_step", "Recorded",
         "record_step", "Outcome", "trade_step",
     ],
-    "training": ["REST", "BEGINNING", "last_training", "training_reasons", "TrainingFailed", "execute_training", "train_after"],
+    "training": [
+        "REST", "BEGINNING", "last_training", "training_reasons", "TrainingFailed", "execute_training", "training_due", "train_after",
+    ],
     "venue_factory": [
         "key_names", "brought_venue", "find_secret", "vault_secret", "resolve_reference", "address_of", "each_venue", "keys_of", "connect",
         "account_number",

@@ -10,12 +10,14 @@ from dataclasses import fields
 from typing import Any
 
 from ..core.errors import BadInput
+from ..core.extensions import extension_names, extension_package, find_extension
 from ..core.venue_profiles import PROFILES, VenueProfile
+from ..pipeline.venue_factory import brought_venue
 
 # %% ../../nbs/13_services/28_queries_venues.ipynb #81883d5f
 def venue_rows() -> list[dict[str, str]]:  # one for each venue
     "Return the table of venues in words.\n\nReturns\n-------\nlist[dict[str, str]]\n    one for each venue"
-    rows, own = [], " (it has its own, not used)"
+    rows, own, brought = [], " (it has its own, not used)", {name: _brought(name) for name in extension_names("venues")}
     for p in PROFILES.values():
         limit = p.limit_headers[1] if p.limit_headers[1].isdigit() else "told" if p.limit_headers[0] else "not told"
         rows.append({
@@ -24,15 +26,27 @@ def venue_rows() -> list[dict[str, str]]:  # one for each venue
             "market buy": {"amount": "in units", "cost": "in money"}[p.market_buy], "stops": ("at the venue" if p.stop_market else "with a limit only") if p.stop_word else "watched here",
             "trailing": ("a stop there, moved from here" if p.stop_word and p.stop_market else "watched here") + own * bool(p.trailing), "one cancels other": "watched here" + own * p.oco,
             "time in force": " ".join(p.times_in_force), "self-trades": "prevented there" if p.self_trades else "looked for here", "candles": f"{p.candles}, empty is {'a hole' if p.empty_candles == 'hole' else 'the end'}",
-            "trades": f"{p.trades_page} in {f'{p.trades_days:g} days' if p.trades_days else 'any time'}", "limit": limit, "streams": " ".join(p.streams) or "none", "sandbox": "yes" if p.sandbox else "no",
+            "comes with": brought[p.name][0] if p.name in brought else "Carnet", "trades": f"{p.trades_page} in {f'{p.trades_days:g} days' if p.trades_days else 'any time'}", "limit": limit, "streams": " ".join(p.streams) or "none", "sandbox": "yes" if p.sandbox else "no",
         })
-    return rows
+    return rows + [{"venue": name, "real orders": f"refused: {why}", "comes with": package} for name, (package, why) in brought.items() if why]
+
+
+def _brought(name: str) -> tuple[str, str]:  # the package, and why the venue takes no real orders; empty: it is in the table from now on
+    "Look at a venue that an installed package brings."
+    package = "several packages"
+    try:
+        package = extension_package(find_extension("venues", name))
+        return package, "" if brought_venue(name)[1] else "it has no profile, which says what it can do; its prices can be read"
+    except BadInput as error:
+        return package, str(error)
 
 
 def venue_facts(
     name: str,  # of a venue in the table
 ) -> list[dict[str, Any]]:  # field, value, what it means, source
     "Return every fact about one venue, with the place where it is written.\n\nParameters\n----------\nname : str\n    of a venue in the table\n\nReturns\n-------\nlist[dict[str, Any]]\n    field, value, what it means, source"
+    if name not in PROFILES and name in extension_names("venues") and (why := _brought(name)[1]):
+        raise BadInput(f"nothing is known of {name}: {why}")
     if name not in PROFILES:
         raise BadInput(f"the table of venues has no {name!r}; it has {', '.join(PROFILES)}")
     profile = PROFILES[name]

@@ -181,7 +181,7 @@ def _kucoin(x: FakeExchange, kind: str, q: dict, path: str) -> Any:
         case "cancel_plan": return good({"cancelledOrderIds": [x.cancel(x.find_plan(path.rsplit("/", 1)[-1]))["id"]]})
         case "algo": return good({"items": [plan(p) for p in x.plans if p["status"] == "open"], "currentPage": 1, "totalPage": 1})
         case "trades": return good({"currentPage": 1, "pageSize": 50, "totalNum": 1, "totalPage": 1, "items": [{"symbol": "BTC-USDT", "tradeId": t["id"], "orderId": t["order"], "side": t["side"], "liquidity": "taker", "price": f"{t['price']:f}", "size": f"{t['amount']:f}",
-                                    "funds": "1", "fee": f"{t['fee']:f}", "feeCurrency": "USDT", "type": "market", "createdAt": t["at"], "tradeType": "TRADE"} for t in x.told(q, number=q.get("orderId", ""), page=50)]})
+                                    "funds": "1", "fee": f"{t['fee']:f}", "feeCurrency": "USDT", "type": "market", "createdAt": t["at"], "tradeType": "TRADE"} for t in x.told(q, number=q.get("orderId", ""), page=10**6)[50 * (int(q.get("currentPage", 1)) - 1):][:50]]})
         case "balance": return good([{"id": a, "currency": a, "type": "trade", "balance": f"{n:f}", "available": f"{n:f}", "holds": "0"} for a, n in x.balances.items()])
         case "time": return good(x.now())
         case "line": return good({"token": "of the line", "instanceServers": [{"pingInterval": 50000, "endpoint": x.address.replace("http", "ws", 1) + "/endpoint", "protocol": "websocket", "encrypt": False, "pingTimeout": 10000}]})
@@ -274,6 +274,7 @@ def serve_fake(venue: str, exchange: FakeExchange) -> Iterator[str]:  # its addr
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # head and body leave at once, or the client waits 40 ms for the second
 
         def log_message(self, *args: Any) -> None:
             "Say nothing."

@@ -256,14 +256,29 @@ async def _ask_way(venue: Connection, way: VenueQuery, form: str, number: str, o
     since = int((venue.sent_at.get(ours, time.time() - 86400) - 120) * 1000)
     if way.method == "fetch_my_trades":
         return await _by_trades(venue, form, symbol, since)
-    rows = list_of(await venue._ask(what, ask, symbol, None if way.by else since, None if way.by else 100, params), venue.name, "orders")
-    rows = [r for r in rows if isinstance(r, dict)]
+    rows, whole = await _list_orders(venue, what, ask, symbol, None if way.by else since, params)
     found = [r for r in rows if str(r.get("clientOrderId")) in (form, ours) or (number and str(r.get("id")) == number)]
     if not found and more and not number and len(found := [r for r in rows if _like(r, venue.orders.get(ours), venue)]) > 1:
         raise UnknownOutcome(f"{venue.name}: {what} is one of {len(found)} stops that are the same; look at the venue before anything is sent again")
-    if not found and not way.by and len(rows) >= 100:
+    if not found and not whole:
         raise UnknownOutcome(f"{venue.name}: {what} is not among the newest {len(rows)} orders, and the list goes on; look at the venue before anything is sent again")
     return found[0] if found else None
+
+
+async def _list_orders(venue: Connection, what: str, ask: Any, symbol: str, since: int | None, params: dict) -> tuple[list[dict], bool]:  # and whether it is all of them
+    "List orders, by an id or since a moment; an answer that is full is asked on from its newest order, as long as that brings others."
+    found: dict[str, dict] = {}
+    for _ in range(20):
+        page = [r for r in list_of(await venue._ask(what, ask, symbol, since, None if since is None else 100, params), venue.name, "orders") if isinstance(r, dict)]
+        fresh = {str(r.get("id")): r for r in page if str(r.get("id")) not in found}
+        found |= fresh
+        if since is None or len(page) < 100:
+            return list(found.values()), True
+        newest = max(int(r.get("timestamp") or 0) for r in page)
+        if not fresh or newest <= since:
+            break
+        since = newest
+    return list(found.values()), False
 
 
 async def _by_trades(venue: Connection, form: str, symbol: str, since: int) -> dict | None:
