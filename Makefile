@@ -67,10 +67,10 @@ soak: .venv/dev.ok ## the long versions of the crash and search tests, and a day
 	@CARNET_LONG=1 $(BIN)/python -m pytest -q tests/test_web_api.py -k crash
 	@$(BIN)/python -m pytest -n auto tests/soak $(ARGS)
 
-deep: .venv/dev.ok ## install PyTorch and the agent's library, and run what `make test` had to skip without them
+deep: .venv/dev.ok ## install PyTorch, and run what `make test` had to skip without them
 	@$(INSTALL) $(DEEP_INDEX) -r requirements/deep.txt
-	@$(BIN)/python -m pytest -q tests/test_forecast_deep.py tests/test_forecast_agent.py tests/test_forecast_estimators.py \
-		nbs/04_forecast/72_neural.ipynb nbs/04_forecast/76_rl_env.ipynb nbs/04_forecast/80_rl_training.ipynb $(ARGS)
+	@$(BIN)/python -m pytest -q tests/test_forecast_deep.py tests/test_forecast_estimators.py \
+		nbs/04_forecast/72_neural.ipynb $(ARGS)
 
 lab: .venv/dev.ok  ## open the notebooks in JupyterLab
 	@$(BIN)/carnet lab

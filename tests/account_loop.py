@@ -192,7 +192,7 @@ class Loop:
             else:
                 equity, gross = equity + p.side * p.units * marks[n], gross + abs(p.units * marks[n])
         room = max(equity * self.account["leverage"] - gross, 0.0)
-        flat = sum(1 for n, x in enumerate(bar["fill"]) if not isnan(x) and (n not in self.held or n in entries))
+        flat = sum(1 for n, x in enumerate(bar["listed"]) if x and (n not in self.held or n in entries))
         cost = {n: self.cost(self.way(t, n), equity, 0.0 if n in self.held else fixed, equity - gross, flat) for n in entries}
         fits = min(1.0, room / sum(cost.values())) if sum(cost.values()) > 0 else 1.0
         for n, side in sorted(entries.items()):
@@ -264,7 +264,7 @@ class Loop:
         price = bar["open"][n] if at_once else level
         del self.resting[n]
         equity, gross = self.equity(start), self.gross(start)
-        flat = sum(1 for k, x in enumerate(bar["fill"]) if not isnan(x) and k not in self.held)
+        flat = sum(1 for k, x in enumerate(bar["listed"]) if x and k not in self.held)
         cost = min(self.cost(order, equity, self.costs["fixed_fees"], equity - gross, flat), equity * self.account["leverage"] - gross)
         value = (cost - self.costs["fixed_fees"]) / (1 + self.costs["fees"])
         at = price if limit else self.slipped(price, side > 0)

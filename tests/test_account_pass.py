@@ -55,7 +55,7 @@ def plain_run(market, costs: Costs, trade: TradeRules, account: AccountRules, ac
                  "fill": market.fill}, rules,
                 {"leverage": account.leverage, "keep": account.keep, "payout": payout(account.delisting), "ends": market.ends.tolist(),
                  "negative": account.negative_prices, "carry": np.moveaxis(carry, 0, 2).tolist() if carry.shape[1] else None})
-    names = ("fill", "open", "high", "low", "close")
+    names = ("fill", "open", "high", "low", "close", "listed")
     bars = [{k: [float(x) for x in market.planes[p, t]] for p, k in enumerate(names)} for t in range(len(market.index))]
     asks = [{"wishes": {n: {k for k, b in BITS.items() if act[t, n] & b} for n in range(act.shape[1]) if act[t, n]},
              "weights": {n: float(targets[t, n]) for n in range(act.shape[1]) if not np.isnan(targets[t, n])} if targets is not None else {}}

@@ -149,6 +149,29 @@ def test_six_funds_of_which_five_come_later_leave_nothing_idle():
     assert both.units.iloc[-1].to_dict() == pytest.approx({"A": 50, "B": 50}), "room is left for a symbol that is flat"
 
 
+@pytest.mark.parametrize("how", ["signals", "events", "limits"])
+def test_a_market_that_opens_two_days_later_keeps_its_part(how):
+    "A Friday's signal for a share and a coin, both at 100: the coin is filled on Saturday, the share on Monday, each with half of the account."
+    days = pd.date_range("2024-01-01", periods=28, tz="UTC")
+    share = frame([100.0] * 28, days=days)
+    share.loc[days.day_of_week > 4] = np.nan
+    bars, friday = market(STK=share, BTC=frame([100.0] * 28, days=days)), pd.Timestamp("2024-01-12", tz="UTC")
+
+    class Both:
+        def on_bar(self, account):
+            if account.time == friday:
+                for symbol in ("STK", "BTC"):
+                    account.buy(symbol, **({"limit": 100.0} if how == "limits" else {}))
+
+    signals = {"signals": pd.DataFrame({s: (days >= friday).astype(int) for s in ("STK", "BTC")}, days)} if how == "signals" else {"strategy": Both()}
+    done = backtest(bars, **signals, fees=0.0, slippage=0.0, cash=1000.0, shared=True)
+    assert done.orders[["symbol", "amount"]].values.tolist() == [["BTC", 5.0], ["STK", 5.0]]
+    assert done.orders["timestamp"].dt.day.tolist() == [13, 15]
+    share.loc[days > pd.Timestamp("2024-01-03", tz="UTC")] = np.nan  # no price for more than a week: it claims nothing
+    alone = backtest(market(STK=share, BTC=frame([100.0] * 28, days=days)), **signals, fees=0.0, slippage=0.0, cash=1000.0, shared=True)
+    assert alone.orders[["symbol", "amount"]].values.tolist() == [["BTC", 10.0]]
+
+
 def test_entries_that_do_not_fit_together_are_cut_alike():
     result = backtest(market(A=frame(), B=frame()), signals=always(market(A=frame(), B=frame())), size=0.8, fees=0.0)
     assert result.units.iloc[-1].to_dict() == pytest.approx({"A": 50, "B": 50})

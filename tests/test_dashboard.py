@@ -314,7 +314,7 @@ def test_every_screen_fits_can_be_read_and_has_its_landmarks_on_phone_and_desk_l
         page.wait_for_selector(f"#screens a[href='?at={at}'][aria-current=page]", state="attached")
         page.wait_for_selector(".reading", state="detached")
         page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-        for width in (390, 1280):
+        for width in (390, 768, 1280):
             page.set_viewport_size({"width": width, "height": 844})
             assert page.evaluate("document.documentElement.scrollWidth") == width, (at, width)
             assert page.evaluate(LETTERS) == [], (at, width)

@@ -1,4 +1,4 @@
-"The agent's world: honest, fast in principle, and accepted by gymnasium; practice needs the extra 'rl'."
+"The agent's world: honest, fast in principle, and accepted by gymnasium; practice goes on where it was killed."
 
 import json
 
@@ -9,6 +9,7 @@ import pytest
 from trading.core.errors import BadInput, Refused
 from trading.forecast.panel import bar_volatility, default_features
 from trading.forecast.rl_env import BatchedWorlds, EnvironmentRules, evaluate_policy, make_env, step_many
+from trading.forecast.rl_training import train_agent
 
 
 def market(lean=0.0, seed=0, n=900):
@@ -71,17 +72,26 @@ def test_doing_nothing_earns_nothing_and_following_pays_only_where_there_is_a_tr
     assert walk.loc["follow", "growth"] < walk.loc["hold", "growth"] + 0.03
 
 
-def test_an_agent_practises_resumes_and_is_refused_when_altered(tmp_path):
-    pytest.importorskip("stable_baselines3", reason="stable-baselines3 comes with the extra 'rl'")
-    from trading.forecast.rl_training import read_agent, train_agent
+def test_a_training_that_was_killed_goes_on_to_the_same_agent_and_an_altered_checkpoint_is_refused(tmp_path):
+    "A process that is killed between two checkpoints loses what came after the last one, and nothing else."
+    def worlds(length=50):
+        return BatchedWorlds(*market(), 32, EnvironmentRules(length=length), seed=1)
 
-    worlds = BatchedWorlds(*market(), 32, EnvironmentRules(length=50), seed=1)
-    train_agent(worlds, tmp_path, steps=4096)
-    first = json.loads((tmp_path / "agent.json").read_text())["steps"]
-    train_agent(worlds, tmp_path, steps=4096)
-    assert json.loads((tmp_path / "agent.json").read_text())["steps"] > first
+    class Killed(Exception):
+        pass
+
+    def kill(generation, reward):
+        if generation == 5:
+            raise Killed
+
+    train_agent(worlds(), tmp_path / "cut", 3)
+    with pytest.raises(Killed):
+        train_agent(worlds(), tmp_path / "cut", 8, on_progress=kill)
+    assert json.loads((tmp_path / "cut" / "agent.json").read_text())["generation"] == 3
+    agents = [train_agent(worlds(), tmp_path / name, 8) for name in ("cut", "whole")]
+    assert agents[0] == agents[1] and agents[0].generations == 8 and agents[0] != train_agent(worlds(), tmp_path / "seed", 8, seed=1)
     with pytest.raises(BadInput, match="other rules"):
-        train_agent(BatchedWorlds(*market(), 32, EnvironmentRules(length=40)), tmp_path, steps=32)
-    (tmp_path / "agent.zip").write_bytes(b"x")
-    with pytest.raises(Refused, match="not the one that was saved"):
-        read_agent(tmp_path)
+        train_agent(worlds(40), tmp_path / "cut", 9)
+    (tmp_path / "cut" / "agent.json").write_text("x")
+    with pytest.raises(Refused, match="no checkpoint of an agent"):
+        train_agent(worlds(), tmp_path / "cut", 9)

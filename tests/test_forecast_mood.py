@@ -12,6 +12,7 @@ from trading.forecast.sentiment import read_scores
 from trading.pipeline.launch import open_run
 from trading.pipeline.notebook_runner import run_stage
 from trading.pipeline.run_compare import compare_numbers, open_reproduction
+from trading.pipeline.sentiment import take_sentiment
 from trading.services.queries_analytics import explanation
 from trading.services.workspace import Workspace
 
@@ -52,6 +53,17 @@ def test_dates_as_people_write_them(text, known, values, tmp_path):
     (tmp_path / "s.csv").write_text("date;value\n" + text)
     scores = read_scores(tmp_path / "s.csv")
     assert [f"{t:%Y-%m-%d %H:%M}" for t in scores.index] == [f"{pd.Timestamp(t):%Y-%m-%d %H:%M}" for t in known] and scores.tolist() == values
+
+
+def test_a_date_that_can_be_read_in_two_ways_follows_the_settings_and_is_asked_about_without_them(tmp_path):
+    (tmp_path / "s.csv").write_text("date;value\n03.04.2018;1\n05.06.2018;2")
+    with pytest.raises(TradingError, match="may begin with the day or the month.*give forecast.sentiment_dates = dmy for 2018-04-03"):
+        read_scores(tmp_path / "s.csv")
+    told = {"run.data": str(tmp_path / "d"), "run.reports": str(tmp_path / "r"), "forecast.sentiment": str(tmp_path / "s.csv")}
+    run = open_run(load_settings(overrides=told | {"forecast.sentiment_dates": "dmy"}, environ={}), NOW, "2022-12-27")
+    assert take_sentiment(run, NOW)[0].scores.index.strftime("%Y-%m-%d").tolist() == ["2018-04-04", "2018-06-06"]
+    with pytest.raises(TradingError, match="forecast.sentiment_dates = dym: it should be '', 'dmy'"):
+        load_settings(overrides={"forecast.sentiment_dates": "dym"}, environ={})
 
 
 def test_of_what_is_published_at_one_time_the_newest_day_counts_and_a_revision_of_the_past_is_no_news(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from trading.accounting.ledger import Ledger
+from trading.backtest.trial_register import TrialRegister
 from trading.cli.main import main
 from trading.core.datasets import sample_bars
 from trading.core.errors import BadInput, MissingData
@@ -127,6 +128,19 @@ def test_it_touches_no_account(whole, bars, tmp_path, monkeypatch):
     monkeypatch.setenv("CARNET_LEDGER", str(books))
     run_replay(settings, "2022-12-22", "2022-12-23", NOW, past=past_of(bars))
     assert not books.exists() and not (tmp_path / "data" / "ledger.sqlite").exists() and not list((tmp_path / "data").glob("kill-*"))
+
+
+def test_every_replay_is_one_more_trial_on_its_past_and_the_same_again_is_none(whole, bars, tmp_path):
+    "With the parts that it leaves out; other settings are another trial, and a candidate on the same bars is judged with all of them."
+    def tried(home):
+        return TrialRegister(home / "data" / "trials.sqlite")
+
+    home = whole.folder.parent.parent.parent
+    names = tried(home).trials(bars)
+    assert sorted(json.loads(p)["without"] for p in names["params"]) == ["", "costs", "forecasts"] and set(names["strategy"]) == {"replay of sample"}
+    for words, count in (({}, 1), ({}, 1), ({"limits.max_weight": "0.15"}, 2), ({"trade.drift": "0.2"}, 3)):
+        run_replay(settings_at(tmp_path, **words), "2022-12-21", "2022-12-23", NOW, past=past_of(bars))
+        assert len(tried(tmp_path).trials(bars.loc["2018":], "replay of sample")) == count, "also on bars that begin elsewhere"
 
 
 def test_what_cannot_be_replayed_is_refused_in_a_sentence(tmp_path, bars):

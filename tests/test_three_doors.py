@@ -72,10 +72,11 @@ ASKED = {
     "protect-position": {"symbol": "KO", "stop": "1.00", "take_profit": "1000"},
     "end-protection": {"symbol": "KO"},
     "watch-orders": {},
+    "size-position": {"symbol": "KO", "equity": "10000", "risk": "1%", "price": "60", "stop": "57"},
 }
 # started as a process, or of this process alone: tested in the notebooks of run_control and system_control and in the browser
 ELSEWHERE = {"start-run", "resume-run", "cancel-job", "invalidate-cache", "reset-system", "update-market", "scan-market", "replay", "start-loop",
-             "start-training", "research-auto", "backtest"}
+             "start-training", "research-auto", "backtest", "train-agent"}
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,11 @@ from trading.core.types import Action, CheckResult, Plan
 from trading.execution.approval import approve_plan, plan_status
 from trading.pipeline import trade_steps
 from trading.pipeline.account import TradingAccount
+from trading.pipeline.forecast_review import promising_runs
 from trading.pipeline.replay import run_replay
 from trading.pipeline.trade_loop import open_loop
 from trading.risk.kill_switch import KillSwitch
+from trading.services import loop_control
 from trading.services.loop_control import require_loop_alive, trading_loops
 from trading.services.workspace import Workspace
 
@@ -204,3 +206,28 @@ def test_the_command_says_what_it_needs_and_what_it_did(tmp_path, monkeypatch):
     assert "trading loop started" in audit
     with pytest.raises(BadInput, match="leave --from out"):
         open_loop(load_settings("crypto", {"run.data": tmp_path / "data"}, environ={}), START)
+
+
+@pytest.mark.parametrize("retrain", ["ask", "start"])
+def test_models_that_are_too_old_are_trained_after_a_decision_or_a_person_is_asked_once_a_day(retrain, tmp_path, monkeypatch):
+    "The newest search was 100 days ago: what a daily run starts, the loop starts too, with the decision that it has just made as the newest run."
+    home, asked, old = tmp_path, [], {"at": (START - timedelta(days=100)).isoformat(), "run": "x", "words": ""}
+    (home / "reports" / "weekly" / "2021-09-01_000000_sample-coins-1h").mkdir(parents=True)
+    (home / "reports" / "weekly" / "2021-09-01_000000_sample-coins-1h" / "train.json").write_text(json.dumps(old))
+
+    def train(settings, now):
+        run = promising_runs(settings.run.reports, settings.run.profile, None)[0]
+        asked.append(run.as_of)
+        return "ridge stays in force."
+
+    monkeypatch.setattr(loop_control, "train_models", train)
+    told: list[str] = []
+    loop_control.run_trading_loop(settings_at(home, **{"forecast.retrain": retrain}), START, START + 2 * HOUR, False, told.append)
+    due = [w for w in told if "A training of the models is due" in w]
+    assert len(due) == 1 and "the models were last searched with what was known on 2021-09-11, 100 days ago; the limit is 92" in due[0]
+    [known] = trading_loops(Workspace(home / "data", home / "reports", None))["items"]
+    assert known["training"] == due[0]
+    if retrain == "ask":
+        assert not asked and due[0].endswith("'carnet train --profile sample-coins-1h' starts it.")
+    else:
+        assert len(asked) == 1 and START <= asked[0] <= START + HOUR and due[0].endswith("the models were trained again: ridge stays in force.")

@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "RATE_LINE", "CurrencyEffect", "currency_effects", "Change", "compare_books", "marked_prices", "explain_change", "to_cents",
     ],
     "replay": ["STEP_PLACES", "FillColumns", "read_fills", "whole_numbers", "roll_forward", "prefetch_one"],
+    "sleeve_fills": ["ACCOUNT", "split_fill", "SleeveFills", "sleeve_results"],
     "statements": ["StatementLine", "Statement", "plain_coin", "read_statement"],
     "tax_lots": ["LotMethod", "Lot", "Sale", "Income", "LotBook", "add_event", "match_lots", "account_lots"],
     "unit_values": [
@@ -38,5 +39,5 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
 }, modules=[
     "account_book", "event_kinds", "event_log", "event_table", "exports", "ledger", "ledger_postgres", "performance", "replay",
-    "statements", "tax_lots", "unit_values",
+    "sleeve_fills", "statements", "tax_lots", "unit_values",
 ])

@@ -8,6 +8,7 @@ from . import ledger as ledger
 from . import ledger_postgres as ledger_postgres
 from . import performance as performance
 from . import replay as replay
+from . import sleeve_fills as sleeve_fills
 from . import statements as statements
 from . import tax_lots as tax_lots
 from . import unit_values as unit_values
@@ -20,6 +21,7 @@ from .ledger import MANY as MANY, COMMUTES as COMMUTES, Ledger as Ledger
 from .ledger_postgres import PostgresEvents as PostgresEvents, SharedLedger as SharedLedger, open_ledger_at as open_ledger_at, database_witness as database_witness, ledger_file as ledger_file, events_after as events_after, last_place as last_place, count_events as count_events, copy_ledger as copy_ledger
 from .performance import RATE_LINE as RATE_LINE, CurrencyEffect as CurrencyEffect, currency_effects as currency_effects, Change as Change, compare_books as compare_books, marked_prices as marked_prices, explain_change as explain_change, to_cents as to_cents
 from .replay import STEP_PLACES as STEP_PLACES, FillColumns as FillColumns, read_fills as read_fills, whole_numbers as whole_numbers, roll_forward as roll_forward, prefetch_one as prefetch_one
+from .sleeve_fills import ACCOUNT as ACCOUNT, split_fill as split_fill, SleeveFills as SleeveFills, sleeve_results as sleeve_results
 from .statements import StatementLine as StatementLine, Statement as Statement, plain_coin as plain_coin, read_statement as read_statement
 from .tax_lots import LotMethod as LotMethod, Lot as Lot, Sale as Sale, Income as Income, LotBook as LotBook, add_event as add_event, match_lots as match_lots, account_lots as account_lots
 from .unit_values import MARK_SUMS as MARK_SUMS, FLOWS as FLOWS, mark_of as mark_of, value_history as value_history, value_of as value_of, as_traded as as_traded, flow_worth as flow_worth, performance_equity as performance_equity, value_now as value_now, MarkFold as MarkFold, money_weighted_return as money_weighted_return

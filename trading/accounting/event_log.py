@@ -29,7 +29,7 @@ _KEYS = {  # kinds that happen once, and what tells one from another
     "ended": ("client_order_id",),
     "resent": ("client_order_id", "attempt"), "absent": ("client_order_id", "attempt"),
     "decision": ("run", "symbol", "horizon"),
-    "proposed": ("plan",), "reviewed": ("plan",), "approved": ("plan",), "canceled": ("plan",), "started": ("plan",), "executed": ("plan",),
+    "sleeves": ("plan",), "proposed": ("plan",), "reviewed": ("plan",), "approved": ("plan",), "canceled": ("plan",), "started": ("plan",), "executed": ("plan",),
 }
 
 

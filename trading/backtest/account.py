@@ -28,7 +28,7 @@ YEAR = pd.Timedelta(days=365.25)
 # %% ../../nbs/06_backtest/07_account.ipynb #5bae2792
 @dataclass(frozen=True)
 class TradeRules:
-    "How positions are entered, sized and left; each field may be a parameter of a sweep.\n\nParameters\n----------\nstop_loss : _Table, default None\n    fraction of the entry price at which to give up; a number, or time × symbol known at the close\ntake_profit : _Table, default None\n    fraction of the entry price at which to be content; likewise\ntrailing : bool, default False\n    the stop follows the best price since the entry\ntime_stop : int | str | pd.Timedelta | None, default None\n    leave after so many bars, or after a time such as '2d'\nsteps : Mapping[str, float] | None, default None\n    age → profit at which to leave: {'0h': 0.10, '2d': 0.02} is 10 % at once, 2 % after two days\npartial : Sequence[tuple[float, float]], default ()\n    (profit, share of the position) to sell on the way, for example [(0.05, 0.5)]\norder : str, default 'market'\n    'market', 'limit' or 'stop'\norder_offset : float | None, default None\n    a limit lies this fraction beyond the close on the cheap side, a stop on the dear side\norder_price : pd.DataFrame | pd.Series | None, default None\n    time × symbol, instead of the offset: the price of the limit or the stop\nvalid_bars : int, default 1\n    bars that such an entry rests\nsize : _Table, default None\n    fraction of the account to use at an entry, known at the close; None: an equal part of what is free for each flat symbol\nrisk : float | None, default None\n    fraction of the account lost if the stop is hit: the size follows from the stop's distance\nvolatility : float | None, default None\n    yearly volatility that a position should have: the size follows from the past\nvolatility_window : int, default 20\n    bars over which that past is measured\nkelly : float | None, default None\n    part of Kelly's fraction: the size follows from the trades that are closed by then, each in a purse of its own\nkelly_trades : int, default 30\n    closed trades before anything is bought by it\nsize_cap : float | None, default None\n    largest fraction that volatility or Kelly's rule may come to; None: what the account may carry\nintrabar : str, default 'pessimistic'\n    both stop and target inside one bar: 'pessimistic' stop first, 'optimistic' target first"
+    "How positions are entered, sized and left; each field may be a parameter of a sweep.\n\nParameters\n----------\nstop_loss : _Table, default None\n    fraction of the entry price at which to give up; a number, or time × symbol known at the close\ntake_profit : _Table, default None\n    fraction of the entry price at which to be content; likewise\ntrailing : bool, default False\n    the stop follows the best price since the entry\ntime_stop : int | str | pd.Timedelta | None, default None\n    leave after so many bars, or after a time such as '2d'\nsteps : Mapping[str, float] | None, default None\n    age → profit at which to leave: {'0h': 0.10, '2d': 0.02} is 10 % at once, 2 % after two days\npartial : Sequence[tuple[float, float]], default ()\n    (profit, share of the position) to sell on the way, for example [(0.05, 0.5)]\norder : str, default 'market'\n    'market', 'limit' or 'stop'\norder_offset : float | None, default None\n    a limit lies this fraction beyond the close on the cheap side, a stop on the dear side\norder_price : pd.DataFrame | pd.Series | None, default None\n    time × symbol, instead of the offset: the price of the limit or the stop\nvalid_bars : int, default 1\n    bars that such an entry rests\nsize : _Table, default None\n    fraction of the account to use at an entry, known at the close; None: an equal part of what is free for each flat symbol, also for one whose market opens later\nrisk : float | None, default None\n    fraction of the account lost if the stop is hit: the size follows from the stop's distance\nvolatility : float | None, default None\n    yearly volatility that a position should have: the size follows from the past\nvolatility_window : int, default 20\n    bars over which that past is measured\nkelly : float | None, default None\n    part of Kelly's fraction: the size follows from the trades that are closed by then, each in a purse of its own\nkelly_trades : int, default 30\n    closed trades before anything is bought by it\nsize_cap : float | None, default None\n    largest fraction that volatility or Kelly's rule may come to; None: what the account may carry\nintrabar : str, default 'pessimistic'\n    both stop and target inside one bar: 'pessimistic' stop first, 'optimistic' target first"
 
     stop_loss: _Table = None  # fraction of the entry price at which to give up; a number, or time × symbol known at the close
     take_profit: _Table = None  # fraction of the entry price at which to be content; likewise
@@ -40,7 +40,7 @@ class TradeRules:
     order_offset: float | None = None  # a limit lies this fraction beyond the close on the cheap side, a stop on the dear side
     order_price: pd.DataFrame | pd.Series | None = None  # time × symbol, instead of the offset: the price of the limit or the stop
     valid_bars: int = 1  # bars that such an entry rests
-    size: _Table = None  # fraction of the account to use at an entry, known at the close; None: an equal part of what is free for each flat symbol
+    size: _Table = None  # fraction of the account to use at an entry, known at the close; None: an equal part of what is free for each flat symbol, also for one whose market opens later
     risk: float | None = None  # fraction of the account lost if the stop is hit: the size follows from the stop's distance
     volatility: float | None = None  # yearly volatility that a position should have: the size follows from the past
     volatility_window: int = 20  # bars over which that past is measured
@@ -195,15 +195,18 @@ def payout(
 
 # %% ../../nbs/06_backtest/07_account.ipynb #742af9d8
 class MarketArrays(NamedTuple):
-    "Bars as the account kernel reads them.\n\nAttributes\n----------\nplanes : np.ndarray\n    fill, open, high, low, close × time × symbol; a fill is missing where a bar cannot trade, the close is carried on\nclock : np.ndarray\n    nanoseconds, open of each bar\nnumber : np.ndarray\n    which bar of the decisions each one belongs to\nends : np.ndarray\n    first bar without the symbol for good; the number of bars when it is there until the end\nsymbols : list[str]\nindex : pd.DatetimeIndex\nfill : str\n    'open' or 'close'"
+    "Bars as the account kernel reads them.\n\nAttributes\n----------\nplanes : np.ndarray\n    fill, open, high, low, close, listed × time × symbol; a fill is missing where a bar cannot trade, the close is carried on\nclock : np.ndarray\n    nanoseconds, open of each bar\nnumber : np.ndarray\n    which bar of the decisions each one belongs to\nends : np.ndarray\n    first bar without the symbol for good; the number of bars when it is there until the end\nsymbols : list[str]\nindex : pd.DatetimeIndex\nfill : str\n    'open' or 'close'"
 
-    planes: np.ndarray  # fill, open, high, low, close × time × symbol; a fill is missing where a bar cannot trade, the close is carried on
+    planes: np.ndarray  # fill, open, high, low, close, listed × time × symbol; a fill is missing where a bar cannot trade, the close is carried on
     clock: np.ndarray  # nanoseconds, open of each bar
     number: np.ndarray  # which bar of the decisions each one belongs to
     ends: np.ndarray  # first bar without the symbol for good; the number of bars when it is there until the end
     symbols: list[str]
     index: pd.DatetimeIndex
     fill: str  # 'open' or 'close'
+
+
+_AWAY = 7 * 86_400 * 10**9  # nanoseconds: a symbol without a price for a week has no claim on the money that is free
 
 
 def make_market(
@@ -223,8 +226,10 @@ def make_market(
     known = ~np.isnan(last)
     row = np.maximum.accumulate(np.where(known, np.arange(len(last))[:, None], -1), axis=0)
     carried = np.where(row >= 0, np.take_along_axis(last, np.maximum(row, 0), axis=0), 0.0)
-    planes = np.ascontiguousarray(np.stack([first, opened, high, low, carried]))
     clock = bars.index.as_unit("ns").asi8
+    idle = clock[:, None] - clock[np.maximum(row, 0)]  # since its last price
+    listed = ~np.isnan(first) | ((row >= 0) & (idle <= max(_AWAY, 3 * int(np.median(np.diff(clock, prepend=clock[0]))))))
+    planes = np.ascontiguousarray(np.stack([first, opened, high, low, carried, listed]))
     return MarketArrays(planes, clock, np.arange(len(bars)), end_bars(known), symbols, bars.index, used)
 
 

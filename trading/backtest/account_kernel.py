@@ -13,7 +13,7 @@ from .lent_arrays import lend
 
 # %% ../../nbs/06_backtest/03_account_kernel.ipynb #1a832f96
 _apart, _inline = njit(nogil=True, cache=True, error_model="numpy"), njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
-_FILL, _OPEN, _HIGH, _LOW, _CLOSE = range(5)  # planes of the market
+_FILL, _OPEN, _HIGH, _LOW, _CLOSE, _LISTED = range(6)  # planes of the market
 _SIZE, _STOP, _GOAL, _KIND, _LEVEL, _OFFSET = range(6)  # planes of how a position is entered
 _LONG, _LEAVE, _SHORT, _COVER = 1, 2, 4, 8  # bits of what is asked for at a bar
 # reasons of an exit, by their number in `EXIT_REASONS`
@@ -141,14 +141,14 @@ def _protect_as(s, n, k, ways):
 
 @_inline
 def _cost_of(s, m, t, equity, gross, k, n, ways, r, fixed):
-    "What an entry takes out of the account's room: its value and what it costs. Without a size: an equal part of what is free for the flat."
+    "What an entry takes out of the account's room: its value and what it costs. Without a size: an equal part of what is free for the flat, those included whose next bar is later."
     cost = ways[_SIZE, k, n] * equity
     if r[_RISK] > 0:
         cost = r[_RISK] * equity / ways[_STOP, k, n] * (1 + r[_FEES]) + fixed
     elif ways[_SIZE, k, n] < 0:
         flat = 0
         for j in range(s.shape[0]):
-            flat += (s[j, _UNITS] == 0 or s[j, _WANT] != 0) and m[_FILL, t, j] == m[_FILL, t, j]
+            flat += (s[j, _UNITS] == 0 or s[j, _WANT] != 0) and m[_LISTED, t, j] > 0
         cost = (equity - gross) / flat
     return cost if cost > 0 else 0.0
 

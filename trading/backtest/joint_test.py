@@ -97,11 +97,6 @@ class JointTest:
     highest: np.ndarray  # by draw: highest statistic of trials without an edge
     winners: np.ndarray  # positions that stand out at the level asked for, best first
 
-    def chance(self, statistic: float) -> float:
-        "Return how often the best of trials without an edge stands as high."
-        return float((1 + (self.highest >= statistic).sum()) / (1 + len(self.highest)))
-
-
 def joint_test(
     returns: pd.DataFrame | np.ndarray,  # bars × variations, simple returns per bar; every variation tried
     benchmark: pd.Series | float = 0.0,  # returns per bar of doing something simpler

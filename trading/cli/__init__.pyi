@@ -38,7 +38,7 @@ from .optimise import optimise_command as optimise_command
 from .orders import orders_group as orders_group, list_orders as list_orders, order_costs_command as order_costs_command, cancel_command as cancel_command, replace_command as replace_command, protect_command as protect_command, watch_orders_command as watch_orders_command
 from .replay import replay_command as replay_command
 from .report import report_command as report_command, period_page as period_page
-from .research import research_group as research_group, research_auto_command as research_auto_command
+from .research import research_group as research_group, research_agent_command as research_agent_command, research_auto_command as research_auto_command
 from .rows import json_option as json_option, print_json as print_json, print_rows as print_rows
 from .run import run_command as run_command, train_command as train_command, runs_command as runs_command, open_ as open_
 from .run_progress import WAITS as WAITS, run_stages as run_stages, RunProgress as RunProgress

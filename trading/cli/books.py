@@ -78,7 +78,7 @@ def performance_command(since, until, profile, as_json) -> None:
     for group in change["groups"]:
         click.echo(f"  {'group ' + (group['group'] or 'without a name'):<32} {group['amount']:>16,.2f}")
     for sleeve in change["sleeves"]:
-        click.echo(f"  {'sleeve ' + sleeve['sleeve']:<32} {sleeve['amount']:>16,.2f}")
+        click.echo(f"  {'sleeve ' + sleeve['sleeve']:<32} {sleeve['amount']:>16,.2f}  (prices {sleeve['gain']:+,.2f}, fees {sleeve['fees']:+,.2f})")
     for item in change["items"]:
         click.echo(f"    {item['name']:<30} {item['amount']:>16,.2f}")
     click.echo(f"  {'total':<32} {change['total']:>16,.2f}")

@@ -7,11 +7,11 @@ __all__ = ['size_command']
 
 # %% ../../nbs/17_cli/17_size.ipynb #4329fdec
 import json
-from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 
 import click
 
+from .commands import perform_here
 from ..core.errors import BadInput
 
 # %% ../../nbs/17_cli/17_size.ipynb #61db570b
@@ -48,18 +48,8 @@ def _share(text: str | None, option: str) -> float | None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def size_command(symbol, profile, price, stop, risk, fraction, volatility, equity, as_json) -> None:
     "Say how many units of SYMBOL to hold, what bounds them, and what is lost at the stop; nothing is ordered."
-    from trading.services.commands import terminal_workspace
-    from trading.services.position_size import AskedSize, size_of_position
-
-    asked = AskedSize(symbol, _exact(price, "--price"), _exact(stop, "--stop"), _share(risk, "--risk"), _share(fraction, "--fraction"), _share(volatility, "--volatility"), _exact(equity, "--equity"))
-    found = size_of_position(terminal_workspace(), asked, datetime.now(UTC), profile)
+    asked = {"symbol": symbol, "profile": profile, "price": _exact(price, "--price"), "stop": _exact(stop, "--stop"), "risk": _share(risk, "--risk"),
+             "fraction": _share(fraction, "--fraction"), "volatility": _share(volatility, "--volatility"), "equity": _exact(equity, "--equity")}
+    done = perform_here("size-position", asked, told=not as_json)
     if as_json:
-        return click.echo(json.dumps(json.loads(found.to_json()), indent=1))
-    lots = "" if found.lots is None else f" ({found.lots:f} lots)"
-    click.echo(f"{found.side} {found.units:f} {found.symbol}{lots} at {found.price:f} {found.quote}: {found.value:,.2f} {found.currency}, {found.value / found.equity:.2%} of the account")
-    if found.loss is not None:
-        click.echo(f"at the stop of {found.stop:f} {found.quote} it loses {found.loss:,.2f} {found.currency}, {found.loss / found.equity:.2%} of the account; with costs {found.loss + found.costs:,.2f}")
-    click.echo(f"fees and slippage of entry and exit {found.costs:,.2f} {found.currency}; one step of the price is {found.tick_value:f} {found.currency}")
-    for note in found.notes:
-        click.echo(f"  {note}")
-    return None
+        click.echo(json.dumps(done.details, indent=1))

@@ -119,6 +119,7 @@ class ForecastSettings(SettingsSection):
     sentiment: str = Field("", description="dated score besides prices: a file with dates and numbers, for the market or by symbol, or web for fear and greed; empty: none")
     sentiment_delay: str = Field("24h", description="from a score's date to its publication, where the file has no column published")
     sentiment_zone: str = Field("", description="clock of the score's times of day, for example Europe/Berlin, where the file says none")
+    sentiment_dates: Literal["", "dmy", "mdy", "ymd"] = Field("", description="order of day, month and year in the score's dates, where the file leaves it open, as 03.04.2024 does")
     sentiment_max_age: str = Field("7d", description="how old a score may be to count")
     sentiment_halflife: str = Field("", description="in which a score fades half of the way to its mean; empty: it stays")
 
@@ -368,8 +369,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _level_exists(self):
         if self.allocate.risk_level not in self.risk_levels:
-            raise ValueError(f"allocate.risk_level is {self.allocate.risk_level!r}, which [risk_levels] does not describe"
-                             + nearest_name(self.allocate.risk_level, self.risk_levels))
+            raise ValueError(f"allocate.risk_level is {self.allocate.risk_level!r}, which [risk_levels] does not describe{nearest_name(self.allocate.risk_level, self.risk_levels)}")
         return self
 
     @model_validator(mode="after")

@@ -152,7 +152,7 @@ def _causes(found: Mapping) -> Parts:
         parts.append(("table", table(rates, shown, "Price and currency", f"In {currency}; the return of a price stands only where nothing was traded between.")))
     if found["sleeves"]:
         sleeves = pd.DataFrame(found["sleeves"]).set_index("sleeve")
-        parts.append(("table", table(sleeves, [("Sleeve", "", str, ""), (currency, "amount", form, "n")])))
+        parts.append(("table", table(sleeves, [("Sleeve", "", str, ""), ("Prices", "gain", form, "n"), ("Fees", "fees", form, "n"), (currency, "amount", form, "n")])))
     return [*parts, ("more", {"summary": "Line by line", "table": table(pd.concat([lines, total]).set_index("name")[["group", "amount"]], columns)})]
 
 

@@ -86,9 +86,18 @@ def _symbol(place: Workspace, who: Viewer, symbol: str, held: Mapping[str, Mappi
         columns = [("Time, UTC", "", utc_cell, ""), ("Side", "side", str, ""), ("Units", "amount", str, "n"), ("Price", "price", str, "n"), ("Fee", "fee", str, "n")]
         parts.append(("more", {"summary": f"Trades in {symbol}", "table": table(frame.set_index("time"), columns)}))
     made = [PageSection("symbol", symbol, parts, f"{found['timeframe']} bars, until {utc_text(last['timestamp'])} (open time).")]
+    if who.may("trader"):
+        made.append(PageSection("size", f"How many {symbol}", _size(who, symbol), "What is lost at the stop bounds the units; the limits do too. Nothing is ordered."))
     if who.may("trader") and one and one.get("amount"):
         made.append(PageSection("protect", f"Protect {symbol}", _protection(place, who, symbol), "A stop and a take profit stay at the venue where it keeps such orders; otherwise they are watched here."))
     return made
+
+
+def _size(who: Viewer, symbol: str) -> Parts:
+    "Return the form that asks how many units to hold."
+    fields = [Field("risk", "Lost at the stop", hint="Of the account: 1% or 0.01."), Field("stop", "Stop, price"), Field("price", "Entry, price", hint="Else the last stored close."),
+              Field("fraction", "Or a fraction", hint="Of the account: 10% or 0.1.")]
+    return [form("size-position", fields, "Say how many", "", symbol=symbol, **({"profile": who.profile} if who.profile else {}))]
 
 
 def _protection(place: Workspace, who: Viewer, symbol: str) -> Parts:

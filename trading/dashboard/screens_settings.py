@@ -8,7 +8,7 @@ __all__ = ['settings_screen']
 # %% ../../nbs/16_dashboard/22_screens_settings.ipynb #c9e2292c
 import pandas as pd
 
-from ..core.english import count, plural, sentence, spelled
+from ..core.english import count, listed, plural, sentence, spelled
 from ..core.errors import TradingError
 from ..services.settings_control import settings_file, version_of
 from .components import Field, PageSection, Viewer, button, form
@@ -71,12 +71,15 @@ def _groups(place: Workspace, who: Viewer) -> Parts:
     found, own = taxonomy(place, who.profile), aliases(place)
     parts: Parts = [("text", f"{sentence(found['note'])}.")] if found["note"] else []
     frame = pd.DataFrame(found["items"])
-    if len(frame) and not found["note"]:
+    if len(frame):
         columns = [
             ("Symbol", "", str, ""), ("Group", "group", lambda g: g or "unknown", ""), ("Confidence", "confidence", lambda v: percent(v, 0), "n"),
             ("Rule", "rule", str, "why"),
         ]
-        parts.append(("more", {"summary": f"{plural(len(frame), 'symbol')} of this profile", "table": table(frame.set_index("symbol"), columns)}))
+        by = {g or "unknown": list(rows["symbol"]) for g, rows in frame.groupby(frame["group"].fillna(""), sort=False)}
+        counted = pd.DataFrame({"count": [len(s) for s in by.values()], "symbols": [listed(s[:12]) + (f" and {len(s) - 12} more" if len(s) > 12 else "") for s in by.values()]}, index=list(by))
+        parts.append(("table", table(counted.sort_values("count", ascending=False, kind="stable"), [("Group", "", str, ""), ("Symbols", "count", str, "n"), ("Which", "symbols", str, "why")])))
+        parts.append(("more", {"summary": f"{plural(len(frame), 'symbol')} of this profile, one by one", "table": table(frame.set_index("symbol"), columns)}))
     back = lambda deed, **named: button("Take back", deed, ask="Take this decision back?", **named) if who.may("trader") else None  # noqa: E731
     decided = [{"tag": "Group", "kind": "", "title": k, "text": f"is {v}", "note": "Above the table of groups.", "button": back("drop-group", coin=k)} for k, v in own["overrides"].items()]
     decided += [{"tag": "Alias", "kind": "", "title": k, "text": f"is another name of {v}", "note": "Set by hand.", "button": back("drop-alias", name=k)} for k, v in own["aliases"].items()]

@@ -39,10 +39,13 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "named_features": ["NamedFeatures"],
     "neural": ["NetworkKind", "lagged_returns", "lagged_steps", "make_module", "TorchRegressor", "need_torch"],
     "outcomes": ["ENSEMBLE", "match_outcomes", "reliable_outcomes", "outcomes_of", "market_patterns"],
-    "panel": ["bar_volatility", "on_rows", "default_features", "Panel", "make_panel", "features_of", "refuse_constant", "fit_rows"],
+    "panel": [
+        "bar_volatility", "on_rows", "default_features", "bar_features", "Panel", "make_panel", "features_of", "refuse_constant",
+        "fit_rows",
+    ],
     "risk_outlook": ["anomalies", "volatility_outlook", "drawdown_risk", "outlook_alerts"],
     "rl_env": ["OBSERVED", "EnvironmentRules", "step_many", "BatchedWorlds", "make_env", "evaluate_policy"],
-    "rl_training": ["need_rl", "as_vector", "train_agent", "read_agent", "as_policy"],
+    "rl_training": ["HIDDEN", "PAIRS", "SPREAD", "RATE", "SHRINK", "Agent", "train_agent", "agent_weights"],
     "sentiment": [
         "FEAR_AND_GREED", "read_scores", "align_scores", "add_scores", "SentimentFeatures", "parse_fear_and_greed", "ask_fear_and_greed",
         "DatedScores", "fear_and_greed",

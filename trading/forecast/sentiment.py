@@ -60,7 +60,7 @@ def read_scores(
         raise BadInput(f"{name} has no line with a score; give at least one date with a number")
 
     def moments(column) -> pd.DatetimeIndex:
-        written = read_times(_texts(table[column]), dates, line, now, "dates=")
+        written = read_times(_texts(table[column]), dates, line, now, "forecast.sentiment_dates = ")
         return pd.DatetimeIndex(in_utc(written, zone or None, line, None, "forecast.sentiment_zone =")[0]).tz_localize("UTC").as_unit("ns")
 
     known = moments(when) + (pd.Timedelta(0) if found["published"] else bar_length(delay))

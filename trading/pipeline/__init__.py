@@ -81,7 +81,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "planning_prices", "open_books", "record_decisions", "Planned", "plan_step", "check_step", "Traded", "execute_step", "Recorded",
         "record_step", "Outcome", "trade_step",
     ],
-    "training": ["REST", "BEGINNING", "last_training", "training_reasons", "TrainingFailed", "execute_training", "train_after"],
+    "training": [
+        "REST", "BEGINNING", "last_training", "training_reasons", "TrainingFailed", "execute_training", "training_due", "train_after",
+    ],
     "venue_factory": [
         "key_names", "brought_venue", "find_secret", "vault_secret", "resolve_reference", "address_of", "each_venue", "keys_of", "connect",
         "account_number",

@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..backtest.trial_register import TrialRegister
 from ..core.bars import bar_length, closed_by, fingerprint, parse_as_of
 from ..core.errors import BadInput, MissingData, TradingError
 from ..core.files import write_atomic
@@ -303,7 +304,19 @@ def run_replay(
     facts = {"profile": profile, "from": closes[0], "to": closes[-1], "settings_hash": worlds[""].settings.hash, "refit": settings.forecast.refit, "made": now,
              "data_version": worlds[""].version(closes[-1]), "packages": versions(), "note": source_note(settings)}
     books = {part: Path(world.settings.run.data) / "ledger.sqlite" for part, world in worlds.items()}
-    return Replayed(folder, write_result(folder, facts, worlds[""].settings, books, lines, past.bars, closes))
+    done = Replayed(folder, write_result(folder, facts, worlds[""].settings, books, lines, past.bars, closes))
+    _count_trials(settings, done, past.bars, parts)
+    return done
+
+
+def _count_trials(settings: Settings, done: Replayed, bars: pd.DataFrame, parts: list[str]) -> None:
+    "Write down what was tried: each replay, and each part that was left out, is one more look at the same past."
+    equity = pd.read_parquet(done.folder / "equity.parquet")
+    register, profile, seen = TrialRegister(Path(settings.run.data) / "trials.sqlite"), settings.run.profile, bars[bars.index < equity.index[-1]]
+    for part in ("", *parts):
+        returns = equity[f"without_{part}" if part else "equity"].pct_change().dropna()
+        if len(returns) > 1:
+            register.record(f"replay of {profile}", {"settings": settings.hash, "without": part, "from": done.summary["from"].isoformat()}, seen, {"sharpe": returns.mean() / returns.std() if returns.std() > 0 else 0.0}, 1, returns)
 
 
 def _done_before(file: Path, closes: list[datetime]) -> list[dict[str, Any]]:

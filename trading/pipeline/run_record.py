@@ -238,7 +238,7 @@ class Run(Shown):
 # %% ../../nbs/12_pipeline/00_run_record.ipynb #cb883761
 _PINNED = ("carnet", "numpy", "pandas", "scikit-learn", "riskfolio-lib", "cvxpy", "clarabel", "skfolio", "scipy", "statsmodels",
           "arch", "deltalake", "pyarrow", "prefect", "papermill", "vectorbt", "ccxt", "daqp", "osqp", "scs", "ecos", "highspy", "xgboost", "lightgbm",
-          "skops", "joblib", "threadpoolctl", "numba", "llvmlite", "torch", "optuna", "hmmlearn", "numexpr", "bottleneck", "polars", "stable-baselines3",
+          "skops", "joblib", "threadpoolctl", "numba", "llvmlite", "torch", "optuna", "hmmlearn", "numexpr", "bottleneck", "polars",
           "gymnasium", "shap", "PyWavelets")
 
 

@@ -50,7 +50,7 @@ def take_sentiment(
                 known = fear_and_greed(Path(settings.run.data) / "fear_and_greed.json", now, url)
                 scores, notes = known.scores, known.notes
             else:
-                scores = read_scores(wanted, delay=settings.forecast.sentiment_delay, zone=settings.forecast.sentiment_zone, now=now)
+                scores = read_scores(wanted, delay=settings.forecast.sentiment_delay, zone=settings.forecast.sentiment_zone, dates=settings.forecast.sentiment_dates, now=now)
             past = scores[scores.index <= pd.Timestamp(run.record.as_of)]
             table = past.rename("score").to_frame() if isinstance(past, pd.Series) else past
         run.write("sentiment", table)

@@ -88,7 +88,7 @@ class TradeLoop:
         self.source = market_source(settings)
         tape = paper_tape(settings, clock(), datetime(2200, 1, 1, tzinfo=UTC)) if market.recorded else None
         self.world, self.waiting, self.lines = World(settings, None, tape, lambda _: self.version), None, OrderLines(settings, tell)
-        self.version, self.quiet, self.day, self.failed, self.watched = "", False, None, "", clock()
+        self.version, self.quiet, self.day, self.failed, self.watched, self.afterwards = "", False, None, "", clock(), lambda run, close: None
 
     def run(
         self,
@@ -110,8 +110,7 @@ class TradeLoop:
         ended = "interrupted"
         try:
             while True:
-                now = self.clock()
-                close = newest_close(self.world.bars.index[-1].to_pydatetime(), self.length, now)
+                close = newest_close(self.world.bars.index[-1].to_pydatetime(), self.length, now := self.clock())
                 if last is None and not once and now - close > self.late:
                     last = close  # it has just begun: the first close is the next one
                 if (last is None or close > last) and _at_close(self, close, last, once):
@@ -241,6 +240,7 @@ def _decide(loop: TradeLoop, close: datetime) -> bool:
     except TradingError as error:
         return _fail(loop, close, str(error))
     _told(loop, run, outcome, close)
+    loop.afterwards(run, close)  # nothing is locked any more
     return True
 
 

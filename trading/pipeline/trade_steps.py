@@ -119,7 +119,21 @@ def plan_step(
     )
     plan = plan.but(notes=(*plan.notes, *rates.told(record.as_of)))
     run.write("plan", plan)
+    if settings.strategies and plan.actions:
+        desk.ledger.append(Event("sleeves", desk.account, record.as_of, {"plan": plan.hash, "wants": _wanted_units(run, plan, prices, before)}))
     return Planned(plan, before, equity)
+
+
+def _wanted_units(run: Run, plan: Plan, prices: Mapping[str, Decimal], before: AccountSnapshot) -> dict[str, dict[str, str]]:  # sleeve → symbol → units
+    "Say how many units each sleeve wants: its part of the plan's target, so that what limits and risk cut is cut from all alike."
+    parts, wants = run.read("sleeve_weights").drop(columns="limits", errors="ignore"), {}
+    for symbol, row in parts.iterrows():
+        total, target = float(row.sum()), float(plan.targets.get(symbol, 0))
+        scale = target / total if total * target > 0 else 0.0 if not target else 1.0
+        for sleeve, weight in row.items():
+            if weight * scale and symbol in prices:
+                wants.setdefault(sleeve, {})[symbol] = f"{_exact(weight * scale) * before.equity / prices[symbol]:.12f}"
+    return wants
 
 # %% ../../nbs/12_pipeline/62_trade_steps.ipynb #63afe5ab
 def check_step(run: Run, desk: TradingAccount, planned: Planned) -> CheckResult:

@@ -40,7 +40,7 @@ def contribution_parts(summary: Mapping[str, Any]) -> Parts:
         return [("missing", "No part was switched off to see what it contributes; 'carnet replay --without forecasts' does it.")]
     rows = pd.DataFrame({"with": summary["figures"]["equity"]["return"], "without": {p: summary["figures"][f"without_{p}"]["return"] for p in parts}, "part": parts})
     form = lambda v: percent(v, 2, True)  # noqa: E731
-    columns = [("", "", lambda p: PART_NAMES.get(p, p), ""), ("With", "with", form, "±"), ("Without", "without", form, "±"), ("Contribution", "part", form, "±")]
+    columns = [("Part", "", lambda p: PART_NAMES.get(p, p), ""), ("With", "with", form, "±"), ("Without", "without", form, "±"), ("Contribution", "part", form, "±")]
     return [("table", table(rows, columns, "Return of the whole span with and without each part"))]
 
 

@@ -288,8 +288,8 @@ def order_cost_parts(
 ) -> Parts:
     "Compare venues and types of order over all orders of the account.\n\nParameters\n----------\nfound : Mapping\n    groups and advice, of `order_costs_by`\n\nReturns\n-------\nParts"
     bp = lambda v: number(v, 1) if known(v) else UNKNOWN  # noqa: E731
-    columns = [("", "", str, ""), ("Orders", "orders", str, "n"), ("Filled", "filled", lambda v: percent(v, 0), "n"), ("Against plan", "plan_bp", bp, "n"), ("Fee", "fee_bp", bp, "n"),
+    columns = [("Orders", "orders", str, "n"), ("Filled", "filled", lambda v: percent(v, 0), "n"), ("Against plan", "plan_bp", bp, "n"), ("Fee", "fee_bp", bp, "n"),
                ("Together", "cost_bp", bp, "n"), ("±", "error_bp", bp, "n")]
-    made: Parts = [("more", {"summary": f"All orders by {by}", "table": table(pd.DataFrame(lines).set_index("name"), columns, "", "Basis points; above zero is a cost. What the market did between plan and order is in it.")})
+    made: Parts = [("more", {"summary": f"All orders by {by}", "table": table(pd.DataFrame(lines).set_index("name"), [(by.capitalize(), "", str, ""), *columns], "", "Basis points; above zero is a cost. What the market did between plan and order is in it.")})
                    for by, lines in found["groups"].items() if by in ("venue", "type") and lines]
     return [*made, ("text", sentence("; ".join(found["advice"])) + ".")] if found["advice"] else made

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "reconcile_account", "watch_accounts", "switch_of", "StopTrading", "stop_trading", "ResumeTrading", "resume_trading", "Reconcile",
         "reconcile_now",
     ],
+    "agent_control": ["EPISODE", "JUDGED", "TrainAgent"],
     "alerting": [
         "collect_day_facts", "collect_background_facts", "collect_alert_facts", "secret_of", "channels_of", "policy_of_alerts",
         "open_outbox", "dispatch_alerts", "after_run", "after_job", "try_channels", "outbox_gone", "list_alerts", "preview_alerts",
@@ -46,7 +47,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "HEARTBEAT_SECONDS", "run_named", "report_page", "begin_run", "execute_run", "train_models", "heartbeat_file", "require_alive",
         "keep_schedule", "compare_named", "begin_reproduction", "reproduction_differences",
     ],
-    "loop_control": ["StartLoop", "run_trading_loop", "keep_loop", "trading_loops", "require_loop_alive"],
+    "loop_control": ["TRAINED_BETWEEN", "StartLoop", "run_trading_loop", "keep_loop", "trading_loops", "require_loop_alive"],
     "maintenance": [
         "ONE_BY_ONE", "SECURITY_CHECKS", "check_chain", "check_files", "health_report", "health_trend", "repair", "security_report",
         "watch_system", "marked_facts",
@@ -56,7 +57,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "simulated_terminal",
     ],
     "metrics": ["GATHERED", "EXPOSITION", "update_metrics", "open_metrics", "start_logging"],
-    "new_strategy": ["write_strategy"],
+    "new_strategy": ["check_new_name", "write_strategy"],
     "order_control": [
         "working_orders", "CancelOrder", "cancel_open_order", "ReplaceOrder", "replace_open_order", "ProtectPosition",
         "protect_held_position", "EndProtection", "end_protection", "WatchOrders", "watch_orders", "follow_orders",
@@ -67,7 +68,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "portfolio_control": ["AddPortfolio", "make_portfolio"],
     "portfolios": ["portfolio_names", "every_workspace", "portfolio_name", "add_portfolio", "existing_portfolio"],
-    "position_size": ["AskedSize", "PositionSize", "size_of_position"],
+    "position_size": ["Share", "AskedSize", "PositionSize", "size_of_position", "SizePosition"],
     "queries_analytics": [
         "FEWEST_RETURNS", "settings_then", "plain_number", "predictions", "explanation", "forecast_facts", "regimes", "opportunities",
         "newest_scan", "backtest_benchmark", "performance", "history", "risk", "stress_results", "months_of", "attribution",
@@ -125,10 +126,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "ledger_state", "ledger_for_reading", "accounts_for_reading", "has_ledger", "ledger_for_writing",
     ],
 }, modules=[
-    "access", "account_control", "alerting", "backtest_control", "backups", "book_control", "commands", "data_control", "demo", "evidence",
-    "exports", "feedback_history", "file_optimise", "file_parts", "flow_runs", "holdings", "jobs", "launching", "loop_control",
-    "maintenance", "market_data", "metrics", "new_strategy", "order_control", "plan_control", "portfolio_control", "portfolios",
-    "position_size", "queries_analytics", "queries_books", "queries_live", "queries_portfolio", "queries_runs", "queries_system",
-    "queries_trading", "queries_venues", "query_cache", "replay_control", "research_control", "run_control", "security_admin",
-    "settings_control", "stops", "strategy_control", "system_control", "user_control", "venue_control", "workspace",
+    "access", "account_control", "agent_control", "alerting", "backtest_control", "backups", "book_control", "commands", "data_control",
+    "demo", "evidence", "exports", "feedback_history", "file_optimise", "file_parts", "flow_runs", "holdings", "jobs", "launching",
+    "loop_control", "maintenance", "market_data", "metrics", "new_strategy", "order_control", "plan_control", "portfolio_control",
+    "portfolios", "position_size", "queries_analytics", "queries_books", "queries_live", "queries_portfolio", "queries_runs",
+    "queries_system", "queries_trading", "queries_venues", "query_cache", "replay_control", "research_control", "run_control",
+    "security_admin", "settings_control", "stops", "strategy_control", "system_control", "user_control", "venue_control", "workspace",
 ])

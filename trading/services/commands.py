@@ -118,7 +118,7 @@ class Command:
 
 REGISTRY: dict[str, Command] = {}  # by name; filled by `load_commands`
 COMMAND_MODULES = ("account_control", "book_control", "plan_control", "run_control", "settings_control", "system_control", "user_control", "data_control",
-                   "venue_control", "portfolio_control", "strategy_control", "replay_control", "loop_control", "order_control", "research_control", "backtest_control")
+                   "venue_control", "portfolio_control", "strategy_control", "replay_control", "loop_control", "order_control", "research_control", "backtest_control", "agent_control", "position_size")
 
 
 def command(

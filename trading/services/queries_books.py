@@ -8,19 +8,19 @@ __all__ = ['contribution']
 # %% ../../nbs/13_services/26_queries_books.ipynb #82776b48
 from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import pairwise
 from typing import Any
 
 import pandas as pd
 
 from ..core.settings import Settings
-from ..accounting.performance import RATE_LINE, CurrencyEffect, explain_change, to_cents
+from ..accounting.performance import RATE_LINE, CurrencyEffect, explain_change, marked_prices, to_cents
+from ..accounting.sleeve_fills import sleeve_fills, sleeve_results
 from ..core.bars import parse_as_of
 from ..core.errors import BadInput, MissingData
 from ..pipeline.factory import groups_of
 from ..pipeline.marks import benchmark_values, later_marks
 from ..pipeline.multi_venue import whole_ledger
-from .queries_runs import artefact, missing, records
+from .queries_runs import missing
 from .query_cache import view
 from .workspace import Workspace, current_settings, ledger_for_reading
 
@@ -54,7 +54,7 @@ def contribution(place: Workspace, profile: str | None = None, since: str | None
         first, last = _chosen(marks.index, since, 0), _chosen(marks.index, until, -1)
         if first >= last:
             raise BadInput(f"there is no value of the account between {first:%Y-%m-%d %H:%M} and {last:%Y-%m-%d %H:%M} UTC; choose days that lie further apart")
-        change, sleeves = explain_change(ledger, accounts, first, last, more), _sleeve_gains(place, settings, ledger, accounts, marks.loc[first:last], more)
+        change, sleeves = explain_change(ledger, accounts, first, last, more), _sleeve_gains(settings, ledger, accounts, first, last, more)
     except (MissingData, BadInput) as error:
         if isinstance(error, BadInput) and (since or until):
             raise
@@ -75,7 +75,7 @@ def contribution(place: Workspace, profile: str | None = None, since: str | None
         "benchmark": None if beside is None or beside.isna().iloc[0] else {"name": name, "return": float(beside.iloc[-1] / beside.iloc[0] - 1)},
         "items": items, "groups": [{"group": g, "amount": n} for g, n in sorted(groups.items())],
         "effects": [_effect_row(s, e) for s, e in sorted(change.effects.items())],
-        "sleeves": [{"sleeve": s, "amount": float(n)} for s, n in to_cents(sleeves).items()]}
+        "sleeves": _sleeve_lines(sleeves)}
 
 
 def _effect_row(symbol: str, e: CurrencyEffect) -> dict:
@@ -85,22 +85,23 @@ def _effect_row(symbol: str, e: CurrencyEffect) -> dict:
             "local_return": share(e.local_return), "currency_return": share(e.currency_return)}
 
 
-def _sleeve_gains(place: Workspace, settings: Settings, ledger: Any, accounts: list[str], marks: pd.DataFrame, more: Any) -> dict[str, Decimal]:
-    "Share what each asset won or lost between two runs among those that wanted it: the policy and the sleeves; empty where nothing trades beside the policy."
-    told = [r for r in records(place, settings.run.profile) if r.mode == settings.run.mode and not r.parameters.get("dry_run") and "sleeve_weights.parquet" in r.artefacts]
-    told = sorted((r for r in told if r.as_of <= marks.index[-1]), key=lambda r: (r.as_of, r.created))
-    if not any(r.settings.get("strategies") for r in told):
-        return {}
-    cuts = {marks.index[0]: None}  # the run in force from each mark on
-    for r in told:
-        cuts[marks.index[min(marks.index.searchsorted(pd.Timestamp(r.as_of)), len(marks) - 1)]] = r
-    moments, found, shares = [*sorted(cuts), marks.index[-1]], {}, {}
-    for start, end in pairwise(moments):
-        if (run := cuts.get(start)) is not None:
-            parts = artefact(place, run, "sleeve_weights").drop(columns="limits", errors="ignore").abs()
-            shares |= {s: row / row.sum() for s, row in parts.iterrows() if row.sum() > 0}  # what is sold off belongs to whom it was bought for
-        if start < end:
-            for symbol, gain in explain_change(ledger, accounts, start.to_pydatetime(), end.to_pydatetime(), more).assets.items():
-                for sleeve, share in shares[symbol].items() if symbol in shares else [("from before", 1.0)]:
-                    found[sleeve] = found.get(sleeve, Decimal(0)) + gain * Decimal(repr(float(share)))
-    return {s: n for s, n in found.items() if n}
+def _sleeve_gains(settings: Settings, ledger: Any, accounts: list[str], first: datetime, last: datetime, more: Any) -> dict[str, dict[str, Decimal]]:
+    "Share what each fill won, lost and cost among the sleeves that wanted it; empty where nothing ever traded beside the policy."
+    found: dict[str, dict[str, Decimal]] = {}
+    for account in accounts:
+        decided = ledger.events(accounts[0], "sleeves")
+        if not decided:
+            return {}
+        told = sorted([*decided, *(e for _, e in ledger.history(account, at=last))], key=lambda e: (e.timestamp, e.kind != "sleeves"))
+        books = [sleeve_fills(told, moment) for moment in (first, last)]
+        prices = [marked_prices(ledger, account, moment, more) for moment in (first, last)]
+        for sleeve, row in sleeve_results(books[0], prices[0], books[1], prices[1], explain_change(ledger, [account], first, last, more)).items():
+            found[sleeve] = {k: found.get(sleeve, {}).get(k, Decimal(0)) + n for k, n in row.items()}
+    return found
+
+
+def _sleeve_lines(found: dict[str, dict[str, Decimal]]) -> list[dict[str, Any]]:  # sleeve, amount (after fees), gain, fees; each column adds up to the cent
+    "Write what the sleeves earned in cents."
+    gains, fees = (to_cents({s: row[k] for s, row in found.items()}) for k in ("gain", "fees"))
+    return [{"sleeve": s, "amount": float(gains[s] + fees[s]), "gain": float(gains[s]), "fees": float(fees[s])} for s in found]
+

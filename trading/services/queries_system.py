@@ -82,7 +82,10 @@ def taxonomy(place: Workspace, profile: str | None = None, symbols: tuple[str, .
     values = current_settings(place, profile)
     known, market = taxonomy_of(values), values.market
     asked, listed, items = symbols or market.symbols, groups_of(values) if market.of_coins else {}, []
-    for c in map(known.classify, asked):
+    if not (market.of_coins or symbols):
+        own_groups = groups_of(values)
+        items = [{"symbol": s, "group": own_groups.get(s, ""), "confidence": 1.0 if own_groups.get(s) else 0.0, "rule": "[groups] of the settings" if own_groups.get(s) else "no group in the settings"} for s in asked]
+    for c in map(known.classify, asked if market.of_coins or symbols else ()):
         own = {"group": listed[c.symbol], "confidence": 1.0, "rule": "[groups] of the settings"} if listed.get(c.symbol, c.group) != c.group else {}
         items.append({"symbol": c.symbol, "group": c.group, "confidence": c.confidence, "rule": c.rule} | own)
     return {"groups": list(GROUPS), "date": known.date, "items": items, "suggestions": rows(known.suggest(asked)), "note":
