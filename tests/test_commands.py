@@ -31,7 +31,7 @@ STORY = [  # words, exit code, what the output holds, what is typed; in this ord
     ("do", 0, "approve-plan", ""),
     ("kill", 0, "trading is allowed", ""), ("kill --who ann strange-prices", 0, "Trading is stopped", ""),
     ("kill --reset --who ann maintenance", 0, "allowed again", ""), ("reconcile", 0, "compared with", ""),
-    ("orders list", 0, "", ""), ("orders cancel ffffffff", 1, "there is no order", ""),
+    ("orders list", 0, "", ""), ("orders costs", 0, "against plan", ""), ("orders cancel ffffffff", 1, "there is no order", ""),
     ("orders replace ffffffff --price 1", 1, "there is no order", ""),
     ("orders protect NOTHELD --stop 1", 1, "holds no NOTHELD", ""), ("orders watch", 0, "", ""),
     ("feedback status", 0, "", ""), ("feedback freeze --who ann earnings", 0, "cycle 2", ""),

@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 
 from trading.core.settings import load_settings
-from trading.pipeline.factory import UNGROUPED, counted_groups, groups_of, risk_limits
+from trading.pipeline.factory import counted_groups, groups_of, risk_limits
 from trading.pipeline.sleeves import within_limits
 from trading.pipeline.target_weights import missing_prices, recent_day_returns, target_weights
+from trading.portfolio.constraints import UNGROUPED
 from trading.risk.limits import check_limits
 
 DAYS = pd.date_range("2020-01-01", periods=700, freq="B", tz="UTC")

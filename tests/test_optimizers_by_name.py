@@ -76,9 +76,9 @@ def test_views_from_the_settings_move_the_weights():
     assert told["KO"] > calm["KO"] + 0.005 and told["XOM"] < calm["XOM"] - 0.005
 
 
-def test_a_symbol_without_a_group_is_told_and_held_to_its_own():
+def test_symbols_without_a_group_are_told_and_held_together():
     w, chosen = weights(groups__Industrials="XOM")  # the others of the group have none any more
-    assert (w > 0).sum() > 3 and any("no group is known of" in note and "a group of its own" in note for note in chosen.notes_)
+    assert (w > 0).sum() > 3 and any("no group is known of" in note and "they count together" in note for note in chosen.notes_)
 
 
 def test_a_group_whose_symbols_are_all_left_out_binds_nobody():

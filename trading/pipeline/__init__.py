@@ -13,9 +13,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "currency_rates": ["AT_COST", "AccountRates", "rates_of", "rate_symbols", "ingest_rates", "stored_rates", "run_rates", "account_bars"],
     "cycle": ["FROM_PRICES", "FEWEST_CLOSES", "LONGEST_HISTORY", "cycle_of", "cycle_target_path", "describe_cycle"],
     "factory": [
-        "USUAL_CALENDARS", "UNGROUPED", "market_source", "with_cache", "store_of", "source_note", "bars_of", "calendars_of",
-        "symbol_calendars", "models_of", "taxonomy_of", "groups_of", "counted_groups", "shock_groups_of", "margin_terms", "risk_limits",
-        "optimizer_of", "policy_of",
+        "USUAL_CALENDARS", "market_source", "with_cache", "store_of", "source_note", "bars_of", "calendars_of", "symbol_calendars",
+        "models_of", "taxonomy_of", "groups_of", "counted_groups", "shock_groups_of", "margin_terms", "risk_limits", "optimizer_of",
+        "policy_of",
     ],
     "forecast_review": [
         "Promises", "promising_runs", "read_promises", "learn_outcomes", "learn_today", "lost_cycles", "forecasts_before", "last_review",

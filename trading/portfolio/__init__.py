@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "RISKS", "Problem", "make_problem", "turnover_left", "Optimizer", "first_solution", "inverse_volatility", "risk_shares",
         "EqualWeight", "InverseVolatility",
     ],
-    "constraints": ["WeightBounds", "DUST", "Limits", "resolve_limits", "check_feasible", "clean_weights"],
+    "constraints": ["UNGROUPED", "WeightBounds", "DUST", "Limits", "resolve_limits", "check_feasible", "clean_weights"],
     "estimators": ["COVARIANCES", "check_return_frame", "ledoit_wolf", "denoise", "covariance", "covariance_of"],
     "frontier": ["efficient_frontier", "plot_frontier", "plot_contributions"],
     "hierarchical": ["solve_hierarchical", "solve_hrp", "HierarchicalRiskParity", "HERC", "NestedClusters"],

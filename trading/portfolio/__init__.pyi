@@ -13,7 +13,7 @@ from . import rolling as rolling
 from . import solvers as solvers
 from . import weights as weights
 from .base import RISKS as RISKS, Problem as Problem, make_problem as make_problem, turnover_left as turnover_left, Optimizer as Optimizer, first_solution as first_solution, inverse_volatility as inverse_volatility, risk_shares as risk_shares, EqualWeight as EqualWeight, InverseVolatility as InverseVolatility
-from .constraints import WeightBounds as WeightBounds, DUST as DUST, Limits as Limits, resolve_limits as resolve_limits, check_feasible as check_feasible, clean_weights as clean_weights
+from .constraints import UNGROUPED as UNGROUPED, WeightBounds as WeightBounds, DUST as DUST, Limits as Limits, resolve_limits as resolve_limits, check_feasible as check_feasible, clean_weights as clean_weights
 from .estimators import COVARIANCES as COVARIANCES, check_return_frame as check_return_frame, ledoit_wolf as ledoit_wolf, denoise as denoise, covariance as covariance, covariance_of as covariance_of
 from .frontier import efficient_frontier as efficient_frontier, plot_frontier as plot_frontier, plot_contributions as plot_contributions
 from .hierarchical import solve_hierarchical as solve_hierarchical, solve_hrp as solve_hrp, HierarchicalRiskParity as HierarchicalRiskParity, HERC as HERC, NestedClusters as NestedClusters

@@ -18,7 +18,7 @@ from ..core.carried_prices import span_text
 from ..core.calendars import bars_a_year
 from ..core.errors import BadInput, MissingData
 from .base import Optimizer
-from .constraints import Limits, resolve_limits
+from .constraints import UNGROUPED, Limits, resolve_limits
 from .estimators import check_return_frame, covariance
 from .mean_risk import MeanRisk
 from .solvers import solve_quadratic, solve_risk_parity
@@ -233,6 +233,8 @@ class Policy(Shown):
     def _limits(self, returns: pd.DataFrame, regime: Mapping[str, float] | None) -> Limits | None:
         "Turn the level into limits; invest less where they leave no room, and say so; None when nothing may be held."
         level, may = self.level, eligible_symbols(self.name, returns)
+        if self.groups and (lost := [s for s in returns.columns if self.groups.get(s) == UNGROUPED]):
+            self._note(f"no group is known of {', '.join(lost[:5])}: they count together, as the limits count them")
         if self.groups and (alone := [s for s in returns.columns if s not in self.groups]):
             self._note(f"no group is known of {', '.join(alone[:5])}: each counts as a group of its own")
         high = {s: level.max_weight * m for s, m in zip(returns.columns, may, strict=True)}
@@ -296,7 +298,7 @@ class Policy(Shown):
                 continue
             limit = f"at its maximum of {limits.high[i]:.0%}" if held[i] > limits.high[i] - 1e-6 else ""
             if not limit and (self.groups or {}).get(s) in full_groups:
-                limit = f"{'' if self.groups[s].startswith('assets ') else 'its group '}{self.groups[s]} at the maximum"
+                limit = f"its group {self.groups[s]} is at its maximum"
             if limit and small[i]:
                 limit += " before cash was raised"
             said = why_held(held[i], neutral[i], limit, told, risk[i])
