@@ -342,7 +342,7 @@ def test_a_ratio_that_no_units_are_split_by_leaves_books_that_go_on(home):
 
 
 def test_a_full_disk_is_no_reason_to_restore_a_backup(home):
-    resource = pytest.importorskip("resource")
+    resource = pytest.importorskip("resource", reason="Windows has no limit of a file's size")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, hard))
     try:

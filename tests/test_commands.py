@@ -75,7 +75,8 @@ LONG = {"serve": "below", "lab": "below", "schedule": "test_daily.py", "reproduc
         **dict.fromkeys(("export", "holdings import", "holdings list", "holdings write"), "test_books_files.py"),
         "optimise": "test_optimise_files.py", "demo": "test_demo.py", "scan": "test_scan.py", "train": "test_training.py",
         "size": "test_position_size.py",
-        "new strategy": "test_extensions.py", "replay": "test_replay.py", "research auto": "test_research_auto.py", "trade": "test_trade_loop.py"}
+        "new strategy": "test_extensions.py", "replay": "test_replay.py", "research auto": "test_research_auto.py",
+        "research agent": "test_agent_sleeve.py", "trade": "test_trade_loop.py"}
 
 
 def every_command(group: click.Group = main, prefix: str = "") -> dict[str, click.Command]:

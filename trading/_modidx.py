@@ -5004,6 +5004,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'trading/pipeline/instruments.py'),
                                               'trading.pipeline.instruments.instruments_version': ( '12_pipeline/instruments.html#instruments_version',
                                                                                                     'trading/pipeline/instruments.py'),
+                                              'trading.pipeline.instruments.kept_instruments': ( '12_pipeline/instruments.html#kept_instruments',
+                                                                                                 'trading/pipeline/instruments.py'),
                                               'trading.pipeline.instruments.known_instruments': ( '12_pipeline/instruments.html#known_instruments',
                                                                                                   'trading/pipeline/instruments.py'),
                                               'trading.pipeline.instruments.pinned_instruments': ( '12_pipeline/instruments.html#pinned_instruments',

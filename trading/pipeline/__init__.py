@@ -21,7 +21,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "Promises", "promising_runs", "read_promises", "learn_outcomes", "learn_today", "lost_cycles", "forecasts_before", "last_review",
         "count_matured", "skill_history", "trust_history", "model_card", "todays_drift", "drift_facts",
     ],
-    "instruments": ["instruments_version", "InstrumentHistory", "fetch_instruments", "known_instruments", "pinned_instruments"],
+    "instruments": [
+        "instruments_version", "InstrumentHistory", "fetch_instruments", "kept_instruments", "known_instruments", "pinned_instruments",
+    ],
     "launch": ["resolve_as_of", "open_run", "settings_of", "run_daily", "prepare_prefect", "own_server", "load_flow"],
     "market_scan": [
         "SCANNED_SYMBOLS", "QUESTIONS_AT_ONCE", "scan_symbols", "scan_source", "listed_symbols", "scan_decisions", "scan_file",

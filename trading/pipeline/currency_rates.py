@@ -24,7 +24,7 @@ from ..core.settings import Settings
 from ..core.types import MarketData
 from ..data.delta_store import BarStore
 from .factory import bars_of, market_source, store_of
-from .instruments import InstrumentHistory, known_instruments, pinned_instruments
+from .instruments import InstrumentHistory, kept_instruments, known_instruments, pinned_instruments
 from .launch import settings_of
 from .run_record import Run
 from ..venues.paper.matching import PriceFeed
@@ -272,7 +272,7 @@ def stored_rates(
     held: Mapping[str, Decimal] | None = None,  # by symbol that the account holds: what a unit cost
 ) -> AccountRates:
     "Return the rates of a profile whose instruments were kept by a run; nobody is asked.\n\nParameters\n----------\nsettings : Settings\nheld : Mapping[str, Decimal] | None, default None\n    by symbol that the account holds: what a unit cost\n\nReturns\n-------\nAccountRates"
-    kept = InstrumentHistory(settings.run.data, market_source(settings).name).last()
+    kept = kept_instruments(settings)
     terms = {s: kept[s] for s in settings.market.symbols if s in kept}
     if not _needed(settings, terms, held):
         return AccountRates(settings.market.currency)

@@ -207,7 +207,9 @@ def book_entry(request: BookEntry, context: Context) -> Done:
         ledger = ledger_for_reading(context.workspace)
         book = ledger.book(account)
         clock = account_clock(settings, mode, ledger, context.now)
-        now = clock if clock == context.now else clock + timedelta(seconds=1)  # a recorded market has ended: what happens now comes behind its last trades
+        now = clock
+        if clock != context.now:  # a recorded market has ended: what happens now comes behind its last trades, and behind what was booked since
+            now = max((e.timestamp for e in ledger.events(account, since=clock)), default=clock) + timedelta(seconds=1)
         event = entry_of(request if request.at else request.model_copy(update={"at": now.isoformat()}), account, book.currency, context.actor.user, max(now, context.now))
         if event.kind in ("split", "rename", "merger", "spin_off", "delisting"):
             _ask_order(ledger, event)

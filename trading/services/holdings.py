@@ -22,8 +22,8 @@ from ..core.errors import BadInput, MissingData, TradingError
 from ..core.files import write_atomic
 from ..core.settings import Settings
 from ..pipeline.currency_rates import rates_of
-from ..pipeline.factory import market_source, store_of
-from ..pipeline.instruments import InstrumentHistory, known_instruments
+from ..pipeline.factory import store_of
+from ..pipeline.instruments import kept_instruments, known_instruments
 from ..pipeline.venue_factory import find_secret
 from .alerting import secret_of
 
@@ -183,7 +183,7 @@ def _symbol(settings: Settings, coin: str) -> str:
 def _closes(settings: Settings, symbols: set[str]) -> dict[str, Decimal]:
     "Return the newest closes that the store has, in the account's currency; one without a rate is no price."
     store, found, base = store_of(settings), {}, settings.market.currency
-    terms = InstrumentHistory(settings.run.data, market_source(settings).name).last()
+    terms = kept_instruments(settings)
     with suppress(TradingError):  # what was not imported yet has no terms and no price
         terms = known_instruments(settings) if settings.market.source in ("sample", "file") else terms  # no venue is asked
     for symbol in symbols:
