@@ -119,6 +119,17 @@ def test_a_stop_whose_answer_was_lost_is_found_and_one_that_never_arrived_is_not
     assert found.cancel_order(OURS, BTC).status == "closed", "a cancellation that comes too late tells the fill"
 
 
+def test_a_stop_that_became_an_order_without_our_id_is_an_unknown_outcome(exchange):
+    with serve_fake("kucoin", exchange) as url:
+        venue = made("kucoin", url)
+        placed = venue.create_order(STOP)
+        exchange.plans[0]["inherits"] = False
+        exchange.move("44900")
+        for client in (venue, again("kucoin", url), again("kucoin", url, number=placed.id)):
+            with pytest.raises(UnknownOutcome, match="has traded since"):
+                client.fetch_order(OURS, BTC)
+
+
 def test_a_stop_is_cancelled_once_and_again(name, url, exchange):
     venue = made(name, url)
     placed = venue.create_order(STOP)

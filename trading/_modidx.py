@@ -8412,6 +8412,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'trading/venues/crypto/orders.py'),
                                               'trading.venues.crypto.orders._send': ( '01_venues/crypto/orders.html#_send',
                                                                                       'trading/venues/crypto/orders.py'),
+                                              'trading.venues.crypto.orders._traded_since': ( '01_venues/crypto/orders.html#_traded_since',
+                                                                                              'trading/venues/crypto/orders.py'),
                                               'trading.venues.crypto.orders.cancel_at': ( '01_venues/crypto/orders.html#cancel_at',
                                                                                           'trading/venues/crypto/orders.py'),
                                               'trading.venues.crypto.orders.find_order_at': ( '01_venues/crypto/orders.html#find_order_at',

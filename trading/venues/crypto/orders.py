@@ -208,7 +208,18 @@ async def _ask_stop(venue: Connection, form: str, number: str, ours: str, symbol
         return made
     if answer is not None and answer.get("status") == "closed":
         raise UnknownOutcome(f"{venue.name}: the stop {ours} of {symbol} has fired, and it is not told which order it became; look at the venue before anything is sent again")
+    if answer is None and (strange := await _traded_since(venue, ours, symbol)):
+        raise UnknownOutcome(f"{venue.name}: the stop {ours} of {symbol} is not listed any more, and order {strange}, which is none that is known here, has traded since; "
+                             "it may be what the stop became, so look at the venue before anything is sent again")
     return None if answer is None else answer | {"filled": 0}
+
+
+async def _traded_since(venue: Connection, ours: str, symbol: str) -> str:
+    "Return the number of an order on the same side that traded after a stop was sent and that nobody here knows; empty: there is none."
+    order, known = venue.orders.get(ours), {*venue.numbers.values(), *venue.fired.values()}
+    since = int((venue.sent_at.get(ours, time.time() - 86400) - 120) * 1000)
+    mine = (t for t in await list_trades(venue, symbol, since) if t.get("symbol") == symbol and (order is None or t.get("side") == order.side))
+    return next((str(t["order"]) for t in mine if t.get("order") and str(t["order"]) not in known), "")
 
 
 async def _fired(venue: Connection, answer: dict | None, form: str, number: str, ours: str, symbol: str) -> dict | None:
