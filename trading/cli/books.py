@@ -6,6 +6,7 @@
 __all__ = ['export_command', 'performance_command', 'holdings_group', 'holdings_import', 'holdings_list', 'holdings_write']
 
 # %% ../../nbs/17_cli/12_books.ipynb #3a34f05c
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -53,6 +54,7 @@ def performance_command(since, until, profile, as_json) -> None:
     import json
 
     from trading.core.bars import close_day
+    from trading.core.calendars import SHORTEST_YEAR
     from trading.services.commands import terminal_workspace
     from trading.services.queries_analytics import performance
     from trading.services.queries_books import contribution
@@ -66,8 +68,10 @@ def performance_command(since, until, profile, as_json) -> None:
     if "return" not in own:
         raise MissingData(own["missing"])
     share = lambda v: "unknown" if v is None else f"{v:+.2%}"  # noqa: E731
+    lived = (datetime.fromisoformat(own["to"]) - datetime.fromisoformat(own["from"])).days / 365.25
+    yearly = f"{share(own['money_weighted'])} a year by money (XIRR)" if lived >= SHORTEST_YEAR else "no return of a year yet (XIRR; less than a quarter of one)"
     click.echo(f"{change['account']}, {close_day(own['from'])} to {close_day(own['to'])}: {share(own['return'])} by unit value (time-weighted), "
-               f"{share(own['money_weighted'])} a year by money (XIRR), drawdown now {own['drawdown']:.2%}")
+               f"{yearly}, drawdown now {own['drawdown']:.2%}")
     beside = own["benchmark"]
     click.echo(f"benchmark {beside['name']}: {share(beside['return'])}; the account made {100 * beside['difference']:+.2f} percentage points of difference since "
                f"{close_day(beside['from'])}" if "return" in beside else f"benchmark: {beside['missing']}")

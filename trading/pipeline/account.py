@@ -263,12 +263,13 @@ class TradingAccount:
         "Return every step that a plan has taken: state, when, who, why; a plan that was never put before anybody has none."
         return plan_life(self.ledger, self.account, plan.hash).set_index("state")
 
-    def close_day(self, done: Execution | None, prices: dict[str, Decimal]) -> tuple[AccountSnapshot, dict[str, Decimal], datetime]:
+    def close_day(self, prices: dict[str, Decimal]) -> tuple[AccountSnapshot, dict[str, Decimal], datetime]:
         "Return holdings, prices and moment after the fills, and write the account's value down."
         marks = self.ledger.equity_history(self.account).index
-        moment = max([self.when, *(f.timestamp for f in (done.fills if done else ())), *marks.to_pydatetime()])
+        filled = [e.timestamp for e in self.ledger.events(self.account, "fill", since=self.when)]  # of this run, or of one that was killed before it wrote a value
+        moment = max([self.when, *filled, *marks.to_pydatetime()])
         if moment == self.when:
-            if done and done.fills:  # a bar that opens as the last one closes: of two marks of a moment the later counts
+            if filled:  # a bar that opens as the last one closes: of two marks of a moment the later counts
                 self.ledger.mark(self.account, prices, moment)
             return self.snapshot(prices), prices, moment
         if self.live:

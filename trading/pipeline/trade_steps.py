@@ -209,7 +209,7 @@ def record_step(
     "Write down the life of the plan, what is held after the fills, what trading cost, and the account's value so far.\n\nParameters\n----------\nrun : Run\ndesk : TradingAccount\nplanned : Planned\ntraded : Traded\nprices : dict[str, Decimal]\n    that the plan rests on\n\nReturns\n-------\nRecorded"
     settings, plan, done = settings_of(run), planned.plan, traded.execution
     run.write("life", desk.life(plan))
-    after, later, moment = desk.close_day(done, prices)
+    after, later, moment = desk.close_day(prices)
     orders = order_table(plan, done, run.read("weights")["reason"].to_dict(), "planned" if traded.waits else "not sent")
     run.write("holdings_before", holdings_table(planned.before, prices, plan.targets))
     run.write("holdings_after", holdings_table(after, later, plan.targets))
