@@ -1,6 +1,7 @@
 "What happens to an account besides orders, booked at the terminal: books and exchange agree, and everything can be taken back."
 
 import contextlib
+import json
 import os
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -351,3 +352,11 @@ def test_a_full_disk_is_no_reason_to_restore_a_backup(home):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert answer.startswith("1 ") and "free space" in answer and "backup" not in answer
     assert carnet(home, "book", "deposit", "5").startswith("0 ")
+
+
+def test_what_is_booked_behind_a_value_without_a_price_counts_at_its_cost(home):
+    carnet(home, "book", "dividend", "AAPL", "8", "EUR", "--rate", "1.05", "--at", "2022-12-03")  # between the two values, which knew no euros
+    told = carnet(home, "performance", "--json")
+    change = json.loads(told.removeprefix("0 "))["contribution"]
+    assert {i["name"]: i["amount"] for i in change["items"]} == {"dividend": 8.40} and change["total"] == 8.40
+    assert "no return of a year yet" in carnet(home, "performance")

@@ -377,6 +377,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'trading/accounting/performance.py'),
                                                 'trading.accounting.performance._own_flows': ( '08_accounting/performance.html#_own_flows',
                                                                                                'trading/accounting/performance.py'),
+                                                'trading.accounting.performance._with_late': ( '08_accounting/performance.html#_with_late',
+                                                                                               'trading/accounting/performance.py'),
                                                 'trading.accounting.performance.compare_books': ( '08_accounting/performance.html#compare_books',
                                                                                                   'trading/accounting/performance.py'),
                                                 'trading.accounting.performance.currency_effects': ( '08_accounting/performance.html#currency_effects',

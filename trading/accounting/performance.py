@@ -189,6 +189,11 @@ def marked_prices(
     return {s: Decimal(p) for s, p in marks[-1].items()}
 
 
+def _with_late(book: Book, prices: dict[str, Decimal]) -> tuple[Book, dict[str, Decimal]]:
+    "Count at what it cost what a value had no price of, since it was booked after the value was written down."
+    return book, {s: p.average for s, p in book.positions.items() if s not in prices} | prices
+
+
 def explain_change(
     ledger: Any,  # `Ledger`
     accounts: Iterable[str],  # of one currency
@@ -201,7 +206,7 @@ def explain_change(
     for account in accounts:
         events = [e for _, e in ledger.history(account, at=until) if e.timestamp > since]
         renamed = {e.data["symbol"]: e.data["to"] for e in events if e.kind in ("rename", "merger") and e.data.get("to")}
-        before, after = ((ledger.book(account, at=when), marked_prices(ledger, account, when, more)) for when in (since, until))
+        before, after = (_with_late(ledger.book(account, at=when), marked_prices(ledger, account, when, more)) for when in (since, until))
         change = compare_books(*before, *after, since, until, renamed)
         effects = currency_effects(*before, events, after[1], renamed)
         each.append(change.but(effects={s: e.but(local=change.assets[s] - e.effect) for s, e in effects.items() if s in change.assets}))
