@@ -240,3 +240,12 @@ if __name__ == "__main__":
     table = pd.read_parquet(tmp_path / "table.parquet").set_index(["fast", "slow", "symbol"])
     here = sweep(sample_bars("indices"), MaCross, {"fast": [5, 10], "slow": [20, 50]})
     assert np.allclose(table.loc[here.index].to_numpy(), here.to_numpy(), rtol=1e-12) and importlib.util.find_spec("prefect") is not None
+
+
+def test_a_class_that_does_not_tell_its_parameters_is_one_sentence():
+    class Foreign:
+        def signals(self, bars):
+            return bars["close"] > 0
+
+    with pytest.raises(BadInput, match="Foreign does not tell its parameters; derive it from Strategy"):
+        sweep(sample_bars("stocks").iloc[:100], Foreign, {"fast": [1, 2]}, register=False)

@@ -229,6 +229,8 @@ def make_job(bars, strategy, grid, metrics, costs: Costs, fill: str, rules: dict
         strategy = FunctionStrategy(strategy, **{n: next(iter(v)) for n, v in grid.items() if len(list(v)) and n not in RULE_NAMES})
     if not any(hasattr(strategy, kind) for kind in ("signals", "weights", "on_bar")):
         raise BadInput(f"{type(strategy).__name__} has neither signals(bars), weights(bars) nor on_bar(account)")
+    if not hasattr(strategy, "get_params"):
+        raise BadInput(f"{type(strategy).__name__} does not tell its parameters; derive it from Strategy, or sweep a function of the bars")
     chosen = _engine_of(strategy, [*trade, *(n for n in grid if n not in strategy.get_params())], account, engine)
     periods = bars_a_year(bars.index) if periods is None else periods
     keep = tuple(FIGURES.index(m) for m in metrics)

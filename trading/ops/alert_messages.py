@@ -64,7 +64,7 @@ def render_alert(
     if more := len(found) - MAX_KEYS:
         told += [f"And {more} more."] * (more > 0)
     if over:
-        told = [f"It is over: {', '.join(list(found)[:MAX_KEYS])}".removesuffix(": ") + "."] if not saying.limit else told
+        told = [f"It is resolved: {', '.join(list(found)[:MAX_KEYS])}".removesuffix(": ") + "."] if not saying.limit else told
     size = saying.limit.format(limit=limit)
     bound = {"above": f"more than {size}", "below": f"less than {size}", "beyond": f"a move of more than {size}"}[test]
     told += [f"That is within the limit of {size} again." if over else f"You wanted to hear of {bound}."] * bool(size)

@@ -180,7 +180,7 @@ def _alert(rule: AlertRule, status: str, level: str, found: dict[str, float], no
            reasons: Mapping[str, str]) -> Alert:
     "Put what was found into words."
     worst = sorted(found, key=lambda k: abs(found[k] - rule.limit), reverse=True)
-    words = {"new": "", "repeated": "still: ", "escalated": "still, and nobody has reacted: ", "over": "over: "}[status]
+    words = {"new": "", "repeated": "still: ", "escalated": "still, and nobody has reacted: ", "over": "resolved: "}[status]
     title = f"{words}{rule.name}" + (f" ({', '.join(worst[:3])}{f' and {len(worst) - 3} more' if worst[3:] else ''})" if worst[0] else "")
     told = render_alert(rule.fact, rule.test, rule.limit, {k: found[k] for k in worst}, status == "over", reasons)
     urgent = ALERT_LEVELS.index(level) >= ALERT_LEVELS.index(policy.urgent)
