@@ -24,6 +24,11 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 NOT_STORIES = {"runs"}  # parameterised notebooks: tests/test_daily.py executes the whole chain
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    "Start one worker more than there are cores: many tests wait for a server, a browser or a process."
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collect_file(file_path: Path, parent):
     if file_path.suffix == ".ipynb" and not {".ipynb_checkpoints", *NOT_STORIES} & set(file_path.relative_to(ROOT).parts):
         return NotebookFile.from_parent(parent, path=file_path)

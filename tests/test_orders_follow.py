@@ -107,4 +107,4 @@ def test_an_account_that_was_never_opened_is_told_and_nothing_is_followed(tmp_pa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CARNET_RUN__DATA", str(tmp_path / "data"))
     said = CliRunner().invoke(main, ["orders", "watch", "--follow"])
-    assert said.exit_code == 1 and "was never opened" in said.output and "'carnet run" in said.output
+    assert said.exit_code == 1 and "there is no ledger yet" in said.output and "'carnet run" in said.output

@@ -101,7 +101,7 @@ def test_an_hourly_profile_keeps_its_ceiling_and_its_day():
     hours = pd.date_range("2024-01-01", periods=24 * 120, freq="h", tz="UTC")
     close = walk(hours, ("A/USD", "B/USD", "C/USD", "D/USD", "E/USD"), size=0.007)
     settings = load_settings(None, {"market.symbols": ", ".join(close), "market.timeframe": "1h", "allocate.window": "504",
-                                    "allocate.risk_level": "high", "limits.max_weight": "1"}, environ={})
+                                    "allocate.risk_level": "high", "limits.max_weight": "1", "limits.max_group_weight": "1"}, environ={})
     table, policy = target_weights(settings, close, NONE, None)
     real = (close.pct_change().iloc[-504:] @ table["target"]).std() * 8766**0.5
     assert 0.15 < real < 0.185 and policy.level.volatility == 0.18  # not 63 %

@@ -615,9 +615,9 @@ def test_balances_are_compared_to_the_unit(ledger, balance, more, expected):
 def test_what_should_lie_at_the_venue(ledger):
     ledger.append(fill_event(Fill("t", "c", "BTC/USD", "buy", D(2), D(100), D(0), NOON), "x", "stub"))
     ledger.append(fill_event(Fill("u", "c", "BTC/USD:USD", "buy", D(1), D(100), D(0), NOON), "x", "stub"))
-    assert expected_holdings(ledger.book("x")) == {"USD": D(700), "BTC": D(3)}
+    assert expected_holdings(ledger.book("x")) == {"USD": D(700), "BTC": D(2), "BTC/USD:USD": D(1)}, "a contract delivers no coin"
     ledger.append(Event("withdrawal", "x", NOON, {"amount": "700"}))
-    assert expected_holdings(ledger.book("x")) == {"BTC": D(3)}
+    assert expected_holdings(ledger.book("x")) == {"BTC": D(2), "BTC/USD:USD": D(1)}
 
 
 def test_sums_that_do_not_balance(ledger):

@@ -59,7 +59,11 @@ def currency_effects(
     renamed: Mapping[str, str] = {},  # old symbol → new one
 ) -> dict[str, CurrencyEffect]:  # by last name; a symbol whose rates are not on record is absent, and its whole gain counts as the price's
     "Say what rates made of what is priced in another currency: of what was held, and of what was paid and got since.\n\nParameters\n----------\nbefore : Book\nprices_before : Mapping[str, Decimal]\n    of its mark, with rates as pairs\nevents : Iterable[Event]\n    of the account between the two marks, in the order of happening\nprices_after : Mapping[str, Decimal]\nrenamed : Mapping[str, str], default {}\n    old symbol → new one\n\nReturns\n-------\ndict[str, CurrencyEffect]\n    by last name; a symbol whose rates are not on record is absent, and its whole gain counts as the price's"
-    events, last = list(events), lambda s: last(renamed[s]) if renamed.get(s, s) != s else s
+    events = list(events)
+
+    def last(symbol: str) -> str:
+        return last(renamed[symbol]) if renamed.get(symbol, symbol) != symbol else symbol
+
     fills = [fill_from(e.data) for e in events if e.kind == "fill"]
     rate = {last(f.symbol): (f"{f.currency}/{before.currency}", f.rate) for f in fills if f.currency}  # of the last trade, for what is gone
     rate |= {last(s): (pair, prices_after[pair]) for s, c in {**{f.symbol: f.currency for f in fills if f.currency}, **before.own_currencies}.items()
@@ -208,8 +212,8 @@ def explain_change(
         renamed = {e.data["symbol"]: e.data["to"] for e in events if e.kind in ("rename", "merger") and e.data.get("to")}
         before, after = (_with_late(ledger.book(account, at=when), marked_prices(ledger, account, when, more)) for when in (since, until))
         change = compare_books(*before, *after, since, until, renamed)
-        effects = currency_effects(*before, events, after[1], renamed)
-        each.append(change.but(effects={s: e.but(local=change.assets[s] - e.effect) for s, e in effects.items() if s in change.assets}))
+        found = currency_effects(*before, events, after[1], renamed)
+        each.append(change.but(effects={s: e.but(local=change.assets[s] - e.effect) for s, e in found.items() if s in change.assets}))
     add = lambda name: {k: sum((getattr(c, name).get(k, ZERO) for c in each), ZERO) for k in dict.fromkeys(k for c in each for k in getattr(c, name))}  # noqa: E731
     effects: dict[str, CurrencyEffect] = {}
     for c in each:

@@ -284,7 +284,7 @@ def _answers(ask: Callable[[str], Any], symbols: list[str], at_once: int) -> Gen
         pool.shutdown(cancel_futures=True)
 
 
-def _many(source: MarketData, symbols: Sequence[str], timeframe: str, spans: Callable[[str], list[tuple]]) -> Generator[Any, None, None]:
+def _many(source: Any, symbols: Sequence[str], timeframe: str, spans: Callable[[str], list[tuple]]) -> Generator[Any, None, None]:
     "Ask a source that answers many symbols as fast as one, a hundred at a time, and give the answers in order."
     for first in range(0, len(symbols), 100):
         yield from source.fetch_many({s: spans(s) for s in symbols[first : first + 100]}, timeframe)

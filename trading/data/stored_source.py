@@ -50,8 +50,9 @@ class StoredSource:
     ) -> list[list[pd.DataFrame] | TradingError]:  # in the order of the symbols
         "Answer what `fetch_ohlcv` answers for each span, from one reading of the store: reading costs as much for one symbol as for hundreds.\n\nParameters\n----------\nspans : Mapping[str, Sequence[tuple[datetime | None, datetime | None]]]\n    of each symbol: since and until, as `fetch_ohlcv` takes them\ntimeframe : str, default '1d'\n\nReturns\n-------\nlist[list[pd.DataFrame] | TradingError]\n    in the order of the symbols"
         starts = [since for asked in spans.values() for since, _ in asked]
+        known = [since for since in starts if since is not None]
         try:
-            bars = self.store.read(list(spans), timeframe, start=None if None in starts else min(starts), source=self.name) if starts else None
+            bars = self.store.read(list(spans), timeframe, start=min(known) if len(known) == len(starts) else None, source=self.name) if starts else None
         except MissingData:  # of at least one; each is asked by itself, so that it is known of which
             bars = None
         found: list[list[pd.DataFrame] | TradingError] = []

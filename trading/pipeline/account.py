@@ -265,9 +265,8 @@ class TradingAccount:
 
     def close_day(self, prices: dict[str, Decimal]) -> tuple[AccountSnapshot, dict[str, Decimal], datetime]:
         "Return holdings, prices and moment after the fills, and write the account's value down."
-        marks = self.ledger.equity_history(self.account).index
         filled = [e.timestamp for e in self.ledger.events(self.account, "fill", since=self.when)]  # of this run, or of one that was killed before it wrote a value
-        moment = max([self.when, *filled, *marks.to_pydatetime()])
+        moment = max([self.when, *filled, *self.ledger.equity_history(self.account).index.to_pydatetime()])
         if moment == self.when:
             if filled:  # a bar that opens as the last one closes: of two marks of a moment the later counts
                 self.ledger.mark(self.account, prices, moment)

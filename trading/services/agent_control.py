@@ -90,13 +90,14 @@ def _train(request: TrainAgent, context: Context, settings: Settings) -> Done:
     market = _markets(request, context, settings)
     close, cut = market[0], round(len(market[0]) * (1 - JUDGED))
     rules = EnvironmentRules(float(settings.costs.fee_rate), settings.costs.slippage_bp / 1e4, settings.margin.leverage is not None, EPISODE)
-    worlds = BatchedWorlds(*(frame.iloc[:cut] for frame in market), 512, rules, request.seed)
+    seen, unseen = ([frame.iloc[part] for frame in market] for part in (slice(cut), slice(cut, None)))
+    worlds = BatchedWorlds(seen[0], seen[1], seen[2], 512, rules, request.seed)
     shown = context.progress or (lambda done, count, words: None)
     folder = context.workspace.data / "agents" / request.name
     agent = train_agent(worlds, folder, request.generations, request.minutes * 60, request.seed, lambda done, reward: shown(done, request.generations, f"reward of an episode {reward:+.4f}"))
     if agent.generations < request.generations:
         return Done(text=f"{request.name} has practised for {agent.generations} of {plural(request.generations, 'generation')}; the same command again goes on.", details={"generations": agent.generations}, complete=False)
-    judged = evaluate_policy({"agent": agent}, *(frame.iloc[cut:] for frame in market), rules, 300, request.seed)
+    judged = evaluate_policy({"agent": agent}, unseen[0], unseen[1], unseen[2], rules, 300, request.seed)
     growth = {k: float(v) for k, v in judged["growth"].items()}
     until, end = close.index[-1], f"{close.index[-1]:%Y-%m-%d}"
     told = (f"in {EPISODE} bars that it had not seen, up to {end}, the agent made {growth['agent']:+.2%}, holding {growth['hold']:+.2%}, standing still nothing")
