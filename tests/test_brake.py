@@ -188,6 +188,23 @@ def test_every_portfolio_is_stopped_and_each_account_is_resumed_by_itself(tmp_pa
     assert "live-crypto" in engaged_switches(later), "a portfolio that is made afterwards is stopped too"
 
 
+def test_a_stop_that_could_not_be_recorded_anywhere_goes_into_no_other_folders_log(tmp_path, monkeypatch):
+    from trading.services import commands
+
+    (tmp_path / "other").mkdir()
+    place, other, lines = place_of(tmp_path), place_of(tmp_path / "other"), []
+    keep = lambda *line: lines.append(line[:2])  # noqa: E731
+
+    def full(*_):
+        raise OSError(28, "no space left")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(commands, "write_atomic", full)
+        stop(place, full)
+    assert commands.write_waiting(other, keep) == 0 and not lines
+    assert commands.write_waiting(place, keep) == 1 and lines == [("ann", "trading stopped")]
+
+
 def test_the_stop_is_recorded_as_soon_as_recording_works(tmp_path, monkeypatch):
     place = place_of(tmp_path)
     (place.data / "ops").mkdir()

@@ -207,7 +207,7 @@ def authorise(
         raise Forbidden(f"{wanted.name} is offered in the {' and the '.join(wanted.doors)} only" + (f": {wanted.reason}" if wanted.reason else ""))
 
 # %% ../../nbs/13_services/32_commands.ipynb #071c484f
-_UNWRITTEN: list[tuple[str, str, dict, datetime]] = []  # of this process, when not even a file could be written
+_UNWRITTEN: dict[Path, list[tuple[str, str, dict, datetime]]] = {}  # of this process by folder of data, when not even a file could be written
 
 
 def audit_detail(
@@ -266,7 +266,7 @@ def note_later(
         try:
             write_atomic(main_workspace(workspace).data / "ops" / f"audit-waiting-{when:%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}.json", text.encode())
         except (TradingError, OSError):
-            _UNWRITTEN.append(line)
+            _UNWRITTEN.setdefault(main_workspace(workspace).data, []).append(line)
 
 
 def write_waiting(
@@ -280,9 +280,10 @@ def write_waiting(
         record(kept["who"], kept["action"], kept["detail"], datetime.fromisoformat(kept["when"]))
         path.unlink(missing_ok=True)
         count += 1
-    while record and _UNWRITTEN:
-        record(*_UNWRITTEN[0])
-        _UNWRITTEN.pop(0)
+    lines = _UNWRITTEN.get(main_workspace(workspace).data, [])  # of this folder: what happened in another belongs to the log of that one
+    while record and lines:
+        record(*lines[0])
+        lines.pop(0)
         count += 1
     return count
 
