@@ -48,6 +48,8 @@ def test_lots_of_each_rule_against_a_table_by_hand(ledger, method, gains):
 
 def test_named_lots_and_what_is_missing(ledger, home):
     (home / "lots.csv").write_text("trade id,day,units\nt3,2023-03-11,2\nt3,2023-03-01,1\nt4,2023-03-21,1\n")
+    assert carnet("export", "lots", "--method", method, "--output", "-")[1] == carnet("export", "lots", "--method", method)[1]
+    assert not (home / "-").exists(), "a dash is the terminal, as for other programs"
     code, said = carnet("export", "lots", "--method", "specific", "--lots", "lots.csv", "--output", "out.csv")
     assert code == 0 and [line.split(",")[7] for line in (home / "out.csv").read_text().splitlines()[1:]] == ["20", "30", "-15"]
     (home / "lots.csv").write_text("t3,2023-03-11,3\n")
@@ -135,4 +137,4 @@ def test_several_venues_of_an_account_are_one_performance(home):
             made.mark(account, {"AAPL": D(price)}, START + timedelta(days=day))
     made.close()
     code, said = carnet("performance")
-    assert code == 0 and "+2.50% by unit value" in said and "50.00" in said.splitlines()[-1], "five shares rose by 10, of 2,000"
+    assert code == 0 and "+2.50\u00a0% by unit value" in said and "50.00" in said.splitlines()[-1], "five shares rose by 10, of 2,000"

@@ -445,7 +445,7 @@ def test_a_strategy_of_ones_own_trades_on_paper_by_the_commands_of_the_guide_alo
     for line in (f"carnet {begin}", *lines):
         code, said = carnet(*shlex.split(line)[1:])
         assert code == 0, f"{line}: {said}"
-    assert "AboveMean" in said and "30.0%" in said, said
+    assert "AboveMean" in said and "30.0\u00a0%" in said, said
     run = Run(next((home / "reports").glob("*_planted_1")))
     assert run.read("verdict")["violations"] == [], "nothing is refused"
     parts = run.read("sleeve_weights")["AboveMean"]

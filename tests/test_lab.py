@@ -101,11 +101,11 @@ def test_what_comes_from_data_is_escaped(values, name):
 
 def test_the_figures_on_the_cards_are_those_of_the_values(values, run):
     facts = values["Backtest"]._card().facts
-    assert facts["total return"] == f"{run.equity.iloc[-1] / 10_000 - 1:.1%}".replace("-", "−")
+    assert facts["total return"] == f"{run.equity.iloc[-1] / 10_000 - 1:.1%}".replace("-", "−").replace("%", "\u00a0%")
     assert facts["trades"] == str((~run.trades["open"]).sum())
     assert "not on record" in values["Backtest"]._card().notes[-1], "whoever sees the card knows that nobody will know of the trial"
     plan = values["Plan"]._card()
-    assert plan.facts["turnover"] == "800.0%" and len(plan.rows) == 40 and "28 more rows" in values["Plan"]._repr_html_()
+    assert plan.facts["turnover"] == "800.0\u00a0%" and len(plan.rows) == 40 and "28 more rows" in values["Plan"]._repr_html_()
     assert values["Execution"]._card().state == "1 not as planned" and values["Run"]._card().state == "failed"
     weights = values["Weights"]
     assert values["Policy"]._card().facts["like equal holdings"] == f"{weights.sum() ** 2 / (weights**2).sum():.1f}"

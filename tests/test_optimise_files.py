@@ -66,7 +66,7 @@ def test_limits_are_kept_or_refused_and_what_cannot_be_meant_is_a_sentence(files
     assert max(told["weights"].values()) <= 0.4 + 1e-9 and told["weights"]["XOM"] <= 0.1 + 1e-9
     assert all(D(t["amount"]) % 10 == 0 for t in told["trades"] if t["symbol"] == "AAPL")
     for more, what in (
-        (("--max-weight", "0.2"), "allow 80.0%, below the 100.0% to invest"), (("--optimizer", "risk-partiy"), "did you mean 'risk-parity'"),
+        (("--max-weight", "0.2"), "allow 80.0\u00a0%, below the 100.0\u00a0%"), (("--optimizer", "risk-partiy"), "did you mean 'risk-parity'"),
         (("--max-turnover", "0.1"), "give --holdings"),
         (("--group", "Energy=XOMM"), "XOMM is not in prices.csv"), (("--lot", "0"), "a lot is above zero"), (("--cash", "much"), "is no number"),
         (("--target", "KO"), "write NAME=VALUE"), (("--window", "9000"), "leave nothing of"), (("--holdings", "none.csv"), "cannot be read"),

@@ -100,7 +100,7 @@ def test_settings_and_books_say_what_is_left_out(home, tmp_path):
                    Event("equity", "paper-mine", START, {"equity": "5000", "cash": "5000", "prices": {}})])
     ledger.close()
     code, said = carnet("size", "AAPL")
-    assert code == 0 and "long 6 AAPL at 200.0 USD: 960.00 EUR, 19.20% of the account" in said, said
+    assert code == 0 and "long 6 AAPL at 200.0 USD: 960.00 EUR, 19.20\u00a0% of the account" in said, said
     assert "at the stop of 190.00 USD it loses 48.00 EUR" in said and "of the account's value of 2024-01-02" in said
     assert "counted in EUR at 0.8 EUR for one USD" in said, "the rate and its moment stand there"
 

@@ -168,7 +168,7 @@ def test_a_venue_of_hundreds_is_scanned_once_and_nothing_is_asked_twice(home):
         before = venue.calls["candles"]
         code, _, said = carnet("scan", "--symbol", "C000/USDT", "--symbol", "C001/USDT")
         assert code == 0 and venue.calls["candles"] == before, said
-        assert re.search(r"2 of 2 symbols from the store", said) and "100.0% of the calls saved" in said
+        assert re.search(r"2 of 2 symbols from the store", said) and "100.0\u00a0% of the calls saved" in said
         nothing = "kucoin lists nothing that is priced in EUR; it lists USDT (210) and BTC (1): choose with --quote"
         for words, sentence in ((("--quote", "EUR"), nothing), (("--symbol", "C00/USDT"), "does not know 'C00/USDT'; did you mean")):
             code, _, said = carnet("scan", *words)

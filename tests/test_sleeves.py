@@ -1,7 +1,10 @@
 "What is promoted trades: promoted by command, named in the settings, netted with the policy in the plan, and out again when it breaks its promise."
 
+import html
 import json
+import re
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from shutil import copytree
 
@@ -19,7 +22,7 @@ from trading.dashboard.components import Viewer
 from trading.dashboard.screens_analysis import performance_screen
 from trading.pipeline.launch import open_run
 from trading.pipeline.notebook_runner import run_in_process
-from trading.pipeline.run_record import STAGES
+from trading.pipeline.run_record import STAGES, Run
 from trading.pipeline.sleeves import net_targets, rule_factor, shortfalls, within_limits
 from trading.portfolio.policies import RiskLevel
 from trading.services.queries_analytics import optimise
@@ -102,6 +105,30 @@ def test_a_promoted_strategy_is_in_the_plan_beside_the_policy_and_the_query_agre
     assert "Sleeves against their promises" in page and "MaCross: 4 bars since its promotion" in page
 
 
+def test_the_report_of_the_day_says_what_asset_group_and_sleeve_made_of_the_change_to_the_cent(home):
+    trade("MaCross = 0.4", "sixty forty = 0.2, KO 0.6, Energy 0.4")
+    for day in ("2021-06-29", "2021-06-30"):
+        code, said = carnet("run", "--as-of", day)
+        assert code == 0, said
+    run = Run(next(f for f in sorted(Path("reports").glob("*/")) if f.name.startswith("2021-06-30")))
+    marks, change, items = run.read("equity")["equity"], run.read("contribution"), {}
+    page = (run.folder / "index.html").read_text()
+    section = page[page.index('id="contribution"') :].split("<section")[0]
+    for title in ("By asset", "By group", "By sleeve"):
+        table = section[section.index(title) :].split("</table>")[0]
+        cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in table.split("<tr")[2:]]
+        rows = [[html.unescape(re.sub("<[^>]+>", "", cell)).strip() for cell in row] for row in cells]
+        cents = [Decimal(row[-1].replace(",", "").replace("−", "-")) for row in rows]
+        items[title] = dict(zip([row[0] for row in rows], cents, strict=True))
+        assert rows[-1][0] == "Change of the account" and sum(cents[:-1]) == cents[-1]
+        assert cents[-1] == Decimal(f"{marks.iloc[-1] - marks.iloc[-2]:.2f}"), "the value now less the value before"
+    assert {"KO", "Fees"} <= set(items["By asset"]) and "Energy" in items["By group"]
+    assert {"policy", "MaCross", "sixty forty"} <= set(items["By sleeve"])
+    told = {s["sleeve"]: s["amount"] for s in change["sleeves"]}
+    asked = json.loads(carnet("performance", "--since", "2021-06-29", "--json")[1])["contribution"]
+    assert {s["sleeve"]: s["amount"] for s in asked["sleeves"]} == told and asked["items"] == change["items"], "command and report say the same"
+
+
 def test_the_size_of_a_line_reaches_the_plan_and_is_that_of_the_backtest(home):
     from trading.backtest.engine import backtest
     from trading.backtest.strategies import MaCross
@@ -151,7 +178,7 @@ def test_terminal_service_and_page_compare_what_trades_with_what_was_promised(ho
     shown = next(s for s in performance_screen(place, Viewer("ann", "viewer", "planted")) if s.key == "sleeves")
     assert "MaCross" in str(shown.parts) and "taken away" in str(shown.parts)
     said = carnet("strategies", "compare")[1]
-    assert "share 40.0%, trades 0.0%" in said and "the policy has 50.0% of the capital" in said
+    assert "share 40.0\u00a0%, trades 0.0\u00a0%" in said and "the policy has 50.0\u00a0% of the capital" in said
     assert carnet("strategies", "retire", "mine", "no more")[0] == 0
     assert "was retired" in next(i["text"] for i in json.loads(carnet("strategies", "compare", "--json")[1])["items"] if i["name"] == "mine")
 

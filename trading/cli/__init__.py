@@ -33,7 +33,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "replay": ["replay_command"],
     "report": ["report_command", "period_page"],
     "research": ["research_group", "research_agent_command", "research_auto_command"],
-    "rows": ["json_option", "print_json", "print_rows"],
+    "rows": ["json_option", "print_json", "print_rows", "print_line"],
     "run": ["run_command", "train_command", "runs_command", "open_"],
     "run_progress": ["WAITS", "run_stages", "RunProgress"],
     "security": [

@@ -39,7 +39,7 @@ from .orders import orders_group as orders_group, list_orders as list_orders, or
 from .replay import replay_command as replay_command
 from .report import report_command as report_command, period_page as period_page
 from .research import research_group as research_group, research_agent_command as research_agent_command, research_auto_command as research_auto_command
-from .rows import json_option as json_option, print_json as print_json, print_rows as print_rows
+from .rows import json_option as json_option, print_json as print_json, print_rows as print_rows, print_line as print_line
 from .run import run_command as run_command, train_command as train_command, runs_command as runs_command, open_ as open_
 from .run_progress import WAITS as WAITS, run_stages as run_stages, RunProgress as RunProgress
 from .security import secrets as secrets, set_secret as set_secret, list_secrets as list_secrets, remove_secret as remove_secret, rotate_vault as rotate_vault, scan_command as scan_command, users as users, add_user as add_user, list_users as list_users, lock_user as lock_user, unlock_user as unlock_user, enrol as enrol, change_role as change_role, change_password as change_password, change_portfolios as change_portfolios, make_key as make_key, list_keys as list_keys, revoke_key as revoke_key, list_passkeys as list_passkeys, remove_passkey as remove_passkey, list_sessions as list_sessions, end_session as end_session, audit_group as audit_group, show_audit as show_audit, verify_audit as verify_audit, anchor_audit as anchor_audit, renew_audit as renew_audit

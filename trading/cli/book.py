@@ -10,7 +10,7 @@ import re
 
 import click
 
-from .rows import json_option, print_json
+from .rows import json_option, print_json, print_line
 from .commands import perform_here
 
 # %% ../../nbs/17_cli/09_book.ipynb #a4be731c
@@ -128,4 +128,4 @@ def list_entries_command(last, profile, mode, as_json) -> None:
         print_json(found)
         return
     for e in found:
-        click.echo(f"{e['seq']:>8}  {e['words']}" + (f"  [{e['source']}]" if e["source"] else "") + (f"  {e['note']}" if e["note"] else ""))
+        print_line(f"{e['seq']:>8}  {e['words']}" + (f"  [{e['source']}]" if e["source"] else "") + (f"  {e['note']}" if e["note"] else ""))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from .rows import json_option, print_json
+from .rows import json_option, print_json, print_line
 from ..core.errors import BadInput, MissingData
 
 # %% ../../nbs/17_cli/12_books.ipynb #115c7b5d
@@ -23,7 +23,7 @@ from ..core.errors import BadInput, MissingData
 @click.option("--account", "accounts", multiple=True, help="For example paper-sample; may be given several times. Else the account of the settings.")
 @click.option("--across", is_flag=True, help="One pool of lots for all accounts that are named; else each has its own.")
 @click.option("--profile", help="Whose account; see 'carnet settings'.")
-@click.option("--output", type=click.Path(path_type=Path), help="File to write; else to the terminal.")
+@click.option("--output", type=click.Path(path_type=Path), help="File to write; - or nothing: to the terminal.")
 def export_command(what, year, method, named, accounts, across, profile, output) -> None:
     "Write WHAT as CSV for tax advisers, tax tools and portfolio trackers; times are UTC, and it is no tax advice."
     from trading.core.files import write_atomic
@@ -37,11 +37,13 @@ def export_command(what, year, method, named, accounts, across, profile, output)
     except OSError as error:
         raise BadInput(f"{named.name} cannot be read: {error.strerror}; check the path") from error
     text, notes = export_accounts(terminal_workspace(), what, accounts, profile, year, method, across, chosen)
-    if output:
+    if output is None or str(output) == "-":  # for a pipe
+        click.echo(text, nl=False)
+    else:
         write_atomic(output, text.encode())
-    click.echo(f"{output}: {text.count(chr(10)) - 1} lines" if output else text, nl=bool(output))
+        print_line(f"{output}: {text.count(chr(10)) - 1} lines")
     for note in notes:
-        click.echo(note, err=True)
+        print_line(note, err=True)
 
 # %% ../../nbs/17_cli/12_books.ipynb #504da1c0
 @click.command()
@@ -70,24 +72,24 @@ def performance_command(since, until, profile, as_json) -> None:
     share = lambda v: "unknown" if v is None else f"{v:+.2%}"  # noqa: E731
     lived = (datetime.fromisoformat(own["to"]) - datetime.fromisoformat(own["from"])).days / 365.25
     yearly = f"{share(own['money_weighted'])} a year by money (XIRR)" if lived >= SHORTEST_YEAR else "no return of a year yet (XIRR; less than a quarter of one)"
-    click.echo(f"{change['account']}, {close_day(own['from'])} to {close_day(own['to'])}: {share(own['return'])} by unit value (time-weighted), "
+    print_line(f"{change['account']}, {close_day(own['from'])} to {close_day(own['to'])}: {share(own['return'])} by unit value (time-weighted), "
                f"{yearly}, drawdown now {own['drawdown']:.2%}")
     beside = own["benchmark"]
-    click.echo(f"benchmark {beside['name']}: {share(beside['return'])}; the account made {100 * beside['difference']:+.2f} percentage points of difference since "
+    print_line(f"benchmark {beside['name']}: {share(beside['return'])}; the account made {100 * beside['difference']:+.2f} percentage points of difference since "
                f"{close_day(beside['from'])}" if "return" in beside else f"benchmark: {beside['missing']}")
     if not change["items"]:
-        click.echo(change.get("missing", "nothing has changed"))
+        print_line(change.get("missing", "nothing has changed"))
         return
-    click.echo(f"change from {change['since'][:16]} to {change['until'][:16]} UTC, {change['currency']}:")
+    print_line(f"change from {change['since'][:16]} to {change['until'][:16]} UTC, {change['currency']}:")
     for group in change["groups"]:
-        click.echo(f"  {'group ' + (group['group'] or 'without a name'):<32} {group['amount']:>16,.2f}")
+        print_line(f"  {'group ' + (group['group'] or 'without a name'):<32} {group['amount']:>16,.2f}")
     for sleeve in change["sleeves"]:
-        click.echo(f"  {'sleeve ' + sleeve['sleeve']:<32} {sleeve['amount']:>16,.2f}  (prices {sleeve['gain']:+,.2f}, fees {sleeve['fees']:+,.2f})")
+        print_line(f"  {'sleeve ' + sleeve['sleeve']:<32} {sleeve['amount']:>16,.2f}  (prices {sleeve['gain']:+,.2f}, fees {sleeve['fees']:+,.2f})")
     for item in change["items"]:
-        click.echo(f"    {item['name']:<30} {item['amount']:>16,.2f}")
-    click.echo(f"  {'total':<32} {change['total']:>16,.2f}")
+        print_line(f"    {item['name']:<30} {item['amount']:>16,.2f}")
+    print_line(f"  {'total':<32} {change['total']:>16,.2f}")
     for e in change["effects"]:
-        click.echo(f"  {e['symbol']}: {e['local']:+,.2f} by its price ({share(e['local_return'])}) and {e['effect']:+,.2f} by {e['pair']} ({share(e['currency_return'])})")
+        print_line(f"  {e['symbol']}: {e['local']:+,.2f} by its price ({share(e['local_return'])}) and {e['effect']:+,.2f} by {e['pair']} ({share(e['currency_return'])})")
 
 # %% ../../nbs/17_cli/12_books.ipynb #25250239
 @click.group("holdings")
@@ -114,9 +116,9 @@ def holdings_import(files, source, decimal, zone, venue, profile) -> None:
         raise BadInput("name the FILES to import, or --from cointracking")
     settings = load_settings(profile)
     for sentence in import_cointracking(settings) if source else import_holdings(settings, files, decimal, zone, venue):
-        click.echo(sentence)
+        print_line(sentence)
     apart = [r for r in holdings_elsewhere(settings) if r["problem"]]
-    click.echo(f"in quarantine: {len(apart)} holdings; 'carnet holdings list' tells why" if apart else "everything can be used")
+    print_line(f"in quarantine: {len(apart)} holdings; 'carnet holdings list' tells why" if apart else "everything can be used")
 
 
 @holdings_group.command("list")
@@ -135,15 +137,15 @@ def holdings_list(profile, ids, first, as_json) -> None:
     table = coin_prices(settings, dict(x.split("=", 1) for x in ids), first) if ids else None
     rows = holdings_elsewhere(settings, None if table is None else table["price"].to_dict())
     for coin, line in table[table["disagreement"].abs() > 0.1].iterrows() if table is not None else ():
-        click.echo(f"{coin}: the store says {line['venue']} and CoinGecko {line['coingecko']}; more than 10 % apart, so the id may be of another coin", err=True)
+        print_line(f"{coin}: the store says {line['venue']} and CoinGecko {line['coingecko']}; more than 10 % apart, so the id may be of another coin", err=True)
     if as_json:
         print_json([r | {"currency": settings.market.currency} for r in rows])
         return
     for r in rows:
         worth = f"{r['value']:.2f} {settings.market.currency}" if r["value"] is not None else "no price"
-        click.echo(f"{r['venue']:<20} {r['coin']:<12} {r['amount']:f}{' (' + r['how'] + ')' if r['how'] else ''}  {worth}{'  quarantine: ' + r['problem'] if r['problem'] else ''}")
+        print_line(f"{r['venue']:<20} {r['coin']:<12} {r['amount']:f}{' (' + r['how'] + ')' if r['how'] else ''}  {worth}{'  quarantine: ' + r['problem'] if r['problem'] else ''}")
     total = sum(r["value"] for r in rows if r["value"] is not None and not r["problem"])
-    click.echo(f"worth {total:.2f} {settings.market.currency} without what is in quarantine" if rows else "no statement was imported yet; 'carnet holdings import FILE' keeps one")
+    print_line(f"worth {total:.2f} {settings.market.currency} without what is in quarantine" if rows else "no statement was imported yet; 'carnet holdings import FILE' keeps one")
 
 
 @holdings_group.command("write")
@@ -157,6 +159,6 @@ def holdings_write(file, profile) -> None:
 
     text, left = portfolio_csv(load_settings(profile))
     write_atomic(file, text.encode())
-    click.echo(f"{file}: {text.count(chr(10)) - 2} holdings and the cash")
+    print_line(f"{file}: {text.count(chr(10)) - 2} holdings and the cash")
     for sentence in left:
-        click.echo(f"left out: {sentence}", err=True)
+        print_line(f"left out: {sentence}", err=True)

@@ -15,6 +15,8 @@ from typing import Any
 import click
 
 from ..core.errors import BadInput, Refused
+from .rows import print_line
+
 
 # %% ../../nbs/17_cli/01_commands.ipynb #f2208942
 def perform_here(
@@ -33,7 +35,7 @@ def perform_here(
     context = replace(context, **more) if more else context
     done = perform(name, {k: v for k, v in values.items() if v is not None}, context, None if JOB in os.environ else record)
     if told:
-        click.echo(done.text)
+        print_line(done.text)
     if not done.complete:
         raise Refused("not everything that was asked for could be done; see the lines above")
     return done
@@ -85,7 +87,7 @@ def do_command(name, words, by) -> None:
         return
     for command in sorted((c for c in load_commands().values() if "terminal" in c.doors), key=lambda c: c.name):
         fields = " ".join(k if info.is_required() else f"[{k}]" for k, info in command.request.model_fields.items())
-        click.echo(f"{command.name:<20} {command.title}\n{'':<20} {fields}" if fields else f"{command.name:<20} {command.title}")
+        print_line(f"{command.name:<20} {command.title}\n{'':<20} {fields}" if fields else f"{command.name:<20} {command.title}")
 
 
 @click.command("set")
@@ -163,7 +165,7 @@ def stopped_by_signals(
     def ask(number, _):
         stop.set()
         signal.signal(number, before[number] or signal.SIG_DFL)
-        click.echo(f"stopping: {first}; once more to stop at once", err=True)
+        print_line(f"stopping: {first}; once more to stop at once", err=True)
 
     try:
         for s in before:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from .commands import perform_here, record_here, stopped_by_signals
-from .rows import json_option, print_json, print_rows
+from .rows import json_option, print_json, print_line, print_rows
 
 # %% ../../nbs/17_cli/03_data.ipynb #0d4665a0
 @click.command()
@@ -31,7 +31,7 @@ def ingest_command(profile, follow_, refill) -> None:
     with click.progressbar(length=len(settings.market.symbols), label="fetching", item_show_func=str, file=click.get_text_stream("stderr")) as bar:
         done = perform_here("update-market", {"profile": profile, "refill": refill}, told=False,
                             progress=lambda symbol, number, _: bar.update(number - bar.pos, symbol))
-    click.echo(done.text)
+    print_line(done.text)
     if done["problems"]:
         raise TradingError("; ".join(done["problems"].values()))
 
@@ -59,8 +59,8 @@ def scan_market_command(profile, quote, symbols, top, as_json) -> None:
                  "" if i["confidence"] is None else f"{i['confidence']:.0%}", i["reasons"]) for i in found["items"][:top]], whole=(1,))
     if left := found["left_out"]:
         symbol, why = next(iter(left.items()))
-        click.echo(f"left out: {symbol} ({why})" + (f" and {len(left) - 1} more; --json names them" if len(left) > 1 else ""))
-    return click.echo(done.text)
+        print_line(f"left out: {symbol} ({why})" + (f" and {len(left) - 1} more; --json names them" if len(left) > 1 else ""))
+    return print_line(done.text)
 
 # %% ../../nbs/17_cli/03_data.ipynb #c26cc429
 def _follow(settings) -> None:
@@ -72,7 +72,7 @@ def _follow(settings) -> None:
     stop = Event()
     with stopped_by_signals(stop, "what is being fetched is stored first"):
         done = follow_profile(settings, stop, click.echo)
-    click.echo(f"stopped: asked {done.looks} times, {done.rows} bars added or corrected, {done.lost} times out of reach; the store is {done.version}")
+    print_line(f"stopped: asked {done.looks} times, {done.rows} bars added or corrected, {done.lost} times out of reach; the store is {done.version}")
 
 # %% ../../nbs/17_cli/03_data.ipynb #9fcddd29
 @click.command("import")

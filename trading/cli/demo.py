@@ -12,6 +12,8 @@ from pathlib import Path
 import click
 
 from ..core.english import plural
+from .rows import print_line
+
 
 # %% ../../nbs/17_cli/16_demo.ipynb #6e6a5cb4
 _PROFILES = ("sample-coins", "sample", "sample-etfs", "sample-forex")  # as services.demo.DEMO_PROFILES, without importing it for --help
@@ -43,9 +45,9 @@ def demo_command(folder, days, profiles, serve_it, port) -> None:
     place = terminal_workspace()
     for profile in profiles or _PROFILES:
         told = portfolio(place, profile)
-        click.echo(f"{profile}: {told['equity']:,.2f} {told['currency']}, {told['profit_share']:+.2%}, {plural(told['positions'], 'holding')}")
+        print_line(f"{profile}: {told['equity']:,.2f} {told['currency']}, {told['profit_share']:+.2%}, {plural(told['positions'], 'holding')}")
     if not serve_it:
-        click.echo(f"next: cd {folder}; carnet performance --profile {(profiles or _PROFILES)[0]}; carnet open; carnet demo . opens the page")
+        print_line(f"next: cd {folder}; carnet performance --profile {(profiles or _PROFILES)[0]}; carnet open; carnet demo . opens the page")
         return
     user, password = demo_viewer(Path())
     click.secho(f"sign in as {user} with the password {password}; choose the market at the top of the page", bold=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from .commands import perform_here
-from .rows import json_option, print_json, print_rows
+from .rows import json_option, print_json, print_line, print_rows
 from ..core.errors import TradingError
 
 # %% ../../nbs/17_cli/06_environment.ipynb #5a7a7dda
@@ -38,7 +38,7 @@ def settings_command(profile, as_json) -> None:
     if as_json:
         return print_json([dict(zip(("setting", "value", "from", "meaning"), row, strict=True)) for row in rows])
     print_rows(("setting", "value", "from", "meaning"), rows)
-    return click.echo(f"profiles: {', '.join(profiles_in(share_path('settings.ini')))}; settings hash {values.hash}")
+    return print_line(f"profiles: {', '.join(profiles_in(share_path('settings.ini')))}; settings hash {values.hash}")
 
 # %% ../../nbs/17_cli/06_environment.ipynb #f3bd6b85
 @click.command()
@@ -50,7 +50,7 @@ def lab_command(target, arguments) -> None:
         from trading.core.resources import copy_research
 
         made = copy_research(target)
-        click.echo(f"{len(made)} notebooks in {target}; open them with: carnet lab {target}" if made else f"nothing to copy into {target}")
+        print_line(f"{len(made)} notebooks in {target}; open them with: carnet lab {target}" if made else f"nothing to copy into {target}")
         return
     import importlib.util
     import os
@@ -85,7 +85,7 @@ def schedule_command(profiles, portfolios, ui, write, once) -> None:
 
     every, problems = scheduled_settings(profiles, portfolios)
     for problem in problems:
-        click.echo(problem, err=True)
+        print_line(problem, err=True)
     if write:
         (name, first), *others = every
         if len({n for n, _ in every}) < len(every):
@@ -93,10 +93,10 @@ def schedule_command(profiles, portfolios, ui, write, once) -> None:
         if name != "main":
             raise click.UsageError("--write makes the file of all portfolios; leave --portfolio out")
         write_atomic(write, deployments_text(first, profiles[0] if profiles else None, str(write), others).encode())
-        click.echo(f"{write}: the jobs of [schedule], for 'prefect deploy --all --prefect-file {write}'")
+        print_line(f"{write}: the jobs of [schedule], for 'prefect deploy --all --prefect-file {write}'")
         return
     for line in keep_schedule(every, once, ui):
-        click.echo(line)
+        print_line(line)
 
 
 @click.command()
@@ -110,13 +110,13 @@ def alive_command(within, profile) -> None:
         from trading.services.commands import terminal_workspace
         from trading.services.loop_control import require_loop_alive
 
-        click.echo(require_loop_alive(terminal_workspace(), profile, within, datetime.now(UTC)))
+        print_line(require_loop_alive(terminal_workspace(), profile, within, datetime.now(UTC)))
         return
 
     from trading.core.settings import load_settings
     from trading.services.launching import require_alive
 
-    click.echo(require_alive(load_settings().run.data, within, datetime.now(UTC)))
+    print_line(require_alive(load_settings().run.data, within, datetime.now(UTC)))
 
 # %% ../../nbs/17_cli/06_environment.ipynb #da637e25
 @click.group()
@@ -148,4 +148,4 @@ def list_portfolios_command(as_json) -> None:
         click.echo(json.dumps([{"name": n, "folder": str(folder), "stopped": stopped} for n, (folder, stopped) in found.items()], indent=1))
         return
     for name, (folder, stopped) in found.items():
-        click.echo(f"{name:20} {folder}" + "".join(f"\n{'':20} {words}" for words in stopped))
+        print_line(f"{name:20} {folder}" + "".join(f"\n{'':20} {words}" for words in stopped))

@@ -9,6 +9,8 @@ __all__ = ['feedback_group', 'status', 'replay', 'freeze', 'rollback']
 import click
 
 from .commands import perform_here
+from .rows import print_line
+
 
 # %% ../../nbs/17_cli/10_feedback.ipynb #5e73bc7a
 @click.group()
@@ -30,7 +32,7 @@ def status(profile, as_json) -> None:
         click.echo(json.dumps({"cycles": len(loop.cycles), "hash": loop.learnt.hash, "learnt": json.loads(loop.learnt.to_json())}))
         return
     for line in describe_feedback(loop):
-        click.echo(line)
+        print_line(line)
 
 
 @feedback_group.command()
@@ -44,8 +46,8 @@ def replay(profile, last) -> None:
     for cycle, state in list(zip(loop.cycles, loop.states[1:], strict=True))[-last:]:
         where = f"to cycle {cycle.back_to}: " if cycle.kind == "roll back" else ""
         what = f"{len(cycle.outcomes)} outcomes" if cycle.kind == "learn" else where + cycle.note
-        click.echo(f"{cycle.number:>4}  {cycle.at:%Y-%m-%d %H:%M}  {cycle.kind:<9}  {what}  -> {state.hash}")
-    click.echo(f"{len(loop.cycles)} cycles replayed, every seal holds; state {loop.learnt.hash}")
+        print_line(f"{cycle.number:>4}  {cycle.at:%Y-%m-%d %H:%M}  {cycle.kind:<9}  {what}  -> {state.hash}")
+    print_line(f"{len(loop.cycles)} cycles replayed, every seal holds; state {loop.learnt.hash}")
 
 # %% ../../nbs/17_cli/10_feedback.ipynb #686fb43e
 @feedback_group.command()

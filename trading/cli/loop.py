@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 import click
 
 from .commands import record_here
+from .rows import print_line
+
 
 # %% ../../nbs/17_cli/13_loop.ipynb #8a004e9d
 @click.command()
@@ -33,14 +35,14 @@ def trade_command(profile, mode, once, until, keep, start) -> None:
     if keep:
         if mode or once or until or start:
             raise click.UsageError("--keep starts the loop as the settings say; leave the other options out")
-        return click.echo(keep_loop(terminal_workspace(), settings))
+        return print_line(keep_loop(terminal_workspace(), settings))
     end = parse_as_of(until) if until else None
     begin = parse_as_of(start if "T" in start else f"{start}T00:00Z") if start else None
     if note := know_secrets(settings.run.data):
-        click.echo(f"note: {note}; the loop goes on without it", err=True)
+        print_line(f"note: {note}; the loop goes on without it", err=True)
     for note in settle_keys(settings):
-        click.echo(f"note: {note}", err=True)
+        print_line(f"note: {note}", err=True)
     record_here("start-loop", {"profile": profile, "mode": mode, "until": until})
-    ended = run_trading_loop(settings, begin, end, once, lambda words: click.echo(words))
-    click.echo(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC: the loop has ended: {ended}")
+    ended = run_trading_loop(settings, begin, end, once, lambda words: print_line(words))
+    print_line(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC: the loop has ended: {ended}")
     return None

@@ -124,9 +124,10 @@ def _somewhere() -> bool:
 
 def _say_error(sentence: str) -> None:
     "Write one sentence to the error stream, without secrets."
+    from trading.core.cards import spaced
     from trading.core.redaction import redact_text
 
-    click.secho(f"Error: {redact_text(sentence)}", fg="red", err=True)
+    click.secho(f"Error: {spaced(redact_text(sentence))}", fg="red", err=True)
 
 
 def _log_traceback() -> Path:

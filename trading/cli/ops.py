@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from .rows import json_option, print_json
+from .rows import json_option, print_json, print_line
 from .commands import perform_here
 from ..core.english import plural
 from ..core.errors import TradingError
@@ -49,9 +49,9 @@ def list_(dead, limit, as_json) -> None:
         return
     for alert in found:
         sent = ", ".join(f"{c['channel']} {c['status']}" + (f" after {c['attempts']}: {c['error']}" if c["error"] else "") for c in alert["channels"])
-        click.echo(f"{alert['at'][:16]}  {alert['level']:<8}  {alert['title']}: {alert['body']}  [{sent or 'nobody listens to that level'}]")
+        print_line(f"{alert['at'][:16]}  {alert['level']:<8}  {alert['title']}: {alert['body']}  [{sent or 'nobody listens to that level'}]")
     if not found:
-        click.echo("no alerts" + (" that did not arrive" if dead else " yet"))
+        print_line("no alerts" + (" that did not arrive" if dead else " yet"))
 
 
 @alerts_group.command()
@@ -71,8 +71,8 @@ def preview(name, afresh, as_json) -> None:
         return
     for alert in found.alerts:
         when = "" if alert.not_before <= alert.at else f" (held back until {alert.not_before:%H:%M} UTC)"
-        click.echo(f"{alert.level:<8}  {alert.title}: {alert.body}{when}")
-    click.echo(f"{plural(len(found.alerts), 'alert')}; facts that nobody delivered: {', '.join(found.unknown) or 'none'}; "
+        print_line(f"{alert.level:<8}  {alert.title}: {alert.body}{when}")
+    print_line(f"{plural(len(found.alerts), 'alert')}; facts that nobody delivered: {', '.join(found.unknown) or 'none'}; "
                f"channels: {', '.join(f'{c.name} from {c.level} on' for c in channels) or 'none'}")
     for problem in problems:
         click.secho(problem, fg="yellow", err=True)
@@ -85,7 +85,7 @@ def test() -> None:
 
     results, problems = try_channels(_settings(), _now())
     for r in results:
-        click.echo(f"{r.channel}: {'arrived' if r.ok else r.detail} ({r.seconds:.1f} s)")
+        print_line(f"{r.channel}: {'arrived' if r.ok else r.detail} ({r.seconds:.1f} s)")
     for problem in problems:
         click.secho(problem, fg="yellow", err=True)
     if problems or not all(r.ok for r in results):
@@ -125,14 +125,14 @@ def doctor_command(as_json, fix, holes) -> None:
     else:
         colours = {"ok": "green", "warn": "yellow", "bad": "red"}
         for step in steps:
-            click.echo(f"mended   {step.what}: {step.detail}" if step.ok else f"left     {step.what}: {step.detail}")
+            print_line(f"mended   {step.what}: {step.detail}" if step.ok else f"left     {step.what}: {step.detail}")
         for check in health.checks:
-            click.echo(click.style(f"{check.status:<8}", fg=colours.get(check.status)) + f" {check.name}: {check.detail}")
+            print_line(click.style(f"{check.status:<8}", fg=colours.get(check.status)) + f" {check.name}: {check.detail}")
         for line in moving:
-            click.echo(f"heading  {line.sentence}")
+            print_line(f"heading  {line.sentence}")
         click.secho(f"health {health.score:g} of 100" + ("" if health.score == 100 else "; what is missing:"), bold=True)
         for reason in health.reasons:
-            click.echo(f"  {reason}")
+            print_line(f"  {reason}")
     if not health.ok:
         click.get_current_context().exit(1)
 
@@ -150,7 +150,7 @@ def watch_command(profile, accounts) -> None:
     place = terminal_workspace(settings_may_fail=True)  # a settings file that cannot be read must not silence the watch
     settings, problem = current_settings(place, profile), settings_in_force(place)[1]
     for line in watch_accounts(settings, _now()) if accounts else watch_system(settings, _now(), problem=problem):
-        click.echo(line)
+        print_line(line)
 
 
 @click.command("after-job", hidden=True)
@@ -164,7 +164,7 @@ def after_job_command(job, failed, profile) -> None:
     from trading.services.workspace import current_settings
 
     for problem in after_job(job, failed, current_settings(terminal_workspace(settings_may_fail=True), profile), _now()):
-        click.echo(problem, err=True)
+        print_line(problem, err=True)
 
 
 @click.command("after", hidden=True)
@@ -178,7 +178,7 @@ def after(name, reports) -> None:
 
     run, settings = run_named(name, load_settings(overrides={"run.reports": reports}))
     for problem in after_run(run, settings, _now()):
-        click.echo(problem, err=True)
+        print_line(problem, err=True)
 
 # %% ../../nbs/17_cli/20_ops.ipynb #7b77b379
 def _passphrase(settings) -> str:
@@ -201,8 +201,8 @@ def backup_command(folder) -> None:
 def restore_command(file, into) -> None:
     "Bring a backup back into an empty folder; everything, or nothing."
     done = perform_here("restore-backup", {"file": file, "into": into, "passphrase": _passphrase(_settings())}, told=False)
-    click.echo(f"{into}: {plural(done['files'], 'file')} of {datetime.fromisoformat(done['created']):%Y-%m-%d %H:%M} UTC, every checksum is right")
-    click.echo("next: look at it, then stop trading, put its data, reports and settings.ini in the place of the old ones, and run 'carnet doctor'")
+    print_line(f"{into}: {plural(done['files'], 'file')} of {datetime.fromisoformat(done['created']):%Y-%m-%d %H:%M} UTC, every checksum is right")
+    print_line("next: look at it, then stop trading, put its data, reports and settings.ini in the place of the old ones, and run 'carnet doctor'")
 
 
 @click.command("verify-backup")
@@ -213,4 +213,4 @@ def verify_backup_command(file) -> None:
 
     settings = _settings()
     manifest = verify_backup(settings, file, _passphrase(settings))
-    click.echo(f"{file.name}: {plural(len(manifest.files), 'file')} of {manifest.created:%Y-%m-%d %H:%M} UTC, every checksum is right")
+    print_line(f"{file.name}: {plural(len(manifest.files), 'file')} of {manifest.created:%Y-%m-%d %H:%M} UTC, every checksum is right")

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from .rows import print_line
 from ..core.errors import BadInput
 
 
@@ -56,6 +57,7 @@ def _lots(words: tuple[str, ...]) -> dict[str, Decimal]:
     if bad := [v for v in found.values() if not v]:
         raise BadInput(f"--lot is {bad[0]}; a lot is above zero")
     return {"" if name == "*" else name: value for name, value in found.items()}
+
 
 # %% ../../nbs/17_cli/14_optimise.ipynb #7e736da9
 @click.command()
@@ -114,7 +116,7 @@ def optimise_command(prices, holdings, cash, optimizer, options, targets, views,
         _lots(lots), {k: v for k, v in (("dates", dates), ("decimal", decimal), ("zone", zone), ("columns", columns)) if v}, settings.run.seed,
         group_floors=numbers(floors, "--min-group"), quoted={s: c.upper() for s, c in _members(quoted, "--quoted", "the currencies").items()},
         tax_rate=None if tax_rate is None else _number(tax_rate, "--tax-rate"), method=method, report=report))
-    click.echo(json.dumps(answer) if as_json else _written(answer))
+    click.echo(json.dumps(answer)) if as_json else print_line(_written(answer))
 
 
 def _of_run(place, profile, optimizer, strange, as_json) -> None:
@@ -127,11 +129,11 @@ def _of_run(place, profile, optimizer, strange, as_json) -> None:
     if as_json:
         click.echo(json.dumps(found))
         return
-    click.echo(f"{found['optimizer']} in run {found['run']}, {found['cash']:.1%} in cash")
+    print_line(f"{found['optimizer']} in run {found['run']}, {found['cash']:.1%} in cash")
     for item in sorted(found["items"], key=lambda i: -i["weight"]):
-        click.echo(f"{item['symbol']:<12} {item['weight']:>7.2%}  {item['reason']}")
+        print_line(f"{item['symbol']:<12} {item['weight']:>7.2%}  {item['reason']}")
     for note in found["notes"]:
-        click.echo(note)
+        print_line(note)
 
 # %% ../../nbs/17_cli/14_optimise.ipynb #7ac58f93
 def _written(a: dict) -> str:

@@ -10,7 +10,7 @@ __all__ = ['orders_group', 'list_orders', 'order_costs_command', 'cancel_command
 import click
 
 from .commands import perform_here, stopped_by_signals
-from .rows import json_option, print_json, print_rows
+from .rows import json_option, print_json, print_line, print_rows
 
 # %% ../../nbs/17_cli/18_orders.ipynb #9fd740d9
 @click.group()
@@ -43,9 +43,9 @@ def list_orders(profile, as_json) -> None:
         rows = [(o["order"], o["side"], o["amount"], o["symbol"], o["type"], o["price"] or o["stop_price"] or "market", o["time_in_force"], o["sent"][:16], o["what"]) for o in found["orders"]]
         print_rows(("order", "side", "amount", "symbol", "type", "price", "time in force", "sent", "what"), rows)
     for line in found["protections"]:
-        click.echo(line["words"])
+        print_line(line["words"])
     if not found["orders"] and not found["protections"]:
-        click.echo("no order is open, and nothing is protected")
+        print_line("no order is open, and nothing is protected")
 
 
 @orders_group.command("costs")
@@ -61,14 +61,14 @@ def order_costs_command(profile, as_json) -> None:
         print_json(found)
         return
     if not found["orders"]:
-        click.echo(found.get("missing", f"{found['account']} has sent no order of a plan yet"))
+        print_line(found.get("missing", f"{found['account']} has sent no order of a plan yet"))
         return
     bp = lambda n: "–" if n is None else f"{n:.1f}"  # noqa: E731
     for by, lines in found["groups"].items():
         print_rows((by, "orders", "filled", "against plan", "fee", "together", "±"), [(x["name"], x["orders"], f"{x['filled']:.0%}", *(bp(x[k]) for k in ("plan_bp", "fee_bp", "cost_bp", "error_bp"))) for x in lines])
-        click.echo()
+        print_line()
     for line in found["advice"]:
-        click.echo(line)
+        print_line(line)
 
 
 @orders_group.command("cancel")
@@ -128,11 +128,11 @@ def _follow(profile, mode, by) -> None:
     def look() -> None:
         try:
             for line in perform_here("watch-orders", {"profile": profile, "mode": mode}, by, told=False)["happened"]:
-                click.echo(line)
+                print_line(line)
         except TradingError as error:  # a run is at work, or a venue does not answer: the next look is due soon
-            click.echo(f"not looked after now: {error}", err=True)
+            print_line(f"not looked after now: {error}", err=True)
 
     stop, settings = Event(), load_settings(profile, {"run.mode": mode})
     with stopped_by_signals(stop, "what is being booked is finished first"):
         told = follow_orders(terminal_workspace(), settings, stop, click.echo, look)
-    click.echo(f"stopped: {told} news of orders")
+    print_line(f"stopped: {told} news of orders")

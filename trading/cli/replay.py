@@ -9,6 +9,8 @@ __all__ = ['replay_command']
 import click
 
 from .commands import perform_here
+from .rows import print_line
+
 
 # %% ../../nbs/17_cli/11_replay.ipynb #545b8fe1
 @click.command()
@@ -28,10 +30,10 @@ def replay_command(start, end, profile, without, by) -> None:
 
     def progress(done: int, count: int, words: str) -> None:
         if done == count or done % max(1, count // 20) == 0:
-            click.echo(f"{done:>5} of {count}  {words}", err=True)
+            print_line(f"{done:>5} of {count}  {words}", err=True)
 
     answer = perform_here("replay", {"start": start, "end": end, "profile": profile, "without": list(without)}, by, progress=progress)
     folder, place = Path(answer["folder"]), terminal_workspace()
     page = build_replay_report(folder.name, replay_result(place, folder.name), replay_tables(place, folder.name))
     write_atomic(folder / "index.html", page.encode())
-    click.echo(f"report: {folder / 'index.html'}")
+    print_line(f"report: {folder / 'index.html'}")

@@ -9,6 +9,8 @@ __all__ = ['research_group', 'research_agent_command', 'research_auto_command']
 import click
 
 from .commands import perform_here
+from .rows import print_line
+
 
 # %% ../../nbs/17_cli/19_research.ipynb #ae000004
 @click.group()
@@ -30,7 +32,7 @@ def research_agent_command(name, profile, symbols, begin, until, generations, mi
     "Train an agent called NAME by reinforcement learning and write it as a strategy; it trades once it is promoted."
     def progress(done: int, count: int, words: str) -> None:
         if done == count or done % max(1, count // 10) == 0:
-            click.echo(f"{done:>5} of {count}  {words}", err=True)
+            print_line(f"{done:>5} of {count}  {words}", err=True)
 
     asked = {"name": name, "profile": profile, "begin": begin, "until": until, "generations": generations, "minutes": minutes, "seed": seed}
     perform_here("train-agent", asked | ({"symbols": [s.strip() for s in symbols.split(",") if s.strip()]} if symbols else {}), by, progress=progress)
@@ -57,7 +59,7 @@ def research_auto_command(strategies, profile, symbols, begin, end, trials, minu
     from trading.services.research_control import search_returns
 
     def progress(done: int, count: int, words: str) -> None:
-        click.echo(f"{done:>5} of at most {count}  {words}", err=True)
+        print_line(f"{done:>5} of at most {count}  {words}", err=True)
 
     listed = {k: [s.strip() for s in v.split(",") if s.strip()] for k, v in (("strategies", strategies), ("symbols", symbols)) if v}
     asked = {"profile": profile, "begin": begin, "end": end, "trials": trials, "minutes": minutes, "promote": promote, "scheduler": scheduler}
@@ -69,4 +71,4 @@ def research_auto_command(strategies, profile, symbols, begin, end, trials, minu
         write_atomic(folder / "returns.svg", chart._repr_svg_().encode())
     write_atomic(folder / "index.html", build_search_report(told, returns).encode())
     write_atomic(folder / "report.md", search_markdown(told, "returns.svg" if chart else "").encode())
-    click.echo(f"report: {folder / 'index.html'}")
+    print_line(f"report: {folder / 'index.html'}")

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from .commands import record_here
-from .rows import json_option, print_json, print_rows
+from .rows import json_option, print_json, print_line, print_rows
 from .run_progress import run_stages
 
 # %% ../../nbs/17_cli/04_run.ipynb #8eb1b527
@@ -38,9 +38,9 @@ def run_command(profile, as_of, mode, portfolio, holdings, resume, opened) -> No
         raise click.UsageError("--resume goes on with what the run was started with; leave the other options out")
     settings = load_settings(profile, {"run.mode": mode})
     if note := know_secrets(settings.run.data):
-        click.echo(f"note: {note}; the run goes on without it", err=True)
+        print_line(f"note: {note}; the run goes on without it", err=True)
     for note in settle_keys(settings):
-        click.echo(f"note: {note}", err=True)
+        print_line(f"note: {note}", err=True)
     with lock_folder(settings.run.data):
         job, its_own = run_named(resume, settings) if resume else (begin_run(settings, datetime.now(UTC), as_of, holdings), settings)
         record_here("resume-run", {"run": job.record.id}) if resume else record_here("start-run", {"profile": profile, "as_of": as_of, "mode": mode})
@@ -63,7 +63,7 @@ def train_command(profile) -> None:
     settings = load_settings(profile)
     with lock_folder(settings.run.data):
         record_here("start-training", {"profile": profile})
-        click.echo(train_models(settings, datetime.now(UTC)))
+        print_line(train_models(settings, datetime.now(UTC)))
 
 
 @click.command()
@@ -78,7 +78,7 @@ def runs_command(as_json) -> None:
     found = records(workspace_of(settings))
     damaged = damaged_runs(workspace_of(settings))
     for told in damaged:
-        click.echo(told, err=True)
+        print_line(told, err=True)
     if as_json:
         import json
 
@@ -86,7 +86,7 @@ def runs_command(as_json) -> None:
     if not found:
         if damaged:
             sys.exit(1)
-        return click.echo(f"no runs yet in {settings.run.reports}; 'carnet run' makes one")
+        return print_line(f"no runs yet in {settings.run.reports}; 'carnet run' makes one")
     rows = []
     for r in found:
         failed = next((s for s in r.stages if s.status == "failed"), None)
@@ -111,4 +111,4 @@ def _show(page: Path, only_print: bool) -> None:
 
     address = page.resolve().as_uri()
     if only_print or not webbrowser.open(address):
-        click.echo(address)
+        print_line(address)

@@ -14,6 +14,7 @@ import click
 from .commands import perform_here
 from ..core.errors import BadInput
 
+
 # %% ../../nbs/17_cli/17_size.ipynb #61db570b
 def _exact(text: str | None, option: str) -> Decimal | None:
     "Read a number as it is written."

@@ -12,6 +12,8 @@ import json
 import click
 
 from .commands import perform_here
+from .rows import print_line
+
 
 # %% ../../nbs/17_cli/08_strategies.ipynb #e6f3c346
 @click.group()
@@ -32,15 +34,15 @@ def list_command(as_json) -> None:
         click.echo(json.dumps(rows))
         return
     for row in rows:
-        click.echo(f"{row['strategy']:<20} {'in production' if row['current'] else row['outcome']:<14} {row['decided'][:10]}  {json.dumps(row['params'])}")
+        print_line(f"{row['strategy']:<20} {'in production' if row['current'] else row['outcome']:<14} {row['decided'][:10]}  {json.dumps(row['params'])}")
     if not rows:
-        click.echo("no strategy has asked to be promoted yet; 'carnet strategies promote NAME --grid fast=5,10' does it")
+        print_line("no strategy has asked to be promoted yet; 'carnet strategies promote NAME --grid fast=5,10' does it")
     asked, waiting = {row["strategy"] for row in rows}, {}
     for name, origin in strategy_names().items():
         if name not in asked:
             waiting.setdefault(origin, []).append(name)
     for origin, names in waiting.items():
-        click.echo(f"not asked yet, from {origin}: {', '.join(names)}")
+        print_line(f"not asked yet, from {origin}: {', '.join(names)}")
 
 
 @strategies_group.command("show")
@@ -67,8 +69,8 @@ def compare_sleeves_command(profile, as_json) -> None:
         return
     for item in found["items"]:
         earned = "" if item["earned"] is None or found["runs"] < 2 else f"; earned {item['earned']:+.2%} of the account in {found['runs']} runs"
-        click.echo(f"{item['name']:<20} share {item['share']:.1%}, trades {item['traded']:.1%}{earned}\n  {item['text']}")
-    click.echo(found.get("missing") or f"the policy has {found['policy']:.1%} of the capital")
+        print_line(f"{item['name']:<20} share {item['share']:.1%}, trades {item['traded']:.1%}{earned}\n  {item['text']}")
+    print_line(found.get("missing") or f"the policy has {found['policy']:.1%} of the capital")
 
 
 @strategies_group.command("promote")
@@ -118,5 +120,5 @@ def new_strategy_command(name) -> None:
     from trading.services.new_strategy import write_strategy
 
     file = write_strategy(name, Path())
-    click.echo(f"{file} is written, and runs as it is; change the rule in 'carnet lab {file}'")
-    click.echo(f"next: carnet strategies promote {name} --grid window=50,100,150,200")
+    print_line(f"{file} is written, and runs as it is; change the rule in 'carnet lab {file}'")
+    print_line(f"next: carnet strategies promote {name} --grid window=50,100,150,200")

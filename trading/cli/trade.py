@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import click
 
-from .rows import json_option, print_json
+from .rows import json_option, print_json, print_line
 from .commands import perform_here
 from .run_progress import run_stages
 from ..core.errors import BadInput, TradingError
@@ -41,7 +41,7 @@ def review_command(name, by, remark) -> None:
     from trading.services.queries_trading import plan_table
 
     job, _ = run_named(name)
-    click.echo(plan_table(job))
+    print_line(plan_table(job))
     perform_here("review-plan", {"run": job.record.id, "remark": remark}, by)
 
 
@@ -115,7 +115,7 @@ def kill_command(profile, mode, accounts, flatten, reset, who, why) -> None:
     else:
         each = {"": place} if os.environ.get("CARNET_PORTFOLIO") else {"" if n == "main" else f"{n}/": p for n, p in every_workspace(place).items()}
         lines = [f"{where}{account}: {reason}" for where, one in each.items() for account, reason in engaged_switches(one).items()]
-        click.echo("\n".join(lines) or "trading is allowed")
+        print_line("\n".join(lines) or "trading is allowed")
 
 
 @click.command()
@@ -147,7 +147,7 @@ def compare_command(one, other, as_json) -> None:
         print_json({"equal": not lines, "differences": lines})
         return
     for line in lines or ["the two runs are equal in inputs and numbers"]:
-        click.echo(line)
+        print_line(line)
 
 
 @click.command()
@@ -164,9 +164,9 @@ def reproduce_command(name) -> None:
         run_stages(again, its_own)
     inputs, verdict = reproduction_differences(original, again)
     for line in inputs:
-        click.echo(f"note: {line}")
+        print_line(f"note: {line}")
     if verdict.answer == "different":
         raise TradingError(f"{again.record.id} differs from {original.record.id}: {verdict}; 'carnet compare' lists every difference")
     what = "" if original.record.mode == "paper" else " in everything that was decided"
     same = "equal to the last bit" if verdict.distance == 0 else "equal"
-    click.echo(f"{verdict}: {again.record.id} and {original.record.id} are {same}{what}")
+    print_line(f"{verdict}: {again.record.id} and {original.record.id} are {same}{what}")

@@ -7,6 +7,8 @@ __all__ = ['venues_command', 'mt5_group', 'unlock_command']
 
 # %% ../../nbs/17_cli/07_venues.ipynb #05fdb9f0
 import click
+from .rows import print_line
+
 
 # %% ../../nbs/17_cli/07_venues.ipynb #7dfee92c
 @click.command("venues")
@@ -23,9 +25,9 @@ def venues_command(name, as_json) -> None:
         return click.echo(json.dumps(rows, indent=1))
     for row in rows:
         title, *rest = row.values() if not name else (row["field"], f"{row['value']}", f"({row['source']})")
-        click.echo(click.style(str(title), bold=True) + ("" if not name else "  " + "  ".join(rest)))
+        print_line(click.style(str(title), bold=True) + ("" if not name else "  " + "  ".join(rest)))
         for what, told in list(row.items())[1:] if not name else []:
-            click.echo(f"  {what:18} {told}")
+            print_line(f"  {what:18} {told}")
     return None
 
 

@@ -16,7 +16,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "sessions", "expected_bars", "observed_calendar", "check_on_calendar", "usual_step", "on_own_clock", "elapsed_years",
         "calendar_bars_a_year", "bars_a_year", "annual_growth", "shown_yearly", "next_open", "price_age",
     ],
-    "cards": ["Tone", "CARD_STYLE", "Card", "Bar", "written", "card_text", "card_html", "Shown"],
+    "cards": ["Tone", "CARD_STYLE", "spaced", "Card", "Bar", "written", "card_text", "card_html", "Shown"],
     "carried_prices": ["carry_prices", "closed_markets", "day_closes", "day_returns", "span_text", "spans_text"],
     "circuit_breaker": ["Circuit", "BackoffPolicy", "CircuitStore", "MemoryStore", "CircuitBreaker"],
     "cron": ["Cron", "TimeZoneName", "last_scheduled"],
@@ -44,7 +44,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "lazy": ["lazy_names", "make_callable"],
     "margin": ["RATE_STEP", "YEAR_SECONDS", "MarginTerms", "MarginState", "margin_state"],
     "numbers": ["number_evidence", "decide_sign", "decimal_sign", "read_numbers", "read_number"],
-    "pages": ["spaced", "page_templates", "render"],
+    "pages": ["page_templates", "render"],
     "performance_parts": [
         "DISTRIBUTION", "percent_text", "two_text", "day_text", "table_part", "line_figure", "return_parts", "period_parts",
         "rolling_parts", "drawdown_parts", "distribution_parts", "month_table",

@@ -17,7 +17,7 @@ from .components import Field, PageSection, Viewer, form
 from .screens_trading import read_artefact, report_data, series, utc_text
 from ..report.forecast_sections import ForecastReview, forecast_overview
 from ..report.formatting import UNKNOWN, Parts, known, money, number, percent, percent_axis
-from ..report.performance_sections import CHANGE_LINES, COMPARED_METRICS, equity_parts, month_parts, risk_parts
+from ..report.performance_sections import account_change_parts, COMPARED_METRICS, equity_parts, month_parts, risk_parts
 from ..report.risk_sections import RiskContext, stress_parts
 from ..report.sections import figure, table
 from ..core.svg_charts import bar_chart, time_chart
@@ -137,23 +137,14 @@ def _causes(found: Mapping) -> Parts:
     if not found["items"]:
         return [("missing", sentence(found.get("missing", "nothing has changed")) + ".")]
     currency, form = found["currency"], lambda v: money(v, digits=2, sign=True)
-    lines = pd.DataFrame(found["items"]).assign(name=lambda f: [CHANGE_LINES.get(n, n) for n in f["name"]], group=lambda f: f["group"].where(f["group"] != "", "—"))
-    total = pd.DataFrame([{"name": "Change of the account", "group": "", "amount": found["total"]}])
-    columns = [("Part", "", str, ""), ("Group", "group", str, ""), (currency, "amount", form, "n")]
     words = f"{close_day(found['since'])} to {close_day(found['until'])}: {money(found['total'], currency, sign=True)}, of which {money(found['gained'], currency, sign=True)} were not put in or taken out."
-    groups = pd.DataFrame([{"group": g["group"] or "no group", "amount": g["amount"]} for g in found["groups"]])
-    parts: Parts = [("text", words)]
-    if len(groups):
-        parts.append(("table", table(groups.set_index("group"), [("Group", "", str, ""), (currency, "amount", form, "n")])))
+    parts: Parts = [("text", words), *account_change_parts(found, currency)]
     if found["effects"]:
         rates = pd.DataFrame(found["effects"]).set_index("symbol")
         shown = [("Asset", "", str, ""), ("By its price", "local", form, "n"), ("Local return", "local_return", percent, "n"), ("Currency", "pair", str, ""),
                  ("By the rate", "effect", form, "n"), ("Currency return", "currency_return", percent, "n")]
         parts.append(("table", table(rates, shown, "Price and currency", f"In {currency}; the return of a price stands only where nothing was traded between.")))
-    if found["sleeves"]:
-        sleeves = pd.DataFrame(found["sleeves"]).set_index("sleeve")
-        parts.append(("table", table(sleeves, [("Sleeve", "", str, ""), ("Prices", "gain", form, "n"), ("Fees", "fees", form, "n"), (currency, "amount", form, "n")])))
-    return [*parts, ("more", {"summary": "Line by line", "table": table(pd.concat([lines, total]).set_index("name")[["group", "amount"]], columns)})]
+    return parts
 
 
 SHARES, RATIOS = ("return", "drawdown", "annual_return", "volatility", "max_drawdown"), ("sharpe", "sortino", "calmar", "omega")

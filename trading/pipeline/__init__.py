@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "tradable_markets", "with_circuit_breaker", "open_live_account",
     ],
     "account_snapshot": ["AccountSnapshot", "holdings_table"],
+    "contribution": ["sleeve_gains", "change_lines", "account_contribution"],
     "currency_rates": ["AT_COST", "AccountRates", "rates_of", "rate_symbols", "ingest_rates", "stored_rates", "run_rates", "account_bars"],
     "cycle": ["FROM_PRICES", "FEWEST_CLOSES", "LONGEST_HISTORY", "cycle_of", "cycle_target_path", "describe_cycle"],
     "factory": [
@@ -91,9 +92,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "account_number",
     ],
 }, modules=[
-    "account", "account_snapshot", "currency_rates", "cycle", "factory", "forecast_review", "instruments", "launch", "market_bars",
-    "market_scan", "marks", "memory_run", "multi_venue", "named_model", "named_optimizer", "named_sleeves", "notebook_runner",
-    "own_stages", "paper", "plan_amendment", "plan_approval", "plan_check", "position_protection", "price_snapshot", "replay",
-    "replay_result", "run_compare", "run_record", "sentiment", "sleeves", "steps", "target_weights", "trade_loop", "trade_report",
-    "trade_steps", "training", "venue_factory",
+    "account", "account_snapshot", "contribution", "currency_rates", "cycle", "factory", "forecast_review", "instruments", "launch",
+    "market_bars", "market_scan", "marks", "memory_run", "multi_venue", "named_model", "named_optimizer", "named_sleeves",
+    "notebook_runner", "own_stages", "paper", "plan_amendment", "plan_approval", "plan_check", "position_protection", "price_snapshot",
+    "replay", "replay_result", "run_compare", "run_record", "sentiment", "sleeves", "steps", "target_weights", "trade_loop",
+    "trade_report", "trade_steps", "training", "venue_factory",
 ])

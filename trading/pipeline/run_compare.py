@@ -56,7 +56,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 # %% ../../nbs/12_pipeline/55_run_compare.ipynb #3010cad6
-MARKET = ("orders", "holdings_after", "costs", "gains", "change", "equity", "closing", "summary", "life", "place", "facts")  # what the market had a hand in
+MARKET = ("orders", "holdings_after", "costs", "gains", "change", "contribution", "equity", "closing", "summary", "life", "place", "facts")  # what the market had a hand in
 EQUAL_NUMBERS = 1e-9  # relative: what another order of the same additions may do, and no decision feels
 CAUSES = {"data": ("data_version", "as_of", "model_versions"), "code": ("commit",), "settings": ("settings", "profile", "mode", "seed"),
           "package": ("packages", "python")}

@@ -18,7 +18,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "limit_name", "limit_value",
     ],
     "narrative": ["describe_equity", "describe_gains", "describe_orders", "as_limits", "describe_risk", "describe_day"],
-    "performance_sections": ["CHANGE_LINES", "COMPARED_METRICS", "equity_parts", "risk_parts", "month_parts"],
+    "performance_sections": [
+        "CHANGE_LINES", "COMPARED_METRICS", "equity_parts", "account_change_parts", "contribution_section", "risk_parts", "month_parts",
+    ],
     "period_report": ["EDITIONS", "edition_days", "build_period_report"],
     "record_sections": ["unit_parts", "record_parts"],
     "replay_report": ["PART_NAMES", "replay_sentences", "contribution_parts", "build_replay_report"],

@@ -24,7 +24,7 @@ from .forecast_sections import forecast_overview
 from ..core.performance_parts import distribution_parts, drawdown_parts, period_parts, rolling_parts
 from .record_sections import record_parts, unit_parts
 from .formatting import UNKNOWN, Parts, closing_day, day, known, money, number, percent, quantity
-from .performance_sections import equity_parts, month_parts, risk_parts
+from .performance_sections import contribution_section, equity_parts, month_parts, risk_parts
 from .risk_sections import attribution_parts, margin_parts, plan_parts, regime_parts, stress_parts
 from .sleeve_sections import sleeve_parts
 from trading.report.sections import (
@@ -194,6 +194,7 @@ REPORT_SECTIONS: tuple[tuple[str, str, str, Callable[[ReportData], Parts]], ...]
     ("why", "Why", "", lambda d: _told(d, slice(2, None)) or [("text", "Nothing more is to be told of this day.")]),
     ("equity", "Equity", "The policy against the benchmark, and what made the difference.",
      lambda d: [*equity_parts(d), *sleeve_parts(d.sleeves), *record_parts(d, period_parts, "returns by period"), *attribution_parts(d.context)]),
+    ("contribution", "Contribution", "What made the account change, to the cent.", contribution_section),
     ("months", "Monthly returns", "", month_parts),
     ("rolling", "Rolling figures", "Half a year each.", lambda d: record_parts(d, rolling_parts, "rolling figures")),
     ("drawdowns", "Drawdowns", "The deepest, with their dates.", lambda d: record_parts(d, drawdown_parts, "drawdowns")),

@@ -20,6 +20,7 @@ from ..core.errors import BadInput, MissingData
 from ..core.pages import render
 from ..core.svg_charts import time_chart
 from .formatting import Parts, closing_day, day, known, money, percent, percent_axis, price, quantity
+from .performance_sections import account_change_parts
 from .sections import figure, table
 
 EDITIONS = {"week": "Weekly report", "month": "Monthly report"}
@@ -60,23 +61,6 @@ def _curve(marks: pd.DataFrame, benchmark: str) -> Parts:
                              index=[day(pd.Timestamp(d), weekday=True) for d in steps.index])
         made.append(("table", table(frame, [("Close of", "", str, ""), ("Return", "return", lambda v: percent(v, 2, True), "±"), ("Below the span's high", "fall", lambda v: percent(abs(v), 2), "n")], "Day by day")))
     return made
-
-
-def _contribution(change: Mapping[str, Any], currency: str) -> Parts:
-    "Write what made the account change, the largest first, and what was no gain beside it."
-    form, start = (lambda v: money(v, currency, 2, True)), change["start"]
-    rows = lambda kind: sorted((i for i in change["items"] if i["kind"] == kind and i["amount"]), key=lambda i: -abs(i["amount"]))  # noqa: E731
-    made: Parts = []
-    for title, head, items in (("By asset", "Asset", rows("asset")), ("By currency", "Currency", rows("currency")), ("Beside the assets", "Line", rows("line"))):
-        if items:
-            frame = pd.DataFrame({"amount": [i["amount"] for i in items], "share": [i["amount"] / start if start else None for i in items], "group": [i["group"] for i in items]}, index=[i["name"] for i in items])
-            columns = [(head, "", str, ""), *([("Group", "group", lambda g: g or "–", "w")] if head == "Asset" else []), ("Amount", "amount", form, "±"), ("Of the account", "share", lambda v: percent(v, 2, True), "±")]
-            made.append(("table", table(frame, columns, title)))
-    for title, key, name in (("By group", "groups", "group"), ("By sleeve", "sleeves", "sleeve")):
-        if len(found := [g for g in change[key] if g[name]]) > 1:
-            frame = pd.DataFrame({"amount": [g["amount"] for g in found]}, index=[g[name] for g in found]).sort_values("amount", ascending=False)
-            made.append(("table", table(frame, [(name.capitalize(), "", str, ""), ("Amount", "amount", form, "±")], title)))
-    return made or [("text", "Nothing moved the account in this span.")]
 
 
 def _trades(fills: Sequence[Mapping[str, Any]], currency: str, most: int = 60) -> Parts:
@@ -123,7 +107,7 @@ def build_period_report(
     chapters: tuple[tuple[str, str, str, Callable[[], Parts]], ...] = (
         ("today", "What happened", "", lambda: [("story", [*sentences, *whole])]),
         ("equity", "Equity", "The account against the benchmark.", lambda: _curve(marks, other["name"] if other else "benchmark")),
-        ("contribution", "Contribution", "What made the account change, to the cent.", lambda: _contribution(change, currency)),
+        ("contribution", "Contribution", "What made the account change, to the cent.", lambda: account_change_parts(change, currency)),
         ("trades", "Trades", "The newest first.", lambda: _trades(traded, currency)),
     )
     figures = [{"name": f"Equity, {currency}", "value": money(change["end"], digits=0), "sub": f"close of {closing_day(until)}"},

@@ -8,7 +8,7 @@ __all__ = ['Amount', 'read_moment', 'BookEntry', 'entry_of', 'book_events', 'boo
 
 # %% ../../nbs/13_services/38_book_control.ipynb #85cc3788
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -20,7 +20,7 @@ from pydantic import Field
 
 from ..accounting.account_book import Book
 from ..core.decimals import strip_zeros
-from ..core.english import count
+from ..core.english import count, plural
 from ..core.errors import BadInput, Refused
 from ..core.files import lock_folder
 from ..core.settings import Settings
@@ -199,6 +199,14 @@ def _ask_order(ledger: Any, event: Event) -> None:
                        f"say --at '{around[0]}' when the {event.kind.replace('_', ' ')} came before it, or --at '{around[1]}' when it came after")
 
 
+def _placed(said: str | None, when: datetime, clock: datetime, later: Sequence[Event]) -> list[str]:
+    "Say where an entry stands that was dated by hand: behind the account's clock, or before the trades of its day."
+    if when > clock:
+        return [f"it is dated {when:%Y-%m-%d %H:%M} UTC, behind the account's clock, which stands at {clock:%Y-%m-%d %H:%M}: runs count it once they have come that far"]
+    same = [e for e in later if said and len(said.strip()) == 10 and e.timestamp.date() == when.date()]
+    return [f"a day without a time begins at 00:00 UTC, so it stands before {plural(len(same), 'trade')} of that day; give --at with a time if it came after"] if same else []
+
+
 @command("book-entry", role="trader", audit="entry booked")
 def book_entry(request: BookEntry, context: Context) -> Done:
     "Book a deposit, a dividend, a split or whatever else happened to an account besides orders."
@@ -218,6 +226,7 @@ def book_entry(request: BookEntry, context: Context) -> Done:
                 raise BadInput(f"{account} held no {event.data.get('symbol')} on {event.timestamp:%Y-%m-%d %H:%M}; it held {', '.join(held) or 'nothing'}")
         moved, seq = book_events(settings, account, [event], context.now, mode == "paper")
     known = [] if moved else ["nothing has changed: it was booked already, or nothing was held at that moment"]
+    known += _placed(request.at, event.timestamp, clock, ledger.events(account, "fill", since=event.timestamp))
     return Done(text="\n".join([f"{account}: {describe_entry(event)} is entry {seq}.", *moved, *known]), details={"account": account, "seq": seq, "moved": moved})
 
 

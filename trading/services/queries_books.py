@@ -7,16 +7,13 @@ __all__ = ['contribution']
 
 # %% ../../nbs/13_services/26_queries_books.ipynb #82776b48
 from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Any
 
 import pandas as pd
 
-from ..core.settings import Settings
-from ..accounting.performance import RATE_LINE, CurrencyEffect, explain_change, marked_prices, to_cents
-from ..accounting.sleeve_fills import sleeve_fills, sleeve_results
+from ..accounting.performance import CurrencyEffect, explain_change
 from ..core.bars import parse_as_of
 from ..core.errors import BadInput, MissingData
+from ..pipeline.contribution import change_lines, sleeve_gains
 from ..pipeline.factory import groups_of
 from ..pipeline.marks import benchmark_values, later_marks
 from ..pipeline.multi_venue import whole_ledger
@@ -54,28 +51,20 @@ def contribution(place: Workspace, profile: str | None = None, since: str | None
         first, last = _chosen(marks.index, since, 0), _chosen(marks.index, until, -1)
         if first >= last:
             raise BadInput(f"there is no value of the account between {first:%Y-%m-%d %H:%M} and {last:%Y-%m-%d %H:%M} UTC; choose days that lie further apart")
-        change, sleeves = explain_change(ledger, accounts, first, last, more), _sleeve_gains(settings, ledger, accounts, first, last, more)
+        change, sleeves = explain_change(ledger, accounts, first, last, more), sleeve_gains(ledger, accounts, first, last, more)
     except (MissingData, BadInput) as error:
         if isinstance(error, BadInput) and (since or until):
             raise
         return missing(error, **known, since=None, until=None, total=None, gained=None, items=[], groups=[], effects=[], sleeves=[])
-    of = groups_of(settings)
-    cents = to_cents(change.causes)
-    items = [{"kind": kind, "name": f"{RATE_LINE} {name}" if kind == "rate" else name, "group": of.get(name, "") if kind == "asset" else "", "amount": float(n)} for (kind, name), n in cents.items()]
-    groups: dict[str, float] = {}
-    for item in items:
-        if item["kind"] == "asset":
-            groups[item["group"]] = round(groups.get(item["group"], 0.0) + item["amount"], 2)
+    lines = change_lines(change, groups_of(settings), sleeves)
     span = marks.loc[first:last]
     beside, name = benchmark_values(settings, span.index)
-    total, flows = sum(cents.values()), cents.get(("line", "flows"), 0)
+    flows = sum(i["amount"] for i in lines["items"] if (i["kind"], i["name"]) == ("line", "flows"))
     return known | {
-        "since": first.isoformat(), "until": last.isoformat(), "start": float(span["equity"].iloc[0]), "end": float(span["equity"].iloc[-1]), "total": float(total),
-        "gained": float(total - flows), "return": float(span["unit"].iloc[-1] / span["unit"].iloc[0] - 1) if span["unit"].iloc[0] else None,
+        "since": first.isoformat(), "until": last.isoformat(), "start": float(span["equity"].iloc[0]), "end": float(span["equity"].iloc[-1]),
+        "gained": round(lines["total"] - flows, 2), "return": float(span["unit"].iloc[-1] / span["unit"].iloc[0] - 1) if span["unit"].iloc[0] else None,
         "benchmark": None if beside is None or beside.isna().iloc[0] else {"name": name, "return": float(beside.iloc[-1] / beside.iloc[0] - 1)},
-        "items": items, "groups": [{"group": g, "amount": n} for g, n in sorted(groups.items())],
-        "effects": [_effect_row(s, e) for s, e in sorted(change.effects.items())],
-        "sleeves": _sleeve_lines(sleeves)}
+        "effects": [_effect_row(s, e) for s, e in sorted(change.effects.items())]} | lines
 
 
 def _effect_row(symbol: str, e: CurrencyEffect) -> dict:
@@ -83,25 +72,4 @@ def _effect_row(symbol: str, e: CurrencyEffect) -> dict:
     share = lambda n: None if n is None else float(n)  # noqa: E731
     return {"symbol": symbol, "pair": e.pair, "local": float(e.local), "effect": float(e.effect), "total": float(e.local + e.effect),
             "local_return": share(e.local_return), "currency_return": share(e.currency_return)}
-
-
-def _sleeve_gains(settings: Settings, ledger: Any, accounts: list[str], first: datetime, last: datetime, more: Any) -> dict[str, dict[str, Decimal]]:
-    "Share what each fill won, lost and cost among the sleeves that wanted it; empty where nothing ever traded beside the policy."
-    found: dict[str, dict[str, Decimal]] = {}
-    for account in accounts:
-        decided = ledger.events(accounts[0], "sleeves")
-        if not decided:
-            return {}
-        told = sorted([*decided, *(e for _, e in ledger.history(account, at=last))], key=lambda e: (e.timestamp, e.kind != "sleeves"))
-        books = [sleeve_fills(told, moment) for moment in (first, last)]
-        prices = [marked_prices(ledger, account, moment, more) for moment in (first, last)]
-        for sleeve, row in sleeve_results(books[0], prices[0], books[1], prices[1], explain_change(ledger, [account], first, last, more)).items():
-            found[sleeve] = {k: found.get(sleeve, {}).get(k, Decimal(0)) + n for k, n in row.items()}
-    return found
-
-
-def _sleeve_lines(found: dict[str, dict[str, Decimal]]) -> list[dict[str, Any]]:  # sleeve, amount (after fees), gain, fees; each column adds up to the cent
-    "Write what the sleeves earned in cents."
-    gains, fees = (to_cents({s: row[k] for s, row in found.items()}) for k in ("gain", "fees"))
-    return [{"sleeve": s, "amount": float(gains[s] + fees[s]), "gain": float(gains[s]), "fees": float(fees[s])} for s in found]
 

@@ -154,6 +154,12 @@ def _context(traded: dict, weights: pd.Series, equity: float, when) -> RiskConte
                    pd.Series(steps, dtype=float), life)  # fmt: skip
 
 # %% ../../nbs/18_testing/10_example_report.ipynb #b11a7225
+def _contribution(gains: pd.Series) -> dict:
+    "Return what made the account change as a run writes it: here prices alone, without groups."
+    items = [{"kind": "asset", "name": s, "group": "", "amount": round(float(g), 2)} for s, g in gains.items()]
+    return {"items": items, "groups": [], "sleeves": [], "total": round(sum(i["amount"] for i in items), 2)}
+
+
 def example_data(
     as_of: str = "2022-12-27",  # a date of the sample market
 ) -> ReportData:
@@ -225,6 +231,7 @@ def example_data(
         currency="USD",
         account="example",
         attention=(),
+        contribution=_contribution(traded["gains"]),
         note=f"Sample data: {SOURCES['stocks']}. The portfolio is an example of a report, not a strategy.",
         **traded,
         equity=at_close(equity),
