@@ -8,6 +8,7 @@ from . import factory as factory
 from . import forecast_review as forecast_review
 from . import instruments as instruments
 from . import launch as launch
+from . import loop_state as loop_state
 from . import market_bars as market_bars
 from . import market_scan as market_scan
 from . import marks as marks
@@ -46,6 +47,7 @@ from .factory import USUAL_CALENDARS as USUAL_CALENDARS, market_source as market
 from .forecast_review import Promises as Promises, promising_runs as promising_runs, read_promises as read_promises, learn_outcomes as learn_outcomes, learn_today as learn_today, lost_cycles as lost_cycles, forecasts_before as forecasts_before, last_review as last_review, count_matured as count_matured, skill_history as skill_history, trust_history as trust_history, model_card as model_card, todays_drift as todays_drift, drift_facts as drift_facts
 from .instruments import instruments_version as instruments_version, InstrumentHistory as InstrumentHistory, fetch_instruments as fetch_instruments, kept_instruments as kept_instruments, known_instruments as known_instruments, pinned_instruments as pinned_instruments
 from .launch import resolve_as_of as resolve_as_of, open_run as open_run, settings_of as settings_of, run_daily as run_daily, prepare_prefect as prepare_prefect, own_server as own_server, load_flow as load_flow
+from .loop_state import newest_close as newest_close, LoopState as LoopState, loop_file as loop_file, alone_with as alone_with, JumpingClock as JumpingClock
 from .market_scan import SCANNED_SYMBOLS as SCANNED_SYMBOLS, QUESTIONS_AT_ONCE as QUESTIONS_AT_ONCE, scan_symbols as scan_symbols, scan_source as scan_source, listed_symbols as listed_symbols, scan_decisions as scan_decisions, scan_file as scan_file, read_scan as read_scan, scan_market as scan_market, scan_words as scan_words
 from .marks import benchmark_symbols as benchmark_symbols, stored_closes as stored_closes, last_moment as last_moment, later_marks as later_marks, account_history as account_history, benchmark_values as benchmark_values
 from .memory_run import MemoryRun as MemoryRun
@@ -69,7 +71,7 @@ from .sentiment import pinned_sentiment as pinned_sentiment, take_sentiment as t
 from .sleeves import CHECK_EVERY as CHECK_EVERY, HALVED as HALVED, TAKEN as TAKEN, longer_bars as longer_bars, carried_on as carried_on, shortfalls as shortfalls, rule_factor as rule_factor, live_record as live_record, sleeve_weights as sleeve_weights, within_limits as within_limits, NetTargets as NetTargets, net_targets as net_targets
 from .steps import training_moment as training_moment, Trained as Trained, train_forecaster as train_forecaster, forecast_now as forecast_now, require_fresh as require_fresh, Decided as Decided, decide_forecasts as decide_forecasts, forecast_step as forecast_step, market_regime as market_regime, Allocated as Allocated, allocate_weights as allocate_weights, allocate_step as allocate_step
 from .target_weights import MOST_ABSENT as MOST_ABSENT, carried_closes as carried_closes, closed_now as closed_now, missing_prices as missing_prices, whole_closes as whole_closes, recent_day_returns as recent_day_returns, forecast_effect as forecast_effect
-from .trade_loop import newest_close as newest_close, LoopState as LoopState, loop_file as loop_file, TradeLoop as TradeLoop, JumpingClock as JumpingClock, open_loop as open_loop
+from .trade_loop import TradeLoop as TradeLoop, open_loop as open_loop
 from .trade_report import order_table as order_table, implementation_shortfall as implementation_shortfall, cost_facts as cost_facts
 from .trade_steps import planning_prices as planning_prices, open_books as open_books, record_decisions as record_decisions, Planned as Planned, plan_step as plan_step, check_step as check_step, Traded as Traded, execute_step as execute_step, Recorded as Recorded, record_step as record_step, Outcome as Outcome, trade_step as trade_step
 from .training import REST as REST, BEGINNING as BEGINNING, last_training as last_training, training_reasons as training_reasons, TrainingFailed as TrainingFailed, execute_training as execute_training, training_due as training_due, train_after as train_after
