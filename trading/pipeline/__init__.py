@@ -26,6 +26,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "instruments_version", "InstrumentHistory", "fetch_instruments", "kept_instruments", "known_instruments", "pinned_instruments",
     ],
     "launch": ["resolve_as_of", "open_run", "settings_of", "run_daily", "prepare_prefect", "own_server", "load_flow"],
+    "loop_state": ["newest_close", "LoopState", "loop_file", "alone_with", "JumpingClock"],
     "market_scan": [
         "SCANNED_SYMBOLS", "QUESTIONS_AT_ONCE", "scan_symbols", "scan_source", "listed_symbols", "scan_decisions", "scan_file",
         "read_scan", "scan_market", "scan_words",
@@ -78,7 +79,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "target_weights": [
         "MOST_ABSENT", "carried_closes", "closed_now", "missing_prices", "whole_closes", "recent_day_returns", "forecast_effect",
     ],
-    "trade_loop": ["newest_close", "LoopState", "loop_file", "TradeLoop", "JumpingClock", "open_loop"],
+    "trade_loop": ["TradeLoop", "open_loop"],
     "trade_report": ["order_table", "implementation_shortfall", "cost_facts"],
     "trade_steps": [
         "planning_prices", "open_books", "record_decisions", "Planned", "plan_step", "check_step", "Traded", "execute_step", "Recorded",
@@ -93,7 +94,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
 }, modules=[
     "account", "account_snapshot", "currency_rates", "cycle", "decision_world", "factory", "forecast_review", "instruments", "launch",
-    "market_bars", "market_scan", "marks", "memory_run", "multi_venue", "named_model", "named_optimizer", "named_sleeves",
+    "loop_state", "market_bars", "market_scan", "marks", "memory_run", "multi_venue", "named_model", "named_optimizer", "named_sleeves",
     "notebook_runner", "own_stages", "paper", "plan_amendment", "plan_approval", "plan_check", "position_protection", "price_snapshot",
     "replay", "replay_result", "run_compare", "run_record", "sentiment", "sleeves", "steps", "target_weights", "trade_loop",
     "trade_report", "trade_steps", "training", "venue_factory",
