@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -17,10 +18,11 @@ from trading.core.settings import load_settings
 from trading.core.types import Action, CheckResult, Plan
 from trading.execution.approval import approve_plan, plan_status
 from trading.pipeline import trade_steps
-from trading.pipeline.account import TradingAccount
+from trading.pipeline.account import TradingAccount, open_account_ledger
 from trading.pipeline.forecast_review import promising_runs
 from trading.pipeline.replay import run_replay
 from trading.pipeline.trade_loop import open_loop
+from trading.pipeline.training import keep_forecast
 from trading.risk.kill_switch import KillSwitch
 from trading.services import loop_control
 from trading.services.loop_control import require_loop_alive, trading_loops
@@ -231,3 +233,28 @@ def test_models_that_are_too_old_are_trained_after_a_decision_or_a_person_is_ask
         assert not asked and due[0].endswith("'carnet train --profile sample-coins-1h' starts it.")
     else:
         assert len(asked) == 1 and START <= asked[0] <= START + HOUR and due[0].endswith("the models were trained again: ridge stays in force.")
+
+
+@pytest.mark.parametrize("retrain", ["ask", "start"])
+def test_forecasts_that_broke_their_word_start_a_training_in_the_loop_as_in_a_daily_run(retrain, tmp_path, monkeypatch):
+    "Fifty hours that the loop has decided lie in its folder with intervals far too narrow; one with honest intervals asks for nothing."
+    asked = []
+    monkeypatch.setattr(loop_control, "train_models", lambda settings, now: asked.append(now) or "ridge stays in force.")
+    settings = settings_at(tmp_path, **{"forecast.retrain": retrain})
+    open_account_ledger(settings).open_account(ACCOUNT, "USDT", Decimal(10_000), START - timedelta(days=20))
+
+    def hours(spread: float) -> list[str]:
+        for back in range(10, 60):
+            rows = pd.MultiIndex.from_product([settings.market.symbols, [1]], names=["symbol", "horizon"])
+            promise = {"expected": 0.0, "std": spread, "lower": -1.645 * spread, "upper": 1.645 * spread, "naive": 0.0, "confidence": 0.5}
+            keep_forecast(settings, START - back * HOUR, pd.DataFrame(promise, rows))
+        told: list[str] = []
+        start = START if spread > 0.001 else START + timedelta(days=1)
+        loop_control.run_trading_loop(settings, start, start + HOUR, False, told.append)
+        return [w for w in told if "A training of the models is due" in w]
+
+    assert not any("spreads" in w or "inside the interval" in w for w in hours(0.012)) and not asked
+    [due] = hours(0.0004)
+    assert "because horizon 1:" in due and "% of outcomes lie inside the interval" in due
+    end = {"start": "the models were trained again: ridge stays in force.", "ask": "'carnet train --profile sample-coins-1h' starts it."}[retrain]
+    assert len(asked) == (retrain == "start") and due.endswith(end)

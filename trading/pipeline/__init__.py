@@ -87,7 +87,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "record_step", "Outcome", "trade_step",
     ],
     "training": [
-        "REST", "BEGINNING", "last_training", "training_reasons", "TrainingFailed", "execute_training", "training_due", "train_after",
+        "REST", "BEGINNING", "KEPT", "last_training", "training_reasons", "TrainingFailed", "execute_training", "training_due",
+        "keep_forecast", "loop_drift", "train_after",
     ],
     "venue_factory": [
         "key_names", "brought_venue", "find_secret", "vault_secret", "resolve_reference", "address_of", "each_venue", "keys_of", "connect",

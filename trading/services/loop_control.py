@@ -20,7 +20,7 @@ from ..pipeline.account import kill_switch, open_account_ledger
 from ..pipeline.memory_run import MemoryRun
 from ..pipeline.loop_state import loop_file
 from ..pipeline.trade_loop import TradeLoop, open_loop
-from ..pipeline.training import training_due
+from ..pipeline.training import keep_forecast, loop_drift, training_due
 from .commands import CommandRequest, Context, Done, Name, command
 from .jobs import start as start_job
 from .launching import train_models
@@ -70,8 +70,10 @@ TRAINED_BETWEEN = timedelta(hours=1)  # bars of at least this leave time for a t
 
 
 def _train_when_due(loop: TradeLoop, run: MemoryRun, close: datetime) -> None:
-    "Once a day, after a decision: start the training that is due, or say why the loop leaves it to a person."
+    "Keep what was forecast; once a day, after a decision, start the training that drift or age makes due, or say why the loop leaves it to a person."
     settings, profile = loop.settings, loop.settings.run.profile
+    if run.has("forecast"):  # a plan taken up after a crash was forecast in another process
+        keep_forecast(settings, close, run.read("forecast"))
     if loop.state.known.get("looked") == f"{close:%Y-%m-%d}":
         return
     loop.state.write(looked=f"{close:%Y-%m-%d}", training=None)
@@ -80,7 +82,7 @@ def _train_when_due(loop: TradeLoop, run: MemoryRun, close: datetime) -> None:
         opened = ledger.find("opened", loop.account)
     finally:
         ledger.close()
-    if not (reasons := training_due(settings, opened and opened.timestamp, close)):
+    if not (reasons := training_due(settings, opened and opened.timestamp, close, loop_drift(settings, loop.world.bars["close"], close)["alerts"])):
         return
     said, words = f"A training of the models is due, because {'; '.join(reasons)}", f"'carnet train --profile {profile}' starts it."
     if settings.forecast.retrain == "start" and loop.length >= TRAINED_BETWEEN:
