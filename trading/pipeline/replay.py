@@ -8,7 +8,7 @@ __all__ = ['PARTS', 'settings_without', 'StoreVersions', 'pending_file', 'World'
 
 # %% ../../nbs/12_pipeline/64_replay.ipynb #3087ef51
 import json
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,7 +29,8 @@ from .factory import bars_of, market_source, models_of, source_note, store_of
 from .currency_rates import rate_symbols
 from .instruments import fetch_instruments, instruments_version
 from .memory_run import MemoryRun
-from .named_sleeves import check_names
+from .named_sleeves import check_names, shorter_frames
+from .sleeve_bars import stored_shorter
 from .own_stages import carry_out_stages
 from .paper import paper_tape
 from .replay_result import write_result
@@ -79,7 +80,7 @@ def pending_file(settings: Settings) -> Path:
 
 @dataclass
 class World:
-    "What decisions are made in: settings, bars, the prices that came, and models that were trained already.\n\nParameters\n----------\nsettings : Settings\n    their data folder is the world's own\nbars : pd.DataFrame | None\n    time × (field, symbol); None: the store is read\ntape : Any\n    prices that paper orders are filled at; None: those of the source\nversion : Callable[[datetime], str]\n    of the data at a moment\nwithout : str, default ''\n    part that is switched off\nkept : MutableMapping\n    models, by what they rest on\nledger : Path | None, default None\n    file of the world's own books; None: the ledger of all accounts"
+    "What decisions are made in: settings, bars, the prices that came, and models that were trained already.\n\nParameters\n----------\nsettings : Settings\n    their data folder is the world's own\nbars : pd.DataFrame | None\n    time × (field, symbol); None: the store is read\ntape : Any\n    prices that paper orders are filled at; None: those of the source\nversion : Callable[[datetime], str]\n    of the data at a moment\nwithout : str, default ''\n    part that is switched off\nkept : MutableMapping\n    models, by what they rest on\nledger : Path | None, default None\n    file of the world's own books; None: the ledger of all accounts\nshorter : Mapping[str, pd.DataFrame]\n    by time frame: bars of faster sleeves"
 
     settings: Settings  # their data folder is the world's own
     bars: pd.DataFrame | None  # time × (field, symbol); None: the store is read
@@ -88,6 +89,7 @@ class World:
     without: str = ""  # part that is switched off
     kept: MutableMapping = field(default_factory=dict)  # models, by what they rest on
     ledger: Path | None = None  # file of the world's own books; None: the ledger of all accounts
+    shorter: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # by time frame: bars of faster sleeves
 
     def open(self, as_of: datetime, now: datetime) -> MemoryRun:
         "Open the run of one decision."
@@ -100,13 +102,29 @@ class World:
             id=f"{as_of:%Y-%m-%dT%H:%M}_{s.profile}", profile=s.profile, as_of=as_of, mode=s.mode, account=f"{s.mode}-{s.profile}", created=now, settings={},
             settings_hash=self.kept["settings_hash"], data_version=self.version(as_of), seed=s.seed, packages=self.kept["packages"],
         )
-        return MemoryRun(record, data, self.settings, self.bars, self.tape, self.ledger, pending_file(self.settings))
+        run = MemoryRun(record, data, self.settings, self.bars, self.tape, self.ledger, pending_file(self.settings))
+        run.shorter = self.shorter if self.bars is not None else None
+        return run
 
 # %% ../../nbs/12_pipeline/64_replay.ipynb #a3196c6a
 def instrument_terms(settings: Settings, now: datetime) -> dict[str, Any]:  # what a run pins
     "Return the steps and minima that decisions go by.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n\nReturns\n-------\ndict[str, Any]\n    what a run pins"
     found, said = fetch_instruments(settings, now)
     return {"version": instruments_version(found), "note": said, "instruments": [json.loads(i.to_json()) for i in found.values()]}
+
+
+def _forecast(world: World, run: MemoryRun, now: datetime) -> None:
+    "Forecast at a close of the profile; between two of them, when a faster sleeve decides, the forecasts of the last one stand, and are judged once."
+    close = (last := bars_of(run).index[-1]) + bar_length(world.settings.market.timeframe)
+    stands = bool(world.shorter) and close < run.record.as_of
+    if not stands or world.kept.get("forecast of") != last:
+        forecast_step(run, now, world.kept, PARTS["forecasts"] if world.without == "forecasts" else "")
+        if world.shorter:
+            world.kept |= {"forecast of": last, "views": run.read("views"), "forecast words": run.read("decisions"), "forecast model": run.record.model_versions.get("forecast")}
+    if stands:
+        run.write("views", world.kept["views"])
+        run.write("decisions", world.kept["forecast words"] | {"decisions": []})
+        run.pin(model_versions=run.record.model_versions | ({"forecast": m} if (m := world.kept["forecast model"]) else {}))
 
 
 def take_decision(
@@ -131,7 +149,7 @@ def take_decision(
                 run.write(name, like.read(name))
             run.pin(model_versions=run.record.model_versions | {k: v for k, v in like.record.model_versions.items() if k == "forecast" or k.startswith("stage ")})
         else:
-            forecast_step(run, now, world.kept, PARTS["forecasts"] if world.without == "forecasts" else "")
+            _forecast(world, run, now)
             carry_out_stages(run, world.settings, "forecast")
         allocate_step(run)
         carry_out_stages(run, world.settings, "allocate")
@@ -278,7 +296,8 @@ def run_replay(
             own = _own_settings(settings_without(settings, part), folder / part if part else folder)
             past = past or stored_past(settings, own, begin, end, now)
             versions_at = StoreVersions(past.bars, past.source, settings.market.timeframe)
-            worlds[part] = World(own, past.bars, past.tape, versions_at.at, part, ledger=Path(own.run.data) / "ledger.sqlite")
+            worlds[part] = World(own, past.bars, past.tape, versions_at.at, part, ledger=Path(own.run.data) / "ledger.sqlite",
+                                 shorter=stored_shorter(settings, shorter_frames(own), now))
         closes = closes_between(past.bars, settings.market.timeframe, begin, end)
         if not closes:
             span = f"{past.bars.index[0]:%Y-%m-%d} to {past.bars.index[-1]:%Y-%m-%d}"
