@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "account_snapshot": ["AccountSnapshot", "holdings_table"],
     "currency_rates": ["AT_COST", "AccountRates", "rates_of", "rate_symbols", "ingest_rates", "stored_rates", "run_rates", "account_bars"],
     "cycle": ["FROM_PRICES", "FEWEST_CLOSES", "LONGEST_HISTORY", "cycle_of", "cycle_target_path", "describe_cycle"],
+    "decision_world": ["FEWEST_AHEAD", "StoreVersions", "pending_file", "World", "serve_forecasts", "ForecastsAhead"],
     "factory": [
         "USUAL_CALENDARS", "market_source", "with_cache", "store_of", "source_note", "bars_of", "calendars_of", "symbol_calendars",
         "models_of", "taxonomy_of", "groups_of", "counted_groups", "shock_groups_of", "margin_terms", "risk_limits", "optimizer_of",
@@ -54,8 +55,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "price_snapshot": ["PRESENT", "PriceSnapshot", "take_price_snapshot", "pinned_price_snapshot", "begin_stage", "moved_since_close"],
     "replay": [
-        "PARTS", "settings_without", "StoreVersions", "pending_file", "World", "instrument_terms", "take_decision", "Past", "stored_past",
-        "closes_between", "read_decisions", "Replayed", "run_replay",
+        "PARTS", "settings_without", "instrument_terms", "take_decision", "Past", "stored_past", "closes_between", "read_decisions",
+        "Replayed", "run_replay",
     ],
     "replay_result": ["value_figures", "value_of_books", "equal_holding", "tables_of", "write_result"],
     "run_compare": [
@@ -93,8 +94,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "account_number",
     ],
 }, modules=[
-    "account", "account_snapshot", "currency_rates", "cycle", "factory", "forecast_review", "instruments", "launch", "loop_state",
-    "market_bars", "market_scan", "marks", "memory_run", "multi_venue", "named_model", "named_optimizer", "named_sleeves",
+    "account", "account_snapshot", "currency_rates", "cycle", "decision_world", "factory", "forecast_review", "instruments", "launch",
+    "loop_state", "market_bars", "market_scan", "marks", "memory_run", "multi_venue", "named_model", "named_optimizer", "named_sleeves",
     "notebook_runner", "own_stages", "paper", "plan_amendment", "plan_approval", "plan_check", "position_protection", "price_snapshot",
     "replay", "replay_result", "run_compare", "run_record", "sentiment", "sleeve_bars", "sleeves", "steps", "target_weights", "trade_loop",
     "trade_report", "trade_steps", "training", "venue_factory",

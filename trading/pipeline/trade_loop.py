@@ -31,7 +31,8 @@ from .paper import paper_tape
 from .plan_amendment import follow_amendments
 from .position_protection import OrderLines, look_at_levels
 from .price_snapshot import PriceSnapshot
-from .replay import World, instrument_terms, pending_file, take_decision
+from .decision_world import World, pending_file
+from .replay import instrument_terms, take_decision
 from .sleeve_bars import ingest_shorter, stored_shorter
 from .trade_steps import Outcome, trade_step
 
