@@ -113,7 +113,7 @@ def test_run_and_replay_take_the_last_closed_hour_and_other_commands_know_the_sl
     line = json.loads(next(Path("reports/replays").glob("*/days.jsonl")).read_text().splitlines()[0])
     assert line["targets"] == {s: float(w) for s, w in plan.targets.items() if w}
     code, said = carnet("strategies", "compare")
-    assert code == 0 and "hourly" in said and "since its promotion" in said, said
+    assert code == 0 and "hourly" in said and "bars since 2019-10-31" in said, said
 
 
 def test_bars_that_are_gone_or_old_are_refused_in_a_sentence(home):
