@@ -18,18 +18,21 @@ from .rows import json_option, print_json, print_line, print_rows
 @click.option("--profile", help="Market to work on; see 'carnet settings'.")
 @click.option("--follow", "follow_", is_flag=True, help="Go on, bar by bar, until Ctrl-C.")
 @click.option("--refill", is_flag=True, help="Ask again for holes that the source could not fill before.")
-def ingest_command(profile, follow_, refill) -> None:
+@click.option("--timeframe", default="", metavar="BARS", help="Other bars than the profile's, for a strategy that decides on them, for example 15m.")
+def ingest_command(profile, follow_, refill, timeframe) -> None:
     "Bring the bars of a profile's symbols up to date."
     from trading.core.errors import TradingError
     from trading.core.settings import load_settings
 
     settings = load_settings(profile)
     if follow_:
+        if timeframe:
+            raise click.UsageError("--follow follows the profile's bars; leave --timeframe out")
         record_here("update-market", {"profile": profile})
         _follow(settings)
         return
     with click.progressbar(length=len(settings.market.symbols), label="fetching", item_show_func=str, file=click.get_text_stream("stderr")) as bar:
-        done = perform_here("update-market", {"profile": profile, "refill": refill}, told=False,
+        done = perform_here("update-market", {"profile": profile, "refill": refill, "timeframe": timeframe}, told=False,
                             progress=lambda symbol, number, _: bar.update(number - bar.pos, symbol))
     print_line(done.text)
     if done["problems"]:

@@ -80,7 +80,7 @@ def compare_sleeves_command(profile, as_json) -> None:
 @click.option("--symbols", help="Separated by commas; else all of the profile.")
 @click.option("--from", "start", metavar="DAY", help="First day of the bars.")
 @click.option("--to", "end", metavar="DAY", help="Last day of the bars.")
-@click.option("--timeframe", default="", metavar="BARS", help="Longer bars, made from the profile's, on which it decides, for example 1w.")
+@click.option("--timeframe", default="", metavar="BARS", help="Bars on which it decides: longer ones, made from the profile's, such as 1w, or shorter ones that are stored, such as 15m.")
 @click.option("--name", default="", help="Under which it trades.")
 @click.option("--stop-loss", type=float, help="Fraction of the entry price.")
 @click.option("--take-profit", type=float, help="Fraction of the entry price.")

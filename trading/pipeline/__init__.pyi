@@ -31,6 +31,7 @@ from . import replay_result as replay_result
 from . import run_compare as run_compare
 from . import run_record as run_record
 from . import sentiment as sentiment
+from . import sleeve_bars as sleeve_bars
 from . import sleeves as sleeves
 from . import steps as steps
 from . import target_weights as target_weights
@@ -56,7 +57,7 @@ from .memory_run import MemoryRun as MemoryRun
 from .multi_venue import add_books as add_books, CombinedLedger as CombinedLedger, whole_ledger as whole_ledger, SerializedVenue as SerializedVenue, CombinedVenue as CombinedVenue, MultiVenueAccount as MultiVenueAccount, require_within as require_within, open_trading_account as open_trading_account
 from .named_model import NETWORKS as NETWORKS, READ_SEQUENCES as READ_SEQUENCES, OWN_FEATURES as OWN_FEATURES, named_features as named_features, check_model as check_model
 from .named_optimizer import PATH_OPTIONS as PATH_OPTIONS, path_options as path_options
-from .named_sleeves import Sleeve as Sleeve, check_names as check_names, size_rule as size_rule, sleeve_sizes as sleeve_sizes, fitting_frame as fitting_frame, promoted_evidence as promoted_evidence
+from .named_sleeves import Sleeve as Sleeve, check_names as check_names, size_rule as size_rule, sleeve_sizes as sleeve_sizes, fitting_frame as fitting_frame, shorter_frames as shorter_frames, promoted_evidence as promoted_evidence
 from .notebook_runner import GRACE as GRACE, POOLS as POOLS, ONE_THREAD as ONE_THREAD, FIXED as FIXED, IMPORTS as IMPORTS, NotebookStopped as NotebookStopped, ease_imports as ease_imports, Kernel as Kernel, run_stage as run_stage, execute_stages as execute_stages, run_in_process as run_in_process
 from .own_stages import PLACES as PLACES, own_stage as own_stage, carry_out_stages as carry_out_stages
 from .paper import paper_tape as paper_tape, paper_costs as paper_costs, paper_venue as paper_venue, check_paper_file as check_paper_file
@@ -70,7 +71,8 @@ from .replay_result import value_figures as value_figures, value_of_books as val
 from .run_compare import INPUTS as INPUTS, IGNORED_SETTINGS as IGNORED_SETTINGS, MARKET as MARKET, EQUAL_NUMBERS as EQUAL_NUMBERS, CAUSES as CAUSES, compare_inputs as compare_inputs, NumbersVerdict as NumbersVerdict, judge_numbers as judge_numbers, compare_numbers as compare_numbers, compare_runs as compare_runs, open_reproduction as open_reproduction, run_rows as run_rows
 from .run_record import STAGES as STAGES, Status as Status, NUMBER as NUMBER, TEXT as TEXT, TIME as TIME, FLAG as FLAG, SCHEMAS as SCHEMAS, Stage as Stage, RunRecord as RunRecord, Schema as Schema, check_schema as check_schema, Run as Run, versions as versions, machine as machine, code_commit as code_commit, create_run as create_run, find_run as find_run, list_runs as list_runs
 from .sentiment import pinned_sentiment as pinned_sentiment, take_sentiment as take_sentiment
-from .sleeves import CHECK_EVERY as CHECK_EVERY, HALVED as HALVED, TAKEN as TAKEN, longer_bars as longer_bars, carried_on as carried_on, shortfalls as shortfalls, rule_factor as rule_factor, live_record as live_record, sleeve_weights as sleeve_weights, within_limits as within_limits, NetTargets as NetTargets, net_targets as net_targets
+from .sleeve_bars import ingest_shorter as ingest_shorter, stored_shorter as stored_shorter, shorter_bars as shorter_bars
+from .sleeves import CHECK_EVERY as CHECK_EVERY, HALVED as HALVED, TAKEN as TAKEN, longer_bars as longer_bars, newest_prices as newest_prices, grown_weights as grown_weights, carried_on as carried_on, shortfalls as shortfalls, rule_factor as rule_factor, live_record as live_record, sleeve_weights as sleeve_weights, within_limits as within_limits, NetTargets as NetTargets, net_targets as net_targets
 from .steps import training_moment as training_moment, Trained as Trained, train_forecaster as train_forecaster, forecast_now as forecast_now, require_fresh as require_fresh, Decided as Decided, decide_forecasts as decide_forecasts, forecast_step as forecast_step, market_regime as market_regime, Allocated as Allocated, allocate_weights as allocate_weights, allocate_step as allocate_step
 from .target_weights import MOST_ABSENT as MOST_ABSENT, carried_closes as carried_closes, closed_now as closed_now, missing_prices as missing_prices, whole_closes as whole_closes, recent_day_returns as recent_day_returns, forecast_effect as forecast_effect
 from .trade_loop import TradeLoop as TradeLoop, open_loop as open_loop

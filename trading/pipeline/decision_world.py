@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -60,7 +60,7 @@ def pending_file(settings: Settings) -> Path:
 
 @dataclass
 class World:
-    "What decisions are made in: settings, bars, the prices that came, and models that were trained already.\n\nParameters\n----------\nsettings : Settings\n    their data folder is the world's own\nbars : pd.DataFrame | None\n    time × (field, symbol); None: the store is read\ntape : Any\n    prices that paper orders are filled at; None: those of the source\nversion : Callable[[datetime], str]\n    of the data at a moment\nwithout : str, default ''\n    part that is switched off\nkept : MutableMapping\n    models, by what they rest on\nledger : Path | None, default None\n    file of the world's own books; None: the ledger of all accounts"
+    "What decisions are made in: settings, bars, the prices that came, and models that were trained already.\n\nParameters\n----------\nsettings : Settings\n    their data folder is the world's own\nbars : pd.DataFrame | None\n    time × (field, symbol); None: the store is read\ntape : Any\n    prices that paper orders are filled at; None: those of the source\nversion : Callable[[datetime], str]\n    of the data at a moment\nwithout : str, default ''\n    part that is switched off\nkept : MutableMapping\n    models, by what they rest on\nledger : Path | None, default None\n    file of the world's own books; None: the ledger of all accounts\nshorter : Mapping[str, pd.DataFrame]\n    by time frame: bars of faster sleeves"
 
     settings: Settings  # their data folder is the world's own
     bars: pd.DataFrame | None  # time × (field, symbol); None: the store is read
@@ -69,6 +69,7 @@ class World:
     without: str = ""  # part that is switched off
     kept: MutableMapping = field(default_factory=dict)  # models, by what they rest on
     ledger: Path | None = None  # file of the world's own books; None: the ledger of all accounts
+    shorter: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # by time frame: bars of faster sleeves
 
     def open(self, as_of: datetime, now: datetime) -> MemoryRun:
         "Open the run of one decision."
@@ -81,7 +82,9 @@ class World:
             id=f"{as_of:%Y-%m-%dT%H:%M}_{s.profile}", profile=s.profile, as_of=as_of, mode=s.mode, account=f"{s.mode}-{s.profile}", created=now, settings={},
             settings_hash=self.kept["settings_hash"], data_version=self.version(as_of), seed=s.seed, packages=self.kept["packages"],
         )
-        return MemoryRun(record, data, self.settings, self.bars, self.tape, self.ledger, pending_file(self.settings))
+        run = MemoryRun(record, data, self.settings, self.bars, self.tape, self.ledger, pending_file(self.settings))
+        run.shorter = self.shorter if self.bars is not None else None
+        return run
 
 # %% ../../nbs/12_pipeline/61_decision_world.ipynb #6e2341bc
 FEWEST_AHEAD = 30  # closes; below, a second process takes longer to start than it saves

@@ -33,6 +33,7 @@ class MemoryRun(Run):
         super().__init__(folder)
         self.settings, self.bars, self.tape, self.ledger, self.pending = settings, bars, tape, ledger, pending
         self._record, self._kept = record, {}
+        self.shorter: dict[str, Any] | None = None  # by time frame: bars of sleeves faster than the profile; None: the store is read
 
     @property
     def record(self) -> RunRecord:

@@ -29,7 +29,8 @@ from .factory import bars_of, market_source, models_of, source_note, store_of
 from .currency_rates import rate_symbols
 from .instruments import fetch_instruments, instruments_version
 from .memory_run import MemoryRun
-from .named_sleeves import check_names
+from .named_sleeves import check_names, shorter_frames
+from .sleeve_bars import stored_shorter
 from .own_stages import carry_out_stages
 from .paper import paper_tape
 from .replay_result import write_result
@@ -57,6 +58,20 @@ def instrument_terms(settings: Settings, now: datetime) -> dict[str, Any]:  # wh
     return {"version": instruments_version(found), "note": said, "instruments": [json.loads(i.to_json()) for i in found.values()]}
 
 
+def _forecast(world: World, run: MemoryRun, now: datetime) -> None:
+    "Forecast at a close of the profile; between two of them, when a faster sleeve decides, the forecasts of the last one stand, and are judged once."
+    close = (last := bars_of(run).index[-1]) + bar_length(world.settings.market.timeframe)
+    stands = bool(world.shorter) and close < run.record.as_of
+    if not stands or world.kept.get("forecast of") != last:
+        forecast_step(run, now, world.kept, PARTS["forecasts"] if world.without == "forecasts" else "")
+        if world.shorter:
+            world.kept |= {"forecast of": last, "views": run.read("views"), "forecast words": run.read("decisions"), "forecast model": run.record.model_versions.get("forecast")}
+    if stands:
+        run.write("views", world.kept["views"])
+        run.write("decisions", world.kept["forecast words"] | {"decisions": []})
+        run.pin(model_versions=run.record.model_versions | ({"forecast": m} if (m := world.kept["forecast model"]) else {}))
+
+
 def take_decision(
     world: World,
     as_of: datetime,  # UTC, a bar's close
@@ -79,7 +94,7 @@ def take_decision(
                 run.write(name, like.read(name))
             run.pin(model_versions=run.record.model_versions | {k: v for k, v in like.record.model_versions.items() if k == "forecast" or k.startswith("stage ")})
         else:
-            forecast_step(run, now, world.kept, PARTS["forecasts"] if world.without == "forecasts" else "")
+            _forecast(world, run, now)
             carry_out_stages(run, world.settings, "forecast")
         allocate_step(run)
         carry_out_stages(run, world.settings, "allocate")
@@ -226,7 +241,8 @@ def run_replay(
             own = _own_settings(settings_without(settings, part), folder / part if part else folder)
             past = past or stored_past(settings, own, begin, end, now)
             versions_at = StoreVersions(past.bars, past.source, settings.market.timeframe)
-            worlds[part] = World(own, past.bars, past.tape, versions_at.at, part, ledger=Path(own.run.data) / "ledger.sqlite")
+            worlds[part] = World(own, past.bars, past.tape, versions_at.at, part, ledger=Path(own.run.data) / "ledger.sqlite",
+                                 shorter=stored_shorter(settings, shorter_frames(own), now))
         closes = closes_between(past.bars, settings.market.timeframe, begin, end)
         if not closes:
             span = f"{past.bars.index[0]:%Y-%m-%d} to {past.bars.index[-1]:%Y-%m-%d}"

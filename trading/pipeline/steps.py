@@ -40,6 +40,7 @@ from .named_model import named_model
 from .price_snapshot import moved_since_close, pinned_price_snapshot
 from .run_record import Run
 from .sentiment import take_sentiment
+from .sleeve_bars import shorter_bars
 from .sleeves import net_targets
 from .target_weights import closed_now, forecast_effect
 from ..portfolio.policies import Policy
@@ -241,10 +242,12 @@ def allocate_weights(
     close = bars_of(run)["close"]
     cycle, said = cycle_of(settings, close)
     run.pin(model_versions={k: v for k, v in record.model_versions.items() if k != "cycle_score"} | pin_cycle(*[cycle] * (cycle is not None)))
-    views, own, bars = run.read("views"), bars_of(run), account_bars(run)
-    net = net_targets(settings, bars, views, regime, own=own, now=record.as_of)
+    views, own, bars, shorter = run.read("views"), bars_of(run), account_bars(run), shorter_bars(run)
+    for frame, fast in shorter.items():
+        require_fresh(settings.model_copy(update={"market": settings.market.model_copy(update={"timeframe": frame})}), fast, record.as_of)
+    net = net_targets(settings, bars, views, regime, own=own, now=record.as_of, shorter=shorter)
     targets, policy = net.table, net.policy
-    plain = targets if views.empty else net_targets(settings, bars, views.iloc[:0], regime, own=own, now=record.as_of).table
+    plain = targets if views.empty else net_targets(settings, bars, views.iloc[:0], regime, own=own, now=record.as_of, shorter=shorter).table
     moved, effect = forecast_effect(targets["target"], plain["target"])
     run.pin(model_versions=run.record.model_versions | {f"strategy {r['name']}": r["seal"] for r in net.records if "seal" in r})
     count = run.read("decisions")["words"][:1]  # what the record of each horizon supports stands among the forecasts

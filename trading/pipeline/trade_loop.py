@@ -26,13 +26,14 @@ from .currency_rates import ingest_rates
 from .factory import calendars_of, market_source, store_of
 from .loop_state import JumpingClock, LoopState, alone_with, loop_file, newest_close
 from .memory_run import MemoryRun
-from .named_sleeves import check_names
+from .named_sleeves import check_names, shorter_frames
 from .paper import paper_tape
 from .plan_amendment import follow_amendments
 from .position_protection import OrderLines, look_at_levels
 from .price_snapshot import PriceSnapshot
 from .decision_world import World, pending_file
 from .replay import instrument_terms, take_decision
+from .sleeve_bars import ingest_shorter, stored_shorter
 from .trade_steps import Outcome, trade_step
 
 # %% ../../nbs/12_pipeline/66_trade_loop.ipynb #cf7f4b42
@@ -54,7 +55,9 @@ class TradeLoop:
         self.state, self.switch = LoopState(loop_file(run.data, run.profile)), kill_switch(settings, self.account)
         self.state.known = json.loads(self.state.file.read_bytes()) if self.state.file.exists() else {}
         self.source = market_source(settings)
-        tape = paper_tape(settings, clock(), datetime(2200, 1, 1, tzinfo=UTC)) if market.recorded else None
+        self.frames = shorter_frames(settings)  # of sleeves that decide between two closes of the profile
+        finest = settings.model_copy(update={"market": market.model_copy(update={"timeframe": (market.timeframe, *self.frames)[-1]})})
+        tape = paper_tape(finest, clock(), datetime(2200, 1, 1, tzinfo=UTC)) if market.recorded else None
         self.world, self.waiting, self.lines = World(settings, None, tape, lambda _: self.version), None, OrderLines(settings, tell)
         self.version, self.quiet, self.day, self.failed, self.watched, self.afterwards = "", False, None, "", clock(), lambda run, close: None
 
@@ -83,7 +86,7 @@ class TradeLoop:
         ended = "interrupted"
         try:
             while True:
-                close = newest_close(self.world.bars.index[-1].to_pydatetime(), self.length, now := self.clock())
+                close, after = self.closes(now := self.clock())
                 if last is None and not once and now - close > self.late:
                     last = close  # it has just begun: the first close is the next one
                 if (last is None or close > last) and _at_close(self, close, last, once):
@@ -97,7 +100,7 @@ class TradeLoop:
                 if until and now >= until:
                     ended = f"the time {until:%Y-%m-%d %H:%M} has come"
                     return ended
-                ahead = close + self.length if last and close <= last else now  # a bar that has not come is asked for again
+                ahead = after if last and close <= last else now  # a bar that has not come is asked for again
                 wake = max(ahead + timedelta(seconds=self.settings.loop.delay_seconds), now + timedelta(seconds=min(self.poll, 1.0)))
                 if why := self.wait(min(wake, until) if until else wake):
                     ended = f"trading is {why}"
@@ -105,6 +108,16 @@ class TradeLoop:
         finally:
             self.state.write(ended=ended, beat=self.clock().isoformat())
             self.lines.close()
+
+    @property
+    def grids(self) -> list[tuple[pd.DataFrame, timedelta]]:  # bars, and the length of one
+        "Return the bars of the profile, and those of its faster sleeves.\n\nReturns\n-------\nlist[tuple[pd.DataFrame, timedelta]]\n    bars, and the length of one"
+        return [(self.world.bars, self.length), *((bars, bar_length(frame).to_pytimedelta()) for frame, bars in self.world.shorter.items())]
+
+    def closes(self, now: datetime) -> tuple[datetime, datetime]:  # UTC: at or before now, and after it
+        "Return the last moment at which a bar could have closed, of the profile or of a faster sleeve, and the next one.\n\nParameters\n----------\nnow : datetime\n\nReturns\n-------\ntuple[datetime, datetime]\n    UTC: at or before now, and after it"
+        ends = [(newest_close(bars.index[-1].to_pydatetime(), length, now), length) for bars, length in self.grids]
+        return max(end for end, _ in ends), min(end + length for end, length in ends)
 
     @property
     def late(self) -> timedelta:
@@ -154,15 +167,23 @@ def _fetch(loop: TradeLoop, until: datetime) -> None:
     whole = fresh if tail is None or list(fresh.columns) != list(bars.columns) else pd.concat([bars[bars.index < tail], fresh])
     whole.attrs["timeframe"] = market.timeframe
     loop.world.bars, loop.version = closed_by(whole, until, market.timeframe), done.version
+    fast, lacking = ingest_shorter(settings, source, loop.since, until, loop.frames)
+    loop.world.shorter, loop.version = stored_shorter(settings, loop.frames, until), fast or loop.version
+    for symbol, problem in lacking.items():
+        loop.tell(f"{symbol}: {problem}")
     for symbol, problem in done.problems.items():
         loop.tell(f"{symbol}: {problem}")
 
 
 def _complete(loop: TradeLoop, close: datetime) -> bool:
     "Tell whether the bar that closed has come, of every symbol that had one before it."
-    bars = loop.world.bars["close"]
-    there = bars.index[-1] + loop.length >= close
-    return bool(there and (bars.iloc[-1].notna() | bars.iloc[-2:-1].isna().all()).all())
+    for bars, length in loop.grids:
+        if newest_close(bars.index[-1].to_pydatetime(), length, close) < close:
+            continue  # these do not close now
+        prices = bars["close"]
+        if bars.index[-1] + length < close or not (prices.iloc[-1].notna() | prices.iloc[-2:-1].isna().all()).all():
+            return False
+    return True
 
 
 def _at_close(loop: TradeLoop, close: datetime, last: datetime | None, once: bool) -> bool:  # False: the bar has not come yet
@@ -177,9 +198,9 @@ def _at_close(loop: TradeLoop, close: datetime, last: datetime | None, once: boo
         return True
     if not once and now - close < loop.late / 2 and not _complete(loop, close):
         return False
-    newest = loop.world.bars.index[-1].to_pydatetime() + loop.length
+    newest = max(bars.index[-1].to_pydatetime() + length for bars, length in loop.grids)
     if last is not None:
-        ends = loop.world.bars.index + loop.length
+        ends = pd.DatetimeIndex([]).append([bars.index + length for bars, length in loop.grids]).unique() if loop.frames else loop.world.bars.index + loop.length
         over = int(((ends > last) & (ends < min(close, newest))).sum())
         if over:
             loop.state.write(missed=loop.state.known.get("missed", 0) + over)

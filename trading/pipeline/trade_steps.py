@@ -34,6 +34,8 @@ from .plan_amendment import follow_amendments
 from .plan_check import SeenPrices, check_run
 from .price_snapshot import pinned_price_snapshot
 from .run_record import Run
+from .sleeve_bars import shorter_bars
+from .sleeves import newest_prices
 from .target_weights import closed_now, missing_prices
 from .trade_report import cost_facts, order_table
 
@@ -52,8 +54,9 @@ def planning_prices(
 
 def _quoted_prices(run: Run) -> dict[str, Decimal]:
     "Return the same, each in the currency of its symbol."
-    pinned = pinned_price_snapshot(run)
-    return {s: _exact(p) for s, p in last_prices(bars_of(run)).items()} | (dict(pinned.prices) if pinned else {})
+    pinned, fast = pinned_price_snapshot(run), shorter_bars(run)
+    newer = newest_prices(fast).dropna() if fast else {}  # bars of faster sleeves that have closed since
+    return {s: _exact(p) for s, p in {**last_prices(bars_of(run)), **newer}.items()} | (dict(pinned.prices) if pinned else {})
 
 
 def open_books(

@@ -28,6 +28,7 @@ _LOCAL = {"doors": ("terminal",), "reason": "it names a file of this machine"}
 class UpdateMarket(CommandRequest):
     profile: Name | None = Field(None, description="market to work on; none: the one of the settings")
     refill: bool = Field(False, description="ask again for gaps that the source could not fill before")
+    timeframe: str = Field("", pattern=r"^([1-9]\d*[mhdw])?$", description="other bars than the profile's, for a strategy that decides on them, for example 15m; empty: the profile's")
 
 
 class ScanMarket(CommandRequest):
@@ -72,9 +73,9 @@ def _update_market(request: UpdateMarket, context: Context) -> dict:
     settings = current_settings(context.workspace, request.profile)
     if context.actor.via != "terminal":
         program = (sys.executable, "-c", "from trading.cli.main import main; main(prog_name='carnet')", "ingest", "--profile", settings.run.profile)
-        return start(context.workspace, "ingest", (*program, *(["--refill"] if request.refill else [])), context.key or None, context.actor.user,
+        return start(context.workspace, "ingest", (*program, *(["--refill"] if request.refill else []), *(["--timeframe", request.timeframe] if request.timeframe else [])), context.key or None, context.actor.user,
                      {"profile": settings.run.profile})
-    done = update_market(settings, context.progress, request.refill) if context.progress else update_market(settings, refill=request.refill)
+    done = update_market(settings, context.progress, request.refill, request.timeframe)
     return {"rows": done.rows, "repairs": len(done.repairs), "gaps": len(done.gaps), "version": done.version, "problems": dict(done.problems),
             "repaired": list(done.repaired)}
 

@@ -30,14 +30,15 @@ def update_market(
     settings: Settings,
     progress: Callable[[str, int, int], None] | None = None,  # called with symbol, its number, and how many there are
     refill: bool = False,  # ask again for gaps that the source could not fill before
+    timeframe: str = "",  # other bars than the profile's, for a sleeve that decides on them; empty: the profile's
 ):  # `data.ingest.IngestReport`: rows, repairs, gaps, problems by symbol, version of the store
-    "Fetch what the store of a profile lacks.\n\nParameters\n----------\nsettings : Settings\nprogress : Callable[[str, int, int], None] | None, default None\n    called with symbol, its number, and how many there are\nrefill : bool, default False\n    ask again for gaps that the source could not fill before\n\nReturns\n-------\n`data.ingest.IngestReport`: rows, repairs, gaps, problems by symbol, version of the store"
+    "Fetch what the store of a profile lacks.\n\nParameters\n----------\nsettings : Settings\nprogress : Callable[[str, int, int], None] | None, default None\n    called with symbol, its number, and how many there are\nrefill : bool, default False\n    ask again for gaps that the source could not fill before\ntimeframe : str, default ''\n    other bars than the profile's, for a sleeve that decides on them; empty: the profile's\n\nReturns\n-------\n`data.ingest.IngestReport`: rows, repairs, gaps, problems by symbol, version of the store"
     from trading.data.ingest import ingest
 
     market = settings.market
-    if beside := benchmark_symbols(settings):
+    if beside := benchmark_symbols(settings) if not timeframe else ():
         ingest(market_source(settings), store_of(settings), beside, market.timeframe, _since(settings))
-    return ingest(market_source(settings), store_of(settings), market.symbols, market.timeframe, _since(settings), progress=progress,
+    return ingest(market_source(settings), store_of(settings), market.symbols, timeframe or market.timeframe, _since(settings), progress=progress,
                   calendar=calendars_of(settings), refill=refill)
 
 

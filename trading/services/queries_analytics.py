@@ -22,6 +22,8 @@ from ..core.english import plural
 from ..core.errors import BadInput, MissingData, TradingError
 from ..core.settings import Settings
 from ..pipeline.currency_rates import account_bars
+from ..pipeline.named_sleeves import shorter_frames
+from ..pipeline.sleeve_bars import stored_shorter
 from ..pipeline.sleeves import net_targets
 from ..pipeline.target_weights import recent_day_returns
 from ..pipeline.factory import groups_of, risk_limits, shock_groups_of
@@ -352,7 +354,8 @@ def optimise(place: Workspace, profile: str | None = None, policy: str | None = 
     unused |= {"targets": {}} if optimizer == "policy" else {}
     settings = settings.model_copy(update={"allocate": settings.allocate.model_copy(update=wanted)} | unused)
     regime = artefact(place, record, "regime")["chances"] if "regime.json" in record.artefacts else None
-    net = net_targets(settings, run_bars(place, record), artefact(place, record, "views"), regime, place.data, now=record.as_of)
+    net = net_targets(settings, run_bars(place, record), artefact(place, record, "views"), regime, place.data, now=record.as_of,
+                      shorter=stored_shorter(settings, shorter_frames(settings.model_copy(update={"run": settings.run.model_copy(update={"data": place.data})})), record.as_of, place.data, record.data_version))
     table, chosen = net.table, net.policy
     return {"run": record.id, "policy": chosen.name, "optimizer": settings.allocate.optimizer, "risk_level": chosen.level.name, "cash": float(1 - table["target"].sum()), "notes": [*net.notes, *chosen.notes_],
             "fallback": chosen.fallback_,

@@ -34,7 +34,7 @@ class PromoteStrategy(CommandRequest):
     symbols: list[str] | None = Field(None, min_length=1, description="none: all of the profile")
     start: date | None = Field(None, description="first day of the bars")
     end: date | None = Field(None, description="last day of the bars")
-    timeframe: str = Field("", pattern=r"^([1-9]\d*[mhdw])?$", description="longer bars, made from the profile's, on which it decides, for example 1w; empty: the profile's")
+    timeframe: str = Field("", pattern=r"^([1-9]\d*[mhdw])?$", description="bars on which it decides: longer ones, made from the profile's, for example 1w, or shorter ones that are stored, for example 15m; empty: the profile's")
     name: str = Field("", max_length=80, pattern=r"^[A-Za-z0-9_.-]*$", description="under which it trades; empty: its own")
     stop_loss: float | None = Field(None, gt=0, lt=1, description="fraction of the entry price")
     take_profit: float | None = Field(None, gt=0)
@@ -85,7 +85,9 @@ def _promote_strategy(request: PromoteStrategy, context: Context) -> Done:
     from trading.backtest.strategy_promotion import ProductionRegistry, Thresholds
     from trading.backtest.trial_register import TrialRegister
     from trading.pipeline.factory import store_of
+    from trading.core.bars import bar_length
     from trading.pipeline.named_sleeves import fitting_frame
+    from trading.pipeline.sleeve_bars import stored_shorter
     from trading.pipeline.sleeves import longer_bars
 
     settings, found = current_settings(context.workspace, request.profile), find_strategy(request.strategy, context.actor.via == "terminal")
@@ -94,7 +96,11 @@ def _promote_strategy(request: PromoteStrategy, context: Context) -> Done:
                                          str(request.end) if request.end else None)
     if request.timeframe and request.timeframe != market.timeframe:
         fitting_frame(request.timeframe, settings, request.name or request.strategy)
-        bars = longer_bars(bars, request.timeframe, context.now)
+        if bar_length(request.timeframe) > bar_length(market.timeframe):
+            bars = longer_bars(bars, request.timeframe, context.now)
+        else:
+            bars = stored_shorter(settings, [request.timeframe], context.now, data, symbols=request.symbols or (), start=str(request.start) if request.start else None,
+                                  end=str(request.end) if request.end else None)[request.timeframe]
     costs = {"fees": float(settings.costs.fee_rate), "slippage": settings.costs.slippage_bp / 1e4}
     with strategy_errors(request.name or request.strategy):
         done = promote(found, request.grid, bars, name=request.name, **costs, rules=position_rules(request, settings, found, bars), thresholds=Thresholds(**settings.promotion.model_dump()), accept=request.accept,
@@ -150,9 +156,10 @@ def show_strategy(
 @view
 def compare_strategies(place: Workspace, profile: str | None = None) -> dict:
     "Hold every strategy in production, and what trades beside it, against what was promised."
-    from trading.core.bars import closed_by
+    from trading.core.bars import bar_length, closed_by
     from trading.pipeline.factory import groups_of, store_of
     from trading.pipeline.named_sleeves import Sleeve, named_sleeves, promoted_evidence
+    from trading.pipeline.sleeve_bars import stored_shorter
     from trading.pipeline.sleeves import carried_on, live_record
 
     settings = current_settings(place, profile)
@@ -165,7 +172,9 @@ def compare_strategies(place: Workspace, profile: str | None = None) -> dict:
         item: dict[str, Any] = {"name": name, "kind": "strategy", "share": share, "traded": 0.0, "current": row["current"]}
         try:
             sleeve = Sleeve(name, "strategy", share, evidence=promoted_evidence(settings, name))
-            item |= live_record(sleeve, carried_on(sleeve.evidence, bars, None, market.timeframe, now)[1], settings.allocate.sleeve_rule, settings.run.seed)
+            theirs = sleeve.evidence["timeframe"]
+            fast = stored_shorter(settings, [theirs], now, place.data) if theirs and bar_length(theirs) < bar_length(market.timeframe) else None
+            item |= live_record(sleeve, carried_on(sleeve.evidence, bars, None, market.timeframe, now, fast)[1], settings.allocate.sleeve_rule, settings.run.seed)
             item["traded"] = share * item["factor"]
         except TradingError as error:
             item["text"] = str(error)
