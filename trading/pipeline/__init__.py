@@ -88,7 +88,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venue_factory": [
         "key_names", "brought_venue", "find_secret", "vault_secret", "resolve_reference", "address_of", "each_venue", "keys_of", "connect",
-        "account_number",
+        "trades_contracts", "connect_ready", "account_number",
     ],
 }, modules=[
     "account", "account_snapshot", "currency_rates", "cycle", "factory", "forecast_review", "instruments", "launch", "market_bars",
