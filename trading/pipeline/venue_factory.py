@@ -132,8 +132,10 @@ def trades_contracts(settings: Settings) -> bool:
 
 
 def connect_ready(settings: Settings) -> Venue:
-    "Return the venue for orders of a profile; an account of contracts in a mode that no order may be sent in is refused."
+    "Return the venue for orders that open positions; an account of contracts whose settings or modes do not fit is refused. Whoever only closes needs `connect`."
     venue = connect(settings, orders=True)
+    if trades_contracts(settings) and (why := _not_opened(settings)):
+        raise Refused(f"profile {settings.run.profile}: {why}; nothing is opened until that is settled, or run with --mode paper")
     if trades_contracts(settings) and (unfit := venue.readiness()):
         raise Refused(f"profile {settings.run.profile}: {'; '.join(unfit)}")
     return venue
@@ -147,7 +149,7 @@ def _venue(settings: Settings, orders: bool, environ: Mapping[str, str] | None, 
         raise Refused(f"{what} no orders; choose a profile with a venue, or run with --mode paper")
     if market.source == "package":
         return _make_brought(settings, orders, environ)
-    if orders and market.source == "ccxt" and (why := _contract_problem(settings)):
+    if orders and trades_contracts(settings) and (why := _never_traded(settings)):
         raise Refused(f"profile {settings.run.profile}: {why}; run with --mode paper, or change the profile")
     if orders:
         require_contract(market.venue if market.source == "ccxt" else market.source)
@@ -181,20 +183,27 @@ def _venue(settings: Settings, orders: bool, environ: Mapping[str, str] | None, 
     return AlpacaVenue(keys[0], keys[1], paper=live.sandbox, base_url=address)
 
 
-def _contract_problem(settings: Settings) -> str:  # empty: there are no contracts, or their orders may be sent
-    "Say why real orders for a profile's contracts are refused."
+def _never_traded(settings: Settings) -> str:  # empty: positions can at least be closed
+    "Say why no order at all is sent for a profile's contracts."
+    from trading.venues.crypto.contract_venue import contract_refusal
+
+    if why := contract_refusal(settings.market.venue, settings.market.symbols, settings.margin.leverage, closing=True):
+        return why
+    return f"{settings.market.venue} has no test network for contracts that real orders were held to (live.sandbox)" if settings.live.sandbox else ""
+
+
+def _not_opened(settings: Settings) -> str:  # empty: positions may be opened
+    "Say why nothing is opened with a profile's contracts."
     from trading.venues.crypto.contract_venue import contract_refusal, isolated_distance
 
-    market, margin, nearest = settings.market, settings.margin, Decimal(str(settings.limits.min_liquidation_distance))
-    if not trades_contracts(settings):
-        return ""
+    market, margin, live, nearest = settings.market, settings.margin, settings.live, Decimal(str(settings.limits.min_liquidation_distance))
     if why := contract_refusal(market.venue, market.symbols, margin.leverage):
         return why
     if others := [v for v in settings.execution.venues if v != market.venue]:
         return f"contracts are traded at one venue, and execution.venues also names {others[0]}"
-    if settings.live.sandbox:
-        return f"{market.venue} has no test network for contracts that real orders were held to (live.sandbox)"
-    if not settings.live.reported:
+    if not (live.tolerance or live.tolerance_value or live.tolerances.get(market.currency)):
+        return f"{market.venue} rounds each result to eight places, so that books and wallet drift apart by that; set live.tolerance = 0.0001"
+    if not live.reported:
         return "funding changes the wallet several times a day and must be booked as the venue reports it; set live.reported = true"
     terms = MarginTerms(**margin.model_dump())
     if (far := isolated_distance(terms.leverage, terms.keep)) < nearest:

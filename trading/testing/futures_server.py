@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FUTURES_PUBLIC', 'FUTURES_PRIVATE', 'FuturesExchange', 'FuturesCounter', 'make_futures_exchange']
 
-# %% ../../nbs/18_testing/09_futures_server.ipynb #7d9806b3
+# %% ../../nbs/18_testing/09_futures_server.ipynb #d35d737c
 import time
 from collections.abc import Callable
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 from .binance_server import Refusal, SignatureCheck
 
-# %% ../../nbs/18_testing/09_futures_server.ipynb #3d56ffdd
+# %% ../../nbs/18_testing/09_futures_server.ipynb #9397b284
 _CENT = Decimal("0.00000001")
 _LIVE = ("NEW", "PARTIALLY_FILLED")
 
@@ -79,7 +79,7 @@ class FuturesExchange:
         if units and edge and (price <= edge if units > 0 else price >= edge):
             left = self.isolated[symbol]
             order = self._order(symbol, "SELL" if units > 0 else "BUY", "MARKET", abs(units), Decimal(0), f"autoclose-{self.now}{len(self.orders)}", True, "GTC")
-            realised = self._fill(order, edge)
+            realised = self._fill(order, edge.quantize(Decimal("0.01")))
             self.pay("INSURANCE_CLEAR", -max(_money(left + realised), Decimal(0)), symbol)  # what is left of the margin
         for order in self.orders:
             if order["status"] == "NEW" and order["symbol"] == symbol and self._meets(order):
@@ -129,7 +129,7 @@ class FuturesExchange:
         "What new positions may be opened with: the wallet without the margins that lie beside positions."
         return max(self.wallet - sum(self.isolated.values(), Decimal(0)), Decimal(0))
 
-# %% ../../nbs/18_testing/09_futures_server.ipynb #533210f5
+# %% ../../nbs/18_testing/09_futures_server.ipynb #b609869f
 class FuturesCounter:
     "Answers Binance's futures questions from a `FuturesExchange`."
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CONTRACTS', 'contract_refusal', 'isolated_distance', 'ContractPosition', 'ContractVenue']
 
-# %% ../../../nbs/01_venues/crypto/12_contract_venue.ipynb #90b6f748
+# %% ../../../nbs/01_venues/crypto/12_contract_venue.ipynb #6b7d2c80
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from .parsing import decimal_of, list_of
 from .trades import trades_since
 from .venue import CcxtVenue
 
-# %% ../../../nbs/01_venues/crypto/12_contract_venue.ipynb #dcf24b35
+# %% ../../../nbs/01_venues/crypto/12_contract_venue.ipynb #4d626a6c
 CONTRACTS: dict[str, VenueProfile] = {"binance": PROFILES["binance"].but(
     trades_days=7, oco=False, replaces=False, trailing="", stop_word="", streams=(), sandbox=False, balance_at="assets", limit_headers=("x-mbx-used-weight-1m", "2400", ""),
     sources={"trades_days": "docs: GET /fapi/v1/userTrades, startTime and endTime at most 7 days apart", "limit_headers": "docs: futures LIMITS, REQUEST_WEIGHT 2400 a minute",
@@ -35,8 +35,9 @@ def contract_refusal(
     venue: str,
     symbols: Iterable[str],  # of a profile
     leverage: Decimal | None,  # margin.leverage
+    closing: bool = False,  # True: only what can never be traded, since whoever holds a position must be able to close it
 ) -> str:  # empty: real orders may be sent
-    "Say why real orders for contracts are refused; a profile without contracts is none of its business.\n\nParameters\n----------\nvenue : str\nsymbols : Iterable[str]\n    of a profile\nleverage : Decimal | None\n    margin.leverage\n\nReturns\n-------\nstr\n    empty: real orders may be sent"
+    "Say why real orders for contracts are refused; a profile without contracts is none of its business.\n\nParameters\n----------\nvenue : str\nsymbols : Iterable[str]\n    of a profile\nleverage : Decimal | None\n    margin.leverage\nclosing : bool, default False\n    True: only what can never be traded, since whoever holds a position must be able to close it\n\nReturns\n-------\nstr\n    empty: real orders may be sent"
     symbols = list(symbols)
     contracts = [s for s in symbols if ":" in s]
     if not contracts:
@@ -47,6 +48,8 @@ def contract_refusal(
         return f"{contracts[0]} is a contract on margin, and real orders for perpetuals are sent to {' and '.join(CONTRACTS)} only, not to {venue}"
     if dated := [s for s in contracts if "-" in s.partition(":")[2]]:
         return f"{dated[0]} ends on a date, and real orders are sent for perpetuals only"
+    if closing:
+        return ""
     if other := [s for s in symbols if ":" not in s]:
         return f"{other[0]} is a spot market and {contracts[0]} a contract, which lie in two wallets; give each a profile of its own"
     if leverage is None:
@@ -63,7 +66,7 @@ def isolated_distance(
     "Return how far a price may go against a new isolated position before it is liquidated.\n\nParameters\n----------\nleverage : Decimal\nmaintenance : Decimal\n    fraction of the value\n\nReturns\n-------\nDecimal\n    fraction of the price, of the worse side"
     return (1 / leverage - maintenance) / (1 + maintenance)
 
-# %% ../../../nbs/01_venues/crypto/12_contract_venue.ipynb #d860309f
+# %% ../../../nbs/01_venues/crypto/12_contract_venue.ipynb #94bc8b47
 @dataclass(frozen=True)
 class ContractPosition(Value):
     "What a venue says of a position.\n\nParameters\n----------\nsymbol : str\nunits : Decimal\n    below zero is short\nentry : Decimal\n    average price\nmark : Decimal\n    price that margin is counted with\nunrealised : Decimal\n    settlement currency\nmargin : Decimal\n    what lies beside it, its unrealised result included\nliquidation : Decimal | None\n    price; None: none"
