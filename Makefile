@@ -90,7 +90,7 @@ lock: .venv/dev.ok ## choose new versions for requirements/
 	@$(PIP) install uv
 	@$(INSTALL) --uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --annotation-style line --upgrade pyproject.toml requirements/build.in -o requirements/run.txt
 	@$(INSTALL) --uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --annotation-style line --extra dev -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/dev.txt
-	@$(INSTALL) --uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --annotation-style line --extra serve --extra postgres -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/serve.txt
+	@$(INSTALL) --uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --annotation-style line --extra serve --extra postgres --extra optimizers -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/serve.txt
 
 clean:           ## remove what was made; keeps reports/ and data/
 	rm -rf .venv _docs .pytest_cache .ruff_cache .coverage* build dist *.egg-info

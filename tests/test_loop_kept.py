@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from click.testing import CliRunner
+from typed import CARNET
 from waiting import wait_until
 
 from trading.cli.main import main
@@ -18,23 +20,35 @@ from trading.core.errors import MissingData
 from trading.core.settings import load_settings
 from trading.pipeline import trade_loop
 from trading.pipeline.launch import load_flow
-from trading.pipeline.trade_loop import loop_file
+from trading.pipeline.loop_state import alone_with, loop_file
 from trading.risk.kill_switch import KillSwitch
 from trading.services.jobs import cancel_job, jobs
-from trading.services.loop_control import keep_loop
+from trading.services.loop_control import keep_loop, trading_loops
 from trading.services.workspace import Workspace
 
 STAND_IN = """
 import json, os, sys, time
 from datetime import UTC, datetime
 from pathlib import Path
-file = Path(os.environ["CARNET_RUN__DATA"]) / "ops" / "loop-crypto.json"
+profile = sys.argv[1] if len(sys.argv) > 1 else "crypto"
+file = Path(os.environ["CARNET_RUN__DATA"]) / "ops" / f"loop-{profile}.json"
 file.parent.mkdir(parents=True, exist_ok=True)
-file.with_suffix(".new").write_text(json.dumps({"profile": "crypto", "pid": os.getpid(), "started": datetime.now(UTC).isoformat(), "ended": None}))
+file.with_suffix(".new").write_text(json.dumps({"profile": profile, "pid": os.getpid(), "started": datetime.now(UTC).isoformat(), "ended": None}))
 file.with_suffix(".new").replace(file)
 time.sleep(300)
 """  # lives as a loop does, and trades nothing
 PROGRAM = (sys.executable, "-c", STAND_IN)
+TWO = """source = sample
+venue = coins_1h
+timeframe = 1h
+symbols = BTC/USDT, ETH/USDT, SOL/USDT
+start = 2021-10-01
+currency = USDT
+calendar = 24/7
+max_age_hours = 3
+"""
+FEW = "".join(f"[{k}]\n{lines}\n" for k, lines in {"forecast": "window = 900\nrefit = weekly\nhorizons = 1", "allocate": "window = 300",
+                                                 "limits": "max_turnover = 3", "trade": "drift = 0.01"}.items())
 
 
 @pytest.fixture
@@ -49,8 +63,8 @@ def home(tmp_path, monkeypatch):
             cancel_job(place, job["id"])
 
 
-def told(place) -> dict:
-    file = loop_file(place.data, "crypto")
+def told(place, profile="crypto") -> dict:
+    file = loop_file(place.data, profile)
     return json.loads(file.read_bytes()) if file.exists() else {}
 
 
@@ -68,6 +82,47 @@ def test_it_is_started_left_alone_and_started_again_when_its_process_was_killed(
     assert "has died; it is started as the job" in keep_loop(home, kept(), PROGRAM)
     wait_until(lambda: told(home)["pid"] != first)
     assert keep_loop(home, kept(), PROGRAM) == "the trading loop of crypto lives"
+
+
+def test_two_profiles_are_kept_side_by_side_and_each_is_stopped_by_itself(home):
+    settings = {name: kept() if name == "crypto" else load_settings("forex", {"loop.keep": "yes"}) for name in ("crypto", "forex")}
+    keep = lambda name: keep_loop(home, settings[name], (*PROGRAM, name))  # noqa: E731
+    for name in settings:
+        assert "has not run yet; it is started as the job" in keep(name)
+        assert "is still running" in keep(name) or told(home, name), "it is starting, and is not started again"
+    wait_until(lambda: all(told(home, name) for name in settings))
+    assert [keep(name) for name in settings] == ["the trading loop of crypto lives", "the trading loop of forex lives"]
+    assert {i["profile"] for i in trading_loops(home)["items"]} == {*settings} and len(jobs(home)["items"]) == 2
+    os.kill(told(home)["pid"], signal.SIGKILL)
+    wait_until(lambda: sum(j["status"] == "running" for j in jobs(home)["items"]) == 1 and not psutil.pid_exists(told(home)["pid"]))
+    engaged = trade_loop.kill_switch(settings["crypto"], "paper-crypto")
+    engaged.engage("a test", "prices look wrong", datetime.now(UTC))
+    assert "its loop is not started" in keep("crypto") and keep("forex") == "the trading loop of forex lives"
+
+
+def test_loops_of_two_profiles_trade_in_one_folder_at_once_and_one_account_has_one_loop(home):
+    Path("settings.ini").write_text("".join(f"[{name}:market]\n{TWO}" for name in ("north", "south")) + FEW)
+    words = lambda name: (*CARNET, "trade", "--profile", name, "--from", "2021-12-20", "--until", "2021-12-20T02:00Z")  # noqa: E731
+    north, south = (subprocess.Popen(words(name), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for name in ("north", "south"))
+    try:
+        said = [p.communicate(timeout=300)[0] for p in (north, south)]
+    finally:
+        for p in (north, south):
+            p.kill()
+    assert (north.returncode, south.returncode) == (0, 0), said
+    states = {i["profile"]: i for i in trading_loops(home)["items"]}
+    assert {n: (s["decisions"], s["problems"]) for n, s in states.items()} == {"north": (3, []), "south": (3, [])}, said
+    alone = Workspace(home.data.parent / "alone" / "data", home.reports)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CARNET_RUN__DATA", str(alone.data))
+        done = CliRunner().invoke(main, words("south")[len(CARNET):])
+    assert done.exit_code == 0, done.output
+    assert trading_loops(alone)["items"][0]["last"]["plan"] == states["south"]["last"]["plan"], "it decided what it decides without a neighbour"
+    with alone_with(home.data, "paper-north"):
+        again = CliRunner().invoke(main, words("north")[len(CARNET):])
+        assert again.exit_code == 1
+        assert f"another trading loop is at work on the account paper-north (process {os.getpid()})" in str(again.exception) + again.output
+    assert told(home, "north") == states["north"], "who is refused writes nothing into the file of the other"
 
 
 def test_a_number_of_a_process_that_began_later_is_not_taken_for_the_loop(home):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -151,3 +153,15 @@ def test_a_reader_that_has_seen_enough_is_no_crash(home):
     finally:
         del main.commands["talk"]
     assert done.exit_code == 1 and "unexpected" not in done.output and not (home / "carnet.log").exists()
+
+
+def test_a_disk_that_fills_up_during_a_run_is_one_sentence_and_the_run_is_listed(home):
+    resource = pytest.importorskip("resource", reason="Windows has no limit of a file's size")
+    environ = {**os.environ, "PYTHONPATH": str(Path(main.callback.__code__.co_filename).parents[2]),
+               "PYTHONDONTWRITEBYTECODE": "1", "NUMBA_CACHE_DIR": str(home / "numba")}  # Python cuts its own caches off in silence
+    short = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, 16_384))  # noqa: E731
+    done = subprocess.run([sys.executable, "-m", "trading", "run"], cwd=home, env=environ, preexec_fn=short, capture_output=True, text=True)
+    said = done.stderr.replace("\n", " ")
+    assert done.returncode == 1 and "File too large; free" in said and "unexpected" not in said, said
+    listed = carnet("runs")
+    assert listed.exit_code == 0 and "carnet run --resume" in listed.output, listed.output

@@ -1,6 +1,7 @@
 "'carnet optimise' on files: weights, a comparison out of sample with intervals, and trades in whole lots to the cent; limits are never relaxed."
 
 import json
+import sys
 from decimal import Decimal as D
 
 import numpy as np
@@ -108,3 +109,10 @@ def test_two_currencies_floors_lots_taxes_and_a_page(files, tmp_path):
     ):
         code, said = carnet("--prices", "prices.csv", "--currency", "EUR", "--group", "Drinks=KO", "--every", "120", *more)
         assert code and what in said, (more, said)
+
+
+def test_a_method_whose_package_is_missing_says_how_to_get_it_and_the_others_go_on(files, monkeypatch):
+    monkeypatch.setitem(sys.modules, "riskfolio", None)  # as in a plain installation
+    code, told = carnet("--prices", "prices.csv", "--optimizer", "herc")
+    assert code != 0 and "HERC needs the package riskfolio-lib: pip install 'carnet[optimizers]'" in told
+    assert carnet("--prices", "prices.csv", "--optimizer", "mean-variance", "--json")[0] == 0

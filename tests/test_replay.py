@@ -17,6 +17,7 @@ from trading.core.datasets import sample_bars
 from trading.core.errors import BadInput, MissingData
 from trading.core.settings import load_settings
 from trading.core.types import Plan
+from trading.pipeline import decision_world
 from trading.pipeline import replay as module
 from trading.pipeline.launch import open_run
 from trading.pipeline.replay import Past, run_replay
@@ -141,6 +142,35 @@ def test_every_replay_is_one_more_trial_on_its_past_and_the_same_again_is_none(w
     for words, count in (({}, 1), ({}, 1), ({"limits.max_weight": "0.15"}, 2), ({"trade.drift": "0.2"}, 3)):
         run_replay(settings_at(tmp_path, **words), "2022-12-21", "2022-12-23", NOW, past=past_of(bars))
         assert len(tried(tmp_path).trials(bars.loc["2018":], "replay of sample")) == count, "also on bars that begin elsewhere"
+
+
+def test_forecasts_from_another_core_are_those_that_are_made_here(bars, tmp_path, monkeypatch):
+    "Day for day and cent for cent, also where the second process dies on the way, and with another future behind the last day."
+    first, last, made = "2022-11-01", "2022-11-30", []
+    real = decision_world.ForecastsAhead.of
+
+    def counted(ahead, as_of):
+        made.append(found := real(ahead, as_of))
+        return found
+
+    def dies(ahead, as_of):
+        if len(made) == 5:
+            ahead.process.kill()
+            ahead.process.wait()
+        return counted(ahead, as_of)
+
+    done = run_replay(settings_at(tmp_path / "here"), first, last, NOW, past=past_of(bars))
+    monkeypatch.setattr(decision_world, "FEWEST_AHEAD", 5)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    other = bars.copy()
+    other.loc["2022-12-02":] *= 1.37
+    for name, past, of in (("ahead", bars, counted), ("dies", bars, dies), ("future", other, counted)):
+        made.clear()
+        monkeypatch.setattr(decision_world.ForecastsAhead, "of", of)
+        again = run_replay(settings_at(tmp_path / name), first, last, NOW, past=past_of(past))
+        assert lines_of(again.folder) == lines_of(done.folder), name
+        assert all(made) if of is counted else made[0] and not made[-1], name
+        assert not list(again.folder.glob("ahead.*"))
 
 
 def test_what_cannot_be_replayed_is_refused_in_a_sentence(tmp_path, bars):

@@ -22,7 +22,7 @@ def carry_prices(
     max_age: pd.Timedelta,  # a price whose next bar was due is carried no longer than this
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # the prices with those that are carried; where a market was closed
     "Carry the last price of each symbol: through a closure, and through absent bars for as long as a price may be old.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, NaN where there is no bar\ncalendars : Mapping[str, str]\n    by symbol\ntimeframe : str\n    length of a bar\nmax_age : pd.Timedelta\n    a price whose next bar was due is carried no longer than this\n\nReturns\n-------\ntuple[pd.DataFrame, pd.DataFrame]\n    the prices with those that are carried; where a market was closed"
-    filled, closed, times = {}, {}, close.index.as_unit("us").asi8
+    filled, closed, came, times = {}, {}, {}, close.index.as_unit("us").asi8
     step, most = (int(pd.Timedelta(t) / pd.Timedelta(microseconds=1)) for t in (bar_length(timeframe), max_age))
     for symbol, price in close.items():
         there = price.notna().to_numpy()
@@ -32,7 +32,9 @@ def carry_prices(
             filled[symbol], closed[symbol] = price, shut
             continue
         have = close.index[own]
-        due = expected_bars(calendars[symbol], timeframe, have[0], close.index[-1], have).as_unit("us").asi8
+        if (same := (calendars[symbol], there.tobytes())) not in came:  # symbols of one market have the same bars
+            came[same] = expected_bars(calendars[symbol], timeframe, have[0], close.index[-1], have).as_unit("us").asi8
+        due = came[same]
         last = own[np.maximum(np.searchsorted(own, np.arange(len(close)), side="right") - 1, 0)]
         after = np.append(due, np.iinfo(np.int64).max)[np.searchsorted(due, times[last], side="right")]  # the bar that was due after the last one
         begun = np.arange(len(close)) >= own[0]

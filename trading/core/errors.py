@@ -8,6 +8,7 @@ __all__ = ['TradingError', 'BadInput', 'BadSettings', 'MissingData', 'DamagedSto
            'NotSignedIn', 'LockedOut', 'Forbidden', 'damage_sentence']
 
 # %% ../../nbs/00_core/00_errors.ipynb #e793854e
+import errno
 import sqlite3
 
 
@@ -90,6 +91,9 @@ class Forbidden(Refused):
 _STORES = ("deltalake", "pyarrow", "_internal")  # modules whose errors about damaged files are no `TradingError`
 
 
+_NO_ROOM = {errno.ENOSPC, errno.EFBIG, *([errno.EDQUOT] if hasattr(errno, "EDQUOT") else [])}  # Windows knows no quota
+
+
 def damage_sentence(
     error: BaseException,
 ) -> str:  # empty: it is something else
@@ -97,6 +101,8 @@ def damage_sentence(
     way = "'carnet doctor' looks into the data folder, and 'carnet restore FILE --into FOLDER' brings a backup back"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename} cannot be used: {error.strerror}; correct its rights or its kind, or free the disk; {way}"
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:  # a write that was cut off names no file
+        return f"a file could not be written to its end: {error.strerror}; free the disk, or name another folder in the settings (run.reports, run.data); 'carnet runs' shows what can go on"
     if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError):
         return f"a database of the data folder cannot be used: {error}; {way}"
     if isinstance(error, UnicodeDecodeError):

@@ -37,8 +37,9 @@ def write_atomic(
 @contextmanager
 def lock_folder(
     data: Path,  # the folder of store and ledger
+    wait: float = 0,  # seconds that another's work is waited for
 ):
-    "Hold the data folder for one run; raise `Busy` when another process has it.\n\nParameters\n----------\ndata : Path\n    the folder of store and ledger"
+    "Hold the data folder for one run; raise `Busy` when another process has it.\n\nParameters\n----------\ndata : Path\n    the folder of store and ledger\nwait : float, default 0\n    seconds that another's work is waited for"
     from filelock import FileLock, Timeout
 
     try:
@@ -47,7 +48,7 @@ def lock_folder(
         raise BadInput(f"the folder {data} cannot be written: {error.strerror}; correct its rights, or set run.data") from error
     lock, who = FileLock(Path(data) / "run.lock"), Path(data) / "run.pid"
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=wait, poll_interval=min(0.05, wait or 0.05))
     except Timeout as error:
         holder = who.read_text() if who.exists() else "another process"
         raise Busy(f"another run is at work on {data} (process {holder}); wait for it to end, or give this one a folder of its own "

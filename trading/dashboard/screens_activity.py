@@ -65,9 +65,10 @@ def activity_screen(place: Workspace, who: Viewer) -> list[PageSection]:
     settings, now = current_settings(place, who.profile), datetime.now(UTC)
     found, known = trading_loops(place)["items"], jobs(place, 30)
     running = {j["kind"]: j for j in known["items"] if j["status"] == "running"}
+    ours = next((j for j in known["items"] if j["status"] == "running" and j["kind"] == "trade" and j["asked"].get("profile") in (None, settings.run.profile)), None)
     loop = next((item for item in found if item.get("profile") == settings.run.profile), None)
     parts: Parts = loop_parts(place, who, loop, now) if loop else [("missing", f"No trading loop of {settings.run.profile} has run here; it decides at each close of {settings.market.timeframe} bars until it is stopped.")]
-    made = [PageSection("loop", "Trading loop", [*parts, *(_loop_actions(settings.run.profile, running.get("trade")) if who.may("trader") else [])])]
+    made = [PageSection("loop", "Trading loop", [*parts, *(_loop_actions(settings.run.profile, ours) if who.may("trader") else [])])]
     others = [item for item in found if item is not loop]
     if others:
         frame = pd.DataFrame([{"profile": o.get("profile"), "state": loop_state(o, now)[0], "decisions": o.get("decisions", 0), "missed": o.get("missed", 0), "problems": len(o.get("problems", []))} for o in others])

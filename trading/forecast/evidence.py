@@ -29,7 +29,9 @@ def standing_forecasts(
         part = held.xs(horizon, level="horizon", drop_level=False)
         span = moments_spanned(part.index, bars)
         mean = part["expected"].unstack(["symbol", "horizon"]).sort_index().rolling(span, min_periods=1).mean()
-        parts.append(part.assign(expected=mean.stack(["symbol", "horizon"]).reindex(part.index)))
+        symbols = mean.columns.get_level_values("symbol")
+        rows, columns = (known.get_indexer(part.index.get_level_values(level)) for known, level in ((mean.index, "timestamp"), (symbols, "symbol")))
+        parts.append(part.assign(expected=mean.to_numpy()[rows, columns]))
     return pd.concat(parts).reindex(held.index)
 
 # %% ../../nbs/04_forecast/50_evidence.ipynb #9874d36c

@@ -22,7 +22,7 @@ from .forecast_table import ForecastTable
 from .conformal import adapt_misses, conformal_bounds, sign_probability
 from .panel import Panel, bar_volatility, features_of, fit_rows, make_panel, refuse_constant
 from .significance import diebold_mariano
-from .targets import Horizon, answer_ends, forward_returns, horizon_bars, walk_forward_splits
+from .targets import Horizon, forward_answers, forward_returns, horizon_bars, walk_forward_splits
 
 # %% ../../nbs/04_forecast/20_forecaster.ipynb #46894635
 def default_estimator() -> Any:  # an unfitted scikit-learn pipeline
@@ -258,12 +258,11 @@ class HorizonForecaster:
         if silent:
             raise MissingData(f"{silent[0]}: none of {plural(len(bars), 'bar')} has complete features; it needs a longer past or a price that moves")
         close = bars["close"][list(panel.symbols)]
-        answers = forward_returns(close, self.horizons, self.timeframe)
+        answers, ends = forward_answers(close, self.horizons, self.timeframe)
         unfitted = default_estimator() if self.estimator is None else self.estimator
         with threadpool_limits(1):
             self.models_ = {
-                h: fit_horizon(panel, answers[h].to_numpy(), usual * np.sqrt(k), k, clone(unfitted), self.calibration,
-                               answer_ends(close, h, self.timeframe)[1])
+                h: fit_horizon(panel, answers[h].to_numpy(), usual * np.sqrt(k), k, clone(unfitted), self.calibration, ends[h])
                 for h, k in steps.items()
             }
         self.symbols_, self.features_, self.known_until_ = panel.symbols, panel.names, bars.index[-1]
@@ -277,9 +276,9 @@ class HorizonForecaster:
         "Learn only what has come since; for estimators with `partial_fit`, and for xgboost, which adds trees.\n\nParameters\n----------\nbars : pd.DataFrame\n    from the same start, up to now\nfeatures : Any, default None\n    the same source as in `fit`\n\nReturns\n-------\n'HorizonForecaster'"
         panel, usual = self._look(bars, features)
         close = bars["close"][list(panel.symbols)]
-        answers = forward_returns(close, self.horizons, self.timeframe)
+        answers, ends = forward_answers(close, self.horizons, self.timeframe)
         self.models_ = {
-            h: update_horizon(m, panel, answers[h].to_numpy(), usual * np.sqrt(m.steps), self.calibration, answer_ends(close, h, self.timeframe)[1])
+            h: update_horizon(m, panel, answers[h].to_numpy(), usual * np.sqrt(m.steps), self.calibration, ends[h])
             for h, m in self.models_.items()
         }
         self.known_until_ = bars.index[-1]

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "account_snapshot": ["AccountSnapshot", "holdings_table"],
     "currency_rates": ["AT_COST", "AccountRates", "rates_of", "rate_symbols", "ingest_rates", "stored_rates", "run_rates", "account_bars"],
     "cycle": ["FROM_PRICES", "FEWEST_CLOSES", "LONGEST_HISTORY", "cycle_of", "cycle_target_path", "describe_cycle"],
+    "decision_world": ["FEWEST_AHEAD", "StoreVersions", "pending_file", "World", "serve_forecasts", "ForecastsAhead"],
     "factory": [
         "USUAL_CALENDARS", "market_source", "with_cache", "store_of", "source_note", "bars_of", "calendars_of", "symbol_calendars",
         "models_of", "taxonomy_of", "groups_of", "counted_groups", "shock_groups_of", "margin_terms", "risk_limits", "optimizer_of",
@@ -25,6 +26,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "instruments_version", "InstrumentHistory", "fetch_instruments", "kept_instruments", "known_instruments", "pinned_instruments",
     ],
     "launch": ["resolve_as_of", "open_run", "settings_of", "run_daily", "prepare_prefect", "own_server", "load_flow"],
+    "loop_state": ["newest_close", "LoopState", "loop_file", "alone_with", "JumpingClock"],
     "market_scan": [
         "SCANNED_SYMBOLS", "QUESTIONS_AT_ONCE", "scan_symbols", "scan_source", "listed_symbols", "scan_decisions", "scan_file",
         "read_scan", "scan_market", "scan_words",
@@ -53,8 +55,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "price_snapshot": ["PRESENT", "PriceSnapshot", "take_price_snapshot", "pinned_price_snapshot", "begin_stage", "moved_since_close"],
     "replay": [
-        "PARTS", "settings_without", "StoreVersions", "pending_file", "World", "instrument_terms", "take_decision", "Past", "stored_past",
-        "closes_between", "read_decisions", "Replayed", "run_replay",
+        "PARTS", "settings_without", "instrument_terms", "take_decision", "Past", "stored_past", "closes_between", "read_decisions",
+        "Replayed", "run_replay",
     ],
     "replay_result": ["value_figures", "value_of_books", "equal_holding", "tables_of", "write_result"],
     "run_compare": [
@@ -77,7 +79,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "target_weights": [
         "MOST_ABSENT", "carried_closes", "closed_now", "missing_prices", "whole_closes", "recent_day_returns", "forecast_effect",
     ],
-    "trade_loop": ["newest_close", "LoopState", "loop_file", "TradeLoop", "JumpingClock", "open_loop"],
+    "trade_loop": ["TradeLoop", "open_loop"],
     "trade_report": ["order_table", "implementation_shortfall", "cost_facts"],
     "trade_steps": [
         "planning_prices", "open_books", "record_decisions", "Planned", "plan_step", "check_step", "Traded", "execute_step", "Recorded",
@@ -91,9 +93,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "trades_contracts", "connect_ready", "account_number",
     ],
 }, modules=[
-    "account", "account_snapshot", "currency_rates", "cycle", "factory", "forecast_review", "instruments", "launch", "market_bars",
-    "market_scan", "marks", "memory_run", "multi_venue", "named_model", "named_optimizer", "named_sleeves", "notebook_runner",
-    "own_stages", "paper", "plan_amendment", "plan_approval", "plan_check", "position_protection", "price_snapshot", "replay",
-    "replay_result", "run_compare", "run_record", "sentiment", "sleeves", "steps", "target_weights", "trade_loop", "trade_report",
-    "trade_steps", "training", "venue_factory",
+    "account", "account_snapshot", "currency_rates", "cycle", "decision_world", "factory", "forecast_review", "instruments", "launch",
+    "loop_state", "market_bars", "market_scan", "marks", "memory_run", "multi_venue", "named_model", "named_optimizer", "named_sleeves",
+    "notebook_runner", "own_stages", "paper", "plan_amendment", "plan_approval", "plan_check", "position_protection", "price_snapshot",
+    "replay", "replay_result", "run_compare", "run_record", "sentiment", "sleeves", "steps", "target_weights", "trade_loop",
+    "trade_report", "trade_steps", "training", "venue_factory",
 ])

@@ -3,10 +3,12 @@ from . import account as account
 from . import account_snapshot as account_snapshot
 from . import currency_rates as currency_rates
 from . import cycle as cycle
+from . import decision_world as decision_world
 from . import factory as factory
 from . import forecast_review as forecast_review
 from . import instruments as instruments
 from . import launch as launch
+from . import loop_state as loop_state
 from . import market_bars as market_bars
 from . import market_scan as market_scan
 from . import marks as marks
@@ -40,10 +42,12 @@ from .account import TradingRules as TradingRules, trading_rules as trading_rule
 from .account_snapshot import AccountSnapshot as AccountSnapshot, holdings_table as holdings_table
 from .currency_rates import AT_COST as AT_COST, AccountRates as AccountRates, rates_of as rates_of, rate_symbols as rate_symbols, ingest_rates as ingest_rates, stored_rates as stored_rates, run_rates as run_rates, account_bars as account_bars
 from .cycle import FROM_PRICES as FROM_PRICES, FEWEST_CLOSES as FEWEST_CLOSES, LONGEST_HISTORY as LONGEST_HISTORY, cycle_of as cycle_of, cycle_target_path as cycle_target_path, describe_cycle as describe_cycle
+from .decision_world import FEWEST_AHEAD as FEWEST_AHEAD, StoreVersions as StoreVersions, pending_file as pending_file, World as World, serve_forecasts as serve_forecasts, ForecastsAhead as ForecastsAhead
 from .factory import USUAL_CALENDARS as USUAL_CALENDARS, market_source as market_source, with_cache as with_cache, store_of as store_of, source_note as source_note, bars_of as bars_of, calendars_of as calendars_of, symbol_calendars as symbol_calendars, models_of as models_of, taxonomy_of as taxonomy_of, groups_of as groups_of, counted_groups as counted_groups, shock_groups_of as shock_groups_of, margin_terms as margin_terms, risk_limits as risk_limits, optimizer_of as optimizer_of, policy_of as policy_of
 from .forecast_review import Promises as Promises, promising_runs as promising_runs, read_promises as read_promises, learn_outcomes as learn_outcomes, learn_today as learn_today, lost_cycles as lost_cycles, forecasts_before as forecasts_before, last_review as last_review, count_matured as count_matured, skill_history as skill_history, trust_history as trust_history, model_card as model_card, todays_drift as todays_drift, drift_facts as drift_facts
 from .instruments import instruments_version as instruments_version, InstrumentHistory as InstrumentHistory, fetch_instruments as fetch_instruments, kept_instruments as kept_instruments, known_instruments as known_instruments, pinned_instruments as pinned_instruments
 from .launch import resolve_as_of as resolve_as_of, open_run as open_run, settings_of as settings_of, run_daily as run_daily, prepare_prefect as prepare_prefect, own_server as own_server, load_flow as load_flow
+from .loop_state import newest_close as newest_close, LoopState as LoopState, loop_file as loop_file, alone_with as alone_with, JumpingClock as JumpingClock
 from .market_scan import SCANNED_SYMBOLS as SCANNED_SYMBOLS, QUESTIONS_AT_ONCE as QUESTIONS_AT_ONCE, scan_symbols as scan_symbols, scan_source as scan_source, listed_symbols as listed_symbols, scan_decisions as scan_decisions, scan_file as scan_file, read_scan as read_scan, scan_market as scan_market, scan_words as scan_words
 from .marks import benchmark_symbols as benchmark_symbols, stored_closes as stored_closes, last_moment as last_moment, later_marks as later_marks, account_history as account_history, benchmark_values as benchmark_values
 from .memory_run import MemoryRun as MemoryRun
@@ -59,7 +63,7 @@ from .plan_approval import approve_run as approve_run
 from .plan_check import SeenPrices as SeenPrices, prices_of_run as prices_of_run, check_run as check_run
 from .position_protection import exit_rules as exit_rules, within_risk as within_risk, bar_extremes as bar_extremes, release_protection as release_protection, keep_protection as keep_protection, account_clock as account_clock, open_venue as open_venue, profile_accounts as profile_accounts, account_context as account_context, watch_account_levels as watch_account_levels, look_at_levels as look_at_levels, OrderLines as OrderLines
 from .price_snapshot import PRESENT as PRESENT, PriceSnapshot as PriceSnapshot, take_price_snapshot as take_price_snapshot, pinned_price_snapshot as pinned_price_snapshot, begin_stage as begin_stage, moved_since_close as moved_since_close
-from .replay import PARTS as PARTS, settings_without as settings_without, StoreVersions as StoreVersions, pending_file as pending_file, World as World, instrument_terms as instrument_terms, take_decision as take_decision, Past as Past, stored_past as stored_past, closes_between as closes_between, read_decisions as read_decisions, Replayed as Replayed, run_replay as run_replay
+from .replay import PARTS as PARTS, settings_without as settings_without, instrument_terms as instrument_terms, take_decision as take_decision, Past as Past, stored_past as stored_past, closes_between as closes_between, read_decisions as read_decisions, Replayed as Replayed, run_replay as run_replay
 from .replay_result import value_figures as value_figures, value_of_books as value_of_books, equal_holding as equal_holding, tables_of as tables_of, write_result as write_result
 from .run_compare import INPUTS as INPUTS, IGNORED_SETTINGS as IGNORED_SETTINGS, MARKET as MARKET, EQUAL_NUMBERS as EQUAL_NUMBERS, CAUSES as CAUSES, compare_inputs as compare_inputs, NumbersVerdict as NumbersVerdict, judge_numbers as judge_numbers, compare_numbers as compare_numbers, compare_runs as compare_runs, open_reproduction as open_reproduction, run_rows as run_rows
 from .run_record import STAGES as STAGES, Status as Status, NUMBER as NUMBER, TEXT as TEXT, TIME as TIME, FLAG as FLAG, SCHEMAS as SCHEMAS, Stage as Stage, RunRecord as RunRecord, Schema as Schema, check_schema as check_schema, Run as Run, versions as versions, machine as machine, code_commit as code_commit, create_run as create_run, find_run as find_run, list_runs as list_runs
@@ -67,7 +71,7 @@ from .sentiment import pinned_sentiment as pinned_sentiment, take_sentiment as t
 from .sleeves import CHECK_EVERY as CHECK_EVERY, HALVED as HALVED, TAKEN as TAKEN, longer_bars as longer_bars, carried_on as carried_on, shortfalls as shortfalls, rule_factor as rule_factor, live_record as live_record, sleeve_weights as sleeve_weights, within_limits as within_limits, NetTargets as NetTargets, net_targets as net_targets
 from .steps import training_moment as training_moment, Trained as Trained, train_forecaster as train_forecaster, forecast_now as forecast_now, require_fresh as require_fresh, Decided as Decided, decide_forecasts as decide_forecasts, forecast_step as forecast_step, market_regime as market_regime, Allocated as Allocated, allocate_weights as allocate_weights, allocate_step as allocate_step
 from .target_weights import MOST_ABSENT as MOST_ABSENT, carried_closes as carried_closes, closed_now as closed_now, missing_prices as missing_prices, whole_closes as whole_closes, recent_day_returns as recent_day_returns, forecast_effect as forecast_effect
-from .trade_loop import newest_close as newest_close, LoopState as LoopState, loop_file as loop_file, TradeLoop as TradeLoop, JumpingClock as JumpingClock, open_loop as open_loop
+from .trade_loop import TradeLoop as TradeLoop, open_loop as open_loop
 from .trade_report import order_table as order_table, implementation_shortfall as implementation_shortfall, cost_facts as cost_facts
 from .trade_steps import planning_prices as planning_prices, open_books as open_books, record_decisions as record_decisions, Planned as Planned, plan_step as plan_step, check_step as check_step, Traded as Traded, execute_step as execute_step, Recorded as Recorded, record_step as record_step, Outcome as Outcome, trade_step as trade_step
 from .training import REST as REST, BEGINNING as BEGINNING, last_training as last_training, training_reasons as training_reasons, TrainingFailed as TrainingFailed, execute_training as execute_training, training_due as training_due, train_after as train_after

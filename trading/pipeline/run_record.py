@@ -283,7 +283,7 @@ def code_commit() -> str:
     if root is None or not (root / ".git").exists():
         return ""
     try:
-        run = lambda *args: subprocess.run(["git", *args], cwd=root, capture_output=True, text=True, check=True).stdout.strip()  # noqa: E731
+        run = lambda *args: subprocess.run(["git", "--no-optional-locks", *args], cwd=root, capture_output=True, text=True, check=True).stdout.strip()  # noqa: E731
         return run("rev-parse", "HEAD") + (" with changes" if run("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return ""

@@ -30,7 +30,17 @@ def carried_closes(
     "Return closes side by side: a closed market carries its last price, and so do bars shorter than a day in which nothing was traded, for as long as a price may be old.\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol, closes known to the run\n\nReturns\n-------\ntuple[pd.DataFrame, pd.DataFrame]\n    the closes with those that are carried; where a market was closed"
     short = bar_length(settings.market.timeframe) < pd.Timedelta(days=1)  # a missing day is a hole, and makes its row absent
     oldest = pd.Timedelta(hours=settings.market.max_age_hours if short else 0)
-    return carry_prices(close, symbol_calendars(settings, close), settings.market.timeframe, oldest)
+    calendars = symbol_calendars(settings, close)
+    key = (tuple(calendars.items()), settings.market.timeframe, oldest, tuple(close.columns), close.index.asi8.tobytes(), close.to_numpy().tobytes())
+    if (found := _CARRIED.get(key)) is None:  # a decision asks for the same closes several times
+        _CARRIED.clear()
+        found = carry_prices(close, calendars, settings.market.timeframe, oldest)
+        if close.size <= 5_000_000:
+            _CARRIED[key] = found
+    return found[0].copy(deep=False), found[1].copy(deep=False)
+
+
+_CARRIED: dict[tuple, tuple[pd.DataFrame, pd.DataFrame]] = {}  # what was carried last
 
 
 def closed_now(

@@ -12,7 +12,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "constraints": ["UNGROUPED", "WeightBounds", "DUST", "Limits", "resolve_limits", "check_feasible", "clean_weights"],
     "estimators": ["COVARIANCES", "check_return_frame", "ledoit_wolf", "denoise", "covariance", "covariance_of"],
     "frontier": ["efficient_frontier", "plot_frontier", "plot_contributions"],
-    "hierarchical": ["solve_hierarchical", "solve_hrp", "HierarchicalRiskParity", "HERC", "NestedClusters"],
+    "hierarchical": [
+        "need_riskfolio", "load_riskfolio", "solve_hierarchical", "solve_hrp", "HierarchicalRiskParity", "HERC", "NestedClusters",
+    ],
     "long_short": ["LONG_SHORT", "LongShortPolicy"],
     "mean_risk": [
         "PRECISE", "Objective", "Solver", "Views", "ask_riskfolio", "check_measure", "linear_rows", "solve_riskfolio", "MeanRisk",

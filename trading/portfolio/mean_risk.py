@@ -22,7 +22,7 @@ from ..core.english import plural
 from ..core.errors import BadInput
 from .base import RISKS, EqualWeight, InverseVolatility, Optimizer, Problem, turnover_left
 from .constraints import Limits
-from .hierarchical import HERC, HierarchicalRiskParity, NestedClusters
+from .hierarchical import HERC, HierarchicalRiskParity, NestedClusters, load_riskfolio, need_riskfolio
 from .risk_budgeting import solve_risk_budgets
 from .solvers import LINEAR, SolverError, solve_cvar, solve_linear, solve_quadratic, solve_sharpe, solve_with_costs
 
@@ -38,9 +38,7 @@ def ask_riskfolio(
     precise: bool = True,  # ten digits by one solver; False: riskfolio's own list of solvers and tolerances, which some problems need
 ) -> Any:  # riskfolio.Portfolio
     "Hand a problem to riskfolio-lib: our estimates, our limits, one precise solver.\n\nParameters\n----------\nproblem : Problem\nlevel : float, default 0.05\n    share of worst periods that CVaR, EVaR, CDaR and EDaR look at\nprecise : bool, default True\n    ten digits by one solver; False: riskfolio's own list of solvers and tolerances, which some problems need\n\nReturns\n-------\nAny\n    riskfolio.Portfolio"
-    import riskfolio
-
-    portfolio = riskfolio.Portfolio(returns=problem.returns, alpha=level, budget=problem.limits.budget)
+    portfolio = load_riskfolio().Portfolio(returns=problem.returns, alpha=level, budget=problem.limits.budget)
     portfolio.mu, portfolio.cov = problem.expected.to_frame().T, problem.cov
     portfolio.ainequality, portfolio.binequality = linear_rows(problem.limits)
     if precise:
@@ -133,6 +131,8 @@ class MeanRisk(Optimizer):
                 known = ", ".join(("MV", *LINEAR))
                 raise BadInput(f"costs and turnover are known for MinRisk and Utility of {known}, not for {name}; leave them out or change it")
             yield f"{name} with costs", lambda: self._with_costs(problem)
+        elif first == "riskfolio":
+            need_riskfolio(name)
         if self.objective == "Sharpe" and (problem.expected <= self.risk_free).all():
             yield f"{name} by {first}", _hopeless
         else:
@@ -216,6 +216,8 @@ class RiskParity(Optimizer):
             raise BadInput(f"the direct solver knows MV only, not {self.risk}; use solver='auto'")
         ways = {"direct": self._direct, "riskfolio": self._riskfolio, "riskfolio's own solvers": lambda p: self._riskfolio(p, False)}
         first = "riskfolio" if self.solver == "riskfolio" or self.risk != "MV" else "direct"
+        if first == "riskfolio":
+            need_riskfolio(f"risk parity by {self.risk}")
         for way in [first] + [w for w in ways if w != first and (self.risk == "MV" or w != "direct")]:
             yield f"{self.risk} risk parity by {way}", lambda way=way: ways[way](problem)
 

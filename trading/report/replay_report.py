@@ -74,6 +74,6 @@ def build_replay_report(
     begun, ended = day(datetime.fromisoformat(summary["from"]) - pd.Timedelta(seconds=1)), day(end - pd.Timedelta(seconds=1))
     return render(
         "report.html", page_title=f"Replay, {begun} to {ended}", title="Replay", date=f"{begun} to {ended}", meta=f"Profile {summary['profile']} · paper money · {name}",
-        state={"kind": "warn" if problems else "good", "text": f"{len(problems)} closes without a decision" if problems else "✓ A decision at every close"},
+        state={"kind": "warn" if problems else "good", "text": f"{plural(len(problems), 'close')} without a decision" if problems else "✓ A decision at every close"},
         note=summary["note"], figures=figures, sections=[{"id": k, "title": t, "aside": a, "parts": build()} for k, t, a, build in chapters], run_id=name,
     )

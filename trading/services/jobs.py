@@ -98,8 +98,9 @@ def start(
     key: str | None = None,
     who: str = "",
     asked: dict | None = None,  # what the person asked for
+    alone: Sequence[str] = (),  # words of `asked` in which two jobs of a kind must differ to work side by side; empty: one of a kind at a time
 ) -> dict:
-    "Start a command as a job; one that has the key already is returned as it is.\n\nParameters\n----------\nplace : Workspace\nkind : str\n    for example 'run'\ncommand : Sequence[str]\nkey : str | None, default None\nwho : str, default ''\nasked : dict | None, default None\n    what the person asked for\n\nReturns\n-------\ndict"
+    "Start a command as a job; one that has the key already is returned as it is.\n\nParameters\n----------\nplace : Workspace\nkind : str\n    for example 'run'\ncommand : Sequence[str]\nkey : str | None, default None\nwho : str, default ''\nasked : dict | None, default None\n    what the person asked for\nalone : Sequence[str], default ()\n    words of `asked` in which two jobs of a kind must differ to work side by side; empty: one of a kind at a time\n\nReturns\n-------\ndict"
     folder = _folder(place)
     name = stable_hash(kind, key, length=16) if key else uuid.uuid4().hex[:16]
     path = folder / f"{name}.json"
@@ -107,7 +108,8 @@ def start(
         os.close(os.open(folder / f"{name}.claim", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError:
         return job(place, name) if path.exists() else {"id": name, "kind": kind, "status": "starting"}
-    busy = next((j for j in jobs(place)["items"] if j["status"] == "running" and j["kind"] == kind), None)
+    same = lambda j: not alone or all(j["asked"].get(w) == (asked or {}).get(w) for w in alone)  # noqa: E731
+    busy = next((j for j in jobs(place)["items"] if j["status"] == "running" and j["kind"] == kind and same(j)), None)
     if busy:
         (folder / f"{name}.claim").unlink()
         raise Busy(f"the job {busy['id']} is still running; wait for its end or cancel it")

@@ -18,7 +18,8 @@ from ..core.errors import Busy, MissingData, TradingError
 from ..core.settings import Settings
 from ..pipeline.account import kill_switch, open_account_ledger
 from ..pipeline.memory_run import MemoryRun
-from ..pipeline.trade_loop import TradeLoop, loop_file, open_loop
+from ..pipeline.loop_state import loop_file
+from ..pipeline.trade_loop import TradeLoop, open_loop
 from ..pipeline.training import training_due
 from .commands import CommandRequest, Context, Done, Name, command
 from .jobs import start as start_job
@@ -40,7 +41,8 @@ def _start_loop(request: StartLoop, context: Context) -> Done:
     settings = current_settings(context.workspace, request.profile)
     given = {"--profile": settings.run.profile, "--mode": request.mode, "--until": request.until}
     program = (sys.executable, "-c", "from trading.cli.main import main; main(prog_name='carnet')", "trade", *(w for k, v in given.items() if v for w in (k, v)))
-    job = start_job(context.workspace, "trade", context.run_program or program, context.key or None, context.actor.user, request.model_dump(mode="json"))
+    job = start_job(context.workspace, "trade", context.run_program or program, context.key or None, context.actor.user, request.model_dump(mode="json") | {"profile": settings.run.profile},
+                    alone=("profile",))
     return Done(text=f"The trading loop of {settings.run.profile} is starting; stopping trading, or cancelling the job {job['id']}, ends it.", details=job)
 
 # %% ../../nbs/13_services/73_loop_control.ipynb #22485d68
@@ -59,7 +61,7 @@ def run_trading_loop(
     try:
         return loop.run(until, once)
     except Exception as error:
-        if loop.state.known.get("ended") == "interrupted":  # a person's Ctrl-C is no error, and is not undone by whoever keeps loops alive
+        if loop.state.known.get("ended") == "interrupted" and not isinstance(error, Busy):  # a person's Ctrl-C is no error, and is not undone by whoever keeps loops alive
             loop.state.write(ended=f"an error: {error}")
         raise
 
@@ -130,8 +132,8 @@ def keep_loop(
         return f"the trading loop of {profile} has ended: {ended}; 'carnet trade --profile {profile}' starts it again"
     words = program or (sys.executable, "-c", "from trading.cli.main import main; main(prog_name='carnet')", "trade", "--profile", profile)
     try:
-        job = start_job(place, "trade", words, None, "schedule", {"profile": profile})
-    except Busy as error:  # it is starting, or another profile's loop is the one of this folder
+        job = start_job(place, "trade", words, None, "schedule", {"profile": profile}, alone=("profile",))
+    except Busy as error:  # it is starting
         return str(error)
     how = f"has ended with {ended}" if ended else "has died" if told else "has not run yet"
     return f"the trading loop of {profile} {how}; it is started as the job {job['id']}"
