@@ -1,4 +1,4 @@
-"Perpetuals and futures in the shape of Binance, through stock ccxt: read, priced, traded on paper with margin and funding, refused for real orders."
+"Perpetuals and futures in the shape of Binance, through stock ccxt: read, priced, traded on paper; a client of spot sends no order for them."
 
 import json
 import os
@@ -209,7 +209,7 @@ def test_what_cannot_be_counted_is_refused_by_name(place, symbol, why):
 def test_no_order_for_a_contract_leaves_this_machine(place):
     url, asked = place
     venue, before = CcxtVenue("binance", "key", "secret", base_url=url, symbols=SYMBOLS), len(asked)
-    with pytest.raises(BadInput, match="is a contract on margin, and real orders at exchanges are for spot markets only; nothing was sent"):
+    with pytest.raises(BadInput, match="is a contract on margin, and this client is of spot markets only; nothing was sent"):
         venue.create_order(Order("x1", "AAA/USDT:USDT", "buy", D(1)))
     assert not [m for m, _ in asked[before:] if m == "POST"]
 
@@ -240,6 +240,6 @@ def test_a_profile_of_perpetuals_trades_on_paper_with_margin_and_its_funding_is_
 
 def test_real_orders_for_contracts_are_refused_in_one_sentence_before_anything_is_asked(tmp_path):
     settings = load_settings("crypto", {"market.symbols": "BTC/USDT, BTC/USDT:USDT", "run.mode": "live", "run.data": str(tmp_path)}, environ={})
-    only = "BTC/USDT:USDT is a contract on margin, and real orders at kraken are for spot markets only; run with --mode paper"
+    only = "BTC/USDT:USDT is a contract on margin, and real orders for perpetuals are sent to binance only, not to kraken; run with --mode paper"
     with pytest.raises(Refused, match=only):
         connect(settings, orders=True, environ={})

@@ -29,6 +29,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "CASH", "PLAN_COLUMNS", "Purchase", "Portfolio", "read_amount", "read_portfolio", "plan_frame", "plan_csv", "plan_totals",
         "plan_steps", "plan_plot",
     ],
+    "position_turn": ["towards_zero", "held_against", "only_reduces", "turning_amount"],
     "pre_trade": ["position_losses", "check_plan"],
     "preflight": ["Preflight"],
     "protection": [
@@ -48,6 +49,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "safe_mode": ["leave_safe_mode", "SafeModeVenue", "HaltingVenue"],
 }, modules=[
     "approval", "circuit_breaker", "emergency_stop", "executor", "explain_differences", "limit_monitor", "margin_sizing", "order_changes",
-    "order_costs", "order_manager", "order_sizes", "plan", "plan_amendment", "plan_sizing", "portfolio_csv", "pre_trade", "preflight",
-    "protection", "rebalancing", "reconciliation", "router", "safe_mode",
+    "order_costs", "order_manager", "order_sizes", "plan", "plan_amendment", "plan_sizing", "portfolio_csv", "position_turn", "pre_trade",
+    "preflight", "protection", "rebalancing", "reconciliation", "router", "safe_mode",
 ])

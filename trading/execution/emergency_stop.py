@@ -89,19 +89,20 @@ def _close_all(desk: OrderContext) -> EmergencyStop:
             left.append(f"{position.amount:f} {position.symbol} is less than one lot of {step:f} and stays")
             continue
         for piece in order_parts(markets[position.symbol], amount) if position.symbol in markets else [amount]:
-            words, done = _close(desk, desk.ledger.positions(desk.account)[position.symbol], piece)
+            only = position.amount < 0 or (position.symbol in markets and markets[position.symbol].kind == "perpetual")
+            words, done = _close(desk, desk.ledger.positions(desk.account)[position.symbol], piece, only)
             (closed if done else problems).append(words)
             if not done:
                 break
     return EmergencyStop(closed=tuple(closed), left=tuple(left), problems=tuple(problems))
 
 
-def _close(desk: OrderContext, position: Position, amount: Decimal) -> tuple[str, bool]:
-    "Close one position at the market; say how that went, and whether it is closed."
+def _close(desk: OrderContext, position: Position, amount: Decimal, only: bool) -> tuple[str, bool]:
+    "Close one position at the market; say how that went, and whether it is closed. `only`: the venue is told that it must never turn the position."
     side, symbol = "sell" if position.amount > 0 else "buy", position.symbol
     if any((e.data["symbol"], e.data["side"]) == (symbol, side) for e in unresolved(desk)):
         return f"could NOT {side} {amount} {symbol}: an earlier order to {side} it is still open; cancel it at the venue, then call again", False
-    order = Order(_order_id(desk, position), symbol, side, amount)
+    order = Order(_order_id(desk, position), symbol, side, amount, reduce_only=only)
     try:
         state = submit_order(desk, order)
         if state:

@@ -20,11 +20,12 @@ from ..core.cards import Card, Shown, written
 from ..core.decimals import strip_zeros
 from ..core.errors import BadInput, Refused
 from ..core.instruments import Instrument, changed_terms
-from ..core.types import ZERO, Action, CheckResult, Event, Fill, Order, OrderState, Plan, Position, Value, Venue, stable_hash
+from ..core.types import ZERO, Action, CheckResult, Event, Fill, Order, OrderState, Plan, Value, Venue, stable_hash
 from ..core.venue_proxy import offers
 from .approval import plan_status
 from .order_manager import OrderContext, RetryPolicy, order_from, own_state, query_order, query_venue, record_fills, submit_order, unresolved
 from .order_changes import crosses_own
+from .position_turn import held_against, only_reduces, towards_zero, turning_amount
 from .order_sizes import OrderParameters, affordable, parts, volume_part
 
 # %% ../../nbs/09_execution/30_executor.ipynb #bc761680
@@ -187,7 +188,7 @@ def execute(
         started = ledger.find("started", plan.account, plan_hash).timestamp
         markets, lines = dict(venue.load_markets()), []
         held = ledger.positions(desk.account)
-        for action in sorted(plan.actions, key=lambda a: (not _towards_zero(a, held), a.side == "buy")):  # what brings money or frees margin first
+        for action in sorted(plan.actions, key=lambda a: (not towards_zero(a, held), a.side == "buy")):  # what brings money or frees margin first
             line = _trade(desk, plan_hash, action, markets, style, stop, volume, allow, (planned or {}).get(action.symbol))
             lines.append(line)
             progress(line)
@@ -205,10 +206,20 @@ def _trade(
     if market is None:
         return _line(action, plan_hash, [], f"{desk.venue.name} does not trade {action.symbol}")
     states, reasons = [], _new_terms(planned, market)
-    cut = None if style.volume_share is not None else parts(action.amount, style.slices, market, style.type, action.price)
-    if cut and len(cut) > style.slices:
+    closing, pieces = turning_amount(desk, plan_hash, action, market), [action.amount]
+    if closing:  # what closes the position, and then what opens the other one: an order that closes only can never do both
+        pieces = [closing, action.amount - closing]
+        reasons.append(f"the position turns: {closing:f} close it, and {pieces[1]:f} open the other side in an order of their own")
+    cut = None if style.volume_share is not None else [a for piece in pieces for a in parts(piece, style.slices, market, style.type, action.price)]
+    if closing and cut is None:
+        return _line(action, plan_hash, [], "the position would turn, and orders by a share of the market's volume do not; choose another execution.type, or let the plan close it first")
+    if cut and len(cut) > style.slices * len(pieces):
         reasons.append(f"sent in {len(cut)} orders: {desk.venue.name} takes no larger ones")
     for part, amount in enumerate(cut) if cut else _volume_parts(desk, plan_hash, action, market, style, volume):
+        amount = min(amount, action.amount - sum((s.filled for s in states), ZERO)) if closing else amount
+        if closing and (amount <= 0 or (sum(cut[:part], ZERO) >= closing and held_against(desk, action))):
+            reasons += [f"the position was not closed, so nothing is opened on the other side of {action.symbol}"] * (amount > 0)
+            break
         left, attempt, most = amount, 0, 1 + (style.reprices if style.type == "limit" else 0)
         while attempt < most:
             number = part * 100 + attempt
@@ -290,7 +301,7 @@ def _one(
         if why or not amount:
             return None, why or reason
         order = Order(client_order_id, action.symbol, action.side, amount, style.type, price if style.type == "limit" else None,
-                      time_in_force=style.time_in_force, reduce_only=_reduces(desk, action, amount, market))
+                      time_in_force=style.time_in_force, reduce_only=only_reduces(desk, action, amount, market))
         if why := allow(order) or crosses_own(desk, order):
             return None, why
     state = None
@@ -325,26 +336,13 @@ def _price(desk: OrderContext, action: Action, market: Instrument, style: OrderP
 
 def _amount(desk: OrderContext, action: Action, left: Decimal, price: Decimal, market: Instrument, style: OrderParameters) -> tuple[Decimal, str]:
     "Return how much can be ordered, and why it is less."
-    if offers(desk.venue, "fetch_room") and not _reduces(desk, action, left, market):  # a margin account
+    if offers(desk.venue, "fetch_room") and not only_reduces(desk, action, left, market):  # a margin account
         return affordable(left, price, query_venue(desk, partial(desk.venue.fetch_room, action.symbol, action.side)), market, style, "may be opened")
-    if action.side == "sell" or _reduces(desk, action, left, market):
+    if action.side == "sell" or only_reduces(desk, action, left, market):
         return affordable(left, price, left * price * 2, market, style)
     quote = "" if action.currency else action.symbol.partition("/")[2].partition(":")[0]  # at its rate, another currency is paid with the account's own
     money = query_venue(desk, desk.venue.fetch_balance).get(quote or desk.ledger.find("opened", desk.account).data["currency"], ZERO)
     return affordable(left, price, money / action.rate, market, style)
-
-
-def _towards_zero(action: Action, held: Mapping[str, Position]) -> bool:
-    "Say whether an action takes a position towards zero."
-    return action.symbol in held and (held[action.symbol].amount > 0) == (action.side == "sell")
-
-
-def _reduces(desk: OrderContext, action: Action, amount: Decimal, market: Instrument) -> bool:
-    "Say whether an order only closes: what a short position or a perpetual needs said, so that it can never turn the position."
-    held = desk.ledger.positions(desk.account)
-    if not _towards_zero(action, held) or amount > abs(held[action.symbol].amount):
-        return False
-    return held[action.symbol].amount < 0 or market.kind == "perpetual"
 
 
 def _follow(desk: OrderContext, state: OrderState, style: OrderParameters) -> OrderState:

@@ -40,7 +40,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "named_model": ["NETWORKS", "READ_SEQUENCES", "OWN_FEATURES", "named_features", "check_model"],
     "named_optimizer": ["PATH_OPTIONS", "path_options"],
-    "named_sleeves": ["Sleeve", "check_names", "size_rule", "sleeve_sizes", "fitting_frame", "promoted_evidence"],
+    "named_sleeves": ["Sleeve", "check_names", "size_rule", "sleeve_sizes", "fitting_frame", "shorter_frames", "promoted_evidence"],
     "notebook_runner": [
         "GRACE", "POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "NotebookStopped", "ease_imports", "Kernel", "run_stage", "execute_stages",
         "run_in_process",
@@ -69,9 +69,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "machine", "code_commit", "create_run", "find_run", "list_runs",
     ],
     "sentiment": ["pinned_sentiment", "take_sentiment"],
+    "sleeve_bars": ["ingest_shorter", "stored_shorter", "shorter_bars"],
     "sleeves": [
-        "CHECK_EVERY", "HALVED", "TAKEN", "longer_bars", "carried_on", "shortfalls", "rule_factor", "live_record", "sleeve_weights",
-        "within_limits", "NetTargets", "net_targets",
+        "CHECK_EVERY", "HALVED", "TAKEN", "longer_bars", "newest_prices", "grown_weights", "carried_on", "shortfalls", "rule_factor",
+        "live_record", "sleeve_weights", "within_limits", "NetTargets", "net_targets",
     ],
     "steps": [
         "training_moment", "Trained", "train_forecaster", "forecast_now", "require_fresh", "Decided", "decide_forecasts", "forecast_step",
@@ -92,12 +93,12 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venue_factory": [
         "key_names", "brought_venue", "find_secret", "vault_secret", "resolve_reference", "address_of", "each_venue", "keys_of", "connect",
-        "account_number",
+        "trades_contracts", "connect_ready", "account_number",
     ],
 }, modules=[
     "account", "account_snapshot", "contribution", "currency_rates", "cycle", "decision_world", "factory", "forecast_review",
     "instruments", "launch", "loop_state", "market_bars", "market_scan", "marks", "memory_run", "multi_venue", "named_model",
     "named_optimizer", "named_sleeves", "notebook_runner", "own_stages", "paper", "plan_amendment", "plan_approval", "plan_check",
-    "position_protection", "price_snapshot", "replay", "replay_result", "run_compare", "run_record", "sentiment", "sleeves", "steps",
-    "target_weights", "trade_loop", "trade_report", "trade_steps", "training", "venue_factory",
+    "position_protection", "price_snapshot", "replay", "replay_result", "run_compare", "run_record", "sentiment", "sleeve_bars", "sleeves",
+    "steps", "target_weights", "trade_loop", "trade_report", "trade_steps", "training", "venue_factory",
 ])

@@ -48,7 +48,7 @@ from .instruments import known_instruments, pinned_instruments
 from .paper import paper_tape, paper_venue
 from .run_record import Run, RunRecord
 from ..venues.crypto.user_stream import listening
-from .venue_factory import account_number, connect
+from .venue_factory import account_number, connect_ready, trades_contracts
 from ..risk.kill_switch import KillSwitch
 from ..risk.limits import RiskLimits
 from ..venues.paper.matching import PriceFeed
@@ -375,7 +375,7 @@ def open_live_account(
     account = record.account + at
     if record.parameters.get("portfolio") is not None:
         raise Refused("holdings from a file are for dry runs; an account for real orders holds what lies at its venue")
-    if settings.margin.leverage is not None:
+    if settings.margin.leverage is not None and not trades_contracts(settings):
         raise Refused(f"profile {settings.run.profile}: margin accounts trade on paper only, real short and borrowed positions at {settings.market.venue} are not supported yet; "
                       "run with --mode paper, or take margin.leverage out")
     foreign = {i.currency: s for s, i in known_instruments(settings).items() if i.currency not in ("", settings.market.currency)}
@@ -383,7 +383,7 @@ def open_live_account(
         money, symbol = next(iter(foreign.items()))
         raise Refused(f"{symbol} is priced in {money} and the account counts in {settings.market.currency}: with real orders it would be paid from a balance in {money}, "
                       f"which these books do not keep; use a profile whose currency is {money}, or run with --mode paper")
-    venue, ledger = connect(settings, orders=True), open_account_ledger(settings)
+    venue, ledger = connect_ready(settings), open_account_ledger(settings)
     number, known = account_number(venue), ledger.find("connected", account)
     if known and known.data["number"] != number:
         raise Refused(f"the keys open the account {number or 'without a number'} and the books of {account} are of {known.data['number']}; "

@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['key_names', 'brought_venue', 'find_secret', 'vault_secret', 'resolve_reference', 'address_of', 'each_venue',
-           'keys_of', 'connect', 'account_number']
+           'keys_of', 'connect', 'trades_contracts', 'connect_ready', 'account_number']
 
 # %% ../../nbs/12_pipeline/15_venue_factory.ipynb #904fc6ad
 import os
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from ..core.errors import BadInput, BadSettings, Refused, TradingError
 from ..core.extensions import extension_names, load_extension
+from ..core.margin import MarginTerms
 from ..core.redaction import KNOWN
 from ..core.settings import Settings
 from ..core.settings_model import nearest_name
@@ -124,6 +126,21 @@ def connect(
     return traced(_venue(settings, orders, environ, at_once))
 
 
+def trades_contracts(settings: Settings) -> bool:
+    "Say whether a profile trades perpetuals or futures of an exchange."
+    return settings.market.source == "ccxt" and any(":" in s for s in settings.market.symbols)
+
+
+def connect_ready(settings: Settings) -> Venue:
+    "Return the venue for orders that open positions; an account of contracts whose settings or modes do not fit is refused. Whoever only closes needs `connect`."
+    venue = connect(settings, orders=True)
+    if trades_contracts(settings) and (why := _not_opened(settings)):
+        raise Refused(f"profile {settings.run.profile}: {why}; nothing is opened until that is settled, or run with --mode paper")
+    if trades_contracts(settings) and (unfit := venue.readiness()):
+        raise Refused(f"profile {settings.run.profile}: {'; '.join(unfit)}")
+    return venue
+
+
 def _venue(settings: Settings, orders: bool, environ: Mapping[str, str] | None, at_once: bool) -> Venue | MarketData:
     "Make the client of the venue that a profile names."
     market, live = settings.market, settings.live
@@ -132,9 +149,8 @@ def _venue(settings: Settings, orders: bool, environ: Mapping[str, str] | None, 
         raise Refused(f"{what} no orders; choose a profile with a venue, or run with --mode paper")
     if market.source == "package":
         return _make_brought(settings, orders, environ)
-    if orders and market.source == "ccxt" and (contracts := [s for s in market.symbols if ":" in s]):
-        raise Refused(f"profile {settings.run.profile}: {contracts[0]} is a contract on margin, and real orders at {market.venue} are for spot markets only; "
-                      "run with --mode paper, or name the spot market in market.symbols")
+    if orders and trades_contracts(settings) and (why := _never_traded(settings)):
+        raise Refused(f"profile {settings.run.profile}: {why}; run with --mode paper, or change the profile")
     if orders:
         require_contract(market.venue if market.source == "ccxt" else market.source)
     names = key_names(settings) if market.source != "ccxt" else ()  # prices of ccxt's exchanges are public
@@ -149,6 +165,11 @@ def _venue(settings: Settings, orders: bool, environ: Mapping[str, str] | None, 
         from trading.venues.crypto.user_stream import PushClient, StreamedVenue
 
         made = lambda kind: kind(market.venue, *signed, sandbox=live.sandbox, base_url=address, symbols=market.symbols)  # noqa: E731
+        if orders and trades_contracts(settings):
+            from trading.venues.crypto.contract_venue import ContractVenue
+
+            return ContractVenue(market.venue, *signed, leverage=int(settings.margin.leverage or 1), distance=Decimal(str(settings.limits.min_liquidation_distance)),
+                                 base_url=address, symbols=market.symbols)
         venue = made(AsyncCcxtVenue if at_once else CcxtVenue)
         return StreamedVenue(venue, lambda: made(PushClient)) if orders and "orders" in venue.profile.streams else venue
     if market.source == "mt5":
@@ -160,6 +181,35 @@ def _venue(settings: Settings, orders: bool, environ: Mapping[str, str] | None, 
     from trading.venues.alpaca import AlpacaVenue
 
     return AlpacaVenue(keys[0], keys[1], paper=live.sandbox, base_url=address)
+
+
+def _never_traded(settings: Settings) -> str:  # empty: positions can at least be closed
+    "Say why no order at all is sent for a profile's contracts."
+    from trading.venues.crypto.contract_venue import contract_refusal
+
+    if why := contract_refusal(settings.market.venue, settings.market.symbols, settings.margin.leverage, closing=True):
+        return why
+    return f"{settings.market.venue} has no test network for contracts that real orders were held to (live.sandbox)" if settings.live.sandbox else ""
+
+
+def _not_opened(settings: Settings) -> str:  # empty: positions may be opened
+    "Say why nothing is opened with a profile's contracts."
+    from trading.venues.crypto.contract_venue import contract_refusal, isolated_distance
+
+    market, margin, live, nearest = settings.market, settings.margin, settings.live, Decimal(str(settings.limits.min_liquidation_distance))
+    if why := contract_refusal(market.venue, market.symbols, margin.leverage):
+        return why
+    if others := [v for v in settings.execution.venues if v != market.venue]:
+        return f"contracts are traded at one venue, and execution.venues also names {others[0]}"
+    if not (live.tolerance or live.tolerance_value or live.tolerances.get(market.currency)):
+        return f"{market.venue} rounds each result to eight places, so that books and wallet drift apart by that; set live.tolerance = 0.0001"
+    if not live.reported:
+        return "funding changes the wallet several times a day and must be booked as the venue reports it; set live.reported = true"
+    terms = MarginTerms(**margin.model_dump())
+    if (far := isolated_distance(terms.leverage, terms.keep)) < nearest:
+        return (f"an isolated position with {terms.leverage} times leverage and a maintenance margin of {terms.keep:.4g} is liquidated {far:.1%} from its price, "
+                f"nearer than limits.min_liquidation_distance of {nearest:.1%}; lower margin.leverage")
+    return ""
 
 
 def _make_brought(settings: Settings, orders: bool, environ: Mapping[str, str] | None) -> Venue | MarketData:

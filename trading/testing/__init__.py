@@ -13,11 +13,12 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "fake_exchange": ["Rejected", "FakeExchange"],
     "fake_socket": ["PUSHING", "ServerSocket", "greet"],
     "faulty_venue": ["Faults", "FaultyVenue"],
+    "futures_server": ["FUTURES_PUBLIC", "FUTURES_PRIVATE", "FuturesExchange", "FuturesCounter", "make_futures_exchange"],
     "pushed_orders": ["push"],
     "sample_runs": ["SMALL", "make_sample_runs"],
     "venue_fakes": ["FAKES", "serve_fake"],
     "virtual_clock": ["VirtualClockLoop"],
 }, modules=[
-    "binance_server", "example_report", "fake_exchange", "fake_socket", "faulty_venue", "pushed_orders", "sample_runs", "venue_fakes",
-    "virtual_clock",
+    "binance_server", "example_report", "fake_exchange", "fake_socket", "faulty_venue", "futures_server", "pushed_orders", "sample_runs",
+    "venue_fakes", "virtual_clock",
 ])

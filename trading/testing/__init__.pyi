@@ -4,6 +4,7 @@ from . import example_report as example_report
 from . import fake_exchange as fake_exchange
 from . import fake_socket as fake_socket
 from . import faulty_venue as faulty_venue
+from . import futures_server as futures_server
 from . import pushed_orders as pushed_orders
 from . import sample_runs as sample_runs
 from . import venue_fakes as venue_fakes
@@ -13,6 +14,7 @@ from .example_report import trailing_inverse_volatility as trailing_inverse_vola
 from .fake_exchange import Rejected as Rejected, FakeExchange as FakeExchange
 from .fake_socket import PUSHING as PUSHING, ServerSocket as ServerSocket, greet as greet
 from .faulty_venue import Faults as Faults, FaultyVenue as FaultyVenue
+from .futures_server import FUTURES_PUBLIC as FUTURES_PUBLIC, FUTURES_PRIVATE as FUTURES_PRIVATE, FuturesExchange as FuturesExchange, FuturesCounter as FuturesCounter, make_futures_exchange as make_futures_exchange
 from .pushed_orders import push as push
 from .sample_runs import SMALL as SMALL, make_sample_runs as make_sample_runs
 from .venue_fakes import FAKES as FAKES, serve_fake as serve_fake

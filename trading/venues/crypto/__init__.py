@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "LAST_RESPONSE", "OUTGOING", "run_blocking", "UnfitRequest", "Connection", "redirect", "load_markets_of", "known_market",
         "exchange_markets", "ohlcv_of", "prices_of", "book_of", "fetch_free_and_used", "fetch_account_number",
     ],
+    "contract_venue": ["CONTRACTS", "contract_refusal", "isolated_distance", "ContractPosition", "ContractVenue"],
     "instruments": ["instrument_of", "contract_problem"],
     "order_request": ["OrderRequest", "build_request", "carries_id", "missing_parts"],
     "orders": ["order_state", "send_order", "find_order_at", "open_orders_of", "cancel_at", "order_trades_at"],
@@ -22,6 +23,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "user_stream": ["PushClient", "UserStream", "StreamedVenue", "streamed", "listening"],
     "venue": ["CcxtVenue"],
 }, modules=[
-    "activity", "async_venue", "candle_stream", "connection", "instruments", "order_request", "orders", "parsing", "pushed_line",
-    "request_budget", "trades", "user_stream", "venue",
+    "activity", "async_venue", "candle_stream", "connection", "contract_venue", "instruments", "order_request", "orders", "parsing",
+    "pushed_line", "request_budget", "trades", "user_stream", "venue",
 ])

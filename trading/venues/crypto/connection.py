@@ -62,6 +62,7 @@ class Connection:
     "What the blocking and the asynchronous venue have in common.\n\nParameters\n----------\nexchange : str, default 'binance'\n    a ccxt id: 'binance', 'kraken', 'bingx', 'coinbase', …\napi_key : str, default ''\nsecret : str, default ''\npassword : str, default ''\n    a third secret that some venues ask for\ntimeout : float, default 10.0\n    seconds to wait for one answer\nsandbox : bool, default False\n    the venue's test network\nbase_url : str, default ''\n    send everything to this address instead, for tests and proxies\nsymbols : Iterable[str], default ()\n    whose trades are fetched where a venue tells them per symbol only\nwait : float, default 60.0\n    seconds that a read may wait when the venue asks us to slow down"
 
     library = "ccxt"  # module of the clients
+    contracts = False  # True: it sends orders for contracts on margin
 
     def __init__(
         self,

@@ -58,6 +58,8 @@ def build_request(
         raise BadInput(f"{order.symbol}: {name} takes stop orders only with a limit price; give one, or let the stop be watched here")
     client_id, cost = profile.fitted(order.client_order_id), None
     params: dict[str, Any] = {profile.id_word: client_id}
+    if order.reduce_only and ":" in order.symbol:  # on a spot market nothing goes beyond zero
+        params["reduceOnly"] = True
     if force == "PO":
         params["postOnly"] = True
     elif kind == "limit" and force != "GTC":
@@ -128,6 +130,8 @@ def missing_parts(
     found += [f"the price {request.price:f}"] if request.price is not None and request.price not in numbers else []
     if request.stop is not None and not any(_number(v) == request.stop and request.stop_field in ("", k) for k, v in leaves):
         found.append(f"the trigger {request.stop:f}")
+    if request.params.get("reduceOnly") and "reduceonly=true" not in words:
+        found.append("that it only closes")
     if request.force in _FORCES and request.kind == "limit" and not any(word in words for word in _FORCES[request.force]):
         found.append(f"the time in force {request.force}")
     return found

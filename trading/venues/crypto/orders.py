@@ -68,8 +68,8 @@ _TWICE = re.compile(r"(?i)duplicate|already.{0,20}exist|repeat")
 async def send_order(venue: Connection, order: Order) -> OrderState:
     "Send an order once; a lost answer is `UnknownOutcome`, a refusal is the state 'rejected', what never left is `BadInput` or `NotSent`."
     venue._need_keys("an order")
-    if (await known_market(venue, order.symbol)).get("contract"):
-        raise BadInput(f"{venue.name}: {order.symbol} is a contract on margin, and real orders at exchanges are for spot markets only; nothing was sent, trade it on paper")
+    if (await known_market(venue, order.symbol)).get("contract") and not venue.contracts:
+        raise BadInput(f"{venue.name}: {order.symbol} is a contract on margin, and this client is of spot markets only; nothing was sent")
     if venue.profile.account_kind:
         await venue._ask("the kind of account", getattr(venue._ccxt, venue.profile.account_kind))
     request = build_request(venue.profile, order, await _price_now(venue, order))
