@@ -9,8 +9,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "audit_writer": ["AuditWriter"],
     "context": ["UNSEALED", "SecurityContext", "open_security", "evidence_key", "key_is_gone", "open_audit"],
     "credentials": [
-        "SHORTEST_PASSWORD", "LONGEST_PASSWORD", "COMMON", "ROWS", "STEP", "check_password", "hash_password", "password_fits", "is_dated",
-        "new_totp", "totp_uri", "code_step", "new_token", "token_hash", "csrf_of",
+        "SHORTEST_PASSWORD", "LONGEST_PASSWORD", "COMMON", "ROWS", "FEWEST_GUESSES", "STEP", "check_password", "guesses", "is_leaked",
+        "hash_password", "password_fits", "is_dated", "new_totp", "totp_uri", "code_step", "new_token", "token_hash", "csrf_of",
     ],
     "encrypted_file": ["PIECE", "WORK", "DecryptionError", "derive_key", "EncryptedWriter", "decrypt_stream", "decrypt_file"],
     "log_redaction": [
@@ -24,7 +24,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "Authenticator", "check_csrf",
     ],
     "user_store": [
-        "ROLES", "MOST_PASSKEYS", "UsersError", "User", "check_name", "open_users", "TotpCipher", "UserStore", "check_role",
+        "ROLES", "MOST_PASSKEYS", "LEAKED", "UsersError", "User", "check_name", "open_users", "TotpCipher", "UserStore", "check_role",
         "failed_logins",
     ],
     "vault": [
