@@ -1,4 +1,7 @@
-"""How fast 500 symbols are fetched, stored and ranked as `carnet scan` does it, beside asking and computing one by one: `python bench/scout.py`, a JSON line per figure."""
+"""How fast 500 symbols are fetched, stored and ranked as `carnet scan` does it, beside one after the other.
+
+`python bench/scout.py`, one JSON line per figure.
+"""
 
 import json
 import statistics
@@ -9,13 +12,13 @@ import numpy as np
 import pandas as pd
 import talib
 
-from trading.data.bar_store import BarStore
+from trading.data.delta_store import BarStore
 from trading.data.ingest import ingest
 from trading.features.screener import RULES, ScreenRule, screen
 from trading.pipeline.market_scan import QUESTIONS_AT_ONCE
 
 SYMBOLS, BARS, DELAY = 500, 400, 0.005  # a venue's answer takes five milliseconds
-NOW = pd.Timestamp("2024-01-01", tz="UTC") + BARS * pd.Timedelta("1d")
+NOW = pd.Timestamp("2024-01-01", tz="UTC") + pd.Timedelta(days=BARS)
 MEASURED = (*RULES, ScreenRule("rsi_14"))
 
 
@@ -69,7 +72,7 @@ def as_scanned(source: Source) -> pd.DataFrame:
     "Fetch into an empty store as `carnet scan` does, and read what the ranking looks at."
     with tempfile.TemporaryDirectory() as folder:
         store = BarStore(folder)
-        ingest(source, store, list(source.frames), "1d", NOW - BARS * pd.Timedelta("1d"), NOW, None, "24/7", at_once=QUESTIONS_AT_ONCE, again=False)
+        ingest(source, store, list(source.frames), "1d", NOW - pd.Timedelta(days=BARS), NOW, None, "24/7", at_once=QUESTIONS_AT_ONCE, again=False)
         return store.read(list(source.frames), "1d", source=source.name)
 
 

@@ -122,7 +122,7 @@ def test_coins_are_priced_by_coingecko_where_the_store_has_no_price(home, monkey
     assert carnet("import", "closes.csv")[0] == 0 and carnet("holdings", "import", "k.csv")[0] == 0
     assert "SCAM" in carnet("holdings", "list")[1] and "no price" in carnet("holdings", "list")[1] and not asked
     code, said = carnet("holdings", "list", "--coingecko", "SCAM=scam-coin", "--coingecko", "AAPL=apple-token")
-    assert code == 0 and "50.00 USD" in said and "360.00 USD" in said and "AAPL: the store says 180" in said and "more than 10 % apart" in said
+    assert code == 0 and "50.00 USD" in said and "360.00 USD" in said and "AAPL: the store says 180" in said and "more than 10\u00a0% apart" in said
     assert "180.00 USD" in carnet("holdings", "list", "--coingecko", "AAPL=apple-token", "--prices", "coingecko")[1]
     assert "names no coin of CoinGecko" in carnet("holdings", "list", "--coingecko", "SCAM")[1]
     assert "has no price in USD of SCAM = unknown" in carnet("holdings", "list", "--coingecko", "SCAM=unknown")[1]

@@ -125,7 +125,7 @@ def test_the_report_of_the_day_says_what_asset_group_and_sleeve_made_of_the_chan
     assert {"KO", "Fees"} <= set(items["By asset"]) and "Energy" in items["By group"]
     assert {"policy", "MaCross", "sixty forty"} <= set(items["By sleeve"])
     told = {s["sleeve"]: s["amount"] for s in change["sleeves"]}
-    asked = json.loads(carnet("performance", "--since", "2021-06-29", "--json")[1])["contribution"]
+    asked = json.loads(carnet("performance", "--since", f"{marks.index[-2] - pd.Timedelta(days=1):%Y-%m-%d}", "--json")[1])["contribution"]
     assert {s["sleeve"]: s["amount"] for s in asked["sleeves"]} == told and asked["items"] == change["items"], "command and report say the same"
 
 

@@ -21,6 +21,7 @@ from trading.api.errors import problem, status_of
 from trading.api.idempotency import IdempotencyStore
 from trading.api.middleware import AuthMiddleware
 from trading.cli.main import main
+from trading.core.cards import spaced
 from trading.core.errors import Forbidden, TradingError
 from trading.core.types import Event
 from trading.dashboard.actions import act
@@ -178,7 +179,7 @@ def test_three_doors_one_deed(name, made, tmp_path):
         answers[door] = through(place, name, ASKED[name], "admin")
         states[door] = left(place, before)
     # ... refused things say so in the terminal with "Error: " in front, which is the terminal's way
-    plain = {door: (ok, text.removeprefix("Error: ").split("\nError: ")[0].strip()) for door, (ok, text) in answers.items()}
+    plain = {door: (ok, spaced(text.removeprefix("Error: ").split("\nError: ")[0].strip())) for door, (ok, text) in answers.items()}
     assert plain["terminal"] == plain["api"] == plain["page"], plain
     assert states["terminal"] == states["api"] == states["page"]
     if load_commands()[name].records != "itself":

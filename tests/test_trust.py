@@ -205,6 +205,7 @@ def test_the_watch_holds_the_account_against_its_limits_at_closes_on_which_nothi
     (home / "closes.csv").write_text("Date,AAPL\n2022-12-01,150\n2022-12-02,150\n2022-12-05,150\n2022-12-06,90\n2022-12-07,91\n")
     assert carnet(home, "import", "closes.csv")[0] == 0
     code, told = carnet(home, "watch")
-    assert code == 0 and "paper-sample, by the close of 2022-12-08 00:00: max_daily_loss 5.22% where 5.00% is allowed" in told.replace("\u00a0", ""), "600 of 11,500"
+    told = told.replace("\u00a0", "")
+    assert code == 0 and "paper-sample, by the close of 2022-12-08 00:00: max_daily_loss 5.22% where 5.00% is allowed" in told, "600 of 11,500"
     listed = carnet(home, "alerts", "list")[1]
     assert "limit of the account broken" in listed and "lost in a day" in listed, listed

@@ -22,7 +22,7 @@ from .svg_maps import histogram_chart
 # %% ../../nbs/00_core/32_performance_parts.ipynb #97340c6a
 def percent_text(value: Any) -> str:
     "Write a fraction in percent."
-    return written(value, "{:,.1%}").replace("%", "\u00a0%")
+    return written(value, "{:,.1%}")
 
 
 def two_text(value: Any) -> str:
