@@ -60,8 +60,23 @@ def open_readonly(
     path: Path | str,  # of a database that is there
     timeout: float = 5.0,  # seconds to wait for a writer
 ) -> sqlite3.Connection:  # to be closed by the caller
-    "Open a database that another process may be writing, only to read.\n\nParameters\n----------\npath : Path | str\n    of a database that is there\ntimeout : float, default 5.0\n    seconds to wait for a writer\n\nReturns\n-------\nsqlite3.Connection\n    to be closed by the caller"
-    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False, timeout=timeout)
+    "Open a database that another process may be writing, only to read; also one in a folder that may not be written.\n\nParameters\n----------\npath : Path | str\n    of a database that is there\ntimeout : float, default 5.0\n    seconds to wait for a writer\n\nReturns\n-------\nsqlite3.Connection\n    to be closed by the caller"
+    def connect(how: str) -> sqlite3.Connection:
+        return sqlite3.connect(f"file:{quote(str(path))}?{how}", uri=True, isolation_level=None, check_same_thread=False, timeout=timeout)
+
+    db = connect("mode=ro")
+    try:
+        db.execute("pragma schema_version")
+    except sqlite3.OperationalError as error:
+        db.close()
+        log = Path(f"{path}-wal")
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) or not Path(path).is_file() or (log.exists() and log.stat().st_size):
+            raise
+        return connect("mode=ro&immutable=1")  # the index beside the log cannot be made there, and nothing waits in the log
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 @contextmanager
