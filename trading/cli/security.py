@@ -28,13 +28,13 @@ def _ask_passphrase() -> str:
     return click.prompt("passphrase of the vault", hide_input=True, err=True)
 
 
-def _guard(vault: bool = False, make: bool = False):
-    "Open users and audit log of the settings' data folder, and its vault when it is needed."
+def _guard(vault: bool = False, make: bool = False, asking: bool = False):
+    "Open users and audit log of the settings' data folder, and its vault when it is needed; a question makes no file."
     from trading.core.settings import load_settings
     from trading.services.security_admin import security_of, with_vault
 
     ask = _ask_passphrase if sys.stdin.isatty() else None
-    return with_vault(load_settings(), ask, _choose_passphrase if ask else None, make) if vault else security_of(load_settings(), ask)
+    return with_vault(load_settings(), ask, _choose_passphrase if ask else None, make, asking) if vault else security_of(load_settings(), ask, not asking)
 
 
 def _choose_passphrase() -> str:
@@ -72,7 +72,7 @@ def set_secret(name) -> None:
 @json_option
 def list_secrets(as_json) -> None:
     "Show the names of what the vault holds."
-    names = _guard(vault=True).vault.names()
+    names = _guard(vault=True, asking=True).vault.names()
     if as_json:
         return print_json(names)
     for name in names:
@@ -107,7 +107,7 @@ def scan_command(ctx, folder, clean) -> None:
     from trading.services.security_admin import scan_folder
 
     folder = folder or load_settings().run.reports
-    cleaned, left = scan_folder(_guard(), folder, clean)
+    cleaned, left = scan_folder(_guard(asking=not clean), folder, clean)
     for path in cleaned:
         click.echo(f"masked: {path.relative_to(folder)}")
     for path in left:
@@ -133,7 +133,7 @@ def add_user(name, role, portfolios) -> None:
     click.echo(f"{name} may come in as {role}, with {', '.join(portfolios)}")
     if role != "viewer":
         _show_totp(done["totp"])
-    if note := _guard().said:
+    if note := _guard(asking=True).said:
         click.echo(f"note: {note}", err=True)
 
 
@@ -147,7 +147,7 @@ def _show_totp(address: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def list_users(as_json) -> None:
     "Show who there is."
-    found = _guard().users.users()
+    found = _guard(asking=True).users.users()
     if as_json:
         click.echo(json.dumps([{"name": u.name, "role": u.role, "portfolios": u.portfolios, "telephone": u.telephone, "passkeys": u.passkeys, "blocked": u.blocked,
                                 "created": u.created.isoformat()} for u in found], indent=1))
@@ -220,7 +220,7 @@ def make_key(name, label, role, days, scope, only) -> None:
 @json_option
 def list_keys(name, as_json) -> None:
     "Show the keys of a user, or of all, without the secrets."
-    keys = _guard().users.keys(name)
+    keys = _guard(asking=True).users.keys(name)
     if as_json:
         return print_json(keys)
     for k in keys:
@@ -242,7 +242,7 @@ def revoke_key(key) -> None:
 @json_option
 def list_passkeys(name, as_json) -> None:
     "Show the passkeys of a user, or of all; they are made on the page /passkeys."
-    passkeys = [{k: v for k, v in p.items() if k != "credential"} for p in _guard().users.passkeys(name)]
+    passkeys = [{k: v for k, v in p.items() if k != "credential"} for p in _guard(asking=True).users.passkeys(name)]
     if as_json:
         return print_json(passkeys)
     for p in passkeys:
@@ -263,7 +263,7 @@ def remove_passkey(passkey) -> None:
 @json_option
 def list_sessions(name, as_json) -> None:
     "Show the open sessions of a user, or of all."
-    sessions = _guard().users.sessions(name)
+    sessions = _guard(asking=True).users.sessions(name)
     if as_json:
         return print_json(sessions)
     for s in sessions:
@@ -290,7 +290,7 @@ def audit_group() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def show_audit(last, who, action, as_json) -> None:
     "Show the last entries, and the witness: note it elsewhere, 'verify' takes it."
-    log = _guard().audit
+    log = _guard(asking=True).audit
     found = log.entries(limit=10**9, who=who, action=action)[-last:]
     for e in found:
         if as_json:
@@ -325,7 +325,7 @@ def _whole():
     from trading.services.security_admin import security_of
 
     settings = load_settings(environ={k: v for k, v in os.environ.items() if k != "CARNET_PORTFOLIO"})
-    guard = security_of(settings, _ask_passphrase if sys.stdin.isatty() else None)
+    guard = security_of(settings, _ask_passphrase if sys.stdin.isatty() else None, make=False)
     guard.users.close()
     return settings, guard.vault
 

@@ -68,7 +68,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "settings_section": ["SettingsSection", "ProtectionSettings", "SizingSettings"],
     "shown_tables": ["ShownFrame", "ShownSeries"],
     "sleeve_lines": ["SleeveLine", "read_sleeve"],
-    "sqlite": ["transaction", "open_database", "open_readonly", "single_transaction"],
+    "sqlite": ["transaction", "open_database", "open_readonly", "single_transaction", "is_database"],
     "svg_charts": [
         "INK", "MUTED", "GRID", "PAPER", "ACCENT", "WARN", "STYLES", "Svg", "svg_chart", "value_ticks", "time_ticks", "thin", "time_chart",
         "x_scale", "finite_frame", "bar_chart", "change_chart", "interval_chart", "step_chart", "gauge",

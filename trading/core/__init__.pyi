@@ -82,7 +82,7 @@ from .settings_overrides import OVERRIDES_FILE as OVERRIDES_FILE, read_overrides
 from .settings_section import SettingsSection as SettingsSection, ProtectionSettings as ProtectionSettings, SizingSettings as SizingSettings
 from .shown_tables import ShownFrame as ShownFrame, ShownSeries as ShownSeries
 from .sleeve_lines import SleeveLine as SleeveLine, read_sleeve as read_sleeve
-from .sqlite import transaction as transaction, open_database as open_database, open_readonly as open_readonly, single_transaction as single_transaction
+from .sqlite import transaction as transaction, open_database as open_database, open_readonly as open_readonly, single_transaction as single_transaction, is_database as is_database
 from .svg_charts import INK as INK, MUTED as MUTED, GRID as GRID, PAPER as PAPER, ACCENT as ACCENT, WARN as WARN, STYLES as STYLES, Svg as Svg, svg_chart as svg_chart, value_ticks as value_ticks, time_ticks as time_ticks, thin as thin, time_chart as time_chart, x_scale as x_scale, finite_frame as finite_frame, bar_chart as bar_chart, change_chart as change_chart, interval_chart as interval_chart, step_chart as step_chart, gauge as gauge
 from .svg_maps import heat_map as heat_map, histogram_chart as histogram_chart
 from .synthetic import ScenarioKind as ScenarioKind, StylizedFacts as StylizedFacts, scenario as scenario
