@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "datasets": ["SampleKind", "SOURCES", "sample_bars", "sample_instruments"],
     "decimals": ["EXACT", "strip_zeros"],
     "drawdown": ["value_drawdown", "drawdown_now"],
+    "editions": ["EDITIONS", "edition_days", "span_words", "finished_days"],
     "english": ["pluralize", "plural", "spelled", "count", "article", "with_article", "listed", "sentence"],
     "errors": [
         "TradingError", "BadInput", "BadSettings", "MissingData", "DamagedStore", "StaleData", "VenueError", "VenueUnreachable", "NotSent",
@@ -93,9 +94,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
     "average_cost", "bars", "benchmark", "calendars", "cards", "carried_prices", "circuit_breaker", "cron", "currencies", "datasets",
-    "decimals", "drawdown", "english", "errors", "evidence_key", "extensions", "files", "hash_chain", "identity", "instruments", "lazy",
-    "margin", "numbers", "pages", "performance_parts", "redaction", "resources", "secret_shapes", "settings", "settings_edit",
-    "settings_model", "settings_overrides", "settings_section", "shown_tables", "sleeve_lines", "sqlite", "svg_charts", "svg_maps",
-    "synthetic", "terms", "tracing", "trial_store", "types", "values", "venue_profiles", "venue_proxy", "written_settings",
+    "decimals", "drawdown", "editions", "english", "errors", "evidence_key", "extensions", "files", "hash_chain", "identity",
+    "instruments", "lazy", "margin", "numbers", "pages", "performance_parts", "redaction", "resources", "secret_shapes", "settings",
+    "settings_edit", "settings_model", "settings_overrides", "settings_section", "shown_tables", "sleeve_lines", "sqlite", "svg_charts",
+    "svg_maps", "synthetic", "terms", "tracing", "trial_store", "types", "values", "venue_profiles", "venue_proxy", "written_settings",
     "written_times",
 ])

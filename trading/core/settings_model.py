@@ -278,6 +278,7 @@ class AlertSettings(SettingsSection):
     urgent: AlertLevel = Field("critical", description="this level and higher disturb at any hour")
     seconds: float = Field(10, gt=0, le=120, description="how long a channel may take")
     attempts: int = Field(6, ge=1, le=20, description="before an alert is a dead letter")
+    editions: Annotated[tuple[Literal["day", "week", "month"], ...], BeforeValidator(read_words)] = Field((), description="reports that the schedule announces to the channels as a notice: day, week, month; those of a week and a month are made then, once it is over; empty: none")
 
 
 class HealthSettings(SettingsSection):
