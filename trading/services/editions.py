@@ -101,7 +101,7 @@ def due_editions(
         closed = _closes(values)
         first, last = finished_days(edition, closed[-1], now.date())
         within = [d for d in closed if first <= d <= last]
-        if within and (data := edition_data(place, edition, f"{within[-1]}", profile))["change"].get("missing") is None and _named(data["account"]["account"], edition, first) not in told:
+        if (closed[0] < first or len(within) > 1) and within and (data := edition_data(place, edition, f"{within[-1]}", profile))["change"].get("missing") is None and _named(data["account"]["account"], edition, first) not in told:
             yield data
 
 
