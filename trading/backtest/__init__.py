@@ -58,8 +58,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "first_bars", "TargetWeights", "CrossSectionalMomentum", "Pairs", "FunctionStrategy",
     ],
     "strategy_promotion": [
-        "Thresholds", "Candidate", "PromotionDecision", "joint_figures", "check_candidate", "ProductionRegistry", "default_thresholds",
-        "default_registry",
+        "Thresholds", "Candidate", "PromotionDecision", "joint_figures", "check_candidate", "decided_by", "ProductionRegistry",
+        "default_thresholds", "default_registry",
     ],
     "strategy_source": [
         "OWN", "strategy_names", "find_strategy", "strategy_errors", "code_digest", "source_of", "as_strategy", "rebuild_strategy",

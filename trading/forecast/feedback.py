@@ -305,6 +305,11 @@ class FeedbackLoop:
         "The state now."
         return self.states[-1]
 
+    @property
+    def learnt_from(self) -> set[str]:
+        "The names of all decisions that were learnt from."
+        return self._known
+
     def before(
         self,
         at: datetime,  # UTC, the moment of a decision
