@@ -63,7 +63,7 @@ def test_the_plans_of_a_replay_are_those_of_the_daily_runs_of_its_days(tmp_path)
     cash = [Ledger(folder / "data" / "ledger.sqlite").book("paper-sample").cash for folder in (done.folder, tmp_path / "daily")]
     assert cash[0] == cash[1]
     learnt = [(folder / "data" / "feedback" / "sample.jsonl").read_text() for folder in (done.folder, tmp_path / "daily")]
-    assert learnt[0] == learnt[1] and len(learnt[0].splitlines()) == 1, "the second day has learnt from the forecasts of the first, as the daily run did"
+    assert learnt[0] == learnt[1] and len(learnt[0].splitlines()) == 1, "learnt from the first day on the second, as the daily run"
 
 
 def test_altering_the_future_changes_nothing_before_it(whole, bars, tmp_path):

@@ -157,9 +157,11 @@ def test_a_replay_trades_what_was_in_production_on_each_of_its_days(home):
 
     Path("settings.ini").write_text(SETTINGS + "[strategies]\nMaCross = 0.8\n")
     (home / "data" / "production.sqlite").unlink()
-    bars, registry = BarStore(home / "data" / "bars").read(SYMBOLS, "1d").loc[:"2020-03-03"], ProductionRegistry(home / "data" / "production.sqlite")
+    bars = BarStore(home / "data" / "bars").read(SYMBOLS, "1d").loc[:"2020-03-03"]
+    registry = ProductionRegistry(home / "data" / "production.sqlite")
     at = lambda day: datetime(2020, 3, day, 12, tzinfo=UTC)  # noqa: E731
-    asked = {"name": "MaCross", "registry": registry, "register": TrialRegister(home / "data" / "trials.sqlite"), "thresholds": Thresholds(**load_settings().promotion.model_dump())}
+    asked = {"name": "MaCross", "registry": registry, "register": TrialRegister(home / "data" / "trials.sqlite")}
+    asked["thresholds"] = Thresholds(**load_settings().promotion.model_dump())
     assert promote(MaCross, {"fast": [3], "slow": [15]}, bars, now=at(5), **asked).promoted
     registry.retire("MaCross", "a pause", at(6))
     assert promote(MaCross, {"fast": [20], "slow": [120]}, bars, now=at(9), **asked).promoted
