@@ -7182,6 +7182,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'trading/services/maintenance.py'),
                                               'trading.services.maintenance._said': ( '13_services/maintenance.html#_said',
                                                                                       'trading/services/maintenance.py'),
+                                              'trading.services.maintenance._set_back': ( '13_services/maintenance.html#_set_back',
+                                                                                          'trading/services/maintenance.py'),
                                               'trading.services.maintenance._stop_problems': ( '13_services/maintenance.html#_stop_problems',
                                                                                                'trading/services/maintenance.py'),
                                               'trading.services.maintenance._tidied': ( '13_services/maintenance.html#_tidied',
