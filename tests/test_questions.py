@@ -110,12 +110,13 @@ def closed(tmp_path_factory):
 def test_a_folder_that_may_only_be_read_answers_questions_and_refuses_acts_in_a_sentence(closed, tmp_path):
     before = _files(closed)
     answers = {
-        "audit show": "witness 1:", "audit verify": "as it was written", "users list": "ann", "book list": "a deposit of 1000 USD", "runs": "no runs yet",
-        "settings": "run.profile", "secrets scan": "nothing secret", "orders list": "no order is open", "doctor": "health.jsonl cannot be written",
+        "audit show": "witness 1:", "audit verify": "as it was written", "users list": "ann", "book list": "a deposit of 1000 USD",
+        "runs": "no runs yet", "settings": "run.profile", "secrets scan": "nothing secret", "orders list": "no order is open",
+        "doctor": "health.jsonl cannot be written",
     }
     acts = [
-        "note hello", "book deposit 100", "set limits.max_weight=0.3", "users lock ann", "portfolios add two", "ingest", "run", "watch", "audit anchor",
-        "reconcile", "train", "kill smoke",
+        "note hello", "book deposit 100", "set limits.max_weight=0.3", "users lock ann", "portfolios add two", "ingest", "run", "watch",
+        "audit anchor", "reconcile", "train", "kill smoke",
     ]
     with _as_owner_only():
         for question, answer in answers.items():
