@@ -4199,8 +4199,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'trading/forecast/feedback.py'),
                                            'trading.forecast.feedback.FeedbackLoop.learnt': ( '04_forecast/feedback.html#feedbackloop.learnt',
                                                                                               'trading/forecast/feedback.py'),
-                                           'trading.forecast.feedback.FeedbackLoop.learnt_from': ( '04_forecast/feedback.html#feedbackloop.learnt_from',
-                                                                                                   'trading/forecast/feedback.py'),
                                            'trading.forecast.feedback.FeedbackLoop.new': ( '04_forecast/feedback.html#feedbackloop.new',
                                                                                            'trading/forecast/feedback.py'),
                                            'trading.forecast.feedback.FeedbackLoop.roll_back': ( '04_forecast/feedback.html#feedbackloop.roll_back',
