@@ -8,6 +8,7 @@ from . import decision_world as decision_world
 from . import factory as factory
 from . import forecast_review as forecast_review
 from . import instruments as instruments
+from . import kept_forecasts as kept_forecasts
 from . import launch as launch
 from . import loop_state as loop_state
 from . import market_bars as market_bars
@@ -45,10 +46,11 @@ from .account_snapshot import AccountSnapshot as AccountSnapshot, holdings_table
 from .contribution import sleeve_gains as sleeve_gains, change_lines as change_lines, account_contribution as account_contribution
 from .currency_rates import AT_COST as AT_COST, AccountRates as AccountRates, rates_of as rates_of, rate_symbols as rate_symbols, ingest_rates as ingest_rates, stored_rates as stored_rates, run_rates as run_rates, account_bars as account_bars
 from .cycle import FROM_PRICES as FROM_PRICES, FEWEST_CLOSES as FEWEST_CLOSES, LONGEST_HISTORY as LONGEST_HISTORY, cycle_of as cycle_of, cycle_target_path as cycle_target_path, describe_cycle as describe_cycle
-from .decision_world import FEWEST_AHEAD as FEWEST_AHEAD, StoreVersions as StoreVersions, pending_file as pending_file, World as World, serve_forecasts as serve_forecasts, ForecastsAhead as ForecastsAhead
+from .decision_world import FEWEST_AHEAD as FEWEST_AHEAD, StoreVersions as StoreVersions, pending_file as pending_file, World as World, whole_lines as whole_lines, serve_forecasts as serve_forecasts, ForecastsAhead as ForecastsAhead
 from .factory import USUAL_CALENDARS as USUAL_CALENDARS, market_source as market_source, with_cache as with_cache, store_of as store_of, source_note as source_note, bars_of as bars_of, calendars_of as calendars_of, symbol_calendars as symbol_calendars, models_of as models_of, taxonomy_of as taxonomy_of, groups_of as groups_of, counted_groups as counted_groups, shock_groups_of as shock_groups_of, margin_terms as margin_terms, risk_limits as risk_limits, optimizer_of as optimizer_of, policy_of as policy_of
 from .forecast_review import Promises as Promises, promising_runs as promising_runs, read_promises as read_promises, learn_outcomes as learn_outcomes, learn_today as learn_today, lost_cycles as lost_cycles, forecasts_before as forecasts_before, last_review as last_review, count_matured as count_matured, skill_history as skill_history, trust_history as trust_history, model_card as model_card, todays_drift as todays_drift, drift_facts as drift_facts
 from .instruments import instruments_version as instruments_version, InstrumentHistory as InstrumentHistory, fetch_instruments as fetch_instruments, kept_instruments as kept_instruments, known_instruments as known_instruments, pinned_instruments as pinned_instruments
+from .kept_forecasts import NEWEST as NEWEST, KeptForecasts as KeptForecasts
 from .launch import resolve_as_of as resolve_as_of, open_run as open_run, settings_of as settings_of, run_daily as run_daily, prepare_prefect as prepare_prefect, own_server as own_server, load_flow as load_flow
 from .loop_state import newest_close as newest_close, LoopState as LoopState, loop_file as loop_file, alone_with as alone_with, JumpingClock as JumpingClock
 from .market_scan import SCANNED_SYMBOLS as SCANNED_SYMBOLS, QUESTIONS_AT_ONCE as QUESTIONS_AT_ONCE, scan_symbols as scan_symbols, scan_source as scan_source, listed_symbols as listed_symbols, scan_decisions as scan_decisions, scan_file as scan_file, read_scan as read_scan, scan_market as scan_market, scan_words as scan_words
@@ -57,7 +59,7 @@ from .memory_run import MemoryRun as MemoryRun
 from .multi_venue import add_books as add_books, CombinedLedger as CombinedLedger, whole_ledger as whole_ledger, SerializedVenue as SerializedVenue, CombinedVenue as CombinedVenue, MultiVenueAccount as MultiVenueAccount, require_within as require_within, open_trading_account as open_trading_account
 from .named_model import NETWORKS as NETWORKS, READ_SEQUENCES as READ_SEQUENCES, OWN_FEATURES as OWN_FEATURES, named_features as named_features, check_model as check_model
 from .named_optimizer import PATH_OPTIONS as PATH_OPTIONS, path_options as path_options
-from .named_sleeves import Sleeve as Sleeve, check_names as check_names, size_rule as size_rule, sleeve_sizes as sleeve_sizes, fitting_frame as fitting_frame, shorter_frames as shorter_frames, promoted_evidence as promoted_evidence
+from .named_sleeves import Sleeve as Sleeve, check_names as check_names, size_rule as size_rule, sleeve_sizes as sleeve_sizes, fitting_frame as fitting_frame, shorter_frames as shorter_frames, promoted_evidence as promoted_evidence, production_spans as production_spans
 from .notebook_runner import GRACE as GRACE, POOLS as POOLS, ONE_THREAD as ONE_THREAD, FIXED as FIXED, IMPORTS as IMPORTS, NotebookStopped as NotebookStopped, ease_imports as ease_imports, Kernel as Kernel, run_stage as run_stage, execute_stages as execute_stages, run_in_process as run_in_process
 from .own_stages import PLACES as PLACES, own_stage as own_stage, carry_out_stages as carry_out_stages
 from .paper import paper_tape as paper_tape, paper_costs as paper_costs, paper_venue as paper_venue, check_paper_file as check_paper_file
@@ -67,7 +69,7 @@ from .plan_check import SeenPrices as SeenPrices, prices_of_run as prices_of_run
 from .position_protection import exit_rules as exit_rules, within_risk as within_risk, bar_extremes as bar_extremes, release_protection as release_protection, keep_protection as keep_protection, account_clock as account_clock, open_venue as open_venue, profile_accounts as profile_accounts, account_context as account_context, watch_account_levels as watch_account_levels, look_at_levels as look_at_levels, OrderLines as OrderLines
 from .price_snapshot import PRESENT as PRESENT, PriceSnapshot as PriceSnapshot, take_price_snapshot as take_price_snapshot, pinned_price_snapshot as pinned_price_snapshot, begin_stage as begin_stage, moved_since_close as moved_since_close
 from .replay import PARTS as PARTS, settings_without as settings_without, instrument_terms as instrument_terms, take_decision as take_decision, Past as Past, stored_past as stored_past, closes_between as closes_between, read_decisions as read_decisions, Replayed as Replayed, run_replay as run_replay
-from .replay_result import value_figures as value_figures, value_of_books as value_of_books, equal_holding as equal_holding, tables_of as tables_of, write_result as write_result
+from .replay_result import value_figures as value_figures, value_of_books as value_of_books, equal_holding as equal_holding, tables_of as tables_of, traded_sleeves as traded_sleeves, write_result as write_result
 from .run_compare import INPUTS as INPUTS, IGNORED_SETTINGS as IGNORED_SETTINGS, MARKET as MARKET, EQUAL_NUMBERS as EQUAL_NUMBERS, CAUSES as CAUSES, compare_inputs as compare_inputs, NumbersVerdict as NumbersVerdict, judge_numbers as judge_numbers, compare_numbers as compare_numbers, compare_runs as compare_runs, open_reproduction as open_reproduction, run_rows as run_rows
 from .run_record import STAGES as STAGES, Status as Status, NUMBER as NUMBER, TEXT as TEXT, TIME as TIME, FLAG as FLAG, SCHEMAS as SCHEMAS, Stage as Stage, RunRecord as RunRecord, Schema as Schema, check_schema as check_schema, Run as Run, versions as versions, machine as machine, code_commit as code_commit, create_run as create_run, find_run as find_run, list_runs as list_runs
 from .sentiment import pinned_sentiment as pinned_sentiment, take_sentiment as take_sentiment

@@ -161,7 +161,7 @@ def simulated_terminal(
     days, hours = sample_bars("forex"), sample_bars("forex_1h")
     now = pd.Timestamp.now("UTC").floor("h") - pd.Timedelta(hours=1)
     contracts, frames, quotes = [], {}, []
-    for symbol in days["close"].columns:
+    for symbol in sorted(days["close"].columns, key=lambda s: s not in hours["close"]):
         base, _, quote = symbol.partition("/")
         daily, hourly = (pd.DataFrame({f: bars[f][symbol] for f in ("open", "high", "low", "close")}).dropna().assign(volume=1.0)
                          for bars in (days, hours if symbol in hours["close"] else days))

@@ -13,7 +13,7 @@ from typing import Any
 
 from ...core.errors import BadInput, NotSent, VenueError
 from ...core.instruments import Instrument
-from ...core.margin import MarginPosition
+from ...core.margin import MarginMoney, MarginPosition
 from ...core.types import ZERO, Event, Fill, Order, OrderState
 from ...core.venue_profiles import PROFILES, VenueProfile
 from .connection import exchange_markets, known_market, prices_of, run_blocking
@@ -127,6 +127,14 @@ class ContractVenue(CcxtVenue):
             money = symbol.partition(":")[2]
             held[money] = held.get(money, ZERO) - (told["notional"] - told["unrealizedProfit"])
         return {a: n for a, n in held.items() if n}
+
+    def fetch_account(self) -> MarginMoney:
+        "Return the money of the wallet in the currency that the profile's contracts settle in."
+        answer, money = run_blocking(self._account()), self.symbols[0].partition(":")[2]
+        row = next((a for a in answer["assets"] if a.get("asset") == money), None)
+        if row is None:
+            raise VenueError(f"{self.name}: the wallet came without {money}; transfer some to the account of futures, or ask again")
+        return MarginMoney(money, *(decimal_of(row.get(k), self.name, f"{k} of the wallet") for k in ("marginBalance", "initialMargin", "availableBalance")))
 
     def fetch_positions(self) -> list[MarginPosition]:
         "Return the positions as the venue counts them."

@@ -12,8 +12,8 @@ from decimal import Decimal
 from typing import Any
 
 from ...core.errors import BadInput, MissingData
-from ...core.margin import MarginPosition
-from ...core.types import ZERO, Order, OrderState, Value
+from ...core.margin import MarginMoney, MarginPosition
+from ...core.types import ZERO, Order, OrderState
 from .client import Mt5Venue
 
 # %% ../../../nbs/01_venues/mt5/02_margin_venue.ipynb #7ccb8af0
@@ -21,13 +21,9 @@ _GAP = Decimal("0.01")  # a price may move by so much between the question and t
 
 
 @dataclass(frozen=True)
-class MarginAccount(Value):
-    "The money of a MetaTrader account, in its currency.\n\nParameters\n----------\ncurrency : str\nequity : Decimal\nmargin : Decimal\n    bound by positions\nfree : Decimal\nleverage : Decimal\n    that the broker gives\nlevel : Decimal | None\n    equity over margin, a fraction; None: no position\ncall : Decimal\n    level at which the broker warns; zero where it counts in money\nstop_out : Decimal\n    level at which it closes positions; zero where it counts in money\nfloor : Decimal\n    equity at which it does so, where it counts in money"
+class MarginAccount(MarginMoney):
+    "The money of a MetaTrader account, and where the broker closes positions.\n\nParameters\n----------\nleverage : Decimal\n    that the broker gives\nlevel : Decimal | None\n    equity over margin, a fraction; None: no position\ncall : Decimal\n    level at which the broker warns; zero where it counts in money\nstop_out : Decimal\n    level at which it closes positions; zero where it counts in money\nfloor : Decimal\n    equity at which it does so, where it counts in money"
 
-    currency: str
-    equity: Decimal
-    margin: Decimal  # bound by positions
-    free: Decimal
     leverage: Decimal  # that the broker gives
     level: Decimal | None  # equity over margin, a fraction; None: no position
     call: Decimal  # level at which the broker warns; zero where it counts in money
