@@ -60,7 +60,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "settings": ["Found", "SETTINGS_SECTIONS", "read_ini", "profiles_in", "read_environment", "load_settings", "gather_settings"],
     "settings_edit": ["RESTART", "change_text", "check_text", "differences", "apply_settings", "apply_changes"],
     "settings_model": [
-        "SAMPLE_MARKETS", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine", "WATCH", "nearest_name", "RunSettings", "MarketSettings",
+        "SAMPLE_MARKETS", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine", "WATCH", "nearest_name", "RunSettings", "MarketSettings",
         "ForecastSettings", "DecisionSettings", "AllocateSettings", "CostSettings", "TradeSettings", "ExecutionSettings", "LiveSettings",
         "LimitSettings", "MarginSettings", "PromotionSettings", "AccessSettings", "ScheduleSettings", "LoopSettings", "AlertSettings",
         "HealthSettings", "BackupSettings", "ServiceSettings", "Settings",
