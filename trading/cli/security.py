@@ -77,6 +77,8 @@ def list_secrets(as_json) -> None:
         return print_json(names)
     for name in names:
         click.echo(f"{name}  (Carnet's own)" if name.startswith("carnet.") else name)
+    if not names:
+        click.echo("the vault holds nothing yet; 'carnet secrets set NAME' puts a secret in")
     return None
 
 
@@ -227,6 +229,8 @@ def list_keys(name, as_json) -> None:
         used = f"used {k['used']:%Y-%m-%d %H:%M}" if k["used"] else "never used"
         limits = ", ".join([*k.get("scope", []), *(f"portfolio {p}" for p in k.get("portfolios", []))])
         click.echo(f"{k['id']}  {k['user']:20} {k['role']:8} ends {k['expires']:%Y-%m-%d}  {used:22} {k['label']}" + (f" (only {limits})" if limits else ""))
+    if not keys:
+        click.echo("no program has a key; 'carnet users key NAME --label WHAT' makes one")
     return None
 
 
@@ -248,6 +252,8 @@ def list_passkeys(name, as_json) -> None:
     for p in passkeys:
         used = f"used {p['used']:%Y-%m-%d %H:%M}" if p["used"] else "never used"
         click.echo(f"{p['id']}  {p['user']:20} since {p['created']:%Y-%m-%d}  {used:22} {p['label']}")
+    if not passkeys:
+        click.echo("nobody has a passkey; they are made on the page /passkeys")
     return None
 
 
@@ -268,6 +274,8 @@ def list_sessions(name, as_json) -> None:
         return print_json(sessions)
     for s in sessions:
         click.echo(f"{s['id']}  {s['user']:20} {s['role']:8} since {s['began']:%Y-%m-%d %H:%M}, last seen {s['seen']:%H:%M} UTC")
+    if not sessions:
+        click.echo("nobody is signed in")
     return None
 
 
