@@ -281,8 +281,7 @@ def _leave(desk: OrderContext, p: Protection, why: str, market: Instrument) -> l
     held = desk.ledger.positions(desk.account).get(p.symbol)
     amount, reason = market.amount(abs(held.amount)) if held else ZERO, ""
     for part, piece in enumerate(order_parts(market, amount) if amount else ()):
-        order = Order(stable_hash(PROTECTION, desk.account, p.symbol, p.since.isoformat(), "leave", p.number, part, length=24), p.symbol, p.side, piece,
-                      reduce_only=not p.long or says_closing(desk.venue, market))
+        order = Order(stable_hash(PROTECTION, desk.account, p.symbol, p.since.isoformat(), "leave", p.number, part, length=24), p.symbol, p.side, piece, reduce_only=not p.long or says_closing(desk.venue, market))
         if reason := crosses_own(desk, order):
             break
         state = submit_order(desk, order, PROTECTION)
