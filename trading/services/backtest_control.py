@@ -16,7 +16,7 @@ import pandas as pd
 from pydantic import Field
 
 from ..backtest.strategy_source import find_strategy, strategy_errors, strategy_names
-from ..core.calendars import shown_yearly
+from ..core.calendars import SHORTEST_YEAR, shown_yearly
 from ..core.errors import BadInput, MissingData
 from ..core.files import write_atomic
 from ..core.identity import identity
@@ -101,7 +101,8 @@ def compute_backtest(
             print(f"{tried} variations are done; the best is back-tested whole: {params}", flush=True)
         one = strategy(**params) if isinstance(strategy, type) else (lambda b: strategy(b, **params)) if params else strategy
         tested = backtest(bars, one, register=False if request.grid else register, **costs, **rules, **held_at)
-    stats = dict(tested.stats) | {"annual_return": shown_yearly(tested.stats["annual_return"], len(tested.equity) / tested.periods)}
+    years = len(tested.equity) / tested.periods
+    stats = dict(tested.stats) | {k: shown_yearly(tested.stats[k], years) for k in ("annual_return", "calmar")}
     held = (1 + bars["close"].pct_change().mean(axis=1).fillna(0)).cumprod() * tested.costs.cash
     step = max(1, len(tested.equity) // 1500)
     points = lambda s: [[t.isoformat(), float(v)] for t, v in s.iloc[[*range(0, len(s) - 1, step), len(s) - 1]].items()]  # noqa: E731
@@ -109,7 +110,7 @@ def compute_backtest(
     figures = {k: float(stats[k]) if pd.notna(stats[k]) else None for k in wanted} | {"trades": int(stats["trades"])}
     return {"name": getattr(strategy, "__name__", type(strategy).__name__), "params": params, "tried": tried, "best": best, "figures": figures, "equity": points(tested.equity), "benchmark": points(held),
             "profile": settings.run.profile, "symbols": list(bars["close"].columns), "timeframe": market.timeframe, "currency": market.currency, "from": bars.index[0].isoformat(), "to": bars.index[-1].isoformat(),
-            "costs": costs | {k: v if isinstance(v, float) else float(v.iloc[0, 0]) for k, v in held_at.items()}, "rules": rules, "notes": list(tested.notes)}
+            "costs": costs | {k: v if isinstance(v, float) else float(v.iloc[0, 0]) for k, v in held_at.items()}, "rules": rules, "notes": [*tested.notes, *(["the bars span less than a quarter of a year: no return of a year is shown, and ratios of so few bars say little"] if years < SHORTEST_YEAR else [])]}
 
 # %% ../../nbs/13_services/77_backtest_control.ipynb #e3f54819
 def _value(text: str):
