@@ -123,6 +123,13 @@ class ForecastSettings(SettingsSection):
     sentiment_max_age: str = Field("7d", description="how old a score may be to count")
     sentiment_halflife: str = Field("", description="in which a score fades half of the way to its mean; empty: it stays")
 
+    @field_validator("horizons")
+    @classmethod
+    def _ahead(cls, horizons: tuple[int, ...]) -> tuple[int, ...]:
+        if wrong := [h for h in horizons if h < 1 or horizons.count(h) > 1]:
+            raise ValueError(f"{wrong[0]} {'is named twice' if wrong[0] > 0 else 'does not lie ahead'}; give numbers of bars above zero, each once")
+        return horizons
+
 
 class DecisionSettings(SettingsSection):
     confidence: float = Field(0.5, ge=0.5, lt=1, description="least probability that a forecast's side is right; 0.5 leaves out only what is hopeless")
@@ -149,7 +156,7 @@ class CostSettings(SettingsSection):
 
 
 class TradeSettings(SettingsSection):
-    starting_cash: Decimal = Field(Decimal(100_000), gt=0, description="of a new paper account")
+    starting_cash: Decimal = Field(Decimal(100_000), gt=0, le=10**15, description="of a new paper account")
     drift: Fraction = Field(0.05, description="of its target, before a holding is traded")
     min_trade: Decimal = Field(Decimal(100), ge=0, description="smallest order, in the profile's currency")
     plan_hours: float = Field(24, gt=0, description="how long an approved plan may be executed")
@@ -260,8 +267,8 @@ class ScheduleSettings(SettingsSection):
 # %% ../../nbs/00_core/44_settings_model.ipynb #efc26999
 CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
 ALERT_LEVEL_NAMES = "info|notice|warning|error|critical"
-AlertLevel = Annotated[str, Field(pattern=f"^({ALERT_LEVEL_NAMES})$")]
-RuleLine = Annotated[str, Field(pattern=rf"^\w+ +(above|below|beyond) +-?\d+(\.\d+)? +({ALERT_LEVEL_NAMES})( +every +\d+(\.\d+)? ?h)?$")]
+AlertLevel = Annotated[str, Field(pattern=f"^({ALERT_LEVEL_NAMES})$", examples=[ALERT_LEVEL_NAMES.replace("|", ", ")])]
+RuleLine = Annotated[str, Field(pattern=rf"^\w+ +(above|below|beyond) +-?\d+(\.\d+)? +({ALERT_LEVEL_NAMES})( +every +\d+(\.\d+)? ?h)?$", examples=["drawdown above 0.1 warning every 6h"])]
 
 
 class LoopSettings(SettingsSection):

@@ -12,7 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class SettingsSection(BaseModel):
     "A section of the settings: frozen, and nothing in it that is not known."
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _times_end(self):
+        seconds = {"seconds": 1, "minutes": 60, "hours": 3600}
+        for name in type(self).model_fields:
+            span, unit = getattr(self, name), seconds.get(name.rpartition("_")[2])
+            if unit and span is not None and span * unit > 10 * 366 * 86400:
+                raise ValueError(f"{name} is {span:g}, which is more than ten years; give a shorter time")
+        return self
 
 
 class ProtectionSettings(SettingsSection):
