@@ -1,20 +1,21 @@
 "Real orders for perpetuals, by commands and stock ccxt against a served exchange: long and short, funding, liquidation, the brake, and bad days."
 
 import os
-import subprocess
-import sys
+import uuid
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal as D
 from functools import lru_cache
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
+from cheap_hashes import cheaply
+from click.testing import CliRunner
+from starlette.testclient import TestClient
 
 from trading.accounting.ledger import Ledger
+from trading.cli.main import main
 from trading.core.errors import BadInput
 from trading.core.types import Action, CheckResult, Order, Plan
 from trading.execution.approval import approve_plan, propose_plan
@@ -22,6 +23,9 @@ from trading.execution.emergency_stop import close_positions
 from trading.execution.executor import OrderParameters, execute
 from trading.execution.order_manager import OrderContext, RetryPolicy
 from trading.execution.reconciliation import expected_holdings, open_from_venue, reconcile
+from trading.security.audit_log import AuditLog
+from trading.security.sessions import Authenticator
+from trading.services.workspace import Workspace
 from trading.testing.binance_server import SignatureCheck, served
 from trading.testing.futures_server import FuturesCounter, FuturesExchange, make_futures_exchange
 from trading.venues.crypto.contract_venue import ContractVenue
@@ -105,19 +109,33 @@ def place():
         yield made
 
 
-class Said(NamedTuple):
-    exit_code: int
-    output: str
-
-
 def carnet(*words):
-    "The command in a process of its own, as a person calls it."
-    place = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-m", "trading", *words], capture_output=True, text=True, env=place, check=False)
-    return Said(done.returncode, done.stdout + done.stderr)
+    "The command in this process, which holds one ledger open after the other, as a service does."
+    return CliRunner().invoke(main, list(words))
 
 
-def test_the_whole_life_of_a_long_and_short_account_by_commands(place, tmp_path, monkeypatch):
+@pytest.fixture
+def service(tmp_path, monkeypatch):
+    "The API over the same folder, in this process."
+    from trading.api.app import make_app
+
+    with cheaply(monkeypatch):
+        users = Authenticator(tmp_path / "users.sqlite")
+        users.add_user("ada", "correct horse battery", "trader", ["main"])
+        users.enrol_totp("ada")
+    head = {"X-API-Key": users.make_key("ada", "test", role="trader")}
+
+    def ask(command, **asked):
+        folder = Workspace(tmp_path / "data", tmp_path / "reports", tmp_path / "settings.ini")
+        with TestClient(make_app(folder, users, AuditLog(tmp_path / "audit.jsonl"), dashboard=False)) as client:
+            answer = client.post(f"/api/v1/commands/{command}", json=asked, headers=head | {"Idempotency-Key": uuid.uuid4().hex})
+            assert answer.is_success and answer.json()["complete"], answer.text
+            return answer.json()["text"]
+
+    return ask
+
+
+def test_the_whole_life_of_a_long_and_short_account_in_one_process(place, tmp_path, monkeypatch, service):
     for name in [n for n in os.environ if n.startswith("CARNET_")]:
         monkeypatch.delenv(name)
     for name, value in {**KEYS, "no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}.items():
@@ -138,15 +156,14 @@ def test_the_whole_life_of_a_long_and_short_account_by_commands(place, tmp_path,
     assert {desk.modes[f"{s[:3]}USDT"] for s in held} == {"ISOLATED"} and {desk.levers[f"{s[:3]}USDT"] for s in held} == {2}
 
     def told(ask):
-        "Read the books, and let them go: the commands of this process write them."
+        "Read the books beside the commands of this process and the notebooks of others."
         with closing(Ledger(tmp_path / "data" / "ledger.sqlite", readonly=True)) as ledger:
             return ask(ledger)
 
     book = lambda: told(lambda ledger: ledger.book("live-swaps"))  # noqa: E731
     assert {s: p.amount for s, p in book().positions.items()} == held
     desk.fund(D("0.0003"))
-    said = carnet("reconcile")
-    assert said.exit_code == 0 and "funding" in said.output, said.output
+    assert "funding" in service("reconcile")
     paid = told(lambda ledger: list(ledger.events("live-swaps", "funding")))
     by_venue = {f"{r['symbol'][:3]}/USDT:USDT": D(r["income"]) for r in desk.income if r["incomeType"] == "FUNDING_FEE"}
     assert {e.data["symbol"]: D(e.data["amount"]) for e in paid} == by_venue
@@ -164,8 +181,9 @@ def test_the_whole_life_of_a_long_and_short_account_by_commands(place, tmp_path,
     assert stopped.exit_code == 0, stopped.output
     assert not any(desk.units.values()) and place.sent() == before + len(held), stopped.output
     assert all(o["reduceOnly"] for o in desk.orders[-len(held):]) and not book().positions
-    again = carnet("kill", "enough", "--who", "Ada", "--flatten")
-    assert place.sent() == before + len(held), again.output
+    assert "is stopped for all" in service("stop-trading", reason="enough", close=True) and place.sent() == before + len(held)
+    with closing(Ledger(tmp_path / "data" / "ledger.sqlite")) as ledger:
+        assert ledger.verify() and ledger.last("ended", "live-swaps")
 
 
 # what a leveraged account must survive, order by order

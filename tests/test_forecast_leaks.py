@@ -6,6 +6,7 @@ import pytest
 from sklearn.tree import DecisionTreeRegressor
 
 from trading.backtest.leak_detector import find_leaks
+from trading.core.bars import bars_from_close
 from trading.core.datasets import sample_bars
 from trading.forecast.forecaster import COLUMNS, HorizonForecaster, default_estimator
 from trading.forecast.neural import lagged_returns
@@ -28,16 +29,8 @@ def flat(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.set_axis([" ".join(map(str, c)) if isinstance(c, tuple) else str(c) for c in frame.columns], axis=1)
 
 
-def on_calendar(bars: pd.DataFrame) -> pd.DataFrame:
-    "Name the calendar of the shares: one that is guessed from all times would be knowledge of later ones."
-    bars = bars.copy(deep=False)
-    bars.attrs["calendar"] = "24/5"
-    return bars
-
-
 def features(bars: pd.DataFrame) -> pd.DataFrame:
     "Everything a model may look at."
-    bars = on_calendar(bars)
     close = bars["close"]
     numbers = {"calm rising": 0.0, "calm falling": 1.0, "volatile rising": 2.0, "volatile falling": 3.0}
     words = market_patterns(close).reindex(close.index).map(numbers)
@@ -50,7 +43,6 @@ def forecasts(bars: pd.DataFrame, estimator=None, horizons=(1, 5)) -> pd.DataFra
     columns = [f"{c} {s} {h}" for c in COLUMNS for s in bars["close"] for h in horizons]
     if len(bars) < START:  # too short to have been fitted: nothing is said
         return pd.DataFrame(np.nan, bars.index, columns)
-    bars = on_calendar(bars)
     model = HorizonForecaster(estimator, horizons=horizons, adaptive=0.02).fit(bars.iloc[:START])
     said = model.predict_panel(bars).unstack(["symbol", "horizon"])
     return flat(said).reindex(bars.index)[columns]
@@ -61,6 +53,28 @@ def test_no_feature_knows_the_future(bars):
     with np.errstate(all="ignore"):
         report = find_leaks(features, bars)
     assert not report.leaks, str(report)  # what it cannot tell (a fit, a table that is given) is no leak
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_calendar_of_a_symbol_is_learnt_from_its_bars_so_far():
+    days = pd.date_range("2021-01-01", periods=160, tz="UTC")
+    walk = pd.DataFrame(100 * np.exp(np.random.default_rng(3).normal(0, 0.01, (160, 3)).cumsum(axis=0)), days, ["BTC", "EUR", "KO"])
+    weekday = days.day_of_week
+    whole, walk["EUR"], walk["KO"] = walk.copy(), walk["EUR"].where(weekday != 5), walk["KO"].where(weekday < 5)
+
+    def plain(bars: pd.DataFrame) -> pd.DataFrame:
+        return flat(default_features(bars["close"], (1, 5, 20)))
+
+    with np.errstate(all="ignore"):
+        report = find_leaks(plain, bars_from_close(walk))
+    assert not report.leaks, str(report)
+    for symbols in (["BTC", "EUR", "KO"], ["EUR", "KO"], ["KO"]):
+        close = walk[symbols].dropna(how="all")
+        weekends = pd.concat([close.loc[: days[119]], whole.loc[days[120] :, symbols]])  # everything trades at weekends from then on
+        for make in (plain, lambda bars: flat(lagged_returns(bars, 3)), lambda bars: bar_volatility(bars["close"])):
+            one, other = (make(bars_from_close(c)).loc[: days[119]] for c in (close, weekends))
+            pd.testing.assert_frame_equal(one, other, check_freq=False)
+            assert one.notna().sum().min() > 50, "a share is counted on its weekdays, and soon"
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -83,7 +97,7 @@ def test_no_feature_made_with_a_dated_score_knows_the_future(bars):
     days = pd.date_range(bars.index[0], bars.index[-1], tz="UTC")
     scores = pd.Series(np.random.default_rng(2).uniform(0, 100, len(days)), days + pd.Timedelta("1D"))
     with np.errstate(all="ignore"):
-        report = find_leaks(lambda b: flat(SentimentFeatures(scores).transform(on_calendar(b))), bars)
+        report = find_leaks(lambda b: flat(SentimentFeatures(scores).transform(b)), bars)
     assert not report.leaks, str(report)  # what it cannot tell (a fit, a table that is given) is no leak
 
 

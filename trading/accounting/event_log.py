@@ -91,6 +91,8 @@ class EventLog:
         path: Path | str,  # SQLite file; made when it does not exist
         readonly: bool = False,  # only look
     ):
+        if str(path) == ":memory:":
+            raise BadInput("a ledger outlives the process that writes it, and ':memory:' is no file; give the path of one, in a temporary folder if need be")
         self.path, self.readonly = Path(path), readonly
         self.witness = self.path
         self._db = open_file(self.path, readonly)

@@ -103,9 +103,10 @@ def open_file(
             raise LedgerError(f"the ledger {path.name} does not exist; run a trade first or give its path")
         if not readonly and path.exists() and not path.stat().st_mode & 0o222:
             raise LedgerError(f"the ledger {path.name} is read-only; allow writing or choose another file")
-        _check_length(path)
+        whole = not path.exists() or not path.stat().st_size or _log_size(path) > 0  # nothing to be cut off, or a waiting log may still bring the end
         db = open_readonly(path, timeout=30) if readonly else open_database(path, private=not path.exists())
         version = db.execute("pragma user_version").fetchone()[0]
+        _check_length(path, db, whole)
         if known and not version:
             raise LedgerError(f"the ledger {path.name} holds nothing, and {known[0]} events were written to it; {WAY_BACK}")
         if version > LEDGER_SCHEMA:
@@ -115,23 +116,24 @@ def open_file(
             db.executescript("begin immediate;" + _TABLES + later + _OPENED * bool(version) + f"pragma user_version = {LEDGER_SCHEMA}; commit;")
         check_head(path, known, SqliteEvents(db))
     except (sqlite3.Error, OSError) as error:
-        full = isinstance(error, OSError) or getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ROOM
-        raise LedgerError(f"the ledger {path.name} cannot be opened: {error}; {_MAKE_ROOM if full else WAY_BACK}") from error
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        what = {sqlite3.SQLITE_NOTADB: "it is damaged or another kind of file", sqlite3.SQLITE_CORRUPT: f"it is damaged: {error}"}.get(code, str(error))
+        raise LedgerError(f"the ledger {path.name} cannot be opened: {what}; {_MAKE_ROOM if isinstance(error, OSError) or code in _NO_ROOM else WAY_BACK}") from error
     return db
 
 
-def _check_length(path: Path) -> None:
-    "Refuse a database that is shorter than it says; a waiting log may still bring the end."
+def _log_size(path: Path) -> int:
+    "Return the bytes of the write-ahead log that waits beside a database."
     log = path.with_name(path.name + "-wal")
-    if path.exists() and path.stat().st_size and not (log.exists() and log.stat().st_size):
-        with path.open("rb") as file:
-            head = file.read(100)
-        size = int.from_bytes(head[16:18], "big")
-        said = int.from_bytes(head[28:32], "big") * (65536 if size == 1 else size)
-        if not head.startswith(b"SQLite format 3\0"):
-            raise LedgerError(f"the ledger {path.name} is damaged or another kind of file; {WAY_BACK}")
-        if len(head) < 100 or path.stat().st_size < said:
-            raise LedgerError(f"the ledger {path.name} is damaged: {path.stat().st_size} bytes, and it says {said}; {WAY_BACK}")
+    return log.stat().st_size if log.exists() else 0
+
+
+def _check_length(path: Path, db: sqlite3.Connection, whole: bool) -> None:
+    "Refuse a database that is shorter than it says; the file is never opened beside SQLite: see `core.sqlite`."
+    said = db.execute("pragma page_count").fetchone()[0] * db.execute("pragma page_size").fetchone()[0]
+    if not whole and (size := path.stat().st_size) < said and not _log_size(path):
+        db.close()
+        raise LedgerError(f"the ledger {path.name} is damaged: {size} bytes, and it says {said}; {WAY_BACK}")
 
 # %% ../../nbs/08_accounting/12_event_table.ipynb #44f66937
 def _where(account: str | None, kinds: Iterable[str] | None, since: str | None, at: str | None, after: int, upto: int | None) -> tuple[str, list]:

@@ -28,13 +28,13 @@ def _ask_passphrase() -> str:
     return click.prompt("passphrase of the vault", hide_input=True, err=True)
 
 
-def _guard(vault: bool = False, make: bool = False):
-    "Open users and audit log of the settings' data folder, and its vault when it is needed."
+def _guard(vault: bool = False, make: bool = False, asking: bool = False):
+    "Open users and audit log of the settings' data folder, and its vault when it is needed; a question makes no file."
     from trading.core.settings import load_settings
     from trading.services.security_admin import security_of, with_vault
 
     ask = _ask_passphrase if sys.stdin.isatty() else None
-    return with_vault(load_settings(), ask, _choose_passphrase if ask else None, make) if vault else security_of(load_settings(), ask)
+    return with_vault(load_settings(), ask, _choose_passphrase if ask else None, make, asking) if vault else security_of(load_settings(), ask, not asking)
 
 
 def _choose_passphrase() -> str:
@@ -72,11 +72,13 @@ def set_secret(name) -> None:
 @json_option
 def list_secrets(as_json) -> None:
     "Show the names of what the vault holds."
-    names = _guard(vault=True).vault.names()
+    names = _guard(vault=True, asking=True).vault.names()
     if as_json:
         return print_json(names)
     for name in names:
         click.echo(f"{name}  (Carnet's own)" if name.startswith("carnet.") else name)
+    if not names:
+        click.echo("the vault holds nothing yet; 'carnet secrets set NAME' puts a secret in")
     return None
 
 
@@ -107,7 +109,7 @@ def scan_command(ctx, folder, clean) -> None:
     from trading.services.security_admin import scan_folder
 
     folder = folder or load_settings().run.reports
-    cleaned, left = scan_folder(_guard(), folder, clean)
+    cleaned, left = scan_folder(_guard(asking=not clean), folder, clean)
     for path in cleaned:
         click.echo(f"masked: {path.relative_to(folder)}")
     for path in left:
@@ -133,7 +135,7 @@ def add_user(name, role, portfolios) -> None:
     click.echo(f"{name} may come in as {role}, with {', '.join(portfolios)}")
     if role != "viewer":
         _show_totp(done["totp"])
-    if note := _guard().said:
+    if note := _guard(asking=True).said:
         click.echo(f"note: {note}", err=True)
 
 
@@ -147,7 +149,7 @@ def _show_totp(address: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def list_users(as_json) -> None:
     "Show who there is."
-    found = _guard().users.users()
+    found = _guard(asking=True).users.users()
     if as_json:
         click.echo(json.dumps([{"name": u.name, "role": u.role, "portfolios": u.portfolios, "telephone": u.telephone, "passkeys": u.passkeys, "blocked": u.blocked,
                                 "created": u.created.isoformat()} for u in found], indent=1))
@@ -220,13 +222,15 @@ def make_key(name, label, role, days, scope, only) -> None:
 @json_option
 def list_keys(name, as_json) -> None:
     "Show the keys of a user, or of all, without the secrets."
-    keys = _guard().users.keys(name)
+    keys = _guard(asking=True).users.keys(name)
     if as_json:
         return print_json(keys)
     for k in keys:
         used = f"used {k['used']:%Y-%m-%d %H:%M}" if k["used"] else "never used"
         limits = ", ".join([*k.get("scope", []), *(f"portfolio {p}" for p in k.get("portfolios", []))])
         click.echo(f"{k['id']}  {k['user']:20} {k['role']:8} ends {k['expires']:%Y-%m-%d}  {used:22} {k['label']}" + (f" (only {limits})" if limits else ""))
+    if not keys:
+        click.echo("no program has a key; 'carnet users key NAME --label WHAT' makes one")
     return None
 
 
@@ -242,12 +246,14 @@ def revoke_key(key) -> None:
 @json_option
 def list_passkeys(name, as_json) -> None:
     "Show the passkeys of a user, or of all; they are made on the page /passkeys."
-    passkeys = [{k: v for k, v in p.items() if k != "credential"} for p in _guard().users.passkeys(name)]
+    passkeys = [{k: v for k, v in p.items() if k != "credential"} for p in _guard(asking=True).users.passkeys(name)]
     if as_json:
         return print_json(passkeys)
     for p in passkeys:
         used = f"used {p['used']:%Y-%m-%d %H:%M}" if p["used"] else "never used"
         click.echo(f"{p['id']}  {p['user']:20} since {p['created']:%Y-%m-%d}  {used:22} {p['label']}")
+    if not passkeys:
+        click.echo("nobody has a passkey; they are made on the page /passkeys")
     return None
 
 
@@ -263,11 +269,13 @@ def remove_passkey(passkey) -> None:
 @json_option
 def list_sessions(name, as_json) -> None:
     "Show the open sessions of a user, or of all."
-    sessions = _guard().users.sessions(name)
+    sessions = _guard(asking=True).users.sessions(name)
     if as_json:
         return print_json(sessions)
     for s in sessions:
         click.echo(f"{s['id']}  {s['user']:20} {s['role']:8} since {s['began']:%Y-%m-%d %H:%M}, last seen {s['seen']:%H:%M} UTC")
+    if not sessions:
+        click.echo("nobody is signed in")
     return None
 
 
@@ -290,7 +298,7 @@ def audit_group() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def show_audit(last, who, action, as_json) -> None:
     "Show the last entries, and the witness: note it elsewhere, 'verify' takes it."
-    log = _guard().audit
+    log = _guard(asking=True).audit
     found = log.entries(limit=10**9, who=who, action=action)[-last:]
     for e in found:
         if as_json:
@@ -325,7 +333,7 @@ def _whole():
     from trading.services.security_admin import security_of
 
     settings = load_settings(environ={k: v for k, v in os.environ.items() if k != "CARNET_PORTFOLIO"})
-    guard = security_of(settings, _ask_passphrase if sys.stdin.isatty() else None)
+    guard = security_of(settings, _ask_passphrase if sys.stdin.isatty() else None, make=False)
     guard.users.close()
     return settings, guard.vault
 

@@ -12,9 +12,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "benchmark": ["Benchmark", "read_benchmark", "check_benchmark", "mix_values", "read_values_file", "at_moments"],
     "calendars": [
-        "ROUND_THE_CLOCK", "ONE_YEAR", "DAY", "NEW_YORK", "FEWEST_DAYS", "LARGEST_GRID", "LONG_ENOUGH", "SHORTEST_YEAR", "check_calendar",
-        "sessions", "expected_bars", "observed_calendar", "check_on_calendar", "usual_step", "on_own_clock", "elapsed_years",
-        "calendar_bars_a_year", "bars_a_year", "annual_growth", "shown_yearly", "next_open", "price_age",
+        "ROUND_THE_CLOCK", "ONE_YEAR", "DAY", "NEW_YORK", "FEWEST_DAYS", "SEEN", "LARGEST_GRID", "FIRST_STEPS", "LONG_ENOUGH",
+        "SHORTEST_YEAR", "check_calendar", "sessions", "expected_bars", "observed_calendar", "check_on_calendar", "usual_step",
+        "on_own_clock", "clocks_as_known", "elapsed_years", "calendar_bars_a_year", "bars_a_year", "annual_growth", "shown_yearly",
+        "next_open", "price_age",
     ],
     "cards": ["Tone", "CARD_STYLE", "spaced", "Card", "Bar", "written", "card_text", "card_html", "Shown"],
     "carried_prices": ["carry_prices", "closed_markets", "day_closes", "day_returns", "span_text", "spans_text"],
@@ -42,7 +43,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "order_problem", "order_parts", "read_instruments", "measured_instrument", "changed_terms",
     ],
     "lazy": ["lazy_names", "make_callable"],
-    "margin": ["RATE_STEP", "YEAR_SECONDS", "MarginTerms", "MarginState", "margin_state"],
+    "margin": ["RATE_STEP", "YEAR_SECONDS", "MarginTerms", "MarginState", "margin_state", "MarginMoney", "MarginPosition"],
     "numbers": ["number_evidence", "decide_sign", "decimal_sign", "read_numbers", "read_number"],
     "pages": ["page_templates", "render"],
     "performance_parts": [
@@ -67,7 +68,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "settings_section": ["SettingsSection", "ProtectionSettings", "SizingSettings"],
     "shown_tables": ["ShownFrame", "ShownSeries"],
     "sleeve_lines": ["SleeveLine", "read_sleeve"],
-    "sqlite": ["transaction", "open_database", "open_readonly", "single_transaction"],
+    "sqlite": ["transaction", "open_database", "open_readonly", "single_transaction", "is_database"],
     "svg_charts": [
         "INK", "MUTED", "GRID", "PAPER", "ACCENT", "WARN", "STYLES", "Svg", "svg_chart", "value_ticks", "time_ticks", "thin", "time_chart",
         "x_scale", "finite_frame", "bar_chart", "change_chart", "interval_chart", "step_chart", "gauge",

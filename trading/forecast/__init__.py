@@ -39,10 +39,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "named_features": ["NamedFeatures"],
     "neural": ["NetworkKind", "lagged_returns", "lagged_steps", "make_module", "TorchRegressor", "need_torch"],
     "outcomes": ["ENSEMBLE", "match_outcomes", "reliable_outcomes", "outcomes_of", "market_patterns"],
-    "panel": [
-        "bar_volatility", "on_rows", "default_features", "bar_features", "Panel", "make_panel", "features_of", "refuse_constant",
-        "fit_rows",
-    ],
+    "panel": ["bar_volatility", "on_known_clocks", "default_features", "Panel", "make_panel", "features_of", "refuse_constant", "fit_rows"],
     "risk_outlook": ["anomalies", "volatility_outlook", "drawdown_risk", "outlook_alerts"],
     "rl_env": ["OBSERVED", "EnvironmentRules", "step_many", "BatchedWorlds", "make_env", "evaluate_policy"],
     "rl_training": ["HIDDEN", "PAIRS", "SPREAD", "RATE", "SHRINK", "Agent", "train_agent", "agent_weights"],

@@ -42,7 +42,7 @@ from .model_registry import TRUSTED as TRUSTED, to_state as to_state, from_state
 from .named_features import NamedFeatures as NamedFeatures
 from .neural import NetworkKind as NetworkKind, lagged_returns as lagged_returns, lagged_steps as lagged_steps, make_module as make_module, TorchRegressor as TorchRegressor, need_torch as need_torch
 from .outcomes import ENSEMBLE as ENSEMBLE, match_outcomes as match_outcomes, reliable_outcomes as reliable_outcomes, outcomes_of as outcomes_of, market_patterns as market_patterns
-from .panel import bar_volatility as bar_volatility, on_rows as on_rows, default_features as default_features, bar_features as bar_features, Panel as Panel, make_panel as make_panel, features_of as features_of, refuse_constant as refuse_constant, fit_rows as fit_rows
+from .panel import bar_volatility as bar_volatility, on_known_clocks as on_known_clocks, default_features as default_features, Panel as Panel, make_panel as make_panel, features_of as features_of, refuse_constant as refuse_constant, fit_rows as fit_rows
 from .risk_outlook import anomalies as anomalies, volatility_outlook as volatility_outlook, drawdown_risk as drawdown_risk, outlook_alerts as outlook_alerts
 from .rl_env import OBSERVED as OBSERVED, EnvironmentRules as EnvironmentRules, step_many as step_many, BatchedWorlds as BatchedWorlds, make_env as make_env, evaluate_policy as evaluate_policy
 from .rl_training import HIDDEN as HIDDEN, PAIRS as PAIRS, SPREAD as SPREAD, RATE as RATE, SHRINK as SHRINK, Agent as Agent, train_agent as train_agent, agent_weights as agent_weights

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from ..core.bars import symbols_of
-from ..core.calendars import on_own_clock
 from ..core.errors import BadInput
 from ..features.technical import feature_needs, make_features
 from .neural import lagged_returns, lagged_steps
@@ -65,12 +64,13 @@ def _lagged_volume(bars: pd.DataFrame, lookback: int) -> pd.DataFrame:
     lacking = [s for s in close if ("volume", s) not in bars or not (bars["volume"][s] > 0).any()]
     if lacking:
         raise BadInput(f"{lacking[0]} has no volume, which forecast.features asks for; leave the word volume out")
-    found = []
-    for own in on_own_clock(close):
+
+    def against_usual(own: pd.DataFrame) -> pd.DataFrame:
         volume = bars["volume"][list(own)].reindex(own.index)
         usual = volume.where(volume > 0).rolling(20, min_periods=10).mean().shift(1)
-        found.append(np.log(volume.where(volume > 0) / usual).fillna(0.0).where(usual.notna()))
-    return lagged_steps(found, close, "volume", lookback)
+        return np.log(volume.where(volume > 0) / usual).fillna(0.0).where(usual.notna())
+
+    return lagged_steps(against_usual, close, "volume", lookback)
 
 
 def _own_features(source: NamedFeatures, bars: pd.DataFrame) -> pd.DataFrame:

@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import BadInput, MissingData
-from ..core.calendars import on_own_clock
-from .panel import bar_volatility, on_rows
+from .panel import bar_volatility, on_known_clocks
 
 # %% ../../nbs/04_forecast/72_neural.ipynb #40d6442d
 def lagged_returns(
@@ -25,19 +24,21 @@ def lagged_returns(
     if not 2 <= lookback <= 100:
         raise BadInput(f"lookback is {lookback}; give 2 to 100 bars")
     close = bars["close"]
-    found = [(np.log(own).diff() / bar_volatility(own).shift(1)) for own in on_own_clock(close)]  # a closed market leaves no hole
-    return lagged_steps(found, close, "bar", lookback)
+    return lagged_steps(lambda own: np.log(own).diff() / bar_volatility(own).shift(1), close, "bar", lookback)  # a closed market leaves no hole
 
 
 def lagged_steps(
-    found: list[pd.DataFrame],  # time × some of the symbols, each part on the clock of its own market
+    make: Callable[[pd.DataFrame], pd.DataFrame],  # of closes on the clock of their market to the input, same rows and columns
     close: pd.DataFrame,  # time × symbol, the common rows
     name: str,  # of the input
     lookback: int,  # bars in the sequence
 ) -> pd.DataFrame:  # time × (feature, symbol), name_00 is the oldest
-    "Return the last values of an input as the steps of a sequence.\n\nParameters\n----------\nfound : list[pd.DataFrame]\n    time × some of the symbols, each part on the clock of its own market\nclose : pd.DataFrame\n    time × symbol, the common rows\nname : str\n    of the input\nlookback : int\n    bars in the sequence\n\nReturns\n-------\npd.DataFrame\n    time × (feature, symbol), name_00 is the oldest"
-    parts = [pd.concat({f"{name}_{i:02d}": own.shift(lookback - 1 - i) for i in range(lookback)}, axis=1, names=["feature", "symbol"]) for own in found]
-    whole = on_rows(parts, close)
+    "Return the last values of an input as the steps of a sequence.\n\nParameters\n----------\nmake : Callable[[pd.DataFrame], pd.DataFrame]\n    of closes on the clock of their market to the input, same rows and columns\nclose : pd.DataFrame\n    time × symbol, the common rows\nname : str\n    of the input\nlookback : int\n    bars in the sequence\n\nReturns\n-------\npd.DataFrame\n    time × (feature, symbol), name_00 is the oldest"
+    def steps(own: pd.DataFrame) -> pd.DataFrame:
+        found = make(own)
+        return pd.concat({f"{name}_{i:02d}": found.shift(lookback - 1 - i) for i in range(lookback)}, axis=1, names=["feature", "symbol"])
+
+    whole = on_known_clocks(close, steps)
     return whole.where(close.notna().reindex(whole.columns.get_level_values(1), axis=1).to_numpy())
 
 

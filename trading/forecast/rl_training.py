@@ -20,7 +20,7 @@ import pandas as pd
 from ..core.errors import BadInput, MissingData, Refused
 from ..core.files import write_atomic
 from ..core.types import Value, stable_hash
-from .panel import bar_features, make_panel
+from .panel import default_features, make_panel
 from .rl_env import OBSERVED, BatchedWorlds
 
 # %% ../../nbs/04_forecast/80_rl_training.ipynb #1e194379
@@ -150,7 +150,7 @@ def agent_weights(
     "Return what an agent holds at each close.\n\nParameters\n----------\nagent : Agent\nbars : pd.DataFrame\n    time × (field, symbol)\nstrength : float, default 1.0\n    times what it wants\n\nReturns\n-------\npd.DataFrame\n    time × symbol: fraction of the account; NaN where a symbol has no price, zero up to the last bar that it has seen"
     close = bars["close"]
     symbols, grown = list(close.columns), (close.ffill().shift(-1) / close.ffill() - 1).fillna(0.0).to_numpy()
-    panel = make_panel(bar_features(close), symbols)
+    panel = make_panel(default_features(close), symbols)
     if (*map(str, panel.names), "position") != agent.names:
         raise MissingData(f"the agent was trained on {', '.join(agent.names[:-1])}, and the features are {', '.join(map(str, panel.names))} now; train it again")
     seen, position = np.nan_to_num(np.clip(panel.values, -OBSERVED, OBSERVED)), np.zeros(len(symbols))

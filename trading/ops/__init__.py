@@ -10,8 +10,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "ALERT_LEVELS", "AlertRule", "read_rules", "Alert", "AlertPolicy", "Evaluation", "quiet_until", "evaluate", "acknowledge_alert",
     ],
     "backup": [
-        "ENDING", "LEFT_OUT", "PASSING", "BackupError", "Manifest", "is_sqlite", "find_tables", "plain_files", "table_files",
-        "copy_database", "snapshot", "verify", "restore", "prune",
+        "ENDING", "LEFT_OUT", "PASSING", "BackupError", "Manifest", "find_tables", "plain_files", "table_files", "copy_database",
+        "snapshot", "verify", "restore", "prune",
     ],
     "checks": ["STATUSES", "Check", "grade", "run_checks"],
     "crash_recovery": ["Step", "process_exists", "leftover_files", "checkpoint_database", "recover"],

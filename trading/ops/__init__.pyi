@@ -12,7 +12,7 @@ from . import telemetry as telemetry
 from . import vulnerabilities as vulnerabilities
 from .alert_messages import MAX_KEYS as MAX_KEYS, ALERT_TEMPLATES as ALERT_TEMPLATES, AlertTemplate as AlertTemplate, render_alert as render_alert
 from .alert_rules import ALERT_LEVELS as ALERT_LEVELS, AlertRule as AlertRule, read_rules as read_rules, Alert as Alert, AlertPolicy as AlertPolicy, Evaluation as Evaluation, quiet_until as quiet_until, evaluate as evaluate, acknowledge_alert as acknowledge_alert
-from .backup import ENDING as ENDING, LEFT_OUT as LEFT_OUT, PASSING as PASSING, BackupError as BackupError, Manifest as Manifest, is_sqlite as is_sqlite, find_tables as find_tables, plain_files as plain_files, table_files as table_files, copy_database as copy_database, snapshot as snapshot, verify as verify, restore as restore, prune as prune
+from .backup import ENDING as ENDING, LEFT_OUT as LEFT_OUT, PASSING as PASSING, BackupError as BackupError, Manifest as Manifest, find_tables as find_tables, plain_files as plain_files, table_files as table_files, copy_database as copy_database, snapshot as snapshot, verify as verify, restore as restore, prune as prune
 from .checks import STATUSES as STATUSES, Check as Check, grade as grade, run_checks as run_checks
 from .crash_recovery import Step as Step, process_exists as process_exists, leftover_files as leftover_files, checkpoint_database as checkpoint_database, recover as recover
 from .data_checks import LARGE_DATABASE as LARGE_DATABASE, check_store as check_store, check_database as check_database, check_permissions as check_permissions, check_environment as check_environment, check_prefect as check_prefect, check_venues as check_venues

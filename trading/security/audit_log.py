@@ -10,8 +10,8 @@ import hmac
 import json
 import os
 import threading
-from collections.abc import Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -253,8 +253,8 @@ class AuditLog:
             self._last = (size + len(line), seq + 1, digest)
             return seq + 1
 
-    def _end(self) -> tuple[int, int, str]:
-        "Return where the file ends, and number and hash of the last entry; refuse a log that was altered."
+    def _end(self, mend: bool = True) -> tuple[int, int, str]:
+        "Return where the file ends, and number and hash of the last entry; refuse a log that was altered, take off what a crash left."
         size = self.path.stat().st_size if self.path.exists() else 0
         anchor = read_anchor(self.anchor.read_bytes()) if self.anchor.exists() else (0, "")
         if self._last and self._last[0] == size and self._last[1:] == anchor:
@@ -266,7 +266,7 @@ class AuditLog:
         seq, before, digest = self._read_last(data[data[:-1].rfind(b"\n") + 1: -1])
         if anchor not in ((seq, digest), (seq - 1, before)) or seq < self._sealed_from:
             raise AuditError(self._altered())
-        if whole < size:
+        if whole < size and mend:
             os.truncate(self.path, whole)
         return whole, seq, digest
 
@@ -313,16 +313,31 @@ class AuditLog:
         witness: str = "",  # 'number:hash' of an entry seen earlier
     ) -> list[Finding]:  # empty when the log is as it was written
         "Return everything that is not as it was written.\n\nParameters\n----------\nwitness : str, default ''\n    'number:hash' of an entry seen earlier\n\nReturns\n-------\nlist[Finding]\n    empty when the log is as it was written"
-        with self._alone():
-            data = self.path.read_bytes() if self.path.exists() else b""
-            anchor = self.anchor.read_bytes() if self.anchor.exists() else None
+        data, anchor = self._still(lambda: (self.path.read_bytes() if self.path.exists() else b"", self._anchored()))
         return check_log(data, anchor, self._key, witness, self._sealed_from)
 
     def head(self) -> str:  # 'number:hash', or '' while the log is empty
         "Return the witness of the last entry, to be noted elsewhere.\n\nReturns\n-------\nstr\n    'number:hash', or '' while the log is empty"
-        with self._alone():
-            _, seq, digest = self._end()
+        _, seq, digest = self._still(lambda: self._end(mend=False))
         return f"{seq}:{digest[:32]}" if seq else ""
+
+    def _anchored(self) -> bytes | None:
+        return self.anchor.read_bytes() if self.anchor.exists() else None
+
+    def _still(self, read: Callable[[], Any]) -> Any:
+        "Return what is read while nobody writes; where no lock is or may be taken, a question makes none and looks at the anchor before and after."
+        try:
+            self.path.with_suffix(".lock").open("r+b").close()
+        except OSError:
+            for _ in range(100):
+                before, found = self._anchored(), None
+                with suppress(AuditError):
+                    found = read()
+                if self._anchored() == before:
+                    return read() if found is None else found
+            raise AuditError(f"the audit log {self.path.name} is being written all the time; ask again, or as the user whose files these are") from None
+        with self._alone():
+            return read()
 
 # %% ../../nbs/10_security/25_audit_log.ipynb #8d58b531
 def _add(path: Path, line: bytes) -> None:

@@ -8,7 +8,7 @@ __all__ = ['UNSEALED', 'SecurityContext', 'open_security', 'evidence_key', 'key_
 # %% ../../nbs/10_security/30_context.ipynb #01ce6490
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,13 +37,14 @@ def open_security(
     environ: Mapping[str, str] | None = None,  # None: the process's environment
     ring: bool = True,  # look into the key ring
     ask: Callable[[], str] | None = None,  # asks a person for the passphrase; None: there is nobody
+    make: bool = True,  # False: a question is asked, which makes neither keys nor files
 ) -> SecurityContext:
-    "Open the vault, the users and the audit log of a data folder.\n\nParameters\n----------\ndata : Path | str\n    the data folder of the settings\nenviron : Mapping[str, str] | None, default None\n    None: the process's environment\nring : bool, default True\n    look into the key ring\nask : Callable[[], str] | None, default None\n    asks a person for the passphrase; None: there is nobody\n\nReturns\n-------\nSecurityContext"
+    "Open the vault, the users and the audit log of a data folder.\n\nParameters\n----------\ndata : Path | str\n    the data folder of the settings\nenviron : Mapping[str, str] | None, default None\n    None: the process's environment\nring : bool, default True\n    look into the key ring\nask : Callable[[], str] | None, default None\n    asks a person for the passphrase; None: there is nobody\nmake : bool, default True\n    False: a question is asked, which makes neither keys nor files\n\nReturns\n-------\nSecurityContext"
     data = Path(data)
     vault = open_vault(data, environ, ring, ask)
-    audit = open_audit(data, vault)
-    key = vault.own_key("carnet.users") if vault else None
-    return SecurityContext(data, vault, Authenticator(data / "ops" / "users.sqlite", key, audit.append), audit, "" if vault else UNSEALED)
+    audit = open_audit(data, vault, make)
+    key = vault.own_key("carnet.users") if vault and (make or "carnet.users" in vault.names()) else None
+    return SecurityContext(data, vault, Authenticator(data / "ops" / "users.sqlite", key, audit.append, make), audit, "" if vault else UNSEALED)
 
 
 def evidence_key(
@@ -78,15 +79,18 @@ def key_is_gone(
 def open_audit(
     data: Path,
     vault: Vault | None,
+    make: bool = True,  # False: a question is asked, which makes no key
 ) -> AuditLog:
-    "Open the audit log; it is sealed from its first entry on, with the vault's key or, where there is no vault, with the key of the data folder."
+    "Open the audit log; it is sealed from its first entry on, with the vault's key or, where there is no vault, with the key of the data folder.\n\nParameters\n----------\ndata : Path\nvault : Vault | None\nmake : bool, default True\n    False: a question is asked, which makes no key\n\nReturns\n-------\nAuditLog"
     path = Path(data) / "ops" / "audit.jsonl"
-    if vault is None:
-        found = evidence_key(data)
+    if not make and vault and "carnet.audit.sealed-from" in (held := vault.names()) and "carnet.audit" in held:
+        return AuditLog(path, vault.own_key("carnet.audit"), sealed_from=int(vault.get("carnet.audit.sealed-from")))
+    if vault is None or not make:
+        found = evidence_key(data) if make else read_evidence_key(data)
         if found is None or not found.audit_from:
             return AuditLog(path)
         if not found.begun and path.exists() and path.stat().st_size:
-            found = make_evidence_key(data, found.audit_from, instead=True, key=found.key, begun=True)
+            found = make_evidence_key(data, found.audit_from, instead=True, key=found.key, begun=True) if make else replace(found, begun=True)
         return AuditLog(path, found.key, sealed_from=found.audit_from * found.begun)
     if "carnet.audit" not in vault.names() and (found := read_evidence_key(data)) and found.audit_from:
         if found.begun or (path.exists() and path.stat().st_size):  # the log goes on with the key that it has

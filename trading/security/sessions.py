@@ -75,15 +75,16 @@ def portfolio_folder(
 
 # %% ../../nbs/10_security/20_sessions.ipynb #f5340e17
 class Authenticator(UserStore):
-    "Authentication of users: sessions, lock-out and API keys.\n\nParameters\n----------\npath : Path | str\n    SQLite file; made when it does not exist\nkey : bytes | None, default None\n    32 bytes, encrypts the secrets of telephones\nrecord : Callable[[str, str, dict, datetime], Any] | None, default None\n    told who did what, for example `AuditLog(…).append`"
+    "Authentication of users: sessions, lock-out and API keys.\n\nParameters\n----------\npath : Path | str\n    SQLite file; made when it does not exist\nkey : bytes | None, default None\n    32 bytes, encrypts the secrets of telephones\nrecord : Callable[[str, str, dict, datetime], Any] | None, default None\n    told who did what, for example `AuditLog(…).append`\nmake : bool, default True\n    False: to be asked only; no file is made"
 
     def __init__(
         self,
         path: Path | str,  # SQLite file; made when it does not exist
         key: bytes | None = None,  # 32 bytes, encrypts the secrets of telephones
         record: Callable[[str, str, dict, datetime], Any] | None = None,  # told who did what, for example `AuditLog(…).append`
+        make: bool = True,  # False: to be asked only; no file is made
     ):
-        super().__init__(path, key, record)
+        super().__init__(path, key, record, make)
         self._door = threading.Lock()  # one try at a time, or many at once would all be free
         self.challenges = Challenges()
 

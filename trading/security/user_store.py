@@ -11,14 +11,14 @@ import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import BadInput, MissingData, Refused, TradingError
-from ..core.sqlite import open_database, transaction
+from ..core.sqlite import open_database, open_readonly, transaction
 from .credentials import check_password, hash_password, is_leaked, new_totp, token_hash, totp_uri
 
 # %% ../../nbs/10_security/15_user_store.ipynb #e55ca371
@@ -68,12 +68,20 @@ create table if not exists tries (who text primary key, wrong integer not null, 
 """
 
 
-def open_users(path: Path) -> sqlite3.Connection:
-    "Open or make the file of users, or say why that cannot be done."
+def open_users(
+    path: Path,
+    make: bool = True,  # False: a question is asked, which makes no file
+) -> sqlite3.Connection:
+    "Open or make the file of users, or say why that cannot be done.\n\nParameters\n----------\npath : Path\nmake : bool, default True\n    False: a question is asked, which makes no file\n\nReturns\n-------\nsqlite3.Connection"
+    if not make and not path.exists():
+        return open_database(":memory:", _TABLES)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         return _with_new_columns(open_database(path, _TABLES, private=True))
     except (sqlite3.Error, OSError) as error:
+        if not make:
+            with suppress(sqlite3.Error):
+                return open_readonly(path)
         raise UsersError(f"the file of users {path.name} cannot be opened: {error}; correct its rights or restore it from a backup") from error
 
 
@@ -118,16 +126,17 @@ class TotpCipher:
 
 # %% ../../nbs/10_security/15_user_store.ipynb #c5e26d03
 class UserStore:
-    "The file of users and its care.\n\nParameters\n----------\npath : Path | str\n    SQLite file; made when it does not exist\nkey : bytes | None, default None\n    32 bytes, encrypts the secrets of telephones\nrecord : Callable[[str, str, dict, datetime], Any] | None, default None\n    told who did what, for example `AuditLog(…).append`"
+    "The file of users and its care.\n\nParameters\n----------\npath : Path | str\n    SQLite file; made when it does not exist\nkey : bytes | None, default None\n    32 bytes, encrypts the secrets of telephones\nrecord : Callable[[str, str, dict, datetime], Any] | None, default None\n    told who did what, for example `AuditLog(…).append`\nmake : bool, default True\n    False: to be asked only; no file is made"
 
     def __init__(
         self,
         path: Path | str,  # SQLite file; made when it does not exist
         key: bytes | None = None,  # 32 bytes, encrypts the secrets of telephones
         record: Callable[[str, str, dict, datetime], Any] | None = None,  # told who did what, for example `AuditLog(…).append`
+        make: bool = True,  # False: to be asked only; no file is made
     ):
         self.path, self._lock, self._record = Path(path), TotpCipher(key), record or (lambda *_: None)
-        self._db, self._mutex = open_users(self.path), threading.RLock()
+        self._db, self._mutex = open_users(self.path, make), threading.RLock()
 
     def close(self) -> None:
         "Close the file."

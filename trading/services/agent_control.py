@@ -115,7 +115,7 @@ def _train(request: TrainAgent, context: Context, settings: Settings) -> Done:
 def _markets(request: TrainAgent, context: Context, settings: Settings) -> list[pd.DataFrame]:  # closes, features and relative volatility
     "Return what an agent practises on, up to the day that was asked for."
     from trading.core.bars import closed_by
-    from trading.forecast.panel import bar_volatility, bar_features
+    from trading.forecast.panel import bar_volatility, default_features
     from trading.pipeline.factory import store_of
 
     market = settings.market
@@ -126,4 +126,4 @@ def _markets(request: TrainAgent, context: Context, settings: Settings) -> list[
         raise MissingData(f"{request.name} would learn from {plural(len(close), 'bar')}, and at least {round((250 + EPISODE // 2) / JUDGED)} are needed: 250 before the first features, and episodes of {EPISODE} to learn from and to be judged on; "
                           "bring more with 'carnet ingest', or give a later --until")
     usual = bar_volatility(close)
-    return [close, bar_features(close), (usual / usual.rolling(500, min_periods=250).median()).fillna(1.0)]
+    return [close, default_features(close), (usual / usual.rolling(500, min_periods=250).median()).fillna(1.0)]

@@ -22,7 +22,7 @@ from ..accounting.event_table import head_file
 from ..accounting.ledger_postgres import ledger_file, open_ledger_at
 from ..core.english import plural
 from ..core.errors import BadInput, TradingError
-from ..core.evidence_key import make_evidence_key, place_evidence_key, ring_entry
+from ..core.evidence_key import make_evidence_key, place_evidence_key, read_evidence_key, ring_entry
 from ..core.hash_chain import keyed_hash
 from ..core.settings import Settings
 from ..ops.alert_rules import Alert
@@ -218,7 +218,7 @@ def verify_evidence(
     vault, mine, theirs = vault or _vault(root, environ), [], []
     for witness in witnesses:
         (theirs if "/" in witness else mine).append(witness)
-    log = open_audit(root, vault)
+    log = open_audit(root, vault, make=False)
     for witness in mine or [""]:
         told.findings += [w for f in log.verify(witness) if (w := f"line {f.line}: {f.what}" if f.line else f.what) not in told.findings]
     if vault is None and vault_path(root).exists():
@@ -250,7 +250,7 @@ def verify_evidence(
 
 def _read_anchors(settings: Settings, environ: Mapping[str, str] | None, told: Evidence) -> list[tuple[dict, str, str]]:
     "Return the anchors of all places with their marks and the name of the place; what is none is a finding."
-    key, found = evidence_key(installation_folder(Path(settings.run.data))), []
+    key, found = read_evidence_key(installation_folder(Path(settings.run.data))), []
     for place in anchor_places(settings, environ):
         try:
             lines = read_place(place)

@@ -8,24 +8,28 @@ __all__ = ['ONE_BY_ONE', 'SECURITY_CHECKS', 'check_chain', 'check_files', 'healt
 
 # %% ../../nbs/13_services/05_maintenance.ipynb #4d8e30b4
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from ..core.english import plural
 from ..core.resources import checkout
-from ..core.errors import TradingError
+from ..core.errors import BadInput, TradingError
 from ..core.evidence_key import ring_entry
 from ..core.settings import Settings
 from ..ops.checks import Check
 from ..ops.crash_recovery import Step, recover
-from ..ops.health import Health, Trend, probe, append_health, score_health, trend
+from ..ops.health import Health, Trend, probe, append_health, read_lines, score_health, trend
 from ..pipeline.paper import check_paper_file
 from ..pipeline.run_record import Run, list_runs
 from ..risk.kill_switch import KillSwitch
 from ..risk.stop_flag import installation_folder
+from ..security.audit_log import read_line
 from .alerting import dispatch_alerts
 from ..venues.access.monitor import connection_statistics
+
+_CLOCK_SLACK = timedelta(minutes=5)  # by which a clock may be set right
 
 # %% ../../nbs/13_services/05_maintenance.ipynb #8f23a24a
 ONE_BY_ONE = 50_000  # events that are added up a second time, one after the other; about a second
@@ -138,6 +142,23 @@ def _run_problems(settings: Settings, newest: int = 20) -> tuple[int, list[str]]
     return len(folders), problems
 
 
+def _set_back(settings: Settings, now: datetime) -> list[Check]:
+    "Return a finding when the clock stands before the moment at which something was written here."
+    data, written = Path(settings.run.data), {}
+    if lines := read_lines(data / "health.jsonl"):
+        written["the history of health"] = datetime.fromisoformat(lines[-1]["at"])
+    log = installation_folder(data) / "ops" / "audit.jsonl"
+    with suppress(OSError, ValueError, TypeError, KeyError), log.open("rb") as file:  # what cannot be read has a check of its own
+        file.seek(max(0, log.stat().st_size - 70_000))
+        written["the audit log"] = read_line(file.read().rstrip(b"\n").rpartition(b"\n")[2]).time
+    late = {name: moment for name, moment in written.items() if moment - now > _CLOCK_SLACK}
+    if not late:
+        return []
+    name = max(late, key=late.__getitem__)
+    return [Check("clock", "bad", f"the clock was set back: it says {now:%Y-%m-%d %H:%M} UTC, and {name} was last written to at {late[name]:%Y-%m-%d %H:%M}; "
+                  "let the system set its clock before anything is traded")]
+
+
 def health_report(
     settings: Settings,
     now: datetime,  # UTC
@@ -155,6 +176,8 @@ def health_report(
     checks = probe(data, seen, settings.health.hosts, settings.health.time_server, os.environ.get("PREFECT_API_URL"),
                    root / "requirements" / "run.txt" if root else None)
     checks += [check_chain(Path(settings.run.data)), *check_files(settings)]
+    if back := _set_back(settings, now):
+        checks = [c for c in checks if c.name != "clock"] + back
     if problem:
         checks.append(Check("settings", "bad", f"{problem}; until then the last good settings are in force"))
     if holes:
@@ -163,7 +186,10 @@ def health_report(
         checks.append(check_packages(audit_packages()))
     health = score_health(checks, now)
     if keep and data.is_dir():
-        append_health(health, data / "health.jsonl")
+        try:
+            append_health(health, data / "health.jsonl")
+        except BadInput as error:  # a full disk, a folder that may only be read: what was found is told all the same
+            health = score_health([*checks, Check("disk writing", "bad", str(error))], now)
     return health
 
 

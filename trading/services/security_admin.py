@@ -24,18 +24,20 @@ Ask = Callable[[], str]  # asks a person for a passphrase
 def security_of(
     settings: Settings,
     ask: Ask | None = None,  # for the passphrase of the vault; None: nobody can be asked
+    make: bool = True,  # False: a question is asked, which makes neither keys nor files
 ) -> SecurityContext:
-    "Open the vault, the users and the audit log of a data folder.\n\nParameters\n----------\nsettings : Settings\nask : Ask | None, default None\n    for the passphrase of the vault; None: nobody can be asked\n\nReturns\n-------\nSecurityContext"
-    return security_in(Path(settings.run.data), ask)
+    "Open the vault, the users and the audit log of a data folder.\n\nParameters\n----------\nsettings : Settings\nask : Ask | None, default None\n    for the passphrase of the vault; None: nobody can be asked\nmake : bool, default True\n    False: a question is asked, which makes neither keys nor files\n\nReturns\n-------\nSecurityContext"
+    return security_in(Path(settings.run.data), ask, make)
 
 
 def security_in(
     data: Path,  # data folder of a portfolio
     ask: Ask | None = None,
+    make: bool = True,
 ) -> SecurityContext:
-    "Open a portfolio's vault with the users and the audit log of the whole installation.\n\nParameters\n----------\ndata : Path\n    data folder of a portfolio\nask : Ask | None, default None\n\nReturns\n-------\nSecurityContext"
+    "Open a portfolio's vault with the users and the audit log of the whole installation.\n\nParameters\n----------\ndata : Path\n    data folder of a portfolio\nask : Ask | None, default None\nmake : bool, default True\n\nReturns\n-------\nSecurityContext"
     root = installation_folder(data)
-    whole = open_security(root, ask=ask)
+    whole = open_security(root, ask=ask, make=make)
     return whole if root == data else replace(whole, data=data, vault=open_vault(data, ask=ask))
 
 
@@ -44,9 +46,10 @@ def with_vault(
     ask: Ask | None = None,
     choose: Ask | None = None,  # asks for a new passphrase, where a vault may be made and there is no key ring
     make: bool = False,  # make a vault when there is none
+    asking: bool = False,  # a question is asked, which makes neither keys nor files
 ) -> SecurityContext:
-    "Open the security of a data folder together with its vault.\n\nParameters\n----------\nsettings : Settings\nask : Ask | None, default None\nchoose : Ask | None, default None\n    asks for a new passphrase, where a vault may be made and there is no key ring\nmake : bool, default False\n    make a vault when there is none\n\nReturns\n-------\nSecurityContext"
-    found = security_of(settings, ask)
+    "Open the security of a data folder together with its vault.\n\nParameters\n----------\nsettings : Settings\nask : Ask | None, default None\nchoose : Ask | None, default None\n    asks for a new passphrase, where a vault may be made and there is no key ring\nmake : bool, default False\n    make a vault when there is none\nasking : bool, default False\n    a question is asked, which makes neither keys nor files\n\nReturns\n-------\nSecurityContext"
+    found = security_of(settings, ask, not asking)
     if found.vault is None and make:
         if not write_ring(key_text(new_key())):
             if choose is None:

@@ -17,7 +17,7 @@ from pydantic import Field
 from ..backtest.strategy_source import find_strategy, strategy_errors
 from .commands import CommandRequest, Context, Done, Name, Text, command
 from ..core.bars import bar_length
-from ..core.errors import TradingError
+from ..core.errors import MissingData, TradingError
 from ..core.settings import Settings
 from .queries_runs import artefact, dry_run_ledger, missing, records
 from .queries_trading import run_bars
@@ -150,6 +150,8 @@ def show_strategy(
     from trading.backtest.promotion import read_evidence
     from trading.backtest.strategy_promotion import ProductionRegistry
 
+    if not (place.data / "production.sqlite").exists():
+        raise MissingData(f"no decision about {strategy} is on record; 'carnet strategies list' shows those that are")
     return read_evidence(ProductionRegistry(place.data / "production.sqlite"), strategy)
 
 
