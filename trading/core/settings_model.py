@@ -27,7 +27,7 @@ from .errors import BadInput
 from .extensions import extension_names
 from .instruments import check_currency
 from .margin import MarginTerms
-from .settings_section import ProtectionSettings, SettingsSection, SizingSettings
+from .settings_section import ProtectionSettings, SettingsSection, SizingSettings, each_ahead
 from .sleeve_lines import SleeveLine
 from .types import stable_hash
 from .written_settings import Fraction, LimitLevel, Numbers, Words, bars_ahead, read_features, read_named_numbers, read_words
@@ -110,7 +110,7 @@ def _estimator_name(name: str) -> str:
 class ForecastSettings(SettingsSection):
     model: Annotated[str, AfterValidator(_estimator_name)] = Field("ridge", description="estimator until training promotes one: ridge, running, forest, histogram, boosting, blend, stack, ar (autoregression), dense, cnn, lstm, transformer (networks, with carnet[deep]), or one that an installed package brings")
     features: Annotated[str, AfterValidator(read_features)] = Field("", description="what models look at: plain, technical with longer time frames (technical 1w), sequence of the last bars (sequence 20, sequence 20 volume), or NAME of features/NAME.py with a function features(bars); empty: plain, and a sequence for ar, cnn, lstm and transformer")
-    horizons: Numbers = Field((1, 5, 20), min_length=1, description="how far ahead: in bars, or as times such as 1h, 4h, 24h, which are kept as bars")
+    horizons: Annotated[Numbers, AfterValidator(each_ahead)] = Field((1, 5, 20), min_length=1, description="how far ahead: in bars, or as times such as 1h, 4h, 24h, which are kept as bars")
     window: int = Field(2520, ge=100, description="bars of history to learn from")
     coverage: float = Field(0.9, gt=0.5, lt=1, description="share of outcomes that the interval should contain")
     refit: Literal["run", "weekly"] = Field("run", description="when models are fitted: in each run on all that is known, or at the moments of schedule.weekly")
@@ -122,13 +122,6 @@ class ForecastSettings(SettingsSection):
     sentiment_dates: Literal["", "dmy", "mdy", "ymd"] = Field("", description="order of day, month and year in the score's dates, where the file leaves it open, as 03.04.2024 does")
     sentiment_max_age: str = Field("7d", description="how old a score may be to count")
     sentiment_halflife: str = Field("", description="in which a score fades half of the way to its mean; empty: it stays")
-
-    @field_validator("horizons")
-    @classmethod
-    def _ahead(cls, horizons: tuple[int, ...]) -> tuple[int, ...]:
-        if wrong := [h for h in horizons if h < 1 or horizons.count(h) > 1]:
-            raise ValueError(f"{wrong[0]} {'is named twice' if wrong[0] > 0 else 'does not lie ahead'}; give numbers of bars above zero, each once")
-        return horizons
 
 
 class DecisionSettings(SettingsSection):
