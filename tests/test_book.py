@@ -344,6 +344,7 @@ def test_a_ratio_that_no_units_are_split_by_leaves_books_that_go_on(home):
         assert "a split with ratio" in carnet(home, "book", "split", "AAPL", ratio)
     for _ in range(2):  # more digits than a decimal has by default
         assert carnet(home, "book", "split", "AAPL", "999999999999.7", "--at", f"2022-12-0{5 + _}").startswith("0 ")
+    assert "times price 100000000000000000 is beyond" in carnet(home, "book", "deposit", "1e17", "AAPL", "--price", "1e17")
     assert carnet(home, "book", "deposit", "1").startswith("0 ") and "a deposit of 1 USD" in carnet(home, "book", "list")
 
 

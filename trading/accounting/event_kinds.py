@@ -51,6 +51,7 @@ def event_place(
 
 # %% ../../nbs/08_accounting/02_event_kinds.ipynb #6621eda6
 UNIT_STEP = Decimal("1e-18")
+_MOST, _MOST_EACH = Decimal("1e18"), Decimal("1e12")  # a sum of money, and what one unit may be worth where the units are those that are held
 
 
 def read_ratio(
@@ -187,5 +188,10 @@ def _check_together(event: Event) -> None:
         raise BadInput(f"{words} needs ratio, and with cash also price: what a unit of {data['to']} was worth that day")
     if event.booked is not None and event.booked < event.timestamp:
         raise BadInput(f"{words} happens at {event.timestamp:%Y-%m-%d %H:%M} and is booked before that, at {event.booked:%Y-%m-%d %H:%M}; nothing is booked in advance")
+    worth = _number(data.get("amount") or 1)
+    for name in ("price", "average", "cash", "rate"):
+        if name in data and not abs(worth * _number(data[name])) < (_MOST if "amount" in data else _MOST_EACH):
+            many = f"{data['amount']} times {name} {data[name]}" if "amount" in data else f"{name} {data[name]} for each unit"
+            raise BadInput(f"{words} with {many} is beyond what an account can be added up with; check both")
     if "lots" in data and sum((_number(lot["amount"]) for lot in data["lots"]), ZERO) != _number(data["amount"]):
         raise BadInput(f"{words}: the lots do not add up to {data['amount']}")
