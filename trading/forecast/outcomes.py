@@ -40,8 +40,9 @@ def match_outcomes(
     if strange:
         raise MissingData(f"{strange[0]} was forecast and has no closes; read it from the store, or review another profile")
     horizons: list[Horizon] = list(held.index.unique("horizon"))
-    truth = forward_returns(close, horizons, timeframe).loc[held.index.unique("timestamp")].stack(["symbol", "horizon"])
-    return held.assign(realised=truth.reindex(held.index))
+    truth = forward_returns(close, horizons, timeframe).loc[held.index.unique("timestamp")]
+    cells = truth.columns.reorder_levels(["symbol", "horizon"]).get_indexer(held.index.droplevel("timestamp"))  # each is there: see above
+    return held.assign(realised=truth.to_numpy()[truth.index.get_indexer(held.index.get_level_values("timestamp")), cells])
 
 # %% ../../nbs/04_forecast/56_outcomes.ipynb #07f1d7d2
 def reliable_outcomes(
