@@ -103,6 +103,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "settings_file", "settings_text", "version_of", "ChangeSettings", "change_settings", "ReplaceSettings", "replace_settings",
         "SetGroup", "set_group", "DropGroup", "drop_group", "SetAlias", "set_alias", "DropAlias", "drop_alias",
     ],
+    "stop_first": ["plain_data_folder"],
     "stops": [
         "opened_accounts", "known_accounts", "account_switch", "engaged_switches", "stop_sentences", "say_stop", "mark_report",
         "mark_reports",
@@ -131,5 +132,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "loop_control", "maintenance", "market_data", "metrics", "new_strategy", "order_control", "plan_control", "portfolio_control",
     "portfolios", "position_size", "queries_analytics", "queries_books", "queries_live", "queries_portfolio", "queries_runs",
     "queries_system", "queries_trading", "queries_venues", "query_cache", "replay_control", "research_control", "run_control",
-    "security_admin", "settings_control", "stops", "strategy_control", "system_control", "user_control", "venue_control", "workspace",
+    "security_admin", "settings_control", "stop_first", "stops", "strategy_control", "system_control", "user_control", "venue_control",
+    "workspace",
 ])
