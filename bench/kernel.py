@@ -91,7 +91,7 @@ def weights() -> None:
         return run.total_return(), run.sharpe_ratio(), run.max_drawdown()
 
     theirs = least(directly)
-    say("backtest of weights, 20 x 5,000 daily, with all its tables", ours, "s", "vectorbt from_orders, three figures", theirs, theirs / ours)
+    say("backtest of weights, 20 x 5,000 daily", ours, "s", "vectorbt from_orders, three figures", theirs, theirs / ours)
 
 
 def portfolios() -> None:

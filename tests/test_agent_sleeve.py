@@ -87,7 +87,7 @@ def test_the_daily_run_the_replay_and_the_loop_trade_it_beside_the_others(home):
     assert list(parts.columns) == ["policy", "Wave", "MaCross", "limits"] and [r["share"] for r in run.read("sleeves")] == [0.6, 0.2]
     assert parts["Wave"].to_numpy() == pytest.approx(0.6 * wanted[parts.index].to_numpy(), abs=0.01)
     assert plan.actions and run.record.model_versions["strategy Wave"]
-    code, said = carnet("replay", "--from", "2021-06-28", "--to", "2021-06-29")
+    code, said = carnet("replay", "--from", "2021-06-28", "--to", "2021-06-29", "--promoted", "all-along")
     assert code == 0, said
     [days] = Path("reports/replays").glob("*/days.jsonl")
     line = json.loads(days.read_text().splitlines()[0])  # its data version names what had closed, that of the run the whole import

@@ -62,6 +62,8 @@ def test_the_plans_of_a_replay_are_those_of_the_daily_runs_of_its_days(tmp_path)
     assert [line["plan"] for line in lines] == [plan.hash for plan in plans] and any(plan.actions for plan in plans)
     cash = [Ledger(folder / "data" / "ledger.sqlite").book("paper-sample").cash for folder in (done.folder, tmp_path / "daily")]
     assert cash[0] == cash[1]
+    learnt = [(folder / "data" / "feedback" / "sample.jsonl").read_text() for folder in (done.folder, tmp_path / "daily")]
+    assert learnt[0] == learnt[1] and len(learnt[0].splitlines()) == 1, "learnt from the first day on the second, as the daily run"
 
 
 def test_altering_the_future_changes_nothing_before_it(whole, bars, tmp_path):
@@ -151,6 +153,9 @@ def test_forecasts_from_another_core_are_those_that_are_made_here(bars, tmp_path
 
     def counted(ahead, as_of):
         made.append(found := real(ahead, as_of))
+        if len(made) == 3:
+            lying = [f for f in (tmp_path / name).rglob("*") if f.is_file() and b"sworn-to-silence" in f.read_bytes()]
+            assert ahead.process and not lying, "settings with secrets are handed over by a pipe"
         return found
 
     def dies(ahead, as_of):
@@ -159,18 +164,23 @@ def test_forecasts_from_another_core_are_those_that_are_made_here(bars, tmp_path
             ahead.process.wait()
         return counted(ahead, as_of)
 
+    def learnt(replayed):
+        return (replayed.folder / "data" / "feedback" / "sample.jsonl").read_text()
+
     done = run_replay(settings_at(tmp_path / "here"), first, last, NOW, past=past_of(bars))
     monkeypatch.setattr(decision_world, "FEWEST_AHEAD", 5)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     other = bars.copy()
     other.loc["2022-12-02":] *= 1.37
+    secret = {"backup.anchors": "postgresql://me:sworn-to-silence@127.0.0.1/anchors"}
     for name, past, of in (("ahead", bars, counted), ("dies", bars, dies), ("future", other, counted)):
         made.clear()
         monkeypatch.setattr(decision_world.ForecastsAhead, "of", of)
-        again = run_replay(settings_at(tmp_path / name), first, last, NOW, past=past_of(past))
+        again = run_replay(settings_at(tmp_path / name, **secret), first, last, NOW, past=past_of(past))
         assert lines_of(again.folder) == lines_of(done.folder), name
         assert all(made) if of is counted else made[0] and not made[-1], name
-        assert not list(again.folder.glob("ahead.*"))
+        assert learnt(again) == learnt(done) and len(learnt(done).splitlines()) > 15, name
+        assert "ended before the close of" in again.summary["notes"][0] if of is dies else not again.summary["notes"], name
 
 
 def test_what_cannot_be_replayed_is_refused_in_a_sentence(tmp_path, bars):

@@ -11,7 +11,10 @@ import pytest
 from typed import SYMBOLS, carnet, planted_settings
 
 from trading.backtest.engine import backtest
+from trading.backtest.promotion import promote
 from trading.backtest.strategies import MaCross
+from trading.backtest.strategy_promotion import ProductionRegistry, Thresholds
+from trading.backtest.trial_register import TrialRegister
 from trading.core.settings import load_settings
 from trading.core.types import Plan
 from trading.data.delta_store import BarStore
@@ -131,7 +134,7 @@ def test_run_and_replay_plan_the_same_and_compare_knows_the_sleeve(home):
     assert run.read("sleeve_weights")["weekly"].to_dict() == pytest.approx(again.to_dict(), abs=1e-12) and again.abs().sum() > 0
     assert "weekly decides on bars of 1w, the last of which closed on 2020-03-09 00:00" in (run.folder / "index.html").read_text()
     before = BarStore(home / "data" / "bars").version
-    code, said = carnet("replay", "--from", "2020-03-09", "--to", "2020-03-10")
+    code, said = carnet("replay", "--from", "2020-03-09", "--to", "2020-03-10", "--promoted", "all-along")
     assert code == 0 and BarStore(home / "data" / "bars").version == before, said
     lines = [json.loads(line) for line in next(Path("reports/replays").glob("*/days.jsonl")).read_text().splitlines()]
     plan = run.read("plan", Plan)  # its data version names the whole import, of which the replay knows what had closed
@@ -139,3 +142,42 @@ def test_run_and_replay_plan_the_same_and_compare_knows_the_sleeve(home):
     assert [(o["symbol"], o["side"], float(o["amount"])) for o in lines[0]["orders"]] == [(a.symbol, a.side, float(a.amount)) for a in plan.actions]
     code, said = carnet("strategies", "compare")
     assert code == 0 and "weekly: 19 bars since its promotion" in said, said
+
+
+def test_a_replay_trades_what_was_in_production_on_each_of_its_days(home):
+    "Promoted on the 5th, retired on the 6th, promoted with other parameters on the 9th: the days between are the policy's."
+    def replayed(*words: str) -> tuple[list[dict], dict, str]:
+        code, said = carnet("replay", "--from", "2020-03-04", "--to", "2020-03-09", *words)
+        assert code == 0, said
+        folder = Path(next(line for line in said.splitlines() if line.startswith("report: "))[8:]).parent
+        lines = [json.loads(text) for text in (folder / "days.jsonl").read_text().splitlines()]
+        assert not [d for d in lines if "error" in d]
+        words = " ".join([*said.split(), *(folder / "index.html").read_text().split()])
+        return lines, json.loads((folder / "replay.json").read_text()), words
+
+    Path("settings.ini").write_text(SETTINGS + "[strategies]\nMaCross = 0.8\n")
+    (home / "data" / "production.sqlite").unlink()
+    bars = BarStore(home / "data" / "bars").read(SYMBOLS, "1d").loc[:"2020-03-03"]
+    registry = ProductionRegistry(home / "data" / "production.sqlite")
+    at = lambda day: datetime(2020, 3, day, 12, tzinfo=UTC)  # noqa: E731
+    asked = {"name": "MaCross", "registry": registry, "register": TrialRegister(home / "data" / "trials.sqlite")}
+    asked["thresholds"] = Thresholds(**load_settings().promotion.model_dump())
+    assert promote(MaCross, {"fast": [3], "slow": [15]}, bars, now=at(5), **asked).promoted
+    registry.retire("MaCross", "a pause", at(6))
+    assert promote(MaCross, {"fast": [20], "slow": [120]}, bars, now=at(9), **asked).promoted
+    lines, told, said = replayed()
+    assert [d["as_of"][:10] for d in lines] == ["2020-03-05", "2020-03-06", "2020-03-07", "2020-03-10"]
+    assert [d["sleeves"] for d in lines] == [[], ["MaCross"], [], ["MaCross"]] and told["promoted"] == "dated"
+    assert said.count("MaCross trades on 2 of 4 days: it was in production from 2020-03-05 to 2020-03-06 and from 2020-03-09 on.") == 2
+    assert "looks into the future" not in said
+    always, told, said = replayed("--promoted", "all-along")
+    assert [d["sleeves"] for d in always] == [["MaCross"]] * 4 and told["promoted"] == "all-along"
+    assert said.count("MaCross, promoted on 2020-03-09, trades on all days as it stands today") == 2 == said.count("looks into the future")
+    Path("settings.ini").write_text(SETTINGS)
+    policy, _, _ = replayed()
+    same = lambda a, b: a["targets"] == pytest.approx(b["targets"], abs=1e-6)  # noqa: E731
+    assert [same(a, b) for a, b in zip(lines, policy, strict=True)] == [True, False, True, False], "without it, its share is the policy's"
+    assert same(lines[3], always[3]) and not same(lines[1], always[1]), "each day with the parameters that were in force"
+    Path("settings.ini").write_text(SETTINGS + "[strategies]\nNever = 0.8\n")
+    code, said = carnet("replay", "--from", "2020-03-04", "--to", "2020-03-09")
+    assert code == 1 and "Never in [strategies] was never promoted" in said

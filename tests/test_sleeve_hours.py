@@ -108,7 +108,7 @@ def test_run_and_replay_take_the_last_closed_hour_and_other_commands_know_the_sl
     parts, plan = run.read("sleeve_weights"), run.read("plan", Plan)
     assert {s for s in SYMBOLS if parts["hourly"][s] > 0} == rising("2019-11-13T00:00Z") and 0 < parts["hourly"].sum() <= SHARE + 1e-9
     assert "hourly decides on bars of 1h, the last of which closed on 2019-11-13 00:00" in " ".join(run.read("allocation")["notes"])
-    code, said = carnet("replay", "--from", "2019-11-12", "--to", "2019-11-13")
+    code, said = carnet("replay", "--from", "2019-11-12", "--to", "2019-11-13", "--promoted", "all-along")
     assert code == 0, said
     line = json.loads(next(Path("reports/replays").glob("*/days.jsonl")).read_text().splitlines()[0])
     assert line["targets"] == {s: float(w) for s, w in plan.targets.items() if w}

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from numba import njit
 
-from trading.backtest.engine import FIGURES, backtest, composite_score
+from trading.backtest.engine import FIGURES, backtest
 from trading.backtest.fast_kernel import RULE, build_blocks, run_variations, sketch_worth
 from trading.backtest.strategies import MaCross, TargetWeights
 from trading.backtest.sweep import make_job
@@ -15,6 +15,7 @@ from trading.backtest.vectorbt_engine import Costs, EngineFills
 from trading.core.bars import bars_from, bars_from_close
 from trading.core.errors import BadInput
 from trading.core.trial_store import sketch_values
+from trading.risk.metrics import composite_score
 
 N = len(FIGURES)
 

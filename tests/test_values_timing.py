@@ -4,12 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trading.backtest.engine import backtest, composite_score, target_rows, volatility_size
+from trading.backtest.engine import backtest, target_rows
 from trading.backtest.execution_timing import check_signals, fill_prices, next_bar, same_symbols
 from trading.backtest.vectorbt_engine import Costs, fill_directions
 from trading.core.bars import bars_from
 from trading.core.calendars import bars_a_year
 from trading.core.errors import BadInput
+from trading.risk.metrics import composite_score
+from trading.risk.sizing import volatility_size
 
 DAY = pd.date_range("2024-01-01", periods=8, tz="UTC")
 

@@ -11,20 +11,17 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "read_run",
     ],
     "account_kernel": ["run_account"],
-    "account_result": ["AccountFrames", "read_runs", "assumption_table", "refine"],
+    "account_result": ["AccountRecords", "OwnRecords", "AccountFrames", "read_runs", "assumption_table", "refine"],
     "auto_search": ["BLOCK", "search_values", "SearchLine", "AutoSearch", "search_strategies"],
     "compare": ["Comparison"],
     "costs": ["Costs"],
     "cross_validation": ["WalkForwardResult", "walk_forward", "combinatorial_paths", "SimulatedOutcomes", "monte_carlo"],
     "currency_account": ["CurrencyAccount", "account_rates", "replay_in_currency"],
-    "engine": [
-        "FIGURES", "composite_score", "Backtest", "backtest", "split_rules", "read_strategy", "own_rules", "sizes_itself", "plan_run",
-        "target_rows",
-    ],
+    "engine": ["FIGURES", "Backtest", "backtest", "split_rules", "read_strategy", "own_rules", "sizes_itself", "plan_run", "target_rows"],
     "event_strategy": ["AccountAtClose", "run_events"],
     "execution_timing": [
-        "EVENTS", "ENTER_LONG", "LEAVE_LONG", "ENTER_SHORT", "LEAVE_SHORT", "fill_prices", "bars_without_trade", "check_signals",
-        "same_symbols", "next_bar", "ask", "ask_positions",
+        "EVENTS", "ENTER_LONG", "LEAVE_LONG", "ENTER_SHORT", "LEAVE_SHORT", "fill_prices", "fill_table", "field_tables",
+        "bars_without_trade", "check_signals", "same_symbols", "next_bar", "ask", "ask_positions",
     ],
     "fast_kernel": [
         "HIGH", "LOW", "FALL", "SUM", "SQUARES", "DOWN", "CLOSES", "WORTH", "PEAK", "DEEPEST", "S1", "S2", "S3", "VALUES", "EXPOSED",
@@ -58,8 +55,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "first_bars", "TargetWeights", "CrossSectionalMomentum", "Pairs", "FunctionStrategy",
     ],
     "strategy_promotion": [
-        "Thresholds", "Candidate", "PromotionDecision", "joint_figures", "check_candidate", "ProductionRegistry", "default_thresholds",
-        "default_registry",
+        "Thresholds", "Candidate", "PromotionDecision", "joint_figures", "check_candidate", "decided_by", "ProductionRegistry",
+        "default_thresholds", "default_registry",
     ],
     "strategy_source": [
         "OWN", "strategy_names", "find_strategy", "strategy_errors", "code_digest", "source_of", "as_strategy", "rebuild_strategy",

@@ -10,14 +10,15 @@ __all__ = ['ENTRY_KINDS', 'EXIT_REASONS', 'YEAR', 'RULE_NAMES', 'TradeRules', 'h
 # %% ../../nbs/06_backtest/07_account.ipynb #0db8e0dd
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import reduce
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from .costs import Costs
-from .execution_timing import fill_prices
-from ..core.bars import PRICES
+from .execution_timing import field_tables, fill_table
+from ..core.bars import PRICES, symbols_of
 from ..core.errors import BadInput
 
 ENTRY_KINDS = ("market", "limit", "stop")  # by their number in the kernel, as the next
@@ -215,20 +216,17 @@ def make_market(
     negative: bool = False,  # may a price be zero or below
 ) -> MarketArrays:
     "Lay bars out for the account kernel.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nfill : str, default 'auto'\n    see `fill_prices`\nnegative : bool, default False\n    may a price be zero or below\n\nReturns\n-------\nMarketArrays"
-    price, used = fill_prices(bars, fill, negative)
-    symbols, close = list(price), bars["close"]
-    first = price.to_numpy(float)
-    last = close[symbols].to_numpy(float)
-    have = [bars[f].reindex(columns=symbols).to_numpy(float) for f in PRICES if f in bars.columns.unique(0)]
-    opened = bars["open"].reindex(columns=symbols).to_numpy(float) if "open" in bars.columns.unique(0) else last
-    opened = np.where(np.isnan(opened), last, opened)
-    high, low = np.fmax.reduce(have), np.fmin.reduce(have)
-    known = ~np.isnan(last)
-    row = np.maximum.accumulate(np.where(known, np.arange(len(last))[:, None], -1), axis=0)
-    carried = np.where(row >= 0, np.take_along_axis(last, np.maximum(row, 0), axis=0), 0.0)
-    clock = bars.index.as_unit("ns").asi8
-    idle = clock[:, None] - clock[np.maximum(row, 0)]  # since its last price
-    listed = ~np.isnan(first) | ((row >= 0) & (idle <= max(_AWAY, 3 * int(np.median(np.diff(clock, prepend=clock[0]))))))
+    first, used = fill_table(bars, fill, negative)
+    symbols, tables, clock = symbols_of(bars), field_tables(bars, PRICES), bars.index.as_unit("ns").asi8
+    last = tables["close"]
+    opened = np.where(np.isnan(tables["open"]), last, tables["open"]) if "open" in tables else last
+    high, low = (reduce(choose, tables.values()) for choose in (np.fmax, np.fmin))
+    carried, listed, known = last, np.ones(last.shape, bool), ~np.isnan(last)
+    if not known.all():
+        row = np.maximum.accumulate(np.where(known, np.arange(len(last))[:, None], -1), axis=0)
+        carried = np.where(row >= 0, np.take_along_axis(last, np.maximum(row, 0), axis=0), 0.0)
+        idle = clock[:, None] - clock[np.maximum(row, 0)]  # since its last price
+        listed = ~np.isnan(first) | ((row >= 0) & (idle <= max(_AWAY, 3 * int(np.median(np.diff(clock, prepend=clock[0]))))))
     planes = np.ascontiguousarray(np.stack([first, opened, high, low, carried, listed]))
     return MarketArrays(planes, clock, np.arange(len(bars)), end_bars(known), symbols, bars.index, used)
 

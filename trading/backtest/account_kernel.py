@@ -243,8 +243,7 @@ def _fill_pending(s, a, m, t, n, ways, r, number, orders, trades, count):
 @_inline
 def _floor(s, n, r):
     "Price of the stop of a position, NaN without one."
-    side = 1.0 if s[n, _UNITS] > 0 else -1.0
-    base = s[n, _BEST] if r[_TRAILING] > 0 else s[n, _ENTRY]
+    side, base = (1.0 if s[n, _UNITS] > 0 else -1.0), s[n, _BEST] if r[_TRAILING] > 0 else s[n, _ENTRY]
     return base - side * abs(base) * s[n, _GAP]
 
 @_inline
@@ -318,9 +317,10 @@ def _within(s, a, m, t, ways, r, clock, number, steps, parts, orders, trades, co
                 _liquidate(s, a, t, m, where, r, orders, trades, count)
                 break
             end = _spare(s, a, m, t, 1.0, r)
+    bare = steps.shape[0] == 0 and parts.shape[0] == 0
     for n in range(s.shape[0]):
-        if s[n, _UNITS] == 0 or m[_FILL, t, n] != m[_FILL, t, n]:
-            continue
+        if s[n, _UNITS] == 0 or m[_FILL, t, n] != m[_FILL, t, n] or (bare and s[n, _GAP] != s[n, _GAP] and s[n, _ROOF] != s[n, _ROOF]):
+            continue  # nothing there, nothing trades, or nothing can end it inside a bar
         if r[_HOPE] > 0:
             _take_profit(s, a, m, t, n, r, clock, steps, parts, orders, trades, count)
             if s[n, _UNITS] != 0:

@@ -25,7 +25,7 @@ from .result_cards import promotion_card
 from ..core.cards import Card, Shown
 from .strategies import Strategy
 from trading.backtest.strategy_promotion import (
-    Candidate, ProductionRegistry, PromotionDecision, Thresholds, check_candidate, default_registry, default_thresholds,
+    Candidate, ProductionRegistry, PromotionDecision, Thresholds, check_candidate, decided_by, default_registry, default_thresholds,
 )
 from .strategy_source import as_strategy, source_of
 from .sweep import count_variations, make_job, variation_worth
@@ -179,9 +179,10 @@ def read_evidence(
     strategy: str,
     folder: Path | None = None,  # None: beside the registry
     outcome: str = "",  # 'promoted' or 'refused': the last decision of that kind; empty: the last one
+    by: datetime | None = None,  # UTC, only decisions made by then; None: all
 ) -> dict[str, Any]:
-    "Return the evidence of the last decision about a strategy, checked against the seal of the registry.\n\nParameters\n----------\nregistry : ProductionRegistry\nstrategy : str\nfolder : Path | None, default None\n    None: beside the registry\noutcome : str, default ''\n    'promoted' or 'refused': the last decision of that kind; empty: the last one\n\nReturns\n-------\ndict[str, Any]"
-    rows = registry.decisions().query("strategy == @strategy and outcome != 'retired'")
+    "Return the evidence of the last decision about a strategy, checked against the seal of the registry.\n\nParameters\n----------\nregistry : ProductionRegistry\nstrategy : str\nfolder : Path | None, default None\n    None: beside the registry\noutcome : str, default ''\n    'promoted' or 'refused': the last decision of that kind; empty: the last one\nby : datetime | None, default None\n    UTC, only decisions made by then; None: all\n\nReturns\n-------\ndict[str, Any]"
+    rows = decided_by(registry.decisions(), by).query("strategy == @strategy and outcome != 'retired'")
     rows = rows[rows["outcome"] == outcome] if outcome else rows
     if rows.empty:
         raise MissingData(f"no decision about {strategy} is on record; 'carnet strategies list' shows those that are")

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .account import MarketArrays, TradeRules, carry_table, end_bars, make_market, most_orders, payout, rule_array, step_table
-from .engine import FIGURES, composite_score, own_rules, plan_run, read_strategy
+from .engine import FIGURES, own_rules, plan_run, read_strategy
 from .event_strategy import run_events
 from .execution_timing import ask_positions, check_signals, next_bar
 from .strategies import Strategy
@@ -23,6 +23,7 @@ from .vectorbt_engine import EngineFills, fill_directions
 from ..core.bars import symbols_of
 from ..core.drawdown import value_drawdown
 from ..core.trial_store import Cells, sketch_values
+from ..risk.metrics import composite_score
 
 # %% ../../nbs/06_backtest/42_sweep_engines.ipynb #c3f46138
 def _compiled(strategy: Strategy) -> tuple[Callable, Callable] | None:

@@ -18,8 +18,10 @@ from .rows import print_line
 @click.option("--to", "end", metavar="DAY", help="Day of the last decision; else the last one after which there is a price.")
 @click.option("--profile", help="Market to replay; see 'carnet settings'.")
 @click.option("--without", multiple=True, type=click.Choice(["forecasts", "policy", "costs"]), help="Also replay without this part, to see what it contributes; may be given several times.")
+@click.option("--promoted", type=click.Choice(["dated", "all-along"]), default="dated", show_default=True,
+              help="dated: a strategy trades on the days on which it was in production; all-along: today's strategies trade on all days, which looks into the future.")
 @click.option("--by", metavar="NAME", help="Who asks; else the name you are signed in with.")
-def replay_command(start, end, profile, without, by) -> None:
+def replay_command(start, end, profile, without, promoted, by) -> None:
     "Replay the past with the whole system: what would have been decided, traded and earned; no account is touched. The same command again goes on with a replay that was cut off."
     from pathlib import Path
 
@@ -32,7 +34,7 @@ def replay_command(start, end, profile, without, by) -> None:
         if done == count or done % max(1, count // 20) == 0:
             print_line(f"{done:>5} of {count}  {words}", err=True)
 
-    answer = perform_here("replay", {"start": start, "end": end, "profile": profile, "without": list(without)}, by, progress=progress)
+    answer = perform_here("replay", {"start": start, "end": end, "profile": profile, "without": list(without), "promoted": promoted}, by, progress=progress)
     folder, place = Path(answer["folder"]), terminal_workspace()
     page = build_replay_report(folder.name, replay_result(place, folder.name), replay_tables(place, folder.name))
     write_atomic(folder / "index.html", page.encode())

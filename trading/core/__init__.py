@@ -43,7 +43,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "order_problem", "order_parts", "read_instruments", "measured_instrument", "changed_terms",
     ],
     "lazy": ["lazy_names", "make_callable"],
-    "margin": ["RATE_STEP", "YEAR_SECONDS", "MarginTerms", "MarginState", "margin_state"],
+    "margin": ["RATE_STEP", "YEAR_SECONDS", "MarginTerms", "MarginState", "margin_state", "MarginMoney", "MarginPosition"],
     "numbers": ["number_evidence", "decide_sign", "decimal_sign", "read_numbers", "read_number"],
     "pages": ["page_templates", "render"],
     "performance_parts": [

@@ -68,7 +68,7 @@ from .hash_chain import chain_hash as chain_hash, keyed_hash as keyed_hash
 from .identity import house_digest as house_digest, is_users as is_users, code_globals as code_globals
 from .instruments import InstrumentKind as InstrumentKind, INSTRUMENT_COLUMNS as INSTRUMENT_COLUMNS, MEASURED_BARS as MEASURED_BARS, FINEST as FINEST, FormerName as FormerName, to_step as to_step, Instrument as Instrument, check_currency as check_currency, order_problem as order_problem, order_parts as order_parts, read_instruments as read_instruments, measured_instrument as measured_instrument, changed_terms as changed_terms
 from .lazy import lazy_names as lazy_names, make_callable as make_callable
-from .margin import RATE_STEP as RATE_STEP, YEAR_SECONDS as YEAR_SECONDS, MarginTerms as MarginTerms, MarginState as MarginState, margin_state as margin_state
+from .margin import RATE_STEP as RATE_STEP, YEAR_SECONDS as YEAR_SECONDS, MarginTerms as MarginTerms, MarginState as MarginState, margin_state as margin_state, MarginMoney as MarginMoney, MarginPosition as MarginPosition
 from .numbers import number_evidence as number_evidence, decide_sign as decide_sign, decimal_sign as decimal_sign, read_numbers as read_numbers, read_number as read_number
 from .pages import page_templates as page_templates, render as render
 from .performance_parts import DISTRIBUTION as DISTRIBUTION, percent_text as percent_text, two_text as two_text, day_text as day_text, table_part as table_part, line_figure as line_figure, return_parts as return_parts, period_parts as period_parts, rolling_parts as rolling_parts, drawdown_parts as drawdown_parts, distribution_parts as distribution_parts, month_table as month_table

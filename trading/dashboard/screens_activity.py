@@ -119,5 +119,7 @@ def _replays(place: Workspace, who: Viewer) -> Parts:
         parts = [("table", table(frame.set_index("name"), columns))]
     if who.may("trader"):
         fields = [Field("start", "First day", kind="date", required=True), Field("end", "Last day", kind="date", hint="Empty: the last one that has prices after it.")]
+        if current_settings(place, who.profile).strategies:
+            fields.append(Field("promoted", "Strategies", kind="choice", choices=("dated", "all-along"), hint="dated: each trades on the days on which it was in production; all-along: today's trade on all days, which looks into the future."))
         parts.append(form("replay", fields, "Replay the past", "", **({"profile": who.profile} if who.profile else {})))
     return parts

@@ -280,7 +280,7 @@ class FeedbackLoop:
         self.bounds, self.path = bounds, Path(path) if path else None
         self.states = [FeedbackState(dict.fromkeys(models, 1 / len(models)))]
         self.cycles: list[Cycle] = []
-        self._known: set[str] = set()
+        self.learnt_from: set[str] = set()  # names of decisions
         self._read_on()
 
     def _read_on(self) -> None:
@@ -319,7 +319,7 @@ class FeedbackLoop:
         outcomes: Iterable[DecisionOutcome],
     ) -> tuple[DecisionOutcome, ...]:
         "Return the outcomes that no cycle has learnt from yet."
-        return tuple(o for o in outcomes if o.decision not in self._known)
+        return tuple(o for o in outcomes if o.decision not in self.learnt_from)
 
     def learn(
         self,
@@ -329,7 +329,7 @@ class FeedbackLoop:
         "Write one cycle of learning.\n\nParameters\n----------\noutcomes : Iterable[DecisionOutcome]\n    of matured decisions, each only once in the life of the loop\nat : datetime\n    UTC\n\nReturns\n-------\nCycle"
         outcomes = tuple(outcomes)
         names = [o.decision for o in outcomes]
-        twice = [d for i, d in enumerate(names) if d in self._known or d in names[:i]]
+        twice = [d for i, d in enumerate(names) if d in self.learnt_from or d in names[:i]]
         strange = sorted({m for o in outcomes for m in o.scores} - set(self.learnt.weights))
         if not outcomes:
             raise BadInput("the outcomes cannot be learnt from: there are none")
@@ -356,7 +356,7 @@ class FeedbackLoop:
         "Compute, append to the file, and only then believe it; one process at a time, and what another one wrote meanwhile counts."
         with self._alone():
             self._read_on()
-            if again := [o.decision for o in rest.get("outcomes", ()) if o.decision in self._known]:
+            if again := [o.decision for o in rest.get("outcomes", ()) if o.decision in self.learnt_from]:
                 raise Busy(f"another process has learnt from {again[0]} meanwhile ({plural(len(again), 'outcome')}); nothing was written, try again")
             cycle = Cycle(len(self.cycles) + 1, kind, at, **rest)
             cycle = cycle.but(seal=self._seal(cycle, apply_cycle(self.states, cycle, self.bounds)))
@@ -393,4 +393,4 @@ class FeedbackLoop:
             raise Refused(f"cycle {cycle.number} breaks its seal: the file was altered, or written with other models or bounds")
         self.states.append(state)
         self.cycles.append(cycle)
-        self._known |= {o.decision for o in cycle.outcomes}
+        self.learnt_from |= {o.decision for o in cycle.outcomes}

@@ -6,7 +6,7 @@
 __all__ = ['ENSEMBLE', 'match_outcomes', 'reliable_outcomes', 'outcomes_of', 'market_patterns']
 
 # %% ../../nbs/04_forecast/56_outcomes.ipynb #ce6b7622
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import datetime
 
 import numpy as np
@@ -65,17 +65,19 @@ def outcomes_of(
     cost: float,  # of buying and selling again, as a log return
     timeframe: str = "1d",  # length of one bar
     decisions: Mapping[pd.Timestamp, Iterable[Decision]] | None = None,  # by bar; where one was written down, its side and gate count
+    known: Container[str] = (),  # names of decisions that are not asked about again
 ) -> tuple[DecisionOutcome, ...]:  # in the order in which they matured
-    "Return what came of each promise, as feedback takes it.\n\nParameters\n----------\nheld : pd.DataFrame\n    what `mature` returned\nclose : pd.DataFrame\n    time × symbol\nheld_long : Mapping[pd.Timestamp, set[str]]\n    by bar: the symbols that were held on purpose after the decision\ncost : float\n    of buying and selling again, as a log return\ntimeframe : str, default '1d'\n    length of one bar\ndecisions : Mapping[pd.Timestamp, Iterable[Decision]] | None, default None\n    by bar; where one was written down, its side and gate count\n\nReturns\n-------\ntuple[DecisionOutcome, ...]\n    in the order in which they matured"
+    "Return what came of each promise, as feedback takes it.\n\nParameters\n----------\nheld : pd.DataFrame\n    what `mature` returned\nclose : pd.DataFrame\n    time × symbol\nheld_long : Mapping[pd.Timestamp, set[str]]\n    by bar: the symbols that were held on purpose after the decision\ncost : float\n    of buying and selling again, as a log return\ntimeframe : str, default '1d'\n    length of one bar\ndecisions : Mapping[pd.Timestamp, Iterable[Decision]] | None, default None\n    by bar; where one was written down, its side and gate count\nknown : Container[str], default ()\n    names of decisions that are not asked about again\n\nReturns\n-------\ntuple[DecisionOutcome, ...]\n    in the order in which they matured"
     if cost < 0:
         raise BadInput(f"the cost is {cost}; give what buying and selling again takes, zero or more")
-    known = held.dropna(subset=["realised"])
-    ends = {h: answer_ends(close, h, timeframe)[1] for h in known.index.unique("horizon")}
+    came = held.dropna(subset=["realised"])
+    came = came[[f"{time.isoformat()} {symbol} {horizon}" not in known for time, symbol, horizon in came.index]]
+    ends = {h: answer_ends(close, h, timeframe)[1] for h in came.index.unique("horizon")}
     at = {s: i for i, s in enumerate(close.columns)}
     made_at = {h: held.xs(h, level="horizon").index.unique("timestamp").sort_values() for h in ends}
-    words, length, found = market_patterns(close), bar_length(timeframe), []
+    words, length, found = market_patterns(close) if len(came) else {}, bar_length(timeframe), []
     decided = {(t, d.symbol, d.horizon): d for t, made in (decisions or {}).items() for d in made}
-    for (time, symbol, horizon), row in known.iterrows():
+    for (time, symbol, horizon), row in came.iterrows():
         guesses = dict(zip(ENSEMBLE, (row["expected"], row["naive"], 0.0), strict=True))
         decision = decided.get((time, symbol, str(horizon)))
         side = 1.0 if (decision.expected_return if decision else row["expected"]) >= 0 else -1.0

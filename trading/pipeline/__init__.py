@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "contribution": ["sleeve_gains", "change_lines", "account_contribution"],
     "currency_rates": ["AT_COST", "AccountRates", "rates_of", "rate_symbols", "ingest_rates", "stored_rates", "run_rates", "account_bars"],
     "cycle": ["FROM_PRICES", "FEWEST_CLOSES", "LONGEST_HISTORY", "cycle_of", "cycle_target_path", "describe_cycle"],
-    "decision_world": ["FEWEST_AHEAD", "StoreVersions", "pending_file", "World", "serve_forecasts", "ForecastsAhead"],
+    "decision_world": ["FEWEST_AHEAD", "StoreVersions", "pending_file", "World", "whole_lines", "serve_forecasts", "ForecastsAhead"],
     "factory": [
         "USUAL_CALENDARS", "market_source", "with_cache", "store_of", "source_note", "bars_of", "calendars_of", "symbol_calendars",
         "models_of", "taxonomy_of", "groups_of", "counted_groups", "shock_groups_of", "margin_terms", "risk_limits", "optimizer_of",
@@ -26,6 +26,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "instruments": [
         "instruments_version", "InstrumentHistory", "fetch_instruments", "kept_instruments", "known_instruments", "pinned_instruments",
     ],
+    "kept_forecasts": ["NEWEST", "KeptForecasts"],
     "launch": ["resolve_as_of", "open_run", "settings_of", "run_daily", "prepare_prefect", "own_server", "load_flow"],
     "loop_state": ["newest_close", "LoopState", "loop_file", "alone_with", "JumpingClock"],
     "market_scan": [
@@ -40,7 +41,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "named_model": ["NETWORKS", "READ_SEQUENCES", "OWN_FEATURES", "named_features", "check_model"],
     "named_optimizer": ["PATH_OPTIONS", "path_options"],
-    "named_sleeves": ["Sleeve", "check_names", "size_rule", "sleeve_sizes", "fitting_frame", "shorter_frames", "promoted_evidence"],
+    "named_sleeves": [
+        "Sleeve", "check_names", "size_rule", "sleeve_sizes", "fitting_frame", "shorter_frames", "promoted_evidence", "production_spans",
+    ],
     "notebook_runner": [
         "GRACE", "POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "NotebookStopped", "ease_imports", "Kernel", "run_stage", "execute_stages",
         "run_in_process",
@@ -59,7 +62,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "PARTS", "settings_without", "instrument_terms", "take_decision", "Past", "stored_past", "closes_between", "read_decisions",
         "Replayed", "run_replay",
     ],
-    "replay_result": ["value_figures", "value_of_books", "equal_holding", "tables_of", "write_result"],
+    "replay_result": ["value_figures", "value_of_books", "equal_holding", "tables_of", "traded_sleeves", "write_result"],
     "run_compare": [
         "INPUTS", "IGNORED_SETTINGS", "MARKET", "EQUAL_NUMBERS", "CAUSES", "compare_inputs", "NumbersVerdict", "judge_numbers",
         "compare_numbers", "compare_runs", "open_reproduction", "run_rows",
@@ -93,12 +96,12 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venue_factory": [
         "key_names", "brought_venue", "find_secret", "vault_secret", "resolve_reference", "address_of", "each_venue", "keys_of", "connect",
-        "trades_contracts", "connect_ready", "account_number",
+        "trades_contracts", "trades_margin", "connect_ready", "account_number",
     ],
 }, modules=[
     "account", "account_snapshot", "contribution", "currency_rates", "cycle", "decision_world", "factory", "forecast_review",
-    "instruments", "launch", "loop_state", "market_bars", "market_scan", "marks", "memory_run", "multi_venue", "named_model",
-    "named_optimizer", "named_sleeves", "notebook_runner", "own_stages", "paper", "plan_amendment", "plan_approval", "plan_check",
-    "position_protection", "price_snapshot", "replay", "replay_result", "run_compare", "run_record", "sentiment", "sleeve_bars", "sleeves",
-    "steps", "target_weights", "trade_loop", "trade_report", "trade_steps", "training", "venue_factory",
+    "instruments", "kept_forecasts", "launch", "loop_state", "market_bars", "market_scan", "marks", "memory_run", "multi_venue",
+    "named_model", "named_optimizer", "named_sleeves", "notebook_runner", "own_stages", "paper", "plan_amendment", "plan_approval",
+    "plan_check", "position_protection", "price_snapshot", "replay", "replay_result", "run_compare", "run_record", "sentiment",
+    "sleeve_bars", "sleeves", "steps", "target_weights", "trade_loop", "trade_report", "trade_steps", "training", "venue_factory",
 ])

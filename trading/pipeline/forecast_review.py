@@ -90,7 +90,7 @@ def learn_outcomes(
     bar_of = lambda moment: ends[ends.searchsorted(pd.Timestamp(moment) - length, side="right") - 1]  # noqa: E731
     by_bar, decided = ({bar_of(moment): found for moment, found in each.items() if moment in made.forecasts} for each in (made.held_long, made.decided))
     cost = 2 * float(np.log1p(settings.costs.fee_rate + settings.costs.slippage_bp / 1e4))
-    fresh = loop.new(o for o in outcomes_of(held, close, by_bar, cost, frame, decided) if o.matured <= at)
+    fresh = loop.new(o for o in outcomes_of(held, close, by_bar, cost, frame, decided, loop.learnt_from) if o.matured <= at)
     if fresh:
         loop.learn(fresh, at)
     return fresh
@@ -114,7 +114,7 @@ def learn_today(
     loop = kept["feedback",][2]
     in_earnest = not any(record.parameters.get(k) for k in ("dry_run", "portfolio", "again"))
     if in_earnest and not (loop.cycles and max(c.at for c in loop.cycles).date() >= record.as_of.date()):
-        known = read_promises(run.folder.parent, promising_runs(run.folder.parent, record.profile, record.as_of))
+        known = run.promises.before(record.as_of) if run.promises else read_promises(run.folder.parent, promising_runs(run.folder.parent, record.profile, record.as_of))
         told = {m: f[f.index.get_level_values("symbol").isin(close.columns)] for m, f in known.forecasts.items() if pd.Timestamp(m) > close.index[0]}
         learn_outcomes(loop, known._replace(forecasts={m: f for m, f in told.items() if len(f)}), close, settings, record.as_of)
         kept["feedback",] = (path, stamp(), loop)

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['Sleeve', 'named_sleeves', 'check_names', 'size_rule', 'sleeve_sizes', 'fitting_frame', 'shorter_frames',
-           'promoted_evidence']
+           'promoted_evidence', 'production_spans']
 
 # %% ../../nbs/12_pipeline/09_named_sleeves.ipynb #1ab15e75
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,9 @@ class Sleeve:
 def named_sleeves(
     settings: Settings,
     groups: Mapping[str, str] | None = None,  # symbol → group; None: before they are known, those that the settings list
+    promoted_by: datetime | None = None,  # UTC: strategies as they stood in production then, without those that did not; None: as they stand now
 ) -> tuple[Sleeve, ...]:  # in the order of the settings
-    "Return what trades besides the policy, or say what is wrong with it.\n\nParameters\n----------\nsettings : Settings\ngroups : Mapping[str, str] | None, default None\n    symbol → group; None: before they are known, those that the settings list\n\nReturns\n-------\ntuple[Sleeve, ...]\n    in the order of the settings"
+    "Return what trades besides the policy, or say what is wrong with it.\n\nParameters\n----------\nsettings : Settings\ngroups : Mapping[str, str] | None, default None\n    symbol → group; None: before they are known, those that the settings list\npromoted_by : datetime | None, default None\n    UTC: strategies as they stood in production then, without those that did not; None: as they stand now\n\nReturns\n-------\ntuple[Sleeve, ...]\n    in the order of the settings"
     from trading.portfolio.long_short import LONG_SHORT
     from trading.portfolio.optimizers import OPTIMIZERS, SHORT
     from trading.portfolio.policies import AVERSION
@@ -64,7 +66,9 @@ def named_sleeves(
             raise BadInput(f"strategies.{name} needs targets; write them behind the share, for example {name} = {line['share']:g}, SPY 0.6, AGG 0.4")
         if kind in ("policy", "optimizer") and name in _current(settings):
             raise BadInput(f"{name} in [strategies] is {'a policy' if kind == 'policy' else 'an optimiser'} and a promoted strategy; promote the strategy under another name with --name")
-        evidence = promoted_evidence(settings, name) if kind == "strategy" else {}
+        evidence = promoted_evidence(settings, name, promoted_by) if kind == "strategy" else {}
+        if evidence is None:
+            continue
         if targets:
             _check_targets(name, targets, settings, groups)
         sizes, sized = sleeve_sizes(settings, name, kind, evidence)
@@ -72,13 +76,17 @@ def named_sleeves(
     return tuple(found)
 
 
-def check_names(settings: Settings) -> None:
-    "Make what the settings name, the stages, the optimiser, the model with its features and the sleeves, so that a wrong word is said before anything is fetched."
+def check_names(
+    settings: Settings,
+    promoted_by: Iterable[datetime | None] = (None,),  # UTC, strategies as they stood in production at each of these moments; None: now
+) -> None:
+    "Make what the settings name, the stages, the optimiser, the model with its features and the sleeves, so that a wrong word is said before anything is fetched.\n\nParameters\n----------\nsettings : Settings\npromoted_by : Iterable[datetime | None], default (None,)\n    UTC, strategies as they stood in production at each of these moments; None: now"
     for name in settings.run.stages:
         own_stage(name)
     named_optimizer(settings)
     check_model(settings)
-    named_sleeves(settings)
+    for by in promoted_by:
+        named_sleeves(settings, None, by)
 
 
 def size_rule(
@@ -162,19 +170,22 @@ def fitting_frame(
 
 def shorter_frames(
     settings: Settings,
+    promoted_by: Iterable[datetime | None] = (None,),  # UTC, of each of these moments; None: now
 ) -> tuple[str, ...]:  # longest first
-    "Return the time frames of the sleeves whose bars are shorter than those of the profile.\n\nParameters\n----------\nsettings : Settings\n\nReturns\n-------\ntuple[str, ...]\n    longest first"
+    "Return the time frames of the sleeves whose bars are shorter than those of the profile.\n\nParameters\n----------\nsettings : Settings\npromoted_by : Iterable[datetime | None], default (None,)\n    UTC, of each of these moments; None: now\n\nReturns\n-------\ntuple[str, ...]\n    longest first"
     if not settings.strategies:
         return ()
-    frames = {s.evidence["timeframe"] for s in named_sleeves(settings) if s.kind == "strategy" and s.evidence["timeframe"]}
+    sleeves = [s for by in promoted_by for s in named_sleeves(settings, None, by)]
+    frames = {s.evidence["timeframe"] for s in sleeves if s.kind == "strategy" and s.evidence["timeframe"]}
     return tuple(sorted((f for f in frames if bar_length(f) < bar_length(settings.market.timeframe)), key=bar_length, reverse=True))
 
 
 def promoted_evidence(
     settings: Settings,
     name: str,  # under which it was promoted
-) -> dict[str, Any]:  # see `promote`
-    "Return the evidence of what is in production under a name, or say why it may not trade.\n\nParameters\n----------\nsettings : Settings\nname : str\n    under which it was promoted\n\nReturns\n-------\ndict[str, Any]\n    see `promote`"
+    by: datetime | None = None,  # UTC, of what was in production then; None: now
+) -> dict[str, Any] | None:  # see `promote`; None: it was not in production at that moment, and is or was at another
+    "Return the evidence of what is in production under a name, or say why it may not trade.\n\nParameters\n----------\nsettings : Settings\nname : str\n    under which it was promoted\nby : datetime | None, default None\n    UTC, of what was in production then; None: now\n\nReturns\n-------\ndict[str, Any] | None\n    see `promote`; None: it was not in production at that moment, and is or was at another"
     from trading.backtest.promotion import read_evidence
     from trading.backtest.strategy_source import check_source
 
@@ -184,11 +195,13 @@ def promoted_evidence(
     if about is None or about.empty:
         others = [] if registry is None else list(registry.current())
         raise MissingData(f"{name} in [strategies] was never promoted{nearest_name(name, others) if others else ''}; 'carnet strategies promote {name} --grid …' does it")
-    if name not in registry.current():
+    if by is not None and (about["outcome"] == "promoted").any() and name not in registry.current(by):
+        return None
+    if name not in registry.current(by):
         last = about.iloc[-1]
         what = "was retired" if last["outcome"] == "retired" else "was not promoted"
         raise BadInput(f"{name} in [strategies] {what} on {last['decided'][:10]}: {last['reasons']}; take it out of [strategies], or promote it again")
-    evidence = read_evidence(registry, name, outcome="promoted")
+    evidence = read_evidence(registry, name, outcome="promoted", by=by)
     if lacking := [s for s in evidence["symbols"] if s not in settings.market.symbols]:
         raise BadInput(f"{name} was promoted on {lacking[0]}, which the profile {settings.run.profile} does not hold; add it to market.symbols, or promote it on the profile's symbols")
     if evidence["timeframe"]:
@@ -197,3 +210,21 @@ def promoted_evidence(
         raise BadInput(f"{name} was promoted on bars {pd.Timedelta(seconds=evidence['step'])} apart and the profile {settings.run.profile} trades bars of {settings.market.timeframe}; promote it on those")
     check_source(evidence["source"], name)
     return evidence
+
+def production_spans(
+    settings: Settings,
+    begin: datetime,  # UTC
+    end: datetime,  # UTC
+) -> dict[str, list[tuple[datetime, datetime | None]]]:  # strategy of [strategies] → each time that it was promoted by the end, UTC, and until when that stood (None: it stands); oldest first
+    "Return when the strategies of the settings were in production between two moments, those of before included that stood at the beginning.\n\nParameters\n----------\nsettings : Settings\nbegin : datetime\n    UTC\nend : datetime\n    UTC\n\nReturns\n-------\ndict[str, list[tuple[datetime, datetime | None]]]\n    strategy of [strategies] → each time that it was promoted by the end, UTC, and until when that stood (None: it stands); oldest first"
+    registry = _registry(settings)
+    if registry is None:
+        return {}
+    found: dict[str, list[tuple[datetime, datetime | None]]] = {}
+    decided = registry.decisions().query("outcome != 'refused'")
+    for name, rows in decided[decided["strategy"].isin(list(settings.strategies))].groupby("strategy", sort=False):
+        at = [datetime.fromisoformat(t).astimezone(UTC) for t in rows["decided"]]
+        spans = [(a, b) for a, b, outcome in zip(at, [*at[1:], None], rows["outcome"], strict=True) if outcome == "promoted"]
+        found[str(name)] = [(a, b) for a, b in spans if a <= end and (b is None or b > begin)]
+    return found
+

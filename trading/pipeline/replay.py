@@ -11,9 +11,10 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from pathlib import Path
 from shutil import copyfile, copytree, rmtree
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -28,12 +29,14 @@ from .decision_world import ForecastsAhead, StoreVersions, World
 from .factory import bars_of, market_source, models_of, source_note, store_of
 from .currency_rates import rate_symbols
 from .instruments import fetch_instruments, instruments_version
+from .forecast_review import promising_runs, read_promises
+from .kept_forecasts import NEWEST, KeptForecasts
 from .memory_run import MemoryRun
-from .named_sleeves import check_names, shorter_frames
+from .named_sleeves import check_names, production_spans, shorter_frames
 from .sleeve_bars import stored_shorter
 from .own_stages import carry_out_stages
 from .paper import paper_tape
-from .replay_result import write_result
+from .replay_result import traded_sleeves, write_result
 from .run_record import versions
 from .steps import allocate_step, forecast_step, require_fresh
 from .trade_steps import Outcome, trade_step
@@ -64,6 +67,7 @@ def _forecast(world: World, run: MemoryRun, now: datetime) -> None:
     stands = bool(world.shorter) and close < run.record.as_of
     if not stands or world.kept.get("forecast of") != last:
         forecast_step(run, now, world.kept, PARTS["forecasts"] if world.without == "forecasts" else "")
+        world.keep_forecasts(run)
         if world.shorter:
             world.kept |= {"forecast of": last, "views": run.read("views"), "forecast words": run.read("decisions"), "forecast model": run.record.model_versions.get("forecast")}
     if stands:
@@ -146,8 +150,19 @@ def closes_between(
     return [t.to_pydatetime() for t in ends[(ends >= first) & (ends <= last)]]
 
 # %% ../../nbs/12_pipeline/64_replay.ipynb #2eb907cb
-def _own_settings(settings: Settings, folder: Path) -> Settings:
-    "Return settings whose ledger, exchange, models and switches lie in a folder of their own, with what was learnt so far."
+def _promises(settings: Settings, own: Settings, begin: datetime, part: str) -> KeptForecasts:
+    "Return where a replay keeps its forecasts; at its beginning lie those that daily runs had made before, so that feedback goes on from them."
+    kept = KeptForecasts(Path(own.run.data) / "promises")
+    if not kept.folder.exists() and not part:
+        reports = Path(settings.run.reports)
+        before = read_promises(reports, promising_runs(reports, settings.run.profile, begin, NEWEST))
+        for as_of, forecast in before.forecasts.items():
+            kept.add(as_of, forecast, [json.loads(d.to_json()) for d in before.decided.get(as_of, ())])
+    return kept
+
+
+def _own_settings(settings: Settings, folder: Path, begin: datetime) -> Settings:
+    "Return settings whose ledger, exchange, models and switches lie in a folder of their own, with what was learnt before it begins."
     data = folder / "data"
     where = {"data": data, "reports": folder / "runs", "mode": "paper"}
     if settings.market.source == "file":  # imported bars are the market: it is asked where it lies, and never written to
@@ -155,10 +170,15 @@ def _own_settings(settings: Settings, folder: Path) -> Settings:
     own = settings.model_copy(update={"run": settings.run.model_copy(update=where)})
     models = models_of(settings)
     in_force = {p.version for p in promotions(models) if p.passed}
-    for here, there in ((models, models_of(own)), (Path(settings.run.data) / "feedback", data / "feedback")):
-        if here.is_dir() and not there.exists():
-            copytree(here, there, ignore=lambda place, names: [n for n in names if Path(place) == models and (models / n).is_dir() and n not in in_force])
+    if models.is_dir() and not models_of(own).exists():
+        copytree(models, models_of(own), ignore=lambda place, names: [n for n in names if Path(place) == models and (models / n).is_dir() and n not in in_force])
     data.mkdir(parents=True, exist_ok=True)
+    learnt = Path("feedback") / f"{settings.run.profile}.jsonl"
+    if (Path(settings.run.data) / learnt).exists() and not (data / learnt).exists():  # what was learnt later is learnt anew, from the forecasts of the replay
+        lines = (Path(settings.run.data) / learnt).read_text(encoding="utf-8").splitlines()
+        known = list(takewhile(lambda text: datetime.fromisoformat(json.loads(text)["at"]) < begin, lines))
+        (data / learnt).parent.mkdir(exist_ok=True)
+        write_atomic(data / learnt, "".join(text + "\n" for text in known).encode()) if known else None
     promoted = Path(settings.run.data) / "production.sqlite"
     if promoted.exists() and not (data / promoted.name).exists():
         copyfile(promoted, data / promoted.name)
@@ -176,6 +196,7 @@ def _line(run: MemoryRun, done: Outcome) -> dict[str, Any]:
         "model": run.record.model_versions.get("forecast", ""), "passed": sum(d["side"] != "hold" for d in run.read("decisions")["decisions"]),
         "targets": {s: float(w) for s, w in done.plan.targets.items() if w}, "weights": {s: w for s, w in held["weight"].items() if w},
         "orders": json.loads(orders.to_json(orient="records")),
+        **({"sleeves": [r["name"] for r in run.read("sleeves") if r["kind"] == "strategy"]} if run.settings.strategies else {}),
     }
 
 
@@ -221,28 +242,34 @@ def run_replay(
     without: Iterable[str] = (),  # parts of the system to switch off besides, one at a time: forecasts, policy, costs
     progress: Callable[[int, int, str], Any] = lambda done, count, words: None,  # decisions done, of how many, and what the last one came to
     past: Past | None = None,  # None: what is stored
+    promoted: Literal["dated", "all-along"] = "dated",  # dated: a strategy trades on the days on which it was in production; all-along: today's trade on all of them, which looks into the future
 ) -> Replayed:
-    "Drive the steps of a run over the past, and write what the whole system would have done.\n\nParameters\n----------\nsettings : Settings\nfirst : str\n    day of the first decision\nlast : str | None\n    day of the last; None: the last that orders find a price after\nnow : datetime\n    UTC\nwithout : Iterable[str], default ()\n    parts of the system to switch off besides, one at a time: forecasts, policy, costs\nprogress : Callable[[int, int, str], Any], default lambda done, count, words: None\n    decisions done, of how many, and what the last one came to\npast : Past | None, default None\n    None: what is stored\n\nReturns\n-------\nReplayed"
+    "Drive the steps of a run over the past, and write what the whole system would have done.\n\nParameters\n----------\nsettings : Settings\nfirst : str\n    day of the first decision\nlast : str | None\n    day of the last; None: the last that orders find a price after\nnow : datetime\n    UTC\nwithout : Iterable[str], default ()\n    parts of the system to switch off besides, one at a time: forecasts, policy, costs\nprogress : Callable[[int, int, str], Any], default lambda done, count, words: None\n    decisions done, of how many, and what the last one came to\npast : Past | None, default None\n    None: what is stored\npromoted : Literal['dated', 'all-along'], default 'dated'\n    dated: a strategy trades on the days on which it was in production; all-along: today's trade on all of them, which looks into the future\n\nReturns\n-------\nReplayed"
     parts = list(dict.fromkeys(without))
     if unknown := [p for p in parts if p not in PARTS]:
         raise BadInput(f"{unknown[0]!r} is no part that can be switched off; choose of {', '.join(PARTS)}")
     begin, end = parse_as_of(first), parse_as_of(last) if last else now
     if begin.date() <= settings.market.start:
         raise BadInput(f"the day {first} lies before the data of profile {settings.run.profile!r}, which begins on {settings.market.start}; begin later")
-    check_names(settings)  # a wrong word is said now, not at each close
+    if promoted not in ("dated", "all-along"):
+        raise BadInput(f"promoted is {promoted!r}; choose dated or all-along")
+    spans = production_spans(settings, begin, now)
+    moments = [None] if promoted == "all-along" else [begin, *sorted({a for each in spans.values() for a, _ in each if begin < a <= end})]
+    check_names(settings, moments)  # a wrong word is said now, not at each close
     if end < begin:
         raise BadInput(f"the replay would end on {last}, before it begins on {first}; give the earlier day first" if last else f"the replay would begin on {first}, which has not ended yet; give a day that is past")
     reports, profile = Path(settings.run.reports), settings.run.profile
-    asked = stable_hash(settings.hash, begin.isoformat(), last, parts, versions()["carnet"], past and fingerprint(past.bars), length=16)
+    asked = stable_hash(settings.hash, begin.isoformat(), last, parts, versions()["carnet"], past and fingerprint(past.bars), *([promoted] if settings.strategies else []), length=16)
     folder, known = _replay_folder(reports, f"{first}_{last or 'now'}_{profile}", asked)
     worlds: dict[str, World] = {}
     try:
         for part in ("", *parts):
-            own = _own_settings(settings_without(settings, part), folder / part if part else folder)
+            own = _own_settings(settings_without(settings, part), folder / part if part else folder, begin)
             past = past or stored_past(settings, own, begin, end, now)
             versions_at = StoreVersions(past.bars, past.source, settings.market.timeframe)
             worlds[part] = World(own, past.bars, past.tape, versions_at.at, part, ledger=Path(own.run.data) / "ledger.sqlite",
-                                 shorter=stored_shorter(settings, shorter_frames(own), now))
+                                 shorter=stored_shorter(settings, shorter_frames(own, moments), now), dated=promoted == "dated",
+                                 promises=_promises(settings, own, begin, part))
         closes = closes_between(past.bars, settings.market.timeframe, begin, end)
         if not closes:
             span = f"{past.bars.index[0]:%Y-%m-%d} to {past.bars.index[-1]:%Y-%m-%d}"
@@ -255,7 +282,7 @@ def run_replay(
     for world in worlds.values():
         world.kept["instruments"] = terms
     before = {part: _done_before(_days(world), closes) for part, world in worlds.items()}
-    with ForecastsAhead(worlds[""], past.source, closes[len(before[""]) :], folder) as ahead:
+    with ForecastsAhead(worlds[""], past.source, closes[len(before[""]) :]) as ahead:
         for number, as_of in enumerate(closes):
             words, like = "", None
             for part, world in worlds.items():
@@ -267,7 +294,8 @@ def run_replay(
             progress(number + 1, len(closes), words)
     lines = {part: read_decisions(_days(world)) for part, world in worlds.items()}
     facts = {"profile": profile, "from": closes[0], "to": closes[-1], "settings_hash": worlds[""].settings.hash, "refit": settings.forecast.refit, "made": now,
-             "data_version": worlds[""].version(closes[-1]), "packages": versions(), "note": source_note(settings)}
+             "data_version": worlds[""].version(closes[-1]), "packages": versions(), "note": source_note(settings),
+             "promoted": promoted, "sleeves": traded_sleeves(promoted, spans, lines[""]), "notes": ahead.words}
     books = {part: Path(world.settings.run.data) / "ledger.sqlite" for part, world in worlds.items()}
     done = Replayed(folder, write_result(folder, facts, worlds[""].settings, books, lines, past.bars, closes))
     _count_trials(settings, done, past.bars, parts)
@@ -281,7 +309,8 @@ def _count_trials(settings: Settings, done: Replayed, bars: pd.DataFrame, parts:
     for part in ("", *parts):
         returns = equity[f"without_{part}" if part else "equity"].pct_change().dropna()
         if len(returns) > 1:
-            register.record(f"replay of {profile}", {"settings": settings.hash, "without": part, "from": done.summary["from"].isoformat()}, seen, {"sharpe": returns.mean() / returns.std() if returns.std() > 0 else 0.0}, 1, returns)
+            told = {"settings": settings.hash, "without": part, "from": done.summary["from"].isoformat(), **({"promoted": done.summary["promoted"]} if settings.strategies else {})}
+            register.record(f"replay of {profile}", told, seen, {"sharpe": returns.mean() / returns.std() if returns.std() > 0 else 0.0}, 1, returns)
 
 
 def _done_before(file: Path, closes: list[datetime]) -> list[dict[str, Any]]:

@@ -127,6 +127,8 @@ class Run(Shown):
     "A run folder: read and write its record and its artefacts.\n\nParameters\n----------\nfolder : Path | str\n    an existing run folder"
 
     bars = tape = settings = ledger = None  # what a run in memory has at hand: bars, prices of the paper exchange, settings, a ledger file of its own
+    promoted_by: datetime | None = None  # UTC: strategies as they stood in production then; None: as they stand now
+    promises: Any = None  # forecasts that its loop or replay has kept, see `KeptForecasts`; None: those of the folders of runs
 
     def __init__(
         self,

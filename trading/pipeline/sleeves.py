@@ -183,11 +183,12 @@ def sleeve_weights(
     own: pd.DataFrame | None = None,  # the same bars, each symbol in its own currency, on which strategies decide; None: they are these
     now: datetime | None = None,  # UTC; None: the close of the last bar
     shorter: Mapping[str, pd.DataFrame] | None = None,  # by time frame: bars of faster sleeves, closed by now
+    promoted_by: datetime | None = None,  # UTC: strategies as they stood in production then; None: as they stand now
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:  # symbol × sleeve: fraction of the account; a record of each sleeve
-    "Return what each sleeve of the settings brings into the account, after the rule.\n\nParameters\n----------\nsettings : Settings\nbars : pd.DataFrame\n    time × (field, symbol), closed by now\nviews : pd.DataFrame\n    (symbol, horizon) × columns: the forecasts that passed the filter\nregime : Mapping[str, float] | None\n    probability of each state of the market\nown : pd.DataFrame | None, default None\n    the same bars, each symbol in its own currency, on which strategies decide; None: they are these\nnow : datetime | None, default None\n    UTC; None: the close of the last bar\nshorter : Mapping[str, pd.DataFrame] | None, default None\n    by time frame: bars of faster sleeves, closed by now\n\nReturns\n-------\ntuple[pd.DataFrame, list[dict[str, Any]]]\n    symbol × sleeve: fraction of the account; a record of each sleeve"
+    "Return what each sleeve of the settings brings into the account, after the rule.\n\nParameters\n----------\nsettings : Settings\nbars : pd.DataFrame\n    time × (field, symbol), closed by now\nviews : pd.DataFrame\n    (symbol, horizon) × columns: the forecasts that passed the filter\nregime : Mapping[str, float] | None\n    probability of each state of the market\nown : pd.DataFrame | None, default None\n    the same bars, each symbol in its own currency, on which strategies decide; None: they are these\nnow : datetime | None, default None\n    UTC; None: the close of the last bar\nshorter : Mapping[str, pd.DataFrame] | None, default None\n    by time frame: bars of faster sleeves, closed by now\npromoted_by : datetime | None, default None\n    UTC: strategies as they stood in production then; None: as they stand now\n\nReturns\n-------\ntuple[pd.DataFrame, list[dict[str, Any]]]\n    symbol × sleeve: fraction of the account; a record of each sleeve"
     parts, records, frame = {}, [], settings.market.timeframe
     shown, end = bars if own is None else own, bars.index[-1] + bar_length(frame)
-    for sleeve in named_sleeves(settings, groups_of(settings)):
+    for sleeve in named_sleeves(settings, groups_of(settings), promoted_by):
         record: dict[str, Any] = {"name": sleeve.name, "kind": sleeve.kind, "share": sleeve.share, "factor": 1.0, "text": ""}
         if sleeve.kind == "strategy":
             wanted, done = carried_on(sleeve.evidence, shown, None, frame, now, shorter)
@@ -262,13 +263,14 @@ def net_targets(
     own: pd.DataFrame | None = None,  # the same bars, each symbol in its own currency, on which strategies decide; None: they are these
     now: datetime | None = None,  # UTC; None: the close of the last bar
     shorter: Mapping[str, pd.DataFrame] | None = None,  # by time frame: bars of sleeves faster than the profile, closed by now, each symbol in its own currency
+    promoted_by: datetime | None = None,  # UTC: strategies as they stood in production then; None: as they stand now
 ) -> NetTargets:
-    "Return what the policy and the sleeves of the settings hold together.\n\nParameters\n----------\nsettings : Settings\nbars : pd.DataFrame\n    time × (field, symbol), closed by now\nviews : pd.DataFrame\n    (symbol, horizon) × columns: the forecasts that passed the filter\nregime : Mapping[str, float] | None\n    probability of each state of the market; None: not known\ndata : Path | None, default None\n    where the data folder lies now; None: where the settings say\nown : pd.DataFrame | None, default None\n    the same bars, each symbol in its own currency, on which strategies decide; None: they are these\nnow : datetime | None, default None\n    UTC; None: the close of the last bar\nshorter : Mapping[str, pd.DataFrame] | None, default None\n    by time frame: bars of sleeves faster than the profile, closed by now, each symbol in its own currency\n\nReturns\n-------\nNetTargets"
+    "Return what the policy and the sleeves of the settings hold together.\n\nParameters\n----------\nsettings : Settings\nbars : pd.DataFrame\n    time × (field, symbol), closed by now\nviews : pd.DataFrame\n    (symbol, horizon) × columns: the forecasts that passed the filter\nregime : Mapping[str, float] | None\n    probability of each state of the market; None: not known\ndata : Path | None, default None\n    where the data folder lies now; None: where the settings say\nown : pd.DataFrame | None, default None\n    the same bars, each symbol in its own currency, on which strategies decide; None: they are these\nnow : datetime | None, default None\n    UTC; None: the close of the last bar\nshorter : Mapping[str, pd.DataFrame] | None, default None\n    by time frame: bars of sleeves faster than the profile, closed by now, each symbol in its own currency\npromoted_by : datetime | None, default None\n    UTC: strategies as they stood in production then; None: as they stand now\n\nReturns\n-------\nNetTargets"
     table, policy = target_weights(settings, bars["close"], views, regime)
     if not settings.strategies:
         return NetTargets(table, policy, pd.DataFrame({"policy": table["target"]}))
     here = settings if data is None else settings.model_copy(update={"run": settings.run.model_copy(update={"data": Path(data)})})
-    sleeves, records = sleeve_weights(here, bars, views, regime, own, now, shorter)
+    sleeves, records = sleeve_weights(here, bars, views, regime, own, now, shorter, promoted_by)
     if shorter:  # the policy decides at the profile's closes; what it holds has moved since
         table["target"] = grown_weights(table["target"], newest_prices(shorter) / (bars if own is None else own)["close"].ffill().iloc[-1])
     left = max(1 - sum(r["share"] for r in records), 0.0)

@@ -245,9 +245,9 @@ def allocate_weights(
     views, own, bars, shorter = run.read("views"), bars_of(run), account_bars(run), shorter_bars(run)
     for frame, fast in shorter.items():
         require_fresh(settings.model_copy(update={"market": settings.market.model_copy(update={"timeframe": frame})}), fast, record.as_of)
-    net = net_targets(settings, bars, views, regime, own=own, now=record.as_of, shorter=shorter)
+    net = net_targets(settings, bars, views, regime, own=own, now=record.as_of, shorter=shorter, promoted_by=run.promoted_by)
     targets, policy = net.table, net.policy
-    plain = targets if views.empty else net_targets(settings, bars, views.iloc[:0], regime, own=own, now=record.as_of, shorter=shorter).table
+    plain = targets if views.empty else net_targets(settings, bars, views.iloc[:0], regime, own=own, now=record.as_of, shorter=shorter, promoted_by=run.promoted_by).table
     moved, effect = forecast_effect(targets["target"], plain["target"])
     run.pin(model_versions=run.record.model_versions | {f"strategy {r['name']}": r["seal"] for r in net.records if "seal" in r})
     count = run.read("decisions")["words"][:1]  # what the record of each horizon supports stands among the forecasts

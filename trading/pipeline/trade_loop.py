@@ -25,6 +25,7 @@ from .account import kill_switch, open_account_ledger
 from .currency_rates import ingest_rates
 from .factory import calendars_of, market_source, store_of
 from .loop_state import JumpingClock, LoopState, alone_with, loop_file, newest_close
+from .kept_forecasts import KeptForecasts
 from .memory_run import MemoryRun
 from .named_sleeves import check_names, shorter_frames
 from .paper import paper_tape
@@ -58,7 +59,7 @@ class TradeLoop:
         self.frames = shorter_frames(settings)  # of sleeves that decide between two closes of the profile
         finest = settings.model_copy(update={"market": market.model_copy(update={"timeframe": (market.timeframe, *self.frames)[-1]})})
         tape = paper_tape(finest, clock(), datetime(2200, 1, 1, tzinfo=UTC)) if market.recorded else None
-        self.world, self.waiting, self.lines = World(settings, None, tape, lambda _: self.version), None, OrderLines(settings, tell)
+        self.world, self.waiting, self.lines = World(settings, None, tape, lambda _: self.version, promises=KeptForecasts(run.data / "promises" / run.profile)), None, OrderLines(settings, tell)
         self.version, self.quiet, self.day, self.failed, self.watched, self.afterwards = "", False, None, "", clock(), lambda run, close: None
 
     def run(

@@ -30,7 +30,7 @@ def replay_sentences(summary: Mapping[str, Any]) -> tuple[str, ...]:
              f"Deepest fall {percent(-own['max_drawdown'], 1)}, against {percent(-other['max_drawdown'], 1)}.",
              f"{plural(summary['models'], 'model')} trained when they would have been trained; {plural(summary['forecasts_passed'], 'forecast')} passed the filter.",
              f"{plural(summary['orders'], 'order')}; the checks refused {plural(summary['refused'], 'plan')}."]
-    return tuple(lines)
+    return (*lines, *(s["words"] for s in summary["sleeves"]))
 
 
 def contribution_parts(summary: Mapping[str, Any]) -> Parts:
@@ -52,11 +52,12 @@ def build_replay_report(
     "Make the page of a replay: one file, no script, no network.\n\nParameters\n----------\nname : str\nsummary : Mapping[str, Any]\n    what replay.json says\ntables : Mapping[str, pd.DataFrame]\n    equity, orders and monthly\n\nReturns\n-------\nstr\n    one HTML page"
     equity, orders, currency = tables["equity"], tables["orders"], summary["currency"]
     end = datetime.fromisoformat(summary["to"])
+    notes = [("watch", f"{note[0].upper()}{note[1:]}.") for note in summary["notes"]]
     problems = [("watch", f"{p['as_of'][:16].replace('T', ' ')}: no decision, because {p['error']}") for p in summary["problems"]]
     made = {k.replace("_", " "): summary[k] for k in ("settings_hash", "data_version", "refit", "packages")}
     data = ReportData(
         title="Replay", run_id=name, profile=summary["profile"], as_of=end, mode="paper", currency=currency, note=summary["note"], account="books of its own",
-        sentences=replay_sentences(summary), attention=problems, equity=equity["equity"], backtest=equity["equity"], benchmark=equity["benchmark"],
+        sentences=replay_sentences(summary), attention=problems + notes, equity=equity["equity"], backtest=equity["equity"], benchmark=equity["benchmark"],
         backtest_name="whole system after costs", benchmark_name="every symbol held equally, no costs", monthly=tables["monthly"], costs=summary["costs"], provenance=made,
     )
     chapters: tuple[tuple[str, str, str, Callable[[], Parts]], ...] = (

@@ -12,8 +12,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "limits": ["FLOORS", "RiskLimits", "Balance", "equity_balance", "check_limits"],
     "metrics": [
         "VarMethod", "check_return_series", "per_period", "periods_of", "total_return", "annual_return", "volatility", "sharpe", "sortino",
-        "omega", "drawdown", "max_drawdown", "calmar", "drawdowns", "monthly_returns", "alpha_beta", "simulate_returns", "value_at_risk",
-        "cvar", "risk_contributions", "bootstrap_interval",
+        "omega", "composite_score", "drawdown", "max_drawdown", "calmar", "drawdowns", "monthly_returns", "alpha_beta", "simulate_returns",
+        "value_at_risk", "cvar", "risk_contributions", "bootstrap_interval",
     ],
     "performance_tables": ["SPANS", "period_returns", "rolling_figures", "distribution_figures", "PerformanceTables"],
     "sizing": [

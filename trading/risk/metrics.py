@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['VarMethod', 'check_return_series', 'per_period', 'periods_of', 'total_return', 'annual_return', 'volatility',
-           'sharpe', 'sortino', 'omega', 'drawdown', 'max_drawdown', 'calmar', 'drawdowns', 'monthly_returns',
-           'alpha_beta', 'simulate_returns', 'value_at_risk', 'cvar', 'risk_contributions', 'bootstrap_interval']
+           'sharpe', 'sortino', 'omega', 'composite_score', 'drawdown', 'max_drawdown', 'calmar', 'drawdowns',
+           'monthly_returns', 'alpha_beta', 'simulate_returns', 'value_at_risk', 'cvar', 'risk_contributions',
+           'bootstrap_interval']
 
 # %% ../../nbs/05_risk/00_metrics.ipynb #7ed8dde7
 from collections.abc import Callable
@@ -121,6 +122,16 @@ def omega(
     "Return the sum of what lay above the threshold over the sum of what lay below.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns\nperiods : float | None, default None\n    returns in a year; None: counted by the time that passed\nrequired : float, default 0.0\n    per year: the threshold between gain and loss\n\nReturns\n-------\nfloat\n    NaN when nothing lay below"
     excess = check_return_series(returns, 2) - per_period(required, periods_of(returns, periods))
     return _ratio(np.maximum(excess, 0).sum(), -np.minimum(excess, 0).sum())
+
+# %% ../../nbs/05_risk/00_metrics.ipynb #15a3f8a8
+def composite_score(
+    sharpe: float,
+    calmar: float,
+    profit_factor: float,  # gains over losses of closed trades; 1 earned nothing
+) -> float:  # 0 to 100
+    "Mix three ratios into one number: 40 points for Sharpe to 2, 30 for Calmar to 2, 30 for profit factor from 1 to 3.\n\nParameters\n----------\nsharpe : float\ncalmar : float\nprofit_factor : float\n    gains over losses of closed trades; 1 earned nothing\n\nReturns\n-------\nfloat\n    0 to 100"
+    parts = np.array([sharpe / 2, calmar / 2, (profit_factor - 1) / 2])
+    return float(np.clip(np.nan_to_num(parts), 0, 1) @ [40, 30, 30])
 
 # %% ../../nbs/05_risk/00_metrics.ipynb #2fd3ae97
 def drawdown(

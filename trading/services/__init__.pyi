@@ -31,6 +31,7 @@ from . import position_size as position_size
 from . import queries_analytics as queries_analytics
 from . import queries_books as queries_books
 from . import queries_live as queries_live
+from . import queries_margin as queries_margin
 from . import queries_portfolio as queries_portfolio
 from . import queries_runs as queries_runs
 from . import queries_system as queries_system
@@ -81,6 +82,7 @@ from .position_size import Share as Share, AskedSize as AskedSize, PositionSize 
 from .queries_analytics import FEWEST_RETURNS as FEWEST_RETURNS, settings_then as settings_then, plain_number as plain_number, predictions as predictions, explanation as explanation, forecast_facts as forecast_facts, regimes as regimes, opportunities as opportunities, newest_scan as newest_scan, backtest_benchmark as backtest_benchmark, performance as performance, history as history, risk as risk, stress_results as stress_results, months_of as months_of, attribution as attribution, return_correlation as return_correlation, optimise as optimise
 from .queries_books import contribution as contribution
 from .queries_live import LedgerTail as LedgerTail, ledger_event as ledger_event, live_state as live_state, newest_quotes as newest_quotes
+from .queries_margin import FRESH_SECONDS as FRESH_SECONDS, near_liquidation as near_liquidation, margin_positions as margin_positions
 from .queries_portfolio import portfolio as portfolio, section_of as section_of
 from .queries_runs import records as records, damaged_runs as damaged_runs, find_record as find_record, artefact as artefact, newest_run as newest_run, loop_close as loop_close, dry_run_ledger as dry_run_ledger, rows as rows, missing as missing, head as head, runs as runs, paged as paged, run as run, stages as stages, run_differences as run_differences
 from .queries_system import allowed_values as allowed_values, settings_table as settings_table, decisions as decisions, taxonomy as taxonomy, aliases as aliases, decide as decide, feedback_state as feedback_state, cycles as cycles, decision_moments as decision_moments, steer as steer, alert_history as alert_history, thresholds as thresholds, data_quality as data_quality, model_facts as model_facts, venue_connections as venue_connections, system as system, report_file as report_file, report_html as report_html, notebook_file as notebook_file, system_health as system_health

@@ -30,6 +30,7 @@ class Replay(CommandRequest):
     end: date | None = Field(None, description="day of the last decision; none: the last one that orders find a price after")
     profile: Name | None = Field(None, description="market to replay; none: the one of the settings")
     without: tuple[Literal["forecasts", "policy", "costs"], ...] = Field((), description="what each of these parts contributed, by leaving it out")
+    promoted: Literal["dated", "all-along"] = Field("dated", description="dated: a strategy trades on the days on which it was in production; all-along: today's strategies trade on all days, which looks into the future")
 
 
 def _told(answer: dict[str, Any]) -> list[str]:
@@ -41,6 +42,7 @@ def _told(answer: dict[str, Any]) -> list[str]:
              f"all symbols held equally, at no cost: {figures['benchmark']['return']:+.2%}",
              f"{plural(answer['orders'], 'order')} worth {costs['traded']:,.0f} {answer['currency']}, fees {costs['fees']:,.0f}; deepest fall {-figures['equity']['max_drawdown']:.1%}"]
     lines += [f"{part}: {answer['contributions'][part]:+.2%} of the return comes from {'them' if part != 'policy' else 'it'}" for part in answer["contributions"]]
+    lines += [s["words"] for s in answer["sleeves"]] + [f"{note[0].upper()}{note[1:]}." for note in answer["notes"]]
     if problems := answer["problems"]:
         lines.append(f"{plural(len(problems), 'close')} without a decision, the first of {close_day(problems[0]['as_of'])}: {problems[0]['error']}")
     return [*lines, f"the result lies in {answer['folder']}"]
@@ -54,10 +56,10 @@ def _replay(request: Replay, context: Context) -> dict:
     settings = current_settings(context.workspace, request.profile)
     first, last = request.start.isoformat(), request.end and request.end.isoformat()
     if context.actor.via != "terminal":
-        options = ["--from", first, *(["--to", last] if last else []), "--profile", settings.run.profile, *(w for p in request.without for w in ("--without", p))]
+        options = ["--from", first, *(["--to", last] if last else []), "--profile", settings.run.profile, *(w for p in request.without for w in ("--without", p)), "--promoted", request.promoted]
         program = (sys.executable, "-c", "from trading.cli.main import main; main(prog_name='carnet')", "replay", *options)
         return start(context.workspace, "replay", context.run_program or program, context.key or None, context.actor.user, request.model_dump(mode="json"))
-    done = run_replay(settings, first, last, context.now, request.without, **({"progress": context.progress} if context.progress else {}))
+    done = run_replay(settings, first, last, context.now, request.without, promoted=request.promoted, **({"progress": context.progress} if context.progress else {}))
     return json.loads(json.dumps({**done.summary, "folder": str(done.folder)}, default=lambda v: v.isoformat() if hasattr(v, "isoformat") else str(v)))
 
 # %% ../../nbs/13_services/72_replay_control.ipynb #fffe94b0
