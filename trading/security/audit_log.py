@@ -131,10 +131,7 @@ _PAST_BEFORE = len(',"before":"","hash":"","seal":""}') + 2 * 64  # bytes of a s
 
 
 def _as_sealed(line: bytes, number: int, before: str, seals: hmac.HMAC) -> tuple[str, str] | None:  # hash and seal; None: look closely
-    """Say very quickly that a sealed line is what it was, without reading it as JSON.
-
-    Time, name and action are each one string without escapes, so that the hash covers the bytes in one way only; what was hashed was sealed by whoever has the key.
-    """
+    "Say very quickly that a sealed line is what it was: three strings without escapes leave one way to read what was hashed, and the seal says who wrote it."
     end, start = len(line) - _PAST_BEFORE - len(before), b'{"seq":%d,"time":' % number
     if not line.startswith(start):
         return None

@@ -76,6 +76,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "queries_books": ["contribution"],
     "queries_live": ["LedgerTail", "ledger_event", "live_state", "newest_quotes"],
+    "queries_margin": ["FRESH_SECONDS", "near_liquidation", "margin_positions"],
     "queries_portfolio": ["portfolio", "section_of"],
     "queries_runs": [
         "records", "damaged_runs", "find_record", "artefact", "newest_run", "loop_close", "dry_run_ledger", "rows", "missing", "head",
@@ -130,8 +131,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "access", "account_control", "agent_control", "alerting", "backtest_control", "backups", "book_control", "commands", "data_control",
     "demo", "evidence", "exports", "feedback_history", "file_optimise", "file_parts", "flow_runs", "holdings", "jobs", "launching",
     "loop_control", "maintenance", "market_data", "metrics", "new_strategy", "order_control", "plan_control", "portfolio_control",
-    "portfolios", "position_size", "queries_analytics", "queries_books", "queries_live", "queries_portfolio", "queries_runs",
-    "queries_system", "queries_trading", "queries_venues", "query_cache", "replay_control", "research_control", "run_control",
-    "security_admin", "settings_control", "stop_first", "stops", "strategy_control", "system_control", "user_control", "venue_control",
-    "workspace",
+    "portfolios", "position_size", "queries_analytics", "queries_books", "queries_live", "queries_margin", "queries_portfolio",
+    "queries_runs", "queries_system", "queries_trading", "queries_venues", "query_cache", "replay_control", "research_control",
+    "run_control", "security_admin", "settings_control", "stop_first", "stops", "strategy_control", "system_control", "user_control",
+    "venue_control", "workspace",
 ])
