@@ -142,7 +142,7 @@ async def crowd(port: int, keys: dict[str, str], ledger: Path, clients: int, sec
     from trading.accounting.ledger import Ledger
 
     book = Ledger(ledger, readonly=True)
-    found = [e.data["text"] for e in book.events(kinds=("note",)) if str(e.data.get("text", "")).startswith("crowd")]
+    found = [e.data["text"] for e in book.events(kind="note") if str(e.data.get("text", "")).startswith("crowd")]
     book.close()
     return asked, wrong, len(set(written) ^ set(found)) + len(found) - len(set(found))
 

@@ -209,6 +209,8 @@ def _not_opened(settings: Settings) -> str:  # empty: positions may be opened
     if market.source == "mt5":
         if not (live.tolerance or live.tolerance_value or live.tolerances.get(market.currency)):
             return "the broker rounds each result to its smallest coin, so that books and balance drift apart by that; set live.tolerance = 0.05, for example"
+        if settings.execution.type != "market":
+            return "a waiting order at MetaTrader cannot be bound to closing a position and may open the other side; set execution.type = market"
         return "" if live.reported else "swaps change the balance and must be booked as the broker reports them; set live.reported = true"
     if why := contract_refusal(market.venue, market.symbols, margin.leverage):
         return why
