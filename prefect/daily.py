@@ -101,4 +101,5 @@ def daily_scheduled(
                 return daily(run, kernel)
         finally:
             said = watch.carnet("after", run.record.id, "--reports", str(run.folder.parent), seconds=120)
+            said += "\n" + watch.carnet("report", "--due", *watch.of_profile(run.record.profile), seconds=300)
             (run.folder / "alerts.log").write_text(said, encoding="utf-8")

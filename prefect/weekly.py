@@ -40,4 +40,6 @@ def weekly(profile: str | None = None, portfolio: str | None = None) -> str:
         with Kernel(folder / "kernel.log", imports=("pandas", "deltalake", "sklearn.linear_model", "optuna")) as kernel:
             for name in NOTEBOOKS:
                 execute.with_options(name=name, task_run_name=name)(kernel, name, folder / f"{name}.ipynb", parameters, minutes)
+        watch = load_flow("watch")
+        get_run_logger().info("%s", watch.carnet("report", "--due", *watch.of_profile(settings.run.profile)))
     return str(folder)

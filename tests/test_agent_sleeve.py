@@ -63,6 +63,11 @@ def home(made, tmp_path, monkeypatch):
     return tmp_path
 
 
+def plain(said: str) -> str:
+    "Return what was said on one line, percents without their space."
+    return " ".join(said.split()).replace(" %", "%")
+
+
 def agent_of(home: Path) -> Agent:
     return Agent.from_json((home / "strategies" / "Wave.py").read_text().split('r"""')[1].split('"""')[0])
 
@@ -70,6 +75,7 @@ def agent_of(home: Path) -> Agent:
 def test_it_is_trained_judged_on_later_bars_and_promoted_on_bars_after_those(made):
     home, said = made
     assert all(code == 0 for code, _ in said), said
+    assert "standing still nothing, after a fee of 0.10% and slippage of 5 basis points" in plain(said[0][1])
     assert "strategies/Wave.py is written" in said[0][1] and "carnet strategies promote Wave --grid strength=1 --from" in said[0][1]
     assert "Wave" in said[1][1] and "promoted" in said[1][1]
     bars = store_of(load_settings(overrides={"run.data": str(home / "data")}, file=home / "settings.ini", environ={})).read(SYMBOLS, "1d")
@@ -140,6 +146,25 @@ def test_a_training_goes_on_where_it_was_cut_off_and_noise_is_not_written(home):
     code, said = (code, said) if code else carnet(*asked)
     assert code == 1 and ("Hope is not written" in said or "not promoted" in said), said
     assert not jobs(Workspace(home / "data", home / "reports", None))["items"]
+
+
+def test_in_a_margin_account_it_practises_with_borrow_funding_and_impact_as_the_settings_say(home):
+    Path("terms.csv").write_text("symbol,kind,amount_step,price_step\nKO,perpetual,0.01,0.01\n")
+    margin = "[margin]\nleverage = 1\nborrow = 0.04\nfunding = 0.0001\n[costs]\nimpact_bp = 20\n"
+    Path("settings.ini").write_text(SETTINGS.replace("source = file\n", "source = file\ninstruments = terms.csv\n") + margin)
+    code, said = carnet("research", "agent", "Both", "--until", "2018-12-31", "--generations", "12")
+    assert ("Both.py is written" in said) == (code == 0), said
+    assert ("after a fee of 0.10%, slippage of 5 basis points, borrow of 4.00% a year, funding of 0.0100% every 8 hours on KO "
+            "and impact of 20 basis points for an order as large as its bar") in plain(said), said
+    name = json.loads((home / "data" / "agents" / "Both" / "agent.json").read_text())["world"]
+    Path("settings.ini").write_text(Path("settings.ini").read_text().replace("borrow = 0.04", "borrow = 0.05"))
+    code, again = carnet("research", "agent", "Both", "--until", "2018-12-31", "--generations", "13")
+    assert code == 1 and ("under other rules" in again or "there is a strategy Both already" in again), f"{name}: other costs are another world"
+    code, said = carnet("do", "backtest", "strategy=MaCross", 'grid={"fast": [5], "slow": [20]}')
+    assert code == 0, said
+    [file] = (home / "data" / "backtests").glob("*.json")
+    costs = json.loads(file.read_text())["costs"]
+    assert costs["borrow"] == 0.05 and costs["funding"] == 0.0001 and costs["fees"] == 0.001, "the back-test counts the same"
 
 
 def test_every_fill_is_shared_among_the_sleeves_that_wanted_it_and_the_parts_add_up_to_the_account(home):

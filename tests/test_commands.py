@@ -136,6 +136,8 @@ def test_every_command_does_what_it_is_for(home):
         if backups := sorted((home / "data" / "backups").glob("*Z.carnet-backup")):
             names["BACKUP"] = str(backups[-1])
         assert SECRET not in done.output and PASSWORD not in done.output, words
+        if "--json" not in words and not words.startswith("settings"):
+            assert not (odd := re.findall(r".{0,30}\d%.{0,10}", done.output)), f"{words}: percents are written '80 %', with a space: {odd}"
     assert not wrong, "\n\n".join(map(str, wrong))
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from fastapi import FastAPI, Request
+from swaps import COINS, SYMBOLS, long_short_settings
 
 from trading.accounting.ledger import Ledger
 from trading.cli.main import main
@@ -23,40 +24,15 @@ from trading.venues.crypto.venue import CcxtVenue
 
 pytestmark = pytest.mark.xdist_group("contracts")
 
-COINS = ("AAA", "BBB", "CCC", "DDD")
 DAYS = pd.date_range("2020-06-01", "2024-03-10", tz="UTC")
-SYMBOLS = [f"{c}/USDT:USDT" for c in COINS]
-SETTINGS = f"""[run]
-profile = swaps
-[swaps:market]
-source = ccxt
+MARKET = f"""source = ccxt
 venue = binance
 symbols = {", ".join(SYMBOLS)}
 currency = USDT
 start = 2020-06-01
 calendar = 24/7
-[swaps:margin]
-leverage = 2
-funding = 0.0002
-[swaps:allocate]
-policy = long short
-window = 260
-risk_level = very high
-[swaps:forecast]
-window = 900
-horizons = 1, 5
-[swaps:limits]
-max_leverage = 1.5
-max_weight = 0.6
-max_group_weight = 1.0
-max_net = 1
-max_turnover = 3
-max_var_95 = 0.5
-max_drawdown = 0.9
-max_daily_loss = 0.9
-[swaps:live]
-address = URL
 """
+SETTINGS = long_short_settings("swaps", MARKET, 2, margin="funding = 0.0002\n", horizons="1, 5", live="address = URL\n")
 
 
 @lru_cache
@@ -236,6 +212,16 @@ def test_a_profile_of_perpetuals_trades_on_paper_with_margin_and_its_funding_is_
     run = next(home.glob("reports/2024-03-05_swaps_1"))
     kinds = {i["symbol"]: i["kind"] for i in json.loads((run / "artefacts" / "instruments.json").read_text())["instruments"]}
     assert kinds == dict.fromkeys(SYMBOLS, "perpetual")
+    told = json.loads((run / "artefacts" / "margin.json").read_text())
+    shown = CliRunner().invoke(main, ["margin", "--json"])
+    assert shown.exit_code == 0, shown.output
+    found = json.loads(shown.output)
+    edges = {i["symbol"]: float(i["liquidation"]) for i in found["items"] if i["liquidation"]}
+    assert edges == pytest.approx({s: float(p) for s, p in told["liquidation"].items()})
+    assert float(found["equity"]) == pytest.approx(float(told["equity"])) and float(found["margin"]) == pytest.approx(float(told["initial"]))
+    assert {i["symbol"]: i["side"] for i in found["items"]} == {s: "long" if p.amount > 0 else "short" for s, p in book.positions.items()}
+    table = CliRunner().invoke(main, ["margin"]).output
+    assert "at the prices of the newest decision" in table and table.count("  short  ") + table.count("  long ") == len(found["items"])
 
 
 def test_real_orders_for_contracts_are_refused_in_one_sentence_before_anything_is_asked(tmp_path):

@@ -1,5 +1,6 @@
 "Real orders for perpetuals, by commands and stock ccxt against a served exchange: long and short, funding, liquidation, the brake, and bad days."
 
+import json
 import os
 import uuid
 from contextlib import closing
@@ -13,6 +14,7 @@ import pytest
 from cheap_hashes import cheaply
 from click.testing import CliRunner
 from starlette.testclient import TestClient
+from swaps import COINS, SYMBOLS, long_short_settings
 
 from trading.accounting.ledger import Ledger
 from trading.cli.main import main
@@ -33,46 +35,18 @@ from trading.venues.crypto.contract_venue import ContractVenue
 pytestmark = pytest.mark.xdist_group("contracts")
 
 KEYS = {"BINANCE_API_KEY": "public-key", "BINANCE_SECRET": "private-secret-of-the-test"}
-COINS = ("AAA", "BBB", "CCC", "DDD")
-SYMBOLS = [f"{c}/USDT:USDT" for c in COINS]
 DAY = 86_400_000
 NOW = lambda: datetime.now(UTC)  # noqa: E731
-SETTINGS = f"""[run]
-profile = swaps
-mode = live
-[swaps:market]
-source = ccxt
+MARKET = f"""source = ccxt
 venue = binance
 symbols = {", ".join(SYMBOLS)}
 currency = USDT
 start = START
 calendar = 24/7
 max_age_hours = 72
-[swaps:margin]
-leverage = 2
-[swaps:allocate]
-policy = long short
-window = 260
-risk_level = very high
-[swaps:forecast]
-window = 900
-horizons = 1
-[swaps:limits]
-max_leverage = 1.5
-max_weight = 0.6
-max_group_weight = 1.0
-max_net = 1
-max_turnover = 3
-max_var_95 = 0.5
-max_drawdown = 0.9
-max_daily_loss = 0.9
-[swaps:execution]
-settle_seconds = 0.05
-[swaps:live]
-address = URL
-reported = true
-tolerance = 0.0001
 """
+LIVE = "address = URL\nreported = true\ntolerance = 0.0001\n"
+SETTINGS = long_short_settings("swaps", MARKET, 2, "live", execution="settle_seconds = 0.05\n", live=LIVE)
 
 
 @lru_cache
@@ -162,6 +136,11 @@ def test_the_whole_life_of_a_long_and_short_account_in_one_process(place, tmp_pa
 
     book = lambda: told(lambda ledger: ledger.book("live-swaps"))  # noqa: E731
     assert {s: p.amount for s, p in book().positions.items()} == held
+    shown = json.loads(carnet("margin", "--json").output)
+    edges = {s: (n, round(desk.liquidation(f"{s[:3]}USDT"), 8)) for s, n in held.items()}
+    assert {i["symbol"]: (D(i["units"]), D(i["liquidation"] or 0)) for i in shown["items"]} == edges and not shown["words"]
+    assert abs(D(shown["margin"]) - sum(abs(n) * desk.prices[f"{s[:3]}USDT"] / 2 for s, n in held.items())) < D("1e-6")
+    assert D(shown["equity"]) == desk.wallet
     desk.fund(D("0.0003"))
     assert "funding" in service("reconcile")
     paid = told(lambda ledger: list(ledger.events("live-swaps", "funding")))

@@ -178,6 +178,46 @@ def follow(page, until: str, seconds: float = 300) -> set[str]:
     return set(page.evaluate("[...window.ran]"))
 
 
+
+def test_the_console_asks_our_own_api_with_the_rights_of_whoever_is_signed_in(look, browser, people, served):
+    with browser.new_context(viewport={"width": 390, "height": 844}, storage_state=people("viewer")) as context:
+        page = watched(context.new_page())
+        page.goto(f"{served[0]}/?at=today")
+        page.wait_for_selector("#carnet[data-live=yes]")
+        page.goto(served[0] + page.get_attribute("a:has-text('API console')", "href"))
+        page.wait_for_selector("body[data-ready]")
+        every = page.locator("#route option").all_inner_texts()
+        assert "GET /api/v1/risk/metrics" in every and not [r for r in every if "security-score" in r or "approve" in r], "only what a viewer may ask"
+        page.fill("#find", "one symbol bars")
+        page.keyboard.press("Enter")  # to the routes
+        page.keyboard.press("Tab")  # to the first field
+        assert page.locator("#about").inner_text().startswith("The bars of one symbol.")
+        page.fill("#fields [name=symbol]", "<img src=x onerror=alert(1)>")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#asked:has-text(': 422')")
+        assert page.locator("#answer img").count() == 0, "an answer is text"
+        page.said = [line for line in page.said if "422" not in line]
+        page.fill("#find", "risk metrics")
+        page.click("#send")
+        page.wait_for_selector("#asked:has-text(': 200')")
+        assert '"limits"' in page.inner_text("#answer") and page.evaluate("document.documentElement.scrollWidth") == 390 and barriers(page) == []
+        nothing_outside(page, served[0])
+    with browser.new_context(storage_state=people("trader")) as context:
+        page = watched(context.new_page())
+        page.goto(f"{served[0]}/console")
+        page.wait_for_selector("body[data-ready]")
+        page.fill("#find", "POST notes")
+        page.fill("#fields [name=body]", '{"text": "from the console"}')
+        page.click("#send")
+        assert page.inner_text("#asked") == "", "what acts needs a yes"
+        page.check("#fields [name=acts]")
+        page.click("#send")
+        page.wait_for_selector("#asked:has-text('POST /api/v1/portfolio/notes: 2')")
+        nothing_outside(page, served[0])
+    entries = [e for e in served[2].entries() if e.who == "trader"]
+    assert any("note" in e.action for e in entries)
+
+
 FINISHED = "#s-run .steps:not(:has(li:not(.is-done)))"
 
 

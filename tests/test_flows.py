@@ -106,6 +106,7 @@ def test_people_are_told_how_a_run_went_and_that_a_job_never_came_to_one(told):
     assert runs == [told["first"], told["first"], told["second"], told["first"]]
     jobs = [(words[1], "leave profile, as_of and mode empty" in words[3]) for words in told["asked"] if words[0] == "after-job"]
     assert jobs == [("daily", True)]
+    assert sum(words[:2] == ["report", "--due"] for words in told["asked"]) == len(runs), "editions that are over are made after each run"
 
 
 def test_resume_goes_on_and_takes_no_other_word(told):

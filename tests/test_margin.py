@@ -242,8 +242,15 @@ def test_the_page_shows_the_margin_of_an_account_that_has_one(monkeypatch):
              "cash": {"value": 17000.0, "weight": 1.7, "target": 1.7}, "margin": told, "sections": {"stocks": [item]}}
     monkeypatch.setattr(screens, "holdings", lambda place, profile: found)
     monkeypatch.setattr(screens, "newer_quotes", lambda *given: {})
+    line = {"symbol": "B", "side": "short", "units": "-70", "entry": "101", "mark": "100", "unrealised": "70", "margin": "3500", "liquidation": "106",
+            "distance": "0.06"}
+    near = {"source": "as mt5 reports it", "as_of": None, "currency": "USD", "equity": "10000", "margin": "3500", "free": "6500", "items": [line],
+            "words": ["B is liquidated at 106"]}
+    monkeypatch.setattr(screens, "margin_positions", lambda place, profile: near)
     page = {s.key: s for s in screens.holdings_screen(None, SimpleNamespace(profile=None))}
     assert "49.1" in dict(page["margin"].parts[0][1])["Distance to liquidation"]
+    shown = page["positions"].html()
+    assert all(words in shown for words in ("B is liquidated at 106", "6.0", "3,500", "short", "As mt5 reports it"))
     found["margin"] = None
     assert "margin" not in {s.key for s in screens.holdings_screen(None, SimpleNamespace(profile=None))}
 

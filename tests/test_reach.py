@@ -28,7 +28,6 @@ WAITS = {  # public definitions that nothing reaches yet, by the issue that will
         "forecast.drift": "mmd psi",
         "forecast.estimators": "baseline_forecast",
         "forecast.labels": "Barriers scaled_returns triple_barrier",
-        "forecast.rl_env": "make_env",
         "forecast.targets": "WalkForward uniqueness",
     },
     22: {  # what a person sees: the lab's plots, the report as a tear sheet, a plan as CSV

@@ -1,5 +1,6 @@
 "The daily report in a real browser: phone and desktop, light and dark, and on paper."
 
+import json
 import re
 import shutil
 from dataclasses import fields, replace
@@ -101,6 +102,33 @@ def test_the_page_asks_for_nothing_and_runs_nothing(page, file):
     assert page.asked == [file.as_uri()]
     assert page.said == []
     assert page.locator("script, iframe, img, object, link[rel=stylesheet]").count() == 0
+
+
+def test_a_stop_stands_above_the_oldest_report_too_when_its_file_is_opened_and_the_file_is_as_it_was_made(data, browser, tmp_path):
+    from trading.services.stops import STOP_SHEET, account_switch, mark_reports
+    from trading.services.workspace import Workspace
+
+    place = Workspace(tmp_path / "data", tmp_path / "reports", tmp_path / "settings.ini")
+    place.data.mkdir()
+    files = []
+    for name, account in (("2022-12-20_sample_1", "paper-sample"), ("2022-12-27_sample_1", "paper-sample"), ("2022-12-27_other_1", "paper-other")):
+        (folder := place.reports / name).mkdir(parents=True)
+        (folder / "run.json").write_text(json.dumps({"account": account}))
+        files.append(folder / "index.html")
+        files[-1].write_text(build_report(replace(data, account=account, run_id=name), stop_sheet=STOP_SHEET), encoding="utf-8")
+    made = [f.read_bytes() for f in files]
+    page = browser.new_page()
+    above = lambda file: page.goto(file.as_uri()) and page.evaluate("getComputedStyle(document.body, '::before').content")  # noqa: E731
+    mark_reports(place)
+    assert [above(f) for f in files] == ["none"] * 3
+    account_switch(place, "paper-sample").engage("ann", 'prices "} body { display: none } <b>', data.as_of)
+    mark_reports(place)
+    assert all('stopped by ann' in above(f) and 'display: none } <b>' in above(f) for f in files[:2]) and above(files[2]) == "none"
+    assert page.evaluate("getComputedStyle(document.body).display") != "none"
+    account_switch(place, "paper-sample").reset("ann", "found", data.as_of)
+    mark_reports(place)
+    assert [above(f) for f in files] == ["none"] * 3 and [f.read_bytes() for f in files] == made
+    page.close()
 
 
 def test_nothing_is_wider_than_the_screen_even_with_all_parts_open(page):

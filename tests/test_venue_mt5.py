@@ -470,14 +470,27 @@ def posted(bridge, path: str, body: dict) -> httpx.Response:
 
 
 @pytest.mark.parametrize(
-    ("where", "field"), [("order", "sl"), ("order", "trailing"), ("body", "order_type"), ("order", "stoploss"), ("order", "reduce_only"),
+    ("where", "field"), [("order", "sl"), ("order", "trailing"), ("body", "order_type"), ("order", "stoploss"),
                         ("order", "linked")]
 )
 def test_a_field_that_the_bridge_does_not_know_is_refused_and_nothing_is_sent(bridge, where, field):
     body = {"account": ACCOUNT, "order": json.loads(order().to_json())}
-    (body["order"] if where == "order" else body)[field] = True if field == "reduce_only" else "1.05"
+    (body["order"] if where == "order" else body)[field] = "1.05"
     answer = posted(bridge, "/order", body)
     assert answer.status_code == 422 and repr(field) in answer.json()["detail"] and not lots(bridge)
+
+
+@pytest.mark.parametrize("hedging", [False, True])
+def test_an_order_that_only_reduces_is_cut_to_the_position_and_opens_nothing(hedging):
+    with Bridge(hedging=hedging) as bridge:
+        venue = bridge.venue()
+        venue.create_order(order("short", side="sell"))
+        done = venue.create_order(order("cover", amount=30_000, reduce_only=True))
+        assert done.filled == 10_000 and not lots(bridge) and venue.create_order(order("cover", amount=30_000, reduce_only=True)).filled == 10_000
+        none = venue.create_order(order("again", amount=30_000, reduce_only=True))
+        assert none.status == "rejected" and "no position that a buy order takes towards zero" in none.reason and not lots(bridge)
+        with pytest.raises(BadInput, match="knows no limit order with 'reduce_only'"):
+            venue.create_order(order("later", type="limit", price=Decimal("1.05"), reduce_only=True))
 
 
 def test_stop_loss_and_take_profit_reach_the_broker(bridge, venue):

@@ -77,7 +77,7 @@ export function render({ model, el }) {
       if (c && m.chart.error) c.innerHTML = "", c.append(Object.assign(document.createElement("p"), { className: "missing", textContent: m.chart.error }))
       else if (c) { c.innerHTML = ""; window.Bokeh.embed.embed_item(m.chart.item, c) }
     }
-    if (m.report) { const f = $(`iframe[data-report="${CSS.escape(m.report.run)}"]`); if (f) f.srcdoc = m.report.page }
+    if (m.report) { const f = $(`iframe[data-report="${CSS.escape(m.report.key)}"]`); if (f) f.srcdoc = m.report.page }
   })
 
   // --- what a person does ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "command_routes": ["ADDRESSES", "Service", "perform_over_http", "Address"],
     "errors": ["JSON", "PROBLEM", "REFUSALS", "status_of", "problem", "documented_refusals", "add_error_handlers"],
     "event_stream": ["LATER", "QUEUE", "BEAT", "StreamEvent", "last_seen", "EventStream", "as_sse"],
-    "file_routes": ["Mine", "One"],
+    "file_routes": ["HTML", "Mine", "One"],
     "idempotency": ["StoredResponse", "IdempotencyStore", "once_key"],
     "middleware": [
         "COOKIE", "KEY_HEADER", "CSRF_HEADER", "HOST_COOKIE", "SECURITY", "OPEN", "SAFE", "UNFORGED", "AuthMiddleware", "believe_proxy",

@@ -16,7 +16,7 @@ from .app import make_app as make_app, Traced as Traced, describe as describe, e
 from .command_routes import ADDRESSES as ADDRESSES, Service as Service, perform_over_http as perform_over_http, Address as Address
 from .errors import JSON as JSON, PROBLEM as PROBLEM, REFUSALS as REFUSALS, status_of as status_of, problem as problem, documented_refusals as documented_refusals, add_error_handlers as add_error_handlers
 from .event_stream import LATER as LATER, QUEUE as QUEUE, BEAT as BEAT, StreamEvent as StreamEvent, last_seen as last_seen, EventStream as EventStream, as_sse as as_sse
-from .file_routes import Mine as Mine, One as One
+from .file_routes import HTML as HTML, Mine as Mine, One as One
 from .idempotency import StoredResponse as StoredResponse, IdempotencyStore as IdempotencyStore, once_key as once_key
 from .middleware import COOKIE as COOKIE, KEY_HEADER as KEY_HEADER, CSRF_HEADER as CSRF_HEADER, HOST_COOKIE as HOST_COOKIE, SECURITY as SECURITY, OPEN as OPEN, SAFE as SAFE, UNFORGED as UNFORGED, AuthMiddleware as AuthMiddleware, believe_proxy as believe_proxy, host_of as host_of, TooLarge as TooLarge, TooSlow as TooSlow, cookie_of as cookie_of, check_origin as check_origin
 from .query_routes import API as API, READS as READS, NAME as NAME, QUESTIONS as QUESTIONS, SYMBOL as SYMBOL, QueryRoute as QueryRoute, handler_of as handler_of, QuickRoute as QuickRoute, PlainRoute as PlainRoute, documented_route as documented_route, read_routes as read_routes

@@ -20,7 +20,7 @@ from fastapi.routing import APIRoute
 from .errors import JSON, documented_refusals
 from .response_cache import ResponseCache, to_json
 from trading.services import (
-    book_control, jobs, loop_control, order_control, queries_analytics, queries_books, queries_portfolio, queries_runs, queries_system, queries_trading,
+    book_control, jobs, loop_control, order_control, queries_analytics, queries_books, queries_margin, queries_portfolio, queries_runs, queries_system, queries_trading,
     replay_control, research_control, strategy_control,
 )
 from ..services.access import allowed, workspace_for
@@ -44,6 +44,7 @@ READS: dict[str, tuple[QueryRoute, ...]] = {
     "portfolio": (
         QueryRoute("/portfolio", queries_portfolio.portfolio, "What the account is worth, and what it has earned"),
         QueryRoute("/portfolio/holdings", queries_portfolio.holdings, "What is held, by section"),
+        QueryRoute("/portfolio/margin", queries_margin.margin_positions, "What each position on margin binds, and how far it is from its liquidation", kept=False),
         QueryRoute("/portfolio/events", queries_trading.events, "What the ledger says, the newest first"),
         QueryRoute("/portfolio/fills", queries_trading.fills, "The trades, the newest first"),
         QueryRoute("/portfolio/entries", book_control.entries, "What the books consist of, with the numbers that taking back asks for"),

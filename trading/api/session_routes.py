@@ -149,12 +149,15 @@ def session_routes(service: Service) -> list[PlainRoute]:
 
 # %% ../../nbs/15_api/22_session_routes.ipynb #86c2ab1f
 def session_pages(service: Service) -> list[PlainRoute]:
-    "Return the pages for signing in and out."
+    "Return the pages for signing in and out, for passkeys, and the API console."
     async def signin(request: Request) -> Response:
         return HTMLResponse(share_path("templates", "signin.html").read_text(encoding="utf-8"))
 
     async def passkeys(request: Request) -> Response:
         return HTMLResponse(share_path("templates", "passkeys.html").read_text(encoding="utf-8"))
+
+    async def console(request: Request) -> Response:
+        return HTMLResponse(share_path("templates", "console.html").read_text(encoding="utf-8"))
 
     async def signout(request: Request) -> Response:
         session, form = request.state.session, parse_qs((await request.body()).decode("latin-1"))
@@ -165,4 +168,4 @@ def session_pages(service: Service) -> list[PlainRoute]:
         return _without_cookie(RedirectResponse("/signin", 303))
 
     return [PlainRoute(path, handler, methods=[method], include_in_schema=False, openapi_extra={"x-role": role})
-            for path, handler, method, role in (("/signin", signin, "GET", "anyone"), ("/signout", signout, "POST", "anyone"), ("/passkeys", passkeys, "GET", "viewer"))]
+            for path, handler, method, role in (("/signin", signin, "GET", "anyone"), ("/signout", signout, "POST", "anyone"), ("/passkeys", passkeys, "GET", "viewer"), ("/console", console, "GET", "viewer"))]

@@ -66,7 +66,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "sweep_engines": ["run_fast", "run_plain", "run_accounts", "key_figures", "run_vectorbt", "run_worth", "run_chunk", "packed_width"],
     "sweep_jobs": ["Grid", "make_grid", "split_params", "Job", "make_chunks", "rows_fit"],
     "sweep_plots": ["metric_grid", "plot_heatmap", "plot_surface", "neighbourhood"],
-    "sweep_result": ["SweepResult"],
+    "sweep_result": ["without_short_years", "SweepResult"],
     "tear_sheet": ["TearSheet", "make_tear_sheet", "backtest_sheet"],
     "trial_register": [
         "Data", "Family", "near_equal", "bare_worth", "TrialRegister", "independent_worth", "expected_highest", "default_register",

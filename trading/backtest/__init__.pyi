@@ -64,7 +64,7 @@ from .sweep import make_job as make_job, variation_worth as variation_worth, cou
 from .sweep_engines import run_fast as run_fast, run_plain as run_plain, run_accounts as run_accounts, key_figures as key_figures, run_vectorbt as run_vectorbt, run_worth as run_worth, run_chunk as run_chunk, packed_width as packed_width
 from .sweep_jobs import Grid as Grid, make_grid as make_grid, split_params as split_params, Job as Job, make_chunks as make_chunks, rows_fit as rows_fit
 from .sweep_plots import metric_grid as metric_grid, plot_heatmap as plot_heatmap, plot_surface as plot_surface, neighbourhood as neighbourhood
-from .sweep_result import SweepResult as SweepResult
+from .sweep_result import without_short_years as without_short_years, SweepResult as SweepResult
 from .tear_sheet import TearSheet as TearSheet, make_tear_sheet as make_tear_sheet, backtest_sheet as backtest_sheet
 from .trial_register import Data as Data, Family as Family, near_equal as near_equal, bare_worth as bare_worth, TrialRegister as TrialRegister, independent_worth as independent_worth, expected_highest as expected_highest, default_register as default_register
 from .vectorbt_engine import EngineFills as EngineFills, fill_directions as fill_directions

@@ -23,7 +23,7 @@ from .engine import FIGURES, split_rules
 from .execution_timing import fill_prices
 from .strategies import FunctionStrategy, Strategy
 from .sweep_engines import packed_width, run_chunk, run_worth
-from .sweep_result import SweepResult
+from .sweep_result import SweepResult, without_short_years
 from .sweep_jobs import Job, make_chunks, make_grid
 from .costs import Costs
 from ..core.bars import symbols_of
@@ -204,8 +204,9 @@ def sweep(
     if job.cells:
         _count(job, results[..., len(metrics):], symbols, register)
         results = results[..., : len(metrics)].copy()
-    frame = SweepResult(results.reshape(-1, len(metrics)), _index(job, symbols), metrics)
-    frame.attrs = {"engine": "kernel" if job.engine == "rows" else job.engine, "fill": job.fill, "periods": job.periods, "skipped": job.grid.skipped, "resumed": resumed,
+    years = len(bars) / job.periods
+    frame = without_short_years(SweepResult(results.reshape(-1, len(metrics)), _index(job, symbols), metrics), years)
+    frame.attrs = {"years": years, "engine": "kernel" if job.engine == "rows" else job.engine, "fill": job.fill, "periods": job.periods, "skipped": job.grid.skipped, "resumed": resumed,
                    "seconds": round(time.monotonic() - began, 3), "trials": "counted" if job.cells else "not counted"}
     return frame
 

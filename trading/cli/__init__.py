@@ -6,7 +6,9 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "book": ["book_group", "undo_entry_command", "adopt_trade_command", "list_entries_command"],
-    "books": ["export_command", "performance_command", "holdings_group", "holdings_import", "holdings_list", "holdings_write"],
+    "books": [
+        "export_command", "performance_command", "margin_command", "holdings_group", "holdings_import", "holdings_list", "holdings_write",
+    ],
     "commands": [
         "perform_here", "record_here", "do_command", "set_command", "note_command", "group_command", "alias_command",
         "promote_model_command", "roll_back_model_command", "stopped_by_signals",

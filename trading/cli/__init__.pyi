@@ -24,7 +24,7 @@ from . import strategies as strategies
 from . import trade as trade
 from . import venues as venues
 from .book import book_group as book_group, undo_entry_command as undo_entry_command, adopt_trade_command as adopt_trade_command, list_entries_command as list_entries_command
-from .books import export_command as export_command, performance_command as performance_command, holdings_group as holdings_group, holdings_import as holdings_import, holdings_list as holdings_list, holdings_write as holdings_write
+from .books import export_command as export_command, performance_command as performance_command, margin_command as margin_command, holdings_group as holdings_group, holdings_import as holdings_import, holdings_list as holdings_list, holdings_write as holdings_write
 from .commands import perform_here as perform_here, record_here as record_here, do_command as do_command, set_command as set_command, note_command as note_command, group_command as group_command, alias_command as alias_command, promote_model_command as promote_model_command, roll_back_model_command as roll_back_model_command, stopped_by_signals as stopped_by_signals
 from .data import ingest_command as ingest_command, scan_market_command as scan_market_command, import_ as import_, mt5_bridge as mt5_bridge
 from .demo import demo_command as demo_command

@@ -24,7 +24,7 @@ COMMANDS = {  # name → module and object; a module is imported when its comman
     "run": "trading.cli.run:run_command", "runs": "trading.cli.run:runs_command", "train": "trading.cli.run:train_command", "open": "trading.cli.run:open_",
     "settings": "trading.cli.environment:settings_command", "lab": "trading.cli.environment:lab_command",
     "demo": "trading.cli.demo:demo_command", "schedule": "trading.cli.environment:schedule_command", "alive": "trading.cli.environment:alive_command",
-    "export": "trading.cli.books:export_command", "performance": "trading.cli.books:performance_command",
+    "export": "trading.cli.books:export_command", "performance": "trading.cli.books:performance_command", "margin": "trading.cli.books:margin_command",
     "optimise": "trading.cli.optimise:optimise_command", "size": "trading.cli.size:size_command", "holdings": "trading.cli.books:holdings_group",
     "ingest": "trading.cli.data:ingest_command", "import": "trading.cli.data:import_", "mt5-bridge": "trading.cli.data:mt5_bridge", "scan": "trading.cli.data:scan_market_command",
     "venues": "trading.cli.venues:venues_command", "mt5": "trading.cli.venues:mt5_group",

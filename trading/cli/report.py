@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from .rows import print_line
 from ..core.errors import BadInput, MissingData
 
 # %% ../../nbs/17_cli/21_report.ipynb #7c9e10a7
@@ -20,13 +21,19 @@ from ..core.errors import BadInput, MissingData
 @click.option("--profile", help="Whose week or month; see 'carnet settings'.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the page into this file and open nothing.")
 @click.option("--print", "only_print", is_flag=True, help="Print the address instead of opening a browser.")
-def report_command(name, edition, day, profile, output, only_print) -> None:
+@click.option("--due", is_flag=True, help="Make and announce what the setting alerts.editions names and nobody was told of yet; what the schedule does.")
+def report_command(name, edition, day, profile, output, only_print, due) -> None:
     "Open the report of a run, or of a week or month of the account; print it, or save it as PDF, from the browser."
     import webbrowser
 
     from trading.core.files import write_atomic
-    from trading.services.launching import report_page
+    from trading.services.launching import report_copy, report_page
 
+    if due:
+        if name != "last" or day or output or edition != "day":
+            raise BadInput("--due makes what is due, whatever it is; give it alone, or with --profile")
+        _announce_due(profile)
+        return
     if edition in ("day", "two-pages"):
         if day or profile:
             raise BadInput("--on and --profile belong to the editions week and month; a day's report is named by its RUN, see 'carnet runs'")
@@ -39,8 +46,10 @@ def report_command(name, edition, day, profile, output, only_print) -> None:
         if name != "last":
             raise BadInput(f"a {edition} is a span of the account and no run; leave {name} out, and give --on DAY")
         page, html = period_page(edition, day, profile)
-    if output or not page.exists() or page.read_bytes() != html:
-        write_atomic(output or page, html)
+    if output:
+        write_atomic(output, report_copy(html))
+    elif not page.exists() or page.read_bytes() != html:
+        write_atomic(page, html)
     address = (output or page).resolve().as_uri()
     if output or only_print or not webbrowser.open(address):
         click.echo(address)
@@ -52,25 +61,32 @@ def period_page(
     profile: str | None,
 ) -> tuple[Path, bytes]:  # where the page belongs, and what stands in it
     "Make the report of a week or a month of an account from its books.\n\nParameters\n----------\nedition : str\n    week or month\nday : str | None\n    in it; None: the newest close\nprofile : str | None\n\nReturns\n-------\ntuple[Path, bytes]\n    where the page belongs, and what stands in it"
-    from datetime import UTC, datetime, timedelta
-
-    from trading.core.bars import parse_as_of
-    from trading.report.period_report import build_period_report, edition_days
+    from trading.report.period_report import build_period_report
     from trading.services.commands import terminal_workspace
-    from trading.services.queries_analytics import history
-    from trading.services.queries_books import contribution
-    from trading.services.queries_portfolio import portfolio
-    from trading.services.queries_trading import fills
+    from trading.services.editions import edition_data, edition_file
+    from trading.services.stops import STOP_SHEET
 
     place = terminal_workspace()
-    account, values = portfolio(place, profile), history(place, profile, points=1_000_000)["items"]
-    if not values:
-        raise MissingData(account.get("missing") or f"the account {account['account']} has no value yet; each run writes one: 'carnet run'")
-    closed = [datetime.fromisoformat(v["timestamp"]) - timedelta(seconds=1) for v in values]
-    first, last = edition_days(edition, (parse_as_of(day) - timedelta(seconds=1)).date() if day else closed[-1].date())
-    if last < closed[0].date() or first > closed[-1].date():
-        raise MissingData(f"the account {account['account']} has values from {closed[0]:%Y-%m-%d} to {closed[-1]:%Y-%m-%d}; {first} to {last} lies outside")
-    since = f"{first - timedelta(days=1)}" if closed[0].date() < first else None
-    change = contribution(place, profile, since, f"{last}")
-    page = build_period_report(edition, (first, last), account, change, values, fills(place, profile, size=1_000_000)["items"], datetime.now(UTC))
-    return place.reports / "editions" / f"{account['account']}_{edition}_{first}.html", page.encode()
+    data = edition_data(place, edition, day, profile)
+    return edition_file(place, data), build_period_report(**data, stop_sheet=STOP_SHEET).encode()
+
+
+def _announce_due(profile: str | None) -> None:
+    "Make and announce the editions that are due, and say what came of it."
+    from datetime import UTC, datetime
+
+    from trading.report.period_report import build_period_report, period_sentences
+    from trading.services.commands import terminal_workspace
+    from trading.services.editions import announce_day, announce_edition, due_editions, edition_file
+    from trading.services.stops import STOP_SHEET
+
+    place, now, told = terminal_workspace(), datetime.now(UTC), 0
+    results = announce_day(place, now, profile)
+    for data in due_editions(place, now, profile):
+        results += announce_edition(place, data, build_period_report(**data, stop_sheet=STOP_SHEET), period_sentences(data["account"], data["change"], data["fills"]), now)
+        print_line(f"made {edition_file(place, data)}")
+        told += 1
+    for result in results:
+        print_line(f"{result.channel}: {'told' if result.ok else result.detail + '; it is tried again'}")
+    if not told and not results:
+        print_line("nothing is due")

@@ -25,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "datasets": ["SampleKind", "SOURCES", "sample_bars", "sample_instruments"],
     "decimals": ["EXACT", "strip_zeros"],
     "drawdown": ["value_drawdown", "drawdown_now"],
+    "editions": ["EDITIONS", "edition_days", "span_words", "finished_days"],
     "english": ["pluralize", "plural", "spelled", "count", "article", "with_article", "listed", "sentence"],
     "errors": [
         "TradingError", "BadInput", "BadSettings", "MissingData", "DamagedStore", "StaleData", "VenueError", "VenueUnreachable", "NotSent",
@@ -43,7 +44,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "order_problem", "order_parts", "read_instruments", "measured_instrument", "changed_terms",
     ],
     "lazy": ["lazy_names", "make_callable"],
-    "margin": ["RATE_STEP", "YEAR_SECONDS", "MarginTerms", "MarginState", "margin_state"],
+    "margin": ["RATE_STEP", "YEAR_SECONDS", "MarginTerms", "MarginState", "margin_state", "MarginMoney", "MarginPosition"],
     "numbers": ["number_evidence", "decide_sign", "decimal_sign", "read_numbers", "read_number"],
     "pages": ["page_templates", "render"],
     "performance_parts": [
@@ -59,7 +60,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "settings": ["Found", "SETTINGS_SECTIONS", "read_ini", "profiles_in", "read_environment", "load_settings", "gather_settings"],
     "settings_edit": ["RESTART", "change_text", "check_text", "differences", "apply_settings", "apply_changes"],
     "settings_model": [
-        "SAMPLE_MARKETS", "CLOCK", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine", "WATCH", "nearest_name", "RunSettings", "MarketSettings",
+        "SAMPLE_MARKETS", "ALERT_LEVEL_NAMES", "AlertLevel", "RuleLine", "WATCH", "nearest_name", "RunSettings", "MarketSettings",
         "ForecastSettings", "DecisionSettings", "AllocateSettings", "CostSettings", "TradeSettings", "ExecutionSettings", "LiveSettings",
         "LimitSettings", "MarginSettings", "PromotionSettings", "AccessSettings", "ScheduleSettings", "LoopSettings", "AlertSettings",
         "HealthSettings", "BackupSettings", "ServiceSettings", "Settings",
@@ -94,9 +95,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
     "average_cost", "bars", "benchmark", "calendars", "cards", "carried_prices", "circuit_breaker", "cron", "currencies", "datasets",
-    "decimals", "drawdown", "english", "errors", "evidence_key", "extensions", "files", "hash_chain", "identity", "instruments", "lazy",
-    "margin", "numbers", "pages", "performance_parts", "redaction", "resources", "secret_shapes", "settings", "settings_edit",
-    "settings_model", "settings_overrides", "settings_section", "shown_tables", "sleeve_lines", "sqlite", "svg_charts", "svg_maps",
-    "synthetic", "terms", "tracing", "trial_store", "types", "values", "venue_profiles", "venue_proxy", "written_settings",
+    "decimals", "drawdown", "editions", "english", "errors", "evidence_key", "extensions", "files", "hash_chain", "identity",
+    "instruments", "lazy", "margin", "numbers", "pages", "performance_parts", "redaction", "resources", "secret_shapes", "settings",
+    "settings_edit", "settings_model", "settings_overrides", "settings_section", "shown_tables", "sleeve_lines", "sqlite", "svg_charts",
+    "svg_maps", "synthetic", "terms", "tracing", "trial_store", "types", "values", "venue_profiles", "venue_proxy", "written_settings",
     "written_times",
 ])

@@ -11,6 +11,7 @@ from . import currencies as currencies
 from . import datasets as datasets
 from . import decimals as decimals
 from . import drawdown as drawdown
+from . import editions as editions
 from . import english as english
 from . import errors as errors
 from . import evidence_key as evidence_key
@@ -59,6 +60,7 @@ from .currencies import OLDEST_RATE as OLDEST_RATE, quote_currency as quote_curr
 from .datasets import SampleKind as SampleKind, SOURCES as SOURCES, sample_bars as sample_bars, sample_instruments as sample_instruments
 from .decimals import EXACT as EXACT, strip_zeros as strip_zeros
 from .drawdown import value_drawdown as value_drawdown, drawdown_now as drawdown_now
+from .editions import EDITIONS as EDITIONS, edition_days as edition_days, span_words as span_words, finished_days as finished_days
 from .english import pluralize as pluralize, plural as plural, spelled as spelled, count as count, article as article, with_article as with_article, listed as listed, sentence as sentence
 from .errors import TradingError as TradingError, BadInput as BadInput, BadSettings as BadSettings, MissingData as MissingData, DamagedStore as DamagedStore, StaleData as StaleData, VenueError as VenueError, VenueUnreachable as VenueUnreachable, NotSent as NotSent, UnknownOutcome as UnknownOutcome, Refused as Refused, Halted as Halted, Locked as Locked, Busy as Busy, StageFailed as StageFailed, NotSignedIn as NotSignedIn, LockedOut as LockedOut, Forbidden as Forbidden, damage_sentence as damage_sentence
 from .evidence_key import RING as RING, EvidenceKey as EvidenceKey, key_file as key_file, read_evidence_key as read_evidence_key, make_evidence_key as make_evidence_key, ring_entry as ring_entry, place_evidence_key as place_evidence_key, head_line as head_line, read_head_line as read_head_line, is_sealed as is_sealed, write_head_line as write_head_line
@@ -68,7 +70,7 @@ from .hash_chain import chain_hash as chain_hash, keyed_hash as keyed_hash
 from .identity import house_digest as house_digest, is_users as is_users, code_globals as code_globals
 from .instruments import InstrumentKind as InstrumentKind, INSTRUMENT_COLUMNS as INSTRUMENT_COLUMNS, MEASURED_BARS as MEASURED_BARS, FINEST as FINEST, FormerName as FormerName, to_step as to_step, Instrument as Instrument, check_currency as check_currency, order_problem as order_problem, order_parts as order_parts, read_instruments as read_instruments, measured_instrument as measured_instrument, changed_terms as changed_terms
 from .lazy import lazy_names as lazy_names, make_callable as make_callable
-from .margin import RATE_STEP as RATE_STEP, YEAR_SECONDS as YEAR_SECONDS, MarginTerms as MarginTerms, MarginState as MarginState, margin_state as margin_state
+from .margin import RATE_STEP as RATE_STEP, YEAR_SECONDS as YEAR_SECONDS, MarginTerms as MarginTerms, MarginState as MarginState, margin_state as margin_state, MarginMoney as MarginMoney, MarginPosition as MarginPosition
 from .numbers import number_evidence as number_evidence, decide_sign as decide_sign, decimal_sign as decimal_sign, read_numbers as read_numbers, read_number as read_number
 from .pages import page_templates as page_templates, render as render
 from .performance_parts import DISTRIBUTION as DISTRIBUTION, percent_text as percent_text, two_text as two_text, day_text as day_text, table_part as table_part, line_figure as line_figure, return_parts as return_parts, period_parts as period_parts, rolling_parts as rolling_parts, drawdown_parts as drawdown_parts, distribution_parts as distribution_parts, month_table as month_table
@@ -77,7 +79,7 @@ from .resources import CHECKOUT as CHECKOUT, checkout as checkout, share_path as
 from .secret_shapes import MASK as MASK, SHAPES as SHAPES, mask_shapes as mask_shapes
 from .settings import Found as Found, SETTINGS_SECTIONS as SETTINGS_SECTIONS, read_ini as read_ini, profiles_in as profiles_in, read_environment as read_environment, load_settings as load_settings, gather_settings as gather_settings
 from .settings_edit import RESTART as RESTART, change_text as change_text, check_text as check_text, differences as differences, apply_settings as apply_settings, apply_changes as apply_changes
-from .settings_model import SAMPLE_MARKETS as SAMPLE_MARKETS, CLOCK as CLOCK, ALERT_LEVEL_NAMES as ALERT_LEVEL_NAMES, AlertLevel as AlertLevel, RuleLine as RuleLine, WATCH as WATCH, nearest_name as nearest_name, RunSettings as RunSettings, MarketSettings as MarketSettings, ForecastSettings as ForecastSettings, DecisionSettings as DecisionSettings, AllocateSettings as AllocateSettings, CostSettings as CostSettings, TradeSettings as TradeSettings, ExecutionSettings as ExecutionSettings, LiveSettings as LiveSettings, LimitSettings as LimitSettings, MarginSettings as MarginSettings, PromotionSettings as PromotionSettings, AccessSettings as AccessSettings, ScheduleSettings as ScheduleSettings, LoopSettings as LoopSettings, AlertSettings as AlertSettings, HealthSettings as HealthSettings, BackupSettings as BackupSettings, ServiceSettings as ServiceSettings, Settings as Settings
+from .settings_model import SAMPLE_MARKETS as SAMPLE_MARKETS, ALERT_LEVEL_NAMES as ALERT_LEVEL_NAMES, AlertLevel as AlertLevel, RuleLine as RuleLine, WATCH as WATCH, nearest_name as nearest_name, RunSettings as RunSettings, MarketSettings as MarketSettings, ForecastSettings as ForecastSettings, DecisionSettings as DecisionSettings, AllocateSettings as AllocateSettings, CostSettings as CostSettings, TradeSettings as TradeSettings, ExecutionSettings as ExecutionSettings, LiveSettings as LiveSettings, LimitSettings as LimitSettings, MarginSettings as MarginSettings, PromotionSettings as PromotionSettings, AccessSettings as AccessSettings, ScheduleSettings as ScheduleSettings, LoopSettings as LoopSettings, AlertSettings as AlertSettings, HealthSettings as HealthSettings, BackupSettings as BackupSettings, ServiceSettings as ServiceSettings, Settings as Settings
 from .settings_overrides import OVERRIDES_FILE as OVERRIDES_FILE, read_overrides as read_overrides, overridden_settings as overridden_settings
 from .settings_section import SettingsSection as SettingsSection, ProtectionSettings as ProtectionSettings, SizingSettings as SizingSettings
 from .shown_tables import ShownFrame as ShownFrame, ShownSeries as ShownSeries

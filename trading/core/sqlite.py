@@ -9,7 +9,7 @@ __all__ = ['transaction', 'open_database', 'open_readonly', 'single_transaction'
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -99,11 +99,9 @@ def is_database(
     "Tell whether a file is an SQLite database, without opening it beside SQLite; a damaged one is one.\n\nParameters\n----------\npath : Path\n    of a file that is there\n\nReturns\n-------\nbool"
     if not path.stat().st_size:
         return False
-    db = open_readonly(path)
     try:
-        db.execute("pragma schema_version")
+        with closing(open_readonly(path)) as db:  # it reads the first page itself, so a file of another kind fails here already
+            db.execute("pragma schema_version")
     except sqlite3.DatabaseError as error:
         return error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN)
-    finally:
-        db.close()
     return True

@@ -26,7 +26,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "screens_market": ["markets_screen"],
     "screens_research": ["research_screen"],
     "screens_settings": ["settings_screen"],
-    "screens_system": ["TONES", "FACTS", "FRACTIONS", "runs_screen", "alerts_screen", "health_screen", "learning_screen"],
+    "screens_system": ["EDITION_NAMES", "TONES", "FACTS", "FRACTIONS", "runs_screen", "alerts_screen", "health_screen", "learning_screen"],
     "screens_trading": [
         "TITLES", "report_data", "utc_text", "utc_cell", "read_artefact", "today_screen", "series", "holdings_screen", "orders_screen",
     ],

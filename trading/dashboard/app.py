@@ -176,8 +176,8 @@ class PageSession(PageUpdates):
             elif "chart" in data:
                 await self.draw(who, str(data["chart"]), bool(data.get("dark")), bool(data.get("wide")))
             elif "report" in data:
-                page = await asyncio.to_thread(self.report, str(data["report"]))
-                self.send({"report": {"run": str(data["report"]), "page": page}})
+                asked = str(data["report"])
+                self.send({"report": {"key": asked, "page": await asyncio.to_thread(self.report, *asked.split(" ", 1))}})
             else:
                 self.send({"beat": True})
         except NotSignedIn:
@@ -208,11 +208,12 @@ class PageSession(PageUpdates):
         else:
             self.send({"chart": {"key": key, "item": item}})
 
-    def report(self, name: str) -> str:
-        "Return the page of a run's report."
-        from trading.services.queries_system import report_html
+    def report(self, name: str, edition: str = "day") -> str:
+        "Return the page of a run's report, in one of its editions."
+        from trading.report.period_report import build_period_report
+        from trading.services.editions import report_edition
 
-        return report_html(self.place, name)
+        return report_edition(self.place, name, edition, build_period_report)
 
     async def go(self, query: dict, quiet: bool) -> None:
         "Show another screen, or, quietly, the one that is there already."

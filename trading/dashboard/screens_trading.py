@@ -30,6 +30,7 @@ from ..services.queries_analytics import history
 from ..services.queries_trading import fills, order_costs_by, orders, plan
 from ..services.workspace import Workspace, current_settings
 from ..services.queries_runs import RunRecord, artefact, run, stages
+from ..services.queries_margin import margin_positions
 from ..services.queries_portfolio import holdings, portfolio
 
 # %% ../../nbs/16_dashboard/05_screens_trading.ipynb #8d07c836
@@ -194,6 +195,7 @@ def holdings_screen(place: Workspace, who: Viewer) -> list[PageSection]:
             made.append(PageSection("of-" + name.replace(" ", "-"), TITLES[name], [("table", _assets(items, currency, live))], aside))
     if found["margin"]:
         made.insert(0, PageSection("margin", "Margin", margin_parts(RiskContext(margin=found["margin"]), currency), "After the run; the account is liquidated where its equity is the maintenance margin."))
+        made.insert(0, _on_margin(margin_positions(place, who.profile)))
     cash = found["cash"]
     empty = [TITLES[n].lower() if n != "etfs" else "ETFs" for n, items in found["sections"].items() if not items]
     words = f"{money(cash['value'], currency)}, {percent(cash['weight'])} of the account; target {percent(cash['target'])}."
@@ -201,6 +203,24 @@ def holdings_screen(place: Workspace, who: Viewer) -> list[PageSection]:
     if empty:
         made.append(PageSection("empty", "Not held", [("text", f"No holding and no target in {listed(empty)}.")]))
     return made
+
+
+def _on_margin(told: Mapping) -> PageSection:
+    "Show what each position on margin binds, and how far it is from its liquidation."
+    if told.get("missing"):
+        return PageSection("positions", "Positions on margin", [("missing", told["missing"])])
+    facts = [(name, money(float(told[key]), told["currency"])) for name, key in (("Equity", "equity"), ("Margin", "margin"), ("Free", "free"))]
+    parts: Parts = [("facts", facts)]
+    if told["words"]:
+        parts.append(("tasks", [{"tag": "Near", "kind": "warn", "text": sentence(text)} for text in told["words"]]))
+    numbers = ("units", "entry", "mark", "unrealised", "margin", "liquidation", "distance")
+    frame = pd.DataFrame([i | {k: None if i[k] is None else float(i[k]) for k in numbers} for i in told["items"]], columns=["symbol", "side", *numbers]).set_index("symbol")
+    some = lambda form: lambda v: form(v) if known(v) else "none"  # noqa: E731
+    columns = [("Symbol", "", str, ""), ("Side", "side", str, ""), ("Units", "units", quantity, "n"), ("Entry", "entry", price, "n"), ("Mark", "mark", price, "n"),
+               ("Unrealised", "unrealised", lambda v: money(v, sign=True), "±"), ("Margin", "margin", money, "n"), ("Liquidation at", "liquidation", some(price), "n"),
+               ("Away", "distance", some(lambda v: percent(v, 1)), "n")]
+    parts += [("table", table(frame, columns))] if len(frame) else [("text", "Nothing is held on margin.")]
+    return PageSection("positions", "Positions on margin", parts, sentence(f"{told['source']}{', ' + utc_text(told['as_of']) if told['as_of'] else ''}."))
 
 
 def _weights(found: Mapping) -> Parts:

@@ -29,7 +29,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "CASH", "PLAN_COLUMNS", "Purchase", "Portfolio", "read_amount", "read_portfolio", "plan_frame", "plan_csv", "plan_totals",
         "plan_steps", "plan_plot",
     ],
-    "position_turn": ["towards_zero", "held_against", "only_reduces", "turning_amount"],
+    "position_turn": ["towards_zero", "held_against", "says_closing", "only_reduces", "turning_amount"],
     "pre_trade": ["position_losses", "check_plan"],
     "preflight": ["Preflight"],
     "protection": [

@@ -37,7 +37,7 @@ from .plan import make_plan as make_plan, PlanOutcome as PlanOutcome, apply_plan
 from .plan_amendment import order_name as order_name, amend_plan as amend_plan, replace_plan as replace_plan, standing_plan as standing_plan, is_amended as is_amended
 from .plan_sizing import ONE as ONE, MOST as MOST, PlanConstraints as PlanConstraints, PlanLine as PlanLine, settle as settle
 from .portfolio_csv import CASH as CASH, PLAN_COLUMNS as PLAN_COLUMNS, Purchase as Purchase, Portfolio as Portfolio, read_amount as read_amount, read_portfolio as read_portfolio, plan_frame as plan_frame, plan_csv as plan_csv, plan_totals as plan_totals, plan_steps as plan_steps, plan_plot as plan_plot
-from .position_turn import towards_zero as towards_zero, held_against as held_against, only_reduces as only_reduces, turning_amount as turning_amount
+from .position_turn import towards_zero as towards_zero, held_against as held_against, says_closing as says_closing, only_reduces as only_reduces, turning_amount as turning_amount
 from .pre_trade import position_losses as position_losses, check_plan as check_plan
 from .preflight import Preflight as Preflight
 from .protection import PROTECTION as PROTECTION, BY_RULE as BY_RULE, Extremes as Extremes, Protection as Protection, protections as protections, entered as entered, watch_protections as watch_protections, reached_levels as reached_levels, protect_position as protect_position, keep_rules as keep_rules, release_orders as release_orders, end_protections as end_protections

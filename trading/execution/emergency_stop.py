@@ -15,6 +15,7 @@ from ..core.errors import Busy, TradingError
 from ..core.instruments import order_parts
 from ..core.types import Order, Position, Value, stable_hash
 from .order_manager import OrderContext, record_fills, submit_order, unresolved
+from .position_turn import says_closing
 from .protection import end_protections
 from .reconciliation import resolve_open_orders
 
@@ -89,7 +90,7 @@ def _close_all(desk: OrderContext) -> EmergencyStop:
             left.append(f"{position.amount:f} {position.symbol} is less than one lot of {step:f} and stays")
             continue
         for piece in order_parts(markets[position.symbol], amount) if position.symbol in markets else [amount]:
-            only = position.amount < 0 or (position.symbol in markets and markets[position.symbol].kind == "perpetual")
+            only = position.amount < 0 or (position.symbol in markets and says_closing(desk.venue, markets[position.symbol]))
             words, done = _close(desk, desk.ledger.positions(desk.account)[position.symbol], piece, only)
             (closed if done else problems).append(words)
             if not done:

@@ -21,6 +21,7 @@ from ..core.instruments import Instrument, order_parts, order_problem
 from ..core.types import ZERO, Event, Order, Position, Value, stable_hash
 from .order_changes import cancel_own, crosses_own
 from .order_manager import OrderContext, ask_until_settled, attempts, order_from, query_venue, record_fills, submit_order, unresolved
+from .position_turn import says_closing
 from ..risk.exit_rules import ExitRules
 
 PROTECTION = "protection"  # what stands for the plan in the intents and fills of protective orders
@@ -280,8 +281,7 @@ def _leave(desk: OrderContext, p: Protection, why: str, market: Instrument) -> l
     held = desk.ledger.positions(desk.account).get(p.symbol)
     amount, reason = market.amount(abs(held.amount)) if held else ZERO, ""
     for part, piece in enumerate(order_parts(market, amount) if amount else ()):
-        order = Order(stable_hash(PROTECTION, desk.account, p.symbol, p.since.isoformat(), "leave", p.number, part, length=24), p.symbol, p.side, piece,
-                      reduce_only=not p.long or market.kind == "perpetual")
+        order = Order(stable_hash(PROTECTION, desk.account, p.symbol, p.since.isoformat(), "leave", p.number, part, length=24), p.symbol, p.side, piece, reduce_only=not p.long or says_closing(desk.venue, market))
         if reason := crosses_own(desk, order):
             break
         state = submit_order(desk, order, PROTECTION)

@@ -41,7 +41,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "outcomes": ["ENSEMBLE", "match_outcomes", "reliable_outcomes", "outcomes_of", "market_patterns"],
     "panel": ["bar_volatility", "on_known_clocks", "default_features", "Panel", "make_panel", "features_of", "refuse_constant", "fit_rows"],
     "risk_outlook": ["anomalies", "volatility_outlook", "drawdown_risk", "outlook_alerts"],
-    "rl_env": ["OBSERVED", "EnvironmentRules", "step_many", "BatchedWorlds", "make_env", "evaluate_policy"],
+    "rl_env": [
+        "OBSERVED", "SLOW", "EnvironmentRules", "adapt_parameters", "BarOfWorlds", "Accounts", "step_many", "holding_rates",
+        "BatchedWorlds", "make_env", "register_env", "evaluate_policy",
+    ],
     "rl_training": ["HIDDEN", "PAIRS", "SPREAD", "RATE", "SHRINK", "Agent", "train_agent", "agent_weights"],
     "sentiment": [
         "FEAR_AND_GREED", "read_scores", "align_scores", "add_scores", "SentimentFeatures", "parse_fear_and_greed", "ask_fear_and_greed",

@@ -21,7 +21,7 @@ from ..core.errors import BadInput, MissingData, Refused
 from ..core.files import write_atomic
 from ..core.types import Value, stable_hash
 from .panel import default_features, make_panel
-from .rl_env import OBSERVED, BatchedWorlds
+from .rl_env import OBSERVED, Accounts, BarOfWorlds, BatchedWorlds, EnvironmentRules, step_many
 
 # %% ../../nbs/04_forecast/80_rl_training.ipynb #1e194379
 HIDDEN, PAIRS = 8, 16  # units of the network; pairs of agents that play in each generation
@@ -108,7 +108,7 @@ def _move(state: dict[str, Any], earned: np.ndarray, tried: np.ndarray) -> None:
 
 def _name_of(worlds: BatchedWorlds, seed: int) -> str:
     "Return a name for rules, features and bars."
-    seen = hashlib.blake2b(worlds.cube.tobytes() + worlds.growth.tobytes(), digest_size=16).hexdigest()
+    seen = hashlib.blake2b(worlds.cube.tobytes() + worlds.planes.tobytes(), digest_size=16).hexdigest()
     return stable_hash(json.loads(worlds.rules.to_json()), [str(name) for name in worlds.names], seen, seed, worlds.worlds, length=16)
 
 
@@ -149,15 +149,20 @@ def agent_weights(
 ) -> pd.DataFrame:  # time × symbol: fraction of the account; NaN where a symbol has no price, zero up to the last bar that it has seen
     "Return what an agent holds at each close.\n\nParameters\n----------\nagent : Agent\nbars : pd.DataFrame\n    time × (field, symbol)\nstrength : float, default 1.0\n    times what it wants\n\nReturns\n-------\npd.DataFrame\n    time × symbol: fraction of the account; NaN where a symbol has no price, zero up to the last bar that it has seen"
     close = bars["close"]
-    symbols, grown = list(close.columns), (close.ffill().shift(-1) / close.ffill() - 1).fillna(0.0).to_numpy()
+    symbols, there = list(close.columns), close.notna().to_numpy()
     panel = make_panel(default_features(close), symbols)
     if (*map(str, panel.names), "position") != agent.names:
         raise MissingData(f"the agent was trained on {', '.join(agent.names[:-1])}, and the features are {', '.join(map(str, panel.names))} now; train it again")
-    seen, position = np.nan_to_num(np.clip(panel.values, -OBSERVED, OBSERVED)), np.zeros(len(symbols))
-    wanted = np.zeros(close.shape)
+    price = close.ffill().fillna(1.0).to_numpy(float)
+    fill = bars["open"][symbols].fillna(close).to_numpy(float) if all(("open", s) in bars for s in symbols) else close.to_numpy(float)
+    seen, one, zero = np.nan_to_num(np.clip(panel.values, -OBSERVED, OBSERVED)), np.ones(len(symbols)), np.zeros(len(symbols))
+    held, free, wanted = Accounts(zero, one, one, one), EnvironmentRules(fee=0.0, slippage=0.0), np.zeros(close.shape)
     for t in np.flatnonzero(close.index > pd.Timestamp(agent.until)) if agent.until else range(len(close)):
+        position = held.units * price[t] / held.value
         target = np.where(panel.usable[t], agent(np.column_stack([seen[t], np.clip(position, -OBSERVED, OBSERVED)])), 0.0)
-        wanted[t] = np.where(close.iloc[t].notna(), target, np.nan)
-        held = np.where(close.iloc[t].notna(), target, position)
-        position = held * (1 + grown[t]) / np.maximum(1 + held * grown[t], 1e-9)
+        wanted[t] = np.where(there[t], target, np.nan)
+        if t + 1 < len(close):  # what it sees next is what it would hold then; costs are the account's matter
+            at = np.where(there[t + 1], fill[t + 1], price[t + 1])
+            moved, _ = step_many(held, np.where(there[t] & there[t + 1], target, held.units * at / (held.cash + held.units * at)), BarOfWorlds(at, price[t + 1], zero, zero, zero, zero, one, one), free)
+            held = Accounts(moved.units / moved.value, moved.cash / moved.value, one, one)
     return pd.DataFrame(strength * wanted / len(symbols), close.index, symbols)

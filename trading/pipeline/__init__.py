@@ -24,7 +24,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "count_matured", "skill_history", "trust_history", "model_card", "todays_drift", "drift_facts",
     ],
     "instruments": [
-        "instruments_version", "InstrumentHistory", "fetch_instruments", "kept_instruments", "known_instruments", "pinned_instruments",
+        "instruments_version", "InstrumentHistory", "fetch_instruments", "kept_instruments", "known_instruments", "holding_costs",
+        "pinned_instruments",
     ],
     "kept_forecasts": ["NEWEST", "KeptForecasts"],
     "launch": ["resolve_as_of", "open_run", "settings_of", "run_daily", "prepare_prefect", "own_server", "load_flow"],
@@ -96,7 +97,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venue_factory": [
         "key_names", "brought_venue", "find_secret", "vault_secret", "resolve_reference", "address_of", "each_venue", "keys_of", "connect",
-        "trades_contracts", "connect_ready", "account_number",
+        "trades_contracts", "trades_margin", "connect_ready", "account_number",
     ],
 }, modules=[
     "account", "account_snapshot", "contribution", "currency_rates", "cycle", "decision_world", "factory", "forecast_review",

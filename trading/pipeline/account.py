@@ -48,7 +48,7 @@ from .instruments import known_instruments, pinned_instruments
 from .paper import paper_tape, paper_venue
 from .run_record import Run, RunRecord
 from ..venues.crypto.user_stream import listening
-from .venue_factory import account_number, connect_ready, trades_contracts
+from .venue_factory import account_number, connect_ready, trades_margin
 from ..risk.kill_switch import KillSwitch
 from ..risk.limits import RiskLimits
 from ..venues.paper.matching import PriceFeed
@@ -375,7 +375,7 @@ def open_live_account(
     account = record.account + at
     if record.parameters.get("portfolio") is not None:
         raise Refused("holdings from a file are for dry runs; an account for real orders holds what lies at its venue")
-    if settings.margin.leverage is not None and not trades_contracts(settings):
+    if settings.margin.leverage is not None and not trades_margin(settings):
         raise Refused(f"profile {settings.run.profile}: margin accounts trade on paper only, real short and borrowed positions at {settings.market.venue} are not supported yet; "
                       "run with --mode paper, or take margin.leverage out")
     foreign = {i.currency: s for s, i in known_instruments(settings).items() if i.currency not in ("", settings.market.currency)}

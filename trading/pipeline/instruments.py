@@ -4,13 +4,16 @@
 
 # %% auto #0
 __all__ = ['instruments_version', 'InstrumentHistory', 'fetch_instruments', 'kept_instruments', 'known_instruments',
-           'pinned_instruments']
+           'holding_costs', 'pinned_instruments']
 
 # %% ../../nbs/12_pipeline/21_instruments.ipynb #a9bb8581
 import json
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from ..core.errors import BadInput, MissingData, VenueError
 from ..core.files import write_atomic
@@ -19,7 +22,7 @@ from ..core.calendars import check_calendar
 from ..core.instruments import MEASURED_BARS, Instrument, measured_instrument, read_instruments
 from ..core.settings import Settings
 from ..core.types import MarketData, stable_hash
-from .factory import market_source
+from .factory import margin_terms, market_source
 from .launch import settings_of
 from .run_record import Run
 
@@ -139,6 +142,23 @@ def _wanted(settings: Settings, told: Mapping[str, Instrument], venue: str) -> d
         if told[symbol].calendar:
             check_calendar(told[symbol].calendar)
     return {s: told[s] for s in settings.market.symbols}
+
+# %% ../../nbs/12_pipeline/21_instruments.ipynb #74782260
+def holding_costs(
+    settings: Settings,
+    index: pd.DatetimeIndex,  # open times of the bars, UTC
+    symbols: list[str],
+) -> dict[str, Any]:  # borrow, interest, swap_long, swap_short and funding as `backtest` takes them; what costs nothing is absent
+    "Return what holding costs in the account of a profile; only a margin account pays for it, and only perpetuals pay funding.\n\nParameters\n----------\nsettings : Settings\nindex : pd.DatetimeIndex\n    open times of the bars, UTC\nsymbols : list[str]\n\nReturns\n-------\ndict[str, Any]\n    borrow, interest, swap_long, swap_short and funding as `backtest` takes them; what costs nothing is absent"
+    terms = margin_terms(settings)
+    if terms is None or not len(index):
+        return {}
+    found: dict[str, Any] = {k: float(v) for k in ("borrow", "interest", "swap_long", "swap_short") if (v := getattr(terms, k))}
+    if terms.funding and (perpetual := [s for s, i in kept_instruments(settings).items() if i.kind == "perpetual" and s in symbols]):
+        every = f"{terms.funding_hours}h"
+        times = pd.date_range(index[0].floor(every), index[-1], freq=every)
+        found["funding"] = pd.DataFrame(float(terms.funding), times[times > index[0]], perpetual)
+    return found
 
 # %% ../../nbs/12_pipeline/21_instruments.ipynb #96a831ae
 def pinned_instruments(

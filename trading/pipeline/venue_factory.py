@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['key_names', 'brought_venue', 'find_secret', 'vault_secret', 'resolve_reference', 'address_of', 'each_venue',
-           'keys_of', 'connect', 'trades_contracts', 'connect_ready', 'account_number']
+           'keys_of', 'connect', 'trades_contracts', 'trades_margin', 'connect_ready', 'account_number']
 
 # %% ../../nbs/12_pipeline/15_venue_factory.ipynb #904fc6ad
 import os
@@ -131,12 +131,17 @@ def trades_contracts(settings: Settings) -> bool:
     return settings.market.source == "ccxt" and any(":" in s for s in settings.market.symbols)
 
 
+def trades_margin(settings: Settings) -> bool:
+    "Say whether real orders of a profile may go short or borrow: perpetuals of an exchange, or a MetaTrader account with margin.leverage."
+    return trades_contracts(settings) or settings.market.source == "mt5" and settings.margin.leverage is not None
+
+
 def connect_ready(settings: Settings) -> Venue:
-    "Return the venue for orders that open positions; an account of contracts whose settings or modes do not fit is refused. Whoever only closes needs `connect`."
+    "Return the venue for orders that open positions; a margin account whose settings or modes do not fit is refused. Whoever only closes needs `connect`."
     venue = connect(settings, orders=True)
-    if trades_contracts(settings) and (why := _not_opened(settings)):
+    if trades_margin(settings) and (why := _not_opened(settings)):
         raise Refused(f"profile {settings.run.profile}: {why}; nothing is opened until that is settled, or run with --mode paper")
-    if trades_contracts(settings) and (unfit := venue.readiness()):
+    if trades_margin(settings) and (unfit := venue.readiness()):
         raise Refused(f"profile {settings.run.profile}: {'; '.join(unfit)}")
     return venue
 
@@ -177,6 +182,10 @@ def _venue(settings: Settings, orders: bool, environ: Mapping[str, str] | None, 
 
         if orders and not live.number:
             raise BadSettings(f"profile {settings.run.profile}: orders need the number of the account at the terminal; set live.number")
+        if orders and trades_margin(settings):
+            from trading.venues.mt5.margin_venue import Mt5MarginVenue
+
+            return Mt5MarginVenue(address or market.venue, keys[0], live.number, symbols=market.symbols, distance=Decimal(str(settings.limits.min_liquidation_distance)))
         return Mt5Venue(address or market.venue, keys[0], live.number if orders else 0)
     from trading.venues.alpaca import AlpacaVenue
 
@@ -193,10 +202,16 @@ def _never_traded(settings: Settings) -> str:  # empty: positions can at least b
 
 
 def _not_opened(settings: Settings) -> str:  # empty: positions may be opened
-    "Say why nothing is opened with a profile's contracts."
+    "Say why nothing is opened on margin."
     from trading.venues.crypto.contract_venue import contract_refusal, isolated_distance
 
     market, margin, live, nearest = settings.market, settings.margin, settings.live, Decimal(str(settings.limits.min_liquidation_distance))
+    if market.source == "mt5":
+        if not (live.tolerance or live.tolerance_value or live.tolerances.get(market.currency)):
+            return "the broker rounds each result to its smallest coin, so that books and balance drift apart by that; set live.tolerance = 0.05, for example"
+        if settings.execution.type != "market":
+            return "a waiting order at MetaTrader cannot be bound to closing a position and may open the other side; set execution.type = market"
+        return "" if live.reported else "swaps change the balance and must be booked as the broker reports them; set live.reported = true"
     if why := contract_refusal(market.venue, market.symbols, margin.leverage):
         return why
     if others := [v for v in settings.execution.venues if v != market.venue]:

@@ -21,7 +21,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "performance_sections": [
         "CHANGE_LINES", "COMPARED_METRICS", "equity_parts", "account_change_parts", "contribution_section", "risk_parts", "month_parts",
     ],
-    "period_report": ["EDITIONS", "edition_days", "build_period_report"],
+    "period_report": ["period_sentences", "build_period_report"],
     "record_sections": ["unit_parts", "record_parts"],
     "replay_report": ["PART_NAMES", "replay_sentences", "contribution_parts", "build_replay_report"],
     "risk_sections": ["RiskContext", "plan_parts", "stress_parts", "margin_parts", "attribution_parts", "regime_parts"],

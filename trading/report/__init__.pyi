@@ -20,7 +20,7 @@ from .forecast_sections import ForecastReview as ForecastReview, horizon_text as
 from .formatting import UNKNOWN as UNKNOWN, Parts as Parts, Number as Number, known as known, number as number, percent as percent, money as money, price as price, quantity as quantity, percent_axis as percent_axis, day as day, closing_day as closing_day, limit_name as limit_name, limit_value as limit_value
 from .narrative import describe_equity as describe_equity, describe_gains as describe_gains, describe_orders as describe_orders, as_limits as as_limits, describe_risk as describe_risk, describe_day as describe_day
 from .performance_sections import CHANGE_LINES as CHANGE_LINES, COMPARED_METRICS as COMPARED_METRICS, equity_parts as equity_parts, account_change_parts as account_change_parts, contribution_section as contribution_section, risk_parts as risk_parts, month_parts as month_parts
-from .period_report import EDITIONS as EDITIONS, edition_days as edition_days, build_period_report as build_period_report
+from .period_report import period_sentences as period_sentences, build_period_report as build_period_report
 from .record_sections import unit_parts as unit_parts, record_parts as record_parts
 from .replay_report import PART_NAMES as PART_NAMES, replay_sentences as replay_sentences, contribution_parts as contribution_parts, build_replay_report as build_replay_report
 from .risk_sections import RiskContext as RiskContext, plan_parts as plan_parts, stress_parts as stress_parts, margin_parts as margin_parts, attribution_parts as attribution_parts, regime_parts as regime_parts

@@ -248,8 +248,9 @@ def _shortened(parts: Parts, most: int) -> Parts:
 def build_report(
     data: ReportData,  # what the run knows
     two_pages: bool = False,  # the edition for print: what matters most, on two sheets
+    stop_sheet: str = "",  # address of the style sheet beside it that says which accounts are stopped now; empty: none
 ) -> str:  # one HTML page
-    "Make the daily report: one file, no script, no network.\n\nParameters\n----------\ndata : ReportData\n    what the run knows\ntwo_pages : bool, default False\n    the edition for print: what matters most, on two sheets\n\nReturns\n-------\nstr\n    one HTML page"
+    "Make the daily report: one file, no script, no network.\n\nParameters\n----------\ndata : ReportData\n    what the run knows\ntwo_pages : bool, default False\n    the edition for print: what matters most, on two sheets\nstop_sheet : str, default ''\n    address of the style sheet beside it that says which accounts are stopped now; empty: none\n\nReturns\n-------\nstr\n    one HTML page"
     if not known(data.as_of):
         raise BadInput("a report needs the time of its decision; give as_of in UTC")
     data = _masked(data)
@@ -277,4 +278,6 @@ def build_report(
         sections=sections,
         run_id=data.run_id,
         kind="brief" if two_pages else "",
+        stop_sheet=stop_sheet,
+        account=data.account,
     )

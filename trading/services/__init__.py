@@ -29,6 +29,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "data_control": ["UpdateMarket", "ScanMarket", "ImportBars", "BackUp", "RestoreBackup", "RetryAlerts"],
     "demo": ["DEMO_PROFILES", "demo_settings", "demo_days", "make_demo_runs", "prepare_demo", "make_demo", "demo_viewer"],
+    "editions": ["EditionName", "edition_data", "edition_file", "report_edition", "due_editions", "announce_edition", "announce_day"],
     "evidence": [
         "ANCHORS", "Evidence", "anchor_places", "read_place", "write_place", "take_anchor", "verify_evidence", "settle_keys",
         "renew_evidence",
@@ -44,8 +45,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "holdings": ["import_holdings", "import_cointracking", "coin_prices", "holdings_elsewhere", "is_statement", "portfolio_csv"],
     "jobs": ["JOB", "WRAP", "start_run", "start", "job", "log_tail", "cancel_job", "archive_jobs", "end_jobs", "running_jobs"],
     "launching": [
-        "HEARTBEAT_SECONDS", "run_named", "report_page", "begin_run", "execute_run", "train_models", "heartbeat_file", "require_alive",
-        "keep_schedule", "compare_named", "begin_reproduction", "reproduction_differences",
+        "HEARTBEAT_SECONDS", "run_named", "report_page", "report_copy", "begin_run", "execute_run", "train_models", "heartbeat_file",
+        "require_alive", "keep_schedule", "compare_named", "begin_reproduction", "reproduction_differences",
     ],
     "loop_control": ["TRAINED_BETWEEN", "StartLoop", "run_trading_loop", "keep_loop", "trading_loops", "require_loop_alive"],
     "maintenance": [
@@ -76,6 +77,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "queries_books": ["contribution"],
     "queries_live": ["LedgerTail", "ledger_event", "live_state", "newest_quotes"],
+    "queries_margin": ["FRESH_SECONDS", "near_liquidation", "margin_positions"],
     "queries_portfolio": ["portfolio", "section_of"],
     "queries_runs": [
         "records", "damaged_runs", "find_record", "artefact", "newest_run", "loop_close", "dry_run_ledger", "rows", "missing", "head",
@@ -104,8 +106,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "SetGroup", "set_group", "DropGroup", "drop_group", "SetAlias", "set_alias", "DropAlias", "drop_alias",
     ],
     "stops": [
-        "opened_accounts", "known_accounts", "account_switch", "engaged_switches", "stop_sentences", "say_stop", "mark_report",
-        "mark_reports",
+        "STOP_SHEET", "opened_accounts", "known_accounts", "account_switch", "engaged_switches", "stop_sentences", "say_stop",
+        "stop_sheet", "mark_report", "mark_reports",
     ],
     "strategy_control": [
         "KINDS", "PromoteStrategy", "RetireStrategy", "position_rules", "list_strategies", "strategies", "show_strategy",
@@ -127,9 +129,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
 }, modules=[
     "access", "account_control", "agent_control", "alerting", "backtest_control", "backups", "book_control", "commands", "data_control",
-    "demo", "evidence", "exports", "feedback_history", "file_optimise", "file_parts", "flow_runs", "holdings", "jobs", "launching",
-    "loop_control", "maintenance", "market_data", "metrics", "new_strategy", "order_control", "plan_control", "portfolio_control",
-    "portfolios", "position_size", "queries_analytics", "queries_books", "queries_live", "queries_portfolio", "queries_runs",
-    "queries_system", "queries_trading", "queries_venues", "query_cache", "replay_control", "research_control", "run_control",
-    "security_admin", "settings_control", "stops", "strategy_control", "system_control", "user_control", "venue_control", "workspace",
+    "demo", "editions", "evidence", "exports", "feedback_history", "file_optimise", "file_parts", "flow_runs", "holdings", "jobs",
+    "launching", "loop_control", "maintenance", "market_data", "metrics", "new_strategy", "order_control", "plan_control",
+    "portfolio_control", "portfolios", "position_size", "queries_analytics", "queries_books", "queries_live", "queries_margin",
+    "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "queries_venues", "query_cache", "replay_control",
+    "research_control", "run_control", "security_admin", "settings_control", "stops", "strategy_control", "system_control", "user_control",
+    "venue_control", "workspace",
 ])

@@ -87,23 +87,28 @@ def _train(request: TrainAgent, context: Context, settings: Settings) -> Done:
     from trading.forecast.rl_env import BatchedWorlds, EnvironmentRules, evaluate_policy
     from trading.forecast.rl_training import agent_weights, train_agent
 
+    from trading.pipeline.instruments import holding_costs
+
     market = _markets(request, context, settings)
-    close, cut = market[0], round(len(market[0]) * (1 - JUDGED))
-    rules = EnvironmentRules(float(settings.costs.fee_rate), settings.costs.slippage_bp / 1e4, settings.margin.leverage is not None, EPISODE)
-    seen, unseen = ([frame.iloc[part] for frame in market] for part in (slice(cut), slice(cut, None)))
-    worlds = BatchedWorlds(seen[0], seen[1], seen[2], 512, rules, request.seed)
+    close, cut = market["close"], round(len(market["close"]) * (1 - JUDGED))
+    costs = holding_costs(settings.model_copy(update={"run": settings.run.model_copy(update={"data": context.workspace.data})}), close.index, list(close))
+    funding = costs.pop("funding", None)
+    rules = EnvironmentRules(float(settings.costs.fee_rate), settings.costs.slippage_bp / 1e4, settings.margin.leverage is not None, EPISODE, impact=settings.costs.impact_bp / 1e4,
+                             capital=float(settings.trade.starting_cash) / len(close.columns), **costs)
+    seen, unseen = ({k: f.iloc[part] for k, f in market.items() if f is not None} for part in (slice(cut), slice(cut, None)))
+    worlds = BatchedWorlds(**seen, worlds=512, rules=rules, seed=request.seed, funding=funding)
     shown = context.progress or (lambda done, count, words: None)
     folder = context.workspace.data / "agents" / request.name
     agent = train_agent(worlds, folder, request.generations, request.minutes * 60, request.seed, lambda done, reward: shown(done, request.generations, f"reward of an episode {reward:+.4f}"))
     if agent.generations < request.generations:
         return Done(text=f"{request.name} has practised for {agent.generations} of {plural(request.generations, 'generation')}; the same command again goes on.", details={"generations": agent.generations}, complete=False)
-    judged = evaluate_policy({"agent": agent}, unseen[0], unseen[1], unseen[2], rules, 300, request.seed)
+    judged = evaluate_policy({"agent": agent}, **unseen, rules=rules, worlds=300, seed=request.seed, funding=funding)
     growth = {k: float(v) for k, v in judged["growth"].items()}
     until, end = close.index[-1], f"{close.index[-1]:%Y-%m-%d}"
-    told = (f"in {EPISODE} bars that it had not seen, up to {end}, the agent made {growth['agent']:+.2%}, holding {growth['hold']:+.2%}, standing still nothing")
+    told = (f"in {EPISODE} bars that it had not seen, up to {end}, the agent made {growth['agent']:+.2%}, holding {growth['hold']:+.2%}, standing still nothing, after {_costs_told(rules, funding, settings.margin.funding_hours)}")
     if not (growth["agent"] > 0 and judged.loc["agent", "reward"] > 0):
         raise Refused(f"{request.name} is not written: {told}; try other bars, another seed, or believe it")
-    held = agent_weights(agent, pd.concat({"close": close}, axis=1)).iloc[cut:].abs().sum(axis=1).mean()
+    held = agent_weights(agent, pd.concat({k: market[f] for k, f in (("close", "close"), ("open", "fill")) if market[f] is not None}, axis=1)).iloc[cut:].abs().sum(axis=1).mean()
     text = _TEXT.replace("NAME", request.name).replace("UNTIL", end).replace("TOLD", replace(agent, until=until.isoformat()).to_json())
     file = Path(OWN) / f"{request.name}.py"
     file.parent.mkdir(exist_ok=True)
@@ -112,7 +117,18 @@ def _train(request: TrainAgent, context: Context, settings: Settings) -> Done:
     return Done(text=f"{file} is written: {told}; there it held {held:.0%} of the account on average.\nIt holds nothing up to {end}, so what comes later can judge it: {later}", details={"file": str(file), "until": until.isoformat(), "growth": growth, "generations": agent.generations})
 
 
-def _markets(request: TrainAgent, context: Context, settings: Settings) -> list[pd.DataFrame]:  # closes, features and relative volatility
+def _costs_told(rules: Any, funding: pd.DataFrame | None, hours: int) -> str:
+    "Say which costs an agent paid."
+    yearly = {"borrow": rules.borrow, "interest": rules.interest, "swap of long positions": rules.swap_long, "swap of short ones": rules.swap_short}
+    parts = [f"a fee of {rules.fee:.2%}", f"slippage of {rules.slippage * 1e4:.3g} basis points", *(f"{name} of {v:.2%} a year" for name, v in yearly.items() if v)]
+    if funding is not None:
+        parts.append(f"funding of {funding.iloc[0, 0]:.4%} every {hours} hours on {', '.join(funding)}")
+    if rules.impact:
+        parts.append(f"impact of {rules.impact * 1e4:.3g} basis points for an order as large as its bar")
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _markets(request: TrainAgent, context: Context, settings: Settings) -> dict[str, pd.DataFrame | None]:  # closes, features, relative volatility, opens and volumes
     "Return what an agent practises on, up to the day that was asked for."
     from trading.core.bars import closed_by
     from trading.forecast.panel import bar_volatility, default_features
@@ -120,10 +136,12 @@ def _markets(request: TrainAgent, context: Context, settings: Settings) -> list[
 
     market = settings.market
     bars: Any = store_of(settings, context.workspace.data).read(list(request.symbols or market.symbols), market.timeframe, str(request.begin) if request.begin else None, str(request.until) if request.until else None)
-    close = closed_by(bars, context.now, market.timeframe)["close"]
-    close = close if request.until else close.iloc[: len(close) * 3 // 5]
+    done = closed_by(bars, context.now, market.timeframe)
+    done = done if request.until else done.iloc[: len(done) * 3 // 5]
+    close = done["close"]
     if len(close) * JUDGED < 250 + EPISODE // 2:
         raise MissingData(f"{request.name} would learn from {plural(len(close), 'bar')}, and at least {round((250 + EPISODE // 2) / JUDGED)} are needed: 250 before the first features, and episodes of {EPISODE} to learn from and to be judged on; "
                           "bring more with 'carnet ingest', or give a later --until")
     usual = bar_volatility(close)
-    return [close, default_features(close), (usual / usual.rolling(500, min_periods=250).median()).fillna(1.0)]
+    opens, volume = (done[f] if all((f, s) in done for s in close) else None for f in ("open", "volume"))
+    return {"close": close, "features": default_features(close), "relative_volatility": (usual / usual.rolling(500, min_periods=250).median()).fillna(1.0), "fill": opens, "volume": volume}

@@ -16,7 +16,7 @@ import pandas as pd
 from pydantic import Field
 
 from ..backtest.strategy_source import find_strategy, strategy_errors, strategy_names
-from ..core.calendars import shown_yearly
+from ..core.calendars import SHORTEST_YEAR, shown_yearly
 from ..core.errors import BadInput, MissingData
 from ..core.files import write_atomic
 from ..core.identity import identity
@@ -77,6 +77,7 @@ def compute_backtest(
     from trading.backtest.sweep import sweep
     from trading.backtest.trial_register import TrialRegister
     from trading.pipeline.factory import store_of
+    from trading.pipeline.instruments import holding_costs
 
     settings = current_settings(place, request.profile)
     market, register = settings.market, TrialRegister(place.data / "trials.sqlite")
@@ -85,11 +86,12 @@ def compute_backtest(
         raise MissingData(f"the store has no {market.timeframe} bars of {settings.run.profile} in that time; 'carnet ingest --profile {settings.run.profile}' brings them")
     costs = {"fees": float(settings.costs.fee_rate), "slippage": settings.costs.slippage_bp / 1e4}
     rules = {k: v for k, v in {"stop_loss": request.stop_loss, "take_profit": request.take_profit}.items() if v is not None}
+    held_at = holding_costs(settings, bars.index, list(bars["close"]))
     params, best, tried = {}, [], 1
     with strategy_errors(request.strategy):
         if request.grid:
             print(f"searching {' × '.join(str(len(v)) for v in request.grid.values())} variations on {bars['close'].shape[1]} symbols, {len(bars)} bars", flush=True)
-            done = sweep(bars, strategy, request.grid, metrics=("sharpe", "total_return", "max_drawdown", "trades"), shared=True, register=register, **costs, **rules)
+            done = sweep(bars, strategy, request.grid, metrics=("sharpe", "total_return", "max_drawdown", "trades"), shared=True, register=register, **costs, **rules, **held_at)
             names = [n for n in done.index.names if n != "symbol"]
             table = pd.DataFrame(done).reset_index().sort_values("sharpe", ascending=False)
             if not table["sharpe"].notna().any():
@@ -98,8 +100,9 @@ def compute_backtest(
             params = {n: best[0][n] for n in names}
             print(f"{tried} variations are done; the best is back-tested whole: {params}", flush=True)
         one = strategy(**params) if isinstance(strategy, type) else (lambda b: strategy(b, **params)) if params else strategy
-        tested = backtest(bars, one, register=False if request.grid else register, **costs, **rules)
-    stats = dict(tested.stats) | {"annual_return": shown_yearly(tested.stats["annual_return"], len(tested.equity) / tested.periods)}
+        tested = backtest(bars, one, register=False if request.grid else register, **costs, **rules, **held_at)
+    years = len(tested.equity) / tested.periods
+    stats = dict(tested.stats) | {k: shown_yearly(tested.stats[k], years) for k in ("annual_return", "calmar")}
     held = (1 + bars["close"].pct_change().mean(axis=1).fillna(0)).cumprod() * tested.costs.cash
     step = max(1, len(tested.equity) // 1500)
     points = lambda s: [[t.isoformat(), float(v)] for t, v in s.iloc[[*range(0, len(s) - 1, step), len(s) - 1]].items()]  # noqa: E731
@@ -107,7 +110,7 @@ def compute_backtest(
     figures = {k: float(stats[k]) if pd.notna(stats[k]) else None for k in wanted} | {"trades": int(stats["trades"])}
     return {"name": getattr(strategy, "__name__", type(strategy).__name__), "params": params, "tried": tried, "best": best, "figures": figures, "equity": points(tested.equity), "benchmark": points(held),
             "profile": settings.run.profile, "symbols": list(bars["close"].columns), "timeframe": market.timeframe, "currency": market.currency, "from": bars.index[0].isoformat(), "to": bars.index[-1].isoformat(),
-            "costs": costs, "rules": rules, "notes": list(tested.notes)}
+            "costs": costs | {k: v if isinstance(v, float) else float(v.iloc[0, 0]) for k, v in held_at.items()}, "rules": rules, "notes": [*tested.notes, *(["the bars span less than a quarter of a year: no return of a year is shown, and ratios of so few bars say little"] if years < SHORTEST_YEAR else [])]}
 
 # %% ../../nbs/13_services/77_backtest_control.ipynb #e3f54819
 def _value(text: str):

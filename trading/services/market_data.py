@@ -151,20 +151,23 @@ def simulated_terminal(
     account: int,
     zone: str,  # clock of the broker's server
 ) -> Any:  # a SimulatedTerminal
-    "Return a terminal that nobody else needs: the sample's forex prices, moved to end with the last full hour.\n\nParameters\n----------\naccount : int\nzone : str\n    clock of the broker's server\n\nReturns\n-------\nAny\n    a SimulatedTerminal"
+    "Return a terminal that nobody else needs: the sample's forex prices, days and then hours where there are some, moved to end with the last full hour.\n\nParameters\n----------\naccount : int\nzone : str\n    clock of the broker's server\n\nReturns\n-------\nAny\n    a SimulatedTerminal"
     import pandas as pd
 
     from trading.core.datasets import sample_bars
     from trading.venues.mt5.simulated_broker import Contract
     from trading.venues.mt5.simulated_terminal import SimulatedTerminal
 
-    bars = sample_bars("forex_1h")
+    days, hours = sample_bars("forex"), sample_bars("forex_1h")
     now = pd.Timestamp.now("UTC").floor("h") - pd.Timedelta(hours=1)
     contracts, frames, quotes = [], {}, []
-    for symbol in bars["close"].columns:
-        base, _, quote = symbol.partition("/") if "/" in symbol else (symbol[:3], "", symbol[-3:])
-        frame = pd.DataFrame({f: bars[f][symbol] for f in ("open", "high", "low", "close")}).dropna().assign(volume=1.0)
-        frames[base + quote] = frame.set_axis(frame.index + (now - frame.index[-1]))
+    for symbol in sorted(days["close"].columns, key=lambda s: s not in hours["close"]):
+        base, _, quote = symbol.partition("/")
+        daily, hourly = (pd.DataFrame({f: bars[f][symbol] for f in ("open", "high", "low", "close")}).dropna().assign(volume=1.0)
+                         for bars in (days, hours if symbol in hours["close"] else days))
+        moved = hourly.set_axis(hourly.index + (now - hourly.index[-1]))
+        early = daily[daily.index < hourly.index[0].floor("D")]
+        frame = frames[base + quote] = pd.concat([early.set_axis(early.index + (now - hourly.index[-1]).floor("D")), moved])
         digits = 2 if frame["close"].iloc[-1] > 20 else 5
         contracts.append(Contract(base + quote, base, quote, digits=digits, size=100.0 if base in ("XAU", "XAG") else 100_000.0, filling=3))
         last = round(float(frame["close"].iloc[-1]), digits)

@@ -250,17 +250,22 @@ def system(place: Workspace) -> dict:
             "profile": current_settings(place).run.profile, "mode": current_settings(place).run.mode}
 
 
-def report_file(place: Workspace, name: str) -> Path:
-    "Return the page of a run's report."
-    page = place.reports / find_record(place, name).id / "index.html"
+def report_file(
+    place: Workspace,
+    name: str,  # id of a run
+    two_pages: bool = False,  # its edition for print
+) -> Path:
+    "Return the page of a run's report.\n\nParameters\n----------\nplace : Workspace\nname : str\n    id of a run\ntwo_pages : bool, default False\n    its edition for print\n\nReturns\n-------\nPath"
+    page = place.reports / find_record(place, name).id / ("two_pages.html" if two_pages else "index.html")
     if not page.exists():
-        raise MissingData(f"run {name} has no report yet; it is made by its last stage")
+        why = "was made before there was an edition of two pages" if two_pages and page.with_name("index.html").exists() else "has no report yet"
+        raise MissingData(f"run {name} {why}; its last stage makes it: 'carnet run --resume {name}'")
     return page
 
 
-def report_html(place: Workspace, name: str) -> str:
-    "Return the page of a run's report, with the stop of its account above it."
-    return say_stop(report_file(place, name).read_text(encoding="utf-8"), account_switch(place, find_record(place, name).account).reason() or "")
+def report_html(place: Workspace, name: str, two_pages: bool = False) -> str:
+    "Return the page of a run's report, or its edition of two pages, with the stop of its account above it."
+    return say_stop(report_file(place, name, two_pages).read_text(encoding="utf-8"), account_switch(place, find_record(place, name).account).reason() or "")
 
 
 def notebook_file(place: Workspace, name: str, stage: str) -> Path:

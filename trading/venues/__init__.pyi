@@ -20,7 +20,7 @@ from .crypto.activity import transfer_event as transfer_event, activity_event as
 from .crypto.async_venue import AsyncCcxtVenue as AsyncCcxtVenue
 from .crypto.candle_stream import CandleStream as CandleStream, has_stream as has_stream
 from .crypto.connection import LAST_RESPONSE as LAST_RESPONSE, OUTGOING as OUTGOING, run_blocking as run_blocking, UnfitRequest as UnfitRequest, Connection as Connection, redirect as redirect, load_markets_of as load_markets_of, known_market as known_market, exchange_markets as exchange_markets, ohlcv_of as ohlcv_of, prices_of as prices_of, book_of as book_of, fetch_free_and_used as fetch_free_and_used, fetch_account_number as fetch_account_number
-from .crypto.contract_venue import CONTRACTS as CONTRACTS, contract_refusal as contract_refusal, isolated_distance as isolated_distance, ContractPosition as ContractPosition, ContractVenue as ContractVenue
+from .crypto.contract_venue import CONTRACTS as CONTRACTS, contract_refusal as contract_refusal, isolated_distance as isolated_distance, ContractVenue as ContractVenue
 from .crypto.instruments import instrument_of as instrument_of, contract_problem as contract_problem
 from .crypto.order_request import OrderRequest as OrderRequest, build_request as build_request, carries_id as carries_id, missing_parts as missing_parts
 from .crypto.orders import order_state as order_state, send_order as send_order, find_order_at as find_order_at, open_orders_of as open_orders_of, cancel_at as cancel_at, order_trades_at as order_trades_at
@@ -34,10 +34,11 @@ from .json_api import fetch_json as fetch_json
 from .mt5.bridge import place_order as place_order, cancel_order as cancel_order, find_order as find_order, make_bridge as make_bridge, health as health, serve_bridge as serve_bridge
 from .mt5.client import sign as sign, Mt5Venue as Mt5Venue
 from .mt5.constants import VERSION as VERSION, FUNCTIONS as FUNCTIONS, TIMEFRAMES as TIMEFRAMES, CONSTANTS as CONSTANTS, TUPLES as TUPLES, RATES as RATES, TICKS as TICKS, fill as fill
+from .mt5.margin_venue import MarginAccount as MarginAccount, read_account as read_account, read_position as read_position, Mt5MarginVenue as Mt5MarginVenue
 from .mt5.request_gate import WINDOW as WINDOW, RequestGate as RequestGate
-from .mt5.simulated_broker import RETCODE_TEXTS as RETCODE_TEXTS, Contract as Contract, SimulatedBroker as SimulatedBroker, fill_order as fill_order, refusal as refusal, execute_request as execute_request, quote as quote
+from .mt5.simulated_broker import RETCODE_TEXTS as RETCODE_TEXTS, Contract as Contract, SimulatedBroker as SimulatedBroker, fill_order as fill_order, refusal as refusal, execute_request as execute_request, quote as quote, roll_over as roll_over
 from .mt5.simulated_terminal import to_server as to_server, from_server as from_server, SimulatedTerminal as SimulatedTerminal
-from .mt5.terminal_adapter import COMMENT as COMMENT, magic_number as magic_number, units_to_lots as units_to_lots, fillings_of as fillings_of, TerminalSession as TerminalSession, ticks as ticks, rates as rates, symbol_row as symbol_row, positions as positions, recent_history as recent_history, find_broker_orders as find_broker_orders, broker_order_state as broker_order_state, open_orders as open_orders, trades as trades, account_activity as account_activity
+from .mt5.terminal_adapter import COMMENT as COMMENT, magic_number as magic_number, units_to_lots as units_to_lots, fillings_of as fillings_of, TerminalSession as TerminalSession, ticks as ticks, rates as rates, symbol_row as symbol_row, account_row as account_row, positions as positions, recent_history as recent_history, find_broker_orders as find_broker_orders, broker_order_state as broker_order_state, open_orders as open_orders, trades as trades, account_activity as account_activity
 from .mt5.totp_unlock import TotpUnlock as TotpUnlock
 from .paper.costs import TradingCosts as TradingCosts, traded_price as traded_price
 from .paper.database import FEE_STEP as FEE_STEP, open_paper_file as open_paper_file, as_text as as_text, order_of_row as order_of_row, state_of_row as state_of_row, fill_of_row as fill_of_row, PaperFile as PaperFile

@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "LAST_RESPONSE", "OUTGOING", "run_blocking", "UnfitRequest", "Connection", "redirect", "load_markets_of", "known_market",
         "exchange_markets", "ohlcv_of", "prices_of", "book_of", "fetch_free_and_used", "fetch_account_number",
     ],
-    "contract_venue": ["CONTRACTS", "contract_refusal", "isolated_distance", "ContractPosition", "ContractVenue"],
+    "contract_venue": ["CONTRACTS", "contract_refusal", "isolated_distance", "ContractVenue"],
     "instruments": ["instrument_of", "contract_problem"],
     "order_request": ["OrderRequest", "build_request", "carries_id", "missing_parts"],
     "orders": ["order_state", "send_order", "find_order_at", "open_orders_of", "cancel_at", "order_trades_at"],

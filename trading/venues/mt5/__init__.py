@@ -8,14 +8,16 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "bridge": ["place_order", "cancel_order", "find_order", "make_bridge", "health", "serve_bridge"],
     "client": ["sign", "Mt5Venue"],
     "constants": ["VERSION", "FUNCTIONS", "TIMEFRAMES", "CONSTANTS", "TUPLES", "RATES", "TICKS", "fill"],
+    "margin_venue": ["MarginAccount", "read_account", "read_position", "Mt5MarginVenue"],
     "request_gate": ["WINDOW", "RequestGate"],
-    "simulated_broker": ["RETCODE_TEXTS", "Contract", "SimulatedBroker", "fill_order", "refusal", "execute_request", "quote"],
+    "simulated_broker": ["RETCODE_TEXTS", "Contract", "SimulatedBroker", "fill_order", "refusal", "execute_request", "quote", "roll_over"],
     "simulated_terminal": ["to_server", "from_server", "SimulatedTerminal"],
     "terminal_adapter": [
-        "COMMENT", "magic_number", "units_to_lots", "fillings_of", "TerminalSession", "ticks", "rates", "symbol_row", "positions",
-        "recent_history", "find_broker_orders", "broker_order_state", "open_orders", "trades", "account_activity",
+        "COMMENT", "magic_number", "units_to_lots", "fillings_of", "TerminalSession", "ticks", "rates", "symbol_row", "account_row",
+        "positions", "recent_history", "find_broker_orders", "broker_order_state", "open_orders", "trades", "account_activity",
     ],
     "totp_unlock": ["TotpUnlock"],
 }, modules=[
-    "bridge", "client", "constants", "request_gate", "simulated_broker", "simulated_terminal", "terminal_adapter", "totp_unlock",
+    "bridge", "client", "constants", "margin_venue", "request_gate", "simulated_broker", "simulated_terminal", "terminal_adapter",
+    "totp_unlock",
 ])

@@ -2,6 +2,7 @@
 from . import bridge as bridge
 from . import client as client
 from . import constants as constants
+from . import margin_venue as margin_venue
 from . import request_gate as request_gate
 from . import simulated_broker as simulated_broker
 from . import simulated_terminal as simulated_terminal
@@ -10,8 +11,9 @@ from . import totp_unlock as totp_unlock
 from .bridge import place_order as place_order, cancel_order as cancel_order, find_order as find_order, make_bridge as make_bridge, health as health, serve_bridge as serve_bridge
 from .client import sign as sign, Mt5Venue as Mt5Venue
 from .constants import VERSION as VERSION, FUNCTIONS as FUNCTIONS, TIMEFRAMES as TIMEFRAMES, CONSTANTS as CONSTANTS, TUPLES as TUPLES, RATES as RATES, TICKS as TICKS, fill as fill
+from .margin_venue import MarginAccount as MarginAccount, read_account as read_account, read_position as read_position, Mt5MarginVenue as Mt5MarginVenue
 from .request_gate import WINDOW as WINDOW, RequestGate as RequestGate
-from .simulated_broker import RETCODE_TEXTS as RETCODE_TEXTS, Contract as Contract, SimulatedBroker as SimulatedBroker, fill_order as fill_order, refusal as refusal, execute_request as execute_request, quote as quote
+from .simulated_broker import RETCODE_TEXTS as RETCODE_TEXTS, Contract as Contract, SimulatedBroker as SimulatedBroker, fill_order as fill_order, refusal as refusal, execute_request as execute_request, quote as quote, roll_over as roll_over
 from .simulated_terminal import to_server as to_server, from_server as from_server, SimulatedTerminal as SimulatedTerminal
-from .terminal_adapter import COMMENT as COMMENT, magic_number as magic_number, units_to_lots as units_to_lots, fillings_of as fillings_of, TerminalSession as TerminalSession, ticks as ticks, rates as rates, symbol_row as symbol_row, positions as positions, recent_history as recent_history, find_broker_orders as find_broker_orders, broker_order_state as broker_order_state, open_orders as open_orders, trades as trades, account_activity as account_activity
+from .terminal_adapter import COMMENT as COMMENT, magic_number as magic_number, units_to_lots as units_to_lots, fillings_of as fillings_of, TerminalSession as TerminalSession, ticks as ticks, rates as rates, symbol_row as symbol_row, account_row as account_row, positions as positions, recent_history as recent_history, find_broker_orders as find_broker_orders, broker_order_state as broker_order_state, open_orders as open_orders, trades as trades, account_activity as account_activity
 from .totp_unlock import TotpUnlock as TotpUnlock

@@ -19,7 +19,7 @@ from ...core.errors import BadInput, Locked, MissingData, Refused, TradingError,
 from ...core.types import Order, OrderState
 from .constants import CONSTANTS
 from trading.venues.mt5.terminal_adapter import (
-    COMMENT, TerminalSession, account_activity, broker_order_state, fillings_of, find_broker_orders, magic_number, open_orders, positions, rates,
+    COMMENT, TerminalSession, account_activity, account_row, broker_order_state, fillings_of, find_broker_orders, magic_number, open_orders, positions, rates,
     symbol_row, ticks, trades, units_to_lots,
 )
 from .request_gate import RequestGate
@@ -106,9 +106,9 @@ def _lost(link: TerminalSession, order: Order, before: int, result: Any) -> None
 
 
 def _parts(link: TerminalSession, order: Order, info: Any, lots: float) -> list[tuple[float, int]]:  # lots and the position that is closed, or 0
-    "Close opposite positions first where the account would otherwise hold both sides."
+    "Close opposite positions first where the account would otherwise hold both sides; what only reduces is cut to them, and each part names the position that it closes."
     account = link.need(link.mt5.account_info(), "the account")
-    if order.type != "market" or account.margin_mode != CONSTANTS["ACCOUNT_MARGIN_MODE_RETAIL_HEDGING"]:
+    if order.type != "market" or not (order.reduce_only or account.margin_mode == CONSTANTS["ACCOUNT_MARGIN_MODE_RETAIL_HEDGING"]):
         return [(lots, 0)]
     other = CONSTANTS["POSITION_TYPE_SELL" if order.side == "buy" else "POSITION_TYPE_BUY"]
     parts, left = [], Decimal(str(lots))
@@ -117,7 +117,9 @@ def _parts(link: TerminalSession, order: Order, info: Any, lots: float) -> list[
         if p.type == other and part > 0:
             parts.append((float(part), p.ticket))
             left -= part
-    return [*parts, (float(left), 0)] if left else parts
+    if order.reduce_only and not parts:
+        raise _Refusal(f"reduce only, and there is no position that a {order.side} order takes towards zero")
+    return [*parts, (float(left), 0)] if left and not order.reduce_only else parts
 
 
 def _differences(link: TerminalSession, known: list, state: OrderState, order: Order) -> str:
@@ -132,8 +134,8 @@ def _differences(link: TerminalSession, known: list, state: OrderState, order: O
         if asked is not None and order.type != "market" or asked is not None and what in ("stop_loss", "take_profit"):
             wanted[what], has[what] = f"{float(asked):.{info.digits}f}", f"{there:.{info.digits}f}"
     hedging = link.need(link.mt5.account_info(), "the account").margin_mode == CONSTANTS["ACCOUNT_MARGIN_MODE_RETAIL_HEDGING"]
-    if hedging and sum(o.volume_initial for o in known) < lots:
-        wanted.pop("amount")  # sent in parts, of which the broker refused one
+    if (hedging or order.reduce_only) and sum(o.volume_initial for o in known) < lots:
+        wanted.pop("amount")  # sent in parts, of which the broker refused one, or cut to the position
     return ", ".join(f"{what} {has[what]}, now {asked}" for what, asked in wanted.items() if has[what] != asked)
 
 
@@ -304,9 +306,7 @@ def _add_reading(app: Any, link: TerminalSession, lock: TotpUnlock | None) -> No
 
     @app.get("/account")
     def get_account() -> dict:
-        a = _read(link, link.mt5.account_info)
-        return {"account": a.login, "currency": a.currency, "hedging": a.margin_mode == 2,
-                **{k: str(getattr(a, k)) for k in ("balance", "equity", "margin", "margin_free")}}
+        return _read(link, lambda: account_row(link))
 
 
 def _add_trading(app: Any, link: TerminalSession, deviation: int, lock: TotpUnlock | None) -> None:
@@ -341,8 +341,8 @@ def _add_trading(app: Any, link: TerminalSession, deviation: int, lock: TotpUnlo
         bound(body, "order")
         only(body.get("order"), "the order", *(f.name for f in fields(Order)))
         order = Order.from_json(json.dumps(body.get("order")))
-        if lacking := [name for name in ("reduce_only", "linked") if getattr(order, name)]:
-            raise BadInput(f"the terminal knows no order with {lacking[0]!r}; send it without, or close the position by hand")
+        if lacking := [name for name in ("reduce_only", "linked") if getattr(order, name) and (name, order.type) != ("reduce_only", "market")]:
+            raise BadInput(f"the terminal knows no {order.type} order with {lacking[0]!r}; send it without, or close the position by hand")
         return told(_read(link, lambda: place_order(link, order, deviation)))
 
     @app.post("/cancel")

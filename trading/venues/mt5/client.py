@@ -197,7 +197,8 @@ def _instrument(row: dict) -> Instrument:
     "Read what the bridge tells about a symbol; amounts are units, not lots."
     steps = (Decimal(row[n]) for n in ("amount_step", "price_step", "min_amount"))
     return Instrument(row["symbol"], *steps, max_amount=Decimal(row["max_amount"]), kind=row["kind"], base=row["base"], quote=row["quote"],
-                      contract_size=Decimal(row["contract_size"]), max_leverage=Decimal(row["leverage"]) if row.get("leverage") and row["kind"] != "stock" else None, venue="mt5")
+                      contract_size=Decimal(row["contract_size"]), max_leverage=Decimal(row["leverage"]) if row.get("leverage") and row["kind"] != "stock" else None, venue="mt5",
+                      **{n: Decimal(row[n]) for n in ("initial_margin", "maintenance_margin") if row.get(n)})
 
 
 def _paid_in_full(currency: str, balance: Decimal, rows: list[dict]) -> dict[str, Decimal]:

@@ -173,7 +173,8 @@ class _Connection:
         mode = CONSTANTS["ACCOUNT_MARGIN_MODE_RETAIL_HEDGING" if d.hedging else "ACCOUNT_MARGIN_MODE_RETAIL_NETTING"]
         return self._ok(fill("AccountInfo", login=d.login, leverage=d.leverage, trade_allowed=True, trade_expert=True, margin_mode=mode,
                              currency_digits=2,
-                             name="Simulated", server="Simulated-Demo", currency=d.currency, company="Simulated", **d.money()))
+                             name="Simulated", server="Simulated-Demo", currency=d.currency, company="Simulated", margin_so_mode=CONSTANTS["ACCOUNT_STOPOUT_MODE_PERCENT"],
+                             margin_so_call=d.call, margin_so_so=d.stop_out, **d.money()))
 
 # %% ../../../nbs/01_venues/mt5/15_simulated_terminal.ipynb #3c2514d9
 class _Prices(_Connection):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COMMENT', 'magic_number', 'units_to_lots', 'fillings_of', 'TerminalSession', 'ticks', 'rates', 'symbol_row',
-           'positions', 'recent_history', 'find_broker_orders', 'broker_order_state', 'open_orders', 'trades',
-           'account_activity']
+           'account_row', 'positions', 'recent_history', 'find_broker_orders', 'broker_order_state', 'open_orders',
+           'trades', 'account_activity']
 
 # %% ../../../nbs/01_venues/mt5/20_terminal_adapter.ipynb #7bd6e9af
 import hashlib
@@ -13,7 +13,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from ...core.errors import BadInput, MissingData, Refused, VenueUnreachable
@@ -23,6 +23,7 @@ from .simulated_terminal import from_server, to_server
 
 # %% ../../../nbs/01_venues/mt5/20_terminal_adapter.ipynb #c809ab34
 COMMENT = 31  # characters; a longer one and order_send returns None
+_FORCED = "autoclose-"  # begins the name of an order that the broker sends for its own protection, as at Binance
 
 
 def magic_number(
@@ -211,7 +212,7 @@ def symbol_row(link: TerminalSession, symbol: str) -> dict[str, str]:
     size = _dec(i.trade_contract_size)
     return {"symbol": symbol, "name": i.name, "amount_step": _text(_dec(i.volume_step) * size), "price_step": _text(_dec(i.trade_tick_size or i.point)),
             "min_amount": _text(_dec(i.volume_min) * size), "max_amount": _text(_dec(i.volume_max) * size), "contract_size": _text(size),
-            "kind": _KINDS.get(int(i.trade_calc_mode), "cfd"), "base": i.currency_base, "quote": i.currency_profit, "leverage": _leverage(link)}
+            "kind": _KINDS.get(int(i.trade_calc_mode), "cfd"), "base": i.currency_base, "quote": i.currency_profit, "leverage": _leverage(link), **_margin_rates(link, i)}
 
 
 def _leverage(link: TerminalSession) -> str:
@@ -220,15 +221,39 @@ def _leverage(link: TerminalSession) -> str:
     return str(int(account.leverage)) if account is not None and account.leverage else ""
 
 
+def _margin_rates(link: TerminalSession, i: Any) -> dict[str, str]:
+    "Return what the broker asks of a position, as fractions of its value, and at which it closes it; nothing where that depends on a rate of exchange or is not told."
+    account = link.mt5.account_info()
+    if account is None or i.currency_profit != account.currency or not i.ask:
+        return {}
+    asked = link.mt5.order_calc_margin(CONSTANTS["ORDER_TYPE_BUY"], i.name, i.volume_max, i.ask)
+    if not asked:
+        return {}
+    rate = _dec(asked) / (_dec(i.volume_max) * _dec(i.trade_contract_size) * _dec(i.ask))
+    rate = rate.quantize(Decimal("1e-6")).quantize(Decimal("1e-4"), ROUND_CEILING)
+    percent = account.margin_so_mode == CONSTANTS["ACCOUNT_STOPOUT_MODE_PERCENT"]
+    return {"initial_margin": _text(rate)} | ({"maintenance_margin": _text(rate * _dec(account.margin_so_so) / 100)} if percent else {})
+
+
+def account_row(link: TerminalSession) -> dict[str, Any]:
+    "Return the money of the account, and where the broker closes positions: at a margin level in per cent, or at an equity."
+    a = link.need(link.mt5.account_info(), "the account")
+    mode = "percent" if a.margin_so_mode == CONSTANTS["ACCOUNT_STOPOUT_MODE_PERCENT"] else "money"
+    return {"account": a.login, "currency": a.currency, "hedging": a.margin_mode == CONSTANTS["ACCOUNT_MARGIN_MODE_RETAIL_HEDGING"], "leverage": int(a.leverage),
+            "stop_out_mode": mode, "stop_out": str(a.margin_so_so), "margin_call": str(a.margin_so_call),
+            **{k: str(getattr(a, k)) for k in ("balance", "equity", "margin", "margin_free", "margin_level")}}
+
+
 def positions(link: TerminalSession) -> list[dict[str, Any]]:
-    "Return what is held by symbol, and the tickets that make it up."
+    "Return what is held by symbol, the margin that the broker asks for it, and the tickets that make it up."
     found: dict[str, dict] = {}
     for p in link.need(link.mt5.positions_get(), "positions"):
         units = _dec(p.volume) * _dec(link.mt5.symbol_info(p.symbol).trade_contract_size) * (1 if p.type == 0 else -1)
-        row = found.setdefault(link.ours(p.symbol), {"amount": ZERO, "tickets": []})
+        row = found.setdefault(link.ours(p.symbol), {"amount": ZERO, "margin": ZERO, "tickets": []})
         row["amount"] += units
-        row["tickets"].append({"ticket": p.ticket, "amount": _text(units), "price": _text(_dec(p.price_open)), "profit": _text(_dec(p.profit))})
-    return [{"symbol": s, "amount": _text(row["amount"]), "tickets": row["tickets"]} for s, row in found.items()]
+        row["margin"] += _dec(link.need(link.mt5.order_calc_margin(p.type, p.symbol, p.volume, p.price_current), f"the margin of {p.symbol}"))
+        row["tickets"].append({"ticket": p.ticket, "amount": _text(units), "price": _text(_dec(p.price_open)), "profit": _text(_dec(p.profit)), "mark": _text(_dec(p.price_current)), "swap": _text(_dec(p.swap))})
+    return [{"symbol": s, "amount": _text(row["amount"]), "margin": _text(row["margin"]), "tickets": row["tickets"]} for s, row in found.items()]
 
 # %% ../../../nbs/01_venues/mt5/20_terminal_adapter.ipynb #c14908bc
 _STATES = {"CANCELED": "canceled", "FILLED": "closed", "REJECTED": "rejected", "EXPIRED": "expired"}
@@ -296,7 +321,8 @@ def trades(link: TerminalSession, since: datetime | None) -> list[dict]:
     for d in recent_history(link, link.mt5.history_deals_get, since):
         if d.type in (0, 1):
             units = _dec(d.volume) * _dec(link.mt5.symbol_info(d.symbol).trade_contract_size)
-            fill = Fill(str(d.ticket), _id_of(d), link.ours(d.symbol), "buy" if d.type == 0 else "sell", units, _dec(d.price), _fee(link, d),
+            name = f"{_FORCED}{d.order}" if d.reason == CONSTANTS["DEAL_REASON_SO"] else _id_of(d)
+            fill = Fill(str(d.ticket), name, link.ours(d.symbol), "buy" if d.type == 0 else "sell", units, _dec(d.price), _fee(link, d),
                         link.utc(d.time, d.time_msc))
             found.append(json.loads(fill.to_json()))
     return found
