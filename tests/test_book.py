@@ -280,6 +280,11 @@ def test_a_stop_that_rests_on_paper_follows_a_split_and_comes_back_when_it_is_ta
 def test_what_is_booked_now_on_a_recorded_market_comes_behind_its_last_trades_and_before_the_next(home):
     assert "AAPL: 10 → 40" in carnet(home, "book", "split", "AAPL", "4")
     assert "a split 4 AAPL on 2022-12-04 21:00" in carnet(home, "book", "list")
+    carnet(home, "note", "seen today")
+    wrong = carnet(home, "book", "deposit", "100")
+    assert "clock" not in wrong
+    assert "counts no more" in carnet(home, "book", "undo", wrong.split("is entry ")[1].split(".")[0], "typed wrong")
+    assert "a deposit of 250 USD on 2022-12-04 21:00" in carnet(home, "book", "deposit", "250")  # not the day of the remark or of the undoing
     ledger = Ledger(home / "data" / "ledger.sqlite")
     ledger.append(
         [fill_event(Fill("t1", "o1", "AAPL", "buy", D(5), D("37.50"), D(0), DAY + timedelta(days=4)), "paper-sample", "paper sample")]

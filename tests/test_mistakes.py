@@ -43,6 +43,7 @@ def test_an_empty_value_takes_a_setting_back(home):
     (("replay", "--from", "1980-01-01", "--to", "1981-01-01"), "1980-01-01 lies before the data of profile 'sample'"),
     (("replay", "--from", "2999-01-01"), "2999-01-01, which has not ended yet"),
     (("replay", "--from", "2022-12-01", "--to", "2022-11-01"), "would end on 2022-11-01, before it begins"),
+    (("research", "auto", "--from", "2020-01-01", "--to", "2019-01-01"), "before it begins on 2020-01-01; give the earlier day"),
     (("replay", "--from", "2022-12-24", "--to", "2022-12-25"), "no bar of profile 'sample' closes between 2022-12-24 and 2022-12-25"),
     (("performance", "--since", "2023-13-01"), "'2023-13-01' is not a date"),
     (("performance", "--until", "01/02/2022"), "'01/02/2022' is not a date"),

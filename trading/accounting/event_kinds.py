@@ -88,7 +88,7 @@ def _number(value: object) -> Decimal:
     except InvalidOperation as error:
         raise ValueError from error
     if not number.is_finite() or not -30 <= number.adjusted() <= 17:  # beyond that no sum is exact any more, and an account could not be added up
-        raise ValueError
+        raise ValueError("beyond what an account can be added up with: less than a quintillion, and not finer than 30 decimals" if number.is_finite() else "")
     return number
 
 
@@ -166,7 +166,8 @@ def _check_field(event: Event, name: str, check: Callable, wanted: str) -> None:
     try:
         check(event.data[name])
     except (ValueError, KeyError, TypeError, InvalidOperation) as error:
-        raise BadInput(f"{event.account}: {with_article(event.kind.replace('_', '-'))} with {name} {str(event.data.get(name))[:60]!r}; give {wanted}") from error
+        beyond = f" is {error}" if str(error).startswith("beyond") else ""
+        raise BadInput(f"{event.account}: {with_article(event.kind.replace('_', '-'))} with {name} {str(event.data.get(name))[:60]!r}{beyond}; give {wanted}") from error
 
 
 def _check_together(event: Event) -> None:

@@ -66,7 +66,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "HealthSettings", "BackupSettings", "ServiceSettings", "Settings",
     ],
     "settings_overrides": ["OVERRIDES_FILE", "read_overrides", "overridden_settings"],
-    "settings_section": ["SettingsSection", "ProtectionSettings", "SizingSettings"],
+    "settings_section": ["SettingsSection", "ProtectionSettings", "SizingSettings", "each_ahead"],
     "shown_tables": ["ShownFrame", "ShownSeries"],
     "sleeve_lines": ["SleeveLine", "read_sleeve"],
     "sqlite": ["transaction", "open_database", "open_readonly", "single_transaction", "is_database"],

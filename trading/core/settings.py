@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -144,6 +144,23 @@ def _gather_portfolio(name: str, profile: str | None, overrides: dict[str, Any],
                            file if file.exists() else None, variables)
 
 
+def _in_words(
+    found: Mapping[str, Any],  # one error of pydantic
+) -> str:  # what the value should be
+    "Say how a value should be written: as its description or an example shows, where the reader's own words speak of patterns and parsers."
+    kind, (section, key) = found["type"], (*(str(part) for part in found["loc"]), "", "")[:2]
+    plain = {"bool_parsing": "yes or no", "int_parsing": "a whole number, such as 21", "float_parsing": "a number with a decimal point, such as 0.25",
+             "decimal_parsing": "a number with a decimal point, such as 0.25", "date_from_datetime_parsing": "a day, such as 2020-12-31", "date_parsing": "a day, such as 2020-12-31"}
+    if kind in plain:
+        return f"it should be {plain[kind]}"
+    if kind in ("string_pattern_mismatch", "too_short", "string_too_short") and section in Settings.model_fields:
+        note = Settings.model_fields[section].annotation
+        field = note.model_fields[key] if hasattr(note, "model_fields") else get_args(note)[1].__metadata__[0]  # of a free section: one kind of line
+        example = (field.examples or ([field.default] if isinstance(field.default, str) and field.default else [""]))[0]
+        return "it is not written as it is meant: " + (field.description or "") + (f"{', ' if field.description else ''}for example {example}" if example else "")
+    return found["msg"].removeprefix("Value error, ").replace("Input should", "it should")
+
+
 def _validated(found: Found) -> Settings:
     "Make settings of what was found, or name the first value that cannot be used, and its place."
     values: dict[str, dict[str, Any]] = {}
@@ -154,11 +171,15 @@ def _validated(found: Found) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         section, key = (*(str(part) for part in first["loc"]), "", "")[:2]
+        message = _in_words(first)
+        if not key:  # a section as a whole: the first setting that the sentence names says where
+            key = next((k for s, k in found if s == section and re.search(rf"\b{k}\b", message)), "")
+            place = found.get((section, key), ("", "the settings"))[1]
+            raise BadSettings(f"{place}: {message}") from error
         value, place = found.get((section, key), ("", "the settings"))
         if first["type"] == "extra_forbidden":
             known = Settings.model_fields[section].annotation.model_fields  # free sections forbid nothing
             raise BadSettings(f"{place}: {key!r} is not a setting of [{section}]{nearest_name(key, known)}") from error
         if not first["loc"]:
             raise BadSettings(first["msg"].removeprefix("Value error, ")) from error
-        message = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
         raise BadSettings(f"{place}: {section}.{key} = {value}: {message}") from error

@@ -27,7 +27,7 @@ from .errors import BadInput
 from .extensions import extension_names
 from .instruments import check_currency
 from .margin import MarginTerms
-from .settings_section import ProtectionSettings, SettingsSection, SizingSettings
+from .settings_section import ProtectionSettings, SettingsSection, SizingSettings, each_ahead
 from .sleeve_lines import SleeveLine
 from .types import stable_hash
 from .written_settings import Fraction, LimitLevel, Numbers, Words, bars_ahead, read_features, read_named_numbers, read_words
@@ -110,7 +110,7 @@ def _estimator_name(name: str) -> str:
 class ForecastSettings(SettingsSection):
     model: Annotated[str, AfterValidator(_estimator_name)] = Field("ridge", description="estimator until training promotes one: ridge, running, forest, histogram, boosting, blend, stack, ar (autoregression), dense, cnn, lstm, transformer (networks, with carnet[deep]), or one that an installed package brings")
     features: Annotated[str, AfterValidator(read_features)] = Field("", description="what models look at: plain, technical with longer time frames (technical 1w), sequence of the last bars (sequence 20, sequence 20 volume), or NAME of features/NAME.py with a function features(bars); empty: plain, and a sequence for ar, cnn, lstm and transformer")
-    horizons: Numbers = Field((1, 5, 20), min_length=1, description="how far ahead: in bars, or as times such as 1h, 4h, 24h, which are kept as bars")
+    horizons: Annotated[Numbers, AfterValidator(each_ahead)] = Field((1, 5, 20), min_length=1, description="how far ahead: in bars, or as times such as 1h, 4h, 24h, which are kept as bars")
     window: int = Field(2520, ge=100, description="bars of history to learn from")
     coverage: float = Field(0.9, gt=0.5, lt=1, description="share of outcomes that the interval should contain")
     refit: Literal["run", "weekly"] = Field("run", description="when models are fitted: in each run on all that is known, or at the moments of schedule.weekly")
@@ -149,7 +149,7 @@ class CostSettings(SettingsSection):
 
 
 class TradeSettings(SettingsSection):
-    starting_cash: Decimal = Field(Decimal(100_000), gt=0, description="of a new paper account")
+    starting_cash: Decimal = Field(Decimal(100_000), gt=0, le=10**15, description="of a new paper account")
     drift: Fraction = Field(0.05, description="of its target, before a holding is traded")
     min_trade: Decimal = Field(Decimal(100), ge=0, description="smallest order, in the profile's currency")
     plan_hours: float = Field(24, gt=0, description="how long an approved plan may be executed")
@@ -259,8 +259,8 @@ class ScheduleSettings(SettingsSection):
 
 # %% ../../nbs/00_core/44_settings_model.ipynb #efc26999
 ALERT_LEVEL_NAMES = "info|notice|warning|error|critical"
-AlertLevel = Annotated[str, Field(pattern=f"^({ALERT_LEVEL_NAMES})$")]
-RuleLine = Annotated[str, Field(pattern=rf"^\w+ +(above|below|beyond) +-?\d+(\.\d+)? +({ALERT_LEVEL_NAMES})( +every +\d+(\.\d+)? ?h)?$")]
+AlertLevel = Annotated[str, Field(pattern=f"^({ALERT_LEVEL_NAMES})$", examples=[ALERT_LEVEL_NAMES.replace("|", ", ")])]
+RuleLine = Annotated[str, Field(pattern=rf"^\w+ +(above|below|beyond) +-?\d+(\.\d+)? +({ALERT_LEVEL_NAMES})( +every +\d+(\.\d+)? ?h)?$", examples=["drawdown above 0.1 warning every 6h"])]
 
 
 class LoopSettings(SettingsSection):

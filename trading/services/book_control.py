@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ..accounting.account_book import Book
+from ..accounting.event_kinds import MONEY_KINDS
 from ..core.decimals import strip_zeros
 from ..core.english import count, plural
 from ..core.errors import BadInput, Refused
@@ -201,8 +202,8 @@ def _ask_order(ledger: Any, event: Event) -> None:
 
 def _placed(said: str | None, when: datetime, clock: datetime, later: Sequence[Event]) -> list[str]:
     "Say where an entry stands that was dated by hand: behind the account's clock, or before the trades of its day."
-    if when > clock:
-        return [f"it is dated {when:%Y-%m-%d %H:%M} UTC, behind the account's clock, which stands at {clock:%Y-%m-%d %H:%M}: runs count it once they have come that far"]
+    if said and when > clock:
+        return [f"it is dated {when:%Y-%m-%d %H:%M} UTC, behind the account's clock, which stands at {clock:%Y-%m-%d %H:%M}: the next run counts it already"]
     same = [e for e in later if said and len(said.strip()) == 10 and e.timestamp.date() == when.date()]
     return [f"a day without a time begins at 00:00 UTC, so it stands before {plural(len(same), 'trade')} of that day; give --at with a time if it came after"] if same else []
 
@@ -217,7 +218,7 @@ def book_entry(request: BookEntry, context: Context) -> Done:
         clock = account_clock(settings, mode, ledger, context.now)
         now = clock
         if clock != context.now:  # a recorded market has ended: what happens now comes behind its last trades, and behind what was booked since
-            now = max((e.timestamp for e in ledger.events(account, since=clock)), default=clock) + timedelta(seconds=1)
+            now = max((e.timestamp for e in ledger.events(account, [*MONEY_KINDS], since=clock)), default=clock) + timedelta(seconds=1)
         event = entry_of(request if request.at else request.model_copy(update={"at": now.isoformat()}), account, book.currency, context.actor.user, max(now, context.now))
         if event.kind in ("split", "rename", "merger", "spin_off", "delisting"):
             _ask_order(ledger, event)

@@ -14,13 +14,13 @@ import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from importlib import import_module
 from pathlib import Path
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..core.english import with_article
 from ..core.errors import BadInput, Forbidden, TradingError
@@ -71,6 +71,13 @@ class CommandRequest(BaseModel):
     "What is asked of a command."
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+    @model_validator(mode="after")
+    def _days_in_order(self):
+        first, last = ([d for name in names if isinstance(d := getattr(self, name, None), date)] for names in (("begin", "start"), ("end", "until")))
+        if first and last and last[0] < first[0]:
+            raise ValueError(f"it would end on {last[0]}, before it begins on {first[0]}; give the earlier day first")
+        return self
 
 
 Text = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x08\x0b-\x1f]*\S[^\x00-\x08\x0b-\x1f]*$", examples=["it is no longer needed"])]  # for people, kept for ever
