@@ -50,6 +50,7 @@ def settings(**forecast: str):
 
 NAMED = [
     ({"model": "ar"}, "LinearRegression", ["bar_00", "bar_01", "bar_02", "bar_03", "bar_04"]), ({"model": "running"}, "RunningRidge", None),
+    ({"model": "forest"}, "RandomForestRegressor", None), ({"model": "histogram"}, "HistGradientBoostingRegressor", None),
     ({"features": "sequence 3"}, "Pipeline", ["bar_00", "bar_01", "bar_02"]), ({"features": "technical 1w"}, "Pipeline", None),
     ({"features": "mine"}, "Pipeline", ["fall", "week"]),
     *([({"model": kind}, "TorchRegressor", None) for kind in ("dense", "cnn", "lstm", "transformer")] if find_spec("skorch") else []),
