@@ -325,8 +325,12 @@ def test_funding_and_transfers_are_booked_once_and_give_the_wallet(small):
     assert [d.kind for d in same(ledger, venue).differences] == ["balance"]
 
 
-def test_many_random_orders_leave_books_and_exchange_equal(small):
+@pytest.mark.parametrize("sizes", [{}, {"AAAUSDT": D("0.01"), "BBBUSDT": D(10)}])
+def test_many_random_orders_leave_books_and_exchange_equal(small, sizes):
+    small.desk.sizes |= sizes
     dice, venue = np.random.default_rng(7), client(small, leverage=4)
+    each = {A: small.desk.sizes["AAAUSDT"], B: small.desk.sizes["BBBUSDT"]}
+    assert {s: (i.contract_size, i.amount_step) for s, i in venue.load_markets().items()} == {s: (n, n / 1000) for s, n in each.items()}
     small.desk.wallet = D(100_000)
     ledger = books(venue, small)
     for _ in range(60):
@@ -335,11 +339,17 @@ def test_many_random_orders_leave_books_and_exchange_equal(small):
         small.desk.quote(name, D(str(round(float(small.desk.prices[name]) * (1 + dice.normal(0, 0.01)), 2))))
         if dice.integers(5) == 0:
             small.desk.fund(D(int(dice.integers(-5, 6))) / 10_000)
-        trade(ledger, venue, (symbol, ("buy", "sell")[dice.integers(2)], D(int(dice.integers(1, 9_000))) / 1000, small.desk.prices[name]))
+        step = each[symbol] / 1000
+        units = D(int(dice.integers(1, 9_000))) / 1000 // step * step
+        trade(ledger, venue, (symbol, ("buy", "sell")[dice.integers(2)], units, small.desk.prices[name]))
     found = same(ledger, venue)
     assert [d.words for d in found.differences if d.symbol != "USDT"] == []
     left = expected_holdings(ledger.book("live-x"))["USDT"] - venue.fetch_balance()["USDT"]
     assert abs(left) <= D("1e-6")  # the venue rounds each result to eight places
     book = ledger.book("live-x")
-    assert abs(book.equity({A: small.desk.prices["AAAUSDT"], B: small.desk.prices["BBBUSDT"]}) - small.desk.wallet
-               - sum((n * small.desk.prices[s] - small.desk.cost[s] for s, n in small.desk.units.items()), D(0))) <= D("1e-6")
+    assert {s: p.amount for s, p in book.positions.items()} == {s: n * each[s] for s, n in zip((A, B), small.desk.units.values(), strict=True) if n}
+    assert {p.symbol: p.units for p in venue.fetch_positions()} == {s: p.amount for s, p in book.positions.items()}
+    gain = sum((n * small.desk.sizes[s] * small.desk.prices[s] - small.desk.cost[s] for s, n in small.desk.units.items()), D(0))
+    assert abs(book.equity({A: small.desk.prices["AAAUSDT"], B: small.desk.prices["BBBUSDT"]}) - small.desk.wallet - gain) <= D("1e-6")
+    for p in venue.fetch_positions():
+        assert p.liquidation is None or abs(p.liquidation - small.desk.liquidation(f"{p.symbol[:3]}USDT")) < D("1e-7")

@@ -1,5 +1,6 @@
 "Short and borrowed positions: paper exchange and backtest are one model; a long-short profile trades, pays, closes, and is refused."
 
+import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal as D
 from types import SimpleNamespace
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from typed import carnet_at
 
 from trading.accounting.ledger import Ledger
 from trading.backtest.engine import backtest
@@ -251,3 +253,44 @@ def test_the_page_shows_the_margin_of_an_account_that_has_one(monkeypatch):
     assert all(words in shown for words in ("B is liquidated at 106", "6.0", "3,500", "short", "As mt5 reports it"))
     found["margin"] = None
     assert "margin" not in {s.key for s in screens.holdings_screen(None, SimpleNamespace(profile=None))}
+
+
+def test_a_replay_charges_borrow_swaps_and_funding_to_the_cent(etfs, tmp_path):
+    "By the command: each charge that it books is calculated again by hand from its fills and the opens; without costs nothing is charged."
+    told = SETTINGS | {"market.start": "2012-01-02", "market.instruments": str(tmp_path / "own.csv"), "limits.max_var_95": "1",
+                       "forecast.window": "900", "forecast.horizons": "1", "forecast.refit": "weekly",
+                       "margin.swap_long": "0.02", "margin.swap_short": "0.01", "margin.funding": "0.0003"}
+    (tmp_path / "own.csv").write_text("symbol,kind\nUSO,perpetual\nSPY,perpetual\n")
+    env = {f"CARNET_{k.upper().replace('.', '__')}": v for k, v in told.items()}
+    code, said = carnet_at(tmp_path, "replay", "--profile", "sample-etfs", "--from", "2015-12-10", "--to", "2015-12-16", "--without", "costs", **env)
+    assert code == 0, said
+    [folder] = (tmp_path / "reports" / "replays").glob("2015*")
+    ledger = Ledger(folder / "data" / "ledger.sqlite", readonly=True)
+    account = "paper-sample-etfs"
+    fills, events = ledger.fills(account), [e for kind in ("interest", "swap", "funding") for e in ledger.events(account, kind)]
+    ledger.close()
+    booked = {(e.kind, e.data["symbol"], e.timestamp): -D(e.data["amount"]) for e in events}
+    assert len(booked) == len(events) and {k for k, *_ in booked} >= {"interest", "swap"}
+    opens, units, by_hand, before = etfs["open"], {}, {}, None
+    for moment in etfs.loc["2015-12-10":].index[etfs.loc["2015-12-10":].index <= max(e.timestamp for e in events)]:
+        for symbol, held in units.items() if before else ():
+            value, days = held * D(repr(float(opens.loc[moment, symbol]))), D((moment - before).days)
+            year = abs(value) * days / D("365.25")
+            costs = {"interest": year * D("0.05") if held < 0 else D(0), "swap": year * (D("0.02") if held > 0 else D("0.01")),
+                     "funding": value * D("0.0003") * 3 * days if symbol in ("USO", "SPY") else D(0)}
+            by_hand |= {(kind, symbol, moment.to_pydatetime()): cost for kind, cost in costs.items() if held and cost}
+        for f in fills:
+            if f.timestamp == moment:
+                units[f.symbol] = units.get(f.symbol, D(0)) + (f.amount if f.side == "buy" else -f.amount)
+        before = moment if units else None
+    assert set(booked) == set(by_hand), set(booked) ^ set(by_hand)
+    assert all(abs(booked[k] - by_hand[k]) <= D("0.00000002") for k in booked)
+    assert {"USO", "SPY"} & {symbol for kind, symbol, _ in booked if kind == "funding"} and min(units.values()) < 0
+    summary = json.loads((folder / "replay.json").read_text())
+    for kind, cost in summary["costs"]["holding"].items():
+        assert cost == pytest.approx(float(sum(v for (k, *_), v in by_hand.items() if k == kind)), abs=0.005)
+        assert f"{kind} {cost:,.2f}" in said
+    assert "Holding has cost interest" in (folder / "index.html").read_text()
+    free = Ledger(folder / "costs" / "data" / "ledger.sqlite", readonly=True)
+    assert free.fills(account) and not [e for kind in ("interest", "swap", "funding") for e in free.events(account, kind)]
+    free.close()

@@ -95,6 +95,11 @@ def kill_command(profile, mode, accounts, flatten, reset, who, why) -> None:
     "Stop all trading of every account and cancel open orders, or with --reset allow it again; WHY is written down."
     import os
 
+    from trading.services.stop_first import stop_first
+
+    if why and not (reset or accounts or profile or mode):
+        stop_first(why, who, datetime.now(UTC))  # before anything that takes time
+
     from trading.services.commands import terminal_workspace
     from trading.services.portfolios import every_workspace
     from trading.services.stops import engaged_switches

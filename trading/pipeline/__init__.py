@@ -63,7 +63,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "PARTS", "settings_without", "instrument_terms", "take_decision", "Past", "stored_past", "closes_between", "read_decisions",
         "Replayed", "run_replay",
     ],
-    "replay_result": ["value_figures", "value_of_books", "equal_holding", "tables_of", "traded_sleeves", "write_result"],
+    "replay_result": [
+        "value_figures", "value_of_books", "equal_holding", "tables_of", "traded_sleeves", "paid_for_holding", "write_result",
+    ],
     "run_compare": [
         "INPUTS", "IGNORED_SETTINGS", "MARKET", "EQUAL_NUMBERS", "CAUSES", "compare_inputs", "NumbersVerdict", "judge_numbers",
         "compare_numbers", "compare_runs", "open_reproduction", "run_rows",

@@ -36,24 +36,31 @@ from .steps import forecast_step
 
 # %% ../../nbs/12_pipeline/61_decision_world.ipynb #4174f336
 class StoreVersions:
-    "The version that the store of a run has at each close, counted on from one close to the next.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nsource : str\ntimeframe : str"
+    "The version that the store of a run has at each close, counted on from one close to the next.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nsource : str\ntimeframe : str\nshorter : Mapping[str, pd.DataFrame] | None, default None\n    by time frame: bars of faster sleeves, which the version names as well"
 
     def __init__(
         self,
         bars: pd.DataFrame,  # time × (field, symbol)
         source: str,
         timeframe: str,
+        shorter: Mapping[str, pd.DataFrame] | None = None,  # by time frame: bars of faster sleeves, which the version names as well
     ):
         self.bars, self.source, self.timeframe, self.done, self.sums = bars, source, timeframe, 0, (0, 0)
+        self.beside = [StoreVersions(fast, source, frame) for frame, fast in (shorter or {}).items()]
 
     def at(self, as_of: datetime) -> str:
         "Return the version of what had closed by a moment; moments come in order."
+        return content_name(self._sums(as_of))
+
+    def _sums(self, as_of: datetime) -> tuple[int, ...]:
+        "Add up what had closed by a moment."
         count = len(closed_by(self.bars, as_of, self.timeframe))
         if count < self.done:
             self.done, self.sums = 0, (0, 0)
         plus = content_sums(to_rows(self.bars.iloc[self.done : count]), self.source, self.timeframe)
         self.done, self.sums = count, tuple((a + b) % WORD for a, b in zip(self.sums, plus, strict=True))
-        return content_name(self.sums)
+        every = [self.sums, *(other._sums(as_of) for other in self.beside)]
+        return tuple(sum(each) % WORD for each in zip(*every, strict=True))
 
 
 def pending_file(settings: Settings) -> Path:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from itertools import takewhile
 from pathlib import Path
 from shutil import copyfile, copytree, rmtree
@@ -42,7 +43,7 @@ from .steps import allocate_step, forecast_step, require_fresh
 from .trade_steps import Outcome, trade_step
 
 # %% ../../nbs/12_pipeline/64_replay.ipynb #5797293e
-PARTS = {"forecasts": "forecasts are switched off", "policy": "every symbol is held equally", "costs": "trading costs nothing"}
+PARTS = {"forecasts": "forecasts are switched off", "policy": "every symbol is held equally", "costs": "trading and holding cost nothing"}
 
 
 def settings_without(settings: Settings, part: str) -> Settings:
@@ -51,7 +52,8 @@ def settings_without(settings: Settings, part: str) -> Settings:
         return settings.model_copy(update={"allocate": settings.allocate.model_copy(update={"optimizer": "equal-weight"})})
     if part == "costs":
         free = {"fee_rate": 0.0, "slippage_bp": 0.0, "impact_bp": 0.0, "maker_fee_rate": None, "venue_fees": False}
-        return settings.model_copy(update={"costs": settings.costs.model_copy(update=free)})
+        held = dict.fromkeys(("borrow", "interest", "swap_long", "swap_short", "funding"), Decimal(0))
+        return settings.model_copy(update={"costs": settings.costs.model_copy(update=free), "margin": settings.margin.model_copy(update=held)})
     return settings
 
 # %% ../../nbs/12_pipeline/64_replay.ipynb #a3196c6a
@@ -266,9 +268,10 @@ def run_replay(
         for part in ("", *parts):
             own = _own_settings(settings_without(settings, part), folder / part if part else folder, begin)
             past = past or stored_past(settings, own, begin, end, now)
-            versions_at = StoreVersions(past.bars, past.source, settings.market.timeframe)
+            shorter = stored_shorter(settings, shorter_frames(own, moments), now)
+            versions_at = StoreVersions(past.bars, past.source, settings.market.timeframe, shorter)
             worlds[part] = World(own, past.bars, past.tape, versions_at.at, part, ledger=Path(own.run.data) / "ledger.sqlite",
-                                 shorter=stored_shorter(settings, shorter_frames(own, moments), now), dated=promoted == "dated",
+                                 shorter=shorter, dated=promoted == "dated",
                                  promises=_promises(settings, own, begin, part))
         closes = closes_between(past.bars, settings.market.timeframe, begin, end)
         if not closes:

@@ -30,6 +30,9 @@ def replay_sentences(summary: Mapping[str, Any]) -> tuple[str, ...]:
              f"Deepest fall {percent(-own['max_drawdown'], 1)}, against {percent(-other['max_drawdown'], 1)}.",
              f"{plural(summary['models'], 'model')} trained when they would have been trained; {plural(summary['forecasts_passed'], 'forecast')} passed the filter.",
              f"{plural(summary['orders'], 'order')}; the checks refused {plural(summary['refused'], 'plan')}."]
+    if held := summary["costs"]["holding"]:
+        paid = ", ".join(f"{kind} {money(cost, summary['currency'])}" for kind, cost in held.items())
+        lines.append(f"Holding has cost {paid}{'; what is below zero was received' if min(held.values()) < 0 else ''}.")
     return (*lines, *(s["words"] for s in summary["sleeves"]))
 
 
@@ -58,7 +61,7 @@ def build_replay_report(
     data = ReportData(
         title="Replay", run_id=name, profile=summary["profile"], as_of=end, mode="paper", currency=currency, note=summary["note"], account="books of its own",
         sentences=replay_sentences(summary), attention=problems + notes, equity=equity["equity"], backtest=equity["equity"], benchmark=equity["benchmark"],
-        backtest_name="whole system after costs", benchmark_name="every symbol held equally, no costs", monthly=tables["monthly"], costs=summary["costs"], provenance=made,
+        backtest_name="whole system after costs", benchmark_name="every symbol held equally, no costs", monthly=tables["monthly"], costs={k: v for k, v in summary["costs"].items() if k != "holding"} | summary["costs"]["holding"], provenance=made,
     )
     chapters: tuple[tuple[str, str, str, Callable[[], Parts]], ...] = (
         ("today", "What came of it", "", lambda: story_parts(data)), ("person", "Closes without a decision", "", lambda: action_parts(data)),

@@ -105,6 +105,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "settings_file", "settings_text", "version_of", "ChangeSettings", "change_settings", "ReplaceSettings", "replace_settings",
         "SetGroup", "set_group", "DropGroup", "drop_group", "SetAlias", "set_alias", "DropAlias", "drop_alias",
     ],
+    "stop_first": ["plain_data_folder"],
     "stops": [
         "STOP_SHEET", "opened_accounts", "known_accounts", "account_switch", "engaged_switches", "stop_sentences", "say_stop",
         "stop_sheet", "mark_report", "mark_reports",
@@ -133,6 +134,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "launching", "loop_control", "maintenance", "market_data", "metrics", "new_strategy", "order_control", "plan_control",
     "portfolio_control", "portfolios", "position_size", "queries_analytics", "queries_books", "queries_live", "queries_margin",
     "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "queries_venues", "query_cache", "replay_control",
-    "research_control", "run_control", "security_admin", "settings_control", "stops", "strategy_control", "system_control", "user_control",
-    "venue_control", "workspace",
+    "research_control", "run_control", "security_admin", "settings_control", "stop_first", "stops", "strategy_control", "system_control",
+    "user_control", "venue_control", "workspace",
 ])

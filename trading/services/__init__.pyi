@@ -44,6 +44,7 @@ from . import research_control as research_control
 from . import run_control as run_control
 from . import security_admin as security_admin
 from . import settings_control as settings_control
+from . import stop_first as stop_first
 from . import stops as stops
 from . import strategy_control as strategy_control
 from . import system_control as system_control
@@ -95,6 +96,7 @@ from .research_control import AutoResearch as AutoResearch, list_searches as lis
 from .run_control import StartRun as StartRun, start_daily_run as start_daily_run, ResumeRun as ResumeRun, resume_run as resume_run, StartTraining as StartTraining, CancelJob as CancelJob, cancel_running_job as cancel_running_job
 from .security_admin import Ask as Ask, security_of as security_of, security_in as security_in, with_vault as with_vault, store_secret as store_secret, delete_secret as delete_secret, require_vault as require_vault, key_is_in_ring as key_is_in_ring, renew_vault_key as renew_vault_key, know_secrets as know_secrets, scan_folder as scan_folder
 from .settings_control import settings_file as settings_file, settings_text as settings_text, version_of as version_of, ChangeSettings as ChangeSettings, change_settings as change_settings, ReplaceSettings as ReplaceSettings, replace_settings as replace_settings, SetGroup as SetGroup, set_group as set_group, DropGroup as DropGroup, drop_group as drop_group, SetAlias as SetAlias, set_alias as set_alias, DropAlias as DropAlias, drop_alias as drop_alias
+from .stop_first import plain_data_folder as plain_data_folder
 from .stops import STOP_SHEET as STOP_SHEET, opened_accounts as opened_accounts, known_accounts as known_accounts, account_switch as account_switch, engaged_switches as engaged_switches, stop_sentences as stop_sentences, say_stop as say_stop, stop_sheet as stop_sheet, mark_report as mark_report, mark_reports as mark_reports
 from .strategy_control import KINDS as KINDS, PromoteStrategy as PromoteStrategy, RetireStrategy as RetireStrategy, position_rules as position_rules, list_strategies as list_strategies, strategies as strategies, show_strategy as show_strategy, compare_strategies as compare_strategies, earned_by_sleeve as earned_by_sleeve
 from .system_control import AcknowledgeAlert as AcknowledgeAlert, acknowledge_rule as acknowledge_rule, once_of as once_of, WriteNote as WriteNote, write_note as write_note, SteerFeedback as SteerFeedback, freeze_feedback as freeze_feedback, thaw_feedback as thaw_feedback, RollBackFeedback as RollBackFeedback, roll_back_feedback as roll_back_feedback, PromoteModel as PromoteModel, promote_saved_model as promote_saved_model, RollBackModel as RollBackModel, roll_back_to_model as roll_back_to_model, Nothing as Nothing, invalidate_cache as invalidate_cache, reset_system as reset_system

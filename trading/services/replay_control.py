@@ -40,7 +40,7 @@ def _told(answer: dict[str, Any]) -> list[str]:
     figures, costs = answer["figures"], answer["costs"]
     lines = [f"{plural(answer['decisions'], 'decision')} from {close_day(answer['from'])} to {close_day(answer['to'])}: {figures['equity']['return']:+.2%}; "
              f"all symbols held equally, at no cost: {figures['benchmark']['return']:+.2%}",
-             f"{plural(answer['orders'], 'order')} worth {costs['traded']:,.0f} {answer['currency']}, fees {costs['fees']:,.0f}; deepest fall {-figures['equity']['max_drawdown']:.1%}"]
+             f"{plural(answer['orders'], 'order')} worth {costs['traded']:,.0f} {answer['currency']}, fees {costs['fees']:,.0f}{''.join(f', {kind} {cost:,.2f}' for kind, cost in costs['holding'].items())}; deepest fall {-figures['equity']['max_drawdown']:.1%}"]
     lines += [f"{part}: {answer['contributions'][part]:+.2%} of the return comes from {'them' if part != 'policy' else 'it'}" for part in answer["contributions"]]
     lines += [s["words"] for s in answer["sleeves"]] + [f"{note[0].upper()}{note[1:]}." for note in answer["notes"]]
     if problems := answer["problems"]:

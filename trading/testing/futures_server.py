@@ -25,7 +25,7 @@ def _money(number: Decimal) -> Decimal:
 
 
 class FuturesExchange:
-    "One account of USDT perpetuals: its wallet, positions, orders, trades and payments; `symbols` are 'BTCUSDT' and the like.\n\nParameters\n----------\nprices : dict[str, Decimal]\n    by symbol\nwallet : Decimal, default Decimal(10000)\n    USDT\nfee : Decimal, default Decimal('0.0005')\n    of the traded value\nmaintenance : Decimal, default Decimal('0.005')\n    of the value of a position\nmost : int, default 20\n    largest leverage\nclock : Callable[[], float], default time.time\n    seconds since 1970"
+    "One account of USDT perpetuals: its wallet, positions, orders, trades and payments; `symbols` are 'BTCUSDT' and the like.\n\nParameters\n----------\nprices : dict[str, Decimal]\n    by symbol\nwallet : Decimal, default Decimal(10000)\n    USDT\nfee : Decimal, default Decimal('0.0005')\n    of the traded value\nmaintenance : Decimal, default Decimal('0.005')\n    of the value of a position\nmost : int, default 20\n    largest leverage\nclock : Callable[[], float], default time.time\n    seconds since 1970\nsizes : dict[str, Decimal] | None, default None\n    units in one contract, where it is another number than one; amounts are contracts everywhere"
 
     def __init__(
         self,
@@ -35,7 +35,9 @@ class FuturesExchange:
         maintenance: Decimal = Decimal("0.005"),  # of the value of a position
         most: int = 20,  # largest leverage
         clock: Callable[[], float] = time.time,  # seconds since 1970
+        sizes: dict[str, Decimal] | None = None,  # units in one contract, where it is another number than one; amounts are contracts everywhere
     ):
+        self.sizes = dict.fromkeys(prices, Decimal(1)) | (sizes or {})
         self.prices, self.wallet, self.fee, self.maintenance, self.most, self.clock = dict(prices), wallet, fee, maintenance, most, clock
         self.hedged = self.several = False  # modes of the account: a long beside a short; margin in several coins
         self.keeps_mode = ""  # a margin type that cannot be changed here, as for some accounts
@@ -60,7 +62,7 @@ class FuturesExchange:
         "Let longs pay shorts a fraction of the value of their positions."
         for symbol, units in self.units.items():
             if units:
-                paid = _money(-units * self.prices[symbol] * rate)
+                paid = _money(-units * self.sizes[symbol] * self.prices[symbol] * rate)
                 self.isolated[symbol] += paid
                 self.pay("FUNDING_FEE", paid, symbol)
 
@@ -70,7 +72,7 @@ class FuturesExchange:
         if not units or self.modes[symbol] != "ISOLATED":
             return Decimal(0)
         side = 1 if units > 0 else -1
-        return max((self.isolated[symbol] - self.cost[symbol]) / (abs(units) * (self.maintenance - side)), Decimal(0))
+        return max((self.isolated[symbol] - self.cost[symbol]) / (abs(units) * self.sizes[symbol] * (self.maintenance - side)), Decimal(0))
 
     def quote(self, symbol: str, price: Decimal) -> None:
         "Move a price: a position that it ruins is closed by force, and orders that wait are met."
@@ -100,27 +102,28 @@ class FuturesExchange:
     def _fill(self, order: dict, price: Decimal) -> Decimal:  # what was realised, less the fee
         "Trade an order in full."
         symbol, amount = order["symbol"], Decimal(order["origQty"])
+        size = self.sizes[symbol]
         signed, held = amount if order["side"] == "BUY" else -amount, self.units[symbol]
         closed = min(amount, abs(held)) if held * signed < 0 else Decimal(0)
         realised = Decimal(0)
         if closed:
             part = closed / abs(held)
             gone, free = self.cost[symbol] * part, self.isolated[symbol] * part
-            realised = _money((1 if held > 0 else -1) * closed * price - gone)
+            realised = _money((1 if held > 0 else -1) * closed * size * price - gone)
             self.units[symbol] += closed if signed > 0 else -closed
             self.cost[symbol] -= gone
             self.isolated[symbol] -= free
         if opened := amount - closed:
             self.units[symbol] += opened if signed > 0 else -opened
-            self.cost[symbol] += (1 if signed > 0 else -1) * opened * price
-            self.isolated[symbol] += _money(opened * price / self.levers[symbol])
-        fee = _money(amount * price * self.fee)
+            self.cost[symbol] += (1 if signed > 0 else -1) * opened * size * price
+            self.isolated[symbol] += _money(opened * size * price / self.levers[symbol])
+        fee = _money(amount * size * price * self.fee)
         if realised:
             self.pay("REALIZED_PNL", realised, symbol)
         self.pay("COMMISSION", -fee, symbol)
-        order |= {"status": "FILLED", "executedQty": f"{amount:f}", "avgPrice": f"{price:f}", "cumQuote": f"{amount * price:f}", "updateTime": self.now}
+        order |= {"status": "FILLED", "executedQty": f"{amount:f}", "avgPrice": f"{price:f}", "cumQuote": f"{amount * size * price:f}", "updateTime": self.now}
         self.trades.append({"symbol": symbol, "id": 5_000 + len(self.trades), "orderId": order["orderId"], "side": order["side"], "price": f"{price:f}", "qty": f"{amount:f}",
-                            "quoteQty": f"{amount * price:f}", "realizedPnl": f"{realised:f}", "commission": f"{fee:f}", "commissionAsset": "USDT", "time": self.now,
+                            "quoteQty": f"{amount * size * price:f}", "realizedPnl": f"{realised:f}", "commission": f"{fee:f}", "commissionAsset": "USDT", "time": self.now,
                             "positionSide": "BOTH", "buyer": order["side"] == "BUY", "maker": False})
         return realised - fee
 
@@ -150,7 +153,7 @@ class FuturesCounter:
         return {"timezone": "UTC", "serverTime": self.exchange.now, "rateLimits": [], "symbols": [
             {"symbol": s, "pair": s, "contractType": "PERPETUAL", "deliveryDate": 4_133_404_800_000, "onboardDate": 1_569_398_400_000, "status": "TRADING", "baseAsset": s.removesuffix("USDT"),
              "quoteAsset": "USDT", "marginAsset": "USDT", "pricePrecision": 2, "quantityPrecision": 3, "orderTypes": ["LIMIT", "MARKET"], "timeInForce": ["GTC", "IOC", "FOK", "GTX"],
-             "filters": filters} for s in self.exchange.prices]}
+             "filters": filters, **({"contractSize": f"{self.exchange.sizes[s]:f}"} if self.exchange.sizes[s] != 1 else {})} for s in self.exchange.prices]}
 
     def tickers(self, asked: dict) -> Any:
         "Tell last prices."
@@ -168,10 +171,10 @@ class FuturesCounter:
 
     def _position(self, symbol: str) -> dict:
         x = self.exchange
-        value = x.units[symbol] * x.prices[symbol]
+        value = x.units[symbol] * x.sizes[symbol] * x.prices[symbol]
         gain = _money(value - x.cost[symbol]) if x.units[symbol] else Decimal(0)
         return {"symbol": symbol, "positionSide": "BOTH", "positionAmt": f"{x.units[symbol]:f}", "unrealizedProfit": f"{gain:f}", "unRealizedProfit": f"{gain:f}", "notional": f"{value:f}",
-                "entryPrice": f"{_money(x.cost[symbol] / x.units[symbol]) if x.units[symbol] else 0:f}", "markPrice": f"{x.prices[symbol]:f}", "liquidationPrice": f"{_money(x.liquidation(symbol)):f}",
+                "entryPrice": f"{_money(x.cost[symbol] / (x.units[symbol] * x.sizes[symbol])) if x.units[symbol] else 0:f}", "markPrice": f"{x.prices[symbol]:f}", "liquidationPrice": f"{_money(x.liquidation(symbol)):f}",
                 "isolatedMargin": f"{_money(x.isolated[symbol] + gain):f}", "isolatedWallet": f"{_money(x.isolated[symbol]):f}", "maintMargin": f"{_money(abs(value) * x.maintenance):f}",
                 "initialMargin": f"{_money(abs(value) / x.levers[symbol]):f}", "marginAsset": "USDT", "updateTime": x.now}
 
@@ -236,7 +239,7 @@ class FuturesCounter:
         if any(o["clientOrderId"] == asked["newClientOrderId"] and o["status"] in _LIVE for o in x.orders):
             raise Refusal(-4116, "ClientOrderId is duplicated.")
         held = x.units[symbol] * (1 if asked["side"] == "SELL" else -1)  # above zero: so much can be closed
-        at = price or x.prices[symbol]
+        at = (price or x.prices[symbol]) * x.sizes[symbol]  # what a contract is worth
         if reduce and held <= 0:
             raise Refusal(-2022, "ReduceOnly Order is rejected.")
         amount = min(amount, held) if reduce else amount

@@ -23,7 +23,7 @@ from ...core.errors import BadInput, MissingData, VenueError
 from ...core.instruments import Instrument
 from ...core.types import Order
 from ...core.venue_profiles import profile_of
-from .instruments import contract_problem, instrument_of
+from .instruments import contract_problem, instrument_of, units_per_contract
 from .order_request import OrderRequest, carries_id, missing_parts
 from .parsing import ClockSkew, SlowDown, candles_frame, check_raw, decimal_of, list_of, translate
 from .request_budget import RequestBudget
@@ -348,12 +348,12 @@ async def prices_of(venue: Connection, symbols: list[str]) -> dict[str, Decimal]
 
 async def book_of(venue: Connection, symbol: str) -> dict[str, list[tuple[Decimal, Decimal]]]:
     "Fetch what can be had now: bids and asks, best first, price and units."
-    await known_market(venue, symbol)
+    size = units_per_contract({symbol: await known_market(venue, symbol)}, symbol)
     answer = await venue._ask(f"order book of {symbol}", venue._ccxt.fetch_order_book, symbol, 50)
     book = {}
     for side in ("bids", "asks"):
         rows = list_of(answer.get(side) if isinstance(answer, dict) else None, venue.name, f"the {side} of {symbol}")
-        book[side] = [(decimal_of(row[0], venue.name, "a price"), decimal_of(row[1], venue.name, "an amount")) for row in rows]
+        book[side] = [(decimal_of(row[0], venue.name, "a price"), decimal_of(row[1], venue.name, "an amount") * size) for row in rows]
     return book
 
 

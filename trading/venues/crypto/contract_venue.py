@@ -17,7 +17,7 @@ from ...core.margin import MarginMoney, MarginPosition
 from ...core.types import ZERO, Event, Fill, Order, OrderState
 from ...core.venue_profiles import PROFILES, VenueProfile
 from .connection import exchange_markets, known_market, prices_of, run_blocking
-from .instruments import contract_problem
+from .instruments import contract_problem, units_per_contract
 from .orders import send_order
 from .parsing import decimal_of, list_of
 from .trades import trades_since
@@ -98,8 +98,8 @@ class ContractVenue(CcxtVenue):
         return self._ccxt.safe_market(number, None, None, "swap")["symbol"]
 
     def load_markets(self) -> dict[str, Instrument]:
-        "Return the perpetuals, by symbol; one contract is one unit."
-        return {s: i for s, i in run_blocking(exchange_markets(self)).items() if i.kind == "perpetual" and i.contract_size == 1}
+        "Return the perpetuals, by symbol; amounts are units, of which a contract may have several."
+        return {s: i for s, i in run_blocking(exchange_markets(self)).items() if i.kind == "perpetual"}
 
     def account_number(self) -> str:
         "Return what Binance calls this account of futures."
@@ -123,7 +123,7 @@ class ContractVenue(CcxtVenue):
             if row.get("positionSide") != "BOTH":
                 raise VenueError(f"{self.name}: {row.get('symbol')} is held in hedge mode, where a long stands beside a short and cannot be counted here; close it, and switch to one-way mode at the venue")
             symbol = self._symbol(row["symbol"])
-            held[symbol] = told["positionAmt"]
+            held[symbol] = told["positionAmt"] * units_per_contract(self._ccxt.markets, symbol)
             money = symbol.partition(":")[2]
             held[money] = held.get(money, ZERO) - (told["notional"] - told["unrealizedProfit"])
         return {a: n for a, n in held.items() if n}
@@ -146,7 +146,8 @@ class ContractVenue(CcxtVenue):
         for row in list_of(await self._private("positions", "fapiPrivateV3GetPositionRisk", **given), self.name, "positions"):
             n = {k: decimal_of(row.get(k), self.name, f"{k} of {row.get('symbol')}") for k in ("positionAmt", "entryPrice", "markPrice", "unRealizedProfit", "isolatedMargin", "liquidationPrice")}
             if n["positionAmt"]:
-                found.append(MarginPosition(self._symbol(row["symbol"]), n["positionAmt"], n["entryPrice"], n["markPrice"], n["unRealizedProfit"], n["isolatedMargin"], n["liquidationPrice"] or None))
+                known = self._symbol(row["symbol"])
+                found.append(MarginPosition(known, n["positionAmt"] * units_per_contract(self._ccxt.markets, known), n["entryPrice"], n["markPrice"], n["unRealizedProfit"], n["isolatedMargin"], n["liquidationPrice"] or None))
         return found
 
     def fetch_room(self, symbol: str, side: str) -> Decimal:
@@ -204,8 +205,8 @@ class ContractVenue(CcxtVenue):
 
     async def _checked(self, order: Order) -> OrderState:
         market = await known_market(self, order.symbol)
-        if not market.get("swap") or not market.get("linear") or Decimal(str(market.get("contractSize") or 0)) != 1:
-            raise BadInput(f"{self.name}: {order.symbol} is no perpetual whose contract is one unit, and no other contract is traded with real orders; nothing was sent")
+        if not market.get("swap") or not market.get("linear") or not market.get("contractSize"):
+            raise BadInput(f"{self.name}: {order.symbol} is no perpetual in the currency of its price, or the size of its contract is not told, and no other contract is traded with real orders; nothing was sent")
         if not order.reduce_only:
             try:
                 await self._make_ready(order.symbol)

@@ -18,12 +18,12 @@ from ...core.venue_profiles import VenueProfile
 # %% ../../../nbs/01_venues/crypto/02_order_request.ipynb #fb359d1d
 @dataclass(frozen=True)
 class OrderRequest:
-    "What ccxt is asked to send.\n\nParameters\n----------\nsymbol : str\nkind : str\n    'market' or 'limit'\nside : str\namount : Decimal\n    units\nprice : Decimal | None\n    quote currency per unit\nclient_id : str\n    our id in the venue's form\nstop : Decimal | None, default None\nforce : str, default 'GTC'\ncost : Decimal | None, default None\n    a purchase that is counted in money\nparams : dict[str, Any]\nid_field : str, default ''\n    the venue's own field for our id; empty: any\nstop_field : str, default ''\n    the venue's own field for the trigger; empty: any"
+    "What ccxt is asked to send.\n\nParameters\n----------\nsymbol : str\nkind : str\n    'market' or 'limit'\nside : str\namount : Decimal\n    as the venue counts it: units, or contracts\nprice : Decimal | None\n    quote currency per unit\nclient_id : str\n    our id in the venue's form\nstop : Decimal | None, default None\nforce : str, default 'GTC'\ncost : Decimal | None, default None\n    a purchase that is counted in money\nparams : dict[str, Any]\nid_field : str, default ''\n    the venue's own field for our id; empty: any\nstop_field : str, default ''\n    the venue's own field for the trigger; empty: any"
 
     symbol: str
     kind: str  # 'market' or 'limit'
     side: str
-    amount: Decimal  # units
+    amount: Decimal  # as the venue counts it: units, or contracts
     price: Decimal | None  # quote currency per unit
     client_id: str  # our id in the venue's form
     stop: Decimal | None = None
@@ -44,8 +44,9 @@ def build_request(
     profile: VenueProfile,
     order: Order,
     price: Decimal | None = None,  # what a unit costs now, for purchases that are counted in money
+    size: Decimal = Decimal(1),  # units in one contract: the venue counts in contracts
 ) -> OrderRequest:
-    "Choose id, trigger, price, cost and time in force as the venue wants them; what it cannot do is refused.\n\nParameters\n----------\nprofile : VenueProfile\norder : Order\nprice : Decimal | None, default None\n    what a unit costs now, for purchases that are counted in money\n\nReturns\n-------\nOrderRequest"
+    "Choose id, trigger, price, cost and time in force as the venue wants them; what it cannot do is refused.\n\nParameters\n----------\nprofile : VenueProfile\norder : Order\nprice : Decimal | None, default None\n    what a unit costs now, for purchases that are counted in money\nsize : Decimal, default Decimal(1)\n    units in one contract: the venue counts in contracts\n\nReturns\n-------\nOrderRequest"
     name, force, stops = profile.title, order.time_in_force, order.type in ("stop", "stop_limit")
     kind = "limit" if order.type in ("limit", "stop_limit") else "market"
     if order.stop_loss is not None or order.take_profit is not None:
@@ -78,7 +79,9 @@ def build_request(
             _put(params, profile.base_size, f"{order.amount:f}")
         else:
             raise BadInput(f"{order.symbol}: {name} counts market purchases in money and has no price now; give a limit price, or try again")
-    return OrderRequest(order.symbol, kind, order.side, order.amount, order.price if kind == "limit" else None, client_id, order.stop_price if stops else None, force, cost, params,
+    if (contracts := order.amount / size) * size != order.amount:
+        raise BadInput(f"{order.symbol}: {order.amount:f} units are no whole steps of contracts of {size:f} units; nothing was sent")
+    return OrderRequest(order.symbol, kind, order.side, contracts, order.price if kind == "limit" else None, client_id, order.stop_price if stops else None, force, cost, params,
                         profile.id_field, profile.stop_field)
 
 

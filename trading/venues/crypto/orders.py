@@ -16,6 +16,7 @@ from ...core.errors import BadInput, MissingData, NotSent, UnknownOutcome, Venue
 from ...core.types import ZERO, Fill, Order, OrderState
 from ...core.venue_profiles import VenueQuery
 from .connection import LAST_RESPONSE, OUTGOING, Connection, UnfitRequest, known_market, prices_of
+from .instruments import units_per_contract
 from .order_request import OrderRequest, build_request
 from .parsing import ClockSkew, SlowDown, decimal_of, list_of, translate, without_secrets
 from .trades import fills_of, list_trades
@@ -48,13 +49,14 @@ def order_state(
         amount = filled if amount is None or status in _ENDED else amount  # counted in money, so what came of it is the amount
     average, fees = answer.get("average"), answer.get("fees") or [answer.get("fee") or {}]
     quote = symbol.split("/")[-1].split(":")[0]
+    size = units_per_contract(venue._ccxt.markets, symbol) if ":" in symbol else Decimal(1)
     ours = (order.client_order_id if order else ours) or venue.own_id(str(answer.get("clientOrderId") or ""), number) or number
     venue.numbers[ours] = number
     if status in _ENDED and answer.get("trades"):  # an order that has ended has no more of them
         venue.trade_ids[number] = [str(t["id"]) for t in answer["trades"]]
     return OrderState(
         number, ours, symbol, side,
-        decimal_of(amount, name, f"the amount of order {number}"), decimal_of(filled, name, f"the filled part of order {number}"), status,
+        decimal_of(amount, name, f"the amount of order {number}") * (1 if order else size), decimal_of(filled, name, f"the filled part of order {number}") * size, status,
         decimal_of(average, name, "the average price") if average else None,
         sum((decimal_of(f["cost"], name, "the fee") for f in fees if f.get("currency") == quote and f.get("cost") is not None), ZERO),
         f"{name} calls its state {word!r}, which is not known here" if status == "unknown" else "",
@@ -72,7 +74,7 @@ async def send_order(venue: Connection, order: Order) -> OrderState:
         raise BadInput(f"{venue.name}: {order.symbol} is a contract on margin, and this client is of spot markets only; nothing was sent")
     if venue.profile.account_kind:
         await venue._ask("the kind of account", getattr(venue._ccxt, venue.profile.account_kind))
-    request = build_request(venue.profile, order, await _price_now(venue, order))
+    request = build_request(venue.profile, order, await _price_now(venue, order), units_per_contract(venue._ccxt.markets, order.symbol))
     _check_steps(venue, request)
     venue.forms[request.client_id] = order.client_order_id
     venue.sent_at[order.client_order_id], venue.orders[order.client_order_id] = time.time(), order

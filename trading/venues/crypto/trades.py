@@ -15,6 +15,7 @@ from typing import Any
 from ...core.errors import BadInput, VenueError
 from ...core.types import ZERO, Fill, Value
 from .connection import Connection, load_markets_of
+from .instruments import units_per_contract
 from .parsing import candles_frame, decimal_of, list_of
 
 # %% ../../../nbs/01_venues/crypto/07_trades.ipynb #a2475c0d
@@ -114,6 +115,8 @@ async def fills_of(venue: Connection, trade: Any) -> list[Fill]:
     if trade.get("side") not in ("buy", "sell") or not trade.get("symbol"):
         raise VenueError(f"{name}: trade {trade['id']} came without side or symbol; the answer was damaged, ask again")
     price, amount = decimal_of(trade.get("price"), name, "a trade's price"), decimal_of(trade.get("amount"), name, "a trade's amount")
+    if ":" in trade["symbol"]:
+        amount *= units_per_contract(venue._ccxt.markets, trade["symbol"])
     when, number = datetime.fromtimestamp(trade["timestamp"] / 1000, UTC), str(trade.get("order") or "")
     ours = venue.own_id(str(trade.get("clientOrderId") or ""), number) or number
     fees = [f for f in (trade.get("fees") or [trade.get("fee") or {}]) if f.get("cost")] or [{}]
