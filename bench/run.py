@@ -43,7 +43,8 @@ def write_table(kept: dict) -> None:
         lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         for row in part["rows"]:
             earlier = before.get(name, {}).get(row["figure"])
-            cells = [str(row["figure"]), number(row["value"]), row.get("unit") or "", *[number(earlier) if earlier else ""] * bool(before), row.get("rival") or "",
+            cells = [str(row["figure"]), number(row["value"]), row.get("unit") or "", *[number(earlier) if earlier else ""] * bool(before),
+                     row.get("rival") or "",
                      number(row["rival_value"]) if row.get("rival_value") is not None else "",
                      number(row["ratio"]) if row.get("ratio") is not None else ""]
             lines.append(f"| {' | '.join(cells)} |")
