@@ -85,3 +85,8 @@ def test_the_funds_and_currencies_of_2008_are_closes_too():
 def test_every_source_of_a_table_is_named():
     assert all(s.source for s in SCENARIOS.values()) and "memory" not in " ".join(s.source for s in SCENARIOS.values())
     assert shock_of(SCENARIOS["ftx-2022"], "SOL/USD", "SOL") is None, "no closes of SOL were at hand, so its fall is not known"
+
+
+def test_a_stablecoin_that_lost_its_peg_is_unknown_and_not_calm():
+    row = stress({"UST/USD": 0.2, "BTC/USD": 0.5}, groups={"UST/USD": "Stablecoins", "BTC/USD": "BTC"}, scenarios=[SCENARIOS["luna-2022"]]).loc["luna-2022"]
+    assert row["unknown"] == pytest.approx(0.2) and row["unknown_symbols"] == "UST/USD" and row["loss"] == pytest.approx(0.5 * 0.27)

@@ -20,13 +20,14 @@ from ..core.drawdown import value_drawdown
 # %% ../../nbs/05_risk/10_stress.ipynb #59434141
 @dataclass(frozen=True)
 class Scenario(Value):
-    "A window of history, or a table of shocks, or both.\n\nParameters\n----------\nname : str\nstart : str, default ''\n    last calm day, 'YYYY-MM-DD'; empty: shocks only\nend : str, default ''\n    day of the loss\nshocks : dict[str, float]\n    symbol, its base, its group, or '*' for all else → simple return\nsource : str, default ''\n    where the shocks come from"
+    "A window of history, or a table of shocks, or both.\n\nParameters\n----------\nname : str\nstart : str, default ''\n    last calm day, 'YYYY-MM-DD'; empty: shocks only\nend : str, default ''\n    day of the loss\nshocks : dict[str, float]\n    symbol, its base, its group, or '*' for all else → simple return\nsource : str, default ''\n    where the shocks come from\nunlike : tuple[str, ...], default ()\n    symbols or bases that did not fall with their group: without a shock of their own they are unknown"
 
     name: str
     start: str = ""  # last calm day, 'YYYY-MM-DD'; empty: shocks only
     end: str = ""  # day of the loss
     shocks: dict[str, float] = field(default_factory=dict)  # symbol, its base, its group, or '*' for all else → simple return
     source: str = ""  # where the shocks come from
+    unlike: tuple[str, ...] = ()  # symbols or bases that did not fall with their group: without a shock of their own they are unknown
 
     def __post_init__(self):
         if bool(self.start) != bool(self.end) or (self.start and pd.Timestamp(self.start) >= pd.Timestamp(self.end)):
@@ -60,7 +61,7 @@ SCENARIOS: dict[str, Scenario] = {
                  {"BTC": -0.27, "ETH": -0.33, "SOL": -0.52, "L1/L0 majors": -0.43, "L2/Scaling": -0.53, "DeFi": -0.52, "AI/Data": -0.58,
                   "Gaming/NFT": -0.58, "Memecoins": -0.39, "Stablecoins": 0.0, "LUNA": -1.0},
                  f"{_COINS}; LUNA from 85 USD on 5 May to 0.03 USD on 12 May (newslanes.com, 12 May 2022). The stablecoin UST fell with it, and is "
-                 "not in the stablecoin line"),
+                 "not in the stablecoin line", ("UST", "USTC")),
         Scenario("ftx-2022", "2022-11-05", "2022-11-09",
                  {"BTC": -0.25, "ETH": -0.32, "FTT": -0.90, "L1/L0 majors": -0.29, "L2/Scaling": -0.40, "DeFi": -0.39, "AI/Data": -0.33,
                   "Stablecoins": 0.0},
@@ -99,7 +100,9 @@ def shock_of(
 ) -> float | None:  # simple return; None: the table does not know
     "Look up what an asset loses by the scenario's table.\n\nParameters\n----------\nscenario : Scenario\nsymbol : str\ngroup : str, default ''\n\nReturns\n-------\nfloat | None\n    simple return; None: the table does not know"
     pair = f"{symbol[:3]}/{symbol[3:]}"  # some venues write EURUSD
-    return next((scenario.shocks[name] for name in (symbol, symbol.partition("/")[0], pair, group, "*") if name in scenario.shocks), None)
+    own = (symbol, symbol.replace("-", "/").partition("/")[0], pair)
+    names = own if set(own) & set(scenario.unlike) else (*own, group, "*")
+    return next((scenario.shocks[name] for name in names if name in scenario.shocks), None)
 
 # %% ../../nbs/05_risk/10_stress.ipynb #919e3e3c
 def stress(
