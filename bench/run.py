@@ -34,15 +34,17 @@ def number(value: object) -> str:
 def write_table(kept: dict) -> None:
     "Write what was measured, by benchmark."
     before = json.loads(BEFORE.read_text()) if BEFORE.exists() else {}
-    told = "Rivals were measured in the same run on the same machine; before: what an earlier tree needed there."
-    lines = ["# Figures", "", f"Written by `make bench`. {told}", ""]
+    told = "Rivals were measured in the same run on the same machine" + ("; before: what an earlier tree needed there." if before else ".")
+    lines = ["# Figures", "", f"Written by `make bench` from `results.json`, where a note about a run may stand beside its rows. {told}", ""]
+    heads = ["figure", "value", "unit", *["before"] * bool(before), "rival", "its value", "ratio"]
     for name, part in sorted(kept.items()):
         lines += [f"## {name}", ""]
-        lines += [f"{part['date']}, {part['machine']}", ""]
-        lines += ["| figure | value | unit | before | rival | its value | ratio |", "|---|---|---|---|---|---|---|"]
+        lines += [f"{part['date']}, {part['machine']}" + (f"; {part['note']}" if part.get("note") else ""), ""]
+        lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         for row in part["rows"]:
             earlier = before.get(name, {}).get(row["figure"])
-            cells = [str(row["figure"]), number(row["value"]), row.get("unit", ""), number(earlier) if earlier else "", row.get("rival") or "",
+            cells = [str(row["figure"]), number(row["value"]), row.get("unit") or "", *[number(earlier) if earlier else ""] * bool(before),
+                     row.get("rival") or "",
                      number(row["rival_value"]) if row.get("rival_value") is not None else "",
                      number(row["ratio"]) if row.get("ratio") is not None else ""]
             lines.append(f"| {' | '.join(cells)} |")
@@ -51,7 +53,7 @@ def write_table(kept: dict) -> None:
 
 
 def main(wanted: list[str]) -> int:
-    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
     failed = []
     for script in sorted(HERE.glob("*.py")):
         if script.stem == "run" or (wanted and script.stem not in wanted):
@@ -64,7 +66,7 @@ def main(wanted: list[str]) -> int:
             continue
         print(*(f"{r['figure']}: {number(r['value'])} {r.get('unit', '')}" for r in rows), sep="\n")
         kept[script.stem] = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine(), "rows": rows}
-        KEPT.write_text(json.dumps(kept, indent=1))
+        KEPT.write_text(json.dumps(kept, indent=1, ensure_ascii=False), encoding="utf-8")
         write_table(kept)
     if failed:
         print(f"Error: no figures from {', '.join(failed)}; run the script by itself to see why", file=sys.stderr)

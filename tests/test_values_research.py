@@ -276,19 +276,20 @@ def test_a_variation_is_written_in_one_way(params, text):
 def test_what_is_recorded_is_counted_once_and_its_ratio_is_per_bar(tmp_path):
     register = TrialRegister(tmp_path / "new" / "trials.sqlite")
     register.record("ma", {"fast": 5}, BARS, {"sharpe": 2.0, "x": 1}, periods=4)
-    register.record("ma", {"fast": 5.0}, BARS, {"sharpe": 3.0}, periods=4)  # the same variation, tried again
+    register.record("ma", {"fast": 5.0}, BARS, {"sharpe": 3.0}, periods=4)  # the same variation with another result: the rule was edited
+    register.record("ma", {"fast": 5.0}, BARS, {"sharpe": 3.0}, periods=4)  # the same trial, tried again
     register.record("ma", {"fast": 6}, BARS, {"sharpe": 1.0}, periods=1)
     register.record("rsi", {"n": 1}, BARS, {"profit": 1.0})
     register.record("rsi", {"n": 2}, BARS, {"sharpe": float("nan")}, periods=1)
-    assert register.count(BARS) == 4 and register.count(BARS, "ma") == 2 and register.count(BARS, "rsi") == 2 and register.count(BARS, "x") == 0
+    assert register.count(BARS) == 5 and register.count(BARS, "ma") == 3 and register.count(BARS, "rsi") == 2 and register.count(BARS, "x") == 0
     table = register.trials(BARS, "ma")
     assert dict(zip(table["params"], table["sharpe"], strict=True)) == {'{"fast":5}': 1.5, '{"fast":6}': 1.0}
-    assert set(register.trials(BARS)["strategy"]) == {"ma", "rsi"} and register.count(fingerprint(BARS)) == 4
+    assert set(register.trials(BARS)["strategy"]) == {"ma", "rsi"} and register.count(fingerprint(BARS)) == 5
     for strategy, metrics, periods, says in (("", {}, None, "needs the name"), ("ma", {"sharpe": 1}, None, "say with periods="),
                                              ("ma", {"sharpe": 1}, 0, "say with periods=")):
         with pytest.raises(BadInput, match=says):
             register.record(strategy, {"a": 1}, BARS, metrics, periods)
-    assert TrialRegister(tmp_path / "new" / "trials.sqlite").count(BARS) == 4
+    assert TrialRegister(tmp_path / "new" / "trials.sqlite").count(BARS) == 5
 
 
 def test_trials_on_data_that_overlaps_count_and_on_other_data_do_not(tmp_path):
@@ -313,5 +314,5 @@ def test_a_whole_search_is_written_row_by_row(tmp_path):
     table = register.trials(BARS).set_index("params")["sharpe"]
     assert table['{"fast":20,"slow":5,"symbol":"A"}'] == 1.0 and table['{"fast":20,"slow":6,"symbol":"C"}'] == -2.0 and len(table) == 3
     assert math.isnan(table['{"fast":30.5,"slow":5,"symbol":"B"}'])
-    register.record("ma", {"fast": 20, "symbol": "A", "slow": 5}, BARS, {"sharpe": 5.0}, 1)  # the same as the first one
+    register.record("ma", {"fast": 20, "symbol": "A", "slow": 5}, BARS, {"sharpe": 1.0}, 1)  # the same as the first one
     assert register.count(BARS) == 3

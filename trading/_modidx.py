@@ -1258,6 +1258,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'trading/backtest/promotion.py'),
                                             'trading.backtest.promotion._plain': ( '06_backtest/promotion.html#_plain',
                                                                                    'trading/backtest/promotion.py'),
+                                            'trading.backtest.promotion.beside_holding': ( '06_backtest/promotion.html#beside_holding',
+                                                                                           'trading/backtest/promotion.py'),
                                             'trading.backtest.promotion.promised_figures': ( '06_backtest/promotion.html#promised_figures',
                                                                                              'trading/backtest/promotion.py'),
                                             'trading.backtest.promotion.promote': ( '06_backtest/promotion.html#promote',

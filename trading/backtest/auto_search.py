@@ -206,7 +206,7 @@ def search_strategies(
         returns[line.strategy] = done.returns
         figures = {k: None if not np.isfinite(v) else float(v) for k, v in done.decision.figures.items() if isinstance(v, int | float | np.number)}
         judged.append({"strategy": line.strategy, "params": done.evidence["params"], "passes": done.promoted, "promoted": bool(again and again.promoted), "reasons": list(done.decision.reasons),
-                       "figures": figures, "evidence": str((again or done).file)})
+                       "figures": figures, "beside_holding": done.evidence["beside_holding"], "evidence": str((again or done).file)})
     facts = {"bars": len(bars), "symbols": symbols_of(bars), "from": bars.index[0].isoformat(), "to": bars.index[-1].isoformat(), "data": fingerprint(bars), "costs": asdict(costs),
              "thresholds": asdict(thresholds) if thresholds else None, "budget": {"trials": trials, "seconds": seconds}}
     return AutoSearch(lines, judged, returns, sum(r.tried for r in lines), time.monotonic() - began, over, facts)

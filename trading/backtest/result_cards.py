@@ -105,15 +105,16 @@ def promotion_card(
     thresholds: Mapping[str, Any],  # that were asked; None: not asked
     returns: pd.Series | None = None,  # of the chosen variation
     where: str = "",  # of the evidence
+    beside: str = "",  # what it earned beside holding, a sentence
 ) -> Card:
-    "Say in a card what the gate computed, and what it decided.\n\nParameters\n----------\nstrategy : str\nparams : Mapping[str, Any]\ndecision : Any\n    a PromotionDecision\nthresholds : Mapping[str, Any]\n    that were asked; None: not asked\nreturns : pd.Series | None, default None\n    of the chosen variation\nwhere : str, default ''\n    of the evidence\n\nReturns\n-------\nCard"
+    "Say in a card what the gate computed, and what it decided.\n\nParameters\n----------\nstrategy : str\nparams : Mapping[str, Any]\ndecision : Any\n    a PromotionDecision\nthresholds : Mapping[str, Any]\n    that were asked; None: not asked\nreturns : pd.Series | None, default None\n    of the chosen variation\nwhere : str, default ''\n    of the evidence\nbeside : str, default ''\n    what it earned beside holding, a sentence\n\nReturns\n-------\nCard"
     figures, rows = decision.figures, []
     for name, (asked, words, sign, form) in _CRITERIA.items():
         if name in figures:
             limit = thresholds.get(asked)
             rows.append((words, written(figures[name], form), f"{sign} {written(limit, form)}" if limit is not None else "not asked"))
     facts = {"trials": f"{int(figures.get('trials', 0)):,}", "worth independent ones": written(figures.get("independent_trials", np.nan), "{:,.0f}")}
-    notes = [*decision.reasons, *([f"evidence: {where}"] if where else [])]
+    notes = [*decision.reasons, *([beside] if beside else []), *([f"evidence: {where}"] if where else [])]
     drawn = [] if returns is None else growth_picture({strategy: (1 + returns).cumprod()}, "Growth of the chosen variation after costs")
     return Card("Promotion", f"{strategy} {', '.join(f'{k}={v}' for k, v in params.items())}", facts, "promoted" if decision.promoted else "refused",
                 "good" if decision.promoted else "bad", drawn, ("criterion", "found", "asked"), rows, notes)

@@ -144,7 +144,7 @@ class TrialRegister:
         bars: int | None = None,  # length of the record; None: that of the data
     ) -> Family:
         "Return what was tried on this data, on one calendar.\n\nParameters\n----------\ndata : Data\n    bars, or their fingerprint\nstrategy : str | None, default None\n    None: of all strategies\nrelated : bool, default True\n    trials on overlapping data too: one more day, another name or another clock does not wipe the slate\ncells : Cells | None, default None\n    the calendar; None: that of the data\nbars : int | None, default None\n    length of the record; None: that of the data\n\nReturns\n-------\nFamily"
-        shifts, found, keys, bare_keys, ratios = self._related(data, related), [], [], [], []
+        shifts, found, keys, bare = self._related(data, related), [], [], []
         length = bars or (len(data) if isinstance(data, pd.DataFrame) else 1000)
         searches = sorted(self.store.searches(list(shifts), sketches=False), key=lambda s: shifts[s["data"]] == 0)  # those on another clock fit less well
         for search in searches:
@@ -152,8 +152,7 @@ class TrialRegister:
                 continue
             own = np.frombuffer(search["keys"], np.uint64)
             if not search["cells"]:
-                bare_keys.append(own)
-                ratios.append(np.frombuffer(search["sharpe"], float))
+                bare.append(pd.DataFrame({"data": search["data"], "key": own, "sharpe": np.frombuffer(search["sharpe"], float)}))
                 continue
             place = Cells(search["exponent"], search["first"], search["cells"])
             cells = cells or (Cells.of(data.index) if isinstance(data, pd.DataFrame) else place)
@@ -163,8 +162,9 @@ class TrialRegister:
         size = np.sqrt(np.einsum("ij,ij->i", sketches, sketches)) if len(sketches) else np.empty(0)
         still = int((size == 0).any())
         sketches = sketches[size > 0] / size[size > 0, None] if len(sketches) else np.empty((0, 1), np.float32)
-        table = pd.DataFrame({"key": np.concatenate(bare_keys), "sharpe": np.concatenate(ratios)}) if bare_keys else pd.DataFrame({"key": [], "sharpe": []})
-        table = table.drop_duplicates("key", keep="last")
+        table = pd.concat(bare).drop_duplicates() if bare else pd.DataFrame({"data": [], "key": [], "sharpe": []})
+        table["edit"] = table.groupby(["data", "key"]).cumcount()  # another ratio of the same variation on the same data: another rule under its name
+        table = table.drop_duplicates(["key", "edit"], keep="last")
         table = table[~table["key"].isin(known)]
         family = Family(sketches, cells or Cells(0, 0, 1), bare_worth(table["sharpe"].to_numpy(float), length) if len(table) else 0.0, 0)
         return Family(family.sketches, family.cells, family.bare, family.distinct + still + len(table))

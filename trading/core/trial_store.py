@@ -231,7 +231,7 @@ class TrialStore:
                 name = self._remember(db, data)
                 for lo in range(0, len(keys), TRIALS_IN_ROW):
                     part = slice(lo, lo + TRIALS_IN_ROW)
-                    mark = blake2b(f"{name}{strategy}{kind}{lo}".encode() + keys[part].tobytes(), digest_size=16).hexdigest()
+                    mark = blake2b(f"{name}{strategy}{kind}{lo}".encode() + keys[part].tobytes() + (b"" if sketch is not None else sharpe[part].tobytes()), digest_size=16).hexdigest()
                     place = (cells.exponent, cells.first, cells.count, sketch[part].tobytes()) if sketch is not None else (None, None, 0, None)
                     db.execute("INSERT OR REPLACE INTO searches (name, data, strategy, kind, count, params, keys, sharpe, exponent, first, cells, sketch) "
                                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

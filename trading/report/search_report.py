@@ -55,7 +55,8 @@ def build_search_report(
     chart, sections = growth_chart(returns, told["trials"]), []
     parts: list[tuple[str, str, Parts]] = [("what", "What came of it", [("text", told["words"])])]
     if told["judged"]:
-        parts.append(("gate", "What the gate said to the best", [("table", table(_judged(told), _VERDICTS, text="The p-value is of the joint test of everything that was ever tried on these bars."))]))
+        parts.append(("gate", "What the gate said to the best", [("table", table(_judged(told), _VERDICTS, text="The p-value is of the joint test of everything that was ever tried on these bars: whether it earned anything after costs, not whether it beat holding.")),
+                                                                       *(("text", f"{j['strategy']}: {j['beside_holding']}") for j in told["judged"] if j.get("beside_holding"))]))
     if chart:
         parts.append(("growth", "Growth of the best", [("figure", figure("Chosen afterwards", f"The best of {plural(told['trials'], 'variation')}, after costs; what it earns from here on is another matter.", chart, *list(returns)[:3]))]))
     parts.append(("tried", "What was tried", [("table", table(_tried(told), _COLUMNS))]))

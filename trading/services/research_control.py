@@ -51,7 +51,8 @@ def _told(answer: dict[str, Any]) -> list[str]:
             lines.append(f"{row['strategy']}: {plural(row['tried'], 'variation')}, the best with a statistic of {row['statistic']:.2f}" + (f"; {row['note']}" if row["note"] else ""))
         else:
             lines.append(f"{row['strategy']}: {row['note']}")
-    lines += [f"{j['strategy']}: {'passes' if j['passes'] else 'refused: ' + '; '.join(j['reasons'])}" for j in answer["judged"]]
+    for j in answer["judged"]:
+        lines += [f"{j['strategy']}: {'passes' if j['passes'] else 'refused: ' + '; '.join(j['reasons'])}", *([j["beside_holding"]] if j["passes"] else [])]
     return [*lines, *(f"left out: {name}: {why}" for name, why in answer["left_out"].items()), f"the result lies in {answer['folder']}"]
 
 

@@ -107,8 +107,8 @@ def _promote_strategy(request: PromoteStrategy, context: Context) -> Done:
                        register=TrialRegister(data / "trials.sqlite"), registry=ProductionRegistry(data / "production.sqlite"), now=context.now)
     figures = {k: done.decision.figures.get(k) for k in ("reality_check", "trials", "independent_trials", "deflated_sharpe", "walk_sharpe")}
     told = ", ".join(f"{k.replace('_', ' ')} {v:.3g}" for k, v in figures.items() if v is not None)
-    return Done(text=f"{done}\n{told}", details={"promoted": done.promoted, "strategy": done.strategy, "params": done.params, "reasons": list(done.decision.reasons),
-                                                 "figures": figures}, complete=done.promoted)
+    return Done(text=f"{done}\n{told}\n{done.evidence['beside_holding']}", details={"promoted": done.promoted, "strategy": done.strategy, "params": done.params, "reasons": list(done.decision.reasons),
+                                                 "figures": figures, "beside_holding": done.evidence["beside_holding"]}, complete=done.promoted)
 
 
 @command("retire-strategy", role="trader", audit="strategy retired")
