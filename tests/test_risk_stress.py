@@ -88,5 +88,6 @@ def test_every_source_of_a_table_is_named():
 
 
 def test_a_stablecoin_that_lost_its_peg_is_unknown_and_not_calm():
-    row = stress({"UST/USD": 0.2, "BTC/USD": 0.5}, groups={"UST/USD": "Stablecoins", "BTC/USD": "BTC"}, scenarios=[SCENARIOS["luna-2022"]]).loc["luna-2022"]
+    groups = {"UST/USD": "Stablecoins", "BTC/USD": "BTC"}
+    row = stress({"UST/USD": 0.2, "BTC/USD": 0.5}, groups=groups, scenarios=[SCENARIOS["luna-2022"]]).loc["luna-2022"]
     assert row["unknown"] == pytest.approx(0.2) and row["unknown_symbols"] == "UST/USD" and row["loss"] == pytest.approx(0.5 * 0.27)

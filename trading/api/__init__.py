@@ -21,7 +21,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "rate_limit": ["TokenBucketLimiter"],
     "response_cache": ["to_json", "ResponseCache"],
-    "server": ["LIMITS", "take_port", "is_loopback", "run_server", "serve"],
+    "server": ["LIMITS", "RENEWED", "take_port", "is_loopback", "run_server", "tls_files", "serve"],
     "session_routes": ["PasskeyParts", "PasskeyAnswer", "SignIn", "NewPasskey", "session_view", "session_pages"],
     "system_routes": ["health_view", "time_views", "measured"],
 }, modules=[

@@ -22,6 +22,6 @@ from .middleware import COOKIE as COOKIE, KEY_HEADER as KEY_HEADER, CSRF_HEADER 
 from .query_routes import API as API, READS as READS, NAME as NAME, QUESTIONS as QUESTIONS, SYMBOL as SYMBOL, QueryRoute as QueryRoute, handler_of as handler_of, QuickRoute as QuickRoute, PlainRoute as PlainRoute, documented_route as documented_route, read_routes as read_routes
 from .rate_limit import TokenBucketLimiter as TokenBucketLimiter
 from .response_cache import to_json as to_json, ResponseCache as ResponseCache
-from .server import LIMITS as LIMITS, take_port as take_port, is_loopback as is_loopback, run_server as run_server, serve as serve
+from .server import LIMITS as LIMITS, RENEWED as RENEWED, take_port as take_port, is_loopback as is_loopback, run_server as run_server, tls_files as tls_files, serve as serve
 from .session_routes import PasskeyParts as PasskeyParts, PasskeyAnswer as PasskeyAnswer, SignIn as SignIn, NewPasskey as NewPasskey, session_view as session_view, session_pages as session_pages
 from .system_routes import health_view as health_view, time_views as time_views, measured as measured

@@ -97,7 +97,7 @@ def session_routes(service: Service) -> list[PlainRoute]:
     busy = asyncio.Semaphore(2)
 
     def site(request: Request) -> Site:
-        return site_of(service.origin, request.headers.get("host", ""))
+        return site_of(service.origin, request.headers.get("host", ""), request.url.scheme)
 
     def person(request: Request) -> Session:
         session = allowed(request.state.session, "viewer")

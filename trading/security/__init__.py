@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "IDLE_LIMIT", "SESSION_LIFETIME", "FREE_ATTEMPTS", "FIRST_DELAY", "LAST_DELAY", "SCOPES", "Session", "require", "portfolio_folder",
         "Authenticator", "check_csrf",
     ],
+    "tls_certificate": ["NEAR_END", "TlsFiles", "check_certificate", "own_certificate"],
     "user_store": [
         "ROLES", "MOST_PASSKEYS", "LEAKED", "UsersError", "User", "check_name", "open_users", "TotpCipher", "UserStore", "check_role",
         "failed_logins",
@@ -32,6 +33,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "secret_file", "read_ring", "write_ring", "vault_path", "open_vault", "resolve_secret",
     ],
 }, modules=[
-    "audit_log", "audit_writer", "context", "credentials", "encrypted_file", "log_redaction", "passkeys", "sessions", "user_store",
-    "vault",
+    "audit_log", "audit_writer", "context", "credentials", "encrypted_file", "log_redaction", "passkeys", "sessions", "tls_certificate",
+    "user_store", "vault",
 ])

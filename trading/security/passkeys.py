@@ -36,10 +36,11 @@ _ADDRESS = re.compile(r"(?P<scheme>https?)://(?P<host>[a-z0-9_-]+(\.[a-z0-9_-]+)
 def site_of(
     origin: str,  # service.origin
     host: str = "",  # that the browser asked for, with its port; counts only where it is this machine
+    scheme: str = "http",  # that it was asked by there
 ) -> Site:
-    "Return where passkeys are good, or say what is missing.\n\nParameters\n----------\norigin : str\n    service.origin\nhost : str, default ''\n    that the browser asked for, with its port; counts only where it is this machine\n\nReturns\n-------\nSite"
+    "Return where passkeys are good, or say what is missing.\n\nParameters\n----------\norigin : str\n    service.origin\nhost : str, default ''\n    that the browser asked for, with its port; counts only where it is this machine\nscheme : str, default 'http'\n    that it was asked by there\n\nReturns\n-------\nSite"
     if not origin and host.partition(":")[0].lower() == "localhost":
-        origin = f"http://{host.lower()}"
+        origin = f"{scheme}://{host.lower()}"
     if not origin:
         raise Refused("passkeys are bound to the address that browsers see: set service.origin, for example https://carnet.example.org, or open http://localhost here")
     told = _ADDRESS.fullmatch(origin.lower())

@@ -18,6 +18,9 @@ from ..security.sessions import Authenticator as Authenticator
 from ..security.sessions import Session as Session
 from ..security.sessions import check_csrf as check_csrf
 from ..security.sessions import portfolio_folder, require
+from ..security.tls_certificate import TlsFiles as TlsFiles
+from ..security.tls_certificate import check_certificate as check_certificate
+from ..security.tls_certificate import own_certificate as own_certificate
 from .workspace import Workspace
 
 # %% ../../nbs/13_services/21_access.ipynb #815b514f
