@@ -13,6 +13,7 @@ from trading.ops.telemetry import METRICS
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
+INSIDE = "/work"  # the folder of the image
 TEXTS = [p for p in sorted(DEPLOY.rglob("*")) if p.is_file() and p.suffix != ".pyc"]
 
 
@@ -379,9 +380,9 @@ def test_what_is_started_is_used_watched_and_closed():
 def test_the_service_is_asked_over_tls_and_believed_only_by_its_own_authority():
     stack, door = compose("compose.yaml", "compose.full.yaml"), documents(DEPLOY / "compose.tls.yaml")[0]["services"]
     command, volumes = stack["services"]["api"]["command"], stack["services"]["api"]["volumes"]
-    assert command[-2:] == ["--tls-folder", "/work/tls"] and "tls:/work/tls" in volumes
-    assert "--mode=0755 /work/tls" in (DEPLOY / "Dockerfile").read_text(), "others reach authority.pem in it"
-    assert {"data:/work/data", "reports:/work/reports", "backups:/work/backups", "own:/work/own"} <= set(volumes), "the same as the worker's"
+    assert command[-2:] == ["--tls-folder", f"{INSIDE}/tls"] and f"tls:{INSIDE}/tls" in volumes
+    assert f"--mode=0755 {INSIDE}/tls" in (DEPLOY / "Dockerfile").read_text(), "others reach authority.pem in it"
+    assert {f"data:{INSIDE}/data", f"reports:{INSIDE}/reports", f"backups:{INSIDE}/backups", f"own:{INSIDE}/own"} <= {*volumes}, "those of the worker"
     for client in (stack["services"]["prometheus"], door["caddy"]):
         assert "tls:/tls:ro" in client["volumes"] and client["depends_on"]["api"] == {"condition": "service_healthy"}
     scrape = documents(DEPLOY / "prometheus" / "prometheus.yml")[0]["scrape_configs"][0]
@@ -392,7 +393,7 @@ def test_the_service_is_asked_over_tls_and_believed_only_by_its_own_authority():
     for path in TEXTS:  # nobody skips the check, and nobody asks in the clear
         text = path.read_text()
         assert not re.search(r"insecure|CERT_NONE|http://(127\.0\.0\.1|api|carnet):8300", text), path.name
-    assert [p.name for p in TEXTS if "cafile='/work/tls/authority.pem'" in p.read_text()] == ["Dockerfile", "upgrade"]
+    assert [p.name for p in TEXTS if f"cafile='{INSIDE}/tls/authority.pem'" in p.read_text()] == ["Dockerfile", "upgrade"]
 
 
 def test_the_cluster_asks_the_service_over_tls_and_believes_one_authority():

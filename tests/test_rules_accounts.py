@@ -473,7 +473,7 @@ def test_a_file_that_cannot_be_a_ledger_is_refused(tmp_path):
     whole = (tmp_path / "good.db").read_bytes()
     for length in (len(whole) - 1, len(whole) // 2, 50):
         (tmp_path / "short.db").write_bytes(whole[:length])
-        with pytest.raises(LedgerError, match=rf"the ledger short.db is damaged: {length} bytes"):
+        with pytest.raises(LedgerError, match="the ledger short.db (cannot be opened: it )?is damaged.*carnet restore"):
             Ledger(tmp_path / "short.db")
     (tmp_path / "short.db").write_bytes(b"X" + whole[1:])
     with pytest.raises(LedgerError, match="damaged"):

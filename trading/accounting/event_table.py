@@ -45,6 +45,7 @@ _OPENED = f"insert or ignore into open_intents {_STILL_OPEN.replace('i.seq > ? a
 WAY_BACK = "restore it from a backup: 'carnet restore FILE --into FOLDER'"
 _MAKE_ROOM = "free space on its disk or correct the rights there, and say it again; nothing was changed"
 _NO_ROOM = (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN)
+_SMALLEST = 512  # bytes of the smallest SQLite database
 
 
 class LedgerError(TradingError):
@@ -103,6 +104,8 @@ def open_file(
             raise LedgerError(f"the ledger {path.name} does not exist; run a trade first or give its path")
         if not readonly and path.exists() and not path.stat().st_mode & 0o222:
             raise LedgerError(f"the ledger {path.name} is read-only; allow writing or choose another file")
+        if path.exists() and 0 < path.stat().st_size < _SMALLEST and not _log_size(path):  # SQLite would take a single byte for an empty database
+            raise LedgerError(f"the ledger {path.name} is damaged or another kind of file: {path.stat().st_size} bytes; {WAY_BACK}")
         whole = not path.exists() or not path.stat().st_size or _log_size(path) > 0  # nothing to be cut off, or a waiting log may still bring the end
         db = open_readonly(path, timeout=30) if readonly else open_database(path, private=not path.exists())
         version = db.execute("pragma user_version").fetchone()[0]
