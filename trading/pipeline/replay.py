@@ -198,7 +198,7 @@ def _line(run: MemoryRun, done: Outcome) -> dict[str, Any]:
         "model": run.record.model_versions.get("forecast", ""), "passed": sum(d["side"] != "hold" for d in run.read("decisions")["decisions"]),
         "targets": {s: float(w) for s, w in done.plan.targets.items() if w}, "weights": {s: w for s, w in held["weight"].items() if w},
         "orders": json.loads(orders.to_json(orient="records")),
-        **({"sleeves": [r["name"] for r in run.read("sleeves") if r["kind"] == "strategy"]} if run.settings.strategies else {}),
+        **({"sleeves": [r["name"] for r in run.read("sleeves") if r["kind"] == "strategy"]} if run.settings is not None and run.settings.strategies else {}),
     }
 
 
