@@ -71,7 +71,7 @@ class StrategyPromotion(Shown):
     file: Path | None = None  # JSON with the evidence; a notebook of the same name does it again
 
     def _card(self) -> Card:
-        return promotion_card(self.strategy, self.params, self.decision, self.evidence["thresholds"], self.returns, str(self.file or ""), self.evidence["beside_holding"])
+        return promotion_card(self.strategy, self.params, self.decision, self.evidence["thresholds"], self.returns, str(self.file or ""), self.evidence.get("beside_holding", ""))
 
     @property
     def promoted(self) -> bool:
