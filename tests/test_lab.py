@@ -58,7 +58,7 @@ def values(bars, run, tmp_path_factory) -> dict:
         "Backtest": run,
         "Sweep": trading.sweep(bars, MaCross, {"fast": range(3, 12), "slow": range(15, 40, 5)}, register=False, progress=False),
         "Walk-forward": trading.walk_forward(bars, lambda b: 1, lambda c, b: b["close"]["KO"].pct_change().fillna(0), 100, 50, register=False),
-        "Promotion": StrategyPromotion("MaCross", {"fast": 5}, decision, {"thresholds": {"reality_check": 0.03}, "beside_holding": "Holding the same symbols made 4.1 %."}, run.returns, "seal"),
+        "Promotion": StrategyPromotion("MaCross", {"fast": 5}, decision, {"thresholds": {"reality_check": 0.03}}, run.returns, "seal"),
         "Leak check": LeakReport((leak,), 20),
         "Policy": policy, "Weights": weights, "Policy history": trading.policy_history(bars["close"], policy, window=100),
         "Forecast": ForecastTable({"expected": 0.01, "std": 0.02, "confidence": 0.6, "lower": -0.02, "upper": 0.04}, index),
