@@ -394,10 +394,12 @@ max_weight = 0.4
 """
 
 
-def test_a_stage_of_a_package_moves_the_plan_of_run_and_replay_alike_and_is_pinned(package, home):
+def test_a_stage_and_a_model_of_a_package_move_the_plan_of_run_and_replay_alike_and_are_pinned(package, home):
     from datetime import UTC, datetime
 
     from trading.core.types import Plan
+    from trading.forecast.model_registry import load
+    from trading.pipeline.factory import models_of
     from trading.pipeline.launch import open_run
     from trading.pipeline.notebook_runner import run_in_process
 
@@ -408,12 +410,19 @@ def test_a_stage_of_a_package_moves_the_plan_of_run_and_replay_alike_and_is_pinn
         code, said = carnet("run")
         assert code == 1 and says in said and not list((home / "reports").glob("2020*")), said
     assert carnet("set", "run.stages=early, no-oil")[0] == 0
+    code, said = carnet("set", "forecast.model=half")
+    assert code == 0, said
     run = run_in_process(open_run(load_settings(), datetime.now(UTC)))
     weights, plan = run.read("weights")["target"], run.read("plan", Plan)
     assert weights["XOM"] == 0 and weights.drop("XOM").sum() > 0.3 and "XOM" not in {a.symbol for a in plan.actions}
     assert run.read("own_note") == {"bars": -1}, "behind the ingest, before the weights"
     assert run.record.model_versions["stage no-oil"].startswith("house-of-rules 1.2 ") and "stage early" in run.record.model_versions
     assert "the stage no-oil moved" in (run.folder / "index.html").read_text()
+    model = load(models_of(load_settings()), run.record.model_versions["forecast"])
+    assert type(model.estimator).__name__ == "Half" and type(model.estimator).__module__.startswith("house_of_rules")
+    forecast = run.read("forecast")  # in usual moves it says one number for all symbols
+    told = (forecast["expected"] / forecast["std"]).groupby("horizon")
+    assert (told.max() - told.min()).max() < 1e-12 and told.max().abs().min() > 0
     parts = run.read("sleeve_weights")
     assert parts.loc["XOM", "stage no-oil"] < -0.05 and parts.sum(axis=1).to_dict() == pytest.approx(weights.to_dict())
     code, said = carnet("replay", "--from", "2020-03-12", "--to", "2020-03-12")

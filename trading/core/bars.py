@@ -240,12 +240,14 @@ def last_prices(
 ) -> pd.Series:  # symbol → last known close
     "Return the last close of each symbol, or say whose is missing or too old.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nmax_age : pd.Timedelta | None, default None\n    older than this before the last bar counts as missing; None: any age\n\nReturns\n-------\npd.Series\n    symbol → last known close"
     close = bars["close"]
-    last = close.apply(pd.Series.last_valid_index)
-    missing = list(last.index[last.isna()])
+    there = close.notna().to_numpy()
+    missing = list(close.columns[~there.any(axis=0)])
     if missing:
         raise MissingData(f"no close for {_some(missing)}; ingest it or take the symbol out of the settings")
+    row = len(close) - 1 - there[::-1].argmax(axis=0)  # of each symbol's last close
     if max_age is not None:
+        last = pd.Series(close.index[row], close.columns)
         old = list(last.index[last < close.index[-1] - max_age])
         if old:
             raise MissingData(f"{old[0]}: the last close is of {last[old[0]]}, more than {max_age} before the others; ingest it or take it out")
-    return close.ffill().iloc[-1].rename("price")
+    return pd.Series(close.to_numpy()[row, np.arange(len(row))], close.columns, name="price")

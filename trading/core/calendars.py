@@ -218,9 +218,9 @@ def _clock_codes(close: pd.DataFrame, step: pd.Timedelta) -> dict[str, np.ndarra
     "Return for each symbol and row what the bars so far tell of its clock: place in SEEN, and above it the weekdays as bits."
     if known := close.attrs.get("calendar", ""):
         return dict.fromkeys(close.columns, np.full(len(close), 3 if known == "24/7" else 0))
-    found, kept = {}, {}
-    for symbol in close.columns:
-        there = close[symbol].notna().to_numpy()
+    found, kept, present = {}, {}, close.notna().to_numpy()
+    for column, symbol in enumerate(close.columns):
+        there = present[:, column]
         if (same := there.tobytes()) not in kept:  # symbols of one market have the same bars
             days, first = _days_with_bars(close.index[there])
             name, weekdays = _seen_by_day(week := (days[first] + 3) % 7)

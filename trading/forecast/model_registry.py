@@ -108,7 +108,8 @@ def _describe(state: dict[str, Any]) -> dict[str, Any]:
     "Return what a person wants to know of a state before loading it."
     parts = {str(p["horizon"]): {k: p[k] for k in ("steps", "rows", "trained_until", "calibrated_from")} for p in state["models"]}
     kept = {k: state[k] for k in ("schema", "settings", "symbols", "features", "known_until")}
-    return kept | {"estimator": repr(state["estimator"]), "horizons": parts}
+    estimator = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(state["estimator"]))  # a class without a repr would name another place in each process
+    return kept | {"estimator": estimator, "horizons": parts}
 
 # %% ../../nbs/04_forecast/24_model_registry.ipynb #7084c36a
 TRUSTED = re.compile(r"^(sklearn|numpy|scipy|xgboost|trading\.forecast\.(neural|estimators|stacking))\.")  # whose estimators may be in a model

@@ -17,7 +17,7 @@ from ..core.errors import BadInput, MissingData
 from .feedback import DecisionOutcome, log_score, pattern_of
 from .meta_labeling import Decision
 from .panel import bar_volatility
-from .targets import Horizon, answer_ends, forward_returns, horizon_bars
+from .targets import Horizon, forward_answers, forward_returns, horizon_bars
 
 # %% ../../nbs/04_forecast/56_outcomes.ipynb #9ddb2d2a
 def match_outcomes(
@@ -73,7 +73,7 @@ def outcomes_of(
         raise BadInput(f"the cost is {cost}; give what buying and selling again takes, zero or more")
     came = held.dropna(subset=["realised"])
     came = came[[f"{time.isoformat()} {symbol} {horizon}" not in known for time, symbol, horizon in came.index]]
-    ends = {h: answer_ends(close, h, timeframe)[1] for h in came.index.unique("horizon")}
+    ends = forward_answers(close, list(came.index.unique("horizon")), timeframe)[1] if len(came) else {}  # one look at the clocks for all
     at = {s: i for i, s in enumerate(close.columns)}
     made_at = {h: held.xs(h, level="horizon").index.unique("timestamp").sort_values() for h in ends}
     words, length, found = market_patterns(close) if len(came) else {}, bar_length(timeframe), []
@@ -99,6 +99,18 @@ def market_patterns(
     months: int = 60,  # bars over which the trend is read
 ) -> pd.Series:  # by time: 'calm rising', 'volatile falling' …; nothing where the past is too short
     "Name the state of the market at each bar, from its past.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol\nmonths : int, default 60\n    bars over which the trend is read\n\nReturns\n-------\npd.Series\n    by time: 'calm rising', 'volatile falling' …; nothing where the past is too short"
+    key = (months, tuple(close.columns), repr(close.attrs), close.index.asi8.tobytes(), close.to_numpy().tobytes())
+    if key not in _PATTERNS:
+        _PATTERNS.clear()
+        _PATTERNS[key] = _named_patterns(close, months)
+    return _PATTERNS[key].copy()
+
+
+_PATTERNS: dict[tuple, pd.Series] = {}  # what was named last: a decision asks twice for the same closes
+
+
+def _named_patterns(close: pd.DataFrame, months: int) -> pd.Series:
+    "Name them."
     market = np.log(close).diff().mean(axis=1)
     level = np.exp(market.fillna(0.0).cumsum()).to_frame("market")
     loud = bar_volatility(level)["market"]

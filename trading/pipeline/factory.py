@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ..core.bars import closed_by
@@ -147,6 +148,19 @@ def calendars_of(
     return {s: settings.calendars.get(s) or told.get(s, settings.market.calendar) for s in settings.market.symbols}
 
 
+_OBSERVED: dict[tuple[bytes, bytes], str] = {}  # by the times of bars, and which of them a symbol has: a decision asks often for the same
+
+
+def _observed(times: pd.DatetimeIndex, own: np.ndarray) -> str:
+    "Return the calendar that the bars of a symbol keep."
+    key = (times.as_unit("us").asi8.tobytes(), own.tobytes())
+    if key not in _OBSERVED:
+        if len(_OBSERVED) >= 64:
+            _OBSERVED.clear()
+        _OBSERVED[key] = observed_calendar(times[own])
+    return _OBSERVED[key]
+
+
 def symbol_calendars(
     settings: Settings,
     close: pd.DataFrame,  # time × symbol
@@ -156,7 +170,7 @@ def symbol_calendars(
     there, kept = close.notna().to_numpy(), {}
     for symbol, own in zip(close.columns, there.T, strict=True):  # symbols of one market have the same bars
         if named.get(symbol, "auto") == "auto" and own.tobytes() not in kept:
-            kept[own.tobytes()] = observed_calendar(close.index[own])
+            kept[own.tobytes()] = _observed(close.index, own)
     seen = {s: kept[own.tobytes()] if named.get(s, "auto") == "auto" else "" for s, own in zip(close.columns, there.T, strict=True)}
     seen = {s: usual if c == "24/5" and usual not in ("24/7", "forex") else c for s, c in seen.items()}  # an exchange also knows its holidays
     return {s: name if (name := named.get(s, "auto")) != "auto" else seen[s] or usual for s in close.columns}
