@@ -7606,6 +7606,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                        'trading/services/queries_margin.py')},
             'trading.services.queries_portfolio': { 'trading.services.queries_portfolio._loop_holdings': ( '13_services/queries_portfolio.html#_loop_holdings',
                                                                                                            'trading/services/queries_portfolio.py'),
+                                                    'trading.services.queries_portfolio._worth': ( '13_services/queries_portfolio.html#_worth',
+                                                                                                   'trading/services/queries_portfolio.py'),
                                                     'trading.services.queries_portfolio.holdings': ( '13_services/queries_portfolio.html#holdings',
                                                                                                      'trading/services/queries_portfolio.py'),
                                                     'trading.services.queries_portfolio.portfolio': ( '13_services/queries_portfolio.html#portfolio',
