@@ -20,6 +20,7 @@ from trading.core.types import Plan
 from trading.data.delta_store import BarStore
 from trading.pipeline.launch import open_run
 from trading.pipeline.notebook_runner import run_in_process
+from trading.pipeline.run_record import create_run
 from trading.pipeline.sleeves import longer_bars, net_targets
 
 pytestmark = pytest.mark.xdist_group("frames")
@@ -178,6 +179,15 @@ def test_a_replay_trades_what_was_in_production_on_each_of_its_days(home):
     same = lambda a, b: a["targets"] == pytest.approx(b["targets"], abs=1e-6)  # noqa: E731
     assert [same(a, b) for a, b in zip(lines, policy, strict=True)] == [True, False, True, False], "without it, its share is the policy's"
     assert same(lines[3], always[3]) and not same(lines[1], always[1]), "each day with the parameters that were in force"
+    named = load_settings(overrides={"strategies.MaCross": 0.8})
+    registry.retire("MaCross", "for good", at(10))
+    unknown, told, said = replayed()  # a line that was taken out, as a daily run asks for it
+    assert [same(a, b) for a, b in zip(unknown, policy, strict=True)] == [True] * 4 and told["sleeves"] == []
+    assert said.count("The retired strategy MaCross trades on none of these days, though it was in production on some, because no run") == 2
+    create_run(Path("reports"), "planted", at(6), "paper", "paper-planted", named.model_dump(mode="json"), named.hash, at(6))
+    again, told, said = replayed()
+    assert [d["sleeves"] for d in again] == [[], ["MaCross"], [], ["MaCross"]] and [d["targets"] for d in again] == [d["targets"] for d in lines]
+    assert said.count("that the run 2020-03-06_planted_1 shows.") == 2 and "with the share of 80.0% that the run" in said
     Path("settings.ini").write_text(SETTINGS + "[strategies]\nNever = 0.8\n")
     code, said = carnet("replay", "--from", "2020-03-04", "--to", "2020-03-09")
     assert code == 1 and "Never in [strategies] was never promoted" in said

@@ -103,6 +103,25 @@ def test_the_loop_wakes_at_each_hour_decides_on_closed_hours_and_the_policy_stan
     assert len({json.dumps(d["run"]) for d in decided}) <= 2, "forecasts are judged at the closes of the profile alone"
 
 
+@pytest.mark.parametrize("rule", ["skip", "newest"])
+def test_a_daily_close_that_was_missed_is_caught_up_or_skipped_by_the_rule_and_not_decided_an_hour_later(home, rule):
+    Path("settings.ini").write_text(NAMED + f"[loop]\nmissed = {rule}\n")
+    said = ""
+    for begin, end in (("2019-11-11T22:00Z", "2019-11-11T22:01Z"), ("2019-11-12T00:10Z", "2019-11-12T01:01Z")):
+        code, told = carnet("trade", "--from", begin, "--until", end)
+        assert code == 0, told
+        said += told
+    state, ledger = json.loads(Path("data/ops/loop-planted.json").read_text()), Ledger(Path("data") / "ledger.sqlite")
+    traded = [f"{e.timestamp:%d %H}" for e in ledger.events("paper-planted", "sleeves")]
+    ledger.close()
+    stood = "the close of 2019-11-12 00:00 was not decided, so what trades on bars of 1d stands as of 2019-11-11 00:00"
+    assert "1 close missed since 2019-11-11 22:00" in said and said.count(stood) == (rule == "skip"), said
+    assert rising("2019-11-11T22:00Z") == rising("2019-11-12T01:00Z"), "the hourly sleeve wants nothing new"
+    assert traded == (["11 22"] if rule == "skip" else ["11 22", "12 00"]), "what the daily policy wants did change at 00:00"
+    assert state["policy"] == ("2019-11-11T00:00:00+00:00" if rule == "skip" else "2019-11-12T00:00:00+00:00") and not state["problems"]
+    assert (state["decisions"], state["missed"]) == ((1, 2) if rule == "skip" else (2, 1)), state
+
+
 def test_run_and_replay_take_the_last_closed_hour_and_other_commands_know_the_sleeve(home):
     run = run_in_process(open_run(load_settings(), datetime.now(UTC), "2019-11-12"), STAGES[:-1])
     parts, plan = run.read("sleeve_weights"), run.read("plan", Plan)

@@ -47,6 +47,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "plots": ["plot_equity", "plot_underwater", "plot_months", "plot_trades"],
     "promotion": ["walk_cells", "StrategyPromotion", "promised_figures", "beside_holding", "promote", "read_evidence"],
+    "quiet_bars": ["value_quiet"],
     "result_cards": [
         "PERCENT", "RATIO", "growth_picture", "span_line", "held_equally", "backtest_card", "walk_card", "promotion_card", "leak_card",
     ],
@@ -76,8 +77,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
 }, modules=[
     "account", "account_kernel", "account_result", "auto_search", "compare", "costs", "cross_validation", "currency_account", "engine",
     "event_strategy", "execution_timing", "fast_kernel", "fast_strategies", "interactive_plots", "joint_test", "leak_detector",
-    "leak_probes", "leak_source", "lent_arrays", "overfitting", "plots", "promotion", "result_cards", "strategies", "strategy_promotion",
-    "strategy_source", "sweep", "sweep_engines", "sweep_jobs", "sweep_plots", "sweep_result", "tear_sheet", "trial_register",
-    "vectorbt_engine", "widgets",
+    "leak_probes", "leak_source", "lent_arrays", "overfitting", "plots", "promotion", "quiet_bars", "result_cards", "strategies",
+    "strategy_promotion", "strategy_source", "sweep", "sweep_engines", "sweep_jobs", "sweep_plots", "sweep_result", "tear_sheet",
+    "trial_register", "vectorbt_engine", "widgets",
 ])
 make_callable(__name__, "backtest")

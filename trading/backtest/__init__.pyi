@@ -21,6 +21,7 @@ from . import lent_arrays as lent_arrays
 from . import overfitting as overfitting
 from . import plots as plots
 from . import promotion as promotion
+from . import quiet_bars as quiet_bars
 from . import result_cards as result_cards
 from . import strategies as strategies
 from . import strategy_promotion as strategy_promotion
@@ -56,6 +57,7 @@ from .lent_arrays import lend as lend
 from .overfitting import EULER as EULER, ReturnRecord as ReturnRecord, probabilistic_sharpe as probabilistic_sharpe, minimum_track_record as minimum_track_record, expected_best_sharpe as expected_best_sharpe, deflated_sharpe as deflated_sharpe, independent_trials as independent_trials, Overfitting as Overfitting, pbo as pbo, reality_check as reality_check
 from .plots import plot_equity as plot_equity, plot_underwater as plot_underwater, plot_months as plot_months, plot_trades as plot_trades
 from .promotion import walk_cells as walk_cells, StrategyPromotion as StrategyPromotion, promised_figures as promised_figures, beside_holding as beside_holding, promote as promote, read_evidence as read_evidence
+from .quiet_bars import value_quiet as value_quiet
 from .result_cards import PERCENT as PERCENT, RATIO as RATIO, growth_picture as growth_picture, span_line as span_line, held_equally as held_equally, backtest_card as backtest_card, walk_card as walk_card, promotion_card as promotion_card, leak_card as leak_card
 from .strategies import TIE_TOLERANCE as TIE_TOLERANCE, HALTED as HALTED, Strategy as Strategy, SymbolStrategy as SymbolStrategy, hold as hold, MaCross as MaCross, Donchian as Donchian, BollingerBreakout as BollingerBreakout, RsiReversion as RsiReversion, first_bars as first_bars, TargetWeights as TargetWeights, CrossSectionalMomentum as CrossSectionalMomentum, Pairs as Pairs, FunctionStrategy as FunctionStrategy
 from .strategy_promotion import Thresholds as Thresholds, Candidate as Candidate, PromotionDecision as PromotionDecision, joint_figures as joint_figures, check_candidate as check_candidate, decided_by as decided_by, ProductionRegistry as ProductionRegistry, default_thresholds as default_thresholds, default_registry as default_registry

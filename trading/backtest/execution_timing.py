@@ -172,10 +172,14 @@ def ask_positions(
 ) -> np.ndarray:  # as `ask`
     "Say what checked positions ask of the account at the fill of each bar.\n\nParameters\n----------\npositions : np.ndarray\n    bars × symbols of -1, 0, 1, wanted at each close\nprice : np.ndarray\n    bars × symbols: fill of each bar, missing where it cannot trade\n\nReturns\n-------\nnp.ndarray\n    as `ask`"
     now = _delayed(positions, price)
-    changed = now.copy()
-    changed[1:] -= now[:-1]
+    out, width = np.zeros(now.shape, np.int8), now.shape[1]
     asked = np.array([LEAVE_LONG | LEAVE_SHORT, ENTER_LONG | LEAVE_SHORT, ENTER_SHORT | LEAVE_LONG], np.int8)  # flat, long, short
-    return np.where(changed != 0, asked[now], np.int8(0))
+    if len(now):
+        flat = now.ravel()
+        changed = np.flatnonzero(flat[width:] != flat[:-width]) + width
+        out[0] = np.where(now[0] != 0, asked[now[0]], 0)
+        out.ravel()[changed] = asked[flat[changed]]
+    return out
 
 
 def _delay(events: pd.DataFrame, price: pd.DataFrame) -> np.ndarray:

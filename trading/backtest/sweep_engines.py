@@ -82,7 +82,9 @@ def _paths(job: Job, symbol: str, known: np.ndarray, count: int) -> tuple[np.nda
 
 def _at_cells(job: Job, index: pd.DatetimeIndex, values: np.ndarray) -> np.ndarray:
     "Return the worth at the end of each cell; the last axis is time."
-    marks = job.cells.marks(index) if job.cells else np.empty(0, np.int64)
+    if not job.cells:
+        return np.empty((*values.shape[:-1], 0))
+    marks = job.cells.marks(index)
     return np.where(marks < 0, job.costs.cash, np.maximum(values[..., np.maximum(marks, 0)], 0.0))
 
 

@@ -44,6 +44,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "named_optimizer": ["PATH_OPTIONS", "path_options"],
     "named_sleeves": [
         "Sleeve", "check_names", "size_rule", "sleeve_sizes", "fitting_frame", "shorter_frames", "promoted_evidence", "production_spans",
+        "with_retired",
     ],
     "notebook_runner": [
         "GRACE", "POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "NotebookStopped", "ease_imports", "Kernel", "run_stage", "execute_stages",

@@ -70,7 +70,7 @@ def pending_file(settings: Settings) -> Path:
 
 @dataclass
 class World:
-    "What decisions are made in: settings, bars, the prices that came, and models that were trained already.\n\nParameters\n----------\nsettings : Settings\n    their data folder is the world's own\nbars : pd.DataFrame | None\n    time × (field, symbol); None: the store is read\ntape : Any\n    prices that paper orders are filled at; None: those of the source\nversion : Callable[[datetime], str]\n    of the data at a moment\nwithout : str, default ''\n    part that is switched off\nkept : MutableMapping\n    models, by what they rest on\nledger : Path | None, default None\n    file of the world's own books; None: the ledger of all accounts\nshorter : Mapping[str, pd.DataFrame]\n    by time frame: bars of faster sleeves\ndated : bool, default False\n    True: a strategy trades when it was in production at the moment of the decision; False: those of now\npromises : KeptForecasts | None, default None\n    what was forecast before, from which feedback learns"
+    "What decisions are made in: settings, bars, the prices that came, and models that were trained already.\n\nParameters\n----------\nsettings : Settings\n    their data folder is the world's own\nbars : pd.DataFrame | None\n    time × (field, symbol); None: the store is read\ntape : Any\n    prices that paper orders are filled at; None: those of the source\nversion : Callable[[datetime], str]\n    of the data at a moment\nwithout : str, default ''\n    part that is switched off\nkept : MutableMapping\n    models, by what they rest on\nledger : Path | None, default None\n    file of the world's own books; None: the ledger of all accounts\nshorter : Mapping[str, pd.DataFrame]\n    by time frame: bars of faster sleeves\ndated : bool, default False\n    True: a strategy trades when it was in production at the moment of the decision; False: those of now\npromises : KeptForecasts | None, default None\n    what was forecast before, from which feedback learns\nstands : datetime | None, default None\n    UTC, the profile's close at which its policy was decided, when a later one was skipped; None: the newest"
 
     settings: Settings  # their data folder is the world's own
     bars: pd.DataFrame | None  # time × (field, symbol); None: the store is read
@@ -82,6 +82,7 @@ class World:
     shorter: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # by time frame: bars of faster sleeves
     dated: bool = False  # True: a strategy trades when it was in production at the moment of the decision; False: those of now
     promises: KeptForecasts | None = None  # what was forecast before, from which feedback learns
+    stands: datetime | None = None  # UTC, the profile's close at which its policy was decided, when a later one was skipped; None: the newest
 
     def open(self, as_of: datetime, now: datetime) -> MemoryRun:
         "Open the run of one decision."
@@ -96,7 +97,7 @@ class World:
         )
         run = MemoryRun(record, data, self.settings, self.bars, self.tape, self.ledger, pending_file(self.settings))
         run.shorter = self.shorter if self.bars is not None else None
-        run.promoted_by, run.promises = as_of if self.dated else None, self.promises
+        run.promoted_by, run.promises, run.stands = as_of if self.dated else None, self.promises, self.stands
         if self.dated and self.shorter:
             run.shorter = {frame: self.shorter[frame] for frame in shorter_frames(self.settings, [as_of])}
         return run

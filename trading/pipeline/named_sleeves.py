@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Sleeve', 'named_sleeves', 'check_names', 'size_rule', 'sleeve_sizes', 'fitting_frame', 'shorter_frames',
-           'promoted_evidence', 'production_spans']
+           'promoted_evidence', 'production_spans', 'with_retired']
 
 # %% ../../nbs/12_pipeline/09_named_sleeves.ipynb #1ab15e75
 from collections.abc import Iterable, Mapping
@@ -16,12 +16,13 @@ from typing import Any
 import pandas as pd
 
 from ..core.bars import bar_length
-from ..core.errors import BadInput, MissingData
+from ..core.errors import BadInput, MissingData, TradingError
 from ..core.extensions import extension_names
 from ..core.settings import Settings
 from ..core.settings_model import nearest_name
 from .named_model import check_model
 from .own_stages import own_stage
+from .run_record import list_runs
 from .named_optimizer import named_optimizer
 from ..risk.sizing import SIZE_RULES, SizeRule
 
@@ -227,4 +228,41 @@ def production_spans(
         spans = [(a, b) for a, b, outcome in zip(at, [*at[1:], None], rows["outcome"], strict=True) if outcome == "promoted"]
         found[str(name)] = [(a, b) for a, b in spans if a <= end and (b is None or b > begin)]
     return found
+
+
+# %% ../../nbs/12_pipeline/09_named_sleeves.ipynb #08fb93c4
+def with_retired(
+    settings: Settings,
+    begin: datetime,  # UTC
+    end: datetime,  # UTC
+) -> tuple[Settings, list[str]]:  # with their lines; a sentence about each of them
+    "Add to [strategies] what traded for the profile between two moments and is retired since: each with the line that the newest run of the days on which it was in production shows.\n\nParameters\n----------\nsettings : Settings\nbegin : datetime\n    UTC\nend : datetime\n    UTC\n\nReturns\n-------\ntuple[Settings, list[str]]\n    with their lines; a sentence about each of them"
+    registry = _registry(settings)
+    if registry is None:
+        return settings, []
+    gone = [n for n in registry.decisions()["strategy"].unique() if n not in settings.strategies and n not in registry.current()]
+    spans = production_spans(settings.model_copy(update={"strategies": {n: {} for n in gone}}), begin, end)
+    runs = [r for r in list_runs(Path(settings.run.reports)) if r.profile == settings.run.profile and r.settings.get("strategies")
+            and not any(r.parameters.get(k) for k in ("dry_run", "portfolio", "again"))] if any(spans.values()) else []
+    lines, said = dict(settings.strategies), []
+    for name, times in spans.items():
+        shown = [r for r in runs if name in r.settings["strategies"] and any(a <= r.as_of and (b is None or r.as_of <= b) for a, b in times)]
+        newest = max(shown, key=lambda r: (r.as_of, r.created), default=None)
+        line, why = newest and newest.settings["strategies"][name], ""
+        try:
+            fits = [promoted_evidence(settings, name, max(a, begin)) for a, _ in times]
+        except TradingError as error:
+            fits, why = [], str(error)
+        if not fits and (newest is None or not times):
+            continue  # of other symbols or bars: another profile's
+        if newest is None:
+            why = why or f"no run of profile {settings.run.profile} of the days on which it was in production is kept that tells its share"
+        elif (total := line["share"] + sum(other["share"] for other in lines.values())) > 1 + 1e-9:
+            why = why or f"with its share of {line['share']:.1%} all shares would add up to {total:.1%}"
+        if why:
+            said.append(f"the retired strategy {name} trades on none of these days, though it was in production on some, because {why}; '{name} = SHARE' in [strategies] has it traded on those")
+            continue
+        lines[name] = line
+        said.append(f"the strategy {name} is retired and stands in [strategies] no more; on the days of its production it trades with the share of {line['share']:.1%} that the run {newest.id} shows")
+    return settings.model_copy(update={"strategies": lines}), said
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from ..backtest.trial_register import TrialRegister
-from ..core.bars import bar_length, fingerprint, parse_as_of
+from ..core.bars import bar_length, closed_by, fingerprint, parse_as_of
 from ..core.errors import BadInput, MissingData, TradingError
 from ..core.files import write_atomic
 from ..core.settings import Settings
@@ -33,7 +33,7 @@ from .instruments import fetch_instruments, instruments_version
 from .forecast_review import promising_runs, read_promises
 from .kept_forecasts import NEWEST, KeptForecasts
 from .memory_run import MemoryRun
-from .named_sleeves import check_names, production_spans, shorter_frames
+from .named_sleeves import check_names, production_spans, shorter_frames, with_retired
 from .sleeve_bars import stored_shorter
 from .own_stages import carry_out_stages
 from .paper import paper_tape
@@ -64,15 +64,21 @@ def instrument_terms(settings: Settings, now: datetime) -> dict[str, Any]:  # wh
 
 
 def _forecast(world: World, run: MemoryRun, now: datetime) -> None:
-    "Forecast at a close of the profile; between two of them, when a faster sleeve decides, the forecasts of the last one stand, and are judged once."
-    close = (last := bars_of(run).index[-1]) + bar_length(world.settings.market.timeframe)
-    stands = bool(world.shorter) and close < run.record.as_of
-    if not stands or world.kept.get("forecast of") != last:
-        forecast_step(run, now, world.kept, PARTS["forecasts"] if world.without == "forecasts" else "")
+    "Forecast at a close of the profile; between two of them, when a faster sleeve decides, the forecasts of the last one that was decided stand, and are judged once."
+    frame, why = world.settings.market.timeframe, PARTS["forecasts"] if world.without == "forecasts" else ""
+    close = (closed_by(bars_of(run), run.stands or run.record.as_of, frame).index[-1] + bar_length(frame)).to_pydatetime()
+    if not world.shorter or close >= run.record.as_of:
+        forecast_step(run, now, world.kept, why)
         world.keep_forecasts(run)
-        if world.shorter:
-            world.kept |= {"forecast of": last, "views": run.read("views"), "forecast words": run.read("decisions"), "forecast model": run.record.model_versions.get("forecast")}
-    if stands:
+        then = run
+    elif world.kept.get("forecast of") != close:  # this process has not decided at that close
+        forecast_step(then := world.open(close, now), now, world.kept, why)
+        world.keep_forecasts(then)
+    else:
+        then = None
+    if world.shorter and then:
+        world.kept |= {"forecast of": close, "views": then.read("views"), "forecast words": then.read("decisions"), "forecast model": then.record.model_versions.get("forecast")}
+    if then is not run:
         run.write("views", world.kept["views"])
         run.write("decisions", world.kept["forecast words"] | {"decisions": []})
         run.pin(model_versions=run.record.model_versions | ({"forecast": m} if (m := world.kept["forecast model"]) else {}))
@@ -255,6 +261,7 @@ def run_replay(
         raise BadInput(f"the day {first} lies before the data of profile {settings.run.profile!r}, which begins on {settings.market.start}; begin later")
     if promoted not in ("dated", "all-along"):
         raise BadInput(f"promoted is {promoted!r}; choose dated or all-along")
+    settings, retired = with_retired(settings, begin, end) if promoted == "dated" else (settings, [])
     spans = production_spans(settings, begin, now)
     moments = [None] if promoted == "all-along" else [begin, *sorted({a for each in spans.values() for a, _ in each if begin < a <= end})]
     check_names(settings, moments)  # a wrong word is said now, not at each close
@@ -298,7 +305,7 @@ def run_replay(
     lines = {part: read_decisions(_days(world)) for part, world in worlds.items()}
     facts = {"profile": profile, "from": closes[0], "to": closes[-1], "settings_hash": worlds[""].settings.hash, "refit": settings.forecast.refit, "made": now,
              "data_version": worlds[""].version(closes[-1]), "packages": versions(), "note": source_note(settings),
-             "promoted": promoted, "sleeves": traded_sleeves(promoted, spans, lines[""]), "notes": ahead.words}
+             "promoted": promoted, "sleeves": traded_sleeves(promoted, spans, lines[""]), "notes": [*retired, *ahead.words]}
     books = {part: Path(world.settings.run.data) / "ledger.sqlite" for part, world in worlds.items()}
     done = Replayed(folder, write_result(folder, facts, worlds[""].settings, books, lines, past.bars, closes))
     _count_trials(settings, done, past.bars, parts)

@@ -128,6 +128,7 @@ class Run(Shown):
 
     bars = tape = settings = ledger = None  # what a run in memory has at hand: bars, prices of the paper exchange, settings, a ledger file of its own
     promoted_by: datetime | None = None  # UTC: strategies as they stood in production then; None: as they stand now
+    stands: datetime | None = None  # UTC, the profile's close at which its policy was decided, when a later one was skipped; None: the newest
     promises: Any = None  # forecasts that its loop or replay has kept, see `KeptForecasts`; None: those of the folders of runs
 
     def __init__(

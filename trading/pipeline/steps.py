@@ -239,15 +239,16 @@ def allocate_weights(
 ) -> Allocated:
     "Return what should be held, pin the version of the cycle score, and say what is worth noting.\n\nParameters\n----------\nrun : Run\n    with the artefacts `views` and `decisions`\nregime : Mapping[str, float] | None\n    chance of each state of the market; None: not known\n\nReturns\n-------\nAllocated"
     settings, record = settings_of(run), run.record
-    close = bars_of(run)["close"]
+    now, frame = run.stands or record.as_of, settings.market.timeframe  # a close that was skipped decides nothing
+    close = closed_by(bars_of(run), now, frame)["close"]
     cycle, said = cycle_of(settings, close)
     run.pin(model_versions={k: v for k, v in record.model_versions.items() if k != "cycle_score"} | pin_cycle(*[cycle] * (cycle is not None)))
-    views, own, bars, shorter = run.read("views"), bars_of(run), account_bars(run), shorter_bars(run)
-    for frame, fast in shorter.items():
-        require_fresh(settings.model_copy(update={"market": settings.market.model_copy(update={"timeframe": frame})}), fast, record.as_of)
-    net = net_targets(settings, bars, views, regime, own=own, now=record.as_of, shorter=shorter, promoted_by=run.promoted_by)
+    views, own, bars, shorter = run.read("views"), closed_by(bars_of(run), now, frame), closed_by(account_bars(run), now, frame), shorter_bars(run)
+    for length, fast in shorter.items():
+        require_fresh(settings.model_copy(update={"market": settings.market.model_copy(update={"timeframe": length})}), fast, record.as_of)
+    net = net_targets(settings, bars, views, regime, own=own, now=now, shorter=shorter, promoted_by=run.promoted_by)
     targets, policy = net.table, net.policy
-    plain = targets if views.empty else net_targets(settings, bars, views.iloc[:0], regime, own=own, now=record.as_of, shorter=shorter, promoted_by=run.promoted_by).table
+    plain = targets if views.empty else net_targets(settings, bars, views.iloc[:0], regime, own=own, now=now, shorter=shorter, promoted_by=run.promoted_by).table
     moved, effect = forecast_effect(targets["target"], plain["target"])
     run.pin(model_versions=run.record.model_versions | {f"strategy {r['name']}": r["seal"] for r in net.records if "seal" in r})
     count = run.read("decisions")["words"][:1]  # what the record of each horizon supports stands among the forecasts
@@ -262,7 +263,7 @@ def allocate_step(run: Run) -> Allocated:
     "Allocate and keep the weights; the regime is only asked where the policy acts on it."
     settings = settings_of(run)
     asked = "tactical" in (settings.allocate.policy, *(name.lower() for name in settings.strategies))
-    regime = market_regime(bars_of(run))["chances"] if asked else None
+    regime = market_regime(closed_by(bars_of(run), run.stands or run.record.as_of, settings.market.timeframe))["chances"] if asked else None
     done = allocate_weights(run, regime)
     run.write("weights", done.targets)
     run.write("sleeve_weights", done.parts)

@@ -23,7 +23,7 @@ from ..core.types import Plan
 from ..execution.approval import cancel_plan, plan_status
 from .account import kill_switch, open_account_ledger
 from .currency_rates import ingest_rates
-from .factory import calendars_of, market_source, store_of
+from .factory import bars_of, calendars_of, market_source, store_of
 from .loop_state import JumpingClock, LoopState, alone_with, loop_file, newest_close
 from .kept_forecasts import KeptForecasts
 from .memory_run import MemoryRun
@@ -144,14 +144,17 @@ class TradeLoop:
 
     def decided(self) -> datetime | None:
         "Return the close of the newest plan in the books, and what the file says of closes without one."
+        told = self.state.known.get("close")
+        return max(filter(None, (self.planned(), told and datetime.fromisoformat(told))), default=None)
+
+    def planned(self) -> datetime | None:
+        "Return the close of the newest plan in the books, of this loop or of a run."
         ledger = open_account_ledger(self.settings)
         try:
             newest = ledger.last("proposed", self.account)
         finally:
             ledger.close()
-        known = [Plan.from_json(newest.data["text"]).as_of] if newest else []
-        known += [datetime.fromisoformat(told)] if (told := self.state.known.get("close")) else []
-        return max(known, default=None)
+        return Plan.from_json(newest.data["text"]).as_of if newest else None
 
 # %% ../../nbs/12_pipeline/66_trade_loop.ipynb #e6a5dce2
 def _fetch(loop: TradeLoop, until: datetime) -> None:
@@ -217,7 +220,19 @@ def _at_close(loop: TradeLoop, close: datetime, last: datetime | None, once: boo
         loop.state.write(missed=loop.state.known.get("missed", 0) + 1, close=newest.isoformat())
         loop.tell(f"the close of {newest:%Y-%m-%d %H:%M} is over since {(now - newest).total_seconds():.0f} s, too late to be traded on; it is skipped")
         return True
+    _let_stand(loop, newest, once)
     return _decide(loop, newest)
+
+
+def _let_stand(loop: TradeLoop, close: datetime, once: bool) -> None:
+    "Between two closes of the profile its policy stands as it was decided; by the rule 'skip' a close that was missed does not decide it an hour later."
+    newest, market = closed_by(loop.world.bars, close, loop.settings.market.timeframe).index[-1].to_pydatetime() + loop.length, loop.settings.market
+    told, before, loop.world.stands = loop.state.known.get("policy"), loop.world.stands, None
+    if once or loop.settings.loop.missed != "skip" or not told or newest in (close, loop.planned(), datetime.fromisoformat(told)):
+        return
+    loop.world.stands = datetime.fromisoformat(told)
+    if before is None:
+        loop.tell(f"the close of {newest:%Y-%m-%d %H:%M} was not decided, so what trades on bars of {market.timeframe} stands as of {loop.world.stands:%Y-%m-%d %H:%M}")
 
 
 def _decide(loop: TradeLoop, close: datetime) -> bool:
@@ -234,6 +249,7 @@ def _decide(loop: TradeLoop, close: datetime) -> bool:
         return loop.clock() - close >= loop.late and _fail(loop, close, "another run was at work")
     except TradingError as error:
         return _fail(loop, close, str(error))
+    loop.state.write(policy=(run.stands or bars_of(run).index[-1] + loop.length).isoformat())
     _told(loop, run, outcome, close)
     loop.afterwards(run, close)  # nothing is locked any more
     return True
