@@ -105,7 +105,7 @@ def test_the_quick_walk_over_sealed_lines_finds_what_line_by_line_finds(monkeypa
     logs.append(b"".join([*lines[:4], (json.dumps(forged, separators=(",", ":")) + "\n").encode(), *lines[5:]]))
     quick = [check_log(log, end, key) for log in logs]
     assert not quick[0] and not [x for x in quick[1:] if not x and logs[1:].count(logs[0]) == 0]
-    monkeypatch.setattr(audit, "_sealed_run", lambda *_: [])
+    monkeypatch.setattr(audit, "walk_sealed_lines", lambda *_: [])
     assert [check_log(log, end, key) for log in logs] == quick
     monkeypatch.setattr(audit, "_as_written", lambda *_: None)
     assert [check_log(log, end, key) for log in logs] == quick

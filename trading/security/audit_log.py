@@ -9,13 +9,11 @@ __all__ = ['AuditError', 'Entry', 'Finding', 'write_line', 'read_line', 'check_l
 import hmac
 import json
 import os
-import re
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from itertools import islice
 from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
@@ -27,6 +25,7 @@ from ..core.english import plural
 from ..core.errors import BadInput, TradingError
 from ..core.redaction import redact
 from ..core.hash_chain import chain_hash, keyed_hash
+from .sealed_lines import walk_sealed_lines
 
 # %% ../../nbs/10_security/25_audit_log.ipynb #3ee346f4
 class AuditError(TradingError):
@@ -107,7 +106,7 @@ def check_log(
     found = [] if not lines[-1] else [Finding(len(lines), "the last line has no end: it was cut, or a crash stopped its writing")]
     lines, hashes, before, sealed = lines[:-1], [], "", False
     while len(hashes) < len(lines):
-        if key and (run := _sealed_run(lines, len(hashes), before, key)):
+        if key and (run := walk_sealed_lines(lines, len(hashes), before, key)):
             before, sealed = run[-1], True
             hashes += run
             continue
@@ -131,34 +130,6 @@ def check_log(
         if not 0 < int(seq) <= len(hashes) or not hashes[int(seq) - 1].startswith(noted):
             found.append(Finding(int(seq), "the entry is not the one the witness has seen: the log was put back or rewritten"))
     return found
-
-
-_PLAIN = re.compile(rb'\{"seq":([1-9][0-9]*),"time":("[^"\\]*"),"who":("[^"\\]*"),"action":("[^"\\]*"),"detail":')  # three strings without escapes
-_PAST_BEFORE = len(',"before":"","hash":"","seal":""}') + 2 * 64  # bytes of a sealed line behind its detail, without the hash before
-
-
-def _sealed_run(lines: list[bytes], begin: int, before: str, key: bytes) -> list[str]:  # hashes of the lines that are surely good, from the one at `begin` on
-    "Walk very quickly over sealed lines, as far as each is what it was: strings without escapes leave one way to read what was hashed, and the seal says who wrote it."
-    inner, outer = (sha256(bytes(b ^ pad for b in _block(key))).copy for pad in (0x36, 0x5C))  # HMAC as RFC 2104 defines it, its key taken in once
-    head, found, last = _PLAIN.match, [], before.encode("utf-8", "surrogatepass")
-    for number in range(begin + 1, len(lines) + 1):
-        line = lines[number - 1]
-        if (start := head(line)) is None or start[1] != b"%d" % number:
-            break
-        end = len(line) - _PAST_BEFORE - len(last)
-        digest = sha256(b"%b\x1f[%b,%b,%b,%b,%b]" % (last, *start.groups(), line[start.end(): end])).hexdigest()
-        (first := inner()).update(this := digest.encode())
-        (seal := outer()).update(first.digest())
-        if line[end:] != b',"before":"%b","hash":"%b","seal":"%b"}' % (last, this, seal.hexdigest().encode()):
-            break
-        found.append(digest)
-        last = this
-    return found
-
-
-def _block(key: bytes) -> bytes:
-    "Return a key as long as a block of SHA-256, in the way of HMAC."
-    return (sha256(key).digest() if len(key) > 64 else key).ljust(64, b"\0")
 
 
 def _as_written(line: bytes, number: int, before: str, key: bytes | None) -> tuple[str, str] | None:  # hash and seal; None: look closely
