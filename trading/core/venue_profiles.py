@@ -18,7 +18,7 @@ from .types import Value, stable_hash
 # %% ../../nbs/00_core/09_venue_profiles.ipynb #4a7d493e
 @dataclass(frozen=True)
 class VenueQuery(Value):
-    "One way to ask a venue for an order or for its trades.\n\nParameters\n----------\nmethod : str\n    of ccxt, unified or implicit\nby : str, default ''\n    the parameter that carries the id; empty: all are listed and ours is picked out\nnumber : bool, default False\n    True: the id is the venue's own, else our client id\nmarket : str, default ''\n    the parameter that carries the venue's name of the symbol, for an implicit method"
+    "One way to ask a venue for an order or for its trades."
 
     method: str  # of ccxt, unified or implicit
     by: str = ""  # the parameter that carries the id; empty: all are listed and ours is picked out
@@ -28,7 +28,7 @@ class VenueQuery(Value):
 
 @dataclass(frozen=True)
 class VenueProfile(Value):
-    "What a venue can do and wants.\n\nParameters\n----------\nname : str\n    ccxt's id, 'alpaca' or 'mt5'\ntitle : str\n    as people call it\nid_pattern : str, default '[0-9a-zA-Z]{1,32}'\n    regular expression that a whole client order id matches, prefix included\nid_prefix : str, default ''\n    what the venue wants before it\nid_form : Literal['text', 'uuid'], default 'text'\n    uuid: 32 hexadecimal digits in five groups\nid_word : str, default 'clientOrderId'\n    ccxt's parameter for it\nid_field : str, default ''\n    the venue's own field for it, that a request must carry; empty: any\nlookup : tuple[VenueQuery, ...], default ()\n    how to find an order whose answer was lost, best way first; empty: it cannot be found\norder_trades : VenueQuery | None, default None\n    how to ask for the trades of one order\norder_options : dict[str, str | bool]\n    that a question about one order needs besides\nmarket_buy : Literal['amount', 'cost', 'limit'], default 'amount'\n    what a market purchase is counted in\nfilled_field : str, default ''\n    the venue's own field for the units filled, where ccxt works them out from money and price\nbase_size : str, default ''\n    where a purchase by amount can be put when no price is to be had\nstop_word : str, default 'triggerPrice'\n    ccxt's word for the trigger of a stop order; empty: the venue has none\nstop_field : str, default ''\n    the venue's own field that carries it; empty: any\nstop_market : bool, default True\n    False: only stop orders with a limit price\nstop_apart : bool, default False\n    True: stop orders are listed, found and cancelled apart from the others\nstop_lookup : tuple[VenueQuery, ...], default ()\n    how to find one that is kept apart\nstop_listed : dict[str, str]\n    what a list of them is asked with besides\nstop_params : dict[str, str | int]\n    what is sent with one besides\nstop_id : str, default ''\n    the venue's own parameter that carries our id with one, where it is another\nstop_fired : VenueQuery | None, default None\n    how to find the order that one has become: without a method, a field of its answer\ntrailing : str, default ''\n    ccxt's word for the distance of a trailing stop; empty: watched by us\noco : bool, default False\n    one cancels the other at the venue; False: watched by us\ntimes_in_force : tuple[str, ...], default ('GTC', 'IOC', 'FOK', 'PO')\nself_trades : str, default ''\n    ccxt's parameter against trades with ourselves, '=' its value; empty: we look at our open orders\nreplaces : bool, default False\n    an order can be changed at the venue in one request\ncandles : int, default 1000\n    bars in one answer\nempty_candles : Literal['end', 'hole'], default 'hole'\n    what an empty answer means\ntrades_page : int, default 100\n    trades in one answer\ntrades_days : float, default 0\n    longest window that one question may span; 0: any\ntrades_newest : bool, default True\n    which end of a window an answer that is full leaves out: True: the oldest\ntrades_offset : str, default ''\n    the parameter that skips trades already seen; empty: the window is made smaller instead\ntrades_next : str, default ''\n    how to go on where more trades share one moment than fit an answer: 'parameter=source'; source: page, id, or a field of the answer\ntrades_symbol : bool, default False\n    trades are told per symbol only\nfees : Literal['quote', 'received', 'several'], default 'received'\n    the coin that a fee is taken in: quote, what was bought, or several at once\ntransfers : bool, default True\n    deposits and withdrawals can be listed\ncoin_suffixes : dict[str, str]\n    end of a coin's name → what it means: the same coin, staked or lent\ncoin_prefixes : dict[str, str]\nbalance_at : str, default ''\n    where an answer holds the balances, dots between; it is there also when the account is empty\nsandbox : bool, default False\nlimit_headers : tuple[str, str, str], default ('', '', '')\n    of an answer: used, or left with a '-' before it; the limit, or a number; when it begins anew\nlimit_seconds : float, default 60\n    length of the window that the limit counts in\nclock : Literal['option', 'nonce', ''], default 'option'\n    how a difference of clocks is corrected\naccount_kind : str, default ''\n    ccxt's method that asks once what kind of account this is\nstreams : tuple[str, ...], default ()\n    orders and fills that ccxt.pro can push: 'orders', 'trades'\nfills_apart : bool, default False\n    True: fills are pushed among the trades only, so that both are listened to\nkeys : tuple[str, ...], default ('API_KEY', 'SECRET')\n    ends of the names of the secrets\nfailing : dict[str, str]\n    point of the contract that does not hold → why; live trading is refused\nsources : dict[str, str]\n    field → where it is written"
+    "What a venue can do and wants."
 
     name: str  # ccxt's id, 'alpaca' or 'mt5'
     title: str  # as people call it
@@ -59,6 +59,7 @@ class VenueProfile(Value):
     replaces: bool = False  # an order can be changed at the venue in one request
     candles: int = 1000  # bars in one answer
     empty_candles: Literal["end", "hole"] = "hole"  # what an empty answer means
+    candle_volume: Literal["units", "contracts", ""] = ""  # what the volume of a contract's bar counts, as ccxt hands it on; empty: nobody has looked
     trades_page: int = 100  # trades in one answer
     trades_days: float = 0  # longest window that one question may span; 0: any
     trades_newest: bool = True  # which end of a window an answer that is full leaves out: True: the oldest
@@ -82,7 +83,7 @@ class VenueProfile(Value):
     sources: dict[str, str] = field(default_factory=dict)  # field → where it is written
 
     def fitted(self, client_order_id: str) -> str:  # the same for the same id, always
-        "Return the form of our id that the venue takes.\n\nParameters\n----------\nclient_order_id : str\n\nReturns\n-------\nstr\n    the same for the same id, always"
+        "Return the form of our id that the venue takes."
         if self.id_form == "uuid":
             return str(UUID((client_order_id if re.fullmatch("[0-9a-f]{1,31}", client_order_id) else stable_hash(client_order_id, length=24)).ljust(32, "0")))
         if re.fullmatch(self.id_pattern, whole := self.id_prefix + client_order_id):
@@ -93,14 +94,14 @@ class VenueProfile(Value):
         raise Refused(f"{self.title}: no form of the order id {client_order_id} fits what the venue takes ({self.id_pattern})")
 
     def ours(self, venue_form: str) -> str:  # unchanged where it is none of ours
-        "Return our id of an order from the form that the venue tells, where the form alone shows it.\n\nParameters\n----------\nvenue_form : str\n\nReturns\n-------\nstr\n    unchanged where it is none of ours"
+        "Return our id of an order from the form that the venue tells, where the form alone shows it."
         if self.id_form == "uuid" and re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", venue_form):
             short = venue_form.replace("-", "")
             return short[:24] if short[24:] == "0" * 8 else venue_form
         return venue_form.removeprefix(self.id_prefix)
 
     def coin(self, code: str, known: Mapping[str, object] = {}) -> tuple[str, str]:  # the coin and a note; known: coins that have a market
-        "Return which coin a code of a balance is, and in which form it lies there.\n\nParameters\n----------\ncode : str\nknown : Mapping[str, object], default {}\n\nReturns\n-------\ntuple[str, str]\n    the coin and a note; known: coins that have a market"
+        "Return which coin a code of a balance is, and in which form it lies there."
         if code in known:
             return code, ""
         for end, words in self.coin_suffixes.items():
@@ -117,10 +118,10 @@ _ROWS = (
     VenueProfile(
         "binance", "Binance", trades_next="fromId=id", id_field="newClientOrderId", stop_field="stopPrice", id_pattern=r"[.A-Z:/a-z0-9_-]{1,36}", lookup=(VenueQuery("fetch_order", "origClientOrderId"),),
         order_trades=VenueQuery("fetch_my_trades", "orderId", number=True), trailing="trailingPercent", oco=True, replaces=True,
-        self_trades="selfTradePreventionMode=EXPIRE_TAKER", empty_candles="end", trades_page=1000, trades_newest=False, trades_symbol=True,
+        self_trades="selfTradePreventionMode=EXPIRE_TAKER", empty_candles="end", candle_volume="units", trades_page=1000, trades_newest=False, trades_symbol=True,
         fees="several", coin_prefixes={"LD": "lent, Simple Earn"}, balance_at="balances", sandbox=True,
         limit_headers=("x-mbx-used-weight-1m", "6000", ""), streams=("orders", "trades"),
-        sources={"id_pattern": "docs: newClientOrderId", "lookup": "docs: GET /api/v3/order", "trades_page": "docs: GET /api/v3/myTrades", "limit_headers":
+        sources={"id_pattern": "docs: newClientOrderId", "lookup": "docs: GET /api/v3/order", "trades_page": "docs: GET /api/v3/myTrades", "candle_volume": "docs: GET /fapi/v1/klines, volume of the base asset", "limit_headers":
                  "docs: LIMITS, X-MBX-USED-WEIGHT-(intervalNum)(intervalLetter)", "self_trades": _FEATURES, "oco": "docs: POST /api/v3/orderList/oco"}),
     VenueProfile(
         "kraken", "Kraken", id_field="cl_ord_id", stop_field="price", id_pattern="[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", id_form="uuid",
@@ -151,10 +152,10 @@ _ROWS = (
     VenueProfile(
         "okx", "OKX", trades_next="after=billId", id_field="clOrdId", stop_field="slTriggerPx", id_pattern="[0-9A-Za-z]{1,32}", lookup=(VenueQuery("fetch_order", "clientOrderId"),), order_trades=VenueQuery("fetch_order_trades", number=True),
         stop_word="stopLossPrice", stop_apart=True, stop_id="algoClOrdId", stop_lookup=(VenueQuery("fetch_order", "clientOrderId"),), stop_listed={"ordType": "conditional"}, stop_params={"tdMode": "cash"},
-        stop_fired=VenueQuery("", "ordId"), trailing="trailingPercent", oco=True, replaces=True, self_trades="stpMode=cancel_taker", candles=300,
+        stop_fired=VenueQuery("", "ordId"), trailing="trailingPercent", oco=True, replaces=True, self_trades="stpMode=cancel_taker", candles=300, candle_volume="units",
         balance_at="data.0.details", sandbox=True, keys=("API_KEY", "SECRET", "PASSWORD"), streams=("orders", "trades"),
         sources={"id_pattern": "docs: clOrdId, case-sensitive alphanumerics up to 32", "trades_page": "docs: GET /api/v5/trade/fills-history, 100", "stop_apart":
-                 _FEATURES + ": fetchOrder trigger True", "self_trades": "docs: stpMode", "stop_id": "docs: POST /api/v5/trade/order-algo, algoClOrdId",
+                 _FEATURES + ": fetchOrder trigger True", "candle_volume": "docs: GET /api/v5/market/candles, vol and volCcy; ccxt okx.parse_ohlcv takes volCcy of contracts", "self_trades": "docs: stpMode", "stop_id": "docs: POST /api/v5/trade/order-algo, algoClOrdId",
                  "stop_params": "docs: tdMode cash in spot and futures mode; ccxt okx.create_order_request puts cross in its place", "stop_fired": "docs: GET /api/v5/trade/order-algo, ordId is empty until it is triggered"}),
     VenueProfile(
         "bybit", "Bybit", trades_next="cursor=nextPageCursor", id_field="orderLinkId", stop_field="triggerPrice", id_pattern="[0-9A-Za-z_-]{1,36}", lookup=(VenueQuery("fetch_open_orders", "orderLinkId"), VenueQuery("fetch_closed_orders", "orderLinkId")),
@@ -172,11 +173,11 @@ _ROWS = (
                                      "limit_headers": "docs: gw-ratelimit-*", "self_trades": "docs: stp DC, CO, CN, CB", "stop_fired": "docs: a stop that was triggered is an order under its clientOid"}),
     VenueProfile(
         "gate", "Gate", trades_next="page=page", id_field="text", stop_field="price", id_pattern="t-[0-9A-Za-z_.-]{1,26}", id_prefix="t-", lookup=(VenueQuery("fetch_order", "clientOrderId"), VenueQuery("fetch_closed_orders")),
-        order_trades=VenueQuery("fetch_order_trades", number=True), market_buy="cost", filled_field="filled_amount", stop_apart=True, stop_lookup=(VenueQuery("fetch_order", number=True), VenueQuery("fetch_open_orders"), VenueQuery("fetch_closed_orders")),
+        order_trades=VenueQuery("fetch_order_trades", number=True), market_buy="cost", filled_field="filled_amount", candle_volume="contracts", stop_apart=True, stop_lookup=(VenueQuery("fetch_order", number=True), VenueQuery("fetch_open_orders"), VenueQuery("fetch_closed_orders")),
         stop_params={"expiration": 2592000}, stop_fired=VenueQuery("", "fired_order_id"), self_trades="stp_act=cn", replaces=True, trades_page=1000,
         trades_days=30, fees="several", balance_at="", sandbox=True, limit_headers=("-x-gate-ratelimit-requests-remain", "x-gate-ratelimit-limit", "x-gate-ratelimit-reset-timestamp"), limit_seconds=10, streams=("orders", "trades"),
         sources={"id_pattern": "docs: text begins with t- and has 28 bytes at most (ccxt counts the prefix)", "lookup": "docs: custom ids are looked up among pending orders only, "
-                 "afterwards by the venue's id", "market_buy": "docs: amount of a market buy is in quote currency", "filled_field": "docs: Order, filled_amount; ccxt gate.parse_order divides", "fees": "docs: fee, gt_fee, point_fee", "trades_days":
+                 "afterwards by the venue's id", "market_buy": "docs: amount of a market buy is in quote currency", "filled_field": "docs: Order, filled_amount; ccxt gate.parse_order divides", "fees": "docs: fee, gt_fee, point_fee", "candle_volume": "docs: GET /futures/{settle}/candlesticks, v is the size in contracts", "trades_days":
                  _FEATURES + ": untilDays 30", "stop_params": "docs: trigger.expiration, seconds; ccxt sends a day", "stop_lookup": "docs: put.text is where an order came from, no id of ours", "stop_fired":
                  "docs: GET /spot/price_orders/{order_id}, fired_order_id"}),
     VenueProfile(
@@ -202,7 +203,7 @@ PROFILES: dict[str, VenueProfile] = {row.name: row for row in (*_ROWS, _US)}
 
 # %% ../../nbs/00_core/09_venue_profiles.ipynb #3ea60b18
 def profile_of(venue: str) -> VenueProfile:  # of the class's defaults where it is not in the table
-    "Return what is known of a venue.\n\nParameters\n----------\nvenue : str\n\nReturns\n-------\nVenueProfile\n    of the class's defaults where it is not in the table"
+    "Return what is known of a venue."
     return PROFILES.get(venue) or VenueProfile(venue, venue)
 
 

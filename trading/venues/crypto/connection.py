@@ -23,7 +23,7 @@ from ...core.errors import BadInput, MissingData, VenueError
 from ...core.instruments import Instrument
 from ...core.types import Order
 from ...core.venue_profiles import profile_of
-from .instruments import contract_problem, instrument_of, units_per_contract
+from .instruments import bars_in_units, contract_problem, instrument_of, units_per_contract
 from .order_request import OrderRequest, carries_id, missing_parts
 from .parsing import ClockSkew, SlowDown, candles_frame, check_raw, decimal_of, list_of, translate
 from .request_budget import RequestBudget
@@ -59,7 +59,7 @@ class UnfitRequest(Exception):
 
 
 class Connection:
-    "What the blocking and the asynchronous venue have in common.\n\nParameters\n----------\nexchange : str, default 'binance'\n    a ccxt id: 'binance', 'kraken', 'bingx', 'coinbase', …\napi_key : str, default ''\nsecret : str, default ''\npassword : str, default ''\n    a third secret that some venues ask for\ntimeout : float, default 10.0\n    seconds to wait for one answer\nsandbox : bool, default False\n    the venue's test network\nbase_url : str, default ''\n    send everything to this address instead, for tests and proxies\nsymbols : Iterable[str], default ()\n    whose trades are fetched where a venue tells them per symbol only\nwait : float, default 60.0\n    seconds that a read may wait when the venue asks us to slow down"
+    "What the blocking and the asynchronous venue have in common."
 
     library = "ccxt"  # module of the clients
     contracts = False  # True: it sends orders for contracts on margin
@@ -185,7 +185,7 @@ class Connection:
         time.sleep(seconds)  # noqa: ASYNC251  behind a blocking client; the other one overrides it
 
     async def adjust_clock(self) -> bool:  # False: this venue's clock cannot be followed
-        "Measure how far this machine's clock is from the venue's, and sign with the venue's from now on.\n\nReturns\n-------\nbool\n    False: this venue's clock cannot be followed"
+        "Measure how far this machine's clock is from the venue's, and sign with the venue's from now on."
         if not self.profile.clock or not self._ccxt.has.get("fetchTime"):
             return False
         begin = self._ccxt.milliseconds()
@@ -245,7 +245,7 @@ async def load_markets_of(
     venue: Connection,
     again: bool = False,  # ask the exchange even where the markets are known
 ) -> dict[str, Any]:
-    "Load the markets once, or again.\n\nParameters\n----------\nvenue : Connection\nagain : bool, default False\n    ask the exchange even where the markets are known\n\nReturns\n-------\ndict[str, Any]"
+    "Load the markets once, or again."
     markets = await venue._ask("markets", venue._ccxt.load_markets, again)
     if not isinstance(markets, dict) or not markets:
         raise VenueError(f"{venue.name}: the list of markets is empty; the answer was damaged, try again")
@@ -280,17 +280,17 @@ async def ohlcv_of(venue: Connection, symbol: str, timeframe: str, since: dateti
     step, exchange = bar_length(timeframe), venue._ccxt
     if exchange.timeframes and timeframe not in exchange.timeframes:
         raise BadInput(f"{venue.name} has no time frame {timeframe!r}; it has {', '.join(exchange.timeframes)}")
-    await known_market(venue, symbol)
+    size = units_per_contract({symbol: await known_market(venue, symbol)}, symbol)
     now = datetime.now(UTC)
     end = pd.Timestamp(min(until, now) if until is not None else now)
     start = pd.Timestamp(since) if since is not None else pd.Timestamp("2010-01-01", tz="UTC")
     pages: list[pd.DataFrame] = []
-    holes, size = venue.profile.empty_candles == "hole", venue.profile.candles
+    holes, most = venue.profile.empty_candles == "hole", venue.profile.candles
     while start + step <= end:
-        page = await _candles(venue, symbol, timeframe, start, size)
+        page = await _candles(venue, symbol, timeframe, start, most)
         if len(page):
             pages.append(page)
-        elif not holes or (start := await _after_hole(venue, symbol, timeframe, start, end, size)) is None:
+        elif not holes or (start := await _after_hole(venue, symbol, timeframe, start, end, most)) is None:
             break
         else:
             continue
@@ -299,7 +299,7 @@ async def ohlcv_of(venue: Connection, symbol: str, timeframe: str, since: dateti
             break
     if not pages:
         return candles_frame([], venue.name, symbol)
-    return closed_by(pd.concat(pages), end, timeframe)
+    return closed_by(bars_in_units(pd.concat(pages), size, venue.profile.candle_volume), end, timeframe)
 
 
 async def _candles(venue: Connection, symbol: str, timeframe: str, start: pd.Timestamp, size: int) -> pd.DataFrame:
