@@ -8771,6 +8771,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                  'trading/venues/crypto/instruments.py'),
                                                    'trading.venues.crypto.instruments._step': ( '01_venues/crypto/instruments.html#_step',
                                                                                                 'trading/venues/crypto/instruments.py'),
+                                                   'trading.venues.crypto.instruments.bars_in_units': ( '01_venues/crypto/instruments.html#bars_in_units',
+                                                                                                        'trading/venues/crypto/instruments.py'),
                                                    'trading.venues.crypto.instruments.contract_problem': ( '01_venues/crypto/instruments.html#contract_problem',
                                                                                                            'trading/venues/crypto/instruments.py'),
                                                    'trading.venues.crypto.instruments.instrument_of': ( '01_venues/crypto/instruments.html#instrument_of',

@@ -26,7 +26,7 @@ PRICE_STEP = Decimal("1e-12")  # an average price is shown to this
 
 @dataclass(frozen=True, repr=False)
 class Book(Shown, Value):
-    "An account at one moment, as its events say."
+    "An account at one moment, as its events say.\n\nParameters\n----------\naccount : str\ncurrency : str\n    of cash, costs, fees and profits\ncash : Decimal\npositions : dict[str, Position]\n    without those that are zero\ncosts : dict[str, Decimal]\n    what the positions cost, fees excluded; below zero for shorts\nrealised : Decimal\n    profit of what was closed, fees excluded\nfees : Decimal\npaid_in : Decimal\n    cash and holdings put in, less what was taken out\nrealised_by : dict[str, Decimal]\n    by symbol\noutside : dict[str, Decimal]\n    units by coin that paid fees and were none of these holdings\nincome : Decimal, default ZERO\n    dividends, interest, funding, swaps, rewards and adjustments\nincome_by : dict[str, dict[str, Decimal]]\n    by kind and symbol; '' is the cash\ncontributed : Decimal, default ZERO\n    as paid_in, with units at their price of the day instead of their cost\nstepped_by : dict[str, Decimal]\n    by symbol, how much of paid_in is not in contributed\nforeign : tuple[str, ...], default ()\n    symbols that are money in another currency\nown_costs : dict[str, Decimal]\n    by symbol with a price in another currency: what it cost in that\nown_currencies : dict[str, str]\n    by symbol\nfinanced : tuple[str, ...], default ()\n    those of them of which only the profit is converted; `costs` are what they would have cost"
 
     account: str
     currency: str  # of cash, costs, fees and profits
@@ -59,7 +59,7 @@ class Book(Shown, Value):
         self,
         prices: dict[str, Decimal],  # by symbol
     ) -> Decimal:
-        "Return what closing everything at these prices would gain, before fees."
+        "Return what closing everything at these prices would gain, before fees.\n\nParameters\n----------\nprices : dict[str, Decimal]\n    by symbol\n\nReturns\n-------\nDecimal"
         with localcontext(EXACT):
             return self.value(prices) - self.paid
 
@@ -74,7 +74,7 @@ class Book(Shown, Value):
         return OwnCosts(self.own_costs, self.own_currencies, set(self.financed)).owed(self.positions, prices, self.currency, self.account)
 
     def value(self, prices: dict[str, Decimal]) -> Decimal:  # account currency, as the prices are
-        "Return what the positions are worth; a missing price is an error, never a zero."
+        "Return what the positions are worth; a missing price is an error, never a zero.\n\nParameters\n----------\nprices : dict[str, Decimal]\n\nReturns\n-------\nDecimal\n    account currency, as the prices are"
         lacking = [s for s in self.positions if s not in prices]
         if lacking:
             raise MissingData(f"{self.account}: no price for {', '.join(lacking[:5])}; ingest it before valuing the account")
@@ -94,7 +94,7 @@ CONVERTED = ("currency", "rate", "financed")  # of a fill, written only when its
 def plain(
     value: Value,  # a flat value: Order, OrderState, Fill, Position
 ) -> dict[str, str | None]:
-    "Return a flat value as JSON can carry it: decimals as text, times in ISO 8601."
+    "Return a flat value as JSON can carry it: decimals as text, times in ISO 8601.\n\nParameters\n----------\nvalue : Value\n    a flat value: Order, OrderState, Fill, Position\n\nReturns\n-------\ndict[str, str | None]"
     out = {}
     for name in (f.name for f in fields(cast(Any, value))):
         if (name in IN_KIND and not getattr(value, "fee_currency", None)) or (name in CONVERTED and not getattr(value, "currency", None)):
@@ -125,7 +125,7 @@ def fill_event(
     plan_hash: str = "",  # the plan it belongs to; empty for a foreign one
     booked: datetime | None = None,  # UTC, when it was learned of; None, or before the trade by the venue's clock: as it happened
 ) -> Event:
-    "Return the event that a fill is."
+    "Return the event that a fill is.\n\nParameters\n----------\nfill : Fill\naccount : str\nvenue : str\n    name of the venue; trade ids are unique only there\nplan_hash : str, default ''\n    the plan it belongs to; empty for a foreign one\nbooked : datetime | None, default None\n    UTC, when it was learned of; None, or before the trade by the venue's clock: as it happened\n\nReturns\n-------\nEvent"
     late = booked if booked and booked > fill.timestamp else None
     return Event("fill", account, fill.timestamp, plain(fill) | {"venue": venue, "plan": plan_hash}, late)
 
@@ -133,7 +133,7 @@ def fill_event(
 def paid_with(
     fill: Fill,  # with a fee taken in a coin
 ) -> tuple[str, Decimal]:  # the symbol whose holding pays, and what that is worth in quote currency
-    "Say what a fee was paid with."
+    "Say what a fee was paid with.\n\nParameters\n----------\nfill : Fill\n    with a fee taken in a coin\n\nReturns\n-------\ntuple[str, Decimal]\n    the symbol whose holding pays, and what that is worth in quote currency"
     asset, slash, quote = fill.symbol.partition("/")
     with localcontext(EXACT):
         if fill.fee_currency == asset:
@@ -239,7 +239,7 @@ class BookBuilder:
         self,
         rows: Iterable[tuple[str, dict]],  # kind and data, in order
     ) -> "BookBuilder":
-        "Carry events into the sums, one after the other."
+        "Carry events into the sums, one after the other.\n\nParameters\n----------\nrows : Iterable[tuple[str, dict]]\n    kind and data, in order\n\nReturns\n-------\n'BookBuilder'"
         with localcontext(EXACT):
             for kind, data in rows:
                 if kind == "fill":
@@ -286,7 +286,7 @@ class BookBuilder:
             self.realised[fill.symbol] = self.realised.get(fill.symbol, ZERO) + profit
 
     def trade(self, symbol: str, units: Decimal, price: Decimal) -> Decimal:  # the profit that it made
-        "Change a holding at a price, without cash: units below zero go."
+        "Change a holding at a price, without cash: units below zero go.\n\nParameters\n----------\nsymbol : str\nunits : Decimal\nprice : Decimal\n\nReturns\n-------\nDecimal\n    the profit that it made"
         held, cost, profit = apply_fill(*self.held.get(symbol, (ZERO, ZERO)), "buy" if units > 0 else "sell", abs(units), price)
         self.held[symbol] = (held, cost)
         if profit:
@@ -294,7 +294,7 @@ class BookBuilder:
         return profit
 
     def pay(self, data: dict, sign: int = 1) -> Decimal:  # what it is worth in the account's currency
-        "Let cash come or go; another currency is a holding, bought and sold at its rate."
+        "Let cash come or go; another currency is a holding, bought and sold at its rate.\n\nParameters\n----------\ndata : dict\nsign : int, default 1\n\nReturns\n-------\nDecimal\n    what it is worth in the account's currency"
         amount, currency = sign * Decimal(data["amount"]), data.get("currency") or self.currency
         if currency == self.currency:
             self.cash += amount
@@ -362,7 +362,7 @@ def fold_book(
     account: str,
     rows: Iterable[tuple[str, dict]],  # kind and data, in order
 ) -> Book:
-    "Add up what happened."
+    "Add up what happened.\n\nParameters\n----------\naccount : str\nrows : Iterable[tuple[str, dict]]\n    kind and data, in order\n\nReturns\n-------\nBook"
     return BookBuilder(account).add(rows).book()
 
 # %% ../../nbs/08_accounting/05_account_book.ipynb #ab353ca3
@@ -372,7 +372,7 @@ def check_rate(
     kind: str,
     data: dict,
 ) -> None:
-    "Refuse money in another currency without the rate at which it counts."
+    "Refuse money in another currency without the rate at which it counts.\n\nParameters\n----------\naccount : str\ncurrency : str\n    the account's\nkind : str\ndata : dict"
     if data.get("currency", currency) != currency and kind != "opened" and "rate" not in data:
         raise BadInput(f"{account}: a {kind} of {data['amount']} {data['currency']} in an account of {currency}; "
                        f"give rate, {currency} for one {data['currency']} at that time")
@@ -384,7 +384,7 @@ def check_funds(
     new: set[int] | None = None,  # the numbers of those in question; None: all
     before: Decimal = ZERO,  # the cash without them, for an entry about the past
 ) -> None:
-    "Add up events and refuse to take out more than is there."
+    "Add up events and refuse to take out more than is there.\n\nParameters\n----------\ntally : BookBuilder\n    changed\nrows : Iterable[tuple[int, str, str, dict]]\n    number, kind, time and data, as they happened\nnew : set[int] | None, default None\n    the numbers of those in question; None: all\nbefore : Decimal, default ZERO\n    the cash without them, for an entry about the past"
     account = tally.account
     for seq, kind, when, data in rows:
         tally.add([(kind, data)])

@@ -44,7 +44,7 @@ def event_place(
     timestamp: str,  # as `time_text` writes it
     data: dict,
 ) -> tuple[str, int, int, str, str]:  # sorts as events happened
-    "Return the place of an event in its account's history: by time, then kind, then id, so that the order of writing does not matter."
+    "Return the place of an event in its account's history: by time, then kind, then id, so that the order of writing does not matter.\n\nParameters\n----------\nkind : str\ntimestamp : str\n    as `time_text` writes it\ndata : dict\n\nReturns\n-------\ntuple[str, int, int, str, str]\n    sorts as events happened"
     name = str(data["id"]) if "id" in data else orjson.dumps(data, option=orjson.OPT_SORT_KEYS).decode()
     direction = data.get("direction") if kind == "transfer" else None
     return ("" if kind == "opened" else timestamp, 4 if direction == "out" else _RANKS.get(kind, 2), len(name), name, kind)
@@ -57,7 +57,7 @@ _MOST, _MOST_EACH = Decimal("1e18"), Decimal("1e12")  # a sum of money, and what
 def read_ratio(
     text: str,  # '4', '0.1', '4:1' or '1/10': new units for old ones
 ) -> tuple[Decimal, Decimal]:  # new, old
-    "Read a ratio; zero, a negative one and anything else is refused."
+    "Read a ratio; zero, a negative one and anything else is refused.\n\nParameters\n----------\ntext : str\n    '4', '0.1', '4:1' or '1/10': new units for old ones\n\nReturns\n-------\ntuple[Decimal, Decimal]\n    new, old"
     try:
         new, _, old = str(text).replace("/", ":").partition(":")
         parts = Decimal(new), Decimal(old or 1)
@@ -74,7 +74,7 @@ def scale_units(
     units: Decimal,
     ratio: tuple[Decimal, Decimal],  # new, old
 ) -> Decimal:
-    "Return how many new units these are."
+    "Return how many new units these are.\n\nParameters\n----------\nunits : Decimal\nratio : tuple[Decimal, Decimal]\n    new, old\n\nReturns\n-------\nDecimal"
     with localcontext(EXACT):
         scaled = units * ratio[0]
         return scaled if ratio[1] == 1 else (scaled / ratio[1]).quantize(UNIT_STEP)

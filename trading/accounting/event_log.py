@@ -41,7 +41,7 @@ def _event(kind: str, account: str, when: str, data: str, booked: str) -> Event:
 def event_key(
     event: Event,
 ) -> str | None:  # None for a kind that may happen many times
-    "Return what makes an event the same as another one."
+    "Return what makes an event the same as another one.\n\nParameters\n----------\nevent : Event\n\nReturns\n-------\nstr | None\n    None for a kind that may happen many times"
     parts = _KEYS.get(event.kind)
     if parts is None and "id" in event.data and event.kind in (*MONEY_KINDS, "correction"):
         parts = ("id",)
@@ -82,7 +82,7 @@ class GuardedTable:
 
 # %% ../../nbs/08_accounting/13_event_log.ipynb #a822fac6
 class EventLog:
-    "An append-only file of events."
+    "An append-only file of events.\n\nParameters\n----------\npath : Path | str\n    SQLite file; made when it does not exist\nreadonly : bool, default False\n    only look"
 
     witness: Path | None  # the path beside which its last event is remembered; None: nowhere
 
@@ -114,7 +114,7 @@ class EventLog:
         events: Event | Iterable[Event],  # in the order in which they happened
         once: str = "",  # of the request that they are written for; asked again after a crash it writes nothing
     ) -> int:  # sequence number of the last one
-        "Write events durably, all or none; one that happens once only and is there already is passed over, and its own number returned."
+        "Write events durably, all or none; one that happens once only and is there already is passed over, and its own number returned.\n\nParameters\n----------\nevents : Event | Iterable[Event]\n    in the order in which they happened\nonce : str, default ''\n    of the request that they are written for; asked again after a crash it writes nothing\n\nReturns\n-------\nint\n    sequence number of the last one"
         events = [events] if isinstance(events, Event) else list(events)
         try:
             with self._table.transaction():
@@ -164,7 +164,7 @@ class EventLog:
         since: datetime | None = None,  # UTC, by the time of the event
         after: int = 0,  # sequence number
     ) -> list[Event]:  # in the order in which they were written
-        "Return events."
+        "Return events.\n\nParameters\n----------\naccount : str | None, default None\n    None: of all\nkind : str | Iterable[str] | None, default None\n    one kind or several; None: all\nsince : datetime | None, default None\n    UTC, by the time of the event\nafter : int, default 0\n    sequence number\n\nReturns\n-------\nlist[Event]\n    in the order in which they were written"
         kinds = [kind] if isinstance(kind, str) else kind
         rows = self._table.select(("kind", "account", "timestamp", "data", "booked"), account, kinds, since and time_text(since), after=after)
         return [_event(*row) for row in rows]
@@ -175,7 +175,7 @@ class EventLog:
         account: str,
         *parts: object,  # what tells one from another, for example the client order id
     ) -> Event | None:  # None when it has not happened
-        "Return an event that happens once."
+        "Return an event that happens once.\n\nParameters\n----------\nkind : str\n    a kind that happens once\naccount : str\n*parts : object\n    what tells one from another, for example the client order id\n\nReturns\n-------\nEvent | None\n    None when it has not happened"
         key = "|".join([kind, account, *map(str, parts)])
         row = self._table.of_key(key)
         return row and Event(kind, account, datetime.fromisoformat(row[1]), orjson.loads(row[2]))
@@ -198,7 +198,7 @@ class EventLog:
         kinds: str | Iterable[str] | None = None,  # one kind or several; None: all
         skip: int = 0,  # how many of the newest are passed over
     ) -> Iterator[Event]:
-        "Hand out events, the newest first: for a page, or until one is found, whatever lies behind."
+        "Hand out events, the newest first: for a page, or until one is found, whatever lies behind.\n\nParameters\n----------\naccount : str\nkinds : str | Iterable[str] | None, default None\n    one kind or several; None: all\nskip : int, default 0\n    how many of the newest are passed over\n\nYields\n------\nIterator[Event]"
         kinds, size = [kinds] if isinstance(kinds, str) else list(kinds or (*MONEY_KINDS, *OTHER_KINDS)), 16
         while rows := self._table.backward(("seq", "kind", "timestamp", "data", "booked"), account, kinds, size, skip):
             for _, kind, when, data, booked in rows:
@@ -210,7 +210,7 @@ class EventLog:
         account: str,
         kinds: str | Iterable[str] | None = None,  # one kind or several; None: all
     ) -> int:
-        "Return how many events there are; what was counted before is not counted again."
+        "Return how many events there are; what was counted before is not counted again.\n\nParameters\n----------\naccount : str\nkinds : str | Iterable[str] | None, default None\n    one kind or several; None: all\n\nReturns\n-------\nint"
         kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds or (*MONEY_KINDS, *OTHER_KINDS))
         seq, found = self._counts.get((account, kinds), (0, 0))
         if (end := self._table.end()[0]) > seq:
@@ -223,7 +223,7 @@ class EventLog:
         kind: str,
         field: str,  # of the data, for example 'symbol'
     ) -> dict[str, dict]:  # by the field: the data of the newest event
-        "Return the newest event of a kind for each value of a field; what was read before is not read again."
+        "Return the newest event of a kind for each value of a field; what was read before is not read again.\n\nParameters\n----------\naccount : str\nkind : str\nfield : str\n    of the data, for example 'symbol'\n\nReturns\n-------\ndict[str, dict]\n    by the field: the data of the newest event"
         seq, found = self._newest.get((account, kind, field), (0, {}))
         if (end := self._table.end()[0]) > seq:
             found = found | {(d := orjson.loads(data))[field]: d for (data,) in self._table.select(("data",), account, [kind], after=seq, upto=end)}
@@ -233,7 +233,7 @@ class EventLog:
     def unended(
         self, account: str,
     ) -> list[Event]:  # intents, oldest first
-        "Return the intents of orders whose end is not written down."
+        "Return the intents of orders whose end is not written down.\n\nParameters\n----------\naccount : str\n\nReturns\n-------\nlist[Event]\n    intents, oldest first"
         return [Event("intent", account, datetime.fromisoformat(t), orjson.loads(d)) for t, d in self._table.unended(account)]
 
     def verify(
@@ -241,7 +241,7 @@ class EventLog:
         after: int = 0,  # sequence number of an event that was verified before
         upto: int | None = None,  # None: to the end
     ) -> int:  # sequence number of the last one: how many events there are
-        "Walk the chain of hashes; the first row that does not fit is named."
+        "Walk the chain of hashes; the first row that does not fit is named.\n\nParameters\n----------\nafter : int, default 0\n    sequence number of an event that was verified before\nupto : int | None, default None\n    None: to the end\n\nReturns\n-------\nint\n    sequence number of the last one: how many events there are"
         before, begin = next(iter(self._table.select(("hash",), after=after - 1, upto=after)), ("",))[0] if after else "", after
         columns = ("seq", "account", "kind", "timestamp", "data", "booked", "hash")
         for seq, account, kind, when, data, booked, hash_ in self._table.select(columns, after=after, upto=upto):
@@ -254,7 +254,7 @@ class EventLog:
         return after
 
     def head_gone(self) -> str:  # a sentence; empty: it is there, or nothing was verified yet
-        "Say when the file is gone that remembers where the log ends: it is written anew, and what was cut off the end before cannot be told from it."
+        "Say when the file is gone that remembers where the log ends: it is written anew, and what was cut off the end before cannot be told from it.\n\nReturns\n-------\nstr\n    a sentence; empty: it is there, or nothing was verified yet"
         if not self.witness or head_file(self.witness).exists() or not self._table.reader("verified"):
             return ""
         return (f"{head_file(self.witness).name}, which remembers where the ledger ends, is gone and is written anew: whether events were cut off "
@@ -264,7 +264,7 @@ class EventLog:
         self,
         again: int = 50_000,  # how many of the old events are walked as well, others each time
     ) -> int:  # how many were walked
-        "Walk the chain of what was written since the last time, and a part of what was written before: at a cost that does not grow with the ledger."
+        "Walk the chain of what was written since the last time, and a part of what was written before: at a cost that does not grow with the ledger.\n\nParameters\n----------\nagain : int, default 50000\n    how many of the old events are walked as well, others each time\n\nReturns\n-------\nint\n    how many were walked"
         if self.witness:
             check_head(self.witness, read_head(self.witness), self._table)
         end, known = self._table.end()[0], self._table.reader("verified")
@@ -295,7 +295,7 @@ class EventLog:
         name: str,  # of the reader, for example 'alerts'; its place is remembered
         handler: Callable[[int, Event], Any],  # gets the sequence number and the event
     ) -> int:  # how many were delivered
-        "Hand a reader every event that it has not seen, in order; one whose handler failed comes again."
+        "Hand a reader every event that it has not seen, in order; one whose handler failed comes again.\n\nParameters\n----------\nname : str\n    of the reader, for example 'alerts'; its place is remembered\nhandler : Callable[[int, Event], Any]\n    gets the sequence number and the event\n\nReturns\n-------\nint\n    how many were delivered"
         rows = list(self._table.select(("seq", "kind", "account", "timestamp", "data"), after=self._table.reader(name)))
         for seq, kind, account, when, data in rows:
             handler(seq, Event(kind, account, datetime.fromisoformat(when), orjson.loads(data)))

@@ -55,7 +55,7 @@ class LedgerError(TradingError):
 def head_file(
     path: Path,  # of the ledger
 ) -> Path:
-    "Return the file beside a ledger that remembers its last event."
+    "Return the file beside a ledger that remembers its last event.\n\nParameters\n----------\npath : Path\n    of the ledger\n\nReturns\n-------\nPath"
     return path.with_name(f"{path.stem}-head.txt")
 
 
@@ -65,7 +65,7 @@ def write_head(path: Path, seq: int, hash_: str) -> None:
 
 
 def read_head(path: Path) -> tuple[int, str] | None:  # number and hash of an event; None: nothing is remembered
-    "Return the last event that was remembered of a ledger."
+    "Return the last event that was remembered of a ledger.\n\nParameters\n----------\npath : Path\n\nReturns\n-------\ntuple[int, str] | None\n    number and hash of an event; None: nothing is remembered"
     file = head_file(path)
     if not file.exists():
         return None
@@ -93,7 +93,7 @@ def open_file(
     path: Path,  # of the ledger
     readonly: bool,  # for readers beside a running job
 ) -> sqlite3.Connection:
-    "Open or make a ledger file, or say why that cannot be done."
+    "Open or make a ledger file, or say why that cannot be done.\n\nParameters\n----------\npath : Path\n    of the ledger\nreadonly : bool\n    for readers beside a running job\n\nReturns\n-------\nsqlite3.Connection"
     try:
         known = read_head(path)
         if path.exists() and not path.is_file():
@@ -167,36 +167,36 @@ class SqliteEvents:
         self.db.close()
 
     def insert(self, rows: Iterable[tuple]) -> None:  # seq, account, kind, timestamp, key, data, hash, booked
-        "Add rows."
+        "Add rows.\n\nParameters\n----------\nrows : Iterable[tuple]\n    seq, account, kind, timestamp, key, data, hash, booked"
         self.db.executemany("insert into events values (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def end(self) -> tuple[int, str]:  # number and hash
-        "Return the last row; 0 and '' when there is none."
+        "Return the last row; 0 and '' when there is none.\n\nReturns\n-------\ntuple[int, str]\n    number and hash"
         return self.db.execute("select seq, hash from events order by seq desc limit 1").fetchone() or (0, "")
 
     def of_key(self, key: str) -> tuple[int, str, str] | None:  # seq, timestamp, data
-        "Return the event that happens once."
+        "Return the event that happens once.\n\nParameters\n----------\nkey : str\n\nReturns\n-------\ntuple[int, str, str] | None\n    seq, timestamp, data"
         return self.db.execute("select seq, timestamp, data from events where key = ?", (key,)).fetchone()
 
     def newest(self, account: str, kind: str) -> tuple[str, str] | None:  # timestamp, data
-        "Return the newest event of a kind."
+        "Return the newest event of a kind.\n\nParameters\n----------\naccount : str\nkind : str\n\nReturns\n-------\ntuple[str, str] | None\n    timestamp, data"
         sql = "select timestamp, data from events where account = ? and kind = ? order by seq desc limit 1"
         return self.db.execute(sql, (account, kind)).fetchone()
 
     def unended(self, account: str) -> Iterable[tuple[str, str]]:  # timestamp, data; oldest first
-        "Return the intents whose end is not written down."
+        "Return the intents whose end is not written down.\n\nParameters\n----------\naccount : str\n\nReturns\n-------\nIterable[tuple[str, str]]\n    timestamp, data; oldest first"
         if not self._lists_open:
             return ((when, data) for _, when, data in self.unended_slowly(account))
         return self.db.execute("select e.timestamp, e.data from open_intents o join events e on e.seq = o.seq where o.account = ? order by o.seq", (account,))
 
     def unended_slowly(self, account: str) -> Iterable[tuple[int, str, str]]:  # number, timestamp, data; oldest first
-        "Return the same from every intent that there ever was: what the list of open ones is held against."
+        "Return the same from every intent that there ever was: what the list of open ones is held against.\n\nParameters\n----------\naccount : str\n\nReturns\n-------\nIterable[tuple[int, str, str]]\n    number, timestamp, data; oldest first"
         return self.db.execute(
             "select seq, timestamp, data from events i where account = ? and kind = 'intent' and not exists (select 1 from events e"
             " where e.key = 'ended' || substr(i.key, 7)) order by seq", (account,))
 
     def open_differs(self, after: int, upto: int) -> int | None:  # number of an intent; None: they are equal
-        "Hold the list of open intents against the events themselves, between two numbers."
+        "Hold the list of open intents against the events themselves, between two numbers.\n\nParameters\n----------\nafter : int\nupto : int\n\nReturns\n-------\nint | None\n    number of an intent; None: they are equal"
         if not self._lists_open:
             return None
         listed = set(self.db.execute("select seq, account, ended from open_intents where seq > ? and seq <= ?", (after, upto)))
@@ -213,7 +213,7 @@ class SqliteEvents:
         upto: int | None = None,  # number of the last row
         limit: int | None = None,
     ) -> Iterable[tuple]:
-        "Return rows in the order in which they were written."
+        "Return rows in the order in which they were written.\n\nParameters\n----------\ncolumns : tuple[str, ...]\n    of seq, account, kind, timestamp, key, data, hash, booked\naccount : str | None, default None\nkinds : Iterable[str] | None, default None\nsince : str | None, default None\nat : str | None, default None\n    not after this moment\nafter : int, default 0\nupto : int | None, default None\n    number of the last row\nlimit : int | None, default None\n\nReturns\n-------\nIterable[tuple]"
         where, args = _where(account, kinds, since, at, after, upto)
         by_time = since is not None and after == 0  # then the time is what narrows it down
         order = "+seq" if by_time else "seq"
@@ -227,7 +227,7 @@ class SqliteEvents:
         limit: int,
         skip: int = 0,
     ) -> list[tuple]:
-        "Return the newest rows of some kinds, the newest first, at a cost that does not grow with the table."
+        "Return the newest rows of some kinds, the newest first, at a cost that does not grow with the table.\n\nParameters\n----------\ncolumns : tuple[str, ...]\n    of seq, account, kind, timestamp, key, data, hash, booked; the first is seq or timestamp, and they go by it\naccount : str\nkinds : Iterable[str]\nlimit : int\nskip : int, default 0\n\nReturns\n-------\nlist[tuple]"
         by = columns[0]
         sql = f"select {', '.join(columns)} from events where account = ? and kind = ? order by {by} desc limit ?"
         each = (self.db.execute(sql, (account, kind, limit + skip)) for kind in kinds)
@@ -236,14 +236,14 @@ class SqliteEvents:
     def count(
         self, account: str, kinds: Iterable[str], at: str | None = None, after: int = 0, upto: int | None = None,
     ) -> tuple[int, int | None]:  # how many, and the number of the first
-        "Count events."
+        "Count events.\n\nParameters\n----------\naccount : str\nkinds : Iterable[str]\nat : str | None, default None\nafter : int, default 0\nupto : int | None, default None\n\nReturns\n-------\ntuple[int, int | None]\n    how many, and the number of the first"
         where, args = _where(account, kinds, None, at, after, upto)
         return self.db.execute(f"select count(*), min(seq) from events where {where}", args).fetchone()
 
     def block(
         self, account: str, kind: str, at: str | None, after: int, upto: int | None, limit: int,
     ) -> tuple[int | None, bytes]:  # number of the last row, None when there is none; the data of each on a line
-        "Return the next rows as one text."
+        "Return the next rows as one text.\n\nParameters\n----------\naccount : str\nkind : str\nat : str | None\nafter : int\nupto : int | None\nlimit : int\n\nReturns\n-------\ntuple[int | None, bytes]\n    number of the last row, None when there is none; the data of each on a line"
         where, args = _where(account, [kind], None, at, after, upto)
         part = f"select seq, data from events where {where} order by seq limit ?"
         return self.db.execute(f"select max(seq), cast(group_concat(data, char(10)) as blob) from ({part})", [*args, limit]).fetchone()

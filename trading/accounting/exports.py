@@ -53,7 +53,7 @@ def wash_units(
     sale: Sale,
     bought: Mapping[str, Sequence[tuple[datetime, Decimal]]],  # symbol → when, units: of `LotBook.bought`
 ) -> Decimal:  # units bought near the loss, at most those sold; zero for a gain
-    "Return how many units of a loss were bought within thirty days before or after, the lot itself left out."
+    "Return how many units of a loss were bought within thirty days before or after, the lot itself left out.\n\nParameters\n----------\nsale : Sale\nbought : Mapping[str, Sequence[tuple[datetime, Decimal]]]\n    symbol → when, units: of `LotBook.bought`\n\nReturns\n-------\nDecimal\n    units bought near the loss, at most those sold; zero for a gain"
     if sale.profit - sale.fees >= 0:
         return ZERO
     near = [units for when, units in bought.get(sale.symbol, ()) if when != sale.opened and abs((when.date() - sale.closed.date()).days) <= WASH_DAYS]
@@ -64,7 +64,7 @@ def lots_csv(
     book: LotBook,
     year: int | None = None,  # in which they were closed, UTC; None: all
 ) -> str:
-    "Return the closed lots, one line each."
+    "Return the closed lots, one line each.\n\nParameters\n----------\nbook : LotBook\nyear : int | None, default None\n    in which they were closed, UTC; None: all\n\nReturns\n-------\nstr"
     head = ["asset", "amount", "acquired", "sold", "proceeds", "cost", "fees", "gain", "currency", "days held", "term", "wash sale units", "closed by", "account", "trade id",
             "own proceeds", "own cost", "own currency"]
     rows = [[s.symbol, _plain(s.amount), f"{s.opened:%Y-%m-%d %H:%M:%S}" if s.opened else "missing", f"{s.closed:%Y-%m-%d %H:%M:%S}", _plain(s.proceeds), _plain(s.cost), _plain(s.fees),
@@ -78,7 +78,7 @@ def open_lots_csv(
     lots: Iterable[Lot],
     currencies: Mapping[str, str],  # of each account
 ) -> str:
-    "Return what is held, one line for each purchase."
+    "Return what is held, one line for each purchase.\n\nParameters\n----------\nlots : Iterable[Lot]\ncurrencies : Mapping[str, str]\n    of each account\n\nReturns\n-------\nstr"
     head = ["asset", "amount", "acquired", "cost", "fees", "account", "currency", "own cost", "own currency"]
     return _csv(head, [[x.symbol, _plain(x.amount), f"{x.opened:%Y-%m-%d %H:%M:%S}", _plain(x.cost), _plain(x.fee), x.account, currencies.get(x.account, ""),
                         *((_plain(x.own_cost), x.own_currency) if x.own_currency else (_plain(x.cost), currencies.get(x.account, "")))] for x in lots])
@@ -88,7 +88,7 @@ def income_csv(
     income: Iterable[Income],
     year: int | None = None,  # None: all
 ) -> str:
-    "Return what was received, at its value that day, one line each; charges are below zero."
+    "Return what was received, at its value that day, one line each; charges are below zero.\n\nParameters\n----------\nincome : Iterable[Income]\nyear : int | None, default None\n    None: all\n\nReturns\n-------\nstr"
     head = ["time UTC", "kind", "asset", "units", "unit", "value", "currency", "account", "id"]
     return _csv(head, [[f"{i.when:%Y-%m-%d %H:%M:%S}", i.kind, i.symbol, _plain(i.units), i.unit, _plain(i.value), i.currency, i.account, i.id]
                        for i in income if year is None or i.when.year == year])
@@ -107,7 +107,7 @@ def trades_csv(
 # %% ../../nbs/08_accounting/30_exports.ipynb #9f72069a
 @dataclass(frozen=True)
 class Move:
-    "What one event brought and took."
+    "What one event brought and took.\n\nParameters\n----------\nwhen : datetime\nkind : str\n    'trade', or the kind of the event\ngot : Decimal\ngot_unit : str\ngave : Decimal\ngave_unit : str\nfee : Decimal, default ZERO\n    beside the amounts\nfee_unit : str, default ''\nid : str, default ''\nnote : str, default ''\nfill : Fill | None, default None"
 
     when: datetime
     kind: str  # 'trade', or the kind of the event
@@ -130,7 +130,7 @@ def _unit(symbol: str) -> str:
 def account_moves(
     events: Iterable[Event],  # of one account, as they happened
 ) -> list[Move]:
-    "Return what the events of an account brought and took."
+    "Return what the events of an account brought and took.\n\nParameters\n----------\nevents : Iterable[Event]\n    of one account, as they happened\n\nReturns\n-------\nlist[Move]"
     moves: list[Move] = []
     held: dict[str, Decimal] = {}
     currency, own = "", OwnCosts()
@@ -198,7 +198,7 @@ def cointracking_csv(
     moves: Iterable[Move],
     exchange: str,  # name under which CoinTracking lists them
 ) -> str:
-    "Return movements as CoinTracking's CSV import reads them; as its books have it, the amounts contain the fee and the fee column only informs."
+    "Return movements as CoinTracking's CSV import reads them; as its books have it, the amounts contain the fee and the fee column only informs.\n\nParameters\n----------\nmoves : Iterable[Move]\nexchange : str\n    name under which CoinTracking lists them\n\nReturns\n-------\nstr"
     head = ["Type", "Buy", "Cur.", "Sell", "Cur.", "Fee", "Cur.", "Exchange", "Group", "Comment", "Date", "Tx-ID"]  # as its own trade table
     rows = []
     for m in moves:
@@ -229,7 +229,7 @@ def ghostfolio_csv(
     events: Iterable[Event],  # of one account, as they happened
     year: int | None = None,  # None: all
 ) -> str:
-    "Return activities as Ghostfolio's CSV import reads them; coins that stand for a dollar are told as dollars, which is what it knows."
+    "Return activities as Ghostfolio's CSV import reads them; coins that stand for a dollar are told as dollars, which is what it knows.\n\nParameters\n----------\nevents : Iterable[Event]\n    of one account, as they happened\nyear : int | None, default None\n    None: all\n\nReturns\n-------\nstr"
     head = ["Date", "Code", "DataSource", "Currency", "Price", "Quantity", "Action", "Fee", "Note"]
     rows: list[list] = []
     currency = ""

@@ -80,7 +80,7 @@ class Ledger(EventLog):
         upto: int | None = None,  # only what was written up to this sequence number; None: everything
         last: int | None = None,  # only so many of the last ones; None: all
     ) -> list[tuple[int, Event]]:  # sequence numbers and events that change the account, as they happened
-        "Return what counts of an account's events, in the order of happening: without what was corrected, and late ones in their place."
+        "Return what counts of an account's events, in the order of happening: without what was corrected, and late ones in their place.\n\nParameters\n----------\naccount : str\nat : datetime | None, default None\n    UTC; only what happened by then; None: everything\nupto : int | None, default None\n    only what was written up to this sequence number; None: everything\nlast : int | None, default None\n    only so many of the last ones; None: all\n\nReturns\n-------\nlist[tuple[int, Event]]\n    sequence numbers and events that change the account, as they happened"
         since = None
         if last is not None and at is None and upto is None:  # from the moment at which enough has happened since; each correction takes one away at most
             many = last + self.count(account, "correction")
@@ -111,7 +111,7 @@ class Ledger(EventLog):
         at: datetime | None = None,  # UTC; only what happened by then; None: everything
         upto: int | None = None,  # only what was written up to this sequence number; None: everything
     ) -> Book:
-        "Add up an account."
+        "Add up an account.\n\nParameters\n----------\naccount : str\nat : datetime | None, default None\n    UTC; only what happened by then; None: everything\nupto : int | None, default None\n    only what was written up to this sequence number; None: everything\n\nReturns\n-------\nBook"
         end = self._table.end()[0] if at is None and upto is None else 0
         if end and (known := self._books.get(account)) and known[0] == end:
             return known[1]
@@ -199,7 +199,7 @@ class Ledger(EventLog):
         begin: Callable[[], Any],  # makes the sums of nothing
         add: Callable[[Any, str, dict], Any],  # adds an event's kind and data, and returns the sums
     ) -> Any:
-        "Add events up in the order of happening; the sums are kept, and the next question adds what is new, unless it is older or corrects something."
+        "Add events up in the order of happening; the sums are kept, and the next question adds what is new, unless it is older or corrects something.\n\nParameters\n----------\nname : str\n    of the sums\naccount : str\nkinds : Iterable[str]\nbegin : Callable[[], Any]\n    makes the sums of nothing\nadd : Callable[[Any, str, dict], Any]\n    adds an event's kind and data, and returns the sums\n\nReturns\n-------\nAny"
         seq, place, sums = self._folds.pop((name, account), None) or (0, (), begin())
         if (end := self._table.end()[0]) > seq:
             rows = self._table.select(("seq", "kind", "timestamp", "data"), account, [*kinds, "correction"], None, None, seq, end)
@@ -217,7 +217,7 @@ class Ledger(EventLog):
         account: str,
         since: datetime,  # UTC
     ) -> Decimal:  # account currency
-        "Return the worth of what was traded since a moment, bought and sold."
+        "Return the worth of what was traded since a moment, bought and sold.\n\nParameters\n----------\naccount : str\nsince : datetime\n    UTC\n\nReturns\n-------\nDecimal\n    account currency"
         text, end, new = time_text(since), self._table.end()[0], ["fill", "correction"]
         known, seq, worth = self._worths.get(account, ("", 0, ZERO))
         rows = list(self._table.select(("kind", "timestamp", "data"), account, new, None, None, seq, end)) if known == text else []
@@ -234,7 +234,7 @@ class Ledger(EventLog):
         prices: Mapping[str, Decimal],  # by symbol
         now: datetime,  # UTC
     ) -> Book:
-        "Write down what the account is worth now."
+        "Write down what the account is worth now.\n\nParameters\n----------\naccount : str\nprices : Mapping[str, Decimal]\n    by symbol\nnow : datetime\n    UTC\n\nReturns\n-------\nBook"
         book = self.book(account)
         self.append(Event("equity", account, now, mark_of(book, prices)))
         return book
@@ -245,7 +245,7 @@ class Ledger(EventLog):
         closes: "pd.DataFrame",  # close time, UTC, × symbol; a price that is missing is the last known one
         until: datetime,  # UTC; later closes are not looked at
     ) -> dict[str, dict]:  # by time as text: the data of an 'equity' event
-        "Say what the account was worth at every close since its last mark, also while nothing ran; nothing is written."
+        "Say what the account was worth at every close since its last mark, also while nothing ran; nothing is written.\n\nParameters\n----------\naccount : str\ncloses : 'pd.DataFrame'\n    close time, UTC, × symbol; a price that is missing is the last known one\nuntil : datetime\n    UTC; later closes are not looked at\n\nReturns\n-------\ndict[str, dict]\n    by time as text: the data of an 'equity' event"
         last = self.last("equity", account) or self.find("opened", account)
         rows = self._rows(account)
         prices = as_traded(closes, rows).ffill()
@@ -259,7 +259,7 @@ class Ledger(EventLog):
         closes: "pd.DataFrame",  # close time, UTC, × symbol
         until: datetime,  # UTC
     ) -> int:  # how many marks were added
-        "Write down what the account was worth at every close since its last mark."
+        "Write down what the account was worth at every close since its last mark.\n\nParameters\n----------\naccount : str\ncloses : 'pd.DataFrame'\n    close time, UTC, × symbol\nuntil : datetime\n    UTC\n\nReturns\n-------\nint\n    how many marks were added"
         found = self.value_closes(account, closes, until)
         self.append(Event("equity", account, datetime.fromisoformat(when), data | {"source": "rule close"}) for when, data in found.items())
         return len(found)
@@ -267,7 +267,7 @@ class Ledger(EventLog):
     def mark_again(
         self, account: str,
     ) -> dict[str, tuple[Decimal, Decimal]]:  # time as text: equity as it was written, and as it is now
-        "Write down anew the marks that an entry about the past has changed."
+        "Write down anew the marks that an entry about the past has changed.\n\nParameters\n----------\naccount : str\n\nReturns\n-------\ndict[str, tuple[Decimal, Decimal]]\n    time as text: equity as it was written, and as it is now"
         marks = {when: (seq, orjson.loads(data)) for seq, when, data in self._table.select(("seq", "timestamp", "data"), account, ["equity"])}
         stale = self.stale_marks(account, marks)
         self.append(Event("equity", account, datetime.fromisoformat(when), data | {"source": "rule late entry"}) for when, data in stale.items())
@@ -276,7 +276,7 @@ class Ledger(EventLog):
     def flows(
         self, account: str,
     ) -> list[tuple[datetime, float]]:  # UTC and worth, account currency; below zero: it left
-        "Return what came into the account and what left it, as it happened."
+        "Return what came into the account and what left it, as it happened.\n\nParameters\n----------\naccount : str\n\nReturns\n-------\nlist[tuple[datetime, float]]\n    UTC and worth, account currency; below zero: it left"
         return [(datetime.fromisoformat(when), float(flow_worth(kind, data))) for _, kind, when, data in self._rows(account, kinds=FLOWS)]
 
     def equity_history(
@@ -284,7 +284,7 @@ class Ledger(EventLog):
         account: str,
         more: Mapping[str, dict] | None = None,  # marks that are not written: of `value_closes`
     ) -> "pd.DataFrame":  # by timestamp: the sums of each mark as floats, flow since the mark before, and unit
-        "Return what the account was worth whenever it was marked; the last mark of a moment counts, and a late entry changes the marks behind it."
+        "Return what the account was worth whenever it was marked; the last mark of a moment counts, and a late entry changes the marks behind it.\n\nParameters\n----------\naccount : str\nmore : Mapping[str, dict] | None, default None\n    marks that are not written: of `value_closes`\n\nReturns\n-------\n'pd.DataFrame'\n    by timestamp: the sums of each mark as floats, flow since the mark before, and unit"
         if more:
             return self.history_anew(account, more)[0]
         with self._lock:
@@ -319,7 +319,7 @@ class Ledger(EventLog):
         equity: Decimal,
         contributed: Decimal,
     ) -> tuple[float, float, float]:  # equity, its peak, and at the start of the day, as performance alone has moved them
-        "Return what limits are measured on, with what the account is worth at this moment."
+        "Return what limits are measured on, with what the account is worth at this moment.\n\nParameters\n----------\naccount : str\nnow : datetime\n    UTC\nequity : Decimal\ncontributed : Decimal\n\nReturns\n-------\ntuple[float, float, float]\n    equity, its peak, and at the start of the day, as performance alone has moved them"
         with self._lock:
             found = self._kept_marks(account).balance(now, float(equity), float(contributed))
         if found is not None:
@@ -333,7 +333,7 @@ class Ledger(EventLog):
     def history_anew(
         self, account: str, more: Mapping[str, dict] | None = None,
     ) -> tuple["pd.DataFrame", dict | None]:  # as `equity_history`; the data of the last mark
-        "Read every mark: what the kept ones are held against."
+        "Read every mark: what the kept ones are held against.\n\nParameters\n----------\naccount : str\nmore : Mapping[str, dict] | None, default None\n\nReturns\n-------\ntuple['pd.DataFrame', dict | None]\n    as `equity_history`; the data of the last mark"
         import pandas as pd
 
         marks = {when: (seq, orjson.loads(data)) for seq, when, data in self._table.select(("seq", "timestamp", "data"), account, ["equity"])}
@@ -345,7 +345,7 @@ class Ledger(EventLog):
         return frame.join(unit_values(frame, self.flows(account))), last
 
     def stale_marks(self, account: str, marks: Mapping[str, tuple[int, dict]]) -> dict[str, dict]:  # by time, valued anew
-        "Return the marks behind an event that was written later than they were."
+        "Return the marks behind an event that was written later than they were.\n\nParameters\n----------\naccount : str\nmarks : Mapping[str, tuple[int, dict]]\n\nReturns\n-------\ndict[str, dict]\n    by time, valued anew"
         since = min((seq for seq, _ in marks.values()), default=0)
         later = dict(self._table.select(("seq", "timestamp"), account, MONEY_KINDS, after=since)) if marks else {}
         for seq, text in self._table.select(("seq", "data"), account, ["correction"], after=since) if marks else ():
@@ -372,7 +372,7 @@ class Ledger(EventLog):
         now: datetime,  # UTC
         holdings: Iterable[Position] = (),  # what is brought in, at its average purchase price
     ) -> bool:  # False when it was open already, and nothing was written
-        "Open an account with what it starts with."
+        "Open an account with what it starts with.\n\nParameters\n----------\naccount : str\ncurrency : str\n    of its cash\ncash : Decimal\nnow : datetime\n    UTC\nholdings : Iterable[Position], default ()\n    what is brought in, at its average purchase price\n\nReturns\n-------\nbool\n    False when it was open already, and nothing was written"
         if self.find("opened", account):
             return False
         brought = [Event("holding", account, now, plain(p)) for p in holdings]

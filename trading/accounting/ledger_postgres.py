@@ -183,7 +183,7 @@ class PostgresEvents:
 
 # %% ../../nbs/08_accounting/20_ledger_postgres.ipynb #a324eaed
 class SharedLedger(Ledger):
-    "A ledger in PostgreSQL; see `accounting.ledger.Ledger`."
+    "A ledger in PostgreSQL; see `accounting.ledger.Ledger`.\n\nParameters\n----------\nurl : str\n    'postgresql://user@host/database'\nreadonly : bool, default False\n    only look\nschema : str, default 'carnet'\n    one ledger for each schema\nwitness : Path | None, default None\n    a path in the data folder, beside which its last event is remembered; None: nowhere"
 
     def __init__(
         self,
@@ -260,7 +260,7 @@ def open_ledger_at(
     place: Path | str,  # a file, or 'postgresql://…'; the variable CARNET_LEDGER names another place, because an address may hold a password
     readonly: bool = False,
 ) -> Ledger:
-    "Open a ledger wherever it lies."
+    "Open a ledger wherever it lies.\n\nParameters\n----------\nplace : Path | str\n    a file, or 'postgresql://…'; the variable CARNET_LEDGER names another place, because an address may hold a password\nreadonly : bool, default False\n\nReturns\n-------\nLedger"
     file, place = Path(place), os.environ.get("CARNET_LEDGER") or place
     if not str(place).startswith("postgresql://"):
         return Ledger(place, readonly)
@@ -271,14 +271,14 @@ def database_witness(
     file: Path,  # where a ledger would lie in the data folder
     url: str,  # of the database in which it lies
 ) -> Path:  # one for each database; a password that changes makes no other
-    "Return the path beside which the last event of a ledger in a database is remembered."
+    "Return the path beside which the last event of a ledger in a database is remembered.\n\nParameters\n----------\nfile : Path\n    where a ledger would lie in the data folder\nurl : str\n    of the database in which it lies\n\nReturns\n-------\nPath\n    one for each database; a password that changes makes no other"
     return file.with_name(f"{file.stem}-{stable_hash(re.sub(r':[^:@/]*@', '@', url), length=8)}.postgresql")
 
 
 def ledger_file(
     file: Path,  # where it lies unless CARNET_LEDGER says otherwise
 ) -> Path | None:  # None: it is in a database
-    "Return the file in which the ledger lies."
+    "Return the file in which the ledger lies.\n\nParameters\n----------\nfile : Path\n    where it lies unless CARNET_LEDGER says otherwise\n\nReturns\n-------\nPath | None\n    None: it is in a database"
     place = os.environ.get("CARNET_LEDGER") or str(file)
     return None if place.startswith("postgresql://") else Path(place)
 
@@ -288,7 +288,7 @@ def events_after(
     seq: int,  # sequence number
     limit: int,
 ) -> list[tuple]:  # seq, account, kind, timestamp and data, as they are written
-    "Return the events behind a place, as rows."
+    "Return the events behind a place, as rows.\n\nParameters\n----------\nledger : Ledger\nseq : int\n    sequence number\nlimit : int\n\nReturns\n-------\nlist[tuple]\n    seq, account, kind, timestamp and data, as they are written"
     return [tuple(row) for row in ledger._table.select(("seq", "account", "kind", "timestamp", "data"), after=seq, limit=limit)]
 
 
@@ -306,7 +306,7 @@ def copy_ledger(
     source: Ledger,
     target: Ledger,  # empty
 ) -> int:  # how many events it holds
-    "Copy every event with its hash, and the places of the readers; then walk the chain."
+    "Copy every event with its hash, and the places of the readers; then walk the chain.\n\nParameters\n----------\nsource : Ledger\ntarget : Ledger\n    empty\n\nReturns\n-------\nint\n    how many events it holds"
     if last_place(target):
         raise BadInput(f"the ledger {target.path.name} has events already; copy into an empty one")
     last, upto, columns = 0, last_place(source), ("seq", "account", "kind", "timestamp", "key", "data", "hash", "booked")

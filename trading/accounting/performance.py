@@ -29,7 +29,7 @@ RATE_LINE = "Currency effect"  # before a pair, in lines that a person reads
 
 @dataclass(frozen=True)
 class CurrencyEffect(Value):
-    "What price and rate made of a symbol that is priced in another currency; together they are its gain."
+    "What price and rate made of a symbol that is priced in another currency; together they are its gain.\n\nParameters\n----------\npair : str\n    'USD/EUR': the currency of its price, and the account's\neffect : Decimal\n    what the rate made, account currency\nlocal : Decimal, default ZERO\n    what the price made, at the rate of the end, account currency\nstart : Decimal, default ZERO\n    what was held at the beginning, account currency\ncurrency_return : Decimal | None, default None\n    of the rate; None: nothing was held at the beginning\ntraded : bool, default False\n    bought or sold between, so that no one local return exists"
 
     pair: str  # 'USD/EUR': the currency of its price, and the account's
     effect: Decimal  # what the rate made, account currency
@@ -40,7 +40,7 @@ class CurrencyEffect(Value):
 
     @property
     def local_return(self) -> Decimal | None:  # None: it was traded between, or not held at the beginning
-        "The return in its own currency."
+        "The return in its own currency.\n\nReturns\n-------\nDecimal | None\n    None: it was traded between, or not held at the beginning"
         if self.traded or self.start <= 0 or self.currency_return is None:
             return None
         return self.local / (self.start * (1 + self.currency_return))
@@ -58,7 +58,7 @@ def currency_effects(
     prices_after: Mapping[str, Decimal],
     renamed: Mapping[str, str] = {},  # old symbol → new one
 ) -> dict[str, CurrencyEffect]:  # by last name; a symbol whose rates are not on record is absent, and its whole gain counts as the price's
-    "Say what rates made of what is priced in another currency: of what was held, and of what was paid and got since."
+    "Say what rates made of what is priced in another currency: of what was held, and of what was paid and got since.\n\nParameters\n----------\nbefore : Book\nprices_before : Mapping[str, Decimal]\n    of its mark, with rates as pairs\nevents : Iterable[Event]\n    of the account between the two marks, in the order of happening\nprices_after : Mapping[str, Decimal]\nrenamed : Mapping[str, str], default {}\n    old symbol → new one\n\nReturns\n-------\ndict[str, CurrencyEffect]\n    by last name; a symbol whose rates are not on record is absent, and its whole gain counts as the price's"
     events = list(events)
 
     def last(symbol: str) -> str:
@@ -107,7 +107,7 @@ def _own_flows(before: Book, events: Iterable[Event]) -> list[tuple[str, Decimal
 # %% ../../nbs/08_accounting/40_performance.ipynb #b75e3bdd
 @dataclass(frozen=True)
 class Change(Value):
-    "What an account won and lost between two moments; `total` is the sum of everything."
+    "What an account won and lost between two moments; `total` is the sum of everything.\n\nParameters\n----------\nsince : datetime\n    UTC\nuntil : datetime\n    UTC\ntotal : Decimal\n    value at the end less value at the beginning, account currency\nassets : dict[str, Decimal]\n    by symbol, under its last name: price moves, realised or not, fees excluded\ncurrencies : dict[str, Decimal]\n    the same for money in other currencies\nlines : dict[str, Decimal]\n    'flows', 'fees' and each kind of income: dividend, interest, funding, swap, reward, adjustment; without zeros\neffects : dict[str, CurrencyEffect]\n    by symbol that is priced in another currency: what of its gain the rate made"
 
     since: datetime  # UTC
     until: datetime  # UTC
@@ -119,7 +119,7 @@ class Change(Value):
 
     @property
     def causes(self) -> dict[tuple[str, str], Decimal]:  # by kind and name; they add up to the total
-        "Return every line: of assets what their prices made in their own currencies, then what the rates made, money, flows, fees and income."
+        "Return every line: of assets what their prices made in their own currencies, then what the rates made, money, flows, fees and income.\n\nReturns\n-------\ndict[tuple[str, str], Decimal]\n    by kind and name; they add up to the total"
         rates: dict[tuple[str, str], Decimal] = {}
         for e in self.effects.values():
             rates["rate", e.pair] = rates.get(("rate", e.pair), ZERO) + e.effect
@@ -135,7 +135,7 @@ class Change(Value):
         self,
         groups: Mapping[str, str],  # symbol → group
     ) -> dict[str, Decimal]:  # group → what its assets won or lost; '' are those without one
-        "Add up the assets of each group."
+        "Add up the assets of each group.\n\nParameters\n----------\ngroups : Mapping[str, str]\n    symbol → group\n\nReturns\n-------\ndict[str, Decimal]\n    group → what its assets won or lost; '' are those without one"
         found: dict[str, Decimal] = {}
         for symbol, gain in self.assets.items():
             found[groups.get(symbol, "")] = found.get(groups.get(symbol, ""), ZERO) + gain
@@ -161,7 +161,7 @@ def compare_books(
     until: datetime,  # UTC
     renamed: Mapping[str, str] | None = None,  # old symbol → new one, between the two
 ) -> Change:
-    "Split the change of an account between two moments."
+    "Split the change of an account between two moments.\n\nParameters\n----------\nbefore : Book\nprices_before : Mapping[str, Decimal]\nafter : Book\nprices_after : Mapping[str, Decimal]\nsince : datetime\n    UTC\nuntil : datetime\n    UTC\nrenamed : Mapping[str, str] | None, default None\n    old symbol → new one, between the two\n\nReturns\n-------\nChange"
     with localcontext(EXACT):
         then, now = _gains(before, prices_before), _gains(after, prices_after)
         by: dict[str, Decimal] = {}
@@ -186,7 +186,7 @@ def marked_prices(
     when: datetime,  # UTC, of a mark
     more: Mapping[str, dict] | None = None,  # marks that are not written: of `Ledger.value_closes`
 ) -> dict[str, Decimal]:  # of what was held
-    "Return the prices that an account was valued at."
+    "Return the prices that an account was valued at.\n\nParameters\n----------\nledger : Any\n    `Ledger`\naccount : str\nwhen : datetime\n    UTC, of a mark\nmore : Mapping[str, dict] | None, default None\n    marks that are not written: of `Ledger.value_closes`\n\nReturns\n-------\ndict[str, Decimal]\n    of what was held"
     marks = [more[t].get("prices")] if more and (t := time_text(when)) in more else [e.data.get("prices") for e in ledger.events(account, "equity", since=when) if e.timestamp == when]
     if not marks or marks[-1] is None:
         raise MissingData(f"{account}: no value was written down at {when:%Y-%m-%d %H:%M}; see 'carnet open' for the moments there are")
@@ -205,7 +205,7 @@ def explain_change(
     until: datetime,  # UTC, of a mark
     more: Mapping[str, dict] | None = None,  # marks of a single account that are not written: of `Ledger.value_closes`
 ) -> Change:
-    "Say what made accounts change between two of their marks."
+    "Say what made accounts change between two of their marks.\n\nParameters\n----------\nledger : Any\n    `Ledger`\naccounts : Iterable[str]\n    of one currency\nsince : datetime\n    UTC, of a mark\nuntil : datetime\n    UTC, of a mark\nmore : Mapping[str, dict] | None, default None\n    marks of a single account that are not written: of `Ledger.value_closes`\n\nReturns\n-------\nChange"
     each = []
     for account in accounts:
         events = [e for _, e in ledger.history(account, at=until) if e.timestamp > since]
@@ -225,7 +225,7 @@ def explain_change(
 def to_cents(
     lines: Mapping[Any, Decimal],  # account currency, by name
 ) -> dict[Any, Decimal]:  # the same in cents, whose sum is the rounded sum
-    "Round lines so that they add up to their rounded sum."
+    "Round lines so that they add up to their rounded sum.\n\nParameters\n----------\nlines : Mapping[Any, Decimal]\n    account currency, by name\n\nReturns\n-------\ndict[Any, Decimal]\n    the same in cents, whose sum is the rounded sum"
     cent = Decimal("0.01")
     with localcontext(EXACT):
         down = {name: amount.quantize(cent, ROUND_FLOOR) for name, amount in lines.items()}

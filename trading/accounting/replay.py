@@ -23,7 +23,7 @@ _NEEDED = ("amount", "fee", "id", "price", "side", "symbol", "timestamp")
 
 @dataclass(frozen=True)
 class FillColumns:
-    "Trades as columns of whole numbers."
+    "Trades as columns of whole numbers.\n\nParameters\n----------\nsymbols : list[str]\n    in the order in which they first occur\nwhich : list[int]\n    place in `symbols`, for each trade\nunits : list[int]\n    below zero for a sale, in units of 10 ** -units_places\nprices : list[int]\nfees : list[int]\nplaces : tuple[int, int, int]\n    decimal places of units, prices and fees\nfirst : tuple, default ()\n    place in the account's history\nlast : tuple, default ()"
 
     symbols: list[str]  # in the order in which they first occur
     which: list[int]  # place in `symbols`, for each trade
@@ -38,7 +38,7 @@ class FillColumns:
 def read_fills(
     text: bytes,  # the data of 'fill' events, one a line
 ) -> FillColumns | None:  # None: not in the usual form, to be read one by one
-    "Read trades as columns."
+    "Read trades as columns.\n\nParameters\n----------\ntext : bytes\n    the data of 'fill' events, one a line\n\nReturns\n-------\nFillColumns | None\n    None: not in the usual form, to be read one by one"
     import pyarrow as pa
     import pyarrow.compute as pc
     from pyarrow import csv
@@ -82,7 +82,7 @@ def _ends(times: Any, ids: Any) -> tuple[tuple, tuple] | None:
 def whole_numbers(
     column,  # pyarrow array of text
 ) -> tuple[list[int], int]:  # the numbers times 10 ** places, and the places
-    "Turn decimals written as text into whole numbers."
+    "Turn decimals written as text into whole numbers.\n\nParameters\n----------\ncolumn\n    pyarrow array of text\n\nReturns\n-------\ntuple[list[int], int]\n    the numbers times 10 ** places, and the places"
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -114,7 +114,7 @@ def roll_forward(
     tally: BookBuilder,  # changed
     fills: FillColumns,  # in order
 ) -> None:
-    "Carry many trades into the sums of an account."
+    "Carry many trades into the sums of an account.\n\nParameters\n----------\ntally : BookBuilder\n    changed\nfills : FillColumns\n    in order"
     for symbol in fills.symbols:
         tally.check_currency(symbol)
     with localcontext(EXACT):
@@ -166,7 +166,7 @@ def _walk(
 def prefetch_one(
     blocks: Iterator,  # whose work lies mostly outside of Python
 ) -> Iterator:  # the same, in the same order
-    "Fetch one block in advance, beside whatever is done with the one before."
+    "Fetch one block in advance, beside whatever is done with the one before.\n\nParameters\n----------\nblocks : Iterator\n    whose work lies mostly outside of Python\n\nYields\n------\nIterator\n    the same, in the same order"
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as pool:

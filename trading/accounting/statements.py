@@ -23,7 +23,7 @@ from ..core.types import ZERO, Value
 
 @dataclass(frozen=True)
 class StatementLine(Value):
-    "So much of one thing came, or went when below zero."
+    "So much of one thing came, or went when below zero.\n\nParameters\n----------\nid : str\n    tells a line that was seen before\nwhen : str\n    as the statement writes it; empty for a balance\ncoin : str\n    coin, share or currency\namount : Decimal\nwhat : str\n    as the statement calls it\nnote : str, default ''\n    for example 'staked'"
 
     id: str  # tells a line that was seen before
     when: str  # as the statement writes it; empty for a balance
@@ -35,7 +35,7 @@ class StatementLine(Value):
 
 @dataclass(frozen=True)
 class Statement(Value):
-    "What a file told."
+    "What a file told.\n\nParameters\n----------\nvenue : str\nlines : tuple[StatementLine, ...]\nbalances : bool, default False\n    it tells what is held, not what moved"
 
     venue: str
     lines: tuple[StatementLine, ...]
@@ -48,7 +48,7 @@ _STAKED = re.compile(r"\.(S|M|F|B|P|HOLD)$|\d+\.S$")
 
 
 def plain_coin(name: str) -> tuple[str, str]:  # the coin, and how it is held: 'staked' or ''
-    "Return the coin behind a venue's name of it."
+    "Return the coin behind a venue's name of it.\n\nParameters\n----------\nname : str\n\nReturns\n-------\ntuple[str, str]\n    the coin, and how it is held: 'staked' or ''"
     staked = bool(_STAKED.search(name)) or name == "ETH2"
     base = re.sub(r"\d+$", "", _STAKED.sub("", name)) if re.search(r"\d+\.S$", name) else _STAKED.sub("", name)
     if re.fullmatch(r"LD[A-Z0-9]{2,10}", base) and base != "LDO":
@@ -167,7 +167,7 @@ def read_statement(
     path: str | Path,
     decimal: str = "",  # '.' or ','; empty: as the numbers of the file show it
 ) -> Statement:
-    "Read the statement of a venue, or say what it may be."
+    "Read the statement of a venue, or say what it may be.\n\nParameters\n----------\npath : str | Path\ndecimal : str, default ''\n    '.' or ','; empty: as the numbers of the file show it\n\nReturns\n-------\nStatement"
     path = Path(path)
     try:
         raw = path.read_bytes()

@@ -25,7 +25,7 @@ LotMethod = Literal["fifo", "lifo", "hifo", "lofo", "average", "specific"]
 # %% ../../nbs/08_accounting/25_tax_lots.ipynb #f95d3c00
 @dataclass(frozen=True)
 class Lot(Value):
-    "Something that was bought and is still held; below zero: sold short and not bought back."
+    "Something that was bought and is still held; below zero: sold short and not bought back.\n\nParameters\n----------\nsymbol : str\namount : Decimal\ncost : Decimal\n    of the whole lot, fees excluded\nfee : Decimal\nopened : datetime\n    UTC\naccount : str, default ''\nown_cost : Decimal, default ZERO\n    of the whole lot in the currency of its price\nown_currency : str, default ''\n    that currency, where it is not the account's"
 
     symbol: str
     amount: Decimal
@@ -39,7 +39,7 @@ class Lot(Value):
 
 @dataclass(frozen=True)
 class Sale(Value):
-    "A lot, or a part of it, that was closed."
+    "A lot, or a part of it, that was closed.\n\nParameters\n----------\nsymbol : str\namount : Decimal\n    units, always positive\nopened : datetime | None\n    UTC; None: its purchase is missing\nclosed : datetime\n    UTC\ncost : Decimal\n    what it cost to buy, fees excluded\nproceeds : Decimal\n    what selling it brought, fees excluded\nfees : Decimal\n    of both ends\nhow : str, default 'sale'\n    or what closed it: 'fee', 'delisting', 'merger', 'withdrawal of money', 'adjustment'\naccount : str, default ''\ncurrency : str, default ''\n    of cost, proceeds and fees\nid : str, default ''\n    of the trade\nown_cost : Decimal, default ZERO\n    cost and proceeds in the currency of the price\nown_proceeds : Decimal, default ZERO\nown_currency : str, default ''\n    that currency, where it is not the account's"
 
     symbol: str
     amount: Decimal  # units, always positive
@@ -69,7 +69,7 @@ class Sale(Value):
 
 @dataclass(frozen=True)
 class Income(Value):
-    "Something received, or charged when below zero, at its value that day."
+    "Something received, or charged when below zero, at its value that day.\n\nParameters\n----------\nwhen : datetime\n    UTC\nkind : str\nsymbol : str\n    what paid, or was paid; '' is money of no symbol\nunits : Decimal\n    of the symbol or the currency\nunit : str\n    what the units are: a symbol, or a currency\nvalue : Decimal\n    account currency\ncurrency : str\naccount : str\nid : str, default ''"
 
     when: datetime  # UTC
     kind: str
@@ -84,7 +84,7 @@ class Income(Value):
 # %% ../../nbs/08_accounting/25_tax_lots.ipynb #a310dfd8
 @dataclass
 class LotBook:
-    "Lots under way: events go in one after the other."
+    "Lots under way: events go in one after the other.\n\nParameters\n----------\nmethod : LotMethod\nshorts : bool, default False\n    accounts on margin: a sale beyond what was bought opens a short lot\nchosen : Mapping[str, Sequence[tuple[str, Decimal]]]\n    of 'specific': trade → (day or time of the purchase, units)\nacross : bool, default False\n    one pool for all accounts; else each account has its own\nsales : list[Sale]\nincome : list[Income]\nmissing : list[str]\n    a sentence for each purchase that is not known\nbought : dict[str, list[tuple[datetime, Decimal]]]\n    symbol → when, units\nheld : dict[tuple[str, str], list[Lot]]\n    pool and symbol → lots, oldest first\nmoving : dict[str, list[Lot]]\n    symbol → lots between two accounts\naccount : str, default ''\ncurrency : str, default ''"
 
     method: LotMethod
     shorts: bool = False  # accounts on margin: a sale beyond what was bought opens a short lot
@@ -346,7 +346,7 @@ def match_lots(
     since: datetime | None = None,  # UTC, when that was bought; needed if something was brought
     shorts: bool = False,  # a sale beyond what was bought opens a short lot
 ) -> tuple[list[Sale], list[Lot]]:  # what was closed, and what is open
-    "Decide which purchase each sale has sold."
+    "Decide which purchase each sale has sold.\n\nParameters\n----------\nfills : Iterable[Fill]\n    in the order in which they happened\nmethod : LotMethod\nbrought : Iterable[Position], default ()\n    what was held before, at its average price\nsince : datetime | None, default None\n    UTC, when that was bought; needed if something was brought\nshorts : bool, default False\n    a sale beyond what was bought opens a short lot\n\nReturns\n-------\ntuple[list[Sale], list[Lot]]\n    what was closed, and what is open"
     book = LotBook(method, shorts)
     with localcontext(EXACT):
         for p in brought:
@@ -364,7 +364,7 @@ def account_lots(
     chosen: Mapping[str, Sequence[tuple[str, Decimal]]] | None = None,  # of 'specific': trade → (day or time of the purchase, units)
     across: bool = False,  # one pool for all accounts; else each account has its own
 ) -> LotBook:
-    "Return the closed and the open lots of accounts, and their income, as the ledger has them."
+    "Return the closed and the open lots of accounts, and their income, as the ledger has them.\n\nParameters\n----------\nledger : Ledger\naccounts : str | Sequence[str]\nmethod : LotMethod\nshorts : bool | Callable[[str], bool], default False\n    of all accounts, or of each\nchosen : Mapping[str, Sequence[tuple[str, Decimal]]] | None, default None\n    of 'specific': trade → (day or time of the purchase, units)\nacross : bool, default False\n    one pool for all accounts; else each account has its own\n\nReturns\n-------\nLotBook"
     accounts = [accounts] if isinstance(accounts, str) else list(accounts)
     book = LotBook(method, False, chosen or {}, across)
     rows: list[tuple[tuple, Event]] = []

@@ -30,7 +30,7 @@ def mark_of(
     book: Book,
     prices: Mapping[str, Decimal],  # by symbol
 ) -> dict:  # the sums as text, and the prices of what is held
-    "Return the data of an 'equity' event."
+    "Return the data of an 'equity' event.\n\nParameters\n----------\nbook : Book\nprices : Mapping[str, Decimal]\n    by symbol\n\nReturns\n-------\ndict\n    the sums as text, and the prices of what is held"
     sums = (book.equity(dict(prices)), book.cash, book.realised, book.unrealised(dict(prices)), book.fees, book.paid_in, book.income, book.contributed)
     rates = [p for s in book.positions if s in book.own_currencies and ((p := f"{book.own_currencies[s]}/{book.currency}") in prices or s in book.financed)]
     return dict(zip(MARK_SUMS, map(str, sums), strict=True)) | {"prices": {s: str(prices[s]) for s in (*book.positions, *rates)}}
@@ -41,7 +41,7 @@ def value_history(
     rows: Iterable[tuple[int, str, str, dict]],  # number, kind, time and data, in the order of happening
     moments: Sequence[tuple[str, Mapping[str, Decimal]]],  # time as `time_text` writes it and prices by symbol, ascending
 ) -> list[tuple[str, dict]]:  # time and the data of an 'equity' event
-    "Value an account at given prices, as it was at each moment."
+    "Value an account at given prices, as it was at each moment.\n\nParameters\n----------\naccount : str\nrows : Iterable[tuple[int, str, str, dict]]\n    number, kind, time and data, in the order of happening\nmoments : Sequence[tuple[str, Mapping[str, Decimal]]]\n    time as `time_text` writes it and prices by symbol, ascending\n\nReturns\n-------\nlist[tuple[str, dict]]\n    time and the data of an 'equity' event"
     tally, found, at = BookBuilder(account), [], 0
     rows = list(rows)
     for when, prices in moments:
@@ -58,7 +58,7 @@ def value_of(
     tally: BookBuilder,
     prices: Mapping[str, Decimal],  # by symbol
 ) -> dict | None:  # the data of an 'equity' event; None: a price is missing
-    "Value an account as it stands, without making a book."
+    "Value an account as it stands, without making a book.\n\nParameters\n----------\ntally : BookBuilder\nprices : Mapping[str, Decimal]\n    by symbol\n\nReturns\n-------\ndict | None\n    the data of an 'equity' event; None: a price is missing"
     known = all(s in prices for s, (units, _) in tally.held.items() if units) and all(p in prices for p in _rate_pairs(tally, tally.own.financed))
     return _fast_mark(tally, prices) if known else None
 
@@ -83,7 +83,7 @@ def as_traded(
     closes: "pd.DataFrame",  # close time, UTC, × symbol
     rows: Iterable[tuple[int, str, str, dict]],  # number, kind, time and data, in the order of happening
 ) -> "pd.DataFrame":  # the same, with every price as it was paid on its day
-    "Undo what splits and new names have done to the prices before them."
+    "Undo what splits and new names have done to the prices before them.\n\nParameters\n----------\ncloses : 'pd.DataFrame'\n    close time, UTC, × symbol\nrows : Iterable[tuple[int, str, str, dict]]\n    number, kind, time and data, in the order of happening\n\nReturns\n-------\n'pd.DataFrame'\n    the same, with every price as it was paid on its day"
     import numpy as np
     import pandas as pd
 
@@ -107,7 +107,7 @@ def flow_worth(
     kind: str,
     data: dict,
 ) -> Decimal:  # account currency; below zero: it left
-    "Return what a flow was worth on its day."
+    "Return what a flow was worth on its day.\n\nParameters\n----------\nkind : str\ndata : dict\n\nReturns\n-------\nDecimal\n    account currency; below zero: it left"
     each = data.get("price") or data.get("average") or "0" if "symbol" in data else data.get("rate", "1")
     with localcontext(EXACT):
         return Decimal(data["amount"]) * Decimal(each) * (-1 if takes_out(kind, data) else 1)
@@ -118,7 +118,7 @@ def unit_values(
     flows: Sequence[tuple[datetime, float]] = (),  # UTC, and worth; below zero: it left
     start: float = 1.0,  # the unit at the first mark, for marks that go on from earlier ones
 ) -> "pd.DataFrame":  # by timestamp: flow since the mark before, unit: value of what was 1 at the first mark
-    "Return the unit value of an account at each of its marks."
+    "Return the unit value of an account at each of its marks.\n\nParameters\n----------\nmarks : 'pd.DataFrame'\n    by timestamp, ascending: equity, and contributed: all that was put in less what was taken out\nflows : Sequence[tuple[datetime, float]], default ()\n    UTC, and worth; below zero: it left\nstart : float, default 1.0\n    the unit at the first mark, for marks that go on from earlier ones\n\nReturns\n-------\n'pd.DataFrame'\n    by timestamp: flow since the mark before, unit: value of what was 1 at the first mark"
     import numpy as np
     import pandas as pd
 
@@ -151,7 +151,7 @@ def _next_unit(unit: float, before: float, now: float, change: float, weighted: 
 def performance_equity(
     history: "pd.DataFrame",  # by timestamp: equity and unit
 ) -> "pd.Series":  # account currency: today's equity, and what it would have been before without any flow
-    "Return the equity that limits are measured on: it moves by performance alone and ends with the equity of today."
+    "Return the equity that limits are measured on: it moves by performance alone and ends with the equity of today.\n\nParameters\n----------\nhistory : 'pd.DataFrame'\n    by timestamp: equity and unit\n\nReturns\n-------\n'pd.Series'\n    account currency: today's equity, and what it would have been before without any flow"
     if not len(history):
         return history["equity"]
     last, unit = float(history["equity"].iloc[-1]), float(history["unit"].iloc[-1])
@@ -165,7 +165,7 @@ def value_now(
     equity: Decimal,
     contributed: Decimal,
 ) -> "pd.DataFrame":  # equity, contributed, flow and unit
-    "Return a history with what the account is worth at this moment as its last row, without writing it down."
+    "Return a history with what the account is worth at this moment as its last row, without writing it down.\n\nParameters\n----------\nhistory : 'pd.DataFrame'\n    of an account, as its ledger says\nflows : Sequence[tuple[datetime, float]]\nnow : datetime\n    UTC\nequity : Decimal\ncontributed : Decimal\n\nReturns\n-------\n'pd.DataFrame'\n    equity, contributed, flow and unit"
     frame = history[["equity", "contributed"]].copy()
     frame.loc[now] = [float(equity), float(contributed)]
     frame = frame.sort_index()
@@ -181,7 +181,7 @@ def _micros(when: datetime) -> int:
 
 
 class MarkFold:
-    "The marks of an account with their unit values, kept and advanced: a mark more costs the same whatever came before."
+    "The marks of an account with their unit values, kept and advanced: a mark more costs the same whatever came before.\n\nParameters\n----------\nend : int\n    number of the last event that is in it\nhistory : 'pd.DataFrame'\n    all marks with flow and unit, as they are worth now\nflows : Sequence[tuple[datetime, float]]\ndata : dict | None\n    of the last mark"
 
     def __init__(
         self,
@@ -206,7 +206,7 @@ class MarkFold:
         self,
         rows: Iterable[tuple[int, str, str, dict]],  # number, kind, time and data of what was written since, in that order
     ) -> bool:  # False: something is older than the last marks, and all must be read again
-        "Go on with new events. One at the moment of the last mark changes that one: it is `stale` until it is worth something again."
+        "Go on with new events. One at the moment of the last mark changes that one: it is `stale` until it is worth something again.\n\nParameters\n----------\nrows : Iterable[tuple[int, str, str, dict]]\n    number, kind, time and data of what was written since, in that order\n\nReturns\n-------\nbool\n    False: something is older than the last marks, and all must be read again"
         for _, kind, when, data in rows:
             at, times = _micros(datetime.fromisoformat(when)), self._times
             if kind == "correction" or not times or (kind == "equity" and self.stale and at > times[-1]) or at < times[-1] and (kind == "equity" or len(times) < 2 or at <= times[-2]):
@@ -270,7 +270,7 @@ class MarkFold:
         equity: float,
         contributed: float,
     ) -> tuple[float, float, float] | None:  # equity, its peak, and at the start of the day; None: it has to be worked out from all marks
-        "Return what limits are measured on, as `equity_balance` of `performance_equity` of `value_now` does, from what is kept."
+        "Return what limits are measured on, as `equity_balance` of `performance_equity` of `value_now` does, from what is kept.\n\nParameters\n----------\nnow : datetime\n    UTC\nequity : float\ncontributed : float\n\nReturns\n-------\ntuple[float, float, float] | None\n    equity, its peak, and at the start of the day; None: it has to be worked out from all marks"
         at, times, units = _micros(now), self._times, self._units
         if not times or equity <= 0 or at < times[-1] or (at == times[-1] and len(times) < 2):
             return None
@@ -302,7 +302,7 @@ def money_weighted_return(
     value: float,  # of the account in the end
     end: datetime,  # UTC
 ) -> float | None:  # a year of 365 days, fraction; None when there is no such rate
-    "Return the internal rate of return of dated flows (XIRR)."
+    "Return the internal rate of return of dated flows (XIRR).\n\nParameters\n----------\nflows : Sequence[tuple[datetime, float]]\n    UTC and worth: above zero came into the account\nvalue : float\n    of the account in the end\nend : datetime\n    UTC\n\nReturns\n-------\nfloat | None\n    a year of 365 days, fraction; None when there is no such rate"
     import numpy as np
     from scipy.optimize import brentq
 

@@ -26,7 +26,7 @@ BEAT = 15.0  # seconds of silence after which a comment is sent, so that nobody 
 
 @dataclass(frozen=True)
 class StreamEvent:
-    "One event of the stream."
+    "One event of the stream.\n\nParameters\n----------\nid : str\n    '<number of the ledger>.<count of this process>'\nkind : str\n    ledger, run, alert, switch or price\ndata : bytes\n    JSON"
 
     id: str  # '<number of the ledger>.<count of this process>'
     kind: str  # ledger, run, alert, switch or price
@@ -40,7 +40,7 @@ class StreamEvent:
 def last_seen(
     text: str | None,  # what the browser sent as Last-Event-ID
 ) -> int | None:  # number of the ledger; None: from now on
-    "Read back where a listener was."
+    "Read back where a listener was.\n\nParameters\n----------\ntext : str | None\n    what the browser sent as Last-Event-ID\n\nReturns\n-------\nint | None\n    number of the ledger; None: from now on"
     number = (text or "").partition(".")[0]
     return int(number) if number.isascii() and number.isdigit() and len(number) < 16 else None
 
@@ -67,7 +67,7 @@ class EventStream:
                 queue.put_nowait(told)
 
     def look(self) -> int:  # how many events were new
-        "Tell what the ledger has new."
+        "Tell what the ledger has new.\n\nReturns\n-------\nint\n    how many events were new"
         found = self.ledger.rows(self.seq)
         for seq, account, kind, when, data in found:
             self.seq = seq
@@ -107,7 +107,7 @@ class EventStream:
         after: int | None = None,  # number of the ledger; None: from now on
         beat: float = BEAT,  # seconds
     ) -> AsyncIterator[StreamEvent | None]:  # None: nothing happened for a while
-        "Yield events as they happen, those behind a number first."
+        "Yield events as they happen, those behind a number first.\n\nParameters\n----------\nafter : int | None, default None\n    number of the ledger; None: from now on\nbeat : float, default BEAT\n    seconds\n\nYields\n------\nAsyncIterator[StreamEvent | None]\n    None: nothing happened for a while"
         queue: asyncio.Queue = asyncio.Queue()
         if self._task is None or self._task.done():
             self.seq = self.ledger.last()

@@ -76,7 +76,7 @@ class IdempotencyStore:
         return await asyncio.wrap_future(future)
 
     async def begin(self, key: str, asked: str) -> StoredResponse | None:  # None: nobody asked before, go on
-        "Claim a key, or return the answer that it already has."
+        "Claim a key, or return the answer that it already has.\n\nParameters\n----------\nkey : str\nasked : str\n\nReturns\n-------\nStoredResponse | None\n    None: nobody asked before, go on"
         def work():
             row = self._db.execute("select asked, boot, status, body from answers where key = ?", (key,)).fetchone()
             if row is None:

@@ -31,7 +31,7 @@ API = "/api/v1"
 # %% ../../nbs/15_api/15_query_routes.ipynb #b2801ed1
 @dataclass(frozen=True)
 class QueryRoute:
-    "A view with its address."
+    "A view with its address.\n\nParameters\n----------\npath : str\nview : Callable[..., Any]\ntitle : str\nrole : str, default 'viewer'\nkept : bool, default True\n    the same until a file changes"
 
     path: str
     view: Callable[..., Any]

@@ -19,7 +19,7 @@ class TokenBucketLimiter:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, who: str) -> float:  # seconds to wait; 0: go on
-        "Take a token, or return how long it takes until there is one."
+        "Take a token, or return how long it takes until there is one.\n\nParameters\n----------\nwho : str\n\nReturns\n-------\nfloat\n    seconds to wait; 0: go on"
         now = self.clock()
         left, then = self._left.pop(who, (self.burst, now))
         left = min(self.burst, left + (now - then) * self.rate)

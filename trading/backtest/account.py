@@ -29,7 +29,7 @@ YEAR = pd.Timedelta(days=365.25)
 # %% ../../nbs/06_backtest/07_account.ipynb #5bae2792
 @dataclass(frozen=True)
 class TradeRules:
-    "How positions are entered, sized and left; each field may be a parameter of a sweep."
+    "How positions are entered, sized and left; each field may be a parameter of a sweep.\n\nParameters\n----------\nstop_loss : _Table, default None\n    fraction of the entry price at which to give up; a number, or time × symbol known at the close\ntake_profit : _Table, default None\n    fraction of the entry price at which to be content; likewise\ntrailing : bool, default False\n    the stop follows the best price since the entry\ntime_stop : int | str | pd.Timedelta | None, default None\n    leave after so many bars, or after a time such as '2d'\nsteps : Mapping[str, float] | None, default None\n    age → profit at which to leave: {'0h': 0.10, '2d': 0.02} is 10 % at once, 2 % after two days\npartial : Sequence[tuple[float, float]], default ()\n    (profit, share of the position) to sell on the way, for example [(0.05, 0.5)]\norder : str, default 'market'\n    'market', 'limit' or 'stop'\norder_offset : float | None, default None\n    a limit lies this fraction beyond the close on the cheap side, a stop on the dear side\norder_price : pd.DataFrame | pd.Series | None, default None\n    time × symbol, instead of the offset: the price of the limit or the stop\nvalid_bars : int, default 1\n    bars that such an entry rests\nsize : _Table, default None\n    fraction of the account to use at an entry, known at the close; None: an equal part of what is free for each flat symbol, also for one whose market opens later\nrisk : float | None, default None\n    fraction of the account lost if the stop is hit: the size follows from the stop's distance\nvolatility : float | None, default None\n    yearly volatility that a position should have: the size follows from the past\nvolatility_window : int, default 20\n    bars over which that past is measured\nkelly : float | None, default None\n    part of Kelly's fraction: the size follows from the trades that are closed by then, each in a purse of its own\nkelly_trades : int, default 30\n    closed trades before anything is bought by it\nsize_cap : float | None, default None\n    largest fraction that volatility or Kelly's rule may come to; None: what the account may carry\nintrabar : str, default 'pessimistic'\n    both stop and target inside one bar: 'pessimistic' stop first, 'optimistic' target first"
 
     stop_loss: _Table = None  # fraction of the entry price at which to give up; a number, or time × symbol known at the close
     take_profit: _Table = None  # fraction of the entry price at which to be content; likewise
@@ -111,7 +111,7 @@ def _fraction(name: str, value: Any, most: float, advice: str) -> None:
 def hold_time(
     limit: int | str | pd.Timedelta | None,  # bars, or a time
 ) -> tuple[int, int]:  # nanoseconds, bars; 0 is none
-    "Read a time stop."
+    "Read a time stop.\n\nParameters\n----------\nlimit : int | str | pd.Timedelta | None\n    bars, or a time\n\nReturns\n-------\ntuple[int, int]\n    nanoseconds, bars; 0 is none"
     if limit is None:
         return 0, 0
     if isinstance(limit, int | np.integer) and not isinstance(limit, bool):
@@ -127,7 +127,7 @@ def hold_time(
 def step_table(
     steps: Mapping[str, float] | None,  # age → profit
 ) -> np.ndarray:  # steps × (nanoseconds, profit), by age
-    "Read a table of profits that change with a position's age."
+    "Read a table of profits that change with a position's age.\n\nParameters\n----------\nsteps : Mapping[str, float] | None\n    age → profit\n\nReturns\n-------\nnp.ndarray\n    steps × (nanoseconds, profit), by age"
     if not steps:
         return np.zeros((0, 2))
     rows = sorted((_time(age, "an age in steps"), float(profit)) for age, profit in steps.items())
@@ -151,7 +151,7 @@ def _time(value: Any, what: str) -> int:
 # %% ../../nbs/06_backtest/07_account.ipynb #c5b52263
 @dataclass(frozen=True)
 class AccountRules:
-    "What the account may hold, what holding costs, and what happens at its limits."
+    "What the account may hold, what holding costs, and what happens at its limits.\n\nParameters\n----------\nshared : bool, default True\n    one purse for all symbols; False: each symbol has an equal part of its own\nleverage : float, default 1.0\n    largest gross value of the positions after an order, as a multiple of the account: 1 / initial margin\nmaintenance : float | None, default None\n    smallest account as a fraction of the gross value, else liquidation; None: 0.25, at most half the initial margin\nborrow : float, default 0.0\n    yearly cost of a short position, fraction of its value\ninterest : float, default 0.0\n    yearly cost of money owed to the broker\nswap_long : float, default 0.0\n    yearly cost of holding a long position overnight, fraction of its value; below zero is received\nswap_short : float, default 0.0\n    the same for a short one\nfunding : pd.DataFrame | pd.Series | None, default None\n    time × symbol: rates that longs pay to shorts at these times\ndelisting : str | float, default 'last'\n    what a position is worth when its prices end: 'last' price, 'zero', or a fraction of the last price\nnegative_prices : bool, default False\n    some contracts may cost less than nothing"
 
     shared: bool = True  # one purse for all symbols; False: each symbol has an equal part of its own
     leverage: float = 1.0  # largest gross value of the positions after an order, as a multiple of the account: 1 / initial margin
@@ -187,7 +187,7 @@ class AccountRules:
 def payout(
     rule: str | float,  # 'last', 'zero' or a fraction
 ) -> float:  # of the last price
-    "Say what part of its last price a delisted position brings."
+    "Say what part of its last price a delisted position brings.\n\nParameters\n----------\nrule : str | float\n    'last', 'zero' or a fraction\n\nReturns\n-------\nfloat\n    of the last price"
     if rule in ("last", "zero"):
         return 1.0 if rule == "last" else 0.0
     if isinstance(rule, int | float) and not isinstance(rule, bool) and 0 <= rule <= 1:
@@ -196,7 +196,7 @@ def payout(
 
 # %% ../../nbs/06_backtest/07_account.ipynb #742af9d8
 class MarketArrays(NamedTuple):
-    "Bars as the account kernel reads them."
+    "Bars as the account kernel reads them.\n\nAttributes\n----------\nplanes : np.ndarray\n    fill, open, high, low, close, listed × time × symbol; a fill is missing where a bar cannot trade, the close is carried on\nclock : np.ndarray\n    nanoseconds, open of each bar\nnumber : np.ndarray\n    which bar of the decisions each one belongs to\nends : np.ndarray\n    first bar without the symbol for good; the number of bars when it is there until the end\nsymbols : list[str]\nindex : pd.DatetimeIndex\nfill : str\n    'open' or 'close'"
 
     planes: np.ndarray  # fill, open, high, low, close, listed × time × symbol; a fill is missing where a bar cannot trade, the close is carried on
     clock: np.ndarray  # nanoseconds, open of each bar
@@ -215,7 +215,7 @@ def make_market(
     fill: str = "auto",  # see `fill_prices`
     negative: bool = False,  # may a price be zero or below
 ) -> MarketArrays:
-    "Lay bars out for the account kernel."
+    "Lay bars out for the account kernel.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nfill : str, default 'auto'\n    see `fill_prices`\nnegative : bool, default False\n    may a price be zero or below\n\nReturns\n-------\nMarketArrays"
     first, used = fill_table(bars, fill, negative)
     symbols, tables, clock = symbols_of(bars), field_tables(bars, PRICES), bars.index.as_unit("ns").asi8
     last = tables["close"]
@@ -234,7 +234,7 @@ def make_market(
 def end_bars(
     known: np.ndarray,  # bars × symbols: there is a price
 ) -> np.ndarray:  # for each symbol
-    "Find the bar from which a symbol is gone for good: its prices end before the bars do, by more than any hole that it had before."
+    "Find the bar from which a symbol is gone for good: its prices end before the bars do, by more than any hole that it had before.\n\nParameters\n----------\nknown : np.ndarray\n    bars × symbols: there is a price\n\nReturns\n-------\nnp.ndarray\n    for each symbol"
     count = len(known)
     ends = np.full(known.shape[1], count, dtype=np.int64)
     for n in np.flatnonzero(~known[-1]):
@@ -248,7 +248,7 @@ def carry_table(
     market: MarketArrays,
     rules: AccountRules,
 ) -> np.ndarray:  # (longs, shorts, debt) × time × symbol: fraction of the value that is paid at the open; no bars where nothing is
-    "Work out what holding costs from bar to bar, by the time between them."
+    "Work out what holding costs from bar to bar, by the time between them.\n\nParameters\n----------\nmarket : MarketArrays\nrules : AccountRules\n\nReturns\n-------\nnp.ndarray\n    (longs, shorts, debt) × time × symbol: fraction of the value that is paid at the open; no bars where nothing is"
     count = len(market.symbols)
     if not (rules.borrow or rules.interest or rules.swap_long or rules.swap_short or rules.funding is not None):
         return np.zeros((3, 0, count))
@@ -283,7 +283,7 @@ def entry_ways(
     rules: TradeRules,
     sizes: pd.DataFrame | None = None,  # time × symbol, instead of the size of the rules
 ) -> np.ndarray:  # (size, stop, target, kind, price, offset) × time or 1 × symbol
-    "Lay out how positions are entered, by what was known at the close before."
+    "Lay out how positions are entered, by what was known at the close before.\n\nParameters\n----------\nmarket : MarketArrays\nrules : TradeRules\nsizes : pd.DataFrame | None, default None\n    time × symbol, instead of the size of the rules\n\nReturns\n-------\nnp.ndarray\n    (size, stop, target, kind, price, offset) × time or 1 × symbol"
     given = {"size": rules.size if sizes is None else sizes, "stop_loss": rules.stop_loss, "take_profit": rules.take_profit}
     moving = rules.order != "market" or any(not (value is None or np.isscalar(value)) for value in given.values())
     ways = np.full((6, len(market.index) if moving else 1, len(market.symbols)), np.nan)
@@ -319,7 +319,7 @@ def _aligned(table: pd.DataFrame | pd.Series, market: MarketArrays, what: str) -
 
 @dataclass(frozen=True)
 class AccountRun:
-    "What became of one account, in arrays and records."
+    "What became of one account, in arrays and records.\n\nParameters\n----------\nvalue : np.ndarray\n    account at each close, quote currency\ncash : np.ndarray\n    at each close; below zero is owed\ngross : np.ndarray\n    value of all positions, long and short\ncarried : np.ndarray\n    borrow, interest, swaps and funding paid until then\nunits : np.ndarray\n    bars × symbols\norders : np.ndarray\n    bar, symbol, units, price, fee, reason\ntrades : np.ndarray\n    symbol, side, units, entry bar and price, exit bar and price, fees, gain, reason, open\ndebt : float\n    owed beyond the account's money at its end\ndead : int\n    bar of the ruin; -1 for none\nrefused : int\n    entries for which there was no room, or less than asked for"
 
     value: np.ndarray  # account at each close, quote currency
     cash: np.ndarray  # at each close; below zero is owed
@@ -357,7 +357,7 @@ def run_book(
     targets: np.ndarray | None = None,  # time × symbol: weight to trade to at this bar's fill, NaN: leave it
     columns: slice = slice(None),  # which symbols
 ) -> AccountRun:
-    "Take one account through the bars."
+    "Take one account through the bars.\n\nParameters\n----------\nmarket : MarketArrays\ncosts : Costs\ntrade : TradeRules\naccount : AccountRules\nact : np.ndarray\n    time × symbol: what is asked for at this bar's fill, see `ask`\nways : np.ndarray\n    how positions are entered, see `entry_ways`\ntargets : np.ndarray | None, default None\n    time × symbol: weight to trade to at this bar's fill, NaN: leave it\ncolumns : slice, default slice(None)\n    which symbols\n\nReturns\n-------\nAccountRun"
     from trading.backtest.account_kernel import run_account
 
     planes = np.ascontiguousarray(market.planes[:, :, columns])
@@ -382,7 +382,7 @@ def most_orders(
     targets: np.ndarray,
     parts: int,  # exits in parts
 ) -> int:
-    "Bound the orders of a run: each entry is left in parts, or at once."
+    "Bound the orders of a run: each entry is left in parts, or at once.\n\nParameters\n----------\nact : np.ndarray\ntargets : np.ndarray\nparts : int\n    exits in parts\n\nReturns\n-------\nint"
     return int(np.count_nonzero(act)) * (3 + parts) + int((~np.isnan(targets)).sum()) * 2 + 2 * act.shape[1] + 2
 
 

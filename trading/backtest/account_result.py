@@ -28,7 +28,7 @@ def _joined(parts: list[np.ndarray], symbol: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class AccountRecords:
-    "Orders and round trips as the kernel wrote them; the tables are made when they are asked for, since most of a backtest's time would go into them."
+    "Orders and round trips as the kernel wrote them; the tables are made when they are asked for, since most of a backtest's time would go into them.\n\nParameters\n----------\nsymbols : list[str]\nindex : pd.DatetimeIndex\n    of the bars that the kernel walked\nnumber : np.ndarray\n    which bar of the decisions each of them belongs to\nruns : tuple[tuple[np.ndarray, np.ndarray], ...]\n    orders and trades of each account, see `AccountRun`; one account for all symbols, or one for each"
 
     symbols: list[str]
     index: pd.DatetimeIndex  # of the bars that the kernel walked
@@ -51,7 +51,7 @@ class AccountRecords:
         return self._trades(_joined([trades for _, trades in self.runs], 0))
 
     def ended_by(self, reason: str) -> pd.DataFrame:  # one of EXIT_REASONS
-        "Return the round trips that ended for one reason."
+        "Return the round trips that ended for one reason.\n\nParameters\n----------\nreason : str\n\nReturns\n-------\npd.DataFrame\n    one of EXIT_REASONS"
         code = EXIT_REASONS.index(reason)
         return self._trades(_joined([trades[trades[:, 9] == code] for _, trades in self.runs], 0))
 
@@ -73,7 +73,7 @@ class OwnRecords(NamedTuple):
 
 
 class AccountFrames(NamedTuple):
-    "What became of the money, as frames."
+    "What became of the money, as frames.\n\nAttributes\n----------\naccounts : pd.DataFrame\n    time × purse, value at each close\ncash : pd.Series\n    at each close; below zero is owed\ncarried : pd.Series\n    paid for holding until then: borrow, interest, swaps, funding\nunits : pd.DataFrame\n    time × symbol, below zero is short\nrecords : 'AccountRecords'\n    orders and round trips\ndelisted : pd.DataFrame\n    positions whose prices ended: symbol, last, price, paid, amount\nnotes : tuple[str, ...]\n    what should be known before the result is believed"
 
     accounts: pd.DataFrame  # time × purse, value at each close
     cash: pd.Series  # at each close; below zero is owed
@@ -94,7 +94,7 @@ def read_runs(
     runs: list[AccountRun],  # one for all symbols, or one for each
     index: pd.DatetimeIndex,  # of the bars on which decisions were made
 ) -> AccountFrames:
-    "Put the runs of one backtest together."
+    "Put the runs of one backtest together.\n\nParameters\n----------\nmarket : MarketArrays\nruns : list[AccountRun]\n    one for all symbols, or one for each\nindex : pd.DatetimeIndex\n    of the bars on which decisions were made\n\nReturns\n-------\nAccountFrames"
     names = ["all"] if len(runs) == 1 and len(market.symbols) > 1 else market.symbols
     ends = np.append(np.flatnonzero(np.diff(market.number)), len(market.number) - 1)  # the last of each bar's shorter bars
     last = ends if len(ends) < len(market.number) else slice(None)
@@ -140,7 +140,7 @@ def assumption_table(
     finer: bool,  # shorter bars told what came first
     periods: float,  # bars in a year
 ) -> pd.DataFrame:  # by topic: what was assumed
-    "Say in a table what the backtest took for granted."
+    "Say in a table what the backtest took for granted.\n\nParameters\n----------\nmarket : MarketArrays\ncosts : Costs\ntrade : TradeRules\naccount : AccountRules\nsilent : list[str]\n    symbols whose volume is not reported\nfiner : bool\n    shorter bars told what came first\nperiods : float\n    bars in a year\n\nReturns\n-------\npd.DataFrame\n    by topic: what was assumed"
     extra = [f"{costs.fixed_fees:g} per order"] * (costs.fixed_fees > 0) + [f"no order below {costs.min_size:g} units"] * (costs.min_size > 0)
     order = {"pessimistic": "the stop counts before the target", "optimistic": "the target counts before the stop"}[trade.intrabar]
     inside = f"shorter bars tell; inside one of them {order}" if finer else f"if a bar touches both, {order}; a gap fills at the open"
@@ -193,7 +193,7 @@ def refine(
     detail: MarketArrays,  # of shorter bars of the same symbols
     *tables: np.ndarray,  # … × bars × symbols: what is asked for at a bar; rows of one bar for all are left alone
 ) -> tuple[MarketArrays, list[np.ndarray]]:  # the shorter bars, numbered by the longer ones, and the tables on them
-    "Let shorter bars tell what came first inside each bar; orders stay where the longer bars put them."
+    "Let shorter bars tell what came first inside each bar; orders stay where the longer bars put them.\n\nParameters\n----------\nmarket : MarketArrays\n    of the bars on which decisions are made\ndetail : MarketArrays\n    of shorter bars of the same symbols\n*tables : np.ndarray\n    … × bars × symbols: what is asked for at a bar; rows of one bar for all are left alone\n\nReturns\n-------\ntuple[MarketArrays, list[np.ndarray]]\n    the shorter bars, numbered by the longer ones, and the tables on them"
     if detail.symbols != market.symbols:
         raise BadInput(f"detail has the symbols {', '.join(detail.symbols[:5])}; it needs those of the bars: {', '.join(market.symbols[:5])}")
     number = np.searchsorted(market.clock, detail.clock, side="right") - 1

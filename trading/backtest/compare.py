@@ -25,7 +25,7 @@ from ..risk.performance_tables import performance_tables
 # %% ../../nbs/06_backtest/16_compare.ipynb #131bf88d
 @dataclass(frozen=True, repr=False)
 class Comparison(Shown):
-    "Results over the times that they have in common."
+    "Results over the times that they have in common.\n\nParameters\n----------\nreturns : pd.DataFrame\n    time × name, simple returns\ntable : pd.DataFrame\n    figure × name\ndifference : pd.DataFrame\n    name × per_year, low, high, correlation: against the first one\nnotes : tuple[str, ...], default ()"
 
     returns: pd.DataFrame  # time × name, simple returns
     table: pd.DataFrame  # figure × name
@@ -65,7 +65,7 @@ def compare(
     names: list[str] | None = None,  # of these, in the same order; None: A, B, C …
     **named: Any,  # the same with a name each
 ) -> Comparison:
-    "Compare results over the times that they have in common."
+    "Compare results over the times that they have in common.\n\nParameters\n----------\n*results : Any\n    at least two: Backtest, WalkForwardResult, or simple returns as a Series\nnames : list[str] | None, default None\n    of these, in the same order; None: A, B, C …\n**named : Any\n    the same with a name each\n\nReturns\n-------\nComparison"
     if names is not None and len(names) != len(results):
         raise BadInput(f"{plural(len(names), 'name')} for {plural(len(results), 'result')}; give one for each")
     labels = names or [chr(65 + i) if i < 26 else f"result {i + 1}" for i in range(len(results))]

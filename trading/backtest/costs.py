@@ -14,7 +14,7 @@ from ..core.errors import BadInput
 # %% ../../nbs/06_backtest/00_costs.ipynb #d0545864
 @dataclass(frozen=True)
 class Costs:
-    "Costs of trading, and the cash that a backtest starts with."
+    "Costs of trading, and the cash that a backtest starts with.\n\nParameters\n----------\nfees : float\n    fraction of the traded value, 0.001 is ten basis points\nslippage : float, default 0.0\n    fraction by which a buy is filled higher and a sell lower\nfixed_fees : float, default 0.0\n    quote currency per order\nmin_size : float, default 0.0\n    smallest order in units of the asset; smaller ones are not sent\ncash : float, default 10000.0\n    at the start, quote currency"
 
     fees: float  # fraction of the traded value, 0.001 is ten basis points
     slippage: float = 0.0  # fraction by which a buy is filled higher and a sell lower

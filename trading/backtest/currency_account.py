@@ -17,7 +17,7 @@ from ..core.currencies import conversion_rates, quote_currency
 # %% ../../nbs/06_backtest/14_currency_account.ipynb #7e733d5b
 @dataclass(frozen=True)
 class CurrencyAccount:
-    "One account through time, in its own currency."
+    "One account through time, in its own currency.\n\nParameters\n----------\nequity : pd.Series\n    at each close\nunits : pd.DataFrame\n    time × symbol, held at each close\ncash : pd.Series\n    what was put in, and earned or lost for good, until each close\norders : pd.DataFrame\n    timestamp, symbol, side, amount, price (quote currency), rate, cost and fee (account currency)"
 
     equity: pd.Series  # at each close
     units: pd.DataFrame  # time × symbol, held at each close
@@ -30,7 +30,7 @@ def account_rates(
     currency: str,  # of the account
     rates: pd.DataFrame | None = None,  # time × pair, known at these times; None: the bars' own pairs, and the ECB's rates for what they lack
 ) -> pd.DataFrame:  # time × symbol: units of the account's currency for one unit of the symbol's quote currency
-    "Return the rate of each symbol at each bar: the venue's own pair where the bars have it, else the table's."
+    "Return the rate of each symbol at each bar: the venue's own pair where the bars have it, else the table's.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol\ncurrency : str\n    of the account\nrates : pd.DataFrame | None, default None\n    time × pair, known at these times; None: the bars' own pairs, and the ECB's rates for what they lack\n\nReturns\n-------\npd.DataFrame\n    time × symbol: units of the account's currency for one unit of the symbol's quote currency"
     quotes = {s: quote_currency(s) or currency for s in close.columns}
     venue = {}
     if rates is None:
@@ -53,7 +53,7 @@ def replay_in_currency(
     least: float = 0.0,  # smallest order, units
     fills: pd.DataFrame | None = None,  # time × symbol, prices at which the account is valued when a bar's orders are filled; None: the closes before
 ) -> CurrencyAccount:
-    "Trade fractions of one account; every amount of money is in its currency, at the rate of its moment."
+    "Trade fractions of one account; every amount of money is in its currency, at the rate of its moment.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol\norders : Iterable[tuple[int, int, float, float]]\n    in order of time: bar, symbol, price of the fill, fraction of the account wanted from then on\nrate : pd.DataFrame\n    time × symbol, see `account_rates`\ncash : float\n    at the start, account currency\nfees : float\n    fraction of the traded value\nfixed : float, default 0.0\n    account currency per order\nleast : float, default 0.0\n    smallest order, units\nfills : pd.DataFrame | None, default None\n    time × symbol, prices at which the account is valued when a bar's orders are filled; None: the closes before\n\nReturns\n-------\nCurrencyAccount"
     ends, worth = close.ffill().to_numpy(dtype=float), rate.to_numpy(dtype=float)
     before = np.vstack([ends[:1], ends[:-1]]) if fills is None else fills.fillna(close.ffill().shift(1)).to_numpy(dtype=float, copy=True)
     n, m = ends.shape

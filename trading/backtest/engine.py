@@ -39,7 +39,7 @@ from ..risk.sizing import kelly_size, volatility_size
 # %% ../../nbs/06_backtest/15_engine.ipynb #8c50029e
 @dataclass(frozen=True, repr=False)
 class Backtest(Shown):
-    "What became of the money, and all that can be asked about it."
+    "What became of the money, and all that can be asked about it.\n\nParameters\n----------\nequity : pd.Series\n    value of the whole account at each close, quote currency\naccounts : pd.DataFrame\n    the same by purse: one, or one per symbol where they do not share\nrecords : AccountRecords | OwnRecords\n    what `orders` and `trades` are made of\nunits : pd.DataFrame\n    time × symbol, held at each close, below zero is short\ncash : pd.Series\n    not invested, at each close; below zero is owed\ncarried : pd.Series\n    paid for holding until then: borrow, interest, swaps, funding\nclose : pd.DataFrame\n    prices that the value rests on\ncosts : Costs\nperiods : float\n    bars in a year of 365.25 days, by which the figures are annualised\nfill : str\n    'open' or 'close': which price of the next bar was traded\ndelisted : pd.DataFrame\n    positions whose prices ended: symbol, last, price, paid, amount\nnotes : tuple[str, ...]\n    what should be known before the result is believed\nassumptions : pd.DataFrame\n    by topic: what was taken for granted\nrate : pd.DataFrame | None, default None\n    time × symbol: account currency for one unit of the quote currency; None: they are the same\ncounted : bool, default False\n    True: this trial is on record; False: nobody will know that it was tried"
 
     equity: pd.Series  # value of the whole account at each close, quote currency
     accounts: pd.DataFrame  # the same by purse: one, or one per symbol where they do not share
@@ -171,7 +171,7 @@ def backtest(
     register: Any = None,  # where the trial is counted: a TrialRegister; None: the one of the settings; False: nowhere, and the result says so
     **more: Any,  # other fields of TradeRules (time_stop, steps, partial, order, risk, volatility, kelly …) and of AccountRules (leverage, borrow, funding …)
 ) -> Backtest:
-    "Trade signals, target weights or an event-driven strategy through the past, on the next bar, with all costs."
+    "Trade signals, target weights or an event-driven strategy through the past, on the next bar, with all costs.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nstrategy : Callable | object | None, default None\n    has `signals(bars)`, `weights(bars)` or `on_bar(account)`; instead of the two below\nsignals : pd.DataFrame | pd.Series | None, default None\n    positions -1, 0, 1 or events, known at each close; see `ask`\nweights : pd.DataFrame | None, default None\n    decision time × symbol, at most 1 in sum and in gross value unless leverage allows more\nfees : float, default 0.001\n    fraction of the traded value, 0.001 is ten basis points\nslippage : float, default 0.0\n    fraction by which each fill is worse than the price\nfixed_fees : float, default 0.0\n    quote currency per order\nmin_size : float, default 0.0\n    smallest order, units\ncash : float, default 10000.0\n    at the start, for the whole account\nsize : float | pd.DataFrame | None, default None\n    fraction of the account to use at an entry, known at the close; None: equal parts of what is free\nstop_loss : float | pd.DataFrame | None, default None\n    fraction below the entry price, or a table known at the close\ntake_profit : float | pd.DataFrame | None, default None\n    fraction above it\ntrailing : bool, default False\n    the stop loss follows the best price\nfill : str, default 'auto'\n    price of the next bar: 'open', 'close', or 'auto': open where there is one\ndetail : pd.DataFrame | None, default None\n    shorter bars of the same symbols, which tell what came first inside a bar\nperiods : float | None, default None\n    bars in a year; None counts those that were there per year elapsed\ncurrency : str, default ''\n    of the account: profits in other quote currencies are converted; empty: all symbols count in one\nrates : pd.DataFrame | None, default None\n    time × pair ('EUR/USD'), for the conversion; None: the bars' own pairs, then the ECB's rates\nregister : Any, default None\n    where the trial is counted: a TrialRegister; None: the one of the settings; False: nowhere, and the result says so\n**more : Any\n    other fields of TradeRules (time_stop, steps, partial, order, risk, volatility, kelly …) and of AccountRules (leverage, borrow, funding …)\n\nReturns\n-------\nBacktest"
     trade, account = split_rules({"size": size, "stop_loss": stop_loss, "take_profit": take_profit, "trailing": trailing, **more})
     bars, signals, weights = read_strategy(bars, strategy, signals, weights, account)
     trade = own_rules(strategy, bars, trade)
@@ -267,7 +267,7 @@ def read_strategy(
     account: AccountRules,
     checked: bool = False,  # the bars have been looked at before
 ) -> tuple[pd.DataFrame, pd.DataFrame | pd.Series | None, pd.DataFrame | None]:  # bars of the universe, signals, weights; neither: event by event
-    "Find out what is wanted, within the universe of the strategy."
+    "Find out what is wanted, within the universe of the strategy.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nstrategy : Any\n    exactly one of these three\nsignals : pd.DataFrame | pd.Series | None\nweights : pd.DataFrame | None\naccount : AccountRules\nchecked : bool, default False\n    the bars have been looked at before\n\nReturns\n-------\ntuple[pd.DataFrame, pd.DataFrame | pd.Series | None, pd.DataFrame | None]\n    bars of the universe, signals, weights; neither: event by event"
     if not checked or hasattr(strategy, "needs"):
         check_bars(bars, need=("close", *getattr(strategy, "needs", ())), min_bars=2, negative=account.negative_prices)
     if (strategy is not None) + (signals is not None) + (weights is not None) != 1:
@@ -303,7 +303,7 @@ def own_rules(
     bars: pd.DataFrame,  # time × (field, symbol)
     given: TradeRules,  # by whoever runs it; these go first
 ) -> TradeRules:
-    "Take the rules that the strategy itself has, under those that were given."
+    "Take the rules that the strategy itself has, under those that were given.\n\nParameters\n----------\nstrategy : Any\nbars : pd.DataFrame\n    time × (field, symbol)\ngiven : TradeRules\n    by whoever runs it; these go first\n\nReturns\n-------\nTradeRules"
     own = strategy.rules(bars) if hasattr(strategy, "rules") else {}
     if strange := [n for n in own if n not in RULE_NAMES]:
         raise BadInput(f"{type(strategy).__name__}.rules names {strange[0]!r}; it may name {', '.join(RULE_NAMES)}")
@@ -327,7 +327,7 @@ def plan_run(
     periods: float,  # bars in a year
     costs: Costs,
 ) -> tuple[np.ndarray, ...]:  # what is asked for, how positions are entered, with weights the targets
-    "Lay out what the account is asked for."
+    "Lay out what the account is asked for.\n\nParameters\n----------\nbars : pd.DataFrame\nmarket : MarketArrays\n    of these bars\nsignals : pd.DataFrame | pd.Series | np.ndarray | None\n    an array: positions of each bar, checked\nweights : pd.DataFrame | None\ntrade : TradeRules\naccount : AccountRules\nperiods : float\n    bars in a year\ncosts : Costs\n\nReturns\n-------\ntuple[np.ndarray, ...]\n    what is asked for, how positions are entered, with weights the targets"
     if weights is not None:
         if trade != TradeRules():
             raise BadInput("stops and size belong to signals; with weights, put them into the weights")
@@ -345,7 +345,7 @@ def target_rows(
     fill: str = "auto",
     account: AccountRules | None = None,  # how much the margin allows; None: nothing beyond the account
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # time × symbol: weight to trade at this bar's fill or NaN; the price of that fill
-    "Move each row of weights to the next bar with a price, symbol by symbol."
+    "Move each row of weights to the next bar with a price, symbol by symbol.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nweights : pd.DataFrame\n    decision time × symbol\nfill : str, default 'auto'\naccount : AccountRules | None, default None\n    how much the margin allows; None: nothing beyond the account\n\nReturns\n-------\ntuple[pd.DataFrame, pd.DataFrame]\n    time × symbol: weight to trade at this bar's fill or NaN; the price of that fill"
     price, account = fill_prices(bars, fill, account is not None and account.negative_prices)[0], account or AccountRules()
     return pd.DataFrame(_targets(weights, price.index, list(price), price.to_numpy(), account), price.index, price.columns), price
 

@@ -151,7 +151,7 @@ def run_events(
     trade: TradeRules,
     account: AccountRules,
 ) -> AccountRun:
-    "Take an account through the bars, asking the strategy at each close."
+    "Take an account through the bars, asking the strategy at each close.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nmarket : MarketArrays\nstrategy : Any\n    has on_bar(account)\ncosts : Costs\ntrade : TradeRules\naccount : AccountRules\n\nReturns\n-------\nAccountRun"
     import copy
 
     from trading.backtest.account_kernel import run_account

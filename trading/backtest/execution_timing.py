@@ -22,7 +22,7 @@ def fill_prices(
     fill: str = "auto",  # 'open', 'close', or 'auto': the open where every symbol has one, otherwise the close
     negative: bool = False,  # may a price be zero or below
 ) -> tuple[pd.DataFrame, str]:  # time × symbol, and which it was: 'open' or 'close'
-    "Choose where the orders of a bar are filled."
+    "Choose where the orders of a bar are filled.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nfill : str, default 'auto'\n    'open', 'close', or 'auto': the open where every symbol has one, otherwise the close\nnegative : bool, default False\n    may a price be zero or below\n\nReturns\n-------\ntuple[pd.DataFrame, str]\n    time × symbol, and which it was: 'open' or 'close'"
     price, used = fill_table(bars, fill, negative)
     return pd.DataFrame(price, bars.index, symbols_of(bars)), used
 
@@ -32,7 +32,7 @@ def fill_table(
     fill: str = "auto",  # see `fill_prices`
     negative: bool = False,
 ) -> tuple[np.ndarray, str]:  # time × symbol, and which it was
-    "Choose where the orders of a bar are filled, as an array."
+    "Choose where the orders of a bar are filled, as an array.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nfill : str, default 'auto'\n    see `fill_prices`\nnegative : bool, default False\n\nReturns\n-------\ntuple[np.ndarray, str]\n    time × symbol, and which it was"
     check_bars(bars, min_bars=2, negative=negative)
     symbols = symbols_of(bars)
     have_open = all(("open", s) in bars.columns for s in symbols)
@@ -54,7 +54,7 @@ def field_tables(
     bars: pd.DataFrame,  # time × (field, symbol)
     fields: Iterable[str] = FIELDS,
 ) -> dict[str, np.ndarray]:  # by field that the bars have: time × symbol in the order of `symbols_of`, NaN where a symbol lacks the field
-    "Take the fields of bars apart in one walk; each selection from a frame walks all of its columns."
+    "Take the fields of bars apart in one walk; each selection from a frame walks all of its columns.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nfields : Iterable[str], default FIELDS\n\nReturns\n-------\ndict[str, np.ndarray]\n    by field that the bars have: time × symbol in the order of `symbols_of`, NaN where a symbol lacks the field"
     symbols, at = symbols_of(bars), {c: k for k, c in enumerate(bars.columns)}
     asked = {f: [at.get((f, s), -1) for s in symbols] for f in dict.fromkeys(fields) if any((f, s) in at for s in symbols)}
     values = bars.to_numpy()
@@ -68,7 +68,7 @@ def field_tables(
 def bars_without_trade(
     bars: pd.DataFrame,  # time × (field, symbol)
 ) -> pd.DataFrame:  # time × symbol of booleans
-    "Find the bars in which nobody traded, so nobody could have been filled; a volume that is zero throughout is one that nobody reports."
+    "Find the bars in which nobody traded, so nobody could have been filled; a volume that is zero throughout is one that nobody reports.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\n\nReturns\n-------\npd.DataFrame\n    time × symbol of booleans"
     symbols, present = symbols_of(bars), bars.columns.get_level_values(0)
     if "volume" not in present:
         return pd.DataFrame(False, bars.index, symbols)
@@ -83,7 +83,7 @@ def check_signals(
     signals: pd.DataFrame | pd.Series,  # positions: time × symbol of -1, 0, 1; or events: time × (event, symbol) of booleans
     bars: pd.DataFrame,  # what the signals were made from
 ) -> pd.DataFrame:  # positions as int8 or events as bool, columns in the bars' order
-    "Return the signals, or say which symbol and time does not fit."
+    "Return the signals, or say which symbol and time does not fit.\n\nParameters\n----------\nsignals : pd.DataFrame | pd.Series\n    positions: time × symbol of -1, 0, 1; or events: time × (event, symbol) of booleans\nbars : pd.DataFrame\n    what the signals were made from\n\nReturns\n-------\npd.DataFrame\n    positions as int8 or events as bool, columns in the bars' order"
     symbols = symbols_of(bars)
     if isinstance(signals, pd.Series):
         if len(symbols) != 1:
@@ -136,7 +136,7 @@ def next_bar(
     positions: pd.DataFrame,  # time × symbol of -1, 0, 1, wanted at the close of the bar
     price: pd.DataFrame,  # time × symbol, missing where the bar cannot trade
 ) -> pd.DataFrame:  # time × symbol of -1, 0, 1: the direction from this bar's fill on
-    "Move each position to the next bar that can trade."
+    "Move each position to the next bar that can trade.\n\nParameters\n----------\npositions : pd.DataFrame\n    time × symbol of -1, 0, 1, wanted at the close of the bar\nprice : pd.DataFrame\n    time × symbol, missing where the bar cannot trade\n\nReturns\n-------\npd.DataFrame\n    time × symbol of -1, 0, 1: the direction from this bar's fill on"
     return pd.DataFrame(_delayed(positions.to_numpy(), price.to_numpy()), positions.index, positions.columns)
 
 
@@ -158,7 +158,7 @@ def ask(
     bars: pd.DataFrame,  # what they were made from
     price: pd.DataFrame,  # time × symbol: fill of each bar, missing where it cannot trade
 ) -> np.ndarray:  # time × symbol, bits: 1 enter long, 2 leave it, 4 enter short, 8 leave it
-    "Say what is asked of the account at the fill of each bar."
+    "Say what is asked of the account at the fill of each bar.\n\nParameters\n----------\nsignals : pd.DataFrame | pd.Series\n    positions or events, known at the close of each bar\nbars : pd.DataFrame\n    what they were made from\nprice : pd.DataFrame\n    time × symbol: fill of each bar, missing where it cannot trade\n\nReturns\n-------\nnp.ndarray\n    time × symbol, bits: 1 enter long, 2 leave it, 4 enter short, 8 leave it"
     signals = check_signals(signals, bars)
     if signals.columns.nlevels == 2:
         said = _delay(signals, price)
@@ -170,7 +170,7 @@ def ask_positions(
     positions: np.ndarray,  # bars × symbols of -1, 0, 1, wanted at each close
     price: np.ndarray,  # bars × symbols: fill of each bar, missing where it cannot trade
 ) -> np.ndarray:  # as `ask`
-    "Say what checked positions ask of the account at the fill of each bar."
+    "Say what checked positions ask of the account at the fill of each bar.\n\nParameters\n----------\npositions : np.ndarray\n    bars × symbols of -1, 0, 1, wanted at each close\nprice : np.ndarray\n    bars × symbols: fill of each bar, missing where it cannot trade\n\nReturns\n-------\nnp.ndarray\n    as `ask`"
     now = _delayed(positions, price)
     out, width = np.zeros(now.shape, np.int8), now.shape[1]
     asked = np.array([LEAVE_LONG | LEAVE_SHORT, ENTER_LONG | LEAVE_SHORT, ENTER_SHORT | LEAVE_LONG], np.int8)  # flat, long, short

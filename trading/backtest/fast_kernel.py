@@ -24,7 +24,7 @@ def build_blocks(
     close,  # closes of one symbol without holes
     span,  # bars up to each close, the holes after it counted: 0, …; one longer than the closes
 ):  # blocks × 7 figures, smallest first; where each size begins
-    "Summarise the closes in blocks of 1, 2, 4 … bars."
+    "Summarise the closes in blocks of 1, 2, 4 … bars.\n\nParameters\n----------\nclose\n    closes of one symbol without holes\nspan\n    bars up to each close, the holes after it counted: 0, …; one longer than the closes\n\nReturns\n-------\nblocks × 7 figures, smallest first; where each size begins"
     n = close.size
     levels, total = 0, 0
     while n >> levels:
@@ -311,7 +311,7 @@ def run_variations(
     marks,  # closes at which the worth is wanted, ascending; -1: before the first
     paths,  # variations × marks, worth, to be written
 ):
-    "Trade every variation on one symbol."
+    "Trade every variation on one symbol.\n\nParameters\n----------\nrule\n    compiled with the signature RULE\ntables\n    rows of indicators, whatever the rule reads\ncodes\n    variations × numbers\norder\n    in which they are run, so that neighbours read the same rows\nclose\n    known closes of one symbol\nbars\n    price at which each of these bars is filled (missing: it cannot trade), its open and its high: 3 × bars\nspan\n    bars up to each close, holes counted; one longer\ncosts\n    fees, slippage, fixed fees, smallest size, cash, maintenance margin, fills at the close, what a delisting pays, bars after it\ntotal\n    bars of the whole backtest, those without a price included\nperiods\n    bars in a year\nout\n    variations × FIGURES, to be written\nmarks\n    closes at which the worth is wanted, ascending; -1: before the first\npaths\n    variations × marks, worth, to be written"
     blocks, starts = build_blocks(close, span)
     row, sums = np.zeros((close.size + 7) // 8 * 8, np.int8), np.zeros(16)
     words, used = row.view(np.int64), row[: close.size]
@@ -334,7 +334,7 @@ def run_positions(
     marks,
     paths,
 ):
-    "Trade rows of positions on one symbol."
+    "Trade rows of positions on one symbol.\n\nParameters\n----------\nrows\n    variations × bars, of a length that eight divides: positions of each, whatever made them\nclose\n    as in `run_variations`\nbars\nspan\ncosts\ntotal\nperiods\nout\nmarks\npaths"
     (blocks, starts), sums = build_blocks(close, span), np.zeros(16)
     ends, there = _place(marks, close)
     for k in range(rows.shape[0]):
@@ -346,7 +346,7 @@ def sketch_worth(
     worth,  # variations × cells: worth at the end of each cell
     begin,  # worth before the first
 ):  # variations × cells, int8
-    "Return the sketches of some histories of worth: the fast twin of `trading.core.trial_store.sketch_values`."
+    "Return the sketches of some histories of worth: the fast twin of `trading.core.trial_store.sketch_values`.\n\nParameters\n----------\nworth\n    variations × cells: worth at the end of each cell\nbegin\n    worth before the first\n\nReturns\n-------\nvariations × cells, int8"
     out, grown = np.empty(worth.shape, np.int8), np.empty(worth.shape[1])
     for k in range(worth.shape[0]):
         row = worth[k]

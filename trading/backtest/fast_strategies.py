@@ -23,7 +23,7 @@ def mean_rows(
     close,  # closes of one symbol
     windows,  # bars of each mean
 ):  # windows × bars, NaN before the window is full
-    "Compute the moving average for each window."
+    "Compute the moving average for each window.\n\nParameters\n----------\nclose\n    closes of one symbol\nwindows\n    bars of each mean\n\nReturns\n-------\nwindows × bars, NaN before the window is full"
     n = close.size
     big, small = np.zeros(n + 1), np.zeros(n + 1)
     for t in range(n):

@@ -19,7 +19,7 @@ from ..core.files import write_atomic
 
 # %% ../../nbs/06_backtest/08_interactive_plots.ipynb #79257d01
 class InteractivePlot:
-    "A plotly figure with a still twin."
+    "A plotly figure with a still twin.\n\nParameters\n----------\nfigure : Any\n    plotly.graph_objects.Figure\nstill : Card\n    what is seen where plotly does not run"
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ def trade_plot(
     symbol: str | None,  # None: the first
     still: Card,
 ) -> InteractivePlot:
-    "Draw price with trades, value, drawdown and exposure under one another, on one range."
+    "Draw price with trades, value, drawdown and exposure under one another, on one range.\n\nParameters\n----------\nb : Any\n    a Backtest\nbars : pd.DataFrame | None\n    time × (field, symbol), for candles; None: the closes alone\nsymbol : str | None\n    None: the first\nstill : Card\n\nReturns\n-------\nInteractivePlot"
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
@@ -92,7 +92,7 @@ def surface_plot(
     still: Card,
     surface: bool = False,  # a surface to turn; False: a map
 ) -> InteractivePlot:
-    "Draw a metric over two parameters."
+    "Draw a metric over two parameters.\n\nParameters\n----------\ngrid : pd.DataFrame\n    y × x, what `metric_grid` returned\nmetric : str\nstill : Card\nsurface : bool, default False\n    a surface to turn; False: a map\n\nReturns\n-------\nInteractivePlot"
     import plotly.graph_objects as go
 
     widest = float(np.nanmax(np.abs(grid.to_numpy(float)))) or 1.0

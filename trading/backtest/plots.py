@@ -25,7 +25,7 @@ def plot_equity(
     benchmark: pd.Series | None = None,  # value of the alternative; scaled to the same start
     ax=None,  # matplotlib axes; None makes new ones
 ):  # the axes
-    "Draw the value over time, logarithmically."
+    "Draw the value over time, logarithmically.\n\nParameters\n----------\nequity : pd.Series\n    value over time\nbenchmark : pd.Series | None, default None\n    value of the alternative; scaled to the same start\nax : default None\n    matplotlib axes; None makes new ones\n\nReturns\n-------\nthe axes"
     ax = _axes(ax, 2.6)
     equity.plot(ax=ax, lw=1.2, label="strategy", logy=bool((equity > 0).all()))
     if benchmark is not None:
@@ -40,7 +40,7 @@ def plot_underwater(
     returns: pd.Series,  # simple periodic returns
     ax=None,  # matplotlib axes; None makes new ones
 ):  # the axes
-    "Draw how far the value stood below its best."
+    "Draw how far the value stood below its best.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns\nax : default None\n    matplotlib axes; None makes new ones\n\nReturns\n-------\nthe axes"
     ax = _axes(ax, 1.6)
     drawdown(returns).plot.area(ax=ax, color="tab:red", alpha=0.4, lw=0)
     ax.set(xlabel="", title="Below the best value")
@@ -52,7 +52,7 @@ def plot_months(
     returns: pd.Series,  # simple periodic returns, indexed by time
     ax=None,  # matplotlib axes; None makes new ones
 ):  # the axes
-    "Draw the return of each month as a heat map."
+    "Draw the return of each month as a heat map.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns, indexed by time\nax : default None\n    matplotlib axes; None makes new ones\n\nReturns\n-------\nthe axes"
     table = monthly_returns(returns) * 100
     ax = _axes(ax, 0.22 * len(table) + 0.8)
     widest = np.nanmax(np.abs(table.iloc[:, :12].to_numpy())) or 1.0
@@ -71,7 +71,7 @@ def plot_trades(
     orders: pd.DataFrame,  # its filled orders: timestamp, side, price
     ax=None,  # matplotlib axes; None makes new ones
 ):  # the axes
-    "Draw the price and what was bought and sold at it."
+    "Draw the price and what was bought and sold at it.\n\nParameters\n----------\nclose : pd.Series\n    price of one symbol\norders : pd.DataFrame\n    its filled orders: timestamp, side, price\nax : default None\n    matplotlib axes; None makes new ones\n\nReturns\n-------\nthe axes"
     ax = _axes(ax, 2.6)
     ax.plot(close.index, close, lw=0.8, color="0.5")
     for side, marker, colour in (("buy", "^", "tab:green"), ("sell", "v", "tab:red")):

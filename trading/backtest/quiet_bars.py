@@ -58,7 +58,7 @@ def value_quiet(
     out,  # value, cash, gross value, costs of holding × time, to be written
     units,  # time × symbol, to be written
 ):  # the first bar in which something may happen, or `last`
-    "Write the value of an account that owns what it holds over its next quiet bars."
+    "Write the value of an account that owns what it holds over its next quiet bars.\n\nParameters\n----------\nt\n    first bar that is asked about\nlast\n    one past the last\nmarket\n    fill, open, high, low, close, listed × time × symbol, see `MarketArrays`\nact\n    time × symbol: what is asked for at the fill of a bar, 0 for nothing\ntargets\n    time × symbol: weights to trade to, NaN for none; no rows without weights\nends\n    first bar without the symbol for good\nstate\n    what the account kernel knows of each symbol; the best price of a position is carried on\nmoney\n    cash, not below zero\ncarried\n    costs of holding paid so far\ntrailing\n    do stops follow the best price\nout\n    value, cash, gross value, costs of holding × time, to be written\nunits\n    time × symbol, to be written\n\nReturns\n-------\nthe first bar in which something may happen, or `last`"
     last, width, held = _silent(t, last, act, targets), state.shape[0], money > 0
     fill, high, low, close = market[_FILL], market[_HIGH], market[_LOW], market[_CLOSE]
     for n in range(width if last > t else 0):

@@ -26,7 +26,7 @@ def growth_picture(
     lines: Mapping[str, pd.Series],  # up to three values over time
     title: str,
 ) -> list[str]:  # one picture with the names of its lines, or none where nothing can be drawn
-    "Draw what one unit became, small."
+    "Draw what one unit became, small.\n\nParameters\n----------\nlines : Mapping[str, pd.Series]\n    up to three values over time\ntitle : str\n\nReturns\n-------\nlist[str]\n    one picture with the names of its lines, or none where nothing can be drawn"
     known = {name: s.dropna() for name, s in lines.items()}
     known = {name: thin(s / s.iloc[0], 60) for name, s in known.items() if len(s) > 1 and s.iloc[0] > 0}
     if not known:
@@ -47,7 +47,7 @@ def span_line(
     index: pd.DatetimeIndex,
     names: list[str],  # of what was traded
 ) -> str:
-    "Say what was traded, and when."
+    "Say what was traded, and when.\n\nParameters\n----------\nindex : pd.DatetimeIndex\nnames : list[str]\n    of what was traded\n\nReturns\n-------\nstr"
     some = listed(names) if len(names) <= 3 else f"{', '.join(names[:2])} and {len(names) - 2} more"
     return f"{some} · {index[0]:%Y-%m-%d} to {index[-1]:%Y-%m-%d} · {plural(len(index), 'bar')}"
 
@@ -55,14 +55,14 @@ def span_line(
 def held_equally(
     close: pd.DataFrame,  # time × symbol
 ) -> pd.Series:  # 1 at the first close; a symbol that is not there yet waits as cash
-    "Return what holding everything in equal parts, without costs, would have given."
+    "Return what holding everything in equal parts, without costs, would have given.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol\n\nReturns\n-------\npd.Series\n    1 at the first close; a symbol that is not there yet waits as cash"
     return close.ffill().div(close.bfill().iloc[0]).fillna(1.0).mean(axis=1).rename("held equally")
 
 # %% ../../nbs/06_backtest/09_result_cards.ipynb #893f4813
 def backtest_card(
     b: Any,  # a Backtest
 ) -> Card:
-    "Say in a card what became of the money."
+    "Say in a card what became of the money.\n\nParameters\n----------\nb : Any\n    a Backtest\n\nReturns\n-------\nCard"
     s = b.stats
     facts = {"total return": written(s["total_return"], PERCENT), "per year": written(shown_yearly(s["annual_return"], s["bars"] / s["periods"]), PERCENT), "Sharpe": written(s["sharpe"], RATIO),
              "max drawdown": written(abs(s["max_drawdown"]), PERCENT), "trades": f"{s['trades']:,}", "fees": written(s["fees"], "{:,.0f}")}
@@ -79,7 +79,7 @@ def backtest_card(
 def walk_card(
     w: Any,  # a WalkForwardResult
 ) -> Card:
-    "Say in a card what choosing on the past and trading what follows gave."
+    "Say in a card what choosing on the past and trading what follows gave.\n\nParameters\n----------\nw : Any\n    a WalkForwardResult\n\nReturns\n-------\nCard"
     from trading.risk.metrics import max_drawdown, sharpe, total_return
 
     facts = {"total return": written(total_return(w.returns), PERCENT), "Sharpe": written(sharpe(w.returns), RATIO) if len(w.returns) > 1 else "–",
@@ -107,7 +107,7 @@ def promotion_card(
     where: str = "",  # of the evidence
     beside: str = "",  # what it earned beside holding, a sentence
 ) -> Card:
-    "Say in a card what the gate computed, and what it decided."
+    "Say in a card what the gate computed, and what it decided.\n\nParameters\n----------\nstrategy : str\nparams : Mapping[str, Any]\ndecision : Any\n    a PromotionDecision\nthresholds : Mapping[str, Any]\n    that were asked; None: not asked\nreturns : pd.Series | None, default None\n    of the chosen variation\nwhere : str, default ''\n    of the evidence\nbeside : str, default ''\n    what it earned beside holding, a sentence\n\nReturns\n-------\nCard"
     figures, rows = decision.figures, []
     for name, (asked, words, sign, form) in _CRITERIA.items():
         if name in figures:
@@ -123,7 +123,7 @@ def promotion_card(
 def leak_card(
     report: Any,  # a LeakReport
 ) -> Card:
-    "Say in a card whether a pipeline looks into the future."
+    "Say in a card whether a pipeline looks into the future.\n\nParameters\n----------\nreport : Any\n    a LeakReport\n\nReturns\n-------\nCard"
     tone = {"leak": "bad", "clean": "good"}.get(report.answer, "warn")
     rows = [(", ".join(leak.outputs[:3]), "the whole sample" if leak.ahead is None else plural(leak.ahead, "bar"), f"{leak.first:%Y-%m-%d %H:%M}", leak.cause)
             for leak in report.leaks]

@@ -58,14 +58,14 @@ class SymbolStrategy(Strategy):
         self,
         one: pd.DataFrame,  # known bars of one symbol, columns are the fields
     ) -> np.ndarray:  # -1, 0 or 1 for each of them
-        "Say what to hold at each close."
+        "Say what to hold at each close.\n\nParameters\n----------\none : pd.DataFrame\n    known bars of one symbol, columns are the fields\n\nReturns\n-------\nnp.ndarray\n    -1, 0 or 1 for each of them"
         raise NotImplementedError
 
     def signals(
         self,
         bars: pd.DataFrame,  # time × (field, symbol)
     ) -> pd.DataFrame:  # time × symbol of -1, 0, 1, known at the close of the bar
-        "Say what to hold of each symbol at each close."
+        "Say what to hold of each symbol at each close.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\n\nReturns\n-------\npd.DataFrame\n    time × symbol of -1, 0, 1, known at the close of the bar"
         self.check()
         check_bars(bars)
         out = {}
@@ -81,7 +81,7 @@ def hold(
     enter: np.ndarray,  # booleans: take the position here
     leave: np.ndarray,  # booleans: give it up here; an entry on the same bar wins
 ) -> np.ndarray:  # 1 while it is held, else 0
-    "Hold from an entry until the next exit."
+    "Hold from an entry until the next exit.\n\nParameters\n----------\nenter : np.ndarray\n    booleans: take the position here\nleave : np.ndarray\n    booleans: give it up here; an entry on the same bar wins\n\nReturns\n-------\nnp.ndarray\n    1 while it is held, else 0"
     said = np.where(enter, 1, np.where(leave, 0, -1))
     last = np.maximum.accumulate(np.where(said >= 0, np.arange(len(said)), -1))
     return np.where(last >= 0, said[last], 0).astype(np.int8)
@@ -91,7 +91,7 @@ TIE_TOLERANCE = 1e-12
 
 
 class MaCross(SymbolStrategy):
-    "Long while the fast mean of closes stands above the slow one (short below it, if asked): news is absorbed slowly, so moves persist."
+    "Long while the fast mean of closes stands above the slow one (short below it, if asked): news is absorbed slowly, so moves persist.\n\nParameters\n----------\nfast : int, default 20\n    bars of the fast mean\nslow : int, default 100\n    bars of the slow mean\nshort : bool, default False\n    go short instead of flat"
 
     rule = "ma_cross"
 
@@ -121,7 +121,7 @@ class MaCross(SymbolStrategy):
 
 # %% ../../nbs/06_backtest/25_strategies.ipynb #ab374500
 class Donchian(SymbolStrategy):
-    "Long from a new high of `entry` bars to a new low of `leave` bars: breakouts start the trends that under-reaction leaves."
+    "Long from a new high of `entry` bars to a new low of `leave` bars: breakouts start the trends that under-reaction leaves.\n\nParameters\n----------\nentry : int, default 20\n    bars whose highest high must be exceeded by the close\nleave : int, default 10\n    bars whose lowest low ends it\nshort : bool, default False\n    do the mirror image as well"
 
     rule = "donchian"
 
@@ -147,7 +147,7 @@ class Donchian(SymbolStrategy):
 
 # %% ../../nbs/06_backtest/25_strategies.ipynb #424e8cc5
 class BollingerBreakout(SymbolStrategy):
-    "Long from a close above the upper band until one below the mean: a move too large for the recent calm is news."
+    "Long from a close above the upper band until one below the mean: a move too large for the recent calm is news.\n\nParameters\n----------\nwindow : int, default 20\n    bars of the mean and the deviation\ndeviations : float, default 2.0\n    half width of the band, in population standard deviations\nshort : bool, default False\n    do the mirror image as well"
 
     rule = "bollinger"
 
@@ -174,7 +174,7 @@ class BollingerBreakout(SymbolStrategy):
 
 # %% ../../nbs/06_backtest/25_strategies.ipynb #bc0ba6df
 class RsiReversion(SymbolStrategy):
-    "Long from an RSI below `low` until one above `leave`: whoever buys from forced sellers is paid for it."
+    "Long from an RSI below `low` until one above `leave`: whoever buys from forced sellers is paid for it.\n\nParameters\n----------\nwindow : int, default 14\n    bars of Wilder's smoothing\nlow : float, default 30.0\n    enter below\nleave : float, default 50.0\n    give up above\nshort : bool, default False\n    do the mirror image above 100 - low as well"
 
     rule = "rsi"
 
@@ -209,7 +209,7 @@ def first_bars(
     index: pd.DatetimeIndex,  # times of the bars
     every: str,  # 'bar', 'week', 'month' or 'quarter'
 ) -> pd.DatetimeIndex:
-    "Return the first bar of each new period."
+    "Return the first bar of each new period.\n\nParameters\n----------\nindex : pd.DatetimeIndex\n    times of the bars\nevery : str\n    'bar', 'week', 'month' or 'quarter'\n\nReturns\n-------\npd.DatetimeIndex"
     codes = {"bar": None, "week": "W", "month": "M", "quarter": "Q"}
     if every not in codes:
         raise BadInput(f"every is {every!r}; write one of {', '.join(codes)}")
@@ -220,7 +220,7 @@ def first_bars(
 
 # %% ../../nbs/06_backtest/25_strategies.ipynb #1a321b06
 class TargetWeights(Strategy):
-    "Hold fixed fractions and restore them on schedule: diversification, and a small premium for buying what fell."
+    "Hold fixed fractions and restore them on schedule: diversification, and a small premium for buying what fell.\n\nParameters\n----------\ntargets : Mapping[str, float] | None, default None\n    weight by symbol, at most 1 in sum; None: equal parts of all\nevery : str, default 'month'\n    'bar', 'week', 'month' or 'quarter'"
 
     def __init__(
         self,
@@ -251,7 +251,7 @@ HALTED = 5  # bars without a move after which a market counts as halted, and is 
 
 
 class CrossSectionalMomentum(Strategy):
-    "Hold equal parts of the past winners (and sell the losers, if asked): winners are sold too early, so they keep winning."
+    "Hold equal parts of the past winners (and sell the losers, if asked): winners are sold too early, so they keep winning.\n\nParameters\n----------\nlookback : int, default 252\n    bars over which the past return is measured\nskip : int, default 21\n    latest bars left out of it\ntop : float, default 0.3\n    fraction of the ranked symbols to hold\nevery : str, default 'month'\n    when to choose anew\nshort : bool, default False\n    sell the same number of losers for half of the purse"
 
     def __init__(
         self,
@@ -286,7 +286,7 @@ class CrossSectionalMomentum(Strategy):
 
 # %% ../../nbs/06_backtest/25_strategies.ipynb #eb69d945
 class Pairs(Strategy):
-    "Buy the cheap and sell the dear one of two cointegrated symbols until their spread is back: lasting mispricing of twins is rare."
+    "Buy the cheap and sell the dear one of two cointegrated symbols until their spread is back: lasting mispricing of twins is rare.\n\nParameters\n----------\nwindow : int, default 252\n    bars on which the pair is tested and its spread measured\nenter : float, default 2.0\n    open when the spread is this many deviations off\nleave : float, default 0.5\n    close within this many\nlevel : float, default 0.05\n    highest p-value at which the pair counts as cointegrated\nrefit : int, default 21\n    bars between two tests"
 
     def __init__(
         self,
@@ -343,7 +343,7 @@ def _fit_pair(y: np.ndarray, x: np.ndarray) -> tuple[float, float, float, float]
 
 # %% ../../nbs/06_backtest/25_strategies.ipynb #effc7303
 class FunctionStrategy(Strategy):
-    "A plain function of the bars as a strategy; its keyword arguments are the parameters."
+    "A plain function of the bars as a strategy; its keyword arguments are the parameters.\n\nParameters\n----------\nfunction : Callable[..., pd.DataFrame]\n    takes bars and keyword arguments with defaults, returns positions or weights\nkind : str, default 'signals'\n    'signals' or 'weights': what it returns; by name too, unless the function has a parameter of that name\n**params\n    values other than the defaults"
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ from ..risk.performance_tables import PerformanceTables
 # %% ../../nbs/06_backtest/11_tear_sheet.ipynb #580bec8a
 @dataclass(frozen=True)
 class TearSheet:
-    "One page: seen in a notebook, saved as one file, sent by mail."
+    "One page: seen in a notebook, saved as one file, sent by mail.\n\nParameters\n----------\ntitle : str\nhtml : str\n    the whole page"
 
     title: str
     html: str  # the whole page
@@ -55,7 +55,7 @@ def make_tear_sheet(
     sections: Sequence[tuple[str, str, str, list]],  # (id, title, aside, parts)
     note: str = "",
 ) -> TearSheet:
-    "Fill the page."
+    "Fill the page.\n\nParameters\n----------\ntitle : str\nline : str\n    what was traded, and when\nfigures : Sequence[tuple[str, str, str]]\n    name, value, remark\nsections : Sequence[tuple[str, str, str, list]]\n    (id, title, aside, parts)\nnote : str, default ''\n\nReturns\n-------\nTearSheet"
     return TearSheet(title, render("tear_sheet.html", title=title, line=line, note=note, figures=[{"name": n, "value": v, "sub": s} for n, v, s in figures],
                                    sections=[{"id": i, "title": name, "aside": aside, "parts": parts} for i, name, aside, parts in sections]))
 
@@ -66,7 +66,7 @@ def backtest_sheet(
     title: str,
     first: Sequence[tuple[str, str, str, list]] = (),  # sections of one's own, before the others: (id, title, aside, parts)
 ) -> TearSheet:
-    "Make the tear sheet of a back-test: its returns, what it held, traded, paid and assumed."
+    "Make the tear sheet of a back-test: its returns, what it held, traded, paid and assumed.\n\nParameters\n----------\nb : Any\n    a Backtest\ntables : PerformanceTables\ntitle : str\nfirst : Sequence[tuple[str, str, str, list]], default ()\n    sections of one's own, before the others: (id, title, aside, parts)\n\nReturns\n-------\nTearSheet"
     from trading.backtest.result_cards import backtest_card
     from trading.core.english import plural
     from trading.risk.metrics import bootstrap_interval, sharpe

@@ -28,7 +28,7 @@ Data: TypeAlias = str | pd.DataFrame  # a fingerprint, or the bars themselves
 # %% ../../nbs/06_backtest/20_trial_register.ipynb #a56da719
 @dataclass(frozen=True)
 class Family:
-    "Trials on one calendar."
+    "Trials on one calendar.\n\nParameters\n----------\nsketches : np.ndarray\n    trials × cells, float32, each of length one; those that earned nothing are left out\ncells : Cells\nbare : float\n    independent trials that those without returns are worth\ntotal : int\n    distinct trials, those without returns included"
 
     sketches: np.ndarray  # trials × cells, float32, each of length one; those that earned nothing are left out
     cells: Cells
@@ -45,7 +45,7 @@ def near_equal(
     sketches: np.ndarray,  # trials × cells, each of length one
     width: float = 0.12,  # of the cells of a grid over eight random directions; a quarter of it separates for certain
 ) -> np.ndarray:  # by trial: number of the group of near-equal ones
-    "Group trials that earned nearly the same: a correlation above about 0.999."
+    "Group trials that earned nearly the same: a correlation above about 0.999.\n\nParameters\n----------\nsketches : np.ndarray\n    trials × cells, each of length one\nwidth : float, default 0.12\n    of the cells of a grid over eight random directions; a quarter of it separates for certain\n\nReturns\n-------\nnp.ndarray\n    by trial: number of the group of near-equal ones"
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -74,7 +74,7 @@ def bare_worth(
     sharpe: np.ndarray,  # per bar
     bars: int,
 ) -> float:
-    "Return how many independent trials some are worth of which only the ratios are known."
+    "Return how many independent trials some are worth of which only the ratios are known.\n\nParameters\n----------\nsharpe : np.ndarray\n    per bar\nbars : int\n\nReturns\n-------\nfloat"
     known = sharpe[np.isfinite(sharpe)]
     if len(known) < 2:
         return float(len(sharpe))
@@ -83,7 +83,7 @@ def bare_worth(
 
 # %% ../../nbs/06_backtest/20_trial_register.ipynb #2903bad5
 class TrialRegister:
-    "Everything ever tried, on which data, and what it earned."
+    "Everything ever tried, on which data, and what it earned.\n\nParameters\n----------\npath : str | Path\n    an SQLite file, made when it is missing"
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class TrialRegister:
         returns: pd.Series | None = None,  # simple returns per bar; without them the trial counts as one like no other
         code: str | None = None,  # identity of the code, costs and stops; None: the name of the strategy
     ) -> None:
-        "Write one trial down."
+        "Write one trial down.\n\nParameters\n----------\nstrategy : str\n    name of the strategy, not of the variation\nparams : Mapping[str, Any]\n    what distinguishes the variation\ndata : Data\n    bars, or their fingerprint\nmetrics : Mapping[str, float]\n    results; 'sharpe' is used later\nperiods : float | None, default None\n    bars a year by which metrics['sharpe'] was annualised; 1: per bar\nreturns : pd.Series | None, default None\n    simple returns per bar; without them the trial counts as one like no other\ncode : str | None, default None\n    identity of the code, costs and stops; None: the name of the strategy"
         self._write(strategy, [variation_text(params)], pd.DataFrame([dict(metrics)]), data, periods, None if returns is None else returns.to_frame(), code)
 
     def record_many(
@@ -114,7 +114,7 @@ class TrialRegister:
         returns: pd.DataFrame | None = None,  # bars × variations, in the order of the rows
         code: str | None = None,
     ) -> None:
-        "Write a whole search down."
+        "Write a whole search down.\n\nParameters\n----------\nstrategy : str\nresults : pd.DataFrame\n    one row per variation: index levels are the parameters, columns the metrics\ndata : Data\nperiods : float | None, default None\nreturns : pd.DataFrame | None, default None\n    bars × variations, in the order of the rows\ncode : str | None, default None"
         names = [str(n) for n in results.index.names]
         texts = [variation_text(dict(zip(names, row if isinstance(row, tuple) else (row,), strict=True))) for row in results.index]
         self._write(strategy, texts, results, data, periods, returns, code)
@@ -143,7 +143,7 @@ class TrialRegister:
         cells: Cells | None = None,  # the calendar; None: that of the data
         bars: int | None = None,  # length of the record; None: that of the data
     ) -> Family:
-        "Return what was tried on this data, on one calendar."
+        "Return what was tried on this data, on one calendar.\n\nParameters\n----------\ndata : Data\n    bars, or their fingerprint\nstrategy : str | None, default None\n    None: of all strategies\nrelated : bool, default True\n    trials on overlapping data too: one more day, another name or another clock does not wipe the slate\ncells : Cells | None, default None\n    the calendar; None: that of the data\nbars : int | None, default None\n    length of the record; None: that of the data\n\nReturns\n-------\nFamily"
         shifts, found, keys, bare = self._related(data, related), [], [], []
         length = bars or (len(data) if isinstance(data, pd.DataFrame) else 1000)
         searches = sorted(self.store.searches(list(shifts), sketches=False), key=lambda s: shifts[s["data"]] == 0)  # those on another clock fit less well
@@ -175,7 +175,7 @@ class TrialRegister:
         strategy: str | None = None,  # None: of all strategies
         related: bool = True,
     ) -> int:
-        "Return how many different trials there were on this data; those that earned nearly the same are one."
+        "Return how many different trials there were on this data; those that earned nearly the same are one.\n\nParameters\n----------\ndata : Data\n    bars, or their fingerprint\nstrategy : str | None, default None\n    None: of all strategies\nrelated : bool, default True\n\nReturns\n-------\nint"
         return self.family(data, strategy, related).total
 
     def trials(
@@ -184,7 +184,7 @@ class TrialRegister:
         strategy: str | None = None,
         related: bool = True,
     ) -> pd.DataFrame:  # columns strategy, params (JSON), sharpe (per bar)
-        "List the variations tried on this data by name, the last try of each."
+        "List the variations tried on this data by name, the last try of each.\n\nParameters\n----------\ndata : Data\nstrategy : str | None, default None\nrelated : bool, default True\n\nReturns\n-------\npd.DataFrame\n    columns strategy, params (JSON), sharpe (per bar)"
         rows = []
         for search in self.store.searches(list(self._related(data, related)), sketches=False):
             if strategy is None or search["strategy"] == strategy:
@@ -236,7 +236,7 @@ def independent_worth(
     highest: float,  # expected highest of some standard normal numbers that may go together
     most: int,  # how many they are
 ) -> float:  # between 1 and most
-    "Return how many independent standard normal numbers have the same expected highest one."
+    "Return how many independent standard normal numbers have the same expected highest one.\n\nParameters\n----------\nhighest : float\n    expected highest of some standard normal numbers that may go together\nmost : int\n    how many they are\n\nReturns\n-------\nfloat\n    between 1 and most"
     from scipy.optimize import brentq
 
     if most < 2 or highest <= 0:
@@ -249,7 +249,7 @@ def independent_worth(
 def expected_highest(
     count: float,  # of independent standard normal numbers, at least 1
 ) -> float:
-    "Return the expected highest of some independent standard normal numbers."
+    "Return the expected highest of some independent standard normal numbers.\n\nParameters\n----------\ncount : float\n    of independent standard normal numbers, at least 1\n\nReturns\n-------\nfloat"
     from scipy.special import ndtri
 
     u = (np.arange(4000) + 0.5) / 4000

@@ -32,7 +32,7 @@ def _vectorbt():
 # %% ../../nbs/06_backtest/02_vectorbt_engine.ipynb #df0dbb35
 @dataclass(frozen=True)
 class EngineFills:
-    "What was bought and sold, and what it left behind."
+    "What was bought and sold, and what it left behind.\n\nParameters\n----------\norders : pd.DataFrame\n    timestamp, symbol, side, amount, price, cost, fee; in the order of execution\ntrades : pd.DataFrame\n    one row per round trip: symbol, side, amount, entry and exit, fees, pnl, return, open\ncash : pd.DataFrame\n    time × account, after the bar's orders\nunits : pd.DataFrame\n    time × symbol, below zero is short\nvalue : pd.DataFrame\n    time × account, cash and units at the bar's close"
 
     orders: pd.DataFrame  # timestamp, symbol, side, amount, price, cost, fee; in the order of execution
     trades: pd.DataFrame  # one row per round trip: symbol, side, amount, entry and exit, fees, pnl, return, open
@@ -68,7 +68,7 @@ def fill_directions(
     costs: Costs,  # `cash` is what each symbol starts with
     size: pd.DataFrame | None = None,  # time × symbol, fraction of the purse in (0, 1] at an entry; None: all of it
 ) -> EngineFills:
-    "Trade each symbol's direction with cash of its own."
+    "Trade each symbol's direction with cash of its own.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, the value at the end of a bar; missing before listing and in gaps\nprice : pd.DataFrame\n    time × symbol, where an order of this bar is filled; must be there where `wanted` changes\nwanted : pd.DataFrame\n    time × symbol of -1, 0, 1: the direction from this bar's fill on\ncosts : Costs\n    `cash` is what each symbol starts with\nsize : pd.DataFrame | None, default None\n    time × symbol, fraction of the purse in (0, 1] at an entry; None: all of it\n\nReturns\n-------\nEngineFills"
     vbt, engine = _vectorbt()
     now = wanted.to_numpy()
     before = np.vstack([np.zeros((1, now.shape[1]), now.dtype), now[:-1]])

@@ -27,7 +27,7 @@ def perform_here(
     told: bool = True,  # print the sentence
     **more: Any,  # other fields of the context, for example `security` or `progress`
 ):  # Done
-    "Perform a command for whoever sits at the terminal, and print what it did; what a job does was recorded when it was started."
+    "Perform a command for whoever sits at the terminal, and print what it did; what a job does was recorded when it was started.\n\nParameters\n----------\nname : str\n    of the command\nvalues : dict\n    of its request\nby : str | None, default None\n    who asks; None: the login name\nsettings_may_fail : bool, default False\ntold : bool, default True\n    print the sentence\n**more : Any\n    other fields of the context, for example `security` or `progress`\n\nReturns\n-------\nDone"
     from trading.services.commands import owner_context, perform, terminal_workspace
     from trading.services.jobs import JOB
 
@@ -45,7 +45,7 @@ def record_here(
     name: str,  # of the command
     values: dict,  # of its request
 ) -> None:
-    "Record a command that this process carries out itself; a log that cannot be written gets the line later, and a job's is there already."
+    "Record a command that this process carries out itself; a log that cannot be written gets the line later, and a job's is there already.\n\nParameters\n----------\nname : str\n    of the command\nvalues : dict\n    of its request"
     from datetime import UTC, datetime
 
     from trading.services.commands import audit_detail, find_command, note_later, owner_context, read_request, terminal_workspace
@@ -157,7 +157,7 @@ def stopped_by_signals(
     stop,  # a threading.Event
     first: str,  # what is done before the end, in words
 ):
-    "Let Ctrl-C and SIGTERM set an event instead of tearing the work apart; the second Ctrl-C does tear."
+    "Let Ctrl-C and SIGTERM set an event instead of tearing the work apart; the second Ctrl-C does tear.\n\nParameters\n----------\nstop\n    a threading.Event\nfirst : str\n    what is done before the end, in words"
     import signal
 
     before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}

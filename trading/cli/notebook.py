@@ -15,7 +15,7 @@ def carnet(
     code: int = 0,  # the exit code that is expected
     say: bool = True,  # print the answer
 ) -> str | None:  # the answer, where it is not printed
-    "Do what `carnet WORDS` does, in the folder of now."
+    "Do what `carnet WORDS` does, in the folder of now.\n\nParameters\n----------\nwords : str\n    what follows `carnet` at the terminal\ncode : int, default 0\n    the exit code that is expected\nsay : bool, default True\n    print the answer\n\nReturns\n-------\nstr | None\n    the answer, where it is not printed"
     from click.testing import CliRunner
 
     from trading.cli.main import main

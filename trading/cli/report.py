@@ -60,7 +60,7 @@ def period_page(
     day: str | None,  # in it; None: the newest close
     profile: str | None,
 ) -> tuple[Path, bytes]:  # where the page belongs, and what stands in it
-    "Make the report of a week or a month of an account from its books."
+    "Make the report of a week or a month of an account from its books.\n\nParameters\n----------\nedition : str\n    week or month\nday : str | None\n    in it; None: the newest close\nprofile : str | None\n\nReturns\n-------\ntuple[Path, bytes]\n    where the page belongs, and what stands in it"
     from trading.report.period_report import build_period_report
     from trading.services.commands import terminal_workspace
     from trading.services.editions import edition_data, edition_file

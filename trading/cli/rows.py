@@ -31,7 +31,7 @@ def print_rows(
     whole: Sequence[int] = (0,),  # columns that are never cut or broken, above all ids
     window: bool | None = None,  # printed into a window; None: look
 ) -> None:
-    "Print rows under their headings."
+    "Print rows under their headings.\n\nParameters\n----------\nheadings : Sequence[str]\nrows : Sequence[Sequence[Any]]\nwhole : Sequence[int], default (0,)\n    columns that are never cut or broken, above all ids\nwindow : bool | None, default None\n    printed into a window; None: look"
     texts = [[str(cell) if i in whole else spaced(str(cell)) for i, cell in enumerate(row)] for row in rows]  # an id stays as it is
     if not (sys.stdout.isatty() if window is None else window):
         widths = [max(map(len, column)) for column in zip(headings, *texts, strict=True)]
@@ -58,6 +58,6 @@ def print_line(
     nl: bool = True,  # end the line
     err: bool = False,  # to the error stream
 ) -> None:
-    "Print a sentence for people, its percents written as report and page write them."
+    "Print a sentence for people, its percents written as report and page write them.\n\nParameters\n----------\ntext : object, default ''\nnl : bool, default True\n    end the line\nerr : bool, default False\n    to the error stream"
     click.echo(spaced(str(text)), nl=nl, err=err)
 

@@ -17,7 +17,7 @@ def run_stages(
     job,  # pipeline.run_record.Run
     settings,  # core.settings.Settings, of the run
 ) -> None:
-    "Execute the stages of a run that are not done, and say where the report is."
+    "Execute the stages of a run that are not done, and say where the report is.\n\nParameters\n----------\njob\n    pipeline.run_record.Run\nsettings\n    core.settings.Settings, of the run"
     from rich.console import Console
     from rich.live import Live
 

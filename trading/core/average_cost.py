@@ -22,7 +22,7 @@ def apply_fill(
     amount: Decimal,  # units, above zero
     price: Decimal,
 ) -> tuple[Decimal, Decimal, Decimal]:  # units and cost after, profit realised
-    "Carry one fill into a position, by average cost."
+    "Carry one fill into a position, by average cost.\n\nParameters\n----------\nheld : Decimal\n    units before, below zero when short\ncost : Decimal\n    what they cost\nside : str\n    'buy' or 'sell'\namount : Decimal\n    units, above zero\nprice : Decimal\n\nReturns\n-------\ntuple[Decimal, Decimal, Decimal]\n    units and cost after, profit realised"
     signed = amount if side == "buy" else -amount
     if held == 0 or (held > 0) == (signed > 0):
         return held + signed, cost + signed * price, ZERO
@@ -35,14 +35,14 @@ def apply_fill(
 # %% ../../nbs/00_core/11_average_cost.ipynb #d7a7eb68
 @dataclass
 class OwnCosts:
-    "What positions cost in the currency of their price, where that is not the account's."
+    "What positions cost in the currency of their price, where that is not the account's.\n\nParameters\n----------\ncosts : dict[str, Decimal]\n    by symbol, in its own currency, fees excluded\ncurrencies : dict[str, str]\n    by symbol\nfinanced : set[str]\n    those of which only the profit is converted"
 
     costs: dict[str, Decimal] = field(default_factory=dict)  # by symbol, in its own currency, fees excluded
     currencies: dict[str, str] = field(default_factory=dict)  # by symbol
     financed: set[str] = field(default_factory=set)  # those of which only the profit is converted
 
     def fill(self, held: Decimal, fill: Fill, account: str) -> Decimal:  # profit realised, own currency
-        "Carry a fill into the cost of its symbol; `held` are the units before."
+        "Carry a fill into the cost of its symbol; `held` are the units before.\n\nParameters\n----------\nheld : Decimal\nfill : Fill\naccount : str\n\nReturns\n-------\nDecimal\n    profit realised, own currency"
         symbol = fill.symbol
         if held and symbol in self.currencies and (self.currencies[symbol], symbol in self.financed) != (fill.currency, fill.financed):
             raise BadInput(f"{account}: a fill of {symbol} in {fill.currency}, and what is held of it was paid in {self.currencies[symbol]}; correct the fill's currency")
@@ -74,7 +74,7 @@ class OwnCosts:
             self.financed |= {to} if financed else set()
 
     def owed(self, symbols: dict, prices: dict[str, Decimal], currency: str, account: str) -> Decimal:  # account currency
-        "Return what financed positions owe for what they hold, at the rates of now."
+        "Return what financed positions owe for what they hold, at the rates of now.\n\nParameters\n----------\nsymbols : dict\nprices : dict[str, Decimal]\ncurrency : str\naccount : str\n\nReturns\n-------\nDecimal\n    account currency"
         owed = ZERO
         for symbol in self.financed & set(symbols):
             pair = f"{self.currencies[symbol]}/{currency}"

@@ -27,7 +27,7 @@ def bars_from(
     frames: Mapping[str, pd.DataFrame],  # by symbol: columns named by field, index the open time in UTC
     timeframe: str = "",  # length of a bar, which the bars then carry; empty: not known
 ) -> pd.DataFrame:  # time × (field, symbol)
-    "Put one frame per symbol together into bars."
+    "Put one frame per symbol together into bars.\n\nParameters\n----------\nframes : Mapping[str, pd.DataFrame]\n    by symbol: columns named by field, index the open time in UTC\ntimeframe : str, default ''\n    length of a bar, which the bars then carry; empty: not known\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol)"
     if not frames:
         raise BadInput("no symbols were given; name at least one")
     parts = {symbol: frame[[f for f in FIELDS if f in frame]] for symbol, frame in frames.items()}
@@ -42,7 +42,7 @@ def bars_from(
 def bars_from_close(
     close: pd.DataFrame,  # time × symbol, index the open time in UTC
 ) -> pd.DataFrame:  # time × (field, symbol) with the single field 'close'
-    "Make bars of a source that knows nothing but closes."
+    "Make bars of a source that knows nothing but closes.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, index the open time in UTC\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol) with the single field 'close'"
     bars = pd.concat({"close": close}, axis=1)
     bars.columns.names = ["field", "symbol"]
     return bars.rename_axis(index="timestamp")
@@ -52,7 +52,7 @@ def check_index(
     frame: pd.DataFrame | pd.Series,  # anything indexed by time
     what: str = "bars",  # how the message calls it
 ) -> None:
-    "Refuse an index that is not UTC, ascending and unique; name the first bad time."
+    "Refuse an index that is not UTC, ascending and unique; name the first bad time.\n\nParameters\n----------\nframe : pd.DataFrame | pd.Series\n    anything indexed by time\nwhat : str, default 'bars'\n    how the message calls it"
     index = frame.index
     if not isinstance(index, pd.DatetimeIndex):
         raise BadInput(f"{what}: the index is {type(index).__name__}, not times; make it a DatetimeIndex in UTC")
@@ -76,7 +76,7 @@ def check_bars(
     allow_missing: bool = True,  # may a price be NaN
     negative: bool = False,  # may a price be zero or below, as crude oil's was on 20 April 2020
 ) -> pd.DataFrame:  # the same bars
-    "Return the bars, or say what is wrong with them: the field, the symbol and the first bad time."
+    "Return the bars, or say what is wrong with them: the field, the symbol and the first bad time.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nneed : Iterable[str], default ('close',)\n    fields that must be there for every symbol\nmin_bars : int, default 1\n    fewest rows that make sense to the caller\nallow_missing : bool, default True\n    may a price be NaN\nnegative : bool, default False\n    may a price be zero or below, as crude oil's was on 20 April 2020\n\nReturns\n-------\npd.DataFrame\n    the same bars"
     if not isinstance(bars, pd.DataFrame) or bars.columns.nlevels != 2:
         raise BadInput("bars need two column levels (field, symbol); make them with bars_from or bars_from_close")
     if bars.empty:
@@ -108,7 +108,7 @@ def check_bars(
 def symbols_of(
     bars: pd.DataFrame,  # time × (field, symbol)
 ) -> list[str]:  # in order of first appearance
-    "Return the symbols of bars."
+    "Return the symbols of bars.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\n\nReturns\n-------\nlist[str]\n    in order of first appearance"
     return list(dict.fromkeys(c[1] for c in bars.columns))
 
 
@@ -129,7 +129,7 @@ def _some(names: list[str], most: int = 5) -> str:
 def bar_length(
     timeframe: str,  # '1m', '5m', '1h', '4h', '1d', '1w'
 ) -> pd.Timedelta:
-    "Return how long a bar of this time frame lasts."
+    "Return how long a bar of this time frame lasts.\n\nParameters\n----------\ntimeframe : str\n    '1m', '5m', '1h', '4h', '1d', '1w'\n\nReturns\n-------\npd.Timedelta"
     units = {"m": "min", "h": "h", "d": "D", "w": "W"}
     number, unit = timeframe[:-1], timeframe[-1:]
     if unit not in units or not number.isdigit() or int(number) == 0:
@@ -141,7 +141,7 @@ def with_timeframe(
     bars: pd.DataFrame,  # time × (field, symbol)
     timeframe: str,  # '5m', '1h', '1d'
 ) -> pd.DataFrame:  # the same bars, which now carry it as `bars.attrs["timeframe"]`
-    "Let bars carry the length that they claim to have; refuse it when their times contradict it."
+    "Let bars carry the length that they claim to have; refuse it when their times contradict it.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\ntimeframe : str\n    '5m', '1h', '1d'\n\nReturns\n-------\npd.DataFrame\n    the same bars, which now carry it as `bars.attrs[\"timeframe\"]`"
     check_timeframe(bars, timeframe)
     bars.attrs["timeframe"] = timeframe
     return bars
@@ -152,7 +152,7 @@ def check_timeframe(
     timeframe: str,  # what they are said to be: '5m', '1h', '1d'
     what: str = "the bars",  # how the message calls them
 ) -> None:
-    "Refuse bars whose times contradict their length: 5-minute bars called '1h', or the other way round."
+    "Refuse bars whose times contradict their length: 5-minute bars called '1h', or the other way round.\n\nParameters\n----------\nbars : pd.DataFrame | pd.Series\n    bars, or anything else indexed by their open times\ntimeframe : str\n    what they are said to be: '5m', '1h', '1d'\nwhat : str, default 'the bars'\n    how the message calls them"
     wrong = _real_length(bars.index, timeframe)
     if wrong is None:
         return
@@ -185,14 +185,14 @@ def closed_by(
     as_of: datetime | pd.Timestamp,  # UTC
     timeframe: str = "1d",
 ) -> pd.DataFrame:
-    "Return the bars that had closed by `as_of`."
+    "Return the bars that had closed by `as_of`.\n\nParameters\n----------\nbars : pd.DataFrame\n    index is the open time\nas_of : datetime | pd.Timestamp\n    UTC\ntimeframe : str, default '1d'\n\nReturns\n-------\npd.DataFrame"
     return bars[bars.index + bar_length(timeframe) <= pd.Timestamp(as_of)]
 
 
 def parse_as_of(
     text: str,  # '2022-12-27' or '2022-12-27T06:00Z'
 ) -> datetime:  # UTC
-    "Read a point in time; a bare date means after that day's close, that is the following midnight UTC."
+    "Read a point in time; a bare date means after that day's close, that is the following midnight UTC.\n\nParameters\n----------\ntext : str\n    '2022-12-27' or '2022-12-27T06:00Z'\n\nReturns\n-------\ndatetime\n    UTC"
     try:
         if not re.match(r"\s*\d{4}-\d{1,2}-\d{1,2}", text):  # 03/04/2022 may be a day in March or in April
             raise ValueError
@@ -210,14 +210,14 @@ def parse_as_of(
 def close_day(
     when: datetime | pd.Timestamp | str,  # a bar's close
 ) -> str:  # '2022-12-27'
-    "Return the day that a close ends, the reverse of `parse_as_of`: midnight belongs to the day before."
+    "Return the day that a close ends, the reverse of `parse_as_of`: midnight belongs to the day before.\n\nParameters\n----------\nwhen : datetime | pd.Timestamp | str\n    a bar's close\n\nReturns\n-------\nstr\n    '2022-12-27'"
     return f"{pd.Timestamp(when) - pd.Timedelta(seconds=1):%Y-%m-%d}"
 
 
 def days_of_closes(
     closes: pd.Series | pd.DataFrame,  # by time of close, UTC
 ) -> pd.Series | pd.DataFrame:  # by the day that each close ends
-    "Name closes at midnight by the day that they end, so that an axis shows that day; closes at other times stay as they are."
+    "Name closes at midnight by the day that they end, so that an axis shows that day; closes at other times stay as they are.\n\nParameters\n----------\ncloses : pd.Series | pd.DataFrame\n    by time of close, UTC\n\nReturns\n-------\npd.Series | pd.DataFrame\n    by the day that each close ends"
     index = closes.index
     return closes.set_axis(index - pd.Timedelta(days=1)) if len(index) and (index == index.normalize()).all() else closes
 
@@ -226,7 +226,7 @@ def days_of_closes(
 def fingerprint(
     frame: pd.DataFrame,  # anything tabular
 ) -> str:  # 16 hexadecimal characters
-    "Return a name for exactly this data."
+    "Return a name for exactly this data.\n\nParameters\n----------\nframe : pd.DataFrame\n    anything tabular\n\nReturns\n-------\nstr\n    16 hexadecimal characters"
     import hashlib
 
     rows = pd.util.hash_pandas_object(frame, index=True).to_numpy()
@@ -238,7 +238,7 @@ def last_prices(
     bars: pd.DataFrame,  # time × (field, symbol)
     max_age: pd.Timedelta | None = None,  # older than this before the last bar counts as missing; None: any age
 ) -> pd.Series:  # symbol → last known close
-    "Return the last close of each symbol, or say whose is missing or too old."
+    "Return the last close of each symbol, or say whose is missing or too old.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nmax_age : pd.Timedelta | None, default None\n    older than this before the last bar counts as missing; None: any age\n\nReturns\n-------\npd.Series\n    symbol → last known close"
     close = bars["close"]
     last = close.apply(pd.Series.last_valid_index)
     missing = list(last.index[last.isna()])

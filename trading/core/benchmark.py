@@ -20,7 +20,7 @@ from .types import Value
 # %% ../../nbs/00_core/39_benchmark.ipynb #4653193f
 @dataclass(frozen=True)
 class Benchmark(Value):
-    "What an account is held against."
+    "What an account is held against.\n\nParameters\n----------\nname : str\n    as a person wrote it\nweights : Mapping[str, float]\n    by symbol, together 1; 'cash' earns nothing; empty: a file\nfile : str, default ''\n    of values by date"
 
     name: str  # as a person wrote it
     weights: Mapping[str, float] = field(default_factory=dict)  # by symbol, together 1; 'cash' earns nothing; empty: a file
@@ -35,7 +35,7 @@ class Benchmark(Value):
 def read_benchmark(
     text: str,  # 'SPY', 'SPY 0.6, TLT 0.4' or 'index.csv'
 ) -> Benchmark | None:  # None: none is wanted
-    "Read what the setting says."
+    "Read what the setting says.\n\nParameters\n----------\ntext : str\n    'SPY', 'SPY 0.6, TLT 0.4' or 'index.csv'\n\nReturns\n-------\nBenchmark | None\n    None: none is wanted"
     text = text.strip()
     if not text:
         return None
@@ -66,7 +66,7 @@ def read_benchmark(
 def check_benchmark(
     text: str,
 ) -> str:  # the same
-    "Refuse a benchmark that cannot be meant."
+    "Refuse a benchmark that cannot be meant.\n\nParameters\n----------\ntext : str\n\nReturns\n-------\nstr\n    the same"
     read_benchmark(text)
     return text
 
@@ -75,7 +75,7 @@ def mix_values(
     weights: Mapping[str, float],  # by symbol, together 1; 'cash' earns nothing
     closes: pd.DataFrame,  # close time, UTC, × symbol; NaN where there is no bar
 ) -> pd.Series:  # by close time; what was 1 at the first moment that all have a price
-    "Return the value of a mix that keeps its shares, without costs."
+    "Return the value of a mix that keeps its shares, without costs.\n\nParameters\n----------\nweights : Mapping[str, float]\n    by symbol, together 1; 'cash' earns nothing\ncloses : pd.DataFrame\n    close time, UTC, × symbol; NaN where there is no bar\n\nReturns\n-------\npd.Series\n    by close time; what was 1 at the first moment that all have a price"
     lacking = [s for s in weights if s != "cash" and (s not in closes or not closes[s].notna().any())]
     if lacking:
         raise BadInput(f"the benchmark has no price of {lacking[0]}; ingest or import it, or choose another market.benchmark")
@@ -87,7 +87,7 @@ def mix_values(
 def read_values_file(
     file: Path,  # CSV with a column of dates and a column of numbers
 ) -> pd.Series:  # by the moment from which on each is known, UTC
-    "Read the values of a benchmark; the value of a day is known at its end."
+    "Read the values of a benchmark; the value of a day is known at its end.\n\nParameters\n----------\nfile : Path\n    CSV with a column of dates and a column of numbers\n\nReturns\n-------\npd.Series\n    by the moment from which on each is known, UTC"
     import pyarrow as pa
 
     from trading.core.written_times import in_utc, read_times
@@ -123,5 +123,5 @@ def at_moments(
     values: pd.Series,  # of the benchmark, by the moment at which each is known
     moments: pd.DatetimeIndex,  # UTC, ascending
 ) -> pd.Series:  # what was known at each of them; NaN before the first
-    "Return the benchmark at the moments of an account's values."
+    "Return the benchmark at the moments of an account's values.\n\nParameters\n----------\nvalues : pd.Series\n    of the benchmark, by the moment at which each is known\nmoments : pd.DatetimeIndex\n    UTC, ascending\n\nReturns\n-------\npd.Series\n    what was known at each of them; NaN before the first"
     return values.reindex(values.index.union(moments)).ffill().reindex(moments)

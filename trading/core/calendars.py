@@ -27,7 +27,7 @@ ONE_YEAR, DAY = pd.Timedelta(days=365.25), pd.Timedelta(days=1)
 def check_calendar(
     name: str,  # '24/7', '24/5', 'forex', or an exchange such as 'XNYS'
 ) -> str:  # the name that the house uses
-    "Return a calendar's name, or refuse one that is unknown and suggest the nearest."
+    "Return a calendar's name, or refuse one that is unknown and suggest the nearest.\n\nParameters\n----------\nname : str\n    '24/7', '24/5', 'forex', or an exchange such as 'XNYS'\n\nReturns\n-------\nstr\n    the name that the house uses"
     if (plain := name.strip().lower()) in ROUND_THE_CLOCK:
         return plain
     import difflib
@@ -62,7 +62,7 @@ def sessions(
     start: pd.Timestamp,  # UTC
     end: pd.Timestamp,  # UTC
 ) -> pd.DataFrame:  # by day (no zone): open and close, UTC; every session that overlaps the span
-    "Return when each trading day opens and closes."
+    "Return when each trading day opens and closes.\n\nParameters\n----------\ncalendar : str\n    '24/7', '24/5', 'forex', or an exchange\nstart : pd.Timestamp\n    UTC\nend : pd.Timestamp\n    UTC\n\nReturns\n-------\npd.DataFrame\n    by day (no zone): open and close, UTC; every session that overlaps the span"
     name, start, end = check_calendar(calendar), pd.Timestamp(start), pd.Timestamp(end)
     days = pd.date_range((start - 4 * DAY).tz_localize(None).normalize(), (end + 4 * DAY).tz_localize(None).normalize(), freq="D")
     if name in ("24/7", "24/5"):
@@ -84,7 +84,7 @@ def expected_bars(
     end: pd.Timestamp,  # last open time, UTC, included
     like: pd.DatetimeIndex | None = None,  # bars of the source: the expected ones are named as these are
 ) -> pd.DatetimeIndex:  # open times, UTC, ascending
-    "Return the bars that a market should have."
+    "Return the bars that a market should have.\n\nParameters\n----------\ncalendar : str\n    '24/7', '24/5', 'forex', or an exchange\ntimeframe : str\n    '5m', '1h', '1d'\nstart : pd.Timestamp\n    first open time, UTC\nend : pd.Timestamp\n    last open time, UTC, included\nlike : pd.DatetimeIndex | None, default None\n    bars of the source: the expected ones are named as these are\n\nReturns\n-------\npd.DatetimeIndex\n    open times, UTC, ascending"
     step, anchor = bar_length(timeframe), start if like is None or not len(like) else like[0]
     open_ = sessions(calendar, start, end + step)
     if check_calendar(calendar) == "24/7":
@@ -124,7 +124,7 @@ SEEN = ("", "24/5", "forex", "24/7")  # what bars may tell
 def observed_calendar(
     index: pd.DatetimeIndex,  # open times of the bars of one symbol, UTC
 ) -> str:  # '24/7', 'forex' or '24/5'; empty: too few bars to tell
-    "Return the calendar that bars keep."
+    "Return the calendar that bars keep.\n\nParameters\n----------\nindex : pd.DatetimeIndex\n    open times of the bars of one symbol, UTC\n\nReturns\n-------\nstr\n    '24/7', 'forex' or '24/5'; empty: too few bars to tell"
     days, first = _days_with_bars(index)
     return SEEN[_seen_by_day((days[first] + 3) % 7)[0][-1]] if len(first) else ""
 
@@ -152,7 +152,7 @@ def check_on_calendar(
     timeframe: str,  # length of a bar
     symbol: str,  # for the message
 ) -> None:
-    "Refuse bars that stand outside their calendar: more than one in twenty, which is no odd print but another market."
+    "Refuse bars that stand outside their calendar: more than one in twenty, which is no odd print but another market.\n\nParameters\n----------\nindex : pd.DatetimeIndex\n    open times of the bars of one symbol, UTC\ncalendar : str\n    that they are said to keep\ntimeframe : str\n    length of a bar\nsymbol : str\n    for the message"
     if not len(index):
         return
     outside = index.difference(expected_bars(calendar, timeframe, index[0], index[-1], index))
@@ -169,7 +169,7 @@ FIRST_STEPS = 20  # distances that tell how far apart bars stand, where nothing 
 def usual_step(
     index: pd.DatetimeIndex,  # ascending open times
 ) -> pd.Timedelta:  # the commonest distance; zero for fewer than two
-    "Return how far apart bars usually stand."
+    "Return how far apart bars usually stand.\n\nParameters\n----------\nindex : pd.DatetimeIndex\n    ascending open times\n\nReturns\n-------\npd.Timedelta\n    the commonest distance; zero for fewer than two"
     gaps = np.diff(index.as_unit("us").asi8)
     values, counts = np.unique(gaps, return_counts=True)
     return pd.Timedelta(int(values[counts.argmax()]), unit="us") if len(gaps) else pd.Timedelta(0)
@@ -179,7 +179,7 @@ def on_own_clock(
     close: pd.DataFrame,  # time × symbol, NaN where there is no bar; `attrs["calendar"]` names the calendar that all keep, else it is seen from all times
     timeframe: str = "",  # length of a bar; empty: the one that the prices carry, or the usual distance of the first ones
 ) -> Iterator[pd.DataFrame]:  # time × some of the symbols; together all of them
-    "Yield the symbols of each calendar with one row for each of their bars, those in which nothing was traded included."
+    "Yield the symbols of each calendar with one row for each of their bars, those in which nothing was traded included.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, NaN where there is no bar; `attrs[\"calendar\"]` names the calendar that all keep, else it is seen from all times\ntimeframe : str, default ''\n    length of a bar; empty: the one that the prices carry, or the usual distance of the first ones\n\nYields\n------\nIterator[pd.DataFrame]\n    time × some of the symbols; together all of them"
     groups: dict[int, list[str]] = {}
     for symbol, codes in _clock_codes(close, step := _step_of(close, timeframe)).items():
         groups.setdefault(codes[-1] if len(codes) else 0, []).append(symbol)
@@ -191,7 +191,7 @@ def clocks_as_known(
     close: pd.DataFrame,  # time × symbol, NaN where there is no bar; `attrs["calendar"]` names the calendar that all keep
     timeframe: str = "",  # length of a bar; empty: the one that the prices carry, or the usual distance of the first ones
 ) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:  # time × some of the symbols on one clock; row of `close` × those symbols: True where the bars so far told of this clock
-    "Yield the clocks on which symbols were counted as far as each bar knew: what comes later changes nothing before it."
+    "Yield the clocks on which symbols were counted as far as each bar knew: what comes later changes nothing before it.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, NaN where there is no bar; `attrs[\"calendar\"]` names the calendar that all keep\ntimeframe : str, default ''\n    length of a bar; empty: the one that the prices carry, or the usual distance of the first ones\n\nYields\n------\nIterator[tuple[pd.DataFrame, np.ndarray]]\n    time × some of the symbols on one clock; row of `close` × those symbols: True where the bars so far told of this clock"
     step, parts = _step_of(close, timeframe), {}
     for symbol, codes in _clock_codes(close, step).items():
         for code in np.unique(codes):
@@ -265,7 +265,7 @@ LONG_ENOUGH = pd.Timedelta(days=56)  # of bars that tell how many there are in a
 def elapsed_years(
     index: pd.DatetimeIndex,  # ascending times, UTC
 ) -> float:  # from the first to the last
-    "Return the time that passed, in years of 365.25 days."
+    "Return the time that passed, in years of 365.25 days.\n\nParameters\n----------\nindex : pd.DatetimeIndex\n    ascending times, UTC\n\nReturns\n-------\nfloat\n    from the first to the last"
     return float((index[-1] - index[0]) / ONE_YEAR) if len(index) else 0.0
 
 
@@ -274,7 +274,7 @@ def calendar_bars_a_year(
     calendar: str,  # '24/7', '24/5', 'forex', or an exchange
     timeframe: str,  # '5m', '1h', '1d'
 ) -> float:  # mean over the years 2010 to 2019
-    "Return how many bars of this length a calendar has in a year."
+    "Return how many bars of this length a calendar has in a year.\n\nParameters\n----------\ncalendar : str\n    '24/7', '24/5', 'forex', or an exchange\ntimeframe : str\n    '5m', '1h', '1d'\n\nReturns\n-------\nfloat\n    mean over the years 2010 to 2019"
     step = bar_length(timeframe)
     if (name := check_calendar(calendar)) in ROUND_THE_CLOCK:
         return float(ONE_YEAR / step * (1 if name == "24/7" or step > DAY else 5 / 7))
@@ -290,7 +290,7 @@ def bars_a_year(
     timeframe: str = "",  # their length; with `calendar` for histories of a few weeks
     calendar: str = "",  # of the market; empty: what the bars keep
 ) -> float:
-    "Return how many of these bars there are in a year of 365.25 days: the one number by which the house annualises."
+    "Return how many of these bars there are in a year of 365.25 days: the one number by which the house annualises.\n\nParameters\n----------\nindex : pd.DatetimeIndex\n    ascending times of the bars, UTC\ntimeframe : str, default ''\n    their length; with `calendar` for histories of a few weeks\ncalendar : str, default ''\n    of the market; empty: what the bars keep\n\nReturns\n-------\nfloat"
     if len(index) < 2 and not (timeframe and calendar):
         raise BadInput(f"{plural(len(index), 'bar does', 'bars do')} not tell how many make a year; give more bars, or periods=")
     if len(index) > 1 and (years := elapsed_years(index)) * ONE_YEAR >= LONG_ENOUGH:
@@ -309,7 +309,7 @@ def annual_growth(
     growth: float,  # last value over first value
     years: float,  # elapsed
 ) -> float:  # return per year, compounded; NaN where no time has passed
-    "Return what a growth over some time is in a year."
+    "Return what a growth over some time is in a year.\n\nParameters\n----------\ngrowth : float\n    last value over first value\nyears : float\n    elapsed\n\nReturns\n-------\nfloat\n    return per year, compounded; NaN where no time has passed"
     return float(growth ** (1 / years) - 1) if years > 0 and growth >= 0 else float("nan")
 
 
@@ -320,7 +320,7 @@ def shown_yearly(
     annual: float,  # return per year, compounded
     years: float,  # elapsed
 ) -> float:  # NaN where the span is too short to say so: ten good days would be thousands of percent
-    "Return a yearly return that may be shown."
+    "Return a yearly return that may be shown.\n\nParameters\n----------\nannual : float\n    return per year, compounded\nyears : float\n    elapsed\n\nReturns\n-------\nfloat\n    NaN where the span is too short to say so: ten good days would be thousands of percent"
     return annual if years >= SHORTEST_YEAR else float("nan")
 
 # %% ../../nbs/00_core/18_calendars.ipynb #28395858
@@ -328,7 +328,7 @@ def next_open(
     calendar: str,  # '24/7', '24/5', 'forex', or an exchange
     moment: pd.Timestamp,  # UTC
 ) -> pd.Timestamp:  # the moment itself when the market is open
-    "Return when a market opens next."
+    "Return when a market opens next.\n\nParameters\n----------\ncalendar : str\n    '24/7', '24/5', 'forex', or an exchange\nmoment : pd.Timestamp\n    UTC\n\nReturns\n-------\npd.Timestamp\n    the moment itself when the market is open"
     at = pd.Timestamp(moment)
     table = sessions(calendar, at, at + 14 * DAY)
     return max(at, table["open"].iloc[0])
@@ -341,7 +341,7 @@ def price_age(
     now: pd.Timestamp,  # UTC
     like: pd.DatetimeIndex | None = None,  # bars of the source, see `expected_bars`
 ) -> pd.Timedelta:  # since the bar closed, without the time in which no bar was due
-    "Return how old a price is on its market's own clock: a weekend does not age it, a bar that was due and did not come does."
+    "Return how old a price is on its market's own clock: a weekend does not age it, a bar that was due and did not come does.\n\nParameters\n----------\ncalendar : str\n    '24/7', '24/5', 'forex', or an exchange\ntimeframe : str\n    '5m', '1h', '1d'\nlast : pd.Timestamp\n    open time of the last bar, UTC\nnow : pd.Timestamp\n    UTC\nlike : pd.DatetimeIndex | None, default None\n    bars of the source, see `expected_bars`\n\nReturns\n-------\npd.Timedelta\n    since the bar closed, without the time in which no bar was due"
     step, last, now = bar_length(timeframe), pd.Timestamp(last), pd.Timestamp(now)
     elapsed = max(now - last - step, pd.Timedelta(0))
     if elapsed <= step or check_calendar(calendar) == "24/7":

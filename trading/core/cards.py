@@ -23,7 +23,7 @@ def spaced(text: Any) -> Any:
 
 @dataclass(frozen=True)
 class Card:
-    "What is worth seeing of a value."
+    "What is worth seeing of a value.\n\nParameters\n----------\ntitle : str\n    what it is, for example 'Backtest'\nline : str, default ''\n    of what, in a few words\nfacts : Mapping[str, str]\n    name → figure as it is written\nstate : str, default ''\n    one word on how it stands, for example 'refused'\ntone : Tone, default ''\n    of that word\npictures : Sequence[str], default ()\n    SVG of our own, trusted\ncolumns : Sequence[str], default ()\n    of the table\nrows : Sequence[Sequence[Any]], default ()\n    its cells; a `Bar` is drawn\nnotes : Sequence[str], default ()\n    what should be known before it is believed"
 
     title: str  # what it is, for example 'Backtest'
     line: str = ""  # of what, in a few words
@@ -38,7 +38,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Bar:
-    "A number in a table with a bar behind it."
+    "A number in a table with a bar behind it.\n\nParameters\n----------\ntext : str\npart : float\n    -1 … 1 of the widest bar"
 
     text: str
     part: float  # -1 … 1 of the widest bar
@@ -48,7 +48,7 @@ def written(
     value: Any,  # a number that may be missing
     form: Callable[[Any], str] | str = "{:,.2f}",  # how it is written when it is there
 ) -> str:  # a dash when it is not known
-    "Write a number, or a dash when it is not known."
+    "Write a number, or a dash when it is not known.\n\nParameters\n----------\nvalue : Any\n    a number that may be missing\nform : Callable[[Any], str] | str, default '{:,.2f}'\n    how it is written when it is there\n\nReturns\n-------\nstr\n    a dash when it is not known"
     if value is None or not math.isfinite(value):
         return "–"
     value = value or abs(value)  # zero has no sign
@@ -59,7 +59,7 @@ def card_text(
     card: Card,
     most: int = 200,  # characters
 ) -> str:
-    "Write a card as one line."
+    "Write a card as one line.\n\nParameters\n----------\ncard : Card\nmost : int, default 200\n    characters\n\nReturns\n-------\nstr"
     state = f"{card.state}; " if card.state else ""
     facts = ", ".join(f"{name} {value}" for name, value in card.facts.items())
     text = " · ".join(part for part in (card.line, state.rstrip("; ") if not facts else state + facts) if part)
@@ -98,7 +98,7 @@ def card_html(
     card: Card,
     rows: int = 12,  # of its table; what is left out is counted
 ) -> str:
-    "Write a card as HTML that needs nothing from elsewhere."
+    "Write a card as HTML that needs nothing from elsewhere.\n\nParameters\n----------\ncard : Card\nrows : int, default 12\n    of its table; what is left out is counted\n\nReturns\n-------\nstr"
     state = f' <b class="{card.tone}">{escape(card.state)}</b>' if card.state else ""
     parts = [f"<div><b>{escape(card.title)}</b> <span class=m>{escape(card.line)}</span>{state}</div>"]
     if card.facts:

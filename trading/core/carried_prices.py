@@ -21,7 +21,7 @@ def carry_prices(
     timeframe: str,  # length of a bar
     max_age: pd.Timedelta,  # a price whose next bar was due is carried no longer than this
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # the prices with those that are carried; where a market was closed
-    "Carry the last price of each symbol: through a closure, and through absent bars for as long as a price may be old."
+    "Carry the last price of each symbol: through a closure, and through absent bars for as long as a price may be old.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, NaN where there is no bar\ncalendars : Mapping[str, str]\n    by symbol\ntimeframe : str\n    length of a bar\nmax_age : pd.Timedelta\n    a price whose next bar was due is carried no longer than this\n\nReturns\n-------\ntuple[pd.DataFrame, pd.DataFrame]\n    the prices with those that are carried; where a market was closed"
     filled, closed, came, times = {}, {}, {}, close.index.as_unit("us").asi8
     step, most = (int(pd.Timedelta(t) / pd.Timedelta(microseconds=1)) for t in (bar_length(timeframe), max_age))
     for symbol, price in close.items():
@@ -49,7 +49,7 @@ def closed_markets(
     calendars: Mapping[str, str],  # by symbol
     timeframe: str,  # length of a bar
 ) -> dict[str, str]:  # by symbol that is closed: a sentence with its price's time and age, and when it opens
-    "Name the markets that have no bar at the last row because they are closed."
+    "Name the markets that have no bar at the last row because they are closed.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, up to the decision\ncalendars : Mapping[str, str]\n    by symbol\ntimeframe : str\n    length of a bar\n\nReturns\n-------\ndict[str, str]\n    by symbol that is closed: a sentence with its price's time and age, and when it opens"
     now, step, found = close.index[-1], bar_length(timeframe), {}
     for symbol, price in close.items():
         last = price.last_valid_index()
@@ -69,7 +69,7 @@ def closed_markets(
 def day_closes(
     close: pd.DataFrame | pd.Series,  # time (× symbol), prices or values
 ) -> pd.DataFrame | pd.Series:  # the last one of each day of UTC; bars of a day or longer as they are
-    "Return one price for each day."
+    "Return one price for each day.\n\nParameters\n----------\nclose : pd.DataFrame | pd.Series\n    time (× symbol), prices or values\n\nReturns\n-------\npd.DataFrame | pd.Series\n    the last one of each day of UTC; bars of a day or longer as they are"
     step = usual_step(close.index)
     return close if step >= 0.8 * DAY or len(close) < 2 else close.groupby(close.index.floor("D")).last()
 
@@ -77,7 +77,7 @@ def day_closes(
 def day_returns(
     returns: pd.DataFrame | pd.Series,  # simple returns per bar, time (× symbol)
 ) -> pd.DataFrame | pd.Series:  # per day of UTC; of bars of a day or longer as they are
-    "Compound the returns of bars to those of days."
+    "Compound the returns of bars to those of days.\n\nParameters\n----------\nreturns : pd.DataFrame | pd.Series\n    simple returns per bar, time (× symbol)\n\nReturns\n-------\npd.DataFrame | pd.Series\n    per day of UTC; of bars of a day or longer as they are"
     if len(returns) < 2 or not isinstance(returns.index, pd.DatetimeIndex) or usual_step(returns.index) >= 0.8 * DAY:
         return returns
     growth = (1 + returns).groupby(returns.index.floor("D"))
@@ -96,7 +96,7 @@ def span_text(
     bars: int,  # how many
     timeframe: str,  # length of one
 ) -> str:  # '20 days', '24 hours', 'four hours' for 48 bars of 5 minutes
-    "Say how long so many bars are."
+    "Say how long so many bars are.\n\nParameters\n----------\nbars : int\n    how many\ntimeframe : str\n    length of one\n\nReturns\n-------\nstr\n    '20 days', '24 hours', 'four hours' for 48 bars of 5 minutes"
     from trading.core.english import count
 
     return count(*_span(bars, timeframe))
@@ -106,7 +106,7 @@ def spans_text(
     bars: Iterable[int],  # how many, of each
     timeframe: str,  # length of one
 ) -> str:  # '1, 5 and 20 days'
-    "Say how long several numbers of bars are, in digits, and the unit once where it is the same."
+    "Say how long several numbers of bars are, in digits, and the unit once where it is the same.\n\nParameters\n----------\nbars : Iterable[int]\n    how many, of each\ntimeframe : str\n    length of one\n\nReturns\n-------\nstr\n    '1, 5 and 20 days'"
     from trading.core.english import listed, plural, pluralize
 
     spans = [_span(n, timeframe) for n in bars]

@@ -18,7 +18,7 @@ from .types import Value
 # %% ../../nbs/00_core/08_circuit_breaker.ipynb #6e0ac9c4
 @dataclass(frozen=True)
 class Circuit(Value):
-    "How a circuit breaker stands."
+    "How a circuit breaker stands.\n\nParameters\n----------\nname : str\n    of what is behind it\nstate : Literal['closed', 'open', 'half-open'], default 'closed'\nfailures : int, default 0\n    in a row\npauses : int, default 0\n    since it last worked; each is longer than the one before\nuntil : datetime | None, default None\n    UTC; nothing is asked before; None while open: until somebody closes it\nwhy : str, default ''\n    the last error"
 
     name: str  # of what is behind it
     state: Literal["closed", "open", "half-open"] = "closed"
@@ -30,7 +30,7 @@ class Circuit(Value):
 
 @dataclass(frozen=True)
 class BackoffPolicy(Value):
-    "When a circuit opens, and for how long."
+    "When a circuit opens, and for how long.\n\nParameters\n----------\nmost : int, default 3\n    failures in a row that open it\nfirst : timedelta | None\n    None: it stays open until somebody closes it\nlongest : timedelta\n    each pause is twice the one before, up to this"
 
     most: int = 3  # failures in a row that open it
     first: timedelta | None = timedelta(seconds=30)  # None: it stays open until somebody closes it
@@ -43,7 +43,7 @@ class BackoffPolicy(Value):
         now: datetime,  # UTC
         rest: timedelta = timedelta(0),  # the venue asked to be left alone for so long: opens at once
     ) -> Circuit:
-        "Return the circuit after one more failure."
+        "Return the circuit after one more failure.\n\nParameters\n----------\ncircuit : Circuit\nerror : Exception\nnow : datetime\n    UTC\nrest : timedelta, default timedelta(0)\n    the venue asked to be left alone for so long: opens at once\n\nReturns\n-------\nCircuit"
         failed = circuit.but(failures=circuit.failures + 1, why=str(error))
         if circuit.state == "open":
             return failed.but(until=max(circuit.until, now + rest)) if circuit.until else failed
@@ -75,7 +75,7 @@ class MemoryStore:
 
 # %% ../../nbs/00_core/08_circuit_breaker.ipynb #2e07d381
 class CircuitBreaker:
-    "Counts failures in a row, opens, lets one probe through after a pause, and closes after a good answer; safe for threads."
+    "Counts failures in a row, opens, lets one probe through after a pause, and closes after a good answer; safe for threads.\n\nParameters\n----------\nname : str\n    of what is behind it\nclock : Callable[[], datetime]\n    UTC now\npolicy : BackoffPolicy, default BackoffPolicy()\nstore : CircuitStore | None, default None\n    None: in memory"
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class CircuitBreaker:
         return self.circuit.state
 
     def enter(self) -> bool:  # True: the circuit is half open now, and the caller has to probe
-        "Let a call through, or refuse it and name the moment of the next try."
+        "Let a call through, or refuse it and name the moment of the next try.\n\nReturns\n-------\nbool\n    True: the circuit is half open now, and the caller has to probe"
         with self._lock:
             now, circuit = self._clock(), self.circuit
             if circuit.state == "closed":

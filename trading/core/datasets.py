@@ -81,7 +81,7 @@ def _ecb_rates() -> pd.DataFrame:
 def sample_bars(
     kind: SampleKind = "stocks",  # `SOURCES` lists them
 ) -> pd.DataFrame:  # time × (field, symbol), index the UTC open of each bar
-    "Return one of the sample markets as bars."
+    "Return one of the sample markets as bars.\n\nParameters\n----------\nkind : SampleKind, default 'stocks'\n    `SOURCES` lists them\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol), index the UTC open of each bar"
     if kind not in SOURCES:
         raise BadInput(f"the sample market {kind!r} is unknown; choose one of {', '.join(SOURCES)}")
     return _load(kind).copy()
@@ -90,7 +90,7 @@ def sample_bars(
 def sample_instruments(
     kind: SampleKind = "stocks",  # `SOURCES` lists them
 ) -> dict[str, Instrument]:  # by symbol
-    "Return what orders a sample market takes: `share/samples/instruments.csv`, whose README says where each step comes from."
+    "Return what orders a sample market takes: `share/samples/instruments.csv`, whose README says where each step comes from.\n\nParameters\n----------\nkind : SampleKind, default 'stocks'\n    `SOURCES` lists them\n\nReturns\n-------\ndict[str, Instrument]\n    by symbol"
     known = read_instruments(share_path("samples", "instruments.csv").read_text(encoding="utf-8"))
     symbols = sample_bars(kind)["close"].columns
     return {s: known[s].but(venue=f"sample-{kind}") for s in symbols if s in known}

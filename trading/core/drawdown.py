@@ -17,7 +17,7 @@ def value_drawdown(
     start: float | None = None,  # a value before the first that counts as a high too, for example the cash that one began with; None: there is none
     axis: int = 0,  # along which time runs
 ) -> Any:  # same shape: fraction below the highest value so far, zero or negative
-    "Return how far each value lies below the highest before it."
+    "Return how far each value lies below the highest before it.\n\nParameters\n----------\nvalue : Any\n    Series, DataFrame or array of values above zero, oldest first\nstart : float | None, default None\n    a value before the first that counts as a high too, for example the cash that one began with; None: there is none\naxis : int, default 0\n    along which time runs\n\nReturns\n-------\nAny\n    same shape: fraction below the highest value so far, zero or negative"
     if isinstance(value, pd.Series | pd.DataFrame):
         high = value.cummax(axis=axis)
         return value / (high if start is None else high.clip(lower=start)) - 1
@@ -29,5 +29,5 @@ def value_drawdown(
 def drawdown_now(
     value: pd.Series,  # above zero, oldest first
 ) -> float:  # positive fraction; 0 at the high
-    "Return how far the last value lies below the highest."
+    "Return how far the last value lies below the highest.\n\nParameters\n----------\nvalue : pd.Series\n    above zero, oldest first\n\nReturns\n-------\nfloat\n    positive fraction; 0 at the high"
     return float(1 - value.iloc[-1] / value.max())

@@ -17,7 +17,7 @@ def edition_days(
     edition: str,  # week or month
     on: date,  # a day in it
 ) -> tuple[date, date]:  # its first and its last day
-    "Return the days of the week, Monday to Sunday, or of the calendar month that a day lies in."
+    "Return the days of the week, Monday to Sunday, or of the calendar month that a day lies in.\n\nParameters\n----------\nedition : str\n    week or month\non : date\n    a day in it\n\nReturns\n-------\ntuple[date, date]\n    its first and its last day"
     if edition not in EDITIONS:
         raise BadInput(f"there is no edition {edition[:40]!r}; choose one of {', '.join(EDITIONS)}")
     if edition == "week":
@@ -38,6 +38,6 @@ def finished_days(
     newest: date,  # day of the newest close
     today: date,
 ) -> tuple[date, date]:  # first and last day of the newest span that is over and may hold a close
-    "Return the span of the newest close, or the one before it where that has not ended yet."
+    "Return the span of the newest close, or the one before it where that has not ended yet.\n\nParameters\n----------\nedition : str\n    week or month\nnewest : date\n    day of the newest close\ntoday : date\n\nReturns\n-------\ntuple[date, date]\n    first and last day of the newest span that is over and may hold a close"
     first, last = edition_days(edition, newest)
     return (first, last) if last < today else edition_days(edition, first - timedelta(days=1))

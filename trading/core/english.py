@@ -15,7 +15,7 @@ _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", 
 def pluralize(
     noun: str,  # singular, for example 'entry'
 ) -> str:
-    "Return the regular plural of a noun."
+    "Return the regular plural of a noun.\n\nParameters\n----------\nnoun : str\n    singular, for example 'entry'\n\nReturns\n-------\nstr"
     if re.search(r"[^aeiou]y$", noun):
         return noun[:-1] + "ies"
     return noun + ("es" if noun.endswith(("s", "x", "z", "ch", "sh")) else "s")
@@ -26,7 +26,7 @@ def plural(
     one: str,  # for one of them, for example 'order' or 'order is'
     many: str = "",  # for any other number; default: the regular plural of `one`
 ) -> str:  # for example '1 order', '1,200 orders'
-    "Write a number with the form of the noun that fits it."
+    "Write a number with the form of the noun that fits it.\n\nParameters\n----------\nn : int\none : str\n    for one of them, for example 'order' or 'order is'\nmany : str, default ''\n    for any other number; default: the regular plural of `one`\n\nReturns\n-------\nstr\n    for example '1 order', '1,200 orders'"
     return f"{n:,} {one if n == 1 else many or pluralize(one)}"
 
 
@@ -40,7 +40,7 @@ def count(
     one: str,
     many: str = "",
 ) -> str:  # for example 'one order', 'no orders', '13 orders'
-    "Write how many there are of something, in words up to twelve."
+    "Write how many there are of something, in words up to twelve.\n\nParameters\n----------\nn : int\none : str\nmany : str, default ''\n\nReturns\n-------\nstr\n    for example 'one order', 'no orders', '13 orders'"
     return f"{spelled(n)} {one if n == 1 else many or pluralize(one)}"
 
 # %% ../../nbs/00_core/02_english.ipynb #ece5ff5f
@@ -51,7 +51,7 @@ _CONSONANT = re.compile(r"(?:uni(?![nm])|us[eau]|util|eu|one\b|once\b)", re.IGNO
 def article(
     noun: str,  # for example 'admin'
 ) -> str:  # 'a' or 'an'
-    "Return the indefinite article of a noun."
+    "Return the indefinite article of a noun.\n\nParameters\n----------\nnoun : str\n    for example 'admin'\n\nReturns\n-------\nstr\n    'a' or 'an'"
     first = re.split(r"[\s-]", noun.strip(), maxsplit=1)[0]
     if len(first) > 1 and first.isupper() and first.isalpha():  # an abbreviation is spoken letter by letter
         return "an" if first[0] in "AEFHILMNORSX" else "a"
@@ -61,7 +61,7 @@ def article(
 
 
 def with_article(noun: str) -> str:  # for example 'an admin'
-    "Write a noun with its indefinite article."
+    "Write a noun with its indefinite article.\n\nParameters\n----------\nnoun : str\n\nReturns\n-------\nstr\n    for example 'an admin'"
     return f"{article(noun)} {noun}"
 
 # %% ../../nbs/00_core/02_english.ipynb #9450be4a
@@ -72,5 +72,5 @@ def listed(items: Iterable[str]) -> str:
 
 
 def sentence(text: str) -> str:  # 'etfs fell' is left to the caller: only the first letter changes
-    "Begin a text with a capital letter; the rest stays as it is."
+    "Begin a text with a capital letter; the rest stays as it is.\n\nParameters\n----------\ntext : str\n\nReturns\n-------\nstr\n    'etfs fell' is left to the caller: only the first letter changes"
     return text[:1].upper() + text[1:]

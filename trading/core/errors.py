@@ -97,7 +97,7 @@ _NO_ROOM = {errno.ENOSPC, errno.EFBIG, *([errno.EDQUOT] if hasattr(errno, "EDQUO
 def damage_sentence(
     error: BaseException,
 ) -> str:  # empty: it is something else
-    "Say which file cannot be used, and the way back, when that is what an exception means."
+    "Say which file cannot be used, and the way back, when that is what an exception means.\n\nParameters\n----------\nerror : BaseException\n\nReturns\n-------\nstr\n    empty: it is something else"
     way = "'carnet doctor' looks into the data folder, and 'carnet restore FILE --into FOLDER' brings a backup back"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename} cannot be used: {error.strerror}; correct its rights or its kind, or free the disk; {way}"

@@ -22,7 +22,7 @@ def _installed(group: str) -> tuple[EntryPoint, ...]:
 def extension_names(
     group: str,  # for example strategies; the table above has all
 ) -> list[str]:
-    "List what installed packages bring, without importing any of it."
+    "List what installed packages bring, without importing any of it.\n\nParameters\n----------\ngroup : str\n    for example strategies; the table above has all\n\nReturns\n-------\nlist[str]"
     return sorted({e.name for e in _installed(group)})
 
 
@@ -30,7 +30,7 @@ def find_extension(
     group: str,  # for example strategies; the table above has all
     name: str,
 ) -> EntryPoint | None:  # None: no package brings it
-    "Find what an installed package brings under a name, without importing it."
+    "Find what an installed package brings under a name, without importing it.\n\nParameters\n----------\ngroup : str\n    for example strategies; the table above has all\nname : str\n\nReturns\n-------\nEntryPoint | None\n    None: no package brings it"
     found = [e for e in _installed(group) if e.name == name]
     if len(found) > 1:
         who = " and ".join(sorted(_package(e) for e in found))
@@ -42,7 +42,7 @@ def load_extension(
     group: str,  # for example strategies; the table above has all
     name: str,
 ) -> Any:  # None: no package brings it
-    "Import what an installed package brings under a name; a package that cannot be imported is named."
+    "Import what an installed package brings under a name; a package that cannot be imported is named.\n\nParameters\n----------\ngroup : str\n    for example strategies; the table above has all\nname : str\n\nReturns\n-------\nAny\n    None: no package brings it"
     found = find_extension(group, name)
     if found is None:
         return None
@@ -55,7 +55,7 @@ def load_extension(
 def extension_package(
     entry: EntryPoint,
 ) -> str:  # name and version of the package that brings it
-    "Say which package brings something."
+    "Say which package brings something.\n\nParameters\n----------\nentry : EntryPoint\n\nReturns\n-------\nstr\n    name and version of the package that brings it"
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else _package(entry)
 
 

@@ -39,7 +39,7 @@ def lock_folder(
     data: Path,  # the folder of store and ledger
     wait: float = 0,  # seconds that another's work is waited for
 ):
-    "Hold the data folder for one run; raise `Busy` when another process has it."
+    "Hold the data folder for one run; raise `Busy` when another process has it.\n\nParameters\n----------\ndata : Path\n    the folder of store and ledger\nwait : float, default 0\n    seconds that another's work is waited for"
     from filelock import FileLock, Timeout
 
     try:

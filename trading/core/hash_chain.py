@@ -15,7 +15,7 @@ def chain_hash(
     *parts: str,  # the entry; none of them holds the control character U+001F
     length: int = 64,  # characters kept of the SHA-256 in hexadecimal
 ) -> str:
-    "Return the hash of an entry that stands after another."
+    "Return the hash of an entry that stands after another.\n\nParameters\n----------\nbefore : str\n    hash of the entry before; '' for the first\n*parts : str\n    the entry; none of them holds the control character U+001F\nlength : int, default 64\n    characters kept of the SHA-256 in hexadecimal\n\nReturns\n-------\nstr"
     return hashlib.sha256("\x1f".join((before, *parts)).encode()).hexdigest()[:length]
 
 
@@ -23,5 +23,5 @@ def keyed_hash(
     key: bytes | None,  # None: no seal
     text: str,  # usually a hash
 ) -> str:  # 64 hexadecimal characters, '' without a key
-    "Return what only the holder of a key can make of a text (HMAC with SHA-256)."
+    "Return what only the holder of a key can make of a text (HMAC with SHA-256).\n\nParameters\n----------\nkey : bytes | None\n    None: no seal\ntext : str\n    usually a hash\n\nReturns\n-------\nstr\n    64 hexadecimal characters, '' without a key"
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest() if key else ""

@@ -34,7 +34,7 @@ _HOUSE = __name__.split(".")[0]
 
 @cache
 def house_digest() -> str:  # 16 hexadecimal characters
-    "Return a name for the code of this package as it stands on disk."
+    "Return a name for the code of this package as it stands on disk.\n\nReturns\n-------\nstr\n    16 hexadecimal characters"
     digest = hashlib.sha256()
     for path in sorted(Path(sys.modules[_HOUSE].__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
@@ -284,7 +284,7 @@ def identity(
     *parts: Any,      # functions, classes, objects, tables, arrays, numbers, texts
     length: int = 24,  # characters kept of the SHA-256 in hexadecimal
 ) -> str:
-    "Return a name for exactly this computation: equal only where code, parameters and data are equal."
+    "Return a name for exactly this computation: equal only where code, parameters and data are equal.\n\nParameters\n----------\n*parts : Any\n    functions, classes, objects, tables, arrays, numbers, texts\nlength : int, default 24\n    characters kept of the SHA-256 in hexadecimal\n\nReturns\n-------\nstr"
     walk = _Walk()
     walk.put(sys.version_info[:2])
     walk.many(parts)
@@ -294,7 +294,7 @@ def identity(
 def is_users(
     thing: Any,  # a function or a class
 ) -> bool:
-    "Say whether code is a user's, neither this package's nor an installed one's."
+    "Say whether code is a user's, neither this package's nor an installed one's.\n\nParameters\n----------\nthing : Any\n    a function or a class\n\nReturns\n-------\nbool"
     if isinstance(thing, types.FunctionType):
         home = thing.__globals__.get("__name__", "")
         return not (getattr(sys.modules.get(home), "__dict__", None) is thing.__globals__ and _maker(home))

@@ -26,7 +26,7 @@ InstrumentKind = Literal["stock", "etf", "spot", "fx", "cfd", "perpetual", "futu
 
 @dataclass(frozen=True)
 class FormerName(Value):
-    "A name that an instrument had before."
+    "A name that an instrument had before.\n\nParameters\n----------\nsymbol : str\nuntil : date\n    the last day under it\nratio : Decimal\n    units under the next name for one under this"
 
     symbol: str
     until: date  # the last day under it
@@ -38,13 +38,13 @@ def to_step(
     step: Decimal,  # the venue's precision
     up: bool = False,  # round up; else down
 ) -> Decimal:  # a multiple of the step
-    "Round to the venue's precision."
+    "Round to the venue's precision.\n\nParameters\n----------\nnumber : Decimal\n    an amount or a price\nstep : Decimal\n    the venue's precision\nup : bool, default False\n    round up; else down\n\nReturns\n-------\nDecimal\n    a multiple of the step"
     return (number / step).to_integral_value(ROUND_CEILING if up else ROUND_FLOOR) * step
 
 # %% ../../nbs/00_core/04_instruments.ipynb #328a3ab6
 @dataclass(frozen=True, repr=False)
 class Instrument(Shown, Value):
-    "What a venue tells about one symbol."
+    "What a venue tells about one symbol.\n\nParameters\n----------\nsymbol : str\n    as the venue unifies it, for example 'BTC/USDT' or 'AAPL'\namount_step : Decimal\n    amounts are multiples of this, units\nprice_step : Decimal\n    prices are multiples of this, quote currency per unit\nmin_amount : Decimal, default ZERO\n    smallest order, units\nmin_cost : Decimal, default ZERO\n    smallest value of an order (minimum notional), quote currency\nmax_amount : Decimal | None, default None\n    largest order, units; None: no limit is known\nmax_market_amount : Decimal | None, default None\n    largest market order, units; None: the same\nmax_cost : Decimal | None, default None\n    largest value of an order, quote currency\nprice_low : Decimal | None, default None\n    lowest limit price, as a fraction of the last price\nprice_high : Decimal | None, default None\n    highest limit price, as a fraction of the last price\nkind : InstrumentKind, default 'spot'\nbase : str, default ''\n    what is held after buying it; empty: what the symbol says\nquote : str, default ''\n    currency of its price; empty: what the symbol says, or the venue's only one\nsettle : str, default ''\n    currency of its profits, where that is another one\ncontract_size : Decimal\n    units of the base in one contract or lot of the venue\nmaker_fee : Decimal | None, default None\n    fraction of the value, for orders that waited in the book\ntaker_fee : Decimal | None, default None\n    fraction of the value, for orders that took from it\nmax_leverage : Decimal | None, default None\n    None: it is paid for in full\ninitial_margin : Decimal | None, default None\n    fraction of the value that opening a position needs\nmaintenance_margin : Decimal | None, default None\n    fraction of the value below which it is liquidated\nfunding_hours : int | None, default None\n    between two payments of a perpetual\nswap_long : Decimal | None, default None\n    for holding a long position over night: fraction of the value, below zero is paid\nswap_short : Decimal | None, default None\n    for holding a short one\nnegative_prices : bool, default False\n    its price may be zero or less, as a future's or a spread's\ncalendar : str, default ''\n    when it trades: '24/7', 'XNYS' …; empty: as the profile says\nlisted : date | None, default None\n    first day\ndelisted : date | None, default None\n    last day\nformer : tuple[FormerName, ...], default ()\n    the oldest first\nvenue : str, default ''\n    who tells this"
 
     symbol: str  # as the venue unifies it, for example 'BTC/USDT' or 'AAPL'
     amount_step: Decimal  # amounts are multiples of this, units
@@ -109,12 +109,12 @@ class Instrument(Shown, Value):
         return to_step(number, self.price_step, up)
 
     def largest(self, kind: str = "market") -> Decimal | None:  # units; None: no limit is known
-        "Return the largest amount of one order of a type."
+        "Return the largest amount of one order of a type.\n\nParameters\n----------\nkind : str, default 'market'\n\nReturns\n-------\nDecimal | None\n    units; None: no limit is known"
         limits = [n for n in (self.max_amount, self.max_market_amount if kind in ("market", "stop") else None) if n is not None]
         return self.amount(min(limits)) if limits else None
 
     def too_small(self, units: Decimal, price: Decimal) -> str:  # empty: it is large enough
-        "Say why an amount is less than the venue takes."
+        "Say why an amount is less than the venue takes.\n\nParameters\n----------\nunits : Decimal\nprice : Decimal\n\nReturns\n-------\nstr\n    empty: it is large enough"
         if units <= 0 or units < self.min_amount:
             return f"the amount {units} is below the minimum of {self.min_amount or self.amount_step}"
         if abs(units * price) < self.min_cost:
@@ -139,7 +139,7 @@ class Instrument(Shown, Value):
 def check_currency(
     code: str,  # 'USD', 'EUR', 'USDT'
 ) -> str:
-    "Refuse what is no code of a currency: capitals and digits, as exchanges and banks write it."
+    "Refuse what is no code of a currency: capitals and digits, as exchanges and banks write it.\n\nParameters\n----------\ncode : str\n    'USD', 'EUR', 'USDT'\n\nReturns\n-------\nstr"
     if not re.fullmatch(r"[A-Z][A-Z0-9]{1,9}", code):
         near = f"; did you mean {near!r}" if (near := code.strip().upper()) != code and re.fullmatch(r"[A-Z][A-Z0-9]{1,9}", near) else ", for example USD, EUR or USDT"
         raise BadInput(f"{code[:20]!r} is no code of a currency: write 2 to 10 capitals{near}")
@@ -157,7 +157,7 @@ def order_problem(
     price: Decimal | None = None,  # limit
     stop_price: Decimal | None = None,  # trigger
 ) -> str:  # empty: it would be taken
-    "Say why a venue would refuse an order of this form."
+    "Say why a venue would refuse an order of this form.\n\nParameters\n----------\ninstrument : Instrument\nkind : str\n    market, limit, stop or stop_limit\namount : Decimal\n    units\nlast : Decimal\n    last price, quote currency per unit\nprice : Decimal | None, default None\n    limit\nstop_price : Decimal | None, default None\n    trigger\n\nReturns\n-------\nstr\n    empty: it would be taken"
     i = instrument
     for what, number, step in (("amount", amount, i.amount_step), ("price", price, i.price_step), ("stop_price", stop_price, i.price_step)):
         if number is not None and (not number.is_finite() or abs(number) >= _BEYOND):
@@ -186,7 +186,7 @@ def order_parts(
     kind: str = "market",  # type of the orders
     price: Decimal | None = None,  # for a largest value
 ) -> list[Decimal]:  # that add up to the amount
-    "Cut an amount into orders that the venue takes; one that fits stays whole."
+    "Cut an amount into orders that the venue takes; one that fits stays whole.\n\nParameters\n----------\ninstrument : Instrument\namount : Decimal\n    units\nkind : str, default 'market'\n    type of the orders\nprice : Decimal | None, default None\n    for a largest value\n\nReturns\n-------\nlist[Decimal]\n    that add up to the amount"
     limits = [most for most in [instrument.largest(kind)] if most is not None]
     if instrument.max_cost is not None and price:
         limits.append(instrument.amount(instrument.max_cost / abs(price)))
@@ -222,7 +222,7 @@ def read_instruments(
     text: str,  # of a CSV file: a line of names, then one line for each symbol
     known: Mapping[str, Instrument] = {},  # what a venue tells, by symbol; a line changes what it names
 ) -> dict[str, Instrument]:  # by symbol: those of the file above those that are known
-    "Read a person's own table of instruments."
+    "Read a person's own table of instruments.\n\nParameters\n----------\ntext : str\n    of a CSV file: a line of names, then one line for each symbol\nknown : Mapping[str, Instrument], default {}\n    what a venue tells, by symbol; a line changes what it names\n\nReturns\n-------\ndict[str, Instrument]\n    by symbol: those of the file above those that are known"
     rows = csv.DictReader(io.StringIO(text.lstrip("\ufeff")))
     unknown = [c for c in rows.fieldnames or () if c not in INSTRUMENT_COLUMNS]
     if unknown or "symbol" not in (rows.fieldnames or ()):
@@ -254,7 +254,7 @@ def measured_instrument(
     volumes: Iterable[float] = (),  # of the same bars; none: amounts of a ten-thousandth
     venue: str = "",
 ) -> Instrument:
-    "Measure the steps of an instrument from its bars."
+    "Measure the steps of an instrument from its bars.\n\nParameters\n----------\nsymbol : str\nprices : Iterable[float]\n    of its last bars\nvolumes : Iterable[float], default ()\n    of the same bars; none: amounts of a ten-thousandth\nvenue : str, default ''\n\nReturns\n-------\nInstrument"
     seen = [Decimal(repr(float(p))) for p in prices if p == p and p][-MEASURED_BARS:]
     if not seen:
         raise BadInput(f"{symbol}: there is no price to measure its steps from; describe it in the file that market.instruments names")
@@ -270,5 +270,5 @@ def changed_terms(
     after: Instrument,
     names: Iterable[str] = ("amount_step", "price_step", "min_amount", "min_cost", "max_amount", "max_market_amount", "max_cost"),
 ) -> list[str]:  # for example 'price_step from 0.01 to 0.25'
-    "Say which terms of an order a venue has changed."
+    "Say which terms of an order a venue has changed.\n\nParameters\n----------\nbefore : Instrument\nafter : Instrument\nnames : Iterable[str]\n\nReturns\n-------\nlist[str]\n    for example 'price_step from 0.01 to 0.25'"
     return [f"{n} from {getattr(before, n)} to {getattr(after, n)}" for n in names if getattr(before, n) != getattr(after, n)]

@@ -17,7 +17,7 @@ def lazy_names(
     names: dict[str, list[str]],  # module below the package → public names that it defines
     modules: list[str],  # modules and packages directly below it
 ) -> tuple[Callable[[str], object], Callable[[], list[str]], list[str]]:  # for `__getattr__`, `__dir__` and `__all__`
-    "Make the three things with which a package offers names before it has imported them."
+    "Make the three things with which a package offers names before it has imported them.\n\nParameters\n----------\npackage : str\n    its full name, for example 'trading.risk'\nnames : dict[str, list[str]]\n    module below the package → public names that it defines\nmodules : list[str]\n    modules and packages directly below it\n\nReturns\n-------\ntuple[Callable[[str], object], Callable[[], list[str]], list[str]]\n    for `__getattr__`, `__dir__` and `__all__`"
     where = {name: module for module, found in names.items() for name in found}
     listed = sorted(where)
 
@@ -37,7 +37,7 @@ def make_callable(
     package: str,  # its full name, for example 'trading.backtest'
     name: str,  # of the function in it
 ) -> None:
-    "Let a package be called as the function that has its name."
+    "Let a package be called as the function that has its name.\n\nParameters\n----------\npackage : str\n    its full name, for example 'trading.backtest'\nname : str\n    of the function in it"
     class CallablePackage(ModuleType):
         def __call__(self, *args, **more):
             return getattr(self, name)(*args, **more)

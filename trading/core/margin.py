@@ -24,7 +24,7 @@ _HALF, _QUARTER = Decimal("0.5"), Decimal("0.25")
 
 @dataclass(frozen=True)
 class MarginTerms(Value):
-    "What the broker lends, what it asks for, and what holding costs; rates are fractions of a position's value."
+    "What the broker lends, what it asks for, and what holding costs; rates are fractions of a position's value.\n\nParameters\n----------\nleverage : Decimal\n    largest gross value of the positions over equity when a position is opened: 1 / initial margin\nmaintenance : Decimal | None, default None\n    smallest equity over gross value, else liquidation; None: a quarter, at most half of the initial margin\nborrow : Decimal, default ZERO\n    yearly cost of a short position\ninterest : Decimal, default ZERO\n    yearly cost of money owed\nswap_long : Decimal, default ZERO\n    yearly cost of holding a long position over night; below zero is received\nswap_short : Decimal, default ZERO\n    the same for a short one\nfunding : Decimal, default ZERO\n    what longs of a perpetual pay to shorts, each time\nfunding_hours : int, default 8\n    between two such payments, counted from midnight UTC\nasked : dict[str, tuple[Decimal, Decimal]]\n    by symbol, where the venue asks for more: initial and maintenance margin\nperpetual : tuple[str, ...], default ()\n    symbols that pay funding"
 
     leverage: Decimal = Decimal(1)  # largest gross value of the positions over equity when a position is opened: 1 / initial margin
     maintenance: Decimal | None = None  # smallest equity over gross value, else liquidation; None: a quarter, at most half of the initial margin
@@ -55,7 +55,7 @@ class MarginTerms(Value):
         return min(_QUARTER, _HALF / self.leverage) if self.maintenance is None else self.maintenance
 
     def rates(self, symbol: str) -> tuple[Decimal, Decimal]:  # fractions of the value
-        "Return initial and maintenance margin of a symbol: the account's, or the venue's where that is more."
+        "Return initial and maintenance margin of a symbol: the account's, or the venue's where that is more.\n\nParameters\n----------\nsymbol : str\n\nReturns\n-------\ntuple[Decimal, Decimal]\n    fractions of the value"
         initial, keep = self.asked.get(symbol, (ZERO, ZERO))
         return max((1 / self.leverage).quantize(RATE_STEP, ROUND_FLOOR), initial), max(self.keep, keep)
 
@@ -63,7 +63,7 @@ class MarginTerms(Value):
         self,
         instruments: Mapping[str, Instrument],  # by symbol
     ) -> "MarginTerms":
-        "Return the terms with what a venue asks for its symbols; a leverage above what it allows is refused."
+        "Return the terms with what a venue asks for its symbols; a leverage above what it allows is refused.\n\nParameters\n----------\ninstruments : Mapping[str, Instrument]\n    by symbol\n\nReturns\n-------\n'MarginTerms'"
         asked = {}
         for symbol, i in instruments.items():
             if i.max_leverage is not None and self.leverage > max(i.max_leverage, Decimal(1)):
@@ -79,7 +79,7 @@ class MarginTerms(Value):
         since: datetime,  # UTC
         until: datetime,  # UTC
     ) -> dict[str, Decimal]:  # by kind of event, what is paid; below zero is received
-        "Return what holding a position cost between two moments: borrow, swap, funding."
+        "Return what holding a position cost between two moments: borrow, swap, funding.\n\nParameters\n----------\nsymbol : str\nvalue : Decimal\n    of the position, below zero is short\nsince : datetime\n    UTC\nuntil : datetime\n    UTC\n\nReturns\n-------\ndict[str, Decimal]\n    by kind of event, what is paid; below zero is received"
         years, size = Decimal(str((until - since).total_seconds())) / YEAR_SECONDS, abs(value)
         paid = {"interest": size * self.borrow * years if value < 0 else ZERO, "swap": size * (self.swap_long if value > 0 else self.swap_short) * years,
                 "funding": value * self.funding * self.payments(since, until) if symbol in self.perpetual else ZERO}
@@ -93,7 +93,7 @@ class MarginTerms(Value):
 # %% ../../nbs/00_core/23_margin.ipynb #8bb65a85
 @dataclass(frozen=True)
 class MarginState(Value):
-    "What an account's positions need of it, in its currency."
+    "What an account's positions need of it, in its currency.\n\nParameters\n----------\nequity : Decimal\n    cash plus the value of all positions\ngross : Decimal\n    value of all positions, long and short\nnet : Decimal\n    longs less shorts\ninitial : Decimal\n    margin that opening these positions needs\nmaintenance : Decimal\n    margin that keeping them needs\ndistance : Decimal | None\n    fraction by which all prices may go against the account before it is liquidated; None: it cannot be\nliquidation : dict[str, Decimal]\n    by symbol, the price at which it would be, other prices unchanged; a symbol without one is absent"
 
     equity: Decimal  # cash plus the value of all positions
     gross: Decimal  # value of all positions, long and short
@@ -110,7 +110,7 @@ class MarginState(Value):
 
     @property
     def used(self) -> Decimal | None:  # None: nothing is left to use
-        "The part of the equity that positions need as initial margin."
+        "The part of the equity that positions need as initial margin.\n\nReturns\n-------\nDecimal | None\n    None: nothing is left to use"
         return self.initial / self.equity if self.equity > 0 else None
 
     @property
@@ -126,7 +126,7 @@ def margin_state(
     cash: Decimal,  # below zero is owed
     prices: Mapping[str, Decimal],  # by symbol, in the account's currency
 ) -> MarginState:
-    "Return what an account's positions need of it."
+    "Return what an account's positions need of it.\n\nParameters\n----------\nterms : MarginTerms\nholdings : Mapping[str, Decimal]\n    by symbol: units, below zero is short\ncash : Decimal\n    below zero is owed\nprices : Mapping[str, Decimal]\n    by symbol, in the account's currency\n\nReturns\n-------\nMarginState"
     if lacking := [s for s, u in holdings.items() if u and s not in prices]:
         raise BadInput(f"there is no price of {lacking[0]}, so its margin cannot be measured; ingest it")
     values = {s: u * prices[s] for s, u in holdings.items() if u}
@@ -160,7 +160,7 @@ def _distance(values: Mapping[str, Decimal], needs: Mapping[str, tuple[Decimal, 
 # %% ../../nbs/00_core/23_margin.ipynb #1ca59f53
 @dataclass(frozen=True)
 class MarginMoney(Value):
-    "The money of an account on margin, as its venue counts it, in its currency."
+    "The money of an account on margin, as its venue counts it, in its currency.\n\nParameters\n----------\ncurrency : str\nequity : Decimal\nmargin : Decimal\n    bound by positions\nfree : Decimal\n    that new positions may be opened with"
 
     currency: str
     equity: Decimal
@@ -170,7 +170,7 @@ class MarginMoney(Value):
 
 @dataclass(frozen=True)
 class MarginPosition(Value):
-    "A position on margin, as its venue counts it."
+    "A position on margin, as its venue counts it.\n\nParameters\n----------\nsymbol : str\nunits : Decimal\n    below zero is short\nentry : Decimal\n    average price\nmark : Decimal\n    price that margin is counted with\nunrealised : Decimal\n    settlement currency\nmargin : Decimal\n    what lies beside it or is bound by it, settlement currency\nliquidation : Decimal | None\n    price; None: none, whatever it falls to"
 
     symbol: str
     units: Decimal  # below zero is short
@@ -182,5 +182,5 @@ class MarginPosition(Value):
 
     @property
     def distance(self) -> Decimal | None:  # fraction of the price
-        "Return how far the price may go against it before it is liquidated."
+        "Return how far the price may go against it before it is liquidated.\n\nReturns\n-------\nDecimal | None\n    fraction of the price"
         return None if self.liquidation is None else max((self.mark - self.liquidation) * (1 if self.units > 0 else -1) / self.mark, ZERO)

@@ -61,7 +61,7 @@ def _plain(texts):  # Arrow array of texts → the same without what surrounds a
 def number_evidence(
     texts: Iterable[str],  # of one column
 ) -> dict[str, str]:  # '.' and ',': a text in which it can only be decimal; '?': one that may be read in two ways; ' ': thousands by blanks
-    "Collect what the numbers of a column show about how they are written."
+    "Collect what the numbers of a column show about how they are written.\n\nParameters\n----------\ntexts : Iterable[str]\n    of one column\n\nReturns\n-------\ndict[str, str]\n    '.' and ',': a text in which it can only be decimal; '?': one that may be read in two ways; ' ': thousands by blanks"
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -91,7 +91,7 @@ def decide_sign(
     shown: Iterable[Mapping[str, str]],  # of each column of a file
     option: str = "decimal",  # what a person gives to decide, for the message
 ) -> tuple[str, str]:  # '.' or ',', and why
-    "Decide the decimal sign of a whole file, or ask."
+    "Decide the decimal sign of a whole file, or ask.\n\nParameters\n----------\nshown : Iterable[Mapping[str, str]]\n    of each column of a file\noption : str, default 'decimal'\n    what a person gives to decide, for the message\n\nReturns\n-------\ntuple[str, str]\n    '.' or ',', and why"
     all_: dict[str, str] = {}
     for column in shown:
         all_ = {**column, **all_}
@@ -114,7 +114,7 @@ def decimal_sign(
     texts: Iterable[str],  # numbers of one file
     option: str = "decimal",  # what a person gives to decide, for the message
 ) -> str:  # '.' or ','
-    "Return the decimal sign of numbers that were written in one way, or ask when they may be read in two."
+    "Return the decimal sign of numbers that were written in one way, or ask when they may be read in two.\n\nParameters\n----------\ntexts : Iterable[str]\n    numbers of one file\noption : str, default 'decimal'\n    what a person gives to decide, for the message\n\nReturns\n-------\nstr\n    '.' or ','"
     return decide_sign([number_evidence(texts)], option)[0]
 
 # %% ../../nbs/00_core/13_numbers.ipynb #9b8d70bc
@@ -122,7 +122,7 @@ def read_numbers(
     texts: Iterable[str],  # of one column
     decimal: str = ".",  # '.' or ','
 ) -> tuple[np.ndarray, int]:  # values, NaN where nothing stands; and the place of the first text that is no number, or -1
-    "Read a column whose decimal sign is known."
+    "Read a column whose decimal sign is known.\n\nParameters\n----------\ntexts : Iterable[str]\n    of one column\ndecimal : str, default '.'\n    '.' or ','\n\nReturns\n-------\ntuple[np.ndarray, int]\n    values, NaN where nothing stands; and the place of the first text that is no number, or -1"
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -163,7 +163,7 @@ def read_number(
     decimal: str = "",  # '.' or ','; empty: as the text shows it
     option: str = "decimal",  # what a person gives to decide, for the message
 ) -> Decimal:
-    "Read one number exactly, or say why it cannot be read; three digits behind a comma are a question, behind a point they are decimals."
+    "Read one number exactly, or say why it cannot be read; three digits behind a comma are a question, behind a point they are decimals.\n\nParameters\n----------\ntext : str\n    '1234.56', '1,234.56', '1.234,56', \"1'234.56\", '-1e-8', '(12.50)', '$ 3'\ndecimal : str, default ''\n    '.' or ','; empty: as the text shows it\noption : str, default 'decimal'\n    what a person gives to decide, for the message\n\nReturns\n-------\nDecimal"
     found, factors, _ = _plain(_array([text]))
     plain = found[0].as_py() or ""
     sign = decimal or ("." if re.fullmatch(r"[-+]?\d{1,3}\.\d{3}", plain) else decimal_sign([plain], option))

@@ -29,7 +29,7 @@ def render(
     template: str,  # a file of share/templates
     **values: Any,
 ) -> str:
-    "Fill a template; text from data is escaped, charts are trusted."
+    "Fill a template; text from data is escaped, charts are trusted.\n\nParameters\n----------\ntemplate : str\n    a file of share/templates\n**values : Any\n\nReturns\n-------\nstr"
     from markupsafe import Markup
 
     css = Markup((share_path("templates") / "base.css").read_text(encoding="utf-8"))

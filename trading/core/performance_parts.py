@@ -50,7 +50,7 @@ def line_figure(title: str, text: str, lines: Mapping[str, pd.Series], form: Cal
 def return_parts(
     t: Any,  # PerformanceTables
 ) -> list[tuple[str, Any]]:
-    "Show growth, drawdown and returns by period."
+    "Show growth, drawdown and returns by period.\n\nParameters\n----------\nt : Any\n    PerformanceTables\n\nReturns\n-------\nlist[tuple[str, Any]]"
     growth = {t.name: (1 + t.returns).cumprod()} | ({} if t.benchmark is None else {t.benchmark_name: (1 + t.benchmark).cumprod()})
     falls = {n: value_drawdown(s, 1.0) for n, s in growth.items()}
     parts = [line_figure("Growth of one unit", "After all costs; logarithmic scale.", growth, "{:g}\u00a0×".format, log=True)]
@@ -62,7 +62,7 @@ def return_parts(
 def period_parts(
     t: Any,  # PerformanceTables
 ) -> list[tuple[str, Any]]:
-    "Write the returns of the periods that people talk about."
+    "Write the returns of the periods that people talk about.\n\nParameters\n----------\nt : Any\n    PerformanceTables\n\nReturns\n-------\nlist[tuple[str, Any]]"
     columns = ["Period", "Return", *([t.benchmark_name.capitalize()] if t.benchmark is not None else []), "Per year"]
     rows = [(name, percent_text(r["return"]), *([percent_text(r["benchmark"])] if t.benchmark is not None else []), percent_text(r["annual"])) for name, r in t.by_period.iterrows()]
     return [table_part(columns, rows, "Returns by period", "Periods that end with the record; a longer one than the record is left out.")]
@@ -71,7 +71,7 @@ def period_parts(
 def rolling_parts(
     t: Any,  # PerformanceTables
 ) -> list[tuple[str, Any]]:
-    "Show Sharpe ratio, volatility and beta as they rolled."
+    "Show Sharpe ratio, volatility and beta as they rolled.\n\nParameters\n----------\nt : Any\n    PerformanceTables\n\nReturns\n-------\nlist[tuple[str, Any]]"
     names = {"sharpe": ("Rolling Sharpe ratio", two_text), "volatility": ("Rolling volatility", lambda v: f"{v:.0%}"), "beta": (f"Rolling beta to {t.benchmark_name}", two_text)}
     drawn = [line_figure(title, "Half a year of returns each.", {title: thin(t.rolling[name].dropna(), 80)}, form, height=150)
              for name, (title, form) in names.items() if name in t.rolling and t.rolling[name].notna().sum() > 1]
@@ -81,7 +81,7 @@ def rolling_parts(
 def drawdown_parts(
     t: Any,  # PerformanceTables
 ) -> list[tuple[str, Any]]:
-    "List the deepest falls with their dates."
+    "List the deepest falls with their dates.\n\nParameters\n----------\nt : Any\n    PerformanceTables\n\nReturns\n-------\nlist[tuple[str, Any]]"
     if t.drawdowns.empty:
         return [("text", "It never fell below its start or a later high.")]
     rows = [(percent_text(abs(d.depth)), day_text(d.peak), day_text(d.trough), day_text(d.recovered) if pd.notna(d.recovered) else "not yet",
@@ -99,7 +99,7 @@ DISTRIBUTION = {  # name → (label, how it is written)
 def distribution_parts(
     t: Any,  # PerformanceTables
 ) -> list[tuple[str, Any]]:
-    "Show how often returns of some size came, and the tails in numbers."
+    "Show how often returns of some size came, and the tails in numbers.\n\nParameters\n----------\nt : Any\n    PerformanceTables\n\nReturns\n-------\nlist[tuple[str, Any]]"
     day = day_returns(t.returns)
     if not t.distribution or np.ptp(day.to_numpy(float)) == 0:
         return [("missing", "Fewer than five different returns have no distribution.")]
@@ -114,7 +114,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 def month_table(
     t: Any,  # PerformanceTables
 ) -> list[tuple[str, Any]]:
-    "Write the return of each month and year."
+    "Write the return of each month and year.\n\nParameters\n----------\nt : Any\n    PerformanceTables\n\nReturns\n-------\nlist[tuple[str, Any]]"
     rows = []
     for year, line in t.months.sort_index(ascending=False).iterrows():
         cells = [{"text": str(year), "kind": ""}]
@@ -129,6 +129,6 @@ def month_table(
 def performance_parts(
     t: Any,  # PerformanceTables
 ) -> list[tuple[str, str, str, list]]:  # (id, title, aside, parts)
-    "Return the sections that every record of returns has."
+    "Return the sections that every record of returns has.\n\nParameters\n----------\nt : Any\n    PerformanceTables\n\nReturns\n-------\nlist[tuple[str, str, str, list]]\n    (id, title, aside, parts)"
     return [("returns", "Returns", "", return_parts(t)), ("months", "Monthly returns", "", month_table(t)), ("rolling", "Rolling figures", "", rolling_parts(t)),
             ("drawdowns", "Drawdowns", "", drawdown_parts(t)), ("distribution", "Distribution", "How often, and how bad.", distribution_parts(t))]

@@ -23,7 +23,7 @@ def checkout() -> Path | None:
 def share_path(
     *parts: str,  # for example 'settings.ini', or 'runs', '10_ingest.ipynb'
 ) -> Path:  # absolute, exists
-    "Return the place of a file or folder that travels with the package."
+    "Return the place of a file or folder that travels with the package.\n\nParameters\n----------\n*parts : str\n    for example 'settings.ini', or 'runs', '10_ingest.ipynb'\n\nReturns\n-------\nPath\n    absolute, exists"
     root = checkout()
     if root:
         path = root.joinpath(CHECKOUT.get(parts[0], f"share/{parts[0]}"), *parts[1:])
@@ -37,7 +37,7 @@ def share_path(
 def copy_research(
     folder: Path,  # made if it is not there
 ) -> list[Path]:  # the copies
-    "Copy the research notebooks into a folder of the user's own; a name that is taken there is refused."
+    "Copy the research notebooks into a folder of the user's own; a name that is taken there is refused.\n\nParameters\n----------\nfolder : Path\n    made if it is not there\n\nReturns\n-------\nlist[Path]\n    the copies"
     import shutil
 
     sources = sorted(share_path("research").glob("*.ipynb"))

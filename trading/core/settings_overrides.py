@@ -18,7 +18,7 @@ _KINDS = {"overrides": "taxonomy", "aliases": "aliases"}  # in the file → the 
 def read_overrides(
     data: Path,  # the folder of store and ledger
 ) -> dict[str, dict[str, str]]:  # overrides: coin → group, aliases: other name → coin
-    "Return what was decided; nothing when nobody ever decided anything."
+    "Return what was decided; nothing when nobody ever decided anything.\n\nParameters\n----------\ndata : Path\n    the folder of store and ledger\n\nReturns\n-------\ndict[str, dict[str, str]]\n    overrides: coin → group, aliases: other name → coin"
     file = Path(data) / OVERRIDES_FILE
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -32,5 +32,5 @@ def read_overrides(
 def overridden_settings(
     data: Path,
 ) -> dict[tuple[str, str], tuple[str, str]]:  # (section, name) → value, where it stands
-    "Return the decisions as settings."
+    "Return the decisions as settings.\n\nParameters\n----------\ndata : Path\n\nReturns\n-------\ndict[tuple[str, str], tuple[str, str]]\n    (section, name) → value, where it stands"
     return {(_KINDS[kind], name): (value, f"decision in {OVERRIDES_FILE}") for kind, values in read_overrides(data).items() for name, value in values.items()}

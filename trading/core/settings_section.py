@@ -58,7 +58,7 @@ class SizingSettings(SettingsSection):
 def each_ahead(
     horizons: tuple[int, ...],  # bars
 ) -> tuple[int, ...]:  # the same
-    "Refuse a horizon that is not ahead, and one that is named twice."
+    "Refuse a horizon that is not ahead, and one that is named twice.\n\nParameters\n----------\nhorizons : tuple[int, ...]\n    bars\n\nReturns\n-------\ntuple[int, ...]\n    the same"
     if wrong := [h for h in horizons if h < 1 or horizons.count(h) > 1]:
         raise ValueError(f"{wrong[0]} {'is named twice' if wrong[0] > 0 else 'does not lie ahead'}; give numbers of bars above zero, each once")
     return horizons

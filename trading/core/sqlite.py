@@ -19,7 +19,7 @@ from urllib.parse import quote
 def transaction(
     db: sqlite3.Connection,  # opened with isolation_level=None, so that nothing begins by itself
 ) -> Iterator[sqlite3.Connection]:  # the same
-    "Do several steps as one: on the disk when the block ends, undone when it raises; a second writer waits meanwhile."
+    "Do several steps as one: on the disk when the block ends, undone when it raises; a second writer waits meanwhile.\n\nParameters\n----------\ndb : sqlite3.Connection\n    opened with isolation_level=None, so that nothing begins by itself\n\nYields\n------\nIterator[sqlite3.Connection]\n    the same"
     db.execute("begin immediate")
     try:
         yield db
@@ -38,7 +38,7 @@ def open_database(
     private: bool = False,  # only its owner may read it
     page_size: int = 4096,  # bytes of a page of a new file: large ones for a few rows of megabytes each
 ) -> sqlite3.Connection:  # nothing begins by itself: see `transaction`
-    "Open a database with a write-ahead log, and make its tables when they are missing."
+    "Open a database with a write-ahead log, and make its tables when they are missing.\n\nParameters\n----------\npath : Path | str\n    file; made when it does not exist, its folder is not; ':memory:'\ntables : str, default ''\n    statements that make what is missing\nsynchronous : Literal['full', 'normal', 'off'], default 'full'\n    how long a commit waits for the disk\ntimeout : float, default 30.0\n    seconds that a second writer waits\nprivate : bool, default False\n    only its owner may read it\npage_size : int, default 4096\n    bytes of a page of a new file: large ones for a few rows of megabytes each\n\nReturns\n-------\nsqlite3.Connection\n    nothing begins by itself: see `transaction`"
     if private:
         with suppress(FileExistsError):  # one that is there is not opened: to close it again would drop the locks that this process has on it
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
@@ -60,7 +60,7 @@ def open_readonly(
     path: Path | str,  # of a database that is there
     timeout: float = 5.0,  # seconds to wait for a writer
 ) -> sqlite3.Connection:  # to be closed by the caller
-    "Open a database that another process may be writing, only to read; also one in a folder that may not be written."
+    "Open a database that another process may be writing, only to read; also one in a folder that may not be written.\n\nParameters\n----------\npath : Path | str\n    of a database that is there\ntimeout : float, default 5.0\n    seconds to wait for a writer\n\nReturns\n-------\nsqlite3.Connection\n    to be closed by the caller"
     def connect(how: str) -> sqlite3.Connection:
         return sqlite3.connect(f"file:{quote(str(path))}?{how}", uri=True, isolation_level=None, check_same_thread=False, timeout=timeout)
 
@@ -84,7 +84,7 @@ def single_transaction(
     path: Path | str,  # file; made when it does not exist
     timeout: float = 60.0,  # seconds that a second writer waits
 ) -> Iterator[sqlite3.Connection]:
-    "Open a file for one transaction and close it again: for what is written seldom and by many processes."
+    "Open a file for one transaction and close it again: for what is written seldom and by many processes.\n\nParameters\n----------\npath : Path | str\n    file; made when it does not exist\ntimeout : float, default 60.0\n    seconds that a second writer waits\n\nYields\n------\nIterator[sqlite3.Connection]"
     db = sqlite3.connect(path, timeout=timeout)
     try:
         with db:
@@ -96,7 +96,7 @@ def single_transaction(
 def is_database(
     path: Path,  # of a file that is there
 ) -> bool:
-    "Tell whether a file is an SQLite database, without opening it beside SQLite; a damaged one is one."
+    "Tell whether a file is an SQLite database, without opening it beside SQLite; a damaged one is one.\n\nParameters\n----------\npath : Path\n    of a file that is there\n\nReturns\n-------\nbool"
     if not path.stat().st_size:
         return False
     try:

@@ -44,7 +44,7 @@ def svg_chart(
     kind: str = "chart",
     gutter: tuple[int, int] = (0, 0),  # pixels kept free at the left and right, for letters beside the marks
 ) -> Svg:
-    "Wrap the parts of a picture that is as wide as its page and has a name."
+    "Wrap the parts of a picture that is as wide as its page and has a name.\n\nParameters\n----------\ntitle : str\nheight : float\n    pixels\nparts : Sequence[str]\nkind : str, default 'chart'\ngutter : tuple[int, int], default (0, 0)\n    pixels kept free at the left and right, for letters beside the marks\n\nReturns\n-------\nSvg"
     name = escape(title, quote=True)
     style = f"display:block;overflow:visible;font-size:12px;font-variant-numeric:tabular-nums;fill:{MUTED}"
     style += f";width:calc(100% - {sum(gutter)}px);margin:0 {gutter[1]}px 0 {gutter[0]}px" if any(gutter) else ""
@@ -71,7 +71,7 @@ def value_ticks(
     most: int = 5,  # no more steps than this
     log: bool = False,  # marks for a logarithmic axis; `low` must be above zero
 ) -> list[float]:  # ascending, inside [low, high]
-    "Return round numbers between two values."
+    "Return round numbers between two values.\n\nParameters\n----------\nlow : float\n    smallest value shown\nhigh : float\n    largest value shown, above `low`\nmost : int, default 5\n    no more steps than this\nlog : bool, default False\n    marks for a logarithmic axis; `low` must be above zero\n\nReturns\n-------\nlist[float]\n    ascending, inside [low, high]"
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise BadInput(f"an axis from {low} to {high} has no length; give two different finite values")
     if log and low > 0:
@@ -91,7 +91,7 @@ def time_ticks(
     end: pd.Timestamp,  # right end
     most: int = 6,  # no more marks than this
 ) -> list[tuple[pd.Timestamp, str]]:  # time and label
-    "Return round dates between two times: years, months or days."
+    "Return round dates between two times: years, months or days.\n\nParameters\n----------\nstart : pd.Timestamp\n    left end of the axis\nend : pd.Timestamp\n    right end\nmost : int, default 6\n    no more marks than this\n\nReturns\n-------\nlist[tuple[pd.Timestamp, str]]\n    time and label"
     if not start < end:
         raise BadInput(f"a time axis from {start} to {end} has no length; give two different times")
     years = end.year - start.year
@@ -112,7 +112,7 @@ def thin(
     series: pd.Series,  # values by time, ascending
     slices: int = 240,  # parts that the span is cut into
 ) -> pd.Series:  # at most four times `slices` points
-    "Keep the first, lowest, highest and last value of each slice of time."
+    "Keep the first, lowest, highest and last value of each slice of time.\n\nParameters\n----------\nseries : pd.Series\n    values by time, ascending\nslices : int, default 240\n    parts that the span is cut into\n\nReturns\n-------\npd.Series\n    at most four times `slices` points"
     if len(series) <= 2 * slices:
         return series
     when = series.index.as_unit("ns").asi8.astype(float)
@@ -167,7 +167,7 @@ def time_chart(
     fill: bool = False,  # fill between the first line and zero, for drawdowns
     height: int = 240,  # pixels
 ) -> Svg:
-    "Draw lines over time."
+    "Draw lines over time.\n\nParameters\n----------\nlines : Mapping[str, pd.Series]\n    up to three series by name, values by UTC time, at least two points each\ntitle : str\n    what a screen reader says\nform : Callable[[float], str], default '{:,.4g}'.format\n    how a value is written\nlog : bool, default False\n    equal factors take equal heights; for growth over years\nfill : bool, default False\n    fill between the first line and zero, for drawdowns\nheight : int, default 240\n    pixels\n\nReturns\n-------\nSvg"
     lines = {name: thin(s.dropna()) for name, s in lines.items()}
     for name, s in lines.items():
         if len(s) < 2:
@@ -224,7 +224,7 @@ def x_scale(
     low: float,  # value at the left end
     high: float,  # value at the right end
 ) -> Callable[[float], float]:  # value → percent of the width
-    "Return the scale of a row chart."
+    "Return the scale of a row chart.\n\nParameters\n----------\nlow : float\n    value at the left end\nhigh : float\n    value at the right end\n\nReturns\n-------\nCallable[[float], float]\n    value → percent of the width"
     return lambda value: (value - low) / ((high - low) or 1.0) * 100
 
 
@@ -232,7 +232,7 @@ def finite_frame(
     frame: pd.DataFrame,  # one row per name
     title: str,
 ) -> pd.DataFrame:
-    "Refuse a chart of nothing or of values that are not there."
+    "Refuse a chart of nothing or of values that are not there.\n\nParameters\n----------\nframe : pd.DataFrame\n    one row per name\ntitle : str\n\nReturns\n-------\npd.DataFrame"
     if frame.empty:
         raise BadInput(f"{title}: there is nothing to draw; leave the chart out and say so")
     values = frame.astype(float)
@@ -248,7 +248,7 @@ def bar_chart(
     title: str,
     form: Callable[[float], str] = "{:.1%}".format,  # how a value is written
 ) -> Svg:
-    "Draw one or two bars per row: the first column filled, the second in outline below it."
+    "Draw one or two bars per row: the first column filled, the second in outline below it.\n\nParameters\n----------\nframe : pd.DataFrame\n    one row per name, one or two columns of numbers\ntitle : str\nform : Callable[[float], str], default '{:.1%}'.format\n    how a value is written\n\nReturns\n-------\nSvg"
     values = finite_frame(frame, title)
     at = x_scale(min(0.0, values.to_numpy().min()), max(0.0, values.to_numpy().max()))
     marks, two = [], values.shape[1] == 2
@@ -270,7 +270,7 @@ def change_chart(
     form: Callable[[float], str] = "{:.1%}".format,
     words: tuple[str, str] = ("before", "after"),  # what the two values are
 ) -> Svg:
-    "Draw where each value was, where it is, and where it should be."
+    "Draw where each value was, where it is, and where it should be.\n\nParameters\n----------\nframe : pd.DataFrame\n    one row per symbol, columns before, after and optionally target (NaN: none)\ntitle : str\nform : Callable[[float], str], default '{:.1%}'.format\nwords : tuple[str, str], default ('before', 'after')\n    what the two values are\n\nReturns\n-------\nSvg"
     values = finite_frame(frame[["before", "after"]], title)
     target = frame["target"].astype(float) if "target" in frame else pd.Series(np.nan, index=frame.index)
     known = np.append(values.to_numpy().ravel(), target.dropna())
@@ -295,7 +295,7 @@ def interval_chart(
     form: Callable[[float], str] = "{:+.1%}".format,  # how an expected value is written
     mark: Callable[[float], str] = "{:+.0%}".format,  # how a value on the axis is written
 ) -> Svg:
-    "Draw expected values with their intervals around a zero line."
+    "Draw expected values with their intervals around a zero line.\n\nParameters\n----------\nframe : pd.DataFrame\n    one row per symbol, columns expected, lower and upper\ntitle : str\nform : Callable[[float], str], default '{:+.1%}'.format\n    how an expected value is written\nmark : Callable[[float], str], default '{:+.0%}'.format\n    how a value on the axis is written\n\nReturns\n-------\nSvg"
     values = finite_frame(frame[["lower", "expected", "upper"]], title)
     wrong = values[(values["lower"] > values["expected"]) | (values["expected"] > values["upper"])]
     if len(wrong):
@@ -326,7 +326,7 @@ def step_chart(
     title: str,
     form: Callable[[float], str] = "{:+,.0f}".format,  # how a change is written
 ) -> Svg:
-    "Draw how changes lead from a first value to a last one."
+    "Draw how changes lead from a first value to a last one.\n\nParameters\n----------\nsteps : pd.Series\n    name → change; the first is where it starts\ntitle : str\nform : Callable[[float], str], default '{:+,.0f}'.format\n    how a change is written\n\nReturns\n-------\nSvg"
     values = finite_frame(steps.rename("change").to_frame(), title)["change"].to_numpy()
     ends = values.cumsum()
     starts = np.append(0.0, ends[:-1])
@@ -351,7 +351,7 @@ def gauge(
     used: float,  # actual divided by allowed; above 1 the limit is broken
     title: str,
 ) -> Svg:
-    "Draw how much of a limit is used."
+    "Draw how much of a limit is used.\n\nParameters\n----------\nused : float\n    actual divided by allowed; above 1 the limit is broken\ntitle : str\n\nReturns\n-------\nSvg"
     if not math.isfinite(used):
         raise BadInput(f"{title}: the used part of the limit is {used}; leave the gauge out and say so")
     full = 100 / 1.25  # the limit stands here, in percent of the width

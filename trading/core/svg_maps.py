@@ -35,7 +35,7 @@ def heat_map(
     most: int = 36,  # rows and columns; neighbours of a larger grid are averaged
     zero: float = 0.0,  # where gain ends and loss begins
 ) -> Svg:
-    "Draw a value over two parameters: the accent's colour above zero, the warning's below, and stripes for neither."
+    "Draw a value over two parameters: the accent's colour above zero, the warning's below, and stripes for neither.\n\nParameters\n----------\ngrid : pd.DataFrame\n    rows from the bottom up × columns; NaN where nothing is known\ntitle : str\nform : Callable[[float], str], default '{:.2f}'.format\n    how a value is written when pointed at\nmost : int, default 36\n    rows and columns; neighbours of a larger grid are averaged\nzero : float, default 0.0\n    where gain ends and loss begins\n\nReturns\n-------\nSvg"
     if grid.empty or not np.isfinite(grid.to_numpy(float)).any():
         raise BadInput(f"{title}: there is no value to draw; leave the map out and say so")
     shape, grid = grid.shape, _fewer(grid.astype(float), most).iloc[::-1]
@@ -67,7 +67,7 @@ def histogram_chart(
     bars: int = 41,
     height: int = 190,  # pixels
 ) -> Svg:
-    "Draw how often values of some size came; what lies beyond the outermost bars is counted in them."
+    "Draw how often values of some size came; what lies beyond the outermost bars is counted in them.\n\nParameters\n----------\nvalues : pd.Series\n    returns, as fractions\ntitle : str\nform : Callable[[float], str], default '{:.1%}'.format\nmarks : Mapping[str, float] | None, default None\n    name → where a line stands, for example the value at risk\nbars : int, default 41\nheight : int, default 190\n    pixels\n\nReturns\n-------\nSvg"
     known = values.to_numpy(float)
     known = known[np.isfinite(known)]
     if len(known) < 5 or np.ptp(known) == 0:

@@ -25,13 +25,13 @@ def _meanings() -> list[tuple[re.Pattern, str]]:
 def meaning(
     label: str,  # as it stands on the page, for example 'VaR 95 %, 1 day'
 ) -> str:  # empty: no term of the glossary begins it
-    "Return what a label means."
+    "Return what a label means.\n\nParameters\n----------\nlabel : str\n    as it stands on the page, for example 'VaR 95 %, 1 day'\n\nReturns\n-------\nstr\n    empty: no term of the glossary begins it"
     plain = label.replace("\u00a0", " ").strip("■□○● ")
     return "" if plain.isupper() else next((text for pattern, text in _meanings() if pattern.match(plain)), "")  # a ticker is no term
 
 
 def term(label: Any) -> Any:  # markup for the templates
-    "Return a label with its meaning, as a template writes it."
+    "Return a label with its meaning, as a template writes it.\n\nParameters\n----------\nlabel : Any\n\nReturns\n-------\nAny\n    markup for the templates"
     from markupsafe import Markup
 
     text = meaning(str(label)) if str(label) else ""

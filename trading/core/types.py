@@ -28,7 +28,7 @@ OrderStatus = Literal["open", "closed", "canceled", "rejected", "expired", "unkn
 
 @dataclass(frozen=True)
 class Order(Value):
-    "What is asked of a venue."
+    "What is asked of a venue.\n\nParameters\n----------\nclient_order_id : str\n    derived from plan, symbol, side and slice; never random\nsymbol : str\n    as the venue unifies it, for example 'BTC/USDT' or 'AAPL'\nside : Side\namount : Decimal\n    units of the asset, above zero\ntype : OrderType, default 'market'\nprice : Decimal | None, default None\n    limit price in quote currency per unit; None for a market order\nstop_price : Decimal | None, default None\n    trigger of a stop order, quote currency per unit\ntime_in_force : Literal['GTC', 'IOC', 'FOK', 'PO'], default 'GTC'\n    PO: post only\nstop_loss : Decimal | None, default None\n    price at which the position that it opens is closed with a loss, where the venue keeps such prices\ntake_profit : Decimal | None, default None\n    price at which it is closed with a profit\nreduce_only : bool, default False\n    it takes a position towards zero and never beyond: what is more is not traded\nlinked : str, default ''\n    our id of the order that is cancelled when this one trades, and the other way round (OCO)"
 
     client_order_id: str  # derived from plan, symbol, side and slice; never random
     symbol: str  # as the venue unifies it, for example 'BTC/USDT' or 'AAPL'
@@ -58,7 +58,7 @@ class Order(Value):
 
 @dataclass(frozen=True)
 class OrderState(Value):
-    "What a venue says about an order at one moment."
+    "What a venue says about an order at one moment.\n\nParameters\n----------\nid : str\n    the venue's own id\nclient_order_id : str\nsymbol : str\nside : Side\namount : Decimal\nfilled : Decimal\nstatus : OrderStatus\naverage : Decimal | None, default None\n    mean fill price, quote currency per unit\nfee : Decimal, default ZERO\n    in quote currency\nreason : str, default ''\n    why it was rejected or cancelled"
 
     id: str  # the venue's own id
     client_order_id: str
@@ -87,7 +87,7 @@ class OrderState(Value):
 
 @dataclass(frozen=True)
 class Fill(Value):
-    "One trade that happened: the only thing that changes a position."
+    "One trade that happened: the only thing that changes a position.\n\nParameters\n----------\nid : str\n    the venue's trade id, unique per venue\nclient_order_id : str\nsymbol : str\nside : Side\namount : Decimal\n    units, above zero\nprice : Decimal\n    quote currency per unit\nfee : Decimal\n    what it is worth in quote currency, zero or more\ntimestamp : datetime\n    UTC\nfee_currency : str, default ''\n    the coin that the venue took the fee in; empty: the quote currency, so it is taken from the cash\nfee_amount : Decimal, default ZERO\n    units of that coin\ncurrency : str, default ''\n    of price and fee, where it is not the account's; then `rate` is what counts in the books\nrate : Decimal\n    account currency for one unit of it, at that moment\nfinanced : bool, default False\n    only its profit is converted: the position is paid for in its own currency, as at a broker of currencies"
 
     id: str  # the venue's trade id, unique per venue
     client_order_id: str
@@ -137,7 +137,7 @@ class Fill(Value):
 
 @dataclass(frozen=True)
 class Position(Value):
-    "What is held of one asset."
+    "What is held of one asset.\n\nParameters\n----------\nsymbol : str\namount : Decimal\n    units; below zero is short\naverage : Decimal\n    mean purchase price, quote currency per unit, fees excluded"
 
     symbol: str
     amount: Decimal  # units; below zero is short
@@ -150,7 +150,7 @@ class Position(Value):
 def asset_of(
     symbol: str,  # 'BTC/USDT', 'AAPL' or 'BTC/USDT:USDT'
 ) -> str:  # 'BTC', 'AAPL', or of a contract the symbol itself: it is no coin
-    "Return what is held after buying the symbol."
+    "Return what is held after buying the symbol.\n\nParameters\n----------\nsymbol : str\n    'BTC/USDT', 'AAPL' or 'BTC/USDT:USDT'\n\nReturns\n-------\nstr\n    'BTC', 'AAPL', or of a contract the symbol itself: it is no coin"
     return symbol if ":" in symbol else symbol.partition("/")[0]
 
 # %% ../../nbs/00_core/05_types.ipynb #cfa4454d
@@ -158,14 +158,14 @@ def stable_hash(
     *parts: Any,  # anything JSON can write; decimals and times are written as text
     length: int = 64,  # characters kept of the SHA-256 in hexadecimal
 ) -> str:
-    "Return the same short text for the same parts, on every machine and every day."
+    "Return the same short text for the same parts, on every machine and every day.\n\nParameters\n----------\n*parts : Any\n    anything JSON can write; decimals and times are written as text\nlength : int, default 64\n    characters kept of the SHA-256 in hexadecimal\n\nReturns\n-------\nstr"
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
 @dataclass(frozen=True)
 class Action(Value):
-    "One line of a plan: what to do with one asset, and why."
+    "One line of a plan: what to do with one asset, and why.\n\nParameters\n----------\nsymbol : str\nside : Side\namount : Decimal\n    units to trade, above zero\nprice : Decimal\n    reference price the plan was made with, quote currency per unit\nreason : str\n    one sentence a person can judge\ngroup : str, default ''\n    asset group, for example 'BTC' or 'Technology'\nalias : str, default ''\n    the name the user knows the asset by\nvenue : str, default ''\n    where the holding lies, or where purchases go\ncurrency : str, default ''\n    of the price, where it is not the account's\nrate : Decimal\n    account currency for one unit of it"
 
     symbol: str
     side: Side
@@ -191,7 +191,7 @@ class Action(Value):
 
 @dataclass(frozen=True, repr=False)
 class Plan(Shown, Value):
-    "What should be traded, and all that the decision rests on."
+    "What should be traded, and all that the decision rests on.\n\nParameters\n----------\naccount : str\n    whose money, for example 'paper-sample'\nas_of : datetime\n    UTC; only data known by then was used\ncurrency : str\n    of every value, and of every price that names no other\nequity : Decimal\n    cash plus holdings at the reference prices, before trading\ncash : Decimal\n    before trading\nactions : tuple[Action, ...]\n    sells before buys\ntargets : dict[str, Decimal]\n    weight by symbol, the rest is cash\ndata_version : str, default ''\nsettings_hash : str, default ''\nmodel_versions : dict[str, str]\nnotes : tuple[str, ...], default ()\n    what was left alone, and why"
 
     account: str  # whose money, for example 'paper-sample'
     as_of: datetime  # UTC; only data known by then was used
@@ -234,13 +234,13 @@ class Plan(Shown, Value):
         action: Action,  # a line of this plan
         slice_: int = 0,  # which part of it, when it is sent in parts
     ) -> str:  # 24 hexadecimal characters, short enough for every venue
-        "Derive the id of an order, the same one every time; parts of a sale at two venues are two orders."
+        "Derive the id of an order, the same one every time; parts of a sale at two venues are two orders.\n\nParameters\n----------\naction : Action\n    a line of this plan\nslice_ : int, default 0\n    which part of it, when it is sent in parts\n\nReturns\n-------\nstr\n    24 hexadecimal characters, short enough for every venue"
         return stable_hash(self.hash, action.symbol, action.side, slice_, *[action.venue] * bool(action.venue), length=24)
 
 # %% ../../nbs/00_core/05_types.ipynb #61840ac3
 @dataclass(frozen=True)
 class Violation(Value):
-    "One broken rule."
+    "One broken rule.\n\nParameters\n----------\nrule : str\n    for example 'max_turnover'\nreason : str\n    a sentence with both numbers in it\nsymbol : str, default ''\n    empty when the whole plan is meant"
 
     rule: str  # for example 'max_turnover'
     reason: str  # a sentence with both numbers in it
@@ -249,7 +249,7 @@ class Violation(Value):
 
 @dataclass(frozen=True, repr=False)
 class CheckResult(Shown, Value):
-    "Result of the pre-trade risk checks of one plan."
+    "Result of the pre-trade risk checks of one plan.\n\nParameters\n----------\nplan_hash : str\nviolations : tuple[Violation, ...], default ()\nchecked : tuple[str, ...], default ()\n    the rules that were looked at"
 
     plan_hash: str
     violations: tuple[Violation, ...] = ()
@@ -276,7 +276,7 @@ class CheckResult(Shown, Value):
 # %% ../../nbs/00_core/05_types.ipynb #def6dcd0
 @dataclass(frozen=True)
 class Event(Value):
-    "Something that happened, for the ledger."
+    "Something that happened, for the ledger.\n\nParameters\n----------\nkind : str\n    for example 'order_sent' or 'fill'\naccount : str\ntimestamp : datetime\n    UTC\ndata : dict[str, Any]\n    JSON values only; a Value goes in through `to_json`\nbooked : datetime | None, default None\n    UTC, when it was written down; None: as it happened"
 
     kind: str  # for example 'order_sent' or 'fill'
     account: str

@@ -37,7 +37,7 @@ class Value:
         cls,
         text: str | bytes,  # what `to_json` wrote
     ) -> Self:  # an equal value
-        "Read a value back; anything malformed is refused with the place named."
+        "Read a value back; anything malformed is refused with the place named.\n\nParameters\n----------\ntext : str | bytes\n    what `to_json` wrote\n\nReturns\n-------\nSelf\n    an equal value"
         from pydantic import ValidationError
 
         try:

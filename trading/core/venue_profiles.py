@@ -18,7 +18,7 @@ from .types import Value, stable_hash
 # %% ../../nbs/00_core/09_venue_profiles.ipynb #4a7d493e
 @dataclass(frozen=True)
 class VenueQuery(Value):
-    "One way to ask a venue for an order or for its trades."
+    "One way to ask a venue for an order or for its trades.\n\nParameters\n----------\nmethod : str\n    of ccxt, unified or implicit\nby : str, default ''\n    the parameter that carries the id; empty: all are listed and ours is picked out\nnumber : bool, default False\n    True: the id is the venue's own, else our client id\nmarket : str, default ''\n    the parameter that carries the venue's name of the symbol, for an implicit method"
 
     method: str  # of ccxt, unified or implicit
     by: str = ""  # the parameter that carries the id; empty: all are listed and ours is picked out
@@ -28,7 +28,7 @@ class VenueQuery(Value):
 
 @dataclass(frozen=True)
 class VenueProfile(Value):
-    "What a venue can do and wants."
+    "What a venue can do and wants.\n\nParameters\n----------\nname : str\n    ccxt's id, 'alpaca' or 'mt5'\ntitle : str\n    as people call it\nid_pattern : str, default '[0-9a-zA-Z]{1,32}'\n    regular expression that a whole client order id matches, prefix included\nid_prefix : str, default ''\n    what the venue wants before it\nid_form : Literal['text', 'uuid'], default 'text'\n    uuid: 32 hexadecimal digits in five groups\nid_word : str, default 'clientOrderId'\n    ccxt's parameter for it\nid_field : str, default ''\n    the venue's own field for it, that a request must carry; empty: any\nlookup : tuple[VenueQuery, ...], default ()\n    how to find an order whose answer was lost, best way first; empty: it cannot be found\norder_trades : VenueQuery | None, default None\n    how to ask for the trades of one order\norder_options : dict[str, str | bool]\n    that a question about one order needs besides\nmarket_buy : Literal['amount', 'cost', 'limit'], default 'amount'\n    what a market purchase is counted in\nfilled_field : str, default ''\n    the venue's own field for the units filled, where ccxt works them out from money and price\nbase_size : str, default ''\n    where a purchase by amount can be put when no price is to be had\nstop_word : str, default 'triggerPrice'\n    ccxt's word for the trigger of a stop order; empty: the venue has none\nstop_field : str, default ''\n    the venue's own field that carries it; empty: any\nstop_market : bool, default True\n    False: only stop orders with a limit price\nstop_apart : bool, default False\n    True: stop orders are listed, found and cancelled apart from the others\nstop_lookup : tuple[VenueQuery, ...], default ()\n    how to find one that is kept apart\nstop_listed : dict[str, str]\n    what a list of them is asked with besides\nstop_params : dict[str, str | int]\n    what is sent with one besides\nstop_id : str, default ''\n    the venue's own parameter that carries our id with one, where it is another\nstop_fired : VenueQuery | None, default None\n    how to find the order that one has become: without a method, a field of its answer\ntrailing : str, default ''\n    ccxt's word for the distance of a trailing stop; empty: watched by us\noco : bool, default False\n    one cancels the other at the venue; False: watched by us\ntimes_in_force : tuple[str, ...], default ('GTC', 'IOC', 'FOK', 'PO')\nself_trades : str, default ''\n    ccxt's parameter against trades with ourselves, '=' its value; empty: we look at our open orders\nreplaces : bool, default False\n    an order can be changed at the venue in one request\ncandles : int, default 1000\n    bars in one answer\nempty_candles : Literal['end', 'hole'], default 'hole'\n    what an empty answer means\ncandle_volume : Literal['units', 'contracts', ''], default ''\n    what the volume of a contract's bar counts, as ccxt hands it on; empty: nobody has looked\ntrades_page : int, default 100\n    trades in one answer\ntrades_days : float, default 0\n    longest window that one question may span; 0: any\ntrades_newest : bool, default True\n    which end of a window an answer that is full leaves out: True: the oldest\ntrades_offset : str, default ''\n    the parameter that skips trades already seen; empty: the window is made smaller instead\ntrades_next : str, default ''\n    how to go on where more trades share one moment than fit an answer: 'parameter=source'; source: page, id, or a field of the answer\ntrades_symbol : bool, default False\n    trades are told per symbol only\nfees : Literal['quote', 'received', 'several'], default 'received'\n    the coin that a fee is taken in: quote, what was bought, or several at once\ntransfers : bool, default True\n    deposits and withdrawals can be listed\ncoin_suffixes : dict[str, str]\n    end of a coin's name → what it means: the same coin, staked or lent\ncoin_prefixes : dict[str, str]\nbalance_at : str, default ''\n    where an answer holds the balances, dots between; it is there also when the account is empty\nsandbox : bool, default False\nlimit_headers : tuple[str, str, str], default ('', '', '')\n    of an answer: used, or left with a '-' before it; the limit, or a number; when it begins anew\nlimit_seconds : float, default 60\n    length of the window that the limit counts in\nclock : Literal['option', 'nonce', ''], default 'option'\n    how a difference of clocks is corrected\naccount_kind : str, default ''\n    ccxt's method that asks once what kind of account this is\nstreams : tuple[str, ...], default ()\n    orders and fills that ccxt.pro can push: 'orders', 'trades'\nfills_apart : bool, default False\n    True: fills are pushed among the trades only, so that both are listened to\nkeys : tuple[str, ...], default ('API_KEY', 'SECRET')\n    ends of the names of the secrets\nfailing : dict[str, str]\n    point of the contract that does not hold → why; live trading is refused\nsources : dict[str, str]\n    field → where it is written"
 
     name: str  # ccxt's id, 'alpaca' or 'mt5'
     title: str  # as people call it
@@ -83,7 +83,7 @@ class VenueProfile(Value):
     sources: dict[str, str] = field(default_factory=dict)  # field → where it is written
 
     def fitted(self, client_order_id: str) -> str:  # the same for the same id, always
-        "Return the form of our id that the venue takes."
+        "Return the form of our id that the venue takes.\n\nParameters\n----------\nclient_order_id : str\n\nReturns\n-------\nstr\n    the same for the same id, always"
         if self.id_form == "uuid":
             return str(UUID((client_order_id if re.fullmatch("[0-9a-f]{1,31}", client_order_id) else stable_hash(client_order_id, length=24)).ljust(32, "0")))
         if re.fullmatch(self.id_pattern, whole := self.id_prefix + client_order_id):
@@ -94,14 +94,14 @@ class VenueProfile(Value):
         raise Refused(f"{self.title}: no form of the order id {client_order_id} fits what the venue takes ({self.id_pattern})")
 
     def ours(self, venue_form: str) -> str:  # unchanged where it is none of ours
-        "Return our id of an order from the form that the venue tells, where the form alone shows it."
+        "Return our id of an order from the form that the venue tells, where the form alone shows it.\n\nParameters\n----------\nvenue_form : str\n\nReturns\n-------\nstr\n    unchanged where it is none of ours"
         if self.id_form == "uuid" and re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", venue_form):
             short = venue_form.replace("-", "")
             return short[:24] if short[24:] == "0" * 8 else venue_form
         return venue_form.removeprefix(self.id_prefix)
 
     def coin(self, code: str, known: Mapping[str, object] = {}) -> tuple[str, str]:  # the coin and a note; known: coins that have a market
-        "Return which coin a code of a balance is, and in which form it lies there."
+        "Return which coin a code of a balance is, and in which form it lies there.\n\nParameters\n----------\ncode : str\nknown : Mapping[str, object], default {}\n\nReturns\n-------\ntuple[str, str]\n    the coin and a note; known: coins that have a market"
         if code in known:
             return code, ""
         for end, words in self.coin_suffixes.items():
@@ -203,7 +203,7 @@ PROFILES: dict[str, VenueProfile] = {row.name: row for row in (*_ROWS, _US)}
 
 # %% ../../nbs/00_core/09_venue_profiles.ipynb #3ea60b18
 def profile_of(venue: str) -> VenueProfile:  # of the class's defaults where it is not in the table
-    "Return what is known of a venue."
+    "Return what is known of a venue.\n\nParameters\n----------\nvenue : str\n\nReturns\n-------\nVenueProfile\n    of the class's defaults where it is not in the table"
     return PROFILES.get(venue) or VenueProfile(venue, venue)
 
 

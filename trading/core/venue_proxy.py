@@ -17,7 +17,7 @@ from .types import Fill, Order, OrderState, VenueExtras
 
 # %% ../../nbs/00_core/07_venue_proxy.ipynb #7fc84890
 class VenueProxy:
-    "A venue in front of a venue; a subclass overrides `_call`, through which every call goes."
+    "A venue in front of a venue; a subclass overrides `_call`, through which every call goes.\n\nParameters\n----------\nvenue : Any\n    a `Venue`, a `MarketData`, or both"
 
     def __init__(self, venue: Any):  # a `Venue`, a `MarketData`, or both
         self._venue, self.name = venue, venue.name
@@ -74,7 +74,7 @@ def offers(
     venue: Any,
     method: str,  # beyond the contract of `Venue`
 ) -> TypeGuard[VenueExtras]:  # True or False
-    "Return True when a venue, or the one behind its proxies, has a method of its own."
+    "Return True when a venue, or the one behind its proxies, has a method of its own.\n\nParameters\n----------\nvenue : Any\nmethod : str\n    beyond the contract of `Venue`\n\nReturns\n-------\nTypeGuard[VenueExtras]\n    True or False"
     while isinstance(venue, VenueProxy):
         venue = venue._venue
     return callable(getattr(type(venue), method, None))

@@ -34,7 +34,7 @@ def request_of(
     name: str,  # of a button or form
     values: Values,  # as the page sent them
 ) -> tuple[str, dict[str, Any]]:  # name of the command, values of its request
-    "Translate a button of the page into a command."
+    "Translate a button of the page into a command.\n\nParameters\n----------\nplace : Workspace\nwho : Viewer\nname : str\n    of a button or form\nvalues : Values\n    as the page sent them\n\nReturns\n-------\ntuple[str, dict[str, Any]]\n    name of the command, values of its request"
     v = {k: text for k, text in values.items() if k != "key" and str(text).strip()}
     pick = lambda *names, **more: {k: v[k] for k in names if k in v} | more  # noqa: E731
     group, coin, what = v.get("group"), v.get("coin"), v.get("what", "")
@@ -65,7 +65,7 @@ def act(
     now: datetime,  # UTC
     record: WriteAudit | None = None,  # the audit log
 ) -> str:  # what the person reads
-    "Perform what a button asks for."
+    "Perform what a button asks for.\n\nParameters\n----------\nplace : Workspace\nwho : Viewer\nname : str\n    of a button, a form or a command\nvalues : Values\nnow : datetime\n    UTC\nrecord : WriteAudit | None, default None\n    the audit log\n\nReturns\n-------\nstr\n    what the person reads"
     command, request = request_of(place, who, name, values)
     wanted = find_command(command)
     request = {k: v for k, v in request.items() if v is not None and (k in wanted.request.model_fields or k not in ("profile", "mode"))}

@@ -65,7 +65,7 @@ def candle_chart(
     dark: bool = False,
     wide: bool = True,  # False: on a phone
 ):  # a Bokeh layout
-    "Draw candles with trades, levels and target weights."
+    "Draw candles with trades, levels and target weights.\n\nParameters\n----------\nbars : Sequence[Mapping]\n    timestamp, open, high, low, close and volume, the oldest first\nlength : pd.Timedelta\n    of a bar\nfills : Sequence[Mapping], default ()\n    time, side, amount, price, fee\nlevels : Sequence[tuple[str, float, str]], default ()\n    what it is, price, tone: 'good', 'bad' or 'warn'\ntargets : Sequence[Mapping], default ()\n    time, weight\ndark : bool, default False\nwide : bool, default True\n    False: on a phone\n\nReturns\n-------\na Bokeh layout"
     from bokeh.layouts import column
     from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter
     from bokeh.models.annotations import Label, Span
@@ -119,7 +119,7 @@ def line_chart(
     dark: bool = False,
     wide: bool = True,
 ):  # a Bokeh layout
-    "Draw lines over time, with hover, zoom and a window of the range."
+    "Draw lines over time, with hover, zoom and a window of the range.\n\nParameters\n----------\nlines : Mapping[str, Sequence[tuple[str, float]]]\n    name → time and value, the oldest first\nform : str, default '0,0'\n    of a value, as Bokeh writes numbers\ndark : bool, default False\nwide : bool, default True\n\nReturns\n-------\na Bokeh layout"
     from bokeh.layouts import column
     from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter
 
@@ -141,7 +141,7 @@ def line_chart(
 
 # %% ../../nbs/16_dashboard/07_charts.ipynb #52943ded
 def levels_of(place: Workspace, profile: str | None, symbol: str) -> list[tuple[str, float, str]]:  # what it is, price, tone
-    "Return the prices at which a position ends and at which its orders are open."
+    "Return the prices at which a position ends and at which its orders are open.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None\nsymbol : str\n\nReturns\n-------\nlist[tuple[str, float, str]]\n    what it is, price, tone"
     found = working_orders(place, profile)
     made = [(f"{word} {p[name]}", float(p[name]), tone) for p in found["protections"] if p["symbol"] == symbol
             for name, word, tone in (("stop", "stop", "bad"), ("target", "take profit", "good")) if p[name]]
@@ -159,7 +159,7 @@ def draw_chart(
     dark: bool,
     wide: bool,
 ) -> dict[str, Any]:  # JSON for Bokeh in the browser
-    "Draw the chart that a page asks for."
+    "Draw the chart that a page asks for.\n\nParameters\n----------\nplace : Workspace\nwho : Viewer\nasked : Mapping\n    of: 'symbol' with symbol and bars, 'equity', or 'backtest' with tests\ndark : bool\nwide : bool\n\nReturns\n-------\ndict[str, Any]\n    JSON for Bokeh in the browser"
     from bokeh.embed import json_item
 
     from trading.core.bars import bar_length

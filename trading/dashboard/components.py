@@ -24,13 +24,13 @@ def render_macro(
     macro: str,  # of share/templates/dashboard.macros.html
     *values: Any,
 ) -> Markup:
-    "Render a macro of the page."
+    "Render a macro of the page.\n\nParameters\n----------\nmacro : str\n    of share/templates/dashboard.macros.html\n*values : Any\n\nReturns\n-------\nMarkup"
     return Markup(getattr(page_templates().get_template("dashboard.macros.html").module, macro)(*values))
 
 
 @dataclass(frozen=True)
 class PageSection:
-    "A part of a screen that is updated by itself when it changes."
+    "A part of a screen that is updated by itself when it changes.\n\nParameters\n----------\nkey : str\n    its name in the page\ntitle : str\nparts : Parts\naside : str, default ''\n    one sentence under the title"
 
     key: str  # its name in the page
     title: str
@@ -44,7 +44,7 @@ class PageSection:
 # %% ../../nbs/16_dashboard/00_components.ipynb #0bdecaa1
 @dataclass(frozen=True)
 class Viewer:
-    "Who looks at a page, and what was asked for."
+    "Who looks at a page, and what was asked for.\n\nParameters\n----------\nuser : str\nrole : str\n    viewer, trader or admin\nprofile : str | None, default None\n    None: the one that the settings name\noptions : Mapping[str, str]\n    for example which run\nportfolios : tuple[str, ...], default ('main',)\n    what they may see and act on"
 
     user: str
     role: str  # viewer, trader or admin
@@ -64,7 +64,7 @@ class Viewer:
 
 @dataclass(frozen=True)
 class Button:
-    "A button that asks the server for an action."
+    "A button that asks the server for an action.\n\nParameters\n----------\nlabel : str\nact : str\n    what the server is asked to do\nkind : str, default ''\n    '' | 'main' | 'danger'\nask : str, default ''\n    a question put to the person first\nreason : str, default ''\n    label of a reason that must be given with the answer\nfields : Mapping[str, str]\n    sent along"
 
     label: str
     act: str  # what the server is asked to do
@@ -94,7 +94,7 @@ def link(label: str, **query: str) -> Link:
 # %% ../../nbs/16_dashboard/00_components.ipynb #1589db02
 @dataclass(frozen=True)
 class Field:
-    "One question of a form."
+    "One question of a form.\n\nParameters\n----------\nname : str\nlabel : str\nvalue : str, default ''\nkind : str, default 'text'\n    text, date, area, or choice\nchoices : Sequence[str], default ()\nhint : str, default ''\nrequired : bool, default False"
 
     name: str
     label: str
@@ -112,7 +112,7 @@ def form(
     kind: str = "main",
     **hidden: str,  # sent along
 ) -> tuple[str, Any]:  # a part
-    "Describe a form."
+    "Describe a form.\n\nParameters\n----------\nact : str\n    what the server is asked to do\nfields : Sequence[Field]\nsubmit : str\n    label of the button\nkind : str, default 'main'\n**hidden : str\n    sent along\n\nReturns\n-------\ntuple[str, Any]\n    a part"
     return "form", {"act": act, "fields": fields, "submit": submit, "kind": kind, "hidden": hidden}
 
 # %% ../../nbs/16_dashboard/00_components.ipynb #59bf28e4
@@ -136,7 +136,7 @@ NAMES = {
 
 
 def steps(stages: Sequence[Mapping[str, Any]]) -> tuple[str, list[dict]]:  # a part
-    "Describe the stages of a run: name, status, seconds."
+    "Describe the stages of a run: name, status, seconds.\n\nParameters\n----------\nstages : Sequence[Mapping[str, Any]]\n\nReturns\n-------\ntuple[str, list[dict]]\n    a part"
     items = []
     for s in stages:
         sign, words, _ = STAGE_STATES.get(s["status"], ("○", s["status"], ""))

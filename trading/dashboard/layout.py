@@ -39,7 +39,7 @@ from ..services.queries_runs import records
 # %% ../../nbs/16_dashboard/25_layout.ipynb #3ff937ce
 @dataclass(frozen=True)
 class Screen:
-    "One subject."
+    "One subject.\n\nParameters\n----------\ntitle : str\naside : str\n    one sentence\nwrite : Callable[[Workspace, Viewer], Any]\n    sections\nslow : bool, default False\n    takes longer than a moment\nevery : float, default 0.0\n    seconds, at least, between two updates"
 
     title: str
     aside: str  # one sentence
@@ -127,7 +127,7 @@ def render_page(
     signout: str = "",  # where a form for signing out leads; empty: none is shown
     csrf: str = "",
 ) -> str:
-    "Render the whole page, without the head; settings that cannot be read are shown as an error."
+    "Render the whole page, without the head; settings that cannot be read are shown as an error.\n\nParameters\n----------\nplace : Workspace\nwho : Viewer\nat : str, default 'today'\n    the screen\nsignout : str, default ''\n    where a form for signing out leads; empty: none is shown\ncsrf : str, default ''\n\nReturns\n-------\nstr"
     state = {"profile": "", "profiles": [], "status": render_macro("status", "", "", False, stop_button(who)), "banner": banner(place, who)}
     try:
         state |= {"profile": who.profile or current_settings(place).run.profile, "profiles": profiles_of(place), "status": status_line(place, who)}
@@ -153,7 +153,7 @@ def viewer_from_request(
     known: Viewer,  # the session
     options: Mapping[str, str],  # what was asked for
 ) -> Viewer:
-    "Return who looks: everything on a page is of one profile, the one asked for or the one of the settings."
+    "Return who looks: everything on a page is of one profile, the one asked for or the one of the settings.\n\nParameters\n----------\nplace : Workspace\nknown : Viewer\n    the session\noptions : Mapping[str, str]\n    what was asked for\n\nReturns\n-------\nViewer"
     profile = options.get("profile") or known.profile
     with suppress(TradingError):  # settings that cannot be read are shown on the page
         profile = profile or current_settings(place).run.profile
@@ -161,7 +161,7 @@ def viewer_from_request(
 
 
 def parse_query(query: Mapping[str, str]) -> tuple[str, dict[str, str]]:  # the screen and the rest
-    "Read what was asked for; a screen that does not exist is the first."
+    "Read what was asked for; a screen that does not exist is the first.\n\nParameters\n----------\nquery : Mapping[str, str]\n\nReturns\n-------\ntuple[str, dict[str, str]]\n    the screen and the rest"
     plain = {str(k)[:40]: str(v)[:200] for k, v in query.items()}
     at = plain.pop("at", "today")
     return at if at in SCREENS else "today", plain

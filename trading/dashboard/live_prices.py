@@ -12,7 +12,7 @@ from ..services.workspace import Workspace
 
 # %% ../../nbs/16_dashboard/03_live_prices.ipynb #4aecf019
 def newer_quotes(place: Workspace, profile: str | None, since: str | None) -> dict:  # symbol → `data.quotes.Quote`
-    "Return the prices that are newer than a moment."
+    "Return the prices that are newer than a moment.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None\nsince : str | None\n\nReturns\n-------\ndict\n    symbol → `data.quotes.Quote`"
     from trading.services.queries_live import newest_quotes
 
     return {s: q for s, q in newest_quotes(place, profile).items() if since is None or q.time > pd.Timestamp(since)}

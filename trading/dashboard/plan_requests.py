@@ -18,7 +18,7 @@ from ..services.workspace import Workspace, current_settings
 
 # %% ../../nbs/16_dashboard/04_plan_requests.ipynb #1ed0af1d
 def awaits_approval(found: Mapping) -> bool:  # of `plan`
-    "Tell whether a plan awaits approval."
+    "Tell whether a plan awaits approval.\n\nParameters\n----------\nfound : Mapping\n\nReturns\n-------\nbool\n    of `plan`"
     return found["status"] in ("draft", "reviewed") and not found.get("dry_run") and bool(found["actions"]) and bool(found["verdict"]["ok"])
 
 

@@ -26,7 +26,7 @@ QUIET = 60.0  # seconds without a sign of life after which a loop is not taken f
 
 
 def loop_state(loop: Mapping, now: datetime) -> tuple[str, str]:  # words, tone
-    "Say how a trading loop stands."
+    "Say how a trading loop stands.\n\nParameters\n----------\nloop : Mapping\nnow : datetime\n\nReturns\n-------\ntuple[str, str]\n    words, tone"
     if loop.get("ended"):
         return f"ended: {loop['ended']}", "muted"
     age = (now - datetime.fromisoformat(loop["beat"])).total_seconds() if loop.get("beat") else None

@@ -24,7 +24,7 @@ def find_anomalies(
     forest: float = 0.0,  # share of bars that the isolation forest may name; 0: do not grow one
     seed: int = 0,  # of the forest
 ) -> pd.DataFrame:  # timestamp, symbol, value, rule ('split', 'outlier', 'stale', 'forest'), reason
-    "List what looks wrong but may be true; nothing is changed."
+    "List what looks wrong but may be true; nothing is changed.\n\nParameters\n----------\nbars : pd.DataFrame\n    clean bars, time × (field, symbol)\nscore : float, default 15.0\n    robust z-score of a return that counts as odd\nstill : int, default 10\n    so many equal closes in a row count as stale\nforest : float, default 0.0\n    share of bars that the isolation forest may name; 0: do not grow one\nseed : int, default 0\n    of the forest\n\nReturns\n-------\npd.DataFrame\n    timestamp, symbol, value, rule ('split', 'outlier', 'stale', 'forest'), reason"
     if not 0 <= forest < 0.5 or score <= 0 or still < 2:
         raise BadInput(f"score {score}, still {still}, forest {forest}: score must be above 0, still at least 2, forest in [0, 0.5)")
     found = []

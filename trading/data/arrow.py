@@ -24,7 +24,7 @@ ROW_KEYS = ("source", "timeframe", "symbol", "timestamp")
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    "Bars as rows, sorted by symbol and time."
+    "Bars as rows, sorted by symbol and time.\n\nParameters\n----------\nsymbols : list[str]\ncode : np.ndarray\n    which symbol\ntime : np.ndarray\n    open time, seconds since 1970\nvalues : np.ndarray\n    field × row, NaN where missing"
 
     symbols: list[str]
     code: np.ndarray  # which symbol
@@ -99,7 +99,7 @@ def content_version(
     source: str,
     timeframe: str,
 ) -> str:  # sixteen characters
-    "Return the version that a store has which holds these bars and nothing else."
+    "Return the version that a store has which holds these bars and nothing else.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nsource : str\ntimeframe : str\n\nReturns\n-------\nstr\n    sixteen characters"
     return content_name(content_sums(to_rows(bars), source, timeframe))
 
 # %% ../../nbs/02_data/10_arrow.ipynb #8beb4a67
@@ -109,7 +109,7 @@ def to_arrow(
     source: str,
     constant: bool = True,  # with the columns source and timeframe, which are the same in every row
 ):
-    "Turn rows into an Arrow table with nulls for what is missing."
+    "Turn rows into an Arrow table with nulls for what is missing.\n\nParameters\n----------\nrows : Rows\ntimeframe : str\nsource : str\nconstant : bool, default True\n    with the columns source and timeframe, which are the same in every row"
     import pyarrow as pa
 
     n = len(rows.time)
@@ -135,7 +135,7 @@ def one_source(found, where) -> None:
 
 
 def first_source(found, sources: Sequence[str], code: np.ndarray, time: np.ndarray) -> np.ndarray:  # mask
-    "Say which rows count when several sources have the same bar: those of the source that stands first."
+    "Say which rows count when several sources have the same bar: those of the source that stands first.\n\nParameters\n----------\nfound\nsources : Sequence[str]\ncode : np.ndarray\ntime : np.ndarray\n\nReturns\n-------\nnp.ndarray\n    mask"
     import pyarrow.compute as pc
 
     rank = pc.index_in(found["source"].cast("string"), value_set=text_array(list(sources))).to_numpy()

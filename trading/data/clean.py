@@ -18,7 +18,7 @@ from ..core.errors import BadInput
 # %% ../../nbs/02_data/00_clean.ipynb #85bf7466
 @dataclass(frozen=True)
 class CleaningRules:
-    "What counts as certainly wrong."
+    "What counts as certainly wrong.\n\nParameters\n----------\nduplicates : bool, default True\n    of two rows with one time, keep the one that came last\nimpossible : bool, default True\n    price not above zero or infinite, high below or low above the other prices, negative volume\nticks : float, default 12.0\n    an open or close that leaves and returns by this many times its neighbourhood's typical move; 0: off\nwicks : float, default 40.0\n    a high or low this many times further out than its neighbourhood's; 0: off\nfloor : float, default 0.005\n    a jump smaller than this log return is never a bad tick\nwindow : int, default 20\n    bars on either side that make the neighbourhood"
 
     duplicates: bool = True  # of two rows with one time, keep the one that came last
     impossible: bool = True  # price not above zero or infinite, high below or low above the other prices, negative volume
@@ -192,7 +192,7 @@ def clean_bars(
     timeframe: str = "1d",  # only checked for being one; gaps are `find_gaps`' subject and never filled
     rules: CleaningRules | None = None,  # None: `Rules()`
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # bars in canonical form; repairs: timestamp, symbol, field, old, new, rule
-    "Remove what is certainly wrong and list every removal; nothing else changes."
+    "Remove what is certainly wrong and list every removal; nothing else changes.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol); rows may be doubled, out of order or in another zone\ntimeframe : str, default '1d'\n    only checked for being one; gaps are `find_gaps`' subject and never filled\nrules : CleaningRules | None, default None\n    None: `Rules()`\n\nReturns\n-------\ntuple[pd.DataFrame, pd.DataFrame]\n    bars in canonical form; repairs: timestamp, symbol, field, old, new, rule"
     bar_length(timeframe)
     rules = rules or CleaningRules()
     bars, parts = _rows(bars, rules)
@@ -213,7 +213,7 @@ def clean_frame(
     symbol: str,
     rules: CleaningRules | None = None,  # None: `Rules()`
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # as `clean_bars`, for one symbol
-    "Clean the bars of one symbol; the same result as `clean_bars`, without the cost of wide frames."
+    "Clean the bars of one symbol; the same result as `clean_bars`, without the cost of wide frames.\n\nParameters\n----------\nframe : pd.DataFrame\n    one symbol, columns named by field; rows may be doubled, out of order or in another zone\nsymbol : str\nrules : CleaningRules | None, default None\n    None: `Rules()`\n\nReturns\n-------\ntuple[pd.DataFrame, pd.DataFrame]\n    as `clean_bars`, for one symbol"
     rules = rules or CleaningRules()
     index, names = frame.index, [c for c in frame.columns if c in FIELDS]
     if isinstance(index, pd.DatetimeIndex) and str(index.tz) == "UTC" and index.is_unique and index.is_monotonic_increasing:

@@ -15,7 +15,7 @@ from ..core.errors import DamagedStore, VenueUnreachable
 
 # %% ../../nbs/02_data/17_commit_log.ipynb #cfa0c7ca
 class CommitLog:
-    "The log of a Delta table, in a folder or at a URL."
+    "The log of a Delta table, in a folder or at a URL.\n\nParameters\n----------\nurl : str\n    folder or URL of the table\noptions : dict[str, str] | None, default None\n    credentials and such for a URL"
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class CommitLog:
         self._known: dict[int, tuple[tuple, dict]] = {}
 
     def numbers(self) -> list[int]:  # newest first
-        "List the commits."
+        "List the commits.\n\nReturns\n-------\nlist[int]\n    newest first"
         if "://" in self.url:
             names = self._remote_names()
         else:
@@ -34,7 +34,7 @@ class CommitLog:
         return sorted((int(n[:20]) for n in names if len(n) == 25 and n.endswith(".json") and n[:20].isdecimal()), reverse=True)
 
     def info(self, number: int) -> dict:  # what the writer noted, with its number under 'version'
-        "Read one entry."
+        "Read one entry.\n\nParameters\n----------\nnumber : int\n\nReturns\n-------\ndict\n    what the writer noted, with its number under 'version'"
         name, local = f"_delta_log/{number:020d}.json", "://" not in self.url
         stamp: tuple = ()
         if local:

@@ -28,7 +28,7 @@ FOREVER = {"delta.logRetentionDuration": "interval 36500 days", "delta.deletedFi
 
 
 class BarStore:
-    "Bars in a Delta table: a folder on this machine, or a URL such as s3://bucket/bars."
+    "Bars in a Delta table: a folder on this machine, or a URL such as s3://bucket/bars.\n\nParameters\n----------\npath : str | Path\n    folder or URL\nstorage_options : dict[str, str] | None, default None\n    credentials and such for a URL\nwait : float, default 30.0\n    seconds to wait for another process that is writing"
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class BarStore:
         as_of: datetime | None = None,  # read what the store held at this moment
         source: str | Sequence[str] | None = None,  # needed only where two have the same symbol; of several the first that has a bar counts
     ) -> pd.DataFrame:  # time × (field, symbol); a field without any value is absent
-        "Read bars, of the present or of a past version."
+        "Read bars, of the present or of a past version.\n\nParameters\n----------\nsymbols : Iterable[str] | None, default None\n    None: all, in alphabetical order\ntimeframe : str, default '1d'\nstart : datetime | str | None, default None\n    first open time, included; UTC\nend : datetime | str | None, default None\n    last open time, included; UTC\nfields : Iterable[str] | None, default None\n    None: all that the source delivered\nversion : str | None, default None\n    a name from `versions()`; None: the present one\nas_of : datetime | None, default None\n    read what the store held at this moment\nsource : str | Sequence[str] | None, default None\n    needed only where two have the same symbol; of several the first that has a bar counts\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol); a field without any value is absent"
         bars = _read(self, symbols, timeframe, start, end, fields, version, as_of, source)
         bars.attrs["timeframe"] = timeframe
         return bars
@@ -119,7 +119,7 @@ class BarStore:
         self,
         last: int | None = None,  # only so many of the newest commits; None: all
     ) -> pd.DataFrame:  # oldest first: version, number, committed, operation, source, timeframe, added, changed, rows
-        "List the commits that the store remembers."
+        "List the commits that the store remembers.\n\nParameters\n----------\nlast : int | None, default None\n    only so many of the newest commits; None: all\n\nReturns\n-------\npd.DataFrame\n    oldest first: version, number, committed, operation, source, timeframe, added, changed, rows"
         columns = ["version", "number", "committed", "operation", "source", "timeframe", "added", "changed", "rows"]
         return pd.DataFrame(list(islice(self.commits(), last))[::-1], columns=columns)
 
@@ -131,7 +131,7 @@ class BarStore:
         self,
         sql: str,  # the table is called `bars`; columns source timeframe symbol timestamp open high low close volume
     ) -> pd.DataFrame:
-        "Answer a question in SQL with deltalake's own query engine."
+        "Answer a question in SQL with deltalake's own query engine.\n\nParameters\n----------\nsql : str\n    the table is called `bars`; columns source timeframe symbol timestamp open high low close volume\n\nReturns\n-------\npd.DataFrame"
         import pyarrow as pa
         from deltalake import QueryBuilder
 
@@ -145,7 +145,7 @@ class BarStore:
         keep: Iterable[str] | None = None,  # versions that stored runs refer to; None: keep every version
         files: int = 8,  # compact a partition when it has more files than this
     ) -> dict[str, int]:  # files before, after and removed
-        "Join small files, and forget the versions that nobody refers to."
+        "Join small files, and forget the versions that nobody refers to.\n\nParameters\n----------\nkeep : Iterable[str] | None, default None\n    versions that stored runs refer to; None: keep every version\nfiles : int, default 8\n    compact a partition when it has more files than this\n\nReturns\n-------\ndict[str, int]\n    files before, after and removed"
         with self._locked():
             return _tidy(self, keep, files)
 

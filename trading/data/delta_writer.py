@@ -31,7 +31,7 @@ def file_slices(
     rows: Rows,  # sorted by symbol and time
     most: int = ROWS_PER_FILE,
 ) -> list[slice]:  # where one file ends, the next begins, and no symbol is in two unless it alone is too long
-    "Cut rows into files at the borders of symbols."
+    "Cut rows into files at the borders of symbols.\n\nParameters\n----------\nrows : Rows\n    sorted by symbol and time\nmost : int, default ROWS_PER_FILE\n\nReturns\n-------\nlist[slice]\n    where one file ends, the next begins, and no symbol is in two unless it alone is too long"
     total = len(rows.time)
     count = max(1, -(-total // most))
     borders = np.r_[0, np.flatnonzero(np.diff(rows.code)) + 1, total]
@@ -73,7 +73,7 @@ def write_parquet_parts(
     source: str,
     most: int = ROWS_PER_FILE,
 ) -> tuple[list[dict], tuple[int, int]]:  # a line for the log per file, and the sums over all rows
-    "Write rows as Parquet files that nobody sees yet; if one cannot be written, none stays."
+    "Write rows as Parquet files that nobody sees yet; if one cannot be written, none stays.\n\nParameters\n----------\nfolder : Path\n    of the table\nrows : Rows\n    sorted by symbol and time\ntimeframe : str\nsource : str\nmost : int, default ROWS_PER_FILE\n\nReturns\n-------\ntuple[list[dict], tuple[int, int]]\n    a line for the log per file, and the sums over all rows"
     pieces = file_slices(rows, most)
     names = [f"part-{n:05d}-{uuid.uuid4()}.parquet" for n in range(len(pieces))]
     try:
@@ -97,7 +97,7 @@ def commit_parts(
     table=None,  # the open DeltaTable; None: make one
     configuration: Mapping[str, str] | None = None,  # of a new table
 ) -> None:
-    "List files in the table's log, in one step."
+    "List files in the table's log, in one step.\n\nParameters\n----------\nurl : str\n    folder of the table\nfacts : list[dict]\n    of `write_parts`\npart : Mapping[str, str]\n    the partition: source and timeframe\nnote : Mapping[str, str]\n    goes into the commit\ntable : default None\n    the open DeltaTable; None: make one\nconfiguration : Mapping[str, str] | None, default None\n    of a new table"
     import pyarrow as pa
     from deltalake import CommitProperties, Schema
     from deltalake.transaction import AddAction, create_table_with_add_actions
@@ -131,7 +131,7 @@ def join_small_files(
     timeframe: str,
     note: Mapping[str, str],  # of the commit: the content as it was
 ) -> None:
-    "Join the small files of a partition when there are many."
+    "Join the small files of a partition when there are many.\n\nParameters\n----------\ntable\n    the open DeltaTable, here or at a URL\nsource : str\ntimeframe : str\nnote : Mapping[str, str]\n    of the commit: the content as it was"
     import pyarrow as pa
     from deltalake import CommitProperties
     from deltalake.exceptions import DeltaError

@@ -24,7 +24,7 @@ def find_gaps(
     timeframe: str = "1d",
     calendar: str | Mapping[str, str] = "auto",  # 'auto', 'observed', '24/7', '24/5', 'forex', an exchange such as 'XNYS'; or one of these by symbol
 ) -> pd.DataFrame:  # symbol, start, end (first and last missing open time), bars (how many are missing)
-    "List the runs of missing bars between each symbol's first and last bar."
+    "List the runs of missing bars between each symbol's first and last bar.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\ntimeframe : str, default '1d'\ncalendar : str | Mapping[str, str], default 'auto'\n    'auto', 'observed', '24/7', '24/5', 'forex', an exchange such as 'XNYS'; or one of these by symbol\n\nReturns\n-------\npd.DataFrame\n    symbol, start, end (first and last missing open time), bars (how many are missing)"
     step = int(bar_length(timeframe).total_seconds())
     symbols = symbols_of(bars)
     named = [c if (c := calendar if isinstance(calendar, str) else calendar.get(s, "auto")) in CALENDARS else check_calendar(c) for s in symbols]
@@ -121,7 +121,7 @@ def quality(
     timeframe: str = "1d",
     calendar: str | Mapping[str, str] = "auto",  # see `find_gaps`
 ) -> pd.DataFrame:  # by symbol: first, last, bars, missing, missing_share, longest_gap, stale_days, fields
-    "Measure how complete and how fresh the bars of each symbol are."
+    "Measure how complete and how fresh the bars of each symbol are.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nas_of : datetime | pd.Timestamp\n    UTC; the moment of the decision\ntimeframe : str, default '1d'\ncalendar : str | Mapping[str, str], default 'auto'\n    see `find_gaps`\n\nReturns\n-------\npd.DataFrame\n    by symbol: first, last, bars, missing, missing_share, longest_gap, stale_days, fields"
     symbols = symbols_of(bars)
     here = _presence(bars, symbols)
     gaps = find_gaps(bars, timeframe, calendar).groupby("symbol")["bars"].agg(["sum", "max"]).reindex(symbols).fillna(0)

@@ -32,7 +32,7 @@ from .store_repair import repair_store
 
 # %% ../../nbs/02_data/30_ingest.ipynb #b866f7b5
 class SampleSource:
-    "The sample market, asked like a venue."
+    "The sample market, asked like a venue.\n\nParameters\n----------\nkind : SampleKind, default 'stocks'\nas_of : datetime | None, default None\n    pretend that it is now this time, UTC; None: everything is known"
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Repair(Value):
 
 @dataclass(frozen=True)
 class Gap(Value):
-    "A run of missing bars."
+    "A run of missing bars.\n\nParameters\n----------\nsymbol : str\nstart : datetime\n    first missing open time\nend : datetime\n    last missing open time\nbars : int"
 
     symbol: str
     start: datetime  # first missing open time
@@ -108,7 +108,7 @@ class Gap(Value):
 
 @dataclass(frozen=True)
 class Ingested(Value):
-    "What happened to one symbol."
+    "What happened to one symbol.\n\nParameters\n----------\nsymbol : str\nfetched : int\n    bars that the source delivered\nfirst : datetime | None\n    in the store now\nlast : datetime | None\nproblem : str, default ''\n    one sentence, empty when all went well"
 
     symbol: str
     fetched: int  # bars that the source delivered
@@ -119,7 +119,7 @@ class Ingested(Value):
 
 @dataclass(frozen=True)
 class IngestReport(Value):
-    "What one ingest did."
+    "What one ingest did.\n\nParameters\n----------\nsource : str\ntimeframe : str\nuntil : datetime\n    bars closed by then are in\nversion : str\n    of the store, afterwards\nrows : int\n    bars added or corrected\nsymbols : tuple[Ingested, ...]\nrepairs : tuple[Repair, ...], default ()\ngaps : tuple[Gap, ...], default ()\nrepaired : tuple[str, ...], default ()\n    sentences about files of the store that were torn\nodd : tuple[str, ...], default ()\n    what looks wrong in an imported file and may be true: splits, outliers, a price that stands still"
 
     source: str
     timeframe: str
@@ -138,7 +138,7 @@ class IngestReport(Value):
         return {s.symbol: s.problem for s in self.symbols if s.problem}
 
     def frame(self) -> pd.DataFrame:  # by symbol
-        "Return the symbols as a table."
+        "Return the symbols as a table.\n\nReturns\n-------\npd.DataFrame\n    by symbol"
         rows = [{"symbol": s.symbol, "fetched": s.fetched, "first": s.first, "last": s.last, "problem": s.problem} for s in self.symbols]
         return pd.DataFrame(rows).set_index("symbol")
 
@@ -217,7 +217,7 @@ def ingest(
     at_once: int = 1,  # symbols asked about at the same time; the source must bear that
     again: bool = True,  # ask for the newest bars again; False: a symbol whose newest bar is the last that can have closed is left as it is
 ) -> IngestReport:
-    "Bring the store up to date for some symbols and report what happened."
+    "Bring the store up to date for some symbols and report what happened.\n\nParameters\n----------\nsource : MarketData\n    a venue, or the sample market\nstore : BarStore\nsymbols : Iterable[str]\ntimeframe : str, default '1d'\nsince : datetime | None, default None\n    earliest open time wanted, UTC; None: all that the source has\nuntil : datetime | None, default None\n    only bars closed by then, UTC; None: now\nprogress : Callable[[str, int, int], None] | None, default None\n    called with symbol, number done, number in all\ncalendar : str | Mapping[str, str], default 'auto'\n    how holes are recognised, see `find_gaps`\nrules : CleaningRules | None, default None\n    of the cleaner\nrefill : bool, default False\n    ask again for holes that the source could not fill before\ncommit_every : float, default 5.0\n    seconds of fetching after which what was fetched is stored\nat_once : int, default 1\n    symbols asked about at the same time; the source must bear that\nagain : bool, default True\n    ask for the newest bars again; False: a symbol whose newest bar is the last that can have closed is left as it is\n\nReturns\n-------\nIngestReport"
     step = bar_length(timeframe)
     symbols = list(dict.fromkeys(symbols))
     if not symbols:
@@ -297,7 +297,7 @@ def fetch_each(
     since: datetime | None = None,  # UTC; None: all that the source has
     until: datetime | None = None,  # UTC; None: now
 ) -> dict[str, pd.DataFrame]:  # by symbol
-    "Fetch the bars of every symbol, as few questions as the source allows; what it refuses of one symbol is refused."
+    "Fetch the bars of every symbol, as few questions as the source allows; what it refuses of one symbol is refused.\n\nParameters\n----------\nsource : MarketData\nsymbols : Sequence[str]\ntimeframe : str\nsince : datetime | None, default None\n    UTC; None: all that the source has\nuntil : datetime | None, default None\n    UTC; None: now\n\nReturns\n-------\ndict[str, pd.DataFrame]\n    by symbol"
     if not hasattr(source, "fetch_many"):
         return {s: source.fetch_ohlcv(s, timeframe, since, until) for s in symbols}
     found = {}

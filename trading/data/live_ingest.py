@@ -33,7 +33,7 @@ def last_close(
     now: datetime,  # UTC
     timeframe: str,
 ) -> pd.Timestamp:
-    "Return when the newest closed bar closed; that is when the present one opened."
+    "Return when the newest closed bar closed; that is when the present one opened.\n\nParameters\n----------\nnow : datetime\n    UTC\ntimeframe : str\n\nReturns\n-------\npd.Timestamp"
     step, moment = bar_length(timeframe), pd.Timestamp(now)
     return _MONDAY + (moment - _MONDAY) // step * step
 
@@ -42,7 +42,7 @@ class BarSchedule(Protocol):
     "Something that may know earlier than the clock that a bar has closed."
 
     def wait(self, seconds: float, stop: Event) -> bool | None:  # True: it rang
-        "Return when a bar has closed, when the line was lost and found, when `stop` is set, or after `seconds`."
+        "Return when a bar has closed, when the line was lost and found, when `stop` is set, or after `seconds`.\n\nParameters\n----------\nseconds : float\nstop : Event\n\nReturns\n-------\nbool | None\n    True: it rang"
 
 
 class Clock:
@@ -55,7 +55,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class LiveUpdate:
-    "What happened while the store followed a venue."
+    "What happened while the store followed a venue.\n\nParameters\n----------\nlooks : int\n    times that the venue was asked\nrows : int\n    bars added or corrected\nlost : int\n    times that it could not be reached\nversion : str\n    of the store, at the end"
 
     looks: int  # times that the venue was asked
     rows: int  # bars added or corrected
@@ -81,7 +81,7 @@ def follow_market(
     board: QuoteBoard | None = None,  # where other processes read the newest prices
     quote_every: float = 0.0,  # seconds between two looks at last prices, for the board; 0: closes of finished bars only
 ) -> LiveUpdate:
-    "Keep the store up to date until told to stop."
+    "Keep the store up to date until told to stop.\n\nParameters\n----------\nsource : MarketData\nstore : BarStore\nsymbols : Iterable[str]\ntimeframe : str, default '1d'\nsince : datetime | None, default None\n    earliest open time wanted; None: all that the source has\nstop : Event | None, default None\n    set it to end; None: an exception is the only way out\ntell : Callable[[str], None], default print\n    gets one line at a time\nbell : BarSchedule | None, default None\n    None: the clock\ndelay : float, default 2.0\n    seconds that a venue needs to write a closed bar\npatience : float, default 60.0\n    longest pause while the venue cannot be reached, seconds\ncalendar : str | Mapping[str, str], default 'auto'\nrules : CleaningRules | None, default None\nclock : Callable[[], datetime], default lambda: datetime.now(UTC)\nrandom : Random | None, default None\n    for the jitter\nboard : QuoteBoard | None, default None\n    where other processes read the newest prices\nquote_every : float, default 0.0\n    seconds between two looks at last prices, for the board; 0: closes of finished bars only\n\nReturns\n-------\nLiveUpdate"
     symbols, stop, bell, random = list(symbols), stop or Event(), bell or Clock(), random or Random()
     if delay <= 0 or patience < 1:
         raise BadInput(f"a delay of {delay} s and a patience of {patience} s: the delay must be above 0, the patience at least 1")

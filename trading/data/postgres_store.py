@@ -79,7 +79,7 @@ def _spread(connection, cursor, schema: str) -> str:  # how the bars lie, in wor
 
 # %% ../../nbs/02_data/25_postgres_store.ipynb #37ca5849
 class PostgresStore:
-    "Bars in a PostgreSQL database, with the methods of `BarStore`."
+    "Bars in a PostgreSQL database, with the methods of `BarStore`.\n\nParameters\n----------\nurl : str\n    postgresql://user:password@host/database\nschema : str, default 'carnet'\n    where the tables are"
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class PostgresStore:
         self,
         last: int | None = None,  # only so many of the newest commits; None: all
     ) -> pd.DataFrame:  # oldest first: version, number, committed, operation, source, timeframe, added, changed, rows
-        "List the commits."
+        "List the commits.\n\nParameters\n----------\nlast : int | None, default None\n    only so many of the newest commits; None: all\n\nReturns\n-------\npd.DataFrame\n    oldest first: version, number, committed, operation, source, timeframe, added, changed, rows"
         columns = ["version", "number", "committed", "operation", "source", "timeframe", "added", "changed", "rows"]
         limit = f"LIMIT {int(last)}" if last is not None else ""
         with self._cursor() as cursor:
@@ -163,7 +163,7 @@ class PostgresStore:
         as_of: datetime | None = None,  # read what the store held at this moment
         source: str | Sequence[str] | None = None,  # needed only where two have the same symbol; of several the first that has a bar counts
     ) -> pd.DataFrame:  # time × (field, symbol); a field without any value is absent
-        "Read bars, of the present or of a past version."
+        "Read bars, of the present or of a past version.\n\nParameters\n----------\nsymbols : Iterable[str] | None, default None\n    None: all, in alphabetical order\ntimeframe : str, default '1d'\nstart : datetime | str | None, default None\n    first open time, included; UTC\nend : datetime | str | None, default None\n    last open time, included; UTC\nfields : Iterable[str] | None, default None\n    None: all that the source delivered\nversion : str | None, default None\n    a name from `versions()`; None: the present one\nas_of : datetime | None, default None\n    read what the store held at this moment\nsource : str | Sequence[str] | None, default None\n    needed only where two have the same symbol; of several the first that has a bar counts\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol); a field without any value is absent"
         bar_length(timeframe)
         names = list(dict.fromkeys(symbols)) if symbols is not None else None
         if names is not None and not names:

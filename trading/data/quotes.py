@@ -20,7 +20,7 @@ from ..core.types import Value
 # %% ../../nbs/02_data/35_quotes.ipynb #9ad760e7
 @dataclass(frozen=True)
 class Quote(Value):
-    "A price on the board."
+    "A price on the board.\n\nParameters\n----------\nprice : Decimal\n    quote currency per unit\ntime : datetime\n    UTC, when it was true: the end of a closed bar, or when the venue was asked\nclosed : bool, default False\n    True: the close of a finished bar"
 
     price: Decimal  # quote currency per unit
     time: datetime  # UTC, when it was true: the end of a closed bar, or when the venue was asked
@@ -31,12 +31,12 @@ def quote_board_file(
     data: str | Path,  # the data folder
     profile: str,
 ) -> Path:
-    "Return where the newest prices of a profile stand."
+    "Return where the newest prices of a profile stand.\n\nParameters\n----------\ndata : str | Path\n    the data folder\nprofile : str\n\nReturns\n-------\nPath"
     return Path(data) / "live" / f"{profile}.json"
 
 
 class QuoteBoard:
-    "Shows prices to other processes; one writer, any number of readers."
+    "Shows prices to other processes; one writer, any number of readers.\n\nParameters\n----------\npath : str | Path\npause : float, default 1.0\n    seconds between two writes, at least\nclock : Callable[[], float], default now"
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class QuoteBoard:
         self._last, self._waits = float("-inf"), False
 
     def post(self, quotes: Mapping[str, Quote]) -> bool:  # True: something on the board is new
-        "Show prices by symbol."
+        "Show prices by symbol.\n\nParameters\n----------\nquotes : Mapping[str, Quote]\n\nReturns\n-------\nbool\n    True: something on the board is new"
         age = lambda q: (q.time, q.closed)  # noqa: E731  of two prices of one instant, the close is the final one
         fresh = {s: q for s, q in quotes.items() if s not in self.shown or age(q) > age(self.shown[s])}
         self.shown |= fresh
@@ -69,7 +69,7 @@ class QuoteBoard:
 def read_quotes(
     path: str | Path,
 ) -> dict[str, Quote]:  # by symbol; nothing when there is no readable board
-    "Return the prices that another process shows."
+    "Return the prices that another process shows.\n\nParameters\n----------\npath : str | Path\n\nReturns\n-------\ndict[str, Quote]\n    by symbol; nothing when there is no readable board"
     try:
         lines = json.loads(Path(path).read_bytes())
         return {s: Quote(Decimal(q["price"]), datetime.fromisoformat(q["time"]), bool(q["closed"])) for s, q in lines.items()}

@@ -152,7 +152,7 @@ def repair_store(
     store: BarStore,
     deep: bool = False,  # read each file to its end, not only its size
 ) -> list[str]:  # a sentence for each thing that was done; empty: nothing was torn
-    "Set aside the files of a store that are torn, and bring back their bars from the version before."
+    "Set aside the files of a store that are torn, and bring back their bars from the version before.\n\nParameters\n----------\nstore : BarStore\ndeep : bool, default False\n    read each file to its end, not only its size\n\nReturns\n-------\nlist[str]\n    a sentence for each thing that was done; empty: nothing was torn"
     if not getattr(store, "local", False) or not Path(store.url).is_dir():
         return []
     with store._locked():

@@ -37,7 +37,7 @@ def propose_plan(
     plan: Plan,
     now: datetime,  # UTC
 ) -> str:  # the plan's hash
-    "Put a plan before whoever approves; the same plan again changes nothing."
+    "Put a plan before whoever approves; the same plan again changes nothing.\n\nParameters\n----------\nledger : Ledger\nplan : Plan\nnow : datetime\n    UTC\n\nReturns\n-------\nstr\n    the plan's hash"
     if plan.account not in ledger.accounts():
         raise BadInput(f"the account {plan.account!r} is not in {ledger.path.name}; open it with open_account")
     plan_hash = plan.hash
@@ -54,7 +54,7 @@ def review_plan(
     now: datetime,  # UTC
     remark: str = "",  # what was found
 ) -> None:
-    "Write down that somebody looked at a draft; doing it a second time changes nothing."
+    "Write down that somebody looked at a draft; doing it a second time changes nothing.\n\nParameters\n----------\nledger : Ledger\naccount : str\nplan_hash : str\nwho : str\n    a person's name, or what looked at it\nnow : datetime\n    UTC\nremark : str, default ''\n    what was found"
     if not who.strip():
         raise BadInput("a review needs a name; say who looked at the plan")
     status = plan_status(ledger, account, plan_hash)
@@ -73,7 +73,7 @@ def approve_plan(
     now: datetime,  # UTC
     four_eyes: bool = False,  # somebody else must have reviewed it
 ) -> None:
-    "Allow a plan to be executed; approving it a second time changes nothing."
+    "Allow a plan to be executed; approving it a second time changes nothing.\n\nParameters\n----------\nledger : Ledger\nplan : Plan\nwho : str\n    a person's name, or what approves in paper mode\nnow : datetime\n    UTC\nfour_eyes : bool, default False\n    somebody else must have reviewed it"
     if not who.strip():
         raise BadInput("an approval needs a name; say who approves")
     plan_hash = propose_plan(ledger, plan, now)
@@ -98,7 +98,7 @@ def cancel_plan(
     why: str,
     now: datetime,  # UTC
 ) -> None:
-    "Withdraw a plan for good; one that was executed cannot be withdrawn."
+    "Withdraw a plan for good; one that was executed cannot be withdrawn.\n\nParameters\n----------\nledger : Ledger\naccount : str\nplan_hash : str\nwho : str\nwhy : str\nnow : datetime\n    UTC"
     status = plan_status(ledger, account, plan_hash)
     if status == "unknown":
         raise BadInput(f"there is no plan {plan_hash[:12]} in the account {account}; 'proposed' plans are in plan_history")
@@ -128,7 +128,7 @@ def plan_life(
     account: str,
     plan_hash: str,
 ):  # DataFrame, oldest first: state, when, who, why
-    "Return every step of one plan."
+    "Return every step of one plan.\n\nParameters\n----------\nledger : Ledger\naccount : str\nplan_hash : str\n\nReturns\n-------\nDataFrame, oldest first: state, when, who, why"
     import pandas as pd
 
     steps = [(ledger.place(s, account, plan_hash), ledger.find(s, account, plan_hash)) for s in STEPS]
@@ -143,7 +143,7 @@ def plan_history(
     ledger: Ledger,
     account: str,
 ):  # DataFrame by plan: a time for each step taken, who reviewed, approved and cancelled, and why
-    "Return what became of every plan, oldest first."
+    "Return what became of every plan, oldest first.\n\nParameters\n----------\nledger : Ledger\naccount : str\n\nReturns\n-------\nDataFrame by plan: a time for each step taken, who reviewed, approved and cancelled, and why"
     import pandas as pd
 
     rows: dict[str, dict] = {}

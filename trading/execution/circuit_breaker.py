@@ -18,7 +18,7 @@ from ..core.venue_proxy import VenueProxy
 
 # %% ../../nbs/09_execution/35_circuit_breaker.ipynb #1fb5ea50
 class CircuitBreakerVenue(VenueProxy):
-    "A venue that is left alone while it fails; see `core.types.Venue`."
+    "A venue that is left alone while it fails; see `core.types.Venue`.\n\nParameters\n----------\nvenue : Venue\nclock : Callable[[], datetime]\n    UTC now\npolicy : BackoffPolicy, default BackoffPolicy()\nstore : CircuitStore | None, default None\n    where the state is kept; None: in memory"
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class CircuitBreakerVenue(VenueProxy):
 
 # %% ../../nbs/09_execution/35_circuit_breaker.ipynb #d89cad50
 class LedgerStore:
-    "Keeps the state of a venue's circuit as events of an account."
+    "Keeps the state of a venue's circuit as events of an account.\n\nParameters\n----------\nledger : Ledger\naccount : str\nvenue : str\n    its name\nclock : Callable[[], datetime]\n    UTC now"
 
     def __init__(
         self,
@@ -82,5 +82,5 @@ def add_circuit_breaker(
     clock: Callable[[], datetime],  # UTC now
     policy: BackoffPolicy = BackoffPolicy(),
 ) -> CircuitBreakerVenue:
-    "Put a venue behind a circuit breaker whose state is kept in the ledger."
+    "Put a venue behind a circuit breaker whose state is kept in the ledger.\n\nParameters\n----------\nvenue : Venue\nledger : Ledger\naccount : str\nclock : Callable[[], datetime]\n    UTC now\npolicy : BackoffPolicy, default BackoffPolicy()\n\nReturns\n-------\nCircuitBreakerVenue"
     return CircuitBreakerVenue(venue, clock, policy, LedgerStore(ledger, account, venue.name, clock))

@@ -37,7 +37,7 @@ def refusal_reasons(
     max_age: timedelta,  # how old the plan may be
     account: str | None = None,  # the account that the venue belongs to; None: not known
 ) -> list[str]:  # empty when the plan may be executed
-    "Return why a plan may not be executed."
+    "Return why a plan may not be executed.\n\nParameters\n----------\nplan : Plan\nverdict : CheckResult\n    of the risk checks\nledger : Ledger\nnow : datetime\n    UTC\nmax_age : timedelta\n    how old the plan may be\naccount : str | None, default None\n    the account that the venue belongs to; None: not known\n\nReturns\n-------\nlist[str]\n    empty when the plan may be executed"
     plan_hash, found = plan.hash, []
     if verdict.plan_hash != plan_hash:
         found.append(f"the check was made for plan {verdict.plan_hash[:12]} and this is {plan_hash[:12]}: check it again")
@@ -72,7 +72,7 @@ def _foreign_intents(desk: OrderContext, plan_hash: str) -> list[str]:
 # %% ../../nbs/09_execution/30_executor.ipynb #cad7d18b
 @dataclass(frozen=True)
 class OrderResult(Value):
-    "What became of one action of a plan."
+    "What became of one action of a plan.\n\nParameters\n----------\nsymbol : str\nside : str\nclient_order_id : str\n    of its first order\nplanned : Decimal\n    units\nordered : Decimal\n    units sent; less than planned when cash was short or the lot is coarse\nfilled : Decimal\n    units\nprice : Decimal\n    the plan's, in the currency of the symbol, as the average is\naverage : Decimal | None\n    of the fills\nfee : Decimal\n    account currency\nslippage : Decimal\n    account currency, positive is against us\nstatus : str\n    of the order, or 'skipped'\nreason : str, default ''\n    why it was skipped, cut, rejected or cancelled\norders : int, default 1\n    how many were sent\nrate : Decimal\n    account currency for one unit of the symbol's, as planned"
 
     symbol: str
     side: str
@@ -92,7 +92,7 @@ class OrderResult(Value):
 
 @dataclass(frozen=True, repr=False)
 class Execution(Shown, Value):
-    "What executing a plan came to."
+    "What executing a plan came to.\n\nParameters\n----------\naccount : str\nplan_hash : str\nvenue : str\nstarted : datetime\n    UTC\nfinished : datetime\n    UTC\nseconds : float\n    that it took\norders : tuple[OrderResult, ...]\nfills : tuple[Fill, ...]\nshortfall_unfilled : Decimal, default ZERO\n    what the part not traded has moved against us since, if prices were given"
 
     account: str
     plan_hash: str
@@ -145,7 +145,7 @@ class Execution(Shown, Value):
         return (sum((o.filled * o.price * o.rate for o in self.orders), ZERO) / planned).quantize(Decimal("0.0001")) if planned else Decimal(1)
 
     def frame(self):  # DataFrame, one row for each action
-        "Return the lines as a table for people."
+        "Return the lines as a table for people.\n\nReturns\n-------\nDataFrame, one row for each action"
         import pandas as pd
 
         columns = ["symbol", "side", "planned", "filled", "price", "average", "fee", "slippage", "status", "reason"]
@@ -173,7 +173,7 @@ def execute(
     planned: Mapping[str, Instrument] | None = None,  # by symbol, as they were when the plan was made; what has changed since is told
     last_look: Callable[[], str] | None = None,  # asked once more when all is ready, before each order leaves; None: `stop`
 ) -> Execution:
-    "Trade a plan, or go on with one that was interrupted."
+    "Trade a plan, or go on with one that was interrupted.\n\nParameters\n----------\nplan : Plan\nverdict : CheckResult\n    of the risk checks, for exactly this plan\nvenue : Venue\nledger : Ledger\nnow : datetime | Callable[[], datetime]\n    UTC, or a clock\nstyle : OrderParameters\nmax_age : timedelta, default timedelta(days=1)\n    how old the plan may be\naccount : str | None, default None\n    the account that the venue belongs to, if it can tell\nstop : Callable[[], str], default lambda: ''\n    a reason to send nothing more, for example a kill switch's `reason`\npatience : RetryPolicy, default RetryPolicy()\nsleep : Callable[[float], Any] | None, default None\n    seconds; None: really wait\nprogress : Callable[[OrderResult], Any], default lambda line: None\n    told of every finished line\nprices_after : Mapping[str, Decimal] | None, default None\n    for the shortfall of what was not traded\nvolume : Callable[[str], Decimal | None] | None, default None\n    symbol → units that the market traded in the last `style.every`, for `volume_share`\nallow : Callable[[Order], str], default lambda order: ''\n    a reason to leave out this order, for example a limit that it would break\nplanned : Mapping[str, Instrument] | None, default None\n    by symbol, as they were when the plan was made; what has changed since is told\nlast_look : Callable[[], str] | None, default None\n    asked once more when all is ready, before each order leaves; None: `stop`\n\nReturns\n-------\nExecution"
     if style.volume_share is not None and volume is None:
         raise BadInput("style: a share of the volume is asked for and nobody tells the volume; give execute a function for it")
     clock = now if callable(now) else lambda: now

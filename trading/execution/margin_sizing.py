@@ -17,7 +17,7 @@ def settle_margin(
     gross: Decimal,  # equity before fees
     c: PlanConstraints,  # with a leverage
 ) -> None:
-    "Find the trades towards the targets of the equity that their own fees leave."
+    "Find the trades towards the targets of the equity that their own fees leave.\n\nParameters\n----------\nlines : list[PlanLine]\n    the trades are written into them\ngross : Decimal\n    equity before fees\nc : PlanConstraints\n    with a leverage"
     grain = Decimal(1).scaleb(gross.adjusted() - 9)
     for a in lines:
         a.least = max(a.least, 10 * grain, c.min_fee)

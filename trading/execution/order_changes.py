@@ -21,7 +21,7 @@ def own_order(
     desk: OrderContext,
     client_order_id: str,  # ours, or how it begins
 ) -> Order:
-    "Return an order of the account as it was sent."
+    "Return an order of the account as it was sent.\n\nParameters\n----------\ndesk : OrderContext\nclient_order_id : str\n    ours, or how it begins\n\nReturns\n-------\nOrder"
     found = desk.ledger.find("intent", desk.account, client_order_id)
     if found is None:
         near = [e for e in unresolved(desk) if e.data["client_order_id"].startswith(client_order_id)] if len(client_order_id) >= 4 else []
@@ -36,7 +36,7 @@ def cancel_own(
     desk: OrderContext,
     client_order_id: str,
 ) -> OrderState:  # as it ended, or open where the venue has not ended it
-    "Cancel an order of the account and book what it has traded; one that has ended is simply reported."
+    "Cancel an order of the account and book what it has traded; one that has ended is simply reported.\n\nParameters\n----------\ndesk : OrderContext\nclient_order_id : str\n\nReturns\n-------\nOrderState\n    as it ended, or open where the venue has not ended it"
     order = own_order(desk, client_order_id)
     if ended := desk.ledger.find("ended", desk.account, order.client_order_id):
         return state_from(ended.data)
@@ -50,7 +50,7 @@ def cancel_own(
 def book_open_orders(
     desk: OrderContext,
 ) -> list[OrderState]:  # of those that have traded or ended since they were booked
-    "Ask what became of every open order of an account, and book what it has traded and how it ended."
+    "Ask what became of every open order of an account, and book what it has traded and how it ended.\n\nParameters\n----------\ndesk : OrderContext\n\nReturns\n-------\nlist[OrderState]\n    of those that have traded or ended since they were booked"
     news = []
     for intent in unresolved(desk):
         order, before = order_from(intent.data), desk.ledger.count(desk.account, "fill")
@@ -66,7 +66,7 @@ def crosses_own(
     order: Order,
     but: str = "",  # an order that is about to be cancelled
 ) -> str:  # empty: it would not
-    "Say with which open order of the account an order would trade."
+    "Say with which open order of the account an order would trade.\n\nParameters\n----------\ndesk : OrderContext\norder : Order\nbut : str, default ''\n    an order that is about to be cancelled\n\nReturns\n-------\nstr\n    empty: it would not"
     for intent in unresolved(desk):
         other = order_from(intent.data)
         if other.symbol != order.symbol or other.side == order.side or other.type != "limit" or other.client_order_id == but or order.type in ("stop", "stop_limit"):
@@ -83,7 +83,7 @@ def replace_order(
     amount: Decimal | None = None,  # units in all, what was filled included; None: as it was
     stop_price: Decimal | None = None,  # None: as it was
 ) -> tuple[OrderState, OrderState | None, str]:  # the old order, the new one, and why there is none
-    "Cancel an order and send another for what is left of it; what the venue would refuse is said before anything is cancelled."
+    "Cancel an order and send another for what is left of it; what the venue would refuse is said before anything is cancelled.\n\nParameters\n----------\ndesk : OrderContext\nclient_order_id : str\nprice : Decimal | None, default None\n    None: as it was\namount : Decimal | None, default None\n    units in all, what was filled included; None: as it was\nstop_price : Decimal | None, default None\n    None: as it was\n\nReturns\n-------\ntuple[OrderState, OrderState | None, str]\n    the old order, the new one, and why there is none"
     old = own_order(desk, client_order_id)
     if desk.ledger.find("ended", desk.account, old.client_order_id):
         raise BadInput(f"order {old.client_order_id} has ended; there is nothing to replace")

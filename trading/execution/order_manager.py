@@ -25,7 +25,7 @@ from ..core.types import ZERO, Event, Fill, Order, OrderState, Value, PricedVenu
 # %% ../../nbs/09_execution/25_order_manager.ipynb #f107698d
 @dataclass(frozen=True)
 class RetryPolicy(Value):
-    "How long to wait, and how often to ask."
+    "How long to wait, and how often to ask.\n\nParameters\n----------\nreads : int, default 4\n    attempts at a harmless question\npause : float, default 0.5\n    seconds before the second attempt, doubled each time\nsettle : float, default 6.0\n    seconds after which an order that the venue does not know will not turn up any more\npoll : float, default 1.0\n    seconds between two looks at an open order\nsends : int, default 3\n    attempts to send an order of which it is certain that it never arrived"
 
     reads: int = 4  # attempts at a harmless question
     pause: float = 0.5  # seconds before the second attempt, doubled each time
@@ -36,7 +36,7 @@ class RetryPolicy(Value):
 
 @dataclass(frozen=True)
 class OrderContext:
-    "Everything that is needed to send an order for an account."
+    "Everything that is needed to send an order for an account.\n\nParameters\n----------\nvenue : PricedVenue\nledger : Ledger\naccount : str\nclock : Callable[[], datetime]\n    UTC now\npatience : RetryPolicy\nsleep : Callable[[float], Any], default time.sleep\n    seconds\nstop : Callable[[], str]\n    asked last, before each order leaves: why nothing may be sent; '' lets it go"
 
     venue: PricedVenue
     ledger: Ledger
@@ -51,7 +51,7 @@ def query_venue(
     desk: OrderContext,
     question: Callable[[], Any],  # harmless to repeat
 ) -> Any:
-    "Ask a venue something, and ask again if it cannot be reached."
+    "Ask a venue something, and ask again if it cannot be reached.\n\nParameters\n----------\ndesk : OrderContext\nquestion : Callable[[], Any]\n    harmless to repeat\n\nReturns\n-------\nAny"
     for attempt in range(desk.patience.reads - 1):
         try:
             return question()
@@ -66,7 +66,7 @@ def query_order(
     symbol: str,
     since: datetime,  # UTC, when it was sent at the earliest
 ) -> OrderState | None:  # None: the venue knows nothing of it
-    "Ask the venue what became of an order."
+    "Ask the venue what became of an order.\n\nParameters\n----------\ndesk : OrderContext\nclient_order_id : str\nsymbol : str\nsince : datetime\n    UTC, when it was sent at the earliest\n\nReturns\n-------\nOrderState | None\n    None: the venue knows nothing of it"
     tell_venue(desk, client_order_id)
     failed = None
     try:
@@ -130,7 +130,7 @@ def _intended(desk: OrderContext, client_order_id: str) -> Order:
 def order_from(
     data: dict,  # of an 'intent' event
 ) -> Order:
-    "Read an order back from its intent."
+    "Read an order back from its intent.\n\nParameters\n----------\ndata : dict\n    of an 'intent' event\n\nReturns\n-------\nOrder"
     price, stop, loss, profit = (None if data.get(p) is None else Decimal(data[p]) for p in ("price", "stop_price", "stop_loss", "take_profit"))
     return Order(data["client_order_id"], data["symbol"], data["side"], Decimal(data["amount"]), data["type"], price, stop, data["time_in_force"], loss, profit, bool(data.get("reduce_only")), data.get("linked", ""))
 
@@ -140,7 +140,7 @@ def ask_until_settled(
     order: Order,
     since: datetime,  # UTC
 ) -> OrderState | None:
-    "Ask until the order is known, or until it cannot turn up any more."
+    "Ask until the order is known, or until it cannot turn up any more.\n\nParameters\n----------\ndesk : OrderContext\norder : Order\nsince : datetime\n    UTC\n\nReturns\n-------\nOrderState | None"
     waited = 0.0
     while (state := query_order(desk, order.client_order_id, order.symbol, since)) is None and waited < desk.patience.settle:
         desk.sleep(desk.patience.poll)
@@ -154,7 +154,7 @@ def submit_order(
     plan_hash: str = "",  # the plan it belongs to
     price: Decimal | None = None,  # what the plan expected to pay
 ) -> OrderState | None:  # None: it never arrived, and that is certain
-    "Send an order once, whatever happened before and whatever happens now."
+    "Send an order once, whatever happened before and whatever happens now.\n\nParameters\n----------\ndesk : OrderContext\norder : Order\nplan_hash : str, default ''\n    the plan it belongs to\nprice : Decimal | None, default None\n    what the plan expected to pay\n\nReturns\n-------\nOrderState | None\n    None: it never arrived, and that is certain"
     known = desk.ledger.find("intent", desk.account, order.client_order_id)
     now = desk.clock()
     if known is None:
@@ -208,7 +208,7 @@ def _once(kind: str, desk: OrderContext, order: Order, attempt: int, more: dict 
 def unresolved(
     desk: OrderContext,
 ) -> list[Event]:  # intents
-    "Return the intents of which we do not know whether they arrived, or which may still trade."
+    "Return the intents of which we do not know whether they arrived, or which may still trade.\n\nParameters\n----------\ndesk : OrderContext\n\nReturns\n-------\nlist[Event]\n    intents"
     return [e for e in desk.ledger.unended(desk.account)
             if not desk.ledger.find("absent", desk.account, e.data["client_order_id"], attempts(desk, e.data["client_order_id"]) - 1)]
 
@@ -219,7 +219,7 @@ def record_fills(
     plan_hash: str,
     since: datetime,  # UTC, before the first of them was sent
 ) -> list[Fill]:  # of these orders, each once
-    "Write the trades of orders into the ledger, and the end of those that have ended, in one transaction."
+    "Write the trades of orders into the ledger, and the end of those that have ended, in one transaction.\n\nParameters\n----------\ndesk : OrderContext\nstates : list[OrderState]\n    as the venue told them\nplan_hash : str\nsince : datetime\n    UTC, before the first of them was sent\n\nReturns\n-------\nlist[Fill]\n    of these orders, each once"
     fills = _fills_of(desk, states, since)
     waited = 0.0
     while (late := _late(states, fills)) and waited < desk.patience.settle:
@@ -256,7 +256,7 @@ def own_ids(
     trades: list[Fill],  # as the venue lists them
     numbers: Mapping[str, str],  # the venue's order id → ours
 ) -> list[Fill]:
-    "Put our id into trades that carry the venue's order id instead, as many venues list them."
+    "Put our id into trades that carry the venue's order id instead, as many venues list them.\n\nParameters\n----------\ntrades : list[Fill]\n    as the venue lists them\nnumbers : Mapping[str, str]\n    the venue's order id → ours\n\nReturns\n-------\nlist[Fill]"
     return [f.but(client_order_id=numbers[f.client_order_id]) if f.client_order_id in numbers else f for f in trades]
 
 

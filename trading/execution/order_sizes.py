@@ -18,7 +18,7 @@ from ..core.types import ZERO, Value
 # %% ../../nbs/09_execution/28_order_sizes.ipynb #f26837d8
 @dataclass(frozen=True)
 class OrderParameters(Value):
-    "How a plan is traded."
+    "How a plan is traded.\n\nParameters\n----------\nfee_rate : Decimal\n    expected fee as a fraction of the value, for the cash check\ncushion : Decimal\n    fraction of the value kept back for prices that move\ntimeout : timedelta\n    after this an open order is cancelled, and a limit order is given a new price\ntype : Literal['market', 'limit'], default 'market'\ntime_in_force : Literal['GTC', 'IOC', 'FOK', 'PO'], default 'GTC'\n    of limit orders; PO: post only\nlimit_bp : Decimal, default ZERO\n    basis points that a limit order may pay beyond the last price\nreprices : int, default 3\n    how often a limit order that was not filled is sent again at a new price\nslices : int, default 1\n    into how many parts an action is cut\nevery : timedelta\n    time between two parts; with several parts this is a time-weighted average price\nmax_slippage_bp : Decimal | None, default None\n    nothing is traded at a price that is this much worse than the plan's; None: no bound\nvolume_share : Decimal | None, default None\n    each part is at most this fraction of what the market traded in the last `every`; None: equal parts"
 
     fee_rate: Decimal  # expected fee as a fraction of the value, for the cash check
     cushion: Decimal = Decimal("0.002")  # fraction of the value kept back for prices that move
@@ -49,7 +49,7 @@ def affordable(
     style: OrderParameters,
     what: str = "of cash",  # it is
 ) -> tuple[Decimal, str]:  # units, and why it is less
-    "Cut a purchase to the cash and to the venue's lot."
+    "Cut a purchase to the cash and to the venue's lot.\n\nParameters\n----------\namount : Decimal\n    units wanted\nprice : Decimal\ncash : Decimal\n    free, quote currency\nmarket : Instrument\nstyle : OrderParameters\nwhat : str, default 'of cash'\n    it is\n\nReturns\n-------\ntuple[Decimal, str]\n    units, and why it is less"
     most = cash / (price * (1 + style.fee_rate) * (1 + style.cushion))
     lot = market.amount(min(amount, most))
     reason = f"cut from {amount} to {lot}: {cash:.2f} {what}" if most < amount else f"rounded down from {amount} to {lot}" if lot < amount else ""
@@ -66,7 +66,7 @@ def volume_part(
     kind: str,  # type of the order
     price: Decimal,  # quote currency per unit, for the smallest value
 ) -> Decimal:  # a multiple of the lot, zero when that is below the venue's minimum
-    "Return how much may be traded now."
+    "Return how much may be traded now.\n\nParameters\n----------\nleft : Decimal\n    units still to be traded\ntraded : Decimal | None\n    units that the market traded; None: not known, so nothing is sent\nshare : Decimal\n    fraction of it that may be ours\nmarket : Instrument\nkind : str\n    type of the order\nprice : Decimal\n    quote currency per unit, for the smallest value\n\nReturns\n-------\nDecimal\n    a multiple of the lot, zero when that is below the venue's minimum"
     lot = market.amount(min(n for n in (left, (traded or ZERO) * share, market.largest(kind)) if n is not None))
     return ZERO if market.too_small(lot, price) else lot
 
@@ -78,7 +78,7 @@ def parts(
     kind: str,  # type of the orders
     price: Decimal,  # quote currency per unit, for the smallest and the largest value
 ) -> list[Decimal]:  # that add up to the amount
-    "Cut an amount into equal lots, none below the venue's smallest order and none above its largest; the last slice takes the rest."
+    "Cut an amount into equal lots, none below the venue's smallest order and none above its largest; the last slice takes the rest.\n\nParameters\n----------\namount : Decimal\n    units\nslices : int\n    how many at most, before the venue's largest order is looked at\nmarket : Instrument\nkind : str\n    type of the orders\nprice : Decimal\n    quote currency per unit, for the smallest and the largest value\n\nReturns\n-------\nlist[Decimal]\n    that add up to the amount"
     lot = market.amount(amount / slices)
     cut = [amount] if market.too_small(lot, price) else [lot] * (slices - 1) + [amount - lot * (slices - 1)]
     return [piece for each in cut for piece in order_parts(market, each, kind, price)]

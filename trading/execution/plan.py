@@ -118,7 +118,7 @@ def make_plan(
     beside: Mapping[str, Decimal] | None = None,  # symbol → price in the account's currency, of holdings that are counted and not traded
     closed: Mapping[str, str] | None = None,  # symbols whose market is closed, each with a sentence: valued, and not traded
 ) -> Plan:
-    "Say what to trade so that the holdings match the targets, sells before buys."
+    "Say what to trade so that the holdings match the targets, sells before buys.\n\nParameters\n----------\naccount : str\n    whose money, for example 'paper-sample'\nas_of : datetime\n    UTC; only data known by then was used\nholdings : Mapping[str, Decimal]\n    symbol → units, zero or more; below zero only in a margin account\ncash : Decimal\n    account currency, zero or more; likewise\ntargets : Any\n    Series or mapping symbol → weight, at most 1 together; the rest is cash; below zero only in a margin account\nprices : Mapping[str, Any]\n    symbol → reference price, in the currency of the symbol\nmarkets : Mapping[str, Instrument]\n    symbol → steps and minima of the venue\nconstraints : PlanConstraints\ncurrency : str\n    of the account\ndata_version : str, default ''\nsettings_hash : str, default ''\nmodel_versions : Mapping[str, str] | None, default None\ngroups : Mapping[str, str] | None, default None\n    symbol → asset group\naliases : Mapping[str, str] | None, default None\n    symbol → the name the user knows\nvenues : Mapping[str, Mapping[str, Decimal]] | None, default None\n    symbol → venue → units lying there\nbuy_venue : str, default ''\n    where purchases go when nothing is held yet\nrates : Mapping[str, Decimal] | None, default None\n    currency → account currency for one unit, for prices in others\nbeside : Mapping[str, Decimal] | None, default None\n    symbol → price in the account's currency, of holdings that are counted and not traded\nclosed : Mapping[str, str] | None, default None\n    symbols whose market is closed, each with a sentence: valued, and not traded\n\nReturns\n-------\nPlan"
     margin = constraints.leverage
     wanted = _exact_targets(targets, margin)
     held = _exact_holdings(holdings, cash, constraints)
@@ -219,7 +219,7 @@ def _by_venue(a: PlanLine, places: Mapping[str, Decimal], buy_venue: str) -> lis
 # %% ../../nbs/09_execution/05_plan.ipynb #e23a4f82
 @dataclass(frozen=True)
 class PlanOutcome(Value):
-    "What a plan leaves when every action is filled at its reference price."
+    "What a plan leaves when every action is filled at its reference price.\n\nParameters\n----------\ncash : Decimal\nfees : Decimal\nholdings : dict[str, Decimal]\n    zero amounts are left out"
 
     cash: Decimal
     fees: Decimal
@@ -231,7 +231,7 @@ def apply_plan(
     holdings: Mapping[str, Decimal],  # before
     constraints: PlanConstraints,  # for the fees
 ) -> PlanOutcome:
-    "Return holdings, cash and fees as if every action were filled at its reference price."
+    "Return holdings, cash and fees as if every action were filled at its reference price.\n\nParameters\n----------\nplan : Plan\nholdings : Mapping[str, Decimal]\n    before\nconstraints : PlanConstraints\n    for the fees\n\nReturns\n-------\nPlanOutcome"
     after, cash, fees = dict(holdings), plan.cash, ZERO
     for a in plan.actions:
         sign = 1 if a.side == "buy" else -1

@@ -21,7 +21,7 @@ def order_name(
     plan: Plan,
     action: Action,  # a line of it
 ) -> str:  # 'BTC/USD', or 'BTC/USD@kraken' where the plan trades it at several venues
-    "Return what an order of a plan is called when it is changed."
+    "Return what an order of a plan is called when it is changed.\n\nParameters\n----------\nplan : Plan\naction : Action\n    a line of it\n\nReturns\n-------\nstr\n    'BTC/USD', or 'BTC/USD@kraken' where the plan trades it at several venues"
     several = sum(a.symbol == action.symbol for a in plan.actions) > 1
     return f"{action.symbol}@{action.venue}" if several else action.symbol
 
@@ -59,7 +59,7 @@ def amend_plan(
     why: str,
     least: Decimal = ZERO,  # value of the smallest trade, account currency
 ) -> Plan:  # another plan, whose notes and reasons say what was changed
-    "Make a plan without some orders, or with other amounts; sides, prices, targets and the moment stay as they were."
+    "Make a plan without some orders, or with other amounts; sides, prices, targets and the moment stay as they were.\n\nParameters\n----------\nplan : Plan\nstrike : Iterable[str]\n    orders to leave out, each by `order_name`\nchange : Mapping[str, Decimal]\n    order → units instead, above zero\nmarkets : Mapping[str, Instrument]\n    symbol → steps and minima of the venue\nwho : str\n    a person's name\nwhy : str\nleast : Decimal, default ZERO\n    value of the smallest trade, account currency\n\nReturns\n-------\nPlan\n    another plan, whose notes and reasons say what was changed"
     if not who.strip() or not why.strip():
         raise BadInput("an amendment needs a name and a reason; say who changes the plan, and why")
     out, other = {name: _named(plan, name) for name in strike}, {name: _named(plan, name) for name in change}
@@ -88,7 +88,7 @@ def replace_plan(
     why: str,
     now: datetime,  # UTC
 ) -> None:
-    "Cancel a draft and propose the amended plan, in one transaction; what was approved or traded is refused."
+    "Cancel a draft and propose the amended plan, in one transaction; what was approved or traded is refused.\n\nParameters\n----------\nledger : Ledger\nplan : Plan\n    that awaits approval\namended : Plan\n    that takes its place\nwho : str\nwhy : str\nnow : datetime\n    UTC"
     status = plan_status(ledger, plan.account, plan.hash)
     if status not in ("proposed", "reviewed"):
         raise Refused(f"plan {plan.hash[:12]} is {LIFE[status]}; only a plan that awaits approval can be amended")
@@ -104,7 +104,7 @@ def standing_plan(
     ledger: Ledger,
     plan: Plan,
 ) -> Plan:  # itself, where it was not amended
-    "Return the plan that has taken the place of one, however often it was amended."
+    "Return the plan that has taken the place of one, however often it was amended.\n\nParameters\n----------\nledger : Ledger\nplan : Plan\n\nReturns\n-------\nPlan\n    itself, where it was not amended"
     while (end := ledger.find("canceled", plan.account, plan.hash)) and end.data.get("amended_to"):
         plan = read_plan(ledger, plan.account, end.data["amended_to"])
     return plan

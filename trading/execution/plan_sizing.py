@@ -20,7 +20,7 @@ MOST = 100  # rounds until trades and fees agree; half a dozen suffice almost al
 # %% ../../nbs/09_execution/00_plan_sizing.ipynb #eae8d62c
 @dataclass(frozen=True, kw_only=True)
 class PlanConstraints(Value):
-    "The rules a plan keeps to."
+    "The rules a plan keeps to.\n\nParameters\n----------\nfee_rate : Decimal\n    fraction of the traded value, 0.001 is a tenth of a per cent\nmin_trade : Decimal\n    smallest value worth trading, account currency\nmin_fee : Decimal, default ZERO\n    smallest fee of an order, account currency\nmax_fee_share : Decimal | None, default None\n    leave a trade alone when its fee would be more than this fraction of it\ndrift : Decimal\n    distance from the target that makes a trade\ndrift_kind : Literal['relative', 'absolute'], default 'relative'\n    of the target, or in points of the account\nmax_turnover : Decimal | None, default None\n    sells and buys over equity; trades are cut in proportion\nmin_cash : Decimal, default ZERO\n    fraction of equity that purchases leave untouched\nignore : tuple[str, ...], default ()\n    holdings that are neither counted nor traded\nleverage : Decimal | None, default None\n    gross value of all positions over equity that a margin account may carry; None: no short position and no debt"
 
     fee_rate: Decimal  # fraction of the traded value, 0.001 is a tenth of a per cent
     min_trade: Decimal  # smallest value worth trading, account currency
@@ -55,7 +55,7 @@ class PlanConstraints(Value):
 # %% ../../nbs/09_execution/00_plan_sizing.ipynb #4bb481b0
 @dataclass(slots=True)
 class PlanLine:
-    "One asset while the plan is made."
+    "One asset while the plan is made.\n\nParameters\n----------\nsymbol : str\nheld : Decimal\n    units\nprice : Decimal\ntarget : Decimal\n    weight\nstep : Decimal\n    units are multiples of this\nleast : Decimal\n    smallest value that may be traded\nvalue : Decimal\n    held times price\nlot : Decimal\n    what one step costs\ntrade : Decimal, default ZERO\n    units, negative sells\nwish : Decimal, default ZERO\n    units before anything was cut\nwhy : str, default ''\npots : tuple[Decimal, ...], default ()\n    units in each place where it lies, the most first; empty: all in one place\nfixed : tuple[Decimal, str] | None, default None\n    a wish that the search for the right equity no longer changes, and its reason"
 
     symbol: str
     held: Decimal  # units
@@ -219,7 +219,7 @@ def settle(
     cash: Decimal,  # before trading
     c: PlanConstraints,
 ) -> None:
-    "Find the trades whose fees leave just the equity that they were made for."
+    "Find the trades whose fees leave just the equity that they were made for.\n\nParameters\n----------\nlines : list[PlanLine]\n    the trades are written into them\ngross : Decimal\n    equity before fees\ncash : Decimal\n    before trading\nc : PlanConstraints"
     grain = Decimal(1).scaleb(gross.adjusted() - 9)
     for a in lines:
         a.least = max(a.least, 10 * grain, c.min_fee)

@@ -39,7 +39,7 @@ CASH = "CASH"
 
 @dataclass(frozen=True)
 class Purchase(Value):
-    "A lot that is still held: a row with a day and a price."
+    "A lot that is still held: a row with a day and a price.\n\nParameters\n----------\nsymbol : str\namount : Decimal\nbought : datetime\n    UTC\nprice : Decimal\n    of a unit, in the currency of the symbol"
 
     symbol: str
     amount: Decimal
@@ -49,7 +49,7 @@ class Purchase(Value):
 
 @dataclass(frozen=True)
 class Portfolio(Value):
-    "What an account holds, as somebody wrote it down."
+    "What an account holds, as somebody wrote it down.\n\nParameters\n----------\ncash : Decimal\n    account currency\nholdings : dict[str, Decimal]\n    symbol → units\nvenues : dict[str, dict[str, Decimal]]\n    symbol → venue → units, when the file says so\nnotes : tuple[str, ...], default ()\n    what was repaired\nlots : tuple[Purchase, ...], default ()\n    when the file says for each row when it was bought and at what price"
 
     cash: Decimal  # account currency
     holdings: dict[str, Decimal] = field(default_factory=dict)  # symbol → units
@@ -62,7 +62,7 @@ def read_amount(
     text: str,  # as it stands in the file
     where: str,  # for the message, for example 'line 3'
 ) -> tuple[Decimal, str]:  # the number, and what was repaired or ''
-    "Read an amount of zero or more; a decimal comma or thousands marks are read when they can mean only one thing."
+    "Read an amount of zero or more; a decimal comma or thousands marks are read when they can mean only one thing.\n\nParameters\n----------\ntext : str\n    as it stands in the file\nwhere : str\n    for the message, for example 'line 3'\n\nReturns\n-------\ntuple[Decimal, str]\n    the number, and what was repaired or ''"
     try:
         number = read_number(text, option="the amount with")
     except BadInput as error:
@@ -77,7 +77,7 @@ def read_portfolio(
     known: Iterable[str],  # symbols that have prices
     currency: str = "",  # account currency, also a name of the cash row
 ) -> Portfolio:
-    "Read holdings and cash, or say which line cannot be used."
+    "Read holdings and cash, or say which line cannot be used.\n\nParameters\n----------\nsource : str | Path\n    path of a CSV file, or its text (anything with a line break)\nknown : Iterable[str]\n    symbols that have prices\ncurrency : str, default ''\n    account currency, also a name of the cash row\n\nReturns\n-------\nPortfolio"
     rows, notes = _rows(_text(source))
     names = {s.upper(): s for s in known}
     cash, seen_cash, holdings, venues = ZERO, "", {}, {}
@@ -177,7 +177,7 @@ def _cells(plan: Plan) -> list[dict]:
 def plan_frame(
     plan: Plan,
 ) -> "pd.DataFrame":  # one row per action; usd, quantity and price as floats for display
-    "Return the actions as a table."
+    "Return the actions as a table.\n\nParameters\n----------\nplan : Plan\n\nReturns\n-------\n'pd.DataFrame'\n    one row per action; usd, quantity and price as floats for display"
     import pandas as pd
 
     frame = pd.DataFrame(_cells(plan), columns=list(PLAN_COLUMNS))
@@ -200,7 +200,7 @@ def plan_totals(
     plan: Plan,
     constraints: PlanConstraints,  # for the fees
 ) -> "pd.Series":  # line → account currency, Decimal with two places
-    "Return the money before and after; the lines add up to the cent."
+    "Return the money before and after; the lines add up to the cent.\n\nParameters\n----------\nplan : Plan\nconstraints : PlanConstraints\n    for the fees\n\nReturns\n-------\n'pd.Series'\n    line → account currency, Decimal with two places"
     import pandas as pd
 
     cent = Decimal("0.01")
@@ -218,7 +218,7 @@ def plan_steps(
     constraints: PlanConstraints,  # for the fees
     most: int = 15,  # steps; smaller trades are added up
 ) -> "pd.Series":  # name → change of the cash as a float; the first is the cash before
-    "Return what each action does to the cash."
+    "Return what each action does to the cash.\n\nParameters\n----------\nplan : Plan\nconstraints : PlanConstraints\n    for the fees\nmost : int, default 15\n    steps; smaller trades are added up\n\nReturns\n-------\n'pd.Series'\n    name → change of the cash as a float; the first is the cash before"
     import pandas as pd
 
     moves = {}
@@ -240,7 +240,7 @@ def plan_plot(
     most: int = 15,  # bars; smaller trades are added up
     ax=None,  # matplotlib axes to draw on; None makes new ones
 ):  # the axes
-    "Draw how the cash changes from action to action."
+    "Draw how the cash changes from action to action.\n\nParameters\n----------\nplan : Plan\nconstraints : PlanConstraints\n    for the fees\nmost : int, default 15\n    bars; smaller trades are added up\nax : default None\n    matplotlib axes to draw on; None makes new ones\n\nReturns\n-------\nthe axes"
     import matplotlib.pyplot as plt
 
     if not plan.actions:

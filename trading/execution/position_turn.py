@@ -47,7 +47,7 @@ def turning_amount(
     action: Action,
     market: Instrument,
 ) -> Decimal:  # units; zero: it turns nothing
-    "Return how much of an action closes the position of a perpetual that it turns, as it stood before the plan traded it."
+    "Return how much of an action closes the position of a perpetual that it turns, as it stood before the plan traded it.\n\nParameters\n----------\ndesk : OrderContext\nplan_hash : str\n    of a plan that was started\naction : Action\nmarket : Instrument\n\nReturns\n-------\nDecimal\n    units; zero: it turns nothing"
     started = desk.ledger.find("started", desk.account, plan_hash)
     if not says_closing(desk.venue, market) or started is None:
         return ZERO

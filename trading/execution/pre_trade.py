@@ -175,7 +175,7 @@ def position_losses(
     positions: Mapping[str, Position],  # by symbol
     prices: Mapping[str, Any],  # by symbol, now
 ) -> dict[str, float]:  # symbol → positive fraction lost since purchase; 0 for a gain; what has no price is absent
-    "Return what each position has lost against its mean purchase price."
+    "Return what each position has lost against its mean purchase price.\n\nParameters\n----------\npositions : Mapping[str, Position]\n    by symbol\nprices : Mapping[str, Any]\n    by symbol, now\n\nReturns\n-------\ndict[str, float]\n    symbol → positive fraction lost since purchase; 0 for a gain; what has no price is absent"
     held = {s: p for s, p in positions.items() if p.amount and p.average > 0 and s in prices}
     return {s: max((1 - float(prices[s]) / float(p.average)) * (1 if p.amount > 0 else -1), 0.0) for s, p in held.items()}
 
@@ -200,7 +200,7 @@ def check_plan(
     traded_today: Decimal = ZERO,  # value traded since midnight UTC
     expected_hash: str = "",  # hash of the plan that was approved
 ) -> CheckResult:
-    "Judge a plan against every rule; nothing is sent, nothing is changed."
+    "Judge a plan against every rule; nothing is sent, nothing is changed.\n\nParameters\n----------\nplan : Plan\nlimits : RiskLimits\nprices : Mapping[str, Any]\n    symbol → price now in account currency, of everything held or traded\nprice_times : Mapping[str, datetime]\n    symbol → when that price was seen, UTC\nnow : datetime\n    UTC\nholdings : Mapping[str, Decimal]\n    symbol → units now\ncash : Decimal\n    now, account currency\nknown_symbols : Iterable[str]\n    what may be traded\nkill_switch : KillSwitch | None\n    None only where there is none, as in a backtest\nsecond_prices : Mapping[str, Any] | None, default None\n    the same prices from elsewhere\nfee_rate : Decimal, default ZERO\n    fraction of the traded value\nmin_fee : Decimal, default ZERO\n    smallest fee of an order, account currency\ngroups : Mapping[str, str] | None, default None\n    symbol → group; by default those of the plan's actions\nequity : pd.Series | None, default None\n    account value over time\nreturns : pd.DataFrame | None, default None\n    time × symbol, for value at risk\nlosses : Mapping[str, float] | None, default None\n    symbol → positive fraction lost since purchase\ntraded_today : Decimal, default ZERO\n    value traded since midnight UTC\nexpected_hash : str, default ''\n    hash of the plan that was approved\n\nReturns\n-------\nCheckResult"
     if now.tzinfo is None:
         raise BadInput(f"now is {now.isoformat()}, without zone; give it as UTC")
     known, prices = frozenset(known_symbols), {s: p for s, p in prices.items() if 0 < float(p) < float("inf")}

@@ -16,7 +16,7 @@ from ..core.venue_proxy import offers
 # %% ../../nbs/09_execution/33_preflight.ipynb #bbdc7817
 @dataclass(frozen=True)
 class Preflight(Value):
-    "Whether every order of a plan can be sent."
+    "Whether every order of a plan can be sent.\n\nParameters\n----------\nplan_hash : str\nchecked : tuple[str, ...]\n    what was looked at\nproblems : tuple[str, ...]\n    empty: every order can be sent\nnotes : tuple[str, ...], default ()"
 
     plan_hash: str
     checked: tuple[str, ...]  # what was looked at
@@ -34,7 +34,7 @@ def preflight(
     venue: PricedVenue,
     fee_rate: Decimal = ZERO,  # of the value
 ) -> Preflight:
-    "Ask the venue whether every order of a plan can be sent."
+    "Ask the venue whether every order of a plan can be sent.\n\nParameters\n----------\nplan : Plan\nvenue : PricedVenue\nfee_rate : Decimal, default ZERO\n    of the value\n\nReturns\n-------\nPreflight"
     found: list[str] = list(venue.readiness()) if offers(venue, "readiness") else []
     checked = ["the venue is ready"] if offers(venue, "readiness") else []
     if found:  # nothing else can be believed

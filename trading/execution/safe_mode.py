@@ -21,7 +21,7 @@ def safe_mode(
     ledger: Ledger,
     account: str,
 ) -> str:  # empty when trading is allowed
-    "Return why the account is in safe mode."
+    "Return why the account is in safe mode.\n\nParameters\n----------\nledger : Ledger\naccount : str\n\nReturns\n-------\nstr\n    empty when trading is allowed"
     last = ledger.last("safe_mode", account)
     return f"safe mode since {last.timestamp:%Y-%m-%d %H:%M}: {last.data['why']}" if last and last.data["on"] else ""
 
@@ -33,7 +33,7 @@ def leave_safe_mode(
     found: str,  # what was the matter
     now: datetime,  # UTC
 ) -> None:
-    "Allow trading again."
+    "Allow trading again.\n\nParameters\n----------\nledger : Ledger\naccount : str\nwho : str\n    a person\nfound : str\n    what was the matter\nnow : datetime\n    UTC"
     if not who.strip() or not found.strip():
         raise BadInput("leaving safe mode needs the name of a person and what was found; give both")
     if safe_mode(ledger, account):
@@ -41,7 +41,7 @@ def leave_safe_mode(
 
 
 class SafeModeVenue(VenueProxy):
-    "A venue that takes no orders after errors in a row, until a person allows it again."
+    "A venue that takes no orders after errors in a row, until a person allows it again.\n\nParameters\n----------\nvenue : Venue\nledger : Ledger\naccount : str\nclock : Callable[[], datetime]\n    UTC now\nmost : int, default 3\n    errors in a row that are too many"
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class SafeModeVenue(VenueProxy):
 
 
 class HaltingVenue(VenueProxy):
-    "The innermost layer around a venue: looks at the kill switch after every wait and probe, right before an order leaves."
+    "The innermost layer around a venue: looks at the kill switch after every wait and probe, right before an order leaves.\n\nParameters\n----------\nvenue : Venue\nstop : Callable[[], str]\n    why nothing may be sent; '' lets the order go"
 
     def __init__(
         self,

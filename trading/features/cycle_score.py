@@ -47,7 +47,7 @@ HALVINGS = (date(2012, 11, 28), date(2016, 7, 9), date(2020, 5, 11), date(2024, 
 # %% ../../nbs/03_features/20_cycle_score.ipynb #d0b32cca
 @dataclass(frozen=True)
 class CycleScore(Value):
-    "A score with its version: a number alone means nothing."
+    "A score with its version: a number alone means nothing.\n\nParameters\n----------\nversion : Version\nvalue : float\n    0 to 100\nhigh_means : str\n    'accumulation' or 'euphoria'\nas_of : date\nsubscores : dict[str, float]\n    by input, 0 to 100\nmissing : tuple[str, ...], default ()\n    inputs of this version that were not there\ncoverage : float, default 1.0\n    weight of the inputs there, over that of the required ones"
 
     version: Version
     value: float  # 0 to 100
@@ -72,7 +72,7 @@ def _subscore(value: float, knots: tuple[tuple[float, float], ...]) -> float:
 def months_since_halving(
     as_of: date,
 ) -> float:  # mean months since the last halving of bitcoin's reward
-    "Return how far the four-year cycle has come."
+    "Return how far the four-year cycle has come.\n\nParameters\n----------\nas_of : date\n\nReturns\n-------\nfloat\n    mean months since the last halving of bitcoin's reward"
     past = [h for h in HALVINGS if h <= as_of]
     if not past:
         raise MissingData(f"{as_of} is before the first halving of {HALVINGS[0]}; there was no cycle yet")
@@ -82,7 +82,7 @@ def months_since_halving(
 def cycle_position(
     as_of: date,
 ) -> float:  # 0 to 100, high = top of the cycle
-    "Return where in the wave of 48 months the market would be by the calendar alone."
+    "Return where in the wave of 48 months the market would be by the calendar alone.\n\nParameters\n----------\nas_of : date\n\nReturns\n-------\nfloat\n    0 to 100, high = top of the cycle"
     return 50 + 50 * math.cos(2 * math.pi * (months_since_halving(as_of) - 18) / 48)
 
 
@@ -92,7 +92,7 @@ def cycle_score(
     as_of: date,
     cycle_weight: float = 0.3,  # part of the calendar, 0 to 1
 ) -> CycleScore:
-    "Return the score of one day."
+    "Return the score of one day.\n\nParameters\n----------\ninputs : Mapping[str, float]\n    by name, as in the tables above; NaN and None count as missing\nversion : Version\n    there is no default: the directions are opposite\nas_of : date\ncycle_weight : float, default 0.3\n    part of the calendar, 0 to 1\n\nReturns\n-------\nCycleScore"
     if version not in HIGH_MEANS:
         raise BadInput(f"the version {version!r} is unknown; choose composite-v0 (high = accumulation) or signals-v2 (high = euphoria)")
     table, optional = (_V0, {"cbbi", "ssr", "dominance", "active_addresses"}) if version == "composite-v0" else (_V2, set())
@@ -118,7 +118,7 @@ def cycle_inputs(
     btc: pd.Series,  # daily closes of bitcoin, UTC index
     eth: pd.Series | None = None,  # of ether, for ETH/BTC
 ) -> pd.DataFrame:  # day × input, NaN until there is enough history
-    "Compute the inputs that prices alone can give."
+    "Compute the inputs that prices alone can give.\n\nParameters\n----------\nbtc : pd.Series\n    daily closes of bitcoin, UTC index\neth : pd.Series | None, default None\n    of ether, for ETH/BTC\n\nReturns\n-------\npd.DataFrame\n    day × input, NaN until there is enough history"
     if (btc <= 0).any() or btc.isna().any():
         raise BadInput("the closes of bitcoin must be above zero and without gaps; clean them first")
     mean = btc.rolling(200).mean()
@@ -149,7 +149,7 @@ def cycle_targets(
     base: Mapping[str, float],  # group → weight, summing to at most 1
     alpha: float = 0.6,  # strength of composite-v0, 0 to 1
 ) -> dict[str, float]:  # group → weight, with the same sum as the base
-    "Turn the weights of groups by the score, each version by its own published table, on a line between the centres of its bands."
+    "Turn the weights of groups by the score, each version by its own published table, on a line between the centres of its bands.\n\nParameters\n----------\nvalue : float\n    the score, 0 to 100\nversion : Version\n    of the score\nbase : Mapping[str, float]\n    group → weight, summing to at most 1\nalpha : float, default 0.6\n    strength of composite-v0, 0 to 1\n\nReturns\n-------\ndict[str, float]\n    group → weight, with the same sum as the base"
     total = sum(base.values())
     if any(not math.isfinite(w) or w < 0 for w in base.values()) or not 0 < total <= 1 + 1e-9 or not 0 <= alpha <= 1:
         raise BadInput(f"the base weights {dict(base)} must be zero or more and sum to at most 1, alpha {alpha} between 0 and 1")
@@ -170,7 +170,7 @@ PINNED_AS = "cycle_score"
 def pin_cycle(
     *scores: CycleScore,  # all that a plan rests on
 ) -> dict[str, str]:  # for the plan's model_versions
-    "Return what a plan must remember of its scores; two versions in one plan are refused."
+    "Return what a plan must remember of its scores; two versions in one plan are refused.\n\nParameters\n----------\n*scores : CycleScore\n    all that a plan rests on\n\nReturns\n-------\ndict[str, str]\n    for the plan's model_versions"
     versions = {s.version for s in scores}
     if len(versions) > 1:
         raise BadInput(f"one plan with scores of {' and '.join(sorted(versions))}: their directions are opposite; compute all by one version")
@@ -180,7 +180,7 @@ def pin_cycle(
 def check_same_cycle(
     plans: Iterable[Mapping[str, str]],  # model_versions of plans that are to be compared
 ) -> None:
-    "Refuse to compare plans whose scores mean opposite things; a plan without a score may stand beside any."
+    "Refuse to compare plans whose scores mean opposite things; a plan without a score may stand beside any.\n\nParameters\n----------\nplans : Iterable[Mapping[str, str]]\n    model_versions of plans that are to be compared"
     said = {pinned[PINNED_AS] for pinned in plans if PINNED_AS in pinned}
     if len(said) > 1:
         raise BadInput(f"plans made with {' and '.join(sorted(said))} cannot be compared; make them again with one version")
@@ -194,7 +194,7 @@ def cycle_path(
     band: float = 0.05,  # of the account: nearer than this nothing moves
     step: float = 0.02,  # of the account, moved in a day at most
 ) -> pd.DataFrame:  # day × group, the targets known at the close of that day
-    "Follow the targets of a score with hysteresis and bounded steps."
+    "Follow the targets of a score with hysteresis and bounded steps.\n\nParameters\n----------\nscores : pd.Series\n    day × score, ascending; NaN where there is none\nversion : Version\nbase : Mapping[str, float]\n    group → weight, held until the first score\nalpha : float, default 0.6\n    strength of composite-v0\nband : float, default 0.05\n    of the account: nearer than this nothing moves\nstep : float, default 0.02\n    of the account, moved in a day at most\n\nReturns\n-------\npd.DataFrame\n    day × group, the targets known at the close of that day"
     if not 0 <= band < 1 or not 0 < step <= 1:
         raise BadInput(f"a band of {band:g} and a step of {step:g}: give a band from 0 and a step above 0, as fractions of the account")
     groups = list(cycle_targets(50.0, version, base, alpha))

@@ -21,7 +21,7 @@ def market_returns(
     bars: pd.DataFrame,  # time × (field, symbol), with close
     symbol: str | None = None,  # whose regime; None: the mean of all symbols
 ) -> pd.Series:  # log return per bar, from the second bar on
-    "Return the log returns of one symbol or of the average of all."
+    "Return the log returns of one symbol or of the average of all.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol), with close\nsymbol : str | None, default None\n    whose regime; None: the mean of all symbols\n\nReturns\n-------\npd.Series\n    log return per bar, from the second bar on"
     close = check_bars(bars)["close"]
     if symbol is not None and symbol not in close:
         raise MissingData(f"{symbol} is not among the bars; they hold {', '.join(symbols_of(bars)[:5])}")
@@ -33,7 +33,7 @@ def market_returns(
 # %% ../../nbs/03_features/10_regime.ipynb #3ef187e7
 @dataclass(frozen=True)
 class TwoStates:
-    "Hidden Markov model with a calm and a volatile state of daily log returns."
+    "Hidden Markov model with a calm and a volatile state of daily log returns.\n\nParameters\n----------\nmean : tuple[float, float]\n    per bar, calm and stormy\nvariance : tuple[float, float]\n    per bar, calm below stormy\nstay : tuple[float, float]\n    probability that the state is the same at the next bar\ntail : float, default np.inf\n    degrees of freedom of Student's t around the means, above 2; infinite: normal"
 
     mean: tuple[float, float]  # per bar, calm and stormy
     variance: tuple[float, float]  # per bar, calm below stormy
@@ -45,7 +45,7 @@ class TwoStates:
         shortest: float,  # bars that a state is expected to last at least
         tail: float,  # degrees of freedom, above 2
     ):  # the same states, harder to leave and with heavier tails
-        "Return states that one bad day does not begin and one quiet day does not end."
+        "Return states that one bad day does not begin and one quiet day does not end.\n\nParameters\n----------\nshortest : float\n    bars that a state is expected to last at least\ntail : float\n    degrees of freedom, above 2\n\nReturns\n-------\nthe same states, harder to leave and with heavier tails"
         return TwoStates(self.mean, self.variance, tuple(max(s, 1 - 1 / shortest) for s in self.stay), tail)
 
 
@@ -53,7 +53,7 @@ def filter_states(
     returns: np.ndarray,  # log returns, in time order
     states: TwoStates,
 ) -> np.ndarray:  # probability of the stormy state at each bar, from the past and that bar only
-    "Run Hamilton's filter (Hamilton 1989, Econometrica 57, p. 357; 1994, Time Series Analysis, section 22.4)."
+    "Run Hamilton's filter (Hamilton 1989, Econometrica 57, p. 357; 1994, Time Series Analysis, section 22.4).\n\nParameters\n----------\nreturns : np.ndarray\n    log returns, in time order\nstates : TwoStates\n\nReturns\n-------\nnp.ndarray\n    probability of the stormy state at each bar, from the past and that bar only"
     x = np.asarray(returns, dtype=float)[:, None]
     mean, variance = np.array(states.mean), np.array(states.variance)
     fit = -0.5 * np.log(variance) - (x - mean) ** 2 / (2 * variance)
@@ -74,7 +74,7 @@ def filter_states(
 def learn_states(
     returns: np.ndarray,  # log returns, in time order
 ) -> TwoStates:
-    "Fit the two states by maximum likelihood with statsmodels; the one with more variance is the volatile one."
+    "Fit the two states by maximum likelihood with statsmodels; the one with more variance is the volatile one.\n\nParameters\n----------\nreturns : np.ndarray\n    log returns, in time order\n\nReturns\n-------\nTwoStates"
     import warnings
 
     from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
@@ -98,7 +98,7 @@ def trend_strength(
     returns: pd.Series,  # log returns
     bars: int = 126,  # how far back, half a year of trading days
 ) -> pd.Series:  # sum of the returns over what chance would do; NaN for the first bars - 1
-    "Return the t-like strength of the trend over the last bars."
+    "Return the t-like strength of the trend over the last bars.\n\nParameters\n----------\nreturns : pd.Series\n    log returns\nbars : int, default 126\n    how far back, half a year of trading days\n\nReturns\n-------\npd.Series\n    sum of the returns over what chance would do; NaN for the first bars - 1"
     window = returns.rolling(bars)
     return (window.sum() / (window.std() * np.sqrt(bars))).rename("strength")
 
@@ -107,7 +107,7 @@ def split_direction(
     strength: pd.Series,  # from trend_strength
     band: float = 0.5,  # half width of sideways
 ) -> pd.DataFrame:  # time × (bull, bear, sideways), rows adding up to 1
-    "Turn trend strength into probabilities of three directions."
+    "Turn trend strength into probabilities of three directions.\n\nParameters\n----------\nstrength : pd.Series\n    from trend_strength\nband : float, default 0.5\n    half width of sideways\n\nReturns\n-------\npd.DataFrame\n    time × (bull, bear, sideways), rows adding up to 1"
     from scipy.special import ndtr
 
     bull, bear = ndtr(strength - band), ndtr(-strength - band)
@@ -123,7 +123,7 @@ def crash_chance(
     bars: int = 10,  # how far back
     depth: float = 2.0,  # a fall of so many standard deviations is as likely a crash as not
 ) -> pd.Series:  # probability, given that the market is volatile
-    "Return how surely the last bars were a crash: a fall that chance makes once in some fifty times."
+    "Return how surely the last bars were a crash: a fall that chance makes once in some fifty times.\n\nParameters\n----------\nreturns : pd.Series\n    log returns\ndeviation : float\n    of one bar, in the long run\nbars : int, default 10\n    how far back\ndepth : float, default 2.0\n    a fall of so many standard deviations is as likely a crash as not\n\nReturns\n-------\npd.Series\n    probability, given that the market is volatile"
     from scipy.special import ndtr
 
     fall = returns.rolling(bars, min_periods=1).sum() / (deviation * np.sqrt(bars))
@@ -132,7 +132,7 @@ def crash_chance(
 
 @dataclass(eq=False)
 class RegimeDetector:
-    "Probabilities of six regimes, direction × volatility, and of trend or range, from the past only."
+    "Probabilities of six regimes, direction × volatility, and of trend or range, from the past only.\n\nParameters\n----------\nsymbol : str | None, default None\n    whose regime; None: the mean of all symbols\ntrend : int, default 126\n    bars over which direction is judged\nband : float, default 0.5\n    half width of sideways, in units of chance\nhistory : int, default 2520\n    bars at most that the states are learned from\nshortest : float, default 20.0\n    bars that calm or volatility is expected to last at least\ntail : float, default 5.0\n    degrees of freedom of the returns within a state\nsettle : int, default 5\n    bars in a row before another regime is named"
 
     symbol: str | None = None  # whose regime; None: the mean of all symbols
     trend: int = 126  # bars over which direction is judged
@@ -146,7 +146,7 @@ class RegimeDetector:
         self,
         bars: pd.DataFrame,  # time × (field, symbol), the past
     ):  # itself, with states_ and learned_until_
-        "Fit the calm and the volatile state."
+        "Fit the calm and the volatile state.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol), the past\n\nReturns\n-------\nitself, with states_ and learned_until_"
         returns = market_returns(bars, self.symbol)
         if len(returns) < 250:
             raise BadInput(f"{plural(len(returns), 'return is', 'returns are')} too few to learn regimes from, at least 250 are needed; give a longer history")
@@ -158,7 +158,7 @@ class RegimeDetector:
         self,
         bars: pd.DataFrame,  # time × (field, symbol); more than `trend` of them
     ) -> pd.DataFrame:  # time × STATES, rows adding up to 1, known at each bar's close
-        "Return the filtered probability of each regime."
+        "Return the filtered probability of each regime.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol); more than `trend` of them\n\nReturns\n-------\npd.DataFrame\n    time × STATES, rows adding up to 1, known at each bar's close"
         way, volatile = self.predict_direction(bars), self.predict_volatility(bars)
         returns = self._returns(bars)
         crash = volatile * crash_chance(returns, self._deviation()).loc[volatile.index]
@@ -171,14 +171,14 @@ class RegimeDetector:
         self,
         bars: pd.DataFrame,
     ) -> pd.DataFrame:  # time × (bull, bear, sideways), rows adding up to 1
-        "Return the probability of each direction, whatever the volatility."
+        "Return the probability of each direction, whatever the volatility.\n\nParameters\n----------\nbars : pd.DataFrame\n\nReturns\n-------\npd.DataFrame\n    time × (bull, bear, sideways), rows adding up to 1"
         return split_direction(trend_strength(self._returns(bars), self.trend), self.band).iloc[self.trend - 1 :]
 
     def predict_volatility(
         self,
         bars: pd.DataFrame,
     ) -> pd.Series:  # probability of the volatile state at each bar
-        "Return how surely the market is volatile, whatever its direction."
+        "Return how surely the market is volatile, whatever its direction.\n\nParameters\n----------\nbars : pd.DataFrame\n\nReturns\n-------\npd.Series\n    probability of the volatile state at each bar"
         returns = self._returns(bars)
         volatile = filter_states(returns.to_numpy(), self.states_.lasting(self.shortest, self.tail))
         return pd.Series(volatile, returns.index, name="volatile").iloc[self.trend - 1 :]
@@ -193,7 +193,7 @@ class RegimeDetector:
         self,
         bars: pd.DataFrame,
     ) -> pd.DataFrame:  # time × (trend, range), rows adding up to 1
-        "Return how surely the market trends rather than ranges."
+        "Return how surely the market trends rather than ranges.\n\nParameters\n----------\nbars : pd.DataFrame\n\nReturns\n-------\npd.DataFrame\n    time × (trend, range), rows adding up to 1"
         from scipy.special import ndtr
 
         strength = trend_strength(self._returns(bars), self.trend).iloc[self.trend - 1 :]
@@ -203,7 +203,7 @@ class RegimeDetector:
         self,
         bars: pd.DataFrame,
     ) -> pd.Series:  # one of STATES at each bar
-        "Name the regime: a new one counts when it has been the likeliest for `settle` bars in a row, a crash at once."
+        "Name the regime: a new one counts when it has been the likeliest for `settle` bars in a row, a crash at once.\n\nParameters\n----------\nbars : pd.DataFrame\n\nReturns\n-------\npd.Series\n    one of STATES at each bar"
         likeliest = self.predict_proba(bars).idxmax(axis=1)
         numbers = likeliest.map({name: i for i, name in enumerate(STATES)})
         run = numbers.groupby((numbers != numbers.shift()).cumsum()).cumcount() + 1
@@ -228,7 +228,7 @@ def plot_regimes(
     regime: pd.Series,  # name of the regime at each time
     ax=None,  # matplotlib axes; None: new ones
 ):  # the axes
-    "Draw a price over a background coloured by regime."
+    "Draw a price over a background coloured by regime.\n\nParameters\n----------\nclose : pd.Series\n    price\nregime : pd.Series\n    name of the regime at each time\nax : default None\n    matplotlib axes; None: new ones\n\nReturns\n-------\nthe axes"
     if ax is None:
         import matplotlib.pyplot as plt
 

@@ -82,7 +82,7 @@ def measures(
     bars: pd.DataFrame,  # time × (field, symbol)
     names: Iterable[str],  # for example 'momentum_60'
 ) -> pd.DataFrame:  # symbol × measure at each symbol's last bar; NaN where the history is too short
-    "Measure a whole universe in one pass."
+    "Measure a whole universe in one pass.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nnames : Iterable[str]\n    for example 'momentum_60'\n\nReturns\n-------\npd.DataFrame\n    symbol × measure at each symbol's last bar; NaN where the history is too short"
     universe, found = _gather(bars), {}
     for measure in dict.fromkeys(names):
         name, window = _parse(measure)
@@ -94,7 +94,7 @@ def measures(
 # %% ../../nbs/03_features/25_screener.ipynb #3bc4d54c
 @dataclass(frozen=True)
 class ScreenRule:
-    "What one measure says about a symbol."
+    "What one measure says about a symbol.\n\nParameters\n----------\nmeasure : str\n    for example 'momentum_60'\nabove : float | None, default None\n    a symbol must be above this\nbelow : float | None, default None\n    and below this\nweight : float, default 1.0\n    of its rank in the points; negative: low values are better; 0: only the limits count"
 
     measure: str  # for example 'momentum_60'
     above: float | None = None  # a symbol must be above this
@@ -127,7 +127,7 @@ RULES = (
 
 @dataclass(frozen=True, eq=False)
 class ScreenResult:
-    "The outcome of one look over the universe."
+    "The outcome of one look over the universe.\n\nParameters\n----------\ntable : pd.DataFrame\n    by symbol, best first: rank, points, passed, reasons, then each measure\nleft_out : dict[str, str]\n    symbol → why it could not be judged\nas_of : pd.Timestamp\n    open time of the newest bar\nseconds : float\n    that the pass took"
 
     table: pd.DataFrame  # by symbol, best first: rank, points, passed, reasons, then each measure
     left_out: dict[str, str]  # symbol → why it could not be judged
@@ -162,7 +162,7 @@ def screen(
     timeframe: str = "1d",
     max_late: int = 4,  # bars by which a symbol's last one may be older than the newest; a long weekend has four
 ) -> ScreenResult:
-    "Rank a universe in one pass, with a sentence for every symbol."
+    "Rank a universe in one pass, with a sentence for every symbol.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nrules : Iterable[ScreenRule], default RULES\nas_of : datetime | None, default None\n    only bars closed by then count, UTC; None: all that were given\ntimeframe : str, default '1d'\nmax_late : int, default 4\n    bars by which a symbol's last one may be older than the newest; a long weekend has four\n\nReturns\n-------\nScreenResult"
     begun, rules = perf_counter(), tuple(rules)
     if not rules or not any(r.weight for r in rules):
         raise BadInput("no rule has a weight; give at least one Rule by which to rank")

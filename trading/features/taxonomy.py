@@ -23,7 +23,7 @@ GROUPS = ("BTC", "ETH", "Stablecoins", "SOL", "L1/L0 majors", "L2/Scaling", "DeF
 # %% ../../nbs/03_features/15_taxonomy.ipynb #ee21818c
 @dataclass(frozen=True)
 class Classification(Value):
-    "What a coin is, and how we know."
+    "What a coin is, and how we know.\n\nParameters\n----------\nsymbol : str\n    as it was asked\ngroup : str\n    one of GROUPS, or empty when unknown\nconfidence : float\n    1 decided by a person, 0.95 the table, 0.9 a rule of form, 0 unknown\nrule : str\n    which rule decided, in words"
 
     symbol: str  # as it was asked
     group: str  # one of GROUPS, or empty when unknown
@@ -34,7 +34,7 @@ class Classification(Value):
 def coin_of(
     symbol: str,  # 'BTC/USDT', 'btc-usd', 'BTC'
 ) -> str:
-    "Return the coin of a pair, in capitals."
+    "Return the coin of a pair, in capitals.\n\nParameters\n----------\nsymbol : str\n    'BTC/USDT', 'btc-usd', 'BTC'\n\nReturns\n-------\nstr"
     base = re.split(r"[/:]|-(?=(?:USDT?C?|EUR|BTC|PERP)$)", symbol.strip(), maxsplit=1)[0].upper()
     if not base:
         raise BadInput(f"{symbol!r} is no symbol; write for example 'BTC' or 'BTC/USDT'")
@@ -81,7 +81,7 @@ _HINTS = (
 
 @dataclass(frozen=True)
 class Taxonomy:
-    "Groups of coins, with what the user decided above the table."
+    "Groups of coins, with what the user decided above the table.\n\nParameters\n----------\ntable : Mapping[str, str]\n    coin → group\naliases : Mapping[str, str]\n    old or other ticker → ticker in the table\noverrides : Mapping[str, str]\n    coin → group, decided by a person\ndate : str, default ''\n    of the table"
 
     table: Mapping[str, str]  # coin → group
     aliases: Mapping[str, str] = field(default_factory=dict)  # old or other ticker → ticker in the table
@@ -131,7 +131,7 @@ def load_taxonomy(
     overrides: Mapping[str, str] | None = None,  # coin → group, above everything
     aliases: Mapping[str, str] | None = None,  # other ticker → ticker, added to the table's
 ) -> Taxonomy:
-    "Read the curated table that comes with Carnet."
+    "Read the curated table that comes with Carnet.\n\nParameters\n----------\noverrides : Mapping[str, str] | None, default None\n    coin → group, above everything\naliases : Mapping[str, str] | None, default None\n    other ticker → ticker, added to the table's\n\nReturns\n-------\nTaxonomy"
     import csv
 
     head, *lines = share_path("coins.csv").read_text(encoding="utf-8").splitlines()
@@ -149,7 +149,7 @@ def classify(
     symbols: Iterable[str],
     overrides: Mapping[str, str] | None = None,  # coin → group
 ) -> "pd.DataFrame":  # by symbol: group, confidence, rule
-    "Classify symbols with the curated table."
+    "Classify symbols with the curated table.\n\nParameters\n----------\nsymbols : Iterable[str]\noverrides : Mapping[str, str] | None, default None\n    coin → group\n\nReturns\n-------\n'pd.DataFrame'\n    by symbol: group, confidence, rule"
     import pandas as pd
 
     taxonomy = load_taxonomy(overrides)

@@ -73,7 +73,7 @@ def log_returns(
     close: Table,  # prices, time × symbol or one symbol
     periods: int = 1,  # bars between the two prices
 ) -> Table:  # log(price / price `periods` known bars ago)
-    "Return logarithmic returns from one known close to the next."
+    "Return logarithmic returns from one known close to the next.\n\nParameters\n----------\nclose : Table\n    prices, time × symbol or one symbol\nperiods : int, default 1\n    bars between the two prices\n\nReturns\n-------\nTable\n    log(price / price `periods` known bars ago)"
     periods = _check_window(periods, 1)
 
     def one(x):
@@ -89,7 +89,7 @@ def ema(
     close: Table,  # prices, time × symbol or one symbol
     window: int = 20,  # bars; the smoothing constant is 2 / (window + 1)
 ) -> Table:
-    "Return the exponential moving average, begun with the plain mean of the first window (as TA-Lib)."
+    "Return the exponential moving average, begun with the plain mean of the first window (as TA-Lib).\n\nParameters\n----------\nclose : Table\n    prices, time × symbol or one symbol\nwindow : int, default 20\n    bars; the smoothing constant is 2 / (window + 1)\n\nReturns\n-------\nTable"
     import talib
 
     window = _check_window(window)
@@ -100,7 +100,7 @@ def rsi(
     close: Table,  # prices, time × symbol or one symbol
     window: int = 14,  # bars of Wilder's smoothing
 ) -> Table:  # 0 (only losses) to 100 (only gains)
-    "Return the relative strength index (Wilder 1978, *New Concepts in Technical Trading Systems*, p. 63); missing where the price stood still."
+    "Return the relative strength index (Wilder 1978, *New Concepts in Technical Trading Systems*, p. 63); missing where the price stood still.\n\nParameters\n----------\nclose : Table\n    prices, time × symbol or one symbol\nwindow : int, default 14\n    bars of Wilder's smoothing\n\nReturns\n-------\nTable\n    0 (only losses) to 100 (only gains)"
     window = _check_window(window)
     return _like(_walk(lambda x: rsi_row(x, window), close)[0], close)
 
@@ -109,7 +109,7 @@ def rsi_row(
     close: np.ndarray,  # prices of one symbol, none missing
     window: int,  # bars of Wilder's smoothing
 ) -> np.ndarray:  # 0 to 100; NaN before there are enough prices, and where none of the last `window` bars moved
-    "Return the relative strength index of one symbol; a price that stands still has neither gains nor losses, so it has none."
+    "Return the relative strength index of one symbol; a price that stands still has neither gains nor losses, so it has none.\n\nParameters\n----------\nclose : np.ndarray\n    prices of one symbol, none missing\nwindow : int\n    bars of Wilder's smoothing\n\nReturns\n-------\nnp.ndarray\n    0 to 100; NaN before there are enough prices, and where none of the last `window` bars moved"
     import talib
 
     values = talib.RSI(close, window)
@@ -126,7 +126,7 @@ def macd(
     slow: int = 26,  # bars of the slow average
     signal: int = 9,  # bars of the average of their difference
 ) -> pd.DataFrame:  # columns macd, signal, histogram (times symbol), in price units
-    "Return the convergence and divergence of two moving averages (Appel 1979)."
+    "Return the convergence and divergence of two moving averages (Appel 1979).\n\nParameters\n----------\nclose : Table\n    prices, time × symbol or one symbol\nfast : int, default 12\n    bars of the fast average\nslow : int, default 26\n    bars of the slow average\nsignal : int, default 9\n    bars of the average of their difference\n\nReturns\n-------\npd.DataFrame\n    columns macd, signal, histogram (times symbol), in price units"
     import talib
 
     fast, slow, signal = _check_window(fast), _check_window(slow), _check_window(signal)
@@ -141,7 +141,7 @@ def bollinger(
     window: int = 20,  # bars
     deviations: float = 2.0,  # width of the band on each side, in population standard deviations
 ) -> pd.DataFrame:  # columns upper, middle, lower (times symbol), in price units
-    "Return the moving average and a band around it (Bollinger 2001)."
+    "Return the moving average and a band around it (Bollinger 2001).\n\nParameters\n----------\nclose : Table\n    prices, time × symbol or one symbol\nwindow : int, default 20\n    bars\ndeviations : float, default 2.0\n    width of the band on each side, in population standard deviations\n\nReturns\n-------\npd.DataFrame\n    columns upper, middle, lower (times symbol), in price units"
     import talib
 
     window = _check_window(window)
@@ -155,7 +155,7 @@ def atr(
     close: Table,  # last price of each bar
     window: int = 14,  # bars of Wilder's smoothing
 ) -> Table:  # price units
-    "Return the average true range (Wilder 1978, p. 21): how far a bar reaches, the jump from the last close included."
+    "Return the average true range (Wilder 1978, p. 21): how far a bar reaches, the jump from the last close included.\n\nParameters\n----------\nhigh : Table\n    highest price of each bar, time × symbol or one symbol\nlow : Table\n    lowest price of each bar\nclose : Table\n    last price of each bar\nwindow : int, default 14\n    bars of Wilder's smoothing\n\nReturns\n-------\nTable\n    price units"
     import talib
 
     window = _check_window(window)
@@ -167,7 +167,7 @@ def realized_vol(
     window: int = 20,  # log returns in each estimate
     periods: int = 1,  # bars in a year to annualise; 1 leaves it per bar
 ) -> Table:
-    "Return the standard deviation of log returns (with n - 1, as pandas), times the root of `periods`."
+    "Return the standard deviation of log returns (with n - 1, as pandas), times the root of `periods`.\n\nParameters\n----------\nclose : Table\n    prices, time × symbol or one symbol\nwindow : int, default 20\n    log returns in each estimate\nperiods : int, default 1\n    bars in a year to annualise; 1 leaves it per bar\n\nReturns\n-------\nTable"
     import talib
 
     window = _check_window(window)
@@ -190,7 +190,7 @@ def to_timeframe(
     bars: pd.DataFrame,  # time × (field, symbol)
     timeframe: str,  # a longer time frame, for example '1w'
 ) -> pd.DataFrame:  # bars by the open time of the longer bar; the last one may be unfinished
-    "Gather bars into longer ones: first open, highest high, lowest low, last close, summed volume."
+    "Gather bars into longer ones: first open, highest high, lowest low, last close, summed volume.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\ntimeframe : str\n    a longer time frame, for example '1w'\n\nReturns\n-------\npd.DataFrame\n    bars by the open time of the longer bar; the last one may be unfinished"
     length = bar_length(timeframe)
     begins = MONDAY + (bars.index - MONDAY) // length * length
     parts = {}
@@ -206,7 +206,7 @@ def last_closed(
     longer: pd.DatetimeIndex,  # open times of the longer bars
     longer_timeframe: str,
 ) -> np.ndarray:  # position of the latest longer bar that has ended when the short one ends; -1 for none
-    "Say which longer bar is known at the close of each short bar."
+    "Say which longer bar is known at the close of each short bar.\n\nParameters\n----------\nindex : pd.DatetimeIndex\n    open times of the short bars\ntimeframe : str\n    of the short bars\nlonger : pd.DatetimeIndex\n    open times of the longer bars\nlonger_timeframe : str\n\nReturns\n-------\nnp.ndarray\n    position of the latest longer bar that has ended when the short one ends; -1 for none"
     ends = longer + bar_length(longer_timeframe)
     return ends.searchsorted(index + bar_length(timeframe), side="right") - 1
 
@@ -277,7 +277,7 @@ def feature_needs(
     timeframes: tuple[str, ...] = ("1d", "1w"),  # the bars' own, then longer ones
     only: Iterable[str] | None = None,  # names of features; None: all that the fields allow
 ) -> tuple[dict[str, list[str]], dict[str, str]]:  # symbols by feature; what is left out and why
-    "Say which features these bars allow for which symbols."
+    "Say which features these bars allow for which symbols.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\ntimeframes : tuple[str, ...], default ('1d', '1w')\n    the bars' own, then longer ones\nonly : Iterable[str] | None, default None\n    names of features; None: all that the fields allow\n\nReturns\n-------\ntuple[dict[str, list[str]], dict[str, str]]\n    symbols by feature; what is left out and why"
     present, symbols = set(bars.columns), symbols_of(bars)
     base, *longer = timeframes
     short = CALENDAR + (HOURS if bar_length(base) < pd.Timedelta(days=1) else ())
@@ -304,7 +304,7 @@ def make_features(
     timeframes: tuple[str, ...] = ("1d", "1w"),  # the bars' own, then longer ones; a longer one's features end in its name, as in 'rsi_14_1w'
     only: Iterable[str] | None = None,  # names of features; None: all that the fields allow, the rest listed in `attrs["left_out"]`
 ) -> pd.DataFrame:  # time × (feature, symbol); a row uses bars closed by the end of its own bar
-    "Return features of every symbol and time frame, each known at the close of its row's bar."
+    "Return features of every symbol and time frame, each known at the close of its row's bar.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\ntimeframes : tuple[str, ...], default ('1d', '1w')\n    the bars' own, then longer ones; a longer one's features end in its name, as in 'rsi_14_1w'\nonly : Iterable[str] | None, default None\n    names of features; None: all that the fields allow, the rest listed in `attrs[\"left_out\"]`\n\nReturns\n-------\npd.DataFrame\n    time × (feature, symbol); a row uses bars closed by the end of its own bar"
     check_timeframes(bars, timeframes)
     have, left_out = feature_needs(bars, timeframes, only)
     base, *longer = timeframes
@@ -336,7 +336,7 @@ def check_timeframes(
     bars: pd.DataFrame,  # time × (field, symbol)
     timeframes: tuple[str, ...],  # the bars' own, then longer ones
 ) -> None:
-    "Refuse bars that are denser than their time frame says, and longer frames that are not multiples of it."
+    "Refuse bars that are denser than their time frame says, and longer frames that are not multiples of it.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\ntimeframes : tuple[str, ...]\n    the bars' own, then longer ones"
     if isinstance(timeframes, str) or not timeframes:
         raise BadInput(f"timeframes is {timeframes!r}; give a tuple, the bars' own first, for example ('1d', '1w')")
     check_bars(bars, need=())

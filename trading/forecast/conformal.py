@@ -17,7 +17,7 @@ def conformal_bounds(
     errors: np.ndarray,  # truth minus forecast on data the model has not seen, any order, in units of the scale
     level: float = 0.9,  # how often the truth shall lie inside, in (0, 1)
 ) -> tuple[float, float]:  # lower and upper bound of the next error
-    "Return bounds that hold the next error with at least this probability, if it comes from the same urn."
+    "Return bounds that hold the next error with at least this probability, if it comes from the same urn.\n\nParameters\n----------\nerrors : np.ndarray\n    truth minus forecast on data the model has not seen, any order, in units of the scale\nlevel : float, default 0.9\n    how often the truth shall lie inside, in (0, 1)\n\nReturns\n-------\ntuple[float, float]\n    lower and upper bound of the next error"
     if not 0 < level < 1:
         raise BadInput(f"the level is {level}; give a probability between 0 and 1, for example 0.9")
     ranked, n = np.sort(np.asarray(errors, dtype=float)), len(errors)
@@ -34,7 +34,7 @@ def sign_probability(
     expected: np.ndarray,  # forecasts in units of the scale
     errors: np.ndarray,  # past errors in the same units, ascending
 ) -> np.ndarray:  # probability that the truth has the sign of the forecast, in (0, 1)
-    "Return how likely the direction is right, counted in past errors."
+    "Return how likely the direction is right, counted in past errors.\n\nParameters\n----------\nexpected : np.ndarray\n    forecasts in units of the scale\nerrors : np.ndarray\n    past errors in the same units, ascending\n\nReturns\n-------\nnp.ndarray\n    probability that the truth has the sign of the forecast, in (0, 1)"
     expected, n = np.asarray(expected, dtype=float), len(errors)
     above = n - np.searchsorted(errors, -expected, side="right")
     up = (above + 0.5) / (n + 1)
@@ -47,7 +47,7 @@ def adapt_misses(
     rate: float = 0.02,  # how fast to learn from a miss
     delay: int = 1,  # bars until a miss is known
 ) -> pd.Series:  # the nominal share of misses to use at each time, decided with what was known then
-    "Return how wide to make each interval so that misses come out as allowed in the long run."
+    "Return how wide to make each interval so that misses come out as allowed in the long run.\n\nParameters\n----------\nmissed : pd.DataFrame\n    time × candidate share of misses, ascending: 1 (or the share of symbols) where that interval missed, else 0\ntarget : float, default 0.1\n    share of misses allowed\nrate : float, default 0.02\n    how fast to learn from a miss\ndelay : int, default 1\n    bars until a miss is known\n\nReturns\n-------\npd.Series\n    the nominal share of misses to use at each time, decided with what was known then"
     if rate <= 0 or delay < 1:
         raise BadInput(f"rate={rate}, delay={delay}: the rate must be above zero and a miss is known one bar later at the earliest")
     shares, seen, current = missed.columns.to_numpy(dtype=float), missed.to_numpy(dtype=float), target

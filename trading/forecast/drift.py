@@ -24,7 +24,7 @@ def psi(
     current: np.ndarray,  # what it sees now
     bins: int = 10,  # equal parts of the reference
 ) -> float:  # 0 is equal; credit scoring calls 0.1 a shift and 0.25 a large one
-    "Return the population stability index of two samples."
+    "Return the population stability index of two samples.\n\nParameters\n----------\nreference : np.ndarray\n    what the model has learnt from, one number per row\ncurrent : np.ndarray\n    what it sees now\nbins : int, default 10\n    equal parts of the reference\n\nReturns\n-------\nfloat\n    0 is equal; credit scoring calls 0.1 a shift and 0.25 a large one"
     reference, current = (np.asarray(v, dtype=float)[np.isfinite(v)] for v in (reference, current))
     if not len(reference) or not len(current):
         raise BadInput(f"{len(reference)} reference and {plural(len(current), 'current value')}: both must be there to compare them")
@@ -39,7 +39,7 @@ def mmd(
     current: np.ndarray,  # row × feature
     most: int = 500,  # rows used of each, evenly spread
 ) -> float:  # squared discrepancy without bias; around 0 for equal samples
-    "Return the maximum mean discrepancy of two samples under a Gaussian kernel of median width."
+    "Return the maximum mean discrepancy of two samples under a Gaussian kernel of median width.\n\nParameters\n----------\nreference : np.ndarray\n    row × feature\ncurrent : np.ndarray\n    row × feature\nmost : int, default 500\n    rows used of each, evenly spread\n\nReturns\n-------\nfloat\n    squared discrepancy without bias; around 0 for equal samples"
     x, y = (v[np.linspace(0, len(v) - 1, min(most, len(v))).astype(int)] for v in (reference, current))
     centre, spread = x.mean(axis=0), x.std(axis=0)
     both = (np.vstack([x, y]) - centre) / np.where(spread > 0, spread, 1.0)
@@ -61,7 +61,7 @@ def feature_drift(
     limits: tuple[float, float] = (0.1, 0.25),  # index of a watch and of an alarm
     rare: tuple[float, float] = (0.1, 0.05),  # largest share of earlier stretches as unusual, for a watch and an alarm
 ) -> pd.DataFrame:  # by feature: psi, ks, shift (in standard deviations), as_unusual, level
-    "Compare the last bars with the past, feature by feature, and with how unusual stretches of the past were."
+    "Compare the last bars with the past, feature by feature, and with how unusual stretches of the past were.\n\nParameters\n----------\nfeatures : pd.DataFrame\n    time × (feature, symbol)\nrecent : int, default 60\n    bars that are \"now\"\nlimits : tuple[float, float], default (0.1, 0.25)\n    index of a watch and of an alarm\nrare : tuple[float, float], default (0.1, 0.05)\n    largest share of earlier stretches as unusual, for a watch and an alarm\n\nReturns\n-------\npd.DataFrame\n    by feature: psi, ks, shift (in standard deviations), as_unusual, level"
     if len(features) < 5 * recent:
         raise BadInput(f"{plural(len(features), 'bar')}: at least {5 * recent} are needed to say whether the last {recent} are unusual")
     table, whole = {}, (len(features) // recent - 1) * recent
@@ -100,7 +100,7 @@ def _largest_gap(a: np.ndarray, b: np.ndarray) -> float:
 # %% ../../nbs/04_forecast/40_drift.ipynb #39ff4450
 @dataclass(frozen=True)
 class DriftAlert(Value):
-    "Something that deserves a look."
+    "Something that deserves a look.\n\nParameters\n----------\nlevel : Literal['watch', 'alarm']\nkind : Literal['feature', 'coverage', 'bias', 'spread', 'skill', 'age', 'anomaly', 'risk']\nsubject : str\n    the feature, horizon or symbol\nreason : str\n    a sentence with the numbers compared"
 
     level: Literal["watch", "alarm"]
     kind: Literal["feature", "coverage", "bias", "spread", "skill", "age", "anomaly", "risk"]
@@ -119,7 +119,7 @@ def forecast_drift(
     level: float = 0.9,  # what the intervals promise
     timeframe: str = "1d",  # length of one bar
 ) -> pd.DataFrame:  # by horizon: coverage, bias (in spreads), spread (1 is as stated), skill, and how likely luck does each
-    "Measure whether recent forecasts keep the word that they gave."
+    "Measure whether recent forecasts keep the word that they gave.\n\nParameters\n----------\nheld : pd.DataFrame\n    (timestamp, symbol, horizon) × expected, std, lower, upper, naive, realised\nlevel : float, default 0.9\n    what the intervals promise\ntimeframe : str, default '1d'\n    length of one bar\n\nReturns\n-------\npd.DataFrame\n    by horizon: coverage, bias (in spreads), spread (1 is as stated), skill, and how likely luck does each"
     table = {}
     for horizon, part in held.dropna(subset=["realised"]).groupby("horizon", sort=False):
         steps = horizon_bars([horizon], timeframe)[horizon]
@@ -138,7 +138,7 @@ def read_alerts(
     forecasts: pd.DataFrame | None = None,  # what `forecast_drift` returned
     doubt: tuple[float, float] = (0.05, 0.005),  # probability of luck below which to watch and to alarm
 ) -> tuple[DriftAlert, ...]:
-    "Turn measured drift into alerts with a sentence each."
+    "Turn measured drift into alerts with a sentence each.\n\nParameters\n----------\nfeatures : pd.DataFrame | None, default None\n    what `feature_drift` returned\nforecasts : pd.DataFrame | None, default None\n    what `forecast_drift` returned\ndoubt : tuple[float, float], default (0.05, 0.005)\n    probability of luck below which to watch and to alarm\n\nReturns\n-------\ntuple[DriftAlert, ...]"
     alerts = []
     for name, row in (features if features is not None else pd.DataFrame()).iterrows():
         if row["level"] != "ok":
@@ -161,7 +161,7 @@ def day_drift(
     level: float = 0.9,  # what the intervals promise
     timeframe: str = "1d",  # length of one bar
 ) -> dict[str, Any]:  # JSON: at, features (name → psi, ks, shift, as_unusual, level), moved (share of them), forecasts, alerts
-    "Return what can be said about drift at the end of a day; features is empty where the past is too short."
+    "Return what can be said about drift at the end of a day; features is empty where the past is too short.\n\nParameters\n----------\nfeatures : pd.DataFrame\n    time × (feature, symbol), the last row of today\nheld : pd.DataFrame | None, default None\n    matured forecasts, enough to be judged; None: none yet\nlevel : float, default 0.9\n    what the intervals promise\ntimeframe : str, default '1d'\n    length of one bar\n\nReturns\n-------\ndict[str, Any]\n    JSON: at, features (name → psi, ks, shift, as_unusual, level), moved (share of them), forecasts, alerts"
     try:
         wandered = feature_drift(features)
     except BadInput:
@@ -182,7 +182,7 @@ def retraining_reasons(
     now: pd.Timestamp,  # UTC
     max_age: pd.Timedelta = pd.Timedelta(days=92),  # train again after this long in any case
 ) -> tuple[str, ...]:  # sentences; none: leave the model alone
-    "Say why the model should be trained again, if it should."
+    "Say why the model should be trained again, if it should.\n\nParameters\n----------\nalerts : tuple[DriftAlert, ...]\n    what `read_alerts` returned\nknown_until : pd.Timestamp\n    UTC, what the last training knew\nnow : pd.Timestamp\n    UTC\nmax_age : pd.Timedelta, default pd.Timedelta(days=92)\n    train again after this long in any case\n\nReturns\n-------\ntuple[str, ...]\n    sentences; none: leave the model alone"
     reasons = [a.reason for a in alerts if a.level == "alarm" and a.kind in ("coverage", "bias", "spread", "skill")]
     if reasons and any(a.kind == "feature" for a in alerts):
         reasons += [a.reason for a in alerts if a.kind == "feature"]

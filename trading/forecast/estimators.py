@@ -22,7 +22,7 @@ from .targets import Horizon, horizon_bars
 
 # %% ../../nbs/04_forecast/36_estimators.ipynb #6a85fd88
 class RunningRidge:
-    "Ridge regression on standardised features that can learn a little more; equal to learning everything again."
+    "Ridge regression on standardised features that can learn a little more; equal to learning everything again.\n\nParameters\n----------\nalpha : float, default 1000.0\n    scepticism, worth so many rows"
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ def make_estimator(
     seed: int = 0,
     n_jobs: int = 1,  # threads
 ) -> Any:  # an unfitted scikit-learn regressor
-    "Return a regressor with settings that suit answers which are almost all noise."
+    "Return a regressor with settings that suit answers which are almost all noise.\n\nParameters\n----------\nname : EstimatorName | str, default 'ridge'\n    or one that an installed package brings under carnet.estimators\nseed : int, default 0\nn_jobs : int, default 1\n    threads\n\nReturns\n-------\nAny\n    an unfitted scikit-learn regressor"
     from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor, VotingRegressor
 
     if name == "ridge":
@@ -148,7 +148,7 @@ def baseline_forecast(
     window: int = 1000,  # bars learnt from
     level: float = 0.9,  # of the interval
 ) -> pd.DataFrame:  # (symbol, horizon) × the columns of a forecast
-    "Forecast each symbol by itself with a statistical model."
+    "Forecast each symbol by itself with a statistical model.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol), up to the moment of the decision\nhorizons : Sequence[Horizon], default (1, 5, 20)\n    bars ahead\nkind : Literal['ar', 'garch'], default 'garch'\n    autoregression of order 5, or constant mean with GARCH(1,1)\ntimeframe : str, default '1d'\n    length of one bar\nwindow : int, default 1000\n    bars learnt from\nlevel : float, default 0.9\n    of the interval\n\nReturns\n-------\npd.DataFrame\n    (symbol, horizon) × the columns of a forecast"
     from scipy.stats import norm
 
     check_bars(bars)

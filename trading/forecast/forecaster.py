@@ -26,7 +26,7 @@ from .targets import Horizon, forward_answers, forward_returns, horizon_bars, wa
 
 # %% ../../nbs/04_forecast/20_forecaster.ipynb #46894635
 def default_estimator() -> Any:  # an unfitted scikit-learn pipeline
-    "Return ridge regression on standardised features, sceptical by a thousand rows."
+    "Return ridge regression on standardised features, sceptical by a thousand rows.\n\nReturns\n-------\nAny\n    an unfitted scikit-learn pipeline"
     from sklearn.linear_model import Ridge
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -39,7 +39,7 @@ FEWEST_TRAIN, FEWEST_CALIBRATION = 100, 60  # moments, below which a fit says no
 
 @dataclass(frozen=True)
 class HorizonModel:
-    "What was learnt about one horizon."
+    "What was learnt about one horizon.\n\nParameters\n----------\nsteps : int\n    bars ahead\nestimator : Any\n    fitted; predicts the return in units of the usual move\nerrors : np.ndarray\n    of the calibration, ascending, in the same units\nmean : float\n    average log return in training: the naive forecast\nrows : int\n    rows learnt from\ntrained_until : pd.Timestamp\n    last bar that any training answer touched\ncalibrated_from : pd.Timestamp\n    first bar of the calibration"
 
     steps: int  # bars ahead
     estimator: Any  # fitted; predicts the return in units of the usual move
@@ -59,7 +59,7 @@ def fit_horizon(
     calibration: float,  # share of the history kept for the errors
     ends: np.ndarray | None = None,  # time × symbol, row at which the answer is known; None: `steps` rows on
 ) -> HorizonModel:
-    "Learn from the older part of the history and measure the errors in the most recent part."
+    "Learn from the older part of the history and measure the errors in the most recent part.\n\nParameters\n----------\npanel : Panel\n    features of every bar\nanswers : np.ndarray\n    time × symbol, log return over the horizon, NaN where not known\nscale : np.ndarray\n    time × symbol, usual move over the horizon, known at the time\nsteps : int\n    bars ahead\nestimator : Any\n    unfitted, taken over\ncalibration : float\n    share of the history kept for the errors\nends : np.ndarray | None, default None\n    time × symbol, row at which the answer is known; None: `steps` rows on\n\nReturns\n-------\nHorizonModel"
     good = panel.usable & np.isfinite(answers) & np.isfinite(scale)
     moments = np.flatnonzero(good.any(axis=1))
     first, last = (moments[0], moments[-1]) if len(moments) else (0, -1)
@@ -88,7 +88,7 @@ def update_horizon(
     calibration: float,  # share of the history kept for the errors
     ends: np.ndarray | None = None,  # time × symbol, row at which the answer is known; None: `steps` rows on
 ) -> HorizonModel:
-    "Learn what has come since the last time, and measure the errors anew."
+    "Learn what has come since the last time, and measure the errors anew.\n\nParameters\n----------\nmodel : HorizonModel\n    learnt from the beginning of the same history\npanel : Panel\n    features of every bar, the new ones included\nanswers : np.ndarray\n    time × symbol, log return over the horizon, NaN where not known\nscale : np.ndarray\n    time × symbol, usual move over the horizon, known at the time\ncalibration : float\n    share of the history kept for the errors\nends : np.ndarray | None, default None\n    time × symbol, row at which the answer is known; None: `steps` rows on\n\nReturns\n-------\nHorizonModel"
     from copy import deepcopy
 
     good = panel.usable & np.isfinite(answers) & np.isfinite(scale)
@@ -111,7 +111,7 @@ def learn_more(
     rows: np.ndarray,  # row × feature
     scaled: np.ndarray,  # answers in usual moves
 ) -> None:
-    "Teach a fitted estimator some more rows, or say that it must be fitted again."
+    "Teach a fitted estimator some more rows, or say that it must be fitted again.\n\nParameters\n----------\nestimator : Any\n    fitted; changed\nrows : np.ndarray\n    row × feature\nscaled : np.ndarray\n    answers in usual moves"
     if hasattr(estimator, "partial_fit"):
         estimator.partial_fit(rows, scaled)
     elif hasattr(estimator, "get_booster"):
@@ -130,7 +130,7 @@ def forecast_rows(
     scale: np.ndarray,  # usual move over the horizon of each row
     bounds: tuple[Any, Any],  # lower and upper bound of the error, one for all rows or one per row, in usual moves
 ) -> np.ndarray:  # row × COLUMNS
-    "Return expectation, spread, confidence, interval and naive forecast of each row."
+    "Return expectation, spread, confidence, interval and naive forecast of each row.\n\nParameters\n----------\nmodel : HorizonModel\n    of one horizon\nrows : np.ndarray\n    row × feature, without holes\nscale : np.ndarray\n    usual move over the horizon of each row\nbounds : tuple[Any, Any]\n    lower and upper bound of the error, one for all rows or one per row, in usual moves\n\nReturns\n-------\nnp.ndarray\n    row × COLUMNS"
     predicted, (low, high) = model.estimator.predict(rows), bounds
     spread = np.sqrt(np.mean(np.square(model.errors)))
     confidence = sign_probability(predicted, model.errors)
@@ -146,7 +146,7 @@ def adapt_bounds(
     level: float,  # how often the truth shall lie inside
     rate: float,  # how fast to learn from a miss, see `adapt_misses`
 ) -> tuple[np.ndarray, np.ndarray]:  # lower and upper bound of the error at each time, in usual moves
-    "Return bounds for each bar, moved by the misses that were known at it."
+    "Return bounds for each bar, moved by the misses that were known at it.\n\nParameters\n----------\nmodel : HorizonModel\n    of one horizon\npanel : Panel\n    features\nusual : np.ndarray\n    usual move of one bar, time × symbol\nanswers : np.ndarray\n    time × symbol, log return over the horizon, NaN where not known\nlevel : float\n    how often the truth shall lie inside\nrate : float\n    how fast to learn from a miss, see `adapt_misses`\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray]\n    lower and upper bound of the error at each time, in usual moves"
     error = answers / (usual * np.sqrt(model.steps))
     asked = panel.usable & np.isfinite(error) & (panel.times >= model.calibrated_from)[:, None]
     error[~asked] = np.nan
@@ -167,7 +167,7 @@ def forecast_inputs(
     features: Any,  # source of the features, see `features_of`
     names: Sequence[str] | None,  # which features; None: all
 ) -> tuple[Panel, np.ndarray]:  # features as a panel; usual move of one bar, time × symbol
-    "Return what a model may look at."
+    "Return what a model may look at.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nfeatures : Any\n    source of the features, see `features_of`\nnames : Sequence[str] | None\n    which features; None: all\n\nReturns\n-------\ntuple[Panel, np.ndarray]\n    features as a panel; usual move of one bar, time × symbol"
     check_bars(bars)
     symbols = symbols_of(bars)
     panel = make_panel(features_of(bars, features), symbols, names)
@@ -183,7 +183,7 @@ def forecast_panel(
     answers: dict[Horizon, np.ndarray] | None = None,  # by horizon, time × symbol; only for bounds that adapt
     rate: float = 0.0,  # how fast bounds learn from a miss; 0: they stand still
 ) -> pd.DataFrame:  # (timestamp, symbol, horizon) × COLUMNS
-    "Forecast the wanted cells for every horizon."
+    "Forecast the wanted cells for every horizon.\n\nParameters\n----------\nmodels : dict[Horizon, HorizonModel]\n    by horizon\npanel : Panel\n    features\nusual : np.ndarray\n    usual move of one bar, time × symbol\nwanted : np.ndarray\n    time × symbol, which cells to forecast\nlevel : float\n    of the interval\nanswers : dict[Horizon, np.ndarray] | None, default None\n    by horizon, time × symbol; only for bounds that adapt\nrate : float, default 0.0\n    how fast bounds learn from a miss; 0: they stand still\n\nReturns\n-------\npd.DataFrame\n    (timestamp, symbol, horizon) × COLUMNS"
     rows, move, (time, symbol) = panel.values[wanted], usual[wanted], np.nonzero(wanted)
     if not len(rows):
         raise MissingData(f"no symbol has a price and complete features between {panel.times[0]} and {panel.times[-1]}; give a longer past")
@@ -205,7 +205,7 @@ def forecast_panel(
 
 # %% ../../nbs/04_forecast/20_forecaster.ipynb #effa82a5
 class HorizonForecaster:
-    "Forecast several horizons for a panel of symbols; scikit-learn's manners, bars instead of a matrix."
+    "Forecast several horizons for a panel of symbols; scikit-learn's manners, bars instead of a matrix.\n\nParameters\n----------\nestimator : Any, default None\n    any scikit-learn regressor; None: `default_estimator`\nhorizons : Sequence[Horizon], default (1, 5, 20)\n    bars ahead, or times like '4h'\ntimeframe : str, default '1d'\n    length of one bar\ncalibration : float, default 0.25\n    share of the history kept from the model to measure its errors\nlevel : float, default 0.9\n    how often the truth shall lie inside the interval\nadaptive : float, default 0.0\n    how fast intervals learn from misses, for example 0.01; 0: not at all"
 
     def __init__(
         self,
@@ -243,7 +243,7 @@ class HorizonForecaster:
         bars: pd.DataFrame,  # time × (field, symbol) with closes, everything known by now
         features: Any = None,  # where the features come from, see `features_of`
     ) -> "HorizonForecaster":
-        "Learn every horizon from all symbols together."
+        "Learn every horizon from all symbols together.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol) with closes, everything known by now\nfeatures : Any, default None\n    where the features come from, see `features_of`\n\nReturns\n-------\n'HorizonForecaster'"
         from sklearn.base import clone
         from threadpoolctl import threadpool_limits
 
@@ -273,7 +273,7 @@ class HorizonForecaster:
         bars: pd.DataFrame,  # from the same start, up to now
         features: Any = None,  # the same source as in `fit`
     ) -> "HorizonForecaster":
-        "Learn only what has come since; for estimators with `partial_fit`, and for xgboost, which adds trees."
+        "Learn only what has come since; for estimators with `partial_fit`, and for xgboost, which adds trees.\n\nParameters\n----------\nbars : pd.DataFrame\n    from the same start, up to now\nfeatures : Any, default None\n    the same source as in `fit`\n\nReturns\n-------\n'HorizonForecaster'"
         panel, usual = self._look(bars, features)
         close = bars["close"][list(panel.symbols)]
         answers, ends = forward_answers(close, self.horizons, self.timeframe)
@@ -290,7 +290,7 @@ class HorizonForecaster:
         features: Any = None,  # the same source as in `fit`
         missing: Literal["raise", "leave out"] = "raise",  # what to do about a symbol without price or features at the last bar
     ) -> pd.DataFrame:  # (symbol, horizon) × COLUMNS: log returns from the last close on
-        "Forecast from the last bar on, for every symbol and horizon."
+        "Forecast from the last bar on, for every symbol and horizon.\n\nParameters\n----------\nbars : pd.DataFrame\n    the same kind of bars, up to the moment of the decision\nfeatures : Any, default None\n    the same source as in `fit`\nmissing : Literal['raise', 'leave out'], default 'raise'\n    what to do about a symbol without price or features at the last bar\n\nReturns\n-------\npd.DataFrame\n    (symbol, horizon) × COLUMNS: log returns from the last close on"
         panel, usual = self._look(bars, features)
         wanted = panel.usable & np.isfinite(usual)
         absent = [s for s, ok in zip(panel.symbols, wanted[-1], strict=True) if not ok]
@@ -304,7 +304,7 @@ class HorizonForecaster:
         bars: pd.DataFrame,  # the same kind of bars
         features: Any = None,  # the same source as in `fit`
     ) -> pd.DataFrame:  # (timestamp, symbol, horizon) × COLUMNS; cells with holes are absent
-        "Forecast from every bar that the fit did not look beyond."
+        "Forecast from every bar that the fit did not look beyond.\n\nParameters\n----------\nbars : pd.DataFrame\n    the same kind of bars\nfeatures : Any, default None\n    the same source as in `fit`\n\nReturns\n-------\npd.DataFrame\n    (timestamp, symbol, horizon) × COLUMNS; cells with holes are absent"
         panel, usual = self._look(bars, features)
         wanted = panel.usable & np.isfinite(usual) & (panel.times >= self.known_until_)[:, None]
         return self._forecast(bars, panel, usual, wanted)
@@ -337,7 +337,7 @@ def hold_out(
     n_splits: int = 5,  # how often to fit, each time on everything before
     first: float = 0.5,  # share of the history that lies before the first forecast
 ) -> pd.DataFrame:  # (timestamp, symbol, horizon) × COLUMNS and `realised`, the log return that came
-    "Forecast the past as if it were the future: fit before, forecast after, and note what came."
+    "Forecast the past as if it were the future: fit before, forecast after, and note what came.\n\nParameters\n----------\nforecaster : HorizonForecaster\n    fitted or not; copies of it are fitted\nbars : pd.DataFrame\n    time × (field, symbol)\nfeatures : Any, default None\n    source of the features; a frame must be known at each bar's close\nn_splits : int, default 5\n    how often to fit, each time on everything before\nfirst : float, default 0.5\n    share of the history that lies before the first forecast\n\nReturns\n-------\npd.DataFrame\n    (timestamp, symbol, horizon) × COLUMNS and `realised`, the log return that came"
     from sklearn.base import clone
 
     frame = features_of(bars, features)
@@ -360,7 +360,7 @@ def accuracy(
     timeframe: str = "1d",  # length of one bar
     doubt: float = 0.05,  # largest probability of luck that still counts as better
 ) -> pd.DataFrame:  # by horizon: n, coverage_90, mae, mae_naive, rmse, rmse_naive, hit_rate, rival, p_luck, beats_naive, verdict
-    "Judge forecasts by what came: intervals, errors, direction, and whether naive would have done as well."
+    "Judge forecasts by what came: intervals, errors, direction, and whether naive would have done as well.\n\nParameters\n----------\nheld : pd.DataFrame\n    (timestamp, symbol, horizon) × COLUMNS and realised; what `hold_out` returns, or forecasts kept from the past\ntimeframe : str, default '1d'\n    length of one bar\ndoubt : float, default 0.05\n    largest probability of luck that still counts as better\n\nReturns\n-------\npd.DataFrame\n    by horizon: n, coverage_90, mae, mae_naive, rmse, rmse_naive, hit_rate, rival, p_luck, beats_naive, verdict"
     known = held.dropna(subset=["realised"])
     if known.empty:
         raise MissingData("no forecast has a known outcome yet; wait for the shortest horizon, or hold out more of the past")
@@ -373,7 +373,7 @@ def score_horizon(
     steps: int,  # bars ahead
     doubt: float,  # largest probability of luck that still counts as better
 ) -> dict[str, Any]:  # the columns of `accuracy`
-    "Judge the forecasts of one horizon."
+    "Judge the forecasts of one horizon.\n\nParameters\n----------\npart : pd.DataFrame\n    (timestamp, symbol, …) × COLUMNS and realised, of one horizon\nsteps : int\n    bars ahead\ndoubt : float\n    largest probability of luck that still counts as better\n\nReturns\n-------\ndict[str, Any]\n    the columns of `accuracy`"
     truth, expected = part["realised"], part["expected"]
     losses = {"zero": truth**2, "mean": (truth - part["naive"]) ** 2}
     rival = min(losses, key=lambda name: losses[name].mean())

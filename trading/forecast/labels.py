@@ -24,7 +24,7 @@ def scaled_returns(
     horizons: Sequence[Horizon] = (1, 5, 20),  # bars ahead, or times like '4h'
     timeframe: str = "1d",  # length of one bar
 ) -> pd.DataFrame:  # time × (horizon, symbol), log return in usual moves; NaN where either is not known
-    "Return what each forecast is about, in units in which all symbols are alike."
+    "Return what each forecast is about, in units in which all symbols are alike.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, prices above zero, NaN where there is none\nusual : pd.DataFrame\n    time × symbol, usual log move of one bar, known at that bar's close\nhorizons : Sequence[Horizon], default (1, 5, 20)\n    bars ahead, or times like '4h'\ntimeframe : str, default '1d'\n    length of one bar\n\nReturns\n-------\npd.DataFrame\n    time × (horizon, symbol), log return in usual moves; NaN where either is not known"
     _check_usual(close, usual)
     answers = forward_returns(close, horizons, timeframe)
     return pd.concat(
@@ -41,7 +41,7 @@ def _check_usual(close: pd.DataFrame, usual: pd.DataFrame) -> None:
 
 # %% ../../nbs/04_forecast/04_labels.ipynb #630beaac
 class Barriers(NamedTuple):
-    "How far a price may walk, in usual moves over the horizon."
+    "How far a price may walk, in usual moves over the horizon.\n\nAttributes\n----------\nup : float, default 1.0\n    above the start\ndown : float, default 1.0\n    below the start"
 
     up: float = 1.0  # above the start
     down: float = 1.0  # below the start
@@ -56,7 +56,7 @@ def triple_barrier(
     high: pd.DataFrame | None = None,  # time × symbol; None: only closes meet a barrier
     low: pd.DataFrame | None = None,  # time × symbol; given together with `high`
 ) -> pd.DataFrame:  # (timestamp, symbol) × label, bars until it was decided, log return then, weight; unknown ones are absent
-    "Label each bar by which barrier its future meets first."
+    "Label each bar by which barrier its future meets first.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, prices above zero, NaN where there is none\nusual : pd.DataFrame\n    time × symbol, usual log move of one bar, known at that bar's close\nhorizon : Horizon, default 20\n    bars until the end of time, or a time like '4h'\nbarriers : Barriers, default Barriers()\ntimeframe : str, default '1d'\n    length of one bar\nhigh : pd.DataFrame | None, default None\n    time × symbol; None: only closes meet a barrier\nlow : pd.DataFrame | None, default None\n    time × symbol; given together with `high`\n\nReturns\n-------\npd.DataFrame\n    (timestamp, symbol) × label, bars until it was decided, log return then, weight; unknown ones are absent"
     check_index(close, "close")
     _check_usual(close, usual)
     if min(barriers) <= 0 or (high is None) != (low is None):

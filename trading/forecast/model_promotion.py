@@ -34,7 +34,7 @@ def note_trial(
     at: datetime,  # UTC
     data: str = "",  # version of the data it was scored on
 ) -> int:  # different trials so far, this one included
-    "Write down that something was tried; the same settings on newer data are a further look and no further trial."
+    "Write down that something was tried; the same settings on newer data are a further look and no further trial.\n\nParameters\n----------\nfolder : str | Path\n    the registry\nname : str\n    what the models are for\nparams : Mapping[str, Any]\n    what was tried\nscore : float\n    what came of it\nat : datetime\n    UTC\ndata : str, default ''\n    version of the data it was scored on\n\nReturns\n-------\nint\n    different trials so far, this one included"
     book = Path(folder) / f"{name}.trials.jsonl"
     book.parent.mkdir(parents=True, exist_ok=True)
     with book.open("a") as file:
@@ -46,7 +46,7 @@ def past_trials(
     folder: str | Path,  # the registry
     name: str,  # what the models are for
 ) -> list[dict[str, Any]]:  # params, score, looks: of each different trial its newest score, the best first
-    "Return what was tried so far; numbers that agree in three digits are the same setting."
+    "Return what was tried so far; numbers that agree in three digits are the same setting.\n\nParameters\n----------\nfolder : str | Path\n    the registry\nname : str\n    what the models are for\n\nReturns\n-------\nlist[dict[str, Any]]\n    params, score, looks: of each different trial its newest score, the best first"
     book, found = Path(folder) / f"{name}.trials.jsonl", {}
     for line in book.read_text().splitlines() if book.exists() else ():
         one = json.loads(line)
@@ -59,13 +59,13 @@ def count_trials(
     folder: str | Path,  # the registry
     name: str,  # what the models are for
 ) -> int:
-    "Return how many different ones were tried."
+    "Return how many different ones were tried.\n\nParameters\n----------\nfolder : str | Path\n    the registry\nname : str\n    what the models are for\n\nReturns\n-------\nint"
     return len(past_trials(folder, name))
 
 # %% ../../nbs/04_forecast/32_model_promotion.ipynb #767ac5c6
 @dataclass(frozen=True)
 class PromotionGate(Value):
-    "What a model has to show."
+    "What a model has to show.\n\nParameters\n----------\ncoverage : float, default 0.02\n    most that coverage may be off the promised level\nlevel : float, default 0.9\n    the promised level\ndoubt : float, default 0.05\n    probability of luck that is accepted, before it is divided by the trials"
 
     coverage: float = 0.02  # most that coverage may be off the promised level
     level: float = 0.9  # the promised level
@@ -80,7 +80,7 @@ def gate_reasons(
     timeframe: str = "1d",  # length of one bar
     asked: float | None = None,  # largest probability of luck over all horizons, see `doubt_today`; None: the gate's, divided by the trials
 ) -> tuple[str, ...]:  # what stands against it; none: it passes
-    "Return what stands against a model."
+    "Return what stands against a model.\n\nParameters\n----------\ncandidate : pd.DataFrame\n    held-out forecasts with `realised`, see `models.hold_out`\nchampion : pd.DataFrame | None\n    those of the model in force; None: there is none\ntrials : int\n    how many models were tried\ngate : PromotionGate, default PromotionGate()\ntimeframe : str, default '1d'\n    length of one bar\nasked : float | None, default None\n    largest probability of luck over all horizons, see `doubt_today`; None: the gate's, divided by the trials\n\nReturns\n-------\ntuple[str, ...]\n    what stands against it; none: it passes"
     against, table = [], accuracy(candidate, timeframe)
     for horizon, row in table.iterrows():
         if abs(row["coverage_90"] - gate.level) > gate.coverage:
@@ -101,7 +101,7 @@ def champion_gain(
     champion: pd.DataFrame,  # of the model in force
     timeframe: str = "1d",  # length of one bar
 ) -> pd.Series:  # by horizon, probability that luck alone makes the candidate look this much better
-    "Compare two models on the cases that both have forecast."
+    "Compare two models on the cases that both have forecast.\n\nParameters\n----------\ncandidate : pd.DataFrame\n    held-out forecasts with `realised`\nchampion : pd.DataFrame\n    of the model in force\ntimeframe : str, default '1d'\n    length of one bar\n\nReturns\n-------\npd.Series\n    by horizon, probability that luck alone makes the candidate look this much better"
     shared = candidate.dropna(subset=["realised"]).index.intersection(champion.dropna(subset=["realised"]).index)
     if not len(shared):
         raise MissingData("the two models have forecast no case in common; hold out the same bars for both")
@@ -115,7 +115,7 @@ def champion_gain(
 # %% ../../nbs/04_forecast/32_model_promotion.ipynb #e8e6b078
 @dataclass(frozen=True)
 class Promotion(Value):
-    "An attempt to put a model in force."
+    "An attempt to put a model in force.\n\nParameters\n----------\nname : str\n    what the model is for\nversion : str\nat : datetime\n    UTC\npassed : bool\nreasons : tuple[str, ...]\n    what stood against it, or why a person went back\ntrials : int\n    how many had been tried\nbefore : str, default ''\n    the version in force before"
 
     name: str  # what the model is for
     version: str
@@ -130,7 +130,7 @@ def promotions(
     folder: str | Path,  # the registry
     name: str = "forecast",
 ) -> tuple[Promotion, ...]:
-    "Return every attempt, oldest first."
+    "Return every attempt, oldest first.\n\nParameters\n----------\nfolder : str | Path\n    the registry\nname : str, default 'forecast'\n\nReturns\n-------\ntuple[Promotion, ...]"
     book = Path(folder) / f"{name}.promotions.jsonl"
     return tuple(Promotion.from_json(line) for line in book.read_text().splitlines()) if book.exists() else ()
 
@@ -140,7 +140,7 @@ def current_model_version(
     name: str = "forecast",
     before: datetime | None = None,  # only attempts noted before this moment count, UTC; None: all
 ) -> str:  # a version; empty when there is none yet
-    "Return the version in force."
+    "Return the version in force.\n\nParameters\n----------\nfolder : str | Path\n    the registry\nname : str, default 'forecast'\nbefore : datetime | None, default None\n    only attempts noted before this moment count, UTC; None: all\n\nReturns\n-------\nstr\n    a version; empty when there is none yet"
     passed = [p.version for p in promotions(folder, name) if p.passed and (before is None or p.at < before)]
     return passed[-1] if passed else ""
 
@@ -150,7 +150,7 @@ def current_estimator(
     name: str = "forecast",
     before: datetime | None = None,  # the moment of a decision: what was promoted then or later is not known to it
 ) -> Any:  # an unfitted estimator; None: nothing was promoted, so the default is in force
-    "Return the estimator of the model in force, to be fitted on the newest bars."
+    "Return the estimator of the model in force, to be fitted on the newest bars.\n\nParameters\n----------\nfolder : str | Path\n    the registry\nname : str, default 'forecast'\nbefore : datetime | None, default None\n    the moment of a decision: what was promoted then or later is not known to it\n\nReturns\n-------\nAny\n    an unfitted estimator; None: nothing was promoted, so the default is in force"
     version = current_model_version(folder, name, before)
     return load(folder, version).estimator if version else None
 
@@ -161,7 +161,7 @@ def doubt_today(
     gate: PromotionGate = PromotionGate(),
     name: str = "forecast",
 ) -> float:  # probability of luck that this look may accept, over all horizons
-    "Return what a look may spend: the gate's doubt a year, earned day by day since the last look, at most a year of it; the first look has a quarter."
+    "Return what a look may spend: the gate's doubt a year, earned day by day since the last look, at most a year of it; the first look has a quarter.\n\nParameters\n----------\nfolder : str | Path\n    the registry\nat : datetime\n    UTC, the moment of the look\ngate : PromotionGate, default PromotionGate()\nname : str, default 'forecast'\n\nReturns\n-------\nfloat\n    probability of luck that this look may accept, over all horizons"
     looks = [p.at for p in promotions(folder, name)]
     before = [t for t in looks if t < at]
     days = (at - max(before)).total_seconds() / 86400 if before else 365.25 / 4
@@ -180,7 +180,7 @@ def promote_model(
     trials: int = 0,  # counted elsewhere, for example in the register of back-tests; the larger count holds
     asked: float | None = None,  # largest probability of luck over all horizons, see `doubt_today`; None: the gate's, divided by the trials
 ) -> Promotion:
-    "Put a model in force if it passes the gate; write the attempt down either way."
+    "Put a model in force if it passes the gate; write the attempt down either way.\n\nParameters\n----------\nfolder : str | Path\n    the registry\nversion : str\n    a saved model\ncandidate : pd.DataFrame\n    its held-out forecasts with `realised`\nat : datetime\n    UTC\nchampion : pd.DataFrame | None, default None\n    held-out forecasts of the model in force, on the same bars\ngate : PromotionGate, default PromotionGate()\ntimeframe : str, default '1d'\n    length of one bar\nname : str, default 'forecast'\ntrials : int, default 0\n    counted elsewhere, for example in the register of back-tests; the larger count holds\nasked : float | None, default None\n    largest probability of luck over all horizons, see `doubt_today`; None: the gate's, divided by the trials\n\nReturns\n-------\nPromotion"
     read_meta(folder, version)
     before, trials = current_model_version(folder, name), max(1, trials, count_trials(folder, name))
     if before and before != version and champion is None:
@@ -196,7 +196,7 @@ def roll_back_model(
     why: str,  # a sentence for the book
     name: str = "forecast",
 ) -> Promotion:
-    "Put an earlier model in force again."
+    "Put an earlier model in force again.\n\nParameters\n----------\nfolder : str | Path\n    the registry\nversion : str\n    one that was in force before\nat : datetime\n    UTC\nwhy : str\n    a sentence for the book\nname : str, default 'forecast'\n\nReturns\n-------\nPromotion"
     if version not in {p.version for p in promotions(folder, name) if p.passed}:
         raise Refused(f"{version} was never in force; it has to pass the gate like any other")
     return _write(folder, Promotion(name, version, at, True, (why,), count_trials(folder, name), current_model_version(folder, name)))

@@ -26,7 +26,7 @@ _SCHEMA = "horizon-forecaster/1"
 def to_state(
     model: HorizonForecaster,  # fitted
 ) -> dict[str, Any]:  # plain values, arrays and scikit-learn estimators
-    "Take a fitted forecaster apart into plain values."
+    "Take a fitted forecaster apart into plain values.\n\nParameters\n----------\nmodel : HorizonForecaster\n    fitted\n\nReturns\n-------\ndict[str, Any]\n    plain values, arrays and scikit-learn estimators"
     if not hasattr(model, "models_"):
         raise BadInput("the forecaster has learnt nothing yet; fit it before saving")
     parts = [
@@ -42,7 +42,7 @@ def to_state(
 def from_state(
     state: dict[str, Any],  # what `to_state` returned
 ) -> HorizonForecaster:  # fitted
-    "Put a forecaster together again."
+    "Put a forecaster together again.\n\nParameters\n----------\nstate : dict[str, Any]\n    what `to_state` returned\n\nReturns\n-------\nHorizonForecaster\n    fitted"
     if state.get("schema") != _SCHEMA:
         raise Refused(f"the saved model has the schema {state.get('schema')!r}, this program reads {_SCHEMA!r}; train it again")
     settings = state["settings"] | {"horizons": tuple(state["settings"]["horizons"])}
@@ -68,7 +68,7 @@ def save(
     meta: dict[str, Any],  # data_version and code_version, and what else is known: metrics, training window; JSON values
     name: str = "forecast",  # what the model is for
 ) -> str:  # version, for example 'forecast-3f9a0c51d2e4'
-    "Write a model and all that made it into a folder of its own; return its version."
+    "Write a model and all that made it into a folder of its own; return its version.\n\nParameters\n----------\nmodel : HorizonForecaster\n    fitted\nfolder : str | Path\n    the registry: one folder inside it per version\nmeta : dict[str, Any]\n    data_version and code_version, and what else is known: metrics, training window; JSON values\nname : str, default 'forecast'\n    what the model is for\n\nReturns\n-------\nstr\n    version, for example 'forecast-3f9a0c51d2e4'"
     import sklearn
     from skops.io import dumps
 
@@ -118,7 +118,7 @@ def read_meta(
     folder: str | Path,  # the registry
     version: str,  # what `save` returned
 ) -> dict[str, Any]:
-    "Return what is said of a saved model."
+    "Return what is said of a saved model.\n\nParameters\n----------\nfolder : str | Path\n    the registry\nversion : str\n    what `save` returned\n\nReturns\n-------\ndict[str, Any]"
     page = Path(folder) / version / "model.json"
     if not page.exists():
         known = sorted(p.parent.name for p in Path(folder).glob("*/model.json"))
@@ -133,7 +133,7 @@ def load(
     folder: str | Path,  # the registry
     version: str,  # what `save` returned
 ) -> HorizonForecaster:  # fitted, predicts as on the day it was saved
-    "Read a model back; refuse it when it was altered or comes from another world."
+    "Read a model back; refuse it when it was altered or comes from another world.\n\nParameters\n----------\nfolder : str | Path\n    the registry\nversion : str\n    what `save` returned\n\nReturns\n-------\nHorizonForecaster\n    fitted, predicts as on the day it was saved"
     import sklearn
     from skops.io import get_untrusted_types, loads
 

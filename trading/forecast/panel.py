@@ -26,7 +26,7 @@ def bar_volatility(
     halflife: int = 20,  # bars that carry half of the weight
     pull: float = 0.3,  # weight of the long past (ten half-lives), in [0, 1)
 ) -> pd.DataFrame:  # standard deviation of one bar's log return, known at that bar's close; NaN where the price is
-    "Return how large a usual move of one bar is, from the past alone."
+    "Return how large a usual move of one bar is, from the past alone.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol\nhalflife : int, default 20\n    bars that carry half of the weight\npull : float, default 0.3\n    weight of the long past (ten half-lives), in [0, 1)\n\nReturns\n-------\npd.DataFrame\n    standard deviation of one bar's log return, known at that bar's close; NaN where the price is"
     return on_known_clocks(close, lambda own: _own_volatility(own, halflife, pull)).where(close.notna())
 
 
@@ -43,7 +43,7 @@ def on_known_clocks(
     close: pd.DataFrame,  # time × symbol, NaN where there is no price
     make: Callable[[pd.DataFrame], pd.DataFrame],  # of closes on the clock of their market to the same rows; columns end with the symbol
 ) -> pd.DataFrame:  # rows of `close`; columns by what is made and then in the order of its symbols
-    "Compute something on each symbol's own clock, as far as each bar knew it, and bring it back to the common rows."
+    "Compute something on each symbol's own clock, as far as each bar knew it, and bring it back to the common rows.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, NaN where there is no price\nmake : Callable[[pd.DataFrame], pd.DataFrame]\n    of closes on the clock of their market to the same rows; columns end with the symbol\n\nReturns\n-------\npd.DataFrame\n    rows of `close`; columns by what is made and then in the order of its symbols"
     parts = [(make(own), list(own.columns), here) for own, here in clocks_as_known(close)]
     if len(parts) == 1 and parts[0][0].index.equals(close.index):
         return parts[0][0]
@@ -61,7 +61,7 @@ def default_features(
     close: pd.DataFrame,  # time × symbol, NaN where there is no price
     windows: Sequence[int] = (1, 5, 20, 60, 250),  # bars back, ascending
 ) -> pd.DataFrame:  # time × (feature, symbol), without unit, known at that bar's close; NaN where the past is too short
-    "Return a few features made of closes, each known at its own bar's close."
+    "Return a few features made of closes, each known at its own bar's close.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, NaN where there is no price\nwindows : Sequence[int], default (1, 5, 20, 60, 250)\n    bars back, ascending\n\nReturns\n-------\npd.DataFrame\n    time × (feature, symbol), without unit, known at that bar's close; NaN where the past is too short"
     check_index(close, "close")
     if list(windows) != sorted(set(windows)) or windows[0] < 1:
         raise BadInput(f"the windows are {tuple(windows)}; give ascending numbers of bars, for example (1, 5, 20)")
@@ -83,7 +83,7 @@ def _own_features(close: pd.DataFrame, windows: Sequence[int]) -> pd.DataFrame:
 # %% ../../nbs/04_forecast/08_panel.ipynb #42ef6a68
 @dataclass(frozen=True)
 class Panel:
-    "Features as a cube, with the names of its three sides."
+    "Features as a cube, with the names of its three sides.\n\nParameters\n----------\ntimes : pd.DatetimeIndex\nsymbols : tuple[str, ...]\nnames : tuple[str, ...]\n    of the features\nvalues : np.ndarray\n    time × symbol × feature"
 
     times: pd.DatetimeIndex
     symbols: tuple[str, ...]
@@ -101,7 +101,7 @@ def make_panel(
     symbols: Sequence[str],  # which symbols, in which order
     names: Sequence[str] | None = None,  # which features; None: all, sorted by name, and steps of sequences by step
 ) -> Panel:
-    "Put features into a cube; say which are missing for whom."
+    "Put features into a cube; say which are missing for whom.\n\nParameters\n----------\nfeatures : pd.DataFrame\n    time × (feature, symbol), in either order of the two levels\nsymbols : Sequence[str]\n    which symbols, in which order\nnames : Sequence[str] | None, default None\n    which features; None: all, sorted by name, and steps of sequences by step\n\nReturns\n-------\nPanel"
     check_index(features, "features")
     if features.columns.nlevels != 2:
         raise BadInput("features need two column levels (feature, symbol); name the feature and the symbol of each column")
@@ -136,7 +136,7 @@ def features_of(
     bars: pd.DataFrame,  # time × (field, symbol)
     source=None,  # None: plain_features; a function of bars; an object with transform(bars); or a frame
 ) -> pd.DataFrame:  # time × (feature, symbol), one row per bar
-    "Return the features of bars from wherever they come."
+    "Return the features of bars from wherever they come.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nsource : default None\n    None: plain_features; a function of bars; an object with transform(bars); or a frame\n\nReturns\n-------\npd.DataFrame\n    time × (feature, symbol), one row per bar"
     if source is None:
         return default_features(bars["close"])
     frame = source if isinstance(source, pd.DataFrame) else source.transform(bars) if hasattr(source, "transform") else source(bars)
@@ -150,7 +150,7 @@ def refuse_constant(
     rows: np.ndarray,  # row × feature, without holes
     names: Sequence[str],  # of the features
 ) -> None:
-    "Refuse features that never move; name them."
+    "Refuse features that never move; name them.\n\nParameters\n----------\nrows : np.ndarray\n    row × feature, without holes\nnames : Sequence[str]\n    of the features"
     flat = [n for n, low, high in zip(names, rows.min(axis=0), rows.max(axis=0), strict=True) if low == high]
     if flat:
         raise BadInput(f"the feature {', '.join(flat)} never changes in {plural(len(rows), 'row')}; leave it out or repair its source")
@@ -163,7 +163,7 @@ def fit_rows(
     moments: np.ndarray,  # of each row
     steps: int,  # bars until an answer is known
 ) -> Any:  # the same one, fitted
-    "Let an estimator learn; one that makes folds of its own is told which rows belong to one moment."
+    "Let an estimator learn; one that makes folds of its own is told which rows belong to one moment.\n\nParameters\n----------\nestimator : Any\n    unfitted, taken over\nrows : np.ndarray\n    row × feature\nanswers : np.ndarray\n    one per row\nmoments : np.ndarray\n    of each row\nsteps : int\n    bars until an answer is known\n\nReturns\n-------\nAny\n    the same one, fitted"
     if hasattr(estimator, "fit_moments"):
         return estimator.fit_moments(rows, answers, moments, steps)
     return estimator.fit(rows, answers)

@@ -16,7 +16,7 @@ from ..core.errors import BadInput
 
 # %% ../../nbs/04_forecast/16_significance.ipynb #d773ed05
 class SignificanceTest(NamedTuple):
-    "What chance alone could have done."
+    "What chance alone could have done.\n\nAttributes\n----------\nmean : float\n    average gain\nerror : float\n    its standard error\np : float\n    probability of such a gain, or a larger one, if there were none\nwaves : int\n    degrees of freedom: about the number of independent pieces of evidence"
 
     mean: float  # average gain
     error: float  # its standard error
@@ -28,7 +28,7 @@ def diebold_mariano(
     gain: pd.Series | np.ndarray,  # loss of the rival minus loss of ours, one number per moment, in time order
     overlap: int = 1,  # bars that one forecast spans
 ) -> SignificanceTest:
-    "Test whether the average gain is above zero, with overlapping and slow-moving errors taken into account."
+    "Test whether the average gain is above zero, with overlapping and slow-moving errors taken into account.\n\nParameters\n----------\ngain : pd.Series | np.ndarray\n    loss of the rival minus loss of ours, one number per moment, in time order\noverlap : int, default 1\n    bars that one forecast spans\n\nReturns\n-------\nSignificanceTest"
     from scipy.stats import t as student
 
     values = np.asarray(gain, dtype=float)
@@ -51,7 +51,7 @@ def reliability(
     held: pd.DataFrame,  # (timestamp, symbol, horizon) × expected, confidence and realised
     groups: int = 5,  # per horizon, equally full
 ) -> pd.DataFrame:  # (horizon, group) × stated, observed (shares in [0, 1]), n
-    "Hold how sure forecasts were of their direction against how often it was right."
+    "Hold how sure forecasts were of their direction against how often it was right.\n\nParameters\n----------\nheld : pd.DataFrame\n    (timestamp, symbol, horizon) × expected, confidence and realised\ngroups : int, default 5\n    per horizon, equally full\n\nReturns\n-------\npd.DataFrame\n    (horizon, group) × stated, observed (shares in [0, 1]), n"
     known = held.dropna(subset=["realised"])
     known = known[(known["realised"] != 0) & (known["expected"] != 0)]
     if known.empty:

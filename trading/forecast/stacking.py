@@ -16,7 +16,7 @@ from .targets import PurgedKFold
 
 # %% ../../nbs/04_forecast/28_stacking.ipynb #e0c97b52
 class PurgedStack:
-    "Several regressors and a ridge regression above them, which learns from purged folds how much each is worth."
+    "Several regressors and a ridge regression above them, which learns from purged folds how much each is worth.\n\nParameters\n----------\nmembers : Sequence[tuple[str, Any]], default ()\n    name and unfitted regressor\nn_splits : int, default 4\n    folds\nalpha : float, default 10.0\n    scepticism of the second layer\nhorizon : int, default 1\n    moments until an answer is known, where `fit` is not told"
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class PurgedStack:
         moments: np.ndarray,  # of each row
         horizon: int,  # moments until an answer is known
     ) -> "PurgedStack":
-        "Learn every member on all rows, and the weights from what each said about folds it had not learnt from."
+        "Learn every member on all rows, and the weights from what each said about folds it had not learnt from.\n\nParameters\n----------\nX : np.ndarray\n    row × feature\ny : np.ndarray\n    one number per row\nmoments : np.ndarray\n    of each row\nhorizon : int\n    moments until an answer is known\n\nReturns\n-------\n'PurgedStack'"
         from sklearn.base import clone
         from sklearn.ensemble import StackingRegressor
         from sklearn.linear_model import Ridge

@@ -25,7 +25,7 @@ def horizon_bars(
     horizons: Sequence[Horizon],  # bars ahead (1, 5, 20) or times ('1h', '4h')
     timeframe: str = "1d",  # length of one bar
 ) -> dict[Horizon, int]:  # horizon as given → bars ahead
-    "Translate horizons to bars; refuse what is finer than the bars or no whole number of them."
+    "Translate horizons to bars; refuse what is finer than the bars or no whole number of them.\n\nParameters\n----------\nhorizons : Sequence[Horizon]\n    bars ahead (1, 5, 20) or times ('1h', '4h')\ntimeframe : str, default '1d'\n    length of one bar\n\nReturns\n-------\ndict[Horizon, int]\n    horizon as given → bars ahead"
     if isinstance(horizons, (str, int)) or not len(horizons):
         raise BadInput(f"horizons is {horizons!r}; give a list of them, for example (1, 5, 20)")
     bar, steps = bar_length(timeframe), {}
@@ -53,7 +53,7 @@ def answer_ends(
     horizon: Horizon,  # bars ahead, or a time like '4h'
     timeframe: str = "1d",  # length of one bar
 ) -> tuple[np.ndarray, np.ndarray]:  # time × symbol: row of the price that answers, row at which it is known (number of rows: never)
-    "Find, for every bar, the bar whose close is the price at the horizon, in time and on the symbol's own calendar."
+    "Find, for every bar, the bar whose close is the price at the horizon, in time and on the symbol's own calendar.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, NaN where there is none\nhorizon : Horizon\n    bars ahead, or a time like '4h'\ntimeframe : str, default '1d'\n    length of one bar\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray]\n    time × symbol: row of the price that answers, row at which it is known (number of rows: never)"
     return _answer_rows(close, [horizon], timeframe)[horizon]
 
 
@@ -100,7 +100,7 @@ def forward_returns(
     horizons: Sequence[Horizon] = (1, 5, 20),  # bars ahead, or times like '4h'
     timeframe: str = "1d",  # length of one bar
 ) -> pd.DataFrame:  # time × (horizon, symbol), log return from t to t+h; NaN where either price is not there
-    "Return what each forecast is about, missing where the future is not known yet or no price stands at the horizon."
+    "Return what each forecast is about, missing where the future is not known yet or no price stands at the horizon.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, prices above zero, NaN where there is none\nhorizons : Sequence[Horizon], default (1, 5, 20)\n    bars ahead, or times like '4h'\ntimeframe : str, default '1d'\n    length of one bar\n\nReturns\n-------\npd.DataFrame\n    time × (horizon, symbol), log return from t to t+h; NaN where either price is not there"
     return forward_answers(close, horizons, timeframe)[0]
 
 
@@ -109,7 +109,7 @@ def forward_answers(
     horizons: Sequence[Horizon] = (1, 5, 20),  # bars ahead, or times like '4h'
     timeframe: str = "1d",  # length of one bar
 ) -> tuple[pd.DataFrame, dict[Horizon, np.ndarray]]:  # see `forward_returns`; by horizon, time × symbol: row at which the answer is known
-    "Return what each forecast is about, and when it is known."
+    "Return what each forecast is about, and when it is known.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, prices above zero, NaN where there is none\nhorizons : Sequence[Horizon], default (1, 5, 20)\n    bars ahead, or times like '4h'\ntimeframe : str, default '1d'\n    length of one bar\n\nReturns\n-------\ntuple[pd.DataFrame, dict[Horizon, np.ndarray]]\n    see `forward_returns`; by horizon, time × symbol: row at which the answer is known"
     check_index(close, "close")
     check_timeframe(close, timeframe)
     if (close <= 0).any(axis=None):
@@ -125,7 +125,7 @@ def time_positions(
     x,  # rows: a frame indexed by time (or with a level 'timestamp'), or an array whose rows are in time order
     groups=None,  # the time of each row, for arrays of a panel
 ) -> tuple[np.ndarray, int]:  # number of the moment of each row, counted from 0; how many moments
-    "Number the moments of the rows, so that all symbols of one moment share a number."
+    "Number the moments of the rows, so that all symbols of one moment share a number.\n\nParameters\n----------\nx\n    rows: a frame indexed by time (or with a level 'timestamp'), or an array whose rows are in time order\ngroups : default None\n    the time of each row, for arrays of a panel\n\nReturns\n-------\ntuple[np.ndarray, int]\n    number of the moment of each row, counted from 0; how many moments"
     if groups is not None:
         times = pd.Index(groups)
     elif isinstance(x, (pd.DataFrame, pd.Series)) and isinstance(x.index, pd.MultiIndex):
@@ -141,7 +141,7 @@ def time_positions(
 
 # %% ../../nbs/04_forecast/00_targets.ipynb #1a695ac3
 class PurgedKFold:
-    "Split rows into stretches of time, with no answer shared by training and test; a scikit-learn splitter."
+    "Split rows into stretches of time, with no answer shared by training and test; a scikit-learn splitter.\n\nParameters\n----------\nn_splits : int, default 5\n    stretches, each the test once\nhorizon : int | pd.Timedelta, default 1\n    until a row's answer is known (the longest one): moments, or a time for rows that have times\nembargo : int | pd.Timedelta, default 0\n    left out after that behind the test stretch, in the same way"
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ def walk_forward_splits(
     horizon: int = 1,  # bars until an answer is known: so many are left out before each test
     embargo: int = 0,  # further bars left out before each test
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # numbers of the training and of the test moments
-    "Yield training and test stretches, each test later than all of its training."
+    "Yield training and test stretches, each test later than all of its training.\n\nParameters\n----------\nmoments : int\n    number of bars\nn_splits : int, default 5\n    test stretches, at the end of the history\ntest_size : int | None, default None\n    bars per test stretch; None: the history in n_splits + 1 equal parts\ntrain_size : int | None, default None\n    at most this many bars of training; None: everything before\nhorizon : int, default 1\n    bars until an answer is known: so many are left out before each test\nembargo : int, default 0\n    further bars left out before each test\n\nYields\n------\nIterator[tuple[np.ndarray, np.ndarray]]\n    numbers of the training and of the test moments"
     size = test_size or moments // (n_splits + 1)
     first = moments - n_splits * size
     if size < 1 or first - horizon - embargo < 1:
@@ -224,7 +224,7 @@ def uniqueness(
     start: np.ndarray,  # number of the first bar of each answer
     end: np.ndarray,  # number of its last bar, included
 ) -> np.ndarray:  # weight of each answer, in (0, 1]
-    "Return how much of each answer is its own."
+    "Return how much of each answer is its own.\n\nParameters\n----------\nstart : np.ndarray\n    number of the first bar of each answer\nend : np.ndarray\n    number of its last bar, included\n\nReturns\n-------\nnp.ndarray\n    weight of each answer, in (0, 1]"
     start, end = np.asarray(start), np.asarray(end)
     if len(start) != len(end) or (end < start).any():
         raise BadInput("each answer needs a start and an end that is not before it")

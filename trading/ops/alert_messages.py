@@ -14,7 +14,7 @@ MAX_KEYS = 5  # keys, the worst first; the others are counted
 
 @dataclass(frozen=True)
 class AlertTemplate:
-    "Text template of an alert."
+    "Text template of an alert.\n\nParameters\n----------\nwhat : str\n    a sentence with {key} and {value}\nlimit : str, default ''\n    how its limit is written, with {limit}; empty: there is nothing to compare\nthen : str, default ''\n    what to do now"
 
     what: str  # a sentence with {key} and {value}
     limit: str = ""  # how its limit is written, with {limit}; empty: there is nothing to compare
@@ -55,7 +55,7 @@ def render_alert(
     over: bool = False,  # True: all of them are back within the limit
     reasons: Mapping[str, str] | None = None,  # key → what a run itself said about it
 ) -> str:
-    "Tell what was found, how much is allowed, and what to do."
+    "Tell what was found, how much is allowed, and what to do.\n\nParameters\n----------\nfact : str\ntest : str\n    above, below or beyond\nlimit : float\n    in the unit of the fact\nfound : Mapping[str, float]\n    key → value, the worst first\nover : bool, default False\n    True: all of them are back within the limit\nreasons : Mapping[str, str] | None, default None\n    key → what a run itself said about it\n\nReturns\n-------\nstr"
     saying = ALERT_TEMPLATES.get(fact, AlertTemplate(f"{{key}}: {fact.replace('_', ' ')} is {{value:.4g}}.", "{limit:.4g}"))
     reasons, told = {} if over else dict(reasons or {}), []
     for key, value in list(found.items())[:MAX_KEYS]:

@@ -27,7 +27,7 @@ _RULE = re.compile(r"(?P<fact>\w+) (?P<test>above|below|beyond) (?P<limit>-?\d+(
 
 @dataclass(frozen=True)
 class AlertRule(Value):
-    "When to speak, and how loudly."
+    "When to speak, and how loudly.\n\nParameters\n----------\nname : str\n    as people call it, for example 'deep drawdown'\nfact : str\n    for example 'drawdown'\ntest : str\n    above, below or beyond (the size)\nlimit : float\n    in the unit of the fact\nlevel : str\n    one of LEVELS\nhours : float | None, default None\n    cool-down; None: the policy's"
 
     name: str  # as people call it, for example 'deep drawdown'
     fact: str  # for example 'drawdown'
@@ -46,7 +46,7 @@ class AlertRule(Value):
 def read_rules(
     lines: Mapping[str, str],  # name → for example 'drawdown above 0.1 warning every 12 h'
 ) -> tuple[AlertRule, ...]:
-    "Read rules as the settings write them."
+    "Read rules as the settings write them.\n\nParameters\n----------\nlines : Mapping[str, str]\n    name → for example 'drawdown above 0.1 warning every 12 h'\n\nReturns\n-------\ntuple[AlertRule, ...]"
     rules = []
     for name, line in lines.items():
         found = _RULE.fullmatch(" ".join(line.split()))
@@ -60,7 +60,7 @@ def read_rules(
 # %% ../../nbs/11_ops/05_alert_rules.ipynb #1661bd7f
 @dataclass(frozen=True)
 class Alert(Value):
-    "One message to people."
+    "One message to people.\n\nParameters\n----------\nid : str\n    the same for the same happening\nrule : str\nlevel : str\nstatus : str\n    new, repeated, escalated or over\ntitle : str\n    one line\nbody : str\n    a few sentences\nat : datetime\n    UTC, when it was noticed\nnot_before : datetime\n    UTC, when it may be delivered\nkeys : tuple[str, ...], default ()\n    for example the symbols"
 
     id: str  # the same for the same happening
     rule: str
@@ -75,7 +75,7 @@ class Alert(Value):
 
 @dataclass(frozen=True)
 class AlertPolicy(Value):
-    "How patient to be, and when not to disturb."
+    "How patient to be, and when not to disturb.\n\nParameters\n----------\ncooldown_hours : float, default 12.0\n    the same thing is not told again before\nescalate_hours : float, default 24.0\n    one level up when it has lasted this long and nobody acknowledged it; 0: never\nquiet : tuple[str, str] | None, default None\n    from, to; local times such as '22:00'\ntimezone : str, default 'UTC'\n    of the quiet hours\nurgent : str, default 'critical'\n    this level and higher disturb at any hour"
 
     cooldown_hours: float = 12.0  # the same thing is not told again before
     escalate_hours: float = 24.0  # one level up when it has lasted this long and nobody acknowledged it; 0: never
@@ -86,7 +86,7 @@ class AlertPolicy(Value):
 
 @dataclass(frozen=True)
 class Evaluation:
-    "What came of looking at the facts once."
+    "What came of looking at the facts once.\n\nParameters\n----------\nalerts : tuple[Alert, ...]\nstate : dict[str, dict[str, Any]]\n    to be handed in next time; JSON\nunknown : tuple[str, ...]\n    facts that a rule asks for and nobody delivered"
 
     alerts: tuple[Alert, ...]
     state: dict[str, dict[str, Any]]  # to be handed in next time; JSON
@@ -97,7 +97,7 @@ def quiet_until(
     now: datetime,  # UTC
     policy: AlertPolicy,
 ) -> datetime:  # UTC; `now` itself outside of the quiet hours
-    "Return when the quiet hours that `now` lies in end."
+    "Return when the quiet hours that `now` lies in end.\n\nParameters\n----------\nnow : datetime\n    UTC\npolicy : AlertPolicy\n\nReturns\n-------\ndatetime\n    UTC; `now` itself outside of the quiet hours"
     if policy.quiet is None:
         return now
     zone = ZoneInfo(policy.timezone)
@@ -118,7 +118,7 @@ def evaluate(
     now: datetime,  # UTC
     policy: AlertPolicy = AlertPolicy(),
 ) -> Evaluation:
-    "Return the alerts that the facts deserve now, and the memory for the next time."
+    "Return the alerts that the facts deserve now, and the memory for the next time.\n\nParameters\n----------\nrules : Iterable[AlertRule]\nfacts : Mapping[str, Any]\n    name → a number, or one for each key; 'words': fact → key → what a run itself said\nstate : Mapping[str, Mapping[str, Any]]\n    what the last evaluation returned\nnow : datetime\n    UTC\npolicy : AlertPolicy, default AlertPolicy()\n\nReturns\n-------\nEvaluation"
     memory, alerts, unknown = {k: dict(v) for k, v in state.items()}, [], []
     for rule in rules:
         given = facts.get(rule.fact)
@@ -194,6 +194,6 @@ def acknowledge_alert(
     who: str,
     now: datetime,  # UTC
 ) -> dict[str, dict[str, Any]]:
-    "Return the memory with every open alert of a rule acknowledged."
+    "Return the memory with every open alert of a rule acknowledged.\n\nParameters\n----------\nstate : Mapping[str, Mapping[str, Any]]\nrule : str\n    its name\nwho : str\nnow : datetime\n    UTC\n\nReturns\n-------\ndict[str, dict[str, Any]]"
     mark = {"acknowledged": f"{who}, {now.isoformat()}"}
     return {k: dict(v) | (mark if k.partition("|")[0] == rule and v["open"] else {}) for k, v in state.items()}

@@ -20,7 +20,7 @@ STATUSES = ("ok", "warn", "bad", "unknown", "absent")  # absent: there is nothin
 
 @dataclass(frozen=True)
 class Check(Value):
-    "The answer to one question."
+    "The answer to one question.\n\nParameters\n----------\nname : str\nstatus : str\n    one of STATUSES\ndetail : str\n    one sentence, with the next step where there is one\nvalue : float | None, default None\n    a number worth following over time\nunit : str, default ''\n    of the number\npenalty : float, default 0.0\n    points of the score; `score` fills it in"
 
     name: str
     status: str  # one of STATUSES
@@ -39,7 +39,7 @@ def grade(
     warn: float,  # from here on it deserves a look
     bad: float,  # from here on something must be done; below `warn` when small values are the bad ones
 ) -> str:
-    "Return ok, warn or bad."
+    "Return ok, warn or bad.\n\nParameters\n----------\nvalue : float\nwarn : float\n    from here on it deserves a look\nbad : float\n    from here on something must be done; below `warn` when small values are the bad ones\n\nReturns\n-------\nstr"
     sign = 1 if bad >= warn else -1
     return "bad" if sign * value >= sign * bad else "warn" if sign * value >= sign * warn else "ok"
 
@@ -48,7 +48,7 @@ def run_checks(
     questions: Mapping[str, Callable[[], Check | list[Check]]],
     seconds: float = 5.0,  # for each; they run at the same time
 ) -> list[Check]:  # in the order of the questions
-    "Ask every question at once and return what was answered in time."
+    "Ask every question at once and return what was answered in time.\n\nParameters\n----------\nquestions : Mapping[str, Callable[[], Check | list[Check]]]\nseconds : float, default 5.0\n    for each; they run at the same time\n\nReturns\n-------\nlist[Check]\n    in the order of the questions"
     answers: dict[str, list[Check]] = {}
 
     def work(name: str, question: Callable) -> None:

@@ -44,7 +44,7 @@ def leftover_files(
     now: float,  # seconds since 1970
     old: float = 3600.0,  # seconds
 ) -> list[Path]:
-    "Return the files that a dead process has left half written."
+    "Return the files that a dead process has left half written.\n\nParameters\n----------\nfolders : list[Path]\nnow : float\n    seconds since 1970\nold : float, default 3600.0\n    seconds\n\nReturns\n-------\nlist[Path]"
     found = []
     for path in (p for folder in folders if folder.is_dir() for p in folder.rglob(".*")):
         half = _HALF.fullmatch(path.name)
@@ -58,7 +58,7 @@ def leftover_files(
 def checkpoint_database(
     path: Path,  # of a database
 ) -> Step | None:  # None: nothing to do
-    "Fold a write-ahead log into its database."
+    "Fold a write-ahead log into its database.\n\nParameters\n----------\npath : Path\n    of a database\n\nReturns\n-------\nStep | None\n    None: nothing to do"
     log = path.with_name(path.name + "-wal")
     if not log.exists() or not (size := log.stat().st_size):
         return None
@@ -76,7 +76,7 @@ def recover(
     folders: tuple[Path, ...] = (),  # further ones to tidy, for example the reports
     compact: Callable[[], str] | None = None,  # joins the store's files and says what it did
 ) -> list[Step]:
-    "Put in order what can be, unless a run is at work, and write it down."
+    "Put in order what can be, unless a run is at work, and write it down.\n\nParameters\n----------\ndata : Path\n    the data folder\nnow : datetime\n    UTC\nfolders : tuple[Path, ...], default ()\n    further ones to tidy, for example the reports\ncompact : Callable[[], str] | None, default None\n    joins the store's files and says what it did\n\nReturns\n-------\nlist[Step]"
     data, steps = Path(data), []
     marker = data / "run.pid"
     dead = marker.exists() and not (marker.read_text().isdigit() and process_exists(int(marker.read_text())))

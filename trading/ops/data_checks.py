@@ -26,7 +26,7 @@ LARGE_DATABASE = 200_000_000  # bytes; larger databases are not read from end to
 def check_store(
     table: Path,  # the Delta table of bars
 ) -> Check:
-    "Compare the files of the store with its log."
+    "Compare the files of the store with its log.\n\nParameters\n----------\ntable : Path\n    the Delta table of bars\n\nReturns\n-------\nCheck"
     if not (table / "_delta_log").is_dir():
         return Check("store", "absent", "no bars yet; the first run brings them")
     from deltalake import DeltaTable
@@ -81,7 +81,7 @@ def check_database(
 def check_permissions(
     data: Path,  # the data folder
 ) -> Check:
-    "Look at who may read and write in the data folder."
+    "Look at who may read and write in the data folder.\n\nParameters\n----------\ndata : Path\n    the data folder\n\nReturns\n-------\nCheck"
     if sys.platform == "win32":
         return Check("permissions", "unknown", "rights on Windows are not looked at; keep the folder inside your profile")
     if not data.exists():
@@ -101,7 +101,7 @@ def check_permissions(
 def check_environment(
     lock: Path | None,  # a file with lines such as 'numpy==2.4.6 ; marker'
 ) -> Check:
-    "Compare the installed packages with the lock."
+    "Compare the installed packages with the lock.\n\nParameters\n----------\nlock : Path | None\n    a file with lines such as 'numpy==2.4.6 ; marker'\n\nReturns\n-------\nCheck"
     if lock is None or not lock.exists():
         return Check("environment", "absent", "no lock to compare with: installed from a wheel")
     from packaging.requirements import Requirement
@@ -129,7 +129,7 @@ def check_prefect(
     url: str | None,  # of its API; None: none is configured
     seconds: float = 2.0,
 ) -> Check:
-    "Ask the Prefect server whether it is well."
+    "Ask the Prefect server whether it is well.\n\nParameters\n----------\nurl : str | None\n    of its API; None: none is configured\nseconds : float, default 2.0\n\nReturns\n-------\nCheck"
     if not url:
         return Check("prefect", "absent", "no server is configured; each run starts its own")
     import httpx
@@ -145,7 +145,7 @@ def check_prefect(
 def check_venues(
     venues: Mapping[str, Mapping[str, Any]],  # name → summary: calls, error_rate, p50_s, p95_s
 ) -> list[Check]:
-    "Judge the connection to each venue by its newest calls."
+    "Judge the connection to each venue by its newest calls.\n\nParameters\n----------\nvenues : Mapping[str, Mapping[str, Any]]\n    name → summary: calls, error_rate, p50_s, p95_s\n\nReturns\n-------\nlist[Check]"
     found = []
     for name, seen in venues.items():
         if not seen.get("calls"):

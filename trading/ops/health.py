@@ -34,7 +34,7 @@ SHARE = {"bad": 1.0, "warn": 0.3, "unknown": 0.1, "ok": 0.0, "absent": 0.0}  # o
 # %% ../../nbs/11_ops/30_health.ipynb #31fd6000
 @dataclass(frozen=True)
 class Health(Value):
-    "How the system is."
+    "How the system is.\n\nParameters\n----------\nat : datetime\n    UTC\nscore : float\n    0 to 100\nreasons : tuple[str, ...]\n    why it is not 100, the heaviest first\nchecks : tuple[Check, ...]"
 
     at: datetime  # UTC
     score: float  # 0 to 100
@@ -52,7 +52,7 @@ def score_health(
     now: datetime,  # UTC
     weights: Mapping[str, float] | None = None,  # by name, or by the first word of a name; None: WEIGHTS
 ) -> Health:
-    "Add up what is wrong."
+    "Add up what is wrong.\n\nParameters\n----------\nchecks : Iterable[Check]\nnow : datetime\n    UTC\nweights : Mapping[str, float] | None, default None\n    by name, or by the first word of a name; None: WEIGHTS\n\nReturns\n-------\nHealth"
     table = WEIGHTS if weights is None else weights
     weight = lambda name: table.get(name, table.get(name.split()[0], 10))  # noqa: E731
     weighed = [c.but(penalty=round(SHARE[c.status] * weight(c.name), 1)) for c in checks]
@@ -71,7 +71,7 @@ def probe(
     more: Mapping[str, Callable[[], Check]] | None = None,  # further questions
     seconds: float = 8.0,  # for each; all run at the same time
 ) -> list[Check]:
-    "Ask everything at once."
+    "Ask everything at once.\n\nParameters\n----------\ndata : Path\n    the data folder\nvenues : Mapping[str, Mapping[str, Any]] | None, default None\n    statistics of `venue.access`\nhosts : Iterable[str], default ()\n    such as 'api.kraken.com:443'\ntime_server : str, default ''\nprefect : str | None, default None\n    address of its API\nlock : Path | None, default None\n    file with the wanted packages\nmore : Mapping[str, Callable[[], Check]] | None, default None\n    further questions\nseconds : float, default 8.0\n    for each; all run at the same time\n\nReturns\n-------\nlist[Check]"
     data = Path(data)
     questions: dict[str, Callable[[], Check | list[Check]]] = {
         "cpu": check_cpu, "memory": check_memory, "disk": lambda: check_disk(data), "store": lambda: check_store(data / "bars"),
@@ -92,7 +92,7 @@ def append_health(
     health: Health,
     path: Path,  # of the history
 ) -> None:
-    "Add an examination to the history."
+    "Add an examination to the history.\n\nParameters\n----------\nhealth : Health\npath : Path\n    of the history"
     from trading.core.files import write_atomic
 
     line = {"at": health.at.isoformat(), "score": health.score, "values": {c.name: c.value for c in health.checks if c.value is not None}}
@@ -118,7 +118,7 @@ _LIMITS = {"disk": 95.0, "memory": 95.0, "score": 50.0}  # where a forecast says
 
 @dataclass(frozen=True)
 class Trend(Value):
-    "Where a number is heading."
+    "Where a number is heading.\n\nParameters\n----------\nname : str\nnow : float\n    on the line, at the last examination\nper_day : float\n    slope\ndays : float | None\n    until its limit; None: it has none, or is not heading there\nsentence : str"
 
     name: str
     now: float  # on the line, at the last examination
@@ -131,7 +131,7 @@ def slope_of(
     times: list[float],  # days
     values: list[float],
 ) -> tuple[float, float]:  # slope, and Kendall's z
-    "Return the median slope of all pairs, and how sure its sign is."
+    "Return the median slope of all pairs, and how sure its sign is.\n\nParameters\n----------\ntimes : list[float]\n    days\nvalues : list[float]\n\nReturns\n-------\ntuple[float, float]\n    slope, and Kendall's z"
     import statistics
 
     rises = [(values[j] - values[i]) / (times[j] - times[i]) for i in range(len(times)) for j in range(i + 1, len(times)) if times[j] > times[i]]
@@ -148,7 +148,7 @@ def trend(
     days: float = 14.0,  # of the past that count
     most: int = 200,  # examinations used of these, evenly chosen
 ) -> list[Trend]:  # of what is really moving
-    "Tell what is heading where."
+    "Tell what is heading where.\n\nParameters\n----------\npath : Path\n    of the history\nnow : datetime\n    UTC\ndays : float, default 14.0\n    of the past that count\nmost : int, default 200\n    examinations used of these, evenly chosen\n\nReturns\n-------\nlist[Trend]\n    of what is really moving"
     since = (now - timedelta(days=days)).isoformat()
     lines = [x for x in read_lines(path) if x["at"] >= since]
     lines = lines[:: max(1, len(lines) // most)]

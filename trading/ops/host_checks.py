@@ -28,7 +28,7 @@ def run_program(
     *command: str,
     seconds: float = 3.0,
 ) -> tuple[int, str] | None:  # exit code and what was said; None when there is no such program
-    "Ask a program of the system."
+    "Ask a program of the system.\n\nParameters\n----------\n*command : str\nseconds : float, default 3.0\n\nReturns\n-------\ntuple[int, str] | None\n    exit code and what was said; None when there is no such program"
     program = shutil.which(command[0]) or shutil.which(command[0], path="/usr/sbin:/sbin:/usr/libexec/ApplicationFirewall")
     if program is None:
         return None
@@ -56,7 +56,7 @@ def check_memory() -> Check:
 def check_disk(
     data: Path,  # the data folder
 ) -> Check:
-    "Look at the disk of the data folder."
+    "Look at the disk of the data folder.\n\nParameters\n----------\ndata : Path\n    the data folder\n\nReturns\n-------\nCheck"
     usage = shutil.disk_usage(_existing(data))
     used, free = 100 * (1 - usage.free / usage.total), usage.free / 1e9
     worst = max(grade(used, 85, 95), grade(free, 5, 1), key=("ok", "warn", "bad").index)
@@ -74,7 +74,7 @@ def check_network(
     hosts: Iterable[str],  # such as 'api.kraken.com:443'
     seconds: float = 3.0,
 ) -> list[Check]:
-    "Open a connection to each host, and close it."
+    "Open a connection to each host, and close it.\n\nParameters\n----------\nhosts : Iterable[str]\n    such as 'api.kraken.com:443'\nseconds : float, default 3.0\n\nReturns\n-------\nlist[Check]"
     found = []
     for host in hosts:
         name, _, port = host.rpartition(":")
@@ -94,7 +94,7 @@ def check_clock(
     server: str = "",  # such as 'pool.ntp.org' or '127.0.0.1:1123'; empty: nobody is asked
     seconds: float = 2.0,
 ) -> Check:
-    "Compare the clock with a time server."
+    "Compare the clock with a time server.\n\nParameters\n----------\nserver : str, default ''\n    such as 'pool.ntp.org' or '127.0.0.1:1123'; empty: nobody is asked\nseconds : float, default 2.0\n\nReturns\n-------\nCheck"
     if not server:
         return Check("clock", "absent", "no time server was named (health.time_server)")
     name, _, port = server.partition(":")
@@ -119,7 +119,7 @@ def firewall_on(
     program: str,  # which one was asked
     said: str,
 ) -> bool | None:  # None: the words do not say
-    "Read from the words of a system's program whether a firewall is on."
+    "Read from the words of a system's program whether a firewall is on.\n\nParameters\n----------\nprogram : str\n    which one was asked\nsaid : str\n\nReturns\n-------\nbool | None\n    None: the words do not say"
     if program == "ufw":
         return {"active": True, "inactive": False}.get(m[1] if (m := re.search(r"^Status: (\w+)", said, re.MULTILINE)) else "")
     if program == "nft":  # a chain that looks at what comes in, and does not let everything through
@@ -161,7 +161,7 @@ def disk_encrypted(
 def check_encryption(
     data: Path,  # the data folder
 ) -> Check:
-    "Ask the system whether the disk of the data folder is encrypted."
+    "Ask the system whether the disk of the data folder is encrypted.\n\nParameters\n----------\ndata : Path\n    the data folder\n\nReturns\n-------\nCheck"
     place = _existing(data)
     if sys.platform == "darwin":
         command = ("fdesetup", "status")

@@ -26,7 +26,7 @@ from .alert_rules import ALERT_LEVELS, Alert, Evaluation, acknowledge_alert
 # %% ../../nbs/11_ops/10_notifications.ipynb #ee78e6aa
 @dataclass(frozen=True)
 class Channel:
-    "A way to reach a person."
+    "A way to reach a person.\n\nParameters\n----------\nname : str\n    for example 'phone'\naddress : str\n    as apprise writes it, or 'console:'\nlevel : str, default 'info'\n    this and higher\nseconds : float, default 10.0\n    after this long without an answer the attempt has failed"
 
     name: str  # for example 'phone'
     address: str  # as apprise writes it, or 'console:'
@@ -42,7 +42,7 @@ def read_channels(
     address_of: Callable[[str], str | None],  # name → address, from the vault or the environment
     seconds: float = 10.0,
 ) -> tuple[Channel, ...]:
-    "Return the channels that the settings name, with their addresses."
+    "Return the channels that the settings name, with their addresses.\n\nParameters\n----------\nlines : dict[str, str]\n    name → level, as in the settings\naddress_of : Callable[[str], str | None]\n    name → address, from the vault or the environment\nseconds : float, default 10.0\n\nReturns\n-------\ntuple[Channel, ...]"
     found = []
     for name, level in lines.items():
         if level not in ALERT_LEVELS:
@@ -58,7 +58,7 @@ def read_channels(
 # %% ../../nbs/11_ops/10_notifications.ipynb #47f699a3
 @dataclass(frozen=True)
 class Result(Value):
-    "What came of one attempt on one channel."
+    "What came of one attempt on one channel.\n\nParameters\n----------\nchannel : str\nok : bool\ndetail : str, default ''\n    why not\nseconds : float, default 0.0"
 
     channel: str
     ok: bool
@@ -103,7 +103,7 @@ def notify(
     alert: Alert | Iterable[Alert],  # several become one message
     channels: Iterable[Channel],
 ) -> list[Result]:  # one for each channel
-    "Send alerts through channels at once and return what came of each, at the latest when its time is over."
+    "Send alerts through channels at once and return what came of each, at the latest when its time is over.\n\nParameters\n----------\nalert : Alert | Iterable[Alert]\n    several become one message\nchannels : Iterable[Channel]\n\nReturns\n-------\nlist[Result]\n    one for each channel"
     alerts = [alert] if isinstance(alert, Alert) else list(alert)
     worst = max(alerts, key=lambda a: ALERT_LEVELS.index(a.level))
     title = worst.title + (f", and {len(alerts) - 1} more" if alerts[1:] else "")
@@ -147,7 +147,7 @@ class OutboxError(TradingError):
 
 
 class Outbox:
-    "Alerts, what is owed to which channel, and the memory of the rules."
+    "Alerts, what is owed to which channel, and the memory of the rules.\n\nParameters\n----------\npath : Path | str\n    SQLite file; made when it does not exist\nattempts : int, default 6\n    then a letter is dead\npause : float, default 60.0\n    seconds before the second attempt; each pause is twice the one before"
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class Outbox:
         evaluation: Evaluation,
         channels: Iterable[Channel],  # who should hear of it
     ) -> None:
-        "Write down alerts, what is owed, and the memory, all or nothing."
+        "Write down alerts, what is owed, and the memory, all or nothing.\n\nParameters\n----------\nevaluation : Evaluation\nchannels : Iterable[Channel]\n    who should hear of it"
         channels = tuple(channels)
 
         def heard(db: sqlite3.Connection, alert: Alert, channel: Channel) -> bool:
@@ -206,7 +206,7 @@ class Outbox:
         self._write(work)
 
     def acknowledge(self, rule: str, who: str, now: datetime) -> int:  # how many open alerts of the rule there were
-        "Note that somebody takes care of a rule's alerts; they neither repeat nor rise until they are over."
+        "Note that somebody takes care of a rule's alerts; they neither repeat nor rise until they are over.\n\nParameters\n----------\nrule : str\nwho : str\nnow : datetime\n\nReturns\n-------\nint\n    how many open alerts of the rule there were"
         def work(db: sqlite3.Connection) -> int:
             row = db.execute("select state from memory").fetchone()
             state = acknowledge_alert(json.loads(row[0]) if row else {}, rule, who, now)
@@ -222,7 +222,7 @@ def deliver(
     now: datetime,  # UTC
     send: Callable[[list[Alert], tuple[Channel, ...]], list[Result]] = notify,
 ) -> list[Result]:
-    "Send everything that is due, at once on every channel, and note what came of it."
+    "Send everything that is due, at once on every channel, and note what came of it.\n\nParameters\n----------\noutbox : Outbox\nchannels : Iterable[Channel]\nnow : datetime\n    UTC\nsend : Callable[[list[Alert], tuple[Channel, ...]], list[Result]], default notify\n\nReturns\n-------\nlist[Result]"
     owed = {c: _lease(outbox, c, now) for c in channels}
     owed = {c: alerts for c, alerts in owed.items() if alerts}
     batches: dict[tuple[str, ...], list[Channel]] = {}
@@ -272,7 +272,7 @@ def recent(
     limit: int = 50,
     status: str | None = None,  # owed, sent or dead; None: alerts whatever came of them
 ) -> list[dict[str, Any]]:  # newest first, with what came of it on each channel
-    "List alerts."
+    "List alerts.\n\nParameters\n----------\noutbox : Outbox\nlimit : int, default 50\nstatus : str | None, default None\n    owed, sent or dead; None: alerts whatever came of them\n\nReturns\n-------\nlist[dict[str, Any]]\n    newest first, with what came of it on each channel"
     where = "where id in (select alert from letters where status = ?)" if status else ""
     query = f"select id, content from alerts {where} order by at desc, rowid desc limit ?"  # noqa: S608  no part of it comes from outside
     rows = outbox._db.execute(query, (*([status] if status else []), limit)).fetchall()
@@ -285,6 +285,6 @@ def recent(
 
 
 def retry_failed(outbox: Outbox, now: datetime) -> int:  # how many
-    "Let dead letters be tried again from the first attempt."
+    "Let dead letters be tried again from the first attempt.\n\nParameters\n----------\noutbox : Outbox\nnow : datetime\n\nReturns\n-------\nint\n    how many"
     again = "update letters set status = 'owed', attempts = 0, due = ? where status = 'dead'"
     return outbox._write(lambda db: db.execute(again, (now.isoformat(),)).rowcount)

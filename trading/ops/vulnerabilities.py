@@ -24,7 +24,7 @@ from .checks import Check
 
 @dataclass(frozen=True)
 class VulnerabilityReport(Value):
-    "What is known of the installed packages."
+    "What is known of the installed packages.\n\nParameters\n----------\nstatus : str\n    vulnerable, clean or unknown\nsentence : str\nholes : dict[str, tuple[str, ...]]\n    'package version' → advisories, with the version that mends it\nskipped : tuple[str, ...], default ()\n    packages that were not judged"
 
     status: str  # vulnerable, clean or unknown
     sentence: str
@@ -35,7 +35,7 @@ class VulnerabilityReport(Value):
 def read_vulnerability_report(
     said: str,  # what pip-audit printed as JSON
 ) -> VulnerabilityReport:
-    "Judge an answer of pip-audit."
+    "Judge an answer of pip-audit.\n\nParameters\n----------\nsaid : str\n    what pip-audit printed as JSON\n\nReturns\n-------\nVulnerabilityReport"
     try:
         start = said.index('{"dependencies"')
         listed = json.JSONDecoder().raw_decode(said[start:])[0]["dependencies"]
@@ -70,7 +70,7 @@ def audit_packages(
     url: str | None = None,  # of an OSV service; None: the public one
     seconds: float = 120.0,
 ) -> VulnerabilityReport:
-    "Ask an advisory service about packages."
+    "Ask an advisory service about packages.\n\nParameters\n----------\npackages : Mapping[str, str] | None, default None\n    name → version; None: what is installed\nservice : str, default 'osv'\n    osv or pypi\nurl : str | None, default None\n    of an OSV service; None: the public one\nseconds : float, default 120.0\n\nReturns\n-------\nVulnerabilityReport"
     if find_spec("pip_audit") is None:
         return VulnerabilityReport("unknown", "unknown: pip-audit is not installed; install it with: pip install pip-audit", {})
     packages = installed() if packages is None else packages

@@ -56,7 +56,7 @@ from ..venues.paper.matching import PriceFeed
 # %% ../../nbs/12_pipeline/40_account.ipynb #1e5b77fe
 @dataclass(frozen=True)
 class TradingRules:
-    "How a plan is traded, and what stops it."
+    "How a plan is traded, and what stops it.\n\nParameters\n----------\nstyle : OrderParameters\nmax_age : timedelta\n    of the plan\nlimits : RiskLimits\nswitch : KillSwitch\ngroups : Mapping[str, str]\n    symbol → group\nerrors : int\n    in a row, before safe mode\npatience : RetryPolicy\ntolerance : Decimal\n    units that a balance may differ by"
 
     style: OrderParameters
     max_age: timedelta  # of the plan
@@ -92,7 +92,7 @@ def open_account_ledger(
     readonly: bool = False,  # only look
     made: bool = False,  # refuse where none was made yet: who asks makes no ledger
 ) -> Ledger:
-    "Open the ledger of all accounts."
+    "Open the ledger of all accounts.\n\nParameters\n----------\nsettings : Settings\nreadonly : bool, default False\n    only look\nmade : bool, default False\n    refuse where none was made yet: who asks makes no ledger\n\nReturns\n-------\nLedger"
     if made and not ledger_made(settings):
         raise MissingData("there is no ledger yet; the first run that trades makes it: 'carnet run'")
     if not readonly:
@@ -111,7 +111,7 @@ def kill_switch(
 # %% ../../nbs/12_pipeline/40_account.ipynb #56f1aa4a
 @dataclass
 class TradingAccount:
-    "The books and the exchange that a run trades on."
+    "The books and the exchange that a run trades on.\n\nParameters\n----------\naccount : str\nledger : Ledger\nvenue : PricedVenue\ntape : PriceFeed | None\n    the prices that a paper exchange goes by; None: the exchange is real\nwhen : datetime\n    UTC, the moment of the decision\ncurrency : str\ndry_run : bool\nsaid : str\n    one sentence about which books these are\npast : list[tuple[str, float, float, float]]\n    time, equity, flow, unit before these books began, for a dry run\ntolerance : Decimal\n    units that a balance may differ by\nbooks : LiveSettings\n    what may differ, and what is booked without asking\nsymbols : tuple[str, ...] | None, default None\n    what the account trades; anything else at the venue is left alone; None: all is its business\nvolumes : Mapping[str, Decimal]\n    units a second in the last bar, for a share of the volume on paper\ninstruments : Mapping[str, Instrument]\n    as they were when the plan was made\nask_above : Decimal | None, default None\n    a real plan that trades no more is approved by this rule; None: a person is asked always\nrates : AccountRates | None, default None\n    of other currencies; None: everything is priced in the account's"
 
     account: str
     ledger: Ledger
@@ -178,7 +178,7 @@ class TradingAccount:
         return self.ledger.mark_closes(self.account, closes, self.when)
 
     def history(self, prices: dict[str, Decimal], moment: datetime) -> pd.DataFrame:  # by timestamp: equity, flow since the mark before, unit
-        "Return the account's value over time, up to now."
+        "Return the account's value over time, up to now.\n\nParameters\n----------\nprices : dict[str, Decimal]\nmoment : datetime\n\nReturns\n-------\npd.DataFrame\n    by timestamp: equity, flow since the mark before, unit"
         self.mark(prices, moment)
         own = self.ledger.equity_history(self.account)
         past = pd.DataFrame([m[1:] for m in self.past], pd.to_datetime([m[0] for m in self.past], utc=True), ["equity", "flow", "unit"], dtype=float)
@@ -193,7 +193,7 @@ class TradingAccount:
         return [self.account]
 
     def change(self, marks: pd.DatetimeIndex) -> Change | None:  # None: there is nothing to compare with yet
-        "Say what made the account change between its last two values."
+        "Say what made the account change between its last two values.\n\nParameters\n----------\nmarks : pd.DatetimeIndex\n\nReturns\n-------\nChange | None\n    None: there is nothing to compare with yet"
         own = [t for t in marks[-2:].to_pydatetime() if t >= self.ledger.find("opened", self.account).timestamp]
         return explain_change(self.ledger, self.accounts, *own) if len(own) == 2 else None
 
@@ -207,7 +207,7 @@ class TradingAccount:
         return preflight(plan, self.venue, fee_rate)
 
     def settle_approval(self, plan: Plan, verdict: CheckResult) -> str:  # how far the plan has come: 'proposed' or 'reviewed' awaits approval
-        "Put an allowed plan before whoever approves; on paper the risk checks review it and the run approves."
+        "Put an allowed plan before whoever approves; on paper the risk checks review it and the run approves.\n\nParameters\n----------\nplan : Plan\nverdict : CheckResult\n\nReturns\n-------\nstr\n    how far the plan has come: 'proposed' or 'reviewed' awaits approval"
         if plan_status(self.ledger, self.account, plan.hash) == "unknown":
             propose_plan(self.ledger, plan, self.clock())
         if not self.live and plan_status(self.ledger, self.account, plan.hash) in ("proposed", "reviewed"):
@@ -285,7 +285,7 @@ def open_account(
     prices: dict[str, Decimal],  # last closes
     now: datetime,  # UTC
 ) -> TradingAccount:
-    "Open the books that a run may trade on."
+    "Open the books that a run may trade on.\n\nParameters\n----------\nrun : Run\nsettings : Settings\nprices : dict[str, Decimal]\n    last closes\nnow : datetime\n    UTC\n\nReturns\n-------\nTradingAccount"
     record, market, trade = run.record, settings.market, settings.trade
     if record.mode == "live":
         return open_live_account(record, settings, prices, now)
@@ -348,7 +348,7 @@ def tradable_markets(
     desk: TradingAccount,
     settings: Settings,
 ) -> tuple[dict[str, Instrument], str]:  # by symbol, and the name of the venue
-    "Return what may be traded where: the instruments that the run has pinned, for the account too, which tells what has changed when it trades."
+    "Return what may be traded where: the instruments that the run has pinned, for the account too, which tells what has changed when it trades.\n\nParameters\n----------\nrun : Run\ndesk : TradingAccount\nsettings : Settings\n\nReturns\n-------\ntuple[dict[str, Instrument], str]\n    by symbol, and the name of the venue"
     desk.instruments = pinned_instruments(run, desk.clock())
     again = run.record.parameters.get("again")
     if again and Run(again).has("place"):  # a run with real orders names its venue, also when it is made again on paper
@@ -371,7 +371,7 @@ def open_live_account(
     now: datetime,  # UTC
     at: str = "",  # end of the account's name, for another venue than the profile's own
 ) -> TradingAccount:
-    "Open the account at a venue, with the keys of the environment or the vault."
+    "Open the account at a venue, with the keys of the environment or the vault.\n\nParameters\n----------\nrecord : RunRecord\nsettings : Settings\n    of this venue\nprices : dict[str, Decimal]\n    last closes\nnow : datetime\n    UTC\nat : str, default ''\n    end of the account's name, for another venue than the profile's own\n\nReturns\n-------\nTradingAccount"
     account = record.account + at
     if record.parameters.get("portfolio") is not None:
         raise Refused("holdings from a file are for dry runs; an account for real orders holds what lies at its venue")

@@ -17,7 +17,7 @@ from ..core.types import Position
 # %% ../../nbs/12_pipeline/38_account_snapshot.ipynb #ec4e61fb
 @dataclass(frozen=True)
 class AccountSnapshot:
-    "Cash, positions and value at one moment."
+    "Cash, positions and value at one moment.\n\nParameters\n----------\ncash : Decimal\npositions : dict[str, Position]\nequity : Decimal\nowed : Decimal\n    by positions of which only the profit is converted: so much of the cash is bound"
 
     cash: Decimal
     positions: dict[str, Position]
@@ -42,7 +42,7 @@ def holdings_table(
     prices: dict[str, Decimal],  # by symbol, account currency
     targets: dict[str, Decimal],  # weights of the plan
 ) -> pd.DataFrame:  # by symbol and 'cash': amount, price, value, weight, target
-    "Write what is held, and what should be."
+    "Write what is held, and what should be.\n\nParameters\n----------\nsnapshot : AccountSnapshot\nprices : dict[str, Decimal]\n    by symbol, account currency\ntargets : dict[str, Decimal]\n    weights of the plan\n\nReturns\n-------\npd.DataFrame\n    by symbol and 'cash': amount, price, value, weight, target"
     symbols = sorted({*snapshot.positions, *(s for s, w in targets.items() if w)})
     rows = {}
     for s in symbols:

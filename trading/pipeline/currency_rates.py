@@ -32,7 +32,7 @@ from ..venues.paper.matching import PriceFeed
 # %% ../../nbs/12_pipeline/27_currency_rates.ipynb #1d1ef09d
 @dataclass(frozen=True)
 class AccountRates:
-    "Rates of an account, by the moment at which each was known."
+    "Rates of an account, by the moment at which each was known.\n\nParameters\n----------\nbase : str\n    currency of the account\ncurrencies : Mapping[str, str]\n    by symbol that is priced in another one\nfinanced : frozenset[str]\n    those of them of which only the profit is converted\npaths : Mapping[str, pd.Series]\n    by currency: time × units of the base for one unit\nsources : Mapping[str, str]\n    by currency, for people\nnewest : Callable[[str, datetime], Decimal | None] | None, default None\n    of a currency at a moment: what a venue's own pair says; None: the paths are all there is\nbeside : Mapping[str, pd.Series]\n    by symbol that is held and is none of the profile's: time × what one unit was worth"
 
     base: str  # currency of the account
     currencies: Mapping[str, str] = field(default_factory=dict)  # by symbol that is priced in another one
@@ -94,7 +94,7 @@ class AccountRates:
         return {f"{c}/{self.base}": r for c, r in rates.items()} | counted
 
     def closes(self, close: pd.DataFrame) -> pd.DataFrame:  # the same with the rates, as prices of pairs
-        "Convert closes whose index is the moment at which each was known; what has no rate yet is absent."
+        "Convert closes whose index is the moment at which each was known; what has no rate yet is absent.\n\nParameters\n----------\nclose : pd.DataFrame\n\nReturns\n-------\npd.DataFrame\n    the same with the rates, as prices of pairs"
         if not (self.paths or self.beside):
             return close
         found = close.copy()
@@ -217,7 +217,7 @@ def rates_of(
     version: str | None = None,  # of the store; None: the present one
     held: Mapping[str, Decimal] | None = None,  # by symbol that the account holds: what a unit cost; None: nothing is held that the profile's prices do not value
 ) -> AccountRates:
-    "Collect the rates that a profile's account needs, and what is known of the worth of what it holds besides."
+    "Collect the rates that a profile's account needs, and what is known of the worth of what it holds besides.\n\nParameters\n----------\nsettings : Settings\ninstruments : Mapping[str, Instrument] | None, default None\n    by symbol; None: what is known of the profile's\nclose : pd.DataFrame | None, default None\n    time × symbol, of the profile; None: only the store is asked\nversion : str | None, default None\n    of the store; None: the present one\nheld : Mapping[str, Decimal] | None, default None\n    by symbol that the account holds: what a unit cost; None: nothing is held that the profile's prices do not value\n\nReturns\n-------\nAccountRates"
     base, terms = settings.market.currency, known_instruments(settings) if instruments is None else instruments
     currencies = {s: i.currency for s, i in terms.items() if i.currency not in ("", base)}
     paths, sources = {}, {}
@@ -243,7 +243,7 @@ def rate_symbols(
     settings: Settings,
     instruments: Mapping[str, Instrument] | None = None,  # by symbol; None: what is known of the profile's
 ) -> tuple[str, ...]:
-    "Return the pairs that the venue trades, that the rates need, and that are none of the profile's symbols: they are ingested beside."
+    "Return the pairs that the venue trades, that the rates need, and that are none of the profile's symbols: they are ingested beside.\n\nParameters\n----------\nsettings : Settings\ninstruments : Mapping[str, Instrument] | None, default None\n    by symbol; None: what is known of the profile's\n\nReturns\n-------\ntuple[str, ...]"
     base, have = settings.market.currency, {s.replace("-", "/") for s in settings.market.symbols}
     terms = known_instruments(settings) if instruments is None else instruments
     wanted = [c for c in dict.fromkeys(i.currency for i in terms.values()) if c not in ("", base) and not {f"{c}/{base}", f"{base}/{c}"} & have]
@@ -260,7 +260,7 @@ def ingest_rates(
     until: datetime,  # UTC
     instruments: Mapping[str, Instrument] | None = None,  # by symbol; None: what is known of the profile's
 ) -> str | None:  # version of the store; None: no pair is needed beside the profile's symbols
-    "Bring the pairs that the rates need up to date, beside the profile's own symbols."
+    "Bring the pairs that the rates need up to date, beside the profile's own symbols.\n\nParameters\n----------\nsettings : Settings\nsource : MarketData\nstore : BarStore\nsince : datetime\n    UTC\nuntil : datetime\n    UTC\ninstruments : Mapping[str, Instrument] | None, default None\n    by symbol; None: what is known of the profile's\n\nReturns\n-------\nstr | None\n    version of the store; None: no pair is needed beside the profile's symbols"
     from trading.data.ingest import ingest
 
     pairs = rate_symbols(settings, instruments)
@@ -271,7 +271,7 @@ def stored_rates(
     settings: Settings,
     held: Mapping[str, Decimal] | None = None,  # by symbol that the account holds: what a unit cost
 ) -> AccountRates:
-    "Return the rates of a profile whose instruments were kept by a run; nobody is asked."
+    "Return the rates of a profile whose instruments were kept by a run; nobody is asked.\n\nParameters\n----------\nsettings : Settings\nheld : Mapping[str, Decimal] | None, default None\n    by symbol that the account holds: what a unit cost\n\nReturns\n-------\nAccountRates"
     kept = kept_instruments(settings)
     terms = {s: kept[s] for s in settings.market.symbols if s in kept}
     if not _needed(settings, terms, held):
@@ -289,7 +289,7 @@ def run_rates(
     held: Mapping[str, Decimal] | None = None,  # by symbol that its account holds: what a unit cost; None: as the run has written down
     data: Path | None = None,  # where the store lies now; None: where the run's settings say
 ) -> AccountRates:
-    "Return the rates of a run: by the instruments and the data that it has pinned."
+    "Return the rates of a run: by the instruments and the data that it has pinned.\n\nParameters\n----------\nrun : Run\nheld : Mapping[str, Decimal] | None, default None\n    by symbol that its account holds: what a unit cost; None: as the run has written down\ndata : Path | None, default None\n    where the store lies now; None: where the run's settings say\n\nReturns\n-------\nAccountRates"
     settings = settings_of(run)
     if data is not None:
         settings = settings.model_copy(update={"run": settings.run.model_copy(update={"data": data})})
@@ -309,7 +309,7 @@ def account_bars(
     held: bool = False,  # with the closes of what the account holds beside the profile's symbols
     data: Path | None = None,  # where the store lies now; None: where the run's settings say
 ) -> pd.DataFrame:  # time × (field, symbol)
-    "Return a run's bars in the currency of its account: what weights, covariances and values at risk are made of."
+    "Return a run's bars in the currency of its account: what weights, covariances and values at risk are made of.\n\nParameters\n----------\nrun : Run\nheld : bool, default False\n    with the closes of what the account holds beside the profile's symbols\ndata : Path | None, default None\n    where the store lies now; None: where the run's settings say\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol)"
     rates, frame = run_rates(run, data=data), settings_of(run).market.timeframe
     bars = rates.bars(bars_of(run, data), frame)
     if not (held and rates.beside):

@@ -31,7 +31,7 @@ def cycle_of(
     settings: Settings,
     close: pd.DataFrame,  # time × symbol, what the run decides on
 ) -> tuple[CycleScore | None, str]:  # and a sentence about it
-    "Return the score of a market of coins at its last close, or say why there is none."
+    "Return the score of a market of coins at its last close, or say why there is none.\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol, what the run decides on\n\nReturns\n-------\ntuple[CycleScore | None, str]\n    and a sentence about it"
     try:
         btc, eth = _bitcoin_and_ether(close.iloc[-LONGEST_HISTORY * 24 :])
         btc = btc.iloc[-LONGEST_HISTORY:]
@@ -48,7 +48,7 @@ def cycle_target_path(
     settings: Settings,
     close: pd.DataFrame,  # time × symbol
 ) -> pd.DataFrame:  # day × group: what is aimed at from that day's close on
-    "Return the shares of the groups as the cycle moved them, from the neutral shares in [targets]."
+    "Return the shares of the groups as the cycle moved them, from the neutral shares in [targets].\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol\n\nReturns\n-------\npd.DataFrame\n    day × group: what is aimed at from that day's close on"
     if not settings.targets:
         raise BadInput("the optimiser cycle needs the neutral share of each group; write them into [targets]")
     btc, eth = _bitcoin_and_ether(close)

@@ -33,7 +33,7 @@ def market_source(
     settings: Settings,
     as_of: datetime | None = None,  # nothing later is told by the sample market; None: everything it has
 ) -> MarketData:
-    "Return the source of bars that the settings name."
+    "Return the source of bars that the settings name.\n\nParameters\n----------\nsettings : Settings\nas_of : datetime | None, default None\n    nothing later is told by the sample market; None: everything it has\n\nReturns\n-------\nMarketData"
     market = settings.market
     if market.source == "sample":
         from trading.data.ingest import SampleSource
@@ -70,7 +70,7 @@ def store_of(
     settings: Settings,
     data: Path | None = None,  # where the data folder lies now; None: where the settings say
 ):
-    "Open the store of bars: the folder beside the ledger, or the shared one that `run.store` names."
+    "Open the store of bars: the folder beside the ledger, or the shared one that `run.store` names.\n\nParameters\n----------\nsettings : Settings\ndata : Path | None, default None\n    where the data folder lies now; None: where the settings say"
     from trading.data.delta_store import BarStore
 
     named = settings.run.store
@@ -85,7 +85,7 @@ def store_of(
 def source_note(
     settings: Settings,
 ) -> str:  # empty when the data are the market's own
-    "Return the sentence that a report on sample data must carry."
+    "Return the sentence that a report on sample data must carry.\n\nParameters\n----------\nsettings : Settings\n\nReturns\n-------\nstr\n    empty when the data are the market's own"
     if settings.market.source != "sample":
         return ""
     from trading.core.datasets import SOURCES
@@ -98,7 +98,7 @@ def bars_of(
     run: Run,
     data: Path | None = None,  # where the store lies now; None: where the run's settings say
 ) -> pd.DataFrame:  # time × (field, symbol)
-    "Return the bars a run works on."
+    "Return the bars a run works on.\n\nParameters\n----------\nrun : Run\ndata : Path | None, default None\n    where the store lies now; None: where the run's settings say\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol)"
     record, settings = run.record, settings_of(run)
     if not record.data_version:
         raise BadInput(f"run {record.id} has no data version: its ingest is not done; go on with 'carnet run --resume {record.id}'")
@@ -142,7 +142,7 @@ def _told_calendars(settings: Settings) -> dict[str, str]:
 def calendars_of(
     settings: Settings,
 ) -> dict[str, str]:  # by symbol: a calendar, or 'auto'
-    "Return the calendar by which missing bars of each symbol are judged."
+    "Return the calendar by which missing bars of each symbol are judged.\n\nParameters\n----------\nsettings : Settings\n\nReturns\n-------\ndict[str, str]\n    by symbol: a calendar, or 'auto'"
     told = {s: c for s, c in _told_calendars(settings).items() if c not in ("forex", "24/5")}
     return {s: settings.calendars.get(s) or told.get(s, settings.market.calendar) for s in settings.market.symbols}
 
@@ -151,7 +151,7 @@ def symbol_calendars(
     settings: Settings,
     close: pd.DataFrame,  # time × symbol
 ) -> dict[str, str]:  # by symbol: '24/7', '24/5', 'forex' or an exchange
-    "Return the calendar of each symbol: the one that is named, the one that its bars keep, or the usual one of its source."
+    "Return the calendar of each symbol: the one that is named, the one that its bars keep, or the usual one of its source.\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol\n\nReturns\n-------\ndict[str, str]\n    by symbol: '24/7', '24/5', 'forex' or an exchange"
     named, usual = calendars_of(settings) | _told_calendars(settings) | settings.calendars, USUAL_CALENDARS.get(settings.market.source, "24/5")
     there, kept = close.notna().to_numpy(), {}
     for symbol, own in zip(close.columns, there.T, strict=True):  # symbols of one market have the same bars
@@ -206,7 +206,7 @@ def margin_terms(
     settings: Settings,
     instruments: Mapping[str, Instrument] | None = None,  # of the venue, which may ask for more
 ) -> MarginTerms | None:  # None: everything is paid for in full
-    "Return the terms of a margin account."
+    "Return the terms of a margin account.\n\nParameters\n----------\nsettings : Settings\ninstruments : Mapping[str, Instrument] | None, default None\n    of the venue, which may ask for more\n\nReturns\n-------\nMarginTerms | None\n    None: everything is paid for in full"
     m = settings.margin
     return None if m.leverage is None else MarginTerms(**m.model_dump()).at_venue(instruments or {})
 
@@ -215,7 +215,7 @@ def risk_limits(
     settings: Settings,
     instruments: Mapping[str, Instrument] | None = None,  # of the venue, for the margin that it asks for
 ):
-    "Return the account's limits as the risk checks take them."
+    "Return the account's limits as the risk checks take them.\n\nParameters\n----------\nsettings : Settings\ninstruments : Mapping[str, Instrument] | None, default None\n    of the venue, for the margin that it asks for"
     from trading.risk.limits import RiskLimits
 
     s = settings.limits
@@ -233,7 +233,7 @@ def optimizer_of(
     settings: Settings,
     group_path=None,  # time × group, for the optimiser 'cycle'
 ):
-    "Return the optimiser that the settings name, or None where the policy's own rule decides."
+    "Return the optimiser that the settings name, or None where the policy's own rule decides.\n\nParameters\n----------\nsettings : Settings\ngroup_path : default None\n    time × group, for the optimiser 'cycle'"
     if settings.allocate.optimizer == "cycle":
         if group_path is None:
             raise BadInput("the optimiser cycle needs the closes of bitcoin, from which its targets are made")
@@ -247,7 +247,7 @@ def policy_of(
     settings: Settings,
     group_path=None,  # time × group, for the optimiser 'cycle'
 ):
-    "Return the allocation policy in force, within the account's limits."
+    "Return the allocation policy in force, within the account's limits.\n\nParameters\n----------\nsettings : Settings\ngroup_path : default None\n    time × group, for the optimiser 'cycle'"
     from trading.portfolio.long_short import LONG_SHORT, LongShortPolicy
     from trading.portfolio.policies import RiskLevel, policy
 

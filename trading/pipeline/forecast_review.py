@@ -28,7 +28,7 @@ from .run_record import Run, RunRecord, list_runs
 
 # %% ../../nbs/12_pipeline/22_forecast_review.ipynb #06c42198
 class Promises(NamedTuple):
-    "What earlier runs forecast, decided and held, by the moment of the decision."
+    "What earlier runs forecast, decided and held, by the moment of the decision.\n\nAttributes\n----------\nforecasts : dict[datetime, pd.DataFrame]\n    (symbol, horizon) × columns\nheld_long : dict[datetime, set[str]]\ndecided : dict[datetime, list]\n    of forecast.meta_labeling.Decision\nproblems : list[str]\n    runs that were left out, and why"
 
     forecasts: dict[datetime, pd.DataFrame]  # (symbol, horizon) × columns
     held_long: dict[datetime, set[str]]
@@ -42,7 +42,7 @@ def promising_runs(
     by: datetime | None,  # UTC; only runs of before; None: all
     most: int | None = 45,  # runs, the newest; None: all
 ) -> list[RunRecord]:  # newest first
-    "Return the runs whose forecasts count: no dry runs, no other portfolios, none made again."
+    "Return the runs whose forecasts count: no dry runs, no other portfolios, none made again.\n\nParameters\n----------\nreports : Path\n    folder of all runs\nprofile : str\nby : datetime | None\n    UTC; only runs of before; None: all\nmost : int | None, default 45\n    runs, the newest; None: all\n\nReturns\n-------\nlist[RunRecord]\n    newest first"
     found = [r for r in list_runs(reports) if r.profile == profile and (by is None or r.as_of < by) and "forecast.parquet" in r.artefacts
              and not any(r.parameters.get(k) for k in ("dry_run", "portfolio", "again"))]
     return sorted(found, key=lambda r: (r.as_of, r.created), reverse=True)[:most]
@@ -52,7 +52,7 @@ def read_promises(
     reports: Path,  # folder of all runs
     records: Iterable[RunRecord],
 ) -> Promises:
-    "Read what runs forecast, decided and held, each as it was written; of two runs of one moment the first one counts."
+    "Read what runs forecast, decided and held, each as it was written; of two runs of one moment the first one counts.\n\nParameters\n----------\nreports : Path\n    folder of all runs\nrecords : Iterable[RunRecord]\n\nReturns\n-------\nPromises"
     from trading.forecast.meta_labeling import Decision
 
     made = Promises({}, {}, {}, [])
@@ -79,7 +79,7 @@ def learn_outcomes(
     settings: Settings,
     at: datetime,  # UTC, the moment by which the outcomes were known
 ) -> tuple:  # the outcomes that were new
-    "Let feedback learn once from each promise that has come due."
+    "Let feedback learn once from each promise that has come due.\n\nParameters\n----------\nloop : Any\n    forecast.feedback.FeedbackLoop\nmade : Promises\nclose : pd.DataFrame\n    time × symbol, closed bars only\nsettings : Settings\nat : datetime\n    UTC, the moment by which the outcomes were known\n\nReturns\n-------\ntuple\n    the outcomes that were new"
     from trading.forecast.outcomes import match_outcomes, outcomes_of
 
     if not made.forecasts:
@@ -102,7 +102,7 @@ def learn_today(
     settings: Settings,
     kept: MutableMapping | None = None,  # what earlier decisions of this process have read
 ) -> tuple[int, Any]:  # number of the last cycle that counts, 0 for none; the forecast.feedback.FeedbackState after it
-    "Learn once a day from the forecasts of earlier runs that have come due, and return what is known at the run's moment; a dry run learns nothing."
+    "Learn once a day from the forecasts of earlier runs that have come due, and return what is known at the run's moment; a dry run learns nothing.\n\nParameters\n----------\nrun : Run\nclose : pd.DataFrame\n    time × symbol, as the run saw them\nsettings : Settings\nkept : MutableMapping | None, default None\n    what earlier decisions of this process have read\n\nReturns\n-------\ntuple[int, Any]\n    number of the last cycle that counts, 0 for none; the forecast.feedback.FeedbackState after it"
     from trading.forecast.feedback import FeedbackLoop
     from trading.forecast.outcomes import ENSEMBLE
 
@@ -125,7 +125,7 @@ def lost_cycles(
     run: Run,
     cycle: int,  # number of the last one that counts now
 ) -> str:  # a sentence; empty: nothing is missing
-    "Say when an earlier run knew more of the feedback than there is: its file was deleted, cut or replaced."
+    "Say when an earlier run knew more of the feedback than there is: its file was deleted, cut or replaced.\n\nParameters\n----------\nrun : Run\ncycle : int\n    number of the last one that counts now\n\nReturns\n-------\nstr\n    a sentence; empty: nothing is missing"
     before = promising_runs(run.folder.parent, run.record.profile, run.record.as_of, 1)
     try:
         knew = Run(run.folder.parent / before[0].id).read("decisions").get("cycle", 0) if before else 0
@@ -140,7 +140,7 @@ def lost_cycles(
 def forecasts_before(
     run: Run,
 ) -> dict[datetime, pd.DataFrame]:  # by the moment of the decision, oldest first
-    "Return the forecasts that earlier runs of this profile kept; what cannot be read is named by the weekly review."
+    "Return the forecasts that earlier runs of this profile kept; what cannot be read is named by the weekly review.\n\nParameters\n----------\nrun : Run\n\nReturns\n-------\ndict[datetime, pd.DataFrame]\n    by the moment of the decision, oldest first"
     return read_promises(run.folder.parent, promising_runs(run.folder.parent, run.record.profile, run.record.as_of)).forecasts
 
 
@@ -150,7 +150,7 @@ def last_review(
     by: datetime,  # UTC; what came later is not known yet
     file: str = "review.json",  # what it wrote; a training writes train.json
 ) -> Mapping[str, Any] | None:
-    "Return what the newest review or training of a profile wrote down."
+    "Return what the newest review or training of a profile wrote down.\n\nParameters\n----------\nreports : Path\n    folder of all runs\nprofile : str\nby : datetime\n    UTC; what came later is not known yet\nfile : str, default 'review.json'\n    what it wrote; a training writes train.json\n\nReturns\n-------\nMapping[str, Any] | None"
     found = []
     for path in Path(reports).glob(f"weekly/*_{profile}/{file}"):
         try:
@@ -167,7 +167,7 @@ def count_matured(
     close: pd.DataFrame,  # time × symbol
     timeframe: str = "1d",
 ) -> pd.DataFrame | None:  # by horizon: matured, inside
-    "Count what came of earlier forecasts."
+    "Count what came of earlier forecasts.\n\nParameters\n----------\nforecasts : Mapping[datetime, pd.DataFrame]\n    by the moment of the decision\nclose : pd.DataFrame\n    time × symbol\ntimeframe : str, default '1d'\n\nReturns\n-------\npd.DataFrame | None\n    by horizon: matured, inside"
     from trading.forecast.outcomes import match_outcomes
 
     try:
@@ -184,7 +184,7 @@ def skill_history(
     timeframe: str = "1d",
     least: int = 10,  # moments before anything is claimed
 ) -> pd.DataFrame | None:  # UTC × horizon: share of the squared error of no change that is gone, over all that has come due so far
-    "Return how good the forecasts have been against no change, moment after moment."
+    "Return how good the forecasts have been against no change, moment after moment.\n\nParameters\n----------\nforecasts : Mapping[datetime, pd.DataFrame]\n    by the moment of the decision\nclose : pd.DataFrame\n    time × symbol\ntimeframe : str, default '1d'\nleast : int, default 10\n    moments before anything is claimed\n\nReturns\n-------\npd.DataFrame | None\n    UTC × horizon: share of the squared error of no change that is gone, over all that has come due so far"
     from trading.forecast.outcomes import match_outcomes
 
     try:
@@ -203,7 +203,7 @@ def trust_history(
     run: Run,
     settings: Settings,
 ) -> pd.DataFrame | None:  # UTC × member: share of trust after each cycle by the run's moment
-    "Return how trust has moved."
+    "Return how trust has moved.\n\nParameters\n----------\nrun : Run\nsettings : Settings\n\nReturns\n-------\npd.DataFrame | None\n    UTC × member: share of trust after each cycle by the run's moment"
     from trading.forecast.feedback import FeedbackLoop
     from trading.forecast.outcomes import ENSEMBLE
 
@@ -216,7 +216,7 @@ def model_card(
     run: Run,
     settings: Settings,
 ) -> dict[str, Any] | None:  # see `report.forecast_pictures.card_parts`; None: the run names no model, or it is not in the registry
-    "Return what is known about the model behind a run's forecasts."
+    "Return what is known about the model behind a run's forecasts.\n\nParameters\n----------\nrun : Run\nsettings : Settings\n\nReturns\n-------\ndict[str, Any] | None\n    see `report.forecast_pictures.card_parts`; None: the run names no model, or it is not in the registry"
     from trading.forecast.model_promotion import current_model_version, promotions
     from trading.forecast.model_registry import read_meta
 
@@ -239,7 +239,7 @@ def todays_drift(
     level: float = 0.9,  # what the intervals promise
     timeframe: str = "1d",
 ) -> dict[str, Any]:  # see `forecast.drift.day_drift`
-    "Compare today's inputs with the past, and forecasts that came due with their promise."
+    "Compare today's inputs with the past, and forecasts that came due with their promise.\n\nParameters\n----------\nforecasts : Mapping[datetime, pd.DataFrame]\n    of earlier runs, by the moment of the decision\nclose : pd.DataFrame\n    time × symbol\nwindow : int\n    bars that models learn from\nlevel : float, default 0.9\n    what the intervals promise\ntimeframe : str, default '1d'\n\nReturns\n-------\ndict[str, Any]\n    see `forecast.drift.day_drift`"
     from trading.forecast.drift import day_drift
     from trading.forecast.outcomes import reliable_outcomes, match_outcomes
     from trading.forecast.panel import default_features
@@ -255,7 +255,7 @@ def drift_facts(
     profile: str,
     alerts: Iterable[tuple[str, str]],  # level and kind, of this day and of the last review
 ) -> dict[str, int]:  # alarms for each kind of drift, for the rules of the alerts
-    "Count the alarms of each kind."
+    "Count the alarms of each kind.\n\nParameters\n----------\nprofile : str\nalerts : Iterable[tuple[str, str]]\n    level and kind, of this day and of the last review\n\nReturns\n-------\ndict[str, int]\n    alarms for each kind of drift, for the rules of the alerts"
     counts = Counter(kind for level, kind in alerts if level == "alarm")
     return {f"{profile} {kind}": counts[kind] for kind in sorted(counts)} or {profile: 0}
 
@@ -269,7 +269,7 @@ def forecast_review(
     run: Run,
     close: pd.DataFrame,  # time × symbol, as the run saw them
 ) -> dict[str, Any] | None:  # the fields of `report.forecast_sections.ForecastReview`; None: the run decided nothing about forecasts
-    "Gather what a run, the runs before it and the last weekly review know about its forecasts."
+    "Gather what a run, the runs before it and the last weekly review know about its forecasts.\n\nParameters\n----------\nrun : Run\nclose : pd.DataFrame\n    time × symbol, as the run saw them\n\nReturns\n-------\ndict[str, Any] | None\n    the fields of `report.forecast_sections.ForecastReview`; None: the run decided nothing about forecasts"
     from trading.forecast.decisions import decisions_frame
     from trading.forecast.meta_labeling import Decision
 

@@ -28,12 +28,12 @@ from .run_record import Run
 
 # %% ../../nbs/12_pipeline/21_instruments.ipynb #a04cc095
 def instruments_version(instruments: Mapping[str, Instrument]) -> str:  # sixteen characters
-    "Name a set of instruments by its content."
+    "Name a set of instruments by its content.\n\nParameters\n----------\ninstruments : Mapping[str, Instrument]\n\nReturns\n-------\nstr\n    sixteen characters"
     return stable_hash([json.loads(instruments[s].to_json()) for s in sorted(instruments)], length=16)
 
 
 class InstrumentHistory:
-    "What a source has told about instruments, version after version."
+    "What a source has told about instruments, version after version.\n\nParameters\n----------\nfolder : Path | str\n    of the data\nsource : str\n    name of the venue or sample market"
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class InstrumentHistory:
         self.path = Path(folder) / "instruments" / f"{''.join(c if c.isalnum() or c in '-_.' else '_' for c in source)}.jsonl"
 
     def versions(self) -> list[dict]:  # 'version', 'seen' and 'instruments', the oldest first
-        "Return every version."
+        "Return every version.\n\nReturns\n-------\nlist[dict]\n    'version', 'seen' and 'instruments', the oldest first"
         if not self.path.exists():
             return []
         found = []
@@ -66,7 +66,7 @@ class InstrumentHistory:
         instruments: Mapping[str, Instrument],  # by symbol
         now: datetime,  # UTC
     ) -> str:  # the version's name
-        "Keep what the source tells, unless it is what it told last."
+        "Keep what the source tells, unless it is what it told last.\n\nParameters\n----------\ninstruments : Mapping[str, Instrument]\n    by symbol\nnow : datetime\n    UTC\n\nReturns\n-------\nstr\n    the version's name"
         version, known = instruments_version(instruments), self.versions()
         if known and known[-1]["version"] == version:
             return version
@@ -85,7 +85,7 @@ def fetch_instruments(
     now: datetime,  # UTC
     source: MarketData | None = None,  # None: the one that the settings name
 ) -> tuple[dict[str, Instrument], str]:  # by symbol; and a sentence where the venue did not answer
-    "Return the instruments of a profile's symbols, as the venue tells them now, and keep them with the store."
+    "Return the instruments of a profile's symbols, as the venue tells them now, and keep them with the store.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nsource : MarketData | None, default None\n    None: the one that the settings name\n\nReturns\n-------\ntuple[dict[str, Instrument], str]\n    by symbol; and a sentence where the venue did not answer"
     source = source or market_source(settings)
     history, said = InstrumentHistory(settings.run.data, source.name), ""
     try:
@@ -149,7 +149,7 @@ def holding_costs(
     index: pd.DatetimeIndex,  # open times of the bars, UTC
     symbols: list[str],
 ) -> dict[str, Any]:  # borrow, interest, swap_long, swap_short and funding as `backtest` takes them; what costs nothing is absent
-    "Return what holding costs in the account of a profile; only a margin account pays for it, and only perpetuals pay funding."
+    "Return what holding costs in the account of a profile; only a margin account pays for it, and only perpetuals pay funding.\n\nParameters\n----------\nsettings : Settings\nindex : pd.DatetimeIndex\n    open times of the bars, UTC\nsymbols : list[str]\n\nReturns\n-------\ndict[str, Any]\n    borrow, interest, swap_long, swap_short and funding as `backtest` takes them; what costs nothing is absent"
     terms = margin_terms(settings)
     if terms is None or not len(index):
         return {}
@@ -165,7 +165,7 @@ def pinned_instruments(
     run: Run,
     now: datetime,  # UTC
 ) -> dict[str, Instrument]:  # by symbol
-    "Return the instruments that a run goes by, and pin them if that has not happened yet."
+    "Return the instruments that a run goes by, and pin them if that has not happened yet.\n\nParameters\n----------\nrun : Run\nnow : datetime\n    UTC\n\nReturns\n-------\ndict[str, Instrument]\n    by symbol"
     again = run.record.parameters.get("again")
     first = Run(again) if again else run
     if not run.has("instruments"):

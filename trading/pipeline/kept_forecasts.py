@@ -22,7 +22,7 @@ _KEPT = 200  # files: a second process may be that far ahead of whoever reads
 
 
 class KeptForecasts:
-    "What was forecast and decided at each close, one file each; two processes may look at one folder."
+    "What was forecast and decided at each close, one file each; two processes may look at one folder.\n\nParameters\n----------\nfolder : Path\n    made when the first one is kept"
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class KeptForecasts:
         forecast: pd.DataFrame,  # (symbol, horizon) × columns
         decisions: list[dict],  # each as JSON has it, see `Decision`
     ) -> None:
-        "Keep the forecasts of a moment, once; old ones go."
+        "Keep the forecasts of a moment, once; old ones go.\n\nParameters\n----------\nas_of : datetime\n    UTC, moment of the decision\nforecast : pd.DataFrame\n    (symbol, horizon) × columns\ndecisions : list[dict]\n    each as JSON has it, see `Decision`"
         file = self._file(as_of)
         if file.exists():
             return
@@ -54,7 +54,7 @@ class KeptForecasts:
         self,
         as_of: datetime,  # UTC
     ) -> Promises:
-        "Return the newest that were kept before a moment; whoever reads them changes nothing."
+        "Return the newest that were kept before a moment; whoever reads them changes nothing.\n\nParameters\n----------\nas_of : datetime\n    UTC\n\nReturns\n-------\nPromises"
         files = [file for file in sorted(self.folder.glob("*.json")) if file.name < self._file(as_of).name][-NEWEST:]
         self.known = {file: self.known.get(file) or _read(file) for file in files}
         made = Promises({}, {}, {}, [])

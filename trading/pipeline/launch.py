@@ -28,7 +28,7 @@ def resolve_as_of(
     settings: Settings,
     now: datetime,  # UTC
 ) -> datetime:  # UTC
-    "Return the moment a run decides at."
+    "Return the moment a run decides at.\n\nParameters\n----------\ntext : str | None\n    what the user gave; None: what the settings say\nsettings : Settings\nnow : datetime\n    UTC\n\nReturns\n-------\ndatetime\n    UTC"
     text = (text or settings.market.as_of).strip()
     when = now if text == "now" else parse_as_of(text)
     if when.date() > now.date():
@@ -44,7 +44,7 @@ def open_run(
     as_of: str | None = None,
     portfolio: str | None = None,  # text of a CSV file with holdings, for a dry run on them
 ) -> Run:
-    "Make the run folder of a daily run and pin what goes into it."
+    "Make the run folder of a daily run and pin what goes into it.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nas_of : str | None, default None\nportfolio : str | None, default None\n    text of a CSV file with holdings, for a dry run on them\n\nReturns\n-------\nRun"
     check_names(settings)  # a wrong word is said now, not after the forecasts
     when = resolve_as_of(as_of, settings, now)
     return create_run(
@@ -72,7 +72,7 @@ def run_daily(
     as_of: str | None = None,  # decide with what was known after the close of this day; None: what the settings say
     run: Run | None = None,  # go on with this one instead of opening a new one
 ) -> Run:  # its folder holds the report, index.html, and the notebooks that made it
-    "Do the daily run from Python: ingest, forecast, allocate, trade, report."
+    "Do the daily run from Python: ingest, forecast, allocate, trade, report.\n\nParameters\n----------\nsettings : Settings | None, default None\n    None: those of settings.ini\nas_of : str | None, default None\n    decide with what was known after the close of this day; None: what the settings say\nrun : Run | None, default None\n    go on with this one instead of opening a new one\n\nReturns\n-------\nRun\n    its folder holds the report, index.html, and the notebooks that made it"
     from trading.core.files import lock_folder
     from trading.core.settings import load_settings
     from trading.pipeline.notebook_runner import Kernel, execute_stages
@@ -90,7 +90,7 @@ def prepare_prefect(
     level: str = "CRITICAL",  # least serious message that Prefect prints
     kept: str = "",  # least serious one that its page shows; empty: the same
 ) -> None:
-    "Set Prefect's environment; must come before the first `import prefect`."
+    "Set Prefect's environment; must come before the first `import prefect`.\n\nParameters\n----------\ndata : Path\n    our data folder\nlevel : str, default 'CRITICAL'\n    least serious message that Prefect prints\nkept : str, default ''\n    least serious one that its page shows; empty: the same"
     from trading.pipeline.notebook_runner import ease_imports
 
     home = Path(os.environ.setdefault("PREFECT_HOME", str(Path(data).resolve() / "prefect")))
@@ -136,7 +136,7 @@ def own_server(
     log: Path,  # where the server's own words go
     ui: bool = False,  # with its page
 ):
-    "Run a Prefect server with its scheduler for as long as it is needed, unless one is named by PREFECT_API_URL."
+    "Run a Prefect server with its scheduler for as long as it is needed, unless one is named by PREFECT_API_URL.\n\nParameters\n----------\nlog : Path\n    where the server's own words go\nui : bool, default False\n    with its page"
     if os.environ.get("PREFECT_API_URL"):
         yield os.environ["PREFECT_API_URL"]
         return
@@ -187,7 +187,7 @@ def _kept(
 def load_flow(
     name: str,  # of a file in prefect/, for example 'daily'
 ) -> ModuleType:
-    "Import a file of flows from where it travels with the package."
+    "Import a file of flows from where it travels with the package.\n\nParameters\n----------\nname : str\n    of a file in prefect/, for example 'daily'\n\nReturns\n-------\nModuleType"
     import importlib.util
     import sys
 

@@ -33,7 +33,7 @@ def market_bars(
     start: str | None = None,  # first day, for example '2015-01-01'; None: as far back as there is
     end: str | None = None,  # last day; None: up to the newest
 ) -> pd.DataFrame:  # time × (field, symbol), index the UTC open of each bar
-    "Return the bars of a market by its name."
+    "Return the bars of a market by its name.\n\nParameters\n----------\nmarket : str, default 'stocks'\n    a sample market, or a profile of the settings; of a name that is both, the profile where its bars are stored\nsymbols : Sequence[str], default ()\n    empty: all of the market\nstart : str | None, default None\n    first day, for example '2015-01-01'; None: as far back as there is\nend : str | None, default None\n    last day; None: up to the newest\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol), index the UTC open of each bar"
     symbols = [symbols] if isinstance(symbols, str) else list(symbols)
     if market in SOURCES and not (own := _stored(market, symbols)):
         bars = sample_bars(market)

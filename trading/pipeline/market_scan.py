@@ -50,7 +50,7 @@ def scan_symbols(
     quote: str = "",  # currency of the prices; empty: the profile's
     symbols: Iterable[str] = (),  # only these; empty: all
 ) -> list[str]:
-    "Return the symbols that a scan looks at, in alphabetical order."
+    "Return the symbols that a scan looks at, in alphabetical order.\n\nParameters\n----------\nsettings : Settings\nmarkets : Mapping[str, Instrument | None]\n    what the venue lists, by symbol; None: it says no more than the name\nquote : str, default ''\n    currency of the prices; empty: the profile's\nsymbols : Iterable[str], default ()\n    only these; empty: all\n\nReturns\n-------\nlist[str]"
     chosen, venue = list(dict.fromkeys(symbols)), settings.market.venue
     for symbol in chosen:
         if symbol not in markets:
@@ -90,7 +90,7 @@ def listed_symbols(
     source: Any,  # of market data
     symbols: Iterable[str] = (),  # that were named
 ) -> Mapping[str, Instrument | None]:
-    "Return what a source lists; one that lists nothing is asked for the symbols that were named."
+    "Return what a source lists; one that lists nothing is asked for the symbols that were named.\n\nParameters\n----------\nsource : Any\n    of market data\nsymbols : Iterable[str], default ()\n    that were named\n\nReturns\n-------\nMapping[str, Instrument | None]"
     if hasattr(getattr(source, "source", source), "load_markets"):  # behind the access layer, which asks it
         return source.load_markets()
     named = dict.fromkeys(source.symbols() if hasattr(source, "symbols") else symbols)
@@ -114,7 +114,7 @@ def scan_decisions(
     learnt: Any,  # forecast.feedback.FeedbackState
     now: datetime,  # UTC
 ) -> tuple[DayDecisions, dict[str, float]]:  # what is decided, and the seconds of each stage
-    "Forecast a universe with the model in force, and decide about each forecast as a run does."
+    "Forecast a universe with the model in force, and decide about each forecast as a run does.\n\nParameters\n----------\nsettings : Settings\nbars : pd.DataFrame\n    time × (field, symbol)\nlearnt : Any\n    forecast.feedback.FeedbackState\nnow : datetime\n    UTC\n\nReturns\n-------\ntuple[DayDecisions, dict[str, float]]\n    what is decided, and the seconds of each stage"
     f, d, costs, timeframe = settings.forecast, settings.decision, settings.costs, settings.market.timeframe
     begun = perf_counter()
     frame, symbols = features_of(bars, named_features(settings)), symbols_of(bars)
@@ -150,7 +150,7 @@ def scan_file(
     data: str | Path,  # the data folder
     profile: str,
 ) -> Path:
-    "Return where the newest scan of a profile lies."
+    "Return where the newest scan of a profile lies.\n\nParameters\n----------\ndata : str | Path\n    the data folder\nprofile : str\n\nReturns\n-------\nPath"
     return Path(data) / "scans" / f"{profile}.json"
 
 
@@ -158,7 +158,7 @@ def read_scan(
     data: str | Path,  # the data folder
     profile: str,
 ) -> dict[str, Any] | None:  # as `scan_market`; None: there is none that can be read
-    "Read the newest scan of a profile."
+    "Read the newest scan of a profile.\n\nParameters\n----------\ndata : str | Path\n    the data folder\nprofile : str\n\nReturns\n-------\ndict[str, Any] | None\n    as `scan_market`; None: there is none that can be read"
     try:
         found = json.loads(scan_file(data, profile).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -173,7 +173,7 @@ def scan_market(
     progress: Callable[[str, int, int], None] | None = None,  # called with symbol, number done, number in all
     now: datetime | None = None,  # UTC; None: the present
 ) -> dict[str, Any]:  # items, best first; left_out; timings in seconds; calls; words
-    "Look at every symbol of a venue once: fetch what is missing, rank, forecast, decide, and keep the outcome."
+    "Look at every symbol of a venue once: fetch what is missing, rank, forecast, decide, and keep the outcome.\n\nParameters\n----------\nsettings : Settings\nquote : str, default ''\n    currency of the prices; empty: the profile's\nsymbols : Iterable[str], default ()\n    only these; empty: all of the venue\nprogress : Callable[[str, int, int], None] | None, default None\n    called with symbol, number done, number in all\nnow : datetime | None, default None\n    UTC; None: the present\n\nReturns\n-------\ndict[str, Any]\n    items, best first; left_out; timings in seconds; calls; words"
     now, market, watch = now or datetime.now(UTC), settings.market, _Watch()
     start, window = pd.Timestamp(market.start, tz="UTC"), 1.5 * settings.forecast.window * bar_length(market.timeframe)
     since = (start if market.recorded else max(start, pd.Timestamp(now) - window).floor("D")).to_pydatetime()
@@ -246,7 +246,7 @@ def _ordered(table: pd.DataFrame, decided: Mapping[str, Mapping[str, Any]]) -> l
 def scan_words(
     found: Mapping[str, Any],  # of `scan_market`
 ) -> list[str]:  # sentences
-    "Say what a scan looked at, how long each stage took, and what was not asked twice."
+    "Say what a scan looked at, how long each stage took, and what was not asked twice.\n\nParameters\n----------\nfound : Mapping[str, Any]\n    of `scan_market`\n\nReturns\n-------\nlist[str]\n    sentences"
     calls, symbols, best = found["calls"], found["symbols"], [i["symbol"] for i in found["items"] if i["candidate"]]
     chosen = f"{plural(len(best), 'symbol passes', 'symbols pass')} the rules and the meta-model{': ' + listed(best[:5]) + (' and others' if len(best) > 5 else '') if best else ''}."
     times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in found["timings"].items())

@@ -18,7 +18,7 @@ from .run_record import STAGES, Run, RunRecord, Stage, check_schema, create_run
 
 # %% ../../nbs/12_pipeline/02_memory_run.ipynb #dbbbad0e
 class MemoryRun(Run):
-    "A run whose record and artefacts stay in memory, with its bars at hand: one decision of the trading loop or of a replay."
+    "A run whose record and artefacts stay in memory, with its bars at hand: one decision of the trading loop or of a replay.\n\nParameters\n----------\nrecord : RunRecord\nfolder : Path | str\n    where books of its own would lie\nsettings : Any, default None\n    `Settings` of the record; None: read from it\nbars : Any, default None\n    DataFrame, time × (field, symbol), from which what was known is cut; None: the store is read\ntape : Any, default None\n    prices that paper orders are filled at; None: those of the source\nledger : Path | None, default None\n    file of books of its own; None: the ledger of all accounts\npending : Path | None, default None\n    file that holds the plan until `forget_pending`, for whoever goes on after a crash; None: nothing is kept"
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class MemoryRun(Run):
         return name in self._kept
 
     def go_on(self) -> bool:  # False: no plan of this moment was left unfinished
-        "Take up the plan that was made for this moment before a crash; it is read, not made again."
+        "Take up the plan that was made for this moment before a crash; it is read, not made again.\n\nReturns\n-------\nbool\n    False: no plan of this moment was left unfinished"
         import pandas as pd
 
         if not (self.pending and self.pending.exists()):
@@ -91,7 +91,7 @@ class MemoryRun(Run):
         settings: Any,  # `Settings`
         now: datetime,  # UTC
     ) -> Run:
-        "Write the decision into a run folder, where a person finds its plan."
+        "Write the decision into a run folder, where a person finds its plan.\n\nParameters\n----------\nreports : Path\n    folder of all runs\nsettings : Any\n    `Settings`\nnow : datetime\n    UTC\n\nReturns\n-------\nRun"
         r = self._record
         run = create_run(reports, r.profile, r.as_of, r.mode, r.account, settings.model_dump(mode="json"), r.settings_hash, now, r.seed, {**r.parameters, "loop": True})
         for name, kept in self._kept.items():

@@ -29,7 +29,7 @@ OWN_FEATURES = "features"  # folder of a user's own features, beside settings.in
 def named_features(
     settings: Settings,
 ) -> NamedFeatures | None:  # None: the plain ones
-    "Return the features that the settings name, or say why there are none."
+    "Return the features that the settings name, or say why there are none.\n\nParameters\n----------\nsettings : Settings\n\nReturns\n-------\nNamedFeatures | None\n    None: the plain ones"
     f = settings.forecast
     kind, *words = f.features.split() or (["sequence", READ_SEQUENCES[f.model]] if f.model in READ_SEQUENCES else ["plain"])
     if kind == "plain":
@@ -58,7 +58,7 @@ def named_features(
 def named_model(
     settings: Settings,
 ) -> Any:  # an unfitted scikit-learn regressor
-    "Return the estimator that the settings name, or say what it lacks."
+    "Return the estimator that the settings name, or say what it lacks.\n\nParameters\n----------\nsettings : Settings\n\nReturns\n-------\nAny\n    an unfitted scikit-learn regressor"
     name, steps = settings.forecast.model, _check_model(settings)
     if name in NETWORKS:
         from trading.forecast.neural import TorchRegressor

@@ -31,7 +31,7 @@ def named_optimizer(
     settings: Settings,
     targets: Any = None,  # time × group, for the optimiser 'cycle'; None: its neutral targets
 ) -> Any:  # an optimiser; None where the policy's own rule decides
-    "Make the optimiser that the settings name, or say what is wrong with them."
+    "Make the optimiser that the settings name, or say what is wrong with them.\n\nParameters\n----------\nsettings : Settings\ntargets : Any, default None\n    time × group, for the optimiser 'cycle'; None: its neutral targets\n\nReturns\n-------\nAny\n    an optimiser; None where the policy's own rule decides"
     from trading.portfolio.optimizers import make_optimizer
 
     name, options = settings.allocate.optimizer, dict(settings.optimizer)

@@ -29,7 +29,7 @@ from ..risk.sizing import SIZE_RULES, SizeRule
 # %% ../../nbs/12_pipeline/09_named_sleeves.ipynb #41ee5cdf
 @dataclass(frozen=True)
 class Sleeve:
-    "A part of the capital and what decides over it."
+    "A part of the capital and what decides over it.\n\nParameters\n----------\nname : str\nkind : str\n    strategy, policy, optimizer or targets\nshare : float\n    of the capital\nmax_weight : float, default 1.0\n    of one symbol, as a fraction of the account\ntargets : Mapping[str, float]\n    symbol or group → fraction of the sleeve\nevidence : Mapping[str, Any]\n    of the promotion, its seal included\nsizes : Mapping[str, Any]\n    options of its backtest, above those of the promotion\nsized : str, default ''\n    the same in words"
 
     name: str
     kind: str  # strategy, policy, optimizer or targets
@@ -46,7 +46,7 @@ def named_sleeves(
     groups: Mapping[str, str] | None = None,  # symbol → group; None: before they are known, those that the settings list
     promoted_by: datetime | None = None,  # UTC: strategies as they stood in production then, without those that did not; None: as they stand now
 ) -> tuple[Sleeve, ...]:  # in the order of the settings
-    "Return what trades besides the policy, or say what is wrong with it."
+    "Return what trades besides the policy, or say what is wrong with it.\n\nParameters\n----------\nsettings : Settings\ngroups : Mapping[str, str] | None, default None\n    symbol → group; None: before they are known, those that the settings list\npromoted_by : datetime | None, default None\n    UTC: strategies as they stood in production then, without those that did not; None: as they stand now\n\nReturns\n-------\ntuple[Sleeve, ...]\n    in the order of the settings"
     from trading.portfolio.long_short import LONG_SHORT
     from trading.portfolio.optimizers import OPTIMIZERS, SHORT
     from trading.portfolio.policies import AVERSION
@@ -81,7 +81,7 @@ def check_names(
     settings: Settings,
     promoted_by: Iterable[datetime | None] = (None,),  # UTC, strategies as they stood in production at each of these moments; None: now
 ) -> None:
-    "Make what the settings name, the stages, the optimiser, the model with its features and the sleeves, so that a wrong word is said before anything is fetched."
+    "Make what the settings name, the stages, the optimiser, the model with its features and the sleeves, so that a wrong word is said before anything is fetched.\n\nParameters\n----------\nsettings : Settings\npromoted_by : Iterable[datetime | None], default (None,)\n    UTC, strategies as they stood in production at each of these moments; None: now"
     for name in settings.run.stages:
         own_stage(name)
     named_optimizer(settings)
@@ -94,7 +94,7 @@ def size_rule(
     settings: Settings,
     line: Mapping[str, float] | None = None,  # of [strategies]: its own words go first
 ) -> SizeRule:
-    "Return how large a position is that a signal opens: by the sleeve's line, by [sizing], or by what protection.risk_per_trade may lose at the stop."
+    "Return how large a position is that a signal opens: by the sleeve's line, by [sizing], or by what protection.risk_per_trade may lose at the stop.\n\nParameters\n----------\nsettings : Settings\nline : Mapping[str, float] | None, default None\n    of [strategies]: its own words go first\n\nReturns\n-------\nSizeRule"
     s, told = settings.sizing, {k: v for k, v in (line or {}).items() if k in SIZE_RULES}
     told = told or {k: v for k, v in (("fraction", s.fraction), ("volatility", s.volatility), ("kelly", s.kelly)) if v is not None}
     if not told and (risk := settings.protection.risk_per_trade) is not None:
@@ -108,7 +108,7 @@ def sleeve_sizes(
     kind: str,  # of the sleeve
     evidence: Mapping[str, Any],  # of its promotion
 ) -> tuple[dict[str, Any], str]:  # options of its backtest above those of the promotion, and the same in words; empty: as it was promoted
-    "Say how large the positions of a sleeve are; what says its sizes itself keeps them."
+    "Say how large the positions of a sleeve are; what says its sizes itself keeps them.\n\nParameters\n----------\nsettings : Settings\nname : str\nkind : str\n    of the sleeve\nevidence : Mapping[str, Any]\n    of its promotion\n\nReturns\n-------\ntuple[dict[str, Any], str]\n    options of its backtest above those of the promotion, and the same in words; empty: as it was promoted"
     line = settings.strategies[name]
     words = [w for w in SIZE_RULES if w in line]
     if kind != "strategy":
@@ -162,7 +162,7 @@ def fitting_frame(
     settings: Settings,
     name: str,  # of the strategy, for the message
 ) -> None:
-    "Refuse bars whose closes do not meet those of the profile: longer ones are made of them and are multiples, shorter ones are stored beside them and divide them."
+    "Refuse bars whose closes do not meet those of the profile: longer ones are made of them and are multiples, shorter ones are stored beside them and divide them.\n\nParameters\n----------\ntimeframe : str\n    on which a strategy decides\nsettings : Settings\nname : str\n    of the strategy, for the message"
     own, theirs = bar_length(settings.market.timeframe), bar_length(timeframe)
     if max(own, theirs) % min(own, theirs):
         raise BadInput(f"{name} was promoted on bars of {timeframe} and the profile {settings.run.profile} trades bars of {settings.market.timeframe}, from which only multiples can be made, "
@@ -173,7 +173,7 @@ def shorter_frames(
     settings: Settings,
     promoted_by: Iterable[datetime | None] = (None,),  # UTC, of each of these moments; None: now
 ) -> tuple[str, ...]:  # longest first
-    "Return the time frames of the sleeves whose bars are shorter than those of the profile."
+    "Return the time frames of the sleeves whose bars are shorter than those of the profile.\n\nParameters\n----------\nsettings : Settings\npromoted_by : Iterable[datetime | None], default (None,)\n    UTC, of each of these moments; None: now\n\nReturns\n-------\ntuple[str, ...]\n    longest first"
     if not settings.strategies:
         return ()
     sleeves = [s for by in promoted_by for s in named_sleeves(settings, None, by)]
@@ -186,7 +186,7 @@ def promoted_evidence(
     name: str,  # under which it was promoted
     by: datetime | None = None,  # UTC, of what was in production then; None: now
 ) -> dict[str, Any] | None:  # see `promote`; None: it was not in production at that moment, and is or was at another
-    "Return the evidence of what is in production under a name, or say why it may not trade."
+    "Return the evidence of what is in production under a name, or say why it may not trade.\n\nParameters\n----------\nsettings : Settings\nname : str\n    under which it was promoted\nby : datetime | None, default None\n    UTC, of what was in production then; None: now\n\nReturns\n-------\ndict[str, Any] | None\n    see `promote`; None: it was not in production at that moment, and is or was at another"
     from trading.backtest.promotion import read_evidence
     from trading.backtest.strategy_source import check_source
 
@@ -217,7 +217,7 @@ def production_spans(
     begin: datetime,  # UTC
     end: datetime,  # UTC
 ) -> dict[str, list[tuple[datetime, datetime | None]]]:  # strategy of [strategies] → each time that it was promoted by the end, UTC, and until when that stood (None: it stands); oldest first
-    "Return when the strategies of the settings were in production between two moments, those of before included that stood at the beginning."
+    "Return when the strategies of the settings were in production between two moments, those of before included that stood at the beginning.\n\nParameters\n----------\nsettings : Settings\nbegin : datetime\n    UTC\nend : datetime\n    UTC\n\nReturns\n-------\ndict[str, list[tuple[datetime, datetime | None]]]\n    strategy of [strategies] → each time that it was promoted by the end, UTC, and until when that stood (None: it stands); oldest first"
     registry = _registry(settings)
     if registry is None:
         return {}
@@ -236,7 +236,7 @@ def with_retired(
     begin: datetime,  # UTC
     end: datetime,  # UTC
 ) -> tuple[Settings, list[str]]:  # with their lines; a sentence about each of them
-    "Add to [strategies] what traded for the profile between two moments and is retired since: each with the line that the newest run of the days on which it was in production shows."
+    "Add to [strategies] what traded for the profile between two moments and is retired since: each with the line that the newest run of the days on which it was in production shows.\n\nParameters\n----------\nsettings : Settings\nbegin : datetime\n    UTC\nend : datetime\n    UTC\n\nReturns\n-------\ntuple[Settings, list[str]]\n    with their lines; a sentence about each of them"
     registry = _registry(settings)
     if registry is None:
         return settings, []

@@ -47,7 +47,7 @@ def ease_imports() -> None:
 
 
 class Kernel:
-    "A Python kernel that executes notebooks one after the other; a context manager."
+    "A Python kernel that executes notebooks one after the other; a context manager.\n\nParameters\n----------\nlog : Path\n    what the kernel prints outside of cells\nimports : tuple[str, ...], default IMPORTS\n    modules to import while waiting"
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Kernel:
         self,
         **variables: str,  # by name
     ) -> None:
-        "Set variables of the kernel's process, before the next notebook."
+        "Set variables of the kernel's process, before the next notebook.\n\nParameters\n----------\n**variables : str\n    by name"
         self._client.execute(f"import os; os.environ.update({variables!r})", silent=True, store_history=False)
 
     def __exit__(self, *_):
@@ -117,7 +117,7 @@ class Kernel:
         parameters: Mapping[str, Any],
         minutes: float = 0,  # a notebook that has not ended by then is stopped; 0: never
     ) -> None:
-        "Execute a notebook with parameters; raise what papermill raises, or `NotebookStopped`."
+        "Execute a notebook with parameters; raise what papermill raises, or `NotebookStopped`.\n\nParameters\n----------\nnotebook : Path\noutput : Path\n    where the executed notebook is kept, also when it fails\nparameters : Mapping[str, Any]\nminutes : float, default 0\n    a notebook that has not ended by then is stopped; 0: never"
         from papermill import execute_notebook
 
         _register_engine()
@@ -196,7 +196,7 @@ def run_stage(
     kernel: Kernel,
     clock: Callable[[], float] = time.monotonic,  # seconds
 ) -> float:  # seconds it took
-    "Execute one stage of a run and note what came of it; a stage that is done is left alone."
+    "Execute one stage of a run and note what came of it; a stage that is done is left alone.\n\nParameters\n----------\nrun : Run\nname : str\n    for example '10_ingest'\nkernel : Kernel\nclock : Callable[[], float], default time.monotonic\n    seconds\n\nReturns\n-------\nfloat\n    seconds it took"
     from papermill.exceptions import PapermillExecutionError
 
     record = run.record
@@ -254,7 +254,7 @@ def run_in_process(
     run: Run,
     stages: tuple[str, ...] = STAGES,  # which of them
 ) -> Run:  # the same
-    "Execute the stages of a run in this process, without kernel and scheduler; for small runs only."
+    "Execute the stages of a run in this process, without kernel and scheduler; for small runs only.\n\nParameters\n----------\nrun : Run\nstages : tuple[str, ...], default STAGES\n    which of them\n\nReturns\n-------\nRun\n    the same"
     import json
 
     import matplotlib

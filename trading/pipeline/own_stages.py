@@ -23,7 +23,7 @@ PLACES = ("ingest", "forecast", "allocate")  # behind which a stage may stand; b
 def own_stage(
     name: str,  # of run.stages
 ) -> Any:  # a function of the run, with its place in `after`
-    "Return a stage of an installed package, or say what is wrong with it."
+    "Return a stage of an installed package, or say what is wrong with it.\n\nParameters\n----------\nname : str\n    of run.stages\n\nReturns\n-------\nAny\n    a function of the run, with its place in `after`"
     function = load_extension("stages", name)
     if function is None:
         known = extension_names("stages")
@@ -39,7 +39,7 @@ def carry_out_stages(
     settings: Settings,  # of the run
     place: str,  # ingest, forecast or allocate: what has just been done
 ) -> list[str]:  # what each had to say
-    "Carry out the stages of the settings that stand at a place, and pin the package of each."
+    "Carry out the stages of the settings that stand at a place, and pin the package of each.\n\nParameters\n----------\nrun : Run\nsettings : Settings\n    of the run\nplace : str\n    ingest, forecast or allocate: what has just been done\n\nReturns\n-------\nlist[str]\n    what each had to say"
     said = []
     for name in settings.run.stages:
         function = own_stage(name)

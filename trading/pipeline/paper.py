@@ -29,7 +29,7 @@ def paper_tape(
     now: datetime,  # UTC
     last: datetime | None = None,  # UTC, when the exchange was asked last; a margin account has lived through all bars since
 ):
-    "Return the prices that paper orders placed at `as_of` can trade at."
+    "Return the prices that paper orders placed at `as_of` can trade at.\n\nParameters\n----------\nsettings : Settings\nas_of : datetime\n    UTC, when orders are placed\nnow : datetime\n    UTC\nlast : datetime | None, default None\n    UTC, when the exchange was asked last; a margin account has lived through all bars since"
     from trading.venues.paper.matching import BarFeed, QuoteFeed
 
     market, source = settings.market, market_source(settings)
@@ -69,7 +69,7 @@ def paper_venue(
     rates: Callable[[str, datetime], Decimal] | None = None,  # of other currencies; None: all is priced in the account's
     owed: Mapping[str, Decimal] | None = None,  # by symbol, own currency: what positions have cost of which only the profit is converted
 ):
-    "Return the exchange that a run on paper trades on."
+    "Return the exchange that a run on paper trades on.\n\nParameters\n----------\nsettings : Settings\nas_of : datetime\n    UTC\nnow : datetime\n    UTC\nfunds : dict[str, Decimal]\n    what the account holds when the exchange first hears of it\npath : Path | None\n    where the exchange remembers; None: nowhere\ntape : default None\n    its prices; None: what `paper_tape` gives\ninstruments : Mapping[str, Instrument] | None, default None\n    by symbol; None: what is known of the profile's\nknown : Event | None, default None\n    the last order that the books say it took; one that does not know it has lost its memory\nlast : datetime | None, default None\n    UTC, when the exchange was asked last, for a margin account\nrates : Callable[[str, datetime], Decimal] | None, default None\n    of other currencies; None: all is priced in the account's\nowed : Mapping[str, Decimal] | None, default None\n    by symbol, own currency: what positions have cost of which only the profit is converted"
     from trading.venues.paper.exchange import PaperVenue
     from trading.venues.paper.margin_exchange import MarginVenue
 
@@ -88,7 +88,7 @@ def check_paper_file(
     path: Path,  # of the exchange on paper
     known: Event,  # the last order that the books say it took
 ) -> None:
-    "Raise `BadInput` when the file of an exchange on paper is damaged, or has lost what the books know of it."
+    "Raise `BadInput` when the file of an exchange on paper is damaged, or has lost what the books know of it.\n\nParameters\n----------\npath : Path\n    of the exchange on paper\nknown : Event\n    the last order that the books say it took"
     way = "restore both from one backup: 'carnet restore FILE --into FOLDER'"
     try:
         there = path.exists() and path.stat().st_size > 0

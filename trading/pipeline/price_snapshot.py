@@ -24,7 +24,7 @@ PRESENT = timedelta(hours=1)  # a run that decides for a moment further back is 
 
 @dataclass(frozen=True)
 class PriceSnapshot(Value):
-    "Prices of one moment, and when each was taken."
+    "Prices of one moment, and when each was taken.\n\nParameters\n----------\nvenue : str\nprices : dict[str, Decimal]\n    by symbol\ntimes : dict[str, datetime]\n    by symbol, UTC"
 
     venue: str
     prices: dict[str, Decimal]  # by symbol
@@ -40,7 +40,7 @@ def take_price_snapshot(
     run: Run,
     now: datetime,  # UTC
 ) -> PriceSnapshot | None:  # None: this run goes by its last closes
-    "Return the prices of a run; the first stage that asks takes them."
+    "Return the prices of a run; the first stage that asks takes them.\n\nParameters\n----------\nrun : Run\nnow : datetime\n    UTC\n\nReturns\n-------\nPriceSnapshot | None\n    None: this run goes by its last closes"
     record, settings = run.record, settings_of(run)
     if settings.market.recorded:
         return None
@@ -70,7 +70,7 @@ def _take(run: Run, settings) -> PriceSnapshot:
 
 
 def pinned_price_snapshot(run: Run) -> PriceSnapshot | None:  # None: this run goes by its last closes
-    "Return the prices that a run has taken; nobody is asked."
+    "Return the prices that a run has taken; nobody is asked.\n\nParameters\n----------\nrun : Run\n\nReturns\n-------\nPriceSnapshot | None\n    None: this run goes by its last closes"
     return run.read("snapshot", PriceSnapshot) if run.has("snapshot") else None
 
 # %% ../../nbs/12_pipeline/30_price_snapshot.ipynb #18650d31
@@ -78,7 +78,7 @@ def begin_stage(
     run: Run,
     name: str,  # for example '30_allocate'
 ) -> int:  # questions that are fetched ahead for the stage after this one
-    "Tell the access layer which stage begins; on the sample market, and in a run that is made again, there is nobody to tell."
+    "Tell the access layer which stage begins; on the sample market, and in a run that is made again, there is nobody to tell.\n\nParameters\n----------\nrun : Run\nname : str\n    for example '30_allocate'\n\nReturns\n-------\nint\n    questions that are fetched ahead for the stage after this one"
     settings = settings_of(run)
     if settings.market.recorded or run.record.parameters.get("again"):
         return 0
@@ -91,7 +91,7 @@ def moved_since_close(
     close: pd.DataFrame,  # time × symbol
     times: float = 4.0,  # usual moves of one bar
 ) -> list[str]:  # one sentence for each
-    "Name the symbols that have moved by many times their usual bar since the last close."
+    "Name the symbols that have moved by many times their usual bar since the last close.\n\nParameters\n----------\nmoment : PriceSnapshot | None\nclose : pd.DataFrame\n    time × symbol\ntimes : float, default 4.0\n    usual moves of one bar\n\nReturns\n-------\nlist[str]\n    one sentence for each"
     if moment is None:
         return []
     usual, last = close.pct_change(fill_method=None).std(), close.ffill().iloc[-1]

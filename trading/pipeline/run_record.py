@@ -29,7 +29,7 @@ Status = Literal["pending", "running", "waiting", "done", "failed"]  # waiting: 
 
 @dataclass(frozen=True)
 class Stage(Value):
-    "One step of a run."
+    "One step of a run.\n\nParameters\n----------\nname : str\n    the run notebook, for example '10_ingest'\nstatus : Status, default 'pending'\nseconds : float | None, default None\n    how long it took\nerror : str, default ''\n    one sentence"
 
     name: str  # the run notebook, for example '10_ingest'
     status: Status = "pending"
@@ -39,7 +39,7 @@ class Stage(Value):
 
 @dataclass(frozen=True, repr=False)
 class RunRecord(Shown, Value):
-    "What `run.json` holds: everything that the numbers rest on."
+    "What `run.json` holds: everything that the numbers rest on.\n\nParameters\n----------\nid : str\nprofile : str\nas_of : datetime\n    only data known by then is used\nmode : Literal['paper', 'live']\naccount : str\n    whose money\ncreated : datetime\nsettings : dict[str, Any]\nsettings_hash : str\nstages : tuple[Stage, ...]\nparameters : dict[str, Any]\n    what the stages were given besides\ndata_version : str, default ''\ninstruments : str, default ''\n    version of the steps and limits that plan and orders keep to\nmodel_versions : dict[str, str]\nseed : int, default 0\ncommit : str, default ''\n    of the code, empty when it was installed\npackages : dict[str, str]\n    name → version\npython : str, default ''\nartefacts : dict[str, str]\n    file name → SHA-256"
 
     id: str
     profile: str
@@ -79,7 +79,7 @@ NUMBER, TEXT, TIME, FLAG = "number", "text", "time", "flag"
 
 @dataclass(frozen=True)
 class Schema:
-    "What a table must have."
+    "What a table must have.\n\nParameters\n----------\nstage : str\n    who writes it\nindex : tuple[str, ...]\ncolumns : dict[str, str]\n    name → number, text, time or flag; empty: any, all numbers"
 
     stage: str  # who writes it
     index: tuple[str, ...]
@@ -105,7 +105,7 @@ def check_schema(
     name: str,  # of the artefact
     frame,  # DataFrame
 ) -> None:
-    "Refuse a table that is not what its schema promises; tables without a schema pass."
+    "Refuse a table that is not what its schema promises; tables without a schema pass.\n\nParameters\n----------\nname : str\n    of the artefact\nframe\n    DataFrame"
     from pandas.api import types as kinds
 
     schema = SCHEMAS.get(name)
@@ -124,7 +124,7 @@ def check_schema(
 
 # %% ../../nbs/12_pipeline/00_run_record.ipynb #6381ffd6
 class Run(Shown):
-    "A run folder: read and write its record and its artefacts."
+    "A run folder: read and write its record and its artefacts.\n\nParameters\n----------\nfolder : Path | str\n    an existing run folder"
 
     bars = tape = settings = ledger = None  # what a run in memory has at hand: bars, prices of the paper exchange, settings, a ledger file of its own
     promoted_by: datetime | None = None  # UTC: strategies as they stood in production then; None: as they stand now
@@ -182,7 +182,7 @@ class Run(Shown):
         name: str,  # without ending
         content,  # a DataFrame, a Value, or anything JSON can hold
     ) -> Path:
-        "Keep an artefact, with its checksum in the record."
+        "Keep an artefact, with its checksum in the record.\n\nParameters\n----------\nname : str\n    without ending\ncontent\n    a DataFrame, a Value, or anything JSON can hold\n\nReturns\n-------\nPath"
         import io
 
         import pandas as pd
@@ -203,7 +203,7 @@ class Run(Shown):
         name: str,  # without ending
         kind: type[Value] | None = None,  # the class of a value; None: a table, or plain JSON
     ):
-        "Return an artefact that a stage wrote, or say that it is missing, altered or malformed."
+        "Return an artefact that a stage wrote, or say that it is missing, altered or malformed.\n\nParameters\n----------\nname : str\n    without ending\nkind : type[Value] | None, default None\n    the class of a value; None: a table, or plain JSON"
         import io
 
         import pandas as pd
@@ -222,7 +222,7 @@ class Run(Shown):
         file: str,  # name of an artefact with its ending
         record: RunRecord,
     ) -> bytes:
-        "Return an artefact as it was written, or say that it is missing or altered."
+        "Return an artefact as it was written, or say that it is missing or altered.\n\nParameters\n----------\nfile : str\n    name of an artefact with its ending\nrecord : RunRecord\n\nReturns\n-------\nbytes"
         path = self.folder / "artefacts" / file
         if file not in record.artefacts or not path.exists():
             raise MissingData(f"run {record.id} has no artefact {path.stem!r}; run it on with 'carnet run --resume {record.id}'")
@@ -260,7 +260,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def machine() -> dict[str, str]:  # blas and processor
-    "Return what can move the last digits of a number besides the packages: the linear algebra and the processor."
+    "Return what can move the last digits of a number besides the packages: the linear algebra and the processor.\n\nReturns\n-------\ndict[str, str]\n    blas and processor"
     import platform
 
     import numpy as np
@@ -304,7 +304,7 @@ def create_run(
     seed: int = 0,
     parameters: Mapping[str, Any] | None = None,
 ) -> Run:
-    "Make the folder of a new run and pin what it is made of."
+    "Make the folder of a new run and pin what it is made of.\n\nParameters\n----------\nreports : Path\n    folder of all runs\nprofile : str\nas_of : datetime\n    UTC\nmode : str\naccount : str\nsettings : Mapping[str, Any]\n    everything in force, as JSON\nsettings_hash : str\nnow : datetime\n    UTC\nseed : int, default 0\nparameters : Mapping[str, Any] | None, default None\n\nReturns\n-------\nRun"
     import platform
     from datetime import timedelta
 
@@ -331,7 +331,7 @@ def find_run(
     reports: Path,
     name: str,  # the id of a run, its beginning, or 'last'
 ) -> Run:
-    "Return a run by its id."
+    "Return a run by its id.\n\nParameters\n----------\nreports : Path\nname : str\n    the id of a run, its beginning, or 'last'\n\nReturns\n-------\nRun"
     known = sorted((p.parent for p in Path(reports).glob("*/run.json")), key=lambda p: p.stat().st_mtime)
     if name == "last" and known:
         made = {r.id: r.created for r in list_runs(reports)}

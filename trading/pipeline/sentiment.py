@@ -21,7 +21,7 @@ from .run_record import Run
 def pinned_sentiment(
     run: Run,
 ) -> SentimentFeatures | NamedFeatures | None:  # None: this run's forecasts go by the plain features alone
-    "Return the features of a run's forecasts, with the score that it has kept; nobody is asked."
+    "Return the features of a run's forecasts, with the score that it has kept; nobody is asked.\n\nParameters\n----------\nrun : Run\n\nReturns\n-------\nSentimentFeatures | NamedFeatures | None\n    None: this run's forecasts go by the plain features alone"
     settings = settings_of(run)
     base = named_features(settings)
     if not run.has("sentiment"):
@@ -36,7 +36,7 @@ def take_sentiment(
     now: datetime,  # UTC
     url: str = FEAR_AND_GREED,  # another address, for tests
 ) -> tuple[SentimentFeatures | NamedFeatures | None, tuple[str, ...]]:  # None: the plain features alone; and what is to be said
-    "Return the features of a run's forecasts, and keep a score with the run."
+    "Return the features of a run's forecasts, and keep a score with the run.\n\nParameters\n----------\nrun : Run\nnow : datetime\n    UTC\nurl : str, default FEAR_AND_GREED\n    another address, for tests\n\nReturns\n-------\ntuple[SentimentFeatures | NamedFeatures | None, tuple[str, ...]]\n    None: the plain features alone; and what is to be said"
     settings = settings_of(run)
     if not (wanted := settings.forecast.sentiment):
         base = named_features(settings)

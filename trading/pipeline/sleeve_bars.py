@@ -30,7 +30,7 @@ def ingest_shorter(
     until: datetime,  # UTC
     frames: Iterable[str],  # see `shorter_frames`
 ) -> tuple[str, dict[str, str]]:  # version of the store, empty: no sleeve is faster; what went wrong, by symbol
-    "Bring the bars of faster sleeves up to date; imported bars are there, or are not."
+    "Bring the bars of faster sleeves up to date; imported bars are there, or are not.\n\nParameters\n----------\nsettings : Settings\nsource : MarketData\nsince : datetime\n    UTC\nuntil : datetime\n    UTC\nframes : Iterable[str]\n    see `shorter_frames`\n\nReturns\n-------\ntuple[str, dict[str, str]]\n    version of the store, empty: no sleeve is faster; what went wrong, by symbol"
     from trading.data.ingest import ingest
 
     version, problems = "", {}
@@ -51,7 +51,7 @@ def stored_shorter(
     start: datetime | str | None = None,  # UTC, None: `market.start`
     end: str | None = None,  # last day
 ) -> dict[str, pd.DataFrame]:  # by time frame: time × (field, symbol)
-    "Read the bars of shorter time frames, or say how they come into the store."
+    "Read the bars of shorter time frames, or say how they come into the store.\n\nParameters\n----------\nsettings : Settings\nframes : Iterable[str]\nuntil : datetime\n    UTC; only bars closed by then\ndata : Path | None, default None\n    where the store lies now; None: where the settings say\nversion : str | None, default None\n    of the store; None: the present one\nsymbols : Iterable[str], default ()\n    none: all of the profile\nstart : datetime | str | None, default None\n    UTC, None: `market.start`\nend : str | None, default None\n    last day\n\nReturns\n-------\ndict[str, pd.DataFrame]\n    by time frame: time × (field, symbol)"
     market, found = settings.market, {}
     name = market_source(settings).name
     how = "'carnet import FILES'" if name == "file" else "'carnet ingest"
@@ -72,7 +72,7 @@ def shorter_bars(
     run: Run,
     data: Path | None = None,  # where the store lies now; None: where the run's settings say
 ) -> dict[str, pd.DataFrame]:  # by time frame: time × (field, symbol), closed by the run's moment
-    "Return the bars that the faster sleeves of a run decide on; empty where there are none."
+    "Return the bars that the faster sleeves of a run decide on; empty where there are none.\n\nParameters\n----------\nrun : Run\ndata : Path | None, default None\n    where the store lies now; None: where the run's settings say\n\nReturns\n-------\ndict[str, pd.DataFrame]\n    by time frame: time × (field, symbol), closed by the run's moment"
     settings, record, given = settings_of(run), run.record, getattr(run, "shorter", None)
     if given is not None:
         return {frame: closed_by(bars, record.as_of, frame) for frame, bars in given.items()}

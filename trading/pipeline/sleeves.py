@@ -35,7 +35,7 @@ def longer_bars(
     timeframe: str,  # a multiple of theirs, for example '1w', which begins on Monday
     now: datetime | pd.Timestamp,  # UTC
 ) -> pd.DataFrame:  # by the open time of the longer bar; only those that are whole: begun with these bars, closed by now
-    "Gather bars into those of a longer time frame."
+    "Gather bars into those of a longer time frame.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\ntimeframe : str\n    a multiple of theirs, for example '1w', which begins on Monday\nnow : datetime | pd.Timestamp\n    UTC\n\nReturns\n-------\npd.DataFrame\n    by the open time of the longer bar; only those that are whole: begun with these bars, closed by now"
     made = to_timeframe(bars, timeframe)
     return with_timeframe(closed_by(made[made.index >= bars.index[0]], now, timeframe), timeframe)
 
@@ -43,7 +43,7 @@ def longer_bars(
 def newest_prices(
     shorter: Mapping[str, pd.DataFrame],  # by time frame: bars that have closed, of at least one
 ) -> pd.Series:  # by symbol, in its own currency
-    "Return the last close of each symbol on the shortest bars: it is the newest that is known."
+    "Return the last close of each symbol on the shortest bars: it is the newest that is known.\n\nParameters\n----------\nshorter : Mapping[str, pd.DataFrame]\n    by time frame: bars that have closed, of at least one\n\nReturns\n-------\npd.Series\n    by symbol, in its own currency"
     return shorter[min(shorter, key=bar_length)]["close"].ffill().iloc[-1]
 
 
@@ -51,7 +51,7 @@ def grown_weights(
     weights: pd.Series,  # by symbol, fractions of a part's capital at the profile's last close
     growth: pd.Series,  # by symbol: price now over price then
 ) -> pd.Series:
-    "Return the weights that a part has come to which decided at the profile's last close and has not traded since."
+    "Return the weights that a part has come to which decided at the profile's last close and has not traded since.\n\nParameters\n----------\nweights : pd.Series\n    by symbol, fractions of a part's capital at the profile's last close\ngrowth : pd.Series\n    by symbol: price now over price then\n\nReturns\n-------\npd.Series"
     rate = growth.reindex(weights.index).fillna(1.0)
     return weights * rate / (1 + float((weights * (rate - 1)).sum()))
 
@@ -64,7 +64,7 @@ def carried_on(
     now: datetime | None = None,  # UTC; None: the close of the last bar
     shorter: Mapping[str, pd.DataFrame] | None = None,  # by time frame: bars closed by now, of sleeves that are faster than the profile
 ) -> tuple[pd.Series, Backtest]:  # by symbol: weight wanted now, below zero is short; the backtest, whose last bar has not happened yet
-    "Run what was promoted to the last closed bar: same code, parameters, symbols, first bar, costs, stops and fills. On longer bars than the profile's it decides when one of them has closed; what it holds is valued at the last close that is known."
+    "Run what was promoted to the last closed bar: same code, parameters, symbols, first bar, costs, stops and fills. On longer bars than the profile's it decides when one of them has closed; what it holds is valued at the last close that is known.\n\nParameters\n----------\nevidence : Mapping[str, Any]\n    of a promotion\nbars : pd.DataFrame\n    time × (field, symbol), closed by now\nsizes : Mapping[str, Any] | None, default None\n    other sizes than those of the promotion, as options of its backtest\ntimeframe : str, default ''\n    of the bars; empty: the one that it was promoted on\nnow : datetime | None, default None\n    UTC; None: the close of the last bar\nshorter : Mapping[str, pd.DataFrame] | None, default None\n    by time frame: bars closed by now, of sleeves that are faster than the profile\n\nReturns\n-------\ntuple[pd.Series, Backtest]\n    by symbol: weight wanted now, below zero is short; the backtest, whose last bar has not happened yet"
     name, symbols, worth = evidence["strategy"], evidence["symbols"], bars["close"].ffill().iloc[-1]
     if shorter:
         worth = newest_prices(shorter).combine_first(worth)
@@ -103,7 +103,7 @@ def shortfalls(
     live: pd.Series,  # simple returns per bar since the promotion's last bar
     promised: Mapping[str, float],  # mean and std of a bar's return, as promised
 ) -> pd.Series:  # time of each check → standard errors below half of the promised mean
-    "Return by how much a strategy fell short at each check."
+    "Return by how much a strategy fell short at each check.\n\nParameters\n----------\nlive : pd.Series\n    simple returns per bar since the promotion's last bar\npromised : Mapping[str, float]\n    mean and std of a bar's return, as promised\n\nReturns\n-------\npd.Series\n    time of each check → standard errors below half of the promised mean"
     at = np.arange(CHECK_EVERY, len(live) + 1, CHECK_EVERY)
     mean = live.expanding().mean().to_numpy()[at - 1]
     std = np.maximum(live.expanding().std().to_numpy()[at - 1], promised["std"])  # a strategy that stands aside has no risk, and keeps no promise
@@ -114,7 +114,7 @@ def rule_factor(
     rule: str,  # none, halve or retire: allocate.sleeve_rule
     worst: float,  # standard errors, at the worst check
 ) -> float:  # of its share
-    "Return what is left of a sleeve's share."
+    "Return what is left of a sleeve's share.\n\nParameters\n----------\nrule : str\n    none, halve or retire: allocate.sleeve_rule\nworst : float\n    standard errors, at the worst check\n\nReturns\n-------\nfloat\n    of its share"
     if rule == "none" or not worst >= HALVED:
         return 1.0
     return 0.0 if rule == "retire" or worst >= TAKEN else 0.5
@@ -126,7 +126,7 @@ def live_record(
     rule: str,  # allocate.sleeve_rule
     seed: int = 0,
 ) -> dict[str, Any]:  # since, bars, figures live and promised, worst, factor and a sentence; JSON
-    "Hold a strategy against what its promotion showed."
+    "Hold a strategy against what its promotion showed.\n\nParameters\n----------\nsleeve : Sleeve\ndone : Backtest\n    carried on\nrule : str\n    allocate.sleeve_rule\nseed : int, default 0\n\nReturns\n-------\ndict[str, Any]\n    since, bars, figures live and promised, worst, factor and a sentence; JSON"
     e, p = sleeve.evidence, sleeve.evidence["promised"]
     start, last = pd.Timestamp(e["to"]), done.equity.index[-1]
     live = done.returns[(done.returns.index > start) & (done.returns.index < last)]
@@ -185,7 +185,7 @@ def sleeve_weights(
     shorter: Mapping[str, pd.DataFrame] | None = None,  # by time frame: bars of faster sleeves, closed by now
     promoted_by: datetime | None = None,  # UTC: strategies as they stood in production then; None: as they stand now
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:  # symbol × sleeve: fraction of the account; a record of each sleeve
-    "Return what each sleeve of the settings brings into the account, after the rule."
+    "Return what each sleeve of the settings brings into the account, after the rule.\n\nParameters\n----------\nsettings : Settings\nbars : pd.DataFrame\n    time × (field, symbol), closed by now\nviews : pd.DataFrame\n    (symbol, horizon) × columns: the forecasts that passed the filter\nregime : Mapping[str, float] | None\n    probability of each state of the market\nown : pd.DataFrame | None, default None\n    the same bars, each symbol in its own currency, on which strategies decide; None: they are these\nnow : datetime | None, default None\n    UTC; None: the close of the last bar\nshorter : Mapping[str, pd.DataFrame] | None, default None\n    by time frame: bars of faster sleeves, closed by now\npromoted_by : datetime | None, default None\n    UTC: strategies as they stood in production then; None: as they stand now\n\nReturns\n-------\ntuple[pd.DataFrame, list[dict[str, Any]]]\n    symbol × sleeve: fraction of the account; a record of each sleeve"
     parts, records, frame = {}, [], settings.market.timeframe
     shown, end = bars if own is None else own, bars.index[-1] + bar_length(frame)
     for sleeve in named_sleeves(settings, groups_of(settings), promoted_by):
@@ -219,7 +219,7 @@ def within_limits(
     gross: float | None = None,  # of a margin account: longs and shorts together, at most; None: no shorts
     net: float | None = None,  # longs less shorts, either way, at most
 ) -> tuple[pd.Series, list[str]]:  # by symbol; a sentence for each cut
-    "Cut weights to what the account may hold."
+    "Cut weights to what the account may hold.\n\nParameters\n----------\nwanted : pd.Series\n    by symbol: fraction of the account\nlevel : RiskLevel\n    the limits in force\ngroups : Mapping[str, str]\n    symbol → group\ngross : float | None, default None\n    of a margin account: longs and shorts together, at most; None: no shorts\nnet : float | None, default None\n    longs less shorts, either way, at most\n\nReturns\n-------\ntuple[pd.Series, list[str]]\n    by symbol; a sentence for each cut"
     notes, kept = [], wanted if gross is not None else wanted.clip(lower=0.0)
     if gross is None and (short := wanted < -1e-9).any():
         notes.append(f"the sleeves together would be short of {', '.join(wanted.index[short][:5])}; the account holds no short positions, so it holds none of it")
@@ -245,7 +245,7 @@ def within_limits(
 
 @dataclass(frozen=True)
 class NetTargets:
-    "One target for the account, and where it came from."
+    "One target for the account, and where it came from.\n\nParameters\n----------\ntable : pd.DataFrame\n    by symbol: target (fraction of equity) and reason\npolicy : Policy\n    with its notes\nparts : pd.DataFrame\n    symbol × (policy, each sleeve, limits): adds up to the target\nrecords : list[dict[str, Any]]\n    of each sleeve\nnotes : list[str]"
 
     table: pd.DataFrame  # by symbol: target (fraction of equity) and reason
     policy: Policy  # with its notes
@@ -265,7 +265,7 @@ def net_targets(
     shorter: Mapping[str, pd.DataFrame] | None = None,  # by time frame: bars of sleeves faster than the profile, closed by now, each symbol in its own currency
     promoted_by: datetime | None = None,  # UTC: strategies as they stood in production then; None: as they stand now
 ) -> NetTargets:
-    "Return what the policy and the sleeves of the settings hold together."
+    "Return what the policy and the sleeves of the settings hold together.\n\nParameters\n----------\nsettings : Settings\nbars : pd.DataFrame\n    time × (field, symbol), closed by now\nviews : pd.DataFrame\n    (symbol, horizon) × columns: the forecasts that passed the filter\nregime : Mapping[str, float] | None\n    probability of each state of the market; None: not known\ndata : Path | None, default None\n    where the data folder lies now; None: where the settings say\nown : pd.DataFrame | None, default None\n    the same bars, each symbol in its own currency, on which strategies decide; None: they are these\nnow : datetime | None, default None\n    UTC; None: the close of the last bar\nshorter : Mapping[str, pd.DataFrame] | None, default None\n    by time frame: bars of sleeves faster than the profile, closed by now, each symbol in its own currency\npromoted_by : datetime | None, default None\n    UTC: strategies as they stood in production then; None: as they stand now\n\nReturns\n-------\nNetTargets"
     table, policy = target_weights(settings, bars["close"], views, regime)
     if not settings.strategies:
         return NetTargets(table, policy, pd.DataFrame({"policy": table["target"]}))

@@ -27,7 +27,7 @@ def carried_closes(
     settings: Settings,
     close: pd.DataFrame,  # time × symbol, closes known to the run
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # the closes with those that are carried; where a market was closed
-    "Return closes side by side: a closed market carries its last price, and so do bars shorter than a day in which nothing was traded, for as long as a price may be old."
+    "Return closes side by side: a closed market carries its last price, and so do bars shorter than a day in which nothing was traded, for as long as a price may be old.\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol, closes known to the run\n\nReturns\n-------\ntuple[pd.DataFrame, pd.DataFrame]\n    the closes with those that are carried; where a market was closed"
     short = bar_length(settings.market.timeframe) < pd.Timedelta(days=1)  # a missing day is a hole, and makes its row absent
     oldest = pd.Timedelta(hours=settings.market.max_age_hours if short else 0)
     calendars = symbol_calendars(settings, close)
@@ -47,7 +47,7 @@ def closed_now(
     settings: Settings,
     close: pd.DataFrame,  # time × symbol, closes known to the run
 ) -> dict[str, str]:  # by symbol: a sentence
-    "Name the symbols whose market is closed at the last bar; they keep their price and are not traded."
+    "Name the symbols whose market is closed at the last bar; they keep their price and are not traded.\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol, closes known to the run\n\nReturns\n-------\ndict[str, str]\n    by symbol: a sentence"
     return closed_markets(close, symbol_calendars(settings, close), settings.market.timeframe)
 
 
@@ -55,7 +55,7 @@ def missing_prices(
     settings: Settings,
     close: pd.DataFrame,  # time × symbol, closes known to the run
 ) -> dict[str, str]:  # by symbol: a sentence
-    "Name the symbols whose prices are missing, at the last bar or in too much of the window; what is held of them is kept, since nothing is sold for want of data."
+    "Name the symbols whose prices are missing, at the last bar or in too much of the window; what is held of them is kept, since nothing is sold for want of data.\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol, closes known to the run\n\nReturns\n-------\ndict[str, str]\n    by symbol: a sentence"
     prices, now = carried_closes(settings, close)[0], close.index[-1]
     found = {}
     for symbol in close.columns[_lacking(settings, prices)]:
@@ -76,7 +76,7 @@ def whole_closes(
     settings: Settings,
     close: pd.DataFrame,  # time × symbol, closes known to the run
 ) -> pd.DataFrame:  # the bars at which every market was open and every symbol that had begun has a price
-    "Return what the policy's past is replayed on: a holiday of one source makes its row absent, never the panel; what lacks more than a fifth of its own time counts for itself."
+    "Return what the policy's past is replayed on: a holiday of one source makes its row absent, never the panel; what lacks more than a fifth of its own time counts for itself.\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol, closes known to the run\n\nReturns\n-------\npd.DataFrame\n    the bars at which every market was open and every symbol that had begun has a price"
     prices, shut = carried_closes(settings, close)
     lived = prices.ffill().notna() & prices.bfill().notna()
     holes = lived & prices.isna()
@@ -88,7 +88,7 @@ def recent_day_returns(
     settings: Settings,
     close: pd.DataFrame,  # time × symbol, closes known to the run
 ) -> pd.DataFrame:  # time × symbol, simple returns of days (of bars that are longer), as many as the window has
-    "Return what the risk of a day is measured on, whatever the bars; what is held at cost, without a price that moves, is counted like the symbol that moves most."
+    "Return what the risk of a day is measured on, whatever the bars; what is held at cost, without a price that moves, is counted like the symbol that moves most.\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol, closes known to the run\n\nReturns\n-------\npd.DataFrame\n    time × symbol, simple returns of days (of bars that are longer), as many as the window has"
     found = day_closes(carried_closes(settings, close)[0]).pct_change(fill_method=None).iloc[-settings.allocate.window :]
     known = [s for s in found if s in settings.market.symbols]
     unknown = [s for s in found if s not in settings.market.symbols and (found[s].fillna(0.0) == 0).all()]  # held beside, and valued at what it cost
@@ -101,7 +101,7 @@ def target_weights(
     views: pd.DataFrame,  # (symbol, horizon) × columns: the forecasts that passed the filter
     regime: Mapping[str, float] | None,  # probability of each state of the market; None: not known
 ) -> tuple[pd.DataFrame, Policy]:  # by symbol: target (fraction of equity) and reason; the policy with its notes
-    "Return what the policy of the settings would hold."
+    "Return what the policy of the settings would hold.\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol, closes known to the run\nviews : pd.DataFrame\n    (symbol, horizon) × columns: the forecasts that passed the filter\nregime : Mapping[str, float] | None\n    probability of each state of the market; None: not known\n\nReturns\n-------\ntuple[pd.DataFrame, Policy]\n    by symbol: target (fraction of equity) and reason; the policy with its notes"
     prices, _ = carried_closes(settings, close)
     group_path = cycle_target_path(settings, close) if settings.allocate.optimizer == "cycle" else None
     returns = prices.pct_change(fill_method=None).iloc[-settings.allocate.window :]
@@ -122,7 +122,7 @@ def forecast_effect(
     target: pd.Series,  # by symbol, what would be held with the forecasts
     plain: pd.Series,  # by symbol, what would be held without any
 ) -> tuple[float, str]:  # share of the account that they move; a sentence
-    "Say what the forecasts did to the target weights."
+    "Say what the forecasts did to the target weights.\n\nParameters\n----------\ntarget : pd.Series\n    by symbol, what would be held with the forecasts\nplain : pd.Series\n    by symbol, what would be held without any\n\nReturns\n-------\ntuple[float, str]\n    share of the account that they move; a sentence"
     change = (target - plain).sort_values(key=lambda d: -d.abs(), kind="stable")
     moved = float(change.abs().sum() / 2)
     if moved < 5e-5:

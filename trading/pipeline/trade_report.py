@@ -20,7 +20,7 @@ def order_table(
     why: Mapping[str, str] | None = None,  # symbol → the policy's reason for its weight
     otherwise: str = "not sent",  # status of an action that was not traded
 ) -> pd.DataFrame:
-    "Write one row per action of a plan."
+    "Write one row per action of a plan.\n\nParameters\n----------\nplan : Plan\ndone : Execution | None\n    None: nothing was traded\nwhy : Mapping[str, str] | None, default None\n    symbol → the policy's reason for its weight\notherwise : str, default 'not sent'\n    status of an action that was not traded\n\nReturns\n-------\npd.DataFrame"
     lines = {(o.symbol, o.side): o for o in done.orders} if done else {}
     rows = []
     for a in plan.actions:
@@ -48,7 +48,7 @@ def implementation_shortfall(
     impact_bp: float,  # what the order itself moved the price
     closing: Mapping[str, float] | None = None,  # symbol → price at the end; None: what was not filled has cost nothing yet
 ) -> pd.DataFrame:  # by order: delay, spread, impact, fee, opportunity, total, account currency; above zero is a cost
-    "Split what trading cost against the prices of the plan (Perold 1988, The Implementation Shortfall)."
+    "Split what trading cost against the prices of the plan (Perold 1988, The Implementation Shortfall).\n\nParameters\n----------\norders : pd.DataFrame\n    what `order_table` returns\nspread_bp : float\n    half the spread, basis points of the price when the order arrived\nimpact_bp : float\n    what the order itself moved the price\nclosing : Mapping[str, float] | None, default None\n    symbol → price at the end; None: what was not filled has cost nothing yet\n\nReturns\n-------\npd.DataFrame\n    by order: delay, spread, impact, fee, opportunity, total, account currency; above zero is a cost"
     sign = orders["side"].map({"buy": 1.0, "sell": -1.0}).astype(float)
     planned, paid = orders["price_planned"].astype(float), orders["price_filled"].astype(float)
     filled = (orders["value"] / paid).where(orders["value"] > 0, 0.0).fillna(0.0)
@@ -65,7 +65,7 @@ def cost_facts(
     slippage_bp: float,  # half spread and impact of an order, one half each
     closing: Mapping[str, float] | None = None,  # symbol → price at the end
 ) -> dict[str, float]:
-    "Add up what trading cost, with the market's own move and what was not filled apart."
+    "Add up what trading cost, with the market's own move and what was not filled apart.\n\nParameters\n----------\norders : pd.DataFrame\n    what `order_table` returns\nslippage_bp : float\n    half spread and impact of an order, one half each\nclosing : Mapping[str, float] | None, default None\n    symbol → price at the end\n\nReturns\n-------\ndict[str, float]"
     parts = implementation_shortfall(orders, slippage_bp / 2, slippage_bp / 2, closing).sum()
     return {"traded": float(orders["value"].sum()), "fees": float(parts["fee"]), **{k: float(parts[k]) for k in ("spread", "impact", "delay", "opportunity")},
             "together": float(parts["total"])}

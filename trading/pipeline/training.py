@@ -34,7 +34,7 @@ def last_training(
     profile: str,
     by: datetime,  # UTC; trainings of later are not known yet
 ) -> Mapping[str, Any] | None:
-    "Return what the newest training of a profile wrote down."
+    "Return what the newest training of a profile wrote down.\n\nParameters\n----------\nreports : Path\n    folder of all runs\nprofile : str\nby : datetime\n    UTC; trainings of later are not known yet\n\nReturns\n-------\nMapping[str, Any] | None"
     return last_review(reports, profile, by, "train.json")
 
 
@@ -42,7 +42,7 @@ def training_reasons(
     run: Run,
     alerts: Iterable[Mapping[str, str]],  # of the drift that the run found: level, kind, subject, reason
 ) -> tuple[str, ...]:  # sentences; none: no training is due
-    "Say why the models should be trained after a run, if they should; a dry run starts nothing."
+    "Say why the models should be trained after a run, if they should; a dry run starts nothing.\n\nParameters\n----------\nrun : Run\nalerts : Iterable[Mapping[str, str]]\n    of the drift that the run found: level, kind, subject, reason\n\nReturns\n-------\ntuple[str, ...]\n    sentences; none: no training is due"
     from trading.forecast.drift import DriftAlert, retraining_reasons
 
     record = run.record
@@ -69,7 +69,7 @@ def execute_training(
     now: datetime,  # UTC
     minutes: float = 0.0,  # after which it is stopped; 0: never
 ) -> str:  # what came of it, a sentence
-    "Search candidates, hold them against the gate, and promote what passes."
+    "Search candidates, hold them against the gate, and promote what passes.\n\nParameters\n----------\nreports : Path\n    folder of all runs\nprofile : str\nkernel : Kernel\nnow : datetime\n    UTC\nminutes : float, default 0.0\n    after which it is stopped; 0: never\n\nReturns\n-------\nstr\n    what came of it, a sentence"
     from papermill.exceptions import PapermillExecutionError
 
     folder = Path(reports).resolve() / "weekly" / f"{now:%Y-%m-%d_%H%M%S}_{profile}"
@@ -89,7 +89,7 @@ def training_due(
     as_of: datetime,  # UTC, of a decision
     alerts: Iterable[Mapping[str, str]] = (),  # of the drift that was found: level, kind, subject, reason
 ) -> tuple[str, ...]:  # sentences; none: no training is due
-    "Say whether the models that a loop trades on have drifted or are too old; for a week after a training, or after the beginning, only age counts."
+    "Say whether the models that a loop trades on have drifted or are too old; for a week after a training, or after the beginning, only age counts.\n\nParameters\n----------\nsettings : Settings\nbegun : datetime | None\n    UTC, when the account was opened, which counts where nothing was ever trained; None: it is new\nas_of : datetime\n    UTC, of a decision\nalerts : Iterable[Mapping[str, str]], default ()\n    of the drift that was found: level, kind, subject, reason\n\nReturns\n-------\ntuple[str, ...]\n    sentences; none: no training is due"
     from trading.forecast.drift import DriftAlert, retraining_reasons
 
     reports, profile = Path(settings.run.reports), settings.run.profile
@@ -107,7 +107,7 @@ def keep_forecast(
     as_of: datetime,  # UTC, of the decision
     forecast: pd.DataFrame,  # (symbol, horizon) × columns
 ) -> None:
-    "Keep what a loop forecast at a close, in a file of its own, for the day on which it comes due; the newest 250 stay."
+    "Keep what a loop forecast at a close, in a file of its own, for the day on which it comes due; the newest 250 stay.\n\nParameters\n----------\nsettings : Settings\nas_of : datetime\n    UTC, of the decision\nforecast : pd.DataFrame\n    (symbol, horizon) × columns"
     folder = _forecast_folder(settings)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     kept = BytesIO()
@@ -127,7 +127,7 @@ def loop_drift(
     close: pd.DataFrame,  # time × symbol, closed bars only
     as_of: datetime,  # UTC, of a decision; forecasts of later are not known yet
 ) -> dict[str, Any]:  # see `forecast.drift.day_drift`
-    "Compare a loop's inputs with their past, and its forecasts that came due since its last training with their promise, as the daily run does."
+    "Compare a loop's inputs with their past, and its forecasts that came due since its last training with their promise, as the daily run does.\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol, closed bars only\nas_of : datetime\n    UTC, of a decision; forecasts of later are not known yet\n\nReturns\n-------\ndict[str, Any]\n    see `forecast.drift.day_drift`"
     trained = last_training(Path(settings.run.reports), settings.run.profile, as_of)
     begin = datetime.fromisoformat(trained["at"]) if trained else pd.Timestamp(close.index[0])
     known = {datetime.strptime(f"{p.stem}+0000", "%Y%m%dT%H%M%S%z"): p for p in sorted(_forecast_folder(settings).glob("*.parquet"))}
@@ -141,7 +141,7 @@ def train_after(
     kernel: Kernel,
     now: datetime,  # UTC
 ) -> str:  # what came of it, or what a person is asked; empty: none was due
-    "Train the models where the run found that it is due and the settings do not leave it to a person, and say what came of it."
+    "Train the models where the run found that it is due and the settings do not leave it to a person, and say what came of it.\n\nParameters\n----------\nrun : Run\n    with the artefact `drift`\nkernel : Kernel\nnow : datetime\n    UTC\n\nReturns\n-------\nstr\n    what came of it, or what a person is asked; empty: none was due"
     if not run.has("drift") or not run.read("drift").get("retrain"):
         return ""
     reports, profile, settings = run.folder.parent, run.record.profile, settings_of(run)

@@ -26,7 +26,7 @@ from ..core.venue_profiles import PROFILES, VenueProfile, profile_of, require_co
 def key_names(
     settings: Settings,
 ) -> tuple[str, ...]:  # variables, all of them needed for orders
-    "Return the names of the keys that a profile's venue needs."
+    "Return the names of the keys that a profile's venue needs.\n\nParameters\n----------\nsettings : Settings\n\nReturns\n-------\ntuple[str, ...]\n    variables, all of them needed for orders"
     market = settings.market
     if market.source == "mt5":
         return ("MT5_BRIDGE_KEY",)
@@ -39,7 +39,7 @@ def key_names(
 def brought_venue(
     name: str,  # market.venue
 ) -> tuple[Any, VenueProfile | None]:  # the class, and what it says the venue can do; None: it says nothing and takes no real orders
-    "Return the venue that an installed package brings under a name; from then on the table of venues has its profile."
+    "Return the venue that an installed package brings under a name; from then on the table of venues has its profile.\n\nParameters\n----------\nname : str\n    market.venue\n\nReturns\n-------\ntuple[Any, VenueProfile | None]\n    the class, and what it says the venue can do; None: it says nothing and takes no real orders"
     kind = load_extension("venues", name)
     if kind is None:
         known = extension_names("venues")
@@ -59,7 +59,7 @@ def find_secret(
     settings: Settings,
     environ: Mapping[str, str] | None = None,  # None: the process's environment
 ) -> str:  # empty when nobody has it
-    "Return a secret from its variable, or from the vault when the variable is empty or says 'vault:NAME'."
+    "Return a secret from its variable, or from the vault when the variable is empty or says 'vault:NAME'.\n\nParameters\n----------\nname : str\n    of a variable\nsettings : Settings\nenviron : Mapping[str, str] | None, default None\n    None: the process's environment\n\nReturns\n-------\nstr\n    empty when nobody has it"
     value = (os.environ if environ is None else environ).get(name, "") or vault_secret(name, settings, environ)
     return resolve_reference(value, settings, environ)
 
@@ -69,7 +69,7 @@ def vault_secret(
     settings: Settings,
     environ: Mapping[str, str] | None = None,  # None: the process's environment, and then the key ring may open the vault
 ) -> str:  # empty when the vault does not hold it, or there is no vault or no key to it
-    "Return what the vault of the data folder holds under a name."
+    "Return what the vault of the data folder holds under a name.\n\nParameters\n----------\nname : str\n    in the vault\nsettings : Settings\nenviron : Mapping[str, str] | None, default None\n    None: the process's environment, and then the key ring may open the vault\n\nReturns\n-------\nstr\n    empty when the vault does not hold it, or there is no vault or no key to it"
     from trading.security.vault import open_vault, vault_path
 
     vault = open_vault(settings.run.data, environ, ring=environ is None) if vault_path(settings.run.data).exists() else None
@@ -90,7 +90,7 @@ def address_of(
     text: str,  # live.address: one address, or 'kraken=https://… binance=https://…'
     venue: str,
 ) -> str:  # empty: the venue's own
-    "Return the address at which a venue is asked."
+    "Return the address at which a venue is asked.\n\nParameters\n----------\ntext : str\n    live.address: one address, or 'kraken=https://… binance=https://…'\nvenue : str\n\nReturns\n-------\nstr\n    empty: the venue's own"
     pairs = dict(part.split("=", 1) for part in text.split() if "=" in part.partition("/")[0])
     return pairs.get(venue, "") if pairs else text
 
@@ -98,7 +98,7 @@ def address_of(
 def each_venue(
     settings: Settings,
 ) -> dict[str, Settings]:  # by the end of the account's name: empty for the profile's own venue, '@kraken' for another
-    "Return the settings of each venue that real orders of a profile go to."
+    "Return the settings of each venue that real orders of a profile go to.\n\nParameters\n----------\nsettings : Settings\n\nReturns\n-------\ndict[str, Settings]\n    by the end of the account's name: empty for the profile's own venue, '@kraken' for another"
     market = settings.market
     others = [market.model_copy(update={"venue": v}) for v in settings.execution.venues if v != market.venue]
     return {"": settings} | {f"@{m.venue}": settings.model_copy(update={"market": m}) for m in others}
@@ -108,7 +108,7 @@ def keys_of(
     settings: Settings,
     environ: Mapping[str, str] | None = None,  # None: the process's environment
 ) -> tuple[str, ...]:
-    "Return the keys of a profile's venue, or say which are missing."
+    "Return the keys of a profile's venue, or say which are missing.\n\nParameters\n----------\nsettings : Settings\nenviron : Mapping[str, str] | None, default None\n    None: the process's environment\n\nReturns\n-------\ntuple[str, ...]"
     found = {name: find_secret(name, settings, environ) for name in key_names(settings)}
     if lacking := [name for name, value in found.items() if not value]:
         raise BadSettings(f"profile {settings.run.profile}: orders at {settings.market.venue} need a key; set the variable {' and '.join(lacking)}, "
@@ -122,7 +122,7 @@ def connect(
     environ: Mapping[str, str] | None = None,  # None: the process's environment
     at_once: bool = False,  # True: many questions may be under way together, where the venue's client can do that; its methods are coroutines then
 ) -> Venue | MarketData:
-    "Return the venue that a profile names; its calls are traced when somebody listens."
+    "Return the venue that a profile names; its calls are traced when somebody listens.\n\nParameters\n----------\nsettings : Settings\norders : bool, default False\n    True: with the keys that orders need\nenviron : Mapping[str, str] | None, default None\n    None: the process's environment\nat_once : bool, default False\n    True: many questions may be under way together, where the venue's client can do that; its methods are coroutines then\n\nReturns\n-------\nVenue | MarketData"
     return traced(_venue(settings, orders, environ, at_once))
 
 
@@ -252,6 +252,6 @@ def _make_brought(settings: Settings, orders: bool, environ: Mapping[str, str] |
 def account_number(
     venue: Venue,
 ) -> str:  # empty where the venue does not tell
-    "Return what tells an account at a venue from another one."
+    "Return what tells an account at a venue from another one.\n\nParameters\n----------\nvenue : Venue\n\nReturns\n-------\nstr\n    empty where the venue does not tell"
     tell = getattr(venue, "account_number", None)
     return f"{venue.name} {number}" if tell and (number := tell()) else ""

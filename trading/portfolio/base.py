@@ -24,7 +24,7 @@ RISKS = ("MV", "MAD", "MSV", "FLPM", "SLPM", "CVaR", "EVaR", "WR", "MDD", "ADD",
 # %% ../../nbs/07_portfolio/20_base.ipynb #e07ca124
 @dataclass(frozen=True, eq=False)
 class Problem:
-    "Checked input of one optimisation."
+    "Checked input of one optimisation.\n\nParameters\n----------\nreturns : pd.DataFrame\n    time × symbol, simple returns per period\ncov : pd.DataFrame\n    symbol × symbol, per period\nexpected : pd.Series\n    by symbol, per period\nlimits : Limits\ncurrent : pd.Series | None, default None\n    weights held now, by symbol\nleaving : float, default 0.0\n    sum of the weights held now in symbols that are not among the returns: these are sold"
 
     returns: pd.DataFrame  # time × symbol, simple returns per period
     cov: pd.DataFrame  # symbol × symbol, per period
@@ -41,7 +41,7 @@ def make_problem(
     limits: Limits,
     cov: pd.DataFrame,  # per period
 ) -> Problem:
-    "Align expected returns and current weights with the returns; a missing or unknown symbol is refused."
+    "Align expected returns and current weights with the returns; a missing or unknown symbol is refused.\n\nParameters\n----------\nreturns : pd.DataFrame\n    time × symbol, simple returns per period\nexpected : pd.Series | None\n    expected simple return per period by symbol; None: the mean of the returns\ncurrent : pd.Series | None\n    weights held now; None: not known\nlimits : Limits\ncov : pd.DataFrame\n    per period\n\nReturns\n-------\nProblem"
     symbols = list(returns.columns)
     mean = returns.mean() if expected is None else pd.Series(expected, dtype=float)
     if missing := [s for s in symbols if s not in mean.index or not np.isfinite(mean[s])]:
@@ -62,7 +62,7 @@ def turnover_left(
     problem: Problem,
     max_turnover: float | None,  # largest sum of absolute changes; None: no ceiling
 ) -> float:  # what is left of it for the symbols weighed; infinite without a ceiling
-    "Return how much may change after what must be sold, or refuse a ceiling that no allowed weights can keep."
+    "Return how much may change after what must be sold, or refuse a ceiling that no allowed weights can keep.\n\nParameters\n----------\nproblem : Problem\nmax_turnover : float | None\n    largest sum of absolute changes; None: no ceiling\n\nReturns\n-------\nfloat\n    what is left of it for the symbols weighed; infinite without a ceiling"
     if max_turnover is None:
         return np.inf
     if not max_turnover >= 0:
@@ -80,7 +80,7 @@ def turnover_left(
 # %% ../../nbs/07_portfolio/20_base.ipynb #11f211b4
 @dataclass(eq=False)
 class Optimizer:
-    "What all optimisers share; used through its subclasses."
+    "What all optimisers share; used through its subclasses.\n\nParameters\n----------\nbounds : WeightBounds, default (0.0, 1.0)\n    lowest and highest weight, for all or by symbol\ngroups : Mapping[str, str] | None, default None\n    symbol → group\ngroup_bounds : Mapping[str, tuple[float, float]] | None, default None\n    group → lowest and highest sum\nbudget : float, default 1.0\n    sum of all weights; the rest is cash\ncovariance : str, default 'ledoit_wolf'\n    one of COVARIANCES\nmax_turnover : float | None, default None\n    largest sum of absolute changes from `current`, what is sold for good included; hard"
 
     bounds: WeightBounds = (0.0, 1.0)  # lowest and highest weight, for all or by symbol
     groups: Mapping[str, str] | None = None  # symbol → group
@@ -95,7 +95,7 @@ class Optimizer:
         expected: pd.Series | None = None,  # expected simple return per period by symbol; None: the mean of the returns
         current: pd.Series | None = None,  # weights held now; needed by max_turnover and where changes cost
     ):  # itself, with weights_, fallback_, moved_, covariance_ and risk_contributions_
-        "Find weights; invalid input raises, a failed solver falls back and says so."
+        "Find weights; invalid input raises, a failed solver falls back and says so.\n\nParameters\n----------\nreturns : pd.DataFrame\n    time × symbol, simple returns per period\nexpected : pd.Series | None, default None\n    expected simple return per period by symbol; None: the mean of the returns\ncurrent : pd.Series | None, default None\n    weights held now; needed by max_turnover and where changes cost\n\nReturns\n-------\nitself, with weights_, fallback_, moved_, covariance_ and risk_contributions_"
         check_return_frame(returns)
         limits = resolve_limits(returns.columns, self.bounds, self.groups, self.group_bounds, self.budget)
         self.covariance_ = covariance(returns, self.covariance)
@@ -121,7 +121,7 @@ class Optimizer:
         self,
         returns: pd.DataFrame,  # time × symbol
     ) -> pd.Series:  # simple return of the portfolio per period, cash earning nothing
-        "Return what the fitted weights would have earned, rebalanced every period."
+        "Return what the fitted weights would have earned, rebalanced every period.\n\nParameters\n----------\nreturns : pd.DataFrame\n    time × symbol\n\nReturns\n-------\npd.Series\n    simple return of the portfolio per period, cash earning nothing"
         return (returns[list(self.weights_.index)] @ self.weights_).rename("portfolio")
 
     def get_params(self, deep: bool = True) -> dict:
@@ -140,7 +140,7 @@ class Optimizer:
 def first_solution(
     attempts: list[tuple[str, Callable]],  # name and function, best first
 ) -> tuple[np.ndarray, str]:  # weights, and what had to be fallen back on ('' when nothing)
-    "Walk down a chain of attempts; remember every failure."
+    "Walk down a chain of attempts; remember every failure.\n\nParameters\n----------\nattempts : list[tuple[str, Callable]]\n    name and function, best first\n\nReturns\n-------\ntuple[np.ndarray, str]\n    weights, and what had to be fallen back on ('' when nothing)"
     failures = []
     for name, solve in attempts:
         try:
@@ -165,7 +165,7 @@ def inverse_volatility(
     cov: np.ndarray,  # assets × assets
     budget: float = 1.0,  # sum of the weights
 ) -> np.ndarray:  # weights by asset
-    "Weigh each asset by one over its volatility."
+    "Weigh each asset by one over its volatility.\n\nParameters\n----------\ncov : np.ndarray\n    assets × assets\nbudget : float, default 1.0\n    sum of the weights\n\nReturns\n-------\nnp.ndarray\n    weights by asset"
     weights = 1 / np.sqrt(np.diag(cov))
     return budget * weights / weights.sum()
 
@@ -174,7 +174,7 @@ def risk_shares(
     weights: pd.Series,  # by symbol
     cov: pd.DataFrame,  # symbol × symbol
 ) -> pd.Series:  # by symbol, adding up to 1; zeros when nothing is held
-    "Return each asset's share of the portfolio's variance, w (Σw) / w'Σw (Litterman 1996)."
+    "Return each asset's share of the portfolio's variance, w (Σw) / w'Σw (Litterman 1996).\n\nParameters\n----------\nweights : pd.Series\n    by symbol\ncov : pd.DataFrame\n    symbol × symbol\n\nReturns\n-------\npd.Series\n    by symbol, adding up to 1; zeros when nothing is held"
     part = weights * (cov @ weights)
     total = part.sum()
     return (part / total if total > 0 else part).rename("risk contribution")

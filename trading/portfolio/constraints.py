@@ -23,7 +23,7 @@ WeightBounds = tuple[float, float] | Mapping[str, tuple[float, float]]
 
 @dataclass(frozen=True, eq=False)
 class Limits:
-    "Which weights are allowed: low ≤ w ≤ high, sum(w) = budget, group_low ≤ membership @ w ≤ group_high."
+    "Which weights are allowed: low ≤ w ≤ high, sum(w) = budget, group_low ≤ membership @ w ≤ group_high.\n\nParameters\n----------\nsymbols : tuple[str, ...]\nlow : np.ndarray\n    by symbol\nhigh : np.ndarray\n    by symbol\nbudget : float\n    sum of all weights\ngroups : tuple[str, ...], default ()\n    the groups that have a limit\nmembership : np.ndarray | None, default None\n    groups × symbols, 0 or 1\ngroup_low : np.ndarray | None, default None\ngroup_high : np.ndarray | None, default None"
 
     symbols: tuple[str, ...]
     low: np.ndarray  # by symbol
@@ -39,7 +39,7 @@ class Limits:
         weights: np.ndarray,  # by symbol
         tolerance: float = 1e-6,
     ) -> bool:
-        "Say whether the weights keep every limit."
+        "Say whether the weights keep every limit.\n\nParameters\n----------\nweights : np.ndarray\n    by symbol\ntolerance : float, default 1e-06\n\nReturns\n-------\nbool"
         inside = (weights >= self.low - tolerance).all() and (weights <= self.high + tolerance).all()
         sums = abs(weights.sum() - self.budget) <= tolerance
         if not self.groups:
@@ -55,7 +55,7 @@ def resolve_limits(
     group_bounds: Mapping[str, tuple[float, float]] | None = None,  # group → lowest and highest sum of its weights
     budget: float = 1.0,  # sum of all weights, in (0, 1]
 ) -> Limits:
-    "Write limits as arrays and refuse those that contradict one another."
+    "Write limits as arrays and refuse those that contradict one another.\n\nParameters\n----------\nsymbols\n    in the order of the returns' columns\nbounds : WeightBounds, default (0.0, 1.0)\n    lowest and highest weight, for all or by symbol\ngroups : Mapping[str, str] | None, default None\n    symbol → group\ngroup_bounds : Mapping[str, tuple[float, float]] | None, default None\n    group → lowest and highest sum of its weights\nbudget : float, default 1.0\n    sum of all weights, in (0, 1]\n\nReturns\n-------\nLimits"
     symbols = tuple(symbols)
     if not 0 < budget <= 1:
         raise BadInput(f"the budget is {budget}: the weights add up to more than 0 and at most 1; the rest is cash")
@@ -92,7 +92,7 @@ def _same_names(given: set, wanted: set, what: str) -> None:
 def check_feasible(
     limits: Limits,
 ) -> Limits:  # the same limits
-    "Return the limits if some weights keep them all, else say which ones are in conflict."
+    "Return the limits if some weights keep them all, else say which ones are in conflict.\n\nParameters\n----------\nlimits : Limits\n\nReturns\n-------\nLimits\n    the same limits"
     low, high, slack = limits.low.sum(), limits.high.sum(), 1e-9
     groups, budget = f" and the groups {', '.join(limits.groups)}" if limits.groups else "", f"the {limits.budget:.1%} to invest"
     for g, row, a, b in zip(limits.groups, _rows(limits), *_group_bounds(limits), strict=True):
@@ -130,7 +130,7 @@ def clean_weights(
     weights: np.ndarray,  # by symbol, as a solver left them
     limits: Limits,
 ) -> np.ndarray:  # by symbol, inside the bounds, summing to at most the budget
-    "Remove what is below a solver's accuracy: dust, tiny excesses and the digits after the tenth."
+    "Remove what is below a solver's accuracy: dust, tiny excesses and the digits after the tenth.\n\nParameters\n----------\nweights : np.ndarray\n    by symbol, as a solver left them\nlimits : Limits\n\nReturns\n-------\nnp.ndarray\n    by symbol, inside the bounds, summing to at most the budget"
     w = np.where(np.abs(weights) < DUST, 0.0, weights)
     w = np.clip(w, limits.low, limits.high)
     room = limits.budget - w.sum()

@@ -18,7 +18,7 @@ def check_return_frame(
     returns: pd.DataFrame,  # time × symbol, simple returns per period, 0.01 = 1 %
     min_rows: int = 20,  # fewest periods that make sense to the caller
 ) -> pd.DataFrame:  # the same frame
-    "Return the returns, or say which symbol cannot be used, when, and what to do."
+    "Return the returns, or say which symbol cannot be used, when, and what to do.\n\nParameters\n----------\nreturns : pd.DataFrame\n    time × symbol, simple returns per period, 0.01 = 1 %\nmin_rows : int, default 20\n    fewest periods that make sense to the caller\n\nReturns\n-------\npd.DataFrame\n    the same frame"
     if not isinstance(returns, pd.DataFrame) or returns.shape[1] == 0:
         raise BadInput("returns need one column per symbol; make them with prices.pct_change().iloc[1:]")
     check_index(returns, "returns")
@@ -49,7 +49,7 @@ def _refuse(returns: pd.DataFrame, bad: np.ndarray, what: str, step: str) -> Non
 def ledoit_wolf(
     values: np.ndarray,  # periods × assets, returns
 ) -> tuple[np.ndarray, float]:  # covariance per period, shrinkage in [0, 1]
-    "Shrink the sample covariance toward a multiple of the identity (Ledoit & Wolf 2004, J. Multivariate Analysis 88, lemma 3.2–3.4)."
+    "Shrink the sample covariance toward a multiple of the identity (Ledoit & Wolf 2004, J. Multivariate Analysis 88, lemma 3.2–3.4).\n\nParameters\n----------\nvalues : np.ndarray\n    periods × assets, returns\n\nReturns\n-------\ntuple[np.ndarray, float]\n    covariance per period, shrinkage in [0, 1]"
     x = values - values.mean(axis=0)
     periods, assets = x.shape
     sample = x.T @ x / periods
@@ -67,7 +67,7 @@ def denoise(
     cov: np.ndarray,  # covariance, assets × assets
     periods: int,  # number of observations it was estimated from
 ) -> np.ndarray:  # covariance with the same variances
-    "Replace the eigenvalues that noise could have made by their mean (Laloux et al. 2000, Int. J. Theor. Appl. Finance 3, p. 391)."
+    "Replace the eigenvalues that noise could have made by their mean (Laloux et al. 2000, Int. J. Theor. Appl. Finance 3, p. 391).\n\nParameters\n----------\ncov : np.ndarray\n    covariance, assets × assets\nperiods : int\n    number of observations it was estimated from\n\nReturns\n-------\nnp.ndarray\n    covariance with the same variances"
     deviation = np.sqrt(np.diag(cov))
     values, vectors = np.linalg.eigh(cov / np.outer(deviation, deviation))
     noise = values <= (1 + np.sqrt(len(cov) / periods)) ** 2
@@ -86,7 +86,7 @@ def covariance(
     method: str = "ledoit_wolf",  # one of COVARIANCES
     halflife: float = 63.0,  # of 'ewma', in periods
 ) -> pd.DataFrame:  # symbol × symbol, per period
-    "Estimate the covariance of returns."
+    "Estimate the covariance of returns.\n\nParameters\n----------\nreturns : pd.DataFrame\n    time × symbol, simple returns per period\nmethod : str, default 'ledoit_wolf'\n    one of COVARIANCES\nhalflife : float, default 63.0\n    of 'ewma', in periods\n\nReturns\n-------\npd.DataFrame\n    symbol × symbol, per period"
     if method not in COVARIANCES:
         raise BadInput(f"the covariance {method!r} is unknown; choose one of {', '.join(COVARIANCES)}")
     matrix = covariance_of(check_return_frame(returns).to_numpy(dtype=float), method, halflife)
@@ -98,7 +98,7 @@ def covariance_of(
     method: str,  # one of COVARIANCES
     halflife: float = 63.0,
 ) -> np.ndarray:  # assets × assets, per period
-    "Estimate the covariance of an array; for loops that checked everything before."
+    "Estimate the covariance of an array; for loops that checked everything before.\n\nParameters\n----------\nvalues : np.ndarray\n    periods × assets, checked returns\nmethod : str\n    one of COVARIANCES\nhalflife : float, default 63.0\n\nReturns\n-------\nnp.ndarray\n    assets × assets, per period"
     periods, assets = values.shape
     if method != "ledoit_wolf" and periods <= assets:
         what = f"{periods} periods cannot tell the covariance of {assets} assets by {method!r}"

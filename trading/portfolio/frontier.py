@@ -24,7 +24,7 @@ def efficient_frontier(
     points: int = 20,
     periods: float | None = None,  # in a year; None: counted by the time that passed
 ) -> pd.DataFrame:  # one row per point: volatility and expected per year, then the weight of each symbol
-    "Return portfolios from the least variance to the highest expected return."
+    "Return portfolios from the least variance to the highest expected return.\n\nParameters\n----------\nreturns : pd.DataFrame\n    time × symbol, simple returns per period\noptimizer : MeanRisk | None, default None\n    whose limits and covariance hold; None: long only, without further limits\nexpected : pd.Series | None, default None\n    expected return per period by symbol; None: the mean of the returns\npoints : int, default 20\nperiods : float | None, default None\n    in a year; None: counted by the time that passed\n\nReturns\n-------\npd.DataFrame\n    one row per point: volatility and expected per year, then the weight of each symbol"
     if points < 2:
         raise BadInput(f"{plural(points, 'point makes', 'points make')} no frontier; ask for at least 2")
     base, periods = optimizer or MeanRisk(), periods or bars_a_year(returns.index)
@@ -45,7 +45,7 @@ def plot_frontier(
     frontier: pd.DataFrame,  # from efficient_frontier
     axes=None,  # two matplotlib axes; None: new ones
 ):  # the axes
-    "Draw the frontier, and the weights along it."
+    "Draw the frontier, and the weights along it.\n\nParameters\n----------\nfrontier : pd.DataFrame\n    from efficient_frontier\naxes : default None\n    two matplotlib axes; None: new ones\n\nReturns\n-------\nthe axes"
     if axes is None:
         import matplotlib.pyplot as plt
 
@@ -61,7 +61,7 @@ def plot_contributions(
     optimizer: Optimizer,  # fitted
     ax=None,  # matplotlib axes; None: new ones
 ):  # the axes
-    "Draw weights beside shares of the risk."
+    "Draw weights beside shares of the risk.\n\nParameters\n----------\noptimizer : Optimizer\n    fitted\nax : default None\n    matplotlib axes; None: new ones\n\nReturns\n-------\nthe axes"
     table = pd.DataFrame({"weight": optimizer.weights_, "share of the risk": optimizer.risk_contributions_})
     table = table[table["weight"] > 0].sort_values("weight", ascending=False)
     return table.plot.bar(ax=ax, figsize=(8, 2.6), color=["tab:blue", "tab:orange"], ylabel="fraction")

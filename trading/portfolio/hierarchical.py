@@ -27,13 +27,13 @@ _INSTALL = "the package riskfolio-lib: pip install 'carnet[optimizers]'"
 def need_riskfolio(
     what: str,  # the method, for the sentence
 ) -> None:
-    "Refuse a method that only riskfolio-lib solves where that package is missing."
+    "Refuse a method that only riskfolio-lib solves where that package is missing.\n\nParameters\n----------\nwhat : str\n    the method, for the sentence"
     if find_spec("riskfolio") is None:
         raise MissingData(f"{what} needs {_INSTALL}")
 
 
 def load_riskfolio():  # the module
-    "Import riskfolio-lib; where it is missing, a second solver has failed and says why."
+    "Import riskfolio-lib; where it is missing, a second solver has failed and says why.\n\nReturns\n-------\nthe module"
     try:
         import riskfolio
     except ModuleNotFoundError as error:
@@ -48,7 +48,7 @@ def solve_hierarchical(
     linkage: str,  # how clusters are joined, as in scipy
     **options,  # passed on to riskfolio
 ) -> np.ndarray:  # weights by asset, adding up to the budget
-    "Ask riskfolio-lib for hierarchical weights."
+    "Ask riskfolio-lib for hierarchical weights.\n\nParameters\n----------\nproblem : Problem\nmodel : str\n    'HRP', 'HERC' or 'NCO', as riskfolio calls them\nrisk : str\n    riskfolio's name of the risk measure, for example 'MV' or 'CVaR'\nlinkage : str\n    how clusters are joined, as in scipy\n**options\n    passed on to riskfolio\n\nReturns\n-------\nnp.ndarray\n    weights by asset, adding up to the budget"
     if risk not in RISKS:
         raise BadInput(f"the risk {risk!r} is unknown; choose one of {', '.join(RISKS)}")
     portfolio, said = load_riskfolio().HCPortfolio(returns=problem.returns), io.StringIO()
@@ -69,7 +69,7 @@ def solve_hrp(
     linkage: str = "single",  # how clusters are joined, as in scipy
     neighbours: bool = False,  # turn the branches so that neighbouring leaves are alike (Bar-Joseph et al. 2001), as skfolio does
 ) -> np.ndarray:  # weights by asset, adding up to the budget
-    "Divide the budget down the tree of correlations, by inverse variance at each fork and within the bounds (López de Prado 2016)."
+    "Divide the budget down the tree of correlations, by inverse variance at each fork and within the bounds (López de Prado 2016).\n\nParameters\n----------\ncov : np.ndarray\n    assets × assets, per period\nlimits : Limits\n    bounds by asset count at each fork; limits of groups do not\nlinkage : str, default 'single'\n    how clusters are joined, as in scipy\nneighbours : bool, default False\n    turn the branches so that neighbouring leaves are alike (Bar-Joseph et al. 2001), as skfolio does\n\nReturns\n-------\nnp.ndarray\n    weights by asset, adding up to the budget"
     from scipy.cluster.hierarchy import leaves_list
     from scipy.cluster.hierarchy import linkage as join
 
@@ -103,7 +103,7 @@ def _cluster_variance(cov: np.ndarray, items: np.ndarray) -> float:
 
 @dataclass(eq=False)
 class HierarchicalRiskParity(Optimizer):
-    "Divide money down the tree of correlations, by inverse variance at each fork (López de Prado 2016, J. Portfolio Management 42, p. 59)."
+    "Divide money down the tree of correlations, by inverse variance at each fork (López de Prado 2016, J. Portfolio Management 42, p. 59).\n\nParameters\n----------\nrisk : str, default 'MV'\n    one of RISKS; all but MV through riskfolio\nlinkage : str, default 'single'\n    the published algorithm's; 'ward' makes rounder clusters\nneighbours : bool, default False\n    turn the branches of the tree so that neighbouring leaves are alike, as skfolio does"
 
     risk: str = "MV"  # one of RISKS; all but MV through riskfolio
     linkage: str = "single"  # the published algorithm's; 'ward' makes rounder clusters
@@ -120,7 +120,7 @@ class HierarchicalRiskParity(Optimizer):
 # %% ../../nbs/07_portfolio/25_hierarchical.ipynb #46180ca2
 @dataclass(eq=False)
 class HERC(Optimizer):
-    "Give each cluster of the tree an equal share of risk (Raffinot 2018, SSRN 3237540)."
+    "Give each cluster of the tree an equal share of risk (Raffinot 2018, SSRN 3237540).\n\nParameters\n----------\nrisk : str, default 'MV'\n    riskfolio's name of the risk measure\nlinkage : str, default 'ward'\n    how clusters are joined\nmax_clusters : int, default 10"
 
     risk: str = "MV"  # riskfolio's name of the risk measure
     linkage: str = "ward"  # how clusters are joined
@@ -134,7 +134,7 @@ class HERC(Optimizer):
 
 @dataclass(eq=False)
 class NestedClusters(Optimizer):
-    "Optimise within clusters, then between them (López de Prado 2019, SSRN 3469961)."
+    "Optimise within clusters, then between them (López de Prado 2019, SSRN 3469961).\n\nParameters\n----------\nrisk : str, default 'MV'\n    riskfolio's name of the risk measure\nobjective : str, default 'MinRisk'\n    or 'ERC' for equal shares of risk\nlinkage : str, default 'ward'\n    how clusters are joined\nmax_clusters : int, default 10"
 
     risk: str = "MV"  # riskfolio's name of the risk measure
     objective: str = "MinRisk"  # or 'ERC' for equal shares of risk

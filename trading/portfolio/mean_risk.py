@@ -37,7 +37,7 @@ def ask_riskfolio(
     level: float = 0.05,  # share of worst periods that CVaR, EVaR, CDaR and EDaR look at
     precise: bool = True,  # ten digits by one solver; False: riskfolio's own list of solvers and tolerances, which some problems need
 ) -> Any:  # riskfolio.Portfolio
-    "Hand a problem to riskfolio-lib: our estimates, our limits, one precise solver."
+    "Hand a problem to riskfolio-lib: our estimates, our limits, one precise solver.\n\nParameters\n----------\nproblem : Problem\nlevel : float, default 0.05\n    share of worst periods that CVaR, EVaR, CDaR and EDaR look at\nprecise : bool, default True\n    ten digits by one solver; False: riskfolio's own list of solvers and tolerances, which some problems need\n\nReturns\n-------\nAny\n    riskfolio.Portfolio"
     portfolio = load_riskfolio().Portfolio(returns=problem.returns, alpha=level, budget=problem.limits.budget)
     portfolio.mu, portfolio.cov = problem.expected.to_frame().T, problem.cov
     portfolio.ainequality, portfolio.binequality = linear_rows(problem.limits)
@@ -50,7 +50,7 @@ def check_measure(
     risk: str,
     level: float,  # share of worst periods
 ) -> None:
-    "Refuse an unknown measure of risk, and a level that was meant as a confidence."
+    "Refuse an unknown measure of risk, and a level that was meant as a confidence.\n\nParameters\n----------\nrisk : str\nlevel : float\n    share of worst periods"
     if risk not in RISKS:
         raise BadInput(f"the risk {risk!r} is unknown; choose one of {', '.join(RISKS)}")
     if not 0 < level <= 0.5:
@@ -60,7 +60,7 @@ def check_measure(
 def linear_rows(
     limits: Limits,
 ) -> tuple[np.ndarray | None, np.ndarray | None]:  # A and b of A w ≤ b; None when nothing binds
-    "Write the limits that are more than 'long only, adding up to the budget' as rows."
+    "Write the limits that are more than 'long only, adding up to the budget' as rows.\n\nParameters\n----------\nlimits : Limits\n\nReturns\n-------\ntuple[np.ndarray | None, np.ndarray | None]\n    A and b of A w ≤ b; None when nothing binds"
     eye, high, low = np.eye(len(limits.symbols)), limits.high < limits.budget, limits.low > 0
     rows, ends = [eye[high], -eye[low]], [limits.high[high], -limits.low[low]]
     if limits.groups:
@@ -77,7 +77,7 @@ def solve_riskfolio(
     scale: bool = False,  # multiply expected returns and covariance by one number, for variance only
     precise: bool = True,
 ) -> np.ndarray:  # weights by asset
-    "Let riskfolio-lib solve, and insist on an answer within the limits."
+    "Let riskfolio-lib solve, and insist on an answer within the limits.\n\nParameters\n----------\nproblem : Problem\nsolve : Callable\n    given riskfolio's portfolio, calls its optimisation\nlevel : float, default 0.05\nscale : bool, default False\n    multiply expected returns and covariance by one number, for variance only\nprecise : bool, default True\n\nReturns\n-------\nnp.ndarray\n    weights by asset"
     portfolio, said = ask_riskfolio(problem, level, precise), io.StringIO()
     if scale:
         factor = 0.04 / float(np.diag(problem.cov).mean())
@@ -102,7 +102,7 @@ Solver = Literal["auto", "direct", "riskfolio"]  # auto: direct where it exists,
 
 @dataclass(eq=False)
 class MeanRisk(Optimizer):
-    "Weigh expected return against a measure of risk (Markowitz 1952; Rockafellar & Uryasev 2000 for CVaR)."
+    "Weigh expected return against a measure of risk (Markowitz 1952; Rockafellar & Uryasev 2000 for CVaR).\n\nParameters\n----------\nrisk : str, default 'MV'\n    one of RISKS\nobjective : Objective, default 'MinRisk'\nrisk_aversion : float, default 2.0\n    of 'Utility': expected - risk_aversion * risk; for MV the risk is the variance\nrisk_free : float, default 0.0\n    simple return per period\nlevel : float, default 0.05\n    share of worst periods that tail measures look at\nsolver : Solver, default 'auto'\ncost_rate : float, default 0.0\n    fee and slippage over the periods that a position is held; counts when fit gets `current`"
 
     risk: str = "MV"  # one of RISKS
     objective: Objective = "MinRisk"
@@ -183,7 +183,7 @@ class MeanRisk(Optimizer):
         objective: str,
         hint: np.ndarray | None = None,  # weights near the answer
     ) -> np.ndarray:  # weights by asset
-        "Solve directly, from arrays that were checked before; for loops."
+        "Solve directly, from arrays that were checked before; for loops.\n\nParameters\n----------\nvalues : np.ndarray\n    periods × assets\ncov : np.ndarray\n    per period\nexpected : np.ndarray\n    per period, by asset\nlimits : Limits\nobjective : str\nhint : np.ndarray | None, default None\n    weights near the answer\n\nReturns\n-------\nnp.ndarray\n    weights by asset"
         none = np.zeros(len(expected))
         if self.risk == "CVaR":
             linear = expected / self.risk_aversion if objective == "Utility" else none
@@ -202,7 +202,7 @@ def _hopeless() -> np.ndarray:
 # %% ../../nbs/07_portfolio/30_mean_risk.ipynb #74991bb7
 @dataclass(eq=False)
 class RiskParity(Optimizer):
-    "Let every asset contribute its share of the risk (Maillard, Roncalli & Teiletche 2010, J. Portfolio Management 36, p. 60)."
+    "Let every asset contribute its share of the risk (Maillard, Roncalli & Teiletche 2010, J. Portfolio Management 36, p. 60).\n\nParameters\n----------\nrisk : str, default 'MV'\n    one of RISKS\nshares : pd.Series | None, default None\n    of the risk by symbol, adding up to 1; None: equal\nlevel : float, default 0.05\n    share of worst periods that tail measures look at\nsolver : Solver, default 'auto'"
 
     risk: str = "MV"  # one of RISKS
     shares: pd.Series | None = None  # of the risk by symbol, adding up to 1; None: equal
@@ -255,7 +255,7 @@ def _of_the_whole(limits: Limits) -> Limits:
 # %% ../../nbs/07_portfolio/30_mean_risk.ipynb #1de95054
 @dataclass(frozen=True)
 class View:
-    "An opinion on future returns: of one symbol, of one against another, or of baskets."
+    "An opinion on future returns: of one symbol, of one against another, or of baskets.\n\nParameters\n----------\nexpected : float\n    return per period of `long`, or by how much it beats `short`\nlong : tuple[str, ...]\n    equally weighted\nshort : tuple[str, ...], default ()\n    equally weighted; empty: an absolute view\nconfidence : float | None, default None\n    in (0, 1]; None: the one given for all"
 
     expected: float  # return per period of `long`, or by how much it beats `short`
     long: tuple[str, ...]  # equally weighted
@@ -271,7 +271,7 @@ def views_of(
     symbols: list[str],
     confidence: float | Iterable[float],  # for all, or one for each view
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # views × assets, expected by view, confidence by view
-    "Write views as a matrix; refuse those that make no sense together."
+    "Write views as a matrix; refuse those that make no sense together.\n\nParameters\n----------\nviews : Views | None\nsymbols : list[str]\nconfidence : float | Iterable[float]\n    for all, or one for each view\n\nReturns\n-------\ntuple[np.ndarray, np.ndarray, np.ndarray]\n    views × assets, expected by view, confidence by view"
     if isinstance(views, Mapping):
         if wrong := [w for w in views if not isinstance(w, str) and len(w) != 2]:
             raise BadInput(f"the view {wrong[0]!r} names {len(wrong[0])} symbols; give one, a pair (better, worse), or View(...) for baskets")
@@ -310,7 +310,7 @@ def black_litterman(
     risk_aversion: float = 2.0,  # λ of expected - λ variance
     tau: float = 0.05,  # uncertainty of the prior returns, as a fraction of the covariance
 ) -> tuple[pd.Series, pd.DataFrame]:  # expected return by symbol and covariance, per period
-    "Blend equilibrium returns with views (Black & Litterman 1992, Financial Analysts J. 48, p. 28; He & Litterman 1999)."
+    "Blend equilibrium returns with views (Black & Litterman 1992, Financial Analysts J. 48, p. 28; He & Litterman 1999).\n\nParameters\n----------\ncov : pd.DataFrame\n    symbol × symbol, per period\nprior : pd.Series\n    weights by symbol that would be held without views\nviews : Views | None\n    symbol → return per period, (better, worse) → difference, or View objects\nconfidence : float | Iterable[float], default 0.5\n    in (0, 1], for all or one for each view; 0.5: a view weighs as much as the prior\nrisk_aversion : float, default 2.0\n    λ of expected - λ variance\ntau : float, default 0.05\n    uncertainty of the prior returns, as a fraction of the covariance\n\nReturns\n-------\ntuple[pd.Series, pd.DataFrame]\n    expected return by symbol and covariance, per period"
     sigma, symbols = cov.to_numpy(), list(cov.index)
     equilibrium = 2 * risk_aversion * sigma @ prior.reindex(symbols).to_numpy()
     pick, told, trust = views_of(views, symbols, confidence)
@@ -328,7 +328,7 @@ def black_litterman(
 
 @dataclass(eq=False)
 class BlackLitterman(MeanRisk):
-    "Mean-variance on equilibrium returns that were moved by views."
+    "Mean-variance on equilibrium returns that were moved by views.\n\nParameters\n----------\nobjective : Objective, default 'Utility'\nviews : Views | None, default None\n    symbol → return per period, (better, worse) → difference, or View objects\nprior : Mapping[str, float] | None, default None\n    weights without views; None: equal\nconfidence : float | Iterable[float], default 0.5\n    in (0, 1], for all or one for each view\ntau : float, default 0.05"
 
     objective: Objective = "Utility"
     views: Views | None = None  # symbol → return per period, (better, worse) → difference, or View objects

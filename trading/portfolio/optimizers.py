@@ -45,7 +45,7 @@ class MaximumDiversification(Optimizer):
 
 @dataclass(eq=False)
 class FixedWeights(Optimizer):
-    "Hold what was written down, such as 60/40; targets below 1 in sum leave the rest in cash."
+    "Hold what was written down, such as 60/40; targets below 1 in sum leave the rest in cash.\n\nParameters\n----------\ntargets : Mapping[str, float] | None, default None\n    symbol → fraction of the account"
 
     targets: Mapping[str, float] | None = None  # symbol → fraction of the account
 
@@ -75,7 +75,7 @@ WITHIN = ("equal", "risk", "momentum")
 
 @dataclass(eq=False)
 class GroupTargets(Optimizer):
-    "Hold a fixed share in each group, divided within it equally, by inverse volatility, or by past growth."
+    "Hold a fixed share in each group, divided within it equally, by inverse volatility, or by past growth.\n\nParameters\n----------\ntargets : Mapping[str, float] | pd.DataFrame | None, default None\n    group → fraction of the account; or time × group, of which the last known row counts\nwithin : str, default 'equal'\n    one of WITHIN"
 
     targets: Mapping[str, float] | pd.DataFrame | None = None  # group → fraction of the account; or time × group, of which the last known row counts
     within: str = "equal"  # one of WITHIN
@@ -123,7 +123,7 @@ def fill_up(
     total: float,  # what is divided
     group: str,  # its name, for the message
 ) -> np.ndarray:  # by symbol, adding up to the total
-    "Divide a total in proportion to a wish; what is above a limit goes to the others."
+    "Divide a total in proportion to a wish; what is above a limit goes to the others.\n\nParameters\n----------\nwish : np.ndarray\n    any scale, by symbol\nhigh : np.ndarray\n    most that may be held, by symbol\ntotal : float\n    what is divided\ngroup : str\n    its name, for the message\n\nReturns\n-------\nnp.ndarray\n    by symbol, adding up to the total"
     if high.sum() < total - 1e-9:
         raise BadInput(f"the target of the group {group} is {total:.1%} and its symbols may hold {high.sum():.1%} together; lower it, or raise the limits")
     weights, open_ = np.zeros(len(wish)), np.ones(len(wish), dtype=bool)
@@ -161,7 +161,7 @@ _GIVEN = ("bounds", "groups", "group_bounds", "budget", "targets", "views", "sha
 def options_of(
     name: str,  # of an optimiser
 ) -> dict[str, Any]:  # option → its default
-    "Return what can be set for an optimiser."
+    "Return what can be set for an optimiser.\n\nParameters\n----------\nname : str\n    of an optimiser\n\nReturns\n-------\ndict[str, Any]\n    option → its default"
     return {f.name: f.default for f in fields(_optimizer_type(name)) if f.init and f.name not in _GIVEN}
 
 
@@ -172,7 +172,7 @@ def make_optimizer(
     views: Mapping[str, str] | None = None,  # opinions as text, see `read_view`; for Black-Litterman
     **more,  # bounds, groups, group_bounds, budget
 ) -> Optimizer:
-    "Make an optimiser from words; an unknown name or option is refused with the nearest one."
+    "Make an optimiser from words; an unknown name or option is refused with the nearest one.\n\nParameters\n----------\nname : str\n    one of OPTIMIZERS, or a short form\noptions : Mapping[str, str] | None, default None\n    option → value as text\ntargets : Mapping[str, float] | None, default None\n    symbol or group → fraction, for the two that hold targets\nviews : Mapping[str, str] | None, default None\n    opinions as text, see `read_view`; for Black-Litterman\n**more\n    bounds, groups, group_bounds, budget\n\nReturns\n-------\nOptimizer"
     kind, known, found = _optimizer_type(name), options_of(name), dict(more)
     for option, text in (options or {}).items():
         if option not in known:
@@ -219,7 +219,7 @@ def read_view(
     who: str,  # 'KO', 'XOM > CVX', or baskets 'XOM CVX > AAPL MSFT'
     text: str,  # return per period, and after @ the confidence: '0.0005 @ 0.8'
 ) -> View:
-    "Read an opinion."
+    "Read an opinion.\n\nParameters\n----------\nwho : str\n    'KO', 'XOM > CVX', or baskets 'XOM CVX > AAPL MSFT'\ntext : str\n    return per period, and after @ the confidence: '0.0005 @ 0.8'\n\nReturns\n-------\nView"
     said = re.fullmatch(r"\s*([-+]?[0-9.]+(?:e-?[0-9]+)?)\s*(%?)\s*(?:@\s*([0-9.]+)\s*)?", str(text))
     sides = [tuple(part.replace(",", " ").split()) for part in who.split(">")]
     if said is None or len(sides) > 2 or not all(sides):

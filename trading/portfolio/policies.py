@@ -29,7 +29,7 @@ from ..core.drawdown import value_drawdown
 # %% ../../nbs/07_portfolio/40_policies.ipynb #21656d51
 @dataclass(frozen=True)
 class RiskLevel:
-    "The limits of one level of risk; all are fractions of the account."
+    "The limits of one level of risk; all are fractions of the account.\n\nParameters\n----------\nname : str\nmax_weight : float\n    of one symbol\nvolatility : float\n    aimed at, per year\nmax_drawdown : float\n    the past window, held in these weights, must not have lost more\nmin_cash : float\n    cash or stablecoins that always stay\ngroup_limits : Mapping[str, float]\n    group → largest sum of weights"
 
     name: str
     max_weight: float  # of one symbol
@@ -68,7 +68,7 @@ def eligible_symbols(
     name: str,  # a policy's name
     returns: pd.DataFrame,  # time × symbol
 ) -> np.ndarray:  # True where the policy may hold the symbol
-    "Choose the better half that also has the right sign, for the two policies that choose; for others all."
+    "Choose the better half that also has the right sign, for the two policies that choose; for others all.\n\nParameters\n----------\nname : str\n    a policy's name\nreturns : pd.DataFrame\n    time × symbol\n\nReturns\n-------\nnp.ndarray\n    True where the policy may hold the symbol"
     if name not in ("momentum", "mean reversion"):
         return np.ones(returns.shape[1], dtype=bool)
     growth = np.log1p(returns.to_numpy(dtype=float))
@@ -81,7 +81,7 @@ def anchor_weights(
     cov: np.ndarray,  # per period
     limits: Limits,  # a symbol that is not eligible has the upper bound 0
 ) -> np.ndarray:  # weights by symbol, adding up to the budget
-    "Return what a policy holds when it has no view of the future."
+    "Return what a policy holds when it has no view of the future.\n\nParameters\n----------\nname : str\n    a policy's name, not 'tactical'\ncov : np.ndarray\n    per period\nlimits : Limits\n    a symbol that is not eligible has the upper bound 0\n\nReturns\n-------\nnp.ndarray\n    weights by symbol, adding up to the budget"
     open_ = limits.high > 0
     weights = np.zeros(len(cov))
     if name == "conservative":
@@ -100,7 +100,7 @@ def read_views(
     symbols: list[str],
     horizon: int,  # in periods; which rows of the forecast count
 ) -> pd.DataFrame:  # by symbol: expected log return over the horizon, confidence; NaN where there is no view
-    "Take from a forecast what concerns these symbols and this horizon."
+    "Take from a forecast what concerns these symbols and this horizon.\n\nParameters\n----------\nforecast : pd.DataFrame | None\n    index (symbol, horizon), columns expected (log return), confidence in [0, 1]\nsymbols : list[str]\nhorizon : int\n    in periods; which rows of the forecast count\n\nReturns\n-------\npd.DataFrame\n    by symbol: expected log return over the horizon, confidence; NaN where there is no view"
     if forecast is None:
         return pd.DataFrame(np.nan, index=symbols, columns=["expected", "confidence"])
     if forecast.index.nlevels != 2 or not {"expected", "confidence"} <= set(forecast.columns):
@@ -123,7 +123,7 @@ def exposure(
     level: RiskLevel,
     periods: float,  # in a year
 ) -> tuple[float, str]:  # factor in [0, 1] for all weights, and what binds ('' when nothing)
-    "Return by how much the weights must shrink to keep volatility and past drawdown inside a level."
+    "Return by how much the weights must shrink to keep volatility and past drawdown inside a level.\n\nParameters\n----------\nweights : np.ndarray\n    by symbol\nreturns : pd.DataFrame\n    time × symbol\ncov : np.ndarray\n    per period\nlevel : RiskLevel\nperiods : float\n    in a year\n\nReturns\n-------\ntuple[float, str]\n    factor in [0, 1] for all weights, and what binds ('' when nothing)"
     swing = float(np.sqrt(weights @ cov @ weights * periods))
     steady = min(1.0, level.volatility / swing) if swing > 0 else 1.0
     path = returns.to_numpy(dtype=float) @ weights
@@ -144,7 +144,7 @@ def exposure(
 def past_drawdown(
     path: np.ndarray,  # simple return per period
 ) -> float:  # largest loss from a peak, positive
-    "Return the largest drawdown of compounded returns, counting the start as a peak."
+    "Return the largest drawdown of compounded returns, counting the start as a peak.\n\nParameters\n----------\npath : np.ndarray\n    simple return per period\n\nReturns\n-------\nfloat\n    largest loss from a peak, positive"
     return abs(float(value_drawdown(np.cumprod(np.concatenate([[1.0], 1 + path]))).min()))
 
 # %% ../../nbs/07_portfolio/40_policies.ipynb #d64a6da1
@@ -154,7 +154,7 @@ def why_left_out(
     told: str,  # the forecast in words, '' without one
     falling: bool,  # is the forecast below zero
 ) -> str:
-    "Say why a symbol has no weight."
+    "Say why a symbol has no weight.\n\nParameters\n----------\nname : str\n    the policy's name\neligible : bool\n    may the policy hold it at all\ntold : str\n    the forecast in words, '' without one\nfalling : bool\n    is the forecast below zero\n\nReturns\n-------\nstr"
     if not eligible:
         rule = {"momentum": "it is not among the winners of the last year", "mean reversion": "it did not fall last week"}
         return f"left out: {rule.get(name, 'its group is at its maximum of 0%')}"
@@ -170,7 +170,7 @@ def why_held(
     told: str,  # the forecast in words, '' without one
     risk: float,  # share of the risk over share of the money
 ) -> str:
-    "Say why a symbol has its weight."
+    "Say why a symbol has its weight.\n\nParameters\n----------\nweight : float\n    before cash was raised\nneutral : float\n    what the anchor holds\nlimit : str\n    the limit that binds, in words, '' when none does\ntold : str\n    the forecast in words, '' without one\nrisk : float\n    share of the risk over share of the money\n\nReturns\n-------\nstr"
     size = f"above its neutral {neutral:.1%}" if weight > neutral * 1.05 else f"below its neutral {neutral:.1%}"
     size = limit or (size if abs(weight - neutral) > neutral * 0.05 else f"at its neutral {neutral:.1%}")
     adds = "adds little risk" if risk < 0.8 else "adds much risk" if risk > 1.25 else "adds its share of risk"
@@ -179,7 +179,7 @@ def why_held(
 # %% ../../nbs/07_portfolio/40_policies.ipynb #bc068e3e
 @dataclass(eq=False, repr=False)
 class Policy(Shown):
-    "A temperament with limits; `weights` leaves `weights_`, `reasons_`, `notes_`, `anchor_`, `invested_` and `fallback_` behind."
+    "A temperament with limits; `weights` leaves `weights_`, `reasons_`, `notes_`, `anchor_`, `invested_` and `fallback_` behind.\n\nParameters\n----------\nname : str\nlevel : RiskLevel\ngroups : Mapping[str, str] | None, default None\n    symbol → group; the level's group limits hold for these\nhorizon : int, default 20\n    which forecast counts, in periods\nperiods : float | None, default None\n    returns in a year; None: counted by the time that passed\ntimeframe : str, default '1d'\n    length of a period, for the reasons\nsolver : str, default 'direct'\n    the same one in the back-test and in the daily run; or 'riskfolio'\noptimizer : Optimizer | None, default None\n    what it holds without views; None: the policy's own rule"
 
     name: str
     level: RiskLevel
@@ -197,7 +197,7 @@ class Policy(Shown):
         regime: Mapping[str, float] | None = None,  # regime → probability, known now; needed by 'tactical' only
         current: Mapping[str, float] | None = None,  # weights held now, for the reasons
     ) -> pd.Series:  # by symbol, adding up to at most 1; the rest is cash
-        "Decide what to hold, and remember why."
+        "Decide what to hold, and remember why.\n\nParameters\n----------\nreturns : pd.DataFrame\n    time × symbol, simple returns per period, or bars with a close\nforecast : pd.DataFrame | None, default None\n    index (symbol, horizon), columns expected (log return), confidence\nregime : Mapping[str, float] | None, default None\n    regime → probability, known now; needed by 'tactical' only\ncurrent : Mapping[str, float] | None, default None\n    weights held now, for the reasons\n\nReturns\n-------\npd.Series\n    by symbol, adding up to at most 1; the rest is cash"
         returns, regime, current = _as_returns(returns), None if regime is None else dict(regime), dict({} if current is None else current)
         cov = covariance(check_return_frame(returns, 252 if self.name == "momentum" else 60))
         views = read_views(forecast, list(returns.columns), self.horizon)
@@ -354,7 +354,7 @@ def policy(
     limits: Mapping[str, object] | None = None,  # fields of RiskLevel that replace the level's own
     **options,  # groups, horizon, periods, solver, optimizer: see Policy
 ) -> Policy:
-    "Choose a policy and its level of risk by name."
+    "Choose a policy and its level of risk by name.\n\nParameters\n----------\nname : str, default 'balanced'\n    conservative, balanced, aggressive, momentum, mean reversion or tactical\nrisk_level : str | RiskLevel, default 'medium'\n    one of RISK_LEVELS, or a level of one's own\nlimits : Mapping[str, object] | None, default None\n    fields of RiskLevel that replace the level's own\n**options\n    groups, horizon, periods, solver, optimizer: see Policy\n\nReturns\n-------\nPolicy"
     name = name.replace("_", " ").replace("-", " ").lower()
     names = (*AVERSION, "tactical")
     if name not in names:

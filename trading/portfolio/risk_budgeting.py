@@ -19,7 +19,7 @@ def solve_risk_budgets(
     current: np.ndarray | None = None,  # weights held now, by asset
     max_turnover: float = np.inf,  # largest sum of absolute changes from `current`
 ) -> np.ndarray:  # weights by asset, adding up to the budget
-    "Divide the risk as the shares say, as far as the limits allow (Spinu 2013, SSRN 2297383; Richard & Roncalli 2019, SSRN 3366253)."
+    "Divide the risk as the shares say, as far as the limits allow (Spinu 2013, SSRN 2297383; Richard & Roncalli 2019, SSRN 3366253).\n\nParameters\n----------\ncov : np.ndarray\n    assets × assets, positive definite, per period\nlimits : Limits\n    long only; an asset whose highest weight is 0 is left out, and its budget with it\nshares : np.ndarray | None, default None\n    of the total risk, by asset, above zero, adding up to 1; None: equal\ncurrent : np.ndarray | None, default None\n    weights held now, by asset\nmax_turnover : float, default np.inf\n    largest sum of absolute changes from `current`\n\nReturns\n-------\nnp.ndarray\n    weights by asset, adding up to the budget"
     size = len(cov)
     b = np.full(size, 1 / size) if shares is None else np.asarray(shares, dtype=float)
     bare = np.isinf(max_turnover) or current is None

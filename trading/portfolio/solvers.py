@@ -27,7 +27,7 @@ def solve_quadratic(
     linear: np.ndarray,  # by asset; zeros for minimum variance
     limits: Limits,
 ) -> np.ndarray:  # weights by asset
-    "Minimise half the variance minus `linear @ w` within the limits (dual active set, Arnström et al. 2022, IEEE TAC 67, p. 4362)."
+    "Minimise half the variance minus `linear @ w` within the limits (dual active set, Arnström et al. 2022, IEEE TAC 67, p. 4362).\n\nParameters\n----------\ncov : np.ndarray\n    assets × assets\nlinear : np.ndarray\n    by asset; zeros for minimum variance\nlimits : Limits\n\nReturns\n-------\nnp.ndarray\n    weights by asset"
     linear = np.asarray(linear, dtype=float)
     if len(linear) < _MANY or (limits.low < 0).any():
         return _solve_whole(cov, linear, limits)[0]
@@ -86,7 +86,7 @@ def solve_with_costs(
     cost_rate: float = 0.0,  # in the units of `linear`: what trading the whole account once costs
     max_turnover: float = np.inf,  # largest sum of absolute changes
 ) -> np.ndarray:  # weights by asset
-    "Minimise half the variance minus `linear @ w` plus the cost of the change; one more unknown per asset holds its change."
+    "Minimise half the variance minus `linear @ w` plus the cost of the change; one more unknown per asset holds its change.\n\nParameters\n----------\ncov : np.ndarray\n    assets × assets\nlinear : np.ndarray\n    by asset\nlimits : Limits\ncurrent : np.ndarray\n    weights held now, by asset\ncost_rate : float, default 0.0\n    in the units of `linear`: what trading the whole account once costs\nmax_turnover : float, default np.inf\n    largest sum of absolute changes\n\nReturns\n-------\nnp.ndarray\n    weights by asset"
     size, groups = len(linear), len(limits.groups)
     eye, none, sums = np.eye(size), np.zeros((size, size)), np.ones((1, size))
     member = limits.membership if groups else np.empty((0, size))
@@ -106,7 +106,7 @@ def solve_program(
     high: np.ndarray,  # by constraint
     lowest: np.ndarray,  # by unknown
 ) -> np.ndarray:  # by unknown
-    "Minimise ½ x'Qx + linear'x with rows x ≤ high and x ≥ lowest."
+    "Minimise ½ x'Qx + linear'x with rows x ≤ high and x ≥ lowest.\n\nParameters\n----------\nquadratic : np.ndarray\n    unknowns × unknowns, symmetric, not indefinite\nlinear : np.ndarray\n    by unknown\nrows : np.ndarray\n    constraints × unknowns\nhigh : np.ndarray\n    by constraint\nlowest : np.ndarray\n    by unknown\n\nReturns\n-------\nnp.ndarray\n    by unknown"
     size = len(linear)
     ends = np.concatenate([np.full(size, 1e30), high]), np.concatenate([lowest, np.full(len(high), -1e30)])
     return _daqp(quadratic, linear, rows, *ends, [0] * (size + len(high)))
@@ -137,7 +137,7 @@ def solve_cvar(
     level: float = 0.05,  # share of worst periods
     hint: np.ndarray | None = None,  # weights near the answer, for example last month's; None: equal weights
 ) -> np.ndarray:  # weights by asset
-    "Minimise CVaR minus `linear @ w` within the limits, on the worst periods only and then proven for all."
+    "Minimise CVaR minus `linear @ w` within the limits, on the worst periods only and then proven for all.\n\nParameters\n----------\nreturns : np.ndarray\n    periods × assets\nlinear : np.ndarray\n    by asset; zeros for the least CVaR\nlimits : Limits\nlevel : float, default 0.05\n    share of worst periods\nhint : np.ndarray | None, default None\n    weights near the answer, for example last month's; None: equal weights\n\nReturns\n-------\nnp.ndarray\n    weights by asset"
     losses, size = -np.asarray(returns, dtype=float), len(linear)
     days, most = len(losses), 1 / (level * len(losses))
     worst = losses @ (np.ones(size) if hint is None else hint)
@@ -220,7 +220,7 @@ def solve_sharpe(
     excess: np.ndarray,  # expected return above the risk-free rate, by asset, same period as cov
     limits: Limits,
 ) -> np.ndarray:  # weights by asset
-    "Maximise expected excess return over volatility within the limits."
+    "Maximise expected excess return over volatility within the limits.\n\nParameters\n----------\ncov : np.ndarray\n    assets × assets\nexcess : np.ndarray\n    expected return above the risk-free rate, by asset, same period as cov\nlimits : Limits\n\nReturns\n-------\nnp.ndarray\n    weights by asset"
     size, share = len(excess), np.full(len(excess), 1 / limits.budget)
     rows, high = [excess[None, :]], [np.ones(1)]
     bounded, floored = limits.high < limits.budget, limits.low > 0
@@ -242,7 +242,7 @@ def solve_risk_parity(
     cov: np.ndarray,  # assets × assets, positive definite
     shares: np.ndarray | None = None,  # of the total risk, by asset, above zero, adding up to 1; None: equal
 ) -> np.ndarray:  # weights by asset, above zero, adding up to 1
-    "Find the long-only weights with the given risk contributions (Spinu 2013, SSRN 2297383)."
+    "Find the long-only weights with the given risk contributions (Spinu 2013, SSRN 2297383).\n\nParameters\n----------\ncov : np.ndarray\n    assets × assets, positive definite\nshares : np.ndarray | None, default None\n    of the total risk, by asset, above zero, adding up to 1; None: equal\n\nReturns\n-------\nnp.ndarray\n    weights by asset, above zero, adding up to 1"
     size = len(cov)
     b = np.full(size, 1 / size) if shares is None else np.asarray(shares, dtype=float)
     deviation = np.sqrt(np.diag(cov))
@@ -271,7 +271,7 @@ def nearest_allowed(
     current: np.ndarray | None = None,  # weights held now, by asset; needed with a ceiling on turnover
     max_turnover: float = np.inf,  # largest sum of absolute changes
 ) -> np.ndarray:  # weights by asset
-    "Return the weights within the limits, and within the turnover, that are nearest to a wish."
+    "Return the weights within the limits, and within the turnover, that are nearest to a wish.\n\nParameters\n----------\nwish : np.ndarray\n    weights by asset, any\nlimits : Limits\ncurrent : np.ndarray | None, default None\n    weights held now, by asset; needed with a ceiling on turnover\nmax_turnover : float, default np.inf\n    largest sum of absolute changes\n\nReturns\n-------\nnp.ndarray\n    weights by asset"
     wish = np.asarray(wish, dtype=float)
     if limits.allow(wish, 1e-12) and (current is None or np.abs(wish - current).sum() <= max_turnover + 1e-12):
         return wish
@@ -287,7 +287,7 @@ def closest_weights(
     limits: Limits,
     current: np.ndarray,  # weights held now, by asset
 ) -> np.ndarray:  # weights by asset
-    "Return weights within the limits that change as little as possible in the sum of absolute changes."
+    "Return weights within the limits that change as little as possible in the sum of absolute changes.\n\nParameters\n----------\nlimits : Limits\ncurrent : np.ndarray\n    weights held now, by asset\n\nReturns\n-------\nnp.ndarray\n    weights by asset"
     from scipy.optimize import linprog
 
     size, groups = len(current), limits.membership if limits.groups else np.empty((0, len(current)))
@@ -311,7 +311,7 @@ def solve_linear(
     max_turnover: float = np.inf,  # largest sum of absolute changes
     level: float = 0.05,  # share of worst periods, for CVaR and CDaR
 ) -> np.ndarray:  # weights by asset
-    "Minimise the risk minus `linear @ w` plus the cost of the change."
+    "Minimise the risk minus `linear @ w` plus the cost of the change.\n\nParameters\n----------\nrisk : str\n    one of LINEAR\nreturns : np.ndarray\n    periods × assets, simple returns\nlinear : np.ndarray\n    by asset, what a unit of weight earns in units of the risk; zeros for the least risk\nlimits : Limits\ncurrent : np.ndarray\n    weights held now, by asset\ncost_rate : float, default 0.0\n    in the units of `linear`: what trading the whole account once costs\nmax_turnover : float, default np.inf\n    largest sum of absolute changes\nlevel : float, default 0.05\n    share of worst periods, for CVaR and CDaR\n\nReturns\n-------\nnp.ndarray\n    weights by asset"
     from scipy.optimize import linprog
 
     periods, assets = returns.shape

@@ -16,7 +16,7 @@ from ..core.shown_tables import ShownSeries
 def weight_rows(
     weights: pd.Series,  # by symbol
 ) -> list[tuple[str, Bar]]:  # the largest first, without those that are zero
-    "Write weights as rows with bars."
+    "Write weights as rows with bars.\n\nParameters\n----------\nweights : pd.Series\n    by symbol\n\nReturns\n-------\nlist[tuple[str, Bar]]\n    the largest first, without those that are zero"
     held = weights[weights.abs() > 1e-9].astype(float)
     held = held.loc[held.abs().sort_values(ascending=False, kind="stable").index]
     return [(str(s), Bar(written(w, "{:.1%}"), w / held.abs().max())) for s, w in held.items()]

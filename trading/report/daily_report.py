@@ -250,7 +250,7 @@ def build_report(
     two_pages: bool = False,  # the edition for print: what matters most, on two sheets
     stop_sheet: str = "",  # address of the style sheet beside it that says which accounts are stopped now; empty: none
 ) -> str:  # one HTML page
-    "Make the daily report: one file, no script, no network."
+    "Make the daily report: one file, no script, no network.\n\nParameters\n----------\ndata : ReportData\n    what the run knows\ntwo_pages : bool, default False\n    the edition for print: what matters most, on two sheets\nstop_sheet : str, default ''\n    address of the style sheet beside it that says which accounts are stopped now; empty: none\n\nReturns\n-------\nstr\n    one HTML page"
     if not known(data.as_of):
         raise BadInput("a report needs the time of its decision; give as_of in UTC")
     data = _masked(data)

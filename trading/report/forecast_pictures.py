@@ -22,7 +22,7 @@ from .sections import figure
 def card_parts(
     card: Mapping[str, Any] | None,  # version, estimator, known_until, rows, features, symbols, trials, score, promoted (UTC or nothing); None: not known
 ) -> Parts:
-    "Describe the model behind the forecasts of a run."
+    "Describe the model behind the forecasts of a run.\n\nParameters\n----------\ncard : Mapping[str, Any] | None\n    version, estimator, known_until, rows, features, symbols, trials, score, promoted (UTC or nothing); None: not known\n\nReturns\n-------\nParts"
     if not card:
         return []
     facts = [("Model", card["version"]), ("Estimator", card["estimator"]), ("Learnt from", f"{plural(int(card['rows']), 'row')} of {plural(int(card['symbols']), 'symbol')} until {day(pd.Timestamp(card['known_until']))}"),
@@ -36,7 +36,7 @@ def calibration_parts(
     reliability: pd.DataFrame | None,  # (horizon, group) × stated, observed, n
     timeframe: str,  # of one bar
 ) -> Parts:
-    "Draw stated probabilities against what came."
+    "Draw stated probabilities against what came.\n\nParameters\n----------\nreliability : pd.DataFrame | None\n    (horizon, group) × stated, observed, n\ntimeframe : str\n    of one bar\n\nReturns\n-------\nParts"
     if reliability is None or reliability.empty:
         return []
     rows = {}
@@ -56,7 +56,7 @@ def history_parts(
     trust: pd.DataFrame | None,  # UTC × member: share of trust after each cycle
     timeframe: str,  # of one bar
 ) -> Parts:
-    "Draw skill and trust over time."
+    "Draw skill and trust over time.\n\nParameters\n----------\nskill : pd.DataFrame | None\n    UTC × horizon: share of the squared error that is gone, over all that had come due\ntrust : pd.DataFrame | None\n    UTC × member: share of trust after each cycle\ntimeframe : str\n    of one bar\n\nReturns\n-------\nParts"
     parts: Parts = []
     told = {span_text(int(h), timeframe): line for h in (skill if skill is not None else []) if len(line := skill[h].dropna()) > 1}
     if told := dict(list(told.items())[:3]):

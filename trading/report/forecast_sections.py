@@ -27,7 +27,7 @@ from .waterfall import driver_charts
 # %% ../../nbs/14_report/20_forecast_sections.ipynb #7f3295f4
 @dataclass(frozen=True)
 class ForecastReview:
-    "What is known about forecasts besides the forecasts; None means not known."
+    "What is known about forecasts besides the forecasts; None means not known.\n\nParameters\n----------\nwords : Sequence[str] | None, default None\n    what forecasts did to the weights, how many count, and what their record supports\ndecisions : pd.DataFrame | None, default None\n    by (symbol, horizon): side confidence expected_return reward_to_risk max_drawdown size reason\nfeedback : Mapping[str, Any] | None, default None\n    cycle, weights (model → share), frozen, pattern\nnow : pd.DataFrame | None, default None\n    forecasts by (symbol, horizon)\nbefore : tuple[datetime, pd.DataFrame] | None, default None\n    those of the run before\nmatured : pd.DataFrame | None, default None\n    by horizon: matured, inside; of forecasts of earlier runs\nreliability : pd.DataFrame | None, default None\n    by (horizon, group): stated, observed, n; of held-out forecasts\nfilter_reliability : pd.DataFrame | None, default None\n    the same of the second model, which says how likely a side is right\nparts : pd.DataFrame | None, default None\n    by (symbol, horizon): base and one column per feature, log returns\nheld : Sequence[str], default ()\n    symbols after trading, the largest first\nalerts : Sequence[tuple[str, str]] | None, default None\n    ('watch' | 'alarm', sentence) of the weekly review\nalerted : datetime | None, default None\n    when the weekly review was made\ndrift : Mapping[str, Any] | None, default None\n    what this run found about drift\ncard : Mapping[str, Any] | None, default None\n    the model behind the forecasts, see `card_parts`\nskill : pd.DataFrame | None, default None\n    UTC × horizon: share of the squared error of no change that is gone\ntrust : pd.DataFrame | None, default None\n    UTC × member: share of trust after each cycle"
 
     words: Sequence[str] | None = None  # what forecasts did to the weights, how many count, and what their record supports
     decisions: pd.DataFrame | None = None  # by (symbol, horizon): side confidence expected_return reward_to_risk max_drawdown size reason
@@ -51,7 +51,7 @@ def horizon_text(
     horizon: int,  # bars
     timeframe: str,  # of one bar
 ) -> str:
-    "Say how far ahead a horizon lies."
+    "Say how far ahead a horizon lies.\n\nParameters\n----------\nhorizon : int\n    bars\ntimeframe : str\n    of one bar\n\nReturns\n-------\nstr"
     return f"{span_text(int(horizon), timeframe)} ahead"
 
 # %% ../../nbs/14_report/20_forecast_sections.ipynb #9bbdd618
@@ -123,7 +123,7 @@ def outcome_parts(b: ForecastReview, timeframe: str) -> Parts:
 def feature_text(
     name: str,  # of a feature
 ) -> str:
-    "Write the name of a feature in words."
+    "Write the name of a feature in words.\n\nParameters\n----------\nname : str\n    of a feature\n\nReturns\n-------\nstr"
     number = re.search(r"\d+$", name)
     bars = count(int(number[0]), "bar") if number else ""
     if name.startswith("return_") and number:
@@ -137,7 +137,7 @@ def driver_text(
     row: pd.Series,  # base and one value per feature, log returns
     top: int = 3,  # features named
 ) -> str:
-    "Name the features that moved a forecast most; the parts sum to it."
+    "Name the features that moved a forecast most; the parts sum to it.\n\nParameters\n----------\nrow : pd.Series\n    base and one value per feature, log returns\ntop : int, default 3\n    features named\n\nReturns\n-------\nstr"
     features = row.drop(labels=["base", "rest"], errors="ignore")
     largest = features.reindex(features.abs().sort_values(ascending=False, kind="stable").index)[:top]
     named = [f"{feature_text(n)} {percent(v, 2, True)}" for n, v in largest.items()]

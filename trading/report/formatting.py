@@ -32,7 +32,7 @@ def number(
     digits: int = 2,  # after the point
     sign: bool = False,  # write the plus sign too
 ) -> str:
-    "Write a number with separated thousands, or a dash when it is not known."
+    "Write a number with separated thousands, or a dash when it is not known.\n\nParameters\n----------\nvalue : Number\ndigits : int, default 2\n    after the point\nsign : bool, default False\n    write the plus sign too\n\nReturns\n-------\nstr"
     if not known(value):
         return UNKNOWN
     rounded = round(Decimal(str(value)), digits)
@@ -45,7 +45,7 @@ def percent(
     digits: int = 1,
     sign: bool = False,
 ) -> str:
-    "Write a fraction in percent."
+    "Write a fraction in percent.\n\nParameters\n----------\nvalue : Number\n    a fraction: 0.05 is five percent\ndigits : int, default 1\nsign : bool, default False\n\nReturns\n-------\nstr"
     return f"{number(Decimal(str(value)) * 100, digits, sign)}\u00a0%" if known(value) else UNKNOWN
 
 
@@ -55,7 +55,7 @@ def money(
     digits: int | None = None,  # None: two below 10,000, none above
     sign: bool = False,
 ) -> str:
-    "Write an amount of money."
+    "Write an amount of money.\n\nParameters\n----------\nvalue : Number\ncurrency : str, default ''\n    for example 'USD'; empty in a table whose head names it\ndigits : int | None, default None\n    None: two below 10,000, none above\nsign : bool, default False\n\nReturns\n-------\nstr"
     if not known(value):
         return UNKNOWN
     digits = (2 if abs(value) < 10_000 else 0) if digits is None else digits
@@ -81,7 +81,7 @@ def quantity(value: Number) -> str:
 def percent_axis(
     values: Iterable[float],  # fractions that the axis has to show
 ) -> Callable[[Number], str]:
-    "Return a format for the ticks of an axis, with the decimals that its range needs."
+    "Return a format for the ticks of an axis, with the decimals that its range needs.\n\nParameters\n----------\nvalues : Iterable[float]\n    fractions that the axis has to show\n\nReturns\n-------\nCallable[[Number], str]"
     seen = [abs(float(v)) for v in values if known(v)]
     span = max(seen, default=1.0)
     return lambda v: percent(v, 0 if span >= 0.04 else 1 if span >= 0.004 else 2)
@@ -92,7 +92,7 @@ def day(
     weekday: bool = False,
     clock: bool = False,  # with the time in UTC
 ) -> str:
-    "Write a date in words."
+    "Write a date in words.\n\nParameters\n----------\nwhen : datetime | pd.Timestamp | None\nweekday : bool, default False\nclock : bool, default False\n    with the time in UTC\n\nReturns\n-------\nstr"
     if not known(when):
         return UNKNOWN
     t = pd.Timestamp(when)
@@ -129,7 +129,7 @@ def limit_value(
     name: object,  # of the limit, which decides the unit
     value: object,
 ) -> str:
-    "Write a limit's number: leverage as a multiple, other fractions in percent, words as they are."
+    "Write a limit's number: leverage as a multiple, other fractions in percent, words as they are.\n\nParameters\n----------\nname : object\n    of the limit, which decides the unit\nvalue : object\n\nReturns\n-------\nstr"
     try:
         plain = float(value)
     except (TypeError, ValueError):

@@ -29,7 +29,7 @@ def describe_equity(
     flow: float = 0.0,  # put in since the value before, less what was taken out
     unit: pd.Series | None = None,  # unit value at the same times: without flows; None: there were none
 ) -> list[str]:
-    "Say what the account is worth, how that changed, and its drawdown."
+    "Say what the account is worth, how that changed, and its drawdown.\n\nParameters\n----------\nequity : pd.Series\n    value of the account by UTC time, the last one is now\ncurrency : str\nbenchmark : pd.Series | None, default None\n    its value or price by UTC time\nbenchmark_name : str, default ''\n    what it is, for example 'all symbols held equally'\nflow : float, default 0.0\n    put in since the value before, less what was taken out\nunit : pd.Series | None, default None\n    unit value at the same times: without flows; None: there were none\n\nReturns\n-------\nlist[str]"
     equity = equity.dropna()
     if equity.empty:
         return []
@@ -63,7 +63,7 @@ def describe_gains(
     currency: str,
     most: int = 2,  # how many are named on each side
 ) -> list[str]:
-    "Say which holdings made the change."
+    "Say which holdings made the change.\n\nParameters\n----------\ngains : pd.Series\n    money won or lost by symbol since the value before, fees excluded\ncurrency : str\nmost : int, default 2\n    how many are named on each side\n\nReturns\n-------\nlist[str]"
     gains = gains.dropna().astype(float)
     if gains.empty or not gains.any():
         return []
@@ -84,7 +84,7 @@ def describe_orders(
     currency: str,
     equity: float | None = None,  # account value, to say how large the trades were
 ) -> list[str]:
-    "Say how many orders there were, what became of them, what they cost and why the largest was placed."
+    "Say how many orders there were, what became of them, what they cost and why the largest was placed.\n\nParameters\n----------\norders : pd.DataFrame\n    columns symbol side amount and, where known, price_filled value fee slippage_bp reason status\ncurrency : str\nequity : float | None, default None\n    account value, to say how large the trades were\n\nReturns\n-------\nlist[str]"
     if orders.empty:
         return ["Nothing was traded: every holding is close enough to its target, or there was nothing to do."]
     sides = orders["side"].value_counts()
@@ -127,7 +127,7 @@ def _largest_order(orders: pd.DataFrame) -> list[str]:
 def as_limits(
     frame: pd.DataFrame,  # columns limit allowed actual ok; or as `check_limits` gives it: index rule, columns limit actual ok
 ) -> pd.DataFrame:  # columns limit allowed actual ok measured
-    "Return limits in one shape; a limit whose actual value is not known was not measured, which is neither kept nor broken."
+    "Return limits in one shape; a limit whose actual value is not known was not measured, which is neither kept nor broken.\n\nParameters\n----------\nframe : pd.DataFrame\n    columns limit allowed actual ok; or as `check_limits` gives it: index rule, columns limit actual ok\n\nReturns\n-------\npd.DataFrame\n    columns limit allowed actual ok measured"
     if "allowed" not in frame:
         frame = frame.rename(columns={"limit": "allowed"})
     if "limit" not in frame:
@@ -141,7 +141,7 @@ def describe_risk(
     equity: float | None = None,
     currency: str = "",
 ) -> list[str]:
-    "Give the one-day VaR and say whether the limits hold."
+    "Give the one-day VaR and say whether the limits hold.\n\nParameters\n----------\nrisk : Mapping[str, object] | None, default None\n    metrics by name; `var_95` and `cvar_95` are one-day losses as positive fractions\nlimits : pd.DataFrame | None, default None\n    columns limit allowed actual ok\nequity : float | None, default None\ncurrency : str, default ''\n\nReturns\n-------\nlist[str]"
     lines = []
     value = lambda name: m[0] if isinstance(m := (risk or {}).get(name), (tuple, list)) else m  # noqa: E731
     if known(value("var_95")):
@@ -172,7 +172,7 @@ def _limits_text(limits: pd.DataFrame) -> list[str]:
 def describe_day(
     data: Any,  # `ReportData`, or anything with some of its attributes
 ) -> tuple[str, ...]:  # sentences
-    "Describe what happened and why; what is not given is left out."
+    "Describe what happened and why; what is not given is left out.\n\nParameters\n----------\ndata : Any\n    `ReportData`, or anything with some of its attributes\n\nReturns\n-------\ntuple[str, ...]\n    sentences"
     given = lambda name, default=None: getattr(data, name, default)  # noqa: E731
     equity, currency, orders = given("equity"), given("currency", ""), given("orders")
     value = float(equity.dropna().iloc[-1]) if equity is not None and equity.notna().any() else None

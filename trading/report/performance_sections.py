@@ -98,7 +98,7 @@ def account_change_parts(
     found: Mapping[str, Any],  # items, groups, sleeves and total: of a run's contribution, or the answer of `contribution`
     currency: str,
 ) -> Parts:
-    "Write what made the account change by asset, by group and by sleeve; each table adds up to the change to the cent."
+    "Write what made the account change by asset, by group and by sleeve; each table adds up to the change to the cent.\n\nParameters\n----------\nfound : Mapping[str, Any]\n    items, groups, sleeves and total: of a run's contribution, or the answer of `contribution`\ncurrency : str\n\nReturns\n-------\nParts"
     if not found.get("items"):
         return [("text", "Nothing moved the account.")]
     form = lambda v: money(v, digits=2, sign=True)  # noqa: E731

@@ -64,7 +64,7 @@ def period_sentences(
     change: Mapping[str, Any],  # the answer of `contribution` over the span
     fills: Sequence[Mapping[str, Any]],  # the items of `fills`
 ) -> list[str]:
-    "Say in a few sentences what an account gained, where it came from, and what was traded."
+    "Say in a few sentences what an account gained, where it came from, and what was traded.\n\nParameters\n----------\naccount : Mapping[str, Any]\n    the answer of the query `portfolio`\nchange : Mapping[str, Any]\n    the answer of `contribution` over the span\nfills : Sequence[Mapping[str, Any]]\n    the items of `fills`\n\nReturns\n-------\nlist[str]"
     traded, other, gained, currency = _within(fills, change), change["benchmark"], change["gained"], account["currency"]
     worth, fees = sum(float(f["amount"]) * float(f["price"]) for f in traded), sum(float(f["fee"]) for f in traded)
     flows = round(change["total"] - gained, 2)
@@ -87,7 +87,7 @@ def build_period_report(
     made: datetime,  # UTC
     stop_sheet: str = "",  # address of the style sheet beside it that says which accounts are stopped now; empty: none
 ) -> str:  # one HTML page
-    "Make the edition of a week or a month: one file, no script, no network."
+    "Make the edition of a week or a month: one file, no script, no network.\n\nParameters\n----------\nedition : str\n    week or month\ndays : tuple[date, date]\n    first and last day\naccount : Mapping[str, Any]\n    the answer of the query `portfolio`\nchange : Mapping[str, Any]\n    the answer of `contribution` over the span\nvalues : Sequence[Mapping[str, Any]]\n    the items of `history`\nfills : Sequence[Mapping[str, Any]]\n    the items of `fills`, the newest first\nmade : datetime\n    UTC\nstop_sheet : str, default ''\n    address of the style sheet beside it that says which accounts are stopped now; empty: none\n\nReturns\n-------\nstr\n    one HTML page"
     if change.get("missing"):
         raise MissingData(f"there is no report of {span_words(*days)}: {change['missing']}")
     since, until, currency = pd.Timestamp(change["since"]), pd.Timestamp(change["until"]), account["currency"]

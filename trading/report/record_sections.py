@@ -68,7 +68,7 @@ def record_parts(
     build: Callable,  # a part of `core.performance_parts`
     what: str,  # for example 'rolling figures'
 ) -> Parts:
-    "Show a part of the record, and say whose record it is."
+    "Show a part of the record, and say whose record it is.\n\nParameters\n----------\ndata : ReportData\nbuild : Callable\n    a part of `core.performance_parts`\nwhat : str\n    for example 'rolling figures'\n\nReturns\n-------\nParts"
     if data.tables is None:
         return [("missing", f"{sentence(what)} were not computed in this run.")]
     return [("text", f"Of the {data.tables.name.removeprefix('the ')}."), *build(data.tables)]

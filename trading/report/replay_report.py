@@ -52,7 +52,7 @@ def build_replay_report(
     summary: Mapping[str, Any],  # what replay.json says
     tables: Mapping[str, pd.DataFrame],  # equity, orders and monthly
 ) -> str:  # one HTML page
-    "Make the page of a replay: one file, no script, no network."
+    "Make the page of a replay: one file, no script, no network.\n\nParameters\n----------\nname : str\nsummary : Mapping[str, Any]\n    what replay.json says\ntables : Mapping[str, pd.DataFrame]\n    equity, orders and monthly\n\nReturns\n-------\nstr\n    one HTML page"
     equity, orders, currency = tables["equity"], tables["orders"], summary["currency"]
     end = datetime.fromisoformat(summary["to"])
     notes = [("watch", f"{note[0].upper()}{note[1:]}.") for note in summary["notes"]]

@@ -21,7 +21,7 @@ from ..core.svg_charts import bar_chart, step_chart
 # %% ../../nbs/14_report/25_risk_sections.ipynb #6e20bbb9
 @dataclass(frozen=True)
 class RiskContext:
-    "What stands around the numbers of a report; None means not known."
+    "What stands around the numbers of a report; None means not known.\n\nParameters\n----------\nstress : pd.DataFrame | None, default None\n    of `risk.stress.stress`, with columns source and window\nattribution : pd.DataFrame | None, default None\n    by group: weight benchmark allocation selection interaction total\nattribution_span : str, default ''\n    which time and which benchmark\nregime : Mapping[str, float] | None, default None\n    state → probability, known at the last close\ntrend : float | None, default None\n    how likely it is that the market trends\nregime_note : str, default ''\n    why it is not known\nsteps : pd.Series | None, default None\n    name → what the action does to the cash; the first is the cash before\nlife : pd.DataFrame | None, default None\n    by state of the plan: when who why\nmargin : Mapping[str, Any] | None, default None\n    of a margin account: numbers as text, and by symbol units, prices and liquidation prices"
 
     stress: pd.DataFrame | None = None  # of `risk.stress.stress`, with columns source and window
     attribution: pd.DataFrame | None = None  # by group: weight benchmark allocation selection interaction total
@@ -109,7 +109,7 @@ def margin_parts(
     context: RiskContext | None,
     currency: str,
 ) -> Parts:  # empty for an account that is paid for in full
-    "Show gross and net value, the margin used, and the distance to liquidation."
+    "Show gross and net value, the margin used, and the distance to liquidation.\n\nParameters\n----------\ncontext : RiskContext | None\ncurrency : str\n\nReturns\n-------\nParts\n    empty for an account that is paid for in full"
     if context is None or context.margin is None:
         return []
     m = context.margin

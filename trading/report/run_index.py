@@ -84,7 +84,7 @@ def _equities(runs: Sequence[Mapping[str, Any]]) -> list[dict]:
 def build_index(
     runs: Sequence[Mapping[str, Any]],  # each: id, as_of, profile, status; perhaps mode account currency equity orders seconds error stage link
 ) -> str:  # one HTML page
-    "Make the page with all runs, the newest first."
+    "Make the page with all runs, the newest first.\n\nParameters\n----------\nruns : Sequence[Mapping[str, Any]]\n    each: id, as_of, profile, status; perhaps mode account currency equity orders seconds error stage link\n\nReturns\n-------\nstr\n    one HTML page"
     order = sorted(runs, key=lambda r: (str(r.get("as_of") or ""), str(r["id"])), reverse=True)
     failed = [r for r in order if r.get("status") in ("failed", "pending")]
     notes = [
@@ -112,6 +112,6 @@ def write_index(
     reports: Path,  # folder of all runs
     runs: Sequence[Mapping[str, Any]],  # as for `build_index`
 ) -> Path:  # of the page
-    "Write the page that lists the runs into their folder."
+    "Write the page that lists the runs into their folder.\n\nParameters\n----------\nreports : Path\n    folder of all runs\nruns : Sequence[Mapping[str, Any]]\n    as for `build_index`\n\nReturns\n-------\nPath\n    of the page"
     write_atomic(Path(reports) / "index.html", build_index(runs).encode())
     return Path(reports) / "index.html"

@@ -38,7 +38,7 @@ def _judged(told: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def growth_chart(returns: pd.DataFrame, trials: int) -> Svg | None:  # None: nothing was judged
-    "Draw what the best of a search earned, at most three."
+    "Draw what the best of a search earned, at most three.\n\nParameters\n----------\nreturns : pd.DataFrame\ntrials : int\n\nReturns\n-------\nSvg | None\n    None: nothing was judged"
     lines = {name: (1 + s.dropna()).cumprod() for name, s in list(returns.items())[:3] if s.notna().sum() > 1}
     return time_chart(lines, f"Growth of one, of the best of {plural(trials, 'variation')}, chosen afterwards", "{:g}\u00a0×".format, log=True) if lines else None
 
@@ -51,7 +51,7 @@ def build_search_report(
     told: Mapping[str, Any],  # what research.json says
     returns: pd.DataFrame,  # time × strategy: simple returns per bar of those that were judged
 ) -> str:  # one HTML page
-    "Make the page of a search: one file, no script, no network."
+    "Make the page of a search: one file, no script, no network.\n\nParameters\n----------\ntold : Mapping[str, Any]\n    what research.json says\nreturns : pd.DataFrame\n    time × strategy: simple returns per bar of those that were judged\n\nReturns\n-------\nstr\n    one HTML page"
     chart, sections = growth_chart(returns, told["trials"]), []
     parts: list[tuple[str, str, Parts]] = [("what", "What came of it", [("text", told["words"])])]
     if told["judged"]:
@@ -80,7 +80,7 @@ def search_markdown(
     told: Mapping[str, Any],  # what research.json says
     picture: str = "",  # file of the figure
 ) -> str:
-    "Write the same for whoever reads Markdown."
+    "Write the same for whoever reads Markdown.\n\nParameters\n----------\ntold : Mapping[str, Any]\n    what research.json says\npicture : str, default ''\n    file of the figure\n\nReturns\n-------\nstr"
     def rows(frame: pd.DataFrame) -> str:
         flat = frame.reset_index().astype(str).map(lambda text: text.replace("|", "\\|"))
         return "\n".join(["| " + " | ".join(flat) + " |", "|" + "---|" * len(flat.columns), *("| " + " | ".join(r) + " |" for r in flat.to_numpy())])

@@ -24,7 +24,7 @@ from ..core.svg_charts import change_chart
 # %% ../../nbs/14_report/15_sections.ipynb #24800e69
 @dataclass(frozen=True)
 class ReportData:
-    "What one daily report says, as plain frames and values; None means not known."
+    "What one daily report says, as plain frames and values; None means not known.\n\nParameters\n----------\ntitle : str\n    for example 'Daily report'\nrun_id : str\nprofile : str\nas_of : datetime\n    UTC; only data known by then was used\nmode : str\n    'paper' or 'live'\ncurrency : str\nnote : str, default ''\n    where the data come from, for sample data above all\naccount : str, default ''\ntimeframe : str, default '1d'\n    of one bar, the unit of the horizons\nsentences : tuple[str, ...] | None, default None\n    what happened; None: written from the rest by `describe_day`\nattention : Sequence[tuple[str, str]] | None, default None\n    ('act' | 'watch' | 'note', sentence)\ngains : pd.Series | None, default None\n    money by symbol since the account's value before, fees excluded\nholdings_before : pd.DataFrame | None, default None\n    by symbol: amount price value weight, perhaps target\nholdings_after : pd.DataFrame | None, default None\norders : pd.DataFrame | None, default None\n    symbol side amount price_planned price_filled value fee slippage_bp reason status\nspread_bp : float | None, default None\n    half spread and impact that the paper exchange adds to a price; None: not known apart from the delay\nviolations : Sequence[object], default ()\n    each a `Violation` or a sentence of the risk checks\nequity : pd.Series | None, default None\n    value of the account by UTC time\nunit : pd.Series | None, default None\n    value of a unit of it at the same times: apart from what was put in and taken out; None: nothing was\nflow : float, default 0.0\n    put in since the value before, less what was taken out\ncontribution : Mapping[str, Any] | None, default None\n    what made the change since the value before: items, groups, sleeves, total; empty at the first value\ntables : Any, default None\n    `PerformanceTables`: returns by period, rolling figures, drawdowns, distribution; each on the day that traders call it\nbacktest : pd.Series | None, default None\n    value of the policy after costs by UTC time\nbenchmark : pd.Series | None, default None\n    value of the benchmark by UTC time\nbacktest_name : str, default 'policy after costs'\nbenchmark_name : str, default 'benchmark'\n    what it is\nlimits : pd.DataFrame | None, default None\n    limit allowed actual ok\nrisk : Mapping[str, Any] | None, default None\n    metric → value or (value, low, high) with a bootstrap interval\ncontributions : pd.DataFrame | None, default None\n    by symbol: weight, and risk or share: its part of the portfolio's risk\nforecasts : pd.DataFrame | None, default None\n    by (symbol, horizon): expected std confidence lower upper, log returns\naccuracy : pd.DataFrame | None, default None\n    by horizon: n coverage_90 mae mae_naive hit_rate beats_naive\nreview : Any, default None\n    `ForecastReview`: forecast filter, changes, outcomes, drivers and drift\ncontext : Any, default None\n    `RiskContext`: the plan's cash and history, stress tests, attribution, market regime\nsleeves : Sequence[Mapping[str, Any]], default ()\n    records of what trades besides the policy\nmonthly : pd.DataFrame | None, default None\n    year × month 1…12, simple returns\ncosts : Mapping[str, Any] | pd.DataFrame | None, default None\nquality : pd.DataFrame | None, default None\n    by symbol: first last bars missing repairs stale_days\nprovenance : Mapping[str, Any] | None, default None\n    commit, settings hash, data version, packages, seeds, durations"
 
     title: str  # for example 'Daily report'
     run_id: str
@@ -72,7 +72,7 @@ def table(
     title: str = "",
     text: str = "",  # one sentence under the title
 ) -> dict:  # what the template needs
-    "Write a frame as a table; columns that it lacks are left out."
+    "Write a frame as a table; columns that it lacks are left out.\n\nParameters\n----------\nframe : pd.DataFrame\n    one row per line of the table\ncolumns : Sequence[tuple]\n    (label, column or '' for the index, how to write it, kind: '' | 'n' | '±' | 'w' not broken | 'why')\ntitle : str, default ''\ntext : str, default ''\n    one sentence under the title\n\nReturns\n-------\ndict\n    what the template needs"
     present = [c for c in columns if c[1] == "" or c[1] in frame]
     rows = []
     for name, line in frame.iterrows():
@@ -90,7 +90,7 @@ def table(
 def by_symbol(
     frame: pd.DataFrame,  # with the symbol as index or as column
 ) -> pd.DataFrame:  # with the symbol as index
-    "Return a frame indexed by its symbols; cash is not a holding."
+    "Return a frame indexed by its symbols; cash is not a holding.\n\nParameters\n----------\nframe : pd.DataFrame\n    with the symbol as index or as column\n\nReturns\n-------\npd.DataFrame\n    with the symbol as index"
     lines = frame.set_index("symbol") if "symbol" in frame else frame
     return lines.drop("cash", errors="ignore")
 
@@ -260,7 +260,7 @@ def orders_table(
     spread_bp: float | None = None,  # half spread and impact of a fill, to split the delay off; None: not known
     reasons: bool = True,  # with the reason of each
 ) -> dict:
-    "Write orders with their status; a failed one is marked."
+    "Write orders with their status; a failed one is marked.\n\nParameters\n----------\norders : pd.DataFrame\n    as in `ReportData`\ncurrency : str\ntitle : str, default ''\ntext : str, default ''\nspread_bp : float | None, default None\n    half spread and impact of a fill, to split the delay off; None: not known\nreasons : bool, default True\n    with the reason of each\n\nReturns\n-------\ndict"
     lines = orders.assign(order=[f"{sentence(str(r['side']))} {quantity(r['amount'])}" for _, r in orders.iterrows()])
     if spread_bp is not None and "slippage_bp" in lines:
         lines = lines.assign(delay=lines["slippage_bp"] - spread_bp, slippage=lines["slippage_bp"] * 0 + spread_bp)
@@ -286,7 +286,7 @@ def orders_table(
 def order_cost_parts(
     found: Mapping,  # groups and advice, of `order_costs_by`
 ) -> Parts:
-    "Compare venues and types of order over all orders of the account."
+    "Compare venues and types of order over all orders of the account.\n\nParameters\n----------\nfound : Mapping\n    groups and advice, of `order_costs_by`\n\nReturns\n-------\nParts"
     bp = lambda v: number(v, 1) if known(v) else UNKNOWN  # noqa: E731
     columns = [("Orders", "orders", str, "n"), ("Filled", "filled", lambda v: percent(v, 0), "n"), ("Against plan", "plan_bp", bp, "n"), ("Fee", "fee_bp", bp, "n"),
                ("Together", "cost_bp", bp, "n"), ("±", "error_bp", bp, "n")]

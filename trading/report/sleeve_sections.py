@@ -18,7 +18,7 @@ from .sections import table
 def sleeve_parts(
     records: Sequence[Mapping[str, Any]] | None,  # of each sleeve: name, share, factor, weight, bars, promised, live, text
 ) -> Parts:  # none where nothing trades besides the policy
-    "Show the sleeves against their promises."
+    "Show the sleeves against their promises.\n\nParameters\n----------\nrecords : Sequence[Mapping[str, Any]] | None\n    of each sleeve: name, share, factor, weight, bars, promised, live, text\n\nReturns\n-------\nParts\n    none where nothing trades besides the policy"
     if not records:
         return []
     rows = {}

@@ -25,7 +25,7 @@ def short_name(
     feature: str,  # name of a feature
     timeframe: str = "1d",  # length of one bar
 ) -> str:  # at most 14 letters
-    "Name a feature beside a bar."
+    "Name a feature beside a bar.\n\nParameters\n----------\nfeature : str\n    name of a feature\ntimeframe : str, default '1d'\n    length of one bar\n\nReturns\n-------\nstr\n    at most 14 letters"
     number = re.search(r"\d+$", feature)
     size, unit = int(timeframe[:-1]) * int(number[0]) if number else 0, _UNITS[timeframe[-1]]
     if feature.startswith("return_") and number:
@@ -41,7 +41,7 @@ def steps_of(
     top: int = 4,  # features with a step of their own
     timeframe: str = "1d",  # length of one bar
 ) -> pd.Series:  # label → change, simple returns; the first is where it starts, the sum is the forecast
-    "Return the steps from the base to the forecast, the largest first."
+    "Return the steps from the base to the forecast, the largest first.\n\nParameters\n----------\nrow : pd.Series\n    base and one value per feature, log returns; they sum to the expectation\ntop : int, default 4\n    features with a step of their own\ntimeframe : str, default '1d'\n    length of one bar\n\nReturns\n-------\npd.Series\n    label → change, simple returns; the first is where it starts, the sum is the forecast"
     if "base" not in row or not np.isfinite(row.to_numpy(dtype=float)).all():
         raise BadInput("a part of the forecast is missing; explain it again before drawing it")
     whole = float(row.sum())
@@ -60,7 +60,7 @@ def parts_chart(
     title: str,  # what the picture is called, before its steps are told
     row: int = 19,  # pixels
 ) -> Svg:
-    "Draw how the parts lead from the base to the forecast."
+    "Draw how the parts lead from the base to the forecast.\n\nParameters\n----------\nsteps : pd.Series\n    what `steps_of` returned\ntitle : str\n    what the picture is called, before its steps are told\nrow : int, default 19\n    pixels\n\nReturns\n-------\nSvg"
     values = finite_frame(steps.rename("change").to_frame(), title)["change"].to_numpy()
     ends = values.cumsum()
     low, high = reach(steps)
@@ -86,7 +86,7 @@ def parts_chart(
 def reach(
     steps: pd.Series,  # what `steps_of` returned
 ) -> tuple[float, float]:  # the lowest and the highest point touched on the way, zero included
-    "Return how far a picture has to reach."
+    "Return how far a picture has to reach.\n\nParameters\n----------\nsteps : pd.Series\n    what `steps_of` returned\n\nReturns\n-------\ntuple[float, float]\n    the lowest and the highest point touched on the way, zero included"
     touched = np.append(0.0, steps.to_numpy(dtype=float).cumsum())
     low, high = float(touched.min()), float(touched.max())
     return (low, high) if high > low else (0.0, 1e-6)
@@ -99,7 +99,7 @@ def driver_charts(
     timeframe: str = "1d",  # length of one bar
     open_: int = 6,  # pictures that are seen at once
 ) -> str:  # HTML that a template may trust; empty when nothing held has a forecast
-    "Draw the forecast of each holding."
+    "Draw the forecast of each holding.\n\nParameters\n----------\nparts : pd.DataFrame\n    symbol × base and one column per feature, log returns, of one horizon\nheld : Sequence[str]\n    symbols, the largest holding first\nahead : str\n    for example '20 days ahead'\ntimeframe : str, default '1d'\n    length of one bar\nopen_ : int, default 6\n    pictures that are seen at once\n\nReturns\n-------\nstr\n    HTML that a template may trust; empty when nothing held has a forecast"
     from markupsafe import Markup
 
     drawn = []

@@ -25,7 +25,7 @@ def brinson(
     groups: Mapping[str, str],  # symbol → group
     cash_return: float = 0.0,  # of the period
 ) -> pd.DataFrame:  # by group: weight, benchmark, return, benchmark_return, allocation, selection, interaction, total
-    "Split the difference to the benchmark by group; the column `total` sums to it exactly."
+    "Split the difference to the benchmark by group; the column `total` sums to it exactly.\n\nParameters\n----------\nweights : pd.Series\n    by symbol at the beginning; the rest to 1 is cash\nbenchmark : pd.Series\n    the benchmark's weights, alike\nreturns : pd.Series\n    simple return of each symbol over the period\ngroups : Mapping[str, str]\n    symbol → group\ncash_return : float, default 0.0\n    of the period\n\nReturns\n-------\npd.DataFrame\n    by group: weight, benchmark, return, benchmark_return, allocation, selection, interaction, total"
     for name, w in (("portfolio", weights), ("benchmark", benchmark)):
         if not w.index.is_unique or not np.isfinite(w.to_numpy(dtype=float)).all():
             raise BadInput(f"the {name}'s weights must be finite, each symbol once")
@@ -64,7 +64,7 @@ def attribute(
     groups: Mapping[str, str],  # symbol → group
     cash_returns: pd.Series | None = None,  # of each period; None: zero
 ) -> pd.DataFrame:  # by group: mean weight and benchmark weight, allocation, selection, interaction, total
-    "Split the compounded difference to a benchmark by group (Brinson, linked after Cariño)."
+    "Split the compounded difference to a benchmark by group (Brinson, linked after Cariño).\n\nParameters\n----------\nweights : pd.DataFrame\n    time × symbol, the weights each period began with\nbenchmark : pd.DataFrame | pd.Series\n    the same of the benchmark; a Series is held constant\nreturns : pd.DataFrame\n    time × symbol, simple returns of the period\ngroups : Mapping[str, str]\n    symbol → group\ncash_returns : pd.Series | None, default None\n    of each period; None: zero\n\nReturns\n-------\npd.DataFrame\n    by group: mean weight and benchmark weight, allocation, selection, interaction, total"
     if isinstance(benchmark, pd.Series):
         benchmark = pd.DataFrame([benchmark] * len(weights), index=weights.index)
     for name, frame in (("benchmark", benchmark), ("returns", returns)):
@@ -106,7 +106,7 @@ def factor_attribution(
     factors: pd.DataFrame,  # time × factor, simple periodic returns; must cover every time
     periods: float,  # returns in a year
 ) -> pd.DataFrame:  # by factor, then 'alpha' and 'residual': beta, t, contribution (arithmetic, per year; sums to the mean return)
-    "Split the mean return among factors by regression."
+    "Split the mean return among factors by regression.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns of the account\nfactors : pd.DataFrame\n    time × factor, simple periodic returns; must cover every time\nperiods : float\n    returns in a year\n\nReturns\n-------\npd.DataFrame\n    by factor, then 'alpha' and 'residual': beta, t, contribution (arithmetic, per year; sums to the mean return)"
     lacking = returns.index.difference(factors.index)
     if len(lacking):
         raise MissingData(f"the factors do not cover {lacking[0]}; ingest them or shorten the span")

@@ -21,7 +21,7 @@ def correlation_matrix(
     returns: pd.DataFrame,  # time × symbol, simple periodic returns; missing values allowed
     fewest: int = 30,  # common returns that a pair needs
 ) -> pd.DataFrame:  # symbol × symbol; NaN where a pair has too few returns or never varies
-    "Return the correlation of each pair over the times both have."
+    "Return the correlation of each pair over the times both have.\n\nParameters\n----------\nreturns : pd.DataFrame\n    time × symbol, simple periodic returns; missing values allowed\nfewest : int, default 30\n    common returns that a pair needs\n\nReturns\n-------\npd.DataFrame\n    symbol × symbol; NaN where a pair has too few returns or never varies"
     if not returns.columns.is_unique:
         raise BadInput(f"{returns.columns[returns.columns.duplicated()][0]} occurs twice; keep one column of it")
     if len(returns) < fewest:
@@ -33,7 +33,7 @@ def principal_components(
     returns: pd.DataFrame,  # time × symbol, no missing values
     standardise: bool = True,  # each asset counts alike; False: loud assets count more
 ) -> tuple[pd.Series, pd.DataFrame]:  # share of variance by component (sums to 1), loadings symbol × component
-    "Split the joint movement into uncorrelated components, largest first; the sum of each component's loadings is positive."
+    "Split the joint movement into uncorrelated components, largest first; the sum of each component's loadings is positive.\n\nParameters\n----------\nreturns : pd.DataFrame\n    time × symbol, no missing values\nstandardise : bool, default True\n    each asset counts alike; False: loud assets count more\n\nReturns\n-------\ntuple[pd.Series, pd.DataFrame]\n    share of variance by component (sums to 1), loadings symbol × component"
     values = returns.to_numpy(dtype=float)
     if np.isnan(values).any():
         symbol = returns.columns[np.isnan(values).any(axis=0)][0]
@@ -52,7 +52,7 @@ def principal_components(
 def independent_bets(
     shares: pd.Series,  # from principal_components
 ) -> float:  # between 1 and the number of components
-    "Return the effective number of uncorrelated bets (Meucci 2009: exponential of the entropy)."
+    "Return the effective number of uncorrelated bets (Meucci 2009: exponential of the entropy).\n\nParameters\n----------\nshares : pd.Series\n    from principal_components\n\nReturns\n-------\nfloat\n    between 1 and the number of components"
     p = shares[shares > 0].to_numpy()
     return float(np.exp(-(p * np.log(p)).sum()))
 
@@ -62,7 +62,7 @@ def liquidity(
     volumes: Mapping[str, float],  # symbol → typical value traded per day, account currency, for example the median of 30 days
     participation: float = 0.1,  # our largest part of a day's volume
 ) -> pd.DataFrame:  # by symbol: value, daily volume, days to leave (infinite without volume), slowest first
-    "Return how many days it takes to sell each position without being more than a part of the market."
+    "Return how many days it takes to sell each position without being more than a part of the market.\n\nParameters\n----------\nvalues : Mapping[str, float]\n    symbol → position value, account currency\nvolumes : Mapping[str, float]\n    symbol → typical value traded per day, account currency, for example the median of 30 days\nparticipation : float, default 0.1\n    our largest part of a day's volume\n\nReturns\n-------\npd.DataFrame\n    by symbol: value, daily volume, days to leave (infinite without volume), slowest first"
     if not 0 < participation <= 1:
         raise BadInput(f"a participation of {participation}: write the part of a day's volume between 0 and 1, for example 0.1")
     lacking = [s for s in values if s not in volumes or not volumes[s] >= 0]
@@ -79,7 +79,7 @@ def tail_table(
     returns: pd.Series,  # simple periodic returns of the account
     levels: tuple[float, ...] = (0.95, 0.99),
 ) -> pd.DataFrame:  # index method; columns VaR and CVaR per level, note
-    "Return value at risk and expected shortfall by every method."
+    "Return value at risk and expected shortfall by every method.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns of the account\nlevels : tuple[float, ...], default (0.95, 0.99)\n\nReturns\n-------\npd.DataFrame\n    index method; columns VaR and CVaR per level, note"
     rows = {}
     for method in get_args(VarMethod):
         row: dict[str, object] = {}

@@ -17,7 +17,7 @@ from ..core.types import Value
 # %% ../../nbs/05_risk/26_exit_rules.ipynb #861acf36
 @dataclass(frozen=True)
 class ExitRules(Value):
-    "When a position is left, whatever the targets say."
+    "When a position is left, whatever the targets say.\n\nParameters\n----------\nstop_loss : Decimal | None, default None\n    fraction of the entry price at which to give up\ntake_profit : Decimal | None, default None\n    fraction of the entry price at which to be content\ntrailing : bool, default False\n    the stop follows the best price since the entry, at the distance of stop_loss\ntime_stop : timedelta | None, default None\n    leave after so long"
 
     stop_loss: Decimal | None = None  # fraction of the entry price at which to give up
     take_profit: Decimal | None = None  # fraction of the entry price at which to be content
@@ -48,7 +48,7 @@ class ExitRules(Value):
         return {k: v for k, v in found.items() if v is not None}
 
     def stop_price(self, entry: Decimal, best: Decimal, long: bool = True) -> Decimal | None:  # quote currency per unit; None: there is no stop
-        "Return where the loss is taken, from the entry price and the best price since."
+        "Return where the loss is taken, from the entry price and the best price since.\n\nParameters\n----------\nentry : Decimal\nbest : Decimal\nlong : bool, default True\n\nReturns\n-------\nDecimal | None\n    quote currency per unit; None: there is no stop"
         if self.stop_loss is None:
             return None
         return (best if self.trailing else entry) * (1 - self.stop_loss if long else 1 + self.stop_loss)

@@ -16,7 +16,7 @@ from .stop_flag import StopFlag, stop_flags
 
 # %% ../../nbs/05_risk/30_kill_switch.ipynb #794c4f66
 class KillSwitch:
-    "A latch in a file: whoever sees danger engages it, only `reset` by a named person releases it."
+    "A latch in a file: whoever sees danger engages it, only `reset` by a named person releases it.\n\nParameters\n----------\npath : str | Path\n    its folder must exist; the file need not"
 
     def __init__(
         self,

@@ -33,7 +33,7 @@ _RANGES = {  # name: (above or equal, below or equal)
 
 @dataclass(frozen=True)
 class RiskLimits(Value):
-    "What an account may not do; `None` is no limit."
+    "What an account may not do; `None` is no limit.\n\nParameters\n----------\nmax_weight : float | None, default None\n    largest position, fraction of equity\nmax_group_weight : float | None, default None\n    largest group, fraction of equity\ngroup_weights : dict[str, float]\n    ceiling of single groups, for example {'Memecoins': 0.05}\nmin_cash : float | None, default None\n    smallest cash, fraction of equity, after the trades\ncash_groups : tuple[str, ...], default ()\n    groups that count as cash, for example ('Stablecoins',); exempt from the ceilings\nmax_leverage : float | None, default None\n    sum of absolute positions over equity; 1 is fully invested\nmax_net : float | None, default None\n    longs less shorts over equity, either way\nmin_liquidation_distance : float | None, default None\n    fraction by which all prices may go against a margin account before it is liquidated\nmargin : MarginTerms | None, default None\n    of a margin account; None: no short position and no debt\nmax_turnover : float | None, default None\n    sells and buys of one plan over equity\nmax_concentration : float | None, default None\n    sum of squared weights (Herfindahl); 1 is everything in one asset\nmax_drawdown : float | None, default None\n    deepest fall below the peak balance, positive fraction\nmax_daily_loss : float | None, default None\n    loss since the last balance of the day before, positive fraction\nmax_var_95 : float | None, default None\n    value at risk of a day (of one bar where bars are longer) at 95 %, positive fraction\nstop_loss : float | None, default None\n    loss of one position against its mean purchase price, positive fraction\nmax_orders : int | None, default None\n    orders of one plan\nmax_order_value : Decimal | None, default None\n    value of one order, account currency\nmax_daily_value : Decimal | None, default None\n    value traded in one UTC day, account currency\nmax_price_age : timedelta | None, default None\n    oldest price a plan may rest on\nmax_price_gap : float | None, default None\n    distance between two sources of one price, fraction"
 
     max_weight: float | None = None  # largest position, fraction of equity
     max_group_weight: float | None = None  # largest group, fraction of equity
@@ -82,7 +82,7 @@ def _check_range(name: str, value: object, low: float, high: float) -> None:
 # %% ../../nbs/05_risk/20_limits.ipynb #37dac130
 @dataclass(frozen=True)
 class Balance(Value):
-    "Equity now, and what it is measured against."
+    "Equity now, and what it is measured against.\n\nParameters\n----------\nequity : float\n    account currency\npeak : float\n    highest equity so far\nday_start : float\n    last equity before today, or the first one\ndrawdown : float\n    positive fraction below the peak\ndaily_loss : float\n    positive fraction lost today; zero when the day gained"
 
     equity: float  # account currency
     peak: float  # highest equity so far
@@ -94,7 +94,7 @@ class Balance(Value):
 def equity_balance(
     equity: pd.Series,  # account value over time, UTC index, oldest first, above zero
 ) -> Balance:
-    "Return equity, peak balance, drawdown and today's loss."
+    "Return equity, peak balance, drawdown and today's loss.\n\nParameters\n----------\nequity : pd.Series\n    account value over time, UTC index, oldest first, above zero\n\nReturns\n-------\nBalance"
     values = equity.to_numpy(dtype=float)
     if not len(values) or not np.isfinite(values).all() or (values <= 0).any() or not isinstance(equity.index, pd.DatetimeIndex):
         raise BadInput("the equity curve must hold finite values above zero, indexed by time; read it from the ledger")
@@ -112,7 +112,7 @@ def check_limits(
     turnover: float | None = None,  # of the plan in question
     losses: Mapping[str, float] | None = None,  # symbol → positive fraction lost since purchase, for the stop loss
 ) -> pd.DataFrame:  # index limit; columns limit, actual, ok, where
-    "Compare an account with its limits, one row for each limit in force that concerns its state."
+    "Compare an account with its limits, one row for each limit in force that concerns its state.\n\nParameters\n----------\nlimits : RiskLimits\nweights : Mapping[str, float] | pd.Series\n    by symbol, without cash; below zero is short\ngroups : Mapping[str, str] | None, default None\n    symbol → group; what has none counts with the others that have none, and for itself where nothing has one\nequity : pd.Series | None, default None\n    account value over time, for drawdown and daily loss\nreturns : pd.DataFrame | None, default None\n    time × symbol, simple periodic returns, for value at risk\nturnover : float | None, default None\n    of the plan in question\nlosses : Mapping[str, float] | None, default None\n    symbol → positive fraction lost since purchase, for the stop loss\n\nReturns\n-------\npd.DataFrame\n    index limit; columns limit, actual, ok, where"
     weights = pd.Series(dict(weights), dtype=float)
     if not np.isfinite(weights.to_numpy()).all():
         raise BadInput(f"the weight of {weights.index[~np.isfinite(weights)][0]} is not finite; find the price that is missing")

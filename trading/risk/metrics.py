@@ -26,7 +26,7 @@ def check_return_series(
     fewest: int = 1,  # returns that the calculation needs
     what: str = "returns",  # how the message calls them
 ) -> np.ndarray:  # the same numbers as floats
-    "Return the numbers, or say which one cannot be a return."
+    "Return the numbers, or say which one cannot be a return.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns\nfewest : int, default 1\n    returns that the calculation needs\nwhat : str, default 'returns'\n    how the message calls them\n\nReturns\n-------\nnp.ndarray\n    the same numbers as floats"
     values = np.asarray(returns, dtype=float)
     if values.ndim != 1:
         raise BadInput(f"{what}: a table of {values.shape[1]} columns; choose one of them")
@@ -44,7 +44,7 @@ def per_period(
     rate: float,  # per year, 0.04 is four per cent
     periods: int,  # returns in a year
 ) -> float:
-    "Convert a yearly rate to one period by compounding."
+    "Convert a yearly rate to one period by compounding.\n\nParameters\n----------\nrate : float\n    per year, 0.04 is four per cent\nperiods : int\n    returns in a year\n\nReturns\n-------\nfloat"
     if not (periods > 0 and rate > -1):
         raise BadInput(f"a yearly rate of {rate} over {periods} periods: the rate must be above -1 and the periods above zero")
     return (1 + rate) ** (1 / periods) - 1
@@ -54,7 +54,7 @@ def periods_of(
     returns: pd.Series,  # simple periodic returns
     periods: float | None,  # returns in a year; None: count them by the time that passed
 ) -> float:
-    "Return by how many returns a year a figure is annualised."
+    "Return by how many returns a year a figure is annualised.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns\nperiods : float | None\n    returns in a year; None: count them by the time that passed\n\nReturns\n-------\nfloat"
     if periods is not None:
         if not periods > 0:
             raise BadInput(f"periods is {periods}; the returns in a year are a number above zero")
@@ -68,7 +68,7 @@ def periods_of(
 def total_return(
     returns: pd.Series,  # simple periodic returns
 ) -> float:  # 0.25 is a gain of 25 %
-    "Return the compounded gain over the whole span."
+    "Return the compounded gain over the whole span.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns\n\nReturns\n-------\nfloat\n    0.25 is a gain of 25 %"
     return float(np.prod(1 + check_return_series(returns)) - 1)
 
 
@@ -76,7 +76,7 @@ def annual_return(
     returns: pd.Series,  # simple periodic returns
     periods: float | None = None,  # returns in a year; None: counted by the time that passed
 ) -> float:
-    "Return the constant yearly gain that would have led to the same end (geometric)."
+    "Return the constant yearly gain that would have led to the same end (geometric).\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns\nperiods : float | None, default None\n    returns in a year; None: counted by the time that passed\n\nReturns\n-------\nfloat"
     growth = 1 + total_return(returns)
     return float(growth ** (periods_of(returns, periods) / len(returns)) - 1)
 
@@ -85,7 +85,7 @@ def volatility(
     returns: pd.Series,  # simple periodic returns
     periods: float | None = None,  # returns in a year; None: counted by the time that passed
 ) -> float:
-    "Return the yearly standard deviation (sample, n − 1, times the square root of the periods)."
+    "Return the yearly standard deviation (sample, n − 1, times the square root of the periods).\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns\nperiods : float | None, default None\n    returns in a year; None: counted by the time that passed\n\nReturns\n-------\nfloat"
     return float(np.std(check_return_series(returns, 2), ddof=1) * np.sqrt(periods_of(returns, periods)))
 
 # %% ../../nbs/05_risk/00_metrics.ipynb #5b05f30e
@@ -99,7 +99,7 @@ def sharpe(
     periods: float | None = None,  # returns in a year; None: counted by the time that passed
     risk_free: float = 0.0,  # per year
 ) -> float:  # NaN when the returns never vary
-    "Return the yearly Sharpe ratio (arithmetic mean excess over its standard deviation)."
+    "Return the yearly Sharpe ratio (arithmetic mean excess over its standard deviation).\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns\nperiods : float | None, default None\n    returns in a year; None: counted by the time that passed\nrisk_free : float, default 0.0\n    per year\n\nReturns\n-------\nfloat\n    NaN when the returns never vary"
     excess = check_return_series(returns, 2) - per_period(risk_free, periods_of(returns, periods))
     return _ratio(excess.mean() * np.sqrt(periods_of(returns, periods)), np.std(excess, ddof=1))
 
@@ -109,7 +109,7 @@ def sortino(
     periods: float | None = None,  # returns in a year; None: counted by the time that passed
     required: float = 0.0,  # per year
 ) -> float:  # NaN when nothing fell short
-    "Return the yearly Sortino ratio (mean excess over the root mean square of the shortfalls)."
+    "Return the yearly Sortino ratio (mean excess over the root mean square of the shortfalls).\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns\nperiods : float | None, default None\n    returns in a year; None: counted by the time that passed\nrequired : float, default 0.0\n    per year\n\nReturns\n-------\nfloat\n    NaN when nothing fell short"
     excess = check_return_series(returns, 2) - per_period(required, periods_of(returns, periods))
     return _ratio(excess.mean() * np.sqrt(periods_of(returns, periods)), np.sqrt(np.mean(np.minimum(excess, 0) ** 2)))
 
@@ -119,7 +119,7 @@ def omega(
     periods: float | None = None,  # returns in a year; None: counted by the time that passed
     required: float = 0.0,  # per year: the threshold between gain and loss
 ) -> float:  # NaN when nothing lay below
-    "Return the sum of what lay above the threshold over the sum of what lay below."
+    "Return the sum of what lay above the threshold over the sum of what lay below.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns\nperiods : float | None, default None\n    returns in a year; None: counted by the time that passed\nrequired : float, default 0.0\n    per year: the threshold between gain and loss\n\nReturns\n-------\nfloat\n    NaN when nothing lay below"
     excess = check_return_series(returns, 2) - per_period(required, periods_of(returns, periods))
     return _ratio(np.maximum(excess, 0).sum(), -np.minimum(excess, 0).sum())
 
@@ -129,7 +129,7 @@ def composite_score(
     calmar: float,
     profit_factor: float,  # gains over losses of closed trades; 1 earned nothing
 ) -> float:  # 0 to 100
-    "Mix three ratios into one number: 40 points for Sharpe to 2, 30 for Calmar to 2, 30 for profit factor from 1 to 3."
+    "Mix three ratios into one number: 40 points for Sharpe to 2, 30 for Calmar to 2, 30 for profit factor from 1 to 3.\n\nParameters\n----------\nsharpe : float\ncalmar : float\nprofit_factor : float\n    gains over losses of closed trades; 1 earned nothing\n\nReturns\n-------\nfloat\n    0 to 100"
     parts = np.array([sharpe / 2, calmar / 2, (profit_factor - 1) / 2])
     return float(np.clip(np.nan_to_num(parts), 0, 1) @ [40, 30, 30])
 
@@ -137,7 +137,7 @@ def composite_score(
 def drawdown(
     returns: pd.Series,  # simple periodic returns
 ) -> pd.Series:  # fraction below the best value so far, zero or negative, same index
-    "Return how far the account stood below its best at each time."
+    "Return how far the account stood below its best at each time.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns\n\nReturns\n-------\npd.Series\n    fraction below the best value so far, zero or negative, same index"
     wealth = np.cumprod(1 + check_return_series(returns))
     return pd.Series(value_drawdown(wealth, 1.0), index=getattr(returns, "index", None), name="drawdown")
 
@@ -145,7 +145,7 @@ def drawdown(
 def max_drawdown(
     returns: pd.Series,  # simple periodic returns
 ) -> float:  # zero or negative: -0.3 is a fall of 30 %
-    "Return the deepest fall from a best value."
+    "Return the deepest fall from a best value.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns\n\nReturns\n-------\nfloat\n    zero or negative: -0.3 is a fall of 30 %"
     return float(drawdown(returns).min())
 
 
@@ -153,7 +153,7 @@ def calmar(
     returns: pd.Series,  # simple periodic returns
     periods: float | None = None,  # returns in a year; None: counted by the time that passed
 ) -> float:  # NaN when there was no drawdown
-    "Return the yearly return over the deepest fall (Young 1991, here over the whole span)."
+    "Return the yearly return over the deepest fall (Young 1991, here over the whole span).\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns\nperiods : float | None, default None\n    returns in a year; None: counted by the time that passed\n\nReturns\n-------\nfloat\n    NaN when there was no drawdown"
     return _ratio(annual_return(returns, periods), -max_drawdown(returns))
 
 # %% ../../nbs/05_risk/00_metrics.ipynb #68c7b65f
@@ -161,7 +161,7 @@ def drawdowns(
     returns: pd.Series,  # simple periodic returns, indexed by time
     most: int = 5,  # rows, deepest first
 ) -> pd.DataFrame:  # columns peak, trough, recovered (NaT: not yet), depth, days_down, days_back
-    "List the deepest falls: when they began, where they ended, and when the loss was made good."
+    "List the deepest falls: when they began, where they ended, and when the loss was made good.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns, indexed by time\nmost : int, default 5\n    rows, deepest first\n\nReturns\n-------\npd.DataFrame\n    columns peak, trough, recovered (NaT: not yet), depth, days_down, days_back"
     under = drawdown(returns)
     if not isinstance(under.index, pd.DatetimeIndex):
         raise BadInput("drawdowns need returns indexed by time; without it use max_drawdown")
@@ -182,7 +182,7 @@ def drawdowns(
 def monthly_returns(
     returns: pd.Series,  # simple periodic returns, indexed by time
 ) -> pd.DataFrame:  # index year, columns 1 … 12 and 'year'; NaN where there are no returns
-    "Compound the returns of each month and of each year."
+    "Compound the returns of each month and of each year.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns, indexed by time\n\nReturns\n-------\npd.DataFrame\n    index year, columns 1 … 12 and 'year'; NaN where there are no returns"
     check_return_series(returns)
     if not isinstance(returns.index, pd.DatetimeIndex):
         raise BadInput("monthly returns need returns indexed by time")
@@ -199,7 +199,7 @@ def alpha_beta(
     periods: float | None = None,  # returns in a year; None: counted by the time that passed
     risk_free: float = 0.0,  # per year
 ) -> tuple[float, float]:  # alpha per year (compounded), beta; NaN when the benchmark never varies
-    "Split the return into what the benchmark explains and what it does not."
+    "Split the return into what the benchmark explains and what it does not.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns\nbenchmark : pd.Series\n    the same of the benchmark; may cover more times\nperiods : float | None, default None\n    returns in a year; None: counted by the time that passed\nrisk_free : float, default 0.0\n    per year\n\nReturns\n-------\ntuple[float, float]\n    alpha per year (compounded), beta; NaN when the benchmark never varies"
     lacking = returns.index.difference(benchmark.index)
     if len(lacking):
         raise MissingData(f"the benchmark has no return at {lacking[0]} and {len(lacking) - 1} other times; ingest it or shorten the span")
@@ -219,7 +219,7 @@ def simulate_returns(
     draws: int = 100_000,  # simulated outcomes
     seed: int = 0,  # the same seed, the same draws
 ) -> np.ndarray:  # `draws` compounded returns
-    "Draw outcomes from Student's t with the mean, spread and kurtosis of the sample (normal when the tails are not fat)."
+    "Draw outcomes from Student's t with the mean, spread and kurtosis of the sample (normal when the tails are not fat).\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns to learn from\nhorizon : int, default 1\n    periods compounded in each draw\ndraws : int, default 100000\n    simulated outcomes\nseed : int, default 0\n    the same seed, the same draws\n\nReturns\n-------\nnp.ndarray\n    `draws` compounded returns"
     values = check_return_series(returns, 4)
     mean, spread = values.mean(), values.std(ddof=1)
     excess = np.mean((values - mean) ** 4) / np.var(values) ** 2 - 3 if spread > 0 else 0.0
@@ -255,7 +255,7 @@ def value_at_risk(
     method: VarMethod = "historical",
     seed: int = 0,  # for 'monte-carlo'
 ) -> float:  # loss as a positive fraction; negative if even the bad periods gained
-    "Return the loss that is exceeded in `1 - level` of the periods."
+    "Return the loss that is exceeded in `1 - level` of the periods.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns\nlevel : float, default 0.95\n    confidence: 0.95 is one period in twenty\nmethod : VarMethod, default 'historical'\nseed : int, default 0\n    for 'monte-carlo'\n\nReturns\n-------\nfloat\n    loss as a positive fraction; negative if even the bad periods gained"
     return _tail(returns, level, method, seed)[0]
 
 
@@ -265,7 +265,7 @@ def cvar(
     method: VarMethod = "historical",
     seed: int = 0,  # for 'monte-carlo'
 ) -> float:  # mean loss beyond the VaR, positive
-    "Return the expected loss in the worst `1 - level` of periods (Rockafellar & Uryasev 2000)."
+    "Return the expected loss in the worst `1 - level` of periods (Rockafellar & Uryasev 2000).\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns\nlevel : float, default 0.95\n    confidence\nmethod : VarMethod, default 'historical'\nseed : int, default 0\n    for 'monte-carlo'\n\nReturns\n-------\nfloat\n    mean loss beyond the VaR, positive"
     return _tail(returns, level, method, seed)[1]
 
 
@@ -295,7 +295,7 @@ def risk_contributions(
     weights: pd.Series,  # by symbol
     cov: pd.DataFrame,  # covariance, symbol × symbol, in any period length
 ) -> pd.DataFrame:  # by symbol: weight, marginal, contribution (sums to the volatility), share (sums to 1)
-    "Split the standard deviation of a portfolio among its assets."
+    "Split the standard deviation of a portfolio among its assets.\n\nParameters\n----------\nweights : pd.Series\n    by symbol\ncov : pd.DataFrame\n    covariance, symbol × symbol, in any period length\n\nReturns\n-------\npd.DataFrame\n    by symbol: weight, marginal, contribution (sums to the volatility), share (sums to 1)"
     lacking = weights.index.difference(cov.index)
     if len(lacking):
         raise MissingData(f"the covariance does not know {lacking[0]}; compute it over all that is held")
@@ -316,7 +316,7 @@ def bootstrap_interval(
     draws: int = 500,  # resamples
     seed: int = 0,  # the same seed, the same interval
 ) -> tuple[float, float]:  # lower and upper bound; NaN when the metric is undefined in a resample
-    "Return the range in which a metric lies when the history is resampled in blocks."
+    "Return the range in which a metric lies when the history is resampled in blocks.\n\nParameters\n----------\nmetric : Callable[[pd.Series], float]\n    for example lambda r: sharpe(r, 252)\nreturns : pd.Series\n    simple periodic returns\nlevel : float, default 0.95\n    part of the resamples inside\ndraws : int, default 500\n    resamples\nseed : int, default 0\n    the same seed, the same interval\n\nReturns\n-------\ntuple[float, float]\n    lower and upper bound; NaN when the metric is undefined in a resample"
     from arch.bootstrap import StationaryBootstrap, optimal_block_length
 
     values = check_return_series(returns, 20)

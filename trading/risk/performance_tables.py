@@ -25,7 +25,7 @@ def period_returns(
     returns: pd.Series,  # simple periodic returns, indexed by time
     benchmark: pd.Series | None = None,  # the same of the benchmark
 ) -> pd.DataFrame:  # by period: return, annual (NaN up to a year), and benchmark where there is one
-    "Compound the returns of the periods that end now."
+    "Compound the returns of the periods that end now.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns, indexed by time\nbenchmark : pd.Series | None, default None\n    the same of the benchmark\n\nReturns\n-------\npd.DataFrame\n    by period: return, annual (NaN up to a year), and benchmark where there is one"
     check_return_series(returns)
     lines = {"return": returns} | ({"benchmark": benchmark.reindex(returns.index)} if benchmark is not None else {})
     end, first, rows = returns.index[-1], returns.index[0], {}
@@ -48,7 +48,7 @@ def rolling_figures(
     window: int | None = None,  # returns; None: those of half a year, 20 at least
     periods: float | None = None,  # returns in a year; None: counted by the time that passed
 ) -> pd.DataFrame:  # by time: sharpe, volatility (per year) and beta; empty where the record is shorter than the window
-    "Compute Sharpe ratio, volatility and beta over a window that rolls."
+    "Compute Sharpe ratio, volatility and beta over a window that rolls.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns, indexed by time\nbenchmark : pd.Series | None, default None\n    the same of the benchmark\nwindow : int | None, default None\n    returns; None: those of half a year, 20 at least\nperiods : float | None, default None\n    returns in a year; None: counted by the time that passed\n\nReturns\n-------\npd.DataFrame\n    by time: sharpe, volatility (per year) and beta; empty where the record is shorter than the window"
     check_return_series(returns)
     periods = periods_of(returns, periods)
     window = max(20, round(periods / 2)) if window is None else window
@@ -69,7 +69,7 @@ def rolling_figures(
 def distribution_figures(
     returns: pd.Series,  # simple periodic returns, indexed by time
 ) -> dict[str, float]:  # of days (or the bars, where they are longer) and months
-    "Say how often and how far returns went, above all on the bad days."
+    "Say how often and how far returns went, above all on the bad days.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns, indexed by time\n\nReturns\n-------\ndict[str, float]\n    of days (or the bars, where they are longer) and months"
     day = day_returns(returns).astype(float)
     month = pd.Series(monthly_returns(returns).iloc[:, :12].to_numpy().ravel()).dropna()
     if len(day) < 5:
@@ -85,7 +85,7 @@ def distribution_figures(
 # %% ../../nbs/05_risk/03_performance_tables.ipynb #96ccb153
 @dataclass(frozen=True)
 class PerformanceTables:
-    "What a tear sheet shows of one record of returns."
+    "What a tear sheet shows of one record of returns.\n\nParameters\n----------\nname : str\n    whose returns these are\nreturns : pd.Series\nbenchmark : pd.Series | None\n    its returns at the same times\nbenchmark_name : str\nby_period : pd.DataFrame\n    period × return, annual, benchmark\nrolling : pd.DataFrame\n    time × sharpe, volatility, beta\ndrawdowns : pd.DataFrame\n    deepest first: peak, trough, recovered, depth, days_down, days_back\ndistribution : dict[str, float]\n    empty where there are fewer than five returns\nmonths : pd.DataFrame\n    year × 1 … 12 and 'year'\nalpha : float\n    per year\nbeta : float"
 
     name: str  # whose returns these are
     returns: pd.Series
@@ -108,7 +108,7 @@ def performance_tables(
     periods: float | None = None,  # returns in a year; None: counted by the time that passed
     most: int = 10,  # drawdowns
 ) -> PerformanceTables:
-    "Make all tables of a tear sheet."
+    "Make all tables of a tear sheet.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns, indexed by time\nbenchmark : pd.Series | None, default None\n    the same of the benchmark; times that it lacks are left out of both\nname : str, default 'strategy'\nbenchmark_name : str, default 'benchmark'\nperiods : float | None, default None\n    returns in a year; None: counted by the time that passed\nmost : int, default 10\n    drawdowns\n\nReturns\n-------\nPerformanceTables"
     check_return_series(returns, 2)
     if benchmark is not None:
         benchmark = benchmark.reindex(returns.index)

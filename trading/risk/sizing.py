@@ -25,7 +25,7 @@ def kelly_fraction(
     variance: float,  # its variance, above zero
     cap: float,  # never more than this fraction; half of Kelly's or less is usual
 ) -> float:
-    "Return Kelly's fraction expected / variance (Thorp 2006, continuous case), between zero and the cap."
+    "Return Kelly's fraction expected / variance (Thorp 2006, continuous case), between zero and the cap.\n\nParameters\n----------\nexpected : float\n    expected excess return of one period\nvariance : float\n    its variance, above zero\ncap : float\n    never more than this fraction; half of Kelly's or less is usual\n\nReturns\n-------\nfloat"
     if not variance > 0 or not np.isfinite([expected, variance]).all():
         raise BadInput(f"an expected return of {expected} with a variance of {variance}: both finite, the variance above zero")
     return float(min(max(expected / variance, 0.0), cap))
@@ -36,7 +36,7 @@ def volatility_fraction(
     realised: float,  # yearly volatility of the asset, above zero
     cap: float = 1.0,  # never more than this fraction
 ) -> float:
-    "Return the fraction at which the position has the target volatility, at most the cap."
+    "Return the fraction at which the position has the target volatility, at most the cap.\n\nParameters\n----------\ntarget : float\n    yearly volatility wanted\nrealised : float\n    yearly volatility of the asset, above zero\ncap : float, default 1.0\n    never more than this fraction\n\nReturns\n-------\nfloat"
     if not (realised > 0 and target >= 0):
         raise BadInput(f"a target of {target} with a realised volatility of {realised}: the latter must be above zero")
     return float(min(target / realised, cap))
@@ -46,7 +46,7 @@ def drawdown_scale(
     drawdown: float,  # of the account now, positive fraction
     limit: float,  # drawdown at which nothing is held any more
 ) -> float:  # between 0 and 1
-    "Return the factor that shrinks positions linearly as the drawdown nears its limit (Grossman & Zhou 1993)."
+    "Return the factor that shrinks positions linearly as the drawdown nears its limit (Grossman & Zhou 1993).\n\nParameters\n----------\ndrawdown : float\n    of the account now, positive fraction\nlimit : float\n    drawdown at which nothing is held any more\n\nReturns\n-------\nfloat\n    between 0 and 1"
     if not (0 <= drawdown <= 1 and 0 < limit <= 1):
         raise BadInput(f"a drawdown of {drawdown} with a limit of {limit}: both are positive fractions")
     return float(min(max(1 - drawdown / limit, 0.0), 1.0))
@@ -59,7 +59,7 @@ def volatility_size(
     periods: float | None = None,  # bars in a year; None counts those that were there per year elapsed
     most: float = 1.0,  # largest fraction
 ) -> pd.DataFrame:  # time × symbol, fraction of the account, at most `most`; NaN before there is a window
-    "Return the fraction of the cash to invest for a target volatility."
+    "Return the fraction of the cash to invest for a target volatility.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\ntarget : float\n    yearly volatility wanted, 0.1 is ten per cent\nwindow : int, default 20\n    bars over which the past volatility is measured\nperiods : float | None, default None\n    bars in a year; None counts those that were there per year elapsed\nmost : float, default 1.0\n    largest fraction\n\nReturns\n-------\npd.DataFrame\n    time × symbol, fraction of the account, at most `most`; NaN before there is a window"
     if not target > 0 or window < 2:
         raise BadInput(f"a target of {target} over {window} bars: the target is above 0 (0.1 is ten per cent) and the window at least 2")
     check_bars(bars, min_bars=2, negative=True)
@@ -78,7 +78,7 @@ def kelly_size(
     least: int = 30,  # closed trades before there is a size
     most: float = 1.0,  # largest fraction
 ) -> np.ndarray:  # by bar, fraction of the account known at its close; NaN: no position
-    "Return what part of the account to put into the next trade, by the trades that were closed by then."
+    "Return what part of the account to put into the next trade, by the trades that were closed by then.\n\nParameters\n----------\nreturns : np.ndarray\n    of each closed trade, after costs, fraction of what it cost\nexits : np.ndarray\n    bar in which it was closed\ncount : int\n    bars\nkelly : float\n    part of Kelly's fraction, 0.5 is half of it\nleast : int, default 30\n    closed trades before there is a size\nmost : float, default 1.0\n    largest fraction\n\nReturns\n-------\nnp.ndarray\n    by bar, fraction of the account known at its close; NaN: no position"
     order = np.argsort(exits, kind="stable")
     closed = pd.Series(np.asarray(returns, float)[order], np.asarray(exits)[order])
     mean, variance = closed.expanding(least).mean(), closed.expanding(least).var()
@@ -94,7 +94,7 @@ SIZE_RULES = ("fraction", "volatility", "kelly", "risk_per_trade")
 
 @dataclass(frozen=True)
 class SizeRule(Value):
-    "How large a position is that a signal opens, of the capital of its strategy; one rule or none."
+    "How large a position is that a signal opens, of the capital of its strategy; one rule or none.\n\nParameters\n----------\nfraction : float | None, default None\n    invested in each position\nvolatility : float | None, default None\n    yearly volatility of each position\nkelly : float | None, default None\n    part of Kelly's fraction of the closed trades\nrisk_per_trade : float | None, default None\n    lost when the stop is hit\nwindow : int, default 20\n    bars over which the volatility is measured\ntrades : int, default 30\n    closed trades before Kelly's rule buys anything\ncap : float, default 1.0\n    largest fraction that volatility and Kelly's rule may come to"
 
     fraction: float | None = None  # invested in each position
     volatility: float | None = None  # yearly volatility of each position
@@ -151,7 +151,7 @@ def size_position(
     amount_step: Decimal = Decimal("0.00000001"),  # units are multiples of this
     max_weight: float | None = None,  # ceiling on the invested value; not with ticks, whose value is not amount times price
 ) -> Decimal:  # units, rounded down
-    "Return how many units to hold."
+    "Return how many units to hold.\n\nParameters\n----------\nequity : Decimal\n    account currency\nprice : Decimal\n    per unit\nfraction : float\n    of equity: invested, or at risk when a stop is given\nstop_price : Decimal | None, default None\n    where the loss is taken\ntick_size : Decimal | None, default None\n    smallest price move, with tick_value\ntick_value : Decimal | None, default None\n    what one tick of one unit is worth in account currency\namount_step : Decimal, default Decimal('0.00000001')\n    units are multiples of this\nmax_weight : float | None, default None\n    ceiling on the invested value; not with ticks, whose value is not amount times price\n\nReturns\n-------\nDecimal\n    units, rounded down"
     if not (equity > 0 and price > 0 and 0 <= fraction <= 1 and amount_step > 0):
         raise BadInput(f"equity {equity}, price {price}, fraction {fraction}: the first two above zero, the last between 0 and 1")
     if (tick_size is None) != (tick_value is None) or (tick_size is not None and not (tick_size > 0 and tick_value > 0)):

@@ -20,7 +20,7 @@ from ..core.drawdown import value_drawdown
 # %% ../../nbs/05_risk/10_stress.ipynb #59434141
 @dataclass(frozen=True)
 class Scenario(Value):
-    "A window of history, or a table of shocks, or both."
+    "A window of history, or a table of shocks, or both.\n\nParameters\n----------\nname : str\nstart : str, default ''\n    last calm day, 'YYYY-MM-DD'; empty: shocks only\nend : str, default ''\n    day of the loss\nshocks : dict[str, float]\n    symbol, its base, its group, or '*' for all else → simple return\nsource : str, default ''\n    where the shocks come from\nunlike : tuple[str, ...], default ()\n    symbols or bases that did not fall with their group: without a shock of their own they are unknown"
 
     name: str
     start: str = ""  # last calm day, 'YYYY-MM-DD'; empty: shocks only
@@ -98,7 +98,7 @@ def shock_of(
     symbol: str,
     group: str = "",
 ) -> float | None:  # simple return; None: the table does not know
-    "Look up what an asset loses by the scenario's table."
+    "Look up what an asset loses by the scenario's table.\n\nParameters\n----------\nscenario : Scenario\nsymbol : str\ngroup : str, default ''\n\nReturns\n-------\nfloat | None\n    simple return; None: the table does not know"
     pair = f"{symbol[:3]}/{symbol[3:]}"  # some venues write EURUSD
     own = (symbol, symbol.replace("-", "/").partition("/")[0], pair)
     names = own if set(own) & set(scenario.unlike) else (*own, group, "*")
@@ -111,7 +111,7 @@ def stress(
     groups: Mapping[str, str] | None = None,  # symbol → group
     scenarios: Iterable[Scenario] | None = None,  # None: all of SCENARIOS
 ) -> pd.DataFrame:  # by scenario: loss, deepest, replayed, shocked, unknown (fractions of equity), unknown_symbols, worst
-    "Return what the portfolio would have lost; `loss` is positive and is about the known part only."
+    "Return what the portfolio would have lost; `loss` is positive and is about the known part only.\n\nParameters\n----------\nweights : Mapping[str, float] | pd.Series\n    by symbol, without cash\nbars : pd.DataFrame | None, default None\n    history of the held symbols, with closes; None: shock tables only\ngroups : Mapping[str, str] | None, default None\n    symbol → group\nscenarios : Iterable[Scenario] | None, default None\n    None: all of SCENARIOS\n\nReturns\n-------\npd.DataFrame\n    by scenario: loss, deepest, replayed, shocked, unknown (fractions of equity), unknown_symbols, worst"
     weights = pd.Series(dict(weights), dtype=float)
     if not np.isfinite(weights.to_numpy()).all():
         raise BadInput(f"the weight of {weights.index[~np.isfinite(weights)][0]} is not finite")

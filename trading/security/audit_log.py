@@ -34,7 +34,7 @@ class AuditError(TradingError):
 
 @dataclass(frozen=True)
 class Entry:
-    "One thing that somebody did."
+    "One thing that somebody did.\n\nParameters\n----------\nseq : int\n    1, 2, 3 …\ntime : datetime\n    UTC\nwho : str\n    name of a user, or of a part of the system\naction : str\n    for example 'sign-in' or 'plan.approve'\ndetail : dict[str, Any]\n    without secrets\nbefore : str\n    hash of the entry before, empty for the first\nhash : str\n    SHA-256 over all of the above\nseal : str\n    HMAC of the hash, empty when the log has no key"
 
     seq: int  # 1, 2, 3 …
     time: datetime  # UTC
@@ -48,7 +48,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Finding:
-    "Something in the log that is not as it was written."
+    "Something in the log that is not as it was written.\n\nParameters\n----------\nline : int\n    of the file, from 1; 0: the log as a whole\nwhat : str\n    one sentence"
 
     line: int  # of the file, from 1; 0: the log as a whole
     what: str  # one sentence
@@ -72,7 +72,7 @@ def write_line(
     before: str,  # hash of the entry before
     key: bytes | None = None,  # None: no seal
 ) -> tuple[bytes, str]:  # the line with its end, the hash
-    "Return the line of an entry."
+    "Return the line of an entry.\n\nParameters\n----------\nseq : int\ntime : datetime\n    UTC\nwho : str\naction : str\ndetail : Mapping[str, Any]\n    anything that has a text; secrets in it are masked\nbefore : str\n    hash of the entry before\nkey : bytes | None, default None\n    None: no seal\n\nReturns\n-------\ntuple[bytes, str]\n    the line with its end, the hash"
     if time.tzinfo is None or time.utcoffset().total_seconds():
         raise BadInput(f"the time {time.isoformat()} of an audit entry is not UTC; give it with its zone as UTC")
     plain = json.loads(json.dumps(redact(dict(detail)), default=str, skipkeys=True), parse_constant=str)
@@ -101,7 +101,7 @@ def check_log(
     witness: str = "",  # 'number:hash' of an entry as `AuditLog.head` gave it once
     sealed_from: int = 0,  # number of the entry from which on all have seals; 0: nobody remembers
 ) -> list[Finding]:  # empty when the log is as it was written
-    "Return everything that is not as it was written."
+    "Return everything that is not as it was written.\n\nParameters\n----------\ndata : bytes\n    the file\nanchor : bytes | None\n    the anchor's file; None: there is none\nkey : bytes | None, default None\n    checks the seals too\nwitness : str, default ''\n    'number:hash' of an entry as `AuditLog.head` gave it once\nsealed_from : int, default 0\n    number of the entry from which on all have seals; 0: nobody remembers\n\nReturns\n-------\nlist[Finding]\n    empty when the log is as it was written"
     lines = data.split(b"\n")
     found = [] if not lines[-1] else [Finding(len(lines), "the last line has no end: it was cut, or a crash stopped its writing")]
     lines, hashes, before, sealed = lines[:-1], [], "", False
@@ -206,7 +206,7 @@ def _check_anchor(hashes: list[str], anchor: bytes | None, key: bytes | None, se
 
 # %% ../../nbs/10_security/25_audit_log.ipynb #448bddec
 class AuditLog:
-    "An append-only, chained and anchored log of what was done."
+    "An append-only, chained and anchored log of what was done.\n\nParameters\n----------\npath : Path | str\n    file of the log; made with the first entry\nkey : bytes | None, default None\n    at least 16 bytes, seals the entries; None: no seals\nanchor : Path | str | None, default None\n    file of the anchor, better on another disk; None: beside the log, ending in .head\nsealed_from : int, default 0\n    number of the entry from which on all have seals, as somebody outside remembers it"
 
     def __init__(
         self,
@@ -241,7 +241,7 @@ class AuditLog:
         detail: Mapping[str, Any] | None = None,  # secrets in it are masked
         now: datetime | None = None,  # UTC; None: the clock
     ) -> int:  # number of the entry
-        "Write an entry durably and return its number."
+        "Write an entry durably and return its number.\n\nParameters\n----------\nwho : str\naction : str\ndetail : Mapping[str, Any] | None, default None\n    secrets in it are masked\nnow : datetime | None, default None\n    UTC; None: the clock\n\nReturns\n-------\nint\n    number of the entry"
         from datetime import UTC
 
         with self._alone():
@@ -303,7 +303,7 @@ class AuditLog:
         who: str | None = None,
         action: str | None = None,  # or its beginning
     ) -> list[Entry]:  # in the order in which they were written
-        "Return entries."
+        "Return entries.\n\nParameters\n----------\nafter : int, default 0\n    number; later ones are returned\nlimit : int, default 1000\nwho : str | None, default None\naction : str | None, default None\n    or its beginning\n\nReturns\n-------\nlist[Entry]\n    in the order in which they were written"
         if not self.path.exists():
             return []
         with self.path.open("rb") as file:
@@ -318,12 +318,12 @@ class AuditLog:
         self,
         witness: str = "",  # 'number:hash' of an entry seen earlier
     ) -> list[Finding]:  # empty when the log is as it was written
-        "Return everything that is not as it was written."
+        "Return everything that is not as it was written.\n\nParameters\n----------\nwitness : str, default ''\n    'number:hash' of an entry seen earlier\n\nReturns\n-------\nlist[Finding]\n    empty when the log is as it was written"
         data, anchor = self._still(lambda: (self.path.read_bytes() if self.path.exists() else b"", self._anchored()))
         return check_log(data, anchor, self._key, witness, self._sealed_from)
 
     def head(self) -> str:  # 'number:hash', or '' while the log is empty
-        "Return the witness of the last entry, to be noted elsewhere."
+        "Return the witness of the last entry, to be noted elsewhere.\n\nReturns\n-------\nstr\n    'number:hash', or '' while the log is empty"
         _, seq, digest = self._still(lambda: self._end(mend=False))
         return f"{seq}:{digest[:32]}" if seq else ""
 

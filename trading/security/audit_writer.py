@@ -17,7 +17,7 @@ from .audit_log import AuditLog
 
 # %% ../../nbs/10_security/27_audit_writer.ipynb #b5d108b9
 class AuditWriter:
-    "Record lines from many threads, those that come together in one entry."
+    "Record lines from many threads, those that come together in one entry.\n\nParameters\n----------\naudit : AuditLog\nmost : int, default 32\n    lines in one entry"
 
     def __init__(
         self,

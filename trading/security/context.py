@@ -23,7 +23,7 @@ UNSEALED = "there is no key for a vault: secrets of telephones are not encrypted
 # %% ../../nbs/10_security/30_context.ipynb #76b3d5cd
 @dataclass(frozen=True)
 class SecurityContext:
-    "What protects a data folder."
+    "What protects a data folder.\n\nParameters\n----------\ndata : Path\nvault : Vault | None\nusers : Authenticator\naudit : AuditLog\nsaid : str\n    a sentence about what is missing, or nothing"
 
     data: Path
     vault: Vault | None
@@ -39,7 +39,7 @@ def open_security(
     ask: Callable[[], str] | None = None,  # asks a person for the passphrase; None: there is nobody
     make: bool = True,  # False: a question is asked, which makes neither keys nor files
 ) -> SecurityContext:
-    "Open the vault, the users and the audit log of a data folder."
+    "Open the vault, the users and the audit log of a data folder.\n\nParameters\n----------\ndata : Path | str\n    the data folder of the settings\nenviron : Mapping[str, str] | None, default None\n    None: the process's environment\nring : bool, default True\n    look into the key ring\nask : Callable[[], str] | None, default None\n    asks a person for the passphrase; None: there is nobody\nmake : bool, default True\n    False: a question is asked, which makes neither keys nor files\n\nReturns\n-------\nSecurityContext"
     data = Path(data)
     vault = open_vault(data, environ, ring, ask)
     audit = open_audit(data, vault, make)
@@ -50,7 +50,7 @@ def open_security(
 def evidence_key(
     data: Path | str,  # a data folder
 ) -> EvidenceKey | None:  # None: there was one, and it is gone
-    "Return the key that seals the chains of a data folder, made at the first start; one that is gone is not replaced in silence."
+    "Return the key that seals the chains of a data folder, made at the first start; one that is gone is not replaced in silence.\n\nParameters\n----------\ndata : Path | str\n    a data folder\n\nReturns\n-------\nEvidenceKey | None\n    None: there was one, and it is gone"
     found, path = read_evidence_key(data), Path(data) / "ops" / "audit.jsonl"
     if found or key_is_gone(data):
         return found
@@ -68,7 +68,7 @@ def evidence_key(
 def key_is_gone(
     data: Path | str,  # a data folder
 ) -> bool:
-    "Tell whether something in a data folder is sealed with a key that is not there."
+    "Tell whether something in a data folder is sealed with a key that is not there.\n\nParameters\n----------\ndata : Path | str\n    a data folder\n\nReturns\n-------\nbool"
     data = Path(data)
     if read_evidence_key(data):
         return False
@@ -81,7 +81,7 @@ def open_audit(
     vault: Vault | None,
     make: bool = True,  # False: a question is asked, which makes no key
 ) -> AuditLog:
-    "Open the audit log; it is sealed from its first entry on, with the vault's key or, where there is no vault, with the key of the data folder."
+    "Open the audit log; it is sealed from its first entry on, with the vault's key or, where there is no vault, with the key of the data folder.\n\nParameters\n----------\ndata : Path\nvault : Vault | None\nmake : bool, default True\n    False: a question is asked, which makes no key\n\nReturns\n-------\nAuditLog"
     path = Path(data) / "ops" / "audit.jsonl"
     if not make and vault and "carnet.audit.sealed-from" in (held := vault.names()) and "carnet.audit" in held:
         return AuditLog(path, vault.own_key("carnet.audit"), sealed_from=int(vault.get("carnet.audit.sealed-from")))

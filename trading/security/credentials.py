@@ -32,7 +32,7 @@ def check_password(
     password: str,
     name: str,  # of the user
 ) -> None:
-    "Refuse a password that is among the first that anybody would try."
+    "Refuse a password that is among the first that anybody would try.\n\nParameters\n----------\npassword : str\nname : str\n    of the user"
     low = password.lower()
     left = low
     for known in sorted((*COMMON, name.lower()), key=len, reverse=True):
@@ -56,7 +56,7 @@ def guesses(
     password: str,
     name: str = "",  # of the user; a guesser knows it
 ) -> float:  # tries until it is found by somebody who begins with the likeliest
-    "Estimate how many guesses a password withstands, by 30,000 common passwords, words, names, dates, patterns and repeats (Wheeler 2016, USENIX Security)."
+    "Estimate how many guesses a password withstands, by 30,000 common passwords, words, names, dates, patterns and repeats (Wheeler 2016, USENIX Security).\n\nParameters\n----------\npassword : str\nname : str, default ''\n    of the user; a guesser knows it\n\nReturns\n-------\nfloat\n    tries until it is found by somebody who begins with the likeliest"
     from zxcvbn import zxcvbn
 
     return float(zxcvbn(password[:72], user_inputs=[name, "carnet", "trading"])["guesses"])
@@ -66,7 +66,7 @@ def is_leaked(
     password: str,
     listing: Path,  # lines of SHA1:COUNT, or SHA1 alone, sorted by hash
 ) -> bool:
-    "Tell whether a password is in a file of leaked ones; a file that is not sorted or holds something else is refused."
+    "Tell whether a password is in a file of leaked ones; a file that is not sorted or holds something else is refused.\n\nParameters\n----------\npassword : str\nlisting : Path\n    lines of SHA1:COUNT, or SHA1 alone, sorted by hash\n\nReturns\n-------\nbool"
     wanted = hashlib.sha1(password.encode(), usedforsecurity=False).hexdigest().upper().encode()
     with open(listing, "rb") as file:
         low, high = 0, file.seek(0, 2)  # the line sought begins at or after `low`, and before `high`
@@ -108,7 +108,7 @@ def _nobody() -> str:
 
 
 def hash_password(password: str) -> str:  # names its own parameters
-    "Return what is kept instead of a password."
+    "Return what is kept instead of a password.\n\nParameters\n----------\npassword : str\n\nReturns\n-------\nstr\n    names its own parameters"
     with _ONE:
         return _hasher().hash(password)
 
@@ -117,7 +117,7 @@ def password_fits(
     kept: str | None,  # what `hash_password` returned; None: there is no such user, and the answer takes as long
     password: str,
 ) -> bool:
-    "Tell whether a password is the right one."
+    "Tell whether a password is the right one.\n\nParameters\n----------\nkept : str | None\n    what `hash_password` returned; None: there is no such user, and the answer takes as long\npassword : str\n\nReturns\n-------\nbool"
     from argon2.exceptions import Argon2Error, InvalidHashError
 
     nobody = _nobody()
@@ -137,7 +137,7 @@ STEP = 30  # seconds
 
 
 def new_totp() -> str:  # 160 bits in base32
-    "Return a new secret for a telephone."
+    "Return a new secret for a telephone.\n\nReturns\n-------\nstr\n    160 bits in base32"
     return base64.b32encode(secrets.token_bytes(20)).decode()
 
 
@@ -154,7 +154,7 @@ def code_step(
     now: datetime,
     last: int = 0,  # step of the code that was used last
 ) -> int | None:  # step of this code; None: wrong, too old, or used
-    "Return the half minute a code belongs to, when it may still be used."
+    "Return the half minute a code belongs to, when it may still be used.\n\nParameters\n----------\nsecret : str\ncode : str\n    six digits, as typed\nnow : datetime\nlast : int, default 0\n    step of the code that was used last\n\nReturns\n-------\nint | None\n    step of this code; None: wrong, too old, or used"
     import pyotp
 
     code = re.sub(r"[\s-]", "", code)

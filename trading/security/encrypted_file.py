@@ -39,7 +39,7 @@ def derive_key(
     salt: bytes,  # 16 random bytes, not secret
     work: int = WORK,  # a power of two
 ) -> bytes:  # 32 bytes
-    "Return the key that belongs to a passphrase (scrypt)."
+    "Return the key that belongs to a passphrase (scrypt).\n\nParameters\n----------\npassphrase : str\nsalt : bytes\n    16 random bytes, not secret\nwork : int, default WORK\n    a power of two\n\nReturns\n-------\nbytes\n    32 bytes"
     from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
     if len(passphrase) < 8:
@@ -70,7 +70,7 @@ def _nonce(number: int, last: bool) -> bytes:
 
 
 class EncryptedWriter:
-    "Write an encrypted file piece by piece."
+    "Write an encrypted file piece by piece.\n\nParameters\n----------\nfile : BinaryIO\n    open for writing\npassphrase : str\nwork : int, default WORK"
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ def decrypt_stream(
     passphrase: str,
     name: str = "the file",  # for messages
 ) -> Iterator[bytes]:  # the content, piece by piece
-    "Read an encrypted file; an alteration shows at its piece, a missing end at the last."
+    "Read an encrypted file; an alteration shows at its piece, a missing end at the last.\n\nParameters\n----------\nfile : BinaryIO\n    open for reading\npassphrase : str\nname : str, default 'the file'\n    for messages\n\nYields\n------\nIterator[bytes]\n    the content, piece by piece"
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
@@ -170,7 +170,7 @@ def decrypt_stream(
 
 
 def decrypt_file(path: Path, passphrase: str) -> Iterator[bytes]:  # the content, piece by piece
-    "Read an encrypted file by its path."
+    "Read an encrypted file by its path.\n\nParameters\n----------\npath : Path\npassphrase : str\n\nYields\n------\nIterator[bytes]\n    the content, piece by piece"
     try:
         with Path(path).open("rb") as file:
             yield from decrypt_stream(file, passphrase, Path(path).name)

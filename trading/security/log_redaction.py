@@ -22,7 +22,7 @@ STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "
 
 
 def redact_record(record: logging.LogRecord) -> logging.LogRecord:  # the same
-    "Mask the secrets of a log record: message, arguments, traceback and extra fields."
+    "Mask the secrets of a log record: message, arguments, traceback and extra fields.\n\nParameters\n----------\nrecord : logging.LogRecord\n\nReturns\n-------\nlogging.LogRecord\n    the same"
     if getattr(record, "_redacted", False):
         _redact_extras(record)
         return record
@@ -74,7 +74,7 @@ class QuietRecord(logging.LogRecord):
 def install(
     environ: MutableMapping[str, str] | None = None,  # whose secret variables are to be known; None: the process's environment
 ) -> None:
-    "Mask secrets in everything that this process logs or prints when it fails."
+    "Mask secrets in everything that this process logs or prints when it fails.\n\nParameters\n----------\nenviron : MutableMapping[str, str] | None, default None\n    whose secret variables are to be known; None: the process's environment"
     import os
 
     KNOWN.add_environment(os.environ if environ is None else environ)
@@ -98,7 +98,7 @@ def find_unredacted_files(folder: Path) -> list[Path]:
 
 
 def scrub(folder: Path) -> tuple[list[Path], list[Path]]:  # cleaned; left alone because a checksum is pinned
-    "Mask the secrets in the texts and notebooks under a folder."
+    "Mask the secrets in the texts and notebooks under a folder.\n\nParameters\n----------\nfolder : Path\n\nReturns\n-------\ntuple[list[Path], list[Path]]\n    cleaned; left alone because a checksum is pinned"
     from trading.core.files import write_atomic
 
     leaks = find_unredacted_files(folder)

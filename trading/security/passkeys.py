@@ -24,7 +24,7 @@ from ..core.errors import BadInput, BadSettings, Refused
 # %% ../../nbs/10_security/12_passkeys.ipynb #031ef5d8
 @dataclass(frozen=True)
 class Site:
-    "Where passkeys are good."
+    "Where passkeys are good.\n\nParameters\n----------\nname : str\n    RP ID, for example 'carnet.example.org'\norigin : str\n    for example 'https://carnet.example.org'"
 
     name: str  # RP ID, for example 'carnet.example.org'
     origin: str  # for example 'https://carnet.example.org'
@@ -38,7 +38,7 @@ def site_of(
     host: str = "",  # that the browser asked for, with its port; counts only where it is this machine
     scheme: str = "http",  # that it was asked by there
 ) -> Site:
-    "Return where passkeys are good, or say what is missing."
+    "Return where passkeys are good, or say what is missing.\n\nParameters\n----------\norigin : str\n    service.origin\nhost : str, default ''\n    that the browser asked for, with its port; counts only where it is this machine\nscheme : str, default 'http'\n    that it was asked by there\n\nReturns\n-------\nSite"
     if not origin and host.partition(":")[0].lower() == "localhost":
         origin = f"{scheme}://{host.lower()}"
     if not origin:
@@ -66,7 +66,7 @@ class Challenges:
         purpose: str,  # for example 'sign-in'
         now: datetime,  # UTC
     ) -> bytes:
-        "Return a new one."
+        "Return a new one.\n\nParameters\n----------\npurpose : str\n    for example 'sign-in'\nnow : datetime\n    UTC\n\nReturns\n-------\nbytes"
         body = int(now.timestamp()).to_bytes(8, "big") + secrets.token_bytes(16)
         return body + self._seal(purpose, body)
 
@@ -92,7 +92,7 @@ class Challenges:
 
 # %% ../../nbs/10_security/12_passkeys.ipynb #b602e088
 def user_handle(name: str) -> bytes:  # 32 bytes
-    "Return what a device keeps for a user, which is not the name itself."
+    "Return what a device keeps for a user, which is not the name itself.\n\nParameters\n----------\nname : str\n\nReturns\n-------\nbytes\n    32 bytes"
     return hashlib.sha256(b"carnet user " + name.encode()).digest()
 
 
@@ -102,7 +102,7 @@ def passkey_options(
     name: str = "",  # of the user who makes one; empty: somebody signs in
     known: tuple[str, ...] = (),  # ids of theirs, so that none is made twice on one device
 ) -> dict[str, Any]:  # for `navigator.credentials`
-    "Return what a browser is asked."
+    "Return what a browser is asked.\n\nParameters\n----------\nsite : Site\nchallenge : bytes\nname : str, default ''\n    of the user who makes one; empty: somebody signs in\nknown : tuple[str, ...], default ()\n    ids of theirs, so that none is made twice on one device\n\nReturns\n-------\ndict[str, Any]\n    for `navigator.credentials`"
     import webauthn
     from webauthn.helpers import structs as s
 
@@ -117,7 +117,7 @@ def passkey_options(
 # %% ../../nbs/10_security/12_passkeys.ipynb #d715277b
 @dataclass(frozen=True)
 class PasskeyProof:
-    "What a checked answer has shown."
+    "What a checked answer has shown.\n\nParameters\n----------\ncredential : str\n    its id, base64 for addresses\npublic : bytes\n    key; empty: known already\ncount : int\n    how often the device says that it was used\nverified : bool\n    the device has recognised its owner"
 
     credential: str  # its id, base64 for addresses
     public: bytes  # key; empty: known already
@@ -128,7 +128,7 @@ class PasskeyProof:
 def challenge_in(
     answer: Mapping[str, Any],  # of a browser
 ) -> bytes:
-    "Return the challenge that an answer says it answers."
+    "Return the challenge that an answer says it answers.\n\nParameters\n----------\nanswer : Mapping[str, Any]\n    of a browser\n\nReturns\n-------\nbytes"
     import webauthn
 
     try:
@@ -144,7 +144,7 @@ def check_passkey(
     count: int = 0,  # how often it was used
     alone: bool = False,  # without a password: the device must have recognised its owner
 ) -> PasskeyProof:
-    "Return what an answer proves, its challenge aside, or refuse it."
+    "Return what an answer proves, its challenge aside, or refuse it.\n\nParameters\n----------\nanswer : Mapping[str, Any]\n    of a browser: `PublicKeyCredential.toJSON()`\nsite : Site\npublic : bytes, default b''\n    key of a known passkey; empty: a new one is made\ncount : int, default 0\n    how often it was used\nalone : bool, default False\n    without a password: the device must have recognised its owner\n\nReturns\n-------\nPasskeyProof"
     import webauthn
     from webauthn.helpers.exceptions import WebAuthnException
 

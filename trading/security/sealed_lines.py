@@ -20,7 +20,7 @@ def walk_sealed_lines(
     before: str,  # hash of the last of those
     key: bytes,  # that the lines were sealed with
 ) -> list[str]:  # hashes of the lines that are surely good, from the one at `begin` on
-    "Walk very quickly over sealed lines, as far as each is what it was: strings without escapes leave one way to read what was hashed, and the seal says who wrote it."
+    "Walk very quickly over sealed lines, as far as each is what it was: strings without escapes leave one way to read what was hashed, and the seal says who wrote it.\n\nParameters\n----------\nlines : list[bytes]\n    of the log, each without its end\nbegin : int\n    how many of them were checked already\nbefore : str\n    hash of the last of those\nkey : bytes\n    that the lines were sealed with\n\nReturns\n-------\nlist[str]\n    hashes of the lines that are surely good, from the one at `begin` on"
     inner, outer = (sha256(bytes(b ^ pad for b in _block(key))).copy for pad in (0x36, 0x5C))  # HMAC as RFC 2104 defines it, its key taken in once
     head, found, last = _PLAIN.match, [], before.encode("utf-8", "surrogatepass")
     for number in range(begin + 1, len(lines) + 1):

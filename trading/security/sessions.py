@@ -29,7 +29,7 @@ FREE_ATTEMPTS, FIRST_DELAY, LAST_DELAY = 4, 2.0, 900.0  # wrong tries without de
 
 @dataclass(frozen=True)
 class Session:
-    "Somebody who has shown who they are."
+    "Somebody who has shown who they are.\n\nParameters\n----------\nuser : str\nrole : str\nportfolios : tuple[str, ...]\n    what they may see and act on\nexpires : datetime\n    UTC, at the latest\nkind : str, default 'session'\n    or 'key'\ntoken : str\n    only right after signing in\ncsrf : str\n    what a form must send along; empty for a key\nscope : tuple[str, ...], default ()\n    of a key: what it is for; none: all that the role may"
 
     user: str
     role: str
@@ -58,7 +58,7 @@ def require(
     role: str,  # at least
     portfolio: str | None = None,  # and this must be one of theirs
 ) -> Session:  # the same
-    "Refuse somebody whose role is too small, or who asks for another's portfolio."
+    "Refuse somebody whose role is too small, or who asks for another's portfolio.\n\nParameters\n----------\nsession : Session\nrole : str\n    at least\nportfolio : str | None, default None\n    and this must be one of theirs\n\nReturns\n-------\nSession\n    the same"
     if ROLES.index(session.role) < ROLES.index(role):
         raise Forbidden(f"this needs the role {role}; {session.user} is {session.role}: ask an admin")
     if portfolio is not None and portfolio not in session.portfolios:
@@ -70,12 +70,12 @@ def portfolio_folder(
     data: Path,  # the data folder of the settings
     portfolio: str,  # 'main' is the data folder itself
 ) -> Path:
-    "Return the data folder of a portfolio: ledger, kill switch and all else of it lie there and nowhere else."
+    "Return the data folder of a portfolio: ledger, kill switch and all else of it lie there and nowhere else.\n\nParameters\n----------\ndata : Path\n    the data folder of the settings\nportfolio : str\n    'main' is the data folder itself\n\nReturns\n-------\nPath"
     return Path(data) if check_name(portfolio, "portfolio") == "main" else Path(data) / "portfolios" / portfolio
 
 # %% ../../nbs/10_security/20_sessions.ipynb #f5340e17
 class Authenticator(UserStore):
-    "Authentication of users: sessions, lock-out and API keys."
+    "Authentication of users: sessions, lock-out and API keys.\n\nParameters\n----------\npath : Path | str\n    SQLite file; made when it does not exist\nkey : bytes | None, default None\n    32 bytes, encrypts the secrets of telephones\nrecord : Callable[[str, str, dict, datetime], Any] | None, default None\n    told who did what, for example `AuditLog(…).append`\nmake : bool, default True\n    False: to be asked only; no file is made"
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Authenticator(UserStore):
         now: datetime,  # UTC
         origin: str = "",  # for example the address a request came from
     ) -> Session:  # with its token and its csrf, which are not kept anywhere
-        "Open a session for whoever has the right password and an unused code."
+        "Open a session for whoever has the right password and an unused code.\n\nParameters\n----------\nname : str\npassword : str\ncode : str\n    of the telephone; '' for a viewer without one\nnow : datetime\n    UTC\norigin : str, default ''\n    for example the address a request came from\n\nReturns\n-------\nSession\n    with its token and its csrf, which are not kept anywhere"
         name = name.strip().lower()
         whose = self._whose(name, origin)
         with self._door:
@@ -164,7 +164,7 @@ class Authenticator(UserStore):
         password: str = "",
         origin: str = "",
     ) -> Session:  # with its token and its csrf
-        "Open a session for whoever holds a passkey."
+        "Open a session for whoever holds a passkey.\n\nParameters\n----------\nanswer : Mapping[str, Any]\n    of a browser\nsite : Site\nnow : datetime\n    UTC\nname : str, default ''\n    with a password: the passkey is the second factor; empty: it is all there is, and the device must have recognised its owner\npassword : str, default ''\norigin : str, default ''\n\nReturns\n-------\nSession\n    with its token and its csrf"
         name, credential = name.strip().lower(), str(answer.get("id"))[:400]
         row = self._read("select p.user, p.public, p.count, u.password, u.role, u.portfolios, u.blocked from passkeys p join users u on u.name = p.user "
                          "where p.id = ?", credential)
@@ -254,7 +254,7 @@ class Authenticator(UserStore):
         token: str,
         now: datetime,  # UTC
     ) -> Session:
-        "Return the session of a token, or refuse one that is unknown, signed out or too old."
+        "Return the session of a token, or refuse one that is unknown, signed out or too old.\n\nParameters\n----------\ntoken : str\nnow : datetime\n    UTC\n\nReturns\n-------\nSession"
         over = "the session is over or was never opened; sign in again"
         kept = token_hash(token)
         row = self._read("select s.user, s.role, s.began, s.seen, u.portfolios, u.blocked, u.role from sessions s join users u on u.name = s.user "
@@ -281,7 +281,7 @@ class Authenticator(UserStore):
             self._record(user[0][0], "sign-out", {}, now or datetime.now(UTC))
 
     def sessions(self, user: str | None = None, now: datetime | None = None) -> list[dict]:  # without the tokens
-        "Return the open sessions of a user, or of all."
+        "Return the open sessions of a user, or of all.\n\nParameters\n----------\nuser : str | None, default None\nnow : datetime | None, default None\n\nReturns\n-------\nlist[dict]\n    without the tokens"
         at = (now or datetime.now(UTC)).timestamp()
         rows = self._read("select hash, user, role, began, seen from sessions where began > ? and seen > ? order by began",
                           at - SESSION_LIFETIME.total_seconds(), at - IDLE_LIMIT.total_seconds())
@@ -289,7 +289,7 @@ class Authenticator(UserStore):
         return [{"id": h[:12], "user": u, "role": r, "began": when(b), "seen": when(s)} for h, u, r, b, s in rows if user in (None, u)]
 
     def end_session(self, name: str, user: str | None = None, now: datetime | None = None, by: str = "terminal") -> str:  # whose it was
-        "End a session by its id; with `user`, only one of theirs."
+        "End a session by its id; with `user`, only one of theirs.\n\nParameters\n----------\nname : str\nuser : str | None, default None\nnow : datetime | None, default None\nby : str, default 'terminal'\n\nReturns\n-------\nstr\n    whose it was"
         found = [s for s in self.sessions(user, now) if s["id"] == name]
         if not found:
             raise MissingData(f"there is no open session {name[:20]!r}; 'carnet users sessions' lists them")
@@ -309,7 +309,7 @@ class Authenticator(UserStore):
         scope: Iterable[str] = (),  # what it is for: words of `SCOPES`; none: all that the role may
         portfolios: Iterable[str] | None = None,  # some of the user's; None: all of them, as they are then
     ) -> str:  # shown once, kept nowhere
-        "Make a key for a program."
+        "Make a key for a program.\n\nParameters\n----------\nuser : str\nlabel : str\n    what it is for\nnow : datetime | None, default None\n    UTC; None: the clock\nrole : str, default 'viewer'\n    at most the user's own\ndays : int, default 90\n    until it ends\nby : str, default 'terminal'\nscope : Iterable[str], default ()\n    what it is for: words of `SCOPES`; none: all that the role may\nportfolios : Iterable[str] | None, default None\n    some of the user's; None: all of them, as they are then\n\nReturns\n-------\nstr\n    shown once, kept nowhere"
         from secrets import token_hex
 
         owner, now = self.user(user), now or datetime.now(UTC)
@@ -348,7 +348,7 @@ class Authenticator(UserStore):
         return Session(user, min(role, limit, key=ROLES.index), mine, datetime.fromtimestamp(expires, UTC), kind="key", scope=_split(scope))
 
     def keys(self, user: str | None = None) -> list[dict]:  # without the secrets
-        "Return the keys of a user, or of all."
+        "Return the keys of a user, or of all.\n\nParameters\n----------\nuser : str | None, default None\n\nReturns\n-------\nlist[dict]\n    without the secrets"
         rows = self._read("select id, user, role, label, created, expires, used, scope, portfolios from keys order by created")
         when = lambda at: at and datetime.fromtimestamp(at, UTC)  # noqa: E731
         more = lambda scope, only: ({"scope": list(_split(scope))} if scope else {}) | ({"portfolios": list(_split(only))} if only else {})  # noqa: E731

@@ -22,7 +22,7 @@ NEAR_END = timedelta(days=60)  # a certificate with less left is renewed at a st
 
 @dataclass(frozen=True)
 class TlsFiles:
-    "What a server shows itself with."
+    "What a server shows itself with.\n\nParameters\n----------\ncertificate : Path\n    PEM, the server's own first\nkey : Path\n    PEM, without a passphrase\nsaid : str, default ''\n    what somebody should know: it was made or renewed, or ends soon"
 
     certificate: Path  # PEM, the server's own first
     key: Path  # PEM, without a passphrase
@@ -74,7 +74,7 @@ def check_certificate(
     key: Path,  # PEM, without a passphrase
     now: datetime | None = None,  # UTC; None: the clock's
 ) -> TlsFiles:
-    "Return a certificate and its private key when a server can use them; `BadInput` says what is wrong."
+    "Return a certificate and its private key when a server can use them; `BadInput` says what is wrong.\n\nParameters\n----------\ncertificate : Path\n    PEM, the server's own first\nkey : Path\n    PEM, without a passphrase\nnow : datetime | None, default None\n    UTC; None: the clock's\n\nReturns\n-------\nTlsFiles"
     now, shown, private = now or datetime.now(UTC), _certificate_in(certificate), _key_in(key)
     if shown.public_key() != private.public_key():
         raise BadInput(f"the private key {key} does not belong to the certificate {certificate}; name the two files that were made together")
@@ -150,7 +150,7 @@ def own_certificate(
     names: Iterable[str],  # that clients ask by: names and addresses
     now: datetime | None = None,  # UTC; None: the clock's
 ) -> TlsFiles:
-    "Return the certificate that an installation keeps for its service; make it at the first start, renew it when its end is near or the names changed."
+    "Return the certificate that an installation keeps for its service; make it at the first start, renew it when its end is near or the names changed.\n\nParameters\n----------\nfolder : Path\n    made where it is missing\nnames : Iterable[str]\n    that clients ask by: names and addresses\nnow : datetime | None, default None\n    UTC; None: the clock's\n\nReturns\n-------\nTlsFiles"
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import Encoding
 

@@ -33,7 +33,7 @@ class UsersError(TradingError):
 
 @dataclass(frozen=True)
 class User:
-    "Somebody who may come in."
+    "Somebody who may come in.\n\nParameters\n----------\nname : str\nrole : str\nportfolios : tuple[str, ...]\ntelephone : bool\n    enrolled for codes\nblocked : bool\ncreated : datetime\npasskeys : int, default 0\n    how many"
 
     name: str
     role: str
@@ -72,7 +72,7 @@ def open_users(
     path: Path,
     make: bool = True,  # False: a question is asked, which makes no file
 ) -> sqlite3.Connection:
-    "Open or make the file of users, or say why that cannot be done."
+    "Open or make the file of users, or say why that cannot be done.\n\nParameters\n----------\npath : Path\nmake : bool, default True\n    False: a question is asked, which makes no file\n\nReturns\n-------\nsqlite3.Connection"
     if not make and not path.exists():
         return open_database(":memory:", _TABLES)
     try:
@@ -95,7 +95,7 @@ def _with_new_columns(db: sqlite3.Connection) -> sqlite3.Connection:
 
 
 class TotpCipher:
-    "Encrypts the secrets of telephones; without a key it leaves them as they are."
+    "Encrypts the secrets of telephones; without a key it leaves them as they are.\n\nParameters\n----------\nkey : bytes | None\n    32 bytes"
 
     def __init__(self, key: bytes | None):  # 32 bytes
         self._key = key
@@ -126,7 +126,7 @@ class TotpCipher:
 
 # %% ../../nbs/10_security/15_user_store.ipynb #c5e26d03
 class UserStore:
-    "The file of users and its care."
+    "The file of users and its care.\n\nParameters\n----------\npath : Path | str\n    SQLite file; made when it does not exist\nkey : bytes | None, default None\n    32 bytes, encrypts the secrets of telephones\nrecord : Callable[[str, str, dict, datetime], Any] | None, default None\n    told who did what, for example `AuditLog(…).append`\nmake : bool, default True\n    False: to be asked only; no file is made"
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class UserStore:
                 raise UsersError(f"the file of users {self.path.name} cannot be read: {error}; restore it from a backup") from error
 
     def users(self) -> list[User]:  # by name
-        "Return everybody."
+        "Return everybody.\n\nReturns\n-------\nlist[User]\n    by name"
         rows = self._read("select name, role, portfolios, totp is not null, blocked, created, (select count(*) from passkeys where user = name) from users order by name")
         return [User(n, r, tuple(p.split()), bool(t), bool(b), datetime.fromisoformat(c), k) for n, r, p, t, b, c, k in rows]
 
@@ -181,7 +181,7 @@ class UserStore:
         now: datetime | None = None,  # UTC; None: the clock
         by: str = "terminal",  # who does it
     ) -> User:
-        "Add a user; who may act cannot sign in before a telephone is enrolled."
+        "Add a user; who may act cannot sign in before a telephone is enrolled.\n\nParameters\n----------\nname : str\n    small letters, digits, - _ .\npassword : str\nrole : str\n    viewer, trader or admin\nportfolios : Iterable[str]\n    what they may see and act on\nnow : datetime | None, default None\n    UTC; None: the clock\nby : str, default 'terminal'\n    who does it\n\nReturns\n-------\nUser"
         name, portfolios = check_name(name, "user"), [check_name(p, "portfolio") for p in portfolios]
         check_role(role)
         self._check(password, name)
@@ -202,7 +202,7 @@ class UserStore:
         return totp_uri(secret, name)
 
     def passkeys(self, user: str | None = None) -> list[dict]:  # without the keys themselves
-        "Return the passkeys of a user, or of all."
+        "Return the passkeys of a user, or of all.\n\nParameters\n----------\nuser : str | None, default None\n\nReturns\n-------\nlist[dict]\n    without the keys themselves"
         when = lambda at: at and datetime.fromtimestamp(at, UTC)  # noqa: E731
         return [{"id": token_hash(i)[:12], "user": u, "label": n, "created": when(c), "used": when(s), "credential": i}
                 for i, u, n, c, s in self._read("select id, user, label, created, used from passkeys order by created") if user in (None, u)]
@@ -223,7 +223,7 @@ class UserStore:
         return next(p for p in self.passkeys(name) if p["credential"] == credential)
 
     def remove_passkey(self, name: str, user: str | None = None, now: datetime | None = None, by: str = "terminal") -> str:  # whose it was
-        "Take a passkey back by its id, and end the sessions of its owner; with `user`, only one of theirs."
+        "Take a passkey back by its id, and end the sessions of its owner; with `user`, only one of theirs.\n\nParameters\n----------\nname : str\nuser : str | None, default None\nnow : datetime | None, default None\nby : str, default 'terminal'\n\nReturns\n-------\nstr\n    whose it was"
         found = [p for p in self.passkeys(user) if p["id"] == name]
         if not found:
             raise MissingData(f"there is no passkey {name[:20]!r}; 'carnet users passkeys' lists them")

@@ -76,7 +76,7 @@ def seal(
     key: bytes | str,  # 32 bytes, or a passphrase
     cost: Mapping[str, int] = _COST,
 ) -> bytes:
-    "Return a sealed file."
+    "Return a sealed file.\n\nParameters\n----------\ncontent : bytes\nkey : bytes | str\n    32 bytes, or a passphrase\ncost : Mapping[str, int], default _COST\n\nReturns\n-------\nbytes"
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     made = {"kdf": "none"} if isinstance(key, bytes) else {"kdf": "argon2id", "salt": secrets.token_hex(16)} | dict(cost)
@@ -88,7 +88,7 @@ def unseal(
     data: bytes,  # the file
     key: bytes | str,
 ) -> bytes:
-    "Return the content of a sealed file, or say in one sentence why it cannot be read."
+    "Return the content of a sealed file, or say in one sentence why it cannot be read.\n\nParameters\n----------\ndata : bytes\n    the file\nkey : bytes | str\n\nReturns\n-------\nbytes"
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -114,7 +114,7 @@ def unseal(
 
 # %% ../../nbs/10_security/05_vault.ipynb #9c92765d
 class Vault:
-    "A sealed file of names and secrets."
+    "A sealed file of names and secrets.\n\nParameters\n----------\npath : Path | str\n    made with the first secret\nkey : bytes | str\n    32 bytes, or a passphrase"
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class Vault:
             held.pop(name, None)
 
     def own_key(self, name: str) -> bytes:  # 32 bytes
-        "Return a key that Carnet itself needs, made at the first use; it stays the same when the vault is rotated."
+        "Return a key that Carnet itself needs, made at the first use; it stays the same when the vault is rotated.\n\nParameters\n----------\nname : str\n\nReturns\n-------\nbytes\n    32 bytes"
         if name not in self._load():
             with self._change() as held:
                 held.setdefault(name, key_text(new_key()))
@@ -221,7 +221,7 @@ def vault_key(
     ring: bool = True,  # look into the key ring
     ask: Callable[[], str] | None = None,  # asks a person for the passphrase; None: there is nobody
 ) -> bytes | str | None:  # None: there is none
-    "Return the key of the vault from the variable CARNET_VAULT_KEY, the key ring, or a person."
+    "Return the key of the vault from the variable CARNET_VAULT_KEY, the key ring, or a person.\n\nParameters\n----------\nenviron : Mapping[str, str] | None, default None\n    None: the process's environment\nring : bool, default True\n    look into the key ring\nask : Callable[[], str] | None, default None\n    asks a person for the passphrase; None: there is nobody\n\nReturns\n-------\nbytes | str | None\n    None: there is none"
     known = os.environ if environ is None else environ
     text = known.get("CARNET_VAULT_KEY") or secret_file("CARNET_VAULT_KEY", known) or (read_ring() if ring else None) or (ask() if ask else None)
     return read_key(text) if text else None
@@ -231,7 +231,7 @@ def secret_file(
     name: str,  # of a variable; NAME_FILE names the file that holds its value, as containers mount secrets
     environ: Mapping[str, str],
 ) -> str | None:  # None: no file is named
-    "Return a secret from the file that a variable names, or say why it cannot be read."
+    "Return a secret from the file that a variable names, or say why it cannot be read.\n\nParameters\n----------\nname : str\n    of a variable; NAME_FILE names the file that holds its value, as containers mount secrets\nenviron : Mapping[str, str]\n\nReturns\n-------\nstr | None\n    None: no file is named"
     path = environ.get(f"{name}_FILE")
     if not path:
         return None
@@ -278,7 +278,7 @@ def open_vault(
     ring: bool = True,
     ask: Callable[[], str] | None = None,
 ) -> Vault | None:  # None: there is no key, so there can be no vault
-    "Return the vault of a data folder."
+    "Return the vault of a data folder.\n\nParameters\n----------\ndata : Path\n    the data folder of the settings\nenviron : Mapping[str, str] | None, default None\nring : bool, default True\nask : Callable[[], str] | None, default None\n\nReturns\n-------\nVault | None\n    None: there is no key, so there can be no vault"
     path = vault_path(data)
     key = vault_key(environ, ring, ask if path.exists() else None)
     return Vault(path, key) if key else None
@@ -288,7 +288,7 @@ def resolve_secret(
     value: str,  # a secret, or 'vault:NAME'
     vault: Vault | None | Callable[[], Vault | None],  # opened only when it is needed
 ) -> str:
-    "Return what a setting stands for."
+    "Return what a setting stands for.\n\nParameters\n----------\nvalue : str\n    a secret, or 'vault:NAME'\nvault : Vault | None | Callable[[], Vault | None]\n    opened only when it is needed\n\nReturns\n-------\nstr"
     if not value.startswith(REFERENCE):
         return value
     opened = vault() if callable(vault) else vault

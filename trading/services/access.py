@@ -29,7 +29,7 @@ def allowed(
     role: str,  # the least that is needed
     portfolio: str | None = None,  # must be one of theirs
 ) -> Session:  # the same
-    "Return a session that may do this, or refuse."
+    "Return a session that may do this, or refuse.\n\nParameters\n----------\nsession : Session | None\n    None: nobody is signed in\nrole : str\n    the least that is needed\nportfolio : str | None, default None\n    must be one of theirs\n\nReturns\n-------\nSession\n    the same"
     if session is None:
         raise NotSignedIn("sign in first, or send an API key")
     return require(session, role, portfolio)
@@ -38,7 +38,7 @@ def allowed(
 def main_workspace(
     place: Workspace,  # of any portfolio
 ) -> Workspace:
-    "Return the workspace of the portfolio 'main'."
+    "Return the workspace of the portfolio 'main'.\n\nParameters\n----------\nplace : Workspace\n    of any portfolio\n\nReturns\n-------\nWorkspace"
     if place.home is not None:
         return place.home
     root = installation_folder(place.data)
@@ -49,7 +49,7 @@ def workspace_for(
     place: Workspace,  # of 'main', or of any portfolio
     portfolio: str,
 ) -> Workspace:
-    "Return the workspace of a portfolio: its own data, settings and reports."
+    "Return the workspace of a portfolio: its own data, settings and reports.\n\nParameters\n----------\nplace : Workspace\n    of 'main', or of any portfolio\nportfolio : str\n\nReturns\n-------\nWorkspace"
     main = main_workspace(place)
     if portfolio == "main":
         return main

@@ -37,7 +37,7 @@ def collect_day_facts(
     violations: int,
     failed_orders: int,
 ) -> dict[str, Any]:  # fact → a number for each key; JSON
-    "Return what the alert rules look at."
+    "Return what the alert rules look at.\n\nParameters\n----------\naccount : str\nreturns\n    DataFrame of simple returns, time × symbol; the last row is the day's\nequity\n    Series of the account's value, ascending\nvar_95 : float | None\n    of the holdings; None: nothing is held\nlast\n    Series by symbol: when its newest bar closed\nas_of : datetime\n    UTC, when the run decided\nviolations : int\nfailed_orders : int\n\nReturns\n-------\ndict[str, Any]\n    fact → a number for each key; JSON"
     fallen = drawdown_now(equity) if len(equity) else None
     ages = {str(s): (as_of - t.to_pydatetime()).total_seconds() / 3600 for s, t in last.items()}
     return {
@@ -52,7 +52,7 @@ def collect_background_facts(
     record: RunRecord | None,  # of the run; None: none has just ended
     now: datetime,  # UTC
 ) -> dict[str, Any]:
-    "Return the facts that the run itself does not know."
+    "Return the facts that the run itself does not know.\n\nParameters\n----------\nsettings : Settings\nrecord : RunRecord | None\n    of the run; None: none has just ended\nnow : datetime\n    UTC\n\nReturns\n-------\ndict[str, Any]"
     facts: dict[str, Any] = {}
     if record is not None:
         failed = [s for s in record.stages if s.status == "failed"]
@@ -81,7 +81,7 @@ def collect_alert_facts(
     settings: Settings,
     now: datetime,  # UTC
 ) -> dict[str, Any]:
-    "Return every fact there is after a run."
+    "Return every fact there is after a run.\n\nParameters\n----------\nrun : Run\nsettings : Settings\nnow : datetime\n    UTC\n\nReturns\n-------\ndict[str, Any]"
     record = run.record
     if not run.has("facts") or record.parameters.get("dry_run"):
         return collect_background_facts(settings, record, now)
@@ -98,7 +98,7 @@ def secret_of(
     name: str,  # in the vault, for example 'alert_phone'; the variable is CARNET_ALERT_PHONE
     environ: Mapping[str, str] | None = None,  # None: the process's environment
 ) -> str | None:
-    "Return a secret of the system from the environment or the vault; None when it is in neither."
+    "Return a secret of the system from the environment or the vault; None when it is in neither.\n\nParameters\n----------\nsettings : Settings\nname : str\n    in the vault, for example 'alert_phone'; the variable is CARNET_ALERT_PHONE\nenviron : Mapping[str, str] | None, default None\n    None: the process's environment\n\nReturns\n-------\nstr | None"
     known = os.environ if environ is None else environ
     variable = f"CARNET_{name.upper()}"
     return known.get(variable) or secret_file(variable, known) or vault_secret(name, settings, environ) or None
@@ -108,7 +108,7 @@ def channels_of(
     settings: Settings,
     environ: Mapping[str, str] | None = None,
 ) -> tuple[tuple[Channel, ...], list[str]]:  # and what is wrong with the others
-    "Return the channels that can be used."
+    "Return the channels that can be used.\n\nParameters\n----------\nsettings : Settings\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\ntuple[tuple[Channel, ...], list[str]]\n    and what is wrong with the others"
     found, problems = [], []
     for name, level in settings.alert_channels.items():
         try:
@@ -144,7 +144,7 @@ def dispatch_alerts(
     now: datetime,  # UTC
     environ: Mapping[str, str] | None = None,
 ) -> tuple[Evaluation, list[Result], list[str]]:  # what was noticed, what came of sending, and what went wrong
-    "Compare facts with the rules, write the alerts down, and send what is due."
+    "Compare facts with the rules, write the alerts down, and send what is due.\n\nParameters\n----------\nsettings : Settings\nfacts : Mapping[str, Any]\nnow : datetime\n    UTC\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\ntuple[Evaluation, list[Result], list[str]]\n    what was noticed, what came of sending, and what went wrong"
     channels, problems = channels_of(settings, environ)
     outbox = open_outbox(settings)
     try:
@@ -162,7 +162,7 @@ def after_run(
     now: datetime,  # UTC
     environ: Mapping[str, str] | None = None,
 ) -> list[str]:  # sentences about what went wrong with the alerts
-    "Tell people what a run found or how it failed; never raise."
+    "Tell people what a run found or how it failed; never raise.\n\nParameters\n----------\nrun : Run\nsettings : Settings\nnow : datetime\n    UTC\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\nlist[str]\n    sentences about what went wrong with the alerts"
     try:
         facts = collect_alert_facts(run, settings, now)
         return dispatch_alerts(settings, facts | {"failures": {"daily": 0} | facts.get("failures", {})}, now, environ)[2]
@@ -177,7 +177,7 @@ def after_job(
     now: datetime,  # UTC
     environ: Mapping[str, str] | None = None,
 ) -> list[str]:  # sentences about what went wrong with the alerts
-    "Tell people that a job of the schedule failed, or that it works again; never raise."
+    "Tell people that a job of the schedule failed, or that it works again; never raise.\n\nParameters\n----------\njob : str\n    for example 'weekly'\nfailed : str\n    why, in words; empty: it went well\nsettings : Settings\nnow : datetime\n    UTC\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\nlist[str]\n    sentences about what went wrong with the alerts"
     why = f"The job {job!r} of profile {settings.run.profile} failed: {failed.rstrip('.')}. 'carnet doctor' examines the machine; the job comes again at its time."
     facts = {"failures": {job: int(bool(failed))}, "words": {"failures": {job: why}} if failed else {}}
     try:
@@ -191,7 +191,7 @@ def try_channels(
     now: datetime,  # UTC
     environ: Mapping[str, str] | None = None,
 ) -> tuple[list[Result], list[str]]:
-    "Send a test message through every channel, at once and without the outbox."
+    "Send a test message through every channel, at once and without the outbox.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\ntuple[list[Result], list[str]]"
     from trading.ops.alert_rules import Alert
 
     channels, problems = channels_of(settings, environ)
@@ -202,7 +202,7 @@ def try_channels(
 def outbox_gone(
     data: Path,  # the folder that holds it
 ) -> str:  # a sentence; empty: it is there, or there never was one
-    "Say when the file of the alerts is not there though there was one: that is no sign that nothing was told."
+    "Say when the file of the alerts is not there though there was one: that is no sign that nothing was told.\n\nParameters\n----------\ndata : Path\n    the folder that holds it\n\nReturns\n-------\nstr\n    a sentence; empty: it is there, or there never was one"
     if (data / "alerts.sqlite").exists() or not (data / _BEGUN).exists():
         return ""
     return ("alerts.sqlite is gone from the data folder: which alerts there were, and what is still owed, is not known; "
@@ -226,7 +226,7 @@ def preview_alerts(
     now: datetime,  # UTC
     afresh: bool = False,  # as if nothing had been told before
 ) -> tuple[Evaluation, tuple[Channel, ...], list[str]]:  # and what is wrong with the other channels
-    "Evaluate what would be told about a run now; nothing is sent or written down."
+    "Evaluate what would be told about a run now; nothing is sent or written down.\n\nParameters\n----------\nrun : Run\nsettings : Settings\n    rules and channels of now, not those of the run\nnow : datetime\n    UTC\nafresh : bool, default False\n    as if nothing had been told before\n\nReturns\n-------\ntuple[Evaluation, tuple[Channel, ...], list[str]]\n    and what is wrong with the other channels"
     from trading.pipeline.launch import settings_of
 
     facts = collect_alert_facts(run, settings_of(run).model_copy(update={"run": settings.run}), now)
@@ -236,6 +236,6 @@ def preview_alerts(
 
 
 def retry_alerts(settings: Settings, now: datetime) -> tuple[int, list[Result]]:  # how many are tried again, and what came of it
-    "Try alerts again that did not arrive."
+    "Try alerts again that did not arrive.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n\nReturns\n-------\ntuple[int, list[Result]]\n    how many are tried again, and what came of it"
     with closing(open_outbox(settings)) as outbox:
         return retry_failed(outbox, now), deliver(outbox, channels_of(settings)[0], now)

@@ -35,7 +35,7 @@ def back_up(
     folder: Path | None = None,  # None: what the settings say
     environ: Mapping[str, str] | None = None,
 ) -> tuple[Path, Any, list[str]]:  # the file, what it holds, and which old ones were removed
-    "Make a backup, read it back to the end, and only then remove the oldest."
+    "Make a backup, read it back to the end, and only then remove the oldest.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nfolder : Path | None, default None\n    None: what the settings say\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\ntuple[Path, Any, list[str]]\n    the file, what it holds, and which old ones were removed"
     from trading.ops.backup import prune, snapshot, verify
 
     target = Path(folder or settings.backup.folder or Path(settings.run.data) / "backups")
@@ -56,7 +56,7 @@ def verify_backup(
     file: Path,
     passphrase: str = "",  # '' : the one of the settings' vault or environment
 ) -> Any:  # `ops.backup.Manifest`
-    "Read a backup to its end and compare every checksum."
+    "Read a backup to its end and compare every checksum.\n\nParameters\n----------\nsettings : Settings\nfile : Path\npassphrase : str, default ''\n    '' : the one of the settings' vault or environment\n\nReturns\n-------\nAny\n    `ops.backup.Manifest`"
     from trading.ops.backup import verify
 
     return verify(file, passphrase or passphrase_of(settings))
@@ -68,7 +68,7 @@ def restore_backup(
     into: Path,  # a folder that is empty, or not there yet
     passphrase: str = "",  # '' : the one of the settings' vault or environment
 ) -> Any:  # `ops.backup.Manifest`
-    "Bring a backup back into an empty folder; everything, or nothing."
+    "Bring a backup back into an empty folder; everything, or nothing.\n\nParameters\n----------\nsettings : Settings\nfile : Path\ninto : Path\n    a folder that is empty, or not there yet\npassphrase : str, default ''\n    '' : the one of the settings' vault or environment\n\nReturns\n-------\nAny\n    `ops.backup.Manifest`"
     from trading.ops.backup import restore
 
     return restore(file, into, passphrase or passphrase_of(settings))

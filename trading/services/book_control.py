@@ -44,7 +44,7 @@ def read_moment(
     text: str | None,  # '2024-03-01', '2024-03-01 14:30', '2024-03-01T14:30:00+01:00'; without a zone UTC; None: now
     now: datetime,  # UTC
 ) -> datetime:  # UTC
-    "Read when something happened."
+    "Read when something happened.\n\nParameters\n----------\ntext : str | None\n    '2024-03-01', '2024-03-01 14:30', '2024-03-01T14:30:00+01:00'; without a zone UTC; None: now\nnow : datetime\n    UTC\n\nReturns\n-------\ndatetime\n    UTC"
     if text is None:
         return now
     try:
@@ -96,7 +96,7 @@ def entry_of(
     who: str,
     now: datetime,  # UTC
 ) -> Event:
-    "Return the event that a request is."
+    "Return the event that a request is.\n\nParameters\n----------\nrequest : BookEntry\naccount : str\ncurrency : str\n    the account's\nwho : str\nnow : datetime\n    UTC\n\nReturns\n-------\nEvent"
     kind = request.kind.replace("-", "_")
     given = {k: v for k, v in request.model_dump(exclude={"kind", "at", "profile", "mode"}).items() if v is not None}
     data: dict[str, Any] = {k: f"{v:f}" if isinstance(v, Decimal) else v for k, v in given.items()}
@@ -160,7 +160,7 @@ def book_events(
     now: datetime,  # UTC
     paper: bool,  # does a paper exchange go with the books
 ) -> tuple[list[str], int]:  # which figures moved, and the number of the last event
-    "Write entries into the ledger, value the account's past anew where it changed, and let a paper exchange follow."
+    "Write entries into the ledger, value the account's past anew where it changed, and let a paper exchange follow.\n\nParameters\n----------\nsettings : Settings\naccount : str\nevents : Iterable[Event]\nnow : datetime\n    UTC\npaper : bool\n    does a paper exchange go with the books\n\nReturns\n-------\ntuple[list[str], int]\n    which figures moved, and the number of the last event"
     ledger = ledger_for_writing(Workspace(Path(settings.run.data), Path(settings.run.reports)))
     try:
         before, events = ledger.book(account), list(events)
@@ -280,7 +280,7 @@ def proposals_of(
     mode: str,
     now: datetime,  # UTC
 ) -> tuple[list[Proposal], str]:  # and the account
-    "Compare an account with its venue and return the entries that would explain what differs."
+    "Compare an account with its venue and return the entries that would explain what differs.\n\nParameters\n----------\nsettings : Settings\nmode : str\nnow : datetime\n    UTC\n\nReturns\n-------\ntuple[list[Proposal], str]\n    and the account"
     ledger, account = ledger_for_writing(Workspace(Path(settings.run.data), Path(settings.run.reports))), f"{mode}-{settings.run.profile}"
     try:
         venue, when = open_venue(settings, mode, ledger, now)

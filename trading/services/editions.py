@@ -36,7 +36,7 @@ def edition_data(
     day: str | None = None,  # in it; None: the newest close
     profile: str | None = None,
 ) -> dict[str, Any]:  # what `report.build_period_report` takes
-    "Gather what the books of an account say about a week or a month."
+    "Gather what the books of an account say about a week or a month.\n\nParameters\n----------\nplace : Workspace\nedition : str\n    week or month\nday : str | None, default None\n    in it; None: the newest close\nprofile : str | None, default None\n\nReturns\n-------\ndict[str, Any]\n    what `report.build_period_report` takes"
     account, values = portfolio(place, profile), history(place, profile, points=1_000_000)["items"]
     if not values:
         raise MissingData(account.get("missing") or f"the account {account['account']} has no value yet; each run writes one: 'carnet run'")
@@ -65,7 +65,7 @@ def report_edition(
     edition: EditionName,
     build: Callable[..., str],  # `report.build_period_report`
 ) -> str:  # one HTML page
-    "Return the report of a run, its edition of two pages, or the week or month that its day lies in."
+    "Return the report of a run, its edition of two pages, or the week or month that its day lies in.\n\nParameters\n----------\nplace : Workspace\nname : str\n    id of a run\nedition : EditionName\nbuild : Callable[..., str]\n    `report.build_period_report`\n\nReturns\n-------\nstr\n    one HTML page"
     if edition in ("day", "two-pages"):
         return report_html(place, name, edition == "two-pages")
     record = find_record(place, name)
@@ -92,7 +92,7 @@ def due_editions(
     now: datetime,  # UTC
     profile: str | None = None,
 ) -> Iterator[dict[str, Any]]:  # what `report.build_period_report` takes
-    "Yield the editions of a week or a month that the settings want, that are over, and that were not announced yet."
+    "Yield the editions of a week or a month that the settings want, that are over, and that were not announced yet.\n\nParameters\n----------\nplace : Workspace\nnow : datetime\n    UTC\nprofile : str | None, default None\n\nYields\n------\nIterator[dict[str, Any]]\n    what `report.build_period_report` takes"
     settings = current_settings(place, profile)
     wanted = [e for e in EDITIONS if e in settings.alerts.editions]
     values = history(place, profile, points=1_000_000)["items"] if wanted else []
@@ -112,7 +112,7 @@ def announce_edition(
     sentences: list[str],  # what it says
     now: datetime,  # UTC
 ) -> list[Result]:  # what came of sending
-    "Write the page of an edition into its file, and tell the channels of it."
+    "Write the page of an edition into its file, and tell the channels of it.\n\nParameters\n----------\nplace : Workspace\ndata : dict[str, Any]\n    of `edition_data`\npage : str\n    HTML\nsentences : list[str]\n    what it says\nnow : datetime\n    UTC\n\nReturns\n-------\nlist[Result]\n    what came of sending"
     settings, first = current_settings(place, data["account"]["profile"]), data["days"][0]
     account, edition = data["account"]["account"], data["edition"]
     write_atomic(edition_file(place, data), page.encode())

@@ -40,7 +40,7 @@ _DETAIL: dict[str, dict[str, type]] = {_ANCHORED: {"line": str, "ledgers": dict,
 
 @dataclass
 class Evidence:
-    "What was found wrong, and what was looked at."
+    "What was found wrong, and what was looked at.\n\nParameters\n----------\nfindings : list[str]\n    empty: everything is as it was written\nsaid : list[str]"
 
     findings: list[str] = field(default_factory=list)  # empty: everything is as it was written
     said: list[str] = field(default_factory=list)
@@ -61,7 +61,7 @@ def anchor_places(
     settings: Settings,
     environ: Mapping[str, str] | None = None,
 ) -> list[str]:  # the first is among the reports
-    "Return where anchors are written."
+    "Return where anchors are written.\n\nParameters\n----------\nsettings : Settings\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\nlist[str]\n    the first is among the reports"
     vault = lambda: _vault(Path(settings.run.data), environ)  # noqa: E731
     return [str(Path(settings.run.reports) / ANCHORS), *(resolve_secret(p, vault) for p in settings.backup.anchors)]
 
@@ -92,7 +92,7 @@ def _table(place: str) -> tuple[Any, Any]:
 def read_place(
     place: str,
 ) -> list[str]:  # lines, as they were written
-    "Return the anchors of a place; none of a message, which cannot be read back."
+    "Return the anchors of a place; none of a message, which cannot be read back.\n\nParameters\n----------\nplace : str\n\nReturns\n-------\nlist[str]\n    lines, as they were written"
     if place.startswith("channel:"):
         return []
     try:
@@ -160,7 +160,7 @@ def take_anchor(
     again: bool = False,  # though today's was taken
     vault: Vault | None = None,  # None: opened when its key is at hand
 ) -> tuple[list[str], list[str]]:  # where it was written, and what went wrong
-    "Write the ends of audit log and ledgers to the other places, once a day, and record that in the audit log."
+    "Write the ends of audit log and ledgers to the other places, once a day, and record that in the audit log.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nenviron : Mapping[str, str] | None, default None\nagain : bool, default False\n    though today's was taken\nvault : Vault | None, default None\n    None: opened when its key is at hand\n\nReturns\n-------\ntuple[list[str], list[str]]\n    where it was written, and what went wrong"
     root = Path(settings.run.data)
     if installation_folder(root) != root:  # the watch of the portfolio 'main' does it for all
         return [], []
@@ -213,7 +213,7 @@ def verify_evidence(
     ledgers: bool = True,  # walk the whole chain of each ledger
     vault: Vault | None = None,  # None: opened when its key is at hand
 ) -> Evidence:
-    "Check every entry, every chain, the seals, the ends, and what other places have kept."
+    "Check every entry, every chain, the seals, the ends, and what other places have kept.\n\nParameters\n----------\nsettings : Settings\nwitnesses : Iterable[str], default ()\n    'number:hash' of an audit entry, or 'portfolio/number:hash' of an event, noted earlier\nenviron : Mapping[str, str] | None, default None\nledgers : bool, default True\n    walk the whole chain of each ledger\nvault : Vault | None, default None\n    None: opened when its key is at hand\n\nReturns\n-------\nEvidence"
     root, told = installation_folder(Path(settings.run.data)), Evidence()
     vault, mine, theirs = vault or _vault(root, environ), [], []
     for witness in witnesses:
@@ -336,7 +336,7 @@ def _gone(name: str, folder: Path) -> str:
 def settle_keys(
     settings: Settings,
 ) -> list[str]:  # what is lost or cannot be done; empty: all is well
-    "Put the key of the chains where the settings want it, and say when one is lost."
+    "Put the key of the chains where the settings want it, and say when one is lost.\n\nParameters\n----------\nsettings : Settings\n\nReturns\n-------\nlist[str]\n    what is lost or cannot be done; empty: all is well"
     data = Path(settings.run.data)
     root, told = installation_folder(data), []
     try:
@@ -361,7 +361,7 @@ def renew_evidence(
     environ: Mapping[str, str] | None = None,
     vault: Vault | None = None,  # None: opened when its key is at hand
 ) -> str:  # what was done
-    "Set the audit log aside and begin a new one with a new key; what was wrong with the old one stands in its first entry."
+    "Set the audit log aside and begin a new one with a new key; what was wrong with the old one stands in its first entry.\n\nParameters\n----------\nsettings : Settings\nwhy : str\nwho : str\nnow : datetime\n    UTC\nenviron : Mapping[str, str] | None, default None\nvault : Vault | None, default None\n    None: opened when its key is at hand\n\nReturns\n-------\nstr\n    what was done"
     if len(why.strip()) < 8:
         raise BadInput("say why the evidence begins anew, in a few words: carnet audit renew --why 'restored the backup of 3 May'")
     root = installation_folder(Path(settings.run.data))

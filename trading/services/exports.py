@@ -26,7 +26,7 @@ def export_accounts(
     across: bool = False,  # one pool of lots for all accounts
     chosen: Mapping[str, Sequence[tuple[str, Decimal]]] | None = None,  # of 'specific': trade → (day of the purchase, units)
 ) -> tuple[str, list[str]]:  # the text of the file, and what a person should know
-    "Write what others want to read."
+    "Write what others want to read.\n\nParameters\n----------\nplace : Workspace\nwhat : str\n    one of EXPORTS\naccounts : Sequence[str], default ()\n    none: the account of the settings in force\nprofile : str | None, default None\nyear : int | None, default None\n    UTC; None: all\nmethod : str, default 'fifo'\n    rule of lots\nacross : bool, default False\n    one pool of lots for all accounts\nchosen : Mapping[str, Sequence[tuple[str, Decimal]]] | None, default None\n    of 'specific': trade → (day of the purchase, units)\n\nReturns\n-------\ntuple[str, list[str]]\n    the text of the file, and what a person should know"
     from trading.accounting import exports
     from trading.accounting.tax_lots import account_lots
 
@@ -59,7 +59,7 @@ def _on_margin(settings: Settings, account: str) -> bool:
 
 
 def read_chosen(text: str) -> dict[str, list[tuple[str, Decimal]]]:  # trade → (day or time of the purchase, units)
-    "Read a file that names lots: lines of trade id, day of the purchase, units."
+    "Read a file that names lots: lines of trade id, day of the purchase, units.\n\nParameters\n----------\ntext : str\n\nReturns\n-------\ndict[str, list[tuple[str, Decimal]]]\n    trade → (day or time of the purchase, units)"
     import csv
     import io
 

@@ -18,7 +18,7 @@ from ..forecast.outcomes import ENSEMBLE
 def open_feedback(
     profile: str | None,  # None: the one of the settings
 ) -> FeedbackLoop:
-    "Open the feedback of a profile, with every seal checked."
+    "Open the feedback of a profile, with every seal checked.\n\nParameters\n----------\nprofile : str | None\n    None: the one of the settings\n\nReturns\n-------\nFeedbackLoop"
     values = load_settings(profile)
     return FeedbackLoop(ENSEMBLE, path=Path(values.run.data) / "feedback" / f"{values.run.profile}.jsonl")
 
@@ -26,7 +26,7 @@ def open_feedback(
 def describe_feedback(
     loop,  # a FeedbackLoop
 ) -> list[str]:  # sentences
-    "Say what has been learnt."
+    "Say what has been learnt.\n\nParameters\n----------\nloop\n    a FeedbackLoop\n\nReturns\n-------\nlist[str]\n    sentences"
     now, score = loop.learnt, adaptation_score(loop)
     lines = [f"{plural(len(loop.cycles), 'cycle')}; {'frozen: outcomes are noted and nothing moves' if now.frozen else 'learning'}"]
     lines += feedback_words(now, loop.bounds)

@@ -29,7 +29,7 @@ from .file_parts import in_one_currency, sale_taxes, write_page
 
 @dataclass(frozen=True)
 class FileQuestion:
-    "What is asked of files."
+    "What is asked of files.\n\nParameters\n----------\nprices : Path\n    closes, wide or long\nholdings : Path | None, default None\n    symbol, amount; CASH is a row\noptimizer : str, default 'risk-parity'\noptions : Mapping[str, str]\n    of the optimiser\ntargets : Mapping[str, float]\n    of fixed and group-targets\nviews : Mapping[str, str]\n    of black-litterman\ngroups : Mapping[str, str]\n    symbol → group\ngroup_caps : Mapping[str, float]\n    group → most of it\nmax_weight : float, default 1.0\n    of one symbol\ninvest : float, default 1.0\n    sum of the weights, the rest is cash\nmax_turnover : float | None, default None\n    sum of the changes from what is held\nagainst : tuple[str, ...], default ('equal-weight', 'inverse-volatility')\nwindow : int | None, default None\n    bars that each fit sees; None: those of a year, at least 60\nevery : int | None, default None\n    bars between fits; None: those of a month\ncash : Decimal | None, default None\n    with no holdings: what there is to invest\ncurrency : str, default 'USD'\nfee_rate : Decimal\n    of the traded value\nslippage_bp : Decimal\nmin_trade : Decimal, default ZERO\n    smallest value of a trade\nlots : Mapping[str, Decimal]\n    symbol → units are multiples of this\nreading : Mapping[str, str]\n    dates, decimal, zone, columns: as in 'carnet import'\nseed : int, default 7\ngroup_floors : Mapping[str, float]\n    group → least of it\nquoted : Mapping[str, str]\n    symbol → currency of its prices, where it is another\ntax_rate : Decimal | None, default None\n    of the gains that sales realise; the holdings then say when and at what price each lot was bought\nmethod : str, default 'fifo'\n    which lot a sale takes\nreport : Path | None, default None\n    a page to write: trades, weights and the past"
 
     prices: Path  # closes, wide or long
     holdings: Path | None = None  # symbol, amount; CASH is a row
@@ -124,7 +124,7 @@ def _interval(of, returns: pd.Series, seed: int) -> tuple[float | None, float | 
 def optimise_files(
     asked: FileQuestion,
 ) -> dict[str, Any]:  # optimizer, weights, comparison, trades, costs, cash, notes; JSON
-    "Say what an optimiser would hold, how such weights did out of sample, and which trades lead there."
+    "Say what an optimiser would hold, how such weights did out of sample, and which trades lead there.\n\nParameters\n----------\nasked : FileQuestion\n\nReturns\n-------\ndict[str, Any]\n    optimizer, weights, comparison, trades, costs, cash, notes; JSON"
     if asked.tax_rate is not None and not 0 <= asked.tax_rate < 1:
         raise BadInput(f"--tax-rate is {asked.tax_rate}; it is a fraction of the gains, for example 0.26375")
     if asked.report is not None and asked.report.suffix.lower() not in (".html", ".htm"):

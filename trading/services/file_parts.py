@@ -27,7 +27,7 @@ def in_one_currency(
     currency: str,  # of the account
     name: str,  # of the file, for messages
 ) -> tuple[pd.DataFrame, list[str]]:  # time × symbol in the account's currency, and what was done
-    "Convert prices by the file's own pairs, or by the ECB's reference rates."
+    "Convert prices by the file's own pairs, or by the ECB's reference rates.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, each in its own currency\nquoted : Mapping[str, str]\n    symbol → currency, where it is another than the account's\ncurrency : str\n    of the account\nname : str\n    of the file, for messages\n\nReturns\n-------\ntuple[pd.DataFrame, list[str]]\n    time × symbol in the account's currency, and what was done"
     if not quoted:
         return close, []
     if strange := [s for s in quoted if s not in close]:
@@ -52,7 +52,7 @@ def sale_taxes(
     quoted: Mapping[str, str],
     when: pd.Timestamp,  # of the sales
 ) -> dict[str, Any]:  # gains, tax, method, and notes
-    "Say what the sales of a plan gain over what their lots have cost, and the tax on it."
+    "Say what the sales of a plan gain over what their lots have cost, and the tax on it.\n\nParameters\n----------\ntrades : Sequence[dict[str, Any]]\n    each gets a gain where it is a sale\npurchases : Sequence[Purchase]\nmethod : str\n    fifo, lifo, hifo, lofo or average\nrate : Decimal\n    of the gains\ncurrency : str\nquoted : Mapping[str, str]\nwhen : pd.Timestamp\n    of the sales\n\nReturns\n-------\ndict[str, Any]\n    gains, tax, method, and notes"
     if method == "specific":
         raise BadInput("--method specific names lots for each sale, which a plan cannot; choose fifo, lifo, hifo, lofo or average")
     book = LotBook(method, currency=currency)  # type: ignore[arg-type]
@@ -80,7 +80,7 @@ def write_page(
     tested: Any,  # the back-test of its optimiser
     equal: pd.Series,  # returns of holding everything equally
 ) -> Path:
-    "Write one page: the trades, the weights, how such weights did, and the tear sheet of that past."
+    "Write one page: the trades, the weights, how such weights did, and the tear sheet of that past.\n\nParameters\n----------\npath : Path\n    ends in .html\nanswer : Mapping[str, Any]\n    of optimise_files\ntested : Any\n    the back-test of its optimiser\nequal : pd.Series\n    returns of holding everything equally\n\nReturns\n-------\nPath"
     from trading.backtest.tear_sheet import backtest_sheet
     from trading.core.performance_parts import table_part
     from trading.risk.performance_tables import performance_tables

@@ -43,7 +43,7 @@ def import_holdings(
     zone: str = "UTC",  # clock of a CoinTracking export
     venue: str = "",  # where a plain list is held; empty: as the list says
 ) -> list[str]:  # one sentence a file
-    "Keep the lines of statements; those that were kept before are passed over."
+    "Keep the lines of statements; those that were kept before are passed over.\n\nParameters\n----------\nsettings : Settings\nfiles : Sequence[Path]\n    statements, or lists\ndecimal : str, default ''\n    '.' or ','; empty: as the numbers of a file show it\nzone : str, default 'UTC'\n    clock of a CoinTracking export\nvenue : str, default ''\n    where a plain list is held; empty: as the list says\n\nReturns\n-------\nlist[str]\n    one sentence a file"
     read = []
     for file in files:  # all are read before one is kept
         read.append((file.name, *_statement(file, decimal, zone)))
@@ -104,7 +104,7 @@ def coin_prices(
     ids: Mapping[str, str],  # coin → its id at CoinGecko; names of coins are not unique there
     first: Literal["venue", "coingecko"] = "venue",  # whose price counts where both have one
 ) -> pd.DataFrame:  # by coin: price in the profile's currency, source, venue, coingecko, disagreement
-    "Price coins by the store, by CoinGecko, or by both."
+    "Price coins by the store, by CoinGecko, or by both.\n\nParameters\n----------\nsettings : Settings\nids : Mapping[str, str]\n    coin → its id at CoinGecko; names of coins are not unique there\nfirst : Literal['venue', 'coingecko'], default 'venue'\n    whose price counts where both have one\n\nReturns\n-------\npd.DataFrame\n    by coin: price in the profile's currency, source, venue, coingecko, disagreement"
     from trading.venues.coingecko import coingecko_prices, hybrid_prices
 
     currency, key = settings.market.currency, secret_of(settings, "coingecko_api_key") or ""
@@ -125,7 +125,7 @@ def holdings_elsewhere(
     settings: Settings,
     priced: Mapping[str, Decimal] | None = None,  # by coin: prices from elsewhere, above those of the store
 ) -> list[dict]:  # venue, coin, symbol, amount, how, price, value, problem
-    "Return what is held by all statements, valued where possible, each with the reason why it cannot be used or an empty text."
+    "Return what is held by all statements, valued where possible, each with the reason why it cannot be used or an empty text.\n\nParameters\n----------\nsettings : Settings\npriced : Mapping[str, Decimal] | None, default None\n    by coin: prices from elsewhere, above those of the store\n\nReturns\n-------\nlist[dict]\n    venue, coin, symbol, amount, how, price, value, problem"
     total: dict[tuple[str, str, str], Decimal] = {}
     for path in sorted(_folder(settings).glob("*.json")) if _folder(settings).exists() else []:
         try:
@@ -207,7 +207,7 @@ def portfolio_csv(
     settings: Settings,
     file: Path | None = None,  # of this statement alone, which is not kept; None: of all that were imported
 ) -> tuple[str, list[str]]:  # the list, and a sentence about each holding that is left out
-    "Write what can be used as a list for 'carnet run --portfolio'."
+    "Write what can be used as a list for 'carnet run --portfolio'.\n\nParameters\n----------\nsettings : Settings\nfile : Path | None, default None\n    of this statement alone, which is not kept; None: of all that were imported\n\nReturns\n-------\ntuple[str, list[str]]\n    the list, and a sentence about each holding that is left out"
     rows = holdings_elsewhere(settings) if file is None else _judged(settings, _totals(file))
     if not rows:
         raise MissingData("no statement was imported yet; 'carnet holdings import FILE' keeps one")

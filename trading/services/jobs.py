@@ -74,7 +74,7 @@ def start_run(
     who: str = "",  # for the record
     command: Sequence[str] | None = None,  # None: 'carnet run'; another one for tests
 ) -> dict:  # the job
-    "Start a run in a process of its own."
+    "Start a run in a process of its own.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None, default None\nas_of : str | None, default None\nmode : str | None, default None\nresume : str | None, default None\n    the id of a run to go on with\nkey : str | None, default None\n    the same key, the same job\nwho : str, default ''\n    for the record\ncommand : Sequence[str] | None, default None\n    None: 'carnet run'; another one for tests\n\nReturns\n-------\ndict\n    the job"
     if resume:
         find_record(place, resume)
         if profile or as_of or mode:
@@ -100,7 +100,7 @@ def start(
     asked: dict | None = None,  # what the person asked for
     alone: Sequence[str] = (),  # words of `asked` in which two jobs of a kind must differ to work side by side; empty: one of a kind at a time
 ) -> dict:
-    "Start a command as a job; one that has the key already is returned as it is."
+    "Start a command as a job; one that has the key already is returned as it is.\n\nParameters\n----------\nplace : Workspace\nkind : str\n    for example 'run'\ncommand : Sequence[str]\nkey : str | None, default None\nwho : str, default ''\nasked : dict | None, default None\n    what the person asked for\nalone : Sequence[str], default ()\n    words of `asked` in which two jobs of a kind must differ to work side by side; empty: one of a kind at a time\n\nReturns\n-------\ndict"
     folder = _folder(place)
     name = stable_hash(kind, key, length=16) if key else uuid.uuid4().hex[:16]
     path = folder / f"{name}.json"
@@ -186,7 +186,7 @@ def cancel_job(
     patience: float = 10.0,  # seconds between asking and killing
     wait: Callable[[float], None] | None = None,  # None: the clock
 ) -> dict:
-    "Ask a job to stop, and kill it when it does not; what it finished is kept."
+    "Ask a job to stop, and kill it when it does not; what it finished is kept.\n\nParameters\n----------\nplace : Workspace\nname : str\nwho : str, default ''\npatience : float, default 10.0\n    seconds between asking and killing\nwait : Callable[[float], None] | None, default None\n    None: the clock\n\nReturns\n-------\ndict"
     known = job(place, name)
     if known["status"] != "running":
         raise BadInput(f"the job {name} is {known['status']} already; there is nothing to cancel")
@@ -216,7 +216,7 @@ def _stop(
 
 
 def archive_jobs(place: Workspace) -> int:  # how many
-    "Forget the jobs that have ended; the runs that they made stay."
+    "Forget the jobs that have ended; the runs that they made stay.\n\nParameters\n----------\nplace : Workspace\n\nReturns\n-------\nint\n    how many"
     ended = [j["id"] for j in jobs(place, 10_000)["items"] if j["status"] != "running"]
     for name in ended:
         for file in _folder(place).glob(f"{name}.*"):
@@ -242,7 +242,7 @@ def end_jobs(
     patience: float = 4.0,  # seconds between asking and killing
     wait: Callable[[float], None] | None = None,  # None: the clock
 ) -> dict[str, list[str]]:  # stopped and left: ids
-    "Stop the jobs that this process started, or a service that is gone, because this one stops; one that trades goes on."
+    "Stop the jobs that this process started, or a service that is gone, because this one stops; one that trades goes on.\n\nParameters\n----------\nplaces : Iterable[Workspace]\n    of every portfolio\npatience : float, default 4.0\n    seconds between asking and killing\nwait : Callable[[float], None] | None, default None\n    None: the clock\n\nReturns\n-------\ndict[str, list[str]]\n    stopped and left: ids"
     at, known, stopped, trading = datetime.now(UTC).isoformat(), {}, [], []
     for place in places:
         for name in running_jobs(place):

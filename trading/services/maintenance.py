@@ -38,7 +38,7 @@ ONE_BY_ONE = 50_000  # events that are added up a second time, one after the oth
 def check_chain(
     data: Path,  # the data folder
 ) -> Check:
-    "Walk the chain of the ledger: all of it while it is short, what is new and a part of the rest when it is long."
+    "Walk the chain of the ledger: all of it while it is short, what is new and a part of the rest when it is long.\n\nParameters\n----------\ndata : Path\n    the data folder\n\nReturns\n-------\nCheck"
     from trading.accounting.account_book import fold_book
     from trading.accounting.event_table import head_file
     from trading.accounting.ledger_postgres import ledger_file, open_ledger_at
@@ -63,7 +63,7 @@ def check_chain(
 def check_files(
     settings: Settings,
 ) -> list[Check]:  # one for each kind of file
-    "Read what the databases' own checks do not see, as the commands read it: exchanges on paper, audit log, what was learnt, stops, runs."
+    "Read what the databases' own checks do not see, as the commands read it: exchanges on paper, audit log, what was learnt, stops, runs.\n\nParameters\n----------\nsettings : Settings\n\nReturns\n-------\nlist[Check]\n    one for each kind of file"
     questions = {"exchanges": _paper_problems, "audit": _audit_problems, "feedback": _feedback_problems, "stops": _stop_problems, "runs": _run_problems}
     found = []
     for name, ask in questions.items():
@@ -167,7 +167,7 @@ def health_report(
     keep: bool = True,  # write it into the history
     problem: str = "",  # what is wrong with the settings file, while the last good one is in force
 ) -> Health:
-    "Examine the machine and the folders of the settings."
+    "Examine the machine and the folders of the settings.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nvenues : Mapping[str, Mapping[str, Any]] | None, default None\n    statistics by venue; None: what was written down\nholes : bool, default False\n    look for published vulnerabilities too\nkeep : bool, default True\n    write it into the history\nproblem : str, default ''\n    what is wrong with the settings file, while the last good one is in force\n\nReturns\n-------\nHealth"
     import os
 
     root = checkout()
@@ -203,7 +203,7 @@ def repair(
     now: datetime,  # UTC
     deep: bool = False,  # join the store's files too
 ) -> list[Step]:
-    "Put in order what a crash may have left."
+    "Put in order what a crash may have left.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\ndeep : bool, default False\n    join the store's files too\n\nReturns\n-------\nlist[Step]"
     data = Path(settings.run.data)
     return recover(data, now, (Path(settings.run.reports),), (lambda: _tidied(settings)) if deep and (data / "bars").exists() else None)
 
@@ -227,7 +227,7 @@ def security_report(
     settings: Settings,
     now: datetime,  # UTC
 ) -> Health:
-    "Examine what protects the system; the score counts these checks only."
+    "Examine what protects the system; the score counts these checks only.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\n\nReturns\n-------\nHealth"
     return score_health([c for c in health_report(settings, now, keep=False).checks if c.name.startswith(SECURITY_CHECKS)], now)
 
 # %% ../../nbs/13_services/05_maintenance.ipynb #7d535dbb
@@ -237,7 +237,7 @@ def watch_system(
     environ: Mapping[str, str] | None = None,
     problem: str = "",  # what is wrong with the settings file, while the last good one is in force
 ) -> list[str]:  # what was found and what went wrong
-    "Mend, examine, and tell people what deserves it."
+    "Mend, examine, and tell people what deserves it.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nenviron : Mapping[str, str] | None, default None\nproblem : str, default ''\n    what is wrong with the settings file, while the last good one is in force\n\nReturns\n-------\nlist[str]\n    what was found and what went wrong"
     steps = repair(settings, now)
     health = health_report(settings, now, problem=problem)
     words = f"{problem}. The last good settings are in force until the file is corrected."
@@ -265,7 +265,7 @@ def marked_facts(
     settings: Settings,
     now: datetime,  # UTC
 ) -> tuple[dict[str, Any], list[str]]:  # what the alert rules look at; a sentence for each limit that is broken, or for what could not be read
-    "Hold a profile's accounts against its limits at every close that was stored since the last run, not only when one runs."
+    "Hold a profile's accounts against its limits at every close that was stored since the last run, not only when one runs.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\n\nReturns\n-------\ntuple[dict[str, Any], list[str]]\n    what the alert rules look at; a sentence for each limit that is broken, or for what could not be read"
     from trading.accounting.ledger_postgres import ledger_file
     from trading.accounting.unit_values import performance_equity
     from trading.pipeline.account import open_account_ledger

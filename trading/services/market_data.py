@@ -32,7 +32,7 @@ def update_market(
     refill: bool = False,  # ask again for gaps that the source could not fill before
     timeframe: str = "",  # other bars than the profile's, for a sleeve that decides on them; empty: the profile's
 ):  # `data.ingest.IngestReport`: rows, repairs, gaps, problems by symbol, version of the store
-    "Fetch what the store of a profile lacks."
+    "Fetch what the store of a profile lacks.\n\nParameters\n----------\nsettings : Settings\nprogress : Callable[[str, int, int], None] | None, default None\n    called with symbol, its number, and how many there are\nrefill : bool, default False\n    ask again for gaps that the source could not fill before\ntimeframe : str, default ''\n    other bars than the profile's, for a sleeve that decides on them; empty: the profile's\n\nReturns\n-------\n`data.ingest.IngestReport`: rows, repairs, gaps, problems by symbol, version of the store"
     from trading.data.ingest import ingest
 
     market = settings.market
@@ -47,7 +47,7 @@ def follow_profile(
     stop: Event,  # set to end in order
     say: Callable[[str], None],
 ):  # what was done: looks, rows, lost, version
-    "Keep the store of a profile up to date until stopped, and the newest prices on the board."
+    "Keep the store of a profile up to date until stopped, and the newest prices on the board.\n\nParameters\n----------\nsettings : Settings\nstop : Event\n    set to end in order\nsay : Callable[[str], None]\n\nReturns\n-------\nwhat was done: looks, rows, lost, version"
     from trading.data.live_ingest import follow_market
     from trading.data.quotes import QuoteBoard, quote_board_file
 
@@ -88,7 +88,7 @@ def import_bars(
     timeframe: str = "",  # empty: as the name or the times tell
     **how,  # zone, dates, adjusted, decimal, thousands, columns, fill: as `data.import_files.import_file`
 ):
-    "Put the bars of a file into the store of a profile."
+    "Put the bars of a file into the store of a profile.\n\nParameters\n----------\nsettings : Settings\nfile : Path\n    CSV, .xlsx, Parquet or Feather\nsymbol : str, default ''\n    whose bars, where neither the file nor its name says it\ntimeframe : str, default ''\n    empty: as the name or the times tell\n**how\n    zone, dates, adjusted, decimal, thousands, columns, fill: as `data.import_files.import_file`"
     from trading.data.import_files import import_file
 
     return import_file(file, store_of(settings), symbol, timeframe, known=settings.market.symbols, calendar=settings.market.calendar, **how)
@@ -100,7 +100,7 @@ def preview_bars(
     say: Callable[[str], Any],  # called with each line
     **how,  # as `import_bars`
 ) -> None:
-    "Show how files would be read; nothing is stored."
+    "Show how files would be read; nothing is stored.\n\nParameters\n----------\nsettings : Settings\nfiles : Iterable[Path]\nsay : Callable[[str], Any]\n    called with each line\n**how\n    as `import_bars`"
     from trading.data.price_files import preview_file
 
     for file in named_files(files):
@@ -110,7 +110,7 @@ def preview_bars(
 def named_files(
     files: Iterable[Path],  # a pattern such as *.csv is looked up, where the shell did not do it
 ) -> list[Path]:
-    "Return the files that were named, or say which pattern fits none."
+    "Return the files that were named, or say which pattern fits none.\n\nParameters\n----------\nfiles : Iterable[Path]\n    a pattern such as *.csv is looked up, where the shell did not do it\n\nReturns\n-------\nlist[Path]"
     found: list[Path] = []
     for file in files:
         many = sorted(file.parent.glob(file.name)) if not file.exists() and any(c in file.name for c in "*?[") else [file]
@@ -131,7 +131,7 @@ def serve_mt5_terminal(
     totp: str = "",  # secret in base 32: every order needs a one-time code
     simulate: bool = False,  # the simulated terminal with sample prices, on any machine
 ) -> None:
-    "Serve the MetaTrader 5 terminal of this machine until stopped."
+    "Serve the MetaTrader 5 terminal of this machine until stopped.\n\nParameters\n----------\naccount : int\n    number that every order is bound to\nzone : str\n    time zone of the broker's server\nkey : str\n    shared with the client; at least 16 characters\nhost : str, default '127.0.0.1'\nport : int, default 8228\ncertificate : Path | None, default None\n    PEM: serve https\nprivate_key : Path | None, default None\ntotp : str, default ''\n    secret in base 32: every order needs a one-time code\nsimulate : bool, default False\n    the simulated terminal with sample prices, on any machine"
     if not key:
         raise BadSettings("the bridge needs a key: set the variable MT5_BRIDGE_KEY here and for the client, at least 16 characters")
     from trading.venues.mt5.bridge import serve_bridge
@@ -141,7 +141,7 @@ def serve_mt5_terminal(
 
 
 def bridge_openapi() -> dict[str, Any]:  # an OpenAPI document; `share/mt5_bridge.openapi.json` is the same
-    "Describe the requests of the bridge, without a terminal and without a key."
+    "Describe the requests of the bridge, without a terminal and without a key.\n\nReturns\n-------\ndict[str, Any]\n    an OpenAPI document; `share/mt5_bridge.openapi.json` is the same"
     from trading.venues.mt5.bridge import make_bridge
 
     return make_bridge(None, {"client": "0" * 16}, 0, "UTC").openapi()
@@ -151,7 +151,7 @@ def simulated_terminal(
     account: int,
     zone: str,  # clock of the broker's server
 ) -> Any:  # a SimulatedTerminal
-    "Return a terminal that nobody else needs: the sample's forex prices, days and then hours where there are some, moved to end with the last full hour."
+    "Return a terminal that nobody else needs: the sample's forex prices, days and then hours where there are some, moved to end with the last full hour.\n\nParameters\n----------\naccount : int\nzone : str\n    clock of the broker's server\n\nReturns\n-------\nAny\n    a SimulatedTerminal"
     import pandas as pd
 
     from trading.core.datasets import sample_bars

@@ -148,7 +148,7 @@ def update_metrics(
     metrics: Metrics,
     place: Workspace,  # of any portfolio
 ) -> None:
-    "Fill in what the files of every portfolio say; a part that cannot be read leaves its numbers out."
+    "Fill in what the files of every portfolio say; a part that cannot be read leaves its numbers out.\n\nParameters\n----------\nmetrics : Metrics\nplace : Workspace\n    of any portfolio"
     for name in GATHERED:
         metrics.forget(name)
     _memory(metrics)

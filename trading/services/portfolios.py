@@ -16,7 +16,7 @@ from .workspace import Workspace
 def portfolio_names(
     place: Workspace,  # of any portfolio
 ) -> list[str]:  # 'main' first
-    "Return the portfolios of an installation."
+    "Return the portfolios of an installation.\n\nParameters\n----------\nplace : Workspace\n    of any portfolio\n\nReturns\n-------\nlist[str]\n    'main' first"
     folder = main_workspace(place).data / "portfolios"
     try:
         return ["main", *sorted(f.name for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))]
@@ -27,7 +27,7 @@ def portfolio_names(
 def every_workspace(
     place: Workspace,  # of any portfolio
 ) -> dict[str, Workspace]:  # by name, 'main' first
-    "Return the workspaces of all portfolios."
+    "Return the workspaces of all portfolios.\n\nParameters\n----------\nplace : Workspace\n    of any portfolio\n\nReturns\n-------\ndict[str, Workspace]\n    by name, 'main' first"
     return {name: workspace_for(place, name) for name in portfolio_names(place)}
 
 
@@ -48,7 +48,7 @@ def add_portfolio(
     name: str,  # small letters, digits, - _ .
     profile: str | None = None,  # the market that its runs trade; None: the one that comes with Carnet
 ) -> Workspace:
-    "Make the folder of a portfolio, whole or not at all."
+    "Make the folder of a portfolio, whole or not at all.\n\nParameters\n----------\nplace : Workspace\n    of any portfolio\nname : str\n    small letters, digits, - _ .\nprofile : str | None, default None\n    the market that its runs trade; None: the one that comes with Carnet\n\nReturns\n-------\nWorkspace"
     made = workspace_for(place, name)
     if name == "main" or made.data.exists():
         raise BadInput(f"there is a portfolio {name!r} already; choose another name, 'carnet portfolios list' shows all")

@@ -31,7 +31,7 @@ from .workspace import Workspace, accounts_for_reading, current_settings
 # %% ../../nbs/13_services/33_position_size.ipynb #6a2d5e08
 @dataclass(frozen=True)
 class AskedSize(Value):
-    "What is asked of the size of a position; what is left out comes from the settings, the store and the books."
+    "What is asked of the size of a position; what is left out comes from the settings, the store and the books.\n\nParameters\n----------\nsymbol : str\nprice : Decimal | None, default None\n    of the entry, quote currency; None: the last stored close\nstop : Decimal | None, default None\n    price at which the loss is taken; None: protection.stop_loss below the entry\nrisk : float | None, default None\n    fraction of the account lost at the stop\nfraction : float | None, default None\n    of the account invested, instead\nvolatility : float | None, default None\n    yearly volatility of the position, instead\nequity : Decimal | None, default None\n    account currency; None: the account's newest value"
 
     symbol: str
     price: Decimal | None = None  # of the entry, quote currency; None: the last stored close
@@ -44,7 +44,7 @@ class AskedSize(Value):
 
 @dataclass(frozen=True)
 class PositionSize(Value):
-    "How much to hold, and what it comes to."
+    "How much to hold, and what it comes to.\n\nParameters\n----------\nsymbol : str\nside : str\n    long or short\nunits : Decimal\nprice : Decimal\n    quote currency\nstop : Decimal | None\n    quote currency\nquote : str\n    currency of the price\ncurrency : str\n    of the account\nrate : Decimal\n    units of the account's currency for one of the quote\nequity : Decimal\n    account currency\nvalue : Decimal\n    of the position, account currency\ntick_value : Decimal\n    what one price step of the whole position is worth, account currency\nloss : Decimal | None\n    at the stop, account currency, before costs\ncosts : Decimal\n    fees and slippage of entry and exit, account currency\nlots : Decimal | None, default None\n    contracts or lots of the venue, where one is not one unit\nnotes : tuple[str, ...]\n    where each number is from, and what bound the size"
 
     symbol: str
     side: str  # long or short
@@ -100,7 +100,7 @@ def size_of_position(
     now: datetime,  # UTC
     profile: str | None = None,  # None: that of the settings
 ) -> PositionSize:
-    "Say how many units of a symbol to hold."
+    "Say how many units of a symbol to hold.\n\nParameters\n----------\nplace : Workspace\nasked : AskedSize\nnow : datetime\n    UTC\nprofile : str | None, default None\n    None: that of the settings\n\nReturns\n-------\nPositionSize"
     settings = current_settings(place, profile)
     settings = settings.model_copy(update={"run": settings.run.model_copy(update={"data": place.data})})
     market, notes, symbol = settings.market, [], asked.symbol

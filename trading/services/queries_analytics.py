@@ -100,7 +100,7 @@ def explanation(place: Workspace, profile: str | None = None, symbol: str | None
 
 
 def forecast_facts(place: Workspace, record: RunRecord) -> dict | None:  # the fields of `report.forecast_sections.ForecastReview`
-    "Return which forecasts passed the filter, what changed, what became of earlier ones and why; None when the run decided nothing about them."
+    "Return which forecasts passed the filter, what changed, what became of earlier ones and why; None when the run decided nothing about them.\n\nParameters\n----------\nplace : Workspace\nrecord : RunRecord\n\nReturns\n-------\ndict | None\n    the fields of `report.forecast_sections.ForecastReview`"
     return forecast_review(Run(place.reports / record.id), run_bars(place, record)["close"])
 
 # %% ../../nbs/13_services/25_queries_analytics.ipynb #c99f179f
@@ -301,7 +301,7 @@ def stress_results(place: Workspace, profile: str | None = None) -> dict:
 def months_of(
     equity: pd.Series,  # values by time of close, UTC
 ) -> pd.DataFrame:  # year × month, fraction
-    "Return the monthly returns of a value; a close at midnight belongs to the month that it ends."
+    "Return the monthly returns of a value; a close at midnight belongs to the month that it ends.\n\nParameters\n----------\nequity : pd.Series\n    values by time of close, UTC\n\nReturns\n-------\npd.DataFrame\n    year × month, fraction"
     from trading.risk.metrics import monthly_returns
 
     return monthly_returns(days_of_closes(equity.pct_change().dropna()))

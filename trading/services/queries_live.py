@@ -42,7 +42,7 @@ class LedgerTail:
         after: int,  # sequence number
         limit: int = 500,
     ) -> list[tuple]:  # seq, account, kind, timestamp and data, as they are written
-        "Return the events behind a number; none when there is no ledger, or it cannot be read now."
+        "Return the events behind a number; none when there is no ledger, or it cannot be read now.\n\nParameters\n----------\nafter : int\n    sequence number\nlimit : int, default 500\n\nReturns\n-------\nlist[tuple]\n    seq, account, kind, timestamp and data, as they are written"
         try:
             if ledger_file(self.place.ledger) is None:
                 return events_after(ledger_for_reading(self.place), after, limit)
@@ -53,7 +53,7 @@ class LedgerTail:
             return []
 
     def last(self) -> int:  # 0: there is none
-        "Return the number of the ledger's last event."
+        "Return the number of the ledger's last event.\n\nReturns\n-------\nint\n    0: there is none"
         if ledger_file(self.place.ledger) is None:
             return max(shared_state(), 0)
         try:

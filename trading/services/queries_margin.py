@@ -31,7 +31,7 @@ def near_liquidation(
     position: MarginPosition,
     least: float,  # limits.min_liquidation_distance, a fraction
 ) -> str:  # empty: it is far enough
-    "Say that a position is nearer to its liquidation than the limit."
+    "Say that a position is nearer to its liquidation than the limit.\n\nParameters\n----------\nposition : MarginPosition\nleast : float\n    limits.min_liquidation_distance, a fraction\n\nReturns\n-------\nstr\n    empty: it is far enough"
     if position.distance is None or float(position.distance) >= least:
         return ""
     side = "below" if position.units > 0 else "above"
@@ -72,7 +72,7 @@ def margin_positions(
     place: Workspace,
     profile: str | None = None,  # None: that of the settings
 ) -> dict[str, Any]:
-    "Say what each position of a margin account binds, and how far it is from its liquidation."
+    "Say what each position of a margin account binds, and how far it is from its liquidation.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None, default None\n    None: that of the settings\n\nReturns\n-------\ndict[str, Any]"
     settings = current_settings(place, profile)
     account, live = f"{settings.run.mode}-{settings.run.profile}", settings.run.mode == "live"
     known, least = {"account": account, "source": f"as {settings.market.source if settings.market.source != 'ccxt' else settings.market.venue} reports it" if live else "at the prices of the newest decision"}, settings.limits.min_liquidation_distance

@@ -37,7 +37,7 @@ def records(
     place: Workspace,
     profile: str | None = None,  # None: of all
 ) -> list[RunRecord]:  # the newest first
-    "Return the records of runs; an unreadable one is left out."
+    "Return the records of runs; an unreadable one is left out.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None, default None\n    None: of all\n\nReturns\n-------\nlist[RunRecord]\n    the newest first"
     found = []
     for path in place.reports.glob("*/run.json"):
         try:
@@ -92,7 +92,7 @@ def newest_run(
     name: str,  # of an artefact
     dry_runs: bool = False,  # also runs that had books of their own
 ) -> RunRecord:
-    "Return the newest run of a profile that has an artefact."
+    "Return the newest run of a profile that has an artefact.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None\n    None: the one that the settings name\nname : str\n    of an artefact\ndry_runs : bool, default False\n    also runs that had books of their own\n\nReturns\n-------\nRunRecord"
     profile = profile or current_settings(place).run.profile
     for record in records(place, profile):
         if any(f in record.artefacts for f in (f"{name}.parquet", f"{name}.json")) and (dry_runs or not dry_run_ledger(record)):
@@ -101,7 +101,7 @@ def newest_run(
 
 
 def loop_close(place: Workspace, profile: str) -> datetime | None:  # UTC
-    "Return the newest close at which the trading loop of a profile has decided, or None."
+    "Return the newest close at which the trading loop of a profile has decided, or None.\n\nParameters\n----------\nplace : Workspace\nprofile : str\n\nReturns\n-------\ndatetime | None\n    UTC"
     file = place.data / "ops" / f"loop-{profile}.json"
     rests_on("ledger")  # a decision is an event there
     told = json.loads(file.read_bytes()).get("close") if file.exists() else None

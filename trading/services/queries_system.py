@@ -38,7 +38,7 @@ _BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 def allowed_values(
     field: Any,  # of a pydantic model; None: a name that the user chose
 ) -> dict[str, Any]:  # choices and limits, in words
-    "Say which values a setting takes, as far as its type tells."
+    "Say which values a setting takes, as far as its type tells.\n\nParameters\n----------\nfield : Any\n    of a pydantic model; None: a name that the user chose\n\nReturns\n-------\ndict[str, Any]\n    choices and limits, in words"
     if field is None:
         return {"choices": [], "limits": ""}
     kind = field.annotation
@@ -163,7 +163,7 @@ def cycles(place: Workspace, profile: str | None = None, page: int = 1, size: in
 
 
 def decision_moments(place: Workspace, profile: str) -> list[datetime]:  # UTC
-    "Return the moments at which the runs of a profile have decided, without dry runs: what a person changes counts after the last of them."
+    "Return the moments at which the runs of a profile have decided, without dry runs: what a person changes counts after the last of them.\n\nParameters\n----------\nplace : Workspace\nprofile : str\n\nReturns\n-------\nlist[datetime]\n    UTC"
     return [r.as_of for r in list_runs(place.reports) if r.profile == profile and not r.parameters.get("dry_run")]
 
 
@@ -255,7 +255,7 @@ def report_file(
     name: str,  # id of a run
     two_pages: bool = False,  # its edition for print
 ) -> Path:
-    "Return the page of a run's report."
+    "Return the page of a run's report.\n\nParameters\n----------\nplace : Workspace\nname : str\n    id of a run\ntwo_pages : bool, default False\n    its edition for print\n\nReturns\n-------\nPath"
     page = place.reports / find_record(place, name).id / ("two_pages.html" if two_pages else "index.html")
     if not page.exists():
         why = "was made before there was an edition of two pages" if two_pages and page.with_name("index.html").exists() else "has no report yet"
@@ -285,7 +285,7 @@ def system_health(
     now: datetime,  # UTC
     within: float = 0.0,  # seconds for which an earlier answer is taken; then nothing is written into the history
 ) -> Health:
-    "Examine the machine and the folders of a workspace, as `carnet doctor` does."
+    "Examine the machine and the folders of a workspace, as `carnet doctor` does.\n\nParameters\n----------\nplace : Workspace\nnow : datetime\n    UTC\nwithin : float, default 0.0\n    seconds for which an earlier answer is taken; then nothing is written into the history\n\nReturns\n-------\nHealth"
     known = _HEALTH.get(place)
     if known is None or not 0 <= (now - known.at).total_seconds() <= within:
         known = _HEALTH[place] = health_report(current_settings(place), now, keep=not within, problem=settings_in_force(place)[1])

@@ -42,7 +42,7 @@ def latest_bars(
     symbols: tuple[str, ...] | None = None,  # None: all of the profile
     bars: int = 30,  # at least, where the store is read
 ) -> tuple[str | None, datetime | None, pd.DataFrame]:  # run that worked on them, None: from the store; moment of the newest decision; time × (field, symbol)
-    "Return the bars that the newest decision was made on, of a run or a trading loop; without a decision what the store holds."
+    "Return the bars that the newest decision was made on, of a run or a trading loop; without a decision what the store holds.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None\nsymbols : tuple[str, ...] | None, default None\n    None: all of the profile\nbars : int, default 30\n    at least, where the store is read\n\nReturns\n-------\ntuple[str | None, datetime | None, pd.DataFrame]\n    run that worked on them, None: from the store; moment of the newest decision; time × (field, symbol)"
     settings = current_settings(place, profile)
     market, problem, record = settings.market, None, None
     decided = loop_close(place, settings.run.profile)

@@ -16,7 +16,7 @@ from ..pipeline.venue_factory import brought_venue
 
 # %% ../../nbs/13_services/28_queries_venues.ipynb #81883d5f
 def venue_rows() -> list[dict[str, str]]:  # one for each venue
-    "Return the table of venues in words."
+    "Return the table of venues in words.\n\nReturns\n-------\nlist[dict[str, str]]\n    one for each venue"
     rows, own, brought = [], " (it has its own, not used)", {name: _brought(name) for name in extension_names("venues")}
     for p in PROFILES.values():
         limit = p.limit_headers[1] if p.limit_headers[1].isdigit() else "told" if p.limit_headers[0] else "not told"
@@ -44,7 +44,7 @@ def _brought(name: str) -> tuple[str, str]:  # the package, and why the venue ta
 def venue_facts(
     name: str,  # of a venue in the table
 ) -> list[dict[str, Any]]:  # field, value, what it means, source
-    "Return every fact about one venue, with the place where it is written."
+    "Return every fact about one venue, with the place where it is written.\n\nParameters\n----------\nname : str\n    of a venue in the table\n\nReturns\n-------\nlist[dict[str, Any]]\n    field, value, what it means, source"
     if name not in PROFILES and name in extension_names("venues") and (why := _brought(name)[1]):
         raise BadInput(f"nothing is known of {name}: {why}")
     if name not in PROFILES:

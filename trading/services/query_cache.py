@@ -47,7 +47,7 @@ class QueryCache:
             return parts
 
     def peek(self, key: tuple, place: Workspace) -> Any | None:  # None: there is none
-        "Return a kept answer that still holds."
+        "Return a kept answer that still holds.\n\nParameters\n----------\nkey : tuple\nplace : Workspace\n\nReturns\n-------\nAny | None\n    None: there is none"
         parts = self.parts(place)
         with self._lock:
             known = self._kept.get(key)
@@ -84,7 +84,7 @@ class QueryCache:
             self._stamps.pop(place, None)
 
     def forget(self) -> int:  # how many answers were dropped
-        "Drop every answer and every belief about files."
+        "Drop every answer and every belief about files.\n\nReturns\n-------\nint\n    how many answers were dropped"
         with self._lock:
             dropped = len(self._kept)
             self._kept.clear()

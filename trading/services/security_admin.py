@@ -26,7 +26,7 @@ def security_of(
     ask: Ask | None = None,  # for the passphrase of the vault; None: nobody can be asked
     make: bool = True,  # False: a question is asked, which makes neither keys nor files
 ) -> SecurityContext:
-    "Open the vault, the users and the audit log of a data folder."
+    "Open the vault, the users and the audit log of a data folder.\n\nParameters\n----------\nsettings : Settings\nask : Ask | None, default None\n    for the passphrase of the vault; None: nobody can be asked\nmake : bool, default True\n    False: a question is asked, which makes neither keys nor files\n\nReturns\n-------\nSecurityContext"
     return security_in(Path(settings.run.data), ask, make)
 
 
@@ -35,7 +35,7 @@ def security_in(
     ask: Ask | None = None,
     make: bool = True,
 ) -> SecurityContext:
-    "Open a portfolio's vault with the users and the audit log of the whole installation."
+    "Open a portfolio's vault with the users and the audit log of the whole installation.\n\nParameters\n----------\ndata : Path\n    data folder of a portfolio\nask : Ask | None, default None\nmake : bool, default True\n\nReturns\n-------\nSecurityContext"
     root = installation_folder(data)
     whole = open_security(root, ask=ask, make=make)
     return whole if root == data else replace(whole, data=data, vault=open_vault(data, ask=ask))
@@ -48,7 +48,7 @@ def with_vault(
     make: bool = False,  # make a vault when there is none
     asking: bool = False,  # a question is asked, which makes neither keys nor files
 ) -> SecurityContext:
-    "Open the security of a data folder together with its vault."
+    "Open the security of a data folder together with its vault.\n\nParameters\n----------\nsettings : Settings\nask : Ask | None, default None\nchoose : Ask | None, default None\n    asks for a new passphrase, where a vault may be made and there is no key ring\nmake : bool, default False\n    make a vault when there is none\nasking : bool, default False\n    a question is asked, which makes neither keys nor files\n\nReturns\n-------\nSecurityContext"
     found = security_of(settings, ask, not asking)
     if found.vault is None and make:
         if not write_ring(key_text(new_key())):
@@ -82,7 +82,7 @@ def require_vault(
     environ: Mapping[str, str] | None = None,
     ring: bool = True,
 ) -> None:
-    "Refuse to start a service whose vault key is empty, missing or wrong: it would run on with second factors in the clear."
+    "Refuse to start a service whose vault key is empty, missing or wrong: it would run on with second factors in the clear.\n\nParameters\n----------\ndata : Path\n    data folder\nneeded : bool, default False\n    refuse without a vault too\nenviron : Mapping[str, str] | None, default None\nring : bool, default True"
     known = os.environ if environ is None else environ
     if "CARNET_VAULT_KEY" in known and not known["CARNET_VAULT_KEY"].strip():
         raise VaultError("CARNET_VAULT_KEY is set and empty: the file it was read from is empty or cannot be read by this user; correct that, "
@@ -108,7 +108,7 @@ def renew_vault_key(
     choose: Ask,  # asks for a new passphrase, where the key is not in the key ring
     who: str,
 ) -> bool:  # the new key is in the key ring
-    "Seal the vault with a new key: a random one in the key ring, or else a new passphrase."
+    "Seal the vault with a new key: a random one in the key ring, or else a new passphrase.\n\nParameters\n----------\nsecurity : SecurityContext\nchoose : Ask\n    asks for a new passphrase, where the key is not in the key ring\nwho : str\n\nReturns\n-------\nbool\n    the new key is in the key ring"
     if key_is_in_ring():
         new = new_key()
         if not write_ring(key_text(new), "vault-next"):
@@ -121,7 +121,7 @@ def renew_vault_key(
 
 # %% ../../nbs/13_services/12_security_admin.ipynb #7a6c52d0
 def know_secrets(data: Path) -> str:  # why the vault's are not known; '': they are, or there is no vault
-    "Let the redaction know the keys of this process and of the vault, so that no run keeps one."
+    "Let the redaction know the keys of this process and of the vault, so that no run keeps one.\n\nParameters\n----------\ndata : Path\n\nReturns\n-------\nstr\n    why the vault's are not known; '': they are, or there is no vault"
     from trading.core.redaction import KNOWN
 
     KNOWN.add_environment(os.environ)
@@ -140,7 +140,7 @@ def scan_folder(
     folder: Path,
     clean: bool = False,  # mask what is found, except in files whose checksum a run has pinned
 ) -> tuple[list[Path], list[Path]]:  # files that were masked, and files that still hold a secret
-    "Look for secrets in the texts of a folder."
+    "Look for secrets in the texts of a folder.\n\nParameters\n----------\nsecurity : SecurityContext\nfolder : Path\nclean : bool, default False\n    mask what is found, except in files whose checksum a run has pinned\n\nReturns\n-------\ntuple[list[Path], list[Path]]\n    files that were masked, and files that still hold a secret"
     from trading.security.log_redaction import find_unredacted_files, install, scrub
 
     install()

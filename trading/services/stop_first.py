@@ -20,7 +20,7 @@ _OWN = re.compile(r"^\s*\[([^\]\n]*)\]|^\s*data\s*=[ \t]*([^\n]*?)[ \t]*$", re.M
 
 
 def plain_data_folder() -> Path | None:  # None: only the settings as a whole can tell
-    "Return the data folder of the working folder, as variable or settings file name it."
+    "Return the data folder of the working folder, as variable or settings file name it.\n\nReturns\n-------\nPath | None\n    None: only the settings as a whole can tell"
     if os.environ.get("CARNET_PORTFOLIO", "main") != "main":
         return None
     named = os.environ.get("CARNET_RUN__DATA", "")
@@ -43,7 +43,7 @@ def stop_first(
     who: str | None,  # None: the name that the user is signed in with
     when: datetime,  # UTC
 ) -> bool:  # the flag is raised; the command still has to be performed
-    "Raise the stop of every account, where its folder is certain and the command would not be refused."
+    "Raise the stop of every account, where its folder is certain and the command would not be refused.\n\nParameters\n----------\nwhy : str\nwho : str | None\n    None: the name that the user is signed in with\nwhen : datetime\n    UTC\n\nReturns\n-------\nbool\n    the flag is raised; the command still has to be performed"
     folder = plain_data_folder()
     if folder is None or not 0 < len(why) <= 500:
         return False

@@ -24,7 +24,7 @@ from ..core.settings import Settings, load_settings, profiles_in
 # %% ../../nbs/13_services/15_workspace.ipynb #c9669ff4
 @dataclass(frozen=True)
 class Workspace:
-    "Where data, runs and settings lie."
+    "Where data, runs and settings lie.\n\nParameters\n----------\ndata : Path\n    bars, ledger, models, switches\nreports : Path\n    one folder per run\nsettings : Path | None, default None\n    the user's settings file; None: ./settings.ini if it is there\nhome : 'Workspace | None', default None\n    of a portfolio: the workspace of 'main'"
 
     data: Path  # bars, ledger, models, switches
     reports: Path  # one folder per run
@@ -46,14 +46,14 @@ def current_settings(
     place: Workspace,
     profile: str | None = None,  # None: the one that the settings name
 ) -> Settings:
-    "Return the settings in force; the folders are those of the place."
+    "Return the settings in force; the folders are those of the place.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None, default None\n    None: the one that the settings name\n\nReturns\n-------\nSettings"
     return _load(place, profile, *_sources(place))
 
 
 def settings_in_force(
     place: Workspace,
 ) -> tuple[Path | None, str]:  # None: there is no file; and what is wrong with it, in which line
-    "Return the settings file that counts: the user's, or while that cannot be read the last one that could."
+    "Return the settings file that counts: the user's, or while that cannot be read the last one that could.\n\nParameters\n----------\nplace : Workspace\n\nReturns\n-------\ntuple[Path | None, str]\n    None: there is no file; and what is wrong with it, in which line"
     return _judged(place, *_sources(place))
 
 
@@ -115,7 +115,7 @@ def _shared(url: str):
 
 
 def shared_state() -> int:  # 0: none is in use
-    "Return how many events the ledger in the database has; a connection that has died is made anew."
+    "Return how many events the ledger in the database has; a connection that has died is made anew.\n\nReturns\n-------\nint\n    0: none is in use"
     if ledger_file(Path()) is not None:
         return 0
     url = os.environ["CARNET_LEDGER"]
@@ -145,7 +145,7 @@ def _newest_events(place: Workspace, made: int) -> dict[str, int]:
 
 
 def ledger_state(place: Workspace) -> tuple:  # number of the newest event that is no note, and of the newest one; something else while it cannot be read
-    "Return what changes when an answer that rests on the ledger may have changed."
+    "Return what changes when an answer that rests on the ledger may have changed.\n\nParameters\n----------\nplace : Workspace\n\nReturns\n-------\ntuple\n    number of the newest event that is no note, and of the newest one; something else while it cannot be read"
     if ledger_file(place.ledger) is None:
         return (shared_state(),) * 2
     try:
@@ -181,7 +181,7 @@ def accounts_for_reading(
     place: Workspace,
     settings: Settings,
 ):  # ledger, and names: one account for each venue
-    "Return the ledger and the accounts of a profile in it, or say that there is none yet."
+    "Return the ledger and the accounts of a profile in it, or say that there is none yet.\n\nParameters\n----------\nplace : Workspace\nsettings : Settings\n\nReturns\n-------\nledger, and names: one account for each venue"
     ledger, name = ledger_for_reading(place), f"{settings.run.mode}-{settings.run.profile}"
     return ledger, [a for a in ledger.accounts() if a.partition("@")[0] == name]
 

@@ -53,13 +53,13 @@ REASONS = (  # words in the paper exchange's reason, code, Binance's message
 def refusal_of(
     reason: str,  # of a rejected order
 ) -> Refusal:
-    "Translate the paper exchange's reason into Binance's error."
+    "Translate the paper exchange's reason into Binance's error.\n\nParameters\n----------\nreason : str\n    of a rejected order\n\nReturns\n-------\nRefusal"
     return next((Refusal(code, message) for words, code, message in REASONS if words in reason), Refusal(-2010, reason))
 
 # %% ../../nbs/18_testing/05_binance_server.ipynb #7ec58f30
 @dataclass(frozen=True)
 class SignatureCheck:
-    "The key that opens an account, and the clock that its signatures are checked against."
+    "The key that opens an account, and the clock that its signatures are checked against.\n\nParameters\n----------\nkey : str\nsecret : str\nclock : Callable[[], float], default time.time\n    seconds since 1970"
 
     key: str
     secret: str
@@ -70,7 +70,7 @@ class SignatureCheck:
         sent: str,  # query and body, one after the other, as they arrived
         key: str,  # from the header
     ) -> None:
-        "Refuse a request that was not signed by the holder of the secret, or not just now."
+        "Refuse a request that was not signed by the holder of the secret, or not just now.\n\nParameters\n----------\nsent : str\n    query and body, one after the other, as they arrived\nkey : str\n    from the header"
         if not hmac.compare_digest(key.encode(), self.key.encode()):
             raise Refusal(-2015, "Invalid API-key, IP, or permissions for action.", 401)
         body, _, signature = sent.rpartition("&signature=")
@@ -143,12 +143,12 @@ def trade_json(fill: Fill, order_number: int, symbol: str, quote: str) -> dict[s
 def sequence_number(
     own_id: str,  # 'paper-12' or 'paper-t5'
 ) -> int:
-    "Return the number in one of the paper exchange's ids."
+    "Return the number in one of the paper exchange's ids.\n\nParameters\n----------\nown_id : str\n    'paper-12' or 'paper-t5'\n\nReturns\n-------\nint"
     return int(own_id.rpartition("-")[2].lstrip("t"))
 
 # %% ../../nbs/18_testing/05_binance_server.ipynb #dc42b2f5
 class Counter:
-    "Answers Binance's questions from a paper exchange."
+    "Answers Binance's questions from a paper exchange.\n\nParameters\n----------\nvenue : PaperVenue\nclock : Callable[[], datetime]\n    UTC now, the venue's\nbars : pd.DataFrame | None, default None\n    time × (field, symbol) for `klines`, all five fields; None: there are none\ntimeframe : str, default '1d'"
 
     def __init__(
         self,
@@ -311,7 +311,7 @@ def make_exchange(
     counter: Counter,
     lock: SignatureCheck,
 ):  # a FastAPI application
-    "Return the web application that speaks Binance's spot REST."
+    "Return the web application that speaks Binance's spot REST.\n\nParameters\n----------\ncounter : Counter\nlock : SignatureCheck\n\nReturns\n-------\na FastAPI application"
     from fastapi import FastAPI, Request
     from fastapi.responses import JSONResponse
 
@@ -349,7 +349,7 @@ def served(
     app: Any,  # from `make_exchange`
     port: int = 0,  # 0: any that is free
 ) -> Iterator[str]:  # its address
-    "Serve an application on the loopback address while the block runs."
+    "Serve an application on the loopback address while the block runs.\n\nParameters\n----------\napp : Any\n    from `make_exchange`\nport : int, default 0\n    0: any that is free\n\nYields\n------\nIterator[str]\n    its address"
     import threading
 
     import uvicorn

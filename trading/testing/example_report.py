@@ -27,7 +27,7 @@ def trailing_inverse_volatility(
     returns: pd.DataFrame,  # time × symbol, simple daily returns
     window: int = 60,  # days looked back at
 ) -> pd.Series:  # weights that sum to one
-    "Weight each symbol by the inverse of its volatility."
+    "Weight each symbol by the inverse of its volatility.\n\nParameters\n----------\nreturns : pd.DataFrame\n    time × symbol, simple daily returns\nwindow : int, default 60\n    days looked back at\n\nReturns\n-------\npd.Series\n    weights that sum to one"
     calm = 1 / returns.iloc[-window:].std().clip(lower=0.002)  # a price that stood still is not without risk
     return calm / calm.sum()
 
@@ -38,7 +38,7 @@ def grow(
     cost: float = 0.0,  # of the traded value
     window: int = 60,  # days before the first decision
 ) -> pd.Series:  # value by time, beginning at one
-    "Hold what `weigh` says, decided at each month's last close and held over the next month."
+    "Hold what `weigh` says, decided at each month's last close and held over the next month.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol\nweigh\n    returns known so far → weights\ncost : float, default 0.0\n    of the traded value\nwindow : int, default 60\n    days before the first decision\n\nReturns\n-------\npd.Series\n    value by time, beginning at one"
     returns, prices, month = close.pct_change(), close.to_numpy(), close.index.year * 12 + close.index.month
     ends = [i for i in range(window, len(close)) if i == len(close) - 1 or month[i] != month[i + 1]]
     value, held, parts = 1.0, np.zeros(close.shape[1]), [np.array([])]
@@ -56,7 +56,7 @@ def plain_forecasts(
     horizons: tuple[int, ...] = (1, 5, 20),  # days
     window: int = 750,  # past forecasts behind interval and record
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # forecasts by (symbol, horizon) in log returns, record by horizon
-    "Forecast a little momentum, with the interval that past misses ask for."
+    "Forecast a little momentum, with the interval that past misses ask for.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, closes known now\nhorizons : tuple[int, ...], default (1, 5, 20)\n    days\nwindow : int, default 750\n    past forecasts behind interval and record\n\nReturns\n-------\ntuple[pd.DataFrame, pd.DataFrame]\n    forecasts by (symbol, horizon) in log returns, record by horizon"
     logs = np.log(close)
     mean = logs.diff().rolling(60).mean() * 0.1
     rows, record = {}, {}
@@ -163,7 +163,7 @@ def _contribution(gains: pd.Series) -> dict:
 def example_data(
     as_of: str = "2022-12-27",  # a date of the sample market
 ) -> ReportData:
-    "Fill a report with the sample market and a plain portfolio."
+    "Fill a report with the sample market and a plain portfolio.\n\nParameters\n----------\nas_of : str, default '2022-12-27'\n    a date of the sample market\n\nReturns\n-------\nReportData"
     when = parse_as_of(as_of)
     close = closed_by(sample_bars("stocks"), when)["close"]
     if len(close) < 1200:

@@ -38,7 +38,7 @@ class ServerSocket:
                 self.request.close_connection = True
 
     def receive(self) -> str | None:  # None: the line has ended
-        "Wait for the next text; pings are answered."
+        "Wait for the next text; pings are answered.\n\nReturns\n-------\nstr | None\n    None: the line has ended"
         while True:
             try:
                 head = self.request.rfile.read(2)
@@ -69,7 +69,7 @@ PUSHING = ("binance", "okx", "bybit", "kraken", "coinbase", "kucoin", "gate", "b
 
 
 def greet(venue: str, text: str) -> list[tuple[Any, bool]]:  # answers, and whether whoever asks hears of orders from now on
-    "Answer what a client says on the line."
+    "Answer what a client says on the line.\n\nParameters\n----------\nvenue : str\ntext : str\n\nReturns\n-------\nlist[tuple[Any, bool]]\n    answers, and whether whoever asks hears of orders from now on"
     if text == "ping":
         return [("pong", False)]
     asked = json.loads(text)

@@ -19,7 +19,7 @@ from ..core.types import Fill, Order, OrderState, Value, PricedVenue
 # %% ../../nbs/18_testing/00_faulty_venue.ipynb #1208e890
 @dataclass(frozen=True)
 class Faults(Value):
-    "How often each thing goes wrong, as a probability for each call it can happen to."
+    "How often each thing goes wrong, as a probability for each call it can happen to.\n\nParameters\n----------\nlost_request : float, default 0.0\n    an order does not arrive; nobody knows\nlost_answer : float, default 0.0\n    an order arrives, the answer does not\nlate : float, default 0.0\n    an order arrives a few calls after its time-out\nserver_error : float, default 0.0\n    any call: the venue answers 5xx and does nothing\nrate_limited : float, default 0.0\n    any call: the venue answers 429 and does nothing\nduplicate : float, default 0.0\n    the list of trades names each of them twice\nslow_lists : float, default 0.0\n    new trades and orders are listed a few calls later\nmost_in_a_row : int, default 3\n    after so many faults in a row a call succeeds"
 
     lost_request: float = 0.0  # an order does not arrive; nobody knows
     lost_answer: float = 0.0  # an order arrives, the answer does not
@@ -40,7 +40,7 @@ _RATES = ("lost_request", "lost_answer", "late", "server_error", "rate_limited",
 
 # %% ../../nbs/18_testing/00_faulty_venue.ipynb #87a56a33
 class FaultyVenue:
-    "A venue behind a bad connection; see `core.types.Venue`."
+    "A venue behind a bad connection; see `core.types.Venue`.\n\nParameters\n----------\nvenue : PricedVenue\n    the good one behind it\nfaults : Faults\nseed : int\ntell_late : Callable[[Order], Any], default lambda order: None\n    told of each request that is late, so that a test can let it arrive after a crash"
 
     def __init__(
         self,

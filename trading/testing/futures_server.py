@@ -25,7 +25,7 @@ def _money(number: Decimal) -> Decimal:
 
 
 class FuturesExchange:
-    "One account of USDT perpetuals: its wallet, positions, orders, trades and payments; `symbols` are 'BTCUSDT' and the like."
+    "One account of USDT perpetuals: its wallet, positions, orders, trades and payments; `symbols` are 'BTCUSDT' and the like.\n\nParameters\n----------\nprices : dict[str, Decimal]\n    by symbol\nwallet : Decimal, default Decimal(10000)\n    USDT\nfee : Decimal, default Decimal('0.0005')\n    of the traded value\nmaintenance : Decimal, default Decimal('0.005')\n    of the value of a position\nmost : int, default 20\n    largest leverage\nclock : Callable[[], float], default time.time\n    seconds since 1970\nsizes : dict[str, Decimal] | None, default None\n    units in one contract, where it is another number than one; amounts are contracts everywhere"
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class FuturesExchange:
                 self.pay("FUNDING_FEE", paid, symbol)
 
     def liquidation(self, symbol: str) -> Decimal:  # zero: there is none
-        "Return the price at which a position is liquidated, as Binance publishes it for isolated margin."
+        "Return the price at which a position is liquidated, as Binance publishes it for isolated margin.\n\nParameters\n----------\nsymbol : str\n\nReturns\n-------\nDecimal\n    zero: there is none"
         units = self.units[symbol]
         if not units or self.modes[symbol] != "ISOLATED":
             return Decimal(0)
@@ -308,7 +308,7 @@ def make_futures_exchange(
     fault: Callable[[str, str], str] = lambda method, path: "",  # 'lost': carried out and not answered; 'refused': 503 and not carried out
     asked: list[tuple[str, str]] | None = None,  # what was asked is put here
 ):  # a FastAPI application
-    "Return the web application that speaks Binance's futures REST."
+    "Return the web application that speaks Binance's futures REST.\n\nParameters\n----------\ncounter : FuturesCounter\nlock : SignatureCheck\nfault : Callable[[str, str], str], default lambda method, path: ''\n    'lost': carried out and not answered; 'refused': 503 and not carried out\nasked : list[tuple[str, str]] | None, default None\n    what was asked is put here\n\nReturns\n-------\na FastAPI application"
     from fastapi import FastAPI, Request
     from fastapi.responses import JSONResponse, Response
 

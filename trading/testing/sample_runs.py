@@ -38,7 +38,7 @@ def make_sample_runs(
     days: tuple[str, ...] = ("2022-12-16", "2022-12-27"),  # one run each
     overrides: dict[str, str] | None = None,  # settings besides
 ) -> Settings:  # in force for what was made
-    "Make runs of a few days on a small piece of the sample market; the second time they are copied."
+    "Make runs of a few days on a small piece of the sample market; the second time they are copied.\n\nParameters\n----------\nfolder : Path\n    where data and reports are put\ndays : tuple[str, ...], default ('2022-12-16', '2022-12-27')\n    one run each\noverrides : dict[str, str] | None, default None\n    settings besides\n\nReturns\n-------\nSettings\n    in force for what was made"
     from shutil import copytree
 
     source = Path(_made(tuple(days), tuple(sorted((overrides or {}).items()))).name)

@@ -268,7 +268,7 @@ FAKES["binanceus"] = FAKES["binance"]
 # %% ../../nbs/18_testing/07_venue_fakes.ipynb #eadf4b35
 @contextmanager
 def serve_fake(venue: str, exchange: FakeExchange) -> Iterator[str]:  # its address
-    "Serve one venue's fake on this machine while the block runs; faults of `exchange.faults` strike by kind: 'lose', 'drop', '429', '429 2', 'closed', 'clock', 'html'."
+    "Serve one venue's fake on this machine while the block runs; faults of `exchange.faults` strike by kind: 'lose', 'drop', '429', '429 2', 'closed', 'clock', 'html'.\n\nParameters\n----------\nvenue : str\nexchange : FakeExchange\n\nYields\n------\nIterator[str]\n    its address"
     form, routes, refuse = FAKES[venue]
     exchange.lines = []
 

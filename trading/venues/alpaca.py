@@ -83,7 +83,7 @@ def _ask(what: str, call: Callable, *args, sending: bool = False) -> Any:
 
 # %% ../../nbs/01_venues/00_alpaca.ipynb #49f5c196
 class AlpacaVenue:
-    "US stocks and ETFs at Alpaca."
+    "US stocks and ETFs at Alpaca.\n\nParameters\n----------\napi_key : str, default ''\nsecret : str, default ''\npaper : bool, default True\n    the paper end-point\nfeed : str, default 'iex'\n    'iex' is free, 'sip' is the whole market\nadjustment : str, default 'all'\n    'raw', 'split', 'dividend' or 'all'\ntimeout : float, default 10.0\n    seconds to wait for one answer\nbase_url : str, default ''\n    another address for everything, for tests"
 
     name, keeps = "alpaca", ("stop",)  # keeps: what stands there without us
 
@@ -190,7 +190,7 @@ class AlpacaVenue:
         return _fills(self._client("trade"), since)
 
     def fetch_activity(self, since: datetime) -> list[Event]:  # account '' yet, oldest first
-        "Return deposits, withdrawals, dividends, interest, fees and splits, as Alpaca reports them."
+        "Return deposits, withdrawals, dividends, interest, fees and splits, as Alpaca reports them.\n\nParameters\n----------\nsince : datetime\n\nReturns\n-------\nlist[Event]\n    account '' yet, oldest first"
         return _activity(self._client("trade"), since)
 
     def cancel_order(self, client_order_id: str, symbol: str) -> OrderState:

@@ -27,7 +27,7 @@ def coingecko_prices(
     url: str = "",  # another address, for tests
     timeout: float = 10.0,  # seconds
 ) -> dict[str, Decimal]:  # by symbol; a coin that CoinGecko does not price is absent
-    "Fetch prices of many coins in one call."
+    "Fetch prices of many coins in one call.\n\nParameters\n----------\nids : Mapping[str, str]\n    symbol → CoinGecko id, for example {'BTC': 'bitcoin'}; symbols are not unique there\ncurrency : str, default 'usd'\napi_key : str, default ''\n    empty: the public interface\npro : bool, default False\n    the key is a paid one\nurl : str, default ''\n    another address, for tests\ntimeout : float, default 10.0\n    seconds\n\nReturns\n-------\ndict[str, Decimal]\n    by symbol; a coin that CoinGecko does not price is absent"
     if not ids:
         raise BadInput("coingecko: no coins were named; give their ids, for example {'BTC': 'bitcoin'}")
     base = url or ("https://pro-api.coingecko.com/api/v3" if pro else "https://api.coingecko.com/api/v3")
@@ -45,7 +45,7 @@ def hybrid_prices(
     coingecko: Mapping[str, Decimal],  # by symbol, the same currency
     winner: str = "venue",  # 'venue' or 'coingecko': whose price counts where both have one
 ) -> pd.DataFrame:  # by symbol: price, source, venue, coingecko, disagreement (a fraction, NaN when only one is known)
-    "Put two sources of prices side by side."
+    "Put two sources of prices side by side.\n\nParameters\n----------\nvenue : Mapping[str, Decimal]\n    by symbol\ncoingecko : Mapping[str, Decimal]\n    by symbol, the same currency\nwinner : str, default 'venue'\n    'venue' or 'coingecko': whose price counts where both have one\n\nReturns\n-------\npd.DataFrame\n    by symbol: price, source, venue, coingecko, disagreement (a fraction, NaN when only one is known)"
     if winner not in ("venue", "coingecko"):
         raise BadInput(f"the winner {winner!r} is unknown; choose 'venue' or 'coingecko'")
     both = {"venue": venue, "coingecko": coingecko}

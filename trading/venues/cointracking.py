@@ -27,7 +27,7 @@ from ..core.english import plural
 # %% ../../nbs/01_venues/05_cointracking.ipynb #65d72a0b
 @dataclass(frozen=True)
 class Booking(Value):
-    "One line of an export: what came in, what went out, what it cost."
+    "One line of an export: what came in, what went out, what it cost.\n\nParameters\n----------\nkind : str\n    as the file calls it: 'Trade', 'Deposit', 'Einzahlung', …\nbuy : Decimal\nbuy_currency : str\nsell : Decimal\nsell_currency : str\nfee : Decimal\nfee_currency : str\nexchange : str\ntimestamp : datetime\n    UTC\nid : str, default ''\n    the file's trade or transaction id, if it has one"
 
     kind: str  # as the file calls it: 'Trade', 'Deposit', 'Einzahlung', …
     buy: Decimal
@@ -51,7 +51,7 @@ def read_cointracking(
     zone: str = "UTC",  # the time zone of the account, for the file does not say
     decimal: str = "",  # '.' or ','; empty: as the numbers of the file show it
 ) -> list[Booking]:  # oldest first
-    "Read CoinTracking's trade export, old or new, in any language, with a decimal point or comma."
+    "Read CoinTracking's trade export, old or new, in any language, with a decimal point or comma.\n\nParameters\n----------\nsource : str | Path\n    the file, or its text\nzone : str, default 'UTC'\n    the time zone of the account, for the file does not say\ndecimal : str, default ''\n    '.' or ','; empty: as the numbers of the file show it\n\nReturns\n-------\nlist[Booking]\n    oldest first"
     text, name = (source, "the export") if isinstance(source, str) and "\n" in source else (_read_text(Path(source)), Path(source).name)
     lines = text.lstrip("\ufeff").splitlines()
     if not lines:
@@ -104,7 +104,7 @@ def _booking(row: list[str], line: int, name: str, decimal: str, zone: str, wher
 # %% ../../nbs/01_venues/05_cointracking.ipynb #2c1a54d1
 @dataclass(frozen=True)
 class CoinTracking:
-    "CoinTracking's API: balances by currency."
+    "CoinTracking's API: balances by currency.\n\nParameters\n----------\napi_key : str\nsecret : str\nurl : str, default 'https://cointracking.info/api/v1/'\ntimeout : float, default 10.0\n    seconds\nclock : Callable[[], datetime]\ncalls : int, default 20\n    an hour; CoinTracking allows no more"
 
     api_key: str
     secret: str
@@ -118,7 +118,7 @@ class CoinTracking:
         return f"CoinTracking({self.url!r})"
 
     def request(self, method: str, **fields) -> tuple[bytes, dict[str, str]]:  # body and headers
-        "Make the signed body of a call, or say when the next one is allowed."
+        "Make the signed body of a call, or say when the next one is allowed.\n\nParameters\n----------\nmethod : str\n**fields\n\nReturns\n-------\ntuple[bytes, dict[str, str]]\n    body and headers"
         now = int(self.clock().timestamp() * 1000)
         self._past[:] = [n for n in self._past if n > now - 3_600_000]
         if len(self._past) >= self.calls:

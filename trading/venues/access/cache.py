@@ -25,7 +25,7 @@ from ...core.instruments import Instrument
 # %% ../../../nbs/01_venues/access/00_cache.ipynb #2336cb26
 @dataclass(frozen=True)
 class TimeToLive:
-    "For how many seconds an answer counts as fresh, by kind."
+    "For how many seconds an answer counts as fresh, by kind.\n\nParameters\n----------\nprice : float, default 30.0\nmarket : float, default 120.0\nohlcv : float, default 300.0\nstale : float, default 900.0\n    oldest answer that may be given, marked as old, when the source cannot be reached"
 
     price: float = 30.0
     market: float = 120.0
@@ -41,7 +41,7 @@ class TimeToLive:
 # %% ../../../nbs/01_venues/access/00_cache.ipynb #de428d0e
 @dataclass
 class CacheEntry:
-    "An answer, when it came, and when it was last wanted."
+    "An answer, when it came, and when it was last wanted.\n\nParameters\n----------\ntime : float\nused : float\nsize : int\n    bytes, roughly\nanswer : Any"
 
     time: float
     used: float
@@ -76,14 +76,14 @@ class MemoryCache:
 
 
 def size_of(answer: Any) -> int:  # bytes
-    "Estimate what an answer takes in memory, with its place in the table."
+    "Estimate what an answer takes in memory, with its place in the table.\n\nParameters\n----------\nanswer : Any\n\nReturns\n-------\nint\n    bytes"
     if isinstance(answer, pd.DataFrame):
         return int(answer.memory_usage(index=True, deep=False).sum()) + 500
     return 500 + (400 * len(answer) if isinstance(answer, dict | list) else len(answer) if isinstance(answer, str | bytes) else 0)
 
 # %% ../../../nbs/01_venues/access/00_cache.ipynb #5fc062a5
 def encode(answer: Any) -> bytes | None:  # None: of a kind that is not kept on disk
-    "Write an answer down."
+    "Write an answer down.\n\nParameters\n----------\nanswer : Any\n\nReturns\n-------\nbytes | None\n    None: of a kind that is not kept on disk"
     if isinstance(answer, pd.DataFrame):
         import pyarrow as pa
 

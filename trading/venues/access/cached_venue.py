@@ -29,7 +29,7 @@ from .monitor import Monitor
 # %% ../../../nbs/01_venues/access/15_cached_venue.ipynb #e81ef164
 @dataclass
 class Statistics:
-    "Hit statistics of the cache."
+    "Hit statistics of the cache.\n\nParameters\n----------\nasked : int, default 0\n    questions of our own stages, one per symbol\nhits : int, default 0\n    answered from memory\nfrom_disk : int, default 0\n    of these, from the second level\njoined : int, default 0\n    answered by a question that was already on its way\nstale : int, default 0\n    old answers given because the source failed\nprefetched : int, default 0\n    fetched before anybody asked"
 
     asked: int = 0  # questions of our own stages, one per symbol
     hits: int = 0  # answered from memory
@@ -40,7 +40,7 @@ class Statistics:
 
 
 class CachedClient:
-    "A source of prices behind a memory, with one question at a time for each thing; its methods are coroutines."
+    "A source of prices behind a memory, with one question at a time for each thing; its methods are coroutines.\n\nParameters\n----------\n*sources : MarketData | GuardedClient\n    in the order of preference\nlifetimes : TimeToLive | None, default None\n    None: `Lifetimes()`\nrate : float, default 10.0\n    calls per second to each source\nburst : int, default 5\n    calls at once\nbatch : int, default 20\n    symbols per call\nlimit : int, default 256000000\n    bytes to remember\ndisk : DiskCache | str | Path | None, default None\n    second level, shared by processes\npause : float, default 10.0\n    seconds without a try after a source failed thrice\nmonitor : Monitor | None, default None\n    writes down calls and what the memory saved, for other processes\nclock : Callable[[], float], default now"
 
     def __init__(
         self,
@@ -322,7 +322,7 @@ class Prefetcher:
             self.asked.setdefault(self.stage, {})[key] = None
 
     async def begin(self, stage: str) -> int:  # questions fetched ahead for the stage after this one
-        "Say which stage begins; fetch in the background what the next one will ask."
+        "Say which stage begins; fetch in the background what the next one will ask.\n\nParameters\n----------\nstage : str\n\nReturns\n-------\nint\n    questions fetched ahead for the stage after this one"
         door, before = self.door, self.stage
         door.tell()
         if before:

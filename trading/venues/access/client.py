@@ -44,12 +44,12 @@ class Calls:
         self.failed += not answered
 
     def percentile(self, share: float) -> float | None:  # seconds; None before the first answer
-        "Return the latency that this share of the answers kept within."
+        "Return the latency that this share of the answers kept within.\n\nParameters\n----------\nshare : float\n\nReturns\n-------\nfloat | None\n    seconds; None before the first answer"
         took = sorted(s for _, s, ok in self.past if ok)
         return took[min(len(took) - 1, int(share * len(took)))] if took else None
 
     def uptime(self) -> float | None:  # 0 to 1; None before the first call
-        "Return for what part of the time since the first call the source answered; each call speaks for the time until the next."
+        "Return for what part of the time since the first call the source answered; each call speaks for the time until the next.\n\nReturns\n-------\nfloat | None\n    0 to 1; None before the first call"
         if not self.past:
             return None
         ends = [when for when, _, _ in self.past][1:] + [self.clock()]
@@ -58,7 +58,7 @@ class Calls:
         return sum(s for s, ok in spans if ok) / whole if whole > 0 else float(self.past[-1][2])
 
     def trend(self) -> dict[str, float | str]:  # slower: change of the median latency; failing: change of the error rate
-        "Compare the newer half of the calls with the older."
+        "Compare the newer half of the calls with the older.\n\nReturns\n-------\ndict[str, float | str]\n    slower: change of the median latency; failing: change of the error rate"
         past, half = list(self.past), len(self.past) // 2
         old, new = ([s for _, s, ok in part if ok] for part in (past[:half], past[half:]))
         errors = [sum(not ok for _, _, ok in part) / len(part) if part else 0.0 for part in (past[:half], past[half:])]
@@ -74,7 +74,7 @@ class Calls:
 
 # %% ../../../nbs/01_venues/access/05_client.ipynb #7a090eac
 class GuardedClient:
-    "The way to one source for questions that change nothing."
+    "The way to one source for questions that change nothing.\n\nParameters\n----------\nsource : Any\n    with fetch_tickers, fetch_ohlcv, load_markets; plain or coroutines\nrate : float, default 10.0\n    calls per second\nburst : int, default 5\n    calls at once\nattempts : int, default 3\n    tries of one question\npause : float, default 10.0\n    seconds without a try after three failures\nclock : Callable[[], float], default now"
 
     def __init__(
         self,

@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS totals (venue TEXT, what TEXT, number INTEGER, PRIMAR
 def monitor_file(
     data: str | Path,  # the data folder
 ) -> Path:
-    "Return where the calls to venues are written down."
+    "Return where the calls to venues are written down.\n\nParameters\n----------\ndata : str | Path\n    the data folder\n\nReturns\n-------\nPath"
     return Path(data) / "access" / "connections.sqlite"
 
 
@@ -106,7 +106,7 @@ def connection_statistics(
     clock: Callable[[], float] = now,
     days: float = 7.0,  # of the past that latency, errors and uptime are about
 ) -> dict[str, dict[str, Any]]:  # by venue
-    "Tell how each venue has answered, from the calls that were written down; nothing when there is no readable file."
+    "Tell how each venue has answered, from the calls that were written down; nothing when there is no readable file.\n\nParameters\n----------\ndata : str | Path\n    the data folder\nclock : Callable[[], float], default now\ndays : float, default 7.0\n    of the past that latency, errors and uptime are about\n\nReturns\n-------\ndict[str, dict[str, Any]]\n    by venue"
     path = monitor_file(data)
     if not path.exists():
         return {}

@@ -20,7 +20,7 @@ from .cache import DiskCache
 
 # %% ../../../nbs/01_venues/access/20_snapshot.ipynb #ee6864d4
 class SnapshotVenue:
-    "A source of prices that answers each question once and for all."
+    "A source of prices that answers each question once and for all.\n\nParameters\n----------\nsource : MarketData | None\n    asked what is not in the file yet; None: the file is all there is\npath : str | Path\n    file in the run's folder\nclock : Callable[[], float], default now"
 
     def __init__(
         self,
@@ -63,14 +63,14 @@ class SnapshotVenue:
         return self._disk.get(key)[1]
 
     def taken(self, symbol: str) -> datetime:  # UTC
-        "Return when the price of a symbol was taken."
+        "Return when the price of a symbol was taken.\n\nParameters\n----------\nsymbol : str\n\nReturns\n-------\ndatetime\n    UTC"
         found = self._disk.get(("price", symbol))
         if found is None:
             raise MissingData(f"the snapshot has no price of {symbol}; ask for it first")
         return datetime.fromtimestamp(found[0], UTC)
 
     def require(self, symbols: Iterable[str], max_age: float) -> None:  # seconds
-        "Refuse to go on with prices older than this."
+        "Refuse to go on with prices older than this.\n\nParameters\n----------\nsymbols : Iterable[str]\nmax_age : float\n    seconds"
         if max_age <= 0:
             raise BadInput(f"a price may be {max_age} s old at most: give a number above zero")
         for symbol in symbols:

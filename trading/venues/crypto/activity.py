@@ -22,7 +22,7 @@ def transfer_event(
     moved: Transfer,
     venue: str,
 ) -> Event | None:  # account '' yet; None: it is not final
-    "Return the event that a deposit or a withdrawal is; a fee in the same coin is part of what left."
+    "Return the event that a deposit or a withdrawal is; a fee in the same coin is part of what left.\n\nParameters\n----------\nmoved : Transfer\nvenue : str\n\nReturns\n-------\nEvent | None\n    account '' yet; None: it is not final"
     if moved.status != "ok" or not moved.amount:
         return None
     fee = moved.fee if moved.kind == "withdrawal" and moved.fee_currency == moved.currency else Decimal(0)
@@ -35,7 +35,7 @@ def activity_event(
     what: str,  # 'transfer' or 'funding'
     venue: str,
 ) -> Event | None:  # account '' yet; None: it is not final, or nothing moved
-    "Read one row of an exchange's activity."
+    "Read one row of an exchange's activity.\n\nParameters\n----------\nrow : Any\n    of ccxt, unified\nwhat : str\n    'transfer' or 'funding'\nvenue : str\n\nReturns\n-------\nEvent | None\n    account '' yet; None: it is not final, or nothing moved"
     if not isinstance(row, dict) or row.get("timestamp") is None or not row.get("id"):
         raise VenueError(f"{venue}: a {what} came in an unknown form; the answer was damaged, ask again")
     amount = decimal_of(row.get("amount"), venue, f"the amount of a {what}")
@@ -56,7 +56,7 @@ async def fetch_activity_of(
     venue: Connection,
     since: datetime,  # UTC
 ) -> list[Event]:  # account '' yet, oldest first
-    "Fetch what an exchange can tell besides trades."
+    "Fetch what an exchange can tell besides trades.\n\nParameters\n----------\nvenue : Connection\nsince : datetime\n    UTC\n\nReturns\n-------\nlist[Event]\n    account '' yet, oldest first"
     client, found, start = venue._ccxt, [], int(since.timestamp() * 1000)
     if client.has.get("fetchDeposits") and client.has.get("fetchWithdrawals"):
         found += [e for t in await transfers_since(venue, since) if (e := transfer_event(t, venue.name))]

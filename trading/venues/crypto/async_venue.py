@@ -63,7 +63,7 @@ class AsyncCcxtVenue(Connection):
         return await exchange.prices_of(self, list(symbols))
 
     async def fetch_order_book(self, symbol: str) -> dict[str, list[tuple[Decimal, Decimal]]]:  # 'bids' and 'asks', best first: price, units
-        "Return what can be had now."
+        "Return what can be had now.\n\nParameters\n----------\nsymbol : str\n\nReturns\n-------\ndict[str, list[tuple[Decimal, Decimal]]]\n    'bids' and 'asks', best first: price, units"
         return await exchange.book_of(self, symbol)
 
     async def fetch_balance(self) -> dict[str, Decimal]:
@@ -71,7 +71,7 @@ class AsyncCcxtVenue(Connection):
         return await exchange.fetch_free_and_used(self)
 
     async def account_number(self) -> str:  # empty where the venue does not tell
-        "Return what tells this account from another one at the venue."
+        "Return what tells this account from another one at the venue.\n\nReturns\n-------\nstr\n    empty where the venue does not tell"
         return await exchange.fetch_account_number(self)
 
     async def create_order(self, order: Order) -> OrderState:
@@ -91,7 +91,7 @@ class AsyncCcxtVenue(Connection):
         return await trades_since(self, since, None if symbols is None else list(symbols))
 
     async def fetch_activity(self, since: datetime) -> list[Event]:  # account '' yet, oldest first
-        "Return deposits, withdrawals, transfers and funding, as far as the venue tells."
+        "Return deposits, withdrawals, transfers and funding, as far as the venue tells.\n\nParameters\n----------\nsince : datetime\n\nReturns\n-------\nlist[Event]\n    account '' yet, oldest first"
         return await fetch_activity_of(self, since)
 
     async def cancel_order(self, client_order_id: str, symbol: str) -> OrderState:

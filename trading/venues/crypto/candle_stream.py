@@ -16,7 +16,7 @@ from .pushed_line import PushedLine
 
 # %% ../../../nbs/01_venues/crypto/20_candle_stream.ipynb #6528b4d4
 class CandleStream(PushedLine):
-    "Rings when a bar has closed, as a venue's stream tells it."
+    "Rings when a bar has closed, as a venue's stream tells it.\n\nParameters\n----------\nexchange : str\n    a ccxt id with a stream of bars\nsymbol : str\n    one that trades often\ntimeframe : str, default '1m'\nbase_url : str, default ''\n    send everything to this address instead, for tests\nlongest : float, default 30.0\n    longest pause before the line is built up again, seconds"
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class CandleStream(PushedLine):
         super().__init__(lambda: _client(exchange, base_url), longest, name=f"bell-{exchange}")
 
     def wait(self, seconds: float, stop: Event) -> bool:  # True: it rang
-        "Return when it rings, when `stop` is set, or after `seconds`."
+        "Return when it rings, when `stop` is set, or after `seconds`.\n\nParameters\n----------\nseconds : float\nstop : Event\n\nReturns\n-------\nbool\n    True: it rang"
         until, rang = monotonic() + seconds, False
         while not stop.is_set() and not rang and (left := until - monotonic()) > 0:
             rang = self._bell.wait(min(0.2, left))

@@ -59,7 +59,7 @@ class UnfitRequest(Exception):
 
 
 class Connection:
-    "What the blocking and the asynchronous venue have in common."
+    "What the blocking and the asynchronous venue have in common.\n\nParameters\n----------\nexchange : str, default 'binance'\n    a ccxt id: 'binance', 'kraken', 'bingx', 'coinbase', …\napi_key : str, default ''\nsecret : str, default ''\npassword : str, default ''\n    a third secret that some venues ask for\ntimeout : float, default 10.0\n    seconds to wait for one answer\nsandbox : bool, default False\n    the venue's test network\nbase_url : str, default ''\n    send everything to this address instead, for tests and proxies\nsymbols : Iterable[str], default ()\n    whose trades are fetched where a venue tells them per symbol only\nwait : float, default 60.0\n    seconds that a read may wait when the venue asks us to slow down"
 
     library = "ccxt"  # module of the clients
     contracts = False  # True: it sends orders for contracts on margin
@@ -185,7 +185,7 @@ class Connection:
         time.sleep(seconds)  # noqa: ASYNC251  behind a blocking client; the other one overrides it
 
     async def adjust_clock(self) -> bool:  # False: this venue's clock cannot be followed
-        "Measure how far this machine's clock is from the venue's, and sign with the venue's from now on."
+        "Measure how far this machine's clock is from the venue's, and sign with the venue's from now on.\n\nReturns\n-------\nbool\n    False: this venue's clock cannot be followed"
         if not self.profile.clock or not self._ccxt.has.get("fetchTime"):
             return False
         begin = self._ccxt.milliseconds()
@@ -245,7 +245,7 @@ async def load_markets_of(
     venue: Connection,
     again: bool = False,  # ask the exchange even where the markets are known
 ) -> dict[str, Any]:
-    "Load the markets once, or again."
+    "Load the markets once, or again.\n\nParameters\n----------\nvenue : Connection\nagain : bool, default False\n    ask the exchange even where the markets are known\n\nReturns\n-------\ndict[str, Any]"
     markets = await venue._ask("markets", venue._ccxt.load_markets, again)
     if not isinstance(markets, dict) or not markets:
         raise VenueError(f"{venue.name}: the list of markets is empty; the answer was damaged, try again")

@@ -37,7 +37,7 @@ def contract_refusal(
     leverage: Decimal | None,  # margin.leverage
     closing: bool = False,  # True: only what can never be traded, since whoever holds a position must be able to close it
 ) -> str:  # empty: real orders may be sent
-    "Say why real orders for contracts are refused; a profile without contracts is none of its business."
+    "Say why real orders for contracts are refused; a profile without contracts is none of its business.\n\nParameters\n----------\nvenue : str\nsymbols : Iterable[str]\n    of a profile\nleverage : Decimal | None\n    margin.leverage\nclosing : bool, default False\n    True: only what can never be traded, since whoever holds a position must be able to close it\n\nReturns\n-------\nstr\n    empty: real orders may be sent"
     symbols = list(symbols)
     contracts = [s for s in symbols if ":" in s]
     if not contracts:
@@ -63,12 +63,12 @@ def isolated_distance(
     leverage: Decimal,
     maintenance: Decimal,  # fraction of the value
 ) -> Decimal:  # fraction of the price, of the worse side
-    "Return how far a price may go against a new isolated position before it is liquidated."
+    "Return how far a price may go against a new isolated position before it is liquidated.\n\nParameters\n----------\nleverage : Decimal\nmaintenance : Decimal\n    fraction of the value\n\nReturns\n-------\nDecimal\n    fraction of the price, of the worse side"
     return (1 / leverage - maintenance) / (1 + maintenance)
 
 # %% ../../../nbs/01_venues/crypto/12_contract_venue.ipynb #94bc8b47
 class ContractVenue(CcxtVenue):
-    "USDT perpetuals of an exchange through ccxt, in one-way mode with isolated margin."
+    "USDT perpetuals of an exchange through ccxt, in one-way mode with isolated margin.\n\nParameters\n----------\nexchange : str, default 'binance'\n*keys : str\nleverage : int\n    of every symbol\ndistance : Decimal, default ZERO\n    no order adds to a position that is nearer to its liquidation than this fraction of its price\n**options : Any\n    of `CcxtVenue`"
 
     contracts = True
 

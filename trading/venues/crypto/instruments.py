@@ -23,7 +23,7 @@ def instrument_of(
     decimals: bool = False,  # precisions are numbers of decimals; else steps
     venue: str = "",  # who tells it
 ) -> Instrument | None:  # None: a step is not told
-    "Read one of ccxt's markets."
+    "Read one of ccxt's markets.\n\nParameters\n----------\nmarket : Mapping[str, Any]\n    one of ccxt's markets\ndecimals : bool, default False\n    precisions are numbers of decimals; else steps\nvenue : str, default ''\n    who tells it\n\nReturns\n-------\nInstrument | None\n    None: a step is not told"
     steps = {k: _step((market.get("precision") or {}).get(k), decimals) for k in ("amount", "price")}
     if not steps["amount"] or not steps["price"]:
         return None
@@ -52,7 +52,7 @@ def instrument_of(
 def contract_problem(
     symbol: str,  # as ccxt unifies it: 'BTC/USDT', 'BTC/USDT:USDT', 'BTC/USDT:USDT-241227'
 ) -> str:  # empty: its value is amount × price
-    "Say why a contract cannot be counted here: it pays in another currency than its price, or it is an option."
+    "Say why a contract cannot be counted here: it pays in another currency than its price, or it is an option.\n\nParameters\n----------\nsymbol : str\n    as ccxt unifies it: 'BTC/USDT', 'BTC/USDT:USDT', 'BTC/USDT:USDT-241227'\n\nReturns\n-------\nstr\n    empty: its value is amount × price"
     pair, _, contract = symbol.partition(":")
     settle, *more = contract.split("-")
     if not contract:
@@ -70,7 +70,7 @@ def units_per_contract(
     markets: Mapping[str, Any] | None,  # ccxt's, by symbol; None: they are not loaded
     symbol: str,
 ) -> Decimal:  # one for what is no contract
-    "Return how many units of the base one contract is: exchanges count amounts of contracts in contracts, and we in units."
+    "Return how many units of the base one contract is: exchanges count amounts of contracts in contracts, and we in units.\n\nParameters\n----------\nmarkets : Mapping[str, Any] | None\n    ccxt's, by symbol; None: they are not loaded\nsymbol : str\n\nReturns\n-------\nDecimal\n    one for what is no contract"
     if ":" not in symbol:
         return Decimal(1)
     if symbol not in (markets or {}):
@@ -102,7 +102,7 @@ def bars_in_units(
     size: Decimal,  # units in one contract; one: nothing is to be done
     counted: str,  # what the venue counts it in: 'units', 'contracts', or '' where nobody has looked
 ) -> pd.DataFrame:  # the volume in units of the base; absent where it is not known which it counts
-    "Return bars whose volume is counted in units, as amounts are everywhere here: venues tell that of a contract in one or the other."
+    "Return bars whose volume is counted in units, as amounts are everywhere here: venues tell that of a contract in one or the other.\n\nParameters\n----------\nbars : pd.DataFrame\n    of one symbol, with a column volume\nsize : Decimal\n    units in one contract; one: nothing is to be done\ncounted : str\n    what the venue counts it in: 'units', 'contracts', or '' where nobody has looked\n\nReturns\n-------\npd.DataFrame\n    the volume in units of the base; absent where it is not known which it counts"
     if size == 1 or counted == "units":
         return bars
     return bars.assign(volume=bars["volume"] * float(size) if counted == "contracts" else float("nan"))

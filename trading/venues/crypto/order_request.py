@@ -18,7 +18,7 @@ from ...core.venue_profiles import VenueProfile
 # %% ../../../nbs/01_venues/crypto/02_order_request.ipynb #fb359d1d
 @dataclass(frozen=True)
 class OrderRequest:
-    "What ccxt is asked to send."
+    "What ccxt is asked to send.\n\nParameters\n----------\nsymbol : str\nkind : str\n    'market' or 'limit'\nside : str\namount : Decimal\n    as the venue counts it: units, or contracts\nprice : Decimal | None\n    quote currency per unit\nclient_id : str\n    our id in the venue's form\nstop : Decimal | None, default None\nforce : str, default 'GTC'\ncost : Decimal | None, default None\n    a purchase that is counted in money\nparams : dict[str, Any]\nid_field : str, default ''\n    the venue's own field for our id; empty: any\nstop_field : str, default ''\n    the venue's own field for the trigger; empty: any"
 
     symbol: str
     kind: str  # 'market' or 'limit'
@@ -46,7 +46,7 @@ def build_request(
     price: Decimal | None = None,  # what a unit costs now, for purchases that are counted in money
     size: Decimal = Decimal(1),  # units in one contract: the venue counts in contracts
 ) -> OrderRequest:
-    "Choose id, trigger, price, cost and time in force as the venue wants them; what it cannot do is refused."
+    "Choose id, trigger, price, cost and time in force as the venue wants them; what it cannot do is refused.\n\nParameters\n----------\nprofile : VenueProfile\norder : Order\nprice : Decimal | None, default None\n    what a unit costs now, for purchases that are counted in money\nsize : Decimal, default Decimal(1)\n    units in one contract: the venue counts in contracts\n\nReturns\n-------\nOrderRequest"
     name, force, stops = profile.title, order.time_in_force, order.type in ("stop", "stop_limit")
     kind = "limit" if order.type in ("limit", "stop_limit") else "market"
     if order.stop_loss is not None or order.take_profit is not None:
@@ -120,7 +120,7 @@ def missing_parts(
     request: OrderRequest,
     params: Any,  # that ccxt is about to sign
 ) -> list[str]:  # empty when everything is in it
-    "Return what is not in the parameters that are about to be sent."
+    "Return what is not in the parameters that are about to be sent.\n\nParameters\n----------\nrequest : OrderRequest\nparams : Any\n    that ccxt is about to sign\n\nReturns\n-------\nlist[str]\n    empty when everything is in it"
     leaves = list(_leaves(params))
     words = " ".join(f"{k}={v}".lower() for k, v in leaves if v not in (False, None))
     numbers = {n for _, v in leaves if (n := _number(v)) is not None}

@@ -33,7 +33,7 @@ def order_state(
     order: Order | None = None,  # as it was sent, where it was just sent
     ours: str = "",  # our id, where it is known which order was asked for
 ) -> OrderState:
-    "Check what the venue says about an order."
+    "Check what the venue says about an order.\n\nParameters\n----------\nvenue : Connection\nanswer : Any\n    of ccxt\norder : Order | None, default None\n    as it was sent, where it was just sent\nours : str, default ''\n    our id, where it is known which order was asked for\n\nReturns\n-------\nOrderState"
     name = venue.name
     if not isinstance(answer, dict) or not answer.get("id"):
         raise UnknownOutcome(f"{name}: the answer about an order has no number; look it up by its client order id, never send it again")

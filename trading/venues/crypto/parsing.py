@@ -61,7 +61,7 @@ def without_secrets(text: str) -> str:
 
 # %% ../../../nbs/01_venues/crypto/00_parsing.ipynb #3246c423
 def candles_frame(rows: Any, venue: str, symbol: str) -> pd.DataFrame:  # columns open high low close volume, index the open time
-    "Make a frame of ccxt's candles, or say what is wrong with them."
+    "Make a frame of ccxt's candles, or say what is wrong with them.\n\nParameters\n----------\nrows : Any\nvenue : str\nsymbol : str\n\nReturns\n-------\npd.DataFrame\n    columns open high low close volume, index the open time"
     if not isinstance(rows, list):
         raise VenueError(f"{venue}: {symbol}: bars came as {type(rows).__name__}, not as a list; the answer was damaged, try again")
     for number, row in enumerate(rows):

@@ -14,7 +14,7 @@ from typing import Any
 
 
 class PushedLine:
-    "Listens on a thread of its own. What is asked for, and what becomes of the answers, say those who inherit."
+    "Listens on a thread of its own. What is asked for, and what becomes of the answers, say those who inherit.\n\nParameters\n----------\nmake : Callable[[], Any]\n    a new client, for each line that is built up\nlongest : float, default 30.0\n    longest pause before the line is built up again, seconds\npause : float, default 0.5\n    the first one\nname : str, default 'pushed-line'\n    of the thread"
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class PushedLine:
         self._thread.start()
 
     def ask(self, client: Any) -> Any:  # to be awaited
-        "Ask for the next message."
+        "Ask for the next message.\n\nParameters\n----------\nclient : Any\n\nReturns\n-------\nAny\n    to be awaited"
         raise NotImplementedError
 
     def read(self, answer: Any) -> Any:
@@ -44,7 +44,7 @@ class PushedLine:
         said: Any,  # what `read` returned
         again: bool,  # the first message since the line broke
     ) -> None:
-        "Do what is to be done about a message."
+        "Do what is to be done about a message.\n\nParameters\n----------\nclient : Any\nsaid : Any\n    what `read` returned\nagain : bool\n    the first message since the line broke"
 
     def broke(self) -> None:
         "Forget what is not known any more."

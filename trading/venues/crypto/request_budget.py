@@ -14,7 +14,7 @@ from ...core.venue_profiles import VenueProfile
 
 # %% ../../../nbs/01_venues/crypto/04_request_budget.ipynb #3b90ff8b
 class RequestBudget:
-    "The used part of a venue's limit, and until when it wants to be left alone."
+    "The used part of a venue's limit, and until when it wants to be left alone.\n\nParameters\n----------\nprofile : VenueProfile\nclock : Callable[[], float], default time.monotonic\n    seconds\nwall : Callable[[], float], default time.time\n    seconds since 1970, for moments that a venue names\nkeep : float, default 0.25\n    part of the limit that reads leave to orders"
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class RequestBudget:
         return max(0.0, number if number < 1e6 else otherwise)
 
     def wait(self, read: bool) -> float:  # seconds; zero: now
-        "Return how long a request should wait."
+        "Return how long a request should wait.\n\nParameters\n----------\nread : bool\n\nReturns\n-------\nfloat\n    seconds; zero: now"
         now = self.clock()
         closed = max(0.0, self.closed - now)
         each = (self.share - self._begun) / (self._answers - 1) if self._answers > 1 else 0.0

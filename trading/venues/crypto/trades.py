@@ -29,7 +29,7 @@ async def list_trades(
     start: int | None,  # milliseconds since 1970; None: what the venue gives without
     **given: Any,  # parameters of the venue, for example an order's id
 ) -> list[dict]:  # as ccxt tells them
-    "List trades from a moment until now, window by window."
+    "List trades from a moment until now, window by window.\n\nParameters\n----------\nvenue : Connection\nsymbol : str | None\n    None: all of the account\nstart : int | None\n    milliseconds since 1970; None: what the venue gives without\n**given : Any\n    parameters of the venue, for example an order's id\n\nReturns\n-------\nlist[dict]\n    as ccxt tells them"
     found: dict[Any, dict] = {}
     if start is not None:
         first, start = start, start - 1000  # some take "since" for "after"; the second too much is cut below
@@ -160,7 +160,7 @@ async def trades_since(venue: Connection, since: datetime | None, symbols: Colle
 # %% ../../../nbs/01_venues/crypto/07_trades.ipynb #40de9fad
 @dataclass(frozen=True)
 class Transfer(Value):
-    "Money or coins that came to an account or left it."
+    "Money or coins that came to an account or left it.\n\nParameters\n----------\nid : str\nkind : str\n    'deposit' or 'withdrawal'\ncurrency : str\namount : Decimal\n    units, above zero, without the fee\nfee : Decimal\n    units\nfee_currency : str\ntimestamp : datetime\n    UTC\nstatus : str\n    'ok', 'pending', 'failed', 'canceled'"
 
     id: str
     kind: str  # 'deposit' or 'withdrawal'

@@ -28,7 +28,7 @@ class PushClient(AsyncCcxtVenue):
 
 
 class UserStream(PushedLine):
-    "Listens to what becomes of our orders."
+    "Listens to what becomes of our orders.\n\nParameters\n----------\nmake : Callable[[], PushClient]\n    a new client, for each line that is built up\nlongest : float, default 30.0\n    longest pause before the line is built up again, seconds\ntrusted : float, default 5.0\n    seconds for which an order counts as open since something was heard of it\nclock : Callable[[], float], default monotonic"
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class UserStream(PushedLine):
         super().__init__(make, longest, 0.25, "user-stream")
 
     def open_state(self, client_order_id: str) -> OrderState | None:  # None: it must be asked for
-        "Return the state of an order that the line says is open."
+        "Return the state of an order that the line says is open.\n\nParameters\n----------\nclient_order_id : str\n\nReturns\n-------\nOrderState | None\n    None: it must be asked for"
         state, at = self._states.get(client_order_id, (None, 0.0))
         return state if state is not None and state.status == "open" and self.clock() - at < self.trusted else None
 
@@ -134,7 +134,7 @@ class UserStream(PushedLine):
 
 # %% ../../../nbs/01_venues/crypto/22_user_stream.ipynb #00e5ddaf
 class StreamedVenue(VenueProxy):
-    "A venue that is asked about open orders only where its line does not tell."
+    "A venue that is asked about open orders only where its line does not tell.\n\nParameters\n----------\nvenue : Any\n    a `CcxtVenue`\nmake : Callable[[], PushClient]\n    a client with the same keys"
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class StreamedVenue(VenueProxy):
 
 
 def streamed(venue: Any) -> StreamedVenue | None:  # None: it is asked instead
-    "Return the venue with a line behind the proxies of a venue."
+    "Return the venue with a line behind the proxies of a venue.\n\nParameters\n----------\nvenue : Any\n\nReturns\n-------\nStreamedVenue | None\n    None: it is asked instead"
     while isinstance(venue, VenueProxy):
         if isinstance(venue, StreamedVenue):
             return venue
@@ -193,7 +193,7 @@ def listening(
     venue: Any,
     wanted: bool = True,  # False: nothing waits in the book, so nobody listens
 ) -> Iterator[Callable[[float], Any]]:
-    "Listen while the block runs, where the venue has a line; gives what to wait with."
+    "Listen while the block runs, where the venue has a line; gives what to wait with.\n\nParameters\n----------\nvenue : Any\nwanted : bool, default True\n    False: nothing waits in the book, so nobody listens\n\nYields\n------\nIterator[Callable[[float], Any]]"
     line = streamed(venue) if wanted else None
     if line is None:
         yield sleep

@@ -44,7 +44,7 @@ class CcxtVenue(Connection):
         return run_blocking(prices_of(self, list(symbols)))
 
     def fetch_order_book(self, symbol: str) -> dict[str, list[tuple[Decimal, Decimal]]]:  # 'bids' and 'asks', best first: price, units
-        "Return what can be had now."
+        "Return what can be had now.\n\nParameters\n----------\nsymbol : str\n\nReturns\n-------\ndict[str, list[tuple[Decimal, Decimal]]]\n    'bids' and 'asks', best first: price, units"
         return run_blocking(book_of(self, symbol))
 
     def fetch_balance(self) -> dict[str, Decimal]:
@@ -52,7 +52,7 @@ class CcxtVenue(Connection):
         return run_blocking(fetch_free_and_used(self))
 
     def account_number(self) -> str:  # empty where the venue does not tell
-        "Return what tells this account from another one at the venue."
+        "Return what tells this account from another one at the venue.\n\nReturns\n-------\nstr\n    empty where the venue does not tell"
         return run_blocking(fetch_account_number(self))
 
     def create_order(self, order: Order) -> OrderState:
@@ -72,7 +72,7 @@ class CcxtVenue(Connection):
         return run_blocking(trades_since(self, since, None if symbols is None else list(symbols)))
 
     def fetch_activity(self, since: datetime) -> list[Event]:  # account '' yet, oldest first
-        "Return deposits, withdrawals, transfers and funding, as far as the venue tells."
+        "Return deposits, withdrawals, transfers and funding, as far as the venue tells.\n\nParameters\n----------\nsince : datetime\n\nReturns\n-------\nlist[Event]\n    account '' yet, oldest first"
         return run_blocking(fetch_activity_of(self, since))
 
     def cancel_order(self, client_order_id: str, symbol: str) -> OrderState:

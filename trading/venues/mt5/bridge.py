@@ -145,7 +145,7 @@ def place_order(
     deviation: int = 20,  # points by which the price may differ from the one first seen
     requotes: int = 3,  # times that a new price is accepted
 ) -> OrderState:
-    "Send an order once, or return what became of it when it was sent before."
+    "Send an order once, or return what became of it when it was sent before.\n\nParameters\n----------\nlink : TerminalSession\norder : Order\ndeviation : int, default 20\n    points by which the price may differ from the one first seen\nrequotes : int, default 3\n    times that a new price is accepted\n\nReturns\n-------\nOrderState"
     if known := find_broker_orders(link, order.client_order_id):
         state = broker_order_state(link, known, order.client_order_id)
         if other := _differences(link, known, state, order):
@@ -224,7 +224,7 @@ def make_bridge(
     hours: float = 12.0,  # for how long one code opens the desk
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ):  # -> fastapi.FastAPI
-    "Make the bridge's application."
+    "Make the bridge's application.\n\nParameters\n----------\nmt5_module : Any\n    the module MetaTrader5, or a simulated terminal\nkeys : Mapping[str, str]\n    secrets by name, at least 16 characters each\naccount : int\n    the account number that every order is bound to\nzone : str\n    clock of the broker's server\nsuffix : str, default ''\n    what the broker adds to symbols\nnames : Mapping[str, str] | None, default None\n    our symbol → the broker's, for exceptions\nstart : Mapping[str, Any] | None, default None\n    arguments of `initialize`\ndeviation : int, default 20\n    points\ntotp : str, default ''\n    base-32 secret of an authenticator: orders only after a code; empty: the signature is enough\nhours : float, default 12.0\n    for how long one code opens the desk\nclock : Callable[[], datetime], default lambda: datetime.now(UTC)\n\nReturns\n-------\n-> fastapi.FastAPI"
     from fastapi import Depends, FastAPI, Request
     from fastapi.responses import JSONResponse
 
@@ -379,7 +379,7 @@ def serve_bridge(
     private_key: str | Path | None = None,  # PEM file, for TLS
     **rest: Any,  # further arguments of `make_bridge`
 ) -> None:
-    "Serve the bridge until it is interrupted."
+    "Serve the bridge until it is interrupted.\n\nParameters\n----------\nhost : str, default '127.0.0.1'\n    address to listen on\nport : int, default 8228\nkeys : Mapping[str, str]\n    secrets by name\naccount : int\nzone : str\n    clock of the broker's server\nmt5_module : Any, default None\n    None: the package MetaTrader5\ncertificate : str | Path | None, default None\n    PEM file, for TLS\nprivate_key : str | Path | None, default None\n    PEM file, for TLS\n**rest : Any\n    further arguments of `make_bridge`"
     import uvicorn
 
     if mt5_module is None:

@@ -29,7 +29,7 @@ def sign(
     body: bytes,  # exactly what is sent
     at: int,  # seconds since 1970
 ) -> str:  # 64 hexadecimal characters
-    "Sign a request for the bridge."
+    "Sign a request for the bridge.\n\nParameters\n----------\nkey : str\n    the secret that bridge and client share\nmethod : str\n    'GET' or 'POST'\npath : str\n    with its query, for example '/ohlcv?symbol=EURUSD'\nbody : bytes\n    exactly what is sent\nat : int\n    seconds since 1970\n\nReturns\n-------\nstr\n    64 hexadecimal characters"
     message = b"\n".join([str(at).encode(), method.encode(), path.encode(), body])
     return hmac.new(key.encode(), message, hashlib.sha256).hexdigest()
 
@@ -38,7 +38,7 @@ _NEVER_AGAIN = "look the order up by its client order id, never send it again"
 
 
 class Mt5Venue:
-    "A MetaTrader 5 terminal behind the bridge."
+    "A MetaTrader 5 terminal behind the bridge.\n\nParameters\n----------\nurl : str, default 'http://127.0.0.1:8228'\n    of the bridge\nkey : str, default ''\n    the secret shared with the bridge\naccount : int, default 0\n    the account number every order is bound to; 0: prices only\ntimeout : float, default 10.0\n    seconds to wait for one answer\nclock : default lambda: datetime.now(UTC)\n    the time that requests are signed with\ncertificate : str, default ''\n    PEM file of the authority that signed the bridge's certificate; empty: the public ones"
 
     name = "mt5"
 
@@ -136,11 +136,11 @@ class Mt5Venue:
         return {s: (_number(ticks, s, "bid") + _number(ticks, s, "ask")) / 2 for s in symbols}
 
     def unlock(self, code: str) -> datetime:  # open until then, UTC
-        "Unlock orders at the bridge with an authenticator code."
+        "Unlock orders at the bridge with an authenticator code.\n\nParameters\n----------\ncode : str\n\nReturns\n-------\ndatetime\n    open until then, UTC"
         return datetime.fromisoformat(self._ask("POST", "/unlock", body={"account": self.account, "code": code})["until"])
 
     def readiness(self) -> list[str]:  # empty: orders can be sent
-        "Return why the terminal would take no order now."
+        "Return why the terminal would take no order now.\n\nReturns\n-------\nlist[str]\n    empty: orders can be sent"
         told = self.health()
         found = [f"mt5: {told['problem']}"] if told.get("problem") else []
         if told.get("account") not in (None, self.account):
@@ -184,7 +184,7 @@ class Mt5Venue:
         return [Fill.from_json(json.dumps(r)) for r in rows]
 
     def fetch_activity(self, since: datetime) -> list[Event]:  # account '' yet, oldest first
-        "Return payments, swaps, charges, interest and dividends, as the broker reports them."
+        "Return payments, swaps, charges, interest and dividends, as the broker reports them.\n\nParameters\n----------\nsince : datetime\n\nReturns\n-------\nlist[Event]\n    account '' yet, oldest first"
         rows = self._ask("GET", "/activity", {"since": since.isoformat()})
         return [Event(r["kind"], "", datetime.fromisoformat(r["at"]), {k: v for k, v in r.items() if k not in ("kind", "at")}) for r in rows]
 

@@ -144,5 +144,5 @@ def fill(
     kind: str,  # a name of TUPLES
     **known,  # what is known; other fields are zero, texts empty
 ) -> Any:  # a named tuple
-    "Make a tuple of the package with everything that was not said left at zero."
+    "Make a tuple of the package with everything that was not said left at zero.\n\nParameters\n----------\nkind : str\n    a name of TUPLES\n**known\n    what is known; other fields are zero, texts empty\n\nReturns\n-------\nAny\n    a named tuple"
     return TUPLES[kind](**{f: known.pop(f, "" if f in _TEXTS else 0) for f in TUPLES[kind]._fields}, **known)

@@ -22,7 +22,7 @@ _GAP = Decimal("0.01")  # a price may move by so much between the question and t
 
 @dataclass(frozen=True)
 class MarginAccount(MarginMoney):
-    "The money of a MetaTrader account, and where the broker closes positions."
+    "The money of a MetaTrader account, and where the broker closes positions.\n\nParameters\n----------\nleverage : Decimal\n    that the broker gives\nlevel : Decimal | None\n    equity over margin, a fraction; None: no position\ncall : Decimal\n    level at which the broker warns; zero where it counts in money\nstop_out : Decimal\n    level at which it closes positions; zero where it counts in money\nfloor : Decimal\n    equity at which it does so, where it counts in money"
 
     leverage: Decimal  # that the broker gives
     level: Decimal | None  # equity over margin, a fraction; None: no position
@@ -39,7 +39,7 @@ class MarginAccount(MarginMoney):
 def read_account(
     row: dict,  # of the bridge
 ) -> MarginAccount:
-    "Read what the bridge tells about the money of an account."
+    "Read what the bridge tells about the money of an account.\n\nParameters\n----------\nrow : dict\n    of the bridge\n\nReturns\n-------\nMarginAccount"
     lacking = [k for k in ("equity", "margin", "margin_free", "leverage", "stop_out", "stop_out_mode", "margin_call") if k not in row]
     if lacking:
         raise MissingData(f"mt5: the bridge does not tell the account's {lacking[0]}; update Carnet on the machine of the terminal")
@@ -53,7 +53,7 @@ def read_position(
     row: dict,  # of the bridge: symbol, amount, margin, tickets
     account: MarginAccount,
 ) -> MarginPosition:
-    "Read a position, and work out at which price of it the broker would close it."
+    "Read a position, and work out at which price of it the broker would close it.\n\nParameters\n----------\nrow : dict\n    of the bridge: symbol, amount, margin, tickets\naccount : MarginAccount\n\nReturns\n-------\nMarginPosition"
     symbol, units, tickets = row["symbol"], Decimal(row["amount"]), row["tickets"]
     each = {k: [Decimal(t[k]) for t in tickets] for k in ("amount", "price", "profit", "mark", "swap")}
     if any(a * b < 0 for a in each["amount"] for b in each["amount"]):
@@ -67,7 +67,7 @@ def read_position(
 
 # %% ../../../nbs/01_venues/mt5/02_margin_venue.ipynb #56ee918c
 class Mt5MarginVenue(Mt5Venue):
-    "A MetaTrader 5 account on margin, behind the bridge."
+    "A MetaTrader 5 account on margin, behind the bridge.\n\nParameters\n----------\n*args : Any\n    of `Mt5Venue`\nsymbols : Iterable[str], default ()\n    of the profile\ndistance : Decimal, default ZERO\n    no order adds to a position that is nearer to the stop-out than this fraction of its price\n**options : Any\n    of `Mt5Venue`"
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Mt5MarginVenue(Mt5Venue):
         symbol: str,
         side: str,
     ) -> Decimal:  # quote currency
-        "Return the value of the largest order that the margin allows, what it closes included."
+        "Return the value of the largest order that the margin allows, what it closes included.\n\nParameters\n----------\nsymbol : str\nside : str\n\nReturns\n-------\nDecimal\n    quote currency"
         row, tick = self._ask("GET", "/symbol", {"symbol": symbol}), self._ask("GET", "/ticks", {"symbols": symbol})
         if not row.get("initial_margin"):
             raise MissingData(f"mt5: the bridge does not tell what margin the broker asks for {symbol}; is its market open, and is it priced in the account's currency?")
@@ -105,7 +105,7 @@ class Mt5MarginVenue(Mt5Venue):
         return closes + max(free + freed, ZERO) / (Decimal(row["initial_margin"]) * (1 + _GAP))
 
     def readiness(self) -> list[str]:  # empty: orders can be sent
-        "Return why the terminal would take no order now, or what keeps this account from opening positions."
+        "Return why the terminal would take no order now, or what keeps this account from opening positions.\n\nReturns\n-------\nlist[str]\n    empty: orders can be sent"
         found = super().readiness()
         if found:
             return found

@@ -28,7 +28,7 @@ class RequestGate:
         self.keys, self.clock, self.seen = dict(keys), clock, {}
 
     def check(self, method: str, path: str, body: bytes, time: str, signature: str) -> str:  # name of the key
-        "Return whose request it is, or refuse it."
+        "Return whose request it is, or refuse it.\n\nParameters\n----------\nmethod : str\npath : str\nbody : bytes\ntime : str\nsignature : str\n\nReturns\n-------\nstr\n    name of the key"
         now = self.clock().timestamp()
         if not (time.isascii() and time.isdigit() and len(time) < 12 and signature.isascii()):
             raise Refused("the request is not signed")

@@ -16,7 +16,7 @@ from .constants import CONSTANTS, fill
 # %% ../../../nbs/01_venues/mt5/10_simulated_broker.ipynb #46051bf2
 @dataclass(frozen=True)
 class Contract:
-    "What a broker says about one symbol."
+    "What a broker says about one symbol.\n\nParameters\n----------\nname : str\n    as the broker writes it, for example 'EURUSD.m'\nbase : str\n    currency or thing that is bought\nprofit : str\n    currency of the price\ndigits : int, default 5\n    of the price\nsize : float, default 100000.0\n    units in one lot\nleast : float, default 0.01\n    smallest volume, lots\nmost : float, default 100.0\n    largest volume, lots\nstep : float, default 0.01\n    volumes are multiples of this, lots\nfilling : int, default 3\n    bit mask: 1 fill or kill, 2 immediate or cancel, 4 book or cancel\nexecution : int\nstops_level : int, default 0\n    smallest distance of stops and pending prices, points\ntrade_mode : int\ncommission : float, default 0.0\n    account currency per lot and deal\nswap_long : float, default 0.0\n    account currency that a night adds to each lot bought; below zero is paid\nswap_short : float, default 0.0\n    the same for each lot sold"
 
     name: str  # as the broker writes it, for example 'EURUSD.m'
     base: str  # currency or thing that is bought
@@ -81,7 +81,7 @@ def _bad_stops(c: Contract, way: int, sl: float, tp: float, bid: float, ask: flo
 
 # %% ../../../nbs/01_venues/mt5/10_simulated_broker.ipynb #7dd66317
 class SimulatedBroker:
-    "Orders, positions, deals and money of one account."
+    "Orders, positions, deals and money of one account.\n\nParameters\n----------\ncontracts : list[Contract]\nnow : Callable[[], int]\n    server time, milliseconds\nlogin : int, default 5000001\ncurrency : str, default 'USD'\ncash : float, default 10000.0\nhedging : bool, default False\nleverage : int, default 100\ncall : float, default 100.0\n    margin level at which the broker warns, per cent\nstop_out : float, default 50.0\n    margin level at which it closes positions, per cent"
 
     def __init__(
         self,
@@ -189,7 +189,7 @@ def fill_order(
     r: dict,  # the request: magic, comment, position, sl, tp
     order: int,  # ticket of the order that is filled
 ) -> Any:  # the deal
-    "Fill an order: change positions and money, and write the deal down."
+    "Fill an order: change positions and money, and write the deal down.\n\nParameters\n----------\ndesk : SimulatedBroker\nsymbol : str\nkind : int\n    0 buy, 1 sell\nvolume : float\n    lots\nprice : float\nr : dict\n    the request: magic, comment, position, sl, tp\norder : int\n    ticket of the order that is filled\n\nReturns\n-------\nAny\n    the deal"
     named = r.get("position", 0)
     same = [p for p in desk.positions.values() if p.symbol == symbol]
     old = desk.positions.get(named) if named else (None if desk.hedging or not same else same[0])
@@ -251,7 +251,7 @@ def execute_request(
     desk: SimulatedBroker,
     r: dict,  # the request, checked for names and kinds already
 ) -> dict:  # retcode, deal, order, volume, price
-    "Carry out a request, or say why not."
+    "Carry out a request, or say why not.\n\nParameters\n----------\ndesk : SimulatedBroker\nr : dict\n    the request, checked for names and kinds already\n\nReturns\n-------\ndict\n    retcode, deal, order, volume, price"
     if code := refusal(desk, r):
         return {"retcode": code}
     action, ticket = r["action"], r.get("order") or r.get("position") or 0
@@ -359,7 +359,7 @@ def roll_over(
     desk: SimulatedBroker,
     nights: int = 1,  # that are counted: three on a Wednesday, since a trade of Wednesday is settled on a Friday and one of Thursday on a Monday
 ) -> None:
-    "Let a night pass: each position carries its swap until it is closed, and what that leaves too little margin for is closed."
+    "Let a night pass: each position carries its swap until it is closed, and what that leaves too little margin for is closed.\n\nParameters\n----------\ndesk : SimulatedBroker\nnights : int, default 1\n    that are counted: three on a Wednesday, since a trade of Wednesday is settled on a Friday and one of Thursday on a Monday"
     for p in list(desk.positions.values()):
         c = desk.contracts[p.symbol]
         desk.positions[p.ticket] = p._replace(swap=round(p.swap + (c.swap_short if p.type else c.swap_long) * p.volume * nights, 2))

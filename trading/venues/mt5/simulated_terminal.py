@@ -33,7 +33,7 @@ def to_server(
     seconds: np.ndarray,  # since 1970, UTC
     zone: str,  # of the broker's server
 ) -> np.ndarray:  # seconds since 1970 as the server's wall clock counts them
-    "Turn UTC into server time."
+    "Turn UTC into server time.\n\nParameters\n----------\nseconds : np.ndarray\n    since 1970, UTC\nzone : str\n    of the broker's server\n\nReturns\n-------\nnp.ndarray\n    seconds since 1970 as the server's wall clock counts them"
     name, shift = _zone(zone)
     local = pd.to_datetime(np.asarray(seconds, "int64"), unit="s", utc=True).tz_convert(name).tz_localize(None)
     return local.as_unit("s").asi8 + shift
@@ -43,7 +43,7 @@ def from_server(
     seconds: np.ndarray,  # the server's wall clock since 1970
     zone: str,
 ) -> np.ndarray:  # seconds since 1970, UTC
-    "Turn server time into UTC; of the hour that autumn repeats, the second is meant."
+    "Turn server time into UTC; of the hour that autumn repeats, the second is meant.\n\nParameters\n----------\nseconds : np.ndarray\n    the server's wall clock since 1970\nzone : str\n\nReturns\n-------\nnp.ndarray\n    seconds since 1970, UTC"
     name, shift = _zone(zone)
     wall = pd.to_datetime(np.asarray(seconds, "int64") - shift, unit="s")
     return wall.tz_localize(name, ambiguous=np.zeros(len(wall), bool), nonexistent="shift_forward").tz_convert("UTC").as_unit("s").asi8

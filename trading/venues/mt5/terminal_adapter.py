@@ -30,7 +30,7 @@ _KEPT = {CONSTANTS["DEAL_REASON_SL"]: "stoploss-", CONSTANTS["DEAL_REASON_TP"]: 
 def magic_number(
     client_order_id: str,
 ) -> int:  # above zero, below 2**52, so that it is exact even as a floating-point number
-    "Return the number by which an order is found again."
+    "Return the number by which an order is found again.\n\nParameters\n----------\nclient_order_id : str\n\nReturns\n-------\nint\n    above zero, below 2**52, so that it is exact even as a floating-point number"
     return (int.from_bytes(hashlib.sha256(client_order_id.encode()).digest()[:8], "big") >> 12) or 1
 
 
@@ -56,7 +56,7 @@ def units_to_lots(
     info: Any,  # symbol_info of the package
     symbol: str,  # our name, for the message
 ) -> float:
-    "Turn units into lots, or say which amounts are possible."
+    "Turn units into lots, or say which amounts are possible.\n\nParameters\n----------\namount : Decimal\n    units\ninfo : Any\n    symbol_info of the package\nsymbol : str\n    our name, for the message\n\nReturns\n-------\nfloat"
     size, step = _dec(info.trade_contract_size), _dec(info.volume_step)
     lots = amount / size
     least, most = _dec(info.volume_min), _dec(info.volume_max)
@@ -70,7 +70,7 @@ def fillings_of(
     order: Order,
     info: Any,  # symbol_info of the package
 ) -> list[int]:  # numbers of the package, the best first
-    "Return the filling modes that the symbol allows for an order."
+    "Return the filling modes that the symbol allows for an order.\n\nParameters\n----------\norder : Order\ninfo : Any\n    symbol_info of the package\n\nReturns\n-------\nlist[int]\n    numbers of the package, the best first"
     fok, ioc, back, boc = (CONSTANTS[f"ORDER_FILLING_{n}"] for n in ("FOK", "IOC", "RETURN", "BOC"))
     mask = info.filling_mode
     if order.type != "market":
@@ -92,7 +92,7 @@ def fillings_of(
 
 # %% ../../../nbs/01_venues/mt5/20_terminal_adapter.ipynb #ad0ce841
 class TerminalSession:
-    "A terminal that is running, connected, and logged in to the right account."
+    "A terminal that is running, connected, and logged in to the right account.\n\nParameters\n----------\nmt5 : Any\n    the module MetaTrader5, or a simulated terminal\naccount : int\n    the only account that is served\nzone : str\n    clock of the broker's server, for example 'Europe/Helsinki' or 'America/New_York+7'\nsuffix : str, default ''\n    what the broker adds to symbols, for example '.m'\nnames : Mapping[str, str] | None, default None\n    our symbol → the broker's, where the rule does not find it\nstart : Mapping[str, Any] | None, default None\n    arguments of `initialize`, for example path\nclock : Callable[[], datetime], default lambda: datetime.now(UTC)\ndays : int, default 90\n    how far back orders are looked up"
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class TerminalSession:
             raise Refused(f"the terminal is logged in to another account than {self.account}; log in to the right one")
 
     def known(self) -> dict[str, str]:  # our symbol → the broker's
-        "Return the symbols, by our names."
+        "Return the symbols, by our names.\n\nReturns\n-------\ndict[str, str]\n    our symbol → the broker's"
         if not self._known:
             found = dict(self.names)
             for s in self.need(self.mt5.symbols_get(), "its symbols"):
@@ -296,7 +296,7 @@ def broker_order_state(
     amount: Decimal | None = None,  # units that were wanted; None: as many as the broker knows
     reason: str = "",  # why the rest was not done
 ) -> OrderState:
-    "Add the broker's orders up to the state of one of ours."
+    "Add the broker's orders up to the state of one of ours.\n\nParameters\n----------\nlink : TerminalSession\norders : list\n    of the broker, all with one id\nclient_order_id : str, default ''\n    as the asker wrote it; empty: from the comment\namount : Decimal | None, default None\n    units that were wanted; None: as many as the broker knows\nreason : str, default ''\n    why the rest was not done\n\nReturns\n-------\nOrderState"
     first = orders[0]
     size = _dec(link.mt5.symbol_info(first.symbol).trade_contract_size)
     filled = sum(((_dec(o.volume_initial) - _dec(o.volume_current)) * size for o in orders), ZERO)

@@ -13,7 +13,7 @@ from ...core.errors import BadInput, Locked, Refused
 
 # %% ../../../nbs/01_venues/mt5/25_totp_unlock.ipynb #c84b038a
 class TotpUnlock:
-    "Locked until somebody gives a fresh code; each code works once."
+    "Locked until somebody gives a fresh code; each code works once.\n\nParameters\n----------\nsecret : str\n    shared with the authenticator, base 32\nhours : float, default 12.0\n    how long one code opens the desk\nclock : Callable[[], datetime], default lambda: datetime.now(UTC)"
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class TotpUnlock:
         self.until = datetime.min.replace(tzinfo=UTC)  # the desk is open until then
 
     def open(self, code: str) -> datetime:  # open until then
-        "Unlock orders with a current code, one step before or after; a code works once."
+        "Unlock orders with a current code, one step before or after; a code works once.\n\nParameters\n----------\ncode : str\n\nReturns\n-------\ndatetime\n    open until then"
         import hmac
 
         now = self.clock()

@@ -17,7 +17,7 @@ from ...core.types import ZERO, Value
 # %% ../../../nbs/01_venues/paper/00_costs.ipynb #e5ad0547
 @dataclass(frozen=True)
 class TradingCosts(Value):
-    "What a simulated trade costs."
+    "What a simulated trade costs.\n\nParameters\n----------\nfee_rate : Decimal\n    fraction of the traded value, for example Decimal('0.001')\nhalf_spread_bp : Decimal\n    basis points from the middle to the side one trades on\nslippage_bp : Decimal\n    basis points that the price moves away, whatever the size\nimpact_bp : Decimal, default ZERO\n    basis points more for an order as large as the stretch's volume; grows with the square root\nmax_share : Decimal | None, default None\n    part of a stretch's volume that our orders together get; None: all of it\nmaker_fee_rate : Decimal | None, default None\n    for orders that waited in the book; None: the same fee\nvenue_fees : bool, default False\n    fees are what the venue tells of each symbol, where it tells them"
 
     fee_rate: Decimal  # fraction of the traded value, for example Decimal('0.001')
     half_spread_bp: Decimal  # basis points from the middle to the side one trades on
@@ -45,7 +45,7 @@ def traded_price(
     worse: Decimal,  # fraction against us
     step: Decimal,  # the venue's price precision
 ) -> Decimal:  # never zero or less where the price is above zero
-    "Return the price we get, spread and slippage against us, rounded against us."
+    "Return the price we get, spread and slippage against us, rounded against us.\n\nParameters\n----------\nprice : Decimal\n    on the tape\nside : Literal['buy', 'sell']\nworse : Decimal\n    fraction against us\nstep : Decimal\n    the venue's price precision\n\nReturns\n-------\nDecimal\n    never zero or less where the price is above zero"
     moved = price + abs(price) * (worse if side == "buy" else -worse)
     found = to_step(moved, step, up=side == "buy")
     return max(found, step) if price > 0 else found

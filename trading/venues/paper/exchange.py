@@ -25,7 +25,7 @@ from .matching import PriceFeed, PriceWindow, match_in_turn, match_order, newest
 
 # %% ../../../nbs/01_venues/paper/05_exchange.ipynb #7b842890
 class PaperVenue(PaperFile):
-    "An exchange on paper; see `core.types.Venue`."
+    "An exchange on paper; see `core.types.Venue`.\n\nParameters\n----------\ntape : PriceFeed\n    where prices come from\nclock : Callable[[], datetime]\n    UTC now\nmarkets : Mapping[str, Instrument]\n    what can be traded, with which precision\ncosts : TradingCosts\nfunds : Mapping[str, Decimal]\n    balance by asset when the venue is opened for the first time\ncurrency : str\n    quote currency of symbols without one, for example 'USD' for 'AAPL'\npath : Path | str | None, default None\n    SQLite file that survives the process; None: memory only\nname : str, default 'paper'\nwait : bool, default False\n    market orders stay open until the clock has reached the bar that fills them\nlatency : timedelta, default timedelta(0)\n    how long an order travels\nstops : Literal['refuse', 'trigger'], default 'refuse'\n    what happens to a stop that the last price has already reached\nrates : RateAt | None, default None\n    what pays a price in another currency, at which rate; None: a balance of that currency\nowed : Mapping[str, Decimal], default {}\n    by symbol, own currency: what `funds` of which only the profit is converted have cost\nfee_in : str, default ''\n    'received': fees come out of what one gets; 'BNB': out of that coin while there is enough; empty: quote currency"
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class PaperVenue(PaperFile):
         return {s: stretch.close for s, stretch in found.items() if stretch}
 
     def fetch_order_book(self, symbol: str) -> dict[str, list[tuple[Decimal, Decimal]]]:  # 'bids' and 'asks', best first: price, units
-        "Return what an order of any size would meet, step by step as far as the volume goes; nothing where there is no price."
+        "Return what an order of any size would meet, step by step as far as the volume goes; nothing where there is no price.\n\nParameters\n----------\nsymbol : str\n\nReturns\n-------\ndict[str, list[tuple[Decimal, Decimal]]]\n    'bids' and 'asks', best first: price, units"
         last = self._tape.last(symbol, self._now())
         if last is None:
             return {"bids": [], "asks": []}

@@ -26,7 +26,7 @@ CLOSED_BY_FORCE = "autoclose-"  # begins the name of an order that the exchange 
 
 
 class MarginVenue(PaperVenue):
-    "A paper exchange with one margin account: positions share their margin, everything is counted in one currency."
+    "A paper exchange with one margin account: positions share their margin, everything is counted in one currency.\n\nParameters\n----------\n*args : Any\n    of `PaperVenue`\nterms : MarginTerms\npast : PriceFeed | None, default None\n    bars since the exchange was last asked, where the tape knows only the price of now; None: the tape\n**options : Any\n    of `PaperVenue`"
 
     def __init__(
         self,
@@ -52,14 +52,14 @@ class MarginVenue(PaperVenue):
             return self._margin(self._last_prices(self._now()))
 
     def fetch_room(self, symbol: str, side: str) -> Decimal:  # quote currency
-        "Return the value of the largest order that the margin allows, what it closes included."
+        "Return the value of the largest order that the margin allows, what it closes included.\n\nParameters\n----------\nsymbol : str\nside : str\n\nReturns\n-------\nDecimal\n    quote currency"
         with self._transaction():
             self._match_open()
             price = self._tape.last(symbol, self._now()).close
             return sum(self._capacity(symbol, side, price, self._last_prices(self._now())), ZERO) * price
 
     def fetch_activity(self, since: datetime) -> list[Event]:  # account '' yet, oldest first
-        "Return what holding has cost: interest for borrowed units and money, swaps, funding."
+        "Return what holding has cost: interest for borrowed units and money, swaps, funding.\n\nParameters\n----------\nsince : datetime\n\nReturns\n-------\nlist[Event]\n    account '' yet, oldest first"
         with self._transaction():
             self._match_open()
             rows = self._db.execute("select * from carried where timestamp >= ? order by seq", (as_text(since),)).fetchall()

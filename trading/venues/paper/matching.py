@@ -26,7 +26,7 @@ from .costs import TradingCosts, traded_price
 # %% ../../../nbs/01_venues/paper/02_matching.ipynb #1ea8f2a6
 @dataclass(frozen=True)
 class PriceWindow(Value):
-    "What the market did between two moments, as far as the source knows."
+    "What the market did between two moments, as far as the source knows.\n\nParameters\n----------\nstart : datetime\n    UTC, when it began\nend : datetime\n    UTC, when its close was known; equal to start for a quote\nclose : Decimal\nopen : Decimal | None, default None\nhigh : Decimal | None, default None\nlow : Decimal | None, default None\nvolume : Decimal | None, default None\n    units traded"
 
     start: datetime  # UTC, when it began
     end: datetime  # UTC, when its close was known; equal to start for a quote
@@ -50,12 +50,12 @@ class PriceFeed(Protocol):
 def exact(
     number: float,  # a price or volume as a source gives it
 ) -> Decimal | None:  # None for NaN
-    "Return the decimal that a person would write for this number."
+    "Return the decimal that a person would write for this number.\n\nParameters\n----------\nnumber : float\n    a price or volume as a source gives it\n\nReturns\n-------\nDecimal | None\n    None for NaN"
     return None if number != number else Decimal(repr(float(number)))
 
 # %% ../../../nbs/01_venues/paper/02_matching.ipynb #adace1a5
 class BarFeed:
-    "Bars, read forward one at a time; whatever lies in the future of the order is not looked at."
+    "Bars, read forward one at a time; whatever lies in the future of the order is not looked at.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol), index the open time in UTC\ntimeframe : str, default '1d'\n    how long one bar lasts\nnegative : Iterable[str], default ()\n    symbols whose price may be zero or less"
 
     fixed = True  # what it says of a moment does not change
 
@@ -100,7 +100,7 @@ class BarFeed:
 
 # %% ../../../nbs/01_venues/paper/02_matching.ipynb #17357061
 class QuoteFeed:
-    "A price at a moment, asked of a function; there is no other moment than the one asked for."
+    "A price at a moment, asked of a function; there is no other moment than the one asked for.\n\nParameters\n----------\nprice : Callable[[str, datetime], Decimal | None]\n    symbol, UTC moment → price, or None when there is none"
 
     live = True  # what was missed is not replayed
 
@@ -120,7 +120,7 @@ class QuoteFeed:
 # %% ../../../nbs/01_venues/paper/02_matching.ipynb #b27904b0
 @dataclass(frozen=True)
 class Match:
-    "Where an order met the market."
+    "Where an order met the market.\n\nParameters\n----------\nprice : Decimal | None\n    what we pay or get per unit; None: not met\nat : datetime | None, default None\n    UTC\nmaker : bool, default False\n    the order had waited in the book\ntriggered : bool, default False\n    a stop order's price was reached"
 
     price: Decimal | None  # what we pay or get per unit; None: not met
     at: datetime | None = None  # UTC
@@ -174,7 +174,7 @@ def match_order(
     market: Instrument,
     triggered: bool = False,  # the stop was reached in an earlier stretch
 ) -> Match:
-    "Say at what price and when an order trades within a stretch, or that it does not."
+    "Say at what price and when an order trades within a stretch, or that it does not.\n\nParameters\n----------\norder : Order\nstretch : PriceWindow\ncosts : TradingCosts\nmarket : Instrument\ntriggered : bool, default False\n    the stop was reached in an earlier stretch\n\nReturns\n-------\nMatch"
     worse = costs.worse(order.amount, stretch.volume)
     if order.type in ("stop", "stop_limit") and not triggered:
         return _meet_stop(order, stretch, worse, market.price_step)
@@ -190,7 +190,7 @@ def match_in_turn(
     show: Callable[[Any], bool],  # shows an order its next stretch; False: there is none
     seen: Callable[[Any], str] = itemgetter("seen"),  # of a row: up to when it was shown the market
 ) -> None:
-    "Show open orders the market in the order in which it happened."
+    "Show open orders the market in the order in which it happened.\n\nParameters\n----------\nrows : Iterable[Any]\n    open orders, as the database has them\nagain : Callable[[str], Any]\n    client order id → the row as it is now\nshow : Callable[[Any], bool]\n    shows an order its next stretch; False: there is none\nseen : Callable[[Any], str], default itemgetter('seen')\n    of a row: up to when it was shown the market"
     heapify(queue := [(seen(row), row["type"] not in ("stop", "stop_limit"), row["seq"], row["client_order_id"]) for row in rows])
     while queue:
         _, late, seq, name = heappop(queue)
@@ -203,7 +203,7 @@ def newest_price(
     symbol: str,
     last: PriceWindow,
 ) -> PriceWindow:
-    "Return the last bar, with the price of a later trade of ours as its close."
+    "Return the last bar, with the price of a later trade of ours as its close.\n\nParameters\n----------\ndb : sqlite3.Connection\n    of the exchange\nsymbol : str\nlast : PriceWindow\n\nReturns\n-------\nPriceWindow"
     row = db.execute("select price, timestamp from fills where symbol = ? order by seq desc limit 1", (symbol,)).fetchone()
     later = row is not None and last.end > last.start and datetime.fromisoformat(row["timestamp"]) >= last.end
     return replace(last, close=Decimal(row["price"])) if later else last

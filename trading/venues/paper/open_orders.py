@@ -14,7 +14,7 @@ from ...core.types import ZERO
 
 # %% ../../../nbs/01_venues/paper/01_open_orders.ipynb #7496683f
 class OpenOrders:
-    "The open orders of an exchange by our id, oldest first, with the sums of what they hold."
+    "The open orders of an exchange by our id, oldest first, with the sums of what they hold.\n\nParameters\n----------\nrows : Iterable[Mapping[str, Any]]\n    of the open orders, as the database has them, oldest first\nhold : Callable[[Mapping[str, Any]], tuple[str, str, Decimal | None]]\n    row → asset that it holds, currency of the amount ('': the asset itself), amount; None: ask each time"
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class OpenOrders:
         but: int = 0,  # number of an order that does not count, nor does what it is linked with
         linked: str = "",  # an order that does not count, for one that is linked with it
     ) -> Decimal:
-        "Return how much of an asset the orders hold."
+        "Return how much of an asset the orders hold.\n\nParameters\n----------\nasset : str\nrate : Callable[[str], Decimal]\n    of a currency, '' too: units of the asset for one of it\namount : Callable[[Mapping[str, Any]], Decimal]\n    row → what an order holds that is looked at by itself\nbut : int, default 0\n    number of an order that does not count, nor does what it is linked with\nlinked : str, default ''\n    an order that does not count, for one that is linked with it\n\nReturns\n-------\nDecimal"
         own = self.rows.get(self._names.get(but, ""))
         mine = {linked, *((own["client_order_id"], own["linked"]) if own else ())} - {""}
         total = sum((n * rate(currency) for currency, n in self._sums.get(asset, {}).items() if n), ZERO)

@@ -21,7 +21,7 @@ RateAt = Callable[[str, datetime], Decimal]  # of a currency at a moment: accoun
 
 @dataclass(frozen=True)
 class Settlement(Value):
-    "What a trade in a symbol is paid with."
+    "What a trade in a symbol is paid with.\n\nParameters\n----------\nasset : str\n    balance that holds what was bought: the asset, or the symbol itself where only the profit is converted\nmoney : str\n    currency that pays\ncurrency : str, default ''\n    of the price, where another one pays\nrate : Decimal\n    money for one unit of that\nfinanced : bool, default False\n    only the profit is converted"
 
     asset: str  # balance that holds what was bought: the asset, or the symbol itself where only the profit is converted
     money: str  # currency that pays
@@ -36,7 +36,7 @@ def settlement_of(
     rates: RateAt | None,  # None: every currency has a balance of its own
     moment: datetime,  # UTC
 ) -> Settlement:
-    "Say what a trade is paid with."
+    "Say what a trade is paid with.\n\nParameters\n----------\nmarket : Instrument\ncurrency : str\n    of the account\nrates : RateAt | None\n    None: every currency has a balance of its own\nmoment : datetime\n    UTC\n\nReturns\n-------\nSettlement"
     asset, money, quote = paid_in(market, currency, rates is not None)
     return Settlement(asset, money, quote, rates(quote, moment), market.financed) if quote else Settlement(asset, money)
 
@@ -46,7 +46,7 @@ def paid_in(
     currency: str,  # of the account
     converts: bool,  # other currencies are paid with the account's own
 ) -> tuple[str, str, str]:  # balance that holds what was bought, currency that pays, currency of the price where another one pays
-    "Say what a trade is paid with, whatever the rate."
+    "Say what a trade is paid with, whatever the rate.\n\nParameters\n----------\nmarket : Instrument\ncurrency : str\n    of the account\nconverts : bool\n    other currencies are paid with the account's own\n\nReturns\n-------\ntuple[str, str, str]\n    balance that holds what was bought, currency that pays, currency of the price where another one pays"
     quote = market.currency or currency
     if not converts or quote == currency:
         return asset_of(market.symbol), quote, ""
@@ -64,7 +64,7 @@ def settle_profit(
     fill: Fill,
     held: Decimal,  # units before
 ) -> Decimal:  # account currency
-    "Carry a fill into what its position owes, and return the profit that is paid out."
+    "Carry a fill into what its position owes, and return the profit that is paid out.\n\nParameters\n----------\ndb : sqlite3.Connection\nfill : Fill\nheld : Decimal\n    units before\n\nReturns\n-------\nDecimal\n    account currency"
     own = read_owed(db)
     profit = own.fill(held, fill, "paper")
     db.execute("insert or replace into owed values (?, ?, ?)", (fill.symbol, str(own.costs[fill.symbol]), fill.currency))
@@ -76,6 +76,6 @@ def bound_money(
     rates: RateAt | None,
     moment: datetime,  # UTC
 ) -> Decimal:  # account currency
-    "Return what positions owe, long and short alike: so much money is not free for anything else."
+    "Return what positions owe, long and short alike: so much money is not free for anything else.\n\nParameters\n----------\ndb : sqlite3.Connection\nrates : RateAt | None\nmoment : datetime\n    UTC\n\nReturns\n-------\nDecimal\n    account currency"
     own = read_owed(db)
     return sum((abs(cost) * rates(own.currencies[s], moment) for s, cost in own.costs.items() if cost), ZERO) if rates else ZERO
