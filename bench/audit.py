@@ -44,12 +44,12 @@ def main() -> None:
         took, spent = time.perf_counter() - begun, time.process_time() - clock
         content = path.read_bytes()
         part = content[: content.index(b"\n", len(content) // 20) + 1]
-        fast = audit_log._as_sealed, audit_log._as_written
-        audit_log._as_sealed = audit_log._as_written = lambda *_: None
+        fast = audit_log.walk_sealed_lines, audit_log._as_written
+        audit_log.walk_sealed_lines, audit_log._as_written = (lambda *_: []), (lambda *_: None)
         begun = time.perf_counter()
         slow = check_log(part, None, key)
         slow_took = (time.perf_counter() - begun) * len(content) / len(part)
-        audit_log._as_sealed, audit_log._as_written = fast
+        audit_log.walk_sealed_lines, audit_log._as_written = fast
         assert check_log(part, None, key) == slow, "the fast way finds what the slow one finds"
         broken = bytearray(content)
         broken[len(broken) // 2] ^= 1

@@ -150,6 +150,16 @@ def test_contracts_are_read_beside_spot_with_their_terms(place):
     assert float(venue.fetch_ohlcv("BBB/USDT:USDT", "1d", DAYS[-3].to_pydatetime())["close"].iloc[-1]) == rows_of("BBB", 0.001)[-1][3]
 
 
+@pytest.mark.parametrize(("counted", "units"), [("units", 1e6), ("contracts", 1e4), ("", None)])
+def test_the_volume_of_a_contract_is_in_units_or_absent(place, counted, units):
+    venue = CcxtVenue("binance", base_url=place[0], symbols=SYMBOLS)
+    venue.load_markets()
+    venue._ccxt.markets["BBB/USDT:USDT"]["contractSize"], venue.profile = 0.01, venue.profile.but(candle_volume=counted)
+    found = venue.fetch_ohlcv("BBB/USDT:USDT", "1d", DAYS[-3].to_pydatetime())["volume"]
+    assert found.isna().all() if units is None else set(found) == {units}
+    assert set(venue.fetch_ohlcv("AAA/USDT:USDT", "1d", DAYS[-3].to_pydatetime())["volume"]) == {1e6}
+
+
 def test_a_profile_of_spot_asks_nothing_about_contracts(place):
     url, asked = place
     before = len(asked)

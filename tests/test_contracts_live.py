@@ -7,6 +7,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal as D
 from functools import lru_cache
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -97,16 +98,25 @@ def service(tmp_path, monkeypatch):
         users = Authenticator(tmp_path / "users.sqlite")
         users.add_user("ada", "correct horse battery", "trader", ["main"])
         users.enrol_totp("ada")
-    head = {"X-API-Key": users.make_key("ada", "test", role="trader")}
+        users.add_user("vera", "correct horse battery", "viewer", ["main"])
+        users.add_user("fay", "correct horse battery", "viewer", ["family"])
+    heads = {n: {"X-API-Key": users.make_key(n, "test", role="trader" if n == "ada" else "viewer")} for n in ("ada", "vera", "fay")} | {"nobody": {}}
 
-    def ask(command, **asked):
+    def client():
         folder = Workspace(tmp_path / "data", tmp_path / "reports", tmp_path / "settings.ini")
-        with TestClient(make_app(folder, users, AuditLog(tmp_path / "audit.jsonl"), dashboard=False)) as client:
-            answer = client.post(f"/api/v1/commands/{command}", json=asked, headers=head | {"Idempotency-Key": uuid.uuid4().hex})
+        return TestClient(make_app(folder, users, AuditLog(tmp_path / "audit.jsonl"), dashboard=False))
+
+    def look(path):
+        with client() as asked:
+            return {name: asked.get(f"/api/v1{path}", headers=head) for name, head in heads.items()}
+
+    def act(command, **asked):
+        with client() as page:
+            answer = page.post(f"/api/v1/commands/{command}", json=asked, headers=heads["ada"] | {"Idempotency-Key": uuid.uuid4().hex})
             assert answer.is_success and answer.json()["complete"], answer.text
             return answer.json()["text"]
 
-    return ask
+    return SimpleNamespace(act=act, look=look)
 
 
 def test_the_whole_life_of_a_long_and_short_account_in_one_process(place, tmp_path, monkeypatch, service):
@@ -141,8 +151,11 @@ def test_the_whole_life_of_a_long_and_short_account_in_one_process(place, tmp_pa
     assert {i["symbol"]: (D(i["units"]), D(i["liquidation"] or 0)) for i in shown["items"]} == edges and not shown["words"]
     assert abs(D(shown["margin"]) - sum(abs(n) * desk.prices[f"{s[:3]}USDT"] / 2 for s, n in held.items())) < D("1e-6")
     assert D(shown["equity"]) == desk.wallet
+    seen = service.look("/portfolio/margin")
+    assert {n: a.status_code for n, a in seen.items()} == {"ada": 200, "vera": 200, "fay": 403, "nobody": 401}
+    assert {k: v for k, v in seen["vera"].json().items() if k in shown} == shown and all(s not in seen["fay"].text for s in held)
     desk.fund(D("0.0003"))
-    assert "funding" in service("reconcile")
+    assert "funding" in service.act("reconcile")
     paid = told(lambda ledger: list(ledger.events("live-swaps", "funding")))
     by_venue = {f"{r['symbol'][:3]}/USDT:USDT": D(r["income"]) for r in desk.income if r["incomeType"] == "FUNDING_FEE"}
     assert {e.data["symbol"]: D(e.data["amount"]) for e in paid} == by_venue
@@ -160,7 +173,7 @@ def test_the_whole_life_of_a_long_and_short_account_in_one_process(place, tmp_pa
     assert stopped.exit_code == 0, stopped.output
     assert not any(desk.units.values()) and place.sent() == before + len(held), stopped.output
     assert all(o["reduceOnly"] for o in desk.orders[-len(held):]) and not book().positions
-    assert "is stopped for all" in service("stop-trading", reason="enough", close=True) and place.sent() == before + len(held)
+    assert "is stopped for all" in service.act("stop-trading", reason="enough", close=True) and place.sent() == before + len(held)
     with closing(Ledger(tmp_path / "data" / "ledger.sqlite")) as ledger:
         assert ledger.verify() and ledger.last("ended", "live-swaps")
 

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from swaps import long_short_settings
 
 from trading.accounting.ledger import Ledger
+from trading.accounting.sleeve_fills import sleeve_fills
 from trading.cli.main import main
 from trading.testing.binance_server import served
 from trading.venues.mt5.bridge import make_bridge
@@ -46,7 +47,7 @@ def bars(pair: str) -> pd.DataFrame:
 
 @pytest.fixture
 def terminal():
-    contracts = [Contract(p.replace("/", ""), *p.split("/"), commission=3.0) for p in PAIRS]
+    contracts = [Contract(p.replace("/", ""), *p.split("/"), commission=3.0, swap_long=-4.0, swap_short=1.5) for p in PAIRS]
     made = SimulatedTerminal(contracts, {p.replace("/", ""): bars(p) for p in PAIRS}, "UTC", cash=20_000.0)
     made.initialize()
     for p in PAIRS:
@@ -92,6 +93,28 @@ def test_the_whole_life_of_a_long_and_short_account_at_metatrader(terminal, tmp_
         assert {i["symbol"]: D(i["units"]) for i in shown["items"]} == held and not shown["words"]
         assert float(shown["equity"]) == desk.money()["equity"] and float(shown["margin"]) == desk.money()["margin"]
 
+        # a price that a position carries at the terminal closes it there: one of ours is booked, one that a person opened is not ours
+        short = next(s for s, n in held.items() if n < 0)
+        name = short.replace("/", "")
+        sleeves = lambda: told(lambda ledger: sleeve_fills(ledger.events("live-loop"), datetime.max.replace(tzinfo=UTC))).units[short]  # noqa: E731
+        owner = {k: n for k, n in sleeves().items() if n}
+        assert sum(owner.values()) == held[short]
+        (kept,) = terminal.positions_get(symbol=name)
+        top = round(kept.price_current + 0.003, 5)
+        assert terminal.order_send({"action": 6, "position": kept.ticket, "sl": top}).retcode == 10009
+        terminal.quote(name, top - 0.0001, top)
+        closed = carnet("reconcile")
+        words = rf"mt5 closed {int(-held[short])}[.0]* {short} at {top}[0-9]*, because the stop loss that the position carries there was reached"
+        assert closed.exit_code == 0 and re.search(words, closed.output), closed.output
+        assert short not in book().positions and not any(sleeves().values()) and owner.keys() <= sleeves().keys()
+        by_hand(terminal, name, 0, 0.01)
+        (theirs,) = terminal.positions_get(symbol=name)
+        assert terminal.order_send({"action": 6, "position": theirs.ticket, "tp": round(top + 0.002, 5)}).retcode == 10009
+        terminal.quote(name, round(top + 0.002, 5), round(top + 0.0021, 5))
+        assert not terminal.positions_get(symbol=name)
+        foreign = carnet("reconcile")
+        assert foreign.exit_code != 0 and foreign.output.count("is not ours") == 2 and "was reached" not in foreign.output, foreign.output
+
         # both sides of a symbol, which only a hedging account can hold, and a position beside the profile open nothing and are told
         desk.hedging = True
         long = next(s for s, n in held.items() if n > 0)
@@ -107,7 +130,7 @@ def test_the_whole_life_of_a_long_and_short_account_at_metatrader(terminal, tmp_
         assert differs.exit_code != 0 and "is not ours" in differs.output
 
         # nights cost swaps; where the level reaches the stop-out the broker closes the largest loss, and both come into the books
-        roll_over(desk, {s.replace("/", ""): (-4.0, 1.5) for s in PAIRS})
+        roll_over(desk)
         (near,) = [i for i in shown["items"] if i["symbol"] == long]
         desk.balance -= desk.money()["equity"] - desk.money()["margin"] * 0.9  # only a little is left above the stop-out
         warned = carnet("margin").output

@@ -16,9 +16,6 @@ ROOT = Path(__file__).parent.parent
 PLAIN = {"staticmethod", "classmethod", "property", "cached_property", "lru_cache", "cache", "contextmanager", "asynccontextmanager", "dataclass",
          "abstractmethod", "traced", "total_ordering", "runtime_checkable", "njit"}  # other decorators register what they decorate
 WAITS = {  # public definitions that nothing reaches yet, by the issue that will wire them; the list shrinks to nothing
-    15: {  # instruments and margin: nights that pass by themselves in the simulated terminal
-        "venues.mt5.simulated_broker": "roll_over",
-    },
     18: {  # research to orders: optimisers, strategies, features and sizes by name
         "backtest.strategies": "BollingerBreakout",
         "execution.plan": "PlanOutcome apply_plan",

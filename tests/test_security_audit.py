@@ -90,6 +90,27 @@ def test_ten_thousand_alterations_are_all_found():
         assert check_log(data, end, KEY, sealed_from=1), (number, way)
 
 
+@pytest.mark.parametrize("key", [KEY, b"a key that is longer than a block of SHA-256, as a passphrase may well be: seventy bytes"])
+def test_the_quick_walk_over_sealed_lines_finds_what_line_by_line_finds(monkeypatch, key):
+    dice, before, lines = random.Random(9), "", []
+    odd = [("ann", {"n": 1}), ('a "quoted" name', {"n": 2}),
+           ("bob", {"text": 'a ","who":"eve" inside, a \\ and é\ud800'}), ("Zoë", {}), ("eve", {"lines": "a\nb"})]
+    for seq in range(1, 11):
+        line, before = write_line(seq, NOW, odd[seq % 5][0], "plan.approve", odd[seq % 5][1], before, key if seq > 2 else None)
+        lines.append(line)
+    end, logs = write_anchor(10, before, key), [b"".join(lines)]
+    for _ in range(300):
+        logs.append(altered(dice, lines, end)[0])
+    forged = json.loads(lines[4]) | {"before": "\ud800"}
+    logs.append(b"".join([*lines[:4], (json.dumps(forged, separators=(",", ":")) + "\n").encode(), *lines[5:]]))
+    quick = [check_log(log, end, key) for log in logs]
+    assert not quick[0] and not [x for x in quick[1:] if not x and logs[1:].count(logs[0]) == 0]
+    monkeypatch.setattr(audit, "walk_sealed_lines", lambda *_: [])
+    assert [check_log(log, end, key) for log in logs] == quick
+    monkeypatch.setattr(audit, "_as_written", lambda *_: None)
+    assert [check_log(log, end, key) for log in logs] == quick
+
+
 def test_without_a_key_every_alteration_that_does_not_compute_the_chain_afresh_is_found():
     dice = random.Random(8)
     lines, anchor = made(dice, 12, None)

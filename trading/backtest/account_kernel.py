@@ -17,8 +17,8 @@ _apart, _inline = njit(nogil=True, cache=True, error_model="numpy"), njit(nogil=
 _FILL, _OPEN, _HIGH, _LOW, _CLOSE, _LISTED = range(6)  # planes of the market
 _SIZE, _STOP, _GOAL, _KIND, _LEVEL, _OFFSET = range(6)  # planes of how a position is entered
 _LONG, _LEAVE, _SHORT, _COVER = 1, 2, 4, 8  # bits of what is asked for at a bar
-# reasons of an exit, by their number in `EXIT_REASONS`
-_SIGNAL, _REBALANCE, _STOPPED, _TRAILED, _TARGET, _STEPPED, _PART, _TIMED, _LIQUIDATED, _DELISTED, _END = range(11)
+# reasons of an exit, by their number in `EXIT_REASONS`; floating point, or each would be compiled by itself
+_SIGNAL, _REBALANCE, _STOPPED, _TRAILED, _TARGET, _STEPPED, _PART, _TIMED, _LIQUIDATED, _DELISTED, _END = (float(k) for k in range(11))
 # numbers that rule a run, in the order of `rule_array`
 (_FEES, _SLIP, _FIXED, _LEAST, _CASH, _LEVERAGE, _KEEP, _TRAILING, _HOLD_NS, _HOLD_BARS, _VALID, _RISK, _HOPE, _AT_CLOSE, _PAYOUT,
  _BELOW_ZERO) = range(16)
@@ -31,8 +31,7 @@ _MONEY, _SHORTS, _DEAD, _DEBT, _CARRIED, _REFUSED = range(6)
 def _book(s, a, n, t, delta, price, fee, reason, orders, trades, count):
     "Book one order of a symbol: cash, average entry, the round trip that it ends, the one that it begins."
     u = s[n, _UNITS]
-    new = u + delta
-    new = 0.0 if abs(new) <= 1e-12 * abs(delta) else new
+    new = 0.0 if abs(u + delta) <= 1e-12 * abs(delta) else u + delta
     a[_MONEY] -= delta * price + fee
     o = orders[count[0]]
     o[0], o[1], o[2], o[3], o[4], o[5] = t, n, delta, price, fee, reason
@@ -114,7 +113,7 @@ def _rebalance(s, a, m, t, targets, r, orders, trades, count):
             s[n, _COST], s[n, _WANT] = targets[t, n] * value - s[n, _UNITS] * m[_FILL, t, n], 1.0
             wanted += 1
     for _ in range(wanted):
-        n = -1
+        n = np.int64(-1)
         for k in range(s.shape[0]):
             if s[k, _WANT] != 0 and (n < 0 or s[k, _COST] < s[n, _COST]):
                 n = k
@@ -297,7 +296,7 @@ def _within(s, a, m, t, ways, r, clock, number, steps, parts, orders, trades, co
             for _ in range(60 if r[_BELOW_ZERO] > 0 and begin > 0 else 0):  # the margin turns where a price crosses zero
                 here = _spare(s, a, m, t, where, r)
                 where += here / (here - end) * (1 - where)
-            first = -1
+            first = np.int64(-1)
             for n in range(s.shape[0]):
                 u = s[n, _UNITS]
                 if u != 0 and m[_FILL, t, n] == m[_FILL, t, n]:
@@ -380,7 +379,8 @@ def _bar(t, m, act, targets, ways, carry, r, clock, number, steps, parts, ends, 
                 _book(s, a, n, t, -s[n, _UNITS], m[_CLOSE, t, n], 0.0, _LIQUIDATED, orders, trades, count)
         a[_DEAD], a[_DEBT], a[_MONEY], value, gross = t + 1, -value, 0.0, 0.0, 0.0
     out[0, t], out[1, t], out[2, t], out[3, t] = value, a[_MONEY], gross, a[_CARRIED]
-    units[t] = s[:, _UNITS]
+    for n in range(s.shape[0]):
+        units[t, n] = s[n, _UNITS]
 
 @_apart
 def run_account(first, last, m, act, targets, ways, carry, r, clock, number, steps, parts, ends, s, a, out, units, orders, trades, count):

@@ -6,7 +6,10 @@
 __all__ = ['venues_command', 'mt5_group', 'unlock_command']
 
 # %% ../../nbs/17_cli/07_venues.ipynb #05fdb9f0
+import json
+
 import click
+
 from .rows import print_line
 
 
@@ -20,8 +23,6 @@ def venues_command(name, as_json) -> None:
 
     rows = venue_facts(name) if name else venue_rows()
     if as_json:
-        import json
-
         return click.echo(json.dumps(rows, indent=1))
     for row in rows:
         title, *rest = row.values() if not name else (row["field"], f"{row['value']}", f"({row['source']})")

@@ -37,6 +37,7 @@ from trading.execution.order_manager import (
 
 # %% ../../nbs/09_execution/45_reconciliation.ipynb #8e43edd9
 FORCED = ("autoclose-", "adl_autoclose", "settlement_autoclose")  # begins the name of an order that a venue sends for its own protection: Binance's words, and the paper exchange's
+_AT_PRICE = {"stoploss-": "stop loss", "takeprofit-": "take profit"}  # begins the name of an order that a broker sends when a price is reached that one of our positions carries there
 
 
 @dataclass(frozen=True)
@@ -343,15 +344,23 @@ def _names_in(placed: list[Event], ended: list[Event]) -> dict[str, str]:
 
 
 def _fetch_missed(desk: OrderContext, trades: list[Fill]) -> list[str]:
-    "Write down trades of our own orders that are not in the books, for example of an order that was thought to be absent."
+    "Write down trades that close what is ours and are not in the books: of an order that was thought to be absent, or by the venue itself."
     missed = []
     for fill in trades:
-        intent, forced = desk.ledger.find("intent", desk.account, fill.client_order_id), fill.client_order_id.startswith(FORCED)
-        if (intent or forced) and not desk.ledger.find("fill", desk.account, desk.venue.name, fill.id):
+        intent, own = desk.ledger.find("intent", desk.account, fill.client_order_id), _closed_there(desk, fill)
+        if (intent or own) and not desk.ledger.find("fill", desk.account, desk.venue.name, fill.id):
             desk.ledger.append(fill_event(fill, desk.account, desk.venue.name, intent.data["plan"] if intent else "", desk.clock()))
-            missed.append(f"liquidated on {fill.timestamp:%Y-%m-%d %H:%M}: {desk.venue.name} closed {fill.amount} {fill.symbol} at {fill.price}, because the margin was used up" if forced
-                          else f"a trade of {fill.amount} {fill.symbol} at {fill.price} was missing")
+            missed.append(own or f"a trade of {fill.amount} {fill.symbol} at {fill.price} was missing")
     return missed
+
+
+def _closed_there(desk: OrderContext, fill: Fill) -> str:  # empty: it is none of those
+    "Tell of a trade by which the venue itself closed a position, and why."
+    did = f"{fill.timestamp:%Y-%m-%d %H:%M}: {desk.venue.name} closed {fill.amount} {fill.symbol} at {fill.price}"
+    if fill.client_order_id.startswith(FORCED):
+        return f"liquidated on {did}, because the margin was used up"
+    kept = next((word for prefix, word in _AT_PRICE.items() if fill.client_order_id.startswith(prefix)), "")
+    return f"closed on {did}, because the {kept} that the position carries there was reached" if kept else ""
 
 
 def open_from_venue(

@@ -255,10 +255,12 @@ def build_report(
         raise BadInput("a report needs the time of its decision; give as_of in UTC")
     data = _masked(data)
     last = pd.Timestamp(data.as_of) - pd.Timedelta(seconds=1)  # midnight means: after the close of the day before
-    sections = [{"id": key, "title": title, "aside": aside, "parts": build(data)} for key, title, aside, build in REPORT_SECTIONS]
-    sections += [_own_section(name, data) for name in extension_names("report_sections")]
+    sections = [{"id": key, "title": title, "aside": aside, "parts": build(data)}
+                for key, title, aside, build in REPORT_SECTIONS if not two_pages or key in TWO_PAGES]
     if two_pages:
-        sections = [s | {"parts": _shortened(s["parts"], TWO_PAGES[s["id"]])} for s in sections if s["id"] in TWO_PAGES]
+        sections = [s | {"parts": _shortened(s["parts"], TWO_PAGES[s["id"]])} for s in sections]
+    else:
+        sections += [_own_section(name, data) for name in extension_names("report_sections")]
     who = [
         f"Profile {data.profile}",
         {"paper": "paper money", "live": "real money"}.get(data.mode, data.mode),

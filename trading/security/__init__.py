@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "passkeys": [
         "LIFETIME", "Site", "site_of", "Challenges", "user_handle", "passkey_options", "PasskeyProof", "challenge_in", "check_passkey",
     ],
+    "sealed_lines": ["walk_sealed_lines"],
     "sessions": [
         "IDLE_LIMIT", "SESSION_LIFETIME", "FREE_ATTEMPTS", "FIRST_DELAY", "LAST_DELAY", "SCOPES", "Session", "require", "portfolio_folder",
         "Authenticator", "check_csrf",
@@ -33,6 +34,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "secret_file", "read_ring", "write_ring", "vault_path", "open_vault", "resolve_secret",
     ],
 }, modules=[
-    "audit_log", "audit_writer", "context", "credentials", "encrypted_file", "log_redaction", "passkeys", "sessions", "tls_certificate",
-    "user_store", "vault",
+    "audit_log", "audit_writer", "context", "credentials", "encrypted_file", "log_redaction", "passkeys", "sealed_lines", "sessions",
+    "tls_certificate", "user_store", "vault",
 ])

@@ -6,6 +6,7 @@ from . import credentials as credentials
 from . import encrypted_file as encrypted_file
 from . import log_redaction as log_redaction
 from . import passkeys as passkeys
+from . import sealed_lines as sealed_lines
 from . import sessions as sessions
 from . import tls_certificate as tls_certificate
 from . import user_store as user_store
@@ -17,6 +18,7 @@ from .credentials import SHORTEST_PASSWORD as SHORTEST_PASSWORD, LONGEST_PASSWOR
 from .encrypted_file import PIECE as PIECE, WORK as WORK, DecryptionError as DecryptionError, derive_key as derive_key, EncryptedWriter as EncryptedWriter, decrypt_stream as decrypt_stream, decrypt_file as decrypt_file
 from .log_redaction import STANDARD as STANDARD, TEXTS as TEXTS, redact_record as redact_record, trace_text as trace_text, SecretFilter as SecretFilter, QuietRecord as QuietRecord, install as install, find_unredacted_files as find_unredacted_files, scrub as scrub
 from .passkeys import LIFETIME as LIFETIME, Site as Site, site_of as site_of, Challenges as Challenges, user_handle as user_handle, passkey_options as passkey_options, PasskeyProof as PasskeyProof, challenge_in as challenge_in, check_passkey as check_passkey
+from .sealed_lines import walk_sealed_lines as walk_sealed_lines
 from .sessions import IDLE_LIMIT as IDLE_LIMIT, SESSION_LIFETIME as SESSION_LIFETIME, FREE_ATTEMPTS as FREE_ATTEMPTS, FIRST_DELAY as FIRST_DELAY, LAST_DELAY as LAST_DELAY, SCOPES as SCOPES, Session as Session, require as require, portfolio_folder as portfolio_folder, Authenticator as Authenticator, check_csrf as check_csrf
 from .tls_certificate import NEAR_END as NEAR_END, TlsFiles as TlsFiles, check_certificate as check_certificate, own_certificate as own_certificate
 from .user_store import ROLES as ROLES, MOST_PASSKEYS as MOST_PASSKEYS, LEAKED as LEAKED, UsersError as UsersError, User as User, check_name as check_name, open_users as open_users, TotpCipher as TotpCipher, UserStore as UserStore, check_role as check_role, failed_logins as failed_logins

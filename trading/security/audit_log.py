@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from itertools import islice
 from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
@@ -26,6 +25,7 @@ from ..core.english import plural
 from ..core.errors import BadInput, TradingError
 from ..core.redaction import redact
 from ..core.hash_chain import chain_hash, keyed_hash
+from .sealed_lines import walk_sealed_lines
 
 # %% ../../nbs/10_security/25_audit_log.ipynb #3ee346f4
 class AuditError(TradingError):
@@ -104,9 +104,14 @@ def check_log(
     "Return everything that is not as it was written.\n\nParameters\n----------\ndata : bytes\n    the file\nanchor : bytes | None\n    the anchor's file; None: there is none\nkey : bytes | None, default None\n    checks the seals too\nwitness : str, default ''\n    'number:hash' of an entry as `AuditLog.head` gave it once\nsealed_from : int, default 0\n    number of the entry from which on all have seals; 0: nobody remembers\n\nReturns\n-------\nlist[Finding]\n    empty when the log is as it was written"
     lines = data.split(b"\n")
     found = [] if not lines[-1] else [Finding(len(lines), "the last line has no end: it was cut, or a crash stopped its writing")]
-    lines, hashes, before, sealed, seals = lines[:-1], [], "", False, hmac.new(key, digestmod="sha256") if key else None
-    for number, line in enumerate(lines, 1):
-        good = (seals and _as_sealed(line, number, before, seals)) or _as_written(line, number, before, key)
+    lines, hashes, before, sealed = lines[:-1], [], "", False
+    while len(hashes) < len(lines):
+        if key and (run := walk_sealed_lines(lines, len(hashes), before, key)):
+            before, sealed = run[-1], True
+            hashes += run
+            continue
+        number, line = len(hashes) + 1, lines[len(hashes)]
+        good = _as_written(line, number, before, key)
         wrong, digest, seal = ("", *good) if good else _check_line(line, number, before, key)
         found += [Finding(number, wrong)] if wrong else []
         if key and not seal and (sealed or 0 < sealed_from <= number):
@@ -125,27 +130,6 @@ def check_log(
         if not 0 < int(seq) <= len(hashes) or not hashes[int(seq) - 1].startswith(noted):
             found.append(Finding(int(seq), "the entry is not the one the witness has seen: the log was put back or rewritten"))
     return found
-
-
-_PAST_BEFORE = len(',"before":"","hash":"","seal":""}') + 2 * 64  # bytes of a sealed line behind its detail, without the hash before
-
-
-def _as_sealed(line: bytes, number: int, before: str, seals: hmac.HMAC) -> tuple[str, str] | None:  # hash and seal; None: look closely
-    "Say very quickly that a sealed line is what it was: three strings without escapes leave one way to read what was hashed, and the seal says who wrote it."
-    end, start = len(line) - _PAST_BEFORE - len(before), b'{"seq":%d,"time":' % number
-    if not line.startswith(start):
-        return None
-    time, _, rest = line[len(start): end].partition(b',"who":')
-    who, _, rest = rest.partition(b',"action":')
-    action, _, detail = rest.partition(b',"detail":')
-    for part in (time, who, action):
-        if part[:1] != b'"' or part[-1:] != b'"' or part.count(b'"') != 2 or b"\\" in part:
-            return None
-    digest = sha256(b"%b\x1f[%d,%b,%b,%b,%b]" % (before.encode(), number, time, who, action, detail)).hexdigest()
-    made = seals.copy()
-    made.update(digest.encode())
-    seal = made.hexdigest()
-    return (digest, seal) if line[end:] == f',"before":"{before}","hash":"{digest}","seal":"{seal}"}}'.encode() else None
 
 
 def _as_written(line: bytes, number: int, before: str, key: bytes | None) -> tuple[str, str] | None:  # hash and seal; None: look closely
@@ -172,9 +156,9 @@ def _check_line(line: bytes, number: int, before: str, key: bytes | None) -> tup
         row = json.loads(line)
         if tuple(row) != _FIELDS or _text(row).encode() != line:
             return "the line is not written as Carnet writes it", str(row.get("hash", "")), ""
+        digest = _digest(row)
     except (ValueError, TypeError, AttributeError, RecursionError):
         return "the line is no entry", "", ""
-    digest = _digest(row)
     if digest != row["hash"]:
         return "the entry was changed after it was written", digest, row["seal"]
     if not isinstance(row["seal"], str) or len(row["seal"]) not in (0, 64):

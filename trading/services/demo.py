@@ -10,10 +10,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from ..accounting.ledger import Ledger
 from ..core.bars import parse_as_of
 from ..core.errors import BadInput, StageFailed
 from ..core.files import lock_folder, write_atomic
@@ -104,28 +106,38 @@ def make_demo(
     profiles: Iterable[str] = DEMO_PROFILES,
     say: Callable[[str], None] = print,
 ) -> None:
-    "Make the runs of all profiles, one after the other, since a data folder has one writer; each in a process of its own.\n\nParameters\n----------\nhome : Path\n    a folder that is new, empty, or of a demo\ndays : int, default 14\n    of the calendar\nprofiles : Iterable[str], default DEMO_PROFILES\nsay : Callable[[str], None], default print"
+    "Make the runs of all profiles, each in a process of its own, as many at a time as there are cores; the folder is held for all of them.\n\nParameters\n----------\nhome : Path\n    a folder that is new, empty, or of a demo\ndays : int, default 14\n    of the calendar\nprofiles : Iterable[str], default DEMO_PROFILES\nsay : Callable[[str], None], default print"
+    from concurrent.futures import ThreadPoolExecutor
+
     prepare_demo(home)
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("CARNET_")} | FIXED
+    stopping, at_work, profiles = threading.Event(), set(), list(profiles)
 
     def work(profile: str) -> bool:
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("CARNET_")} | FIXED
+        if stopping.is_set():
+            return False
         words = [sys.executable, "-W", "ignore", "-c", _WORKER, json.dumps([str(home.resolve()), profile, days])]
         log = (home / f"{profile}.log").open("w", encoding="utf-8")
         with log, subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8", env=environ) as process:
-            try:
-                for line in process.stdout or ():
-                    say(line.rstrip())
-            except BaseException:  # a person who interrupts stops the process too
-                process.terminate()
-                raise
+            at_work.add(process)
+            for line in process.stdout or ():
+                say(line.rstrip())
+        at_work.discard(process)
         return process.returncode == 0
 
-    with lock_folder(home / "data"):
-        for profile in profiles:
-            if not work(profile):
-                last = [line for line in (home / f"{profile}.log").read_text(encoding="utf-8").splitlines() if line.strip()]
-                raise StageFailed(f"the demo of {profile} stopped: {last[-1].removeprefix('trading.core.errors.') if last else 'its process ended'} "
-                                  f"(the whole story is in {home / profile}.log); 'carnet demo {home}' goes on where it stopped")
+    with lock_folder(home / "data"), ThreadPoolExecutor(os.cpu_count() or 1) as hands:
+        Ledger(home / "data" / "ledger.sqlite").close()  # there before several write to it
+        try:
+            good = list(hands.map(work, profiles))
+        except BaseException:  # a person who interrupts stops the processes too
+            stopping.set()
+            for process in tuple(at_work):
+                process.terminate()
+            raise
+    for profile in (p for p, ended_well in zip(profiles, good, strict=True) if not ended_well):
+        last = [line for line in (home / f"{profile}.log").read_text(encoding="utf-8").splitlines() if line.strip()]
+        raise StageFailed(f"the demo of {profile} stopped: {last[-1].removeprefix('trading.core.errors.') if last else 'its process ended'} "
+                          f"(the whole story is in {home / profile}.log); 'carnet demo {home}' goes on where it stopped")
 
 # %% ../../nbs/13_services/49_demo.ipynb #699750bc
 def demo_viewer(

@@ -7,8 +7,11 @@ __all__ = ['portfolio', 'section_of', 'holdings']
 
 # %% ../../nbs/13_services/18_queries_portfolio.ipynb #fbcd9196
 import json
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
 
 from ..core.errors import MissingData, TradingError
 from ..core.settings import Settings
@@ -82,8 +85,8 @@ def holdings(place: Workspace, profile: str | None = None) -> dict:
         margin = artefact(place, record, "margin") if "margin.json" in record.artefacts else None
     except TradingError as error:
         return missing(error, **known, **empty)
-    equity, items = float(closing["equity"]), []
-    rates = artefact(place, record, "rates") if "rates.json" in record.artefacts else {"symbols": {}, "rates": {}}
+    rates, items = artefact(place, record, "rates") if "rates.json" in record.artefacts else {"symbols": {}, "rates": {}}, []
+    equity = _worth(book, table["price"].dropna(), {f"{money}/{book.currency}": told["rate"] for money, told in rates["rates"].items()}, float(closing["equity"]))
     for symbol in sorted({*book.positions, *table.index[table["target"] != 0]} - {"cash"}):
         held, line = book.positions.get(symbol), table.loc[symbol] if symbol in table.index else None
         amount = float(held.amount) if held else 0.0
@@ -103,6 +106,14 @@ def holdings(place: Workspace, profile: str | None = None) -> dict:
     return known | {"run": record.id, "as_of": closing["moment"], "equity": equity, "cash": cash, "margin": margin, "items": items, "sections": by_section}
 
 
+def _worth(book, prices: Mapping[str, float], rates: Mapping[str, Any], told: float) -> float:
+    "Value an account as it is now at the prices of its newest value: money may have come or gone since. Where a price is missing, what was told."
+    with suppress(MissingData):
+        now = float(book.equity({s: Decimal(str(p)) for s, p in {**prices, **rates}.items()}))
+        return told if abs(now - told) <= 1e-9 * abs(told) else now
+    return told
+
+
 def _loop_holdings(settings: Settings, ledger, account: str, book) -> dict:
     "List what an account holds after the newest decision of a trading loop, at the prices of its newest value."
     mark, proposed = ledger.last("equity", account), ledger.last("proposed", account)
@@ -111,7 +122,7 @@ def _loop_holdings(settings: Settings, ledger, account: str, book) -> dict:
     plan = json.loads(proposed.data["text"]) if proposed else {"targets": {}}
     prices, targets, groups = {s: float(p) for s, p in mark.data["prices"].items()}, {s: float(w) for s, w in plan["targets"].items() if s != "cash"}, groups_of(settings)
     planned = {a["symbol"]: float(a["price"]) for a in plan.get("actions", ())}
-    equity, items = float(mark.data["equity"]), []
+    equity, items = _worth(book, planned | prices, {}, float(mark.data["equity"])), []
     for symbol in sorted({*book.positions, *(s for s, w in targets.items() if w)}):
         held, money = book.positions.get(symbol), book.own_currencies.get(symbol, book.currency) if symbol in book.financed else book.currency
         rate = prices.get(f"{money}/{book.currency}", 1.0) if symbol in book.financed else 1.0

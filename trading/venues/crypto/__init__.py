@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "exchange_markets", "ohlcv_of", "prices_of", "book_of", "fetch_free_and_used", "fetch_account_number",
     ],
     "contract_venue": ["CONTRACTS", "contract_refusal", "isolated_distance", "ContractVenue"],
-    "instruments": ["instrument_of", "contract_problem", "units_per_contract"],
+    "instruments": ["instrument_of", "contract_problem", "units_per_contract", "bars_in_units"],
     "order_request": ["OrderRequest", "build_request", "carries_id", "missing_parts"],
     "orders": ["order_state", "send_order", "find_order_at", "open_orders_of", "cancel_at", "order_trades_at"],
     "parsing": ["SlowDown", "ClockSkew", "translate", "without_secrets", "candles_frame", "check_raw", "decimal_of", "list_of"],

@@ -23,7 +23,7 @@ from ...core.errors import BadInput, MissingData, VenueError
 from ...core.instruments import Instrument
 from ...core.types import Order
 from ...core.venue_profiles import profile_of
-from .instruments import contract_problem, instrument_of, units_per_contract
+from .instruments import bars_in_units, contract_problem, instrument_of, units_per_contract
 from .order_request import OrderRequest, carries_id, missing_parts
 from .parsing import ClockSkew, SlowDown, candles_frame, check_raw, decimal_of, list_of, translate
 from .request_budget import RequestBudget
@@ -280,17 +280,17 @@ async def ohlcv_of(venue: Connection, symbol: str, timeframe: str, since: dateti
     step, exchange = bar_length(timeframe), venue._ccxt
     if exchange.timeframes and timeframe not in exchange.timeframes:
         raise BadInput(f"{venue.name} has no time frame {timeframe!r}; it has {', '.join(exchange.timeframes)}")
-    await known_market(venue, symbol)
+    size = units_per_contract({symbol: await known_market(venue, symbol)}, symbol)
     now = datetime.now(UTC)
     end = pd.Timestamp(min(until, now) if until is not None else now)
     start = pd.Timestamp(since) if since is not None else pd.Timestamp("2010-01-01", tz="UTC")
     pages: list[pd.DataFrame] = []
-    holes, size = venue.profile.empty_candles == "hole", venue.profile.candles
+    holes, most = venue.profile.empty_candles == "hole", venue.profile.candles
     while start + step <= end:
-        page = await _candles(venue, symbol, timeframe, start, size)
+        page = await _candles(venue, symbol, timeframe, start, most)
         if len(page):
             pages.append(page)
-        elif not holes or (start := await _after_hole(venue, symbol, timeframe, start, end, size)) is None:
+        elif not holes or (start := await _after_hole(venue, symbol, timeframe, start, end, most)) is None:
             break
         else:
             continue
@@ -299,7 +299,7 @@ async def ohlcv_of(venue: Connection, symbol: str, timeframe: str, since: dateti
             break
     if not pages:
         return candles_frame([], venue.name, symbol)
-    return closed_by(pd.concat(pages), end, timeframe)
+    return closed_by(bars_in_units(pd.concat(pages), size, venue.profile.candle_volume), end, timeframe)
 
 
 async def _candles(venue: Connection, symbol: str, timeframe: str, start: pd.Timestamp, size: int) -> pd.DataFrame:

@@ -6,7 +6,7 @@
 __all__ = ['RETCODE_TEXTS', 'Contract', 'SimulatedBroker', 'fill_order', 'refusal', 'execute_request', 'quote', 'roll_over']
 
 # %% ../../../nbs/01_venues/mt5/10_simulated_broker.ipynb #027c3981
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any  # the named tuples of the package are made while it runs
 
@@ -16,7 +16,7 @@ from .constants import CONSTANTS, fill
 # %% ../../../nbs/01_venues/mt5/10_simulated_broker.ipynb #46051bf2
 @dataclass(frozen=True)
 class Contract:
-    "What a broker says about one symbol.\n\nParameters\n----------\nname : str\n    as the broker writes it, for example 'EURUSD.m'\nbase : str\n    currency or thing that is bought\nprofit : str\n    currency of the price\ndigits : int, default 5\n    of the price\nsize : float, default 100000.0\n    units in one lot\nleast : float, default 0.01\n    smallest volume, lots\nmost : float, default 100.0\n    largest volume, lots\nstep : float, default 0.01\n    volumes are multiples of this, lots\nfilling : int, default 3\n    bit mask: 1 fill or kill, 2 immediate or cancel, 4 book or cancel\nexecution : int\nstops_level : int, default 0\n    smallest distance of stops and pending prices, points\ntrade_mode : int\ncommission : float, default 0.0\n    account currency per lot and deal"
+    "What a broker says about one symbol.\n\nParameters\n----------\nname : str\n    as the broker writes it, for example 'EURUSD.m'\nbase : str\n    currency or thing that is bought\nprofit : str\n    currency of the price\ndigits : int, default 5\n    of the price\nsize : float, default 100000.0\n    units in one lot\nleast : float, default 0.01\n    smallest volume, lots\nmost : float, default 100.0\n    largest volume, lots\nstep : float, default 0.01\n    volumes are multiples of this, lots\nfilling : int, default 3\n    bit mask: 1 fill or kill, 2 immediate or cancel, 4 book or cancel\nexecution : int\nstops_level : int, default 0\n    smallest distance of stops and pending prices, points\ntrade_mode : int\ncommission : float, default 0.0\n    account currency per lot and deal\nswap_long : float, default 0.0\n    account currency that a night adds to each lot bought; below zero is paid\nswap_short : float, default 0.0\n    the same for each lot sold"
 
     name: str  # as the broker writes it, for example 'EURUSD.m'
     base: str  # currency or thing that is bought
@@ -31,6 +31,8 @@ class Contract:
     stops_level: int = 0  # smallest distance of stops and pending prices, points
     trade_mode: int = CONSTANTS["SYMBOL_TRADE_MODE_FULL"]
     commission: float = 0.0  # account currency per lot and deal
+    swap_long: float = 0.0  # account currency that a night adds to each lot bought; below zero is paid
+    swap_short: float = 0.0  # the same for each lot sold
 
     @property
     def point(self) -> float:
@@ -338,7 +340,7 @@ def quote(
         price, way = desk.quotes[symbol][p.type], _way(p.type)
         loss, won = p.sl and (p.sl - price) * way >= 0, p.tp and (price - p.tp) * way >= 0
         if loss or won:
-            told = {"position": p.ticket, "magic": p.magic, "comment": f"[{'sl' if loss else 'tp'} {price}]"}
+            told = {"position": p.ticket, "magic": p.magic, "comment": f"[{'sl' if loss else 'tp'} {price}]", "reason": CONSTANTS[f"DEAL_REASON_{'SL' if loss else 'TP'}"]}
             fill_order(desk, symbol, 1 - p.type, p.volume, price, told, desk.next_ticket())
     _stop_out(desk)
 
@@ -355,8 +357,10 @@ def _stop_out(desk: SimulatedBroker) -> None:
 
 def roll_over(
     desk: SimulatedBroker,
-    swaps: Mapping[str, tuple[float, float]],  # by symbol: account currency per lot of a long and of a short position; below zero is paid
+    nights: int = 1,  # that are counted: three on a Wednesday, since a trade of Wednesday is settled on a Friday and one of Thursday on a Monday
 ) -> None:
-    "Let a night pass: each position carries its swap until it is closed.\n\nParameters\n----------\ndesk : SimulatedBroker\nswaps : Mapping[str, tuple[float, float]]\n    by symbol: account currency per lot of a long and of a short position; below zero is paid"
+    "Let a night pass: each position carries its swap until it is closed, and what that leaves too little margin for is closed.\n\nParameters\n----------\ndesk : SimulatedBroker\nnights : int, default 1\n    that are counted: three on a Wednesday, since a trade of Wednesday is settled on a Friday and one of Thursday on a Monday"
     for p in list(desk.positions.values()):
-        desk.positions[p.ticket] = p._replace(swap=round(p.swap + swaps.get(p.symbol, (0.0, 0.0))[p.type] * p.volume, 2))
+        c = desk.contracts[p.symbol]
+        desk.positions[p.ticket] = p._replace(swap=round(p.swap + (c.swap_short if p.type else c.swap_long) * p.volume * nights, 2))
+    _stop_out(desk)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from ...core.errors import BadInput
 from .constants import CONSTANTS, RATES, TICKS, TIMEFRAMES, TUPLES, VERSION, fill
-from .simulated_broker import RETCODE_TEXTS, Contract, SimulatedBroker, execute_request, quote, refusal
+from .simulated_broker import RETCODE_TEXTS, Contract, SimulatedBroker, execute_request, quote, refusal, roll_over
 
 # %% ../../../nbs/01_venues/mt5/15_simulated_terminal.ipynb #398495d1
 def _zone(text: str) -> tuple[str, int]:
@@ -95,6 +95,7 @@ class _Connection:
         self.faults: list[str] = []  # used up by order_send: 'requote', 'lost before', 'lost after', 'bad fill'
         self.selected: set[str] = set()
         self.ticks: dict[str, list[tuple]] = {c.name: [] for c in contracts}
+        self.day = self._now() // 86_400_000  # of the server, up to which nights were counted
         self.error = (1, "Success")
         self.__version__ = VERSION
         for name, number in CONSTANTS.items():
@@ -115,12 +116,22 @@ class _Connection:
         self.error = (1, "Success")
         return answer
 
+    def _pass_nights(self) -> None:
+        "Let the nights pass that the server has seen since anybody looked: of working days, Wednesday's thrice."
+        today = self._now() // 86_400_000
+        for day in range(self.day, today):
+            if (weekday := (day + 3) % 7) < 5:  # 1970 began on a Thursday
+                roll_over(self.desk, 3 if weekday == 2 else 1)
+        self.day = max(self.day, today)
+
     def _up(self) -> bool:
         "True when the terminal runs and was connected to."
+        self._pass_nights()
         return self.running or bool(self._fail(CONSTANTS["RES_E_INTERNAL_FAIL_CONNECT"], "No IPC connection"))
 
     def quote(self, symbol: str, bid: float, ask: float) -> None:
         "Let the price move; not a function of the package."
+        self._pass_nights()
         quote(self.desk, symbol, bid, ask)
         now = self._now()
         self.ticks[symbol].append((now // 1000, bid, ask, 0.0, 0, now, 6, 0.0))
@@ -207,6 +218,7 @@ class _Prices(_Connection):
             spread=round((ask - bid) / c.point), trade_mode=c.trade_mode, trade_stops_level=c.stops_level, trade_exemode=c.execution,
             filling_mode=c.filling, order_mode=127, expiration_mode=15, point=c.point, trade_tick_size=c.point, trade_contract_size=c.size,
             volume_min=c.least, volume_max=c.most, volume_step=c.step, currency_base=c.base, currency_profit=c.profit,
+            swap_mode=CONSTANTS["SYMBOL_SWAP_MODE_CURRENCY_DEPOSIT"], swap_rollover3days=3, swap_long=c.swap_long, swap_short=c.swap_short,
             currency_margin=c.base, name=symbol,
             description=f"{c.base} against {c.profit}", path=f"Simulated\\{symbol}"))
 
@@ -299,7 +311,7 @@ class SimulatedTerminal(_Prices):
 
     def positions_get(self, *, symbol: str = "", group: str = "", ticket: int = 0):
         "Return positions at present prices."
-        return self._select(self.desk.valued(), symbol, group, ticket)
+        return self._select(self.desk.valued(), symbol, group, ticket) if self._up() else None
 
     def _past(self, rows, start, end, group: str, ticket: int, position: int, time: str, number: str):
         "Filter the history by span, or by ticket, or by position."

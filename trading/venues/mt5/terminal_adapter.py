@@ -24,6 +24,7 @@ from .simulated_terminal import from_server, to_server
 # %% ../../../nbs/01_venues/mt5/20_terminal_adapter.ipynb #c809ab34
 COMMENT = 31  # characters; a longer one and order_send returns None
 _FORCED = "autoclose-"  # begins the name of an order that the broker sends for its own protection, as at Binance
+_KEPT = {CONSTANTS["DEAL_REASON_SL"]: "stoploss-", CONSTANTS["DEAL_REASON_TP"]: "takeprofit-"}  # and of one that it sends when a price is reached that a position carries
 
 
 def magic_number(
@@ -315,13 +316,21 @@ def open_orders(link: TerminalSession) -> list[OrderState]:
     return [broker_order_state(link, [o]) for o in link.need(link.mt5.orders_get(), "orders")]
 
 
+def _kept_price(link: TerminalSession, deal: Any) -> str:  # empty: it is none
+    "Name the order by which the broker closed a position of ours at a stop loss or take profit that stood at the terminal; what a person has opened, also in part, stays theirs."
+    if deal.reason not in _KEPT:
+        return ""
+    opened = [d for d in link.need(link.mt5.history_deals_get(position=deal.position_id), "deals") if d.entry in (CONSTANTS["DEAL_ENTRY_IN"], CONSTANTS["DEAL_ENTRY_INOUT"])]
+    return f"{_KEPT[deal.reason]}{deal.order}" if opened and all(_id_of(d) == d.comment for d in opened) else ""
+
+
 def trades(link: TerminalSession, since: datetime | None) -> list[dict]:
     "Return fills, oldest first; also those of orders that somebody else gave."
     found = []
     for d in recent_history(link, link.mt5.history_deals_get, since):
         if d.type in (0, 1):
             units = _dec(d.volume) * _dec(link.mt5.symbol_info(d.symbol).trade_contract_size)
-            name = f"{_FORCED}{d.order}" if d.reason == CONSTANTS["DEAL_REASON_SO"] else _id_of(d)
+            name = f"{_FORCED}{d.order}" if d.reason == CONSTANTS["DEAL_REASON_SO"] else _kept_price(link, d) or _id_of(d)
             fill = Fill(str(d.ticket), name, link.ours(d.symbol), "buy" if d.type == 0 else "sell", units, _dec(d.price), _fee(link, d),
                         link.utc(d.time, d.time_msc))
             found.append(json.loads(fill.to_json()))
