@@ -187,7 +187,8 @@ def test_a_replay_trades_what_was_in_production_on_each_of_its_days(home):
     create_run(Path("reports"), "planted", at(6), "paper", "paper-planted", named.model_dump(mode="json"), named.hash, at(6))
     again, told, said = replayed()
     assert [d["sleeves"] for d in again] == [[], ["MaCross"], [], ["MaCross"]] and [d["targets"] for d in again] == [d["targets"] for d in lines]
-    assert said.count("that the run 2020-03-06_planted_1 shows.") == 2 and "with the share of 80.0% that the run" in said
+    assert "with the share of 80.0% that the run 2020-03-06_planted_1 shows" in told["notes"][0]
+    assert said.count("that the run 2020-03-06_planted_1 shows.") == 2, said[:3000]
     Path("settings.ini").write_text(SETTINGS + "[strategies]\nNever = 0.8\n")
     code, said = carnet("replay", "--from", "2020-03-04", "--to", "2020-03-09")
     assert code == 1 and "Never in [strategies] was never promoted" in said
