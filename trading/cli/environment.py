@@ -25,7 +25,10 @@ def settings_command(profile, as_json) -> None:
     from trading.core.resources import share_path
     from trading.core.settings import SETTINGS_SECTIONS, Settings, gather_settings, profiles_in
 
+    from trading.services.settings_control import check_words
+
     values, places = gather_settings(profile)
+    check_words(values)
     rows = []
     for section in SETTINGS_SECTIONS:
         part = getattr(values, section)

@@ -7,9 +7,10 @@ __all__ = ['Found', 'SETTINGS_SECTIONS', 'read_ini', 'profiles_in', 'read_enviro
 
 # %% ../../nbs/00_core/45_settings.ipynb #3c59a082
 import configparser
+import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
@@ -51,11 +52,19 @@ def read_ini(
         for section, values in sections.items():
             owner, _, inner = section.rpartition(":")
             if inner not in SETTINGS_SECTIONS:
-                raise BadSettings(f"{name}: the section [{section}] is unknown{nearest_name(inner, SETTINGS_SECTIONS)}")
+                raise BadSettings(f"{name}: the section [{section}] is unknown{_meant(inner, values)}")
             if owner == wanted:
                 for key, (value, line) in values.items():
                     found[inner, key] = (value, f"{name}, line {line}, [{section}]")
     return found
+
+
+def _meant(section: str, names: Iterable[str]) -> str:
+    "Suggest the section that knows the settings written there, else the one that is spelled most alike."
+    for known, field in Settings.model_fields.items():
+        if (found := [n for n in names if n in getattr(field.annotation, "model_fields", {})]) and not difflib.get_close_matches(section, SETTINGS_SECTIONS, n=1, cutoff=0.75):
+            return f"; did you mean {known!r}, which has {found[0]!r}?"
+    return nearest_name(section, SETTINGS_SECTIONS)
 
 
 def profiles_in(path: Path) -> list[str]:

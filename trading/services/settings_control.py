@@ -19,6 +19,7 @@ from ..core.resources import share_path
 from ..core.settings import load_settings
 from ..core.settings_edit import apply_changes, apply_settings, change_text, check_text, differences
 from ..core.types import stable_hash
+from ..pipeline.launch import check_words
 from ..pipeline.named_sleeves import named_sleeves
 from .commands import Context, Done, CommandRequest, command
 from .queries_system import decide
@@ -67,6 +68,8 @@ class ChangeSettings(CommandRequest):
 def _differences(workspace: Workspace, text: str) -> dict:
     "Return what the audit log keeps of a new settings file: each value before and after; refuse a file that is not valid for every profile."
     file, new = settings_file(workspace), check_text(text, settings_file(workspace))
+    for settings in new.values():
+        check_words(settings)
     try:
         old = check_text(settings_text(workspace), file)
     except BadSettings:  # what stands there cannot be read, so everything is new
