@@ -102,6 +102,23 @@ def test_a_planted_edge_of_ones_own_is_found_and_promoted_only_when_that_is_aske
     assert json.loads(carnet("strategies", "show", "Follow")[1])["variations"] == 3
 
 
+def test_what_holding_costs_counts_in_a_promotion_and_in_a_search(home):
+    bring(0.006)
+    Path("strategies").mkdir()
+    Path("strategies/Follow.py").write_text(FOLLOW)
+    promised = {}
+    for swap in ("0", "4"):
+        Path("settings.ini").write_text(f"{SETTINGS}[margin]\nleverage = 1\nswap_long = {swap}\n")
+        code, said = carnet("strategies", "promote", "Follow", "--grid", "n=2,4,8")
+        told = json.loads(carnet("strategies", "show", "Follow")[1])
+        assert (code, told["outcome"]) == ((0, "promoted") if swap == "0" else (1, "refused")), said
+        assert told["holding"] == ({} if swap == "0" else {"swap_long": 4.0})
+        promised[swap] = told["promised"]["mean"] * told["promised"]["periods"]
+    assert promised["4"] < promised["0"] - 0.5, "400 % a year on what is held"
+    code, said = carnet("research", "auto", "--trials", 12, "--strategies", "Follow")
+    assert code == 0 and "Follow: passes" not in said, said
+
+
 def test_a_budget_that_is_spent_is_said_and_what_was_not_finished_is_no_candidate(home):
     bring(0.006)
     code, said = carnet("research", "auto", "--strategies", "MaCross,Donchian", "--minutes", "0.0000001")

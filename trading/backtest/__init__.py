@@ -46,7 +46,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "independent_trials", "Overfitting", "pbo", "reality_check",
     ],
     "plots": ["plot_equity", "plot_underwater", "plot_months", "plot_trades"],
-    "promotion": ["walk_cells", "StrategyPromotion", "promised_figures", "beside_holding", "promote", "read_evidence"],
+    "promotion": [
+        "walk_cells", "kept_holding", "holding_again", "StrategyPromotion", "promised_figures", "beside_holding", "promote",
+        "read_evidence",
+    ],
     "quiet_bars": ["value_quiet"],
     "result_cards": [
         "PERCENT", "RATIO", "growth_picture", "span_line", "held_equally", "backtest_card", "walk_card", "promotion_card", "leak_card",

@@ -146,11 +146,12 @@ def search_strategies(
     cash: float = 10_000.0,  # each symbol starts with this
     shorts: bool = False,  # may the account be short
     rules: Callable[[str, Any, dict], Mapping[str, Any]] = lambda name, found, grid: {},  # name, strategy, grid → stops and sizes
+    holding: Mapping[str, Any] | None = None,  # what holding costs, see `promote`
     client: Any = None,  # of Dask
     now: Any = None,  # UTC, when this is decided; None: this moment
     progress: Callable[[int, int, str], Any] = lambda done, count, words: None,  # trials so far, at most, and what was tried
 ) -> AutoSearch:
-    "Try strategies within a budget, count every trial, and let the best ask to be promoted.\n\nParameters\n----------\nstrategies : Mapping[str, Any]\n    a class, a strategy or a function of the bars, by name\nbars : pd.DataFrame\n    time × (field, symbol)\nfolder : Path\n    where the evidence of those that are judged is put\ntrials : int, default 500\n    variations, at most\nseconds : float, default 600.0\n    after which nothing more is tried; what is judged takes its time besides\nfinalists : int, default 3\n    that ask the gate, the best first\nregistry : ProductionRegistry | None, default None\n    what passes is promoted here; None: nothing is promoted\nregister : Any, default None\n    where trials are counted; None: the one of the settings\nthresholds : Thresholds | None, default None\n    None: those of the settings\nfees : float, default 0.001\n    fraction of the traded value\nslippage : float, default 0.0005\n    fraction by which each fill is worse\ncash : float, default 10000.0\n    each symbol starts with this\nshorts : bool, default False\n    may the account be short\nrules : Callable[[str, Any, dict], Mapping[str, Any]], default lambda name, found, grid: {}\n    name, strategy, grid → stops and sizes\nclient : Any, default None\n    of Dask\nnow : Any, default None\n    UTC, when this is decided; None: this moment\nprogress : Callable[[int, int, str], Any], default lambda done, count, words: None\n    trials so far, at most, and what was tried\n\nReturns\n-------\nAutoSearch"
+    "Try strategies within a budget, count every trial, and let the best ask to be promoted.\n\nParameters\n----------\nstrategies : Mapping[str, Any]\n    a class, a strategy or a function of the bars, by name\nbars : pd.DataFrame\n    time × (field, symbol)\nfolder : Path\n    where the evidence of those that are judged is put\ntrials : int, default 500\n    variations, at most\nseconds : float, default 600.0\n    after which nothing more is tried; what is judged takes its time besides\nfinalists : int, default 3\n    that ask the gate, the best first\nregistry : ProductionRegistry | None, default None\n    what passes is promoted here; None: nothing is promoted\nregister : Any, default None\n    where trials are counted; None: the one of the settings\nthresholds : Thresholds | None, default None\n    None: those of the settings\nfees : float, default 0.001\n    fraction of the traded value\nslippage : float, default 0.0005\n    fraction by which each fill is worse\ncash : float, default 10000.0\n    each symbol starts with this\nshorts : bool, default False\n    may the account be short\nrules : Callable[[str, Any, dict], Mapping[str, Any]], default lambda name, found, grid: {}\n    name, strategy, grid → stops and sizes\nholding : Mapping[str, Any] | None, default None\n    what holding costs, see `promote`\nclient : Any, default None\n    of Dask\nnow : Any, default None\n    UTC, when this is decided; None: this moment\nprogress : Callable[[int, int, str], Any], default lambda done, count, words: None\n    trials so far, at most, and what was tried\n\nReturns\n-------\nAutoSearch"
     if trials < 1 or seconds <= 0 or finalists < 0:
         raise BadInput(f"a search of {trials} trials in {seconds:g} seconds finds nothing; allow at least one trial and some time")
     if not strategies:
@@ -172,7 +173,7 @@ def search_strategies(
                     line.note = "not tried: it has no parameter to vary"
                     continue
                 kept[name] = dict(rules(name, found, line.grid))
-                job = make_job(bars, asked, line.grid, ("sharpe",), costs, "auto", kept[name], None, "auto")
+                job = make_job(bars, asked, line.grid, ("sharpe",), costs, "auto", kept[name] | dict(holding or {}), None, "auto")
                 line.variations = len(job.grid.valid)
                 where = None if type(asked).__module__.startswith("strategy_file_") or hasattr(asked, "function") else client
                 for block, sketches in _blocks(job, cells, where, until):
@@ -195,7 +196,7 @@ def search_strategies(
     ranked = sorted((r for r in lines if r.finished and not r.note), key=lambda r: -r.statistic)[:finalists]
     judged, returns = [], {}
     for line in ranked:
-        given = {"fees": fees, "slippage": slippage, "cash": cash, "rules": kept[line.strategy], "thresholds": thresholds, "register": register, "name": line.strategy, "now": now}
+        given = {"fees": fees, "slippage": slippage, "cash": cash, "rules": kept[line.strategy], "holding": holding, "thresholds": thresholds, "register": register, "name": line.strategy, "now": now}
         try:
             with strategy_errors(line.strategy):
                 done = promote(strategies[line.strategy], line.grid, bars, registry=ProductionRegistry(Path(folder) / "judged.sqlite"), **given)

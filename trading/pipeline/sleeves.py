@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..backtest.engine import Backtest, backtest
+from ..backtest.promotion import holding_again
 from ..backtest.strategy_source import rebuild_strategy, strategy_errors
 from ..core.bars import bar_length, closed_by, with_timeframe
 from ..core.errors import MissingData
@@ -64,7 +65,7 @@ def carried_on(
     now: datetime | None = None,  # UTC; None: the close of the last bar
     shorter: Mapping[str, pd.DataFrame] | None = None,  # by time frame: bars closed by now, of sleeves that are faster than the profile
 ) -> tuple[pd.Series, Backtest]:  # by symbol: weight wanted now, below zero is short; the backtest, whose last bar has not happened yet
-    "Run what was promoted to the last closed bar: same code, parameters, symbols, first bar, costs, stops and fills. On longer bars than the profile's it decides when one of them has closed; what it holds is valued at the last close that is known.\n\nParameters\n----------\nevidence : Mapping[str, Any]\n    of a promotion\nbars : pd.DataFrame\n    time × (field, symbol), closed by now\nsizes : Mapping[str, Any] | None, default None\n    other sizes than those of the promotion, as options of its backtest\ntimeframe : str, default ''\n    of the bars; empty: the one that it was promoted on\nnow : datetime | None, default None\n    UTC; None: the close of the last bar\nshorter : Mapping[str, pd.DataFrame] | None, default None\n    by time frame: bars closed by now, of sleeves that are faster than the profile\n\nReturns\n-------\ntuple[pd.Series, Backtest]\n    by symbol: weight wanted now, below zero is short; the backtest, whose last bar has not happened yet"
+    "Run what was promoted to the last closed bar: same code, parameters, symbols, first bar, costs of trading and of holding, stops and fills. On longer bars than the profile's it decides when one of them has closed; what it holds is valued at the last close that is known.\n\nParameters\n----------\nevidence : Mapping[str, Any]\n    of a promotion\nbars : pd.DataFrame\n    time × (field, symbol), closed by now\nsizes : Mapping[str, Any] | None, default None\n    other sizes than those of the promotion, as options of its backtest\ntimeframe : str, default ''\n    of the bars; empty: the one that it was promoted on\nnow : datetime | None, default None\n    UTC; None: the close of the last bar\nshorter : Mapping[str, pd.DataFrame] | None, default None\n    by time frame: bars closed by now, of sleeves that are faster than the profile\n\nReturns\n-------\ntuple[pd.Series, Backtest]\n    by symbol: weight wanted now, below zero is short; the backtest, whose last bar has not happened yet"
     name, symbols, worth = evidence["strategy"], evidence["symbols"], bars["close"].ffill().iloc[-1]
     if shorter:
         worth = newest_prices(shorter).combine_first(worth)
@@ -88,7 +89,7 @@ def carried_on(
         warnings.simplefilter("ignore")  # its notes were read when it was promoted
         done = backtest(longer, rebuild_strategy(evidence["source"], evidence["parameters"], name), fees=costs["fees"], slippage=costs["slippage"],
                         fixed_fees=costs["fixed_fees"], cash=evidence["cash"], fill=evidence["fill"], periods=evidence["promised"]["periods"],
-                        register=False, **evidence["stops"] | (sizes or {}))
+                        register=False, **evidence["stops"] | (sizes or {}), **holding_again(evidence.get("holding", {}), longer.index))
     units, price = done.units.iloc[-1], done.close.ffill().iloc[-1]
     held = units * worth.reindex(units.index)
     equity = float(done.equity.iloc[-1] + (held - units * price).sum())

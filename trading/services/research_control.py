@@ -18,6 +18,7 @@ import pandas as pd
 from pydantic import Field
 
 from ..backtest.strategy_source import OWN, find_strategy, strategy_names
+from ..core.bars import symbols_of
 from ..core.english import plural
 from ..core.errors import BadInput, MissingData, TradingError
 from ..core.files import write_atomic
@@ -80,6 +81,7 @@ def _search(request: AutoResearch, context: Context, names: list[str]) -> dict[s
     from trading.backtest.strategy_promotion import ProductionRegistry, Thresholds
     from trading.backtest.trial_register import TrialRegister
     from trading.pipeline.factory import store_of
+    from trading.pipeline.instruments import holding_costs
 
     settings, data = current_settings(context.workspace, request.profile), context.workspace.data
     market, found, left_out = settings.market, {}, {}
@@ -98,7 +100,7 @@ def _search(request: AutoResearch, context: Context, names: list[str]) -> dict[s
         done = search_strategies(
             found, bars, folder, trials=request.trials, seconds=request.minutes * 60, registry=ProductionRegistry(data / "production.sqlite") if request.promote else None,
             register=TrialRegister(data / "trials.sqlite"), thresholds=Thresholds(**settings.promotion.model_dump()), fees=float(settings.costs.fee_rate),
-            slippage=settings.costs.slippage_bp / 1e4, shorts=settings.margin.leverage is not None, rules=rules, client=client, now=context.now,
+            slippage=settings.costs.slippage_bp / 1e4, shorts=settings.margin.leverage is not None, rules=rules, holding=holding_costs(settings, bars.index, symbols_of(bars)), client=client, now=context.now,
             **({"progress": context.progress} if context.progress else {}),
         )
     pd.DataFrame(done.returns).rename_axis("timestamp").to_parquet(folder / "returns.parquet")

@@ -85,7 +85,8 @@ def _promote_strategy(request: PromoteStrategy, context: Context) -> Done:
     from trading.backtest.strategy_promotion import ProductionRegistry, Thresholds
     from trading.backtest.trial_register import TrialRegister
     from trading.pipeline.factory import store_of
-    from trading.core.bars import bar_length
+    from trading.core.bars import bar_length, symbols_of
+    from trading.pipeline.instruments import holding_costs
     from trading.pipeline.named_sleeves import fitting_frame
     from trading.pipeline.sleeve_bars import stored_shorter
     from trading.pipeline.sleeves import longer_bars
@@ -101,7 +102,7 @@ def _promote_strategy(request: PromoteStrategy, context: Context) -> Done:
         else:
             bars = stored_shorter(settings, [request.timeframe], context.now, data, symbols=request.symbols or (), start=str(request.start) if request.start else None,
                                   end=str(request.end) if request.end else None)[request.timeframe]
-    costs = {"fees": float(settings.costs.fee_rate), "slippage": settings.costs.slippage_bp / 1e4}
+    costs = {"fees": float(settings.costs.fee_rate), "slippage": settings.costs.slippage_bp / 1e4, "holding": holding_costs(settings, bars.index, symbols_of(bars))}
     with strategy_errors(request.name or request.strategy):
         done = promote(found, request.grid, bars, name=request.name, **costs, rules=position_rules(request, settings, found, bars), thresholds=Thresholds(**settings.promotion.model_dump()), accept=request.accept,
                        register=TrialRegister(data / "trials.sqlite"), registry=ProductionRegistry(data / "production.sqlite"), now=context.now)
