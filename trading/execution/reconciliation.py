@@ -359,7 +359,8 @@ def _closed_there(desk: OrderContext, fill: Fill) -> str:  # empty: it is none o
     did = f"{fill.timestamp:%Y-%m-%d %H:%M}: {desk.venue.name} closed {fill.amount} {fill.symbol} at {fill.price}"
     if fill.client_order_id.startswith(FORCED):
         return f"liquidated on {did}, because the margin was used up"
-    kept = next((word for prefix, word in _AT_PRICE.items() if fill.client_order_id.startswith(prefix)), "")
+    named = desk.venue.name == "mt5"  # its bridge gives these names to what closed a position of ours; elsewhere a person may have chosen them
+    kept = next((word for prefix, word in _AT_PRICE.items() if named and fill.client_order_id.startswith(prefix)), "")
     return f"closed on {did}, because the {kept} that the position carries there was reached" if kept else ""
 
 
