@@ -137,10 +137,8 @@ def _wanted(desk: OrderContext, p: Protection, market: Instrument, last: Decimal
 
 def _stand(desk: OrderContext, p: Protection, market: Instrument, last: Decimal | None) -> tuple[Protection, list[str]]:
     "Have the orders at the venue that should be there; each is named in the books before it is sent."
-    told = []
-    gone = {f: "" for f in ("stop_order", "target_order") if (n := getattr(p, f)) and desk.ledger.find("ended", desk.account, n)}
-    if gone:  # cancelled or expired without a trade that closed the position
-        p = p.but(**gone, number=p.number + 1)
+    told, gone = [], {f: "" for f in ("stop_order", "target_order") if (n := getattr(p, f)) and desk.ledger.find("ended", desk.account, n)}
+    p = p.but(**gone, number=p.number + 1) if gone else p  # cancelled or expired without a trade that closed the position
     wanted = _wanted(desk, p, market, last)
     if new := {field: order.client_order_id for field, order in wanted if not getattr(p, field)}:
         p = _note(desk, p.but(**new))
@@ -330,6 +328,8 @@ def protect_position(
     if before is not None:
         _book(desk, symbol)
         p = p.but(number=_take_off(desk, before).number)
+    elif (ended := desk.ledger.newest_of_each(desk.account, PROTECTION, "symbol").get(symbol)) and datetime.fromisoformat(ended["since"]) == since:
+        p = p.but(number=int(ended["number"]) + 1)  # the orders of what protected this position before have ended, and an id is used once
     return _stand(desk, _note(desk, p), market, price)
 
 
