@@ -88,6 +88,8 @@ def test_a_year_of_entries_at_the_terminal_and_books_and_exchange_agree_after_ea
         (("deposit", "ten"), "which is no number"),
         (("split", "AAPL", "0"), "ratio '0'"),
         (("split", "TSLA", "2"), "held no TSLA"),
+        (("dividend", "aapl", "2.30"), "and AAPL it does"),
+        (("deposit", "5", "aapl", "--price", "150"), "and AAPL it does"),
         (("deposit", "5", "--at", "03/04/2022"), "is no time"),
         (("deposit", "5", "--at", "2999-01-01"), "in the future"),
         (("adjust", "5"), "needs note"),
