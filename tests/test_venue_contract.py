@@ -122,6 +122,19 @@ class TestContract:
         assert (state.client_order_id, state.filled) == (OURS, D("0.5") if kind == "market" else 0) and state.id == exchange.orders[1]["id"]
         assert len(exchange.orders) == 2
 
+    def test_a_clock_that_is_an_hour_ahead_hides_no_order(self, name, venue, exchange):
+        exchange.skew = -3_600_000  # the venue corrects how we sign, and its lists begin by its own clock
+        exchange.faults["create"] = ["clock", "lose"]
+        with pytest.raises(UnknownOutcome):
+            venue.create_order(buy())
+        again = connect(CcxtVenue, name, exchange.address)  # another process, that knows what the ledger says and no clock
+        again.learn_orders([(OURS, "", "", venue.sent_at[OURS], buy())])
+        for asked in (venue, again):
+            state = asked.fetch_order(OURS, "BTC/USDT")
+            assert (state.status, state.filled) == ("closed", D("0.5")), "an order that is not found is sent again"
+        assert len(exchange.orders) == 1
+        assert sum(f.amount for f in venue.fetch_my_trades(datetime.now(UTC) - timedelta(minutes=1))) == D("0.5")
+
     def test_a_lost_request_is_unknown_and_then_known_not_to_exist(self, venue, exchange):
         exchange.faults["create"] = ["drop"]
         with pytest.raises(UnknownOutcome):

@@ -88,7 +88,7 @@ class Connection:
         self.keyed, self.symbols, self.wait = bool(api_key and secret), tuple(symbols), wait
         self.profile = profile_of(exchange)
         self.keeps = ("stop",) if self.profile.stop_word and self.profile.stop_market else ()  # what stands there without us
-        self.budget, self.clock_difference = RequestBudget(self.profile), 0.0  # seconds that this machine is ahead of the venue
+        self.budget, self.clock_difference = RequestBudget(self.profile), None  # seconds that this machine is ahead of the venue; None: not measured yet
         self.numbers: dict[str, str] = {}  # our id → the venue's
         self.trade_ids: dict[str, list[str]] = {}  # the venue's id of an order that has ended → its trades, where the order tells them
         self.orders: dict[str, Order] = {}  # our id → what was sent, where it is known
@@ -299,7 +299,7 @@ async def ohlcv_of(venue: Connection, symbol: str, timeframe: str, since: dateti
             break
     if not pages:
         return candles_frame([], venue.name, symbol)
-    return closed_by(bars_in_units(pd.concat(pages), size, venue.profile.candle_volume), end, timeframe)
+    return closed_by(bars_in_units(pd.concat(pages), size, venue.profile.candle_volume), min(end, pd.Timestamp.now("UTC") - pd.Timedelta(seconds=venue.budget.ahead)), timeframe)
 
 
 async def _candles(venue: Connection, symbol: str, timeframe: str, start: pd.Timestamp, size: int) -> pd.DataFrame:

@@ -36,7 +36,7 @@ async def list_trades(
     if start is None or given:
         await _window(venue, symbol, start, None, found, given)
         return list(found.values())
-    now, length = venue._ccxt.milliseconds(), int(venue.profile.trades_days * _DAY)
+    now, length = venue._ccxt.milliseconds() - int((venue.clock_difference or 0) * 1000), int(venue.profile.trades_days * _DAY)
     if not length:
         await _window(venue, symbol, start, None, found, given)
     while length and start <= now:
@@ -150,7 +150,7 @@ async def _worth(venue: Connection, pair: str, moment: int) -> Decimal:
 async def trades_since(venue: Connection, since: datetime | None, symbols: Collection[str] | None) -> list[Fill]:
     "Return our fills, oldest first: of each symbol where the venue wants that, else of the account."
     venue._need_keys("our trades")
-    start = None if since is None else int(since.timestamp() * 1000)
+    start = None if since is None else int((since.timestamp() - max(venue.clock_difference or 0.0, 0.0)) * 1000)  # a moment of our clock, which may be ahead
     wanted = list(symbols or venue.symbols)
     asked: list[str | None] = [*wanted] if wanted and (venue.profile.trades_symbol or not venue.profile.sources) else [None]
     found = {_key(t): t for symbol in asked for t in await list_trades(venue, symbol, start)}
