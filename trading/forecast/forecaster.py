@@ -264,10 +264,8 @@ class HorizonForecaster:
         answers, ends = forward_answers(close, self.horizons, self.timeframe)
         unfitted = default_estimator() if self.estimator is None else self.estimator
         with threadpool_limits(1):
-            self.models_ = {
-                h: fit_horizon(panel, answers[h].to_numpy(), usual * np.sqrt(k), k, clone(unfitted), self.calibration, ends[h])
-                for h, k in steps.items()
-            }
+            self.models_ = {h: fit_horizon(panel, answers[h].to_numpy(), usual * np.sqrt(k), k, clone(unfitted), self.calibration, ends[h])
+                            for h, k in steps.items()}
         self.symbols_, self.features_, self.known_until_ = panel.symbols, panel.names, bars.index[-1]
         return self
 
@@ -280,10 +278,8 @@ class HorizonForecaster:
         panel, usual = self._look(bars, features)
         close = bars["close"][list(panel.symbols)]
         answers, ends = forward_answers(close, self.horizons, self.timeframe)
-        self.models_ = {
-            h: update_horizon(m, panel, answers[h].to_numpy(), usual * np.sqrt(m.steps), self.calibration, ends[h])
-            for h, m in self.models_.items()
-        }
+        self.models_ = {h: update_horizon(m, panel, answers[h].to_numpy(), usual * np.sqrt(m.steps), self.calibration, ends[h])
+                        for h, m in self.models_.items()}
         self.known_until_ = bars.index[-1]
         return self
 
@@ -349,7 +345,6 @@ def hold_out(
     answers, parts = forward_returns(bars["close"][symbols_of(bars)], forecaster.horizons, forecaster.timeframe), []
     panel, usual = forecast_inputs(bars, features, None)  # made once: at each bar they know nothing of later ones
     able = panel.usable & np.isfinite(usual)
-    check_timeframe(bars, forecaster.timeframe)
     for train, test in walk_forward_splits(len(bars), n_splits, int(len(bars) * (1 - first)) // n_splits, horizon=0):
         there = [s for s, n in zip(panel.symbols, able[train].sum(axis=0), strict=True) if n] or list(panel.symbols)  # listed late: from the next fit on
         known = bars if len(there) == len(panel.symbols) else bars.loc[:, bars.columns.get_level_values(1).isin(there)]
