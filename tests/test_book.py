@@ -88,6 +88,8 @@ def test_a_year_of_entries_at_the_terminal_and_books_and_exchange_agree_after_ea
         (("deposit", "ten"), "which is no number"),
         (("split", "AAPL", "0"), "ratio '0'"),
         (("split", "TSLA", "2"), "held no TSLA"),
+        (("dividend", "aapl", "2.30"), "and AAPL it does"),
+        (("deposit", "5", "aapl", "--price", "150"), "and AAPL it does"),
         (("deposit", "5", "--at", "03/04/2022"), "is no time"),
         (("deposit", "5", "--at", "2999-01-01"), "in the future"),
         (("adjust", "5"), "needs note"),
@@ -290,6 +292,42 @@ def test_what_is_booked_now_on_a_recorded_market_comes_behind_its_last_trades_an
         [fill_event(Fill("t1", "o1", "AAPL", "buy", D(5), D("37.50"), D(0), DAY + timedelta(days=4)), "paper-sample", "paper sample")]
     )
     assert ledger.book("paper-sample").positions["AAPL"].amount == 45
+
+
+def test_a_split_or_a_new_name_before_the_next_close_changes_no_value_on_the_page_and_a_pair_counts_its_rate_once(home):
+    from trading.dashboard.components import Viewer
+    from trading.dashboard.screens_trading import holdings_screen
+    from trading.services.queries_portfolio import holdings
+    from trading.services.query_cache import MEMORY
+
+    (home / "data" / "ops").mkdir()
+    (home / "data" / "ops" / "loop-sample.json").write_text(json.dumps({"close": (DAY + timedelta(days=3)).isoformat()}))
+    ledger = Ledger(home / "data" / "ledger.sqlite")
+    pair = Fill("t1", "o1", "EUR/GBP", "buy", D(1000), D("0.84"), D(0), DAY + timedelta(days=2), currency="GBP", rate=D("1.20"), financed=True)
+    ledger.append([fill_event(pair, "paper-sample", "paper sample")])
+    ledger.mark("paper-sample", {"AAPL": D(150), "EUR/GBP": D("0.86") * D("1.25"), "GBP/USD": D("1.25")}, DAY + timedelta(days=3, minutes=1))
+    ledger.close()
+
+    def shown() -> tuple[dict, dict, str]:
+        place = Workspace(home / "data", home / "reports")
+        MEMORY.forget()
+        told = holdings(place, "sample")
+        page = holdings_screen(place, Viewer("ada", "viewer", "sample"))
+        return told, {i["symbol"]: i for i in told["items"]}, "".join(str(s.html()) for s in page)
+
+    before, items, page = shown()
+    assert items["EUR/GBP"]["value"] == pytest.approx(1000 * 0.86 * 1.25) and items["EUR/GBP"]["profit"] == pytest.approx(1000 * 0.02 * 1.25)
+    assert before["equity"] == pytest.approx(10_000 + 1_500 + 25) and ">1,500.00<" in page
+    said = carnet(home, "book", "split", "AAPL", "4:1")
+    assert "AAPL: 10 → 40" in said, said
+    after, items, page = shown()
+    assert (items["AAPL"]["amount"], items["AAPL"]["price"], items["AAPL"]["value"]) == (40, 37.5, 1500) and after["equity"] == before["equity"]
+    assert ">1,500.00<" in page and ">6,000.00<" not in page
+    assert "FRUIT" in carnet(home, "book", "rename", "AAPL", "FRUIT")
+    later, items, _ = shown()
+    assert (items["FRUIT"]["price"], items["FRUIT"]["value"]) == (37.5, 1500) and "AAPL" not in items and later["equity"] == before["equity"]
+    assert "counts no more" in carnet(home, "book", "undo", said.split("is entry ")[1].split(".")[0], "it was another share")
+    assert {i["symbol"]: i["price"] for i in shown()[0]["items"]}["FRUIT"] == 150
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "statements": ["StatementLine", "Statement", "plain_coin", "read_statement"],
     "tax_lots": ["LotMethod", "Lot", "Sale", "Income", "LotBook", "add_event", "match_lots", "account_lots"],
     "unit_values": [
-        "MARK_SUMS", "FLOWS", "mark_of", "value_history", "value_of", "as_traded", "flow_worth", "performance_equity", "value_now",
-        "MarkFold", "money_weighted_return",
+        "MARK_SUMS", "FLOWS", "mark_of", "value_history", "value_of", "as_traded", "as_held", "flow_worth", "performance_equity",
+        "value_now", "MarkFold", "money_weighted_return",
     ],
 }, modules=[
     "account_book", "event_kinds", "event_log", "event_table", "exports", "ledger", "ledger_postgres", "performance", "replay",

@@ -11,7 +11,7 @@ import hashlib
 import html
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -95,9 +95,9 @@ def _trading212(rows: _Rows, number: Callable[[str], Decimal]) -> list[Statement
     found = []
     for r in rows:
         action, id_ = r["action"].lower(), r.get("id", "") and f"trading 212 {r['id']}"
-        sign = -1 if "sell" in action else 1
-        if r.get("no. of shares") and ("buy" in action or "sell" in action):
-            found.append(_line(r, r["time"], r["ticker"], sign * number(r["no. of shares"]), r["action"], id_))
+        sign = -1 if "sell" in action or "split close" in action else 1
+        if r.get("no. of shares") and re.search("buy|sell|split (?:open|close)", action):
+            found.append(_line(r, r["time"], r["ticker"], sign * abs(number(r["no. of shares"])), r["action"], id_))
         for column, told in ((c, m[1]) for c in r if r[c] and (m := _TOTAL.fullmatch(c))):
             currency = (told or r.get("currency (total)", "")).upper()
             if not currency:
@@ -108,10 +108,17 @@ def _trading212(rows: _Rows, number: Callable[[str], Decimal]) -> list[Statement
     return found
 
 # %% ../../nbs/08_accounting/35_statements.ipynb #2923c215
+def _one_of(names: Iterable[str], words: tuple[str, ...]) -> str:
+    "Return the column that is meant; the last of the words, which often stands for something else, only where it is alone."
+    found = [n for n in names if n in words]
+    if len(sure := [n for n in found if n != words[-1]]) > 1:
+        raise BadInput(f"{' and '.join(map(repr, sure))} may each be the column {words[0]!r}; keep the one that is meant, or rename the others")
+    return (sure or found)[0]
+
+
 def _plain(rows: _Rows, number: Callable[[str], Decimal]) -> list[StatementLine]:
     "A list of what is held: symbol and amount, perhaps venue."
-    names = next(iter(rows)).keys()
-    coin, amount = (next(n for n in names if n in words) for words in (_COIN, _AMOUNT))
+    coin, amount = (_one_of(next(iter(rows)).keys(), words) for words in (_COIN, _AMOUNT))
     return [_line(r, "", r[coin], number(r[amount]), r.get("venue") or r.get("exchange") or "balance", f"{r.get('venue') or r.get('exchange', '')} {r[coin]}".strip()) for r in rows]
 
 
@@ -203,6 +210,8 @@ def _table(lines: list[str], decimal: str) -> Statement:
             continue
         venue, _, reader, balances, numeric = known or ("plain", set(), _plain, True, _AMOUNT)
         numeric += tuple(c for c in head if venue == "trading 212" and _TOTAL.fullmatch(c))
+        if twice := next((h for h in head if h and head.count(h) > 1), ""):
+            raise BadInput(f"line {n + 1} names the column {twice!r} twice; keep the one that is meant")
         rows: _Rows = []
         for k, cells in enumerate(csv.reader(io.StringIO("\n".join(lines[n + 1:])), delimiter=mark), n + 2):
             if not any(c.strip() for c in cells):
@@ -220,10 +229,12 @@ def _table(lines: list[str], decimal: str) -> Statement:
 
 
 def _numbered(lines: list[StatementLine]) -> list[StatementLine]:
-    "Give lines that say exactly the same in one file different names."
+    "Give lines that say exactly the same in one file different names; one that carries the venue's own id is the same line again, of two files in one."
     seen: dict[str, int] = {}
-    made = []
+    made: list[StatementLine] = []
     for line in lines:
+        if line.when and not re.fullmatch("[0-9a-f]{20}", line.id) and line in made:
+            continue
         seen[line.id] = seen.get(line.id, 0) + 1
         made.append(line if seen[line.id] == 1 else line.but(id=f"{line.id} {seen[line.id]}"))
     return made

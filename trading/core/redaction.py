@@ -22,7 +22,7 @@ _SHORTEST = 6  # characters: a shorter text is not searched for, it would be fou
 MAX_DEPTH = 150  # levels; what lies deeper is masked whole
 
 # %% ../../nbs/00_core/50_redaction.ipynb #e53eae18
-_WORDS = (r"password|passwd|passphrase|secret|mnemonic|credentials?|api[-_ ]?keys?|apikeys?|access[-_]?key|private[-_]?key|vault[-_]?key"
+_WORDS = (r"passwor[dt]|kennwort|contrase[n\u00f1]a|mot[-_ ]de[-_ ]passe|senha|wachtwoord|passwd|passphrase|secret|mnemonic|credentials?|api[-_ ]?keys?|apikeys?|access[-_]?key|private[-_]?key|vault[-_]?key"
          r"|bridge[-_]?key|signing[-_]?key|listen[-_]?key|authorization|cookie|signature|csrf|totp|(?<![a-z])otp|session[-_]?id|auth[-_]?key")
 ENDS = r"tokens?|pwd|pin[-_]?code"  # these only at the end of a name: `token_price` is a price
 _NAME = re.compile(rf"{_WORDS}|(?:^|[-_. ]|(?<=[a-z])(?=T))(?:{ENDS})$", re.IGNORECASE)
@@ -40,7 +40,7 @@ def is_secret_name(
 # %% ../../nbs/00_core/50_redaction.ipynb #b3669cb3
 _MARK = r"\\*[\"']"  # a quotation mark, escaped or not
 _GAP = (rf"(?:(?:{_MARK})?\s*(?:=>|=|:(?!//)|%3D|%3A)\s*"  # between a name and its value: = : and their encoded forms,
-        rf"|{_MARK}\s*,\s*{_MARK}value{_MARK}\s*:\s*|{_MARK}\s*,\s*(?=b?{_MARK}))")  # or a list of pairs
+        rf"|{_MARK}\s*,\s*{_MARK}value{_MARK}\s*:\s*|{_MARK}\s+(?:[\w-]+={_MARK}[^\"'<>]*{_MARK}\s+){{0,6}}value\s*=\s*|{_MARK}\s*,\s*(?=b?{_MARK}))")  # or a list of pairs
 _VALUE = r"(?:b?\\*\"[^\"]*\"|b?\\*'[^']*'|[^\s&\"',;)}\]<>]+)"
 _PEM = "-----{} [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
 _NAMED = rf"(?:{_WORDS})[\w-]{{0,40}}?|(?:(?<![a-z])|(?<=%[0-9a-f]{{2}})|(?<=(?-i:[a-z]))(?=(?-i:T)))(?:{ENDS})"
@@ -53,13 +53,17 @@ _LOOKS = (  # where to look (in small letters), what to look for, what to keep o
         r"((?:authorization|cookie)\\*[\"']?\s*[:=]\s*\\*)(?:b?\"[^\"]*\"|b?'[^']*'|(?![\[{(\s])[^\r\n\"'}]+)", re.IGNORECASE), rf"\1{MASK}"),
     (("bearer", "basic", "digest", "token"), re.compile(
         r"\b(Bearer|Basic|Digest|Token)(\s+)(?=\S*(?:\d|=|(?-i:[a-z][A-Z])))[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), rf"\1\2{MASK}"),
+    (("--",), re.compile(rf"(--(?:[\w-]{{0,40}}?(?:{_WORDS})[\w-]{{0,40}}|(?:{ENDS}))\s+)(?=\S*\d|\S{{12,}})(?![-<\[*])(?:\"[^\"]*\"|'[^']*'|\S+)", re.IGNORECASE), rf"\1{MASK}"),
+    ((" -u ", "--user"), re.compile(r"((?:\s-u\s+|--user[ =])['\"]?[^\s:'\"]{1,100}:)[^\s'\"]+"), rf"\1{MASK}"),
+    (("</",), re.compile(rf"(<[\w:.-]{{0,40}}?(?:{_WORDS}|{ENDS})[\w:.-]{{0,40}}>)[^<]+(?=</)", re.IGNORECASE), rf"\1{MASK}"),
+    (("identified by", "user ", "role "), re.compile(r"((?:identified\s+by|(?:alter|create)\s+(?:user|role)\s[^;']{0,200}password)\s+)'[^']*'", re.IGNORECASE), rf"\1'{MASK}'"),
     (("eyj",), re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), MASK),
     (("key", "sign"), re.compile(rf"\b(Key|Sign)({_GAP})[\"']?{_CREDENTIAL.pattern}"), rf"\1\2{MASK}"),
 )
 _NOTHING = {"None", "null", "True", "False", "true", "false", '""', "''"}
 _QUOTED = re.compile(r"b?\\*[\"']")
 _STARTS = ("passw", "passphrase", "secret", "mnemonic", "credential", "api", "access", "private", "vault", "bridge", "signing", "listen", "auth",
-           "cookie", "signature", "csrf", "totp", "otp", "session", "token", "pwd", "pin")  # every name begins with one of these
+           "cookie", "signature", "csrf", "kennwort", "contrase", "mot de", "mot_de", "mot-de", "senha", "wachtwoord", "totp", "otp", "session", "token", "pwd", "pin")  # every name begins with one of these
 _ANY = tuple(dict.fromkeys((*_STARTS, *(hint for hints, *_ in _LOOKS for hint in hints))))
 
 

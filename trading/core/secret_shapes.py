@@ -28,6 +28,9 @@ SHAPES = (  # letters to look for (small), pattern, what to keep
         r"\b(AIza(?=[\w-]{30})|(?:AKIA|ASIA|ABIA|ACCA)(?=[A-Z0-9]{12})|SK(?=[0-9a-f]{32}\b)|AC(?=[0-9a-f]{32}\b))[\w-]+"), rf"\1{MASK}"),
     (("0x",), re.compile(r"\b(0x)[0-9a-fA-F]{64}(?![0-9a-fA-F])"), rf"\1{MASK}"),  # a private key of a wallet; a transaction's name looks alike
     (("prv",), re.compile(r"\b([xyzt]prv)[A-Za-z0-9]{50,}"), rf"\1{MASK}"),
+    (("gocspx-", "nrak-", "pmak-", "sq0"), re.compile(r"\b(GOCSPX-|NRAK-|PMAK-|sq0(?:atp|csp|idp)-)[\w-]{16,}"), rf"\1{MASK}"),
+    (("pat",), re.compile(r"\bpat[A-Za-z0-9]{14}\.[0-9a-f]{64}\b"), MASK),
+    (("sig=",), re.compile(r"([?&]sig=)[\w%+/=-]{20,}"), rf"\1{MASK}"),  # the signature of a shared address
     (("sharedaccess", "accountkey"), re.compile(r"((?:SharedAccessKey|AccountKey|SharedAccessSignature)\s*=\s*)[\w+/%=-]{16,}", re.IGNORECASE), rf"\1{MASK}"),
 )
 
@@ -45,6 +48,7 @@ def _if_random(found: re.Match) -> str:
 
 # %% ../../nbs/00_core/49_secret_shapes.ipynb #13ed245e
 _PHRASE = re.compile(r"(?<![\w-])(?:[a-z]{3,8}[ ,]{1,2}){11,}[a-z]{3,8}(?![\w-])")
+_NUMBERED = re.compile(r"(?<![\w-])(?:\d{1,2}[.):] ?[a-z]{3,8}[\s,]{1,2}){11,}\d{1,2}[.):] ?[a-z]{3,8}(?![\w-])")  # as a wallet shows them
 _PROSE = frozenset("""the and for was are not has had its his her with from which were been have but per any our whom how why who yes too are did does
     until since while where these those such than both each here only also into onto upon being between them their would could""".split())  # noqa: SIM905  a list of words reads better so
 
@@ -70,4 +74,6 @@ def mask_shapes(
     for hints, pattern, kept in SHAPES:
         if any(hint in low for hint in hints):
             text = pattern.sub(kept, text)
+    if "12" in text:
+        text = _NUMBERED.sub(MASK, text)
     return _PHRASE.sub(_if_phrase, _LONG.sub(_if_random, text))

@@ -21,7 +21,7 @@ from ..core.english import plural
 from ..core.errors import BadInput, MissingData
 from ..core.types import ZERO, Plan, Value
 from .plan import PlanConstraints
-from ..core.numbers import read_number
+from ..core.numbers import decide_sign, number_evidence, read_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,15 +61,16 @@ class Portfolio(Value):
 def read_amount(
     text: str,  # as it stands in the file
     where: str,  # for the message, for example 'line 3'
+    decimal: str = "",  # '.' or ','; empty: as the text shows it
 ) -> tuple[Decimal, str]:  # the number, and what was repaired or ''
-    "Read an amount of zero or more; a decimal comma or thousands marks are read when they can mean only one thing.\n\nParameters\n----------\ntext : str\n    as it stands in the file\nwhere : str\n    for the message, for example 'line 3'\n\nReturns\n-------\ntuple[Decimal, str]\n    the number, and what was repaired or ''"
+    "Read an amount of zero or more; a decimal comma or thousands marks are read when they can mean only one thing.\n\nParameters\n----------\ntext : str\n    as it stands in the file\nwhere : str\n    for the message, for example 'line 3'\ndecimal : str, default ''\n    '.' or ','; empty: as the text shows it\n\nReturns\n-------\ntuple[Decimal, str]\n    the number, and what was repaired or ''"
     try:
-        number = read_number(text, option="the amount with")
+        number = read_number(text, decimal, "the amount with")
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from None
     if number < 0:
         raise BadInput(f"{where}: {text.strip()!r} is negative; a portfolio holds zero or more, so correct the line")
-    return abs(number), f"{where}: {text.strip()!r} was read as {abs(number):f}" if "," in text or text.count(".") > 1 else ""
+    return abs(number), f"{where}: {text.strip()!r} was read as {abs(number):f}" if "," in text or text.count(".") > (decimal != ",") else ""
 
 # %% ../../nbs/09_execution/10_portfolio_csv.ipynb #acbdb11e
 def read_portfolio(
@@ -82,8 +83,9 @@ def read_portfolio(
     names = {s.upper(): s for s in known}
     cash, seen_cash, holdings, venues = ZERO, "", {}, {}
     lots: list[Purchase] = []
+    decimal = _decimal_of(rows)
     for where, row in rows:
-        amount, repaired = read_amount(row["amount"], where)
+        amount, repaired = read_amount(row["amount"], where, decimal)
         notes += [repaired] if repaired else []
         if row["symbol"].upper() in {CASH, currency.upper()} - {""}:
             if seen_cash:
@@ -92,7 +94,7 @@ def read_portfolio(
             continue
         symbol, venue = _known(row["symbol"], names, where), row.get("venue", "")
         if "bought" in row and "price" in row:  # a lot, of which a symbol may have several
-            lots.append(_purchase(symbol, amount, row, where))
+            lots.append(_purchase(symbol, amount, row, where, decimal))
         elif symbol in holdings and (not venue or not venues.get(symbol) or venue in venues[symbol]):
             raise BadInput(f"{where}: {symbol} stands twice{f' at {venue}' if venue else ''}; add the amounts up and keep one row")
         holdings[symbol] = holdings.get(symbol, ZERO) + amount
@@ -103,13 +105,21 @@ def read_portfolio(
     return Portfolio(cash, holdings, venues, tuple(notes), tuple(lots))
 
 
-def _purchase(symbol: str, amount: Decimal, row: Mapping[str, str], where: str) -> Purchase:
+def _decimal_of(rows: Iterable[tuple[str, Mapping[str, str]]]) -> str:  # '.' or ','; empty: no number shows it
+    "Decide the decimal sign of the whole file from those numbers that can be read in one way only."
+    shown = number_evidence(row[name] for _, row in rows for name in ("amount", "price") if row.get(name))
+    return decide_sign([shown])[0] if {".", ","} & shown.keys() else ""
+
+
+def _purchase(symbol: str, amount: Decimal, row: Mapping[str, str], where: str, decimal: str) -> Purchase:
     "Read when a lot was bought, and at what price."
     try:
         bought = datetime.strptime(row["bought"], "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError:
         raise BadInput(f"{where}: the day of the purchase {row['bought']!r} cannot be read; write it as 2019-03-27") from None
-    price, _ = read_amount(row["price"], where)
+    if bought > datetime.now(UTC):
+        raise BadInput(f"{where}: the day of the purchase {row['bought']} lies in the future; correct it")
+    price, _ = read_amount(row["price"], where, decimal)
     if not amount:
         raise BadInput(f"{where}: a lot of no units; leave the line out")
     return Purchase(symbol, amount, bought, price)
@@ -148,6 +158,9 @@ def _rows(text: str) -> tuple[list[tuple[str, dict[str, str]]], list[str]]:
         raise BadInput("the portfolio is empty; write a line 'symbol,amount' and one line for each holding")
     mark = max(",;\t", key=lines[0][1].count)
     header = [cell.strip().lower() for cell in next(csv.reader([lines[0][1]], delimiter=mark))]
+    for name, words in _COLUMNS.items():
+        if len(several := [w for w in header if w in words]) > 1:
+            raise BadInput(f"line {lines[0][0]}: {' and '.join(map(repr, several))} may each be the column {name!r}; keep the one that is meant, or rename the others")
     places = {name: next((header.index(w) for w in words if w in header), None) for name, words in _COLUMNS.items()}
     lacking = [name for name in ("symbol", "amount") if places[name] is None]
     if lacking:

@@ -8,7 +8,7 @@ __all__ = ['Amount', 'read_moment', 'BookEntry', 'entry_of', 'book_events', 'boo
 
 # %% ../../nbs/13_services/38_book_control.ipynb #85cc3788
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -25,7 +25,7 @@ from ..core.english import count, plural
 from ..core.errors import BadInput, Refused
 from ..core.files import lock_folder
 from ..core.settings import Settings
-from ..core.types import ZERO, Event, asset_of
+from ..core.types import ZERO, Event, Position, asset_of
 from ..core.venue_proxy import offers
 from ..execution.explain_differences import Proposal, propose_entries
 from ..execution.order_changes import cancel_own
@@ -200,6 +200,22 @@ def _ask_order(ledger: Any, event: Event) -> None:
                        f"say --at '{around[0]}' when the {event.kind.replace('_', ' ')} came before it, or --at '{around[1]}' when it came after")
 
 
+def _check_names(event: Event, book: Book, symbols: Collection[str]) -> None:
+    "Refuse a symbol that the account knows in other letters: it would be a second holding of the same thing."
+    known = {*symbols, *book.positions, *book.realised_by, *(s for of_kind in book.income_by.values() for s in of_kind)} - {""}
+    for name in filter(None, (event.data.get("symbol"), event.data.get("to"))):
+        if name not in known and (meant := sorted(s for s in known if s.casefold() == name.casefold())):
+            raise BadInput(f"{event.account} knows no {name}, and {meant[0]} it does; write the name as the books have it")
+
+
+def _check_sides(event: Event, held: Mapping[str, Position]) -> None:
+    "Refuse to join what is held with what is owed: a new name is no trade, and their costs cannot be added up."
+    one, other = held[event.data["symbol"]], held.get(event.data.get("to") or "")
+    if other is not None and (one.amount > 0) != (other.amount > 0):
+        raise BadInput(f"{event.account} has {one.amount:f} {one.symbol} and {other.amount:f} {other.symbol}: one is held and the other owed, and a {event.kind.replace('_', '-')} "
+                       "cannot set one off against the other; close one of them before, or book what the venue did with it")
+
+
 def _placed(said: str | None, when: datetime, clock: datetime, later: Sequence[Event]) -> list[str]:
     "Say where an entry stands that was dated by hand: behind the account's clock, or before the trades of its day."
     if said and when > clock:
@@ -220,11 +236,13 @@ def book_entry(request: BookEntry, context: Context) -> Done:
         if clock != context.now:  # a recorded market has ended: what happens now comes behind its last trades, and behind what was booked since
             now = max((e.timestamp for e in ledger.events(account, [*MONEY_KINDS], since=clock)), default=clock) + timedelta(seconds=1)
         event = entry_of(request if request.at else request.model_copy(update={"at": now.isoformat()}), account, book.currency, context.actor.user, max(now, context.now))
+        _check_names(event, book, settings.market.symbols)
         if event.kind in ("split", "rename", "merger", "spin_off", "delisting"):
             _ask_order(ledger, event)
             held = ledger.book(account, at=event.timestamp).positions
             if event.data.get("symbol") not in held:
                 raise BadInput(f"{account} held no {event.data.get('symbol')} on {event.timestamp:%Y-%m-%d %H:%M}; it held {', '.join(held) or 'nothing'}")
+            _check_sides(event, held)
         moved, seq = book_events(settings, account, [event], context.now, mode == "paper")
     known = [] if moved else ["nothing has changed: it was booked already, or nothing was held at that moment"]
     known += _placed(request.at, event.timestamp, clock, ledger.events(account, "fill", since=event.timestamp))

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from ..accounting.unit_values import as_held
 from ..core.errors import MissingData, TradingError
 from ..core.settings import Settings
 from .query_cache import view
@@ -86,11 +87,12 @@ def holdings(place: Workspace, profile: str | None = None) -> dict:
     except TradingError as error:
         return missing(error, **known, **empty)
     rates, items = artefact(place, record, "rates") if "rates.json" in record.artefacts else {"symbols": {}, "rates": {}}, []
-    equity = _worth(book, table["price"].dropna(), {f"{money}/{book.currency}": told["rate"] for money, told in rates["rates"].items()}, float(closing["equity"]))
-    for symbol in sorted({*book.positions, *table.index[table["target"] != 0]} - {"cash"}):
-        held, line = book.positions.get(symbol), table.loc[symbol] if symbol in table.index else None
-        amount = float(held.amount) if held else 0.0
-        price, target = (float(line["price"]), float(line["target"])) if line is not None else (None, None)
+    prices = _prices_now(ledger, account, table["price"].dropna().drop("cash", errors="ignore"), datetime.fromisoformat(closing["moment"]))
+    targets = _targets_now(ledger, account, table["target"].drop("cash", errors="ignore"), datetime.fromisoformat(closing["moment"]))
+    equity = _worth(book, prices, {f"{money}/{book.currency}": told["rate"] for money, told in rates["rates"].items()}, float(closing["equity"]))
+    for symbol in sorted({*book.positions, *(s for s, w in targets.items() if w)}):
+        held = book.positions.get(symbol)
+        amount, price, target = float(held.amount) if held else 0.0, prices.get(symbol), targets.get(symbol)
         value = amount * price if price is not None else None
         money = rates["symbols"].get(symbol, settings.market.currency)
         rate = float(rates["rates"][money]["rate"]) if symbol in rates["symbols"] else 1.0
@@ -104,6 +106,29 @@ def holdings(place: Workspace, profile: str | None = None) -> dict:
     by_section = {name: [i for i in items if i["section"] == name] for name in _SECTIONS}
     cash = {"value": float(book.cash), "weight": float(book.cash) / equity if equity else None, "target": float(table.loc["cash", "target"])}
     return known | {"run": record.id, "as_of": closing["moment"], "equity": equity, "cash": cash, "margin": margin, "items": items, "sections": by_section}
+
+
+def _since(ledger, account: str, moment: datetime) -> list:
+    "Return the splits and new names that came after a moment and count."
+    told = ("split", "rename")
+    if not ledger.events(account, told, since=moment):
+        return []
+    return [e for _, e in ledger.history(account) if e.kind in told and e.timestamp > moment]
+
+
+def _prices_now(ledger, account: str, prices: Mapping[str, Any], moment: datetime) -> dict[str, float]:
+    "Return the prices of a moment for the units of today: a split since then divides them."
+    return {s: float(p) for s, p in as_held({s: Decimal(str(p)) for s, p in prices.items()}, _since(ledger, account, moment)).items()}
+
+
+def _targets_now(ledger, account: str, targets: Mapping[str, float], moment: datetime) -> dict[str, float]:
+    "Return the targets of a moment under the names of today; a split changes no weight."
+    names = [e for e in _since(ledger, account, moment) if e.kind == "rename"]
+    made = {s: float(w) for s, w in targets.items()}
+    for event in names:
+        if (weight := made.pop(event.data["symbol"], None)) is not None:
+            made[event.data["to"]] = weight
+    return made
 
 
 def _worth(book, prices: Mapping[str, float], rates: Mapping[str, Any], told: float) -> float:
@@ -120,14 +145,15 @@ def _loop_holdings(settings: Settings, ledger, account: str, book) -> dict:
     if mark is None:
         raise MissingData(f"the account {account} has no value yet; the first decision writes it down")
     plan = json.loads(proposed.data["text"]) if proposed else {"targets": {}}
-    prices, targets, groups = {s: float(p) for s, p in mark.data["prices"].items()}, {s: float(w) for s, w in plan["targets"].items() if s != "cash"}, groups_of(settings)
-    planned = {a["symbol"]: float(a["price"]) for a in plan.get("actions", ())}
-    equity, items = _worth(book, planned | prices, {}, float(mark.data["equity"])), []
+    wanted, groups = {s: float(w) for s, w in plan["targets"].items() if s != "cash"}, groups_of(settings)
+    planned = {a["symbol"]: Decimal(a["price"]) * Decimal(a.get("rate", 1)) for a in plan.get("actions", ())}  # in the account's currency, as the prices of a value are
+    prices = _prices_now(ledger, account, planned | mark.data["prices"], mark.timestamp)
+    targets = _targets_now(ledger, account, wanted, proposed.timestamp if proposed else mark.timestamp)
+    equity, items = _worth(book, prices, {}, float(mark.data["equity"])), []
     for symbol in sorted({*book.positions, *(s for s, w in targets.items() if w)}):
-        held, money = book.positions.get(symbol), book.own_currencies.get(symbol, book.currency) if symbol in book.financed else book.currency
-        rate = prices.get(f"{money}/{book.currency}", 1.0) if symbol in book.financed else 1.0
-        amount, own = float(held.amount) if held else 0.0, prices.get(symbol, planned.get(symbol))
-        price = None if own is None else own * rate
+        held, money = book.positions.get(symbol), book.own_currencies.get(symbol, book.currency)
+        rate = prices.get(f"{money}/{book.currency}", 1.0) if money != book.currency else 1.0
+        amount, price = float(held.amount) if held else 0.0, prices.get(symbol)
         value = None if price is None else amount * price
         cost = float(book.own_costs[symbol]) * rate if symbol in book.financed else float(book.costs.get(symbol, 0))
         items.append({"symbol": symbol, "section": section_of(settings, symbol), "group": groups.get(symbol, ""), "amount": amount, "average": float(held.average) if held else None, "price": price,

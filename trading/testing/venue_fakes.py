@@ -90,7 +90,7 @@ def _coinbase(x: FakeExchange, kind: str, q: dict, path: str) -> Any:
             (form, what), = q["order_configuration"].items()
             o = x.place(q["client_order_id"], q["side"].lower(), "market" if form.startswith("market") else "limit", _d(what.get("base_size")), _d(what.get("quote_size")), _d(what.get("limit_price")), _d(what.get("stop_price")))
             return {"success": True, "success_response": {"order_id": o["id"], "product_id": "BTC-USDT", "side": q["side"], "client_order_id": o["client"]}, "order_configuration": q["order_configuration"]}
-        case "list": return {"orders": [say(o) for o in reversed(x.orders) if q.get("order_status", "OPEN" if o["status"] == "open" else "") == ("OPEN" if o["status"] == "open" else "")], "cursor": ""}
+        case "list": return {"orders": [say(o) for o in reversed(x.orders) if _iso(o["at"]) >= q.get("start_date", "") and q.get("order_status", "OPEN" if o["status"] == "open" else "") == ("OPEN" if o["status"] == "open" else "")], "cursor": ""}
         case "order": return {"order": say(x.find(path.rsplit("/", 1)[-1]))}
         case "cancel": return {"results": [{"success": bool(x.cancel(x.find(n))), "order_id": n} for n in q["order_ids"]]}
         case "trades": return {"fills": [{"trade_id": t["id"], "order_id": t["order"], "trade_time": _iso(t["at"]), "price": f"{t['price']:f}", "size": f"{t['amount']:f}", "commission": f"{t['fee']:f}", "product_id": "BTC-USDT",
@@ -204,13 +204,13 @@ def _gate(x: FakeExchange, kind: str, q: dict, path: str) -> Any:
             return say(x.find(number, number))
         case "cancel": return say(x.cancel(x.find(number, number)))
         case "open": return [{"currency_pair": "BTC_USDT", "total": 1, "orders": [say(o) for o in x.orders if o["status"] == "open"]}]
-        case "closed": return [say(o) for o in reversed(x.orders) if o["status"] != "open"]
+        case "closed": return [say(o) for o in reversed(x.orders) if o["status"] != "open" and o["at"] >= 1000 * int(q.get("from", 0))]
         case "plan": return {"id": x.plan("", q["put"]["side"], q["put"]["type"], _d(q["put"]["amount"]), _d(q["trigger"]["price"]), seconds=q["trigger"]["expiration"])["id"]}
         case "plan_one": return plan(x.find_plan(number))
         case "cancel_plan": return plan(x.cancel(x.find_plan(number)))
         case "algo": return [plan(p) for p in x.plans if (p["status"] == "open") == (q["status"] == "open")]
         case "trades": return [{"id": t["id"], "create_time": str(t["at"] // 1000), "create_time_ms": f"{t['at']}.000", "order_id": t["order"], "side": t["side"], "role": "taker", "amount": f"{t['amount']:f}", "price": f"{t['price']:f}", "fee": f"{t['fee']:f}",
-                                "fee_currency": "USDT", "point_fee": "0.5", "gt_fee": "0", "text": t["client"], "currency_pair": "BTC_USDT"} for t in x.told(q, number=q.get("order_id", ""), page=1000)]
+                                "fee_currency": "USDT", "point_fee": "0.5", "gt_fee": "0", "text": t["client"], "currency_pair": "BTC_USDT"} for t in x.told(q, number=q.get("order_id", ""), since=1000 * int(q.get("from", 0)), page=1000)]
         case "balance": return [{"currency": a, "available": f"{n:f}", "locked": "0"} for a, n in x.balances.items()]
         case "time": return {"server_time": x.now()}
         case "price": return [{"currency_pair": "BTC_USDT", "last": f"{x.price:f}", "lowest_ask": f"{x.price:f}", "highest_bid": f"{x.price:f}"}]

@@ -45,7 +45,7 @@ def order_state(
     exact = (answer.get("info") or {}).get(venue.profile.filled_field) if venue.profile.filled_field else None
     filled = exact if exact is not None else answer.get("filled") if answer.get("filled") is not None else (0 if order or status in ("open", "unknown") else None)
     amount = order.amount if order else answer.get("amount")
-    if amount is None or (venue.profile.market_buy == "cost" and not order and side == "buy" and answer.get("type") == "market"):
+    if amount is None or (venue.profile.market_buy == "cost" and not order and side == "buy" and answer.get("type") != "limit"):
         amount = filled if amount is None or status in _ENDED else amount  # counted in money, so what came of it is the amount
     average, fees = answer.get("average"), answer.get("fees") or [answer.get("fee") or {}]
     quote = symbol.split("/")[-1].split(":")[0]
@@ -54,16 +54,21 @@ def order_state(
     venue.numbers[ours] = number
     if status in _ENDED and answer.get("trades"):  # an order that has ended has no more of them
         venue.trade_ids[number] = [str(t["id"]) for t in answer["trades"]]
+    units, done = decimal_of(amount, name, f"the amount of order {number}"), decimal_of(filled, name, f"the filled part of order {number}")
+    mean = decimal_of(average, name, "the average price") if average else None
+    if status == "closed" and not done and order:
+        status = "open"  # it was taken, and what came of it is asked for
+    if units < 0 or done < 0 or (mean or 0) < 0 or (status == "closed" and not done) or (status == "open" and not units):
+        raise VenueError(f"{name}: order {number} came as {status} with {done:f} of {units:f} filled at {mean}; the answer was damaged, ask again")
     return OrderState(
-        number, ours, symbol, side,
-        decimal_of(amount, name, f"the amount of order {number}") * (1 if order else size), decimal_of(filled, name, f"the filled part of order {number}") * size, status,
-        decimal_of(average, name, "the average price") if average else None,
+        number, ours, symbol, side, units * (1 if order else size), done * size, status, mean,
         sum((decimal_of(f["cost"], name, "the fee") for f in fees if f.get("currency") == quote and f.get("cost") is not None), ZERO),
         f"{name} calls its state {word!r}, which is not known here" if status == "unknown" else "",
     )
 
 # %% ../../../nbs/01_venues/crypto/08_orders.ipynb #af003b1b
 _MAYBE = re.compile(r"(?i)internal|unknown.{0,12}(error|fail)|time.?out|server|system|busy|unavailable|try again")  # of an error without a class: perhaps it arrived
+_NUMBERED = re.compile(r"(?i)\"(?:order_?id|ord_?id|txid|id)\"\s*:\s*\[?\s*\"?[\w-]{2,}")  # an answer that gives an order a number has taken it
 _TWICE = re.compile(r"(?i)duplicate|already.{0,20}exist|repeat")
 
 
@@ -111,12 +116,12 @@ async def _send(venue: Connection, order: Order, request: OrderRequest, what: st
             OUTGOING.set(None)  # what follows is a question
             return await find_order_at(venue, order.client_order_id, order.symbol)
         known = isinstance(error, ccxt.ExchangeError) and not isinstance(error, ccxt.AuthenticationError) and seen.get("status", 0) < 500
-        if known and not (type(error) is ccxt.ExchangeError and _MAYBE.search(text)):
+        if known and not (type(error) is ccxt.ExchangeError and _MAYBE.search(text)) and not _NUMBERED.search(seen.get("text") or ""):
             return OrderState("", order.client_order_id, order.symbol, order.side, order.amount, ZERO, "rejected", reason=text)
         if known:
             raise UnknownOutcome(f"{venue.name}: {what}: sent, and the answer does not say whether it was taken ({text}); look it up, never send it again") from None
         raise told from None
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, ValueError) as error:
         if isinstance(error, BadInput):
             raise
         if not sending["left"]:
@@ -161,6 +166,7 @@ async def _price_now(venue: Connection, order: Order) -> Decimal | None:
     return prices[order.symbol]
 
 # %% ../../../nbs/01_venues/crypto/08_orders.ipynb #b2633f8a
+_DAY = 86400.0  # seconds
 _GONE = re.compile(r"(?i)(not|doesn.?t|no).{0,12}(exist|found)|unknown.order|order.?not")
 
 
@@ -219,7 +225,7 @@ async def _ask_stop(venue: Connection, form: str, number: str, ours: str, symbol
 async def _traded_since(venue: Connection, ours: str, symbol: str) -> str:
     "Return the number of an order on the same side that traded after a stop was sent and that nobody here knows; empty: there is none."
     order, known = venue.orders.get(ours), {*venue.numbers.values(), *venue.fired.values()}
-    since = int((venue.sent_at.get(ours, time.time() - 86400) - 120) * 1000)
+    since = await _earliest(venue, ours, 120)
     mine = (t for t in await list_trades(venue, symbol, since) if t.get("symbol") == symbol and (order is None or t.get("side") == order.side))
     return next((str(t["order"]) for t in mine if t.get("order") and str(t["order"]) not in known), "")
 
@@ -245,6 +251,14 @@ def _like(row: dict, order: Order | None, venue: Connection) -> bool:
     return all(told == sent for told, sent in same)
 
 
+async def _earliest(venue: Connection, ours: str, margin: float) -> int:
+    "Return the moment before which an order cannot have reached the venue, milliseconds of its clock: ours may be ahead, or has been set back since it was sent."
+    if venue.clock_difference is None:
+        await venue.adjust_clock()
+    now = time.time()
+    return int((min(venue.sent_at.get(ours, now - _DAY), now) - max(venue.clock_difference or 0.0, 0.0) - margin) * 1000)
+
+
 async def _ask_way(venue: Connection, way: VenueQuery, form: str, number: str, ours: str, symbol: str, more: dict) -> dict | None:
     "Ask in one way; None: the venue knows nothing of it."
     exchange, what = venue._ccxt, f"order {ours}"
@@ -266,10 +280,10 @@ async def _ask_way(venue: Connection, way: VenueQuery, form: str, number: str, o
         if isinstance(error, VenueUnreachable | UnknownOutcome) or not _GONE.search(str(error)):
             raise
         return None
-    since = int((venue.sent_at.get(ours, time.time() - 86400) - 120) * 1000)
     if way.method == "fetch_my_trades":
-        return await _by_trades(venue, form, symbol, since)
-    rows, whole = await _list_orders(venue, what, ask, symbol, None if way.by else since, params)
+        return await _by_trades(venue, form, symbol, await _earliest(venue, ours, 120))
+    since = None if way.by else await _earliest(venue, ours, _DAY)  # nothing else can find it: a clock that was off by hours when it was sent must not hide it
+    rows, whole = await _list_orders(venue, what, ask, symbol, since, params)
     found = [r for r in rows if str(r.get("clientOrderId")) in (form, ours) or (number and str(r.get("id")) == number)]
     if not found and more and not number and len(found := [r for r in rows if _like(r, venue.orders.get(ours), venue)]) > 1:
         raise UnknownOutcome(f"{venue.name}: {what} is one of {len(found)} stops that are the same; look at the venue before anything is sent again")
@@ -354,9 +368,8 @@ async def order_trades_at(venue: Connection, client_order_id: str, symbol: str) 
     if client_order_id not in venue.numbers or _lists_of(venue, client_order_id) == (True,):
         await find_order_at(venue, client_order_id, symbol)  # a stop has the trades of the order that it became
     number, way, exchange = venue.numbers[client_order_id], venue.profile.order_trades, venue._ccxt
-    since = int((venue.sent_at.get(client_order_id, time.time() - 86400) - 120) * 1000)
     if way is None:
-        rows = await list_trades(venue, symbol, since)
+        rows = await list_trades(venue, symbol, await _earliest(venue, client_order_id, 120))
     elif way.method == "fetch_my_trades":
         rows = await list_trades(venue, symbol, None, **{way.by: number})
     elif way.by != "trades":
@@ -367,5 +380,5 @@ async def order_trades_at(venue: Connection, client_order_id: str, symbol: str) 
         if ids:
             rows = list_of(await venue._ask(f"trades of order {client_order_id}", exchange.fetch_order_trades, number, symbol, None, None, {way.by: ids}), venue.name, "trades")
         else:
-            rows = await list_trades(venue, None, since) if answer.get("filled") else []
+            rows = await list_trades(venue, None, await _earliest(venue, client_order_id, 120)) if answer.get("filled") else []
     return sorted([f for t in rows if str(t.get("order") or number) == number for f in await fills_of(venue, t)], key=lambda f: (f.timestamp, f.id))

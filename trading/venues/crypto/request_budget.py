@@ -27,10 +27,12 @@ class RequestBudget:
         self.share, self.renewed, self.closed = 0.0, 0.0, 0.0  # used part of the limit; when it begins anew; until when nothing is asked
         self.requests, self.refused, self._pause = 0, 0, 1.0
         self.flying, self._begun, self._answers = 0, 0.0, 0  # reads under way; share at the window's first answer; answers since
+        self.ahead = 0.0  # seconds that this machine's clock is ahead of the venue's, as the newest answer is dated; 0: a minute at most
 
     def note(self, status: int, headers: Mapping[str, str]) -> None:
         "Read one answer."
         told = {str(k).lower(): str(v) for k, v in (headers or {}).items()}
+        self.ahead = self._ahead(told)
         used, limit, reset = self.profile.limit_headers
         left = used.startswith("-")
         number, most = _number(told.get(used.lstrip("-"))), _number(told.get(limit)) or _number(limit)
@@ -49,6 +51,14 @@ class RequestBudget:
             self._pause = min(30.0, 2 * self._pause)
         elif status < 400:
             self._pause = 1.0
+
+    def _ahead(self, told: Mapping[str, str]) -> float:
+        "Return by how much our clock is ahead of the date of an answer; what lay in a cache is older by its age, and a minute is no difference."
+        try:
+            theirs = parsedate_to_datetime(told["date"]).timestamp() + (_number(told.get("age")) or 0.0)
+        except (KeyError, ValueError):
+            return 0.0
+        return apart if (apart := self.wall() - theirs) > 60 else 0.0
 
     def _until(self, text: str | None, otherwise: float) -> float:
         "Return the seconds until a moment that a header names: as seconds, as a date, or since 1970 in seconds or milliseconds."

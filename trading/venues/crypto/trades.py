@@ -36,7 +36,7 @@ async def list_trades(
     if start is None or given:
         await _window(venue, symbol, start, None, found, given)
         return list(found.values())
-    now, length = venue._ccxt.milliseconds(), int(venue.profile.trades_days * _DAY)
+    now, length = venue._ccxt.milliseconds() - int((venue.clock_difference or 0) * 1000), int(venue.profile.trades_days * _DAY)
     if not length:
         await _window(venue, symbol, start, None, found, given)
     while length and start <= now:
@@ -104,26 +104,31 @@ async def _page(venue: Connection, symbol: str | None, start: int | None, params
         raise BadInput(f"{venue.name} tells our trades per symbol only, and the balance does not show what was sold out; name the symbols that "
                        "were ever traded (market.symbols)") from None
     rows = list_of(answer, venue.name, "trades")
-    if not all(isinstance(t, dict) and t.get("id") and t.get("timestamp") is not None for t in rows):
-        raise VenueError(f"{venue.name}: a trade came without id or time; the answer was damaged, ask again")
+    if not all(isinstance(t, dict) and t.get("id") and t.get("symbol") and t.get("timestamp") is not None for t in rows):
+        raise VenueError(f"{venue.name}: a trade came without id, symbol or time; the answer was damaged, ask again")
     return rows
 
 # %% ../../../nbs/01_venues/crypto/07_trades.ipynb #3be3d5c7
 async def fills_of(venue: Connection, trade: Any) -> list[Fill]:
     "Check one trade, and say what its fees were taken in and are worth in the quote currency."
     name = venue.name
-    if trade.get("side") not in ("buy", "sell") or not trade.get("symbol"):
-        raise VenueError(f"{name}: trade {trade['id']} came without side or symbol; the answer was damaged, ask again")
+    if trade.get("side") not in ("buy", "sell") or not all(trade.get(part) for part in ("id", "symbol", "timestamp")):
+        raise VenueError(f"{name}: trade {trade.get('id')} came without id, time, side or symbol; the answer was damaged, ask again")
     price, amount = decimal_of(trade.get("price"), name, "a trade's price"), decimal_of(trade.get("amount"), name, "a trade's amount")
     if ":" in trade["symbol"]:
         amount *= units_per_contract(venue._ccxt.markets, trade["symbol"])
     when, number = datetime.fromtimestamp(trade["timestamp"] / 1000, UTC), str(trade.get("order") or "")
     ours = venue.own_id(str(trade.get("clientOrderId") or ""), number) or number
-    fees = [f for f in (trade.get("fees") or [trade.get("fee") or {}]) if f.get("cost")] or [{}]
+    told = trade.get("fees") or [trade.get("fee") or {}]
+    if price <= 0 or amount <= 0 or (venue.profile.sources and (not number or all(f.get("cost") is None for f in told))):
+        raise VenueError(f"{name}: trade {trade['id']} of {amount:f} at {price:f} came without its order or its fee, or with a number below zero; the answer was damaged, ask again")
+    fees = [f for f in told if f.get("cost")] or [{}]
     made = []
     for place, fee in enumerate(fees):
         part = amount / 2 ** min(place + 1, len(fees) - 1)  # halves are exact; the last two are equal
         worth, in_kind = await _fee(venue, trade, fee, price) if fee else (ZERO, ())
+        if abs(worth) > price * amount:
+            raise VenueError(f"{name}: trade {trade['id']} came with a fee worth {worth:f}, more than was traded; the coin of the fee may be missing, ask again")
         made.append(Fill(f"{trade['id']}" + f"-{place + 1}" * bool(place), ours, trade["symbol"], trade["side"], part, price, worth, when, *in_kind))
     return made
 
@@ -150,7 +155,7 @@ async def _worth(venue: Connection, pair: str, moment: int) -> Decimal:
 async def trades_since(venue: Connection, since: datetime | None, symbols: Collection[str] | None) -> list[Fill]:
     "Return our fills, oldest first: of each symbol where the venue wants that, else of the account."
     venue._need_keys("our trades")
-    start = None if since is None else int(since.timestamp() * 1000)
+    start = None if since is None else int((since.timestamp() - max(venue.clock_difference or 0.0, 0.0)) * 1000)  # a moment of our clock, which may be ahead
     wanted = list(symbols or venue.symbols)
     asked: list[str | None] = [*wanted] if wanted and (venue.profile.trades_symbol or not venue.profile.sources) else [None]
     found = {_key(t): t for symbol in asked for t in await list_trades(venue, symbol, start)}
