@@ -1292,6 +1292,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'trading/backtest/result_cards.py'),
                                                'trading.backtest.result_cards.leak_card': ( '06_backtest/result_cards.html#leak_card',
                                                                                             'trading/backtest/result_cards.py'),
+                                               'trading.backtest.result_cards.line_names': ( '06_backtest/result_cards.html#line_names',
+                                                                                             'trading/backtest/result_cards.py'),
                                                'trading.backtest.result_cards.promotion_card': ( '06_backtest/result_cards.html#promotion_card',
                                                                                                  'trading/backtest/result_cards.py'),
                                                'trading.backtest.result_cards.span_line': ( '06_backtest/result_cards.html#span_line',
