@@ -6,8 +6,9 @@ from pathlib import Path
 
 import orjson
 
-from trading.api.query_routes import READS, to_json
+from trading.api.query_routes import to_json
 from trading.services.queries_runs import runs
+from trading.services.questions import READS
 from trading.services.workspace import workspace_of
 from trading.testing.sample_runs import make_sample_runs
 

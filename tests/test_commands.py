@@ -47,7 +47,7 @@ STORY = [  # words, exit code, what the output holds, what is typed; in this ord
     ("users role bob trader", 0, "", ""), ("users portfolios bob main savings", 0, "", ""), ("users list", 0, "savings", ""),
     ("users totp bob", 0, "otpauth://", ""), ("users password bob", 0, "", PASSWORD + " of mine"), ("users key bob --label sheet", 0, "carnet_", ""),
     ("users keys", 0, "sheet", ""), ("users lock bob", 0, "", ""), ("users unlock bob", 0, "", ""), ("users revoke KEY", 0, "", ""),
-    ("audit show", 0, "keys.revoke", ""), ("audit verify", 0, "as it was written", ""),
+    ("ask", 0, "/risk/metrics", ""), ("audit show", 0, "keys.revoke", ""), ("audit verify", 0, "as it was written", ""),
     ("audit anchor", 0, "written to", ""), ("audit renew --why a-new-year", 0, "a new audit log begins", ""),
     ("alerts list", 0, "", ""), ("alerts preview last", 0, "channels", ""), ("alerts test", 0, "arrived", ""),
     ("alerts acknowledge drawdown --who ann", 0, "", ""), ("alerts retry", 0, "nothing was due", ""), ("after last --reports reports", 0, "", ""),

@@ -163,7 +163,7 @@ def test_two_runs_at_once_are_one_run_and_a_sentence(tmp_path):
     from trading.core.files import lock_folder
 
     with lock_folder(tmp_path / "data"):
-        assert "another run is at work" in carnet(tmp_path, "run", code=1)
+        assert "another run or command is at work" in carnet(tmp_path, "run", code=1)
 
 
 @pytest.mark.parametrize(

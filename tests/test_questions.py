@@ -24,7 +24,7 @@ pytestmark = pytest.mark.xdist_group("questions")  # one worker: the modules of 
 
 NOW = datetime.now(UTC)
 QUESTIONS = [
-    "alerts list", "alerts preview", "alive", "audit show", "audit verify", "book list", "compare a b", "do", "doctor", "export trades",
+    "alerts list", "alerts preview", "alive", "ask", "audit show", "audit verify", "book list", "compare a b", "do", "doctor", "export trades",
     "export lots", "export open-lots", "export income", "export cointracking", "feedback status", "feedback replay", "holdings list", "margin",
     "open", "orders list", "orders costs", "performance", "portfolios list", "report", "review", "runs", "secrets list", "secrets scan", "settings",
     "size KO --fraction 0.1", "strategies compare", "strategies list", "strategies show x", "users list", "users keys", "users passkeys",

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from typed import carnet
 
-from trading.api.query_routes import READS
 from trading.backtest.trial_register import TrialRegister
 from trading.core.errors import BadInput, TradingError
 from trading.services import research_control
 from trading.services.commands import Actor, Context, perform
+from trading.services.questions import READS
 from trading.services.workspace import Workspace
 
 pytestmark = pytest.mark.xdist_group("research-auto")

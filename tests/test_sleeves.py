@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 from typed import SYMBOLS, carnet, planted_settings
 
-from trading.api.query_routes import READS
 from trading.api.response_cache import to_json
 from trading.core.errors import BadSettings, TradingError
 from trading.core.settings import load_settings
@@ -26,6 +25,7 @@ from trading.pipeline.run_record import STAGES, Run
 from trading.pipeline.sleeves import net_targets, rule_factor, shortfalls, within_limits
 from trading.portfolio.policies import RiskLevel
 from trading.services.queries_analytics import optimise
+from trading.services.questions import READS
 from trading.services.workspace import Workspace
 
 pytestmark = pytest.mark.xdist_group("sleeves")

@@ -17,12 +17,12 @@ from starlette.testclient import TestClient
 
 from trading.accounting.ledger import Ledger
 from trading.api.command_routes import Service, command_routes
-from trading.api.errors import problem, status_of
+from trading.api.errors import problem
 from trading.api.idempotency import IdempotencyStore
 from trading.api.middleware import AuthMiddleware
 from trading.cli.main import main
 from trading.core.cards import spaced
-from trading.core.errors import Forbidden, TradingError
+from trading.core.errors import Forbidden, TradingError, status_of
 from trading.core.types import Event
 from trading.dashboard.actions import act
 from trading.dashboard.components import Viewer

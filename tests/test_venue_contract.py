@@ -1,6 +1,7 @@
 "One contract, nine venues: stock ccxt, blocking and asynchronous, against small fakes of their documented REST with faults on request."
 
 import asyncio
+import contextlib
 import inspect
 import threading
 from datetime import UTC, datetime, timedelta
@@ -84,6 +85,13 @@ def venue(name, exchange):
         yield connect(CcxtVenue, name, url)
 
 
+def _without(answer, names):
+    "Return an answer without some of its fields, wherever they stand."
+    if isinstance(answer, dict):
+        return {k: _without(v, names) for k, v in answer.items() if k not in names}
+    return [_without(part, names) for part in answer] if isinstance(answer, list) else answer
+
+
 def buy(client_order_id=OURS, amount="0.5", **more):
     return Order(client_order_id, "BTC/USDT", "buy", D(amount), **more)
 
@@ -121,6 +129,33 @@ class TestContract:
         state = venue.fetch_order(OURS, "BTC/USDT")
         assert (state.client_order_id, state.filled) == (OURS, D("0.5") if kind == "market" else 0) and state.id == exchange.orders[1]["id"]
         assert len(exchange.orders) == 2
+
+    def test_an_answer_without_a_field_is_never_another_number(self, name, venue, exchange, monkeypatch):
+        lost = {}
+        form, routes, refuse = FAKES[name]
+
+        def torn(x, kind, q, path):
+            answer = form(x, kind, q, path)
+            return _without(answer, lost.get(kind, ())) if kind in lost else answer
+
+        monkeypatch.setitem(FAKES, name, (torn, routes, refuse))
+        exchange.balances["BTC"] = D(3)
+        with serve_fake(name, exchange) as url:
+            asked = connect(CcxtVenue, name, url)
+            asked.create_order(buy())
+            asked.fetch_order(OURS, "BTC/USDT")
+            filled = ("executedQty", "vol_exec", "filled_size", "accFillSz", "cumExecQty", "dealSize", "baseVolume")
+            lost["order"] = lost["open"] = lost["closed"] = lost["by_client"] = filled
+            with contextlib.suppress(VenueError):
+                assert asked.fetch_order(OURS, "BTC/USDT").filled == D("0.5"), "a closed order of which nothing was filled would never be booked"
+            times = ("time", "trade_time", "ts", "execTime", "createdAt", "create_time", "create_time_ms", "cTime")
+            fees = ("commission", "fee", "execFee", "feeDetail", "gt_fee", "point_fee")
+            markets = ("symbol", "pair", "product_id", "instId", "currency_pair")
+            for parts in (times, fees, markets, ("fills", "trades", "list", "items", "data", "result")):
+                lost["trades"] = parts
+                with contextlib.suppress(VenueError, BadInput):
+                    fills = asked.fetch_my_trades(datetime.now(UTC) - timedelta(hours=1))
+                    assert sum(f.amount for f in fills) == D("0.5") and sum(f.fee for f in fills) > 0, (parts, fills)
 
     def test_a_clock_that_is_an_hour_ahead_hides_no_order(self, name, venue, exchange):
         exchange.skew = -3_600_000  # the venue corrects how we sign, and its lists begin by its own clock

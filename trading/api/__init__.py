@@ -7,7 +7,7 @@ from trading.core.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "app": ["make_app", "Traced", "describe", "examples"],
     "command_routes": ["ADDRESSES", "Service", "perform_over_http", "Address"],
-    "errors": ["JSON", "PROBLEM", "REFUSALS", "status_of", "problem", "documented_refusals", "add_error_handlers"],
+    "errors": ["JSON", "PROBLEM", "REFUSALS", "problem", "documented_refusals", "add_error_handlers"],
     "event_stream": ["LATER", "QUEUE", "BEAT", "StreamEvent", "last_seen", "EventStream", "as_sse"],
     "file_routes": ["HTML", "Mine", "One"],
     "idempotency": ["StoredResponse", "IdempotencyStore", "once_key"],
@@ -15,10 +15,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "COOKIE", "KEY_HEADER", "CSRF_HEADER", "HOST_COOKIE", "SECURITY", "OPEN", "SAFE", "UNFORGED", "AuthMiddleware", "believe_proxy",
         "host_of", "TooLarge", "TooSlow", "cookie_of", "check_origin",
     ],
-    "query_routes": [
-        "API", "READS", "NAME", "QUESTIONS", "SYMBOL", "QueryRoute", "handler_of", "QuickRoute", "PlainRoute", "documented_route",
-        "read_routes",
-    ],
+    "query_routes": ["API", "NAME", "QUESTIONS", "SYMBOL", "handler_of", "QuickRoute", "PlainRoute", "documented_route", "read_routes"],
     "rate_limit": ["TokenBucketLimiter"],
     "response_cache": ["to_json", "ResponseCache"],
     "server": ["LIMITS", "RENEWED", "take_port", "is_loopback", "run_server", "tls_files", "serve"],

@@ -14,12 +14,12 @@ from . import session_routes as session_routes
 from . import system_routes as system_routes
 from .app import make_app as make_app, Traced as Traced, describe as describe, examples as examples
 from .command_routes import ADDRESSES as ADDRESSES, Service as Service, perform_over_http as perform_over_http, Address as Address
-from .errors import JSON as JSON, PROBLEM as PROBLEM, REFUSALS as REFUSALS, status_of as status_of, problem as problem, documented_refusals as documented_refusals, add_error_handlers as add_error_handlers
+from .errors import JSON as JSON, PROBLEM as PROBLEM, REFUSALS as REFUSALS, problem as problem, documented_refusals as documented_refusals, add_error_handlers as add_error_handlers
 from .event_stream import LATER as LATER, QUEUE as QUEUE, BEAT as BEAT, StreamEvent as StreamEvent, last_seen as last_seen, EventStream as EventStream, as_sse as as_sse
 from .file_routes import HTML as HTML, Mine as Mine, One as One
 from .idempotency import StoredResponse as StoredResponse, IdempotencyStore as IdempotencyStore, once_key as once_key
 from .middleware import COOKIE as COOKIE, KEY_HEADER as KEY_HEADER, CSRF_HEADER as CSRF_HEADER, HOST_COOKIE as HOST_COOKIE, SECURITY as SECURITY, OPEN as OPEN, SAFE as SAFE, UNFORGED as UNFORGED, AuthMiddleware as AuthMiddleware, believe_proxy as believe_proxy, host_of as host_of, TooLarge as TooLarge, TooSlow as TooSlow, cookie_of as cookie_of, check_origin as check_origin
-from .query_routes import API as API, READS as READS, NAME as NAME, QUESTIONS as QUESTIONS, SYMBOL as SYMBOL, QueryRoute as QueryRoute, handler_of as handler_of, QuickRoute as QuickRoute, PlainRoute as PlainRoute, documented_route as documented_route, read_routes as read_routes
+from .query_routes import API as API, NAME as NAME, QUESTIONS as QUESTIONS, SYMBOL as SYMBOL, handler_of as handler_of, QuickRoute as QuickRoute, PlainRoute as PlainRoute, documented_route as documented_route, read_routes as read_routes
 from .rate_limit import TokenBucketLimiter as TokenBucketLimiter
 from .response_cache import to_json as to_json, ResponseCache as ResponseCache
 from .server import LIMITS as LIMITS, RENEWED as RENEWED, take_port as take_port, is_loopback as is_loopback, run_server as run_server, tls_files as tls_files, serve as serve

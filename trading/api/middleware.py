@@ -17,9 +17,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from urllib.parse import parse_qs
 
-from .errors import problem, status_of
+from .errors import problem
 from .rate_limit import TokenBucketLimiter
-from ..core.errors import BadSettings, Forbidden, LockedOut, NotSignedIn, TradingError
+from ..core.errors import BadSettings, Forbidden, LockedOut, NotSignedIn, TradingError, status_of
 from ..services.access import Authenticator, Session, check_csrf
 
 # %% ../../nbs/15_api/05_middleware.ipynb #4c2d2df7

@@ -16,7 +16,7 @@ from fastapi.responses import Response
 
 from .command_routes import Service
 from .errors import JSON
-from .query_routes import API, READS, PlainRoute, documented_route
+from .query_routes import API, PlainRoute, documented_route
 from .response_cache import to_json
 from ..core.errors import MissingData
 from ..core.resources import checkout
@@ -26,6 +26,7 @@ from ..services.metrics import EXPOSITION
 from ..services.maintenance import security_report
 from ..services.portfolios import every_workspace, portfolio_names
 from ..services.queries_system import system_health
+from ..services.questions import READS
 from ..services.stops import stop_sentences
 from ..services.query_cache import MEMORY
 from ..services.workspace import Workspace, current_settings

@@ -5,13 +5,14 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
+    "ask": ["ask_command"],
     "book": ["book_group", "undo_entry_command", "adopt_trade_command", "list_entries_command"],
     "books": [
         "export_command", "performance_command", "margin_command", "holdings_group", "holdings_import", "holdings_list", "holdings_write",
     ],
     "commands": [
         "perform_here", "record_here", "do_command", "set_command", "note_command", "group_command", "alias_command",
-        "promote_model_command", "roll_back_model_command", "stopped_by_signals",
+        "promote_model_command", "roll_back_model_command", "secret_input", "stopped_by_signals",
     ],
     "data": ["ingest_command", "scan_market_command", "import_", "mt5_bridge"],
     "demo": ["demo_command"],
@@ -35,7 +36,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "replay": ["replay_command"],
     "report": ["report_command", "period_page"],
     "research": ["research_group", "research_agent_command", "research_auto_command"],
-    "rows": ["json_option", "print_json", "print_rows", "print_line"],
+    "rows": ["json_option", "print_json", "accept_any_output", "print_rows", "print_line"],
     "run": ["run_command", "train_command", "runs_command", "open_"],
     "run_progress": ["WAITS", "run_stages", "RunProgress"],
     "security": [
@@ -55,6 +56,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venues": ["venues_command", "mt5_group", "unlock_command"],
 }, modules=[
-    "book", "books", "commands", "data", "demo", "environment", "feedback", "loop", "main", "notebook", "ops", "optimise", "orders",
+    "ask", "book", "books", "commands", "data", "demo", "environment", "feedback", "loop", "main", "notebook", "ops", "optimise", "orders",
     "replay", "report", "research", "rows", "run", "run_progress", "security", "size", "strategies", "trade", "venues",
 ])

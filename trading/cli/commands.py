@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['perform_here', 'record_here', 'do_command', 'set_command', 'note_command', 'group_command', 'alias_command',
-           'promote_model_command', 'roll_back_model_command', 'stopped_by_signals']
+           'promote_model_command', 'roll_back_model_command', 'secret_input', 'stopped_by_signals']
 
 # %% ../../nbs/17_cli/01_commands.ipynb #55b7680b
 import os
+import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import click
 
 from ..core.errors import BadInput, Refused
-from .rows import print_line
+from .rows import json_option, print_json, print_line
 
 
 # %% ../../nbs/17_cli/01_commands.ipynb #f2208942
@@ -25,16 +26,19 @@ def perform_here(
     by: str | None = None,  # who asks; None: the login name
     settings_may_fail: bool = False,
     told: bool = True,  # print the sentence
+    as_json: bool = False,  # print what the API answers instead
     **more: Any,  # other fields of the context, for example `security` or `progress`
 ):  # Done
-    "Perform a command for whoever sits at the terminal, and print what it did; what a job does was recorded when it was started.\n\nParameters\n----------\nname : str\n    of the command\nvalues : dict\n    of its request\nby : str | None, default None\n    who asks; None: the login name\nsettings_may_fail : bool, default False\ntold : bool, default True\n    print the sentence\n**more : Any\n    other fields of the context, for example `security` or `progress`\n\nReturns\n-------\nDone"
+    "Perform a command for whoever sits at the terminal, and print what it did; what a job does was recorded when it was started.\n\nParameters\n----------\nname : str\n    of the command\nvalues : dict\n    of its request\nby : str | None, default None\n    who asks; None: the login name\nsettings_may_fail : bool, default False\ntold : bool, default True\n    print the sentence\nas_json : bool, default False\n    print what the API answers instead\n**more : Any\n    other fields of the context, for example `security` or `progress`\n\nReturns\n-------\nDone"
     from trading.services.commands import owner_context, perform, terminal_workspace
     from trading.services.jobs import JOB
 
     context, record = owner_context(terminal_workspace(settings_may_fail), by)
     context = replace(context, **more) if more else context
     done = perform(name, {k: v for k, v in values.items() if v is not None}, context, None if JOB in os.environ else record)
-    if told:
+    if as_json:
+        print_json(done.details | {"text": done.text, "complete": done.complete})
+    elif told:
         print_line(done.text)
     if not done.complete:
         raise Refused("not everything that was asked for could be done; see the lines above")
@@ -78,14 +82,19 @@ def _values(words: tuple[str, ...]) -> dict:
 @click.argument("name", required=False)
 @click.argument("words", metavar="[FIELD=VALUE]...", nargs=-1)
 @click.option("--by", metavar="NAME", help="Who asks; else the name you are signed in with.")
-def do_command(name, words, by) -> None:
+@json_option
+def do_command(name, words, by, as_json) -> None:
     "Perform any command by name; without a name, list them."
     from trading.services.commands import load_commands
 
     if name:
-        perform_here(name, _values(words), by)
+        perform_here(name, _values(words), by, as_json=as_json)
         return
-    for command in sorted((c for c in load_commands().values() if "terminal" in c.doors), key=lambda c: c.name):
+    every = sorted((c for c in load_commands().values() if "terminal" in c.doors), key=lambda c: c.name)
+    if as_json:
+        print_json([{"name": c.name, "title": c.title, "takes": {k: info.is_required() for k, info in c.request.model_fields.items()}} for c in every])
+        return
+    for command in every:
         fields = " ".join(k if info.is_required() else f"[{k}]" for k, info in command.request.model_fields.items())
         print_line(f"{command.name:<20} {command.title}\n{'':<20} {fields}" if fields else f"{command.name:<20} {command.title}")
 
@@ -150,6 +159,15 @@ def promote_model_command(version, why, profile, by) -> None:
 def roll_back_model_command(version, why, profile, by) -> None:
     "Return to a model VERSION that was in force before; WHY is written down."
     perform_here("roll-back-model", {"version": version, "reason": why, "profile": profile}, by)
+
+# %% ../../nbs/17_cli/01_commands.ipynb #3f1de542
+def secret_input(what: str, twice: bool = False) -> str:
+    "Take a secret from a hidden prompt, or from the standard input when nobody sits there."
+    if sys.stdin is not None and sys.stdin.isatty():
+        return click.prompt(what, hide_input=True, confirmation_prompt=twice, err=True)
+    if given := (sys.stdin.readline() if sys.stdin is not None else "").rstrip("\r\n"):
+        return given
+    raise BadInput(f"the {what} was not given; type it where you sit at a terminal, or pipe it in as one line")
 
 # %% ../../nbs/17_cli/01_commands.ipynb #0ac1d2e3
 @contextmanager

@@ -105,7 +105,8 @@ def schedule_command(profiles, portfolios, ui, write, once) -> None:
 @click.command()
 @click.option("--within", default=120.0, show_default=True, type=click.FloatRange(1), help="Seconds since the last sign of life.")
 @click.option("--loop", "profile", metavar="PROFILE", help="Ask about the trading loop of this profile instead of the schedule.")
-def alive_command(within, profile) -> None:
+@json_option
+def alive_command(within, profile, as_json) -> None:
     "Say whether 'carnet schedule', or a trading loop, lives; exit code 1 when it does not. For probes of containers."
     from datetime import UTC, datetime
 
@@ -113,13 +114,14 @@ def alive_command(within, profile) -> None:
         from trading.services.commands import terminal_workspace
         from trading.services.loop_control import require_loop_alive
 
-        print_line(require_loop_alive(terminal_workspace(), profile, within, datetime.now(UTC)))
-        return
+        said = require_loop_alive(terminal_workspace(), profile, within, datetime.now(UTC))
+        return print_json({"alive": True, "text": said}) if as_json else print_line(said)
 
     from trading.core.settings import load_settings
     from trading.services.launching import require_alive
 
-    print_line(require_alive(load_settings().run.data, within, datetime.now(UTC)))
+    said = require_alive(load_settings().run.data, within, datetime.now(UTC))
+    return print_json({"alive": True, "text": said}) if as_json else print_line(said)
 
 # %% ../../nbs/17_cli/06_environment.ipynb #da637e25
 @click.group()

@@ -9,7 +9,7 @@ __all__ = ['feedback_group', 'status', 'replay', 'freeze', 'rollback']
 import click
 
 from .commands import perform_here
-from .rows import print_line
+from .rows import json_option, print_json, print_line
 
 
 # %% ../../nbs/17_cli/10_feedback.ipynb #5e73bc7a
@@ -38,12 +38,18 @@ def status(profile, as_json) -> None:
 @feedback_group.command()
 @click.option("--profile", help="Whose feedback.")
 @click.option("--last", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="How many cycles to show; all are checked.")
-def replay(profile, last) -> None:
+@json_option
+def replay(profile, last, as_json) -> None:
     "Go through every cycle again from the first, check the seals, and show what each one did."
     from trading.services.feedback_history import open_feedback
 
     loop = open_feedback(profile)
-    for cycle, state in list(zip(loop.cycles, loop.states[1:], strict=True))[-last:]:
+    shown = list(zip(loop.cycles, loop.states[1:], strict=True))[-last:]
+    if as_json:
+        print_json({"cycles": len(loop.cycles), "state": loop.learnt.hash, "items": [
+            {"number": c.number, "at": c.at, "kind": c.kind, "outcomes": len(c.outcomes), "note": c.note, "state": s.hash} for c, s in shown]})
+        return
+    for cycle, state in shown:
         where = f"to cycle {cycle.back_to}: " if cycle.kind == "roll back" else ""
         what = f"{len(cycle.outcomes)} outcomes" if cycle.kind == "learn" else where + cycle.note
         print_line(f"{cycle.number:>4}  {cycle.at:%Y-%m-%d %H:%M}  {cycle.kind:<9}  {what}  -> {state.hash}")

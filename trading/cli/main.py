@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from ..core.errors import TradingError, damage_sentence
+from ..core.errors import TradingError, damage_sentence, status_of
 
 # %% ../../nbs/17_cli/30_main.ipynb #c4c85aeb
 _SERVICE = ("argon2", "bokeh_fastapi", "cryptography", "keyring", "panel", "prometheus_client", "psutil", "pyotp", "structlog", "webauthn")
@@ -31,7 +31,7 @@ COMMANDS = {  # name → module and object; a module is imported when its comman
     "amend": "trading.cli.trade:amend_command", "report": "trading.cli.report:report_command", "approve": "trading.cli.trade:approve_command", "review": "trading.cli.trade:review_command", "reject": "trading.cli.trade:reject_command",
     "kill": "trading.cli.trade:kill_command", "reconcile": "trading.cli.trade:reconcile_command",
     "orders": "trading.cli.orders:orders_group", "book": "trading.cli.book:book_group", "validate": "trading.cli.trade:validate_command", "do": "trading.cli.commands:do_command", "set": "trading.cli.commands:set_command",
-    "note": "trading.cli.commands:note_command", "group": "trading.cli.commands:group_command", "alias": "trading.cli.commands:alias_command",
+    "ask": "trading.cli.ask:ask_command", "note": "trading.cli.commands:note_command", "group": "trading.cli.commands:group_command", "alias": "trading.cli.commands:alias_command",
     "promote-model": "trading.cli.commands:promote_model_command", "roll-back-model": "trading.cli.commands:roll_back_model_command",
     "compare": "trading.cli.trade:compare_command", "reproduce": "trading.cli.trade:reproduce_command",
     "feedback": "trading.cli.feedback:feedback_group", "strategies": "trading.cli.strategies:strategies_group", "new": "trading.cli.strategies:new_group",
@@ -88,29 +88,40 @@ class CarnetGroup(click.Group):
             self.add_command(found if name in _WHOLE else _with_portfolio(found), name)
         return self.commands.get(name)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        "Note whether a program reads the answer."
+        ctx.meta["carnet.json"] = "--json" in args
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context):
+        from trading.cli.rows import accept_any_output
+
         ctx.call_on_close(partial(os.umask, os.umask(0o077)))  # books, keys and reports are their owner's alone, from the first byte on
+        accept_any_output()
         try:
             return super().invoke(ctx)
         except TradingError as error:
-            _say_error(str(error))
+            _say_error(str(error), ctx, *status_of(error))
             ctx.exit(1)
         except KeyboardInterrupt:
-            _say_error("interrupted; what was finished is kept ('carnet runs' shows it)")
+            _say_error("interrupted; what was finished is kept ('carnet runs' shows it)", ctx)
             ctx.exit(130)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):  # the last: whoever read our lines wants no more
+        except click.ClickException as error:
+            _answer_programs(ctx, error.format_message(), 422, "Not understood")
+            raise
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):  # the last: whoever read our lines wants no more
             raise
         except Exception as error:  # noqa: BLE001  the last resort of a command: log it and say so
             if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _SERVICE:
-                _say_error(f"{error.name} is not installed, which the service needs; 'make serve' or pip install 'carnet[serve]' brings it")
+                _say_error(f"{error.name} is not installed, which the service needs; 'make serve' or pip install 'carnet[serve]' brings it", ctx)
                 ctx.exit(1)
             if isinstance(error, FileNotFoundError) and not _somewhere():
-                _say_error("the folder you work in is gone, so nothing was done; change into the folder of your settings and data, and say it again")
+                _say_error("the folder you work in is gone, so nothing was done; change into the folder of your settings and data, and say it again", ctx)
                 ctx.exit(1)
             if said := damage_sentence(error):
-                _say_error(f"{said} (the traceback is in {_log_traceback()})")
+                _say_error(f"{said} (the traceback is in {_log_traceback()})", ctx)
                 ctx.exit(1)
-            _say_error(f"unexpected {type(error).__name__}: {error}; the traceback is in {_log_traceback()}")
+            _say_error(f"unexpected {type(error).__name__}: {error}; the traceback is in {_log_traceback()}", ctx, 500, "Unexpected")
             ctx.exit(3)
 
 
@@ -122,12 +133,22 @@ def _somewhere() -> bool:
         return False
 
 
-def _say_error(sentence: str) -> None:
-    "Write one sentence to the error stream, without secrets."
+def _say_error(sentence: str, ctx: click.Context, status: int = 503, title: str = "Not possible now") -> None:
+    "Write one sentence to the error stream, without secrets, and the same as data where a program reads the answer."
+    _answer_programs(ctx, sentence, status, title)
     from trading.core.cards import spaced
     from trading.core.redaction import redact_text
 
     click.secho(f"Error: {spaced(redact_text(sentence))}", fg="red", err=True)
+
+
+def _answer_programs(ctx: click.Context, sentence: str, status: int, title: str) -> None:
+    "With --json, print a refusal in the form of the API (RFC 9457)."
+    if ctx.meta.get("carnet.json"):
+        from trading.cli.rows import print_json
+        from trading.core.redaction import redact_text
+
+        print_json({"title": title, "status": status, "detail": redact_text(sentence)})
 
 
 def _log_traceback() -> Path:

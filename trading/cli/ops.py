@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from .rows import json_option, print_json, print_line
-from .commands import perform_here
+from .commands import perform_here, secret_input
 from ..core.english import plural
 from ..core.errors import TradingError
 
@@ -185,7 +185,7 @@ def _passphrase(settings) -> str:
     "Return the passphrase from where the backup finds it, or ask for it."
     from trading.services.alerting import secret_of
 
-    return secret_of(settings, "backup_passphrase") or click.prompt("passphrase of the backup", hide_input=True)
+    return secret_of(settings, "backup_passphrase") or secret_input("passphrase of the backup")
 
 
 @click.command()
@@ -207,10 +207,14 @@ def restore_command(file, into) -> None:
 
 @click.command("verify-backup")
 @click.argument("file", type=click.Path(path_type=Path))
-def verify_backup_command(file) -> None:
+@json_option
+def verify_backup_command(file, as_json) -> None:
     "Read a backup to its end and compare every checksum."
     from trading.services.backups import verify_backup
 
     settings = _settings()
     manifest = verify_backup(settings, file, _passphrase(settings))
+    if as_json:
+        print_json({"file": str(file), "files": len(manifest.files), "created": manifest.created, "right": True})
+        return
     print_line(f"{file.name}: {plural(len(manifest.files), 'file')} of {manifest.created:%Y-%m-%d %H:%M} UTC, every checksum is right")

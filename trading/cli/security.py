@@ -21,7 +21,7 @@ import click
 from ..core.english import plural
 from ..core.errors import Refused
 from .rows import json_option, print_json
-from .commands import perform_here
+from .commands import perform_here, secret_input
 
 # %% ../../nbs/17_cli/15_security.ipynb #63ea29a2
 def _ask_passphrase() -> str:
@@ -40,14 +40,7 @@ def _guard(vault: bool = False, make: bool = False, asking: bool = False):
 def _choose_passphrase() -> str:
     "Ask for the passphrase of a new vault."
     click.echo("There is no key ring here. Choose a passphrase; runs at night need it in the variable CARNET_VAULT_KEY.", err=True)
-    return _secret_input("new passphrase", twice=True)
-
-
-def _secret_input(what: str, twice: bool = False) -> str:
-    "Take a secret from a hidden prompt, or from the standard input when nobody sits there."
-    if sys.stdin.isatty():
-        return click.prompt(what, hide_input=True, confirmation_prompt=twice, err=True)
-    return sys.stdin.readline().rstrip("\r\n")
+    return secret_input("new passphrase", twice=True)
 
 
 def _perform(name: str, values: dict, vault: bool = False, make: bool = False, told: bool = True):
@@ -64,7 +57,7 @@ def secrets() -> None:
 @click.argument("name")
 def set_secret(name) -> None:
     "Put a secret into the vault; the value is asked for, or read from the standard input."
-    _perform("set-secret", {"name": name, "value": _secret_input(f"value of {name}")}, vault=True, make=True, told=False)
+    _perform("set-secret", {"name": name, "value": secret_input(f"value of {name}")}, vault=True, make=True, told=False)
     click.echo(f"{name} is in the vault; name it in settings or variables as vault:{name}, or leave the variable {name} empty")
 
 
@@ -94,7 +87,7 @@ def rotate_vault() -> None:
     "Seal the vault with a new key: a random one in the key ring, or else a new passphrase."
     from trading.services.security_admin import key_is_in_ring
 
-    words = "" if key_is_in_ring() else _secret_input("new passphrase, or 32 bytes in base64", twice=True)
+    words = "" if key_is_in_ring() else secret_input("new passphrase, or 32 bytes in base64", twice=True)
     done = _perform("rotate-vault", {"passphrase": words}, vault=True, told=False)
     click.echo("the vault has a new key, in the key ring" if done["in_ring"] else "the vault has a new key; set CARNET_VAULT_KEY to it everywhere")
 
@@ -102,14 +95,18 @@ def rotate_vault() -> None:
 @secrets.command("scan")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), required=False)
 @click.option("--clean", is_flag=True, help="Mask what is found, except in files whose checksum a run has pinned.")
+@json_option
 @click.pass_context
-def scan_command(ctx, folder, clean) -> None:
+def scan_command(ctx, folder, clean, as_json) -> None:
     "Look for secrets in the folder of runs and reports, or in another; exit code 4 when there are some."
     from trading.core.settings import load_settings
     from trading.services.security_admin import scan_folder
 
     folder = folder or load_settings().run.reports
     cleaned, left = scan_folder(_guard(asking=not clean), folder, clean)
+    if as_json:
+        print_json({"masked": [str(p.relative_to(folder)) for p in cleaned], "left": [str(p.relative_to(folder)) for p in left]})
+        ctx.exit(4 if left else 0)
     for path in cleaned:
         click.echo(f"masked: {path.relative_to(folder)}")
     for path in left:
@@ -130,7 +127,7 @@ def users() -> None:
 @click.option("--portfolio", "portfolios", multiple=True, default=("main",), show_default=True, help="What they see and act on; may be repeated.")
 def add_user(name, role, portfolios) -> None:
     "Add a user; the password is asked for, the telephone's address is shown once."
-    asked = {"name": name, "password": _secret_input(f"password of {name}", twice=True), "role": role, "portfolios": portfolios}
+    asked = {"name": name, "password": secret_input(f"password of {name}", twice=True), "role": role, "portfolios": portfolios}
     done = _perform("add-user", asked, told=False)
     click.echo(f"{name} may come in as {role}, with {', '.join(portfolios)}")
     if role != "viewer":
@@ -194,7 +191,7 @@ def change_role(name, role) -> None:
 @click.argument("name")
 def change_password(name) -> None:
     "Change a password; it is asked for."
-    _perform("set-password", {"name": name, "password": _secret_input(f"new password of {name}", twice=True)})
+    _perform("set-password", {"name": name, "password": secret_input(f"new password of {name}", twice=True)})
 
 
 @users.command("portfolios")
@@ -300,24 +297,26 @@ def show_audit(last, who, action, as_json) -> None:
     "Show the last entries, and the witness: note it elsewhere, 'verify' takes it."
     log = _guard(asking=True).audit
     found = log.entries(limit=10**9, who=who, action=action)[-last:]
+    if as_json:
+        return print_json({"witness": log.head(), "items": [{"seq": e.seq, "time": e.time.isoformat(), "who": e.who, "action": e.action, "detail": e.detail, "hash": e.hash} for e in found]})
     for e in found:
-        if as_json:
-            click.echo(json.dumps({"seq": e.seq, "time": e.time.isoformat(), "who": e.who, "action": e.action, "detail": e.detail, "hash": e.hash}))
-        else:
-            click.echo(f"{e.seq:6} {e.time:%Y-%m-%d %H:%M:%S} {e.who:20} {e.action:20} {json.dumps(e.detail, ensure_ascii=False)}")
-    if not as_json:
-        click.echo(f"witness {log.head()}" if log.head() else "the log is empty")
+        click.echo(f"{e.seq:6} {e.time:%Y-%m-%d %H:%M:%S} {e.who:20} {e.action:20} {json.dumps(e.detail, ensure_ascii=False)}")
+    return click.echo(f"witness {log.head()}" if log.head() else "the log is empty")
 
 
 @audit_group.command("verify")
 @click.option("--witness", multiple=True, help="Number and hash of an entry, or portfolio/number:hash of an event of a ledger, noted earlier.")
+@json_option
 @click.pass_context
-def verify_audit(ctx, witness) -> None:
+def verify_audit(ctx, witness, as_json) -> None:
     "Hold audit log and ledgers against seals, ends and daily anchors; exit code 4 when something is not as it was written."
     from trading.services.evidence import verify_evidence
 
     settings, vault = _whole()
     told = verify_evidence(settings, witness, vault=vault)
+    if as_json:
+        print_json({"intact": not told.findings, "findings": told.findings, "said": told.said})
+        ctx.exit(4 if told.findings else 0)
     for line in [*told.findings[:50], *told.said]:
         click.echo(line)
     if told.findings:

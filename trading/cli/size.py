@@ -6,7 +6,6 @@
 __all__ = ['size_command']
 
 # %% ../../nbs/17_cli/17_size.ipynb #4329fdec
-import json
 from decimal import Decimal, InvalidOperation
 
 import click
@@ -51,6 +50,4 @@ def size_command(symbol, profile, price, stop, risk, fraction, volatility, equit
     "Say how many units of SYMBOL to hold, what bounds them, and what is lost at the stop; nothing is ordered."
     asked = {"symbol": symbol, "profile": profile, "price": _exact(price, "--price"), "stop": _exact(stop, "--stop"), "risk": _share(risk, "--risk"),
              "fraction": _share(fraction, "--fraction"), "volatility": _share(volatility, "--volatility"), "equity": _exact(equity, "--equity")}
-    done = perform_here("size-position", asked, told=not as_json)
-    if as_json:
-        click.echo(json.dumps(done.details, indent=1))
+    perform_here("size-position", asked, as_json=as_json)

@@ -47,6 +47,7 @@ def list_command(as_json) -> None:
 
 @strategies_group.command("show")
 @click.argument("strategy")
+@click.option("--json", is_flag=True, expose_value=False, help="As always here.")
 def show_command(strategy) -> None:
     "Print the evidence of the last decision about STRATEGY, as JSON."
     from trading.services.commands import terminal_workspace

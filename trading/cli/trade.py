@@ -35,14 +35,16 @@ def approve_command(name, by) -> None:
 @click.argument("name", metavar="RUN", default="last")
 @click.option("--by", metavar="NAME", help="Who looked; else the name you are signed in with.")
 @click.option("--remark", help="What was found.")
-def review_command(name, by, remark) -> None:
+@json_option
+def review_command(name, by, remark, as_json) -> None:
     "Show the plan of a run, and write down that somebody looked at it."
     from trading.services.launching import run_named
     from trading.services.queries_trading import plan_table
 
     job, _ = run_named(name)
-    print_line(plan_table(job))
-    perform_here("review-plan", {"run": job.record.id, "remark": remark}, by)
+    if not as_json:
+        print_line(plan_table(job))
+    perform_here("review-plan", {"run": job.record.id, "remark": remark}, by, as_json=as_json)
 
 
 @click.command()
@@ -78,9 +80,10 @@ def reject_command(name, why, by) -> None:
 
 @click.command()
 @click.argument("name", metavar="RUN", default="last")
-def validate_command(name) -> None:
+@json_option
+def validate_command(name, as_json) -> None:
     "Check the plan of a run again, with the limits in force now and the kill switch as it stands."
-    perform_here("validate-plan", {"run": name})
+    perform_here("validate-plan", {"run": name}, as_json=as_json)
 
 # %% ../../nbs/17_cli/05_trade.ipynb #77b1a39a
 @click.command()
@@ -128,15 +131,16 @@ def kill_command(profile, mode, accounts, flatten, reset, who, why) -> None:
 @click.option("--mode", type=click.Choice(["paper", "live"]), help="Which of the profile's accounts; else what the settings say.")
 @click.option("--explain", is_flag=True, help="Say for each difference which entry would explain it.")
 @click.option("--accept", multiple=True, metavar="N|all", help="Book this explanation; may be given several times.")
-def reconcile_command(profile, mode, explain, accept) -> None:
+@json_option
+def reconcile_command(profile, mode, explain, accept, as_json) -> None:
     "Compare the books of an account with its venue, and fetch what is missing."
     if not explain and not accept:
-        perform_here("reconcile", {"profile": profile, "mode": mode})
+        perform_here("reconcile", {"profile": profile, "mode": mode}, as_json=as_json)
         return
     if wrong := [n for n in accept if n != "all" and not n.isdigit()]:
         raise click.UsageError(f"--accept {wrong[0]} is neither a number of the list nor all")
     chosen = "all" if "all" in accept else [int(n) for n in accept]
-    perform_here("explain-differences", {"accept": chosen, "profile": profile, "mode": mode})
+    perform_here("explain-differences", {"accept": chosen, "profile": profile, "mode": mode}, as_json=as_json)
 
 # %% ../../nbs/17_cli/05_trade.ipynb #bc289793
 @click.command()

@@ -29,7 +29,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "english": ["pluralize", "plural", "spelled", "count", "article", "with_article", "listed", "sentence"],
     "errors": [
         "TradingError", "BadInput", "BadSettings", "MissingData", "DamagedStore", "StaleData", "VenueError", "VenueUnreachable", "NotSent",
-        "UnknownOutcome", "Refused", "Halted", "Locked", "Busy", "StageFailed", "NotSignedIn", "LockedOut", "Forbidden", "damage_sentence",
+        "UnknownOutcome", "Refused", "Halted", "Locked", "Busy", "StageFailed", "NotSignedIn", "LockedOut", "Forbidden", "status_of",
+        "damage_sentence",
     ],
     "evidence_key": [
         "RING", "EvidenceKey", "key_file", "read_evidence_key", "make_evidence_key", "ring_entry", "place_evidence_key", "head_line",

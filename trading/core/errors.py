@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TradingError', 'BadInput', 'BadSettings', 'MissingData', 'DamagedStore', 'StaleData', 'VenueError',
            'VenueUnreachable', 'NotSent', 'UnknownOutcome', 'Refused', 'Halted', 'Locked', 'Busy', 'StageFailed',
-           'NotSignedIn', 'LockedOut', 'Forbidden', 'damage_sentence']
+           'NotSignedIn', 'LockedOut', 'Forbidden', 'status_of', 'damage_sentence']
 
 # %% ../../nbs/00_core/00_errors.ipynb #e793854e
 import errno
@@ -86,6 +86,17 @@ class LockedOut(NotSignedIn):
 
 class Forbidden(Refused):
     "Who asks is known, and may not (a web page answers 403)."
+
+# %% ../../nbs/00_core/00_errors.ipynb #7fda49ef
+_STATUS: tuple[tuple[type, int, str], ...] = (
+    (LockedOut, 429, "Too many tries"), (NotSignedIn, 401, "Not signed in"), (Forbidden, 403, "Not allowed"), (MissingData, 404, "Not found"),
+    (Busy, 409, "Busy"), (StaleData, 409, "Too old"), (Refused, 409, "Refused"), (BadInput, 422, "Not understood"), (VenueError, 502, "Venue"),
+)
+
+
+def status_of(error: TradingError) -> tuple[int, str]:
+    "Return the number and the title that an error of ours is answered with."
+    return next(((number, title) for kind, number, title in _STATUS if isinstance(error, kind)), (503, "Not possible now"))
 
 # %% ../../nbs/00_core/00_errors.ipynb #d68e5a98
 _STORES = ("deltalake", "pyarrow", "_internal")  # modules whose errors about damaged files are no `TradingError`

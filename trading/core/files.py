@@ -51,7 +51,7 @@ def lock_folder(
         lock.acquire(timeout=wait, poll_interval=min(0.05, wait or 0.05))
     except Timeout as error:
         holder = who.read_text() if who.exists() else "another process"
-        raise Busy(f"another run is at work on {data} (process {holder}); wait for it to end, or give this one a folder of its own "
+        raise Busy(f"another run or command is at work on {data} (process {holder}); wait for it to end, or give this one a folder of its own "
                    "with CARNET_RUN__DATA") from error
     except OSError as error:
         raise BadInput(f"the folder {data} cannot be locked: {error.strerror}; correct its rights, or set run.data") from error

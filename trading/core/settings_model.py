@@ -185,9 +185,9 @@ class LiveSettings(SettingsSection):
 
 # %% ../../nbs/00_core/44_settings_model.ipynb #824d1c45
 class LimitSettings(SettingsSection):
-    max_weight: Fraction = Field(0.20, description="of one symbol")
+    max_weight: Fraction = Field(0.20, gt=0, description="of one symbol")
     max_group_weight: Fraction = Field(0.50, description="of one group")
-    min_cash: Fraction = Field(0.0, description="always kept in cash")
+    min_cash: Fraction = Field(0.0, lt=1, description="always kept in cash")
     max_turnover: float = Field(1.5, gt=0, le=4, description="sales and purchases of one plan, of the portfolio")
     max_var_95: Fraction = Field(0.05, description="loss of a day that is exceeded on one day in twenty")
     max_drawdown: Fraction = Field(0.25, description="below the best value ever, before trading stops")

@@ -25,7 +25,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "ingest": ["OVERLAP", "SampleSource", "unknown_symbol", "Repair", "Gap", "Ingested", "IngestReport", "fetch_each"],
     "live_ingest": ["last_close", "BarSchedule", "Clock", "LiveUpdate", "follow_market"],
     "postgres_store": ["PostgresStore"],
-    "price_files": ["PriceFile", "read_price_file", "read_bars_file", "preview_file"],
+    "price_files": ["PriceFile", "read_price_file", "read_bars_file", "UnnamedSeries", "preview_file"],
     "quotes": ["Quote", "quote_board_file", "QuoteBoard", "read_quotes"],
     "store_repair": ["repair_store"],
     "stored_source": ["StoredSource"],

@@ -31,7 +31,7 @@ from .import_files import import_file as import_file
 from .ingest import OVERLAP as OVERLAP, SampleSource as SampleSource, unknown_symbol as unknown_symbol, Repair as Repair, Gap as Gap, Ingested as Ingested, IngestReport as IngestReport, fetch_each as fetch_each
 from .live_ingest import last_close as last_close, BarSchedule as BarSchedule, Clock as Clock, LiveUpdate as LiveUpdate, follow_market as follow_market
 from .postgres_store import PostgresStore as PostgresStore
-from .price_files import PriceFile as PriceFile, read_price_file as read_price_file, read_bars_file as read_bars_file, preview_file as preview_file
+from .price_files import PriceFile as PriceFile, read_price_file as read_price_file, read_bars_file as read_bars_file, UnnamedSeries as UnnamedSeries, preview_file as preview_file
 from .quotes import Quote as Quote, quote_board_file as quote_board_file, QuoteBoard as QuoteBoard, read_quotes as read_quotes
 from .store_repair import repair_store as repair_store
 from .stored_source import StoredSource as StoredSource

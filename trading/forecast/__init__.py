@@ -53,8 +53,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "significance": ["SignificanceTest", "diebold_mariano", "reliability"],
     "stacking": ["PurgedStack"],
     "targets": [
-        "Horizon", "TOLERANCE", "LONGEST_BREAK", "horizon_bars", "answer_ends", "forward_returns", "forward_answers", "time_positions",
-        "PurgedKFold", "walk_forward_splits", "WalkForward", "uniqueness",
+        "Horizon", "TOLERANCE", "LONGEST_BREAK", "horizon_bars", "answer_ends", "forward_returns", "forward_answers", "level_numbers",
+        "answers_at", "time_positions", "PurgedKFold", "walk_forward_splits", "WalkForward", "uniqueness",
     ],
     "tune": ["Space", "learning_rows", "fold_scores", "Tuned", "suggest_parameters", "all_folds"],
 }, modules=[

@@ -6,8 +6,10 @@
 __all__ = ['NEEDED', 'standing_forecasts', 'Skill', 'measure_skill']
 
 # %% ../../nbs/04_forecast/50_evidence.ipynb #25f18aa2
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from ..core.carried_prices import span_text
@@ -16,7 +18,7 @@ from ..core.errors import BadInput
 from ..core.types import Value
 from .meta_labeling import moments_spanned
 from .significance import diebold_mariano
-from .targets import Horizon, horizon_bars
+from .targets import Horizon, horizon_bars, level_numbers
 
 # %% ../../nbs/04_forecast/50_evidence.ipynb #96c74193
 def standing_forecasts(
@@ -24,15 +26,29 @@ def standing_forecasts(
     timeframe: str = "1d",  # length of one bar
 ) -> pd.DataFrame:  # the same rows, `expected` the mean of the forecasts that still run at each moment
     "Replace each forecast by the mean of those of its symbol and horizon that are still running.\n\nParameters\n----------\nheld : pd.DataFrame\n    (timestamp, symbol, horizon) × expected, …\ntimeframe : str, default '1d'\n    length of one bar\n\nReturns\n-------\npd.DataFrame\n    the same rows, `expected` the mean of the forecasts that still run at each moment"
-    parts = []
-    for horizon, bars in horizon_bars(list(held.index.unique("horizon")), timeframe).items():
-        part = held.xs(horizon, level="horizon", drop_level=False)
-        span = moments_spanned(part.index, bars)
-        mean = part["expected"].unstack(["symbol", "horizon"]).sort_index().rolling(span, min_periods=1).mean()
-        symbols = mean.columns.get_level_values("symbol")
-        rows, columns = (known.get_indexer(part.index.get_level_values(level)) for known, level in ((mean.index, "timestamp"), (symbols, "symbol")))
-        parts.append(part.assign(expected=mean.to_numpy()[rows, columns]))
-    return pd.concat(parts).reindex(held.index)
+    expected, mean = held["expected"].to_numpy(dtype=float), np.full(len(held), np.nan)
+    for _, span, rows, place in _by_horizon(held.index, timeframe):
+        mean[rows] = _matrix(expected[rows], place).rolling(span, min_periods=1).mean().to_numpy()[place]
+    return held.assign(expected=mean)
+
+
+def _by_horizon(index: pd.MultiIndex, timeframe: str) -> Iterator[tuple[Horizon, int, np.ndarray, tuple[np.ndarray, np.ndarray]]]:
+    "Yield for each horizon how many moments it spans, its rows, and the row and column of each in a table of moments and symbols."
+    level = index.names.index("horizon")
+    for horizon, bars in horizon_bars(list(index.unique("horizon")), timeframe).items():
+        rows = np.flatnonzero(index.codes[level] == index.levels[level].get_loc(horizon))
+        part = index[rows]
+        yield horizon, moments_spanned(part, bars), rows, (level_numbers(part, "timestamp")[1], level_numbers(part, "symbol")[1])
+
+
+def _matrix(values: np.ndarray, place: tuple[np.ndarray, np.ndarray]) -> pd.DataFrame:
+    "Put values into a table of moments and symbols, NaN where there is none."
+    moments, symbols = (int(p.max()) + 1 for p in place)
+    if np.bincount(place[0] * symbols + place[1]).max() > 1:
+        raise BadInput("a symbol has two forecasts over the same horizon at one moment; keep one of them")
+    table = np.full((moments, symbols), np.nan)
+    table[place] = values
+    return pd.DataFrame(table)
 
 # %% ../../nbs/04_forecast/50_evidence.ipynb #9874d36c
 NEEDED = 4.0  # squared standard errors above zero below which a record supports nothing
@@ -67,17 +83,16 @@ def measure_skill(
     "Measure which share of the forecasts of each horizon their record supports, after costs.\n\nParameters\n----------\nheld : pd.DataFrame\n    (timestamp, symbol, horizon) × expected, std, realised; forecasts made without knowing the outcome\ncost : float\n    of buying or selling, as a fraction of the value\ntimeframe : str, default '1d'\n    length of one bar\n\nReturns\n-------\ndict[str, Skill]\n    by horizon"
     if not 0 <= cost < 1:
         raise BadInput(f"the cost is {cost}; give the fraction of the value that buying or selling takes, for example 0.0015")
-    steps = horizon_bars(list(held.index.unique("horizon")), timeframe)
-    return {str(h): _skill(h, held.xs(h, level="horizon"), bars, cost) for h, bars in steps.items()}
+    columns = [held[name].to_numpy(dtype=float) for name in ("expected", "std", "realised")]
+    return {str(h): _skill(h, span, *(_matrix(c[rows], place) for c in columns), cost) for h, span, rows, place in _by_horizon(held.index, timeframe)}
 
 
-def _skill(horizon: Horizon, part: pd.DataFrame, bars: int, cost: float) -> Skill:
-    "Measure the forecasts of one horizon, (timestamp, symbol) × expected, std, realised."
-    position = part["expected"] / part["std"] ** 2
-    won = (position * part["realised"]).groupby(level="timestamp").sum(min_count=1)
-    risk = (position * part["expected"]).where(part["realised"].notna()).groupby(level="timestamp").sum(min_count=1)
-    wide, span = position.unstack("symbol").sort_index().fillna(0.0), moments_spanned(part.index, bars)
-    paid = cost * wide.diff(span).abs().sum(axis=1).iloc[span:]
+def _skill(horizon: Horizon, span: int, expected: pd.DataFrame, std: pd.DataFrame, realised: pd.DataFrame, cost: float) -> Skill:
+    "Measure the forecasts of one horizon, each table moments × symbols."
+    position = expected / std**2
+    won = (position * realised).sum(axis=1, min_count=1)
+    risk = (position * expected).where(realised.notna()).sum(axis=1, min_count=1)
+    paid = cost * position.fillna(0.0).diff(span).abs().sum(axis=1).iloc[span:]
     table = pd.DataFrame({"won": won, "risk": risk, "paid": paid}).dropna()
     unit = table["risk"].mean() if len(table) else 0.0
     try:

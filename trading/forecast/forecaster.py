@@ -22,7 +22,7 @@ from .forecast_table import ForecastTable
 from .conformal import adapt_misses, conformal_bounds, sign_probability
 from .panel import Panel, bar_volatility, features_of, fit_rows, make_panel, refuse_constant
 from .significance import diebold_mariano
-from .targets import Horizon, forward_answers, forward_returns, horizon_bars, walk_forward_splits
+from .targets import Horizon, answers_at, forward_answers, forward_returns, horizon_bars, walk_forward_splits
 
 # %% ../../nbs/04_forecast/20_forecaster.ipynb #46894635
 def default_estimator() -> Any:  # an unfitted scikit-learn pipeline
@@ -244,16 +244,19 @@ class HorizonForecaster:
         features: Any = None,  # where the features come from, see `features_of`
     ) -> "HorizonForecaster":
         "Learn every horizon from all symbols together.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol) with closes, everything known by now\nfeatures : Any, default None\n    where the features come from, see `features_of`\n\nReturns\n-------\n'HorizonForecaster'"
+        check_timeframe(bars, self.timeframe)
+        return self._learn(bars, *forecast_inputs(bars, features, None))
+
+    def _learn(self, bars: pd.DataFrame, panel: Panel, usual: np.ndarray) -> "HorizonForecaster":
+        "Learn every horizon from features and usual moves that were made already."
         from sklearn.base import clone
         from threadpoolctl import threadpool_limits
 
         steps = horizon_bars(self.horizons, self.timeframe)
-        check_timeframe(bars, self.timeframe)
         if not 0 < self.calibration < 1:
             raise BadInput(f"calibration is {self.calibration}; give a share of the history between 0 and 1, for example 0.25")
         if not 0 <= self.adaptive < 1:
             raise BadInput(f"adaptive is {self.adaptive}; give a rate from 0 to below 1, for example 0.01, or 0 for intervals that stand still")
-        panel, usual = forecast_inputs(bars, features, None)
         silent = [s for s, n in zip(panel.symbols, (panel.usable & np.isfinite(usual)).sum(axis=0), strict=True) if n == 0]
         if silent:
             raise MissingData(f"{silent[0]}: none of {plural(len(bars), 'bar')} has complete features; it needs a longer past or a price that moves")
@@ -261,10 +264,8 @@ class HorizonForecaster:
         answers, ends = forward_answers(close, self.horizons, self.timeframe)
         unfitted = default_estimator() if self.estimator is None else self.estimator
         with threadpool_limits(1):
-            self.models_ = {
-                h: fit_horizon(panel, answers[h].to_numpy(), usual * np.sqrt(k), k, clone(unfitted), self.calibration, ends[h])
-                for h, k in steps.items()
-            }
+            self.models_ = {h: fit_horizon(panel, answers[h].to_numpy(), usual * np.sqrt(k), k, clone(unfitted), self.calibration, ends[h])
+                            for h, k in steps.items()}
         self.symbols_, self.features_, self.known_until_ = panel.symbols, panel.names, bars.index[-1]
         return self
 
@@ -277,10 +278,8 @@ class HorizonForecaster:
         panel, usual = self._look(bars, features)
         close = bars["close"][list(panel.symbols)]
         answers, ends = forward_answers(close, self.horizons, self.timeframe)
-        self.models_ = {
-            h: update_horizon(m, panel, answers[h].to_numpy(), usual * np.sqrt(m.steps), self.calibration, ends[h])
-            for h, m in self.models_.items()
-        }
+        self.models_ = {h: update_horizon(m, panel, answers[h].to_numpy(), usual * np.sqrt(m.steps), self.calibration, ends[h])
+                        for h, m in self.models_.items()}
         self.known_until_ = bars.index[-1]
         return self
 
@@ -305,7 +304,10 @@ class HorizonForecaster:
         features: Any = None,  # the same source as in `fit`
     ) -> pd.DataFrame:  # (timestamp, symbol, horizon) × COLUMNS; cells with holes are absent
         "Forecast from every bar that the fit did not look beyond.\n\nParameters\n----------\nbars : pd.DataFrame\n    the same kind of bars\nfeatures : Any, default None\n    the same source as in `fit`\n\nReturns\n-------\npd.DataFrame\n    (timestamp, symbol, horizon) × COLUMNS; cells with holes are absent"
-        panel, usual = self._look(bars, features)
+        return self._forecast_since(bars, *self._look(bars, features))
+
+    def _forecast_since(self, bars: pd.DataFrame, panel: Panel, usual: np.ndarray) -> pd.DataFrame:
+        "Forecast from every bar that the fit did not look beyond, with features and usual moves that were made already."
         wanted = panel.usable & np.isfinite(usual) & (panel.times >= self.known_until_)[:, None]
         return self._forecast(bars, panel, usual, wanted)
 
@@ -340,19 +342,18 @@ def hold_out(
     "Forecast the past as if it were the future: fit before, forecast after, and note what came.\n\nParameters\n----------\nforecaster : HorizonForecaster\n    fitted or not; copies of it are fitted\nbars : pd.DataFrame\n    time × (field, symbol)\nfeatures : Any, default None\n    source of the features; a frame must be known at each bar's close\nn_splits : int, default 5\n    how often to fit, each time on everything before\nfirst : float, default 0.5\n    share of the history that lies before the first forecast\n\nReturns\n-------\npd.DataFrame\n    (timestamp, symbol, horizon) × COLUMNS and `realised`, the log return that came"
     from sklearn.base import clone
 
-    frame = features_of(bars, features)
-    answers = forward_returns(bars["close"][symbols_of(bars)], forecaster.horizons, forecaster.timeframe)
-    truth = answers.stack(["symbol", "horizon"])
-    panel, parts = make_panel(frame, symbols_of(bars), None), []
-    able = panel.usable & np.isfinite(bar_volatility(bars["close"][list(panel.symbols)]).to_numpy())
+    answers, parts = forward_returns(bars["close"][symbols_of(bars)], forecaster.horizons, forecaster.timeframe), []
+    panel, usual = forecast_inputs(bars, features, None)  # made once: at each bar they know nothing of later ones
+    able = panel.usable & np.isfinite(usual)
     for train, test in walk_forward_splits(len(bars), n_splits, int(len(bars) * (1 - first)) // n_splits, horizon=0):
         there = [s for s, n in zip(panel.symbols, able[train].sum(axis=0), strict=True) if n] or list(panel.symbols)  # listed late: from the next fit on
         known = bars if len(there) == len(panel.symbols) else bars.loc[:, bars.columns.get_level_values(1).isin(there)]
-        model = clone(forecaster).fit(known.iloc[train], frame.iloc[train])
+        which = slice(None) if known is bars else [panel.symbols.index(s) for s in there]
+        model = clone(forecaster)._learn(known.iloc[train], panel.part(len(train), there), usual[: len(train), which])
         seen = known.iloc[: test[-1] + 1]
-        parts.append(model.predict_panel(seen, frame.iloc[: len(seen)]).loc[bars.index[test[0]] :])
+        parts.append(model._forecast_since(seen, panel.part(len(seen), there), usual[: len(seen), which]).loc[bars.index[test[0]] :])
     held = pd.concat(parts)
-    return held.assign(realised=truth.reindex(held.index))
+    return held.assign(realised=answers_at(answers, held.index))
 
 # %% ../../nbs/04_forecast/20_forecaster.ipynb #dd40a5c7
 def accuracy(

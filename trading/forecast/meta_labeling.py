@@ -18,7 +18,7 @@ from ..core.english import plural
 from ..core.errors import BadInput, MissingData
 from ..core.types import Value
 from .significance import reliability
-from .targets import PurgedKFold, horizon_bars
+from .targets import PurgedKFold, horizon_bars, level_numbers
 
 # %% ../../nbs/04_forecast/48_meta_labeling.ipynb #5d173725
 META_FEATURES = ("signal_to_noise", "confidence", "relative_volatility", "agreement", "long")
@@ -128,18 +128,18 @@ class MetaModel:
         self.usual_spread_ = known["std"].groupby("horizon", sort=False).median()
         x, longest = meta_features(known, self.usual_spread_), max(horizon_bars(list(self.usual_spread_.index), self.timeframe).values())
         unfitted = _logistic() if self.estimator is None else self.estimator
-        said = np.full(len(x), np.nan)
+        seen, said = x.to_numpy(), np.full(len(x), np.nan)
         for train, test in PurgedKFold(self.n_splits, moments_spanned(x.index, longest)).split(x):
             if right.iloc[train].nunique() < 2:
                 raise BadInput("a fold has only forecasts that were right, or only wrong ones, to learn from; hold out more of the past")
-            said[test] = clone(unfitted).fit(x.iloc[train], right.iloc[train]).predict_proba(x.iloc[test])[:, 1]
+            said[test] = clone(unfitted).fit(seen[train], right.iloc[train]).predict_proba(seen[test])[:, 1]
         horizon = x.index.get_level_values("horizon")
         self.rates_ = right.groupby(level="horizon", sort=False).mean()
         plain = horizon.map(self.rates_).to_numpy(dtype=float)
         self.brier_, self.brier_plain_ = float(np.mean((said - right) ** 2)), float(np.mean((plain - right) ** 2))
         self.useful_ = self.brier_ < self.brier_plain_
         self.calibration_ = reliability(known.assign(confidence=said if self.useful_ else plain))
-        self.estimator_ = clone(unfitted).fit(x, right)
+        self.estimator_ = clone(unfitted).fit(seen, right)
         move = known["realised"].abs() / known["std"]
         self.won_, self.lost_ = float(move[right == 1].mean()), float(move[right == 0].mean())
         return self
@@ -158,7 +158,7 @@ class MetaModel:
             plain = forecasts.index.get_level_values("horizon").map(self.rates_)
             return pd.Series(plain.to_numpy(dtype=float), index=forecasts.index, name="probability")
         x = meta_features(forecasts, self.usual_spread_)
-        return pd.Series(self.estimator_.predict_proba(x)[:, 1], index=forecasts.index, name="probability")
+        return pd.Series(self.estimator_.predict_proba(x.to_numpy())[:, 1], index=forecasts.index, name="probability")
 
     def decide(
         self,
@@ -189,7 +189,7 @@ def _logistic() -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    return make_pipeline(StandardScaler(), LogisticRegression(C=1.0))
+    return make_pipeline(StandardScaler(), LogisticRegression(C=1.0, solver="newton-cholesky"))  # five columns: it converges in a few steps
 
 
 def _decision(key, expected, p, reward, deep, size, inputs, notes: list[str], as_of: datetime, gates: DecisionThresholds) -> Decision:
@@ -211,6 +211,7 @@ def moments_spanned(
     bars: int,  # of one symbol
 ) -> int:
     "Return how many moments of a panel so many bars of each symbol are at most: five days of a currency are seven beside a coin.\n\nParameters\n----------\nindex : pd.MultiIndex\n    with levels timestamp and symbol\nbars : int\n    of one symbol\n\nReturns\n-------\nint"
-    days = index.get_level_values("timestamp").day_of_week
-    own = pd.Series(days, index=index.get_level_values("symbol")).groupby(level=0).nunique()
-    return int(np.ceil(bars * days.nunique() / own.min()))
+    (moments, at), (symbols, of) = level_numbers(index, "timestamp"), level_numbers(index, "symbol")
+    seen = np.zeros((len(symbols), 7), dtype=bool)
+    seen[of, moments.day_of_week.to_numpy()[at]] = True
+    return int(np.ceil(bars * seen.any(axis=0).sum() / seen.sum(axis=1).min()))

@@ -17,7 +17,7 @@ from ..core.errors import BadInput, MissingData
 from .feedback import DecisionOutcome, log_score, pattern_of
 from .meta_labeling import Decision
 from .panel import bar_volatility
-from .targets import Horizon, forward_answers, forward_returns, horizon_bars
+from .targets import Horizon, answers_at, forward_answers, forward_returns, horizon_bars
 
 # %% ../../nbs/04_forecast/56_outcomes.ipynb #9ddb2d2a
 def match_outcomes(
@@ -40,9 +40,7 @@ def match_outcomes(
     if strange:
         raise MissingData(f"{strange[0]} was forecast and has no closes; read it from the store, or review another profile")
     horizons: list[Horizon] = list(held.index.unique("horizon"))
-    truth = forward_returns(close, horizons, timeframe).loc[held.index.unique("timestamp")]
-    cells = truth.columns.reorder_levels(["symbol", "horizon"]).get_indexer(held.index.droplevel("timestamp"))  # each is there: see above
-    return held.assign(realised=truth.to_numpy()[truth.index.get_indexer(held.index.get_level_values("timestamp")), cells])
+    return held.assign(realised=answers_at(forward_returns(close, horizons, timeframe), held.index))
 
 # %% ../../nbs/04_forecast/56_outcomes.ipynb #07f1d7d2
 def reliable_outcomes(
@@ -72,13 +70,14 @@ def outcomes_of(
     if cost < 0:
         raise BadInput(f"the cost is {cost}; give what buying and selling again takes, zero or more")
     came = held.dropna(subset=["realised"])
-    came = came[[f"{time.isoformat()} {symbol} {horizon}" not in known for time, symbol, horizon in came.index]]
+    said = {time: time.isoformat() for time in came.index.unique("timestamp")}
+    came = came[[f"{said[time]} {symbol} {horizon}" not in known for time, symbol, horizon in came.index]]
     ends = forward_answers(close, list(came.index.unique("horizon")), timeframe)[1] if len(came) else {}  # one look at the clocks for all
     at = {s: i for i, s in enumerate(close.columns)}
     made_at = {h: held.xs(h, level="horizon").index.unique("timestamp").sort_values() for h in ends}
     words, length, found = market_patterns(close) if len(came) else {}, bar_length(timeframe), []
-    decided = {(t, d.symbol, d.horizon): d for t, made in (decisions or {}).items() for d in made}
-    for (time, symbol, horizon), row in came.iterrows():
+    decided = {(t, d.symbol, d.horizon): d for t, made in (decisions or {}).items() if t in said for d in made}
+    for (time, symbol, horizon), row in zip(came.index, came.to_dict("records"), strict=True):
         guesses = dict(zip(ENSEMBLE, (row["expected"], row["naive"], 0.0), strict=True))
         decision = decided.get((time, symbol, str(horizon)))
         side = 1.0 if (decision.expected_return if decision else row["expected"]) >= 0 else -1.0
@@ -86,7 +85,7 @@ def outcomes_of(
         known_at = close.index[ends[horizon][close.index.get_loc(time), at[symbol]]]
         running = int(made_at[horizon].searchsorted(known_at) - made_at[horizon].searchsorted(time))  # forecasts made while this one ran, with itself
         found.append(DecisionOutcome(
-            decision=f"{time.isoformat()} {symbol} {horizon}", matured=(known_at + length).to_pydatetime(), taken=taken,
+            decision=f"{said[time]} {symbol} {horizon}", matured=(known_at + length).to_pydatetime(), taken=taken,
             gain=float(side * row["realised"] - cost), inside=bool(row["lower"] <= row["realised"] <= row["upper"]),
             scores={m: log_score(float((row["realised"] - g) / row["std"])) for m, g in guesses.items()},
             pattern=str(words.get(time, "")), cost=cost, forecast=float(abs(decision.expected_return if decision else row["expected"])), weight=1 / max(running, 1),

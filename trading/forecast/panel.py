@@ -10,6 +10,7 @@ __all__ = ['bar_volatility', 'on_known_clocks', 'default_features', 'Panel', 'ma
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -90,10 +91,19 @@ class Panel:
     names: tuple[str, ...]  # of the features
     values: np.ndarray  # time × symbol × feature
 
-    @property
+    @cached_property
     def usable(self) -> np.ndarray:
         "Say, for each time and symbol, whether every feature is there."
         return np.isfinite(self.values).all(axis=2)
+
+    def part(
+        self,
+        count: int,  # of the first moments
+        symbols: Sequence[str],  # some of the panel's, in its order
+    ) -> "Panel":
+        "Return the first moments of some symbols.\n\nParameters\n----------\ncount : int\n    of the first moments\nsymbols : Sequence[str]\n    some of the panel's, in its order\n\nReturns\n-------\n'Panel'"
+        values = self.values[:count] if len(symbols) == len(self.symbols) else self.values[:count, [self.symbols.index(s) for s in symbols]]
+        return Panel(self.times[:count], tuple(symbols), self.names, values)
 
 
 def make_panel(

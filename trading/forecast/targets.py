@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Horizon', 'TOLERANCE', 'LONGEST_BREAK', 'horizon_bars', 'answer_ends', 'forward_returns', 'forward_answers',
-           'time_positions', 'PurgedKFold', 'walk_forward_splits', 'WalkForward', 'uniqueness']
+           'level_numbers', 'answers_at', 'time_positions', 'PurgedKFold', 'walk_forward_splits', 'WalkForward',
+           'uniqueness']
 
 # %% ../../nbs/04_forecast/00_targets.ipynb #62d10e40
 from collections.abc import Iterator, Sequence
@@ -119,6 +120,33 @@ def forward_answers(
         later = np.where(row >= 0, np.take_along_axis(logs, np.maximum(row, 0), axis=0), np.nan)
         parts[h] = pd.DataFrame(later - logs, close.index, close.columns)
     return pd.concat(parts, axis=1, names=["horizon", "symbol"]), {h: known for h, (_, known) in rows.items()}
+
+# %% ../../nbs/04_forecast/00_targets.ipynb #4a75befc
+def level_numbers(
+    index: pd.MultiIndex,
+    name: str,  # of a level
+) -> tuple[pd.Index, np.ndarray]:  # the values that occur, ascending; for each row the number of its value among them
+    "Number the values of a level, for tables that are filled row by row.\n\nParameters\n----------\nindex : pd.MultiIndex\nname : str\n    of a level\n\nReturns\n-------\ntuple[pd.Index, np.ndarray]\n    the values that occur, ascending; for each row the number of its value among them"
+    level = index.names.index(name)
+    values, codes = index.levels[level], index.codes[level]
+    used = np.flatnonzero(np.bincount(codes, minlength=len(values)))
+    used = used[values.take(used).argsort()]
+    number = np.empty(len(values), dtype=int)
+    number[used] = np.arange(len(used))
+    return values.take(used), number[codes]
+
+
+def answers_at(
+    answers: pd.DataFrame,  # time × (horizon, symbol), see `forward_returns`
+    index: pd.MultiIndex,  # with levels timestamp, symbol and horizon
+) -> np.ndarray:  # one for each row, NaN where it is not known or not among the answers
+    "Return what came of each forecast.\n\nParameters\n----------\nanswers : pd.DataFrame\n    time × (horizon, symbol), see `forward_returns`\nindex : pd.MultiIndex\n    with levels timestamp, symbol and horizon\n\nReturns\n-------\nnp.ndarray\n    one for each row, NaN where it is not known or not among the answers"
+    codes = dict(zip(index.names, index.codes, strict=True))
+    levels = dict(zip(index.names, index.levels, strict=True))
+    row = answers.index.get_indexer(levels["timestamp"])[codes["timestamp"]]
+    cells = answers.columns.get_indexer(pd.MultiIndex.from_product([levels["horizon"], levels["symbol"]]))
+    column = cells[codes["horizon"] * len(levels["symbol"]) + codes["symbol"]]
+    return np.where((row < 0) | (column < 0), np.nan, answers.to_numpy()[row, column])
 
 # %% ../../nbs/04_forecast/00_targets.ipynb #8fa1269f
 def time_positions(

@@ -115,10 +115,16 @@ def learn_today(
     in_earnest = not any(record.parameters.get(k) for k in ("dry_run", "portfolio", "again"))
     if in_earnest and not (loop.cycles and max(c.at for c in loop.cycles).date() >= record.as_of.date()):
         known = run.promises.before(record.as_of) if run.promises else read_promises(run.folder.parent, promising_runs(run.folder.parent, record.profile, record.as_of))
-        told = {m: f[f.index.get_level_values("symbol").isin(close.columns)] for m, f in known.forecasts.items() if pd.Timestamp(m) > close.index[0]}
+        told = {m: _of_symbols(f, close.columns) for m, f in known.forecasts.items() if pd.Timestamp(m) > close.index[0]}
         learn_outcomes(loop, known._replace(forecasts={m: f for m, f in told.items() if len(f)}), close, settings, record.as_of)
         kept["feedback",] = (path, stamp(), loop)
     return loop.before(record.as_of)
+
+
+def _of_symbols(forecast: pd.DataFrame, symbols: pd.Index) -> pd.DataFrame:
+    "Return the forecasts of symbols that are still there."
+    named = forecast.index.levels[forecast.index.names.index("symbol")]
+    return forecast if named.isin(symbols).all() else forecast[forecast.index.get_level_values("symbol").isin(symbols)]
 
 
 def lost_cycles(

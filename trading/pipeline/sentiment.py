@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..core.errors import BadInput, MissingData
 from ..forecast.named_features import NamedFeatures
 from ..forecast.sentiment import FEAR_AND_GREED, SentimentFeatures, fear_and_greed, read_scores
 from .launch import settings_of
@@ -50,7 +51,10 @@ def take_sentiment(
                 known = fear_and_greed(Path(settings.run.data) / "fear_and_greed.json", now, url)
                 scores, notes = known.scores, known.notes
             else:
-                scores = read_scores(wanted, delay=settings.forecast.sentiment_delay, zone=settings.forecast.sentiment_zone, dates=settings.forecast.sentiment_dates, now=now)
+                try:
+                    scores = read_scores(wanted, delay=settings.forecast.sentiment_delay, zone=settings.forecast.sentiment_zone, dates=settings.forecast.sentiment_dates, now=now)
+                except (BadInput, MissingData) as error:
+                    raise type(error)(f"forecast.sentiment = {wanted}: {error}") from error
             past = scores[scores.index <= pd.Timestamp(run.record.as_of)]
             table = past.rename("score").to_frame() if isinstance(past, pd.Series) else past
         run.write("sentiment", table)

@@ -94,6 +94,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "queries_venues": ["venue_rows", "venue_facts"],
     "query_cache": ["FRESH", "MEMORY", "QueryCache", "view"],
+    "questions": ["READS", "QueryRoute", "question_words", "find_question", "answer_question"],
     "replay_control": ["Replay", "list_replays", "replay_result", "replay_tables"],
     "research_control": ["AutoResearch", "list_searches", "search_result", "search_returns"],
     "run_control": ["StartRun", "start_daily_run", "ResumeRun", "resume_run", "StartTraining", "CancelJob", "cancel_running_job"],
@@ -133,7 +134,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "demo", "editions", "evidence", "exports", "feedback_history", "file_optimise", "file_parts", "flow_runs", "holdings", "jobs",
     "launching", "loop_control", "maintenance", "market_data", "metrics", "new_strategy", "order_control", "plan_control",
     "portfolio_control", "portfolios", "position_size", "queries_analytics", "queries_books", "queries_live", "queries_margin",
-    "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "queries_venues", "query_cache", "replay_control",
-    "research_control", "run_control", "security_admin", "settings_control", "stop_first", "stops", "strategy_control", "system_control",
-    "user_control", "venue_control", "workspace",
+    "queries_portfolio", "queries_runs", "queries_system", "queries_trading", "queries_venues", "query_cache", "questions",
+    "replay_control", "research_control", "run_control", "security_admin", "settings_control", "stop_first", "stops", "strategy_control",
+    "system_control", "user_control", "venue_control", "workspace",
 ])

@@ -39,6 +39,7 @@ from . import queries_system as queries_system
 from . import queries_trading as queries_trading
 from . import queries_venues as queries_venues
 from . import query_cache as query_cache
+from . import questions as questions
 from . import replay_control as replay_control
 from . import research_control as research_control
 from . import run_control as run_control
@@ -91,6 +92,7 @@ from .queries_system import allowed_values as allowed_values, settings_table as 
 from .queries_trading import run_bars as run_bars, latest_bars as latest_bars, prices as prices, price_history as price_history, symbol_marks as symbol_marks, plan as plan, ledger_of_run as ledger_of_run, plan_table as plan_table, orders as orders, order_costs_by as order_costs_by, fills as fills, plans as plans, events as events, order_status as order_status
 from .queries_venues import venue_rows as venue_rows, venue_facts as venue_facts
 from .query_cache import FRESH as FRESH, MEMORY as MEMORY, QueryCache as QueryCache, view as view
+from .questions import READS as READS, QueryRoute as QueryRoute, question_words as question_words, find_question as find_question, answer_question as answer_question
 from .replay_control import Replay as Replay, list_replays as list_replays, replay_result as replay_result, replay_tables as replay_tables
 from .research_control import AutoResearch as AutoResearch, list_searches as list_searches, search_result as search_result, search_returns as search_returns
 from .run_control import StartRun as StartRun, start_daily_run as start_daily_run, ResumeRun as ResumeRun, resume_run as resume_run, StartTraining as StartTraining, CancelJob as CancelJob, cancel_running_job as cancel_running_job

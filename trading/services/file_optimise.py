@@ -62,9 +62,13 @@ class FileQuestion:
 # %% ../../nbs/13_services/39_file_optimise.ipynb #2b2bb2b3
 def _closes(asked: FileQuestion) -> tuple[pd.DataFrame, list[str]]:
     "Read the closes."
-    from trading.data.price_files import read_price_file
+    from trading.data.price_files import UnnamedSeries, read_price_file
 
-    read = read_price_file(asked.prices, **asked.reading)
+    try:
+        read = read_price_file(asked.prices, **asked.reading)
+    except UnnamedSeries as error:
+        raise BadInput(f"{asked.prices.name} has one series of prices, and an optimiser chooses among several; give a file with a column for each symbol, "
+                       "or with a column that names the symbol of each row") from error
     close = read.bars["close"].rename_axis(columns=None)
     check_currency(asked.currency)
     close, notes = in_one_currency(close, asked.quoted, asked.currency, asked.prices.name)

@@ -131,7 +131,7 @@ def size_of_position(
     quote = terms.currency or market.currency
     rates = rates_of(settings, {symbol: terms}, bars["close"] if len(market.symbols) == 1 else None)
     rate = rates.rate_of(symbol, known)
-    notes += [f"of {said}: {equity:f} {market.currency}"] + (rates.told(known) if quote != market.currency else [])
+    notes += [f"of {said}: {equity:,.2f} {market.currency}"] + (rates.told(known) if quote != market.currency else [])
     if rule.volatility is not None:
         realised = _volatility(settings, close, rule.window)
         share = volatility_fraction(rule.volatility, realised, rule.cap)

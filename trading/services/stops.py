@@ -41,7 +41,7 @@ def known_accounts(
         try:
             profiles += profiles_in(file) if file.exists() else []
         except (OSError, UnicodeDecodeError, TradingError) as error:
-            problems.append(f"{file.name} cannot be read: {error}")
+            problems.append(str(error) if isinstance(error, TradingError) else f"{file.name} cannot be read: {error}")
     every = [f"{mode}-{profile}" for profile in profiles for mode in ("paper", "live")]
     return list(dict.fromkeys([*opened, *_switched(workspace), *every])), problems
 

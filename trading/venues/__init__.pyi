@@ -24,7 +24,7 @@ from .crypto.contract_venue import CONTRACTS as CONTRACTS, contract_refusal as c
 from .crypto.instruments import instrument_of as instrument_of, contract_problem as contract_problem, units_per_contract as units_per_contract, bars_in_units as bars_in_units
 from .crypto.order_request import OrderRequest as OrderRequest, build_request as build_request, carries_id as carries_id, missing_parts as missing_parts
 from .crypto.orders import order_state as order_state, send_order as send_order, find_order_at as find_order_at, open_orders_of as open_orders_of, cancel_at as cancel_at, order_trades_at as order_trades_at
-from .crypto.parsing import SlowDown as SlowDown, ClockSkew as ClockSkew, translate as translate, without_secrets as without_secrets, candles_frame as candles_frame, check_raw as check_raw, decimal_of as decimal_of, list_of as list_of
+from .crypto.parsing import SlowDown as SlowDown, ClockSkew as ClockSkew, translate as translate, without_secrets as without_secrets, candles_frame as candles_frame, check_raw as check_raw, has_balances as has_balances, refuse_gaps as refuse_gaps, decimal_of as decimal_of, list_of as list_of
 from .crypto.pushed_line import PushedLine as PushedLine
 from .crypto.request_budget import RequestBudget as RequestBudget
 from .crypto.trades import list_trades as list_trades, fills_of as fills_of, trades_since as trades_since, Transfer as Transfer, transfers_since as transfers_since

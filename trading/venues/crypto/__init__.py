@@ -16,7 +16,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "instruments": ["instrument_of", "contract_problem", "units_per_contract", "bars_in_units"],
     "order_request": ["OrderRequest", "build_request", "carries_id", "missing_parts"],
     "orders": ["order_state", "send_order", "find_order_at", "open_orders_of", "cancel_at", "order_trades_at"],
-    "parsing": ["SlowDown", "ClockSkew", "translate", "without_secrets", "candles_frame", "check_raw", "decimal_of", "list_of"],
+    "parsing": [
+        "SlowDown", "ClockSkew", "translate", "without_secrets", "candles_frame", "check_raw", "has_balances", "refuse_gaps", "decimal_of",
+        "list_of",
+    ],
     "pushed_line": ["PushedLine"],
     "request_budget": ["RequestBudget"],
     "trades": ["list_trades", "fills_of", "trades_since", "Transfer", "transfers_since"],

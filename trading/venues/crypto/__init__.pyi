@@ -21,7 +21,7 @@ from .contract_venue import CONTRACTS as CONTRACTS, contract_refusal as contract
 from .instruments import instrument_of as instrument_of, contract_problem as contract_problem, units_per_contract as units_per_contract, bars_in_units as bars_in_units
 from .order_request import OrderRequest as OrderRequest, build_request as build_request, carries_id as carries_id, missing_parts as missing_parts
 from .orders import order_state as order_state, send_order as send_order, find_order_at as find_order_at, open_orders_of as open_orders_of, cancel_at as cancel_at, order_trades_at as order_trades_at
-from .parsing import SlowDown as SlowDown, ClockSkew as ClockSkew, translate as translate, without_secrets as without_secrets, candles_frame as candles_frame, check_raw as check_raw, decimal_of as decimal_of, list_of as list_of
+from .parsing import SlowDown as SlowDown, ClockSkew as ClockSkew, translate as translate, without_secrets as without_secrets, candles_frame as candles_frame, check_raw as check_raw, has_balances as has_balances, refuse_gaps as refuse_gaps, decimal_of as decimal_of, list_of as list_of
 from .pushed_line import PushedLine as PushedLine
 from .request_budget import RequestBudget as RequestBudget
 from .trades import list_trades as list_trades, fills_of as fills_of, trades_since as trades_since, Transfer as Transfer, transfers_since as transfers_since

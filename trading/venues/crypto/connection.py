@@ -19,13 +19,13 @@ import pandas as pd
 
 from ...core.english import plural
 from ...core.bars import bar_length, closed_by
-from ...core.errors import BadInput, MissingData, VenueError
+from ...core.errors import BadInput, MissingData, TradingError, VenueError
 from ...core.instruments import Instrument
 from ...core.types import Order
 from ...core.venue_profiles import profile_of
 from .instruments import bars_in_units, contract_problem, instrument_of, units_per_contract
 from .order_request import OrderRequest, carries_id, missing_parts
-from .parsing import ClockSkew, SlowDown, candles_frame, check_raw, decimal_of, list_of, translate
+from .parsing import ClockSkew, SlowDown, candles_frame, check_raw, decimal_of, has_balances, list_of, refuse_gaps, translate
 from .request_budget import RequestBudget
 
 # %% ../../../nbs/01_venues/crypto/05_connection.ipynb #09815ab9
@@ -104,6 +104,7 @@ class Connection:
         })
         self._ccxt.has["fetchCurrencies"] = False
         self._ccxt.on_rest_response = self._note
+        refuse_gaps(self._ccxt, exchange)
         self._sign, self._ccxt.sign = self._ccxt.sign, self._leaving
         if sandbox:
             self._ccxt.set_sandbox_mode(True)
@@ -211,11 +212,13 @@ class Connection:
         try:
             answer = await self._call(call, *args, **kwargs)
             if seen:  # otherwise nothing was asked, the answer was at hand
-                check_raw(seen["text"], answer if rows else None, self.name, what)
+                check_raw(seen["text"], answer if rows else None, self.name, what, empty=answer == [])
             return answer
         except ccxt.BaseError as error:
             raise translate(error, self.name, what, status=seen.get("status", 0)) from None
-        except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
+        except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, ValueError) as error:
+            if isinstance(error, TradingError):
+                raise
             raise VenueError(f"{self.name}: {what}: the answer has not the form it should have ({type(error).__name__}); try again later") from None
         finally:
             self.budget.flying -= 1
@@ -362,12 +365,14 @@ async def fetch_free_and_used(venue: Connection) -> dict[str, Decimal]:
     venue._need_keys("the balance")
     answer = await venue._ask("balance", venue._ccxt.fetch_balance)
     total = answer.get("total") if isinstance(answer, dict) else None
-    if not isinstance(total, dict) or not _has_balances(answer.get("info"), venue, bool(total)):
+    if not isinstance(total, dict) or not has_balances(answer.get("info"), venue.profile, bool(total)):
         raise VenueError(f"{venue.name}: the balance came without contents; the answer was damaged, ask again")
     known = {m[side]: True for m in (venue._ccxt.markets or {}).values() for side in ("base", "quote")}
     amounts: dict[str, Decimal] = {}
     notes = []
     for code, value in total.items():
+        if (value is None or not code) and venue.profile.sources:
+            raise VenueError(f"{venue.name}: the balance of {code or 'a coin'} came without {'its amount' if code else 'its name'}; the answer was damaged, ask again")
         if value is None or not (units := decimal_of(value, venue.name, f"the balance of {code}")):
             continue
         coin, form = venue.profile.coin(code, known)
@@ -376,20 +381,6 @@ async def fetch_free_and_used(venue: Connection) -> dict[str, Decimal]:
             notes.append(f"{units:f} {coin} lies as {code} ({form}) and cannot be sold at once")
     venue.coin_notes = tuple(notes)
     return {c: v for c, v in amounts.items() if v}
-
-
-def _has_balances(info: Any, venue: Connection, some: bool) -> bool:
-    "Return True when an answer holds the list of balances, also an empty one; `some`: balances were read from it."
-    if some or not venue.profile.sources:  # a venue that is not in the table
-        return bool(info) and isinstance(info, dict | list)
-    for part in filter(None, venue.profile.balance_at.split(".")):
-        if isinstance(info, list) and part.isdigit() and int(part) < len(info):
-            info = info[int(part)]
-        elif isinstance(info, dict) and part in info:
-            info = info[part]
-        else:
-            return False
-    return isinstance(info, dict | list)
 
 
 async def fetch_account_number(venue: Connection) -> str:

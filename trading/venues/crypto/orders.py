@@ -45,7 +45,7 @@ def order_state(
     exact = (answer.get("info") or {}).get(venue.profile.filled_field) if venue.profile.filled_field else None
     filled = exact if exact is not None else answer.get("filled") if answer.get("filled") is not None else (0 if order or status in ("open", "unknown") else None)
     amount = order.amount if order else answer.get("amount")
-    if amount is None or (venue.profile.market_buy == "cost" and not order and side == "buy" and answer.get("type") == "market"):
+    if amount is None or (venue.profile.market_buy == "cost" and not order and side == "buy" and answer.get("type") != "limit"):
         amount = filled if amount is None or status in _ENDED else amount  # counted in money, so what came of it is the amount
     average, fees = answer.get("average"), answer.get("fees") or [answer.get("fee") or {}]
     quote = symbol.split("/")[-1].split(":")[0]
@@ -54,16 +54,21 @@ def order_state(
     venue.numbers[ours] = number
     if status in _ENDED and answer.get("trades"):  # an order that has ended has no more of them
         venue.trade_ids[number] = [str(t["id"]) for t in answer["trades"]]
+    units, done = decimal_of(amount, name, f"the amount of order {number}"), decimal_of(filled, name, f"the filled part of order {number}")
+    mean = decimal_of(average, name, "the average price") if average else None
+    if status == "closed" and not done and order:
+        status = "open"  # it was taken, and what came of it is asked for
+    if units < 0 or done < 0 or (mean or 0) < 0 or (status == "closed" and not done) or (status == "open" and not units):
+        raise VenueError(f"{name}: order {number} came as {status} with {done:f} of {units:f} filled at {mean}; the answer was damaged, ask again")
     return OrderState(
-        number, ours, symbol, side,
-        decimal_of(amount, name, f"the amount of order {number}") * (1 if order else size), decimal_of(filled, name, f"the filled part of order {number}") * size, status,
-        decimal_of(average, name, "the average price") if average else None,
+        number, ours, symbol, side, units * (1 if order else size), done * size, status, mean,
         sum((decimal_of(f["cost"], name, "the fee") for f in fees if f.get("currency") == quote and f.get("cost") is not None), ZERO),
         f"{name} calls its state {word!r}, which is not known here" if status == "unknown" else "",
     )
 
 # %% ../../../nbs/01_venues/crypto/08_orders.ipynb #af003b1b
 _MAYBE = re.compile(r"(?i)internal|unknown.{0,12}(error|fail)|time.?out|server|system|busy|unavailable|try again")  # of an error without a class: perhaps it arrived
+_NUMBERED = re.compile(r"(?i)\"(?:order_?id|ord_?id|txid|id)\"\s*:\s*\[?\s*\"?[\w-]{2,}")  # an answer that gives an order a number has taken it
 _TWICE = re.compile(r"(?i)duplicate|already.{0,20}exist|repeat")
 
 
@@ -111,12 +116,12 @@ async def _send(venue: Connection, order: Order, request: OrderRequest, what: st
             OUTGOING.set(None)  # what follows is a question
             return await find_order_at(venue, order.client_order_id, order.symbol)
         known = isinstance(error, ccxt.ExchangeError) and not isinstance(error, ccxt.AuthenticationError) and seen.get("status", 0) < 500
-        if known and not (type(error) is ccxt.ExchangeError and _MAYBE.search(text)):
+        if known and not (type(error) is ccxt.ExchangeError and _MAYBE.search(text)) and not _NUMBERED.search(seen.get("text") or ""):
             return OrderState("", order.client_order_id, order.symbol, order.side, order.amount, ZERO, "rejected", reason=text)
         if known:
             raise UnknownOutcome(f"{venue.name}: {what}: sent, and the answer does not say whether it was taken ({text}); look it up, never send it again") from None
         raise told from None
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, ValueError) as error:
         if isinstance(error, BadInput):
             raise
         if not sending["left"]:

@@ -104,26 +104,31 @@ async def _page(venue: Connection, symbol: str | None, start: int | None, params
         raise BadInput(f"{venue.name} tells our trades per symbol only, and the balance does not show what was sold out; name the symbols that "
                        "were ever traded (market.symbols)") from None
     rows = list_of(answer, venue.name, "trades")
-    if not all(isinstance(t, dict) and t.get("id") and t.get("timestamp") is not None for t in rows):
-        raise VenueError(f"{venue.name}: a trade came without id or time; the answer was damaged, ask again")
+    if not all(isinstance(t, dict) and t.get("id") and t.get("symbol") and t.get("timestamp") is not None for t in rows):
+        raise VenueError(f"{venue.name}: a trade came without id, symbol or time; the answer was damaged, ask again")
     return rows
 
 # %% ../../../nbs/01_venues/crypto/07_trades.ipynb #3be3d5c7
 async def fills_of(venue: Connection, trade: Any) -> list[Fill]:
     "Check one trade, and say what its fees were taken in and are worth in the quote currency."
     name = venue.name
-    if trade.get("side") not in ("buy", "sell") or not trade.get("symbol"):
-        raise VenueError(f"{name}: trade {trade['id']} came without side or symbol; the answer was damaged, ask again")
+    if trade.get("side") not in ("buy", "sell") or not all(trade.get(part) for part in ("id", "symbol", "timestamp")):
+        raise VenueError(f"{name}: trade {trade.get('id')} came without id, time, side or symbol; the answer was damaged, ask again")
     price, amount = decimal_of(trade.get("price"), name, "a trade's price"), decimal_of(trade.get("amount"), name, "a trade's amount")
     if ":" in trade["symbol"]:
         amount *= units_per_contract(venue._ccxt.markets, trade["symbol"])
     when, number = datetime.fromtimestamp(trade["timestamp"] / 1000, UTC), str(trade.get("order") or "")
     ours = venue.own_id(str(trade.get("clientOrderId") or ""), number) or number
-    fees = [f for f in (trade.get("fees") or [trade.get("fee") or {}]) if f.get("cost")] or [{}]
+    told = trade.get("fees") or [trade.get("fee") or {}]
+    if price <= 0 or amount <= 0 or (venue.profile.sources and (not number or all(f.get("cost") is None for f in told))):
+        raise VenueError(f"{name}: trade {trade['id']} of {amount:f} at {price:f} came without its order or its fee, or with a number below zero; the answer was damaged, ask again")
+    fees = [f for f in told if f.get("cost")] or [{}]
     made = []
     for place, fee in enumerate(fees):
         part = amount / 2 ** min(place + 1, len(fees) - 1)  # halves are exact; the last two are equal
         worth, in_kind = await _fee(venue, trade, fee, price) if fee else (ZERO, ())
+        if abs(worth) > price * amount:
+            raise VenueError(f"{name}: trade {trade['id']} came with a fee worth {worth:f}, more than was traded; the coin of the fee may be missing, ask again")
         made.append(Fill(f"{trade['id']}" + f"-{place + 1}" * bool(place), ours, trade["symbol"], trade["side"], part, price, worth, when, *in_kind))
     return made
 
