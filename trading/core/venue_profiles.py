@@ -160,9 +160,9 @@ _ROWS = (
     VenueProfile(
         "bybit", "Bybit", trades_next="cursor=nextPageCursor", id_field="orderLinkId", stop_field="triggerPrice", id_pattern="[0-9A-Za-z_-]{1,36}", lookup=(VenueQuery("fetch_open_orders", "orderLinkId"), VenueQuery("fetch_closed_orders", "orderLinkId")),
         order_trades=VenueQuery("fetch_order_trades", number=True), order_options={"acknowledged": True}, trailing="", self_trades="smpType=CancelTaker", replaces=True,
-        trades_days=7, balance_at="result.list", sandbox=True, account_kind="is_unified_enabled",
+        trades_days=7, candle_volume="units", balance_at="result.list", sandbox=True, account_kind="is_unified_enabled",
         limit_headers=("-x-bapi-limit-status", "x-bapi-limit", "x-bapi-limit-reset-timestamp"), limit_seconds=1, streams=("orders", "trades"),
-        sources={"lookup": "docs: /v5/order/realtime and /v5/order/history take orderLinkId", "order_options": "ccxt bybit.fetch_order raises without it", "trades_days":
+        sources={"candle_volume": "docs: GET /v5/market/kline, volume of USDT and USDC contracts in the base coin; ccxt bybit.parse_ohlcv", "lookup": "docs: /v5/order/realtime and /v5/order/history take orderLinkId", "order_options": "ccxt bybit.fetch_order raises without it", "trades_days":
                  _FEATURES + ": untilDays 7", "self_trades": "docs: smpType", "limit_headers": "docs: rate limit, X-Bapi-Limit-Status"}),
     VenueProfile(
         "kucoin", "KuCoin", trades_next="currentPage=page", id_field="clientOid", stop_field="stopPrice", id_pattern="[0-9A-Za-z_-]{1,40}", lookup=(VenueQuery("fetch_order", "clientOid"), VenueQuery("fetch_closed_orders")),
@@ -183,9 +183,10 @@ _ROWS = (
     VenueProfile(
         "bitget", "Bitget", trades_next="idLessThan=id", id_field="clientOid", stop_field="triggerPrice", id_pattern="[0-9A-Za-z_:#.-]{1,50}", lookup=(VenueQuery("fetch_order", "clientOid"),), order_trades=VenueQuery("fetch_my_trades", "orderId", number=True),
         market_buy="cost", stop_apart=True, stop_lookup=(VenueQuery("fetch_open_orders"), VenueQuery("fetch_canceled_and_closed_orders")), stop_fired=VenueQuery("v2/spot/trade/plan-sub-order", "planOrderId"),
-        self_trades="stpMode=cancel_taker", candles=200, trades_days=90, trades_symbol=True, balance_at="data",
+        self_trades="stpMode=cancel_taker", candles=200, candle_volume="units", trades_days=90, trades_symbol=True, balance_at="data",
         keys=("API_KEY", "SECRET", "PASSWORD"), limit_headers=("-x-mbx-used-remain-limit", "10", ""), limit_seconds=1, streams=("orders", "trades"),
         sources={"market_buy": "docs: size of a market buy is in quote coins", "trades_days": _FEATURES + ": untilDays 90", "candles": _FEATURES + ": fetchOHLCV limit 200",
+                 "candle_volume": "docs: GET /api/v2/mix/market/candles, base volume; ccxt bitget.parse_ohlcv",
                  "lookup": "docs: GET /api/v2/spot/trade/orderInfo, orderId or clientOid", "stop_lookup": "docs: current and history plan orders; ccxt bitget.fetch_order asks for others only",
                  "stop_fired": "docs: GET /api/v2/spot/trade/plan-sub-order"}),
     VenueProfile(

@@ -93,7 +93,8 @@ class Kernel:
 
     def _prepare(self, imports: tuple[str, ...]) -> None:
         "Let the kernel import modules and forget every name, without waiting for it."
-        lines = "\n".join(["import gc; gc.set_threshold(200_000, 20, 20)", *(f"import {module}" for module in imports)])
+        stay = ["gc.freeze()"] if imports else []  # %reset looks for garbage after every notebook: not among what stays
+        lines = "\n".join(["import gc; gc.set_threshold(200_000, 20, 20)", *(f"import {module}" for module in imports), *stay])
         self._client.execute(f"{lines}\n%reset -f", silent=True, store_history=False)
 
     def set_environment(
