@@ -34,7 +34,7 @@ def settings_text(addresses: dict[str, str], bars) -> str:
     for profile, address in addresses.items():
         live = SETTINGS.format(symbols=", ".join(SYMBOLS), address=address, start=start).replace("[loop:", f"[{profile}:")
         text += live.replace("[run]\nprofile = loop\n", f"[{profile}:run]\n")
-    return text
+    return text + "\n[strict:limits]\nmax_orders = 3\n"
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def home(tmp_path_factory):
     "A place with a real run of a small market, a live run that awaits approval, and the exchanges of both live profiles."
     from trading.core.settings import load_settings
     from trading.pipeline.launch import open_run
-    from trading.pipeline.notebook_runner import run_stage
+    from trading.pipeline.notebook_runner import run_in_process, run_stage
     from trading.pipeline.run_record import STAGES
     from trading.testing.sample_runs import make_sample_runs
 
@@ -59,6 +59,8 @@ def home(tmp_path_factory):
         for stage in STAGES[:-1]:
             run_stage(waiting, stage, HereKernel())
         assert waiting.record.status == "waiting"
+        for day in ("2022-12-23", "2022-12-27"):  # two runs whose plans the limits refuse
+            run_in_process(open_run(load_settings("strict", places, home / "settings.ini", environ), datetime.now(UTC), day))
         yield home, home_of
 
 
@@ -490,6 +492,77 @@ def test_a_search_is_started_from_the_page_and_its_best_variation_is_drawn(look)
     page.click("button:has-text('Run it')")
     page.wait_for_selector("#s-result .chart canvas >> nth=0", timeout=240_000)
     assert "Best of 4 variations" in page.inner_text("#s-result") and page.locator("#s-tests tbody tr").count() == 1
+
+
+def test_a_plan_is_amended_in_its_form_and_an_amount_that_cannot_be_says_why(look, home):
+    page = look("trader", at="orders")
+    page.select_option("#profile", "phone")
+    page.wait_for_selector("#s-plan :text('Awaiting approval')")
+    units, before = "#s-orders .more-form [name^='units:'], #s-orders details [name^='units:']", sent(home[1]["phone"])
+    page.click("#s-orders summary:has-text('Amend the plan')")
+    first, was = page.locator(units).first, page.locator(units).first.input_value()
+    first.fill("a lot")
+    page.fill("#s-orders [name=reason]", "less of it")
+    page.click("#s-orders button:has-text('Amend the plan')")
+    page.wait_for_selector("#notices .bad:has-text('which is no number; write one such as 0.25')")
+    assert page.locator("#notices .bad").last.inner_text().count(".") <= 2 and "Traceback" not in page.inner_text("#notices")
+    first.fill(f"{float(was) / 2 + 0.00005:.5f}")
+    page.click("#s-orders button:has-text('Amend the plan')")
+    page.wait_for_selector("#notices .bad:has-text('no multiple of the step')")
+    first.fill(str(int(float(was) / 2)))
+    page.click("#s-orders button:has-text('Amend the plan')")
+    page.wait_for_selector("#notices p:not(.bad)")
+    page.reload()
+    page.wait_for_selector("#carnet[data-live=yes]")
+    page.select_option("#profile", "phone")
+    page.wait_for_selector("#s-plan :text('Awaiting approval')")
+    assert float(page.locator(units).first.input_value()) < float(was) and sent(home[1]["phone"]) == before, "it awaits an approval of its own"
+
+
+def test_a_replay_is_started_from_its_form_and_a_last_day_before_the_first_says_so(look):
+    page = look("trader", at="activity")
+    page.fill("#s-replays [name=start]", "2022-12-21")
+    page.fill("#s-replays [name=end]", "2022-12-19")
+    page.click("button:has-text('Replay the past')")
+    page.wait_for_selector("#notices .bad:has-text('give the earlier day first')")
+    page.fill("#s-replays [name=start]", "2022-12-19")
+    page.fill("#s-replays [name=end]", "2022-12-21")
+    page.click("button:has-text('Replay the past')")
+    page.wait_for_selector("#s-replays tbody tr", timeout=240_000)
+    assert "sample" in page.inner_text("#s-replays tbody tr")
+
+
+def test_the_tasks_of_a_day_take_few_clicks_and_today_s_risk_two_swipes_of_a_phone(look):
+    page, clicks = look("viewer"), []
+
+    def click(where: str) -> None:
+        clicks.append(where)
+        page.click(where)
+
+    page.select_option("#profile", "strict")
+    clicks.append("the profile")
+    click("nav a:has-text('Orders')")
+    page.wait_for_selector("#s-plan :text('Rejected')")
+    assert "orders are above the limit of 3" in page.inner_text("#s-plan") and len(clicks) <= 3
+
+    clicks.clear()
+    click("nav a:has-text('Runs')")
+    click("#s-list a:has-text('2022-12-27_strict')")
+    click("#s-one a:has-text('2022-12-23_strict')")
+    page.wait_for_selector("#s-compare td")
+    assert len(clicks) <= 3 and "2022-12-27_strict_1" in page.inner_text("#s-compare") and "2022-12-23_strict_1" in page.inner_text("#s-compare")
+
+    page, swipes = look("viewer", 390, has_touch=True, is_mobile=True), 0
+    page.tap("#menu")
+    page.tap("#screens a:has-text('Risk')")
+    page.wait_for_selector(".reading", state="detached")
+    seen = "e => { const r = e.getBoundingClientRect(); return r.top >= 0 && r.bottom <= innerHeight }"
+    for figure in ("Drawdown", "Daily loss", "Value at risk, 95", "Expected shortfall, 95", "Volatility"):
+        row = page.locator(f"#main tr:has-text('{figure}')").first
+        while not row.evaluate(seen):
+            swipes += 1
+            assert swipes <= 2, f"{figure} is {swipes} swipes away"
+            page.evaluate("scrollBy(0, 0.8 * innerHeight)")
 
 
 def test_a_viewer_sees_and_cannot_act_even_by_hand(look, home):

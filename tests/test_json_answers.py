@@ -94,6 +94,15 @@ def test_a_question_has_the_same_answer_in_the_terminal_and_in_the_api(home, mon
     assert [(q["address"], q["takes"].split()) for q in listed] == [(r.path, list(question_words(r))) for reads in READS.values() for r in reads]
 
 
+def test_a_deed_that_was_done_in_part_is_one_value_too(monkeypatch):
+    from types import SimpleNamespace
+
+    half = SimpleNamespace(details={"done": ["a"]}, text="a is done, b is not", complete=False)
+    monkeypatch.setattr("trading.services.commands.perform", lambda *words: half)
+    done = CliRunner().invoke(main, ["do", "reconcile", "--json"])
+    assert done.exit_code == 1 and json.loads(done.stdout) == {"done": ["a"], "text": half.text, "complete": False}
+
+
 def test_a_pipe_that_knows_no_typographic_signs_gets_sentence_and_data(tmp_path):
     plain = {k: v for k, v in os.environ.items() if not k.startswith("CARNET_")} | {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
     (tmp_path / "settings.ini").write_text("[groups]\nDrinks \u2212 soft = KO\n", encoding="utf-8")

@@ -196,3 +196,26 @@ def test_plots_to_zoom_into_have_a_still_twin_and_hold_every_trade(bars, run, va
     assert not re.search(r"<script[^>]+src=", page), "the library is inside"
     with pytest.raises(trading.TradingError, match="was not traded"):
         run.explore("AAPLE")
+
+
+FIRST_BACKTEST = """
+import trading
+bars = trading.read_bars_file("mine.csv", "KO")
+run = trading.backtest(bars, signals=(bars["close"] > bars["close"].rolling(50).mean()).astype(int), fees=0.001, register=False)
+run
+run.explore(bars=bars)
+"""
+
+
+def test_the_first_interactive_backtest_of_ones_own_file_takes_no_more_than_ten_lines(bars, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = bars.xs("KO", axis=1, level=1)
+    own.tz_convert(None).rename_axis("Date").to_csv("mine.csv")
+    lines = [line for line in FIRST_BACKTEST.splitlines() if line]
+    assert len(lines) <= 10
+    names: dict = {}
+    exec("\n".join(lines[:-2]), names)  # the two last lines are what a cell shows
+    card, plot = seen(eval(lines[-2], names)), seen(eval(lines[-1], names))
+    assert "Sharpe" in card["text/html"] and names["run"].trades.shape[0] > 3
+    marks = sum(len(t["x"]) for t in plot["application/vnd.plotly.v1+json"]["data"] if t.get("mode") == "markers")
+    assert marks == len(names["run"].orders), "every trade is there to point at"

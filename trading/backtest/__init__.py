@@ -52,7 +52,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "quiet_bars": ["value_quiet"],
     "result_cards": [
-        "PERCENT", "RATIO", "growth_picture", "span_line", "held_equally", "backtest_card", "walk_card", "promotion_card", "leak_card",
+        "PERCENT", "RATIO", "line_names", "growth_picture", "span_line", "held_equally", "backtest_card", "walk_card", "promotion_card",
+        "leak_card",
     ],
     "strategies": [
         "TIE_TOLERANCE", "HALTED", "Strategy", "SymbolStrategy", "hold", "MaCross", "Donchian", "BollingerBreakout", "RsiReversion",

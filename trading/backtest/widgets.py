@@ -15,6 +15,7 @@ import pandas as pd
 from .engine import Backtest, backtest
 from .interactive_plots import trade_plot
 from .overfitting import expected_best_sharpe
+from .result_cards import line_names
 from ..core.bars import symbols_of
 from ..core.cards import Card, card_html, written
 from ..core.drawdown import value_drawdown
@@ -85,9 +86,9 @@ class _Explorer(_Widget):
         lines = {"close": close} | ({f"mean of {self.average.value}": mean} if len(mean) > 1 else {})
         moves, fall = close.pct_change().dropna(), abs(float(value_drawdown(close).min()))
         facts = {"first": written(close.iloc[0], "{:,.6g}"), "last": written(close.iloc[-1], "{:,.6g}"), "held": written(close.iloc[-1] / close.iloc[0] - 1, "{:+.1%}"),
-                 "of a bar": written(float(moves.std()), "{:.2%}"), "deepest fall": written(fall, "{:.1%}"), "bars": f"{len(close):,}", "missing": f"{len(part) - len(close):,}"}
+                 "volatility of a bar": written(float(moves.std()), "{:.2%}"), "deepest fall": written(fall, "{:.1%}"), "bars": f"{len(close):,}", "missing": f"{len(part) - len(close):,}"}
         line = f"{self.symbol.value}, {close.index[0]:%Y-%m-%d} to {close.index[-1]:%Y-%m-%d}"
-        return Card("Bars", line, facts, pictures=[time_chart(lines, f"Closes of {line}", height=260)])
+        return Card("Bars", line, facts, pictures=[line_names(lines), time_chart(lines, f"Closes of {line}", height=260)])
 
     def __repr__(self) -> str:
         return f"<explore: {self.symbol.value}, {len(self.part())} bars; .part() returns them>"

@@ -38,6 +38,8 @@ def perform_here(
     done = perform(name, {k: v for k, v in values.items() if v is not None}, context, None if JOB in os.environ else record)
     if as_json:
         print_json(done.details | {"text": done.text, "complete": done.complete})
+        if not done.complete:  # said in the answer itself
+            click.get_current_context().exit(1)
     elif told:
         print_line(done.text)
     if not done.complete:

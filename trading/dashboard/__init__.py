@@ -28,7 +28,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "screens_settings": ["settings_screen"],
     "screens_system": ["EDITION_NAMES", "TONES", "FACTS", "FRACTIONS", "runs_screen", "alerts_screen", "health_screen", "learning_screen"],
     "screens_trading": [
-        "TITLES", "report_data", "utc_text", "utc_cell", "read_artefact", "today_screen", "series", "holdings_screen", "orders_screen",
+        "TITLES", "report_data", "utc_text", "close_text", "utc_cell", "read_artefact", "today_screen", "series", "holdings_screen",
+        "orders_screen",
     ],
 }, modules=[
     "actions", "app", "charts", "components", "layout", "live_prices", "plan_requests", "screens_activity", "screens_analysis",

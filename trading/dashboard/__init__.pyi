@@ -28,4 +28,4 @@ from .screens_market import markets_screen as markets_screen
 from .screens_research import research_screen as research_screen
 from .screens_settings import settings_screen as settings_screen
 from .screens_system import EDITION_NAMES as EDITION_NAMES, TONES as TONES, FACTS as FACTS, FRACTIONS as FRACTIONS, runs_screen as runs_screen, alerts_screen as alerts_screen, health_screen as health_screen, learning_screen as learning_screen
-from .screens_trading import TITLES as TITLES, report_data as report_data, utc_text as utc_text, utc_cell as utc_cell, read_artefact as read_artefact, today_screen as today_screen, series as series, holdings_screen as holdings_screen, orders_screen as orders_screen
+from .screens_trading import TITLES as TITLES, report_data as report_data, utc_text as utc_text, close_text as close_text, utc_cell as utc_cell, read_artefact as read_artefact, today_screen as today_screen, series as series, holdings_screen as holdings_screen, orders_screen as orders_screen

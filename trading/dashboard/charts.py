@@ -118,8 +118,9 @@ def line_chart(
     form: str = "0,0",  # of a value, as Bokeh writes numbers
     dark: bool = False,
     wide: bool = True,
+    closes: bool = False,  # the times are closes: where all of them are midnights, each point stands at the day that ended
 ):  # a Bokeh layout
-    "Draw lines over time, with hover, zoom and a window of the range.\n\nParameters\n----------\nlines : Mapping[str, Sequence[tuple[str, float]]]\n    name → time and value, the oldest first\nform : str, default '0,0'\n    of a value, as Bokeh writes numbers\ndark : bool, default False\nwide : bool, default True\n\nReturns\n-------\na Bokeh layout"
+    "Draw lines over time, with hover, zoom and a window of the range.\n\nParameters\n----------\nlines : Mapping[str, Sequence[tuple[str, float]]]\n    name → time and value, the oldest first\nform : str, default '0,0'\n    of a value, as Bokeh writes numbers\ndark : bool, default False\nwide : bool, default True\ncloses : bool, default False\n    the times are closes: where all of them are midnights, each point stands at the day that ended\n\nReturns\n-------\na Bokeh layout"
     from bokeh.layouts import column
     from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter
 
@@ -127,9 +128,11 @@ def line_chart(
     source = None
     for (name, points), tone in zip(lines.items(), ("accent", "muted", "warn", "good", "bad"), strict=False):
         times = [pd.Timestamp(t) for t, _ in points]
+        days = closes and all(t == t.normalize() for t in times)
+        times = [t - pd.Timedelta(days=1) for t in times] if days else times
         own = ColumnDataSource({"time": [t.tz_convert(None) if t.tzinfo else t for t in times], "value": [float(v) for _, v in points]})
         drawn = made.line("time", "value", source=own, color=c[tone], line_width=2, **({"legend_label": name} if len(lines) > 1 else {}))
-        made.add_tools(HoverTool(renderers=[drawn], tooltips=[(name, f"@value{{{form}}}"), ("Time", "@time{%F %H:%M} UTC")], formatters={"@time": "datetime"}, mode="vline"))
+        made.add_tools(HoverTool(renderers=[drawn], tooltips=[(name, f"@value{{{form}}}"), ("Close of", "@time{%F}") if days else ("Time", "@time{%F %H:%M} UTC")], formatters={"@time": "datetime"}, mode="vline"))
         source = source or own
     made.yaxis.formatter = NumeralTickFormatter(format=form)
     if len(lines) > 1:
@@ -174,7 +177,7 @@ def draw_chart(
     elif asked.get("of") == "equity":
         items = history(place, who.profile)["items"]
         beside = [(i["timestamp"], i["benchmark"]) for i in items if i.get("benchmark") is not None]
-        made = line_chart({"account": [(i["timestamp"], i["equity"]) for i in items]} | ({"benchmark": beside} if beside else {}), dark=dark, wide=wide)
+        made = line_chart({"account": [(i["timestamp"], i["equity"]) for i in items]} | ({"benchmark": beside} if beside else {}), dark=dark, wide=wide, closes=True)
     elif asked.get("of") == "backtest":
         found = [backtest_result(place, str(name)) for name in asked.get("tests", ())][:4]
         names = [f"{n + 1}. {r['name']}" if len(found) > 1 else r["name"] for n, r in enumerate(found)]

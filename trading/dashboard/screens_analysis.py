@@ -85,7 +85,7 @@ def _screener(found: Mapping) -> Parts:
     frame = pd.DataFrame(found["items"]).set_index("symbol")
     frame["why"] = [r if isinstance(r, str) else listed(r) for r in frame["reasons"]]
     whole = lambda v: number(v, 0)  # noqa: E731
-    columns = [("Symbol", "", str, ""), ("Rank", "rank", whole, "n"), ("Score", "points", whole, "n"), ("Reasons", "why", str, "why")]
+    columns = [("Symbol", "", str, ""), ("Rank", "rank", whole, "n"), ("Score", "points", lambda v: number(v, 2), "n"), ("Reasons", "why", str, "why")]
     return [("table", table(frame, columns))]
 
 
@@ -98,7 +98,7 @@ def _scan_section(place: Workspace, who: Viewer) -> PageSection:
         parts.append(("text", "The scan is running." if work["status"] == "running" else "The last scan has failed."))
         parts += [("log", {"title": "Progress", "text": "\n".join(lines)})] if (lines := log_tail(place, work["id"], 10)) else []
     if not found["items"]:
-        return PageSection("scan", "Scan of the venue", [*parts, ("missing", found.get("missing", "No symbol could be judged."))])
+        return PageSection("scan", "Scan of the venue", [*parts, ("missing", sentence(found.get("missing", "no symbol could be judged")) + ".")])
     frame = pd.DataFrame(found["items"]).set_index("symbol")
     frame["rules"], share = ["pass" if p else "fail" for p in frame["passed"]], lambda v: percent(v, 1, True) if known(v) else UNKNOWN
     columns = [("Symbol", "", str, ""), ("Rank", "rank", lambda v: number(v, 0), "n"), ("Rules", "rules", str, ""), ("Side", "side", str, ""), ("Bars ahead", "horizon", str, "n"),
@@ -137,7 +137,9 @@ def _causes(found: Mapping) -> Parts:
     if not found["items"]:
         return [("missing", sentence(found.get("missing", "nothing has changed")) + ".")]
     currency, form = found["currency"], lambda v: money(v, digits=2, sign=True)
-    words = f"{close_day(found['since'])} to {close_day(found['until'])}: {money(found['total'], currency, sign=True)}, of which {money(found['gained'], currency, sign=True)} were not put in or taken out."
+    flow = found["total"] - found["gained"]
+    moved = f", of which {money(flow, currency, sign=True)} {'came in' if flow > 0 else 'went out'} and {money(found['gained'], currency, sign=True)} was earned" if abs(flow) >= 0.005 else ", with nothing put in or taken out"
+    words = f"{close_day(found['since'])} to {close_day(found['until'])}: {money(found['total'], currency, sign=True)}{moved}."
     parts: Parts = [("text", words), *account_change_parts(found, currency)]
     if found["effects"]:
         rates = pd.DataFrame(found["effects"]).set_index("symbol")

@@ -16,7 +16,7 @@ from ..core.errors import TradingError
 from .charts import levels_of
 from .components import Field, PageSection, Viewer, button, form, link
 from .live_prices import newer_quotes
-from .screens_trading import utc_cell, utc_text
+from .screens_trading import close_text, utc_cell, utc_text
 from ..report.formatting import UNKNOWN, Parts, known, money, percent, price, quantity
 from ..report.sections import table
 from ..services.order_control import working_orders
@@ -34,8 +34,8 @@ def markets_screen(place: Workspace, who: Viewer) -> list[PageSection]:
     symbols = [i["symbol"] for i in found["items"]]
     own = [i["symbol"] for i in held["items"] if i["symbol"] in symbols]
     chosen = who.options.get("symbol") or (own or symbols)[0]
-    made = _symbol(place, who, chosen, {i["symbol"]: i for i in held["items"]})
-    aside = f"{plural(len(symbols), 'symbol')}; prices of {utc_text(found['as_of'])}." if found["as_of"] else f"{plural(len(symbols), 'symbol')}."
+    made = _symbol(place, who, chosen, {i["symbol"]: i for i in held["items"]}, held.get("as_of"))
+    aside = f"{plural(len(symbols), 'symbol')}; prices of {close_text(found['as_of'])}." if found["as_of"] else f"{plural(len(symbols), 'symbol')}."
     return [*made, PageSection("watch", "Watch list", [("table", _watched(place, who, found, held))], aside)]
 
 
@@ -60,7 +60,7 @@ def _watched(place: Workspace, who: Viewer, found: Mapping, held: Mapping) -> di
 _WINDOWS = {60: "60 bars", 250: "250 bars", 1000: "1,000 bars", 5000: "All"}
 
 
-def _symbol(place: Workspace, who: Viewer, symbol: str, held: Mapping[str, Mapping]) -> list[PageSection]:
+def _symbol(place: Workspace, who: Viewer, symbol: str, held: Mapping[str, Mapping], valued: str | None) -> list[PageSection]:
     "Show the chart of a symbol, the account's trades in it, and what protects the position."
     asked = who.options.get("bars", "")
     bars = int(asked) if asked.isdigit() and int(asked) in _WINDOWS else 250
@@ -77,7 +77,8 @@ def _symbol(place: Workspace, who: Viewer, symbol: str, held: Mapping[str, Mappi
     parts: Parts = [("chart", {"key": json.dumps({"of": "symbol", "symbol": symbol, "bars": bars, "stamp": stamp}), "words": words}), ("actions", windows)]
     one = held.get(symbol)
     if one and one.get("amount"):
-        facts = [("Units", quantity(one["amount"])), ("Cost price", price(one["average"]) if known(one["average"]) else UNKNOWN), ("Value", money(one["value"]) if known(one["value"]) else UNKNOWN),
+        facts = [("Units", quantity(one["amount"])), ("Cost price", price(one["average"]) if known(one["average"]) else UNKNOWN), ("Price", f"{price(one['price'])} at {close_text(valued)}" if known(one["price"]) else UNKNOWN),
+                 ("Value", money(one["value"]) if known(one["value"]) else UNKNOWN),
                  ("Unrealised gain", money(one["profit"], sign=True) if known(one["profit"]) else UNKNOWN)]
         facts += [(w.rpartition(" ")[0].capitalize(), w.rpartition(" ")[2]) for w, _, _ in levels]
         parts.append(("facts", facts))

@@ -192,12 +192,17 @@ def health_screen(place: Workspace, who: Viewer) -> Iterator[PageSection]:
     "Show the state of the machine, the connections and the data."
     health = system_health(place, datetime.now(UTC), within=60)
     tone, word = ("good", "healthy") if health.score >= 80 else ("warn", "degraded") if health.score >= 50 else ("bad", "unhealthy")
-    reasons = [{"tag": r.split(":")[0], "kind": "", "text": r.split(":", 1)[1].strip()} for r in health.reasons]
+    reasons = [{"tag": r.split(":")[0], "kind": "", "text": _check_name(r.split(":", 1)[1].strip())} for r in health.reasons]
     score: Parts = [("score", {"kind": tone, "value": number(health.score, 0), "text": word}), *([("tasks", reasons)] if reasons else [])]
     yield PageSection("score", "Health score", score, f"Of 100, at {utc_text(health.at.isoformat())}; the deductions are listed below.")
     yield PageSection("checks", "Machine and files", [("table", _checks([c for c in health.checks if not _is_connection(c.name)]))])
     yield PageSection("venues", "Connections", [("table", _checks([c for c in health.checks if _is_connection(c.name)]))])
     yield PageSection("quality", "Data quality", _quality(data_quality(place, who.profile)))
+
+
+def _check_name(words: str) -> str:
+    "Write what begins with the name of a check as a sentence does."
+    return "CPU" + words[3:] if words.startswith("cpu") else sentence(words)
 
 
 def _is_connection(name: str) -> bool:
@@ -208,8 +213,7 @@ def _is_connection(name: str) -> bool:
 def _checks(checks: list) -> dict:
     "Write checks as a table, the worst first."
     order = ["bad", "warn", "ok", "unknown", "absent"]
-    name = lambda n: "CPU" if n == "cpu" else sentence(n)  # noqa: E731
-    rows = [(name(c.name), _CHECK_STATES[c.status][0], c.detail, c.status) for c in checks]
+    rows = [(_check_name(c.name), _CHECK_STATES[c.status][0], c.detail, c.status) for c in checks]
     frame = pd.DataFrame(rows, columns=["name", "state", "detail", "status"])
     frame = frame.sort_values("status", key=lambda s: s.map(order.index), kind="stable").reset_index(drop=True)
     made = table(frame.set_index("name"), [("Check", "", str, ""), ("Status", "state", str, "tail"), ("Detail", "detail", str, "why")])

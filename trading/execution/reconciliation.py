@@ -317,13 +317,17 @@ def describe_entry(
     event: Event,
 ) -> str:
     "Describe an entry in a few words."
-    d = event.data
+    d, when = event.data, f"on {event.timestamp:%Y-%m-%d %H:%M}"
+    if event.kind == "opened":
+        return f"the opening in {d['currency']} {when}"
+    if event.kind == "fill":
+        return f"{'a purchase' if d['side'] == 'buy' else 'a sale'} of {d['amount']} {d['symbol']} at {d['price']} {when}"
     money = d["currency"] if event.kind in ("dividend", "interest", "funding", "swap") and d.get("currency") and d.get("symbol") else ""
     what = f"{money} for {d['symbol']}" if money else d.get("symbol") or d.get("currency", "")
     to = f" to {d['to']}" if d.get("to") else ""
     ratio = f" {d['ratio']}" if d.get("ratio") else ""
     amount = f" of {d['amount']}" if d.get("amount") else ""
-    return f"{with_article(event.kind.replace('_', '-'))}{ratio}{amount} {what}{to} on {event.timestamp:%Y-%m-%d %H:%M}"
+    return f"{with_article(event.kind.replace('_', '-'))}{ratio}{amount} {what}{to} {when}"
 
 
 def _names(desk: OrderContext, since: datetime, open_orders: list[OrderState], trades: list[Fill]) -> dict[str, str]:

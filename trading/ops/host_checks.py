@@ -49,7 +49,7 @@ def check_memory() -> Check:
     import psutil
 
     memory = psutil.virtual_memory()
-    detail = f"{memory.percent:.0f} % used, {memory.available / 1e9:.1f} GB available; a run needs about 2"
+    detail = f"{memory.percent:.0f} % used, {memory.available / 1e9:.1f} GB available; a run needs about 2 GB"
     return Check("memory", grade(memory.percent, 85, 95), detail, memory.percent, "%")
 
 

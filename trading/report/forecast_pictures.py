@@ -15,7 +15,7 @@ import pandas as pd
 from ..core.carried_prices import span_text
 from ..core.english import listed, plural, sentence
 from ..core.svg_charts import change_chart, time_chart
-from .formatting import Parts, day, known, percent
+from .formatting import Parts, day, known, percent, percent_axis
 from .sections import figure
 
 # %% ../../nbs/14_report/18_forecast_pictures.ipynb #7774a6fb
@@ -42,7 +42,7 @@ def calibration_parts(
     rows = {}
     for horizon, part in reliability.dropna(subset=["stated", "observed"]).groupby(level="horizon", sort=True):
         for word, row in (("least", part.iloc[0]), ("most", part.iloc[-1])):
-            rows[f"{int(horizon) * int(timeframe[:-1])}{timeframe[-1]}, {word} sure"] = {"before": row["stated"], "after": row["observed"]}
+            rows[f"{int(horizon) * int(timeframe[:-1])}{timeframe[-1]} {word} sure"] = {"before": row["stated"], "after": row["observed"]}
     if not rows:
         return []
     whole = reliability.dropna(subset=["stated", "observed"])
@@ -65,7 +65,7 @@ def history_parts(
         parts.append(("figure", figure("Skill over time", f"Against the no-change forecast, over all forecasts that have come due: {last}; below zero is worse.", chart, *told)))
     lines = {str(m): line for m in (trust if trust is not None else []) if len(line := trust[m].dropna()) > 1}
     if lines:
-        chart = time_chart(dict(list(lines.items())[:3]), "Trust in each member, over time", lambda v: percent(v, 0))
+        chart = time_chart(dict(list(lines.items())[:3]), "Trust in each member, over time", percent_axis(v for line in lines.values() for v in line))
         words = f"{sentence(plural(len(trust), 'cycle'))} of feedback: {listed(f'{m} {percent(float(line.iloc[-1]), 0)}' for m, line in lines.items())}."
         parts.append(("figure", figure("Trust over time", words, chart, *list(lines)[:3])))
     return parts

@@ -217,7 +217,7 @@ def _track_record(
     better = rows["beats_naive"].astype(bool) if "beats_naive" in rows else rows["mae"] < rows["mae_naive"] if len(rows) else pd.Series(dtype=bool)
     won = [horizon_text(int(h), timeframe) for h in better.index[better]]
     some = f"only {listed(won)}" if len(won) < len(better) else "at every horizon"
-    where = some if won else "at no horizon: they measure uncertainty, not direction"
+    where = some if won else "at no horizon by more than chance: they measure uncertainty, not direction"
     text: Parts = [("text", f"Past forecasts beat the no-change forecast {where}.")] if len(better) else []
     columns = [
         ("Horizon", "", lambda h: sentence(horizon_text(int(h), timeframe)), ""), ("Forecasts", "n", quantity, "n"),

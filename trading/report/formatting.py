@@ -82,8 +82,8 @@ def percent_axis(
     values: Iterable[float],  # fractions that the axis has to show
 ) -> Callable[[Number], str]:
     "Return a format for the ticks of an axis, with the decimals that its range needs.\n\nParameters\n----------\nvalues : Iterable[float]\n    fractions that the axis has to show\n\nReturns\n-------\nCallable[[Number], str]"
-    seen = [abs(float(v)) for v in values if known(v)]
-    span = max(seen, default=1.0)
+    seen = [float(v) for v in values if known(v)]
+    span = max(seen, default=1.0) - min(seen, default=0.0) or max(map(abs, seen), default=1.0)
     return lambda v: percent(v, 0 if span >= 0.04 else 1 if span >= 0.004 else 2)
 
 
