@@ -79,7 +79,7 @@ def query_order(
     for state in query_venue(desk, desk.venue.fetch_open_orders):
         if {state.client_order_id, state.id} & names:
             return own_state(state, client_order_id)
-    fills = {f.id: f for f in query_venue(desk, lambda: desk.venue.fetch_my_trades(since - timedelta(minutes=1))) if f.client_order_id in names}
+    fills = {f.id: f for f in query_venue(desk, lambda: desk.venue.fetch_my_trades(since)) if f.client_order_id in names}
     if not fills:
         if failed is not None:
             raise UnknownOutcome(f"{desk.venue.name} cannot look the order {client_order_id} up ({failed}), and it is neither open nor among our trades; "

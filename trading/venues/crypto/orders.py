@@ -254,6 +254,7 @@ def _like(row: dict, order: Order | None, venue: Connection) -> bool:
 async def _earliest(venue: Connection, ours: str, margin: float) -> int:
     "Return the moment before which an order cannot have reached the venue, milliseconds of its clock: ours may be ahead, or has been set back since it was sent."
     if venue.clock_difference is None:
+        await venue._turn("time", venue.wait, read=True)
         await venue.adjust_clock()
     now = time.time()
     return int((min(venue.sent_at.get(ours, now - _DAY), now) - max(venue.clock_difference or 0.0, 0.0) - margin) * 1000)
