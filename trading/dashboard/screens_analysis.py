@@ -182,7 +182,7 @@ def risk_screen(place: Workspace, who: Viewer) -> Iterator[PageSection]:
     record = find_record(place, found["run"])
     limits = pd.DataFrame(found["limits"]).rename(columns={"rule": "limit", "limit": "allowed"})
     shares = pd.DataFrame(found["contributions"]).set_index("symbol") if found["contributions"] else None
-    measures = {k: v for k, v in found["metrics"].items() if known(v) and k in COMPARED_METRICS}
+    measures = {{"max_drawdown": "held_drawdown"}.get(k, k): v for k, v in found["metrics"].items() if known(v) and k in COMPARED_METRICS}
     broken = sum(r["ok"] is False and known(r["actual"]) for r in found["limits"])
     state = f"{sentence(count(broken, 'limit'))} broken." if broken else "All limits hold."
     aside = f"{state} Measured on {found['bars']:,} bars, for the holdings after the newest run."
