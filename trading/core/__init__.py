@@ -37,7 +37,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "read_head_line", "is_sealed", "write_head_line",
     ],
     "extensions": ["extension_names", "find_extension", "load_extension", "extension_package"],
-    "files": ["write_atomic", "lock_folder"],
+    "files": ["write_atomic", "lock_folder", "folder_at_work"],
     "hash_chain": ["chain_hash", "keyed_hash"],
     "identity": ["house_digest", "is_users", "code_globals"],
     "instruments": [

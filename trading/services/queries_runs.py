@@ -17,6 +17,7 @@ import orjson
 import pandas as pd
 
 from ..core.errors import MissingData, TradingError
+from ..core.files import folder_at_work
 from ..core.types import Plan
 from ..pipeline.run_record import Run
 from ..pipeline.run_record import RunRecord as RunRecord
@@ -37,7 +38,7 @@ def records(
     place: Workspace,
     profile: str | None = None,  # None: of all
 ) -> list[RunRecord]:  # the newest first
-    "Return the records of runs; an unreadable one is left out.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None, default None\n    None: of all\n\nReturns\n-------\nlist[RunRecord]\n    the newest first"
+    "Return the records of runs; an unreadable one is left out, and one that was killed in the middle of a stage has failed there.\n\nParameters\n----------\nplace : Workspace\nprofile : str | None, default None\n    None: of all\n\nReturns\n-------\nlist[RunRecord]\n    the newest first"
     found = []
     for path in place.reports.glob("*/run.json"):
         try:
@@ -47,7 +48,16 @@ def records(
         record = _record(path.parent, state.st_mtime_ns, state.st_size)
         if record is not None and profile in (None, record.profile):
             found.append(record)
+    if any(r.status == "running" for r in found):
+        rests_on("work")
+        found = found if folder_at_work(place.data) else [_interrupted(r) for r in found]
     return sorted(found, key=lambda r: (r.created, r.id), reverse=True)
+
+
+def _interrupted(record: RunRecord) -> RunRecord:
+    "Return a record whose stage at work has failed: nobody is at work, so its process was killed, or the machine went down."
+    said = f"its process ended without a word, as when it is killed or the power fails; go on with 'carnet run --resume {record.id}'"
+    return record.but(stages=tuple(s.but(status="failed", error=said) if s.status == "running" else s for s in record.stages))
 
 
 def damaged_runs(place: Workspace) -> list[str]:

@@ -15,6 +15,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from ..core.files import folder_at_work
 from ..risk.stop_flag import stop_flags
 from .workspace import ANSWER_PARTS, Workspace, ledger_state, rests_on
 
@@ -37,12 +38,12 @@ class QueryCache:
         return hash(tuple(self.parts(place).values()))
 
     def parts(self, place: Workspace) -> dict[str, object]:
-        "Return what changes when the files of the place do, when its ledger does, and when a note is added to that."
+        "Return what changes when the files of the place do, when its ledger does, when a note is added to that, and when work begins or ends."
         now = time.monotonic()
         with self._lock:
             looked, parts = self._stamps.get(place, (-FRESH, {}))
             if now - looked >= FRESH:
-                parts = dict(zip(("files", "ledger", "notes"), (hash(tuple(_times(place))), *ledger_state(place)), strict=True))
+                parts = dict(zip(("files", "ledger", "notes", "work"), (hash(tuple(_times(place))), *ledger_state(place), folder_at_work(place.data)), strict=True))
                 self._stamps[place] = (now, parts)
             return parts
 
