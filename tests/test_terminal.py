@@ -114,6 +114,23 @@ def test_a_torn_record_of_a_run_is_named_and_no_other_run_takes_its_place(place)
     assert "no runs yet" not in said and said.count("is damaged") == 2
 
 
+def test_a_run_whose_process_was_killed_is_not_running(place, monkeypatch):
+    from datetime import UTC, datetime
+
+    from trading.core.files import lock_folder
+    from trading.pipeline.run_record import create_run
+
+    moment = datetime(2022, 12, 27, tzinfo=UTC)
+    run = create_run(place / "reports", "sample", moment, "paper", "paper-sample", {}, "", moment)
+    run.mark("20_forecast", "running")
+    monkeypatch.setenv("CARNET_RUN__DATA", "data")
+    line = lambda: next(text for text in carnet("runs").splitlines() if text.startswith(run.record.id))  # noqa: E731
+    with lock_folder(place / "data"):
+        assert " running " in line()
+    said = line()  # the lock of the dead is free
+    assert "failed in 20_forecast" in said and f"carnet run --resume {run.record.id}" in said and "running" not in said
+
+
 def test_a_folder_that_is_gone_is_a_sentence_and_a_closed_pipe_is_no_error(tmp_path):
     import os
     import subprocess
