@@ -92,7 +92,7 @@ def test_every_answer_carries_what_protects_a_browser(server):
 
 
 def test_who_asks_too_often_waits_and_nobody_else_does(tmp_path):
-    with serve(tmp_path, rate=5) as narrow, narrow.client("viewer") as greedy, narrow.client("admin") as other:
+    with serve(tmp_path, rate=0.5) as narrow, narrow.client("viewer") as greedy, narrow.client("admin") as other:
         found = [greedy.get("/portfolio") for _ in range(40)]
         assert {a.status_code for a in found} == {200, 429} and int(found[-1].headers["retry-after"]) >= 1
         assert other.get("/portfolio").status_code == 200
