@@ -83,8 +83,11 @@ def measure_skill(
     "Measure which share of the forecasts of each horizon their record supports, after costs.\n\nParameters\n----------\nheld : pd.DataFrame\n    (timestamp, symbol, horizon) × expected, std, realised; forecasts made without knowing the outcome\ncost : float\n    of buying or selling, as a fraction of the value\ntimeframe : str, default '1d'\n    length of one bar\n\nReturns\n-------\ndict[str, Skill]\n    by horizon"
     if not 0 <= cost < 1:
         raise BadInput(f"the cost is {cost}; give the fraction of the value that buying or selling takes, for example 0.0015")
-    columns = [held[name].to_numpy(dtype=float) for name in ("expected", "std", "realised")]
-    return {str(h): _skill(h, span, *(_matrix(c[rows], place) for c in columns), cost) for h, span, rows, place in _by_horizon(held.index, timeframe)}
+    columns, found = [held[name].to_numpy(dtype=float) for name in ("expected", "std", "realised")], {}
+    for horizon, span, rows, place in _by_horizon(held.index, timeframe):
+        expected, std, realised = (_matrix(c[rows], place) for c in columns)
+        found[str(horizon)] = _skill(horizon, span, expected, std, realised, cost)
+    return found
 
 
 def _skill(horizon: Horizon, span: int, expected: pd.DataFrame, std: pd.DataFrame, realised: pd.DataFrame, cost: float) -> Skill:
