@@ -247,7 +247,8 @@ def test_trades_of_a_month_are_all_found_whichever_end_the_venue_begins_at(name)
         rows = rows[::-1] if profile.trades_newest else rows
         begin = params.get(profile.trades_offset, 0) if profile.trades_offset else 0
         return [
-            {"id": str(t), "order": "x", "symbol": "BTC/USDT", "side": "buy", "price": 1, "amount": 1, "timestamp": t, "fee": {"cost": 0, "currency": "USDT"}, "info": {}}
+            {"id": str(t), "order": "x", "symbol": "BTC/USDT", "side": "buy", "price": 1, "amount": 1, "timestamp": t, "info": {},
+             "fee": {"cost": 0, "currency": "USDT"}}
             for t in rows[begin : begin + min(profile.trades_page, 60)]
         ]
 
