@@ -2828,8 +2828,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                               'trading/dashboard/app.py'),
                                        'trading.dashboard.app.PageUpdates.__init__': ( '16_dashboard/app.html#pageupdates.__init__',
                                                                                        'trading/dashboard/app.py'),
-                                       'trading.dashboard.app.PageUpdates._fill': ( '16_dashboard/app.html#pageupdates._fill',
-                                                                                    'trading/dashboard/app.py'),
                                        'trading.dashboard.app.PageUpdates.changed': ( '16_dashboard/app.html#pageupdates.changed',
                                                                                       'trading/dashboard/app.py'),
                                        'trading.dashboard.app.PageUpdates.fill': ( '16_dashboard/app.html#pageupdates.fill',

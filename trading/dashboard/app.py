@@ -93,6 +93,7 @@ class PageUpdates:
         self.at, self.options = at, dict(options or {})
         self.send: Callable[[dict], None] = lambda _: None
         self.shown: dict[str, str] = {}
+        self.visits, self.arriving = 0, 0  # screens gone to, those that are on their way to the page
         self.state: Any = self.stamp()  # the page shows this state already
         self.looked = time.monotonic()
         self.busy = False
@@ -106,18 +107,11 @@ class PageUpdates:
         return (*data_state(self.place), activity_state(self.place) if self.at in ("activity", "today", "research") else (), quotes_state(self.place) if self.at in ("holdings", "markets") else ())
 
     async def fill(self, who: Viewer, at: str) -> None:
-        "Send the sections of a screen one by one as they are ready; no update runs meanwhile."
-        self.state, self.looked, self.busy = self.stamp(), time.monotonic(), SCREENS[at].slow
-        try:
-            await self._fill(who, at)
-        finally:
-            self.busy = False
-
-    async def _fill(self, who: Viewer, at: str) -> None:
-        "Render and send the sections."
-        found, parts, slow = sections_of(self.place, who, at), {}, SCREENS[at].slow
+        "Send the sections of a screen one by one as they are ready."
+        self.state, self.looked = self.stamp(), time.monotonic()
+        found, parts, slow, visit = sections_of(self.place, who, at), {}, SCREENS[at].slow, self.visits
         while (section := await asyncio.to_thread(next, found, None)) is not None:
-            if self.at != at:
+            if self.visits != visit:
                 return
             parts[f"s-{section.key}"] = str(section.html())
             if slow:
@@ -128,7 +122,7 @@ class PageUpdates:
 
     async def tick(self, force: bool = False) -> None:
         "Check whether something has changed, and send it."
-        if self.busy:
+        if self.busy or self.arriving:
             return
         self.busy = True
         try:
@@ -147,11 +141,11 @@ class PageUpdates:
         state = self.stamp()
         if not force and (state == self.state or now - self.looked < screen.every):
             return None
-        who, at = self.who(), self.at
+        visit, who, at = self.visits, self.who(), self.at
         self.state, self.looked = state, now
         parts = {"status": str(status_line(self.place, who)), "banner": str(banner(self.place, who))}
         found = {f"s-{s.key}": str(s.html()) for s in sections_of(self.place, who, at)}
-        if self.at != at:
+        if self.visits != visit:  # the viewer has gone elsewhere meanwhile, and is shown that
             return None
         old, self.shown = self.shown, parts | found
         if {k for k in old if k.startswith("s-")} != set(found):
@@ -220,11 +214,14 @@ class PageSession(PageUpdates):
         at, options = parse_query(query)
         if profile := options.get("profile") or self.options.get("profile"):
             options["profile"] = profile
-        self.at, self.options, self.shown = at, options, {}
-        who = self.who()
-        if not quiet:
-            self.send(screen_message(at, {}, await asyncio.to_thread(first_sections, self.place, who, at), True))
-        await self.fill(who, at)
+        self.at, self.options, self.shown, self.visits, self.arriving = at, options, {}, self.visits + 1, self.arriving + 1
+        try:
+            who = self.who()
+            if not quiet:
+                self.send(screen_message(at, {}, await asyncio.to_thread(first_sections, self.place, who, at), True))
+            await self.fill(who, at)
+        finally:
+            self.arriving -= 1
 
 # %% ../../nbs/16_dashboard/30_app.ipynb #2ddf87cc
 POLL_SECONDS = 0.08  # between two checks of a page

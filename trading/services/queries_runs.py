@@ -17,11 +17,10 @@ import orjson
 import pandas as pd
 
 from ..core.errors import MissingData, TradingError
-from ..core.files import folder_at_work
 from ..core.types import Plan
 from ..pipeline.run_record import Run
 from ..pipeline.run_record import RunRecord as RunRecord
-from .query_cache import view
+from .query_cache import MEMORY, view
 from .workspace import Workspace, current_settings, rests_on
 
 # %% ../../nbs/13_services/17_queries_runs.ipynb #e8dd861c
@@ -50,7 +49,7 @@ def records(
             found.append(record)
     if any(r.status == "running" for r in found):
         rests_on("work")
-        found = found if folder_at_work(place.data) else [_interrupted(r) for r in found]
+        found = found if MEMORY.parts(place)["work"] else [_interrupted(r) for r in found]
     return sorted(found, key=lambda r: (r.created, r.id), reverse=True)
 
 
