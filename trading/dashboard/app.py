@@ -25,11 +25,11 @@ from .components import Viewer, render_macro
 from trading.dashboard.layout import (
     SCREENS,
     banner,
-    first_sections,
     parse_query,
     render_page,
     sections_of,
     status_line,
+    stop_button,
     styles,
     viewer_from_request,
 )
@@ -106,19 +106,31 @@ class PageUpdates:
         "Return what changes when something may have to be shown anew."
         return (*data_state(self.place), activity_state(self.place) if self.at in ("activity", "today", "research") else (), quotes_state(self.place) if self.at in ("holdings", "markets") else ())
 
-    async def fill(self, who: Viewer, at: str) -> None:
-        "Send the sections of a screen one by one as they are ready."
-        self.state, self.looked = self.stamp(), time.monotonic()
-        found, parts, slow, visit = sections_of(self.place, who, at), {}, SCREENS[at].slow, self.visits
+    async def fill(self, who: Viewer, at: str, moved: bool) -> None:
+        "Send a screen, a slow one section by section; nothing is sent when the page was drawn with what there is."
+        state, visit, slow = self.stamp(), self.visits, SCREENS[at].slow
+        drawn, self.state, self.looked = not moved and not slow and state == self.state, state, time.monotonic()
+        if slow and moved:
+            self.send(screen_message(at, {}, render_macro("loading"), True))
+        found, parts = sections_of(self.place, who, at), {}
         while (section := await asyncio.to_thread(next, found, None)) is not None:
             if self.visits != visit:
                 return
             parts[f"s-{section.key}"] = str(section.html())
             if slow:
                 self.send(screen_message(at, parts, render_macro("loading")))
-        self.shown = parts
-        if slow:
-            self.send(screen_message(at, parts))
+        head = await asyncio.to_thread(self.head, who)
+        self.shown = parts | head
+        if not drawn:
+            self.send({"parts": head, **screen_message(at, parts, moved=moved and not slow)})
+
+    def head(self, who: Viewer) -> dict[str, str]:
+        "Render what stands above every screen, of the profile and portfolio that are looked at."
+        try:
+            status = status_line(self.place, who)
+        except TradingError:  # the screen says what it is
+            status = render_macro("status", "", "", False, stop_button(who))
+        return {"status": str(status), "banner": str(banner(self.place, who))}
 
     async def tick(self, force: bool = False) -> None:
         "Check whether something has changed, and send it."
@@ -143,7 +155,7 @@ class PageUpdates:
             return None
         visit, who, at = self.visits, self.who(), self.at
         self.state, self.looked = state, now
-        parts = {"status": str(status_line(self.place, who)), "banner": str(banner(self.place, who))}
+        parts = self.head(who)
         found = {f"s-{s.key}": str(s.html()) for s in sections_of(self.place, who, at)}
         if self.visits != visit:  # the viewer has gone elsewhere meanwhile, and is shown that
             return None
@@ -216,10 +228,7 @@ class PageSession(PageUpdates):
             options["profile"] = profile
         self.at, self.options, self.shown, self.visits, self.arriving = at, options, {}, self.visits + 1, self.arriving + 1
         try:
-            who = self.who()
-            if not quiet:
-                self.send(screen_message(at, {}, await asyncio.to_thread(first_sections, self.place, who, at), True))
-            await self.fill(who, at)
+            await self.fill(self.who(), at, not quiet)
         finally:
             self.arriving -= 1
 
