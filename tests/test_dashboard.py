@@ -526,7 +526,8 @@ def test_a_plan_is_amended_in_its_form_and_an_amount_that_cannot_be_says_why(loo
     assert first.input_value() == f"{float(was) / 2 + 0.00005:.5f}"
     first.fill(str(int(float(was) / 2)))
     page.click("#s-orders button:has-text('Amend the plan')")
-    page.wait_for_selector("#notices p:not(.bad):has-text('takes the place of')")
+    page.wait_for_selector("#notices p:not(.bad):has-text('takes the place of'), #notices .bad >> nth=2")
+    assert page.locator("#notices p:not(.bad):has-text('takes the place of')").count(), page.inner_text("#notices")
     page.reload()
     page.wait_for_selector("#carnet[data-live=yes]")
     page.select_option("#profile", "pad")
