@@ -160,6 +160,25 @@ def test_the_volume_of_a_contract_is_in_units_or_absent(place, counted, units):
     assert set(venue.fetch_ohlcv("AAA/USDT:USDT", "1d", DAYS[-3].to_pydatetime())["volume"]) == {1e6}
 
 
+def test_contracts_of_kucoin_are_told_in_contracts_and_two_hundred_bars_at_a_time():
+    days, app = pd.date_range("2023-01-01", periods=450, tz="UTC"), FastAPI()
+    told = [[int(t.timestamp() * 1000), 100.0, 101.0, 99.0, 100.5, 40_000 + n, 0.0] for n, t in enumerate(days)]
+
+    @app.get("/api/v1/kline/query")
+    def bars(request: Request):
+        q = {k: int(v) for k, v in request.query_params.items() if k != "symbol"}
+        assert q["granularity"] == 1440
+        return {"code": "200000", "data": [r for r in told if q["from"] <= r[0] <= q["to"]][-200:]}  # of a longer window the rest is not told
+
+    with served(app) as url:
+        venue = CcxtVenue("kucoin", base_url=url, symbols=["BTC/USDT:USDT"])
+        contract = {"id": "XBTUSDTM", "symbol": "BTC/USDT:USDT", "base": "BTC", "quote": "USDT", "settle": "USDT", "baseId": "XBT", "quoteId": "USDT"}
+        kind = {"type": "swap", "spot": False, "contract": True, "swap": True, "linear": True, "active": True, "contractSize": 0.001}
+        venue._ccxt.set_markets([contract | kind | {"limits": {}, "precision": {"amount": 1, "price": 0.1}, "info": {}}])
+        found = venue.fetch_ohlcv("BTC/USDT:USDT", "1d", days[0].to_pydatetime())
+    assert list(found.index) == list(days) and found["volume"].tolist() == pytest.approx([r[5] * 0.001 for r in told])
+
+
 def test_a_profile_of_spot_asks_nothing_about_contracts(place):
     url, asked = place
     before = len(asked)

@@ -288,7 +288,7 @@ async def ohlcv_of(venue: Connection, symbol: str, timeframe: str, since: dateti
     end = pd.Timestamp(min(until, now) if until is not None else now)
     start = pd.Timestamp(since) if since is not None else pd.Timestamp("2010-01-01", tz="UTC")
     pages: list[pd.DataFrame] = []
-    holes, most = venue.profile.empty_candles == "hole", venue.profile.candles
+    holes, most = venue.profile.empty_candles == "hole", (venue.profile.contract_candles if ":" in symbol else 0) or venue.profile.candles
     while start + step <= end:
         page = await _candles(venue, symbol, timeframe, start, most)
         if len(page):
