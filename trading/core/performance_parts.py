@@ -55,7 +55,7 @@ def return_parts(
     falls = {n: value_drawdown(s, 1.0) for n, s in growth.items()}
     parts = [line_figure("Growth of one unit", "After all costs; logarithmic scale.", growth, "{:g}\u00a0×".format, log=True)]
     if any(f.min() < 0 for f in falls.values()):
-        parts.append(line_figure("Drawdown", "Fall from the highest value so far.", falls, lambda v: f"{v:.0%}", fill=True, height=170))
+        parts.append(line_figure("Drawdown", "Fall from the highest value so far.", falls, lambda v: written(v, "{:.0%}"), fill=True, height=170))
     return [*parts, *period_parts(t)]
 
 
@@ -72,7 +72,7 @@ def rolling_parts(
     t: Any,  # PerformanceTables
 ) -> list[tuple[str, Any]]:
     "Show Sharpe ratio, volatility and beta as they rolled.\n\nParameters\n----------\nt : Any\n    PerformanceTables\n\nReturns\n-------\nlist[tuple[str, Any]]"
-    names = {"sharpe": ("Rolling Sharpe ratio", two_text), "volatility": ("Rolling volatility", lambda v: f"{v:.0%}"), "beta": (f"Rolling beta to {t.benchmark_name}", two_text)}
+    names = {"sharpe": ("Rolling Sharpe ratio", two_text), "volatility": ("Rolling volatility", lambda v: written(v, "{:.0%}")), "beta": (f"Rolling beta to {t.benchmark_name}", two_text)}
     drawn = [line_figure(title, "Half a year of returns each.", {title: thin(t.rolling[name].dropna(), 80)}, form, height=150)
              for name, (title, form) in names.items() if name in t.rolling and t.rolling[name].notna().sum() > 1]
     return drawn or [("missing", "The record is shorter than half a year, so nothing rolls yet.")]
@@ -103,7 +103,7 @@ def distribution_parts(
     day = day_returns(t.returns)
     if not t.distribution or np.ptp(day.to_numpy(float)) == 0:
         return [("missing", "Fewer than five different returns have no distribution.")]
-    drawn = histogram_chart(day, "Distribution of daily returns", marks={"VaR 95 %": -t.distribution["var_95"], "VaR 99 %": -t.distribution["var_99"]})
+    drawn = histogram_chart(day, "Distribution of daily returns", percent_text, marks={"VaR 95 %": -t.distribution["var_95"], "VaR 99 %": -t.distribution["var_99"]})
     facts = [(label, form(t.distribution[name])) for name, (label, form) in DISTRIBUTION.items()]
     return [("figure", {"title": "Distribution of daily returns", "text": "What lies beyond the outermost bars is counted in them.", "svg": drawn, "names": (), "fill": False}), ("facts", facts)]
 

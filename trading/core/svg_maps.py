@@ -85,8 +85,8 @@ def histogram_chart(
                      f"<title>{form(left)} to {form(right)}: {n:,}</title></rect>")
     parts.append(f'<line x1="0" x2="100%" y1="{field}" y2="{field}" style="stroke:{GRID}"/>')
     parts += [f'<text x="{at(t):.2f}%" y="{field + 15}" text-anchor="middle">{escape(form(t))}</text>' for t in value_ticks(low, high)]
-    for i, (name, place) in enumerate((marks or {}).items()):
-        side = "end" if at(place) > 60 else "start"
+    for i, (name, place) in enumerate(sorted((marks or {}).items(), key=lambda m: -m[1])):
+        side = "end" if (i or at(place) > 60) and at(place) > 16 else "start"  # the words of the next mark stand to the left of its line, so that none crosses another
         parts.append(f'<line x1="{at(place):.2f}%" x2="{at(place):.2f}%" y1="0" y2="{field}" style="stroke:{INK};stroke-dasharray:4 3"/>'
                      f'<text x="{at(place):.2f}%" dx="{-5 if side == "end" else 5}" y="{11 + 14 * i}" text-anchor="{side}" style="fill:{INK}">{escape(name)}</text>')
     return svg_chart(title, height - 16, parts, gutter=(8, 8))

@@ -39,7 +39,7 @@ def _frame(dark: bool, wide: bool, height: int, **more: Any):
     for axis in made.axis:
         axis.axis_line_color = axis.major_tick_line_color = c["grid"]
         axis.minor_tick_line_color, axis.major_label_text_color, axis.major_label_text_font_size = None, c["muted"], "12px"
-    made.yaxis.ticker.desired_num_ticks, made.xaxis.ticker.desired_num_ticks = 5, 8 if wide else 4
+    made.yaxis.ticker.desired_num_ticks, made.xaxis.ticker.desired_num_ticks = 5, 8 if wide else 3
     return made, c
 
 
@@ -68,7 +68,7 @@ def candle_chart(
     "Draw candles with trades, levels and target weights.\n\nParameters\n----------\nbars : Sequence[Mapping]\n    timestamp, open, high, low, close and volume, the oldest first\nlength : pd.Timedelta\n    of a bar\nfills : Sequence[Mapping], default ()\n    time, side, amount, price, fee\nlevels : Sequence[tuple[str, float, str]], default ()\n    what it is, price, tone: 'good', 'bad' or 'warn'\ntargets : Sequence[Mapping], default ()\n    time, weight\ndark : bool, default False\nwide : bool, default True\n    False: on a phone\n\nReturns\n-------\na Bokeh layout"
     from bokeh.layouts import column
     from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter
-    from bokeh.models.annotations import Label, Span
+    from bokeh.models.annotations import Label, Span, Title
 
     frame = pd.DataFrame(bars)
     frame["time"] = pd.to_datetime(frame["timestamp"], utc=True).dt.tz_localize(None)
@@ -107,6 +107,7 @@ def candle_chart(
         below.add_tools(HoverTool(renderers=[dots], tooltips=[("Target weight", "@weight{0.0%}"), ("Decided", "@time{%F %H:%M} UTC")], formatters={"@time": "datetime"}))
         below.yaxis.formatter, below.yaxis.ticker.desired_num_ticks, line.level = NumeralTickFormatter(format="0.[0]%"), 3, "glyph"
         below.y_range.start, below.xaxis.visible = min(0, *held.data["weight"]), False
+        below.title = Title(text="Target weight at each decision", text_color=c["muted"], text_font_size="12px", text_font_style="normal")
         parts.append(below)
     if len(frame) > 1:
         parts.append(_overview(source, "close", made, dark, wide))
@@ -122,7 +123,7 @@ def line_chart(
 ):  # a Bokeh layout
     "Draw lines over time, with hover, zoom and a window of the range.\n\nParameters\n----------\nlines : Mapping[str, Sequence[tuple[str, float]]]\n    name → time and value, the oldest first\nform : str, default '0,0'\n    of a value, as Bokeh writes numbers\ndark : bool, default False\nwide : bool, default True\ncloses : bool, default False\n    the times are closes: where all of them are midnights, each point stands at the day that ended\n\nReturns\n-------\na Bokeh layout"
     from bokeh.layouts import column
-    from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter
+    from bokeh.models import ColumnDataSource, DatetimeTickFormatter, FixedTicker, HoverTool, NumeralTickFormatter
 
     made, c = _frame(dark, wide, 260)
     source = None
@@ -134,9 +135,13 @@ def line_chart(
         drawn = made.line("time", "value", source=own, color=c[tone], line_width=2, **({"legend_label": name} if len(lines) > 1 else {}))
         made.add_tools(HoverTool(renderers=[drawn], tooltips=[(name, f"@value{{{form}}}"), ("Close of", "@time{%F}") if days else ("Time", "@time{%F %H:%M} UTC")], formatters={"@time": "datetime"}, mode="vline"))
         source = source or own
+        if days and len(times) <= 8:  # no hours between the closes of days
+            made.xaxis.ticker, made.xaxis.formatter = FixedTicker(ticks=[t.timestamp() * 1000 for t in times[:: -(-len(times) // (8 if wide else 4))]]), DatetimeTickFormatter(days="%d %b %Y")
     made.yaxis.formatter = NumeralTickFormatter(format=form)
     if len(lines) > 1:
-        made.legend.background_fill_color, made.legend.label_text_color, made.legend.border_line_color, made.legend.location = c["paper"], c["ink"], c["grid"], "top_left"
+        made.legend.background_fill_color, made.legend.label_text_color, made.legend.border_line_color = c["paper"], c["ink"], None
+        made.legend.orientation, made.legend.location = "horizontal", "left"
+        made.add_layout(made.legend[0], "above")  # beside the lines, never on them
     parts = [made]
     if len(source.data["time"]) > 20:
         parts.append(_overview(source, "value", made, dark, wide))
@@ -152,6 +157,15 @@ def levels_of(place: Workspace, profile: str | None, symbol: str) -> list[tuple[
         level = o["price"] or o["stop_price"]
         if o["symbol"] == symbol and level and not o["what"].startswith("protects"):
             made.append((f"{o['side']} {o['amount']} at {level}", float(level), "warn"))
+    return made
+
+
+def _in_money(items: Sequence[Mapping]) -> list[tuple[str, float]]:  # time and value
+    "Return what the benchmark would have made of the account's money: it begins with the same value, and what was paid in or out is its, too."
+    known, made = [i for i in items if i.get("benchmark") is not None], []
+    for before, now in zip([None, *known], known, strict=False):
+        value = now["equity"] if before is None else made[-1][1] * now["benchmark"] / before["benchmark"] + now["contributed"] - before["contributed"]
+        made.append((now["timestamp"], value))
     return made
 
 
@@ -176,7 +190,7 @@ def draw_chart(
         made = candle_chart(found["items"], bar_length(found["timeframe"]), marks["fills"], levels_of(place, who.profile, symbol), marks["targets"], dark, wide)
     elif asked.get("of") == "equity":
         items = history(place, who.profile)["items"]
-        beside = [(i["timestamp"], i["benchmark"]) for i in items if i.get("benchmark") is not None]
+        beside = _in_money(items)
         made = line_chart({"account": [(i["timestamp"], i["equity"]) for i in items]} | ({"benchmark": beside} if beside else {}), dark=dark, wide=wide, closes=True)
     elif asked.get("of") == "backtest":
         found = [backtest_result(place, str(name)) for name in asked.get("tests", ())][:4]

@@ -16,7 +16,7 @@ from ..core.english import count, listed, sentence
 from .components import Field, PageSection, Viewer, form
 from .screens_trading import read_artefact, report_data, series, utc_text
 from ..report.forecast_sections import ForecastReview, forecast_overview
-from ..report.formatting import UNKNOWN, Parts, known, money, number, percent, percent_axis
+from ..report.formatting import UNKNOWN, Parts, known, money, number, percent, percent_seen, percent_axis
 from ..report.performance_sections import account_change_parts, COMPARED_METRICS, equity_parts, month_parts, risk_parts
 from ..report.risk_sections import RiskContext, stress_parts
 from ..report.sections import figure, table
@@ -41,7 +41,6 @@ from ..services.strategy_control import compare_strategies
 from ..services.queries_books import contribution
 from ..services.workspace import Workspace
 from ..services.queries_runs import find_record
-from ..core.drawdown import value_drawdown
 
 # %% ../../nbs/16_dashboard/10_screens_analysis.ipynb #314ac1c6
 def forecasts_screen(place: Workspace, who: Viewer) -> Iterator[PageSection]:
@@ -162,11 +161,11 @@ def _account(items: list[dict], found: Mapping) -> Parts:
     value = time_chart({"account": equity}, f"Equity of the account in {currency}", lambda v: number(v, 0), height=200)
     drawn: Parts = [("figure", figure("Equity", f"In {currency}.", value))]
     if equity.min() < equity.max():
-        fall = share(value_drawdown(equity), "Drawdown of the account", fill=True)
+        fall = share(-days_of_closes(series(items, "drawdown")), "Drawdown of the account", fill=True)  # of the unit value: what is taken out is no loss
         drawn.append(("figure", figure("Drawdown", "Fall from the highest value so far.", fall, fill=True)))
     exposure = share(1 - cash / equity, "Share of the account that is invested")
     drawn.append(("figure", figure("Exposure", "Share of the value that is invested.", exposure)))
-    ratios = [(sentence(n.replace("_", " ")), percent(abs(own[n])) if "drawdown" in n else (percent if n in SHARES else number)(own[n])) for n in (*SHARES, *RATIOS) if known(own.get(n))]
+    ratios = [(sentence(n.replace("_", " ")), percent_seen(abs(own[n])) if "drawdown" in n else (percent(own[n], 2, n.endswith("return")) if n in SHARES else number(own[n]))) for n in (*SHARES, *RATIOS) if known(own.get(n))]
     against = own.get("benchmark", {})
     if "return" in against:
         ratios += [("Benchmark", against["name"]), ("Return of the benchmark", percent(against["return"], 2, True)), ("Account less benchmark", percent(against["difference"], 2, True))]

@@ -38,7 +38,7 @@ def _entries(found: Mapping) -> Parts:
     frame = pd.DataFrame(found["items"][::-1], columns=["seq", "kind", "at", "words", "source", "note"])
     if frame.empty:
         return [("missing", "The books have no entry yet.")]
-    columns = [("Number", "", str, "n"), ("Time, UTC", "at", utc_cell, ""), ("Entry", "words", str, "w"), ("From", "source", str, ""), ("Note", "note", str, "why")]
+    columns = [("Number", "", str, "n"), ("Time, UTC", "at", utc_cell, ""), ("Entry", "words", str, "wide"), ("From", "source", str, ""), ("Note", "note", str, "why")]
     return [("table", table(frame.set_index("seq"), columns))]
 
 

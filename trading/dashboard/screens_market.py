@@ -34,7 +34,7 @@ def markets_screen(place: Workspace, who: Viewer) -> list[PageSection]:
     symbols = [i["symbol"] for i in found["items"]]
     own = [i["symbol"] for i in held["items"] if i["symbol"] in symbols]
     chosen = who.options.get("symbol") or (own or symbols)[0]
-    made = _symbol(place, who, chosen, {i["symbol"]: i for i in held["items"]}, held.get("as_of"))
+    made = _symbol(place, who, chosen, {i["symbol"]: i for i in held["items"]}, held.get("as_of"), held["currency"])
     aside = f"{plural(len(symbols), 'symbol')}; prices of {close_text(found['as_of'])}." if found["as_of"] else f"{plural(len(symbols), 'symbol')}."
     return [*made, PageSection("watch", "Watch list", [("table", _watched(place, who, found, held))], aside)]
 
@@ -60,7 +60,7 @@ def _watched(place: Workspace, who: Viewer, found: Mapping, held: Mapping) -> di
 _WINDOWS = {60: "60 bars", 250: "250 bars", 1000: "1,000 bars", 5000: "All"}
 
 
-def _symbol(place: Workspace, who: Viewer, symbol: str, held: Mapping[str, Mapping], valued: str | None) -> list[PageSection]:
+def _symbol(place: Workspace, who: Viewer, symbol: str, held: Mapping[str, Mapping], valued: str | None, currency: str) -> list[PageSection]:
     "Show the chart of a symbol, the account's trades in it, and what protects the position."
     asked = who.options.get("bars", "")
     bars = int(asked) if asked.isdigit() and int(asked) in _WINDOWS else 250
@@ -78,8 +78,7 @@ def _symbol(place: Workspace, who: Viewer, symbol: str, held: Mapping[str, Mappi
     one = held.get(symbol)
     if one and one.get("amount"):
         facts = [("Units", quantity(one["amount"])), ("Cost price", price(one["average"]) if known(one["average"]) else UNKNOWN), ("Price", f"{price(one['price'])} at {close_text(valued)}" if known(one["price"]) else UNKNOWN),
-                 ("Value", money(one["value"]) if known(one["value"]) else UNKNOWN),
-                 ("Unrealised gain", money(one["profit"], sign=True) if known(one["profit"]) else UNKNOWN)]
+                 ("Value", money(one["value"], currency)), ("Unrealised gain", money(one["profit"], currency, sign=True))]
         facts += [(w.rpartition(" ")[0].capitalize(), w.rpartition(" ")[2]) for w, _, _ in levels]
         parts.append(("facts", facts))
     if marks["fills"]:

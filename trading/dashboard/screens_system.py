@@ -6,7 +6,6 @@
 __all__ = ['EDITION_NAMES', 'TONES', 'FACTS', 'FRACTIONS', 'runs_screen', 'alerts_screen', 'health_screen', 'learning_screen']
 
 # %% ../../nbs/16_dashboard/20_screens_system.ipynb #ef6d75ea
-import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +18,7 @@ from ..core.errors import TradingError
 from .components import STAGE_STATES, Field, Link, PageSection, Viewer, button, form, link, steps
 from .screens_trading import utc_cell, utc_text
 from ..report.daily_report import QUALITY
+from ..report.forecast_pictures import estimator_text
 from ..report.forecast_sections import horizon_text
 from ..report.formatting import UNKNOWN, Parts, day, known, limit_name, limit_value, number, percent, quantity
 from ..report.sections import figure, table
@@ -270,22 +270,15 @@ def _model(place: Workspace, who: Viewer) -> Parts:
     except TradingError as error:
         return [("missing", str(error))]
     frame = current_settings(place, who.profile).market.timeframe
-    facts = [("Version", version), ("Estimator", _estimator(meta.get("estimator", UNKNOWN))), ("Data until", utc_text(meta.get("known_until")))]
+    facts = [("Version", version), ("Estimator", estimator_text(meta.get("estimator", UNKNOWN))), ("Bars until", day(pd.Timestamp(meta.get("known_until"))))]
     facts += [
-        (sentence(horizon_text(int(h), frame)), f"trained on {plural(part['rows'], 'row')} until {day(pd.Timestamp(part['trained_until']))}")
+        (sentence(horizon_text(int(h), frame)), f"learnt from {plural(part['rows'], 'row')} until {day(pd.Timestamp(part['trained_until']))}; intervals from the errors of the bars after that")
         for h, part in sorted(meta.get("horizons", {}).items(), key=lambda item: int(item[0]))
     ]
     named = ("version", "schema", "estimator", "known_until")
     simple = {k: v for k, v in meta.items() if isinstance(v, (str, int, float)) and known(v) and k not in named}
     plain = [(sentence(k.replace("_", " ")), str(v)[:120]) for k, v in simple.items()]
     return [("facts", facts), ("folded", {"summary": "Hashes and packages", "facts": plain})]
-
-
-def _estimator(text: str) -> str:
-    "Name what learns, step by step, without the brackets around it."
-    plain = " ".join(str(text).split())
-    parts = re.findall(r"\('\w+', (\w+\(.*?\))\)", plain) if plain.startswith("Pipeline(") else []
-    return ", then ".join(parts) or plain
 
 
 def _cycles(past: Mapping, who: Viewer) -> Parts:
@@ -296,7 +289,7 @@ def _cycles(past: Mapping, who: Viewer) -> Parts:
     frame["number"], frame["when"] = frame["number"].map(str), frame["at"].map(utc_text)
     columns = [
         ("Cycle", "number", str, ""), ("Kind", "kind", str, ""), ("Outcomes", "outcomes", quantity, "n"), ("Time", "when", str, ""),
-        ("Note", "note", lambda t: t or UNKNOWN, "why"),
+        ("Note", "note", lambda t: t or "", "why"),
     ]
     parts: Parts = [("table", table(frame, columns))]
     if who.may("admin") and len(frame) > 1:

@@ -19,7 +19,7 @@ from .live_prices import newer_quotes
 from .plan_requests import amend_form, awaits_approval, pending_plan, plan_actions
 from .components import Field, PageSection, Viewer, button, form, link, steps
 from ..report.daily_report import COST_NAMES
-from ..report.formatting import UNKNOWN, Parts, closing_day, day, known, money, number, percent, price, quantity
+from ..report.formatting import UNKNOWN, Parts, closing_day, day, known, money, number, percent, percent_seen, price, quantity
 from ..report.risk_sections import RiskContext, margin_parts
 from ..report.sections import ALERT_TONES, SAME_LEVEL, ReportData, figure, order_cost_parts, orders_table, table
 from ..core.svg_charts import bar_chart
@@ -136,19 +136,20 @@ def series(items: list[dict], name: str) -> pd.Series:
 
 
 def _figures(place: Workspace, who: Viewer) -> tuple:
-    "Return the account in five figures."
+    "Return the account in six figures."
     p = portfolio(place, who.profile)
     if p["equity"] is None:
         return "missing", p["missing"]
     own = series(history(place, who.profile)["items"], "equity")
     tone = lambda v: "" if not known(v) or v == 0 else "good" if v > 0 else "bad"  # noqa: E731
-    fees = f", fees {money(p['fees'])}" if p["fees"] else ""
+    fees = f"less what was paid in; fees {money(p['fees'])}" if p["fees"] else "less what was paid in"
     change = money(p["change"], p["currency"], 0, True) + f" since {closing_day(own.index[-2])}" if known(p["change"]) else "this is the first value"
     figures = [
         (f"Equity, {p['currency']}", money(p["equity"], digits=0), close_text(p["as_of"]).removeprefix("the ").replace("close of", "Close of"), ""),
         ("Change", percent(p["change_share"], 2, True), change, tone(p["change_share"])),
-        ("Total return", percent(p["profit_share"], 2, True), money(p["profit"], p["currency"], 0, True) + fees, tone(p["profit_share"])),
-        ("Drawdown", percent(p["drawdown"]), f"from the high of {closing_day(own.idxmax())}" if p["drawdown"] else "at its high", ""),
+        ("Total return", percent(p["profit_share"], 2, True), f"since {closing_day(own.index[0])}" if len(own) > 1 else "this is the first value", tone(p["profit_share"])),
+        (f"Profit, {p['currency']}", money(p["profit"], digits=0, sign=True), fees, tone(p["profit"])),
+        ("Drawdown", percent_seen(p["drawdown"]), f"from the high of {closing_day(own.idxmax())}" if p["drawdown"] else "at its high", ""),
         ("Invested", percent(p["invested"], 0), f"{plural(p['positions'], 'holding')}, {money(p['cash'], digits=0)} in cash", ""),
     ]
     return "figures", [dict(zip(("name", "value", "sub", "kind"), f, strict=True)) for f in figures]
@@ -163,7 +164,9 @@ def _equity_chart(place: Workspace, who: Viewer) -> Parts:
     since = f"in {currency} since {closing_day(own.index[0])}"
     key = {"of": "equity", "stamp": f"{own.index[-1]} {own.iloc[-1]}"}
     words = f"Equity of the account {since}, {number(own.iloc[0], 0)} to {number(own.iloc[-1], 0)}"
-    return [("chart", {"key": json.dumps(key), "words": words}), ("text", f"Equity {since}.")]
+    beside = any(i.get("benchmark") is not None for i in found)
+    more = " The benchmark begins with the same value and is paid in and out what the account was." if beside else ""
+    return [("chart", {"key": json.dumps(key), "words": words}), ("text", f"Equity {since}.{more}")]
 
 
 def _attention(said: Mapping, asks: bool) -> Parts:  # asks: the page offers to approve the plan already

@@ -54,6 +54,11 @@ def _present(table: Path) -> dict[str, int]:
     return dict(zip(actions["path"], actions["size_bytes"], strict=True))
 
 # %% ../../nbs/11_ops/25_data_checks.ipynb #46f9b39a
+def _size(count: float) -> str:
+    "Write a number of bytes; what is small is not written as nothing."
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 or not count else f"{count / 1e3:.1f} kB"
+
+
 def check_database(
     path: Path,
 ) -> Check:
@@ -75,7 +80,7 @@ def check_database(
     log = path.with_name(path.name + "-wal")
     waiting = log.stat().st_size / 1e6 if log.exists() else 0.0
     step = "; 'carnet doctor --fix' folds it in" if waiting >= 64 else ""
-    return Check(name, grade(waiting, 64, 1024), f"{size / 1e6:.1f} MB, write-ahead log {waiting:.1f} MB{step}", waiting, "MB")
+    return Check(name, grade(waiting, 64, 1024), f"{_size(size)}, write-ahead log {_size(waiting * 1e6)}{step}", waiting, "MB")
 
 # %% ../../nbs/11_ops/25_data_checks.ipynb #38df8c9e
 def check_permissions(

@@ -161,6 +161,8 @@ def own_server(
     url = f"http://127.0.0.1:{port}/api"
     words = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--ui" if ui else "--no-ui"]
 
+    log.parent.mkdir(parents=True, exist_ok=True)  # where PREFECT_HOME names another folder, nothing has made this one
+
     def start() -> subprocess.Popen:
         with log.open("ab") as out:
             return subprocess.Popen(words, stdout=out, stderr=out)

@@ -8,14 +8,14 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "daily_report": [
         "COST_NAMES", "QUALITY", "REPORT_SECTIONS", "TWO_PAGES", "cost_parts", "quality_parts", "provenance_parts", "build_report",
     ],
-    "forecast_pictures": ["card_parts", "calibration_parts", "history_parts"],
+    "forecast_pictures": ["estimator_text", "card_parts", "calibration_parts", "history_parts"],
     "forecast_sections": [
         "ForecastReview", "horizon_text", "filter_parts", "change_parts", "outcome_parts", "feature_text", "driver_text", "driver_parts",
         "drift_parts", "alert_parts", "review_parts", "forecast_overview",
     ],
     "formatting": [
-        "UNKNOWN", "Parts", "Number", "known", "number", "percent", "money", "price", "quantity", "percent_axis", "day", "closing_day",
-        "limit_name", "limit_value",
+        "UNKNOWN", "Parts", "Number", "known", "number", "percent", "money", "price", "quantity", "percent_seen", "percent_axis", "day",
+        "closing_day", "limit_name", "limit_value",
     ],
     "narrative": ["describe_equity", "describe_gains", "describe_orders", "as_limits", "describe_risk", "describe_day"],
     "performance_sections": [

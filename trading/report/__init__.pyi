@@ -15,9 +15,9 @@ from . import sections as sections
 from . import sleeve_sections as sleeve_sections
 from . import waterfall as waterfall
 from .daily_report import COST_NAMES as COST_NAMES, QUALITY as QUALITY, REPORT_SECTIONS as REPORT_SECTIONS, TWO_PAGES as TWO_PAGES, cost_parts as cost_parts, quality_parts as quality_parts, provenance_parts as provenance_parts, build_report as build_report
-from .forecast_pictures import card_parts as card_parts, calibration_parts as calibration_parts, history_parts as history_parts
+from .forecast_pictures import estimator_text as estimator_text, card_parts as card_parts, calibration_parts as calibration_parts, history_parts as history_parts
 from .forecast_sections import ForecastReview as ForecastReview, horizon_text as horizon_text, filter_parts as filter_parts, change_parts as change_parts, outcome_parts as outcome_parts, feature_text as feature_text, driver_text as driver_text, driver_parts as driver_parts, drift_parts as drift_parts, alert_parts as alert_parts, review_parts as review_parts, forecast_overview as forecast_overview
-from .formatting import UNKNOWN as UNKNOWN, Parts as Parts, Number as Number, known as known, number as number, percent as percent, money as money, price as price, quantity as quantity, percent_axis as percent_axis, day as day, closing_day as closing_day, limit_name as limit_name, limit_value as limit_value
+from .formatting import UNKNOWN as UNKNOWN, Parts as Parts, Number as Number, known as known, number as number, percent as percent, money as money, price as price, quantity as quantity, percent_seen as percent_seen, percent_axis as percent_axis, day as day, closing_day as closing_day, limit_name as limit_name, limit_value as limit_value
 from .narrative import describe_equity as describe_equity, describe_gains as describe_gains, describe_orders as describe_orders, as_limits as as_limits, describe_risk as describe_risk, describe_day as describe_day
 from .performance_sections import CHANGE_LINES as CHANGE_LINES, COMPARED_METRICS as COMPARED_METRICS, equity_parts as equity_parts, account_change_parts as account_change_parts, contribution_section as contribution_section, risk_parts as risk_parts, month_parts as month_parts
 from .period_report import period_sentences as period_sentences, build_period_report as build_period_report

@@ -19,7 +19,7 @@ import pandas as pd
 from ..core.carried_prices import span_text
 from ..core.english import count, listed, plural, sentence, spelled
 from .forecast_pictures import calibration_parts, card_parts, history_parts
-from .formatting import Parts, day, known, percent, quantity
+from .formatting import Parts, closing_day, day, known, percent, quantity
 from .sections import ReportData, figure, table
 from ..core.svg_charts import interval_chart
 from .waterfall import driver_charts
@@ -85,16 +85,17 @@ def change_parts(b: ForecastReview, timeframe: str) -> Parts:
         return [*parts, ("text", "This is the first run of this profile, so there is nothing to compare the forecasts with.")]
     moved = (b.now["expected"] - b.before[1]["expected"]).dropna()
     if moved.empty:
-        return [*parts, ("text", f"No forecast of {day(b.before[0])} has the symbol and the horizon of one of today's.")]
+        return [*parts, ("text", f"No forecast of {closing_day(b.before[0])} has the symbol and the horizon of one of today's.")]
     lines = []
     for horizon, part in moved.groupby(level="horizon", sort=True):
         part = part.droplevel("horizon")
         most = part.abs().idxmax()
         was, now = np.expm1(b.before[1]["expected"][(most, horizon)]), np.expm1(b.now["expected"][(most, horizon)])
-        change = f"largest change {most}, from {percent(was, 2, True)} to {percent(now, 2, True)}" if part.any() else "no change"
+        digits = next((d for d in (2, 3, 4, 5) if percent(was, d) != percent(now, d)), 6)  # a change is seen, however small it is
+        change = f"largest change {most}, from {percent(was, digits, True)} to {percent(now, digits, True)}" if part.any() else "no change"
         lines.append(f"{sentence(horizon_text(int(horizon), timeframe))}: {(part > 0).sum()} of {len(part)} rose; {change}.")
     turned = ((b.now["expected"] > 0) != (b.before[1]["expected"].reindex(b.now.index) > 0))[moved.index]
-    lines.append(f"{sentence(count(int(turned.sum()), 'forecast'))} changed direction since {day(b.before[0])}.")
+    lines.append(f"{sentence(count(int(turned.sum()), 'forecast'))} changed direction since {closing_day(b.before[0])}.")
     return [*parts, ("text", " ".join(lines))]
 
 # %% ../../nbs/14_report/20_forecast_sections.ipynb #1b4f3d67

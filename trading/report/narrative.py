@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ..core.english import count, listed, sentence, spelled
-from .formatting import closing_day, day, known, limit_name, limit_value, money, percent
+from .formatting import closing_day, day, known, limit_name, limit_value, money, percent, percent_seen
 from ..core.drawdown import drawdown_now
 
 # %% ../../nbs/14_report/07_narrative.ipynb #83fed4e3
@@ -54,7 +54,7 @@ def describe_equity(
             name = f"the benchmark ({benchmark_name})" if benchmark_name else "the benchmark"
             sentence += f"; {name} {_change_text(end / start - 1)} over the same time"
     best = measure.idxmax()
-    high = "This is its highest value so far." if best == now else f"Drawdown {percent(drawdown_now(measure))} from the high of {closing_day(best)}."
+    high = "This is its highest value so far." if best == now else f"Drawdown {percent_seen(drawdown_now(measure))} from the high of {closing_day(best)}."
     return [sentence + ".", high]
 
 # %% ../../nbs/14_report/07_narrative.ipynb #51edcc7d

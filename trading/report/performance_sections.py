@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core.bars import days_of_closes
 from ..core.calendars import annual_growth, bars_a_year, elapsed_years, shown_yearly
 from .narrative import as_limits
 from .formatting import Parts, closing_day, known, limit_name, limit_value, money, number, percent, percent_axis
@@ -126,6 +127,12 @@ def contribution_section(data: ReportData) -> Parts:
     return account_change_parts(data.contribution, data.currency) if data.contribution else [("text", "This is the account's first value; the next run says what changed it.")]
 
 # %% ../../nbs/14_report/30_performance_sections.ipynb #bb862541
+def _months_of(value: pd.Series) -> pd.Series:
+    "Return the return of each calendar month; a close at midnight belongs to the day, and so to the month, that it ends."
+    growth = 1 + days_of_closes(value).pct_change().dropna()
+    return growth.groupby([growth.index.year, growth.index.month]).prod() - 1
+
+
 def _compare(lines: Mapping[str, pd.Series]) -> dict:
     "Compare policy and benchmark in six numbers."
     rows = {}
@@ -136,7 +143,7 @@ def _compare(lines: Mapping[str, pd.Series]) -> dict:
         spells = below.groupby((~below).cumsum()).apply(lambda u: u.index[-1] - u.index[0])
         rows[name] = {
             "growth": shown_yearly(growth, elapsed_years(s.index)), "risk": risk, "ratio": growth / risk if risk else None, "worst": abs(float(value_drawdown(s).min())),
-            "month": float(s.resample("ME").last().pct_change().min()), "longest": spells.max().days / 365.25,
+            "month": float(_months_of(s).min()), "longest": spells.max().days / 365.25,
         }
     columns = [
         ("Curve", "", str, ""), ("Annual return", "growth", percent, "n"), ("Volatility", "risk", percent, "n"),
