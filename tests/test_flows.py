@@ -29,6 +29,7 @@ import nbformat, httpx, os
 from datetime import UTC, datetime
 from decimal import Decimal
 from trading.core.errors import StageFailed
+from trading.core.files import lock_folder
 from trading.core.types import Action, Plan
 flows, tried = load_flow("daily"), []
 
@@ -73,6 +74,10 @@ first = flows.daily_scheduled.with_options(retries=1)("sample", as_of="2022-12-2
 second = flows.daily_scheduled("sample", as_of="2022-12-27")
 wrong = flows.daily_scheduled(resume=first, as_of="2022-12-27", return_state=True)
 same = flows.daily_scheduled(resume=first)
+os.environ["CARNET_RUN__DATA"] = "elsewhere"
+with lock_folder("data"):  # which that run began in
+    busy = flows.daily_scheduled(resume=first, return_state=True)
+del os.environ["CARNET_RUN__DATA"]
 ask = lambda what, **body: httpx.post(os.environ["PREFECT_API_URL"] + "/" + what, json=body, timeout=60).json()
 runs = [(r["name"], r["state_name"], r["run_count"]) for r in ask("flow_runs/filter", sort="START_TIME_ASC")]
 for _ in range(60):
@@ -80,7 +85,8 @@ for _ in range(60):
     if any("words of 50_report" in line for line in logs):
         break
     import time; time.sleep(0.25)
-print(json.dumps({"first": first, "second": second, "same": same, "wrong": str(wrong.result(raise_on_failure=False)), "tried": tried, "asked": asked,
+print(json.dumps({"first": first, "second": second, "same": same, "wrong": str(wrong.result(raise_on_failure=False)),
+                  "busy": str(busy.result(raise_on_failure=False)), "tried": tried, "asked": asked,
                   "runs": runs, "logs": logs, "artifacts": [(a["key"], a["type"], a["data"]) for a in ask("artifacts/filter")]}))
 """
 
@@ -105,12 +111,13 @@ def test_people_are_told_how_a_run_went_and_that_a_job_never_came_to_one(told):
     runs = [words[1] for words in told["asked"] if words[0] == "after"]
     assert runs == [told["first"], told["first"], told["second"], told["first"]]
     jobs = [(words[1], "leave profile, as_of and mode empty" in words[3]) for words in told["asked"] if words[0] == "after-job"]
-    assert jobs == [("daily", True)]
+    assert jobs == [("daily", True), ("daily", False)]
     assert sum(words[:2] == ["report", "--due"] for words in told["asked"]) == len(runs), "editions that are over are made after each run"
 
 
 def test_resume_goes_on_and_takes_no_other_word(told):
     assert told["same"] == told["first"] and "leave profile, as_of and mode empty" in told["wrong"]
+    assert "at work on data" in told["busy"], "whatever folder the settings name today"
 
 
 def test_flow_runs_have_the_names_of_our_runs(told):
