@@ -28,7 +28,9 @@ atexit.register(kept_open.close)
 import nbformat, httpx, os
 from datetime import UTC, datetime
 from decimal import Decimal
+import threading
 from trading.core.errors import StageFailed
+from trading.core.files import folder_at_work, lock_folder
 from trading.core.types import Action, Plan
 flows, tried = load_flow("daily"), []
 
@@ -60,19 +62,29 @@ class Kernel(nullcontext):
         pass
 
 flows.run_stage, flows.Kernel = stage, Kernel
-asked = []
+asked, holds, wanted = [], threading.Event(), threading.Event()
+
+def other_job():
+    "Be at work on the folder until somebody else wants it."
+    with lock_folder(Path("data")):
+        holds.set()
+        wanted.wait()
 
 def quiet(name):
     "The file of flows, without the process that tells people."
     module = load_flow(name)
     module.carnet = lambda *words, **more: asked.append(words) or " ".join(words[:2])
+    if name == "watch":
+        module.folder_at_work = lambda data: folder_at_work(data) and (wanted.set() or True)
     return module
 
 flows.load_flow = quiet
 first = flows.daily_scheduled.with_options(retries=1)("sample", as_of="2022-12-27")
+threading.Thread(target=other_job).start()
+holds.wait()
 second = flows.daily_scheduled("sample", as_of="2022-12-27")
 wrong = flows.daily_scheduled(resume=first, as_of="2022-12-27", return_state=True)
-same = flows.daily_scheduled(resume=first)
+same = flows.daily_scheduled("sample", resume=first)  # a deployment fills its profile in
 ask = lambda what, **body: httpx.post(os.environ["PREFECT_API_URL"] + "/" + what, json=body, timeout=60).json()
 runs = [(r["name"], r["state_name"], r["run_count"]) for r in ask("flow_runs/filter", sort="START_TIME_ASC")]
 for _ in range(60):
@@ -111,6 +123,10 @@ def test_people_are_told_how_a_run_went_and_that_a_job_never_came_to_one(told):
 
 def test_resume_goes_on_and_takes_no_other_word(told):
     assert told["same"] == told["first"] and "leave profile, as_of and mode empty" in told["wrong"]
+
+
+def test_a_job_that_comes_while_another_is_at_work_on_the_folder_waits_for_it(told):
+    assert sum("another job is at work on data; this one waits" in line for line in told["logs"]) == 1 and told["second"]
 
 
 def test_flow_runs_have_the_names_of_our_runs(told):
