@@ -24,6 +24,7 @@ from trading.pipeline.notebook_runner import Kernel, run_stage
 from trading.pipeline.run_record import STAGES, Run
 from trading.pipeline.training import train_after
 from trading.services.flow_runs import artifact_key, choose_portfolio, day_note, plan_artifact, run_of_flow, stage_lines
+from trading.services.launching import run_named
 
 
 def logged_stage(run: Run, name: str, kernel: Kernel) -> float:
@@ -92,7 +93,8 @@ def daily_scheduled(
     watch = load_flow("watch")
     with choose_portfolio(portfolio), watch.told_of("daily", profile) as by_itself, ExitStack() as held:
         settings = load_settings(profile, {"run.mode": mode})
-        held.enter_context(watch.turn(settings.run.data))
+        its_own = run_named(resume, settings)[1] if resume else settings
+        held.enter_context(watch.turn(its_own.run.data))  # a run that goes on does so in the folder that it began in
         run = run_of_flow(settings, datetime.now(UTC), flow_run.id or "", as_of, resume, bool(mode), profile)
         by_itself.append(run)  # from here on the run tells how it went
         name_flow_run(run.record.id)

@@ -255,6 +255,6 @@ def test_a_profile_of_perpetuals_trades_on_paper_with_margin_and_its_funding_is_
 
 def test_real_orders_for_contracts_are_refused_in_one_sentence_before_anything_is_asked(tmp_path):
     settings = load_settings("crypto", {"market.symbols": "BTC/USDT, BTC/USDT:USDT", "run.mode": "live", "run.data": str(tmp_path)}, environ={})
-    only = "BTC/USDT:USDT is a contract on margin, and real orders for perpetuals are sent to binance only, not to kraken; run with --mode paper"
+    only = "BTC/USDT:USDT is a contract on margin, and real orders for perpetuals are sent to binance and bybit only, not to kraken; run with"
     with pytest.raises(Refused, match=only):
         connect(settings, orders=True, environ={})

@@ -495,7 +495,10 @@ def test_a_search_is_started_from_the_page_and_its_best_variation_is_drawn(look)
     assert "Best of 4 variations" in page.inner_text("#s-result") and page.locator("#s-tests tbody tr").count() == 1
 
 
-def test_a_plan_is_amended_in_its_form_and_an_amount_that_cannot_be_says_why(look, home):
+def test_a_plan_is_amended_in_its_form_and_an_amount_that_cannot_be_says_why(look, home, monkeypatch):
+    import trading.dashboard.app
+    from trading.dashboard.components import PageSection
+
     page = look("trader", at="orders")
     page.select_option("#profile", "pad")
     page.wait_for_selector("#s-plan :text('Awaiting approval')")
@@ -515,9 +518,16 @@ def test_a_plan_is_amended_in_its_form_and_an_amount_that_cannot_be_says_why(loo
     first.fill(f"{float(was) / 2 + 0.00005:.5f}")
     page.click("#s-orders button:has-text('Amend the plan')")
     page.wait_for_selector("#notices .bad:has-text('no multiple of the step')")
+    sections = trading.dashboard.app.sections_of
+    monkeypatch.setattr(trading.dashboard.app, "sections_of", lambda *asked: iter([PageSection("new", "New", []), *sections(*asked)]))
+    os.utime(home[0] / "settings.ini")
+    page.wait_for_selector("#s-new")  # the whole screen was drawn again
+    assert page.input_value("#s-orders [name=reason]") == "less of it", "what was refused stays as it was typed"
+    assert first.input_value() == f"{float(was) / 2 + 0.00005:.5f}"
     first.fill(str(int(float(was) / 2)))
     page.click("#s-orders button:has-text('Amend the plan')")
-    page.wait_for_selector("#notices p:not(.bad):has-text('takes the place of')")
+    page.wait_for_selector("#notices p:not(.bad):has-text('takes the place of'), #notices .bad >> nth=2")
+    assert page.locator("#notices p:not(.bad):has-text('takes the place of')").count(), page.inner_text("#notices")
     page.reload()
     page.wait_for_selector("#carnet[data-live=yes]")
     page.select_option("#profile", "pad")

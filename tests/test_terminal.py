@@ -115,20 +115,38 @@ def test_a_torn_record_of_a_run_is_named_and_no_other_run_takes_its_place(place)
 
 
 def test_a_run_whose_process_was_killed_is_not_running(place, monkeypatch):
+    import os
     from datetime import UTC, datetime
 
     from trading.core.files import lock_folder
+    from trading.core.settings import load_settings
     from trading.pipeline.run_record import create_run
+    from trading.services.query_cache import MEMORY
 
     moment = datetime(2022, 12, 27, tzinfo=UTC)
     run = create_run(place / "reports", "sample", moment, "paper", "paper-sample", {}, "", moment)
     run.mark("20_forecast", "running")
     monkeypatch.setenv("CARNET_RUN__DATA", "data")
-    line = lambda: next(text for text in carnet("runs").splitlines() if text.startswith(run.record.id))  # noqa: E731
+
+    def line(one=run):
+        MEMORY.forget()  # each command is a process of its own
+        return next(text for text in carnet("runs").splitlines() if text.startswith(one.record.id))
+
     with lock_folder(place / "data"):
+        run.mark("20_forecast", "running")
         assert " running " in line()
     said = line()  # the lock of the dead is free
     assert "failed in 20_forecast" in said and f"carnet run --resume {run.record.id}" in said and "running" not in said
+    with lock_folder(place / "data"):  # whoever works there now is another
+        os.utime(place / "data" / "run.pid", ns=(later := (run.folder / "run.json").stat().st_mtime_ns + 1, later))
+        assert line() == said
+    given = load_settings(overrides={"run.data": place / "elsewhere"}).model_dump(mode="json")
+    elsewhere = create_run(place / "reports", "sample", moment, "paper", "paper-sample", given, "", moment)
+    with lock_folder(place / "elsewhere"):  # a run that was given a folder of its own is at work there, and goes on there or not at all
+        elsewhere.mark("20_forecast", "running")
+        assert " running " in line(elsewhere)
+        assert "at work on" in carnet("run", "--resume", elsewhere.record.id, code=1)
+    assert "failed in 20_forecast" in line(elsewhere)
 
 
 def test_a_folder_that_is_gone_is_a_sentence_and_a_closed_pipe_is_no_error(tmp_path):

@@ -10,28 +10,34 @@ export function render({ model, el }) {
   let heard = Date.now(), asking = null
 
   // --- what the server sends ------------------------------------------------------------------------------------------------------
+  const named = (list, text) => {          // a name for each of them, by which it is found in the part that is written again
+    const seen = {}
+    return list.map(e => { const name = `${e.closest("section")?.id} ${e.localName} ${text(e)}`; return `${name} ${seen[name] = (seen[name] ?? 0) + 1}` })
+  }
   function put(box, text) {                // write a part again; what somebody opened, typed or points at stays
-    const open = [...box.querySelectorAll("details")].map(d => d.open)
-    const kept = [...box.querySelectorAll("form[data-dirty]")]
-    const drawn = [...box.querySelectorAll("[data-chart][data-drawn]")]
+    const all = q => [...box.querySelectorAll(q)], words = e => e.id || e.name || e.textContent
+    const unfolded = () => { const found = all("details"); return found.map((d, i) => [named(found, d => words(d.querySelector("summary") ?? d))[i], d]) }
+    const open = new Map(unfolded().map(([name, d]) => [name, d.open]))
+    const kept = all("form[data-dirty]"), drawn = all("[data-chart][data-drawn]")
     const things = "a, button, input, select, textarea, summary"
-    const active = page.activeElement ?? document.activeElement, at = [...box.querySelectorAll(things)].indexOf(active)
+    const active = page.activeElement ?? document.activeElement, at = named(all(things), words)[all(things).indexOf(active)]
     box.innerHTML = text
     for (const form of kept) box.querySelector(`form[data-form="${CSS.escape(form.dataset.form)}"]`)?.replaceWith(form)
     for (const chart of drawn) box.querySelector(`[data-chart="${CSS.escape(chart.dataset.chart)}"]`)?.replaceWith(chart)
-    box.querySelectorAll("details").forEach((d, i) => { if (open[i]) d.open = true })
-    if (at >= 0) (kept.some(f => f.contains(active)) ? active : box.querySelectorAll(things)[at])?.focus({ preventScroll: true })
+    for (const [name, d] of unfolded()) if (open.has(name)) d.open = open.get(name)
+    if (at) (kept.some(f => f.contains(active)) ? active : all(things)[named(all(things), words).indexOf(at)])?.focus({ preventScroll: true })
   }
 
   function show(screen) {
+    const same = !screen.moved && root.dataset.at === screen.at
     root.dataset.at = screen.at
     $("#title").textContent = screen.title
     $("#aside").textContent = screen.aside
     if (!model.shell) document.title = `${screen.title} · Carnet`
     for (const a of page.querySelectorAll("#screens a"))
       a.search === `?at=${screen.at}` ? a.setAttribute("aria-current", "page") : a.removeAttribute("aria-current")
-    $("#parts").innerHTML = screen.sections
-    closeMenu()
+    if (same) put($("#parts"), screen.sections)
+    else { $("#parts").innerHTML = screen.sections; closeMenu() }
     if (screen.moved) { window.scrollTo(0, 0); $("#main").focus({ preventScroll: true }) }
     frames()
   }
@@ -58,7 +64,13 @@ export function render({ model, el }) {
     }
     if (m.parts) frames()
     if (m.notice) notify(m.notice.text, m.notice.kind)
-    if (m.free) for (const b of page.querySelectorAll("[aria-busy]")) { b.removeAttribute("aria-busy"); b.disabled = false }
+    if (m.free) {
+      for (const b of page.querySelectorAll("[aria-busy]")) { b.removeAttribute("aria-busy"); b.disabled = false }
+      for (const form of page.querySelectorAll("form[data-sent]")) {   // what was refused stays as it was typed
+        form.removeAttribute("data-sent")
+        if (m.notice?.kind !== "bad") form.removeAttribute("data-dirty")
+      }
+    }
     if (m.signed_out) location.assign(m.signed_out)
   })
 
@@ -123,12 +135,17 @@ export function render({ model, el }) {
     const button = e.target.closest("button[data-act]")
     if (button) return button.dataset.ask ? ask(button) : act(button, button.dataset.act, JSON.parse(button.dataset.values))
   })
-  root.addEventListener("input", e => e.target.closest("form[data-act]")?.setAttribute("data-dirty", ""))
+  root.addEventListener("input", e => {
+    const form = e.target.closest("form[data-act]")
+    form?.setAttribute("data-dirty", "")
+    form?.removeAttribute("data-sent")     // typed on while the answer is under way: it stays, whatever the answer
+  })
   root.addEventListener("submit", e => {
     const form = e.target.closest("form[data-act]")
     if (!form) return
     e.preventDefault()
-    form.removeAttribute("data-dirty")
+    form.setAttribute("data-dirty", "")
+    form.setAttribute("data-sent", "")
     const same = f => f.type !== "hidden" && (f.tagName === "SELECT" ? [...f.options].every(o => o.selected === o.defaultSelected) : f.value === f.defaultValue)
     const values = Object.fromEntries(new FormData(form))
     if (form.hasAttribute("data-changed-only")) for (const f of form.elements) if (f.name && f.name !== "for" && same(f)) delete values[f.name]

@@ -41,8 +41,9 @@ def run_command(profile, as_of, mode, portfolio, holdings, resume, opened) -> No
         print_line(f"note: {note}; the run goes on without it", err=True)
     for note in settle_keys(settings):
         print_line(f"note: {note}", err=True)
-    with lock_folder(settings.run.data):
-        job, its_own = run_named(resume, settings) if resume else (begin_run(settings, datetime.now(UTC), as_of, holdings), settings)
+    job, its_own = run_named(resume, settings) if resume else (None, settings)
+    with lock_folder(its_own.run.data):  # a run that goes on does so in the folder that it began in
+        job = job or begin_run(settings, datetime.now(UTC), as_of, holdings)
         record_here("resume-run", {"run": job.record.id}) if resume else record_here("start-run", {"profile": profile, "as_of": as_of, "mode": mode})
         try:
             run_stages(job, its_own)

@@ -65,15 +65,18 @@ def lock_folder(
 
 def folder_at_work(
     data: Path,  # the folder of store and ledger
-) -> bool:
-    "Tell whether a run or a command holds a data folder; also True where nobody may look. A process that was killed holds nothing.\n\nParameters\n----------\ndata : Path\n    the folder of store and ledger\n\nReturns\n-------\nbool"
+) -> int:  # 0: nobody; else since when, in nanoseconds of the clock of files, or 1: not known since when
+    "Tell whether a run or a command holds a data folder, also where nobody may look. A process that was killed holds nothing.\n\nParameters\n----------\ndata : Path\n    the folder of store and ledger\n\nReturns\n-------\nint\n    0: nobody; else since when, in nanoseconds of the clock of files, or 1: not known since when"
     from filelock import FileLock, Timeout
 
     file = Path(data) / "run.lock"
     if not file.exists():
-        return False
+        return 0
     try:
         with FileLock(file, timeout=0):
-            return False
+            return 0
     except (Timeout, OSError):
-        return True
+        try:
+            return file.with_suffix(".pid").stat().st_mtime_ns
+        except OSError:
+            return 1

@@ -25,11 +25,11 @@ from .components import Viewer, render_macro
 from trading.dashboard.layout import (
     SCREENS,
     banner,
-    first_sections,
     parse_query,
     render_page,
     sections_of,
     status_line,
+    stop_button,
     styles,
     viewer_from_request,
 )
@@ -93,6 +93,7 @@ class PageUpdates:
         self.at, self.options = at, dict(options or {})
         self.send: Callable[[dict], None] = lambda _: None
         self.shown: dict[str, str] = {}
+        self.visits, self.arriving = 0, 0  # screens gone to, those that are on their way to the page
         self.state: Any = self.stamp()  # the page shows this state already
         self.looked = time.monotonic()
         self.busy = False
@@ -105,30 +106,35 @@ class PageUpdates:
         "Return what changes when something may have to be shown anew."
         return (*data_state(self.place), activity_state(self.place) if self.at in ("activity", "today", "research") else (), quotes_state(self.place) if self.at in ("holdings", "markets") else ())
 
-    async def fill(self, who: Viewer, at: str) -> None:
-        "Send the sections of a screen one by one as they are ready; no update runs meanwhile."
-        self.state, self.looked, self.busy = self.stamp(), time.monotonic(), SCREENS[at].slow
-        try:
-            await self._fill(who, at)
-        finally:
-            self.busy = False
-
-    async def _fill(self, who: Viewer, at: str) -> None:
-        "Render and send the sections."
-        found, parts, slow = sections_of(self.place, who, at), {}, SCREENS[at].slow
+    async def fill(self, who: Viewer, at: str, moved: bool) -> None:
+        "Send a screen, a slow one section by section; nothing is sent when the page was drawn with what there is."
+        state, visit, slow = self.stamp(), self.visits, SCREENS[at].slow
+        drawn, self.state, self.looked = not moved and not slow and state == self.state, state, time.monotonic()
+        if slow and moved:
+            self.send(screen_message(at, {}, render_macro("loading"), True))
+        found, parts = sections_of(self.place, who, at), {}
         while (section := await asyncio.to_thread(next, found, None)) is not None:
-            if self.at != at:
+            if self.visits != visit:
                 return
             parts[f"s-{section.key}"] = str(section.html())
             if slow:
                 self.send(screen_message(at, parts, render_macro("loading")))
-        self.shown = parts
-        if slow:
-            self.send(screen_message(at, parts))
+        head = await asyncio.to_thread(self.head, who)
+        self.shown = parts | head
+        if not drawn:
+            self.send({"parts": head, **screen_message(at, parts, moved=moved and not slow)})
+
+    def head(self, who: Viewer) -> dict[str, str]:
+        "Render what stands above every screen, of the profile and portfolio that are looked at."
+        try:
+            status = status_line(self.place, who)
+        except TradingError:  # the screen says what it is
+            status = render_macro("status", "", "", False, stop_button(who))
+        return {"status": str(status), "banner": str(banner(self.place, who))}
 
     async def tick(self, force: bool = False) -> None:
         "Check whether something has changed, and send it."
-        if self.busy:
+        if self.busy or self.arriving:
             return
         self.busy = True
         try:
@@ -147,11 +153,11 @@ class PageUpdates:
         state = self.stamp()
         if not force and (state == self.state or now - self.looked < screen.every):
             return None
-        who, at = self.who(), self.at
+        visit, who, at = self.visits, self.who(), self.at
         self.state, self.looked = state, now
-        parts = {"status": str(status_line(self.place, who)), "banner": str(banner(self.place, who))}
+        parts = self.head(who)
         found = {f"s-{s.key}": str(s.html()) for s in sections_of(self.place, who, at)}
-        if self.at != at:
+        if self.visits != visit:  # the viewer has gone elsewhere meanwhile, and is shown that
             return None
         old, self.shown = self.shown, parts | found
         if {k for k in old if k.startswith("s-")} != set(found):
@@ -220,11 +226,11 @@ class PageSession(PageUpdates):
         at, options = parse_query(query)
         if profile := options.get("profile") or self.options.get("profile"):
             options["profile"] = profile
-        self.at, self.options, self.shown = at, options, {}
-        who = self.who()
-        if not quiet:
-            self.send(screen_message(at, {}, await asyncio.to_thread(first_sections, self.place, who, at), True))
-        await self.fill(who, at)
+        self.at, self.options, self.shown, self.visits, self.arriving = at, options, {}, self.visits + 1, self.arriving + 1
+        try:
+            await self.fill(self.who(), at, not quiet)
+        finally:
+            self.arriving -= 1
 
 # %% ../../nbs/16_dashboard/30_app.ipynb #2ddf87cc
 POLL_SECONDS = 0.08  # between two checks of a page

@@ -14,7 +14,7 @@ from decimal import ROUND_FLOOR, Decimal
 from ..core.errors import Busy, TradingError
 from ..core.instruments import order_parts
 from ..core.types import Order, Position, Value, stable_hash
-from .order_manager import OrderContext, record_fills, submit_order, unresolved
+from .order_manager import OrderContext, query_order, record_fills, submit_order, unresolved
 from .position_turn import says_closing
 from .protection import end_protections
 from .reconciliation import resolve_open_orders
@@ -105,9 +105,14 @@ def _close(desk: OrderContext, position: Position, amount: Decimal, only: bool) 
         return f"could NOT {side} {amount} {symbol}: an earlier order to {side} it is still open; cancel it at the venue, then call again", False
     order = Order(_order_id(desk, position), symbol, side, amount, reduce_only=only)
     try:
-        state = submit_order(desk, order)
+        state, waited = submit_order(desk, order), 0.0
         if state:
-            record_fills(desk, [state], "", desk.ledger.find("intent", desk.account, order.client_order_id).timestamp)
+            since = desk.ledger.find("intent", desk.account, order.client_order_id).timestamp
+            while not state.ended and waited < desk.patience.settle:  # many venues acknowledge an order, and tell what came of it when they are asked
+                desk.sleep(desk.patience.poll)
+                waited += desk.patience.poll
+                state = query_order(desk, order.client_order_id, symbol, since) or state
+            record_fills(desk, [state], "", since)
     except Exception as error:  # noqa: BLE001  a venue's client may raise anything, and the next position must be closed too
         return f"could NOT {side} {amount} {symbol}: {error}", False
     if state is None or state.filled < amount:

@@ -31,6 +31,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "labels": ["scaled_returns", "Barriers", "triple_barrier"],
     "meta_labeling": ["META_FEATURES", "meta_features", "DecisionThresholds", "Decision", "path_drawdown", "MetaModel", "moments_spanned"],
+    "model_file": ["write_model", "read_model", "unknown_types"],
     "model_promotion": [
         "note_trial", "past_trials", "count_trials", "PromotionGate", "gate_reasons", "champion_gain", "Promotion", "promotions",
         "current_model_version", "current_estimator", "doubt_today", "promote_model", "roll_back_model",
@@ -59,6 +60,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "tune": ["Space", "learning_rows", "fold_scores", "Tuned", "suggest_parameters", "all_folds"],
 }, modules=[
     "conformal", "decisions", "drift", "estimators", "evidence", "explain", "feedback", "feedback_words", "forecast_table", "forecaster",
-    "labels", "meta_labeling", "model_promotion", "model_registry", "named_features", "neural", "outcomes", "panel", "risk_outlook",
-    "rl_env", "rl_training", "sentiment", "significance", "stacking", "targets", "tune",
+    "labels", "meta_labeling", "model_file", "model_promotion", "model_registry", "named_features", "neural", "outcomes", "panel",
+    "risk_outlook", "rl_env", "rl_training", "sentiment", "significance", "stacking", "targets", "tune",
 ])

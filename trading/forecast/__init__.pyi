@@ -11,6 +11,7 @@ from . import forecast_table as forecast_table
 from . import forecaster as forecaster
 from . import labels as labels
 from . import meta_labeling as meta_labeling
+from . import model_file as model_file
 from . import model_promotion as model_promotion
 from . import model_registry as model_registry
 from . import named_features as named_features
@@ -37,6 +38,7 @@ from .forecast_table import ForecastTable as ForecastTable
 from .forecaster import FEWEST_TRAIN as FEWEST_TRAIN, FEWEST_CALIBRATION as FEWEST_CALIBRATION, COLUMNS as COLUMNS, default_estimator as default_estimator, HorizonModel as HorizonModel, fit_horizon as fit_horizon, update_horizon as update_horizon, learn_more as learn_more, forecast_rows as forecast_rows, adapt_bounds as adapt_bounds, forecast_inputs as forecast_inputs, forecast_panel as forecast_panel, HorizonForecaster as HorizonForecaster, hold_out as hold_out, accuracy as accuracy, score_horizon as score_horizon
 from .labels import scaled_returns as scaled_returns, Barriers as Barriers, triple_barrier as triple_barrier
 from .meta_labeling import META_FEATURES as META_FEATURES, meta_features as meta_features, DecisionThresholds as DecisionThresholds, Decision as Decision, path_drawdown as path_drawdown, MetaModel as MetaModel, moments_spanned as moments_spanned
+from .model_file import write_model as write_model, read_model as read_model, unknown_types as unknown_types
 from .model_promotion import note_trial as note_trial, past_trials as past_trials, count_trials as count_trials, PromotionGate as PromotionGate, gate_reasons as gate_reasons, champion_gain as champion_gain, Promotion as Promotion, promotions as promotions, current_model_version as current_model_version, current_estimator as current_estimator, doubt_today as doubt_today, promote_model as promote_model, roll_back_model as roll_back_model
 from .model_registry import TRUSTED as TRUSTED, to_state as to_state, from_state as from_state, save as save, read_meta as read_meta, load as load
 from .named_features import NamedFeatures as NamedFeatures

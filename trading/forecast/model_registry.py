@@ -70,7 +70,8 @@ def save(
 ) -> str:  # version, for example 'forecast-3f9a0c51d2e4'
     "Write a model and all that made it into a folder of its own; return its version.\n\nParameters\n----------\nmodel : HorizonForecaster\n    fitted\nfolder : str | Path\n    the registry: one folder inside it per version\nmeta : dict[str, Any]\n    data_version and code_version, and what else is known: metrics, training window; JSON values\nname : str, default 'forecast'\n    what the model is for\n\nReturns\n-------\nstr\n    version, for example 'forecast-3f9a0c51d2e4'"
     import sklearn
-    from skops.io import dumps
+
+    from trading.forecast.model_file import write_model
 
     lacking = [k for k in _NEEDED if not meta.get(k)]
     if lacking:
@@ -83,7 +84,7 @@ def save(
     place = Path(folder) / version
     if not (place / "model.json").exists():
         place.mkdir(parents=True, exist_ok=True)
-        data = dumps(state)
+        data = write_model(state)
         (place / "model.skops").write_bytes(data)
         text |= {"version": version, "state_hash": digest, "file_hash": _sha256(data)}
         (place / "model.json").write_text(json.dumps(text, indent=1, sort_keys=True, ensure_ascii=False))
@@ -136,7 +137,8 @@ def load(
 ) -> HorizonForecaster:  # fitted, predicts as on the day it was saved
     "Read a model back; refuse it when it was altered or comes from another world.\n\nParameters\n----------\nfolder : str | Path\n    the registry\nversion : str\n    what `save` returned\n\nReturns\n-------\nHorizonForecaster\n    fitted, predicts as on the day it was saved"
     import sklearn
-    from skops.io import get_untrusted_types, loads
+
+    from trading.forecast.model_file import read_model, unknown_types
 
     text, path = read_meta(folder, version), Path(folder) / version / "model.skops"
     data = path.read_bytes() if path.exists() else b""
@@ -147,7 +149,7 @@ def load(
     if text.get("scikit_learn") != sklearn.__version__:
         raise Refused(f"{version}: saved with scikit-learn {text.get('scikit_learn')}, here is {sklearn.__version__}; train it again")
     own = {e.module.partition(".")[0] for n in extension_names("estimators") if (e := find_extension("estimators", n))}  # whoever installed the package trusts it
-    foreign = [t for t in get_untrusted_types(data=data) if not TRUSTED.match(t) and t.partition(".")[0] not in own]
+    foreign = [t for t in unknown_types(data=data) if not TRUSTED.match(t) and t.partition(".")[0] not in own]
     if foreign:
         raise Refused(f"{version}: the file holds {foreign[0]}, which no forecast needs; do not use it")
-    return from_state(loads(data, trusted=get_untrusted_types(data=data)))
+    return from_state(read_model(data, trusted=unknown_types(data=data)))

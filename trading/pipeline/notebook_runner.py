@@ -31,8 +31,9 @@ from .run_record import STAGES, Run
 GRACE = 10.0  # seconds between the interruption of a notebook that hangs and the end of its kernel
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS")
 ONE_THREAD = dict.fromkeys(POOLS, "1")
-FIXED = ONE_THREAD | {"PYTHONHASHSEED": "0", "TZ": "UTC", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-IMPORTS = ("pandas", "pyarrow.parquet", "deltalake", "pydantic", "matplotlib.pyplot", "sklearn.linear_model", "scipy.stats", "skops.io", "daqp",
+FIXED = ONE_THREAD | {"PYTHONHASHSEED": "0", "TZ": "UTC", "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+                      "ARCH_DISABLE_NUMBA": "1"}  # arch brings its loops compiled, and would import numba for those that nobody asks for
+IMPORTS = ("pandas", "pyarrow.parquet", "deltalake", "pydantic", "matplotlib.pyplot", "sklearn.linear_model", "scipy.stats", "trading.forecast.model_file", "daqp",
            "jinja2", "arch.bootstrap")
 
 
@@ -44,6 +45,19 @@ def ease_imports() -> None:
     "Spare what an import of Jupyter's or Prefect's packages costs beyond its use; comes before the first of them."
     gc.set_threshold(200_000, 20, 20)  # a job makes thousands of classes on import and ends soon: looking for garbage costs more than it finds
     sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema builds its grammar on import, for seconds, and can do without
+
+
+@contextmanager
+def _not_imported(name: str) -> Iterator[None]:
+    "Let a package that can do without a module do so, unless it is there already."
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 class Kernel:
@@ -127,7 +141,8 @@ class Kernel:
         minutes: float = 0,  # a notebook that has not ended by then is stopped; 0: never
     ) -> None:
         "Execute a notebook with parameters; raise what papermill raises, or `NotebookStopped`.\n\nParameters\n----------\nnotebook : Path\noutput : Path\n    where the executed notebook is kept, also when it fails\nparameters : Mapping[str, Any]\nminutes : float, default 0\n    a notebook that has not ended by then is stopped; 0: never"
-        from papermill import execute_notebook
+        with _not_imported("pyarrow.fs"):  # papermill would spend a third of a second for notebooks that lie in Hadoop
+            from papermill import execute_notebook
 
         _register_engine()
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from ..core.files import folder_at_work
 from ..core.types import Plan
 from ..pipeline.run_record import Run
 from ..pipeline.run_record import RunRecord as RunRecord
-from .query_cache import view
+from .query_cache import MEMORY, view
 from .workspace import Workspace, current_settings, rests_on
 
 # %% ../../nbs/13_services/17_queries_runs.ipynb #e8dd861c
@@ -47,15 +47,19 @@ def records(
             continue
         record = _record(path.parent, state.st_mtime_ns, state.st_size)
         if record is not None and profile in (None, record.profile):
-            found.append(record)
-    if any(r.status == "running" for r in found):
-        rests_on("work")
-        found = found if folder_at_work(place.data) else [_interrupted(r) for r in found]
+            found.append(record if record.status != "running" or _at_work(place, record, state.st_mtime_ns) else _interrupted(record))
     return sorted(found, key=lambda r: (r.created, r.id), reverse=True)
 
 
+def _at_work(place: Workspace, record: RunRecord, changed: int) -> bool:
+    "Tell whether the folder of a run's data is held, and by none who began after the run wrote its record last: that would be another."
+    rests_on("work")
+    own = place.data.parent / record.settings.get("run", {}).get("data", place.data)  # a run may have been given a folder of its own
+    return any(0 < since <= changed for since in (MEMORY.parts(place)["work"], folder_at_work(own)))
+
+
 def _interrupted(record: RunRecord) -> RunRecord:
-    "Return a record whose stage at work has failed: nobody is at work, so its process was killed, or the machine went down."
+    "Return a record whose stage at work has failed: its process was killed, or the machine went down."
     said = f"its process ended without a word, as when it is killed or the power fails; go on with 'carnet run --resume {record.id}'"
     return record.but(stages=tuple(s.but(status="failed", error=said) if s.status == "running" else s for s in record.stages))
 

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "REASONS", "TYPES", "PUBLIC", "PRIVATE", "Refusal", "refusal_of", "SignatureCheck", "milliseconds", "market_json", "order_json",
         "trade_json", "sequence_number", "Counter", "make_exchange", "served",
     ],
+    "bybit_server": ["BYBIT_PUBLIC", "BYBIT_PRIVATE", "BybitAccount", "HeaderCheck", "BybitCounter", "make_bybit_exchange"],
     "example_report": ["trailing_inverse_volatility", "grow", "plain_forecasts", "example_data"],
     "fake_exchange": ["Rejected", "FakeExchange"],
     "fake_socket": ["PUSHING", "ServerSocket", "greet"],
@@ -19,6 +20,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "venue_fakes": ["FAKES", "serve_fake"],
     "virtual_clock": ["VirtualClockLoop"],
 }, modules=[
-    "binance_server", "example_report", "fake_exchange", "fake_socket", "faulty_venue", "futures_server", "pushed_orders", "sample_runs",
-    "venue_fakes", "virtual_clock",
+    "binance_server", "bybit_server", "example_report", "fake_exchange", "fake_socket", "faulty_venue", "futures_server", "pushed_orders",
+    "sample_runs", "venue_fakes", "virtual_clock",
 ])

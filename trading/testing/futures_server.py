@@ -79,13 +79,17 @@ class FuturesExchange:
         self.prices[symbol] = price
         units, edge = self.units[symbol], self.liquidation(symbol)
         if units and edge and (price <= edge if units > 0 else price >= edge):
-            left = self.isolated[symbol]
-            order = self._order(symbol, "SELL" if units > 0 else "BUY", "MARKET", abs(units), Decimal(0), f"autoclose-{self.now}{len(self.orders)}", True, "GTC")
-            realised = self._fill(order, edge.quantize(Decimal("0.01")))
-            self.pay("INSURANCE_CLEAR", -max(_money(left + realised), Decimal(0)), symbol)  # what is left of the margin
+            self._force(symbol, edge)
         for order in self.orders:
             if order["status"] == "NEW" and order["symbol"] == symbol and self._meets(order):
                 self._fill(order, Decimal(order["price"]))
+
+    def _force(self, symbol: str, edge: Decimal) -> None:
+        "Close a ruined position, and keep what is left of its margin."
+        left, units = self.isolated[symbol], self.units[symbol]
+        order = self._order(symbol, "SELL" if units > 0 else "BUY", "MARKET", abs(units), Decimal(0), f"autoclose-{self.now}{len(self.orders)}", True, "GTC")
+        realised = self._fill(order, edge.quantize(Decimal("0.01")))
+        self.pay("INSURANCE_CLEAR", -max(_money(left + realised), Decimal(0)), symbol)
 
     def _meets(self, order: dict) -> bool:
         limit, price = Decimal(order["price"]), self.prices[order["symbol"]]

@@ -16,11 +16,13 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "cointracking": ["Booking", "read_cointracking", "CoinTracking"],
     "crypto.activity": ["transfer_event", "activity_event", "fetch_activity_of"],
     "crypto.async_venue": ["AsyncCcxtVenue"],
+    "crypto.bybit_contracts": ["BybitContracts"],
     "crypto.candle_stream": ["CandleStream", "has_stream"],
     "crypto.connection": [
         "LAST_RESPONSE", "OUTGOING", "run_blocking", "UnfitRequest", "Connection", "redirect", "load_markets_of", "known_market",
         "exchange_markets", "ohlcv_of", "prices_of", "book_of", "fetch_free_and_used", "fetch_account_number",
     ],
+    "crypto.contract_questions": ["HeldContract", "ContractWallet", "ContractQuestions", "BinanceContracts"],
     "crypto.contract_venue": ["CONTRACTS", "contract_refusal", "isolated_distance", "ContractVenue"],
     "crypto.instruments": ["instrument_of", "contract_problem", "units_per_contract", "bars_in_units"],
     "crypto.order_request": ["OrderRequest", "build_request", "carries_id", "missing_parts"],

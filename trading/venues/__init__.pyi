@@ -18,8 +18,10 @@ from .coingecko import PAGE as PAGE, coingecko_prices as coingecko_prices, hybri
 from .cointracking import Booking as Booking, read_cointracking as read_cointracking, CoinTracking as CoinTracking
 from .crypto.activity import transfer_event as transfer_event, activity_event as activity_event, fetch_activity_of as fetch_activity_of
 from .crypto.async_venue import AsyncCcxtVenue as AsyncCcxtVenue
+from .crypto.bybit_contracts import BybitContracts as BybitContracts
 from .crypto.candle_stream import CandleStream as CandleStream, has_stream as has_stream
 from .crypto.connection import LAST_RESPONSE as LAST_RESPONSE, OUTGOING as OUTGOING, run_blocking as run_blocking, UnfitRequest as UnfitRequest, Connection as Connection, redirect as redirect, load_markets_of as load_markets_of, known_market as known_market, exchange_markets as exchange_markets, ohlcv_of as ohlcv_of, prices_of as prices_of, book_of as book_of, fetch_free_and_used as fetch_free_and_used, fetch_account_number as fetch_account_number
+from .crypto.contract_questions import HeldContract as HeldContract, ContractWallet as ContractWallet, ContractQuestions as ContractQuestions, BinanceContracts as BinanceContracts
 from .crypto.contract_venue import CONTRACTS as CONTRACTS, contract_refusal as contract_refusal, isolated_distance as isolated_distance, ContractVenue as ContractVenue
 from .crypto.instruments import instrument_of as instrument_of, contract_problem as contract_problem, units_per_contract as units_per_contract, bars_in_units as bars_in_units
 from .crypto.order_request import OrderRequest as OrderRequest, build_request as build_request, carries_id as carries_id, missing_parts as missing_parts

@@ -7,11 +7,13 @@ from trading.core.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "activity": ["transfer_event", "activity_event", "fetch_activity_of"],
     "async_venue": ["AsyncCcxtVenue"],
+    "bybit_contracts": ["BybitContracts"],
     "candle_stream": ["CandleStream", "has_stream"],
     "connection": [
         "LAST_RESPONSE", "OUTGOING", "run_blocking", "UnfitRequest", "Connection", "redirect", "load_markets_of", "known_market",
         "exchange_markets", "ohlcv_of", "prices_of", "book_of", "fetch_free_and_used", "fetch_account_number",
     ],
+    "contract_questions": ["HeldContract", "ContractWallet", "ContractQuestions", "BinanceContracts"],
     "contract_venue": ["CONTRACTS", "contract_refusal", "isolated_distance", "ContractVenue"],
     "instruments": ["instrument_of", "contract_problem", "units_per_contract", "bars_in_units"],
     "order_request": ["OrderRequest", "build_request", "carries_id", "missing_parts"],
@@ -26,6 +28,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "user_stream": ["PushClient", "UserStream", "StreamedVenue", "streamed", "listening"],
     "venue": ["CcxtVenue"],
 }, modules=[
-    "activity", "async_venue", "candle_stream", "connection", "contract_venue", "instruments", "order_request", "orders", "parsing",
-    "pushed_line", "request_budget", "trades", "user_stream", "venue",
+    "activity", "async_venue", "bybit_contracts", "candle_stream", "connection", "contract_questions", "contract_venue", "instruments",
+    "order_request", "orders", "parsing", "pushed_line", "request_budget", "trades", "user_stream", "venue",
 ])

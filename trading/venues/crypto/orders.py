@@ -325,9 +325,13 @@ async def open_orders_of(venue: Connection) -> list[OrderState]:
     venue._ccxt.options["warnOnFetchOpenOrdersWithoutSymbol"] = False
     found: dict[str, OrderState] = {}
     for more in ({}, {"trigger": True, **venue.profile.stop_listed}) if venue.profile.stop_apart else ({},):
-        for row in list_of(await venue._ask("open orders", venue._ccxt.fetch_open_orders, None, None, None, more), venue.name, "open orders"):
-            state = order_state(venue, row)
-            found[state.id] = state
+        going, onwards = {}, venue.profile.open_next.partition("=")
+        while going is not None:
+            rows = list_of(await venue._ask("open orders", venue._ccxt.fetch_open_orders, None, None, venue.profile.open_page or None, more | going), venue.name, "open orders")
+            fresh = {s.id: s for s in (order_state(venue, row) for row in rows) if s.id not in found}
+            found |= fresh
+            following = next((i[onwards[2]] for r in rows if (i := r.get("info") or {}).get(onwards[2])), "") if onwards[2] and len(rows) >= venue.profile.open_page else ""
+            going = {onwards[0]: following} if fresh and following else None
     return list(found.values())
 
 
