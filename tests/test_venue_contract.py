@@ -115,6 +115,12 @@ class TestContract:
         assert (state.status, state.filled) == ("canceled", D("0.2")) and venue.fetch_open_orders() == []
         assert sum(f.amount for f in venue.fetch_order_trades(OURS, "BTC/USDT")) == D("0.2")
 
+    def test_every_open_order_is_listed_however_many_there_are(self, venue, exchange):
+        exchange.balances["USDT"] = D(10**9)
+        for n in range(230):
+            exchange.place(f"{n:024x}", "buy", "limit", D("0.1"), None, D(40000))
+        assert len({s.id for s in venue.fetch_open_orders()}) == 230
+
     def test_an_order_cancelled_after_a_part_was_filled_is_found_again_by_whoever_comes_later(self, name, exchange):
         with serve_fake(name, exchange) as url:
             first = connect(CcxtVenue, name, url)

@@ -137,12 +137,12 @@ _ROWS = (
                  "a txid only", "stop_word": _FEATURES + ": triggerPrice False, stopLossPrice True", "trades_offset": "docs: TradesHistory, 50 a page, ofs",
                  "coin_suffixes": "docs: Get Account Balance, asset name extensions", "fills_apart": "ccxt.pro kraken.handle_message: an execution of the kind trade is none of watch_orders", "candles": "docs: Get OHLC Data, up to 720"}),
     VenueProfile(
-        "coinbase", "Coinbase", id_field="client_order_id", stop_field="stop_price", id_word="client_order_id", id_pattern="[0-9A-Za-z_-]{1,36}", lookup=(VenueQuery("fetch_orders"),), order_trades=VenueQuery("fetch_my_trades", "order_ids", number=True),
+        "coinbase", "Coinbase", id_field="client_order_id", stop_field="stop_price", id_word="client_order_id", id_pattern="[0-9A-Za-z_-]{1,36}", lookup=(VenueQuery("fetch_orders"),), order_trades=VenueQuery("fetch_my_trades", "order_ids", number=True), open_page=100, open_next="cursor=cursor",
         market_buy="cost", base_size="order_configuration.market_market_ioc.base_size", stop_word="stopLossPrice", stop_market=False,
         times_in_force=("GTC", "IOC", "FOK", "PO", "GTD"), replaces=True, candles=300, trades_page=250, trades_next="cursor=cursor", fees="quote",
         balance_at="data", limit_headers=("-x-ratelimit-remaining", "x-ratelimit-limit", ""), limit_seconds=1, coin_suffixes={r"(?<=ETH)2": "staked"},
         streams=("orders",),
-        sources={"id_pattern": "docs: Create Order, client_order_id", "lookup": "docs: List Orders tells client_order_id, Get Order takes the venue's only",
+        sources={"open_page": "docs: GET /api/v3/brokerage/orders/historical/batch, limit and cursor; ccxt coinbase.fetch_orders_by_status asks for 100", "id_pattern": "docs: Create Order, client_order_id", "lookup": "docs: List Orders tells client_order_id, Get Order takes the venue's only",
                  "market_buy": _FEATURES + ": marketBuyRequiresPrice", "stop_market": "docs: order_configuration has stop limit orders only", "stop_word":
                  "ccxt coinbase.create_order: a triggerPrice sale is sent with STOP_DIRECTION_STOP_UP", "candles": "docs: Get Product Candles, 300 buckets in a window"}),
     VenueProfile(
@@ -154,10 +154,10 @@ _ROWS = (
                  "trades_days": _FEATURES + ": fetchMyTrades untilDays 1"}),
     VenueProfile(
         "okx", "OKX", trades_next="after=billId", id_field="clOrdId", stop_field="slTriggerPx", id_pattern="[0-9A-Za-z]{1,32}", lookup=(VenueQuery("fetch_order", "clientOrderId"),), order_trades=VenueQuery("fetch_order_trades", number=True),
-        stop_word="stopLossPrice", stop_apart=True, stop_id="algoClOrdId", stop_lookup=(VenueQuery("fetch_order", "clientOrderId"),), stop_listed={"ordType": "conditional"}, stop_params={"tdMode": "cash"},
+        open_page=100, open_next="after=ordId", stop_word="stopLossPrice", stop_apart=True, stop_id="algoClOrdId", stop_lookup=(VenueQuery("fetch_order", "clientOrderId"),), stop_listed={"ordType": "conditional"}, stop_params={"tdMode": "cash"},
         stop_fired=VenueQuery("", "ordId"), trailing="trailingPercent", oco=True, replaces=True, self_trades="stpMode=cancel_taker", candles=300, candle_volume="units",
         balance_at="data.0.details", sandbox=True, keys=("API_KEY", "SECRET", "PASSWORD"), streams=("orders", "trades"),
-        sources={"id_pattern": "docs: clOrdId, case-sensitive alphanumerics up to 32", "trades_page": "docs: GET /api/v5/trade/fills-history, 100", "stop_apart":
+        sources={"id_pattern": "docs: clOrdId, case-sensitive alphanumerics up to 32", "open_page": "docs: GET /api/v5/trade/orders-pending, 100, older than the ordId in after", "trades_page": "docs: GET /api/v5/trade/fills-history, 100", "stop_apart":
                  _FEATURES + ": fetchOrder trigger True", "candle_volume": "docs: GET /api/v5/market/candles, vol and volCcy; ccxt okx.parse_ohlcv takes volCcy of contracts", "self_trades": "docs: stpMode", "stop_id": "docs: POST /api/v5/trade/order-algo, algoClOrdId",
                  "stop_params": "docs: tdMode cash in spot and futures mode; ccxt okx.create_order_request puts cross in its place", "stop_fired": "docs: GET /api/v5/trade/order-algo, ordId is empty until it is triggered"}),
     VenueProfile(
@@ -186,10 +186,10 @@ _ROWS = (
                  "docs: GET /spot/price_orders/{order_id}, fired_order_id"}),
     VenueProfile(
         "bitget", "Bitget", trades_next="idLessThan=id", id_field="clientOid", stop_field="triggerPrice", id_pattern="[0-9A-Za-z_:#.-]{1,50}", lookup=(VenueQuery("fetch_order", "clientOid"),), order_trades=VenueQuery("fetch_my_trades", "orderId", number=True),
-        market_buy="cost", stop_apart=True, stop_lookup=(VenueQuery("fetch_open_orders"), VenueQuery("fetch_canceled_and_closed_orders")), stop_fired=VenueQuery("v2/spot/trade/plan-sub-order", "planOrderId"),
+        open_page=100, open_next="idLessThan=orderId", market_buy="cost", stop_apart=True, stop_lookup=(VenueQuery("fetch_open_orders"), VenueQuery("fetch_canceled_and_closed_orders")), stop_fired=VenueQuery("v2/spot/trade/plan-sub-order", "planOrderId"),
         self_trades="stpMode=cancel_taker", candles=200, candle_volume="units", trades_days=90, trades_symbol=True, balance_at="data",
         keys=("API_KEY", "SECRET", "PASSWORD"), limit_headers=("-x-mbx-used-remain-limit", "10", ""), limit_seconds=1, streams=("orders", "trades"),
-        sources={"market_buy": "docs: size of a market buy is in quote coins", "trades_days": _FEATURES + ": untilDays 90", "candles": _FEATURES + ": fetchOHLCV limit 200",
+        sources={"market_buy": "docs: size of a market buy is in quote coins", "open_page": "docs: GET /api/v2/spot/trade/unfilled-orders, 100, with an orderId below idLessThan", "trades_days": _FEATURES + ": untilDays 90", "candles": _FEATURES + ": fetchOHLCV limit 200",
                  "candle_volume": "docs: GET /api/v2/mix/market/candles, base volume; ccxt bitget.parse_ohlcv",
                  "lookup": "docs: GET /api/v2/spot/trade/orderInfo, orderId or clientOid", "stop_lookup": "docs: current and history plan orders; ccxt bitget.fetch_order asks for others only",
                  "stop_fired": "docs: GET /api/v2/spot/trade/plan-sub-order"}),

@@ -81,6 +81,19 @@ def _kraken(x: FakeExchange, kind: str, q: dict, path: str) -> Any:
         case "line": return good({"token": "of the line", "expires": 900})
 
 
+def _page(x: FakeExchange, q: Any, older: str) -> list[dict]:
+    "Return a page of open orders, the newest first: those before the order that was named."
+    found = [o for o in reversed(x.orders) if o["status"] == "open"]
+    begin = next((i + 1 for i, o in enumerate(found) if o["id"] == q.get(older)), 0)
+    return found[begin : begin + min(int(q.get("limit", 100)), 100)]
+
+
+def _cut(rows: list, q: Any, usual: int, most: int) -> tuple[list, str]:  # a page, and where the next one begins
+    "Return a page of a list that goes on by a cursor."
+    begin, size = int(q.get("cursor") or 0), min(int(q.get("limit", usual)), most)
+    return rows[begin : begin + size], str(begin + size) if len(rows) > begin + size else ""
+
+
 def _coinbase(x: FakeExchange, kind: str, q: dict, path: str) -> Any:
     say = lambda o: {"order_id": o["id"], "product_id": "BTC-USDT", "client_order_id": o["client"], "side": o["side"].upper(), "status": {"open": "OPEN", "closed": "FILLED", "canceled": "CANCELLED"}[o["status"]],
                      "created_time": _iso(o["at"]), "filled_size": f"{o['filled']:f}", "average_filled_price": _avg(o), "total_fees": "0", "order_type": o["kind"].upper(),  # noqa: E731
@@ -90,7 +103,11 @@ def _coinbase(x: FakeExchange, kind: str, q: dict, path: str) -> Any:
             (form, what), = q["order_configuration"].items()
             o = x.place(q["client_order_id"], q["side"].lower(), "market" if form.startswith("market") else "limit", _d(what.get("base_size")), _d(what.get("quote_size")), _d(what.get("limit_price")), _d(what.get("stop_price")))
             return {"success": True, "success_response": {"order_id": o["id"], "product_id": "BTC-USDT", "side": q["side"], "client_order_id": o["client"]}, "order_configuration": q["order_configuration"]}
-        case "list": return {"orders": [say(o) for o in reversed(x.orders) if _iso(o["at"]) >= q.get("start_date", "") and q.get("order_status", "OPEN" if o["status"] == "open" else "") == ("OPEN" if o["status"] == "open" else "")], "cursor": ""}
+        case "list":
+            rows, cursor = [say(o) for o in reversed(x.orders) if _iso(o["at"]) >= q.get("start_date", "") and q.get("order_status", "OPEN" if o["status"] == "open" else "") == ("OPEN" if o["status"] == "open" else "")], ""
+            if q.get("order_status") == "OPEN":
+                rows, cursor = _cut(rows, q, 100, 1000)
+            return {"orders": rows, "cursor": cursor}
         case "order": return {"order": say(x.find(path.rsplit("/", 1)[-1]))}
         case "cancel": return {"results": [{"success": bool(x.cancel(x.find(n))), "order_id": n} for n in q["order_ids"]]}
         case "trades": return {"fills": [{"trade_id": t["id"], "order_id": t["order"], "trade_time": _iso(t["at"]), "price": f"{t['price']:f}", "size": f"{t['amount']:f}", "commission": f"{t['fee']:f}", "product_id": "BTC-USDT",
@@ -130,7 +147,7 @@ def _okx(x: FakeExchange, kind: str, q: Any, path: str) -> Any:
             return good([{"ordId": o["id"], "clOrdId": o["client"], "sCode": "0", "sMsg": "", "tag": ""}])
         case "order": return good([say(x.find(q.get("ordId", ""), q.get("clOrdId", "")))])
         case "cancel": return good([{"ordId": x.cancel(x.find(q.get("ordId", ""), q.get("clOrdId", "")))["id"], "clOrdId": "", "sCode": "0", "sMsg": ""}])
-        case "open": return good([say(o) for o in x.orders if o["status"] == "open"])
+        case "open": return good([say(o) for o in _page(x, q, "after")])
         case "plan":
             if q["tdMode"] != "cash":
                 raise Rejected("mode")  # an account without margin
@@ -154,7 +171,9 @@ def _bybit(x: FakeExchange, kind: str, q: dict, path: str) -> Any:
         case "create":
             o = x.place(q["orderLinkId"], q["side"].lower(), q["orderType"].lower(), _d(q["qty"]), None, _d(q.get("price")), _d(q.get("triggerPrice")))
             return good({"orderId": o["id"], "orderLinkId": o["client"]})
-        case "order": return good({"list": [say(o) for o in x.orders if mine(o) and (o["status"] == "open" or "orderId" in q)], "category": "spot", "nextPageCursor": ""})
+        case "order":
+            rows, cursor = _cut([say(o) for o in reversed(x.orders) if mine(o) and (o["status"] == "open" or "orderId" in q)], q, 20, 50)
+            return good({"list": rows, "category": "spot", "nextPageCursor": cursor})
         case "closed": return good({"list": [say(o) for o in x.orders if mine(o)], "category": "spot", "nextPageCursor": ""})
         case "cancel": return good({"orderId": x.cancel(x.find(q.get("orderId", ""), q.get("orderLinkId", "")))["id"], "orderLinkId": ""})
         case "trades": return good({"category": "spot", "nextPageCursor": "", "list": [{"symbol": "BTCUSDT", "orderId": t["order"], "orderLinkId": t["client"], "side": t["side"].capitalize(), "execFee": f"{t['fee'] / t['price'] if t['side'] == 'buy' else t['fee']:f}", "feeCurrency": "BTC" if t["side"] == "buy" else "USDT", "execId": t["id"],
@@ -229,7 +248,7 @@ def _bitget(x: FakeExchange, kind: str, q: dict, path: str) -> Any:
             return good({"orderId": o["id"], "clientOid": o["client"]})
         case "order": return good([say(o) for o in x.orders if (q.get("orderId") == o["id"] or q.get("clientOid") == o["client"])])
         case "cancel": return good({"orderId": x.cancel(x.find(q.get("orderId", ""), q.get("clientOid", "")))["id"], "clientOid": ""})
-        case "open": return good([say(o) for o in x.orders if o["status"] == "open"])
+        case "open": return good([say(o) for o in _page(x, q, "idLessThan")])
         case "plan":
             p = x.plan(q["clientOid"], q["side"], q["orderType"], _d(q["size"]), _d(q["triggerPrice"]))
             return good({"orderId": p["id"], "clientOid": p["client"]})

@@ -330,7 +330,8 @@ async def open_orders_of(venue: Connection) -> list[OrderState]:
             rows = list_of(await venue._ask("open orders", venue._ccxt.fetch_open_orders, None, None, venue.profile.open_page or None, more | going), venue.name, "open orders")
             fresh = {s.id: s for s in (order_state(venue, row) for row in rows) if s.id not in found}
             found |= fresh
-            following = next((i[onwards[2]] for r in rows if (i := r.get("info") or {}).get(onwards[2])), "") if onwards[2] and len(rows) >= venue.profile.open_page else ""
+            told = [str(i[onwards[2]]) for r in rows if (i := r.get("info") or {}).get(onwards[2])] if onwards[2] and len(rows) >= venue.profile.open_page else []
+            following = min(told, key=lambda number: (len(number), number), default="")  # the oldest order, or the cursor that each row has
             going = {onwards[0]: following} if fresh and following else None
     return list(found.values())
 
