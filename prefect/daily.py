@@ -12,11 +12,11 @@ from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
+from prefect.exceptions import TerminationSignal
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from trading.core.errors import TradingError
-from trading.core.files import lock_folder
 from trading.core.settings import load_settings
 from trading.core.tracing import span
 from trading.pipeline.launch import load_flow
@@ -94,14 +94,18 @@ def daily_scheduled(
     with choose_portfolio(portfolio), watch.told_of("daily", profile) as by_itself, ExitStack() as held:
         settings = load_settings(profile, {"run.mode": mode})
         its_own = run_named(resume, settings)[1] if resume else settings
-        held.enter_context(lock_folder(its_own.run.data))  # a run that goes on does so in the folder that it began in
-        run = run_of_flow(settings, datetime.now(UTC), flow_run.id or "", as_of, resume, bool(profile or mode))
+        held.enter_context(watch.turn(its_own.run.data))  # a run that goes on does so in the folder that it began in
+        run = run_of_flow(settings, datetime.now(UTC), flow_run.id or "", as_of, resume, bool(mode), profile)
         by_itself.append(run)  # from here on the run tells how it went
         name_flow_run(run.record.id)
+        more = True
         try:
             with Kernel(run.folder / "kernel.log") as kernel:
                 return daily(run, kernel)
+        except TerminationSignal:  # cancelled: half a minute is left, which belongs to the words about it
+            more = False
+            raise
         finally:
             said = watch.carnet("after", run.record.id, "--reports", str(run.folder.parent), seconds=120)
-            said += "\n" + watch.carnet("report", "--due", *watch.of_profile(run.record.profile), seconds=300)
+            said += "\n" + watch.carnet("report", "--due", *watch.of_profile(run.record.profile), seconds=300) if more else ""
             (run.folder / "alerts.log").write_text(said, encoding="utf-8")

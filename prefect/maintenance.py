@@ -8,7 +8,6 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from trading.core.files import lock_folder
 from trading.core.resources import share_path
 from trading.core.settings import load_settings
 from trading.pipeline.launch import load_flow
@@ -31,7 +30,7 @@ def maintenance(profile: str | None = None, portfolio: str | None = None) -> str
     "Tidy up while no run is at work; the executed notebook is kept."
     with choose_portfolio(portfolio), load_flow("watch").told_of("maintenance", profile), ExitStack() as held:
         settings = load_settings(profile)
-        held.enter_context(lock_folder(settings.run.data))
+        held.enter_context(load_flow("watch").turn(settings.run.data))
         folder = settings.run.reports / "maintenance"
         folder.mkdir(parents=True, exist_ok=True)
         output = folder / f"{datetime.now(UTC):%Y-%m-%d_%H%M}.ipynb"

@@ -7,13 +7,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
 from prefect.logging import get_run_logger
 
+from trading.core.files import folder_at_work, lock_folder
 from trading.services.flow_runs import choose_portfolio
 
+PATIENCE = 2 * 3600.0  # seconds that a job waits for its turn: profiles of one portfolio share a folder, and mostly a cron line
 COMMAND = "from trading.cli.main import main; main(prog_name='carnet')"
 
 
@@ -29,6 +32,15 @@ def carnet(*words: str, seconds: float = 300) -> str:
 def of_profile(profile: str | None) -> list[str]:
     "Return the words that choose a profile."
     return ["--profile", profile] if profile else []
+
+
+@contextmanager
+def turn(data: Path) -> Iterator[None]:
+    "Hold the data folder for a job; one that comes while another is at work there, such as that of another profile, waits for it."
+    if folder_at_work(data):
+        get_run_logger().info("another job is at work on %s; this one waits for it", data)
+    with lock_folder(data, PATIENCE):
+        yield
 
 
 @contextmanager

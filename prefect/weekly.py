@@ -7,7 +7,6 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from trading.core.files import lock_folder
 from trading.core.resources import share_path
 from trading.core.settings import load_settings
 from trading.pipeline.launch import load_flow
@@ -32,7 +31,7 @@ def weekly(profile: str | None = None, portfolio: str | None = None) -> str:
     "Train and review while no run is at work; the executed notebooks and their results are kept in a folder of the week."
     with choose_portfolio(portfolio), load_flow("watch").told_of("weekly", profile), ExitStack() as held:
         settings = load_settings(profile)
-        held.enter_context(lock_folder(settings.run.data))
+        held.enter_context(load_flow("watch").turn(settings.run.data))
         reports = settings.run.reports.resolve()
         folder = reports / "weekly" / f"{datetime.now(UTC):%Y-%m-%d_%H%M}_{settings.run.profile}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -28,8 +28,9 @@ atexit.register(kept_open.close)
 import nbformat, httpx, os
 from datetime import UTC, datetime
 from decimal import Decimal
+import threading
 from trading.core.errors import StageFailed
-from trading.core.files import lock_folder
+from trading.core.files import folder_at_work, lock_folder
 from trading.core.types import Action, Plan
 flows, tried = load_flow("daily"), []
 
@@ -61,22 +62,34 @@ class Kernel(nullcontext):
         pass
 
 flows.run_stage, flows.Kernel = stage, Kernel
-asked = []
+asked, holds, wanted = [], threading.Event(), threading.Event()
+
+def other_job():
+    "Be at work on the folder until somebody else wants it."
+    with lock_folder(Path("data")):
+        holds.set()
+        wanted.wait()
 
 def quiet(name):
     "The file of flows, without the process that tells people."
     module = load_flow(name)
     module.carnet = lambda *words, **more: asked.append(words) or " ".join(words[:2])
+    if name == "watch":
+        module.folder_at_work = lambda data: folder_at_work(data) and (wanted.set() or True)
     return module
 
 flows.load_flow = quiet
 first = flows.daily_scheduled.with_options(retries=1)("sample", as_of="2022-12-27")
+threading.Thread(target=other_job).start()
+holds.wait()
 second = flows.daily_scheduled("sample", as_of="2022-12-27")
 wrong = flows.daily_scheduled(resume=first, as_of="2022-12-27", return_state=True)
-same = flows.daily_scheduled(resume=first)
+same = flows.daily_scheduled("sample", resume=first)  # a deployment fills its profile in
 os.environ["CARNET_RUN__DATA"] = "elsewhere"
-with lock_folder("data"):  # which that run began in
-    busy = flows.daily_scheduled(resume=first, return_state=True)
+wanted.clear(), holds.clear()
+threading.Thread(target=other_job).start()  # on the folder that the run began in
+holds.wait()
+late = flows.daily_scheduled(resume=first)
 del os.environ["CARNET_RUN__DATA"]
 ask = lambda what, **body: httpx.post(os.environ["PREFECT_API_URL"] + "/" + what, json=body, timeout=60).json()
 runs = [(r["name"], r["state_name"], r["run_count"]) for r in ask("flow_runs/filter", sort="START_TIME_ASC")]
@@ -86,7 +99,7 @@ for _ in range(60):
         break
     import time; time.sleep(0.25)
 print(json.dumps({"first": first, "second": second, "same": same, "wrong": str(wrong.result(raise_on_failure=False)),
-                  "busy": str(busy.result(raise_on_failure=False)), "tried": tried, "asked": asked,
+                  "late": late, "tried": tried, "asked": asked,
                   "runs": runs, "logs": logs, "artifacts": [(a["key"], a["type"], a["data"]) for a in ask("artifacts/filter")]}))
 """
 
@@ -109,20 +122,24 @@ def test_a_retry_goes_on_with_the_run_that_the_flow_run_had_opened(told):
 
 def test_people_are_told_how_a_run_went_and_that_a_job_never_came_to_one(told):
     runs = [words[1] for words in told["asked"] if words[0] == "after"]
-    assert runs == [told["first"], told["first"], told["second"], told["first"]]
+    assert runs == [told["first"], told["first"], told["second"], told["first"], told["first"]]
     jobs = [(words[1], "leave profile, as_of and mode empty" in words[3]) for words in told["asked"] if words[0] == "after-job"]
-    assert jobs == [("daily", True), ("daily", False)]
+    assert jobs == [("daily", True)]
     assert sum(words[:2] == ["report", "--due"] for words in told["asked"]) == len(runs), "editions that are over are made after each run"
 
 
 def test_resume_goes_on_and_takes_no_other_word(told):
     assert told["same"] == told["first"] and "leave profile, as_of and mode empty" in told["wrong"]
-    assert "at work on data" in told["busy"], "whatever folder the settings name today"
+
+
+def test_a_job_that_comes_while_another_is_at_work_on_the_folder_waits_for_it(told):
+    waited = sum("another job is at work on data; this one waits" in line for line in told["logs"])
+    assert waited == 2 and told["second"] and told["late"] == told["first"], "a new run; one that goes on, whatever folder the settings name today"
 
 
 def test_flow_runs_have_the_names_of_our_runs(told):
     named = [name for name, state, _ in told["runs"] if state == "Completed"]
-    assert named.count(told["first"]) == 4 and named.count(told["second"]) == 2, told["runs"]  # the scheduled flow and the daily one in it
+    assert named.count(told["first"]) == 6 and named.count(told["second"]) == 2, told["runs"]  # the scheduled flow and the daily one in it
     assert max(count for name, _, count in told["runs"] if name == told["first"]) == 2, "the same flow run, tried twice"
 
 

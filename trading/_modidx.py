@@ -5586,6 +5586,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'trading/pipeline/run_compare.py'),
                                               'trading.pipeline.run_compare._first_difference': ( '12_pipeline/run_compare.html#_first_difference',
                                                                                                   'trading/pipeline/run_compare.py'),
+                                              'trading.pipeline.run_compare._row_name': ( '12_pipeline/run_compare.html#_row_name',
+                                                                                          'trading/pipeline/run_compare.py'),
                                               'trading.pipeline.run_compare._short': ( '12_pipeline/run_compare.html#_short',
                                                                                        'trading/pipeline/run_compare.py'),
                                               'trading.pipeline.run_compare._table_difference': ( '12_pipeline/run_compare.html#_table_difference',

@@ -65,7 +65,7 @@ def order_costs_command(profile, as_json) -> None:
         return
     bp = lambda n: "–" if n is None else f"{n:.1f}"  # noqa: E731
     for by, lines in found["groups"].items():
-        print_rows((by, "orders", "filled", "against plan", "fee", "together", "±"), [(x["name"], x["orders"], f"{x['filled']:.0%}", *(bp(x[k]) for k in ("plan_bp", "fee_bp", "cost_bp", "error_bp"))) for x in lines])
+        print_rows((by, "orders", "filled", "against plan, bp", "fee, bp", "together, bp", "±"), [(x["name"], x["orders"], f"{x['filled']:.0%}", *(bp(x[k]) for k in ("plan_bp", "fee_bp", "cost_bp", "error_bp"))) for x in lines])
         print_line()
     for line in found["advice"]:
         print_line(line)

@@ -48,7 +48,7 @@ def lock_folder(
         raise BadInput(f"the folder {data} cannot be written: {error.strerror}; correct its rights, or set run.data") from error
     lock, who = FileLock(Path(data) / "run.lock"), Path(data) / "run.pid"
     try:
-        lock.acquire(timeout=max(wait, 0.2), poll_interval=0.02)  # whoever only looks holds it for an instant
+        lock.acquire(timeout=max(wait, 0.2), poll_interval=0.02 if wait < 60 else 0.5)  # whoever only looks holds it for an instant
     except Timeout as error:
         holder = who.read_text() if who.exists() else "another process"
         raise Busy(f"another run or command is at work on {data} (process {holder}); wait for it to end, or give this one a folder of its own "

@@ -69,6 +69,7 @@ class Kernel:
         imports: tuple[str, ...] = IMPORTS,  # modules to import while waiting
     ):
         self.log, self.imports = log, imports
+        self._ended: BaseException | None = None  # what a signal has raised while we waited
 
     def __enter__(self):
         ease_imports()
@@ -91,10 +92,12 @@ class Kernel:
         return self
 
     def _answer_of(self, wait: Callable) -> Callable:
-        "Return what waits for a message of the kernel, and no longer than its process lives."
+        "Return what waits for a message of the kernel: no longer than its process lives, and than a signal lets us."
 
         def get_msg(timeout: float | None = None) -> dict:
             while True:
+                if self._ended is not None:
+                    raise self._ended
                 try:
                     return wait(timeout=1.0 if timeout is None else timeout)
                 except queue.Empty:
@@ -102,6 +105,11 @@ class Kernel:
                         raise
                     if self._manager.provisioner.process.poll() is not None:
                         raise RuntimeError("the kernel died") from None
+                except Exception:
+                    raise
+                except BaseException as signal:  # raised by a handler of this process; in one of several waiting tasks it would be lost, and the others wait on
+                    self._ended = signal
+                    raise
 
         return get_msg
 
@@ -236,7 +244,8 @@ def run_stage(
         run.mark(name, "failed", clock() - begun, sentence)
         raise StageFailed(f"{name}: {sentence} (the notebook is kept; go on with 'carnet run --resume {record.id}')") from error
     except BaseException as error:
-        run.mark(name, "failed", clock() - begun, f"{type(error).__name__}: {error}")
+        outside = f"it was ended from outside ({type(error).__name__}) before it was done"  # by a signal, such as that of a cancelled flow run
+        run.mark(name, "failed", clock() - begun, f"{type(error).__name__}: {error}" if isinstance(error, Exception) else outside)
         raise
     for page in run.folder.glob("*.html"):
         _clean_file(page, redact_text)

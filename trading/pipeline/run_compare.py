@@ -53,7 +53,12 @@ def _differences(a: Any, b: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any,
 def _short(value: Any) -> str:
     "Write a value so that it fits into a sentence."
     text = "nothing" if value in (None, "") else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= 160 else f"{text[:157]}..."  # hashes and ids are seen whole
+
+
+def _row_name(label: Any) -> str:
+    "Write the name of a row, which may have several parts, as words."
+    return " ".join(map(str, label)) if isinstance(label, tuple) else str(label)
 
 # %% ../../nbs/12_pipeline/55_run_compare.ipynb #3010cad6
 MARKET = ("orders", "holdings_after", "costs", "gains", "change", "contribution", "equity", "closing", "summary", "life", "place", "facts")  # what the market had a hand in
@@ -179,7 +184,7 @@ def _table_difference(a: pd.DataFrame, b: pd.DataFrame) -> tuple[float, str]:
             distance = _distance(left.iloc[row], right.iloc[row])
             largest = max(largest, distance)
             if distance > EQUAL_NUMBERS and not first:
-                first = f"{column} at {a.index[row]} is {left.iloc[row]} here and {right.iloc[row]} there"
+                first = f"{column} at {_row_name(a.index[row])} is {left.iloc[row]} here and {right.iloc[row]} there"
     if first and len(numbers := a.select_dtypes("number").columns):
         apart = (a[numbers] - b[numbers].apply(pd.to_numeric, errors="coerce")).abs().max().max()
         first += f"; the largest distance of any number is {apart:.3g}" if pd.notna(apart) else ""

@@ -251,7 +251,12 @@ def perform(
         write_waiting(context.workspace, record)
         if record:
             record(*line)
-        done = wanted.do(request, context)
+        try:
+            done = wanted.do(request, context)
+        except Exception as error:  # the log says already what was asked for
+            why = redact({"why": f"{'' if isinstance(error, TradingError) else type(error).__name__ + ': '}{error}"[:500], "portfolio": context.portfolio})
+            note_later(context.workspace, (context.actor.user, f"{wanted.audit}: failed", why, context.now), record)
+            raise
     context.forget()
     return done
 

@@ -32,12 +32,14 @@ def run_of_flow(
     as_of: str | None = None,  # decide with what was known after the close of this day; None: what the settings say
     resume: str | None = None,  # the id of a run to go on with
     more: bool = False,  # True: something else of a new run was asked for, too
+    profile: str | None = None,  # that the flow was given, as its deployment fills it in; None: none
 ) -> Run:
-    "Return the run that a flow run opened before, the one to go on with, or a new one.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nflow_run : str\n    Prefect's id; the same one when it is retried\nas_of : str | None, default None\n    decide with what was known after the close of this day; None: what the settings say\nresume : str | None, default None\n    the id of a run to go on with\nmore : bool, default False\n    True: something else of a new run was asked for, too\n\nReturns\n-------\nRun"
-    if resume and (as_of or more):
-        raise BadInput("a run that goes on does so with what it was started with; leave profile, as_of and mode empty")
+    "Return the run that a flow run opened before, the one to go on with, or a new one.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nflow_run : str\n    Prefect's id; the same one when it is retried\nas_of : str | None, default None\n    decide with what was known after the close of this day; None: what the settings say\nresume : str | None, default None\n    the id of a run to go on with\nmore : bool, default False\n    True: something else of a new run was asked for, too\nprofile : str | None, default None\n    that the flow was given, as its deployment fills it in; None: none\n\nReturns\n-------\nRun"
     if resume:
-        return find_run(settings.run.reports, resume)
+        going_on = find_run(settings.run.reports, resume)
+        if as_of or more or profile not in (None, going_on.record.profile):
+            raise BadInput("a run that goes on does so with what it was started with; leave profile, as_of and mode empty")
+        return going_on
     before = [r for r in list_runs(settings.run.reports) if flow_run and r.parameters.get("flow_run") == flow_run]
     if before:
         return find_run(settings.run.reports, before[0].id)

@@ -157,7 +157,8 @@ def plan_table(run: Run) -> str:
     from trading.core.types import Plan
     from trading.execution.portfolio_csv import plan_frame
 
-    return plan_frame(run.read("plan", Plan)).to_string()
+    plan = run.read("plan", Plan)
+    return plan_frame(plan).to_string() if plan.actions else f"nothing to do: {'; '.join(plan.notes) or 'every holding is close enough to its target'}"
 
 # %% ../../nbs/13_services/20_queries_trading.ipynb #57abd100
 @view
