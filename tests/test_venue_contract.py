@@ -115,6 +115,18 @@ class TestContract:
         assert (state.status, state.filled) == ("canceled", D("0.2")) and venue.fetch_open_orders() == []
         assert sum(f.amount for f in venue.fetch_order_trades(OURS, "BTC/USDT")) == D("0.2")
 
+    def test_an_order_cancelled_after_a_part_was_filled_is_found_again_by_whoever_comes_later(self, name, exchange):
+        with serve_fake(name, exchange) as url:
+            first = connect(CcxtVenue, name, url)
+            first.create_order(buy(type="limit", price=D(40000)))
+            exchange.fill(exchange.orders[0], D("0.2"))
+            first.cancel_order(OURS, "BTC/USDT")
+            later = connect(CcxtVenue, name, url)  # another process: it knows our id and nothing else
+            state = later.fetch_order(OURS, "BTC/USDT")
+            assert (state.status, state.filled) == ("canceled", D("0.2"))
+            with pytest.raises(MissingData):
+                later.fetch_order("e" * 24, "BTC/USDT")
+
     def test_a_cancellation_that_comes_too_late_tells_the_fill(self, venue, exchange):
         venue.create_order(buy(type="limit", price=D(40000)))
         exchange.fill(exchange.orders[0], D("0.5"))

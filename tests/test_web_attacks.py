@@ -130,7 +130,11 @@ def test_the_web_server_bounds_connections_idle_time_and_stopping():
 
 def test_what_was_acknowledged_is_there_after_the_plug_was_pulled(tmp_path):
     acknowledged, keys, unknown = [], {}, {}
+    money = {"url": "/commands/book-entry", "json": {"kind": "deposit", "amount": "125"}, "headers": {"Idempotency-Key": uuid.uuid4().hex}}
     with serve(tmp_path) as server:
+        with server.client() as client:
+            booked = client.post(**money)
+
         def write(worker: int) -> None:
             with server.client() as client:
                 for n in range(1000):
@@ -150,6 +154,8 @@ def test_what_was_acknowledged_is_there_after_the_plug_was_pulled(tmp_path):
             server.process.kill()
             [d.result() for d in done]
     assert len(acknowledged) >= 30
+    with contextlib.closing(sqlite3.connect(server.home / "data" / "answers.sqlite")) as db, db:  # pulled between the deed and its answer
+        db.execute("update answers set status = null, body = null where at = (select min(at) from answers)")
     with serve(tmp_path, again=server) as risen, risen.client() as client:
         for text in acknowledged[-3:]:
             key, said = keys[text]
@@ -159,8 +165,13 @@ def test_what_was_acknowledged_is_there_after_the_plug_was_pulled(tmp_path):
             answers = [client.post("/portfolio/notes", json={"text": text}, headers={"Idempotency-Key": key}) for _ in range(2)]
             assert [a.status_code for a in answers] == [201, 201] and answers[0].json() == answers[1].json()
             acknowledged.append(text)
+        again = client.post(**money)
+        assert (booked.status_code, again.status_code) == (200, 200) and "idempotent-replay" not in again.headers
+        assert again.json()["seq"] == booked.json()["seq"] and "booked already" in again.json()["text"]
         with risen.client("admin") as admin:
             assert admin.get("/audit/verify").json()["findings"] == []
     db = sqlite3.connect(risen.home / "data" / "ledger.sqlite")
     kept = [json.loads(d)["text"] for (d,) in db.execute("select data from events where kind = 'note' order by seq")]
     assert set(acknowledged) <= set(kept) and len(kept) == len(set(kept))
+    paid = [json.loads(d)["amount"] for (d,) in db.execute("select data from events where kind = 'deposit'")]
+    assert paid.count("125") == 1, paid

@@ -146,7 +146,7 @@ _ROWS = (
                  "market_buy": _FEATURES + ": marketBuyRequiresPrice", "stop_market": "docs: order_configuration has stop limit orders only", "stop_word":
                  "ccxt coinbase.create_order: a triggerPrice sale is sent with STOP_DIRECTION_STOP_UP", "candles": "docs: Get Product Candles, 300 buckets in a window"}),
     VenueProfile(
-        "bingx", "BingX", id_field="newClientOrderId", stop_field="stopPrice", id_pattern="[0-9A-Za-z_-]{1,40}", lookup=(VenueQuery("spotV1PrivateGetTradeQuery", "clientOrderID", market="symbol"), VenueQuery("fetch_closed_orders")),
+        "bingx", "BingX", id_field="newClientOrderId", stop_field="stopPrice", id_pattern="[0-9A-Za-z_-]{1,40}", lookup=(VenueQuery("spotV1PrivateGetTradeQuery", "clientOrderID", market="symbol"), VenueQuery("fetch_canceled_and_closed_orders")),
         order_trades=VenueQuery("fetch_my_trades", "orderId", number=True), times_in_force=("GTC", "IOC", "PO"), candles=1440, trades_page=1000,
         trades_days=1, trades_symbol=True, balance_at="data.balances", sandbox=True, limit_headers=("-x-ratelimit-requests-remain", "100", ""), limit_seconds=10, clock="nonce",
         oco=True, streams=("orders", "trades"),

@@ -116,7 +116,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "compare_strategies", "earned_by_sleeve",
     ],
     "system_control": [
-        "AcknowledgeAlert", "acknowledge_rule", "once_of", "WriteNote", "write_note", "SteerFeedback", "freeze_feedback", "thaw_feedback",
+        "AcknowledgeAlert", "acknowledge_rule", "WriteNote", "write_note", "SteerFeedback", "freeze_feedback", "thaw_feedback",
         "RollBackFeedback", "roll_back_feedback", "PromoteModel", "promote_saved_model", "RollBackModel", "roll_back_to_model", "Nothing",
         "invalidate_cache", "reset_system",
     ],

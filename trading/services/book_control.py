@@ -159,13 +159,14 @@ def book_events(
     events: Iterable[Event],
     now: datetime,  # UTC
     paper: bool,  # does a paper exchange go with the books
+    once: str = "",  # name of the request; asked again after a crash it books nothing
 ) -> tuple[list[str], int]:  # which figures moved, and the number of the last event
-    "Write entries into the ledger, value the account's past anew where it changed, and let a paper exchange follow.\n\nParameters\n----------\nsettings : Settings\naccount : str\nevents : Iterable[Event]\nnow : datetime\n    UTC\npaper : bool\n    does a paper exchange go with the books\n\nReturns\n-------\ntuple[list[str], int]\n    which figures moved, and the number of the last event"
+    "Write entries into the ledger, value the account's past anew where it changed, and let a paper exchange follow.\n\nParameters\n----------\nsettings : Settings\naccount : str\nevents : Iterable[Event]\nnow : datetime\n    UTC\npaper : bool\n    does a paper exchange go with the books\nonce : str, default ''\n    name of the request; asked again after a crash it books nothing\n\nReturns\n-------\ntuple[list[str], int]\n    which figures moved, and the number of the last event"
     ledger = ledger_for_writing(Workspace(Path(settings.run.data), Path(settings.run.reports)))
     try:
         before, events = ledger.book(account), list(events)
         halted = _halt_orders(settings, ledger, account, events, now) if paper else []
-        seq = ledger.append([*events, *_owned(ledger, account, before, events, now)])
+        seq = ledger.append([*events, *_owned(ledger, account, before, events, now)], once)
         after, again = ledger.book(account), ledger.mark_again(account)
         moved = _moved(before, after)
         if again:
@@ -243,7 +244,7 @@ def book_entry(request: BookEntry, context: Context) -> Done:
             if event.data.get("symbol") not in held:
                 raise BadInput(f"{account} held no {event.data.get('symbol')} on {event.timestamp:%Y-%m-%d %H:%M}; it held {', '.join(held) or 'nothing'}")
             _check_sides(event, held)
-        moved, seq = book_events(settings, account, [event], context.now, mode == "paper")
+        moved, seq = book_events(settings, account, [event], context.now, mode == "paper", context.once)
     known = [] if moved else ["nothing has changed: it was booked already, or nothing was held at that moment"]
     known += _placed(request.at, event.timestamp, clock, ledger.events(account, "fill", since=event.timestamp))
     return Done(text="\n".join([f"{account}: {describe_entry(event)} is entry {seq}.", *moved, *known]), details={"account": account, "seq": seq, "moved": moved})
@@ -269,7 +270,7 @@ def undo_entry(request: UndoEntry, context: Context) -> Done:
         if wrong.kind in ("fill", "opened") and (wrong.kind == "opened" or wrong.data.get("plan")):
             raise Refused(f"entry {request.seq} is {'a trade of one of its plans' if wrong.kind == 'fill' else 'its opening'}; that is not taken back")
         event = Event("correction", account, context.now, {"corrects": str(request.seq), "note": request.reason, "source": f"person {context.actor.user}"})
-        moved, seq = book_events(settings, account, [event], context.now, mode == "paper")
+        moved, seq = book_events(settings, account, [event], context.now, mode == "paper", context.once)
     text = [f"{account}: entry {request.seq}, {describe_entry(wrong)}, counts no more.", *moved]
     return Done(text="\n".join(text), details={"account": account, "seq": seq, "moved": moved})
 
@@ -331,7 +332,7 @@ def explain_differences(request: ExplainDifferences, context: Context) -> Done:
         who = f"person {context.actor.user}"
         events = [replace(e, data=e.data | ({} if e.kind == "fill" or proposals[n - 1].certain else {"source": who}), booked=max(context.now, e.timestamp))
                   for n in chosen for e in [proposals[n - 1].event]]
-        moved = book_events(settings, account, events, context.now, False)[0] if events else []
+        moved = book_events(settings, account, events, context.now, False, context.once)[0] if events else []
         after = reconcile_account(settings, mode, context.now) if events else compared
     lines = [f"{n}. {p.why}{'' if p.certain else ' (a proposal)'}: {describe_entry(p.event)}" + (" — booked" if n in chosen else "") for n, p in enumerate(proposals, 1)]
     left = [d.words for d in after.differences]

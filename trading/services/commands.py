@@ -26,7 +26,7 @@ from ..core.english import with_article
 from ..core.errors import BadInput, Forbidden, TradingError
 from ..core.files import write_atomic
 from ..core.redaction import redact
-from ..core.types import Event
+from ..core.types import Event, stable_hash
 from ..security.user_store import ROLES
 from .access import main_workspace
 from .query_cache import MEMORY
@@ -65,6 +65,11 @@ class Context:
     def now(self) -> datetime:
         "The moment of the command, UTC."
         return self.clock()
+
+    @property
+    def once(self) -> str:
+        "The name of the request, under which its effect is written in one transaction; empty where it cannot come again."
+        return stable_hash(self.portfolio, self.key, length=16) if self.key else ""
 
 # %% ../../nbs/13_services/32_commands.ipynb #a7367400
 class CommandRequest(BaseModel):
