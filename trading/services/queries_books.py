@@ -28,7 +28,7 @@ def _chosen(times: pd.DatetimeIndex, text: str | None, default: int) -> datetime
         return times[default].to_pydatetime()
     when = parse_as_of(text)
     if (until := times.searchsorted(pd.Timestamp(when), side="right")) == 0:
-        raise BadInput(f"the account had no value on {text[:40]}; its first one is of {times[0]:%Y-%m-%d %H:%M} UTC")
+        raise BadInput(f"the account had no value on {text[:40]}; its first one is of {times[0]:%Y-%m-%d %H:%M} UTC; name that day or a later one")
     return times[until - 1].to_pydatetime()
 
 
