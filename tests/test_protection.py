@@ -323,7 +323,7 @@ def test_the_loop_protects_what_it_buys_and_the_commands_change_it(traded, monke
     for words in (("--trailing", "0.2"), ("--end",)):
         assert carnet(home, "orders", "protect", symbol, *words).exit_code == 0
     actions = [e.action for e in AuditLog(home / "data" / "ops" / "audit.jsonl").entries()]
-    assert actions[-3:] == ["order cancelled", "position protected", "protection ended"]
+    assert actions[-4:] == ["order cancelled", "order cancelled: failed", "position protected", "protection ended"]
     assert carnet(home, "orders", "protect", symbol, "--trailing", "0.2").exit_code == 0
     stopped = carnet(home, "kill", "a test")
     assert f"the protection of {symbol} has ended: trading was stopped" in stopped.output

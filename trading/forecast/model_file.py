@@ -6,13 +6,12 @@
 __all__ = ['write_model', 'read_model', 'unknown_types']
 
 # %% ../../nbs/04_forecast/22_model_file.ipynb #66955277
-import importlib
 from unittest.mock import patch
 
 import sklearn.utils
 
 # %% ../../nbs/04_forecast/22_model_file.ipynb #97b429f0
 with patch.object(sklearn.utils, "all_estimators", list):  # no walk through every module of scikit-learn
-    _skops = importlib.import_module("skops.io")
+    import skops.io
 
-write_model, read_model, unknown_types = _skops.dumps, _skops.loads, _skops.get_untrusted_types
+write_model, read_model, unknown_types = skops.io.dumps, skops.io.loads, skops.io.get_untrusted_types

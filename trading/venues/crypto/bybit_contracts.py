@@ -108,7 +108,8 @@ class BybitContracts(ContractQuestions):
             contracts = self._signed(row)[0]
             if contracts:
                 edge = decimal_of(row.get("liqPrice") or 0, self.venue.name, f"liqPrice of {row.get('symbol')}")
-                found.append(HeldContract(self._symbol(row["symbol"]), contracts, *self._number(row, "avgPrice", "markPrice", "unrealisedPnl", "positionIM"), edge or None))
+                entry, mark, gain, margin = self._number(row, "avgPrice", "markPrice", "unrealisedPnl", "positionIM")
+                found.append(HeldContract(self._symbol(row["symbol"]), contracts, entry, mark, gain, margin, edge or None))
         return found
 
     async def unfit(self, symbols: Iterable[str]) -> list[str]:

@@ -160,9 +160,9 @@ class BinanceContracts(ContractQuestions):
         given = {"symbol": (await known_market(self.venue, symbol))["id"]} if symbol else {}
         found = []
         for row in list_of(await self._private("positions", "fapiPrivateV3GetPositionRisk", **given), self.venue.name, "positions"):
-            contracts, *told, edge = self._number(row, "positionAmt", "entryPrice", "markPrice", "unRealizedProfit", "isolatedMargin", "liquidationPrice")
+            contracts, entry, mark, gain, margin, edge = self._number(row, "positionAmt", "entryPrice", "markPrice", "unRealizedProfit", "isolatedMargin", "liquidationPrice")
             if contracts:
-                found.append(HeldContract(self._symbol(row["symbol"]), contracts, *told, edge or None))
+                found.append(HeldContract(self._symbol(row["symbol"]), contracts, entry, mark, gain, margin, edge or None))
         return found
 
     async def unfit(self, symbols: Iterable[str]) -> list[str]:
