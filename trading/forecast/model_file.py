@@ -8,10 +8,16 @@ __all__ = ['write_model', 'read_model', 'unknown_types']
 # %% ../../nbs/04_forecast/22_model_file.ipynb #66955277
 from unittest.mock import patch
 
+import numpy
+import scipy.special
 import sklearn.utils
 
 # %% ../../nbs/04_forecast/22_model_file.ipynb #97b429f0
-with patch.object(sklearn.utils, "all_estimators", list):  # no walk through every module of scikit-learn
+with (
+    patch.object(sklearn.utils, "all_estimators", list),  # no walk through every module of scikit-learn,
+    patch.object(numpy, "__dir__", list),  # and none through every module there is, for each function of numpy
+    patch.object(scipy.special, "__dir__", list, create=True),
+):
     import skops.io
 
 write_model, read_model, unknown_types = skops.io.dumps, skops.io.loads, skops.io.get_untrusted_types
