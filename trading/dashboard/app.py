@@ -94,7 +94,8 @@ class PageUpdates:
         self.send: Callable[[dict], None] = lambda _: None
         self.shown: dict[str, str] = {}
         self.visits, self.arriving = 0, 0  # screens gone to, those that are on their way to the page
-        self.state: Any = self.stamp()  # the page shows this state already
+        self.state: Any = self.stamp()  # what was looked at last
+        self.drawn = self.state  # the page was drawn with this or something newer
         self.looked = time.monotonic()
         self.busy = False
 
@@ -109,7 +110,7 @@ class PageUpdates:
     async def fill(self, who: Viewer, at: str, moved: bool) -> None:
         "Send a screen, a slow one section by section; nothing is sent when the page was drawn with what there is."
         state, visit, slow = self.stamp(), self.visits, SCREENS[at].slow
-        drawn, self.state, self.looked = not moved and not slow and state == self.state, state, time.monotonic()
+        drawn, self.state, self.looked = not moved and not slow and state == self.drawn, state, time.monotonic()
         if slow and moved:
             self.send(screen_message(at, {}, render_macro("loading"), True))
         found, parts = sections_of(self.place, who, at), {}
