@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['python_command', 'prefork_parent']
 
-# %% ../../nbs/00_core/62_prefork.ipynb #b84480c8
+# %% ../../nbs/00_core/62_prefork.ipynb #0b41c3c7
 import contextlib
 import json
 import os
@@ -50,7 +50,7 @@ def _receive(connection: socket.socket) -> tuple[dict, list[int]]:
             os.close(file)
         raise
 
-# %% ../../nbs/00_core/62_prefork.ipynb #68c6fadb
+# %% ../../nbs/00_core/62_prefork.ipynb #4840bab3
 def _relay(
     path: str,  # socket of the parent
     words: list[str],  # of Python: '-m', a module and its arguments, or '-c', a program and its arguments
@@ -91,7 +91,7 @@ def _relay(
         os.kill(os.getpid(), -code)
     os._exit(code)
 
-# %% ../../nbs/00_core/62_prefork.ipynb #5440c84c
+# %% ../../nbs/00_core/62_prefork.ipynb #01a4d147
 def _stamps() -> dict[str, int]:
     "Return when the files of this package that were imported, and the folders that packages are installed in, were last changed."
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -126,7 +126,8 @@ class _Parent:
     def turn(self) -> dict | None:
         "Wait for what happens next; in a forked process, return what it was asked for."
         relays = [c for c in self.asked.values() if c]
-        for one in select.select([self.ends, *relays, *([self.listener, 0] if self.open else [])], [], [])[0]:
+        sources: list[int | socket.socket] = [self.ends, *relays, *([self.listener, 0] if self.open else [])]
+        for one in select.select(sources, [], [])[0]:
             if one is self.listener and self.open:
                 if (request := self.accept()) is not None:
                     return request
@@ -138,7 +139,7 @@ class _Parent:
             elif one == self.ends:
                 os.read(self.ends, 4096)
                 self.tell()
-            elif one in relays:
+            elif isinstance(one, socket.socket) and one in relays:
                 self.kill(one)
         return None
 
@@ -177,7 +178,8 @@ class _Parent:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for one in (self.listener, connection, *(c for c in self.asked.values() if c)):
                 one.close()
-            os.close(self.ends), os.close(self.end)
+            for file in (self.ends, self.end):
+                os.close(file)
             return request | {"files": files}
         for file in files:
             os.close(file)
@@ -267,7 +269,7 @@ def _become(
         main = sys.modules["__main__"] = types.ModuleType("__main__")
         exec(compile(what, "<string>", "exec"), main.__dict__)  # noqa: S102  what Python would have been started for
 
-# %% ../../nbs/00_core/62_prefork.ipynb #36d165a9
+# %% ../../nbs/00_core/62_prefork.ipynb #2e3baaa8
 def _folder(make: bool = False) -> str:
     "Return the folder of sockets; one of somebody else is refused."
     import stat
