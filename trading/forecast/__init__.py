@@ -19,8 +19,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "feedback": [
         "Signal", "UNITS", "DecisionOutcome", "log_score", "signal", "time_clusters", "FeedbackBounds", "FeedbackState", "move_weights",
-        "date_evidence", "regret_bound", "add_units", "unit_interval", "count_patterns", "pattern_of", "Cycle", "apply_cycle",
-        "FeedbackLoop",
+        "move_paces", "share_dealt", "date_evidence", "regret_bound", "add_units", "unit_interval", "count_patterns", "pattern_of",
+        "Cycle", "apply_cycle", "FeedbackLoop",
     ],
     "feedback_words": ["adaptation_score"],
     "forecast_table": ["ForecastTable"],

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Signal', 'UNITS', 'DecisionOutcome', 'log_score', 'signal', 'time_clusters', 'FeedbackBounds', 'FeedbackState',
-           'move_weights', 'date_evidence', 'regret_bound', 'add_units', 'unit_interval', 'count_patterns',
-           'pattern_of', 'Cycle', 'apply_cycle', 'FeedbackLoop']
+           'move_weights', 'move_paces', 'share_dealt', 'date_evidence', 'regret_bound', 'add_units', 'unit_interval',
+           'count_patterns', 'pattern_of', 'Cycle', 'apply_cycle', 'FeedbackLoop']
 
 # %% ../../nbs/04_forecast/52_feedback.ipynb #062ecd90
 import math
@@ -78,23 +78,25 @@ def time_clusters(
 # %% ../../nbs/04_forecast/52_feedback.ipynb #eb86daa9
 @dataclass(frozen=True)
 class FeedbackBounds(Value):
-    "How far and how fast feedback may move anything.\n\nParameters\n----------\nshare : float\n    of all trust dealt out anew each day: the chance that another member becomes the best one; the floor is share / members\nmost : float, default 1.0\n    nats that the outcomes of one date may move one member against another, whatever happened\nprior : float, default 20.0\n    dates that \"all outcomes of a date are one\" counts for, until their independence has been seen\nhalflife : float, default 365.0\n    days in which the record of sides, sizes, intervals and gains is half forgotten"
+    "How far and how fast feedback may move anything.\n\nParameters\n----------\nshares : tuple[float, ...], default (1 / 1000, 1 / 250, 1 / 60, 1 / 15)\n    of all trust dealt out anew each day: how often another member may become the best one; the floor is the least / members\ndoubt : float\n    of the belief in one of these shares, dealt out anew each day\nmost : float, default 1.0\n    nats that the outcomes of one date may move one member against another, whatever happened\nprior : float, default 20.0\n    dates that \"all outcomes of a date are one\" counts for, until their independence has been seen\nhalflife : float, default 365.0\n    days in which the record of sides, sizes, intervals and gains is half forgotten"
 
-    share: float = 1 / 250  # of all trust dealt out anew each day: the chance that another member becomes the best one; the floor is share / members
+    shares: tuple[float, ...] = (1 / 1000, 1 / 250, 1 / 60, 1 / 15)  # of all trust dealt out anew each day: how often another member may become the best one; the floor is the least / members
+    doubt: float = 1 / 500  # of the belief in one of these shares, dealt out anew each day
     most: float = 1.0  # nats that the outcomes of one date may move one member against another, whatever happened
     prior: float = 20.0  # dates that "all outcomes of a date are one" counts for, until their independence has been seen
     halflife: float = 365.0  # days in which the record of sides, sizes, intervals and gains is half forgotten
 
     def __post_init__(self):
-        if not (0 < self.share < 1 and self.most > 0 and self.prior > 0 and self.halflife > 0):
-            raise BadInput(f"the bounds {self} contradict themselves; the share lies in (0, 1), the others are above zero")
+        if not self.shares or not all(0 < s < 1 for s in (*self.shares, self.doubt)) or min(self.most, self.prior, self.halflife) <= 0:
+            raise BadInput(f"the bounds {self} contradict themselves; shares and doubt lie in (0, 1), the others are above zero")
 
 
 @dataclass(frozen=True)
 class FeedbackState(Value):
-    "What follows from all cycles so far.\n\nParameters\n----------\nweights : dict[str, float]\n    member → share of trust, summing to 1\nscores : dict[str, float]\n    member and 'mixture' → evidence in nats beyond equal trust, added up\nunits : dict[str, tuple[float, float, float]]\n    side, inside, gain → independent dates, sum, sum of squares; size → dates, what came, what was forecast\npatterns : dict[str, tuple[float, float]]\n    pattern → dates, of which the side was right\nspread : tuple[float, float], default (0.0, 0.0)\n    seen dates; their mean design effect, added up: how much outcomes of one date move together\nlast : datetime | None, default None\n    UTC, the newest outcome\nfrozen : bool, default False\n    True: outcomes are noted and nothing moves"
+    "What follows from all cycles so far.\n\nParameters\n----------\nweights : dict[str, float]\n    member → share of trust, summing to 1\npaces : tuple[tuple[float, ...], ...], default ()\n    for each share of the bounds: the belief in it, and the trust in each member that follows from it\nscores : dict[str, float]\n    member and 'mixture' → evidence in nats beyond equal trust, added up\nunits : dict[str, tuple[float, float, float]]\n    side, inside, gain → independent dates, sum, sum of squares; size → dates, what came, what was forecast\npatterns : dict[str, tuple[float, float]]\n    pattern → dates, of which the side was right\nspread : tuple[float, float], default (0.0, 0.0)\n    seen dates; their mean design effect, added up: how much outcomes of one date move together\nlast : datetime | None, default None\n    UTC, the newest outcome\nfrozen : bool, default False\n    True: outcomes are noted and nothing moves"
 
     weights: dict[str, float]  # member → share of trust, summing to 1
+    paces: tuple[tuple[float, ...], ...] = ()  # for each share of the bounds: the belief in it, and the trust in each member that follows from it
     scores: dict[str, float] = field(default_factory=dict)  # member and 'mixture' → evidence in nats beyond equal trust, added up
     units: dict[str, tuple[float, float, float]] = field(default_factory=dict)  # side, inside, gain → independent dates, sum, sum of squares; size → dates, what came, what was forecast
     patterns: dict[str, tuple[float, float]] = field(default_factory=dict)  # pattern → dates, of which the side was right
@@ -112,15 +114,37 @@ def move_weights(
     weights: dict[str, float],  # summing to 1
     evidence: dict[str, float],  # member → nats; a member without any keeps its share
     days: float = 1.0,  # since the last time
-    bounds: FeedbackBounds = FeedbackBounds(),
+    share: float = 1 / 250,  # dealt out anew each day
 ) -> dict[str, float]:  # summing to 1, none below the floor
-    "Multiply trust by the evidence, and deal a little of it out anew for each day.\n\nParameters\n----------\nweights : dict[str, float]\n    summing to 1\nevidence : dict[str, float]\n    member → nats; a member without any keeps its share\ndays : float, default 1.0\n    since the last time\nbounds : FeedbackBounds, default FeedbackBounds()\n\nReturns\n-------\ndict[str, float]\n    summing to 1, none below the floor"
+    "Multiply trust by the evidence, and deal a little of it out anew for each day.\n\nParameters\n----------\nweights : dict[str, float]\n    summing to 1\nevidence : dict[str, float]\n    member → nats; a member without any keeps its share\ndays : float, default 1.0\n    since the last time\nshare : float, default 1 / 250\n    dealt out anew each day\n\nReturns\n-------\ndict[str, float]\n    summing to 1, none below the floor"
     asleep, top = sum(w for m, w in weights.items() if m not in evidence), max(evidence.values(), default=0.0)
     awake = {m: w * math.exp(evidence[m] - top) for m, w in weights.items() if m in evidence}
     total = sum(awake.values())
     moved = {m: awake[m] / total * (1 - asleep) if m in evidence else w for m, w in weights.items()}
-    share = 1 - (1 - bounds.share) ** max(days, 1.0)
-    return {m: (1 - share) * w + share / len(weights) for m, w in moved.items()}
+    dealt = 1 - (1 - share) ** max(days, 1.0)
+    return {m: (1 - dealt) * w + dealt / len(weights) for m, w in moved.items()}
+
+
+def move_paces(
+    paces: tuple[tuple[float, ...], ...],  # for each share: belief in it, and trust in each member
+    evidence: dict[str, float],  # of every member, in the order of the trust: nats
+    days: float = 1.0,  # since the last time
+    bounds: FeedbackBounds = FeedbackBounds(),
+) -> tuple[tuple[float, ...], ...]:
+    "Move the trust under each share, and the belief in each share by how well its mixture foretold the evidence.\n\nParameters\n----------\npaces : tuple[tuple[float, ...], ...]\n    for each share: belief in it, and trust in each member\nevidence : dict[str, float]\n    of every member, in the order of the trust: nats\ndays : float, default 1.0\n    since the last time\nbounds : FeedbackBounds, default FeedbackBounds()\n\nReturns\n-------\ntuple[tuple[float, ...], ...]"
+    top, dealt = max(evidence.values()), 1 - (1 - bounds.doubt) ** max(days, 1.0)
+    told = [belief * sum(w * math.exp(v - top) for w, v in zip(trust, evidence.values(), strict=True)) for belief, *trust in paces]
+    moved = [move_weights(dict(zip(evidence, trust, strict=True)), evidence, days, share) for share, (_, *trust) in zip(bounds.shares, paces, strict=True)]
+    return tuple(((1 - dealt) * t / sum(told) + dealt / len(told), *w.values()) for t, w in zip(told, moved, strict=True))
+
+
+def share_dealt(
+    state: FeedbackState,
+    bounds: FeedbackBounds = FeedbackBounds(),
+) -> float:  # of all trust, each day
+    "Return how much of the trust is dealt out anew each day, by the belief in each share.\n\nParameters\n----------\nstate : FeedbackState\nbounds : FeedbackBounds, default FeedbackBounds()\n\nReturns\n-------\nfloat\n    of all trust, each day"
+    beliefs = [belief for belief, *_ in state.paces] or [1 / len(bounds.shares)] * len(bounds.shares)
+    return sum(b * s for b, s in zip(beliefs, bounds.shares, strict=True))
 
 
 def date_evidence(
@@ -152,7 +176,8 @@ def regret_bound(
     bounds: FeedbackBounds = FeedbackBounds(),
 ) -> float:  # nats beyond the best sequence of members
     "Return the most that trust can lose for not knowing which member is best when.\n\nParameters\n----------\ndays : int\n    how many\nmembers : int\n    how many\nswitches : int\n    how often the best member changes\nbounds : FeedbackBounds, default FeedbackBounds()\n\nReturns\n-------\nfloat\n    nats beyond the best sequence of members"
-    return (switches + 1) * math.log(members) + switches * math.log(1 / bounds.share) + (days - switches - 1) * math.log(1 / (1 - bounds.share))
+    price = lambda share: (switches + 1) * math.log(members) + switches * math.log(1 / share) + (days - switches - 1) * math.log(1 / (1 - share))  # noqa: E731
+    return min(map(price, bounds.shares)) + math.log(len(bounds.shares)) + (days - 1) * math.log(1 / (1 - bounds.doubt))
 
 # %% ../../nbs/04_forecast/52_feedback.ipynb #0dff3ac0
 UNITS = ("side", "inside", "gain", "size")
@@ -255,13 +280,15 @@ def _after_date(now: FeedbackState, group: Sequence[DecisionOutcome], bounds: Fe
     days = max((at - now.last).total_seconds() / 86400, 0.0) if now.last else 1.0
     keep = 0.5 ** (days / bounds.halflife) if now.last else 1.0
     nats, spread = date_evidence(group, tuple(now.weights), now.spread, bounds)
-    scores = dict(now.scores)
+    scores, weights, paces = dict(now.scores), now.weights, now.paces
     if nats:
         equal = math.log(sum(math.exp(v) for v in nats.values()) / len(nats))
         ours = math.log(sum(now.weights[m] * math.exp(v) for m, v in nats.items()))
         scores = {m: scores.get(m, 0.0) + v - equal for m, v in nats.items()} | {"mixture": scores.get("mixture", 0.0) + ours - equal}
+        paces = move_paces(paces or tuple((1 / len(bounds.shares), *weights.values()) for _ in bounds.shares), nats, days, bounds)
+        weights = {m: sum(belief * trust[k] for belief, *trust in paces) for k, m in enumerate(weights)}
     return now.but(
-        weights=move_weights(now.weights, nats, days, bounds) if nats else now.weights, scores=scores, units=add_units(now.units, group, keep),
+        weights=weights, paces=paces, scores=scores, units=add_units(now.units, group, keep),
         patterns=count_patterns(now.patterns, group, keep), spread=spread, last=max(at, now.last) if now.last else at,
     )
 
