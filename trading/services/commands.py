@@ -325,12 +325,18 @@ def write_waiting(
 # %% ../../nbs/13_services/32_commands.ipynb #ff34a3d4
 def terminal_workspace(
     settings_may_fail: bool = False,  # for the emergency stop: find the data folder all the same
+    portfolio_may_fail: bool = False,  # for the stop of all: one that does not exist keeps nobody from it
 ) -> Workspace:
-    "Return the workspace that the settings in the working folder describe.\n\nParameters\n----------\nsettings_may_fail : bool, default False\n    for the emergency stop: find the data folder all the same\n\nReturns\n-------\nWorkspace"
+    "Return the workspace that the settings in the working folder describe.\n\nParameters\n----------\nsettings_may_fail : bool, default False\n    for the emergency stop: find the data folder all the same\nportfolio_may_fail : bool, default False\n    for the stop of all: one that does not exist keeps nobody from it\n\nReturns\n-------\nWorkspace"
     from trading.services.portfolios import existing_portfolio
 
     place, name = _main_workspace(settings_may_fail), os.environ.get("CARNET_PORTFOLIO", "main")
-    return place if name == "main" else existing_portfolio(place, name)
+    try:
+        return place if name == "main" else existing_portfolio(place, name)
+    except TradingError:
+        if not portfolio_may_fail:
+            raise
+        return place
 
 
 def _main_workspace(settings_may_fail: bool) -> Workspace:
@@ -341,10 +347,13 @@ def _main_workspace(settings_may_fail: bool) -> Workspace:
     own = Path("settings.ini")
     try:
         return workspace_of(load_settings(environ={k: v for k, v in os.environ.items() if k != "CARNET_PORTFOLIO"}), own if own.exists() else None)
-    except TradingError:
+    except (TradingError, OSError):
         if not settings_may_fail:
             raise
-    text = own.read_text(encoding="utf-8-sig", errors="replace") if own.exists() else ""
+    try:
+        text = own.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError:
+        text = ""
     named = {key: re.search(rf"^\s*{key}\s*=\s*(\S.*)$", text, re.MULTILINE) for key in ("data", "reports")}
     folder = lambda key: Path(os.environ.get(f"CARNET_RUN__{key.upper()}") or (named[key][1].strip() if named[key] else key))  # noqa: E731
     return Workspace(folder("data"), folder("reports"), own if own.exists() else None)
