@@ -35,7 +35,8 @@ def worlds() -> None:
 
 def trust() -> None:
     "Ten years of trust among three forecasters, and the days until it has left one that was best and is no more."
-    from trading.forecast.feedback import Cycle, DecisionOutcome, FeedbackState, apply_cycle, regret_bound
+    from trading.forecast.feedback import Cycle, DecisionOutcome, FeedbackState, apply_cycle
+    from trading.forecast.trust import regret_bound
 
     start = datetime(2010, 1, 1, tzinfo=UTC)
 

@@ -10,18 +10,16 @@ from trading.core.errors import BadInput, TradingError
 from trading.forecast.feedback import (
     Cycle,
     DecisionOutcome,
-    FeedbackBounds,
     FeedbackLoop,
     FeedbackState,
     add_units,
     apply_cycle,
     count_patterns,
     date_evidence,
-    move_weights,
-    regret_bound,
     signal,
     unit_interval,
 )
+from trading.forecast.trust import FeedbackBounds, move_weights, regret_bound
 
 START, MEMBERS = datetime(2024, 1, 1, tzinfo=UTC), ("model", "mean", "zero")
 

@@ -12,7 +12,6 @@ from trading.forecast.drift import feature_drift, forecast_drift, psi, read_aler
 from trading.forecast.feedback import (
     Cycle,
     DecisionOutcome,
-    FeedbackBounds,
     FeedbackLoop,
     FeedbackState,
     apply_cycle,
@@ -21,6 +20,7 @@ from trading.forecast.feedback import (
 )
 from trading.forecast.feedback_words import feedback_words
 from trading.forecast.meta_labeling import Decision, DecisionThresholds, MetaModel
+from trading.forecast.trust import FeedbackBounds
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
