@@ -113,13 +113,21 @@ class EventLog:
         self,
         events: Event | Iterable[Event],  # in the order in which they happened
         once: str = "",  # of the request that they are written for; asked again after a crash it writes nothing
+        then: Callable[[int], Iterable[Event]] | None = None,  # number of the last one → what follows from them, written with them; not asked when nothing is new
     ) -> int:  # sequence number of the last one
-        "Write events durably, all or none; one that happens once only and is there already is passed over, and its own number returned.\n\nParameters\n----------\nevents : Event | Iterable[Event]\n    in the order in which they happened\nonce : str, default ''\n    of the request that they are written for; asked again after a crash it writes nothing\n\nReturns\n-------\nint\n    sequence number of the last one"
+        "Write events durably, all or none; one that happens once only and is there already is passed over, and its own number returned.\n\nParameters\n----------\nevents : Event | Iterable[Event]\n    in the order in which they happened\nonce : str, default ''\n    of the request that they are written for; asked again after a crash it writes nothing\nthen : Callable[[int], Iterable[Event]] | None, default None\n    number of the last one → what follows from them, written with them; not asked when nothing is new\n\nReturns\n-------\nint\n    sequence number of the last one"
         events = [events] if isinstance(events, Event) else list(events)
         try:
             with self._table.transaction():
+                end = self._table.end()[0]
                 last = self._write(events, once)
-        except sqlite3.Error as error:
+                if then and self._table.end()[0] > end:
+                    self._write(list(then(last)), once and f"{once}|then")
+        except BaseException as error:
+            if then:
+                self._keep_nothing()  # what was added up with events that are not there after all
+            if not isinstance(error, sqlite3.Error):
+                raise
             raise LedgerError(f"the ledger {self.path.name} cannot be written: {error}; nothing was recorded, free the disk or restore it") from error
         with suppress(OSError):  # the events are on the disk; what is remembered may lag behind them, and `verify_new` says when it cannot be written
             self._remember()
@@ -168,6 +176,27 @@ class EventLog:
         kinds = [kind] if isinstance(kind, str) else kind
         rows = self._table.select(("kind", "account", "timestamp", "data", "booked"), account, kinds, since and time_text(since), after=after)
         return [_event(*row) for row in rows]
+
+    def written(
+        self,
+        event: Event,
+        once: str = "",  # of the request that it is written for
+        number: int = 0,  # of the event among those of the request
+    ) -> int | None:  # sequence number; None: it would be new
+        "Return where an event stands that happens once only, or that a request has written.\n\nParameters\n----------\nevent : Event\nonce : str, default ''\n    of the request that it is written for\nnumber : int, default 0\n    of the event among those of the request\n\nReturns\n-------\nint | None\n    sequence number; None: it would be new"
+        key = event_key(event) or (f"once|{event.account}|{once}|{number}" if once else None)
+        known = self._table.of_key(key) if key else None
+        return known[0] if known else None
+
+    def event(
+        self,
+        seq: int,  # sequence number
+    ) -> Event:
+        "Return the event of a number.\n\nParameters\n----------\nseq : int\n    sequence number\n\nReturns\n-------\nEvent"
+        row = next(iter(self._table.select(("kind", "account", "timestamp", "data", "booked"), after=seq - 1, upto=seq)), None)
+        if row is None:
+            raise BadInput(f"the ledger {self.path.name} has no event {seq}; it ends at {self._table.end()[0]}")
+        return _event(*row)
 
     def find(
         self,

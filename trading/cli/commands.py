@@ -11,6 +11,7 @@ import os
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import click
@@ -34,7 +35,7 @@ def perform_here(
     from trading.services.jobs import JOB
 
     context, record = owner_context(terminal_workspace(settings_may_fail), by)
-    context = replace(context, **more) if more else context
+    context = replace(context, say=partial(print_line, err=True), **more)
     done = perform(name, {k: v for k, v in values.items() if v is not None}, context, None if JOB in os.environ else record)
     if as_json:
         print_json(done.details | {"text": done.text, "complete": done.complete})

@@ -164,11 +164,10 @@ def compare_command(one, other, as_json) -> None:
 def reproduce_command(name) -> None:
     "Make a run again from its run.json and say whether every number is the same."
     from trading.core.files import lock_folder
-    from trading.core.settings import load_settings
     from trading.services.launching import begin_reproduction, reproduction_differences, run_named
 
     original, its_own = run_named(name)
-    with lock_folder(load_settings().run.data):
+    with lock_folder(its_own.run.data):  # it is made again in the folder that it was made in
         again = begin_reproduction(original, datetime.now(UTC))
         run_stages(again, its_own)
     inputs, verdict = reproduction_differences(original, again)

@@ -51,7 +51,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "run_in_process",
     ],
     "own_stages": ["PLACES", "own_stage", "carry_out_stages"],
-    "paper": ["paper_tape", "paper_costs", "paper_venue", "check_paper_file"],
+    "paper": ["paper_tape", "paper_costs", "paper_venue", "paper_file", "newest_move", "follow_books", "check_paper_file"],
     "plan_amendment": ["follow_amendments", "amend_run"],
     "plan_approval": ["approve_run"],
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],

@@ -13,6 +13,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from importlib import import_module
@@ -24,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..core.english import with_article
 from ..core.errors import BadInput, Forbidden, TradingError
-from ..core.files import write_atomic
+from ..core.files import lock_folder, write_atomic
 from ..core.redaction import redact
 from ..core.types import Event, stable_hash
 from ..security.user_store import ROLES
@@ -48,7 +49,7 @@ Record = Callable[[str, str, dict, datetime], Any]  # who, action, detail, when:
 
 @dataclass
 class Context:
-    "What a command works on.\n\nParameters\n----------\nworkspace : Workspace\nactor : Actor\nportfolio : str, default 'main'\nclock : Callable[[], datetime]\nkey : str, default ''\n    the same key, the same deed: for what starts a process\nsecurity : Callable[[], Any] | None, default None\n    opens the `SecurityContext`: vault, users and audit log; None: not offered here\nrun_program : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'\nappend : Callable[[Workspace, Event, str], int] | None, default None\n    a ledger that stays open; None: opened for each event\nforget : Callable[[], int]\n    drop kept answers\nprogress : Callable[..., Any] | None, default None\n    told of long work: what, how many, of how many"
+    "What a command works on.\n\nParameters\n----------\nworkspace : Workspace\nactor : Actor\nportfolio : str, default 'main'\nclock : Callable[[], datetime]\nkey : str, default ''\n    the same key, the same deed: for what starts a process\nsecurity : Callable[[], Any] | None, default None\n    opens the `SecurityContext`: vault, users and audit log; None: not offered here\nrun_program : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'\nappend : Callable[[Workspace, Event, str], int] | None, default None\n    a ledger that stays open; None: opened for each event\nforget : Callable[[], int]\n    drop kept answers\nprogress : Callable[..., Any] | None, default None\n    told of long work: what, how many, of how many\nsay : Callable[[str], Any] | None, default None\n    told in a sentence what is waited for"
 
     workspace: Workspace
     actor: Actor
@@ -60,11 +61,16 @@ class Context:
     append: Callable[[Workspace, Event, str], int] | None = None  # a ledger that stays open; None: opened for each event
     forget: Callable[[], int] = field(default=lambda: MEMORY.forget())  # drop kept answers
     progress: Callable[..., Any] | None = None  # told of long work: what, how many, of how many
+    say: Callable[[str], Any] | None = None  # told in a sentence what is waited for
 
     @property
     def now(self) -> datetime:
         "The moment of the command, UTC."
         return self.clock()
+
+    def hold(self, wait: float = 5) -> AbstractContextManager[None]:
+        "Hold the data folder for a deed that changes books; another's work is waited for, some seconds."
+        return lock_folder(self.workspace.data, wait, self.say)
 
     @property
     def once(self) -> str:
