@@ -100,7 +100,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "venue_factory": [
         "key_names", "brought_venue", "find_secret", "vault_secret", "resolve_reference", "address_of", "each_venue", "keys_of", "connect",
-        "trades_contracts", "trades_margin", "why_no_orders", "connect_ready", "account_number",
+        "trades_contracts", "trades_margin", "connect_ready", "account_number",
     ],
 }, modules=[
     "account", "account_snapshot", "contribution", "currency_rates", "cycle", "decision_world", "factory", "forecast_review",

@@ -59,9 +59,7 @@ def open_run(
     "Make the run folder of a daily run and pin what goes into it.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nas_of : str | None, default None\nportfolio : str | None, default None\n    text of a CSV file with holdings, for a dry run on them\n\nReturns\n-------\nRun"
     check_names(settings)  # a wrong word is said now, not after the forecasts
     if settings.run.mode == "live" and settings.market.recorded:
-        from trading.pipeline.venue_factory import why_no_orders
-
-        raise Refused(why_no_orders(settings.market))
+        raise Refused(settings.market.no_orders)
     when = resolve_as_of(as_of, settings, now)
     return create_run(
         settings.run.reports, settings.run.profile, when, settings.run.mode, f"{settings.run.mode}-{settings.run.profile}",

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['key_names', 'brought_venue', 'find_secret', 'vault_secret', 'resolve_reference', 'address_of', 'each_venue',
-           'keys_of', 'connect', 'trades_contracts', 'trades_margin', 'why_no_orders', 'connect_ready',
-           'account_number']
+           'keys_of', 'connect', 'trades_contracts', 'trades_margin', 'connect_ready', 'account_number']
 
 # %% ../../nbs/12_pipeline/15_venue_factory.ipynb #904fc6ad
 import os
@@ -18,7 +17,7 @@ from ..core.extensions import extension_names, load_extension
 from ..core.margin import MarginTerms
 from ..core.redaction import KNOWN
 from ..core.settings import Settings
-from ..core.settings_model import MarketSettings, nearest_name
+from ..core.settings_model import nearest_name
 from ..core.tracing import traced
 from ..core.types import MarketData, Venue
 from ..core.venue_profiles import PROFILES, VenueProfile, profile_of, require_contract
@@ -137,14 +136,6 @@ def trades_margin(settings: Settings) -> bool:
     return trades_contracts(settings) or settings.market.source == "mt5" and settings.margin.leverage is not None
 
 
-def why_no_orders(
-    market: MarketSettings,  # a record
-) -> str:
-    "Say why a record takes no real orders, and what does.\n\nParameters\n----------\nmarket : MarketSettings\n    a record\n\nReturns\n-------\nstr"
-    what = "the sample market ended in 2022 and takes" if market.source == "sample" else "imported bars are a record and take"
-    return f"{what} no orders; choose a profile with a venue, or run with --mode paper"
-
-
 def connect_ready(settings: Settings) -> Venue:
     "Return the venue for orders that open positions; a margin account whose settings or modes do not fit is refused. Whoever only closes needs `connect`."
     venue = connect(settings, orders=True)
@@ -159,7 +150,7 @@ def _venue(settings: Settings, orders: bool, environ: Mapping[str, str] | None, 
     "Make the client of the venue that a profile names."
     market, live = settings.market, settings.live
     if market.recorded:
-        raise Refused(why_no_orders(market))
+        raise Refused(market.no_orders)
     if market.source == "package":
         return _make_brought(settings, orders, environ)
     if orders and trades_contracts(settings) and (why := _never_traded(settings)):
