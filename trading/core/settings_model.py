@@ -71,12 +71,6 @@ class MarketSettings(SettingsSection):
         "Whether the market is a record, which nobody can be asked about: the sample, or files."
         return self.source in ("sample", "file")
 
-    @property
-    def no_orders(self) -> str:
-        "Why a record takes no real orders, and what does; empty: the market is none."
-        what = {"sample": "the sample market ended in 2022 and takes", "file": "imported bars are a record and take"}.get(self.source)
-        return f"{what} no orders; choose a profile with a venue, or run with --mode paper" if what else ""
-
     @field_validator("symbols")
     @classmethod
     def _once(cls, symbols: tuple[str, ...]) -> tuple[str, ...]:
