@@ -6,7 +6,7 @@ from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "app": ["make_app", "Traced", "describe", "examples"],
-    "command_routes": ["ADDRESSES", "Service", "perform_over_http", "Address"],
+    "command_routes": ["ADDRESSES", "Service", "perform_over_http", "Address", "CommandRoute"],
     "errors": ["JSON", "PROBLEM", "REFUSALS", "problem", "documented_refusals", "add_error_handlers"],
     "event_stream": ["LATER", "QUEUE", "BEAT", "StreamEvent", "last_seen", "EventStream", "as_sse"],
     "file_routes": ["HTML", "Mine", "One"],

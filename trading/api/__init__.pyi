@@ -13,7 +13,7 @@ from . import server as server
 from . import session_routes as session_routes
 from . import system_routes as system_routes
 from .app import make_app as make_app, Traced as Traced, describe as describe, examples as examples
-from .command_routes import ADDRESSES as ADDRESSES, Service as Service, perform_over_http as perform_over_http, Address as Address
+from .command_routes import ADDRESSES as ADDRESSES, Service as Service, perform_over_http as perform_over_http, Address as Address, CommandRoute as CommandRoute
 from .errors import JSON as JSON, PROBLEM as PROBLEM, REFUSALS as REFUSALS, problem as problem, documented_refusals as documented_refusals, add_error_handlers as add_error_handlers
 from .event_stream import LATER as LATER, QUEUE as QUEUE, BEAT as BEAT, StreamEvent as StreamEvent, last_seen as last_seen, EventStream as EventStream, as_sse as as_sse
 from .file_routes import HTML as HTML, Mine as Mine, One as One

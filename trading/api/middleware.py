@@ -15,6 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
+from itertools import count
 from urllib.parse import parse_qs
 
 from .errors import problem
@@ -104,7 +105,7 @@ class AuthMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        headers, name = dict(scope["headers"]), secrets.token_hex(8)
+        headers, name = dict(scope["headers"]), f"{_STARTED}{next(_REQUESTS):08x}"
         believe_proxy(scope, headers, self.proxies)
         state = scope.setdefault("state", {})
         state["request_id"], state["session"] = name, None
@@ -193,6 +194,7 @@ class AuthMiddleware:
         return measured
 
 
+_STARTED, _REQUESTS = secrets.token_hex(4), count()  # a request is named by its process and its number in it
 _HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 _REMEMBER = 1_800  # seconds for which somebody who was let in may stop trading while the file of users is broken
 
