@@ -28,7 +28,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "pinned_instruments",
     ],
     "kept_forecasts": ["NEWEST", "KeptForecasts"],
-    "launch": ["resolve_as_of", "check_words", "open_run", "settings_of", "run_daily", "prepare_prefect", "own_server", "load_flow"],
+    "launch": [
+        "resolve_as_of", "check_words", "why_no_orders", "open_run", "settings_of", "run_daily", "prepare_prefect", "own_server",
+        "load_flow",
+    ],
     "loop_state": ["newest_close", "LoopState", "loop_file", "alone_with", "JumpingClock"],
     "market_scan": [
         "SCANNED_SYMBOLS", "QUESTIONS_AT_ONCE", "scan_symbols", "scan_source", "listed_symbols", "scan_decisions", "scan_file",

@@ -223,7 +223,7 @@ _WHOLE = ("the stop", "portfolios")  # what concerns everybody
 
 def _named(accounts: list[str], hidden: bool = False) -> str:
     "Name a few accounts, count many."
-    return listed(accounts) if len(accounts) <= 3 and not hidden else f"all {count(len(accounts), 'account')}, paper and live"
+    return listed(accounts) if len(accounts) <= 3 and not hidden else f"all {count(len(accounts), 'account')} of the settings, paper and live"
 
 # %% ../../nbs/13_services/34_account_control.ipynb #ce0e33df
 class ResumeTrading(CommandRequest):
