@@ -404,3 +404,86 @@ def test_what_is_booked_behind_a_value_without_a_price_counts_at_its_cost(home):
     change = json.loads(told.removeprefix("0 "))["contribution"]
     assert {i["name"]: i["amount"] for i in change["items"]} == {"dividend": 8.40} and change["total"] == 8.40
     assert "no return of a year yet" in carnet(home, "performance")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a process is copied and killed")
+def test_an_entry_that_was_killed_at_any_point_is_done_once_by_whoever_comes_next(home, monkeypatch):
+    import shutil
+    import signal
+
+    from trading.accounting.event_log import EventLog
+    from trading.execution.protection import protections
+    from trading.services import book_control
+    from trading.services.query_cache import MEMORY
+    from trading.venues.paper.database import PaperFile
+
+    real = {name: getattr(book_control, name) for name in ("book_events", "follow_books", "_resume_orders", "_halt_orders")}
+    die = lambda *words, **more: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+    after = lambda do: lambda *words, **more: (do(*words, **more), die())  # noqa: E731
+    points = {
+        "before the orders are taken off": (book_control, "_halt_orders", die),
+        "before anything is written": (book_control, "_owned", die),
+        "while the entry is written": (EventLog, "_write", after(EventLog._write)),
+        "when the entry stands": (Ledger, "mark_again", die),
+        "before the exchange follows": (book_control, "follow_books", lambda *words: die() if len(dead.append(1) or dead) > 1 else []),
+        "while the exchange follows": (PaperFile, "_add", die),
+        "before the orders are placed again": (book_control, "_resume_orders", die),
+        "before the answer": (book_control, "book_events", after(real["book_events"])),
+    }
+    data, kept = home / "data", home / "kept"
+    assert carnet(home, "orders", "protect", "AAPL", "--stop", "100").startswith("0 ")
+    shutil.copytree(data, kept)
+    place = Workspace(data, home / "reports")
+
+    def asked(command: str, key: str, **words):
+        monkeypatch.setenv("CARNET_RUN__DATA", str(data))
+        return perform(command, words, Context(place, Actor("ann"), key=key), None)
+
+    def state() -> tuple:
+        ledger = Ledger(data / "ledger.sqlite")
+        settings = load_settings("sample", {"run.data": data})
+        venue = paper_venue(settings, DAY + timedelta(days=3), datetime.now(UTC), {}, data / "paper-sample.sqlite", books=(ledger, "paper-sample"))
+        same = reconcile(ledger, venue, "paper-sample", DAY + timedelta(days=3)).ok
+        stands = [(o.symbol, o.amount) for o in venue.fetch_open_orders()]
+        entries = [e.kind for _, e in ledger.history("paper-sample") if e.kind in ("deposit", "split", "rename")]
+        held, cash = dict(ledger.positions("paper-sample")), ledger.cash("paper-sample")
+        known = {s: p.stop for s, p in protections(ledger, "paper-sample").items()}
+        ledger.close()
+        return same, stands, entries[1:], {s: p.amount for s, p in held.items()}, cash, known
+
+    each = [
+        ("book-entry", {"kind": "deposit", "amount": "250"}, {"AAPL": D(10)}, 10_250, [("AAPL", D(10))]),
+        ("book-entry", {"kind": "split", "symbol": "AAPL", "ratio": "4"}, {"AAPL": D(40)}, 10_000, [("AAPL", D(40))]),
+        ("book-entry", {"kind": "rename", "symbol": "AAPL", "to": "FRUIT"}, {"FRUIT": D(10)}, 10_000, None),
+    ]
+    for number, (point, (where, name, deadly)) in enumerate(points.items()):
+        for command, words, held, cash, orders in (each[number % 3], each[(number + 1) % 3]):
+            way = ("the same request", "the same line at the terminal", "only the next start")[(number + (words["kind"] == "split")) % 3]
+            shutil.rmtree(data)
+            shutil.copytree(kept, data)
+            MEMORY.forget()
+            key = "ann 7f3a" if way == "the same request" else ""
+            dead: list[int] = []
+            if (child := os.fork()) == 0:
+                try:
+                    setattr(where, name, deadly)
+                    asked(command, key, **words)
+                finally:
+                    os._exit(3)
+            assert os.WIFSIGNALED(os.waitpid(child, 0)[1]), (point, words)
+            stood = bool([e for e in Ledger(data / "ledger.sqlite", readonly=True).events("paper-sample", words["kind"]) if "source" in e.data])
+            assert stood == (point not in list(points)[:3]), point
+            if way == "only the next start":
+                same, _, entries, has, money, _ = state()
+                assert same and entries == ([words["kind"]] if stood else []), (point, words)
+                assert (has, money) == ((held, cash) if stood else ({"AAPL": D(10)}, 10_000)), (point, words, has, money)
+                continue
+            said = asked(command, key, **words)
+            same, stands, entries, has, money, known = state()
+            assert same and entries == [words["kind"]] and has == held and money == cash, (point, way, words, said.text, entries, has, money)
+            assert orders is None or stands == orders, (point, way, words, stands)
+            assert "→" in said.text, (point, way, said.text)
+            told = "it was booked before, by a command that was interrupted, and is not booked twice" in said.text
+            assert told == (stood and not key), (point, said.text)
+            if key:
+                assert asked(command, key, **words).details["seq"] == said.details["seq"], "and the same answer again"

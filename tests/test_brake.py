@@ -231,6 +231,30 @@ def test_the_terminal_needs_no_settings_and_shows_the_stop(tmp_path, monkeypatch
     assert "live-crypto" not in run.invoke(main, ["kill"]).output and "paper-sample" in run.invoke(main, ["kill"]).output
 
 
+@pytest.mark.parametrize("what", ["the settings are a folder", "there is no such portfolio", "the ledger's database is away"])
+def test_the_brake_at_the_terminal_engages_whatever_is_wrong_and_says_what_it_could_not_reach(what, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    for name in [k for k in os.environ if k.startswith("CARNET_")]:
+        monkeypatch.delenv(name)
+    Path("data").mkdir()
+    words, said = ["kill", "strange prices"], ""
+    if what == "the settings are a folder":
+        Path("settings.ini").mkdir()
+        said = "settings.ini cannot be read: Is a directory"
+    elif what == "there is no such portfolio":
+        words += ["--portfolio", "nosuch"]
+    else:
+        monkeypatch.setenv("CARNET_LEDGER", "postgresql://nobody@127.0.0.1:1/none")
+        said = "the ledger cannot be read: the ledger postgresql carnet cannot be opened"
+    answer = CliRunner().invoke(main, words)
+    assert "Trading is stopped for all" in answer.output and said in answer.output and len(stop_flags("data")) == 1, answer.output
+    assert answer.exit_code == (1 if said else 0)
+    if not said:  # which account of which portfolio cannot be guessed
+        one = CliRunner().invoke(main, [*words, "--account", "paper-sample"])
+        assert one.exit_code == 1 and "there is no portfolio 'nosuch'" in one.output
+
+
 def test_a_run_asks_the_flag_of_the_whole_installation(tmp_path):
     place = place_of(tmp_path)
     family = add_portfolio(place, "family")

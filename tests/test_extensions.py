@@ -449,7 +449,7 @@ def test_a_strategy_of_ones_own_trades_on_paper_by_the_commands_of_the_guide_alo
     closes.round(6).to_csv("closes.csv")
     (home / "settings.ini").write_text(planted_settings(f"{days[-4]:%Y-%m-%d}", limits="max_weight = 0.5"))
     assert carnet("import", "closes.csv")[0] == 0
-    assert [line.split()[1] for line in lines] == ["strategies", "set", "run", "strategies"]
+    assert [line.split()[1] for line in lines] == ["ingest", "strategies", "set", "run", "strategies"]
     said = ""
     for line in (f"carnet {begin}", *lines):
         code, said = carnet(*shlex.split(line)[1:])

@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -22,6 +24,7 @@ from trading.pipeline import trade_loop
 from trading.pipeline.launch import load_flow
 from trading.pipeline.loop_state import alone_with, loop_file
 from trading.risk.kill_switch import KillSwitch
+from trading.services.alerting import dispatch_alerts, list_alerts
 from trading.services.jobs import cancel_job, jobs
 from trading.services.loop_control import keep_loop, trading_loops
 from trading.services.workspace import Workspace
@@ -101,7 +104,8 @@ def test_two_profiles_are_kept_side_by_side_and_each_is_stopped_by_itself(home):
 
 
 def test_loops_of_two_profiles_trade_in_one_folder_at_once_and_one_account_has_one_loop(home):
-    Path("settings.ini").write_text("".join(f"[{name}:market]\n{TWO}" for name in ("north", "south")) + FEW)
+    alerts = "[alert_rules]\nalways = drawdown above -1 warning\n"
+    Path("settings.ini").write_text("".join(f"[{name}:market]\n{TWO}" for name in ("north", "south")) + FEW + alerts)
     words = lambda name: (*CARNET, "trade", "--profile", name, "--from", "2021-12-20", "--until", "2021-12-20T02:00Z")  # noqa: E731
     north, south = (subprocess.Popen(words(name), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for name in ("north", "south"))
     try:
@@ -112,6 +116,10 @@ def test_loops_of_two_profiles_trade_in_one_folder_at_once_and_one_account_has_o
     assert (north.returncode, south.returncode) == (0, 0), said
     states = {i["profile"]: i for i in trading_loops(home)["items"]}
     assert {n: (s["decisions"], s["problems"]) for n, s in states.items()} == {"north": (3, []), "south": (3, [])}, said
+    told_of = [a for a in list_alerts(load_settings("north")) if a["rule"] == "always"]  # in three decisions each is told once, and names its account
+    assert sorted((a["status"], a["keys"]) for a in told_of) == [("new", ["paper-north"]), ("new", ["paper-south"])]
+    assert all([(c["channel"], c["status"], c["attempts"]) for c in a["channels"]] == [("console", "sent", 1)] for a in told_of), told_of
+    assert all(f"always ({account})" in "".join(said) for account in ("paper-north", "paper-south")), said
     alone = Workspace(home.data.parent / "alone" / "data", home.reports)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CARNET_RUN__DATA", str(alone.data))
@@ -123,6 +131,26 @@ def test_loops_of_two_profiles_trade_in_one_folder_at_once_and_one_account_has_o
         assert again.exit_code == 1
         assert f"another trading loop is at work on the account paper-north (process {os.getpid()})" in str(again.exception) + again.output
     assert told(home, "north") == states["north"], "who is refused writes nothing into the file of the other"
+
+
+def test_many_loops_that_tell_at_once_lose_no_alert_and_tell_none_twice_and_a_portfolio_is_named(home, monkeypatch):
+    monkeypatch.delenv("CARNET_RUN__DATA")
+    monkeypatch.delenv("CARNET_RUN__REPORTS")
+    settings, now = load_settings("crypto"), datetime(2024, 1, 2, 12, tzinfo=UTC)
+    wait, names = threading.Barrier(8), [f"paper-{n}" for n in range(8)]
+
+    def tell(name: str) -> None:
+        for n in range(4):  # still broken: not told again within its twelve hours
+            wait.wait()
+            dispatch_alerts(settings, {"drawdown": {name: 0.15}}, now + timedelta(minutes=n))
+
+    with ThreadPoolExecutor(8) as hands:
+        list(hands.map(tell, names))
+    told_of = list_alerts(settings, 100)
+    assert sorted(a["keys"][0] for a in told_of) == names and {(a["status"], a["rule"]) for a in told_of} == {("new", "drawdown")}
+    assert CliRunner().invoke(main, ["portfolios", "add", "family"]).exit_code == 0
+    each = [CliRunner().invoke(main, ["after-job", "weekly", "--failed", "no disk", *more]).output for more in ((), ("--portfolio", "family"))]
+    assert "[error] run failed (weekly). " in each[0] and "[error] family: run failed (weekly). " in each[1], each
 
 
 def test_a_number_of_a_process_that_began_later_is_not_taken_for_the_loop(home):

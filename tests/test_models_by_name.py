@@ -53,7 +53,7 @@ NAMED = [
     ({"model": "forest"}, "RandomForestRegressor", None), ({"model": "histogram"}, "HistGradientBoostingRegressor", None),
     ({"features": "sequence 3"}, "Pipeline", ["bar_00", "bar_01", "bar_02"]), ({"features": "technical 1w"}, "Pipeline", None),
     ({"features": "mine"}, "Pipeline", ["fall", "week"]),
-    *([({"model": kind}, "TorchRegressor", None) for kind in ("dense", "cnn", "lstm", "transformer")] if find_spec("skorch") else []),
+    *([({"model": kind}, "TorchRegressor", None) for kind in ("dense", "cnn", "lstm", "transformer")] if find_spec("torch") else []),
 ]
 
 
@@ -106,7 +106,7 @@ def test_what_cannot_be_had_is_said_before_anything_is_fetched(place):
             run_in_process(open_run(settings(features=name), datetime.now(UTC)), ("10_ingest", "20_forecast"))
 
 
-@pytest.mark.skipif(find_spec("skorch") is not None, reason="PyTorch is installed")
+@pytest.mark.skipif(find_spec("torch") is not None, reason="PyTorch is installed")
 def test_a_network_without_its_extra_is_refused_at_the_terminal_in_one_sentence(place):
     Path("settings.ini").write_text("[forecast]\nmodel = transformer\n")
     done = CliRunner().invoke(main, ["run", "--profile", "sample"])

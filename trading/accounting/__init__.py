@@ -23,7 +23,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "ledger": ["MANY", "COMMUTES", "Ledger"],
     "ledger_postgres": [
-        "PostgresEvents", "SharedLedger", "open_ledger_at", "database_witness", "ledger_file", "events_after", "last_place",
+        "NoLedger", "PostgresEvents", "SharedLedger", "open_ledger_at", "database_witness", "ledger_file", "events_after", "last_place",
         "count_events", "copy_ledger",
     ],
     "performance": [

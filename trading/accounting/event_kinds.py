@@ -23,7 +23,7 @@ from ..core.types import ZERO, Event
 MONEY_KINDS = ("opened", "deposit", "withdrawal", "transfer", "holding", "dividend", "interest", "funding", "swap", "fee", "reward", "split", "rename", "merger",
                "spin_off", "delisting", "adjustment", "fill")  # what changes an account
 OTHER_KINDS = ("intent", "placed", "ended", "resent", "absent", "decision", "sleeves", "proposed", "reviewed", "approved", "canceled", "started", "executed", "routed", "connected",
-               "equity", "reconciled", "foreign", "protection", "safe_mode", "circuit", "stopped", "note", "correction")  # what is written down beside
+               "equity", "reconciled", "foreign", "protection", "safe_mode", "circuit", "stopped", "note", "paper_balance", "correction")  # what is written down beside
 _RANKS = {"opened": 0, "split": 1, "rename": 1, "merger": 1, "spin_off": 1, "fill": 3, "fee": 3, "withdrawal": 4, "delisting": 5, "adjustment": 6}  # of one moment; others: 2
 
 TAKES = ("withdrawal", "transfer")  # what may take out more than is there

@@ -113,17 +113,44 @@ class EventLog:
         self,
         events: Event | Iterable[Event],  # in the order in which they happened
         once: str = "",  # of the request that they are written for; asked again after a crash it writes nothing
+        then: Callable[[int], Iterable[Event]] | None = None,  # number of the last one → what follows from them, written with them; not asked when nothing is new
     ) -> int:  # sequence number of the last one
-        "Write events durably, all or none; one that happens once only and is there already is passed over, and its own number returned.\n\nParameters\n----------\nevents : Event | Iterable[Event]\n    in the order in which they happened\nonce : str, default ''\n    of the request that they are written for; asked again after a crash it writes nothing\n\nReturns\n-------\nint\n    sequence number of the last one"
+        "Write events durably, all or none; one that happens once only and is there already is passed over, and its own number returned.\n\nParameters\n----------\nevents : Event | Iterable[Event]\n    in the order in which they happened\nonce : str, default ''\n    of the request that they are written for; asked again after a crash it writes nothing\nthen : Callable[[int], Iterable[Event]] | None, default None\n    number of the last one → what follows from them, written with them; not asked when nothing is new\n\nReturns\n-------\nint\n    sequence number of the last one"
         events = [events] if isinstance(events, Event) else list(events)
+        with self._writing():
+            end = self._table.end()[0]
+            last = self._write(events, once)
+            if then and self._table.end()[0] > end:
+                self._write(list(then(last)), once and f"{once}|then")
+        return last
+
+    def append_each(
+        self,
+        requests: Iterable[tuple[Event, str]],  # events of several people, each with the name of its request
+    ) -> list[int | BadInput]:  # sequence number of each; why it cannot be
+        "Write the events of several requests with one wait for the disk; what is wrong with one concerns no other.\n\nParameters\n----------\nrequests : Iterable[tuple[Event, str]]\n    events of several people, each with the name of its request\n\nReturns\n-------\nlist[int | BadInput]\n    sequence number of each; why it cannot be"
+        answers: list[int | BadInput] = []
+        with self._writing():
+            for event, once in requests:
+                try:
+                    answers.append(self._write([event], once))
+                except BadInput as error:
+                    answers.append(error)
+        return answers
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        "Hold the log for writing: on the disk when the block ends, or nothing is."
         try:
             with self._table.transaction():
-                last = self._write(events, once)
-        except sqlite3.Error as error:
+                yield
+        except BaseException as error:
+            self._keep_nothing()  # what was added up with events that are not there after all
+            if not isinstance(error, sqlite3.Error):
+                raise
             raise LedgerError(f"the ledger {self.path.name} cannot be written: {error}; nothing was recorded, free the disk or restore it") from error
         with suppress(OSError):  # the events are on the disk; what is remembered may lag behind them, and `verify_new` says when it cannot be written
             self._remember()
-        return last
 
     def _remember(self) -> None:
         "Write down where the log ends, for whoever opens it next."
@@ -143,6 +170,8 @@ class EventLog:
                 if known:
                     if known[-1] != data and event.kind in ("fill", "intent"):
                         raise BadInput(f"{event.account}: {key} is in the ledger with another content; reconcile before trading on")
+                    if known[-1] != data and event.kind == "note":
+                        raise BadInput(f"{event.account}: a request of this name has written another note; choose a new name for each request")
                     last = known[0]
                     continue
                 new[key] = (seq + 1, data)
@@ -168,6 +197,27 @@ class EventLog:
         kinds = [kind] if isinstance(kind, str) else kind
         rows = self._table.select(("kind", "account", "timestamp", "data", "booked"), account, kinds, since and time_text(since), after=after)
         return [_event(*row) for row in rows]
+
+    def written(
+        self,
+        event: Event,
+        once: str = "",  # of the request that it is written for
+        number: int = 0,  # of the event among those of the request
+    ) -> int | None:  # sequence number; None: it would be new
+        "Return where an event stands that happens once only, or that a request has written.\n\nParameters\n----------\nevent : Event\nonce : str, default ''\n    of the request that it is written for\nnumber : int, default 0\n    of the event among those of the request\n\nReturns\n-------\nint | None\n    sequence number; None: it would be new"
+        key = event_key(event) or (f"once|{event.account}|{once}|{number}" if once else None)
+        known = self._table.of_key(key) if key else None
+        return known[0] if known else None
+
+    def event(
+        self,
+        seq: int,  # sequence number
+    ) -> Event:
+        "Return the event of a number.\n\nParameters\n----------\nseq : int\n    sequence number\n\nReturns\n-------\nEvent"
+        row = next(iter(self._table.select(("kind", "account", "timestamp", "data", "booked"), after=seq - 1, upto=seq)), None)
+        if row is None:
+            raise BadInput(f"the ledger {self.path.name} has no event {seq}; it ends at {self._table.end()[0]}")
+        return _event(*row)
 
     def find(
         self,

@@ -76,10 +76,12 @@ def make_app(
                        made=service, quick=service.kept.quick, hosts=hosts, proxies=proxies, https=https)
     if tracing():
         app.add_middleware(Traced)
-    own = [*read_routes(place, service.kept, examples()), *command_routes(service), *session_routes(service), *file_routes(service),
+    commands = command_routes(service)
+    own = [*read_routes(place, service.kept, examples()), *commands, *session_routes(service), *file_routes(service),
            *system_routes(service, metrics)]
     app.state.service = service
-    app.router.routes[:0] = [*own, *_plain_pages(own), *session_pages(service)]
+    first = set(map(id, commands))  # routes are tried one after the other, and most questions are answered before: see `ResponseCache.quick`
+    app.router.routes[:0] = [*commands, *(r for r in own if id(r) not in first), *_plain_pages(own), *session_pages(service)]
     return app
 
 

@@ -41,6 +41,7 @@ class IdempotencyStore:
             "create table if not exists answers (key text primary key, asked text not null, boot text not null, at real not null,"
             " status integer, body blob);")
         self._db.execute("delete from answers where at < ?", (time.time() - keep_hours * 3600,))
+        self._lasting = True
         self.boot, self._queue, self._closed = secrets.token_hex(8), SimpleQueue(), False
         self._thread = threading.Thread(target=self._work, name="answers", daemon=True)
         self._thread.start()
@@ -56,23 +57,30 @@ class IdempotencyStore:
                 batch.append(self._queue.get())
             done: list[tuple[Future, object]] = []
             try:
+                self._wait_for_disk(any(lasting for *_, lasting in batch))
                 self._db.execute("begin immediate")
-                for work, future in batch:
+                for work, future, _ in batch:
                     done.append((future, work()))
                 self._db.execute("commit")
             except sqlite3.Error as error:
                 if self._db.in_transaction:
                     self._db.execute("rollback")
-                for _, future in batch:
+                for _, future, _ in batch:
                     future.set_exception(TradingError(f"the request cannot be noted: {error}; free the disk and send it again"))
                 continue
             for future, value in done:
                 future.set_result(value)
 
-    async def _ask(self, work: Callable[[], object]):
-        "Have something written, and wait until it is on the disk."
+    def _wait_for_disk(self, lasting: bool) -> None:
+        "Choose whether the next transaction waits for the disk: an answer does, a claim need not, as nobody was answered yet and its deed is written under its name."
+        if lasting != self._lasting:
+            self._db.execute(f"pragma synchronous = {'full' if lasting else 'normal'}")
+            self._lasting = lasting
+
+    async def _ask(self, work: Callable[[], object], lasting: bool = True):
+        "Have something written, and wait until it is: one that lasts, until it is on the disk."
         future: Future = Future()
-        self._queue.put((work, future))
+        self._queue.put((work, future, lasting))
         return await asyncio.wrap_future(future)
 
     async def begin(self, key: str, asked: str) -> StoredResponse | None:  # None: nobody asked before, go on
@@ -86,7 +94,7 @@ class IdempotencyStore:
                 return None
             return row
 
-        row = await self._ask(work)
+        row = await self._ask(work, lasting=False)
         if row is None:
             return None
         if row[0] != asked:

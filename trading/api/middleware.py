@@ -15,8 +15,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
+from itertools import count
 from urllib.parse import parse_qs
 
+from .answer_form import in_form
 from .errors import problem
 from .rate_limit import TokenBucketLimiter
 from ..core.errors import BadSettings, Forbidden, LockedOut, NotSignedIn, TradingError, status_of
@@ -104,7 +106,7 @@ class AuthMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        headers, name = dict(scope["headers"]), secrets.token_hex(8)
+        headers, name = dict(scope["headers"]), f"{_STARTED}{next(_REQUESTS):08x}"
         believe_proxy(scope, headers, self.proxies)
         state = scope.setdefault("state", {})
         state["request_id"], state["session"] = name, None
@@ -145,8 +147,8 @@ class AuthMiddleware:
             elif scope["type"] == "http" and int(headers.get(b"content-length", b"0") or 0) > self.most_bytes:
                 await refuse(413, "Too large", f"a request may have {self.most_bytes:,} bytes")
             elif session and self.quick and scope["type"] == "http" and (body := self.quick(scope, session)) is not None:
-                kind = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-                await answer({"type": "http.response.start", "status": 200, "headers": kind})
+                status, kind, body = in_form(headers, body)
+                await answer({"type": "http.response.start", "status": status, "headers": kind})
                 await answer({"type": "http.response.body", "body": body})
             else:
                 check_origin(scope, headers)
@@ -193,6 +195,7 @@ class AuthMiddleware:
         return measured
 
 
+_STARTED, _REQUESTS = secrets.token_hex(4), count()  # a request is named by its process and its number in it
 _HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 _REMEMBER = 1_800  # seconds for which somebody who was let in may stop trading while the file of users is broken
 

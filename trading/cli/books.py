@@ -71,26 +71,27 @@ def performance_command(since, until, profile, as_json) -> None:
     if "return" not in own:
         raise MissingData(own["missing"])
     share = lambda v: "unknown" if v is None else f"{v:+.2%}"  # noqa: E731
+    money = lambda v, sign="": f"{v:{sign},.2f}".replace("-", "−")  # noqa: E731
     lived = (datetime.fromisoformat(own["to"]) - datetime.fromisoformat(own["from"])).days / 365.25
     yearly = f"{share(own['money_weighted'])} a year by money (XIRR)" if lived >= SHORTEST_YEAR else "no return of a year yet (XIRR; less than a quarter of one)"
     print_line(f"{change['account']}, {close_day(own['from'])} to {close_day(own['to'])}: {share(own['return'])} by unit value (time-weighted), "
                f"{yearly}, drawdown now {own['drawdown']:.2%}")
     beside = own["benchmark"]
-    print_line(f"benchmark {beside['name']}: {share(beside['return'])}; the account made {100 * beside['difference']:+.2f} percentage points of difference since "
+    print_line(f"benchmark {beside['name']}: {share(beside['return'])}; the account made {money(100 * beside['difference'], '+')} percentage points of difference since "
                f"{close_day(beside['from'])}" if "return" in beside else f"benchmark: {beside['missing']}")
     if not change["items"]:
         print_line(change.get("missing", "nothing has changed"))
         return
     print_line(f"change from {change['since'][:16]} to {change['until'][:16]} UTC, {change['currency']}:")
     for group in change["groups"]:
-        print_line(f"  {'group ' + (group['group'] or 'without a name'):<32} {group['amount']:>16,.2f}")
+        print_line(f"  {'group ' + (group['group'] or 'without a name'):<32} {money(group['amount']):>16}")
     for sleeve in change["sleeves"]:
-        print_line(f"  {'sleeve ' + sleeve['sleeve']:<32} {sleeve['amount']:>16,.2f}  (prices {sleeve['gain']:+,.2f}, fees {sleeve['fees']:+,.2f})")
+        print_line(f"  {'sleeve ' + sleeve['sleeve']:<32} {money(sleeve['amount']):>16}  (prices {money(sleeve['gain'], '+')}, fees {money(sleeve['fees'], '+')})")
     for item in change["items"]:
-        print_line(f"    {item['name']:<30} {item['amount']:>16,.2f}")
-    print_line(f"  {'total':<32} {change['total']:>16,.2f}")
+        print_line(f"    {item['name']:<30} {money(item['amount']):>16}")
+    print_line(f"  {'total':<32} {money(change['total']):>16}")
     for e in change["effects"]:
-        print_line(f"  {e['symbol']}: {e['local']:+,.2f} by its price ({share(e['local_return'])}) and {e['effect']:+,.2f} by {e['pair']} ({share(e['currency_return'])})")
+        print_line(f"  {e['symbol']}: {money(e['local'], '+')} by its price ({share(e['local_return'])}) and {money(e['effect'], '+')} by {e['pair']} ({share(e['currency_return'])})")
 
 # %% ../../nbs/17_cli/12_books.ipynb #313a986f
 @click.command()

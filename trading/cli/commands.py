@@ -11,6 +11,7 @@ import os
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import click
@@ -25,16 +26,17 @@ def perform_here(
     values: dict,  # of its request
     by: str | None = None,  # who asks; None: the login name
     settings_may_fail: bool = False,
+    portfolio_may_fail: bool = False,
     told: bool = True,  # print the sentence
     as_json: bool = False,  # print what the API answers instead
     **more: Any,  # other fields of the context, for example `security` or `progress`
 ):  # Done
-    "Perform a command for whoever sits at the terminal, and print what it did; what a job does was recorded when it was started.\n\nParameters\n----------\nname : str\n    of the command\nvalues : dict\n    of its request\nby : str | None, default None\n    who asks; None: the login name\nsettings_may_fail : bool, default False\ntold : bool, default True\n    print the sentence\nas_json : bool, default False\n    print what the API answers instead\n**more : Any\n    other fields of the context, for example `security` or `progress`\n\nReturns\n-------\nDone"
+    "Perform a command for whoever sits at the terminal, and print what it did; what a job does was recorded when it was started.\n\nParameters\n----------\nname : str\n    of the command\nvalues : dict\n    of its request\nby : str | None, default None\n    who asks; None: the login name\nsettings_may_fail : bool, default False\nportfolio_may_fail : bool, default False\ntold : bool, default True\n    print the sentence\nas_json : bool, default False\n    print what the API answers instead\n**more : Any\n    other fields of the context, for example `security` or `progress`\n\nReturns\n-------\nDone"
     from trading.services.commands import owner_context, perform, terminal_workspace
     from trading.services.jobs import JOB
 
-    context, record = owner_context(terminal_workspace(settings_may_fail), by)
-    context = replace(context, **more) if more else context
+    context, record = owner_context(terminal_workspace(settings_may_fail, portfolio_may_fail), by)
+    context = replace(context, say=partial(print_line, err=True), **more)
     done = perform(name, {k: v for k, v in values.items() if v is not None}, context, None if JOB in os.environ else record)
     if as_json:
         print_json(done.details | {"text": done.text, "complete": done.complete})

@@ -31,7 +31,7 @@ def ingest_command(profile, follow_, refill, timeframe) -> None:
         record_here("update-market", {"profile": profile})
         _follow(settings)
         return
-    with click.progressbar(length=len(settings.market.symbols), label="fetching", item_show_func=str, file=click.get_text_stream("stderr")) as bar:
+    with click.progressbar(length=len(settings.market.symbols), label="fetching", item_show_func=lambda symbol: symbol or "", file=click.get_text_stream("stderr")) as bar:
         done = perform_here("update-market", {"profile": profile, "refill": refill, "timeframe": timeframe}, told=False,
                             progress=lambda symbol, number, _: bar.update(number - bar.pos, symbol))
     print_line(done.text)
@@ -47,7 +47,7 @@ def ingest_command(profile, follow_, refill, timeframe) -> None:
 @json_option
 def scan_market_command(profile, quote, symbols, top, as_json) -> None:
     "Look at every symbol of a venue once: rank by rules, forecast, decide; bars are fetched once and kept."
-    with click.progressbar(length=1, label="fetching", item_show_func=str, file=click.get_text_stream("stderr")) as bar:
+    with click.progressbar(length=1, label="fetching", item_show_func=lambda symbol: symbol or "", file=click.get_text_stream("stderr")) as bar:
         def told(symbol: str, number: int, most: int) -> None:
             bar.length = most
             bar.update(number - bar.pos, symbol)

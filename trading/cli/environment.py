@@ -152,5 +152,4 @@ def list_portfolios_command(as_json) -> None:
     if as_json:
         click.echo(json.dumps([{"name": n, "folder": str(folder), "stopped": stopped} for n, (folder, stopped) in found.items()], indent=1))
         return
-    for name, (folder, stopped) in found.items():
-        print_line(f"{name:20} {folder}" + "".join(f"\n{'':20} {words}" for words in stopped))
+    print_rows(("portfolio", "data folder", "stopped"), [(name, folder, "; ".join(stopped) or "no") for name, (folder, stopped) in found.items()])

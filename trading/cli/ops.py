@@ -16,7 +16,7 @@ import click
 from .rows import json_option, print_json, print_line
 from .commands import perform_here, secret_input
 from ..core.english import plural
-from ..core.errors import TradingError
+from ..core.errors import MissingData, TradingError
 
 
 def _settings(profile: str | None = None):
@@ -181,10 +181,12 @@ def after(name, reports) -> None:
         print_line(problem, err=True)
 
 # %% ../../nbs/17_cli/20_ops.ipynb #7b77b379
-def _passphrase(settings) -> str:
-    "Return the passphrase from where the backup finds it, or ask for it."
+def _passphrase(settings, file: Path) -> str:
+    "Return the passphrase of a backup from where the backup finds it, or ask for it once the file is there."
     from trading.services.alerting import secret_of
 
+    if not file.is_file():
+        raise MissingData(f"there is no backup {file}; 'carnet backup' says where it puts them")
     return secret_of(settings, "backup_passphrase") or secret_input("passphrase of the backup")
 
 
@@ -200,7 +202,7 @@ def backup_command(folder) -> None:
 @click.argument("into", type=click.Path(path_type=Path))
 def restore_command(file, into) -> None:
     "Bring a backup back into an empty folder; everything, or nothing."
-    done = perform_here("restore-backup", {"file": file, "into": into, "passphrase": _passphrase(_settings())}, told=False)
+    done = perform_here("restore-backup", {"file": file, "into": into, "passphrase": _passphrase(_settings(), file)}, told=False)
     print_line(f"{into}: {plural(done['files'], 'file')} of {datetime.fromisoformat(done['created']):%Y-%m-%d %H:%M} UTC, every checksum is right")
     print_line("next: look at it, then stop trading, put its data, reports and settings.ini in the place of the old ones, and run 'carnet doctor'")
 
@@ -213,7 +215,7 @@ def verify_backup_command(file, as_json) -> None:
     from trading.services.backups import verify_backup
 
     settings = _settings()
-    manifest = verify_backup(settings, file, _passphrase(settings))
+    manifest = verify_backup(settings, file, _passphrase(settings, file))
     if as_json:
         print_json({"file": str(file), "files": len(manifest.files), "created": manifest.created, "right": True})
         return

@@ -112,14 +112,15 @@ def kill_command(profile, mode, accounts, flatten, reset, who, why) -> None:
         raise click.UsageError("a reset needs --who NAME and, as WHY, what was found")
     if flatten and not why:
         raise click.UsageError("selling everything needs a reason, as WHY")
-    place, named = terminal_workspace(settings_may_fail=True), list(accounts)
+    every = bool(why) and not (reset or accounts or profile or mode)
+    place, named = terminal_workspace(settings_may_fail=True, portfolio_may_fail=every), list(accounts)
     if (profile or mode or reset) and not named:
         run = current_settings(place, profile).run
         named = [f"{mode or run.mode}-{run.profile}"]
     if reset:
         perform_here("resume-trading", {"reason": why, "accounts": named}, who, settings_may_fail=bool(accounts))
     elif why:
-        perform_here("stop-trading", {"reason": why, "accounts": named or "all", "close": flatten}, who, settings_may_fail=True)
+        perform_here("stop-trading", {"reason": why, "accounts": named or "all", "close": flatten}, who, settings_may_fail=True, portfolio_may_fail=every)
     else:
         each = {"": place} if os.environ.get("CARNET_PORTFOLIO") else {"" if n == "main" else f"{n}/": p for n, p in every_workspace(place).items()}
         lines = [f"{where}{account}: {reason}" for where, one in each.items() for account, reason in engaged_switches(one).items()]
@@ -164,11 +165,10 @@ def compare_command(one, other, as_json) -> None:
 def reproduce_command(name) -> None:
     "Make a run again from its run.json and say whether every number is the same."
     from trading.core.files import lock_folder
-    from trading.core.settings import load_settings
     from trading.services.launching import begin_reproduction, reproduction_differences, run_named
 
     original, its_own = run_named(name)
-    with lock_folder(load_settings().run.data):
+    with lock_folder(its_own.run.data):  # it is made again in the folder that it was made in
         again = begin_reproduction(original, datetime.now(UTC))
         run_stages(again, its_own)
     inputs, verdict = reproduction_differences(original, again)

@@ -17,8 +17,11 @@ Tone = Literal["", "good", "bad", "warn"]
 
 # %% ../../nbs/00_core/03_cards.ipynb #3f122d05
 def spaced(text: Any) -> Any:
-    "Write every percent of a sentence alike: a number, a blank that does not break, the sign."
-    return re.sub(r"(?<=\d)[ \u202f]?%(?!\w)", "\u00a0%", text) if type(text) is str else text
+    "Write every percent of a sentence alike: its minus, a number, a blank that does not break, the sign; nothing is neither above nor below itself."
+    if type(text) is not str:
+        return text
+    text = re.sub(r"(?<=\d)[ \u202f]?%(?!\w)", "\u00a0%", text)
+    return re.sub(r"(?<![\w.,)\u00a0/-])[-−](\d[\d,.]*\u00a0%)", lambda m: m[1] if re.fullmatch(r"[0.,]+\u00a0%", m[1]) else f"−{m[1]}", text)
 
 
 @dataclass(frozen=True)

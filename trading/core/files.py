@@ -7,8 +7,10 @@ __all__ = ['write_atomic', 'lock_folder', 'folder_at_work']
 
 # %% ../../nbs/00_core/20_files.ipynb #b7fb5607
 import os
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .errors import BadInput, Busy
 
@@ -38,8 +40,9 @@ def write_atomic(
 def lock_folder(
     data: Path,  # the folder of store and ledger
     wait: float = 0,  # seconds that another's work is waited for
+    say: Callable[[str], Any] | None = None,  # told that it is waited for
 ):
-    "Hold the data folder for one run; raise `Busy` when another process has it.\n\nParameters\n----------\ndata : Path\n    the folder of store and ledger\nwait : float, default 0\n    seconds that another's work is waited for"
+    "Hold the data folder for one run; raise `Busy` when another process has it.\n\nParameters\n----------\ndata : Path\n    the folder of store and ledger\nwait : float, default 0\n    seconds that another's work is waited for\nsay : Callable[[str], Any] | None, default None\n    told that it is waited for"
     from filelock import FileLock, Timeout
 
     try:
@@ -47,12 +50,18 @@ def lock_folder(
     except OSError as error:
         raise BadInput(f"the folder {data} cannot be written: {error.strerror}; correct its rights, or set run.data") from error
     lock, who = FileLock(Path(data) / "run.lock"), Path(data) / "run.pid"
+    at_work = lambda: f"another run or command is at work on {data} (process {who.read_text() if who.exists() else 'unknown'})"  # noqa: E731
     try:
-        lock.acquire(timeout=max(wait, 0.2), poll_interval=0.02 if wait < 60 else 0.5)  # whoever only looks holds it for an instant
+        try:
+            lock.acquire(timeout=0.2, poll_interval=0.02)  # whoever only looks holds it for an instant
+        except Timeout:
+            if wait <= 0:
+                raise
+            if say:
+                say(f"{at_work()}; it is waited for, {wait:g} seconds at most")
+            lock.acquire(timeout=wait, poll_interval=0.02 if wait < 60 else 0.5)
     except Timeout as error:
-        holder = who.read_text() if who.exists() else "another process"
-        raise Busy(f"another run or command is at work on {data} (process {holder}); wait for it to end, or give this one a folder of its own "
-                   "with CARNET_RUN__DATA") from error
+        raise Busy(f"{at_work()}; wait for it to end, or give this one a folder of its own with CARNET_RUN__DATA") from error
     except OSError as error:
         raise BadInput(f"the folder {data} cannot be locked: {error.strerror}; correct its rights, or set run.data") from error
     try:

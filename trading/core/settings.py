@@ -87,7 +87,8 @@ def read_environment(environ: Mapping[str, str]) -> Found:
 @lru_cache(maxsize=64)  # a page asks for the settings of each profile, again and again
 def _parse_ini(text: str, name: str) -> dict[str, dict[str, tuple[str, int]]]:  # section → key → value and line
     "Parse a settings file."
-    parser = configparser.ConfigParser(interpolation=None, strict=True)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    parser = configparser.ConfigParser(interpolation=None, strict=True, default_section="\0")  # no section counts for all others
     parser.optionxform = str  # type: ignore[method-assign,assignment]  # the documented way to keep capitals
     try:
         parser.read_string(text, source=name)
@@ -95,9 +96,12 @@ def _parse_ini(text: str, name: str) -> dict[str, dict[str, tuple[str, int]]]:  
         raise BadSettings(f"{name} cannot be read: {' '.join(str(error).split())}; correct that line") from error
     lines: dict[tuple[str, str], int] = {}
     section = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := parser.SECTCRE.match(line):
+    for number, line in enumerate(text.split("\n"), 1):
+        header = parser.SECTCRE.match(line.strip())
+        if header and (line[0] == "[" or header["header"] in parser):
             section = header["header"]
+            if (rest := line.strip()[header.end():].strip()) and rest[0] not in "#;":
+                raise BadSettings(f"{name}, line {number}: {rest[:40]!r} stands behind [{section}] and would not count; write it on a line of its own")
         elif found := re.match(r"\s*([^=:]*?)\s*[=:]", line):
             lines.setdefault((section, found[1]), number)
     return {s: {key: (value, lines.get((s, key), 0)) for key, value in parser[s].items()} for s in parser.sections()}

@@ -335,8 +335,8 @@ class VenueExtras(PricedVenue, Protocol):
     def fetch_order_trades(self, client_order_id: str, symbol: str) -> list[Fill]:
         "Return the fills of one order."
 
-    def move(self, changes: Mapping[str, Decimal]) -> None:
-        "Change balances without a trade, by asset."
+    def move(self, changes: Mapping[str, Decimal], number: int = 0) -> bool:
+        "Change balances without a trade, by asset; for one entry of the books only once."
 
     def fetch_room(self, symbol: str, side: str) -> Decimal:
         "Return the value of the largest order that the margin allows, quote currency."

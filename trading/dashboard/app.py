@@ -73,8 +73,8 @@ def screen_message(
     moved: bool = False,  # the viewer has gone to another screen
 ) -> dict:
     "Return the message that draws a screen anew.\n\nParameters\n----------\nat : str\nparts : Mapping[str, str]\n    key of a section → HTML\nafter : str, default ''\n    HTML behind the sections\nmoved : bool, default False\n    the viewer has gone to another screen\n\nReturns\n-------\ndict"
-    frames = "".join(render_macro("frame", key[2:], Markup(text)) for key, text in parts.items())
-    return {"screen": {"at": at, "title": SCREENS[at].title, "aside": SCREENS[at].aside, "sections": frames + after, "moved": moved}}
+    frames = Markup("").join(render_macro("frame", key[2:], Markup(text)) for key, text in parts.items())
+    return {"screen": {"at": at, "title": SCREENS[at].title, "aside": SCREENS[at].aside, "sections": str(frames + Markup(after)), "moved": moved}}
 
 # %% ../../nbs/16_dashboard/30_app.ipynb #25de2c16
 class PageUpdates:

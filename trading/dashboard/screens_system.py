@@ -132,7 +132,7 @@ FACTS = {
     "var_95": "VaR 95\u00a0%, 1 day", "price_change": "price change", "failures": "failed runs",
     "violations": "risk check violations", "drawdown_risk": "probability of reaching the drawdown limit",
 }
-FRACTIONS = ("price_change", "drawdown", "var_95", "drawdown_risk")
+FRACTIONS = ("price_change", "drawdown", "daily_loss", "var_95", "drawdown_risk")
 
 
 def alerts_screen(place: Workspace, who: Viewer) -> list[PageSection]:
@@ -156,7 +156,7 @@ def _rules(rules: Mapping[str, str], how: Mapping[str, Any]) -> Parts:
     lines = []
     for name, rule in rules.items():
         fact, side, bound, level, *often = str(rule).split()
-        value = (percent if fact in FRACTIONS else number)(float(bound), 0)
+        value = f"{float(bound) * 100:g}\u00a0%" if fact in FRACTIONS else f"{float(bound):g}"  # as it is set, never rounded
         what = FACTS.get(fact, fact.replace("_", " "))
         lines.append((sentence(name), f"{what} {side} {value}: {level}{', ' + ' '.join(often) if often else ''}"))
     if not lines:

@@ -69,29 +69,62 @@ def filter_states(
         storm = storm * storm_fits / (storm * storm_fits + (1 - storm) * calm_fits)
         out[t] = storm
     return out
+    return _go_forward(fit, states.stay)[1]
 
 
+def _go_forward(fit: np.ndarray, stay: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:  # chance of a storm at each bar, before it was seen and after
+    "Go through the bars, each with how well calm and storm fit it."
+    calm_stays, storm_stays = stay
+    storm, ahead, seen = (1 - calm_stays) / (2 - calm_stays - storm_stays), [], []
+    for calm_fits, storm_fits in fit.tolist():
+        ahead.append(storm)
+        storm = storm * storm_fits / (storm * storm_fits + (1 - storm) * calm_fits)
+        seen.append(storm)
+        storm = (1 - calm_stays) * (1 - storm) + storm_stays * storm
+    return np.array(ahead), np.array(seen)
+
+
+# %% ../../nbs/03_features/10_regime.ipynb #408c54e3
 def learn_states(
     returns: np.ndarray,  # log returns, in time order
 ) -> TwoStates:
-    "Fit the two states by maximum likelihood with statsmodels; the one with more variance is the volatile one.\n\nParameters\n----------\nreturns : np.ndarray\n    log returns, in time order\n\nReturns\n-------\nTwoStates"
-    import warnings
-
-    from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
-
+    "Fit the two states by maximum likelihood; the one with more variance is the volatile one.\n\nParameters\n----------\nreturns : np.ndarray\n    log returns, in time order\n\nReturns\n-------\nTwoStates"
     scale = float(np.std(returns))
     if not scale > 0:
         raise BadInput("the returns never change, so no regimes can be told apart; choose another symbol")
-    model = MarkovRegression(np.asarray(returns, dtype=float) / scale, k_regimes=2, switching_variance=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # convergence is checked below
-        fitted = model.fit(disp=False, maxiter=200, cov_type="none")  # nobody asks for standard errors
-    stay_0, leave_1, mean_0, mean_1, variance_0, variance_1 = fitted.params
-    states = [(mean_0, variance_0, stay_0), (mean_1, variance_1, 1 - leave_1)]
-    if not np.isfinite(fitted.params).all():
-        raise BadInput(f"no two states could be told apart in {plural(len(returns), 'return')}; give a longer history")
+    x = np.asarray(returns, dtype=float) / scale
+    far = np.abs(x - np.median(x))
+    storm, stay, before = np.where(far > np.quantile(far, 0.8), 0.9, 0.1), (0.95, 0.95), -np.inf
+    for _ in range(1000):
+        weight = np.stack([1 - storm, storm])
+        mean = weight @ x / weight.sum(axis=1)
+        variance = np.maximum((weight * (x - mean[:, None]) ** 2).sum(axis=1) / weight.sum(axis=1), 1e-4)  # prices that stand still are no state without any variance
+        storm, stay, likelihood = _look_back(x, mean, variance, stay)
+        if not np.isfinite(likelihood):
+            raise BadInput(f"no two states could be told apart in {plural(len(returns), 'return')}; give a longer history")
+        if likelihood - before < 1e-4:
+            break
+        before = likelihood
+    states = zip(mean * scale, variance * scale**2, stay, strict=True)
     means, variances, stays = zip(*sorted(states, key=lambda s: s[1]), strict=True)
-    return TwoStates(tuple(float(m) * scale for m in means), tuple(float(v) * scale**2 for v in variances), tuple(float(s) for s in stays))
+    return TwoStates(tuple(map(float, means)), tuple(map(float, variances)), tuple(map(float, stays)))
+
+
+def _look_back(x: np.ndarray, mean: np.ndarray, variance: np.ndarray, stay: tuple[float, float]) -> tuple[np.ndarray, tuple[float, float], float]:
+    "Return the chance of a storm at each bar given all bars, the chances to stay that follow, and the log likelihood."
+    fit = -0.5 * np.log(2 * np.pi * variance) - (x[:, None] - mean) ** 2 / (2 * variance)
+    top = fit.max(axis=1)
+    fit = np.exp(fit - top[:, None])
+    ahead, seen = _go_forward(fit, stay)
+    stays = seen[:-1] * stay[1] / ahead[1:], (1 - seen[:-1]) * stay[0] / (1 - ahead[1:])  # of a storm that lasts, of calm that does, by what comes then
+    ends = seen[:-1] * (1 - stay[1]) / (1 - ahead[1:])
+    storm = [seen[-1]]
+    for end, more in zip(ends[::-1].tolist(), (stays[0] - ends)[::-1].tolist(), strict=True):
+        storm.append(end + more * storm[-1])
+    storm = np.array(storm[::-1])
+    kept = float(((1 - storm[1:]) * stays[1]).sum() / (1 - storm[:-1]).sum()), float((storm[1:] * stays[0]).sum() / storm[:-1].sum())
+    return storm, kept, float(np.sum(np.log((1 - ahead) * fit[:, 0] + ahead * fit[:, 1]) + top))
+
 
 # %% ../../nbs/03_features/10_regime.ipynb #04f8f04a
 def trend_strength(

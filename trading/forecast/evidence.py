@@ -70,7 +70,8 @@ class Skill(Value):
         over = span_text(int(self.horizon), timeframe) if timeframe and self.horizon.isdigit() else f"{self.horizon} bars" if self.horizon.isdigit() else self.horizon
         if not self.pieces:
             return f"over {over} the record is too short to tell skill from luck, so nothing of a forecast counts"
-        said = (f"over {over}, of each 1 % that was forecast {self.gain:.2f} % came (95 % interval {self.gain - 1.96 * self.error:.2f} to {self.gain + 1.96 * self.error:.2f}, "
+        came, low, high = (f"{v:.2f}".replace("-", "−") for v in (self.gain, self.gain - 1.96 * self.error, self.gain + 1.96 * self.error))
+        said = (f"over {over}, of each 1 % that was forecast {came} % came (95 % interval {low} to {high}, "
                 f"{plural(self.pieces, 'independent period')}) and trading on it costs {self.cost:.2f} %")
         return f"{said}: {f'{self.share:.0%} of a forecast counts' if self.share else 'that is no evidence of skill after costs, so nothing of a forecast counts'}"
 

@@ -6,7 +6,8 @@
 __all__ = ['NetworkKind', 'lagged_returns', 'lagged_steps', 'make_module', 'TorchRegressor', 'need_torch']
 
 # %% ../../nbs/04_forecast/72_neural.ipynb #e7110b75
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -103,10 +104,14 @@ def _body(kind: NetworkKind, lookback: int, channels: int, width: int, dropout: 
     raise BadInput(f"the network {kind!r} is unknown; choose dense, cnn, lstm or transformer")
 
 # %% ../../nbs/04_forecast/72_neural.ipynb #c4d2bb2d
-class TorchRegressor:
-    "A small neural network as a scikit-learn regressor; the same seed gives the same weights.\n\nParameters\n----------\nkind : NetworkKind, default 'dense'\nlookback : int, default 1\n    steps that a row folds into; 1: a flat row\nwidth : int, default 32\n    units per layer; even for the transformer\ndropout : float, default 0.1\n    share of units left out while learning\nrate : float, default 0.001\n    of learning\ndecay : float, default 0.0001\n    pull of the weights towards zero\nepochs : int, default 30\n    at most\npatience : int, default 4\n    epochs without progress before it stops; 0: never\nbatch : int, default 1024\n    rows per step\nheld : float, default 0.15\n    share of the rows, the last ones, that decides when to stop\ndevice : str, default 'auto'\n    'auto' takes CUDA where it is there; 'cpu', 'cuda'\nseed : int, default 0\nmixed : bool | Literal['auto'], default 'auto'\n    bfloat16 where that is safe; 'auto': on CUDA\ncompiled : bool, default False\n    torch.compile: worth its minute for long training on CUDA only"
+_ALPHAS = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6)  # scepticism of the linear part, worth so many rows
+_BLOCKS, _HELD = 20, 8192  # blocks of time that a network's share is judged by; held rows that decide when to stop
 
-    _names = ("kind", "lookback", "width", "dropout", "rate", "decay", "epochs", "patience", "batch", "held", "device", "seed", "mixed", "compiled")
+
+class TorchRegressor:
+    "A ridge regression and a small neural network of what it leaves over, as a scikit-learn regressor; the same seed gives the same weights.\n\nParameters\n----------\nkind : NetworkKind, default 'dense'\nlookback : int, default 1\n    steps that a row folds into; 1: a flat row\nwidth : int, default 32\n    units per layer; even for the transformer\ndropout : float, default 0.1\n    share of units left out while learning\nrate : float, default 0.002\n    of learning\ndecay : float, default 0.0001\n    pull of the weights towards zero\nsteps : int, default 2000\n    of gradient descent, at most\npatience : int, default 10\n    looks at the held rows without progress before it stops, one look every 50 steps; 0: never, and nothing is held\nbatch : int, default 128\n    rows per step\nheld : float, default 0.15\n    share of the rows, the last ones, that decides when to stop\ndevice : str, default 'auto'\n    'auto' takes CUDA where it is there; 'cpu', 'cuda'\nseed : int, default 0\nmixed : bool | Literal['auto'], default 'auto'\n    bfloat16 where that is safe; 'auto': on CUDA\ncompiled : bool, default False\n    torch.compile: worth its minute for long training on CUDA only"
+
+    _names = ("kind", "lookback", "width", "dropout", "rate", "decay", "steps", "patience", "batch", "held", "device", "seed", "mixed", "compiled")
 
     def __init__(
         self,
@@ -114,11 +119,11 @@ class TorchRegressor:
         lookback: int = 1,  # steps that a row folds into; 1: a flat row
         width: int = 32,  # units per layer; even for the transformer
         dropout: float = 0.1,  # share of units left out while learning
-        rate: float = 1e-3,  # of learning
+        rate: float = 2e-3,  # of learning
         decay: float = 1e-4,  # pull of the weights towards zero
-        epochs: int = 30,  # at most
-        patience: int = 4,  # epochs without progress before it stops; 0: never
-        batch: int = 1024,  # rows per step
+        steps: int = 2000,  # of gradient descent, at most
+        patience: int = 10,  # looks at the held rows without progress before it stops, one look every 50 steps; 0: never, and nothing is held
+        batch: int = 128,  # rows per step
         held: float = 0.15,  # share of the rows, the last ones, that decides when to stop
         device: str = "auto",  # 'auto' takes CUDA where it is there; 'cpu', 'cuda'
         seed: int = 0,
@@ -127,7 +132,7 @@ class TorchRegressor:
     ):
         self.mixed, self.compiled = mixed, compiled
         self.kind, self.lookback, self.width, self.dropout, self.rate, self.decay = kind, lookback, width, dropout, rate, decay
-        self.epochs, self.patience, self.batch, self.held, self.device, self.seed = epochs, patience, batch, held, device, seed
+        self.steps, self.patience, self.batch, self.held, self.device, self.seed = steps, patience, batch, held, device, seed
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         "Return the settings by name."
@@ -146,30 +151,30 @@ class TorchRegressor:
         self,
         X: np.ndarray,  # row × lookback·channels, in time order
         y: np.ndarray,  # one number per row
-        on_epoch: Callable[[int, float], Any] | None = None,  # called with the epoch and its held-out loss
+        on_look: Callable[[int, float], Any] | None = None,  # called with the step and the held-out loss there, in units of what is left over
     ) -> "TorchRegressor":
-        "Learn, and keep nothing but arrays.\n\nParameters\n----------\nX : np.ndarray\n    row × lookback·channels, in time order\ny : np.ndarray\n    one number per row\non_epoch : Callable[[int, float], Any] | None, default None\n    called with the epoch and its held-out loss\n\nReturns\n-------\n'TorchRegressor'"
-        torch = need_torch()
+        "Learn, and keep nothing but arrays.\n\nParameters\n----------\nX : np.ndarray\n    row × lookback·channels, in time order\ny : np.ndarray\n    one number per row\non_look : Callable[[int, float], Any] | None, default None\n    called with the step and the held-out loss there, in units of what is left over\n\nReturns\n-------\n'TorchRegressor'"
+        need_torch()
         from sklearn.utils.validation import validate_data
 
         X, y = validate_data(self, X, y, dtype=np.float32, y_numeric=True)  # refuses holes and ragged rows
-        y = y.astype(np.float32).reshape(-1, 1)
+        y = y.astype(np.float64)
         if X.shape[1] % self.lookback:
             raise BadInput(f"{X.shape[1]} columns do not fold into {self.lookback} steps; lookback must divide them")
         if len(X) < 20:
             raise BadInput(f"n_samples = {len(X)}: a network needs at least 20 rows; give a longer past")
+        if min(self.steps, self.batch) < 1 or not 0 < self.held < 1:
+            raise BadInput(f"steps are {self.steps}, batch {self.batch} and held {self.held}; a network needs a step, a row for each, and a share in (0, 1) to be judged by")
         self.centre_, self.spread_ = X.mean(axis=0), X.std(axis=0)
         self.spread_ = np.where(self.spread_ > 0, self.spread_, 1).astype(np.float32)
         X = (X - self.centre_) / self.spread_
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            module = make_module(self.kind, self.lookback, X.shape[1] // self.lookback, self.width, self.dropout)
-            module.half = self._device() == "cuda" if self.mixed == "auto" else bool(self.mixed)
-            net = self._net(module, X, y, on_epoch)
-            stop = len(X) - int(self.held * len(X)) if self.patience else len(X)
-            net.fit(X[:stop], y[:stop])
-        self.losses_ = [float(row["valid_loss" if self.patience else "train_loss"]) for row in net.history]
-        self.weights_ = {k.removeprefix("_orig_mod."): v.detach().cpu().numpy().copy() for k, v in net.module_.state_dict().items()}
+        stop = len(X) - max(int(self.held * len(X)), 1) if self.patience else len(X)
+        best = _scepticism(X[:stop], y[:stop])
+        over = y - _line(X, _ridges(X[:stop], y[:stop], (best,))[0])
+        self.scale_ = float(over[:stop].std()) or 1.0
+        self.losses_ = self._train(X, (over / self.scale_).astype(np.float32), stop, on_look)
+        self.share_ = _share_earned(over[stop:], self.scale_ * self._network(X[stop:])) if self.patience else 1.0
+        self.line_ = _ridges(X, y, (best,))[0]  # of all rows
         return self
 
     def __sklearn_tags__(self) -> Any:
@@ -184,24 +189,47 @@ class TorchRegressor:
 
         return float(r2_score(y, self.predict(X)))
 
-    def _net(self, module: Any, X: np.ndarray, y: np.ndarray, on_epoch: Any) -> Any:
-        "Return skorch's trainer for a module."
-        import torch
-        from skorch import NeuralNetRegressor
-        from skorch.callbacks import EarlyStopping, EpochTimer
-        from skorch.dataset import Dataset
-        from skorch.helper import predefined_split
+    def _train(self, X: np.ndarray, over: np.ndarray, stop: int, on_look: Any) -> list[float]:  # the loss at each look
+        "Let the network learn what is left over, and keep the weights of the best look."
+        torch = need_torch()
+        rows, answers = (torch.from_numpy(np.ascontiguousarray(a)).to(self._device()) for a in (X, over[:, None]))
+        judged = slice(stop, None, -(-(len(X) - stop) // _HELD) if self.patience else None)
+        size, losses, best, left = min(self.batch, stop), [], None, self.patience
+        with torch.random.fork_rng(), _same_dropout(self.compiled):
+            torch.manual_seed(self.seed)
+            module = make_module(self.kind, self.lookback, X.shape[1] // self.lookback, self.width, self.dropout).to(self._device())
+            module.half = self._device() == "cuda" if self.mixed == "auto" else bool(self.mixed)
+            learner = torch.compile(module) if self.compiled else module
+            descent = torch.optim.AdamW(module.parameters(), lr=self.rate, weight_decay=self.decay)
+            drawn = torch.empty(0, dtype=torch.long)
+            for step in range(1, self.steps + 1):
+                if len(drawn) < size:  # batches are whole: a shape that changes would be compiled anew
+                    drawn = torch.randperm(stop)
+                taken, drawn = drawn[:size].to(rows.device), drawn[size:]
+                descent.zero_grad()
+                loss = torch.mean((learner(rows[taken]) - answers[taken]) ** 2)
+                loss.backward()
+                descent.step()
+                if step % 50 and step < self.steps:
+                    continue
+                losses.append(self._look(module, rows[judged], answers[judged]) if self.patience else float(loss.detach()))
+                if on_look:
+                    on_look(step, losses[-1])
+                if best is None or not self.patience or losses[-1] < min(losses[:-1], default=np.inf):
+                    best, left = {k: v.detach().cpu().numpy().copy() for k, v in module.state_dict().items()}, self.patience
+                elif (left := left - 1) == 0:
+                    break
+        self.weights_ = best
+        return losses
 
-        stop = len(X) - int(self.held * len(X))
-        calls = [("stop", EarlyStopping(patience=self.patience, load_best=True))] if self.patience else []
-        if on_epoch:
-            calls.append(("tell", _tell(EpochTimer, on_epoch)))
-        return NeuralNetRegressor(
-            module, max_epochs=self.epochs, lr=self.rate, batch_size=self.batch, iterator_train__shuffle=True,
-            optimizer=torch.optim.AdamW, optimizer__weight_decay=self.decay,
-            train_split=predefined_split(Dataset(X[stop:], y[stop:])) if self.patience else None,
-            callbacks=calls, callbacks__print_log=None, device=self._device(), verbose=0, compile=self.compiled,
-        )
+    def _look(self, module: Any, rows: Any, answers: Any) -> float:
+        "Return the loss on held rows, without learning from them."
+        torch = need_torch()
+        module.eval()
+        with torch.no_grad():
+            loss = float(torch.mean((module(rows) - answers) ** 2))
+        module.train()
+        return loss
 
     def _device(self) -> str:
         "Return where to compute; refuse CUDA where there is none."
@@ -215,34 +243,77 @@ class TorchRegressor:
         self,
         X: np.ndarray,  # row × lookback·channels
     ) -> np.ndarray:  # one number per row
-        "Ask the network.\n\nParameters\n----------\nX : np.ndarray\n    row × lookback·channels\n\nReturns\n-------\nnp.ndarray\n    one number per row"
+        "Ask the regression, and the network for the share that it has earned.\n\nParameters\n----------\nX : np.ndarray\n    row × lookback·channels\n\nReturns\n-------\nnp.ndarray\n    one number per row"
         if not hasattr(self, "weights_"):
             raise BadInput("the network has learnt nothing yet; call fit first")
         from sklearn.utils.validation import validate_data
 
-        torch, X = need_torch(), validate_data(self, X, reset=False, dtype=np.float32)
+        need_torch()
+        X = (validate_data(self, X, reset=False, dtype=np.float32) - self.centre_) / self.spread_
+        return _line(X, self.line_) + (self.share_ * self.scale_ * self._network(X) if self.share_ else 0.0)
+
+    def _network(self, X: np.ndarray) -> np.ndarray:  # standardised rows to one number each
+        "Ask the network alone, some thousand rows at a time."
+        torch = need_torch()
         with torch.random.fork_rng(), torch.no_grad():
             module = make_module(self.kind, self.lookback, X.shape[1] // self.lookback, self.width, self.dropout)
             module.load_state_dict({k: torch.from_numpy(v) for k, v in self.weights_.items()})
-            return module.eval()(torch.from_numpy((X - self.centre_) / self.spread_)).numpy().ravel().astype(float)
+            module.eval()
+            return np.concatenate([module(part).numpy().ravel() for part in torch.from_numpy(X).split(_HELD)]).astype(float)
 
 
-def _tell(base: type, on_epoch: Callable[[int, float], Any]) -> Any:
-    "Return a callback of skorch that reports each epoch."
+def _ridges(X: np.ndarray, y: np.ndarray, alphas: Sequence[float]) -> list[np.ndarray]:  # intercept and coefficients for each
+    "Fit ridge regressions, all from one decomposition of the moments."
+    centre, mean = X.mean(axis=0, dtype=float), y.mean()
+    X = X - centre
+    values, vectors = np.linalg.eigh(X.T @ X)
+    part = vectors.T @ (X.T @ (y - mean))
+    found = [vectors @ (part / (np.maximum(values, 0.0) + alpha)) for alpha in alphas]
+    return [np.concatenate([[mean - centre @ c], c]) for c in found]
 
-    class Tell(base):
-        def on_epoch_end(self, net, **rest):
-            super().on_epoch_end(net, **rest)
-            on_epoch(len(net.history), float(net.history[-1].get("valid_loss", net.history[-1]["train_loss"])))
 
-    return Tell()
+def _scepticism(X: np.ndarray, y: np.ndarray) -> float:  # one of _ALPHAS
+    "Choose how sceptical the regression is, on five stretches of time of which each is foretold from the others."
+    errors = np.zeros(len(_ALPHAS))
+    for test in np.array_split(np.arange(len(X)), 5):
+        rest = np.delete(np.arange(len(X)), test)
+        errors += [np.sum((y[test] - _line(X[test], line)) ** 2) for line in _ridges(X[rest], y[rest], _ALPHAS)]
+    return _ALPHAS[int(errors.argmin())]
+
+
+def _line(X: np.ndarray, line: np.ndarray) -> np.ndarray:
+    "Return what a regression says of rows."
+    return X.astype(float) @ line[1:] + line[0]
+
+
+def _share_earned(over: np.ndarray, said: np.ndarray) -> float:  # 0 to 1
+    "Return how much of the network's answers the held rows support: its slope, shrunk by the evidence in blocks of time."
+    blocks = min(_BLOCKS, len(over))
+    if not (power := float(np.mean(said**2))) or blocks < 2:
+        return 0.0
+    won = np.array([part.mean() for part in np.array_split(over * said, blocks)])
+    error = won.std(ddof=1) / np.sqrt(blocks)
+    t = won.mean() / error if error > 0 else 0.0
+    return float(np.clip(won.mean() / power, 0.0, 1.0) * max(0.0, 1 - 4 / t**2)) if t > 0 else 0.0
+
+
+@contextmanager
+def _same_dropout(compiled: bool) -> Iterator[None]:
+    "Let compiled code draw its random numbers where eager code does: otherwise other units are left out, and another network is learnt."
+    if not compiled:
+        yield
+        return
+    from torch import _dynamo, _inductor
+
+    _dynamo.reset()  # what was compiled with other random numbers does not count
+    with _inductor.config.patch(fallback_random=True):
+        yield
 
 
 def need_torch() -> Any:  # the module torch
     "Return PyTorch, or say how to get it.\n\nReturns\n-------\nAny\n    the module torch"
     try:
-        import skorch  # noqa: F401
         import torch
     except ImportError as error:
-        raise MissingData("deep models need PyTorch and skorch: pip install 'carnet[deep]'") from error
+        raise MissingData("deep models need PyTorch: pip install 'carnet[deep]'") from error
     return torch

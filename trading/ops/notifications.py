@@ -183,10 +183,10 @@ class Outbox:
 
     def record(
         self,
-        evaluation: Evaluation,
+        judge: Callable[[dict[str, dict[str, Any]]], Evaluation],  # memory of the rules → what is to be told, and the memory for the next time
         channels: Iterable[Channel],  # who should hear of it
-    ) -> None:
-        "Write down alerts, what is owed, and the memory, all or nothing.\n\nParameters\n----------\nevaluation : Evaluation\nchannels : Iterable[Channel]\n    who should hear of it"
+    ) -> Evaluation:
+        "Judge and write down alerts, what is owed, and the memory, all or nothing; nobody else judges meanwhile, so that nothing is told twice.\n\nParameters\n----------\njudge : Callable[[dict[str, dict[str, Any]]], Evaluation]\n    memory of the rules → what is to be told, and the memory for the next time\nchannels : Iterable[Channel]\n    who should hear of it\n\nReturns\n-------\nEvaluation"
         channels = tuple(channels)
 
         def heard(db: sqlite3.Connection, alert: Alert, channel: Channel) -> bool:
@@ -195,15 +195,17 @@ class Outbox:
             told = "select 1 from letters l join alerts a on a.id = l.alert where a.rule = ? and l.channel = ? limit 1"
             return db.execute(told, (alert.rule, channel.name)).fetchone() is not None
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: sqlite3.Connection) -> Evaluation:
+            evaluation = judge(self.state)
             letters = [(a, c) for a in evaluation.alerts for c in channels if heard(db, a, c)]
             db.executemany("insert or ignore into alerts values (?, ?, ?, ?, ?, ?)",
                            [(a.id, a.at.isoformat(), a.rule, a.level, a.status, a.to_json()) for a in evaluation.alerts])
             db.executemany("insert or ignore into letters values (?, ?, 'owed', 0, ?, '', null)",
                            [(a.id, c.name, a.not_before.isoformat()) for a, c in letters])
             db.execute("insert or replace into memory values (1, ?)", (json.dumps(evaluation.state),))
+            return evaluation
 
-        self._write(work)
+        return self._write(work)
 
     def acknowledge(self, rule: str, who: str, now: datetime) -> int:  # how many open alerts of the rule there were
         "Note that somebody takes care of a rule's alerts; they neither repeat nor rise until they are over.\n\nParameters\n----------\nrule : str\nwho : str\nnow : datetime\n\nReturns\n-------\nint\n    how many open alerts of the rule there were"

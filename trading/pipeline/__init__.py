@@ -28,7 +28,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "pinned_instruments",
     ],
     "kept_forecasts": ["NEWEST", "KeptForecasts"],
-    "launch": ["resolve_as_of", "check_words", "open_run", "settings_of", "run_daily", "prepare_prefect", "own_server", "load_flow"],
+    "launch": [
+        "resolve_as_of", "check_words", "why_no_orders", "open_run", "settings_of", "run_daily", "prepare_prefect", "own_server",
+        "load_flow",
+    ],
     "loop_state": ["newest_close", "LoopState", "loop_file", "alone_with", "JumpingClock"],
     "market_scan": [
         "SCANNED_SYMBOLS", "QUESTIONS_AT_ONCE", "scan_symbols", "scan_source", "listed_symbols", "scan_decisions", "scan_file",
@@ -40,7 +43,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "add_books", "CombinedLedger", "whole_ledger", "SerializedVenue", "CombinedVenue", "MultiVenueAccount", "require_within",
         "open_trading_account",
     ],
-    "named_model": ["NETWORKS", "READ_SEQUENCES", "OWN_FEATURES", "named_features", "check_model"],
+    "named_model": ["NETWORKS", "READ_SEQUENCES", "OWN_FEATURES", "named_features", "check_model", "rival_models"],
     "named_optimizer": ["PATH_OPTIONS", "path_options"],
     "named_sleeves": [
         "Sleeve", "check_names", "size_rule", "sleeve_sizes", "fitting_frame", "shorter_frames", "promoted_evidence", "production_spans",
@@ -51,7 +54,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "execute_stages", "run_in_process",
     ],
     "own_stages": ["PLACES", "own_stage", "carry_out_stages"],
-    "paper": ["paper_tape", "paper_costs", "paper_venue", "check_paper_file"],
+    "paper": ["paper_tape", "paper_costs", "paper_venue", "paper_file", "newest_move", "follow_books", "check_paper_file"],
     "plan_amendment": ["follow_amendments", "amend_run"],
     "plan_approval": ["approve_run"],
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],

@@ -51,18 +51,18 @@ from .factory import USUAL_CALENDARS as USUAL_CALENDARS, market_source as market
 from .forecast_review import Promises as Promises, promising_runs as promising_runs, read_promises as read_promises, learn_outcomes as learn_outcomes, learn_today as learn_today, lost_cycles as lost_cycles, forecasts_before as forecasts_before, last_review as last_review, count_matured as count_matured, skill_history as skill_history, trust_history as trust_history, model_card as model_card, todays_drift as todays_drift, drift_facts as drift_facts
 from .instruments import instruments_version as instruments_version, InstrumentHistory as InstrumentHistory, fetch_instruments as fetch_instruments, kept_instruments as kept_instruments, known_instruments as known_instruments, holding_costs as holding_costs, pinned_instruments as pinned_instruments
 from .kept_forecasts import NEWEST as NEWEST, KeptForecasts as KeptForecasts
-from .launch import resolve_as_of as resolve_as_of, check_words as check_words, open_run as open_run, settings_of as settings_of, run_daily as run_daily, prepare_prefect as prepare_prefect, own_server as own_server, load_flow as load_flow
+from .launch import resolve_as_of as resolve_as_of, check_words as check_words, why_no_orders as why_no_orders, open_run as open_run, settings_of as settings_of, run_daily as run_daily, prepare_prefect as prepare_prefect, own_server as own_server, load_flow as load_flow
 from .loop_state import newest_close as newest_close, LoopState as LoopState, loop_file as loop_file, alone_with as alone_with, JumpingClock as JumpingClock
 from .market_scan import SCANNED_SYMBOLS as SCANNED_SYMBOLS, QUESTIONS_AT_ONCE as QUESTIONS_AT_ONCE, scan_symbols as scan_symbols, scan_source as scan_source, listed_symbols as listed_symbols, scan_decisions as scan_decisions, scan_file as scan_file, read_scan as read_scan, scan_market as scan_market, scan_words as scan_words
 from .marks import benchmark_symbols as benchmark_symbols, stored_closes as stored_closes, last_moment as last_moment, later_marks as later_marks, account_history as account_history, benchmark_values as benchmark_values
 from .memory_run import MemoryRun as MemoryRun
 from .multi_venue import add_books as add_books, CombinedLedger as CombinedLedger, whole_ledger as whole_ledger, SerializedVenue as SerializedVenue, CombinedVenue as CombinedVenue, MultiVenueAccount as MultiVenueAccount, require_within as require_within, open_trading_account as open_trading_account
-from .named_model import NETWORKS as NETWORKS, READ_SEQUENCES as READ_SEQUENCES, OWN_FEATURES as OWN_FEATURES, named_features as named_features, check_model as check_model
+from .named_model import NETWORKS as NETWORKS, READ_SEQUENCES as READ_SEQUENCES, OWN_FEATURES as OWN_FEATURES, named_features as named_features, check_model as check_model, rival_models as rival_models
 from .named_optimizer import PATH_OPTIONS as PATH_OPTIONS, path_options as path_options
 from .named_sleeves import Sleeve as Sleeve, check_names as check_names, size_rule as size_rule, sleeve_sizes as sleeve_sizes, fitting_frame as fitting_frame, shorter_frames as shorter_frames, promoted_evidence as promoted_evidence, production_spans as production_spans, with_retired as with_retired
 from .notebook_runner import GRACE as GRACE, POOLS as POOLS, ONE_THREAD as ONE_THREAD, FIXED as FIXED, IMPORTS as IMPORTS, NotebookStopped as NotebookStopped, ease_imports as ease_imports, import_for_runs as import_for_runs, Kernel as Kernel, run_stage as run_stage, execute_stages as execute_stages, run_in_process as run_in_process
 from .own_stages import PLACES as PLACES, own_stage as own_stage, carry_out_stages as carry_out_stages
-from .paper import paper_tape as paper_tape, paper_costs as paper_costs, paper_venue as paper_venue, check_paper_file as check_paper_file
+from .paper import paper_tape as paper_tape, paper_costs as paper_costs, paper_venue as paper_venue, paper_file as paper_file, newest_move as newest_move, follow_books as follow_books, check_paper_file as check_paper_file
 from .plan_amendment import follow_amendments as follow_amendments, amend_run as amend_run
 from .plan_approval import approve_run as approve_run
 from .plan_check import SeenPrices as SeenPrices, prices_of_run as prices_of_run, check_run as check_run

@@ -29,7 +29,7 @@ from ..core.errors import BadInput, MissingData, Refused
 from ..core.settings import Settings
 from ..core.settings_model import LiveSettings
 from ..core.instruments import Instrument
-from ..core.types import CheckResult, Event, Plan, Position, PricedVenue, Venue, asset_of
+from ..core.types import CheckResult, Event, Plan, Position, PricedVenue, Venue
 from ..execution.approval import approve_plan, plan_life, plan_status, propose_plan, review_plan
 from ..execution.plan_amendment import is_amended
 from ..execution.circuit_breaker import add_circuit_breaker
@@ -37,7 +37,7 @@ from ..execution.preflight import Preflight, preflight
 from ..execution.executor import Execution, OrderParameters, OrderResult, execute, execution_of
 from ..execution.order_manager import RetryPolicy
 from ..execution.portfolio_csv import read_portfolio
-from ..execution.reconciliation import Reconciliation, open_from_venue, reconcile
+from ..execution.reconciliation import Reconciliation, expected_holdings, open_from_venue, reconcile
 from ..execution.router import recent_volume
 from ..execution.safe_mode import HaltingVenue, SafeModeVenue
 from ..execution.limit_monitor import check_order_limits, watch_limits
@@ -331,13 +331,13 @@ def _desk(run: Run, ledger, settings, path: Path, start: tuple, now: datetime, d
     ledger.open_account(record.account, currency, cash, record.as_of, holdings)
     book = ledger.book(record.account)
     rates = run_rates(run, {s: p.average for s, p in book.positions.items()})
-    funds = {currency: book.cash} | {s if s in book.financed else asset_of(s): p.amount for s, p in book.positions.items()}
+    funds = expected_holdings(book)
     done = ledger.last("reconciled", record.account)
     last = done.timestamp if done and settings.margin.leverage else None  # what happened to a margin account since then is told with the bars since then
     live = now - record.as_of < timedelta(hours=1)
     tape = run.tape or paper_tape(settings, record.as_of, now, None if live else last)
     rates = rates.on(tape, settings.market.symbols)
-    paper = paper_venue(settings, record.as_of, now, funds, path, tape, terms, ledger.last("placed", record.account), last,
+    paper = paper_venue(settings, record.as_of, now, funds, path, tape, terms, (ledger, record.account), last,
                         rates.at if rates.paths or rates.beside else None, {s: book.own_costs[s] for s in book.financed})
     venue = with_circuit_breaker(paper, settings, ledger, record.account, lambda: record.as_of)
     return TradingAccount(record.account, ledger, venue, tape, record.as_of, currency, dry_run, said, past, volumes=volumes, rates=rates)

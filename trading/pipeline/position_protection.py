@@ -10,7 +10,6 @@ __all__ = ['exit_rules', 'within_risk', 'bar_extremes', 'release_protection', 'k
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -24,10 +23,11 @@ from ..core.types import MarketData, OrderState, Plan, PricedVenue
 from ..execution.order_changes import book_open_orders
 from ..execution.order_manager import OrderContext
 from ..execution.protection import Extremes, keep_rules, protections, reached_levels, release_orders, watch_protections
+from ..execution.reconciliation import expected_holdings
 from ..execution.safe_mode import safe_mode
 from .account import TradingAccount, kill_switch, open_account_ledger, trading_rules, with_circuit_breaker
 from .multi_venue import MultiVenueAccount
-from .paper import paper_venue
+from .paper import paper_file, paper_venue
 from .venue_factory import connect, each_venue
 from ..venues.crypto.user_stream import StreamedVenue, streamed
 from ..risk.exit_rules import ExitRules
@@ -135,7 +135,9 @@ def open_venue(
     if mode == "live":
         return connect(each_venue(settings)[at], orders=True), now
     when = account_clock(settings, mode, ledger, now, at)
-    return paper_venue(settings, when, now, {}, Path(settings.run.data) / f"paper-{settings.run.profile}.sqlite", known=ledger.last("placed", account)), when
+    book = ledger.book(account)
+    owed = {s: book.own_costs[s] for s in book.financed}
+    return paper_venue(settings, when, now, expected_holdings(book), paper_file(settings), books=(ledger, account), owed=owed), when
 
 
 def profile_accounts(

@@ -61,6 +61,7 @@ class TradeLoop:
         tape = paper_tape(finest, clock(), datetime(2200, 1, 1, tzinfo=UTC)) if market.recorded else None
         self.world, self.waiting, self.lines = World(settings, None, tape, lambda _: self.version, promises=KeptForecasts(run.data / "promises" / run.profile)), None, OrderLines(settings, tell)
         self.version, self.quiet, self.day, self.failed, self.watched, self.afterwards = "", False, None, "", clock(), lambda run, close: None
+        self.undecided: Callable[[datetime, str], Any] = lambda close, words: None  # told of a close without a decision
 
     def run(
         self,
@@ -268,6 +269,7 @@ def _fail(loop: TradeLoop, close: datetime, words: str) -> bool:
     loop.failed = words
     loop.state.problem(close, words)
     loop.state.write(close=close.isoformat())
+    loop.undecided(close, words)
     return True
 
 # %% ../../nbs/12_pipeline/66_trade_loop.ipynb #7234e4a7

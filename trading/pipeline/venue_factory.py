@@ -21,6 +21,7 @@ from ..core.settings_model import nearest_name
 from ..core.tracing import traced
 from ..core.types import MarketData, Venue
 from ..core.venue_profiles import PROFILES, VenueProfile, profile_of, require_contract
+from .launch import why_no_orders
 
 # %% ../../nbs/12_pipeline/15_venue_factory.ipynb #c68c24b5
 def key_names(
@@ -150,8 +151,7 @@ def _venue(settings: Settings, orders: bool, environ: Mapping[str, str] | None, 
     "Make the client of the venue that a profile names."
     market, live = settings.market, settings.live
     if market.recorded:
-        what = "the sample market ended in 2022 and takes" if market.source == "sample" else "imported bars are a record and take"
-        raise Refused(f"{what} no orders; choose a profile with a venue, or run with --mode paper")
+        raise Refused(why_no_orders(market))
     if market.source == "package":
         return _make_brought(settings, orders, environ)
     if orders and trades_contracts(settings) and (why := _never_traded(settings)):

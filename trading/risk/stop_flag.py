@@ -12,12 +12,14 @@ import secrets
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 from ..core.errors import BadInput
 from ..core.types import stable_hash
 
 # %% ../../nbs/05_risk/28_stop_flag.ipynb #2bfe36a8
+@lru_cache(maxsize=4096)
 def installation_folder(
     data: Path | str,  # data folder of any portfolio
 ) -> Path:  # data folder of 'main'

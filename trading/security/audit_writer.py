@@ -7,55 +7,47 @@ __all__ = ['AuditWriter']
 
 # %% ../../nbs/10_security/27_audit_writer.ipynb #6d8ce4b0
 import json
-import threading
-from collections.abc import Mapping
-from concurrent.futures import Future
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from ..core.group_commit import GroupCommit
 from .audit_log import AuditLog
 
 # %% ../../nbs/10_security/27_audit_writer.ipynb #b5d108b9
 class AuditWriter:
-    "Record lines from many threads, those that come together in one entry.\n\nParameters\n----------\naudit : AuditLog\nmost : int, default 32\n    lines in one entry"
+    "Record lines from many threads, those that come together in one entry.\n\nParameters\n----------\naudit : AuditLog\nmost : int, default 64\n    lines in one entry"
 
     def __init__(
         self,
         audit: AuditLog,
-        most: int = 32,  # lines in one entry
+        most: int = 64,  # lines in one entry
     ):
         self.audit, self.most = audit, most
-        self._waiting: list[tuple[tuple, Future]] = []
-        self._gather, self._write = threading.Lock(), threading.Lock()
+        self._line = GroupCommit(self._write)
 
     def append(self, who: str, action: str, detail: Mapping[str, Any], now: datetime) -> None:
         "Return when the line is on the disk; raise what the log raises."
-        mine: Future = Future()
-        with self._gather:
-            self._waiting.append(((who, action, dict(detail), now), mine))
-        with self._write:
-            while not mine.done():
-                self._write_some()
-        mine.result()
+        self._line.put((who, action, dict(detail), now))
 
-    def _write_some(self) -> None:
-        "Write the lines that have waited longest, as many as an entry of 16,000 characters has room for."
-        with self._gather:
-            count, size = 0, 0
-            while count < min(self.most, len(self._waiting)) and (not count or size < 10_000):
-                size += len(json.dumps(self._waiting[count][0], default=str)) + 100
-                count += 1
-            batch, self._waiting = self._waiting[:count], self._waiting[count:]
-        try:
-            self._append([line for line, _ in batch])
-        except Exception as error:  # noqa: BLE001  whatever the log raises, everybody whose line was in the entry must get it
-            for _, future in batch:
-                future.set_exception(error)
-        else:
-            for _, future in batch:
-                future.set_result(None)
+    def _write(self, lines: Sequence[tuple]) -> list[Exception | None]:
+        "Write lines in as few entries as have room for them; those of an entry that cannot be written get the reason."
+        answers: list[Exception | None] = []
+        while len(answers) < len(lines):
+            part, size = [], 0
+            for line in lines[len(answers): len(answers) + self.most]:
+                size += len(json.dumps(line, default=str)) + 100
+                if part and size > 10_000:
+                    break
+                part.append(line)
+            try:
+                self._append(part)
+                answers += [None] * len(part)
+            except Exception as error:  # noqa: BLE001  whatever the log raises, everybody whose line was in the entry must get it
+                answers += [error] * len(part)
+        return answers
 
-    def _append(self, lines: list[tuple]) -> None:
+    def _append(self, lines: Sequence[tuple]) -> None:
         "Write one line as it is, several as one entry."
         if len(lines) == 1:
             self.audit.append(*lines[0])

@@ -18,7 +18,6 @@ from pydantic import Field
 
 from ..core.errors import BadInput, Busy, Refused, TradingError, VenueError
 from ..core.english import count, listed
-from ..core.files import lock_folder
 from ..core.settings import Settings
 from ..core.types import Event
 from ..execution.reconciliation import Reconciliation, reconcile
@@ -224,7 +223,7 @@ _WHOLE = ("the stop", "portfolios")  # what concerns everybody
 
 def _named(accounts: list[str], hidden: bool = False) -> str:
     "Name a few accounts, count many."
-    return listed(accounts) if len(accounts) <= 3 and not hidden else f"all {count(len(accounts), 'account')}, paper and live"
+    return listed(accounts) if len(accounts) <= 3 and not hidden else f"all {count(len(accounts), 'account')} of the settings, paper and live"
 
 # %% ../../nbs/13_services/34_account_control.ipynb #ce0e33df
 class ResumeTrading(CommandRequest):
@@ -265,7 +264,7 @@ class Reconcile(CommandRequest):
 def reconcile_now(request: Reconcile, context: Context) -> Done:
     "Compare an account's ledger with its venue and fetch what is missing."
     settings = current_settings(context.workspace, request.profile)
-    with lock_folder(context.workspace.data):
+    with context.hold():
         found = reconcile_account(settings, request.mode or settings.run.mode, context.now)
     compared = f"{found.compared} orders, trades and balances of {found.account} compared with {found.venue}: "
     differences = [d.words for d in found.differences]

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from ..pipeline.venue_factory import vault_secret
 from ..security.vault import secret_file
 from ..core.drawdown import drawdown_now
 from ..risk.limits import equity_balance
+from ..risk.stop_flag import installation_folder
 
 # %% ../../nbs/13_services/00_alerting.ipynb #13e559e5
 def collect_day_facts(
@@ -138,6 +140,17 @@ def open_outbox(settings: Settings) -> Outbox:
     return outbox
 
 # %% ../../nbs/13_services/00_alerting.ipynb #296b75e7
+def _portfolio(settings: Settings) -> str:  # empty: 'main'
+    "Return the portfolio that settings belong to."
+    data = Path(settings.run.data)
+    return "" if installation_folder(data) == data else data.name
+
+
+def _named(found: Evaluation, portfolio: str) -> Evaluation:
+    "Say which portfolio alerts are of: one telephone may hear of several, and each has its 'paper-sample'."
+    return replace(found, alerts=tuple(a.but(title=f"{portfolio}: {a.title}") for a in found.alerts)) if portfolio else found
+
+
 def dispatch_alerts(
     settings: Settings,
     facts: Mapping[str, Any],
@@ -148,8 +161,8 @@ def dispatch_alerts(
     channels, problems = channels_of(settings, environ)
     outbox = open_outbox(settings)
     try:
-        found = evaluate(read_rules(settings.alert_rules), facts, outbox.state, now, policy_of_alerts(settings))
-        outbox.record(found, channels)
+        rules, policy, portfolio = read_rules(settings.alert_rules), policy_of_alerts(settings), _portfolio(settings)
+        found = outbox.record(lambda state: _named(evaluate(rules, facts, state, now, policy), portfolio), channels)
         results = deliver(outbox, channels, now)
     finally:
         outbox.close()

@@ -7,8 +7,11 @@ __all__ = ['Amount', 'read_moment', 'BookEntry', 'entry_of', 'book_events', 'boo
            'ExplainDifferences', 'proposals_of', 'explain_differences']
 
 # %% ../../nbs/13_services/38_book_control.ipynb #85cc3788
+import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -20,19 +23,20 @@ from pydantic import Field
 
 from ..accounting.account_book import Book
 from ..accounting.event_kinds import MONEY_KINDS
+from ..accounting.ledger import Ledger
 from ..core.decimals import strip_zeros
 from ..core.english import count, plural
 from ..core.errors import BadInput, Refused
-from ..core.files import lock_folder
+from ..core.files import write_atomic
 from ..core.settings import Settings
 from ..core.types import ZERO, Event, Position, asset_of
-from ..core.venue_proxy import offers
 from ..execution.explain_differences import Proposal, propose_entries
 from ..execution.order_changes import cancel_own
 from ..execution.order_manager import OrderContext, query_venue
 from ..execution.protection import protections, release_orders, watch_protections
 from ..execution.reconciliation import describe_entry, expected_holdings, foreign_holdings, foreign_trades, price_at_venue, reported_events
 from ..pipeline.account import trading_rules, with_circuit_breaker
+from ..pipeline.paper import follow_books, paper_file
 from ..pipeline.position_protection import account_clock, account_context, open_venue
 from .account_control import reconcile_account
 from .commands import CommandRequest, Context, Done, command
@@ -153,6 +157,13 @@ def _resume_orders(settings: Settings, ledger: Any, account: str, symbols: list[
         return watch_protections(desk, desk.venue.fetch_tickers(symbols), symbols=symbols)
 
 
+def _balances_moved(ledger: Ledger, account: str, before: Book, now: datetime, entry: int) -> list[Event]:
+    "Return what a paper exchange has to do for entries that are in the books now: written with them, so that no crash comes between."
+    held, was = expected_holdings(ledger.book(account)), expected_holdings(before)
+    changes = {a: f"{n:f}" for a in sorted(held.keys() | was.keys()) if (n := held.get(a, ZERO) - was.get(a, ZERO))}
+    return [Event("paper_balance", account, now, {"changes": changes, "entry": str(entry)})] if changes else []
+
+
 def book_events(
     settings: Settings,
     account: str,
@@ -160,25 +171,25 @@ def book_events(
     now: datetime,  # UTC
     paper: bool,  # does a paper exchange go with the books
     once: str = "",  # name of the request; asked again after a crash it books nothing
+    known: int | None = None,  # number of the entry where it was booked before a crash: what was left undone is done
 ) -> tuple[list[str], int]:  # which figures moved, and the number of the last event
-    "Write entries into the ledger, value the account's past anew where it changed, and let a paper exchange follow.\n\nParameters\n----------\nsettings : Settings\naccount : str\nevents : Iterable[Event]\nnow : datetime\n    UTC\npaper : bool\n    does a paper exchange go with the books\nonce : str, default ''\n    name of the request; asked again after a crash it books nothing\n\nReturns\n-------\ntuple[list[str], int]\n    which figures moved, and the number of the last event"
+    "Write entries into the ledger, value the account's past anew where it changed, and let a paper exchange follow.\n\nParameters\n----------\nsettings : Settings\naccount : str\nevents : Iterable[Event]\nnow : datetime\n    UTC\npaper : bool\n    does a paper exchange go with the books\nonce : str, default ''\n    name of the request; asked again after a crash it books nothing\nknown : int | None, default None\n    number of the entry where it was booked before a crash: what was left undone is done\n\nReturns\n-------\ntuple[list[str], int]\n    which figures moved, and the number of the last event"
     ledger = ledger_for_writing(Workspace(Path(settings.run.data), Path(settings.run.reports)))
     try:
         before, events = ledger.book(account), list(events)
         halted = _halt_orders(settings, ledger, account, events, now) if paper else []
-        seq = ledger.append([*events, *_owned(ledger, account, before, events, now)], once)
-        after, again = ledger.book(account), ledger.mark_again(account)
-        moved = _moved(before, after)
+        if known:
+            seq, before, after = known, ledger.book(account, upto=known - 1), ledger.book(account, upto=known)
+        else:
+            beside = _owned(ledger, account, before, events, now)
+            follows = lambda last: _balances_moved(ledger, account, before, now, last - len(beside))  # noqa: E731
+            seq, after = ledger.append([*events, *beside], once, follows if paper else None) - len(beside), ledger.book(account)
+        moved, again = _moved(before, after), ledger.mark_again(account)
         if again:
             first = min(again)
             moved.append(f"{count(len(again), 'value')} from {first[:10]} on: {again[first][0]:,.2f} → {again[first][1]:,.2f} {after.currency} that day")
         if paper:
-            held, was = expected_holdings(after), expected_holdings(before)
-            changes = {a: held.get(a, ZERO) - was.get(a, ZERO) for a in held.keys() | was.keys() if held.get(a, ZERO) != was.get(a, ZERO)}
-            venue, _ = open_venue(settings, "paper", ledger, now)
-            if not offers(venue, "move"):
-                raise Refused(f"{venue.name} keeps its own balances; book there what happened and reconcile")
-            venue.move(changes)
+            follow_books(paper_file(settings), ledger, account)
             moved += _resume_orders(settings, ledger, account, halted, now)
     finally:
         ledger.close()
@@ -190,6 +201,38 @@ def _place(context: Context, profile: str | None, mode: str | None) -> tuple[Set
     settings = current_settings(context.workspace, profile)
     mode = mode or settings.run.mode
     return settings, mode, f"{mode}-{settings.run.profile}"
+
+
+def _catch_up(settings: Settings, mode: str, ledger: Ledger, account: str) -> dict[int, Event]:
+    "Let the paper exchange follow entries that a killed command has left; return them by number."
+    late = follow_books(paper_file(settings), ledger, account) if mode == "paper" else []
+    return {n: ledger.event(n) for n in late}
+
+
+def _caught_up(account: str, late: Mapping[int, Event]) -> list[str]:
+    "Say what was left and is done now."
+    return [f"{account}: entry {n}, {describe_entry(e)}, was interrupted; its paper exchange has followed it now" for n, e in late.items()]
+
+
+@contextmanager
+def _named(context: Context, account: str, request: CommandRequest) -> Iterator[tuple[str, bool]]:  # and whether it was asked before, and killed
+    "Give what is typed at the terminal a name that outlives the process: the same line after a crash is no second entry. Other requests bring one."
+    if context.once:
+        yield context.once, False
+        return
+    file = context.workspace.data / "ops" / "entry-at-work.json"
+    asked = {"account": account, "who": context.actor.user, "what": type(request).__name__, "request": request.model_dump(mode="json")}
+    try:
+        kept = json.loads(file.read_bytes())
+        again = kept["asked"] == asked and context.now - datetime.fromisoformat(kept["at"]) < timedelta(days=1)
+        name = kept["name"]
+    except (OSError, ValueError, KeyError, TypeError):  # nothing was left, or nothing that can be read
+        again, name = False, ""
+    if not again:
+        name = uuid.uuid4().hex
+        write_atomic(file, json.dumps({"asked": asked, "at": context.now.isoformat(), "name": name}).encode())
+    yield name, again
+    file.unlink(missing_ok=True)  # not after an error: it may have come behind the entry
 
 
 def _ask_order(ledger: Any, event: Event) -> None:
@@ -229,25 +272,32 @@ def _placed(said: str | None, when: datetime, clock: datetime, later: Sequence[E
 def book_entry(request: BookEntry, context: Context) -> Done:
     "Book a deposit, a dividend, a split or whatever else happened to an account besides orders."
     settings, mode, account = _place(context, request.profile, request.mode)
-    with lock_folder(context.workspace.data):
+    with context.hold(), _named(context, account, request) as (once, again):
         ledger = ledger_for_reading(context.workspace)
+        late = _catch_up(settings, mode, ledger, account)
         book = ledger.book(account)
         clock = account_clock(settings, mode, ledger, context.now)
         now = clock
         if clock != context.now:  # a recorded market has ended: what happens now comes behind its last trades, and behind what was booked since
             now = max((e.timestamp for e in ledger.events(account, [*MONEY_KINDS], since=clock)), default=clock) + timedelta(seconds=1)
         event = entry_of(request if request.at else request.model_copy(update={"at": now.isoformat()}), account, book.currency, context.actor.user, max(now, context.now))
-        _check_names(event, book, settings.market.symbols)
-        if event.kind in ("split", "rename", "merger", "spin_off", "delisting"):
+        known = ledger.written(event, once)
+        if known:
+            event = ledger.event(known)
+        else:
+            _check_names(event, book, settings.market.symbols)
+        if not known and event.kind in ("split", "rename", "merger", "spin_off", "delisting"):
             _ask_order(ledger, event)
             held = ledger.book(account, at=event.timestamp).positions
             if event.data.get("symbol") not in held:
                 raise BadInput(f"{account} held no {event.data.get('symbol')} on {event.timestamp:%Y-%m-%d %H:%M}; it held {', '.join(held) or 'nothing'}")
             _check_sides(event, held)
-        moved, seq = book_events(settings, account, [event], context.now, mode == "paper", context.once)
-    known = [] if moved else ["nothing has changed: it was booked already, or nothing was held at that moment"]
-    known += _placed(request.at, event.timestamp, clock, ledger.events(account, "fill", since=event.timestamp))
-    return Done(text="\n".join([f"{account}: {describe_entry(event)} is entry {seq}.", *moved, *known]), details={"account": account, "seq": seq, "moved": moved})
+        moved, seq = book_events(settings, account, [event], context.now, mode == "paper", once, None if request.id else known)
+    told = _caught_up(account, {n: e for n, e in late.items() if n != known})
+    told += ["it was booked before, by a command that was interrupted, and is not booked twice; if it happened twice, ask once more"] if known and again else []
+    told += [] if moved else ["nothing has changed: it was booked already, or nothing was held at that moment"]
+    told += _placed(request.at, event.timestamp, clock, ledger.events(account, "fill", since=event.timestamp))
+    return Done(text="\n".join([f"{account}: {describe_entry(event)} is entry {seq}.", *moved, *told]), details={"account": account, "seq": seq, "moved": moved})
 
 
 class UndoEntry(CommandRequest):
@@ -263,15 +313,17 @@ class UndoEntry(CommandRequest):
 def undo_entry(request: UndoEntry, context: Context) -> Done:
     "Take an entry of the books back; it stays in the ledger and counts no more."
     settings, mode, account = _place(context, request.profile, request.mode)
-    with lock_folder(context.workspace.data):
-        history = dict(ledger_for_reading(context.workspace).history(account))
-        if (wrong := history.get(request.seq)) is None:
+    with context.hold(), _named(context, account, request) as (once, _):
+        ledger = ledger_for_reading(context.workspace)
+        history, late = dict(ledger.history(account)), _catch_up(settings, mode, ledger, account)
+        event = Event("correction", account, context.now, {"corrects": str(request.seq), "note": request.reason, "source": f"person {context.actor.user}"})
+        known = ledger.written(event, once)
+        if (wrong := ledger.event(request.seq) if known else history.get(request.seq)) is None:
             raise BadInput(f"there is no entry {request.seq} of {account} that counts; 'carnet book list' numbers them")
         if wrong.kind in ("fill", "opened") and (wrong.kind == "opened" or wrong.data.get("plan")):
             raise Refused(f"entry {request.seq} is {'a trade of one of its plans' if wrong.kind == 'fill' else 'its opening'}; that is not taken back")
-        event = Event("correction", account, context.now, {"corrects": str(request.seq), "note": request.reason, "source": f"person {context.actor.user}"})
-        moved, seq = book_events(settings, account, [event], context.now, mode == "paper", context.once)
-    text = [f"{account}: entry {request.seq}, {describe_entry(wrong)}, counts no more.", *moved]
+        moved, seq = book_events(settings, account, [event], context.now, mode == "paper", once, known)
+    text = [f"{account}: entry {request.seq}, {describe_entry(wrong)}, counts no more.", *moved, *_caught_up(account, {n: e for n, e in late.items() if n != known})]
     return Done(text="\n".join(text), details={"account": account, "seq": seq, "moved": moved})
 
 
@@ -323,16 +375,21 @@ def proposals_of(
 def explain_differences(request: ExplainDifferences, context: Context) -> Done:
     "Say for each difference between books and venue which entry would explain it, and book those that are accepted."
     settings, mode, account = _place(context, request.profile, request.mode)
-    with lock_folder(context.workspace.data):
+    with context.hold(), _named(context, account, request) as (once, _):
         compared = reconcile_account(settings, mode, context.now)
         proposals, account = proposals_of(settings, mode, context.now)
+        who = f"person {context.actor.user}"
+        asked = Event("note", account, context.now, {"who": context.actor.user, "text": f"accepted of the explanations: {request.accept}"})
+        if request.accept and (seq := ledger_for_reading(context.workspace).written(asked, once)):  # what is listed now are others
+            left = [d.words for d in compared.differences]
+            return Done(text="\n".join([f"{account}: it was booked when this was asked before, behind entry {seq}", *(f"still different: {words}" for words in left)]),
+                        complete=not left, details={"account": account, "proposals": [], "booked": [], "differences": left})
         chosen = range(1, len(proposals) + 1) if request.accept == "all" else request.accept
         if wrong := [n for n in chosen if not 1 <= n <= len(proposals)]:
             raise BadInput(f"there is no explanation {wrong[0]}; there are {len(proposals)}, see 'carnet reconcile --explain'")
-        who = f"person {context.actor.user}"
         events = [replace(e, data=e.data | ({} if e.kind == "fill" or proposals[n - 1].certain else {"source": who}), booked=max(context.now, e.timestamp))
                   for n in chosen for e in [proposals[n - 1].event]]
-        moved = book_events(settings, account, events, context.now, False, context.once)[0] if events else []
+        moved = book_events(settings, account, [asked, *events], context.now, False, once)[0] if events else []
         after = reconcile_account(settings, mode, context.now) if events else compared
     lines = [f"{n}. {p.why}{'' if p.certain else ' (a proposal)'}: {describe_entry(p.event)}" + (" — booked" if n in chosen else "") for n, p in enumerate(proposals, 1)]
     left = [d.words for d in after.differences]

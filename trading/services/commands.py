@@ -11,8 +11,10 @@ __all__ = ['Record', 'Text', 'Name', 'Handler', 'REGISTRY', 'COMMAND_MODULES', '
 import json
 import os
 import re
+import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from importlib import import_module
@@ -24,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..core.english import with_article
 from ..core.errors import BadInput, Forbidden, TradingError
-from ..core.files import write_atomic
+from ..core.files import lock_folder, write_atomic
 from ..core.redaction import redact
 from ..core.types import Event, stable_hash
 from ..security.user_store import ROLES
@@ -48,7 +50,7 @@ Record = Callable[[str, str, dict, datetime], Any]  # who, action, detail, when:
 
 @dataclass
 class Context:
-    "What a command works on.\n\nParameters\n----------\nworkspace : Workspace\nactor : Actor\nportfolio : str, default 'main'\nclock : Callable[[], datetime]\nkey : str, default ''\n    the same key, the same deed: for what starts a process\nsecurity : Callable[[], Any] | None, default None\n    opens the `SecurityContext`: vault, users and audit log; None: not offered here\nrun_program : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'\nappend : Callable[[Workspace, Event, str], int] | None, default None\n    a ledger that stays open; None: opened for each event\nforget : Callable[[], int]\n    drop kept answers\nprogress : Callable[..., Any] | None, default None\n    told of long work: what, how many, of how many"
+    "What a command works on.\n\nParameters\n----------\nworkspace : Workspace\nactor : Actor\nportfolio : str, default 'main'\nclock : Callable[[], datetime]\nkey : str, default ''\n    the same key, the same deed: for what starts a process\nsecurity : Callable[[], Any] | None, default None\n    opens the `SecurityContext`: vault, users and audit log; None: not offered here\nrun_program : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'\nappend : Callable[[Workspace, Event, str], int] | None, default None\n    a ledger that stays open; None: opened for each event\nforget : Callable[[], int]\n    drop kept answers\nprogress : Callable[..., Any] | None, default None\n    told of long work: what, how many, of how many\nsay : Callable[[str], Any] | None, default None\n    told in a sentence what is waited for"
 
     workspace: Workspace
     actor: Actor
@@ -60,11 +62,16 @@ class Context:
     append: Callable[[Workspace, Event, str], int] | None = None  # a ledger that stays open; None: opened for each event
     forget: Callable[[], int] = field(default=lambda: MEMORY.forget())  # drop kept answers
     progress: Callable[..., Any] | None = None  # told of long work: what, how many, of how many
+    say: Callable[[str], Any] | None = None  # told in a sentence what is waited for
 
     @property
     def now(self) -> datetime:
         "The moment of the command, UTC."
         return self.clock()
+
+    def hold(self, wait: float = 5) -> AbstractContextManager[None]:
+        "Hold the data folder for a deed that changes books; another's work is waited for, some seconds."
+        return lock_folder(self.workspace.data, wait, self.say)
 
     @property
     def once(self) -> str:
@@ -153,9 +160,14 @@ def command(
 
 def load_commands() -> dict[str, Command]:
     "Import the modules that hold commands and return all commands by name."
+    _import_commands()
+    return REGISTRY
+
+
+@cache
+def _import_commands() -> None:
     for module in COMMAND_MODULES:
         import_module(f"trading.services.{module}")
-    return REGISTRY
 
 # %% ../../nbs/13_services/32_commands.ipynb #37d40dfd
 def find_command(
@@ -220,6 +232,7 @@ def authorise(
 
 # %% ../../nbs/13_services/32_commands.ipynb #071c484f
 _UNWRITTEN: dict[Path, list[tuple[str, str, dict, datetime]]] = {}  # of this process by folder of data, when not even a file could be written
+_LOOKED: dict[Path, float] = {}  # when each folder was last looked through, in seconds of a clock that only goes forward
 
 
 def audit_detail(
@@ -281,6 +294,7 @@ def note_later(
         who, action, detail, when = line
         text = json.dumps({"who": who, "action": action, "detail": detail, "when": when.isoformat()}, default=str)
         try:
+            _LOOKED.pop(main_workspace(workspace).data, None)
             write_atomic(main_workspace(workspace).data / "ops" / f"audit-waiting-{when:%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}.json", text.encode())
         except (TradingError, OSError):
             _UNWRITTEN.setdefault(main_workspace(workspace).data, []).append(line)
@@ -291,28 +305,38 @@ def write_waiting(
     record: Record | None,
 ) -> int:  # how many
     "Write the audit lines that could not be written when they happened.\n\nParameters\n----------\nworkspace : Workspace\nrecord : Record | None\n\nReturns\n-------\nint\n    how many"
-    count = 0
+    folder, count = main_workspace(workspace).data, 0
+    if time.monotonic() - _LOOKED.get(folder, -1.0) < 0.25 and not _UNWRITTEN.get(folder):  # a flood of commands looks four times a second
+        return 0
     for path in _waiting(workspace) if record else ():
         kept = json.loads(path.read_text(encoding="utf-8"))
         record(kept["who"], kept["action"], kept["detail"], datetime.fromisoformat(kept["when"]))
         path.unlink(missing_ok=True)
         count += 1
-    lines = _UNWRITTEN.get(main_workspace(workspace).data, [])  # of this folder: what happened in another belongs to the log of that one
+    lines = _UNWRITTEN.get(folder, [])  # of this folder: what happened in another belongs to the log of that one
     while record and lines:
         record(*lines[0])
         lines.pop(0)
         count += 1
+    if record:
+        _LOOKED[folder] = time.monotonic()
     return count
 
 # %% ../../nbs/13_services/32_commands.ipynb #ff34a3d4
 def terminal_workspace(
     settings_may_fail: bool = False,  # for the emergency stop: find the data folder all the same
+    portfolio_may_fail: bool = False,  # for the stop of all: one that does not exist keeps nobody from it
 ) -> Workspace:
-    "Return the workspace that the settings in the working folder describe.\n\nParameters\n----------\nsettings_may_fail : bool, default False\n    for the emergency stop: find the data folder all the same\n\nReturns\n-------\nWorkspace"
+    "Return the workspace that the settings in the working folder describe.\n\nParameters\n----------\nsettings_may_fail : bool, default False\n    for the emergency stop: find the data folder all the same\nportfolio_may_fail : bool, default False\n    for the stop of all: one that does not exist keeps nobody from it\n\nReturns\n-------\nWorkspace"
     from trading.services.portfolios import existing_portfolio
 
     place, name = _main_workspace(settings_may_fail), os.environ.get("CARNET_PORTFOLIO", "main")
-    return place if name == "main" else existing_portfolio(place, name)
+    try:
+        return place if name == "main" else existing_portfolio(place, name)
+    except TradingError:
+        if not portfolio_may_fail:
+            raise
+        return place
 
 
 def _main_workspace(settings_may_fail: bool) -> Workspace:
@@ -323,10 +347,13 @@ def _main_workspace(settings_may_fail: bool) -> Workspace:
     own = Path("settings.ini")
     try:
         return workspace_of(load_settings(environ={k: v for k, v in os.environ.items() if k != "CARNET_PORTFOLIO"}), own if own.exists() else None)
-    except TradingError:
+    except (TradingError, OSError):
         if not settings_may_fail:
             raise
-    text = own.read_text(encoding="utf-8-sig", errors="replace") if own.exists() else ""
+    try:
+        text = own.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError:
+        text = ""
     named = {key: re.search(rf"^\s*{key}\s*=\s*(\S.*)$", text, re.MULTILINE) for key in ("data", "reports")}
     folder = lambda key: Path(os.environ.get(f"CARNET_RUN__{key.upper()}") or (named[key][1].strip() if named[key] else key))  # noqa: E731
     return Workspace(folder("data"), folder("reports"), own if own.exists() else None)

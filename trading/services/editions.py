@@ -141,5 +141,5 @@ def _announce(settings, name: str, title: str, body: str, account: str, now: dat
     urgent = ALERT_LEVELS.index("notice") >= ALERT_LEVELS.index(policy.urgent)
     alert = Alert(name, "report", "notice", "new", title, body, now, now if urgent else quiet_until(now, policy), (account,))
     with closing(open_outbox(settings)) as outbox:
-        outbox.record(Evaluation((alert,), outbox.state, ()), channels)
+        outbox.record(lambda state: Evaluation((alert,), state, ()), channels)
         return deliver(outbox, channels, now)

@@ -21,6 +21,7 @@ from ..pipeline.memory_run import MemoryRun
 from ..pipeline.loop_state import loop_file
 from ..pipeline.trade_loop import TradeLoop, open_loop
 from ..pipeline.training import keep_forecast, loop_drift, training_due
+from .alerting import collect_day_facts, dispatch_alerts
 from .commands import CommandRequest, Context, Done, Name, command
 from .jobs import start as start_job
 from .launching import train_models
@@ -55,7 +56,8 @@ def run_trading_loop(
 ) -> str:  # why it ended
     "Trade at each close, in this process; why it ended is left in its file, also when that was an error.\n\nParameters\n----------\nsettings : Settings\nstart : datetime | None\n    UTC, where the clock of a recorded market starts\nuntil : datetime | None\n    UTC; None: for ever\nonce : bool\n    only the newest close\ntell : Callable[[str], Any]\n    a sentence for whoever looks on\n\nReturns\n-------\nstr\n    why it ended"
     loop = open_loop(settings, start, tell)
-    loop.afterwards = lambda run, close: _train_when_due(loop, run, close)
+    loop.afterwards = lambda run, close: (_alert_people(loop, _facts_of(loop, run, close)), _train_when_due(loop, run, close))
+    loop.undecided = lambda close, words: _alert_people(loop, _facts_of_failure(loop, close, words))
     if until and until < loop.clock() and (last := loop.decided()) and last > until - loop.length:  # it was started again, as a service is
         return f"the time {until:%Y-%m-%d %H:%M} has come, and the close of {last:%Y-%m-%d %H:%M} is decided"
     try:
@@ -66,6 +68,37 @@ def run_trading_loop(
         raise
 
 
+def _facts_of(loop: TradeLoop, run: MemoryRun, close: datetime) -> dict[str, Any]:
+    "Return what the alert rules look at after a decision."
+    if not (run.has("orders") and run.has("equity")):
+        return {}
+    orders, closes = run.read("orders"), loop.world.bars["close"]
+    last = closes.apply(lambda prices: prices.last_valid_index()).dropna() + loop.length
+    unsent = int((~orders["status"].isin(["closed", "filled", "planned"])).sum())
+    wrong = run.read("verdict")["violations"] if run.has("verdict") else []
+    facts = collect_day_facts(loop.account, closes.iloc[-2:].pct_change(fill_method=None), run.read("equity")["unit"].dropna(), None, last, close, len(wrong), unsent)
+    why = f"The risk checks rejected the plan of {loop.account} at {close:%Y-%m-%d %H:%M}: {'; '.join(v['reason'] for v in wrong[:3])}. Nothing was traded."
+    return facts | {"failures": {_LOOP_OF + loop.settings.run.profile: 0}, "words": {"violations": {loop.account: why}} if wrong else {}}
+
+
+def _facts_of_failure(loop: TradeLoop, close: datetime, words: str) -> dict[str, Any]:
+    "Return what the alert rules look at when a close was not decided."
+    name = _LOOP_OF + loop.settings.run.profile
+    why = f"The trading loop of {loop.account} has not decided the close of {close:%Y-%m-%d %H:%M}: {words.rstrip('.')}. It goes on with the next one."
+    return {"failures": {name: 1}, "words": {"failures": {name: why}}}
+
+
+def _alert_people(loop: TradeLoop, facts: dict[str, Any]) -> None:
+    "Tell people what deserves it; what goes wrong with that is said, and trading goes on."
+    try:
+        problems = dispatch_alerts(loop.settings, facts, loop.clock())[2]
+    except (TradingError, OSError, ValueError, KeyError) as error:
+        problems = [f"alerts could not be told: {error}"]
+    for words in problems:
+        loop.tell(words)
+
+
+_LOOP_OF = "the loop of "  # in front of its profile, so that a loop that works again ends no alert of a run
 TRAINED_BETWEEN = timedelta(hours=1)  # bars of at least this leave time for a training
 
 

@@ -22,7 +22,6 @@ from ..accounting.ledger import Ledger
 from ..core.bars import bar_length, parse_as_of
 from ..core.english import count
 from ..core.errors import BadInput, Halted, TradingError
-from ..core.files import lock_folder
 from ..core.settings import Settings
 from ..core.types import Event, OrderState
 from ..execution.order_changes import cancel_own, own_order, replace_order
@@ -79,7 +78,7 @@ _PRICE = Field(None, gt=0, lt=Decimal("1e15"), description="quote currency per u
 def _ledger(request: _OfAccount, context: Context) -> Iterator[tuple[Settings, str, Ledger]]:
     "Open the books of a profile's account while nobody else changes them."
     settings = current_settings(context.workspace, request.profile)
-    with lock_folder(context.workspace.data):
+    with context.hold():
         ledger = open_account_ledger(settings, made=True)
         try:
             yield settings, request.mode or settings.run.mode, ledger
@@ -210,7 +209,7 @@ def watch_orders(request: WatchOrders, context: Context) -> Done:
     "Look once at prices and open orders: book what has traded, move trailing stops, and close what has reached a level that is watched here."
     with _ledger(request, context) as (settings, mode, ledger):
         profile_accounts(settings, mode, ledger)
-    with lock_folder(context.workspace.data):
+    with context.hold():
         told = watch_account_levels(settings, mode, context.now)
     return Done(text="\n".join(told) or "nothing has happened", details={"happened": told, "count": count(len(told), "change")})
 

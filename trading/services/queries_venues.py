@@ -20,13 +20,14 @@ def venue_rows() -> list[dict[str, str]]:  # one for each venue
     rows, own, brought = [], " (it has its own, not used)", {name: _brought(name) for name in extension_names("venues")}
     for p in PROFILES.values():
         limit = p.limit_headers[1] if p.limit_headers[1].isdigit() else "told" if p.limit_headers[0] else "not told"
+        reach = f"{p.trades_days:g} day{'s' * (p.trades_days != 1)}" if p.trades_days else "any time"
         rows.append({
             "venue": p.name, "real orders": "refused: " + "; ".join(f"{point} ({why})" for point, why in p.failing.items()) if p.failing else "yes",
             "lost order": ", ".join(dict.fromkeys("by our id" if q.by or q.market else "among recent trades" if "trades" in q.method else "among recent orders" for q in p.lookup)) or "not found",
             "market buy": {"amount": "in units", "cost": "in money"}[p.market_buy], "stops": ("at the venue" if p.stop_market else "with a limit only") if p.stop_word else "watched here",
             "trailing": ("a stop there, moved from here" if p.stop_word and p.stop_market else "watched here") + own * bool(p.trailing), "one cancels other": "watched here" + own * p.oco,
             "time in force": " ".join(p.times_in_force), "self-trades": "prevented there" if p.self_trades else "looked for here", "candles": f"{p.candles}, empty is {'a hole' if p.empty_candles == 'hole' else 'the end'}",
-            "comes with": brought[p.name][0] if p.name in brought else "Carnet", "trades": f"{p.trades_page} in {f'{p.trades_days:g} days' if p.trades_days else 'any time'}", "limit": limit, "streams": " ".join(p.streams) or "none", "sandbox": "yes" if p.sandbox else "no",
+            "comes with": brought[p.name][0] if p.name in brought else "Carnet", "trades": f"{p.trades_page} in {reach}", "limit": limit, "streams": " ".join(p.streams) or "none", "sandbox": "yes" if p.sandbox else "no",
         })
     return rows + [{"venue": name, "real orders": f"refused: {why}", "comes with": package} for name, (package, why) in brought.items() if why]
 

@@ -54,7 +54,9 @@ def with_vault(
         if not write_ring(key_text(new_key())):
             if choose is None:
                 raise MissingData("there is no key for the vault and no key ring: set CARNET_VAULT_KEY to a passphrase of at least 12 characters")
-            open_audit(found.data, Vault(vault_path(found.data), read_key(choose())))
+            words = choose()
+            open_audit(found.data, Vault(vault_path(found.data), read_key(words)))
+            ask = lambda: words  # who has just chosen it is not asked for it again  # noqa: E731
         found = security_of(settings, ask)
     if found.vault is None:
         raise MissingData("there is no vault yet, or no key to it; 'carnet secrets set NAME' makes one, CARNET_VAULT_KEY opens it")

@@ -120,10 +120,17 @@ def replace_settings(request: ReplaceSettings, context: Context) -> Done:
     return Done(text=_sentence(changed), details=changed)
 
 
+def _as_written(value) -> str:
+    "Write a value of the settings as a person writes it."
+    if isinstance(value, dict):
+        return ", ".join(str(v) if key == "share" else f"{key} {_as_written(v)}" for key, v in value.items())
+    return ", ".join(map(str, value)) or "nothing" if isinstance(value, list | tuple) else "nothing" if value in (None, "") else str(value)
+
+
 def _sentence(changed: dict) -> str:
     "Say what is different now."
     where = lambda change: f" ({change['profile']})" if change["profile"] else ""  # noqa: E731
-    lines = [f"{c['setting']}{where(c)}: {c['old']} → {c['new']}" for c in changed["changes"]]
+    lines = [f"{c['setting']}{where(c)}: {_as_written(c['old'])} → {_as_written(c['new'])}" for c in changed["changes"]]
     return "\n".join(["The settings are saved; the next run uses them." if lines else "Nothing is different.", *lines])
 
 # %% ../../nbs/13_services/43_settings_control.ipynb #32b7ea24

@@ -10,8 +10,10 @@ __all__ = ['STOP_SHEET', 'opened_accounts', 'known_accounts', 'account_switch', 
 import html
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 
+from ..accounting.ledger_postgres import NoLedger, ledger_file
 from ..core.errors import TradingError
 from ..core.files import write_atomic
 from ..core.resources import share_path
@@ -35,6 +37,9 @@ def known_accounts(
     opened, profiles, problems = [], [], []
     try:
         opened = list(dict.fromkeys(a.partition("@")[0] for a in opened_accounts(workspace)))
+        if not opened and ledger_file(workspace.ledger) is None:  # in a database, where none yet and one that is away look the same
+            with suppress(NoLedger):
+                ledger_for_reading(workspace)
     except Exception as error:  # noqa: BLE001  whatever a broken disk or database raises, the accounts of the profiles must be stopped
         problems.append(f"the ledger cannot be read: {error}")
     for file in (share_path("settings.ini"), workspace.settings or Path("settings.ini")):

@@ -14,7 +14,6 @@ from pydantic import Field
 
 from ..core.english import count
 from ..core.errors import BadInput, Refused
-from ..core.files import lock_folder
 from ..core.types import Event
 from .commands import Context, Done, CommandRequest, command
 from .jobs import archive_jobs
@@ -76,7 +75,7 @@ def _steered(context: Context, what: str, request: SteerFeedback, to: int | None
     "Write a person's step into the feedback's history."
     once = context.once
     note = f"{context.actor.user}: {request.reason}" + (f" (request {once})" if once else "")
-    with lock_folder(context.workspace.data):  # not while a run is at work
+    with context.hold():  # not while a run is at work
         known = cycles(context.workspace, request.profile)["items"] if context.key else []
         before = next(({k: c[k] for k in ("number", "kind", "at", "note", "seal")} for c in known if c["note"].startswith(f"{note} (")), None)
         cycle = before or steer(context.workspace, what, note, context.now, request.profile, to)
@@ -121,7 +120,7 @@ def _put_in_force(context: Context, version: str, reason: str, profile: str | No
 
     own = current_settings(context.workspace, profile).run.profile
     folder = context.workspace.data / "models" / own
-    with lock_folder(context.workspace.data):  # not while a run is at work
+    with context.hold():  # not while a run is at work
         moments = [*decision_moments(context.workspace, own), *(p.at for p in promotions(folder))]
         found = roll_back_model(folder, version, max(moments, default=context.now), f"{context.actor.user}: {reason} ({context.now:%Y-%m-%d %H:%M} UTC)")
     text = f"{found.version} is in force for runs after {found.at:%Y-%m-%d %H:%M} UTC" + (f", instead of {found.before}" if found.before else "")

@@ -61,7 +61,7 @@ def _sources(place: Workspace) -> tuple[tuple[int, ...], tuple[tuple[str, str], 
     "Return what changes when the settings may have changed."
     files = (place.settings or Path("settings.ini"), place.data / "taxonomy.json")
     changed = tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
-    return changed, tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("CARNET_") and k != "CARNET_PORTFOLIO"))
+    return changed, tuple(sorted((k, os.environ[k]) for k in os.environ if k.startswith("CARNET_") and k != "CARNET_PORTFOLIO"))
 
 
 @lru_cache(maxsize=32)

@@ -7,6 +7,7 @@ __all__ = ['FEE_STEP', 'open_paper_file', 'as_text', 'order_of_row', 'state_of_r
 
 # %% ../../../nbs/01_venues/paper/04_database.ipynb #4cf4d76d
 import sqlite3
+from collections.abc import Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal, localcontext
@@ -20,7 +21,7 @@ from ...core.types import ZERO, Fill, Order, OrderState
 from .open_orders import OpenOrders
 
 # %% ../../../nbs/01_venues/paper/04_database.ipynb #be5a2263
-_SCHEMA = 7
+_SCHEMA = 8
 FEE_STEP = Decimal("0.00000001")
 _TABLES = """
 create table if not exists balances (asset text primary key, amount text not null);
@@ -40,6 +41,7 @@ create index if not exists fills_by_time on fills (timestamp);
 create index if not exists fills_by_symbol on fills (symbol);
 create index if not exists fills_by_bar on fills (symbol, bar);
 create table if not exists looked (symbol text primary key, at text not null);
+create table if not exists moved (number integer primary key);
 """
 
 
@@ -152,6 +154,26 @@ class PaperFile:
             kept.looked = dict(tuple(row) for row in self._db.execute("select symbol, at from looked"))
             self._kept = kept
         return self._kept
+
+    @property
+    def moved(self) -> int:
+        "The newest entry of the books that the balances have followed; 0: none."
+        return self._db.execute("select coalesce(max(number), 0) from moved").fetchone()[0]
+
+    @property
+    def begun(self) -> bool:
+        "True once the exchange has heard what the account holds."
+        return self._db.execute("select exists (select 1 from balances)").fetchone()[0] == 1
+
+    def move(self, changes: Mapping[str, Decimal], number: int = 0) -> bool:  # False: it was done before
+        "Change balances without a trade, as a deposit or a split does at a real exchange; for one entry of the books only once.\n\nParameters\n----------\nchanges : Mapping[str, Decimal]\nnumber : int, default 0\n\nReturns\n-------\nbool\n    False: it was done before"
+        with self._transaction():
+            if number and number <= self.moved:
+                return False
+            for asset, amount in changes.items():
+                self._add(asset, amount)
+            self._db.executemany("insert into moved values (?)", [(number,)] if number else [])
+        return True
 
     def _open_rows(self) -> list[sqlite3.Row]:
         return list(self._open.rows.values())

@@ -25,7 +25,7 @@ from .matching import PriceFeed, PriceWindow, match_in_turn, match_order, newest
 
 # %% ../../../nbs/01_venues/paper/05_exchange.ipynb #7b842890
 class PaperVenue(PaperFile):
-    "An exchange on paper; see `core.types.Venue`.\n\nParameters\n----------\ntape : PriceFeed\n    where prices come from\nclock : Callable[[], datetime]\n    UTC now\nmarkets : Mapping[str, Instrument]\n    what can be traded, with which precision\ncosts : TradingCosts\nfunds : Mapping[str, Decimal]\n    balance by asset when the venue is opened for the first time\ncurrency : str\n    quote currency of symbols without one, for example 'USD' for 'AAPL'\npath : Path | str | None, default None\n    SQLite file that survives the process; None: memory only\nname : str, default 'paper'\nwait : bool, default False\n    market orders stay open until the clock has reached the bar that fills them\nlatency : timedelta, default timedelta(0)\n    how long an order travels\nstops : Literal['refuse', 'trigger'], default 'refuse'\n    what happens to a stop that the last price has already reached\nrates : RateAt | None, default None\n    what pays a price in another currency, at which rate; None: a balance of that currency\nowed : Mapping[str, Decimal], default {}\n    by symbol, own currency: what `funds` of which only the profit is converted have cost\nfee_in : str, default ''\n    'received': fees come out of what one gets; 'BNB': out of that coin while there is enough; empty: quote currency"
+    "An exchange on paper; see `core.types.Venue`.\n\nParameters\n----------\ntape : PriceFeed\n    where prices come from\nclock : Callable[[], datetime]\n    UTC now\nmarkets : Mapping[str, Instrument]\n    what can be traded, with which precision\ncosts : TradingCosts\nfunds : Mapping[str, Decimal]\n    balance by asset when the venue is opened for the first time\ncurrency : str\n    quote currency of symbols without one, for example 'USD' for 'AAPL'\npath : Path | str | None, default None\n    SQLite file that survives the process; None: memory only\nname : str, default 'paper'\nwait : bool, default False\n    market orders stay open until the clock has reached the bar that fills them\nlatency : timedelta, default timedelta(0)\n    how long an order travels\nstops : Literal['refuse', 'trigger'], default 'refuse'\n    what happens to a stop that the last price has already reached\nrates : RateAt | None, default None\n    what pays a price in another currency, at which rate; None: a balance of that currency\nowed : Mapping[str, Decimal], default {}\n    by symbol, own currency: what `funds` of which only the profit is converted have cost\nfee_in : str, default ''\n    'received': fees come out of what one gets; 'BNB': out of that coin while there is enough; empty: quote currency\nmoved : int, default 0\n    number of the newest entry of the books that is in `funds`"
 
     def __init__(
         self,
@@ -43,6 +43,7 @@ class PaperVenue(PaperFile):
         rates: RateAt | None = None,  # what pays a price in another currency, at which rate; None: a balance of that currency
         owed: Mapping[str, Decimal] = {},  # by symbol, own currency: what `funds` of which only the profit is converted have cost
         fee_in: str = "",  # 'received': fees come out of what one gets; 'BNB': out of that coin while there is enough; empty: quote currency
+        moved: int = 0,  # number of the newest entry of the books that is in `funds`
     ):
         super().__init__(path, name)
         self.currency, self.keeps = currency, ("stop", "pair")
@@ -56,6 +57,7 @@ class PaperVenue(PaperFile):
             if self._db.execute("select count(*) from balances").fetchone()[0] == 0:
                 self._db.executemany("insert into balances values (?, ?)", [(a, str(Decimal(n))) for a, n in {currency: ZERO, **funds}.items()])
                 self._db.executemany("insert into owed values (?, ?, ?)", [(s, str(n), self._markets[s].currency) for s, n in owed.items()])
+                self._db.executemany("insert into moved values (?)", [(moved,)] if moved else [])
 
     def load_markets(self) -> dict[str, Instrument]:
         "Return what can be traded."
@@ -87,12 +89,6 @@ class PaperVenue(PaperFile):
         with self._transaction():
             self._match_open()
             return {a: n for a, n in self._balances().items() if n}
-
-    def move(self, changes: Mapping[str, Decimal]) -> None:
-        "Change balances without a trade, as a deposit or a split does at a real exchange."
-        with self._transaction():
-            for asset, amount in changes.items():
-                self._add(asset, amount)
 
     def fetch_free(self) -> dict[str, Decimal]:
         "Return what open orders do not hold, without zeros."
