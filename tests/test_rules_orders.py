@@ -304,7 +304,7 @@ def test_names_are_needed_and_plans_belong_to_an_account(ledger):
         propose_plan(ledger, PLAN.but(account="y"), NOON)
     assert propose_plan(ledger, PLAN, NOON + HOUR) == PLAN.hash and len(ledger.events("x", "proposed")) == 1
     assert read_plan(ledger, "x", PLAN.hash) == PLAN
-    with pytest.raises(BadInput, match="there is no plan .* in the account x; propose it first"):
+    with pytest.raises(BadInput, match="there is no plan .* in the account x that awaits anybody: one without orders"):
         read_plan(ledger, "x", OTHER.hash)
     ledger.append(Event("proposed", "x", NOON, {"plan": OTHER.hash, "text": PLAN.to_json()}))
     with pytest.raises(BadInput, match="was altered in the ledger; run verify"):

@@ -124,6 +124,23 @@ def test_a_key_gives_the_same_answer_and_the_act_happens_once(server):
         assert client.get(f"/jobs/{first.json()['id']}").json()["status"] == "done"
 
 
+def test_an_answer_that_is_there_already_is_not_sent_again_and_a_long_one_is_compressed(server):
+    with server.client() as client:
+        client.headers["Accept-Encoding"] = "identity"
+        first, again = (client.get("/portfolio/holdings") for _ in range(2))  # made, and kept
+        tag = first.headers["etag"]
+        assert again.headers["etag"] == tag and again.content == first.content and "content-encoding" not in again.headers
+        same = client.get("/portfolio/holdings", headers={"If-None-Match": f'"other", {tag}'})
+        assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
+        small = client.get("/portfolio/holdings", headers={"Accept-Encoding": "gzip"})
+        assert small.headers["content-encoding"] == "gzip" and small.content == first.content
+        assert int(small.headers["content-length"]) < len(first.content)
+        money = {"kind": "deposit", "amount": "1"}
+        assert client.post("/commands/book-entry", json=money, headers={"Idempotency-Key": uuid.uuid4().hex}).status_code == 200
+        newer = client.get("/portfolio/holdings", headers={"If-None-Match": tag})
+        assert newer.status_code == 200 and newer.headers["etag"] != tag and newer.json() != first.json()
+
+
 def test_settings_of_one_profile_leave_the_others_alone(server):
     def found(profile: str | None = None) -> dict:
         items = client.get("/settings", params={"profile": profile} if profile else {}).json()["items"]

@@ -5,6 +5,7 @@
 from trading.core.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
+    "answer_form": ["in_form"],
     "app": ["make_app", "Traced", "describe", "examples"],
     "command_routes": ["ADDRESSES", "Service", "perform_over_http", "Address", "CommandRoute"],
     "errors": ["JSON", "PROBLEM", "REFUSALS", "problem", "documented_refusals", "add_error_handlers"],
@@ -22,6 +23,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "session_routes": ["PasskeyParts", "PasskeyAnswer", "SignIn", "NewPasskey", "session_view", "session_pages"],
     "system_routes": ["health_view", "time_views", "measured"],
 }, modules=[
-    "app", "command_routes", "errors", "event_stream", "file_routes", "idempotency", "middleware", "query_routes", "rate_limit",
-    "response_cache", "server", "session_routes", "system_routes",
+    "answer_form", "app", "command_routes", "errors", "event_stream", "file_routes", "idempotency", "middleware", "query_routes",
+    "rate_limit", "response_cache", "server", "session_routes", "system_routes",
 ])

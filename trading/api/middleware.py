@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from itertools import count
 from urllib.parse import parse_qs
 
+from .answer_form import in_form
 from .errors import problem
 from .rate_limit import TokenBucketLimiter
 from ..core.errors import BadSettings, Forbidden, LockedOut, NotSignedIn, TradingError, status_of
@@ -146,8 +147,8 @@ class AuthMiddleware:
             elif scope["type"] == "http" and int(headers.get(b"content-length", b"0") or 0) > self.most_bytes:
                 await refuse(413, "Too large", f"a request may have {self.most_bytes:,} bytes")
             elif session and self.quick and scope["type"] == "http" and (body := self.quick(scope, session)) is not None:
-                kind = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-                await answer({"type": "http.response.start", "status": 200, "headers": kind})
+                status, kind, body = in_form(headers, body)
+                await answer({"type": "http.response.start", "status": status, "headers": kind})
                 await answer({"type": "http.response.body", "body": body})
             else:
                 check_origin(scope, headers)

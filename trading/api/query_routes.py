@@ -15,6 +15,7 @@ from fastapi import Path as InPath, Query, Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
+from .answer_form import in_form
 from .errors import JSON, documented_refusals
 from .response_cache import ResponseCache, to_json
 from ..services.access import allowed, workspace_for
@@ -97,9 +98,11 @@ class QuickRoute(APIRoute):
         async def handle(request: Request) -> Response:
             allowed(request.scope["state"]["session"], role)
             response = await slow(request)
-            if response.status_code == 200:
-                kept.remember(request.scope, self, role, request.query_params.get("portfolio", "main"), *request.state.kept)
-            return response
+            if response.status_code != 200:
+                return response
+            kept.remember(request.scope, self, role, request.query_params.get("portfolio", "main"), *request.state.kept)
+            status, headers, body = in_form(dict(request.scope["headers"]), bytes(response.body))
+            return Response(body, status, {name.decode(): value.decode() for name, value in headers})
 
         return handle
 
@@ -136,5 +139,5 @@ def read_routes(place: Workspace, kept: ResponseCache, examples: dict[str, Any] 
             extra = {"x-role": read.role} | ({"x-kept": kept} if read.kept else {})
             routes.append((QuickRoute if read.kept else PlainRoute)(
                 prefix + read.path, handler, methods=["GET"], tags=[tag], summary=read.title, operation_id=handler.__name__,
-                response_class=Response, responses={200: told} | documented_refusals(), openapi_extra=extra))
+                response_class=Response, responses={200: told} | ({304: {"description": "as it was when it had the tag of If-None-Match"}} if read.kept else {}) | documented_refusals(), openapi_extra=extra))
     return routes

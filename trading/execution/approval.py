@@ -46,6 +46,12 @@ def propose_plan(
     return plan_hash
 
 # %% ../../nbs/09_execution/20_approval.ipynb #9e2eb4d2
+def _never_proposed(account: str, plan_hash: str) -> BadInput:
+    "Say why a plan is not there to be looked at."
+    return BadInput(f"there is no plan {plan_hash[:12]} in the account {account} that awaits anybody: one without orders, or of a dry run, is not put "
+                    "before a person; 'carnet runs' shows which do")
+
+
 def review_plan(
     ledger: Ledger,
     account: str,
@@ -59,7 +65,7 @@ def review_plan(
         raise BadInput("a review needs a name; say who looked at the plan")
     status = plan_status(ledger, account, plan_hash)
     if status == "unknown":
-        raise BadInput(f"there is no plan {plan_hash[:12]} in the account {account}; propose it first")
+        raise _never_proposed(account, plan_hash)
     if status not in ("proposed", "reviewed"):
         raise Refused(f"plan {plan_hash[:12]} is {LIFE[status]}; only a draft can be reviewed")
     if status == "proposed":
@@ -116,7 +122,7 @@ def read_plan(
     "Return a plan as it was proposed, and make sure that it is that plan."
     event = ledger.find("proposed", account, plan_hash)
     if event is None:
-        raise BadInput(f"there is no plan {plan_hash[:12]} in the account {account}; propose it first")
+        raise _never_proposed(account, plan_hash)
     plan = Plan.from_json(event.data["text"])
     if plan.hash != plan_hash:
         raise BadInput(f"the plan {plan_hash[:12]} was altered in the ledger; run verify and make a new plan")
