@@ -35,7 +35,8 @@ def worlds() -> None:
 
 def trust() -> None:
     "Ten years of trust among three forecasters, and the days until it has left one that was best and is no more."
-    from trading.forecast.feedback import Cycle, DecisionOutcome, FeedbackState, apply_cycle, regret_bound
+    from trading.forecast.feedback import Cycle, DecisionOutcome, FeedbackState, apply_cycle
+    from trading.forecast.trust import regret_bound
 
     start = datetime(2010, 1, 1, tzinfo=UTC)
 
@@ -68,12 +69,15 @@ def trust() -> None:
 def speed() -> None:
     "The weekly search, the practice of an agent, and the regimes of thirty years."
     from trading.core.datasets import sample_bars
+    from trading.core.settings import load_settings
     from trading.features.regime import RegimeDetector
     from trading.forecast.forecaster import default_estimator
     from trading.forecast.panel import bar_volatility, default_features
     from trading.forecast.rl_env import BatchedWorlds, EnvironmentRules
     from trading.forecast.rl_training import train_agent
-    from trading.forecast.tune import tune
+    from trading.forecast.targets import PurgedKFold
+    from trading.forecast.tune import fold_scores, learning_rows, tune
+    from trading.pipeline.named_model import rival_models
 
     bars = sample_bars("stocks")
     close = bars["close"]
@@ -92,10 +96,18 @@ def speed() -> None:
     say(f"regimes: fit and filter of {len(thirty):,} days", time.process_time() - begun, "s of processor time", 1.5)
     ridge = default_estimator()
     alpha = next(n for n in ridge.get_params() if n.endswith("alpha"))
+    bars = bars.iloc[-load_settings("sample", environ={}).forecast.window :]  # twice what a week's search may see
     begun = time.perf_counter()
     done = tune(bars, 5, {alpha: (0.1, 1000.0, "log")}, ridge, n_trials=40, n_splits=5, register=False)
     took = time.perf_counter() - begun
     say(f"weekly search: {len(done.trials)} trials × 5 folds × {close.shape[1]} symbols, {len(bars):,} days, ridge", took, "s", 300)
+    rows, answers, moments, steps = learning_rows(bars, 5)
+    for name, estimator in rival_models(load_settings("sample", environ={})).items():
+        begun = time.perf_counter()
+        list(fold_scores(estimator, rows, answers, moments, PurgedKFold(5, steps)))
+        took += (each := time.perf_counter() - begun)
+        say(f"weekly search: {name} besides, 5 folds × {close.shape[1]} symbols, {len(bars):,} days", each, "s")
+    say("weekly search: ridge and all that is installed", took, "s", 300)
 
 
 if __name__ == "__main__":

@@ -10,18 +10,16 @@ from trading.core.errors import BadInput, TradingError
 from trading.forecast.feedback import (
     Cycle,
     DecisionOutcome,
-    FeedbackBounds,
     FeedbackLoop,
     FeedbackState,
     add_units,
     apply_cycle,
     count_patterns,
     date_evidence,
-    move_weights,
-    regret_bound,
     signal,
     unit_interval,
 )
+from trading.forecast.trust import FeedbackBounds, move_weights, regret_bound
 
 START, MEMBERS = datetime(2024, 1, 1, tzinfo=UTC), ("model", "mean", "zero")
 
@@ -51,7 +49,7 @@ def test_what_is_lost_for_not_knowing_the_best_stays_below_the_bound(world):
         lost = oracle - states[-1].scores["mixture"]
         assert lost <= regret_bound(days, 3, switches) + 1e-9, (world, seed, lost)
         assert lost > 0 or world != "one is best"
-    assert regret_bound(400, 3, 1) == pytest.approx(2 * log(3) + log(250) + 398 * log(250 / 249))
+    assert regret_bound(400, 3, 1) == pytest.approx(2 * log(3) + log(250) + 398 * log(250 / 249) + log(4) + 399 * log(500 / 499))
 
 
 def test_trust_is_multiplied_by_the_evidence_and_the_absent_keep_theirs():
@@ -62,6 +60,18 @@ def test_trust_is_multiplied_by_the_evidence_and_the_absent_keep_theirs():
     )
     month = move_weights({"a": 1.0, "b": 0.0}, {"a": 0.0, "b": 0.0}, days=30)
     assert month["b"] == pytest.approx((1 - (249 / 250) ** 30) / 2) and sum(month.values()) == pytest.approx(1)
+
+
+def test_evidence_moves_the_odds_by_itself_whatever_share_is_believed_in():
+    "The trust that is told is one Bayesian mixture: odds of two members change by the difference of their nats, and by what is dealt out."
+    state = FeedbackState(dict.fromkeys(MEMBERS, 1 / 3))
+    for day in range(40):
+        nats = {"model": 0.3 * (-1) ** day, "mean": 0.1, "zero": 0.0}
+        before, bare = state, FeedbackBounds(shares=(1e-12, 1e-11), doubt=1e-12)
+        state = apply_cycle([before], Cycle(day + 1, "learn", START, (outcome(day, day, scores=nats),)), bare)
+        odds = lambda s: s.weights["model"] / s.weights["zero"]  # noqa: E731
+        assert odds(state) == pytest.approx(odds(before) * exp(nats["model"]), rel=1e-6)
+    assert sum(state.weights.values()) == pytest.approx(1) and sum(belief for belief, *_ in state.paces) == pytest.approx(1)
 
 
 def test_evidence_of_a_date_is_that_of_its_independent_outcomes_and_is_bounded():
@@ -120,7 +130,9 @@ def test_days_are_counted_from_the_newest_outcome_of_a_date_and_never_backwards(
     )
 
 
-@pytest.mark.parametrize("bad", [{"share": 0.0}, {"share": 1.0}, {"most": 0.0}, {"prior": 0.0}, {"halflife": 0.0}])
+@pytest.mark.parametrize(
+    "bad", [{"shares": (0.1, 0.0)}, {"shares": (1.0,)}, {"shares": ()}, {"doubt": 1.0}, {"most": 0.0}, {"prior": 0.0}, {"halflife": 0.0}]
+)
 def test_bounds_that_contradict_themselves_are_refused(bad):
     with pytest.raises(BadInput, match="contradict"):
         FeedbackBounds(**bad)

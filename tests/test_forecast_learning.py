@@ -12,7 +12,6 @@ from trading.forecast.drift import feature_drift, forecast_drift, psi, read_aler
 from trading.forecast.feedback import (
     Cycle,
     DecisionOutcome,
-    FeedbackBounds,
     FeedbackLoop,
     FeedbackState,
     apply_cycle,
@@ -21,6 +20,7 @@ from trading.forecast.feedback import (
 )
 from trading.forecast.feedback_words import feedback_words
 from trading.forecast.meta_labeling import Decision, DecisionThresholds, MetaModel
+from trading.forecast.trust import FeedbackBounds
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -75,8 +75,8 @@ def test_a_lucky_streak_moves_trust_within_its_bound(streak):
     lucky = [outcome(f"{d} {i}", {"model": 0.0, "mean": -9.0, "zero": -9.0}, day=d) for d in range(streak) for i in range(20)]
     after = apply_cycle([EVEN], Cycle(1, "learn", START, tuple(lucky)))
     odds = np.exp(bounds.most * streak)
-    assert 1 / 3 < after.weights["model"] <= min(odds / (odds + 2), 1 - bounds.share * 2 / 3) + 1e-9
-    assert min(after.weights.values()) >= bounds.share / 3 - 1e-12
+    assert 1 / 3 < after.weights["model"] <= min(odds / (odds + 2), 1 - min(bounds.shares) * 2 / 3) + 1e-9
+    assert min(after.weights.values()) >= min(bounds.shares) / 3 - 1e-12
 
 
 def test_big_wins_beyond_the_interval_are_wins_and_costs_do_not_turn_a_side():
@@ -124,7 +124,7 @@ def test_a_crash_between_cycles_loses_nothing_and_a_half_written_line_is_refused
 def test_other_bounds_cannot_silently_continue_an_old_file(tmp_path):
     FeedbackLoop(["a", "b"], path=tmp_path / "c").learn([outcome("1", {"a": -0.2, "b": -0.7})], START)
     with pytest.raises(Refused, match="written with other models or bounds"):
-        FeedbackLoop(["a", "b"], FeedbackBounds(share=0.01), path=tmp_path / "c")
+        FeedbackLoop(["a", "b"], FeedbackBounds(shares=(0.01,)), path=tmp_path / "c")
 
 
 def record(lesson, seed, days=500):

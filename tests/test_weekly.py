@@ -18,6 +18,7 @@ from trading.forecast.model_promotion import count_trials, current_estimator, cu
 from trading.forecast.outcomes import ENSEMBLE
 from trading.pipeline.factory import bars_of
 from trading.pipeline.launch import load_flow, open_run
+from trading.pipeline.named_model import rival_models
 from trading.pipeline.notebook_runner import Kernel
 from trading.pipeline.run_record import Run
 
@@ -76,10 +77,12 @@ def week(home):
 
 def test_training_counts_every_trial_and_says_what_was_promoted_or_why_not(home, week):
     result, models = json.loads((week / "train.json").read_text()), home / "data" / "models" / "sample"
-    assert result["trials"] == 4 + 2 and count_trials(models, "forecast") == 9, "four of ridge, one forest, one booster"
+    others = len(rival_models(load_settings("sample")))
+    assert result["trials"] == 4 + others and count_trials(models, "forecast") == 7 + others, "four of ridge, and one of each model that is installed"
+    assert {"forest", "histogram"} < {t["params"]["estimator"] for t in past_trials(models, "forecast")}
     newest = Run(max((home / "reports").glob("2019-*_sample_1")))
     older, register = bars_of(newest).iloc[-1000:-500], TrialRegister(home / "data" / "trials.sqlite")
-    assert register.count(older, "forecast") == 9, "and all of them in the common register, each once"
+    assert register.count(older, "forecast") == 7 + others, "and all of them in the common register, each once"
     book = promotions(models)[:2]
     assert len(book) == 2 and book[0].passed, "the default settings face the gate first"
     assert book[0].version != result["version"] == book[1].version and book[1].before == book[0].version
@@ -92,8 +95,9 @@ def test_training_counts_every_trial_and_says_what_was_promoted_or_why_not(home,
 def test_a_search_remembers_and_a_second_look_at_the_same_moment_may_spend_less(home, week):
     first, second = (json.loads((p / "train.json").read_text()) for p in (week, week / "again"))
     tried = past_trials(home / "data" / "models" / "sample", "forecast")
-    assert second["trials"] == 6 + 3, "one of four settings was the best before and is no new trial, nor are forest and booster"
-    assert sorted(t["looks"] for t in tried) == [1] * 6 + [2] * 3
+    others = len(rival_models(load_settings("sample")))
+    assert second["trials"] == 4 + others + 3, "one of four settings was the best before and is no new trial, nor are the other models"
+    assert sorted(t["looks"] for t in tried) == [1] * 6 + [2] * (1 + others)
     assert 0 < second["asked"] < first["asked"] == pytest.approx(0.0125), "the first look has a quarter of a year's doubt"
 
 

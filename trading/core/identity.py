@@ -75,6 +75,14 @@ _NOT_CODE = {"__module__", "__dict__", "__weakref__", "__doc__", "__qualname__",
              "__match_args__", "__slotnames__", "__dataclass_params__", "__dataclass_fields__"}
 
 
+def _is_file(text: str) -> bool:
+    "Say whether a text names a file; a docstring is longer than a name can be."
+    try:
+        return 0 < len(text) < 1000 and "\0" not in text and Path(text).is_file()
+    except OSError:
+        return False
+
+
 class _Walk:
     "Feeds everything that makes up a value into one hash."
 
@@ -178,8 +186,8 @@ class _Walk:
         if words & {"environ", "getenv"}:
             self.put(*(f"{t}={os.environ.get(t)}" for t in texts))
         for text in texts:
-            if 0 < len(text) < 1000 and "\0" not in text and (file := Path(text)).is_file():
-                with file.open("rb") as opened:
+            if _is_file(text):
+                with open(text, "rb") as opened:
                     self.put("file", text, hashlib.file_digest(opened, "sha256").hexdigest())
 
     def _code(self, code: types.CodeType) -> None:

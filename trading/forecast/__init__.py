@@ -18,9 +18,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "importance",
     ],
     "feedback": [
-        "Signal", "UNITS", "DecisionOutcome", "log_score", "signal", "time_clusters", "FeedbackBounds", "FeedbackState", "move_weights",
-        "date_evidence", "regret_bound", "add_units", "unit_interval", "count_patterns", "pattern_of", "Cycle", "apply_cycle",
-        "FeedbackLoop",
+        "Signal", "UNITS", "DecisionOutcome", "log_score", "signal", "time_clusters", "FeedbackState", "date_evidence", "add_units",
+        "unit_interval", "count_patterns", "pattern_of", "Cycle", "apply_cycle", "FeedbackLoop",
     ],
     "feedback_words": ["adaptation_score"],
     "forecast_table": ["ForecastTable"],
@@ -57,9 +56,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "Horizon", "TOLERANCE", "LONGEST_BREAK", "horizon_bars", "answer_ends", "forward_returns", "forward_answers", "level_numbers",
         "answers_at", "time_positions", "PurgedKFold", "walk_forward_splits", "WalkForward", "uniqueness",
     ],
+    "trust": ["FeedbackBounds", "move_weights", "move_paces", "share_dealt", "regret_bound"],
     "tune": ["Space", "learning_rows", "fold_scores", "Tuned", "suggest_parameters", "all_folds"],
 }, modules=[
     "conformal", "decisions", "drift", "estimators", "evidence", "explain", "feedback", "feedback_words", "forecast_table", "forecaster",
     "labels", "meta_labeling", "model_file", "model_promotion", "model_registry", "named_features", "neural", "outcomes", "panel",
-    "risk_outlook", "rl_env", "rl_training", "sentiment", "significance", "stacking", "targets", "tune",
+    "risk_outlook", "rl_env", "rl_training", "sentiment", "significance", "stacking", "targets", "trust", "tune",
 ])

@@ -25,6 +25,7 @@ from . import sentiment as sentiment
 from . import significance as significance
 from . import stacking as stacking
 from . import targets as targets
+from . import trust as trust
 from . import tune as tune
 from .conformal import conformal_bounds as conformal_bounds, sign_probability as sign_probability, adapt_misses as adapt_misses
 from .decisions import RECENT as RECENT, DayDecisions as DayDecisions, JudgedRecord as JudgedRecord, judge_record as judge_record, decide_day as decide_day, accepted_forecasts as accepted_forecasts, describe_decisions as describe_decisions, decisions_frame as decisions_frame
@@ -32,7 +33,7 @@ from .drift import psi as psi, mmd as mmd, feature_drift as feature_drift, Drift
 from .estimators import EstimatorName as EstimatorName, RunningRidge as RunningRidge, make_estimator as make_estimator, baseline_forecast as baseline_forecast
 from .evidence import NEEDED as NEEDED, standing_forecasts as standing_forecasts, Skill as Skill, measure_skill as measure_skill
 from .explain import linear_parts as linear_parts, shapley_parts as shapley_parts, lime_parts as lime_parts, check_sum as check_sum, explain_in_words as explain_in_words, explain_past as explain_past, swarm_heights as swarm_heights, beeswarm as beeswarm, importance as importance
-from .feedback import Signal as Signal, UNITS as UNITS, DecisionOutcome as DecisionOutcome, log_score as log_score, signal as signal, time_clusters as time_clusters, FeedbackBounds as FeedbackBounds, FeedbackState as FeedbackState, move_weights as move_weights, date_evidence as date_evidence, regret_bound as regret_bound, add_units as add_units, unit_interval as unit_interval, count_patterns as count_patterns, pattern_of as pattern_of, Cycle as Cycle, apply_cycle as apply_cycle, FeedbackLoop as FeedbackLoop
+from .feedback import Signal as Signal, UNITS as UNITS, DecisionOutcome as DecisionOutcome, log_score as log_score, signal as signal, time_clusters as time_clusters, FeedbackState as FeedbackState, date_evidence as date_evidence, add_units as add_units, unit_interval as unit_interval, count_patterns as count_patterns, pattern_of as pattern_of, Cycle as Cycle, apply_cycle as apply_cycle, FeedbackLoop as FeedbackLoop
 from .feedback_words import adaptation_score as adaptation_score
 from .forecast_table import ForecastTable as ForecastTable
 from .forecaster import FEWEST_TRAIN as FEWEST_TRAIN, FEWEST_CALIBRATION as FEWEST_CALIBRATION, COLUMNS as COLUMNS, default_estimator as default_estimator, HorizonModel as HorizonModel, fit_horizon as fit_horizon, update_horizon as update_horizon, learn_more as learn_more, forecast_rows as forecast_rows, adapt_bounds as adapt_bounds, forecast_inputs as forecast_inputs, forecast_panel as forecast_panel, HorizonForecaster as HorizonForecaster, hold_out as hold_out, accuracy as accuracy, score_horizon as score_horizon
@@ -52,4 +53,5 @@ from .sentiment import FEAR_AND_GREED as FEAR_AND_GREED, read_scores as read_sco
 from .significance import SignificanceTest as SignificanceTest, diebold_mariano as diebold_mariano, reliability as reliability
 from .stacking import PurgedStack as PurgedStack
 from .targets import Horizon as Horizon, TOLERANCE as TOLERANCE, LONGEST_BREAK as LONGEST_BREAK, horizon_bars as horizon_bars, answer_ends as answer_ends, forward_returns as forward_returns, forward_answers as forward_answers, level_numbers as level_numbers, answers_at as answers_at, time_positions as time_positions, PurgedKFold as PurgedKFold, walk_forward_splits as walk_forward_splits, WalkForward as WalkForward, uniqueness as uniqueness
+from .trust import FeedbackBounds as FeedbackBounds, move_weights as move_weights, move_paces as move_paces, share_dealt as share_dealt, regret_bound as regret_bound
 from .tune import Space as Space, learning_rows as learning_rows, fold_scores as fold_scores, Tuned as Tuned, suggest_parameters as suggest_parameters, all_folds as all_folds

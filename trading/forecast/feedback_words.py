@@ -7,7 +7,8 @@ __all__ = ['adaptation_score', 'feedback_words']
 
 # %% ../../nbs/04_forecast/53_feedback_words.ipynb #36db7df5
 from ..core.english import plural
-from .feedback import FeedbackBounds, FeedbackLoop, FeedbackState, unit_interval
+from .feedback import FeedbackLoop, FeedbackState, unit_interval
+from .trust import FeedbackBounds, share_dealt
 
 
 # %% ../../nbs/04_forecast/53_feedback_words.ipynb #7d7bcbbd
@@ -34,7 +35,7 @@ def feedback_words(
     rivals = [v for m, v in state.scores.items() if m not in ("mixture", best)]
     ahead = state.scores.get(best, 0.0) - max(rivals, default=0.0)
     why = f"{best} has scored {abs(ahead):.1f} nats {'better' if ahead >= 0 else 'worse'} than the best of the others in all" if rivals else f"{best} is alone"
-    moved = f"Trust began at {start:.0%} each and is now {said}: {why}, and {1 - (1 - bounds.share) ** 30:.0%} of it is dealt out anew each month."
+    moved = f"Trust began at {start:.0%} each and is now {said}: {why}, and {1 - (1 - share_dealt(state.paces, bounds)) ** 30:.0%} of it is dealt out anew each month."
     parts = []
     percent = lambda v: f"{v * 100:.1f} %"  # noqa: E731
     for unit, words in (("side", "the side was right, before costs, in"), ("inside", "inside the interval lay"), ("gain", "what was taken gained, after costs,")):

@@ -43,7 +43,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "add_books", "CombinedLedger", "whole_ledger", "SerializedVenue", "CombinedVenue", "MultiVenueAccount", "require_within",
         "open_trading_account",
     ],
-    "named_model": ["NETWORKS", "READ_SEQUENCES", "OWN_FEATURES", "named_features", "check_model"],
+    "named_model": ["NETWORKS", "READ_SEQUENCES", "OWN_FEATURES", "named_features", "check_model", "rival_models"],
     "named_optimizer": ["PATH_OPTIONS", "path_options"],
     "named_sleeves": [
         "Sleeve", "check_names", "size_rule", "sleeve_sizes", "fitting_frame", "shorter_frames", "promoted_evidence", "production_spans",

@@ -57,7 +57,7 @@ from .market_scan import SCANNED_SYMBOLS as SCANNED_SYMBOLS, QUESTIONS_AT_ONCE a
 from .marks import benchmark_symbols as benchmark_symbols, stored_closes as stored_closes, last_moment as last_moment, later_marks as later_marks, account_history as account_history, benchmark_values as benchmark_values
 from .memory_run import MemoryRun as MemoryRun
 from .multi_venue import add_books as add_books, CombinedLedger as CombinedLedger, whole_ledger as whole_ledger, SerializedVenue as SerializedVenue, CombinedVenue as CombinedVenue, MultiVenueAccount as MultiVenueAccount, require_within as require_within, open_trading_account as open_trading_account
-from .named_model import NETWORKS as NETWORKS, READ_SEQUENCES as READ_SEQUENCES, OWN_FEATURES as OWN_FEATURES, named_features as named_features, check_model as check_model
+from .named_model import NETWORKS as NETWORKS, READ_SEQUENCES as READ_SEQUENCES, OWN_FEATURES as OWN_FEATURES, named_features as named_features, check_model as check_model, rival_models as rival_models
 from .named_optimizer import PATH_OPTIONS as PATH_OPTIONS, path_options as path_options
 from .named_sleeves import Sleeve as Sleeve, check_names as check_names, size_rule as size_rule, sleeve_sizes as sleeve_sizes, fitting_frame as fitting_frame, shorter_frames as shorter_frames, promoted_evidence as promoted_evidence, production_spans as production_spans, with_retired as with_retired
 from .notebook_runner import GRACE as GRACE, POOLS as POOLS, ONE_THREAD as ONE_THREAD, FIXED as FIXED, IMPORTS as IMPORTS, NotebookStopped as NotebookStopped, ease_imports as ease_imports, Kernel as Kernel, run_stage as run_stage, execute_stages as execute_stages, run_in_process as run_in_process

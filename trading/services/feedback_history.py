@@ -10,9 +10,10 @@ from pathlib import Path
 
 from ..core.english import plural
 from ..core.settings import load_settings
-from ..forecast.feedback import FeedbackLoop, regret_bound
+from ..forecast.feedback import FeedbackLoop
 from ..forecast.feedback_words import adaptation_score, feedback_words
 from ..forecast.outcomes import ENSEMBLE
+from ..forecast.trust import regret_bound
 
 # %% ../../nbs/13_services/27_feedback_history.ipynb #b8cecb8c
 def open_feedback(
