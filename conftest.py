@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -22,6 +23,19 @@ ROOT = Path(__file__).parent
 os.environ["CARNET_RUN__DATA"] = tempfile.mkdtemp(prefix="carnet-tests-")  # tests leave nothing in the working folder
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 NOT_STORIES = {"runs"}  # parameterised notebooks: tests/test_daily.py executes the whole chain
+
+
+def pytest_configure(config) -> None:
+    "Keep one parent of kernels ready for the workers of a whole suite, as a service does; what a single test needs is started as ever."
+    if not getattr(config.option, "numprocesses", None) or hasattr(config, "workerinput"):
+        return
+    from trading.services.launching import runs_ready
+
+    home = tempfile.mkdtemp(prefix="carnet-ready-")  # apart from what a service of this user keeps
+    os.environ["XDG_RUNTIME_DIR"] = home
+    ready = runs_ready(Path(home))
+    ready.__enter__()
+    config.add_cleanup(lambda: (ready.__exit__(None, None, None), shutil.rmtree(home, ignore_errors=True)))
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -4,6 +4,7 @@ import html
 import json
 import os
 import re
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import nbformat
 import pytest
 from loopback import KEYS, make_bars, market, write_settings
 from typed import carnet_alone as carnet
+from waiting import wait_until
 
 from trading.core.pages import spaced
 from trading.pipeline.launch import own_server
 from trading.pipeline.run_record import STAGES, Run, list_runs
+from trading.services.launching import runs_ready
 
 pytestmark = pytest.mark.xdist_group("daily")  # one worker: the runs share a server and a folder
 
@@ -123,8 +126,16 @@ def test_the_second_day_learns_from_what_came_due_and_says_so(home, runs):
     assert "Trust began at 33\u00a0% each" in (runs[1].folder / "index.html").read_text()
 
 
-def test_a_run_made_again_is_equal_to_the_last_bit(home):
-    said = carnet(home, "reproduce", "2020-03-13_sample_1")
+@pytest.mark.parametrize("forked", [False, True])
+def test_a_run_made_again_is_equal_to_the_last_bit_also_in_processes_that_are_forked_from_a_ready_parent(home, tmp_path, forked):
+    if not forked:
+        said = carnet(home, "reproduce", "2020-03-13_sample_1", CARNET_PREFORK="off")
+    elif sys.platform != "linux":
+        pytest.skip("only Linux forks what has imported libraries")
+    else:
+        with runs_ready(tmp_path) as place:
+            wait_until(Path(place).exists, 300)
+            said = carnet(home, "reproduce", "2020-03-13_sample_1", CARNET_PREFORK=place)
     assert "equal to the last bit" in said, said
 
 

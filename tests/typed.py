@@ -10,6 +10,8 @@ from click.testing import CliRunner
 
 from trading.cli.main import main
 from trading.core.errors import TradingError
+from trading.core.prefork import python_command
+from trading.pipeline.notebook_runner import FIXED
 
 CARNET = [sys.executable, "-c", "from trading.cli.main import main; main(prog_name='carnet')"]
 SYMBOLS = ["KO", "XOM", "GE", "PFE"]
@@ -34,8 +36,8 @@ def carnet_at(home: Path, *words, **more: str) -> tuple[int, str]:
 
 def carnet_alone(home: Path, *words: str, code: int = 0, **more: str) -> str:
     "Start the command as a process in a folder; return what it said, in both streams."
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("CARNET_")} | more
-    done = subprocess.run([*CARNET, *words], cwd=home, capture_output=True, text=True, timeout=550, env=environ)
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("CARNET_")} | FIXED | more
+    done = subprocess.run([*python_command(*CARNET[1:]), *words], cwd=home, capture_output=True, text=True, timeout=550, env=environ)
     assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout + done.stderr
 

@@ -12,7 +12,7 @@ import ipaddress
 import logging
 import secrets
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from itertools import count
@@ -46,7 +46,7 @@ class AuthMiddleware:
     def __init__(self, app, users: Authenticator, rate: float = 200, burst: float = 400, most_bytes: int = 1_000_000, seconds: float = 10,
                  clock: Callable[[], datetime] = lambda: datetime.now(UTC), note: Callable[[str, str, int, float], None] | None = None,
                  policy: bytes | None = None, made=None, quick: Callable[[dict, Session], bytes | None] | None = None,
-                 hosts: Iterable[str] = (), proxies: Iterable[str] = (), https: bool = False):
+                 hosts: Iterable[str] = (), proxies: Iterable[str] = (), https: bool = False, most_open: int = 200):
         self.app, self.users, self.clock, self.note = app, users, clock, note
         self.hosts, self.https = frozenset(h.lower() for h in hosts), https
         self.proxies = tuple(_network(p) for p in proxies)
@@ -57,6 +57,7 @@ class AuthMiddleware:
         self.most_bytes, self.seconds = most_bytes, seconds
         self.buckets, self.told = TokenBucketLimiter(rate, burst), TokenBucketLimiter(1, 60)
         self._known: OrderedDict[str, tuple[float, Session]] = OrderedDict()
+        self.most_open, self._open = most_open, Counter()  # of each address
 
     def session(self, headers: dict[bytes, bytes]) -> Session | None:
         "Return who asks; None when nobody says."
@@ -130,13 +131,15 @@ class AuthMiddleware:
                 await refuse(421, "Wrong host", f"{host_of(headers)[:100]!r} is no name of this service; add it to service.hosts in the settings")
                 return
             state["session"] = session = self._who(scope, headers)
-            who = session.user if session else who
+            address, who = who, session.user if session else who
             brake = bool(session) and scope["path"].endswith("/stop-trading")
             if session and scope["type"] == "http" and not session.may_ask(scope["method"], scope["path"]):
                 await refuse(403, "Not allowed", f"this key is for {', '.join(session.scope)} only; make another one with 'carnet users key'")
             elif not brake and (wait := self.buckets.take(who)):
                 await refuse(429, "Too many requests", f"more than {self.buckets.rate:g} requests a second; wait {wait:.1f} seconds",
                              (b"retry-after", str(int(wait) + 1).encode()))
+            elif (stays := scope["type"] == "websocket" or scope["path"].endswith("/stream")) and self._open[address] >= self.most_open:
+                await refuse(429, "Too many connections", f"{self.most_open} connections of this address stay open; close one, or ask through another", (b"retry-after", b"60"))
             elif session is None and not scope["path"].startswith(OPEN):
                 where = (b"location", b"/signin") if page else (b"www-authenticate", b'Session realm="carnet"')
                 await refuse(303 if page and scope["type"] == "http" else 401, "Not signed in", "sign in first, or send an API key", where)
@@ -154,7 +157,13 @@ class AuthMiddleware:
                 check_origin(scope, headers)
                 if session and scope["type"] == "http" and scope["method"] not in SAFE and (scope["method"], scope["path"]) not in UNFORGED:
                     check_csrf(session, headers.get(CSRF_HEADER.encode(), b"").decode("latin-1"))
-                await self.app(scope, self._measured(receive), answer)
+                self._open[address] += stays
+                try:
+                    await self.app(scope, self._measured(receive), answer)
+                finally:
+                    self._open[address] -= stays
+                    if not self._open[address]:
+                        del self._open[address]
         except TradingError as error:
             status, title = status_of(error)
             more = [(b"retry-after", str(error.seconds).encode())] if isinstance(error, LockedOut) else []

@@ -115,6 +115,7 @@ def serve(host, port, dashboard, rate, without_vault, tls_certificate, tls_key, 
 
     try:
         from trading.api.app import make_app
+        from trading.services.launching import runs_ready
         from trading.services.access import open_security, site_of
         from trading.services.evidence import settle_keys
         from trading.services.jobs import running_jobs
@@ -158,6 +159,7 @@ def serve(host, port, dashboard, rate, without_vault, tls_certificate, tls_key, 
             for one in running_jobs(own):
                 click.echo(f"the job {one} of the portfolio {name} is still at work since an earlier start; the page and the API show and cancel it")
         start_logging()
-        run_server(app, taken, tls)
+        with runs_ready(Path(settings.run.data)):
+            run_server(app, taken, tls)
     finally:
         taken.close()

@@ -67,7 +67,7 @@ class _Explorer(_Widget):
         self.bars = bars
         self.symbol = w.Dropdown(options=symbols, value=symbol or symbols[0], description="Symbol")
         self.span = w.SelectionRangeSlider(options=[(f"{t:%Y-%m-%d %H:%M}".removesuffix(" 00:00"), i) for i, t in enumerate(bars.index)], index=(0, len(bars) - 1),
-                                           description="Span", continuous_update=False, layout=w.Layout(width="520px"))
+                                           description="Span", continuous_update=False, readout=False, layout=w.Layout(width="400px"))  # the card says the days
         self.average = w.IntSlider(value=min(20, len(bars) - 1), min=1, max=max(2, min(400, len(bars) - 1)), description="Average", continuous_update=False)
         super().__init__([self.symbol, self.span, self.average])
 

@@ -152,6 +152,6 @@ def _written(a: dict) -> str:
         lines.append(f"{row['optimizer']}: {', '.join(figures)}, turnover {row['turnover']:.1f} a year")
     if a["trades"] is not None:
         lines += ["", f"{'side':<6}{'symbol':<12}{'units':>14}{'lot':>12}{'price':>12}{'value':>14}{'fee':>10}{'slippage':>10}{'gain' if 'tax' in a else '':>12}".rstrip()]
-        lines += [f"{t['side']:<6}{t['symbol']:<12}{t['amount']:>14}{t['lot']:>12}{t['price']:>12}{t['value']:>14}{t['fee']:>10}{t['slippage']:>10}{t.get('gain', ''):>12}".rstrip() for t in a["trades"]] or ["nothing to trade"]
+        lines += [f"{t['side']:<6}{t['symbol']:<12}{t['amount']:>14}{t['lot']:>12}{t['price']:>12}{t['value']:>14}{t['fee']:>10}{t['slippage']:>10}{t.get('gain', '').replace('-', '−'):>12}".rstrip() for t in a["trades"]] or ["nothing to trade"]
         lines.append(f"equity {a['equity']} {a['currency']}, costs {a['costs']}, cash afterwards {a['cash_after']}")
     return "\n".join([*lines, *a["notes"], *([f"written: {a['report']}"] if "report" in a else [])])

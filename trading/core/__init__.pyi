@@ -26,6 +26,7 @@ from . import margin as margin
 from . import numbers as numbers
 from . import pages as pages
 from . import performance_parts as performance_parts
+from . import prefork as prefork
 from . import redaction as redaction
 from . import resources as resources
 from . import secret_shapes as secret_shapes
@@ -76,6 +77,7 @@ from .margin import RATE_STEP as RATE_STEP, YEAR_SECONDS as YEAR_SECONDS, Margin
 from .numbers import number_evidence as number_evidence, decide_sign as decide_sign, decimal_sign as decimal_sign, read_numbers as read_numbers, read_number as read_number
 from .pages import page_templates as page_templates, render as render
 from .performance_parts import DISTRIBUTION as DISTRIBUTION, percent_text as percent_text, two_text as two_text, day_text as day_text, table_part as table_part, line_figure as line_figure, return_parts as return_parts, period_parts as period_parts, rolling_parts as rolling_parts, drawdown_parts as drawdown_parts, distribution_parts as distribution_parts, month_table as month_table
+from .prefork import python_command as python_command, prefork_parent as prefork_parent
 from .redaction import MAX_DEPTH as MAX_DEPTH, ENDS as ENDS, KNOWN as KNOWN, is_secret_name as is_secret_name, mask_looks as mask_looks, secret_forms as secret_forms, SecretPattern as SecretPattern, pieces_of as pieces_of, KnownSecrets as KnownSecrets, redact as redact, redact_text as redact_text, redact_notebook as redact_notebook, redact_notebook_text as redact_notebook_text, redact_output as redact_output
 from .resources import CHECKOUT as CHECKOUT, checkout as checkout, share_path as share_path, copy_research as copy_research
 from .secret_shapes import MASK as MASK, SHAPES as SHAPES, mask_shapes as mask_shapes

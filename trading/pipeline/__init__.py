@@ -50,8 +50,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "with_retired",
     ],
     "notebook_runner": [
-        "GRACE", "POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "NotebookStopped", "ease_imports", "Kernel", "run_stage", "execute_stages",
-        "run_in_process",
+        "GRACE", "POOLS", "ONE_THREAD", "FIXED", "IMPORTS", "NotebookStopped", "ease_imports", "import_for_runs", "Kernel", "run_stage",
+        "execute_stages", "run_in_process",
     ],
     "own_stages": ["PLACES", "own_stage", "carry_out_stages"],
     "paper": ["paper_tape", "paper_costs", "paper_venue", "paper_file", "newest_move", "follow_books", "check_paper_file"],

@@ -60,7 +60,7 @@ from .multi_venue import add_books as add_books, CombinedLedger as CombinedLedge
 from .named_model import NETWORKS as NETWORKS, READ_SEQUENCES as READ_SEQUENCES, OWN_FEATURES as OWN_FEATURES, named_features as named_features, check_model as check_model, rival_models as rival_models
 from .named_optimizer import PATH_OPTIONS as PATH_OPTIONS, path_options as path_options
 from .named_sleeves import Sleeve as Sleeve, check_names as check_names, size_rule as size_rule, sleeve_sizes as sleeve_sizes, fitting_frame as fitting_frame, shorter_frames as shorter_frames, promoted_evidence as promoted_evidence, production_spans as production_spans, with_retired as with_retired
-from .notebook_runner import GRACE as GRACE, POOLS as POOLS, ONE_THREAD as ONE_THREAD, FIXED as FIXED, IMPORTS as IMPORTS, NotebookStopped as NotebookStopped, ease_imports as ease_imports, Kernel as Kernel, run_stage as run_stage, execute_stages as execute_stages, run_in_process as run_in_process
+from .notebook_runner import GRACE as GRACE, POOLS as POOLS, ONE_THREAD as ONE_THREAD, FIXED as FIXED, IMPORTS as IMPORTS, NotebookStopped as NotebookStopped, ease_imports as ease_imports, import_for_runs as import_for_runs, Kernel as Kernel, run_stage as run_stage, execute_stages as execute_stages, run_in_process as run_in_process
 from .own_stages import PLACES as PLACES, own_stage as own_stage, carry_out_stages as carry_out_stages
 from .paper import paper_tape as paper_tape, paper_costs as paper_costs, paper_venue as paper_venue, paper_file as paper_file, newest_move as newest_move, follow_books as follow_books, check_paper_file as check_paper_file
 from .plan_amendment import follow_amendments as follow_amendments, amend_run as amend_run

@@ -20,8 +20,10 @@ from pathlib import Path
 
 from ..core.errors import BadInput, Busy, MissingData, TradingError
 from ..core.files import write_atomic
+from ..core.prefork import python_command
 from ..core.tracing import PARENT, traceparent
 from ..core.types import stable_hash
+from ..pipeline.notebook_runner import FIXED
 from .workspace import Workspace, current_settings
 from .queries_runs import find_record, head
 
@@ -87,7 +89,7 @@ def start_run(
         resolve_as_of(as_of, current_settings(place, profile), datetime.now(UTC))
     given = [("--profile", profile), ("--as-of", as_of), ("--mode", mode), ("--resume", resume)]
     options = [part for name, value in given if value for part in (name, value)]
-    program = list(command or (sys.executable, "-c", "from trading.cli.main import main; main(prog_name='carnet')", "run"))
+    program = list(command or python_command("-c", "from trading.cli.main import main; main(prog_name='carnet')", "run"))
     return start(place, "run", [*program, *options], key, who, {n.lstrip("-"): v for n, v in given if v})
 
 
@@ -114,7 +116,7 @@ def start(
         (folder / f"{name}.claim").unlink()
         raise Busy(f"the job {busy['id']} is still running; wait for its end or cancel it")
     environ = os.environ | {"CARNET_RUN__DATA": str(place.data.resolve()), "CARNET_RUN__REPORTS": str(place.reports.resolve()), "NO_COLOR": "1", JOB: name}
-    environ |= {PARENT: here} if (here := traceparent()) else {}
+    environ |= ({PARENT: here} if (here := traceparent()) else {}) | (FIXED if kind == "run" else {})  # what the parent of runs has been started with
     where = place.settings.parent if place.settings else Path.cwd()
     with (folder / f"{name}.log").open("ab") as log:
         process = subprocess.Popen([sys.executable, "-c", WRAP, str((folder / f"{name}.end").resolve()), *command], stdin=subprocess.DEVNULL,
