@@ -79,8 +79,21 @@ def test_of_what_is_published_at_one_time_the_newest_day_counts_and_a_revision_o
         read_scores(tmp_path / "s.csv")
 
 
-@pytest.mark.parametrize("text", ["", "date,value\n", "\n\n"])
+@pytest.mark.parametrize("text", ["", "date,value\n", "\n\n", "date,value\n2018-01-01,\n2018-01-02,NaN"])
 def test_a_file_without_a_score_is_named(text, tmp_path):
     (tmp_path / "s.csv").write_text(text)
     with pytest.raises(TradingError, match=r"s\.csv"):
+        read_scores(tmp_path / "s.csv")
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("date,value\n2018-01-01,50%", "line 2: '50%' is no number"), ("date,value\n2018-01-01,50\n2018-01-02,inf", "line 3: 'inf' is no number"),
+    ("date,value\n2018-02-30,50", "line 2: '2018-02-30' is no time"), ("date,value\n2018,50\n2019,51", "the number 2018 is no time"),
+    ("date,value\n2018-01-01,50\n2018-01-01,50", "occurs twice"), ('date,value\n2018-01-01,"1,234"', "may be 1234 or 1.234"),
+    ("date,symbol,value\n2018-01-01,KO,50\n2018-01-01,,51", "line 3: the score has no symbol"),
+    ("date,symbol,value\n2018-01-01,KO,50\n2018-01-01,KO,51", "a second score of KO"),
+])
+def test_a_score_that_cannot_be_what_it_says_is_refused_with_its_line(text, said, tmp_path):
+    (tmp_path / "s.csv").write_text(text)
+    with pytest.raises(TradingError, match=said):
         read_scores(tmp_path / "s.csv")

@@ -4552,6 +4552,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'trading/forecast/neural.py'),
                                          'trading.forecast.neural._body': ('04_forecast/neural.html#_body', 'trading/forecast/neural.py'),
                                          'trading.forecast.neural._line': ('04_forecast/neural.html#_line', 'trading/forecast/neural.py'),
+                                         'trading.forecast.neural._one_thread': ( '04_forecast/neural.html#_one_thread',
+                                                                                  'trading/forecast/neural.py'),
                                          'trading.forecast.neural._ridges': ( '04_forecast/neural.html#_ridges',
                                                                               'trading/forecast/neural.py'),
                                          'trading.forecast.neural._same_dropout': ( '04_forecast/neural.html#_same_dropout',

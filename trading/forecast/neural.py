@@ -195,7 +195,7 @@ class TorchRegressor:
         rows, answers = (torch.from_numpy(np.ascontiguousarray(a)).to(self._device()) for a in (X, over[:, None]))
         judged = slice(stop, None, -(-(len(X) - stop) // _HELD) if self.patience else None)
         size, losses, best, left = min(self.batch, stop), [], None, self.patience
-        with torch.random.fork_rng(), _same_dropout(self.compiled):
+        with torch.random.fork_rng(), _same_dropout(self.compiled), _one_thread():
             torch.manual_seed(self.seed)
             module = make_module(self.kind, self.lookback, X.shape[1] // self.lookback, self.width, self.dropout).to(self._device())
             module.half = self._device() == "cuda" if self.mixed == "auto" else bool(self.mixed)
@@ -255,7 +255,7 @@ class TorchRegressor:
     def _network(self, X: np.ndarray) -> np.ndarray:  # standardised rows to one number each
         "Ask the network alone, some thousand rows at a time."
         torch = need_torch()
-        with torch.random.fork_rng(), torch.no_grad():
+        with torch.random.fork_rng(), torch.no_grad(), _one_thread():
             module = make_module(self.kind, self.lookback, X.shape[1] // self.lookback, self.width, self.dropout)
             module.load_state_dict({k: torch.from_numpy(v) for k, v in self.weights_.items()})
             module.eval()
@@ -295,6 +295,18 @@ def _share_earned(over: np.ndarray, said: np.ndarray) -> float:  # 0 to 1
     error = won.std(ddof=1) / np.sqrt(blocks)
     t = won.mean() / error if error > 0 else 0.0
     return float(np.clip(won.mean() / power, 0.0, 1.0) * max(0.0, 1 - 4 / t**2)) if t > 0 else 0.0
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    "Compute in one thread: matrices this small gain nothing from more, which wait for one another on a busy machine."
+    torch = need_torch()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -58,6 +58,8 @@ def read_scores(
     line = lambda row: f"{name}, line {row + 2}"  # noqa: E731
     if table.empty:
         raise BadInput(f"{name} has no line with a score; give at least one date with a number")
+    if found["symbol"] and (blank := table[found["symbol"]].isna() | (table[found["symbol"]].astype(str).str.strip() == "")).any():
+        raise BadInput(f"{line(int(np.flatnonzero(blank)[0]))}: the score has no symbol; write whose it is, or leave the line out")
 
     def moments(column) -> pd.DatetimeIndex:
         written = read_times(_texts(table[column]), dates, line, now, "forecast.sentiment_dates = ")
@@ -67,6 +69,8 @@ def read_scores(
     about = moments(found["date"]) if found["published"] and found["date"] is not None else known
     sign = decimal_sign([t for c in columns for t in _texts(table[c]).to_pylist()])
     values = pd.DataFrame({c: _numbers(table[c], sign, line) for c in columns})
+    if not values.notna().any(axis=None):
+        raise BadInput(f"{name} has no line with a score; give at least one date with a number")
     if found["symbol"]:
         rows = pd.DataFrame({"published": known, "about": about, "symbol": table[found["symbol"]].astype(str).str.strip(), "score": values[columns[0]]}).dropna()
         rows = _newest_days(rows, ["symbol"])
