@@ -67,7 +67,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "OWN", "strategy_names", "find_strategy", "strategy_errors", "code_digest", "source_of", "as_strategy", "rebuild_strategy",
         "check_source",
     ],
-    "sweep": ["make_job", "variation_worth", "count_variations"],
+    "sweep": ["IN_PART", "make_job", "variation_worth", "count_variations"],
     "sweep_engines": ["run_fast", "run_plain", "run_accounts", "key_figures", "run_vectorbt", "run_worth", "run_chunk", "packed_width"],
     "sweep_jobs": ["Grid", "make_grid", "split_params", "Job", "make_chunks", "rows_fit"],
     "sweep_plots": ["metric_grid", "plot_heatmap", "plot_surface", "neighbourhood"],

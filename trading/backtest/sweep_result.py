@@ -51,6 +51,8 @@ class SweepResult(ShownFrame):
         others = [c for c in self.columns if c != metric][:4]
         means = self[others].groupby(level=names).mean() if names and others else pd.DataFrame(index=by.index)
         notes = ["The best of many is not the best: see deflated_sharpe, walk_forward and promote."]
+        if len(self) < (tried := self.attrs.get("tried", 0)):
+            notes.insert(0, f"Of {tried:,} rows only the best are here; median, worst and share are theirs.")
         if self.attrs.get("years", 1) < SHORTEST_YEAR and any(c in self for c in _YEARLY):
             notes.insert(0, "The bars span less than a quarter of a year: no return of a year is shown, and ratios of so few bars say little.")
         return Card("Sweep", line, facts, pictures=_pictures(by, varied, metric, form), columns=(*names, metric, *others), rows=_best(by, names, form, means), notes=notes)
