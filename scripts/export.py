@@ -5,6 +5,7 @@ Run it instead of `nbdev-export`; a second run changes nothing.
 """
 
 import ast
+import inspect
 import io
 import json
 import re
@@ -30,6 +31,7 @@ FRONT = [  # what a newcomer needs
 # ------------------------------------------------------------------------------------------------ parameters into docstrings
 
 SECTION = re.compile(r"\n\n(?:Parameters|Attributes|Returns|Yields)\n-{5,}\n.*", re.DOTALL)
+EXAMPLES = re.compile(r"\n+Examples\n-{8}\n.*", re.DOTALL)  # written by hand, and kept at the end
 PLAIN = {"staticmethod", "classmethod", "property", "cached_property", "lru_cache", "cache", "contextmanager", "dataclass", "abstractmethod",
          "wraps", "traced", "total_ordering", "runtime_checkable", "njit"}  # any other decorator may make a help text or a schema of the docstring
 
@@ -185,8 +187,10 @@ def with_sections(
     "Put the comments beside parameters into the docstrings, on one line each, so that a module stays as long as its notebook."
     lines, raw = text.split("\n"), text.encode().split(b"\n")
     for doc, sections in sorted(documented(ast.parse(text), lines, models), key=lambda x: -x[0].lineno):
-        before = SECTION.sub("", doc.value)
-        if (wanted := before + sections) == doc.value:
+        plain = inspect.cleandoc(doc.value)
+        examples = found[0].rstrip() if (found := EXAMPLES.search(plain)) else ""
+        before = SECTION.sub("", EXAMPLES.sub("", plain) if examples else doc.value)
+        if (wanted := before + sections + examples) == doc.value:
             continue
         literal = '"' + wanted.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
         first, last = doc.lineno - 1, doc.end_lineno - 1

@@ -1,6 +1,7 @@
 "The front door: what `import trading` offers, what it costs, and what help() tells about it."
 
 import ast
+import doctest
 import functools
 import importlib
 import inspect
@@ -101,7 +102,7 @@ def test_help_shows_each_parameter_with_its_comment():
     assert said.startswith("Trade signals, target weights or an event-driven strategy through the past, on the next bar, with all costs.\n\n"
                            "Parameters\n----------\nbars :")
     assert "fees : float, default 0.001\n    fraction of the traded value, 0.001 is ten basis points\n" in said
-    assert said.endswith("Returns\n-------\nBacktest")
+    assert said.split("\n\nExamples\n")[0].endswith("Returns\n-------\nBacktest")
 
 
 def test_a_docstring_gets_what_the_comments_say_and_nothing_else():
@@ -215,3 +216,19 @@ def test_contributing_names_modules_that_exist():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     named = set(re.findall(r"\[`((?:api|report|backtest|venues|core|pipeline)/[\w/]+)`\]", text))
     assert len(named) >= 8 and not [name for name in named if not (ROOT / "trading" / f"{name}.py").exists()]
+
+
+EXAMPLES = [name for name in modules() if ">>> " in (ROOT / f"{name.replace('.', '/')}.py").read_text("utf-8")]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_example_of_a_docstring_is_executed(name):
+    tests = [t for t in doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module(name)) if t.examples]
+    assert tests, f"{name} shows an example that no docstring of it holds"
+    for test in tests:
+        said = []
+        assert not doctest.DocTestRunner(verbose=False).run(test, out=said.append).failed, "".join(said)
+
+
+def test_the_front_door_has_examples():
+    assert sum(">>> " in (getattr(trading, name).__doc__ or "") for name in trading.__all__) >= 10

@@ -42,7 +42,7 @@ def bars_from(
 def bars_from_close(
     close: pd.DataFrame,  # time × symbol, index the open time in UTC
 ) -> pd.DataFrame:  # time × (field, symbol) with the single field 'close'
-    "Make bars of a source that knows nothing but closes.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, index the open time in UTC\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol) with the single field 'close'"
+    "Make bars of a source that knows nothing but closes.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, index the open time in UTC\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol) with the single field 'close'\n\nExamples\n--------\n>>> import pandas as pd\n>>> from trading import bars_from_close\n>>> days = pd.date_range(\"2024-01-02\", periods=2, tz=\"UTC\")\n>>> bars = bars_from_close(pd.DataFrame({\"KO\": [60.0, 61.0]}, index=days))\n>>> bars[\"close\"][\"KO\"].tolist()\n[60.0, 61.0]"
     bars = pd.concat({"close": close}, axis=1)
     bars.columns.names = ["field", "symbol"]
     return bars.rename_axis(index="timestamp")

@@ -81,7 +81,7 @@ def _ecb_rates() -> pd.DataFrame:
 def sample_bars(
     kind: SampleKind = "stocks",  # `SOURCES` lists them
 ) -> pd.DataFrame:  # time × (field, symbol), index the UTC open of each bar
-    "Return one of the sample markets as bars.\n\nParameters\n----------\nkind : SampleKind, default 'stocks'\n    `SOURCES` lists them\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol), index the UTC open of each bar"
+    "Return one of the sample markets as bars.\n\nParameters\n----------\nkind : SampleKind, default 'stocks'\n    `SOURCES` lists them\n\nReturns\n-------\npd.DataFrame\n    time × (field, symbol), index the UTC open of each bar\n\nExamples\n--------\n>>> from trading import sample_bars\n>>> list(sample_bars(\"etfs\")[\"close\"])\n['BNO', 'EEM', 'IWM', 'QQQ', 'SPY', 'USO']"
     if kind not in SOURCES:
         raise BadInput(f"the sample market {kind!r} is unknown; choose one of {', '.join(SOURCES)}")
     return _load(kind).copy()

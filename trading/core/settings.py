@@ -113,7 +113,7 @@ def load_settings(
     file: Path | None = None,  # the user's file; None: ./settings.ini if it is there
     environ: Mapping[str, str] | None = None,  # None: the process's environment
 ) -> Settings:
-    "Return the settings in force.\n\nParameters\n----------\nprofile : str | None, default None\n    None: what the sources say\noverrides : Mapping[str, Any] | None, default None\n    'section.name' → value, from the command line\nfile : Path | None, default None\n    the user's file; None: ./settings.ini if it is there\nenviron : Mapping[str, str] | None, default None\n    None: the process's environment\n\nReturns\n-------\nSettings"
+    "Return the settings in force.\n\nParameters\n----------\nprofile : str | None, default None\n    None: what the sources say\noverrides : Mapping[str, Any] | None, default None\n    'section.name' → value, from the command line\nfile : Path | None, default None\n    the user's file; None: ./settings.ini if it is there\nenviron : Mapping[str, str] | None, default None\n    None: the process's environment\n\nReturns\n-------\nSettings\n\nExamples\n--------\n>>> from trading import load_settings\n>>> settings = load_settings(\"sample-etfs\", {\"limits.max_weight\": 0.25})\n>>> settings.market.currency, settings.limits.max_weight\n('USD', 0.25)"
     return gather_settings(profile, overrides, file, environ)[0]
 
 

@@ -102,7 +102,7 @@ Solver = Literal["auto", "direct", "riskfolio"]  # auto: direct where it exists,
 
 @dataclass(eq=False)
 class MeanRisk(Optimizer):
-    "Weigh expected return against a measure of risk (Markowitz 1952; Rockafellar & Uryasev 2000 for CVaR).\n\nParameters\n----------\nrisk : str, default 'MV'\n    one of RISKS\nobjective : Objective, default 'MinRisk'\nrisk_aversion : float, default 2.0\n    of 'Utility': expected - risk_aversion * risk; for MV the risk is the variance\nrisk_free : float, default 0.0\n    simple return per period\nlevel : float, default 0.05\n    share of worst periods that tail measures look at\nsolver : Solver, default 'auto'\ncost_rate : float, default 0.0\n    fee and slippage over the periods that a position is held; counts when fit gets `current`"
+    "Weigh expected return against a measure of risk (Markowitz 1952; Rockafellar & Uryasev 2000 for CVaR).\n\nParameters\n----------\nrisk : str, default 'MV'\n    one of RISKS\nobjective : Objective, default 'MinRisk'\nrisk_aversion : float, default 2.0\n    of 'Utility': expected - risk_aversion * risk; for MV the risk is the variance\nrisk_free : float, default 0.0\n    simple return per period\nlevel : float, default 0.05\n    share of worst periods that tail measures look at\nsolver : Solver, default 'auto'\ncost_rate : float, default 0.0\n    fee and slippage over the periods that a position is held; counts when fit gets `current`\n\nExamples\n--------\n>>> from trading import MeanRisk, sample_bars\n>>> returns = sample_bars(\"etfs\")[\"close\"].dropna().pct_change().dropna()\n>>> weights = MeanRisk(bounds=(0.05, 0.40)).fit(returns).weights_\n>>> round(float(weights.sum()), 6), bool(weights.min() >= 0.05 - 1e-9), bool(weights.max() <= 0.40 + 1e-9)\n(1.0, True, True)"
 
     risk: str = "MV"  # one of RISKS
     objective: Objective = "MinRisk"
@@ -202,7 +202,7 @@ def _hopeless() -> np.ndarray:
 # %% ../../nbs/07_portfolio/30_mean_risk.ipynb #74991bb7
 @dataclass(eq=False)
 class RiskParity(Optimizer):
-    "Let every asset contribute its share of the risk (Maillard, Roncalli & Teiletche 2010, J. Portfolio Management 36, p. 60).\n\nParameters\n----------\nrisk : str, default 'MV'\n    one of RISKS\nshares : pd.Series | None, default None\n    of the risk by symbol, adding up to 1; None: equal\nlevel : float, default 0.05\n    share of worst periods that tail measures look at\nsolver : Solver, default 'auto'"
+    "Let every asset contribute its share of the risk (Maillard, Roncalli & Teiletche 2010, J. Portfolio Management 36, p. 60).\n\nParameters\n----------\nrisk : str, default 'MV'\n    one of RISKS\nshares : pd.Series | None, default None\n    of the risk by symbol, adding up to 1; None: equal\nlevel : float, default 0.05\n    share of worst periods that tail measures look at\nsolver : Solver, default 'auto'\n\nExamples\n--------\n>>> from trading import RiskParity, sample_bars\n>>> returns = sample_bars(\"etfs\")[\"close\"].dropna().pct_change().dropna()\n>>> shares = RiskParity().fit(returns).risk_contributions_\n>>> bool(shares.max() - shares.min() < 1e-6)  # each symbol carries a sixth of the risk\nTrue"
 
     risk: str = "MV"  # one of RISKS
     shares: pd.Series | None = None  # of the risk by symbol, adding up to 1; None: equal

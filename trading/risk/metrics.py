@@ -99,7 +99,7 @@ def sharpe(
     periods: float | None = None,  # returns in a year; None: counted by the time that passed
     risk_free: float = 0.0,  # per year
 ) -> float:  # NaN when the returns never vary
-    "Return the yearly Sharpe ratio (arithmetic mean excess over its standard deviation).\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns\nperiods : float | None, default None\n    returns in a year; None: counted by the time that passed\nrisk_free : float, default 0.0\n    per year\n\nReturns\n-------\nfloat\n    NaN when the returns never vary"
+    "Return the yearly Sharpe ratio (arithmetic mean excess over its standard deviation).\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns\nperiods : float | None, default None\n    returns in a year; None: counted by the time that passed\nrisk_free : float, default 0.0\n    per year\n\nReturns\n-------\nfloat\n    NaN when the returns never vary\n\nExamples\n--------\n>>> import pandas as pd\n>>> from trading import sharpe\n>>> round(sharpe(pd.Series([0.01, -0.02, 0.015, 0.005]), periods=252), 2)\n2.55"
     excess = check_return_series(returns, 2) - per_period(risk_free, periods_of(returns, periods))
     return _ratio(excess.mean() * np.sqrt(periods_of(returns, periods)), np.std(excess, ddof=1))
 
@@ -145,7 +145,7 @@ def drawdown(
 def max_drawdown(
     returns: pd.Series,  # simple periodic returns
 ) -> float:  # zero or negative: -0.3 is a fall of 30 %
-    "Return the deepest fall from a best value.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns\n\nReturns\n-------\nfloat\n    zero or negative: -0.3 is a fall of 30 %"
+    "Return the deepest fall from a best value.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns\n\nReturns\n-------\nfloat\n    zero or negative: -0.3 is a fall of 30 %\n\nExamples\n--------\n>>> import pandas as pd\n>>> from trading import max_drawdown\n>>> round(max_drawdown(pd.Series([0.10, -0.20, 0.05])), 4)\n-0.2"
     return float(drawdown(returns).min())
 
 
@@ -255,7 +255,7 @@ def value_at_risk(
     method: VarMethod = "historical",
     seed: int = 0,  # for 'monte-carlo'
 ) -> float:  # loss as a positive fraction; negative if even the bad periods gained
-    "Return the loss that is exceeded in `1 - level` of the periods.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns\nlevel : float, default 0.95\n    confidence: 0.95 is one period in twenty\nmethod : VarMethod, default 'historical'\nseed : int, default 0\n    for 'monte-carlo'\n\nReturns\n-------\nfloat\n    loss as a positive fraction; negative if even the bad periods gained"
+    "Return the loss that is exceeded in `1 - level` of the periods.\n\nParameters\n----------\nreturns : pd.Series\n    simple periodic returns\nlevel : float, default 0.95\n    confidence: 0.95 is one period in twenty\nmethod : VarMethod, default 'historical'\nseed : int, default 0\n    for 'monte-carlo'\n\nReturns\n-------\nfloat\n    loss as a positive fraction; negative if even the bad periods gained\n\nExamples\n--------\n>>> import pandas as pd\n>>> from trading import value_at_risk\n>>> returns = pd.Series([-0.05, 0.01, 0.02, -0.01] * 25)\n>>> round(value_at_risk(returns, 0.95), 4), round(value_at_risk(returns, 0.70), 4)\n(0.05, 0.01)"
     return _tail(returns, level, method, seed)[0]
 
 
