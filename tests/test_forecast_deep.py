@@ -13,9 +13,9 @@ torch = pytest.importorskip("torch", reason="PyTorch comes with the extra 'deep'
 def test_a_tiny_set_is_learnt_by_heart_and_the_seed_decides_the_weights(kind):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(40, 8)), rng.normal(size=40)
-    net = TorchRegressor(kind, lookback=4, dropout=0.0, rate=1e-2, decay=0.0, steps=120, patience=0, batch=40, device="cpu")
+    net = TorchRegressor(kind, lookback=4, dropout=0.0, rate=1e-2, decay=0.0, budget=120, patience=0, batch=40, device="cpu")
     assert np.mean((net.fit(x, y).predict(x) - y) ** 2) < 0.1 * y.var()
-    short = net.set_params(steps=2)
+    short = net.set_params(budget=2)
     first = short.fit(x, y).predict(x)
     assert np.array_equal(first, short.fit(x, y).predict(x))
     assert not np.array_equal(first, short.set_params(seed=1).fit(x, y).predict(x))
@@ -25,7 +25,7 @@ def test_training_does_not_touch_the_generator_of_others():
     torch.manual_seed(5)
     expected = torch.rand(1).item()
     torch.manual_seed(5)
-    TorchRegressor(steps=2, device="cpu").fit(np.random.default_rng(0).normal(size=(50, 2)), np.zeros(50))
+    TorchRegressor(budget=2, device="cpu").fit(np.random.default_rng(0).normal(size=(50, 2)), np.zeros(50))
     assert torch.rand(1).item() == expected
 
 
@@ -68,9 +68,10 @@ def test_compiled_code_learns_the_network_that_eager_code_learns(kind):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(600, 8)), rng.normal(size=600)
     y = y + x[:, 0] * x[:, 1]
-    eager, compiled = (TorchRegressor(kind, lookback=4, dropout=0.3, steps=30, patience=0, device="cpu", compiled=c).fit(x, y) for c in (False, True))
+    small = {"lookback": 4, "dropout": 0.3, "budget": 30, "patience": 0, "device": "cpu"}
+    eager, compiled = (TorchRegressor(kind, **small, compiled=c).fit(x, y) for c in (False, True))
     assert np.allclose(eager.predict(x), compiled.predict(x), atol=1e-4)
-    other = TorchRegressor(kind, lookback=4, dropout=0.3, steps=30, patience=0, device="cpu", seed=1).fit(x, y)
+    other = TorchRegressor(kind, **small, seed=1).fit(x, y)
     assert not np.allclose(eager.predict(x), other.predict(x), atol=1e-2)
 
 
@@ -96,7 +97,7 @@ def test_a_network_is_saved_and_loaded_by_the_registry(tmp_path):
 
     bars = sample_bars("stocks").iloc[-900:, :4]
     lags = lambda b: lagged_returns(b, 4)  # noqa: E731
-    model = HorizonForecaster(TorchRegressor("cnn", lookback=4, width=8, steps=20, device="cpu"), horizons=(1,)).fit(bars, lags)
+    model = HorizonForecaster(TorchRegressor("cnn", lookback=4, width=8, budget=20, device="cpu"), horizons=(1,)).fit(bars, lags)
     version = save(model, tmp_path, {"data_version": "d", "code_version": "c"})
     pd.testing.assert_frame_equal(load(tmp_path, version).predict(bars, lags), model.predict(bars, lags), check_exact=True)
 
@@ -105,7 +106,7 @@ def test_half_precision_learns_what_full_precision_learns():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(400, 8)), rng.normal(size=400)
     y = y * 0.1 + x[:, 0]
-    said = [TorchRegressor(steps=400, patience=0, rate=0.01, batch=64, device="cpu", mixed=mixed).fit(x, y).predict(x) for mixed in (False, True)]
+    said = [TorchRegressor(budget=400, patience=0, rate=0.01, batch=64, device="cpu", mixed=mixed).fit(x, y).predict(x) for mixed in (False, True)]
     assert not np.array_equal(*said) and all(np.corrcoef(s, y)[0, 1] > 0.95 for s in said)
 
 
@@ -115,7 +116,7 @@ def test_a_graphics_card_learns_what_the_processor_learns_in_half_precision_and_
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2000, 8)), rng.normal(size=2000)
     y = y * 0.1 + x[:, 0]
-    said = {"cpu": TorchRegressor(steps=400, patience=0, rate=0.01, device="cpu").fit(x, y).predict(x)}
+    said = {"cpu": TorchRegressor(budget=400, patience=0, rate=0.01, device="cpu").fit(x, y).predict(x)}
     for name, rest in {"full": {"mixed": False}, "mixed": {"mixed": True}, "compiled": {"compiled": True}}.items():
-        said[name] = TorchRegressor(steps=400, patience=0, rate=0.01, device="cuda", **rest).fit(x, y).predict(x)
+        said[name] = TorchRegressor(budget=400, patience=0, rate=0.01, device="cuda", **rest).fit(x, y).predict(x)
     assert all(np.corrcoef(s, said["cpu"])[0, 1] > 0.98 for s in said.values())

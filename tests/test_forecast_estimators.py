@@ -34,7 +34,7 @@ def test_a_network_passes_every_check_that_is_not_excused():
     pytest.importorskip("torch", reason="PyTorch comes with the extra 'deep'")
     from trading.forecast.neural import TorchRegressor
 
-    net = TorchRegressor(steps=200, patience=0, rate=0.02, batch=64, device="cpu")
+    net = TorchRegressor(budget=200, patience=0, rate=0.02, batch=64, device="cpu")
     results = check_estimator(net, expected_failed_checks=EXCUSED, on_fail=None, on_skip=None)
     failed = {r["check_name"]: r["exception"] for r in results if r["status"] == "failed"}
     assert not failed, failed

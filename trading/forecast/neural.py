@@ -109,9 +109,9 @@ _BLOCKS, _HELD = 20, 8192  # blocks of time that a network's share is judged by;
 
 
 class TorchRegressor:
-    "A ridge regression and a small neural network of what it leaves over, as a scikit-learn regressor; the same seed gives the same weights.\n\nParameters\n----------\nkind : NetworkKind, default 'dense'\nlookback : int, default 1\n    steps that a row folds into; 1: a flat row\nwidth : int, default 32\n    units per layer; even for the transformer\ndropout : float, default 0.1\n    share of units left out while learning\nrate : float, default 0.002\n    of learning\ndecay : float, default 0.0001\n    pull of the weights towards zero\nsteps : int, default 2000\n    of gradient descent, at most\npatience : int, default 10\n    looks at the held rows without progress before it stops, one look every 50 steps; 0: never, and nothing is held\nbatch : int, default 128\n    rows per step\nheld : float, default 0.15\n    share of the rows, the last ones, that decides when to stop\ndevice : str, default 'auto'\n    'auto' takes CUDA where it is there; 'cpu', 'cuda'\nseed : int, default 0\nmixed : bool | Literal['auto'], default 'auto'\n    bfloat16 where that is safe; 'auto': on CUDA\ncompiled : bool, default False\n    torch.compile: worth its minute for long training on CUDA only"
+    "A ridge regression and a small neural network of what it leaves over, as a scikit-learn regressor; the same seed gives the same weights.\n\nParameters\n----------\nkind : NetworkKind, default 'dense'\nlookback : int, default 1\n    steps that a row folds into; 1: a flat row\nwidth : int, default 32\n    units per layer; even for the transformer\ndropout : float, default 0.1\n    share of units left out while learning\nrate : float, default 0.002\n    of learning\ndecay : float, default 0.0001\n    pull of the weights towards zero\nbudget : int, default 2000\n    steps of gradient descent, at most\npatience : int, default 10\n    looks at the held rows without progress before it stops, one look every 50 steps; 0: never, and nothing is held\nbatch : int, default 128\n    rows per step\nheld : float, default 0.15\n    share of the rows, the last ones, that decides when to stop\ndevice : str, default 'auto'\n    'auto' takes CUDA where it is there; 'cpu', 'cuda'\nseed : int, default 0\nmixed : bool | Literal['auto'], default 'auto'\n    bfloat16 where that is safe; 'auto': on CUDA\ncompiled : bool, default False\n    torch.compile: worth its minute for long training on CUDA only"
 
-    _names = ("kind", "lookback", "width", "dropout", "rate", "decay", "steps", "patience", "batch", "held", "device", "seed", "mixed", "compiled")
+    _names = ("kind", "lookback", "width", "dropout", "rate", "decay", "budget", "patience", "batch", "held", "device", "seed", "mixed", "compiled")
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class TorchRegressor:
         dropout: float = 0.1,  # share of units left out while learning
         rate: float = 2e-3,  # of learning
         decay: float = 1e-4,  # pull of the weights towards zero
-        steps: int = 2000,  # of gradient descent, at most
+        budget: int = 2000,  # steps of gradient descent, at most
         patience: int = 10,  # looks at the held rows without progress before it stops, one look every 50 steps; 0: never, and nothing is held
         batch: int = 128,  # rows per step
         held: float = 0.15,  # share of the rows, the last ones, that decides when to stop
@@ -132,7 +132,7 @@ class TorchRegressor:
     ):
         self.mixed, self.compiled = mixed, compiled
         self.kind, self.lookback, self.width, self.dropout, self.rate, self.decay = kind, lookback, width, dropout, rate, decay
-        self.steps, self.patience, self.batch, self.held, self.device, self.seed = steps, patience, batch, held, device, seed
+        self.budget, self.patience, self.batch, self.held, self.device, self.seed = budget, patience, batch, held, device, seed
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         "Return the settings by name."
@@ -163,8 +163,8 @@ class TorchRegressor:
             raise BadInput(f"{X.shape[1]} columns do not fold into {self.lookback} steps; lookback must divide them")
         if len(X) < 20:
             raise BadInput(f"n_samples = {len(X)}: a network needs at least 20 rows; give a longer past")
-        if min(self.steps, self.batch) < 1 or not 0 < self.held < 1:
-            raise BadInput(f"steps are {self.steps}, batch {self.batch} and held {self.held}; a network needs a step, a row for each, and a share in (0, 1) to be judged by")
+        if min(self.budget, self.batch) < 1 or not 0 < self.held < 1:
+            raise BadInput(f"the budget is {self.budget}, batch {self.batch} and held {self.held}; a network needs a step, a row for each, and a share in (0, 1) to be judged by")
         self.centre_, self.spread_ = X.mean(axis=0), X.std(axis=0)
         self.spread_ = np.where(self.spread_ > 0, self.spread_, 1).astype(np.float32)
         X = (X - self.centre_) / self.spread_
@@ -202,7 +202,7 @@ class TorchRegressor:
             learner = torch.compile(module) if self.compiled else module
             descent = torch.optim.AdamW(module.parameters(), lr=self.rate, weight_decay=self.decay)
             drawn = torch.empty(0, dtype=torch.long)
-            for step in range(1, self.steps + 1):
+            for step in range(1, self.budget + 1):
                 if len(drawn) < size:  # batches are whole: a shape that changes would be compiled anew
                     drawn = torch.randperm(stop)
                 taken, drawn = drawn[:size].to(rows.device), drawn[size:]
@@ -210,7 +210,7 @@ class TorchRegressor:
                 loss = torch.mean((learner(rows[taken]) - answers[taken]) ** 2)
                 loss.backward()
                 descent.step()
-                if step % 50 and step < self.steps:
+                if step % 50 and step < self.budget:
                     continue
                 losses.append(self._look(module, rows[judged], answers[judged]) if self.patience else float(loss.detach()))
                 if on_look:
