@@ -197,4 +197,4 @@ def test_every_fill_is_shared_among_the_sleeves_that_wanted_it_and_the_parts_add
         assert line["fees"] == pytest.approx(-paid[k], abs=0.02)
     assert last["contribution"]["sleeves"] == found["sleeves"] and close.notna().all()
     code, said = carnet("performance")
-    assert code == 0 and "sleeve Wave" in said and "fees -" in said
+    assert code == 0 and "sleeve Wave" in said and "fees −" in said

@@ -42,7 +42,7 @@ def test_each_market_has_its_runs_in_one_place(demo):
     assert {r.profile for r in made} == set(PROFILES) and all(r.status == "done" and not r.parameters["dry_run"] for r in made)
     assert not (home / "elsewhere").exists()
     for profile in PROFILES:
-        assert re.search(rf"^{profile}: [0-9,.]+ USD, [+-]", told, re.MULTILINE)
+        assert re.search(rf"^{profile}: [0-9,.]+ USD, [+−]", told, re.MULTILINE)
         assert portfolio(place, profile)["positions"] and holdings(place, profile)["items"]
     assert Ledger(place.ledger, readonly=True).verify() > 20
 
