@@ -33,7 +33,7 @@ def carnet(*words: str):
 def test_an_empty_value_takes_a_setting_back(home):
     assert carnet("set", "strategies.mine=0.3, KO 1", "limits.max_weight=0.1").exit_code == 0
     back = carnet("set", "strategies.mine=", "limits.max_weight=")
-    assert back.exit_code == 0 and "→ None" in back.output and "0.1 → 0.2" in back.output, back.output
+    assert back.exit_code == 0 and "→ nothing" in back.output and "0.1 → 0.2" in back.output, back.output
     assert "mine" not in Path("settings.ini").read_text() and load_settings().strategies == {}
     text = carnet("do", "write-note", "text=")
     assert text.exit_code == 1 and "JSON" not in text.output
