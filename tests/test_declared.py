@@ -96,14 +96,19 @@ import os, sys
 
 HIDDEN = set(os.environ["CARNET_TEST_HIDDEN"].split())
 
-class Absent:
-    "Finds nothing, and says so before anybody else can find it."
+class Without:
+    "A finder that does not find what is hidden."
+
+    def __init__(self, finder):
+        self.finder = finder
 
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in HIDDEN:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return None if name.split(".")[0] in HIDDEN else self.finder.find_spec(name, path, target)
 
-sys.meta_path.insert(0, Absent())
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = map(Without, sys.meta_path)
 """
 
 

@@ -15,6 +15,7 @@ JUDGED = {  # test of bandit, module → why it may stand
     ("B608", "core/trial_store.py"): "the columns are constants, the marks of the list are question marks; every value is a parameter",
     ("B108", "risk/stop_flag.py"): "one of several places for a flag, in a folder of our own with mode 700; a foreign one can only stop trading",
     ("B310", "services/launching.py"): "the address is that of the server that this process has started",
+    ("B102", "core/prefork.py"): "what Python would have been started for by the same user, whose socket is asked for its owner",
     ("B102", "backtest/strategy_source.py"): "the owner's own file, named at the terminal or in the owner's settings",
     ("B608", "backtest/trial_register.py"): NAMES,
     ("B608", "data/stored_source.py"): "a sentence for people about files to import; no database is asked",

@@ -118,10 +118,10 @@ def _look_back(x: np.ndarray, mean: np.ndarray, variance: np.ndarray, stay: tupl
     ahead, seen = _go_forward(fit, stay)
     stays = seen[:-1] * stay[1] / ahead[1:], (1 - seen[:-1]) * stay[0] / (1 - ahead[1:])  # of a storm that lasts, of calm that does, by what comes then
     ends = seen[:-1] * (1 - stay[1]) / (1 - ahead[1:])
-    storm = [seen[-1]]
+    back = [seen[-1]]
     for end, more in zip(ends[::-1].tolist(), (stays[0] - ends)[::-1].tolist(), strict=True):
-        storm.append(end + more * storm[-1])
-    storm = np.array(storm[::-1])
+        back.append(end + more * back[-1])
+    storm = np.array(back[::-1])
     kept = float(((1 - storm[1:]) * stays[1]).sum() / (1 - storm[:-1]).sum()), float((storm[1:] * stays[0]).sum() / storm[:-1].sum())
     return storm, kept, float(np.sum(np.log((1 - ahead) * fit[:, 0] + ahead * fit[:, 1]) + top))
 

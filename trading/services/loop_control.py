@@ -56,7 +56,12 @@ def run_trading_loop(
 ) -> str:  # why it ended
     "Trade at each close, in this process; why it ended is left in its file, also when that was an error.\n\nParameters\n----------\nsettings : Settings\nstart : datetime | None\n    UTC, where the clock of a recorded market starts\nuntil : datetime | None\n    UTC; None: for ever\nonce : bool\n    only the newest close\ntell : Callable[[str], Any]\n    a sentence for whoever looks on\n\nReturns\n-------\nstr\n    why it ended"
     loop = open_loop(settings, start, tell)
-    loop.afterwards = lambda run, close: (_alert_people(loop, _facts_of(loop, run, close)), _train_when_due(loop, run, close))
+
+    def afterwards(run: MemoryRun, close: datetime) -> None:
+        _alert_people(loop, _facts_of(loop, run, close))
+        _train_when_due(loop, run, close)
+
+    loop.afterwards = afterwards
     loop.undecided = lambda close, words: _alert_people(loop, _facts_of_failure(loop, close, words))
     if until and until < loop.clock() and (last := loop.decided()) and last > until - loop.length:  # it was started again, as a service is
         return f"the time {until:%Y-%m-%d %H:%M} has come, and the close of {last:%Y-%m-%d %H:%M} is decided"
