@@ -70,6 +70,7 @@ def test_the_whole_life_of_a_long_and_short_account_at_metatrader(terminal, tmp_
         monkeypatch.delenv(name)
     for name, value in {"MT5_BRIDGE_KEY": KEY, "no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr("trading.services.queries_margin.FRESH_SECONDS", 0.0)  # each command of a user is a process of its own, and keeps nothing
     monkeypatch.chdir(tmp_path)
     file, desk = tmp_path / "settings.ini", terminal.desk
     with served(make_bridge(terminal, {"tests": KEY}, LOGIN, "UTC")) as url:
