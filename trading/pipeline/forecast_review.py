@@ -232,7 +232,7 @@ def model_card(
     except TradingError:
         return None
     force = current_model_version(models, before=run.record.as_of)
-    passed = [p for p in promotions(models) if p.version == force and p.passed]
+    passed = [p for p in promotions(models) if force and p.version == force and p.passed]
     return {"version": version, "estimator": told["estimator"], "known_until": told["known_until"],
             "trained_until": max(h["trained_until"] for h in told["horizons"].values()), "rows": max(h["rows"] for h in told["horizons"].values()),
             "features": told["features"], "symbols": len(told["symbols"]), "trials": passed[-1].trials if passed else None,
