@@ -5251,6 +5251,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                     'trading/pipeline/forecast_review.py'),
                                                   'trading.pipeline.forecast_review.lost_cycles': ( '12_pipeline/forecast_review.html#lost_cycles',
                                                                                                     'trading/pipeline/forecast_review.py'),
+                                                  'trading.pipeline.forecast_review.lost_promotion': ( '12_pipeline/forecast_review.html#lost_promotion',
+                                                                                                       'trading/pipeline/forecast_review.py'),
                                                   'trading.pipeline.forecast_review.model_card': ( '12_pipeline/forecast_review.html#model_card',
                                                                                                    'trading/pipeline/forecast_review.py'),
                                                   'trading.pipeline.forecast_review.promising_runs': ( '12_pipeline/forecast_review.html#promising_runs',
