@@ -39,7 +39,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "named_features": ["NamedFeatures"],
     "neural": ["NetworkKind", "lagged_returns", "lagged_steps", "make_module", "TorchRegressor", "need_torch"],
     "outcomes": ["ENSEMBLE", "match_outcomes", "reliable_outcomes", "outcomes_of", "market_patterns"],
-    "panel": ["bar_volatility", "on_known_clocks", "default_features", "Panel", "make_panel", "features_of", "refuse_constant", "fit_rows"],
+    "panel": [
+        "LARGEST", "bar_volatility", "on_known_clocks", "default_features", "Panel", "make_panel", "features_of", "refuse_constant",
+        "fit_rows", "predict_rows",
+    ],
     "risk_outlook": ["anomalies", "volatility_outlook", "drawdown_risk", "outlook_alerts"],
     "rl_env": [
         "OBSERVED", "SLOW", "EnvironmentRules", "adapt_parameters", "BarOfWorlds", "Accounts", "step_many", "holding_rates",

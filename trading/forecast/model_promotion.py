@@ -156,6 +156,8 @@ def champion_gain(
     timeframe: str = "1d",  # length of one bar
 ) -> pd.Series:  # by horizon, probability that luck alone makes the candidate look this much better
     "Compare two models on the cases that both have forecast.\n\nParameters\n----------\ncandidate : pd.DataFrame\n    held-out forecasts with `realised`\nchampion : pd.DataFrame\n    of the model in force\ntimeframe : str, default '1d'\n    length of one bar\n\nReturns\n-------\npd.Series\n    by horizon, probability that luck alone makes the candidate look this much better"
+    if not (candidate.index.is_unique and champion.index.is_unique):
+        raise BadInput("a symbol has two forecasts over the same horizon at one moment; keep one of them")
     shared = candidate.dropna(subset=["realised"]).index.intersection(champion.dropna(subset=["realised"]).index)
     if not len(shared):
         raise MissingData("the two models have forecast no case in common; hold out the same bars for both")

@@ -23,7 +23,7 @@ from ..core.identity import identity
 from ..core.trial_store import count_trial
 from .forecaster import default_estimator, forecast_inputs
 from .model_promotion import same_trial
-from .panel import refuse_constant
+from .panel import predict_rows, refuse_constant
 from .targets import Horizon, PurgedKFold, answer_ends, forward_returns, horizon_bars
 
 # %% ../../nbs/04_forecast/68_tune.ipynb #6091e6fd
@@ -56,7 +56,7 @@ def fold_scores(
     from sklearn.base import clone
 
     for train, test in cv.split(rows, groups=moments):
-        error = answers[test] - clone(estimator).fit(rows[train], answers[train]).predict(rows[test])
+        error = answers[test] - predict_rows(clone(estimator).fit(rows[train], answers[train]), rows[test])
         gone = 1 - np.mean(error**2) / np.mean(answers[test] ** 2)
         yield float(gone) if np.isfinite(gone) else -np.inf
 
