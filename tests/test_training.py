@@ -108,4 +108,11 @@ def test_a_portfolio_trains_and_promotes_its_own_models_and_touches_no_other(hom
     first, second = promotions(family / "models" / "planted")
     assert told["promoted"] and told["words"] in said and current_model_version(family / "models" / "planted") == second.version == told["version"]
     assert "Ridge(" in read_meta(family / "models" / "planted", second.version)["estimator"] and first.passed
+
+    page = family / "models" / "planted" / second.version / "model.json"
+    page.write_text(json.dumps(json.loads(page.read_text()) | {"scikit_learn": "0.1"}))  # as after an update: no run can read it
+    said = carnet(home, "train", "--portfolio", "family")
+    assert f"{second.version} cannot be read and is taken back ({second.version}: saved with scikit-learn 0.1" in said
+    now = read_meta(family / "models" / "planted", current_model_version(family / "models" / "planted"))
+    assert "Ridge(" in now["estimator"] and now["scikit_learn"] != "0.1"
     assert files() == before and len(trained(home)) == weeks, "nothing of 'main' was touched"
