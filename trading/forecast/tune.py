@@ -127,15 +127,17 @@ def tune(
     name = identity(bars, horizon, dict(space), unfitted, features, timeframe, n_splits, seed, method)
     same = identity(horizon, unfitted, features, timeframe, n_splits)  # what a trial is, whichever search proposed it
     study = _study(name, journal, seed)
-    known = (_remember(study, space, past, n_splits) | {same_trial(t.params) for t in _own(study)}) - {same_trial(params) for params in first}
+    done = {same_trial(t.params) for t in _own(study)}  # by the journal
+    known, again = _remember(study, space, past, n_splits) | done, [dict(params) for params in first if same_trial(params) not in done]
     cv, start = PurgedKFold(n_splits, steps), time.monotonic()
     if method == "grid":
         combinations = [dict(zip(space, values, strict=True)) for values in product(*space.values())]
         n_trials = min(n_trials, len(combinations))
         for params in combinations:
             study.enqueue_trial(params, skip_if_exists=True)
-    for params in first:
-        study.enqueue_trial(dict(params), skip_if_exists=True)
+    for params in again:
+        study.enqueue_trial(params)
+        known.discard(same_trial(params))
     width = 1 if client is None else max(1, len(client.scheduler_info()["workers"]))
     data = (rows, answers, moments) if client is None else client.scatter((rows, answers, moments), broadcast=True)
     with _bar(n_trials, _finished(study), progress) as step:
@@ -152,11 +154,11 @@ def tune(
                 if on_trial:
                     on_trial(params, score, folds)
                 step()
-    if not (done := [t for t in _own(study) if t.state.name == "COMPLETE"]):
+    if not (whole := [t for t in _own(study) if t.state.name == "COMPLETE"]):
         limits = [f"{seconds} seconds"] * (seconds is not None) + [f"{megabytes} megabytes"] * (megabytes is not None)
         raise BadInput(f"no trial was finished within {' and '.join(limits)}; allow more, or fewer folds" if limits else
                        "every setting of this space was tried before; allow more settings, or pass the best of them as `first`")
-    best = max(done, key=lambda t: (t.value, -t.number))
+    best = max(whole, key=lambda t: (t.value, -t.number))
     return Tuned(best.params, best.value, _table(study), clone(unfitted).set_params(**best.params), register is not False)
 
 # %% ../../nbs/04_forecast/68_tune.ipynb #55907058
