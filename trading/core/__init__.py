@@ -38,6 +38,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "extensions": ["extension_names", "find_extension", "load_extension", "extension_package"],
     "files": ["write_atomic", "lock_folder", "folder_at_work"],
+    "funding_rates": ["FundingRates"],
     "group_commit": ["GroupCommit"],
     "hash_chain": ["chain_hash", "keyed_hash"],
     "identity": ["house_digest", "is_users", "code_globals"],
@@ -98,9 +99,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
 }, modules=[
     "average_cost", "bars", "benchmark", "calendars", "cards", "carried_prices", "circuit_breaker", "cron", "currencies", "datasets",
-    "decimals", "drawdown", "editions", "english", "errors", "evidence_key", "extensions", "files", "group_commit", "hash_chain",
-    "identity", "instruments", "lazy", "margin", "numbers", "pages", "performance_parts", "prefork", "redaction", "resources",
-    "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "settings_section", "shown_tables",
+    "decimals", "drawdown", "editions", "english", "errors", "evidence_key", "extensions", "files", "funding_rates", "group_commit",
+    "hash_chain", "identity", "instruments", "lazy", "margin", "numbers", "pages", "performance_parts", "prefork", "redaction",
+    "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "settings_section", "shown_tables",
     "sleeve_lines", "sqlite", "svg_charts", "svg_maps", "synthetic", "terms", "tracing", "trial_store", "types", "values",
     "venue_profiles", "venue_proxy", "written_settings", "written_times",
 ])

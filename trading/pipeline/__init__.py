@@ -23,9 +23,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "Promises", "promising_runs", "read_promises", "learn_outcomes", "learn_today", "lost_cycles", "forecasts_before", "last_review",
         "count_matured", "skill_history", "trust_history", "model_card", "todays_drift", "drift_facts",
     ],
+    "funding": ["ingest_funding", "ingest_beside"],
     "instruments": [
         "instruments_version", "InstrumentHistory", "fetch_instruments", "kept_instruments", "known_instruments", "holding_costs",
-        "pinned_instruments",
+        "instruments_in", "pinned_instruments",
     ],
     "kept_forecasts": ["NEWEST", "KeptForecasts"],
     "launch": [
@@ -54,7 +55,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "execute_stages", "run_in_process",
     ],
     "own_stages": ["PLACES", "own_stage", "carry_out_stages"],
-    "paper": ["paper_tape", "paper_costs", "paper_venue", "paper_file", "newest_move", "follow_books", "check_paper_file"],
+    "paper": [
+        "paper_tape", "paper_costs", "paper_venue", "paper_file", "newest_move", "follow_books", "check_paper_file", "stored_funding",
+        "run_funding", "funding_words",
+    ],
     "plan_amendment": ["follow_amendments", "amend_run"],
     "plan_approval": ["approve_run"],
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],
@@ -106,7 +110,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "trades_contracts", "trades_margin", "connect_ready", "account_number",
     ],
 }, modules=[
-    "account", "account_snapshot", "contribution", "currency_rates", "cycle", "decision_world", "factory", "forecast_review",
+    "account", "account_snapshot", "contribution", "currency_rates", "cycle", "decision_world", "factory", "forecast_review", "funding",
     "instruments", "kept_forecasts", "launch", "loop_state", "market_bars", "market_scan", "marks", "memory_run", "multi_venue",
     "named_model", "named_optimizer", "named_sleeves", "notebook_runner", "own_stages", "paper", "plan_amendment", "plan_approval",
     "plan_check", "position_protection", "price_snapshot", "replay", "replay_result", "run_compare", "run_record", "sentiment",

@@ -26,7 +26,9 @@ import pandas as pd
 from ..core.bars import closed_by
 from ..core.errors import BadInput, TradingError
 from ..core.files import write_atomic
+from ..core.funding_rates import FundingRates
 from ..core.settings import Settings
+from ..data.funding_store import FUNDING_HOURS, funding_source
 from ..data.arrow import WORD, content_name, content_sums, to_rows
 from .kept_forecasts import KeptForecasts
 from .memory_run import MemoryRun
@@ -36,7 +38,7 @@ from .steps import forecast_step
 
 # %% ../../nbs/12_pipeline/61_decision_world.ipynb #4174f336
 class StoreVersions:
-    "The version that the store of a run has at each close, counted on from one close to the next.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nsource : str\ntimeframe : str\nshorter : Mapping[str, pd.DataFrame] | None, default None\n    by time frame: bars of faster sleeves, which the version names as well"
+    "The version that the store of a run has at each close, counted on from one close to the next.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nsource : str\ntimeframe : str\nshorter : Mapping[str, pd.DataFrame] | None, default None\n    by time frame: bars of faster sleeves, which the version names as well\npaid : Mapping[str, pd.DataFrame] | None, default None\n    by source: payments of perpetuals as they are stored, likewise"
 
     def __init__(
         self,
@@ -44,9 +46,11 @@ class StoreVersions:
         source: str,
         timeframe: str,
         shorter: Mapping[str, pd.DataFrame] | None = None,  # by time frame: bars of faster sleeves, which the version names as well
+        paid: Mapping[str, pd.DataFrame] | None = None,  # by source: payments of perpetuals as they are stored, likewise
     ):
         self.bars, self.source, self.timeframe, self.done, self.sums = bars, source, timeframe, 0, (0, 0)
         self.beside = [StoreVersions(fast, source, frame) for frame, fast in (shorter or {}).items()]
+        self.beside += [StoreVersions(told, funding_source(who), FUNDING_HOURS) for who, told in (paid or {}).items()]
 
     def at(self, as_of: datetime) -> str:
         "Return the version of what had closed by a moment; moments come in order."
@@ -70,7 +74,7 @@ def pending_file(settings: Settings) -> Path:
 
 @dataclass
 class World:
-    "What decisions are made in: settings, bars, the prices that came, and models that were trained already.\n\nParameters\n----------\nsettings : Settings\n    their data folder is the world's own\nbars : pd.DataFrame | None\n    time × (field, symbol); None: the store is read\ntape : Any\n    prices that paper orders are filled at; None: those of the source\nversion : Callable[[datetime], str]\n    of the data at a moment\nwithout : str, default ''\n    part that is switched off\nkept : MutableMapping\n    models, by what they rest on\nledger : Path | None, default None\n    file of the world's own books; None: the ledger of all accounts\nshorter : Mapping[str, pd.DataFrame]\n    by time frame: bars of faster sleeves\ndated : bool, default False\n    True: a strategy trades when it was in production at the moment of the decision; False: those of now\npromises : KeptForecasts | None, default None\n    what was forecast before, from which feedback learns\nstands : datetime | None, default None\n    UTC, the profile's close at which its policy was decided, when a later one was skipped; None: the newest"
+    "What decisions are made in: settings, bars, the prices that came, and models that were trained already.\n\nParameters\n----------\nsettings : Settings\n    their data folder is the world's own\nbars : pd.DataFrame | None\n    time × (field, symbol); None: the store is read\ntape : Any\n    prices that paper orders are filled at; None: those of the source\nversion : Callable[[datetime], str]\n    of the data at a moment\nwithout : str, default ''\n    part that is switched off\nkept : MutableMapping\n    models, by what they rest on\nledger : Path | None, default None\n    file of the world's own books; None: the ledger of all accounts\nshorter : Mapping[str, pd.DataFrame]\n    by time frame: bars of faster sleeves\ndated : bool, default False\n    True: a strategy trades when it was in production at the moment of the decision; False: those of now\npromises : KeptForecasts | None, default None\n    what was forecast before, from which feedback learns\nstands : datetime | None, default None\n    UTC, the profile's close at which its policy was decided, when a later one was skipped; None: the newest\nfunding : FundingRates | None, default None\n    what perpetuals have paid; None: what the store holds"
 
     settings: Settings  # their data folder is the world's own
     bars: pd.DataFrame | None  # time × (field, symbol); None: the store is read
@@ -83,6 +87,7 @@ class World:
     dated: bool = False  # True: a strategy trades when it was in production at the moment of the decision; False: those of now
     promises: KeptForecasts | None = None  # what was forecast before, from which feedback learns
     stands: datetime | None = None  # UTC, the profile's close at which its policy was decided, when a later one was skipped; None: the newest
+    funding: FundingRates | None = None  # what perpetuals have paid; None: what the store holds
 
     def open(self, as_of: datetime, now: datetime) -> MemoryRun:
         "Open the run of one decision."
@@ -97,7 +102,7 @@ class World:
         )
         run = MemoryRun(record, data, self.settings, self.bars, self.tape, self.ledger, pending_file(self.settings))
         run.shorter = self.shorter if self.bars is not None else None
-        run.promoted_by, run.promises, run.stands = as_of if self.dated else None, self.promises, self.stands
+        run.promoted_by, run.promises, run.stands, run.funding = as_of if self.dated else None, self.promises, self.stands, self.funding
         if self.dated and self.shorter:
             run.shorter = {frame: self.shorter[frame] for frame in shorter_frames(self.settings, [as_of])}
         return run

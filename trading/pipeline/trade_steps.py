@@ -29,6 +29,7 @@ from .currency_rates import run_rates
 from .factory import bars_of, groups_of, margin_terms
 from .launch import settings_of
 from .multi_venue import open_trading_account
+from .paper import funding_words, run_funding
 from .position_protection import keep_protection, release_protection, within_risk
 from .plan_amendment import follow_amendments
 from .plan_check import SeenPrices, check_run
@@ -120,7 +121,8 @@ def plan_step(
         market.currency, record.data_version, record.settings_hash, record.model_versions, groups=groups_of(settings), buy_venue=place,
         rates=rates.now(record.as_of), beside=rates.held_at(record.as_of), closed=missing_prices(settings, bars["close"]) | closed_now(settings, bars["close"]),
     )
-    plan = plan.but(notes=(*plan.notes, *rates.told(record.as_of)))
+    paid = funding_words(settings, markets, run_funding(run), record.as_of) if settings.margin.leverage and not desk.live else []
+    plan = plan.but(notes=(*plan.notes, *rates.told(record.as_of), *paid))
     run.write("plan", plan)
     if settings.strategies and plan.actions:
         desk.ledger.append(Event("sleeves", desk.account, record.as_of, {"plan": plan.hash, "wants": _wanted_units(run, plan, prices, before)}))
