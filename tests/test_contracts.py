@@ -303,7 +303,7 @@ def test_a_replay_and_the_paper_account_pay_the_funding_that_is_stored(home):
     span = ["replay", "--from", "2024-02-27", "--to", "2024-03-03"]
     done = CliRunner().invoke(main, span)
     assert done.exit_code == 0, done.output
-    assert "AAA/USDT:USDT and 2 others: funding as binance and file told it, from 2024-01-01 00:00 to 2024-03-04 00:00 UTC" in done.output, done.output
+    assert "AAA/USDT:USDT and 2 others: funding as binance and file told it, from 2024-01-01 00:00 to 2024-03-04 00:00" in done.output, done.output
     assert "DDD/USDT:USDT: no funding rates" in done.output and "margin.funding = 0.0002 every 8 hours is assumed" in done.output
     (folder,) = home.glob("reports/replays/*")
     ledger = Ledger(folder / "data" / "ledger.sqlite", readonly=True)

@@ -303,7 +303,7 @@ def open_account(
         start = (portfolio.cash, [Position(s, a, prices[s]) for s, a in portfolio.holdings.items()])
         said = f"a dry run on {plural(len(portfolio.holdings), 'holding')} from a file; the account {record.account} is not touched"
     else:
-        ledger = Ledger(run.ledger) if run.ledger else open_account_ledger(settings)
+        ledger = run.ledger if isinstance(run.ledger, Ledger) else Ledger(run.ledger) if run.ledger else open_account_ledger(settings)
         last = ledger.last("proposed", record.account)
         known = last and Plan.from_json(last.data["text"]).as_of
         if not known or record.as_of >= known:

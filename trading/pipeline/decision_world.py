@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 
 import pandas as pd
 
+from ..accounting.ledger import Ledger
 from ..core.bars import closed_by
 from ..core.errors import BadInput, TradingError
 from ..core.files import write_atomic
@@ -74,7 +75,7 @@ def pending_file(settings: Settings) -> Path:
 
 @dataclass
 class World:
-    "What decisions are made in: settings, bars, the prices that came, and models that were trained already.\n\nParameters\n----------\nsettings : Settings\n    their data folder is the world's own\nbars : pd.DataFrame | None\n    time × (field, symbol); None: the store is read\ntape : Any\n    prices that paper orders are filled at; None: those of the source\nversion : Callable[[datetime], str]\n    of the data at a moment\nwithout : str, default ''\n    part that is switched off\nkept : MutableMapping\n    models, by what they rest on\nledger : Path | None, default None\n    file of the world's own books; None: the ledger of all accounts\nshorter : Mapping[str, pd.DataFrame]\n    by time frame: bars of faster sleeves\ndated : bool, default False\n    True: a strategy trades when it was in production at the moment of the decision; False: those of now\npromises : KeptForecasts | None, default None\n    what was forecast before, from which feedback learns\nstands : datetime | None, default None\n    UTC, the profile's close at which its policy was decided, when a later one was skipped; None: the newest\nfunding : FundingRates | None, default None\n    what perpetuals have paid; None: what the store holds"
+    "What decisions are made in: settings, bars, the prices that came, and models that were trained already.\n\nParameters\n----------\nsettings : Settings\n    their data folder is the world's own\nbars : pd.DataFrame | None\n    time × (field, symbol); None: the store is read\ntape : Any\n    prices that paper orders are filled at; None: those of the source\nversion : Callable[[datetime], str]\n    of the data at a moment\nwithout : str, default ''\n    part that is switched off\nkept : MutableMapping\n    models, by what they rest on\nledger : Ledger | Path | None, default None\n    the world's own books, which stay open, or their file; None: the ledger of all accounts\nshorter : Mapping[str, pd.DataFrame]\n    by time frame: bars of faster sleeves\ndated : bool, default False\n    True: a strategy trades when it was in production at the moment of the decision; False: those of now\npromises : KeptForecasts | None, default None\n    what was forecast before, from which feedback learns\nstands : datetime | None, default None\n    UTC, the profile's close at which its policy was decided, when a later one was skipped; None: the newest\nfunding : FundingRates | None, default None\n    what perpetuals have paid; None: what the store holds"
 
     settings: Settings  # their data folder is the world's own
     bars: pd.DataFrame | None  # time × (field, symbol); None: the store is read
@@ -82,7 +83,7 @@ class World:
     version: Callable[[datetime], str]  # of the data at a moment
     without: str = ""  # part that is switched off
     kept: MutableMapping = field(default_factory=dict)  # models, by what they rest on
-    ledger: Path | None = None  # file of the world's own books; None: the ledger of all accounts
+    ledger: Ledger | Path | None = None  # the world's own books, which stay open, or their file; None: the ledger of all accounts
     shorter: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # by time frame: bars of faster sleeves
     dated: bool = False  # True: a strategy trades when it was in production at the moment of the decision; False: those of now
     promises: KeptForecasts | None = None  # what was forecast before, from which feedback learns

@@ -183,4 +183,12 @@ def pinned_instruments(
             kept = {"version": instruments_version(found), "note": said, "instruments": [json.loads(i.to_json()) for i in found.values()]}
         run.write("instruments", kept)
         run.pin(instruments=kept["version"])
-    return instruments_in(run.read("instruments"))
+    if run.bars is None:
+        return instruments_in(run.read("instruments"))
+    if (version := run.record.instruments) not in _PINNED:  # one decision after the other goes by the same
+        _PINNED.clear()
+        _PINNED[version] = instruments_in(run.read("instruments"))
+    return dict(_PINNED[version])
+
+
+_PINNED: dict[str, dict[str, Instrument]] = {}  # of the last decision in memory, by version

@@ -8,7 +8,8 @@ __all__ = ['PARTS', 'settings_without', 'instrument_terms', 'take_decision', 'Pa
 
 # %% ../../nbs/12_pipeline/64_replay.ipynb #3087ef51
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -19,6 +20,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from ..accounting.ledger import Ledger
 from ..backtest.trial_register import TrialRegister
 from ..core.bars import bar_length, closed_by, fingerprint, parse_as_of
 from ..core.errors import BadInput, MissingData, TradingError
@@ -297,7 +299,9 @@ def run_replay(
     for world in worlds.values():
         world.kept["instruments"] = terms
     before = {part: _done_before(_days(world), closes) for part, world in worlds.items()}
-    with ForecastsAhead(worlds[""], past.source, closes[len(before[""]) :]) as ahead:
+    with ForecastsAhead(worlds[""], past.source, closes[len(before[""]) :]) as ahead, ExitStack() as opened:
+        for world in worlds.values():
+            world.ledger = opened.enter_context(_own_books(world))
         for number, as_of in enumerate(closes):
             words, like = "", None
             for part, world in worlds.items():
@@ -315,6 +319,18 @@ def run_replay(
     done = Replayed(folder, write_result(folder, facts, worlds[""].settings, books, lines, past.bars, closes))
     _count_trials(settings, done, past.bars, parts)
     return done
+
+
+@contextmanager
+def _own_books(world: World) -> Iterator[Ledger]:
+    "Hold the books of a replay open from its first decision to its last; nobody else writes them, so their chain is walked as it grows and once more as a whole."
+    ledger = Ledger(Path(world.settings.run.data) / "ledger.sqlite")
+    ledger.walked_again = 0
+    try:
+        yield ledger
+        ledger.verify()
+    finally:
+        ledger.close()
 
 
 def _count_trials(settings: Settings, done: Replayed, bars: pd.DataFrame, parts: list[str]) -> None:

@@ -9,8 +9,9 @@ __all__ = ['training_moment', 'Trained', 'train_forecaster', 'forecast_now', 're
 # %% ../../nbs/12_pipeline/60_steps.ipynb #7db2c70e
 import json
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -23,14 +24,15 @@ from ..core.settings import Settings
 from ..data.arrow import content_version
 from ..features.cycle_score import CycleScore, pin_cycle
 from ..features.regime import RegimeDetector
-from ..forecast.decisions import DayDecisions, accepted_forecasts, decide_day, describe_decisions, judge_record
+from ..forecast.decisions import RECENT, DayDecisions, accepted_forecasts, decide_day, describe_decisions, judge_record
 from ..forecast.feedback import FeedbackState
 from ..forecast.feedback_words import feedback_words
-from ..forecast.forecaster import COLUMNS, HorizonForecaster, hold_out
+from ..forecast.forecaster import COLUMNS, HorizonForecaster, forecast_inputs, hold_out
 from ..forecast.meta_labeling import DecisionThresholds
 from ..forecast.model_promotion import current_model_version
 from ..forecast.model_registry import load, save
 from ..forecast.outcomes import market_patterns
+from ..forecast.targets import horizon_bars
 from .cycle import cycle_of
 from .forecast_review import learn_today, lost_cycles
 from .currency_rates import account_bars
@@ -64,6 +66,14 @@ class Trained:
     held: pd.DataFrame  # (timestamp, symbol, horizon) × forecast and realised
     version: str  # in the registry
 
+    @cached_property
+    def recent(self) -> "Trained":
+        "The same with the part of its past among which a decision looks for forecasts that still run; of ten years that is one."
+        moments = self.held.index.get_level_values("timestamp")
+        longest = max(horizon_bars(self.forecaster.horizons, self.forecaster.timeframe).values())
+        begin = moments.unique().sort_values()[-(RECENT + 7 * longest) :][0]
+        return replace(self, held=self.held[moments >= begin])
+
 
 def train_forecaster(
     run: Run,
@@ -82,10 +92,10 @@ def train_forecaster(
     if not len(bars):
         raise BadInput(f"no bar had closed by the last weekly training, {until:%Y-%m-%d %H:%M}; begin later, or set forecast.refit to run")
     estimator = load(models, promoted).estimator if promoted else named_model(settings)
-    forecaster = HorizonForecaster(estimator, f.horizons, market.timeframe, level=f.coverage, adaptive=f.adaptive).fit(bars, mood)
+    forecaster = HorizonForecaster(estimator, f.horizons, market.timeframe, level=f.coverage, adaptive=f.adaptive).fit(bars, mood, inputs := forecast_inputs(bars, mood, None))
     data = record.data_version if f.refit == "run" else content_version(bars, market_source(settings).name, market.timeframe)
     told = {"data_version": data, "code_version": record.packages["carnet"], "bars": len(bars), "first": bars.index[0], "last": bars.index[-1]}
-    kept[key] = Trained(forecaster, hold_out(forecaster, bars, mood), save(forecaster, models, told))
+    kept[key] = Trained(forecaster, hold_out(forecaster, bars, mood, inputs=inputs), save(forecaster, models, told))
     return kept[key]
 
 
@@ -197,7 +207,7 @@ def forecast_step(
     bars = bars_of(run).iloc[-settings_of(run).forecast.window :]
     mood, _ = take_sentiment(run, now)
     trained = train_forecaster(run, mood, kept)
-    forecast, record = forecast_now(trained, bars, mood)
+    forecast, record = forecast_now(trained.recent, bars, mood)
     decided = decide_forecasts(run, bars, forecast, record, trained, kept)
     run.pin(model_versions=run.record.model_versions | {"forecast": trained.version})
     run.write("forecast", forecast)

@@ -261,4 +261,5 @@ def trade_step(
         traded = execute_step(run, desk, planned.plan, verdict, progress)
         return Outcome(planned.plan, verdict, traded, record_step(run, desk, planned, traded, prices))
     finally:
-        desk.ledger.close()
+        if desk.ledger is not run.ledger:
+            desk.ledger.close()
