@@ -13,7 +13,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "contribution": ["sleeve_gains", "change_lines", "account_contribution"],
     "currency_rates": ["AT_COST", "AccountRates", "rates_of", "rate_symbols", "ingest_rates", "stored_rates", "run_rates", "account_bars"],
     "cycle": ["FROM_PRICES", "FEWEST_CLOSES", "LONGEST_HISTORY", "cycle_of", "cycle_target_path", "describe_cycle"],
-    "decision_world": ["FEWEST_AHEAD", "StoreVersions", "pending_file", "World", "whole_lines", "serve_forecasts", "ForecastsAhead"],
+    "decision_world": [
+        "FEWEST_AHEAD", "FEWEST_TRAINED", "StoreVersions", "pending_file", "World", "whole_lines", "serve_trainings", "TrainedAhead",
+        "serve_forecasts", "ForecastsAhead",
+    ],
     "factory": [
         "USUAL_CALENDARS", "market_source", "with_cache", "store_of", "source_note", "bars_of", "calendars_of", "symbol_calendars",
         "models_of", "taxonomy_of", "groups_of", "counted_groups", "shock_groups_of", "margin_terms", "risk_limits", "optimizer_of",
@@ -89,8 +92,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "live_record", "sleeve_weights", "within_limits", "NetTargets", "net_targets",
     ],
     "steps": [
-        "training_moment", "Trained", "train_forecaster", "forecast_now", "require_fresh", "Decided", "decide_forecasts", "forecast_step",
-        "market_regime", "Allocated", "allocate_weights", "allocate_step",
+        "training_moment", "Trained", "train_forecaster", "train_and_judge", "forecast_now", "require_fresh", "Decided",
+        "decide_forecasts", "forecast_step", "market_regime", "Allocated", "allocate_weights", "allocate_step",
     ],
     "target_weights": [
         "MOST_ABSENT", "carried_closes", "closed_now", "missing_prices", "whole_closes", "recent_day_returns", "forecast_effect",
