@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from trading.accounting.event_table import time_text
+from trading.accounting.event_kinds import time_text
 from trading.accounting.ledger import Ledger
 from trading.accounting.unit_values import as_traded, value_history
 from trading.backtest.trial_register import TrialRegister

@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "ROUND_THE_CLOCK", "ONE_YEAR", "DAY", "NEW_YORK", "FEWEST_DAYS", "SEEN", "LARGEST_GRID", "FIRST_STEPS", "LONG_ENOUGH",
         "SHORTEST_YEAR", "check_calendar", "sessions", "expected_bars", "observed_calendar", "check_on_calendar", "usual_step",
         "on_own_clock", "clocks_as_known", "elapsed_years", "calendar_bars_a_year", "bars_a_year", "annual_growth", "shown_yearly",
-        "next_open", "price_age",
+        "next_open", "price_age", "price_ages",
     ],
     "cards": ["Tone", "CARD_STYLE", "spaced", "Card", "Bar", "written", "card_text", "card_html", "Shown"],
     "carried_prices": ["carry_prices", "closed_markets", "day_closes", "day_returns", "span_text", "spans_text"],

@@ -158,8 +158,9 @@ class MetaModel:
     def probability(
         self,
         forecasts: pd.DataFrame,  # (…, symbol, horizon) × the columns of a forecast
+        seen: pd.DataFrame | None = None,  # their `meta_features`; None: made here
     ) -> pd.Series:  # that the side is right, same rows
-        "Return how likely each forecast's side is right.\n\nParameters\n----------\nforecasts : pd.DataFrame\n    (…, symbol, horizon) × the columns of a forecast\n\nReturns\n-------\npd.Series\n    that the side is right, same rows"
+        "Return how likely each forecast's side is right.\n\nParameters\n----------\nforecasts : pd.DataFrame\n    (…, symbol, horizon) × the columns of a forecast\nseen : pd.DataFrame | None, default None\n    their `meta_features`; None: made here\n\nReturns\n-------\npd.Series\n    that the side is right, same rows"
         if not hasattr(self, "rates_"):
             raise BadInput("the meta-model has no record; call fit with held-out forecasts first")
         strange = sorted(set(forecasts.index.get_level_values("horizon")) - set(self.usual_spread_.index), key=str)
@@ -168,7 +169,7 @@ class MetaModel:
         if not self.useful_:
             plain = forecasts.index.get_level_values("horizon").map(self.rates_)
             return pd.Series(plain.to_numpy(dtype=float), index=forecasts.index, name="probability")
-        x = meta_features(forecasts, self.usual_spread_)
+        x = meta_features(forecasts, self.usual_spread_) if seen is None else seen
         return pd.Series(self.estimator_.predict_proba(x.to_numpy())[:, 1], index=forecasts.index, name="probability")
 
     def decide(
@@ -180,7 +181,8 @@ class MetaModel:
         notes: Mapping[str, str] | None = None,  # by horizon: the sentence for it
     ) -> tuple[Decision, ...]:  # one for each row, also for those that do nothing
         "Decide about every forecast and say why.\n\nParameters\n----------\nforecasts : pd.DataFrame\n    (symbol, horizon) × the columns of a forecast, of one moment\nas_of : datetime\n    UTC, the last bar that was known\ngates : DecisionThresholds, default DecisionThresholds()\n    what a decision must pass\nshares : Mapping[str, float] | None, default None\n    by horizon: how much of a forecast its record supports, 0 to 1; None: all of it\nnotes : Mapping[str, str] | None, default None\n    by horizon: the sentence for it\n\nReturns\n-------\ntuple[Decision, ...]\n    one for each row, also for those that do nothing"
-        p, seen = self.probability(forecasts).clip(0.001, 0.999), meta_features(forecasts, self.usual_spread_)
+        seen = meta_features(forecasts, self.usual_spread_) if hasattr(self, "rates_") else None
+        p = self.probability(forecasts, seen).clip(0.001, 0.999)
         reward = p * self.won_ / ((1 - p) * self.lost_)
         deep = path_drawdown(forecasts["expected"].abs(), forecasts["std"])
         names = [str(h) for h in forecasts.index.get_level_values("horizon")]

@@ -79,7 +79,7 @@ def pending_file(settings: Settings) -> Path:
 
 @dataclass
 class World:
-    "What decisions are made in: settings, bars, the prices that came, and models that were trained already.\n\nParameters\n----------\nsettings : Settings\n    their data folder is the world's own\nbars : pd.DataFrame | None\n    time × (field, symbol); None: the store is read\ntape : Any\n    prices that paper orders are filled at; None: those of the source\nversion : Callable[[datetime], str]\n    of the data at a moment\nwithout : str, default ''\n    part that is switched off\nkept : MutableMapping\n    models, by what they rest on\nledger : Ledger | Path | None, default None\n    the world's own books, which stay open, or their file; None: the ledger of all accounts\nshorter : Mapping[str, pd.DataFrame]\n    by time frame: bars of faster sleeves\ndated : bool, default False\n    True: a strategy trades when it was in production at the moment of the decision; False: those of now\npromises : KeptForecasts | None, default None\n    what was forecast before, from which feedback learns\nstands : datetime | None, default None\n    UTC, the profile's close at which its policy was decided, when a later one was skipped; None: the newest\nfunding : FundingRates | None, default None\n    what perpetuals have paid; None: what the store holds"
+    "What decisions are made in: settings, bars, the prices that came, and models that were trained already.\n\nParameters\n----------\nsettings : Settings\n    their data folder is the world's own\nbars : pd.DataFrame | None\n    time × (field, symbol); None: the store is read\ntape : Any\n    prices that paper orders are filled at; None: those of the source\nversion : Callable[[datetime], str]\n    of the data at a moment\nwithout : str, default ''\n    part that is switched off\nkept : MutableMapping\n    models, by what they rest on\nledger : Ledger | Path | None, default None\n    the world's own books, which stay open, or their file; None: the ledger of all accounts\nshorter : Mapping[str, pd.DataFrame]\n    by time frame: bars of faster sleeves\ndated : bool, default False\n    True: a strategy trades when it was in production at the moment of the decision; False: those of now\npromises : KeptForecasts | None, default None\n    what was forecast before, from which feedback learns\nstands : datetime | None, default None\n    UTC, the profile's close at which its policy was decided, when a later one was skipped; None: the newest\nfunding : FundingRates | None, default None\n    what perpetuals have paid; None: what the store holds\nreported : bool, default True\n    False: nobody reads what a report of one day would show"
 
     settings: Settings  # their data folder is the world's own
     bars: pd.DataFrame | None  # time × (field, symbol); None: the store is read
@@ -93,6 +93,7 @@ class World:
     promises: KeptForecasts | None = None  # what was forecast before, from which feedback learns
     stands: datetime | None = None  # UTC, the profile's close at which its policy was decided, when a later one was skipped; None: the newest
     funding: FundingRates | None = None  # what perpetuals have paid; None: what the store holds
+    reported: bool = True  # False: nobody reads what a report of one day would show
 
     def open(self, as_of: datetime, now: datetime) -> MemoryRun:
         "Open the run of one decision."
@@ -108,6 +109,7 @@ class World:
         run = MemoryRun(record, data, self.settings, self.bars, self.tape, self.ledger, pending_file(self.settings))
         run.shorter = self.shorter if self.bars is not None else None
         run.promoted_by, run.promises, run.stands, run.funding = as_of if self.dated else None, self.promises, self.stands, self.funding
+        run.reported = self.reported
         if self.dated and self.shorter:
             run.shorter = {frame: self.shorter[frame] for frame in shorter_frames(self.settings, [as_of])}
         return run

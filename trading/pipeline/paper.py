@@ -117,7 +117,7 @@ def follow_books(
     account: str,
 ) -> list[int]:  # the entries that it follows only now
     "Let an exchange on paper do what was booked and it has not done yet, also when a crash came between: each change once.\n\nParameters\n----------\npath : Path\n    of the exchange on paper\nledger : Ledger\naccount : str\n\nReturns\n-------\nlist[int]\n    the entries that it follows only now"
-    if not path.exists():
+    if not path.exists() or ledger.last("paper_balance", account) is None:
         return []
     with closing(PaperFile(path, f"paper exchange {path.name}")) as file:
         changes = [e.data for e in ledger.events(account, "paper_balance", after=file.moved)] if file.begun else []

@@ -285,7 +285,7 @@ def run_replay(
             shorter = stored_shorter(settings, shorter_frames(own, moments), now)
             versions_at = StoreVersions(past.bars, past.source, settings.market.timeframe, shorter, past.paid)
             worlds[part] = World(own, past.bars, past.tape, versions_at.at, part, ledger=Path(own.run.data) / "ledger.sqlite",
-                                 shorter=shorter, dated=promoted == "dated",
+                                 shorter=shorter, dated=promoted == "dated", reported=False,
                                  promises=_promises(settings, own, begin, part), funding=FundingRates() if part == "costs" else past.funding)
         closes = closes_between(past.bars, settings.market.timeframe, begin, end)
         if not closes:

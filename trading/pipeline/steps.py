@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from ..core.bars import bar_length, closed_by
-from ..core.calendars import bars_a_year, check_on_calendar, price_age
+from ..core.calendars import bars_a_year, check_on_calendar, price_ages
 from ..core.cron import last_scheduled
 from ..core.errors import BadInput, MissingData, StaleData, TradingError
 from ..core.settings import Settings
@@ -142,13 +142,12 @@ def require_fresh(
 ) -> None:
     "Refuse bars that are too old to decide on, and bars that do not keep the calendar that a person has named.\n\nParameters\n----------\nsettings : Settings\nbars : pd.DataFrame\n    time × (field, symbol), closed by the moment\nwhen : datetime\n    UTC"
     market, close, moment = settings.market, bars["close"], pd.Timestamp(when)
-    clocks, late = symbol_calendars(settings, close), {}
+    ages, late = price_ages(close, symbol_calendars(settings, close), market.timeframe, moment), {}
     for symbol, named in calendars_of(settings).items():
-        own = close.index[close[symbol].notna()]
         if named != "auto":
-            check_on_calendar(own, named, market.timeframe, symbol)
-        if len(own) and price_age(clocks[symbol], market.timeframe, own[-1], moment, own) > pd.Timedelta(hours=market.max_age_hours):
-            late[symbol] = moment - own[-1] - bar_length(market.timeframe)
+            check_on_calendar(close.index[close[symbol].notna()], named, market.timeframe, symbol)
+        if symbol in ages and ages[symbol][1] > pd.Timedelta(hours=market.max_age_hours):
+            late[symbol] = moment - ages[symbol][0] - bar_length(market.timeframe)
     if late:
         symbol, age = next(iter(late.items()))
         raise StaleData(
