@@ -169,13 +169,9 @@ def forecast_inputs(
     since: pd.Timestamp | None = None,  # first row that is wanted, as far as the plain features go; None: all
 ) -> tuple[Panel, np.ndarray]:  # features as a panel; usual move of one bar, time × symbol
     "Return what a model may look at.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nfeatures : Any\n    source of the features, see `features_of`\nnames : Sequence[str] | None\n    which features; None: all\nsince : pd.Timestamp | None, default None\n    first row that is wanted, as far as the plain features go; None: all\n\nReturns\n-------\ntuple[Panel, np.ndarray]\n    features as a panel; usual move of one bar, time × symbol"
-    check_bars(bars)
-    symbols = symbols_of(bars)
-    if features is None:
-        found, usual = default_inputs(bars["close"], since)
-        return make_panel(found, symbols, names), usual[symbols].to_numpy()
-    panel = make_panel(features_of(bars, features), symbols, names)
-    return panel, bar_volatility(bars["close"][symbols]).to_numpy()
+    symbols = symbols_of(check_bars(bars))
+    found, usual = default_inputs(bars["close"], since) if features is None else (features_of(bars, features), bar_volatility(bars["close"][symbols]))
+    return make_panel(found, symbols, names), usual[symbols].to_numpy()
 
 
 def forecast_panel(
@@ -254,8 +250,7 @@ class HorizonForecaster:
 
     def _learn(self, bars: pd.DataFrame, panel: Panel, usual: np.ndarray) -> "HorizonForecaster":
         "Learn every horizon from features and usual moves that were made already."
-        from sklearn import config_context
-        from sklearn.base import clone
+        from sklearn import clone, config_context
         from threadpoolctl import threadpool_limits
 
         steps = horizon_bars(self.horizons, self.timeframe)
