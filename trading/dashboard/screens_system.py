@@ -292,7 +292,7 @@ def _tried(place: Workspace, who: Viewer) -> Parts:
         return [("missing", found["missing"])]
     frame = pd.DataFrame(found["items"][:12])
     frame["model"] = [v or "that of the settings" for v in frame["version"]]
-    frame["when"], frame["came"] = frame["at"].map(utc_text), ["in force" if p else "not promoted" for p in frame["passed"]]
+    frame["when"], frame["came"] = frame["at"].map(utc_text), ["put in force" if p else "not promoted" for p in frame["passed"]]
     frame["why"] = ["; ".join(r) for r in frame["reasons"]]
     now, model = found["in_force"], current_settings(place, who.profile).forecast.model
     parts: Parts = [("text", f"In force for the next run: {now or f'the model of the settings, {model}'}."),
