@@ -7196,6 +7196,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'trading/services/book_control.py'),
                                                'trading.services.book_control._resume_orders': ( '13_services/book_control.html#_resume_orders',
                                                                                                  'trading/services/book_control.py'),
+                                               'trading.services.book_control._valued_anew': ( '13_services/book_control.html#_valued_anew',
+                                                                                               'trading/services/book_control.py'),
                                                'trading.services.book_control.book_entry': ( '13_services/book_control.html#book_entry',
                                                                                              'trading/services/book_control.py'),
                                                'trading.services.book_control.book_events': ( '13_services/book_control.html#book_events',

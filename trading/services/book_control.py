@@ -164,6 +164,14 @@ def _balances_moved(ledger: Ledger, account: str, before: Book, now: datetime, e
     return [Event("paper_balance", account, now, {"changes": changes, "entry": str(entry)})] if changes else []
 
 
+def _valued_anew(ledger: Ledger, account: str, currency: str) -> list[str]:
+    "Write the values of the past anew that an entry has changed, and say from when on."
+    if not (again := ledger.mark_again(account)):
+        return []
+    first = min(again)
+    return [f"{count(len(again), 'value')} from {first[:10]} on: {again[first][0]:,.2f} → {again[first][1]:,.2f} {currency} that day"]
+
+
 def book_events(
     settings: Settings,
     account: str,
@@ -184,10 +192,7 @@ def book_events(
             beside = _owned(ledger, account, before, events, now)
             follows = lambda last: _balances_moved(ledger, account, before, now, last - len(beside))  # noqa: E731
             seq, after = ledger.append([*events, *beside], once, follows if paper else None) - len(beside), ledger.book(account)
-        moved, again = _moved(before, after), ledger.mark_again(account)
-        if again:
-            first = min(again)
-            moved.append(f"{count(len(again), 'value')} from {first[:10]} on: {again[first][0]:,.2f} → {again[first][1]:,.2f} {after.currency} that day")
+        moved = [*_moved(before, after), *_valued_anew(ledger, account, after.currency)]
         if paper:
             follow_books(paper_file(settings), ledger, account)
             moved += _resume_orders(settings, ledger, account, halted, now)
@@ -381,8 +386,10 @@ def explain_differences(request: ExplainDifferences, context: Context) -> Done:
         who = f"person {context.actor.user}"
         asked = Event("note", account, context.now, {"who": context.actor.user, "text": f"accepted of the explanations: {request.accept}"})
         if request.accept and (seq := ledger_for_reading(context.workspace).written(asked, once)):  # what is listed now are others
-            left = [d.words for d in compared.differences]
-            return Done(text="\n".join([f"{account}: it was booked when this was asked before, behind entry {seq}", *(f"still different: {words}" for words in left)]),
+            left, ledger = [d.words for d in compared.differences], ledger_for_writing(context.workspace)
+            moved = _valued_anew(ledger, account, ledger.book(account).currency)  # a kill may have come before the values of the past
+            ledger.close()
+            return Done(text="\n".join([f"{account}: it was booked when this was asked before, behind entry {seq}", *moved, *(f"still different: {words}" for words in left)]),
                         complete=not left, details={"account": account, "proposals": [], "booked": [], "differences": left})
         chosen = range(1, len(proposals) + 1) if request.accept == "all" else request.accept
         if wrong := [n for n in chosen if not 1 <= n <= len(proposals)]:
