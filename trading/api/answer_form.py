@@ -22,17 +22,21 @@ def _compressed(body: bytes) -> bytes:
     return gzip.compress(body, 6, mtime=0)
 
 
+@lru_cache(maxsize=64)
+def _takes_gzip(asked: bytes) -> bool:
+    weight = {part.partition(b";")[0].strip(): part.replace(b" ", b"").partition(b";q=")[2] for part in asked.split(b",")}.get(b"gzip")
+    return weight is not None and bool(not weight or weight.strip(b"0."))
+
+
 def in_form(
     headers: Mapping[bytes, bytes],  # of the question, names in small letters
     body: bytes,  # JSON
 ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:  # status, headers and body of the answer
-    "Put an answer into the form that its asker takes: nothing when it is there already, compressed, or as it is.\n\nParameters\n----------\nheaders : Mapping[bytes, bytes]\n    of the question, names in small letters\nbody : bytes\n    JSON\n\nReturns\n-------\ntuple[int, list[tuple[bytes, bytes]], bytes]\n    status, headers and body of the answer"
+    "Put an answer into the form that its asker takes: nothing when it is there already, compressed, or as it is."
     tag = _tag(body)
     found, asked = [(b"etag", tag), (b"vary", b"accept-encoding")], headers.get(b"if-none-match", b"")
     if asked and (asked.strip() == b"*" or any(one.strip().removeprefix(b"W/") == tag[2:] for one in asked.split(b","))):
         return 304, found, b""
-    takes = {part.partition(b";")[0].strip(): part.replace(b" ", b"").partition(b";q=")[2] for part in headers.get(b"accept-encoding", b"").split(b",")}
-    weight = takes.get(b"gzip")
-    if len(body) >= 1_000 and weight is not None and (not weight or weight.strip(b"0.")):
+    if len(body) >= 1_000 and _takes_gzip(headers.get(b"accept-encoding", b"")):
         found, body = [*found, (b"content-encoding", b"gzip")], _compressed(body)
     return 200, [*found, (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())], body

@@ -55,7 +55,7 @@ def make_app(
     https: bool = False,  # a proxy with TLS stands in front
     origin: str = "",  # the address that browsers see; passkeys are bound to it
 ) -> FastAPI:
-    "Return the service.\n\nParameters\n----------\nplace : Workspace\nusers : Authenticator\naudit : AuditLog\ndashboard : bool, default True\n    the pages too, when they are installed\nrate : float, default 200\n    requests a second of one client\nburst : float, default 400\n    at once\nmost_bytes : int, default 1000000\n    of a body\nmetrics : default None\n    `ops.telemetry.Metrics`; None: nothing is measured\ncommand : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'\nclock : Callable[[], datetime], default lambda: datetime.now(UTC)\nhosts : Iterable[str], default ()\n    names that the service may be asked by; none: any\nproxies : Iterable[str], default ()\n    addresses or networks of reverse proxies that are believed\nhttps : bool, default False\n    a proxy with TLS stands in front\norigin : str, default ''\n    the address that browsers see; passkeys are bound to it\n\nYields\n------\nFastAPI"
+    "Return the service."
     service = Service(place, users, audit, IdempotencyStore(place.data / "answers.sqlite"), clock=clock, command=command, https=https, origin=origin)
 
     @asynccontextmanager
@@ -66,9 +66,10 @@ def make_app(
             logging.getLogger("carnet.web").warning("the service stops: jobs ended: %s; jobs that trade and go on: %s", *(", ".join(n) or "none" for n in ended.values()))
         await asyncio.to_thread(service.answers.close)
 
-    app = FastAPI(title="Carnet", version="1", openapi_url=None, docs_url=None, redoc_url=None, lifespan=life, redirect_slashes=False)
+    app = FastAPI(title="Carnet", version="1", openapi_url=None, docs_url=None, redoc_url=None, lifespan=life, redirect_slashes=False,
+                  telemetry=dict.fromkeys(("tracing", "metrics", "logs", "auto_configure"), False))  # `Traced` and `Metrics` tell what there is to tell
     add_error_handlers(app)
-    note = partial(_note, metrics) if metrics is not None else None
+    note = _noting(metrics) if metrics is not None else None
     if metrics is not None:
         metrics.gather(partial(_present, service))
     policy = _mount(app, service) if dashboard else None
@@ -101,10 +102,18 @@ class Traced:
             current.set_attribute("request", scope.get("state", {}).get("request_id", ""))
 
 
-def _note(metrics, path: str, method: str, status: int, seconds: float) -> None:
-    "Measure a request."
-    metrics.add("carnet_requests_total", route=path, method=method, status=str(status))
-    metrics.observe("carnet_request_seconds", seconds, route=path, method=method)
+def _noting(metrics) -> Callable[[str, str, int, float], None]:
+    "Return what measures a request; where its numbers stand is looked up at the first of a kind only."
+    kept: dict[tuple[str, str, int], tuple] = {}
+
+    def note(path: str, method: str, status: int, seconds: float) -> None:
+        if (known := kept.get((path, method, status))) is None:
+            known = kept[path, method, status] = (metrics.number("carnet_requests_total", route=path, method=method, status=str(status)),
+                                                  metrics.number("carnet_request_seconds", route=path, method=method))
+        known[0].inc()
+        known[1].observe(seconds)
+
+    return note
 
 
 def _present(service: Service, metrics) -> None:

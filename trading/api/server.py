@@ -18,7 +18,7 @@ def take_port(
     host: str,
     port: int,  # 0: any free one
 ):  # a socket that listens
-    "Take a port, or say in one sentence that it is taken.\n\nParameters\n----------\nhost : str\nport : int\n    0: any free one\n\nReturns\n-------\na socket that listens"
+    "Take a port, or say in one sentence that it is taken."
     import socket
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -59,7 +59,9 @@ def run_server(
     taken,  # a socket that listens
     tls: Callable | None = None,  # returns the `TlsFiles` of now; None: plain HTTP
 ) -> None:
-    "Run the server on a socket until a signal comes; a certificate that was renewed is shown to whoever connects from then on.\n\nParameters\n----------\napp\ntaken\n    a socket that listens\ntls : Callable | None, default None\n    returns the `TlsFiles` of now; None: plain HTTP"
+    "Run the server on a socket until a signal comes; a certificate that was renewed is shown to whoever connects from then on."
+    import gc
+
     import uvicorn
 
     async def renew() -> None:
@@ -76,6 +78,9 @@ def run_server(
     if tls is not None:
         files = tls()
         shown = {"ssl_certfile": files.certificate, "ssl_keyfile": files.key, "callback_notify": renew, "timeout_notify": RENEWED}
+    gc.collect()
+    gc.freeze()  # what is loaded stays: no collection looks through it again, and none of them holds up an answer
+    gc.set_threshold(5_000, 10, 10)  # a request leaves a hundred objects and no circle
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, date_header=False, proxy_headers=False, **LIMITS, **shown)
     uvicorn.Server(config).run(sockets=[taken])
 
@@ -86,7 +91,7 @@ def tls_files(
     folder: Path | None,  # of the certificate that the service makes itself
     names: Iterable[str],  # that the service is asked by
 ) -> Callable | None:  # returns the `TlsFiles` of now; None: plain HTTP
-    "Return how the service comes to its certificate, or say which option is missing.\n\nParameters\n----------\ncertificate : Path | None\nkey : Path | None\nfolder : Path | None\n    of the certificate that the service makes itself\nnames : Iterable[str]\n    that the service is asked by\n\nReturns\n-------\nCallable | None\n    returns the `TlsFiles` of now; None: plain HTTP"
+    "Return how the service comes to its certificate, or say which option is missing."
     from trading.services.access import check_certificate, own_certificate
 
     if folder is not None and (certificate or key):

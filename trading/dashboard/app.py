@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'POLL_SECONDS', 'CONTENT_POLICY', 'channel_class', 'screen_message', 'PageUpdates', 'PageSession',
-           'activity_state', 'data_state', 'page_component', 'page_template', 'mount']
+           'latest_stops', 'activity_state', 'data_state', 'page_component', 'page_template', 'mount']
 
 # %% ../../nbs/16_dashboard/30_app.ipynb #009a5d3c
 import asyncio
@@ -12,6 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -36,6 +37,7 @@ from trading.dashboard.layout import (
 from .live_prices import quotes_state
 from ..core.errors import Forbidden, NotSignedIn
 from ..services.query_cache import MEMORY
+from ..services.stops import stop_state
 from ..services.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -72,13 +74,13 @@ def screen_message(
     after: str = "",  # HTML behind the sections
     moved: bool = False,  # the viewer has gone to another screen
 ) -> dict:
-    "Return the message that draws a screen anew.\n\nParameters\n----------\nat : str\nparts : Mapping[str, str]\n    key of a section → HTML\nafter : str, default ''\n    HTML behind the sections\nmoved : bool, default False\n    the viewer has gone to another screen\n\nReturns\n-------\ndict"
+    "Return the message that draws a screen anew."
     frames = Markup("").join(render_macro("frame", key[2:], Markup(text)) for key, text in parts.items())
     return {"screen": {"at": at, "title": SCREENS[at].title, "aside": SCREENS[at].aside, "sections": str(frames + Markup(after)), "moved": moved}}
 
 # %% ../../nbs/16_dashboard/30_app.ipynb #25de2c16
 class PageUpdates:
-    "The sections that an open page shows, and their updates.\n\nParameters\n----------\nplace : Workspace\nlook : Callable[[], Viewer]\n    who looks, asked each time; raises when the session has ended\nrecord : WriteAudit | None, default None\n    the audit log\nat : str, default 'today'\noptions : Mapping[str, str] | None, default None\nsignin : str, default '/signin'\n    where to go when the session has ended"
+    "The sections that an open page shows, and their updates."
 
     def __init__(
         self,
@@ -98,6 +100,7 @@ class PageUpdates:
         self.drawn = self.state  # the page was drawn with this or something newer
         self.looked = time.monotonic()
         self.busy = False
+        self.stops, self.banners = latest_stops(place), 0  # the stops that the banner tells, how often it was told beside the screens
 
     def who(self) -> Viewer:
         "Return who looks, with what was asked for."
@@ -109,7 +112,7 @@ class PageUpdates:
 
     async def fill(self, who: Viewer, at: str, moved: bool) -> None:
         "Send a screen, a slow one section by section; nothing is sent when the page was drawn with what there is."
-        state, visit, slow = self.stamp(), self.visits, SCREENS[at].slow
+        state, visit, slow, banners = self.stamp(), self.visits, SCREENS[at].slow, self.banners
         drawn, self.state, self.looked = not moved and not slow and state == self.drawn, state, time.monotonic()
         if slow and moved:
             self.send(screen_message(at, {}, render_macro("loading"), True))
@@ -120,8 +123,8 @@ class PageUpdates:
             parts[f"s-{section.key}"] = str(section.html())
             if slow:
                 self.send(screen_message(at, parts, render_macro("loading")))
-        head = await asyncio.to_thread(self.head, who)
-        self.shown = parts | head
+        head = self.newest({"parts": await asyncio.to_thread(self.head, who)}, banners)["parts"]
+        self.shown = {k: v for k, v in self.shown.items() if k == "banner"} | parts | head
         if not drawn:
             self.send({"parts": head, **screen_message(at, parts, moved=moved and not slow)})
 
@@ -133,14 +136,42 @@ class PageUpdates:
             status = render_macro("status", "", "", False, stop_button(who))
         return {"status": str(status), "banner": str(banner(self.place, who))}
 
+    def newest(self, message: dict, banners: int) -> dict:  # banners: how often it had been told when the message was begun
+        "Leave the banner out of a message when a newer one was told meanwhile."
+        if self.banners != banners and "banner" in message.get("parts", {}):
+            message["parts"] = {k: v for k, v in message["parts"].items() if k != "banner"}
+        return message
+
+    async def show_stops(self) -> None:
+        "Tell a stop that was raised or ended, whatever the screen waits for."
+        if (state := latest_stops(self.place)) == self.stops:
+            return
+        self.stops, self.banners = state, self.banners + 1
+        try:
+            text = await asyncio.get_running_loop().run_in_executor(_STOP_THREADS, lambda: str(banner(self.place, self.who())))
+        except TradingError as error:  # the session has ended: `tick` leads to the door
+            log.info("a page was not told of a stop: %s", error)
+            return
+        self.shown["banner"] = text
+        self.send({"parts": {"banner": text}})
+
+    async def watch_stops(self) -> None:
+        "Look for stops as long as the page is open."
+        while True:
+            try:
+                await self.show_stops()
+            except Exception:  # whatever it was, the next look may be the one that counts
+                log.exception("a page could not be told of a stop")
+            await asyncio.sleep(POLL_SECONDS)
+
     async def tick(self, force: bool = False) -> None:
         "Check whether something has changed, and send it."
         if self.busy or self.arriving:
             return
-        self.busy = True
+        self.busy, banners = True, self.banners
         try:
             if parts := await asyncio.to_thread(self.changed, force):
-                self.send(parts)
+                self.send(self.newest(parts, banners))
         except NotSignedIn:
             self.send({"signed_out": self.signin})
         except TradingError as error:
@@ -236,6 +267,17 @@ class PageSession(PageUpdates):
 # %% ../../nbs/16_dashboard/30_app.ipynb #2ddf87cc
 POLL_SECONDS = 0.08  # between two checks of a page
 _STATES: dict[Workspace, tuple[float, tuple]] = {}
+_STOPS: dict[Workspace, tuple[float, tuple]] = {}
+_STOP_THREADS = ThreadPoolExecutor(2, "stops")  # apart from those that compute screens
+
+
+def latest_stops(place: Workspace) -> tuple:
+    "Return what changes when a stop is raised or ended, at most half a poll old."
+    at, state = _STOPS.get(place, (0.0, ()))
+    if time.monotonic() - at > POLL_SECONDS / 2:
+        state = stop_state(place)
+        _STOPS[place] = time.monotonic(), state
+    return state
 
 
 def activity_state(place: Workspace) -> tuple:
@@ -262,7 +304,7 @@ def page_component(
     drawn: bool = True,  # draw the page too; False: it is there already
     **more,  # what `PageSession` takes
 ):  # a Panel component
-    "Return the channel of a page, which draws the page itself where there is none.\n\nParameters\n----------\nplace : Workspace\nlook : Callable[[], Viewer]\nrecord : WriteAudit | None, default None\ndrawn : bool, default True\n    draw the page too; False: it is there already\n**more\n    what `PageSession` takes\n\nReturns\n-------\na Panel component"
+    "Return the channel of a page, which draws the page itself where there is none."
     import panel as pn
 
     one = PageSession(place, look, record, **more)
@@ -271,7 +313,16 @@ def page_component(
     channel = channel_class()(one, shell=text, name="channel", sizing_mode="stretch_width")
     if pn.state.curdoc is not None:
         pn.state.add_periodic_callback(one.tick, period=int(1000 * POLL_SECONDS))
+        pn.state.onload(lambda: _watch(one))
     return channel
+
+
+def _watch(one: PageSession) -> None:
+    "Look for stops beside the page's own work, which is done one after the other, until the page is closed."
+    import panel as pn
+
+    task = asyncio.get_running_loop().create_task(one.watch_stops())
+    pn.state.on_session_destroyed(lambda _: task.cancel())
 
 
 def page_template(
@@ -283,7 +334,7 @@ def page_template(
     signout: str = "",
     csrf: str = "",
 ):  # a Panel template
-    "Return the page that answers a request.\n\nParameters\n----------\nplace : Workspace\nlook : Callable[[], Viewer]\nrecord : WriteAudit | None, default None\nquery : Mapping[str, str] | None, default None\n    of the request\nsignin : str, default '/signin'\nsignout : str, default ''\ncsrf : str, default ''\n\nReturns\n-------\na Panel template"
+    "Return the page that answers a request."
     import panel as pn
 
     at, options = parse_query(query or {})
@@ -313,7 +364,7 @@ def mount(
     signout: str = "",
     origins: tuple[str, ...] = (),  # hosts that web sockets may come from, besides the one that is asked
 ) -> None:
-    "Serve the page under a path of a FastAPI app.\n\nParameters\n----------\napp\n    a FastAPI app\nplace : Workspace\nsession_of : Callable[[Any], Any]\n    a request → who is signed in (`security.sessions.Session`), or None\nrecord : WriteAudit | None, default None\n    the audit log's `append`\nplace_of : Callable[[str], Workspace] | None, default None\n    a portfolio → its workspace; None: `place` for all\npath : str, default '/'\nsignin : str, default '/signin'\nsignout : str, default ''\norigins : tuple[str, ...], default ()\n    hosts that web sockets may come from, besides the one that is asked"
+    "Serve the page under a path of a FastAPI app."
     import bokeh.plotting  # noqa: F401  half a second that nobody should wait for at the first chart
     import panel as pn
     from panel.io.fastapi import add_applications

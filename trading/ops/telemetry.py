@@ -21,7 +21,7 @@ from ..core.redaction import redact
 # %% ../../nbs/11_ops/45_telemetry.ipynb #bc983db8
 @dataclass(frozen=True)
 class Metric:
-    "Name, kind, labels and help of a Prometheus metric.\n\nParameters\n----------\nname : str\nkind : str\n    gauge, counter or histogram\nhelp : str\nlabels : tuple[str, ...], default ()\ngroup : str, default ''\n    trading, models, system, cache or api"
+    "Name, kind, labels and help of a Prometheus metric."
 
     name: str
     kind: str  # gauge, counter or histogram
@@ -119,6 +119,10 @@ class Metrics:
                 self._kept[metric.name] = kind(metric.name.removesuffix("_total"), metric.help, metric.labels, registry=self.registry)
             return self._kept[metric.name]
 
+    def number(self, name: str, **labels: Any):  # a child of `prometheus_client`
+        "Return the place of a counter or histogram, for whoever tells it at each request and cannot look it up each time; one that is forgotten is asked for anew."
+        return self._at(name, labels, METRICS[name].kind if name in METRICS else "number")
+
     def set(self, name: str, value: float, **labels: Any) -> None:
         "Set a gauge."
         self._at(name, labels, "gauge").set(value)
@@ -145,7 +149,7 @@ class Metrics:
         self,
         portfolios: Collection[str] | None = None,  # whose numbers may be read; None: all, and those of the machine
     ) -> bytes:  # text format 0.0.4
-        "Return the numbers as Prometheus reads them; somebody without the portfolio 'main' gets nothing about the machine.\n\nParameters\n----------\nportfolios : Collection[str] | None, default None\n    whose numbers may be read; None: all, and those of the machine\n\nReturns\n-------\nbytes\n    text format 0.0.4"
+        "Return the numbers as Prometheus reads them; somebody without the portfolio 'main' gets nothing about the machine."
         from prometheus_client import generate_latest
 
         with self._lock:
@@ -173,7 +177,7 @@ def json_logs(
     stream: TextIO | None = None,  # None: the error stream
     level: str = "INFO",
 ) -> logging.Handler:  # to be removed again by tests
-    "Write every log line of this process as JSON, with secrets masked.\n\nParameters\n----------\nstream : TextIO | None, default None\n    None: the error stream\nlevel : str, default 'INFO'\n\nReturns\n-------\nlogging.Handler\n    to be removed again by tests"
+    "Write every log line of this process as JSON, with secrets masked."
     import structlog
 
     shared = [structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name,
