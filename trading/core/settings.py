@@ -27,6 +27,12 @@ Found = dict[tuple[str, str], tuple[Any, str]]  # (section, name) → value, whe
 SETTINGS_SECTIONS = tuple(Settings.model_fields)
 
 
+def _brief(text: Any, most: int = 100) -> str:
+    "Quote no more of a value than a sentence can hold."
+    text = str(text)
+    return text if len(text) <= most else f"{text[:40]}… ({len(text):,} characters)"
+
+
 def _text_of(path: Path, name: str) -> str:
     "Return the text of a settings file, or say in which line it is none."
     try:
@@ -44,7 +50,7 @@ def read_ini(
     profile: str | None = None,  # whose sections to read too; None: only the common ones
     name: str | None = None,  # how messages call the file
 ) -> Found:
-    "Read a settings file; a line that is no setting is refused with its number.\n\nParameters\n----------\npath : Path\nprofile : str | None, default None\n    whose sections to read too; None: only the common ones\nname : str | None, default None\n    how messages call the file\n\nReturns\n-------\nFound"
+    "Read a settings file; a line that is no setting is refused with its number."
     name = name or path.name
     found: Found = {}
     sections = _parse_ini(_text_of(path, name), name)
@@ -52,7 +58,7 @@ def read_ini(
         for section, values in sections.items():
             owner, _, inner = section.rpartition(":")
             if inner not in SETTINGS_SECTIONS:
-                raise BadSettings(f"{name}: the section [{section}] is unknown{_meant(inner, values)}")
+                raise BadSettings(f"{name}: the section [{_brief(section)}] is unknown{_meant(inner, values)}")
             if owner == wanted:
                 for key, (value, line) in values.items():
                     found[inner, key] = (value, f"{name}, line {line}, [{section}]")
@@ -113,7 +119,15 @@ def load_settings(
     file: Path | None = None,  # the user's file; None: ./settings.ini if it is there
     environ: Mapping[str, str] | None = None,  # None: the process's environment
 ) -> Settings:
-    "Return the settings in force.\n\nParameters\n----------\nprofile : str | None, default None\n    None: what the sources say\noverrides : Mapping[str, Any] | None, default None\n    'section.name' → value, from the command line\nfile : Path | None, default None\n    the user's file; None: ./settings.ini if it is there\nenviron : Mapping[str, str] | None, default None\n    None: the process's environment\n\nReturns\n-------\nSettings\n\nExamples\n--------\n>>> from trading import load_settings\n>>> settings = load_settings(\"sample-etfs\", {\"limits.max_weight\": 0.25})\n>>> settings.market.currency, settings.limits.max_weight\n('USD', 0.25)"
+    """Return the settings in force.
+
+    Examples
+    --------
+    >>> from trading import load_settings
+    >>> settings = load_settings("sample-etfs", {"limits.max_weight": 0.25})
+    >>> settings.market.currency, settings.limits.max_weight
+    ('USD', 0.25)
+    """
     return gather_settings(profile, overrides, file, environ)[0]
 
 
@@ -137,7 +151,7 @@ def gather_settings(profile=None, overrides=None, file=None, environ=None) -> tu
     profile = common["run", "profile"][0]
     known = sorted({p for path, _ in files for p in profiles_in(path)})
     if profile not in known:
-        raise BadSettings(f"the profile {profile!r} is unknown{nearest_name(profile, known)}")
+        raise BadSettings(f"the profile {_brief(profile)!r} is unknown{nearest_name(profile, known)}")
     found = {k: v for path, name in files for k, v in read_ini(path, profile, name).items()}
     found |= overridden_settings(Path((found | last)["run", "data"][0])) | last
     return _validated(found), {f"{section}.{key}": place for (section, key), (_, place) in found.items()}
@@ -162,7 +176,7 @@ def _in_words(
 ) -> str:  # what the value should be
     "Say how a value should be written: as its description or an example shows, where the reader's own words speak of patterns and parsers."
     kind, (section, key) = found["type"], (*(str(part) for part in found["loc"]), "", "")[:2]
-    plain = {"bool_parsing": "yes or no", "int_parsing": "a whole number, such as 21", "float_parsing": "a number with a decimal point, such as 0.25",
+    plain = {"bool_parsing": "yes or no", "int_parsing": "a whole number, such as 21", "int_parsing_size": "a whole number, such as 21", "float_parsing": "a number with a decimal point, such as 0.25",
              "decimal_parsing": "a number with a decimal point, such as 0.25", "date_from_datetime_parsing": "a day, such as 2020-12-31", "date_parsing": "a day, such as 2020-12-31"}
     if kind in plain:
         return f"it should be {plain[kind]}"
@@ -190,9 +204,10 @@ def _validated(found: Found) -> Settings:
             place = found.get((section, key), ("", "the settings"))[1]
             raise BadSettings(f"{place}: {message}") from error
         value, place = found.get((section, key), ("", "the settings"))
+        message, value = message.replace(str(value) or "\n", _brief(value)), _brief(value)
         if first["type"] == "extra_forbidden":
             known = Settings.model_fields[section].annotation.model_fields  # free sections forbid nothing
-            raise BadSettings(f"{place}: {key!r} is not a setting of [{section}]{nearest_name(key, known)}") from error
+            raise BadSettings(f"{place}: {_brief(key)!r} is not a setting of [{section}]{nearest_name(key, known)}") from error
         if not first["loc"]:
             raise BadSettings(first["msg"].removeprefix("Value error, ")) from error
         raise BadSettings(f"{place}: {section}.{key} = {value}: {message}") from error

@@ -41,7 +41,7 @@ def reconcile_account(
     mode: str,  # 'paper' or 'live'
     now: datetime,  # UTC
 ) -> Reconciliation:  # of the profile's account; with several venues, of all its accounts together
-    "Compare the books of a profile's account with its venue, and fetch what is missing.\n\nParameters\n----------\nsettings : Settings\nmode : str\n    'paper' or 'live'\nnow : datetime\n    UTC\n\nReturns\n-------\nReconciliation\n    of the profile's account; with several venues, of all its accounts together"
+    "Compare the books of a profile's account with its venue, and fetch what is missing."
     each = [_reconciled(settings, mode, now, at) for at in (each_venue(settings) if mode == "live" else [""])]
     found = {n: tuple(x for r in each for x in getattr(r, n)) for n in ("differences", "mended", "waiting", "foreign")}
     return each[0].but(venue=" and ".join(r.venue for r in each), compared=sum(r.compared for r in each), **found)
@@ -66,7 +66,7 @@ def watch_accounts(
     now: datetime,  # UTC
     environ: Mapping[str, str] | None = None,
 ) -> list[str]:  # what was found and what went wrong
-    "Compare a profile's accounts of real orders with their venues, and tell people of a difference; what the schedule does every hour.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\nlist[str]\n    what was found and what went wrong"
+    "Compare a profile's accounts of real orders with their venues, and tell people of a difference; what the schedule does every hour."
     account = f"live-{settings.run.profile}"
     if not ledger_made(settings) or account not in open_account_ledger(settings).accounts():
         return [f"{account} was never opened: there is nothing to compare"]
@@ -90,7 +90,7 @@ def switch_of(
     workspace: Workspace,
     profile: str | None = None,  # None: the one that the settings name
 ) -> KillSwitch:
-    "Return the kill switch of a profile's account.\n\nParameters\n----------\nworkspace : Workspace\nprofile : str | None, default None\n    None: the one that the settings name\n\nReturns\n-------\nKillSwitch"
+    "Return the kill switch of a profile's account."
     return account_switch(workspace, account_of(workspace, profile))
 
 
@@ -243,7 +243,8 @@ def resume_trading(request: ResumeTrading, context: Context) -> Done:
         if has_ledger(context.workspace):
             ledger = ledger_for_writing(context.workspace)
             try:
-                for one in (a for a in ledger.accounts() if a.partition("@")[0] == account and safe_mode(ledger, a)):
+                known = dict.fromkeys([*ledger.accounts(), *(e.account for e in ledger.events(kind="safe_mode"))])  # also one that was never opened
+                for one in (a for a in known if a.partition("@")[0] == account and safe_mode(ledger, a)):
                     leave_safe_mode(ledger, one, context.actor.user, request.reason, context.now)
                     ended.append(one)
             finally:
