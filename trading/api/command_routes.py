@@ -39,7 +39,7 @@ from ..services.workspace import Workspace, ledger_for_writing
 # %% ../../nbs/15_api/20_command_routes.ipynb #eab38060
 @dataclass
 class Service:
-    "What the handlers share.\n\nParameters\n----------\nplace : Workspace\nusers : Authenticator\naudit : AuditLog\nanswers : IdempotencyStore\nkept : ResponseCache\ngate : AuthMiddleware | None, default None\nclock : Callable[[], datetime]\ncommand : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'\nhttps : bool, default False\n    cookies travel over TLS only\norigin : str, default ''\n    the address that browsers see, which passkeys are bound to"
+    "What the handlers share."
 
     place: Workspace
     users: Authenticator
@@ -59,7 +59,7 @@ class Service:
         self.streams: dict[Workspace, Any] = {}  # the live streams that somebody has asked for
 
     def append(self, place: Workspace, event: Event, once: str = "") -> int:  # sequence number
-        "Write an event into a ledger that stays open.\n\nParameters\n----------\nplace : Workspace\nevent : Event\nonce : str, default ''\n\nReturns\n-------\nint\n    sequence number"
+        "Write an event into a ledger that stays open."
         with self._lock:
             line = self._lines.get(place) or self._lines.setdefault(place, GroupCommit(partial(self._write, place)))
         return line.put((event, once))
@@ -93,7 +93,7 @@ async def perform_over_http(
     key: str,  # chosen by the sender
     status: int = 200,
 ) -> Response:
-    "Perform a command once, and give the same answer whenever it is asked again.\n\nParameters\n----------\nservice : Service\nhttp : HttpRequest\nwanted : Command\nvalues : Mapping[str, Any] | CommandRequest\n    of the request\nportfolio : str\nkey : str\n    chosen by the sender\nstatus : int, default 200\n\nReturns\n-------\nResponse"
+    "Perform a command once, and give the same answer whenever it is asked again."
     session = allowed(http.state.session, wanted.role, portfolio)
     actor = Actor(session.user, session.role, tuple(session.portfolios), "api")
     asked, place = read_request(wanted, values), workspace_for(service.place, portfolio)
@@ -123,7 +123,7 @@ def _answer(done: Done, status: int) -> Response:
 # %% ../../nbs/15_api/20_command_routes.ipynb #ee77b559
 @dataclass(frozen=True)
 class Address:
-    "Where a command is found besides `/commands/NAME`.\n\nParameters\n----------\nmethod : str\npath : str\ncommand : str\ntag : str\nfills : Mapping[str, str]\n    part of the path → field of the request\nstatus : int, default 200"
+    "Where a command is found besides `/commands/NAME`."
 
     method: str
     path: str
@@ -193,8 +193,10 @@ def _handler(service: Service, wanted: Command, address: Address, operation: str
         needed = any(info.is_required() for info in body.model_fields.values())
         found += [inspect.Parameter("asked", only, annotation=body, default=inspect.Parameter.empty if needed else Body(default_factory=body))]
     found += [inspect.Parameter("portfolio", only, annotation=str, default=Query("main", pattern=_PORTFOLIO))]
-    found += [inspect.Parameter("key", only, annotation=str, default=Header(alias="Idempotency-Key", min_length=8, max_length=200,
-                                                                          pattern=_KEY, examples=["9f1c2ab34de54f6a"]))]
+    once = Header(alias="Idempotency-Key", min_length=8, max_length=200, pattern=_KEY, examples=["9f1c2ab34de54f6a"])
+    if wanted.records == "afterwards":  # a stop twice is a stop: it is refused for no header
+        once = Header("", alias="Idempotency-Key", examples=["9f1c2ab34de54f6a"])
+    found += [inspect.Parameter("key", only, annotation=str, default=once)]
     described: Any = handle  # FastAPI reads the parameters from here
     described.__signature__ = inspect.Signature(found, return_annotation=Response)
     handle.__name__ = operation
@@ -229,7 +231,7 @@ def command_routes(
     service: Service,
     prefix: str = "/api/v1",
 ) -> list[PlainRoute]:  # each command at its own address, and under its name
-    "Return the routes of all commands that the API offers.\n\nParameters\n----------\nservice : Service\nprefix : str, default '/api/v1'\n\nReturns\n-------\nlist[PlainRoute]\n    each command at its own address, and under its name"
+    "Return the routes of all commands that the API offers."
     known = {name: wanted for name, wanted in load_commands().items() if "api" in wanted.doors}
     named = [Address("POST", f"/commands/{name}", name, "commands", status=known[name].status) for name in sorted(known)]
     routes = []

@@ -27,6 +27,9 @@ Found = dict[tuple[str, str], tuple[Any, str]]  # (section, name) → value, whe
 SETTINGS_SECTIONS = tuple(Settings.model_fields)
 
 
+_LARGEST = 1_000_000  # bytes
+
+
 def _brief(text: Any, most: int = 100) -> str:
     "Quote no more of a value than a sentence can hold."
     text = str(text)
@@ -36,6 +39,10 @@ def _brief(text: Any, most: int = 100) -> str:
 def _text_of(path: Path, name: str) -> str:
     "Return the text of a settings file, or say in which line it is none."
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would be waited for without end
+            raise BadSettings(f"{name} cannot be read: it is no file; put a text file there")
+        if path.exists() and path.stat().st_size > _LARGEST:
+            raise BadSettings(f"{name} cannot be read: it has {path.stat().st_size:,} bytes, and settings have at most {_LARGEST:,}; is it the right file?")
         data = path.read_bytes()
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -57,6 +64,8 @@ def read_ini(
     for wanted in ("", profile):
         for section, values in sections.items():
             owner, _, inner = section.rpartition(":")
+            if ":" in section and (not owner.strip() or owner != owner.strip() or ":" in owner):  # of a profile that nobody could choose
+                raise BadSettings(f"{name}: the section [{_brief(section)}] names no profile; write [PROFILE:{inner}], for example [crypto:limits]")
             if inner not in SETTINGS_SECTIONS:
                 raise BadSettings(f"{name}: the section [{_brief(section)}] is unknown{_meant(inner, values)}")
             if owner == wanted:

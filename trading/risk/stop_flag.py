@@ -9,7 +9,6 @@ __all__ = ['installation_folder', 'flag_folders', 'StopFlag', 'raise_stop', 'rai
 import json
 import os
 import secrets
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -23,7 +22,7 @@ from ..core.types import stable_hash
 def installation_folder(
     data: Path | str,  # data folder of any portfolio
 ) -> Path:  # data folder of 'main'
-    "Return the data folder that all portfolios of an installation lie in.\n\nParameters\n----------\ndata : Path | str\n    data folder of any portfolio\n\nReturns\n-------\nPath\n    data folder of 'main'"
+    "Return the data folder that all portfolios of an installation lie in."
     data = Path(data)
     return data.parent.parent if data.parent.name == "portfolios" else data
 
@@ -31,17 +30,18 @@ def installation_folder(
 def flag_folders(
     data: Path | str,  # data folder of any portfolio
 ) -> list[Path]:  # the first is where a flag belongs, the others are for a folder that cannot be written
-    "Return the folders in which a flag counts.\n\nParameters\n----------\ndata : Path | str\n    data folder of any portfolio\n\nReturns\n-------\nlist[Path]\n    the first is where a flag belongs, the others are for a folder that cannot be written"
+    "Return the folders in which a flag counts."
     root = installation_folder(data)
     name = f"carnet-stop-{stable_hash(str(root.resolve()), length=16)}"
     state = os.environ.get("XDG_STATE_HOME") or (f"{home}/.local/state" if (home := os.environ.get("HOME")) else "")
-    others = [Path(folder) / name for folder in dict.fromkeys((state, "/dev/shm", tempfile.gettempdir())) if folder and Path(folder).is_absolute()]
+    temporary = (*(os.environ.get(variable, "") for variable in ("TMPDIR", "TEMP", "TMP")), "/tmp")  # `tempfile` would try to write, and a full disk has none
+    others = [Path(folder) / name for folder in dict.fromkeys((state, "/dev/shm", *temporary)) if folder and Path(folder).is_absolute()]
     return [root, *others]
 
 # %% ../../nbs/05_risk/28_stop_flag.ipynb #95e8e60b
 @dataclass(frozen=True)
 class StopFlag:
-    "One stop of everything.\n\nParameters\n----------\nid : str\nwho : str\nwhy : str\nwhen : str\n    ISO 8601, UTC"
+    "One stop of everything."
 
     id: str
     who: str
@@ -65,13 +65,13 @@ def raise_stop(
     why: str,
     when: datetime,  # UTC
 ) -> tuple[StopFlag, list[str]]:  # the flag, and what could not be written
-    "Stop every account of every portfolio; works without free space.\n\nParameters\n----------\ndata : Path | str\n    data folder of any portfolio\nwho : str\nwhy : str\nwhen : datetime\n    UTC\n\nReturns\n-------\ntuple[StopFlag, list[str]]\n    the flag, and what could not be written"
+    "Stop every account of every portfolio; works without free space."
     if when.tzinfo is None:
         raise BadInput(f"the time {when.isoformat()} has no zone; give it as UTC")
     if before := _AHEAD.pop((str(installation_folder(data).resolve()), who, why), None):  # raised already, see `raise_ahead`
         return before
     flag, problems = StopFlag(secrets.token_hex(8), who, why, when.astimezone(UTC).isoformat()), []
-    name, text = f"{_PREFIX}{flag.id}.json", json.dumps(vars(flag), ensure_ascii=False).encode()
+    name, text = f"{_PREFIX}{flag.id}.json", json.dumps(vars(flag), ensure_ascii=False).encode("utf-8", "replace")
     for place, folder in enumerate(flag_folders(data)):
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o755 if not place else 0o700)
@@ -97,14 +97,14 @@ def raise_ahead(
     why: str,
     when: datetime,  # UTC
 ) -> None:
-    "Raise a stop before anything else is loaded; the next `raise_stop` of the same person and reason returns it and raises no second one.\n\nParameters\n----------\ndata : Path | str\n    data folder of any portfolio\nwho : str\nwhy : str\nwhen : datetime\n    UTC"
+    "Raise a stop before anything else is loaded; the next `raise_stop` of the same person and reason returns it and raises no second one."
     _AHEAD[(str(installation_folder(data).resolve()), who, why)] = raise_stop(data, who, why, when)
 
 
 def stop_flags(
     data: Path | str,  # data folder of any portfolio
 ) -> list[StopFlag]:  # oldest first as far as their times are known
-    "Return every stop that was ever raised here; what cannot be read is a stop.\n\nParameters\n----------\ndata : Path | str\n    data folder of any portfolio\n\nReturns\n-------\nlist[StopFlag]\n    oldest first as far as their times are known"
+    "Return every stop that was ever raised here; what cannot be read is a stop."
     found = list(_HERE.get(str(installation_folder(data).resolve()), ())) if _HERE else []
     for place, folder in enumerate(flag_folders(data)):
         try:
