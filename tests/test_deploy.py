@@ -560,6 +560,17 @@ def test_the_cluster_asks_the_service_over_tls_and_believes_one_authority():
     signs = found["Issuer", shown["issuerRef"]["name"]]["spec"]["ca"]["secretName"]
     authority = next(d["spec"] for (kind, _), d in found.items() if kind == "Certificate" and d["spec"]["secretName"] == signs)
     assert authority["isCA"] and found["Issuer", authority["issuerRef"]["name"]]["spec"] == {"selfSigned": {}}
+    told, shown = found["ConfigMap", "carnet"]["data"], found["Certificate", "postgres"]["spec"]
+    assert (told["PGSSLMODE"], told["PGSSLROOTCERT"]) == ("verify-full", "/run/secrets/authority/ca.crt") and "postgres" in shown["dnsNames"]
+    for container in (api, worker):
+        assert {"name": "authority", "mountPath": "/run/secrets/authority", "readOnly": True} in container["volumeMounts"]
+    believed = next(v["secret"] for v in pod["volumes"] if v["name"] == "authority")
+    assert believed["secretName"] == shown["secretName"] and [i["key"] for i in believed["items"]] == ["ca.crt"], "not the key of the database"
+    assert shown["issuerRef"] == found["Certificate", "carnet"]["spec"]["issuerRef"]
+    database = found["StatefulSet", "postgres"]["spec"]["template"]["spec"]["containers"][0]
+    assert "ssl=on" in database["args"] and "hba_file=/etc/postgresql/pg_hba.conf" in database["args"]
+    rules = lambda text: [line.split() for line in text.splitlines() if line and line[0] != "#"]  # noqa: E731
+    assert rules(found["ConfigMap", "postgres-access"]["data"]["pg_hba.conf"]) == rules((DEPLOY / "postgres" / "pg_hba.conf").read_text())
 
 
 def test_a_service_refuses_to_start_without_its_vault_key(tmp_path, monkeypatch):

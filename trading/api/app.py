@@ -61,6 +61,7 @@ def make_app(
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         yield
+        app.state.ending = True  # open pages ask for nothing any more
         ended = await asyncio.to_thread(jobs.end_jobs, every_workspace(place).values())
         if any(ended.values()):
             logging.getLogger("carnet.web").warning("the service stops: jobs ended: %s; jobs that trade and go on: %s", *(", ".join(n) or "none" for n in ended.values()))

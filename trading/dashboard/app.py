@@ -90,7 +90,9 @@ class PageUpdates:
         at: str = "today",
         options: Mapping[str, str] | None = None,
         signin: str = "/signin",  # where to go when the session has ended
+        over: Callable[[], bool] = lambda: False,  # the service is stopping: nothing is begun any more
     ):
+        self.over = over
         self.place, self.look, self.record, self.signin = place, look, record, signin
         self.at, self.options = at, dict(options or {})
         self.send: Callable[[dict], None] = lambda _: None
@@ -166,7 +168,7 @@ class PageUpdates:
 
     async def tick(self, force: bool = False) -> None:
         "Check whether something has changed, and send it."
-        if self.busy or self.arriving:
+        if self.busy or self.arriving or self.over():
             return
         self.busy, banners = True, self.banners
         try:
@@ -333,6 +335,7 @@ def page_template(
     signin: str = "/signin",
     signout: str = "",
     csrf: str = "",
+    over: Callable[[], bool] = lambda: False,  # the service is stopping
 ):  # a Panel template
     "Return the page that answers a request."
     import panel as pn
@@ -340,7 +343,7 @@ def page_template(
     at, options = parse_query(query or {})
     who = viewer_from_request(place, look(), options)
     page = pn.Template(share_path("templates", "dashboard.page.html").read_text(encoding="utf-8"))
-    page.add_panel("channel", page_component(place, look, record, drawn=False, at=at, options=options, signin=signin))
+    page.add_panel("channel", page_component(place, look, record, drawn=False, at=at, options=options, signin=signin, over=over))
     page.add_variable("page_title", f"{SCREENS[at].title} · Carnet")
     page.add_variable("page_css", styles())
     page.add_variable("page_shell", render_page(place, who, at, signout, csrf))
@@ -393,6 +396,6 @@ def mount(
 
         look()
         here = place_of(chosen) if place_of else place
-        return page_template(here, look, record, query, signin, signout, getattr(known, "csrf", ""))
+        return page_template(here, look, record, query, signin, signout, getattr(known, "csrf", ""), lambda: getattr(app.state, "ending", False))
 
     add_applications({path: page}, app=app, title="Carnet", location=False, websocket_origins=list(origins) or None)
