@@ -32,7 +32,7 @@ def in_form(
     headers: Mapping[bytes, bytes],  # of the question, names in small letters
     body: bytes,  # JSON
 ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:  # status, headers and body of the answer
-    "Put an answer into the form that its asker takes: nothing when it is there already, compressed, or as it is."
+    "Put an answer into the form that its asker takes: nothing when it is there already, compressed, or as it is.\n\nParameters\n----------\nheaders : Mapping[bytes, bytes]\n    of the question, names in small letters\nbody : bytes\n    JSON\n\nReturns\n-------\ntuple[int, list[tuple[bytes, bytes]], bytes]\n    status, headers and body of the answer"
     tag = _tag(body)
     found, asked = [(b"etag", tag), (b"vary", b"accept-encoding")], headers.get(b"if-none-match", b"")
     if asked and (asked.strip() == b"*" or any(one.strip().removeprefix(b"W/") == tag[2:] for one in asked.split(b","))):

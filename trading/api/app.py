@@ -55,7 +55,7 @@ def make_app(
     https: bool = False,  # a proxy with TLS stands in front
     origin: str = "",  # the address that browsers see; passkeys are bound to it
 ) -> FastAPI:
-    "Return the service."
+    "Return the service.\n\nParameters\n----------\nplace : Workspace\nusers : Authenticator\naudit : AuditLog\ndashboard : bool, default True\n    the pages too, when they are installed\nrate : float, default 200\n    requests a second of one client\nburst : float, default 400\n    at once\nmost_bytes : int, default 1000000\n    of a body\nmetrics : default None\n    `ops.telemetry.Metrics`; None: nothing is measured\ncommand : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'\nclock : Callable[[], datetime], default lambda: datetime.now(UTC)\nhosts : Iterable[str], default ()\n    names that the service may be asked by; none: any\nproxies : Iterable[str], default ()\n    addresses or networks of reverse proxies that are believed\nhttps : bool, default False\n    a proxy with TLS stands in front\norigin : str, default ''\n    the address that browsers see; passkeys are bound to it\n\nYields\n------\nFastAPI"
     service = Service(place, users, audit, IdempotencyStore(place.data / "answers.sqlite"), clock=clock, command=command, https=https, origin=origin)
 
     @asynccontextmanager

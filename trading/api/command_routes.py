@@ -39,7 +39,7 @@ from ..services.workspace import Workspace, ledger_for_writing
 # %% ../../nbs/15_api/20_command_routes.ipynb #eab38060
 @dataclass
 class Service:
-    "What the handlers share."
+    "What the handlers share.\n\nParameters\n----------\nplace : Workspace\nusers : Authenticator\naudit : AuditLog\nanswers : IdempotencyStore\nkept : ResponseCache\ngate : AuthMiddleware | None, default None\nclock : Callable[[], datetime]\ncommand : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'\nhttps : bool, default False\n    cookies travel over TLS only\norigin : str, default ''\n    the address that browsers see, which passkeys are bound to"
 
     place: Workspace
     users: Authenticator
@@ -59,7 +59,7 @@ class Service:
         self.streams: dict[Workspace, Any] = {}  # the live streams that somebody has asked for
 
     def append(self, place: Workspace, event: Event, once: str = "") -> int:  # sequence number
-        "Write an event into a ledger that stays open."
+        "Write an event into a ledger that stays open.\n\nParameters\n----------\nplace : Workspace\nevent : Event\nonce : str, default ''\n\nReturns\n-------\nint\n    sequence number"
         with self._lock:
             line = self._lines.get(place) or self._lines.setdefault(place, GroupCommit(partial(self._write, place)))
         return line.put((event, once))
@@ -93,7 +93,7 @@ async def perform_over_http(
     key: str,  # chosen by the sender
     status: int = 200,
 ) -> Response:
-    "Perform a command once, and give the same answer whenever it is asked again."
+    "Perform a command once, and give the same answer whenever it is asked again.\n\nParameters\n----------\nservice : Service\nhttp : HttpRequest\nwanted : Command\nvalues : Mapping[str, Any] | CommandRequest\n    of the request\nportfolio : str\nkey : str\n    chosen by the sender\nstatus : int, default 200\n\nReturns\n-------\nResponse"
     session = allowed(http.state.session, wanted.role, portfolio)
     actor = Actor(session.user, session.role, tuple(session.portfolios), "api")
     asked, place = read_request(wanted, values), workspace_for(service.place, portfolio)
@@ -123,7 +123,7 @@ def _answer(done: Done, status: int) -> Response:
 # %% ../../nbs/15_api/20_command_routes.ipynb #ee77b559
 @dataclass(frozen=True)
 class Address:
-    "Where a command is found besides `/commands/NAME`."
+    "Where a command is found besides `/commands/NAME`.\n\nParameters\n----------\nmethod : str\npath : str\ncommand : str\ntag : str\nfills : Mapping[str, str]\n    part of the path → field of the request\nstatus : int, default 200"
 
     method: str
     path: str
@@ -231,7 +231,7 @@ def command_routes(
     service: Service,
     prefix: str = "/api/v1",
 ) -> list[PlainRoute]:  # each command at its own address, and under its name
-    "Return the routes of all commands that the API offers."
+    "Return the routes of all commands that the API offers.\n\nParameters\n----------\nservice : Service\nprefix : str, default '/api/v1'\n\nReturns\n-------\nlist[PlainRoute]\n    each command at its own address, and under its name"
     known = {name: wanted for name, wanted in load_commands().items() if "api" in wanted.doors}
     named = [Address("POST", f"/commands/{name}", name, "commands", status=known[name].status) for name in sorted(known)]
     routes = []

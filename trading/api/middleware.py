@@ -231,7 +231,7 @@ def believe_proxy(
     headers: dict[bytes, bytes],
     proxies: tuple,  # networks that are believed
 ) -> None:
-    "Take the client's address and scheme from the headers of a trusted proxy; from anybody else they mean nothing."
+    "Take the client's address and scheme from the headers of a trusted proxy; from anybody else they mean nothing.\n\nParameters\n----------\nscope : dict\n    changed: client and scheme as the proxy tells them\nheaders : dict[bytes, bytes]\nproxies : tuple\n    networks that are believed"
     if not proxies or not scope.get("client") or not _inside(scope["client"][0], proxies):
         return
     told = [part.strip() for part in headers.get(b"x-forwarded-for", b"").decode("latin-1").split(",") if part.strip()]

@@ -18,7 +18,7 @@ def take_port(
     host: str,
     port: int,  # 0: any free one
 ):  # a socket that listens
-    "Take a port, or say in one sentence that it is taken."
+    "Take a port, or say in one sentence that it is taken.\n\nParameters\n----------\nhost : str\nport : int\n    0: any free one\n\nReturns\n-------\na socket that listens"
     import socket
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -59,7 +59,7 @@ def run_server(
     taken,  # a socket that listens
     tls: Callable | None = None,  # returns the `TlsFiles` of now; None: plain HTTP
 ) -> None:
-    "Run the server on a socket until a signal comes; a certificate that was renewed is shown to whoever connects from then on."
+    "Run the server on a socket until a signal comes; a certificate that was renewed is shown to whoever connects from then on.\n\nParameters\n----------\napp\ntaken\n    a socket that listens\ntls : Callable | None, default None\n    returns the `TlsFiles` of now; None: plain HTTP"
     import gc
 
     import uvicorn
@@ -91,7 +91,7 @@ def tls_files(
     folder: Path | None,  # of the certificate that the service makes itself
     names: Iterable[str],  # that the service is asked by
 ) -> Callable | None:  # returns the `TlsFiles` of now; None: plain HTTP
-    "Return how the service comes to its certificate, or say which option is missing."
+    "Return how the service comes to its certificate, or say which option is missing.\n\nParameters\n----------\ncertificate : Path | None\nkey : Path | None\nfolder : Path | None\n    of the certificate that the service makes itself\nnames : Iterable[str]\n    that the service is asked by\n\nReturns\n-------\nCallable | None\n    returns the `TlsFiles` of now; None: plain HTTP"
     from trading.services.access import check_certificate, own_certificate
 
     if folder is not None and (certificate or key):

@@ -75,7 +75,7 @@ def _if_phrase(found: re.Match) -> str:
 def mask_shapes(
     text: str,
 ) -> str:  # with *** in place of what is recognised
-    "Mask what looks like a secret even without a name beside it."
+    "Mask what looks like a secret even without a name beside it.\n\nParameters\n----------\ntext : str\n\nReturns\n-------\nstr\n    with *** in place of what is recognised"
     low = text.lower()
     for hints, pattern, kept in SHAPES:
         if any(hint in low for hint in hints):

@@ -57,7 +57,7 @@ def read_ini(
     profile: str | None = None,  # whose sections to read too; None: only the common ones
     name: str | None = None,  # how messages call the file
 ) -> Found:
-    "Read a settings file; a line that is no setting is refused with its number."
+    "Read a settings file; a line that is no setting is refused with its number.\n\nParameters\n----------\npath : Path\nprofile : str | None, default None\n    whose sections to read too; None: only the common ones\nname : str | None, default None\n    how messages call the file\n\nReturns\n-------\nFound"
     name = name or path.name
     found: Found = {}
     sections = _parse_ini(_text_of(path, name), name)
@@ -128,15 +128,7 @@ def load_settings(
     file: Path | None = None,  # the user's file; None: ./settings.ini if it is there
     environ: Mapping[str, str] | None = None,  # None: the process's environment
 ) -> Settings:
-    """Return the settings in force.
-
-    Examples
-    --------
-    >>> from trading import load_settings
-    >>> settings = load_settings("sample-etfs", {"limits.max_weight": 0.25})
-    >>> settings.market.currency, settings.limits.max_weight
-    ('USD', 0.25)
-    """
+    "Return the settings in force.\n\nParameters\n----------\nprofile : str | None, default None\n    None: what the sources say\noverrides : Mapping[str, Any] | None, default None\n    'section.name' → value, from the command line\nfile : Path | None, default None\n    the user's file; None: ./settings.ini if it is there\nenviron : Mapping[str, str] | None, default None\n    None: the process's environment\n\nReturns\n-------\nSettings\n\nExamples\n--------\n>>> from trading import load_settings\n>>> settings = load_settings(\"sample-etfs\", {\"limits.max_weight\": 0.25})\n>>> settings.market.currency, settings.limits.max_weight\n('USD', 0.25)"
     return gather_settings(profile, overrides, file, environ)[0]
 
 

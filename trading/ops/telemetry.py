@@ -21,7 +21,7 @@ from ..core.redaction import redact
 # %% ../../nbs/11_ops/45_telemetry.ipynb #bc983db8
 @dataclass(frozen=True)
 class Metric:
-    "Name, kind, labels and help of a Prometheus metric."
+    "Name, kind, labels and help of a Prometheus metric.\n\nParameters\n----------\nname : str\nkind : str\n    gauge, counter or histogram\nhelp : str\nlabels : tuple[str, ...], default ()\ngroup : str, default ''\n    trading, models, system, cache or api"
 
     name: str
     kind: str  # gauge, counter or histogram
@@ -120,7 +120,7 @@ class Metrics:
             return self._kept[metric.name]
 
     def number(self, name: str, **labels: Any):  # a child of `prometheus_client`
-        "Return the place of a counter or histogram, for whoever tells it at each request and cannot look it up each time; one that is forgotten is asked for anew."
+        "Return the place of a counter or histogram, for whoever tells it at each request and cannot look it up each time; one that is forgotten is asked for anew.\n\nParameters\n----------\nname : str\n**labels : Any\n    a child of `prometheus_client`"
         return self._at(name, labels, METRICS[name].kind if name in METRICS else "number")
 
     def set(self, name: str, value: float, **labels: Any) -> None:
@@ -149,7 +149,7 @@ class Metrics:
         self,
         portfolios: Collection[str] | None = None,  # whose numbers may be read; None: all, and those of the machine
     ) -> bytes:  # text format 0.0.4
-        "Return the numbers as Prometheus reads them; somebody without the portfolio 'main' gets nothing about the machine."
+        "Return the numbers as Prometheus reads them; somebody without the portfolio 'main' gets nothing about the machine.\n\nParameters\n----------\nportfolios : Collection[str] | None, default None\n    whose numbers may be read; None: all, and those of the machine\n\nReturns\n-------\nbytes\n    text format 0.0.4"
         from prometheus_client import generate_latest
 
         with self._lock:
@@ -177,7 +177,7 @@ def json_logs(
     stream: TextIO | None = None,  # None: the error stream
     level: str = "INFO",
 ) -> logging.Handler:  # to be removed again by tests
-    "Write every log line of this process as JSON, with secrets masked."
+    "Write every log line of this process as JSON, with secrets masked.\n\nParameters\n----------\nstream : TextIO | None, default None\n    None: the error stream\nlevel : str, default 'INFO'\n\nReturns\n-------\nlogging.Handler\n    to be removed again by tests"
     import structlog
 
     shared = [structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name,

@@ -22,7 +22,7 @@ from ..core.types import stable_hash
 def installation_folder(
     data: Path | str,  # data folder of any portfolio
 ) -> Path:  # data folder of 'main'
-    "Return the data folder that all portfolios of an installation lie in."
+    "Return the data folder that all portfolios of an installation lie in.\n\nParameters\n----------\ndata : Path | str\n    data folder of any portfolio\n\nReturns\n-------\nPath\n    data folder of 'main'"
     data = Path(data)
     return data.parent.parent if data.parent.name == "portfolios" else data
 
@@ -30,7 +30,7 @@ def installation_folder(
 def flag_folders(
     data: Path | str,  # data folder of any portfolio
 ) -> list[Path]:  # the first is where a flag belongs, the others are for a folder that cannot be written
-    "Return the folders in which a flag counts."
+    "Return the folders in which a flag counts.\n\nParameters\n----------\ndata : Path | str\n    data folder of any portfolio\n\nReturns\n-------\nlist[Path]\n    the first is where a flag belongs, the others are for a folder that cannot be written"
     root = installation_folder(data)
     name = f"carnet-stop-{stable_hash(str(root.resolve()), length=16)}"
     state = os.environ.get("XDG_STATE_HOME") or (f"{home}/.local/state" if (home := os.environ.get("HOME")) else "")
@@ -41,7 +41,7 @@ def flag_folders(
 # %% ../../nbs/05_risk/28_stop_flag.ipynb #95e8e60b
 @dataclass(frozen=True)
 class StopFlag:
-    "One stop of everything."
+    "One stop of everything.\n\nParameters\n----------\nid : str\nwho : str\nwhy : str\nwhen : str\n    ISO 8601, UTC"
 
     id: str
     who: str
@@ -65,7 +65,7 @@ def raise_stop(
     why: str,
     when: datetime,  # UTC
 ) -> tuple[StopFlag, list[str]]:  # the flag, and what could not be written
-    "Stop every account of every portfolio; works without free space."
+    "Stop every account of every portfolio; works without free space.\n\nParameters\n----------\ndata : Path | str\n    data folder of any portfolio\nwho : str\nwhy : str\nwhen : datetime\n    UTC\n\nReturns\n-------\ntuple[StopFlag, list[str]]\n    the flag, and what could not be written"
     if when.tzinfo is None:
         raise BadInput(f"the time {when.isoformat()} has no zone; give it as UTC")
     if before := _AHEAD.pop((str(installation_folder(data).resolve()), who, why), None):  # raised already, see `raise_ahead`
@@ -97,14 +97,14 @@ def raise_ahead(
     why: str,
     when: datetime,  # UTC
 ) -> None:
-    "Raise a stop before anything else is loaded; the next `raise_stop` of the same person and reason returns it and raises no second one."
+    "Raise a stop before anything else is loaded; the next `raise_stop` of the same person and reason returns it and raises no second one.\n\nParameters\n----------\ndata : Path | str\n    data folder of any portfolio\nwho : str\nwhy : str\nwhen : datetime\n    UTC"
     _AHEAD[(str(installation_folder(data).resolve()), who, why)] = raise_stop(data, who, why, when)
 
 
 def stop_flags(
     data: Path | str,  # data folder of any portfolio
 ) -> list[StopFlag]:  # oldest first as far as their times are known
-    "Return every stop that was ever raised here; what cannot be read is a stop."
+    "Return every stop that was ever raised here; what cannot be read is a stop.\n\nParameters\n----------\ndata : Path | str\n    data folder of any portfolio\n\nReturns\n-------\nlist[StopFlag]\n    oldest first as far as their times are known"
     found = list(_HERE.get(str(installation_folder(data).resolve()), ())) if _HERE else []
     for place, folder in enumerate(flag_folders(data)):
         try:

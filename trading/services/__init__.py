@@ -7,8 +7,8 @@ from trading.core.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "access": ["allowed", "main_workspace", "workspace_for"],
     "account_control": [
-        "reconcile_account", "watch_accounts", "switch_of", "StopTrading", "stop_trading", "ResumeTrading", "resume_trading", "Reconcile",
-        "reconcile_now",
+        "Reason", "reconcile_account", "watch_accounts", "switch_of", "StopTrading", "stop_trading", "ResumeTrading", "resume_trading",
+        "Reconcile", "reconcile_now",
     ],
     "agent_control": ["EPISODE", "JUDGED", "TrainAgent"],
     "alerting": [
@@ -37,7 +37,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "exports": ["EXPORTS", "export_accounts", "read_chosen"],
     "feedback_history": ["open_feedback", "describe_feedback"],
     "file_optimise": ["FileQuestion", "optimise_files"],
-    "file_parts": ["in_one_currency", "sale_taxes", "write_page"],
+    "file_parts": ["in_one_currency", "sale_taxes", "grouped", "write_page"],
     "flow_runs": [
         "SCHEDULED", "run_of_flow", "choose_portfolio", "artifact_key", "printed_lines", "stage_lines", "plan_artifact", "day_note",
         "cron_lines", "scheduled_settings", "deployments_text",
@@ -106,10 +106,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "settings_file", "settings_text", "version_of", "ChangeSettings", "change_settings", "ReplaceSettings", "replace_settings",
         "SetGroup", "set_group", "DropGroup", "drop_group", "SetAlias", "set_alias", "DropAlias", "drop_alias",
     ],
-    "stop_first": ["plain_data_folder"],
+    "stop_first": ["plain_data_folder", "plain_reason", "who_acts", "login_name"],
     "stops": [
-        "STOP_SHEET", "opened_accounts", "known_accounts", "account_switch", "engaged_switches", "stop_sentences", "say_stop",
-        "stop_sheet", "mark_report", "mark_reports",
+        "STOP_SHEET", "opened_accounts", "known_accounts", "account_switch", "engaged_switches", "stop_state", "stop_sentences",
+        "say_stop", "stop_sheet", "mark_report", "mark_reports",
     ],
     "strategy_control": [
         "KINDS", "PromoteStrategy", "RetireStrategy", "position_rules", "list_strategies", "strategies", "show_strategy",

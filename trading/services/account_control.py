@@ -42,7 +42,7 @@ def reconcile_account(
     mode: str,  # 'paper' or 'live'
     now: datetime,  # UTC
 ) -> Reconciliation:  # of the profile's account; with several venues, of all its accounts together
-    "Compare the books of a profile's account with its venue, and fetch what is missing."
+    "Compare the books of a profile's account with its venue, and fetch what is missing.\n\nParameters\n----------\nsettings : Settings\nmode : str\n    'paper' or 'live'\nnow : datetime\n    UTC\n\nReturns\n-------\nReconciliation\n    of the profile's account; with several venues, of all its accounts together"
     each = [_reconciled(settings, mode, now, at) for at in (each_venue(settings) if mode == "live" else [""])]
     found = {n: tuple(x for r in each for x in getattr(r, n)) for n in ("differences", "mended", "waiting", "foreign")}
     return each[0].but(venue=" and ".join(r.venue for r in each), compared=sum(r.compared for r in each), **found)
@@ -67,7 +67,7 @@ def watch_accounts(
     now: datetime,  # UTC
     environ: Mapping[str, str] | None = None,
 ) -> list[str]:  # what was found and what went wrong
-    "Compare a profile's accounts of real orders with their venues, and tell people of a difference; what the schedule does every hour."
+    "Compare a profile's accounts of real orders with their venues, and tell people of a difference; what the schedule does every hour.\n\nParameters\n----------\nsettings : Settings\nnow : datetime\n    UTC\nenviron : Mapping[str, str] | None, default None\n\nReturns\n-------\nlist[str]\n    what was found and what went wrong"
     account = f"live-{settings.run.profile}"
     if not ledger_made(settings) or account not in open_account_ledger(settings).accounts():
         return [f"{account} was never opened: there is nothing to compare"]
@@ -91,7 +91,7 @@ def switch_of(
     workspace: Workspace,
     profile: str | None = None,  # None: the one that the settings name
 ) -> KillSwitch:
-    "Return the kill switch of a profile's account."
+    "Return the kill switch of a profile's account.\n\nParameters\n----------\nworkspace : Workspace\nprofile : str | None, default None\n    None: the one that the settings name\n\nReturns\n-------\nKillSwitch"
     return account_switch(workspace, account_of(workspace, profile))
 
 

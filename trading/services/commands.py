@@ -38,7 +38,7 @@ from .workspace import Workspace
 # %% ../../nbs/13_services/32_commands.ipynb #74997c80
 @dataclass(frozen=True)
 class Actor:
-    "Who asks for something."
+    "Who asks for something.\n\nParameters\n----------\nuser : str\nrole : str, default 'admin'\n    viewer, trader or admin\nportfolios : tuple[str, ...] | None, default None\n    what they may act on; None: all, for the owner of the files\nvia : str, default 'terminal'\n    terminal, api, page or schedule"
 
     user: str
     role: str = "admin"  # viewer, trader or admin
@@ -51,7 +51,7 @@ Record = Callable[[str, str, dict, datetime], Any]  # who, action, detail, when:
 
 @dataclass
 class Context:
-    "What a command works on."
+    "What a command works on.\n\nParameters\n----------\nworkspace : Workspace\nactor : Actor\nportfolio : str, default 'main'\nclock : Callable[[], datetime]\nkey : str, default ''\n    the same key, the same deed: for what starts a process\nsecurity : Callable[[], Any] | None, default None\n    opens the `SecurityContext`: vault, users and audit log; None: not offered here\nrun_program : tuple[str, ...] | None, default None\n    what a run is; None: 'carnet run'\nappend : Callable[[Workspace, Event, str], int] | None, default None\n    a ledger that stays open; None: opened for each event\nforget : Callable[[], int]\n    drop kept answers\nprogress : Callable[..., Any] | None, default None\n    told of long work: what, how many, of how many\nsay : Callable[[str], Any] | None, default None\n    told in a sentence what is waited for"
 
     workspace: Workspace
     actor: Actor
@@ -114,7 +114,7 @@ Handler = Callable[[Any, Context], Done | dict]  # a dict: details, told in the 
 
 @dataclass(frozen=True)
 class Command:
-    "Something that can be asked for."
+    "Something that can be asked for.\n\nParameters\n----------\nname : str\n    'stop-trading'\nrequest : type[CommandRequest]\nrole : str\n    at least\naudit : str\n    what the audit log calls it\nhandler : Handler\ntitle : str\n    one line for a list of commands, from the handler's docstring\nrecords : Literal['before', 'afterwards', 'itself'], default 'before'\n    itself: what it calls writes the line\ndoors : tuple[str, ...], default ('terminal', 'api', 'page')\n    where it is offered\nreason : str, default ''\n    why it is not offered everywhere\ntell : Callable[[dict], list[str]] | None, default None\n    details → sentences, for a handler that returns a dict\nstatus : int, default 200\n    of an HTTP answer\ndescribe : Callable[[Any, Context], dict] | None, default None\n    request, context → what the audit log keeps instead; refuses what cannot be done\nwhole : bool, default False\n    concerns all portfolios: only for people of 'main'"
 
     name: str  # 'stop-trading'
     request: type[CommandRequest]
@@ -147,7 +147,7 @@ def command(
     audit: str,  # what the audit log calls it
     **more: Any,  # the other fields of `Command`: records, doors, reason, tell, status, describe
 ) -> Callable[[Handler], Handler]:
-    "Register a handler `(request, context) -> Done`; its first annotation is the model of the request."
+    "Register a handler `(request, context) -> Done`; its first annotation is the model of the request.\n\nParameters\n----------\nname : str\n    words joined by hyphens\nrole : str\n    viewer, trader or admin\naudit : str\n    what the audit log calls it\n**more : Any\n    the other fields of `Command`: records, doors, reason, tell, status, describe\n\nReturns\n-------\nCallable[[Handler], Handler]"
     if role not in ROLES:
         raise BadInput(f"the command {name} needs the role {role!r}; choose one of {', '.join(ROLES)}")
 
@@ -202,7 +202,7 @@ def read_request(
     wanted: Command,
     values: Mapping[str, Any] | CommandRequest,  # as the adapter got them
 ) -> CommandRequest:
-    "Check what was asked; the first thing that is wrong is named in one sentence."
+    "Check what was asked; the first thing that is wrong is named in one sentence.\n\nParameters\n----------\nwanted : Command\nvalues : Mapping[str, Any] | CommandRequest\n    as the adapter got them\n\nReturns\n-------\nCommandRequest"
     if isinstance(values, CommandRequest):
         return values
     try:
@@ -250,7 +250,7 @@ def perform(
     context: Context,
     record: Record | None,  # the audit log; None: there is none (tests)
 ) -> Done:
-    "Do what was asked, if whoever asks may."
+    "Do what was asked, if whoever asks may.\n\nParameters\n----------\nname : str\nvalues : Mapping[str, Any] | CommandRequest\ncontext : Context\nrecord : Record | None\n    the audit log; None: there is none (tests)\n\nReturns\n-------\nDone"
     wanted = find_command(name)
     authorise(wanted, context.actor, context.portfolio)
     request = read_request(wanted, values)
@@ -305,7 +305,7 @@ def write_waiting(
     workspace: Workspace,
     record: Record | None,
 ) -> int:  # how many
-    "Write the audit lines that could not be written when they happened."
+    "Write the audit lines that could not be written when they happened.\n\nParameters\n----------\nworkspace : Workspace\nrecord : Record | None\n\nReturns\n-------\nint\n    how many"
     folder, count = main_workspace(workspace).data, 0
     if time.monotonic() - _LOOKED.get(folder, -1.0) < 0.25 and not _UNWRITTEN.get(folder):  # a flood of commands looks four times a second
         return 0
@@ -328,7 +328,7 @@ def terminal_workspace(
     settings_may_fail: bool = False,  # for the emergency stop: find the data folder all the same
     portfolio_may_fail: bool = False,  # for the stop of all: one that does not exist keeps nobody from it
 ) -> Workspace:
-    "Return the workspace that the settings in the working folder describe."
+    "Return the workspace that the settings in the working folder describe.\n\nParameters\n----------\nsettings_may_fail : bool, default False\n    for the emergency stop: find the data folder all the same\nportfolio_may_fail : bool, default False\n    for the stop of all: one that does not exist keeps nobody from it\n\nReturns\n-------\nWorkspace"
     from trading.services.portfolios import existing_portfolio
 
     place, name = _main_workspace(settings_may_fail), os.environ.get("CARNET_PORTFOLIO", "main")
@@ -363,7 +363,7 @@ def _main_workspace(settings_may_fail: bool) -> Workspace:
 def audit_record(
     workspace: Workspace,
 ) -> Record:  # opens the log when the first line is written
-    "Return what writes into the workspace's audit log."
+    "Return what writes into the workspace's audit log.\n\nParameters\n----------\nworkspace : Workspace\n\nReturns\n-------\nRecord\n    opens the log when the first line is written"
     def append(who: str, action: str, detail: dict, when: datetime) -> Any:
         from trading.security.context import open_audit
         from trading.security.vault import open_vault, vault_path
@@ -381,7 +381,7 @@ def owner_context(
     ask: Callable[[], str] | None = None,  # asks a person for the passphrase of the vault; None: there is nobody
     **more: Any,  # the other fields of `Context`
 ) -> tuple[Context, Record]:
-    "Return what a command needs when the owner of the files gives it in the terminal: the context, and what writes the audit log."
+    "Return what a command needs when the owner of the files gives it in the terminal: the context, and what writes the audit log.\n\nParameters\n----------\nworkspace : Workspace\nname : str | None, default None\n    who acts; None: the name that the user is signed in with\nask : Callable[[], str] | None, default None\n    asks a person for the passphrase of the vault; None: there is nobody\n**more : Any\n    the other fields of `Context`\n\nReturns\n-------\ntuple[Context, Record]"
     @cache
     def security():
         from trading.services.security_admin import security_in

@@ -26,7 +26,7 @@ def _beginning(file: Path) -> str:
 
 
 def plain_data_folder() -> Path | None:  # None: only the settings as a whole can tell
-    "Return the data folder of the working folder, as variable or settings file name it."
+    "Return the data folder of the working folder, as variable or settings file name it.\n\nReturns\n-------\nPath | None\n    None: only the settings as a whole can tell"
     if os.environ.get("CARNET_PORTFOLIO", "main") != "main":
         return None
     named = os.environ.get("CARNET_RUN__DATA", "")
@@ -53,7 +53,7 @@ def plain_reason(text: str) -> str:
 def who_acts(
     name: str | None,  # as it was typed; None: the name that the user is signed in with
 ) -> str:
-    "Return the name of whoever acts at the terminal."
+    "Return the name of whoever acts at the terminal.\n\nParameters\n----------\nname : str | None\n    as it was typed; None: the name that the user is signed in with\n\nReturns\n-------\nstr"
     return (name or "").encode("utf-8", "replace").decode().strip() or login_name()
 
 
@@ -70,7 +70,7 @@ def stop_first(
     who: str | None,  # None: the name that the user is signed in with
     when: datetime,  # UTC
 ) -> bool:  # the flag is raised; the command still has to be performed
-    "Raise the stop of every account, where its folder is certain and the command would not be refused."
+    "Raise the stop of every account, where its folder is certain and the command would not be refused.\n\nParameters\n----------\nwhy : str\nwho : str | None\n    None: the name that the user is signed in with\nwhen : datetime\n    UTC\n\nReturns\n-------\nbool\n    the flag is raised; the command still has to be performed"
     folder = plain_data_folder()
     if folder is None:
         return False
