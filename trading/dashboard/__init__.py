@@ -7,8 +7,8 @@ from trading.core.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "actions": ["Values", "WriteAudit", "request_of", "act"],
     "app": [
-        "log", "POLL_SECONDS", "CONTENT_POLICY", "channel_class", "screen_message", "PageUpdates", "PageSession", "latest_stops",
-        "activity_state", "data_state", "page_component", "page_template", "mount",
+        "log", "POLL_SECONDS", "CONTENT_POLICY", "channel_class", "screen_message", "PageUpdates", "PageSession", "activity_state",
+        "data_state", "page_component", "page_template", "mount",
     ],
     "charts": ["candle_chart", "line_chart", "levels_of", "draw_chart"],
     "components": [

@@ -15,7 +15,7 @@ from . import screens_settings as screens_settings
 from . import screens_system as screens_system
 from . import screens_trading as screens_trading
 from .actions import Values as Values, WriteAudit as WriteAudit, request_of as request_of, act as act
-from .app import log as log, POLL_SECONDS as POLL_SECONDS, CONTENT_POLICY as CONTENT_POLICY, channel_class as channel_class, screen_message as screen_message, PageUpdates as PageUpdates, PageSession as PageSession, latest_stops as latest_stops, activity_state as activity_state, data_state as data_state, page_component as page_component, page_template as page_template, mount as mount
+from .app import log as log, POLL_SECONDS as POLL_SECONDS, CONTENT_POLICY as CONTENT_POLICY, channel_class as channel_class, screen_message as screen_message, PageUpdates as PageUpdates, PageSession as PageSession, activity_state as activity_state, data_state as data_state, page_component as page_component, page_template as page_template, mount as mount
 from .charts import candle_chart as candle_chart, line_chart as line_chart, levels_of as levels_of, draw_chart as draw_chart
 from .components import STAGE_STATES as STAGE_STATES, NAMES as NAMES, render_macro as render_macro, PageSection as PageSection, Viewer as Viewer, Button as Button, button as button, Link as Link, link as link, Field as Field, form as form, steps as steps
 from .layout import SCREENS as SCREENS, STOP as STOP, Screen as Screen, sections_of as sections_of, frame as frame, status_line as status_line, stop_button as stop_button, banner as banner, first_sections as first_sections, profiles_of as profiles_of, render_page as render_page, styles as styles, viewer_from_request as viewer_from_request, parse_query as parse_query

@@ -74,13 +74,13 @@ def screen_message(
     after: str = "",  # HTML behind the sections
     moved: bool = False,  # the viewer has gone to another screen
 ) -> dict:
-    "Return the message that draws a screen anew."
+    "Return the message that draws a screen anew.\n\nParameters\n----------\nat : str\nparts : Mapping[str, str]\n    key of a section → HTML\nafter : str, default ''\n    HTML behind the sections\nmoved : bool, default False\n    the viewer has gone to another screen\n\nReturns\n-------\ndict"
     frames = Markup("").join(render_macro("frame", key[2:], Markup(text)) for key, text in parts.items())
     return {"screen": {"at": at, "title": SCREENS[at].title, "aside": SCREENS[at].aside, "sections": str(frames + Markup(after)), "moved": moved}}
 
 # %% ../../nbs/16_dashboard/30_app.ipynb #25de2c16
 class PageUpdates:
-    "The sections that an open page shows, and their updates."
+    "The sections that an open page shows, and their updates.\n\nParameters\n----------\nplace : Workspace\nlook : Callable[[], Viewer]\n    who looks, asked each time; raises when the session has ended\nrecord : WriteAudit | None, default None\n    the audit log\nat : str, default 'today'\noptions : Mapping[str, str] | None, default None\nsignin : str, default '/signin'\n    where to go when the session has ended\nover : Callable[[], bool], default lambda: False\n    the service is stopping: nothing is begun any more"
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class PageUpdates:
         return {"status": str(status), "banner": str(banner(self.place, who))}
 
     def newest(self, message: dict, banners: int) -> dict:  # banners: how often it had been told when the message was begun
-        "Leave the banner out of a message when a newer one was told meanwhile."
+        "Leave the banner out of a message when a newer one was told meanwhile.\n\nParameters\n----------\nmessage : dict\nbanners : int\n\nReturns\n-------\ndict\n    banners: how often it had been told when the message was begun"
         if self.banners != banners and "banner" in message.get("parts", {}):
             message["parts"] = {k: v for k, v in message["parts"].items() if k != "banner"}
         return message
@@ -296,7 +296,7 @@ def page_component(
     drawn: bool = True,  # draw the page too; False: it is there already
     **more,  # what `PageSession` takes
 ):  # a Panel component
-    "Return the channel of a page, which draws the page itself where there is none."
+    "Return the channel of a page, which draws the page itself where there is none.\n\nParameters\n----------\nplace : Workspace\nlook : Callable[[], Viewer]\nrecord : WriteAudit | None, default None\ndrawn : bool, default True\n    draw the page too; False: it is there already\n**more\n    what `PageSession` takes\n\nReturns\n-------\na Panel component"
     import panel as pn
 
     one = PageSession(place, look, record, **more)
@@ -327,7 +327,7 @@ def page_template(
     csrf: str = "",
     over: Callable[[], bool] = lambda: False,  # the service is stopping
 ):  # a Panel template
-    "Return the page that answers a request."
+    "Return the page that answers a request.\n\nParameters\n----------\nplace : Workspace\nlook : Callable[[], Viewer]\nrecord : WriteAudit | None, default None\nquery : Mapping[str, str] | None, default None\n    of the request\nsignin : str, default '/signin'\nsignout : str, default ''\ncsrf : str, default ''\nover : Callable[[], bool], default lambda: False\n    the service is stopping\n\nReturns\n-------\na Panel template"
     import panel as pn
 
     at, options = parse_query(query or {})
@@ -357,7 +357,7 @@ def mount(
     signout: str = "",
     origins: tuple[str, ...] = (),  # hosts that web sockets may come from, besides the one that is asked
 ) -> None:
-    "Serve the page under a path of a FastAPI app."
+    "Serve the page under a path of a FastAPI app.\n\nParameters\n----------\napp\n    a FastAPI app\nplace : Workspace\nsession_of : Callable[[Any], Any]\n    a request → who is signed in (`security.sessions.Session`), or None\nrecord : WriteAudit | None, default None\n    the audit log's `append`\nplace_of : Callable[[str], Workspace] | None, default None\n    a portfolio → its workspace; None: `place` for all\npath : str, default '/'\nsignin : str, default '/signin'\nsignout : str, default ''\norigins : tuple[str, ...], default ()\n    hosts that web sockets may come from, besides the one that is asked"
     import bokeh.plotting  # noqa: F401  half a second that nobody should wait for at the first chart
     import panel as pn
     from panel.io.fastapi import add_applications

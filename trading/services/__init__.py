@@ -108,8 +108,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "stop_first": ["plain_data_folder", "plain_reason", "who_acts", "login_name"],
     "stops": [
-        "STOP_SHEET", "opened_accounts", "known_accounts", "account_switch", "engaged_switches", "stop_state", "stop_sentences",
-        "say_stop", "stop_sheet", "mark_report", "mark_reports",
+        "STOP_SHEET", "opened_accounts", "known_accounts", "account_switch", "engaged_switches", "stop_state", "latest_stops",
+        "stop_sentences", "say_stop", "stop_sheet", "mark_report", "mark_reports",
     ],
     "strategy_control": [
         "KINDS", "PromoteStrategy", "RetireStrategy", "position_rules", "list_strategies", "strategies", "show_strategy",

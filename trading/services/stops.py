@@ -27,14 +27,14 @@ from .workspace import Workspace, has_ledger, ledger_for_reading
 def opened_accounts(
     workspace: Workspace,
 ) -> list[str]:  # those at further venues included
-    "Return the accounts that were opened."
+    "Return the accounts that were opened.\n\nParameters\n----------\nworkspace : Workspace\n\nReturns\n-------\nlist[str]\n    those at further venues included"
     return ledger_for_reading(workspace).accounts() if has_ledger(workspace) else []
 
 
 def known_accounts(
     workspace: Workspace,
 ) -> tuple[list[str], list[str]]:  # account ids such as 'paper-sample', those that were opened first; what could not be read
-    "List the accounts that a stop concerns: opened ones, and both modes of every profile."
+    "List the accounts that a stop concerns: opened ones, and both modes of every profile.\n\nParameters\n----------\nworkspace : Workspace\n\nReturns\n-------\ntuple[list[str], list[str]]\n    account ids such as 'paper-sample', those that were opened first; what could not be read"
     opened, profiles, problems = [], [], []
     try:
         opened = list(dict.fromkeys(a.partition("@")[0] for a in opened_accounts(workspace)))
@@ -66,7 +66,7 @@ def account_switch(
 
 
 def engaged_switches(workspace: Workspace) -> dict[str, str]:  # account → since when, by whom and why
-    "Return the accounts of a portfolio whose trading is stopped."
+    "Return the accounts of a portfolio whose trading is stopped.\n\nParameters\n----------\nworkspace : Workspace\n\nReturns\n-------\ndict[str, str]\n    account → since when, by whom and why"
     known = known_accounts(workspace)[0] if stop_flags(workspace.data) else _switched(workspace)
     return {account: reason for account in known if (reason := account_switch(workspace, account).reason())}
 
@@ -89,7 +89,7 @@ def latest_stops(
     workspace: Workspace,
     age: float = 0.04,  # seconds
 ) -> tuple:
-    "Return `stop_state` as it was so long ago at most: however many pages look, the folders are read once for all of them."
+    "Return `stop_state` as it was so long ago at most: however many pages look, the folders are read once for all of them.\n\nParameters\n----------\nworkspace : Workspace\nage : float, default 0.04\n    seconds\n\nReturns\n-------\ntuple"
     at, state = _STATES.get(workspace, (-age, ()))
     if time.monotonic() - at >= age:
         state = stop_state(workspace)
@@ -100,7 +100,7 @@ def latest_stops(
 def stop_sentences(
     workspace: Workspace,
 ) -> list[str]:  # one for each reason; empty: nothing is stopped
-    "Say which accounts are stopped, by whom and why, for a banner."
+    "Say which accounts are stopped, by whom and why, for a banner.\n\nParameters\n----------\nworkspace : Workspace\n\nReturns\n-------\nlist[str]\n    one for each reason; empty: nothing is stopped"
     by: dict[str, list[str]] = {}
     for account, reason in engaged_switches(workspace).items():
         by.setdefault(reason, []).append(account)
@@ -122,7 +122,7 @@ def say_stop(
     page: str,  # HTML
     reason: str,  # since when, by whom and why; empty: nothing is stopped
 ) -> str:  # HTML that stands for itself: it asks for no style sheet
-    "Put a stop above a page, or take it away."
+    "Put a stop above a page, or take it away.\n\nParameters\n----------\npage : str\n    HTML\nreason : str\n    since when, by whom and why; empty: nothing is stopped\n\nReturns\n-------\nstr\n    HTML that stands for itself: it asks for no style sheet"
     page = _MARK.sub("", page).replace(_LINK, "")
     words = html.escape(f"Trading is {_short(reason)}")
     return re.sub(r"(<body[^>]*>)", lambda m: f'{m[1]}<!--stop--><p role="alert" style="{_LOOK}">{words}</p><!--/stop-->', page, count=1) if reason else page
@@ -134,7 +134,7 @@ def _quoted(text: str) -> str:
 
 
 def stop_sheet(stopped: dict[str, str]) -> str:  # CSS; account → since when, by whom and why
-    "Write the style sheet that puts the stop of an account above each of its reports."
+    "Write the style sheet that puts the stop of an account above each of its reports.\n\nParameters\n----------\nstopped : dict[str, str]\n\nReturns\n-------\nstr\n    CSS; account → since when, by whom and why"
     rules = [f'body[data-account="{_quoted(account)}"]::before {{ content: "{_quoted(f"Trading is {_short(reason)}")}"; display: block; {_LOOK} }}' for account, reason in stopped.items()]
     return "\n".join(["/* which accounts are stopped now; written by Carnet, read by every report in this folder */", *rules, ""])
 
@@ -150,7 +150,7 @@ def mark_report(workspace: Workspace, page: Path) -> None:
 
 
 def mark_reports(workspace: Workspace) -> int:  # how many reports without a style sheet were looked at
-    "Write which accounts are stopped into the style sheet of the reports, and into the newest report of each profile that asks for none."
+    "Write which accounts are stopped into the style sheet of the reports, and into the newest report of each profile that asks for none.\n\nParameters\n----------\nworkspace : Workspace\n\nReturns\n-------\nint\n    how many reports without a style sheet were looked at"
     sheet, text = workspace.reports / STOP_SHEET.rpartition("/")[2], stop_sheet(engaged_switches(workspace)).encode()
     if workspace.reports.exists() and (not sheet.exists() or sheet.read_bytes() != text):
         write_atomic(sheet, text)
