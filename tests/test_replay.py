@@ -2,22 +2,31 @@
 
 import json
 import os
+import pickle
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from decimal import Decimal
+from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from trading.accounting.event_kinds import time_text
 from trading.accounting.ledger import Ledger
+from trading.accounting.unit_values import as_traded, value_history
 from trading.backtest.trial_register import TrialRegister
 from trading.cli.main import main
+from trading.core.bars import symbols_of
 from trading.core.datasets import sample_bars
 from trading.core.errors import BadInput, MissingData
 from trading.core.settings import load_settings
 from trading.core.types import Plan
-from trading.pipeline import decision_world
+from trading.forecast import forecaster
+from trading.forecast.decisions import judge_record
+from trading.forecast.panel import bar_volatility, features_of, make_panel
+from trading.pipeline import decision_world, steps
 from trading.pipeline import replay as module
 from trading.pipeline.launch import open_run
 from trading.pipeline.replay import Past, run_replay
@@ -181,6 +190,53 @@ def test_forecasts_from_another_core_are_those_that_are_made_here(bars, tmp_path
         assert all(made) if of is counted else made[0] and not made[-1], name
         assert learnt(again) == learnt(done) and len(learnt(done).splitlines()) > 15, name
         assert "ended before the close of" in again.summary["notes"][0] if of is dies else not again.summary["notes"], name
+
+
+def test_models_from_a_third_process_are_those_that_are_trained_here(bars, tmp_path):
+    "Every second one of six weeks, with what its record supports."
+    settings, closes = settings_at(tmp_path), module.closes_between(bars, "1d", datetime(2022, 11, 1, tzinfo=UTC), datetime(2022, 12, 12, tzinfo=UTC))
+    told = {"settings": settings.model_dump(mode="json"), "hash": settings.hash, "source": "sample-stocks", "attrs": bars.attrs}
+    told |= {"promises": str(tmp_path / "promises"), "closes": [t.isoformat() for t in closes]}
+    bars.to_parquet(table := BytesIO())
+    given = json.dumps(told, default=str).encode() + b"\n" + table.getvalue()
+    world, closes, again = decision_world._told_world(BytesIO(given))
+    assert again == given and len(closes) < decision_world.FEWEST_TRAINED and not decision_world.TrainedAhead(settings, closes, given).due
+    weeks = decision_world._trainings(settings, closes)
+    decision_world.serve_trainings(BytesIO(given), out := BytesIO())
+    out.seek(0)
+    made = [pickle.load(out) for _ in list(weeks)[1::2]]
+    assert [m[0] for m in made] == list(weeks)[1::2] and len(made) == 3 and not out.read()
+    for until, promoted, (trained, judged) in made[:2]:
+        run = world.open(weeks[until], weeks[until])
+        here = steps.train_forecaster(run)
+        assert here.version == trained.version and not promoted
+        pd.testing.assert_frame_equal(here.held, trained.held, check_exact=True)
+        assert judged.skills == judge_record(here.held, steps._cost(settings)).skills
+
+
+def test_what_a_replay_keeps_from_day_to_day_changes_no_number(whole, bars, tmp_path, monkeypatch):
+    "Against the slow way: features of all rows, the whole record looked through, books opened, walked and added up anew for each decision."
+    def all_rows(bars, features, names, since=None):
+        close = bars["close"][symbols_of(bars)]
+        return make_panel(features_of(bars, features), symbols_of(bars), names), bar_volatility(close).to_numpy()
+
+    def from_the_beginning(ledger, account, closes, until):
+        last, rows = ledger.last("equity", account) or ledger.find("opened", account), ledger._rows(account)
+        prices = as_traded(closes, rows).ffill()
+        prices = prices[(prices.index > last.timestamp) & (prices.index <= until)]
+        moments = [(time_text(t), {s: Decimal(repr(p)) for s, p in line.items() if p == p}) for t, line in prices.iterrows()]
+        return dict(value_history(account, rows, moments))
+
+    calls = []
+    monkeypatch.setattr(forecaster, "forecast_inputs", all_rows)
+    monkeypatch.setattr(steps, "forecast_inputs", all_rows)
+    monkeypatch.setattr(steps.Trained, "recent", property(lambda trained: calls.append("recent") or trained))
+    monkeypatch.setattr(Ledger, "value_closes", lambda *given: calls.append("closes") or from_the_beginning(*given))
+    monkeypatch.setattr(module, "_own_books", lambda world: nullcontext(world.ledger))
+    done = run_replay(settings_at(tmp_path), "2022-12-19", "2022-12-27", NOW, past=past_of(bars))
+    assert lines_of(done.folder) == lines_of(whole.folder) and calls.count("recent") == calls.count("closes") == len(lines_of(whole.folder))
+    books = [Ledger(f / "data" / "ledger.sqlite", readonly=True) for f in (done.folder, whole.folder)]
+    assert books[0].equity_history("paper-sample").equals(books[1].equity_history("paper-sample"))
 
 
 def test_what_cannot_be_replayed_is_refused_in_a_sentence(tmp_path, bars):

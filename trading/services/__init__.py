@@ -54,8 +54,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "watch_system", "marked_facts",
     ],
     "market_data": [
-        "update_market", "follow_profile", "import_bars", "preview_bars", "named_files", "serve_mt5_terminal", "bridge_openapi",
-        "simulated_terminal",
+        "update_market", "update_funding", "follow_profile", "import_bars", "import_funding", "preview_bars", "named_files",
+        "serve_mt5_terminal", "bridge_openapi", "simulated_terminal",
     ],
     "metrics": ["GATHERED", "EXPOSITION", "update_metrics", "open_metrics", "start_logging"],
     "new_strategy": ["check_new_name", "write_strategy"],
