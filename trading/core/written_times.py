@@ -35,7 +35,7 @@ _OFFSET = (r" ?(?:GMT|UTC)?(?P<o>[+-]\d{2}(?::?\d{2})?)", r" ?(?P<z>Z|UTC|GMT)",
 
 @dataclass(frozen=True, eq=False)
 class WrittenTimes:
-    "A column of times that was read: as written, and what was said about the zone."
+    "A column of times that was read: as written, and what was said about the zone.\n\nParameters\n----------\nwall : np.ndarray\n    datetime64[us], as the clock of the file shows it\nkind : str\n    'day', 'clock' (no zone is said), or 'moment' (it is)\noffset : np.ndarray | None\n    minutes that the clock of the file is ahead of UTC\nhow : str\n    for the preview"
 
     wall: np.ndarray  # datetime64[us], as the clock of the file shows it
     kind: str  # 'day', 'clock' (no zone is said), or 'moment' (it is)
@@ -64,7 +64,7 @@ def read_times(
     now: datetime | None = None,  # nothing in a file is later; None: the clock
     option: str = "dates=",  # what a person gives to decide, for the message; empty: nothing can be given
 ) -> WrittenTimes:
-    "Read a column of times, or name the row that differs from the others."
+    "Read a column of times, or name the row that differs from the others.\n\nParameters\n----------\ntexts\n    Arrow array of one column\ndates : str, default ''\n    order of day, month and year where the texts leave it open: 'dmy', 'mdy' or 'ymd'; empty: ask\nwhere : Callable[[int], str], default 'row {}'.format\n    names the place of a row, for messages\nnow : datetime | None, default None\n    nothing in a file is later; None: the clock\noption : str, default 'dates='\n    what a person gives to decide, for the message; empty: nothing can be given\n\nReturns\n-------\nWrittenTimes"
     import pyarrow.compute as pc
 
     texts = pc.fill_null(texts, "")
@@ -244,7 +244,7 @@ def in_utc(
     series: np.ndarray | None = None,  # which rows belong together, as numbers; None: all
     option: str = "zone=",  # what a person gives to decide, for the message
 ) -> tuple[np.ndarray, str]:  # datetime64[us] in UTC, and what a person should know or ''
-    "Turn times into UTC; bare days are days and have no zone."
+    "Turn times into UTC; bare days are days and have no zone.\n\nParameters\n----------\ntimes : WrittenTimes\nzone : str | None\n    clock of times without zone: 'UTC', 'Europe/Helsinki', 'America/New_York+7' (that clock, seven hours ahead)\nwhere : Callable[[int], str], default 'row {}'.format\n    names the place of a row, for messages\nseries : np.ndarray | None, default None\n    which rows belong together, as numbers; None: all\noption : str, default 'zone='\n    what a person gives to decide, for the message\n\nReturns\n-------\ntuple[np.ndarray, str]\n    datetime64[us] in UTC, and what a person should know or ''"
     if times.kind == "day":
         return times.wall, ""
     if times.offset is not None:
@@ -290,7 +290,7 @@ def session_days(
     zone: str | None = None,  # clock by which days are counted; None: that of the file
     option: str = "zone=",  # what a person gives to decide, for the message
 ) -> np.ndarray:  # datetime64[us], midnight of each bar's session
-    "Move daily bars that open at some hour to the day of their session."
+    "Move daily bars that open at some hour to the day of their session.\n\nParameters\n----------\ntimes : WrittenTimes\n    of daily bars\nzone : str | None, default None\n    clock by which days are counted; None: that of the file\noption : str, default 'zone='\n    what a person gives to decide, for the message\n\nReturns\n-------\nnp.ndarray\n    datetime64[us], midnight of each bar's session"
     wall = times.wall
     if times.kind == "day":
         return wall
@@ -317,7 +317,7 @@ def read_moment(
     text: str | None,  # '2024-03-01', '2024-03-01 14:30', '2024-03-01T14:30:00+01:00'; without a zone UTC; None: now
     now: datetime,  # UTC
 ) -> datetime:  # UTC
-    "Read when something happened."
+    "Read when something happened.\n\nParameters\n----------\ntext : str | None\n    '2024-03-01', '2024-03-01 14:30', '2024-03-01T14:30:00+01:00'; without a zone UTC; None: now\nnow : datetime\n    UTC\n\nReturns\n-------\ndatetime\n    UTC"
     if text is None:
         return now
     try:

@@ -19,8 +19,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "backtest_control": ["BackTest", "compute_backtest", "read_grid", "list_backtests", "backtest_result", "offered_strategies"],
     "backups": ["passphrase_of", "back_up", "verify_backup", "restore_backup"],
     "book_control": [
-        "Amount", "read_moment", "BookEntry", "entry_of", "book_events", "book_entry", "UndoEntry", "undo_entry", "entries",
-        "ExplainDifferences", "proposals_of", "explain_differences",
+        "Amount", "BookEntry", "entry_of", "book_events", "book_entry", "UndoEntry", "undo_entry", "entries", "ExplainDifferences",
+        "proposals_of", "explain_differences",
     ],
     "commands": [
         "Record", "Text", "Name", "Handler", "REGISTRY", "COMMAND_MODULES", "Actor", "Context", "CommandRequest", "Done", "Command",
