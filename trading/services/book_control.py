@@ -81,7 +81,7 @@ def entry_of(
     who: str,
     now: datetime,  # UTC
 ) -> Event:
-    "Return the event that a request is."
+    "Return the event that a request is.\n\nParameters\n----------\nrequest : BookEntry\naccount : str\ncurrency : str\n    the account's\nwho : str\nnow : datetime\n    UTC\n\nReturns\n-------\nEvent"
     kind = request.kind.replace("-", "_")
     given = {k: v for k, v in request.model_dump(exclude={"kind", "at", "profile", "mode"}).items() if v is not None}
     data: dict[str, Any] = {k: f"{v:f}" if isinstance(v, Decimal) else v for k, v in given.items()}
@@ -162,7 +162,7 @@ def book_events(
     once: str = "",  # name of the request; asked again after a crash it books nothing
     known: int | None = None,  # number of the entry where it was booked before a crash: what was left undone is done
 ) -> tuple[list[str], int]:  # which figures moved, and the number of the last event
-    "Write entries into the ledger, value the account's past anew where it changed, and let a paper exchange follow."
+    "Write entries into the ledger, value the account's past anew where it changed, and let a paper exchange follow.\n\nParameters\n----------\nsettings : Settings\naccount : str\nevents : Iterable[Event]\nnow : datetime\n    UTC\npaper : bool\n    does a paper exchange go with the books\nonce : str, default ''\n    name of the request; asked again after a crash it books nothing\nknown : int | None, default None\n    number of the entry where it was booked before a crash: what was left undone is done\n\nReturns\n-------\ntuple[list[str], int]\n    which figures moved, and the number of the last event"
     ledger = ledger_for_writing(Workspace(Path(settings.run.data), Path(settings.run.reports)))
     try:
         before, events = ledger.book(account), list(events)
@@ -337,7 +337,7 @@ def proposals_of(
     mode: str,
     now: datetime,  # UTC
 ) -> tuple[list[Proposal], str]:  # and the account
-    "Compare an account with its venue and return the entries that would explain what differs."
+    "Compare an account with its venue and return the entries that would explain what differs.\n\nParameters\n----------\nsettings : Settings\nmode : str\nnow : datetime\n    UTC\n\nReturns\n-------\ntuple[list[Proposal], str]\n    and the account"
     ledger, account = ledger_for_writing(Workspace(Path(settings.run.data), Path(settings.run.reports))), f"{mode}-{settings.run.profile}"
     try:
         venue, when = open_venue(settings, mode, ledger, now)
