@@ -20,7 +20,7 @@ from ..core.bars import check_bars, check_timeframe, symbols_of
 from ..core.errors import BadInput, MissingData
 from .forecast_table import ForecastTable
 from .conformal import adapt_misses, conformal_bounds, sign_probability
-from .panel import Panel, bar_volatility, default_inputs, features_of, fit_rows, make_panel, refuse_constant
+from .panel import Panel, bar_volatility, default_inputs, features_of, fit_rows, predict_rows, make_panel, refuse_constant
 from .significance import diebold_mariano
 from .targets import Horizon, answers_at, forward_answers, forward_returns, horizon_bars, walk_forward_splits
 
@@ -75,7 +75,7 @@ def fit_horizon(
     rows, scaled = panel.values[train], answers[train] / scale[train]
     refuse_constant(rows, panel.names)
     fit_rows(estimator, rows, scaled, np.nonzero(train)[0], int((ends - at)[train].max()))
-    errors = answers[held] / scale[held] - estimator.predict(panel.values[held])
+    errors = answers[held] / scale[held] - predict_rows(estimator, panel.values[held])
     until = panel.times[np.broadcast_to(ends, train.shape)[train].max()]
     return HorizonModel(steps, estimator, np.sort(errors), float(answers[train].mean()), len(rows), until, panel.times[start])
 
@@ -101,7 +101,7 @@ def update_horizon(
     if count:
         learn_more(estimator, panel.values[fresh], answers[fresh] / scale[fresh])
         until = ends[fresh].max()
-    errors = answers[held] / scale[held] - estimator.predict(panel.values[held])
+    errors = answers[held] / scale[held] - predict_rows(estimator, panel.values[held])
     mean = (model.mean * model.rows + answers[fresh].sum()) / (model.rows + count)
     return HorizonModel(steps, estimator, np.sort(errors), float(mean), model.rows + count, panel.times[until], panel.times[start])
 
@@ -131,7 +131,7 @@ def forecast_rows(
     bounds: tuple[Any, Any],  # lower and upper bound of the error, one for all rows or one per row, in usual moves
 ) -> np.ndarray:  # row × COLUMNS
     "Return expectation, spread, confidence, interval and naive forecast of each row.\n\nParameters\n----------\nmodel : HorizonModel\n    of one horizon\nrows : np.ndarray\n    row × feature, without holes\nscale : np.ndarray\n    usual move over the horizon of each row\nbounds : tuple[Any, Any]\n    lower and upper bound of the error, one for all rows or one per row, in usual moves\n\nReturns\n-------\nnp.ndarray\n    row × COLUMNS"
-    predicted, (low, high) = model.estimator.predict(rows), bounds
+    predicted, (low, high) = predict_rows(model.estimator, rows), bounds
     spread = np.sqrt(np.mean(np.square(model.errors)))
     confidence = sign_probability(predicted, model.errors)
     naive = np.full(len(rows), model.mean)
@@ -150,7 +150,7 @@ def adapt_bounds(
     error = answers / (usual * np.sqrt(model.steps))
     asked = panel.usable & np.isfinite(error) & (panel.times >= model.calibrated_from)[:, None]
     error[~asked] = np.nan
-    error[asked] -= model.estimator.predict(panel.values[asked]) if asked.any() else 0.0
+    error[asked] -= predict_rows(model.estimator, panel.values[asked]) if asked.any() else 0.0
     least = 2 / (len(model.errors) + 1)
     shares = np.concatenate([[0.0], np.linspace(least, max(0.5, 2 * (1 - level)), 200)])
     table = np.array([conformal_bounds(model.errors, 1 - max(share, least)) for share in shares])

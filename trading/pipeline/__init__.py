@@ -23,8 +23,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "policy_of",
     ],
     "forecast_review": [
-        "Promises", "promising_runs", "read_promises", "learn_outcomes", "learn_today", "lost_cycles", "forecasts_before", "last_review",
-        "count_matured", "skill_history", "trust_history", "model_card", "todays_drift", "drift_facts",
+        "Promises", "promising_runs", "read_promises", "learn_outcomes", "learn_today", "lost_cycles", "lost_promotion",
+        "forecasts_before", "last_review", "count_matured", "skill_history", "trust_history", "model_card", "todays_drift", "drift_facts",
     ],
     "funding": ["ingest_funding", "ingest_beside"],
     "instruments": [

@@ -34,7 +34,7 @@ from ..forecast.model_registry import load, save
 from ..forecast.outcomes import market_patterns
 from ..forecast.targets import horizon_bars
 from .cycle import cycle_of
-from .forecast_review import learn_today, lost_cycles
+from .forecast_review import learn_today, lost_cycles, lost_promotion
 from .currency_rates import account_bars
 from .factory import bars_of, calendars_of, market_source, models_of, symbol_calendars
 from .launch import settings_of
@@ -194,7 +194,7 @@ def decide_forecasts(
         cycle, learnt = first["cycle"], FeedbackState.from_json(first["learnt"])
     else:
         cycle, learnt = learn_today(run, bars["close"], settings, kept)
-    gone = lost_cycles(run, cycle) if alone and not again else ""
+    gone = [words for words in (lost_cycles(run, cycle), lost_promotion(run, settings)) if words] if alone and not again else []
     gates, pattern = DecisionThresholds(d.confidence, d.reward_to_risk), str(market_patterns(bars["close"]).get(bars.index[-1], ""))
     cost = _cost(settings)
     try:
@@ -206,7 +206,7 @@ def decide_forecasts(
         words = describe_decisions(made, gates, timeframe)
     except BadInput as error:  # a record too short to fit the meta-model: no probability is made up
         made, words = DayDecisions((), {}, None), (f"No forecast moves a weight, because there is no filter yet: {error}.",)
-    words = (*words, *([gone] if gone else []))
+    words = (*words, *gone)
     return Decided(made, accepted_forecasts(forecast, made.decisions), gates, cycle, learnt, pattern, words)
 
 

@@ -85,8 +85,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "queries_system": [
         "allowed_values", "settings_table", "decisions", "taxonomy", "aliases", "decide", "feedback_state", "cycles", "decision_moments",
-        "steer", "alert_history", "thresholds", "data_quality", "model_facts", "venue_connections", "system", "report_file", "report_html",
-        "notebook_file", "system_health",
+        "steer", "alert_history", "thresholds", "data_quality", "model_facts", "model_history", "venue_connections", "system",
+        "report_file", "report_html", "notebook_file", "system_health",
     ],
     "queries_trading": [
         "run_bars", "latest_bars", "prices", "price_history", "symbol_marks", "plan", "ledger_of_run", "plan_table", "orders",
@@ -116,9 +116,9 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "compare_strategies", "earned_by_sleeve",
     ],
     "system_control": [
-        "AcknowledgeAlert", "acknowledge_rule", "WriteNote", "write_note", "SteerFeedback", "freeze_feedback", "thaw_feedback",
-        "RollBackFeedback", "roll_back_feedback", "PromoteModel", "promote_saved_model", "RollBackModel", "roll_back_to_model", "Nothing",
-        "invalidate_cache", "reset_system",
+        "OF_SETTINGS", "AcknowledgeAlert", "acknowledge_rule", "WriteNote", "write_note", "SteerFeedback", "freeze_feedback",
+        "thaw_feedback", "RollBackFeedback", "roll_back_feedback", "PromoteModel", "promote_saved_model", "RollBackModel",
+        "roll_back_to_model", "Nothing", "invalidate_cache", "reset_system",
     ],
     "user_control": [
         "Role", "Secret", "OfUser", "AddUser", "SetRole", "SetPortfolios", "SetPassword", "MakeKey", "EndSession", "RemovePasskey",
