@@ -115,6 +115,7 @@ class ForecastSettings(SettingsSection):
     coverage: float = Field(0.9, gt=0.5, lt=1, description="share of outcomes that the interval should contain")
     refit: Literal["run", "weekly"] = Field("run", description="when models are fitted: in each run on all that is known, or at the moments of schedule.weekly")
     retrain: Literal["start", "ask"] = Field("start", description="what a run does that finds a training due, by drift or by age: start it, or ask a person, who starts it with 'carnet train'")
+    replay_search: bool = Field(False, description="a replay makes the weekly search for better models too, at the moments of schedule.weekly; each takes a minute or more")
     adaptive: float = Field(0.0, ge=0, lt=1, description="how fast intervals learn from misses, for example 0.01; 0: they stand still")
     sentiment: str = Field("", description="dated score besides prices: a file with dates and numbers, for the market or by symbol, or web for fear and greed; empty: none")
     sentiment_delay: str = Field("24h", description="from a score's date to its publication, where the file has no column published")
