@@ -229,7 +229,6 @@ def model_facts(place: Workspace, version: str, profile: str | None = None) -> d
     return read_meta(models_of(current_settings(place, profile)), version)
 
 
-@view
 def model_history(place: Workspace, profile: str | None = None) -> dict:
     "List the attempts to put a model in force, the newest first, and say which one is: those that passed can be returned to."
     from trading.forecast.model_promotion import promotions
