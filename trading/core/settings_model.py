@@ -365,7 +365,7 @@ class Settings(BaseSettings):
         "Sixteen characters that change with any setting that a run's numbers may rest on."
         values = self.model_dump(mode="json", exclude=WATCH)
         values["run"] = {k: v for k, v in values["run"].items() if k not in ("reports", "data", "store")}
-        return stable_hash(values, length=16)
+        return stable_hash(values | {"forecast": {k: v for k, v in values["forecast"].items() if k != "replay_search"}}, length=16)  # on which no run's numbers rest
 
     @model_validator(mode="after")
     def _level_exists(self):
@@ -394,8 +394,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _shocked_groups_exist(self):
-        for shock, names in self.shock_groups.items():
-            for name in names:
-                if name not in self.groups:
-                    raise ValueError(f"shock_groups.{shock}: the group {name!r} is not in [groups]{nearest_name(name, self.groups)}")
+        for shock, name in ((shock, name) for shock, names in self.shock_groups.items() for name in names):
+            if name not in self.groups:
+                raise ValueError(f"shock_groups.{shock}: the group {name!r} is not in [groups]{nearest_name(name, self.groups)}")
         return self

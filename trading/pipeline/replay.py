@@ -280,7 +280,7 @@ def run_replay(
     if end < begin:
         raise BadInput(f"the replay would end on {last}, before it begins on {first}; give the earlier day first" if last else f"the replay would begin on {first}, which has not ended yet; give a day that is past")
     reports, profile = Path(settings.run.reports), settings.run.profile
-    asked = stable_hash(settings.hash, begin.isoformat(), last, parts, versions()["carnet"], past and fingerprint(past.bars), *([promoted] if settings.strategies else []), length=16)
+    asked = stable_hash(settings.hash, begin.isoformat(), last, parts, versions()["carnet"], past and fingerprint(past.bars), *([promoted] if settings.strategies else []), *(["search"] if settings.forecast.replay_search else []), length=16)
     folder, known = _replay_folder(reports, f"{first}_{last or 'now'}_{profile}", asked)
     worlds: dict[str, World] = {}
     try:
@@ -345,7 +345,7 @@ def _count_trials(settings: Settings, done: Replayed, bars: pd.DataFrame, parts:
     for part in ("", *parts):
         returns = equity[f"without_{part}" if part else "equity"].pct_change().dropna()
         if len(returns) > 1:
-            told = {"settings": settings.hash, "without": part, "from": done.summary["from"].isoformat(), **({"promoted": done.summary["promoted"]} if settings.strategies else {})}
+            told = {"settings": settings.hash, "without": part, "from": done.summary["from"].isoformat(), **({"promoted": done.summary["promoted"]} if settings.strategies else {}), **({"search": "weekly"} if settings.forecast.replay_search else {})}
             register.record(f"replay of {profile}", told, seen, {"sharpe": returns.mean() / returns.std() if returns.std() > 0 else 0.0}, 1, returns)
 
 
