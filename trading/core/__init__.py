@@ -96,7 +96,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "written_settings": [
         "Fraction", "FEATURE_SETS", "Words", "Numbers", "LimitLevel", "read_words", "read_named_numbers", "bars_ahead", "read_features",
     ],
-    "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
+    "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days", "read_moment"],
 }, modules=[
     "average_cost", "bars", "benchmark", "calendars", "cards", "carried_prices", "circuit_breaker", "cron", "currencies", "datasets",
     "decimals", "drawdown", "editions", "english", "errors", "evidence_key", "extensions", "files", "funding_rates", "group_commit",

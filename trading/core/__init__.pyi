@@ -102,4 +102,4 @@ from .values import ZERO as ZERO, Value as Value
 from .venue_profiles import PROFILES as PROFILES, VenueQuery as VenueQuery, VenueProfile as VenueProfile, profile_of as profile_of, require_contract as require_contract
 from .venue_proxy import VenueProxy as VenueProxy, offers as offers
 from .written_settings import Fraction as Fraction, FEATURE_SETS as FEATURE_SETS, Words as Words, Numbers as Numbers, LimitLevel as LimitLevel, read_words as read_words, read_named_numbers as read_named_numbers, bars_ahead as bars_ahead, read_features as read_features
-from .written_times import DATE_ORDERS as DATE_ORDERS, WrittenTimes as WrittenTimes, read_times as read_times, in_utc as in_utc, session_days as session_days
+from .written_times import DATE_ORDERS as DATE_ORDERS, WrittenTimes as WrittenTimes, read_times as read_times, in_utc as in_utc, session_days as session_days, read_moment as read_moment
