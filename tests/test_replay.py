@@ -9,6 +9,7 @@ from decimal import Decimal
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
@@ -18,18 +19,24 @@ from trading.accounting.ledger import Ledger
 from trading.accounting.unit_values import as_traded, value_history
 from trading.backtest.trial_register import TrialRegister
 from trading.cli.main import main
-from trading.core.bars import symbols_of
+from trading.core.bars import bars_from_close, symbols_of
 from trading.core.datasets import sample_bars
 from trading.core.errors import BadInput, MissingData
 from trading.core.settings import load_settings
 from trading.core.types import Plan
+from trading.data.arrow import content_version
 from trading.forecast import forecaster
 from trading.forecast.decisions import judge_record
+from trading.forecast.model_promotion import promotions
+from trading.forecast.model_registry import read_meta
 from trading.forecast.panel import bar_volatility, features_of, make_panel
-from trading.pipeline import decision_world, steps
+from trading.pipeline import decision_world, steps, weekly_search
 from trading.pipeline import replay as module
+from trading.pipeline.factory import models_of
 from trading.pipeline.launch import open_run
 from trading.pipeline.replay import Past, run_replay
+from trading.pipeline.run_record import versions
+from trading.pipeline.weekly_search import WeeklySearch
 from trading.testing.sample_runs import SMALL, run_in_process
 from trading.venues.paper.matching import BarFeed
 
@@ -237,6 +244,45 @@ def test_what_a_replay_keeps_from_day_to_day_changes_no_number(whole, bars, tmp_
     assert lines_of(done.folder) == lines_of(whole.folder) and calls.count("recent") == calls.count("closes") == len(lines_of(whole.folder))
     books = [Ledger(f / "data" / "ledger.sqlite", readonly=True) for f in (done.folder, whole.folder)]
     assert books[0].equity_history("paper-sample").equals(books[1].equity_history("paper-sample"))
+
+
+def bent_market():
+    "Closes that rise after a week of large moves, whichever way, and fall after a quiet one: a straight line does not see it."
+    days, dice = pd.bdate_range("2017-06-01", "2022-12-30", tz="UTC", name="timestamp"), np.random.default_rng(4)
+    noise, moves = dice.normal(0, 0.01, (len(days), 4)), np.zeros((len(days), 4))
+    for t in range(len(days)):
+        week = np.abs(moves[max(t - 5, 0) : t].sum(axis=0)) / (0.01 * 5**0.5)
+        moves[t] = noise[t] + 0.012 * np.clip(week - 0.8, -1, 1)
+    close = pd.DataFrame(100 * np.exp(np.cumsum(moves - moves.mean(axis=0), axis=0)), days, ["AAPL", "AMD", "CVX", "KO"])
+    return bars_from_close(close)
+
+
+def test_a_replay_trades_on_the_model_that_the_weekly_search_would_have_chosen_then(tmp_path, monkeypatch):
+    "As the steps of the week find it by hand from the bars of that moment, in a registry of its own; and another future changes nothing before it."
+    asked, at = {"forecast.replay_search": "yes", "forecast.horizons": "1, 5", "market.start": "2017-06-01"}, datetime(2022, 12, 17, tzinfo=UTC)
+    market, days = bent_market(), ("2022-12-14", "2022-12-22")
+    monkeypatch.setattr(weekly_search, "rival_models", lambda settings: {})  # forests and networks take most of the time
+    done = run_replay(settings_at(tmp_path / "replay", **asked), *days, NOW, past=past_of(market))
+    models, alone = done.folder / "data" / "models" / "sample", settings_at(tmp_path / "alone", **asked)
+    known = market[market.index < "2022-12-17"]
+    week = WeeklySearch(alone, known.iloc[-900:], None, at, content_version(known, "sample-stocks", "1d"), versions()["carnet"], lambda line: None)
+    week.search()
+    week.judge()
+    result = week.promote()
+    found = [(p.version, p.passed, p.at, p.trials, p.reasons) for p in promotions(models)]
+    assert found == [(p.version, p.passed, p.at, p.trials, p.reasons) for p in promotions(models_of(alone))] and found
+    lines = lines_of(done.folder)
+    kinds = {line["as_of"][:10]: read_meta(models, line["model"])["estimator"] for line in lines}
+    chosen = read_meta(models, result["in_force"])["estimator"]
+    assert result["promoted"], result["words"]
+    assert {day: kind == chosen for day, kind in kinds.items()} == {day: day > "2022-12-17" for day in kinds} and len(set(kinds.values())) == 2
+    assert "1 weekly search for better models, 1 promoted one" in done.summary["notes"] and not (tmp_path / "replay" / "data" / "models").exists()
+    other = market.copy()
+    other.loc["2022-12-21":] *= 1.37
+    again = run_replay(settings_at(tmp_path / "future", **asked), *days, NOW, past=past_of(other))
+    assert [p.version for p in promotions(again.folder / "data" / "models" / "sample")] == [f[0] for f in found]
+    early = [line for line in lines if line["as_of"][:10] <= "2022-12-20"]
+    assert lines_of(again.folder)[: len(early)] == early and len(early) > 3
 
 
 def test_what_cannot_be_replayed_is_refused_in_a_sentence(tmp_path, bars):

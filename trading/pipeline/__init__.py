@@ -14,8 +14,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "currency_rates": ["AT_COST", "AccountRates", "rates_of", "rate_symbols", "ingest_rates", "stored_rates", "run_rates", "account_bars"],
     "cycle": ["FROM_PRICES", "FEWEST_CLOSES", "LONGEST_HISTORY", "cycle_of", "cycle_target_path", "describe_cycle"],
     "decision_world": [
-        "FEWEST_AHEAD", "FEWEST_TRAINED", "StoreVersions", "pending_file", "World", "whole_lines", "serve_trainings", "TrainedAhead",
-        "serve_forecasts", "ForecastsAhead",
+        "FEWEST_AHEAD", "FEWEST_TRAINED", "StoreVersions", "pending_file", "World", "search_due", "searches_told", "whole_lines",
+        "serve_trainings", "TrainedAhead", "serve_forecasts", "ForecastsAhead",
     ],
     "factory": [
         "USUAL_CALENDARS", "market_source", "with_cache", "store_of", "source_note", "bars_of", "calendars_of", "symbol_calendars",
@@ -112,10 +112,12 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "key_names", "brought_venue", "find_secret", "vault_secret", "resolve_reference", "address_of", "each_venue", "keys_of", "connect",
         "trades_contracts", "trades_margin", "connect_ready", "account_number",
     ],
+    "weekly_search": ["WeeklySearch"],
 }, modules=[
     "account", "account_snapshot", "contribution", "currency_rates", "cycle", "decision_world", "factory", "forecast_review", "funding",
     "instruments", "kept_forecasts", "launch", "loop_state", "market_bars", "market_scan", "marks", "memory_run", "multi_venue",
     "named_model", "named_optimizer", "named_sleeves", "notebook_runner", "own_stages", "paper", "plan_amendment", "plan_approval",
     "plan_check", "position_protection", "price_snapshot", "replay", "replay_result", "run_compare", "run_record", "sentiment",
     "sleeve_bars", "sleeves", "steps", "target_weights", "trade_loop", "trade_report", "trade_steps", "training", "venue_factory",
+    "weekly_search",
 ])

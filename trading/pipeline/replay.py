@@ -29,7 +29,7 @@ from ..core.funding_rates import FundingRates
 from ..core.settings import Settings
 from ..core.types import Value, stable_hash
 from ..forecast.model_promotion import promotions
-from .decision_world import ForecastsAhead, StoreVersions, World
+from .decision_world import ForecastsAhead, StoreVersions, World, search_due, searches_told
 from .factory import bars_of, market_source, models_of, source_note, store_of
 from .currency_rates import rate_symbols
 from .instruments import fetch_instruments, instruments_in, instruments_version
@@ -70,6 +70,7 @@ def _forecast(world: World, run: MemoryRun, now: datetime) -> None:
     "Forecast at a close of the profile; between two of them, when a faster sleeve decides, the forecasts of the last one that was decided stand, and are judged once."
     frame, why = world.settings.market.timeframe, PARTS["forecasts"] if world.without == "forecasts" else ""
     close = (closed_by(bars_of(run), run.stands or run.record.as_of, frame).index[-1] + bar_length(frame)).to_pydatetime()
+    search_due(world, run.record.as_of)
     if not world.shorter or close >= run.record.as_of:
         forecast_step(run, now, world.kept, why)
         world.keep_forecasts(run)
@@ -187,6 +188,10 @@ def _own_settings(settings: Settings, folder: Path, begin: datetime) -> Settings
     in_force = {p.version for p in promotions(models) if p.passed}
     if models.is_dir() and not models_of(own).exists():
         copytree(models, models_of(own), ignore=lambda place, names: [n for n in names if Path(place) == models and (models / n).is_dir() and n not in in_force])
+    if settings.forecast.replay_search:  # it searches itself: what was found later is not known
+        for book in models_of(own).glob("forecast.*.jsonl"):
+            lines = book.read_text(encoding="utf-8").splitlines(keepends=True)
+            write_atomic(book, "".join(takewhile(lambda text: datetime.fromisoformat(json.loads(text)["at"]) < begin, lines)).encode())
     data.mkdir(parents=True, exist_ok=True)
     learnt = Path("feedback") / f"{settings.run.profile}.jsonl"
     if (Path(settings.run.data) / learnt).exists() and not (data / learnt).exists():  # what was learnt later is learnt anew, from the forecasts of the replay
@@ -275,7 +280,7 @@ def run_replay(
     if end < begin:
         raise BadInput(f"the replay would end on {last}, before it begins on {first}; give the earlier day first" if last else f"the replay would begin on {first}, which has not ended yet; give a day that is past")
     reports, profile = Path(settings.run.reports), settings.run.profile
-    asked = stable_hash(settings.hash, begin.isoformat(), last, parts, versions()["carnet"], past and fingerprint(past.bars), *([promoted] if settings.strategies else []), length=16)
+    asked = stable_hash(settings.hash, begin.isoformat(), last, parts, versions()["carnet"], past and fingerprint(past.bars), *([promoted] if settings.strategies else []), *(["search"] if settings.forecast.replay_search else []), length=16)
     folder, known = _replay_folder(reports, f"{first}_{last or 'now'}_{profile}", asked)
     worlds: dict[str, World] = {}
     try:
@@ -285,7 +290,7 @@ def run_replay(
             shorter = stored_shorter(settings, shorter_frames(own, moments), now)
             versions_at = StoreVersions(past.bars, past.source, settings.market.timeframe, shorter, past.paid)
             worlds[part] = World(own, past.bars, past.tape, versions_at.at, part, ledger=Path(own.run.data) / "ledger.sqlite",
-                                 shorter=shorter, dated=promoted == "dated", reported=False,
+                                 shorter=shorter, dated=promoted == "dated", reported=False, searches_from=begin if settings.forecast.replay_search else None,
                                  promises=_promises(settings, own, begin, part), funding=FundingRates() if part == "costs" else past.funding)
         closes = closes_between(past.bars, settings.market.timeframe, begin, end)
         if not closes:
@@ -314,7 +319,7 @@ def run_replay(
     lines = {part: read_decisions(_days(world)) for part, world in worlds.items()}
     facts = {"profile": profile, "from": closes[0], "to": closes[-1], "settings_hash": worlds[""].settings.hash, "refit": settings.forecast.refit, "made": now,
              "data_version": worlds[""].version(closes[-1]), "packages": versions(), "note": source_note(settings),
-             "promoted": promoted, "sleeves": traded_sleeves(promoted, spans, lines[""]), "notes": [*retired, *ahead.words, *funding_words(settings, instruments_in(terms), past.funding, closes[-1])]}
+             "promoted": promoted, "sleeves": traded_sleeves(promoted, spans, lines[""]), "notes": [*retired, *ahead.words, *searches_told(worlds[""].settings), *funding_words(settings, instruments_in(terms), past.funding, closes[-1])]}
     books = {part: Path(world.settings.run.data) / "ledger.sqlite" for part, world in worlds.items()}
     done = Replayed(folder, write_result(folder, facts, worlds[""].settings, books, lines, past.bars, closes))
     _count_trials(settings, done, past.bars, parts)
@@ -340,7 +345,7 @@ def _count_trials(settings: Settings, done: Replayed, bars: pd.DataFrame, parts:
     for part in ("", *parts):
         returns = equity[f"without_{part}" if part else "equity"].pct_change().dropna()
         if len(returns) > 1:
-            told = {"settings": settings.hash, "without": part, "from": done.summary["from"].isoformat(), **({"promoted": done.summary["promoted"]} if settings.strategies else {})}
+            told = {"settings": settings.hash, "without": part, "from": done.summary["from"].isoformat(), **({"promoted": done.summary["promoted"]} if settings.strategies else {}), **({"search": "weekly"} if settings.forecast.replay_search else {})}
             register.record(f"replay of {profile}", told, seen, {"sharpe": returns.mean() / returns.std() if returns.std() > 0 else 0.0}, 1, returns)
 
 
