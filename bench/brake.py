@@ -17,6 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from test_brake import NOON, Counting, D, KillSwitch, Ledger, place_of, trade  # noqa: E402
 from typed import CARNET  # noqa: E402
 
+from trading.services.metrics import open_metrics  # noqa: E402
+
 VENUES, ORDERS_FIRST = 9, 5  # orders that each venue has before the act
 
 
@@ -42,6 +44,8 @@ def main() -> None:
         for account in accounts:
             ledger.open_account(account, "USD", D(100_000), NOON)
         ledger.close()
+        metrics = open_metrics(place)
+        metrics.exposition()  # what a service has loaded long before
         threads = [threading.Thread(target=trade, args=(place, v, a)) for v, a in zip(venues, accounts, strict=True)]
         for thread in threads:
             thread.start()
@@ -58,6 +62,11 @@ def main() -> None:
         assert before and sum(len(v.times) for v in venues) < VENUES * 200, "the orders ran out before the act"
         flag = next(place.data.glob("stop-*.json")).stat().st_mtime
         last = max(t for v in venues for t in v.times)
+        begun = time.time()
+        told = metrics.exposition().decode()
+        scraped = time.time()
+        stopped = [line[-3:] for line in told.splitlines() if line.startswith("carnet_trading_stopped{")]
+        assert stopped and set(stopped) == {"1.0"}, told
         late = sum(t > answered for v in venues for t in v.times)
         after = sum(t > flag + 0.02 for v in venues for t in v.times)  # whoever had looked already is on the way to the venue
         rows = [("brake: from starting the command to the last order, nine venues", last - act, "s", "asked for", 1),
@@ -65,7 +74,8 @@ def main() -> None:
                 ("brake: from the flag to the last order", max(0.0, last - flag), "s", "", None),
                 ("brake: orders that left 20 ms after the flag or later", after, "orders", "asked for", 0),
                 ("brake: orders after the command has answered", late, "orders", "asked for", 0),
-                ("brake: the command answers after", answered - act, "s", "", None)]
+                ("brake: the command answers after", answered - act, "s", "", None),
+                ("brake: a scrape that tells the stop of every account takes", scraped - begun, "s", "asked for", 1)]
     for figure, value, unit, rival, wanted in rows:
         ratio = round(wanted / value, 2) if wanted and value else None
         line = {"figure": figure, "value": round(value, 3), "unit": unit, "rival": rival, "rival_value": wanted, "ratio": ratio}

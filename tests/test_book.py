@@ -487,3 +487,63 @@ def test_an_entry_that_was_killed_at_any_point_is_done_once_by_whoever_comes_nex
             assert told == (stood and not key), (point, said.text)
             if key:
                 assert asked(command, key, **words).details["seq"] == said.details["seq"], "and the same answer again"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a process is copied and killed")
+def test_an_explanation_whose_acceptance_was_killed_is_accepted_once_and_nothing_that_took_its_number(live, home, monkeypatch):
+    import shutil
+    import signal
+
+    from trading.accounting.event_log import EventLog
+    from trading.services import book_control
+    from trading.services.query_cache import MEMORY
+
+    by_hand = Fill("h1", "", "AAPL", "sell", D(4), D(130), D("0.5"), DAY + timedelta(days=1, hours=1))
+    paid = Event("dividend", "", DAY + timedelta(days=2), {"symbol": "AAPL", "currency": "USD", "amount": "47", "id": "broker:9"})
+    live.broker = Broker({"USD": D(1000) + D("519.5") + 47, "AAPL": D(6)}, [by_hand], [paid])
+    ledger = Ledger(home / "data" / "ledger.sqlite")
+    for days in (1, 3):
+        ledger.mark("live-sample", {"AAPL": D(150)}, DAY + timedelta(days=days))
+    ledger.close()
+    die = lambda *words, **more: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+    after = lambda do: lambda *words, **more: (do(*words, **more), die())  # noqa: E731
+    points = {
+        "before anything is written": (book_control, "book_events", die),
+        "while the entries are written": (EventLog, "_write", after(EventLog._write)),
+        "when they stand, before the values of the past": (Ledger, "mark_again", die),
+        "before the answer": (book_control, "book_events", after(book_control.book_events)),
+    }
+
+    def accept(key: str) -> str:
+        MEMORY.forget()
+        if not key:
+            return carnet(home, "reconcile", "--mode", "live", "--accept", "1")
+        return perform("explain-differences", {"accept": [1], "mode": "live"}, Context(live.place, Actor("ann"), key=key), None).text
+
+    data, kept = home / "data", home / "kept"
+    shutil.copytree(data, kept)
+    for point, (where, name, deadly) in points.items():
+        for key in ("", "ann 7f3a"):
+            shutil.rmtree(data)
+            shutil.copytree(kept, data)
+            if (child := os.fork()) == 0:
+                try:
+                    setattr(where, name, deadly)
+                    accept(key)
+                finally:
+                    os._exit(3)
+            assert os.WIFSIGNALED(os.waitpid(child, 0)[1]), point
+            stood = bool(Ledger(data / "ledger.sqlite", readonly=True).events("live-sample", "dividend"))
+            assert stood == (point not in list(points)[:2]), point
+            said = accept(key)
+            assert ("it was booked when this was asked before" in said) == stood and "still different" in said, (point, key, said)
+            ledger = Ledger(data / "ledger.sqlite")
+            book = ledger.book("live-sample")
+            assert (book.income_by, book.positions["AAPL"].amount) == ({"dividend": {"AAPL": 47}}, 10), (point, key, said)
+            assert not ledger.mark_again("live-sample") and ledger.equity_history("live-sample")["equity"].tolist() == [2500, 2547], (point, key)
+            ledger.close()
+            if key:
+                assert "it was booked when this was asked before" in accept(key), "and once more"
+            accept(key and "ann 7f3b")  # asked anew: now it is the trade that stands under this number
+            book = live.book()
+            assert (book.income_by, book.positions["AAPL"].amount) == ({"dividend": {"AAPL": 47}}, 6), (point, key)

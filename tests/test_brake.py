@@ -231,7 +231,31 @@ def test_the_terminal_needs_no_settings_and_shows_the_stop(tmp_path, monkeypatch
     assert "live-crypto" not in run.invoke(main, ["kill"]).output and "paper-sample" in run.invoke(main, ["kill"]).output
 
 
-@pytest.mark.parametrize("what", ["the settings are a folder", "there is no such portfolio", "the ledger's database is away"])
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a process is copied and has no disk left")
+def test_a_disk_without_a_free_block_keeps_nobody_from_stopping(tmp_path):
+    import resource
+    import signal
+    import tempfile
+
+    place = place_of(tmp_path)
+    if (child := os.fork()) == 0:
+        try:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+            tempfile.tempdir = None  # as in a process that has just begun: which folder takes files is tried by writing one
+            done = stop(place)
+            os._exit(0 if "Trading is stopped for all" in done.text and not done.complete else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(stop_flags(place.data)) == 1 and KillSwitch(place.data / "kill-live-crypto.jsonl").engaged
+
+
+WRONG = ["the settings are a folder", "the settings are a pipe", "there is no such portfolio", "the ledger's database is away",
+         "the reason is too long", "there is no reason", "the reason is no text", "whoever stops has no name"]
+
+
+@pytest.mark.parametrize("what", WRONG)
 def test_the_brake_at_the_terminal_engages_whatever_is_wrong_and_says_what_it_could_not_reach(what, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -242,15 +266,28 @@ def test_the_brake_at_the_terminal_engages_whatever_is_wrong_and_says_what_it_co
     if what == "the settings are a folder":
         Path("settings.ini").mkdir()
         said = "settings.ini cannot be read: Is a directory"
+    elif what == "the settings are a pipe":
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("Windows has no such files")
+        os.mkfifo("settings.ini")
+        said = "settings.ini cannot be read: it is no file"
     elif what == "there is no such portfolio":
         words += ["--portfolio", "nosuch"]
+    elif what == "the reason is too long":
+        words[1] = "x" * 600
+    elif what == "there is no reason":
+        words[1] = ""
+    elif what == "the reason is no text":
+        words[1] = "caf\udce9 \x1b[31m"
+    elif what == "whoever stops has no name":
+        monkeypatch.setattr("getpass.getuser", lambda: (_ for _ in ()).throw(KeyError("getpwuid(): uid not found: 54321")))
     else:
         monkeypatch.setenv("CARNET_LEDGER", "postgresql://nobody@127.0.0.1:1/none")
         said = "the ledger cannot be read: the ledger postgresql carnet cannot be opened"
     answer = CliRunner().invoke(main, words)
     assert "Trading is stopped for all" in answer.output and said in answer.output and len(stop_flags("data")) == 1, answer.output
     assert answer.exit_code == (1 if said else 0)
-    if not said:  # which account of which portfolio cannot be guessed
+    if "portfolio" in what:  # which account of which portfolio cannot be guessed
         one = CliRunner().invoke(main, [*words, "--account", "paper-sample"])
         assert one.exit_code == 1 and "there is no portfolio 'nosuch'" in one.output
 

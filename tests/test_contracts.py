@@ -3,6 +3,7 @@
 import json
 import os
 from datetime import UTC, datetime
+from decimal import ROUND_CEILING
 from decimal import Decimal as D
 from functools import lru_cache
 
@@ -18,6 +19,8 @@ from trading.cli.main import main
 from trading.core.errors import BadInput, Refused
 from trading.core.settings import load_settings
 from trading.core.types import Order
+from trading.data.delta_store import BarStore
+from trading.data.funding_store import store_funding
 from trading.pipeline.venue_factory import connect
 from trading.testing.binance_server import served
 from trading.venues.crypto.venue import CcxtVenue
@@ -41,6 +44,16 @@ def rows_of(coin, spread=0.0):
     close = 100 * np.exp(np.cumsum(dice.normal(0.001, 0.02, len(DAYS)))) * (1 + spread)
     begin = np.r_[close[0], close[:-1]]
     return np.c_[begin, np.maximum(begin, close) * 1.002, np.minimum(begin, close) * 0.998, close, np.full(len(DAYS), 1e6)].round(2)
+
+
+TOLD = ("AAA", "BBB")  # of whose funding the venue tells the past
+
+
+@lru_cache
+def paid_by(coin):
+    "Payments every eight hours, each with a rate of its own."
+    at, dice = pd.date_range("2024-01-01", "2024-03-10", freq="8h", tz="UTC"), np.random.default_rng(7 + COINS.index(coin))
+    return {t: D(str(r)) for t, r in zip(at, dice.normal(0.0002, 0.0005, len(at)).round(6), strict=True)}
 
 
 def contract(coin, name="", kind="PERPETUAL", ends=4_133_404_800_000):
@@ -120,6 +133,10 @@ def exchange():
                 }
                 for c in COINS
             ]
+        if path.endswith("fundingRate"):
+            told = paid_by(coin) if coin in TOLD else {}
+            rows = [{"symbol": f"{coin}USDT", "fundingTime": int(t.timestamp() * 1000) + 3, "fundingRate": str(r)} for t, r in told.items()]
+            return [r for r in rows if r["fundingTime"] >= int(q["startTime"])][: int(q["limit"])]
         if path.endswith("income"):
             return [r for r in income if r["symbol"] == q.get("symbol")]
         if path.endswith(("ping", "time")):
@@ -251,6 +268,59 @@ def test_a_profile_of_perpetuals_trades_on_paper_with_margin_and_its_funding_is_
     assert {i["symbol"]: i["side"] for i in found["items"]} == {s: "long" if p.amount > 0 else "short" for s, p in book.positions.items()}
     table = CliRunner().invoke(main, ["margin"]).output
     assert "at the prices of the newest decision" in table and table.count("  short  ") + table.count("  long ") == len(found["items"])
+
+
+def funding_by_hand(ledger, rate):
+    "What each payment in the books must be: units held until then, at the open of the bar, times what fell due since the bar before."
+    fills, found = ledger.fills("paper-swaps"), {}
+    for e in ledger.events("paper-swaps", "funding"):
+        symbol, at = e.data["symbol"], pd.Timestamp(e.timestamp)
+        units = sum((f.amount if f.side == "buy" else -f.amount for f in fills if f.symbol == symbol and f.timestamp < at), D(0))
+        begin = D(str(rows_of(symbol[:3], 0.001)[DAYS.get_loc(at)][0]))
+        due = sum((rate(symbol[:3], at - pd.Timedelta(hours=h)) for h in (0, 8, 16)), D(0))
+        found[symbol, at] = -(units * begin * due).quantize(D("1e-8"), ROUND_CEILING)
+    return found
+
+
+def funding_booked(ledger):
+    return {(e.data["symbol"], pd.Timestamp(e.timestamp)): D(e.data["amount"]) for e in ledger.events("paper-swaps", "funding")}
+
+
+def test_a_replay_and_the_paper_account_pay_the_funding_that_is_stored(home):
+    "Fetched by the command, imported from a file, and where neither told any the settings count and that is said; nothing of later counts."
+    done = CliRunner().invoke(main, ["ingest"])
+    assert done.exit_code == 0 and f"{2 * len(paid_by('AAA'))} payments of funding added or corrected" in done.output, done.output
+    assert "payments of funding" not in CliRunner().invoke(main, ["ingest"]).output, "what is stored is not fetched again"
+    own = {t: D("0.0007") if t.hour else D("-0.0001") for t in paid_by("AAA")}
+    (home / "ccc.csv").write_text("timestamp,rate\n" + "".join(f"{t.isoformat()},{r}\n" for t, r in own.items()))
+    assert CliRunner().invoke(main, ["import", "ccc.csv", "--funding"]).exit_code == 1, "it does not say whose rates these are"
+    done = CliRunner().invoke(main, ["import", "ccc.csv", "--funding", "--symbol", "CCC/USDT:USDT"])
+    assert done.exit_code == 0 and f"{len(own)} payments added or corrected" in done.output, done.output
+
+    def rate(coin, at):
+        return paid_by(coin)[at] if coin in TOLD else own[at] if coin == "CCC" else D("0.0002")
+
+    span = ["replay", "--from", "2024-02-27", "--to", "2024-03-03"]
+    done = CliRunner().invoke(main, span)
+    assert done.exit_code == 0, done.output
+    assert "AAA/USDT:USDT and 2 others: funding as binance and file told it, from 2024-01-01 00:00 to 2024-03-04 00:00" in done.output, done.output
+    assert "DDD/USDT:USDT: no funding rates" in done.output and "margin.funding = 0.0002 every 8 hours is assumed" in done.output
+    (folder,) = home.glob("reports/replays/*")
+    ledger = Ledger(folder / "data" / "ledger.sqlite", readonly=True)
+    assert funding_booked(ledger) == funding_by_hand(ledger, rate) and len({s for s, _ in funding_booked(ledger)}) == 4
+    store = BarStore(home / "data" / "bars")
+    later = {f"{c}/USDT:USDT": pd.Series({t: 0.09 for t in paid_by(c) if t > pd.Timestamp("2024-03-04", tz="UTC")}) for c in TOLD}
+    assert store_funding(store, later, "binance")[1] == 2 * 18
+    assert CliRunner().invoke(main, span).exit_code == 0
+    again = max(home.glob("reports/replays/*"), key=lambda f: f.name)
+    assert again != folder and (again / "days.jsonl").read_text() == (folder / "days.jsonl").read_text()
+    for day in ("2024-02-28", "2024-03-02"):
+        done = CliRunner().invoke(main, ["run", "--as-of", day])
+        assert done.exit_code == 0, done.output
+    ledger = Ledger(home / "data" / "ledger.sqlite", readonly=True)
+    assert funding_booked(ledger) == funding_by_hand(ledger, rate) and funding_booked(ledger)
+    notes = json.loads(next(home.glob("reports/2024-03-02_swaps_1/artefacts/plan.json")).read_text())["notes"]
+    assert any("funding as binance and file told it" in n and "to 2024-03-03 00:00" in n for n in notes), notes
 
 
 def test_real_orders_for_contracts_are_refused_in_one_sentence_before_anything_is_asked(tmp_path):

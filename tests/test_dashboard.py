@@ -289,6 +289,62 @@ def test_a_person_starts_the_run_approves_its_plan_reads_orders_and_report_and_s
     assert done == ["run started", "plan approved", "trading stopped", "trading resumed"] and served[2].verify() == []
 
 
+def test_a_stop_is_above_every_screen_whatever_the_screen_waits_for_and_so_is_one_by_command(look, home, monkeypatch):
+    import subprocess
+    from dataclasses import replace
+
+    from typed import CARNET
+
+    from trading.dashboard.components import PageSection
+    from trading.dashboard.layout import SCREENS
+    from trading.risk.stop_flag import raise_stop
+    from trading.services.commands import Actor, Context, perform
+    from trading.services.stops import engaged_switches
+    from trading.services.workspace import Workspace
+
+    (folder, _), held = home, threading.Event()
+
+    def waits(place, who):
+        "A slow screen that never comes until it is let go: what it shows meanwhile does not depend on how fast a machine is."
+        held.wait(300)
+        yield PageSection("late", "Late", [("missing", "here at last")])
+
+    for at, screen in list(SCREENS.items()):
+        if screen.slow:
+            monkeypatch.setitem(SCREENS, at, replace(screen, write=waits))
+    page = look("viewer")
+
+    def go(at: str) -> None:
+        held.clear()
+        page.click(f"#screens a[href='?at={at}']")
+        page.wait_for_selector(f"#carnet[data-at={at}]")
+
+    def let_go(at: str) -> None:
+        held.set()
+        if SCREENS[at].slow:
+            page.wait_for_selector("#s-late")
+
+    for at in SCREENS:
+        go(at)
+        stop = raise_stop(folder / "data", "ann", f"seen on {at}", datetime.now(UTC))[0]
+        page.wait_for_selector(f"#banner :text('seen on {at}')")
+        assert not (SCREENS[at].slow and page.locator("#s-late").count()), "the stop did not wait for the screen"
+        (folder / "data" / f"stop-{stop.id}.json").unlink()
+        page.wait_for_selector(f"#banner :text('seen on {at}')", state="detached")
+        let_go(at)
+    go("health")
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("CARNET_")}
+    done = subprocess.run([*CARNET, "kill", "by the command"], cwd=folder, env=environ, capture_output=True, text=True)
+    assert "Trading is stopped for all" in done.stdout, done.stdout + done.stderr
+    page.wait_for_selector("#banner :text('by the command')")
+    assert not page.locator("#s-late").count()
+    place = Workspace(folder / "data", folder / "reports", folder / "settings.ini")
+    again = {"reason": "seen on every screen", "accounts": list(engaged_switches(place))}
+    perform("resume-trading", again, Context(place, Actor("ann")), None)
+    page.wait_for_selector("#banner :text('by the command')", state="detached")
+    let_go("health")
+
+
 @pytest.mark.skipif("CARNET_LONG" not in os.environ, reason="a minute: 'make soak' does it; every screen at 390 pixels is looked at below")
 def test_the_same_on_a_phone_with_a_finger(browser, served, home):
     (folder, exchanges), (url, codes, audit) = home, served

@@ -1,13 +1,17 @@
 "What is shipped for containers, clusters and watching is whole, names what exists, and holds no secret."
 
 import json
+import os
 import re
 import shutil
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from trading.ops.telemetry import METRICS
 
@@ -52,7 +56,7 @@ def test_every_file_parses():
 def test_compose_files_refer_to_what_exists(files):
     stack = compose(*files)
     known = {"image", "build", "restart", "read_only", "cap_drop", "security_opt", "tmpfs", "working_dir", "volumes", "environment",
-             "secrets", "logging", "entrypoint", "command", "ports", "networks", "depends_on", "healthcheck"}
+             "secrets", "logging", "entrypoint", "command", "ports", "networks", "network_mode", "depends_on", "healthcheck"}
     for name, service in stack["services"].items():
         assert set(service) <= known and ("image" in service), (name, set(service) - known)
         for volume in service.get("volumes", []):
@@ -146,6 +150,12 @@ def test_promtool_accepts_rules_and_configuration(tmp_path):
     config.write_text(config.read_text().replace("/run/secrets/metrics_key", str(tmp_path / "key")))
     done = subprocess.run([PROMTOOL, "check", "config", str(config)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    web = tmp_path / "p" / "web.yml"
+    for part in ("certificate", "key"):
+        (tmp_path / part).write_text("x")
+        web.write_text(web.read_text().replace(f"/run/secrets/prometheus_{part}", str(tmp_path / part)))
+    done = subprocess.run([PROMTOOL, "check", "web-config", str(web)], capture_output=True, text=True)
+    assert "SUCCESS" in done.stdout or "failed to load X509KeyPair" in done.stderr or "find any PEM" in done.stderr, done.stdout + done.stderr
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian: apt-get install prometheus)")
@@ -351,15 +361,149 @@ def test_secrets_are_made_for_the_user_that_reads_them(tmp_path):
     place, log = tmp_path / "secrets", tmp_path / "log"
     place.mkdir()
     (place / "vault_key").write_text("kept as it is")
-    for _ in range(2):
-        done = subprocess.run([str(DEPLOY / "make-secrets"), str(place)], capture_output=True, text=True,
+
+    def make(script: str = "make-secrets") -> dict[str, str]:
+        done = subprocess.run([str(DEPLOY / script), str(place)], capture_output=True, text=True,
                               env={"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "LOG": str(log)})
         assert done.returncode == 0, done.stderr
-    assert (place / "vault_key").read_text() == "kept as it is" and len({f.read_text() for f in place.iterdir()}) == 4
-    assert {f.stat().st_mode & 0o777 for f in place.iterdir()} == {0o400}
+        return {f.name: f.read_text() for f in place.iterdir()}
+
+    first = make()
+    assert make() == first and first["vault_key"] == "kept as it is" and len(set(first.values())) == len(first)
+    public = {n for n in first if n.endswith("_certificate")} | {"inside_authority"}
+    assert {f.stat().st_mode & 0o777 for f in place.iterdir() if f.name not in public} == {0o400}
+    assert {f.stat().st_mode & 0o777 for f in place.iterdir() if f.name in public} == {0o444} and len(public) == 8
+    stack = compose("compose.yaml", "compose.full.yaml", "compose.tls.yaml")
+    assert {Path(s["file"]).name for s in stack["secrets"].values()} - set(first) == {"metrics_key", "alert_webhook"}, "those are made elsewhere"
+    assert not [n for n, s in stack["services"].items() if "inside_authority_key" in s.get("secrets", [])], "what signs is mounted nowhere"
+    authority = x509.load_pem_x509_certificate(first["inside_authority"].encode())
+    for name in public - {"inside_authority"}:
+        shown, key = x509.load_pem_x509_certificate(first[name].encode()), first[name.replace("_certificate", "_key")]
+        shown.verify_directly_issued_by(authority)
+        assert load_pem_private_key(key.encode(), None).public_key() == shown.public_key()
+        names = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
+        assert {name.removesuffix("_certificate"), "localhost"} <= set(names)
+        assert shown.not_valid_after_utc - datetime.now(UTC) > timedelta(days=700)
+    (place / "loki_certificate").unlink()
+    second = make("make-certificates")
+    assert {n for n in first if first[n] != second[n]} == {"loki_certificate", "loki_key"}, "what is missing is made, and nothing else"
+    (place / "inside_authority").unlink()
+    third = make("make-certificates")
+    shown_with = {n.replace("_certificate", "") + "_key" for n in public}
+    assert {n for n in first if second[n] != third[n]} == public | shown_with, "another authority signs all of them"
+    uids = {"postgres": "999:999", "prometheus": "65534:65534", "alertmanager": "65534:65534", "grafana": "472:472", "loki": "10001:10001",
+            "dask": "10001:10001", "prefect": "0:0"}
+    assert {f"{uid} {name}_key" for name, uid in uids.items()} <= set(log.read_text().splitlines())
     assert {"10001:10001 vault_key", "10001:10001 postgres_password", "472:472 grafana_password"} <= set(log.read_text().splitlines())
     user = re.findall(r"^USER (\d+):", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)[-1]
     assert f"keep vault_key {user}:{user}" in (DEPLOY / "make-secrets").read_text()
+
+
+def test_whatever_asks_another_inside_asks_over_tls_and_believes_one_authority():
+    stack, authority = compose("compose.yaml", "compose.full.yaml", "compose.tls.yaml")["services"], "/run/secrets/inside_authority"
+    for path in TEXTS:  # no address of a service in the clear
+        plain = re.findall(rf"\b(?:http|tcp)://({'|'.join(stack)})\b", path.read_text())
+        assert not plain, (path.name, plain)
+    asks = {n for n, s in stack.items() if "postgres_password" in s.get("secrets", [])} - {"postgres"}
+    assert asks == {"api", "worker", "prefect"}
+    for name in asks:
+        told = stack[name]["environment"]
+        assert (told["PGSSLMODE"], told["PGSSLROOTCERT"]) == ("verify-full", authority) and "inside_authority" in stack[name]["secrets"]
+    assert "ssl=on" in stack["postgres"]["command"] and "hba_file=/etc/postgresql/pg_hba.conf" in stack["postgres"]["command"]
+    rules = [line.split()[0] for line in (DEPLOY / "postgres" / "pg_hba.conf").read_text().splitlines() if line and line[0] != "#"]
+    assert rules == ["local", "hostssl"]
+    told = stack["worker"]["environment"]
+    assert told["PREFECT_API_URL"].startswith("https://") and told["PREFECT_API_SSL_CERT_FILE"] == authority
+    assert stack["prefect"]["command"][stack["prefect"]["command"].index("--host") + 1] == "127.0.0.1", "it is reached through its door only"
+    assert stack["prefect-door"]["network_mode"] == "service:prefect"
+    assert "tls /run/secrets/prefect_certificate /run/secrets/prefect_key" in (DEPLOY / "prefect" / "Caddyfile").read_text()
+    for name in ("prometheus", "alertmanager"):
+        assert f"--web.config.file=/etc/{name}/web.yml" in stack[name]["command"]
+        assert documents(DEPLOY / name / "web.yml")[0]["tls_server_config"]["key_file"] == f"/run/secrets/{name}_key"
+    config = documents(DEPLOY / "prometheus" / "prometheus.yml")[0]
+    for asked in (config["alerting"]["alertmanagers"][0], config["scrape_configs"][1]):
+        assert asked["scheme"] == "https" and asked["tls_config"] == {"ca_file": authority}
+    for source in documents(DEPLOY / "grafana" / "provisioning" / "datasources" / "carnet.yaml")[0]["datasources"]:
+        assert source["url"].startswith("https://") and source["jsonData"]["tlsAuthWithCACert"] and authority in source["secureJsonData"]["tlsCACert"]
+    assert documents(DEPLOY / "loki" / "loki.yaml")[0]["server"]["http_tls_config"]["key_file"] == "/run/secrets/loki_key"
+    assert f'ca_file = "{authority}"' in (DEPLOY / "alloy" / "config.alloy").read_text()
+    assert stack["grafana"]["environment"]["GF_SERVER_PROTOCOL"] == "https"
+    for name in ("dask-scheduler", "dask-worker"):
+        assert stack[name]["environment"]["DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION"] == "true"
+        assert any("tls" in word for word in stack[name]["command"])
+    for name, service in stack.items():  # what a service names is mounted, and nobody has the key of another
+        text = json.dumps(service) + "".join(p.read_text() for p in (DEPLOY / name).glob("*") if p.is_file())
+        for secret in set(re.findall(r"/run/secrets/(\w+)", text)) - ({"prefect_certificate", "prefect_key"} if name == "prefect" else set()):
+            assert secret in service["secrets"], (name, secret)
+        keys = {s.removesuffix("_key") for s in service.get("secrets", []) if s.endswith("_key")} - {"vault", "metrics"}
+        assert keys <= {name, name.split("-")[0]}, (name, keys)
+
+
+def test_postgresql_takes_nobody_without_tls_and_is_believed_by_its_authority_only(tmp_path, monkeypatch):
+    import shlex
+    import socket
+    import tempfile
+
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.exc import OperationalError
+    from test_data_postgres import programs
+
+    pytest.importorskip("psycopg", reason="needs psycopg")
+    here = programs()
+    if here is None:
+        pytest.skip("needs PostgreSQL's programs, for example Debian's package postgresql")
+    who = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.name == "posix" and os.geteuid() == 0 else {}
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    for name in ("own", "other"):
+        (folder / name).mkdir()
+        (tmp_path / "chown").write_text("#!/bin/sh\n")
+        (tmp_path / "chown").chmod(0o755)
+        environ = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+        done = subprocess.run([str(DEPLOY / "make-certificates"), str(folder / name)], env=environ, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    shutil.copy(DEPLOY / "postgres" / "pg_hba.conf", folder)
+    (folder / "password").write_text("a password of the test")
+    if who:
+        for one in (folder, folder / "own", folder / "password", folder / "own" / "postgres_key"):
+            shutil.chown(one, "postgres", "postgres")
+    options = {"cwd": folder, "check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **who}
+    subprocess.run([here / "initdb", "-D", folder / "data", "-U", "carnet", "--pwfile", folder / "password", "-E", "UTF8", "--no-sync"], **options)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = compose("compose.yaml")["services"]["postgres"]["command"][1:]  # the options of the container, on files that lie here
+    command = [part.replace("/run/secrets", str(folder / "own")).replace("/etc/postgresql", str(folder)) for part in command]
+    settings = shlex.join([*command, "-c", "listen_addresses=127.0.0.1", "-p", str(port), "-k", str(folder), "-c", "fsync=off"])
+    subprocess.run([here / "pg_ctl", "-D", folder / "data", "-w", "-o", settings, "-l", folder / "log", "start"], **options)
+    try:
+        monkeypatch.setenv("PGPASSWORD", "a password of the test")
+
+        def ask(mode: str, authority: Path, host: str = "localhost") -> list:
+            monkeypatch.setenv("PGSSLMODE", mode)
+            monkeypatch.setenv("PGSSLROOTCERT", str(authority))
+            engine = create_engine(f"postgresql+psycopg://carnet@{host}:{port}/postgres")
+            try:
+                with engine.connect() as db:
+                    return db.execute(text("select version from pg_stat_ssl where pid = pg_backend_pid()")).scalars().all()
+            finally:
+                engine.dispose()
+
+        assert ask("verify-full", folder / "own" / "inside_authority") == ["TLSv1.3"]
+        for mode, authority, host, said in (("disable", "own", "localhost", "no encryption"),
+                                            ("verify-full", "other", "localhost", "certificate verify failed")):
+            with pytest.raises(OperationalError, match=said):
+                ask(mode, folder / authority / "inside_authority", host)
+        from trading.accounting.ledger_postgres import SharedLedger
+        from trading.data.postgres_store import PostgresStore
+
+        ask("verify-full", folder / "own" / "inside_authority")  # the variables as the containers have them, and the two that use them
+        ledger = SharedLedger(f"postgresql://carnet@localhost:{port}/postgres")
+        assert ledger.accounts() == []
+        ledger.close()
+        assert PostgresStore(f"postgresql://carnet@localhost:{port}/postgres").versions().empty
+    finally:
+        subprocess.run([here / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop"], **options)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_what_is_started_is_used_watched_and_closed():
@@ -416,6 +560,17 @@ def test_the_cluster_asks_the_service_over_tls_and_believes_one_authority():
     signs = found["Issuer", shown["issuerRef"]["name"]]["spec"]["ca"]["secretName"]
     authority = next(d["spec"] for (kind, _), d in found.items() if kind == "Certificate" and d["spec"]["secretName"] == signs)
     assert authority["isCA"] and found["Issuer", authority["issuerRef"]["name"]]["spec"] == {"selfSigned": {}}
+    told, shown = found["ConfigMap", "carnet"]["data"], found["Certificate", "postgres"]["spec"]
+    assert (told["PGSSLMODE"], told["PGSSLROOTCERT"]) == ("verify-full", "/run/secrets/authority/ca.crt") and "postgres" in shown["dnsNames"]
+    for container in (api, worker):
+        assert {"name": "authority", "mountPath": "/run/secrets/authority", "readOnly": True} in container["volumeMounts"]
+    believed = next(v["secret"] for v in pod["volumes"] if v["name"] == "authority")
+    assert believed["secretName"] == shown["secretName"] and [i["key"] for i in believed["items"]] == ["ca.crt"], "not the key of the database"
+    assert shown["issuerRef"] == found["Certificate", "carnet"]["spec"]["issuerRef"]
+    database = found["StatefulSet", "postgres"]["spec"]["template"]["spec"]["containers"][0]
+    assert "ssl=on" in database["args"] and "hba_file=/etc/postgresql/pg_hba.conf" in database["args"]
+    rules = lambda text: [line.split() for line in text.splitlines() if line and line[0] != "#"]  # noqa: E731
+    assert rules(found["ConfigMap", "postgres-access"]["data"]["pg_hba.conf"]) == rules((DEPLOY / "postgres" / "pg_hba.conf").read_text())
 
 
 def test_a_service_refuses_to_start_without_its_vault_key(tmp_path, monkeypatch):

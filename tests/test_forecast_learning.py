@@ -221,3 +221,25 @@ def test_a_run_says_when_feedback_knows_less_than_an_earlier_run_did(tmp_path):
     assert lost_cycles(later, 5) == "" and lost_cycles(later, 6) == ""
     said = lost_cycles(later, 2)
     assert "2 cycles" in said and "knew 5" in said and "feedback/sample.jsonl" in said
+
+
+def test_a_run_says_when_the_book_of_promotions_has_lost_what_the_last_training_left_in_force(tmp_path):
+    from trading.core.settings import load_settings
+    from trading.forecast.model_promotion import Promotion
+    from trading.pipeline.forecast_review import lost_promotion
+    from trading.pipeline.run_record import create_run
+
+    at = datetime(2024, 1, 9, tzinfo=UTC)
+    settings = load_settings("sample", {"run.data": str(tmp_path / "data"), "run.reports": str(tmp_path)}, environ={})
+    run, week = create_run(tmp_path, "sample", at, "paper", "paper-sample", {}, "", at, 7, {}), tmp_path / "weekly" / "2024-01-07_0600_sample"
+    assert lost_promotion(run, settings) == "", "nothing was ever trained"
+    week.mkdir(parents=True)
+    (week / "train.json").write_text(json.dumps({"at": datetime(2024, 1, 7, tzinfo=UTC).isoformat(), "in_force": "forecast-one"}))
+    book = tmp_path / "data" / "models" / "sample" / "forecast.promotions.jsonl"
+    assert "left forecast-one in force, and models/sample/forecast.promotions.jsonl does not know it" in lost_promotion(run, settings)
+    book.parent.mkdir(parents=True)
+    kept = [Promotion("forecast", v, at, True, (), 1) for v in ("forecast-one", "forecast-two")]  # a person may have gone on since
+    book.write_text("".join(p.to_json() + "\n" for p in kept))
+    assert lost_promotion(run, settings) == ""
+    book.write_text(kept[1].to_json() + "\n")
+    assert "does not know it" in lost_promotion(run, settings)

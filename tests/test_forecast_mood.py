@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 from loopback import HereKernel
 
+from trading.core.datasets import sample_bars
 from trading.core.errors import TradingError
 from trading.core.settings import load_settings
-from trading.forecast.sentiment import read_scores
+from trading.forecast.sentiment import SentimentFeatures, read_scores
 from trading.pipeline.launch import open_run
 from trading.pipeline.notebook_runner import run_stage
 from trading.pipeline.run_compare import compare_numbers, open_reproduction
@@ -92,8 +93,24 @@ def test_a_file_without_a_score_is_named(text, tmp_path):
     ("date,value\n2018-01-01,50\n2018-01-01,50", "occurs twice"), ('date,value\n2018-01-01,"1,234"', "may be 1234 or 1.234"),
     ("date,symbol,value\n2018-01-01,KO,50\n2018-01-01,,51", "line 3: the score has no symbol"),
     ("date,symbol,value\n2018-01-01,KO,50\n2018-01-01,KO,51", "a second score of KO"),
+    ("date,value,value\n2018-01-01,50,51", "has two columns value"),
+    ("date,value,score\n2018-01-01,50,51", "value and score, which are called alike"),
+    ("date,time,value\n2018-01-01,09:00,51", "date and time, which are called alike"),
+    ("date,value\n9999-12-31,5", "outside the years 1678 to 2261"),
+    ("date,value\n0001-01-01,5", "outside the years 1678 to 2261"), ("date,value\n2018-01-01,1e200", r"line 2: 1e\+200 is too large for a score"),
+    ("date,value\n2018-01-01,x" + "9" * 5000, r"line 2: 'x9{59}' is no number"),
 ])
 def test_a_score_that_cannot_be_what_it_says_is_refused_with_its_line(text, said, tmp_path):
     (tmp_path / "s.csv").write_text(text)
     with pytest.raises(TradingError, match=said):
         read_scores(tmp_path / "s.csv")
+
+
+def test_a_column_of_one_symbol_is_not_the_score_of_the_market(tmp_path):
+    bars = sample_bars("stocks").loc["2018":"2019", (slice(None), ["KO", "XOM"])]
+    (tmp_path / "s.csv").write_text("date,KO,XOM\n" + "\n".join(f"{day:%Y-%m-%d},{day.day}," for day in bars.index))
+    for scores in (read_scores(tmp_path / "s.csv"), read_scores(tmp_path / "s.csv", symbols=("KO", "XOM"))[["KO"]]):
+        with pytest.raises(TradingError, match="there is no score for XOM"):
+            SentimentFeatures(scores).transform(bars)
+    (tmp_path / "s.csv").write_text("date,KO\n" + "\n".join(f"{day:%Y-%m-%d},{day.day}" for day in bars.index))
+    assert isinstance(read_scores(tmp_path / "s.csv"), pd.Series) and isinstance(read_scores(tmp_path / "s.csv", symbols=("KO", "XOM")), pd.DataFrame)

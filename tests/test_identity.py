@@ -121,7 +121,7 @@ def test_a_journal_never_answers_with_another_search(tmp_path):
     bars, seen = sample_bars("stocks").loc["2016":"2018"], []
     a, b = (bars.loc[:, (slice(None), [s])] for s in ("AAPL", "XOM"))
     asked = {"space": {"ridge__alpha": (1.0, 1e5, "log")}, "n_trials": 2, "n_splits": 2, "journal": tmp_path / "j"}
-    asked["on_trial"] = lambda p, s: seen.append(s)
+    asked["on_trial"] = lambda p, s, folds: seen.append(s)
     scores = [tune(a, 5, **asked).score, tune(b, 5, **asked).score, tune(b, 1, **asked).score]
     assert len(seen) == 6 and len(set(scores)) == 3
     assert tune(b, 1, **asked).score == scores[2] and len(seen) == 6, "the same search goes on where it was"

@@ -28,6 +28,9 @@ BROKEN = {  # what somebody saves, and what of the sentence names the place
     "range": ("[limits]\nmax_weight = 7\n", "line 2"), "twice": ("[limits]\nmax_weight = 0.1\nmax_weight = 0.2\n", "3"),
     "bytes": (b"[limits]\n# caf\xe9\nmax_weight = 0.1\n", "line 2"), "profile": (GOOD + "[crypto:limits]\nmax_weight = 9\n", "crypto:limits"),
     "other profile": ("[limits]\nmax_weight = 0.1\n[mine:limits]\nmax_weight = -3\n", "line 4"), "conflict": ("<<<<<<< HEAD\n[limits]\n", "line: 1"),
+    "a blank in a profile": ("[crypto :limits]\nmax_weight = 0.05\n", "[crypto :limits] names no profile"),
+    "two profiles": ("[a:crypto:limits]\nmax_weight = 0.05\n", "[a:crypto:limits] names no profile"),
+    "no profile": ("[:limits]\nmax_weight = 0.05\n", "[:limits] names no profile"),
     "behind a section": ("[limits] max_weight = 0.05\n", "line 1: 'max_weight = 0.05' stands behind [limits]"),
     "old ends of lines": (b"[limits]\rmax_weight = 7\r", "line 2"), "for all sections": ("[DEFAULT]\nmax_weight = 0.05\n", "[DEFAULT]"),
 }

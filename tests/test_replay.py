@@ -2,25 +2,41 @@
 
 import json
 import os
+import pickle
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from decimal import Decimal
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from trading.accounting.event_kinds import time_text
 from trading.accounting.ledger import Ledger
+from trading.accounting.unit_values import as_traded, value_history
 from trading.backtest.trial_register import TrialRegister
 from trading.cli.main import main
+from trading.core.bars import bars_from_close, symbols_of
 from trading.core.datasets import sample_bars
 from trading.core.errors import BadInput, MissingData
 from trading.core.settings import load_settings
 from trading.core.types import Plan
-from trading.pipeline import decision_world
+from trading.data.arrow import content_version
+from trading.forecast import forecaster
+from trading.forecast.decisions import judge_record
+from trading.forecast.model_promotion import promotions
+from trading.forecast.model_registry import read_meta
+from trading.forecast.panel import bar_volatility, features_of, make_panel
+from trading.pipeline import decision_world, steps, weekly_search
 from trading.pipeline import replay as module
+from trading.pipeline.factory import models_of
 from trading.pipeline.launch import open_run
 from trading.pipeline.replay import Past, run_replay
+from trading.pipeline.run_record import versions
+from trading.pipeline.weekly_search import WeeklySearch
 from trading.testing.sample_runs import SMALL, run_in_process
 from trading.venues.paper.matching import BarFeed
 
@@ -181,6 +197,92 @@ def test_forecasts_from_another_core_are_those_that_are_made_here(bars, tmp_path
         assert all(made) if of is counted else made[0] and not made[-1], name
         assert learnt(again) == learnt(done) and len(learnt(done).splitlines()) > 15, name
         assert "ended before the close of" in again.summary["notes"][0] if of is dies else not again.summary["notes"], name
+
+
+def test_models_from_a_third_process_are_those_that_are_trained_here(bars, tmp_path):
+    "Every second one of six weeks, with what its record supports."
+    settings, closes = settings_at(tmp_path), module.closes_between(bars, "1d", datetime(2022, 11, 1, tzinfo=UTC), datetime(2022, 12, 12, tzinfo=UTC))
+    told = {"settings": settings.model_dump(mode="json"), "hash": settings.hash, "source": "sample-stocks", "attrs": bars.attrs}
+    told |= {"promises": str(tmp_path / "promises"), "closes": [t.isoformat() for t in closes]}
+    bars.to_parquet(table := BytesIO())
+    given = json.dumps(told, default=str).encode() + b"\n" + table.getvalue()
+    world, closes, again = decision_world._told_world(BytesIO(given))
+    assert again == given and len(closes) < decision_world.FEWEST_TRAINED and not decision_world.TrainedAhead(settings, closes, given).due
+    weeks = decision_world._trainings(settings, closes)
+    decision_world.serve_trainings(BytesIO(given), out := BytesIO())
+    out.seek(0)
+    made = [pickle.load(out) for _ in list(weeks)[1::2]]
+    assert [m[0] for m in made] == list(weeks)[1::2] and len(made) == 3 and not out.read()
+    for until, promoted, (trained, judged) in made[:2]:
+        run = world.open(weeks[until], weeks[until])
+        here = steps.train_forecaster(run)
+        assert here.version == trained.version and not promoted
+        pd.testing.assert_frame_equal(here.held, trained.held, check_exact=True)
+        assert judged.skills == judge_record(here.held, steps._cost(settings)).skills
+
+
+def test_what_a_replay_keeps_from_day_to_day_changes_no_number(whole, bars, tmp_path, monkeypatch):
+    "Against the slow way: features of all rows, the whole record looked through, books opened, walked and added up anew for each decision."
+    def all_rows(bars, features, names, since=None):
+        close = bars["close"][symbols_of(bars)]
+        return make_panel(features_of(bars, features), symbols_of(bars), names), bar_volatility(close).to_numpy()
+
+    def from_the_beginning(ledger, account, closes, until):
+        last, rows = ledger.last("equity", account) or ledger.find("opened", account), ledger._rows(account)
+        prices = as_traded(closes, rows).ffill()
+        prices = prices[(prices.index > last.timestamp) & (prices.index <= until)]
+        moments = [(time_text(t), {s: Decimal(repr(p)) for s, p in line.items() if p == p}) for t, line in prices.iterrows()]
+        return dict(value_history(account, rows, moments))
+
+    calls = []
+    monkeypatch.setattr(forecaster, "forecast_inputs", all_rows)
+    monkeypatch.setattr(steps, "forecast_inputs", all_rows)
+    monkeypatch.setattr(steps.Trained, "recent", property(lambda trained: calls.append("recent") or trained))
+    monkeypatch.setattr(Ledger, "value_closes", lambda *given: calls.append("closes") or from_the_beginning(*given))
+    monkeypatch.setattr(module, "_own_books", lambda world: nullcontext(world.ledger))
+    done = run_replay(settings_at(tmp_path), "2022-12-19", "2022-12-27", NOW, past=past_of(bars))
+    assert lines_of(done.folder) == lines_of(whole.folder) and calls.count("recent") == calls.count("closes") == len(lines_of(whole.folder))
+    books = [Ledger(f / "data" / "ledger.sqlite", readonly=True) for f in (done.folder, whole.folder)]
+    assert books[0].equity_history("paper-sample").equals(books[1].equity_history("paper-sample"))
+
+
+def bent_market():
+    "Closes that rise after a week of large moves, whichever way, and fall after a quiet one: a straight line does not see it."
+    days, dice = pd.bdate_range("2017-06-01", "2022-12-30", tz="UTC", name="timestamp"), np.random.default_rng(4)
+    noise, moves = dice.normal(0, 0.01, (len(days), 4)), np.zeros((len(days), 4))
+    for t in range(len(days)):
+        week = np.abs(moves[max(t - 5, 0) : t].sum(axis=0)) / (0.01 * 5**0.5)
+        moves[t] = noise[t] + 0.012 * np.clip(week - 0.8, -1, 1)
+    close = pd.DataFrame(100 * np.exp(np.cumsum(moves - moves.mean(axis=0), axis=0)), days, ["AAPL", "AMD", "CVX", "KO"])
+    return bars_from_close(close)
+
+
+def test_a_replay_trades_on_the_model_that_the_weekly_search_would_have_chosen_then(tmp_path, monkeypatch):
+    "As the steps of the week find it by hand from the bars of that moment, in a registry of its own; and another future changes nothing before it."
+    asked, at = {"forecast.replay_search": "yes", "forecast.horizons": "1, 5", "market.start": "2017-06-01"}, datetime(2022, 12, 17, tzinfo=UTC)
+    market, days = bent_market(), ("2022-12-14", "2022-12-22")
+    monkeypatch.setattr(weekly_search, "rival_models", lambda settings: {})  # forests and networks take most of the time
+    done = run_replay(settings_at(tmp_path / "replay", **asked), *days, NOW, past=past_of(market))
+    models, alone = done.folder / "data" / "models" / "sample", settings_at(tmp_path / "alone", **asked)
+    known = market[market.index < "2022-12-17"]
+    week = WeeklySearch(alone, known.iloc[-900:], None, at, content_version(known, "sample-stocks", "1d"), versions()["carnet"], lambda line: None)
+    week.search()
+    week.judge()
+    result = week.promote()
+    found = [(p.version, p.passed, p.at, p.trials, p.reasons) for p in promotions(models)]
+    assert found == [(p.version, p.passed, p.at, p.trials, p.reasons) for p in promotions(models_of(alone))] and found
+    lines = lines_of(done.folder)
+    kinds = {line["as_of"][:10]: read_meta(models, line["model"])["estimator"] for line in lines}
+    chosen = read_meta(models, result["in_force"])["estimator"]
+    assert result["promoted"], result["words"]
+    assert {day: kind == chosen for day, kind in kinds.items()} == {day: day > "2022-12-17" for day in kinds} and len(set(kinds.values())) == 2
+    assert "1 weekly search for better models, 1 promoted one" in done.summary["notes"] and not (tmp_path / "replay" / "data" / "models").exists()
+    other = market.copy()
+    other.loc["2022-12-21":] *= 1.37
+    again = run_replay(settings_at(tmp_path / "future", **asked), *days, NOW, past=past_of(other))
+    assert [p.version for p in promotions(again.folder / "data" / "models" / "sample")] == [f[0] for f in found]
+    early = [line for line in lines if line["as_of"][:10] <= "2022-12-20"]
+    assert lines_of(again.folder)[: len(early)] == early and len(early) > 3
 
 
 def test_what_cannot_be_replayed_is_refused_in_a_sentence(tmp_path, bars):

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from fastapi import FastAPI
 from fastapi.responses import Response
 from starlette.testclient import TestClient
+from waiting import wait_until
 
 from trading.accounting.ledger import Ledger
 from trading.api.command_routes import Service, command_routes
@@ -26,10 +27,13 @@ from trading.core.errors import Forbidden, TradingError, status_of
 from trading.core.types import Event
 from trading.dashboard.actions import act
 from trading.dashboard.components import Viewer
+from trading.dashboard.screens_system import learning_screen
 from trading.forecast.model_promotion import Promotion
 from trading.security.audit_log import AuditLog
 from trading.security.sessions import Authenticator
 from trading.services.commands import Actor, Context, authorise, load_commands, perform
+from trading.services.jobs import jobs, log_tail
+from trading.services.portfolios import add_portfolio
 from trading.services.workspace import Workspace
 from trading.testing.sample_runs import make_sample_runs
 
@@ -110,18 +114,18 @@ def through_terminal(place: Workspace, name: str, asked: dict, role: str) -> tup
     return result.exit_code == 0, result.output.strip()
 
 
-def through_api(place: Workspace, name: str, asked: dict, role: str) -> tuple[bool, str]:
+def through_api(place: Workspace, name: str, asked: dict, role: str, portfolio: str = "main", log: str = "audit.jsonl") -> tuple[bool, str]:
     "Send the request to the service."
     users = Authenticator(place.data.parent / f"users-{role}.sqlite")
-    users.add_user("ann", "correct horse battery", role, ["main"])
+    users.add_user("ann", "correct horse battery", role, [portfolio])
     users.enrol_totp("ann") if role != "viewer" else None
     answers = IdempotencyStore(place.data.parent / "answers.sqlite")
-    service = Service(place, users, AuditLog(place.data / "ops" / "audit.jsonl"), answers, command=PAUSE)
+    service = Service(place, users, AuditLog(place.data / "ops" / log), answers, command=PAUSE)
     app = FastAPI()
     app.router.routes.extend(command_routes(service))
     app.add_exception_handler(TradingError, lambda request, error: Response(problem(*status_of(error), str(error)), status_of(error)[0]))
     service.gate = AuthMiddleware(app, users)
-    answer = TestClient(service.gate).post(f"/api/v1/commands/{name}", json=asked, headers={
+    answer = TestClient(service.gate).post(f"/api/v1/commands/{name}", json=asked, params={"portfolio": portfolio}, headers={
         "X-API-Key": users.make_key("ann", "test", role=role), "Idempotency-Key": uuid.uuid4().hex})
     service.answers.close()
     told = answer.json()
@@ -187,6 +191,43 @@ def test_three_doors_one_deed(name, made, tmp_path):
         assert lines[:1] == [wanted] and lines[1:] in ([], [f"{wanted}: failed"]) and not (plain["api"][0] and lines[1:])
 
 
+def test_models_of_two_portfolios_with_the_same_names_are_apart_at_every_door(made, tmp_path):
+    place = fresh(made, tmp_path)
+    family = add_portfolio(place, "family", "sample")
+    copytree(place.data / "models", family.data / "models")
+    books = {n: p.data / "models" / "sample" / "forecast.promotions.jsonl" for n, p in (("main", place), ("family", family))}
+    env = {k: None for k in os.environ if k.startswith("CARNET_")} | {"CARNET_RUN__DATA": str(place.data), "CARNET_RUN__REPORTS": str(place.reports)}
+
+    def type_(*words: str, code: int = 0) -> str:
+        with contextlib.chdir(tmp_path):
+            done = CliRunner(env=env).invoke(main, list(words))
+        assert done.exit_code == code, done.output
+        return done.output
+
+    asked, steps, of_main, of_family = {"reason": "it drifts"}, [], Viewer("ann", "trader"), Viewer("ann", "trader", portfolios=("family",))
+    for portfolio, deed in (
+        ("family", lambda: type_("roll-back-model", "forecast-one", "it drifts", "--portfolio", "family", "--by", "ann")),
+        ("main", lambda: type_("roll-back-model", "settings", "it drifts", "--by", "ann")),
+        ("family", lambda: through_api(place, "roll-back-model", asked, "trader", "family", "api.jsonl")),  # the terminal has sealed the other log
+        ("main", lambda: through_api(place, "roll-back-model", asked, "admin", "main", "api.jsonl")),
+        ("family", lambda: act(family, of_family, "roll-back-model", {"version": "settings"} | asked, datetime.now(UTC))),
+    ):
+        other = books["main" if portfolio == "family" else "family"]
+        before = other.read_bytes()
+        done = deed()
+        assert done and (isinstance(done, str) or done[0]) and other.read_bytes() == before, done
+        steps.append((portfolio, json.loads(type_("ask", "/models", "--portfolio", portfolio))["in_force"]))
+    assert steps == [("family", "forecast-one"), ("main", ""), ("family", "forecast-two"), ("main", "forecast-two"), ("family", "")], steps
+    shown = ["".join(section.html() for section in learning_screen(p, who)) for p, who in ((place, of_main), (family, of_family))]
+    assert "In force for the next run: forecast-two." in shown[0] and "the model of the settings, ridge." in shown[1]
+
+    type_("do", "start-training", "--portfolio", "family", "--by", "ann")
+    wait_until(lambda: [j for j in jobs(family)["items"] if j["status"] == "failed"])
+    (job,) = jobs(family)["items"]
+    assert "no run of profile 'sample' has forecast anything yet" in "".join(log_tail(family, job["id"])), "not the run of 'main', which has forecast"
+    assert jobs(place)["total"] == 0
+
+
 @pytest.mark.parametrize("name", sorted(ASKED))
 def test_a_smaller_role_is_refused_at_every_door_and_leaves_nothing(name, made, tmp_path):
     wanted = load_commands()[name]
@@ -217,15 +258,17 @@ def test_resuming_ends_safe_mode_at_every_venue_of_the_account(made, tmp_path):
 
     place, now = fresh(made, tmp_path), datetime.now(UTC)
     ledger = Ledger(place.ledger)
-    for account in ("live-crypto", "live-crypto@binance"):
+    accounts = ("live-crypto", "live-crypto@binance", "live-crypto@okx")
+    for account in accounts:
         from decimal import Decimal
 
-        ledger.open_account(account, "USD", Decimal(100), now)
+        if account != accounts[-1]:  # a venue where nothing was opened, and errors came first
+            ledger.open_account(account, "USD", Decimal(100), now)
         ledger.append(Event("safe_mode", account, now, {"on": True, "who": "the guard", "why": "3 errors in a row"}))
     ledger.close()
     done = perform("resume-trading", {"reason": "maintenance over", "accounts": ["live-crypto"]}, Context(place, Actor("Ada")), None)
     again = Ledger(place.ledger)
-    assert "live-crypto@binance" in done.text and not any(safe_mode(again, a) for a in ("live-crypto", "live-crypto@binance"))
+    assert "live-crypto@binance" in done.text and not any(safe_mode(again, a) for a in accounts)
     again.close()
 
 

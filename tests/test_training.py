@@ -90,3 +90,29 @@ def test_drift_in_a_run_asks_for_a_training_or_starts_it_and_the_next_run_foreca
     assert f"The models were trained again: {told['words']}" in said and told["run"] == f"{later}_planted_1" and len(trained(home)) == 2
     page = (home / "reports" / f"{later}_planted_1" / "index.html").read_text()
     assert "This run starts a training of the models, because horizon 1:" in page
+
+
+def test_a_portfolio_trains_and_promotes_its_own_models_and_touches_no_other(home):
+    home, (day, _, _) = home
+    family, files = home / "data" / "portfolios" / "family", lambda: {f: f.read_bytes() for f in (home / "data" / "models").rglob("*") if f.is_file()}
+    before, weeks = files(), len(trained(home))
+    carnet(home, "portfolios", "add", "family")
+    (family / "settings.ini").write_text(SETTINGS)
+    carnet(home, "import", "closes.csv", "--portfolio", "family")
+    assert "no run of profile 'planted' has forecast anything yet" in carnet(home, "train", "--portfolio", "family", code=1), "not those of 'main'"
+    carnet(home, "run", "--as-of", day, "--portfolio", "family")
+    used = Run(family / "reports" / f"{day}_planted_1").record.model_versions["forecast"]
+    assert "HistGradient" in read_meta(family / "models" / "planted", used)["estimator"], "the settings' model, whatever 'main' has promoted"
+    said = carnet(home, "train", "--portfolio", "family")
+    [told] = [json.loads(p.read_text()) for p in family.glob("reports/weekly/*_planted/train.json")]
+    first, second = promotions(family / "models" / "planted")
+    assert told["promoted"] and told["words"] in said and current_model_version(family / "models" / "planted") == second.version == told["version"]
+    assert "Ridge(" in read_meta(family / "models" / "planted", second.version)["estimator"] and first.passed
+
+    page = family / "models" / "planted" / second.version / "model.json"
+    page.write_text(json.dumps(json.loads(page.read_text()) | {"scikit_learn": "0.1"}))  # as after an update: no run can read it
+    said = carnet(home, "train", "--portfolio", "family")
+    assert f"{second.version} cannot be read and is taken back ({second.version}: saved with scikit-learn 0.1" in said
+    now = read_meta(family / "models" / "planted", current_model_version(family / "models" / "planted"))
+    assert "Ridge(" in now["estimator"] and now["scikit_learn"] != "0.1"
+    assert files() == before and len(trained(home)) == weeks, "nothing of 'main' was touched"

@@ -235,3 +235,34 @@ def test_every_documented_measure_is_told_or_its_absence_has_a_reason(server):
     assert found.status_code == 200 and not unexplained and not wrong, (unexplained, wrong)
     assert told["carnet_listeners"].value >= 1 and sum(s.value for f in text_string_to_metric_families(found.text)
                                                        for s in f.samples if s.name == "carnet_jobs") >= 1
+
+
+def test_the_first_scrape_after_a_stop_tells_it_and_the_first_after_its_end_does_not(server):
+    from datetime import UTC, datetime
+
+    from prometheus_client.parser import text_string_to_metric_families
+    from typed import carnet_alone
+
+    from trading.risk.stop_flag import raise_stop
+
+    def stopped() -> dict[str, float]:
+        text = httpx.get(server.url + "/metrics", headers={"X-API-Key": server.keys["viewer"]}, timeout=120).text
+        found = [s for f in text_string_to_metric_families(text) for s in f.samples if s.name == "carnet_trading_stopped"]
+        return {f"{s.labels['portfolio']}/{s.labels['account']}": s.value for s in found}
+
+    accounts = set(stopped())
+    assert accounts and not any(stopped().values())
+    for _ in range(10):  # no answer of before is kept: neither of the stop nor of its end
+        flag = raise_stop(server.home / "data", "ann", "a look", datetime.now(UTC))[0]
+        assert set(stopped().values()) == {1.0}
+        (server.home / "data" / f"stop-{flag.id}.json").unlink()
+        assert set(stopped().values()) == {0.0}
+    assert "Trading is stopped for all" in carnet_alone(server.home, "kill", "by the command")
+    assert set(stopped()) == accounts and set(stopped().values()) == {1.0}
+    with server.client() as client:
+        wait_until(lambda: "by the command" in client.get("/portfolio").json()["kill_switch"])
+        told = client.get("/portfolios").json()["items"]
+        assert told and all("by the command" in "; ".join(p["stopped"]) for p in told)
+        names = [name.partition("/")[2] for name in accounts if name.startswith("main/")]
+        ended = client.post("/commands/resume-trading", json={"reason": "seen", "accounts": names}, headers={"Idempotency-Key": uuid.uuid4().hex})
+        assert ended.status_code == 200 and not any(stopped().values()), ended.text

@@ -85,6 +85,7 @@ class EventLog:
     "An append-only file of events.\n\nParameters\n----------\npath : Path | str\n    SQLite file; made when it does not exist\nreadonly : bool, default False\n    only look"
 
     witness: Path | None  # the path beside which its last event is remembered; None: nowhere
+    walked_again = 50_000  # old events that `verify_new` walks once more; 0: whoever writes alone walks them all at its end
 
     def __init__(
         self,
@@ -312,9 +313,10 @@ class EventLog:
 
     def verify_new(
         self,
-        again: int = 50_000,  # how many of the old events are walked as well, others each time
+        again: int | None = None,  # how many of the old events are walked as well, others each time; None: `walked_again`
     ) -> int:  # how many were walked
-        "Walk the chain of what was written since the last time, and a part of what was written before: at a cost that does not grow with the ledger.\n\nParameters\n----------\nagain : int, default 50000\n    how many of the old events are walked as well, others each time\n\nReturns\n-------\nint\n    how many were walked"
+        "Walk the chain of what was written since the last time, and a part of what was written before: at a cost that does not grow with the ledger.\n\nParameters\n----------\nagain : int | None, default None\n    how many of the old events are walked as well, others each time; None: `walked_again`\n\nReturns\n-------\nint\n    how many were walked"
+        again = self.walked_again if again is None else again
         if self.witness:
             check_head(self.witness, read_head(self.witness), self._table)
         end, known = self._table.end()[0], self._table.reader("verified")
@@ -325,7 +327,7 @@ class EventLog:
         else:
             start, turn = known, self._table.reader("verified again") % known if known else 0
             count = self.verify(start) - start
-            if known:
+            if known and again:
                 count += self.verify(turn, min(turn + again, known)) - turn
         if not self.readonly:
             self._settle(end, turn + again)

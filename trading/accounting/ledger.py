@@ -247,11 +247,17 @@ class Ledger(EventLog):
     ) -> dict[str, dict]:  # by time as text: the data of an 'equity' event
         "Say what the account was worth at every close since its last mark, also while nothing ran; nothing is written.\n\nParameters\n----------\naccount : str\ncloses : 'pd.DataFrame'\n    close time, UTC, × symbol; a price that is missing is the last known one\nuntil : datetime\n    UTC; later closes are not looked at\n\nReturns\n-------\ndict[str, dict]\n    by time as text: the data of an 'equity' event"
         last = self.last("equity", account) or self.find("opened", account)
-        rows = self._rows(account)
-        prices = as_traded(closes, rows).ffill()
+        rows = self._rows(account) if self.count(account, ("split", "rename", "correction")) else None
+        prices = (closes if rows is None else as_traded(closes, rows)).ffill()
         prices = prices[(prices.index > last.timestamp) & (prices.index <= until)] if last else prices.iloc[:0]
         moments = [(time_text(when), {s: Decimal(repr(p)) for s, p in line.items() if p == p}) for when, line in zip(prices.index, prices.to_dict("records"), strict=True)]
-        return dict(value_history(account, rows, moments))
+        if not moments:
+            return {}
+        if rows is None:  # when nothing has happened since the first of them, the account stands as it did then
+            _, place, tally = self._tallies[account] = self._add_up(account, self._tallies.pop(account, None), None, None)
+            if place and place[0] <= moments[0][0]:
+                return {when: value for when, at in moments if (value := value_of(tally, at)) is not None}
+        return dict(value_history(account, self._rows(account) if rows is None else rows, moments))
 
     def mark_closes(
         self,

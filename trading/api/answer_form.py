@@ -22,6 +22,12 @@ def _compressed(body: bytes) -> bytes:
     return gzip.compress(body, 6, mtime=0)
 
 
+@lru_cache(maxsize=64)
+def _takes_gzip(asked: bytes) -> bool:
+    weight = {part.partition(b";")[0].strip(): part.replace(b" ", b"").partition(b";q=")[2] for part in asked.split(b",")}.get(b"gzip")
+    return weight is not None and bool(not weight or weight.strip(b"0."))
+
+
 def in_form(
     headers: Mapping[bytes, bytes],  # of the question, names in small letters
     body: bytes,  # JSON
@@ -31,8 +37,6 @@ def in_form(
     found, asked = [(b"etag", tag), (b"vary", b"accept-encoding")], headers.get(b"if-none-match", b"")
     if asked and (asked.strip() == b"*" or any(one.strip().removeprefix(b"W/") == tag[2:] for one in asked.split(b","))):
         return 304, found, b""
-    takes = {part.partition(b";")[0].strip(): part.replace(b" ", b"").partition(b";q=")[2] for part in headers.get(b"accept-encoding", b"").split(b",")}
-    weight = takes.get(b"gzip")
-    if len(body) >= 1_000 and weight is not None and (not weight or weight.strip(b"0.")):
+    if len(body) >= 1_000 and _takes_gzip(headers.get(b"accept-encoding", b"")):
         found, body = [*found, (b"content-encoding", b"gzip")], _compressed(body)
     return 200, [*found, (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())], body

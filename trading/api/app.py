@@ -61,14 +61,16 @@ def make_app(
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         yield
+        app.state.ending = True  # open pages ask for nothing any more
         ended = await asyncio.to_thread(jobs.end_jobs, every_workspace(place).values())
         if any(ended.values()):
             logging.getLogger("carnet.web").warning("the service stops: jobs ended: %s; jobs that trade and go on: %s", *(", ".join(n) or "none" for n in ended.values()))
         await asyncio.to_thread(service.answers.close)
 
-    app = FastAPI(title="Carnet", version="1", openapi_url=None, docs_url=None, redoc_url=None, lifespan=life, redirect_slashes=False)
+    app = FastAPI(title="Carnet", version="1", openapi_url=None, docs_url=None, redoc_url=None, lifespan=life, redirect_slashes=False,
+                  telemetry=dict.fromkeys(("tracing", "metrics", "logs", "auto_configure"), False))  # `Traced` and `Metrics` tell what there is to tell
     add_error_handlers(app)
-    note = partial(_note, metrics) if metrics is not None else None
+    note = _noting(metrics) if metrics is not None else None
     if metrics is not None:
         metrics.gather(partial(_present, service))
     policy = _mount(app, service) if dashboard else None
@@ -101,10 +103,18 @@ class Traced:
             current.set_attribute("request", scope.get("state", {}).get("request_id", ""))
 
 
-def _note(metrics, path: str, method: str, status: int, seconds: float) -> None:
-    "Measure a request."
-    metrics.add("carnet_requests_total", route=path, method=method, status=str(status))
-    metrics.observe("carnet_request_seconds", seconds, route=path, method=method)
+def _noting(metrics) -> Callable[[str, str, int, float], None]:
+    "Return what measures a request; where its numbers stand is looked up at the first of a kind only."
+    kept: dict[tuple[str, str, int], tuple] = {}
+
+    def note(path: str, method: str, status: int, seconds: float) -> None:
+        if (known := kept.get((path, method, status))) is None:
+            known = kept[path, method, status] = (metrics.number("carnet_requests_total", route=path, method=method, status=str(status)),
+                                                  metrics.number("carnet_request_seconds", route=path, method=method))
+        known[0].inc()
+        known[1].observe(seconds)
+
+    return note
 
 
 def _present(service: Service, metrics) -> None:

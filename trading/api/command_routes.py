@@ -193,8 +193,10 @@ def _handler(service: Service, wanted: Command, address: Address, operation: str
         needed = any(info.is_required() for info in body.model_fields.values())
         found += [inspect.Parameter("asked", only, annotation=body, default=inspect.Parameter.empty if needed else Body(default_factory=body))]
     found += [inspect.Parameter("portfolio", only, annotation=str, default=Query("main", pattern=_PORTFOLIO))]
-    found += [inspect.Parameter("key", only, annotation=str, default=Header(alias="Idempotency-Key", min_length=8, max_length=200,
-                                                                          pattern=_KEY, examples=["9f1c2ab34de54f6a"]))]
+    once = Header(alias="Idempotency-Key", min_length=8, max_length=200, pattern=_KEY, examples=["9f1c2ab34de54f6a"])
+    if wanted.records == "afterwards":  # a stop twice is a stop: it is refused for no header
+        once = Header("", alias="Idempotency-Key", examples=["9f1c2ab34de54f6a"])
+    found += [inspect.Parameter("key", only, annotation=str, default=once)]
     described: Any = handle  # FastAPI reads the parameters from here
     described.__signature__ = inspect.Signature(found, return_annotation=Response)
     handle.__name__ = operation

@@ -52,6 +52,7 @@ class AuthMiddleware:
         self.proxies = tuple(_network(p) for p in proxies)
         self.quick = quick  # answers what was asked before and still holds, without anybody behind the gate
         self.policy = _POLICY if policy is None else (_POLICY[0], policy)
+        self._always = (*SECURITY, *([_HSTS] if https else ()))
         if made is not None:
             made.gate = self  # whoever signs somebody out must be able to say so
         self.most_bytes, self.seconds = most_bytes, seconds
@@ -119,7 +120,7 @@ class AuthMiddleware:
             if message["type"] == "http.response.start":
                 told[0] = message["status"]
                 given = {k.lower() for k, _ in message["headers"]}
-                extra = [h for h in (*SECURITY, *([_HSTS] if self.https else ())) if h[0] not in given] + ([self.policy if page else _POLICY] if _POLICY[0] not in given else [])
+                extra = [h for h in (*self._always, self.policy if page else _POLICY) if h[0] not in given]
                 message["headers"] = [*message["headers"], *extra, (b"x-request-id", name.encode())]
             await send(message)
 
@@ -150,9 +151,9 @@ class AuthMiddleware:
             elif scope["type"] == "http" and int(headers.get(b"content-length", b"0") or 0) > self.most_bytes:
                 await refuse(413, "Too large", f"a request may have {self.most_bytes:,} bytes")
             elif session and self.quick and scope["type"] == "http" and (body := self.quick(scope, session)) is not None:
-                status, kind, body = in_form(headers, body)
-                await answer({"type": "http.response.start", "status": status, "headers": kind})
-                await answer({"type": "http.response.body", "body": body})
+                told[0], kind, body = in_form(headers, body)  # none of these headers is one that protects a browser: nothing to compare
+                await send({"type": "http.response.start", "status": told[0], "headers": [*kind, *self._always, self.policy if page else _POLICY, (b"x-request-id", name.encode())]})
+                await send({"type": "http.response.body", "body": body})
             else:
                 check_origin(scope, headers)
                 if session and scope["type"] == "http" and scope["method"] not in SAFE and (scope["method"], scope["path"]) not in UNFORGED:

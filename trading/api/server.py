@@ -60,6 +60,8 @@ def run_server(
     tls: Callable | None = None,  # returns the `TlsFiles` of now; None: plain HTTP
 ) -> None:
     "Run the server on a socket until a signal comes; a certificate that was renewed is shown to whoever connects from then on.\n\nParameters\n----------\napp\ntaken\n    a socket that listens\ntls : Callable | None, default None\n    returns the `TlsFiles` of now; None: plain HTTP"
+    import gc
+
     import uvicorn
 
     async def renew() -> None:
@@ -76,6 +78,9 @@ def run_server(
     if tls is not None:
         files = tls()
         shown = {"ssl_certfile": files.certificate, "ssl_keyfile": files.key, "callback_notify": renew, "timeout_notify": RENEWED}
+    gc.collect()
+    gc.freeze()  # what is loaded stays: no collection looks through it again, and none of them holds up an answer
+    gc.set_threshold(5_000, 10, 10)  # a request leaves a hundred objects and no circle
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, date_header=False, proxy_headers=False, **LIMITS, **shown)
     uvicorn.Server(config).run(sockets=[taken])
 

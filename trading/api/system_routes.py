@@ -72,8 +72,7 @@ def system_routes(service: Service, metrics=None) -> list[PlainRoute]:
 
     async def portfolios(request: Request) -> Response:
         mine = allowed(request.state.session, "viewer").portfolios
-        stopped = {name: stop_sentences(place) for name, place in every_workspace(service.place).items() if name in mine}
-        return await in_thread(lambda: {"items": [{"name": name, "stopped": why} for name, why in stopped.items()]})
+        return await in_thread(lambda: {"items": [{"name": name, "stopped": stop_sentences(place)} for name, place in every_workspace(service.place).items() if name in mine]})
 
     async def audit(request: Request, after: int = Query(0, ge=0, le=2**53), limit: int = Query(100, ge=1, le=1000)) -> Response:
         mine = allowed(request.state.session, "admin").portfolios

@@ -89,6 +89,7 @@ def _follow(settings) -> None:
 @click.option("--columns", help="Which column is what: time,open,high,low,close,volume by place (- for none), or time=Zeit,close=Kurs by name.")
 @click.option("--adjusted", is_flag=True, help="Scale prices to the column 'Adj Close', which takes dividends out.")
 @click.option("--fill", type=click.Choice(["last"]), help="Put bars without volume at the last close into gaps; otherwise gaps stay.")
+@click.option("--funding", is_flag=True, help="FILES hold funding rates of perpetuals: a time with its zone, a rate, and a symbol where there are several.")
 @click.option("--profile", help="Market whose store takes the bars; see 'carnet settings'.")
 @click.option("--preview", is_flag=True, help="Show how the files would be read, and store nothing.")
 def import_(files, preview, **said) -> None:
@@ -99,9 +100,11 @@ def import_(files, preview, **said) -> None:
     from trading.core.settings import load_settings
     from trading.services.market_data import preview_bars
 
+    if preview and said["funding"]:
+        raise click.UsageError("--preview shows bars; leave it out, funding is stored wholly or not at all")
     if preview:
         profile = said.pop("profile")
-        preview_bars(load_settings(profile), files, click.echo, **{k: v for k, v in said.items() if v and k != "fill"})
+        preview_bars(load_settings(profile), files, click.echo, **{k: v for k, v in said.items() if v and k not in ("fill", "funding")})
     else:
         perform_here("import-bars", {"files": [str(f) for f in files], **said})
 

@@ -138,6 +138,8 @@ def _of_run(place, profile, optimizer, strange, as_json) -> None:
 # %% ../../nbs/17_cli/14_optimise.ipynb #7ac58f93
 def _written(a: dict) -> str:
     "Write the answer for people."
+    from trading.services.file_parts import grouped
+
     share = lambda v: f"{v:+.1%}"  # noqa: E731
     lines = [f"{a['optimizer']} on {a['prices']} prices to {a['as_of'][:10]}, each fit on {a['window']} bars", "", f"{'symbol':<12}{'weight':>9}{'of the risk':>13}"]
     lines += [f"{s:<12}{w:>9.2%}{a['risk'][s]:>13.1%}" for s, w in sorted(a["weights"].items(), key=lambda i: -i[1])]
@@ -152,6 +154,7 @@ def _written(a: dict) -> str:
         lines.append(f"{row['optimizer']}: {', '.join(figures)}, turnover {row['turnover']:.1f} a year")
     if a["trades"] is not None:
         lines += ["", f"{'side':<6}{'symbol':<12}{'units':>14}{'lot':>12}{'price':>12}{'value':>14}{'fee':>10}{'slippage':>10}{'gain' if 'tax' in a else '':>12}".rstrip()]
-        lines += [f"{t['side']:<6}{t['symbol']:<12}{t['amount']:>14}{t['lot']:>12}{t['price']:>12}{t['value']:>14}{t['fee']:>10}{t['slippage']:>10}{t.get('gain', '').replace('-', '−'):>12}".rstrip() for t in a["trades"]] or ["nothing to trade"]
-        lines.append(f"equity {a['equity']} {a['currency']}, costs {a['costs']}, cash afterwards {a['cash_after']}")
+        lines += [f"{t['side']:<6}{t['symbol']:<12}{t['amount']:>14}{t['lot']:>12}{grouped(t['price']):>12}{grouped(t['value']):>14}{grouped(t['fee']):>10}{grouped(t['slippage']):>10}{grouped(t.get('gain', '')):>12}".rstrip()
+                  for t in a["trades"]] or ["nothing to trade"]
+        lines.append(f"equity {grouped(a['equity'])} {a['currency']}, costs {grouped(a['costs'])}, cash afterwards {grouped(a['cash_after'])}")
     return "\n".join([*lines, *a["notes"], *([f"written: {a['report']}"] if "report" in a else [])])

@@ -9,7 +9,6 @@ __all__ = ['secrets', 'set_secret', 'list_secrets', 'remove_secret', 'rotate_vau
            'audit_group', 'show_audit', 'verify_audit', 'anchor_audit', 'renew_audit']
 
 # %% ../../nbs/17_cli/15_security.ipynb #eb28bb9f
-import getpass
 import json
 import os
 import sys
@@ -355,6 +354,7 @@ def anchor_audit() -> None:
 def renew_audit(why) -> None:
     "Begin a new audit log with a new key, after a loss or a restore; the old one is kept, and what was wrong with it is written down."
     from trading.services.evidence import renew_evidence
+    from trading.services.stop_first import login_name
 
     settings, vault = _whole()
-    click.echo(renew_evidence(settings, why, getpass.getuser(), datetime.now(UTC), vault=vault))
+    click.echo(renew_evidence(settings, why, login_name(), datetime.now(UTC), vault=vault))

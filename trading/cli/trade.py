@@ -98,8 +98,9 @@ def kill_command(profile, mode, accounts, flatten, reset, who, why) -> None:
     "Stop all trading of every account and cancel open orders, or with --reset allow it again; WHY is written down."
     import os
 
-    from trading.services.stop_first import stop_first
+    from trading.services.stop_first import plain_reason, stop_first
 
+    why = why if why is None or reset else plain_reason(why)
     if why and not (reset or accounts or profile or mode):
         stop_first(why, who, datetime.now(UTC))  # before anything that takes time
 

@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "ROUND_THE_CLOCK", "ONE_YEAR", "DAY", "NEW_YORK", "FEWEST_DAYS", "SEEN", "LARGEST_GRID", "FIRST_STEPS", "LONG_ENOUGH",
         "SHORTEST_YEAR", "check_calendar", "sessions", "expected_bars", "observed_calendar", "check_on_calendar", "usual_step",
         "on_own_clock", "clocks_as_known", "elapsed_years", "calendar_bars_a_year", "bars_a_year", "annual_growth", "shown_yearly",
-        "next_open", "price_age",
+        "next_open", "price_age", "price_ages",
     ],
     "cards": ["Tone", "CARD_STYLE", "spaced", "Card", "Bar", "written", "card_text", "card_html", "Shown"],
     "carried_prices": ["carry_prices", "closed_markets", "day_closes", "day_returns", "span_text", "spans_text"],
@@ -38,6 +38,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "extensions": ["extension_names", "find_extension", "load_extension", "extension_package"],
     "files": ["write_atomic", "lock_folder", "folder_at_work"],
+    "funding_rates": ["FundingRates"],
     "group_commit": ["GroupCommit"],
     "hash_chain": ["chain_hash", "keyed_hash"],
     "identity": ["house_digest", "is_users", "code_globals"],
@@ -95,12 +96,12 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "written_settings": [
         "Fraction", "FEATURE_SETS", "Words", "Numbers", "LimitLevel", "read_words", "read_named_numbers", "bars_ahead", "read_features",
     ],
-    "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days"],
+    "written_times": ["DATE_ORDERS", "WrittenTimes", "read_times", "in_utc", "session_days", "read_moment"],
 }, modules=[
     "average_cost", "bars", "benchmark", "calendars", "cards", "carried_prices", "circuit_breaker", "cron", "currencies", "datasets",
-    "decimals", "drawdown", "editions", "english", "errors", "evidence_key", "extensions", "files", "group_commit", "hash_chain",
-    "identity", "instruments", "lazy", "margin", "numbers", "pages", "performance_parts", "prefork", "redaction", "resources",
-    "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "settings_section", "shown_tables",
+    "decimals", "drawdown", "editions", "english", "errors", "evidence_key", "extensions", "files", "funding_rates", "group_commit",
+    "hash_chain", "identity", "instruments", "lazy", "margin", "numbers", "pages", "performance_parts", "prefork", "redaction",
+    "resources", "secret_shapes", "settings", "settings_edit", "settings_model", "settings_overrides", "settings_section", "shown_tables",
     "sleeve_lines", "sqlite", "svg_charts", "svg_maps", "synthetic", "terms", "tracing", "trial_store", "types", "values",
     "venue_profiles", "venue_proxy", "written_settings", "written_times",
 ])

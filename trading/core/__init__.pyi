@@ -17,6 +17,7 @@ from . import errors as errors
 from . import evidence_key as evidence_key
 from . import extensions as extensions
 from . import files as files
+from . import funding_rates as funding_rates
 from . import group_commit as group_commit
 from . import hash_chain as hash_chain
 from . import identity as identity
@@ -53,7 +54,7 @@ from . import written_times as written_times
 from .average_cost import COST_STEP as COST_STEP, apply_fill as apply_fill, OwnCosts as OwnCosts
 from .bars import FIELDS as FIELDS, PRICES as PRICES, bars_from as bars_from, bars_from_close as bars_from_close, check_index as check_index, check_bars as check_bars, symbols_of as symbols_of, bar_length as bar_length, with_timeframe as with_timeframe, check_timeframe as check_timeframe, closed_by as closed_by, parse_as_of as parse_as_of, close_day as close_day, days_of_closes as days_of_closes, fingerprint as fingerprint, last_prices as last_prices
 from .benchmark import Benchmark as Benchmark, read_benchmark as read_benchmark, check_benchmark as check_benchmark, mix_values as mix_values, read_values_file as read_values_file, at_moments as at_moments
-from .calendars import ROUND_THE_CLOCK as ROUND_THE_CLOCK, ONE_YEAR as ONE_YEAR, DAY as DAY, NEW_YORK as NEW_YORK, FEWEST_DAYS as FEWEST_DAYS, SEEN as SEEN, LARGEST_GRID as LARGEST_GRID, FIRST_STEPS as FIRST_STEPS, LONG_ENOUGH as LONG_ENOUGH, SHORTEST_YEAR as SHORTEST_YEAR, check_calendar as check_calendar, sessions as sessions, expected_bars as expected_bars, observed_calendar as observed_calendar, check_on_calendar as check_on_calendar, usual_step as usual_step, on_own_clock as on_own_clock, clocks_as_known as clocks_as_known, elapsed_years as elapsed_years, calendar_bars_a_year as calendar_bars_a_year, bars_a_year as bars_a_year, annual_growth as annual_growth, shown_yearly as shown_yearly, next_open as next_open, price_age as price_age
+from .calendars import ROUND_THE_CLOCK as ROUND_THE_CLOCK, ONE_YEAR as ONE_YEAR, DAY as DAY, NEW_YORK as NEW_YORK, FEWEST_DAYS as FEWEST_DAYS, SEEN as SEEN, LARGEST_GRID as LARGEST_GRID, FIRST_STEPS as FIRST_STEPS, LONG_ENOUGH as LONG_ENOUGH, SHORTEST_YEAR as SHORTEST_YEAR, check_calendar as check_calendar, sessions as sessions, expected_bars as expected_bars, observed_calendar as observed_calendar, check_on_calendar as check_on_calendar, usual_step as usual_step, on_own_clock as on_own_clock, clocks_as_known as clocks_as_known, elapsed_years as elapsed_years, calendar_bars_a_year as calendar_bars_a_year, bars_a_year as bars_a_year, annual_growth as annual_growth, shown_yearly as shown_yearly, next_open as next_open, price_age as price_age, price_ages as price_ages
 from .cards import Tone as Tone, CARD_STYLE as CARD_STYLE, spaced as spaced, Card as Card, Bar as Bar, written as written, card_text as card_text, card_html as card_html, Shown as Shown
 from .carried_prices import carry_prices as carry_prices, closed_markets as closed_markets, day_closes as day_closes, day_returns as day_returns, span_text as span_text, spans_text as spans_text
 from .circuit_breaker import Circuit as Circuit, BackoffPolicy as BackoffPolicy, CircuitStore as CircuitStore, MemoryStore as MemoryStore, CircuitBreaker as CircuitBreaker
@@ -68,6 +69,7 @@ from .errors import TradingError as TradingError, BadInput as BadInput, BadSetti
 from .evidence_key import RING as RING, EvidenceKey as EvidenceKey, key_file as key_file, read_evidence_key as read_evidence_key, make_evidence_key as make_evidence_key, ring_entry as ring_entry, place_evidence_key as place_evidence_key, head_line as head_line, read_head_line as read_head_line, is_sealed as is_sealed, write_head_line as write_head_line
 from .extensions import extension_names as extension_names, find_extension as find_extension, load_extension as load_extension, extension_package as extension_package
 from .files import write_atomic as write_atomic, lock_folder as lock_folder, folder_at_work as folder_at_work
+from .funding_rates import FundingRates as FundingRates
 from .group_commit import GroupCommit as GroupCommit
 from .hash_chain import chain_hash as chain_hash, keyed_hash as keyed_hash
 from .identity import house_digest as house_digest, is_users as is_users, code_globals as code_globals
@@ -100,4 +102,4 @@ from .values import ZERO as ZERO, Value as Value
 from .venue_profiles import PROFILES as PROFILES, VenueQuery as VenueQuery, VenueProfile as VenueProfile, profile_of as profile_of, require_contract as require_contract
 from .venue_proxy import VenueProxy as VenueProxy, offers as offers
 from .written_settings import Fraction as Fraction, FEATURE_SETS as FEATURE_SETS, Words as Words, Numbers as Numbers, LimitLevel as LimitLevel, read_words as read_words, read_named_numbers as read_named_numbers, bars_ahead as bars_ahead, read_features as read_features
-from .written_times import DATE_ORDERS as DATE_ORDERS, WrittenTimes as WrittenTimes, read_times as read_times, in_utc as in_utc, session_days as session_days
+from .written_times import DATE_ORDERS as DATE_ORDERS, WrittenTimes as WrittenTimes, read_times as read_times, in_utc as in_utc, session_days as session_days, read_moment as read_moment

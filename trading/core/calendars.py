@@ -6,10 +6,10 @@
 __all__ = ['ROUND_THE_CLOCK', 'ONE_YEAR', 'DAY', 'NEW_YORK', 'FEWEST_DAYS', 'SEEN', 'LARGEST_GRID', 'FIRST_STEPS', 'LONG_ENOUGH',
            'SHORTEST_YEAR', 'check_calendar', 'sessions', 'expected_bars', 'observed_calendar', 'check_on_calendar',
            'usual_step', 'on_own_clock', 'clocks_as_known', 'elapsed_years', 'calendar_bars_a_year', 'bars_a_year',
-           'annual_growth', 'shown_yearly', 'next_open', 'price_age']
+           'annual_growth', 'shown_yearly', 'next_open', 'price_age', 'price_ages']
 
 # %% ../../nbs/00_core/18_calendars.ipynb #51c1ed22
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -349,3 +349,21 @@ def price_age(
     due = expected_bars(calendar, timeframe, last, min(now, last + max(20 * step, 20 * DAY)), pd.DatetimeIndex([last]) if like is None else like)
     due = due[due > last]
     return max(now - due[0], step) if len(due) else step
+
+
+def price_ages(
+    close: pd.DataFrame,  # time × symbol, NaN where there is no price
+    calendars: Mapping[str, str],  # by symbol
+    timeframe: str,  # '5m', '1h', '1d'
+    now: pd.Timestamp,  # UTC
+) -> dict[str, tuple[pd.Timestamp, pd.Timedelta]]:  # by symbol: open time of its last bar, and how old its price is; one that never had a price is absent
+    "Return `price_age` of every symbol; whose last bar is the newest that can have closed is told without a look at its market.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, NaN where there is no price\ncalendars : Mapping[str, str]\n    by symbol\ntimeframe : str\n    '5m', '1h', '1d'\nnow : pd.Timestamp\n    UTC\n\nReturns\n-------\ndict[str, tuple[pd.Timestamp, pd.Timedelta]]\n    by symbol: open time of its last bar, and how old its price is; one that never had a price is absent"
+    there, step, found = close.notna().to_numpy(), bar_length(timeframe), {}
+    for column, symbol in enumerate(close.columns):
+        if not (own := there[:, column]).any():
+            continue
+        last = close.index[len(own) - 1 - int(own[::-1].argmax())]
+        elapsed = max(now - last - step, pd.Timedelta(0))
+        found[symbol] = last, elapsed if elapsed <= step else price_age(calendars[symbol], timeframe, last, now, close.index[own])
+    return found
+

@@ -78,11 +78,12 @@ class MarginTerms(Value):
         value: Decimal,  # of the position, below zero is short
         since: datetime,  # UTC
         until: datetime,  # UTC
+        funding: Decimal | None = None,  # rates that fell due between the two, added up; None: those of these terms
     ) -> dict[str, Decimal]:  # by kind of event, what is paid; below zero is received
-        "Return what holding a position cost between two moments: borrow, swap, funding.\n\nParameters\n----------\nsymbol : str\nvalue : Decimal\n    of the position, below zero is short\nsince : datetime\n    UTC\nuntil : datetime\n    UTC\n\nReturns\n-------\ndict[str, Decimal]\n    by kind of event, what is paid; below zero is received"
+        "Return what holding a position cost between two moments: borrow, swap, funding.\n\nParameters\n----------\nsymbol : str\nvalue : Decimal\n    of the position, below zero is short\nsince : datetime\n    UTC\nuntil : datetime\n    UTC\nfunding : Decimal | None, default None\n    rates that fell due between the two, added up; None: those of these terms\n\nReturns\n-------\ndict[str, Decimal]\n    by kind of event, what is paid; below zero is received"
         years, size = Decimal(str((until - since).total_seconds())) / YEAR_SECONDS, abs(value)
         paid = {"interest": size * self.borrow * years if value < 0 else ZERO, "swap": size * (self.swap_long if value > 0 else self.swap_short) * years,
-                "funding": value * self.funding * self.payments(since, until) if symbol in self.perpetual else ZERO}
+                "funding": value * (self.funding * self.payments(since, until) if funding is None else funding) if symbol in self.perpetual else ZERO}
         return {kind: cost for kind, cost in paid.items() if cost}
 
     def payments(self, since: datetime, until: datetime) -> int:

@@ -51,6 +51,12 @@ def _receive(connection: socket.socket) -> tuple[dict, list[int]]:
         raise
 
 # %% ../../nbs/00_core/62_prefork.ipynb #4840bab3
+def _pass_on(pid: int, number: int) -> None:
+    "Hand a signal on; a process that has just ended needs none."
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
 def _relay(
     path: str,  # socket of the parent
     words: list[str],  # of Python: '-m', a module and its arguments, or '-c', a program and its arguments
@@ -75,7 +81,7 @@ def _relay(
     except (OSError, EOFError, ValueError):
         sys.exit("the process that keeps kernels ready ended at this moment; start again")  # whatever it began is not begun twice
     for name in _PASSED_ON:
-        signal.signal(getattr(signal, name), lambda number, _: os.kill(pid, number))
+        signal.signal(getattr(signal, name), lambda number, _: _pass_on(pid, number))
     starter = int(os.environ.get("JPY_PARENT_PID", 0))  # a kernel ends with whoever started it
     while not select.select([connection], [], [], 1.0)[0]:
         if starter and os.getppid() != starter:

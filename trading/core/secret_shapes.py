@@ -29,6 +29,12 @@ SHAPES = (  # letters to look for (small), pattern, what to keep
     (("0x",), re.compile(r"\b(0x)[0-9a-fA-F]{64}(?![0-9a-fA-F])"), rf"\1{MASK}"),  # a private key of a wallet; a transaction's name looks alike
     (("prv",), re.compile(r"\b([xyzt]prv)[A-Za-z0-9]{50,}"), rf"\1{MASK}"),
     (("gocspx-", "nrak-", "pmak-", "sq0"), re.compile(r"\b(GOCSPX-|NRAK-|PMAK-|sq0(?:atp|csp|idp)-)[\w-]{16,}"), rf"\1{MASK}"),
+    (("hvs.", "hvb.", "dckr_", "sbp_", "hrku-", "oauth:", "glsa_", "glc_", "figd_", "gsk_", "pplx-", "xai-", "ntn_", "r8_", "dp.", "nfp_", "sntry", "atatt3"), re.compile(
+        r"\b(hv[sb]\.|dckr_[po]at_|sbp_|HRKU-|oauth:|glsa_|glc_|figd_|gsk_|pplx-|xai-|ntn_|r8_|dp\.(?:pt|st|sa|ct)\.|nfp_|sntry[su]_|ATATT3)(?=[\w+/=.-]*\d)[\w+/=.-]{20,}"), rf"\1{MASK}"),
+    ((".",), re.compile(r"(?<![\w.-])[MNO][A-Za-z0-9_-]{22,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,40}(?![\w-])"), MASK),  # a bot's token: its number, a moment, and the proof
+    (("-us",), re.compile(r"\b[0-9a-f]{32}(-us\d{1,2})\b"), rf"{MASK}\1"),
+    (("/",), re.compile(r"\b([12]/\d{10,20}(?:/\d{10,20})?:)[0-9a-f]{32}\b"), rf"\1{MASK}"),
+    (("machine",), re.compile(r"(\bmachine\s+\S{1,200}\s+login\s+\S{1,200}\s+password\s+)\S+"), rf"\1{MASK}"),
     (("pat",), re.compile(r"\bpat[A-Za-z0-9]{14}\.[0-9a-f]{64}\b"), MASK),
     (("sig=",), re.compile(r"([?&]sig=)[\w%+/=-]{20,}"), rf"\1{MASK}"),  # the signature of a shared address
     (("sharedaccess", "accountkey"), re.compile(r"((?:SharedAccessKey|AccountKey|SharedAccessSignature)\s*=\s*)[\w+/%=-]{16,}", re.IGNORECASE), rf"\1{MASK}"),

@@ -27,9 +27,22 @@ Found = dict[tuple[str, str], tuple[Any, str]]  # (section, name) → value, whe
 SETTINGS_SECTIONS = tuple(Settings.model_fields)
 
 
+_LARGEST = 1_000_000  # bytes
+
+
+def _brief(text: Any, most: int = 100) -> str:
+    "Quote no more of a value than a sentence can hold."
+    text = str(text)
+    return text if len(text) <= most else f"{text[:40]}… ({len(text):,} characters)"
+
+
 def _text_of(path: Path, name: str) -> str:
     "Return the text of a settings file, or say in which line it is none."
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would be waited for without end
+            raise BadSettings(f"{name} cannot be read: it is no file; put a text file there")
+        if path.exists() and path.stat().st_size > _LARGEST:
+            raise BadSettings(f"{name} cannot be read: it has {path.stat().st_size:,} bytes, and settings have at most {_LARGEST:,}; is it the right file?")
         data = path.read_bytes()
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -51,8 +64,10 @@ def read_ini(
     for wanted in ("", profile):
         for section, values in sections.items():
             owner, _, inner = section.rpartition(":")
+            if ":" in section and (not owner.strip() or owner != owner.strip() or ":" in owner):  # of a profile that nobody could choose
+                raise BadSettings(f"{name}: the section [{_brief(section)}] names no profile; write [PROFILE:{inner}], for example [crypto:limits]")
             if inner not in SETTINGS_SECTIONS:
-                raise BadSettings(f"{name}: the section [{section}] is unknown{_meant(inner, values)}")
+                raise BadSettings(f"{name}: the section [{_brief(section)}] is unknown{_meant(inner, values)}")
             if owner == wanted:
                 for key, (value, line) in values.items():
                     found[inner, key] = (value, f"{name}, line {line}, [{section}]")
@@ -137,7 +152,7 @@ def gather_settings(profile=None, overrides=None, file=None, environ=None) -> tu
     profile = common["run", "profile"][0]
     known = sorted({p for path, _ in files for p in profiles_in(path)})
     if profile not in known:
-        raise BadSettings(f"the profile {profile!r} is unknown{nearest_name(profile, known)}")
+        raise BadSettings(f"the profile {_brief(profile)!r} is unknown{nearest_name(profile, known)}")
     found = {k: v for path, name in files for k, v in read_ini(path, profile, name).items()}
     found |= overridden_settings(Path((found | last)["run", "data"][0])) | last
     return _validated(found), {f"{section}.{key}": place for (section, key), (_, place) in found.items()}
@@ -162,7 +177,7 @@ def _in_words(
 ) -> str:  # what the value should be
     "Say how a value should be written: as its description or an example shows, where the reader's own words speak of patterns and parsers."
     kind, (section, key) = found["type"], (*(str(part) for part in found["loc"]), "", "")[:2]
-    plain = {"bool_parsing": "yes or no", "int_parsing": "a whole number, such as 21", "float_parsing": "a number with a decimal point, such as 0.25",
+    plain = {"bool_parsing": "yes or no", "int_parsing": "a whole number, such as 21", "int_parsing_size": "a whole number, such as 21", "float_parsing": "a number with a decimal point, such as 0.25",
              "decimal_parsing": "a number with a decimal point, such as 0.25", "date_from_datetime_parsing": "a day, such as 2020-12-31", "date_parsing": "a day, such as 2020-12-31"}
     if kind in plain:
         return f"it should be {plain[kind]}"
@@ -190,9 +205,10 @@ def _validated(found: Found) -> Settings:
             place = found.get((section, key), ("", "the settings"))[1]
             raise BadSettings(f"{place}: {message}") from error
         value, place = found.get((section, key), ("", "the settings"))
+        message, value = message.replace(str(value) or "\n", _brief(value)), _brief(value)
         if first["type"] == "extra_forbidden":
             known = Settings.model_fields[section].annotation.model_fields  # free sections forbid nothing
-            raise BadSettings(f"{place}: {key!r} is not a setting of [{section}]{nearest_name(key, known)}") from error
+            raise BadSettings(f"{place}: {_brief(key)!r} is not a setting of [{section}]{nearest_name(key, known)}") from error
         if not first["loc"]:
             raise BadSettings(first["msg"].removeprefix("Value error, ")) from error
         raise BadSettings(f"{place}: {section}.{key} = {value}: {message}") from error

@@ -115,6 +115,7 @@ class ForecastSettings(SettingsSection):
     coverage: float = Field(0.9, gt=0.5, lt=1, description="share of outcomes that the interval should contain")
     refit: Literal["run", "weekly"] = Field("run", description="when models are fitted: in each run on all that is known, or at the moments of schedule.weekly")
     retrain: Literal["start", "ask"] = Field("start", description="what a run does that finds a training due, by drift or by age: start it, or ask a person, who starts it with 'carnet train'")
+    replay_search: bool = Field(False, description="a replay makes the weekly search for better models too, at the moments of schedule.weekly; each takes a minute or more")
     adaptive: float = Field(0.0, ge=0, lt=1, description="how fast intervals learn from misses, for example 0.01; 0: they stand still")
     sentiment: str = Field("", description="dated score besides prices: a file with dates and numbers, for the market or by symbol, or web for fear and greed; empty: none")
     sentiment_delay: str = Field("24h", description="from a score's date to its publication, where the file has no column published")
@@ -364,7 +365,7 @@ class Settings(BaseSettings):
         "Sixteen characters that change with any setting that a run's numbers may rest on."
         values = self.model_dump(mode="json", exclude=WATCH)
         values["run"] = {k: v for k, v in values["run"].items() if k not in ("reports", "data", "store")}
-        return stable_hash(values, length=16)
+        return stable_hash(values | {"forecast": {k: v for k, v in values["forecast"].items() if k != "replay_search"}}, length=16)  # on which no run's numbers rest
 
     @model_validator(mode="after")
     def _level_exists(self):
@@ -393,8 +394,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _shocked_groups_exist(self):
-        for shock, names in self.shock_groups.items():
-            for name in names:
-                if name not in self.groups:
-                    raise ValueError(f"shock_groups.{shock}: the group {name!r} is not in [groups]{nearest_name(name, self.groups)}")
+        for shock, name in ((shock, name) for shock, names in self.shock_groups.items() for name in names):
+            if name not in self.groups:
+                raise ValueError(f"shock_groups.{shock}: the group {name!r} is not in [groups]{nearest_name(name, self.groups)}")
         return self

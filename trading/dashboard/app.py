@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -38,6 +39,7 @@ from trading.dashboard.layout import (
 from .live_prices import quotes_state
 from ..core.errors import Forbidden, NotSignedIn
 from ..services.query_cache import MEMORY
+from ..services.stops import latest_stops
 from ..services.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -80,7 +82,7 @@ def screen_message(
 
 # %% ../../nbs/16_dashboard/30_app.ipynb #25de2c16
 class PageUpdates:
-    "The sections that an open page shows, and their updates.\n\nParameters\n----------\nplace : Workspace\nlook : Callable[[], Viewer]\n    who looks, asked each time; raises when the session has ended\nrecord : WriteAudit | None, default None\n    the audit log\nat : str, default 'today'\noptions : Mapping[str, str] | None, default None\nsignin : str, default '/signin'\n    where to go when the session has ended"
+    "The sections that an open page shows, and their updates.\n\nParameters\n----------\nplace : Workspace\nlook : Callable[[], Viewer]\n    who looks, asked each time; raises when the session has ended\nrecord : WriteAudit | None, default None\n    the audit log\nat : str, default 'today'\noptions : Mapping[str, str] | None, default None\nsignin : str, default '/signin'\n    where to go when the session has ended\nover : Callable[[], bool], default lambda: False\n    the service is stopping: nothing is begun any more"
 
     def __init__(
         self,
@@ -90,7 +92,9 @@ class PageUpdates:
         at: str = "today",
         options: Mapping[str, str] | None = None,
         signin: str = "/signin",  # where to go when the session has ended
+        over: Callable[[], bool] = lambda: False,  # the service is stopping: nothing is begun any more
     ):
+        self.over = over
         self.place, self.look, self.record, self.signin = place, look, record, signin
         self.at, self.options = at, dict(options or {})
         self.send: Callable[[dict], None] = lambda _: None
@@ -100,6 +104,7 @@ class PageUpdates:
         self.drawn = self.state  # the page was drawn with this or something newer
         self.looked = time.monotonic()
         self.busy = False
+        self.stops, self.banners = latest_stops(place), 0  # the stops that the banner tells, how often it was told beside the screens
 
     def who(self) -> Viewer:
         "Return who looks, with what was asked for."
@@ -111,7 +116,7 @@ class PageUpdates:
 
     async def fill(self, who: Viewer, at: str, moved: bool) -> None:
         "Send a screen, a slow one section by section; nothing is sent when the page was drawn with what there is."
-        state, visit, slow = self.stamp(), self.visits, SCREENS[at].slow
+        state, visit, slow, banners = self.stamp(), self.visits, SCREENS[at].slow, self.banners
         drawn, self.state, self.looked = not moved and not slow and state == self.drawn, state, time.monotonic()
         if slow and moved:
             self.send(screen_message(at, {}, render_macro("loading"), True))
@@ -122,8 +127,8 @@ class PageUpdates:
             parts[f"s-{section.key}"] = str(section.html())
             if slow:
                 self.send(screen_message(at, parts, render_macro("loading")))
-        head = await asyncio.to_thread(self.head, who)
-        self.shown = parts | head
+        head = self.newest({"parts": await asyncio.to_thread(self.head, who)}, banners)["parts"]
+        self.shown = {k: v for k, v in self.shown.items() if k == "banner"} | parts | head
         if not drawn:
             self.send({"parts": head, **screen_message(at, parts, moved=moved and not slow)})
 
@@ -135,14 +140,42 @@ class PageUpdates:
             status = render_macro("status", "", "", False, stop_button(who))
         return {"status": str(status), "banner": str(banner(self.place, who))}
 
+    def newest(self, message: dict, banners: int) -> dict:  # banners: how often it had been told when the message was begun
+        "Leave the banner out of a message when a newer one was told meanwhile.\n\nParameters\n----------\nmessage : dict\nbanners : int\n\nReturns\n-------\ndict\n    banners: how often it had been told when the message was begun"
+        if self.banners != banners and "banner" in message.get("parts", {}):
+            message["parts"] = {k: v for k, v in message["parts"].items() if k != "banner"}
+        return message
+
+    async def show_stops(self) -> None:
+        "Tell a stop that was raised or ended, whatever the screen waits for."
+        if (state := latest_stops(self.place)) == self.stops:
+            return
+        self.stops, self.banners = state, self.banners + 1
+        try:
+            text = await asyncio.get_running_loop().run_in_executor(_STOP_THREADS, lambda: str(banner(self.place, self.who())))
+        except TradingError as error:  # the session has ended: `tick` leads to the door
+            log.info("a page was not told of a stop: %s", error)
+            return
+        self.shown["banner"] = text
+        self.send({"parts": {"banner": text}})
+
+    async def watch_stops(self) -> None:
+        "Look for stops as long as the page is open."
+        while True:
+            try:
+                await self.show_stops()
+            except Exception:  # whatever it was, the next look may be the one that counts
+                log.exception("a page could not be told of a stop")
+            await asyncio.sleep(POLL_SECONDS)
+
     async def tick(self, force: bool = False) -> None:
         "Check whether something has changed, and send it."
-        if self.busy or self.arriving:
+        if self.busy or self.arriving or self.over():
             return
-        self.busy = True
+        self.busy, banners = True, self.banners
         try:
             if parts := await asyncio.to_thread(self.changed, force):
-                self.send(parts)
+                self.send(self.newest(parts, banners))
         except NotSignedIn:
             self.send({"signed_out": self.signin})
         except TradingError as error:
@@ -238,6 +271,7 @@ class PageSession(PageUpdates):
 # %% ../../nbs/16_dashboard/30_app.ipynb #2ddf87cc
 POLL_SECONDS = 0.08  # between two checks of a page
 _STATES: dict[Workspace, tuple[float, tuple]] = {}
+_STOP_THREADS = ThreadPoolExecutor(2, "stops")  # apart from those that compute screens
 
 
 def activity_state(place: Workspace) -> tuple:
@@ -273,7 +307,16 @@ def page_component(
     channel = channel_class()(one, shell=text, name="channel", sizing_mode="stretch_width")
     if pn.state.curdoc is not None:
         pn.state.add_periodic_callback(one.tick, period=int(1000 * POLL_SECONDS))
+        pn.state.onload(lambda: _watch(one))
     return channel
+
+
+def _watch(one: PageSession) -> None:
+    "Look for stops beside the page's own work, which is done one after the other, until the page is closed."
+    import panel as pn
+
+    task = asyncio.get_running_loop().create_task(one.watch_stops())
+    pn.state.on_session_destroyed(lambda _: task.cancel())
 
 
 def page_template(
@@ -284,14 +327,15 @@ def page_template(
     signin: str = "/signin",
     signout: str = "",
     csrf: str = "",
+    over: Callable[[], bool] = lambda: False,  # the service is stopping
 ):  # a Panel template
-    "Return the page that answers a request.\n\nParameters\n----------\nplace : Workspace\nlook : Callable[[], Viewer]\nrecord : WriteAudit | None, default None\nquery : Mapping[str, str] | None, default None\n    of the request\nsignin : str, default '/signin'\nsignout : str, default ''\ncsrf : str, default ''\n\nReturns\n-------\na Panel template"
+    "Return the page that answers a request.\n\nParameters\n----------\nplace : Workspace\nlook : Callable[[], Viewer]\nrecord : WriteAudit | None, default None\nquery : Mapping[str, str] | None, default None\n    of the request\nsignin : str, default '/signin'\nsignout : str, default ''\ncsrf : str, default ''\nover : Callable[[], bool], default lambda: False\n    the service is stopping\n\nReturns\n-------\na Panel template"
     import panel as pn
 
     at, options = parse_query(query or {})
     who = viewer_from_request(place, look(), options)
     page = pn.Template(share_path("templates", "dashboard.page.html").read_text(encoding="utf-8"))
-    page.add_panel("channel", page_component(place, look, record, drawn=False, at=at, options=options, signin=signin))
+    page.add_panel("channel", page_component(place, look, record, drawn=False, at=at, options=options, signin=signin, over=over))
     page.add_variable("page_title", f"{SCREENS[at].title} · Carnet")
     page.add_variable("page_css", styles())
     page.add_variable("page_shell", render_page(place, who, at, signout, csrf))
@@ -347,6 +391,6 @@ def mount(
 
         look()
         here = place_of(chosen) if place_of else place
-        return page_template(here, look, record, query, signin, signout, getattr(known, "csrf", ""))
+        return page_template(here, look, record, query, signin, signout, getattr(known, "csrf", ""), lambda: getattr(app.state, "ending", False))
 
     add_applications({path: page}, app=app, title="Carnet", location=False, websocket_origins=list(origins) or None)

@@ -23,7 +23,7 @@ from ..report.forecast_sections import horizon_text
 from ..report.formatting import UNKNOWN, Parts, day, known, limit_name, limit_value, number, percent, quantity
 from ..report.sections import figure, table
 from ..core.svg_charts import bar_chart
-from ..services.queries_system import alert_history, cycles, data_quality, feedback_state, system_health, thresholds
+from ..services.queries_system import alert_history, cycles, data_quality, feedback_state, model_history, system_health, thresholds
 from ..services.workspace import Workspace, current_settings
 from ..services.queries_runs import run, run_differences, runs
 
@@ -240,6 +240,7 @@ def learning_screen(place: Workspace, who: Viewer) -> list[PageSection]:
     found, past = feedback_state(place, who.profile), cycles(place, who.profile, size=12)
     return [
         PageSection("model", "Model in production", _model(place, who)),
+        PageSection("tried", "Models tried", _tried(place, who)),
         PageSection("feedback", "Feedback", _feedback(found, who)),
         PageSection("cycles", "Feedback cycles", _cycles(past, who)),
     ]
@@ -266,7 +267,7 @@ def _model(place: Workspace, who: Viewer) -> Parts:
 
     version = predictions(place, who.profile).get("models", {}).get("forecast", "")
     try:
-        meta = model_facts(place, version)
+        meta = model_facts(place, version, who.profile)
     except TradingError as error:
         return [("missing", str(error))]
     frame = current_settings(place, who.profile).market.timeframe
@@ -279,6 +280,28 @@ def _model(place: Workspace, who: Viewer) -> Parts:
     simple = {k: v for k, v in meta.items() if isinstance(v, (str, int, float)) and known(v) and k not in named}
     plain = [(sentence(k.replace("_", " ")), str(v)[:120]) for k, v in simple.items()]
     return [("facts", facts), ("folded", {"summary": "Hashes and packages", "facts": plain})]
+
+
+def _tried(place: Workspace, who: Viewer) -> Parts:
+    "List the attempts to put a model in force; a trader may return to one that was in force before, or to the one that the settings name."
+    try:
+        found = model_history(place, who.profile)
+    except TradingError as error:
+        return [("missing", str(error))]
+    if not found["items"]:
+        return [("missing", found["missing"])]
+    frame = pd.DataFrame(found["items"][:12])
+    frame["model"] = [v or "that of the settings" for v in frame["version"]]
+    frame["when"], frame["came"] = frame["at"].map(utc_text), ["put in force" if p else "not promoted" for p in frame["passed"]]
+    frame["why"] = ["; ".join(r) for r in frame["reasons"]]
+    now, model = found["in_force"], current_settings(place, who.profile).forecast.model
+    parts: Parts = [("text", f"In force for the next run: {now or f'the model of the settings, {model}'}."),
+                    ("table", table(frame, [("Model", "model", str, ""), ("Result", "came", str, ""), ("Time", "when", str, ""), ("Trials", "trials", quantity, "n"), ("Why", "why", str, "why")]))]
+    earlier = list(dict.fromkeys([r["version"] for r in found["items"] if r["passed"] and r["version"] not in ("", now)] + (["settings"] if now else [])))
+    if who.may("trader") and earlier:
+        fields = [Field("version", "Return to", earlier[0], "choice", earlier, hint="settings: no saved model, but the one that the settings name"), Field("reason", "Reason", required=True)]
+        parts.append(form("roll-back-model", fields, "Return to this model", "danger", profile=current_settings(place, who.profile).run.profile))
+    return parts
 
 
 def _cycles(past: Mapping, who: Viewer) -> Parts:

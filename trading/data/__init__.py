@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "file_layouts": ["Layout", "find_layout", "in_order"],
     "file_names": ["told_by_name"],
     "file_table": ["FileTable", "read_table"],
+    "funding_store": ["FUNDING_HOURS", "funding_source", "store_funding", "funding_bars", "read_funding", "read_funding_file"],
     "gaps": ["CALENDARS", "find_gaps", "quality"],
     "import_files": ["import_file"],
     "ingest": ["OVERLAP", "SampleSource", "unknown_symbol", "Repair", "Gap", "Ingested", "IngestReport", "fetch_each"],
@@ -30,6 +31,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "store_repair": ["repair_store"],
     "stored_source": ["StoredSource"],
 }, modules=[
-    "anomalies", "arrow", "clean", "commit_log", "delta_store", "delta_writer", "file_layouts", "file_names", "file_table", "gaps",
-    "import_files", "ingest", "live_ingest", "postgres_store", "price_files", "quotes", "store_repair", "stored_source",
+    "anomalies", "arrow", "clean", "commit_log", "delta_store", "delta_writer", "file_layouts", "file_names", "file_table",
+    "funding_store", "gaps", "import_files", "ingest", "live_ingest", "postgres_store", "price_files", "quotes", "store_repair",
+    "stored_source",
 ])

@@ -8,6 +8,7 @@ from . import delta_writer as delta_writer
 from . import file_layouts as file_layouts
 from . import file_names as file_names
 from . import file_table as file_table
+from . import funding_store as funding_store
 from . import gaps as gaps
 from . import import_files as import_files
 from . import ingest as ingest
@@ -26,6 +27,7 @@ from .delta_writer import ROWS_PER_FILE as ROWS_PER_FILE, NUMBERS as NUMBERS, TI
 from .file_layouts import Layout as Layout, find_layout as find_layout, in_order as in_order
 from .file_names import told_by_name as told_by_name
 from .file_table import FileTable as FileTable, read_table as read_table
+from .funding_store import FUNDING_HOURS as FUNDING_HOURS, funding_source as funding_source, store_funding as store_funding, funding_bars as funding_bars, read_funding as read_funding, read_funding_file as read_funding_file
 from .gaps import CALENDARS as CALENDARS, find_gaps as find_gaps, quality as quality
 from .import_files import import_file as import_file
 from .ingest import OVERLAP as OVERLAP, SampleSource as SampleSource, unknown_symbol as unknown_symbol, Repair as Repair, Gap as Gap, Ingested as Ingested, IngestReport as IngestReport, fetch_each as fetch_each

@@ -160,6 +160,8 @@ def _outcome_rules(
         yield Violation("cash", f"cash would be {left:.2f} {plan.currency}: there are {cash:.2f} and the plan with fees takes more")
     state = limits.but(max_turnover=None, stop_loss=None)
     then = check_limits(state, _weights(after, left, prices), groups, equity, returns)
+    if then["ok"].all():
+        return
     before = check_limits(state, _weights(holdings, cash, prices), groups, equity, returns)
     for rule, row in then[~then["ok"]].iterrows():
         was = before["actual"].get(rule, float("inf") if rule in FLOORS else float("-inf"))

@@ -29,17 +29,22 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "score_horizon",
     ],
     "labels": ["scaled_returns", "Barriers", "triple_barrier"],
-    "meta_labeling": ["META_FEATURES", "meta_features", "DecisionThresholds", "Decision", "path_drawdown", "MetaModel", "moments_spanned"],
+    "meta_labeling": [
+        "META_FEATURES", "by_horizon", "meta_features", "DecisionThresholds", "Decision", "path_drawdown", "MetaModel", "moments_spanned",
+    ],
     "model_file": ["write_model", "read_model", "unknown_types"],
     "model_promotion": [
-        "note_trial", "past_trials", "count_trials", "PromotionGate", "gate_reasons", "champion_gain", "Promotion", "promotions",
-        "current_model_version", "current_estimator", "doubt_today", "promote_model", "roll_back_model",
+        "note_trial", "same_trial", "past_trials", "count_trials", "PromotionGate", "gate_reasons", "champion_gain", "Promotion",
+        "promotions", "current_model_version", "current_estimator", "doubt_today", "promote_model", "roll_back_model", "retire_model",
     ],
-    "model_registry": ["TRUSTED", "to_state", "from_state", "save", "read_meta", "load"],
+    "model_registry": ["TRUSTED", "to_state", "from_state", "read_meta", "save", "load"],
     "named_features": ["NamedFeatures"],
     "neural": ["NetworkKind", "lagged_returns", "lagged_steps", "make_module", "TorchRegressor", "need_torch"],
     "outcomes": ["ENSEMBLE", "match_outcomes", "reliable_outcomes", "outcomes_of", "market_patterns"],
-    "panel": ["bar_volatility", "on_known_clocks", "default_features", "Panel", "make_panel", "features_of", "refuse_constant", "fit_rows"],
+    "panel": [
+        "LARGEST", "bar_volatility", "on_known_clocks", "default_features", "default_inputs", "Panel", "make_panel", "features_of",
+        "refuse_constant", "fit_rows", "predict_rows",
+    ],
     "risk_outlook": ["anomalies", "volatility_outlook", "drawdown_risk", "outlook_alerts"],
     "rl_env": [
         "OBSERVED", "SLOW", "EnvironmentRules", "adapt_parameters", "BarOfWorlds", "Accounts", "step_many", "holding_rates",

@@ -85,6 +85,11 @@ def measure_skill(
     if not 0 <= cost < 1:
         raise BadInput(f"the cost is {cost}; give the fraction of the value that buying or selling takes, for example 0.0015")
     columns, found = [held[name].to_numpy(dtype=float) for name in ("expected", "std", "realised")], {}
+    strange = np.isinf(columns[0]) | ~(columns[1] > 0) | np.isinf(columns[1]) | np.isinf(columns[2])
+    if strange.any():
+        moment, symbol, horizon = (held.index[strange].get_level_values(level)[0] for level in ("timestamp", "symbol", "horizon"))
+        expected, std, came = (c[strange][0] for c in columns)
+        raise BadInput(f"{symbol} at {moment:%Y-%m-%d %H:%M} over {horizon}: forecast {expected:g} with a spread of {std:g}, came {came:g}; no skill can be measured by such numbers, so repair the model or the price")
     for horizon, span, rows, place in _by_horizon(held.index, timeframe):
         expected, std, realised = (_matrix(c[rows], place) for c in columns)
         found[str(horizon)] = _skill(horizon, span, expected, std, realised, cost)

@@ -20,7 +20,7 @@ from ..core.bars import check_bars, check_timeframe, symbols_of
 from ..core.errors import BadInput, MissingData
 from .forecast_table import ForecastTable
 from .conformal import adapt_misses, conformal_bounds, sign_probability
-from .panel import Panel, bar_volatility, features_of, fit_rows, make_panel, refuse_constant
+from .panel import Panel, bar_volatility, default_inputs, features_of, fit_rows, predict_rows, make_panel, refuse_constant
 from .significance import diebold_mariano
 from .targets import Horizon, answers_at, forward_answers, forward_returns, horizon_bars, walk_forward_splits
 
@@ -75,7 +75,7 @@ def fit_horizon(
     rows, scaled = panel.values[train], answers[train] / scale[train]
     refuse_constant(rows, panel.names)
     fit_rows(estimator, rows, scaled, np.nonzero(train)[0], int((ends - at)[train].max()))
-    errors = answers[held] / scale[held] - estimator.predict(panel.values[held])
+    errors = answers[held] / scale[held] - predict_rows(estimator, panel.values[held])
     until = panel.times[np.broadcast_to(ends, train.shape)[train].max()]
     return HorizonModel(steps, estimator, np.sort(errors), float(answers[train].mean()), len(rows), until, panel.times[start])
 
@@ -101,7 +101,7 @@ def update_horizon(
     if count:
         learn_more(estimator, panel.values[fresh], answers[fresh] / scale[fresh])
         until = ends[fresh].max()
-    errors = answers[held] / scale[held] - estimator.predict(panel.values[held])
+    errors = answers[held] / scale[held] - predict_rows(estimator, panel.values[held])
     mean = (model.mean * model.rows + answers[fresh].sum()) / (model.rows + count)
     return HorizonModel(steps, estimator, np.sort(errors), float(mean), model.rows + count, panel.times[until], panel.times[start])
 
@@ -131,7 +131,7 @@ def forecast_rows(
     bounds: tuple[Any, Any],  # lower and upper bound of the error, one for all rows or one per row, in usual moves
 ) -> np.ndarray:  # row × COLUMNS
     "Return expectation, spread, confidence, interval and naive forecast of each row.\n\nParameters\n----------\nmodel : HorizonModel\n    of one horizon\nrows : np.ndarray\n    row × feature, without holes\nscale : np.ndarray\n    usual move over the horizon of each row\nbounds : tuple[Any, Any]\n    lower and upper bound of the error, one for all rows or one per row, in usual moves\n\nReturns\n-------\nnp.ndarray\n    row × COLUMNS"
-    predicted, (low, high) = model.estimator.predict(rows), bounds
+    predicted, (low, high) = predict_rows(model.estimator, rows), bounds
     spread = np.sqrt(np.mean(np.square(model.errors)))
     confidence = sign_probability(predicted, model.errors)
     naive = np.full(len(rows), model.mean)
@@ -150,7 +150,7 @@ def adapt_bounds(
     error = answers / (usual * np.sqrt(model.steps))
     asked = panel.usable & np.isfinite(error) & (panel.times >= model.calibrated_from)[:, None]
     error[~asked] = np.nan
-    error[asked] -= model.estimator.predict(panel.values[asked]) if asked.any() else 0.0
+    error[asked] -= predict_rows(model.estimator, panel.values[asked]) if asked.any() else 0.0
     least = 2 / (len(model.errors) + 1)
     shares = np.concatenate([[0.0], np.linspace(least, max(0.5, 2 * (1 - level)), 200)])
     table = np.array([conformal_bounds(model.errors, 1 - max(share, least)) for share in shares])
@@ -166,12 +166,12 @@ def forecast_inputs(
     bars: pd.DataFrame,  # time × (field, symbol)
     features: Any,  # source of the features, see `features_of`
     names: Sequence[str] | None,  # which features; None: all
+    since: pd.Timestamp | None = None,  # first row that is wanted, as far as the plain features go; None: all
 ) -> tuple[Panel, np.ndarray]:  # features as a panel; usual move of one bar, time × symbol
-    "Return what a model may look at.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nfeatures : Any\n    source of the features, see `features_of`\nnames : Sequence[str] | None\n    which features; None: all\n\nReturns\n-------\ntuple[Panel, np.ndarray]\n    features as a panel; usual move of one bar, time × symbol"
-    check_bars(bars)
-    symbols = symbols_of(bars)
-    panel = make_panel(features_of(bars, features), symbols, names)
-    return panel, bar_volatility(bars["close"][symbols]).to_numpy()
+    "Return what a model may look at.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol)\nfeatures : Any\n    source of the features, see `features_of`\nnames : Sequence[str] | None\n    which features; None: all\nsince : pd.Timestamp | None, default None\n    first row that is wanted, as far as the plain features go; None: all\n\nReturns\n-------\ntuple[Panel, np.ndarray]\n    features as a panel; usual move of one bar, time × symbol"
+    symbols = symbols_of(check_bars(bars))
+    found, usual = default_inputs(bars["close"], since) if features is None else (features_of(bars, features), bar_volatility(bars["close"][symbols]))
+    return make_panel(found, symbols, names), usual[symbols].to_numpy()
 
 
 def forecast_panel(
@@ -242,14 +242,15 @@ class HorizonForecaster:
         self,
         bars: pd.DataFrame,  # time × (field, symbol) with closes, everything known by now
         features: Any = None,  # where the features come from, see `features_of`
+        inputs: tuple[Panel, np.ndarray] | None = None,  # what `forecast_inputs` has made of them already; None: made here
     ) -> "HorizonForecaster":
-        "Learn every horizon from all symbols together.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol) with closes, everything known by now\nfeatures : Any, default None\n    where the features come from, see `features_of`\n\nReturns\n-------\n'HorizonForecaster'"
+        "Learn every horizon from all symbols together.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol) with closes, everything known by now\nfeatures : Any, default None\n    where the features come from, see `features_of`\ninputs : tuple[Panel, np.ndarray] | None, default None\n    what `forecast_inputs` has made of them already; None: made here\n\nReturns\n-------\n'HorizonForecaster'"
         check_timeframe(bars, self.timeframe)
-        return self._learn(bars, *forecast_inputs(bars, features, None))
+        return self._learn(bars, *(inputs or forecast_inputs(bars, features, None)))
 
     def _learn(self, bars: pd.DataFrame, panel: Panel, usual: np.ndarray) -> "HorizonForecaster":
         "Learn every horizon from features and usual moves that were made already."
-        from sklearn.base import clone
+        from sklearn import clone, config_context
         from threadpoolctl import threadpool_limits
 
         steps = horizon_bars(self.horizons, self.timeframe)
@@ -263,7 +264,7 @@ class HorizonForecaster:
         close = bars["close"][list(panel.symbols)]
         answers, ends = forward_answers(close, self.horizons, self.timeframe)
         unfitted = default_estimator() if self.estimator is None else self.estimator
-        with threadpool_limits(1):
+        with threadpool_limits(1), config_context(assume_finite=True):  # rows with a hole are no rows: it need not be looked at again in each step of each fit
             self.models_ = {h: fit_horizon(panel, answers[h].to_numpy(), usual * np.sqrt(k), k, clone(unfitted), self.calibration, ends[h])
                             for h, k in steps.items()}
         self.symbols_, self.features_, self.known_until_ = panel.symbols, panel.names, bars.index[-1]
@@ -304,7 +305,7 @@ class HorizonForecaster:
         features: Any = None,  # the same source as in `fit`
     ) -> pd.DataFrame:  # (timestamp, symbol, horizon) × COLUMNS; cells with holes are absent
         "Forecast from every bar that the fit did not look beyond.\n\nParameters\n----------\nbars : pd.DataFrame\n    the same kind of bars\nfeatures : Any, default None\n    the same source as in `fit`\n\nReturns\n-------\npd.DataFrame\n    (timestamp, symbol, horizon) × COLUMNS; cells with holes are absent"
-        return self._forecast_since(bars, *self._look(bars, features))
+        return self._forecast_since(bars, *self._look(bars, features, None if self.adaptive or not hasattr(self, "models_") else self.known_until_))
 
     def _forecast_since(self, bars: pd.DataFrame, panel: Panel, usual: np.ndarray) -> pd.DataFrame:
         "Forecast from every bar that the fit did not look beyond, with features and usual moves that were made already."
@@ -319,7 +320,7 @@ class HorizonForecaster:
             answers = {h: known[h].to_numpy() for h in self.models_}
         return forecast_panel(self.models_, panel, usual, wanted, self.level, answers, self.adaptive)
 
-    def _look(self, bars: pd.DataFrame, features: Any) -> tuple[Panel, np.ndarray]:
+    def _look(self, bars: pd.DataFrame, features: Any, since: pd.Timestamp | None = None) -> tuple[Panel, np.ndarray]:
         "Return what the models look at, or say why they cannot."
         if not hasattr(self, "models_"):
             raise BadInput("the forecaster has learnt nothing yet; call fit(bars) first, or load a saved one")
@@ -329,7 +330,7 @@ class HorizonForecaster:
             raise BadInput(f"{unknown[0]} was not among the {plural(len(self.symbols_), 'symbol')} of the fit; fit again with it, or leave it out")
         if bars.index[-1] < self.known_until_:
             raise BadInput(f"the bars end at {bars.index[-1]}, but the fit knew {self.known_until_}: this would forecast what was learnt")
-        return forecast_inputs(bars, features, self.features_)
+        return forecast_inputs(bars, features, self.features_, since)
 
 # %% ../../nbs/04_forecast/20_forecaster.ipynb #511926b9
 def hold_out(
@@ -338,12 +339,13 @@ def hold_out(
     features: Any = None,  # source of the features; a frame must be known at each bar's close
     n_splits: int = 5,  # how often to fit, each time on everything before
     first: float = 0.5,  # share of the history that lies before the first forecast
+    inputs: tuple[Panel, np.ndarray] | None = None,  # what `forecast_inputs` has made of bars and features already; None: made here
 ) -> pd.DataFrame:  # (timestamp, symbol, horizon) × COLUMNS and `realised`, the log return that came
-    "Forecast the past as if it were the future: fit before, forecast after, and note what came.\n\nParameters\n----------\nforecaster : HorizonForecaster\n    fitted or not; copies of it are fitted\nbars : pd.DataFrame\n    time × (field, symbol)\nfeatures : Any, default None\n    source of the features; a frame must be known at each bar's close\nn_splits : int, default 5\n    how often to fit, each time on everything before\nfirst : float, default 0.5\n    share of the history that lies before the first forecast\n\nReturns\n-------\npd.DataFrame\n    (timestamp, symbol, horizon) × COLUMNS and `realised`, the log return that came"
+    "Forecast the past as if it were the future: fit before, forecast after, and note what came.\n\nParameters\n----------\nforecaster : HorizonForecaster\n    fitted or not; copies of it are fitted\nbars : pd.DataFrame\n    time × (field, symbol)\nfeatures : Any, default None\n    source of the features; a frame must be known at each bar's close\nn_splits : int, default 5\n    how often to fit, each time on everything before\nfirst : float, default 0.5\n    share of the history that lies before the first forecast\ninputs : tuple[Panel, np.ndarray] | None, default None\n    what `forecast_inputs` has made of bars and features already; None: made here\n\nReturns\n-------\npd.DataFrame\n    (timestamp, symbol, horizon) × COLUMNS and `realised`, the log return that came"
     from sklearn.base import clone
 
     answers, parts = forward_returns(bars["close"][symbols_of(bars)], forecaster.horizons, forecaster.timeframe), []
-    panel, usual = forecast_inputs(bars, features, None)  # made once: at each bar they know nothing of later ones
+    panel, usual = inputs or forecast_inputs(bars, features, None)  # made once: at each bar they know nothing of later ones
     able = panel.usable & np.isfinite(usual)
     for train, test in walk_forward_splits(len(bars), n_splits, int(len(bars) * (1 - first)) // n_splits, horizon=0):
         there = [s for s, n in zip(panel.symbols, able[train].sum(axis=0), strict=True) if n] or list(panel.symbols)  # listed late: from the next fit on

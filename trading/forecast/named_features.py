@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.bars import symbols_of
+from ..core.english import plural
 from ..core.errors import BadInput
 from ..features.technical import feature_needs, make_features
 from .neural import lagged_returns, lagged_steps
@@ -92,10 +93,21 @@ def _own_features(source: NamedFeatures, bars: pd.DataFrame) -> pd.DataFrame:
 
 def _checked(source: NamedFeatures, frame: Any, bars: pd.DataFrame) -> pd.DataFrame:
     "Refuse what is no table of features."
-    if not isinstance(frame, pd.DataFrame) or frame.columns.nlevels != 2:
-        raise BadInput(f"the features {source.name} are a {type(frame).__name__}; return a DataFrame with a row for each bar and columns (feature, symbol)")
+    levels = frame.columns.nlevels if isinstance(frame, pd.DataFrame) else 0
+    if levels != 2:
+        what = f"have {plural(levels, 'level')} of columns" if levels else f"are a {type(frame).__name__}"
+        raise BadInput(f"the features {source.name} {what}; return a DataFrame with a row for each bar and columns (feature, symbol)")
+    if strange := [name for column in frame.columns for name in column if not isinstance(name, str) or not name]:
+        raise BadInput(f"the features {source.name} have a column named {strange[0]!r}; name features and symbols by text")
+    if (twice := frame.columns[frame.columns.duplicated()]).size:
+        raise BadInput(f"the features {source.name} have the column {twice[0][0]} of {twice[0][1]} twice; give each feature a name of its own")
     if not frame.index.equals(bars.index):
         raise BadInput(f"the features {source.name} have {len(frame)} rows that are not the {len(bars)} bars; return a row for each bar")
-    if strange := [c for c in frame.columns if not pd.api.types.is_numeric_dtype(frame[c])]:
+    if strange := [c for c in frame.columns if not pd.api.types.is_numeric_dtype(frame[c]) or pd.api.types.is_complex_dtype(frame[c])]:
         raise BadInput(f"the feature {strange[0][0]} of {strange[0][1]} is no number ({frame[strange[0]].dtype}); return numbers")
+    values = frame.to_numpy(dtype=float, na_value=np.nan)
+    if (huge := np.isfinite(values) & (np.abs(values) > 1e100)).any():  # its square would be no number
+        row, column = np.argwhere(huge)[0]
+        name, symbol = frame.columns[column]
+        raise BadInput(f"the feature {name} of {symbol} is {values[row, column]:g} at {frame.index[row]:%Y-%m-%d %H:%M}; divide it by its usual size")
     return frame

@@ -72,7 +72,7 @@ def outcomes_of(
     came = held.dropna(subset=["realised"])
     said = {time: time.isoformat() for time in came.index.unique("timestamp")}
     came = came[[f"{said[time]} {symbol} {horizon}" not in known for time, symbol, horizon in came.index]]
-    ends = forward_answers(close, list(came.index.unique("horizon")), timeframe)[1] if len(came) else {}  # one look at the clocks for all
+    ends = forward_answers(close, list(held.index.unique("horizon")), timeframe)[1] if len(came) else {}  # as `match_outcomes` has asked
     at = {s: i for i, s in enumerate(close.columns)}
     made_at = {h: held.xs(h, level="horizon").index.unique("timestamp").sort_values() for h in ends}
     words, length, found = market_patterns(close) if len(came) else {}, bar_length(timeframe), []
@@ -115,4 +115,6 @@ def _named_patterns(close: pd.DataFrame, months: int) -> pd.Series:
     loud = bar_volatility(level)["market"]
     usual, trend = loud.expanding(min_periods=months).median(), market.rolling(months).sum()
     known = loud.notna() & usual.notna() & trend.notna()
-    return pd.Series([pattern_of(*row) for row in zip(loud[known], usual[known], trend[known], strict=True)], index=close.index[known], dtype=object)
+    words = {both: pattern_of(float(both[0]), 0.5, both[1] - 0.5) for both in ((a, b) for a in (0, 1) for b in (0, 1))}
+    kinds = zip((loud > usual)[known].astype(int), (trend > 0)[known].astype(int), strict=True)
+    return pd.Series([words[both] for both in kinds], index=close.index[known], dtype=object)

@@ -38,8 +38,10 @@ class EnvironmentRules(Value):
 
     def __post_init__(self):
         costs = (self.fee, self.slippage, self.drawdown_price, self.borrow, self.interest, self.impact)
-        if min(costs) < 0 or self.length < 1 or not 0 < self.ruin <= 1 or self.capital <= 0:
-            raise BadInput(f"the rules {self} contradict themselves; costs are not below zero, an episode has a bar, ruin lies in (0, 1], capital is above zero")
+        numbers = (*costs, self.swap_long, self.swap_short, self.capital, self.length)
+        if not np.isfinite(numbers).all() or min(costs) < 0 or max(self.fee, self.slippage) >= 1 or self.length < 1 or not 0 < self.ruin <= 1 or self.capital <= 0:
+            raise BadInput(f"the rules {self} contradict themselves; they are finite, costs are not below zero, fee and slippage below 1, an episode has a bar, ruin lies in (0, 1], "
+                           "capital is above zero")
 
 
 def adapt_parameters(
@@ -112,7 +114,7 @@ def holding_rates(
     years = np.diff(index.as_unit("ns").asi8, prepend=index.as_unit("ns").asi8[:1])[:, None] / ONE_YEAR.as_unit("ns").value * np.ones(len(symbols))
     rates = np.stack([years * rules.swap_long, years * (rules.swap_short + rules.borrow), years * rules.interest])
     if funding is not None:
-        if len(strange := funding.columns.difference(symbols)) or funding.isna().any(axis=None):
+        if len(strange := funding.columns.difference(symbols)) or not np.isfinite(funding.to_numpy(float)).all():
             raise BadInput(f"funding {'names ' + str(strange[0]) if len(strange) else 'has holes'}; it is a table of rates by UTC time and symbol of the closes, without holes")
         at, paid = np.searchsorted(index.as_unit("ns").asi8, funding.index.as_unit("ns").asi8, side="left"), np.zeros((len(index), len(symbols)))
         for symbol in funding:
@@ -141,6 +143,9 @@ class BatchedWorlds:
         panel = make_panel(features.loc[index], symbols)
         numbers = lambda frame, otherwise: np.full(close.shape, otherwise) if frame is None else frame.loc[index, symbols].to_numpy(float)  # noqa: E731
         price, traded, loud = close.to_numpy(float), numbers(close if fill is None else fill, 0.0), numbers(relative_volatility, 1.0)
+        if (bad := (price <= 0) | (traded <= 0)).any():
+            row, column = np.argwhere(bad)[0]
+            raise BadInput(f"{symbols[column]} has a price of {min(price[row, column], traded[row, column]):g} at {index[row]:%Y-%m-%d %H:%M}; an account cannot trade at it: clean the prices first")
         mean = close.rolling(SLOW, min_periods=SLOW // 2).mean().to_numpy()
         falling = np.where(np.isnan(mean), 0.5, price < mean)
         later = lambda values: np.concatenate([values[1:], np.full((1, values.shape[1]), np.nan)])  # noqa: E731

@@ -9,7 +9,7 @@ __all__ = ['FEAR_AND_GREED', 'read_scores', 'align_scores', 'add_scores', 'Senti
 # %% ../../nbs/04_forecast/84_sentiment.ipynb #924d653d
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,11 +41,15 @@ def read_scores(
     zone: str = "",  # clock of times of day that say none
     dates: str = "",  # order of day, month and year where the file leaves it open: 'dmy', 'mdy' or 'ymd'
     now: datetime | None = None,  # nothing in a file is later; None: the clock
+    symbols: Sequence[str] = (),  # of the market: a single column that is called like one of them is its score, not the market's
 ) -> pd.Series | pd.DataFrame:  # score by the UTC time of its publication; one column for each symbol where the file names symbols
-    "Read a dated score; its index is when it was known.\n\nParameters\n----------\npath : str | Path\n    CSV, Parquet or Feather with a column of dates and one of numbers, or one of numbers for each symbol\ndate : str, default ''\n    name of the column with dates; empty: a usual one\nscore : str, default ''\n    name of the column with numbers; empty: a usual one\ndelay : str, default '24h'\n    from the date to its publication, where no column says it\nzone : str, default ''\n    clock of times of day that say none\ndates : str, default ''\n    order of day, month and year where the file leaves it open: 'dmy', 'mdy' or 'ymd'\nnow : datetime | None, default None\n    nothing in a file is later; None: the clock\n\nReturns\n-------\npd.Series | pd.DataFrame\n    score by the UTC time of its publication; one column for each symbol where the file names symbols"
+    "Read a dated score; its index is when it was known.\n\nParameters\n----------\npath : str | Path\n    CSV, Parquet or Feather with a column of dates and one of numbers, or one of numbers for each symbol\ndate : str, default ''\n    name of the column with dates; empty: a usual one\nscore : str, default ''\n    name of the column with numbers; empty: a usual one\ndelay : str, default '24h'\n    from the date to its publication, where no column says it\nzone : str, default ''\n    clock of times of day that say none\ndates : str, default ''\n    order of day, month and year where the file leaves it open: 'dmy', 'mdy' or 'ymd'\nnow : datetime | None, default None\n    nothing in a file is later; None: the clock\nsymbols : Sequence[str], default ()\n    of the market: a single column that is called like one of them is its score, not the market's\n\nReturns\n-------\npd.Series | pd.DataFrame\n    score by the UTC time of its publication; one column for each symbol where the file names symbols"
     table, name = _read_table(path), Path(path).name
-    found = {part: next((c for c in table if str(c).strip().lower() in names), None) for part, names in _NAMES.items()}
-    found |= {part: given for part, given in (("date", date), ("score", score)) if given}
+    usual = {part: [c for c in table if str(c).strip().lower() in names] for part, names in _NAMES.items()}
+    usual |= {part: [given] for part, given in (("date", date), ("score", score)) if given}
+    if several := next((columns for columns in usual.values() if len(columns) > 1), None):
+        raise BadInput(f"{name} has the columns {' and '.join(map(str, several))}, which are called alike; leave one of them out, or give it another name")
+    found = {part: columns[0] if columns else None for part, columns in usual.items()}
     if lacking := [given for given in (date, score) if given and given not in table]:
         raise BadInput(f"{name} has no column {lacking[0]!r}; it has {', '.join(map(str, table.columns))}")
     when = found["published"] or found["date"]
@@ -65,12 +69,18 @@ def read_scores(
         written = read_times(_texts(table[column]), dates, line, now, "forecast.sentiment_dates = ")
         return pd.DatetimeIndex(in_utc(written, zone or None, line, None, "forecast.sentiment_zone =")[0]).tz_localize("UTC").as_unit("ns")
 
-    known = moments(when) + (pd.Timedelta(0) if found["published"] else bar_length(delay))
-    about = moments(found["date"]) if found["published"] and found["date"] is not None else known
+    try:
+        known = moments(when) + (pd.Timedelta(0) if found["published"] else bar_length(delay))
+        about = moments(found["date"]) if found["published"] and found["date"] is not None else known
+    except (pd.errors.OutOfBoundsDatetime, OverflowError) as error:
+        raise BadInput(f"{name} has a date outside the years 1678 to 2261, or its score comes out so late (delay {delay}); correct it") from error
     sign = decimal_sign([t for c in columns for t in _texts(table[c]).to_pylist()])
     values = pd.DataFrame({c: _numbers(table[c], sign, line) for c in columns})
     if not values.notna().any(axis=None):
         raise BadInput(f"{name} has no line with a score; give at least one date with a number")
+    if (huge := values.abs() > 1e100).any(axis=None):
+        row, column = np.argwhere(huge.to_numpy())[0]
+        raise BadInput(f"{line(int(row))}: {values.iloc[row, column]:g} is too large for a score; divide it by its usual size")
     if found["symbol"]:
         rows = pd.DataFrame({"published": known, "about": about, "symbol": table[found["symbol"]].astype(str).str.strip(), "score": values[columns[0]]}).dropna()
         rows = _newest_days(rows, ["symbol"])
@@ -81,7 +91,8 @@ def read_scores(
         rows = _newest_days(values.assign(published=known, about=about).dropna(how="all", subset=columns), [])
         wide = rows.set_index("published")[columns].sort_index()
     check_index(wide, name)
-    return wide if found["symbol"] or len(columns) > 1 else wide[columns[0]].rename("score").rename_axis("published")
+    whose = found["symbol"] or len(columns) > 1 or columns[0] in symbols
+    return wide if whose else wide[columns[0]].rename("score").rename_axis("published")
 
 
 def _newest_days(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -102,11 +113,14 @@ def _read_table(path: str | Path) -> pd.DataFrame:
             return pd.read_parquet(path)
         if path.suffix.lower() in (".feather", ".arrow"):
             return pd.read_feather(path)
-        return pd.read_csv(path, dtype=str, keep_default_na=False, sep=None, engine="python", encoding="utf-8-sig")
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, sep=None, engine="python", encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise MissingData(f"there is no file {path.name}; download the scores first, or go on without sentiment") from error
     except (ValueError, OSError, csv.Error, pd.errors.ParserError) as error:
         raise BadInput(f"{path.name} cannot be read as a table ({str(error).splitlines()[0][:80]}); save it as CSV") from error
+    if twice := [c for c in table if str(c).rpartition(".")[2].isdigit() and str(c).rpartition(".")[0] in table]:  # pandas numbers a name that comes again
+        raise BadInput(f"{path.name} has two columns {twice[0].rpartition('.')[0]}; leave one of them out, or give it another name")
+    return table
 
 
 def _texts(column: pd.Series):
@@ -122,7 +136,7 @@ def _numbers(column: pd.Series, sign: str, line: Callable[[int], str]) -> np.nda
     "Read numbers; what is empty is missing, what is no number is refused."
     values, bad = read_numbers(_texts(column), sign)
     if bad >= 0:
-        raise BadInput(f"{line(bad)}: {column.iloc[bad]!r} is no number; correct it, or leave it empty where there was no score")
+        raise BadInput(f"{line(bad)}: {str(column.iloc[bad])[:60]!r} is no number; correct it, or leave it empty where there was no score")
     return values
 
 # %% ../../nbs/04_forecast/84_sentiment.ipynb #7f0ecc24
@@ -182,7 +196,7 @@ class SentimentFeatures:
         symbols = list(features.columns.unique(1))
         if isinstance(self.scores, pd.Series):
             return add_scores(features, self._aligned(self.scores, bars.index, "the market"))
-        if lacking := [s for s in symbols if s not in self.scores]:
+        if lacking := [s for s in symbols if s not in self.scores or self.scores[s].isna().all()]:
             raise MissingData(f"sentiment: there is no score for {lacking[0]}; the file has {', '.join(map(str, self.scores.columns[:5]))}")
         parts = {s: self._aligned(self.scores[s].dropna(), bars.index, s) for s in symbols}
         table = {f"sentiment_{c}": pd.DataFrame({s: part[c] for s, part in parts.items()}) for c in ("score", "change")}

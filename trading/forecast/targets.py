@@ -111,6 +111,18 @@ def forward_answers(
     timeframe: str = "1d",  # length of one bar
 ) -> tuple[pd.DataFrame, dict[Horizon, np.ndarray]]:  # see `forward_returns`; by horizon, time × symbol: row at which the answer is known
     "Return what each forecast is about, and when it is known.\n\nParameters\n----------\nclose : pd.DataFrame\n    time × symbol, prices above zero, NaN where there is none\nhorizons : Sequence[Horizon], default (1, 5, 20)\n    bars ahead, or times like '4h'\ntimeframe : str, default '1d'\n    length of one bar\n\nReturns\n-------\ntuple[pd.DataFrame, dict[Horizon, np.ndarray]]\n    see `forward_returns`; by horizon, time × symbol: row at which the answer is known"
+    key = (tuple(horizons), timeframe, tuple(close.columns), repr(close.attrs), close.index.asi8.tobytes(), close.to_numpy().tobytes())
+    if (known := _ANSWERED.get(key)) is None:
+        _ANSWERED.clear()
+        known = _ANSWERED[key] = _forward_answers(close, horizons, timeframe)
+    return known[0].copy(), dict(known[1])
+
+
+_ANSWERED: dict[tuple, tuple[pd.DataFrame, dict[Horizon, np.ndarray]]] = {}  # what was answered last: a decision asks twice for the same closes
+
+
+def _forward_answers(close: pd.DataFrame, horizons: Sequence[Horizon], timeframe: str) -> tuple[pd.DataFrame, dict[Horizon, np.ndarray]]:
+    "Find answers, and when they are known."
     check_index(close, "close")
     check_timeframe(close, timeframe)
     if (close <= 0).any(axis=None):

@@ -22,7 +22,8 @@ from ..core.errors import BadInput, MissingData
 from ..core.identity import identity
 from ..core.trial_store import count_trial
 from .forecaster import default_estimator, forecast_inputs
-from .panel import refuse_constant
+from .model_promotion import same_trial
+from .panel import predict_rows, refuse_constant
 from .targets import Horizon, PurgedKFold, answer_ends, forward_returns, horizon_bars
 
 # %% ../../nbs/04_forecast/68_tune.ipynb #6091e6fd
@@ -51,12 +52,13 @@ def fold_scores(
     moments: np.ndarray,  # of each row
     cv: Any,  # a splitter that takes `groups`
 ):
-    "Yield for each fold how much of the squared error is gone: 0 is what the forecast zero leaves, below is harm.\n\nParameters\n----------\nestimator : Any\n    unfitted\nrows : np.ndarray\n    row × feature\nanswers : np.ndarray\n    in usual moves\nmoments : np.ndarray\n    of each row\ncv : Any\n    a splitter that takes `groups`"
+    "Yield for each fold how much of the squared error is gone: 0 is what the forecast zero leaves, below is harm; forecasts that are no numbers are minus infinity.\n\nParameters\n----------\nestimator : Any\n    unfitted\nrows : np.ndarray\n    row × feature\nanswers : np.ndarray\n    in usual moves\nmoments : np.ndarray\n    of each row\ncv : Any\n    a splitter that takes `groups`"
     from sklearn.base import clone
 
     for train, test in cv.split(rows, groups=moments):
-        error = answers[test] - clone(estimator).fit(rows[train], answers[train]).predict(rows[test])
-        yield float(1 - np.mean(error**2) / np.mean(answers[test] ** 2))
+        error = answers[test] - predict_rows(clone(estimator).fit(rows[train], answers[train]), rows[test])
+        gone = 1 - np.mean(error**2) / np.mean(answers[test] ** 2)
+        yield float(gone) if np.isfinite(gone) else -np.inf
 
 # %% ../../nbs/04_forecast/68_tune.ipynb #b4aba57a
 Space = Mapping[str, tuple | list]  # name → (low, high), (low, high, 'log') or a list of choices
@@ -101,7 +103,7 @@ def tune(
     n_splits: int = 4,  # purged folds
     seconds: float | None = None,  # start no trial after so long
     journal: str | Path | None = None,  # file to resume from; None: only in memory
-    on_trial: Callable[[dict[str, Any], float], Any] | None = None,  # called with settings and score of each finished trial
+    on_trial: Callable[[dict[str, Any], float, list[float]], Any] | None = None,  # called with settings, score and the scores of the folds of each finished trial
     seed: int = 0,
     register: Any = None,  # where each trial is counted: a TrialRegister; None: the one of the settings; False: nowhere, and the result says so
     strategy: str = "forecast",  # what the register calls this search
@@ -110,8 +112,9 @@ def tune(
     megabytes: float | None = None,  # start no trial while this process holds more
     progress: bool = False,  # draw a bar
     first: Sequence[Mapping[str, Any]] = (),  # settings to score before any proposal, for example the best of last week
+    past: Sequence[Mapping[str, Any]] = (),  # trials of earlier searches, see `past_trials`: the sampler has them, and proposes none of them as new
 ) -> Tuned:
-    "Search settings on purged folds; stop what does not pay.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol); keep the last part for the final test\nhorizon : Horizon\n    bars ahead\nspace : Space\n    settings of the estimator to search, named as in its `get_params`\nestimator : Any, default None\n    unfitted; None: `default_estimator`\nfeatures : Any, default None\n    source of the features\ntimeframe : str, default '1d'\n    length of one bar\nn_trials : int, default 30\n    in all, those in the journal included\nn_splits : int, default 4\n    purged folds\nseconds : float | None, default None\n    start no trial after so long\njournal : str | Path | None, default None\n    file to resume from; None: only in memory\non_trial : Callable[[dict[str, Any], float], Any] | None, default None\n    called with settings and score of each finished trial\nseed : int, default 0\nregister : Any, default None\n    where each trial is counted: a TrialRegister; None: the one of the settings; False: nowhere, and the result says so\nstrategy : str, default 'forecast'\n    what the register calls this search\nmethod : Literal['guided', 'grid'], default 'guided'\n    Optuna's proposals, or every combination of lists of choices\nclient : Any, default None\n    of Dask: as many trials at a time as it has workers; none is stopped half-way then\nmegabytes : float | None, default None\n    start no trial while this process holds more\nprogress : bool, default False\n    draw a bar\nfirst : Sequence[Mapping[str, Any]], default ()\n    settings to score before any proposal, for example the best of last week\n\nReturns\n-------\nTuned"
+    "Search settings on purged folds; stop what does not pay. Scores of the past guide the proposals and are no answer of today.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol); keep the last part for the final test\nhorizon : Horizon\n    bars ahead\nspace : Space\n    settings of the estimator to search, named as in its `get_params`\nestimator : Any, default None\n    unfitted; None: `default_estimator`\nfeatures : Any, default None\n    source of the features\ntimeframe : str, default '1d'\n    length of one bar\nn_trials : int, default 30\n    in all, those in the journal included\nn_splits : int, default 4\n    purged folds\nseconds : float | None, default None\n    start no trial after so long\njournal : str | Path | None, default None\n    file to resume from; None: only in memory\non_trial : Callable[[dict[str, Any], float, list[float]], Any] | None, default None\n    called with settings, score and the scores of the folds of each finished trial\nseed : int, default 0\nregister : Any, default None\n    where each trial is counted: a TrialRegister; None: the one of the settings; False: nowhere, and the result says so\nstrategy : str, default 'forecast'\n    what the register calls this search\nmethod : Literal['guided', 'grid'], default 'guided'\n    Optuna's proposals, or every combination of lists of choices\nclient : Any, default None\n    of Dask: as many trials at a time as it has workers; none is stopped half-way then\nmegabytes : float | None, default None\n    start no trial while this process holds more\nprogress : bool, default False\n    draw a bar\nfirst : Sequence[Mapping[str, Any]], default ()\n    settings to score before any proposal, for example the best of last week\npast : Sequence[Mapping[str, Any]], default ()\n    trials of earlier searches, see `past_trials`: the sampler has them, and proposes none of them as new\n\nReturns\n-------\nTuned"
     from sklearn.base import clone
 
     if method == "grid" and not all(isinstance(v, list) for v in space.values()):
@@ -124,30 +127,39 @@ def tune(
     name = identity(bars, horizon, dict(space), unfitted, features, timeframe, n_splits, seed, method)
     same = identity(horizon, unfitted, features, timeframe, n_splits)  # what a trial is, whichever search proposed it
     study = _study(name, journal, seed)
+    done = {same_trial(t.params) for t in _own(study)}  # by the journal
+    known, again = _remember(study, space, past, n_splits) | done, [dict(params) for params in first if same_trial(params) not in done]
     cv, start = PurgedKFold(n_splits, steps), time.monotonic()
     if method == "grid":
         combinations = [dict(zip(space, values, strict=True)) for values in product(*space.values())]
         n_trials = min(n_trials, len(combinations))
         for params in combinations:
             study.enqueue_trial(params, skip_if_exists=True)
-    for params in first:
-        study.enqueue_trial(dict(params), skip_if_exists=True)
+    for params in again:
+        study.enqueue_trial(params)
+        known.discard(same_trial(params))
     width = 1 if client is None else max(1, len(client.scheduler_info()["workers"]))
     data = (rows, answers, moments) if client is None else client.scatter((rows, answers, moments), broadcast=True)
     with _bar(n_trials, _finished(study), progress) as step:
         while _finished(study) < n_trials and (seconds is None or time.monotonic() - start < seconds) and _fits(megabytes):
-            asked = [study.ask() for _ in range(min(width, n_trials - _finished(study)))]
-            tried = [(trial, params, clone(unfitted).set_params(**params)) for trial in asked for params in [suggest_parameters(trial, space)]]
-            for trial, params, score, stopped in _try(tried, data, cv, client):
+            asked = _ask(study, space, known, min(width, n_trials - _finished(study)), method == "grid")
+            if not asked:
+                break
+            tried = [(trial, params, clone(unfitted).set_params(**params)) for trial, params in asked]
+            for trial, params, folds, stopped in _try(tried, data, cv, client):
+                score = float(np.mean(folds))
                 study.tell(trial, None if stopped else score, state=_state("PRUNED") if stopped else None)
                 told = {"estimator": type(unfitted).__name__, "horizon": horizon} | params
                 count_trial(register, strategy, told, bars, identity(same, params))
                 if on_trial:
-                    on_trial(params, score)
+                    on_trial(params, score, folds)
                 step()
-    if not any(t.state.name == "COMPLETE" for t in study.trials):
-        raise BadInput(f"no trial was finished within {seconds} seconds and {megabytes} megabytes; allow more, or fewer folds")
-    return Tuned(study.best_params, study.best_value, _table(study), clone(unfitted).set_params(**study.best_params), register is not False)
+    if not (whole := [t for t in _own(study) if t.state.name == "COMPLETE"]):
+        limits = [f"{seconds} seconds"] * (seconds is not None) + [f"{megabytes} megabytes"] * (megabytes is not None)
+        raise BadInput(f"no trial was finished within {' and '.join(limits)}; allow more, or fewer folds" if limits else
+                       "every setting of this space was tried before; allow more settings, or pass the best of them as `first`")
+    best = max(whole, key=lambda t: (t.value, -t.number))
+    return Tuned(best.params, best.value, _table(study), clone(unfitted).set_params(**best.params), register is not False)
 
 # %% ../../nbs/04_forecast/68_tune.ipynb #55907058
 def _study(name: str, journal: str | Path | None, seed: int) -> Any:
@@ -166,15 +178,61 @@ def _study(name: str, journal: str | Path | None, seed: int) -> Any:
     )
 
 
+def _remember(
+    study: Any,
+    space: Space,
+    past: Sequence[Mapping[str, Any]],  # of each trial: params, score, folds
+    n_splits: int,
+) -> set[str]:  # names of the trials that are known, see `same_trial`
+    "Give a study what earlier searches tried: whole trials with their scores, stopped ones with the folds that they came to; what lies outside the space is not its business."
+    import optuna
+
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(0)).ask()
+    suggest_parameters(trial, space)
+    allowed = trial.distributions
+    kept = [t for t in past if set(t["params"]) == set(allowed) and all(allowed[k]._contains(allowed[k].to_internal_repr(v)) for k, v in t["params"].items())]
+    for one in kept if not study.trials else ():
+        means = {step: float(np.mean(one["folds"][: step + 1])) for step in range(len(one.get("folds", ())))}
+        stopped = 0 < len(means) < n_splits
+        study.add_trial(optuna.trial.create_trial(state=_state("PRUNED" if stopped else "COMPLETE"), value=None if stopped else one["score"], params=dict(one["params"]),
+                                                  distributions=allowed, intermediate_values=means, user_attrs={_EARLIER: True}))
+    return {same_trial(t["params"]) for t in kept}
+
+
+_EARLIER = "earlier"  # marks what this search did not score itself
+
+
+def _own(study: Any) -> list[Any]:
+    "Return the trials that this search made itself."
+    return [t for t in study.trials if _EARLIER not in t.user_attrs]
+
+
+def _ask(study: Any, space: Space, known: set[str], most: int, listed: bool) -> list[tuple[Any, dict[str, Any]]]:  # trials and their settings; none: a hundred proposals were known
+    "Ask for settings that nobody tried, and know them from now on; one that is known is put aside. A grid is a list of a person's own, whose lines may be close together."
+    found: list[tuple[Any, dict[str, Any]]] = []
+    for _ in range(100 * most):
+        trial = study.ask()
+        params = suggest_parameters(trial, space)
+        if (name := same_trial(params)) in known:
+            trial.set_user_attr(_EARLIER, True)
+            study.tell(trial, state=_state("FAIL"))
+            continue
+        known |= set() if listed else {name}
+        found.append((trial, params))
+        if len(found) == most:
+            break
+    return found
+
+
 def _try(tried: list, data: Any, cv: Any, client: Any):
-    "Yield each trial with its settings, its score, and whether it was stopped; on a cluster all at once."
+    "Yield each trial with its settings, the scores of its folds, and whether it was stopped; on a cluster all at once."
     if client is None:
         for trial, params, estimator in tried:
             yield trial, params, *_score(trial, fold_scores(estimator, *data, cv=cv))
         return
     sent = [client.submit(all_folds, estimator, *data, cv, pure=False) for _, _, estimator in tried]
     for (trial, params, _), future in zip(tried, sent, strict=True):
-        yield trial, params, float(np.mean(future.result())), False
+        yield trial, params, future.result(), False
 
 
 def all_folds(estimator: Any, rows: np.ndarray, answers: np.ndarray, moments: np.ndarray, cv: Any) -> list[float]:
@@ -208,7 +266,7 @@ def _bar(total: int, done: int, shown: bool):
 
 def _finished(study: Any) -> int:
     "Count trials that came to an end; one that was interrupted does not count."
-    return sum(t.state.is_finished() for t in study.trials)
+    return sum(t.state.is_finished() for t in _own(study))
 
 
 def _state(name: str) -> Any:
@@ -218,15 +276,15 @@ def _state(name: str) -> Any:
     return TrialState[name]
 
 
-def _score(trial: Any, scores: Any) -> tuple[float, bool]:
-    "Run the folds of a trial; return the mean so far, and whether it was stopped."
+def _score(trial: Any, scores: Any) -> tuple[list[float], bool]:
+    "Run the folds of a trial; return their scores so far, and whether it was stopped."
     seen: list[float] = []
     for step, score in enumerate(scores):
         seen.append(score)
         trial.report(float(np.mean(seen)), step)
         if trial.should_prune():
-            return float(np.mean(seen)), True
-    return float(np.mean(seen)), False
+            return seen, True
+    return seen, False
 
 
 def _table(study: Any) -> pd.DataFrame:
@@ -234,6 +292,6 @@ def _table(study: Any) -> pd.DataFrame:
     rows = [
         {"trial": t.number, **t.params, "score": t.value if t.value is not None else t.intermediate_values.get(t.last_step, np.nan),
          "state": t.state.name.lower(), "seconds": t.duration.total_seconds() if t.duration else np.nan}
-        for t in study.trials
+        for t in _own(study)
     ]
     return pd.DataFrame(rows).set_index("trial")

@@ -111,14 +111,18 @@ def quiet_until(
     return datetime.combine(day, end, zone).astimezone(UTC)
 
 # %% ../../nbs/11_ops/05_alert_rules.ipynb #b8fc0225
+_OF_MARKET = ("price_change", "data_age_hours")  # facts with a number for each symbol
+
+
 def evaluate(
     rules: Iterable[AlertRule],
     facts: Mapping[str, Any],  # name → a number, or one for each key; 'words': fact → key → what a run itself said
     state: Mapping[str, Mapping[str, Any]],  # what the last evaluation returned
     now: datetime,  # UTC
     policy: AlertPolicy = AlertPolicy(),
+    market: str = "",  # whose symbols these are, for example the profile: the same symbol with other bars is another thing
 ) -> Evaluation:
-    "Return the alerts that the facts deserve now, and the memory for the next time.\n\nParameters\n----------\nrules : Iterable[AlertRule]\nfacts : Mapping[str, Any]\n    name → a number, or one for each key; 'words': fact → key → what a run itself said\nstate : Mapping[str, Mapping[str, Any]]\n    what the last evaluation returned\nnow : datetime\n    UTC\npolicy : AlertPolicy, default AlertPolicy()\n\nReturns\n-------\nEvaluation"
+    "Return the alerts that the facts deserve now, and the memory for the next time.\n\nParameters\n----------\nrules : Iterable[AlertRule]\nfacts : Mapping[str, Any]\n    name → a number, or one for each key; 'words': fact → key → what a run itself said\nstate : Mapping[str, Mapping[str, Any]]\n    what the last evaluation returned\nnow : datetime\n    UTC\npolicy : AlertPolicy, default AlertPolicy()\nmarket : str, default ''\n    whose symbols these are, for example the profile: the same symbol with other bars is another thing\n\nReturns\n-------\nEvaluation"
     memory, alerts, unknown = {k: dict(v) for k, v in state.items()}, [], []
     for rule in rules:
         given = facts.get(rule.fact)
@@ -127,13 +131,17 @@ def evaluate(
         if missing or not isinstance(given, Mapping | int | float):
             unknown += [f"{rule.fact}:{k}".rstrip(":") for k in missing]
         said: dict[tuple[str, str], dict[str, float]] = {}
+        behind = f"|{market}" if market and rule.fact in _OF_MARKET else ""
         for key, value in values.items():
             if key not in missing:
-                told = _step(rule, memory, f"{rule.name}|{key}", rule.broken(value), now, policy)
+                place = f"{rule.name}|{key}{behind}"
+                if behind and place not in memory and f"{rule.name}|{key}" in memory:  # of before markets were told apart
+                    memory[place] = memory.pop(f"{rule.name}|{key}")
+                told = _step(rule, memory, place, rule.broken(value), now, policy)
                 if told:
                     said.setdefault(told, {})[key] = value
         reasons = (facts.get("words") or {}).get(rule.fact, {})
-        alerts += [_alert(rule, status, level, found, now, policy, reasons) for (status, level), found in said.items()]
+        alerts += [_alert(rule, status, level, found, now, policy, reasons, behind) for (status, level), found in said.items()]
     return Evaluation(tuple(sorted(alerts, key=lambda a: -ALERT_LEVELS.index(a.level))), memory, tuple(dict.fromkeys(unknown)))
 
 
@@ -177,14 +185,14 @@ def _recover(memory: dict, place: str, old: dict, forgotten: bool) -> tuple[str,
 
 # %% ../../nbs/11_ops/05_alert_rules.ipynb #4c01a0c2
 def _alert(rule: AlertRule, status: str, level: str, found: dict[str, float], now: datetime, policy: AlertPolicy,
-           reasons: Mapping[str, str]) -> Alert:
+           reasons: Mapping[str, str], behind: str = "") -> Alert:
     "Put what was found into words."
     worst = sorted(found, key=lambda k: abs(found[k] - rule.limit), reverse=True)
     words = {"new": "", "repeated": "still: ", "escalated": "still, and nobody has reacted: ", "over": "resolved: "}[status]
     title = f"{words}{rule.name}" + (f" ({', '.join(worst[:3])}{f' and {len(worst) - 3} more' if worst[3:] else ''})" if worst[0] else "")
     told = render_alert(rule.fact, rule.test, rule.limit, {k: found[k] for k in worst}, status == "over", reasons)
     urgent = ALERT_LEVELS.index(level) >= ALERT_LEVELS.index(policy.urgent)
-    return Alert(stable_hash(rule.name, status, sorted(found), now.isoformat(), length=16), rule.name, level, status, title, told, now,
+    return Alert(stable_hash(rule.name + behind, status, sorted(found), now.isoformat(), length=16), rule.name, level, status, title, told, now,
                  now if urgent else quiet_until(now, policy), tuple(k for k in worst if k))
 
 # %% ../../nbs/11_ops/05_alert_rules.ipynb #f3990d50

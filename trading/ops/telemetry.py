@@ -119,6 +119,10 @@ class Metrics:
                 self._kept[metric.name] = kind(metric.name.removesuffix("_total"), metric.help, metric.labels, registry=self.registry)
             return self._kept[metric.name]
 
+    def number(self, name: str, **labels: Any):  # a child of `prometheus_client`
+        "Return the place of a counter or histogram, for whoever tells it at each request and cannot look it up each time; one that is forgotten is asked for anew.\n\nParameters\n----------\nname : str\n**labels : Any\n    a child of `prometheus_client`"
+        return self._at(name, labels, METRICS[name].kind if name in METRICS else "number")
+
     def set(self, name: str, value: float, **labels: Any) -> None:
         "Set a gauge."
         self._at(name, labels, "gauge").set(value)

@@ -13,19 +13,23 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "contribution": ["sleeve_gains", "change_lines", "account_contribution"],
     "currency_rates": ["AT_COST", "AccountRates", "rates_of", "rate_symbols", "ingest_rates", "stored_rates", "run_rates", "account_bars"],
     "cycle": ["FROM_PRICES", "FEWEST_CLOSES", "LONGEST_HISTORY", "cycle_of", "cycle_target_path", "describe_cycle"],
-    "decision_world": ["FEWEST_AHEAD", "StoreVersions", "pending_file", "World", "whole_lines", "serve_forecasts", "ForecastsAhead"],
+    "decision_world": [
+        "FEWEST_AHEAD", "FEWEST_TRAINED", "StoreVersions", "pending_file", "World", "search_due", "searches_told", "whole_lines",
+        "serve_trainings", "TrainedAhead", "serve_forecasts", "ForecastsAhead",
+    ],
     "factory": [
         "USUAL_CALENDARS", "market_source", "with_cache", "store_of", "source_note", "bars_of", "calendars_of", "symbol_calendars",
         "models_of", "taxonomy_of", "groups_of", "counted_groups", "shock_groups_of", "margin_terms", "risk_limits", "optimizer_of",
         "policy_of",
     ],
     "forecast_review": [
-        "Promises", "promising_runs", "read_promises", "learn_outcomes", "learn_today", "lost_cycles", "forecasts_before", "last_review",
-        "count_matured", "skill_history", "trust_history", "model_card", "todays_drift", "drift_facts",
+        "Promises", "promising_runs", "read_promises", "learn_outcomes", "learn_today", "lost_cycles", "lost_promotion",
+        "forecasts_before", "last_review", "count_matured", "skill_history", "trust_history", "model_card", "todays_drift", "drift_facts",
     ],
+    "funding": ["ingest_funding", "ingest_beside"],
     "instruments": [
         "instruments_version", "InstrumentHistory", "fetch_instruments", "kept_instruments", "known_instruments", "holding_costs",
-        "pinned_instruments",
+        "instruments_in", "pinned_instruments",
     ],
     "kept_forecasts": ["NEWEST", "KeptForecasts"],
     "launch": [
@@ -54,7 +58,10 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "execute_stages", "run_in_process",
     ],
     "own_stages": ["PLACES", "own_stage", "carry_out_stages"],
-    "paper": ["paper_tape", "paper_costs", "paper_venue", "paper_file", "newest_move", "follow_books", "check_paper_file"],
+    "paper": [
+        "paper_tape", "paper_costs", "paper_venue", "paper_file", "newest_move", "follow_books", "check_paper_file", "stored_funding",
+        "run_funding", "funding_words",
+    ],
     "plan_amendment": ["follow_amendments", "amend_run"],
     "plan_approval": ["approve_run"],
     "plan_check": ["SeenPrices", "prices_of_run", "check_run"],
@@ -85,8 +92,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "live_record", "sleeve_weights", "within_limits", "NetTargets", "net_targets",
     ],
     "steps": [
-        "training_moment", "Trained", "train_forecaster", "forecast_now", "require_fresh", "Decided", "decide_forecasts", "forecast_step",
-        "market_regime", "Allocated", "allocate_weights", "allocate_step",
+        "training_moment", "Trained", "train_forecaster", "train_and_judge", "forecast_now", "require_fresh", "Decided",
+        "decide_forecasts", "forecast_step", "market_regime", "Allocated", "allocate_weights", "allocate_step",
     ],
     "target_weights": [
         "MOST_ABSENT", "carried_closes", "closed_now", "missing_prices", "whole_closes", "recent_day_returns", "forecast_effect",
@@ -105,10 +112,12 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "key_names", "brought_venue", "find_secret", "vault_secret", "resolve_reference", "address_of", "each_venue", "keys_of", "connect",
         "trades_contracts", "trades_margin", "connect_ready", "account_number",
     ],
+    "weekly_search": ["WeeklySearch"],
 }, modules=[
-    "account", "account_snapshot", "contribution", "currency_rates", "cycle", "decision_world", "factory", "forecast_review",
+    "account", "account_snapshot", "contribution", "currency_rates", "cycle", "decision_world", "factory", "forecast_review", "funding",
     "instruments", "kept_forecasts", "launch", "loop_state", "market_bars", "market_scan", "marks", "memory_run", "multi_venue",
     "named_model", "named_optimizer", "named_sleeves", "notebook_runner", "own_stages", "paper", "plan_amendment", "plan_approval",
     "plan_check", "position_protection", "price_snapshot", "replay", "replay_result", "run_compare", "run_record", "sentiment",
     "sleeve_bars", "sleeves", "steps", "target_weights", "trade_loop", "trade_report", "trade_steps", "training", "venue_factory",
+    "weekly_search",
 ])

@@ -7,6 +7,7 @@ from . import cycle as cycle
 from . import decision_world as decision_world
 from . import factory as factory
 from . import forecast_review as forecast_review
+from . import funding as funding
 from . import instruments as instruments
 from . import kept_forecasts as kept_forecasts
 from . import launch as launch
@@ -41,15 +42,17 @@ from . import trade_report as trade_report
 from . import trade_steps as trade_steps
 from . import training as training
 from . import venue_factory as venue_factory
+from . import weekly_search as weekly_search
 from .account import TradingRules as TradingRules, trading_rules as trading_rules, ledger_made as ledger_made, open_account_ledger as open_account_ledger, kill_switch as kill_switch, TradingAccount as TradingAccount, open_account as open_account, tradable_markets as tradable_markets, with_circuit_breaker as with_circuit_breaker, open_live_account as open_live_account
 from .account_snapshot import AccountSnapshot as AccountSnapshot, holdings_table as holdings_table
 from .contribution import sleeve_gains as sleeve_gains, change_lines as change_lines, account_contribution as account_contribution
 from .currency_rates import AT_COST as AT_COST, AccountRates as AccountRates, rates_of as rates_of, rate_symbols as rate_symbols, ingest_rates as ingest_rates, stored_rates as stored_rates, run_rates as run_rates, account_bars as account_bars
 from .cycle import FROM_PRICES as FROM_PRICES, FEWEST_CLOSES as FEWEST_CLOSES, LONGEST_HISTORY as LONGEST_HISTORY, cycle_of as cycle_of, cycle_target_path as cycle_target_path, describe_cycle as describe_cycle
-from .decision_world import FEWEST_AHEAD as FEWEST_AHEAD, StoreVersions as StoreVersions, pending_file as pending_file, World as World, whole_lines as whole_lines, serve_forecasts as serve_forecasts, ForecastsAhead as ForecastsAhead
+from .decision_world import FEWEST_AHEAD as FEWEST_AHEAD, FEWEST_TRAINED as FEWEST_TRAINED, StoreVersions as StoreVersions, pending_file as pending_file, World as World, search_due as search_due, searches_told as searches_told, whole_lines as whole_lines, serve_trainings as serve_trainings, TrainedAhead as TrainedAhead, serve_forecasts as serve_forecasts, ForecastsAhead as ForecastsAhead
 from .factory import USUAL_CALENDARS as USUAL_CALENDARS, market_source as market_source, with_cache as with_cache, store_of as store_of, source_note as source_note, bars_of as bars_of, calendars_of as calendars_of, symbol_calendars as symbol_calendars, models_of as models_of, taxonomy_of as taxonomy_of, groups_of as groups_of, counted_groups as counted_groups, shock_groups_of as shock_groups_of, margin_terms as margin_terms, risk_limits as risk_limits, optimizer_of as optimizer_of, policy_of as policy_of
-from .forecast_review import Promises as Promises, promising_runs as promising_runs, read_promises as read_promises, learn_outcomes as learn_outcomes, learn_today as learn_today, lost_cycles as lost_cycles, forecasts_before as forecasts_before, last_review as last_review, count_matured as count_matured, skill_history as skill_history, trust_history as trust_history, model_card as model_card, todays_drift as todays_drift, drift_facts as drift_facts
-from .instruments import instruments_version as instruments_version, InstrumentHistory as InstrumentHistory, fetch_instruments as fetch_instruments, kept_instruments as kept_instruments, known_instruments as known_instruments, holding_costs as holding_costs, pinned_instruments as pinned_instruments
+from .forecast_review import Promises as Promises, promising_runs as promising_runs, read_promises as read_promises, learn_outcomes as learn_outcomes, learn_today as learn_today, lost_cycles as lost_cycles, lost_promotion as lost_promotion, forecasts_before as forecasts_before, last_review as last_review, count_matured as count_matured, skill_history as skill_history, trust_history as trust_history, model_card as model_card, todays_drift as todays_drift, drift_facts as drift_facts
+from .funding import ingest_funding as ingest_funding, ingest_beside as ingest_beside
+from .instruments import instruments_version as instruments_version, InstrumentHistory as InstrumentHistory, fetch_instruments as fetch_instruments, kept_instruments as kept_instruments, known_instruments as known_instruments, holding_costs as holding_costs, instruments_in as instruments_in, pinned_instruments as pinned_instruments
 from .kept_forecasts import NEWEST as NEWEST, KeptForecasts as KeptForecasts
 from .launch import resolve_as_of as resolve_as_of, check_words as check_words, why_no_orders as why_no_orders, open_run as open_run, settings_of as settings_of, run_daily as run_daily, prepare_prefect as prepare_prefect, own_server as own_server, load_flow as load_flow
 from .loop_state import newest_close as newest_close, LoopState as LoopState, loop_file as loop_file, alone_with as alone_with, JumpingClock as JumpingClock
@@ -62,7 +65,7 @@ from .named_optimizer import PATH_OPTIONS as PATH_OPTIONS, path_options as path_
 from .named_sleeves import Sleeve as Sleeve, check_names as check_names, size_rule as size_rule, sleeve_sizes as sleeve_sizes, fitting_frame as fitting_frame, shorter_frames as shorter_frames, promoted_evidence as promoted_evidence, production_spans as production_spans, with_retired as with_retired
 from .notebook_runner import GRACE as GRACE, POOLS as POOLS, ONE_THREAD as ONE_THREAD, FIXED as FIXED, IMPORTS as IMPORTS, NotebookStopped as NotebookStopped, ease_imports as ease_imports, import_for_runs as import_for_runs, Kernel as Kernel, run_stage as run_stage, execute_stages as execute_stages, run_in_process as run_in_process
 from .own_stages import PLACES as PLACES, own_stage as own_stage, carry_out_stages as carry_out_stages
-from .paper import paper_tape as paper_tape, paper_costs as paper_costs, paper_venue as paper_venue, paper_file as paper_file, newest_move as newest_move, follow_books as follow_books, check_paper_file as check_paper_file
+from .paper import paper_tape as paper_tape, paper_costs as paper_costs, paper_venue as paper_venue, paper_file as paper_file, newest_move as newest_move, follow_books as follow_books, check_paper_file as check_paper_file, stored_funding as stored_funding, run_funding as run_funding, funding_words as funding_words
 from .plan_amendment import follow_amendments as follow_amendments, amend_run as amend_run
 from .plan_approval import approve_run as approve_run
 from .plan_check import SeenPrices as SeenPrices, prices_of_run as prices_of_run, check_run as check_run
@@ -75,10 +78,11 @@ from .run_record import STAGES as STAGES, Status as Status, NUMBER as NUMBER, TE
 from .sentiment import pinned_sentiment as pinned_sentiment, take_sentiment as take_sentiment
 from .sleeve_bars import ingest_shorter as ingest_shorter, stored_shorter as stored_shorter, shorter_bars as shorter_bars
 from .sleeves import CHECK_EVERY as CHECK_EVERY, HALVED as HALVED, TAKEN as TAKEN, longer_bars as longer_bars, newest_prices as newest_prices, grown_weights as grown_weights, carried_on as carried_on, shortfalls as shortfalls, rule_factor as rule_factor, live_record as live_record, sleeve_weights as sleeve_weights, within_limits as within_limits, NetTargets as NetTargets, net_targets as net_targets
-from .steps import training_moment as training_moment, Trained as Trained, train_forecaster as train_forecaster, forecast_now as forecast_now, require_fresh as require_fresh, Decided as Decided, decide_forecasts as decide_forecasts, forecast_step as forecast_step, market_regime as market_regime, Allocated as Allocated, allocate_weights as allocate_weights, allocate_step as allocate_step
+from .steps import training_moment as training_moment, Trained as Trained, train_forecaster as train_forecaster, train_and_judge as train_and_judge, forecast_now as forecast_now, require_fresh as require_fresh, Decided as Decided, decide_forecasts as decide_forecasts, forecast_step as forecast_step, market_regime as market_regime, Allocated as Allocated, allocate_weights as allocate_weights, allocate_step as allocate_step
 from .target_weights import MOST_ABSENT as MOST_ABSENT, carried_closes as carried_closes, closed_now as closed_now, missing_prices as missing_prices, whole_closes as whole_closes, recent_day_returns as recent_day_returns, forecast_effect as forecast_effect
 from .trade_loop import TradeLoop as TradeLoop, open_loop as open_loop
 from .trade_report import order_table as order_table, implementation_shortfall as implementation_shortfall, cost_facts as cost_facts
 from .trade_steps import planning_prices as planning_prices, open_books as open_books, record_decisions as record_decisions, Planned as Planned, plan_step as plan_step, check_step as check_step, Traded as Traded, execute_step as execute_step, Recorded as Recorded, record_step as record_step, Outcome as Outcome, trade_step as trade_step
 from .training import REST as REST, BEGINNING as BEGINNING, KEPT as KEPT, last_training as last_training, training_reasons as training_reasons, TrainingFailed as TrainingFailed, execute_training as execute_training, training_due as training_due, keep_forecast as keep_forecast, loop_drift as loop_drift, train_after as train_after
 from .venue_factory import key_names as key_names, brought_venue as brought_venue, find_secret as find_secret, vault_secret as vault_secret, resolve_reference as resolve_reference, address_of as address_of, each_venue as each_venue, keys_of as keys_of, connect as connect, trades_contracts as trades_contracts, trades_margin as trades_margin, connect_ready as connect_ready, account_number as account_number
+from .weekly_search import WeeklySearch as WeeklySearch

@@ -45,7 +45,7 @@ from .account_snapshot import AccountSnapshot
 from .currency_rates import AccountRates, run_rates, stored_rates
 from .factory import bars_of, groups_of, risk_limits
 from .instruments import known_instruments, pinned_instruments
-from .paper import paper_tape, paper_venue
+from .paper import paper_tape, paper_venue, run_funding
 from .run_record import Run, RunRecord
 from ..venues.crypto.user_stream import listening
 from .venue_factory import account_number, connect_ready, trades_margin
@@ -303,7 +303,7 @@ def open_account(
         start = (portfolio.cash, [Position(s, a, prices[s]) for s, a in portfolio.holdings.items()])
         said = f"a dry run on {plural(len(portfolio.holdings), 'holding')} from a file; the account {record.account} is not touched"
     else:
-        ledger = Ledger(run.ledger) if run.ledger else open_account_ledger(settings)
+        ledger = run.ledger if isinstance(run.ledger, Ledger) else Ledger(run.ledger) if run.ledger else open_account_ledger(settings)
         last = ledger.last("proposed", record.account)
         known = last and Plan.from_json(last.data["text"]).as_of
         if not known or record.as_of >= known:
@@ -331,14 +331,14 @@ def _desk(run: Run, ledger, settings, path: Path, start: tuple, now: datetime, d
     ledger.open_account(record.account, currency, cash, record.as_of, holdings)
     book = ledger.book(record.account)
     rates = run_rates(run, {s: p.average for s, p in book.positions.items()})
-    funds = expected_holdings(book)
-    done = ledger.last("reconciled", record.account)
+    funds, done = expected_holdings(book), ledger.last("reconciled", record.account)
     last = done.timestamp if done and settings.margin.leverage else None  # what happened to a margin account since then is told with the bars since then
     live = now - record.as_of < timedelta(hours=1)
     tape = run.tape or paper_tape(settings, record.as_of, now, None if live else last)
     rates = rates.on(tape, settings.market.symbols)
     paper = paper_venue(settings, record.as_of, now, funds, path, tape, terms, (ledger, record.account), last,
-                        rates.at if rates.paths or rates.beside else None, {s: book.own_costs[s] for s in book.financed})
+                        rates.at if rates.paths or rates.beside else None, {s: book.own_costs[s] for s in book.financed},
+                        run_funding(run) if settings.margin.leverage else None)
     venue = with_circuit_breaker(paper, settings, ledger, record.account, lambda: record.as_of)
     return TradingAccount(record.account, ledger, venue, tape, record.as_of, currency, dry_run, said, past, volumes=volumes, rates=rates)
 

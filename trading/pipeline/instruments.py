@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['instruments_version', 'InstrumentHistory', 'fetch_instruments', 'kept_instruments', 'known_instruments',
-           'holding_costs', 'pinned_instruments']
+           'holding_costs', 'instruments_in', 'pinned_instruments']
 
 # %% ../../nbs/12_pipeline/21_instruments.ipynb #a9bb8581
 import json
@@ -161,6 +161,13 @@ def holding_costs(
     return found
 
 # %% ../../nbs/12_pipeline/21_instruments.ipynb #96a831ae
+def instruments_in(
+    kept: Mapping[str, Any],  # what a run pins: version, note, instruments
+) -> dict[str, Instrument]:  # by symbol
+    "Read instruments as a run keeps them.\n\nParameters\n----------\nkept : Mapping[str, Any]\n    what a run pins: version, note, instruments\n\nReturns\n-------\ndict[str, Instrument]\n    by symbol"
+    return {i["symbol"]: Instrument.from_json(json.dumps(i)) for i in kept["instruments"]}
+
+
 def pinned_instruments(
     run: Run,
     now: datetime,  # UTC
@@ -176,4 +183,12 @@ def pinned_instruments(
             kept = {"version": instruments_version(found), "note": said, "instruments": [json.loads(i.to_json()) for i in found.values()]}
         run.write("instruments", kept)
         run.pin(instruments=kept["version"])
-    return {i["symbol"]: Instrument.from_json(json.dumps(i)) for i in run.read("instruments")["instruments"]}
+    if run.bars is None:
+        return instruments_in(run.read("instruments"))
+    if (version := run.record.instruments) not in _PINNED:  # one decision after the other goes by the same
+        _PINNED.clear()
+        _PINNED[version] = instruments_in(run.read("instruments"))
+    return dict(_PINNED[version])
+
+
+_PINNED: dict[str, dict[str, Instrument]] = {}  # of the last decision in memory, by version

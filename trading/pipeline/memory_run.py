@@ -18,7 +18,7 @@ from .run_record import STAGES, Run, RunRecord, Stage, check_schema, create_run
 
 # %% ../../nbs/12_pipeline/02_memory_run.ipynb #dbbbad0e
 class MemoryRun(Run):
-    "A run whose record and artefacts stay in memory, with its bars at hand: one decision of the trading loop or of a replay.\n\nParameters\n----------\nrecord : RunRecord\nfolder : Path | str\n    where books of its own would lie\nsettings : Any, default None\n    `Settings` of the record; None: read from it\nbars : Any, default None\n    DataFrame, time × (field, symbol), from which what was known is cut; None: the store is read\ntape : Any, default None\n    prices that paper orders are filled at; None: those of the source\nledger : Path | None, default None\n    file of books of its own; None: the ledger of all accounts\npending : Path | None, default None\n    file that holds the plan until `forget_pending`, for whoever goes on after a crash; None: nothing is kept"
+    "A run whose record and artefacts stay in memory, with its bars at hand: one decision of the trading loop or of a replay.\n\nParameters\n----------\nrecord : RunRecord\nfolder : Path | str\n    where books of its own would lie\nsettings : Any, default None\n    `Settings` of the record; None: read from it\nbars : Any, default None\n    DataFrame, time × (field, symbol), from which what was known is cut; None: the store is read\ntape : Any, default None\n    prices that paper orders are filled at; None: those of the source\nledger : Any, default None\n    `Ledger` of its own, which stays open, or its file; None: the ledger of all accounts\npending : Path | None, default None\n    file that holds the plan until `forget_pending`, for whoever goes on after a crash; None: nothing is kept"
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class MemoryRun(Run):
         settings: Any = None,  # `Settings` of the record; None: read from it
         bars: Any = None,  # DataFrame, time × (field, symbol), from which what was known is cut; None: the store is read
         tape: Any = None,  # prices that paper orders are filled at; None: those of the source
-        ledger: Path | None = None,  # file of books of its own; None: the ledger of all accounts
+        ledger: Any = None,  # `Ledger` of its own, which stays open, or its file; None: the ledger of all accounts
         pending: Path | None = None,  # file that holds the plan until `forget_pending`, for whoever goes on after a crash; None: nothing is kept
     ):
         super().__init__(folder)

@@ -15,7 +15,7 @@ from functools import partial
 import pandas as pd
 
 from ..core.bars import last_prices
-from ..core.calendars import price_age
+from ..core.calendars import price_ages
 from ..core.settings import Settings
 from ..core.types import ZERO, CheckResult, Plan
 from ..execution.pre_trade import check_plan, position_losses
@@ -45,10 +45,9 @@ def prices_of_run(
     "Return the prices that a run's plan rests on.\n\nParameters\n----------\nrun : Run\nsettings : Settings\n\nReturns\n-------\nSeenPrices\n    the last closes, and above them the prices that were taken once for this run"
     bars, record, pinned = bars_of(run), run.record, pinned_price_snapshot(run)
     exact = lambda number: Decimal(repr(float(number)))  # noqa: E731
-    close, clocks, now = bars["close"], symbol_calendars(settings, bars["close"]), pd.Timestamp(record.as_of)
-    ages = {s: price_age(clocks[s], settings.market.timeframe, t, now, close.index[close[s].notna()])  # a closed market does not age its price
-            for s, t in close.apply(pd.Series.last_valid_index).items()}
-    times = {s: (now - age).to_pydatetime() for s, age in ages.items()}
+    close, now = bars["close"], pd.Timestamp(record.as_of)
+    ages = price_ages(close, symbol_calendars(settings, close), settings.market.timeframe, now)  # a closed market does not age its price
+    times = {s: (now - age).to_pydatetime() for s, (_, age) in ages.items()}
     prices, counted = {s: exact(p) for s, p in last_prices(bars).items()}, partial(run_rates(run).convert, moment=record.as_of)
     if pinned is None:
         return SeenPrices(counted(prices), times, record.as_of)

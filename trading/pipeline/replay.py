@@ -8,8 +8,9 @@ __all__ = ['PARTS', 'settings_without', 'instrument_terms', 'take_decision', 'Pa
 
 # %% ../../nbs/12_pipeline/64_replay.ipynb #3087ef51
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import takewhile
@@ -19,24 +20,26 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from ..accounting.ledger import Ledger
 from ..backtest.trial_register import TrialRegister
 from ..core.bars import bar_length, closed_by, fingerprint, parse_as_of
 from ..core.errors import BadInput, MissingData, TradingError
 from ..core.files import write_atomic
+from ..core.funding_rates import FundingRates
 from ..core.settings import Settings
 from ..core.types import Value, stable_hash
 from ..forecast.model_promotion import promotions
-from .decision_world import ForecastsAhead, StoreVersions, World
+from .decision_world import ForecastsAhead, StoreVersions, World, search_due, searches_told
 from .factory import bars_of, market_source, models_of, source_note, store_of
 from .currency_rates import rate_symbols
-from .instruments import fetch_instruments, instruments_version
+from .instruments import fetch_instruments, instruments_in, instruments_version
 from .forecast_review import promising_runs, read_promises
 from .kept_forecasts import NEWEST, KeptForecasts
 from .memory_run import MemoryRun
 from .named_sleeves import check_names, production_spans, shorter_frames, with_retired
 from .sleeve_bars import stored_shorter
 from .own_stages import carry_out_stages
-from .paper import paper_tape
+from .paper import funding_words, paper_tape, stored_funding
 from .replay_result import traded_sleeves, write_result
 from .run_record import versions
 from .steps import allocate_step, forecast_step, require_fresh
@@ -67,6 +70,7 @@ def _forecast(world: World, run: MemoryRun, now: datetime) -> None:
     "Forecast at a close of the profile; between two of them, when a faster sleeve decides, the forecasts of the last one that was decided stand, and are judged once."
     frame, why = world.settings.market.timeframe, PARTS["forecasts"] if world.without == "forecasts" else ""
     close = (closed_by(bars_of(run), run.stands or run.record.as_of, frame).index[-1] + bar_length(frame)).to_pydatetime()
+    search_due(world, run.record.as_of)
     if not world.shorter or close >= run.record.as_of:
         forecast_step(run, now, world.kept, why)
         world.keep_forecasts(run)
@@ -115,11 +119,13 @@ def take_decision(
 # %% ../../nbs/12_pipeline/64_replay.ipynb #d2c2e7cc
 @dataclass(frozen=True)
 class Past:
-    "The stored past of a profile.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol), everything that is known today\ntape : Any\n    prices that orders of the past find\nsource : str"
+    "The stored past of a profile.\n\nParameters\n----------\nbars : pd.DataFrame\n    time × (field, symbol), everything that is known today\ntape : Any\n    prices that orders of the past find\nsource : str\nfunding : FundingRates\n    what perpetuals have paid\npaid : dict[str, pd.DataFrame]\n    by source: the same as it is stored, for the version of the data"
 
     bars: pd.DataFrame  # time × (field, symbol), everything that is known today
     tape: Any  # prices that orders of the past find
     source: str
+    funding: FundingRates = FundingRates()  # what perpetuals have paid
+    paid: dict[str, pd.DataFrame] = field(default_factory=dict)  # by source: the same as it is stored, for the version of the data
 
 
 def stored_past(
@@ -130,6 +136,7 @@ def stored_past(
     now: datetime,  # UTC
 ) -> Past:
     "Read what a replay decides on; the sample market is brought into a store of the replay's own, any other past must lie in the profile's store.\n\nParameters\n----------\nsettings : Settings\nown : Settings\n    of the replay\nfirst : datetime\n    UTC, of the first decision\nlast : datetime\n    UTC, of the last\nnow : datetime\n    UTC\n\nReturns\n-------\nPast"
+    from trading.data.funding_store import funding_bars
     from trading.data.ingest import ingest
     from trading.venues.paper.matching import BarFeed
 
@@ -143,7 +150,8 @@ def stored_past(
     names = (source.name, "file") if market.files and source.name != "file" else source.name
     bars = store.read(market.symbols, market.timeframe, start=since, source=names)
     tape = paper_tape(own, first, now) if market.recorded else BarFeed(bars, market.timeframe)
-    return Past(bars, tape, source.name)
+    paid = {who: told for who in dict.fromkeys((source.name, "file")) if len(told := funding_bars(store_of(settings), (who,), market.symbols))}
+    return Past(bars, tape, source.name, stored_funding(settings), paid)
 
 
 def closes_between(
@@ -180,6 +188,10 @@ def _own_settings(settings: Settings, folder: Path, begin: datetime) -> Settings
     in_force = {p.version for p in promotions(models) if p.passed}
     if models.is_dir() and not models_of(own).exists():
         copytree(models, models_of(own), ignore=lambda place, names: [n for n in names if Path(place) == models and (models / n).is_dir() and n not in in_force])
+    if settings.forecast.replay_search:  # it searches itself: what was found later is not known
+        for book in models_of(own).glob("forecast.*.jsonl"):
+            lines = book.read_text(encoding="utf-8").splitlines(keepends=True)
+            write_atomic(book, "".join(takewhile(lambda text: datetime.fromisoformat(json.loads(text)["at"]) < begin, lines)).encode())
     data.mkdir(parents=True, exist_ok=True)
     learnt = Path("feedback") / f"{settings.run.profile}.jsonl"
     if (Path(settings.run.data) / learnt).exists() and not (data / learnt).exists():  # what was learnt later is learnt anew, from the forecasts of the replay
@@ -268,7 +280,7 @@ def run_replay(
     if end < begin:
         raise BadInput(f"the replay would end on {last}, before it begins on {first}; give the earlier day first" if last else f"the replay would begin on {first}, which has not ended yet; give a day that is past")
     reports, profile = Path(settings.run.reports), settings.run.profile
-    asked = stable_hash(settings.hash, begin.isoformat(), last, parts, versions()["carnet"], past and fingerprint(past.bars), *([promoted] if settings.strategies else []), length=16)
+    asked = stable_hash(settings.hash, begin.isoformat(), last, parts, versions()["carnet"], past and fingerprint(past.bars), *([promoted] if settings.strategies else []), *(["search"] if settings.forecast.replay_search else []), length=16)
     folder, known = _replay_folder(reports, f"{first}_{last or 'now'}_{profile}", asked)
     worlds: dict[str, World] = {}
     try:
@@ -276,10 +288,10 @@ def run_replay(
             own = _own_settings(settings_without(settings, part), folder / part if part else folder, begin)
             past = past or stored_past(settings, own, begin, end, now)
             shorter = stored_shorter(settings, shorter_frames(own, moments), now)
-            versions_at = StoreVersions(past.bars, past.source, settings.market.timeframe, shorter)
+            versions_at = StoreVersions(past.bars, past.source, settings.market.timeframe, shorter, past.paid)
             worlds[part] = World(own, past.bars, past.tape, versions_at.at, part, ledger=Path(own.run.data) / "ledger.sqlite",
-                                 shorter=shorter, dated=promoted == "dated",
-                                 promises=_promises(settings, own, begin, part))
+                                 shorter=shorter, dated=promoted == "dated", reported=False, searches_from=begin if settings.forecast.replay_search else None,
+                                 promises=_promises(settings, own, begin, part), funding=FundingRates() if part == "costs" else past.funding)
         closes = closes_between(past.bars, settings.market.timeframe, begin, end)
         if not closes:
             span = f"{past.bars.index[0]:%Y-%m-%d} to {past.bars.index[-1]:%Y-%m-%d}"
@@ -292,7 +304,9 @@ def run_replay(
     for world in worlds.values():
         world.kept["instruments"] = terms
     before = {part: _done_before(_days(world), closes) for part, world in worlds.items()}
-    with ForecastsAhead(worlds[""], past.source, closes[len(before[""]) :]) as ahead:
+    with ForecastsAhead(worlds[""], past.source, closes[len(before[""]) :]) as ahead, ExitStack() as opened:
+        for world in worlds.values():
+            world.ledger = opened.enter_context(_own_books(world))
         for number, as_of in enumerate(closes):
             words, like = "", None
             for part, world in worlds.items():
@@ -305,11 +319,23 @@ def run_replay(
     lines = {part: read_decisions(_days(world)) for part, world in worlds.items()}
     facts = {"profile": profile, "from": closes[0], "to": closes[-1], "settings_hash": worlds[""].settings.hash, "refit": settings.forecast.refit, "made": now,
              "data_version": worlds[""].version(closes[-1]), "packages": versions(), "note": source_note(settings),
-             "promoted": promoted, "sleeves": traded_sleeves(promoted, spans, lines[""]), "notes": [*retired, *ahead.words]}
+             "promoted": promoted, "sleeves": traded_sleeves(promoted, spans, lines[""]), "notes": [*retired, *ahead.words, *searches_told(worlds[""].settings), *funding_words(settings, instruments_in(terms), past.funding, closes[-1])]}
     books = {part: Path(world.settings.run.data) / "ledger.sqlite" for part, world in worlds.items()}
     done = Replayed(folder, write_result(folder, facts, worlds[""].settings, books, lines, past.bars, closes))
     _count_trials(settings, done, past.bars, parts)
     return done
+
+
+@contextmanager
+def _own_books(world: World) -> Iterator[Ledger]:
+    "Hold the books of a replay open from its first decision to its last; nobody else writes them, so their chain is walked as it grows and once more as a whole."
+    ledger = Ledger(Path(world.settings.run.data) / "ledger.sqlite")
+    ledger.walked_again = 0
+    try:
+        yield ledger
+        ledger.verify()
+    finally:
+        ledger.close()
 
 
 def _count_trials(settings: Settings, done: Replayed, bars: pd.DataFrame, parts: list[str]) -> None:
@@ -319,7 +345,7 @@ def _count_trials(settings: Settings, done: Replayed, bars: pd.DataFrame, parts:
     for part in ("", *parts):
         returns = equity[f"without_{part}" if part else "equity"].pct_change().dropna()
         if len(returns) > 1:
-            told = {"settings": settings.hash, "without": part, "from": done.summary["from"].isoformat(), **({"promoted": done.summary["promoted"]} if settings.strategies else {})}
+            told = {"settings": settings.hash, "without": part, "from": done.summary["from"].isoformat(), **({"promoted": done.summary["promoted"]} if settings.strategies else {}), **({"search": "weekly"} if settings.forecast.replay_search else {})}
             register.record(f"replay of {profile}", told, seen, {"sharpe": returns.mean() / returns.std() if returns.std() > 0 else 0.0}, 1, returns)
 
 

@@ -126,10 +126,12 @@ def check_schema(
 class Run(Shown):
     "A run folder: read and write its record and its artefacts.\n\nParameters\n----------\nfolder : Path | str\n    an existing run folder"
 
-    bars = tape = settings = ledger = None  # what a run in memory has at hand: bars, prices of the paper exchange, settings, a ledger file of its own
+    bars = tape = settings = ledger = None  # what a run in memory has at hand: bars, prices of the paper exchange, settings, a ledger of its own: the file, or one that stays open
     promoted_by: datetime | None = None  # UTC: strategies as they stood in production then; None: as they stand now
     stands: datetime | None = None  # UTC, the profile's close at which its policy was decided, when a later one was skipped; None: the newest
     promises: Any = None  # forecasts that its loop or replay has kept, see `KeptForecasts`; None: those of the folders of runs
+    reported = True  # False: one decision of many, of which nobody reads what a report of its day would show
+    funding: Any = None  # what perpetuals have paid, see `FundingRates`; None: what the store holds
 
     def __init__(
         self,

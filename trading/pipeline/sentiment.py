@@ -52,7 +52,8 @@ def take_sentiment(
                 scores, notes = known.scores, known.notes
             else:
                 try:
-                    scores = read_scores(wanted, delay=settings.forecast.sentiment_delay, zone=settings.forecast.sentiment_zone, dates=settings.forecast.sentiment_dates, now=now)
+                    scores = read_scores(wanted, delay=settings.forecast.sentiment_delay, zone=settings.forecast.sentiment_zone, dates=settings.forecast.sentiment_dates, now=now,
+                                         symbols=settings.market.symbols)
                 except (BadInput, MissingData) as error:
                     raise type(error)(f"forecast.sentiment = {wanted}: {error}") from error
             past = scores[scores.index <= pd.Timestamp(run.record.as_of)]

@@ -48,7 +48,15 @@ def closed_now(
     close: pd.DataFrame,  # time × symbol, closes known to the run
 ) -> dict[str, str]:  # by symbol: a sentence
     "Name the symbols whose market is closed at the last bar; they keep their price and are not traded.\n\nParameters\n----------\nsettings : Settings\nclose : pd.DataFrame\n    time × symbol, closes known to the run\n\nReturns\n-------\ndict[str, str]\n    by symbol: a sentence"
-    return closed_markets(close, symbol_calendars(settings, close), settings.market.timeframe)
+    calendars = symbol_calendars(settings, close)
+    key = (tuple(calendars.items()), settings.market.timeframe, tuple(close.columns), close.index.asi8.tobytes(), close.to_numpy().tobytes())
+    if key not in _CLOSED:  # asked for the weights, and again for the plan
+        _CLOSED.clear()
+        _CLOSED[key] = closed_markets(close, calendars, settings.market.timeframe)
+    return dict(_CLOSED[key])
+
+
+_CLOSED: dict[tuple, dict[str, str]] = {}  # what was named last
 
 
 def missing_prices(

@@ -22,8 +22,8 @@ from ..core.settings import Settings
 from ..core.types import Plan
 from ..execution.approval import cancel_plan, plan_status
 from .account import kill_switch, open_account_ledger
-from .currency_rates import ingest_rates
 from .factory import bars_of, calendars_of, market_source, store_of
+from .funding import ingest_beside
 from .loop_state import JumpingClock, LoopState, alone_with, loop_file, newest_close
 from .kept_forecasts import KeptForecasts
 from .memory_run import MemoryRun
@@ -165,7 +165,7 @@ def _fetch(loop: TradeLoop, until: datetime) -> None:
     settings, market, bars, source = loop.settings, loop.settings.market, loop.world.bars, loop.source
     store = store_of(settings)
     done = ingest(source, store, market.symbols, market.timeframe, loop.since, until, calendar=calendars_of(settings))
-    ingest_rates(settings, source, store, loop.since, until)
+    ingest_beside(settings, source, store, loop.since, until)
     tail = None if bars is None or done.repairs else bars.index[-min(len(bars), 100)]
     fresh = store.read(market.symbols, market.timeframe, start=tail or loop.since,
                        source=(source.name, "file") if market.files and source.name != "file" else source.name)

@@ -29,6 +29,7 @@ from .currency_rates import run_rates
 from .factory import bars_of, groups_of, margin_terms
 from .launch import settings_of
 from .multi_venue import open_trading_account
+from .paper import funding_words, run_funding
 from .position_protection import keep_protection, release_protection, within_risk
 from .plan_amendment import follow_amendments
 from .plan_check import SeenPrices, check_run
@@ -120,7 +121,8 @@ def plan_step(
         market.currency, record.data_version, record.settings_hash, record.model_versions, groups=groups_of(settings), buy_venue=place,
         rates=rates.now(record.as_of), beside=rates.held_at(record.as_of), closed=missing_prices(settings, bars["close"]) | closed_now(settings, bars["close"]),
     )
-    plan = plan.but(notes=(*plan.notes, *rates.told(record.as_of)))
+    paid = funding_words(settings, markets, run_funding(run), record.as_of) if settings.margin.leverage and not desk.live else []
+    plan = plan.but(notes=(*plan.notes, *rates.told(record.as_of), *paid))
     run.write("plan", plan)
     if settings.strategies and plan.actions:
         desk.ledger.append(Event("sleeves", desk.account, record.as_of, {"plan": plan.hash, "wants": _wanted_units(run, plan, prices, before)}))
@@ -210,26 +212,34 @@ def record_step(
     prices: dict[str, Decimal],  # that the plan rests on
 ) -> Recorded:
     "Write down the life of the plan, what is held after the fills, what trading cost, and the account's value so far.\n\nParameters\n----------\nrun : Run\ndesk : TradingAccount\nplanned : Planned\ntraded : Traded\nprices : dict[str, Decimal]\n    that the plan rests on\n\nReturns\n-------\nRecorded"
-    settings, plan, done = settings_of(run), planned.plan, traded.execution
-    run.write("life", desk.life(plan))
+    plan, done = planned.plan, traded.execution
     after, later, moment = desk.close_day(prices)
     orders = order_table(plan, done, run.read("weights")["reason"].to_dict(), "planned" if traded.waits else "not sent")
-    run.write("holdings_before", holdings_table(planned.before, prices, plan.targets))
     run.write("holdings_after", holdings_table(after, later, plan.targets))
     run.write("orders", orders)
-    run.write("costs", cost_facts(orders, settings.costs.slippage_bp, {s: float(p) for s, p in later.items()}))
     marks = desk.history(later, moment)
-    change = desk.change(marks.index)  # every cent between the last two values of the account
+    recorded = Recorded(after, later, moment, marks, orders)
+    if run.reported:
+        _write_day(run, desk, planned, recorded, prices)
+    run.write("closing", after.state | {"moment": moment.isoformat()})
+    return recorded
+
+
+def _write_day(run: Run, desk: TradingAccount, planned: Planned, recorded: Recorded, prices: dict[str, Decimal]) -> None:
+    "Write what the report of a day shows besides: the life of the plan, costs, and every cent between the last two values of the account."
+    settings, later, marks = settings_of(run), recorded.prices, recorded.marks
+    run.write("life", desk.life(planned.plan))
+    run.write("holdings_before", holdings_table(planned.before, prices, planned.plan.targets))
+    run.write("costs", cost_facts(recorded.orders, settings.costs.slippage_bp, {s: float(p) for s, p in later.items()}))
+    change = desk.change(marks.index)
     gains = pd.Series({s: float(g) for s, g in change.assets.items()} if change else {}, dtype=float)
     run.write("gains", gains.rename("gain").rename_axis("symbol").to_frame())
     run.write("change", desk.change_lines(change))
     run.write("equity", marks)
-    run.write("closing", after.state | {"moment": moment.isoformat()})
     if terms := margin_terms(settings, desk.instruments):
-        held = {s: p.amount for s, p in after.positions.items()}
-        state = margin_state(terms, held, after.cash, {s: later[s] for s in held})
+        held = {s: p.amount for s, p in recorded.after.positions.items()}
+        state = margin_state(terms, held, recorded.after.cash, {s: later[s] for s in held})
         run.write("margin", state.words | {"leverage": str(terms.leverage), "prices": {s: str(later[s]) for s in held}, "units": {s: str(u) for s, u in held.items()}})
-    return Recorded(after, later, moment, marks, orders)
 
 # %% ../../nbs/12_pipeline/62_trade_steps.ipynb #7a7d1807
 @dataclass(frozen=True)
@@ -259,4 +269,5 @@ def trade_step(
         traded = execute_step(run, desk, planned.plan, verdict, progress)
         return Outcome(planned.plan, verdict, traded, record_step(run, desk, planned, traded, prices))
     finally:
-        desk.ledger.close()
+        if desk.ledger is not run.ledger:
+            desk.ledger.close()

@@ -9,7 +9,6 @@ __all__ = ['installation_folder', 'flag_folders', 'StopFlag', 'raise_stop', 'rai
 import json
 import os
 import secrets
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -35,7 +34,8 @@ def flag_folders(
     root = installation_folder(data)
     name = f"carnet-stop-{stable_hash(str(root.resolve()), length=16)}"
     state = os.environ.get("XDG_STATE_HOME") or (f"{home}/.local/state" if (home := os.environ.get("HOME")) else "")
-    others = [Path(folder) / name for folder in dict.fromkeys((state, "/dev/shm", tempfile.gettempdir())) if folder and Path(folder).is_absolute()]
+    temporary = (*(os.environ.get(variable, "") for variable in ("TMPDIR", "TEMP", "TMP")), "/tmp")  # `tempfile` would try to write, and a full disk has none
+    others = [Path(folder) / name for folder in dict.fromkeys((state, "/dev/shm", *temporary)) if folder and Path(folder).is_absolute()]
     return [root, *others]
 
 # %% ../../nbs/05_risk/28_stop_flag.ipynb #95e8e60b
@@ -71,7 +71,7 @@ def raise_stop(
     if before := _AHEAD.pop((str(installation_folder(data).resolve()), who, why), None):  # raised already, see `raise_ahead`
         return before
     flag, problems = StopFlag(secrets.token_hex(8), who, why, when.astimezone(UTC).isoformat()), []
-    name, text = f"{_PREFIX}{flag.id}.json", json.dumps(vars(flag), ensure_ascii=False).encode()
+    name, text = f"{_PREFIX}{flag.id}.json", json.dumps(vars(flag), ensure_ascii=False).encode("utf-8", "replace")
     for place, folder in enumerate(flag_folders(data)):
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o755 if not place else 0o700)

@@ -7,8 +7,8 @@ from trading.core.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "access": ["allowed", "main_workspace", "workspace_for"],
     "account_control": [
-        "reconcile_account", "watch_accounts", "switch_of", "StopTrading", "stop_trading", "ResumeTrading", "resume_trading", "Reconcile",
-        "reconcile_now",
+        "Reason", "reconcile_account", "watch_accounts", "switch_of", "StopTrading", "stop_trading", "ResumeTrading", "resume_trading",
+        "Reconcile", "reconcile_now",
     ],
     "agent_control": ["EPISODE", "JUDGED", "TrainAgent"],
     "alerting": [
@@ -19,8 +19,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "backtest_control": ["BackTest", "compute_backtest", "read_grid", "list_backtests", "backtest_result", "offered_strategies"],
     "backups": ["passphrase_of", "back_up", "verify_backup", "restore_backup"],
     "book_control": [
-        "Amount", "read_moment", "BookEntry", "entry_of", "book_events", "book_entry", "UndoEntry", "undo_entry", "entries",
-        "ExplainDifferences", "proposals_of", "explain_differences",
+        "Amount", "BookEntry", "entry_of", "book_events", "book_entry", "UndoEntry", "undo_entry", "entries", "ExplainDifferences",
+        "proposals_of", "explain_differences",
     ],
     "commands": [
         "Record", "Text", "Name", "Handler", "REGISTRY", "COMMAND_MODULES", "Actor", "Context", "CommandRequest", "Done", "Command",
@@ -37,7 +37,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "exports": ["EXPORTS", "export_accounts", "read_chosen"],
     "feedback_history": ["open_feedback", "describe_feedback"],
     "file_optimise": ["FileQuestion", "optimise_files"],
-    "file_parts": ["in_one_currency", "sale_taxes", "write_page"],
+    "file_parts": ["in_one_currency", "sale_taxes", "grouped", "write_page"],
     "flow_runs": [
         "SCHEDULED", "run_of_flow", "choose_portfolio", "artifact_key", "printed_lines", "stage_lines", "plan_artifact", "day_note",
         "cron_lines", "scheduled_settings", "deployments_text",
@@ -54,8 +54,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "watch_system", "marked_facts",
     ],
     "market_data": [
-        "update_market", "follow_profile", "import_bars", "preview_bars", "named_files", "serve_mt5_terminal", "bridge_openapi",
-        "simulated_terminal",
+        "update_market", "update_funding", "follow_profile", "import_bars", "import_funding", "preview_bars", "named_files",
+        "serve_mt5_terminal", "bridge_openapi", "simulated_terminal",
     ],
     "metrics": ["GATHERED", "EXPOSITION", "update_metrics", "open_metrics", "start_logging"],
     "new_strategy": ["check_new_name", "write_strategy"],
@@ -85,8 +85,8 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "queries_system": [
         "allowed_values", "settings_table", "decisions", "taxonomy", "aliases", "decide", "feedback_state", "cycles", "decision_moments",
-        "steer", "alert_history", "thresholds", "data_quality", "model_facts", "venue_connections", "system", "report_file", "report_html",
-        "notebook_file", "system_health",
+        "steer", "alert_history", "thresholds", "data_quality", "model_facts", "model_history", "venue_connections", "system",
+        "report_file", "report_html", "notebook_file", "system_health",
     ],
     "queries_trading": [
         "run_bars", "latest_bars", "prices", "price_history", "symbol_marks", "plan", "ledger_of_run", "plan_table", "orders",
@@ -106,19 +106,19 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "settings_file", "settings_text", "version_of", "ChangeSettings", "change_settings", "ReplaceSettings", "replace_settings",
         "SetGroup", "set_group", "DropGroup", "drop_group", "SetAlias", "set_alias", "DropAlias", "drop_alias",
     ],
-    "stop_first": ["plain_data_folder"],
+    "stop_first": ["plain_data_folder", "plain_reason", "who_acts", "login_name"],
     "stops": [
-        "STOP_SHEET", "opened_accounts", "known_accounts", "account_switch", "engaged_switches", "stop_sentences", "say_stop",
-        "stop_sheet", "mark_report", "mark_reports",
+        "STOP_SHEET", "opened_accounts", "known_accounts", "account_switch", "engaged_switches", "stop_state", "latest_stops",
+        "stop_sentences", "say_stop", "stop_sheet", "mark_report", "mark_reports",
     ],
     "strategy_control": [
         "KINDS", "PromoteStrategy", "RetireStrategy", "position_rules", "list_strategies", "strategies", "show_strategy",
         "compare_strategies", "earned_by_sleeve", "sleeve_columns",
     ],
     "system_control": [
-        "AcknowledgeAlert", "acknowledge_rule", "WriteNote", "write_note", "SteerFeedback", "freeze_feedback", "thaw_feedback",
-        "RollBackFeedback", "roll_back_feedback", "PromoteModel", "promote_saved_model", "RollBackModel", "roll_back_to_model", "Nothing",
-        "invalidate_cache", "reset_system",
+        "OF_SETTINGS", "AcknowledgeAlert", "acknowledge_rule", "WriteNote", "write_note", "SteerFeedback", "freeze_feedback",
+        "thaw_feedback", "RollBackFeedback", "roll_back_feedback", "PromoteModel", "promote_saved_model", "RollBackModel",
+        "roll_back_to_model", "Nothing", "invalidate_cache", "reset_system",
     ],
     "user_control": [
         "Role", "Secret", "OfUser", "AddUser", "SetRole", "SetPortfolios", "SetPassword", "MakeKey", "EndSession", "RemovePasskey",

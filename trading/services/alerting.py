@@ -162,7 +162,7 @@ def dispatch_alerts(
     outbox = open_outbox(settings)
     try:
         rules, policy, portfolio = read_rules(settings.alert_rules), policy_of_alerts(settings), _portfolio(settings)
-        found = outbox.record(lambda state: _named(evaluate(rules, facts, state, now, policy), portfolio), channels)
+        found = outbox.record(lambda state: _named(evaluate(rules, facts, state, now, policy, settings.run.profile), portfolio), channels)
         results = deliver(outbox, channels, now)
     finally:
         outbox.close()
@@ -244,7 +244,7 @@ def preview_alerts(
 
     facts = collect_alert_facts(run, settings_of(run).model_copy(update={"run": settings.run}), now)
     with closing(open_outbox(settings)) as outbox:
-        found = evaluate(read_rules(settings.alert_rules), facts, {} if afresh else outbox.state, now, policy_of_alerts(settings))
+        found = evaluate(read_rules(settings.alert_rules), facts, {} if afresh else outbox.state, now, policy_of_alerts(settings), run.record.profile)
     return found, *channels_of(settings)
 
 

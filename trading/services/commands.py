@@ -32,6 +32,7 @@ from ..core.types import Event, stable_hash
 from ..security.user_store import ROLES
 from .access import main_workspace
 from .query_cache import MEMORY
+from .stop_first import who_acts
 from .workspace import Workspace
 
 # %% ../../nbs/13_services/32_commands.ipynb #74997c80
@@ -351,7 +352,7 @@ def _main_workspace(settings_may_fail: bool) -> Workspace:
         if not settings_may_fail:
             raise
     try:
-        text = own.read_text(encoding="utf-8-sig", errors="replace")
+        text = own.read_text(encoding="utf-8-sig", errors="replace") if own.is_file() else ""
     except OSError:
         text = ""
     named = {key: re.search(rf"^\s*{key}\s*=\s*(\S.*)$", text, re.MULTILINE) for key in ("data", "reports")}
@@ -381,8 +382,6 @@ def owner_context(
     **more: Any,  # the other fields of `Context`
 ) -> tuple[Context, Record]:
     "Return what a command needs when the owner of the files gives it in the terminal: the context, and what writes the audit log.\n\nParameters\n----------\nworkspace : Workspace\nname : str | None, default None\n    who acts; None: the name that the user is signed in with\nask : Callable[[], str] | None, default None\n    asks a person for the passphrase of the vault; None: there is nobody\n**more : Any\n    the other fields of `Context`\n\nReturns\n-------\ntuple[Context, Record]"
-    import getpass
-
     @cache
     def security():
         from trading.services.security_admin import security_in
@@ -391,5 +390,5 @@ def owner_context(
 
     from trading.services.portfolios import portfolio_name
 
-    actor = Actor((name or "").strip() or getpass.getuser())
+    actor = Actor(who_acts(name))
     return Context(workspace, actor, portfolio_name(workspace), security=security, **more), audit_record(workspace)

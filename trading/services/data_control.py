@@ -14,11 +14,12 @@ from pydantic import Field
 
 from ..core.english import plural
 from ..core.errors import BadInput, Forbidden, TradingError
+from ..core.settings import Settings
 from .alerting import retry_alerts
 from .backups import back_up, restore_backup
 from .commands import CommandRequest, Context, Name, command
 from .jobs import start
-from .market_data import import_bars, named_files, update_market
+from .market_data import import_bars, import_funding, named_files, update_funding, update_market
 from ..pipeline.market_scan import scan_market, scan_words
 from .workspace import current_settings
 
@@ -48,6 +49,7 @@ class ImportBars(CommandRequest):
     columns: str = Field("", max_length=500, description="which column is what")
     adjusted: bool = Field(False, description="scale prices to the column 'Adj Close'")
     fill: str = Field("", max_length=4, description="'last': put bars without volume at the last close into gaps")
+    funding: bool = Field(False, description="the files hold funding rates of perpetuals: a time, a rate, and a symbol where there are several")
     profile: Name | None = Field(None, description="market whose store takes the bars; none: the one of the settings")
 
 
@@ -66,7 +68,7 @@ class RetryAlerts(CommandRequest):
 
 # %% ../../nbs/13_services/69_data_control.ipynb #c0a75ede
 @command("update-market", role="trader", audit="data.update", status=202,
-         tell=lambda a: [*a.get("repaired", ()), f"The job {a['id']} fetches what is missing." if "id" in a else f"{a['rows']} bars added or corrected, "
+         tell=lambda a: [*a.get("repaired", ()), *a.get("funding", ()), f"The job {a['id']} fetches what is missing." if "id" in a else f"{a['rows']} bars added or corrected, "
                          f"{plural(a['repairs'], 'value')} repaired, {plural(a['gaps'], 'gap')} left; the store is now {a['version']}"])
 def _update_market(request: UpdateMarket, context: Context) -> dict:
     "Fetch the bars that the store of a profile lacks"
@@ -77,7 +79,7 @@ def _update_market(request: UpdateMarket, context: Context) -> dict:
                      {"profile": settings.run.profile})
     done = update_market(settings, context.progress, request.refill, request.timeframe)
     return {"rows": done.rows, "repairs": len(done.repairs), "gaps": len(done.gaps), "version": done.version, "problems": dict(done.problems),
-            "repaired": list(done.repaired)}
+            "repaired": list(done.repaired), "funding": [] if request.timeframe else update_funding(settings)}
 
 
 @command("scan-market", role="trader", audit="data.scan", status=202,
@@ -92,12 +94,26 @@ def _scan_market(request: ScanMarket, context: Context) -> dict:
     return scan_market(settings, request.quote, request.symbols, context.progress)
 
 
-@command("import-bars", role="trader", audit="data.import", tell=lambda a: [*a["files"], f"{a['rows']} bars added or corrected, {plural(a['repairs'], 'value')} repaired; "
+def _funding_of(settings: Settings, request: ImportBars, files: list[Path]) -> dict:
+    "Store the payments of perpetuals that files tell."
+    if given := [name for name in ("timeframe", "decimal", "thousands", "dates", "zone", "columns", "adjusted", "fill") if getattr(request, name)]:
+        raise BadInput(f"--{given[0]} is for bars; funding is read from a time with its zone and a rate with a point, leave it out")
+    told, rows, version = [], 0, ""
+    for file in files:
+        version, new, read = import_funding(settings, file, request.symbol)
+        rows += new
+        told.append(f"{file.name}: funding of {', '.join(read)}, {plural(sum(read.values()), 'payment')} read, {new} new or corrected")
+    return {"files": told, "rows": rows, "repairs": 0, "version": version, "what": "payments"}
+
+
+@command("import-bars", role="trader", audit="data.import", tell=lambda a: [*a["files"], f"{a['rows']} {a.get('what', 'bars')} added or corrected, {plural(a['repairs'], 'value')} repaired; "
                                                                             f"the store is now {a['version']}"], **_LOCAL)
 def _import_bars(request: ImportBars, context: Context) -> dict:
     "Put the bars of files into the store, each file wholly or not at all"
     settings, files = current_settings(context.workspace, request.profile), named_files(request.files)
-    how = request.model_dump(exclude={"files", "profile", "zone"}) | {"zone": request.zone or None}
+    if request.funding:
+        return _funding_of(settings, request, files)
+    how = request.model_dump(exclude={"files", "profile", "zone", "funding"}) | {"zone": request.zone or None}
     told: list[str] = []
     stored: list[str] = []
     problems: list[str] = []

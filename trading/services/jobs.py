@@ -24,6 +24,7 @@ from ..core.prefork import python_command
 from ..core.tracing import PARENT, traceparent
 from ..core.types import stable_hash
 from ..pipeline.notebook_runner import FIXED
+from ..risk.stop_flag import installation_folder
 from .workspace import Workspace, current_settings
 from .queries_runs import find_record, head
 
@@ -115,9 +116,10 @@ def start(
     if busy:
         (folder / f"{name}.claim").unlink()
         raise Busy(f"the job {busy['id']} is still running; wait for its end or cancel it")
-    environ = os.environ | {"CARNET_RUN__DATA": str(place.data.resolve()), "CARNET_RUN__REPORTS": str(place.reports.resolve()), "NO_COLOR": "1", JOB: name}
+    environ = {k: v for k, v in os.environ.items() if k != "CARNET_PORTFOLIO"}  # the folders below say which one it is
+    environ |= {"CARNET_RUN__DATA": str(place.data.resolve()), "CARNET_RUN__REPORTS": str(place.reports.resolve()), "NO_COLOR": "1", JOB: name}
     environ |= ({PARENT: here} if (here := traceparent()) else {}) | (FIXED if kind == "run" else {})  # what the parent of runs has been started with
-    where = place.settings.parent if place.settings else Path.cwd()
+    where = place.settings.parent if place.settings else Path.cwd() if installation_folder(place.data) == place.data else place.data
     with (folder / f"{name}.log").open("ab") as log:
         process = subprocess.Popen([sys.executable, "-c", WRAP, str((folder / f"{name}.end").resolve()), *command], stdin=subprocess.DEVNULL,
                                    stdout=log, stderr=log, start_new_session=True, env=environ, cwd=where)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['allowed_values', 'settings_table', 'decisions', 'taxonomy', 'aliases', 'decide', 'feedback_state', 'cycles',
-           'decision_moments', 'steer', 'alert_history', 'thresholds', 'data_quality', 'model_facts',
+           'decision_moments', 'steer', 'alert_history', 'thresholds', 'data_quality', 'model_facts', 'model_history',
            'venue_connections', 'system', 'report_file', 'report_html', 'notebook_file', 'system_health']
 
 # %% ../../nbs/13_services/30_queries_system.ipynb #73b25c93
@@ -221,12 +221,24 @@ def data_quality(place: Workspace, profile: str | None = None) -> dict:
             "items": rows(table), "repairs": rows(mended.tail(200))}
 
 
-def model_facts(place: Workspace, version: str) -> dict:
-    "Return what is recorded about a trained model: estimator, horizons, and what it has seen."
+def model_facts(place: Workspace, version: str, profile: str | None = None) -> dict:
+    "Return what is recorded about a trained model of a profile: estimator, horizons, and what it has seen."
     from trading.forecast.model_registry import read_meta
+    from trading.pipeline.factory import models_of
 
-    kept = [folder for folder in sorted((place.data / "models").glob("*")) if (folder / version).exists()]
-    return read_meta(kept[0] if kept else place.data / "models", version)
+    return read_meta(models_of(current_settings(place, profile)), version)
+
+
+def model_history(place: Workspace, profile: str | None = None) -> dict:
+    "List the attempts to put a model in force, the newest first, and say which one is: those that passed can be returned to."
+    from trading.forecast.model_promotion import promotions
+    from trading.pipeline.factory import models_of
+
+    attempts = promotions(models_of(current_settings(place, profile)))
+    now = next((p.version for p in reversed(attempts) if p.passed), "")
+    items = [{"version": p.version, "at": p.at.isoformat(), "passed": p.passed, "reasons": list(p.reasons), "trials": p.trials, "before": p.before} for p in reversed(attempts)]
+    answer = {"in_force": now, "items": items[:200], "total": len(items)}
+    return answer if items else answer | {"missing": "no training has tried a model yet; the one that the settings name makes the forecasts, and 'carnet train' begins"}
 
 
 def venue_connections(place: Workspace) -> dict:

@@ -93,7 +93,7 @@ READS: dict[str, tuple[QueryRoute, ...]] = {
     ),
     "feedback": (
         QueryRoute("/feedback/status", queries_system.feedback_state, "What was learnt"), QueryRoute("/feedback/cycles", queries_system.cycles,
-            "Every step of learning"),
+            "Every step of learning"), QueryRoute("/models", queries_system.model_history, "Which models were tried, which is in force, and why others are not", kept=False),
     ),
     "runs": (
         QueryRoute("/runs", queries_runs.runs, "Runs, the newest first"), QueryRoute("/runs/{name}", queries_runs.run, "One run"),

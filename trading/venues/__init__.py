@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "crypto.contract_questions": ["HeldContract", "ContractWallet", "ContractQuestions", "BinanceContracts"],
     "crypto.contract_venue": ["CONTRACTS", "contract_refusal", "isolated_distance", "ContractVenue"],
+    "crypto.funding_history": ["funding_rates_of"],
     "crypto.instruments": ["instrument_of", "contract_problem", "units_per_contract", "bars_in_units"],
     "crypto.order_request": ["OrderRequest", "build_request", "carries_id", "missing_parts"],
     "crypto.orders": ["order_state", "send_order", "find_order_at", "open_orders_of", "cancel_at", "order_trades_at"],

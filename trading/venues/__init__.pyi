@@ -23,6 +23,7 @@ from .crypto.candle_stream import CandleStream as CandleStream, has_stream as ha
 from .crypto.connection import LAST_RESPONSE as LAST_RESPONSE, OUTGOING as OUTGOING, run_blocking as run_blocking, UnfitRequest as UnfitRequest, Connection as Connection, redirect as redirect, load_markets_of as load_markets_of, known_market as known_market, exchange_markets as exchange_markets, ohlcv_of as ohlcv_of, prices_of as prices_of, book_of as book_of, fetch_free_and_used as fetch_free_and_used, fetch_account_number as fetch_account_number
 from .crypto.contract_questions import HeldContract as HeldContract, ContractWallet as ContractWallet, ContractQuestions as ContractQuestions, BinanceContracts as BinanceContracts
 from .crypto.contract_venue import CONTRACTS as CONTRACTS, contract_refusal as contract_refusal, isolated_distance as isolated_distance, ContractVenue as ContractVenue
+from .crypto.funding_history import funding_rates_of as funding_rates_of
 from .crypto.instruments import instrument_of as instrument_of, contract_problem as contract_problem, units_per_contract as units_per_contract, bars_in_units as bars_in_units
 from .crypto.order_request import OrderRequest as OrderRequest, build_request as build_request, carries_id as carries_id, missing_parts as missing_parts
 from .crypto.orders import order_state as order_state, send_order as send_order, find_order_at as find_order_at, open_orders_of as open_orders_of, cancel_at as cancel_at, order_trades_at as order_trades_at

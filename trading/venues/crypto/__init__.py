@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "contract_questions": ["HeldContract", "ContractWallet", "ContractQuestions", "BinanceContracts"],
     "contract_venue": ["CONTRACTS", "contract_refusal", "isolated_distance", "ContractVenue"],
+    "funding_history": ["funding_rates_of"],
     "instruments": ["instrument_of", "contract_problem", "units_per_contract", "bars_in_units"],
     "order_request": ["OrderRequest", "build_request", "carries_id", "missing_parts"],
     "orders": ["order_state", "send_order", "find_order_at", "open_orders_of", "cancel_at", "order_trades_at"],
@@ -28,6 +29,6 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "user_stream": ["PushClient", "UserStream", "StreamedVenue", "streamed", "listening"],
     "venue": ["CcxtVenue"],
 }, modules=[
-    "activity", "async_venue", "bybit_contracts", "candle_stream", "connection", "contract_questions", "contract_venue", "instruments",
-    "order_request", "orders", "parsing", "pushed_line", "request_budget", "trades", "user_stream", "venue",
+    "activity", "async_venue", "bybit_contracts", "candle_stream", "connection", "contract_questions", "contract_venue", "funding_history",
+    "instruments", "order_request", "orders", "parsing", "pushed_line", "request_budget", "trades", "user_stream", "venue",
 ])

@@ -19,6 +19,7 @@ from trading.venues.crypto.connection import (
     Connection, book_of, exchange_markets, fetch_account_number, fetch_free_and_used, load_markets_of, ohlcv_of, prices_of,
     run_blocking,
 )
+from .funding_history import funding_rates_of
 from .orders import cancel_at, find_order_at, open_orders_of, order_trades_at, send_order
 from .trades import Transfer, trades_since, transfers_since
 
@@ -70,6 +71,10 @@ class CcxtVenue(Connection):
     def fetch_my_trades(self, since: datetime | None = None, symbols: Iterable[str] | None = None) -> list[Fill]:
         "Return our fills, oldest first; a venue that answers per symbol is asked for `symbols`, or it says that it needs them."
         return run_blocking(trades_since(self, since, None if symbols is None else list(symbols)))
+
+    def fetch_funding_rates(self, symbol: str, since: datetime, until: datetime) -> pd.Series:  # by moment, UTC: what longs paid to shorts as a fraction of the value
+        "Return what a perpetual has paid in a span, both ends included.\n\nParameters\n----------\nsymbol : str\nsince : datetime\nuntil : datetime\n\nReturns\n-------\npd.Series\n    by moment, UTC: what longs paid to shorts as a fraction of the value"
+        return run_blocking(funding_rates_of(self, symbol, since, until))
 
     def fetch_activity(self, since: datetime) -> list[Event]:  # account '' yet, oldest first
         "Return deposits, withdrawals, transfers and funding, as far as the venue tells.\n\nParameters\n----------\nsince : datetime\n\nReturns\n-------\nlist[Event]\n    account '' yet, oldest first"

@@ -12,6 +12,7 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from ...core.errors import BadInput
+from ...core.funding_rates import FundingRates
 from ...core.margin import YEAR_SECONDS, MarginState, MarginTerms, margin_state
 from ...core.types import ZERO, Event, Order, asset_of
 from .costs import traded_price
@@ -26,17 +27,18 @@ CLOSED_BY_FORCE = "autoclose-"  # begins the name of an order that the exchange 
 
 
 class MarginVenue(PaperVenue):
-    "A paper exchange with one margin account: positions share their margin, everything is counted in one currency.\n\nParameters\n----------\n*args : Any\n    of `PaperVenue`\nterms : MarginTerms\npast : PriceFeed | None, default None\n    bars since the exchange was last asked, where the tape knows only the price of now; None: the tape\n**options : Any\n    of `PaperVenue`"
+    "A paper exchange with one margin account: positions share their margin, everything is counted in one currency.\n\nParameters\n----------\n*args : Any\n    of `PaperVenue`\nterms : MarginTerms\npast : PriceFeed | None, default None\n    bars since the exchange was last asked, where the tape knows only the price of now; None: the tape\nfunding : FundingRates | None, default None\n    what perpetuals have paid; None: nothing was told, and the terms' rate counts\n**options : Any\n    of `PaperVenue`"
 
     def __init__(
         self,
         *args: Any,  # of `PaperVenue`
         terms: MarginTerms,
         past: PriceFeed | None = None,  # bars since the exchange was last asked, where the tape knows only the price of now; None: the tape
+        funding: FundingRates | None = None,  # what perpetuals have paid; None: nothing was told, and the terms' rate counts
         **options: Any,  # of `PaperVenue`
     ):
         super().__init__(*args, **options)
-        self._terms, self._past = terms.at_venue(self._markets), past or self._tape
+        self._terms, self._past, self._funding = terms.at_venue(self._markets), past or self._tape, funding or FundingRates()
         if other := [s for s in self._markets if self._markets[s].currency != self.currency]:
             raise BadInput(f"{self.name}: a margin account counts in {self.currency} and {other[0]} is quoted in {self._markets[other[0]].currency}; take it out of the profile, or leave margin.leverage out")
         with self._transaction():
@@ -122,7 +124,7 @@ class MarginVenue(PaperVenue):
             return
         prices, held = self._opens(moment), self._held()
         for symbol, units in held.items():
-            for kind, cost in self._terms.carry(symbol, units * prices[symbol], since, moment).items():
+            for kind, cost in self._terms.carry(symbol, units * prices[symbol], since, moment, self._funding.due(symbol, since, moment, self._terms)).items():
                 self._pay(kind, symbol, cost, moment)
         if (cash := self._balance(self.currency)) < 0 and self._terms.interest:
             self._pay("interest", "", -cash * self._terms.interest * Decimal(str((moment - since).total_seconds())) / YEAR_SECONDS, moment)
