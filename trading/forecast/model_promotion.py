@@ -105,7 +105,8 @@ def past_trials(
     "Return what was tried so far; what `same_trial` names alike is one trial.\n\nParameters\n----------\nfolder : str | Path\n    the registry\nname : str\n    what the models are for\n\nReturns\n-------\nlist[dict[str, Any]]\n    params, score, folds, looks: of each different trial its newest score, the best first"
     found: dict[str, dict[str, Any]] = {}
     for one in _read_book(Path(folder) / f"{name}.trials.jsonl", _trial):
-        found[key] = one | {"looks": found.get(key := same_trial(one["params"]), {"looks": 0})["looks"] + 1}
+        key = same_trial(one["params"])
+        found[key] = one | {"looks": found.get(key, {"looks": 0})["looks"] + 1}
     return sorted(found.values(), key=lambda t: -t["score"])
 
 
