@@ -31,7 +31,8 @@ def serve(home: Path):
         answer.headers["Content-Security-Policy"] = CONTENT_POLICY
         return answer
 
-    mount(app, Workspace(home / "data", home / "reports", home / "settings.ini"), lambda request: SimpleNamespace(user="ann", role="trader"))
+    ann = SimpleNamespace(user="ann", role="trader", portfolios=("main",))
+    mount(app, Workspace(home / "data", home / "reports", home / "settings.ini"), lambda request: ann)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
     threading.Thread(target=server.run, daemon=True).start()
     while not server.started:

@@ -4,7 +4,10 @@ commands, settings and errors. Every link inside it is followed; nothing is aske
 import ast
 import base64
 import functools
+import gc
 import html
+import importlib
+import itertools
 import json
 import os
 import re
@@ -402,6 +405,8 @@ def build(processes: int = 1) -> Path:
     from sphinx.application import Sphinx
 
     lighten()
+    for page in sorted((SOURCE / "reference").glob("*.*.md")):  # once here, and not in each process that reads
+        importlib.import_module(f"trading.{page.stem}")
     made = Sphinx(
         SOURCE,
         None,
@@ -415,6 +420,12 @@ def build(processes: int = 1) -> Path:
         freshenv=True,
     )
     made.connect("autodoc-process-docstring", escaped, priority=100)
+    # A page makes a hundred thousand nodes, and a collection walks all that stays: freeze that, and collect after every fortieth page.
+    gc.disable()
+    resolved = itertools.count(1)
+    for event in ("env-before-read-docs", "write-started"):
+        made.connect(event, lambda *_: gc.freeze())
+    made.connect("doctree-resolved", lambda *_: None if next(resolved) % 40 else gc.collect())
     made.build()
     tidy(WORK / "html")
     return WORK / "html"

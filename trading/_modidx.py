@@ -8280,6 +8280,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                          'trading/services/strategy_control.py'),
                                                    'trading.services.strategy_control.show_strategy': ( '13_services/strategy_control.html#show_strategy',
                                                                                                         'trading/services/strategy_control.py'),
+                                                   'trading.services.strategy_control.sleeve_columns': ( '13_services/strategy_control.html#sleeve_columns',
+                                                                                                         'trading/services/strategy_control.py'),
                                                    'trading.services.strategy_control.strategies': ( '13_services/strategy_control.html#strategies',
                                                                                                      'trading/services/strategy_control.py')},
             'trading.services.system_control': { 'trading.services.system_control.AcknowledgeAlert': ( '13_services/system_control.html#acknowledgealert',

@@ -8,8 +8,10 @@ __all__ = ['log', 'POLL_SECONDS', 'CONTENT_POLICY', 'channel_class', 'screen_mes
 
 # %% ../../nbs/16_dashboard/30_app.ipynb #009a5d3c
 import asyncio
+import importlib
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -364,6 +366,9 @@ def mount(
 
     import trading.dashboard.charts  # noqa: F401
     from starlette.requests import Request
+
+    # Half a second more, which the first look at a money-weighted return would wait for.
+    threading.Thread(target=importlib.import_module, args=("scipy.optimize",), name="import", daemon=True).start()
 
     def session():
         "Return who is signed in, from the cookies that the page was asked with."

@@ -51,8 +51,9 @@ def promising_runs(
 def read_promises(
     reports: Path,  # folder of all runs
     records: Iterable[RunRecord],
+    forecasts_only: bool = False,
 ) -> Promises:
-    "Read what runs forecast, decided and held, each as it was written; of two runs of one moment the first one counts.\n\nParameters\n----------\nreports : Path\n    folder of all runs\nrecords : Iterable[RunRecord]\n\nReturns\n-------\nPromises"
+    "Read what runs forecast, decided and held, each as it was written; of two runs of one moment the first one counts.\n\nParameters\n----------\nreports : Path\n    folder of all runs\nrecords : Iterable[RunRecord]\nforecasts_only : bool, default False\n\nReturns\n-------\nPromises"
     from trading.forecast.meta_labeling import Decision
 
     made = Promises({}, {}, {}, [])
@@ -62,6 +63,8 @@ def read_promises(
             if record.as_of in made.forecasts:
                 continue
             made.forecasts[record.as_of] = run.read("forecast")
+            if forecasts_only:
+                continue
             if run.has("decisions"):
                 made.decided[record.as_of] = [Decision.from_json(json.dumps(d)) for d in run.read("decisions")["decisions"]]
             if run.has("weights"):
@@ -161,7 +164,7 @@ def forecasts_before(
     run: Run,
 ) -> dict[datetime, pd.DataFrame]:  # by the moment of the decision, oldest first
     "Return the forecasts that earlier runs of this profile kept; what cannot be read is named by the weekly review.\n\nParameters\n----------\nrun : Run\n\nReturns\n-------\ndict[datetime, pd.DataFrame]\n    by the moment of the decision, oldest first"
-    return read_promises(run.folder.parent, promising_runs(run.folder.parent, run.record.profile, run.record.as_of)).forecasts
+    return read_promises(run.folder.parent, promising_runs(run.folder.parent, run.record.profile, run.record.as_of), True).forecasts
 
 
 def last_review(

@@ -39,22 +39,21 @@ def brinson(
     key = pd.Series({s: groups.get(s, "") for s in held} | {" cash": CASH_GROUP})
     parts = pd.DataFrame({"weight": both["p"], "benchmark": both["b"], "pr": both["p"] * both["r"], "br": both["b"] * both["r"]})
     sums = parts.groupby(key).sum()
-    return _effects(sums).loc[lambda t: (t["weight"].abs() > 1e-15) | (t["benchmark"].abs() > 1e-15)]
+    found = _effects(*(sums[c].to_numpy(dtype=float) for c in parts))
+    table = pd.DataFrame({"weight": sums["weight"], "benchmark": sums["benchmark"], **found}, index=sums.index)
+    return table[(table["weight"].abs() > 1e-15) | (table["benchmark"].abs() > 1e-15)]
 
 
-def _effects(sums: pd.DataFrame) -> pd.DataFrame:
-    "Turn weights and contributions by group into Brinson's three effects."
-    whole = sums["br"].sum()
-    own = (sums["pr"] / sums["weight"]).where(sums["weight"].abs() > 1e-15)
-    theirs = (sums["br"] / sums["benchmark"]).where(sums["benchmark"].abs() > 1e-15)
-    r_p, r_b = own.fillna(theirs).fillna(0.0), theirs.fillna(own).fillna(0.0)  # who holds none of a group selected nothing in it
-    more = sums["weight"] - sums["benchmark"]
-    table = pd.DataFrame({"weight": sums["weight"], "benchmark": sums["benchmark"], "return": own, "benchmark_return": theirs})
-    table["allocation"] = more * (r_b - whole)
-    table["selection"] = sums["benchmark"] * (r_p - r_b)
-    table["interaction"] = more * (r_p - r_b)
-    table["total"] = table[["allocation", "selection", "interaction"]].sum(axis=1)
-    return table
+def _effects(weight: np.ndarray, benchmark: np.ndarray, part: np.ndarray, theirs: np.ndarray) -> dict[str, np.ndarray]:
+    "Turn weights and contributions, … × group, into returns and Brinson's three effects, alike."
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own, other = (np.where(np.abs(w) > 1e-15, c / w, np.nan) for w, c in ((weight, part), (benchmark, theirs)))
+    r_p = np.nan_to_num(np.where(np.isnan(own), other, own))  # who holds none of a group selected nothing in it
+    r_b = np.nan_to_num(np.where(np.isnan(other), own, other))
+    more, whole = weight - benchmark, theirs.sum(axis=-1, keepdims=True)
+    effects = {"allocation": more * (r_b - whole), "selection": benchmark * (r_p - r_b), "interaction": more * (r_p - r_b)}
+    return {"return": own, "benchmark_return": other, **effects, "total": sum(effects.values())}
+
 
 # %% ../../nbs/05_risk/15_attribution.ipynb #95be356b
 def attribute(
@@ -73,18 +72,30 @@ def attribute(
             raise MissingData(f"the {name} do not cover {lacking[0]}; attribution needs every period")
     if weights.empty:
         raise BadInput("no period was given; attribution needs at least one")
-    periods, own, theirs = [], [], []
-    for when in weights.index:
-        cash = 0.0 if cash_returns is None else float(cash_returns[when])
-        table = brinson(weights.loc[when].fillna(0.0), benchmark.loc[when].fillna(0.0), returns.loc[when], groups, cash)
-        periods.append(table)
-        own.append(float((table["weight"] * table["return"].fillna(0)).sum()))
-        theirs.append(float((table["benchmark"] * table["benchmark_return"].fillna(0)).sum()))
-    factors = _carino(np.array(own), np.array(theirs))
-    effects = ["allocation", "selection", "interaction", "total"]
-    linked = pd.concat([t[effects] * f for t, f in zip(periods, factors, strict=True)]).groupby(level=0).sum()
-    means = pd.concat([t[["weight", "benchmark"]] for t in periods]).groupby(level=0).sum() / len(periods)
-    return means.join(linked)
+    symbols = weights.columns.union(benchmark.columns)
+    p, b = (f.loc[weights.index].reindex(columns=symbols).fillna(0.0).to_numpy(dtype=float) for f in (weights, benchmark))
+    r = returns.loc[weights.index].reindex(columns=symbols).to_numpy(dtype=float)
+    for name, w in (("portfolio", p), ("benchmark", b)):
+        if not np.isfinite(w).all():
+            raise BadInput(f"the {name}'s weights must be finite, each symbol once")
+    held = (p != 0) | (b != 0)
+    bad = held & ~(np.isfinite(r) & np.array([s in groups for s in symbols]))
+    if bad.any():
+        first = symbols[bad[bad.any(axis=1).argmax()].argmax()]
+        raise MissingData(f"{first} has no {'group' if first not in groups else 'return in the period'}; attribution needs both")
+    names = sorted({CASH_GROUP, *(groups[s] for s in symbols[held.any(axis=0)])})
+    member = np.array([[groups.get(s) == g for g in names] for s in symbols], dtype=float)
+    r, at = np.where(held, r, 0.0), names.index(CASH_GROUP)
+    weight, other, part, theirs = p @ member, b @ member, (p * r) @ member, (b * r) @ member
+    idle = np.zeros(len(p)) if cash_returns is None else cash_returns.loc[weights.index].to_numpy(dtype=float)
+    for w, sums, c in ((p, weight, part), (b, other, theirs)):
+        rest = 1 - w.sum(axis=1)
+        sums[:, at], c[:, at] = sums[:, at] + rest, c[:, at] + rest * idle
+    found = _effects(weight, other, part, theirs)
+    factors = _carino(part.sum(axis=1), theirs.sum(axis=1))
+    linked = {e: factors @ found[e] for e in ("allocation", "selection", "interaction", "total")}
+    table = pd.DataFrame({"weight": weight.mean(axis=0), "benchmark": other.mean(axis=0), **linked}, index=names)
+    return table[((np.abs(weight) > 1e-15) | (np.abs(other) > 1e-15)).any(axis=0)]
 
 
 def _carino(own: np.ndarray, theirs: np.ndarray) -> np.ndarray:

@@ -113,7 +113,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     ],
     "strategy_control": [
         "KINDS", "PromoteStrategy", "RetireStrategy", "position_rules", "list_strategies", "strategies", "show_strategy",
-        "compare_strategies", "earned_by_sleeve",
+        "compare_strategies", "earned_by_sleeve", "sleeve_columns",
     ],
     "system_control": [
         "OF_SETTINGS", "AcknowledgeAlert", "acknowledge_rule", "WriteNote", "write_note", "SteerFeedback", "freeze_feedback",

@@ -36,7 +36,7 @@ from ..pipeline.sentiment import pinned_sentiment
 from .queries_trading import run_bars
 from .workspace import Workspace, current_settings, ledger_for_reading
 from .queries_runs import artefact, missing, newest_run, rows
-from .query_cache import view
+from .query_cache import MEMORY, view
 from ..accounting.unit_values import money_weighted_return, performance_equity
 from ..core.drawdown import drawdown_now, value_drawdown
 
@@ -101,7 +101,7 @@ def explanation(place: Workspace, profile: str | None = None, symbol: str | None
 
 def forecast_facts(place: Workspace, record: RunRecord) -> dict | None:  # the fields of `report.forecast_sections.ForecastReview`
     "Return which forecasts passed the filter, what changed, what became of earlier ones and why; None when the run decided nothing about them.\n\nParameters\n----------\nplace : Workspace\nrecord : RunRecord\n\nReturns\n-------\ndict | None\n    the fields of `report.forecast_sections.ForecastReview`"
-    return forecast_review(Run(place.reports / record.id), run_bars(place, record)["close"])
+    return MEMORY.get(("forecast_facts", place, record.id), place, lambda: forecast_review(Run(place.reports / record.id), run_bars(place, record)["close"]))
 
 # %% ../../nbs/13_services/25_queries_analytics.ipynb #c99f179f
 @view

@@ -118,8 +118,8 @@ def _times(place: Workspace):
                     yield path, state.st_mtime_ns, state.st_size
             except OSError:
                 continue
-    for folder in (place.data / "bars" / "_delta_log",):  # a new version of the store is a new file there
-        yield "bars", folder.stat().st_mtime_ns if folder.exists() else 0, 0
+    for folder in (place.data / "bars" / "_delta_log", *place.reports.glob("weekly/*")):  # a new version of the store, or a review, is a new file there
+        yield str(folder), folder.stat().st_mtime_ns if folder.exists() else 0, 0
     file = place.settings or Path("settings.ini")
     yield str(file), file.stat().st_mtime_ns if file.exists() else 0, 0
 

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'PromoteStrategy', 'RetireStrategy', 'position_rules', 'list_strategies', 'strategies', 'show_strategy',
-           'compare_strategies', 'earned_by_sleeve']
+           'compare_strategies', 'earned_by_sleeve', 'sleeve_columns']
 
 # %% ../../nbs/13_services/71_strategy_control.ipynb #b1bda7f6
 import json
 from datetime import UTC, date, datetime
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pydantic import Field
 
@@ -19,7 +20,8 @@ from .commands import CommandRequest, Context, Done, Name, Text, command
 from ..core.bars import bar_length
 from ..core.errors import MissingData, TradingError
 from ..core.settings import Settings
-from .queries_runs import artefact, dry_run_ledger, missing, records
+from ..pipeline.run_record import Run, RunRecord
+from .queries_runs import dry_run_ledger, missing, records
 from .queries_trading import run_bars
 from .query_cache import view
 from .workspace import Workspace, current_settings
@@ -211,10 +213,26 @@ def earned_by_sleeve(
     newest = kept[max(kept)]
     close = run_bars(place, newest)["close"].ffill()
     known = close.index + bar_length(newest.settings["market"]["timeframe"])
-    times = sorted(kept)
-    total: pd.Series = pd.Series(dtype=float)
-    for day, after in zip(times, times[1:], strict=False):
-        begin, end = (close[known <= at].iloc[-1] for at in (day, after))
-        parts = artefact(place, kept[day], "sleeve_weights")
-        total = total.add(parts.mul(end.reindex(parts.index) / begin.reindex(parts.index) - 1, axis=0).sum(), fill_value=0.0)
-    return {"runs": len(times), "earned": {k: float(v) for k, v in total.items()}}
+    times = [at for at in sorted(kept) if at >= known[0]]  # the newest run may know a shorter past
+    values, column = close.to_numpy(dtype=float), {s: n for n, s in enumerate(close.columns)}
+    rows = known.searchsorted(pd.DatetimeIndex(times), side="right") - 1  # the last close that was known at each run
+    total: dict[str, float] = {}
+    for day, begin, end in zip(times, rows, rows[1:], strict=False):
+        weights = sleeve_columns(place, kept[day])
+        symbols = weights.pop("symbol")
+        at = [(n, column[s]) for n, s in enumerate(symbols) if s in column]
+        inside, there = [n for n, _ in at], [c for _, c in at]
+        gains = values[end, there] / values[begin, there] - 1
+        for name, w in weights.items():
+            total[name] = total.get(name, 0.0) + float(np.nansum(np.array(w, dtype=float)[inside] * gains))
+    return {"runs": len(times), "earned": total}
+
+
+def sleeve_columns(place: Workspace, record: RunRecord) -> dict[str, list]:
+    "Return the weights of a run by sleeve, with their symbols, without pandas: hundreds of runs are read for one answer."
+    import io
+
+    import pyarrow.parquet as parquet
+
+    data = Run(place.reports / record.id).content("sleeve_weights.parquet", record)
+    return parquet.ParquetFile(io.BytesIO(data)).read(use_threads=False).to_pydict()
