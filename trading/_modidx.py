@@ -4541,6 +4541,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                               'trading/forecast/model_promotion.py'),
                                                   'trading.forecast.model_promotion.doubt_today': ( '04_forecast/model_promotion.html#doubt_today',
                                                                                                     'trading/forecast/model_promotion.py'),
+                                                  'trading.forecast.model_promotion.forget_since': ( '04_forecast/model_promotion.html#forget_since',
+                                                                                                     'trading/forecast/model_promotion.py'),
                                                   'trading.forecast.model_promotion.gate_reasons': ( '04_forecast/model_promotion.html#gate_reasons',
                                                                                                      'trading/forecast/model_promotion.py'),
                                                   'trading.forecast.model_promotion.note_trial': ( '04_forecast/model_promotion.html#note_trial',
