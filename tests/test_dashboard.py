@@ -1,5 +1,6 @@
 "The live page in a real browser: sign in with a code, run, approve, read orders and report, stop and resume trading; on the desk and on the phone."
 
+import gc
 import os
 import re
 import threading
@@ -11,6 +12,7 @@ import pytest
 from barriers import barriers
 from loopback import KEYS, SETTINGS, SYMBOLS, HereKernel, make_bars, market
 from test_report import CHROMIUM, CONTRAST, FLAGS, LETTERS
+from waiting import wait_until
 
 pytest.importorskip("panel", reason="panel is missing: pip install 'carnet[serve]'")
 pytestmark = [
@@ -219,6 +221,51 @@ def test_the_console_asks_our_own_api_with_the_rights_of_whoever_is_signed_in(lo
         nothing_outside(page, served[0])
     entries = [e for e in served[2].entries() if e.who == "trader"]
     assert any("note" in e.action for e in entries)
+
+
+def test_the_console_keeps_a_stop_when_the_service_refuses_and_takes_it_away_only_when_told(browser):
+    from trading.core.resources import share_path
+
+    told = {"status": 200, "body": '{"items": [{"name": "main", "stopped": ["a test"]}]}'}
+    asked = []
+
+    def answer(route):
+        address = route.request.url
+        if address.endswith("/console"):
+            route.fulfill(content_type="text/html", body=share_path("templates", "console.html").read_text(encoding="utf-8"))
+        elif address.endswith("/portfolios"):
+            asked.append(address)
+            route.fulfill(content_type="application/json", **told)
+        else:
+            route.fulfill(content_type="application/json", body='{"paths": {}, "role": "viewer"}')
+
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.route("**/*", answer)
+        page.goto("http://console.test/console")
+        page.wait_for_selector("#stopped:has-text('a test')")
+        for status in (401, 429, 500, 503):
+            told.update(status=status, body='{"title": "refused"}')
+            before = len(asked)
+            while len(asked) < before + 3:  # the third is asked when the second was read
+                page.wait_for_timeout(50)
+            assert page.is_visible("#stopped"), status
+        told.update(status=200, body='{"items": [{"name": "main", "stopped": []}]}')
+        page.wait_for_selector("#stopped", state="hidden")
+
+
+def test_a_page_that_is_closed_holds_its_session_no_longer(look):
+    from bokeh.server.session import ServerSession
+
+    def held():
+        return [o for o in gc.get_objects() if isinstance(o, ServerSession) and o.connection_count]
+
+    before = {o.id for o in held()}
+    page = look("viewer", at="books")
+    page.wait_for_selector("#carnet[data-live=yes]")
+    (mine,) = [o for o in held() if o.id not in before]
+    page.close()
+    wait_until(lambda: mine.connection_count == 0)
 
 
 FINISHED = "#s-run .steps:not(:has(li:not(.is-done)))"

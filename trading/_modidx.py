@@ -2925,6 +2925,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'trading/dashboard/app.py'),
                                        'trading.dashboard.app.PageUpdates.who': ( '16_dashboard/app.html#pageupdates.who',
                                                                                   'trading/dashboard/app.py'),
+                                       'trading.dashboard.app._detach_closed_pages': ( '16_dashboard/app.html#_detach_closed_pages',
+                                                                                       'trading/dashboard/app.py'),
                                        'trading.dashboard.app._watch': ('16_dashboard/app.html#_watch', 'trading/dashboard/app.py'),
                                        'trading.dashboard.app.activity_state': ( '16_dashboard/app.html#activity_state',
                                                                                  'trading/dashboard/app.py'),
