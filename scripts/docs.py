@@ -7,7 +7,6 @@ import functools
 import gc
 import html
 import importlib
-import itertools
 import json
 import os
 import re
@@ -47,6 +46,8 @@ CONF = {
     "html_extra_path": ["_extra"],
     "html_show_sourcelink": False,
     "html_copy_source": False,
+    "html_use_index": False,  # the search finds every name, the reference lists every module
+    "html_domain_indices": False,
     "html_static_path": ["_static"],
     "html_css_files": ["carnet.css"],
     "html_js_files": [],
@@ -386,7 +387,7 @@ def tidy(site: Path) -> None:
     "Drop the blanks of the theme around what is read, and files that only its authors need."
     for page in site.rglob("*.html"):
         head, main, rest = page.read_text(encoding="utf-8").partition("<main")
-        page.write_text(re.sub(r"\s*\n\s*", "\n", head) + main + rest, encoding="utf-8")
+        page.write_text(re.sub(r"\s*\n\s*", "\n", re.sub(r"(?s)<!--.*?-->", "", head)) + main + rest, encoding="utf-8")
     for path in (site / "_static").rglob("*.map"):
         path.unlink()
     shutil.rmtree(site / "_sources", ignore_errors=True)
@@ -420,12 +421,9 @@ def build(processes: int = 1) -> Path:
         freshenv=True,
     )
     made.connect("autodoc-process-docstring", escaped, priority=100)
-    # A page makes a hundred thousand nodes, and a collection walks all that stays: freeze that, and collect after every fortieth page.
-    gc.disable()
-    resolved = itertools.count(1)
+    gc.set_threshold(100_000, 10, 10)  # a page makes a hundred thousand nodes, and a collection walks all that stays: that is frozen
     for event in ("env-before-read-docs", "write-started"):
         made.connect(event, lambda *_: gc.freeze())
-    made.connect("doctree-resolved", lambda *_: None if next(resolved) % 40 else gc.collect())
     made.build()
     tidy(WORK / "html")
     return WORK / "html"

@@ -56,7 +56,7 @@ def test_every_file_parses():
 def test_compose_files_refer_to_what_exists(files):
     stack = compose(*files)
     known = {"image", "build", "restart", "read_only", "cap_drop", "security_opt", "tmpfs", "working_dir", "volumes", "environment",
-             "secrets", "logging", "entrypoint", "command", "ports", "networks", "network_mode", "depends_on", "healthcheck"}
+             "secrets", "logging", "entrypoint", "command", "ports", "networks", "cap_add", "depends_on", "healthcheck"}
     for name, service in stack["services"].items():
         assert set(service) <= known and ("image" in service), (name, set(service) - known)
         for volume in service.get("volumes", []):
@@ -372,7 +372,7 @@ def test_secrets_are_made_for_the_user_that_reads_them(tmp_path):
     assert make() == first and first["vault_key"] == "kept as it is" and len(set(first.values())) == len(first)
     public = {n for n in first if n.endswith("_certificate")} | {"inside_authority"}
     assert {f.stat().st_mode & 0o777 for f in place.iterdir() if f.name not in public} == {0o400}
-    assert {f.stat().st_mode & 0o777 for f in place.iterdir() if f.name in public} == {0o444} and len(public) == 8
+    assert {f.stat().st_mode & 0o777 for f in place.iterdir() if f.name in public} == {0o444} and len(public) == 9
     stack = compose("compose.yaml", "compose.full.yaml", "compose.tls.yaml")
     assert {Path(s["file"]).name for s in stack["secrets"].values()} - set(first) == {"metrics_key", "alert_webhook"}, "those are made elsewhere"
     assert not [n for n, s in stack["services"].items() if "inside_authority_key" in s.get("secrets", [])], "what signs is mounted nowhere"
@@ -414,8 +414,11 @@ def test_whatever_asks_another_inside_asks_over_tls_and_believes_one_authority()
     assert rules == ["local", "hostssl"]
     told = stack["worker"]["environment"]
     assert told["PREFECT_API_URL"].startswith("https://") and told["PREFECT_API_SSL_CERT_FILE"] == authority
-    assert stack["prefect"]["command"][stack["prefect"]["command"].index("--host") + 1] == "127.0.0.1", "it is reached through its door only"
-    assert stack["prefect-door"]["network_mode"] == "service:prefect"
+    assert stack["prefect"]["networks"] == ["prefect"] and "ports" not in stack["prefect"], "it is reached through its door only"
+    assert {name for name, service in stack.items() if "prefect" in service.get("networks", ())} == {"prefect", "prefect-door", "postgres"}
+    for name, service in stack.items():
+        if service.get("image", "").startswith("caddy:"):  # its program carries this capability and does not start without
+            assert "NET_BIND_SERVICE" in service["cap_add"], name
     assert "tls /run/secrets/prefect_certificate /run/secrets/prefect_key" in (DEPLOY / "prefect" / "Caddyfile").read_text()
     for name in ("prometheus", "alertmanager"):
         assert f"--web.config.file=/etc/{name}/web.yml" in stack[name]["command"]

@@ -27,7 +27,7 @@ from trading.core.types import Plan
 from trading.data.arrow import content_version
 from trading.forecast import forecaster
 from trading.forecast.decisions import judge_record
-from trading.forecast.model_promotion import promotions
+from trading.forecast.model_promotion import past_trials, promotions
 from trading.forecast.model_registry import read_meta
 from trading.forecast.panel import bar_volatility, features_of, make_panel
 from trading.pipeline import decision_world, steps, weekly_search
@@ -258,7 +258,7 @@ def bent_market():
 
 
 def test_a_replay_trades_on_the_model_that_the_weekly_search_would_have_chosen_then(tmp_path, monkeypatch):
-    "As the steps of the week find it by hand from the bars of that moment, in a registry of its own; and another future changes nothing before it."
+    "As the steps of the week find it by hand from the bars of that moment, in a registry of its own; neither another future nor two cuts change it."
     asked, at = {"forecast.replay_search": "yes", "forecast.horizons": "1, 5", "market.start": "2017-06-01"}, datetime(2022, 12, 17, tzinfo=UTC)
     market, days = bent_market(), ("2022-12-14", "2022-12-22")
     monkeypatch.setattr(weekly_search, "rival_models", lambda settings: {})  # forests and networks take most of the time
@@ -279,8 +279,31 @@ def test_a_replay_trades_on_the_model_that_the_weekly_search_would_have_chosen_t
     assert "1 weekly search for better models, 1 promoted one" in done.summary["notes"] and not (tmp_path / "replay" / "data" / "models").exists()
     other = market.copy()
     other.loc["2022-12-21":] *= 1.37
-    again = run_replay(settings_at(tmp_path / "future", **asked), *days, NOW, past=past_of(other))
-    assert [p.version for p in promotions(again.folder / "data" / "models" / "sample")] == [f[0] for f in found]
+    promote, decide = WeeklySearch.promote, module.take_decision
+
+    def dies_behind(real, *given):
+        real(*given)
+        raise KeyboardInterrupt
+
+    def call(real, *given):
+        return real(*given)
+
+    def again_until_cut():
+        with pytest.raises(KeyboardInterrupt):
+            run_replay(settings_at(tmp_path / "future", **asked), *days, NOW, ("forecasts",), past=past_of(other))
+
+    with monkeypatch.context() as patch:  # within the search, when all but its result is written
+        patch.setattr(WeeklySearch, "promote", lambda search: dies_behind(promote, search))
+        again_until_cut()
+    with monkeypatch.context() as patch:  # and once more two days after it
+        patch.setattr(module, "take_decision", lambda world, as_of, *rest: (dies_behind if as_of.day == 21 else call)(decide, world, as_of, *rest))
+        again_until_cut()
+    again = run_replay(settings_at(tmp_path / "future", **asked), *days, NOW, ("forecasts",), past=past_of(other))
+    models = again.folder / "data" / "models" / "sample"
+    assert [(p.version, p.passed, p.at, p.trials, p.reasons) for p in promotions(models)] == found
+    assert past_trials(models, "forecast") == past_trials(models_of(alone), "forecast"), "no look is counted twice"
+    assert len(list((again.folder / "runs" / "weekly").iterdir())) == 1
+    assert not (again.folder / "forecasts" / "runs" / "weekly").exists(), "who makes no forecasts needs no model"
     early = [line for line in lines if line["as_of"][:10] <= "2022-12-20"]
     assert lines_of(again.folder)[: len(early)] == early and len(early) > 3
 

@@ -47,7 +47,7 @@ def research_agent_command(name, profile, symbols, begin, until, generations, mi
 @click.option("--trials", default="500", show_default=True, help="Variations at most; each is counted.")
 @click.option("--minutes", default="10", show_default=True, help="After which nothing more is tried.")
 @click.option("--promote", is_flag=True, help="Promote what passes; otherwise it is only reported.")
-@click.option("--scheduler", default="", metavar="ADDRESS", help="Of Dask, for example tcp://127.0.0.1:8786; else in this process.")
+@click.option("--scheduler", default="", metavar="ADDRESS", help="Of Dask, for example tcp://127.0.0.1:8786, or tls:// where it asks for a certificate; else in this process.")
 @click.option("--by", metavar="NAME", help="Who asks; else the name you are signed in with.")
 def research_auto_command(strategies, profile, symbols, begin, end, trials, minutes, promote, scheduler, by) -> None:
     "Search strategies over a market within a budget; every trial is counted, and most often nothing passes."

@@ -36,6 +36,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
     "model_promotion": [
         "note_trial", "same_trial", "past_trials", "count_trials", "PromotionGate", "gate_reasons", "champion_gain", "Promotion",
         "promotions", "current_model_version", "current_estimator", "doubt_today", "promote_model", "roll_back_model", "retire_model",
+        "forget_since",
     ],
     "model_registry": ["TRUSTED", "to_state", "from_state", "read_meta", "save", "load"],
     "named_features": ["NamedFeatures"],

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['note_trial', 'same_trial', 'past_trials', 'count_trials', 'PromotionGate', 'gate_reasons', 'champion_gain',
            'Promotion', 'promotions', 'current_model_version', 'current_estimator', 'doubt_today', 'promote_model',
-           'roll_back_model', 'retire_model']
+           'roll_back_model', 'retire_model', 'forget_since']
 
 # %% ../../nbs/04_forecast/32_model_promotion.ipynb #a990971d
 import json
@@ -21,6 +21,7 @@ import pandas as pd
 
 from ..core.english import plural
 from ..core.errors import BadInput, MissingData, Refused
+from ..core.files import write_atomic
 from ..core.trial_store import canonical_value
 from ..core.types import Value
 from .forecaster import accuracy
@@ -276,6 +277,18 @@ def retire_model(
     if not (before := current_model_version(folder, name)):
         raise Refused("no saved model is in force, so there is none to take back; the model that the settings name makes the forecasts")
     return _write(folder, Promotion(name, "", at, True, (why,), count_trials(folder, name), before))
+
+
+def forget_since(
+    folder: str | Path,  # the registry of a replay
+    at: datetime,  # UTC
+    name: str = "forecast",
+) -> None:
+    "Take what was noted for this moment and later out of both books: a search that was cut off is repeated as if it had never begun. Nobody's but a replay's.\n\nParameters\n----------\nfolder : str | Path\n    the registry of a replay\nat : datetime\n    UTC\nname : str, default 'forecast'"
+    for book in (Path(folder) / f"{name}.trials.jsonl", Path(folder) / f"{name}.promotions.jsonl"):
+        lines = _read_book(book, lambda line: (line, datetime.fromisoformat(json.loads(line)["at"]) < at))
+        if book.exists():
+            write_atomic(book, b"".join(line + b"\n" for line, early in lines if early))
 
 
 def _write(folder: str | Path, promotion: Promotion) -> Promotion:

@@ -39,7 +39,7 @@ from .kept_forecasts import KeptForecasts
 from .memory_run import MemoryRun
 from .named_sleeves import shorter_frames
 from .run_record import RunRecord, versions
-from ..forecast.model_promotion import current_model_version
+from ..forecast.model_promotion import current_model_version, forget_since
 from .factory import bars_of, models_of
 from .sentiment import take_sentiment
 from .steps import forecast_step, train_and_judge, training_moment
@@ -146,6 +146,7 @@ def search_due(
     if not len(known) or at < begin or file.exists():
         return
     run = world.open(at, at + timedelta(hours=2))
+    forget_since(models_of(settings), at)  # of a search that was cut off
     try:
         mood, _ = take_sentiment(run, run.record.created)
         week = WeeklySearch(settings, bars_of(run).iloc[-settings.forecast.window :], mood, at, run.record.data_version, run.record.packages["carnet"], say=lambda line: None)

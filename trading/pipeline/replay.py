@@ -28,7 +28,7 @@ from ..core.files import write_atomic
 from ..core.funding_rates import FundingRates
 from ..core.settings import Settings
 from ..core.types import Value, stable_hash
-from ..forecast.model_promotion import promotions
+from ..forecast.model_promotion import forget_since, promotions
 from .decision_world import ForecastsAhead, StoreVersions, World, search_due, searches_told
 from .factory import bars_of, market_source, models_of, source_note, store_of
 from .currency_rates import rate_symbols
@@ -70,7 +70,8 @@ def _forecast(world: World, run: MemoryRun, now: datetime) -> None:
     "Forecast at a close of the profile; between two of them, when a faster sleeve decides, the forecasts of the last one that was decided stand, and are judged once."
     frame, why = world.settings.market.timeframe, PARTS["forecasts"] if world.without == "forecasts" else ""
     close = (closed_by(bars_of(run), run.stands or run.record.as_of, frame).index[-1] + bar_length(frame)).to_pydatetime()
-    search_due(world, run.record.as_of)
+    if not why:
+        search_due(world, run.record.as_of)
     if not world.shorter or close >= run.record.as_of:
         forecast_step(run, now, world.kept, why)
         world.keep_forecasts(run)
@@ -186,12 +187,13 @@ def _own_settings(settings: Settings, folder: Path, begin: datetime) -> Settings
     own = settings.model_copy(update={"run": settings.run.model_copy(update=where)})
     models = models_of(settings)
     in_force = {p.version for p in promotions(models) if p.passed}
-    if models.is_dir() and not models_of(own).exists():
-        copytree(models, models_of(own), ignore=lambda place, names: [n for n in names if Path(place) == models and (models / n).is_dir() and n not in in_force])
-    if settings.forecast.replay_search:  # it searches itself: what was found later is not known
-        for book in models_of(own).glob("forecast.*.jsonl"):
-            lines = book.read_text(encoding="utf-8").splitlines(keepends=True)
-            write_atomic(book, "".join(takewhile(lambda text: datetime.fromisoformat(json.loads(text)["at"]) < begin, lines)).encode())
+    if models.is_dir() and not models_of(own).exists():  # once, and whole: what the replay finds itself comes on top
+        beside = models_of(own).with_name(f".{settings.run.profile}.part")
+        rmtree(beside, ignore_errors=True)
+        copytree(models, beside, ignore=lambda place, names: [n for n in names if Path(place) == models and (models / n).is_dir() and n not in in_force])
+        if settings.forecast.replay_search:  # it searches itself: what was found later is not known
+            forget_since(beside, begin)
+        beside.replace(models_of(own))
     data.mkdir(parents=True, exist_ok=True)
     learnt = Path("feedback") / f"{settings.run.profile}.jsonl"
     if (Path(settings.run.data) / learnt).exists() and not (data / learnt).exists():  # what was learnt later is learnt anew, from the forecasts of the replay

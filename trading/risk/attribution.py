@@ -72,6 +72,9 @@ def attribute(
             raise MissingData(f"the {name} do not cover {lacking[0]}; attribution needs every period")
     if weights.empty:
         raise BadInput("no period was given; attribution needs at least one")
+    for name, frame in (("portfolio", weights), ("benchmark", benchmark), ("returns", returns)):
+        if not frame.columns.is_unique:
+            raise BadInput(f"{frame.columns[frame.columns.duplicated()][0]} is a column of the {name} twice; give each symbol once")
     symbols = weights.columns.union(benchmark.columns)
     p, b = (f.loc[weights.index].reindex(columns=symbols).fillna(0.0).to_numpy(dtype=float) for f in (weights, benchmark))
     r = returns.loc[weights.index].reindex(columns=symbols).to_numpy(dtype=float)
@@ -87,7 +90,9 @@ def attribute(
     member = np.array([[groups.get(s) == g for g in names] for s in symbols], dtype=float)
     r, at = np.where(held, r, 0.0), names.index(CASH_GROUP)
     weight, other, part, theirs = p @ member, b @ member, (p * r) @ member, (b * r) @ member
-    idle = np.zeros(len(p)) if cash_returns is None else cash_returns.loc[weights.index].to_numpy(dtype=float)
+    idle = np.zeros(len(p)) if cash_returns is None else cash_returns.reindex(weights.index).to_numpy(dtype=float)
+    if not np.isfinite(idle).all():
+        raise MissingData(f"the return of cash is missing at {weights.index[~np.isfinite(idle)][0]}; attribution needs every period")
     for w, sums, c in ((p, weight, part), (b, other, theirs)):
         rest = 1 - w.sum(axis=1)
         sums[:, at], c[:, at] = sums[:, at] + rest, c[:, at] + rest * idle
