@@ -5253,6 +5253,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                      'trading/pipeline/decision_world.py'),
                                                  'trading.pipeline.decision_world._program': ( '12_pipeline/decision_world.html#_program',
                                                                                                'trading/pipeline/decision_world.py'),
+                                                 'trading.pipeline.decision_world._question': ( '12_pipeline/decision_world.html#_question',
+                                                                                                'trading/pipeline/decision_world.py'),
                                                  'trading.pipeline.decision_world._told_world': ( '12_pipeline/decision_world.html#_told_world',
                                                                                                   'trading/pipeline/decision_world.py'),
                                                  'trading.pipeline.decision_world._trainings': ( '12_pipeline/decision_world.html#_trainings',
