@@ -283,10 +283,17 @@ def test_a_person_starts_the_run_approves_its_plan_reads_orders_and_report_and_s
     assert page.locator("#ask").is_visible()
     page.fill("#ask-reason", "the venue was repaired")
     page.click("#ask-yes")
+    page.wait_for_selector("#banner button:has-text('Resume trading')", state="detached")
+    page.click("header button:has-text('Stop trading')")
+    page.click("#ask-yes")  # nothing keeps anybody from stopping, not even that there is no reason
+    page.wait_for_selector("#banner :text('no reason was given')")
+    page.click("#banner button:has-text('Resume trading')")
+    page.fill("#ask-reason", "it was a test")
+    page.click("#ask-yes")
     page.wait_for_selector("header button:has-text('Stop trading')")
     page.wait_for_selector("#banner button:has-text('Resume trading')", state="detached")
     done = [e.action for e in served[2].entries()[before:] if e.who == "trader" and not e.action.startswith("sign")]
-    assert done == ["run started", "plan approved", "trading stopped", "trading resumed"] and served[2].verify() == []
+    assert done == ["run started", "plan approved", *["trading stopped", "trading resumed"] * 2] and served[2].verify() == []
 
 
 def test_a_stop_is_above_every_screen_whatever_the_screen_waits_for_and_so_is_one_by_command(look, home, monkeypatch):

@@ -114,7 +114,7 @@ export function render({ model, el }) {
     $("#ask-yes").textContent = button.textContent
     $("#ask-yes").className = button.classList.contains("danger") ? "danger" : "main"
     field.hidden = !button.dataset.reason
-    reason.required = !!button.dataset.reason
+    reason.required = !!button.dataset.reason && button.dataset.act !== "kill"  // nothing keeps anybody from stopping
     reason.value = ""
     field.querySelector("label").textContent = button.dataset.reason ?? ""
     asking = button

@@ -48,7 +48,7 @@ def add_error_handlers(app: FastAPI) -> None:
         return _answer(request, *status_of(error), str(error), {"retry-after": str(seconds)} if seconds else None)
 
     async def unreadable(request: Request, error: RequestValidationError) -> Response:
-        found = [{"where": ".".join(map(str, e["loc"])), "what": e["msg"]} for e in error.errors()[:20]]
+        found = [{"where": ".".join(map(str, e["loc"]))[:200], "what": e["msg"]} for e in error.errors()[:20]]
         first = f"{found[0]['where']}: {found[0]['what']}" if found else "the request cannot be read"
         return _answer(request, 422, "Not understood", first, errors=found)
 

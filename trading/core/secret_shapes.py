@@ -7,6 +7,7 @@ __all__ = ['MASK', 'SHAPES', 'mask_shapes']
 
 # %% ../../nbs/00_core/49_secret_shapes.ipynb #256aaaa3
 import re
+from collections.abc import Callable
 
 MASK = "***"
 
@@ -14,7 +15,14 @@ MASK = "***"
 _ADDRESSES = ("tgram", "discord", "slack", "pover", "gotify", "gotifys", "msteams", "pbul", "ntfy", "ntfys", "matrix", "matrixs", "mmost", "mmosts", "zulip", "twilio",
               "signal", "signals", "workflow", "workflows", "wxteams", "join", "prowl", "simplepush", "sendgrid", "mailgun", "ifttt", "rocket", "rockets", "pushed", "fcm",
               "mailto", "mailtos", "jsons", "json", "form", "forms", "xml", "xmls")  # channels of alerts as apprise writes them: the whole address opens them
-SHAPES = (  # letters to look for (small), pattern, what to keep
+
+
+def _if_digit(found: re.Match) -> str:
+    "Mask what stands behind a mark when there is a digit in it; asked of the whole word at once, as a look ahead would read it again from each mark in it."
+    return f"{found[1]}{MASK}" if re.search(r"\d", found[2]) else found[0]
+
+
+SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (  # letters to look for (small), pattern, what to keep
     ((":",), re.compile(r"(?<!\d)\d{8,12}:[A-Za-z0-9_-]{30,50}(?![\w-])"), MASK),  # a Telegram bot's token
     (("://",), re.compile(rf"\b({'|'.join(_ADDRESSES)})://[^\s\"'<>]{{8,}}", re.IGNORECASE), rf"\1://{MASK}"),
     (("/services/",), re.compile(r"(/services/)T[A-Z0-9]{6,}/B[A-Z0-9]{6,}/[A-Za-z0-9]{16,}"), rf"\1{MASK}"),
@@ -30,7 +38,7 @@ SHAPES = (  # letters to look for (small), pattern, what to keep
     (("prv",), re.compile(r"\b([xyzt]prv)[A-Za-z0-9]{50,}"), rf"\1{MASK}"),
     (("gocspx-", "nrak-", "pmak-", "sq0"), re.compile(r"\b(GOCSPX-|NRAK-|PMAK-|sq0(?:atp|csp|idp)-)[\w-]{16,}"), rf"\1{MASK}"),
     (("hvs.", "hvb.", "dckr_", "sbp_", "hrku-", "oauth:", "glsa_", "glc_", "figd_", "gsk_", "pplx-", "xai-", "ntn_", "r8_", "dp.", "nfp_", "sntry", "atatt3"), re.compile(
-        r"\b(hv[sb]\.|dckr_[po]at_|sbp_|HRKU-|oauth:|glsa_|glc_|figd_|gsk_|pplx-|xai-|ntn_|r8_|dp\.(?:pt|st|sa|ct)\.|nfp_|sntry[su]_|ATATT3)(?=[\w+/=.-]*\d)[\w+/=.-]{20,}"), rf"\1{MASK}"),
+        r"\b(hv[sb]\.|dckr_[po]at_|sbp_|HRKU-|oauth:|glsa_|glc_|figd_|gsk_|pplx-|xai-|ntn_|r8_|dp\.(?:pt|st|sa|ct)\.|nfp_|sntry[su]_|ATATT3)([\w+/=.-]{20,})"), _if_digit),
     ((".",), re.compile(r"(?<![\w.-])[MNO][A-Za-z0-9_-]{22,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,40}(?![\w-])"), MASK),  # a bot's token: its number, a moment, and the proof
     (("-us",), re.compile(r"\b[0-9a-f]{32}(-us\d{1,2})\b"), rf"{MASK}\1"),
     (("/",), re.compile(r"\b([12]/\d{10,20}(?:/\d{10,20})?:)[0-9a-f]{32}\b"), rf"\1{MASK}"),

@@ -45,7 +45,7 @@ def request_of(
     known: dict[str, tuple[str, dict[str, Any]]] = {
         "start": ("start-run", pick("as_of", "mode", profile=who.profile)), "resume": ("resume-run", pick("run")), "stop": ("cancel-job", pick("job")),
         "approve": ("approve-plan", pick("run", "plan")), "review": ("review-plan", pick("run", "plan", remark=v.get("reason", ""))),
-        "withdraw": ("reject-plan", pick("run", "plan", "reason")), "amend": ("amend-plan", pick("run", "plan", "reason", **_amendment(values))), "kill": ("stop-trading", pick("reason")),
+        "withdraw": ("reject-plan", pick("run", "plan", "reason")), "amend": ("amend-plan", pick("run", "plan", "reason", **_amendment(values))), "kill": ("stop-trading", {"reason": values.get("reason", "")}),
         "reset": ("resume-trading", pick("reason", accounts=[account_of(place, who.profile)])),
         "change": ("change-settings", {"changes": {k: values[k].strip() or None for k in values if "." in k}, "profile": None if v.get("for", "all profiles") == "all profiles" else v.get("profile")}),
         "settings": ("replace-settings", pick("before", text=values.get("text", ""))),

@@ -11,6 +11,7 @@ import asyncio
 import importlib
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -150,22 +151,23 @@ class PageUpdates:
         "Tell a stop that was raised or ended, whatever the screen waits for."
         if (state := latest_stops(self.place)) == self.stops:
             return
-        self.stops, self.banners = state, self.banners + 1
         try:
             text = await asyncio.get_running_loop().run_in_executor(_STOP_THREADS, lambda: str(banner(self.place, self.who())))
-        except TradingError as error:  # the session has ended: `tick` leads to the door
-            log.info("a page was not told of a stop: %s", error)
+        except NotSignedIn:  # `tick` leads to the door
             return
-        self.shown["banner"] = text
+        self.stops, self.banners, self.shown["banner"] = state, self.banners + 1, text  # only what is sent counts: whatever failed is tried again
         self.send({"parts": {"banner": text}})
 
     async def watch_stops(self) -> None:
         "Look for stops as long as the page is open."
+        logged = -math.inf
         while True:
             try:
                 await self.show_stops()
             except Exception:  # whatever it was, the next look may be the one that counts
-                log.exception("a page could not be told of a stop")
+                if time.monotonic() - logged >= _LOG_AGAIN:
+                    log.exception("a page could not be told of a stop; it is tried again")
+                    logged = time.monotonic()
             await asyncio.sleep(POLL_SECONDS)
 
     async def tick(self, force: bool = False) -> None:
@@ -270,6 +272,7 @@ class PageSession(PageUpdates):
 
 # %% ../../nbs/16_dashboard/30_app.ipynb #2ddf87cc
 POLL_SECONDS = 0.08  # between two checks of a page
+_LOG_AGAIN = 60.0  # seconds between two log lines of the same page about a stop that it could not be told
 _STATES: dict[Workspace, tuple[float, tuple]] = {}
 _STOP_THREADS = ThreadPoolExecutor(2, "stops")  # apart from those that compute screens
 

@@ -110,13 +110,13 @@ def _settings_of(workspace: Workspace, account: str) -> tuple[Settings, str]:
     return current_settings(workspace, profile), mode
 
 # %% ../../nbs/13_services/34_account_control.ipynb #ae64c1f6
-Reason = Annotated[str, BeforeValidator(lambda text: plain_reason(text) if isinstance(text, str) else text)]  # of a stop, which no words can have refused
+Reason = Annotated[str, BeforeValidator(lambda text: plain_reason(text or "") if isinstance(text, str | None) else text)]  # of a stop, which no words can have refused
 
 
 class StopTrading(CommandRequest):
     "Stop trading at once."
 
-    reason: Reason = Field(description="what was seen; kept for ever, the first 500 letters", examples=["the venue reports nonsense"])
+    reason: Reason = Field("", validate_default=True, description="what was seen; kept for ever, the first 500 letters", examples=["the venue reports nonsense"])
     accounts: list[str] | Literal["all"] = Field("all", description="account ids; by default every account, paper and live")
     close: bool = Field(False, description="also sell what the accounts hold")
 

@@ -22,7 +22,7 @@ from ..ops.checks import Check
 from ..ops.crash_recovery import Step, recover
 from ..ops.health import Health, Trend, probe, append_health, read_lines, score_health, trend
 from ..pipeline.paper import check_paper_file
-from ..pipeline.run_record import Run, list_runs
+from ..pipeline.run_record import Run, RunRecord, list_runs
 from ..risk.kill_switch import KillSwitch
 from ..risk.stop_flag import installation_folder
 from ..security.audit_log import read_line
@@ -136,8 +136,9 @@ def _run_problems(settings: Settings, newest: int = 20) -> tuple[int, list[str]]
     "Return how many runs there are, and what is wrong with their records and with the artefacts of the newest."
     place = Path(settings.run.reports)
     folders = sorted((p.parent for p in place.glob("*/run.json")), key=lambda p: p.stat().st_mtime, reverse=True)
-    problems = [line for folder in folders for line in _said(lambda: Run(folder).record)]  # noqa: B023  asked at once
-    for record in sorted(list_runs(place), key=lambda r: r.created, reverse=True)[:newest]:
+    known: list[RunRecord] = []
+    problems = [line for folder in folders for line in _said(lambda: known.append(Run(folder).record))]  # noqa: B023  asked at once
+    for record in sorted(known, key=lambda r: r.created, reverse=True)[:newest]:
         problems += [line for file in record.artefacts for line in _said(lambda: Run(place / record.id).content(file, record))]  # noqa: B023  asked at once
     return len(folders), problems
 
