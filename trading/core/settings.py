@@ -65,7 +65,7 @@ def read_ini(
         for section, values in sections.items():
             owner, _, inner = section.rpartition(":")
             if ":" in section and (not owner.strip() or owner != owner.strip() or ":" in owner):  # of a profile that nobody could choose
-                raise BadSettings(f"{name}: the section [{_brief(section)}] names no profile; write [PROFILE:{inner}], for example [crypto:limits]")
+                raise BadSettings(f"{name}: the section [{_brief(section)}] names no profile; write [PROFILE:{inner.strip()}], for example [crypto:limits]")
             if inner not in SETTINGS_SECTIONS:
                 raise BadSettings(f"{name}: the section [{_brief(section)}] is unknown{_meant(inner, values)}")
             if owner == wanted:

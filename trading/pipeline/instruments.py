@@ -185,10 +185,11 @@ def pinned_instruments(
         run.pin(instruments=kept["version"])
     if run.bars is None:
         return instruments_in(run.read("instruments"))
-    if (version := run.record.instruments) not in _PINNED:  # one decision after the other goes by the same
+    if (found := _PINNED.get(version := run.record.instruments)) is None:  # one decision after the other goes by the same
+        found = instruments_in(run.read("instruments"))
         _PINNED.clear()
-        _PINNED[version] = instruments_in(run.read("instruments"))
-    return dict(_PINNED[version])
+        _PINNED[version] = found
+    return dict(found)
 
 
 _PINNED: dict[str, dict[str, Instrument]] = {}  # of the last decision in memory, by version

@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = lazy_names(__name__, {
         "SIZE_RULES", "kelly_fraction", "volatility_fraction", "drawdown_scale", "volatility_size", "kelly_size", "SizeRule",
         "size_position",
     ],
-    "stop_flag": ["installation_folder", "flag_folders", "StopFlag", "raise_stop", "raise_ahead", "stop_flags"],
+    "stop_flag": ["installation_folder", "flag_folders", "StopFlag", "raise_stop", "raise_ahead", "stop_flags", "stop_names"],
     "stress": ["SCENARIOS", "Scenario", "shock_of"],
 }, modules=[
     "attribution", "dependence", "exit_rules", "kill_switch", "limits", "metrics", "performance_tables", "sizing", "stop_flag", "stress",

@@ -10,7 +10,7 @@ __all__ = ['Amount', 'BookEntry', 'entry_of', 'book_events', 'book_entry', 'Undo
 import json
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -367,9 +367,9 @@ def explain_differences(request: ExplainDifferences, context: Context) -> Done:
         who = f"person {context.actor.user}"
         asked = Event("note", account, context.now, {"who": context.actor.user, "text": f"accepted of the explanations: {request.accept}"})
         if request.accept and (seq := ledger_for_reading(context.workspace).written(asked, once)):  # what is listed now are others
-            left, ledger = [d.words for d in compared.differences], ledger_for_writing(context.workspace)
-            moved = _valued_anew(ledger, account, ledger.book(account).currency)  # a kill may have come before the values of the past
-            ledger.close()
+            left = [d.words for d in compared.differences]
+            with closing(ledger_for_writing(context.workspace)) as ledger:
+                moved = _valued_anew(ledger, account, ledger.book(account).currency)  # a kill may have come before the values of the past
             return Done(text="\n".join([f"{account}: it was booked when this was asked before, behind entry {seq}", *moved, *(f"still different: {words}" for words in left)]),
                         complete=not left, details={"account": account, "proposals": [], "booked": [], "differences": left})
         chosen = range(1, len(proposals) + 1) if request.accept == "all" else request.accept

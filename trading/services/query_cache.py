@@ -11,6 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -118,10 +119,11 @@ def _times(place: Workspace):
                     yield path, state.st_mtime_ns, state.st_size
             except OSError:
                 continue
-    for folder in (place.data / "bars" / "_delta_log", *place.reports.glob("weekly/*")):  # a new version of the store, or a review, is a new file there
-        yield str(folder), folder.stat().st_mtime_ns if folder.exists() else 0, 0
-    file = place.settings or Path("settings.ini")
-    yield str(file), file.stat().st_mtime_ns if file.exists() else 0, 0
+    others = (place.data / "bars" / "_delta_log", *place.reports.glob("weekly/*"),  # a new version of the store, or a review, is a new file there
+              *place.data.glob("models/*/*.promotions.jsonl"), place.settings or Path("settings.ini"))
+    for other in others:
+        with suppress(OSError):  # none there, or taken away meanwhile
+            yield str(other), (state := other.stat()).st_mtime_ns, state.st_size
 
 # %% ../../nbs/13_services/16_query_cache.ipynb #d4033fcd
 MEMORY = QueryCache()

@@ -20,7 +20,7 @@ from ..core.files import write_atomic
 from ..core.resources import share_path
 from ..core.settings import profiles_in
 from ..risk.kill_switch import KillSwitch
-from ..risk.stop_flag import stop_flags
+from ..risk.stop_flag import stop_flags, stop_names
 from .workspace import Workspace, has_ledger, ledger_for_reading
 
 # %% ../../nbs/13_services/23_stops.ipynb #1ba88cc7
@@ -79,7 +79,7 @@ def stop_state(
     for file in sorted(workspace.data.glob("kill-*.jsonl")):
         with suppress(OSError):  # taken away meanwhile
             switches.append((file.name, (now := file.stat()).st_mtime_ns, now.st_size))
-    return tuple(flag.id for flag in stop_flags(workspace.data)), tuple(switches)
+    return tuple(stop_names(workspace.data)), tuple(switches)
 
 
 _STATES: dict[Workspace, tuple[float, tuple]] = {}
